@@ -1,0 +1,248 @@
+//! Every branch of a job's life, as a pure function: what came of a stage, and what must be committed because of it.
+
+use std::time::Duration;
+
+use serde_json::value::RawValue;
+
+use super::effect::Effect;
+use super::pipeline::{ErasedOutcome, StageInfo};
+use super::stage::{Child, Then};
+use crate::fault::{Certainty, Class, StageFault, WaitOn, fingerprint};
+use crate::job::{EffectState, Job, words};
+
+/// How a run of a stage ended.
+#[derive(Debug)]
+pub enum Ended<C> {
+    /// It returned an outcome.
+    Done(ErasedOutcome<C>),
+    /// It failed.
+    Fault(StageFault),
+    /// It panicked, with this message.
+    Panicked(String),
+    /// It took longer than its time.
+    TimedOut(Duration),
+}
+
+/// Where a run stands, for [`decide`].
+#[derive(Debug)]
+pub struct Position<'a> {
+    /// The job as claimed.
+    pub job: &'a Job,
+    /// The stage that ran.
+    pub stage: &'a StageInfo,
+    /// The stage after it in the list.
+    pub next: Option<&'static str>,
+    /// Compare-and-sets lost in this attempt so far.
+    pub conflicts: u32,
+    /// The stored intent, if the run had one.
+    pub effect: Option<&'a Effect>,
+    /// Time left until the job's deadline, if it has one.
+    pub deadline_in: Option<Duration>,
+    /// Whether this delivery may go on with the next stage.
+    pub keep_going: bool,
+}
+
+/// What to do about it.
+#[derive(Debug)]
+pub enum Decision<C> {
+    /// Commit this.
+    Commit(Box<Commit<C>>),
+    /// Look and run again at once, within this attempt.
+    Repeat,
+    /// Postgres or RabbitMQ is ill: run the stage again when it is well; no attempt is used.
+    Infrastructure(StageFault),
+}
+
+words! {
+    /// How an attempt that did not succeed ended.
+    AttemptOutcome {
+        /// It will be tried again.
+        Retried = "retried",
+        /// A person must look.
+        Parked = "parked",
+        /// It waits for a cause.
+        Waited = "waited",
+    }
+}
+
+/// One transaction, fenced by the claim's epoch.
+#[derive(Debug)]
+pub struct Commit<C> {
+    /// What is recorded of the stage.
+    pub record: Record,
+    /// What became of its effect.
+    pub effect: Option<EffectOutcome>,
+    /// Product data.
+    pub changes: Option<C>,
+    /// Follow-ups.
+    pub children: Vec<Child>,
+    /// What becomes of the job.
+    pub next: Next,
+}
+
+/// What is recorded of a stage's run.
+#[derive(Debug)]
+pub enum Record {
+    /// It succeeded.
+    Checkpoint(CheckpointRecord),
+    /// It did not.
+    Attempt(AttemptRecord),
+}
+
+/// A checkpoint to be stored.
+#[derive(Debug)]
+pub struct CheckpointRecord {
+    /// The stage.
+    pub stage: &'static str,
+    /// Of the stage's output.
+    pub version: i32,
+    /// `None` where applying the changes gives it.
+    pub output: Option<Box<RawValue>>,
+}
+
+/// An unsuccessful attempt to be stored.
+#[derive(Debug, Clone)]
+pub struct AttemptRecord {
+    /// The stage.
+    pub stage: String,
+    /// How it ended.
+    pub outcome: AttemptOutcome,
+    /// Why.
+    pub failure: Failure,
+}
+
+/// A failure as stored and shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// Stable code.
+    pub code: String,
+    /// The chain of causes.
+    pub message: String,
+    /// What a person can do.
+    pub hint: String,
+    /// Groups alike failures.
+    pub fingerprint: String,
+}
+
+/// What became of an effect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EffectOutcome {
+    /// The effect.
+    pub key: String,
+    /// Now known.
+    pub state: EffectState,
+    /// The other side's name for what was made.
+    pub provider_ref: Option<String>,
+}
+
+/// What becomes of the job row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next {
+    /// The named stage is due; `keep` where this claim goes on with it at once.
+    Stage {
+        /// Its name.
+        stage: String,
+        /// Otherwise the job is given up with a wake-up.
+        keep: bool,
+    },
+    /// No stage is left: succeeded, or waiting for its follow-ups.
+    Finish,
+    /// Waits, unless the cause is already gone.
+    Wait {
+        /// The cause.
+        on: WaitOn,
+        /// The stage due afterwards.
+        resume_at: String,
+    },
+    /// The same stage again, later.
+    Retry {
+        /// From now, on the database's clock.
+        after: Duration,
+        /// Whether an attempt was used.
+        used_attempt: bool,
+    },
+    /// A person must look.
+    Park,
+}
+
+/// Compare-and-sets that may be lost in one attempt before it counts as failed.
+const CONFLICTS: u32 = 5;
+
+/// What must be committed for what came of a stage. `chance` in 0..1 spreads retries.
+pub fn decide<C>(at: &Position<'_>, ended: Ended<C>, chance: f64) -> Decision<C> {
+    let fault = match ended {
+        Ended::Done(outcome) => return Decision::Commit(Box::new(succeed(at, outcome))),
+        Ended::Fault(fault) => fault,
+        Ended::Panicked(message) => {
+            let failure =
+                failure(at, "engine.panicked", &message, "A defect of the stage: see the log, then retry with a mended worker.");
+            return Decision::Commit(Box::new(park(at, failure, Certainty::Unknown)));
+        }
+        Ended::TimedOut(limit) => {
+            let message = format!("the stage took longer than {} s", limit.as_secs());
+            let failure =
+                failure(at, "engine.timed_out", &message, "It is tried again; if it goes on, look at what the stage calls.");
+            return Decision::Commit(Box::new(retry(at, failure, None, Certainty::Unknown, chance)));
+        }
+    };
+    let failure = failure(at, fault.code(), &fault.message(), &fault.hint());
+    let certainty = fault.certainty();
+    Decision::Commit(Box::new(match fault.class() {
+        Class::Infrastructure => return Decision::Infrastructure(fault),
+        Class::Conflict if at.conflicts + 1 < CONFLICTS => return Decision::Repeat,
+        Class::Conflict => retry(at, failure, None, certainty, chance),
+        Class::Transient { retry_after } => retry(at, failure, retry_after, certainty, chance),
+        Class::Permanent => park(at, failure, certainty),
+        Class::Wait(on) => wait(at, failure, on, certainty),
+    }))
+}
+
+fn succeed<C>(at: &Position<'_>, outcome: ErasedOutcome<C>) -> Commit<C> {
+    let ErasedOutcome { output, children, changes, then, provider_ref } = outcome;
+    let next = match then {
+        Then::Next => at.next.map_or(Next::Finish, |stage| Next::Stage { stage: stage.to_owned(), keep: at.keep_going }),
+        Then::Jump(stage) => Next::Stage { stage: stage.to_owned(), keep: at.keep_going },
+        Then::Wait { on, resume_at } => Next::Wait { on, resume_at: resume_at.to_owned() },
+        Then::Finish => Next::Finish,
+    };
+    let effect = at.effect.map(|effect| EffectOutcome { key: effect.key.clone(), state: EffectState::Confirmed, provider_ref });
+    let record = Record::Checkpoint(CheckpointRecord { stage: at.stage.name, version: at.stage.version, output });
+    Commit { record, effect, changes, children, next }
+}
+
+fn retry<C>(at: &Position<'_>, failure: Failure, retry_after: Option<Duration>, certainty: Certainty, chance: f64) -> Commit<C> {
+    let Some(after) = at.stage.retry.delay(at.job.attempt, retry_after, chance) else { return park(at, failure, certainty) };
+    if at.deadline_in.is_some_and(|left| after >= left) {
+        return park(at, deadline_exceeded(at, &failure), certainty);
+    }
+    unsuccessful(at, AttemptOutcome::Retried, failure, certainty, Next::Retry { after, used_attempt: true })
+}
+
+fn park<C>(at: &Position<'_>, failure: Failure, certainty: Certainty) -> Commit<C> {
+    unsuccessful(at, AttemptOutcome::Parked, failure, certainty, Next::Park)
+}
+
+fn wait<C>(at: &Position<'_>, failure: Failure, on: WaitOn, certainty: Certainty) -> Commit<C> {
+    let resume_at = at.stage.name.to_owned();
+    unsuccessful(at, AttemptOutcome::Waited, failure, certainty, Next::Wait { on, resume_at })
+}
+
+fn unsuccessful<C>(at: &Position<'_>, outcome: AttemptOutcome, failure: Failure, certainty: Certainty, next: Next) -> Commit<C> {
+    let state = match certainty {
+        Certainty::NotDone => EffectState::Failed,
+        Certainty::Unknown => EffectState::Unknown,
+    };
+    let effect = at.effect.map(|effect| EffectOutcome { key: effect.key.clone(), state, provider_ref: None });
+    let record = Record::Attempt(AttemptRecord { stage: at.stage.name.to_owned(), outcome, failure });
+    Commit { record, effect, changes: None, children: Vec::new(), next }
+}
+
+fn failure(at: &Position<'_>, code: &str, message: &str, hint: &str) -> Failure {
+    let fingerprint = fingerprint(&at.job.pipeline, at.stage.name, code, message);
+    Failure { code: code.to_owned(), message: message.to_owned(), hint: hint.to_owned(), fingerprint }
+}
+
+fn deadline_exceeded(at: &Position<'_>, last: &Failure) -> Failure {
+    let message = format!("the next attempt would come after the job's deadline; the last one failed with {}", last.code);
+    failure(at, "deadline_exceeded", &message, "Publish the job again with a later deadline, or retry it now by hand.")
+}

@@ -1,0 +1,161 @@
+//! Effects: calls that change the outside, and what a second look at one decides (engine.md §5).
+
+use std::time::Duration;
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::job::{EffectClass, EffectState, Epoch, Generation, JobId};
+
+/// What a stage is about to do to the outside, stored before it does it.
+#[derive(Debug, Clone)]
+pub struct Intent {
+    /// What the effect is for, unique within the stage: part of its key.
+    pub target: String,
+    /// What repeating it can do.
+    pub class: EffectClass,
+    /// For how long after the first intent the other side dedupes on our key; after that a K2 is judged as K3.
+    pub keyed_for: Option<Duration>,
+    /// What only one effect at a time may touch (`work_item:3:17`), across all jobs and replicas.
+    pub resource: Option<String>,
+    /// Facts a later look needs (a revision, a value). No secrets.
+    pub detail: Value,
+    /// What to do where the outcome is unknown and cannot be found out.
+    pub unknown: UnknownPolicy,
+    /// The call's own deadline.
+    pub timeout: Duration,
+}
+
+/// A destination's wish for a K3 effect whose outcome is unknown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnknownPolicy {
+    /// Send it again: a duplicate is better than nothing.
+    Resend,
+    /// Park the job: a person decides.
+    Hold,
+}
+
+/// An effect whose intent is stored: what the stage's `run` may now do.
+#[derive(Debug, Clone)]
+pub struct Effect {
+    /// The same for all attempts; the other side's idempotency key.
+    pub key: String,
+    /// As judged now (a K2 out of its window is K3).
+    pub class: EffectClass,
+    /// Of the intent.
+    pub detail: Value,
+    /// The call's own deadline.
+    pub timeout: Duration,
+    /// Whether an earlier attempt stored an intent for the same key.
+    pub repeated: bool,
+}
+
+/// The key of an effect: SHA-256 over job, generation, stage and target, in lowercase base32 without padding (52
+/// characters, RFC 4648). Its first 25 characters serve as Discord's nonce.
+#[must_use]
+pub fn effect_key(job: JobId, generation: Generation, stage: &str, target: &str) -> String {
+    let mut hash = Sha256::new();
+    hash.update(job.0.as_bytes());
+    hash.update(generation.0.to_be_bytes());
+    hash.update(stage.as_bytes());
+    hash.update([0]);
+    hash.update(target.as_bytes());
+    data_encoding::BASE32_NOPAD.encode(&hash.finalize()).to_ascii_lowercase()
+}
+
+/// What the ledger knows of an earlier intent for the same key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PastEffect {
+    /// Last known.
+    pub state: EffectState,
+    /// Of the claim that stored it.
+    pub epoch: Epoch,
+    /// How long ago the first intent was stored.
+    pub age: Duration,
+    /// How long the earlier call may still be under way; zero where its deadline has passed.
+    pub may_still_run: Duration,
+}
+
+/// What to do about an intended effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Planned {
+    /// Do it.
+    Go {
+        /// As judged now.
+        class: EffectClass,
+        /// Whether a duplicate becomes possible, which must be recorded first.
+        record_unknown: bool,
+    },
+    /// An earlier owner may still be doing it: look again after this.
+    NotYet(Duration),
+    /// Nobody can know, and the destination wants a person to decide.
+    Held,
+}
+
+/// Judges an intent by what the ledger knows of earlier ones. Pure.
+#[must_use]
+pub fn judge(intent: &Intent, past: Option<PastEffect>, epoch: Epoch) -> Planned {
+    let Some(past) = past else { return Planned::Go { class: intent.class, record_unknown: false } };
+    let window_over = intent.class == EffectClass::K2 && intent.keyed_for.is_some_and(|window| past.age >= window);
+    let class = if window_over { EffectClass::K3 } else { intent.class };
+    if class != EffectClass::K3 || past.state == EffectState::Failed {
+        return Planned::Go { class, record_unknown: false };
+    }
+    if past.state == EffectState::InFlight && past.epoch < epoch && !past.may_still_run.is_zero() {
+        return Planned::NotYet(past.may_still_run);
+    }
+    match intent.unknown {
+        UnknownPolicy::Resend => Planned::Go { class, record_unknown: past.state == EffectState::InFlight },
+        UnknownPolicy::Hold => Planned::Held,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn intent(class: EffectClass, unknown: UnknownPolicy) -> Intent {
+        let keyed_for = (class == EffectClass::K2).then_some(Duration::from_secs(120));
+        let timeout = Duration::from_secs(10);
+        Intent { target: "t".into(), class, keyed_for, resource: None, detail: Value::Null, unknown, timeout }
+    }
+
+    fn past(state: EffectState, age: u64, may_still_run: u64) -> Option<PastEffect> {
+        let (age, may_still_run) = (Duration::from_secs(age), Duration::from_secs(may_still_run));
+        Some(PastEffect { state, epoch: Epoch(1), age, may_still_run })
+    }
+
+    #[test]
+    fn a_blind_effect_in_flight_waits_for_its_deadline_and_is_recorded_before_it_is_repeated() {
+        let blind = intent(EffectClass::K3, UnknownPolicy::Resend);
+        let waits = judge(&blind, past(EffectState::InFlight, 3, 7), Epoch(2));
+        assert_eq!(waits, Planned::NotYet(Duration::from_secs(7)));
+        let go = judge(&blind, past(EffectState::InFlight, 11, 0), Epoch(2));
+        assert_eq!(go, Planned::Go { class: EffectClass::K3, record_unknown: true });
+        let refused = judge(&blind, past(EffectState::Failed, 11, 0), Epoch(2));
+        assert_eq!(refused, Planned::Go { class: EffectClass::K3, record_unknown: false });
+    }
+
+    #[test]
+    fn a_held_destination_is_not_sent_to_again_when_nobody_can_know() {
+        let blind = intent(EffectClass::K3, UnknownPolicy::Hold);
+        assert_eq!(judge(&blind, past(EffectState::Unknown, 11, 0), Epoch(2)), Planned::Held);
+    }
+
+    #[test]
+    fn a_keyed_effect_is_repeated_within_its_window_and_blind_after_it() {
+        let keyed = intent(EffectClass::K2, UnknownPolicy::Resend);
+        let within = judge(&keyed, past(EffectState::InFlight, 119, 7), Epoch(2));
+        assert_eq!(within, Planned::Go { class: EffectClass::K2, record_unknown: false });
+        let after = judge(&keyed, past(EffectState::InFlight, 120, 0), Epoch(2));
+        assert_eq!(after, Planned::Go { class: EffectClass::K3, record_unknown: true });
+    }
+
+    #[test]
+    fn a_key_is_52_characters_and_differs_by_generation() {
+        let job = JobId::fresh();
+        let key = effect_key(job, Generation(1), "deliver_message", "x");
+        assert_eq!(key.len(), 52);
+        assert_ne!(key, effect_key(job, Generation(2), "deliver_message", "x"));
+    }
+}

@@ -1,0 +1,21 @@
+//! The engine: it knows that there are stages, not which, and does no I/O.
+//!
+//! A [`Pipeline`] is an ordered list of [`Stage`]s. A stage's outcome is data ([`Outcome`]); [`decide`] turns what came of a
+//! run into what must be committed ([`Commit`]). Carrying it out is the business of `store` and `worker`.
+
+mod checkpoint;
+mod decide;
+mod effect;
+mod pipeline;
+mod retry;
+mod stage;
+
+pub use checkpoint::{Checkpoint, Outputs};
+pub use decide::{
+    AttemptOutcome, AttemptRecord, CheckpointRecord, Commit, Decision, EffectOutcome, Ended, Failure, Next, Position, Record,
+    decide,
+};
+pub use effect::{Effect, Intent, PastEffect, Planned, UnknownPolicy, effect_key, judge};
+pub use pipeline::{ErasedOutcome, ErasedPrepared, ErasedStage, Lane, Pipeline, Registry, StageInfo};
+pub use retry::RetryPolicy;
+pub use stage::{Child, Context, EngineFault, NoEffect, Outcome, Prepared, Product, Stage, Then};

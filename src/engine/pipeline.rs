@@ -1,0 +1,215 @@
+//! An ordered list of stages, checked when it is built. Type erasure is private to this file.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
+
+use super::effect::Intent;
+use super::retry::RetryPolicy;
+use super::stage::{Child, Context, EngineFault, Outcome, Prepared, Product, Stage, Then};
+use crate::fault::StageFault;
+use crate::job::EffectClass;
+
+/// A queue with its own concurrency.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Lane {
+    /// In metrics, settings and routing keys.
+    pub name: &'static str,
+    /// The RabbitMQ queue.
+    pub queue: &'static str,
+    /// The routing key of its wake-ups on the exchange `dispatch`.
+    pub wake_key: &'static str,
+}
+
+/// What is known of a stage without running it.
+#[derive(Debug, Clone, Copy)]
+pub struct StageInfo {
+    /// See [`Stage::NAME`].
+    pub name: &'static str,
+    /// See [`Stage::VERSION`].
+    pub version: i32,
+    /// See [`Stage::NEEDS`].
+    pub needs: &'static [&'static str],
+    /// See [`Stage::RETRY`].
+    pub retry: RetryPolicy,
+    /// See [`Stage::TIMEOUT`].
+    pub timeout: Duration,
+    /// See [`Stage::EFFECT`].
+    pub effect: Option<EffectClass>,
+    /// Reached by a jump only.
+    pub aside: bool,
+}
+
+/// A stage's outcome with its output as JSON.
+#[derive(Debug)]
+pub struct ErasedOutcome<C> {
+    /// `None` where applying the changes gives it.
+    pub output: Option<Box<RawValue>>,
+    /// Follow-ups.
+    pub children: Vec<Child>,
+    /// Product data.
+    pub changes: Option<C>,
+    /// Where the job goes.
+    pub then: Then,
+    /// The other side's name for what was made.
+    pub provider_ref: Option<String>,
+}
+
+/// What came of a stage's look.
+#[derive(Debug)]
+pub enum ErasedPrepared<C> {
+    /// Run it.
+    NoEffect,
+    /// Store this, then run it.
+    Effect(Box<Intent>),
+    /// Nothing to do.
+    Done(ErasedOutcome<C>),
+}
+
+type Boxed<'a, T> = Pin<Box<dyn Future<Output = Result<T, StageFault>> + Send + 'a>>;
+
+/// A stage whose output type is forgotten.
+pub trait ErasedStage<P: Product>: Send + Sync {
+    /// See [`Stage::prepare`].
+    fn prepare<'a>(&'a self, cx: &'a Context<'a, P>) -> Boxed<'a, ErasedPrepared<P::Changes>>;
+    /// See [`Stage::run`].
+    fn run<'a>(&'a self, cx: &'a Context<'a, P>) -> Boxed<'a, ErasedOutcome<P::Changes>>;
+}
+
+struct Eraser<S>(S);
+
+impl<P: Product, S: Stage<P>> ErasedStage<P> for Eraser<S> {
+    fn prepare<'a>(&'a self, cx: &'a Context<'a, P>) -> Boxed<'a, ErasedPrepared<P::Changes>> {
+        Box::pin(async move {
+            Ok(match self.0.prepare(cx).await? {
+                Prepared::NoEffect(_) => ErasedPrepared::NoEffect,
+                Prepared::Effect(intent) => ErasedPrepared::Effect(intent),
+                Prepared::Done(outcome) => ErasedPrepared::Done(erase(S::NAME, outcome)?),
+            })
+        })
+    }
+
+    fn run<'a>(&'a self, cx: &'a Context<'a, P>) -> Boxed<'a, ErasedOutcome<P::Changes>> {
+        Box::pin(async move { Ok(erase(S::NAME, self.0.run(cx).await?)?) })
+    }
+}
+
+fn erase<O: Serialize, C>(stage: &'static str, outcome: Outcome<O, C>) -> Result<ErasedOutcome<C>, EngineFault> {
+    let Outcome { output, children, changes, then, provider_ref } = outcome;
+    let output = output.map(|output| to_raw_value(&output)).transpose().map_err(|error| EngineFault::Shape(stage, error))?;
+    Ok(ErasedOutcome { output, children, changes, then, provider_ref })
+}
+
+struct Entry<P: Product> {
+    info: StageInfo,
+    stage: Box<dyn ErasedStage<P>>,
+}
+
+/// An ordered list of stages on a lane.
+pub struct Pipeline<P: Product> {
+    /// Durable.
+    pub name: &'static str,
+    /// Where its jobs queue.
+    pub lane: Lane,
+    entries: Vec<Entry<P>>,
+}
+
+impl<P: Product> Pipeline<P> {
+    /// An empty list.
+    #[must_use]
+    pub const fn new(name: &'static str, lane: Lane) -> Self {
+        Self { name, lane, entries: Vec::new() }
+    }
+
+    /// Adds the next stage.
+    ///
+    /// # Panics
+    /// Where its name is taken or a need is not earlier in the list: both are defects seen at every start.
+    #[must_use]
+    pub fn then<S: Stage<P>>(self, stage: S) -> Self {
+        self.add(stage, false)
+    }
+
+    /// Adds a stage that is reached by a jump only.
+    ///
+    /// # Panics
+    /// As [`Pipeline::then`].
+    #[must_use]
+    pub fn aside<S: Stage<P>>(self, stage: S) -> Self {
+        self.add(stage, true)
+    }
+
+    fn add<S: Stage<P>>(mut self, stage: S, aside: bool) -> Self {
+        assert!(self.info(S::NAME).is_none(), "{}: there are two stages `{}`", self.name, S::NAME);
+        for need in S::NEEDS {
+            assert!(self.info(need).is_some(), "{}: `{}` needs `{need}`, which is not earlier", self.name, S::NAME);
+        }
+        let info = StageInfo {
+            name: S::NAME,
+            version: S::VERSION,
+            needs: S::NEEDS,
+            retry: S::RETRY,
+            timeout: S::TIMEOUT,
+            effect: S::EFFECT,
+            aside,
+        };
+        self.entries.push(Entry { info, stage: Box::new(Eraser(stage)) });
+        self
+    }
+
+    /// The first stage's name.
+    ///
+    /// # Panics
+    /// Where the pipeline is empty.
+    #[must_use]
+    pub fn first(&self) -> &'static str {
+        self.entries.first().expect("a pipeline has at least one stage").info.name
+    }
+
+    /// All stages in order.
+    pub fn stages(&self) -> impl Iterator<Item = &StageInfo> {
+        self.entries.iter().map(|entry| &entry.info)
+    }
+
+    /// A stage by name.
+    #[must_use]
+    pub fn stage(&self, name: &str) -> Option<(&StageInfo, &dyn ErasedStage<P>)> {
+        self.entries.iter().find(|entry| entry.info.name == name).map(|entry| (&entry.info, entry.stage.as_ref()))
+    }
+
+    /// The stage that follows `name` in the list, if there is one.
+    #[must_use]
+    pub fn after(&self, name: &str) -> Option<&'static str> {
+        let at = self.entries.iter().position(|entry| entry.info.name == name)?;
+        self.entries[at + 1..].iter().find(|entry| !entry.info.aside).map(|entry| entry.info.name)
+    }
+
+    fn info(&self, name: &str) -> Option<&StageInfo> {
+        self.stages().find(|info| info.name == name)
+    }
+}
+
+/// All pipelines.
+pub struct Registry<P: Product>(Vec<Pipeline<P>>);
+
+impl<P: Product> Registry<P> {
+    /// Of these pipelines.
+    #[must_use]
+    pub const fn new(pipelines: Vec<Pipeline<P>>) -> Self {
+        Self(pipelines)
+    }
+
+    /// By name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Pipeline<P>> {
+        self.0.iter().find(|pipeline| pipeline.name == name)
+    }
+
+    /// In order.
+    pub fn iter(&self) -> impl Iterator<Item = &Pipeline<P>> {
+        self.0.iter()
+    }
+}

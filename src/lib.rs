@@ -1,0 +1,4 @@
+//! dispatch-worker: see ARCHITECTURE.md for the map.
+pub mod engine;
+pub mod fault;
+pub mod job;
