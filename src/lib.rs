@@ -2,3 +2,6 @@
 pub mod engine;
 pub mod fault;
 pub mod job;
+pub mod message;
+pub mod secrets;
+pub mod tracker;

@@ -1,0 +1,312 @@
+//! From an AMQP body to a [`Request`]: limits first, then JSON, then shape, then secrets hashed or sealed. Pure.
+
+use data_encoding::HEXLOWER;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+use time::OffsetDateTime;
+
+use super::refusal::Refusal;
+use super::{
+    DEPTH_LIMIT, EVENTS_LIMIT, HEADERS_LIMIT, HookEvent, Interaction, MESSAGE_LIMIT, NOTIFY_LIMIT, Request, SCHEMA, SEARCH_LIMIT,
+    Search,
+};
+use crate::job::JobId;
+use crate::secrets::{Keyring, Place};
+
+/// What came beside the body.
+#[derive(Debug, Clone, Default)]
+pub struct Envelope {
+    /// AMQP `content_type`.
+    pub content_type: Option<String>,
+    /// AMQP `content_encoding`.
+    pub content_encoding: Option<String>,
+    /// AMQP `message_id`, the dedupe key where the body has none.
+    pub message_id: Option<String>,
+    /// AMQP `app_id`, the source where the body has none.
+    pub app_id: Option<String>,
+    /// Size of the header table in bytes.
+    pub header_bytes: usize,
+}
+
+/// A decoded intake message.
+#[derive(Debug)]
+pub enum Intake {
+    /// A job this worker can run.
+    Request {
+        /// As stored.
+        request: Box<Request>,
+        /// SHA-256 of the canonical JSON, secrets hashed.
+        digest: [u8; 32],
+    },
+    /// A job of a newer schema: stored sealed, left for a newer worker.
+    Newer(Newer),
+}
+
+/// What is known of a job of a newer schema.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Newer {
+    /// Its number.
+    pub schema: i64,
+    /// The producer.
+    pub source: String,
+    /// Its key.
+    pub dedupe_key: String,
+    /// The tenant, where the message says it as this schema does.
+    pub organization: String,
+    /// SHA-256 of the canonical JSON.
+    pub digest: [u8; 32],
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wire {
+    schema: i64,
+    #[expect(dead_code, reason = "named so that the key is known here; read before the shape is")]
+    source: Option<String>,
+    #[expect(dead_code, reason = "named so that the key is known here; read before the shape is")]
+    dedupe_key: Option<String>,
+    organization: String,
+    #[serde(default)]
+    account: Option<String>,
+    #[serde(default)]
+    identity: Option<String>,
+    #[serde(default)]
+    search: Option<Search>,
+    #[serde(default)]
+    events: Vec<WireEvent>,
+    #[serde(default)]
+    notify: Option<Vec<String>>,
+    #[serde(default)]
+    interaction: Option<WireInteraction>,
+    #[serde(default, with = "time::serde::rfc3339::option")]
+    not_before: Option<OffsetDateTime>,
+    #[serde(default, with = "time::serde::rfc3339::option")]
+    deadline: Option<OffsetDateTime>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireEvent {
+    payload: Box<RawValue>,
+    #[serde(default)]
+    shared_secret: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireInteraction {
+    application_id: String,
+    token: String,
+    #[serde(default)]
+    message_id: Option<String>,
+}
+
+/// Decodes an intake message for the job `id`, whose row seals the interaction token.
+///
+/// # Errors
+/// [`Refusal`], whose text says what would be right.
+pub fn decode_intake(body: &[u8], envelope: &Envelope, keyring: &Keyring, id: JobId) -> Result<Intake, Refusal> {
+    let text = admissible(body, envelope)?;
+    let peek: Value = parse(text)?;
+    let schema = peek.get("schema").ok_or(Refusal::Missing("schema"))?;
+    let schema =
+        schema.as_i64().filter(|number| *number >= 1).ok_or_else(|| invalid("schema", "right is a whole number from 1"))?;
+    let source = key_field(&peek, "source", envelope.app_id.as_deref(), 64)?;
+    let dedupe_key = key_field(&peek, "dedupe_key", envelope.message_id.as_deref(), 255)?;
+    let digest = canonical_digest(&peek);
+    if schema > SCHEMA {
+        let organization = peek.get("organization").and_then(Value::as_str).unwrap_or_default();
+        let organization = crate::fault::storable(organization, 64);
+        return Ok(Intake::Newer(Newer { schema, source, dedupe_key, organization, digest }));
+    }
+    if peek.get("organization").is_none_or(Value::is_null) {
+        return Err(Refusal::Missing("organization"));
+    }
+    let wire: Wire = shaped(text)?;
+    let request = Box::new(checked(wire, source, dedupe_key, keyring, id)?);
+    Ok(Intake::Request { request, digest })
+}
+
+/// Decodes a `configure` or `cancel` message.
+///
+/// # Errors
+/// [`Refusal`], whose text says what would be right.
+pub fn decode_control<T: DeserializeOwned>(body: &[u8], envelope: &Envelope) -> Result<T, Refusal> {
+    let text = admissible(body, envelope)?;
+    shaped(text)
+}
+
+/// SHA-256 of a message's canonical JSON: keys sorted, no white space, each `shared_secret` and `token` replaced by its
+/// SHA-256, so that the digest can be stored.
+#[must_use]
+pub fn canonical_digest(message: &Value) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(with_hashed_secrets(message).to_string().as_bytes());
+    hash.finalize().into()
+}
+
+fn with_hashed_secrets(value: &Value) -> Value {
+    let hashed = |(key, value): (&String, &Value)| {
+        let value = match value {
+            Value::String(secret) if key == "shared_secret" || key == "token" => Value::String(sha256_hex(secret)),
+            other => with_hashed_secrets(other),
+        };
+        (key.clone(), value)
+    };
+    match value {
+        Value::Object(fields) => Value::Object(fields.iter().map(hashed).collect()),
+        Value::Array(items) => Value::Array(items.iter().map(with_hashed_secrets).collect()),
+        plain => plain.clone(),
+    }
+}
+
+fn admissible<'a>(body: &'a [u8], envelope: &Envelope) -> Result<&'a str, Refusal> {
+    if body.len() > MESSAGE_LIMIT {
+        return Err(Refusal::TooLarge(body.len()));
+    }
+    if envelope.header_bytes > HEADERS_LIMIT {
+        return Err(Refusal::HeadersTooLarge);
+    }
+    let media = envelope.content_type.as_deref().unwrap_or_default();
+    let essence = media.split(';').next().unwrap_or_default().trim();
+    if !essence.eq_ignore_ascii_case("application/json") {
+        return Err(Refusal::ContentType(crate::fault::storable(media, 100)));
+    }
+    match envelope.content_encoding.as_deref() {
+        None | Some("" | "identity") => {}
+        Some(other) => return Err(Refusal::ContentEncoding(crate::fault::storable(other, 100))),
+    }
+    let text = std::str::from_utf8(body).map_err(|error| Refusal::NotUtf8(error.valid_up_to()))?;
+    if depth(text) > DEPTH_LIMIT {
+        return Err(Refusal::TooDeep);
+    }
+    Ok(text)
+}
+
+/// The deepest nesting of arrays and objects in a JSON text, without building it.
+fn depth(text: &str) -> usize {
+    let (mut deepest, mut now, mut in_string, mut escaped) = (0usize, 0usize, false, false);
+    for byte in text.bytes() {
+        if in_string {
+            (in_string, escaped) = match byte {
+                _ if escaped => (true, false),
+                b'\\' => (true, true),
+                b'"' => (false, false),
+                _ => (true, false),
+            };
+            continue;
+        }
+        match byte {
+            b'"' => in_string = true,
+            b'[' | b'{' => {
+                now += 1;
+                deepest = deepest.max(now);
+            }
+            b']' | b'}' => now = now.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
+
+fn parse<T: DeserializeOwned>(text: &str) -> Result<T, Refusal> {
+    serde_json::from_str(text).map_err(|error| Refusal::NotJson(error.to_string()))
+}
+
+fn shaped<T: DeserializeOwned>(text: &str) -> Result<T, Refusal> {
+    let mut reader = serde_json::Deserializer::from_str(text);
+    let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        let path = error.path().to_string();
+        let inner = error.into_inner();
+        if inner.is_syntax() || inner.is_eof() {
+            return Refusal::NotJson(inner.to_string());
+        }
+        Refusal::Invalid { path, detail: crate::fault::storable(&inner.to_string(), 500) }
+    })?;
+    reader.end().map_err(|error| Refusal::NotJson(error.to_string()))?;
+    Ok(value)
+}
+
+fn key_field(peek: &Value, name: &'static str, beside: Option<&str>, limit: usize) -> Result<String, Refusal> {
+    let value = match peek.get(name) {
+        None | Some(Value::Null) => beside.ok_or(Refusal::Missing(name))?,
+        Some(value) => value.as_str().ok_or_else(|| invalid(name, "right is a string"))?,
+    };
+    text_field(name, value, limit)?;
+    Ok(value.to_owned())
+}
+
+fn text_field(path: &str, value: &str, limit: usize) -> Result<(), Refusal> {
+    if value.is_empty() || value.chars().count() > limit {
+        return Err(invalid(path, &format!("right is 1 to {limit} characters")));
+    }
+    if value.contains('\0') {
+        return Err(invalid(path, "NUL cannot be stored; leave it out"));
+    }
+    Ok(())
+}
+
+fn checked(wire: Wire, source: String, dedupe_key: String, keyring: &Keyring, id: JobId) -> Result<Request, Refusal> {
+    text_field("organization", &wire.organization, 64)?;
+    for (path, value) in [("account", &wire.account), ("identity", &wire.identity)] {
+        if let Some(value) = value {
+            text_field(path, value, 255)?;
+        }
+    }
+    if wire.events.len() > EVENTS_LIMIT {
+        return Err(Refusal::TooManyEvents(wire.events.len()));
+    }
+    if let Some(search) = &wire.search {
+        check_search(search)?;
+    }
+    for name in wire.notify.iter().flatten() {
+        text_field("notify", name, 255)?;
+    }
+    if wire.notify.as_ref().is_some_and(|names| names.len() > NOTIFY_LIMIT) {
+        return Err(invalid("notify", &format!("at most {NOTIFY_LIMIT} destinations are taken")));
+    }
+    let row = id.to_string();
+    let place = Place { table: "jobs", column: "payload.interaction.token", row: &row };
+    let interaction = wire.interaction.map(|given| Interaction {
+        application_id: given.application_id,
+        sealed_token: keyring.seal(place, given.token.as_bytes()),
+        message_id: given.message_id,
+    });
+    let events = wire
+        .events
+        .into_iter()
+        .map(|event| HookEvent { payload: event.payload, secret_sha256: event.shared_secret.as_deref().map(sha256_hex) });
+    Ok(Request {
+        schema: wire.schema,
+        source,
+        dedupe_key,
+        organization: wire.organization,
+        account: wire.account,
+        identity: wire.identity,
+        search: wire.search,
+        events: events.collect(),
+        notify: wire.notify,
+        interaction,
+        not_before: wire.not_before,
+        deadline: wire.deadline,
+    })
+}
+
+fn check_search(search: &Search) -> Result<(), Refusal> {
+    text_field("search.text", &search.text, 1000)?;
+    if !(1..=SEARCH_LIMIT).contains(&search.limit) {
+        return Err(invalid("search.limit", &format!("right is 1 to {SEARCH_LIMIT}")));
+    }
+    Ok(())
+}
+
+fn sha256_hex(text: &str) -> String {
+    HEXLOWER.encode(&Sha256::digest(text.as_bytes()))
+}
+
+fn invalid(path: &str, detail: &str) -> Refusal {
+    Refusal::Invalid { path: path.to_owned(), detail: detail.to_owned() }
+}

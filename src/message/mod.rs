@@ -1,0 +1,177 @@
+//! The wire: what producers send ([`Request`], [`Configure`], [`Cancel`]), what the worker sends itself ([`WakeUp`]) and what it
+//! announces ([`OutcomeEvent`]). Decoding an intake message is [`decode_intake`].
+
+mod intake;
+mod refusal;
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
+use time::OffsetDateTime;
+
+pub use intake::{Envelope, Intake, Newer, canonical_digest, decode_control, decode_intake};
+pub use refusal::Refusal;
+
+use crate::job::JobId;
+
+/// The newest intake schema this worker knows.
+pub const SCHEMA: i64 = 1;
+/// The largest intake message, in bytes.
+pub const MESSAGE_LIMIT: usize = 1 << 20;
+/// The deepest JSON, in nested arrays and objects.
+pub const DEPTH_LIMIT: usize = 64;
+/// The most events of one job.
+pub const EVENTS_LIMIT: usize = 200;
+/// The most destinations of one job.
+pub const NOTIFY_LIMIT: usize = 50;
+/// The most work items of one search.
+pub const SEARCH_LIMIT: u32 = 1000;
+/// The largest AMQP header table, in bytes.
+pub const HEADERS_LIMIT: usize = 8 << 10;
+
+/// A dispatch job as stored: the intake message after its secrets were hashed or sealed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Request {
+    /// Of the message.
+    pub schema: i64,
+    /// The producer.
+    pub source: String,
+    /// Unique for the producer for 30 days.
+    pub dedupe_key: String,
+    /// The tenant's slug.
+    pub organization: String,
+    /// Azure DevOps account id; none asks for configuration.
+    pub account: Option<String>,
+    /// Which identity to act as; none means the installation's.
+    pub identity: Option<String>,
+    /// What to search for.
+    pub search: Option<Search>,
+    /// Service-hook bodies.
+    pub events: Vec<HookEvent>,
+    /// Names of destinations; none means the organization's defaults, an empty list nobody.
+    pub notify: Option<Vec<String>>,
+    /// Where a person clicked.
+    pub interaction: Option<Interaction>,
+    /// Not to start before this.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub not_before: Option<OffsetDateTime>,
+    /// Not to be worked on after this.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub deadline: Option<OffsetDateTime>,
+}
+
+/// A search for work items.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Search {
+    /// Azure DevOps' search text.
+    pub text: String,
+    /// In this project only.
+    #[serde(default)]
+    pub project: Option<String>,
+    /// Of these types only.
+    #[serde(default)]
+    pub work_item_types: Vec<String>,
+    /// In these states only.
+    #[serde(default)]
+    pub states: Vec<String>,
+    /// At most this many work items, 1 to [`SEARCH_LIMIT`].
+    #[serde(default = "default_search_limit")]
+    pub limit: u32,
+}
+
+const fn default_search_limit() -> u32 {
+    SEARCH_LIMIT
+}
+
+/// A service-hook body as received, with its secret hashed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct HookEvent {
+    /// As received, not looked into before `handle_events`.
+    pub payload: Box<RawValue>,
+    /// SHA-256 of the shared secret, lowercase hex.
+    pub secret_sha256: Option<String>,
+}
+
+impl PartialEq for HookEvent {
+    fn eq(&self, other: &Self) -> bool {
+        self.payload.get() == other.payload.get() && self.secret_sha256 == other.secret_sha256
+    }
+}
+
+/// A Discord interaction.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interaction {
+    /// Discord's application id.
+    pub application_id: String,
+    /// Sealed with the keyring; never shown.
+    pub sealed_token: String,
+    /// The message to edit, if any.
+    pub message_id: Option<String>,
+}
+
+impl fmt::Debug for Interaction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Interaction").field("application_id", &self.application_id).finish_non_exhaustive()
+    }
+}
+
+/// Supplies the choice that a job waits for (routing key `configure`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Configure {
+    /// 1.
+    pub schema: i64,
+    /// The waiting job.
+    pub job_id: JobId,
+    /// The chosen account id.
+    pub account: String,
+}
+
+/// Cancels a job by its producer's key (routing key `cancel`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cancel {
+    /// 1.
+    pub schema: i64,
+    /// The producer.
+    pub source: String,
+    /// Its key.
+    pub dedupe_key: String,
+}
+
+/// "Look at this row": all that the worker publishes to itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WakeUp {
+    /// The row.
+    pub job_id: JobId,
+}
+
+/// What became of a job: published to `dispatch.events` and to `reply_to`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OutcomeEvent {
+    /// `job.succeeded`, `job.parked`, `job.waiting.<reason>`, `job.cancelled`: also the routing key.
+    pub event: String,
+    /// The job.
+    pub job_id: JobId,
+    /// The producer.
+    pub source: String,
+    /// The producer's key.
+    pub dedupe_key: String,
+    /// The tenant.
+    pub organization: String,
+    /// The code of the failure, where it is parked or waits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// What a person can do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// The configuration template, where it waits for configuration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub configuration: Option<Value>,
+    /// When, on the database's clock.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+}

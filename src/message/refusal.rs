@@ -1,0 +1,79 @@
+//! Why a message could not become a job.
+
+use super::{DEPTH_LIMIT, EVENTS_LIMIT, HEADERS_LIMIT, MESSAGE_LIMIT};
+
+/// Why a message was made a dead letter. `Display` says what would be right.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Over the size limit.
+    #[error("the message has {0} bytes; at most {MESSAGE_LIMIT} are taken")]
+    TooLarge(usize),
+    /// Over the header limit.
+    #[error("the header table has more than {HEADERS_LIMIT} bytes")]
+    HeadersTooLarge,
+    /// Not JSON by its own word.
+    #[error("the content type is {0:?}; right is application/json")]
+    ContentType(String),
+    /// Compressed or otherwise encoded.
+    #[error("the content encoding is {0:?}; only identity is taken")]
+    ContentEncoding(String),
+    /// Not text.
+    #[error("the body is not UTF-8 from byte {0} on")]
+    NotUtf8(usize),
+    /// Not JSON.
+    #[error("the body is not JSON: {0}")]
+    NotJson(String),
+    /// Nested too deep.
+    #[error("the body is nested deeper than {DEPTH_LIMIT} arrays and objects")]
+    TooDeep,
+    /// Not of the schema's shape.
+    #[error("at `{path}`: {detail}")]
+    Invalid {
+        /// Where, as a path.
+        path: String,
+        /// What is wrong.
+        detail: String,
+    },
+    /// A required field is missing.
+    #[error("`{0}` is required")]
+    Missing(&'static str),
+    /// Too many events.
+    #[error("the job has {0} events; at most {EVENTS_LIMIT} are taken")]
+    TooManyEvents(usize),
+    /// The same key came with another payload.
+    #[error("job {0} came with this key and another payload; use a new dedupe_key for a new job")]
+    DedupeConflict(String),
+    /// No handler for it.
+    #[error("no message is taken with the routing key {0:?}")]
+    RoutingKey(String),
+    /// A `configure` or `cancel` for a job that is not there.
+    #[error("there is no such job")]
+    NoSuchJob,
+    /// The broker gave up delivering it.
+    #[error("the broker gave up delivering it: {0}")]
+    Undeliverable(String),
+}
+
+#[deny(clippy::wildcard_enum_match_arm)]
+impl Refusal {
+    /// Stable reason code.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::TooLarge(_) => "too_large",
+            Self::HeadersTooLarge => "headers_too_large",
+            Self::ContentType(_) => "unsupported_content_type",
+            Self::ContentEncoding(_) => "unsupported_content_encoding",
+            Self::NotUtf8(_) => "not_utf8",
+            Self::NotJson(_) => "not_json",
+            Self::TooDeep => "too_deep",
+            Self::Invalid { .. } => "invalid_request",
+            Self::Missing(_) => "missing_field",
+            Self::TooManyEvents(_) => "too_many_events",
+            Self::DedupeConflict(_) => "dedupe_conflict",
+            Self::RoutingKey(_) => "unknown_routing_key",
+            Self::NoSuchJob => "no_such_job",
+            Self::Undeliverable(_) => "undeliverable",
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Tokens at rest: XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha) under a keyring.
+//!
+//! Format `v1.<key id>.<nonce>.<ciphertext>`, the last two in unpadded base64url. The additional data names table, column,
+//! row and key id, so a ciphertext moved elsewhere does not open.
+
+use std::fmt;
+
+use chacha20poly1305::aead::{Aead, KeyInit, Payload};
+use chacha20poly1305::{Key, XChaCha20Poly1305, XNonce};
+use data_encoding::{BASE64, BASE64URL_NOPAD};
+use secrecy::{ExposeSecret, SecretString};
+
+/// Where a sealed value lives.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    /// The table.
+    pub table: &'a str,
+    /// The column.
+    pub column: &'a str,
+    /// The row's id, as text.
+    pub row: &'a str,
+}
+
+/// Keys by id: the first one seals, all open.
+pub struct Keyring(Vec<(String, XChaCha20Poly1305)>);
+
+impl fmt::Debug for Keyring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|(id, _)| id)).finish()
+    }
+}
+
+/// A keyring or a sealed value that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    /// The setting is not a keyring.
+    #[error(
+        "the keyring must be `id:key[,id:key…]`, each id of 1 to 16 letters, digits, `-` or `_`, each key 32 bytes in base64: {0}"
+    )]
+    Keyring(&'static str),
+    /// The value names a key that the keyring lacks.
+    #[error("sealed with key `{0}`, which is not in the keyring; add it (DISPATCH_KEYRING) after the present ones")]
+    UnknownKey(String),
+    /// The value does not open: damaged, or moved from another row.
+    #[error("a sealed value does not open: it is damaged or belongs to another row")]
+    DoesNotOpen,
+}
+
+impl Keyring {
+    /// Reads `id:base64key[,id:base64key…]`.
+    ///
+    /// # Errors
+    /// [`SecretError::Keyring`] says what is wrong, never with the key.
+    pub fn parse(setting: &SecretString) -> Result<Self, SecretError> {
+        let mut keys = Vec::new();
+        for part in setting.expose_secret().split(',') {
+            let (id, key) = part.trim().split_once(':').ok_or(SecretError::Keyring("a part has no `:`"))?;
+            let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+            if id.is_empty() || id.len() > 16 || !id.chars().all(plain) {
+                return Err(SecretError::Keyring("an id is not right"));
+            }
+            let bytes = BASE64.decode(key.as_bytes()).map_err(|_| SecretError::Keyring("a key is not base64"))?;
+            let key: [u8; 32] = bytes.try_into().map_err(|_| SecretError::Keyring("a key is not 32 bytes long"))?;
+            keys.push((id.to_owned(), XChaCha20Poly1305::new(&Key::from(key))));
+        }
+        Ok(Self(keys))
+    }
+
+    /// A new key as a keyring setting, `k1:<base64>`.
+    #[must_use]
+    pub fn fresh_setting() -> SecretString {
+        let key: [u8; 32] = rand::random();
+        SecretString::from(format!("k1:{}", BASE64.encode(&key)))
+    }
+
+    /// Seals `plain` for `place` with the first key.
+    ///
+    /// # Panics
+    /// Never: a parsed keyring has at least one key, and sealing in memory cannot fail.
+    #[must_use]
+    pub fn seal(&self, place: Place<'_>, plain: &[u8]) -> String {
+        let (id, cipher) = self.0.first().expect("a parsed keyring has a key");
+        let nonce: [u8; 24] = rand::random();
+        let aad = additional(place, id);
+        let sealed = cipher
+            .encrypt(&XNonce::from(nonce), Payload { msg: plain, aad: aad.as_bytes() })
+            .expect("sealing fails only past 256 GiB");
+        format!("v1.{id}.{}.{}", BASE64URL_NOPAD.encode(&nonce), BASE64URL_NOPAD.encode(&sealed))
+    }
+
+    /// Opens what [`Keyring::seal`] made for the same place.
+    ///
+    /// # Errors
+    /// [`SecretError`] where the key is not known or the value does not open.
+    pub fn open(&self, place: Place<'_>, sealed: &str) -> Result<Vec<u8>, SecretError> {
+        let mut parts = sealed.split('.');
+        let (Some("v1"), Some(id), Some(nonce), Some(text), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(SecretError::DoesNotOpen);
+        };
+        let known = self.0.iter().find(|(known, _)| known == id);
+        let (_, cipher) = known.ok_or_else(|| SecretError::UnknownKey(id.to_owned()))?;
+        let nonce = BASE64URL_NOPAD.decode(nonce.as_bytes()).map_err(|_| SecretError::DoesNotOpen)?;
+        let nonce: [u8; 24] = nonce.try_into().map_err(|_| SecretError::DoesNotOpen)?;
+        let text = BASE64URL_NOPAD.decode(text.as_bytes()).map_err(|_| SecretError::DoesNotOpen)?;
+        let aad = additional(place, id);
+        let payload = Payload { msg: &text, aad: aad.as_bytes() };
+        cipher.decrypt(&XNonce::from(nonce), payload).map_err(|_| SecretError::DoesNotOpen)
+    }
+
+    /// As [`Keyring::open`], for text.
+    ///
+    /// # Errors
+    /// As [`Keyring::open`]; also where the plain text is not UTF-8.
+    pub fn open_text(&self, place: Place<'_>, sealed: &str) -> Result<SecretString, SecretError> {
+        let plain = self.open(place, sealed)?;
+        String::from_utf8(plain).map(SecretString::from).map_err(|_| SecretError::DoesNotOpen)
+    }
+}
+
+fn additional(place: Place<'_>, key: &str) -> String {
+    format!("{}\n{}\n{}\n{key}", place.table, place.column, place.row)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLACE: Place<'_> = Place { table: "identities", column: "access_token", row: "7" };
+
+    #[test]
+    fn a_sealed_token_opens_at_its_place_only() {
+        let ring = Keyring::parse(&Keyring::fresh_setting()).unwrap();
+        let sealed = ring.seal(PLACE, b"token");
+        assert!(sealed.starts_with("v1.k1.") && !sealed.contains("token"));
+        assert_eq!(ring.open_text(PLACE, &sealed).unwrap().expose_secret(), "token");
+        let elsewhere = Place { row: "8", ..PLACE };
+        assert!(matches!(ring.open(elsewhere, &sealed), Err(SecretError::DoesNotOpen)));
+    }
+
+    #[test]
+    fn a_new_first_key_seals_and_the_old_one_still_opens() {
+        let old = Keyring::fresh_setting();
+        let sealed = Keyring::parse(&old).unwrap().seal(PLACE, b"x");
+        let new = Keyring::fresh_setting().expose_secret().replace("k1:", "k2:");
+        let both = SecretString::from(format!("{new},{}", old.expose_secret()));
+        let ring = Keyring::parse(&both).unwrap();
+        assert_eq!(ring.open(PLACE, &sealed).unwrap(), b"x");
+        assert!(ring.seal(PLACE, b"x").starts_with("v1.k2."));
+        let without = Keyring::parse(&SecretString::from(new)).unwrap();
+        assert!(matches!(without.open(PLACE, &sealed), Err(SecretError::UnknownKey(_))));
+    }
+
+    #[test]
+    fn a_bad_keyring_is_refused_without_showing_the_key() {
+        for bad in ["", "k1", "k1:short", "k 1:AAAA", ":AAAA"] {
+            let error = Keyring::parse(&SecretString::from(bad.to_owned())).unwrap_err().to_string();
+            assert!(!error.contains("AAAA"), "{error}");
+        }
+    }
+}

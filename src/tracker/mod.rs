@@ -1,0 +1,5 @@
+//! Postgres, the product's tables.
+
+mod types;
+
+pub use types::*;

@@ -1,0 +1,453 @@
+//! The product's nouns, as read from and written to its tables.
+
+use std::collections::BTreeMap;
+
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use time::OffsetDateTime;
+
+use crate::job::JobId;
+
+/// An Azure DevOps account installed in an organization.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Installation {
+    /// Row id of the integration.
+    pub integration_id: i64,
+    /// The account's name: the `{organization}` segment of Azure DevOps' URLs.
+    pub account_name: String,
+    /// The account's id (a GUID), as jobs name it.
+    pub account_id: String,
+    /// Switched off by a person: jobs wait.
+    pub disabled: bool,
+    /// Who the worker acts as when the job does not say.
+    pub identity_id: Option<i64>,
+    /// What is synchronised.
+    pub settings: SyncSettings,
+}
+
+/// What an organization wants synchronised through one installation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncSettings {
+    /// Tracker's assignee → our groups.
+    pub assignee_inbound: bool,
+    /// Our groups' assignee → the other linked work items.
+    pub assignee_outbound: bool,
+    /// Tracker's state category → our groups' status.
+    pub status_inbound: bool,
+}
+
+/// An identity without its tokens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Row id.
+    pub id: i64,
+    /// Unique in the organization.
+    pub name: String,
+    /// End of the access token's life.
+    pub token_expires_at: OffsetDateTime,
+    /// One more with every change of the tokens.
+    pub version: i64,
+}
+
+/// An identity's token, opened.
+#[derive(Debug, Clone)]
+pub struct AccessToken {
+    /// Of the identity.
+    pub identity_id: i64,
+    /// Never stored or shown.
+    pub token: SecretString,
+    /// End of its life.
+    pub expires_at: OffsetDateTime,
+    /// One more with every change of the tokens.
+    pub version: i64,
+}
+
+/// A person of ours.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct User {
+    /// Row id.
+    pub id: i64,
+    /// As shown.
+    pub name: String,
+    /// Verified e-mail addresses, lowercase, in order.
+    pub emails: Vec<String>,
+}
+
+/// A group linked to a work item, in an organization whose assignee or status inbound sync is on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkedGroup {
+    /// The group.
+    pub group_id: i64,
+    /// Its project.
+    pub project_id: i64,
+    /// The tenant.
+    pub organization_id: i64,
+    /// The linked work item.
+    pub work_item_id: i64,
+    /// Of this organization's installation.
+    pub settings: SyncSettings,
+    /// The present assignee.
+    pub assignee: Option<i64>,
+    /// Revision last applied to the assignee, or written by us; 0 = none.
+    pub applied_rev: i64,
+    /// State category last applied, as a word; `None` = none.
+    pub applied_category: Option<String>,
+}
+
+/// What `sync_assignees` plans for one (group, work item) link.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedLink {
+    /// The group.
+    pub group_id: i64,
+    /// The work item.
+    pub work_item_id: i64,
+    /// Of the work item, as read.
+    pub rev: i64,
+    /// Of the work item's last change, as read.
+    #[serde(with = "time::serde::rfc3339")]
+    pub changed_date: OffsetDateTime,
+    /// The assignee as the tracker writes it (lowercase e-mail or unique name), `None` = unassigned: to recognise our own writes.
+    pub tracker_assignee: Option<String>,
+    /// For the assignee.
+    pub assignee: AssigneePlan,
+    /// For the status.
+    pub status: StatusPlan,
+    /// The work item's state category, as a word.
+    pub category: String,
+}
+
+/// What to do with a group's assignee.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AssigneePlan {
+    /// To this user.
+    Assign(i64),
+    /// To nobody.
+    Unassign,
+    /// As it is.
+    Keep,
+    /// As it is, because the tracker's assignee is nobody we know: why.
+    Unresolved(String),
+}
+
+/// What to do with a group's status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StatusPlan {
+    /// The work item became done.
+    Resolve,
+    /// The work item is no longer done.
+    Unresolve,
+    /// Nothing.
+    None,
+}
+
+/// Product data that a commit applies in its own transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Changes {
+    /// Stage `update_assignments`: the plan, and the events that now count as seen.
+    Assignments {
+        /// Of the installation.
+        integration_id: i64,
+        /// One per link.
+        links: Vec<PlannedLink>,
+        /// Event ids.
+        seen_events: Vec<String>,
+    },
+    /// Stage `patch_work_item`: the revision that our own write made, or that already had our value.
+    AppliedRevision {
+        /// The group the value came from.
+        group_id: i64,
+        /// Of the work item.
+        integration_id: i64,
+        /// The work item.
+        work_item_id: i64,
+        /// The revision that has our value.
+        rev: i64,
+    },
+}
+
+/// What applying [`Changes::Assignments`] did: the output of `update_assignments`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Applied {
+    /// Groups whose assignee changed.
+    pub assignees: Vec<AssigneeChange>,
+    /// Groups whose status changed.
+    pub statuses: Vec<StatusChange>,
+    /// Links whose work item has fallen behind its group (the group follows a later change of another work item): outbound
+    /// sync brings them in line.
+    pub behind: Vec<BehindLink>,
+    /// Links left alone because their revision was not newer, or was written by us.
+    pub old_news: u32,
+    /// Links whose assignee nobody of ours matches.
+    pub unresolved: u32,
+    /// Events newly marked seen.
+    pub events_seen: u32,
+}
+
+/// A group whose assignee changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AssigneeChange {
+    /// The group.
+    pub group_id: i64,
+    /// Its organization.
+    pub organization_id: i64,
+    /// As shown to people (`WEB-17`).
+    pub group_short_id: String,
+    /// As shown to people.
+    pub group_title: String,
+    /// The work item that decided.
+    pub work_item_id: i64,
+    /// Before: id and name.
+    pub from: Option<(i64, String)>,
+    /// After: id and name.
+    pub to: Option<(i64, String)>,
+}
+
+/// A group whose status changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusChange {
+    /// The group.
+    pub group_id: i64,
+    /// Its organization.
+    pub organization_id: i64,
+    /// As shown to people.
+    pub group_short_id: String,
+    /// As shown to people.
+    pub group_title: String,
+    /// The work item that decided.
+    pub work_item_id: i64,
+    /// `resolved` or `unresolved`.
+    pub to: String,
+}
+
+/// A link whose work item does not have its group's assignee.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BehindLink {
+    /// The group.
+    pub group_id: i64,
+    /// The work item.
+    pub work_item_id: i64,
+}
+
+/// A work item that should have its group's assignee.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutboundLink {
+    /// The group.
+    pub group_id: i64,
+    /// Of the installation.
+    pub integration_id: i64,
+    /// The work item.
+    pub work_item_id: i64,
+}
+
+/// A group's assignee now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupAssignee {
+    /// Nobody, or a user with verified e-mails.
+    pub user: Option<User>,
+    /// `System.ChangedDate` of the work item revision that decided; `None` = never decided by the tracker.
+    pub decided_at: Option<OffsetDateTime>,
+}
+
+/// A place for messages, registered by an organization.
+#[derive(Debug, Clone)]
+pub struct Destination {
+    /// Row id.
+    pub id: i64,
+    /// Unique in the organization.
+    pub name: String,
+    /// The channel's kind: `discord`, `webhook` …
+    pub kind: String,
+    /// Public settings of the channel.
+    pub config: Value,
+    /// Opened.
+    pub secret: Option<SecretString>,
+    /// `resend` or `hold`, for blind effects whose outcome is unknown.
+    pub unknown_policy: String,
+    /// Takes no messages for now.
+    pub disabled: bool,
+}
+
+/// The tracker document of `dispatch tracker import`: everything an organization has, by natural keys.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrackerDocument {
+    /// People, known by their first e-mail.
+    #[serde(default)]
+    pub users: Vec<UserDocument>,
+    /// Azure DevOps accounts, known by account id.
+    #[serde(default)]
+    pub integrations: Vec<IntegrationDocument>,
+    /// Tenants, known by slug.
+    #[serde(default)]
+    pub organizations: Vec<OrganizationDocument>,
+}
+
+/// A person.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UserDocument {
+    /// As shown.
+    pub name: String,
+    /// Verified addresses, at least one; the first one is the key.
+    pub emails: Vec<String>,
+}
+
+/// An Azure DevOps account.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IntegrationDocument {
+    /// The account's id (a GUID).
+    pub account_id: String,
+    /// The account's name in URLs.
+    pub account_name: String,
+    /// Secrets of its service-hook subscriptions, plain in the document, stored as SHA-256. Two may be valid at once.
+    #[serde(default)]
+    pub hook_secrets: Vec<String>,
+}
+
+/// A tenant.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OrganizationDocument {
+    /// The key.
+    pub slug: String,
+    /// As shown.
+    pub name: String,
+    /// Who the worker can act as, known by name.
+    #[serde(default)]
+    pub identities: Vec<IdentityDocument>,
+    /// Accounts in use, known by account id.
+    #[serde(default)]
+    pub installations: Vec<InstallationDocument>,
+    /// Teams, known by slug.
+    #[serde(default)]
+    pub teams: Vec<TeamDocument>,
+    /// Projects, known by slug.
+    #[serde(default)]
+    pub projects: Vec<ProjectDocument>,
+    /// Destinations, known by name.
+    #[serde(default)]
+    pub destinations: Vec<DestinationDocument>,
+}
+
+/// Who the worker can act as.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdentityDocument {
+    /// The key.
+    pub name: String,
+    /// Plain in the document, stored sealed.
+    pub access_token: String,
+    /// Plain in the document, stored sealed.
+    #[serde(default)]
+    pub refresh_token: Option<String>,
+    /// End of the access token's life.
+    #[serde(with = "time::serde::rfc3339")]
+    pub expires_at: OffsetDateTime,
+}
+
+/// An account in use by an organization.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InstallationDocument {
+    /// Of the integration.
+    pub account_id: String,
+    /// The identity used when a job names none.
+    #[serde(default)]
+    pub identity: Option<String>,
+    /// Jobs wait while it is.
+    #[serde(default)]
+    pub disabled: bool,
+    /// What is synchronised.
+    pub settings: SyncSettings,
+}
+
+/// A team of an organization.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TeamDocument {
+    /// The key.
+    pub slug: String,
+    /// First e-mails of users.
+    pub members: Vec<String>,
+}
+
+/// A project of an organization.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProjectDocument {
+    /// The key.
+    pub slug: String,
+    /// As shown.
+    pub name: String,
+    /// First e-mails of users.
+    #[serde(default)]
+    pub members: Vec<String>,
+    /// Groups, known by short id.
+    #[serde(default)]
+    pub groups: Vec<GroupDocument>,
+}
+
+/// An issue group.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupDocument {
+    /// The key (`WEB-17`).
+    pub short_id: String,
+    /// As shown.
+    pub title: String,
+    /// Linked work items by account.
+    #[serde(default)]
+    pub links: Vec<LinkDocument>,
+    /// A team whose members are subscribed while one of them is the assignee.
+    #[serde(default)]
+    pub team: Option<String>,
+}
+
+/// A linked work item.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LinkDocument {
+    /// Of the integration.
+    pub account_id: String,
+    /// In that account.
+    pub work_item_id: i64,
+}
+
+/// A place for messages.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DestinationDocument {
+    /// The key.
+    pub name: String,
+    /// `discord`, `webhook` …
+    pub kind: String,
+    /// Public settings of the channel.
+    pub config: Value,
+    /// Plain in the document, stored sealed.
+    #[serde(default)]
+    pub secret: Option<String>,
+    /// Whether jobs that name nobody send here.
+    #[serde(default)]
+    pub default: bool,
+    /// `resend` or `hold`.
+    #[serde(default = "resend")]
+    pub unknown_policy: String,
+}
+
+fn resend() -> String {
+    "resend".to_owned()
+}
+
+/// Counts of an import, by table.
+pub type ImportCounts = BTreeMap<String, u64>;
+
+/// Who caused a change, for activity rows.
+#[derive(Debug, Clone, Copy)]
+pub struct ChangedBy {
+    /// The job.
+    pub job: JobId,
+}
