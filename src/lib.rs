@@ -2,3 +2,4 @@
 pub mod engine;
 pub mod fault;
 pub mod job;
+pub mod providers;
