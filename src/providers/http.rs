@@ -297,3 +297,15 @@ async fn read_some(response: &mut Response, deadline: Instant) -> Vec<u8> {
     }
     body
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_was_frozen_beyond_its_deadline_does_not_go_on() {
+        let mut went_on = false;
+        let result = within(Instant::now(), poll_fn(|_| Poll::Ready(went_on = true))).await;
+        assert_eq!((result, went_on), (None, false));
+    }
+}

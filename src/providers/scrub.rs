@@ -32,7 +32,8 @@ pub fn scrub(text: &str) -> String {
         }
         rest = tail;
     }
-    storable(&out, MESSAGE_BYTES)
+    // NUL grows when it is replaced, so that comes before the cut.
+    storable(&out.replace('\0', "\u{fffd}"), MESSAGE_BYTES)
 }
 
 /// What stands before a word: the word before, and what is between.
