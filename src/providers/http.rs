@@ -305,7 +305,11 @@ mod tests {
     #[tokio::test]
     async fn what_was_frozen_beyond_its_deadline_does_not_go_on() {
         let mut went_on = false;
-        let result = within(Instant::now(), poll_fn(|_| Poll::Ready(went_on = true))).await;
+        let frozen = poll_fn(|_| {
+            went_on = true;
+            Poll::Ready(())
+        });
+        let result = within(Instant::now(), frozen).await;
         assert_eq!((result, went_on), (None, false));
     }
 }
