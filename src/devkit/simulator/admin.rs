@@ -1,4 +1,20 @@
 //! `/_sim/…`: how tests and the demo set the world up, act as people in it, and look at it. Never in the witness log.
+//!
+//! | call | body | answer |
+//! |---|---|---|
+//! | `GET /_sim/state` | | [`State`], with the messages received |
+//! | `POST /_sim/state[?mode=replace\|merge]` | [`State`] | null |
+//! | `POST /_sim/options` | [`Options`] | null |
+//! | `POST /_sim/change` | [`Change`] | the service-hook event's body |
+//! | `POST /_sim/delete_work_item` | `{org, work_item}` | null |
+//! | `POST /_sim/tokens` | [`TokenChange`] | null |
+//! | `GET /_sim/assignees` | | unique name or null, by `org:id` |
+//! | `GET /_sim/events?after=N` | | list of [`super::world::Event`] |
+//! | `POST /_sim/faults` | [`FaultRule`] | `{id}` |
+//! | `GET /_sim/faults` | | list of [`super::faults::FaultReport`] |
+//! | `DELETE /_sim/faults[/ID]` | | null |
+//!
+//! What is wrong is answered with 400 (404 for an unknown path) and `{error}`, which says what would be right.
 
 use std::collections::BTreeMap;
 
@@ -68,7 +84,7 @@ pub(super) fn is_admin(path: &str) -> bool {
     path == "/_sim" || path.starts_with("/_sim/")
 }
 
-/// Answers one request; 400 and 404 say what would be right.
+/// Answers one request.
 pub(super) fn answer(world: &mut World, call: &Call) -> Answer {
     let parts = call.parts();
     let outcome = match (&call.method, &parts[1..]) {

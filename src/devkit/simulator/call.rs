@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn a_path_part_is_decoded_and_a_lone_percent_sign_stands_for_itself() {
-        assert_eq!(percent_decoded("Fabrikam%20F%c3%Ber"), "Fabrikam F\u{fffd}%Ber");
+        assert_eq!(percent_decoded("Fabrikam%20F%c3%zz"), "Fabrikam F\u{fffd}%zz");
         assert_eq!(percent_decoded("F%C3%BCr+100%"), "Für+100%");
         assert_eq!(form_decoded("a+b%2Bc"), "a b+c");
     }

@@ -78,8 +78,8 @@ fn create(world: &mut World, call: &Call, channel: &str) -> Answer {
     let remembered_since = now - Duration::seconds(world.state.options.nonce_seconds);
     let messages = world.state.discord.channels.entry(channel.to_owned()).or_default();
     if new.enforce_nonce == Some(true) && nonce.is_some() {
-        let recent = messages.iter().rev().take_while(|message| message.timestamp >= remembered_since);
-        if let Some(made) = recent.into_iter().find(|message| nonce_text(&message.nonce) == nonce) {
+        let mut recent = messages.iter().rev().take_while(|message| message.timestamp >= remembered_since);
+        if let Some(made) = recent.find(|message| message.nonce == new.nonce) {
             return Answer::ok(&shown(channel, made)).detail(json!({ "deduped": true, "message": made.id }));
         }
     }

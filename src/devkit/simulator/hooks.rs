@@ -22,7 +22,7 @@ pub(super) struct Update<'a> {
 pub(super) fn updated(state: &State, update: &Update<'_>) -> Option<Value> {
     let account = state.accounts.get(update.organization)?;
     let item = state.work_items.get(&work_item_key(update.organization, update.id))?;
-    let (old, new, id) = (update.old, update.new, update.id);
+    let (new, id) = (update.new, update.id);
     let by = display_name(state, &new.changed_by);
     let base = format!("https://dev.azure.com/{}/_apis/wit/workItems/{id}", update.organization);
     let page = format!("https://dev.azure.com/{}/web/wi.aspx?pcguid={}&id={id}", update.organization, account.collection_id);
@@ -63,7 +63,6 @@ pub(super) fn updated(state: &State, update: &Update<'_>) -> Option<Value> {
         },
         "createdDate": timestamp(new.changed_date + time::Duration::SECOND)
     }))
-    .filter(|_| old.rev < new.rev)
 }
 
 /// The fields that differ, with `oldValue` and `newValue`; a side without a value is absent.
@@ -78,12 +77,13 @@ fn changed_fields(state: &State, update: &Update<'_>) -> Value {
         }
     };
     let assignee = |revision: &Revision| Some(person(state, revision.assigned_to.as_ref()?, update.format));
-    differ("System.Rev", Some(json!(old.rev)), Some(json!(new.rev)));
+    differ("System.Rev", Some(json!(old.rev.to_string())), Some(json!(new.rev.to_string())));
     differ("System.AuthorizedDate", Some(json!(timestamp(old.changed_date))), Some(json!(timestamp(new.changed_date))));
     differ("System.RevisedDate", Some(json!(timestamp(new.changed_date))), Some(json!("9999-01-01T00:00:00Z")));
     differ("System.ChangedDate", Some(json!(timestamp(old.changed_date))), Some(json!(timestamp(new.changed_date))));
-    differ("System.Watermark", Some(json!(old.rev)), Some(json!(new.rev)));
+    differ("System.Watermark", Some(json!(old.rev.to_string())), Some(json!(new.rev.to_string())));
     differ("System.State", Some(json!(old.state)), Some(json!(new.state)));
+    differ("System.Reason", Some(json!(reason(old))), Some(json!(reason(new))));
     differ("System.AssignedTo", assignee(old), assignee(new));
     let changer = |revision: &Revision| Some(person(state, &revision.changed_by, update.format));
     differ("System.ChangedBy", changer(old), changer(new));
@@ -93,22 +93,22 @@ fn changed_fields(state: &State, update: &Update<'_>) -> Value {
 /// All fields of a revision, identities in `format`. Without an assignee there is no `System.AssignedTo`.
 pub(super) fn fields(state: &State, item: &WorkItem, revision: &Revision, format: AssigneeFormat) -> Map<String, Value> {
     let first = item.revisions.first().unwrap_or(revision);
-    let fields = json!({
-        "System.AreaPath": item.project,
-        "System.TeamProject": item.project,
-        "System.IterationPath": item.project,
-        "System.WorkItemType": item.work_item_type,
-        "System.State": revision.state,
-        "System.Reason": format!("Moved to state {}", revision.state),
-        "System.CreatedDate": timestamp(first.changed_date),
-        "System.CreatedBy": person(state, &first.changed_by, format),
-        "System.ChangedDate": timestamp(revision.changed_date),
-        "System.ChangedBy": person(state, &revision.changed_by, format),
-        "System.CommentCount": 0,
-        "System.Title": item.title,
-        "Microsoft.VSTS.Common.Priority": 2
-    });
-    let Value::Object(mut fields) = fields else { unreachable!("an object was written just above") };
+    let fields = [
+        ("System.AreaPath", json!(item.project)),
+        ("System.TeamProject", json!(item.project)),
+        ("System.IterationPath", json!(item.project)),
+        ("System.WorkItemType", json!(item.work_item_type)),
+        ("System.State", json!(revision.state)),
+        ("System.Reason", json!(reason(revision))),
+        ("System.CreatedDate", json!(timestamp(first.changed_date))),
+        ("System.CreatedBy", person(state, &first.changed_by, format)),
+        ("System.ChangedDate", json!(timestamp(revision.changed_date))),
+        ("System.ChangedBy", person(state, &revision.changed_by, format)),
+        ("System.CommentCount", json!(0)),
+        ("System.Title", json!(item.title)),
+        ("Microsoft.VSTS.Common.Priority", json!(2)),
+    ];
+    let mut fields: Map<String, Value> = fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     if let Some(assignee) = &revision.assigned_to {
         fields.insert("System.AssignedTo".to_owned(), person(state, assignee, format));
     }
@@ -141,6 +141,10 @@ fn identity(unique_name: &str, user: &User) -> Value {
         "imageUrl": avatar,
         "descriptor": user.descriptor
     })
+}
+
+fn reason(revision: &Revision) -> String {
+    format!("Moved to state {}", revision.state)
 }
 
 fn display_name<'a>(state: &'a State, unique_name: &'a str) -> &'a str {

@@ -1,7 +1,7 @@
 //! The provider simulator: Azure DevOps 7.1, Discord v10 and signed webhook receivers on one loopback port, told apart by
 //! path, with a [`witness`] log of every request received and [`faults`] on demand.
 //!
-//! A request is read whole ([`call`]), may meet a fault, is carried out under one lock, is written to the witness log in
+//! A request is read whole, may meet a fault, is carried out under one lock, is written to the witness log in
 //! the order in which it took effect, and is answered when that line is on disk. Carrying out is a plain function from the
 //! [`world`] and the request to an answer, one per provider. A sender that goes away does not undo anything.
 //!

@@ -48,7 +48,7 @@ fn matching<'w>(world: &'w World, scope: &Scope<'_>, request: &Request) -> Resul
         return Err(bad_request(&format!("filter {unknown:?}: one of {known:?} is right")));
     }
     let prefix = format!("{}:", scope.organization);
-    let of_organization = world.state.work_items.iter().filter_map(|(key, _)| key.strip_prefix(&prefix)?.parse().ok());
+    let of_organization = world.state.work_items.keys().filter_map(|key| key.strip_prefix(&prefix)?.parse().ok());
     let visible = of_organization.filter_map(|id| Some((id, scope.work_item(world, id)?)));
     Ok(visible
         .filter(|(id, item)| {
