@@ -1,6 +1,7 @@
 //! dispatch-worker: see ARCHITECTURE.md for the map.
 pub mod broker;
 pub mod config;
+pub mod crash_point;
 #[cfg(feature = "devkit")]
 pub mod devkit;
 pub mod engine;
@@ -13,3 +14,4 @@ pub mod reconnect;
 pub mod secrets;
 pub mod store;
 pub mod tracker;
+pub mod worker;
