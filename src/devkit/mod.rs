@@ -1,0 +1,13 @@
+//! What the demo and the tests need and images are built without: private Postgres and RabbitMQ servers.
+//!
+//! [`servers::Servers`] is what callers hold. It starts a guard process ([`guard`]), which finds or installs the servers'
+//! programs ([`install`]), owns the servers, and stops them when the holder is gone, however it went.
+
+pub mod guard;
+pub mod install;
+mod management;
+pub mod ports;
+mod postgres;
+mod process;
+mod rabbitmq;
+pub mod servers;
