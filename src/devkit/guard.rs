@@ -12,7 +12,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
@@ -74,12 +74,16 @@ pub enum Command {
     RestartRabbitmq,
     /// Stop RabbitMQ in order.
     StopRabbitmq,
+    /// Stop RabbitMQ as a crash would.
+    CrashRabbitmq,
     /// Start RabbitMQ again.
     StartRabbitmq,
     /// Stop Postgres as a crash would and start it again on the same port and data.
     RestartPostgres,
     /// Stop Postgres in order, closing its clients' connections.
     StopPostgres,
+    /// Stop Postgres as a crash would.
+    CrashPostgres,
     /// Start Postgres again.
     StartPostgres,
     /// From now on, go on after the end of stdin, until a signal.
@@ -127,6 +131,7 @@ async fn serve() -> anyhow::Result<()> {
     let served = start_and_serve().await;
     if let Err(error) = &served {
         write_line(&Outcome::Error(format!("{error:#}")));
+        bail!("the servers did not start; the line on stdout says why");
     }
     served
 }
@@ -147,7 +152,8 @@ async fn start_and_serve() -> anyhow::Result<()> {
         () = end.wanted(&kept) => {}
         () = answer_all(&mut lines, &mut fleet, &kept) => {}
     }
-    fleet.stop().await;
+    // At once, not in order: their data goes too, and the next run is not to wait.
+    drop(fleet);
     Ok(())
 }
 
@@ -234,6 +240,7 @@ impl Fleet {
         let postgres = self.postgres.as_mut().context("this guard has no Postgres");
         match command {
             Command::StopRabbitmq => rabbitmq?.stop().await,
+            Command::CrashRabbitmq => rabbitmq?.crash().await,
             Command::StartRabbitmq => rabbitmq?.start().await?,
             Command::RestartRabbitmq => {
                 let rabbitmq = rabbitmq?;
@@ -241,6 +248,7 @@ impl Fleet {
                 rabbitmq.start().await?;
             }
             Command::StopPostgres => postgres?.stop().await,
+            Command::CrashPostgres => postgres?.crash().await,
             Command::StartPostgres => postgres?.start().await?,
             Command::RestartPostgres => {
                 let postgres = postgres?;
@@ -251,20 +259,6 @@ impl Fleet {
             Command::Detach => {}
         }
         Ok(())
-    }
-
-    async fn stop(mut self) {
-        let postgres = async {
-            if let Some(postgres) = &mut self.postgres {
-                postgres.stop().await;
-            }
-        };
-        let rabbitmq = async {
-            if let Some(rabbitmq) = &mut self.rabbitmq {
-                rabbitmq.stop().await;
-            }
-        };
-        tokio::join!(postgres, rabbitmq);
     }
 }
 

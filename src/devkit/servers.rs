@@ -6,14 +6,18 @@ use std::process::{Child, ChildStderr, ChildStdin, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use lapin::options::QueueDeclareOptions;
+use lapin::types::FieldTable;
+use lapin::{Connection, ConnectionProperties};
 use reqwest::Url;
 use tokio::sync::{Mutex, mpsc};
 use tokio_postgres::NoTls;
 
 use super::guard::{Answer, Command, Options, Outcome, Request, Started};
 use super::management::Management;
-pub use super::management::QueueDepth;
 
+/// AMQP's reply code for an ordinary end.
+const REPLY_SUCCESS: u16 = 200;
 /// The longest wait for a statement such as `CREATE DATABASE`.
 const STATEMENT_LIMIT: Duration = Duration::from_secs(60);
 
@@ -30,6 +34,17 @@ pub struct Servers {
     pub dir: Option<PathBuf>,
     management: Option<Management>,
     guard: Option<Guard>,
+}
+
+/// What a queue holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueDepth {
+    /// Messages waiting for a consumer.
+    pub ready: u64,
+    /// Messages handed out and not yet acknowledged.
+    pub unacked: u64,
+    /// Consumers attached.
+    pub consumers: u32,
 }
 
 /// Servers that exist already, to be used instead of private ones.
@@ -168,13 +183,33 @@ impl Servers {
         }
     }
 
-    /// What a queue holds, by its name and its vhost's.
+    /// What a queue holds at this moment, by its name and its vhost's.
     ///
     /// # Errors
-    /// There is no management URL, its API does not answer, or there is no such queue.
+    /// There is no management URL, RabbitMQ does not answer, or there is no such queue.
     pub async fn queue_depth(&self, vhost: &str, queue: &str) -> anyhow::Result<QueueDepth> {
         let management = self.management.as_ref().context("a queue's depth needs the URL of RabbitMQ's management API")?;
-        management.queue_depth(vhost, queue).await
+        let (totals, consumers) = tokio::try_join!(management.queue_totals(vhost), self.consumers(vhost, queue))?;
+        let totals = totals.into_iter().find(|totals| totals.name == queue);
+        let totals = totals.with_context(|| format!("there is no queue {queue} in vhost {vhost}"))?;
+        let unknown = || format!("queue {queue} does not tell its length yet");
+        Ok(QueueDepth {
+            ready: totals.messages_ready.with_context(unknown)?,
+            unacked: totals.messages_unacknowledged.with_context(unknown)?,
+            consumers,
+        })
+    }
+
+    /// Only the queue's declaration tells its consumers at once; a passive one changes nothing.
+    async fn consumers(&self, vhost: &str, queue: &str) -> anyhow::Result<u32> {
+        let mut url = parse(&self.amqp_url)?;
+        url.path_segments_mut().map_err(|()| anyhow::anyhow!("the AMQP URL has no vhost"))?.clear().push(vhost);
+        let connection = Connection::connect(url.as_str(), ConnectionProperties::default()).await?;
+        let channel = connection.create_channel().await?;
+        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let declared = channel.queue_declare(queue.into(), options, FieldTable::default()).await?;
+        connection.close(REPLY_SUCCESS, "asked".into()).await?;
+        Ok(declared.consumer_count())
     }
 
     async fn execute(&self, statement: &str) -> anyhow::Result<()> {
