@@ -112,7 +112,8 @@ pub enum Outcome {
 }
 
 /// Runs the guard until it is to end; returns once the servers have stopped and their data are gone. Builds a runtime of
-/// its own: to be called outside of any.
+/// its own, so it is to be called outside of any; and from the main thread, as the servers are also stopped when the thread
+/// that started them ends (SIGKILL to the guard; their data stay behind then).
 ///
 /// # Errors
 /// The options cannot be read, or a server cannot be installed or started; also told on stdout.

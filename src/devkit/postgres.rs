@@ -1,17 +1,16 @@
 //! A private Postgres: data folder, port and password of its own, on loopback.
 //! Source: <https://www.postgresql.org/docs/current/app-initdb.html>, `app-postgres.html`, `server-shutdown.html`.
 
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use rustix::process::Signal;
-use tokio::process::Command;
 use tokio_postgres::NoTls;
 
 use super::ports::{self, Port};
-use super::process::{self, Process};
+use super::process::{Abrupt, Launch, Process};
 
 /// Bounds for `initdb`, for the start (recovery after an abrupt stop included) and for a fast stop.
 const INIT_LIMIT: Duration = Duration::from_secs(60);
@@ -48,6 +47,12 @@ impl Postgres {
     /// Makes the data folder `dir` and starts the server in it. `bin` is the folder of Postgres' programs.
     pub(crate) async fn create(bin: &Path, dir: &Path, password: String) -> anyhow::Result<Self> {
         let owner = if rustix::process::geteuid().is_root() { Some(Owner::find()?) } else { None };
+        if let (Some(_), Some(closed)) = (owner, closed_above(dir)) {
+            bail!(
+                "Postgres runs as the user `postgres`, to whom {} is closed; set TMPDIR to a folder open to all",
+                closed.display()
+            );
+        }
         std::fs::DirBuilder::new().mode(0o700).create(dir).with_context(|| format!("cannot create {}", dir.display()))?;
         let port = ports::reserve().context("no free port for Postgres")?;
         let mut postgres = Self { bin: bin.to_owned(), dir: dir.to_owned(), port, password, owner, process: None };
@@ -66,14 +71,12 @@ impl Postgres {
         if self.process.is_some() {
             bail!("Postgres is running already");
         }
-        let log = self.dir.join("postgres.log");
-        let mut command = self.command("postgres", &log)?;
-        command.arg("-D").arg(self.data()).args(["-c", &format!("port={}", self.port.number())]);
+        let mut launch = self.launch("postgres")?;
+        launch.command.arg("-D").arg(self.data()).args(["-c", &format!("port={}", self.port.number())]);
         for setting in SETTINGS {
-            command.args(["-c", setting]);
+            launch.command.args(["-c", setting]);
         }
-        // SIGQUIT is Postgres' immediate shutdown: the children, which have sessions of their own, end too.
-        let mut process = Process::spawn("postgres", &mut command, &log, Signal::QUIT)?;
+        let mut process = launch.spawn()?;
         let url = self.url();
         process.wait_ready(START_LIMIT, async || accepts(&url).await).await?;
         self.process = Some(process);
@@ -102,20 +105,19 @@ impl Postgres {
             self.password.as_bytes(),
         )?;
         self.give(&password_file)?;
-        let log = self.dir.join("initdb.log");
-        let mut command = self.command("initdb", &log)?;
-        command.args(["--username=postgres", "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"]);
-        command.arg("-D").arg(self.data()).arg("--pwfile").arg(&password_file);
-        process::run("initdb", &mut command, &log, INIT_LIMIT).await?;
+        let mut launch = self.launch("initdb")?;
+        launch.command.args(["--username=postgres", "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"]);
+        launch.command.arg("-D").arg(self.data()).arg("--pwfile").arg(&password_file);
+        launch.run(INIT_LIMIT).await?;
         std::fs::remove_file(&password_file).context("cannot remove initdb's password file")
     }
 
-    fn command(&self, program: &str, log: &Path) -> anyhow::Result<Command> {
-        let mut command = process::command(&self.bin.join(program), &self.dir, log)?;
+    fn launch(&self, program: &'static str) -> anyhow::Result<Launch> {
+        let mut launch = Launch::new(program, &self.bin.join(program), &self.dir, Abrupt::Quit)?;
         if let Some(Owner { uid, gid }) = self.owner {
-            command.uid(uid).gid(gid);
+            launch.command.uid(uid).gid(gid);
         }
-        Ok(command)
+        Ok(launch)
     }
 
     fn give(&self, path: &Path) -> anyhow::Result<()> {
@@ -141,6 +143,12 @@ impl Owner {
         let mut fields = passwd.lines().find_map(|line| line.strip_prefix("postgres:"))?.split(':').skip(1);
         Some(Self { uid: fields.next()?.parse().ok()?, gid: fields.next()?.parse().ok()? })
     }
+}
+
+/// The folder above `dir` that others may not pass through.
+fn closed_above(dir: &Path) -> Option<&Path> {
+    let is_closed = |above: &&Path| above.metadata().is_ok_and(|of| of.permissions().mode() & 0o001 == 0);
+    dir.ancestors().skip(1).find(is_closed)
 }
 
 async fn accepts(url: &str) -> bool {

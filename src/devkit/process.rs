@@ -19,34 +19,93 @@ const LAST_WAIT: Duration = Duration::from_secs(5);
 /// Where commands look for programs: nothing else of our own environment reaches them, as variables such as `PGOPTIONS` or
 /// `ERL_FLAGS` would change what a server does.
 const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Passes a signal on to its program when the thread that started it has ended. The guard starts everything from the thread
+/// in which it waits for its end.
+const SETPRIV: &str = "/usr/bin/setpriv";
 
 /// A running server. Dropped, it is stopped at once.
 pub(crate) struct Process {
     name: &'static str,
     child: Child,
     log: PathBuf,
-    /// What ends it and its children without delay.
-    abrupt: Signal,
+    abrupt: Abrupt,
 }
 
-/// A command in directory `dir` with an environment of its own and nothing on stdin; stdout and stderr go to `log`.
-pub(crate) fn command(program: &Path, dir: &Path, log: &Path) -> anyhow::Result<Command> {
-    let open = || File::options().append(true).create(true).mode(0o600).open(log);
-    let log_file = open().with_context(|| format!("cannot open the log {}", log.display()))?;
-    let mut command = Command::new(program);
-    command.env_clear().env("PATH", SEARCH_PATH).env("LC_ALL", "C.UTF-8").env("HOME", dir).current_dir(dir);
-    command.stdin(Stdio::null()).stderr(log_file.try_clone()?).stdout(log_file);
-    command.process_group(0);
-    Ok(command)
+/// The signal that ends a program and its children without delay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Abrupt {
+    /// For a program whose children end with it.
+    Kill,
+    /// For Postgres, whose immediate shutdown it is: its children have sessions of their own.
+    Quit,
+}
+
+impl Abrupt {
+    fn signal(self) -> Signal {
+        match self {
+            Self::Kill => Signal::KILL,
+            Self::Quit => Signal::QUIT,
+        }
+    }
+
+    /// As `setpriv` calls it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Kill => "KILL",
+            Self::Quit => "QUIT",
+        }
+    }
+}
+
+/// A server or a program that prepares one, to be started: in a directory and with an environment of its own, nothing on stdin,
+/// stdout and stderr in a log.
+pub(crate) struct Launch {
+    pub(crate) command: Command,
+    name: &'static str,
+    log: PathBuf,
+    abrupt: Abrupt,
+}
+
+impl Launch {
+    /// `program` in directory `dir`, with its log in there, called `<name>.log`. It gets the signal `abrupt` too if we are
+    /// killed ourselves, where `setpriv` is there to arrange for it.
+    pub(crate) fn new(name: &'static str, program: &Path, dir: &Path, abrupt: Abrupt) -> anyhow::Result<Self> {
+        let log = dir.join(format!("{name}.log"));
+        let open = || File::options().append(true).create(true).mode(0o600).open(&log);
+        let log_file = open().with_context(|| format!("cannot open the log {}", log.display()))?;
+        let mut command = if Path::new(SETPRIV).exists() {
+            let mut command = Command::new(SETPRIV);
+            command.args(["--pdeathsig", abrupt.name(), "--"]).arg(program);
+            command
+        } else {
+            Command::new(program)
+        };
+        command.env_clear().env("PATH", SEARCH_PATH).env("LC_ALL", "C.UTF-8").env("HOME", dir).current_dir(dir);
+        command.stdin(Stdio::null()).stderr(log_file.try_clone()?).stdout(log_file);
+        command.process_group(0);
+        Ok(Self { command, name, log, abrupt })
+    }
+
+    /// Starts it.
+    pub(crate) fn spawn(mut self) -> anyhow::Result<Process> {
+        let child = self.command.spawn().with_context(|| format!("cannot start {}", self.name))?;
+        Ok(Process { name: self.name, child, log: self.log, abrupt: self.abrupt })
+    }
+
+    /// Runs it to its end, within `limit`.
+    pub(crate) async fn run(self, limit: Duration) -> anyhow::Result<()> {
+        let name = self.name;
+        let mut process = self.spawn()?;
+        let ended = tokio::time::timeout(limit, process.child.wait()).await;
+        let status = ended.with_context(|| format!("{name} took longer than {} s", limit.as_secs()))??;
+        if !status.success() {
+            bail!("{name} ended with {status}; its log ends with:\n{}", log_tail(&process.log));
+        }
+        Ok(())
+    }
 }
 
 impl Process {
-    /// Starts `command`, made by [`command`] with the same `log`. `abrupt` ends the process and its children without delay.
-    pub(crate) fn spawn(name: &'static str, command: &mut Command, log: &Path, abrupt: Signal) -> anyhow::Result<Self> {
-        let child = command.spawn().with_context(|| format!("cannot start {name}"))?;
-        Ok(Self { name, child, log: log.to_owned(), abrupt })
-    }
-
     /// Waits until `ready` says so. An error if the process ends first, or is not ready within `limit`; both show the end of
     /// its log.
     pub(crate) async fn wait_ready(&mut self, limit: Duration, ready: impl AsyncFn() -> bool) -> anyhow::Result<()> {
@@ -96,25 +155,13 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         if matches!(self.child.try_wait(), Ok(None)) {
-            self.signal(self.abrupt);
+            self.signal(self.abrupt.signal());
             if !self.ended_within(LAST_WAIT) {
                 self.signal(Signal::KILL);
                 self.ended_within(LAST_WAIT);
             }
         }
     }
-}
-
-/// Runs a command made by [`command`] to its end.
-pub(crate) async fn run(name: &'static str, command: &mut Command, log: &Path, limit: Duration) -> anyhow::Result<()> {
-    let mut process = Process::spawn(name, command, log, Signal::KILL)?;
-    let status = tokio::time::timeout(limit, process.child.wait())
-        .await
-        .with_context(|| format!("{name} took longer than {} s", limit.as_secs()))??;
-    if !status.success() {
-        bail!("{name} ended with {status}; its log ends with:\n{}", log_tail(log));
-    }
-    Ok(())
 }
 
 /// The end of a log file, as far as it can be read.

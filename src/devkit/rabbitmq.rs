@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 
 use super::management::Management;
 use super::ports::{self, Port};
-use super::process::{self, Process};
+use super::process::{Abrupt, Launch, Process};
 
 /// Bound for the start.
 const START_LIMIT: Duration = Duration::from_secs(90);
@@ -79,8 +79,8 @@ impl RabbitMq {
         if self.process.is_some() {
             bail!("RabbitMQ is running already");
         }
-        let log = self.dir.join("rabbitmq.log");
-        let mut command = process::command(&self.sbin.join("rabbitmq-server"), &self.dir, &log)?;
+        let mut launch = Launch::new("rabbitmq-server", &self.sbin.join("rabbitmq-server"), &self.dir, Abrupt::Kill)?;
+        let command = &mut launch.command;
         for (name, file) in [
             ("RABBITMQ_MNESIA_BASE", "mnesia"),
             ("RABBITMQ_LOG_BASE", "log"),
@@ -98,7 +98,7 @@ impl RabbitMq {
         command.env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "-kernel inet_dist_use_interface {127,0,0,1} +S 2:2");
         // The script then becomes the server, rather than waiting for it: the process that we know is the one that runs.
         command.env("RUNNING_UNDER_SYSTEMD", "true");
-        let mut process = Process::spawn("rabbitmq-server", &mut command, &log, Signal::KILL)?;
+        let mut process = launch.spawn()?;
         let management = Management::new(&self.management_url())?;
         let amqp = self.amqp.number();
         process.wait_ready(START_LIMIT, async || speaks_amqp(amqp).await && management.is_up().await).await?;
@@ -122,10 +122,9 @@ impl RabbitMq {
 }
 
 async fn start_epmd(epmd: &Path, dir: &Path, port: u16) -> anyhow::Result<Process> {
-    let log = dir.join("epmd.log");
-    let mut command = process::command(epmd, dir, &log)?;
-    command.args(["-port", &port.to_string(), "-address", "127.0.0.1"]);
-    let mut process = Process::spawn("epmd", &mut command, &log, Signal::KILL)?;
+    let mut launch = Launch::new("epmd", epmd, dir, Abrupt::Kill)?;
+    launch.command.args(["-port", &port.to_string(), "-address", "127.0.0.1"]);
+    let mut process = launch.spawn()?;
     process.wait_ready(EPMD_LIMIT, async || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.is_ok()).await?;
     Ok(process)
 }
