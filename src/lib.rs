@@ -4,5 +4,6 @@ pub mod fault;
 pub mod job;
 pub mod message;
 pub mod pipelines;
+pub mod providers;
 pub mod secrets;
 pub mod tracker;
