@@ -2,6 +2,7 @@
 
 use crate::fault::{Class, Fault, WaitOn};
 use crate::job::WaitReason;
+use crate::tracker::{destination_cause, identity_cause, installation_cause};
 
 /// A stage cannot go on. `Display` says what is so, [`Fault::hint`] what would be right.
 #[derive(Debug, thiserror::Error)]
@@ -103,12 +104,12 @@ impl Fault for ProductFault {
     fn class(&self) -> Class {
         match self {
             Self::InstallationDisabled { integration_id, organization_id, .. } => {
-                wait(WaitReason::InstallationDisabled, format!("integration:{integration_id}@{organization_id}"), 0)
+                wait(WaitReason::InstallationDisabled, installation_cause(*integration_id, *organization_id), 0)
             }
             Self::Reauthentication { identity_id, version, .. } => {
-                wait(WaitReason::Reauthentication, format!("identity:{identity_id}"), *version)
+                wait(WaitReason::Reauthentication, identity_cause(*identity_id), *version)
             }
-            Self::DestinationDisabled { id, .. } => wait(WaitReason::Hold, format!("destination:{id}"), 0),
+            Self::DestinationDisabled { id, .. } => wait(WaitReason::Hold, destination_cause(*id), 0),
             Self::UnknownOrganization(_)
             | Self::NoIdentity(_)
             | Self::IncompleteCheckpoint(_)
@@ -125,7 +126,9 @@ impl Fault for ProductFault {
             Self::UnknownOrganization(slug) => {
                 format!("Import organization `{slug}` with `dispatch tracker import`, then retry; or correct the producer.")
             }
-            Self::InstallationDisabled { account, .. } => format!("Enable the installation of {account}; the job goes on by itself."),
+            Self::InstallationDisabled { account, .. } => {
+                format!("Enable the installation of {account}; the job goes on by itself.")
+            }
             Self::Reauthentication { identity_id, .. } => {
                 format!("Sign in again as identity {identity_id} and store its new tokens; all jobs that wait for it go on.")
             }
@@ -137,9 +140,13 @@ impl Fault for ProductFault {
             ),
             Self::DestinationGone(_) => "Register the destination again and re-run the parent, or cancel this job.".to_owned(),
             Self::DestinationDisabled { name, .. } => format!("Enable destination `{name}`; the job goes on by itself."),
-            Self::UnknownPolicy { name, .. } => format!("Register destination `{name}` again, with the policy `resend` or `hold`."),
+            Self::UnknownPolicy { name, .. } => {
+                format!("Register destination `{name}` again, with the policy `resend` or `hold`.")
+            }
             Self::UnknownChannel { name, .. } => {
-                format!("Register destination `{name}` again with a kind that `dispatch destinations` lists, or start a worker that knows it.")
+                format!(
+                    "Register destination `{name}` again with a kind that `dispatch destinations` lists, or start a worker that knows it."
+                )
             }
             Self::ChannelChanged { .. } => "Re-run the job from `render_message`.".to_owned(),
         }

@@ -24,8 +24,7 @@ impl Product for Dispatch {
 /// Incoming requests.
 pub const DISPATCH: Lane = Lane { name: "dispatch", queue: "dispatch.jobs", wake_key: "wake.dispatch" };
 /// Assignees to other linked work items.
-pub const ASSIGNEE_SYNC: Lane =
-    Lane { name: "assignee_sync", queue: "dispatch.assignee-sync", wake_key: "wake.assignee_sync" };
+pub const ASSIGNEE_SYNC: Lane = Lane { name: "assignee_sync", queue: "dispatch.assignee-sync", wake_key: "wake.assignee_sync" };
 /// Messages to people.
 pub const MESSAGING: Lane = Lane { name: "messaging", queue: "dispatch.messaging", wake_key: "wake.messaging" };
 

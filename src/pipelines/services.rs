@@ -12,7 +12,6 @@ use crate::providers::azure_devops::AzureDevOpsFault;
 use crate::tracker::{AccessToken, Tracker};
 
 /// What stages reach the outside with.
-#[derive(Debug)]
 pub struct Services {
     /// Our own tables.
     pub tracker: Tracker,
@@ -56,7 +55,9 @@ impl SignedIn {
     /// The call's own, or [`ProductFault::Reauthentication`].
     pub fn judge<T>(&self, answer: Result<T, AzureDevOpsFault>) -> Result<T, StageFault> {
         answer.map_err(|fault| match fault {
-            AzureDevOpsFault::Unauthorized => reauthentication(self.0.identity_id, self.0.version, "Azure DevOps does not accept its token").into(),
+            AzureDevOpsFault::Unauthorized => {
+                reauthentication(self.0.identity_id, self.0.version, "Azure DevOps does not accept its token").into()
+            }
             other => other.into(),
         })
     }
@@ -66,7 +67,12 @@ impl SignedIn {
 const MARGIN: Duration = Duration::seconds(30);
 
 /// Whether a token can still be used at `now`.
-pub(super) fn usable(identity_id: i64, version: i64, expires_at: OffsetDateTime, now: OffsetDateTime) -> Result<(), ProductFault> {
+pub(super) fn usable(
+    identity_id: i64,
+    version: i64,
+    expires_at: OffsetDateTime,
+    now: OffsetDateTime,
+) -> Result<(), ProductFault> {
     // `now + MARGIN` would overflow at the end of time; the difference does not.
     if expires_at - now > MARGIN { Ok(()) } else { Err(reauthentication(identity_id, version, "its token has ended")) }
 }

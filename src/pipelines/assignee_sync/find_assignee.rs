@@ -47,7 +47,7 @@ pub struct Target {
 words! {
     /// Why there is nothing to write.
     Nothing {
-        /// The group has no assignee that was ever decided, or is gone.
+        /// The group is gone.
         GroupGone = "group_gone",
         /// The organization no longer uses the account.
         NotInstalled = "not_installed",
@@ -124,9 +124,7 @@ fn acting(installation: &Installation, organization_id: i64) -> Result<Option<i6
 fn matched(account_name: String, identity_id: i64, user: &User, known: Option<GraphUser>) -> FoundAssignee {
     // The empty name would unassign.
     match known.map(|known| known.principal_name).filter(|name| !name.trim().is_empty()) {
-        Some(name) => {
-            FoundAssignee::Write(Target { account_name, identity_id, user_id: Some(user.id), unique_name: Some(name) })
-        }
+        Some(name) => FoundAssignee::Write(Target { account_name, identity_id, user_id: Some(user.id), unique_name: Some(name) }),
         None => FoundAssignee::Nothing(Nothing::NotInAccount),
     }
 }

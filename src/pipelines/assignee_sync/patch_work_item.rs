@@ -10,15 +10,15 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::find_assignee::{FindAssignee, Target};
 use super::AssigneeSync;
+use super::find_assignee::{FindAssignee, Target};
 use crate::engine::{Context, EngineFault, Intent, Outcome, Prepared, Stage, UnknownPolicy};
 use crate::fault::StageFault;
 use crate::job::{EffectClass, words};
-use crate::pipelines::dispatch::sync_assignees::{as_written, written_name};
+use crate::pipelines::dispatch::sync_assignees::as_written;
 use crate::pipelines::{Dispatch, Services};
 use crate::providers::azure_devops::WorkItem;
-use crate::tracker::{Changes, GroupAssignee};
+use crate::tracker::{Changes, GroupAssignee, assignee_key, work_item_resource};
 
 /// The stage.
 #[derive(Debug, Clone, Copy)]
@@ -49,9 +49,11 @@ words! {
     }
 }
 
-/// What the ledger keeps of the intent; `own_write` reads it back.
+/// What the ledger keeps of the intent; the tracker knows our own write by it.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Detail {
+    /// For another group of the same work item, our write is news.
+    group_id: i64,
     rev_before: i64,
     value: Option<String>,
 }
@@ -126,27 +128,27 @@ fn decide(sight: &Sight<'_>, sync: &AssigneeSync, target: &Target) -> Looked {
     if group.user.as_ref().map(|user| user.id) != target.user_id {
         return done(PatchResult::Superseded);
     }
-    let value = target.unique_name.as_deref().map(written_name);
+    let value = target.unique_name.as_deref().map(assignee_key);
     if *written == value {
         let outcome = Outcome::of(Patched { result: PatchResult::Already, rev: Some(item.rev) });
         return Prepared::Done(if *own_write { outcome.with_changes(applied(sync, item.rev)) } else { outcome });
     }
-    // A person's change that no job has handled yet, later than what the group follows: its own event will decide.
+    // A person's change that no job has handled yet, not earlier than what the group follows: its own event will decide.
     let is_news = item.rev > *applied_rev && !own_write;
-    if is_news && group.decided_at.is_some_and(|decided_at| item.changed_date > decided_at) {
+    if is_news && group.decided_at.is_some_and(|decided_at| item.changed_date >= decided_at) {
         return done(PatchResult::Superseded);
     }
-    Prepared::Effect(Box::new(intent(sync, &Detail { rev_before: item.rev, value })))
+    Prepared::Effect(Box::new(intent(sync, &Detail { group_id: sync.group_id, rev_before: item.rev, value })))
 }
 
 fn intent(sync: &AssigneeSync, detail: &Detail) -> Intent {
-    let work_item = format!("work_item:{}:{}", sync.integration_id, sync.work_item_id);
+    let work_item = work_item_resource(sync.integration_id, sync.work_item_id);
     Intent {
         target: work_item.clone(),
         class: EffectClass::K1,
         keyed_for: None,
         resource: Some(work_item),
-        detail: serde_json::to_value(detail).expect("a number and a text have a JSON form"),
+        detail: serde_json::to_value(detail).expect("numbers and a text have a JSON form"),
         unknown: UnknownPolicy::Resend,
         timeout: CALL_TIMEOUT,
     }
@@ -217,10 +219,10 @@ mod tests {
     fn the_intent_has_the_revision_and_the_value_by_which_our_write_is_known_again() {
         let looked = look(&group(Some(42), LATER), "bob@example.com", 4, false, &target(Some("Ann@example.com")));
         let Prepared::Effect(intent) = looked else { panic!("{looked:?}") };
-        assert_eq!(intent.detail, json!({ "rev_before": 4, "value": "ann@example.com" }));
+        assert_eq!(intent.detail, json!({ "group_id": 1, "rev_before": 4, "value": "ann@example.com" }));
         assert_eq!((intent.target.as_str(), intent.resource.as_deref()), ("work_item:3:17", Some("work_item:3:17")));
         let Prepared::Effect(intent) = look(&group(None, LATER), "bob@example.com", 4, false, &target(None)) else { panic!() };
-        assert_eq!(intent.detail, json!({ "rev_before": 4, "value": null }));
+        assert_eq!(intent.detail, json!({ "group_id": 1, "rev_before": 4, "value": null }));
     }
 
     #[test]

@@ -120,8 +120,8 @@ fn states(installation: Option<Installation>, identity: Option<Identity>) -> Sta
         account_name: found.account_name,
         settings: found.settings,
     });
-    let identity = identity
-        .map(|known| IdentityState { id: known.id, name: known.name, token_expires_at: known.token_expires_at });
+    let identity =
+        identity.map(|known| IdentityState { id: known.id, name: known.name, token_expires_at: known.token_expires_at });
     States { account, identity }
 }
 

@@ -35,8 +35,7 @@ pub struct UsableAccount {
 
 impl Stage<Dispatch> for GetAccounts {
     const NAME: &'static str = "get_accounts";
-    const NEEDS: &'static [&'static str] =
-        &[<FetchStates as Stage<Dispatch>>::NAME, <RetrieveUser as Stage<Dispatch>>::NAME];
+    const NEEDS: &'static [&'static str] = &[<FetchStates as Stage<Dispatch>>::NAME, <RetrieveUser as Stage<Dispatch>>::NAME];
     type Output = Accounts;
 
     async fn run(&self, cx: &Context<'_, Dispatch>) -> Result<Outcome<Accounts, Changes>, StageFault> {

@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn search_and_events_together_name_each_work_item_once() {
-        let event = |work_item_id| AcceptedEvent { event_id: work_item_id.to_string(), work_item_id, rev: None };
+        let event = |work_item_id: i64| AcceptedEvent { event_id: work_item_id.to_string(), work_item_id, rev: None };
         let events = HandledEvents { accepted: vec![event(5), event(9), event(5)], ignored: Vec::new() };
         let ids: Vec<i64> = concerned(&FoundWorkItems { work_item_ids: vec![1, 9] }, &events).into_iter().collect();
         assert_eq!(ids, [1, 5, 9]);

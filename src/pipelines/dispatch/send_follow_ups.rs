@@ -88,12 +88,7 @@ impl Changed {
 
 /// The request speaks for its own organization. A group of another organization that is linked to the same work items is
 /// told of to that organization's defaults only: no tenant hears of another's groups.
-async fn destinations(
-    tracker: &Tracker,
-    request: &Request,
-    own: i64,
-    changed: &Changed,
-) -> Result<Destinations, StageFault> {
+async fn destinations(tracker: &Tracker, request: &Request, own: i64, changed: &Changed) -> Result<Destinations, StageFault> {
     let mut destinations = Destinations::new();
     // Looked up even where there is nothing to tell, so that a wrong name shows with the first job.
     if let Some(names) = &request.notify {
@@ -128,12 +123,15 @@ fn named(names: &[String], known: &[Destination], organization: &str) -> Result<
 
 /// One for each (destination, changed group, kind of change).
 fn notices(changed: &Changed, plan: &Plan, destinations: &Destinations) -> Vec<Notice> {
-    let assignees = changed.assignees.values().filter(|change| change.from != change.to).map(|change| {
-        (change.organization_id, change.group_id, change.work_item_id, Event::Assignee(change.clone()))
-    });
-    let statuses = changed.statuses.values().map(|change| {
-        (change.organization_id, change.group_id, change.work_item_id, Event::Status(change.clone()))
-    });
+    let assignees = changed
+        .assignees
+        .values()
+        .filter(|change| change.from != change.to)
+        .map(|change| (change.organization_id, change.group_id, change.work_item_id, Event::Assignee(change.clone())));
+    let statuses = changed
+        .statuses
+        .values()
+        .map(|change| (change.organization_id, change.group_id, change.work_item_id, Event::Status(change.clone())));
     let to_all = |(organization_id, group_id, work_item_id, event): (i64, i64, i64, Event)| {
         let happened_at = happened_at(plan, group_id, work_item_id);
         let ids = destinations.get(&organization_id).map_or(&[][..], Vec::as_slice);
@@ -274,6 +272,7 @@ mod tests {
         assert_eq!(fault.code(), "unknown_destination");
         assert!(fault.message().contains("`tame`") && !fault.message().contains("`team`"), "{}", fault.message());
         assert!(fault.hint().contains("dispatch destinations register --organization acme"), "{}", fault.hint());
-        assert_eq!(named(&names[..1].repeat(2), &known, "acme").unwrap(), [9]);
+        let twice = [names[0].clone(), names[2].clone()];
+        assert_eq!(named(&twice, &known, "acme").unwrap(), [9]);
     }
 }

@@ -116,18 +116,20 @@ fn configuration(reason: Reason, accounts: Option<Accounts>, job: JobId) -> Conf
 fn help(reason: Reason, no_accounts: bool, job: JobId) -> String {
     let why = match reason {
         Reason::NoAccount => "The request names no Azure DevOps account.",
-        Reason::UnknownAccount => "The account is not installed in this organization; import its installation, or choose another one.",
+        Reason::UnknownAccount => {
+            "The account is not installed in this organization; import its installation, or choose another one."
+        }
         Reason::NoIdentity => "There is no identity to act as; import one for the installation, or choose another account.",
-        Reason::UnknownIdentity => "The organization does not have the identity that the request names; import it, then choose the account.",
+        Reason::UnknownIdentity => {
+            "The organization does not have the identity that the request names; import it, then choose the account."
+        }
         Reason::NoAccounts => "The identity may use no Azure DevOps account.",
         Reason::AccountNotUsable => "The identity may not use this account; choose another one, or give it access.",
     };
-    let how = if no_accounts {
-        "Give the identity access to an account in Azure DevOps first. Then"
-    } else {
-        "To go on,"
-    };
-    format!("{why} {how} run `dispatch jobs configure {job} --account ID`, or publish {{schema, job_id, account}} with the routing key `configure`.")
+    let how = if no_accounts { "Give the identity access to an account in Azure DevOps first. Then" } else { "To go on," };
+    format!(
+        "{why} {how} run `dispatch jobs configure {job} --account ID`, or publish {{schema, job_id, account}} with the routing key `configure`."
+    )
 }
 
 /// Everything in it is data and is escaped.

@@ -14,7 +14,7 @@ use crate::engine::{Context, Outcome, Stage};
 use crate::fault::{StageFault, storable};
 use crate::pipelines::Dispatch;
 use crate::providers::azure_devops::{Assignee, StateCategory};
-use crate::tracker::{AssigneePlan, Changes, LinkedGroup, PlannedLink, StatusPlan};
+use crate::tracker::{AssigneePlan, Changes, LinkedGroup, PlannedLink, StatusPlan, assignee_key, is_done_category};
 
 /// The stage.
 #[derive(Debug, Clone, Copy)]
@@ -34,8 +34,7 @@ type Members = HashMap<(i64, String), i64>;
 
 impl Stage<Dispatch> for SyncAssignees {
     const NAME: &'static str = "sync_assignees";
-    const NEEDS: &'static [&'static str] =
-        &[<FetchStates as Stage<Dispatch>>::NAME, <ProcessWorkItems as Stage<Dispatch>>::NAME];
+    const NEEDS: &'static [&'static str] = &[<FetchStates as Stage<Dispatch>>::NAME, <ProcessWorkItems as Stage<Dispatch>>::NAME];
     type Output = Plan;
 
     async fn run(&self, cx: &Context<'_, Dispatch>) -> Result<Outcome<Plan, Changes>, StageFault> {
@@ -100,7 +99,7 @@ fn assignee_plan(group: &LinkedGroup, assignee: &Assignee, members: &Members) ->
 /// Not-done → done resolves, done → not-done unresolves; where nothing was applied yet, only done says something.
 fn status_plan(group: &LinkedGroup, now: Option<StateCategory>) -> StatusPlan {
     let Some(now) = now.filter(|_| group.settings.status_inbound) else { return StatusPlan::None };
-    match (group.applied_category.as_deref().map(is_done), now.is_done()) {
+    match (group.applied_category.as_deref().map(is_done_category), now.is_done()) {
         (None | Some(false), true) => StatusPlan::Resolve,
         (Some(true), false) => StatusPlan::Unresolve,
         (None | Some(false), false) | (Some(true), true) => StatusPlan::None,
@@ -112,39 +111,31 @@ fn category_word(group: &LinkedGroup, now: Option<StateCategory>) -> String {
     now.map_or_else(|| group.applied_category.clone().unwrap_or_default(), |category| word(category).to_owned())
 }
 
+/// The vendor's own word, which the tracker's tables keep.
 const fn word(category: StateCategory) -> &'static str {
     match category {
-        StateCategory::Proposed => "proposed",
-        StateCategory::InProgress => "in_progress",
-        StateCategory::Resolved => "resolved",
-        StateCategory::Completed => "completed",
-        StateCategory::Removed => "removed",
-        StateCategory::Other => "other",
+        StateCategory::Proposed => "Proposed",
+        StateCategory::InProgress => "InProgress",
+        StateCategory::Resolved => "Resolved",
+        StateCategory::Completed => "Completed",
+        StateCategory::Removed => "Removed",
+        StateCategory::Other => "Other",
     }
-}
-
-fn is_done(category: &str) -> bool {
-    [StateCategory::Resolved, StateCategory::Completed].into_iter().any(|done| word(done) == category)
 }
 
 /// The assignee as the ledger of our own writes has it, `None` for nobody. Somebody who cannot be told is not nobody.
 pub(crate) fn as_written(assignee: &Assignee) -> Option<String> {
     match assignee {
         Assignee::Unassigned => None,
-        Assignee::Person { .. } => Some(written_name(assignee.label().unwrap_or_default())),
+        Assignee::Person { .. } => Some(assignee_key(assignee.label().unwrap_or_default())),
     }
 }
 
-/// A unique name as the ledger of our own writes has it: lowercase, and such that Postgres can hold it.
-pub(crate) fn written_name(unique_name: &str) -> String {
-    storable(&unique_name.to_lowercase(), NAME_BYTES)
-}
-
 /// Names come from the tracker, in any length.
-const NAME_BYTES: usize = 320;
+const REASON_BYTES: usize = 500;
 
 fn reason(text: &str) -> String {
-    storable(text, 2 * NAME_BYTES)
+    storable(text, REASON_BYTES)
 }
 
 #[cfg(test)]
@@ -175,7 +166,7 @@ mod tests {
         let plan = plan(&[group], &items(ann()), &members);
         assert_eq!(plan.links[0].assignee, AssigneePlan::Assign(42));
         assert_eq!(plan.links[0].tracker_assignee.as_deref(), Some("ann@example.com"));
-        assert_eq!((plan.links[0].status, plan.links[0].category.as_str()), (StatusPlan::Resolve, "completed"));
+        assert_eq!((plan.links[0].status, plan.links[0].category.as_str()), (StatusPlan::Resolve, "Completed"));
     }
 
     #[test]
@@ -203,10 +194,10 @@ mod tests {
         for (before, now, expected) in [
             (None, Completed, StatusPlan::Resolve),
             (None, Proposed, StatusPlan::None),
-            (Some("in_progress"), Resolved, StatusPlan::Resolve),
-            (Some("resolved"), Completed, StatusPlan::None),
-            (Some("completed"), InProgress, StatusPlan::Unresolve),
-            (Some("proposed"), Removed, StatusPlan::None),
+            (Some("InProgress"), Resolved, StatusPlan::Resolve),
+            (Some("Resolved"), Completed, StatusPlan::None),
+            (Some("Completed"), InProgress, StatusPlan::Unresolve),
+            (Some("Proposed"), Removed, StatusPlan::None),
         ] {
             let group = LinkedGroup { applied_category: before.map(str::to_owned), ..linked_group(1, 17) };
             assert_eq!(status_plan(&group, Some(now)), expected, "{before:?} → {now:?}");
@@ -214,10 +205,18 @@ mod tests {
     }
 
     #[test]
+    fn the_tracker_and_the_provider_call_the_same_categories_done() {
+        use StateCategory::{Completed, InProgress, Other, Proposed, Removed, Resolved};
+        for category in [Proposed, InProgress, Resolved, Completed, Removed, Other] {
+            assert_eq!(is_done_category(word(category)), category.is_done(), "{category:?}");
+        }
+    }
+
+    #[test]
     fn a_state_without_a_meaning_changes_nothing() {
-        let group = LinkedGroup { applied_category: Some("completed".to_owned()), ..linked_group(1, 17) };
+        let group = LinkedGroup { applied_category: Some("Completed".to_owned()), ..linked_group(1, 17) };
         assert_eq!(status_plan(&group, None), StatusPlan::None);
-        assert_eq!(category_word(&group, None), "completed");
+        assert_eq!(category_word(&group, None), "Completed");
     }
 
     proptest! {
@@ -225,7 +224,7 @@ mod tests {
         fn whatever_a_name_holds_it_can_be_stored_and_is_not_nobody(name in "\\PC{1,400}|[\u{0}a]{1,9}") {
             let written = as_written(&Assignee::Person { display_name: Some(name), email: None, unique_name: None });
             let written = written.expect("somebody is not nobody");
-            prop_assert!(written.len() <= NAME_BYTES && !written.contains('\0'));
+            prop_assert!(!written.contains('\0'));
         }
     }
 }

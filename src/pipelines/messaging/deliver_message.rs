@@ -59,8 +59,7 @@ impl Stage<Dispatch> for DeliverMessage {
         let (destination, channel) = destination(cx.services, destination_id).await?;
         let config = config(&destination);
         let deadline = Instant::now() + effect.timeout;
-        let delivery =
-            Delivery { config: &config, rendered: &message.rendered, key: &effect.key, class: effect.class, deadline };
+        let delivery = Delivery { config: &config, rendered: &message.rendered, key: &effect.key, class: effect.class, deadline };
         let message_id = channel.deliver(delivery).await?.provider_ref;
         Ok(Outcome::of(DeliveredMessage { destination_id, message_id: message_id.clone() }).with_provider_ref(message_id))
     }

@@ -67,8 +67,8 @@ impl Notice {
 async fn destination(services: &Services, id: i64) -> Result<(Destination, &dyn Channel), StageFault> {
     let destination = services.tracker.destination(id).await?.ok_or(ProductFault::DestinationGone(id))?;
     let channel = services.providers.channel(&destination.kind);
-    let channel = channel
-        .ok_or_else(|| ProductFault::UnknownChannel { name: destination.name.clone(), kind: destination.kind.clone() })?;
+    let channel =
+        channel.ok_or_else(|| ProductFault::UnknownChannel { name: destination.name.clone(), kind: destination.kind.clone() })?;
     Ok((destination, channel))
 }
 
