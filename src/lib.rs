@@ -3,5 +3,6 @@ pub mod engine;
 pub mod fault;
 pub mod job;
 pub mod message;
+pub mod pg_error;
 pub mod secrets;
 pub mod tracker;
