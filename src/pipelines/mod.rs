@@ -5,6 +5,8 @@ pub mod dispatch;
 mod fault;
 pub mod messaging;
 mod services;
+#[cfg(test)]
+mod tests;
 
 pub use fault::ProductFault;
 pub use services::{Services, SignedIn};

@@ -97,3 +97,80 @@ fn unknown_policy(destination: &Destination) -> Result<UnknownPolicy, ProductFau
 fn config(destination: &Destination) -> ChannelConfig {
     ChannelConfig { public: destination.config.clone(), secret: destination.secret.clone(), previous_secret: None }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::{BoxFuture, FutureExt};
+
+    use super::*;
+    use crate::fault::{Class, Fault};
+    use crate::providers::channel::{BadConfig, ChannelFault, Delivered, Message, Rendered};
+
+    /// Keyed for a minute; delivers nothing.
+    struct Pigeon;
+
+    impl Channel for Pigeon {
+        fn kind(&self) -> &'static str {
+            "pigeon"
+        }
+
+        fn class(&self, _: &ChannelConfig) -> EffectClass {
+            EffectClass::K2
+        }
+
+        fn keyed_for(&self, _: &ChannelConfig) -> Option<Duration> {
+            Some(Duration::from_secs(60))
+        }
+
+        fn render(&self, message: &Message) -> Rendered {
+            Rendered(message.title.clone())
+        }
+
+        fn check_config(&self, _: &ChannelConfig) -> Result<(), BadConfig> {
+            Ok(())
+        }
+
+        fn deliver<'a>(&'a self, _: Delivery<'a>) -> BoxFuture<'a, Result<Delivered, ChannelFault>> {
+            std::future::ready(Ok(Delivered { provider_ref: None })).boxed()
+        }
+    }
+
+    fn destination() -> Destination {
+        Destination {
+            id: 9,
+            name: "team".to_owned(),
+            kind: "pigeon".to_owned(),
+            config: json!({}),
+            secret: Some("canary".to_owned().into()),
+            unknown_policy: "hold".to_owned(),
+            disabled: false,
+        }
+    }
+
+    fn intend(destination: &Destination) -> Result<Intent, ProductFault> {
+        let message = RenderedMessage { kind: "pigeon".to_owned(), rendered: Rendered("coo".to_owned()) };
+        intent(destination, &Pigeon, &message)
+    }
+
+    #[test]
+    fn the_intent_is_the_channel_s_and_the_destination_s_and_holds_no_secret() {
+        let intent = intend(&destination()).unwrap();
+        assert_eq!((intent.class, intent.keyed_for), (EffectClass::K2, Some(Duration::from_secs(60))));
+        assert_eq!((intent.unknown, intent.target.as_str()), (UnknownPolicy::Hold, "destination:9"));
+        assert!(!intent.detail.to_string().contains("canary"));
+        assert!(intent.timeout < <DeliverMessage as Stage<Dispatch>>::TIMEOUT);
+    }
+
+    #[test]
+    fn a_disabled_destination_is_waited_for() {
+        let fault = intend(&Destination { disabled: true, ..destination() }).unwrap_err();
+        let Class::Wait(on) = fault.class() else { panic!("{fault}") };
+        assert_eq!((on.reason.word(), on.key.as_str()), ("hold", "destination:9"));
+    }
+
+    #[test]
+    fn a_destination_that_became_another_kind_gets_no_message_in_the_old_form() {
+        let fault = intend(&Destination { kind: "drum".to_owned(), ..destination() }).unwrap_err();
+        assert_eq!((fault.code(), fault.class()), ("channel_changed", Class::Permanent));
+    }
+}
