@@ -9,6 +9,7 @@ pub mod fault;
 pub mod job;
 pub mod message;
 pub mod pg_error;
+pub mod pipelines;
 pub mod providers;
 pub mod reconnect;
 pub mod secrets;

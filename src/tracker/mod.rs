@@ -1,5 +1,286 @@
-//! Postgres, the product's tables.
+//! Postgres, the product's tables: organizations, their people, groups and links, identities, destinations. Reading is done by
+//! free functions over a client, which [`Tracker`] calls with a connection of its pool; writing by [`apply`], inside the
+//! transaction of a job's commit, and by [`import`].
 
+mod assignments;
+mod causes;
+mod destinations;
+mod document;
+mod error;
+mod events;
+mod groups;
+mod identities;
+mod import;
+mod organizations;
+mod people;
 mod types;
+mod verdict;
+mod written;
 
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use deadpool_postgres::{GenericClient, Object, Pool};
+use time::OffsetDateTime;
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+
+pub use assignments::apply;
+pub use causes::{cause_present, destination_cause, identity_cause, installation_cause};
+pub use document::*;
+pub use error::TrackerFault;
+pub use groups::{assignee_key, work_item_resource};
+pub use import::import;
+pub use people::email_key;
 pub use types::*;
+pub use verdict::is_done_category;
+
+use crate::secrets::Keyring;
+
+/// The way to the product's tables for everything that is not part of a job's commit. Each method takes a connection, runs
+/// one statement and gives the connection back; nothing is held between calls. All of them fail with
+/// [`TrackerFault::Pool`] or [`TrackerFault::Database`].
+#[derive(Clone)]
+pub struct Tracker {
+    pool: Pool,
+    keyring: Arc<Keyring>,
+}
+
+impl Tracker {
+    /// Over this pool; tokens are sealed and opened with this keyring.
+    #[must_use]
+    pub const fn new(pool: Pool, keyring: Arc<Keyring>) -> Self {
+        Self { pool, keyring }
+    }
+
+    async fn client(&self) -> Result<Object, TrackerFault> {
+        Ok(self.pool.get().await?)
+    }
+
+    /// The id of the organization with this slug.
+    ///
+    /// # Errors
+    /// [`TrackerFault`].
+    pub async fn organization_id(&self, slug: &str) -> Result<Option<i64>, TrackerFault> {
+        let client = self.client().await?;
+        organizations::organization_id(&client, slug).await
+    }
+
+    /// The installation of an account, named by its id (in any case of letters), in an organization.
+    ///
+    /// # Errors
+    /// [`TrackerFault`].
+    pub async fn installation(&self, organization_id: i64, account_id: &str) -> Result<Option<Installation>, TrackerFault> {
+        let client = self.client().await?;
+        organizations::installation(&client, organization_id, account_id).await
+    }
+
+    /// An account, whoever uses it.
+    ///
+    /// # Errors
+    /// [`TrackerFault`].
+    pub async fn integration(&self, integration_id: i64) -> Result<Option<Integration>, TrackerFault> {
+        let client = self.client().await?;
+        organizations::integration(&client, integration_id).await
+    }
+
+    /// Who to act as where no job says: the identity of an enabled installation of this account with outbound sync on.
+    ///
+    /// # Errors
+    /// [`TrackerFault`].
+    pub async fn default_identity_of(&self, integration_id: i64) -> Result<Option<i64>, TrackerFault> {
+        let client = self.client().await?;
+        organizations::default_identity_of(&client, integration_id).await
+    }
+
+    /// SHA-256 of every shared secret that the account's service hooks may use now.
+    ///
+    /// # Errors
+    /// [`TrackerFault`].
+    pub async fn hook_secrets(&self, integration_id: i64) -> Result<Vec<[u8; 32]>, TrackerFault> {
+        let client = self.client().await?;
+        organizations::hook_secrets(&client, integration_id).await
+    }
+
+    /// The identity of an organization with this name.
+    ///
+    /// # Errors
+    /// [`TrackerFault`].
+    pub async fn identity_by_name(&self, organization_id: i64, name: &str) -> Result<Option<Identity>, TrackerFault> {
+        let client = self.client().await?;
+        identities::identity_by_name(&client, organization_id, name).await
+    }
+
+    /// An identity.
+    ///
+    /// # Errors
+    /// [`TrackerFault`].
+    pub async fn identity(&self, identity_id: i64) -> Result<Option<Identity>, TrackerFault> {
+        let client = self.client().await?;
+        identities::identity(&client, identity_id).await
+    }
+
+    /// An identity's access token, opened.
+    ///
+    /// # Errors
+    /// [`TrackerFault`], also where a sealed value does not open.
+    pub async fn access_token(&self, identity_id: i64) -> Result<Option<AccessToken>, TrackerFault> {
+        let client = self.client().await?;
+        identities::access_token(&client, &self.keyring, identity_id).await
+    }
+
+    /// Asks to be the one, among all replicas, who refreshes the tokens of this `version`, for at most `longest`; the turn ends
+    /// with [`Tracker::save_tokens`], or by itself.
+    ///
+    /// # Errors
+    /// [`TrackerFault`], also where a sealed value does not open.
+    pub async fn take_refresh_turn(
+        &self,
+        identity_id: i64,
+        version: i64,
+        longest: Duration,
+    ) -> Result<RefreshTurn, TrackerFault> {
+        let client = self.client().await?;
+        identities::take_refresh_turn(&client, &self.keyring, identity_id, version, longest).await
+    }
+
+    /// Saves refreshed tokens in place of those of `version`, and ends the turn. `false`: the tokens have changed since, and
+    /// nothing was saved.
+    ///
+    /// # Errors
+    /// [`TrackerFault`].
+    pub async fn save_tokens(&self, identity_id: i64, version: i64, tokens: &NewTokens) -> Result<bool, TrackerFault> {
+        let client = self.client().await?;
+        identities::save_tokens(&client, &self.keyring, identity_id, version, tokens).await
+    }
+
+    /// Which of these events have been seen: a job that handled them has committed its assignments.
+    ///
+    /// # Errors
+    /// [`TrackerFault`].
+    pub async fn seen_events(&self, integration_id: i64, ids: &[String]) -> Result<HashSet<String>, TrackerFault> {
+        let client = self.client().await?;
+        events::seen_events(&client, integration_id, ids).await
+    }
+
+    /// Forgets at most `limit` events seen more than `days` days ago; says how many.
+    ///
+    /// # Errors
+    /// [`TrackerFault`].
+    pub async fn forget_events(&self, days: i32, limit: i64) -> Result<u64, TrackerFault> {
+        let client = self.client().await?;
+        events::forget_events(&client, days, limit).await
+    }
+
+    /// The groups linked to these work items, in organizations whose installation is enabled and has assignee or status inbound
+    /// sync on, in order of group and work item.
+    ///
+    /// # Errors
+    /// [`TrackerFault`].
+    pub async fn linked_groups(&self, integration_id: i64, work_item_ids: &[i64]) -> Result<Vec<LinkedGroup>, TrackerFault> {
+        let client = self.client().await?;
+        groups::linked_groups(&client, integration_id, work_item_ids).await
+    }
+
+    /// For each (project, e-mail) the member of that project who has this address verified, whatever the case of its letters.
+    /// What nobody matches is left out.
+    ///
+    /// # Errors
+    /// [`TrackerFault`].
+    pub async fn members_by_email(&self, wanted: &[(i64, String)]) -> Result<HashMap<(i64, String), i64>, TrackerFault> {
+        let client = self.client().await?;
+        people::members_by_email(&client, wanted).await
+    }
+
+    /// Every work item linked to these groups through an enabled installation with outbound sync on, in order of group,
+    /// integration and work item.
+    ///
+    /// # Errors
+    /// [`TrackerFault`].
+    pub async fn outbound_links(&self, group_ids: &[i64]) -> Result<Vec<OutboundLink>, TrackerFault> {
+        let client = self.client().await?;
+        groups::outbound_links(&client, group_ids).await
+    }
+
+    /// A group's assignee now; `None` where the group is not there.
+    ///
+    /// # Errors
+    /// [`TrackerFault`].
+    pub async fn group_assignee(&self, group_id: i64) -> Result<Option<GroupAssignee>, TrackerFault> {
+        let client = self.client().await?;
+        groups::group_assignee(&client, group_id).await
+    }
+
+    /// The revision of a work item last applied to a group's assignee (0 = none); `None` where the two are not linked.
+    ///
+    /// # Errors
+    /// [`TrackerFault`].
+    pub async fn link_applied_rev(
+        &self,
+        group_id: i64,
+        integration_id: i64,
+        work_item_id: i64,
+    ) -> Result<Option<i64>, TrackerFault> {
+        let client = self.client().await?;
+        groups::link_applied_rev(&client, group_id, integration_id, work_item_id).await
+    }
+
+    /// Whether the ledger has an effect of ours that made this revision of a work item with this assignee (in any case of
+    /// letters; `None` = unassigned).
+    ///
+    /// # Errors
+    /// [`TrackerFault`].
+    pub async fn own_write(
+        &self,
+        integration_id: i64,
+        work_item_id: i64,
+        rev: i64,
+        tracker_assignee: Option<&str>,
+    ) -> Result<bool, TrackerFault> {
+        let client = self.client().await?;
+        groups::own_write(&client, integration_id, work_item_id, rev, tracker_assignee).await
+    }
+
+    /// One destination.
+    ///
+    /// # Errors
+    /// [`TrackerFault`], also where a sealed value does not open.
+    pub async fn destination(&self, id: i64) -> Result<Option<Destination>, TrackerFault> {
+        let client = self.client().await?;
+        destinations::destination(&client, &self.keyring, id).await
+    }
+
+    /// An organization's destinations with these names, in their order (a name that is not registered is left out), or for
+    /// `None` its defaults, by name. Disabled ones are among them.
+    ///
+    /// # Errors
+    /// [`TrackerFault`], also where a sealed value does not open.
+    pub async fn destinations(&self, organization_id: i64, names: Option<&[String]>) -> Result<Vec<Destination>, TrackerFault> {
+        let client = self.client().await?;
+        match names {
+            Some(names) => destinations::destinations_by_name(&client, &self.keyring, organization_id, names).await,
+            None => destinations::default_destinations(&client, &self.keyring, organization_id).await,
+        }
+    }
+}
+
+/// A time as Postgres keeps it: without what is finer than a microsecond.
+fn in_microseconds(at: OffsetDateTime) -> OffsetDateTime {
+    at.replace_microsecond(at.microsecond()).unwrap_or(at)
+}
+
+async fn query(client: &impl GenericClient, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, TrackerFault> {
+    let statement = client.prepare_cached(sql).await?;
+    Ok(client.query(&statement, params).await?)
+}
+
+async fn query_opt(client: &impl GenericClient, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Option<Row>, TrackerFault> {
+    let statement = client.prepare_cached(sql).await?;
+    Ok(client.query_opt(&statement, params).await?)
+}
+
+async fn execute(client: &impl GenericClient, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<u64, TrackerFault> {
+    let statement = client.prepare_cached(sql).await?;
+    Ok(client.execute(&statement, params).await?)
+}

@@ -50,7 +50,7 @@ impl Unknown {
             None => (AttemptOutcome::Parked, Next::Park),
         };
         let record = Record::Attempt(AttemptRecord { stage: job.stage.clone(), outcome, failure: self.failure });
-        Commit { record, effect: None, changes: None, children: Vec::new(), next }
+        Commit { record, effect: None, leftover: None, changes: None, children: Vec::new(), next }
     }
 }
 

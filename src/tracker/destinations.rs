@@ -1,0 +1,70 @@
+//! Destinations for messages.
+
+use deadpool_postgres::GenericClient;
+use tokio_postgres::Row;
+
+use super::{Destination, TrackerFault, query, query_opt};
+use crate::secrets::{Keyring, Place};
+
+/// Where a destination's sealed secret lives.
+pub(super) const fn place(id: &str) -> Place<'_> {
+    Place { table: "destinations", column: "secret", row: id }
+}
+
+/// An organization's default destinations, by name.
+pub(super) async fn default_destinations(
+    client: &impl GenericClient,
+    keyring: &Keyring,
+    organization_id: i64,
+) -> Result<Vec<Destination>, TrackerFault> {
+    const SQL: &str = "
+        SELECT id, name, kind, config, secret, unknown_policy, disabled
+        FROM destinations
+        WHERE organization_id = $1 AND is_default
+        ORDER BY name";
+    let rows = query(client, SQL, &[&organization_id]).await?;
+    rows.iter().map(|row| destination_of(row, keyring)).collect()
+}
+
+/// An organization's destinations with these names, in the order of the names; a name that is not registered is left out.
+pub(super) async fn destinations_by_name(
+    client: &impl GenericClient,
+    keyring: &Keyring,
+    organization_id: i64,
+    names: &[String],
+) -> Result<Vec<Destination>, TrackerFault> {
+    const SQL: &str = "
+        SELECT d.id, d.name, d.kind, d.config, d.secret, d.unknown_policy, d.disabled
+        FROM unnest($2::text[]) WITH ORDINALITY AS wanted (name, n)
+        JOIN destinations d ON d.organization_id = $1 AND d.name = wanted.name
+        ORDER BY wanted.n";
+    let rows = query(client, SQL, &[&organization_id, &names]).await?;
+    rows.iter().map(|row| destination_of(row, keyring)).collect()
+}
+
+/// One destination.
+pub(super) async fn destination(
+    client: &impl GenericClient,
+    keyring: &Keyring,
+    id: i64,
+) -> Result<Option<Destination>, TrackerFault> {
+    const SQL: &str = "
+        SELECT id, name, kind, config, secret, unknown_policy, disabled
+        FROM destinations
+        WHERE id = $1";
+    query_opt(client, SQL, &[&id]).await?.map(|row| destination_of(&row, keyring)).transpose()
+}
+
+fn destination_of(row: &Row, keyring: &Keyring) -> Result<Destination, TrackerFault> {
+    let id: i64 = row.try_get("id")?;
+    let sealed: Option<&str> = row.try_get("secret")?;
+    Ok(Destination {
+        id,
+        name: row.try_get("name")?,
+        kind: row.try_get("kind")?,
+        config: row.try_get("config")?,
+        secret: sealed.map(|sealed| keyring.open_text(place(&id.to_string()), sealed)).transpose()?,
+        unknown_policy: row.try_get("unknown_policy")?,
+        disabled: row.try_get("disabled")?,
+    })
+}

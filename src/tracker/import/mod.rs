@@ -1,0 +1,138 @@
+//! `dispatch tracker import`: a document's organizations into the tables. One transaction, one import at a time; rows are found
+//! by their natural keys and become what the document says of them, what it does not name stays as it is. A statement writes
+//! only rows that differ, so a repeated import changes, locks and counts nothing.
+
+mod accounts;
+mod check;
+mod groups;
+mod names;
+mod people;
+mod sealed;
+
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Row, Transaction};
+
+use super::{ImportCounts, OrganizationDocument, TrackerDocument, TrackerFault};
+use crate::secrets::Keyring;
+
+/// Every table an import writes to; each has its count, be it 0.
+const TABLES: [&str; 15] = [
+    "destinations",
+    "external_issues",
+    "group_links",
+    "identities",
+    "integrations",
+    "issue_groups",
+    "organization_integrations",
+    "organizations",
+    "project_members",
+    "projects",
+    "subscriptions",
+    "team_members",
+    "teams",
+    "user_emails",
+    "users",
+];
+
+/// Imports a document. Returns the rows added or changed by table, and the wait keys whose cause may be gone, for the caller to
+/// make due after this has returned: `identity:ID` whose tokens changed, `integration:ID@ORG` that was enabled,
+/// `destination:ID` that changed.
+///
+/// # Errors
+/// [`TrackerFault::Document`] and [`TrackerFault::UnknownReference`] say what is wrong with the document;
+/// [`TrackerFault::Database`]. Nothing is changed then.
+pub async fn import(
+    client: &mut Client,
+    keyring: &Keyring,
+    document: &TrackerDocument,
+) -> Result<(ImportCounts, Vec<String>), TrackerFault> {
+    const ONE_AT_A_TIME: &str = "SELECT pg_advisory_xact_lock(7264019, 2)";
+    check::check(document)?;
+    let tx = client.transaction().await?;
+    tx.query_one(ONE_AT_A_TIME, &[]).await?;
+    let counts = TABLES.iter().map(|table| ((*table).to_owned(), 0)).collect();
+    let mut import = Import { tx: &tx, keyring, counts, gone: Vec::new() };
+    import.all(document).await?;
+    let Import { counts, gone, .. } = import;
+    tx.commit().await?;
+    Ok((counts, gone))
+}
+
+struct Import<'a> {
+    tx: &'a Transaction<'a>,
+    keyring: &'a Keyring,
+    counts: ImportCounts,
+    gone: Vec<String>,
+}
+
+/// An organization that is in the tables by now.
+struct Tenant<'a> {
+    id: i64,
+    document: &'a OrganizationDocument,
+}
+
+impl Import<'_> {
+    async fn all(&mut self, document: &TrackerDocument) -> Result<(), TrackerFault> {
+        self.users(&document.users).await?;
+        self.integrations(&document.integrations).await?;
+        let tenants = self.organizations(&document.organizations).await?;
+        let accounts = self.known_accounts().await?;
+        let people = self.known_people(document).await?;
+        self.identities(&tenants).await?;
+        self.installations(&tenants, &accounts).await?;
+        self.teams(&tenants, &people).await?;
+        self.projects(&tenants, &people, &accounts).await?;
+        self.destinations(&tenants).await
+    }
+
+    async fn organizations<'d>(&mut self, documents: &'d [OrganizationDocument]) -> Result<Vec<Tenant<'d>>, TrackerFault> {
+        const SQL: &str = "
+            WITH given AS (
+                SELECT slug, name, n FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS g (slug, name, n)
+            ), written AS (
+                INSERT INTO organizations (slug, name)
+                SELECT g.slug, g.name
+                FROM given g
+                LEFT JOIN organizations t ON t.slug = g.slug
+                WHERE t.id IS NULL OR t.name IS DISTINCT FROM g.name
+                ORDER BY t.id, g.n
+                ON CONFLICT (slug) DO UPDATE SET name = EXCLUDED.name
+                RETURNING id, slug
+            )
+            SELECT coalesce(w.id, t.id) AS id, w.id IS NOT NULL AS changed
+            FROM given g
+            LEFT JOIN written w ON w.slug = g.slug
+            LEFT JOIN organizations t ON t.slug = g.slug
+            ORDER BY g.n";
+        let slugs: Vec<&str> = documents.iter().map(|organization| organization.slug.as_str()).collect();
+        let names: Vec<&str> = documents.iter().map(|organization| organization.name.as_str()).collect();
+        let ids = self.upsert("organizations", SQL, &[&slugs, &names]).await?;
+        Ok(ids.into_iter().zip(documents).map(|(id, document)| Tenant { id, document }).collect())
+    }
+
+    /// Runs a statement that gives `id` and `changed` for every given row, in their order; counts the changed ones.
+    async fn upsert(&mut self, table: &'static str, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<i64>, TrackerFault> {
+        let rows = self.tx.query(sql, params).await?;
+        let mut ids = Vec::with_capacity(rows.len());
+        for row in &rows {
+            ids.push(row.try_get("id")?);
+            self.count(table, u64::from(row.try_get::<_, bool>("changed")?));
+        }
+        Ok(ids)
+    }
+
+    /// Runs a statement whose affected rows are the changed ones, and counts them.
+    async fn write(&mut self, table: &'static str, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<(), TrackerFault> {
+        let changed = self.tx.execute(sql, params).await?;
+        self.count(table, changed);
+        Ok(())
+    }
+
+    async fn rows(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, TrackerFault> {
+        Ok(self.tx.query(sql, params).await?)
+    }
+
+    fn count(&mut self, table: &'static str, changed: u64) {
+        *self.counts.entry(table.to_owned()).or_default() += changed;
+    }
+}

@@ -1,0 +1,180 @@
+//! Identities and destinations: rows with sealed columns. A sealed value differs at every sealing, so the rows are opened and
+//! compared here, and only those that differ are written.
+
+use secrecy::ExposeSecret;
+use serde_json::Value;
+use time::OffsetDateTime;
+use tokio_postgres::Row;
+
+use super::{Import, Tenant};
+use crate::secrets::{Keyring, Place};
+use crate::tracker::identities::{ACCESS_TOKEN, REFRESH_TOKEN, place as identity_place};
+use crate::tracker::{
+    DestinationDocument, IdentityDocument, TrackerFault, destination_cause, destinations, identity_cause, in_microseconds,
+};
+
+impl Import<'_> {
+    pub(super) async fn identities(&mut self, tenants: &[Tenant<'_>]) -> Result<(), TrackerFault> {
+        const PRESENT: &str = "
+            SELECT coalesce(t.id, nextval(pg_get_serial_sequence('identities', 'id'))) AS id, t.id IS NOT NULL AS present,
+                   t.access_token, t.refresh_token, t.token_expires_at
+            FROM unnest($1::bigint[], $2::text[]) WITH ORDINALITY AS g (organization_id, name, n)
+            LEFT JOIN identities t ON t.organization_id = g.organization_id AND t.name = g.name
+            ORDER BY g.n";
+        const SQL: &str = "
+            INSERT INTO identities (id, organization_id, name, access_token, refresh_token, token_expires_at)
+            OVERRIDING SYSTEM VALUE
+            SELECT g.id, g.organization_id, g.name, g.access_token, g.refresh_token, g.token_expires_at
+            FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::timestamptz[])
+                 AS g (id, organization_id, name, access_token, refresh_token, token_expires_at)
+            ORDER BY g.id
+            ON CONFLICT (id) DO UPDATE
+            SET access_token = EXCLUDED.access_token, refresh_token = EXCLUDED.refresh_token,
+                token_expires_at = EXCLUDED.token_expires_at, version = identities.version + 1, refreshing_until = NULL";
+        let given: Vec<(i64, &IdentityDocument)> =
+            tenants.iter().flat_map(|tenant| tenant.document.identities.iter().map(|identity| (tenant.id, identity))).collect();
+        let organizations: Vec<i64> = given.iter().map(|(organization, _)| *organization).collect();
+        let names: Vec<&str> = given.iter().map(|(_, identity)| identity.name.as_str()).collect();
+        let rows = self.rows(PRESENT, &[&organizations, &names]).await?;
+        let mut changed = Identities::default();
+        for ((organization, identity), row) in given.iter().zip(&rows) {
+            let id: i64 = row.try_get("id")?;
+            if same_tokens(self.keyring, id, row, identity)? {
+                continue;
+            }
+            changed.push(self.keyring, id, *organization, identity);
+            if row.try_get("present")? {
+                self.gone.push(identity_cause(id));
+            }
+        }
+        let Identities { id, organization_id, name, access_token, refresh_token, expires_at } = &changed;
+        self.write("identities", SQL, &[id, organization_id, name, access_token, refresh_token, expires_at]).await
+    }
+
+    pub(super) async fn destinations(&mut self, tenants: &[Tenant<'_>]) -> Result<(), TrackerFault> {
+        const PRESENT: &str = "
+            SELECT coalesce(t.id, nextval(pg_get_serial_sequence('destinations', 'id'))) AS id, t.id IS NOT NULL AS present,
+                   t.kind, t.config, t.secret, t.is_default, t.unknown_policy
+            FROM unnest($1::bigint[], $2::text[]) WITH ORDINALITY AS g (organization_id, name, n)
+            LEFT JOIN destinations t ON t.organization_id = g.organization_id AND t.name = g.name
+            ORDER BY g.n";
+        const SQL: &str = "
+            INSERT INTO destinations (id, organization_id, name, kind, config, secret, is_default, unknown_policy)
+            OVERRIDING SYSTEM VALUE
+            SELECT g.id, g.organization_id, g.name, g.kind, g.config, g.secret, g.is_default, g.unknown_policy
+            FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::json[], $6::text[], $7::boolean[], $8::text[])
+                 AS g (id, organization_id, name, kind, config, secret, is_default, unknown_policy)
+            ORDER BY g.id
+            ON CONFLICT (id) DO UPDATE
+            SET kind = EXCLUDED.kind, config = EXCLUDED.config, secret = EXCLUDED.secret, is_default = EXCLUDED.is_default,
+                unknown_policy = EXCLUDED.unknown_policy";
+        let given: Vec<(i64, &DestinationDocument)> = tenants
+            .iter()
+            .flat_map(|tenant| tenant.document.destinations.iter().map(|destination| (tenant.id, destination)))
+            .collect();
+        let organizations: Vec<i64> = given.iter().map(|(organization, _)| *organization).collect();
+        let names: Vec<&str> = given.iter().map(|(_, destination)| destination.name.as_str()).collect();
+        let rows = self.rows(PRESENT, &[&organizations, &names]).await?;
+        let mut changed = Destinations::default();
+        for ((organization, destination), row) in given.iter().zip(&rows) {
+            let id: i64 = row.try_get("id")?;
+            if same_destination(self.keyring, id, row, destination)? {
+                continue;
+            }
+            changed.push(self.keyring, id, *organization, destination);
+            if row.try_get("present")? {
+                self.gone.push(destination_cause(id));
+            }
+        }
+        let Destinations { id, organization_id, name, kind, config, secret, is_default, unknown_policy } = &changed;
+        let params: [&(dyn tokio_postgres::types::ToSql + Sync); 8] =
+            [id, organization_id, name, kind, config, secret, is_default, unknown_policy];
+        self.write("destinations", SQL, &params).await
+    }
+}
+
+fn same_tokens(keyring: &Keyring, id: i64, row: &Row, identity: &IdentityDocument) -> Result<bool, TrackerFault> {
+    let expires_at: Option<OffsetDateTime> = row.try_get("token_expires_at")?;
+    let id = id.to_string();
+    let same = |column, plain| -> Result<bool, TrackerFault> {
+        Ok(opens_to(keyring, identity_place(column, &id), row.try_get(column)?, plain))
+    };
+    Ok(expires_at == Some(in_microseconds(identity.expires_at))
+        && same(ACCESS_TOKEN, Some(&identity.access_token))?
+        && same(REFRESH_TOKEN, identity.refresh_token.as_ref())?)
+}
+
+fn same_destination(keyring: &Keyring, id: i64, row: &Row, given: &DestinationDocument) -> Result<bool, TrackerFault> {
+    let kind: Option<&str> = row.try_get("kind")?;
+    let config: Option<Value> = row.try_get("config")?;
+    let is_default: Option<bool> = row.try_get("is_default")?;
+    let unknown_policy: Option<&str> = row.try_get("unknown_policy")?;
+    Ok(kind == Some(&given.kind)
+        && config.as_ref() == Some(&given.config)
+        && is_default == Some(given.default)
+        && unknown_policy == Some(&given.unknown_policy)
+        && opens_to(keyring, destinations::place(&id.to_string()), row.try_get("secret")?, given.secret.as_ref()))
+}
+
+/// Whether a sealed value is this plain one. One that does not open any more is not: the import puts it right.
+fn opens_to(keyring: &Keyring, place: Place<'_>, sealed: Option<&str>, plain: Option<&String>) -> bool {
+    match (sealed, plain) {
+        (None, None) => true,
+        (Some(sealed), Some(plain)) => {
+            keyring.open_text(place, sealed).is_ok_and(|opened| opened.expose_secret() == plain.as_str())
+        }
+        (Some(_), None) | (None, Some(_)) => false,
+    }
+}
+
+/// Identities to write, column by column.
+#[derive(Default)]
+struct Identities<'a> {
+    id: Vec<i64>,
+    organization_id: Vec<i64>,
+    name: Vec<&'a str>,
+    access_token: Vec<String>,
+    refresh_token: Vec<Option<String>>,
+    expires_at: Vec<OffsetDateTime>,
+}
+
+impl<'a> Identities<'a> {
+    fn push(&mut self, keyring: &Keyring, id: i64, organization_id: i64, identity: &'a IdentityDocument) {
+        let row = id.to_string();
+        let seal = |column, token: &String| keyring.seal(identity_place(column, &row), token.as_bytes());
+        self.id.push(id);
+        self.organization_id.push(organization_id);
+        self.name.push(&identity.name);
+        self.access_token.push(seal(ACCESS_TOKEN, &identity.access_token));
+        self.refresh_token.push(identity.refresh_token.as_ref().map(|token| seal(REFRESH_TOKEN, token)));
+        self.expires_at.push(in_microseconds(identity.expires_at));
+    }
+}
+
+/// Destinations to write, column by column.
+#[derive(Default)]
+struct Destinations<'a> {
+    id: Vec<i64>,
+    organization_id: Vec<i64>,
+    name: Vec<&'a str>,
+    kind: Vec<&'a str>,
+    config: Vec<&'a Value>,
+    secret: Vec<Option<String>>,
+    is_default: Vec<bool>,
+    unknown_policy: Vec<&'a str>,
+}
+
+impl<'a> Destinations<'a> {
+    fn push(&mut self, keyring: &Keyring, id: i64, organization_id: i64, destination: &'a DestinationDocument) {
+        let row = id.to_string();
+        let seal = |secret: &String| keyring.seal(destinations::place(&row), secret.as_bytes());
+        self.id.push(id);
+        self.organization_id.push(organization_id);
+        self.name.push(&destination.name);
+        self.kind.push(&destination.kind);
+        self.config.push(&destination.config);
+        self.secret.push(destination.secret.as_ref().map(seal));
+        self.is_default.push(destination.default);
+        self.unknown_policy.push(&destination.unknown_policy);
+    }
+}
