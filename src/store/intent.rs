@@ -1,6 +1,6 @@
 //! The ledger of effects: an intent is stored before the call it is for.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use deadpool_postgres::Transaction;
 use tokio_postgres::types::Json;
@@ -47,6 +47,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`]; where the link broke the intent may be stored, and storing it again is harmless.
     pub async fn store_intent(&self, fence: &Fence, job: &Job, intent: &Intent) -> Result<IntentOutcome, StoreError> {
+        let deadline = Instant::now() + intent.timeout;
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
         if query_opt(&tx, FENCE, &[&fence.job.0, &fence.epoch.0, &fence.replica.0]).await?.is_none() {
@@ -81,8 +82,8 @@ impl Store {
         )
         .await?;
         tx.commit().await?;
-        let (detail, timeout) = (intent.detail.clone(), intent.timeout);
-        Ok(IntentOutcome::Go(Effect { key, class, detail, timeout, repeated: past.is_some() }))
+        let detail = intent.detail.clone();
+        Ok(IntentOutcome::Go(Effect { key, class, detail, deadline, repeated: past.is_some() }))
     }
 }
 
