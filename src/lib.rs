@@ -1,6 +1,7 @@
 //! dispatch-worker: see ARCHITECTURE.md for the map.
 pub mod broker;
 pub mod config;
+pub mod crash_point;
 #[cfg(feature = "devkit")]
 pub mod devkit;
 pub mod engine;
@@ -15,3 +16,4 @@ pub mod secrets;
 pub mod store;
 pub mod telemetry;
 pub mod tracker;
+pub mod worker;

@@ -19,7 +19,7 @@ pub trait Product: Send + Sync + 'static {
     /// What stages reach the outside with.
     type Services: Send + Sync;
     /// Product data that a commit applies in its own transaction.
-    type Changes: Send + 'static;
+    type Changes: Send + Sync + 'static;
 }
 
 /// A named step of a pipeline. Its file's head says what it needs, what it changes and why it is safe to repeat.
