@@ -4,15 +4,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
+use metrics_exporter_prometheus::PrometheusHandle;
 use secrecy::SecretString;
 use serde_json::value::RawValue;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::broker::{Consumers, LaneInput, Link, PARKED_QUEUE, Publisher, publisher};
+use crate::broker::{Consumers, LaneInput, PARKED_QUEUE, publisher};
 use crate::config::{Links, WorkerSettings};
-use crate::engine::{Lane, Registry};
+use crate::engine::Lane;
 use crate::fault::StageFault;
 use crate::job::JobId;
 use crate::message::SCHEMA;
@@ -24,6 +25,7 @@ use crate::readiness::{LaneHealth, WorkerReadiness};
 use crate::reconnect::Reconnect;
 use crate::secrets::Keyring;
 use crate::store::{self, NewReplica, Store, Tables, Writer};
+use crate::telemetry;
 use crate::tracker::{self, ChangedBy, Changes, Tracker};
 use crate::worker::{LaneRun, LaneWatch, Lease, Parts, Running, Seat, Spawn, Worker, beat, begin, deafness, wake_due};
 
@@ -69,7 +71,7 @@ struct Process {
 ///
 /// # Errors
 /// Settings that are not right, a schema that is not this program's, an address that cannot be listened on.
-pub async fn run_worker(links: &Links, settings: WorkerSettings) -> anyhow::Result<()> {
+pub async fn run_worker(links: Links, settings: WorkerSettings) -> anyhow::Result<()> {
     arm_crash_point(&settings)?;
     anyhow::ensure!(
         settings.ops_listen.ip().is_loopback(),
@@ -81,14 +83,16 @@ pub async fn run_worker(links: &Links, settings: WorkerSettings) -> anyhow::Resu
     let tasks = TaskTracker::new();
     let (drain, end) = (CancellationToken::new(), CancellationToken::new());
     let spawn = spawner(&tasks);
-    let (parts, publisher_supervisor) = parts(links, &settings)?;
+    let (parts, publisher_supervisor) = parts(&links, &settings)?;
     wait_for_schema(parts.store()).await?;
     let readiness = Arc::new(WorkerReadiness::new(parts.store().clone(), parts.publisher.clone(), drain.clone()));
     let listener = tokio::net::TcpListener::bind(settings.ops_listen)
         .await
         .with_context(|| format!("the operations server cannot listen on {}", settings.ops_listen))?;
-    let router = ops::router(OpsState::new(Arc::clone(&readiness) as _));
-    let ops_end = end.clone();
+    let metrics = telemetry::record_metrics()?;
+    let router = ops::router(OpsState { readiness: Arc::clone(&readiness) as _, metrics: metrics.clone() });
+    let (ops_end, upkeep_end) = (end.clone(), end.clone());
+    spawn("metrics upkeep", Box::pin(upkeep(metrics, upkeep_end)));
     spawn("operations server", Box::pin(async move { report(ops::serve(listener, router, ops_end).await) }));
     let publisher_end = end.clone();
     spawn("publisher", Box::pin(publisher_supervisor.run(publisher_end)));
@@ -143,8 +147,9 @@ impl Process {
         let in_hand = TaskTracker::new();
         let seats = self.serve(&worker, &in_hand, &lease, &over);
         (self.spawn)("waker", Box::pin(wake_due(parts, Arc::clone(&lease), seats, over.child_token())));
+        let lost = lease.lost();
         tokio::select! {
-            () = lease.lost().cancelled() => {}
+            () = lost.cancelled() => {}
             () = self.drain.cancelled() => {
                 in_hand.close();
                 if tokio::time::timeout(self.settings.drain(), in_hand.wait()).await.is_err() {
@@ -169,7 +174,8 @@ impl Process {
     ) -> Vec<Arc<Seat>> {
         let (mut inputs, mut seats, mut watches, mut health) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let lanes = self.lanes();
-        let queues = lanes.iter().map(|lane| (*lane, lane.queue, true)).chain(lanes.first().map(|lane| (*lane, PARKED_QUEUE, false)));
+        let queues =
+            lanes.iter().map(|lane| (*lane, lane.queue, true)).chain(lanes.first().map(|lane| (*lane, PARKED_QUEUE, false)));
         for (lane, queue, runs) in queues {
             let capacity = self.settings.concurrency_of(lane.name);
             let seat = Arc::new(if runs { Seat::new(lane, capacity) } else { Seat::rows_only(lane) });
@@ -228,6 +234,7 @@ fn provider_settings(settings: &WorkerSettings) -> ProviderSettings {
     ProviderSettings {
         hosts: Hosts {
             profile: settings.azure_devops_profile_url.clone(),
+            accounts: None,
             graph: settings.azure_devops_graph_url.clone(),
             search: settings.azure_devops_search_url.clone(),
             core: settings.azure_devops_url.clone(),
@@ -252,6 +259,16 @@ async fn wait_for_schema(store: &Store) -> anyhow::Result<()> {
     };
     anyhow::ensure!(found >= needed, "the schema is at V{found} and this program needs V{needed}; run `dispatch migrate`");
     Ok(())
+}
+
+/// Folds histograms' samples into their buckets, so that they do not grow until the next scrape.
+async fn upkeep(metrics: PrometheusHandle, end: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(std::time::Duration::from_secs(5)) => metrics.run_upkeep(),
+            () = end.cancelled() => return,
+        }
+    }
 }
 
 /// The first signal drains, the second one ends.

@@ -1,4 +1,5 @@
 //! dispatch-worker: see ARCHITECTURE.md for the map.
+pub mod app;
 pub mod broker;
 pub mod config;
 pub mod crash_point;
@@ -12,6 +13,7 @@ pub mod ops;
 pub mod pg_error;
 pub mod pipelines;
 pub mod providers;
+mod readiness;
 pub mod reconnect;
 pub mod secrets;
 pub mod store;

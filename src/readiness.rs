@@ -47,7 +47,11 @@ impl WorkerReadiness {
         let known = self.incarnation.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(incarnation) = known.as_ref() else { return vec![check("lease", Err("no incarnation has begun".to_owned()))] };
         let lost = incarnation.lease.lost().is_cancelled();
-        let lease = if lost { Err("lost; a new incarnation begins".to_owned()) } else { Ok(format!("replica {}", incarnation.lease.replica())) };
+        let lease = if lost {
+            Err("lost; a new incarnation begins".to_owned())
+        } else {
+            Ok(format!("replica {}", incarnation.lease.replica()))
+        };
         let link = match &*incarnation.link.borrow() {
             Link::Up(since) => Ok(format!("consuming for {} s", since.elapsed().as_secs())),
             Link::Down(why) => Err(why.clone()),
@@ -71,7 +75,8 @@ impl Readiness for WorkerReadiness {
                 Ok((found, needed)) => Err(format!("V{found}, but V{needed} is needed: run `dispatch migrate`")),
                 Err(error) => Err(chain(&error)),
             };
-            let publisher = if self.publisher.is_connected() { Ok("connected".to_owned()) } else { Err("not connected".to_owned()) };
+            let publisher =
+                if self.publisher.is_connected() { Ok("connected".to_owned()) } else { Err("not connected".to_owned()) };
             let draining = if self.drain.is_cancelled() { Err("draining".to_owned()) } else { Ok("no".to_owned()) };
             let mut checks = vec![
                 check("postgres", postgres),
