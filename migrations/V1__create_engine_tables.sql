@@ -55,10 +55,6 @@ CREATE TABLE jobs (
     wait_reason text CHECK (wait_reason IN ('children', 'configuration', 'reauthentication', 'installation_disabled', 'hold', 'version')),
     wait_key text,
     wait_observed bigint,
-    -- The outcome event still to be published, and from when on the waker may do it.
-    announcement text,
-    announce_at timestamptz,
-    announced_at timestamptz,
     deadline timestamptz,
     error_code text,
     error_message text,
@@ -79,8 +75,8 @@ CREATE INDEX jobs_not_woken ON jobs (pipeline, organization, due_at) WHERE state
 CREATE INDEX jobs_woken ON jobs (pipeline, woken_at) WHERE state = 'ready' AND woken_at IS NOT NULL;
 CREATE INDEX jobs_owned ON jobs (owner) WHERE state = 'running';
 CREATE INDEX jobs_waiting ON jobs (wait_key) WHERE state = 'waiting';
+CREATE INDEX jobs_waiting_until ON jobs (deadline) WHERE state = 'waiting' AND deadline IS NOT NULL;
 CREATE INDEX jobs_parked ON jobs (fingerprint) WHERE state = 'parked';
-CREATE INDEX jobs_unannounced ON jobs (announce_at) WHERE announcement IS NOT NULL;
 CREATE INDEX jobs_children ON jobs (parent_id) WHERE parent_id IS NOT NULL;
 
 CREATE TABLE checkpoints (
@@ -180,12 +176,22 @@ CREATE TABLE dead_letters (
     body_bytes bigint NOT NULL,
     body_sha256 bytea NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(),
-    announce_at timestamptz,
-    announced_at timestamptz,
     resolved_at timestamptz
 );
 CREATE INDEX dead_letters_open ON dead_letters (id) WHERE resolved_at IS NULL;
-CREATE INDEX dead_letters_unannounced ON dead_letters (announce_at) WHERE announced_at IS NULL;
+
+-- Outcome events still to be published: a row goes when the broker has confirmed its event.
+CREATE TABLE announcements (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    job_id uuid,
+    routing_key text NOT NULL,
+    reply_to text,
+    correlation_id text,
+    body json NOT NULL,
+    -- From when on the waker may publish it; until then its writer does.
+    publish_after timestamptz NOT NULL
+);
+CREATE INDEX announcements_due ON announcements (publish_after);
 
 CREATE TABLE controls (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

@@ -122,11 +122,13 @@ pub fn chain(error: &dyn Error) -> String {
 /// `text` cut to `limit` bytes at a character boundary, without NUL.
 #[must_use]
 pub fn storable(text: &str, limit: usize) -> String {
+    let mut text = text.replace('\0', "\u{fffd}");
     let mut end = text.len().min(limit);
     while !text.is_char_boundary(end) {
         end -= 1;
     }
-    text[..end].replace('\0', "\u{fffd}")
+    text.truncate(end);
+    text
 }
 
 /// Groups alike failures: SHA-256 (16 hex digits) over pipeline, stage, code and the message with numbers and ids

@@ -207,6 +207,8 @@ pub struct Job {
     pub pipeline: String,
     /// The tenant's slug.
     pub organization: String,
+    /// The account chosen by `configure`; it wins over the payload's.
+    pub account: Option<String>,
     /// The producer, or the pipeline of the parent.
     pub source: String,
     /// The payload as stored: the intake request, or what the parent's last stage wrote for this follow-up.

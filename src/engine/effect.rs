@@ -1,6 +1,6 @@
 //! Effects: calls that change the outside, and what a second look at one decides (engine.md §5).
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -44,8 +44,9 @@ pub struct Effect {
     pub class: EffectClass,
     /// Of the intent.
     pub detail: Value,
-    /// The call's own deadline.
-    pub timeout: Duration,
+    /// When the call must be over, on the monotonic clock: taken before the intent was stored, so a process that was frozen
+    /// in between does not send late.
+    pub deadline: Instant,
     /// Whether an earlier attempt stored an intent for the same key.
     pub repeated: bool,
 }

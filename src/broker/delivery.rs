@@ -1,0 +1,101 @@
+//! A message in hand.
+
+use lapin::Acker;
+use lapin::options::BasicAckOptions;
+use lapin::types::{AMQPValue, FieldTable};
+use serde_json::{Map, Value};
+
+use crate::message::Envelope;
+
+/// A message in hand. It belongs to the connection it came over, and ends as [`Delivery::ack`] or [`Delivery::abandon`].
+#[derive(Debug)]
+pub struct Delivery {
+    /// As received.
+    pub body: Vec<u8>,
+    /// As received.
+    pub routing_key: String,
+    /// Content type, encoding, ids.
+    pub envelope: Envelope,
+    /// Where the producer wants answers.
+    pub reply_to: Option<String>,
+    /// Given back with answers.
+    pub correlation_id: Option<String>,
+    /// The header table, as JSON.
+    pub headers: Value,
+    /// Handed out before. Means nothing by itself: a broker restart redelivers everything unacked.
+    pub redelivered: bool,
+    acker: Acker,
+}
+
+impl Delivery {
+    pub(super) fn new(from: lapin::message::Delivery) -> Self {
+        let text = |value: &Option<lapin::types::ShortString>| value.as_ref().map(|text| text.as_str().to_owned());
+        let properties = &from.properties;
+        let header_table = properties.headers().clone().unwrap_or_default();
+        let headers = table(&header_table);
+        let envelope = Envelope {
+            content_type: text(properties.content_type()),
+            content_encoding: text(properties.content_encoding()),
+            message_id: text(properties.message_id()),
+            app_id: text(properties.app_id()),
+            header_bytes: headers.to_string().len(),
+        };
+        Self {
+            routing_key: from.routing_key.as_str().to_owned(),
+            envelope,
+            reply_to: text(properties.reply_to()),
+            correlation_id: text(properties.correlation_id()),
+            headers,
+            redelivered: from.redelivered,
+            body: from.data,
+            acker: from.acker,
+        }
+    }
+
+    /// A header's text.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(Value::as_str)
+    }
+
+    /// Done with it. What cannot be acked any more, because its connection is gone, comes again and finds its row finished.
+    pub async fn ack(self) {
+        match self.acker.ack(BasicAckOptions::default()).await {
+            Ok(true) => {}
+            Ok(false) => tracing::debug!("an ack came too late: the delivery's channel is gone"),
+            Err(error) => tracing::debug!(%error, "an ack was not sent: the delivery's channel is gone"),
+        }
+    }
+
+    /// Not done with it: it goes back when its channel closes.
+    pub fn abandon(self) {
+        drop(self);
+    }
+}
+
+fn table(table: &FieldTable) -> Value {
+    let fields = table.inner().iter().map(|(name, value)| (name.as_str().to_owned(), plain(value)));
+    Value::Object(fields.collect::<Map<_, _>>())
+}
+
+fn plain(value: &AMQPValue) -> Value {
+    match value {
+        AMQPValue::Boolean(value) => Value::from(*value),
+        AMQPValue::ShortShortInt(value) => Value::from(*value),
+        AMQPValue::ShortShortUInt(value) => Value::from(*value),
+        AMQPValue::ShortInt(value) => Value::from(*value),
+        AMQPValue::ShortUInt(value) => Value::from(*value),
+        AMQPValue::LongInt(value) => Value::from(*value),
+        AMQPValue::LongUInt(value) => Value::from(*value),
+        AMQPValue::LongLongInt(value) => Value::from(*value),
+        AMQPValue::Timestamp(value) => Value::from(*value),
+        AMQPValue::Float(value) => Value::from(*value),
+        AMQPValue::Double(value) => Value::from(*value),
+        AMQPValue::ShortString(value) => Value::from(value.as_str()),
+        AMQPValue::LongString(value) => Value::from(String::from_utf8_lossy(value.as_bytes()).into_owned()),
+        AMQPValue::ByteArray(value) => Value::from(String::from_utf8_lossy(value.as_slice()).into_owned()),
+        AMQPValue::FieldArray(values) => Value::Array(values.as_slice().iter().map(plain).collect()),
+        AMQPValue::FieldTable(inner) => table(inner),
+        AMQPValue::DecimalValue(_) | AMQPValue::Void => Value::Null,
+    }
+}

@@ -1,0 +1,244 @@
+//! Publishing: persistent, confirmed, on a connection of its own (a memory or disk alarm blocks a connection that writes).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::types::ShortString;
+use lapin::{BasicProperties, Channel, Confirmation, Connection, PublisherConfirm};
+use secrecy::SecretString;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::{BrokerError, CALL_TIMEOUT, connect, topology, within};
+use crate::reconnect::Reconnect;
+
+/// A message to be published.
+#[derive(Debug, Default, Clone)]
+pub struct Outgoing {
+    /// To this exchange; the empty one routes by queue name.
+    pub exchange: &'static str,
+    /// With this key.
+    pub routing_key: String,
+    /// Whether a queue must take it.
+    pub mandatory: bool,
+    /// As is.
+    pub body: Vec<u8>,
+    /// `application/json` where it says nothing else.
+    pub content_type: Option<String>,
+    /// As is.
+    pub content_encoding: Option<String>,
+    /// As is.
+    pub message_id: Option<String>,
+    /// As is.
+    pub app_id: Option<String>,
+    /// As is.
+    pub reply_to: Option<String>,
+    /// As is.
+    pub correlation_id: Option<String>,
+}
+
+/// A queue as a passive declare shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Depth {
+    /// Messages that wait.
+    pub ready: u32,
+    /// Consumers.
+    pub consumers: u32,
+}
+
+struct Live {
+    connection: Connection,
+    channel: Channel,
+}
+
+/// Publishes over whatever connection its supervisor has.
+#[derive(Clone)]
+pub struct Publisher {
+    live: watch::Receiver<Option<Arc<Live>>>,
+    doubt: Arc<Notify>,
+}
+
+/// Keeps a publisher's connection.
+pub struct PublisherSupervisor {
+    url: SecretString,
+    live: watch::Sender<Option<Arc<Live>>>,
+    doubt: Arc<Notify>,
+}
+
+/// How often a connection is looked at.
+const LOOK: Duration = Duration::from_millis(250);
+/// How long a publish waits for a connection.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A publisher, and the supervisor whose [`PublisherSupervisor::run`] keeps it connected.
+#[must_use]
+pub fn publisher(url: SecretString) -> (Publisher, PublisherSupervisor) {
+    let (sender, live) = watch::channel(None);
+    let doubt = Arc::new(Notify::new());
+    (Publisher { live, doubt: Arc::clone(&doubt) }, PublisherSupervisor { url, live: sender, doubt })
+}
+
+impl PublisherSupervisor {
+    /// Connects, and connects again whenever anything is in doubt, until cancelled.
+    pub async fn run(self, cancel: CancellationToken) {
+        let mut reconnect = Reconnect::default();
+        while !cancel.is_cancelled() {
+            match open(&self.url).await {
+                Ok(live) => {
+                    reconnect.reset();
+                    self.watch(live, &cancel).await;
+                }
+                Err(error) => {
+                    tracing::warn!(error = crate::fault::chain(&error), "no publishing connection");
+                }
+            }
+            metrics::counter!("dispatch_reconnects_total", "link" => "publisher").increment(1);
+            tokio::select! {
+                () = tokio::time::sleep(reconnect.next_delay()) => {}
+                () = cancel.cancelled() => {}
+            }
+        }
+    }
+
+    /// Offers a connection until it is closed, doubted or no longer wanted.
+    async fn watch(&self, live: Live, cancel: &CancellationToken) {
+        let live = Arc::new(live);
+        self.live.send_replace(Some(Arc::clone(&live)));
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(LOOK) => {
+                    if !(live.connection.status().connected() && live.channel.status().connected()) {
+                        break;
+                    }
+                }
+                () = self.doubt.notified() => break,
+                () = cancel.cancelled() => break,
+            }
+        }
+        self.live.send_replace(None);
+    }
+}
+
+async fn open(url: &SecretString) -> Result<Live, BrokerError> {
+    let connection = connect(url, "dispatch publisher").await?;
+    let channel = within(CALL_TIMEOUT, connection.create_channel()).await?;
+    within(CALL_TIMEOUT, channel.confirm_select(ConfirmSelectOptions::default())).await?;
+    Ok(Live { connection, channel })
+}
+
+impl Publisher {
+    /// Connects once, without a supervisor, for a command that publishes and ends.
+    ///
+    /// # Errors
+    /// [`BrokerError`].
+    pub async fn connect(url: &SecretString) -> Result<Self, BrokerError> {
+        let (_, live) = watch::channel(Some(Arc::new(open(url).await?)));
+        Ok(Self { live, doubt: Arc::new(Notify::new()) })
+    }
+
+    /// Whether there is a connection now.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.live.borrow().as_ref().is_some_and(|live| live.channel.status().connected())
+    }
+
+    /// Publishes one message and waits for its confirm.
+    ///
+    /// # Errors
+    /// [`BrokerError`]: only an ack without a returned message is success.
+    pub async fn publish(&self, message: &Outgoing) -> Result<(), BrokerError> {
+        let live = self.live().await?;
+        let sent = self.send(&live, message).await?;
+        self.confirmed(sent).await
+    }
+
+    /// Publishes a batch in one confirm window: all are sent, then all confirms are awaited. One answer each, in order.
+    pub async fn publish_all(&self, messages: &[Outgoing]) -> Vec<Result<(), BrokerError>> {
+        let live = match self.live().await {
+            Ok(live) => live,
+            Err(_) => return messages.iter().map(|_| Err(BrokerError::NotConnected)).collect(),
+        };
+        let mut sent = Vec::with_capacity(messages.len());
+        for message in messages {
+            sent.push(self.send(&live, message).await);
+        }
+        let mut answers = Vec::with_capacity(messages.len());
+        for sent in sent {
+            answers.push(match sent {
+                Ok(sent) => self.confirmed(sent).await,
+                Err(error) => Err(error),
+            });
+        }
+        answers
+    }
+
+    /// How long a queue is.
+    ///
+    /// # Errors
+    /// [`BrokerError`], also where there is no such queue.
+    pub async fn depth(&self, queue: &str) -> Result<Depth, BrokerError> {
+        let live = self.live().await?;
+        // On a channel of its own: the broker closes the channel of a failed look.
+        let channel = within(CALL_TIMEOUT, live.connection.create_channel()).await.inspect_err(|_| self.doubt.notify_one())?;
+        let (ready, consumers) = topology::look(&channel, queue).await?;
+        drop(within(CALL_TIMEOUT, channel.close(200, "looked".into())).await);
+        Ok(Depth { ready, consumers })
+    }
+
+    async fn live(&self) -> Result<Arc<Live>, BrokerError> {
+        let mut live = self.live.clone();
+        let found = tokio::time::timeout(PATIENCE, live.wait_for(Option::is_some)).await;
+        match found {
+            Ok(Ok(now)) => now.as_ref().map(Arc::clone).ok_or(BrokerError::NotConnected),
+            Ok(Err(_)) | Err(_) => Err(BrokerError::NotConnected),
+        }
+    }
+
+    async fn send(&self, live: &Live, message: &Outgoing) -> Result<PublisherConfirm, BrokerError> {
+        let properties = properties(message)?;
+        let options = BasicPublishOptions { mandatory: message.mandatory, ..BasicPublishOptions::default() };
+        let key = short(&message.routing_key)?;
+        let sending = live.channel.basic_publish(message.exchange.into(), key, options, &message.body, properties);
+        within(CALL_TIMEOUT, sending).await.inspect_err(|_| self.doubt.notify_one())
+    }
+
+    async fn confirmed(&self, sent: PublisherConfirm) -> Result<(), BrokerError> {
+        let confirmation = within(CALL_TIMEOUT, sent).await.inspect_err(|_| self.doubt.notify_one())?;
+        match confirmation {
+            Confirmation::Ack(None) => Ok(()),
+            Confirmation::Ack(Some(returned)) | Confirmation::Nack(Some(returned)) => {
+                metrics::counter!("dispatch_returned_publishes_total").increment(1);
+                Err(BrokerError::Returned(returned.reply_text.as_str().to_owned()))
+            }
+            Confirmation::Nack(None) => Err(BrokerError::Nacked),
+            Confirmation::NotRequested => Err(BrokerError::NotConfirming),
+        }
+    }
+}
+
+fn properties(message: &Outgoing) -> Result<BasicProperties, BrokerError> {
+    let content_type = message.content_type.as_deref().unwrap_or("application/json");
+    // 2: persistent (AMQP 0-9-1, basic class).
+    let mut properties = BasicProperties::default().with_delivery_mode(2).with_content_type(short(content_type)?);
+    if let Some(encoding) = &message.content_encoding {
+        properties = properties.with_content_encoding(short(encoding)?);
+    }
+    if let Some(id) = &message.message_id {
+        properties = properties.with_message_id(short(id)?);
+    }
+    if let Some(id) = &message.app_id {
+        properties = properties.with_app_id(short(id)?);
+    }
+    if let Some(queue) = &message.reply_to {
+        properties = properties.with_reply_to(short(queue)?);
+    }
+    if let Some(id) = &message.correlation_id {
+        properties = properties.with_correlation_id(short(id)?);
+    }
+    Ok(properties)
+}
+
+fn short(text: &str) -> Result<ShortString, BrokerError> {
+    ShortString::try_new(text).map_err(|_| BrokerError::LongName(crate::fault::storable(text, 60)))
+}

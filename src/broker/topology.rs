@@ -1,0 +1,138 @@
+//! Exchanges, queues and bindings, every argument explicit. An administrator declares them; a worker only looks.
+
+use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{Channel, Connection, ExchangeKind};
+use secrecy::SecretString;
+
+use super::{
+    BrokerError, CALL_TIMEOUT, DEAD, EVENTS, EXCHANGE, KEY_CANCEL, KEY_CONFIGURE, KEY_JOB, PARKED_QUEUE, connect, within,
+};
+use crate::engine::Lane;
+
+/// High, because a crash counts every prefetched neighbour: the worker itself judges crashes.
+const DELIVERY_LIMIT: i64 = 1000;
+/// A queue longer than this refuses publishes; the waker keeps queues far shorter, so only intake can reach it.
+const MAX_LENGTH: i64 = 1_000_000;
+const MAX_BYTES: i64 = 4 << 30;
+
+struct QueuePlan {
+    name: &'static str,
+    arguments: FieldTable,
+    bindings: Vec<(&'static str, &'static str)>,
+}
+
+fn exchanges() -> [(&'static str, ExchangeKind); 3] {
+    [(EXCHANGE, ExchangeKind::Direct), (EVENTS, ExchangeKind::Topic), (DEAD, ExchangeKind::Fanout)]
+}
+
+fn queues(lanes: &[Lane]) -> Vec<QueuePlan> {
+    let mut plans: Vec<QueuePlan> = lanes
+        .iter()
+        .map(|lane| QueuePlan { name: lane.queue, arguments: lane_arguments(), bindings: vec![(EXCHANGE, lane.wake_key)] })
+        .collect();
+    if let Some(intake) = plans.first_mut() {
+        intake.bindings.extend([KEY_JOB, KEY_CONFIGURE, KEY_CANCEL].map(|key| (EXCHANGE, key)));
+    }
+    plans.push(QueuePlan { name: PARKED_QUEUE, arguments: common_arguments(), bindings: vec![(DEAD, "")] });
+    plans
+}
+
+fn common_arguments() -> FieldTable {
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+    arguments.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
+    arguments.insert("x-max-length".into(), AMQPValue::LongLongInt(MAX_LENGTH));
+    arguments.insert("x-max-length-bytes".into(), AMQPValue::LongLongInt(MAX_BYTES));
+    arguments
+}
+
+fn lane_arguments() -> FieldTable {
+    let mut arguments = common_arguments();
+    arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(DELIVERY_LIMIT));
+    arguments.insert("x-dead-letter-exchange".into(), AMQPValue::LongString(DEAD.into()));
+    arguments.insert("x-dead-letter-strategy".into(), AMQPValue::LongString("at-least-once".into()));
+    arguments
+}
+
+/// Declares everything for these lanes, the first of which takes intake. Returns what now exists, a line each. Repeating it
+/// changes nothing.
+///
+/// # Errors
+/// [`BrokerError`]; a queue that exists with other arguments is refused by the broker, which says how it differs.
+pub async fn declare(url: &SecretString, lanes: &[Lane]) -> Result<Vec<String>, BrokerError> {
+    let connection = connect(url, "dispatch topology").await?;
+    let channel = within(CALL_TIMEOUT, connection.create_channel()).await?;
+    let mut lines = Vec::new();
+    for (name, kind) in exchanges() {
+        lines.push(format!("exchange {name} ({kind:?})"));
+        let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+        within(CALL_TIMEOUT, channel.exchange_declare(name.into(), kind, durable, FieldTable::default())).await?;
+    }
+    for plan in queues(lanes) {
+        within(CALL_TIMEOUT, channel.queue_declare(plan.name.into(), QueueDeclareOptions::durable(), plan.arguments)).await?;
+        lines.push(format!("queue {}", plan.name));
+        for (exchange, key) in plan.bindings {
+            let options = QueueBindOptions::default();
+            within(
+                CALL_TIMEOUT,
+                channel.queue_bind(plan.name.into(), exchange.into(), key.into(), options, FieldTable::default()),
+            )
+            .await?;
+            lines.push(format!("binding {exchange} --{key}--> {}", plan.name));
+        }
+    }
+    close(connection).await;
+    Ok(lines)
+}
+
+/// What the broker says differs from what [`declare`] would make; empty where nothing does. Queues' arguments are compared by
+/// declaring again what is already there, which needs the right to configure; a missing thing is told, not made. Bindings
+/// cannot be asked for in AMQP: a publish that no queue takes tells at run time.
+///
+/// # Errors
+/// [`BrokerError`] where the broker cannot be reached.
+pub async fn check(url: &SecretString, lanes: &[Lane]) -> Result<Vec<String>, BrokerError> {
+    let connection = connect(url, "dispatch topology").await?;
+    let mut differences = Vec::new();
+    for (name, kind) in exchanges() {
+        let channel = within(CALL_TIMEOUT, connection.create_channel()).await?;
+        let passive = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
+        let looked = within(CALL_TIMEOUT, channel.exchange_declare(name.into(), kind.clone(), passive, FieldTable::default()));
+        if let Err(error) = looked.await {
+            differences.push(format!("exchange {name}: {}", crate::fault::chain(&error)));
+            continue;
+        }
+        let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+        if let Err(error) =
+            within(CALL_TIMEOUT, channel.exchange_declare(name.into(), kind, durable, FieldTable::default())).await
+        {
+            differences.push(format!("exchange {name}: {}", crate::fault::chain(&error)));
+        }
+    }
+    for plan in queues(lanes) {
+        let channel = within(CALL_TIMEOUT, connection.create_channel()).await?;
+        if let Err(error) = look(&channel, plan.name).await {
+            differences.push(format!("queue {}: {}", plan.name, crate::fault::chain(&error)));
+            continue;
+        }
+        let declared = channel.queue_declare(plan.name.into(), QueueDeclareOptions::durable(), plan.arguments);
+        if let Err(error) = within(CALL_TIMEOUT, declared).await {
+            differences.push(format!("queue {}: {}", plan.name, crate::fault::chain(&error)));
+        }
+    }
+    close(connection).await;
+    Ok(differences)
+}
+
+/// Looks at a queue without changing it: ready messages and consumers.
+pub(super) async fn look(channel: &Channel, queue: &str) -> Result<(u32, u32), BrokerError> {
+    let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    let looked = within(CALL_TIMEOUT, channel.queue_declare(queue.into(), passive, FieldTable::default())).await?;
+    Ok((looked.message_count(), looked.consumer_count()))
+}
+
+async fn close(connection: Connection) {
+    // Whether the goodbye is heard changes nothing.
+    drop(within(CALL_TIMEOUT, connection.close(200, "done".into())).await);
+}

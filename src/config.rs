@@ -1,0 +1,170 @@
+//! Settings: flags and environment variables, one table. Only this module reads the environment.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use secrecy::SecretString;
+
+/// Where Postgres and RabbitMQ are, and the keyring.
+#[derive(Debug, Clone, Args)]
+pub struct Links {
+    /// Postgres: postgres://user:password@host:port/database
+    #[arg(long, env = "DISPATCH_DATABASE_URL", hide_env_values = true, value_parser = secret, value_name = "URL")]
+    pub database_url: Option<SecretString>,
+    /// RabbitMQ: amqp://user:password@host:port/vhost
+    #[arg(long, env = "DISPATCH_AMQP_URL", hide_env_values = true, value_parser = secret, value_name = "URL")]
+    pub amqp_url: Option<SecretString>,
+    /// Keys for tokens at rest: id:base64key[,id:base64key…]; the first one seals, all open
+    #[arg(long, env = "DISPATCH_KEYRING", hide_env_values = true, value_parser = secret, value_name = "KEYS")]
+    pub keyring: Option<SecretString>,
+}
+
+/// A setting that is missing.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} is not set; right is {1}")]
+pub struct Unset(&'static str, &'static str);
+
+impl Links {
+    /// The Postgres URL.
+    ///
+    /// # Errors
+    /// [`Unset`] says what would be right.
+    pub fn database_url(&self) -> Result<&SecretString, Unset> {
+        self.database_url.as_ref().ok_or(Unset("DISPATCH_DATABASE_URL", "postgres://user:password@host:port/database"))
+    }
+
+    /// The RabbitMQ URL.
+    ///
+    /// # Errors
+    /// [`Unset`] says what would be right.
+    pub fn amqp_url(&self) -> Result<&SecretString, Unset> {
+        self.amqp_url.as_ref().ok_or(Unset("DISPATCH_AMQP_URL", "amqp://user:password@host:port/vhost"))
+    }
+
+    /// The keyring.
+    ///
+    /// # Errors
+    /// [`Unset`] says what would be right.
+    pub fn keyring(&self) -> Result<&SecretString, Unset> {
+        self.keyring
+            .as_ref()
+            .ok_or(Unset("DISPATCH_KEYRING", "k1:<32 bytes in base64>, for example from `openssl rand -base64 32`"))
+    }
+}
+
+/// Settings of a worker.
+#[derive(Debug, Clone, Args)]
+pub struct WorkerSettings {
+    /// Operations server (health, metrics)
+    #[arg(long, env = "DISPATCH_OPS_LISTEN", default_value = "127.0.0.1:9464", value_name = "ADDRESS")]
+    pub ops_listen: SocketAddr,
+    /// Jobs run at a time in the lane `dispatch`
+    #[arg(long, env = "DISPATCH_CONCURRENCY", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub concurrency: u16,
+    /// Jobs run at a time in the lane `assignee_sync`
+    #[arg(long, env = "DISPATCH_ASSIGNEE_SYNC_CONCURRENCY", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub assignee_sync_concurrency: u16,
+    /// Jobs run at a time in the lane `messaging`
+    #[arg(long, env = "DISPATCH_MESSAGING_CONCURRENCY", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub messaging_concurrency: u16,
+    /// Postgres connections of the pool
+    #[arg(long, env = "DISPATCH_POOL_SIZE", default_value_t = 16, value_parser = clap::value_parser!(u16).range(2..=1000))]
+    pub pool_size: u16,
+    /// Seconds that a drain waits for stages in hand
+    #[arg(long, env = "DISPATCH_DRAIN_SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub drain_seconds: u64,
+    /// Deadline of one call to a provider, in seconds
+    #[arg(long, env = "DISPATCH_CALL_SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=120))]
+    pub call_seconds: u64,
+    /// Azure DevOps: profile and accounts
+    #[arg(
+        long,
+        env = "DISPATCH_AZURE_DEVOPS_PROFILE_URL",
+        default_value = "https://app.vssps.visualstudio.com",
+        value_name = "URL"
+    )]
+    pub azure_devops_profile_url: String,
+    /// Azure DevOps: graph
+    #[arg(long, env = "DISPATCH_AZURE_DEVOPS_GRAPH_URL", default_value = "https://vssps.dev.azure.com", value_name = "URL")]
+    pub azure_devops_graph_url: String,
+    /// Azure DevOps: search
+    #[arg(long, env = "DISPATCH_AZURE_DEVOPS_SEARCH_URL", default_value = "https://almsearch.dev.azure.com", value_name = "URL")]
+    pub azure_devops_search_url: String,
+    /// Azure DevOps: everything else
+    #[arg(long, env = "DISPATCH_AZURE_DEVOPS_URL", default_value = "https://dev.azure.com", value_name = "URL")]
+    pub azure_devops_url: String,
+    /// Discord's API
+    #[arg(long, env = "DISPATCH_DISCORD_URL", default_value = "https://discord.com/api/v10", value_name = "URL")]
+    pub discord_url: String,
+    /// Development only: let providers be plain http on loopback
+    #[arg(long, env = "DISPATCH_ALLOW_HTTP_LOOPBACK", action = clap::ArgAction::SetTrue)]
+    pub allow_http_loopback: bool,
+    /// Tests only: abort at `stage:point[:n]`, the n-th time that point is reached
+    #[cfg(feature = "devkit")]
+    #[arg(long, env = "DISPATCH_CRASH_AT", value_name = "STAGE:POINT", hide = true)]
+    pub crash_at: Option<String>,
+}
+
+impl WorkerSettings {
+    /// Longest wait of a drain.
+    #[must_use]
+    pub const fn drain(&self) -> Duration {
+        Duration::from_secs(self.drain_seconds)
+    }
+
+    /// How many jobs of a lane run at a time.
+    #[must_use]
+    pub fn concurrency_of(&self, lane: &str) -> usize {
+        usize::from(match lane {
+            "assignee_sync" => self.assignee_sync_concurrency,
+            "messaging" => self.messaging_concurrency,
+            _ => self.concurrency,
+        })
+    }
+}
+
+/// How logs are written.
+#[derive(Debug, Clone, Args)]
+pub struct LogSettings {
+    /// Which events are logged, in tracing's filter syntax
+    #[arg(long, env = "DISPATCH_LOG", default_value = "info", global = true, value_name = "FILTER")]
+    pub log: String,
+    /// For people or for machines
+    #[arg(long, env = "DISPATCH_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text, global = true)]
+    pub log_format: LogFormat,
+}
+
+/// See [`LogSettings::log_format`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// One line of text an event.
+    Text,
+    /// One JSON object an event.
+    Json,
+}
+
+/// Servers that tests use instead of starting private ones: Postgres and RabbitMQ URLs.
+#[must_use]
+pub fn test_servers() -> Option<(String, String)> {
+    let read = |name: &str| std::env::var_os(name).and_then(|value| value.into_string().ok());
+    Some((read("DISPATCH_TEST_DATABASE_URL")?, read("DISPATCH_TEST_AMQP_URL")?))
+}
+
+/// The user who runs a command, for the audit log.
+#[must_use]
+pub fn user() -> String {
+    let name = ["DISPATCH_USER", "SUDO_USER", "USER", "LOGNAME"].iter().find_map(std::env::var_os);
+    name.and_then(|name| name.into_string().ok()).unwrap_or_else(|| "unknown".to_owned())
+}
+
+/// Whether colours are unwanted (<https://no-color.org>).
+#[must_use]
+pub fn no_color() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+}
+
+fn secret(text: &str) -> Result<SecretString, Infallible> {
+    Ok(SecretString::from(text.to_owned()))
+}

@@ -1,0 +1,165 @@
+//! A request in hand and what is answered: plain data, so that every provider is a function from one to the other.
+
+use std::collections::BTreeMap;
+
+use axum::body::Body;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Method, Response, StatusCode};
+use data_encoding::HEXLOWER;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+/// A request, wholly received.
+pub(super) struct Call {
+    pub(super) method: Method,
+    /// As sent, percent-encoded.
+    pub(super) path: String,
+    /// As sent.
+    pub(super) raw_query: Option<String>,
+    /// Decoded; of a repeated name the last value.
+    pub(super) query: BTreeMap<String, String>,
+    /// The parts of the path, decoded.
+    pub(super) segments: Vec<String>,
+    headers: HeaderMap,
+    pub(super) body: Vec<u8>,
+}
+
+impl Call {
+    pub(super) fn new(parts: Parts, body: Vec<u8>) -> Self {
+        let path = parts.uri.path().to_owned();
+        let raw_query = parts.uri.query().map(str::to_owned);
+        let pairs = raw_query.as_deref().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
+        let query = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+        let query = query.map(|(name, value)| (form_decoded(name), form_decoded(value))).collect();
+        let segments = path.split('/').filter(|part| !part.is_empty()).map(percent_decoded).collect();
+        Self { method: parts.method, path, raw_query, query, segments, headers: parts.headers, body }
+    }
+
+    /// A header's value, if it is there and is text.
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// `Content-Type` without its parameters, lowercase; empty if there is none.
+    pub(super) fn media_type(&self) -> String {
+        let value = self.header("content-type").unwrap_or_default();
+        value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+    }
+
+    /// The body read as JSON; the error says where it is wrong.
+    pub(super) fn json<T: DeserializeOwned>(&self) -> Result<T, String> {
+        serde_json::from_slice(&self.body).map_err(|error| error.to_string())
+    }
+
+    /// The path's parts, to match on.
+    pub(super) fn parts(&self) -> Vec<&str> {
+        self.segments.iter().map(String::as_str).collect()
+    }
+
+    pub(super) fn body_sha256(&self) -> String {
+        HEXLOWER.encode(&Sha256::digest(&self.body))
+    }
+}
+
+fn form_decoded(text: &str) -> String {
+    percent_decoded(&text.replace('+', " "))
+}
+
+/// RFC 3986 §2.1; a `%` that is not followed by two hexadecimal digits stands for itself.
+fn percent_decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let pair = after.get(..2).filter(|_| *first == b'%');
+        match pair.and_then(|hex| data_encoding::HEXLOWER_PERMISSIVE.decode(hex).ok()) {
+            Some(decoded) => {
+                bytes.extend(decoded);
+                rest = &after[2..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// What a request is about, known before anything is done.
+#[derive(Default)]
+pub(super) struct Description {
+    /// See [`super::witness::Entry::key`].
+    pub(super) key: Option<String>,
+    /// See [`super::witness::Entry::subject`].
+    pub(super) subject: Option<String>,
+}
+
+/// What is answered, and what the witness is told.
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    content_type: &'static str,
+    headers: Vec<(&'static str, String)>,
+    body: Vec<u8>,
+    /// Whether something was changed.
+    pub(super) effect: bool,
+    /// See [`super::witness::Entry::detail`].
+    pub(super) detail: Value,
+}
+
+impl Answer {
+    pub(super) fn json(status: StatusCode, body: &Value) -> Self {
+        Self::text(status, "application/json; charset=utf-8", &body.to_string())
+    }
+
+    pub(super) fn ok(body: &Value) -> Self {
+        Self::json(StatusCode::OK, body)
+    }
+
+    /// 200 with `{count, value}`, the vendor's form of a list.
+    pub(super) fn list(items: &[Value]) -> Self {
+        Self::ok(&json!({ "count": items.len(), "value": items }))
+    }
+
+    pub(super) fn text(status: StatusCode, content_type: &'static str, body: &str) -> Self {
+        let body = body.as_bytes().to_vec();
+        Self { status, content_type, headers: Vec::new(), body, effect: false, detail: json!({}) }
+    }
+
+    pub(super) fn header(mut self, name: &'static str, value: String) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    /// With what the witness is told beside the usual.
+    pub(super) fn detail(mut self, detail: Value) -> Self {
+        self.detail = detail;
+        self
+    }
+
+    /// As one that changed something.
+    pub(super) fn effect(mut self) -> Self {
+        self.effect = true;
+        self
+    }
+
+    pub(super) fn into_response(self) -> Response<Body> {
+        let mut response = Response::builder().status(self.status).header("content-type", self.content_type);
+        for (name, value) in self.headers {
+            response = response.header(name, value);
+        }
+        response.body(Body::from(self.body)).expect("header values made here are visible ASCII")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_part_is_decoded_and_a_lone_percent_sign_stands_for_itself() {
+        assert_eq!(percent_decoded("Fabrikam%20F%c3%zz"), "Fabrikam F\u{fffd}%zz");
+        assert_eq!(percent_decoded("F%C3%BCr+100%"), "Für+100%");
+        assert_eq!(form_decoded("a+b%2Bc"), "a b+c");
+    }
+}

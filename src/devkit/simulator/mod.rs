@@ -1,0 +1,246 @@
+//! The provider simulator: Azure DevOps 7.1, Discord v10 and signed webhook receivers on one loopback port, told apart by
+//! path, with a [`witness`] log of every request received and [`faults`] on demand.
+//!
+//! A request is read whole, may meet a fault, is carried out under one lock, is written to the witness log in
+//! the order in which it took effect, and is answered when that line is on disk. Carrying out is a plain function from the
+//! [`world`] and the request to an answer, one per provider. A sender that goes away does not undo anything.
+//!
+//! **Invariant:** a request that took effect has a line in the witness log before its sender can know.
+
+pub mod admin;
+mod azure_devops;
+mod call;
+pub mod client;
+mod discord;
+pub mod faults;
+mod hooks;
+pub mod process;
+pub mod state;
+#[cfg(test)]
+mod tests;
+mod webhook;
+pub mod witness;
+pub mod world;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use axum::body::Body;
+use axum::http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use serde_json::json;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+
+use call::{Answer, Call, Description};
+use faults::{FaultKind, FaultRule};
+use state::State;
+use witness::{Entry, Provider, Witness};
+use world::World;
+
+/// The largest body taken, in bytes.
+const BODY_BYTES: usize = 16 * 1024 * 1024;
+
+/// Where the simulator listens and what it begins with.
+#[derive(Debug, Clone)]
+pub struct SimulatorOptions {
+    /// The address; port 0 = any free one.
+    pub listen: SocketAddr,
+    /// The witness log. An existing one is gone on with.
+    pub witness: PathBuf,
+    /// A JSON file with the [`State`] to begin with; it is not written to.
+    pub state: Option<PathBuf>,
+}
+
+/// Serves until SIGTERM or until stdin ends (with stdin closed or at `/dev/null`, at once). `announce` gets one line, once
+/// the port is open: `{"url":"http://127.0.0.1:PORT"}`.
+///
+/// # Errors
+/// If the state file is not a [`State`], the witness log cannot be opened, or the address cannot be listened on.
+pub async fn run(options: SimulatorOptions, announce: impl FnOnce(&str)) -> anyhow::Result<()> {
+    let state = match &options.state {
+        Some(path) => read_state(path).with_context(|| format!("state file {}", path.display()))?,
+        None => State::new(),
+    };
+    let witness = Witness::open(&options.witness).with_context(|| format!("witness log {}", options.witness.display()))?;
+    let listener = TcpListener::bind(options.listen).await.with_context(|| format!("listening on {}", options.listen))?;
+    let mut terminated = signal(SignalKind::terminate())?;
+    let stdin_ended = stdin_end()?;
+    announce(&json!({ "url": format!("http://{}", listener.local_addr()?) }).to_string());
+    let stop = async {
+        tokio::select! {
+            _ = terminated.recv() => {}
+            _ = stdin_ended => {}
+        }
+    };
+    serve(listener, Arc::new(Simulator { world: Mutex::new(World::new(state)), witness }), stop).await;
+    Ok(())
+}
+
+fn read_state(path: &std::path::Path) -> anyhow::Result<State> {
+    let state: State = serde_json::from_slice(&std::fs::read(path)?)?;
+    state.check().map_err(anyhow::Error::msg)?;
+    Ok(state)
+}
+
+/// Answers when stdin ends. A thread of its own reads it: the runtime could not stop while one of its threads did.
+fn stdin_end() -> std::io::Result<oneshot::Receiver<()>> {
+    let (ended, receiver) = oneshot::channel();
+    std::thread::Builder::new().name("stdin".to_owned()).spawn(move || {
+        // An error ends stdin as well.
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        let _ = ended.send(());
+    })?;
+    Ok(receiver)
+}
+
+struct Simulator {
+    world: Mutex<World>,
+    witness: Witness,
+}
+
+/// The service's error: hyper then closes the connection without an answer.
+#[derive(Debug, thiserror::Error)]
+#[error("the connection is dropped")]
+struct Dropped;
+
+/// Accepts until `stop`; then every open connection is dropped.
+async fn serve(listener: TcpListener, simulator: Arc<Simulator>, stop: impl Future<Output = ()>) {
+    let mut connections = JoinSet::new();
+    tokio::pin!(stop);
+    loop {
+        tokio::select! {
+            () = &mut stop => return,
+            Some(_) = connections.join_next() => {}
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    connections.spawn(connection(stream, Arc::clone(&simulator)));
+                }
+                // Out of file descriptors, or the peer is gone already: the next one may do better.
+                Err(error) => {
+                    tracing::warn!(error = %error, "a connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            }
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, simulator: Arc<Simulator>) {
+    // Only a matter of speed.
+    let _ = stream.set_nodelay(true);
+    let service = service_fn(move |request| handle(Arc::clone(&simulator), request));
+    // The error is the peer's going away, or our own `Dropped`.
+    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+}
+
+#[expect(clippy::disallowed_methods, reason = "the work outlives a sender that goes away, as it does at a real provider")]
+async fn handle(simulator: Arc<Simulator>, request: Request<Incoming>) -> Result<Response<Body>, Dropped> {
+    let (parts, body) = request.into_parts();
+    let Ok(body) = axum::body::to_bytes(Body::new(body), BODY_BYTES).await else {
+        return Ok(Answer::text(StatusCode::PAYLOAD_TOO_LARGE, "text/plain", "the body is too large").into_response());
+    };
+    let call = Call::new(parts, body.to_vec());
+    if admin::is_admin(&call.path) {
+        return Ok(admin::answer(&mut simulator.world(), &call).into_response());
+    }
+    let provider = provider_of(&call);
+    let (fault, latency) = {
+        let mut world = simulator.world();
+        (world.faults.strike(provider, &call), Duration::from_millis(world.state.options.latency_millis))
+    };
+    let delay = latency + fault.as_ref().map_or(Duration::ZERO, FaultRule::delay);
+    let kind = fault.as_ref().map(|rule| rule.fault);
+    let held_for = fault.as_ref().and_then(|rule| rule.millis).map(Duration::from_millis);
+    let work = tokio::spawn(async move {
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
+        simulator.carry_out(provider, &call, fault.as_ref()).await
+    });
+    let answer = work.await.map_err(|_| Dropped)?.ok_or(Dropped)?;
+    match kind {
+        Some(FaultKind::Hang) => {
+            match held_for {
+                Some(time) => tokio::time::sleep(time).await,
+                None => std::future::pending().await,
+            }
+            Err(Dropped)
+        }
+        Some(kind) if !kind.is_answered() => Err(Dropped),
+        Some(_) | None => Ok(answer.into_response()),
+    }
+}
+
+fn provider_of(call: &Call) -> Provider {
+    match call.parts().first() {
+        Some(&"api") => Provider::Discord,
+        Some(&"webhook") => Provider::Webhook,
+        Some(_) | None => Provider::AzureDevops,
+    }
+}
+
+impl Simulator {
+    /// A panic under the lock is a bug in one answer; the tests that follow are better served by the world as it is.
+    fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does what is asked, or what the fault does instead, and gives the answer when the witness has it on disk. `None` if
+    /// the witness cannot write.
+    async fn carry_out(&self, provider: Provider, call: &Call, fault: Option<&FaultRule>) -> Option<Answer> {
+        let description = match provider {
+            Provider::AzureDevops => azure_devops::describe(call),
+            Provider::Discord => discord::describe(call),
+            Provider::Webhook => webhook::describe(call),
+        };
+        let (answer, stored) = {
+            let mut world = self.world();
+            let answer = match fault.filter(|rule| !rule.fault.is_done()) {
+                Some(rule) => rule.answer(),
+                None => match provider {
+                    Provider::AzureDevops => azure_devops::answer(&mut world, call),
+                    Provider::Discord => discord::answer(&mut world, call),
+                    Provider::Webhook => webhook::answer(&mut world, call),
+                },
+            };
+            let entry = entry(provider, call, description, fault.map(|rule| rule.fault), &answer);
+            let stored = self.witness.submit(entry);
+            drop(world);
+            (answer, stored)
+        };
+        stored.await.ok().map(|()| answer)
+    }
+}
+
+fn entry(provider: Provider, call: &Call, about: Description, fault: Option<FaultKind>, answer: &Answer) -> Entry {
+    let is_answered = fault.is_none_or(FaultKind::is_answered);
+    let mut detail = answer.detail.clone();
+    if fault == Some(FaultKind::LoseAnswer) {
+        detail["lost_status"] = json!(answer.status.as_u16());
+    }
+    Entry {
+        seq: 0,
+        at: time::OffsetDateTime::now_utc(),
+        provider,
+        method: call.method.to_string(),
+        path: call.path.clone(),
+        query: call.raw_query.clone(),
+        content_type: call.header("content-type").map(str::to_owned),
+        key: about.key,
+        body_sha256: call.body_sha256(),
+        status: is_answered.then_some(answer.status.as_u16()),
+        effect: answer.effect,
+        subject: about.subject,
+        fault,
+        detail,
+    }
+}

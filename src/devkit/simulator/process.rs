@@ -1,0 +1,61 @@
+//! The simulator as a process of its own, so that nothing that happens to a worker happens to the witness.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde::Deserialize;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+
+use super::client::SimulatorClient;
+
+/// How long a start may take.
+const START: Duration = Duration::from_secs(30);
+
+/// A running simulator. It ends when this is dropped, and also when this process ends in whatever way: its stdin then does.
+#[derive(Debug)]
+pub struct SimulatorProcess {
+    /// The base URL of every provider.
+    pub url: String,
+    /// For the admin calls.
+    pub client: SimulatorClient,
+    /// Its stdin is open; closing it stops the simulator.
+    pub child: Child,
+}
+
+#[derive(Deserialize)]
+struct Announcement {
+    url: String,
+}
+
+impl SimulatorProcess {
+    /// Starts `binary simulator` on a free loopback port and waits until it serves.
+    ///
+    /// # Errors
+    /// If it cannot be started or does not announce its URL within 30 s.
+    pub async fn start(binary: &Path, witness: &Path) -> anyhow::Result<Self> {
+        let mut command = Command::new(binary);
+        command.args(["simulator", "--listen", "127.0.0.1:0", "--witness"]).arg(witness);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().with_context(|| format!("starting {} simulator", binary.display()))?;
+        let stdout = child.stdout.take().context("the simulator's stdout was piped just above")?;
+        let mut lines = BufReader::new(stdout).lines();
+        let line = tokio::time::timeout(START, lines.next_line()).await.context("the simulator did not announce its URL")??;
+        let line = line.context("the simulator ended before it announced its URL")?;
+        let Announcement { url } = serde_json::from_str(&line).with_context(|| format!("the announcement {line:?}"))?;
+        let client = SimulatorClient::new(url.clone())?;
+        Ok(Self { url, client, child })
+    }
+
+    /// Closes its stdin and waits until it has ended.
+    ///
+    /// # Errors
+    /// If it cannot be waited for.
+    pub async fn stop(mut self) -> anyhow::Result<()> {
+        drop(self.child.stdin.take());
+        self.child.wait().await.context("waiting for the simulator to end")?;
+        Ok(())
+    }
+}

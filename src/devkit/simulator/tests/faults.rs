@@ -1,0 +1,117 @@
+use std::time::Duration;
+
+use super::{Bench, json_of, status_of};
+use crate::devkit::simulator::faults::{FaultKind, FaultRule};
+use crate::devkit::simulator::process::SimulatorProcess;
+use crate::devkit::simulator::witness::Provider;
+
+const ODON: &str = "odon@contoso.example";
+
+async fn assignee(bench: &Bench) -> Option<String> {
+    bench.client.assignees().await.unwrap()["contoso:17"].clone()
+}
+
+#[tokio::test]
+async fn a_lost_answer_did_the_work() {
+    let bench = Bench::furnished().await;
+    bench.client.fault(&FaultRule::new(FaultKind::LoseAnswer).method("PATCH").times(1)).await.unwrap();
+    let error = bench.patch(1, ODON).send().await.unwrap_err();
+    assert!(error.status().is_none(), "no status line came: {error}");
+    assert_eq!(assignee(&bench).await.as_deref(), Some(ODON));
+    let entry = bench.last_entry();
+    assert_eq!((entry.effect, entry.status, entry.fault), (true, None, Some(FaultKind::LoseAnswer)));
+    assert_eq!(entry.detail["lost_status"], 200);
+    assert_eq!(status_of(bench.patch(1, ODON)).await, 412, "the fault is used up, and the revision moved on");
+}
+
+#[tokio::test]
+async fn a_refused_or_hanging_request_does_nothing_and_is_witnessed() {
+    let bench = Bench::furnished().await;
+    for kind in [FaultKind::Refuse, FaultKind::Hang] {
+        bench.client.fault(&FaultRule::new(kind).times(1).millis(1)).await.unwrap();
+        assert!(bench.patch(1, ODON).send().await.is_err());
+        let entry = bench.last_entry();
+        assert_eq!((entry.effect, entry.status, entry.fault), (false, None, Some(kind)));
+        assert_eq!(entry.key.as_deref(), Some("work_item:contoso:17@1"));
+    }
+    assert_eq!(assignee(&bench).await, None);
+}
+
+#[tokio::test]
+async fn a_hanging_request_gets_no_answer() {
+    let bench = Bench::furnished().await;
+    bench.client.fault(&FaultRule::new(FaultKind::Hang)).await.unwrap();
+    let error = bench.patch(1, ODON).timeout(Duration::from_millis(100)).send().await.unwrap_err();
+    assert!(error.is_timeout(), "{error}");
+}
+
+#[tokio::test]
+async fn a_slow_request_is_carried_out_after_its_sender_gave_up() {
+    let bench = Bench::furnished().await;
+    bench.client.fault(&FaultRule::new(FaultKind::Slow).millis(500)).await.unwrap();
+    let received = async { while bench.client.faults().await.unwrap()[0].hits == 0 {} };
+    tokio::select! {
+        answer = bench.patch(1, ODON).send() => panic!("answered at once: {answer:?}"),
+        () = received => {}
+    }
+    assert_eq!(assignee(&bench).await, None);
+    let done = async { while assignee(&bench).await.is_none() {} };
+    tokio::time::timeout(Duration::from_secs(10), done).await.unwrap();
+}
+
+#[tokio::test]
+async fn faults_that_answer_do_nothing_and_count_their_hits() {
+    let bench = Bench::furnished().await;
+    bench.client.fault(&FaultRule::new(FaultKind::RateLimit).times(1).retry_after(7)).await.unwrap();
+    let limited = bench.patch(1, ODON).send().await.unwrap();
+    assert_eq!((limited.status().as_u16(), &limited.headers()["retry-after"]), (429, &"7".parse().unwrap()));
+    bench.client.fault(&FaultRule::new(FaultKind::ServerError).times(1).path_contains("/wit/")).await.unwrap();
+    assert_eq!(status_of(bench.patch(1, ODON)).await, 503);
+    bench.client.fault(&FaultRule::new(FaultKind::Nonsense).provider(Provider::AzureDevops)).await.unwrap();
+    let nonsense = bench.patch(1, ODON).send().await.unwrap();
+    assert_eq!(nonsense.status().as_u16(), 200);
+    assert!(nonsense.json::<serde_json::Value>().await.is_err());
+    assert_eq!(assignee(&bench).await, None);
+
+    let faults = bench.client.faults().await.unwrap();
+    assert_eq!(faults.iter().map(|fault| (fault.id, fault.hits)).collect::<Vec<_>>(), [(1, 1), (2, 1), (3, 1)]);
+    bench.client.clear_fault(1).await.unwrap();
+    assert!(bench.client.clear_fault(1).await.is_err());
+    bench.client.clear_faults().await.unwrap();
+    assert!(bench.client.faults().await.unwrap().is_empty());
+    assert_eq!(json_of(bench.patch(1, ODON)).await.0, 200);
+}
+
+#[tokio::test]
+async fn a_fault_leaves_other_requests_alone() {
+    let bench = Bench::furnished().await;
+    bench.client.fault(&FaultRule::new(FaultKind::Refuse).provider(Provider::Discord)).await.unwrap();
+    bench.client.fault(&FaultRule::new(FaultKind::Refuse).method("GET")).await.unwrap();
+    bench.client.fault(&FaultRule::new(FaultKind::Refuse).path_contains("/graph/")).await.unwrap();
+    assert_eq!(status_of(bench.patch(1, ODON)).await, 200);
+    assert!(bench.client.faults().await.unwrap().iter().all(|fault| fault.hits == 0));
+}
+
+#[tokio::test]
+async fn many_requests_at_once_are_witnessed_in_the_order_of_their_effects() {
+    let bench = Bench::furnished().await;
+    let patches = (0..50).map(|_| bench.patch(1, ODON).send());
+    let answers = futures_util::future::join_all(patches).await;
+    let done = answers.into_iter().filter(|answer| answer.as_ref().unwrap().status().is_success());
+    assert_eq!(done.count(), 1, "one of those that test the same revision wins");
+    let entries = bench.entries();
+    assert!(entries.iter().map(|entry| entry.seq).eq(1..=50));
+    assert!(entries[0].effect && entries[1..].iter().all(|entry| !entry.effect));
+}
+
+#[tokio::test]
+async fn a_process_is_started_by_its_announcement_and_stopped_by_the_end_of_its_stdin() {
+    let script = std::env::temp_dir().join(format!("simulator-{}", uuid::Uuid::now_v7()));
+    // Written by another process: had this one the file open for writing while another test forks, it could not be run.
+    let text = r#"printf '#!/bin/sh\necho "{\\"url\\":\\"http://127.0.0.1:9\\"}"\nexec cat\n' > "$0" && chmod +x "$0""#;
+    assert!(std::process::Command::new("sh").args(["-c", text]).arg(&script).status().unwrap().success());
+    let process = SimulatorProcess::start(&script, std::path::Path::new("unused")).await.unwrap();
+    assert_eq!(process.url, "http://127.0.0.1:9");
+    process.stop().await.unwrap();
+    std::fs::remove_file(&script).unwrap();
+}

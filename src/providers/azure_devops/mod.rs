@@ -1,0 +1,225 @@
+//! Azure DevOps Services, REST 7.1 (<https://learn.microsoft.com/rest/api/azure/devops/?view=azure-devops-rest-7.1>).
+//!
+//! Each file below is one area of the vendor's; this one holds what they share: hosts, addresses, credentials and faults.
+
+mod accounts;
+mod assignee;
+mod graph;
+mod profile;
+mod search;
+mod user_cache;
+mod work_items;
+
+use std::time::Duration;
+
+use reqwest::header::HeaderName;
+use reqwest::{Method, Url};
+use secrecy::SecretString;
+use serde::Deserialize;
+use tokio::time::Instant;
+
+pub use accounts::Account;
+pub use assignee::Assignee;
+pub use graph::GraphUser;
+pub use profile::Profile;
+pub use search::SearchQuery;
+pub use work_items::{StateCategory, WorkItem};
+
+use self::user_cache::UserCache;
+use super::http::{Answer, Call, HttpClient};
+use super::http_fault::{HttpFault, HttpFaultKind, Provider, provider};
+use crate::fault::{Certainty, Class, Fault};
+
+static AZURE_DEVOPS: Provider = provider!("azure_devops");
+const API_VERSION: &str = "7.1";
+
+/// Where the vendor's areas live: absolute addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hosts {
+    /// Profiles.
+    pub profile: String,
+    /// Accounts; with the profiles where not set.
+    pub accounts: Option<String>,
+    /// Users.
+    pub graph: String,
+    /// The search.
+    pub search: String,
+    /// Work items.
+    pub core: String,
+}
+
+impl Default for Hosts {
+    /// The vendor's own.
+    fn default() -> Self {
+        Self {
+            profile: "https://app.vssps.visualstudio.com".to_owned(),
+            accounts: None,
+            graph: "https://vssps.dev.azure.com".to_owned(),
+            search: "https://almsearch.dev.azure.com".to_owned(),
+            core: "https://dev.azure.com".to_owned(),
+        }
+    }
+}
+
+/// An address in the settings that cannot be called.
+#[derive(Debug, thiserror::Error)]
+#[error("the setting for Azure DevOps' host `{area}` is not usable: {why}")]
+pub struct BadHost {
+    /// Which of the [`Hosts`].
+    pub area: &'static str,
+    /// What would be right.
+    pub why: &'static str,
+}
+
+/// The way to Azure DevOps. Access tokens come with each call.
+#[derive(Debug)]
+pub struct AzureDevOps {
+    http: HttpClient,
+    profile: Url,
+    accounts: Url,
+    graph: Url,
+    search: Url,
+    core: Url,
+    call_timeout: Duration,
+    users: UserCache,
+}
+
+/// A call to Azure DevOps failed.
+#[derive(Debug, thiserror::Error)]
+pub enum AzureDevOpsFault {
+    /// The access token is not (or no longer) accepted: 401, 203, or a sign-in page instead of an answer.
+    #[error("azure_devops: the access token is not accepted")]
+    Unauthorized,
+    /// The work item is no longer at the revision the change was made for.
+    #[error("azure_devops: the work item's revision has moved on")]
+    RevisionMoved,
+    /// The search answers, but not with what is there: it is still indexing, for example.
+    #[error("azure_devops: the search is not ready (infoCode {0})")]
+    SearchNotReady(i64),
+    /// There are more users than are looked through.
+    #[error("azure_devops: the organization has more than {0} pages of users")]
+    TooManyUsers(usize),
+    /// What can happen to any call.
+    #[error(transparent)]
+    Http(#[from] HttpFault),
+}
+
+#[deny(clippy::wildcard_enum_match_arm)]
+impl Fault for AzureDevOpsFault {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Unauthorized => AZURE_DEVOPS.codes.unauthorized,
+            Self::RevisionMoved => "azure_devops.revision_moved",
+            Self::SearchNotReady(_) => "azure_devops.search_not_ready",
+            Self::TooManyUsers(_) => "azure_devops.too_many_users",
+            Self::Http(fault) => fault.code(),
+        }
+    }
+
+    fn class(&self) -> Class {
+        match self {
+            Self::Unauthorized | Self::TooManyUsers(_) => Class::Permanent,
+            Self::RevisionMoved => Class::Conflict,
+            Self::SearchNotReady(_) => Class::Transient { retry_after: None },
+            Self::Http(fault) => fault.class(),
+        }
+    }
+
+    fn hint(&self) -> String {
+        match self {
+            Self::Unauthorized => "Sign the identity in again.".to_owned(),
+            Self::RevisionMoved => "Somebody else changed the work item; it is read again by itself.".to_owned(),
+            Self::SearchNotReady(_) => "Azure DevOps is building its search index; it is tried again by itself.".to_owned(),
+            Self::TooManyUsers(_) => "Assign by hand: the organization has too many users to look through.".to_owned(),
+            Self::Http(fault) => fault.hint(),
+        }
+    }
+
+    fn certainty(&self) -> Certainty {
+        match self {
+            Self::Unauthorized | Self::RevisionMoved | Self::SearchNotReady(_) | Self::TooManyUsers(_) => Certainty::NotDone,
+            Self::Http(fault) => fault.certainty(),
+        }
+    }
+}
+
+/// The vendor's lists come as `{count, value}`, and where the description says so as a bare array.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum List<T> {
+    Wrapped { value: Vec<T> },
+    Bare(Vec<T>),
+}
+
+impl<T> List<T> {
+    fn into_vec(self) -> Vec<T> {
+        match self {
+            Self::Wrapped { value } | Self::Bare(value) => value,
+        }
+    }
+}
+
+impl AzureDevOps {
+    /// A way to `hosts`. A call that reads may take `call_timeout`; what pages, that long per page.
+    ///
+    /// # Errors
+    /// [`BadHost`] where one of the addresses cannot be called.
+    pub fn new(http: HttpClient, hosts: &Hosts, call_timeout: Duration) -> Result<Self, BadHost> {
+        let parse = |area, text: &str| http.parse_url(text).map_err(|why| BadHost { area, why });
+        Ok(Self {
+            profile: parse("profile", &hosts.profile)?,
+            accounts: parse("accounts", hosts.accounts.as_ref().unwrap_or(&hosts.profile))?,
+            graph: parse("graph", &hosts.graph)?,
+            search: parse("search", &hosts.search)?,
+            core: parse("core", &hosts.core)?,
+            http,
+            call_timeout,
+            users: UserCache::default(),
+        })
+    }
+
+    fn call(&self, method: Method, url: Url) -> Call {
+        Call::new(&AZURE_DEVOPS, method, url, Instant::now() + self.call_timeout)
+    }
+
+    /// Sends with a token; tells a refused token from other answers. The status may still be anything else.
+    async fn send(&self, token: &SecretString, call: Call) -> Result<Answer, AzureDevOpsFault> {
+        let answer = self.http.send(call.authorization("Bearer", token)?).await?;
+        if is_sign_in(&answer) { Err(AzureDevOpsFault::Unauthorized) } else { Ok(answer) }
+    }
+
+    /// Sends with a token and wants a 2xx.
+    async fn fetch(&self, token: &SecretString, call: Call) -> Result<Answer, AzureDevOpsFault> {
+        Ok(self.send(token, call).await?.success()?)
+    }
+}
+
+/// A token that is not accepted shows as 401, as 203 with a page, as a page where data should be, or as a redirect to one.
+fn is_sign_in(answer: &Answer) -> bool {
+    let is_page = || answer.header("content-type").is_some_and(|kind| kind.trim_start().starts_with("text/html"));
+    match answer.status {
+        203 | 302 | 401 => true,
+        200..=299 => is_page(),
+        _ => false,
+    }
+}
+
+/// An address below `base`: each segment percent-encoded, so that a name with a slash stays one segment.
+fn address(base: &Url, segments: &[&str], query: &[(&str, &str)]) -> Result<Url, HttpFault> {
+    let unsendable = |why: String| HttpFault { provider: &AZURE_DEVOPS, kind: HttpFaultKind::Unsendable(why) };
+    // The URL standard drops such segments, which would make it another address.
+    if let Some(bad) = segments.iter().find(|segment| ["", ".", ".."].contains(&segment.trim())) {
+        return Err(unsendable(format!("`{bad}` is not a name that can stand in an address")));
+    }
+    let mut url = base.clone();
+    let mut path = url.path_segments_mut().map_err(|()| unsendable("the host's address has no path".to_owned()))?;
+    path.pop_if_empty().extend(segments);
+    drop(path);
+    url.query_pairs_mut().extend_pairs(query);
+    Ok(url)
+}
+
+const CONTINUATION: HeaderName = HeaderName::from_static("x-ms-continuationtoken");
+
+#[cfg(test)]
+mod tests;

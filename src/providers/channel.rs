@@ -1,0 +1,195 @@
+//! What messages go through. To add a way: one file with an `impl Channel`, one line in [`channels`].
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use time::OffsetDateTime;
+use tokio::time::Instant;
+
+use super::discord::Discord;
+use super::http::HttpClient;
+use super::http_fault::{HttpFault, Provider};
+use super::webhook::Webhook;
+use crate::fault::{Certainty, Class, Fault};
+use crate::job::EffectClass;
+
+/// ★ The list of channels. `discord_api` is the address of Discord's API where a destination names no other.
+#[must_use]
+pub fn channels(http: &HttpClient, discord_api: &str) -> Vec<Box<dyn Channel>> {
+    vec![Box::new(Discord::new(http.clone(), discord_api)), Box::new(Webhook::new(http.clone()))]
+}
+
+/// A way to tell people something.
+pub trait Channel: Send + Sync {
+    /// Durable: the `kind` of destinations in Postgres. Never renamed.
+    fn kind(&self) -> &'static str;
+
+    /// What repeating a delivery to this destination can do.
+    fn class(&self, config: &ChannelConfig) -> EffectClass;
+
+    /// For how long after the first intent the other side dedupes on our key; `None` is without end (or not at all, for a
+    /// channel that is not keyed).
+    fn keyed_for(&self, config: &ChannelConfig) -> Option<Duration>;
+
+    /// `message` as this channel sends it: escaped and within its limits. Depends on nothing else, so it can be stored and
+    /// sent again byte for byte.
+    fn render(&self, message: &Message) -> Rendered;
+
+    /// Whether a destination can be delivered to.
+    ///
+    /// # Errors
+    /// [`BadConfig`] says what would be right.
+    fn check_config(&self, config: &ChannelConfig) -> Result<(), BadConfig>;
+
+    /// Delivers once.
+    ///
+    /// # Errors
+    /// [`ChannelFault`], whose certainty says whether the message may have been delivered.
+    fn deliver<'a>(&'a self, delivery: Delivery<'a>) -> BoxFuture<'a, Result<Delivered, ChannelFault>>;
+}
+
+/// A destination's settings.
+#[derive(Debug, Clone)]
+pub struct ChannelConfig {
+    /// What may be shown: its shape is the channel's business.
+    pub public: Value,
+    /// What may not (a bot's token, a signing secret).
+    pub secret: Option<SecretString>,
+    /// The secret before the present one, while it is being replaced.
+    pub previous_secret: Option<SecretString>,
+}
+
+/// What is to be told, as data; no part of it is escaped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// The kind of event, dotted: `group.assignee_changed`.
+    #[serde(rename = "type")]
+    pub event: String,
+    /// When it happened.
+    #[serde(default, with = "time::serde::rfc3339::option")]
+    pub happened_at: Option<OffsetDateTime>,
+    /// One line.
+    pub title: String,
+    /// Further lines.
+    #[serde(default)]
+    pub lines: Vec<String>,
+    /// The same for machines: organization, group, work item, from, to.
+    #[serde(default)]
+    pub details: Value,
+}
+
+/// A message in a channel's own form, to be stored and sent as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Rendered(pub String);
+
+/// One delivery.
+#[derive(Debug, Clone, Copy)]
+pub struct Delivery<'a> {
+    /// Where to.
+    pub config: &'a ChannelConfig,
+    /// What.
+    pub rendered: &'a Rendered,
+    /// The effect's key (52 characters of lowercase base32), the same for all attempts.
+    pub key: &'a str,
+    /// The effect's class as judged for this attempt.
+    pub class: EffectClass,
+    /// When the call must be over, by the monotonic clock.
+    pub deadline: Instant,
+}
+
+/// What came of a delivery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivered {
+    /// The other side's name for the message.
+    pub provider_ref: Option<String>,
+}
+
+/// A destination's settings that cannot work: says what would be right, never a secret.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct BadConfig(pub String);
+
+/// A message was not delivered.
+#[derive(Debug, thiserror::Error)]
+pub enum ChannelFault {
+    /// The destination's settings cannot work; nothing was sent.
+    #[error("{provider}: the destination's settings cannot work")]
+    Config {
+        /// The channel.
+        provider: &'static Provider,
+        /// What would be right.
+        #[source]
+        problem: BadConfig,
+    },
+    /// The call failed.
+    #[error(transparent)]
+    Http(#[from] HttpFault),
+}
+
+#[deny(clippy::wildcard_enum_match_arm)]
+impl Fault for ChannelFault {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Config { provider, .. } => provider.codes.bad_config,
+            Self::Http(fault) => fault.code(),
+        }
+    }
+
+    fn class(&self) -> Class {
+        match self {
+            Self::Config { .. } => Class::Permanent,
+            Self::Http(fault) => fault.class(),
+        }
+    }
+
+    fn hint(&self) -> String {
+        match self {
+            Self::Config { problem, .. } => format!("Correct the destination: {problem}."),
+            Self::Http(fault) => fault.hint(),
+        }
+    }
+
+    fn certainty(&self) -> Certainty {
+        match self {
+            Self::Config { .. } => Certainty::NotDone,
+            Self::Http(fault) => fault.certainty(),
+        }
+    }
+}
+
+/// A destination's public settings in their channel's shape.
+pub(super) fn decode<'de, T: Deserialize<'de>>(public: &'de Value, right: &str) -> Result<T, BadConfig> {
+    T::deserialize(public).map_err(|error| BadConfig(format!("{error}; right would be {right}")))
+}
+
+/// `text` cut to `limit` characters (Unicode scalar values), the last one an ellipsis where something was cut.
+pub(super) fn cut(text: &str, limit: usize) -> String {
+    if text.chars().nth(limit).is_none() {
+        return text.to_owned();
+    }
+    text.chars().take(limit.saturating_sub(1)).chain(['…']).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::providers::scripted::client;
+
+    #[test]
+    fn no_two_channels_share_a_kind() {
+        let mut kinds: Vec<_> = channels(&client(), "https://discord.com/api/v10").iter().map(|c| c.kind()).collect();
+        assert_eq!(kinds, ["discord", "webhook"]);
+        kinds.dedup();
+        assert_eq!(kinds.len(), 2);
+    }
+
+    #[test]
+    fn text_is_cut_at_characters_and_says_so() {
+        assert_eq!(cut("äöü", 3), "äöü");
+        assert_eq!(cut("äöü€", 3), "äö…");
+    }
+}

@@ -1,0 +1,308 @@
+//! Discord, as a bot (<https://discord.com/developers/docs/resources/message#create-message>).
+//!
+//! Keyed: with `enforce_nonce` Discord gives back the message a bot has already made with a nonce "in the past few
+//! minutes" instead of making another; two minutes are relied on.
+
+use std::borrow::Cow;
+use std::time::{Duration, SystemTime};
+
+use futures_util::future::{BoxFuture, FutureExt};
+use reqwest::header::{HeaderValue, USER_AGENT};
+use reqwest::{Method, Url};
+use secrecy::SecretString;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::channel::{BadConfig, Channel, ChannelConfig, ChannelFault, Delivered, Delivery, Message, Rendered, cut, decode};
+use super::http::{Answer, Call, HttpClient};
+use super::http_fault::{Provider, provider, retry_after};
+use crate::job::EffectClass;
+
+static DISCORD: Provider = provider!("discord");
+/// Discord counts Unicode code points.
+const CONTENT_CHARACTERS: usize = 2000;
+const TITLE_CHARACTERS: usize = 256;
+const NONCE_CHARACTERS: usize = 25;
+const NONCE_KEPT_FOR: Duration = Duration::from_secs(120);
+/// `SUPPRESS_EMBEDS`: a link in a work item's title must not unfold into somebody else's page.
+const FLAGS: u32 = 1 << 2;
+/// The vendor wants this form, and may block others.
+const AGENT: &str = concat!("DiscordBot (dispatch-worker, ", env!("CARGO_PKG_VERSION"), ")");
+const RIGHT: &str = r#"{"channel_id": "123456789012345678"}, with "api_base" where the API lives elsewhere"#;
+
+/// Messages of a bot in a Discord channel.
+#[derive(Debug)]
+pub struct Discord {
+    http: HttpClient,
+    api: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings<'a> {
+    #[serde(borrow)]
+    channel_id: Cow<'a, str>,
+    #[serde(borrow, default)]
+    api_base: Option<Cow<'a, str>>,
+}
+
+#[derive(Deserialize)]
+struct Created {
+    id: String,
+}
+
+#[derive(Deserialize)]
+struct RateLimited {
+    retry_after: f64,
+}
+
+impl Discord {
+    /// With the API at `api` (`https://discord.com/api/v10`).
+    #[must_use]
+    pub fn new(http: HttpClient, api: &str) -> Self {
+        Self { http, api: api.to_owned() }
+    }
+
+    /// Where messages are made, and the bot's token.
+    fn target<'c>(&self, config: &'c ChannelConfig) -> Result<(Url, &'c SecretString), BadConfig> {
+        let settings: Settings<'_> = decode(&config.public, RIGHT)?;
+        let id = settings.channel_id.as_ref();
+        if id.is_empty() || id.len() > 20 || !id.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(BadConfig("`channel_id` must be a Discord id: up to 20 digits, as text".to_owned()));
+        }
+        let base = settings.api_base.as_deref().unwrap_or(&self.api);
+        let mut url = self.http.parse_url(base).map_err(|why| BadConfig(format!("the API's address is not usable: {why}")))?;
+        let mut path = url.path_segments_mut().map_err(|()| BadConfig("the API's address must have a path".to_owned()))?;
+        path.pop_if_empty().extend(["channels", id, "messages"]);
+        drop(path);
+        let token = config.secret.as_ref().ok_or_else(|| BadConfig("the bot's token must be given as the secret".to_owned()))?;
+        Ok((url, token))
+    }
+
+    async fn create_message(&self, delivery: Delivery<'_>) -> Result<Delivered, ChannelFault> {
+        let bad = |problem| ChannelFault::Config { provider: &DISCORD, problem };
+        let (url, token) = self.target(delivery.config).map_err(bad)?;
+        let body = json!({
+            "content": delivery.rendered.0,
+            "nonce": delivery.key.get(..NONCE_CHARACTERS).unwrap_or(delivery.key),
+            "enforce_nonce": true,
+            "allowed_mentions": {"parse": []},
+            "flags": FLAGS,
+        });
+        let call = Call::new(&DISCORD, Method::POST, url, delivery.deadline)
+            .header(USER_AGENT, HeaderValue::from_static(AGENT))
+            .authorization("Bot", token)?
+            .json("application/json", &body)?;
+        let answer = self.http.send(call).await?;
+        let patience = patience(&answer);
+        let created: Created = answer.success_or(patience)?.json()?;
+        Ok(Delivered { provider_ref: Some(created.id) })
+    }
+}
+
+impl Channel for Discord {
+    fn kind(&self) -> &'static str {
+        DISCORD.name
+    }
+
+    fn class(&self, _: &ChannelConfig) -> EffectClass {
+        EffectClass::K2
+    }
+
+    fn keyed_for(&self, _: &ChannelConfig) -> Option<Duration> {
+        Some(NONCE_KEPT_FOR)
+    }
+
+    fn render(&self, message: &Message) -> Rendered {
+        let title = escape(&cut(&message.title, TITLE_CHARACTERS));
+        let mut content = Content::default();
+        content.push("**");
+        title.iter().for_each(|piece| content.push(piece));
+        content.push("**");
+        for line in &message.lines {
+            content.push("\n");
+            escape(line).iter().for_each(|piece| content.push(piece));
+        }
+        Rendered(content.text)
+    }
+
+    fn check_config(&self, config: &ChannelConfig) -> Result<(), BadConfig> {
+        self.target(config).map(|_| ())
+    }
+
+    fn deliver<'a>(&'a self, delivery: Delivery<'a>) -> BoxFuture<'a, Result<Delivered, ChannelFault>> {
+        self.create_message(delivery).boxed()
+    }
+}
+
+/// How long Discord asks to wait: the body says it to the millisecond, the header in whole seconds.
+fn patience(answer: &Answer) -> Option<Duration> {
+    let said = answer.json::<RateLimited>().ok().filter(|_| answer.status == 429);
+    let exact = said.and_then(|body| Duration::try_from_secs_f64(body.retry_after).ok());
+    exact.or_else(|| retry_after(&answer.headers, SystemTime::now()))
+}
+
+/// Text that ends with an ellipsis at Discord's limit. Grows by whole pieces, so that no escape is cut in two.
+#[derive(Default)]
+struct Content {
+    text: String,
+    characters: usize,
+    full: bool,
+}
+
+impl Content {
+    fn push(&mut self, piece: &str) {
+        if self.full {
+            return;
+        }
+        let length = piece.chars().count();
+        if self.characters + length < CONTENT_CHARACTERS {
+            self.text.push_str(piece);
+            self.characters += length;
+        } else {
+            self.text.push('…');
+            self.full = true;
+        }
+    }
+}
+
+/// One line of plain text as pieces of Discord markdown that show it as it is: markup, mentions (`<@1>`, `@everyone`) and
+/// masked links lose their meaning, line breaks and other controls (those of writing direction too) become spaces.
+fn escape(line: &str) -> Vec<String> {
+    let mut pieces = Vec::with_capacity(line.len());
+    let mut at_start = true;
+    for character in line.chars() {
+        pieces.push(match character {
+            '\\' | '*' | '_' | '~' | '`' | '|' | '<' | '>' | '[' | ']' | '#' => format!("\\{character}"),
+            // Only there do they begin a list or small print.
+            '-' | '+' if at_start => format!("\\{character}"),
+            // A zero-width space: nobody is called by a name that is broken up.
+            '@' => "@\u{200b}".to_owned(),
+            c if c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}') => " ".to_owned(),
+            c => c.to_string(),
+        });
+        at_start &= character.is_whitespace() || character.is_control();
+    }
+    pieces
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::fault::{Certainty, Class, Fault};
+    use crate::providers::scripted::{Reply, Scripted, client, json as ok, reply, soon};
+
+    const KEY: &str = "abcdefghijklmnopqrstuvwxyz234567abcdefghijklmnopqrst";
+
+    fn discord() -> Discord {
+        Discord::new(client(), "https://discord.com/api/v10")
+    }
+
+    fn message(title: &str, lines: &[&str]) -> Message {
+        let lines = lines.iter().map(|&line| line.to_owned()).collect();
+        Message { event: "x".into(), happened_at: None, title: title.into(), lines, details: Value::Null }
+    }
+
+    fn config(public: Value) -> ChannelConfig {
+        ChannelConfig { public, secret: Some("canary-bot".into()), previous_secret: None }
+    }
+
+    async fn deliver(answer: Reply) -> (Result<Delivered, ChannelFault>, Scripted) {
+        let server = Scripted::start(vec![answer]);
+        let config = config(json!({"channel_id": "42", "api_base": format!("{}/api/v10", server.url)}));
+        let rendered = discord().render(&message("Hello", &["there"]));
+        let delivery = Delivery { config: &config, rendered: &rendered, key: KEY, class: EffectClass::K2, deadline: soon() };
+        let result = discord().deliver(delivery).await;
+        (result, server)
+    }
+
+    #[tokio::test]
+    async fn a_message_carries_the_first_25_characters_of_the_key_and_mentions_nobody() {
+        let (delivered, server) = deliver(ok(&json!({"id": "7001", "content": "x"}))).await;
+        assert_eq!(delivered.unwrap().provider_ref.as_deref(), Some("7001"));
+        let request = server.received().remove(0);
+        assert_eq!((request.method.as_str(), request.target.as_str()), ("POST", "/api/v10/channels/42/messages"));
+        assert_eq!(request.header("authorization"), Some("Bot canary-bot"));
+        assert_eq!(request.header("user-agent"), Some(AGENT));
+        let expected = json!({
+            "content": "**Hello**\nthere", "nonce": &KEY[..25], "enforce_nonce": true,
+            "allowed_mentions": {"parse": []}, "flags": 4,
+        });
+        assert_eq!(request.json(), expected);
+    }
+
+    #[tokio::test]
+    async fn a_rate_limit_is_honoured_from_the_body_and_else_from_the_header() {
+        for (answer, seconds) in [
+            (reply(429, "retry-after: 2\r\n", r#"{"message": "slow", "retry_after": 1.25, "global": false}"#), 1.25),
+            (reply(429, "retry-after: 2\r\n", "error code: 1015"), 2.0),
+            (reply(429, "retry-after: 2\r\n", r#"{"retry_after": -1e300}"#), 2.0),
+        ] {
+            let fault = deliver(answer).await.0.unwrap_err();
+            let retry_after = Some(Duration::from_secs_f64(seconds));
+            assert_eq!((fault.code(), fault.class()), ("discord.rate_limited", Class::Transient { retry_after }));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_discord_did_not_say_clearly_is_unknown() {
+        for (answer, code) in [
+            (Reply::Lose, "discord.connection_lost"),
+            (reply(502, "", "bad gateway"), "discord.server_error"),
+            (reply(200, "", "<html>"), "discord.malformed_answer"),
+        ] {
+            let fault = deliver(answer).await.0.unwrap_err();
+            assert_eq!((fault.code(), fault.certainty()), (code, Certainty::Unknown));
+        }
+        let fault = deliver(reply(403, "", r#"{"code": 50013}"#)).await.0.unwrap_err();
+        assert_eq!((fault.code(), fault.certainty()), ("discord.forbidden", Certainty::NotDone));
+    }
+
+    #[test]
+    fn markup_and_mentions_lose_their_meaning() {
+        let lines = ["@everyone <@1> `code` **b**", "- list", "  # head\n> quote", "[click](https://x)", "a-b"];
+        let Rendered(text) = discord().render(&message("<@&9> *t*", &lines));
+        let expected = [
+            "**\\<@\u{200b}&9\\> \\*t\\***",
+            "@\u{200b}everyone \\<@\u{200b}1\\> \\`code\\` \\*\\*b\\*\\*",
+            "\\- list",
+            "  \\# head \\> quote",
+            "\\[click\\](https://x)",
+            "a-b",
+        ];
+        assert_eq!(text.lines().collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn bad_settings_say_what_would_be_right() {
+        for (public, part) in [
+            (json!({}), "channel_id"),
+            (json!({"channel_id": 7}), "right would be"),
+            (json!({"channel_id": "general"}), "digits"),
+            (json!({"channel_id": "1", "api_base": "http://example.com"}), "https://"),
+            (json!({"channel_id": "1", "color": "red"}), "color"),
+        ] {
+            let BadConfig(why) = discord().check_config(&config(public)).unwrap_err();
+            assert!(why.contains(part), "{why}");
+        }
+        let mut config = config(json!({"channel_id": "1"}));
+        assert_eq!(discord().check_config(&config), Ok(()));
+        config.secret = None;
+        assert!(discord().check_config(&config).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn a_message_fits_and_no_escape_is_cut(title in ".{0,400}", lines in prop::collection::vec("[*@é🦀a\\\\]{0,900}", 0..5)) {
+            let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+            let Rendered(text) = discord().render(&message(&title, &lines));
+            prop_assert!(text.chars().count() <= CONTENT_CHARACTERS);
+            let body = text.strip_suffix('…').unwrap_or(&text);
+            let trailing = body.chars().rev().take_while(|&c| c == '\\').count();
+            prop_assert_eq!(trailing % 2, 0);
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! What can go wrong with an HTTP call, once for all providers: the class of each failure, and whether the other side may
+//! have acted.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+
+use super::scrub::scrub;
+use crate::fault::{Certainty, Class, Fault};
+
+/// A provider as errors name it, with its stable codes.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Provider {
+    /// As codes begin: `azure_devops`.
+    pub name: &'static str,
+    pub(super) codes: Codes,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Codes {
+    pub(super) unsendable: &'static str,
+    pub(super) unreachable: &'static str,
+    pub(super) timed_out: &'static str,
+    pub(super) connection_lost: &'static str,
+    pub(super) answer_too_large: &'static str,
+    pub(super) malformed_answer: &'static str,
+    pub(super) rate_limited: &'static str,
+    pub(super) try_later: &'static str,
+    pub(super) server_error: &'static str,
+    pub(super) unauthorized: &'static str,
+    pub(super) forbidden: &'static str,
+    pub(super) not_found: &'static str,
+    pub(super) redirected: &'static str,
+    pub(super) refused: &'static str,
+    pub(super) bad_config: &'static str,
+}
+
+/// A [`Provider`] whose codes all begin with its name.
+macro_rules! provider {
+    ($name:literal) => {
+        $crate::providers::http_fault::Provider {
+            name: $name,
+            codes: $crate::providers::http_fault::Codes {
+                unsendable: concat!($name, ".unsendable"),
+                unreachable: concat!($name, ".unreachable"),
+                timed_out: concat!($name, ".timed_out"),
+                connection_lost: concat!($name, ".connection_lost"),
+                answer_too_large: concat!($name, ".answer_too_large"),
+                malformed_answer: concat!($name, ".malformed_answer"),
+                rate_limited: concat!($name, ".rate_limited"),
+                try_later: concat!($name, ".try_later"),
+                server_error: concat!($name, ".server_error"),
+                unauthorized: concat!($name, ".unauthorized"),
+                forbidden: concat!($name, ".forbidden"),
+                not_found: concat!($name, ".not_found"),
+                redirected: concat!($name, ".redirected"),
+                refused: concat!($name, ".refused"),
+                bad_config: concat!($name, ".bad_config"),
+            },
+        }
+    };
+}
+pub(super) use provider;
+
+/// A failed call to one provider.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {kind}", provider.name)]
+pub struct HttpFault {
+    /// Who was called.
+    pub provider: &'static Provider,
+    /// What went wrong.
+    #[source]
+    pub kind: HttpFaultKind,
+}
+
+/// What went wrong with a call.
+#[derive(Debug, thiserror::Error)]
+pub enum HttpFaultKind {
+    /// The request was not sent because it could not or must not be.
+    #[error("not sent: {0}")]
+    Unsendable(String),
+    /// No connection came about: resolving, connecting or the TLS handshake failed, or took longer than it may.
+    #[error("no connection")]
+    Unreachable(#[source] reqwest::Error),
+    /// The call's deadline had passed before anything was sent.
+    #[error("not sent: the call's deadline had passed")]
+    Expired,
+    /// The call's deadline passed after the request may have gone out.
+    #[error("no answer before the call's deadline")]
+    TimedOut,
+    /// The connection broke before the answer was complete.
+    #[error("the connection was lost before the answer was complete")]
+    Lost(#[source] reqwest::Error),
+    /// The answer has more bytes than are taken.
+    #[error("the answer has more than {0} bytes")]
+    TooLarge(usize),
+    /// A 2xx whose body is not what the vendor describes.
+    #[error("the answer does not have the expected shape: {0}")]
+    Malformed(String),
+    /// An answer other than 2xx.
+    #[error("answered {status}: {body}")]
+    Status {
+        /// The HTTP status.
+        status: u16,
+        /// The other side's `Retry-After`.
+        retry_after: Option<Duration>,
+        /// The body: scrubbed, at most 2 KiB.
+        body: String,
+    },
+}
+
+impl HttpFaultKind {
+    /// Of an answer other than 2xx.
+    #[must_use]
+    pub fn of_status(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Self {
+        Self::Status { status, retry_after, body: scrub(&String::from_utf8_lossy(body)) }
+    }
+
+    /// Of an error of the driver.
+    #[must_use]
+    pub(super) fn of_driver(error: reqwest::Error) -> Self {
+        // A URL may carry what nobody else should read (a path with a key in it).
+        let error = error.without_url();
+        if error.is_builder() {
+            return Self::Unsendable("the request could not be built".to_owned());
+        }
+        if error.is_connect() { Self::Unreachable(error) } else { Self::Lost(error) }
+    }
+}
+
+#[deny(clippy::wildcard_enum_match_arm)]
+impl Fault for HttpFault {
+    fn code(&self) -> &'static str {
+        let codes = &self.provider.codes;
+        match &self.kind {
+            HttpFaultKind::Unsendable(_) => codes.unsendable,
+            HttpFaultKind::Unreachable(_) => codes.unreachable,
+            HttpFaultKind::Expired | HttpFaultKind::TimedOut => codes.timed_out,
+            HttpFaultKind::Lost(_) => codes.connection_lost,
+            HttpFaultKind::TooLarge(_) => codes.answer_too_large,
+            HttpFaultKind::Malformed(_) => codes.malformed_answer,
+            HttpFaultKind::Status { status, .. } => match status {
+                401 => codes.unauthorized,
+                403 => codes.forbidden,
+                404 | 410 => codes.not_found,
+                408 | 425 => codes.try_later,
+                429 => codes.rate_limited,
+                300..=399 => codes.redirected,
+                500..=599 => codes.server_error,
+                _ => codes.refused,
+            },
+        }
+    }
+
+    fn class(&self) -> Class {
+        match &self.kind {
+            HttpFaultKind::Unsendable(_) | HttpFaultKind::TooLarge(_) => Class::Permanent,
+            HttpFaultKind::Unreachable(_)
+            | HttpFaultKind::Expired
+            | HttpFaultKind::TimedOut
+            | HttpFaultKind::Lost(_)
+            | HttpFaultKind::Malformed(_) => Class::Transient { retry_after: None },
+            HttpFaultKind::Status { status, retry_after, .. } => match status {
+                408 | 425 | 429 | 500..=599 => Class::Transient { retry_after: *retry_after },
+                _ => Class::Permanent,
+            },
+        }
+    }
+
+    fn hint(&self) -> String {
+        let name = self.provider.name;
+        match &self.kind {
+            HttpFaultKind::Unsendable(why) => format!("Correct the address or the settings of {name}: {why}."),
+            HttpFaultKind::Unreachable(_) => format!("Look whether {name} can be reached from here (name, route, certificate)."),
+            HttpFaultKind::Expired | HttpFaultKind::TimedOut | HttpFaultKind::Lost(_) => {
+                format!("{name} is slow or the way to it is; it is tried again by itself.")
+            }
+            HttpFaultKind::TooLarge(limit) => format!("{name} sent more than the {limit} bytes taken; ask it for less."),
+            HttpFaultKind::Malformed(_) => format!("Look whether the address belongs to {name}, and not to a proxy before it."),
+            HttpFaultKind::Status { status, .. } => match status {
+                401 => format!("{name} does not accept the credentials: renew them."),
+                403 => format!("The credentials for {name} lack a permission: grant it."),
+                404 | 410 => format!("What {name} was asked for does not exist there: look at the ids and addresses."),
+                300..=399 => format!("{name} points elsewhere, and redirects are not followed: register the final address."),
+                408 | 425 | 429 | 500..=599 => format!("{name} asks for patience; it is tried again by itself."),
+                _ => format!("{name} refuses the request; its answer says why."),
+            },
+        }
+    }
+
+    fn certainty(&self) -> Certainty {
+        match &self.kind {
+            HttpFaultKind::Unsendable(_) | HttpFaultKind::Unreachable(_) | HttpFaultKind::Expired => Certainty::NotDone,
+            HttpFaultKind::Status { status: 400..=499, .. } => Certainty::NotDone,
+            HttpFaultKind::TimedOut
+            | HttpFaultKind::Lost(_)
+            | HttpFaultKind::TooLarge(_)
+            | HttpFaultKind::Malformed(_)
+            | HttpFaultKind::Status { .. } => Certainty::Unknown,
+        }
+    }
+}
+
+impl fmt::Display for Provider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// What `Retry-After` asks for, as seconds or as an HTTP-date in any of its three forms (RFC 9110 §10.2.3, §5.6.7). A date
+/// gone by is zero; what cannot be read is none.
+#[must_use]
+pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse::<u64>() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = httpdate::parse_http_date(text).ok()?;
+    Some(date.duration_since(now).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    static TEST: Provider = provider!("test");
+
+    fn of_status(status: u16) -> HttpFault {
+        HttpFault { provider: &TEST, kind: HttpFaultKind::of_status(status, Some(Duration::from_secs(3)), b"no") }
+    }
+
+    #[test]
+    fn only_the_short_list_is_transient_and_only_4xx_proves_that_nothing_was_done() {
+        let patient = Class::Transient { retry_after: Some(Duration::from_secs(3)) };
+        for (status, code, class, certainty) in [
+            (302, "test.redirected", Class::Permanent, Certainty::Unknown),
+            (400, "test.refused", Class::Permanent, Certainty::NotDone),
+            (401, "test.unauthorized", Class::Permanent, Certainty::NotDone),
+            (403, "test.forbidden", Class::Permanent, Certainty::NotDone),
+            (404, "test.not_found", Class::Permanent, Certainty::NotDone),
+            (408, "test.try_later", patient.clone(), Certainty::NotDone),
+            (425, "test.try_later", patient.clone(), Certainty::NotDone),
+            (429, "test.rate_limited", patient.clone(), Certainty::NotDone),
+            (500, "test.server_error", patient.clone(), Certainty::Unknown),
+            (599, "test.server_error", patient.clone(), Certainty::Unknown),
+        ] {
+            let fault = of_status(status);
+            assert_eq!((fault.code(), fault.class(), fault.certainty()), (code, class, certainty), "{status}");
+        }
+    }
+
+    #[test]
+    fn retry_after_is_read_as_seconds_and_as_a_date() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_700);
+        for (text, expected) in [
+            ("17", Some(17)),
+            (" 0 ", Some(0)),
+            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(77)),
+            ("Sunday, 06-Nov-94 08:49:37 GMT", Some(77)),
+            ("Sun Nov  6 08:49:37 1994", Some(77)),
+            ("Sun, 06 Nov 1994 08:00:00 GMT", Some(0)),
+            ("soon", None),
+            ("-1", None),
+        ] {
+            let headers = HeaderMap::from_iter([(RETRY_AFTER, text.parse().unwrap())]);
+            assert_eq!(retry_after(&headers, now), expected.map(Duration::from_secs), "{text}");
+        }
+        assert_eq!(retry_after(&HeaderMap::new(), now), None);
+    }
+
+    #[test]
+    fn an_error_body_is_scrubbed_and_cut() {
+        let body = format!("Bearer s3cr3t {}", "x ".repeat(5000));
+        let fault = HttpFaultKind::of_status(400, None, body.as_bytes()).to_string();
+        assert!(!fault.contains("s3cr3t") && fault.len() < 2100, "{fault}");
+    }
+}

@@ -1,0 +1,115 @@
+//! The ways to other people's services: Azure DevOps, and the channels messages go through.
+//!
+//! The only place that names the HTTP driver. What is common to all calls (limits, deadlines, the class and certainty of
+//! each failure) is in [`http`] and [`http_fault`].
+
+pub mod azure_devops;
+pub mod channel;
+pub mod discord;
+pub mod http;
+pub mod http_fault;
+pub mod scrub;
+pub mod webhook;
+
+#[cfg(test)]
+mod http_tests;
+#[cfg(test)]
+mod scripted;
+
+use std::fmt;
+use std::time::Duration;
+
+use self::azure_devops::{AzureDevOps, BadHost, Hosts};
+use self::channel::{Channel, channels};
+use self::http::{ClientFault, HttpClient};
+
+/// Where providers are and how they are called.
+#[derive(Debug, Clone)]
+pub struct ProviderSettings {
+    /// Azure DevOps' hosts.
+    pub hosts: Hosts,
+    /// Discord's API, with its version.
+    pub discord_api: String,
+    /// Lets plain `http:` through to this machine (development).
+    pub allow_http_loopback: bool,
+    /// The longest time for one call that reads.
+    pub call_timeout: Duration,
+}
+
+impl Default for ProviderSettings {
+    /// The vendors' own addresses, https only, ten seconds.
+    fn default() -> Self {
+        Self {
+            hosts: Hosts::default(),
+            discord_api: "https://discord.com/api/v10".to_owned(),
+            allow_http_loopback: false,
+            call_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// The providers cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupFault {
+    /// No client.
+    #[error(transparent)]
+    Client(#[from] ClientFault),
+    /// An address of Azure DevOps.
+    #[error(transparent)]
+    Host(#[from] BadHost),
+    /// The address of Discord's API.
+    #[error("the setting for Discord's API is not usable: {0}")]
+    Discord(&'static str),
+}
+
+/// All providers.
+pub struct Providers {
+    /// The tracker.
+    pub azure_devops: AzureDevOps,
+    /// What messages go through.
+    pub channels: Vec<Box<dyn Channel>>,
+}
+
+impl Providers {
+    /// Sets them up; calls nobody. Wants rustls' cryptography provider installed.
+    ///
+    /// # Errors
+    /// [`SetupFault`] says which setting is wrong and what would be right.
+    pub fn new(settings: &ProviderSettings) -> Result<Self, SetupFault> {
+        let http = HttpClient::new(settings.allow_http_loopback)?;
+        http.parse_url(&settings.discord_api).map_err(SetupFault::Discord)?;
+        let channels = channels(&http, &settings.discord_api);
+        Ok(Self { azure_devops: AzureDevOps::new(http, &settings.hosts, settings.call_timeout)?, channels })
+    }
+
+    /// The channel for destinations of `kind`.
+    #[must_use]
+    pub fn channel(&self, kind: &str) -> Option<&dyn Channel> {
+        self.channels.iter().find(|channel| channel.kind() == kind).map(AsRef::as_ref)
+    }
+}
+
+impl fmt::Debug for Providers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kinds: Vec<_> = self.channels.iter().map(|channel| channel.kind()).collect();
+        f.debug_struct("Providers").field("azure_devops", &self.azure_devops).field("channels", &kinds).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_checked_before_anything_is_called() {
+        drop(scripted::client());
+        let good = ProviderSettings::default();
+        let providers = Providers::new(&good).unwrap();
+        assert!(providers.channel("discord").is_some() && providers.channel("pigeon").is_none());
+        let plain = Hosts { graph: "http://vssps.dev.azure.com".to_owned(), ..Hosts::default() };
+        let error = Providers::new(&ProviderSettings { hosts: plain, ..good.clone() }).unwrap_err().to_string();
+        assert!(error.contains("graph") && error.contains("https://"), "{error}");
+        let error = Providers::new(&ProviderSettings { discord_api: "discord.com".to_owned(), ..good }).unwrap_err();
+        assert!(error.to_string().contains("Discord"), "{error}");
+    }
+}

@@ -1,0 +1,128 @@
+//! Takes what looks like a secret out of text that others sent: an error body may repeat a token, and error bodies are
+//! stored, logged and shown.
+
+use crate::fault::{MESSAGE_BYTES, storable};
+
+/// What stands where a secret stood.
+const MARK: &str = "[scrubbed]";
+/// A run of letters and digits this long is more likely a key than a word.
+const LONG: usize = 32;
+/// The shortest credential after `Bot` or `Basic`, which are ordinary words too.
+const AFTER_SCHEME: usize = 16;
+/// Names whose value, after `:` or `=`, is a secret.
+const NAMES: [&str; 7] = ["token", "secret", "password", "authorization", "signature", "api_key", "apikey"];
+
+/// `text` without anything that looks like a credential, cut to [`MESSAGE_BYTES`] afterwards, so that no secret is halved
+/// into something that no longer looks like one.
+#[must_use]
+pub fn scrub(text: &str) -> String {
+    let mut out = String::with_capacity(text.len().min(MESSAGE_BYTES));
+    let mut before = Before::default();
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let in_word = is_word(first);
+        let end = rest.find(|c| is_word(c) != in_word).unwrap_or(rest.len());
+        let (run, tail) = rest.split_at(end);
+        if in_word {
+            out.push_str(if before.makes_secret(run) || looks_secret(run) { MARK } else { run });
+            before = Before { word: run.to_ascii_lowercase(), gap: String::new() };
+        } else {
+            out.push_str(run);
+            run.clone_into(&mut before.gap);
+        }
+        rest = tail;
+    }
+    // NUL grows when it is replaced, so that comes before the cut.
+    storable(&out.replace('\0', "\u{fffd}"), MESSAGE_BYTES)
+}
+
+/// What stands before a word: the word before, and what is between.
+#[derive(Default)]
+struct Before {
+    word: String,
+    gap: String,
+}
+
+impl Before {
+    fn makes_secret(&self, word: &str) -> bool {
+        let named = self.gap.contains([':', '=']) && NAMES.iter().any(|name| self.word.ends_with(name));
+        let scheme = match self.word.as_str() {
+            "bearer" => true,
+            "bot" | "basic" => word.len() >= AFTER_SCHEME,
+            _ => false,
+        };
+        (named && !is_scheme(word)) || (scheme && self.gap.chars().all(|c| c == ' ' || c == ':'))
+    }
+}
+
+fn is_scheme(word: &str) -> bool {
+    ["bearer", "bot", "basic"].iter().any(|scheme| word.eq_ignore_ascii_case(scheme))
+}
+
+/// The characters of base64, base64url, JSON web tokens and percent-encoding; `=` only ends a word and is left outside.
+fn is_word(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '_' | '-' | '.' | '~' | '%')
+}
+
+fn looks_secret(word: &str) -> bool {
+    let has = |kind: fn(&u8) -> bool| word.bytes().any(|byte| kind(&byte));
+    word.starts_with("whsec_")
+        || (word.starts_with("eyJ") && word.len() > AFTER_SCHEME)
+        || (word.len() >= LONG && has(u8::is_ascii_digit) && has(u8::is_ascii_alphabetic) && !is_guid(word))
+}
+
+fn is_guid(word: &str) -> bool {
+    let groups: Vec<&str> = word.split('-').collect();
+    groups.iter().map(|group| group.len()).eq([8, 4, 4, 4, 12])
+        && groups.iter().all(|group| group.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_looks_like_a_credential_is_taken_out() {
+        for (text, secret) in [
+            ("Authorization: Bearer abc.def-ghi rejected", "abc.def-ghi"),
+            ("header `Authorization: Bot MTk4NjIyNDgzNDcxOTI1MjQ4.Cl2FMQ.ZnCjm1XVW7vRze4b7Cq4se7kKWs`", "ZnCjm1XV"),
+            (r#"{"access_token":"short"}"#, "short"),
+            (r#"{"client_secret" : "s3"}"#, "s3"),
+            ("signed with whsec_MfKQ9r8G", "MfKQ9r8G"),
+            ("pat lm3nq7aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "lm3nq7"),
+            ("jwt eyJhbGciOiJIUzI1NiJ9.eyJzdWIi", "eyJ"),
+        ] {
+            let out = scrub(text);
+            assert!(!out.contains(secret), "{out}");
+            assert!(out.contains(MARK), "{out}");
+        }
+    }
+
+    #[test]
+    fn what_helps_a_person_stays() {
+        for text in [
+            "VS403351: Test Operation for path /rev failed, value 5 was not equal to test value 4.",
+            "TF400813: The user '4d7f2a10-1c2b-4e5f-8a9b-0c1d2e3f4a5b' is not authorized",
+            "Microsoft.TeamFoundation.WorkItemTracking.Server.WorkItemUnauthorizedAccessException",
+            "the bot cannot post here",
+        ] {
+            assert_eq!(scrub(text), text);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_scrubbed_within_the_limit(text in ".{0,4000}") {
+            prop_assert!(scrub(&text).len() <= MESSAGE_BYTES);
+        }
+
+        #[test]
+        fn a_long_random_key_never_comes_through(key in "[A-Za-z0-9+/]{40,90}", before in "[ \"'(,]{1,2}") {
+            prop_assume!(key.bytes().any(|b| b.is_ascii_digit()) && key.bytes().any(|b| b.is_ascii_alphabetic()));
+            let out = scrub(&format!("{before}{key} is wrong"));
+            prop_assert!(!out.contains(&key));
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! What people do to one job. Each action raises the epoch, so a running job is taken out of its owner's hands, and writes its
+//! audit row in the same transaction.
+
+use deadpool_postgres::Transaction;
+use serde_json::{Value, json};
+use tokio_postgres::types::Json;
+use uuid::Uuid;
+
+use super::Store;
+use super::announcements::announce;
+use super::error::StoreError;
+use super::inspect::state_of;
+use super::rows;
+use super::sql::{execute, query_one, query_opt};
+use crate::job::{JobId, JobState};
+
+/// Who acts and why.
+#[derive(Debug, Clone)]
+pub struct Actor {
+    /// A name.
+    pub who: String,
+    /// `operator`, `producer` …
+    pub role: String,
+    /// In their words.
+    pub reason: Option<String>,
+}
+
+/// Which job.
+#[derive(Debug, Clone)]
+pub enum Target {
+    /// By id.
+    Id(JobId),
+    /// By its producer's key.
+    Key {
+        /// The producer.
+        source: String,
+        /// Its key.
+        dedupe_key: String,
+    },
+}
+
+/// What came of an action.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// Done: the job's state before and now.
+    Done {
+        /// The job.
+        job: JobId,
+        /// Before.
+        before: JobState,
+        /// Now.
+        now: JobState,
+    },
+    /// It was so already: nothing was changed.
+    Already(JobId, JobState),
+    /// Not possible; the text says what would be.
+    Refused(JobId, String),
+    /// There is no such job.
+    NoSuchJob,
+}
+
+struct Locked {
+    id: JobId,
+    parent: Option<JobId>,
+    state: JobState,
+    open_children: i32,
+    wait_reason: Option<String>,
+}
+
+const FIND_KEY: &str = "SELECT job_id FROM job_keys WHERE source = $1 AND dedupe_key = $2";
+const PARENT: &str = "SELECT parent_id FROM jobs WHERE id = $1";
+const LOCKED: &str = "SELECT state, open_children, wait_reason FROM jobs WHERE id = $1 FOR UPDATE";
+
+const RETRY: &str = "
+    UPDATE jobs SET state = 'ready', epoch = epoch + 1, owner = NULL, attempt = 1, crash_count = 0, due_at = now(), woken_at = NULL,
+        wait_reason = NULL, wait_key = NULL, wait_observed = NULL, deadline = CASE WHEN deadline < now() THEN NULL ELSE deadline END
+    WHERE id = $1";
+
+const CANCEL: &str = "
+    UPDATE jobs SET state = 'cancelled', epoch = epoch + 1, owner = NULL, wait_reason = NULL, wait_key = NULL, wait_observed = NULL,
+        open_children = 0, finished_at = now()
+    WHERE id = $1";
+
+const LOCK_CHILDREN: &str =
+    "SELECT id FROM jobs WHERE parent_id = $1 AND state NOT IN ('succeeded', 'cancelled') ORDER BY id FOR UPDATE";
+
+const CANCEL_CHILDREN: &str = "
+    UPDATE jobs SET state = 'cancelled', epoch = epoch + 1, owner = NULL, wait_reason = NULL, wait_key = NULL, wait_observed = NULL,
+        finished_at = now()
+    WHERE parent_id = $1 AND state NOT IN ('succeeded', 'cancelled')";
+
+const CONFIGURE: &str = "
+    UPDATE jobs SET state = 'ready', epoch = epoch + 1, owner = NULL, generation = generation + 1, account = $2, stage = $3, attempt = 1,
+        crash_count = 0, due_at = now(), woken_at = NULL, wait_reason = NULL, wait_key = NULL, wait_observed = NULL, error_code = NULL,
+        error_message = NULL, error_hint = NULL, fingerprint = NULL, first_failed_at = NULL
+    WHERE id = $1";
+
+const AUDIT: &str = "
+    INSERT INTO audit_log (who, role, action, job_id, before, after, reason) VALUES ($1, $2, $3, $4, $5, $6, $7)";
+
+impl Store {
+    /// Makes a parked, waiting or later-due job due now, with fresh attempts. Its checkpoints stay: it goes on where it stopped.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn retry(&self, target: &Target, actor: &Actor) -> Result<Answer, StoreError> {
+        let mut client = self.client().await?;
+        let tx = client.transaction().await?;
+        let Some(job) = find(&tx, target).await? else { return Ok(Answer::NoSuchJob) };
+        match job.state {
+            JobState::Running => return Ok(Answer::Already(job.id, job.state)),
+            JobState::Succeeded | JobState::Cancelled => {
+                return Ok(Answer::Refused(job.id, format!("it is {}; publish it again with a new dedupe_key", job.state)));
+            }
+            JobState::Waiting if job.wait_reason.as_deref() == Some("children") => {
+                return Ok(Answer::Refused(job.id, "it waits for its follow-ups; retry the one that is parked".to_owned()));
+            }
+            JobState::Waiting if job.wait_reason.as_deref() == Some("configuration") => {
+                return Ok(Answer::Refused(job.id, "it waits for an account; right is `dispatch jobs configure`".to_owned()));
+            }
+            JobState::Ready | JobState::Waiting | JobState::Parked => {}
+        }
+        execute(&tx, RETRY, &[&job.id.0]).await?;
+        finish(tx, &job, actor, "retry", JobState::Ready, json!({"state": "ready"})).await
+    }
+
+    /// Ends a job that is not done, and its open follow-ups.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn cancel(&self, target: &Target, actor: &Actor) -> Result<Answer, StoreError> {
+        let mut client = self.client().await?;
+        let tx = client.transaction().await?;
+        let Some(job) = find(&tx, target).await? else { return Ok(Answer::NoSuchJob) };
+        if job.state.is_done() {
+            return Ok(Answer::Already(job.id, job.state));
+        }
+        execute(&tx, LOCK_CHILDREN, &[&job.id.0]).await?;
+        let children = execute(&tx, CANCEL_CHILDREN, &[&job.id.0]).await?;
+        execute(&tx, CANCEL, &[&job.id.0]).await?;
+        announce(&tx, &[job.id], "job.cancelled", 0.0).await?;
+        if let Some(parent) = job.parent
+            && rows::child_done(&tx, parent).await?
+        {
+            announce(&tx, &[parent], "job.succeeded", 0.0).await?;
+        }
+        let after = json!({"state": "cancelled", "follow_ups_cancelled": children});
+        finish(tx, &job, actor, "cancel", JobState::Cancelled, after).await
+    }
+
+    /// Supplies the account that a job waits for; it begins again at `first_stage`, as a new generation with the same id.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn configure(
+        &self,
+        target: &Target,
+        account: &str,
+        first_stage: &str,
+        actor: &Actor,
+    ) -> Result<Answer, StoreError> {
+        let mut client = self.client().await?;
+        let tx = client.transaction().await?;
+        let Some(job) = find(&tx, target).await? else { return Ok(Answer::NoSuchJob) };
+        if job.state.is_done() {
+            return Ok(Answer::Refused(job.id, format!("it is {}; publish it again with a new dedupe_key", job.state)));
+        }
+        if job.parent.is_some() || job.open_children > 0 {
+            return Ok(Answer::Refused(job.id, "it is past the stages that an account decides".to_owned()));
+        }
+        execute(&tx, CONFIGURE, &[&job.id.0, &account, &first_stage]).await?;
+        finish(tx, &job, actor, "configure", JobState::Ready, json!({"state": "ready", "account": account})).await
+    }
+}
+
+/// Locks the target, its parent first.
+async fn find(tx: &Transaction<'_>, target: &Target) -> Result<Option<Locked>, StoreError> {
+    let id = match target {
+        Target::Id(id) => *id,
+        Target::Key { source, dedupe_key } => match query_opt(tx, FIND_KEY, &[source, dedupe_key]).await? {
+            Some(row) => JobId(row.try_get("job_id")?),
+            None => return Ok(None),
+        },
+    };
+    let Some(row) = query_opt(tx, PARENT, &[&id.0]).await? else { return Ok(None) };
+    let parent = row.try_get::<_, Option<Uuid>>("parent_id")?.map(JobId);
+    if let Some(parent) = parent {
+        rows::lock(tx, parent).await?;
+    }
+    let row = query_one(tx, LOCKED, &[&id.0]).await?;
+    let (open_children, wait_reason) = (row.try_get("open_children")?, row.try_get("wait_reason")?);
+    Ok(Some(Locked { id, parent, state: state_of(&row)?, open_children, wait_reason }))
+}
+
+async fn finish(
+    tx: Transaction<'_>,
+    job: &Locked,
+    actor: &Actor,
+    action: &str,
+    now: JobState,
+    after: Value,
+) -> Result<Answer, StoreError> {
+    let before = json!({"state": job.state, "wait_reason": job.wait_reason});
+    let (who, role) = (&actor.who, &actor.role);
+    execute(&tx, AUDIT, &[who, role, &action, &job.id.0, &Json(&before), &Json(&after), &actor.reason]).await?;
+    tx.commit().await?;
+    Ok(Answer::Done { job: job.id, before: job.state, now })
+}

@@ -1,0 +1,297 @@
+//! The commit: one transaction, fenced by the claim's epoch, that stores what came of a stage and moves the job on.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use deadpool_postgres::Transaction;
+use serde_json::value::RawValue;
+use tokio_postgres::types::Json;
+
+use super::Store;
+use super::announcements::{Announcement, announce};
+use super::claim::Fence;
+use super::error::StoreError;
+use super::rows::{self, FirstStages, Move};
+use super::sql::execute;
+use crate::engine::{CheckpointRecord, Commit, EffectOutcome, Next, Record};
+use crate::fault::StageFault;
+use crate::job::{Job, JobId, JobState};
+
+/// What the product does inside the engine's transactions.
+pub trait Tables: Send + Sync + 'static {
+    /// Product data.
+    type Changes: Send + Sync + 'static;
+
+    /// Applies changes; what comes back is the checkpoint of a stage that gave no output of its own.
+    fn apply<'a>(
+        &'a self,
+        tx: &'a tokio_postgres::Transaction<'_>,
+        job: JobId,
+        changes: &'a Self::Changes,
+    ) -> Pin<Box<dyn Future<Output = Result<Box<RawValue>, StageFault>> + Send + 'a>>;
+
+    /// Whether the cause `key`, as it was `observed`, is still there, looked at under `FOR SHARE`. `None`: no machine can tell.
+    fn cause_present<'a>(
+        &'a self,
+        tx: &'a tokio_postgres::Transaction<'_>,
+        key: &'a str,
+        observed: i64,
+    ) -> Pin<Box<dyn Future<Output = Result<Option<bool>, StageFault>> + Send + 'a>>;
+}
+
+/// A commit that went through.
+#[derive(Debug)]
+pub struct Committed {
+    /// Of the job now; `Running` where the claim goes on.
+    pub state: JobState,
+    /// The stage due now.
+    pub stage: String,
+    /// The checkpoint that was stored.
+    pub output: Option<Box<RawValue>>,
+    /// Rows made due by this commit, whose wake-ups the caller publishes: id and pipeline.
+    pub wake: Vec<(JobId, String)>,
+    /// Outcome events that the caller publishes.
+    pub announcements: Vec<Announcement>,
+}
+
+/// A commit that did not.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// The lease is lost: touch nothing.
+    #[error("fenced: another claim or an operator has moved the job on")]
+    Fenced,
+    /// The product's changes cannot be applied.
+    #[error("the stage's changes cannot be applied")]
+    Changes(StageFault),
+    /// Postgres.
+    #[error("the commit")]
+    Store(#[from] StoreError),
+}
+
+impl From<tokio_postgres::Error> for CommitError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Store(StoreError::Database(error))
+    }
+}
+
+/// What is known of the run that is committed.
+#[derive(Debug, Clone, Copy)]
+pub struct Run<'a> {
+    /// The right to write.
+    pub fence: &'a Fence,
+    /// As claimed, with the stage and attempt that ran.
+    pub job: &'a Job,
+    /// How long the stage ran.
+    pub took: Duration,
+}
+
+/// Seconds in which the writer of an outcome event publishes it itself, before the waker may.
+const WRITER_PUBLISHES: f64 = 5.0;
+
+const PLAIN: &str = "
+    WITH fence AS (
+        UPDATE jobs SET stage = $4, attempt = 1, committed_epoch = epoch, crash_count = 0, error_code = NULL, error_message = NULL,
+            error_hint = NULL, fingerprint = NULL, first_failed_at = NULL, last_progress_at = now()
+        WHERE id = $1 AND epoch = $2 AND owner = $3 AND state = 'running'
+        RETURNING id, generation, epoch, owner
+    )
+    INSERT INTO checkpoints (job_id, generation, stage, version, output, epoch, attempt, replica, started_at)
+    SELECT id, generation, $5, $6, $7, epoch, $8, owner, now() - $9 * interval '1 second' FROM fence";
+
+const CHECKPOINT: &str = "
+    INSERT INTO checkpoints (job_id, generation, stage, version, output, epoch, attempt, replica, started_at)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, now() - $9 * interval '1 second')";
+
+const ATTEMPT: &str = "
+    INSERT INTO attempts (job_id, generation, stage, attempt, outcome, error_code, message, duration_ms, replica, epoch)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+
+const SETTLE_EFFECT: &str = "
+    UPDATE effects SET state = $3, provider_ref = coalesce($4, provider_ref), settled_at = now(),
+        unknowns = unknowns + CASE WHEN $3 = 'unknown' AND class = 'K3' THEN 1 ELSE 0 END
+    WHERE job_id = $1 AND key = $2";
+
+/// The way all commits take. One commit is one transaction.
+pub struct Writer<T> {
+    store: Store,
+    tables: T,
+    first_stages: FirstStages,
+}
+
+impl<T: Tables> Writer<T> {
+    /// Over the engine's tables, with the product's part and the stages at which follow-ups begin.
+    #[must_use]
+    pub const fn new(store: Store, tables: T, first_stages: FirstStages) -> Self {
+        Self { store, tables, first_stages }
+    }
+
+    /// The engine's tables.
+    #[must_use]
+    pub const fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The product's part.
+    #[must_use]
+    pub const fn tables(&self) -> &T {
+        &self.tables
+    }
+
+    /// Stores what came of a stage and moves the job on.
+    ///
+    /// # Errors
+    /// [`CommitError`]; after [`CommitError::Store`] the commit may have gone through: [`Store::landed`] tells.
+    pub async fn commit(&self, run: Run<'_>, commit: &Commit<T::Changes>) -> Result<Committed, CommitError> {
+        match plain(commit) {
+            Some((checkpoint, output, stage)) => self.commit_plain(run, checkpoint, output, stage).await,
+            None => self.commit_whole(run, commit).await,
+        }
+    }
+
+    async fn commit_plain(
+        &self,
+        run: Run<'_>,
+        checkpoint: &CheckpointRecord,
+        output: &RawValue,
+        stage: &str,
+    ) -> Result<Committed, CommitError> {
+        let Run { fence, job, took } = run;
+        let written = execute(
+            &self.store.client().await?,
+            PLAIN,
+            &[
+                &fence.job.0,
+                &fence.epoch.0,
+                &fence.replica.0,
+                &stage,
+                &checkpoint.stage,
+                &checkpoint.version,
+                &Json(output),
+                &job.attempt.0,
+                &took.as_secs_f64(),
+            ],
+        )
+        .await?;
+        if written == 0 {
+            return Err(CommitError::Fenced);
+        }
+        let output = Some(output.to_owned());
+        Ok(Committed { state: JobState::Running, stage: stage.to_owned(), output, wake: Vec::new(), announcements: Vec::new() })
+    }
+
+    async fn commit_whole(&self, run: Run<'_>, commit: &Commit<T::Changes>) -> Result<Committed, CommitError> {
+        let Run { fence, job, .. } = run;
+        let mut client = self.store.client().await?;
+        let tx = client.transaction().await.map_err(StoreError::Database)?;
+        if let Some(parent) = job.parent {
+            // Parent before child, everywhere, so that two commits never wait for each other.
+            rows::lock(&tx, parent).await?;
+        }
+        let cause_gone = self.cause_gone(&tx, &commit.next).await?;
+        let step = Move::of(job, commit, cause_gone);
+        let Some(moved) = rows::advance(&tx, fence, &step).await? else { return Err(CommitError::Fenced) };
+        let applied = self.apply(&tx, job.id, commit).await?;
+        let output = record(&tx, run, &commit.record, applied).await?;
+        if let Some(effect) = &commit.effect {
+            settle(&tx, job.id, effect).await?;
+        }
+        let mut wake = rows::insert_children(&tx, job, &commit.children, &self.first_stages).await?;
+        if moved.woken {
+            wake.push((job.id, job.pipeline.clone()));
+        }
+        let mut announcements = Vec::new();
+        if let Some(event) = moved.event {
+            announcements = announce(&tx, &[job.id], &event, WRITER_PUBLISHES).await?;
+        }
+        if let (Some(parent), JobState::Succeeded) = (job.parent, moved.state)
+            && rows::child_done(&tx, parent).await?
+        {
+            announcements.extend(announce(&tx, &[parent], "job.succeeded", WRITER_PUBLISHES).await?);
+        }
+        tx.commit().await?;
+        Ok(Committed { state: moved.state, stage: step.stage, output, wake, announcements })
+    }
+
+    async fn apply(
+        &self,
+        tx: &Transaction<'_>,
+        job: JobId,
+        commit: &Commit<T::Changes>,
+    ) -> Result<Option<Box<RawValue>>, CommitError> {
+        let Some(changes) = &commit.changes else { return Ok(None) };
+        self.tables.apply(tx, job, changes).await.map(Some).map_err(CommitError::Changes)
+    }
+
+    async fn cause_gone(&self, tx: &Transaction<'_>, next: &Next) -> Result<bool, CommitError> {
+        let Next::Wait { on, .. } = next else { return Ok(false) };
+        let present = self.tables.cause_present(tx, &on.key, on.observed).await.map_err(CommitError::Changes)?;
+        Ok(present == Some(false))
+    }
+}
+
+/// The commit of a stage that only goes on: one statement does it.
+fn plain<C>(commit: &Commit<C>) -> Option<(&CheckpointRecord, &RawValue, &str)> {
+    let bare = commit.effect.is_none() && commit.changes.is_none() && commit.children.is_empty();
+    match (&commit.record, &commit.next) {
+        (Record::Checkpoint(checkpoint), Next::Stage { stage, keep: true }) if bare => {
+            checkpoint.output.as_deref().map(|output| (checkpoint, output, stage.as_str()))
+        }
+        _ => None,
+    }
+}
+
+async fn record(
+    tx: &Transaction<'_>,
+    run: Run<'_>,
+    record: &Record,
+    applied: Option<Box<RawValue>>,
+) -> Result<Option<Box<RawValue>>, StoreError> {
+    let Run { fence, job, took } = run;
+    match record {
+        Record::Checkpoint(checkpoint) => {
+            let output = checkpoint.output.clone().or(applied).unwrap_or_else(|| RawValue::NULL.to_owned());
+            execute(
+                tx,
+                CHECKPOINT,
+                &[
+                    &job.id.0,
+                    &job.generation.0,
+                    &checkpoint.stage,
+                    &checkpoint.version,
+                    &Json(&output),
+                    &fence.epoch.0,
+                    &job.attempt.0,
+                    &fence.replica.0,
+                    &took.as_secs_f64(),
+                ],
+            )
+            .await?;
+            Ok(Some(output))
+        }
+        Record::Attempt(attempt) => {
+            execute(
+                tx,
+                ATTEMPT,
+                &[
+                    &job.id.0,
+                    &job.generation.0,
+                    &attempt.stage,
+                    &job.attempt.0,
+                    &attempt.outcome.word(),
+                    &attempt.failure.code,
+                    &attempt.failure.message,
+                    &i64::try_from(took.as_millis()).unwrap_or(i64::MAX),
+                    &fence.replica.0,
+                    &fence.epoch.0,
+                ],
+            )
+            .await?;
+            Ok(None)
+        }
+    }
+}
+
+async fn settle(tx: &Transaction<'_>, job: JobId, effect: &EffectOutcome) -> Result<(), StoreError> {
+    execute(tx, SETTLE_EFFECT, &[&job.0, &effect.key, &effect.state.word(), &effect.provider_ref]).await?;
+    Ok(())
+}

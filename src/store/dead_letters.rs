@@ -1,0 +1,196 @@
+//! Messages that could not become a job, kept with their raw bytes sealed.
+
+use deadpool_postgres::GenericClient;
+use secrecy::SecretString;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use time::OffsetDateTime;
+use tokio_postgres::types::Json;
+
+use super::Store;
+use super::error::StoreError;
+use super::sql::{execute, query, query_one, query_opt};
+use crate::message::{MESSAGE_LIMIT, Refusal};
+use crate::secrets::Place;
+
+/// A message to be kept.
+#[derive(Debug)]
+pub struct NewDeadLetter<'a> {
+    /// Why.
+    pub refusal: &'a Refusal,
+    /// As received.
+    pub body: &'a [u8],
+    /// As received.
+    pub routing_key: &'a str,
+    /// As received.
+    pub headers: Value,
+    /// The producer, where the message says it.
+    pub source: Option<String>,
+    /// Its key, likewise.
+    pub dedupe_key: Option<String>,
+    /// As received.
+    pub message_id: Option<&'a str>,
+    /// As received.
+    pub reply_to: Option<&'a str>,
+    /// As received.
+    pub correlation_id: Option<&'a str>,
+}
+
+/// A dead letter in a list.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct DeadLetterRow {
+    /// Its number.
+    pub id: i64,
+    /// Reason code.
+    pub code: String,
+    /// What would have been right.
+    pub detail: String,
+    /// The producer.
+    pub source: Option<String>,
+    /// Its key.
+    pub dedupe_key: Option<String>,
+    /// As received.
+    pub message_id: Option<String>,
+    /// As received.
+    pub routing_key: String,
+    /// Size as received.
+    pub body_bytes: i64,
+    /// When it came.
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    /// When somebody dealt with it.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub resolved_at: Option<OffsetDateTime>,
+}
+
+/// A dead letter with what was received.
+#[derive(Debug, serde::Serialize)]
+pub struct DeadLetter {
+    /// Its row.
+    #[serde(flatten)]
+    pub row: DeadLetterRow,
+    /// As received.
+    pub headers: Value,
+    /// SHA-256 of the body, hex.
+    pub body_sha256: String,
+    /// The body, opened; shown only on an audited request.
+    #[serde(skip)]
+    pub body: SecretString,
+}
+
+const ANNOUNCE: &str = "
+    INSERT INTO announcements (routing_key, reply_to, correlation_id, body, publish_after)
+    VALUES ('message.refused', $1, $2, json_strip_nulls(json_build_object('event', 'message.refused', 'source', $3::text, 'dedupe_key',
+        $4::text, 'message_id', $5::text, 'code', $6::text, 'detail', $7::text, 'dead_letter_id', $8::bigint, 'at',
+        to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'))), now())";
+
+const NEXT_ID: &str = "SELECT nextval(pg_get_serial_sequence('dead_letters', 'id')) AS id";
+
+const INSERT: &str = "
+    INSERT INTO dead_letters (id, code, detail, source, dedupe_key, message_id, reply_to, correlation_id, routing_key, headers,
+        sealed_body, body_bytes, body_sha256)
+    OVERRIDING SYSTEM VALUE VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
+
+const LIST: &str = "
+    SELECT id, code, detail, source, dedupe_key, message_id, routing_key, body_bytes, created_at, resolved_at FROM dead_letters
+    WHERE ($1 OR resolved_at IS NULL) AND id < $2 ORDER BY id DESC LIMIT $3";
+
+const SHOW: &str = "
+    SELECT id, code, detail, source, dedupe_key, message_id, routing_key, body_bytes, created_at, resolved_at, headers, sealed_body,
+        body_sha256
+    FROM dead_letters WHERE id = $1";
+
+impl Store {
+    /// Keeps a message and announces its refusal, in one transaction. Returns the dead letter's number.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn keep_dead_letter(&self, new: &NewDeadLetter<'_>) -> Result<i64, StoreError> {
+        let mut client = self.client().await?;
+        let tx = client.transaction().await?;
+        let id: i64 = query_one(&tx, NEXT_ID, &[]).await?.try_get("id")?;
+        let row = id.to_string();
+        let kept = &new.body[..new.body.len().min(MESSAGE_LIMIT)];
+        let sealed = self.keyring.seal(place(&row), kept);
+        let (code, detail) = (new.refusal.code(), crate::fault::storable(&new.refusal.to_string(), 1000));
+        execute(
+            &tx,
+            INSERT,
+            &[
+                &id,
+                &code,
+                &detail,
+                &new.source,
+                &new.dedupe_key,
+                &new.message_id,
+                &new.reply_to,
+                &new.correlation_id,
+                &new.routing_key,
+                &Json(&new.headers),
+                &sealed,
+                &i64::try_from(new.body.len()).unwrap_or(i64::MAX),
+                &Sha256::digest(new.body).as_slice(),
+            ],
+        )
+        .await?;
+        announce(&tx, new, id, &detail).await?;
+        tx.commit().await?;
+        Ok(id)
+    }
+
+    /// The newest dead letters below `before`, open ones only unless `resolved_too`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn dead_letters(&self, resolved_too: bool, before: i64, limit: i64) -> Result<Vec<DeadLetterRow>, StoreError> {
+        query(&self.client().await?, LIST, &[&resolved_too, &before, &limit]).await?.iter().map(row_of).collect()
+    }
+
+    /// One dead letter, opened.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn dead_letter(&self, id: i64) -> Result<Option<DeadLetter>, StoreError> {
+        let Some(row) = query_opt(&self.client().await?, SHOW, &[&id]).await? else { return Ok(None) };
+        let sealed: String = row.try_get("sealed_body")?;
+        let body = self.keyring.open(place(&id.to_string()), &sealed)?;
+        let Json(headers) = row.try_get::<_, Json<Value>>("headers")?;
+        let digest: Vec<u8> = row.try_get("body_sha256")?;
+        Ok(Some(DeadLetter {
+            row: row_of(&row)?,
+            headers,
+            body_sha256: data_encoding::HEXLOWER.encode(&digest),
+            body: SecretString::from(String::from_utf8_lossy(&body).into_owned()),
+        }))
+    }
+}
+
+async fn announce<C: GenericClient>(on: &C, new: &NewDeadLetter<'_>, id: i64, detail: &str) -> Result<(), StoreError> {
+    let code = new.refusal.code();
+    execute(
+        on,
+        ANNOUNCE,
+        &[&new.reply_to, &new.correlation_id, &new.source, &new.dedupe_key, &new.message_id, &code, &detail, &id],
+    )
+    .await?;
+    Ok(())
+}
+
+fn place(row: &str) -> Place<'_> {
+    Place { table: "dead_letters", column: "sealed_body", row }
+}
+
+fn row_of(row: &tokio_postgres::Row) -> Result<DeadLetterRow, StoreError> {
+    Ok(DeadLetterRow {
+        id: row.try_get("id")?,
+        code: row.try_get("code")?,
+        detail: row.try_get("detail")?,
+        source: row.try_get("source")?,
+        dedupe_key: row.try_get("dedupe_key")?,
+        message_id: row.try_get("message_id")?,
+        routing_key: row.try_get("routing_key")?,
+        body_bytes: row.try_get("body_bytes")?,
+        created_at: row.try_get("created_at")?,
+        resolved_at: row.try_get("resolved_at")?,
+    })
+}

@@ -1,0 +1,80 @@
+//! What goes wrong between the worker and its tables.
+
+use crate::fault::{Class, Fault};
+use crate::pg_error::is_infrastructure;
+use crate::secrets::SecretError;
+
+/// An error of the store.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Postgres refused, or the link broke.
+    #[error("Postgres")]
+    Database(#[from] tokio_postgres::Error),
+    /// No connection could be had.
+    #[error("no Postgres connection")]
+    Pool(#[from] deadpool_postgres::PoolError),
+    /// A sealed value does not open.
+    #[error("a sealed value")]
+    Secret(#[from] SecretError),
+    /// A stored value that this version does not understand.
+    #[error("a stored row does not read: {0}")]
+    Row(String),
+    /// A standby.
+    #[error("Postgres is a read-only standby; name the primary, or add target_session_attrs=read-write")]
+    ReadOnly,
+    /// A setting.
+    #[error("the Postgres URL is not right: {0}")]
+    Url(String),
+    /// TLS.
+    #[error("TLS to Postgres: {0}")]
+    Tls(String),
+    /// A migration failed.
+    #[error("a migration failed")]
+    Migration(#[from] refinery::Error),
+}
+
+impl StoreError {
+    /// Whether waiting and trying again is right: Postgres is ill, the job is not.
+    #[must_use]
+    pub fn is_infrastructure(&self) -> bool {
+        self.class() == Class::Infrastructure
+    }
+}
+
+#[deny(clippy::wildcard_enum_match_arm)]
+impl Fault for StoreError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Database(_) => "store.database",
+            Self::Pool(_) => "store.no_connection",
+            Self::Secret(_) => "store.sealed_value",
+            Self::Row(_) => "store.row",
+            Self::ReadOnly => "store.read_only",
+            Self::Url(_) => "store.url",
+            Self::Tls(_) => "store.tls",
+            Self::Migration(_) => "store.migration",
+        }
+    }
+
+    fn class(&self) -> Class {
+        match self {
+            Self::Database(error) if is_infrastructure(error) => Class::Infrastructure,
+            Self::Pool(_) | Self::ReadOnly => Class::Infrastructure,
+            Self::Database(_) | Self::Secret(_) | Self::Row(_) | Self::Url(_) | Self::Tls(_) | Self::Migration(_) => {
+                Class::Permanent
+            }
+        }
+    }
+
+    fn hint(&self) -> String {
+        match self {
+            Self::Database(_) | Self::Pool(_) | Self::ReadOnly => {
+                "Look at Postgres: its log, its connections, its disk.".to_owned()
+            }
+            Self::Secret(_) => "Give the worker the keyring that sealed the value (DISPATCH_KEYRING).".to_owned(),
+            Self::Row(_) => "A newer worker or a hand has written the row; run the newest worker.".to_owned(),
+            Self::Url(_) | Self::Tls(_) => "Mend the setting DISPATCH_DATABASE_URL.".to_owned(),
+            Self::Migration(_) => "Read the cause, mend it, run `dispatch migrate` again.".to_owned(),
+        }
+    }
+}

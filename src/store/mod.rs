@@ -1,0 +1,66 @@
+//! Postgres, the engine's tables. Every statement is a const beside the one function that runs it.
+//!
+//! **Invariant:** only [`claim`] makes a [`Fence`], and every write on behalf of a running job demands one.
+
+mod actions;
+mod announcements;
+mod claim;
+mod commit;
+mod dead_letters;
+mod error;
+mod inspect;
+mod intent;
+mod migrate;
+mod pool;
+mod recover;
+mod replicas;
+mod rows;
+mod sql;
+mod waker;
+
+use std::sync::Arc;
+
+pub use actions::{Actor, Answer, Target};
+pub use announcements::Announcement;
+pub use claim::{Claim, Claimed, Fence, Incoming, Intaken, NewJob, NotClaimed};
+pub use commit::{CommitError, Committed, Run, Tables, Writer};
+pub use dead_letters::{DeadLetter, DeadLetterRow, NewDeadLetter};
+pub use error::StoreError;
+pub use inspect::{AttemptRow, CheckpointRow, EffectRow, JobFilter, JobRow, JobView};
+pub use intent::IntentOutcome;
+pub use migrate::migrate;
+pub use pool::{connect, pool};
+pub use recover::Landed;
+pub use replicas::{Heartbeat, NewReplica, ReplicaRow};
+pub use rows::FirstStages;
+pub use waker::Freed;
+
+use crate::secrets::Keyring;
+
+/// Access to the engine's tables.
+#[derive(Clone)]
+pub struct Store {
+    pool: deadpool_postgres::Pool,
+    keyring: Arc<Keyring>,
+}
+
+impl Store {
+    /// Over a pool; the keyring seals what must not be read in a dump.
+    #[must_use]
+    pub const fn new(pool: deadpool_postgres::Pool, keyring: Arc<Keyring>) -> Self {
+        Self { pool, keyring }
+    }
+
+    async fn client(&self) -> Result<deadpool_postgres::Client, StoreError> {
+        Ok(self.pool.get().await?)
+    }
+
+    /// Whether Postgres answers and takes writes.
+    ///
+    /// # Errors
+    /// [`StoreError`] where it does not.
+    pub async fn check_writable(&self) -> Result<(), StoreError> {
+        let row = self.client().await?.query_one("SELECT pg_is_in_recovery() AS standby", &[]).await?;
+        if row.try_get("standby")? { Err(StoreError::ReadOnly) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,86 @@
+//! Writes besides the commit on behalf of a running job, and what to do when nobody knows whether a commit went through.
+
+use std::time::Duration;
+
+use serde_json::value::RawValue;
+use tokio_postgres::types::Json;
+
+use super::Store;
+use super::claim::Fence;
+use super::commit::Run;
+use super::error::StoreError;
+use super::sql::{execute, query_opt};
+use crate::engine::{Commit, Record};
+
+/// Whether a commit of unknown outcome went through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Landed {
+    /// It did. Its wake-ups and events are left to the waker.
+    Yes,
+    /// It did not, and the job is still ours: commit again.
+    No,
+    /// The job is no longer ours, whether it did or not: touch nothing.
+    Fenced,
+}
+
+/// Locks the row, so that an undecided old backend is waited for.
+const LANDED: &str = "
+    SELECT epoch = $2 AND coalesce(owner = $3, false) AS ours,
+        EXISTS (SELECT 1 FROM checkpoints WHERE job_id = $1 AND generation = $4 AND stage = $5 AND epoch = $2 AND attempt = $6)
+        OR EXISTS (SELECT 1 FROM attempts WHERE job_id = $1 AND generation = $4 AND stage = $5 AND epoch = $2 AND attempt = $6
+            AND outcome = $7) AS landed
+    FROM jobs WHERE id = $1 FOR UPDATE";
+
+const POSTPONE: &str = "
+    UPDATE jobs SET state = 'ready', owner = NULL, due_at = now() + $4 * interval '1 second', woken_at = NULL
+    WHERE id = $1 AND epoch = $2 AND owner = $3 AND state = 'running'";
+
+const UNSEAL: &str = "
+    UPDATE jobs SET payload = $4, sealed_payload = NULL
+    WHERE id = $1 AND epoch = $2 AND owner = $3 AND state = 'running'";
+
+impl Store {
+    /// Reads back whether a commit went through whose answer was lost.
+    ///
+    /// # Errors
+    /// [`StoreError`]; ask again.
+    pub async fn landed<C>(&self, run: Run<'_>, commit: &Commit<C>) -> Result<Landed, StoreError> {
+        let Run { fence, job, .. } = run;
+        let (stage, outcome) = match &commit.record {
+            Record::Checkpoint(checkpoint) => (checkpoint.stage, ""),
+            Record::Attempt(attempt) => (attempt.stage.as_str(), attempt.outcome.word()),
+        };
+        let row = query_opt(
+            &self.client().await?,
+            LANDED,
+            &[&fence.job.0, &fence.epoch.0, &fence.replica.0, &job.generation.0, &stage, &job.attempt.0, &outcome],
+        )
+        .await?;
+        let Some(row) = row else { return Ok(Landed::Fenced) };
+        Ok(match (row.try_get("landed")?, row.try_get("ours")?) {
+            (true, _) => Landed::Yes,
+            (false, true) => Landed::No,
+            (false, false) => Landed::Fenced,
+        })
+    }
+
+    /// Gives a claimed job up without a record, due again after `delay`. `false`: it was no longer ours.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn postpone(&self, fence: &Fence, delay: Duration) -> Result<bool, StoreError> {
+        let client = self.client().await?;
+        let written = execute(&client, POSTPONE, &[&fence.job.0, &fence.epoch.0, &fence.replica.0, &delay.as_secs_f64()]).await?;
+        Ok(written == 1)
+    }
+
+    /// Replaces the sealed bytes of a job whose schema has become known. `false`: it was no longer ours.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn unseal(&self, fence: &Fence, payload: &RawValue) -> Result<bool, StoreError> {
+        let client = self.client().await?;
+        let written = execute(&client, UNSEAL, &[&fence.job.0, &fence.epoch.0, &fence.replica.0, &Json(payload)]).await?;
+        Ok(written == 1)
+    }
+}

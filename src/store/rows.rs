@@ -1,0 +1,189 @@
+//! How a commit moves job rows: the job's own, its follow-ups', its parent's.
+
+use std::collections::BTreeMap;
+
+use deadpool_postgres::Transaction;
+use tokio_postgres::types::Json;
+
+use super::claim::Fence;
+use super::error::StoreError;
+use super::sql::{execute, query_opt};
+use crate::engine::{Child, Commit, Failure, Next, Record};
+use crate::job::{Job, JobId, JobState, WaitReason};
+
+/// The first stage of each pipeline, by name.
+pub type FirstStages = BTreeMap<&'static str, &'static str>;
+
+/// Where a commit moves its job.
+#[derive(Debug)]
+pub(super) struct Move {
+    pub(super) stage: String,
+    state: JobState,
+    attempt: i32,
+    /// No stage is left: succeeded or waiting for follow-ups, which the row itself knows.
+    finish: bool,
+    due_in: f64,
+    /// This worker publishes the wake-up.
+    wake: bool,
+    wait: Option<(WaitReason, String, i64)>,
+    failure: Option<Failure>,
+    children: i32,
+}
+
+/// A job row after its move.
+#[derive(Debug)]
+pub(super) struct Moved {
+    pub(super) state: JobState,
+    pub(super) woken: bool,
+    /// The outcome event this move makes, if it makes one.
+    pub(super) event: Option<String>,
+}
+
+impl Move {
+    pub(super) fn of<C>(job: &Job, commit: &Commit<C>, cause_gone: bool) -> Self {
+        let failure = match &commit.record {
+            Record::Checkpoint(_) => None,
+            Record::Attempt(attempt) => Some(attempt.failure.clone()),
+        };
+        let here = Self {
+            stage: job.stage.clone(),
+            state: JobState::Ready,
+            attempt: 1,
+            finish: false,
+            due_in: 0.0,
+            wake: false,
+            wait: None,
+            failure,
+            children: i32::try_from(commit.children.len()).unwrap_or(i32::MAX),
+        };
+        match &commit.next {
+            Next::Stage { stage, keep: true } => Self { stage: stage.clone(), state: JobState::Running, ..here },
+            Next::Stage { stage, keep: false } => Self { stage: stage.clone(), wake: true, ..here },
+            Next::Finish => Self { finish: true, state: JobState::Succeeded, ..here },
+            Next::Wait { resume_at, .. } if cause_gone => Self { stage: resume_at.clone(), wake: true, ..here },
+            Next::Wait { on, resume_at } => {
+                let wait = Some((on.reason, on.key.clone(), on.observed));
+                Self { stage: resume_at.clone(), state: JobState::Waiting, wait, ..here }
+            }
+            Next::Retry { after, used_attempt } => {
+                let attempt = job.attempt.0 + i32::from(*used_attempt);
+                Self { attempt, due_in: after.as_secs_f64(), ..here }
+            }
+            Next::Park => Self { state: JobState::Parked, attempt: job.attempt.0, ..here },
+        }
+    }
+}
+
+const LOCK: &str = "SELECT id FROM jobs WHERE id = $1 FOR UPDATE";
+
+const ADVANCE: &str = "
+    UPDATE jobs SET stage = $4, attempt = $6, committed_epoch = epoch, crash_count = 0, last_progress_at = now(),
+        open_children = open_children + $14,
+        state = CASE WHEN $7 AND open_children + $14 > 0 THEN 'waiting' ELSE $5 END,
+        owner = CASE WHEN $5 = 'running' THEN owner END,
+        due_at = now() + $8 * interval '1 second',
+        woken_at = CASE WHEN $9 THEN now() WHEN $5 = 'running' THEN woken_at END,
+        wait_reason = CASE WHEN $7 AND open_children + $14 > 0 THEN 'children' ELSE $10 END,
+        wait_key = CASE WHEN $7 AND open_children + $14 > 0 THEN 'children' ELSE $11 END,
+        wait_observed = $12,
+        error_code = ($13::text[])[1], error_message = ($13::text[])[2], error_hint = ($13::text[])[3],
+        fingerprint = ($13::text[])[4],
+        first_failed_at = CASE WHEN ($13::text[])[1] IS NULL THEN NULL ELSE coalesce(first_failed_at, now()) END,
+        finished_at = CASE WHEN $7 AND open_children + $14 = 0 THEN now() END
+    WHERE id = $1 AND epoch = $2 AND owner = $3 AND state = 'running'
+    RETURNING state, wait_reason";
+
+const INSERT_CHILD: &str = "
+    INSERT INTO jobs (id, pipeline, parent_id, source, dedupe_key, organization, schema, payload, traceparent, deadline, state,
+        stage, woken_at)
+    SELECT $1, $2, parent.id, parent.source, $3, parent.organization, 1, $4, parent.traceparent, parent.deadline, 'ready', $5, now()
+    FROM jobs parent WHERE parent.id = $6";
+
+const CHILD_DONE: &str = "
+    UPDATE jobs SET open_children = open_children - 1,
+        state = CASE WHEN open_children = 1 AND wait_reason = 'children' THEN 'succeeded' ELSE state END,
+        finished_at = CASE WHEN open_children = 1 AND wait_reason = 'children' THEN now() ELSE finished_at END,
+        wait_key = CASE WHEN open_children = 1 AND wait_reason = 'children' THEN NULL ELSE wait_key END,
+        wait_reason = CASE WHEN open_children = 1 AND wait_reason = 'children' THEN NULL ELSE wait_reason END,
+        last_progress_at = now()
+    WHERE id = $1 AND open_children > 0
+    RETURNING state = 'succeeded' AND open_children = 0 AS done";
+
+/// Locks a row until the transaction ends.
+pub(super) async fn lock(tx: &Transaction<'_>, id: JobId) -> Result<(), StoreError> {
+    query_opt(tx, LOCK, &[&id.0]).await?;
+    Ok(())
+}
+
+/// Moves the job's own row; `None`: fenced.
+pub(super) async fn advance(tx: &Transaction<'_>, fence: &Fence, step: &Move) -> Result<Option<Moved>, StoreError> {
+    let (reason, key, observed) = match &step.wait {
+        Some((reason, key, observed)) => (Some(reason.word()), Some(key.as_str()), Some(*observed)),
+        None => (None, None, None),
+    };
+    let failure = step.failure.as_ref().map_or([None; 4], |failure| {
+        [&failure.code, &failure.message, &failure.hint, &failure.fingerprint].map(|text| Some(text.as_str()))
+    });
+    let row = query_opt(
+        tx,
+        ADVANCE,
+        &[
+            &fence.job.0,
+            &fence.epoch.0,
+            &fence.replica.0,
+            &step.stage,
+            &step.state.word(),
+            &step.attempt,
+            &step.finish,
+            &step.due_in,
+            &step.wake,
+            &reason,
+            &key,
+            &observed,
+            &failure.as_slice(),
+            &step.children,
+        ],
+    )
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    let state = super::inspect::state_of(&row)?;
+    let event = event_of(state, row.try_get("wait_reason")?);
+    Ok(Some(Moved { state, woken: step.wake, event }))
+}
+
+/// The outcome event of a row that has just come to `state`; waiting for follow-ups is no outcome.
+pub(super) fn event_of(state: JobState, wait_reason: Option<&str>) -> Option<String> {
+    match (state, wait_reason) {
+        (JobState::Ready | JobState::Running, _) | (JobState::Waiting, None) => None,
+        (JobState::Waiting, Some(reason)) if reason == WaitReason::Children.word() => None,
+        (JobState::Waiting, Some(reason)) => Some(format!("job.waiting.{reason}")),
+        (JobState::Succeeded | JobState::Cancelled | JobState::Parked, _) => Some(format!("job.{state}")),
+    }
+}
+
+/// Inserts a job's follow-ups, woken.
+pub(super) async fn insert_children(
+    tx: &Transaction<'_>,
+    job: &Job,
+    children: &[Child],
+    first_stages: &FirstStages,
+) -> Result<Vec<(JobId, String)>, StoreError> {
+    let mut made = Vec::with_capacity(children.len());
+    for child in children {
+        let first = first_stages.get(child.pipeline);
+        let first = first.ok_or_else(|| StoreError::Row(format!("there is no pipeline `{}`", child.pipeline)))?;
+        let id = JobId::of_child(job.id, job.generation, &child.target);
+        let key = format!("{}/{}", job.id, child.target);
+        execute(tx, INSERT_CHILD, &[&id.0, &child.pipeline, &key, &Json(&child.payload), &first, &job.id.0]).await?;
+        made.push((id, child.pipeline.to_owned()));
+    }
+    Ok(made)
+}
+
+/// Counts one follow-up as done. `true`: it was the last one and the parent has succeeded.
+pub(super) async fn child_done(tx: &Transaction<'_>, parent: JobId) -> Result<bool, StoreError> {
+    match query_opt(tx, CHILD_DONE, &[&parent.0]).await? {
+        Some(row) => Ok(row.try_get("done")?),
+        None => Ok(false),
+    }
+}

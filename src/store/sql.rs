@@ -1,0 +1,33 @@
+//! Statements are prepared once per connection, whether in a transaction or not.
+
+use deadpool_postgres::GenericClient;
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+
+use super::error::StoreError;
+
+type Parameters<'a> = &'a [&'a (dyn ToSql + Sync)];
+
+pub(super) async fn execute<C: GenericClient>(on: &C, sql: &str, parameters: Parameters<'_>) -> Result<u64, StoreError> {
+    let statement = on.prepare_cached(sql).await?;
+    Ok(on.execute(&statement, parameters).await?)
+}
+
+pub(super) async fn query<C: GenericClient>(on: &C, sql: &str, parameters: Parameters<'_>) -> Result<Vec<Row>, StoreError> {
+    let statement = on.prepare_cached(sql).await?;
+    Ok(on.query(&statement, parameters).await?)
+}
+
+pub(super) async fn query_opt<C: GenericClient>(
+    on: &C,
+    sql: &str,
+    parameters: Parameters<'_>,
+) -> Result<Option<Row>, StoreError> {
+    let statement = on.prepare_cached(sql).await?;
+    Ok(on.query_opt(&statement, parameters).await?)
+}
+
+pub(super) async fn query_one<C: GenericClient>(on: &C, sql: &str, parameters: Parameters<'_>) -> Result<Row, StoreError> {
+    let statement = on.prepare_cached(sql).await?;
+    Ok(on.query_one(&statement, parameters).await?)
+}

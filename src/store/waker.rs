@@ -1,0 +1,201 @@
+//! What the waker looks for: rows that are due and not woken, rows of dead owners, causes that are gone.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::Store;
+use super::announcements::announce;
+use super::commit::{CommitError, Tables, Writer};
+use super::error::StoreError;
+use super::sql::{execute, query};
+use crate::job::{JobId, JobState, ReplicaId};
+
+/// Jobs taken from dead owners.
+#[derive(Debug, Default)]
+pub struct Freed {
+    /// Replicas found dead.
+    pub replicas: Vec<i64>,
+    /// Jobs made due, with their pipelines; the caller publishes their wake-ups.
+    pub wake: Vec<(JobId, String)>,
+    /// Jobs parked because their owners keep dying on them.
+    pub parked: usize,
+}
+
+/// At most this many rows are moved in one transaction.
+const BATCH: i64 = 500;
+
+/// Organizations in turn: the first due row of each, then the second of each. The recursion hops from organization to
+/// organization along the index, so a long backlog of one costs the others nothing.
+const DUE: &str = "
+    WITH RECURSIVE organizations AS (
+        (SELECT organization FROM jobs WHERE pipeline = $1 AND state = 'ready' AND woken_at IS NULL ORDER BY organization LIMIT 1)
+        UNION ALL
+        SELECT (SELECT j.organization FROM jobs j WHERE j.pipeline = $1 AND j.state = 'ready' AND j.woken_at IS NULL
+            AND j.organization > o.organization ORDER BY j.organization LIMIT 1)
+        FROM organizations o WHERE o.organization IS NOT NULL
+    ), turns AS (
+        SELECT due.id, due.turn FROM organizations o CROSS JOIN LATERAL (
+            SELECT id, row_number() OVER (ORDER BY due_at, id) AS turn FROM jobs
+            WHERE pipeline = $1 AND organization = o.organization AND state = 'ready' AND woken_at IS NULL AND due_at <= now()
+            ORDER BY due_at, id LIMIT $2) due
+        ORDER BY due.turn LIMIT $2
+    ), locked AS (
+        SELECT id FROM jobs WHERE id IN (SELECT id FROM turns) AND state = 'ready' AND woken_at IS NULL
+        ORDER BY id FOR UPDATE SKIP LOCKED
+    )
+    UPDATE jobs SET woken_at = now() FROM locked WHERE jobs.id = locked.id RETURNING jobs.id";
+
+const STALE: &str = "
+    WITH locked AS (
+        SELECT id FROM jobs WHERE pipeline = $1 AND state = 'ready' AND woken_at < now() - $3 * interval '1 second'
+        ORDER BY woken_at LIMIT $2 FOR UPDATE SKIP LOCKED
+    )
+    UPDATE jobs SET woken_at = now() FROM locked WHERE jobs.id = locked.id RETURNING jobs.id";
+
+/// The lock of a live replica's session cannot be taken; one that can belongs to a dead session.
+const BURY: &str = "
+    UPDATE replicas SET ended_at = now()
+    WHERE id IN (SELECT id FROM replicas WHERE ended_at IS NULL AND id <> $1
+            AND (alive_until < now() OR pg_try_advisory_xact_lock(7264021, id::integer))
+        FOR UPDATE SKIP LOCKED)
+    RETURNING id";
+
+const FREE: &str = "
+    WITH dead AS (
+        SELECT j.id, CASE WHEN j.committed_epoch = j.epoch THEN 0 ELSE j.crash_count + 1 END AS crashes
+        FROM jobs j LEFT JOIN replicas r ON r.id = j.owner
+        WHERE j.state = 'running' AND (r.id IS NULL OR r.ended_at IS NOT NULL)
+        ORDER BY j.id LIMIT $1 FOR UPDATE OF j SKIP LOCKED
+    )
+    UPDATE jobs SET owner = NULL, epoch = epoch + 1, crash_count = dead.crashes, due_at = now(),
+        state = CASE WHEN dead.crashes >= 5 THEN 'parked' ELSE 'ready' END,
+        woken_at = CASE WHEN dead.crashes >= 5 THEN NULL ELSE now() END,
+        error_code = CASE WHEN dead.crashes >= 5 THEN 'crash_loop' ELSE error_code END,
+        error_message = CASE WHEN dead.crashes >= 5 THEN 'its owner died ' || dead.crashes || ' times without a commit in between'
+            ELSE error_message END,
+        error_hint = CASE WHEN dead.crashes >= 5 THEN 'Look at the workers'' logs for what kills them at this stage, then retry the job.'
+            ELSE error_hint END,
+        fingerprint = CASE WHEN dead.crashes >= 5 THEN 'crash_loop:' || pipeline || ':' || stage ELSE fingerprint END
+    FROM dead WHERE jobs.id = dead.id
+    RETURNING jobs.id, jobs.pipeline, jobs.state";
+
+const RELEASE: &str = "
+    UPDATE jobs SET state = 'ready', wait_reason = NULL, wait_key = NULL, wait_observed = NULL, due_at = now(), woken_at = NULL
+    WHERE id IN (SELECT id FROM jobs WHERE state = 'waiting' AND wait_key = $1 AND ($3::bigint IS NULL OR wait_observed = $3)
+        ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED)";
+
+const CAUSES: &str = "
+    SELECT DISTINCT wait_key, wait_observed FROM jobs
+    WHERE state = 'waiting' AND wait_reason NOT IN ('children', 'configuration', 'version') LIMIT $1";
+
+const OVERDUE: &str = "
+    UPDATE jobs SET state = 'parked', epoch = epoch + 1, wait_reason = NULL, wait_key = NULL, wait_observed = NULL,
+        error_code = 'deadline_exceeded', error_message = 'its deadline passed while it waited (' || wait_reason || ')',
+        error_hint = 'Publish the job again with a later deadline, or retry it now by hand.', first_failed_at = now(),
+        fingerprint = 'deadline_exceeded:' || pipeline || ':' || stage
+    WHERE id IN (SELECT id FROM jobs WHERE state = 'waiting' AND deadline < now() AND wait_reason <> 'children'
+        ORDER BY deadline LIMIT $1 FOR UPDATE SKIP LOCKED)
+    RETURNING id";
+
+const PRUNE_KEYS: &str = "
+    DELETE FROM job_keys WHERE (source, dedupe_key) IN
+        (SELECT source, dedupe_key FROM job_keys WHERE created_at < now() - interval '30 days' ORDER BY created_at LIMIT $1)";
+
+impl Store {
+    /// Stamps up to `limit` rows of a pipeline that are due and not woken, organizations in turn; the caller publishes.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn take_due(&self, pipeline: &str, limit: i64) -> Result<Vec<JobId>, StoreError> {
+        ids(&query(&self.client().await?, DUE, &[&pipeline, &limit]).await?)
+    }
+
+    /// Stamps again rows that were woken longer than `age` ago and not claimed since.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn take_stale(&self, pipeline: &str, limit: i64, age: Duration) -> Result<Vec<JobId>, StoreError> {
+        ids(&query(&self.client().await?, STALE, &[&pipeline, &limit, &age.as_secs_f64()]).await?)
+    }
+
+    /// Buries dead replicas and frees what they owned, a bounded number at a time.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn free_dead(&self, me: ReplicaId) -> Result<Freed, StoreError> {
+        let mut client = self.client().await?;
+        let buried = query(&client, BURY, &[&me.0]).await?;
+        let mut freed =
+            Freed { replicas: buried.iter().map(|row| row.try_get("id")).collect::<Result<_, _>>()?, ..Freed::default() };
+        let tx = client.transaction().await?;
+        let mut parked = Vec::new();
+        for row in query(&tx, FREE, &[&BATCH]).await? {
+            let id = JobId(row.try_get("id")?);
+            if super::inspect::state_of(&row)? == JobState::Parked {
+                parked.push(id);
+            } else {
+                freed.wake.push((id, row.try_get("pipeline")?));
+            }
+        }
+        freed.parked = parked.len();
+        announce(&tx, &parked, "job.parked", 0.0).await?;
+        tx.commit().await?;
+        Ok(freed)
+    }
+
+    /// Makes due a bounded number of rows that wait for `key`. Returns how many; call again while it is not 0.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn release(&self, key: &str) -> Result<u64, StoreError> {
+        execute(&self.client().await?, RELEASE, &[&key, &BATCH, &None::<i64>]).await
+    }
+
+    /// Parks waiting jobs whose deadline has passed.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn park_overdue(&self) -> Result<usize, StoreError> {
+        let mut client = self.client().await?;
+        let tx = client.transaction().await?;
+        let parked = ids(&query(&tx, OVERDUE, &[&BATCH]).await?)?;
+        announce(&tx, &parked, "job.parked", 0.0).await?;
+        tx.commit().await?;
+        Ok(parked.len())
+    }
+
+    /// Forgets keys older than 30 days, a bounded number at a time.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn prune_keys(&self) -> Result<u64, StoreError> {
+        execute(&self.client().await?, PRUNE_KEYS, &[&BATCH]).await
+    }
+}
+
+impl<T: Tables> Writer<T> {
+    /// Tests again every cause that a machine can test and releases the jobs whose cause is gone. Returns how many.
+    ///
+    /// # Errors
+    /// [`CommitError`].
+    pub async fn retest_causes(&self) -> Result<u64, CommitError> {
+        let mut client = self.store().client().await?;
+        let mut released = 0;
+        for row in query(&client, CAUSES, &[&BATCH]).await? {
+            let key: String = row.try_get("wait_key")?;
+            let observed: i64 = row.try_get::<_, Option<i64>>("wait_observed")?.unwrap_or_default();
+            let tx = client.transaction().await?;
+            let present = self.tables().cause_present(&tx, &key, observed).await.map_err(CommitError::Changes)?;
+            if present == Some(false) {
+                released += execute(&tx, RELEASE, &[&key, &BATCH, &Some(observed)]).await?;
+            }
+            tx.commit().await?;
+        }
+        Ok(released)
+    }
+}
+
+fn ids(rows: &[tokio_postgres::Row]) -> Result<Vec<JobId>, StoreError> {
+    rows.iter().map(|row| Ok(JobId(row.try_get::<_, Uuid>("id")?))).collect()
+}
