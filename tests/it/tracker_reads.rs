@@ -177,7 +177,8 @@ async fn a_cause_is_present_until_somebody_removes_it_and_cannot_go_while_it_is_
         (identity_cause(identity), 0, Some(false)),
         (identity_cause(-1), 1, Some(false)),
         (installation.clone(), 0, Some(false)),
-        ("destination:1".to_owned(), 0, None),
+        ("destination:1".to_owned(), 0, Some(false)),
+        ("schema:2".to_owned(), 0, None),
     ] {
         assert_eq!(cause_present(&tx, &key, observed).await.unwrap(), expected, "{key}");
     }
