@@ -52,6 +52,9 @@ pub(super) fn committed<C>(run: Run<'_>, at: &Position<'_>, commit: &Commit<C>, 
         JobState::Succeeded => tracing::info!("succeeded"),
         JobState::Parked | JobState::Ready | JobState::Running | JobState::Waiting | JobState::Cancelled => {}
     }
+    if let Some(parent) = committed.parent_done {
+        tracing::info!(parent.id = %parent, "its parent has succeeded with it");
+    }
     if !matches!(committed.state, JobState::Running) {
         metrics::counter!(names::JOBS, "pipeline" => pipeline, "state" => committed.state.word()).increment(1);
     }
