@@ -15,15 +15,17 @@ const OURS: [&str; 7] = [
 ];
 
 /// Whether `error` is the server's or the link's trouble: class 08 (connection), 53 (resources), 57P (operator intervention),
-/// 25006 (read-only), 40001 (serialization), 40P01 (deadlock), 55P03 (lock not available), or no SQLSTATE at all (connection
-/// lost, no answer), save where the driver says that our side is wrong. Codes: PostgreSQL documentation, appendix A.
+/// 25006 (read-only), 40001 (serialization), 40P01 (deadlock), 55P03 (lock not available), 57014 (the pool's own statement
+/// timeout ran out), or no SQLSTATE at all (connection lost, no answer), save where the driver says that our side is wrong.
+/// Codes: PostgreSQL documentation, appendix A.
 #[must_use]
 pub fn is_infrastructure(error: &Error) -> bool {
     error.code().map_or_else(|| !is_ours(&error.to_string()), |state| is_ill(state.code()))
 }
 
 fn is_ill(state: &str) -> bool {
-    ["08", "53", "57P"].iter().any(|class| state.starts_with(class)) || ["25006", "40001", "40P01", "55P03"].contains(&state)
+    ["08", "53", "57P"].iter().any(|class| state.starts_with(class))
+        || ["25006", "40001", "40P01", "55P03", "57014"].contains(&state)
 }
 
 fn is_ours(text: &str) -> bool {
@@ -38,10 +40,10 @@ mod tests {
 
     #[test]
     fn an_ill_server_is_told_from_a_wrong_statement() {
-        for ill in ["08006", "53100", "53300", "57P01", "57P03", "25006", "40001", "40P01", "55P03"] {
+        for ill in ["08006", "53100", "53300", "57P01", "57P03", "25006", "40001", "40P01", "55P03", "57014"] {
             assert!(is_ill(ill), "{ill}");
         }
-        for wrong in ["23505", "22021", "42703", "42P01", "40002", "57014", "25001"] {
+        for wrong in ["23505", "22021", "42703", "42P01", "40002", "25001"] {
             assert!(!is_ill(wrong), "{wrong}");
         }
     }

@@ -1,2 +1,14 @@
-//! What tests, the demo and the benchmarks need beside the product itself.
+//! What the demo and the tests need and images are built without: private servers, the provider simulator with its witness log, the demo.
+//!
+//! [`servers::Servers`] is what callers hold. It starts a guard process ([`guard`]), which finds or installs the servers'
+//! programs ([`install`]), owns the servers, and stops them when the holder is gone, however it went.
+
+pub mod guard;
+pub mod install;
+mod management;
+pub mod ports;
+mod postgres;
+mod process;
+mod rabbitmq;
+pub mod servers;
 pub mod simulator;

@@ -72,6 +72,8 @@ pub struct Commit<C> {
     pub record: Record,
     /// What became of its effect.
     pub effect: Option<EffectOutcome>,
+    /// What became of effects that earlier attempts left open, where this one found nothing more to do.
+    pub leftover: Option<EffectState>,
     /// Product data.
     pub changes: Option<C>,
     /// Follow-ups.
@@ -205,9 +207,11 @@ fn succeed<C>(at: &Position<'_>, outcome: ErasedOutcome<C>) -> Commit<C> {
         Then::Wait { on, resume_at } => Next::Wait { on, resume_at: resume_at.to_owned() },
         Then::Finish => Next::Finish,
     };
+    let left = at.stage.effect.is_some() && at.effect.is_none();
+    let leftover = left.then_some(if provider_ref.is_some() { EffectState::Confirmed } else { EffectState::Failed });
     let effect = at.effect.map(|effect| EffectOutcome { key: effect.key.clone(), state: EffectState::Confirmed, provider_ref });
     let record = Record::Checkpoint(CheckpointRecord { stage: at.stage.name, version: at.stage.version, output });
-    Commit { record, effect, changes, children, next }
+    Commit { record, effect, leftover, changes, children, next }
 }
 
 fn retry<C>(at: &Position<'_>, failure: Failure, retry_after: Option<Duration>, certainty: Certainty, chance: f64) -> Commit<C> {
@@ -234,7 +238,7 @@ fn unsuccessful<C>(at: &Position<'_>, outcome: AttemptOutcome, failure: Failure,
     };
     let effect = at.effect.map(|effect| EffectOutcome { key: effect.key.clone(), state, provider_ref: None });
     let record = Record::Attempt(AttemptRecord { stage: at.stage.name.to_owned(), outcome, failure });
-    Commit { record, effect, changes: None, children: Vec::new(), next }
+    Commit { record, effect, leftover: None, changes: None, children: Vec::new(), next }
 }
 
 fn failure(at: &Position<'_>, code: &str, message: &str, hint: &str) -> Failure {

@@ -19,7 +19,7 @@ pub trait Product: Send + Sync + 'static {
     /// What stages reach the outside with.
     type Services: Send + Sync;
     /// Product data that a commit applies in its own transaction.
-    type Changes: Send + 'static;
+    type Changes: Send + Sync + 'static;
 }
 
 /// A named step of a pipeline. Its file's head says what it needs, what it changes and why it is safe to repeat.
@@ -183,11 +183,19 @@ impl<'a, P: Product> Context<'a, P> {
     /// # Errors
     /// [`EngineFault`] where it is not, has no checkpoint or does not have the expected shape.
     pub fn output<S: Stage<P>>(&self) -> Result<S::Output, EngineFault> {
+        self.maybe_output::<S>()?.ok_or(EngineFault::Missing(S::NAME))
+    }
+
+    /// As [`Context::output`], for a stage that a jump may have left out: `None` where it has no checkpoint.
+    ///
+    /// # Errors
+    /// [`EngineFault`] where the stage is not among this stage's needs or its checkpoint does not have the expected shape.
+    pub fn maybe_output<S: Stage<P>>(&self) -> Result<Option<S::Output>, EngineFault> {
         if !self.needs.contains(&S::NAME) {
             return Err(EngineFault::Undeclared(S::NAME));
         }
-        let checkpoint = self.outputs.get(S::NAME).ok_or(EngineFault::Missing(S::NAME))?;
-        serde_json::from_str(checkpoint.output.get()).map_err(|error| EngineFault::Shape(S::NAME, error))
+        let Some(checkpoint) = self.outputs.get(S::NAME) else { return Ok(None) };
+        serde_json::from_str(checkpoint.output.get()).map(Some).map_err(|error| EngineFault::Shape(S::NAME, error))
     }
 
     /// The job's payload, decoded once per run.

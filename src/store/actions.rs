@@ -1,7 +1,7 @@
 //! What people do to one job. Each action raises the epoch, so a running job is taken out of its owner's hands, and writes its
 //! audit row in the same transaction.
 
-use deadpool_postgres::Transaction;
+use deadpool_postgres::{GenericClient, Transaction};
 use serde_json::{Value, json};
 use tokio_postgres::types::Json;
 use uuid::Uuid;
@@ -171,6 +171,34 @@ impl Store {
         execute(&tx, CONFIGURE, &[&job.id.0, &account, &first_stage]).await?;
         finish(tx, &job, actor, "configure", JobState::Ready, json!({"state": "ready", "account": account})).await
     }
+
+    /// Writes an audit row for what a person did or saw, `before` and `after` being what it changed or concerned.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn audit(
+        &self,
+        actor: &Actor,
+        action: &str,
+        job: Option<JobId>,
+        before: &Value,
+        after: &Value,
+    ) -> Result<(), StoreError> {
+        write_audit(&self.client().await?, actor, action, job, before, after).await
+    }
+}
+
+async fn write_audit<C: GenericClient>(
+    on: &C,
+    actor: &Actor,
+    action: &str,
+    job: Option<JobId>,
+    before: &Value,
+    after: &Value,
+) -> Result<(), StoreError> {
+    let (who, role, job) = (&actor.who, &actor.role, job.map(|job| job.0));
+    execute(on, AUDIT, &[who, role, &action, &job, &Json(before), &Json(after), &actor.reason]).await?;
+    Ok(())
 }
 
 /// Locks the target, its parent first.
@@ -201,8 +229,7 @@ async fn finish(
     after: Value,
 ) -> Result<Answer, StoreError> {
     let before = json!({"state": job.state, "wait_reason": job.wait_reason});
-    let (who, role) = (&actor.who, &actor.role);
-    execute(&tx, AUDIT, &[who, role, &action, &job.id.0, &Json(&before), &Json(&after), &actor.reason]).await?;
+    write_audit(&tx, actor, action, Some(job.id), &before, &after).await?;
     tx.commit().await?;
     Ok(Answer::Done { job: job.id, before: job.state, now })
 }

@@ -111,6 +111,10 @@ const SETTLE_EFFECT: &str = "
         unknowns = unknowns + CASE WHEN $3 = 'unknown' AND class = 'K3' THEN 1 ELSE 0 END
     WHERE job_id = $1 AND key = $2";
 
+const SETTLE_LEFTOVER: &str = "
+    UPDATE effects SET state = $4, settled_at = now()
+    WHERE job_id = $1 AND generation = $2 AND stage = $3 AND state IN ('in_flight', 'unknown')";
+
 /// The way all commits take. One commit is one transaction.
 pub struct Writer<T> {
     store: Store,
@@ -195,6 +199,9 @@ impl<T: Tables> Writer<T> {
         if let Some(effect) = &commit.effect {
             settle(&tx, job.id, effect).await?;
         }
+        if let Some(state) = commit.leftover {
+            execute(&tx, SETTLE_LEFTOVER, &[&job.id.0, &job.generation.0, &job.stage, &state.word()]).await?;
+        }
         let mut wake = rows::insert_children(&tx, job, &commit.children, &self.first_stages).await?;
         if moved.woken {
             wake.push((job.id, job.pipeline.clone()));
@@ -231,7 +238,7 @@ impl<T: Tables> Writer<T> {
 
 /// The commit of a stage that only goes on: one statement does it.
 fn plain<C>(commit: &Commit<C>) -> Option<(&CheckpointRecord, &RawValue, &str)> {
-    let bare = commit.effect.is_none() && commit.changes.is_none() && commit.children.is_empty();
+    let bare = commit.effect.is_none() && commit.leftover.is_none() && commit.changes.is_none() && commit.children.is_empty();
     match (&commit.record, &commit.next) {
         (Record::Checkpoint(checkpoint), Next::Stage { stage, keep: true }) if bare => {
             checkpoint.output.as_deref().map(|output| (checkpoint, output, stage.as_str()))

@@ -8,6 +8,7 @@ mod claim;
 mod commit;
 mod dead_letters;
 mod error;
+pub mod explain;
 mod inspect;
 mod intent;
 mod migrate;

@@ -11,6 +11,7 @@ use super::commit::Run;
 use super::error::StoreError;
 use super::sql::{execute, query_opt};
 use crate::engine::{Commit, Record};
+use crate::job::JobId;
 
 /// Whether a commit of unknown outcome went through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +40,19 @@ const UNSEAL: &str = "
     UPDATE jobs SET payload = $4, sealed_payload = NULL
     WHERE id = $1 AND epoch = $2 AND owner = $3 AND state = 'running'";
 
+const UNWAKE: &str = "UPDATE jobs SET woken_at = NULL WHERE id = ANY($1) AND state = 'ready'";
+
 impl Store {
+    /// Takes back the stamps of wake-ups that were not published: the waker publishes them.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn unwake(&self, jobs: &[JobId]) -> Result<(), StoreError> {
+        let ids: Vec<uuid::Uuid> = jobs.iter().map(|job| job.0).collect();
+        execute(&self.client().await?, UNWAKE, &[&ids]).await?;
+        Ok(())
+    }
+
     /// Reads back whether a commit went through whose answer was lost.
     ///
     /// # Errors

@@ -26,12 +26,14 @@ pub fn destination_cause(destination_id: i64) -> String {
 #[derive(Debug, PartialEq, Eq)]
 enum Cause {
     Identity(i64),
+    Destination(i64),
     Installation { integration_id: i64, organization_id: i64 },
 }
 
 fn cause_of(key: &str) -> Option<Cause> {
     match key.split_once(':')? {
         ("identity", id) => id.parse().ok().map(Cause::Identity),
+        ("destination", id) => id.parse().ok().map(Cause::Destination),
         ("integration", place) => {
             let (integration, organization) = place.split_once('@')?;
             let (integration_id, organization_id) = (integration.parse().ok()?, organization.parse().ok()?);
@@ -42,9 +44,9 @@ fn cause_of(key: &str) -> Option<Cause> {
 }
 
 /// Whether a cause is still there: `identity:ID` while the identity's version is the one `observed`, `integration:ID@ORG`
-/// (ORG: the organization's row id) while that installation is disabled. Its row stays locked against change until the
-/// transaction ends, so that a cause cannot go away in the very moment a job begins to wait for it. A row that is not there
-/// is no cause. `None`: the tracker does not know this kind of cause.
+/// (ORG: the organization's row id) while that installation is disabled, `destination:ID` while that destination is. Its row
+/// stays locked against change until the transaction ends, so that a cause cannot go away in the very moment a job begins to
+/// wait for it. A row that is not there is no cause. `None`: the tracker does not know this kind of cause.
 ///
 /// # Errors
 /// [`TrackerFault::Database`].
@@ -54,6 +56,7 @@ pub async fn cause_present(tx: &Transaction<'_>, key: &str, observed: i64) -> Re
         Some(Cause::Installation { integration_id, organization_id }) => {
             is_disabled(tx, integration_id, organization_id).await.map(Some)
         }
+        Some(Cause::Destination(id)) => takes_nothing(tx, id).await.map(Some),
         None => Ok(None),
     }
 }
@@ -63,6 +66,12 @@ async fn identity_is_at(tx: &Transaction<'_>, identity_id: i64, version: i64) ->
     let rows = tx.query_typed(SQL, &[(&identity_id, Type::INT8)]).await?;
     let Some(row) = rows.first() else { return Ok(false) };
     Ok(row.try_get::<_, i64>("version")? == version)
+}
+
+async fn takes_nothing(tx: &Transaction<'_>, destination_id: i64) -> Result<bool, TrackerFault> {
+    const SQL: &str = "SELECT disabled FROM destinations WHERE id = $1 FOR SHARE";
+    let rows = tx.query_typed(SQL, &[(&destination_id, Type::INT8)]).await?;
+    rows.first().map_or(Ok(false), |row| Ok(row.try_get("disabled")?))
 }
 
 async fn is_disabled(tx: &Transaction<'_>, integration_id: i64, organization_id: i64) -> Result<bool, TrackerFault> {
@@ -84,7 +93,8 @@ mod tests {
         assert_eq!(cause_of(&identity_cause(7)), Some(Cause::Identity(7)));
         let installation = Cause::Installation { integration_id: 3, organization_id: 9 };
         assert_eq!(cause_of(&installation_cause(3, 9)), Some(installation));
-        for other in ["children", "destination:3", "schema:2", "identity:x", "integration:3", "integration:3@"] {
+        assert_eq!(cause_of(&destination_cause(3)), Some(Cause::Destination(3)));
+        for other in ["children", "destination:x", "schema:2", "identity:x", "integration:3", "integration:3@"] {
             assert_eq!(cause_of(other), None, "{other}");
         }
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use dispatch_worker::fault::{Class, Fault};
 use dispatch_worker::tracker::{
-    NewTokens, OutboundLink, RefreshTurn, TrackerFault, cause_present, identity_cause, installation_cause,
+    NewTokens, OutboundLink, RefreshTurn, TrackerFault, cause_present, destination_cause, identity_cause, installation_cause,
 };
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
@@ -169,6 +169,7 @@ async fn one_refreshes_an_identity_and_the_others_wait_for_the_new_version() {
 async fn a_cause_is_present_until_somebody_removes_it_and_cannot_go_while_it_is_tested() {
     let world = World::new().await;
     let identity: i64 = world.one("SELECT id FROM identities").await.parse().unwrap();
+    let destination: i64 = world.one("SELECT min(id) FROM destinations").await.parse().unwrap();
     let installation = installation_cause(world.integration().await, world.organization().await);
     let mut client = world.database.pool.get().await.unwrap();
     let tx = client.transaction().await.unwrap();
@@ -177,7 +178,8 @@ async fn a_cause_is_present_until_somebody_removes_it_and_cannot_go_while_it_is_
         (identity_cause(identity), 0, Some(false)),
         (identity_cause(-1), 1, Some(false)),
         (installation.clone(), 0, Some(false)),
-        ("destination:1".to_owned(), 0, None),
+        (destination_cause(destination), 0, Some(false)),
+        ("schema:2".to_owned(), 0, None),
     ] {
         assert_eq!(cause_present(&tx, &key, observed).await.unwrap(), expected, "{key}");
     }
@@ -187,10 +189,13 @@ async fn a_cause_is_present_until_somebody_removes_it_and_cannot_go_while_it_is_
     assert_eq!(refused.class(), Class::Infrastructure);
     tx.commit().await.unwrap();
     other.batch_execute(change).await.unwrap();
-    other.batch_execute("UPDATE organization_integrations SET disabled = true").await.unwrap();
+    let disable = "UPDATE organization_integrations SET disabled = true; UPDATE destinations SET disabled = true";
+    other.batch_execute(disable).await.unwrap();
     let tx = client.transaction().await.unwrap();
     assert_eq!(cause_present(&tx, &identity_cause(identity), 1).await.unwrap(), Some(false));
-    assert_eq!(cause_present(&tx, &installation, 0).await.unwrap(), Some(true));
+    for key in [installation, destination_cause(destination)] {
+        assert_eq!(cause_present(&tx, &key, 0).await.unwrap(), Some(true), "{key}");
+    }
 }
 
 #[tokio::test]

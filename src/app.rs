@@ -1,0 +1,321 @@
+//! A worker process, put together: links, lanes, incarnations, drain. The only module that spawns.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Context as _;
+use metrics_exporter_prometheus::PrometheusHandle;
+use secrecy::SecretString;
+use serde_json::value::RawValue;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::broker::{Consumers, LaneInput, PARKED_QUEUE, publisher};
+use crate::config::{Links, WorkerSettings};
+use crate::engine::Lane;
+use crate::fault::StageFault;
+use crate::job::JobId;
+use crate::message::SCHEMA;
+use crate::ops::{self, OpsState};
+use crate::pipelines::{self, Dispatch, Services};
+use crate::providers::azure_devops::Hosts;
+use crate::providers::{ProviderSettings, Providers};
+use crate::readiness::{LaneHealth, WorkerReadiness};
+use crate::reconnect::Reconnect;
+use crate::secrets::Keyring;
+use crate::store::{self, NewReplica, Store, Tables, Writer};
+use crate::telemetry;
+use crate::tracker::{self, ChangedBy, Changes, Tracker};
+use crate::worker::{LaneRun, LaneWatch, Lease, Parts, Running, Seat, Spawn, Worker, beat, begin, deafness, wake_due};
+
+/// The product's part of the engine's transactions.
+struct TrackerTables;
+
+type Boxed<'a, V> = std::pin::Pin<Box<dyn Future<Output = Result<V, StageFault>> + Send + 'a>>;
+
+impl Tables for TrackerTables {
+    type Changes = Changes;
+
+    fn apply<'a>(
+        &'a self,
+        tx: &'a tokio_postgres::Transaction<'_>,
+        job: JobId,
+        changes: &'a Changes,
+    ) -> Boxed<'a, Box<RawValue>> {
+        Box::pin(async move { Ok(tracker::apply(tx, ChangedBy { job }, changes).await?) })
+    }
+
+    fn cause_present<'a>(
+        &'a self,
+        tx: &'a tokio_postgres::Transaction<'_>,
+        key: &'a str,
+        observed: i64,
+    ) -> Boxed<'a, Option<bool>> {
+        Box::pin(async move { Ok(tracker::cause_present(tx, key, observed).await?) })
+    }
+}
+
+/// What lives as long as the process, whatever becomes of its incarnations.
+struct Process {
+    url: SecretString,
+    amqp_url: SecretString,
+    settings: WorkerSettings,
+    parts: Parts<Dispatch, TrackerTables>,
+    readiness: Arc<WorkerReadiness>,
+    spawn: Spawn,
+    drain: CancellationToken,
+}
+
+/// Runs a worker until SIGTERM or SIGINT, then drains.
+///
+/// # Errors
+/// Settings that are not right, a schema that is not this program's, an address that cannot be listened on.
+pub async fn run_worker(links: Links, settings: WorkerSettings) -> anyhow::Result<()> {
+    arm_crash_point(&settings)?;
+    anyhow::ensure!(
+        settings.ops_listen.ip().is_loopback(),
+        "the operations server has no authentication yet: DISPATCH_OPS_LISTEN must be a loopback address"
+    );
+    let started = Instant::now();
+    // Whoever installed one first has done the same.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let tasks = TaskTracker::new();
+    let (drain, end) = (CancellationToken::new(), CancellationToken::new());
+    let spawn = spawner(&tasks);
+    let (parts, publisher_supervisor) = parts(&links, &settings)?;
+    wait_for_schema(parts.store()).await?;
+    let readiness = Arc::new(WorkerReadiness::new(parts.store().clone(), parts.publisher.clone(), drain.clone()));
+    let listener = tokio::net::TcpListener::bind(settings.ops_listen)
+        .await
+        .with_context(|| format!("the operations server cannot listen on {}", settings.ops_listen))?;
+    let metrics = telemetry::record_metrics()?;
+    let router = ops::router(OpsState { readiness: Arc::clone(&readiness) as _, metrics: metrics.clone() });
+    let (ops_end, upkeep_end) = (end.clone(), end.clone());
+    spawn("metrics upkeep", Box::pin(upkeep(metrics, upkeep_end)));
+    spawn("operations server", Box::pin(async move { report(ops::serve(listener, router, ops_end).await) }));
+    let publisher_end = end.clone();
+    spawn("publisher", Box::pin(publisher_supervisor.run(publisher_end)));
+    spawn("signals", Box::pin(signals(drain.clone(), end.clone())));
+    let process = Process {
+        url: links.database_url()?.clone(),
+        amqp_url: links.amqp_url()?.clone(),
+        settings,
+        parts,
+        readiness,
+        spawn,
+        drain: drain.clone(),
+    };
+    tracing::info!(ops = %process.settings.ops_listen, start.ms = started.elapsed().as_millis() as u64, "the worker runs");
+    while !drain.is_cancelled() {
+        process.incarnation().await;
+    }
+    end.cancel();
+    tasks.close();
+    // What does not end by itself is not worth waiting for: everything is stored.
+    drop(tokio::time::timeout(std::time::Duration::from_secs(2), tasks.wait()).await);
+    tracing::info!("drained");
+    Ok(())
+}
+
+impl Process {
+    /// One incarnation: from its lease to the loss of it, or to the end of the drain.
+    async fn incarnation(&self) {
+        let new = NewReplica {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            pid: i32::try_from(std::process::id()).unwrap_or_default(),
+            lanes: self.lanes().iter().map(|lane| lane.name.to_owned()).collect(),
+        };
+        let (heartbeat, lease) = match begin(&self.url, &new, &self.spawn).await {
+            Ok(begun) => begun,
+            Err(error) => {
+                tracing::warn!(error = crate::fault::chain(&error), "no incarnation can begin yet");
+                let mut reconnect = Reconnect::default();
+                tokio::select! {
+                    () = tokio::time::sleep(reconnect.next_delay() * 4) => {}
+                    () = self.drain.cancelled() => {}
+                }
+                return;
+            }
+        };
+        tracing::info!(replica = %lease.replica(), "a new incarnation");
+        let over = CancellationToken::new();
+        (self.spawn)("heartbeat", Box::pin(beat(heartbeat, Arc::clone(&lease), self.drain.clone(), over.clone())));
+        let parts = Parts { running: Arc::new(Running::default()), ..self.parts.clone() };
+        let worker = Arc::new(Worker::new(parts.clone(), Arc::clone(&lease), self.drain.clone()));
+        let in_hand = TaskTracker::new();
+        let seats = self.serve(&worker, &in_hand, &lease, &over);
+        (self.spawn)("waker", Box::pin(wake_due(parts, Arc::clone(&lease), seats, over.child_token())));
+        let lost = lease.lost();
+        tokio::select! {
+            () = lost.cancelled() => {}
+            () = self.drain.cancelled() => {
+                in_hand.close();
+                if tokio::time::timeout(self.settings.drain(), in_hand.wait()).await.is_err() {
+                    tracing::warn!(in_hand = in_hand.len(), "the drain took too long: what is left is taken over");
+                }
+            }
+        }
+        over.cancel();
+    }
+
+    fn lanes(&self) -> Vec<Lane> {
+        self.parts.registry.iter().map(|pipeline| pipeline.lane).collect()
+    }
+
+    /// Starts the consumers and a loop per lane. Returns the lanes' seats.
+    fn serve(
+        &self,
+        worker: &Arc<Worker<Dispatch, TrackerTables>>,
+        in_hand: &TaskTracker,
+        lease: &Arc<Lease>,
+        over: &CancellationToken,
+    ) -> Vec<Arc<Seat>> {
+        let (mut inputs, mut seats, mut watches, mut health) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let lanes = self.lanes();
+        let queues =
+            lanes.iter().map(|lane| (*lane, lane.queue, true)).chain(lanes.first().map(|lane| (*lane, PARKED_QUEUE, false)));
+        for (lane, queue, runs) in queues {
+            let capacity = self.settings.concurrency_of(lane.name);
+            let seat = Arc::new(if runs { Seat::new(lane, capacity) } else { Seat::rows_only(lane) });
+            let prefetch = u16::try_from(seat.capacity() * 3 / 2).unwrap_or(u16::MAX).max(2);
+            let (deliveries, received) = mpsc::channel(usize::from(prefetch));
+            let (last_received, last) = watch::channel(Instant::now());
+            inputs.push(LaneInput { queue, prefetch, deliveries, last_received });
+            let (worker, in_hand, spawn) = (Arc::clone(worker), in_hand.clone(), Arc::clone(&self.spawn));
+            let run = LaneRun { worker, seat: Arc::clone(&seat), deliveries: received, in_hand, spawn };
+            (self.spawn)("lane", Box::pin(run.serve()));
+            if runs {
+                let (deaf, hears) = watch::channel(false);
+                health.push(LaneHealth { name: lane.name, deaf: hears });
+                watches.push(LaneWatch { seat: Arc::clone(&seat), last_received: last, deaf });
+                seats.push(seat);
+            }
+        }
+        let consumers = Consumers::new(self.amqp_url.clone(), inputs);
+        self.readiness.incarnation(Arc::clone(lease), consumers.link(), health);
+        let ear = deafness(watches, self.parts.publisher.clone(), consumers.rebuild(), over.child_token());
+        (self.spawn)("deafness", Box::pin(ear));
+        let stop = self.drain.child_token();
+        let lost = lease.lost();
+        let (stopper, over) = (stop.clone(), over.clone());
+        (self.spawn)(
+            "consumers",
+            Box::pin(async move {
+                tokio::select! {
+                    () = consumers.run(stop, over.clone()) => {}
+                    () = lost.cancelled() => stopper.cancel(),
+                }
+            }),
+        );
+        seats
+    }
+}
+
+fn parts(
+    links: &Links,
+    settings: &WorkerSettings,
+) -> anyhow::Result<(Parts<Dispatch, TrackerTables>, crate::broker::PublisherSupervisor)> {
+    let keyring = Arc::new(Keyring::parse(links.keyring()?)?);
+    let pool = store::pool(links.database_url()?, usize::from(settings.pool_size))?;
+    let providers = Providers::new(&provider_settings(settings))?;
+    let registry = Arc::new(pipelines::registry());
+    let first_stages = registry.iter().map(|pipeline| (pipeline.name, pipeline.first())).collect();
+    let store = Store::new(pool.clone(), Arc::clone(&keyring));
+    let services = Arc::new(Services { tracker: Tracker::new(pool, Arc::clone(&keyring)), providers });
+    let (publisher, supervisor) = publisher(links.amqp_url()?.clone());
+    let writer = Arc::new(Writer::new(store, TrackerTables, first_stages));
+    let running = Arc::new(Running::default());
+    Ok((Parts { writer, registry, services, keyring, publisher, known_schema: SCHEMA, running }, supervisor))
+}
+
+fn provider_settings(settings: &WorkerSettings) -> ProviderSettings {
+    ProviderSettings {
+        hosts: Hosts {
+            profile: settings.azure_devops_profile_url.clone(),
+            accounts: None,
+            graph: settings.azure_devops_graph_url.clone(),
+            search: settings.azure_devops_search_url.clone(),
+            core: settings.azure_devops_url.clone(),
+        },
+        discord_api: settings.discord_url.clone(),
+        allow_http_loopback: settings.allow_http_loopback,
+        call_timeout: std::time::Duration::from_secs(settings.call_seconds),
+    }
+}
+
+/// Waits for Postgres, then checks that its schema is this program's.
+async fn wait_for_schema(store: &Store) -> anyhow::Result<()> {
+    let mut reconnect = Reconnect::default();
+    let (found, needed) = loop {
+        match store.schema_version().await {
+            Err(error) if error.is_infrastructure() => {
+                tracing::warn!(error = crate::fault::chain(&error), "waiting for Postgres");
+                tokio::time::sleep(reconnect.next_delay()).await;
+            }
+            answer => break answer.context("the schema cannot be read; right is to run `dispatch migrate` first")?,
+        }
+    };
+    anyhow::ensure!(found >= needed, "the schema is at V{found} and this program needs V{needed}; run `dispatch migrate`");
+    Ok(())
+}
+
+/// Folds histograms' samples into their buckets, so that they do not grow until the next scrape.
+async fn upkeep(metrics: PrometheusHandle, end: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(std::time::Duration::from_secs(5)) => metrics.run_upkeep(),
+            () = end.cancelled() => return,
+        }
+    }
+}
+
+/// The first signal drains, the second one ends.
+async fn signals(drain: CancellationToken, end: CancellationToken) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        tracing::error!("signals cannot be listened for");
+        return;
+    };
+    for last in [false, true] {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            () = end.cancelled() => return,
+        }
+        if last {
+            tracing::warn!("a second signal: ending at once");
+            std::process::exit(1);
+        }
+        tracing::info!("draining: stages in hand are finished, nothing new is taken");
+        drain.cancel();
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
+fn spawner(tasks: &TaskTracker) -> Spawn {
+    use tracing::Instrument;
+    let tasks = tasks.clone();
+    Arc::new(move |name, work| {
+        tokio::spawn(tasks.track_future(work.instrument(tracing::debug_span!("run", name))));
+    })
+}
+
+fn report(done: std::io::Result<()>) {
+    if let Err(error) = done {
+        tracing::error!(error = crate::fault::chain(&error), "the operations server has ended");
+    }
+}
+
+#[cfg(feature = "devkit")]
+fn arm_crash_point(settings: &WorkerSettings) -> anyhow::Result<()> {
+    let Some(setting) = &settings.crash_at else { return Ok(()) };
+    anyhow::ensure!(crate::crash_point::arm(setting), "DISPATCH_CRASH_AT must be stage:point[:n]");
+    Ok(())
+}
+
+#[cfg(not(feature = "devkit"))]
+fn arm_crash_point(_: &WorkerSettings) -> anyhow::Result<()> {
+    Ok(())
+}

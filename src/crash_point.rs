@@ -1,0 +1,44 @@
+//! Points at which a test may abort the process, as `kill -9` would: no destructor runs, no answer is sent.
+
+#[cfg(feature = "devkit")]
+mod armed {
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    struct CrashPoint {
+        stage: String,
+        point: String,
+        /// Reached this many times before the abort.
+        countdown: AtomicU32,
+    }
+
+    static ARMED: OnceLock<CrashPoint> = OnceLock::new();
+
+    /// Arms `stage:point[:n]`: the process aborts the n-th time it is reached. Returns `false` where it does not read.
+    pub fn arm(setting: &str) -> bool {
+        let mut parts = setting.split(':');
+        let (Some(stage), Some(point)) = (parts.next(), parts.next()) else { return false };
+        let Ok(countdown) = parts.next().unwrap_or("1").parse::<u32>() else { return false };
+        let crash_point = CrashPoint { stage: stage.to_owned(), point: point.to_owned(), countdown: AtomicU32::new(countdown) };
+        countdown > 0 && ARMED.set(crash_point).is_ok()
+    }
+
+    pub(crate) fn reach(stage: &str, point: &str) {
+        let Some(armed) = ARMED.get() else { return };
+        if armed.stage == stage && armed.point == point && armed.countdown.fetch_sub(1, Ordering::SeqCst) == 1 {
+            tracing::error!(stage, point, "aborting at the crash point");
+            std::process::abort();
+        }
+    }
+}
+
+#[cfg(feature = "devkit")]
+pub use armed::arm;
+
+/// Says that `stage` has come to `point`: `after_claim`, `after_intent`, `after_call`, `after_commit` or `after_publish`.
+pub(crate) fn reach(stage: &str, point: &str) {
+    #[cfg(feature = "devkit")]
+    armed::reach(stage, point);
+    #[cfg(not(feature = "devkit"))]
+    let _ = (stage, point);
+}

@@ -1,0 +1,214 @@
+//! Finds the programs of Postgres and RabbitMQ; on Debian and its descendants, as root, installs what is missing.
+
+use std::fs::{File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, bail};
+
+use super::process::log_tail;
+
+/// Postgres before this version is not used.
+const OLDEST_POSTGRES: u32 = 13;
+/// Where apt's words go, and what two installations at the same time lock. Only root can write there.
+const LOG: &str = "/run/dispatch-install.log";
+/// Debian makes a cluster `main` with every new Postgres, unless this file says otherwise.
+const CLUSTER_CONF: &str = "/etc/postgresql-common/createcluster.conf";
+
+/// Which servers are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wanted {
+    /// Postgres 13 or later.
+    pub postgres: bool,
+    /// RabbitMQ with Erlang.
+    pub rabbitmq: bool,
+}
+
+/// Where the programs are; `None` for what is not on this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Programs {
+    /// The folder of `initdb` and `postgres`, of the newest version.
+    pub postgres_bin: Option<PathBuf>,
+    /// RabbitMQ's folder of scripts, of the newest version.
+    pub rabbitmq_sbin: Option<PathBuf>,
+    /// Erlang's port mapper, `epmd`.
+    pub epmd: Option<PathBuf>,
+}
+
+impl Programs {
+    /// Looks for the programs where Debian puts them, for Postgres also on the `PATH`.
+    #[must_use]
+    pub fn find() -> Self {
+        let path_postgres = || {
+            let bin = on_path("initdb")?.canonicalize().ok()?.parent()?.to_owned();
+            let is_usable = bin.join("postgres").exists() && postgres_version(&bin)? >= OLDEST_POSTGRES;
+            is_usable.then_some(bin)
+        };
+        let postgres = newest("/usr/lib/postgresql", "", "bin", "initdb");
+        Self {
+            postgres_bin: postgres
+                .filter(|(version, _)| version[0] >= OLDEST_POSTGRES)
+                .map(|(_, bin)| bin)
+                .or_else(path_postgres),
+            rabbitmq_sbin: newest("/usr/lib/rabbitmq/lib", "rabbitmq_server-", "sbin", "rabbitmq-server").map(|(_, sbin)| sbin),
+            epmd: on_path("erl").and(on_path("epmd")),
+        }
+    }
+
+    /// Debian's names of the packages that `wanted` lacks.
+    #[must_use]
+    pub fn missing(&self, wanted: Wanted) -> Vec<&'static str> {
+        let mut packages = Vec::new();
+        if wanted.postgres && self.postgres_bin.is_none() {
+            packages.push("postgresql");
+        }
+        if wanted.rabbitmq && (self.rabbitmq_sbin.is_none() || self.epmd.is_none()) {
+            packages.push("rabbitmq-server");
+        }
+        packages
+    }
+}
+
+/// Finds the programs that `wanted` needs. What is missing is installed with apt, where we are root, and said through
+/// `report` in one line. Takes up to a minute then, blocking.
+///
+/// # Errors
+/// Something is missing and we are not root or apt is not there (the text has the commands to run), or apt failed.
+pub fn ensure(wanted: Wanted, report: &dyn Fn(&str)) -> anyhow::Result<Programs> {
+    let programs = Programs::find();
+    let packages = programs.missing(wanted);
+    if packages.is_empty() {
+        return Ok(programs);
+    }
+    if !rustix::process::geteuid().is_root() || on_path("apt-get").is_none() {
+        bail!("{}", advice(&packages));
+    }
+    let log = OpenOptions::new().append(true).create(true).open(LOG).with_context(|| format!("cannot open {LOG}"))?;
+    log.lock().with_context(|| format!("cannot lock {LOG}"))?;
+    // Whoever held the lock may have installed the same.
+    let packages = Programs::find().missing(wanted);
+    if !packages.is_empty() {
+        report(&format!("installing {} with apt-get (the servers' services stay off; log: {LOG})", packages.join(" and ")));
+        install(&packages, &log)?;
+    }
+    let programs = Programs::find();
+    let still_missing = programs.missing(wanted);
+    if !still_missing.is_empty() {
+        bail!(
+            "apt-get installed {0}, yet no usable {0} is found (Postgres must be {OLDEST_POSTGRES} or later)",
+            still_missing.join(", ")
+        );
+    }
+    Ok(programs)
+}
+
+fn advice(packages: &[&str]) -> String {
+    format!(
+        "not installed here: {}. Install with\n  sudo apt-get update\n  sudo DEBIAN_FRONTEND=noninteractive apt-get install -y \
+         --no-install-recommends {}\n(Postgres must be {OLDEST_POSTGRES} or later), run this as root, or name existing servers \
+         by DISPATCH_TEST_DATABASE_URL and DISPATCH_TEST_AMQP_URL",
+        packages.join(" and "),
+        packages.join(" ")
+    )
+}
+
+fn install(packages: &[&str], log: &File) -> anyhow::Result<()> {
+    if packages.contains(&"postgresql") && !Path::new(CLUSTER_CONF).exists() {
+        std::fs::create_dir_all("/etc/postgresql-common").context("cannot create /etc/postgresql-common")?;
+        std::fs::write(CLUSTER_CONF, "create_main_cluster = false\n").with_context(|| format!("cannot write {CLUSTER_CONF}"))?;
+    }
+    apt(&["update"], log)?;
+    let mut arguments = vec!["install", "-y", "--no-install-recommends"];
+    arguments.extend(packages);
+    apt(&arguments, log)?;
+    if Path::new("/run/systemd/system").exists() {
+        // Under systemd the run level below is not looked at. The services are as new as their packages: nobody uses them.
+        let mut systemctl = Command::new("systemctl");
+        let done = logged(systemctl.args(["disable", "--now"]).args(packages), log)?.status().context("cannot run systemctl")?;
+        if !done.success() {
+            bail!(
+                "systemctl disable --now {} failed ({done}); its log ends with:\n{}",
+                packages.join(" "),
+                log_tail(Path::new(LOG))
+            );
+        }
+    }
+    Ok(())
+}
+
+fn apt(arguments: &[&str], log: &File) -> anyhow::Result<()> {
+    let mut command = Command::new("apt-get");
+    command.args(["-o", "DPkg::Lock::Timeout=300"]).args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
+    // Single-user mode, as far as the packages can see: without systemd they start no service then.
+    command.env("RUNLEVEL", "1").env("PREVLEVEL", "N");
+    let status = logged(&mut command, log)?.status().context("cannot run apt-get")?;
+    if !status.success() {
+        bail!("apt-get {} failed ({status}); its log ends with:\n{}", arguments.join(" "), log_tail(Path::new(LOG)));
+    }
+    Ok(())
+}
+
+/// Output goes to a file, not to a pipe of ours: if we end, apt must be able to finish.
+fn logged<'a>(command: &'a mut Command, log: &File) -> anyhow::Result<&'a mut Command> {
+    Ok(command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log.try_clone()?))
+}
+
+/// The newest `<root>/<prefix><version>/<folder>` that holds `program`.
+fn newest(root: &str, prefix: &str, folder: &str, program: &str) -> Option<(Vec<u32>, PathBuf)> {
+    let entries = std::fs::read_dir(root).ok()?;
+    entries
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            let version = version(entry.file_name().to_str()?.strip_prefix(prefix)?)?;
+            let found = entry.path().join(folder);
+            found.join(program).exists().then_some((version, found))
+        })
+        .max()
+}
+
+/// `3.10.8` as numbers, so that 3.10 is newer than 3.9; what follows the numbers does not count.
+fn version(text: &str) -> Option<Vec<u32>> {
+    let digits = text.split(|c: char| !c.is_ascii_digit() && c != '.').next()?;
+    let numbers: Vec<u32> = digits.split('.').map_while(|part| part.parse().ok()).collect();
+    (!numbers.is_empty()).then_some(numbers)
+}
+
+/// `initdb (PostgreSQL) 15.14 (Debian …)` → 15.
+fn postgres_version(bin: &Path) -> Option<u32> {
+    let output = Command::new(bin.join("initdb")).arg("--version").output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    version(text.split_whitespace().nth(2)?).map(|numbers| numbers[0])
+}
+
+fn on_path(program: &str) -> Option<PathBuf> {
+    let output = Command::new("sh").args(["-c", "command -v \"$0\"", program]).stderr(Stdio::null()).output().ok()?;
+    let found = String::from_utf8(output.stdout).ok()?;
+    output.status.success().then(|| PathBuf::from(found.trim()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_newer_version_is_greater_by_number_not_by_letter() {
+        assert!(version("3.10.8") > version("3.9.11"));
+        assert_eq!(version("15.14-0"), Some(vec![15, 14]));
+        assert_eq!(version("common"), None);
+    }
+
+    #[test]
+    fn only_what_is_wanted_and_absent_is_missing() {
+        let nothing = Programs { postgres_bin: None, rabbitmq_sbin: Some("/sbin".into()), epmd: None };
+        assert_eq!(nothing.missing(Wanted { postgres: true, rabbitmq: true }), ["postgresql", "rabbitmq-server"]);
+        assert_eq!(nothing.missing(Wanted { postgres: true, rabbitmq: false }), ["postgresql"]);
+        let epmd = Programs { epmd: Some("/bin/epmd".into()), ..nothing };
+        assert!(epmd.missing(Wanted { postgres: false, rabbitmq: true }).is_empty());
+    }
+
+    #[test]
+    fn who_cannot_install_is_told_the_commands() {
+        let text = advice(&["postgresql"]);
+        assert!(text.contains("sudo DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends postgresql\n"));
+    }
+}

@@ -1,0 +1,179 @@
+//! Routes, headers, and serving until cancelled.
+
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::get;
+use maud::{DOCTYPE, html};
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::health::{Readiness, livez, readyz};
+
+/// What the routes answer from.
+#[derive(Clone)]
+pub struct OpsState {
+    /// For `/readyz`.
+    pub readiness: Arc<dyn Readiness>,
+    /// For `/metrics`.
+    pub metrics: PrometheusHandle,
+}
+
+/// How long open connections may go on once the server is cancelled.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// Paths and what they are for: the routes of [`router`] beside the index, and the index's links.
+const LINKS: [(&str, &str); 3] = [
+    ("/livez", "the process answers; looks at nothing else"),
+    ("/readyz", "the worker takes jobs; says what is not right where it does not"),
+    ("/metrics", "Prometheus text format"),
+];
+
+/// The routes `/`, `/livez`, `/readyz` and `/metrics`, all `GET`, each answer with headers that let a browser do nothing with it.
+pub fn router(state: OpsState) -> Router {
+    Router::new()
+        .route("/", get(index))
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .fallback(not_found)
+        .with_state(state)
+        .layer(axum::middleware::map_response(harden))
+}
+
+/// Serves until `cancel`; connections still open then have a second.
+///
+/// # Errors
+/// Where the listener fails.
+pub async fn serve(listener: TcpListener, router: Router, cancel: CancellationToken) -> io::Result<()> {
+    let ended = cancel.clone();
+    let serving = axum::serve(listener, router).with_graceful_shutdown(cancel.cancelled_owned());
+    let impatient = async {
+        ended.cancelled().await;
+        tokio::time::sleep(GOODBYE).await;
+    };
+    tokio::select! {
+        served = serving => served,
+        () = impatient => Ok(()),
+    }
+}
+
+async fn index() -> Html<String> {
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head { meta charset="utf-8"; title { "dispatch" } }
+            body {
+                h1 { "dispatch " (env!("CARGO_PKG_VERSION")) }
+                ul {
+                    @for (path, meaning) in LINKS {
+                        li { a href=(path) { (path) } " " (meaning) }
+                    }
+                }
+            }
+        }
+    };
+    Html(page.into_string())
+}
+
+async fn metrics(State(state): State<OpsState>) -> Response {
+    // <https://prometheus.io/docs/instrumenting/exposition_formats/>
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], state.metrics.render()).into_response()
+}
+
+async fn not_found() -> (StatusCode, &'static str) {
+    (StatusCode::NOT_FOUND, "there is no such page; / has the list\n")
+}
+
+async fn harden(mut response: Response) -> Result<Response, Infallible> {
+    let headers: &mut HeaderMap = response.headers_mut();
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(
+        CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static("default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"),
+    );
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use futures_util::future::BoxFuture;
+    use metrics_exporter_prometheus::PrometheusBuilder;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use super::*;
+    use crate::ops::Check;
+
+    struct Fake(Vec<Check>);
+
+    impl Readiness for Fake {
+        fn checks(&self) -> BoxFuture<'_, Vec<Check>> {
+            std::future::ready(self.0.clone()).boxed()
+        }
+    }
+
+    fn check(name: &str, ok: bool) -> Check {
+        Check { name: name.to_owned(), ok, detail: "as seen".to_owned() }
+    }
+
+    /// The whole answer to a `GET`, as sent.
+    async fn get(readiness: Fake, path: &str) -> String {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        metrics::with_local_recorder(&recorder, || metrics::counter!("dispatch_takeovers_total").increment(1));
+        let state = OpsState { readiness: Arc::new(readiness), metrics: recorder.handle() };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let cancel = CancellationToken::new();
+        let client = async {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            cancel.cancel();
+            answer
+        };
+        let (served, answer) = tokio::join!(serve(listener, router(state), cancel.clone()), client);
+        served.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn a_worker_is_ready_when_every_check_is_right_and_says_which_is_not() {
+        let ready = get(Fake(vec![check("postgres", true), check("schema", true)]), "/readyz").await;
+        assert!(ready.starts_with("HTTP/1.1 200 ") && ready.contains(r#""ready":true"#), "{ready}");
+        let not = get(Fake(vec![check("postgres", true), check("draining", false)]), "/readyz").await;
+        assert!(not.starts_with("HTTP/1.1 503 "), "{not}");
+        assert!(not.contains(r#""draining":{"detail":"as seen","ok":false}"#) && not.contains(r#""ready":false"#), "{not}");
+    }
+
+    #[tokio::test]
+    async fn a_process_lives_whatever_its_checks_say() {
+        let alive = get(Fake(vec![check("postgres", false)]), "/livez").await;
+        assert!(alive.starts_with("HTTP/1.1 200 ") && alive.ends_with("ok\n"), "{alive}");
+    }
+
+    #[tokio::test]
+    async fn every_answer_carries_the_headers_that_disarm_a_browser() {
+        for (path, wanted) in [("/", "href=\"/metrics\""), ("/metrics", "dispatch_takeovers_total 1"), ("/none", "no such page")]
+        {
+            let answer = get(Fake(Vec::new()), path).await;
+            assert!(answer.contains(wanted), "{answer}");
+            for header in ["x-content-type-options: nosniff", "content-security-policy: default-src 'none'"] {
+                assert!(answer.contains(header), "{path}: {answer}");
+            }
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Who is the group's assignee in the work item's account?
+//!
+//! *Needs*: nothing.
+//! *Effects*: none: it reads our own tables and the account's users (kept for up to five minutes).
+//! *Safe to repeat*: a read; `patch_work_item` looks again whether its answer still holds.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::AssigneeSync;
+use crate::engine::{Context, Outcome, Stage, Then};
+use crate::fault::StageFault;
+use crate::job::words;
+use crate::pipelines::dispatch::check_account::enabled;
+use crate::pipelines::{Dispatch, ProductFault, Services};
+use crate::providers::azure_devops::GraphUser;
+use crate::tracker::{Changes, Installation, User};
+
+/// The stage.
+#[derive(Debug, Clone, Copy)]
+pub struct FindAssignee;
+
+/// What is to be written, if anything.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FoundAssignee {
+    /// This.
+    Write(Target),
+    /// Nothing: the job ends here.
+    Nothing(Nothing),
+}
+
+/// What is to be written, where and as whom.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    /// The `{organization}` segment of Azure DevOps' URLs.
+    pub account_name: String,
+    /// Who to act as.
+    pub identity_id: i64,
+    /// The group's assignee; none = nobody.
+    pub user_id: Option<i64>,
+    /// What `System.AssignedTo` takes for that user.
+    pub unique_name: Option<String>,
+}
+
+words! {
+    /// Why there is nothing to write.
+    Nothing {
+        /// The group is gone.
+        GroupGone = "group_gone",
+        /// The organization no longer uses the account.
+        NotInstalled = "not_installed",
+        /// The organization no longer wants it.
+        OutboundOff = "outbound_off",
+        /// None of the user's verified e-mail addresses is known in the account.
+        NotInAccount = "not_in_account",
+    }
+}
+
+impl FoundAssignee {
+    /// What is to be written, for the stage after this one.
+    ///
+    /// # Errors
+    /// [`ProductFault::IncompleteCheckpoint`] where a hand-written checkpoint says nothing.
+    pub fn target(self) -> Result<Target, ProductFault> {
+        match self {
+            Self::Write(target) => Ok(target),
+            Self::Nothing(_) => Err(ProductFault::IncompleteCheckpoint(<FindAssignee as Stage<Dispatch>>::NAME)),
+        }
+    }
+}
+
+impl Stage<Dispatch> for FindAssignee {
+    const NAME: &'static str = "find_assignee";
+    /// Large accounts have many pages of users, each with its own deadline.
+    const TIMEOUT: Duration = Duration::from_secs(300);
+    type Output = FoundAssignee;
+
+    async fn run(&self, cx: &Context<'_, Dispatch>) -> Result<Outcome<FoundAssignee, Changes>, StageFault> {
+        let sync = cx.payload::<AssigneeSync>()?;
+        let found = find(cx.services, &sync).await?;
+        let then = if matches!(found, FoundAssignee::Write(_)) { Then::Next } else { Then::Finish };
+        Ok(Outcome::of(found).then(then))
+    }
+}
+
+async fn find(services: &Services, sync: &AssigneeSync) -> Result<FoundAssignee, StageFault> {
+    let Some(assignee) = services.tracker.group_assignee(sync.group_id).await? else {
+        return Ok(FoundAssignee::Nothing(Nothing::GroupGone));
+    };
+    let Some(installation) = installation(services, sync).await? else {
+        return Ok(FoundAssignee::Nothing(Nothing::NotInstalled));
+    };
+    let Some(identity_id) = acting(&installation, sync.organization_id)? else {
+        return Ok(FoundAssignee::Nothing(Nothing::OutboundOff));
+    };
+    let account_name = installation.account_name;
+    let Some(user) = assignee.user else {
+        return Ok(FoundAssignee::Write(Target { account_name, identity_id, user_id: None, unique_name: None }));
+    };
+    let signed_in = services.sign_in(identity_id).await?;
+    let answer = services.providers.azure_devops.find_user(signed_in.token(), &account_name, &user.emails).await;
+    let known = signed_in.judge(answer)?;
+    Ok(matched(account_name, identity_id, &user, known))
+}
+
+/// The installation of the group's own organization: one tenant never acts as another's identity.
+async fn installation(services: &Services, sync: &AssigneeSync) -> Result<Option<Installation>, StageFault> {
+    let Some(integration) = services.tracker.integration(sync.integration_id).await? else { return Ok(None) };
+    Ok(services.tracker.installation(sync.organization_id, &integration.account_id).await?)
+}
+
+/// Who to act as, or nobody where the organization no longer wants it.
+fn acting(installation: &Installation, organization_id: i64) -> Result<Option<i64>, ProductFault> {
+    if !installation.settings.assignee_outbound {
+        return Ok(None);
+    }
+    enabled(installation, organization_id)?;
+    let none = || ProductFault::NoIdentity(format!("the installation of account {} has none", installation.account_name));
+    installation.identity_id.ok_or_else(none).map(Some)
+}
+
+fn matched(account_name: String, identity_id: i64, user: &User, known: Option<GraphUser>) -> FoundAssignee {
+    // The empty name would unassign.
+    match known.map(|known| known.principal_name).filter(|name| !name.trim().is_empty()) {
+        Some(name) => FoundAssignee::Write(Target { account_name, identity_id, user_id: Some(user.id), unique_name: Some(name) }),
+        None => FoundAssignee::Nothing(Nothing::NotInAccount),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipelines::dispatch::samples;
+    use crate::tracker::SyncSettings;
+
+    fn known(principal_name: &str) -> Option<GraphUser> {
+        Some(GraphUser {
+            descriptor: "aad.x".to_owned(),
+            principal_name: principal_name.to_owned(),
+            mail_address: String::new(),
+            display_name: String::new(),
+        })
+    }
+
+    #[test]
+    fn a_user_without_a_name_in_the_account_is_not_written_as_nobody() {
+        let ann = User { id: 42, name: "Ann".to_owned(), emails: vec!["ann@example.com".to_owned()] };
+        let found = |known| matched("contoso".to_owned(), 7, &ann, known);
+        assert_eq!(found(None), FoundAssignee::Nothing(Nothing::NotInAccount));
+        assert_eq!(found(known(" ")), FoundAssignee::Nothing(Nothing::NotInAccount));
+        let target = found(known("Ann@example.com")).target().unwrap();
+        assert_eq!((target.user_id, target.unique_name.as_deref()), (Some(42), Some("Ann@example.com")));
+    }
+
+    #[test]
+    fn only_an_enabled_installation_with_an_identity_and_outbound_sync_is_acted_for() {
+        let good = samples::installation();
+        assert_eq!(acting(&good, 1).unwrap(), Some(7));
+        let off = SyncSettings { assignee_outbound: false, ..good.settings };
+        assert_eq!(acting(&Installation { settings: off, ..good.clone() }, 1).unwrap(), None);
+        assert!(acting(&Installation { disabled: true, ..good.clone() }, 1).is_err());
+        assert!(acting(&Installation { identity_id: None, ..good }, 1).is_err());
+    }
+}

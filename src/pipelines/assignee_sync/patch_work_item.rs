@@ -1,0 +1,254 @@
+//! Writes the assignee, unless the group or a person has moved on.
+//!
+//! *Needs*: `find_assignee`.
+//! *Effects*: K1, `work_item:{integration}:{id}`: a PATCH that tests the revision first; one at a time per work item.
+//! *Safe to repeat*: the value is already there after a PATCH whose answer was lost, which the ledger shows to be our own
+//! write; a PATCH made for an older revision is refused.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use super::AssigneeSync;
+use super::find_assignee::{FindAssignee, Target};
+use crate::engine::{Context, EngineFault, Intent, Outcome, Prepared, Stage, UnknownPolicy};
+use crate::fault::StageFault;
+use crate::job::{EffectClass, words};
+use crate::pipelines::dispatch::sync_assignees::as_written;
+use crate::pipelines::{Dispatch, Services};
+use crate::providers::azure_devops::WorkItem;
+use crate::tracker::{Changes, GroupAssignee, assignee_key, work_item_resource};
+
+/// The stage.
+#[derive(Debug, Clone, Copy)]
+pub struct PatchWorkItem;
+
+/// What became of the work item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Patched {
+    /// In a word.
+    pub result: PatchResult,
+    /// The revision that has the group's assignee, where there is one.
+    pub rev: Option<i64>,
+}
+
+words! {
+    /// What became of a work item, in a word.
+    PatchResult {
+        /// It was assigned.
+        Written = "written",
+        /// It had the group's assignee already.
+        Already = "already",
+        /// The group has another assignee by now, or a person's later change is about to decide.
+        Superseded = "superseded",
+        /// It is deleted, or the identity may not see it.
+        Deleted = "deleted",
+        /// It is no longer linked to the group.
+        Unlinked = "unlinked",
+    }
+}
+
+/// What the ledger keeps of the intent; the tracker knows our own write by it.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Detail {
+    /// For another group of the same work item, our write is news.
+    group_id: i64,
+    rev_before: i64,
+    value: Option<String>,
+}
+
+/// One PATCH; the stage's own limit leaves room for the look before it.
+const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+
+type Looked = Prepared<Patched, Changes>;
+
+impl Stage<Dispatch> for PatchWorkItem {
+    const NAME: &'static str = "patch_work_item";
+    const NEEDS: &'static [&'static str] = &[<FindAssignee as Stage<Dispatch>>::NAME];
+    const TIMEOUT: Duration = Duration::from_secs(60);
+    const EFFECT: Option<EffectClass> = Some(EffectClass::K1);
+    type Output = Patched;
+
+    async fn prepare(&self, cx: &Context<'_, Dispatch>) -> Result<Looked, StageFault> {
+        let sync = cx.payload::<AssigneeSync>()?;
+        let target = cx.output::<FindAssignee>()?.target()?;
+        let tracker = &cx.services.tracker;
+        let Some(group) = tracker.group_assignee(sync.group_id).await? else { return Ok(done(PatchResult::Superseded)) };
+        let applied = tracker.link_applied_rev(sync.group_id, sync.integration_id, sync.work_item_id).await?;
+        let Some(applied_rev) = applied else { return Ok(done(PatchResult::Unlinked)) };
+        let Some(item) = read(cx.services, &sync, &target).await? else { return Ok(done(PatchResult::Deleted)) };
+        let written = as_written(&item.assigned_to);
+        let own_write = item.rev > applied_rev
+            && tracker.own_write(sync.integration_id, sync.work_item_id, item.rev, written.as_deref()).await?;
+        let sight = Sight { group: &group, item: &item, written, applied_rev, own_write };
+        Ok(decide(&sight, &sync, &target))
+    }
+
+    async fn run(&self, cx: &Context<'_, Dispatch>) -> Result<Outcome<Patched, Changes>, StageFault> {
+        let sync = cx.payload::<AssigneeSync>()?;
+        let target = cx.output::<FindAssignee>()?.target()?;
+        let effect = cx.stored_effect()?;
+        let detail = Detail::deserialize(&effect.detail).map_err(|error| EngineFault::Shape(Self::NAME, error))?;
+        let signed_in = cx.services.sign_in(target.identity_id).await?;
+        let deadline = Instant::from_std(effect.deadline);
+        let unique_name = target.unique_name.as_deref();
+        let answer = cx
+            .services
+            .providers
+            .azure_devops
+            .assign(signed_in.token(), &target.account_name, sync.work_item_id, detail.rev_before, unique_name, deadline)
+            .await;
+        let rev = signed_in.judge(answer)?;
+        let outcome = Outcome::of(Patched { result: PatchResult::Written, rev: Some(rev) });
+        Ok(outcome.with_changes(applied(&sync, rev)).with_provider_ref(Some(rev.to_string())))
+    }
+}
+
+async fn read(services: &Services, sync: &AssigneeSync, target: &Target) -> Result<Option<WorkItem>, StageFault> {
+    let signed_in = services.sign_in(target.identity_id).await?;
+    let answer = services.providers.azure_devops.work_item(signed_in.token(), &target.account_name, sync.work_item_id).await;
+    signed_in.judge(answer)
+}
+
+/// What is seen before a PATCH.
+struct Sight<'a> {
+    group: &'a GroupAssignee,
+    item: &'a WorkItem,
+    /// The work item's assignee as the ledger would have it.
+    written: Option<String>,
+    /// Of the link.
+    applied_rev: i64,
+    /// Whether the work item's revision is our own write, not yet applied.
+    own_write: bool,
+}
+
+fn decide(sight: &Sight<'_>, sync: &AssigneeSync, target: &Target) -> Looked {
+    let Sight { group, item, written, applied_rev, own_write } = sight;
+    if group.user.as_ref().map(|user| user.id) != target.user_id {
+        return done(PatchResult::Superseded);
+    }
+    let value = target.unique_name.as_deref().map(assignee_key);
+    if *written == value {
+        let outcome = Outcome::of(Patched { result: PatchResult::Already, rev: Some(item.rev) });
+        let outcome = outcome.with_provider_ref(Some(item.rev.to_string()));
+        return Prepared::Done(if *own_write { outcome.with_changes(applied(sync, item.rev)) } else { outcome });
+    }
+    // A person's change that no job has handled yet, not earlier than what the group follows: its own event will decide.
+    let is_news = item.rev > *applied_rev && !own_write;
+    if is_news && group.decided_at.is_some_and(|decided_at| item.changed_date >= decided_at) {
+        return done(PatchResult::Superseded);
+    }
+    Prepared::Effect(Box::new(intent(sync, &Detail { group_id: sync.group_id, rev_before: item.rev, value })))
+}
+
+fn intent(sync: &AssigneeSync, detail: &Detail) -> Intent {
+    let work_item = work_item_resource(sync.integration_id, sync.work_item_id);
+    Intent {
+        target: work_item.clone(),
+        class: EffectClass::K1,
+        keyed_for: None,
+        resource: Some(work_item),
+        detail: serde_json::to_value(detail).expect("numbers and a text have a JSON form"),
+        unknown: UnknownPolicy::Resend,
+        timeout: CALL_TIMEOUT,
+    }
+}
+
+const fn applied(sync: &AssigneeSync, rev: i64) -> Changes {
+    let AssigneeSync { group_id, integration_id, work_item_id, .. } = *sync;
+    Changes::AppliedRevision { group_id, integration_id, work_item_id, rev }
+}
+
+const fn done(result: PatchResult) -> Looked {
+    Prepared::Done(Outcome::of(Patched { result, rev: None }))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use time::OffsetDateTime;
+    use time::macros::datetime;
+
+    use super::*;
+    use crate::pipelines::dispatch::samples::work_item;
+    use crate::providers::azure_devops::Assignee;
+    use crate::tracker::User;
+
+    const SYNC: AssigneeSync = AssigneeSync { group_id: 1, organization_id: 2, integration_id: 3, work_item_id: 17 };
+    const EARLIER: OffsetDateTime = datetime!(2026-01-01 00:00:00 UTC);
+    const LATER: OffsetDateTime = datetime!(2026-02-01 00:00:00 UTC);
+
+    fn target(name: Option<&str>) -> Target {
+        Target {
+            account_name: "contoso".to_owned(),
+            identity_id: 7,
+            user_id: name.map(|_| 42),
+            unique_name: name.map(str::to_owned),
+        }
+    }
+
+    fn group(user_id: Option<i64>, decided_at: OffsetDateTime) -> GroupAssignee {
+        let user = user_id.map(|id| User { id, name: "Ann".to_owned(), emails: Vec::new() });
+        GroupAssignee { user, decided_at: Some(decided_at) }
+    }
+
+    /// The work item is at revision 4, changed between [`EARLIER`] and [`LATER`].
+    fn look(group: &GroupAssignee, has: &str, applied_rev: i64, own_write: bool, target: &Target) -> Looked {
+        let item = WorkItem { assigned_to: Assignee::parse(&json!(has)), ..work_item(17, 4) };
+        let written = as_written(&item.assigned_to);
+        decide(&Sight { group, item: &item, written, applied_rev, own_write }, &SYNC, target)
+    }
+
+    fn result(looked: Looked) -> Option<(PatchResult, Option<Changes>)> {
+        match looked {
+            Prepared::Done(outcome) => outcome.output.map(|patched| (patched.result, outcome.changes)),
+            Prepared::Effect(_) | Prepared::NoEffect(_) => None,
+        }
+    }
+
+    #[test]
+    fn a_group_that_has_moved_on_is_left_to_the_newer_follow_up() {
+        let ann = target(Some("Ann@example.com"));
+        for user in [None, Some(43)] {
+            let looked = look(&group(user, LATER), "bob@example.com", 4, false, &ann);
+            assert_eq!(result(looked), Some((PatchResult::Superseded, None)));
+        }
+    }
+
+    #[test]
+    fn the_intent_has_the_revision_and_the_value_by_which_our_write_is_known_again() {
+        let looked = look(&group(Some(42), LATER), "bob@example.com", 4, false, &target(Some("Ann@example.com")));
+        let Prepared::Effect(intent) = looked else { panic!("{looked:?}") };
+        assert_eq!(intent.detail, json!({ "group_id": 1, "rev_before": 4, "value": "ann@example.com" }));
+        assert_eq!((intent.target.as_str(), intent.resource.as_deref()), ("work_item:3:17", Some("work_item:3:17")));
+        let Prepared::Effect(intent) = look(&group(None, LATER), "bob@example.com", 4, false, &target(None)) else { panic!() };
+        assert_eq!(intent.detail, json!({ "group_id": 1, "rev_before": 4, "value": null }));
+    }
+
+    #[test]
+    fn a_value_that_is_there_is_not_written_again_and_our_own_write_is_applied() {
+        let ann = target(Some("Ann@example.com"));
+        let looked = look(&group(Some(42), LATER), "ANN@example.com", 3, true, &ann);
+        let applied = Changes::AppliedRevision { group_id: 1, integration_id: 3, work_item_id: 17, rev: 4 };
+        assert_eq!(result(looked), Some((PatchResult::Already, Some(applied))));
+        let looked = look(&group(Some(42), LATER), "ann@example.com", 3, false, &ann);
+        assert_eq!(result(looked), Some((PatchResult::Already, None)));
+    }
+
+    #[test]
+    fn a_person_s_later_change_is_left_to_its_own_event() {
+        let ann = target(Some("Ann@example.com"));
+        let later = look(&group(Some(42), EARLIER), "bob@example.com", 3, false, &ann);
+        assert_eq!(result(later), Some((PatchResult::Superseded, None)));
+        for (decided_at, applied_rev, own_write) in [(LATER, 3, false), (EARLIER, 4, false), (EARLIER, 3, true)] {
+            let looked = look(&group(Some(42), decided_at), "bob@example.com", applied_rev, own_write, &ann);
+            assert_eq!(result(looked), None, "{applied_rev} {own_write}");
+        }
+    }
+
+    #[test]
+    fn the_stage_lasts_longer_than_its_call() {
+        assert!(<PatchWorkItem as Stage<Dispatch>>::TIMEOUT > CALL_TIMEOUT);
+    }
+}

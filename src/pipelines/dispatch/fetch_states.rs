@@ -1,0 +1,147 @@
+//! The account's state and the identity's state, as they are now.
+//!
+//! *Needs*: `check_account`.
+//! *Effects*: none.
+//! *Safe to repeat*: it only reads our own tables; tokens stay where they are, later stages fetch them by identity.
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use super::check_account::{Account, ActingAs, CheckedAccount, enabled};
+use super::{CheckAccount, ShowConfiguration};
+use crate::engine::{Context, Outcome, Stage, Then};
+use crate::fault::StageFault;
+use crate::pipelines::services::usable;
+use crate::pipelines::{Dispatch, ProductFault};
+use crate::tracker::{Changes, Identity, Installation, SyncSettings, Tracker};
+
+/// The stage.
+#[derive(Debug, Clone, Copy)]
+pub struct FetchStates;
+
+/// What the following stages act on and as.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct States {
+    /// None where the job's account is missing and is still to be chosen.
+    pub account: Option<AccountState>,
+    /// None where there is nobody to act as: the job waits for configuration.
+    pub identity: Option<IdentityState>,
+}
+
+/// The account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccountState {
+    /// Row id of the integration.
+    pub integration_id: i64,
+    /// The account's id.
+    pub account_id: String,
+    /// The `{organization}` segment of Azure DevOps' URLs.
+    pub account_name: String,
+    /// What this organization wants synchronised.
+    pub settings: SyncSettings,
+}
+
+/// The identity, without its tokens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdentityState {
+    /// Row id.
+    pub id: i64,
+    /// As people know it.
+    pub name: String,
+    /// End of the access token's life.
+    #[serde(with = "time::serde::rfc3339")]
+    pub token_expires_at: OffsetDateTime,
+}
+
+impl States {
+    /// The account, for stages that come after its choice.
+    ///
+    /// # Errors
+    /// [`ProductFault::IncompleteCheckpoint`] where a hand-written checkpoint names none.
+    pub fn account(&self) -> Result<&AccountState, ProductFault> {
+        self.account.as_ref().ok_or(ProductFault::IncompleteCheckpoint(<FetchStates as Stage<Dispatch>>::NAME))
+    }
+
+    /// The identity, for stages that act as it.
+    ///
+    /// # Errors
+    /// As [`States::account`].
+    pub fn identity(&self) -> Result<&IdentityState, ProductFault> {
+        self.identity.as_ref().ok_or(ProductFault::IncompleteCheckpoint(<FetchStates as Stage<Dispatch>>::NAME))
+    }
+}
+
+impl Stage<Dispatch> for FetchStates {
+    const NAME: &'static str = "fetch_states";
+    const NEEDS: &'static [&'static str] = &[<CheckAccount as Stage<Dispatch>>::NAME];
+    type Output = States;
+
+    async fn run(&self, cx: &Context<'_, Dispatch>) -> Result<Outcome<States, Changes>, StageFault> {
+        let checked = cx.output::<CheckAccount>()?;
+        let tracker = &cx.services.tracker;
+        let installation = installed(tracker, &checked).await?;
+        let identity = match acting(checked.acting_as, installation.as_ref()) {
+            None => None,
+            Some(id) => tracker.identity(id).await?,
+        };
+        if let Some(identity) = &identity {
+            usable(identity.id, identity.version, identity.token_expires_at, OffsetDateTime::now_utc())?;
+        }
+        let then = match &identity {
+            Some(_) => Then::Next,
+            None => Then::Jump(<ShowConfiguration as Stage<Dispatch>>::NAME),
+        };
+        Ok(Outcome::of(states(installation, identity)).then(then))
+    }
+}
+
+/// The installation as it is now: somebody may have disabled or removed it since `check_account`.
+async fn installed(tracker: &Tracker, checked: &CheckedAccount) -> Result<Option<Installation>, StageFault> {
+    let Account::Found { account_id, .. } = &checked.account else { return Ok(None) };
+    let installation = tracker.installation(checked.organization_id, account_id).await?;
+    if let Some(found) = &installation {
+        enabled(found, checked.organization_id)?;
+    }
+    Ok(installation)
+}
+
+fn acting(acting_as: ActingAs, installation: Option<&Installation>) -> Option<i64> {
+    match acting_as {
+        ActingAs::Installation => installation.and_then(|found| found.identity_id),
+        ActingAs::Identity(id) => Some(id),
+        ActingAs::Nobody => None,
+    }
+}
+
+fn states(installation: Option<Installation>, identity: Option<Identity>) -> States {
+    let account = installation.map(|found| AccountState {
+        integration_id: found.integration_id,
+        account_id: found.account_id,
+        account_name: found.account_name,
+        settings: found.settings,
+    });
+    let identity =
+        identity.map(|known| IdentityState { id: known.id, name: known.name, token_expires_at: known.token_expires_at });
+    States { account, identity }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipelines::dispatch::samples::installation;
+
+    #[test]
+    fn the_request_s_identity_wins_and_an_unknown_one_is_not_replaced_by_the_installation_s() {
+        let installation = Installation { identity_id: Some(9), ..installation() };
+        assert_eq!(acting(ActingAs::Identity(7), Some(&installation)), Some(7));
+        assert_eq!(acting(ActingAs::Installation, Some(&installation)), Some(9));
+        assert_eq!(acting(ActingAs::Nobody, Some(&installation)), None);
+        assert_eq!(acting(ActingAs::Installation, None), None);
+    }
+
+    #[test]
+    fn a_checkpoint_without_an_account_says_so() {
+        let none = states(None, None);
+        assert!(none.account().is_err() && none.identity().is_err());
+    }
+}

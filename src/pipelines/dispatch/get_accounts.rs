@@ -1,0 +1,88 @@
+//! Which accounts may that user use? Without any, or without the job's, somebody has to choose.
+//!
+//! *Needs*: `fetch_states`, `retrieve_user`.
+//! *Effects*: none: it reads Azure DevOps' list of accounts.
+//! *Safe to repeat*: a read.
+
+use serde::{Deserialize, Serialize};
+
+use super::{FetchStates, RetrieveUser, ShowConfiguration};
+use crate::engine::{Context, Outcome, Stage, Then};
+use crate::fault::StageFault;
+use crate::pipelines::Dispatch;
+use crate::providers::azure_devops;
+use crate::tracker::Changes;
+
+/// The stage.
+#[derive(Debug, Clone, Copy)]
+pub struct GetAccounts;
+
+/// What the identity may use.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accounts {
+    /// By name.
+    pub accounts: Vec<UsableAccount>,
+}
+
+/// An account the identity may use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UsableAccount {
+    /// As `configure` takes it.
+    pub account_id: String,
+    /// As shown.
+    pub name: String,
+}
+
+impl Stage<Dispatch> for GetAccounts {
+    const NAME: &'static str = "get_accounts";
+    const NEEDS: &'static [&'static str] = &[<FetchStates as Stage<Dispatch>>::NAME, <RetrieveUser as Stage<Dispatch>>::NAME];
+    type Output = Accounts;
+
+    async fn run(&self, cx: &Context<'_, Dispatch>) -> Result<Outcome<Accounts, Changes>, StageFault> {
+        let states = cx.output::<FetchStates>()?;
+        let user = cx.output::<RetrieveUser>()?;
+        let signed_in = cx.services.sign_in(states.identity()?.id).await?;
+        let answer = cx.services.providers.azure_devops.accounts(signed_in.token(), &user.id).await;
+        let accounts = by_name(signed_in.judge(answer)?);
+        let then = next(states.account.as_ref().map(|account| account.account_id.as_str()), &accounts);
+        Ok(Outcome::of(accounts).then(then))
+    }
+}
+
+fn by_name(accounts: Vec<azure_devops::Account>) -> Accounts {
+    let mut accounts: Vec<UsableAccount> =
+        accounts.into_iter().map(|account| UsableAccount { account_id: account.id, name: account.name }).collect();
+    accounts.sort_by(|one, other| (&one.name, &one.account_id).cmp(&(&other.name, &other.account_id)));
+    Accounts { accounts }
+}
+
+/// On, if the job's account is among those the identity may use.
+fn next(wanted: Option<&str>, usable: &Accounts) -> Then {
+    let is_usable = |wanted: &str| usable.accounts.iter().any(|account| account.account_id.eq_ignore_ascii_case(wanted));
+    if wanted.is_some_and(is_usable) { Then::Next } else { Then::Jump(<ShowConfiguration as Stage<Dispatch>>::NAME) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn usable(ids: &[&str]) -> Accounts {
+        let account = |id: &&str| azure_devops::Account { id: (*id).to_owned(), name: format!("name of {id}") };
+        by_name(ids.iter().map(account).collect())
+    }
+
+    #[test]
+    fn only_a_job_whose_account_is_usable_goes_on() {
+        let configure = Then::Jump("show_configuration");
+        assert_eq!(next(Some("ACC-1"), &usable(&["acc-2", "acc-1"])), Then::Next);
+        assert_eq!(next(Some("acc-1"), &usable(&["acc-2"])), configure);
+        assert_eq!(next(Some("acc-1"), &usable(&[])), configure);
+        assert_eq!(next(None, &usable(&["acc-1"])), configure);
+    }
+
+    #[test]
+    fn choices_come_by_name() {
+        let ids: Vec<_> = usable(&["b", "a"]).accounts.into_iter().map(|account| account.account_id).collect();
+        assert_eq!(ids, ["a", "b"]);
+    }
+}

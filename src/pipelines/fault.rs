@@ -1,0 +1,158 @@
+//! What goes wrong in a stage itself, beside what the tracker, the providers and the engine report.
+
+use crate::fault::{Class, Fault, WaitOn};
+use crate::job::WaitReason;
+use crate::tracker::{destination_cause, identity_cause, installation_cause};
+
+/// A stage cannot go on. `Display` says what is so, [`Fault::hint`] what would be right.
+#[derive(Debug, thiserror::Error)]
+pub enum ProductFault {
+    /// The request names an organization that the tracker does not have.
+    #[error("there is no organization `{0}`")]
+    UnknownOrganization(String),
+    /// A person has switched the installation off.
+    #[error("the installation of account {account} is disabled")]
+    InstallationDisabled {
+        /// The installation's integration.
+        integration_id: i64,
+        /// The installation's organization.
+        organization_id: i64,
+        /// The account's name.
+        account: String,
+    },
+    /// An identity's token has ended, or Azure DevOps does not take it.
+    #[error("identity {identity_id} must sign in again: {why}")]
+    Reauthentication {
+        /// The identity.
+        identity_id: i64,
+        /// Of the token that was seen.
+        version: i64,
+        /// What was seen of it.
+        why: &'static str,
+    },
+    /// An identity row is gone, or an installation has none to act as.
+    #[error("there is no identity to act as: {0}")]
+    NoIdentity(String),
+    /// A checkpoint written by hand leaves out what the pipeline has made sure of before.
+    #[error("the checkpoint of `{0}` names no account or no identity")]
+    IncompleteCheckpoint(&'static str),
+    /// The request names destinations that its organization does not have.
+    #[error("there is no destination {} in organization `{organization}`", names.join(", "))]
+    UnknownDestination {
+        /// As the request names them, in backquotes.
+        names: Vec<String>,
+        /// The tenant's slug.
+        organization: String,
+    },
+    /// The destination of a message that was rendered before is gone.
+    #[error("destination {0} is gone")]
+    DestinationGone(i64),
+    /// A person has switched the destination off.
+    #[error("destination `{name}` takes no messages for now")]
+    DestinationDisabled {
+        /// Row id.
+        id: i64,
+        /// Its name.
+        name: String,
+    },
+    /// A destination's policy for unknown outcomes is no word that is known.
+    #[error("destination `{name}` has the policy `{policy}` for unknown outcomes")]
+    UnknownPolicy {
+        /// The destination's name.
+        name: String,
+        /// Its policy.
+        policy: String,
+    },
+    /// A destination is of a kind that this worker does not know.
+    #[error("destination `{name}` is of the kind `{kind}`, which this worker does not know")]
+    UnknownChannel {
+        /// The destination's name.
+        name: String,
+        /// Its kind.
+        kind: String,
+    },
+    /// A destination has become another kind since its message was rendered.
+    #[error("the message was rendered for `{rendered}`, but destination `{name}` is now of the kind `{kind}`")]
+    ChannelChanged {
+        /// The destination's name.
+        name: String,
+        /// Its kind now.
+        kind: String,
+        /// Its kind then.
+        rendered: String,
+    },
+}
+
+#[deny(clippy::wildcard_enum_match_arm)]
+impl Fault for ProductFault {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::UnknownOrganization(_) => "unknown_organization",
+            Self::InstallationDisabled { .. } => "installation_disabled",
+            Self::Reauthentication { .. } => "reauthentication",
+            Self::NoIdentity(_) => "no_identity",
+            Self::IncompleteCheckpoint(_) => "incomplete_checkpoint",
+            Self::UnknownDestination { .. } => "unknown_destination",
+            Self::DestinationGone(_) => "destination_gone",
+            Self::DestinationDisabled { .. } => "destination_disabled",
+            Self::UnknownPolicy { .. } => "unknown_policy",
+            Self::UnknownChannel { .. } => "unknown_channel",
+            Self::ChannelChanged { .. } => "channel_changed",
+        }
+    }
+
+    fn class(&self) -> Class {
+        match self {
+            Self::InstallationDisabled { integration_id, organization_id, .. } => {
+                wait(WaitReason::InstallationDisabled, installation_cause(*integration_id, *organization_id), 0)
+            }
+            Self::Reauthentication { identity_id, version, .. } => {
+                wait(WaitReason::Reauthentication, identity_cause(*identity_id), *version)
+            }
+            Self::DestinationDisabled { id, .. } => wait(WaitReason::Hold, destination_cause(*id), 0),
+            Self::UnknownOrganization(_)
+            | Self::NoIdentity(_)
+            | Self::IncompleteCheckpoint(_)
+            | Self::UnknownDestination { .. }
+            | Self::DestinationGone(_)
+            | Self::UnknownPolicy { .. }
+            | Self::UnknownChannel { .. }
+            | Self::ChannelChanged { .. } => Class::Permanent,
+        }
+    }
+
+    fn hint(&self) -> String {
+        match self {
+            Self::UnknownOrganization(slug) => {
+                format!("Import organization `{slug}` with `dispatch tracker import`, then retry; or correct the producer.")
+            }
+            Self::InstallationDisabled { account, .. } => {
+                format!("Enable the installation of {account}; the job goes on by itself.")
+            }
+            Self::Reauthentication { identity_id, .. } => {
+                format!("Sign in again as identity {identity_id} and store its new tokens; all jobs that wait for it go on.")
+            }
+            Self::NoIdentity(_) => "Give the installation an identity with `dispatch tracker import`, then retry.".to_owned(),
+            Self::IncompleteCheckpoint(_) => "A checkpoint was written by hand: re-run the job from `check_account`.".to_owned(),
+            Self::UnknownDestination { organization, .. } => format!(
+                "Register it with `dispatch destinations register --organization {organization}`, then retry: \
+                 the assignments are applied already, the job goes on from here."
+            ),
+            Self::DestinationGone(_) => "Register the destination again and re-run the parent, or cancel this job.".to_owned(),
+            Self::DestinationDisabled { name, .. } => format!("Enable destination `{name}`; the job goes on by itself."),
+            Self::UnknownPolicy { name, .. } => {
+                format!("Register destination `{name}` again, with the policy `resend` or `hold`.")
+            }
+            Self::UnknownChannel { name, .. } => {
+                format!(
+                    "Register destination `{name}` again with a kind that `dispatch destinations` lists, or start a worker that knows it."
+                )
+            }
+            Self::ChannelChanged { .. } => "Re-run the job from `render_message`.".to_owned(),
+        }
+    }
+}
+
+const fn wait(reason: WaitReason, key: String, observed: i64) -> Class {
+    Class::Wait(WaitOn { reason, key, observed })
+}

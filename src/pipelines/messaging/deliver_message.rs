@@ -1,0 +1,176 @@
+//! Delivers the message through its destination's channel.
+//!
+//! *Needs*: `render_message`.
+//! *Effects*: the class its channel declares (K2 or K3), key from job, generation, stage and `destination:{id}`.
+//! *Safe to repeat*: K2 goes out with the same key; before a K3 whose outcome is unknown is repeated, the engine records that
+//! a duplicate is possible, or parks the job where the destination wishes to hold.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::render_message::{RenderMessage, RenderedMessage};
+use super::{Notice, destination};
+use crate::engine::{Context, Intent, Outcome, Prepared, RetryPolicy, Stage, UnknownPolicy};
+use crate::fault::StageFault;
+use crate::job::EffectClass;
+use crate::pipelines::{Dispatch, ProductFault};
+use crate::providers::channel::{Channel, ChannelConfig, Delivery};
+use crate::tracker::{Changes, Destination};
+
+/// The stage.
+#[derive(Debug, Clone, Copy)]
+pub struct DeliverMessage;
+
+/// Where the message is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeliveredMessage {
+    /// The destination.
+    pub destination_id: i64,
+    /// The other side's name for the message, where it has one.
+    pub message_id: Option<String>,
+}
+
+/// One delivery; the stage's own limit leaves room for the look before it.
+const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+
+impl Stage<Dispatch> for DeliverMessage {
+    const NAME: &'static str = "deliver_message";
+    const NEEDS: &'static [&'static str] = &[<RenderMessage as Stage<Dispatch>>::NAME];
+    /// About a day, too, but at most an hour apart: people wait for messages after an outage.
+    const RETRY: RetryPolicy = RetryPolicy { attempts: 30, base: Duration::from_secs(1), cap: Duration::from_secs(3600) };
+    const TIMEOUT: Duration = Duration::from_secs(30);
+    const EFFECT: Option<EffectClass> = Some(EffectClass::K3);
+    type Output = DeliveredMessage;
+
+    async fn prepare(&self, cx: &Context<'_, Dispatch>) -> Result<Prepared<DeliveredMessage, Changes>, StageFault> {
+        let notice = cx.payload::<Notice>()?;
+        let message = cx.output::<RenderMessage>()?;
+        let (destination, channel) = destination(cx.services, notice.destination_id).await?;
+        Ok(Prepared::Effect(Box::new(intent(&destination, channel, &message)?)))
+    }
+
+    async fn run(&self, cx: &Context<'_, Dispatch>) -> Result<Outcome<DeliveredMessage, Changes>, StageFault> {
+        let effect = cx.stored_effect()?;
+        let message = cx.output::<RenderMessage>()?;
+        let destination_id = cx.payload::<Notice>()?.destination_id;
+        let (destination, channel) = destination(cx.services, destination_id).await?;
+        let config = config(&destination);
+        let deadline = Instant::from_std(effect.deadline);
+        let delivery = Delivery { config: &config, rendered: &message.rendered, key: &effect.key, class: effect.class, deadline };
+        let message_id = channel.deliver(delivery).await?.provider_ref;
+        Ok(Outcome::of(DeliveredMessage { destination_id, message_id: message_id.clone() }).with_provider_ref(message_id))
+    }
+}
+
+fn intent(destination: &Destination, channel: &dyn Channel, message: &RenderedMessage) -> Result<Intent, ProductFault> {
+    let Destination { id, name, kind, .. } = destination;
+    if *kind != message.kind {
+        let rendered = message.kind.clone();
+        return Err(ProductFault::ChannelChanged { name: name.clone(), kind: kind.clone(), rendered });
+    }
+    if destination.disabled {
+        return Err(ProductFault::DestinationDisabled { id: *id, name: name.clone() });
+    }
+    let config = config(destination);
+    Ok(Intent {
+        target: format!("destination:{id}"),
+        class: channel.class(&config),
+        keyed_for: channel.keyed_for(&config),
+        resource: None,
+        detail: json!({ "destination_id": id, "destination": name, "kind": kind }),
+        unknown: unknown_policy(destination)?,
+        timeout: CALL_TIMEOUT,
+    })
+}
+
+fn unknown_policy(destination: &Destination) -> Result<UnknownPolicy, ProductFault> {
+    match destination.unknown_policy.as_str() {
+        "resend" => Ok(UnknownPolicy::Resend),
+        "hold" => Ok(UnknownPolicy::Hold),
+        other => Err(ProductFault::UnknownPolicy { name: destination.name.clone(), policy: other.to_owned() }),
+    }
+}
+
+fn config(destination: &Destination) -> ChannelConfig {
+    ChannelConfig { public: destination.config.clone(), secret: destination.secret.clone(), previous_secret: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::{BoxFuture, FutureExt};
+
+    use super::*;
+    use crate::fault::{Class, Fault};
+    use crate::providers::channel::{BadConfig, ChannelFault, Delivered, Message, Rendered};
+
+    /// Keyed for a minute; delivers nothing.
+    struct Pigeon;
+
+    impl Channel for Pigeon {
+        fn kind(&self) -> &'static str {
+            "pigeon"
+        }
+
+        fn class(&self, _: &ChannelConfig) -> EffectClass {
+            EffectClass::K2
+        }
+
+        fn keyed_for(&self, _: &ChannelConfig) -> Option<Duration> {
+            Some(Duration::from_secs(60))
+        }
+
+        fn render(&self, message: &Message) -> Rendered {
+            Rendered(message.title.clone())
+        }
+
+        fn check_config(&self, _: &ChannelConfig) -> Result<(), BadConfig> {
+            Ok(())
+        }
+
+        fn deliver<'a>(&'a self, _: Delivery<'a>) -> BoxFuture<'a, Result<Delivered, ChannelFault>> {
+            std::future::ready(Ok(Delivered { provider_ref: None })).boxed()
+        }
+    }
+
+    fn destination() -> Destination {
+        Destination {
+            id: 9,
+            name: "team".to_owned(),
+            kind: "pigeon".to_owned(),
+            config: json!({}),
+            secret: Some("canary".to_owned().into()),
+            unknown_policy: "hold".to_owned(),
+            disabled: false,
+        }
+    }
+
+    fn intend(destination: &Destination) -> Result<Intent, ProductFault> {
+        let message = RenderedMessage { kind: "pigeon".to_owned(), rendered: Rendered("coo".to_owned()) };
+        intent(destination, &Pigeon, &message)
+    }
+
+    #[test]
+    fn the_intent_is_the_channel_s_and_the_destination_s_and_holds_no_secret() {
+        let intent = intend(&destination()).unwrap();
+        assert_eq!((intent.class, intent.keyed_for), (EffectClass::K2, Some(Duration::from_secs(60))));
+        assert_eq!((intent.unknown, intent.target.as_str()), (UnknownPolicy::Hold, "destination:9"));
+        assert!(!intent.detail.to_string().contains("canary"));
+        assert!(intent.timeout < <DeliverMessage as Stage<Dispatch>>::TIMEOUT);
+    }
+
+    #[test]
+    fn a_disabled_destination_is_waited_for() {
+        let fault = intend(&Destination { disabled: true, ..destination() }).unwrap_err();
+        let Class::Wait(on) = fault.class() else { panic!("{fault}") };
+        assert_eq!((on.reason.word(), on.key.as_str()), ("hold", "destination:9"));
+    }
+
+    #[test]
+    fn a_destination_that_became_another_kind_gets_no_message_in_the_old_form() {
+        let fault = intend(&Destination { kind: "drum".to_owned(), ..destination() }).unwrap_err();
+        assert_eq!((fault.code(), fault.class()), ("channel_changed", Class::Permanent));
+    }
+}

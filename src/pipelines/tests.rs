@@ -1,0 +1,152 @@
+//! Runs stages as the engine does, from their checkpoints, with services that reach nobody: a stage that wants the outside
+//! where the request gives it no reason to fails here.
+
+use std::sync::{Arc, OnceLock};
+
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use super::{Dispatch, Services, registry};
+use crate::engine::{Checkpoint, Context, ErasedOutcome, ErasedPrepared, Outputs, Then};
+use crate::fault::StageFault;
+use crate::job::{Attempt, Epoch, Generation, Job, JobId};
+use crate::providers::{ProviderSettings, Providers};
+use crate::secrets::Keyring;
+use crate::tracker::{Changes, Tracker};
+
+fn services() -> Services {
+    // Another test may have installed it before.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let mut nowhere = tokio_postgres::Config::new();
+    nowhere.host_path("/nowhere").connect_timeout(std::time::Duration::from_millis(1));
+    let manager = deadpool_postgres::Manager::new(nowhere, tokio_postgres::NoTls);
+    let pool = deadpool_postgres::Pool::builder(manager).build().unwrap();
+    let keyring = Arc::new(Keyring::parse(&Keyring::fresh_setting()).unwrap());
+    let providers = Providers::new(&ProviderSettings::default()).unwrap();
+    Services { tracker: Tracker::new(pool, keyring), providers }
+}
+
+fn raw(value: &Value) -> Box<RawValue> {
+    RawValue::from_string(value.to_string()).unwrap()
+}
+
+fn job(pipeline: &str, payload: &Value) -> Job {
+    Job {
+        id: JobId::fresh(),
+        pipeline: pipeline.to_owned(),
+        organization: "acme".to_owned(),
+        account: None,
+        source: "test".to_owned(),
+        payload: raw(payload),
+        parent: None,
+        generation: Generation(1),
+        epoch: Epoch(1),
+        stage: String::new(),
+        attempt: Attempt(1),
+        deadline: None,
+        traceparent: None,
+    }
+}
+
+fn outputs(known: &[(&str, Value)]) -> Outputs {
+    let checkpoint = |(stage, output): &(&str, Value)| Checkpoint { stage: (*stage).to_owned(), version: 1, output: raw(output) };
+    Outputs::new(known.iter().map(checkpoint).collect())
+}
+
+/// Looks and runs as the worker does, without storing anything.
+async fn run(job: &Job, stage: &str, outputs: &Outputs) -> Result<ErasedOutcome<Changes>, StageFault> {
+    let (registry, services, payload) = (registry(), services(), OnceLock::new());
+    let (info, code) = registry.get(&job.pipeline).unwrap().stage(stage).unwrap();
+    let cx: Context<'_, Dispatch> = Context::new(job, &services, outputs, info.needs, None, &payload);
+    match code.prepare(&cx).await? {
+        ErasedPrepared::Done(outcome) => Ok(outcome),
+        ErasedPrepared::NoEffect | ErasedPrepared::Effect(_) => code.run(&cx).await,
+    }
+}
+
+fn request() -> Value {
+    json!({
+        "schema": 1, "source": "test", "dedupe_key": "1", "organization": "acme", "account": "acc-1", "identity": null,
+        "search": null, "events": [], "notify": [], "interaction": null, "not_before": null, "deadline": null,
+    })
+}
+
+fn checked(account: &Value) -> Value {
+    json!({ "organization_id": 1, "account": account, "acting_as": "installation" })
+}
+
+fn states() -> Value {
+    let settings = json!({ "assignee_inbound": true, "assignee_outbound": true, "status_inbound": true });
+    let account = json!({ "integration_id": 3, "account_id": "acc-1", "account_name": "contoso", "settings": settings });
+    let identity = json!({ "id": 7, "name": "bot", "token_expires_at": "2099-01-01T00:00:00Z" });
+    json!({ "account": account, "identity": identity })
+}
+
+#[tokio::test]
+async fn a_request_that_asks_for_nothing_reaches_nobody_from_the_search_to_the_end() {
+    let job = job("dispatch", &request());
+    let found = json!({ "found": { "integration_id": 3, "account_id": "acc-1" } });
+    let mut known = outputs(&[("check_account", checked(&found)), ("fetch_states", states())]);
+    let registry = registry();
+    let mut due = Some("search_issues");
+    while let Some(stage) = due {
+        let outcome = run(&job, stage, &known).await.unwrap_or_else(|fault| panic!("{stage}: {}", fault.message()));
+        assert!(outcome.children.is_empty() && outcome.changes.is_none() && outcome.then == Then::Next, "{stage}");
+        known.push(Checkpoint { stage: stage.to_owned(), version: 1, output: outcome.output.unwrap() });
+        due = registry.get("dispatch").unwrap().after(stage);
+    }
+    assert_eq!(known.get("send_follow_ups").unwrap().output.get(), r#"{"targets":[]}"#);
+}
+
+#[tokio::test]
+async fn configuration_is_asked_for_whether_or_not_the_stages_in_between_have_run() {
+    let job = job("dispatch", &request());
+    let missing = ("check_account", checked(&json!({ "missing": "no_account" })));
+    let accounts = ("get_accounts", json!({ "accounts": [{ "account_id": "a", "name": "A" }] }));
+    for (known, choices) in [(vec![missing.clone()], 0), (vec![missing, ("fetch_states", states()), accounts], 1)] {
+        let outcome = run(&job, "show_configuration", &outputs(&known)).await.unwrap();
+        let shown: Value = serde_json::from_str(outcome.output.unwrap().get()).unwrap();
+        assert_eq!((shown["reason"].as_str(), shown["choices"].as_array().unwrap().len()), (Some("no_account"), choices));
+        assert!(matches!(outcome.then, Then::Wait { resume_at: "check_account", .. }));
+    }
+}
+
+#[tokio::test]
+async fn the_plan_and_the_events_it_came_from_are_applied_together() {
+    let job = job("dispatch", &request());
+    let event = json!({ "event_id": "e", "work_item_id": 17, "rev": 4 });
+    let known = outputs(&[
+        ("fetch_states", states()),
+        ("handle_events", json!({ "accepted": [event], "ignored": [] })),
+        ("sync_assignees", json!({ "links": [], "organizations": {} })),
+    ]);
+    let outcome = run(&job, "update_assignments", &known).await.unwrap();
+    let changes = Changes::Assignments { integration_id: 3, links: Vec::new(), seen_events: vec!["e".to_owned()] };
+    assert_eq!((outcome.output.is_none(), outcome.changes), (true, Some(changes)));
+}
+
+#[tokio::test]
+async fn an_ill_database_is_nobody_s_attempt() {
+    let stages = [("dispatch", "check_account"), ("assignee_sync", "find_assignee"), ("messaging", "render_message")];
+    let payloads = [
+        request(),
+        json!({ "group_id": 1, "organization_id": 1, "integration_id": 3, "work_item_id": 17 }),
+        json!({ "destination_id": 9, "happened_at": null, "event": { "status": {
+            "group_id": 1, "organization_id": 1, "group_short_id": "WEB-1", "group_title": "T", "work_item_id": 17,
+            "to": "resolved",
+        } } }),
+    ];
+    for ((pipeline, stage), payload) in stages.into_iter().zip(payloads) {
+        let fault = run(&job(pipeline, &payload), stage, &outputs(&[])).await.unwrap_err();
+        assert_eq!(fault.class(), crate::fault::Class::Infrastructure, "{stage}: {}", fault.message());
+    }
+}
+
+#[test]
+fn ten_stages_stand_in_order_and_one_beside_them() {
+    let registry = registry();
+    let dispatch = registry.get("dispatch").unwrap();
+    let aside: Vec<_> = dispatch.stages().filter(|stage| stage.aside).map(|stage| stage.name).collect();
+    assert_eq!((aside.as_slice(), dispatch.first()), (&["show_configuration"][..], "check_account"));
+    assert_eq!(dispatch.stages().filter(|stage| !stage.aside).count(), 10);
+}

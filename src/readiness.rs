@@ -1,0 +1,97 @@
+//! What a worker says of itself when asked whether it is ready.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::broker::{Link, Publisher};
+use crate::fault::chain;
+use crate::ops::{Check, Readiness};
+use crate::store::Store;
+use crate::worker::Lease;
+
+/// Whether a lane hears its queue.
+pub(crate) struct LaneHealth {
+    pub(crate) name: &'static str,
+    pub(crate) deaf: watch::Receiver<bool>,
+}
+
+struct Incarnation {
+    lease: Arc<Lease>,
+    link: watch::Receiver<Link>,
+    lanes: Vec<LaneHealth>,
+}
+
+/// Postgres writable, schema right, publisher connected, each lane receiving, lease held, not draining.
+pub(crate) struct WorkerReadiness {
+    store: Store,
+    publisher: Publisher,
+    drain: CancellationToken,
+    incarnation: Mutex<Option<Incarnation>>,
+}
+
+impl WorkerReadiness {
+    pub(crate) const fn new(store: Store, publisher: Publisher, drain: CancellationToken) -> Self {
+        Self { store, publisher, drain, incarnation: Mutex::new(None) }
+    }
+
+    /// A new incarnation has begun.
+    pub(crate) fn incarnation(&self, lease: Arc<Lease>, link: watch::Receiver<Link>, lanes: Vec<LaneHealth>) {
+        *self.incarnation.lock().unwrap_or_else(PoisonError::into_inner) = Some(Incarnation { lease, link, lanes });
+    }
+
+    fn of_incarnation(&self) -> Vec<Check> {
+        let known = self.incarnation.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(incarnation) = known.as_ref() else { return vec![check("lease", Err("no incarnation has begun".to_owned()))] };
+        let lost = incarnation.lease.lost().is_cancelled();
+        let lease = if lost {
+            Err("lost; a new incarnation begins".to_owned())
+        } else {
+            Ok(format!("replica {}", incarnation.lease.replica()))
+        };
+        let link = match &*incarnation.link.borrow() {
+            Link::Up(since) => Ok(format!("consuming for {} s", since.elapsed().as_secs())),
+            Link::Down(why) => Err(why.clone()),
+        };
+        let mut checks = vec![check("lease", lease), check("consumer", link)];
+        for lane in &incarnation.lanes {
+            let deaf = *lane.deaf.borrow();
+            let hears = if deaf { Err("its queue has messages and none comes".to_owned()) } else { Ok("receives".to_owned()) };
+            checks.push(check(&format!("lane_{}", lane.name), hears));
+        }
+        checks
+    }
+}
+
+impl Readiness for WorkerReadiness {
+    fn checks(&self) -> BoxFuture<'_, Vec<Check>> {
+        async move {
+            let postgres = self.store.check_writable().await.map(|()| "writable".to_owned()).map_err(|error| chain(&error));
+            let schema = match self.store.schema_version().await {
+                Ok((found, needed)) if found >= needed => Ok(format!("V{found}")),
+                Ok((found, needed)) => Err(format!("V{found}, but V{needed} is needed: run `dispatch migrate`")),
+                Err(error) => Err(chain(&error)),
+            };
+            let publisher =
+                if self.publisher.is_connected() { Ok("connected".to_owned()) } else { Err("not connected".to_owned()) };
+            let draining = if self.drain.is_cancelled() { Err("draining".to_owned()) } else { Ok("no".to_owned()) };
+            let mut checks = vec![
+                check("postgres", postgres),
+                check("schema", schema),
+                check("publisher", publisher),
+                check("draining", draining),
+            ];
+            checks.extend(self.of_incarnation());
+            checks
+        }
+        .boxed()
+    }
+}
+
+fn check(name: &str, seen: Result<String, String>) -> Check {
+    let ok = seen.is_ok();
+    Check { name: name.to_owned(), ok, detail: seen.unwrap_or_else(|why| why) }
+}

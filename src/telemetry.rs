@@ -1,0 +1,137 @@
+//! Logs to stderr, metrics for Prometheus: what they are called and how they are written.
+
+use std::io::IsTerminal;
+
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::config::{LogFormat, LogSettings, no_color};
+
+/// Names of metrics, each with its labels. The label sets are closed: no job id, tenant, URL or free text.
+pub mod names {
+    /// Counter, `pipeline`, `state`: jobs that came to a final state or were parked.
+    pub const JOBS_FINISHED: &str = "dispatch_jobs_finished_total";
+    /// Histogram in seconds, `pipeline`, `stage`, `outcome`: runs of a stage, its commit not included.
+    pub const STAGE_SECONDS: &str = "dispatch_stage_seconds";
+    /// Counter, `pipeline`, `stage`, `outcome`: attempts.
+    pub const ATTEMPTS: &str = "dispatch_attempts_total";
+    /// Counter: jobs taken from replicas whose lease was over.
+    pub const TAKEOVERS: &str = "dispatch_takeovers_total";
+    /// Counter: writes refused because the lease was lost.
+    pub const FENCED: &str = "dispatch_fenced_total";
+    /// Counter, `lane`, `kind`: wake-ups published.
+    pub const WAKEUPS: &str = "dispatch_wakeups_total";
+    /// Counter: messages that no queue took.
+    pub const RETURNED_PUBLISHES: &str = "dispatch_returned_publishes_total";
+    /// Counter, `link`: connections rebuilt.
+    pub const RECONNECTS: &str = "dispatch_reconnects_total";
+    /// Counter: consumers cancelled by the broker.
+    pub const CONSUMER_CANCELS: &str = "dispatch_consumer_cancels_total";
+    /// Counter, `code`: messages that could not become a job.
+    pub const DEAD_LETTERS: &str = "dispatch_dead_letters_total";
+    /// Counter: effects that may have happened twice, recorded before the call.
+    pub const UNKNOWN_EFFECTS: &str = "dispatch_unknown_effects_total";
+    /// Counter, `lane`, `kind`: messages received.
+    pub const DELIVERIES: &str = "dispatch_deliveries_total";
+    /// Gauge, `lane`: jobs that run now.
+    pub const LANE_RUNNING: &str = "dispatch_lane_running";
+    /// Histogram in seconds: waits for a Postgres connection of the pool.
+    pub const POOL_WAIT_SECONDS: &str = "dispatch_pool_wait_seconds";
+}
+
+/// Upper bounds of a stage's duration, in seconds: from a local commit to the longest time a stage may take.
+const STAGE_BUCKETS: [f64; 12] = [0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];
+/// Upper bounds of a wait for a connection, in seconds: up to the pool's own limit.
+const POOL_BUCKETS: [f64; 8] = [0.0005, 0.002, 0.01, 0.05, 0.25, 1.0, 2.5, 10.0];
+
+/// Telemetry that cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// The filter does not read.
+    #[error("DISPATCH_LOG is not a filter; right is for example `info` or `info,dispatch_worker=debug`")]
+    Filter(#[from] tracing_subscriber::filter::ParseError),
+    /// A subscriber is there already.
+    #[error("logs are set up already")]
+    Logs(#[from] tracing_subscriber::util::TryInitError),
+    /// A recorder is there already.
+    #[error("metrics cannot be set up")]
+    Metrics(#[from] metrics_exporter_prometheus::BuildError),
+}
+
+/// Sends the process's logs to stderr, as the settings say. Colours only on a terminal and without `NO_COLOR`.
+///
+/// # Errors
+/// [`TelemetryError`]: the filter is not right, or logs were set up before.
+pub fn log_to_stderr(settings: &LogSettings) -> Result<(), TelemetryError> {
+    let filter = EnvFilter::builder().parse(&settings.log)?;
+    let colours = std::io::stderr().is_terminal() && !no_color();
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).with_target(true);
+    match settings.log_format {
+        LogFormat::Text => builder.finish().try_init()?,
+        LogFormat::Json => builder.json().flatten_event(true).with_current_span(true).finish().try_init()?,
+    }
+    Ok(())
+}
+
+/// Makes the process's recorder and describes every metric. Whoever holds the handle calls
+/// [`PrometheusHandle::run_upkeep`] every few seconds; otherwise histograms grow until the next scrape.
+///
+/// # Errors
+/// [`TelemetryError::Metrics`] where the process has a recorder already.
+pub fn record_metrics() -> Result<PrometheusHandle, TelemetryError> {
+    let handle = builder()?.install_recorder()?;
+    describe();
+    Ok(handle)
+}
+
+fn builder() -> Result<PrometheusBuilder, TelemetryError> {
+    let full = |name: &str| Matcher::Full(name.to_owned());
+    Ok(PrometheusBuilder::new()
+        .set_buckets_for_metric(full(names::STAGE_SECONDS), &STAGE_BUCKETS)?
+        .set_buckets_for_metric(full(names::POOL_WAIT_SECONDS), &POOL_BUCKETS)?)
+}
+
+/// Registers every metric's description with the present recorder.
+pub fn describe() {
+    describe_counter!(names::JOBS_FINISHED, "Jobs that came to a final state or were parked, by pipeline and state");
+    describe_histogram!(names::STAGE_SECONDS, Unit::Seconds, "How long stages ran, by pipeline, stage and outcome");
+    describe_counter!(names::ATTEMPTS, "Attempts, by pipeline, stage and outcome");
+    describe_counter!(names::TAKEOVERS, "Jobs taken from replicas whose lease was over");
+    describe_counter!(names::FENCED, "Writes refused because the lease was lost");
+    describe_counter!(names::WAKEUPS, "Wake-ups published, by lane and kind");
+    describe_counter!(names::RETURNED_PUBLISHES, "Messages that no queue took");
+    describe_counter!(names::RECONNECTS, "Connections rebuilt, by link");
+    describe_counter!(names::CONSUMER_CANCELS, "Consumers cancelled by the broker");
+    describe_counter!(names::DEAD_LETTERS, "Messages that could not become a job, by reason code");
+    describe_counter!(names::UNKNOWN_EFFECTS, "Effects that may have happened twice, recorded before the call");
+    describe_counter!(names::DELIVERIES, "Messages received, by lane and kind");
+    describe_gauge!(names::LANE_RUNNING, "Jobs that run now, by lane");
+    describe_histogram!(names::POOL_WAIT_SECONDS, Unit::Seconds, "Waits for a Postgres connection of the pool");
+}
+
+#[cfg(test)]
+mod tests {
+    use metrics::{counter, histogram};
+
+    use super::*;
+
+    #[test]
+    fn a_scrape_shows_counters_with_their_meaning_and_histograms_with_buckets() {
+        let recorder = builder().unwrap().build_recorder();
+        metrics::with_local_recorder(&recorder, || {
+            describe();
+            counter!(names::TAKEOVERS).increment(2);
+            histogram!(names::STAGE_SECONDS, "pipeline" => "dispatch", "stage" => "check_account", "outcome" => "succeeded")
+                .record(0.02);
+        });
+        let text = recorder.handle().render();
+        assert!(text.contains("# HELP dispatch_takeovers_total Jobs taken"), "{text}");
+        assert!(text.contains("dispatch_takeovers_total 2"), "{text}");
+        let stage = r#"pipeline="dispatch",stage="check_account",outcome="succeeded""#;
+        assert!(text.contains(&format!("dispatch_stage_seconds_bucket{{{stage},le=\"0.01\"}} 0")), "{text}");
+        assert!(text.contains(&format!("dispatch_stage_seconds_bucket{{{stage},le=\"0.025\"}} 1")), "{text}");
+    }
+}

@@ -1,0 +1,239 @@
+//! From a delivery to a claim: decode, then make the row or take it. What cannot become a job becomes a dead letter.
+
+use std::sync::Arc;
+
+use serde_json::value::to_raw_value;
+
+use super::Worker;
+use super::lane::{Seat, Share, Slot};
+use super::parts::{InHand, Parts};
+use super::unknown::sealed_place;
+use crate::broker::{Delivery, KEY_CANCEL, KEY_CONFIGURE, KEY_JOB};
+use crate::engine::{Pipeline, Product};
+use crate::fault::chain;
+use crate::job::JobId;
+use crate::message::{Cancel, Configure, Intake, Newer, Refusal, WakeUp, decode_control, decode_intake};
+use crate::store::{
+    Actor, Answer, Claim, Claimed, Incoming, Intaken, NewDeadLetter, NewJob, NotClaimed, StoreError, Tables, Target,
+};
+
+/// What a delivery led to.
+pub(super) enum Taken {
+    /// A claimed job.
+    Ours(Box<Claim>, Holding),
+    /// Nothing more to do: ack.
+    Nothing,
+    /// Not here, not now: it goes back.
+    Back,
+}
+
+/// What a claimed job holds while it is in hand.
+pub(super) struct Holding {
+    _in_hand: InHand,
+    _slot: Slot,
+    _share: Option<Share>,
+}
+
+impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
+    /// Takes a delivery: claims its job, or does what it asks for.
+    pub(super) async fn take(&self, delivery: &Delivery, seat: &Arc<Seat>) -> Taken {
+        metrics::counter!("dispatch_deliveries_total", "lane" => seat.lane.name).increment(1);
+        let taken = match delivery.routing_key.as_str() {
+            KEY_JOB => self.take_intake(delivery, seat).await,
+            KEY_CONFIGURE | KEY_CANCEL => self.take_control(delivery).await,
+            key if key.starts_with("wake.") => self.take_wake_up(delivery, seat).await,
+            key => Err(Trouble::Refused(Refusal::RoutingKey(crate::fault::storable(key, 255)))),
+        };
+        let refusal = match taken {
+            Ok(taken) => return taken,
+            Err(Trouble::Refused(refusal)) => refusal,
+            Err(Trouble::Store(error)) => {
+                tracing::error!(error = chain(&error), "a message cannot be stored as a job; it becomes a dead letter");
+                Refusal::Undeliverable(crate::fault::storable(&chain(&error), 500))
+            }
+        };
+        self.keep(delivery, &refusal).await
+    }
+
+    async fn take_intake(&self, delivery: &Delivery, seat: &Arc<Seat>) -> Result<Taken, Trouble> {
+        let id = JobId::fresh();
+        let intake = decode_intake(&delivery.body, &delivery.envelope, &self.parts.keyring, id)?;
+        let (accepted, sealed);
+        let (key, payload, organization, times) = match &intake {
+            Intake::Request { request, digest } => {
+                accepted = to_raw_value(request).map_err(|error| StoreError::Row(error.to_string()))?;
+                let key = (request.source.as_str(), request.dedupe_key.as_str(), request.schema, digest);
+                (key, Incoming::Known(&accepted), request.organization.as_str(), (request.not_before, request.deadline))
+            }
+            Intake::Newer(newer) => {
+                sealed = seal(&self.parts, id, &delivery.body);
+                (newer_key(newer), Incoming::Newer(&sealed), newer.organization.as_str(), (None, None))
+            }
+        };
+        let pipeline = self.parts.registry.iter().next().ok_or_else(|| StoreError::Row("there are no pipelines".to_owned()))?;
+        let place = self.place(seat, organization, &intake).await;
+        let new = NewJob {
+            id,
+            pipeline: pipeline.name,
+            stage: pipeline.first(),
+            source: key.0,
+            dedupe_key: key.1,
+            schema: key.2,
+            digest: key.3,
+            organization,
+            payload,
+            not_before: times.0,
+            deadline: times.1,
+            reply_to: delivery.reply_to.as_deref(),
+            correlation_id: delivery.correlation_id.as_deref(),
+            traceparent: delivery.header("traceparent"),
+            run: place.is_some(),
+        };
+        let in_hand = self.parts.running.take(id).expect("a fresh id is not in hand");
+        let replica = self.lease.replica();
+        let intaken = self.parts.patiently(|| self.parts.store().intake(replica, self.parts.known_schema, &new)).await?;
+        match intaken {
+            Intaken::Ours(claim) => Ok(match place {
+                Some((slot, share)) => Taken::Ours(claim, Holding { _in_hand: in_hand, _slot: slot, _share: Some(share) }),
+                None => Taken::Back,
+            }),
+            Intaken::Accepted => Ok(Taken::Nothing),
+            Intaken::Known(known) => match place {
+                Some((slot, share)) => self.take_row(known, slot, Some(share)).await,
+                None => Ok(Taken::Nothing),
+            },
+            Intaken::Conflict(known) => Err(Trouble::Refused(Refusal::DedupeConflict(known.to_string()))),
+        }
+    }
+
+    /// A seat for an intake message, or none where it should only become a row: its organization is over its share, the
+    /// replica drains, or the job is not for now.
+    async fn place(&self, seat: &Arc<Seat>, organization: &str, intake: &Intake) -> Option<(Slot, Share)> {
+        let Intake::Request { .. } = intake else { return None };
+        if !seat.runs || self.drain.is_cancelled() {
+            return None;
+        }
+        let share = seat.share(organization)?;
+        tokio::select! {
+            biased;
+            () = self.drain.cancelled() => None,
+            slot = seat.slot() => Some((slot, share)),
+        }
+    }
+
+    async fn take_wake_up(&self, delivery: &Delivery, seat: &Arc<Seat>) -> Result<Taken, Trouble> {
+        let wake_up: WakeUp = serde_json::from_slice(&delivery.body).map_err(|error| Refusal::NotJson(error.to_string()))?;
+        if !seat.runs {
+            let jobs = [wake_up.job_id];
+            self.parts.patiently(|| self.parts.store().unwake(&jobs)).await?;
+            return Ok(Taken::Nothing);
+        }
+        let slot = tokio::select! {
+            biased;
+            () = self.drain.cancelled() => return Ok(Taken::Back),
+            slot = seat.slot() => slot,
+        };
+        self.take_row(wake_up.job_id, slot, None).await
+    }
+
+    async fn take_row(&self, id: JobId, slot: Slot, share: Option<Share>) -> Result<Taken, Trouble> {
+        let Some(in_hand) = self.parts.running.take(id) else { return Ok(Taken::Nothing) };
+        let replica = self.lease.replica();
+        let claimed = self.parts.patiently(|| self.parts.store().claim(replica, id)).await?;
+        let claim = match claimed {
+            Claimed::Ours(claim) => claim,
+            Claimed::Not(NotClaimed::LeaseLost) => return Ok(Taken::Back),
+            Claimed::Not(NotClaimed::NoRow) => {
+                metrics::counter!("dispatch_wakeups_without_row_total").increment(1);
+                return Ok(Taken::Nothing);
+            }
+            // A claim whose answer was lost shows us as the owner, and nobody here has it in hand.
+            Claimed::Not(NotClaimed::NotDue) => {
+                let adopted = self.parts.patiently(|| self.parts.store().adopt(replica, id)).await?;
+                let Some(claim) = adopted else { return Ok(Taken::Nothing) };
+                Box::new(claim)
+            }
+        };
+        Ok(Taken::Ours(claim, Holding { _in_hand: in_hand, _slot: slot, _share: share }))
+    }
+
+    async fn take_control(&self, delivery: &Delivery) -> Result<Taken, Trouble> {
+        let who = delivery.envelope.app_id.clone().unwrap_or_else(|| "a message".to_owned());
+        let actor = Actor { who, role: "producer".to_owned(), reason: None };
+        let store = self.parts.store();
+        let answer = if delivery.routing_key == KEY_CANCEL {
+            let cancel: Cancel = decode_control(&delivery.body, &delivery.envelope)?;
+            let target = Target::Key { source: cancel.source, dedupe_key: cancel.dedupe_key };
+            self.parts.patiently(|| store.cancel(&target, &actor)).await?
+        } else {
+            let configure: Configure = decode_control(&delivery.body, &delivery.envelope)?;
+            let first = self.parts.registry.iter().next().map(Pipeline::first).unwrap_or_default();
+            let target = Target::Id(configure.job_id);
+            self.parts.patiently(|| store.configure(&target, &configure.account, first, &actor)).await?
+        };
+        match answer {
+            Answer::Done { .. } | Answer::Already(..) => Ok(Taken::Nothing),
+            Answer::NoSuchJob => Err(Trouble::Refused(Refusal::NoSuchJob)),
+            Answer::Refused(job, why) => Err(Trouble::Refused(Refusal::Invalid { path: job.to_string(), detail: why })),
+        }
+    }
+
+    /// Keeps what could not become a job. Where even that fails, the message goes back and comes again.
+    async fn keep(&self, delivery: &Delivery, refusal: &Refusal) -> Taken {
+        let said = serde_json::from_slice::<serde_json::Value>(&delivery.body).unwrap_or_default();
+        let text = |field: &str, beside: &Option<String>| {
+            let said = said.get(field).and_then(serde_json::Value::as_str).map(str::to_owned);
+            said.or_else(|| beside.clone()).map(|text| crate::fault::storable(&text, 255))
+        };
+        let new = NewDeadLetter {
+            refusal,
+            body: &delivery.body,
+            routing_key: &delivery.routing_key,
+            headers: delivery.headers.clone(),
+            source: text("source", &delivery.envelope.app_id),
+            dedupe_key: text("dedupe_key", &delivery.envelope.message_id),
+            message_id: delivery.envelope.message_id.as_deref(),
+            reply_to: delivery.reply_to.as_deref(),
+            correlation_id: delivery.correlation_id.as_deref(),
+        };
+        match self.parts.patiently(|| self.parts.store().keep_dead_letter(&new)).await {
+            Ok(id) => {
+                metrics::counter!("dispatch_dead_letters_total", "code" => refusal.code()).increment(1);
+                tracing::warn!(dead_letter.id = id, error.code = refusal.code(), error = %refusal, "a message became a dead letter");
+                Taken::Nothing
+            }
+            Err(error) => {
+                tracing::error!(error = chain(&error), "a dead letter cannot be stored");
+                self.parts.pause().await;
+                Taken::Back
+            }
+        }
+    }
+}
+
+/// Why a delivery leads to no claim.
+enum Trouble {
+    Refused(Refusal),
+    Store(StoreError),
+}
+
+impl From<Refusal> for Trouble {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<StoreError> for Trouble {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+fn newer_key(newer: &Newer) -> (&str, &str, i64, &[u8; 32]) {
+    (&newer.source, &newer.dedupe_key, newer.schema, &newer.digest)
+}
+
+fn seal<P: Product, T: Tables<Changes = P::Changes>>(parts: &Parts<P, T>, id: JobId, body: &[u8]) -> String {
+    let row = id.to_string();
+    parts.keyring.seal(sealed_place(&row), body)
+}

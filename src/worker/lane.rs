@@ -1,0 +1,157 @@
+//! A lane: how many of its jobs run at a time, and whose.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_util::task::TaskTracker;
+
+use super::Worker;
+use crate::broker::Delivery;
+use crate::engine::{Lane, Product};
+use crate::store::Tables;
+
+/// How the worker starts a concurrent piece of work: `app` supplies it, names it and awaits it.
+pub type Spawn = Arc<dyn Fn(&'static str, Pin<Box<dyn Future<Output = ()> + Send>>) + Send + Sync>;
+
+/// An organization counts as active for this long after its last delivery.
+const ACTIVE_FOR: Duration = Duration::from_secs(10);
+
+/// The seats of a lane on this replica.
+pub struct Seat {
+    /// The lane.
+    pub lane: Lane,
+    slots: Arc<Semaphore>,
+    capacity: usize,
+    organizations: Mutex<HashMap<String, Active>>,
+    /// Whether claims are run here; otherwise deliveries only become rows.
+    pub(super) runs: bool,
+}
+
+struct Active {
+    running: usize,
+    last_seen: Instant,
+}
+
+/// A seat in use; dropping it frees it.
+pub(super) struct Slot {
+    _permit: OwnedSemaphorePermit,
+}
+
+/// An organization's running job; dropping it counts it out.
+pub(super) struct Share {
+    seat: Arc<Seat>,
+    organization: String,
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        if let Some(active) = self.seat.active().get_mut(&self.organization) {
+            active.running = active.running.saturating_sub(1);
+        }
+    }
+}
+
+impl Seat {
+    /// For `capacity` jobs at a time.
+    #[must_use]
+    pub fn new(lane: Lane, capacity: usize) -> Self {
+        Self { lane, slots: Arc::new(Semaphore::new(capacity)), capacity, organizations: Mutex::default(), runs: true }
+    }
+
+    /// For deliveries that only become rows again: what the broker gave up.
+    #[must_use]
+    pub fn rows_only(lane: Lane) -> Self {
+        Self { runs: false, ..Self::new(lane, 1) }
+    }
+
+    /// A free seat, when there is one.
+    pub(super) async fn slot(&self) -> Slot {
+        let permit = Arc::clone(&self.slots).acquire_owned().await.expect("the semaphore is never closed");
+        Slot { _permit: permit }
+    }
+
+    /// Free seats now.
+    #[must_use]
+    pub fn free(&self) -> usize {
+        self.slots.available_permits()
+    }
+
+    /// Seats in all.
+    #[must_use]
+    pub const fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Counts a job of `organization` in, unless it has its share: with `n` active organizations, the `n`-th part of the seats.
+    pub(super) fn share(self: &Arc<Self>, organization: &str) -> Option<Share> {
+        let mut active = self.active();
+        active.retain(|_, one| one.running > 0 || one.last_seen.elapsed() < ACTIVE_FOR);
+        let one = active.entry(organization.to_owned()).or_insert(Active { running: 0, last_seen: Instant::now() });
+        one.last_seen = Instant::now();
+        let running = one.running;
+        let organizations = active.len();
+        if organizations > 1 && running >= self.capacity.div_ceil(organizations) {
+            return None;
+        }
+        if let Some(one) = active.get_mut(organization) {
+            one.running += 1;
+        }
+        drop(active);
+        Some(Share { seat: Arc::clone(self), organization: organization.to_owned() })
+    }
+
+    fn active(&self) -> MutexGuard<'_, HashMap<String, Active>> {
+        self.organizations.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A lane being served.
+pub struct LaneRun<P: Product, T: Tables<Changes = P::Changes>> {
+    /// Who does the work.
+    pub worker: Arc<Worker<P, T>>,
+    /// Where.
+    pub seat: Arc<Seat>,
+    /// From the consumer; bounded by its prefetch.
+    pub deliveries: mpsc::Receiver<Delivery>,
+    /// The deliveries in hand, awaited by the drain.
+    pub in_hand: TaskTracker,
+    /// Starts one piece of work a delivery.
+    pub spawn: Spawn,
+}
+
+impl<P: Product, T: Tables<Changes = P::Changes>> LaneRun<P, T> {
+    /// Hands every delivery to a piece of work of its own until the consumer ends.
+    pub async fn serve(mut self) {
+        while let Some(delivery) = self.deliveries.recv().await {
+            let (worker, seat) = (Arc::clone(&self.worker), Arc::clone(&self.seat));
+            let in_hand = self.in_hand.token();
+            (self.spawn)(
+                "delivery",
+                Box::pin(async move {
+                    worker.handle(delivery, &seat).await;
+                    drop(in_hand);
+                }),
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LANE: Lane = Lane { name: "dispatch", queue: "q", wake_key: "w" };
+
+    #[test]
+    fn one_organization_may_use_every_seat_and_two_share_them() {
+        let seat = Arc::new(Seat::new(LANE, 4));
+        let first: Vec<_> = (0..4).map(|_| seat.share("a").unwrap()).collect();
+        assert!(seat.share("b").is_some(), "b has its share whatever a has");
+        assert!(seat.share("a").is_none(), "a is over its share while b is active");
+        drop(first);
+        assert!(seat.share("a").is_some());
+    }
+}

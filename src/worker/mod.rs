@@ -1,0 +1,260 @@
+//! The line, from a delivery to its ack:
+//!
+//! ```text
+//! delivery ─ decode ─ claim
+//!    └─ loop: stage due ─ [intent commit] ─ run ─ decide ─ commit ─ publish what the commit made due
+//! ─ ack
+//! ```
+//!
+//! **Invariant:** no transaction and no pooled connection is open while a stage runs.
+//! **Invariant:** a delivery is acked after everything it led to is stored; what is stored is found again by the waker.
+
+mod claiming;
+mod heartbeat;
+mod lane;
+mod lease;
+mod parts;
+mod report;
+mod stage_run;
+mod unknown;
+mod waker;
+mod watch;
+
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+pub use heartbeat::{beat, begin};
+pub use lane::{LaneRun, Seat, Spawn};
+pub use lease::Lease;
+pub use parts::{Parts, Running};
+pub use waker::wake_due;
+pub use watch::{LaneWatch, deafness};
+
+use crate::broker::Delivery;
+use crate::crash_point::reach;
+use crate::engine::{Commit, Decision, Ended, Next, Pipeline, Position, Product, StageInfo, decide};
+use crate::job::JobState;
+use crate::store::{Claim, CommitError, Committed, Landed, Run, Tables};
+use claiming::Taken;
+use stage_run::Step;
+
+/// One incarnation of a worker process.
+pub struct Worker<P: Product, T: Tables<Changes = P::Changes>> {
+    parts: Parts<P, T>,
+    lease: Arc<Lease>,
+    /// No new claims; stages in hand are finished.
+    drain: CancellationToken,
+}
+
+/// One delivery may keep a worker busy for this long; then the job is given up with a wake-up.
+const LONGEST_DELIVERY: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// How a committed step goes on.
+enum After {
+    /// The next stage is due and this claim goes on.
+    GoOn,
+    /// The job is finished, waits, or is given up.
+    Stop,
+    /// Nobody knows what the row looks like: read it again.
+    ReadAgain,
+}
+
+impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
+    /// Of these parts, under this lease.
+    #[must_use]
+    pub const fn new(parts: Parts<P, T>, lease: Arc<Lease>, drain: CancellationToken) -> Self {
+        Self { parts, lease, drain }
+    }
+
+    /// Takes a delivery to its end. Where the lease is lost on the way, it goes back.
+    pub(crate) async fn handle(&self, delivery: Delivery, seat: &Arc<Seat>) {
+        let lost = self.lease.lost();
+        tokio::select! {
+            biased;
+            () = lost.cancelled() => delivery.abandon(),
+            taken = self.take(&delivery, seat) => match taken {
+                Taken::Nothing => delivery.ack().await,
+                Taken::Back => delivery.abandon(),
+                Taken::Ours(claim, _holding) => {
+                    let span = tracing::info_span!("job", job.id = %claim.job.id, job.pipeline = claim.job.pipeline,
+                        job.organization = claim.job.organization);
+                    tokio::select! {
+                        biased;
+                        () = lost.cancelled() => delivery.abandon(),
+                        () = self.run(*claim).instrument(span) => delivery.ack().await,
+                    }
+                }
+            },
+        }
+    }
+
+    /// Runs a claimed job stage by stage until it is finished, waits, is given up or is no longer ours.
+    async fn run(&self, mut claim: Claim) {
+        let started = Instant::now();
+        loop {
+            let Some(pipeline) = self.known(&mut claim).await else { return };
+            match self.run_claim(&mut claim, pipeline, started).await {
+                After::ReadAgain => {}
+                After::GoOn | After::Stop => return,
+            }
+            let replica = self.lease.replica();
+            match self.parts.patiently(|| self.parts.store().adopt(replica, claim.job.id)).await {
+                Ok(Some(again)) => claim = again,
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::error!(error = crate::fault::chain(&error), "the job's row does not read");
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn run_claim(&self, claim: &mut Claim, pipeline: &Pipeline<P>, started: Instant) -> After {
+        let payload = OnceLock::new();
+        let mut conflicts = 0;
+        loop {
+            let Some((info, stage)) = pipeline.stage(&claim.job.stage) else { return After::Stop };
+            reach(info.name, "after_claim");
+            let began = Instant::now();
+            let step = match claim.deadline_in.filter(|left| started.elapsed() >= *left) {
+                Some(_) => Step::overdue(),
+                None => self.attempt(claim, info, stage, &payload).await,
+            };
+            reach(info.name, "after_call");
+            let (ended, effect) = match step {
+                Step::Ended(ended, effect) => (ended, effect),
+                Step::NotYet(delay) => {
+                    self.parts.postpone(&claim.fence, delay).await;
+                    return After::Stop;
+                }
+                Step::Fenced => return fenced(info),
+            };
+            let keep_going = !self.drain.is_cancelled() && started.elapsed() < LONGEST_DELIVERY;
+            let position = Position {
+                job: &claim.job,
+                stage: info,
+                next: pipeline.after(info.name),
+                conflicts,
+                effect: effect.as_ref(),
+                deadline_in: claim.deadline_in.map(|left| left.saturating_sub(started.elapsed())),
+                keep_going,
+            };
+            let commit = match decide(&position, ended, rand::random()) {
+                Decision::Commit(commit) => *commit,
+                Decision::Repeat => {
+                    conflicts += 1;
+                    continue;
+                }
+                Decision::Infrastructure(fault) => {
+                    report::ill(&fault);
+                    self.parts.pause().await;
+                    continue;
+                }
+            };
+            conflicts = 0;
+            let run = Run { fence: &claim.fence, job: &claim.job, took: began.elapsed() };
+            let committed = match self.commit(run, &position, commit).await {
+                Ok(committed) => committed,
+                Err(after) => return after,
+            };
+            reach(info.name, "after_commit");
+            self.parts.publish(&committed.wake, &committed.announcements).await;
+            reach(info.name, "after_publish");
+            match self.advance(claim, info, committed) {
+                After::GoOn => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// Commits until it is known what became of it.
+    async fn commit(&self, run: Run<'_>, at: &Position<'_>, mut commit: Commit<P::Changes>) -> Result<Committed, After> {
+        let mut replaced = false;
+        loop {
+            let error = match self.parts.writer.commit(run, &commit).await {
+                Ok(committed) => {
+                    report::committed(run, at, &commit, &committed);
+                    return Ok(committed);
+                }
+                Err(error) => error,
+            };
+            let fault = match error {
+                CommitError::Fenced => return Err(fenced(at.stage)),
+                CommitError::Changes(fault) => fault,
+                CommitError::Store(error) => error.into(),
+            };
+            if fault.class() == crate::fault::Class::Infrastructure {
+                report::ill(&fault);
+                self.parts.pause().await;
+                match self.parts.patiently(|| self.parts.store().landed(run, &commit)).await {
+                    Ok(Landed::No) => continue,
+                    Ok(Landed::Yes) => return Err(After::ReadAgain),
+                    Ok(Landed::Fenced) | Err(_) => return Err(fenced(at.stage)),
+                }
+            }
+            if replaced {
+                tracing::error!(
+                    error = fault.message(),
+                    "the job can be neither committed nor parked; it is tried again in a minute"
+                );
+                self.parts.postpone(run.fence, LONGEST_DELIVERY).await;
+                return Err(After::Stop);
+            }
+            replaced = true;
+            match decide(at, Ended::Fault(fault), rand::random()) {
+                Decision::Commit(instead) => commit = *instead,
+                Decision::Repeat | Decision::Infrastructure(_) => return Err(After::Stop),
+            }
+        }
+    }
+
+    fn advance(&self, claim: &mut Claim, info: &StageInfo, committed: Committed) -> After {
+        if committed.state != JobState::Running {
+            return After::Stop;
+        }
+        if let Some(output) = committed.output {
+            let checkpoint = crate::engine::Checkpoint { stage: info.name.to_owned(), version: info.version, output };
+            claim.outputs.push(checkpoint);
+        }
+        claim.job.stage = committed.stage;
+        claim.job.attempt = crate::job::Attempt(1);
+        After::GoOn
+    }
+
+    /// The claim's pipeline, where this worker knows it, its stage, its schema and its checkpoints' versions; otherwise the job
+    /// waits for a worker that does.
+    async fn known(&self, claim: &mut Claim) -> Option<&Pipeline<P>> {
+        if let Err(newer) = unknown::unseal(&self.parts, claim).await {
+            self.leave_to_newer(claim, *newer).await;
+            return None;
+        }
+        let Some(pipeline) = self.parts.registry.get(&claim.job.pipeline) else {
+            self.leave_to_newer(claim, unknown::Unknown::pipeline(&claim.job)).await;
+            return None;
+        };
+        if let Some(newer) = unknown::unknown_stage(pipeline, claim) {
+            self.leave_to_newer(claim, newer).await;
+            return None;
+        }
+        Some(pipeline)
+    }
+
+    async fn leave_to_newer(&self, claim: &Claim, newer: unknown::Unknown) {
+        let commit = newer.into_commit(&claim.job);
+        let run = Run { fence: &claim.fence, job: &claim.job, took: std::time::Duration::ZERO };
+        debug_assert!(matches!(commit.next, Next::Wait { .. } | Next::Park), "an unknown job is not run");
+        match self.parts.writer.commit(run, &commit).await {
+            Ok(committed) => self.parts.publish(&committed.wake, &committed.announcements).await,
+            Err(error) => tracing::warn!(error = crate::fault::chain(&error), "a job of another version is left as it is"),
+        }
+    }
+}
+
+fn fenced(stage: &StageInfo) -> After {
+    metrics::counter!("dispatch_fenced_total").increment(1);
+    tracing::info!(stage = stage.name, "fenced: the job is no longer ours");
+    After::Stop
+}

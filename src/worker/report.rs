@@ -1,0 +1,57 @@
+//! One INFO a finished job, one WARN a retry, one ERROR a parked job; and the counters.
+
+use crate::engine::{AttemptOutcome, Commit, Position, Record};
+use crate::fault::StageFault;
+use crate::job::{EffectState, JobState};
+use crate::store::{Committed, Run};
+
+/// Postgres or RabbitMQ is ill.
+pub(super) fn ill(fault: &StageFault) {
+    metrics::counter!("dispatch_infrastructure_errors_total", "code" => fault.code()).increment(1);
+    tracing::warn!(error.code = fault.code(), error = fault.message(), "infrastructure is ill: waiting, no attempt is used");
+}
+
+/// A stage's outcome is stored.
+pub(super) fn committed<C>(run: Run<'_>, at: &Position<'_>, commit: &Commit<C>, committed: &Committed) {
+    let pipeline = run.job.pipeline.clone();
+    let outcome = match &commit.record {
+        Record::Checkpoint(_) => "succeeded",
+        Record::Attempt(attempt) => attempt.outcome.word(),
+    };
+    metrics::histogram!("dispatch_stage_seconds", "pipeline" => pipeline.clone(), "stage" => at.stage.name, "outcome" => outcome)
+        .record(run.took.as_secs_f64());
+    if commit.effect.as_ref().is_some_and(|effect| effect.state == EffectState::Unknown) {
+        metrics::counter!("dispatch_unknown_effects_total").increment(1);
+    }
+    if let Record::Attempt(attempt) = &commit.record {
+        metrics::counter!("dispatch_attempts_total", "pipeline" => pipeline.clone(), "stage" => at.stage.name, "outcome" => outcome)
+            .increment(1);
+        let failure = &attempt.failure;
+        match attempt.outcome {
+            AttemptOutcome::Retried => tracing::warn!(
+                stage = at.stage.name,
+                attempt = run.job.attempt.0,
+                error.code = failure.code,
+                error = failure.message,
+                "it will be tried again"
+            ),
+            AttemptOutcome::Waited => {
+                tracing::info!(stage = at.stage.name, error.code = failure.code, reason = failure.message, "the job waits");
+            }
+            AttemptOutcome::Parked => tracing::error!(
+                stage = at.stage.name,
+                error.code = failure.code,
+                error = failure.message,
+                hint = failure.hint,
+                "parked: a person must look"
+            ),
+        }
+    }
+    match committed.state {
+        JobState::Succeeded => tracing::info!("succeeded"),
+        JobState::Parked | JobState::Ready | JobState::Running | JobState::Waiting | JobState::Cancelled => {}
+    }
+    if !matches!(committed.state, JobState::Running) {
+        metrics::counter!("dispatch_jobs_total", "pipeline" => pipeline, "state" => committed.state.word()).increment(1);
+    }
+}

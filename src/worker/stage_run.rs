@@ -1,0 +1,119 @@
+//! One attempt of one stage: look, store the intent, run. Panics are caught, time is bounded.
+
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+
+use super::Worker;
+use crate::crash_point::reach;
+use crate::engine::{Context, Effect, Ended, ErasedPrepared, ErasedStage, Product, StageInfo};
+use crate::fault::{Class, Fault, StageFault};
+use crate::store::{Claim, IntentOutcome, Tables};
+
+/// What an attempt came to.
+pub(super) enum Step<C> {
+    /// It ended, with this effect where it had one.
+    Ended(Ended<C>, Option<Effect>),
+    /// The ledger says not now.
+    NotYet(Duration),
+    /// The job is no longer ours.
+    Fenced,
+}
+
+impl<C> Step<C> {
+    /// The job's deadline has passed before the stage began.
+    pub(super) fn overdue() -> Self {
+        Self::Ended(Ended::Fault(LineFault::DeadlineExceeded.into()), None)
+    }
+}
+
+/// Why the line itself ends a stage.
+#[derive(Debug, thiserror::Error)]
+enum LineFault {
+    #[error("the job's deadline has passed")]
+    DeadlineExceeded,
+    #[error("nobody knows whether the last call went through, and the destination's policy is `hold`")]
+    UnknownOutcome,
+}
+
+#[deny(clippy::wildcard_enum_match_arm)]
+impl Fault for LineFault {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::DeadlineExceeded => "deadline_exceeded",
+            Self::UnknownOutcome => "unknown_outcome",
+        }
+    }
+
+    fn class(&self) -> Class {
+        Class::Permanent
+    }
+
+    fn hint(&self) -> String {
+        match self {
+            Self::DeadlineExceeded => "Publish the job again with a later deadline, or retry it now by hand.".to_owned(),
+            Self::UnknownOutcome => {
+                "Look at the destination whether the message is there; then retry the job or cancel it.".to_owned()
+            }
+        }
+    }
+}
+
+impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
+    /// Looks, stores the intent where there is one, and runs.
+    pub(super) async fn attempt(
+        &self,
+        claim: &Claim,
+        info: &StageInfo,
+        stage: &dyn ErasedStage<P>,
+        payload: &OnceLock<Arc<dyn Any + Send + Sync>>,
+    ) -> Step<P::Changes> {
+        let services = &*self.parts.services;
+        let look = Context::new(&claim.job, services, &claim.outputs, info.needs, None, payload);
+        let intent = match guarded(info.timeout, stage.prepare(&look)).await {
+            Err(ended) => return Step::Ended(ended, None),
+            Ok(ErasedPrepared::Done(outcome)) => return Step::Ended(Ended::Done(outcome), None),
+            Ok(ErasedPrepared::NoEffect) => None,
+            Ok(ErasedPrepared::Effect(intent)) => Some(intent),
+        };
+        let effect = match intent {
+            None => None,
+            Some(intent) => {
+                self.lease.may_start_effect().await;
+                let stored = self.parts.patiently(|| self.parts.store().store_intent(&claim.fence, &claim.job, &intent)).await;
+                match stored {
+                    Ok(IntentOutcome::Go(effect)) => Some(effect),
+                    Ok(IntentOutcome::NotYet(delay)) => return Step::NotYet(delay),
+                    Ok(IntentOutcome::Held) => return Step::Ended(Ended::Fault(LineFault::UnknownOutcome.into()), None),
+                    Ok(IntentOutcome::Fenced) => return Step::Fenced,
+                    Err(error) => return Step::Ended(Ended::Fault(error.into()), None),
+                }
+            }
+        };
+        reach(info.name, "after_intent");
+        let cx = Context::new(&claim.job, services, &claim.outputs, info.needs, effect.as_ref(), payload);
+        let ended = guarded(info.timeout, stage.run(&cx)).await.map_or_else(|ended| ended, Ended::Done);
+        Step::Ended(ended, effect)
+    }
+}
+
+/// Awaits a stage's future with its panics caught and its time bounded.
+async fn guarded<V, C>(limit: Duration, run: impl Future<Output = Result<V, StageFault>>) -> Result<V, Ended<C>> {
+    match tokio::time::timeout(limit, AssertUnwindSafe(run).catch_unwind()).await {
+        Ok(Ok(Ok(value))) => Ok(value),
+        Ok(Ok(Err(fault))) => Err(Ended::Fault(fault)),
+        Ok(Err(panic)) => Err(Ended::Panicked(message_of(panic.as_ref()))),
+        Err(_) => Err(Ended::TimedOut(limit)),
+    }
+}
+
+fn message_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned()).or_else(|| panic.downcast_ref::<String>().cloned());
+    crate::fault::storable(
+        &text.unwrap_or_else(|| "the stage panicked without a message".to_owned()),
+        crate::fault::MESSAGE_BYTES,
+    )
+}

@@ -1,0 +1,121 @@
+//! Jobs of another version: a schema, pipeline, stage or checkpoint that this worker does not know waits for one that does.
+
+use serde_json::value::{RawValue, to_raw_value};
+
+use super::parts::Parts;
+use crate::engine::{AttemptOutcome, AttemptRecord, Commit, Failure, Next, Pipeline, Product, Record};
+use crate::fault::{WaitOn, chain, fingerprint};
+use crate::job::{Job, WaitReason};
+use crate::message::{Envelope, Intake, Request, decode_intake};
+use crate::secrets::Place;
+use crate::store::{Claim, Tables};
+
+/// Where the raw bytes of a job of a newer schema are sealed for.
+pub(super) const fn sealed_place(row: &str) -> Place<'_> {
+    Place { table: "jobs", column: "sealed_payload", row }
+}
+
+/// A claimed job that this worker cannot run.
+pub(super) struct Unknown {
+    wait: Option<WaitOn>,
+    failure: Failure,
+}
+
+impl Unknown {
+    fn newer(job: &Job, key: String, what: &str) -> Self {
+        let wait = Some(WaitOn { reason: WaitReason::Version, key, observed: 0 });
+        Self {
+            wait,
+            failure: failure(
+                job,
+                "newer_version",
+                what,
+                "Start a worker of the version that knows it, or roll back what made it.",
+            ),
+        }
+    }
+
+    pub(super) fn pipeline(job: &Job) -> Self {
+        Self::newer(job, version_key(&job.pipeline), &format!("this worker knows no pipeline `{}`", job.pipeline))
+    }
+
+    fn unreadable(job: &Job, what: &str) -> Self {
+        Self { wait: None, failure: failure(job, "unreadable_payload", what, "Cancel the job and publish it again.") }
+    }
+
+    /// The job waits for a worker that knows it, or is parked where none can.
+    pub(super) fn into_commit<C>(self, job: &Job) -> Commit<C> {
+        let (outcome, next) = match self.wait {
+            Some(on) => (AttemptOutcome::Waited, Next::Wait { on, resume_at: job.stage.clone() }),
+            None => (AttemptOutcome::Parked, Next::Park),
+        };
+        let record = Record::Attempt(AttemptRecord { stage: job.stage.clone(), outcome, failure: self.failure });
+        Commit { record, effect: None, leftover: None, changes: None, children: Vec::new(), next }
+    }
+}
+
+fn failure(job: &Job, code: &str, message: &str, hint: &str) -> Failure {
+    let fingerprint = fingerprint(&job.pipeline, &job.stage, code, message);
+    Failure { code: code.to_owned(), message: message.to_owned(), hint: hint.to_owned(), fingerprint }
+}
+
+/// What a job of an unknown pipeline waits for; with `/stage@version` behind it, of an unknown stage.
+pub(super) fn version_key(of: &str) -> String {
+    format!("version:{of}")
+}
+
+/// Whether the stage due or a checkpoint is newer than this worker.
+pub(super) fn unknown_stage<P: Product>(pipeline: &Pipeline<P>, claim: &Claim) -> Option<Unknown> {
+    let job = &claim.job;
+    if pipeline.stage(&job.stage).is_none() {
+        let key = version_key(&format!("{}/{}@1", job.pipeline, job.stage));
+        return Some(Unknown::newer(job, key, &format!("this worker knows no stage `{}`", job.stage)));
+    }
+    let newer = claim
+        .outputs
+        .iter()
+        .find(|checkpoint| pipeline.stage(&checkpoint.stage).is_none_or(|(info, _)| checkpoint.version > info.version))?;
+    let key = version_key(&format!("{}/{}@{}", job.pipeline, newer.stage, newer.version));
+    Some(Unknown::newer(job, key, &format!("the checkpoint of `{}` is of version {}", newer.stage, newer.version)))
+}
+
+/// Decodes the payload of a job that came with a newer schema, now that this worker may know it.
+pub(super) async fn unseal<P: Product, T: Tables<Changes = P::Changes>>(
+    parts: &Parts<P, T>,
+    claim: &mut Claim,
+) -> Result<(), Box<Unknown>> {
+    let Some(sealed) = claim.sealed_payload.take() else { return Ok(()) };
+    let payload = open(parts, &claim.job, &sealed)?;
+    match parts.patiently(|| parts.store().unseal(&claim.fence, &payload)).await {
+        Ok(_) => claim.job.payload = payload,
+        Err(error) => return Err(Box::new(Unknown::unreadable(&claim.job, &chain(&error)))),
+    }
+    Ok(())
+}
+
+fn open<P: Product, T: Tables<Changes = P::Changes>>(
+    parts: &Parts<P, T>,
+    job: &Job,
+    sealed: &str,
+) -> Result<Box<RawValue>, Box<Unknown>> {
+    let row = job.id.to_string();
+    let body =
+        parts.keyring.open(sealed_place(&row), sealed).map_err(|error| Box::new(Unknown::unreadable(job, &chain(&error))))?;
+    let said: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+    let envelope = Envelope {
+        content_type: Some("application/json".to_owned()),
+        message_id: said.get("dedupe_key").and_then(serde_json::Value::as_str).map(str::to_owned),
+        app_id: Some(job.source.clone()),
+        ..Envelope::default()
+    };
+    match decode_intake(&body, &envelope, &parts.keyring, job.id) {
+        Ok(Intake::Request { request, .. }) => {
+            to_raw_value::<Request>(&request).map_err(|error| Box::new(Unknown::unreadable(job, &error.to_string())))
+        }
+        Ok(Intake::Newer(newer)) => {
+            let key = format!("schema:{}", newer.schema);
+            Err(Box::new(Unknown::newer(job, key, &format!("the payload is of schema {}", newer.schema))))
+        }
+        Err(refusal) => Err(Box::new(Unknown::unreadable(job, &refusal.to_string()))),
+    }
+}

@@ -1,0 +1,160 @@
+//! The waker: publishes for rows that are due and not woken, frees the jobs of dead owners, publishes what was not announced,
+//! and tests again whether causes are gone. Each replica runs one; rows locked by another are skipped.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+
+use super::lane::Seat;
+use super::lease::Lease;
+use super::parts::Parts;
+use super::unknown::version_key;
+use crate::engine::Product;
+use crate::fault::chain;
+use crate::store::{CommitError, StoreError, Tables};
+
+const EVERY: Duration = Duration::from_millis(200);
+/// A wake-up that nobody claimed is published again after this, where its queue is empty.
+const STALE: Duration = Duration::from_secs(5);
+/// And after this, whatever its queue holds.
+const STALE_ANYHOW: Duration = Duration::from_secs(600);
+const DEADLINES_EVERY: Duration = Duration::from_secs(5);
+const CAUSES_EVERY: Duration = Duration::from_secs(300);
+const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(3600);
+
+struct Waker<P: Product, T: Tables<Changes = P::Changes>> {
+    parts: Parts<P, T>,
+    lease: Arc<Lease>,
+    seats: Vec<Arc<Seat>>,
+}
+
+/// Runs until `end`. Trouble with Postgres or RabbitMQ is logged and tried again at the next tick.
+pub async fn wake_due<P: Product, T: Tables<Changes = P::Changes>>(
+    parts: Parts<P, T>,
+    lease: Arc<Lease>,
+    seats: Vec<Arc<Seat>>,
+    end: CancellationToken,
+) {
+    let waker = Waker { parts, lease, seats };
+    let run = async {
+        waker.release_known_versions().await;
+        let mut ticks = tokio::time::interval(EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let (mut deadlines, mut causes, mut housekeeping) =
+            (Every::new(DEADLINES_EVERY), Every::new(CAUSES_EVERY), Every::new(HOUSEKEEPING_EVERY));
+        loop {
+            ticks.tick().await;
+            waker.tick().await;
+            if deadlines.due() {
+                log("deadlines", waker.parts.store().park_overdue().await.map(|_| ()));
+            }
+            if causes.due() {
+                log("causes", waker.retest().await);
+            }
+            if housekeeping.due() {
+                log("partitions", waker.parts.store().ensure_partitions().await);
+                log("old keys", waker.parts.store().prune_keys().await.map(|_| ()));
+            }
+        }
+    };
+    tokio::select! {
+        () = run => {}
+        () = end.cancelled() => {}
+    }
+}
+
+impl<P: Product, T: Tables<Changes = P::Changes>> Waker<P, T> {
+    async fn tick(&self) {
+        log("dead owners", self.free_dead().await);
+        for seat in &self.seats {
+            log("due jobs", self.wake_lane(seat).await);
+        }
+        match self.parts.store().due_announcements().await {
+            Ok(due) => self.parts.announce(&due).await,
+            Err(error) => log("announcements", Err(error)),
+        }
+    }
+
+    async fn free_dead(&self) -> Result<(), StoreError> {
+        let freed = self.parts.store().free_dead(self.lease.replica()).await?;
+        let jobs = freed.wake.len() + freed.parked;
+        if !freed.replicas.is_empty() || jobs > 0 {
+            metrics::counter!("dispatch_takeovers_total").increment(jobs as u64);
+            tracing::warn!(replicas = ?freed.replicas, jobs, parked = freed.parked, "took over from dead replicas");
+        }
+        self.parts.wake(&freed.wake).await;
+        Ok(())
+    }
+
+    /// Fills the lane's queue up to twice its capacity; the rest of a backlog stays in Postgres, in fair order.
+    async fn wake_lane(&self, seat: &Seat) -> Result<(), StoreError> {
+        let Ok(depth) = self.parts.publisher.depth(seat.lane.queue).await else { return Ok(()) };
+        let room = (2 * seat.capacity()).saturating_sub(depth.ready as usize);
+        if room == 0 {
+            return Ok(());
+        }
+        let limit = i64::try_from(room).unwrap_or(i64::MAX);
+        let stale = if depth.ready == 0 { STALE } else { STALE_ANYHOW };
+        for pipeline in self.parts.registry.iter().filter(|pipeline| pipeline.lane == seat.lane) {
+            let mut due = self.parts.store().take_due(pipeline.name, limit).await?;
+            due.extend(self.parts.store().take_stale(pipeline.name, limit, stale).await?);
+            let wake: Vec<_> = due.into_iter().map(|job| (job, pipeline.name.to_owned())).collect();
+            self.parts.wake(&wake).await;
+        }
+        Ok(())
+    }
+
+    async fn retest(&self) -> Result<(), StoreError> {
+        match self.parts.writer.retest_causes().await {
+            Ok(0) => {}
+            Ok(released) => tracing::info!(released, "causes are gone"),
+            Err(CommitError::Store(error)) => return Err(error),
+            Err(error) => tracing::warn!(error = chain(&error), "causes cannot be tested"),
+        }
+        self.release_known_versions().await;
+        Ok(())
+    }
+
+    /// Jobs that waited for a worker that knows them have found one.
+    async fn release_known_versions(&self) {
+        let mut keys: Vec<String> = (1..=self.parts.known_schema).map(|schema| format!("schema:{schema}")).collect();
+        for pipeline in self.parts.registry.iter() {
+            keys.push(version_key(pipeline.name));
+            for stage in pipeline.stages() {
+                keys.extend(
+                    (1..=stage.version).map(|version| version_key(&format!("{}/{}@{version}", pipeline.name, stage.name))),
+                );
+            }
+        }
+        for key in keys {
+            log("versions", self.parts.store().release(&key).await.map(|_| ()));
+        }
+    }
+}
+
+fn log(what: &str, done: Result<(), StoreError>) {
+    if let Err(error) = done {
+        tracing::warn!(what, error = chain(&error), "the waker could not look; it looks again");
+    }
+}
+
+/// Says when a rarer duty is due.
+struct Every {
+    period: Duration,
+    last: Instant,
+}
+
+impl Every {
+    fn new(period: Duration) -> Self {
+        Self { period, last: Instant::now() }
+    }
+
+    fn due(&mut self) -> bool {
+        let due = self.last.elapsed() >= self.period;
+        if due {
+            self.last = Instant::now();
+        }
+        due
+    }
+}

@@ -1,0 +1,46 @@
+//! Never deaf: status flags prove nothing, so a lane with free seats whose queue has messages must receive some.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::lane::Seat;
+use crate::broker::Publisher;
+
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+const DEAF_AFTER: Duration = Duration::from_secs(15);
+
+/// What is watched of a lane.
+pub struct LaneWatch {
+    /// The lane.
+    pub seat: Arc<Seat>,
+    /// When its last delivery came.
+    pub last_received: watch::Receiver<Instant>,
+    /// Whether it is deaf now.
+    pub deaf: watch::Sender<bool>,
+}
+
+/// Looks every few seconds until `end`; a deaf lane has the consuming connection rebuilt.
+pub async fn deafness(lanes: Vec<LaneWatch>, publisher: Publisher, rebuild: Arc<Notify>, end: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+            () = end.cancelled() => return,
+        }
+        for lane in &lanes {
+            let quiet = lane.last_received.borrow().elapsed() > DEAF_AFTER;
+            let deaf = quiet && lane.seat.free() > 0 && has_messages(&publisher, lane.seat.lane.queue).await;
+            lane.deaf.send_replace(deaf);
+            if deaf {
+                tracing::error!(queue = lane.seat.lane.queue, "messages wait and none comes: the consumers are rebuilt");
+                rebuild.notify_one();
+            }
+        }
+    }
+}
+
+async fn has_messages(publisher: &Publisher, queue: &str) -> bool {
+    publisher.depth(queue).await.is_ok_and(|depth| depth.ready > 0)
+}
