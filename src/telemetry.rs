@@ -65,7 +65,8 @@ pub enum TelemetryError {
 /// # Errors
 /// [`TelemetryError`]: the filter is not right, or logs were set up before.
 pub fn log_to_stderr(settings: &LogSettings) -> Result<(), TelemetryError> {
-    let filter = EnvFilter::builder().parse(&settings.log)?;
+    // `lapin` logs as errors what it also returns, and what it returns is logged where it is handled.
+    let filter = EnvFilter::builder().parse(format!("lapin=off,{}", settings.log))?;
     let colours = std::io::stderr().is_terminal() && !no_color();
     let builder =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).with_target(true);

@@ -6,7 +6,7 @@ use clap::Args;
 use comfy_table::{Cell, Table};
 
 use crate::cli::connect;
-use crate::cli::output::{Output, or_dash, plain, say, when};
+use crate::cli::output::{Output, or_dash, plain, rendered, say, when};
 use crate::config::Links;
 use crate::job::{JobId, JobState};
 use crate::store::{JobFilter, JobRow};
@@ -52,7 +52,7 @@ impl List {
             limit: self.limit,
         };
         let jobs = store.jobs(&filter).await?;
-        output.answer(&jobs, || if jobs.is_empty() { String::new() } else { table(output, &jobs).to_string() })?;
+        output.answer(&jobs, || if jobs.is_empty() { String::new() } else { rendered(table(output, &jobs)) })?;
         match jobs.last() {
             None => say("no jobs"),
             Some(last) if i64::try_from(jobs.len()) == Ok(filter.limit) => say(&format!("for more: --before {}", last.id)),
