@@ -44,6 +44,10 @@ pub mod names {
 /// Upper bounds of a stage's duration, in seconds: from a local commit to the longest time a stage may take.
 const STAGE_BUCKETS: [f64; 14] = [0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 120.0, 300.0];
 
+/// What the drivers may say unless the setting names them. `lapin` logs as errors what it also returns, and what it returns is
+/// logged where it is handled; the others' debug events hold parameters and headers.
+const DRIVERS: &str = "lapin=off,tokio_postgres=info,reqwest=info,hyper=info,hyper_util=info,h2=info,rustls=info";
+
 /// Telemetry that cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
@@ -63,7 +67,7 @@ pub enum TelemetryError {
 /// # Errors
 /// [`TelemetryError`]: the filter is not right, or logs were set up before.
 pub fn log_to_stderr(settings: &LogSettings) -> Result<(), TelemetryError> {
-    let filter = EnvFilter::builder().parse(&settings.log)?;
+    let filter = EnvFilter::builder().parse(format!("{DRIVERS},{}", settings.log))?;
     let colours = std::io::stderr().is_terminal() && !no_color();
     let builder =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).with_target(true);
