@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use dispatch_worker::fault::{Class, Fault};
 use dispatch_worker::tracker::{
-    NewTokens, OutboundLink, RefreshTurn, TrackerFault, cause_present, destination_cause, identity_cause, installation_cause,
+    OutboundLink, TrackerFault, cause_present, destination_cause, identity_cause, installation_cause,
 };
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
@@ -63,13 +63,8 @@ async fn outbound_links_are_those_of_installations_that_write_back() {
     let links = world.tracker.outbound_links(&groups).await.unwrap();
     let link = |work_item_id| OutboundLink { group_id, integration_id, work_item_id };
     assert_eq!(links, [link(17), link(18)]);
-    assert_eq!(
-        world.tracker.default_identity_of(integration_id).await.unwrap().map(|id| id.to_string()),
-        Some(world.one("SELECT id FROM identities").await)
-    );
     world.sql("UPDATE organization_integrations SET disabled = true").await;
     assert!(world.tracker.outbound_links(&groups).await.unwrap().is_empty());
-    assert_eq!(world.tracker.default_identity_of(integration_id).await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -138,31 +133,6 @@ async fn the_ledger_knows_our_own_writes() {
     for (item, rev, who) in [(17, 9, Some("ann@example.com")), (17, 8, None), (17, 8, Some("bob@example.com")), (19, 8, None)] {
         assert!(!own(item, rev, who).await, "{item} {rev} {who:?}");
     }
-}
-
-#[tokio::test]
-async fn one_refreshes_an_identity_and_the_others_wait_for_the_new_version() {
-    let world = World::new().await;
-    let id: i64 = world.one("SELECT id FROM identities").await.parse().unwrap();
-    let tracker = &world.tracker;
-    let turn = async |version| tracker.take_refresh_turn(id, version, Duration::from_secs(30)).await.unwrap();
-    assert!(matches!(turn(1).await, RefreshTurn::Yours(token) if token.expose_secret() == "refresh-1"));
-    assert!(matches!(turn(1).await, RefreshTurn::Taken));
-    world.sql("UPDATE identities SET refreshing_until = now()").await;
-    assert!(matches!(turn(1).await, RefreshTurn::Yours(_)));
-    let tokens = |refresh: Option<&str>| NewTokens {
-        access_token: SecretString::from("access-2"),
-        refresh_token: refresh.map(SecretString::from),
-        expires_at: NOON,
-    };
-    assert!(tracker.save_tokens(id, 1, &tokens(Some("refresh-2"))).await.unwrap());
-    assert!(!tracker.save_tokens(id, 1, &tokens(None)).await.unwrap());
-    assert_eq!(tracker.access_token(id).await.unwrap().unwrap().token.expose_secret(), "access-2");
-    assert!(matches!(turn(1).await, RefreshTurn::Taken));
-    assert!(tracker.save_tokens(id, 2, &tokens(None)).await.unwrap());
-    assert!(matches!(turn(3).await, RefreshTurn::Yours(token) if token.expose_secret() == "refresh-2"));
-    world.sql("UPDATE identities SET refresh_token = NULL, refreshing_until = NULL").await;
-    assert!(matches!(turn(3).await, RefreshTurn::Impossible));
 }
 
 #[tokio::test]
