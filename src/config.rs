@@ -26,6 +26,11 @@ pub struct Links {
 #[error("{0} is not set; right is {1}")]
 pub struct Unset(&'static str, &'static str);
 
+/// A setting that cannot be used; the text says what would be right.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct NotRight(pub &'static str);
+
 impl Links {
     /// The Postgres URL.
     ///

@@ -51,6 +51,9 @@ fn parse(url: &SecretString) -> Result<Config, StoreError> {
         .expose_secret()
         .parse()
         .map_err(|_| StoreError::Url("right is postgres://user:password@host:port/database".to_owned()))?;
+    if config.get_hosts().is_empty() {
+        return Err(StoreError::Url("it names no host; right is postgres://user:password@host:port/database".to_owned()));
+    }
     config.connect_timeout(CONNECT_TIMEOUT);
     config.tcp_user_timeout(Duration::from_secs(10));
     config.keepalives_idle(Duration::from_secs(10));
