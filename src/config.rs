@@ -10,7 +10,7 @@ use secrecy::SecretString;
 /// Where Postgres and RabbitMQ are, and the keyring.
 #[derive(Debug, Clone, Args)]
 pub struct Links {
-    /// Postgres: postgres://user:password@host:port/database
+    /// Postgres: postgres://user:password@host:port/database; TLS unless it is on this machine or the URL says sslmode=disable
     #[arg(long, env = "DISPATCH_DATABASE_URL", hide_env_values = true, value_parser = secret, value_name = "URL")]
     pub database_url: Option<SecretString>,
     /// RabbitMQ: amqp://user:password@host:port/vhost

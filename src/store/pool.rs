@@ -63,8 +63,13 @@ fn parse(url: &SecretString) -> Result<Config, StoreError> {
         Host::Unix(_) => true,
     };
     if !config.get_hosts().iter().all(local) {
-        // The driver's default, `prefer`, falls back to plaintext without a word.
-        config.ssl_mode(SslMode::Require);
+        match config.get_ssl_mode() {
+            SslMode::Disable => tracing::warn!("plaintext to a Postgres that is not on this machine, as sslmode=disable says"),
+            // The driver's default, `prefer`, falls back to plaintext without a word.
+            _ => {
+                config.ssl_mode(SslMode::Require);
+            }
+        }
     }
     Ok(config)
 }
