@@ -1,6 +1,7 @@
 //! Tests against real servers, one binary: a private Postgres and RabbitMQ are started once per run. See [`support`].
 
 mod engine_line;
+mod outages;
 mod outcomes;
 mod stage_contract;
 mod support;

@@ -36,13 +36,22 @@ impl Run {
     async fn start() -> Self {
         // Whoever installed one first has done the same.
         drop(rustls::crypto::ring::default_provider().install_default());
-        let servers = match config::test_servers() {
-            Some((database, amqp)) => Servers::external(&database, &amqp, Some(&management_of(&amqp))).expect("URLs of servers"),
-            None => {
-                let started = Servers::start(Path::new(BINARY), |line| eprintln!("{line}")).await;
-                started.unwrap_or_else(|error| panic!("tests need Postgres and RabbitMQ: {error:#}"))
+        match config::test_servers() {
+            Some((database, amqp)) => {
+                let servers = Servers::external(&database, &amqp, Some(&management_of(&amqp)));
+                Self::on(servers.expect("URLs of servers")).await
             }
-        };
+            None => Self::private().await,
+        }
+    }
+
+    /// Servers that nobody else uses.
+    pub(super) async fn private() -> Self {
+        let started = Servers::start(Path::new(BINARY), |line| eprintln!("{line}")).await;
+        Self::on(started.unwrap_or_else(|error| panic!("tests need Postgres and RabbitMQ: {error:#}"))).await
+    }
+
+    async fn on(servers: Servers) -> Self {
         let name = format!("it_{}", data_encoding::HEXLOWER.encode(&rand::random::<[u8; 4]>()));
         let template = format!("{name}_template");
         let url = servers.create_database(&template, None).await.expect("a database for the template");
