@@ -3,6 +3,8 @@
 
 mod intake;
 mod refusal;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 
