@@ -1,6 +1,7 @@
 //! dispatch-worker: see ARCHITECTURE.md for the map.
 pub mod app;
 pub mod broker;
+pub mod cli;
 pub mod config;
 pub mod crash_point;
 #[cfg(feature = "devkit")]

@@ -1,31 +1,26 @@
-//! Which of Postgres' errors say that Postgres is ill, and not that the statement is wrong.
+//! Which Postgres errors mean that Postgres is ill, not that the statement is wrong.
 
 use tokio_postgres::Error;
 
-/// How the driver's own errors begin where our statement does not fit its table: defects, not illness.
-const DEFECTS: [&str; 6] = [
+/// How the driver's own errors begin where our side is wrong: a statement that does not fit its tables, a setting that is no
+/// setting. The driver keeps its kinds of errors private, so their words must do.
+const OURS: [&str; 7] = [
     "error serializing parameter",
     "error deserializing column",
-    "invalid column",
-    "query returned an unexpected number",
-    "expected ",
     "error encoding message",
+    "expected ",
+    "invalid column",
+    "invalid con",
+    "query returned an unexpected number",
 ];
 
-/// Whether the same statement may well succeed once Postgres is well again: the connection or the server is gone or
-/// overloaded (SQLSTATE classes 08, 53, 57P), read-only (25006), or another transaction was in the way (40001, 40P01, 55P03), or the
-/// pool's own statement timeout ran out (57014).
-/// The driver's errors that carry no SQLSTATE count too, save those that say our statement does not fit its table.
-/// Source: <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
+/// Whether `error` is the server's or the link's trouble: class 08 (connection), 53 (resources), 57P (operator intervention),
+/// 25006 (read-only), 40001 (serialization), 40P01 (deadlock), 55P03 (lock not available), 57014 (the pool's own statement
+/// timeout), or no SQLSTATE at all (connection lost, no answer), save where the driver says that our side is wrong. Codes:
+/// PostgreSQL documentation, appendix A.
 #[must_use]
 pub fn is_infrastructure(error: &Error) -> bool {
-    match error.code() {
-        Some(state) => is_ill(state.code()),
-        None => {
-            let text = error.to_string();
-            !DEFECTS.iter().any(|defect| text.starts_with(defect))
-        }
-    }
+    error.code().map_or_else(|| !is_ours(&error.to_string()), |state| is_ill(state.code()))
 }
 
 fn is_ill(state: &str) -> bool {
@@ -33,8 +28,14 @@ fn is_ill(state: &str) -> bool {
         || ["25006", "40001", "40P01", "55P03", "57014"].contains(&state)
 }
 
+fn is_ours(text: &str) -> bool {
+    OURS.iter().any(|ours| text.starts_with(ours))
+}
+
 #[cfg(test)]
 mod tests {
+    use tokio_postgres::{Config, NoTls};
+
     use super::*;
 
     #[test]
@@ -48,7 +49,13 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_connection_has_no_state_and_is_an_illness() {
-        assert!(is_infrastructure(&Error::__private_api_timeout()));
+    fn a_wrong_setting_is_ours() {
+        assert!(!is_infrastructure(&"port=none".parse::<Config>().unwrap_err()));
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_there_is_ill() {
+        let nobody = tokio_postgres::connect("host=127.0.0.1 port=1 user=nobody", NoTls).await;
+        assert!(is_infrastructure(&nobody.err().unwrap()));
     }
 }

@@ -42,7 +42,7 @@ pub mod names {
 }
 
 /// Upper bounds of a stage's duration, in seconds: from a local commit to the longest time a stage may take.
-const STAGE_BUCKETS: [f64; 12] = [0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];
+const STAGE_BUCKETS: [f64; 14] = [0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 120.0, 300.0];
 /// Upper bounds of a wait for a connection, in seconds: up to the pool's own limit.
 const POOL_BUCKETS: [f64; 8] = [0.0005, 0.002, 0.01, 0.05, 0.25, 1.0, 2.5, 10.0];
 

@@ -1,5 +1,6 @@
 //! Applying changes inside the transaction of a job's commit: what `update_assignments` planned, and the revisions our own
-//! writes made. Groups are locked in the order of their ids, so two commits cannot wait for each other.
+//! writes made. Groups are locked in the order of their ids, so two commits cannot wait for each other; the lock is the one that
+//! rows referring to a group do not conflict with, so neither does an import.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -7,11 +8,14 @@ use serde_json::value::RawValue;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Row, Transaction};
 
+use super::events::stored_id;
 use super::groups::{assignee_key, work_item_resource};
 use super::organizations::settings_of;
 use super::verdict::{GroupNow, LinkNow, News, Rank, Verdict, judge};
 use super::written::Written;
-use super::{Applied, AssigneeChange, BehindLink, ChangedBy, Changes, PlannedLink, StatusChange, TrackerFault};
+use super::{
+    Applied, AssigneeChange, AssigneePlan, BehindLink, ChangedBy, Changes, PlannedLink, StatusChange, TrackerFault, Typed,
+};
 
 /// Applies a stage's changes. Returns the stage's output as JSON: [`Applied`] for [`Changes::Assignments`], `{}` for
 /// [`Changes::AppliedRevision`]. Applying the same changes twice changes nothing the second time.
@@ -131,7 +135,7 @@ async fn lock_groups(tx: &Transaction<'_>, plan: &BTreeMap<(i64, i64), &PlannedL
         JOIN projects p ON p.id = g.project_id
         WHERE g.id = ANY ($1)
         ORDER BY g.id
-        FOR UPDATE OF g";
+        FOR NO KEY UPDATE OF g";
     let mut ids: Vec<i64> = plan.keys().map(|(group, _)| *group).collect();
     ids.dedup();
     let group = |row: &Row| -> Result<(i64, GroupNow), TrackerFault> {
@@ -185,7 +189,7 @@ async fn read_links<'a>(
     let revs: Vec<i64> = plan.values().map(|link| link.rev).collect();
     let assignees: Vec<Option<String>> = plan.values().map(|link| link.tracker_assignee.as_deref().map(assignee_key)).collect();
     let resources: Vec<String> = work_items.iter().map(|id| work_item_resource(integration_id, *id)).collect();
-    let params: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 6] = [
+    let params: Typed<'_> = &[
         (&integration_id, Type::INT8),
         (&group_ids, Type::INT8_ARRAY),
         (&work_items, Type::INT8_ARRAY),
@@ -194,7 +198,7 @@ async fn read_links<'a>(
         (&resources, Type::TEXT_ARRAY),
     ];
     let mut news: BTreeMap<i64, Vec<News<'a>>> = BTreeMap::new();
-    for row in tx.query_typed(SQL, &params).await? {
+    for row in tx.query_typed(SQL, params).await? {
         let key: (i64, i64) = (row.try_get("group_id")?, row.try_get("work_item_id")?);
         let (Some(planned), Some(group)) = (plan.get(&key), groups.get_mut(&key.0)) else { continue };
         group.assignee = row.try_get("assignee")?;
@@ -229,8 +233,8 @@ async fn read_names(
     const SQL: &str = "SELECT id, name FROM users WHERE id = ANY ($1)";
     let present = groups.values().filter_map(|group| group.assignee);
     let planned = plan.values().filter_map(|link| match link.assignee {
-        super::AssigneePlan::Assign(user) => Some(user),
-        super::AssigneePlan::Unassign | super::AssigneePlan::Keep | super::AssigneePlan::Unresolved(_) => None,
+        AssigneePlan::Assign(user) => Some(user),
+        AssigneePlan::Unassign | AssigneePlan::Keep | AssigneePlan::Unresolved(_) => None,
     });
     let ids: Vec<i64> = present.chain(planned).collect();
     let named = |row: &Row| -> Result<(i64, String), TrackerFault> { Ok((row.try_get("id")?, row.try_get("name")?)) };
@@ -247,10 +251,9 @@ async fn mark_seen(tx: &Transaction<'_>, by: ChangedBy, integration_id: i64, eve
     if event_ids.is_empty() {
         return Ok(0);
     }
-    let stored: Vec<String> = event_ids.iter().map(|id| super::events::stored_id(id)).collect();
-    let params: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 3] =
-        [(&integration_id, Type::INT8), (&stored, Type::TEXT_ARRAY), (&by.job.0, Type::UUID)];
-    let marked = tx.execute_typed(SQL, &params).await?;
+    let stored: Vec<String> = event_ids.iter().map(|id| stored_id(id)).collect();
+    let params: Typed<'_> = &[(&integration_id, Type::INT8), (&stored, Type::TEXT_ARRAY), (&by.job.0, Type::UUID)];
+    let marked = tx.execute_typed(SQL, params).await?;
     Ok(u32::try_from(marked).unwrap_or(u32::MAX))
 }
 
@@ -262,7 +265,7 @@ async fn apply_revision(
     work_item_id: i64,
     rev: i64,
 ) -> Result<(), TrackerFault> {
-    const LOCK: &str = "SELECT id FROM issue_groups WHERE id = $1 FOR UPDATE";
+    const LOCK: &str = "SELECT id FROM issue_groups WHERE id = $1 FOR NO KEY UPDATE";
     const SQL: &str = "
         UPDATE group_links l
         SET applied_rev = $4
@@ -270,8 +273,8 @@ async fn apply_revision(
         WHERE e.id = l.external_issue_id AND e.integration_id = $2 AND e.work_item_id = $3
           AND l.group_id = $1 AND l.applied_rev < $4";
     tx.query_typed(LOCK, &[(&group_id, Type::INT8)]).await?;
-    let params: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 4] =
-        [(&group_id, Type::INT8), (&integration_id, Type::INT8), (&work_item_id, Type::INT8), (&rev, Type::INT8)];
-    tx.execute_typed(SQL, &params).await?;
+    let params: Typed<'_> =
+        &[(&group_id, Type::INT8), (&integration_id, Type::INT8), (&work_item_id, Type::INT8), (&rev, Type::INT8)];
+    tx.execute_typed(SQL, params).await?;
     Ok(())
 }

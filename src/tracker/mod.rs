@@ -24,7 +24,7 @@ use std::time::Duration;
 use deadpool_postgres::{GenericClient, Object, Pool};
 use time::OffsetDateTime;
 use tokio_postgres::Row;
-use tokio_postgres::types::ToSql;
+use tokio_postgres::types::{ToSql, Type};
 
 pub use assignments::apply;
 pub use causes::{cause_present, destination_cause, identity_cause, installation_cause};
@@ -264,6 +264,10 @@ impl Tracker {
         }
     }
 }
+
+/// Parameters of a statement that is sent with their types, so that it needs no round trip to be prepared: a commit's transaction
+/// is the driver's own, which keeps no prepared statements.
+type Typed<'a> = &'a [(&'a (dyn ToSql + Sync), Type)];
 
 /// A time as Postgres keeps it: without what is finer than a microsecond.
 fn in_microseconds(at: OffsetDateTime) -> OffsetDateTime {

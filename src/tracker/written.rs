@@ -2,14 +2,12 @@
 
 use time::OffsetDateTime;
 use tokio_postgres::Transaction;
-use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::types::Type;
 
 use super::assignments::status_word;
 use super::verdict::{GroupNow, News, Verdict};
-use super::{ChangedBy, TrackerFault};
+use super::{ChangedBy, TrackerFault, Typed};
 use crate::fault::{MESSAGE_BYTES, storable};
-
-type Params<'a> = &'a [(&'a (dyn ToSql + Sync), Type)];
 
 /// Rows to write, column by column.
 #[derive(Default)]
@@ -138,7 +136,7 @@ impl Activities {
             SELECT a.group_id, a.kind, a.user_id, a.reason, a.external_issue_id, a.rev, $7
             FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::text[], $5::bigint[], $6::bigint[])
                  AS a (group_id, kind, user_id, reason, external_issue_id, rev)";
-        let params: Params<'_> = &[
+        let params: Typed<'_> = &[
             (&self.group_id, Type::INT8_ARRAY),
             (&self.kind, Type::TEXT_ARRAY),
             (&self.user_id, Type::INT8_ARRAY),
@@ -164,7 +162,7 @@ impl History {
             INSERT INTO group_history (group_id, field, before, after, job_id)
             SELECT h.group_id, h.field, h.before, h.after, $5
             FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[]) AS h (group_id, field, before, after)";
-        let params: Params<'_> = &[
+        let params: Typed<'_> = &[
             (&self.group_id, Type::INT8_ARRAY),
             (&self.field, Type::TEXT_ARRAY),
             (&self.before, Type::TEXT_ARRAY),
@@ -184,7 +182,7 @@ impl Links {
                  AS n (group_id, external_issue_id, applied_rev, status_rev, category)
             WHERE l.group_id = n.group_id AND l.external_issue_id = n.external_issue_id
               AND (l.applied_rev, l.status_rev) IS DISTINCT FROM (n.applied_rev, n.status_rev)";
-        let params: Params<'_> = &[
+        let params: Typed<'_> = &[
             (&self.group_id, Type::INT8_ARRAY),
             (&self.external_issue_id, Type::INT8_ARRAY),
             (&self.applied_rev, Type::INT8_ARRAY),
@@ -203,7 +201,7 @@ impl Decisions {
             FROM unnest($1::bigint[], $2::bigint[], $3::timestamptz[], $4::bigint[]) AS d (group_id, user_id, at, by)
             ON CONFLICT (group_id) DO UPDATE
             SET user_id = EXCLUDED.user_id, decided_at = EXCLUDED.decided_at, decided_by = EXCLUDED.decided_by";
-        let params: Params<'_> = &[
+        let params: Typed<'_> = &[
             (&self.group_id, Type::INT8_ARRAY),
             (&self.user_id, Type::INT8_ARRAY),
             (&self.at, Type::TIMESTAMPTZ_ARRAY),
@@ -237,7 +235,7 @@ impl Assignments {
             JOIN team_members assignee ON assignee.team_id = g.team_id AND assignee.user_id = c.user_id
             JOIN team_members member ON member.team_id = g.team_id
             ON CONFLICT (group_id, user_id, reason) DO NOTHING";
-        let params: Params<'_> = &[(&self.group_id, Type::INT8_ARRAY), (&self.user_id, Type::INT8_ARRAY)];
+        let params: Typed<'_> = &[(&self.group_id, Type::INT8_ARRAY), (&self.user_id, Type::INT8_ARRAY)];
         write(tx, &self.group_id, OFF, params).await?;
         write(tx, &self.group_id, ON, params).await
     }
@@ -250,13 +248,13 @@ impl Statuses {
             SET status = s.status
             FROM unnest($1::bigint[], $2::text[]) AS s (group_id, status)
             WHERE g.id = s.group_id";
-        let params: Params<'_> = &[(&self.group_id, Type::INT8_ARRAY), (&self.status, Type::TEXT_ARRAY)];
+        let params: Typed<'_> = &[(&self.group_id, Type::INT8_ARRAY), (&self.status, Type::TEXT_ARRAY)];
         write(tx, &self.group_id, SQL, params).await
     }
 }
 
 /// Runs a statement over columns, unless they have no rows.
-async fn write(tx: &Transaction<'_>, rows: &[i64], sql: &str, params: Params<'_>) -> Result<(), TrackerFault> {
+async fn write(tx: &Transaction<'_>, rows: &[i64], sql: &str, params: Typed<'_>) -> Result<(), TrackerFault> {
     if !rows.is_empty() {
         tx.execute_typed(sql, params).await?;
     }

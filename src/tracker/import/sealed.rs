@@ -5,6 +5,7 @@ use secrecy::ExposeSecret;
 use serde_json::Value;
 use time::OffsetDateTime;
 use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 
 use super::{Import, Tenant};
 use crate::secrets::{Keyring, Place};
@@ -87,8 +88,7 @@ impl Import<'_> {
             }
         }
         let Destinations { id, organization_id, name, kind, config, secret, is_default, unknown_policy } = &changed;
-        let params: [&(dyn tokio_postgres::types::ToSql + Sync); 8] =
-            [id, organization_id, name, kind, config, secret, is_default, unknown_policy];
+        let params: [&(dyn ToSql + Sync); 8] = [id, organization_id, name, kind, config, secret, is_default, unknown_policy];
         self.write("destinations", SQL, &params).await
     }
 }

@@ -1,0 +1,140 @@
+//! `dispatch dead-letters`: messages that could not become a job.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use comfy_table::Cell;
+use secrecy::ExposeSecret;
+use serde_json::{Value, json};
+
+use super::connect;
+use super::output::{Output, or_dash, plain, raw, say, when};
+use crate::config::{self, Links};
+use crate::store::{Actor, DeadLetter, DeadLetterRow};
+
+/// Look at messages that could not become a job
+#[derive(Debug, Subcommand)]
+pub(super) enum DeadLetters {
+    List(List),
+    Show(Show),
+}
+
+/// List dead letters, newest first
+#[derive(Debug, Args)]
+pub(super) struct List {
+    #[command(flatten)]
+    links: Links,
+    /// Those that somebody has dealt with too
+    #[arg(long)]
+    all: bool,
+    /// Older than this one: the next page begins after the last number of this one
+    #[arg(long, value_name = "NUMBER", default_value_t = i64::MAX, hide_default_value = true)]
+    before: i64,
+    /// At most this many
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=1000))]
+    limit: i64,
+}
+
+/// Show one dead letter: why, where it came from, its headers, size and SHA-256
+#[derive(Debug, Args)]
+pub(super) struct Show {
+    #[command(flatten)]
+    links: Links,
+    /// Its number
+    #[arg(value_name = "NUMBER")]
+    id: i64,
+    /// Print the body, which may hold secrets; an audit row says who did
+    #[arg(long)]
+    raw: bool,
+    /// Why, for the audit log
+    #[arg(long)]
+    reason: Option<String>,
+}
+
+impl DeadLetters {
+    pub(super) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::List(list) => list.run(output).await,
+            Self::Show(show) => show.run(output).await,
+        }
+    }
+}
+
+impl List {
+    async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
+        let store = connect::store(&self.links).await?;
+        let rows = store.dead_letters(self.all, self.before, self.limit).await?;
+        output.answer(&rows, || if rows.is_empty() { String::new() } else { table(output, &rows) })?;
+        match rows.last() {
+            None => say("no dead letters"),
+            Some(last) if i64::try_from(rows.len()) == Ok(self.limit) => say(&format!("for more: --before {}", last.id)),
+            Some(_) => {}
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Show {
+    async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
+        let store = connect::store_with_keyring(&self.links).await?;
+        let letter = store.dead_letter(self.id).await?.context("there is no such dead letter")?;
+        if !self.raw {
+            output.answer(&letter, || page(output, &letter))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let actor = Actor { who: config::user(), role: "operator".to_owned(), reason: self.reason };
+        // Before the body is shown, so that nobody sees it without a trace.
+        store.audit(&actor, "dead_letter.show_raw", None, &Value::Null, &json!({"dead_letter_id": self.id})).await?;
+        let body = letter.body.expose_secret();
+        if output.is_json() {
+            let mut value = serde_json::to_value(&letter).context("the answer as JSON")?;
+            value["body"] = Value::from(body);
+            output.answer(&value, String::new)?;
+        } else {
+            raw(body.as_bytes())?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn table(output: Output, rows: &[DeadLetterRow]) -> String {
+    let mut table = output.table(&["number", "code", "detail", "source", "key", "routing key", "bytes", "received", "resolved"]);
+    for row in rows {
+        table.add_row([
+            Cell::new(row.id),
+            Cell::new(plain(&row.code)),
+            Cell::new(plain(&row.detail)),
+            Cell::new(or_dash(row.source.as_deref())),
+            Cell::new(or_dash(row.dedupe_key.as_deref())),
+            Cell::new(plain(&row.routing_key)),
+            Cell::new(row.body_bytes),
+            Cell::new(when(row.created_at)),
+            Cell::new(row.resolved_at.map_or_else(|| "-".to_owned(), when)),
+        ]);
+    }
+    table.to_string()
+}
+
+fn page(output: Output, letter: &DeadLetter) -> String {
+    let row = &letter.row;
+    let mut table = output.table(&[]);
+    let lines = [
+        ("number", row.id.to_string()),
+        ("code", plain(&row.code)),
+        ("detail", plain(&row.detail)),
+        ("source", or_dash(row.source.as_deref())),
+        ("key", or_dash(row.dedupe_key.as_deref())),
+        ("message id", or_dash(row.message_id.as_deref())),
+        ("routing key", plain(&row.routing_key)),
+        ("headers", plain(&letter.headers.to_string())),
+        ("bytes", row.body_bytes.to_string()),
+        ("sha256", letter.body_sha256.clone()),
+        ("received", when(row.created_at)),
+        ("resolved", row.resolved_at.map_or_else(|| "-".to_owned(), when)),
+    ];
+    for (name, text) in lines {
+        table.add_row([name.to_owned(), text]);
+    }
+    table.to_string()
+}

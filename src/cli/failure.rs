@@ -1,0 +1,72 @@
+//! How a command ends that did not do what it was asked: one line on stderr, exit code 1, or 2 where the command line or a
+//! setting is not right.
+
+use std::process::ExitCode;
+
+use super::output::say;
+use crate::broker::BrokerError;
+use crate::config::Unset;
+use crate::secrets::SecretError;
+use crate::store::StoreError;
+use crate::telemetry::TelemetryError;
+
+/// The command line is not right, in a way that the parser cannot see. The text says what would be.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Usage(pub(super) String);
+
+/// Exit code of a wrong command line or setting, as the parser's own.
+const USAGE: u8 = 2;
+
+/// Prints the chain of causes on one line and gives the exit code.
+pub(super) fn report(error: &anyhow::Error) -> ExitCode {
+    say(&format!("error: {}", line(error)));
+    ExitCode::from(if is_usage(error) { USAGE } else { 1 })
+}
+
+/// `outer: inner: …`; a cause that the one before has quoted already is left out.
+fn line(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if line.is_empty() {
+            line = cause;
+        } else if !line.ends_with(&cause) {
+            line = format!("{line}: {cause}");
+        }
+    }
+    line
+}
+
+fn is_usage(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.is::<Usage>()
+            || cause.is::<Unset>()
+            || matches!(cause.downcast_ref(), Some(SecretError::Keyring(_)))
+            || matches!(cause.downcast_ref(), Some(StoreError::Url(_) | StoreError::Tls(_)))
+            || matches!(cause.downcast_ref(), Some(BrokerError::Url))
+            || matches!(cause.downcast_ref(), Some(TelemetryError::Filter(_)))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::{Context, anyhow};
+
+    use super::*;
+
+    #[test]
+    fn a_wrong_setting_is_told_from_a_failure_however_deep_it_lies() {
+        let setting: Result<(), _> = Err(StoreError::Url("right is …".to_owned()));
+        assert!(is_usage(&setting.context("opening").unwrap_err()));
+        assert!(is_usage(&anyhow::Error::new(Usage("right is --yes".to_owned()))));
+        assert!(is_usage(&SecretError::Keyring("a key is not base64").into()));
+        assert!(!is_usage(&anyhow!("there is no such job")));
+        assert!(!is_usage(&StoreError::ReadOnly.into()));
+    }
+
+    #[test]
+    fn a_cause_that_was_quoted_already_is_not_said_again() {
+        let refused = anyhow!("refused").context("no connection: refused").context("opening");
+        assert_eq!(line(&refused), "opening: no connection: refused");
+    }
+}

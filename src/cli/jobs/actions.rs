@@ -1,0 +1,115 @@
+//! `dispatch jobs retry|cancel|configure`: each asks first, takes a reason, and leaves an audit row.
+
+use std::process::ExitCode;
+
+use anyhow::bail;
+use clap::Args;
+use serde_json::json;
+
+use super::Selector;
+use crate::cli::connect;
+use crate::cli::failure::Usage;
+use crate::cli::output::{Output, ask, can_ask};
+use crate::config::{self, Links};
+use crate::store::{Actor, Answer, JobRow, Store};
+
+/// Make a parked, waiting or later-due job due now, with fresh attempts; its checkpoints stay
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Retry {
+    #[command(flatten)]
+    action: Action,
+}
+
+/// End a job that is not done, and its open follow-ups
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Cancel {
+    #[command(flatten)]
+    action: Action,
+}
+
+/// Supply the account that a job waits for; it begins again at its first stage
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Configure {
+    #[command(flatten)]
+    action: Action,
+    /// The chosen account's id
+    #[arg(long, value_name = "ID")]
+    account: String,
+}
+
+#[derive(Debug, Args)]
+struct Action {
+    #[command(flatten)]
+    links: Links,
+    #[command(flatten)]
+    job: Selector,
+    /// Do not ask
+    #[arg(long, short)]
+    yes: bool,
+    /// Why, for the audit log
+    #[arg(long)]
+    reason: Option<String>,
+}
+
+impl Retry {
+    pub(super) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
+        let store = self.action.agreed("Retry").await?;
+        told(output, "retry", store.retry(&self.action.job.target(), &self.action.actor()).await?)
+    }
+}
+
+impl Cancel {
+    pub(super) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
+        let store = self.action.agreed("Cancel").await?;
+        told(output, "cancel", store.cancel(&self.action.job.target(), &self.action.actor()).await?)
+    }
+}
+
+impl Configure {
+    /// The stage at which a job begins again: the first one of the only pipeline that takes an account.
+    const FIRST_STAGE: &str = "check_account";
+
+    pub(super) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
+        let store = self.action.agreed(&format!("Give the account {} to", self.account)).await?;
+        let (target, actor) = (self.action.job.target(), self.action.actor());
+        told(output, "configure", store.configure(&target, &self.account, Self::FIRST_STAGE, &actor).await?)
+    }
+}
+
+impl Action {
+    /// The store, once somebody has agreed to do `verb` to the job.
+    async fn agreed(&self, verb: &str) -> anyhow::Result<Store> {
+        if !self.yes && !can_ask() {
+            return Err(Usage("there is no terminal to ask on; right is --yes".to_owned()).into());
+        }
+        let store = connect::store(&self.links).await?;
+        if !self.yes && !ask(&question(verb, &self.job.row(&store).await?))? {
+            bail!("nothing was changed");
+        }
+        Ok(store)
+    }
+
+    fn actor(&self) -> Actor {
+        Actor { who: config::user(), role: "operator".to_owned(), reason: self.reason.clone() }
+    }
+}
+
+fn question(verb: &str, job: &JobRow) -> String {
+    format!("{verb} job {} ({} of {}, {} at {})?", job.id, job.pipeline, job.organization, job.state, job.stage)
+}
+
+fn told(output: Output, action: &str, answer: Answer) -> anyhow::Result<ExitCode> {
+    match answer {
+        Answer::Done { job, before, now } => {
+            let value = json!({"job_id": job, "action": action, "changed": true, "before": before, "now": now});
+            output.answer(&value, || format!("job {job}: was {before}, is {now}"))?;
+        }
+        Answer::Already(job, state) => {
+            let value = json!({"job_id": job, "action": action, "changed": false, "before": state, "now": state});
+            output.answer(&value, || format!("job {job}: is {state} already, nothing was changed"))?;
+        }
+        Answer::Refused(job, why) => bail!("job {job}: {why}"),
+        Answer::NoSuchJob => bail!("there is no such job"),
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,56 @@
+//! `dispatch jobs explain`: why is this job not moving?
+
+use std::process::ExitCode;
+
+use clap::Args;
+use serde_json::json;
+
+use super::Selector;
+use crate::cli::connect;
+use crate::cli::output::{Output, plain};
+use crate::config::Links;
+use crate::engine::{Product, Registry};
+use crate::job::JobState;
+use crate::pipelines;
+use crate::store::explain::{Facts, explain, standing};
+use crate::store::{JobRow, Store};
+
+/// Say in a sentence where one job stands, why, and what happens next
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Explain {
+    #[command(flatten)]
+    links: Links,
+    #[command(flatten)]
+    job: Selector,
+}
+
+impl Explain {
+    pub(super) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
+        let store = connect::store(&self.links).await?;
+        let row = self.job.row(&store).await?;
+        let facts = Facts { waiting_for_same: waiting_for_same(&store, &row).await?, ..position(&pipelines::registry(), &row) };
+        let sentence = explain(&row, &facts);
+        let value = json!({"job_id": row.id, "state": row.state, "standing": standing(&row), "explanation": sentence});
+        output.answer(&value, || plain(&sentence))?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+async fn waiting_for_same(store: &Store, row: &JobRow) -> anyhow::Result<i64> {
+    Ok(match (row.state, &row.wait_key) {
+        (JobState::Waiting, Some(key)) => store.waiting_for(key).await?,
+        _ => 0,
+    })
+}
+
+/// Where the stage due stands in its pipeline's list, and how often it is tried.
+fn position<P: Product>(registry: &Registry<P>, row: &JobRow) -> Facts {
+    let Some(pipeline) = registry.get(&row.pipeline) else { return Facts::default() };
+    let in_turn: Vec<_> = pipeline.stages().filter(|stage| !stage.aside).collect();
+    let at = in_turn.iter().position(|stage| stage.name == row.stage);
+    Facts {
+        position: at.map(|at| (at + 1, in_turn.len())),
+        attempts: pipeline.stage(&row.stage).map(|(stage, _)| stage.retry.attempts),
+        waiting_for_same: 0,
+    }
+}

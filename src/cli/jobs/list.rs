@@ -1,0 +1,85 @@
+//! `dispatch jobs list`: newest first, a page at a time.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use comfy_table::{Cell, Table};
+
+use crate::cli::connect;
+use crate::cli::output::{Output, or_dash, plain, say, when};
+use crate::config::Links;
+use crate::job::{JobId, JobState};
+use crate::store::{JobFilter, JobRow};
+
+/// List jobs, newest first
+#[derive(Debug, Args)]
+pub(in crate::cli) struct List {
+    #[command(flatten)]
+    links: Links,
+    /// In this state: ready, running, waiting, succeeded, cancelled or parked
+    #[arg(long)]
+    state: Option<JobState>,
+    /// Of this pipeline
+    #[arg(long)]
+    pipeline: Option<String>,
+    /// Of this organization
+    #[arg(long, value_name = "SLUG")]
+    organization: Option<String>,
+    /// Of this producer
+    #[arg(long)]
+    source: Option<String>,
+    /// Follow-ups of this job
+    #[arg(long, value_name = "ID")]
+    parent: Option<JobId>,
+    /// Made before this one: the next page begins after the last id of this one
+    #[arg(long, value_name = "ID")]
+    before: Option<JobId>,
+    /// At most this many
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=1000))]
+    limit: i64,
+}
+
+impl List {
+    pub(super) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
+        let store = connect::store(&self.links).await?;
+        let filter = JobFilter {
+            state: self.state,
+            pipeline: self.pipeline,
+            organization: self.organization,
+            source: self.source,
+            parent: self.parent,
+            before: self.before,
+            limit: self.limit,
+        };
+        let jobs = store.jobs(&filter).await?;
+        output.answer(&jobs, || if jobs.is_empty() { String::new() } else { table(output, &jobs).to_string() })?;
+        match jobs.last() {
+            None => say("no jobs"),
+            Some(last) if i64::try_from(jobs.len()) == Ok(filter.limit) => say(&format!("for more: --before {}", last.id)),
+            Some(_) => {}
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Jobs as a table.
+pub(super) fn table(output: Output, jobs: &[JobRow]) -> Table {
+    let mut table =
+        output.table(&["id", "pipeline", "organization", "state", "stage", "attempt", "why", "source", "key", "accepted"]);
+    for job in jobs {
+        let why = job.wait_reason.as_deref().or(job.error_code.as_deref());
+        table.add_row([
+            Cell::new(job.id),
+            Cell::new(plain(&job.pipeline)),
+            Cell::new(plain(&job.organization)),
+            output.state(job.state),
+            Cell::new(plain(&job.stage)),
+            Cell::new(job.attempt),
+            Cell::new(or_dash(why)),
+            Cell::new(plain(&job.source)),
+            Cell::new(plain(&job.dedupe_key)),
+            Cell::new(when(job.created_at)),
+        ]);
+    }
+    table
+}

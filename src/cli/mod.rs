@@ -1,0 +1,132 @@
+//! The command line: one file per command. Data goes to stdout, everything else to stderr; the exit code is 0, 1, or 2 where
+//! the command line or a setting is not right. **Invariant:** only this module prints.
+
+mod connect;
+mod dead_letters;
+mod failure;
+mod jobs;
+mod migrate;
+mod output;
+mod pipelines;
+mod publish;
+mod settings;
+#[cfg(feature = "devkit")]
+mod simulator;
+mod topology;
+mod tracker;
+mod worker;
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{CommandFactory, Parser, Subcommand};
+
+use self::output::Output;
+use crate::config::LogSettings;
+use crate::telemetry;
+
+/// A queue-driven worker: idempotent stages, checkpoints in Postgres, resume after any crash
+#[derive(Debug, Parser)]
+#[command(name = "dispatch", version, max_term_width = 100)]
+struct Cli {
+    /// One JSON document on stdout instead of text for people
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(flatten)]
+    log: LogSettings,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Own private servers for the process that started it
+    #[cfg(feature = "devkit")]
+    #[command(hide = true)]
+    Guard,
+    #[command(flatten)]
+    Other(Other),
+}
+
+/// What runs in this process's runtime, with logs.
+#[derive(Debug, Subcommand)]
+enum Other {
+    Worker(Box<worker::Worker>),
+    Publish(publish::Publish),
+    #[command(subcommand)]
+    Jobs(jobs::Jobs),
+    #[command(subcommand)]
+    DeadLetters(dead_letters::DeadLetters),
+    #[command(subcommand)]
+    Tracker(tracker::Tracker),
+    #[command(subcommand)]
+    Topology(topology::Topology),
+    Migrate(migrate::Migrate),
+    /// List every stage in order: needs, effects, retry, timeout
+    Pipelines,
+    /// Print the table of settings as Markdown
+    Settings,
+    #[cfg(feature = "devkit")]
+    #[command(hide = true)]
+    Simulator(simulator::Simulator),
+}
+
+/// Parses the command line, runs the command, and gives the exit code.
+#[must_use]
+pub fn run() -> ExitCode {
+    start(Cli::parse()).unwrap_or_else(|error| failure::report(&error))
+}
+
+fn start(cli: Cli) -> anyhow::Result<ExitCode> {
+    let command = match cli.command {
+        #[cfg(feature = "devkit")]
+        Command::Guard => {
+            // It builds a runtime of its own, and each line of its stderr is for the one who watches its owner.
+            crate::devkit::guard::run()?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Command::Other(command) => command,
+    };
+    telemetry::log_to_stderr(&cli.log)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot build a runtime")?;
+    runtime.block_on(Box::pin(command.run(Output::new(cli.json))))
+}
+
+impl Other {
+    async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Worker(worker) => worker.run().await,
+            Self::Publish(publish) => publish.run(output).await,
+            Self::Jobs(jobs) => jobs.run(output).await,
+            Self::DeadLetters(dead_letters) => dead_letters.run(output).await,
+            Self::Tracker(tracker) => tracker.run(output).await,
+            Self::Topology(topology) => topology.run(output).await,
+            Self::Migrate(migrate) => migrate.run(output).await,
+            Self::Pipelines => pipelines::run(output),
+            Self::Settings => settings::run(&Cli::command(), output),
+            #[cfg(feature = "devkit")]
+            Self::Simulator(simulator) => simulator.run().await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_job_is_named_by_its_id_or_by_source_and_key_and_by_nothing_less() {
+        let parse = |line: &str| Cli::try_parse_from(line.split(' ')).map(|_| ());
+        let id = "0195612e-9a00-7000-8000-000000000001";
+        assert!(parse(&format!("dispatch jobs show {id}")).is_ok());
+        assert!(parse("dispatch jobs show --source a --key b --json").is_ok());
+        for wrong in ["", " --source a", " --key b", " not-an-id", &format!(" {id} --source a --key b")] {
+            assert_eq!(parse(&format!("dispatch jobs show{wrong}")).unwrap_err().exit_code(), 2, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! What commands say: data on stdout, as JSON or for people, everything else on stderr. Nothing else in the program prints.
+
+use std::io::{self, ErrorKind, IsTerminal, Write};
+
+use anyhow::Context;
+use comfy_table::presets::NOTHING;
+use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table};
+use serde::Serialize;
+use time::{OffsetDateTime, UtcOffset};
+
+use crate::config::no_color;
+use crate::job::JobState;
+
+/// Where a command's answer goes and in which form.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Output {
+    json: bool,
+    colours: bool,
+}
+
+impl Output {
+    /// For people, or one JSON document.
+    pub(super) fn new(json: bool) -> Self {
+        Self { json, colours: io::stdout().is_terminal() && !no_color() }
+    }
+
+    /// Whether the answer is JSON.
+    pub(super) const fn is_json(self) -> bool {
+        self.json
+    }
+
+    /// The command's answer: `value` as JSON on one line, or the text for people.
+    pub(super) fn answer(self, value: &impl Serialize, people: impl FnOnce() -> String) -> anyhow::Result<()> {
+        let text = if self.json { serde_json::to_string(value).context("the answer as JSON")? } else { people() };
+        if text.is_empty() {
+            return Ok(());
+        }
+        raw(format!("{}\n", text.trim_end_matches('\n')).as_bytes())
+    }
+
+    /// An empty table with these headings, as wide as the terminal.
+    pub(super) fn table(self, headings: &[&str]) -> Table {
+        let mut table = Table::new();
+        table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+        if !headings.is_empty() {
+            table.set_header(
+                headings.iter().map(|heading| self.styled(Cell::new(heading), |cell| cell.add_attribute(Attribute::Bold))),
+            );
+        }
+        table
+    }
+
+    /// A state in its colour.
+    pub(super) fn state(self, state: JobState) -> Cell {
+        let colour = match state {
+            JobState::Ready => Color::Reset,
+            JobState::Running => Color::Cyan,
+            JobState::Waiting => Color::Yellow,
+            JobState::Succeeded => Color::Green,
+            JobState::Cancelled => Color::DarkGrey,
+            JobState::Parked => Color::Red,
+        };
+        self.styled(Cell::new(state), |cell| cell.fg(colour))
+    }
+
+    fn styled(self, cell: Cell, style: impl FnOnce(Cell) -> Cell) -> Cell {
+        if self.colours { style(cell) } else { cell }
+    }
+}
+
+/// Bytes for stdout, as they are.
+pub(super) fn raw(bytes: &[u8]) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        // The reader has seen enough (`| head`).
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("writing to stdout"),
+    }
+}
+
+/// A line for whoever watches, on stderr.
+pub(super) fn say(line: &str) {
+    // A stderr that is closed has nobody watching.
+    drop(writeln!(io::stderr(), "{}", plain(line)));
+}
+
+/// Whether somebody can be asked.
+pub(super) fn can_ask() -> bool {
+    io::stdin().is_terminal() && io::stderr().is_terminal()
+}
+
+/// Asks on the terminal; anything but yes is no.
+pub(super) fn ask(question: &str) -> anyhow::Result<bool> {
+    write!(io::stderr(), "{} [y/N] ", plain(question)).context("asking")?;
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer).context("reading the answer")?;
+    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+}
+
+/// Stored text for a terminal: control characters, which could move its cursor or worse, become U+FFFD.
+pub(super) fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+/// An optional text, `-` where there is none.
+pub(super) fn or_dash(text: Option<&str>) -> String {
+    text.map_or_else(|| "-".to_owned(), plain)
+}
+
+/// `2025-03-04 14:05:00Z`.
+pub(super) fn when(at: OffsetDateTime) -> String {
+    let at = at.to_offset(UtcOffset::UTC);
+    format!("{} {:02}:{:02}:{:02}Z", at.date(), at.hour(), at.minute(), at.second())
+}
+
+/// `12 ms`, `3.4 s`.
+pub(super) fn milliseconds(ms: i64) -> String {
+    if ms < 1000 {
+        return format!("{ms} ms");
+    }
+    format!("{}.{} s", ms / 1000, ms % 1000 / 100)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stored_text_cannot_drive_the_terminal() {
+        assert_eq!(plain("a\u{1b}[2Jb\nc"), "a\u{fffd}[2Jb\u{fffd}c");
+    }
+
+    #[test]
+    fn a_table_without_a_terminal_is_plain_text() {
+        let output = Output { json: false, colours: false };
+        let mut table = output.table(&["state"]);
+        table.add_row([output.state(JobState::Parked)]);
+        assert!(!table.to_string().contains('\u{1b}'), "{table}");
+    }
+
+    #[test]
+    fn times_are_utc_and_durations_short() {
+        assert_eq!(when(time::macros::datetime!(2025-03-04 15:05:00 +1)), "2025-03-04 14:05:00Z");
+        assert_eq!([milliseconds(7), milliseconds(3456)], ["7 ms", "3.4 s"]);
+    }
+}

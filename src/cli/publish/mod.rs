@@ -1,0 +1,148 @@
+//! `dispatch publish`: sends jobs as a producer would, and waits until the broker has confirmed each.
+
+mod read;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::anyhow;
+use clap::Args;
+use comfy_table::Cell;
+use indicatif::ProgressBar;
+use serde::Serialize;
+
+use self::read::Document;
+pub(super) use self::read::contents;
+use super::failure::Usage;
+use super::output::{Output, or_dash, plain};
+use crate::broker::{EXCHANGE, KEY_JOB, Outgoing, Publisher};
+use crate::config::Links;
+use crate::secrets::Keyring;
+
+/// Messages in one confirm window.
+const WINDOW: usize = 256;
+
+/// Publish jobs from files or stdin, and wait until the broker has confirmed them
+#[derive(Debug, Args)]
+pub(super) struct Publish {
+    #[command(flatten)]
+    links: Links,
+    /// Files with one JSON document each; none or `-` is stdin
+    #[arg(value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Each line is a document (JSON Lines)
+    #[arg(long)]
+    lines: bool,
+    /// Send as is, whatever it is
+    #[arg(long)]
+    no_validate: bool,
+    /// The producer, for documents that do not name one
+    #[arg(long)]
+    source: Option<String>,
+    /// A queue of yours that gets the outcome, beside `dispatch.events`
+    #[arg(long, value_name = "QUEUE")]
+    reply_to: Option<String>,
+    /// Given back with the outcome
+    #[arg(long, value_name = "ID")]
+    correlation_id: Option<String>,
+}
+
+/// A message the broker has confirmed.
+#[derive(Debug, Serialize)]
+struct Published {
+    /// As the worker will see it; none where the document was not validated and does not say.
+    source: Option<String>,
+    dedupe_key: Option<String>,
+    /// Where the document came from.
+    origin: String,
+}
+
+impl Publish {
+    pub(super) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
+        if self.reply_to.as_deref().is_some_and(|queue| queue.starts_with("dispatch.")) && !self.no_validate {
+            return Err(
+                Usage("--reply-to may not name a queue of `dispatch.`; right is a queue of the producer's".to_owned()).into()
+            );
+        }
+        let url = self.links.amqp_url()?;
+        let documents = self.documents()?;
+        let publisher = Publisher::connect(url).await?;
+        let (published, failure) = self.send(&publisher, documents).await;
+        output.answer(&published, || text(output, &published))?;
+        failure.map_or(Ok(ExitCode::SUCCESS), Err)
+    }
+
+    /// All documents, each one checked before the first one is sent.
+    fn documents(&self) -> anyhow::Result<Vec<Document>> {
+        let mut documents = read::all(&self.files, self.lines)?;
+        // Nothing that it seals is kept.
+        let keyring = Keyring::parse(&Keyring::fresh_setting())?;
+        for document in &mut documents {
+            document.identify(self.source.as_deref());
+            if !self.no_validate {
+                document.validate(&keyring)?;
+            }
+        }
+        Ok(documents)
+    }
+
+    /// Sends until one fails; what was confirmed before stays so.
+    async fn send(&self, publisher: &Publisher, documents: Vec<Document>) -> (Vec<Published>, Option<anyhow::Error>) {
+        let progress = if documents.len() > WINDOW {
+            ProgressBar::new(u64::try_from(documents.len()).unwrap_or(u64::MAX))
+        } else {
+            ProgressBar::hidden()
+        };
+        let mut published = Vec::with_capacity(documents.len());
+        let mut failure = None;
+        let mut documents = documents.into_iter().peekable();
+        while documents.peek().is_some() && failure.is_none() {
+            let window: Vec<Document> = documents.by_ref().take(WINDOW).collect();
+            let messages: Vec<Outgoing> = window.iter().map(|document| self.message(document)).collect();
+            for (document, answer) in window.into_iter().zip(publisher.publish_all(&messages).await) {
+                match answer {
+                    Ok(()) => published.push(document.into()),
+                    Err(error) => failure = failure.or(Some(anyhow!(error).context(document.origin))),
+                }
+            }
+            progress.set_position(u64::try_from(published.len()).unwrap_or(u64::MAX));
+        }
+        progress.finish_and_clear();
+        (published, failure)
+    }
+
+    fn message(&self, document: &Document) -> Outgoing {
+        Outgoing {
+            exchange: EXCHANGE,
+            routing_key: KEY_JOB.to_owned(),
+            mandatory: true,
+            body: document.body.clone(),
+            message_id: document.message_id.clone(),
+            app_id: document.app_id.clone(),
+            reply_to: self.reply_to.clone(),
+            correlation_id: self.correlation_id.clone(),
+            ..Outgoing::default()
+        }
+    }
+}
+
+impl From<Document> for Published {
+    fn from(document: Document) -> Self {
+        Self { source: document.source, dedupe_key: document.dedupe_key, origin: document.origin }
+    }
+}
+
+fn text(output: Output, published: &[Published]) -> String {
+    if published.is_empty() {
+        return String::new();
+    }
+    let mut table = output.table(&["source", "key", "from"]);
+    for message in published {
+        table.add_row([
+            Cell::new(or_dash(message.source.as_deref())),
+            Cell::new(or_dash(message.dedupe_key.as_deref())),
+            Cell::new(plain(&message.origin)),
+        ]);
+    }
+    table.to_string()
+}

@@ -1,0 +1,143 @@
+//! Documents from files or stdin, and what goes beside each on the wire.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::job::JobId;
+use crate::message::{Envelope, Intake, decode_intake};
+use crate::secrets::Keyring;
+
+/// One document to be published.
+#[derive(Debug)]
+pub(super) struct Document {
+    /// As is.
+    pub(super) body: Vec<u8>,
+    /// File and line, for messages.
+    pub(super) origin: String,
+    /// AMQP `message_id`: the dedupe key of a body that has none.
+    pub(super) message_id: Option<String>,
+    /// AMQP `app_id`: the source of a body that has none.
+    pub(super) app_id: Option<String>,
+    /// As the worker will see it, where that is known.
+    pub(super) source: Option<String>,
+    /// Likewise.
+    pub(super) dedupe_key: Option<String>,
+}
+
+/// Every document of these files in order; no file, or `-`, is stdin.
+pub(super) fn all(files: &[PathBuf], lines: bool) -> anyhow::Result<Vec<Document>> {
+    let stdin = [PathBuf::from("-")];
+    let files = if files.is_empty() { &stdin } else { files };
+    let mut documents = Vec::new();
+    for file in files {
+        let (name, bytes) = contents(file)?;
+        documents.extend(split(&name, bytes, lines));
+    }
+    Ok(documents)
+}
+
+/// A file's name for messages, and its bytes; `-` is stdin.
+pub(in crate::cli) fn contents(file: &Path) -> anyhow::Result<(String, Vec<u8>)> {
+    if file == Path::new("-") {
+        let mut bytes = Vec::new();
+        std::io::stdin().lock().read_to_end(&mut bytes).context("reading stdin")?;
+        return Ok(("stdin".to_owned(), bytes));
+    }
+    let name = file.display().to_string();
+    let bytes = std::fs::read(file).with_context(|| format!("reading {name}"))?;
+    Ok((name, bytes))
+}
+
+fn split(name: &str, bytes: Vec<u8>, lines: bool) -> Vec<Document> {
+    if !lines {
+        return vec![Document::new(bytes, name.to_owned())];
+    }
+    bytes
+        .split(|byte| *byte == b'\n')
+        .enumerate()
+        .filter(|(_, line)| !line.trim_ascii().is_empty())
+        .map(|(at, line)| Document::new(line.to_vec(), format!("{name}:{}", at + 1)))
+        .collect()
+}
+
+impl Document {
+    const fn new(body: Vec<u8>, origin: String) -> Self {
+        Self { body, origin, message_id: None, app_id: None, source: None, dedupe_key: None }
+    }
+
+    /// Gives what the body lacks: `source`, and a key of its own.
+    pub(super) fn identify(&mut self, source: Option<&str>) {
+        let body: Value = serde_json::from_slice(&self.body).unwrap_or_default();
+        let field = |name: &str| body.get(name).and_then(Value::as_str).map(str::to_owned);
+        self.app_id = source.map(str::to_owned);
+        if body.get("dedupe_key").is_none_or(Value::is_null) {
+            self.message_id = Some(Uuid::now_v7().to_string());
+        }
+        self.source = field("source").or_else(|| self.app_id.clone());
+        self.dedupe_key = field("dedupe_key").or_else(|| self.message_id.clone());
+    }
+
+    /// Decodes as the worker will.
+    pub(super) fn validate(&mut self, keyring: &Keyring) -> anyhow::Result<()> {
+        let envelope = Envelope {
+            content_type: Some("application/json".to_owned()),
+            message_id: self.message_id.clone(),
+            app_id: self.app_id.clone(),
+            ..Envelope::default()
+        };
+        let intake = decode_intake(&self.body, &envelope, keyring, JobId::fresh()).with_context(|| self.origin.clone())?;
+        let (source, dedupe_key) = match intake {
+            Intake::Request { request, .. } => (request.source, request.dedupe_key),
+            Intake::Newer(newer) => (newer.source, newer.dedupe_key),
+        };
+        (self.source, self.dedupe_key) = (Some(source), Some(dedupe_key));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn only(text: &str) -> Document {
+        split("x.json", text.as_bytes().to_vec(), false).remove(0)
+    }
+
+    fn keyring() -> Keyring {
+        Keyring::parse(&Keyring::fresh_setting()).unwrap()
+    }
+
+    #[test]
+    fn lines_are_documents_with_their_numbers_and_empty_ones_are_none() {
+        let documents = split("stdin", b"{\"a\":1}\n\n  \n{\"b\":2}".to_vec(), true);
+        let origins: Vec<&str> = documents.iter().map(|document| document.origin.as_str()).collect();
+        assert_eq!(origins, ["stdin:1", "stdin:4"]);
+        assert_eq!(documents[1].body, b"{\"b\":2}");
+    }
+
+    #[test]
+    fn a_document_without_a_key_gets_one_and_one_with_a_key_keeps_it() {
+        let mut without = only(r#"{"schema":1,"organization":"contoso"}"#);
+        without.identify(Some("shell"));
+        without.validate(&keyring()).unwrap();
+        assert_eq!(without.source.as_deref(), Some("shell"));
+        assert!(without.message_id.is_some() && without.message_id == without.dedupe_key);
+        let mut with = only(r#"{"schema":1,"organization":"contoso","source":"hooks","dedupe_key":"17"}"#);
+        with.identify(Some("shell"));
+        with.validate(&keyring()).unwrap();
+        assert_eq!((with.source.as_deref(), with.dedupe_key.as_deref()), (Some("hooks"), Some("17")));
+        assert_eq!(with.message_id, None);
+    }
+
+    #[test]
+    fn a_document_that_the_worker_would_refuse_is_refused_with_its_place() {
+        let mut nameless = only(r#"{"schema":1,"organization":"contoso"}"#);
+        nameless.identify(None);
+        let error = format!("{:#}", nameless.validate(&keyring()).unwrap_err());
+        assert_eq!(error, "x.json: `source` is required");
+    }
+}

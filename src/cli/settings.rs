@@ -1,0 +1,91 @@
+//! `dispatch settings`: the table of settings, taken from the parser itself, so that the README cannot say anything else.
+
+use std::collections::BTreeSet;
+use std::process::ExitCode;
+
+use clap::{Arg, Command};
+use serde::Serialize;
+
+use super::output::Output;
+
+/// One setting: an environment variable and its flag.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct Setting {
+    environment: String,
+    flag: Option<String>,
+    default: Option<String>,
+    meaning: String,
+}
+
+/// Prints the settings of `command` and its subcommands as a Markdown table.
+pub(super) fn run(command: &Command, output: Output) -> anyhow::Result<ExitCode> {
+    let settings = settings(command);
+    output.answer(&settings, || markdown(&settings))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Every setting that has an environment variable and is not hidden, once, in order of declaration, the outermost last.
+fn settings(command: &Command) -> Vec<Setting> {
+    let (mut seen, mut found) = (BTreeSet::new(), Vec::new());
+    collect(command, &mut seen, &mut found);
+    found
+}
+
+fn collect(command: &Command, seen: &mut BTreeSet<String>, found: &mut Vec<Setting>) {
+    for inner in command.get_subcommands() {
+        collect(inner, seen, found);
+    }
+    for argument in command.get_arguments().filter(|argument| !argument.is_hide_set()) {
+        let Some(setting) = setting(argument) else { continue };
+        if seen.insert(setting.environment.clone()) {
+            found.push(setting);
+        }
+    }
+}
+
+fn setting(argument: &Arg) -> Option<Setting> {
+    let environment = argument.get_env()?.to_string_lossy().into_owned();
+    let defaults: Vec<_> = argument.get_default_values().iter().map(|value| value.to_string_lossy()).collect();
+    Some(Setting {
+        environment,
+        flag: argument.get_long().map(|long| format!("--{long}")),
+        default: (!defaults.is_empty()).then(|| defaults.join(", ")),
+        meaning: argument.get_help().map(ToString::to_string).unwrap_or_default(),
+    })
+}
+
+fn markdown(settings: &[Setting]) -> String {
+    let mut lines = vec!["| setting | flag | default | meaning |".to_owned(), "|---|---|---|---|".to_owned()];
+    let code = |text: Option<&String>| text.map_or_else(|| "–".to_owned(), |text| format!("`{text}`"));
+    lines.extend(settings.iter().map(|setting| {
+        let meaning = setting.meaning.replace('|', "\\|").replace('\n', " ");
+        let (flag, default) = (code(setting.flag.as_ref()), code(setting.default.as_ref()));
+        format!("| `{}` | {flag} | {default} | {meaning} |", setting.environment)
+    }));
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args, FromArgMatches};
+
+    use super::*;
+    use crate::config::{Links, WorkerSettings};
+
+    #[test]
+    fn each_setting_is_told_once_with_its_default_and_hidden_ones_are_not() {
+        let inner = |name: &'static str| Links::augment_args(Command::new(name));
+        let command = Command::new("x").subcommand(WorkerSettings::augment_args(inner("worker"))).subcommand(inner("jobs"));
+        let settings = settings(&command);
+        let told = |name: &str| settings.iter().filter(|setting| setting.environment == name).count();
+        assert_eq!((told("DISPATCH_DATABASE_URL"), told("DISPATCH_CONCURRENCY"), told("DISPATCH_CRASH_AT")), (1, 1, 0));
+        assert!(markdown(&settings).contains("| `DISPATCH_CONCURRENCY` | `--concurrency` | `32` | Jobs run at a time"));
+    }
+
+    #[test]
+    fn no_default_is_a_value_that_the_parser_refuses() {
+        let command = Links::augment_args(WorkerSettings::augment_args(Command::new("x")));
+        let matches = command.try_get_matches_from(["x"]).unwrap();
+        assert!(WorkerSettings::from_arg_matches(&matches).is_ok());
+    }
+}

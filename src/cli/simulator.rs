@@ -1,0 +1,34 @@
+//! `dispatch simulator` (hidden): the provider simulator as a process of its own.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::output::raw;
+use crate::devkit::simulator::{self, SimulatorOptions};
+
+/// Simulate Azure DevOps, Discord and webhook receivers until SIGTERM or the end of stdin
+#[derive(Debug, Args)]
+pub(super) struct Simulator {
+    /// Where it listens; port 0 is any free one
+    #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDRESS")]
+    listen: SocketAddr,
+    /// The witness log; an existing one is gone on with
+    #[arg(long, value_name = "FILE")]
+    witness: PathBuf,
+    /// A JSON file with the state to begin with
+    #[arg(long, value_name = "FILE")]
+    state: Option<PathBuf>,
+}
+
+impl Simulator {
+    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
+        let options = SimulatorOptions { listen: self.listen, witness: self.witness, state: self.state };
+        let mut announced = Ok(());
+        simulator::run(options, |line| announced = raw(format!("{line}\n").as_bytes())).await?;
+        announced?;
+        Ok(ExitCode::SUCCESS)
+    }
+}

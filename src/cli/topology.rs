@@ -1,0 +1,61 @@
+//! `dispatch topology`: exchanges, queues and bindings in RabbitMQ.
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::output::{Output, plain};
+use crate::broker::topology;
+use crate::config::Links;
+use crate::engine::Lane;
+use crate::pipelines;
+
+/// Declare or check exchanges, queues and bindings in RabbitMQ
+#[derive(Debug, Subcommand)]
+pub(super) enum Topology {
+    Declare(Declare),
+    Check(Check),
+}
+
+/// Declare what the worker needs; an administrator's command, repeating it changes nothing
+#[derive(Debug, Args)]
+pub(super) struct Declare {
+    #[command(flatten)]
+    links: Links,
+}
+
+/// Print what the broker says differs; exit code 1 where something does
+#[derive(Debug, Args)]
+pub(super) struct Check {
+    #[command(flatten)]
+    links: Links,
+}
+
+impl Topology {
+    pub(super) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Declare(declare) => {
+                let declared = topology::declare(declare.links.amqp_url()?, &lanes()).await?;
+                output.answer(&json!({"declared": declared}), || lines(&declared))?;
+                Ok(ExitCode::SUCCESS)
+            }
+            Self::Check(check) => {
+                let differences = topology::check(check.links.amqp_url()?, &lanes()).await?;
+                let right = differences.is_empty();
+                output.answer(&json!({"right": right, "differences": differences}), || {
+                    if right { "the topology is right".to_owned() } else { lines(&differences) }
+                })?;
+                Ok(if right { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+            }
+        }
+    }
+}
+
+fn lanes() -> Vec<Lane> {
+    pipelines::registry().iter().map(|pipeline| pipeline.lane).collect()
+}
+
+fn lines(of: &[String]) -> String {
+    of.iter().map(|line| format!("{}\n", plain(line))).collect()
+}

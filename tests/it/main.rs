@@ -1,0 +1,8 @@
+//! Tests against real servers, one binary: a private Postgres and RabbitMQ are started once per run. See [`support`].
+
+mod stage_contract;
+mod support;
+mod tracker_apply;
+mod tracker_fixture;
+mod tracker_import;
+mod tracker_reads;

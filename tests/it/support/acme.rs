@@ -1,0 +1,104 @@
+//! The standard small world: the organization `acme` with one Azure DevOps account, in the tracker and in the simulator.
+//!
+//! The group `WEB-1` is linked to two work items, so a change of one is written to the other; `WEB-2` to a third one alone.
+//! Three destinations are told of every change: a Discord channel (K2 for two minutes), a webhook receiver that honours
+//! `webhook-id` (K2) and one that does not (K3). Synchronisation goes both ways.
+
+use dispatch_worker::devkit::simulator::state::{State, WebhookMode, stable_uuid};
+use dispatch_worker::tracker::TrackerDocument;
+use serde_json::{Value, json};
+
+/// Of every job that tests publish.
+pub(crate) const SOURCE: &str = "tests";
+/// The account's name in URLs.
+pub(crate) const ACCOUNT: &str = "contoso";
+/// A work item of group `WEB-1`.
+pub(crate) const WORK_ITEM: i64 = 17;
+/// The other work item of group `WEB-1`.
+pub(crate) const OTHER_ITEM: i64 = 18;
+/// The only work item of group `WEB-2`.
+pub(crate) const LONE_ITEM: i64 = 19;
+/// A member.
+pub(crate) const ANN: &str = "ann@acme.example";
+/// Another member.
+pub(crate) const BOB: &str = "bob@acme.example";
+/// Who the worker acts as.
+pub(crate) const BOT: &str = "bot@acme.example";
+/// The worker's token.
+pub(crate) const TOKEN: &str = "canary-access-token-1";
+/// What subscriptions sign with.
+pub(crate) const HOOK_SECRET: &str = "canary-hook-secret";
+/// A destination's name; K2 for two minutes.
+pub(crate) const DISCORD: &str = "discord";
+/// A destination's name; K2.
+pub(crate) const KEYED: &str = "keyed";
+/// A destination's name; K3.
+pub(crate) const BLIND: &str = "blind";
+
+const PROJECT: &str = "Web";
+const CHANNEL: &str = "1001";
+const BOT_TOKEN: &str = "canary-bot-token";
+/// `whsec_` and the base64 of 24 bytes.
+const WEBHOOK_SECRET: &str = "whsec_Y2FuYXJ5LXdlYmhvb2stc2VjcmV0LTAx";
+
+/// The account's id.
+pub(crate) fn account_id() -> String {
+    stable_uuid(&format!("account {ACCOUNT}")).to_string()
+}
+
+/// What the providers know.
+pub(super) fn providers() -> State {
+    State::new()
+        .user("Ann", ANN)
+        .user("Bob", BOB)
+        .user("Bot", BOT)
+        .token(TOKEN, BOT)
+        .account(ACCOUNT, PROJECT)
+        .bug(ACCOUNT, PROJECT, WORK_ITEM, "Login is slow", None)
+        .bug(ACCOUNT, PROJECT, OTHER_ITEM, "Sessions are slow", None)
+        .bug(ACCOUNT, PROJECT, LONE_ITEM, "Logout is slow", None)
+        .channel(BOT_TOKEN, CHANNEL)
+        .webhook(KEYED, WEBHOOK_SECRET, WebhookMode::Keyed)
+        .webhook(BLIND, WEBHOOK_SECRET, WebhookMode::Blind)
+}
+
+/// What the tracker knows; its destinations are at the simulator.
+pub(crate) fn document(simulator: &str) -> TrackerDocument {
+    let person = |name: &str, email: &str| json!({"name": name, "emails": [email]});
+    let group = |short_id: &str, title: &str, items: &[i64]| {
+        let links: Vec<Value> = items.iter().map(|id| json!({"account_id": account_id(), "work_item_id": id})).collect();
+        json!({"short_id": short_id, "title": title, "links": links})
+    };
+    let webhook = |name: &str, keyed: bool| {
+        let config = json!({"url": format!("{simulator}/webhook/{name}"), "honours_webhook_id": keyed});
+        json!({"name": name, "kind": "webhook", "config": config, "secret": WEBHOOK_SECRET, "default": true})
+    };
+    let discord = json!({"name": DISCORD, "kind": "discord", "config": {"channel_id": CHANNEL}, "secret": BOT_TOKEN, "default": true});
+    let everything = json!({"assignee_inbound": true, "assignee_outbound": true, "status_inbound": true});
+    let document = json!({
+        "users": [person("Ann", ANN), person("Bob", BOB)],
+        "integrations": [{"account_id": account_id(), "account_name": ACCOUNT, "hook_secrets": [HOOK_SECRET]}],
+        "organizations": [{
+            "slug": "acme", "name": "Acme",
+            "identities": [{"name": "bot", "access_token": TOKEN, "expires_at": "2099-01-01T00:00:00Z"}],
+            "installations": [{"account_id": account_id(), "identity": "bot", "settings": everything}],
+            "projects": [{
+                "slug": "web", "name": "Web", "members": [ANN, BOB],
+                "groups": [
+                    group("WEB-1", "Login is slow", &[WORK_ITEM, OTHER_ITEM]),
+                    group("WEB-2", "Logout is slow", &[LONE_ITEM])
+                ]
+            }],
+            "destinations": [discord, webhook(KEYED, true), webhook(BLIND, false)]
+        }]
+    });
+    serde_json::from_value(document).expect("a tracker document")
+}
+
+/// An intake message of `acme` with one service-hook event; fields can be added or replaced.
+pub(crate) fn job(dedupe_key: &str, event: &Value) -> Value {
+    json!({
+        "schema": 1, "source": SOURCE, "dedupe_key": dedupe_key, "organization": "acme", "account": account_id(),
+        "events": [{"payload": event, "shared_secret": HOOK_SECRET}]
+    })
+}

@@ -1,0 +1,51 @@
+//! A database of a test's own.
+
+use deadpool_postgres::Pool;
+use dispatch_worker::store;
+use secrecy::SecretString;
+use tokio_postgres::SimpleQueryMessage;
+
+use super::servers::{Run, run};
+
+/// Connections of a test itself.
+const CONNECTIONS: usize = 4;
+
+/// A migrated, empty database.
+pub(crate) struct TestDatabase {
+    pub(crate) pool: Pool,
+    pub(crate) url: SecretString,
+    pub(crate) name: String,
+}
+
+impl TestDatabase {
+    pub(crate) async fn new() -> Self {
+        let run = run().await;
+        Self::named(run, run.fresh_name()).await
+    }
+
+    pub(super) async fn named(run: &Run, name: String) -> Self {
+        let url = run.create_database(&name).await;
+        let pool = store::pool(&url, CONNECTIONS).expect("a pool");
+        Self { pool, url, name }
+    }
+
+    /// Runs statements; each row of an answer is its columns as text, null as `-`.
+    pub(crate) async fn rows(&self, sql: &str) -> Vec<Vec<String>> {
+        let client = self.pool.get().await.expect("a connection");
+        let messages = client.simple_query(sql).await.unwrap_or_else(|error| panic!("{error:?}: {sql}"));
+        let row = |message: &SimpleQueryMessage| match message {
+            SimpleQueryMessage::Row(row) => {
+                Some((0..row.len()).map(|column| row.get(column).unwrap_or("-").to_owned()).collect())
+            }
+            _ => None,
+        };
+        messages.iter().filter_map(row).collect()
+    }
+
+    /// The one value that a query gives.
+    pub(crate) async fn one(&self, sql: &str) -> String {
+        let rows = self.rows(sql).await;
+        assert!(rows.len() == 1 && rows[0].len() == 1, "{sql}: {rows:?}");
+        rows.concat().concat()
+    }
+}

@@ -1,0 +1,24 @@
+//! What tests share: servers, a world of their own each, the real worker as a process, and the checkers.
+//!
+//! ```text
+//! TestWorld::acme()   a database, a vhost, a keyring, a simulator, and the organization `acme` in all of them
+//!   ├─ worker(…)      the real binary as a process; kill9, terminate, wait_exit, ready
+//!   ├─ publish_…      what a producer does
+//!   ├─ wait_…         conditions with a time limit; no test sleeps for a fixed time
+//!   └─ check()        the promises, checked over SQL and the witness log
+//! ```
+
+mod acme;
+mod checks;
+mod database;
+mod servers;
+mod wait;
+mod worker;
+mod world;
+
+pub(crate) use acme::{ACCOUNT, ANN, BLIND, BOB, DISCORD, KEYED, OTHER_ITEM, SOURCE, WORK_ITEM};
+pub(crate) use checks::Checks;
+pub(crate) use database::TestDatabase;
+pub(crate) use wait::wait_for;
+pub(crate) use worker::{WorkerOptions, WorkerProcess};
+pub(crate) use world::TestWorld;

@@ -1,0 +1,26 @@
+//! Waiting for conditions.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How often a condition is looked at.
+const LOOK: Duration = Duration::from_millis(40);
+
+/// Looks until the condition gives a value. What it last said instead is told when the limit is over.
+pub(crate) async fn wait_for<T, E: std::fmt::Display>(
+    what: &str,
+    limit: Duration,
+    condition: impl AsyncFn() -> Result<T, E>,
+) -> T {
+    let deadline = Instant::now() + limit;
+    loop {
+        match condition().await {
+            Ok(value) => return value,
+            Err(instead) if Instant::now() > deadline => {
+                panic!("waited {} s for {what}; instead: {instead}", limit.as_secs());
+            }
+            Err(_) => tokio::time::sleep(LOOK).await,
+        }
+    }
+}

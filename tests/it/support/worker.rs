@@ -1,0 +1,164 @@
+//! The real worker as a process.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use dispatch_worker::devkit::ports::{self, Port};
+use rustix::process::{Pid, Signal, kill_process};
+use secrecy::ExposeSecret;
+use tokio::process::{Child, Command};
+
+use super::servers::BINARY;
+use super::wait::wait_for;
+use super::world::TestWorld;
+
+/// How much of its log a failed test shows, in bytes.
+const SHOWN_LOG: usize = 24_000;
+/// Until a worker must be ready.
+const READY_WITHIN: Duration = Duration::from_secs(30);
+/// Passes SIGKILL on to the worker when the test's thread ends, so that a killed test run leaves no worker behind.
+const SETPRIV: &str = "/usr/bin/setpriv";
+
+/// How a worker is started. The defaults are those of the program, save for the number of connections and the addresses.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct WorkerOptions {
+    /// `stage:point[:n]`.
+    pub(crate) crash_at: Option<String>,
+    /// Jobs at a time in each lane.
+    pub(crate) concurrency: Option<u16>,
+    /// Deadline of one call to a provider, in seconds.
+    pub(crate) call_seconds: Option<u64>,
+    /// Further environment, which wins.
+    pub(crate) environment: BTreeMap<String, String>,
+}
+
+impl WorkerOptions {
+    /// Aborts at a crash point.
+    pub(crate) fn crash_at(stage: &str, point: &str) -> Self {
+        Self { crash_at: Some(format!("{stage}:{point}")), ..Self::default() }
+    }
+}
+
+/// A running worker. Dropped, it is killed; its log is shown when the test has failed.
+pub(crate) struct WorkerProcess {
+    child: Child,
+    pub(crate) pid: u32,
+    log: PathBuf,
+    port: Port,
+}
+
+impl WorkerProcess {
+    pub(super) fn start(world: &TestWorld, number: u32, options: &WorkerOptions) -> Self {
+        let port = ports::reserve().expect("a free port");
+        let log = world.folder.path().join(format!("worker-{number}.log"));
+        let file = File::create(&log).expect("a log file");
+        let mut command = program();
+        command.arg("worker").env_clear();
+        for (name, value) in environment(world, port.number(), options) {
+            command.env(name, value);
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file).kill_on_drop(true);
+        let child = command.spawn().expect("the worker starts");
+        let pid = child.id().expect("it has just started");
+        Self { child, pid, log, port }
+    }
+
+    /// Waits until `/readyz` says yes.
+    pub(crate) async fn ready(&self) {
+        let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
+        let url = format!("http://127.0.0.1:{}/readyz", self.port.number());
+        wait_for("a worker to be ready", READY_WITHIN, async || {
+            let answer = http.get(&url).send().await.map_err(|error| error.to_string())?;
+            if answer.status().is_success() { Ok(()) } else { Err(answer.text().await.unwrap_or_default()) }
+        })
+        .await;
+    }
+
+    /// What its metrics say now, as Prometheus text.
+    pub(crate) async fn metrics(&self) -> String {
+        let url = format!("http://127.0.0.1:{}/metrics", self.port.number());
+        let answer = reqwest::get(url).await.expect("the worker answers");
+        answer.text().await.expect("metrics are text")
+    }
+
+    /// SIGKILL.
+    pub(crate) async fn kill9(mut self) {
+        self.child.kill().await.expect("it runs and is ours");
+    }
+
+    /// SIGTERM: it drains.
+    pub(crate) fn terminate(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// Any signal, such as SIGSTOP and SIGCONT.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.pid.cast_signed()).expect("no process has the id 0");
+        // It is not reaped before it is waited for, so the id is its own.
+        kill_process(pid, signal).expect("it runs and is ours");
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn wait_exit(&mut self, limit: Duration) -> ExitStatus {
+        let ended = tokio::time::timeout(limit, self.child.wait()).await;
+        let ended = ended.unwrap_or_else(|_| panic!("the worker still runs after {} s", limit.as_secs()));
+        ended.expect("it can be waited for")
+    }
+
+    /// What it has logged so far.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for WorkerProcess {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            let shown = log.ceil_char_boundary(log.len().saturating_sub(SHOWN_LOG));
+            eprintln!("--- {} (process {}) ---\n{}", self.log.display(), self.pid, &log[shown..]);
+        }
+    }
+}
+
+fn program() -> Command {
+    if !Path::new(SETPRIV).exists() {
+        return Command::new(BINARY);
+    }
+    let mut command = Command::new(SETPRIV);
+    command.args(["--pdeathsig", "KILL", "--", BINARY]);
+    command
+}
+
+fn environment(world: &TestWorld, port: u16, options: &WorkerOptions) -> BTreeMap<String, String> {
+    let simulator = world.simulator_url().unwrap_or("http://127.0.0.1:9");
+    let mut environment = BTreeMap::new();
+    let mut set = |name: &str, value: String| environment.insert(format!("DISPATCH_{name}"), value);
+    set("DATABASE_URL", world.database.url.expose_secret().to_owned());
+    set("AMQP_URL", world.amqp_url.expose_secret().to_owned());
+    set("KEYRING", world.keyring_setting.expose_secret().to_owned());
+    set("OPS_LISTEN", format!("127.0.0.1:{port}"));
+    set("POOL_SIZE", "4".to_owned());
+    set("LOG", "info,dispatch_worker=debug".to_owned());
+    set("ALLOW_HTTP_LOOPBACK", "true".to_owned());
+    for name in ["AZURE_DEVOPS_URL", "AZURE_DEVOPS_PROFILE_URL", "AZURE_DEVOPS_GRAPH_URL", "AZURE_DEVOPS_SEARCH_URL"] {
+        set(name, simulator.to_owned());
+    }
+    set("DISCORD_URL", format!("{simulator}/api/v10"));
+    if let Some(crash_at) = &options.crash_at {
+        set("CRASH_AT", crash_at.clone());
+    }
+    if let Some(seconds) = options.call_seconds {
+        set("CALL_SECONDS", seconds.to_string());
+    }
+    if let Some(concurrency) = options.concurrency {
+        for name in ["CONCURRENCY", "ASSIGNEE_SYNC_CONCURRENCY", "MESSAGING_CONCURRENCY"] {
+            set(name, concurrency.to_string());
+        }
+    }
+    environment.extend(options.environment.clone());
+    environment
+}

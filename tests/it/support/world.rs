@@ -1,0 +1,241 @@
+//! A world of a test's own: database, vhost, keyring, simulator, workers.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use deadpool_postgres::Pool;
+use dispatch_worker::broker::{EXCHANGE, KEY_CONFIGURE, KEY_JOB, Outgoing, Publisher, topology};
+use dispatch_worker::devkit::servers::QueueDepth;
+use dispatch_worker::devkit::simulator::admin::Change;
+use dispatch_worker::devkit::simulator::process::SimulatorProcess;
+use dispatch_worker::devkit::simulator::witness::{self, Entry};
+use dispatch_worker::engine::Lane;
+use dispatch_worker::job::{JobId, JobState};
+use dispatch_worker::pipelines::registry;
+use dispatch_worker::secrets::Keyring;
+use dispatch_worker::store::{JobRow, JobView, Store};
+use dispatch_worker::tracker::{ImportCounts, TrackerDocument, import};
+use secrecy::SecretString;
+use serde_json::{Value, json};
+use tokio::sync::OnceCell;
+
+use super::acme;
+use super::database::TestDatabase;
+use super::servers::{BINARY, Run, run};
+use super::wait::wait_for;
+use super::worker::{WorkerOptions, WorkerProcess};
+
+/// A database, a vhost with the topology, and a keyring. Dropped, database and vhost are gone; its files stay where the test
+/// has failed.
+pub(crate) struct TestWorld {
+    run: &'static Run,
+    pub(crate) database: TestDatabase,
+    pub(crate) amqp_url: SecretString,
+    pub(crate) keyring_setting: SecretString,
+    pub(crate) keyring: Arc<Keyring>,
+    pub(super) folder: Folder,
+    simulator: OnceCell<SimulatorProcess>,
+    publisher: OnceCell<Publisher>,
+    workers: AtomicU32,
+}
+
+impl TestWorld {
+    /// With nothing in it.
+    pub(crate) async fn new() -> Self {
+        let run = run().await;
+        let name = run.fresh_name();
+        let database = TestDatabase::named(run, name.clone()).await;
+        let amqp_url = run.servers.create_vhost(&name).await.map(SecretString::from).expect("a vhost");
+        topology::declare(&amqp_url, &lanes()).await.expect("a topology");
+        let keyring_setting = Keyring::fresh_setting();
+        let keyring = Arc::new(Keyring::parse(&keyring_setting).expect("a fresh keyring is right"));
+        Self {
+            run,
+            database,
+            amqp_url,
+            keyring_setting,
+            keyring,
+            folder: Folder::new(&name),
+            simulator: OnceCell::new(),
+            publisher: OnceCell::new(),
+            workers: AtomicU32::new(0),
+        }
+    }
+
+    /// With the organization `acme`, see [`acme`].
+    pub(crate) async fn acme() -> Self {
+        let world = Self::new().await;
+        let simulator = world.simulator().await;
+        simulator.client.load_state(&acme::providers()).await.expect("a state that the simulator takes");
+        world.import(&acme::document(&simulator.url)).await;
+        world
+    }
+
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.database.pool
+    }
+
+    pub(crate) fn store(&self) -> Store {
+        Store::new(self.database.pool.clone(), Arc::clone(&self.keyring))
+    }
+
+    pub(crate) async fn publisher(&self) -> &Publisher {
+        let connect = async || Publisher::connect(&self.amqp_url).await.expect("RabbitMQ takes a publisher");
+        self.publisher.get_or_init(connect).await
+    }
+
+    /// The simulator, started with an empty state if it is not yet.
+    pub(crate) async fn simulator(&self) -> &SimulatorProcess {
+        let witness = self.witness_path();
+        let start = async || SimulatorProcess::start(Path::new(BINARY), &witness).await.expect("the simulator starts");
+        self.simulator.get_or_init(start).await
+    }
+
+    pub(super) fn simulator_url(&self) -> Option<&str> {
+        self.simulator.get().map(|simulator| simulator.url.as_str())
+    }
+
+    fn witness_path(&self) -> PathBuf {
+        self.folder.path().join("witness.jsonl")
+    }
+
+    /// Every request that the simulator has received; none before it was started.
+    pub(crate) fn witness(&self) -> Vec<Entry> {
+        if self.simulator.get().is_none() {
+            return Vec::new();
+        }
+        witness::read(&self.witness_path()).expect("a witness log")
+    }
+
+    /// As `dispatch tracker import` does it, waiting jobs released.
+    pub(crate) async fn import(&self, document: &TrackerDocument) -> ImportCounts {
+        let mut client = self.pool().get().await.expect("a connection");
+        let (counts, gone) = import(&mut client, &self.keyring, document).await.expect("a document that is right");
+        for key in gone {
+            self.store().release(&key).await.expect("jobs are released");
+        }
+        counts
+    }
+
+    /// Starts a worker; it is not waited for.
+    pub(crate) fn worker(&self, options: &WorkerOptions) -> WorkerProcess {
+        WorkerProcess::start(self, self.workers.fetch_add(1, Ordering::Relaxed) + 1, options)
+    }
+
+    /// Publishes an intake message.
+    pub(crate) async fn publish_job(&self, message: &Value) {
+        self.publish_raw(&intake(message.to_string())).await;
+    }
+
+    /// Publishes anything; RabbitMQ must take it.
+    pub(crate) async fn publish_raw(&self, message: &Outgoing) {
+        self.publisher().await.publish(message).await.expect("RabbitMQ takes the message");
+    }
+
+    /// Chooses an account for a job that waits for one.
+    pub(crate) async fn publish_configure(&self, job: JobId, account: &str) {
+        let body = json!({"schema": 1, "job_id": job, "account": account}).to_string();
+        self.publish_raw(&Outgoing { routing_key: KEY_CONFIGURE.to_owned(), ..intake(body) }).await;
+    }
+
+    /// A person assigns a work item of `acme` (nobody: `None`); gives the service-hook event.
+    pub(crate) async fn assign(&self, work_item: i64, to: Option<&str>) -> Value {
+        let change = Change {
+            org: acme::ACCOUNT.to_owned(),
+            work_item,
+            assigned_to: Some(to.map(str::to_owned)),
+            by: Some(acme::BOB.to_owned()),
+            ..Change::default()
+        };
+        self.simulator().await.client.change(&change).await.expect("the simulator takes the change")
+    }
+
+    /// The row of a job of [`acme::SOURCE`].
+    pub(crate) async fn job_by_key(&self, dedupe_key: &str) -> Option<JobRow> {
+        self.store().job_by_key(acme::SOURCE, dedupe_key).await.expect("Postgres answers")
+    }
+
+    pub(crate) async fn job_view(&self, job: JobId) -> JobView {
+        self.store().job_view(job).await.expect("Postgres answers").expect("the job has a row")
+    }
+
+    /// Waits until a job of [`acme::SOURCE`] is in a state.
+    pub(crate) async fn wait_job_state(&self, dedupe_key: &str, state: JobState, limit: Duration) -> JobRow {
+        wait_for(&format!("job {dedupe_key} to be {state}"), limit, async || {
+            let row = self.job_by_key(dedupe_key).await.ok_or_else(|| "there is no such job".to_owned())?;
+            if row.state == state { Ok(row) } else { Err(serde_json::to_string_pretty(&row).unwrap_or_default()) }
+        })
+        .await
+    }
+
+    pub(crate) async fn queue_depth(&self, queue: &str) -> QueueDepth {
+        self.run.servers.queue_depth(&self.database.name, queue).await.expect("RabbitMQ tells a queue's depth")
+    }
+
+    /// Waits until no queue holds a message and every outcome event is published.
+    pub(crate) async fn wait_quiet(&self, limit: Duration) {
+        wait_for("every queue to be empty", limit, async || {
+            for queue in lanes().iter().map(|lane| lane.queue).chain([dispatch_worker::broker::PARKED_QUEUE]) {
+                let depth = self.queue_depth(queue).await;
+                if depth.ready + depth.unacked > 0 {
+                    return Err(format!("{queue}: {depth:?}"));
+                }
+            }
+            match self.database.one("SELECT count(*) FROM announcements").await.as_str() {
+                "0" => Ok(()),
+                some => Err(format!("{some} outcome events are not published")),
+            }
+        })
+        .await;
+    }
+}
+
+impl Drop for TestWorld {
+    fn drop(&mut self) {
+        let (run, name) = (self.run, self.database.name.clone());
+        // A thread, as a runtime cannot be built inside the test's; joined, so that nothing is left behind.
+        let cleaner = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(async { tokio::join!(run.servers.delete_vhost(&name), run.servers.drop_database(&name)) });
+            std::io::Result::Ok(())
+        });
+        // What cannot be removed goes with the servers.
+        drop(cleaner.join());
+    }
+}
+
+/// A world's files.
+pub(super) struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir(&path).expect("a folder of its own");
+        Self(path)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the world's logs are in {}", self.0.display());
+        } else {
+            drop(std::fs::remove_dir_all(&self.0));
+        }
+    }
+}
+
+/// An intake message with a body of any kind, as a well-behaved producer sends it.
+pub(crate) fn intake(body: impl Into<Vec<u8>>) -> Outgoing {
+    Outgoing { exchange: EXCHANGE, routing_key: KEY_JOB.to_owned(), mandatory: true, body: body.into(), ..Outgoing::default() }
+}
+
+pub(super) fn lanes() -> Vec<Lane> {
+    registry().iter().map(|pipeline| pipeline.lane).collect()
+}
