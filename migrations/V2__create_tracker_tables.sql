@@ -77,8 +77,6 @@ CREATE TABLE identities (
     token_expires_at timestamptz NOT NULL,
     -- One more with every change of the tokens.
     version bigint NOT NULL DEFAULT 1,
-    -- Until then somebody is refreshing the tokens, and nobody else may.
-    refreshing_until timestamptz,
     UNIQUE (organization_id, name),
     UNIQUE (organization_id, id)
 );

@@ -94,6 +94,8 @@ pub async fn run_worker(links: Links, settings: WorkerSettings) -> anyhow::Resul
     let (ops_end, upkeep_end) = (end.clone(), end.clone());
     spawn("metrics upkeep", Box::pin(upkeep(metrics, upkeep_end)));
     spawn("operations server", Box::pin(async move { report(ops::serve(listener, router, ops_end).await) }));
+    let forget_end = end.clone();
+    spawn("old events", Box::pin(forget_old_events(parts.services.tracker.clone(), forget_end)));
     let publisher_end = end.clone();
     spawn("publisher", Box::pin(publisher_supervisor.run(publisher_end)));
     spawn("signals", Box::pin(signals(drain.clone(), end.clone())));
@@ -267,6 +269,19 @@ async fn upkeep(metrics: PrometheusHandle, end: CancellationToken) {
         tokio::select! {
             () = tokio::time::sleep(std::time::Duration::from_secs(5)) => metrics.run_upkeep(),
             () = end.cancelled() => return,
+        }
+    }
+}
+
+/// Forgets events seen more than 30 days ago, when job keys are forgotten too.
+async fn forget_old_events(tracker: Tracker, end: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(std::time::Duration::from_secs(3600)) => {}
+            () = end.cancelled() => return,
+        }
+        if let Err(error) = tracker.forget_events(30, 10_000).await {
+            tracing::warn!(error = crate::fault::chain(&error), "old events are not forgotten yet");
         }
     }
 }

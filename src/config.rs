@@ -128,8 +128,8 @@ impl WorkerSettings {
 /// How logs are written.
 #[derive(Debug, Clone, Args)]
 pub struct LogSettings {
-    /// Which events are logged, in tracing's filter syntax
-    #[arg(long, env = "DISPATCH_LOG", default_value = "info", global = true, value_name = "FILTER")]
+    /// Which events are logged, in tracing's filter syntax; the worker itself tells what becomes of its links
+    #[arg(long, env = "DISPATCH_LOG", default_value = "info,lapin=off,refinery_core=warn", global = true, value_name = "FILTER")]
     pub log: String,
     /// For people or for machines
     #[arg(long, env = "DISPATCH_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text, global = true)]

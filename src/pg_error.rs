@@ -16,8 +16,8 @@ const OURS: [&str; 7] = [
 
 /// Whether `error` is the server's or the link's trouble: class 08 (connection), 53 (resources), 57P (operator intervention),
 /// 25006 (read-only), 40001 (serialization), 40P01 (deadlock), 55P03 (lock not available), 57014 (the pool's own statement
-/// timeout), or no SQLSTATE at all (connection lost, no answer), save where the driver says that our side is wrong. Codes:
-/// PostgreSQL documentation, appendix A.
+/// timeout ran out), or no SQLSTATE at all (connection lost, no answer), save where the driver says that our side is wrong.
+/// Codes: PostgreSQL documentation, appendix A.
 #[must_use]
 pub fn is_infrastructure(error: &Error) -> bool {
     error.code().map_or_else(|| !is_ours(&error.to_string()), |state| is_ill(state.code()))

@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 
-use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+use metrics::{Unit, describe_counter, describe_histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -11,18 +11,20 @@ use crate::config::{LogFormat, LogSettings, no_color};
 
 /// Names of metrics, each with its labels. The label sets are closed: no job id, tenant, URL or free text.
 pub mod names {
-    /// Counter, `pipeline`, `state`: jobs that came to a final state or were parked.
-    pub const JOBS_FINISHED: &str = "dispatch_jobs_finished_total";
     /// Histogram in seconds, `pipeline`, `stage`, `outcome`: runs of a stage, its commit not included.
     pub const STAGE_SECONDS: &str = "dispatch_stage_seconds";
-    /// Counter, `pipeline`, `stage`, `outcome`: attempts.
+    /// Counter, `pipeline`, `state`: jobs given up by their worker, by the state they came to.
+    pub const JOBS: &str = "dispatch_jobs_total";
+    /// Counter, `pipeline`, `stage`, `outcome`: attempts that did not succeed.
     pub const ATTEMPTS: &str = "dispatch_attempts_total";
     /// Counter: jobs taken from replicas whose lease was over.
     pub const TAKEOVERS: &str = "dispatch_takeovers_total";
     /// Counter: writes refused because the lease was lost.
     pub const FENCED: &str = "dispatch_fenced_total";
-    /// Counter, `lane`, `kind`: wake-ups published.
+    /// Counter: wake-ups published.
     pub const WAKEUPS: &str = "dispatch_wakeups_total";
+    /// Counter: wake-ups that named no row.
+    pub const WAKEUPS_WITHOUT_ROW: &str = "dispatch_wakeups_without_row_total";
     /// Counter: messages that no queue took.
     pub const RETURNED_PUBLISHES: &str = "dispatch_returned_publishes_total";
     /// Counter, `link`: connections rebuilt.
@@ -31,20 +33,20 @@ pub mod names {
     pub const CONSUMER_CANCELS: &str = "dispatch_consumer_cancels_total";
     /// Counter, `code`: messages that could not become a job.
     pub const DEAD_LETTERS: &str = "dispatch_dead_letters_total";
-    /// Counter: effects that may have happened twice, recorded before the call.
+    /// Counter: effects whose outcome nobody knows.
     pub const UNKNOWN_EFFECTS: &str = "dispatch_unknown_effects_total";
-    /// Counter, `lane`, `kind`: messages received.
+    /// Counter, `lane`: messages received.
     pub const DELIVERIES: &str = "dispatch_deliveries_total";
-    /// Gauge, `lane`: jobs that run now.
-    pub const LANE_RUNNING: &str = "dispatch_lane_running";
-    /// Histogram in seconds: waits for a Postgres connection of the pool.
-    pub const POOL_WAIT_SECONDS: &str = "dispatch_pool_wait_seconds";
+    /// Counter, `code`: calls that Postgres or RabbitMQ was too ill for.
+    pub const INFRASTRUCTURE_ERRORS: &str = "dispatch_infrastructure_errors_total";
 }
 
 /// Upper bounds of a stage's duration, in seconds: from a local commit to the longest time a stage may take.
 const STAGE_BUCKETS: [f64; 14] = [0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 120.0, 300.0];
-/// Upper bounds of a wait for a connection, in seconds: up to the pool's own limit.
-const POOL_BUCKETS: [f64; 8] = [0.0005, 0.002, 0.01, 0.05, 0.25, 1.0, 2.5, 10.0];
+
+/// What the drivers may say unless the setting names them. `lapin` logs as errors what it also returns, and what it returns is
+/// logged where it is handled; the others' debug events hold parameters and headers.
+const DRIVERS: &str = "lapin=off,tokio_postgres=info,reqwest=info,hyper=info,hyper_util=info,h2=info,rustls=info";
 
 /// Telemetry that cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -65,7 +67,7 @@ pub enum TelemetryError {
 /// # Errors
 /// [`TelemetryError`]: the filter is not right, or logs were set up before.
 pub fn log_to_stderr(settings: &LogSettings) -> Result<(), TelemetryError> {
-    let filter = EnvFilter::builder().parse(&settings.log)?;
+    let filter = EnvFilter::builder().parse(format!("{DRIVERS},{}", settings.log))?;
     let colours = std::io::stderr().is_terminal() && !no_color();
     let builder =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).with_target(true);
@@ -88,28 +90,26 @@ pub fn record_metrics() -> Result<PrometheusHandle, TelemetryError> {
 }
 
 fn builder() -> Result<PrometheusBuilder, TelemetryError> {
-    let full = |name: &str| Matcher::Full(name.to_owned());
-    Ok(PrometheusBuilder::new()
-        .set_buckets_for_metric(full(names::STAGE_SECONDS), &STAGE_BUCKETS)?
-        .set_buckets_for_metric(full(names::POOL_WAIT_SECONDS), &POOL_BUCKETS)?)
+    let stages = Matcher::Full(names::STAGE_SECONDS.to_owned());
+    Ok(PrometheusBuilder::new().set_buckets_for_metric(stages, &STAGE_BUCKETS)?)
 }
 
 /// Registers every metric's description with the present recorder.
 pub fn describe() {
-    describe_counter!(names::JOBS_FINISHED, "Jobs that came to a final state or were parked, by pipeline and state");
     describe_histogram!(names::STAGE_SECONDS, Unit::Seconds, "How long stages ran, by pipeline, stage and outcome");
-    describe_counter!(names::ATTEMPTS, "Attempts, by pipeline, stage and outcome");
+    describe_counter!(names::JOBS, "Jobs that a worker was done with, by pipeline and the state they came to");
+    describe_counter!(names::ATTEMPTS, "Attempts that did not succeed, by pipeline, stage and outcome");
     describe_counter!(names::TAKEOVERS, "Jobs taken from replicas whose lease was over");
     describe_counter!(names::FENCED, "Writes refused because the lease was lost");
-    describe_counter!(names::WAKEUPS, "Wake-ups published, by lane and kind");
+    describe_counter!(names::WAKEUPS, "Wake-ups published");
+    describe_counter!(names::WAKEUPS_WITHOUT_ROW, "Wake-ups that named no row, as after a database was restored");
     describe_counter!(names::RETURNED_PUBLISHES, "Messages that no queue took");
     describe_counter!(names::RECONNECTS, "Connections rebuilt, by link");
     describe_counter!(names::CONSUMER_CANCELS, "Consumers cancelled by the broker");
     describe_counter!(names::DEAD_LETTERS, "Messages that could not become a job, by reason code");
-    describe_counter!(names::UNKNOWN_EFFECTS, "Effects that may have happened twice, recorded before the call");
-    describe_counter!(names::DELIVERIES, "Messages received, by lane and kind");
-    describe_gauge!(names::LANE_RUNNING, "Jobs that run now, by lane");
-    describe_histogram!(names::POOL_WAIT_SECONDS, Unit::Seconds, "Waits for a Postgres connection of the pool");
+    describe_counter!(names::UNKNOWN_EFFECTS, "Effects whose outcome nobody knows");
+    describe_counter!(names::DELIVERIES, "Messages received, by lane");
+    describe_counter!(names::INFRASTRUCTURE_ERRORS, "Calls that Postgres or RabbitMQ was too ill for, by code");
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::delivery::Delivery;
 use super::{BrokerError, CALL_TIMEOUT, connect, topology, within};
 use crate::reconnect::Reconnect;
+use crate::telemetry::names;
 
 /// Where the deliveries of one queue go.
 pub struct LaneInput {
@@ -94,7 +95,7 @@ impl Consumers {
                 Err(error) => crate::fault::chain(&error),
             };
             tracing::warn!(why, "the consuming connection starts afresh");
-            metrics::counter!("dispatch_reconnects_total", "link" => "consumer").increment(1);
+            metrics::counter!(names::RECONNECTS, "link" => "consumer").increment(1);
             self.link.send_replace(Link::Down(why));
             tokio::select! {
                 () = tokio::time::sleep(reconnect.next_delay()) => {}
@@ -136,7 +137,7 @@ impl Consumers {
                     }
                     Some((index, Some(Err(error)))) => return format!("{}: {error}", self.lanes[index].queue),
                     Some((index, None)) => {
-                        metrics::counter!("dispatch_consumer_cancels_total").increment(1);
+                        metrics::counter!(names::CONSUMER_CANCELS).increment(1);
                         return format!("{}: the broker ended the consumer", self.lanes[index].queue);
                     }
                     None => return "every consumer has ended".to_owned(),

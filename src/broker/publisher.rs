@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{BrokerError, CALL_TIMEOUT, connect, topology, within};
 use crate::reconnect::Reconnect;
+use crate::telemetry::names;
 
 /// A message to be published.
 #[derive(Debug, Default, Clone)]
@@ -93,7 +94,7 @@ impl PublisherSupervisor {
                     tracing::warn!(error = crate::fault::chain(&error), "no publishing connection");
                 }
             }
-            metrics::counter!("dispatch_reconnects_total", "link" => "publisher").increment(1);
+            metrics::counter!(names::RECONNECTS, "link" => "publisher").increment(1);
             tokio::select! {
                 () = tokio::time::sleep(reconnect.next_delay()) => {}
                 () = cancel.cancelled() => {}
@@ -208,7 +209,7 @@ impl Publisher {
         match confirmation {
             Confirmation::Ack(None) => Ok(()),
             Confirmation::Ack(Some(returned)) | Confirmation::Nack(Some(returned)) => {
-                metrics::counter!("dispatch_returned_publishes_total").increment(1);
+                metrics::counter!(names::RETURNED_PUBLISHES).increment(1);
                 Err(BrokerError::Returned(returned.reply_text.as_str().to_owned()))
             }
             Confirmation::Nack(None) => Err(BrokerError::Nacked),

@@ -9,7 +9,7 @@ use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
 use super::connect;
-use super::output::{Output, or_dash, plain, raw, say, when};
+use super::output::{Output, or_dash, plain, rendered, say, verbatim, when};
 use crate::config::{self, Links};
 use crate::store::{Actor, DeadLetter, DeadLetterRow};
 
@@ -92,7 +92,7 @@ impl Show {
             value["body"] = Value::from(body);
             output.answer(&value, String::new)?;
         } else {
-            raw(body.as_bytes())?;
+            verbatim(body)?;
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -113,7 +113,7 @@ fn table(output: Output, rows: &[DeadLetterRow]) -> String {
             Cell::new(row.resolved_at.map_or_else(|| "-".to_owned(), when)),
         ]);
     }
-    table.to_string()
+    rendered(table)
 }
 
 fn page(output: Output, letter: &DeadLetter) -> String {
@@ -136,5 +136,5 @@ fn page(output: Output, letter: &DeadLetter) -> String {
     for (name, text) in lines {
         table.add_row([name.to_owned(), text]);
     }
-    table.to_string()
+    rendered(table)
 }

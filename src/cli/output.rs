@@ -68,7 +68,24 @@ impl Output {
     }
 }
 
-/// Bytes for stdout, as they are.
+/// A table as text, without blanks at the ends of its lines.
+pub(super) fn rendered(mut table: Table) -> String {
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table.trim_fmt()
+}
+
+/// A stored text for stdout as it is, but for control characters that would reach a terminal.
+pub(super) fn verbatim(text: &str) -> anyhow::Result<()> {
+    if !io::stdout().is_terminal() {
+        return raw(text.as_bytes());
+    }
+    let lines: Vec<String> = text.split('\n').map(plain).collect();
+    raw(format!("{}\n", lines.join("\n").trim_end_matches('\n')).as_bytes())
+}
+
+/// Bytes for stdout.
 pub(super) fn raw(bytes: &[u8]) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
@@ -135,7 +152,7 @@ mod tests {
         let output = Output { json: false, colours: false };
         let mut table = output.table(&["state"]);
         table.add_row([output.state(JobState::Parked)]);
-        assert!(!table.to_string().contains('\u{1b}'), "{table}");
+        assert_eq!(rendered(table), "state\nparked");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use comfy_table::Cell;
 use serde::Serialize;
 
-use super::output::Output;
+use super::output::{Output, rendered};
 use crate::engine::{Product, Registry, StageInfo};
 use crate::job::EffectClass;
 use crate::pipelines;
@@ -85,7 +85,7 @@ fn text(output: Output, rows: &[PipelineRow]) -> String {
             ]);
         }
     }
-    table.to_string()
+    rendered(table)
 }
 
 /// `30 s`, `5 min`, `12 h`: in the largest unit that divides it.

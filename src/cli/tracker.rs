@@ -9,7 +9,7 @@ use comfy_table::Cell;
 use serde_json::json;
 
 use super::connect;
-use super::output::{Output, plain};
+use super::output::{Output, plain, rendered};
 use super::publish::contents;
 use crate::config::Links;
 use crate::secrets::Keyring;
@@ -93,7 +93,7 @@ fn text(output: Output, counts: &ImportCounts, released: u64) -> String {
     for (name, rows) in counts {
         table.add_row([Cell::new(plain(name)), Cell::new(rows)]);
     }
-    format!("{table}\n\njobs that go on: {released}")
+    format!("{}\n\njobs that go on: {released}", rendered(table))
 }
 
 #[cfg(test)]

@@ -52,6 +52,8 @@ pub struct Committed {
     pub wake: Vec<(JobId, String)>,
     /// Outcome events that the caller publishes.
     pub announcements: Vec<Announcement>,
+    /// The job whose last follow-up this was: it has succeeded too.
+    pub parent_done: Option<JobId>,
 }
 
 /// A commit that did not.
@@ -180,7 +182,14 @@ impl<T: Tables> Writer<T> {
             return Err(CommitError::Fenced);
         }
         let output = Some(output.to_owned());
-        Ok(Committed { state: JobState::Running, stage: stage.to_owned(), output, wake: Vec::new(), announcements: Vec::new() })
+        Ok(Committed {
+            state: JobState::Running,
+            stage: stage.to_owned(),
+            output,
+            wake: Vec::new(),
+            announcements: Vec::new(),
+            parent_done: None,
+        })
     }
 
     async fn commit_whole(&self, run: Run<'_>, commit: &Commit<T::Changes>) -> Result<Committed, CommitError> {
@@ -210,13 +219,15 @@ impl<T: Tables> Writer<T> {
         if let Some(event) = moved.event {
             announcements = announce(&tx, &[job.id], &event, WRITER_PUBLISHES).await?;
         }
+        let mut parent_done = None;
         if let (Some(parent), JobState::Succeeded) = (job.parent, moved.state)
             && rows::child_done(&tx, parent).await?
         {
             announcements.extend(announce(&tx, &[parent], "job.succeeded", WRITER_PUBLISHES).await?);
+            parent_done = Some(parent);
         }
         tx.commit().await?;
-        Ok(Committed { state: moved.state, stage: step.stage, output, wake, announcements })
+        Ok(Committed { state: moved.state, stage: step.stage, output, wake, announcements, parent_done })
     }
 
     async fn apply(

@@ -44,9 +44,9 @@ fn cause_of(key: &str) -> Option<Cause> {
 }
 
 /// Whether a cause is still there: `identity:ID` while the identity's version is the one `observed`, `integration:ID@ORG`
-/// (ORG: the organization's row id) while that installation is disabled, `destination:ID` while that destination is. Its row stays locked against change until the
-/// transaction ends, so that a cause cannot go away in the very moment a job begins to wait for it. A row that is not there
-/// is no cause. `None`: the tracker does not know this kind of cause.
+/// (ORG: the organization's row id) while that installation is disabled, `destination:ID` while that destination is. Its row
+/// stays locked against change until the transaction ends, so that a cause cannot go away in the very moment a job begins to
+/// wait for it. A row that is not there is no cause. `None`: the tracker does not know this kind of cause.
 ///
 /// # Errors
 /// [`TrackerFault::Database`].

@@ -19,7 +19,6 @@ mod written;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use deadpool_postgres::{GenericClient, Object, Pool};
 use time::OffsetDateTime;
@@ -85,15 +84,6 @@ impl Tracker {
         organizations::integration(&client, integration_id).await
     }
 
-    /// Who to act as where no job says: the identity of an enabled installation of this account with outbound sync on.
-    ///
-    /// # Errors
-    /// [`TrackerFault`].
-    pub async fn default_identity_of(&self, integration_id: i64) -> Result<Option<i64>, TrackerFault> {
-        let client = self.client().await?;
-        organizations::default_identity_of(&client, integration_id).await
-    }
-
     /// SHA-256 of every shared secret that the account's service hooks may use now.
     ///
     /// # Errors
@@ -128,31 +118,6 @@ impl Tracker {
     pub async fn access_token(&self, identity_id: i64) -> Result<Option<AccessToken>, TrackerFault> {
         let client = self.client().await?;
         identities::access_token(&client, &self.keyring, identity_id).await
-    }
-
-    /// Asks to be the one, among all replicas, who refreshes the tokens of this `version`, for at most `longest`; the turn ends
-    /// with [`Tracker::save_tokens`], or by itself.
-    ///
-    /// # Errors
-    /// [`TrackerFault`], also where a sealed value does not open.
-    pub async fn take_refresh_turn(
-        &self,
-        identity_id: i64,
-        version: i64,
-        longest: Duration,
-    ) -> Result<RefreshTurn, TrackerFault> {
-        let client = self.client().await?;
-        identities::take_refresh_turn(&client, &self.keyring, identity_id, version, longest).await
-    }
-
-    /// Saves refreshed tokens in place of those of `version`, and ends the turn. `false`: the tokens have changed since, and
-    /// nothing was saved.
-    ///
-    /// # Errors
-    /// [`TrackerFault`].
-    pub async fn save_tokens(&self, identity_id: i64, version: i64, tokens: &NewTokens) -> Result<bool, TrackerFault> {
-        let client = self.client().await?;
-        identities::save_tokens(&client, &self.keyring, identity_id, version, tokens).await
     }
 
     /// Which of these events have been seen: a job that handled them has committed its assignments.

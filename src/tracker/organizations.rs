@@ -39,19 +39,6 @@ pub(super) async fn integration(client: &impl GenericClient, integration_id: i64
     }))
 }
 
-/// Who to act as where no job says: the identity of an enabled installation of this account whose outbound sync is on, the
-/// oldest organization's first.
-pub(super) async fn default_identity_of(client: &impl GenericClient, integration_id: i64) -> Result<Option<i64>, TrackerFault> {
-    const SQL: &str = "
-        SELECT identity_id
-        FROM organization_integrations
-        WHERE integration_id = $1 AND assignee_outbound AND NOT disabled AND identity_id IS NOT NULL
-        ORDER BY organization_id
-        LIMIT 1";
-    let row = query_opt(client, SQL, &[&integration_id]).await?;
-    row.map(|row| Ok(row.try_get("identity_id")?)).transpose()
-}
-
 /// SHA-256 of every shared secret that the account's service hooks may use now.
 pub(super) async fn hook_secrets(client: &impl GenericClient, integration_id: i64) -> Result<Vec<[u8; 32]>, TrackerFault> {
     const SQL: &str = "

@@ -72,28 +72,6 @@ pub struct AccessToken {
     pub version: i64,
 }
 
-/// Whether a caller may refresh an identity's tokens.
-#[derive(Debug)]
-pub enum RefreshTurn {
-    /// Yes, alone, with this refresh token, until the time it asked for is over.
-    Yours(SecretString),
-    /// Somebody else is at it, or has done it: read the access token again.
-    Taken,
-    /// There is no refresh token: a person must sign in.
-    Impossible,
-}
-
-/// Tokens as Microsoft Entra gave them.
-#[derive(Debug)]
-pub struct NewTokens {
-    /// The new access token.
-    pub access_token: SecretString,
-    /// The new refresh token; `None` leaves the old one in place (RFC 6749 section 6).
-    pub refresh_token: Option<SecretString>,
-    /// End of the access token's life.
-    pub expires_at: OffsetDateTime,
-}
-
 /// A person of ours.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct User {

@@ -16,6 +16,7 @@ use crate::message::{Cancel, Configure, Intake, Newer, Refusal, WakeUp, decode_c
 use crate::store::{
     Actor, Answer, Claim, Claimed, Incoming, Intaken, NewDeadLetter, NewJob, NotClaimed, StoreError, Tables, Target,
 };
+use crate::telemetry::names;
 
 /// What a delivery led to.
 pub(super) enum Taken {
@@ -37,7 +38,7 @@ pub(super) struct Holding {
 impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     /// Takes a delivery: claims its job, or does what it asks for.
     pub(super) async fn take(&self, delivery: &Delivery, seat: &Arc<Seat>) -> Taken {
-        metrics::counter!("dispatch_deliveries_total", "lane" => seat.lane.name).increment(1);
+        metrics::counter!(names::DELIVERIES, "lane" => seat.lane.name).increment(1);
         let taken = match delivery.routing_key.as_str() {
             KEY_JOB => self.take_intake(delivery, seat).await,
             KEY_CONFIGURE | KEY_CANCEL => self.take_control(delivery).await,
@@ -144,7 +145,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             Claimed::Ours(claim) => claim,
             Claimed::Not(NotClaimed::LeaseLost) => return Ok(Taken::Back),
             Claimed::Not(NotClaimed::NoRow) => {
-                metrics::counter!("dispatch_wakeups_without_row_total").increment(1);
+                metrics::counter!(names::WAKEUPS_WITHOUT_ROW).increment(1);
                 return Ok(Taken::Nothing);
             }
             // A claim whose answer was lost shows us as the owner, and nobody here has it in hand.
@@ -198,7 +199,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         };
         match self.parts.patiently(|| self.parts.store().keep_dead_letter(&new)).await {
             Ok(id) => {
-                metrics::counter!("dispatch_dead_letters_total", "code" => refusal.code()).increment(1);
+                metrics::counter!(names::DEAD_LETTERS, "code" => refusal.code()).increment(1);
                 tracing::warn!(dead_letter.id = id, error.code = refusal.code(), error = %refusal, "a message became a dead letter");
                 Taken::Nothing
             }

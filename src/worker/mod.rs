@@ -38,6 +38,7 @@ use crate::crash_point::reach;
 use crate::engine::{Commit, Decision, Ended, Next, Pipeline, Position, Product, StageInfo, decide};
 use crate::job::JobState;
 use crate::store::{Claim, CommitError, Committed, Landed, Run, Tables};
+use crate::telemetry::names;
 use claiming::Taken;
 use stage_run::Step;
 
@@ -254,7 +255,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
 }
 
 fn fenced(stage: &StageInfo) -> After {
-    metrics::counter!("dispatch_fenced_total").increment(1);
+    metrics::counter!(names::FENCED).increment(1);
     tracing::info!(stage = stage.name, "fenced: the job is no longer ours");
     After::Stop
 }

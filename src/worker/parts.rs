@@ -12,6 +12,7 @@ use crate::message::WakeUp;
 use crate::reconnect::Reconnect;
 use crate::secrets::Keyring;
 use crate::store::{Announcement, Fence, Store, StoreError, Tables, Writer};
+use crate::telemetry::names;
 
 /// What a worker works with.
 pub struct Parts<P: Product, T: Tables<Changes = P::Changes>> {
@@ -122,7 +123,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Parts<P, T> {
         let answers = self.publisher.publish_all(&messages).await;
         let failed: Vec<JobId> =
             wake.iter().zip(&answers).filter(|(_, answer)| answer.is_err()).map(|((job, _), _)| *job).collect();
-        metrics::counter!("dispatch_wakeups_total").increment((answers.len() - failed.len()) as u64);
+        metrics::counter!(names::WAKEUPS).increment((answers.len() - failed.len()) as u64);
         let Some(error) = answers.iter().find_map(|answer| answer.as_ref().err()) else { return };
         tracing::warn!(
             error = crate::fault::chain(error),

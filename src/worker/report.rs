@@ -4,10 +4,11 @@ use crate::engine::{AttemptOutcome, Commit, Position, Record};
 use crate::fault::StageFault;
 use crate::job::{EffectState, JobState};
 use crate::store::{Committed, Run};
+use crate::telemetry::names;
 
 /// Postgres or RabbitMQ is ill.
 pub(super) fn ill(fault: &StageFault) {
-    metrics::counter!("dispatch_infrastructure_errors_total", "code" => fault.code()).increment(1);
+    metrics::counter!(names::INFRASTRUCTURE_ERRORS, "code" => fault.code()).increment(1);
     tracing::warn!(error.code = fault.code(), error = fault.message(), "infrastructure is ill: waiting, no attempt is used");
 }
 
@@ -18,13 +19,13 @@ pub(super) fn committed<C>(run: Run<'_>, at: &Position<'_>, commit: &Commit<C>, 
         Record::Checkpoint(_) => "succeeded",
         Record::Attempt(attempt) => attempt.outcome.word(),
     };
-    metrics::histogram!("dispatch_stage_seconds", "pipeline" => pipeline.clone(), "stage" => at.stage.name, "outcome" => outcome)
+    metrics::histogram!(names::STAGE_SECONDS, "pipeline" => pipeline.clone(), "stage" => at.stage.name, "outcome" => outcome)
         .record(run.took.as_secs_f64());
     if commit.effect.as_ref().is_some_and(|effect| effect.state == EffectState::Unknown) {
-        metrics::counter!("dispatch_unknown_effects_total").increment(1);
+        metrics::counter!(names::UNKNOWN_EFFECTS).increment(1);
     }
     if let Record::Attempt(attempt) = &commit.record {
-        metrics::counter!("dispatch_attempts_total", "pipeline" => pipeline.clone(), "stage" => at.stage.name, "outcome" => outcome)
+        metrics::counter!(names::ATTEMPTS, "pipeline" => pipeline.clone(), "stage" => at.stage.name, "outcome" => outcome)
             .increment(1);
         let failure = &attempt.failure;
         match attempt.outcome {
@@ -51,7 +52,10 @@ pub(super) fn committed<C>(run: Run<'_>, at: &Position<'_>, commit: &Commit<C>, 
         JobState::Succeeded => tracing::info!("succeeded"),
         JobState::Parked | JobState::Ready | JobState::Running | JobState::Waiting | JobState::Cancelled => {}
     }
+    if let Some(parent) = committed.parent_done {
+        tracing::info!(parent.id = %parent, "its parent has succeeded with it");
+    }
     if !matches!(committed.state, JobState::Running) {
-        metrics::counter!("dispatch_jobs_total", "pipeline" => pipeline, "state" => committed.state.word()).increment(1);
+        metrics::counter!(names::JOBS, "pipeline" => pipeline, "state" => committed.state.word()).increment(1);
     }
 }

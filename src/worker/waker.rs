@@ -13,6 +13,7 @@ use super::unknown::version_key;
 use crate::engine::Product;
 use crate::fault::chain;
 use crate::store::{CommitError, StoreError, Tables};
+use crate::telemetry::names;
 
 const EVERY: Duration = Duration::from_millis(200);
 /// A wake-up that nobody claimed is published again after this, where its queue is empty.
@@ -80,7 +81,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Waker<P, T> {
         let freed = self.parts.store().free_dead(self.lease.replica()).await?;
         let jobs = freed.wake.len() + freed.parked;
         if !freed.replicas.is_empty() || jobs > 0 {
-            metrics::counter!("dispatch_takeovers_total").increment(jobs as u64);
+            metrics::counter!(names::TAKEOVERS).increment(jobs as u64);
             tracing::warn!(replicas = ?freed.replicas, jobs, parked = freed.parked, "took over from dead replicas");
         }
         self.parts.wake(&freed.wake).await;

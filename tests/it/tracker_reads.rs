@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use dispatch_worker::fault::{Class, Fault};
 use dispatch_worker::tracker::{
-    NewTokens, OutboundLink, RefreshTurn, TrackerFault, cause_present, identity_cause, installation_cause,
+    OutboundLink, TrackerFault, cause_present, destination_cause, identity_cause, installation_cause,
 };
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
@@ -63,13 +63,8 @@ async fn outbound_links_are_those_of_installations_that_write_back() {
     let links = world.tracker.outbound_links(&groups).await.unwrap();
     let link = |work_item_id| OutboundLink { group_id, integration_id, work_item_id };
     assert_eq!(links, [link(17), link(18)]);
-    assert_eq!(
-        world.tracker.default_identity_of(integration_id).await.unwrap().map(|id| id.to_string()),
-        Some(world.one("SELECT id FROM identities").await)
-    );
     world.sql("UPDATE organization_integrations SET disabled = true").await;
     assert!(world.tracker.outbound_links(&groups).await.unwrap().is_empty());
-    assert_eq!(world.tracker.default_identity_of(integration_id).await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -141,34 +136,10 @@ async fn the_ledger_knows_our_own_writes() {
 }
 
 #[tokio::test]
-async fn one_refreshes_an_identity_and_the_others_wait_for_the_new_version() {
-    let world = World::new().await;
-    let id: i64 = world.one("SELECT id FROM identities").await.parse().unwrap();
-    let tracker = &world.tracker;
-    let turn = async |version| tracker.take_refresh_turn(id, version, Duration::from_secs(30)).await.unwrap();
-    assert!(matches!(turn(1).await, RefreshTurn::Yours(token) if token.expose_secret() == "refresh-1"));
-    assert!(matches!(turn(1).await, RefreshTurn::Taken));
-    world.sql("UPDATE identities SET refreshing_until = now()").await;
-    assert!(matches!(turn(1).await, RefreshTurn::Yours(_)));
-    let tokens = |refresh: Option<&str>| NewTokens {
-        access_token: SecretString::from("access-2"),
-        refresh_token: refresh.map(SecretString::from),
-        expires_at: NOON,
-    };
-    assert!(tracker.save_tokens(id, 1, &tokens(Some("refresh-2"))).await.unwrap());
-    assert!(!tracker.save_tokens(id, 1, &tokens(None)).await.unwrap());
-    assert_eq!(tracker.access_token(id).await.unwrap().unwrap().token.expose_secret(), "access-2");
-    assert!(matches!(turn(1).await, RefreshTurn::Taken));
-    assert!(tracker.save_tokens(id, 2, &tokens(None)).await.unwrap());
-    assert!(matches!(turn(3).await, RefreshTurn::Yours(token) if token.expose_secret() == "refresh-2"));
-    world.sql("UPDATE identities SET refresh_token = NULL, refreshing_until = NULL").await;
-    assert!(matches!(turn(3).await, RefreshTurn::Impossible));
-}
-
-#[tokio::test]
 async fn a_cause_is_present_until_somebody_removes_it_and_cannot_go_while_it_is_tested() {
     let world = World::new().await;
     let identity: i64 = world.one("SELECT id FROM identities").await.parse().unwrap();
+    let destination: i64 = world.one("SELECT min(id) FROM destinations").await.parse().unwrap();
     let installation = installation_cause(world.integration().await, world.organization().await);
     let mut client = world.database.pool.get().await.unwrap();
     let tx = client.transaction().await.unwrap();
@@ -177,7 +148,8 @@ async fn a_cause_is_present_until_somebody_removes_it_and_cannot_go_while_it_is_
         (identity_cause(identity), 0, Some(false)),
         (identity_cause(-1), 1, Some(false)),
         (installation.clone(), 0, Some(false)),
-        ("destination:1".to_owned(), 0, None),
+        (destination_cause(destination), 0, Some(false)),
+        ("schema:2".to_owned(), 0, None),
     ] {
         assert_eq!(cause_present(&tx, &key, observed).await.unwrap(), expected, "{key}");
     }
@@ -187,10 +159,13 @@ async fn a_cause_is_present_until_somebody_removes_it_and_cannot_go_while_it_is_
     assert_eq!(refused.class(), Class::Infrastructure);
     tx.commit().await.unwrap();
     other.batch_execute(change).await.unwrap();
-    other.batch_execute("UPDATE organization_integrations SET disabled = true").await.unwrap();
+    let disable = "UPDATE organization_integrations SET disabled = true; UPDATE destinations SET disabled = true";
+    other.batch_execute(disable).await.unwrap();
     let tx = client.transaction().await.unwrap();
     assert_eq!(cause_present(&tx, &identity_cause(identity), 1).await.unwrap(), Some(false));
-    assert_eq!(cause_present(&tx, &installation, 0).await.unwrap(), Some(true));
+    for key in [installation, destination_cause(destination)] {
+        assert_eq!(cause_present(&tx, &key, 0).await.unwrap(), Some(true), "{key}");
+    }
 }
 
 #[tokio::test]

@@ -3,10 +3,10 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use comfy_table::{Cell, Table};
+use comfy_table::{Cell, ColumnConstraint, Table};
 
 use crate::cli::connect;
-use crate::cli::output::{Output, or_dash, plain, say, when};
+use crate::cli::output::{Output, or_dash, plain, rendered, say, when};
 use crate::config::Links;
 use crate::job::{JobId, JobState};
 use crate::store::{JobFilter, JobRow};
@@ -52,7 +52,7 @@ impl List {
             limit: self.limit,
         };
         let jobs = store.jobs(&filter).await?;
-        output.answer(&jobs, || if jobs.is_empty() { String::new() } else { table(output, &jobs).to_string() })?;
+        output.answer(&jobs, || if jobs.is_empty() { String::new() } else { rendered(table(output, &jobs)) })?;
         match jobs.last() {
             None => say("no jobs"),
             Some(last) if i64::try_from(jobs.len()) == Ok(filter.limit) => say(&format!("for more: --before {}", last.id)),
@@ -64,22 +64,23 @@ impl List {
 
 /// Jobs as a table.
 pub(super) fn table(output: Output, jobs: &[JobRow]) -> Table {
-    let mut table =
-        output.table(&["id", "pipeline", "organization", "state", "stage", "attempt", "why", "source", "key", "accepted"]);
+    let mut table = output.table(&["id", "state", "stage", "why", "organization", "source", "key", "accepted"]);
     for job in jobs {
         let why = job.wait_reason.as_deref().or(job.error_code.as_deref());
         table.add_row([
             Cell::new(job.id),
-            Cell::new(plain(&job.pipeline)),
-            Cell::new(plain(&job.organization)),
             output.state(job.state),
-            Cell::new(plain(&job.stage)),
-            Cell::new(job.attempt),
+            Cell::new(plain(&format!("{}/{}", job.pipeline, job.stage))),
             Cell::new(or_dash(why)),
+            Cell::new(plain(&job.organization)),
             Cell::new(plain(&job.source)),
             Cell::new(plain(&job.dedupe_key)),
             Cell::new(when(job.created_at)),
         ]);
+    }
+    // An id or a state in pieces is of no use.
+    for column in table.column_iter_mut().take(2) {
+        column.set_constraint(ColumnConstraint::ContentWidth);
     }
     table
 }

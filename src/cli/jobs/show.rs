@@ -9,7 +9,7 @@ use comfy_table::{Cell, Table};
 
 use super::Selector;
 use crate::cli::connect;
-use crate::cli::output::{Output, milliseconds, or_dash, plain, when};
+use crate::cli::output::{Output, milliseconds, or_dash, plain, rendered, when};
 use crate::config::Links;
 use crate::store::{JobRow, JobView};
 
@@ -33,7 +33,7 @@ impl Show {
 }
 
 fn page(output: Output, view: &JobView) -> String {
-    let mut page = row(output, &view.row).to_string();
+    let mut page = rendered(row(output, &view.row));
     let parts = [
         ("checkpoints", view.checkpoints.len(), checkpoints(output, view)),
         ("attempts that did not succeed", view.attempts.len(), attempts(output, view)),
@@ -42,7 +42,7 @@ fn page(output: Output, view: &JobView) -> String {
     ];
     for (title, _, table) in parts.into_iter().filter(|(_, rows, _)| *rows > 0) {
         // Writing to a string cannot fail.
-        let _ = write!(page, "\n\n{title}\n{table}");
+        let _ = write!(page, "\n\n{title}\n{}", rendered(table));
     }
     page
 }

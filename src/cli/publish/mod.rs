@@ -14,7 +14,7 @@ use serde::Serialize;
 use self::read::Document;
 pub(super) use self::read::contents;
 use super::failure::Usage;
-use super::output::{Output, or_dash, plain};
+use super::output::{Output, or_dash, plain, rendered};
 use crate::broker::{EXCHANGE, KEY_JOB, Outgoing, Publisher};
 use crate::config::Links;
 use crate::secrets::Keyring;
@@ -144,5 +144,5 @@ fn text(output: Output, published: &[Published]) -> String {
             Cell::new(plain(&message.origin)),
         ]);
     }
-    table.to_string()
+    rendered(table)
 }

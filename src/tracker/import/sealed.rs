@@ -31,7 +31,7 @@ impl Import<'_> {
             ORDER BY g.id
             ON CONFLICT (id) DO UPDATE
             SET access_token = EXCLUDED.access_token, refresh_token = EXCLUDED.refresh_token,
-                token_expires_at = EXCLUDED.token_expires_at, version = identities.version + 1, refreshing_until = NULL";
+                token_expires_at = EXCLUDED.token_expires_at, version = identities.version + 1";
         let given: Vec<(i64, &IdentityDocument)> =
             tenants.iter().flat_map(|tenant| tenant.document.identities.iter().map(|identity| (tenant.id, identity))).collect();
         let organizations: Vec<i64> = given.iter().map(|(organization, _)| *organization).collect();

@@ -73,7 +73,8 @@ pub(crate) fn document(simulator: &str) -> TrackerDocument {
         let config = json!({"url": format!("{simulator}/webhook/{name}"), "honours_webhook_id": keyed});
         json!({"name": name, "kind": "webhook", "config": config, "secret": WEBHOOK_SECRET, "default": true})
     };
-    let discord = json!({"name": DISCORD, "kind": "discord", "config": {"channel_id": CHANNEL}, "secret": BOT_TOKEN, "default": true});
+    let discord =
+        json!({"name": DISCORD, "kind": "discord", "config": {"channel_id": CHANNEL}, "secret": BOT_TOKEN, "default": true});
     let everything = json!({"assignee_inbound": true, "assignee_outbound": true, "status_inbound": true});
     let document = json!({
         "users": [person("Ann", ANN), person("Bob", BOB)],

@@ -3,6 +3,7 @@
 use deadpool_postgres::Pool;
 use dispatch_worker::store;
 use secrecy::SecretString;
+use serde::de::DeserializeOwned;
 use tokio_postgres::SimpleQueryMessage;
 
 use super::servers::{Run, run};
@@ -40,6 +41,12 @@ impl TestDatabase {
             _ => None,
         };
         messages.iter().filter_map(row).collect()
+    }
+
+    /// The rows of a query, each column by its name.
+    pub(crate) async fn records<T: DeserializeOwned>(&self, query: &str) -> Vec<T> {
+        let json = self.one(&format!("SELECT coalesce(json_agg(r), '[]') FROM ({query}) r")).await;
+        serde_json::from_str(&json).unwrap_or_else(|error| panic!("{error}: {query}: {json}"))
     }
 
     /// The one value that a query gives.

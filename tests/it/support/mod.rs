@@ -8,7 +8,7 @@
 //!   └─ check()        the promises, checked over SQL and the witness log
 //! ```
 
-mod acme;
+pub(crate) mod acme;
 mod checks;
 mod database;
 mod servers;
@@ -16,9 +16,8 @@ mod wait;
 mod worker;
 mod world;
 
-pub(crate) use acme::{ACCOUNT, ANN, BLIND, BOB, DISCORD, KEYED, OTHER_ITEM, SOURCE, WORK_ITEM};
 pub(crate) use checks::Checks;
 pub(crate) use database::TestDatabase;
 pub(crate) use wait::wait_for;
 pub(crate) use worker::{WorkerOptions, WorkerProcess};
-pub(crate) use world::TestWorld;
+pub(crate) use world::{TestWorld, intake};

@@ -1,0 +1,218 @@
+//! The checkers: the promises, looked for in SQL and in the witness log once everything has come to rest.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use dispatch_worker::devkit::simulator::witness::{Entry, Provider};
+use dispatch_worker::pipelines::registry;
+use serde::Deserialize;
+
+use super::world::TestWorld;
+
+/// How long things may take to come to rest.
+const REST_WITHIN: Duration = Duration::from_secs(20);
+/// Discord's nonce is a key's beginning.
+const NONCE_CHARACTERS: usize = 25;
+
+/// What a test allows beside the promises.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Checks {
+    /// The attempts that may not have succeeded: stage and error code.
+    pub(crate) attempts: &'static [(&'static str, &'static str)],
+}
+
+/// Everything that is looked at.
+struct Evidence {
+    jobs: BTreeMap<String, JobFact>,
+    checkpoints: Vec<CheckpointFact>,
+    effects: Vec<EffectFact>,
+    attempts: Vec<AttemptFact>,
+    witness: Vec<Entry>,
+}
+
+#[derive(Deserialize)]
+struct JobFact {
+    id: String,
+    pipeline: String,
+    state: String,
+    generation: i32,
+    wait_reason: Option<String>,
+    error_code: Option<String>,
+    is_later: bool,
+}
+
+#[derive(Deserialize)]
+struct CheckpointFact {
+    job_id: String,
+    generation: i32,
+    stage: String,
+    epoch: i64,
+}
+
+#[derive(Deserialize)]
+struct AttemptFact {
+    stage: String,
+    error_code: String,
+}
+
+#[derive(Deserialize)]
+struct EffectFact {
+    job_id: String,
+    generation: i32,
+    stage: String,
+    key: String,
+    class: String,
+    state: String,
+    unknowns: usize,
+    /// `work_item:ACCOUNT:ID` for a work item.
+    subject: Option<String>,
+    /// `work_item:ACCOUNT:ID@REV`, as the last intent had it.
+    tested: Option<String>,
+}
+
+impl Checks {
+    /// Waits until the world has come to rest, then looks for broken promises.
+    pub(crate) async fn hold(self, world: &TestWorld) {
+        world.wait_quiet(REST_WITHIN).await;
+        let evidence = Evidence::gather(world).await;
+        let mut broken = Vec::new();
+        checkpoints_are_in_order(&evidence, &mut broken);
+        jobs_are_at_rest(&evidence, &mut broken);
+        effects_happened_as_often_as_their_class_allows(&evidence, &mut broken);
+        every_effect_is_in_the_ledger(&evidence, &mut broken);
+        for attempt in &evidence.attempts {
+            let AttemptFact { stage, error_code } = attempt;
+            if !self.attempts.contains(&(stage, error_code)) {
+                broken.push(format!("an attempt of {stage} did not succeed: {error_code}"));
+            }
+        }
+        assert!(broken.is_empty(), "broken promises:\n{}", broken.join("\n"));
+    }
+}
+
+impl Evidence {
+    async fn gather(world: &TestWorld) -> Self {
+        let jobs: Vec<JobFact> = world.database.records(JOBS).await;
+        Self {
+            jobs: jobs.into_iter().map(|job| (job.id.clone(), job)).collect(),
+            checkpoints: world.database.records(CHECKPOINTS).await,
+            effects: world.database.records(EFFECTS).await,
+            attempts: world.database.records("SELECT stage, error_code FROM attempts ORDER BY at").await,
+            witness: world.witness(),
+        }
+    }
+
+    fn is_finished(&self, effect: &EffectFact) -> bool {
+        let same = |one: &CheckpointFact| {
+            (&one.job_id, one.generation, &one.stage) == (&effect.job_id, effect.generation, &effect.stage)
+        };
+        self.checkpoints.iter().any(same)
+    }
+}
+
+const JOBS: &str = "
+    SELECT id, pipeline, state, generation, wait_reason, error_code, due_at > now() AS is_later FROM jobs";
+const CHECKPOINTS: &str = "
+    SELECT job_id, generation, stage, epoch FROM checkpoints ORDER BY job_id, generation, finished_at, epoch";
+const EFFECTS: &str = "
+    SELECT e.job_id, e.generation, e.stage, e.key, e.class, e.state, e.unknowns,
+        'work_item:' || i.account_name || ':' || split_part(e.target, ':', 3) AS subject,
+        'work_item:' || i.account_name || ':' || split_part(e.target, ':', 3) || '@' || (e.detail ->> 'rev_before') AS tested
+    FROM effects e LEFT JOIN integrations i ON e.target LIKE 'work_item:%' AND i.id::text = split_part(e.target, ':', 2)";
+
+/// At most one checkpoint for each stage of a generation, in the pipeline's order, without gaps, under epochs that only grow.
+fn checkpoints_are_in_order(evidence: &Evidence, broken: &mut Vec<String>) {
+    let mut runs: BTreeMap<(&str, i32), Vec<&CheckpointFact>> = BTreeMap::new();
+    for checkpoint in &evidence.checkpoints {
+        runs.entry((&checkpoint.job_id, checkpoint.generation)).or_default().push(checkpoint);
+    }
+    let registry = registry();
+    for ((job, generation), run) in runs {
+        let Some(fact) = evidence.jobs.get(job) else {
+            broken.push(format!("checkpoints of {job}, which has no row"));
+            continue;
+        };
+        let Some(pipeline) = registry.get(&fact.pipeline) else { continue };
+        let in_line: Vec<&str> = pipeline.stages().filter(|stage| !stage.aside).map(|stage| stage.name).collect();
+        let done: Vec<&str> = run.iter().map(|one| one.stage.as_str()).collect();
+        let (line, aside): (Vec<&str>, Vec<&str>) = done.iter().partition(|stage| in_line.contains(*stage));
+        if line.len() > in_line.len()
+            || line[..] != in_line[..line.len()]
+            || aside.len() > 1
+            || (!aside.is_empty() && done.last() != aside.last())
+        {
+            broken.push(format!("{job} generation {generation}: stages {done:?} are not the beginning of {in_line:?}"));
+        }
+        if !run.is_sorted_by_key(|one| one.epoch) {
+            broken.push(format!("{job} generation {generation}: an epoch went down"));
+        }
+        if fact.state == "succeeded" && fact.generation == generation && line.len() != in_line.len() {
+            broken.push(format!("{job} has succeeded with stages {done:?} alone"));
+        }
+    }
+}
+
+/// Every job is final, or has a reason that a person can read.
+fn jobs_are_at_rest(evidence: &Evidence, broken: &mut Vec<String>) {
+    for (id, job) in &evidence.jobs {
+        let at_rest = match job.state.as_str() {
+            "succeeded" | "cancelled" => true,
+            "waiting" => job.wait_reason.is_some(),
+            "parked" => job.error_code.is_some(),
+            "ready" => job.is_later,
+            _ => false,
+        };
+        if !at_rest {
+            broken.push(format!("{id} ({}) is {} for no reason", job.pipeline, job.state));
+        }
+    }
+}
+
+/// K1 and K2: once where it is confirmed, never more. K3: once and at most once more for each recorded unknown.
+fn effects_happened_as_often_as_their_class_allows(evidence: &Evidence, broken: &mut Vec<String>) {
+    for effect in &evidence.effects {
+        let times = evidence.witness.iter().filter(|entry| entry.effect && is_of(entry, effect)).count();
+        let most = if effect.class == "K3" { 1 + effect.unknowns } else { 1 };
+        let least = usize::from(effect.state == "confirmed");
+        if times > most || times < least {
+            let EffectFact { class, stage, key, state, unknowns, .. } = effect;
+            broken.push(format!("{class} effect {key} of {stage} ({state}, {unknowns} unknown) happened {times} times"));
+        }
+        let is_open = matches!(effect.state.as_str(), "in_flight" | "unknown");
+        if is_open && evidence.is_finished(effect) {
+            broken.push(format!("{} has finished and its effect {} is still {}", effect.stage, effect.key, effect.state));
+        }
+    }
+}
+
+/// Whether a request was this effect's. A PATCH that tests another revision than the ledger's is told apart by its subject
+/// alone, in [`every_effect_is_in_the_ledger`].
+fn is_of(entry: &Entry, effect: &EffectFact) -> bool {
+    let Some(key) = &entry.key else { return false };
+    match entry.provider {
+        Provider::AzureDevops => effect.tested.as_ref() == Some(key),
+        Provider::Discord => effect.key.get(..NONCE_CHARACTERS) == Some(key),
+        Provider::Webhook => effect.key == *key,
+    }
+}
+
+/// Nothing happened outside without an intent, and no work item was written twice at one revision.
+fn every_effect_is_in_the_ledger(evidence: &Evidence, broken: &mut Vec<String>) {
+    let subjects: BTreeSet<&str> = evidence.effects.iter().filter_map(|effect| effect.subject.as_deref()).collect();
+    let mut patches: BTreeMap<&str, usize> = BTreeMap::new();
+    for entry in evidence.witness.iter().filter(|entry| entry.effect) {
+        let known = match entry.provider {
+            Provider::AzureDevops => entry.subject.as_deref().is_some_and(|subject| subjects.contains(subject)),
+            Provider::Discord | Provider::Webhook => evidence.effects.iter().any(|effect| is_of(entry, effect)),
+        };
+        if !known {
+            broken.push(format!("{} {} had an effect without an intent", entry.method, entry.path));
+        }
+        if let (Provider::AzureDevops, Some(key)) = (entry.provider, &entry.key) {
+            *patches.entry(key).or_default() += 1;
+        }
+    }
+    for (key, times) in patches.into_iter().filter(|(_, times)| *times > 1) {
+        broken.push(format!("{key} was written {times} times"));
+    }
+}
