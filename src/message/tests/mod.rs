@@ -292,6 +292,8 @@ fn a_control_message_of_another_shape_is_refused() {
     for (body, code) in [
         (r#"{"schema":1,"job_id":"17","account":"a"}"#, "invalid_request"),
         (r#"{"schema":1,"account":"a"}"#, "invalid_request"),
+        (&good.replace("\"a\"", "\"a\\u0000b\""), "invalid_request"),
+        (&good.replace("\"a\"", "\"\""), "invalid_request"),
         (r#"{"schema":1,"#, "not_json"),
         ("[]", "invalid_request"),
     ] {
