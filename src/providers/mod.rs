@@ -32,7 +32,7 @@ pub struct ProviderSettings {
     pub discord_api: String,
     /// Lets plain `http:` through to this machine (development).
     pub allow_http_loopback: bool,
-    /// The longest time for one call that reads.
+    /// The longest time for one call.
     pub call_timeout: Duration,
 }
 
@@ -68,6 +68,8 @@ pub struct Providers {
     pub azure_devops: AzureDevOps,
     /// What messages go through.
     pub channels: Vec<Box<dyn Channel>>,
+    /// See [`ProviderSettings::call_timeout`]; the deadline of an effect's call is its intent's.
+    pub call_timeout: Duration,
 }
 
 impl Providers {
@@ -79,7 +81,8 @@ impl Providers {
         let http = HttpClient::new(settings.allow_http_loopback)?;
         http.parse_url(&settings.discord_api).map_err(SetupFault::Discord)?;
         let channels = channels(&http, &settings.discord_api);
-        Ok(Self { azure_devops: AzureDevOps::new(http, &settings.hosts, settings.call_timeout)?, channels })
+        let call_timeout = settings.call_timeout;
+        Ok(Self { azure_devops: AzureDevOps::new(http, &settings.hosts, call_timeout)?, channels, call_timeout })
     }
 
     /// The channel for destinations of `kind`.

@@ -58,7 +58,7 @@ struct Detail {
     value: Option<String>,
 }
 
-/// One PATCH; the stage's own limit leaves room for the look before it.
+/// The longest PATCH, whatever the setting says; the stage's own limit leaves room for the look before it.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 
 type Looked = Prepared<Patched, Changes>;
@@ -82,7 +82,7 @@ impl Stage<Dispatch> for PatchWorkItem {
         let own_write = item.rev > applied_rev
             && tracker.own_write(sync.integration_id, sync.work_item_id, item.rev, written.as_deref()).await?;
         let sight = Sight { group: &group, item: &item, written, applied_rev, own_write };
-        Ok(decide(&sight, &sync, &target))
+        Ok(decide(&sight, &sync, &target, cx.services.providers.call_timeout.min(CALL_TIMEOUT)))
     }
 
     async fn run(&self, cx: &Context<'_, Dispatch>) -> Result<Outcome<Patched, Changes>, StageFault> {
@@ -123,7 +123,7 @@ struct Sight<'a> {
     own_write: bool,
 }
 
-fn decide(sight: &Sight<'_>, sync: &AssigneeSync, target: &Target) -> Looked {
+fn decide(sight: &Sight<'_>, sync: &AssigneeSync, target: &Target, timeout: Duration) -> Looked {
     let Sight { group, item, written, applied_rev, own_write } = sight;
     if group.user.as_ref().map(|user| user.id) != target.user_id {
         return done(PatchResult::Superseded);
@@ -139,10 +139,11 @@ fn decide(sight: &Sight<'_>, sync: &AssigneeSync, target: &Target) -> Looked {
     if is_news && group.decided_at.is_some_and(|decided_at| item.changed_date >= decided_at) {
         return done(PatchResult::Superseded);
     }
-    Prepared::Effect(Box::new(intent(sync, &Detail { group_id: sync.group_id, rev_before: item.rev, value })))
+    let detail = Detail { group_id: sync.group_id, rev_before: item.rev, value };
+    Prepared::Effect(Box::new(intent(sync, &detail, timeout)))
 }
 
-fn intent(sync: &AssigneeSync, detail: &Detail) -> Intent {
+fn intent(sync: &AssigneeSync, detail: &Detail, timeout: Duration) -> Intent {
     let work_item = work_item_resource(sync.integration_id, sync.work_item_id);
     Intent {
         target: work_item.clone(),
@@ -151,7 +152,7 @@ fn intent(sync: &AssigneeSync, detail: &Detail) -> Intent {
         resource: Some(work_item),
         detail: serde_json::to_value(detail).expect("numbers and a text have a JSON form"),
         unknown: UnknownPolicy::Resend,
-        timeout: CALL_TIMEOUT,
+        timeout,
     }
 }
 
@@ -197,7 +198,7 @@ mod tests {
     fn look(group: &GroupAssignee, has: &str, applied_rev: i64, own_write: bool, target: &Target) -> Looked {
         let item = WorkItem { assigned_to: Assignee::parse(&json!(has)), ..work_item(17, 4) };
         let written = as_written(&item.assigned_to);
-        decide(&Sight { group, item: &item, written, applied_rev, own_write }, &SYNC, target)
+        decide(&Sight { group, item: &item, written, applied_rev, own_write }, &SYNC, target, CALL_TIMEOUT)
     }
 
     fn result(looked: Looked) -> Option<(PatchResult, Option<Changes>)> {

@@ -33,7 +33,7 @@ pub struct DeliveredMessage {
     pub message_id: Option<String>,
 }
 
-/// One delivery; the stage's own limit leaves room for the look before it.
+/// The longest delivery, whatever the setting says; the stage's own limit leaves room for the look before it.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 
 impl Stage<Dispatch> for DeliverMessage {
@@ -49,7 +49,8 @@ impl Stage<Dispatch> for DeliverMessage {
         let notice = cx.payload::<Notice>()?;
         let message = cx.output::<RenderMessage>()?;
         let (destination, channel) = destination(cx.services, notice.destination_id).await?;
-        Ok(Prepared::Effect(Box::new(intent(&destination, channel, &message)?)))
+        let timeout = cx.services.providers.call_timeout.min(CALL_TIMEOUT);
+        Ok(Prepared::Effect(Box::new(intent(&destination, channel, &message, timeout)?)))
     }
 
     async fn run(&self, cx: &Context<'_, Dispatch>) -> Result<Outcome<DeliveredMessage, Changes>, StageFault> {
@@ -65,7 +66,12 @@ impl Stage<Dispatch> for DeliverMessage {
     }
 }
 
-fn intent(destination: &Destination, channel: &dyn Channel, message: &RenderedMessage) -> Result<Intent, ProductFault> {
+fn intent(
+    destination: &Destination,
+    channel: &dyn Channel,
+    message: &RenderedMessage,
+    timeout: Duration,
+) -> Result<Intent, ProductFault> {
     let Destination { id, name, kind, .. } = destination;
     if *kind != message.kind {
         let rendered = message.kind.clone();
@@ -82,7 +88,7 @@ fn intent(destination: &Destination, channel: &dyn Channel, message: &RenderedMe
         resource: None,
         detail: json!({ "destination_id": id, "destination": name, "kind": kind }),
         unknown: unknown_policy(destination)?,
-        timeout: CALL_TIMEOUT,
+        timeout,
     })
 }
 
@@ -149,7 +155,7 @@ mod tests {
 
     fn intend(destination: &Destination) -> Result<Intent, ProductFault> {
         let message = RenderedMessage { kind: "pigeon".to_owned(), rendered: Rendered("coo".to_owned()) };
-        intent(destination, &Pigeon, &message)
+        intent(destination, &Pigeon, &message, CALL_TIMEOUT)
     }
 
     #[test]
