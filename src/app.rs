@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::broker::{Consumers, LaneInput, PARKED_QUEUE, publisher};
-use crate::config::{Links, WorkerSettings};
+use crate::config::{Links, NotRight, WorkerSettings};
 use crate::engine::Lane;
 use crate::fault::StageFault;
 use crate::job::JobId;
@@ -75,7 +75,7 @@ pub async fn run_worker(links: Links, settings: WorkerSettings) -> anyhow::Resul
     arm_crash_point(&settings)?;
     anyhow::ensure!(
         settings.ops_listen.ip().is_loopback(),
-        "the operations server has no authentication yet: DISPATCH_OPS_LISTEN must be a loopback address"
+        NotRight("the operations server has no authentication: DISPATCH_OPS_LISTEN must be a loopback address")
     );
     let started = Instant::now();
     // Whoever installed one first has done the same.
@@ -109,8 +109,16 @@ pub async fn run_worker(links: Links, settings: WorkerSettings) -> anyhow::Resul
         drain: drain.clone(),
     };
     tracing::info!(ops = %process.settings.ops_listen, start.ms = started.elapsed().as_millis() as u64, "the worker runs");
+    let mut reconnect = Reconnect::default();
     while !drain.is_cancelled() {
-        process.incarnation().await;
+        if process.incarnation().await {
+            reconnect.reset();
+            continue;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(reconnect.next_delay()) => {}
+            () = drain.cancelled() => {}
+        }
     }
     end.cancel();
     tasks.close();
@@ -121,8 +129,8 @@ pub async fn run_worker(links: Links, settings: WorkerSettings) -> anyhow::Resul
 }
 
 impl Process {
-    /// One incarnation: from its lease to the loss of it, or to the end of the drain.
-    async fn incarnation(&self) {
+    /// One incarnation: from its lease to the loss of it, or to the end of the drain. `false`: it could not begin.
+    async fn incarnation(&self) -> bool {
         let new = NewReplica {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
@@ -133,12 +141,7 @@ impl Process {
             Ok(begun) => begun,
             Err(error) => {
                 tracing::warn!(error = crate::fault::chain(&error), "no incarnation can begin yet");
-                let mut reconnect = Reconnect::default();
-                tokio::select! {
-                    () = tokio::time::sleep(reconnect.next_delay() * 4) => {}
-                    () = self.drain.cancelled() => {}
-                }
-                return;
+                return false;
             }
         };
         tracing::info!(replica = %lease.replica(), "a new incarnation");
@@ -160,6 +163,7 @@ impl Process {
             }
         }
         over.cancel();
+        true
     }
 
     fn lanes(&self) -> Vec<Lane> {
@@ -326,7 +330,7 @@ fn report(done: std::io::Result<()>) {
 #[cfg(feature = "devkit")]
 fn arm_crash_point(settings: &WorkerSettings) -> anyhow::Result<()> {
     let Some(setting) = &settings.crash_at else { return Ok(()) };
-    anyhow::ensure!(crate::crash_point::arm(setting), "DISPATCH_CRASH_AT must be stage:point[:n]");
+    anyhow::ensure!(crate::crash_point::arm(setting), NotRight("DISPATCH_CRASH_AT must be stage:point[:n]"));
     Ok(())
 }
 

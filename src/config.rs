@@ -10,7 +10,7 @@ use secrecy::SecretString;
 /// Where Postgres and RabbitMQ are, and the keyring.
 #[derive(Debug, Clone, Args)]
 pub struct Links {
-    /// Postgres: postgres://user:password@host:port/database
+    /// Postgres: postgres://user:password@host:port/database; TLS unless it is on this machine or the URL says sslmode=disable
     #[arg(long, env = "DISPATCH_DATABASE_URL", hide_env_values = true, value_parser = secret, value_name = "URL")]
     pub database_url: Option<SecretString>,
     /// RabbitMQ: amqp://user:password@host:port/vhost
@@ -25,6 +25,11 @@ pub struct Links {
 #[derive(Debug, thiserror::Error)]
 #[error("{0} is not set; right is {1}")]
 pub struct Unset(&'static str, &'static str);
+
+/// A setting that cannot be used; the text says what would be right.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct NotRight(pub &'static str);
 
 impl Links {
     /// The Postgres URL.

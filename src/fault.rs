@@ -105,15 +105,19 @@ impl StageFault {
 /// The longest message stored of an error, in bytes.
 pub const MESSAGE_BYTES: usize = 2048;
 
-/// An error and its causes on one line, `outer: inner`, cut to [`MESSAGE_BYTES`]. NUL, which Postgres' `text` cannot hold,
+/// An error and its causes on one line, `outer: inner`, cut to [`MESSAGE_BYTES`]; a cause that the one before has quoted already
+/// is left out. NUL, which Postgres' `text` cannot hold,
 /// becomes U+FFFD.
 #[must_use]
 pub fn chain(error: &dyn Error) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {
-        line.push_str(": ");
-        line.push_str(&inner.to_string());
+        let text = inner.to_string();
+        if !line.ends_with(&text) {
+            line.push_str(": ");
+            line.push_str(&text);
+        }
         cause = inner.source();
     }
     storable(&line, MESSAGE_BYTES)
@@ -166,6 +170,14 @@ mod tests {
         let other = fingerprint("dispatch", "retrieve_user", "x.z", "work item 9 is gone");
         assert_eq!(one, two);
         assert_ne!(one, other);
+    }
+
+    #[test]
+    fn a_cause_that_was_quoted_already_is_not_said_again() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("no connection: {0}")]
+        struct Quoting(#[source] std::io::Error);
+        assert_eq!(chain(&Quoting(std::io::Error::other("refused"))), "no connection: refused");
     }
 
     #[test]

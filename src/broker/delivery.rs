@@ -12,15 +12,15 @@ use crate::message::Envelope;
 pub struct Delivery {
     /// As received.
     pub body: Vec<u8>,
-    /// As received.
+    /// As received, storable.
     pub routing_key: String,
-    /// Content type, encoding, ids.
+    /// Content type, encoding, ids: as received.
     pub envelope: Envelope,
-    /// Where the producer wants answers.
+    /// Where the producer wants answers, storable.
     pub reply_to: Option<String>,
-    /// Given back with answers.
+    /// Given back with answers, storable.
     pub correlation_id: Option<String>,
-    /// The header table, as JSON.
+    /// The header table, as JSON, its texts storable.
     pub headers: Value,
     /// Handed out before. Means nothing by itself: a broker restart redelivers everything unacked.
     pub redelivered: bool,
@@ -30,6 +30,7 @@ pub struct Delivery {
 impl Delivery {
     pub(super) fn new(from: lapin::message::Delivery) -> Self {
         let text = |value: &Option<lapin::types::ShortString>| value.as_ref().map(|text| text.as_str().to_owned());
+        let clean = |value: &Option<lapin::types::ShortString>| value.as_ref().map(|text| storable(text.as_str()));
         let properties = &from.properties;
         let header_table = properties.headers().clone().unwrap_or_default();
         let headers = table(&header_table);
@@ -41,10 +42,10 @@ impl Delivery {
             header_bytes: headers.to_string().len(),
         };
         Self {
-            routing_key: from.routing_key.as_str().to_owned(),
+            routing_key: storable(from.routing_key.as_str()),
             envelope,
-            reply_to: text(properties.reply_to()),
-            correlation_id: text(properties.correlation_id()),
+            reply_to: clean(properties.reply_to()),
+            correlation_id: clean(properties.correlation_id()),
             headers,
             redelivered: from.redelivered,
             body: from.data,
@@ -73,8 +74,14 @@ impl Delivery {
     }
 }
 
+/// Without NUL, which Postgres' `text` cannot hold: what cannot be stored would not even become a dead letter. The protocol
+/// and the broker limit its length.
+fn storable(text: &str) -> String {
+    crate::fault::storable(text, usize::MAX)
+}
+
 fn table(table: &FieldTable) -> Value {
-    let fields = table.inner().iter().map(|(name, value)| (name.as_str().to_owned(), plain(value)));
+    let fields = table.inner().iter().map(|(name, value)| (storable(name.as_str()), plain(value)));
     Value::Object(fields.collect::<Map<_, _>>())
 }
 
@@ -91,9 +98,9 @@ fn plain(value: &AMQPValue) -> Value {
         AMQPValue::Timestamp(value) => Value::from(*value),
         AMQPValue::Float(value) => Value::from(*value),
         AMQPValue::Double(value) => Value::from(*value),
-        AMQPValue::ShortString(value) => Value::from(value.as_str()),
-        AMQPValue::LongString(value) => Value::from(String::from_utf8_lossy(value.as_bytes()).into_owned()),
-        AMQPValue::ByteArray(value) => Value::from(String::from_utf8_lossy(value.as_slice()).into_owned()),
+        AMQPValue::ShortString(value) => Value::from(storable(value.as_str())),
+        AMQPValue::LongString(value) => Value::from(storable(&String::from_utf8_lossy(value.as_bytes()))),
+        AMQPValue::ByteArray(value) => Value::from(storable(&String::from_utf8_lossy(value.as_slice()))),
         AMQPValue::FieldArray(values) => Value::Array(values.as_slice().iter().map(plain).collect()),
         AMQPValue::FieldTable(inner) => table(inner),
         AMQPValue::DecimalValue(_) | AMQPValue::Void => Value::Null,

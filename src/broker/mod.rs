@@ -6,6 +6,7 @@ mod delivery;
 mod publisher;
 pub mod topology;
 
+use std::sync::Once;
 use std::time::Duration;
 
 use lapin::{Connection, ConnectionProperties};
@@ -102,6 +103,10 @@ async fn connect(url: &SecretString, name: &str) -> Result<Connection, BrokerErr
     if !(url.starts_with("amqp://") || url.starts_with("amqps://")) {
         return Err(BrokerError::Url);
     }
+    if url.starts_with("amqp://") && !is_loopback(url) {
+        static SAID: Once = Once::new();
+        SAID.call_once(|| tracing::warn!("plaintext to a RabbitMQ that is not on this machine; amqps:// is encrypted"));
+    }
     // Heartbeats find a half-open connection; the setting wins where the URL has one.
     let separator = if url.contains('?') { '&' } else { '?' };
     let url = if url.contains("heartbeat=") { url.to_owned() } else { format!("{url}{separator}heartbeat=5") };
@@ -109,9 +114,31 @@ async fn connect(url: &SecretString, name: &str) -> Result<Connection, BrokerErr
     within(CONNECT_TIMEOUT, Connection::connect(&url, properties)).await
 }
 
+/// Whether a URL's host is this machine.
+fn is_loopback(url: &str) -> bool {
+    let authority = url.split("://").nth(1).and_then(|rest| rest.split(['/', '?']).next()).unwrap_or_default();
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    ["127.0.0.1", "localhost", "[::1]"].iter().any(|local| host == *local || host.starts_with(&format!("{local}:")))
+}
+
 async fn within<T>(limit: Duration, call: impl Future<Output = lapin::Result<T>>) -> Result<T, BrokerError> {
     match tokio::time::timeout(limit, call).await {
         Ok(done) => Ok(done?),
         Err(_) => Err(BrokerError::TimedOut(limit)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_on_this_machine_is_told_from_others() {
+        for local in ["amqp://u:p@127.0.0.1:5672/%2f", "amqp://localhost", "amqp://u:p@[::1]:5672/x?heartbeat=5"] {
+            assert!(is_loopback(local), "{local}");
+        }
+        for other in ["amqp://u:p@rabbitmq:5672/", "amqp://localhost.example/", "amqp://127.0.0.1@evil.example"] {
+            assert!(!is_loopback(other), "{other}");
+        }
     }
 }

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use super::output::say;
 use crate::broker::BrokerError;
-use crate::config::Unset;
+use crate::config::{NotRight, Unset};
+use crate::fault::chain;
 use crate::secrets::SecretError;
 use crate::store::StoreError;
 use crate::telemetry::TelemetryError;
@@ -20,27 +21,15 @@ const USAGE: u8 = 2;
 
 /// Prints the chain of causes on one line and gives the exit code.
 pub(super) fn report(error: &anyhow::Error) -> ExitCode {
-    say(&format!("error: {}", line(error)));
+    say(&format!("error: {}", chain(error.as_ref())));
     ExitCode::from(if is_usage(error) { USAGE } else { 1 })
-}
-
-/// `outer: inner: …`; a cause that the one before has quoted already is left out.
-fn line(error: &anyhow::Error) -> String {
-    let mut line = String::new();
-    for cause in error.chain().map(ToString::to_string) {
-        if line.is_empty() {
-            line = cause;
-        } else if !line.ends_with(&cause) {
-            line = format!("{line}: {cause}");
-        }
-    }
-    line
 }
 
 fn is_usage(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause.is::<Usage>()
             || cause.is::<Unset>()
+            || cause.is::<NotRight>()
             || matches!(cause.downcast_ref(), Some(SecretError::Keyring(_)))
             || matches!(cause.downcast_ref(), Some(StoreError::Url(_) | StoreError::Tls(_)))
             || matches!(cause.downcast_ref(), Some(BrokerError::Url))
@@ -62,11 +51,5 @@ mod tests {
         assert!(is_usage(&SecretError::Keyring("a key is not base64").into()));
         assert!(!is_usage(&anyhow!("there is no such job")));
         assert!(!is_usage(&StoreError::ReadOnly.into()));
-    }
-
-    #[test]
-    fn a_cause_that_was_quoted_already_is_not_said_again() {
-        let refused = anyhow!("refused").context("no connection: refused").context("opening");
-        assert_eq!(line(&refused), "opening: no connection: refused");
     }
 }

@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
-use time::OffsetDateTime;
+use time::{OffsetDateTime, UtcOffset};
 
 use super::refusal::Refusal;
 use super::{
@@ -224,10 +224,23 @@ fn shaped<T: DeserializeOwned>(text: &str) -> Result<T, Refusal> {
         if inner.is_syntax() || inner.is_eof() {
             return Refusal::NotJson(inner.to_string());
         }
-        Refusal::Invalid { path, detail: crate::fault::storable(&inner.to_string(), 500) }
+        Refusal::Invalid { path, detail: crate::fault::storable(&without_value(&inner.to_string()), 500) }
     })?;
     reader.end().map_err(|error| Refusal::NotJson(error.to_string()))?;
     Ok(value)
+}
+
+/// A shape error of serde's without the value it met (``invalid type: integer `7`, expected a string``), which may be a secret
+/// given in the wrong place or as the wrong type. A refusal is stored, logged and announced.
+fn without_value(detail: &str) -> String {
+    let quotes_a_value = detail.starts_with("invalid type: ") || detail.starts_with("invalid value: ");
+    match detail.rfind(", expected ").filter(|_| quotes_a_value) {
+        Some(end) => {
+            let kind = detail[..end].split(['`', '"']).next().unwrap_or_default();
+            format!("{}{}", kind.trim_end(), &detail[end..])
+        }
+        None => detail.to_owned(),
+    }
 }
 
 fn key_field(peek: &Value, name: &'static str, beside: Option<&str>, limit: usize) -> Result<String, Refusal> {
@@ -249,12 +262,24 @@ fn text_field(path: &str, value: &str, limit: usize) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Postgres keeps times in UTC, where one near the ends of the calendar may lie in a year that RFC 3339 cannot write.
+fn date_field(path: &str, value: Option<OffsetDateTime>) -> Result<(), Refusal> {
+    let Some(value) = value else { return Ok(()) };
+    match value.checked_to_offset(UtcOffset::UTC) {
+        Some(utc) if (0..=9999).contains(&utc.year()) => Ok(()),
+        Some(_) | None => Err(invalid(path, "right is a time that lies in the years 0000 to 9999 of UTC")),
+    }
+}
+
 fn checked(wire: Wire, source: String, dedupe_key: String, keyring: &Keyring, id: JobId) -> Result<Request, Refusal> {
     text_field("organization", &wire.organization, 64)?;
     for (path, value) in [("account", &wire.account), ("identity", &wire.identity)] {
         if let Some(value) = value {
             text_field(path, value, 255)?;
         }
+    }
+    for (path, value) in [("not_before", wire.not_before), ("deadline", wire.deadline)] {
+        date_field(path, value)?;
     }
     if wire.events.len() > EVENTS_LIMIT {
         return Err(Refusal::TooManyEvents(wire.events.len()));

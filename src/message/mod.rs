@@ -3,6 +3,8 @@
 
 mod intake;
 mod refusal;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 
@@ -127,6 +129,7 @@ pub struct Configure {
     /// The waiting job.
     pub job_id: JobId,
     /// The chosen account id.
+    #[serde(deserialize_with = "key_text")]
     pub account: String,
 }
 
@@ -137,9 +140,20 @@ pub struct Cancel {
     /// 1.
     pub schema: i64,
     /// The producer.
+    #[serde(deserialize_with = "key_text")]
     pub source: String,
     /// Its key.
+    #[serde(deserialize_with = "key_text")]
     pub dedupe_key: String,
+}
+
+/// A text by which a row is looked for.
+fn key_text<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text.is_empty() || text.len() > 1024 || text.contains('\0') {
+        return Err(serde::de::Error::custom("right is 1 to 1024 bytes without NUL"));
+    }
+    Ok(text)
 }
 
 /// "Look at this row": all that the worker publishes to itself.

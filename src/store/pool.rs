@@ -51,6 +51,9 @@ fn parse(url: &SecretString) -> Result<Config, StoreError> {
         .expose_secret()
         .parse()
         .map_err(|_| StoreError::Url("right is postgres://user:password@host:port/database".to_owned()))?;
+    if config.get_hosts().is_empty() {
+        return Err(StoreError::Url("it names no host; right is postgres://user:password@host:port/database".to_owned()));
+    }
     config.connect_timeout(CONNECT_TIMEOUT);
     config.tcp_user_timeout(Duration::from_secs(10));
     config.keepalives_idle(Duration::from_secs(10));
@@ -60,8 +63,13 @@ fn parse(url: &SecretString) -> Result<Config, StoreError> {
         Host::Unix(_) => true,
     };
     if !config.get_hosts().iter().all(local) {
-        // The driver's default, `prefer`, falls back to plaintext without a word.
-        config.ssl_mode(SslMode::Require);
+        match config.get_ssl_mode() {
+            SslMode::Disable => tracing::warn!("plaintext to a Postgres that is not on this machine, as sslmode=disable says"),
+            // The driver's default, `prefer`, falls back to plaintext without a word.
+            _ => {
+                config.ssl_mode(SslMode::Require);
+            }
+        }
     }
     Ok(config)
 }

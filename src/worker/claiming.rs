@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use serde_json::value::to_raw_value;
+use serde::Deserialize;
+use serde_json::value::{RawValue, to_raw_value};
 
 use super::Worker;
 use super::lane::{Seat, Share, Slot};
@@ -10,7 +11,7 @@ use super::parts::{InHand, Parts};
 use super::unknown::sealed_place;
 use crate::broker::{Delivery, KEY_CANCEL, KEY_CONFIGURE, KEY_JOB};
 use crate::engine::{Pipeline, Product};
-use crate::fault::chain;
+use crate::fault::{chain, storable};
 use crate::job::JobId;
 use crate::message::{Cancel, Configure, Intake, Newer, Refusal, WakeUp, decode_control, decode_intake};
 use crate::store::{
@@ -43,14 +44,14 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             KEY_JOB => self.take_intake(delivery, seat).await,
             KEY_CONFIGURE | KEY_CANCEL => self.take_control(delivery).await,
             key if key.starts_with("wake.") => self.take_wake_up(delivery, seat).await,
-            key => Err(Trouble::Refused(Refusal::RoutingKey(crate::fault::storable(key, 255)))),
+            key => Err(Trouble::Refused(Refusal::RoutingKey(storable(key, 255)))),
         };
         let refusal = match taken {
             Ok(taken) => return taken,
             Err(Trouble::Refused(refusal)) => refusal,
             Err(Trouble::Store(error)) => {
                 tracing::error!(error = chain(&error), "a message cannot be stored as a job; it becomes a dead letter");
-                Refusal::Undeliverable(crate::fault::storable(&chain(&error), 500))
+                Refusal::Undeliverable(storable(&chain(&error), 500))
             }
         };
         self.keep(delivery, &refusal).await
@@ -159,7 +160,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     }
 
     async fn take_control(&self, delivery: &Delivery) -> Result<Taken, Trouble> {
-        let who = delivery.envelope.app_id.clone().unwrap_or_else(|| "a message".to_owned());
+        let who = delivery.envelope.app_id.as_deref().map_or_else(|| "a message".to_owned(), |id| storable(id, 255));
         let actor = Actor { who, role: "producer".to_owned(), reason: None };
         let store = self.parts.store();
         let answer = if delivery.routing_key == KEY_CANCEL {
@@ -181,19 +182,20 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
 
     /// Keeps what could not become a job. Where even that fails, the message goes back and comes again.
     async fn keep(&self, delivery: &Delivery, refusal: &Refusal) -> Taken {
-        let said = serde_json::from_slice::<serde_json::Value>(&delivery.body).unwrap_or_default();
-        let text = |field: &str, beside: &Option<String>| {
-            let said = said.get(field).and_then(serde_json::Value::as_str).map(str::to_owned);
-            said.or_else(|| beside.clone()).map(|text| crate::fault::storable(&text, 255))
+        let said = serde_json::from_slice::<Said<'_>>(&delivery.body).unwrap_or_default();
+        let text = |said: Option<&RawValue>, beside: &Option<String>| {
+            let said = said.and_then(|value| serde_json::from_str::<String>(value.get()).ok());
+            said.or_else(|| beside.clone()).map(|text| storable(&text, 255))
         };
+        let message_id = delivery.envelope.message_id.as_deref().map(|id| storable(id, 255));
         let new = NewDeadLetter {
             refusal,
             body: &delivery.body,
             routing_key: &delivery.routing_key,
             headers: delivery.headers.clone(),
-            source: text("source", &delivery.envelope.app_id),
-            dedupe_key: text("dedupe_key", &delivery.envelope.message_id),
-            message_id: delivery.envelope.message_id.as_deref(),
+            source: text(said.source, &delivery.envelope.app_id),
+            dedupe_key: text(said.dedupe_key, &delivery.envelope.message_id),
+            message_id: message_id.as_deref(),
             reply_to: delivery.reply_to.as_deref(),
             correlation_id: delivery.correlation_id.as_deref(),
         };
@@ -210,6 +212,15 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             }
         }
     }
+}
+
+/// What a refused message says of itself, as far as it can be read. Nothing else of it is built in memory, whatever its size.
+#[derive(Default, Deserialize)]
+struct Said<'a> {
+    #[serde(borrow, default)]
+    source: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    dedupe_key: Option<&'a RawValue>,
 }
 
 /// Why a delivery leads to no claim.

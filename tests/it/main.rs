@@ -1,6 +1,9 @@
 //! Tests against real servers, one binary: a private Postgres and RabbitMQ are started once per run. See [`support`].
 
+mod bad_input;
 mod engine_line;
+mod outages;
+mod outcomes;
 mod resume;
 mod stage_contract;
 mod support;

@@ -38,17 +38,27 @@ impl Run {
     async fn start() -> Self {
         // Whoever installed one first has done the same.
         drop(rustls::crypto::ring::default_provider().install_default());
-        let servers = match config::test_servers() {
-            Some((database, amqp)) => Servers::external(&database, &amqp, Some(&management_of(&amqp))).expect("URLs of servers"),
-            None => {
-                let started = Servers::start(Path::new(BINARY), |line| eprintln!("{line}")).await;
-                started.unwrap_or_else(|error| panic!("tests need Postgres and RabbitMQ: {error:#}"))
+        match config::test_servers() {
+            Some((database, amqp)) => {
+                let servers = Servers::external(&database, &amqp, Some(&management_of(&amqp)));
+                Self::on(servers.expect("URLs of servers")).await
             }
-        };
-        let is_private = servers.guard_pid().is_some();
-        if is_private {
-            calm(&servers.database_url).await;
+            None => {
+                let run = Self::private().await;
+                calm(&run.servers.database_url).await;
+                run
+            }
         }
+    }
+
+    /// Servers that nobody else uses.
+    pub(super) async fn private() -> Self {
+        let started = Servers::start(Path::new(BINARY), |line| eprintln!("{line}")).await;
+        Self::on(started.unwrap_or_else(|error| panic!("tests need Postgres and RabbitMQ: {error:#}"))).await
+    }
+
+    async fn on(servers: Servers) -> Self {
+        let is_private = servers.guard_pid().is_some();
         let name = format!("it_{}", data_encoding::HEXLOWER.encode(&rand::random::<[u8; 4]>()));
         let template = format!("{name}_template");
         let url = servers.create_database(&template, None).await.expect("a database for the template");
@@ -87,7 +97,7 @@ impl Run {
     }
 }
 
-/// No crash of the machine is tested, and many databases are made at once: waiting for the disk would only be slow.
+/// Nobody crashes the servers that tests share, and many databases are made at once: waiting for the disk would only be slow.
 async fn calm(url: &str) {
     let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.expect("Postgres answers");
     let set = async move {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use deadpool_postgres::Pool;
 use dispatch_worker::broker::{EXCHANGE, KEY_CONFIGURE, KEY_JOB, Outgoing, Publisher, topology};
+use dispatch_worker::devkit::guard::Command;
 use dispatch_worker::devkit::servers::QueueDepth;
 use dispatch_worker::devkit::simulator::admin::Change;
 use dispatch_worker::devkit::simulator::process::SimulatorProcess;
@@ -44,7 +45,15 @@ pub(crate) struct TestWorld {
 impl TestWorld {
     /// With nothing in it.
     pub(crate) async fn new() -> Self {
-        let run = run().await;
+        Self::on(run().await).await
+    }
+
+    /// As [`TestWorld::acme`], on servers that no other test uses: they may be killed.
+    pub(crate) async fn with_own_servers() -> Self {
+        Self::acme_on(Box::leak(Box::new(Run::private().await))).await
+    }
+
+    async fn on(run: &'static Run) -> Self {
         let name = run.fresh_name();
         let database = TestDatabase::named(run, name.clone()).await;
         let amqp_url = run.servers.create_vhost(&name).await.map(SecretString::from).expect("a vhost");
@@ -66,11 +75,20 @@ impl TestWorld {
 
     /// With the organization `acme`, see [`acme`].
     pub(crate) async fn acme() -> Self {
-        let world = Self::new().await;
+        Self::acme_on(run().await).await
+    }
+
+    async fn acme_on(run: &'static Run) -> Self {
+        let world = Self::on(run).await;
         let simulator = world.simulator().await;
         simulator.client.load_state(&acme::providers()).await.expect("a state that the simulator takes");
         world.import(&acme::document(&simulator.url)).await;
         world
+    }
+
+    /// Has the guard kill or start one of the servers.
+    pub(crate) async fn server_command(&self, command: Command) {
+        self.run.servers.command(command).await.expect("the guard does it");
     }
 
     pub(crate) fn pool(&self) -> &Pool {

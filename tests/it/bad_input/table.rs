@@ -1,0 +1,245 @@
+//! The rows.
+
+use dispatch_worker::broker::{DEAD, KEY_CANCEL, KEY_CONFIGURE, Outgoing};
+use dispatch_worker::job::{JobId, JobState};
+use serde_json::{Value, json};
+
+use crate::support::{acme, intake};
+
+/// A message and its end.
+pub(super) struct Row {
+    /// What is bad about it; also its dedupe key, where it has one.
+    pub(super) name: &'static str,
+    pub(super) message: Outgoing,
+    pub(super) end: End,
+}
+
+/// Where a message ends.
+pub(super) enum End {
+    /// As a dead letter with this code.
+    DeadLetter(&'static str),
+    /// As a job in this state, for this reason: of its waiting, or the code of its error.
+    Job(JobState, &'static str),
+    /// As a job that succeeds, after so many of its events were accepted and the others ignored for these reasons.
+    Handled { accepted: usize, ignored: &'static [&'static str] },
+    /// As nothing but a count.
+    Nothing,
+}
+
+/// How many genuine events the table needs.
+pub(super) const EVENTS: usize = 12;
+
+/// All rows. `known` is the message of a job that has succeeded; `fresh` are [`EVENTS`] genuine events that no job has handled.
+pub(super) fn table(known: &Value, fresh: Vec<Value>) -> Vec<Row> {
+    let mut rows = not_text_or_not_json();
+    rows.extend(misshapen(known));
+    rows.extend(past_a_limit());
+    rows.extend(misaddressed());
+    rows.extend(jobs_that_cannot_go_on());
+    rows.extend(bad_events(&known["events"][0]["payload"], fresh));
+    rows
+}
+
+fn letter(name: &'static str, body: impl Into<Vec<u8>>, code: &'static str) -> Row {
+    Row { name, message: intake(body), end: End::DeadLetter(code) }
+}
+
+/// An intake message without events.
+fn message(name: &str) -> Value {
+    let mut message = acme::job(name, &Value::Null);
+    message["events"] = json!([]);
+    message["notify"] = json!([]);
+    message
+}
+
+/// [`message`] with one field as it should not be; absent where the value is null.
+fn with(name: &str, field: &str, value: Value) -> Value {
+    let mut message = message(name);
+    let fields = message.as_object_mut().expect("a message is an object");
+    if value.is_null() {
+        fields.remove(field);
+    } else {
+        fields.insert(field.to_owned(), value);
+    }
+    message
+}
+
+/// [`message`] with `PLACE` in an event's payload replaced by any bytes.
+fn with_bytes(name: &str, bytes: &[u8]) -> Vec<u8> {
+    let text = with(name, "events", json!([{"payload": {"a": "PLACE"}, "shared_secret": acme::HOOK_SECRET}])).to_string();
+    let (before, after) = text.split_once("PLACE").expect("the place is there");
+    [before.as_bytes(), bytes, after.as_bytes()].concat()
+}
+
+fn not_text_or_not_json() -> Vec<Row> {
+    let text = message("cut off").to_string();
+    let sent_as = |name: &'static str, content_type: Option<&str>, content_encoding: Option<&str>, code| {
+        let (content_type, content_encoding) = (content_type.map(str::to_owned), content_encoding.map(str::to_owned));
+        let message = Outgoing { content_type, content_encoding, ..intake(message(name).to_string()) };
+        Row { name, message, end: End::DeadLetter(code) }
+    };
+    vec![
+        letter("nothing", "", "not_json"),
+        letter("not JSON", "schema: 1", "not_json"),
+        letter("cut off", &text[..text.len() - 1], "not_json"),
+        letter("a high surrogate alone", with_bytes("a high surrogate alone", br"\ud83d"), "not_json"),
+        letter("a low surrogate alone", with_bytes("a low surrogate alone", br"\ude00"), "not_json"),
+        letter("a number past all numbers", message("a number").to_string().replace("[]", "1e999"), "not_json"),
+        letter("invalid UTF-8", with_bytes("invalid UTF-8", b"\xff\xfe"), "not_utf8"),
+        letter("a surrogate in UTF-8", with_bytes("a surrogate in UTF-8", b"\xed\xa0\xbd"), "not_utf8"),
+        letter("NUL as a byte", with_bytes("NUL as a byte", b"\0"), "not_json"),
+        sent_as("text", Some("text/plain"), None, "unsupported_content_type"),
+        sent_as("XML", Some("application/xml"), None, "unsupported_content_type"),
+        sent_as("gzip", None, Some("gzip"), "unsupported_content_encoding"),
+    ]
+}
+
+fn misshapen(known: &Value) -> Vec<Row> {
+    let wrong =
+        |name: &'static str, field: &str, value: Value| letter(name, with(name, field, value).to_string(), "invalid_request");
+    let missing = |name: &'static str, field: &str| letter(name, with(name, field, Value::Null).to_string(), "missing_field");
+    let mut other_payload = known.clone();
+    other_payload["account"] = json!("another");
+    let nul_key = Outgoing { message_id: Some("a\0b".to_owned()), ..intake(without_key("NUL").to_string()) };
+    vec![
+        letter("not an object", "[]", "missing_field"),
+        missing("no schema", "schema"),
+        missing("no organization", "organization"),
+        missing("no source", "source"),
+        letter("no dedupe key", without_key("none").to_string(), "missing_field"),
+        letter("the same key with another payload", other_payload.to_string(), "dedupe_conflict"),
+        wrong("an organization that is a number", "organization", json!(7)),
+        wrong("events that are none", "events", json!("many")),
+        wrong("a secret of the wrong type", "events", json!([{"payload": {}, "shared_secret": [acme::HOOK_SECRET]}])),
+        wrong("a field that nobody knows", "priority", json!("high")),
+        wrong("a date that no calendar has", "not_before", json!("2026-02-30T00:00:00Z")),
+        wrong("a date past all dates", "deadline", json!("9999-12-31T23:59:59-23:59")),
+        wrong("NUL in the organization", "organization", json!("ac\0me")),
+        wrong("NUL in the key", "dedupe_key", json!("a\0b")),
+        Row { name: "NUL in the message id", message: nul_key, end: End::DeadLetter("invalid_request") },
+    ]
+}
+
+/// Told from others by its account.
+fn without_key(account: &str) -> Value {
+    let mut message = with("-", "dedupe_key", Value::Null);
+    message["account"] = json!(account);
+    message
+}
+
+fn past_a_limit() -> Vec<Row> {
+    let mut long = message("1 MiB + 1").to_string();
+    long.push_str(&" ".repeat((1 << 20) + 1 - long.len()));
+    let many = with("201 events", "events", json!(vec![json!({"payload": {}}); 201])).to_string();
+    // The message, its events and one of them are three more.
+    let nested = format!("{}{}", "[".repeat(62), "]".repeat(62));
+    let deep = with("65 deep", "events", json!([{"payload": "DEEP"}])).to_string().replace("\"DEEP\"", &nested);
+    vec![
+        letter("1 MiB + 1", long, "too_large"),
+        letter("201 events", many, "too_many_events"),
+        letter("65 deep", deep, "too_deep"),
+    ]
+}
+
+/// Messages with another routing key, and messages that came another way.
+fn misaddressed() -> Vec<Row> {
+    let keyed = |name: &'static str, key: &str, body: Value, end: End| {
+        let message = Outgoing { routing_key: key.to_owned(), ..intake(body.to_string()) };
+        Row { name, message, end }
+    };
+    let nobody = JobId::fresh();
+    let configure = |account: &str| json!({"schema": 1, "job_id": nobody, "account": account});
+    let cancel = json!({"schema": 1, "source": acme::SOURCE, "dedupe_key": "of no job"});
+    let given_up = |name, key: &str, end| {
+        let message = Outgoing { exchange: DEAD, routing_key: key.to_owned(), ..intake(message(name).to_string()) };
+        Row { name, message, end }
+    };
+    let by_queue = Outgoing {
+        exchange: "",
+        routing_key: "dispatch.jobs".to_owned(),
+        ..intake(message("sent to the queue itself").to_string())
+    };
+    let nul = |text: &str| Some(format!("{text}\0"));
+    let nul_beside = Outgoing {
+        message_id: nul("m"),
+        app_id: nul("a"),
+        reply_to: nul("r"),
+        correlation_id: nul("c"),
+        ..intake(message("NUL in the properties").to_string())
+    };
+    let none = End::Handled { accepted: 0, ignored: &[] };
+    vec![
+        keyed("a wake-up for no row", "wake.dispatch", json!({"job_id": nobody}), End::Nothing),
+        keyed("a wake-up that names no job", "wake.dispatch", json!({"job_id": "all"}), End::DeadLetter("not_json")),
+        keyed("a wake-up in another lane", "wake.messaging", json!("wake"), End::DeadLetter("not_json")),
+        keyed("a choice for no job", KEY_CONFIGURE, configure("a"), End::DeadLetter("no_such_job")),
+        keyed("a choice for all jobs", KEY_CONFIGURE, json!({"schema": 1, "account": "a"}), End::DeadLetter("invalid_request")),
+        keyed("an end for no job", KEY_CANCEL, cancel, End::DeadLetter("no_such_job")),
+        keyed(
+            "an end for NUL",
+            KEY_CANCEL,
+            json!({"schema": 1, "source": "s", "dedupe_key": "\0"}),
+            End::DeadLetter("invalid_request"),
+        ),
+        keyed("an end for all jobs", KEY_CANCEL, json!({"schema": 1}), End::DeadLetter("invalid_request")),
+        Row { name: "sent to the queue itself", message: by_queue, end: End::DeadLetter("unknown_routing_key") },
+        given_up("given up, with a key that nobody knows", "nonsense\0", End::DeadLetter("unknown_routing_key")),
+        given_up("given up, and right", "job", none),
+        Row { name: "NUL in the properties", message: nul_beside, end: End::Handled { accepted: 0, ignored: &[] } },
+    ]
+}
+
+fn jobs_that_cannot_go_on() -> Vec<Row> {
+    let job = |name: &'static str, field: &str, value: Value, state, reason| Row {
+        name,
+        message: intake(with(name, field, value).to_string()),
+        end: End::Job(state, reason),
+    };
+    vec![
+        job("a newer schema", "schema", json!(2), JobState::Waiting, "version"),
+        job("an unknown organization", "organization", json!("nobody"), JobState::Parked, "unknown_organization"),
+        job("an unknown destination", "notify", json!(["nobody"]), JobState::Parked, "unknown_destination"),
+        job("a deadline long ago", "deadline", json!("2001-01-01T00:00:00Z"), JobState::Parked, "deadline_exceeded"),
+        job("an account of nobody", "account", json!("nobody"), JobState::Waiting, "configuration"),
+    ]
+}
+
+fn bad_events(seen: &Value, fresh: Vec<Value>) -> Vec<Row> {
+    let mut fresh = fresh.into_iter();
+    let mut event = || fresh.next().expect("there are as many as it says");
+    let row = |name: &'static str, events: Vec<Value>, accepted, ignored: &'static [&'static str]| {
+        let message = intake(with(name, "events", Value::Array(events)).to_string());
+        Row { name, message, end: End::Handled { accepted, ignored } }
+    };
+    let genuine = |payload: Value| json!({"payload": payload, "shared_secret": acme::HOOK_SECRET});
+    let changed = |mut payload: Value, pointer: &str, value: Value| {
+        *payload.pointer_mut(pointer).expect("the event has this field") = value;
+        genuine(payload)
+    };
+    let without_id = |payload| changed(payload, "/resource/workItemId", Value::Null);
+    let nowhere = |payload| changed(without_id(payload)["payload"].take(), "/resource/revision", Value::Null);
+    let strange = json!({"System.AssignedTo": {"newValue": "\0"}, "System.ChangedDate": {"newValue": "2026-02-30T99:00:00Z"}});
+    let elsewhere = json!({"collection": {"id": "another"}, "account": {"id": "another"}});
+    vec![
+        row("an event of another account", vec![changed(event(), "/resourceContainers", elsewhere)], 0, &["wrong_account"]),
+        row("a bad secret", vec![json!({"payload": event(), "shared_secret": "guessed"})], 0, &["bad_secret"]),
+        row("no secret", vec![json!({"payload": event()})], 0, &["bad_secret"]),
+        row("an event whose revision alone names the work item", vec![without_id(event())], 1, &[]),
+        row("an event that names no work item", vec![nowhere(event())], 0, &["not_a_work_item"]),
+        row(
+            "an event of another kind",
+            vec![changed(event(), "/eventType", json!("build.complete"))],
+            0,
+            &["unsupported_event_type"],
+        ),
+        row("an event seen before", vec![genuine(seen.clone())], 0, &["duplicate"]),
+        row("NUL and an impossible date in an event", vec![changed(event(), "/resource/fields", strange)], 1, &[]),
+        row("NUL in an event's id", vec![changed(event(), "/id", json!("a\0b"))], 0, &["malformed"]),
+        row(
+            "malformed events next to good ones",
+            vec![genuine(event()), genuine(json!(7)), genuine(event()), genuine(json!({"id": []})), genuine(Value::Null)],
+            2,
+            &["malformed", "malformed", "malformed"],
+        ),
+    ]
+}
