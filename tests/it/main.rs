@@ -1,7 +1,14 @@
 //! Tests against real servers, one binary: a private Postgres and RabbitMQ are started once per run. See [`support`].
 
 mod bad_input;
+mod engine_children;
+mod engine_crash_loop;
+mod engine_fence;
 mod engine_line;
+mod engine_retries;
+mod engine_takeover;
+mod engine_waits;
+mod engine_wake_ups;
 mod outages;
 mod outcomes;
 mod resume;
