@@ -46,6 +46,8 @@ pub struct Consumers {
     rebuild: Arc<Notify>,
 }
 
+/// A connection that has held for this long was well.
+const HELD: Duration = Duration::from_secs(5);
 /// How often a connection is looked at while nothing comes.
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -83,9 +85,13 @@ impl Consumers {
         while !cancel.is_cancelled() {
             let why = match self.open().await {
                 Ok(mut live) => {
-                    reconnect.reset();
-                    self.link.send_replace(Link::Up(Instant::now()));
+                    let since = Instant::now();
+                    self.link.send_replace(Link::Up(since));
                     let why = self.consume(&mut live, &cancel).await;
+                    // A connection that a message kills at once is not rebuilt at full speed.
+                    if since.elapsed() > HELD {
+                        reconnect.reset();
+                    }
                     if cancel.is_cancelled() {
                         stop_taking(live, &close).await;
                         return;

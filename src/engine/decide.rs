@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use super::effect::Effect;
 use super::pipeline::{ErasedOutcome, StageInfo};
 use super::stage::{Child, Then};
-use crate::fault::{Certainty, Class, StageFault, WaitOn, fingerprint};
+use crate::fault::{Certainty, Class, StageFault, WaitOn, fingerprint, storable};
 use crate::job::{EffectState, Job, words};
 
 /// How a run of a stage ended.
@@ -201,6 +201,7 @@ pub fn decide<C>(at: &Position<'_>, ended: Ended<C>, chance: f64) -> Decision<C>
 
 fn succeed<C>(at: &Position<'_>, outcome: ErasedOutcome<C>) -> Commit<C> {
     let ErasedOutcome { output, children, changes, then, provider_ref } = outcome;
+    let provider_ref = provider_ref.map(|name| storable(&name, 255));
     let next = match then {
         Then::Next => at.next.map_or(Next::Finish, |stage| Next::Stage { stage: stage.to_owned(), keep: at.keep_going }),
         Then::Jump(stage) => Next::Stage { stage: stage.to_owned(), keep: at.keep_going },
@@ -208,7 +209,7 @@ fn succeed<C>(at: &Position<'_>, outcome: ErasedOutcome<C>) -> Commit<C> {
         Then::Finish => Next::Finish,
     };
     let left = at.stage.effect.is_some() && at.effect.is_none();
-    let leftover = left.then_some(if provider_ref.is_some() { EffectState::Confirmed } else { EffectState::Failed });
+    let leftover = left.then_some(if provider_ref.is_some() { EffectState::Confirmed } else { EffectState::Unknown });
     let effect = at.effect.map(|effect| EffectOutcome { key: effect.key.clone(), state: EffectState::Confirmed, provider_ref });
     let record = Record::Checkpoint(CheckpointRecord { stage: at.stage.name, version: at.stage.version, output });
     Commit { record, effect, leftover, changes, children, next }

@@ -31,7 +31,7 @@ const BUSY: &str = "
     SELECT extract(epoch FROM max(deadline_at) - now())::float8 AS busy_for
     FROM effects WHERE resource = $1 AND state = 'in_flight' AND deadline_at > now() AND job_id <> $2";
 const PAST: &str = "
-    SELECT state, epoch, extract(epoch FROM now() - first_intent_at)::float8 AS age,
+    SELECT state, maybe_done, epoch, extract(epoch FROM now() - first_intent_at)::float8 AS age,
         extract(epoch FROM deadline_at - now())::float8 AS may_still_run
     FROM effects WHERE job_id = $1 AND key = $2";
 const STORE: &str = "
@@ -39,7 +39,8 @@ const STORE: &str = "
     VALUES ($1, $2, $3, $4, $5, $6, 'in_flight', $7, $8, $9, now() + $10 * interval '1 second')
     ON CONFLICT (job_id, key) DO UPDATE SET class = excluded.class, state = 'in_flight', resource = excluded.resource,
         detail = excluded.detail, epoch = excluded.epoch, intent_at = now(), deadline_at = excluded.deadline_at,
-        settled_at = NULL, unknowns = e.unknowns + $11";
+        settled_at = NULL, unknowns = e.unknowns + $11,
+        maybe_done = e.maybe_done OR e.state = 'unknown' OR (e.state = 'in_flight' AND e.epoch < excluded.epoch)";
 
 impl Store {
     /// Stores what the running stage of `job` is about to do, unless the ledger forbids it now.
@@ -100,6 +101,7 @@ async fn past(tx: &Transaction<'_>, fence: &Fence, key: &str) -> Result<Option<P
     let state: String = row.try_get("state")?;
     Ok(Some(PastEffect {
         state: state.parse().map_err(|error: crate::job::UnknownWord| StoreError::Row(error.to_string()))?,
+        maybe_done: row.try_get("maybe_done")?,
         epoch: Epoch(row.try_get("epoch")?),
         age: seconds(row.try_get("age")?).unwrap_or_default(),
         may_still_run: seconds(row.try_get("may_still_run")?).unwrap_or_default(),
