@@ -25,6 +25,9 @@ pub enum IntentOutcome {
     Fenced,
 }
 
+/// Another effect on the same resource is mostly over long before its deadline: it is looked at again after this.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
 const FENCE: &str = "SELECT id FROM jobs WHERE id = $1 AND epoch = $2 AND owner = $3 AND state = 'running' FOR UPDATE";
 const LOCK_RESOURCE: &str = "SELECT pg_advisory_xact_lock(7264020, hashtext($1))";
 const BUSY: &str = "
@@ -88,12 +91,12 @@ impl Store {
     }
 }
 
-/// How long the resource is in use by another job's effect.
+/// When to look again, where the resource is in use by another job's effect.
 async fn busy(tx: &Transaction<'_>, fence: &Fence, intent: &Intent) -> Result<Option<Duration>, StoreError> {
     let Some(resource) = &intent.resource else { return Ok(None) };
     execute(tx, LOCK_RESOURCE, &[resource]).await?;
     let row = query_one(tx, BUSY, &[resource, &fence.job.0]).await?;
-    Ok(seconds(row.try_get("busy_for")?))
+    Ok(seconds(row.try_get("busy_for")?).map(|busy_for| busy_for.min(LOOK_AGAIN)))
 }
 
 async fn past(tx: &Transaction<'_>, fence: &Fence, key: &str) -> Result<Option<PastEffect>, StoreError> {
