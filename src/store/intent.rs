@@ -44,6 +44,8 @@ const STORE: &str = "
         detail = excluded.detail, epoch = excluded.epoch, intent_at = now(), deadline_at = excluded.deadline_at,
         settled_at = NULL, unknowns = e.unknowns + $11,
         maybe_done = e.maybe_done OR e.state = 'unknown' OR (e.state = 'in_flight' AND e.epoch < excluded.epoch)";
+const REFUSED: &str = "
+    UPDATE effects SET state = 'failed', settled_at = now() WHERE job_id = $1 AND key = $2 AND epoch = $3 AND state = 'in_flight'";
 
 impl Store {
     /// Stores what the running stage of `job` is about to do, unless the ledger forbids it now.
@@ -88,6 +90,15 @@ impl Store {
         tx.commit().await?;
         let detail = intent.detail.clone();
         Ok(IntentOutcome::Go(Effect { key, class, detail, deadline, repeated: past.is_some() }))
+    }
+
+    /// Settles an effect of this claim whose call was refused. One that a later claim has stored anew is left alone.
+    ///
+    /// # Errors
+    /// [`StoreError`]; settling it again is harmless.
+    pub async fn effect_refused(&self, fence: &Fence, key: &str) -> Result<(), StoreError> {
+        execute(&self.client().await?, REFUSED, &[&fence.job.0, &key, &fence.epoch.0]).await?;
+        Ok(())
     }
 }
 

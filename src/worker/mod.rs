@@ -147,6 +147,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
                 Decision::Commit(commit) => *commit,
                 Decision::Repeat => {
                     conflicts += 1;
+                    self.refused(claim, effect.as_ref()).await;
                     continue;
                 }
                 Decision::Infrastructure(fault) => {
