@@ -23,7 +23,7 @@ async fn later(world: &TestWorld, key: &str) -> JobId {
     let event = world.assign(acme::WORK_ITEM, Some(acme::ANN)).await;
     let mut job = acme::job(key, &event);
     let not_before = OffsetDateTime::now_utc() + Duration::from_secs(3600);
-    job["not_before"] = json!(not_before.format(&Rfc3339).unwrap());
+    job["not_before"] = json!(not_before.format(&Rfc3339).expect("a date of this century"));
     world.publish_job(&job).await;
     let row = world.wait_job_state(key, JobState::Ready, SOON).await;
     assert_eq!((row.epoch, row.woken_at), (0, None), "it is only a row yet");

@@ -23,18 +23,18 @@ pub(crate) struct Listener {
 impl Listener {
     pub(crate) async fn new(world: &TestWorld) -> Self {
         let url = world.amqp_url.expose_secret();
-        let connection = Connection::connect(url, ConnectionProperties::default()).await.unwrap();
-        let channel = connection.create_channel().await.unwrap();
+        let connection = Connection::connect(url, ConnectionProperties::default()).await.expect("RabbitMQ takes a consumer");
+        let channel = connection.create_channel().await.expect("a channel");
         Self { _connection: connection, channel }
     }
 
     /// A queue of its own; with a binding it receives outcome events.
     pub(crate) async fn queue(&self, name: &str, events: Option<&str>) {
         let options = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
-        self.channel.queue_declare(name.into(), options, FieldTable::default()).await.unwrap();
+        self.channel.queue_declare(name.into(), options, FieldTable::default()).await.expect("a queue of its own");
         if let Some(key) = events {
             let (options, arguments) = (QueueBindOptions::default(), FieldTable::default());
-            self.channel.queue_bind(name.into(), EVENTS.into(), key.into(), options, arguments).await.unwrap();
+            self.channel.queue_bind(name.into(), EVENTS.into(), key.into(), options, arguments).await.expect("a binding");
         }
     }
 
@@ -45,9 +45,9 @@ impl Listener {
 
     /// The next message, if there is one now.
     pub(crate) async fn try_next(&self, queue: &str) -> Option<(Option<String>, Value)> {
-        let got = self.channel.basic_get(queue.into(), BasicGetOptions::default()).await.unwrap()?;
-        got.delivery.ack(BasicAckOptions::default()).await.unwrap();
+        let got = self.channel.basic_get(queue.into(), BasicGetOptions::default()).await.expect("RabbitMQ answers")?;
+        got.delivery.ack(BasicAckOptions::default()).await.expect("RabbitMQ takes an ack");
         let correlation_id = got.properties.correlation_id().as_ref().map(|id| id.as_str().to_owned());
-        Some((correlation_id, serde_json::from_slice(&got.delivery.data).unwrap()))
+        Some((correlation_id, serde_json::from_slice(&got.delivery.data).expect("events are JSON")))
     }
 }
