@@ -98,6 +98,15 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         let ended = guarded(info.timeout, stage.run(&cx)).await.map_or_else(|ended| ended, Ended::Done);
         Step::Ended(ended, effect)
     }
+
+    /// Settles an effect whose call was refused because somebody else moved first. Otherwise the next look, and everybody
+    /// else's, could take the other's work for ours where the two have the same value.
+    pub(super) async fn refused(&self, claim: &Claim, effect: Option<&Effect>) {
+        let Some(effect) = effect else { return };
+        if let Err(error) = self.parts.patiently(|| self.parts.store().effect_refused(&claim.fence, &effect.key)).await {
+            tracing::error!(error = crate::fault::chain(&error), "a refused effect cannot be settled");
+        }
+    }
 }
 
 /// Awaits a stage's future with its panics caught and its time bounded.

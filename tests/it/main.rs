@@ -4,6 +4,7 @@ mod bad_input;
 mod engine_line;
 mod outages;
 mod outcomes;
+mod resume;
 mod stage_contract;
 mod support;
 mod tracker_apply;

@@ -74,9 +74,12 @@ impl Stage<Dispatch> for PatchWorkItem {
         let sync = cx.payload::<AssigneeSync>()?;
         let target = cx.output::<FindAssignee>()?.target()?;
         let tracker = &cx.services.tracker;
-        let Some(group) = tracker.group_assignee(sync.group_id).await? else { return Ok(done(PatchResult::Superseded)) };
+        // In this order: a link's revision is applied in one commit with what it decides. One that counts as applied here has
+        // decided the group that is read after it; the other way round, a person's change that decides between the two looks
+        // would be neither news nor in the group, and be written over for good.
         let applied = tracker.link_applied_rev(sync.group_id, sync.integration_id, sync.work_item_id).await?;
         let Some(applied_rev) = applied else { return Ok(done(PatchResult::Unlinked)) };
+        let Some(group) = tracker.group_assignee(sync.group_id).await? else { return Ok(done(PatchResult::Superseded)) };
         let Some(item) = read(cx.services, &sync, &target).await? else { return Ok(done(PatchResult::Deleted)) };
         let written = as_written(&item.assigned_to);
         let own_write = item.rev > applied_rev

@@ -212,15 +212,7 @@ impl TestWorld {
 
 impl Drop for TestWorld {
     fn drop(&mut self) {
-        let (run, name) = (self.run, self.database.name.clone());
-        // A thread, as a runtime cannot be built inside the test's; joined, so that nothing is left behind.
-        let cleaner = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let clean = async { tokio::join!(run.servers.delete_vhost(&name), run.servers.drop_database(&name)) };
-            runtime.map(|runtime| runtime.block_on(clean))
-        });
-        // What cannot be removed goes with the servers.
-        drop(cleaner.join());
+        self.run.remove(self.database.name.clone());
     }
 }
 
