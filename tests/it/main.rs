@@ -1,5 +1,6 @@
 //! Tests against real servers, one binary: a private Postgres and RabbitMQ are started once per run. See [`support`].
 
+mod assignment_truth;
 mod bad_input;
 mod engine_children;
 mod engine_crash_loop;
