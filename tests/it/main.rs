@@ -1,5 +1,6 @@
 //! Tests against real servers, one binary: a private Postgres and RabbitMQ are started once per run. See [`support`].
 
+mod architecture;
 mod assignment_truth;
 mod bad_input;
 mod engine_children;
@@ -12,6 +13,7 @@ mod engine_waits;
 mod engine_wake_ups;
 mod outages;
 mod outcomes;
+mod readme;
 mod resume;
 mod stage_contract;
 mod support;
