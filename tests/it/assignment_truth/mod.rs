@@ -28,8 +28,9 @@ const REVISIONS: u32 = 20;
 const WAVES: u32 = 4;
 /// Until everything has come to rest.
 const REST: Duration = Duration::from_secs(180);
-/// A lost race for a work item is tried again.
-const LOST_RACES: &[(&str, &str)] = &[("patch_work_item", "azure_devops.revision_moved")];
+/// Lost races for a work item, and lost answers.
+const TRIED_AGAIN: &[(&str, &str)] =
+    &[("patch_work_item", "azure_devops.revision_moved"), ("patch_work_item", "azure_devops.connection_lost")];
 
 #[test]
 fn assignees_end_equal_to_the_tracker_s_whatever_becomes_of_the_events() {
@@ -77,7 +78,8 @@ async fn case(seed: u64) {
     let after = Evidence::gather(&world).await;
     after.check(&people);
     evidence.check_nothing_moved(&after);
-    Checks { attempts: LOST_RACES }.hold(&world).await;
+    Checks { attempts: TRIED_AGAIN }.hold(&world).await;
+    scene::faults_have_happened(&world).await;
 }
 
 /// Waits until every job has succeeded and no queue holds a message.

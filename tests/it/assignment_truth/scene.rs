@@ -1,6 +1,8 @@
 //! A hundred work items of one account: most in groups of three or one, some in none.
 
+use dispatch_worker::devkit::simulator::faults::{FaultKind, FaultRule};
 use dispatch_worker::devkit::simulator::state::{Options, State, stable_uuid};
+use dispatch_worker::devkit::simulator::witness::Provider;
 use dispatch_worker::tracker::TrackerDocument;
 use serde_json::{Value, json};
 
@@ -20,6 +22,8 @@ const UNLINKED: i64 = 10;
 const PEOPLE: [&str; 5] = ["ann", "bob", "cem", "dağ", "eve"];
 const PROJECT: &str = "Web";
 const TOKEN: &str = "canary-access-token";
+/// Work items whose PATCHes are done and never answered: for a while nobody but the ledger knows whose write it was.
+const LOSSY: [&str; 2] = ["/workitems/1", "/workitems/4"];
 /// Before every answer: room for races.
 const LATENCY_MILLIS: u64 = 2;
 
@@ -49,7 +53,17 @@ pub(super) fn groups() -> Vec<(String, Vec<i64>)> {
 pub(super) async fn set(world: &TestWorld) {
     let simulator = world.simulator().await;
     simulator.client.load_state(&providers()).await.expect("a state that the simulator takes");
+    for items in LOSSY {
+        let rule = FaultRule::new(FaultKind::LoseAnswer).provider(Provider::AzureDevops).method("PATCH").path_contains(items);
+        simulator.client.fault(&rule).await.expect("the simulator takes the fault");
+    }
     world.import(&document()).await;
+}
+
+/// A run in which no answer was lost shows less than it says.
+pub(super) async fn faults_have_happened(world: &TestWorld) {
+    let faults = world.simulator().await.client.faults().await.expect("the simulator tells its faults");
+    assert!(faults.iter().all(|fault| fault.hits > 0), "{faults:?}");
 }
 
 fn providers() -> State {
