@@ -10,7 +10,9 @@ CREATE TABLE replicas (
     alive_until timestamptz NOT NULL,
     lanes text[] NOT NULL,
     draining boolean NOT NULL DEFAULT false,
-    ended_at timestamptz
+    ended_at timestamptz,
+    -- It ended by itself: what it still owned did not kill it.
+    ended_well boolean NOT NULL DEFAULT false
 );
 CREATE INDEX replicas_live ON replicas (id) WHERE ended_at IS NULL;
 
@@ -120,6 +122,8 @@ CREATE TABLE effects (
     detail json NOT NULL,
     provider_ref text,
     epoch bigint NOT NULL,
+    -- An earlier attempt may have done it, whatever a later one was told.
+    maybe_done boolean NOT NULL DEFAULT false,
     -- How many times a duplicate became possible; raised before the call that may make it.
     unknowns integer NOT NULL DEFAULT 0,
     first_intent_at timestamptz NOT NULL DEFAULT now(),

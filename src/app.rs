@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::broker::{Consumers, LaneInput, PARKED_QUEUE, publisher};
+use crate::broker::{LaneInput, PARKED_QUEUE, QueueConsumer, publisher};
 use crate::config::{Links, NotRight, WorkerSettings};
 use crate::engine::Lane;
 use crate::fault::StageFault;
@@ -178,7 +178,7 @@ impl Process {
         lease: &Arc<Lease>,
         over: &CancellationToken,
     ) -> Vec<Arc<Seat>> {
-        let (mut inputs, mut seats, mut watches, mut health) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut seats, mut watches, mut health) = (Vec::new(), Vec::new(), Vec::new());
         let lanes = self.lanes();
         let queues =
             lanes.iter().map(|lane| (*lane, lane.queue, true)).chain(lanes.first().map(|lane| (*lane, PARKED_QUEUE, false)));
@@ -188,34 +188,30 @@ impl Process {
             let prefetch = u16::try_from(seat.capacity() * 3 / 2).unwrap_or(u16::MAX).max(2);
             let (deliveries, received) = mpsc::channel(usize::from(prefetch));
             let (last_received, last) = watch::channel(Instant::now());
-            inputs.push(LaneInput { queue, prefetch, deliveries, last_received });
+            let consumers = QueueConsumer::new(self.amqp_url.clone(), LaneInput { queue, prefetch, deliveries, last_received });
+            let (link, rebuild) = (consumers.link(), consumers.rebuild());
+            (self.spawn)("consumer", Box::pin(consume(consumers, self.drain.child_token(), over.clone(), lease.lost())));
             let (worker, in_hand, spawn) = (Arc::clone(worker), in_hand.clone(), Arc::clone(&self.spawn));
             let run = LaneRun { worker, seat: Arc::clone(&seat), deliveries: received, in_hand, spawn };
             (self.spawn)("lane", Box::pin(run.serve()));
             if runs {
                 let (deaf, hears) = watch::channel(false);
-                health.push(LaneHealth { name: lane.name, deaf: hears });
-                watches.push(LaneWatch { seat: Arc::clone(&seat), last_received: last, deaf });
+                health.push(LaneHealth { name: lane.name, deaf: hears, link });
+                watches.push(LaneWatch { seat: Arc::clone(&seat), last_received: last, deaf, rebuild });
                 seats.push(seat);
             }
         }
-        let consumers = Consumers::new(self.amqp_url.clone(), inputs);
-        self.readiness.incarnation(Arc::clone(lease), consumers.link(), health);
-        let ear = deafness(watches, self.parts.publisher.clone(), consumers.rebuild(), over.child_token());
-        (self.spawn)("deafness", Box::pin(ear));
-        let stop = self.drain.child_token();
-        let lost = lease.lost();
-        let (stopper, over) = (stop.clone(), over.clone());
-        (self.spawn)(
-            "consumers",
-            Box::pin(async move {
-                tokio::select! {
-                    () = consumers.run(stop, over.clone()) => {}
-                    () = lost.cancelled() => stopper.cancel(),
-                }
-            }),
-        );
+        self.readiness.incarnation(Arc::clone(lease), health);
+        (self.spawn)("deafness", Box::pin(deafness(watches, self.parts.publisher.clone(), over.child_token())));
         seats
+    }
+}
+
+/// Consumes a queue until the drain, or drops everything where the lease is lost.
+async fn consume(consumers: QueueConsumer, stop: CancellationToken, close: CancellationToken, lost: CancellationToken) {
+    tokio::select! {
+        () = consumers.run(stop, close) => {}
+        () = lost.cancelled() => {}
     }
 }
 

@@ -1,4 +1,44 @@
-//! dispatch-worker: see ARCHITECTURE.md for the map.
+//! A queue-driven worker: jobs go through small stages that are safe to repeat, with checkpoints in Postgres, and resume after
+//! any crash. README.md says what it promises, ARCHITECTURE.md how it keeps it; this is the map, in reading order.
+//!
+//! An engine, a product, its edges, one straight line:
+//!
+//! ```text
+//! main → cli → app → worker → {store, broker}       worker runs what app hands it: pipelines over services
+//!                      pipelines → {engine, tracker, providers}       store, broker → engine
+//! ```
+//!
+//! *Nouns*, which do no I/O and which everything may name:
+//! - [`job`]: ids, epochs, states, classes of effects; a claimed job
+//! - [`message`]: what producers send, what the worker sends itself, what it announces
+//! - [`fault`]: what went wrong, as data: class, code, hint, certainty
+//! - [`secrets`]: the keyring, and values sealed with it
+//! - [`pg_error`], [`reconnect`], [`crash_point`]: which errors say that Postgres is ill; delays between attempts to connect;
+//!   where a test may abort the process
+//!
+//! *The engine*, which knows that there are stages, not which:
+//! - [`engine`]: stage, pipeline, checkpoint, effect, retry, and every branch of a job's life ([`engine::decide`])
+//!
+//! *The product*:
+//! - [`pipelines`]: ★ the list of pipelines and their lanes; one file per stage, one list per pipeline
+//!
+//! *The edges*, each the only place that names its driver:
+//! - [`store`]: Postgres, the engine's tables: claim, commit, intent, waker, operators' actions
+//! - [`tracker`]: Postgres, the product's tables: organizations, people, groups, links, destinations
+//! - [`broker`]: RabbitMQ: topology, consumers, confirmed publishes
+//! - [`providers`]: HTTP: Azure DevOps, and the channels that messages go through
+//!
+//! *The line*:
+//! - [`worker`]: ★ from a delivery to its ack; lanes, lease, heartbeat, waker, deafness
+//! - [`app`]: a worker process put together; the only module that spawns
+//!
+//! *What people touch*:
+//! - [`cli`]: one file per command; the only module that prints
+//! - [`ops`], with what a worker says of itself in `readiness`: health and metrics over HTTP
+//! - [`config`]: settings; the only module that reads the environment
+//! - [`telemetry`]: logs, and metrics by name
+//! - `devkit` (a feature, left out of images): private servers, the provider simulator with its witness log, the demo
+
 pub mod app;
 pub mod broker;
 pub mod cli;

@@ -24,7 +24,7 @@ pub fn is_infrastructure(error: &Error) -> bool {
 }
 
 fn is_ill(state: &str) -> bool {
-    ["08", "53", "57P"].iter().any(|class| state.starts_with(class))
+    ["08", "53", "57P", "58"].iter().any(|class| state.starts_with(class))
         || ["25006", "40001", "40P01", "55P03", "57014"].contains(&state)
 }
 

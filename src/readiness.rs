@@ -17,11 +17,11 @@ use crate::worker::Lease;
 pub(crate) struct LaneHealth {
     pub(crate) name: &'static str,
     pub(crate) deaf: watch::Receiver<bool>,
+    pub(crate) link: watch::Receiver<Link>,
 }
 
 struct Incarnation {
     lease: Arc<Lease>,
-    link: watch::Receiver<Link>,
     lanes: Vec<LaneHealth>,
 }
 
@@ -39,8 +39,8 @@ impl WorkerReadiness {
     }
 
     /// A new incarnation has begun.
-    pub(crate) fn incarnation(&self, lease: Arc<Lease>, link: watch::Receiver<Link>, lanes: Vec<LaneHealth>) {
-        *self.incarnation.lock().unwrap_or_else(PoisonError::into_inner) = Some(Incarnation { lease, link, lanes });
+    pub(crate) fn incarnation(&self, lease: Arc<Lease>, lanes: Vec<LaneHealth>) {
+        *self.incarnation.lock().unwrap_or_else(PoisonError::into_inner) = Some(Incarnation { lease, lanes });
     }
 
     fn of_incarnation(&self) -> Vec<Check> {
@@ -52,14 +52,13 @@ impl WorkerReadiness {
         } else {
             Ok(format!("replica {}", incarnation.lease.replica()))
         };
-        let link = match &*incarnation.link.borrow() {
-            Link::Up(since) => Ok(format!("consuming for {} s", since.elapsed().as_secs())),
-            Link::Down(why) => Err(why.clone()),
-        };
-        let mut checks = vec![check("lease", lease), check("consumer", link)];
+        let mut checks = vec![check("lease", lease)];
         for lane in &incarnation.lanes {
-            let deaf = *lane.deaf.borrow();
-            let hears = if deaf { Err("its queue has messages and none comes".to_owned()) } else { Ok("receives".to_owned()) };
+            let hears = match &*lane.link.borrow() {
+                Link::Down(why) => Err(why.clone()),
+                Link::Up(_) if *lane.deaf.borrow() => Err("its queue has messages and none comes".to_owned()),
+                Link::Up(since) => Ok(format!("consuming for {} s", since.elapsed().as_secs())),
+            };
             checks.push(check(&format!("lane_{}", lane.name), hears));
         }
         checks

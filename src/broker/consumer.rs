@@ -1,10 +1,10 @@
-//! Consuming: one connection, a channel per queue, one supervisor that starts afresh on any doubt.
+//! Consuming: a connection per queue, so that a message that kills one stops no other lane, and a supervisor that starts afresh
+//! on any doubt.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
-use futures_util::stream::{SelectAll, select_all};
 use lapin::options::{BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, Consumer};
@@ -38,31 +38,31 @@ pub enum Link {
     Up(Instant),
 }
 
-/// Keeps the consuming connection.
-pub struct Consumers {
+/// Keeps the consuming connection of one queue.
+pub struct QueueConsumer {
     url: SecretString,
-    lanes: Vec<LaneInput>,
+    lane: LaneInput,
     link: watch::Sender<Link>,
     rebuild: Arc<Notify>,
 }
 
+/// A connection that has held for this long was well.
+const HELD: Duration = Duration::from_secs(5);
 /// How often a connection is looked at while nothing comes.
 const LOOK: Duration = Duration::from_millis(250);
 
-type Merged = SelectAll<futures_util::stream::BoxStream<'static, (usize, Option<lapin::Result<lapin::message::Delivery>>)>>;
-
 struct Live {
     connection: Connection,
-    channels: Vec<Channel>,
-    deliveries: Merged,
+    channel: Channel,
+    deliveries: Consumer,
 }
 
-impl Consumers {
-    /// For these queues.
+impl QueueConsumer {
+    /// For this queue.
     #[must_use]
-    pub fn new(url: SecretString, lanes: Vec<LaneInput>) -> Self {
+    pub fn new(url: SecretString, lane: LaneInput) -> Self {
         let (link, _) = watch::channel(Link::Down("not connected yet".to_owned()));
-        Self { url, lanes, link, rebuild: Arc::new(Notify::new()) }
+        Self { url, lane, link, rebuild: Arc::new(Notify::new()) }
     }
 
     /// Tells how the connection is.
@@ -83,9 +83,13 @@ impl Consumers {
         while !cancel.is_cancelled() {
             let why = match self.open().await {
                 Ok(mut live) => {
-                    reconnect.reset();
-                    self.link.send_replace(Link::Up(Instant::now()));
+                    let since = Instant::now();
+                    self.link.send_replace(Link::Up(since));
                     let why = self.consume(&mut live, &cancel).await;
+                    // A connection that a message kills at once is not rebuilt at full speed.
+                    if since.elapsed() > HELD {
+                        reconnect.reset();
+                    }
                     if cancel.is_cancelled() {
                         stop_taking(live, &close).await;
                         return;
@@ -94,8 +98,8 @@ impl Consumers {
                 }
                 Err(error) => crate::fault::chain(&error),
             };
-            tracing::warn!(why, "the consuming connection starts afresh");
-            metrics::counter!(names::RECONNECTS, "link" => "consumer").increment(1);
+            tracing::warn!(queue = self.lane.queue, why, "the consumer starts afresh");
+            metrics::counter!(names::RECONNECTS, "link" => self.lane.queue).increment(1);
             self.link.send_replace(Link::Down(why));
             tokio::select! {
                 () = tokio::time::sleep(reconnect.next_delay()) => {}
@@ -105,19 +109,16 @@ impl Consumers {
     }
 
     async fn open(&self) -> Result<Live, BrokerError> {
-        let connection = connect(&self.url, "dispatch consumer").await?;
-        let (mut channels, mut streams) = (Vec::new(), Vec::new());
-        for (index, lane) in self.lanes.iter().enumerate() {
-            let channel = within(CALL_TIMEOUT, connection.create_channel()).await?;
-            topology::look(&channel, lane.queue).await.map_err(|error| BrokerError::Topology(crate::fault::chain(&error)))?;
-            within(CALL_TIMEOUT, channel.basic_qos(lane.prefetch, BasicQosOptions::default())).await?;
-            let options = BasicConsumeOptions::default();
-            let consuming = channel.basic_consume(lane.queue.into(), "".into(), options, FieldTable::default());
-            streams.push(labelled(index, within(CALL_TIMEOUT, consuming).await?));
-            channels.push(channel);
-            lane.last_received.send_replace(Instant::now());
-        }
-        Ok(Live { connection, channels, deliveries: select_all(streams) })
+        let lane = &self.lane;
+        let connection = connect(&self.url, lane.queue).await?;
+        let channel = within(CALL_TIMEOUT, connection.create_channel()).await?;
+        topology::look(&channel, lane.queue).await.map_err(|error| BrokerError::Topology(crate::fault::chain(&error)))?;
+        within(CALL_TIMEOUT, channel.basic_qos(lane.prefetch, BasicQosOptions::default())).await?;
+        let options = BasicConsumeOptions::default();
+        let consuming = channel.basic_consume(lane.queue.into(), "".into(), options, FieldTable::default());
+        let deliveries = within(CALL_TIMEOUT, consuming).await?;
+        lane.last_received.send_replace(Instant::now());
+        Ok(Live { connection, channel, deliveries })
     }
 
     /// Hands deliveries on until something is in doubt; returns what.
@@ -126,24 +127,22 @@ impl Consumers {
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => return "draining".to_owned(),
-                () = self.rebuild.notified() => return "a queue has messages and none came".to_owned(),
+                () = self.rebuild.notified() => return "the queue has messages and none came".to_owned(),
                 next = live.deliveries.next() => match next {
-                    Some((index, Some(Ok(delivery)))) => {
-                        let lane = &self.lanes[index];
-                        lane.last_received.send_replace(Instant::now());
-                        if lane.deliveries.send(Delivery::new(delivery)).await.is_err() {
+                    Some(Ok(delivery)) => {
+                        self.lane.last_received.send_replace(Instant::now());
+                        if self.lane.deliveries.send(Delivery::new(delivery)).await.is_err() {
                             return "the lane is gone".to_owned();
                         }
                     }
-                    Some((index, Some(Err(error)))) => return format!("{}: {error}", self.lanes[index].queue),
-                    Some((index, None)) => {
+                    Some(Err(error)) => return error.to_string(),
+                    None => {
                         metrics::counter!(names::CONSUMER_CANCELS).increment(1);
-                        return format!("{}: the broker ended the consumer", self.lanes[index].queue);
+                        return "the broker ended the consumer".to_owned();
                     }
-                    None => return "every consumer has ended".to_owned(),
                 },
                 () = tokio::time::sleep(LOOK) => {
-                    if !live.connection.status().connected() || live.channels.iter().any(|channel| !channel.status().connected()) {
+                    if !live.connection.status().connected() || !live.channel.status().connected() {
                         return "the connection is closed".to_owned();
                     }
                 }
@@ -152,20 +151,11 @@ impl Consumers {
     }
 }
 
-/// A consumer's deliveries, each with its lane's index, and a `None` at its end.
-fn labelled(
-    index: usize,
-    consumer: Consumer,
-) -> futures_util::stream::BoxStream<'static, (usize, Option<lapin::Result<lapin::message::Delivery>>)> {
-    let ended = futures_util::stream::once(std::future::ready(None));
-    consumer.map(Some).chain(ended).map(move |delivery| (index, delivery)).boxed()
-}
-
-/// Cancels the consumers, but leaves the channels open so that deliveries in hand can be acked until `close`.
+/// Drops the consumer, but leaves its channel open so that deliveries in hand can be acked until `close`.
 async fn stop_taking(live: Live, close: &CancellationToken) {
-    let Live { connection, channels, deliveries } = live;
+    let Live { connection, channel, deliveries } = live;
     drop(deliveries);
     close.cancelled().await;
-    drop(channels);
+    drop(channel);
     drop(within(CALL_TIMEOUT, connection.close(200, "drained".into())).await);
 }

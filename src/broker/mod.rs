@@ -12,7 +12,7 @@ use std::time::Duration;
 use lapin::{Connection, ConnectionProperties};
 use secrecy::{ExposeSecret, SecretString};
 
-pub use consumer::{Consumers, LaneInput, Link};
+pub use consumer::{LaneInput, Link, QueueConsumer};
 pub use delivery::Delivery;
 pub use publisher::{Depth, Outgoing, Publisher, PublisherSupervisor, publisher};
 

@@ -8,6 +8,7 @@ use lapin::types::ShortString;
 use lapin::{BasicProperties, Channel, Confirmation, Connection, PublisherConfirm};
 use secrecy::SecretString;
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{BrokerError, CALL_TIMEOUT, connect, topology, within};
@@ -151,7 +152,7 @@ impl Publisher {
     pub async fn publish(&self, message: &Outgoing) -> Result<(), BrokerError> {
         let live = self.live().await?;
         let sent = self.send(&live, message).await?;
-        self.confirmed(sent).await
+        self.confirmed(&live, sent, Instant::now() + CALL_TIMEOUT).await
     }
 
     /// Publishes a batch in one confirm window: all are sent, then all confirms are awaited. One answer each, in order.
@@ -164,10 +165,12 @@ impl Publisher {
         for message in messages {
             sent.push(self.send(&live, message).await);
         }
+        // One bound for the whole batch: a queue that does not confirm holds up nobody else's wake-ups for longer.
+        let deadline = Instant::now() + CALL_TIMEOUT;
         let mut answers = Vec::with_capacity(messages.len());
         for sent in sent {
             answers.push(match sent {
-                Ok(sent) => self.confirmed(sent).await,
+                Ok(sent) => self.confirmed(&live, sent, deadline).await,
                 Err(error) => Err(error),
             });
         }
@@ -181,7 +184,7 @@ impl Publisher {
     pub async fn depth(&self, queue: &str) -> Result<Depth, BrokerError> {
         let live = self.live().await?;
         // On a channel of its own: the broker closes the channel of a failed look.
-        let channel = within(CALL_TIMEOUT, live.connection.create_channel()).await.inspect_err(|_| self.doubt.notify_one())?;
+        let channel = within(CALL_TIMEOUT, live.connection.create_channel()).await.inspect_err(|_| self.doubt(&live))?;
         let (ready, consumers) = topology::look(&channel, queue).await?;
         drop(within(CALL_TIMEOUT, channel.close(200, "looked".into())).await);
         Ok(Depth { ready, consumers })
@@ -201,11 +204,19 @@ impl Publisher {
         let options = BasicPublishOptions { mandatory: message.mandatory, ..BasicPublishOptions::default() };
         let key = short(&message.routing_key)?;
         let sending = live.channel.basic_publish(message.exchange.into(), key, options, &message.body, properties);
-        within(CALL_TIMEOUT, sending).await.inspect_err(|_| self.doubt.notify_one())
+        within(CALL_TIMEOUT, sending).await.inspect_err(|_| self.doubt(live))
     }
 
-    async fn confirmed(&self, sent: PublisherConfirm) -> Result<(), BrokerError> {
-        let confirmation = within(CALL_TIMEOUT, sent).await.inspect_err(|_| self.doubt.notify_one())?;
+    /// Has the supervisor replace this connection, unless it has already.
+    fn doubt(&self, live: &Live) {
+        if self.live.borrow().as_ref().is_some_and(|now| std::ptr::eq(Arc::as_ptr(now), live)) {
+            self.doubt.notify_one();
+        }
+    }
+
+    async fn confirmed(&self, live: &Live, sent: PublisherConfirm, deadline: Instant) -> Result<(), BrokerError> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let confirmation = within(left, sent).await.inspect_err(|_| self.doubt(live))?;
         match confirmation {
             Confirmation::Ack(None) => Ok(()),
             Confirmation::Ack(Some(returned)) | Confirmation::Nack(Some(returned)) => {

@@ -3,6 +3,8 @@
 
 mod connect;
 mod dead_letters;
+#[cfg(feature = "devkit")]
+mod demo;
 mod failure;
 mod jobs;
 mod migrate;
@@ -67,6 +69,8 @@ enum Other {
     /// Print the table of settings as Markdown
     Settings,
     #[cfg(feature = "devkit")]
+    Demo(demo::Demo),
+    #[cfg(feature = "devkit")]
     #[command(hide = true)]
     Simulator(simulator::Simulator),
 }
@@ -104,6 +108,8 @@ impl Other {
             Self::Migrate(migrate) => migrate.run(output).await,
             Self::Pipelines => pipelines::run(output),
             Self::Settings => settings::run(&Cli::command(), output),
+            #[cfg(feature = "devkit")]
+            Self::Demo(demo) => demo.run(output).await,
             #[cfg(feature = "devkit")]
             Self::Simulator(simulator) => simulator.run().await,
         }

@@ -3,6 +3,7 @@
 //! [`servers::Servers`] is what callers hold. It starts a guard process ([`guard`]), which finds or installs the servers'
 //! programs ([`install`]), owns the servers, and stops them when the holder is gone, however it went.
 
+pub mod demo;
 pub mod guard;
 pub mod install;
 mod management;

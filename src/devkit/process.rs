@@ -70,16 +70,25 @@ impl Launch {
     /// `program` in directory `dir`, with its log in there, called `<name>.log`. It gets the signal `abrupt` too if we are
     /// killed ourselves, where `setpriv` is there to arrange for it.
     pub(crate) fn new(name: &'static str, program: &Path, dir: &Path, abrupt: Abrupt) -> anyhow::Result<Self> {
-        let log = dir.join(format!("{name}.log"));
-        let open = || File::options().append(true).create(true).mode(0o600).open(&log);
-        let log_file = open().with_context(|| format!("cannot open the log {}", log.display()))?;
-        let mut command = if Path::new(SETPRIV).exists() {
+        let command = if Path::new(SETPRIV).exists() {
             let mut command = Command::new(SETPRIV);
             command.args(["--pdeathsig", abrupt.name(), "--"]).arg(program);
             command
         } else {
             Command::new(program)
         };
+        Self::of(command, name, dir, abrupt)
+    }
+
+    /// As [`Launch::new`], but it may outlive us, see [`Process::leave`].
+    pub(crate) fn lasting(name: &'static str, program: &Path, dir: &Path, abrupt: Abrupt) -> anyhow::Result<Self> {
+        Self::of(Command::new(program), name, dir, abrupt)
+    }
+
+    fn of(mut command: Command, name: &'static str, dir: &Path, abrupt: Abrupt) -> anyhow::Result<Self> {
+        let log = dir.join(format!("{name}.log"));
+        let open = || File::options().append(true).create(true).mode(0o600).open(&log);
+        let log_file = open().with_context(|| format!("cannot open the log {}", log.display()))?;
         command.env_clear().env("PATH", SEARCH_PATH).env("LC_ALL", "C.UTF-8").env("HOME", dir).current_dir(dir);
         command.stdin(Stdio::null()).stderr(log_file.try_clone()?).stdout(log_file);
         command.process_group(0);
@@ -111,15 +120,33 @@ impl Process {
     pub(crate) async fn wait_ready(&mut self, limit: Duration, ready: impl AsyncFn() -> bool) -> anyhow::Result<()> {
         let deadline = Instant::now() + limit;
         while !ready().await {
-            if let Some(status) = self.child.try_wait()? {
-                bail!("{} ended while starting ({status}); its log ends with:\n{}", self.name, log_tail(&self.log));
-            }
+            self.check_running()?;
             if Instant::now() > deadline {
                 bail!("{} was not ready within {} s; its log ends with:\n{}", self.name, limit.as_secs(), log_tail(&self.log));
             }
             tokio::time::sleep(POLL).await;
         }
         Ok(())
+    }
+
+    /// An error with the end of its log, if it has ended.
+    pub(crate) fn check_running(&mut self) -> anyhow::Result<()> {
+        if let Some(status) = self.child.try_wait()? {
+            bail!("{} ended by itself ({status}); its log ends with:\n{}", self.name, log_tail(&self.log));
+        }
+        Ok(())
+    }
+
+    /// Its process id, while it has not been waited for.
+    pub(crate) fn id(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// Lets it run on after us; its id, for whoever is to end it.
+    pub(crate) fn leave(self) -> Option<u32> {
+        let id = self.id();
+        std::mem::forget(self);
+        id
     }
 
     /// Sends `signal` and waits up to `limit` for the end; after that it is stopped at once, as when dropped.

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use super::effect::Effect;
 use super::pipeline::{ErasedOutcome, StageInfo};
 use super::stage::{Child, Then};
-use crate::fault::{Certainty, Class, StageFault, WaitOn, fingerprint};
+use crate::fault::{Certainty, Class, StageFault, WaitOn, fingerprint, storable};
 use crate::job::{EffectState, Job, words};
 
 /// How a run of a stage ended.
@@ -201,6 +201,7 @@ pub fn decide<C>(at: &Position<'_>, ended: Ended<C>, chance: f64) -> Decision<C>
 
 fn succeed<C>(at: &Position<'_>, outcome: ErasedOutcome<C>) -> Commit<C> {
     let ErasedOutcome { output, children, changes, then, provider_ref } = outcome;
+    let provider_ref = provider_ref.map(|name| storable(&name, 255));
     let next = match then {
         Then::Next => at.next.map_or(Next::Finish, |stage| Next::Stage { stage: stage.to_owned(), keep: at.keep_going }),
         Then::Jump(stage) => Next::Stage { stage: stage.to_owned(), keep: at.keep_going },
@@ -208,7 +209,8 @@ fn succeed<C>(at: &Position<'_>, outcome: ErasedOutcome<C>) -> Commit<C> {
         Then::Finish => Next::Finish,
     };
     let left = at.stage.effect.is_some() && at.effect.is_none();
-    let leftover = left.then_some(if provider_ref.is_some() { EffectState::Confirmed } else { EffectState::Failed });
+    // Not found does not mean not done: a call whose answer was lost may have been overtaken since.
+    let leftover = left.then_some(if provider_ref.is_some() { EffectState::Confirmed } else { EffectState::Unknown });
     let effect = at.effect.map(|effect| EffectOutcome { key: effect.key.clone(), state: EffectState::Confirmed, provider_ref });
     let record = Record::Checkpoint(CheckpointRecord { stage: at.stage.name, version: at.stage.version, output });
     Commit { record, effect, leftover, changes, children, next }
@@ -249,4 +251,51 @@ fn failure(at: &Position<'_>, code: &str, message: &str, hint: &str) -> Failure 
 fn deadline_exceeded(at: &Position<'_>, last: &Failure) -> Failure {
     let message = format!("the next attempt would come after the job's deadline; the last one failed with {}", last.code);
     failure(at, "deadline_exceeded", &message, "Publish the job again with a later deadline, or retry it now by hand.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::RetryPolicy;
+    use crate::job::{Attempt, EffectClass, Epoch, Generation, JobId};
+
+    fn leftover(provider_ref: Option<String>) -> Option<EffectState> {
+        let job = Job {
+            id: JobId::fresh(),
+            pipeline: "assignee_sync".into(),
+            organization: "acme".into(),
+            account: None,
+            source: "demo".into(),
+            payload: RawValue::NULL.to_owned(),
+            parent: None,
+            generation: Generation(1),
+            epoch: Epoch(2),
+            stage: "patch_work_item".into(),
+            attempt: Attempt(2),
+            deadline: None,
+            traceparent: None,
+        };
+        let stage = StageInfo {
+            name: "patch_work_item",
+            version: 1,
+            needs: &[],
+            retry: RetryPolicy::DEFAULT,
+            timeout: Duration::from_secs(1),
+            effect: Some(EffectClass::K1),
+            aside: false,
+        };
+        let at =
+            Position { job: &job, stage: &stage, next: None, conflicts: 0, effect: None, deadline_in: None, keep_going: true };
+        let outcome = ErasedOutcome::<()> { output: None, children: Vec::new(), changes: None, then: Then::Next, provider_ref };
+        match decide(&at, Ended::Done(outcome), 0.5) {
+            Decision::Commit(commit) => commit.leftover,
+            Decision::Repeat | Decision::Infrastructure(_) => None,
+        }
+    }
+
+    #[test]
+    fn a_call_whose_answer_was_lost_is_not_recorded_as_failed_when_there_is_nothing_more_to_do() {
+        assert_eq!(leftover(None), Some(EffectState::Unknown));
+        assert_eq!(leftover(Some("3".to_owned())), Some(EffectState::Confirmed));
+    }
 }

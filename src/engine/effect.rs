@@ -69,12 +69,27 @@ pub fn effect_key(job: JobId, generation: Generation, stage: &str, target: &str)
 pub struct PastEffect {
     /// Last known.
     pub state: EffectState,
+    /// Whether an attempt before the last one may have done it.
+    pub maybe_done: bool,
     /// Of the claim that stored it.
     pub epoch: Epoch,
     /// How long ago the first intent was stored.
     pub age: Duration,
     /// How long the earlier call may still be under way; zero where its deadline has passed.
     pub may_still_run: Duration,
+}
+
+impl PastEffect {
+    /// Whether the last attempt may have done it. An intent of the same claim without an outcome was never called for: a
+    /// claim commits what came of every call before it stores another intent.
+    #[must_use]
+    pub fn is_open(&self, epoch: Epoch) -> bool {
+        match self.state {
+            EffectState::Unknown | EffectState::Confirmed => true,
+            EffectState::InFlight => self.epoch < epoch,
+            EffectState::Failed => false,
+        }
+    }
 }
 
 /// What to do about an intended effect.
@@ -97,16 +112,17 @@ pub enum Planned {
 #[must_use]
 pub fn judge(intent: &Intent, past: Option<PastEffect>, epoch: Epoch) -> Planned {
     let Some(past) = past else { return Planned::Go { class: intent.class, record_unknown: false } };
-    let window_over = intent.class == EffectClass::K2 && intent.keyed_for.is_some_and(|window| past.age >= window);
+    let window_over =
+        intent.class == EffectClass::K2 && intent.keyed_for.is_some_and(|window| past.age + intent.timeout >= window);
     let class = if window_over { EffectClass::K3 } else { intent.class };
-    if class != EffectClass::K3 || past.state == EffectState::Failed {
+    if class != EffectClass::K3 || !(past.maybe_done || past.is_open(epoch)) {
         return Planned::Go { class, record_unknown: false };
     }
     if past.state == EffectState::InFlight && past.epoch < epoch && !past.may_still_run.is_zero() {
         return Planned::NotYet(past.may_still_run);
     }
     match intent.unknown {
-        UnknownPolicy::Resend => Planned::Go { class, record_unknown: past.state == EffectState::InFlight },
+        UnknownPolicy::Resend => Planned::Go { class, record_unknown: true },
         UnknownPolicy::Hold => Planned::Held,
     }
 }
@@ -123,7 +139,21 @@ mod tests {
 
     fn past(state: EffectState, age: u64, may_still_run: u64) -> Option<PastEffect> {
         let (age, may_still_run) = (Duration::from_secs(age), Duration::from_secs(may_still_run));
-        Some(PastEffect { state, epoch: Epoch(1), age, may_still_run })
+        Some(PastEffect { state, maybe_done: false, epoch: Epoch(1), age, may_still_run })
+    }
+
+    #[test]
+    fn a_refused_attempt_does_not_hide_an_unknown_one_before_it() {
+        let keyed = intent(EffectClass::K2, UnknownPolicy::Hold);
+        let past = past(EffectState::Failed, 300, 0).map(|past| PastEffect { maybe_done: true, ..past });
+        assert_eq!(judge(&keyed, past, Epoch(2)), Planned::Held);
+    }
+
+    #[test]
+    fn an_intent_of_the_same_claim_was_never_called_for() {
+        let blind = intent(EffectClass::K3, UnknownPolicy::Hold);
+        let go = judge(&blind, past(EffectState::InFlight, 1, 9), Epoch(1));
+        assert_eq!(go, Planned::Go { class: EffectClass::K3, record_unknown: false });
     }
 
     #[test]
@@ -146,9 +176,9 @@ mod tests {
     #[test]
     fn a_keyed_effect_is_repeated_within_its_window_and_blind_after_it() {
         let keyed = intent(EffectClass::K2, UnknownPolicy::Resend);
-        let within = judge(&keyed, past(EffectState::InFlight, 119, 7), Epoch(2));
+        let within = judge(&keyed, past(EffectState::InFlight, 109, 7), Epoch(2));
         assert_eq!(within, Planned::Go { class: EffectClass::K2, record_unknown: false });
-        let after = judge(&keyed, past(EffectState::InFlight, 120, 0), Epoch(2));
+        let after = judge(&keyed, past(EffectState::InFlight, 110, 0), Epoch(2));
         assert_eq!(after, Planned::Go { class: EffectClass::K3, record_unknown: true });
     }
 

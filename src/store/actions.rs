@@ -63,18 +63,23 @@ struct Locked {
     id: JobId,
     parent: Option<JobId>,
     state: JobState,
-    open_children: i32,
     wait_reason: Option<String>,
+    account: Option<String>,
+    error_code: Option<String>,
 }
 
 const FIND_KEY: &str = "SELECT job_id FROM job_keys WHERE source = $1 AND dedupe_key = $2";
 const PARENT: &str = "SELECT parent_id FROM jobs WHERE id = $1";
-const LOCKED: &str = "SELECT state, open_children, wait_reason FROM jobs WHERE id = $1 FOR UPDATE";
+const LOCKED: &str = "SELECT state, wait_reason, account, error_code FROM jobs WHERE id = $1 FOR UPDATE";
 
 const RETRY: &str = "
     UPDATE jobs SET state = 'ready', epoch = epoch + 1, owner = NULL, attempt = 1, crash_count = 0, due_at = now(), woken_at = NULL,
         wait_reason = NULL, wait_key = NULL, wait_observed = NULL, deadline = CASE WHEN deadline < now() THEN NULL ELSE deadline END
     WHERE id = $1";
+
+const ALLOW_REPEAT: &str = "
+    UPDATE effects SET state = 'failed', maybe_done = false, unknowns = unknowns + 1, settled_at = now()
+    WHERE job_id = $1 AND (state IN ('in_flight', 'unknown') OR maybe_done)";
 
 const CANCEL: &str = "
     UPDATE jobs SET state = 'cancelled', epoch = epoch + 1, owner = NULL, wait_reason = NULL, wait_key = NULL, wait_observed = NULL,
@@ -120,6 +125,10 @@ impl Store {
             }
             JobState::Ready | JobState::Waiting | JobState::Parked => {}
         }
+        if job.error_code.as_deref() == Some("unknown_outcome") {
+            // Who retries it has decided that a duplicate may be; it is recorded before it can be.
+            execute(&tx, ALLOW_REPEAT, &[&job.id.0]).await?;
+        }
         execute(&tx, RETRY, &[&job.id.0]).await?;
         finish(tx, &job, actor, "retry", JobState::Ready, json!({"state": "ready"})).await
     }
@@ -162,11 +171,11 @@ impl Store {
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
         let Some(job) = find(&tx, target).await? else { return Ok(Answer::NoSuchJob) };
-        if job.state.is_done() {
-            return Ok(Answer::Refused(job.id, format!("it is {}; publish it again with a new dedupe_key", job.state)));
+        if job.account.as_deref() == Some(account) {
+            return Ok(Answer::Already(job.id, job.state));
         }
-        if job.parent.is_some() || job.open_children > 0 {
-            return Ok(Answer::Refused(job.id, "it is past the stages that an account decides".to_owned()));
+        if job.wait_reason.as_deref() != Some("configuration") {
+            return Ok(Answer::Refused(job.id, "it does not wait for an account".to_owned()));
         }
         execute(&tx, CONFIGURE, &[&job.id.0, &account, &first_stage]).await?;
         finish(tx, &job, actor, "configure", JobState::Ready, json!({"state": "ready", "account": account})).await
@@ -216,8 +225,14 @@ async fn find(tx: &Transaction<'_>, target: &Target) -> Result<Option<Locked>, S
         rows::lock(tx, parent).await?;
     }
     let row = query_one(tx, LOCKED, &[&id.0]).await?;
-    let (open_children, wait_reason) = (row.try_get("open_children")?, row.try_get("wait_reason")?);
-    Ok(Some(Locked { id, parent, state: state_of(&row)?, open_children, wait_reason }))
+    Ok(Some(Locked {
+        id,
+        parent,
+        state: state_of(&row)?,
+        wait_reason: row.try_get("wait_reason")?,
+        account: row.try_get("account")?,
+        error_code: row.try_get("error_code")?,
+    }))
 }
 
 async fn finish(

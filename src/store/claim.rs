@@ -1,6 +1,6 @@
 //! Becoming a job's owner: from an intake message (the row is made) or from a wake-up (the row is taken).
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
@@ -39,8 +39,8 @@ pub struct Claim {
     pub outputs: Outputs,
     /// For every write.
     pub fence: Fence,
-    /// Left until its deadline, if it has one; zero where it has passed.
-    pub deadline_in: Option<Duration>,
+    /// Its deadline, if it has one, on this process's monotonic clock.
+    pub deadline: Option<Instant>,
     /// Of a schema that was not known when it came.
     pub sealed_payload: Option<String>,
 }
@@ -269,8 +269,8 @@ fn fresh(replica: ReplicaId, new: &NewJob<'_>, row: &Row) -> Result<Claim, Store
         traceparent: new.traceparent.map(str::to_owned),
     };
     let fence = Fence { job: job.id, epoch: job.epoch, replica };
-    let deadline_in = seconds(row.try_get("deadline_in")?);
-    Ok(Claim { job, outputs: Outputs::default(), fence, deadline_in, sealed_payload: None })
+    let deadline = seconds(row.try_get("deadline_in")?).and_then(|left| Instant::now().checked_add(left));
+    Ok(Claim { job, outputs: Outputs::default(), fence, deadline, sealed_payload: None })
 }
 
 async fn with_checkpoints(client: &deadpool_postgres::Client, replica: ReplicaId, row: &Row) -> Result<Claim, StoreError> {
@@ -293,8 +293,8 @@ async fn with_checkpoints(client: &deadpool_postgres::Client, replica: ReplicaId
     let rows = query(client, CHECKPOINTS, &[&job.id.0, &job.generation.0]).await?;
     let outputs = rows.iter().map(checkpoint).collect::<Result<_, _>>()?;
     let fence = Fence { job: job.id, epoch: job.epoch, replica };
-    let deadline_in = seconds(row.try_get("deadline_in")?);
-    Ok(Claim { job, outputs: Outputs::new(outputs), fence, deadline_in, sealed_payload: row.try_get("sealed_payload")? })
+    let deadline = seconds(row.try_get("deadline_in")?).and_then(|left| Instant::now().checked_add(left));
+    Ok(Claim { job, outputs: Outputs::new(outputs), fence, deadline, sealed_payload: row.try_get("sealed_payload")? })
 }
 
 fn checkpoint(row: &Row) -> Result<Checkpoint, StoreError> {

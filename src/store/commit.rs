@@ -109,8 +109,7 @@ const ATTEMPT: &str = "
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
 
 const SETTLE_EFFECT: &str = "
-    UPDATE effects SET state = $3, provider_ref = coalesce($4, provider_ref), settled_at = now(),
-        unknowns = unknowns + CASE WHEN $3 = 'unknown' AND class = 'K3' THEN 1 ELSE 0 END
+    UPDATE effects SET state = $3, provider_ref = coalesce($4, provider_ref), settled_at = now()
     WHERE job_id = $1 AND key = $2";
 
 const SETTLE_LEFTOVER: &str = "

@@ -25,13 +25,16 @@ pub enum IntentOutcome {
     Fenced,
 }
 
+/// Another effect on the same resource is mostly over long before its deadline: it is looked at again after this.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
 const FENCE: &str = "SELECT id FROM jobs WHERE id = $1 AND epoch = $2 AND owner = $3 AND state = 'running' FOR UPDATE";
 const LOCK_RESOURCE: &str = "SELECT pg_advisory_xact_lock(7264020, hashtext($1))";
 const BUSY: &str = "
     SELECT extract(epoch FROM max(deadline_at) - now())::float8 AS busy_for
     FROM effects WHERE resource = $1 AND state = 'in_flight' AND deadline_at > now() AND job_id <> $2";
 const PAST: &str = "
-    SELECT state, epoch, extract(epoch FROM now() - first_intent_at)::float8 AS age,
+    SELECT state, maybe_done, epoch, extract(epoch FROM now() - first_intent_at)::float8 AS age,
         extract(epoch FROM deadline_at - now())::float8 AS may_still_run
     FROM effects WHERE job_id = $1 AND key = $2";
 const STORE: &str = "
@@ -39,7 +42,8 @@ const STORE: &str = "
     VALUES ($1, $2, $3, $4, $5, $6, 'in_flight', $7, $8, $9, now() + $10 * interval '1 second')
     ON CONFLICT (job_id, key) DO UPDATE SET class = excluded.class, state = 'in_flight', resource = excluded.resource,
         detail = excluded.detail, epoch = excluded.epoch, intent_at = now(), deadline_at = excluded.deadline_at,
-        settled_at = NULL, unknowns = e.unknowns + $11";
+        settled_at = NULL, unknowns = e.unknowns + $11,
+        maybe_done = e.maybe_done OR e.state = 'unknown' OR (e.state = 'in_flight' AND e.epoch < excluded.epoch)";
 const REFUSED: &str = "
     UPDATE effects SET state = 'failed', settled_at = now() WHERE job_id = $1 AND key = $2 AND epoch = $3 AND state = 'in_flight'";
 
@@ -98,12 +102,12 @@ impl Store {
     }
 }
 
-/// How long the resource is in use by another job's effect.
+/// When to look again, where the resource is in use by another job's effect.
 async fn busy(tx: &Transaction<'_>, fence: &Fence, intent: &Intent) -> Result<Option<Duration>, StoreError> {
     let Some(resource) = &intent.resource else { return Ok(None) };
     execute(tx, LOCK_RESOURCE, &[resource]).await?;
     let row = query_one(tx, BUSY, &[resource, &fence.job.0]).await?;
-    Ok(seconds(row.try_get("busy_for")?))
+    Ok(seconds(row.try_get("busy_for")?).map(|busy_for| busy_for.min(LOOK_AGAIN)))
 }
 
 async fn past(tx: &Transaction<'_>, fence: &Fence, key: &str) -> Result<Option<PastEffect>, StoreError> {
@@ -111,6 +115,7 @@ async fn past(tx: &Transaction<'_>, fence: &Fence, key: &str) -> Result<Option<P
     let state: String = row.try_get("state")?;
     Ok(Some(PastEffect {
         state: state.parse().map_err(|error: crate::job::UnknownWord| StoreError::Row(error.to_string()))?,
+        maybe_done: row.try_get("maybe_done")?,
         epoch: Epoch(row.try_get("epoch")?),
         age: seconds(row.try_get("age")?).unwrap_or_default(),
         may_still_run: seconds(row.try_get("may_still_run")?).unwrap_or_default(),

@@ -9,9 +9,9 @@ use super::Store;
 use super::claim::Fence;
 use super::commit::Run;
 use super::error::StoreError;
-use super::sql::{execute, query_opt};
+use super::sql::{execute, query, query_one, query_opt};
 use crate::engine::{Commit, Record};
-use crate::job::JobId;
+use crate::job::{Epoch, JobId, ReplicaId};
 
 /// Whether a commit of unknown outcome went through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,13 +24,20 @@ pub enum Landed {
     Fenced,
 }
 
-/// Locks the row, so that an undecided old backend is waited for.
+/// Waits for an undecided old backend. The look at what it has stored is a statement of its own: one that began before the
+/// lock was had would not see it.
+const LOCK: &str = "SELECT epoch = $2 AND coalesce(owner = $3, false) AS ours FROM jobs WHERE id = $1 FOR UPDATE";
+
 const LANDED: &str = "
-    SELECT epoch = $2 AND coalesce(owner = $3, false) AS ours,
-        EXISTS (SELECT 1 FROM checkpoints WHERE job_id = $1 AND generation = $4 AND stage = $5 AND epoch = $2 AND attempt = $6)
-        OR EXISTS (SELECT 1 FROM attempts WHERE job_id = $1 AND generation = $4 AND stage = $5 AND epoch = $2 AND attempt = $6
-            AND outcome = $7) AS landed
-    FROM jobs WHERE id = $1 FOR UPDATE";
+    SELECT EXISTS (SELECT 1 FROM checkpoints WHERE job_id = $1 AND generation = $3 AND stage = $4 AND epoch = $2 AND attempt = $5)
+        OR EXISTS (SELECT 1 FROM attempts WHERE job_id = $1 AND generation = $3 AND stage = $4 AND epoch = $2 AND attempt = $5
+            AND outcome = $6) AS landed";
+
+const OWNED: &str = "SELECT id, epoch FROM jobs WHERE owner = $1 AND state = 'running'";
+
+const FREE_ORPHAN: &str = "
+    UPDATE jobs SET state = 'ready', owner = NULL, epoch = epoch + 1, due_at = now(), woken_at = NULL
+    WHERE id = $1 AND epoch = $2 AND owner = $3 AND state = 'running'";
 
 const POSTPONE: &str = "
     UPDATE jobs SET state = 'ready', owner = NULL, due_at = now() + $4 * interval '1 second', woken_at = NULL
@@ -40,7 +47,9 @@ const UNSEAL: &str = "
     UPDATE jobs SET payload = $4, sealed_payload = NULL
     WHERE id = $1 AND epoch = $2 AND owner = $3 AND state = 'running'";
 
-const UNWAKE: &str = "UPDATE jobs SET woken_at = NULL WHERE id = ANY($1) AND state = 'ready'";
+const UNWAKE: &str = "
+    UPDATE jobs SET woken_at = NULL
+    WHERE id IN (SELECT id FROM jobs WHERE id = ANY($1) AND state = 'ready' ORDER BY id FOR UPDATE)";
 
 impl Store {
     /// Takes back the stamps of wake-ups that were not published: the waker publishes them.
@@ -53,6 +62,23 @@ impl Store {
         Ok(())
     }
 
+    /// The running jobs that show `replica` as their owner, with their epochs.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn owned(&self, replica: ReplicaId) -> Result<Vec<(JobId, Epoch)>, StoreError> {
+        let rows = query(&self.client().await?, OWNED, &[&replica.0]).await?;
+        rows.iter().map(|row| Ok((JobId(row.try_get("id")?), Epoch(row.try_get("epoch")?)))).collect()
+    }
+
+    /// Makes a job due that `replica` owns in this epoch without having it in hand. `false`: it has moved on.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn free_orphan(&self, replica: ReplicaId, job: JobId, epoch: Epoch) -> Result<bool, StoreError> {
+        Ok(execute(&self.client().await?, FREE_ORPHAN, &[&job.0, &epoch.0, &replica.0]).await? == 1)
+    }
+
     /// Reads back whether a commit went through whose answer was lost.
     ///
     /// # Errors
@@ -63,14 +89,13 @@ impl Store {
             Record::Checkpoint(checkpoint) => (checkpoint.stage, ""),
             Record::Attempt(attempt) => (attempt.stage.as_str(), attempt.outcome.word()),
         };
-        let row = query_opt(
-            &self.client().await?,
-            LANDED,
-            &[&fence.job.0, &fence.epoch.0, &fence.replica.0, &job.generation.0, &stage, &job.attempt.0, &outcome],
-        )
-        .await?;
-        let Some(row) = row else { return Ok(Landed::Fenced) };
-        Ok(match (row.try_get("landed")?, row.try_get("ours")?) {
+        let mut client = self.client().await?;
+        let tx = client.transaction().await?;
+        let locked = query_opt(&tx, LOCK, &[&fence.job.0, &fence.epoch.0, &fence.replica.0]).await?;
+        let Some(locked) = locked else { return Ok(Landed::Fenced) };
+        let row =
+            query_one(&tx, LANDED, &[&fence.job.0, &fence.epoch.0, &job.generation.0, &stage, &job.attempt.0, &outcome]).await?;
+        Ok(match (row.try_get("landed")?, locked.try_get("ours")?) {
             (true, _) => Landed::Yes,
             (false, true) => Landed::No,
             (false, false) => Landed::Fenced,

@@ -58,7 +58,8 @@ const LOCK: &str = "SELECT pg_advisory_lock(7264021, $1::bigint::integer)";
 const RENEW: &str = "
     UPDATE replicas SET alive_until = now() + $2 * interval '1 second', draining = $3
     WHERE id = $1 AND alive_until > now() AND ended_at IS NULL";
-const END: &str = "UPDATE replicas SET ended_at = now(), alive_until = now() WHERE id = $1 AND ended_at IS NULL";
+const END: &str =
+    "UPDATE replicas SET ended_at = now(), alive_until = now(), ended_well = true WHERE id = $1 AND ended_at IS NULL";
 const LIST: &str = "
     SELECT r.id, r.version, r.host, r.pid, r.draining, (SELECT count(*) FROM jobs WHERE owner = r.id AND state = 'running') AS running
     FROM replicas r WHERE r.ended_at IS NULL AND r.alive_until > now() ORDER BY r.id";

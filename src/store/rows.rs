@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use deadpool_postgres::Transaction;
+use serde_json::Value;
 use tokio_postgres::types::Json;
+use uuid::Uuid;
 
 use super::claim::Fence;
 use super::error::StoreError;
@@ -93,11 +95,20 @@ const ADVANCE: &str = "
     WHERE id = $1 AND epoch = $2 AND owner = $3 AND state = 'running'
     RETURNING state, wait_reason";
 
-const INSERT_CHILD: &str = "
+/// The first ones are woken by who makes them, the rest by the waker, in fair order among all organizations.
+const INSERT_CHILDREN: &str = "
     INSERT INTO jobs (id, pipeline, parent_id, source, dedupe_key, organization, schema, payload, traceparent, deadline, state,
         stage, woken_at)
-    SELECT $1, $2, parent.id, parent.source, $3, parent.organization, 1, $4, parent.traceparent, parent.deadline, 'ready', $5, now()
-    FROM jobs parent WHERE parent.id = $6";
+    SELECT child.id, child.pipeline, parent.id, parent.source, child.dedupe_key, parent.organization, 1, child.payload,
+        parent.traceparent, parent.deadline, 'ready', child.stage, CASE WHEN child.number <= $7 THEN now() END
+    FROM jobs parent, unnest($1::uuid[], $2::text[], $3::text[], $4::json[], $5::text[]) WITH ORDINALITY
+        AS child (id, pipeline, dedupe_key, payload, stage, number)
+    WHERE parent.id = $6";
+
+/// Follow-ups that are woken by who makes them.
+const WOKEN_AT_ONCE: usize = 32;
+/// Follow-ups of one job, at most.
+const CHILDREN_LIMIT: usize = 10_000;
 
 const CHILD_DONE: &str = "
     UPDATE jobs SET open_children = open_children - 1,
@@ -161,23 +172,31 @@ pub(super) fn event_of(state: JobState, wait_reason: Option<&str>) -> Option<Str
     }
 }
 
-/// Inserts a job's follow-ups, woken.
+/// Inserts a job's follow-ups. Returns those that are woken by who makes them.
 pub(super) async fn insert_children(
     tx: &Transaction<'_>,
     job: &Job,
     children: &[Child],
     first_stages: &FirstStages,
 ) -> Result<Vec<(JobId, String)>, StoreError> {
-    let mut made = Vec::with_capacity(children.len());
-    for child in children {
-        let first = first_stages.get(child.pipeline);
-        let first = first.ok_or_else(|| StoreError::Row(format!("there is no pipeline `{}`", child.pipeline)))?;
-        let id = JobId::of_child(job.id, job.generation, &child.target);
-        let key = format!("{}/{}", job.id, child.target);
-        execute(tx, INSERT_CHILD, &[&id.0, &child.pipeline, &key, &Json(&child.payload), &first, &job.id.0]).await?;
-        made.push((id, child.pipeline.to_owned()));
+    if children.is_empty() {
+        return Ok(Vec::new());
     }
-    Ok(made)
+    if children.len() > CHILDREN_LIMIT {
+        return Err(StoreError::Row(format!("the job has {} follow-ups; at most {CHILDREN_LIMIT} are made", children.len())));
+    }
+    let ids: Vec<Uuid> = children.iter().map(|child| JobId::of_child(job.id, job.generation, &child.target).0).collect();
+    let pipelines: Vec<&str> = children.iter().map(|child| child.pipeline).collect();
+    let keys: Vec<String> = children.iter().map(|child| format!("{}/{}", job.id, child.target)).collect();
+    let payloads: Vec<Json<&Value>> = children.iter().map(|child| Json(&child.payload)).collect();
+    let first = |pipeline: &&str| {
+        let first = first_stages.get(pipeline).copied();
+        first.ok_or_else(|| StoreError::Row(format!("there is no pipeline `{pipeline}`")))
+    };
+    let stages: Vec<&str> = pipelines.iter().map(first).collect::<Result<_, _>>()?;
+    let woken = i64::try_from(WOKEN_AT_ONCE).unwrap_or(i64::MAX);
+    execute(tx, INSERT_CHILDREN, &[&ids, &pipelines, &keys, &payloads, &stages, &job.id.0, &woken]).await?;
+    Ok(ids.into_iter().map(JobId).zip(pipelines.into_iter().map(str::to_owned)).take(WOKEN_AT_ONCE).collect())
 }
 
 /// Counts one follow-up as done. `true`: it was the last one and the parent has succeeded.

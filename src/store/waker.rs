@@ -8,7 +8,7 @@ use super::Store;
 use super::announcements::announce;
 use super::commit::{CommitError, Tables, Writer};
 use super::error::StoreError;
-use super::sql::{execute, query};
+use super::sql::{execute, query, query_one};
 use crate::job::{JobId, JobState, ReplicaId};
 
 /// Jobs taken from dead owners.
@@ -63,7 +63,7 @@ const BURY: &str = "
 
 const FREE: &str = "
     WITH dead AS (
-        SELECT j.id, CASE WHEN j.committed_epoch = j.epoch THEN 0 ELSE j.crash_count + 1 END AS crashes
+        SELECT j.id, CASE WHEN j.committed_epoch = j.epoch THEN 0 WHEN r.ended_well THEN j.crash_count ELSE j.crash_count + 1 END AS crashes
         FROM jobs j LEFT JOIN replicas r ON r.id = j.owner
         WHERE j.state = 'running' AND (r.id IS NULL OR r.ended_at IS NOT NULL)
         ORDER BY j.id LIMIT $1 FOR UPDATE OF j SKIP LOCKED
@@ -80,14 +80,25 @@ const FREE: &str = "
     FROM dead WHERE jobs.id = dead.id
     RETURNING jobs.id, jobs.pipeline, jobs.state";
 
+/// Rows that a dead replica may have stamped without publishing their wake-ups; a wake-up too many is harmless.
+const UNSTAMP: &str = "
+    UPDATE jobs SET woken_at = NULL
+    WHERE id IN (SELECT id FROM jobs WHERE state = 'ready' AND woken_at > now() - interval '15 seconds'
+        ORDER BY id LIMIT 10000 FOR UPDATE SKIP LOCKED)";
+
+const HAS_DUE: &str = "
+    SELECT EXISTS (SELECT 1 FROM jobs WHERE pipeline = $1 AND state = 'ready' AND woken_at IS NULL AND due_at <= now()) AS due";
+
 const RELEASE: &str = "
     UPDATE jobs SET state = 'ready', wait_reason = NULL, wait_key = NULL, wait_observed = NULL, due_at = now(), woken_at = NULL
     WHERE id IN (SELECT id FROM jobs WHERE state = 'waiting' AND wait_key = $1 AND ($3::bigint IS NULL OR wait_observed = $3)
         ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED)";
 
 const CAUSES: &str = "
-    SELECT DISTINCT wait_key, wait_observed FROM jobs
-    WHERE state = 'waiting' AND wait_reason NOT IN ('children', 'configuration', 'version') LIMIT $1";
+    SELECT wait_key, wait_observed FROM (
+        SELECT DISTINCT wait_key, wait_observed FROM jobs
+        WHERE state = 'waiting' AND wait_reason NOT IN ('children', 'configuration', 'version')) causes
+    ORDER BY random() LIMIT $1";
 
 const OVERDUE: &str = "
     UPDATE jobs SET state = 'parked', epoch = epoch + 1, wait_reason = NULL, wait_key = NULL, wait_observed = NULL,
@@ -102,7 +113,34 @@ const PRUNE_KEYS: &str = "
     DELETE FROM job_keys WHERE (source, dedupe_key) IN
         (SELECT source, dedupe_key FROM job_keys WHERE created_at < now() - interval '30 days' ORDER BY created_at LIMIT $1)";
 
+const PRUNE_JOBS: &str = "
+    WITH old AS (
+        SELECT id FROM jobs
+        WHERE id < first_job_id_of(now() - interval '30 days') AND state IN ('succeeded', 'cancelled')
+            AND finished_at < now() - interval '30 days'
+        ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED
+    ), no_checkpoints AS (DELETE FROM checkpoints WHERE job_id IN (SELECT id FROM old)),
+    no_attempts AS (DELETE FROM attempts WHERE job_id IN (SELECT id FROM old)),
+    no_effects AS (DELETE FROM effects WHERE job_id IN (SELECT id FROM old))
+    DELETE FROM jobs WHERE id IN (SELECT id FROM old)";
+
 impl Store {
+    /// Whether a row of a pipeline is due and not woken.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn has_due(&self, pipeline: &str) -> Result<bool, StoreError> {
+        Ok(query_one(&self.client().await?, HAS_DUE, &[&pipeline]).await?.try_get("due")?)
+    }
+
+    /// Forgets jobs that ended 30 days ago, a bounded number at a time.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn prune_jobs(&self) -> Result<u64, StoreError> {
+        execute(&self.client().await?, PRUNE_JOBS, &[&BATCH]).await
+    }
+
     /// Stamps up to `limit` rows of a pipeline that are due and not woken, organizations in turn; the caller publishes.
     ///
     /// # Errors
@@ -128,6 +166,9 @@ impl Store {
         let buried = query(&client, BURY, &[&me.0]).await?;
         let mut freed =
             Freed { replicas: buried.iter().map(|row| row.try_get("id")).collect::<Result<_, _>>()?, ..Freed::default() };
+        if !buried.is_empty() {
+            execute(&client, UNSTAMP, &[]).await?;
+        }
         let tx = client.transaction().await?;
         let mut parked = Vec::new();
         for row in query(&tx, FREE, &[&BATCH]).await? {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
+use time::OffsetDateTime;
 
 use super::Worker;
 use super::lane::{Seat, Share, Slot};
@@ -100,19 +101,24 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
                 None => Taken::Back,
             }),
             Intaken::Accepted => Ok(Taken::Nothing),
-            Intaken::Known(known) => match place {
-                Some((slot, share)) => self.take_row(known, slot, Some(share)).await,
-                None => Ok(Taken::Nothing),
-            },
+            Intaken::Known(known) => {
+                // Where the answer to our own insert was lost, the known job is this one: let go of it to take it again.
+                drop(in_hand);
+                match place {
+                    Some((slot, share)) => self.take_row(known, slot, Some(share)).await,
+                    None => Ok(Taken::Nothing),
+                }
+            }
             Intaken::Conflict(known) => Err(Trouble::Refused(Refusal::DedupeConflict(known.to_string()))),
         }
     }
 
-    /// A seat for an intake message, or none where it should only become a row: its organization is over its share, the
-    /// replica drains, or the job is not for now.
+    /// A seat for an intake message, or none where it should only become a row: its organization is over its share, jobs that
+    /// are due wait behind a long queue, the replica drains, or the job is not for now.
     async fn place(&self, seat: &Arc<Seat>, organization: &str, intake: &Intake) -> Option<(Slot, Share)> {
-        let Intake::Request { .. } = intake else { return None };
-        if !seat.runs || self.drain.is_cancelled() {
+        let Intake::Request { request, .. } = intake else { return None };
+        let later = request.not_before.is_some_and(|time| time > OffsetDateTime::now_utc());
+        if !seat.runs || later || seat.must_empty_queue() || self.drain.is_cancelled() {
             return None;
         }
         let share = seat.share(organization)?;
@@ -139,7 +145,12 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     }
 
     async fn take_row(&self, id: JobId, slot: Slot, share: Option<Share>) -> Result<Taken, Trouble> {
-        let Some(in_hand) = self.parts.running.take(id) else { return Ok(Taken::Nothing) };
+        let Some(in_hand) = self.parts.running.take(id) else {
+            // It is in hand here, perhaps just being given up: then this wake-up is the only one, and the waker makes another.
+            let jobs = [id];
+            self.parts.patiently(|| self.parts.store().unwake(&jobs)).await?;
+            return Ok(Taken::Nothing);
+        };
         let replica = self.lease.replica();
         let claimed = self.parts.patiently(|| self.parts.store().claim(replica, id)).await?;
         let claim = match claimed {

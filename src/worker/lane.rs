@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,8 @@ pub struct Seat {
     organizations: Mutex<HashMap<String, Active>>,
     /// Whether claims are run here; otherwise deliveries only become rows.
     pub(super) runs: bool,
+    /// Rows are due that cannot be woken, because the queue is long.
+    backlog: AtomicBool,
 }
 
 struct Active {
@@ -58,7 +61,14 @@ impl Seat {
     /// For `capacity` jobs at a time.
     #[must_use]
     pub fn new(lane: Lane, capacity: usize) -> Self {
-        Self { lane, slots: Arc::new(Semaphore::new(capacity)), capacity, organizations: Mutex::default(), runs: true }
+        Self {
+            lane,
+            slots: Arc::new(Semaphore::new(capacity)),
+            capacity,
+            organizations: Mutex::default(),
+            runs: true,
+            backlog: AtomicBool::new(false),
+        }
     }
 
     /// For deliveries that only become rows again: what the broker gave up.
@@ -83,6 +93,15 @@ impl Seat {
     #[must_use]
     pub const fn capacity(&self) -> usize {
         self.capacity
+    }
+
+    /// Says whether intake must only become rows for now, so that rows that are due get their turn.
+    pub(super) fn empty_queue(&self, must: bool) {
+        self.backlog.store(must, Ordering::Relaxed);
+    }
+
+    pub(super) fn must_empty_queue(&self) -> bool {
+        self.backlog.load(Ordering::Relaxed)
     }
 
     /// Counts a job of `organization` in, unless it has its share: with `n` active organizations, the `n`-th part of the seats.

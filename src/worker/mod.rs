@@ -35,7 +35,7 @@ pub use watch::{LaneWatch, deafness};
 
 use crate::broker::Delivery;
 use crate::crash_point::reach;
-use crate::engine::{Commit, Decision, Ended, Next, Pipeline, Position, Product, StageInfo, decide};
+use crate::engine::{Commit, Decision, EffectOutcome, Ended, Next, Pipeline, Position, Product, StageInfo, decide};
 use crate::job::JobState;
 use crate::store::{Claim, CommitError, Committed, Landed, Run, Tables};
 use crate::telemetry::names;
@@ -120,7 +120,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             let Some((info, stage)) = pipeline.stage(&claim.job.stage) else { return After::Stop };
             reach(info.name, "after_claim");
             let began = Instant::now();
-            let step = match claim.deadline_in.filter(|left| started.elapsed() >= *left) {
+            let step = match claim.deadline.filter(|deadline| Instant::now() >= *deadline) {
                 Some(_) => Step::overdue(),
                 None => self.attempt(claim, info, stage, &payload).await,
             };
@@ -140,7 +140,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
                 next: pipeline.after(info.name),
                 conflicts,
                 effect: effect.as_ref(),
-                deadline_in: claim.deadline_in.map(|left| left.saturating_sub(started.elapsed())),
+                deadline_in: claim.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())),
                 keep_going,
             };
             let commit = match decide(&position, ended, rand::random()) {
@@ -206,8 +206,13 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
                 return Err(After::Stop);
             }
             replaced = true;
+            let effect = commit.effect.take();
             match decide(at, Ended::Fault(fault), rand::random()) {
-                Decision::Commit(instead) => commit = *instead,
+                // What was done outside stays done, whatever is wrong with storing what came of it.
+                Decision::Commit(instead) => {
+                    let effect = effect.map(|effect| EffectOutcome { provider_ref: None, ..effect });
+                    commit = Commit { effect, ..*instead };
+                }
                 Decision::Repeat | Decision::Infrastructure(_) => return Err(After::Stop),
             }
         }
@@ -250,7 +255,10 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         debug_assert!(matches!(commit.next, Next::Wait { .. } | Next::Park), "an unknown job is not run");
         match self.parts.writer.commit(run, &commit).await {
             Ok(committed) => self.parts.publish(&committed.wake, &committed.announcements).await,
-            Err(error) => tracing::warn!(error = crate::fault::chain(&error), "a job of another version is left as it is"),
+            Err(error) => {
+                tracing::warn!(error = crate::fault::chain(&error), "a job of another version cannot be left waiting yet");
+                self.parts.postpone(&claim.fence, std::time::Duration::from_secs(1)).await;
+            }
         }
     }
 }

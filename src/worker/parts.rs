@@ -63,6 +63,11 @@ impl Drop for InHand {
 }
 
 impl Running {
+    /// Whether a job is in hand.
+    pub(super) fn has(&self, job: JobId) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&job)
+    }
+
     /// Takes a job in hand, unless it is already.
     pub(super) fn take(self: &Arc<Self>, job: JobId) -> Option<InHand> {
         let new = self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(job);
@@ -119,10 +124,11 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Parts<P, T> {
         if wake.is_empty() {
             return;
         }
-        let messages: Vec<Outgoing> = wake.iter().filter_map(|(job, pipeline)| self.wake_up(*job, pipeline)).collect();
+        // A job of a pipeline that this worker does not know is left to one that does.
+        let (jobs, messages): (Vec<JobId>, Vec<Outgoing>) =
+            wake.iter().filter_map(|(job, pipeline)| Some((*job, self.wake_up(*job, pipeline)?))).unzip();
         let answers = self.publisher.publish_all(&messages).await;
-        let failed: Vec<JobId> =
-            wake.iter().zip(&answers).filter(|(_, answer)| answer.is_err()).map(|((job, _), _)| *job).collect();
+        let failed: Vec<JobId> = jobs.iter().zip(&answers).filter(|(_, answer)| answer.is_err()).map(|(job, _)| *job).collect();
         metrics::counter!(names::WAKEUPS).increment((answers.len() - failed.len()) as u64);
         let Some(error) = answers.iter().find_map(|answer| answer.as_ref().err()) else { return };
         tracing::warn!(

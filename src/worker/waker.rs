@@ -23,6 +23,9 @@ const STALE_ANYHOW: Duration = Duration::from_secs(600);
 const DEADLINES_EVERY: Duration = Duration::from_secs(5);
 const CAUSES_EVERY: Duration = Duration::from_secs(300);
 const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(3600);
+const ORPHANS_EVERY: Duration = Duration::from_secs(2);
+/// Batches of old rows forgotten in one round of housekeeping, at most.
+const PRUNE_ROUNDS: usize = 1000;
 
 struct Waker<P: Product, T: Tables<Changes = P::Changes>> {
     parts: Parts<P, T>,
@@ -42,11 +45,14 @@ pub async fn wake_due<P: Product, T: Tables<Changes = P::Changes>>(
         waker.release_known_versions().await;
         let mut ticks = tokio::time::interval(EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let (mut deadlines, mut causes, mut housekeeping) =
-            (Every::new(DEADLINES_EVERY), Every::new(CAUSES_EVERY), Every::new(HOUSEKEEPING_EVERY));
+        let (mut orphans, mut deadlines) = (Every::new(ORPHANS_EVERY), Every::new(DEADLINES_EVERY));
+        let (mut causes, mut housekeeping) = (Every::new(CAUSES_EVERY), Every::new(HOUSEKEEPING_EVERY));
         loop {
             ticks.tick().await;
             waker.tick().await;
+            if orphans.due() {
+                log("orphans", waker.free_orphans().await);
+            }
             if deadlines.due() {
                 log("deadlines", waker.parts.store().park_overdue().await.map(|_| ()));
             }
@@ -55,7 +61,7 @@ pub async fn wake_due<P: Product, T: Tables<Changes = P::Changes>>(
             }
             if housekeeping.due() {
                 log("partitions", waker.parts.store().ensure_partitions().await);
-                log("old keys", waker.parts.store().prune_keys().await.map(|_| ()));
+                log("old rows", waker.prune().await);
             }
         }
     };
@@ -88,16 +94,60 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Waker<P, T> {
         Ok(())
     }
 
+    /// Rows that show us as their owner though nobody here has them in hand: a write whose answer was lost.
+    async fn free_orphans(&self) -> Result<(), StoreError> {
+        let mut orphans = self.parts.store().owned(self.lease.replica()).await?;
+        // Looked at after the rows were read: whoever claims takes its job in hand first.
+        orphans.retain(|(job, _)| !self.parts.running.has(*job));
+        for (job, epoch) in orphans {
+            if self.parts.store().free_orphan(self.lease.replica(), job, epoch).await? {
+                tracing::warn!(job.id = %job, "a job of ours was in nobody's hand; it is due again");
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets what is 30 days old, a bounded number at a time.
+    async fn prune(&self) -> Result<(), StoreError> {
+        for _ in 0..PRUNE_ROUNDS {
+            let keys = self.parts.store().prune_keys().await?;
+            let jobs = self.parts.store().prune_jobs().await?;
+            if keys + jobs == 0 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    async fn release_all(&self, key: &str) -> Result<(), StoreError> {
+        while self.parts.store().release(key).await? > 0 {}
+        Ok(())
+    }
+
     /// Fills the lane's queue up to twice its capacity; the rest of a backlog stays in Postgres, in fair order.
     async fn wake_lane(&self, seat: &Seat) -> Result<(), StoreError> {
-        let Ok(depth) = self.parts.publisher.depth(seat.lane.queue).await else { return Ok(()) };
+        let depth = match self.parts.publisher.depth(seat.lane.queue).await {
+            Ok(depth) => depth,
+            Err(error) => {
+                tracing::warn!(queue = seat.lane.queue, error = chain(&error), "a queue cannot be looked at");
+                return Ok(());
+            }
+        };
         let room = (2 * seat.capacity()).saturating_sub(depth.ready as usize);
+        let pipelines = || self.parts.registry.iter().filter(|pipeline| pipeline.lane == seat.lane);
         if room == 0 {
+            // Whatever fills the queue becomes rows, quickly, so that what is due can be woken in fair order.
+            let mut waiting = false;
+            for pipeline in pipelines() {
+                waiting |= self.parts.store().has_due(pipeline.name).await?;
+            }
+            seat.empty_queue(waiting);
             return Ok(());
         }
+        seat.empty_queue(false);
         let limit = i64::try_from(room).unwrap_or(i64::MAX);
         let stale = if depth.ready == 0 { STALE } else { STALE_ANYHOW };
-        for pipeline in self.parts.registry.iter().filter(|pipeline| pipeline.lane == seat.lane) {
+        for pipeline in pipelines() {
             let mut due = self.parts.store().take_due(pipeline.name, limit).await?;
             due.extend(self.parts.store().take_stale(pipeline.name, limit, stale).await?);
             let wake: Vec<_> = due.into_iter().map(|job| (job, pipeline.name.to_owned())).collect();
@@ -129,7 +179,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Waker<P, T> {
             }
         }
         for key in keys {
-            log("versions", self.parts.store().release(&key).await.map(|_| ()));
+            log("versions", self.release_all(&key).await);
         }
     }
 }

@@ -20,10 +20,12 @@ pub struct LaneWatch {
     pub last_received: watch::Receiver<Instant>,
     /// Whether it is deaf now.
     pub deaf: watch::Sender<bool>,
+    /// Has its consumer start afresh.
+    pub rebuild: Arc<Notify>,
 }
 
-/// Looks every few seconds until `end`; a deaf lane has the consuming connection rebuilt.
-pub async fn deafness(lanes: Vec<LaneWatch>, publisher: Publisher, rebuild: Arc<Notify>, end: CancellationToken) {
+/// Looks every few seconds until `end`; a deaf lane has its consumer rebuilt.
+pub async fn deafness(lanes: Vec<LaneWatch>, publisher: Publisher, end: CancellationToken) {
     loop {
         tokio::select! {
             () = tokio::time::sleep(LOOK_EVERY) => {}
@@ -34,8 +36,8 @@ pub async fn deafness(lanes: Vec<LaneWatch>, publisher: Publisher, rebuild: Arc<
             let deaf = quiet && lane.seat.free() > 0 && has_messages(&publisher, lane.seat.lane.queue).await;
             lane.deaf.send_replace(deaf);
             if deaf {
-                tracing::error!(queue = lane.seat.lane.queue, "messages wait and none comes: the consumers are rebuilt");
-                rebuild.notify_one();
+                tracing::error!(queue = lane.seat.lane.queue, "messages wait and none comes: the consumer is rebuilt");
+                lane.rebuild.notify_one();
             }
         }
     }

@@ -2,9 +2,17 @@
 
 mod assignment_truth;
 mod bad_input;
+mod engine_children;
+mod engine_crash_loop;
+mod engine_fence;
 mod engine_line;
+mod engine_retries;
+mod engine_takeover;
+mod engine_waits;
+mod engine_wake_ups;
 mod outages;
 mod outcomes;
+mod resume;
 mod stage_contract;
 mod support;
 mod tracker_apply;

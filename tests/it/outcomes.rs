@@ -2,55 +2,13 @@
 
 use std::time::Duration;
 
-use dispatch_worker::broker::{EVENTS, KEY_CANCEL, Outgoing};
+use dispatch_worker::broker::{KEY_CANCEL, Outgoing};
 use dispatch_worker::job::JobState;
-use lapin::options::{BasicAckOptions, BasicGetOptions, QueueBindOptions, QueueDeclareOptions};
-use lapin::types::FieldTable;
-use lapin::{Channel, Connection, ConnectionProperties};
-use secrecy::ExposeSecret;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::support::{TestWorld, WorkerOptions, acme, intake, wait_for};
+use crate::support::{Listener, TestWorld, WorkerOptions, acme, intake};
 
 const SOON: Duration = Duration::from_secs(30);
-
-/// A producer that listens.
-struct Listener {
-    _connection: Connection,
-    channel: Channel,
-}
-
-impl Listener {
-    async fn new(world: &TestWorld) -> Self {
-        let url = world.amqp_url.expose_secret();
-        let connection = Connection::connect(url, ConnectionProperties::default()).await.unwrap();
-        let channel = connection.create_channel().await.unwrap();
-        Self { _connection: connection, channel }
-    }
-
-    /// A queue of its own; with a binding it receives outcome events.
-    async fn queue(&self, name: &str, events: Option<&str>) {
-        let options = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
-        self.channel.queue_declare(name.into(), options, FieldTable::default()).await.unwrap();
-        if let Some(key) = events {
-            let (options, arguments) = (QueueBindOptions::default(), FieldTable::default());
-            self.channel.queue_bind(name.into(), EVENTS.into(), key.into(), options, arguments).await.unwrap();
-        }
-    }
-
-    /// The next message of a queue: its correlation id and its body.
-    async fn next(&self, queue: &str) -> (Option<String>, Value) {
-        wait_for(&format!("a message in {queue}"), SOON, async || {
-            let got =
-                self.channel.basic_get(queue.into(), BasicGetOptions::default()).await.map_err(|error| error.to_string())?;
-            let message = got.ok_or_else(|| "none came".to_owned())?;
-            message.delivery.ack(BasicAckOptions::default()).await.map_err(|error| error.to_string())?;
-            let correlation_id = message.properties.correlation_id().as_ref().map(|id| id.as_str().to_owned());
-            Ok::<_, String>((correlation_id, serde_json::from_slice(&message.delivery.data).unwrap()))
-        })
-        .await
-    }
-}
 
 #[tokio::test]
 async fn a_producer_hears_at_its_reply_queue_and_on_the_event_exchange_that_its_job_has_succeeded() {

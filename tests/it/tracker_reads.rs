@@ -1,12 +1,10 @@
 //! What stages read of the tracker's tables, and the turns they take.
 
-use std::time::Duration;
-
 use dispatch_worker::fault::{Class, Fault};
 use dispatch_worker::tracker::{
     OutboundLink, TrackerFault, cause_present, destination_cause, identity_cause, installation_cause,
 };
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 use serde_json::json;
 
 use crate::tracker_fixture::{NOON, World};

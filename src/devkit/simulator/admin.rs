@@ -13,6 +13,7 @@
 //! | `POST /_sim/faults` | [`FaultRule`] | `{id}` |
 //! | `GET /_sim/faults` | | list of [`super::faults::FaultReport`] |
 //! | `DELETE /_sim/faults[/ID]` | | null |
+//! | `POST /_sim/detach` | | null; goes on after the end of stdin |
 //!
 //! What is wrong is answered with 400 (404 for an unknown path) and `{error}`, which says what would be right.
 
@@ -109,6 +110,10 @@ pub(super) fn answer(world: &mut World, call: &Call) -> Answer {
             Ok(id) if world.faults.remove(id) => Ok(Value::Null),
             _ => Err(format!("there is no fault {id}")),
         },
+        (&Method::POST, ["detach"]) => {
+            world.detached = true;
+            Ok(Value::Null)
+        }
         _ => return refusal(StatusCode::NOT_FOUND, "there is no such admin call"),
     };
     outcome.map_or_else(|reason| refusal(StatusCode::BAD_REQUEST, &reason), |body| Answer::ok(&body))

@@ -144,6 +144,14 @@ impl SimulatorClient {
         self.get(&format!("events?after={after}")).await
     }
 
+    /// From now on the simulator goes on after the end of its stdin, until SIGTERM.
+    ///
+    /// # Errors
+    /// See [`SimulatorClient`].
+    pub async fn detach(&self) -> anyhow::Result<()> {
+        self.call(Method::POST, "detach", None::<&()>).await
+    }
+
     async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
         self.call(Method::GET, path, None::<&()>).await
     }

@@ -60,7 +60,7 @@ pub struct SimulatorOptions {
     pub state: Option<PathBuf>,
 }
 
-/// Serves until SIGTERM or until stdin ends (with stdin closed or at `/dev/null`, at once). `announce` gets one line, once
+/// Serves until SIGTERM or, unless it was detached, until stdin ends (with stdin closed or at `/dev/null`, at once). `announce` gets one line, once
 /// the port is open: `{"url":"http://127.0.0.1:PORT"}`.
 ///
 /// # Errors
@@ -75,13 +75,21 @@ pub async fn run(options: SimulatorOptions, announce: impl FnOnce(&str)) -> anyh
     let mut terminated = signal(SignalKind::terminate())?;
     let stdin_ended = stdin_end()?;
     announce(&json!({ "url": format!("http://{}", listener.local_addr()?) }).to_string());
+    let simulator = Arc::new(Simulator { world: Mutex::new(World::new(state)), witness });
+    let holder_gone = async {
+        // Whether it ended or its thread did.
+        let _ = stdin_ended.await;
+        if simulator.world().detached {
+            std::future::pending::<()>().await;
+        }
+    };
     let stop = async {
         tokio::select! {
             _ = terminated.recv() => {}
-            _ = stdin_ended => {}
+            () = holder_gone => {}
         }
     };
-    serve(listener, Arc::new(Simulator { world: Mutex::new(World::new(state)), witness }), stop).await;
+    serve(listener, Arc::clone(&simulator), stop).await;
     Ok(())
 }
 

@@ -36,9 +36,19 @@ impl SimulatorProcess {
     /// # Errors
     /// If it cannot be started or does not announce its URL within 30 s.
     pub async fn start(binary: &Path, witness: &Path) -> anyhow::Result<Self> {
+        Self::start_logging(binary, witness, Stdio::inherit()).await
+    }
+
+    /// As [`SimulatorProcess::start`], with its log somewhere else than on our stderr.
+    ///
+    /// # Errors
+    /// As [`SimulatorProcess::start`].
+    pub async fn start_logging(binary: &Path, witness: &Path, log: Stdio) -> anyhow::Result<Self> {
         let mut command = Command::new(binary);
         command.args(["simulator", "--listen", "127.0.0.1:0", "--witness"]).arg(witness);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log).kill_on_drop(true);
+        // Away from the terminal, so that Ctrl-C reaches its holder alone.
+        command.process_group(0);
         let mut child = command.spawn().with_context(|| format!("starting {} simulator", binary.display()))?;
         let stdout = child.stdout.take().context("the simulator's stdout was piped just above")?;
         let mut lines = BufReader::new(stdout).lines();
@@ -47,6 +57,18 @@ impl SimulatorProcess {
         let Announcement { url } = serde_json::from_str(&line).with_context(|| format!("the announcement {line:?}"))?;
         let client = SimulatorClient::new(url.clone())?;
         Ok(Self { url, client, child })
+    }
+
+    /// Lets it run on after this process. SIGTERM to the returned process id ends it.
+    ///
+    /// # Errors
+    /// If it does not answer, or has ended.
+    pub async fn detach(self) -> anyhow::Result<u32> {
+        self.client.detach().await?;
+        let pid = self.child.id().context("the simulator has ended")?;
+        // Dropped, it would be killed.
+        std::mem::forget(self.child);
+        Ok(pid)
     }
 
     /// Closes its stdin and waits until it has ended.

@@ -37,12 +37,14 @@ pub(super) struct World {
     pub(super) state: State,
     pub(super) events: Vec<Event>,
     pub(super) faults: Faults,
+    /// Whether the end of stdin is not the end.
+    pub(super) detached: bool,
     last_instant: OffsetDateTime,
 }
 
 impl World {
     pub(super) fn new(state: State) -> Self {
-        Self { state, events: Vec::new(), faults: Faults::default(), last_instant: OffsetDateTime::UNIX_EPOCH }
+        Self { state, events: Vec::new(), faults: Faults::default(), detached: false, last_instant: OffsetDateTime::UNIX_EPOCH }
     }
 
     /// Now, to the millisecond, and later than ever before.

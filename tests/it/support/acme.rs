@@ -35,6 +35,9 @@ pub(crate) const KEYED: &str = "keyed";
 /// A destination's name; K3.
 pub(crate) const BLIND: &str = "blind";
 
+/// In the path of the call of `retrieve_user`.
+pub(crate) const PROFILE: &str = "/_apis/profile/profiles/me";
+
 const PROJECT: &str = "Web";
 const CHANNEL: &str = "1001";
 const BOT_TOKEN: &str = "canary-bot-token";

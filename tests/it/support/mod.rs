@@ -11,6 +11,7 @@
 pub(crate) mod acme;
 mod checks;
 mod database;
+mod listener;
 mod servers;
 mod wait;
 mod worker;
@@ -18,6 +19,7 @@ mod world;
 
 pub(crate) use checks::Checks;
 pub(crate) use database::TestDatabase;
+pub(crate) use listener::Listener;
 pub(crate) use wait::wait_for;
 pub(crate) use worker::{WorkerOptions, WorkerProcess};
 pub(crate) use world::{TestWorld, intake};

@@ -18,6 +18,8 @@ const MANAGEMENT_PORT: u16 = 15_672;
 /// Everything a run has once.
 pub(crate) struct Run {
     pub(crate) servers: Servers,
+    /// Started here, and gone with this process.
+    is_private: bool,
     /// Migrated; nobody stays connected to it.
     template: String,
     /// Unlike that of any other run on the same servers.
@@ -41,7 +43,11 @@ impl Run {
                 let servers = Servers::external(&database, &amqp, Some(&management_of(&amqp)));
                 Self::on(servers.expect("URLs of servers")).await
             }
-            None => Self::private().await,
+            None => {
+                let run = Self::private().await;
+                calm(&run.servers.database_url).await;
+                run
+            }
         }
     }
 
@@ -52,11 +58,12 @@ impl Run {
     }
 
     async fn on(servers: Servers) -> Self {
+        let is_private = servers.guard_pid().is_some();
         let name = format!("it_{}", data_encoding::HEXLOWER.encode(&rand::random::<[u8; 4]>()));
         let template = format!("{name}_template");
         let url = servers.create_database(&template, None).await.expect("a database for the template");
         store::migrate(&SecretString::from(url)).await.expect("the migrations apply to an empty database");
-        Self { servers, template, name, count: AtomicU32::new(0) }
+        Self { servers, is_private, template, name, count: AtomicU32::new(0) }
     }
 
     /// A name for a test's database and vhost.
@@ -69,6 +76,36 @@ impl Run {
         let url = self.servers.create_database(name, Some(&self.template)).await;
         SecretString::from(url.expect("a database from the template"))
     }
+
+    /// Removes a world. RabbitMQ is spared its queues at once; a database of a private Postgres goes with its server, since
+    /// dropping it would wait for a checkpoint.
+    pub(crate) fn remove(&'static self, name: String) {
+        // A thread, as a runtime cannot be built inside the test's.
+        let cleaner = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            let removed = runtime.block_on(async {
+                self.servers.delete_vhost(&name).await?;
+                if self.is_private { Ok(()) } else { self.servers.drop_database(&name).await }
+            });
+            if let Err(error) = removed {
+                eprintln!("{name} is left behind: {error:#}");
+            }
+        });
+        if !self.is_private {
+            drop(cleaner.join());
+        }
+    }
+}
+
+/// Nobody crashes the servers that tests share, and many databases are made at once: waiting for the disk would only be slow.
+async fn calm(url: &str) {
+    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.expect("Postgres answers");
+    let set = async move {
+        client.batch_execute("ALTER SYSTEM SET fsync = off").await?;
+        client.batch_execute("SELECT pg_reload_conf()").await
+    };
+    let (set, _) = tokio::join!(set, connection);
+    set.expect("the superuser may set it");
 }
 
 /// Where RabbitMQ's management API is, with the credentials of `amqp`.

@@ -10,6 +10,7 @@ use dispatch_worker::broker::{EXCHANGE, KEY_CONFIGURE, KEY_JOB, Outgoing, Publis
 use dispatch_worker::devkit::guard::Command;
 use dispatch_worker::devkit::servers::QueueDepth;
 use dispatch_worker::devkit::simulator::admin::Change;
+use dispatch_worker::devkit::simulator::faults::FaultRule;
 use dispatch_worker::devkit::simulator::process::SimulatorProcess;
 use dispatch_worker::devkit::simulator::witness::{self, Entry};
 use dispatch_worker::engine::Lane;
@@ -43,11 +44,6 @@ pub(crate) struct TestWorld {
 }
 
 impl TestWorld {
-    /// With nothing in it.
-    pub(crate) async fn new() -> Self {
-        Self::on(run().await).await
-    }
-
     /// As [`TestWorld::acme`], on servers that no other test uses: they may be killed.
     pub(crate) async fn with_own_servers() -> Self {
         Self::acme_on(Box::leak(Box::new(Run::private().await))).await
@@ -170,6 +166,19 @@ impl TestWorld {
         self.simulator().await.client.change(&change).await.expect("the simulator takes the change")
     }
 
+    /// Publishes a job about [`acme::WORK_ITEM`] and waits until its `retrieve_user` has met a fault: it is in mid-stage.
+    pub(crate) async fn publish_held_up(&self, dedupe_key: &str, fault: FaultRule) {
+        let simulator = &self.simulator().await.client;
+        let id = simulator.fault(&fault.path_contains(acme::PROFILE).times(1)).await.expect("the simulator takes the fault");
+        let event = self.assign(acme::WORK_ITEM, Some(acme::ANN)).await;
+        self.publish_job(&acme::job(dedupe_key, &event)).await;
+        wait_for("the call of retrieve_user", Duration::from_secs(30), async || {
+            let faults = simulator.faults().await.expect("the simulator lists its faults");
+            if faults.iter().any(|fault| fault.id == id && fault.hits == 1) { Ok(()) } else { Err("it has not come") }
+        })
+        .await;
+    }
+
     /// The row of a job of [`acme::SOURCE`].
     pub(crate) async fn job_by_key(&self, dedupe_key: &str) -> Option<JobRow> {
         self.store().job_by_key(acme::SOURCE, dedupe_key).await.expect("Postgres answers")
@@ -212,15 +221,7 @@ impl TestWorld {
 
 impl Drop for TestWorld {
     fn drop(&mut self) {
-        let (run, name) = (self.run, self.database.name.clone());
-        // A thread, as a runtime cannot be built inside the test's; joined, so that nothing is left behind.
-        let cleaner = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let clean = async { tokio::join!(run.servers.delete_vhost(&name), run.servers.drop_database(&name)) };
-            runtime.map(|runtime| runtime.block_on(clean))
-        });
-        // What cannot be removed goes with the servers.
-        drop(cleaner.join());
+        self.run.remove(self.database.name.clone());
     }
 }
 

@@ -1,0 +1,280 @@
+//! Everything the demo starts, each a process of its own: private servers, the simulator, two workers. Dropped, all of it
+//! stops.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use futures_util::future::join_all;
+use reqwest::{Client, StatusCode};
+use rustix::process::Signal;
+use secrecy::{ExposeSecret, SecretString};
+use tracing::instrument::WithSubscriber as _;
+use tracing::subscriber::NoSubscriber;
+
+use super::world::World;
+use crate::broker::topology;
+use crate::devkit::ports::{self, Port};
+use crate::devkit::process::{Abrupt, Launch, Process};
+use crate::devkit::servers::Servers;
+use crate::devkit::simulator::process::SimulatorProcess;
+use crate::secrets::Keyring;
+use crate::store;
+use crate::{pipelines, telemetry, tracker};
+
+/// How long a worker may take to be ready.
+const READY_LIMIT: Duration = Duration::from_secs(20);
+/// How long a worker may take to drain.
+const DRAIN_LIMIT: Duration = Duration::from_secs(8);
+/// The longest wait for a look at a worker.
+const LOOK: Duration = Duration::from_secs(5);
+/// In the demo's folder.
+const WITNESS: &str = "witness.jsonl";
+const DATABASE: &str = "dispatch";
+
+/// How others reach what was started.
+pub(super) struct Links {
+    pub(super) database_url: SecretString,
+    pub(super) amqp_url: SecretString,
+    pub(super) keyring: SecretString,
+    pub(super) simulator_url: String,
+}
+
+/// A worker process and its operations server's port.
+struct Worker {
+    name: &'static str,
+    port: Port,
+    process: Option<Process>,
+}
+
+/// What runs.
+pub(super) struct Fleet {
+    pub(super) links: Links,
+    pub(super) simulator: SimulatorProcess,
+    // Workers before the servers, so that they are stopped first.
+    workers: [Worker; 2],
+    pub(super) servers: Servers,
+    pub(super) folder: Folder,
+    http: Client,
+    binary: PathBuf,
+    keep: bool,
+}
+
+/// What runs on after us.
+pub(super) struct Left {
+    /// To be signalled, in this order, for all of it to end.
+    pub(super) pids: Vec<u32>,
+    /// Of the workers' operations servers.
+    pub(super) ports: Vec<u16>,
+}
+
+impl Fleet {
+    /// Starts the servers and the simulator, prepares the database and the broker, imports the tracker document. The workers
+    /// are still to be started. `binary` is this program; `keep`: it may be left running.
+    pub(super) async fn start(
+        binary: PathBuf,
+        keep: bool,
+        report: impl Fn(&str) + Send + 'static,
+    ) -> anyhow::Result<(Self, World)> {
+        let folder = Folder::create()?;
+        let log = std::fs::File::create_new(folder.path.join("simulator.log")).context("cannot make the simulator's log")?;
+        let witness = folder.path.join(WITNESS);
+        let (servers, simulator) =
+            tokio::try_join!(Servers::start(&binary, report), SimulatorProcess::start_logging(&binary, &witness, log.into()))?;
+        let links = Links {
+            database_url: servers.create_database(DATABASE, None).await?.into(),
+            amqp_url: servers.amqp_url.clone().into(),
+            keyring: Keyring::fresh_setting(),
+            simulator_url: simulator.url.clone(),
+        };
+        let lanes: Vec<_> = pipelines::registry().iter().map(|pipeline| pipeline.lane).collect();
+        // People are told of the demo, not of each migration.
+        let migrated =
+            async { store::migrate(&links.database_url).with_subscriber(NoSubscriber::new()).await.context("cannot migrate") };
+        let declared = async { topology::declare(&links.amqp_url, &lanes).await.context("cannot declare the topology") };
+        tokio::try_join!(migrated, declared)?;
+        let world = World::new(&links.simulator_url);
+        simulator.client.load_state(&world.state).await?;
+        import(&links, &world).await?;
+        let worker =
+            |name| Ok::<_, anyhow::Error>(Worker { name, port: ports::reserve().context("no free port")?, process: None });
+        let workers = [worker("worker-1")?, worker("worker-2")?];
+        let http = Client::builder().no_proxy().timeout(LOOK).build()?;
+        Ok((Self { links, simulator, workers, servers, folder, http, binary, keep }, world))
+    }
+
+    /// Starts the workers that do not run, and waits until they are ready.
+    pub(super) async fn start_workers(&mut self) -> anyhow::Result<()> {
+        let (binary, folder, links, keep) = (&self.binary, &self.folder.path, &self.links, self.keep);
+        for worker in self.workers.iter_mut().filter(|worker| worker.process.is_none()) {
+            worker.process = Some(launch(worker, binary, folder, links, keep)?);
+        }
+        let http = &self.http;
+        let ready = self.workers.iter_mut().map(async |worker| {
+            let url = format!("http://127.0.0.1:{}/readyz", worker.port.number());
+            let process = worker.process.as_mut().context("it was started just above")?;
+            process.wait_ready(READY_LIMIT, async || is_ok(http, &url).await).await
+        });
+        join_all(ready).await.into_iter().collect()
+    }
+
+    /// The process id of the worker that is to be killed.
+    pub(super) fn victim(&self) -> Option<u32> {
+        self.workers[0].process.as_ref().and_then(Process::id)
+    }
+
+    /// Kills that worker, with SIGKILL, and waits until it is gone.
+    pub(super) async fn kill_victim(&mut self) {
+        if let Some(process) = self.workers[0].process.take() {
+            process.stop(Signal::KILL, LOOK).await;
+        }
+    }
+
+    /// An error if a worker has ended by itself.
+    pub(super) fn check(&mut self) -> anyhow::Result<()> {
+        self.workers.iter_mut().filter_map(|worker| worker.process.as_mut()).try_for_each(Process::check_running)
+    }
+
+    /// How many jobs the workers that run have taken over from others.
+    pub(super) async fn takeovers(&self) -> anyhow::Result<u64> {
+        let mut sum = 0;
+        for worker in &self.workers {
+            let url = format!("http://127.0.0.1:{}/metrics", worker.port.number());
+            let text = self.http.get(&url).send().await.and_then(reqwest::Response::error_for_status)?.text().await?;
+            sum += counted(&text, telemetry::names::TAKEOVERS);
+        }
+        Ok(sum)
+    }
+
+    /// What the simulator has written of every request it received.
+    pub(super) fn witness(&self) -> PathBuf {
+        self.folder.path.join(WITNESS)
+    }
+
+    /// Ends everything in order: the workers drain, then the rest stops. Their logs go too, unless `keep_logs`.
+    pub(super) async fn stop(mut self, keep_logs: bool) -> anyhow::Result<()> {
+        let processes = self.workers.iter_mut().filter_map(|worker| worker.process.take());
+        join_all(processes.map(|process| process.stop(Signal::TERM, DRAIN_LIMIT))).await;
+        self.simulator.stop().await?;
+        self.servers.stop().await;
+        self.folder.kept = keep_logs;
+        Ok(())
+    }
+
+    /// Ends everything at once, as after an error. Says where the logs are.
+    pub(super) fn abandon(mut self) -> String {
+        self.folder.kept = true;
+        format!("the workers' logs and the witness log are in {}", self.folder.path.display())
+    }
+
+    /// Lets everything run on after us.
+    pub(super) async fn leave(mut self) -> anyhow::Result<Left> {
+        let simulator = self.simulator.detach().await?;
+        let guard = self.servers.detach().await?;
+        self.folder.kept = true;
+        let ports = self.workers.iter().map(|worker| worker.port.number()).collect();
+        let workers = self.workers.into_iter().filter_map(|worker| worker.process?.leave());
+        Ok(Left { pids: workers.chain([simulator, guard]).collect(), ports })
+    }
+}
+
+fn launch(worker: &Worker, binary: &Path, folder: &Path, links: &Links, keep: bool) -> anyhow::Result<Process> {
+    let make = if keep { Launch::lasting } else { Launch::new };
+    let mut launch = make(worker.name, binary, folder, Abrupt::Kill)?;
+    launch.command.arg("worker");
+    for (name, value) in environment(links) {
+        launch.command.env(name, value);
+    }
+    launch.command.env("DISPATCH_OPS_LISTEN", format!("127.0.0.1:{}", worker.port.number()));
+    launch.spawn()
+}
+
+/// What a worker, or somebody who looks around, needs to know.
+pub(super) fn environment(links: &Links) -> Vec<(&'static str, String)> {
+    let simulator = &links.simulator_url;
+    vec![
+        ("DISPATCH_DATABASE_URL", links.database_url.expose_secret().to_owned()),
+        ("DISPATCH_AMQP_URL", links.amqp_url.expose_secret().to_owned()),
+        ("DISPATCH_KEYRING", links.keyring.expose_secret().to_owned()),
+        ("DISPATCH_AZURE_DEVOPS_PROFILE_URL", simulator.clone()),
+        ("DISPATCH_AZURE_DEVOPS_GRAPH_URL", simulator.clone()),
+        ("DISPATCH_AZURE_DEVOPS_SEARCH_URL", simulator.clone()),
+        ("DISPATCH_AZURE_DEVOPS_URL", simulator.clone()),
+        ("DISPATCH_DISCORD_URL", format!("{simulator}/api/v10")),
+        ("DISPATCH_ALLOW_HTTP_LOOPBACK", "true".to_owned()),
+    ]
+}
+
+async fn import(links: &Links, world: &World) -> anyhow::Result<()> {
+    let keyring = Keyring::parse(&links.keyring)?;
+    let (mut client, connection) = store::connect(&links.database_url).await?;
+    tokio::pin!(connection);
+    tokio::select! {
+        imported = tracker::import(&mut client, &keyring, &world.document) => imported.map(|_| ()).context("cannot import the tracker document"),
+        _ended = &mut connection => bail!("Postgres closed the connection"),
+    }
+}
+
+async fn is_ok(http: &Client, url: &str) -> bool {
+    http.get(url).send().await.is_ok_and(|response| response.status() == StatusCode::OK)
+}
+
+/// The value of a counter without labels in Prometheus' text format; 0 where it was never counted.
+fn counted(metrics: &str, name: &str) -> u64 {
+    let value = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok();
+    metrics.lines().find_map(value).unwrap_or_default()
+}
+
+/// The folder for logs and the witness log, removed when dropped unless it is to be kept.
+pub(super) struct Folder {
+    pub(super) path: PathBuf,
+    kept: bool,
+}
+
+impl Folder {
+    fn create() -> anyhow::Result<Self> {
+        let name = format!("dispatch-demo-{}", data_encoding::HEXLOWER.encode(&rand::random::<[u8; 6]>()));
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir(&path).with_context(|| format!("cannot create {}", path.display()))?;
+        Ok(Self { path, kept: false })
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if !self.kept {
+            // What cannot be removed lies among the temporary files.
+            let _left_behind = std::fs::remove_dir_all(&self.path);
+        }
+    }
+}
+
+/// Waits until `holds`, looking again and again, at the longest until `deadline`.
+pub(super) async fn until(
+    deadline: Instant,
+    what: &str,
+    mut holds: impl AsyncFnMut() -> anyhow::Result<bool>,
+) -> anyhow::Result<()> {
+    const EVERY: Duration = Duration::from_millis(100);
+    let began = Instant::now();
+    while !holds().await? {
+        if Instant::now() > deadline {
+            bail!("waited {:.1} s for this in vain: {what}", began.elapsed().as_secs_f64());
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_counter_is_read_from_a_scrape_and_not_from_its_description() {
+        let text =
+            "# HELP dispatch_takeovers_total Jobs taken\n# TYPE dispatch_takeovers_total counter\ndispatch_takeovers_total 7\n";
+        assert_eq!(counted(text, "dispatch_takeovers_total"), 7);
+        assert_eq!(counted(text, "dispatch_takeovers"), 0);
+    }
+}

@@ -1,0 +1,304 @@
+//! The run itself: waves of jobs, an outage, a killed worker, and the wait for the end.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use deadpool_postgres::{Client, Pool};
+
+use super::faults::Faults;
+use super::fleet::{Fleet, until};
+use super::progress::Progress;
+use super::script::{self, CONFIGURED, JOBS, LEFT_WAITING, PARKED};
+use super::summary::Summary;
+use super::traffic::{SOURCE, Traffic};
+use super::verify::{self, Check};
+use super::world::{Tenant, World};
+use crate::broker::Publisher;
+use crate::devkit::simulator::witness;
+use crate::job::{JobId, JobState};
+use crate::pipelines::dispatch;
+use crate::secrets::Keyring;
+use crate::store::{self, Actor, Answer, Store, Target};
+
+/// How long the outage lasts at least: longer than a first retry waits.
+const OUTAGE: Duration = Duration::from_millis(2500);
+/// How many requests the outage meets at least.
+const OUTAGE_HITS: u64 = 3;
+/// How many jobs a worker has in hand when it is killed, at least.
+const IN_HAND: i64 = 3;
+/// How many messages are sent again as they were.
+const REPEATED: usize = 10;
+/// How long a single condition may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Nothing moves and not all is as planned: after this it will not be.
+const STILL: Duration = Duration::from_secs(3);
+
+/// The run.
+pub(super) struct Play<'a> {
+    fleet: &'a mut Fleet,
+    traffic: Traffic<'a>,
+    faults: Faults,
+    pool: Pool,
+    store: Store,
+    progress: &'a Progress,
+    /// Until when all jobs must have ended.
+    deadline: Instant,
+    refused: usize,
+}
+
+/// How many jobs stand where.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Standing {
+    requests: i64,
+    /// Requests that will not move by themselves.
+    ended: i64,
+    /// Jobs that are due, run, or will be due.
+    moving: i64,
+    configuration: i64,
+    parked: i64,
+}
+
+impl Standing {
+    const fn is_as_planned(&self) -> bool {
+        self.ended == JOBS as i64 && self.configuration == LEFT_WAITING as i64 && self.parked == PARKED as i64
+    }
+}
+
+impl<'a> Play<'a> {
+    /// Prepares to play; jobs must have ended by `deadline`.
+    pub(super) async fn new(
+        fleet: &'a mut Fleet,
+        world: &'a World,
+        progress: &'a Progress,
+        deadline: Instant,
+    ) -> anyhow::Result<Self> {
+        let pool = store::pool(&fleet.links.database_url, 4)?;
+        let store = Store::new(pool.clone(), Arc::new(Keyring::parse(&fleet.links.keyring)?));
+        let publisher = Publisher::connect(&fleet.links.amqp_url).await?;
+        let simulator = fleet.simulator.client.clone();
+        let traffic = Traffic::new(publisher, simulator.clone(), world);
+        Ok(Self { fleet, traffic, faults: Faults::new(simulator), pool, store, progress, deadline, refused: 0 })
+    }
+
+    /// Plays from the first wave to the last job's end.
+    pub(super) async fn run(&mut self) -> anyhow::Result<()> {
+        self.traffic.wave(script::first_wave()).await?;
+        self.progress.say(&format!("{} jobs published", self.traffic.jobs));
+        self.wait_for(self.traffic.jobs / 2).await?;
+        self.refuse().await?;
+        self.outage().await?;
+        self.kill().await?;
+        self.traffic.wave(script::fourth_wave()).await?;
+        self.wait_for(self.traffic.jobs * 3 / 4).await?;
+        let own = self.traffic.own_writes(JOBS).await?;
+        self.progress.say(&format!("{} jobs published, {own} of them our own writes come back as events", self.traffic.jobs));
+        self.wait_for_all().await
+    }
+
+    /// Publishes what cannot become a job, one of them with the key of a job that is there.
+    async fn refuse(&mut self) -> anyhow::Result<()> {
+        let key = self.traffic.first_key()?.to_owned();
+        let store = &self.store;
+        let is_there = async || Ok(store.job_by_key(SOURCE, &key).await?.is_some());
+        until(self.patience(), "the first job is accepted", is_there).await?;
+        self.refused = self.traffic.refused(&key).await?;
+        self.progress.say(&format!("{} messages published that cannot be a job", self.refused));
+        Ok(())
+    }
+
+    async fn outage(&mut self) -> anyhow::Result<()> {
+        self.faults.outage().await?;
+        let began = Instant::now();
+        self.progress.say("providers fail: answers are lost, Discord is down, Azure DevOps wants less");
+        self.traffic.wave(script::second_wave()).await?;
+        self.traffic.repeat(REPEATED).await?;
+        self.configure().await?;
+        let faults = &self.faults;
+        let met = async || Ok(began.elapsed() >= OUTAGE && faults.outage_hits().await? >= OUTAGE_HITS);
+        until(self.patience(), "Discord's outage is noticed", met).await?;
+        self.faults.end_outage().await?;
+        self.progress.say("Discord is well again");
+        Ok(())
+    }
+
+    /// Chooses accounts for the jobs that wait for it, as a producer and as an operator; one is left waiting.
+    async fn configure(&mut self) -> anyhow::Result<()> {
+        let keys: Vec<String> = self.traffic.without_account.iter().take(CONFIGURED).cloned().collect();
+        for (index, key) in keys.iter().enumerate() {
+            let job = self.waiting_for_configuration(key).await?;
+            if index % 2 == 0 {
+                self.traffic.configure(job, Tenant::Acme).await?;
+            } else {
+                self.configure_by_hand(job).await?;
+            }
+        }
+        self.progress.say(&format!("the accounts of {} waiting jobs are chosen", keys.len()));
+        Ok(())
+    }
+
+    async fn configure_by_hand(&self, job: JobId) -> anyhow::Result<()> {
+        let first = dispatch::pipeline().first();
+        let actor = Actor { who: SOURCE.to_owned(), role: "operator".to_owned(), reason: Some("the demo".to_owned()) };
+        let account = self.traffic.account_id(Tenant::Acme);
+        let answer = self.store.configure(&Target::Id(job), account, first, &actor).await?;
+        ensure!(matches!(answer, Answer::Done { .. }), "the account of job {job} could not be chosen: {answer:?}");
+        Ok(())
+    }
+
+    async fn waiting_for_configuration(&self, key: &str) -> anyhow::Result<JobId> {
+        let mut found = None;
+        let store = &self.store;
+        let waits = async || {
+            let row = store.job_by_key(SOURCE, key).await?;
+            found = row.filter(|row| row.wait_reason.as_deref() == Some("configuration")).map(|row| row.id);
+            Ok(found.is_some())
+        };
+        until(self.patience(), &format!("job {key} waits for configuration"), waits).await?;
+        found.context("it was found just above")
+    }
+
+    /// Kills a worker that has jobs in hand, and starts another in its place.
+    async fn kill(&mut self) -> anyhow::Result<()> {
+        self.faults.slow().await?;
+        self.traffic.wave(script::third_wave()).await?;
+        let pid = self.fleet.victim().context("no worker runs")?;
+        let (store, faults, mut in_hand) = (&self.store, &self.faults, 0);
+        let has_jobs = async || {
+            let slow = faults.slow_hits().await?;
+            let replicas = store.replicas().await?;
+            in_hand = replicas.iter().filter(|row| u32::try_from(row.pid) == Ok(pid)).map(|row| row.running).sum();
+            Ok(in_hand >= IN_HAND && slow > 0)
+        };
+        until(self.patience(), "a worker has jobs in hand", has_jobs).await?;
+        self.fleet.kill_victim().await;
+        self.progress.say(&format!("worker {pid} is killed (-9) with {in_hand} jobs in hand"));
+        self.faults.end_slow().await?;
+        self.fleet.start_workers().await?;
+        self.progress.say("another worker runs in its place");
+        Ok(())
+    }
+
+    async fn wait_for(&mut self, ended: usize) -> anyhow::Result<()> {
+        let until_then = self.patience();
+        let ended = i64::try_from(ended)?;
+        let (store, fleet, progress) = (&self.store, &mut *self.fleet, self.progress);
+        let enough = async || {
+            fleet.check()?;
+            Ok(look(store, progress).await?.ended >= ended)
+        };
+        until(until_then, "enough of the jobs published so far have ended", enough).await
+    }
+
+    /// Until everything is as planned, nothing moves any more, or time is up: what is not as planned is then told.
+    async fn wait_for_all(&mut self) -> anyhow::Result<()> {
+        let (store, fleet, progress, deadline) = (&self.store, &mut *self.fleet, self.progress, self.deadline);
+        let refused = self.refused;
+        let mut last = (Standing::default(), Instant::now());
+        let over = async || {
+            fleet.check()?;
+            let standing = look(store, progress).await?;
+            if standing != last.0 || standing.moving > 0 {
+                last = (standing, Instant::now());
+            }
+            let letters = store.dead_letters(true, i64::MAX, 100).await?.len();
+            let is_as_planned = standing.is_as_planned() && standing.moving == 0 && letters == refused;
+            Ok(is_as_planned || last.1.elapsed() >= STILL || Instant::now() >= deadline)
+        };
+        until(deadline + PATIENCE, "all jobs have ended", over).await
+    }
+
+    /// What came of it, and whether everything holds that was promised.
+    pub(super) async fn verify(&mut self, started: Instant) -> anyhow::Result<(Summary, Vec<Check>)> {
+        let client: Client = self.pool.get().await?;
+        let witness = witness::read(&self.fleet.witness()).context("the witness log")?;
+        let (lost, lost_jobs) = verify::nothing_lost(&client, &self.traffic.confirmed).await?;
+        let (effects, duplicate_effects) = verify::effects(&client, &witness).await?;
+        let assignees = verify::assignees(&client, &self.fleet.simulator.client.assignees().await?).await?;
+        let mut checks = vec![lost, self.as_planned(&client).await?, verify::checkpoints(&client).await?];
+        checks.extend(effects);
+        checks.push(assignees);
+        checks.push(verify::forgeries(&client, &self.traffic.forged).await?);
+        let summary = Summary {
+            takeovers: self.fleet.takeovers().await?,
+            duplicate_effects,
+            lost_jobs,
+            seconds: (started.elapsed().as_secs_f64() * 10.0).round() / 10.0,
+            ..Summary::counted(&client).await?
+        };
+        checks.push(self.something_happened(&summary).await?);
+        Ok((summary, checks))
+    }
+
+    /// Every job has ended, but for those that were to wait or to be parked.
+    async fn as_planned(&self, client: &Client) -> anyhow::Result<Check> {
+        const SQL: &str = "
+            SELECT j.dedupe_key, j.pipeline, j.state, j.stage, j.wait_reason, j.error_code FROM jobs j
+            WHERE j.state <> 'succeeded' AND NOT (j.source = $1 AND j.dedupe_key = ANY ($2)) ORDER BY j.id";
+        let waiting = self.traffic.without_account.iter().skip(CONFIGURED);
+        let planned: Vec<&String> = waiting.chain(&self.traffic.parked).collect();
+        let mut problems = Vec::new();
+        for row in client.query(SQL, &[&SOURCE, &planned]).await? {
+            let text = |name| row.try_get::<_, Option<String>>(name).map(Option::unwrap_or_default);
+            let (key, pipeline, state, stage) = (text("dedupe_key")?, text("pipeline")?, text("state")?, text("stage")?);
+            problems.push(format!(
+                "{pipeline} job {key} is {state} at {stage} ({}{})",
+                text("wait_reason")?,
+                text("error_code")?
+            ));
+        }
+        let standing = standing(&self.store).await?;
+        if !standing.is_as_planned() {
+            problems.push(format!("the plan is {JOBS} jobs, {LEFT_WAITING} of them waiting and {PARKED} parked: {standing:?}"));
+        }
+        let letters = self.store.dead_letters(true, i64::MAX, 100).await?.len();
+        if letters != self.refused {
+            problems.push(format!("{} messages cannot be a job, yet there are {letters} dead letters", self.refused));
+        }
+        let seen = format!("{} succeeded, {LEFT_WAITING} waits and {PARKED} is parked on purpose", JOBS - LEFT_WAITING - PARKED);
+        Ok(Check::of("every job has ended as planned", &problems, seen))
+    }
+
+    /// A run that did nothing does not pass.
+    async fn something_happened(&self, summary: &Summary) -> anyhow::Result<Check> {
+        let met = self.faults.met().await?;
+        let mut problems: Vec<String> =
+            met.iter().filter(|(_, hits)| *hits == 0).map(|(what, _)| format!("no request met this: {what}")).collect();
+        let numbers = [
+            ("retries", summary.retries),
+            ("assignments changed", summary.assignments_changed),
+            ("messages delivered", summary.messages_delivered),
+            ("jobs taken over", i64::try_from(summary.takeovers)?),
+        ];
+        problems.extend(numbers.iter().filter(|(_, number)| *number == 0).map(|(what, _)| format!("{what}: none")));
+        let hits: u64 = met.iter().map(|(_, hits)| hits).sum();
+        Ok(Check::of("what was to go wrong went wrong", &problems, format!("{} faults met {hits} requests", met.len())))
+    }
+
+    fn patience(&self) -> Instant {
+        (Instant::now() + PATIENCE).min(self.deadline)
+    }
+}
+
+async fn look(store: &Store, progress: &Progress) -> anyhow::Result<Standing> {
+    let standing = standing(store).await?;
+    progress.moved(u64::try_from(standing.ended)?, format!("{} jobs move, follow-ups included", standing.moving));
+    Ok(standing)
+}
+
+async fn standing(store: &Store) -> anyhow::Result<Standing> {
+    let mut standing = Standing::default();
+    for (pipeline, state, reason, jobs) in store.job_counts().await? {
+        let is_request = pipeline == dispatch::pipeline().name;
+        let for_configuration = reason.as_deref() == Some("configuration");
+        standing.moving += if matches!(state, JobState::Ready | JobState::Running) { jobs } else { 0 };
+        if is_request {
+            let has_ended = state.is_done() || state == JobState::Parked || for_configuration;
+            standing.requests += jobs;
+            standing.ended += if has_ended { jobs } else { 0 };
+            standing.configuration += if for_configuration { jobs } else { 0 };
+            standing.parked += if state == JobState::Parked { jobs } else { 0 };
+        }
+    }
+    Ok(standing)
+}

@@ -1,0 +1,54 @@
+//! A job waits for its follow-ups and ends with the last of them, once.
+
+use std::time::Duration;
+
+use dispatch_worker::job::JobState;
+use dispatch_worker::store::{Actor, Answer, Target};
+
+use crate::support::{Checks, Listener, TestWorld, WorkerOptions, acme};
+
+const SOON: Duration = Duration::from_secs(60);
+const JOBS: usize = 12;
+
+#[tokio::test]
+async fn follow_ups_that_finish_together_succeed_their_parent_once() {
+    let world = TestWorld::acme().await;
+    let listener = Listener::new(&world).await;
+    listener.queue("finished", Some("job.succeeded")).await;
+    let _workers = [world.worker(&WorkerOptions::default()), world.worker(&WorkerOptions::default())];
+    let keys: Vec<String> = (0..JOBS).map(|number| format!("job-{number}")).collect();
+    for (number, key) in keys.iter().enumerate() {
+        let to = if number % 2 == 0 { acme::ANN } else { acme::BOB };
+        let event = world.assign(acme::LONE_ITEM, Some(to)).await;
+        world.publish_job(&acme::job(key, &event)).await;
+        // One after the other, or a job would see the work item as a later one finds it, and have nothing to tell.
+        let row = world.wait_job_state(key, JobState::Succeeded, SOON).await;
+        assert_eq!((row.open_children, world.job_view(row.id).await.children.len()), (0, 3));
+    }
+    Checks::default().hold(&world).await;
+    let mut announced = Vec::new();
+    while let Some((_, event)) = listener.try_next("finished").await {
+        announced.push(event["dedupe_key"].as_str().unwrap().to_owned());
+    }
+    announced.sort();
+    let mut expected = keys;
+    expected.sort();
+    assert_eq!(announced, expected, "each parent is announced once, and no follow-up is");
+}
+
+#[tokio::test]
+async fn cancelling_a_job_cancels_its_open_follow_ups() {
+    let world = TestWorld::acme().await;
+    world.database.rows("UPDATE destinations SET disabled = true").await;
+    let _worker = world.worker(&WorkerOptions::default());
+    let event = world.assign(acme::LONE_ITEM, Some(acme::ANN)).await;
+    world.publish_job(&acme::job("one", &event)).await;
+    let row = world.wait_job_state("one", JobState::Waiting, SOON).await;
+    assert_eq!((row.wait_reason.as_deref(), row.open_children), (Some("children"), 3));
+    let actor = Actor { who: "olga".to_owned(), role: "operator".to_owned(), reason: None };
+    let answer = world.store().cancel(&Target::Id(row.id), &actor).await.unwrap();
+    assert_eq!(answer, Answer::Done { job: row.id, before: JobState::Waiting, now: JobState::Cancelled });
+    let states = world.database.rows("SELECT state FROM jobs").await.concat();
+    assert_eq!(states, ["cancelled"; 4]);
+    assert_eq!(world.witness().iter().filter(|entry| entry.effect).count(), 0);
+}

@@ -1,0 +1,92 @@
+//! A message is a wake-up and the row is the job: doubled, lost or for no row, it costs time and never work.
+
+use std::time::Duration;
+
+use dispatch_worker::broker::Outgoing;
+use dispatch_worker::job::{JobId, JobState};
+use dispatch_worker::pipelines::registry;
+use serde_json::json;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::support::{Checks, TestWorld, WorkerOptions, acme, intake};
+
+const SOON: Duration = Duration::from_secs(30);
+
+async fn wake(world: &TestWorld, pipeline: &str, job: JobId) {
+    let routing_key = registry().get(pipeline).expect("a pipeline").lane.wake_key.to_owned();
+    world.publish_raw(&Outgoing { routing_key, ..intake(json!({"job_id": job}).to_string()) }).await;
+}
+
+/// A job that is for later, so that nobody claims it before it is woken.
+async fn later(world: &TestWorld, key: &str) -> JobId {
+    let event = world.assign(acme::WORK_ITEM, Some(acme::ANN)).await;
+    let mut job = acme::job(key, &event);
+    let not_before = OffsetDateTime::now_utc() + Duration::from_secs(3600);
+    job["not_before"] = json!(not_before.format(&Rfc3339).unwrap());
+    world.publish_job(&job).await;
+    let row = world.wait_job_state(key, JobState::Ready, SOON).await;
+    assert_eq!((row.epoch, row.woken_at), (0, None), "it is only a row yet");
+    row.id
+}
+
+#[tokio::test]
+async fn doubled_messages_and_wake_ups_run_every_stage_once() {
+    let world = TestWorld::acme().await;
+    let _workers = [world.worker(&WorkerOptions::default()), world.worker(&WorkerOptions::default())];
+    let event = world.assign(acme::WORK_ITEM, Some(acme::ANN)).await;
+    for _ in 0..5 {
+        world.publish_job(&acme::job("one", &event)).await;
+    }
+    let job = world.wait_job_state("one", JobState::Succeeded, SOON).await;
+    let view = world.job_view(job.id).await;
+    for one in view.children.iter().chain([&view.row]) {
+        for _ in 0..5 {
+            wake(&world, &one.pipeline, one.id).await;
+        }
+    }
+    Checks::default().hold(&world).await;
+    let again = world.job_view(job.id).await;
+    assert_eq!((again.row.epoch, again.checkpoints.len(), again.children.len()), (view.row.epoch, 10, 4));
+    assert_eq!(world.witness().iter().filter(|entry| entry.effect).count(), 4);
+}
+
+#[tokio::test]
+async fn wake_ups_that_come_at_the_same_moment_claim_a_job_once() {
+    let world = TestWorld::acme().await;
+    let _workers = [world.worker(&WorkerOptions::default()), world.worker(&WorkerOptions::default())];
+    let job = later(&world, "one").await;
+    // Stamped as woken, so that the waker leaves it to these.
+    world.database.rows("UPDATE jobs SET due_at = now(), woken_at = now()").await;
+    for _ in 0..10 {
+        wake(&world, "dispatch", job).await;
+    }
+    let row = world.wait_job_state("one", JobState::Succeeded, SOON).await;
+    assert_eq!(row.epoch, 1, "one claim");
+    Checks::default().hold(&world).await;
+}
+
+#[tokio::test]
+async fn a_lost_wake_up_is_published_again() {
+    let world = TestWorld::acme().await;
+    let _worker = world.worker(&WorkerOptions::default());
+    later(&world, "one").await;
+    // As a worker leaves it that has published the wake-up; the broker has lost it.
+    world.database.rows("UPDATE jobs SET due_at = now(), woken_at = now()").await;
+    world.wait_job_state("one", JobState::Succeeded, SOON).await;
+    Checks::default().hold(&world).await;
+}
+
+#[tokio::test]
+async fn a_wake_up_for_no_row_is_acked_and_counted() {
+    let world = TestWorld::acme().await;
+    let worker = world.worker(&WorkerOptions::default());
+    worker.ready().await;
+    for pipeline in ["dispatch", "assignee_sync", "messaging"] {
+        wake(&world, pipeline, JobId::fresh()).await;
+    }
+    world.wait_quiet(SOON).await;
+    let metrics = worker.metrics().await;
+    assert!(metrics.contains("dispatch_wakeups_without_row_total 3"), "{metrics}");
+    assert_eq!(world.database.one("SELECT count(*) FROM dead_letters").await, "0");
+}

@@ -1,0 +1,110 @@
+//! The README says what is so: its settings, its commands and its examples are those of the program.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use dispatch_worker::job::JobId;
+use dispatch_worker::message::{Envelope, Intake, decode_intake};
+use dispatch_worker::secrets::Keyring;
+use dispatch_worker::tracker::TrackerDocument;
+
+fn readme() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    fs::read_to_string(path).expect("there is a README.md")
+}
+
+/// What stands between two markers, which are comments.
+fn between<'t>(text: &'t str, from: &str, to: &str) -> &'t str {
+    let (_, rest) = text.split_once(from).unwrap_or_else(|| panic!("README.md has no `{from}`"));
+    rest.split_once(to).unwrap_or_else(|| panic!("README.md has no `{to}` after `{from}`")).0.trim()
+}
+
+/// The JSON block after a marker.
+fn example<'t>(text: &'t str, marker: &str) -> &'t str {
+    between(text, &format!("{marker}\n```json"), "\n```\n")
+}
+
+fn dispatch(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_dispatch")).args(arguments).output().expect("the program runs")
+}
+
+fn said(output: &Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// The subcommands that `--help` lists for a command.
+fn subcommands(of: &[&str]) -> Vec<String> {
+    let help = said(&dispatch(&[of, &["-h"]].concat()));
+    let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let names = listed.filter_map(|line| line.strip_prefix("  ")).filter(|line| !line.starts_with(' '));
+    names.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help").map(str::to_owned).collect()
+}
+
+/// Every command of the program that does something, as a person types it.
+fn commands() -> BTreeSet<String> {
+    let mut commands = BTreeSet::new();
+    for name in subcommands(&[]) {
+        let inner = subcommands(&[&name]);
+        if inner.is_empty() {
+            commands.insert(format!("dispatch {name}"));
+        }
+        commands.extend(inner.iter().map(|inner| format!("dispatch {name} {inner}")));
+    }
+    commands
+}
+
+/// The commands in a text: code that begins with `dispatch`, up to what is no name of a command.
+fn named_commands(text: &str) -> BTreeSet<String> {
+    let starts = text.match_indices("dispatch ").filter(|(at, _)| *at == 0 || text[..*at].ends_with(['`', '\n']));
+    let words = starts.map(|(at, start)| text[at + start.len()..].split([' ', '`', '\n']));
+    let is_name = |word: &&str| {
+        word.starts_with(|c: char| c.is_ascii_lowercase()) && word.chars().all(|c| c.is_ascii_lowercase() || c == '-')
+    };
+    let commands = words.map(|words| words.take_while(is_name).collect::<Vec<_>>().join(" "));
+    commands.filter(|command| !command.is_empty()).map(|command| format!("dispatch {command}")).collect()
+}
+
+#[test]
+fn the_table_of_settings_is_the_program_s() {
+    let readme = readme();
+    let told = between(&readme, "<!-- settings -->", "<!-- /settings -->");
+    let right = said(&dispatch(&["settings"]));
+    assert_eq!(told, right.trim(), "right is what `dispatch settings` prints");
+}
+
+#[test]
+fn the_table_of_commands_has_every_command_and_no_other() {
+    let readme = readme();
+    let table = between(&readme, "<!-- commands -->", "<!-- /commands -->");
+    let told: BTreeSet<String> = named_commands(table).into_iter().collect();
+    assert_eq!(told, commands());
+}
+
+#[test]
+fn every_command_that_the_readme_names_exists() {
+    let known = commands();
+    let named = named_commands(&readme());
+    assert!(named.len() > 10, "{named:?}");
+    let unknown: Vec<&String> = named.difference(&known).collect();
+    assert!(unknown.is_empty(), "{unknown:?} are not among {known:?}");
+}
+
+#[test]
+fn the_example_of_a_job_is_taken() {
+    let readme = readme();
+    let keyring = Keyring::parse(&Keyring::fresh_setting()).expect("a fresh keyring is right");
+    let envelope = Envelope { content_type: Some("application/json".to_owned()), ..Envelope::default() };
+    let body = example(&readme, "<!-- job.json -->");
+    let intake = decode_intake(body.as_bytes(), &envelope, &keyring, JobId::fresh());
+    assert!(matches!(&intake, Ok(Intake::Request { .. })), "{intake:?}");
+}
+
+#[test]
+fn the_example_of_a_tracker_document_is_one() {
+    let readme = readme();
+    let document: TrackerDocument = serde_json::from_str(example(&readme, "<!-- tracker.json -->")).expect("a tracker document");
+    assert_eq!(document.organizations.len(), 1);
+}
