@@ -1,5 +1,7 @@
 //! Tests against real servers, one binary: a private Postgres and RabbitMQ are started once per run. See [`support`].
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
+
 mod architecture;
 mod assignment_truth;
 mod bad_input;
