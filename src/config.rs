@@ -157,6 +157,22 @@ pub fn test_servers() -> Option<(String, String)> {
     Some((read("DISPATCH_TEST_DATABASE_URL")?, read("DISPATCH_TEST_AMQP_URL")?))
 }
 
+/// How many cases a property test with real servers runs, where somebody wants more than its default.
+#[must_use]
+pub fn test_cases() -> Option<u32> {
+    number("DISPATCH_TEST_CASES")
+}
+
+/// The one case that a property test with real servers runs again.
+#[must_use]
+pub fn test_seed() -> Option<u64> {
+    number("DISPATCH_TEST_SEED")
+}
+
+fn number<N: std::str::FromStr>(name: &str) -> Option<N> {
+    std::env::var_os(name)?.into_string().ok()?.parse().ok()
+}
+
 /// The user who runs a command, for the audit log.
 #[must_use]
 pub fn user() -> String {

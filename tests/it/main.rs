@@ -1,5 +1,9 @@
 //! Tests against real servers, one binary: a private Postgres and RabbitMQ are started once per run. See [`support`].
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
+
+mod architecture;
+mod assignment_truth;
 mod bad_input;
 mod engine_children;
 mod engine_crash_loop;
@@ -11,6 +15,7 @@ mod engine_waits;
 mod engine_wake_ups;
 mod outages;
 mod outcomes;
+mod readme;
 mod resume;
 mod stage_contract;
 mod support;

@@ -60,7 +60,9 @@ fn commands() -> BTreeSet<String> {
 fn named_commands(text: &str) -> BTreeSet<String> {
     let starts = text.match_indices("dispatch ").filter(|(at, _)| *at == 0 || text[..*at].ends_with(['`', '\n']));
     let words = starts.map(|(at, start)| text[at + start.len()..].split([' ', '`', '\n']));
-    let is_name = |word: &&str| word.starts_with(|c: char| c.is_ascii_lowercase()) && word.chars().all(|c| c.is_ascii_lowercase() || c == '-');
+    let is_name = |word: &&str| {
+        word.starts_with(|c: char| c.is_ascii_lowercase()) && word.chars().all(|c| c.is_ascii_lowercase() || c == '-')
+    };
     let commands = words.map(|words| words.take_while(is_name).collect::<Vec<_>>().join(" "));
     commands.filter(|command| !command.is_empty()).map(|command| format!("dispatch {command}")).collect()
 }

@@ -44,6 +44,11 @@ pub(crate) struct TestWorld {
 }
 
 impl TestWorld {
+    /// With nothing in it.
+    pub(crate) async fn new() -> Self {
+        Self::on(run().await).await
+    }
+
     /// As [`TestWorld::acme`], on servers that no other test uses: they may be killed.
     pub(crate) async fn with_own_servers() -> Self {
         Self::acme_on(Box::leak(Box::new(Run::private().await))).await
