@@ -6,9 +6,9 @@ use crate::devkit::simulator::faults::{FaultKind, FaultRule};
 use crate::devkit::simulator::witness::Provider;
 
 /// A fault brought into force.
-pub(super) struct Planned {
+struct Planned {
     /// For people.
-    pub(super) what: &'static str,
+    what: &'static str,
     id: u64,
     /// Requests it had met when it was ended.
     hits: Option<u64>,

@@ -1,5 +1,6 @@
 //! The run itself: waves of jobs, an outage, a killed worker, and the wait for the end.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -30,7 +31,7 @@ const IN_HAND: i64 = 3;
 /// How many messages are sent again as they were.
 const REPEATED: usize = 10;
 /// How long a single condition may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Nothing moves and not all is as planned: after this it will not be.
 const STILL: Duration = Duration::from_secs(3);
 
@@ -81,8 +82,16 @@ impl<'a> Play<'a> {
         Ok(Self { fleet, traffic, faults: Faults::new(simulator), pool, store, progress, deadline, refused: 0 })
     }
 
-    /// Plays from the first wave to the last job's end.
+    /// Plays from the first wave to the last job's end, and shows how far it is.
     pub(super) async fn run(&mut self) -> anyhow::Result<()> {
+        let (store, progress) = (self.store.clone(), self.progress);
+        tokio::select! {
+            played = self.waves() => played,
+            Err(error) = watch(&store, progress) => Err(error),
+        }
+    }
+
+    async fn waves(&mut self) -> anyhow::Result<()> {
         self.traffic.wave(script::first_wave()).await?;
         self.progress.say(&format!("{} jobs published", self.traffic.jobs));
         self.wait_for(self.traffic.jobs / 2).await?;
@@ -182,22 +191,22 @@ impl<'a> Play<'a> {
     async fn wait_for(&mut self, ended: usize) -> anyhow::Result<()> {
         let until_then = self.patience();
         let ended = i64::try_from(ended)?;
-        let (store, fleet, progress) = (&self.store, &mut *self.fleet, self.progress);
+        let (store, fleet) = (&self.store, &mut *self.fleet);
         let enough = async || {
             fleet.check()?;
-            Ok(look(store, progress).await?.ended >= ended)
+            Ok(standing(store).await?.ended >= ended)
         };
         until(until_then, "enough of the jobs published so far have ended", enough).await
     }
 
     /// Until everything is as planned, nothing moves any more, or time is up: what is not as planned is then told.
     async fn wait_for_all(&mut self) -> anyhow::Result<()> {
-        let (store, fleet, progress, deadline) = (&self.store, &mut *self.fleet, self.progress, self.deadline);
+        let (store, fleet, deadline) = (&self.store, &mut *self.fleet, self.deadline);
         let refused = self.refused;
         let mut last = (Standing::default(), Instant::now());
         let over = async || {
             fleet.check()?;
-            let standing = look(store, progress).await?;
+            let standing = standing(store).await?;
             if standing != last.0 || standing.moving > 0 {
                 last = (standing, Instant::now());
             }
@@ -280,10 +289,14 @@ impl<'a> Play<'a> {
     }
 }
 
-async fn look(store: &Store, progress: &Progress) -> anyhow::Result<Standing> {
-    let standing = standing(store).await?;
-    progress.moved(u64::try_from(standing.ended)?, format!("{} jobs move, follow-ups included", standing.moving));
-    Ok(standing)
+/// Shows how far the jobs are, until it is dropped.
+async fn watch(store: &Store, progress: &Progress) -> anyhow::Result<Infallible> {
+    const EVERY: Duration = Duration::from_millis(250);
+    loop {
+        let standing = standing(store).await?;
+        progress.moved(u64::try_from(standing.ended)?, format!("{} jobs move, follow-ups included", standing.moving));
+        tokio::time::sleep(EVERY).await;
+    }
 }
 
 async fn standing(store: &Store) -> anyhow::Result<Standing> {

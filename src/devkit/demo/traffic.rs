@@ -49,8 +49,6 @@ pub(super) struct Traffic<'a> {
     events: Vec<(Tenant, Value)>,
     /// How many of them were sent again.
     sent_again: usize,
-    /// The last of our own writes that was sent.
-    last_own: u64,
 }
 
 impl<'a> Traffic<'a> {
@@ -67,7 +65,6 @@ impl<'a> Traffic<'a> {
             published: Vec::new(),
             events: Vec::new(),
             sent_again: 0,
-            last_own: 0,
         }
     }
 
@@ -114,11 +111,10 @@ impl<'a> Traffic<'a> {
     /// Publishes our own writes, come back as events, and where there are too few of them searches, until there are `jobs`.
     pub(super) async fn own_writes(&mut self, jobs: usize) -> anyhow::Result<usize> {
         let room = jobs.saturating_sub(self.jobs);
-        let events = self.simulator.events(self.last_own).await?;
+        let events = self.simulator.events(0).await?;
         let own = events.into_iter().filter(|event| event.by == ROBOT_ADDRESS).take(room);
         let mut messages = Vec::new();
         for event in own {
-            self.last_own = event.seq;
             let tenant = if event.organization == Tenant::Acme.account() { Tenant::Acme } else { Tenant::Globex };
             messages.push(self.event_job("own-write", tenant, vec![event.body]));
         }
