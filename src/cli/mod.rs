@@ -82,6 +82,10 @@ pub fn run() -> ExitCode {
 }
 
 fn start(cli: Cli) -> anyhow::Result<ExitCode> {
+    #[cfg_attr(
+        not(feature = "devkit"),
+        expect(clippy::infallible_destructuring_match, reason = "with the development kit there is another command")
+    )]
     let command = match cli.command {
         #[cfg(feature = "devkit")]
         Command::Guard => {

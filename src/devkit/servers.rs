@@ -6,18 +6,15 @@ use std::process::{Child, ChildStderr, ChildStdin, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use lapin::options::QueueDeclareOptions;
-use lapin::types::FieldTable;
-use lapin::{Connection, ConnectionProperties};
 use reqwest::Url;
+use secrecy::SecretString;
 use tokio::sync::{Mutex, mpsc};
 use tokio_postgres::NoTls;
 
 use super::guard::{Answer, Command, Options, Outcome, Request, Started};
 use super::management::Management;
+use crate::broker::Publisher;
 
-/// AMQP's reply code for an ordinary end.
-const REPLY_SUCCESS: u16 = 200;
 /// The longest wait for a statement such as `CREATE DATABASE`.
 const STATEMENT_LIMIT: Duration = Duration::from_secs(60);
 
@@ -204,12 +201,8 @@ impl Servers {
     async fn consumers(&self, vhost: &str, queue: &str) -> anyhow::Result<u32> {
         let mut url = parse(&self.amqp_url)?;
         url.path_segments_mut().map_err(|()| anyhow::anyhow!("the AMQP URL has no vhost"))?.clear().push(vhost);
-        let connection = Connection::connect(url.as_str(), ConnectionProperties::default()).await?;
-        let channel = connection.create_channel().await?;
-        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        let declared = channel.queue_declare(queue.into(), options, FieldTable::default()).await?;
-        connection.close(REPLY_SUCCESS, "asked".into()).await?;
-        Ok(declared.consumer_count())
+        let looking = Publisher::connect(&SecretString::from(url.to_string())).await?;
+        Ok(looking.depth(queue).await?.consumers)
     }
 
     async fn execute(&self, statement: &str) -> anyhow::Result<()> {
