@@ -173,7 +173,7 @@ words! {
 }
 
 words! {
-    /// What a repeated call to the outside can do (engine.md §5).
+    /// What a repeated call to the outside can do.
     EffectClass {
         /// Compare-and-set: repeating gives the same state, guarded by a revision.
         K1 = "K1",

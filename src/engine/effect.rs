@@ -1,4 +1,4 @@
-//! Effects: calls that change the outside, and what a second look at one decides (engine.md §5).
+//! Effects: calls that change the outside, and what a second look at one decides.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! The one HTTP client: what every call to the outside has in common (security.md, "Outgoing requests").
+//! The one HTTP client: what every call to the outside has in common.
 //!
 //! No redirects, no proxy of the system, no decompression; a deadline per call, looked at before anything is sent; a limit
 //! on what is read.

@@ -1,6 +1,6 @@
 //! Postgres, the engine's tables. Every statement is a const beside the one function that runs it.
 //!
-//! **Invariant:** only [`claim`] makes a [`Fence`], and every write on behalf of a running job demands one.
+//! **Invariant:** only `claim` makes a [`Fence`], and every write on behalf of a running job demands one.
 
 mod actions;
 mod announcements;

@@ -1,4 +1,4 @@
-//! What every stage of the registry must have, whatever it does: see "A stage's file" in the house rules.
+//! What every stage of the registry must have, whatever it does: contract lines in its doc, a name of its own, effects that say their class.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,8 +1,8 @@
 //! `dispatch demo`: two hundred jobs through two real workers, one of which is killed, against simulated providers, one of
 //! which fails for a while; then everything that was promised is verified.
 //!
-//! [`world`] is who and what there is, [`script`] what happens, [`traffic`] carries it out, [`faults`] what goes wrong on
-//! purpose, [`fleet`] the processes, [`play`] the run itself, [`verify`] what must hold in the end.
+//! `world` is who and what there is, `script` what happens, `traffic` carries it out, `faults` what goes wrong on
+//! purpose, `fleet` the processes, `play` the run itself, `verify` what must hold in the end.
 
 mod faults;
 mod fleet;

@@ -1,4 +1,4 @@
-//! The pipeline `dispatch`: one incoming request, carried through ten stages. See pipeline.md for what each one means.
+//! The pipeline `dispatch`: one incoming request, carried through ten stages.
 
 pub mod check_account;
 pub mod fetch_states;

@@ -1,4 +1,4 @@
-//! Who a work item is assigned to, in every form `System.AssignedTo` is met in (pipeline.md, "Assignee formats").
+//! Who a work item is assigned to, in every form `System.AssignedTo` is met in.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
