@@ -22,8 +22,6 @@ pub struct Delivery {
     pub correlation_id: Option<String>,
     /// The header table, as JSON, its texts storable.
     pub headers: Value,
-    /// Handed out before. Means nothing by itself: a broker restart redelivers everything unacked.
-    pub redelivered: bool,
     acker: Acker,
 }
 
@@ -47,7 +45,6 @@ impl Delivery {
             reply_to: clean(properties.reply_to()),
             correlation_id: clean(properties.correlation_id()),
             headers,
-            redelivered: from.redelivered,
             body: from.data,
             acker: from.acker,
         }

@@ -1,5 +1,5 @@
 //! The wire: what producers send ([`Request`], [`Configure`], [`Cancel`]), what the worker sends itself ([`WakeUp`]) and what it
-//! announces ([`OutcomeEvent`]). Decoding an intake message is [`decode_intake`].
+//! announces (outcome events, which `store` writes). Decoding an intake message is [`decode_intake`].
 
 mod intake;
 mod refusal;
@@ -9,7 +9,6 @@ mod tests;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
 
@@ -161,31 +160,4 @@ fn key_text<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String,
 pub struct WakeUp {
     /// The row.
     pub job_id: JobId,
-}
-
-/// What became of a job: published to `dispatch.events` and to `reply_to`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct OutcomeEvent {
-    /// `job.succeeded`, `job.parked`, `job.waiting.<reason>`, `job.cancelled`: also the routing key.
-    pub event: String,
-    /// The job.
-    pub job_id: JobId,
-    /// The producer.
-    pub source: String,
-    /// The producer's key.
-    pub dedupe_key: String,
-    /// The tenant.
-    pub organization: String,
-    /// The code of the failure, where it is parked or waits.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub code: Option<String>,
-    /// What a person can do about it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub hint: Option<String>,
-    /// The configuration template, where it waits for configuration.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub configuration: Option<Value>,
-    /// When, on the database's clock.
-    #[serde(with = "time::serde::rfc3339")]
-    pub at: OffsetDateTime,
 }
