@@ -121,7 +121,9 @@ fn waiting(row: &JobRow, facts: &Facts, stage: &str, at: &Clock) -> String {
         Some(WaitReason::Configuration) => {
             ("somebody to choose an account", format!("`dispatch jobs configure {} --account ID` supplies it", row.id))
         }
-        Some(WaitReason::Reauthentication) => ("an identity's new tokens", "`dispatch tracker import` brings them".to_owned()),
+        Some(WaitReason::Reauthentication) => {
+            ("an identity's new tokens", "`dispatch identities set-tokens` brings them".to_owned())
+        }
         Some(WaitReason::InstallationDisabled) => {
             ("an installation to be enabled", "`dispatch tracker import` enables it".to_owned())
         }
@@ -317,7 +319,7 @@ mod tests {
         assert_eq!(
             explain(&failed(waits("reauthentication", "identity:7")), &facts),
             "Waiting at stage `fetch_states` (2 of 10) since 14:02:07 UTC for an identity's new tokens (`identity:7`): \
-             azure_devops.rate_limited (Azure DevOps answered 429); `dispatch tracker import` brings them; 412 jobs wait for the \
+             azure_devops.rate_limited (Azure DevOps answered 429); `dispatch identities set-tokens` brings them; 412 jobs wait for the \
              same cause."
         );
         assert_eq!(
