@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::broker::{LaneInput, PARKED_QUEUE, QueueConsumer, publisher};
-use crate::config::{Links, NotRight, WorkerSettings};
+use crate::config::{Links, NotRight, ProviderLinks, WorkerSettings};
 use crate::engine::Lane;
 use crate::fault::StageFault;
 use crate::job::JobId;
@@ -20,6 +20,7 @@ use crate::message::SCHEMA;
 use crate::ops::{self, OpsState};
 use crate::pipelines::{self, Dispatch, Services};
 use crate::providers::azure_devops::Hosts;
+use crate::providers::entra::EntraSettings;
 use crate::providers::{ProviderSettings, Providers};
 use crate::readiness::{LaneHealth, WorkerReadiness};
 use crate::reconnect::Reconnect;
@@ -78,8 +79,6 @@ pub async fn run_worker(links: Links, settings: WorkerSettings) -> anyhow::Resul
         NotRight("the operations server has no authentication: DISPATCH_OPS_LISTEN must be a loopback address")
     );
     let started = Instant::now();
-    // Whoever installed one first has done the same.
-    drop(rustls::crypto::ring::default_provider().install_default());
     let tasks = TaskTracker::new();
     let (drain, end) = (CancellationToken::new(), CancellationToken::new());
     let spawn = spawner(&tasks);
@@ -221,18 +220,28 @@ fn parts(
 ) -> anyhow::Result<(Parts<Dispatch, TrackerTables>, crate::broker::PublisherSupervisor)> {
     let keyring = Arc::new(Keyring::parse(links.keyring()?)?);
     let pool = store::pool(links.database_url()?, usize::from(settings.pool_size))?;
-    let providers = Providers::new(&provider_settings(settings))?;
     let registry = Arc::new(pipelines::registry());
     let first_stages = registry.iter().map(|pipeline| (pipeline.name, pipeline.first())).collect();
     let store = Store::new(pool.clone(), Arc::clone(&keyring));
-    let services = Arc::new(Services { tracker: Tracker::new(pool, Arc::clone(&keyring)), providers });
+    let services = Arc::new(services(Tracker::new(pool, Arc::clone(&keyring)), &settings.providers)?);
     let (publisher, supervisor) = publisher(links.amqp_url()?.clone());
     let writer = Arc::new(Writer::new(store, TrackerTables, first_stages));
     let running = Arc::new(Running::default());
     Ok((Parts { writer, registry, services, keyring, publisher, known_schema: SCHEMA, running }, supervisor))
 }
 
-fn provider_settings(settings: &WorkerSettings) -> ProviderSettings {
+/// What stages reach the outside with, for a worker or for a command that does what one of its stages does.
+///
+/// # Errors
+/// Settings that are not right.
+pub fn services(tracker: Tracker, settings: &ProviderLinks) -> anyhow::Result<Services> {
+    // Whoever installed one first has done the same.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let providers = Providers::new(&provider_settings(settings))?;
+    Ok(Services { tracker, providers })
+}
+
+fn provider_settings(settings: &ProviderLinks) -> ProviderSettings {
     ProviderSettings {
         hosts: Hosts {
             profile: settings.azure_devops_profile_url.clone(),
@@ -240,6 +249,11 @@ fn provider_settings(settings: &WorkerSettings) -> ProviderSettings {
             graph: settings.azure_devops_graph_url.clone(),
             search: settings.azure_devops_search_url.clone(),
             core: settings.azure_devops_url.clone(),
+        },
+        entra: EntraSettings {
+            token_url: settings.entra_token_url.clone(),
+            client_id: settings.entra_client_id.clone(),
+            client_secret: settings.entra_client_secret.clone(),
         },
         discord_api: settings.discord_url.clone(),
         allow_http_loopback: settings.allow_http_loopback,

@@ -1,4 +1,4 @@
-//! The ways to other people's services: Azure DevOps, and the channels messages go through.
+//! The ways to other people's services: Azure DevOps, Microsoft Entra, and the channels messages go through.
 //!
 //! The only place that names the HTTP driver. What is common to all calls (limits, deadlines, the class and certainty of
 //! each failure) is in [`http`] and [`http_fault`].
@@ -6,6 +6,7 @@
 pub mod azure_devops;
 pub mod channel;
 pub mod discord;
+pub mod entra;
 pub mod http;
 pub mod http_fault;
 pub mod scrub;
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 use self::azure_devops::{AzureDevOps, BadHost, Hosts};
 use self::channel::{Channel, channels};
+use self::entra::{BadEntra, Entra, EntraSettings};
 use self::http::{ClientFault, HttpClient};
 
 /// Where providers are and how they are called.
@@ -28,6 +30,8 @@ use self::http::{ClientFault, HttpClient};
 pub struct ProviderSettings {
     /// Azure DevOps' hosts.
     pub hosts: Hosts,
+    /// Where tokens are refreshed.
+    pub entra: EntraSettings,
     /// Discord's API, with its version.
     pub discord_api: String,
     /// Lets plain `http:` through to this machine (development).
@@ -41,6 +45,7 @@ impl Default for ProviderSettings {
     fn default() -> Self {
         Self {
             hosts: Hosts::default(),
+            entra: EntraSettings::default(),
             discord_api: "https://discord.com/api/v10".to_owned(),
             allow_http_loopback: false,
             call_timeout: Duration::from_secs(10),
@@ -57,6 +62,9 @@ pub enum SetupFault {
     /// An address of Azure DevOps.
     #[error(transparent)]
     Host(#[from] BadHost),
+    /// A setting of Microsoft Entra's.
+    #[error(transparent)]
+    Entra(#[from] BadEntra),
     /// The address of Discord's API.
     #[error("the setting for Discord's API is not usable: {0}")]
     Discord(&'static str),
@@ -66,6 +74,8 @@ pub enum SetupFault {
 pub struct Providers {
     /// The tracker.
     pub azure_devops: AzureDevOps,
+    /// Who gives new tokens for it.
+    pub entra: Entra,
     /// What messages go through.
     pub channels: Vec<Box<dyn Channel>>,
     /// See [`ProviderSettings::call_timeout`]; the deadline of an effect's call is its intent's.
@@ -82,7 +92,8 @@ impl Providers {
         http.parse_url(&settings.discord_api).map_err(SetupFault::Discord)?;
         let channels = channels(&http, &settings.discord_api);
         let call_timeout = settings.call_timeout;
-        Ok(Self { azure_devops: AzureDevOps::new(http, &settings.hosts, call_timeout)?, channels, call_timeout })
+        let entra = Entra::new(http.clone(), &settings.entra)?;
+        Ok(Self { azure_devops: AzureDevOps::new(http, &settings.hosts, call_timeout)?, entra, channels, call_timeout })
     }
 
     /// The channel for destinations of `kind`.
