@@ -6,6 +6,7 @@ mod dead_letters;
 #[cfg(feature = "devkit")]
 mod demo;
 mod failure;
+mod identities;
 mod jobs;
 mod migrate;
 mod output;
@@ -62,6 +63,8 @@ enum Other {
     #[command(subcommand)]
     Tracker(tracker::Tracker),
     #[command(subcommand)]
+    Identities(identities::Identities),
+    #[command(subcommand)]
     Topology(topology::Topology),
     Migrate(migrate::Migrate),
     /// List every stage in order: needs, effects, retry, timeout
@@ -108,6 +111,7 @@ impl Other {
             Self::Jobs(jobs) => jobs.run(output).await,
             Self::DeadLetters(dead_letters) => dead_letters.run(output).await,
             Self::Tracker(tracker) => tracker.run(output).await,
+            Self::Identities(identities) => identities.run(output).await,
             Self::Topology(topology) => topology.run(output).await,
             Self::Migrate(migrate) => migrate.run(output).await,
             Self::Pipelines => pipelines::run(output),

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand};
 use comfy_table::Cell;
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::connect;
@@ -44,7 +45,7 @@ impl Import {
         let keyring = Keyring::parse(self.links.keyring()?)?;
         let store = connect::store(&self.links).await?;
         let (name, bytes) = contents(&self.file)?;
-        let document = parse(&bytes).context(name)?;
+        let document: TrackerDocument = parse(&bytes).context(name)?;
         let (counts, causes) = import(&self.links, &keyring, &document).await?;
         let mut released = 0;
         for cause in &causes {
@@ -67,7 +68,8 @@ async fn import(links: &Links, keyring: &Keyring, document: &TrackerDocument) ->
     }
 }
 
-fn parse(bytes: &[u8]) -> anyhow::Result<TrackerDocument> {
+/// A JSON document of a kind; what is wrong is told by its place, and without the values, which may be tokens.
+pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> anyhow::Result<T> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let document = serde_path_to_error::deserialize(&mut reader)
         .map_err(|error| anyhow!("at `{}`: {}", error.path(), without_values(&error.inner().to_string())))?;
@@ -98,13 +100,13 @@ mod tests {
     #[test]
     fn a_wrong_document_is_told_by_its_path_and_without_its_secrets() {
         let secret = r#"{"integrations":[{"account_id":"a","account_name":"contoso","hook_secrets":"canary"}]}"#;
-        let error = parse(secret.as_bytes()).unwrap_err().to_string();
+        let error = parse::<TrackerDocument>(secret.as_bytes()).unwrap_err().to_string();
         assert!(
             error.starts_with("at `integrations[0].hook_secrets`: invalid type: string \"…\", expected a sequence"),
             "{error}"
         );
-        let unknown = parse(br#"{"people":[]}"#).unwrap_err().to_string();
+        let unknown = parse::<TrackerDocument>(br#"{"people":[]}"#).unwrap_err().to_string();
         assert!(unknown.contains("unknown field `people`") && unknown.contains("`users`"), "{unknown}");
-        assert!(parse(b"{} {}").is_err());
+        assert!(parse::<TrackerDocument>(b"{} {}").is_err());
     }
 }

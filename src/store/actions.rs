@@ -12,6 +12,7 @@ use super::error::StoreError;
 use super::inspect::state_of;
 use super::rows;
 use super::sql::{execute, query_one, query_opt};
+use super::waker::released_by;
 use crate::job::{JobId, JobState};
 
 /// Who acts and why.
@@ -57,6 +58,17 @@ pub enum Answer {
     Refused(JobId, String),
     /// There is no such job.
     NoSuchJob,
+}
+
+/// What a person's change of the product's tables came to.
+#[derive(Debug, Clone)]
+pub struct Changed {
+    /// What was there before, for the audit log.
+    pub before: Value,
+    /// What is there now, for the audit log.
+    pub after: Value,
+    /// The cause that is gone, for whose jobs to go on.
+    pub gone: Option<String>,
 }
 
 struct Locked {
@@ -179,6 +191,38 @@ impl Store {
         }
         execute(&tx, CONFIGURE, &[&job.id.0, &account, &first_stage]).await?;
         finish(tx, &job, actor, "configure", JobState::Ready, json!({"state": "ready", "account": account})).await
+    }
+
+    /// Carries out a person's `change` of the product's tables in one transaction with its audit row, in which the first jobs
+    /// that wait for a cause now gone are made due; then the others, a bounded number at a time. Returns what has changed and how
+    /// many jobs go on, or the change's own error: then nothing was done.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn audited<E>(
+        &self,
+        actor: &Actor,
+        action: &str,
+        change: impl AsyncFnOnce(&Transaction<'_>) -> Result<Changed, E>,
+    ) -> Result<Result<(Changed, u64), E>, StoreError> {
+        let mut client = self.client().await?;
+        let tx = client.transaction().await?;
+        let changed = match change(&tx).await {
+            Ok(changed) => changed,
+            Err(refused) => return Ok(Err(refused)),
+        };
+        let Changed { before, after, gone } = &changed;
+        write_audit(&tx, actor, action, None, before, after).await?;
+        let mut jobs = 0;
+        if let Some(cause) = gone {
+            jobs += released_by(&tx, cause, None).await?;
+        }
+        tx.commit().await?;
+        drop(client);
+        if let Some(cause) = gone {
+            jobs += self.release_all(cause).await?;
+        }
+        Ok(Ok((changed, jobs)))
     }
 
     /// Writes an audit row for what a person did or saw, `before` and `after` being what it changed or concerned.

@@ -21,7 +21,7 @@ mod waker;
 
 use std::sync::Arc;
 
-pub use actions::{Actor, Answer, Target};
+pub use actions::{Actor, Answer, Changed, Target};
 pub use announcements::Announcement;
 pub use claim::{Claim, Claimed, Fence, Incoming, Intaken, NewJob, NotClaimed};
 pub use commit::{CommitError, Committed, Run, Tables, Writer};
