@@ -5,11 +5,9 @@ use std::time::Duration;
 use serde::Serialize;
 use time::OffsetDateTime;
 
+use super::claim::CRASHES;
 use super::inspect::JobRow;
 use crate::job::{JobState, WaitReason};
-
-/// Takeovers in a row without a commit after which the waker parks a job.
-const CRASHES: i32 = 5;
 
 /// What is known beside the row.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

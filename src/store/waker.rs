@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::Store;
 use super::announcements::announce;
+use super::claim::{CRASHES, SUSPECT_AFTER};
 use super::commit::{CommitError, Tables, Writer};
 use super::error::StoreError;
 use super::sql::{execute, query, query_one};
@@ -61,22 +62,30 @@ const BURY: &str = "
         FOR UPDATE SKIP LOCKED)
     RETURNING id";
 
+/// A replica takes everything that it has in hand with it, and only one of these may be to blame. Where a suspect was among them
+/// (there is one at a time, see [`super::Claim::is_suspect`]), it is blamed alone.
 const FREE: &str = "
     WITH dead AS (
-        SELECT j.id, CASE WHEN j.committed_epoch = j.epoch THEN 0 WHEN r.ended_well THEN j.crash_count ELSE j.crash_count + 1 END AS crashes
+        SELECT j.id, CASE
+            WHEN j.committed_epoch = j.epoch THEN 0
+            WHEN r.ended_well THEN j.crash_count
+            WHEN j.crash_count < $3 AND EXISTS (
+                SELECT 1 FROM jobs suspect WHERE suspect.owner = j.owner AND suspect.state = 'running'
+                    AND suspect.crash_count >= $3 AND suspect.committed_epoch <> suspect.epoch) THEN j.crash_count
+            ELSE j.crash_count + 1 END AS crashes
         FROM jobs j LEFT JOIN replicas r ON r.id = j.owner
         WHERE j.state = 'running' AND (r.id IS NULL OR r.ended_at IS NOT NULL)
         ORDER BY j.id LIMIT $1 FOR UPDATE OF j SKIP LOCKED
     )
     UPDATE jobs SET owner = NULL, epoch = epoch + 1, crash_count = dead.crashes, due_at = now(),
-        state = CASE WHEN dead.crashes >= 5 THEN 'parked' ELSE 'ready' END,
-        woken_at = CASE WHEN dead.crashes >= 5 THEN NULL ELSE now() END,
-        error_code = CASE WHEN dead.crashes >= 5 THEN 'crash_loop' ELSE error_code END,
-        error_message = CASE WHEN dead.crashes >= 5 THEN 'its owner died ' || dead.crashes || ' times without a commit in between'
+        state = CASE WHEN dead.crashes >= $2 THEN 'parked' ELSE 'ready' END,
+        woken_at = CASE WHEN dead.crashes >= $2 THEN NULL ELSE now() END,
+        error_code = CASE WHEN dead.crashes >= $2 THEN 'crash_loop' ELSE error_code END,
+        error_message = CASE WHEN dead.crashes >= $2 THEN 'its owner died ' || dead.crashes || ' times without a commit in between'
             ELSE error_message END,
-        error_hint = CASE WHEN dead.crashes >= 5 THEN 'Look at the workers'' logs for what kills them at this stage, then retry the job.'
+        error_hint = CASE WHEN dead.crashes >= $2 THEN 'Look at the workers'' logs for what kills them at this stage, then retry the job.'
             ELSE error_hint END,
-        fingerprint = CASE WHEN dead.crashes >= 5 THEN 'crash_loop:' || pipeline || ':' || stage ELSE fingerprint END
+        fingerprint = CASE WHEN dead.crashes >= $2 THEN 'crash_loop:' || pipeline || ':' || stage ELSE fingerprint END
     FROM dead WHERE jobs.id = dead.id
     RETURNING jobs.id, jobs.pipeline, jobs.state";
 
@@ -171,7 +180,7 @@ impl Store {
         }
         let tx = client.transaction().await?;
         let mut parked = Vec::new();
-        for row in query(&tx, FREE, &[&BATCH]).await? {
+        for row in query(&tx, FREE, &[&BATCH, &CRASHES, &SUSPECT_AFTER]).await? {
             let id = JobId(row.try_get("id")?);
             if super::inspect::state_of(&row)? == JobState::Parked {
                 parked.push(id);

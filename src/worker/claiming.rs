@@ -1,6 +1,7 @@
 //! From a delivery to a claim: decode, then make the row or take it. What cannot become a job becomes a dead letter.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
@@ -8,7 +9,7 @@ use time::OffsetDateTime;
 
 use super::Worker;
 use super::lane::{Seat, Share, Slot};
-use super::parts::{InHand, Parts};
+use super::parts::{InHand, Parts, Suspect};
 use super::unknown::sealed_place;
 use crate::broker::{Delivery, KEY_CANCEL, KEY_CONFIGURE, KEY_JOB};
 use crate::engine::{Pipeline, Product};
@@ -35,7 +36,11 @@ pub(super) struct Holding {
     _in_hand: InHand,
     _slot: Slot,
     _share: Option<Share>,
+    _suspect: Option<Suspect>,
 }
+
+/// A suspect that finds another one in hand comes again after this.
+const SUSPECTS_TURN: Duration = Duration::from_secs(1);
 
 impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     /// Takes a delivery: claims its job, or does what it asks for.
@@ -96,7 +101,10 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         let intaken = self.parts.patiently(|| self.parts.writer.intake(&new)).await?;
         match intaken {
             Intaken::Ours(claim) => Ok(match place {
-                Some((slot, share)) => Taken::Ours(claim, Holding { _in_hand: in_hand, _slot: slot, _share: Some(share) }),
+                Some((slot, share)) => {
+                    let held = Holding { _in_hand: in_hand, _slot: slot, _share: Some(share), _suspect: None };
+                    Taken::Ours(claim, held)
+                }
                 None => Taken::Back,
             }),
             Intaken::Accepted => Ok(Taken::Nothing),
@@ -112,15 +120,18 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         }
     }
 
-    /// A seat for an intake message, or none where it should only become a row: its organization is over its share, jobs that
-    /// are due wait behind a long queue, the replica drains, or the job is not for now.
+    /// A seat for an intake message, or none where it should only become a row: its organization is over its share, the queue
+    /// is long and every seat taken, the replica drains, or the job is not for now.
     async fn place(&self, seat: &Arc<Seat>, organization: &str, intake: &Intake) -> Option<(Slot, Share)> {
         let Intake::Request { request, .. } = intake else { return None };
         let later = request.not_before.is_some_and(|time| time > OffsetDateTime::now_utc());
-        if !seat.runs || later || seat.must_empty_queue() || self.drain.is_cancelled() {
+        if !seat.runs || later || self.drain.is_cancelled() {
             return None;
         }
         let share = seat.share(organization)?;
+        if seat.must_empty_queue() {
+            return Some((seat.free_slot()?, share));
+        }
         tokio::select! {
             biased;
             () = self.drain.cancelled() => None,
@@ -166,7 +177,12 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
                 Box::new(claim)
             }
         };
-        Ok(Taken::Ours(claim, Holding { _in_hand: in_hand, _slot: slot, _share: share }))
+        let suspect = claim.is_suspect.then(|| self.parts.running.suspect());
+        if let Some(None) = suspect {
+            self.parts.postpone(&claim.fence, SUSPECTS_TURN).await;
+            return Ok(Taken::Nothing);
+        }
+        Ok(Taken::Ours(claim, Holding { _in_hand: in_hand, _slot: slot, _share: share, _suspect: suspect.flatten() }))
     }
 
     async fn take_control(&self, delivery: &Delivery) -> Result<Taken, Trouble> {

@@ -1,6 +1,7 @@
 //! What a worker works with, and the few things all its pieces do with it.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -48,7 +49,19 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Clone for Parts<P, T> {
 
 /// The jobs this process has in hand: a row that shows us as its owner and is not among them is an orphan.
 #[derive(Debug, Default)]
-pub struct Running(Mutex<HashSet<JobId>>);
+pub struct Running {
+    jobs: Mutex<HashSet<JobId>>,
+    suspect: AtomicBool,
+}
+
+/// The one suspect in hand; dropping it lets another one in.
+pub(super) struct Suspect(Arc<Running>);
+
+impl Drop for Suspect {
+    fn drop(&mut self) {
+        self.0.suspect.store(false, Ordering::Release);
+    }
+}
 
 /// A job in hand; dropping it lets it go.
 pub(super) struct InHand {
@@ -58,20 +71,25 @@ pub(super) struct InHand {
 
 impl Drop for InHand {
     fn drop(&mut self) {
-        self.running.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.job);
+        self.running.jobs.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.job);
     }
 }
 
 impl Running {
     /// Whether a job is in hand.
     pub(super) fn has(&self, job: JobId) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&job)
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).contains(&job)
     }
 
     /// Takes a job in hand, unless it is already.
     pub(super) fn take(self: &Arc<Self>, job: JobId) -> Option<InHand> {
-        let new = self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(job);
+        let new = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).insert(job);
         new.then(|| InHand { running: Arc::clone(self), job })
+    }
+
+    /// The place for a suspect, unless there is one in hand.
+    pub(super) fn suspect(self: &Arc<Self>) -> Option<Suspect> {
+        (!self.suspect.swap(true, Ordering::AcqRel)).then(|| Suspect(Arc::clone(self)))
     }
 }
 

@@ -133,11 +133,14 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Waker<P, T> {
                 return Ok(());
             }
         };
-        let room = (2 * seat.capacity()).saturating_sub(depth.ready as usize);
+        let ready = depth.ready as usize;
+        let enough = 2 * seat.capacity();
+        let room = enough.saturating_sub(ready);
+        let long = ready > enough.max(seat.pace());
         let pipelines = || self.parts.registry.iter().filter(|pipeline| pipeline.lane == seat.lane);
         if room == 0 {
-            // Whatever fills the queue becomes rows, quickly, so that what is due can be woken in fair order.
-            let mut waiting = false;
+            // More than a second's work, or somebody waits behind it: it becomes rows, quickly, and is woken in fair order.
+            let mut waiting = long;
             for pipeline in pipelines() {
                 waiting |= self.parts.store().has_due(pipeline.name).await?;
             }
