@@ -15,6 +15,7 @@ mod engine_waits;
 mod engine_wake_ups;
 mod outages;
 mod outcomes;
+mod outgoing;
 mod readme;
 mod resume;
 mod stage_contract;
