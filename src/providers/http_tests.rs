@@ -289,3 +289,28 @@ async fn credentials_are_sent_and_not_shown() {
     let broken = self::call(&server.url, soon()).authorization("Bearer", &"a\r\nb".into()).err().unwrap();
     assert_eq!(broken.code(), "test.unsendable");
 }
+
+#[tokio::test]
+async fn a_server_that_nobody_vouches_for_is_told_nothing() {
+    drop(client());
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
+    let key = rustls::pki_types::PrivatePkcs8KeyDer::from(key.serialize_der()).into();
+    let config = rustls::ServerConfig::builder().with_no_client_auth();
+    let config = Arc::new(config.with_single_cert(vec![certificate.der().clone()], key).unwrap());
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://localhost:{}/hook", listener.local_addr().unwrap().port());
+    let server = std::thread::spawn(move || {
+        let tls = rustls::ServerConnection::new(config).unwrap();
+        let mut said = Vec::new();
+        let mut stream = rustls::StreamOwned::new(tls, listener.accept().unwrap().0);
+        drop(std::io::Read::read_to_end(&mut stream, &mut said));
+        said
+    });
+    let call = call(&url, soon()).authorization("Bearer", &"canary-1".into()).ok().unwrap();
+    let fault = client().send(call).await.err().unwrap();
+    assert_eq!((fault.code(), fault.certainty()), ("test.unreachable", Certainty::NotDone));
+    let said = crate::fault::chain(&fault);
+    assert!(said.contains("certificate") && fault.hint().contains("certificate"), "{said}");
+    assert!(server.join().unwrap().is_empty(), "a request has gone out");
+}

@@ -45,7 +45,10 @@ async fn a_destination_inside_is_not_called_and_says_what_would_be_right() {
     job["notify"] = json!(["inner"]);
     world.publish_job(&job).await;
     let said = wait_for("the message to be parked", SOON, async || {
-        let rows = world.database.rows("SELECT error_code, error_message FROM jobs WHERE pipeline = 'messaging' AND state = 'parked'").await;
+        let rows = world
+            .database
+            .rows("SELECT error_code, error_message FROM jobs WHERE pipeline = 'messaging' AND state = 'parked'")
+            .await;
         rows.first().cloned().ok_or("it is not")
     })
     .await;
