@@ -24,7 +24,7 @@ use crate::providers::{ProviderSettings, Providers};
 use crate::readiness::{LaneHealth, WorkerReadiness};
 use crate::reconnect::Reconnect;
 use crate::secrets::Keyring;
-use crate::store::{self, NewReplica, Store, Tables, Writer};
+use crate::store::{self, NewReplica, Store, Tables, WRITERS, Writer};
 use crate::telemetry;
 use crate::tracker::{self, ChangedBy, Changes, Tracker};
 use crate::worker::{LaneRun, LaneWatch, Lease, Parts, Running, Seat, Spawn, Worker, beat, begin, deafness, wake_due};
@@ -96,6 +96,10 @@ pub async fn run_worker(links: Links, settings: WorkerSettings) -> anyhow::Resul
     spawn("operations server", Box::pin(async move { report(ops::serve(listener, router, ops_end).await) }));
     let forget_end = end.clone();
     spawn("old events", Box::pin(forget_old_events(parts.services.tracker.clone(), forget_end)));
+    for _ in 0..WRITERS {
+        let (writer, end) = (Arc::clone(&parts.writer), end.clone());
+        spawn("writer", Box::pin(async move { writer.write_groups(end).await }));
+    }
     let publisher_end = end.clone();
     spawn("publisher", Box::pin(publisher_supervisor.run(publisher_end)));
     spawn("signals", Box::pin(signals(drain.clone(), end.clone())));
@@ -227,7 +231,7 @@ fn parts(
     let store = Store::new(pool.clone(), Arc::clone(&keyring));
     let services = Arc::new(Services { tracker: Tracker::new(pool, Arc::clone(&keyring)), providers });
     let (publisher, supervisor) = publisher(checked(links.amqp_url()?)?);
-    let writer = Arc::new(Writer::new(store, TrackerTables, first_stages));
+    let writer = Arc::new(Writer::new(store, store::writers_pool(links.database_url()?)?, TrackerTables, first_stages));
     let running = Arc::new(Running::default());
     Ok((Parts { writer, registry, services, keyring, publisher, known_schema: SCHEMA, running }, supervisor))
 }

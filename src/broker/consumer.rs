@@ -11,6 +11,7 @@ use lapin::{Channel, Connection, Consumer};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::acks::Acks;
 use super::delivery::Delivery;
 use super::{BrokerError, CALL_TIMEOUT, connect, topology, within};
 use crate::link::Endpoint;
@@ -55,6 +56,7 @@ struct Live {
     connection: Connection,
     channel: Channel,
     deliveries: Consumer,
+    acks: Acks,
 }
 
 impl QueueConsumer {
@@ -118,7 +120,8 @@ impl QueueConsumer {
         let consuming = channel.basic_consume(lane.queue.into(), "".into(), options, FieldTable::default());
         let deliveries = within(CALL_TIMEOUT, consuming).await?;
         lane.last_received.send_replace(Instant::now());
-        Ok(Live { connection, channel, deliveries })
+        let acks = Acks::of(channel.clone());
+        Ok(Live { connection, channel, deliveries, acks })
     }
 
     /// Hands deliveries on until something is in doubt; returns what.
@@ -128,10 +131,12 @@ impl QueueConsumer {
                 biased;
                 () = cancel.cancelled() => return "draining".to_owned(),
                 () = self.rebuild.notified() => return "the queue has messages and none came".to_owned(),
+                tag = live.acks.next() => live.acks.send(Some(tag)).await,
                 next = live.deliveries.next() => match next {
                     Some(Ok(delivery)) => {
                         self.lane.last_received.send_replace(Instant::now());
-                        if self.lane.deliveries.send(Delivery::new(delivery)).await.is_err() {
+                        let done = live.acks.delivered(delivery.delivery_tag);
+                        if self.lane.deliveries.send(Delivery::new(delivery, done)).await.is_err() {
                             return "the lane is gone".to_owned();
                         }
                     }
@@ -153,9 +158,15 @@ impl QueueConsumer {
 
 /// Drops the consumer, but leaves its channel open so that deliveries in hand can be acked until `close`.
 async fn stop_taking(live: Live, close: &CancellationToken) {
-    let Live { connection, channel, deliveries } = live;
+    let Live { connection, channel, deliveries, mut acks } = live;
     drop(deliveries);
-    close.cancelled().await;
+    loop {
+        tokio::select! {
+            tag = acks.next() => acks.send(Some(tag)).await,
+            () = close.cancelled() => break,
+        }
+    }
+    acks.send(None).await;
     drop(channel);
     drop(within(CALL_TIMEOUT, connection.close(200, "drained".into())).await);
 }

@@ -1,6 +1,7 @@
 //! RabbitMQ: the only module that names `lapin`. Its auto-recovery stays off: any doubt drops a connection whole, and a
 //! supervisor starts afresh.
 
+mod acks;
 mod consumer;
 mod delivery;
 mod publisher;

@@ -7,7 +7,7 @@ use tokio_postgres::types::Json;
 
 use super::Store;
 use super::error::StoreError;
-use super::sql::{execute, query};
+use super::sql::query;
 use crate::job::JobId;
 
 /// An outcome event to be published.
@@ -25,17 +25,20 @@ pub struct Announcement {
     pub body: Box<RawValue>,
 }
 
+/// Seconds in which the writer of an outcome event publishes it itself, before the waker may.
+pub(super) const WRITER_PUBLISHES: f64 = 5.0;
+
 /// Follow-ups are the worker's own affair: only jobs without a parent are announced. `$3` seconds are left to the writer
-/// before the waker may publish it.
-const ANNOUNCE: &str = "
+/// before the waker may publish it. `$4`: only of jobs that have succeeded in this very transaction.
+pub(super) const ANNOUNCE: &str = "
     INSERT INTO announcements (job_id, routing_key, reply_to, correlation_id, body, publish_after)
     SELECT id, $2, reply_to, correlation_id, json_strip_nulls(json_build_object('event', $2::text, 'job_id', id, 'source', source,
         'dedupe_key', dedupe_key, 'organization', organization, 'code', error_code, 'hint', error_hint, 'configuration',
         (SELECT output FROM checkpoints c WHERE c.job_id = jobs.id AND c.generation = jobs.generation
             AND c.stage = 'show_configuration' AND jobs.wait_reason = 'configuration'),
         'at', to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'))), now() + $3 * interval '1 second'
-    FROM jobs WHERE id = ANY($1) AND parent_id IS NULL
-    RETURNING id, routing_key, reply_to, correlation_id, body";
+    FROM jobs WHERE id = ANY($1) AND parent_id IS NULL AND (NOT $4::bool OR (state = 'succeeded' AND finished_at = now()))
+    RETURNING id, job_id, routing_key, reply_to, correlation_id, body";
 
 const TAKE_DUE: &str = "
     UPDATE announcements SET publish_after = now() + interval '10 seconds'
@@ -43,7 +46,7 @@ const TAKE_DUE: &str = "
         FOR UPDATE SKIP LOCKED)
     RETURNING id, routing_key, reply_to, correlation_id, body";
 
-const DONE: &str = "DELETE FROM announcements WHERE id = ANY($1)";
+pub(super) const DONE: &str = "DELETE FROM announcements WHERE id = ANY($1)";
 
 /// Writes the event `event` of these jobs; the caller publishes what comes back, the waker after `leave` seconds.
 pub(super) async fn announce<C: GenericClient>(
@@ -53,10 +56,10 @@ pub(super) async fn announce<C: GenericClient>(
     leave: f64,
 ) -> Result<Vec<Announcement>, StoreError> {
     let ids: Vec<uuid::Uuid> = jobs.iter().map(|job| job.0).collect();
-    query(on, ANNOUNCE, &[&ids, &event, &leave]).await?.iter().map(announcement).collect()
+    query(on, ANNOUNCE, &[&ids, &event, &leave, &false]).await?.iter().map(announcement).collect()
 }
 
-fn announcement(row: &Row) -> Result<Announcement, StoreError> {
+pub(super) fn announcement(row: &Row) -> Result<Announcement, StoreError> {
     let Json(body) = row.try_get::<_, Json<Box<RawValue>>>("body")?;
     Ok(Announcement {
         id: row.try_get("id")?,
@@ -74,14 +77,5 @@ impl Store {
     /// [`StoreError`].
     pub async fn due_announcements(&self) -> Result<Vec<Announcement>, StoreError> {
         query(&self.client().await?, TAKE_DUE, &[]).await?.iter().map(announcement).collect()
-    }
-
-    /// Forgets events that the broker has confirmed.
-    ///
-    /// # Errors
-    /// [`StoreError`]; then they are published again.
-    pub async fn announced(&self, ids: &[i64]) -> Result<(), StoreError> {
-        execute(&self.client().await?, DONE, &[&ids]).await?;
-        Ok(())
     }
 }

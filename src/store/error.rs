@@ -2,7 +2,7 @@
 
 use crate::fault::{Class, Fault};
 use crate::link::LinkFault;
-use crate::pg_error::is_infrastructure;
+use crate::pg_error::{is_infrastructure, is_rolled_back};
 use crate::secrets::SecretError;
 
 /// An error of the store.
@@ -17,6 +17,15 @@ pub enum StoreError {
     /// A sealed value does not open.
     #[error("a sealed value")]
     Secret(#[from] SecretError),
+    /// What a whole group of writes met.
+    #[error(transparent)]
+    Group(std::sync::Arc<StoreError>),
+    /// A group was written; what came of it could not be read.
+    #[error("what was written cannot be read back")]
+    AfterCommit(#[source] Box<StoreError>),
+    /// The write's group had a defect.
+    #[error("no writer answers")]
+    WriterGone,
     /// A stored value that this version does not understand.
     #[error("a stored row does not read: {0}")]
     Row(String),
@@ -40,6 +49,11 @@ impl StoreError {
     pub fn is_infrastructure(&self) -> bool {
         self.class() == Class::Infrastructure
     }
+
+    /// Whether it says that nothing is stored, because of a row or of another transaction: Postgres is well.
+    pub(super) fn is_rolled_back(&self) -> bool {
+        matches!(self, Self::Database(error) if is_rolled_back(error))
+    }
 }
 
 #[deny(clippy::wildcard_enum_match_arm)]
@@ -49,6 +63,9 @@ impl Fault for StoreError {
             Self::Database(_) => "store.database",
             Self::Pool(_) => "store.no_connection",
             Self::Secret(_) => "store.sealed_value",
+            Self::Group(error) => error.code(),
+            Self::AfterCommit(_) => "store.after_commit",
+            Self::WriterGone => "store.writer_gone",
             Self::Row(_) => "store.row",
             Self::ReadOnly => "store.read_only",
             Self::Url(_) => "store.url",
@@ -60,7 +77,9 @@ impl Fault for StoreError {
     fn class(&self) -> Class {
         match self {
             Self::Database(error) if is_infrastructure(error) => Class::Infrastructure,
-            Self::Pool(_) | Self::ReadOnly => Class::Infrastructure,
+            Self::Group(error) => error.class(),
+            // The rows are read again before anything else is done about them.
+            Self::Pool(_) | Self::ReadOnly | Self::AfterCommit(_) | Self::WriterGone => Class::Infrastructure,
             Self::Database(_) | Self::Secret(_) | Self::Row(_) | Self::Url(_) | Self::Link(_) | Self::Migration(_) => {
                 Class::Permanent
             }
@@ -69,7 +88,8 @@ impl Fault for StoreError {
 
     fn hint(&self) -> String {
         match self {
-            Self::Database(_) | Self::Pool(_) | Self::ReadOnly => {
+            Self::Group(error) => error.hint(),
+            Self::Database(_) | Self::Pool(_) | Self::ReadOnly | Self::AfterCommit(_) | Self::WriterGone => {
                 "Look at Postgres: its log, its connections, its disk.".to_owned()
             }
             Self::Secret(_) => "Give the worker the keyring that sealed the value (DISPATCH_KEYRING).".to_owned(),

@@ -13,17 +13,34 @@ use super::error::StoreError;
 use crate::link::{Encryption, Endpoint, POSTGRES, Peer, Wish};
 
 /// A pooled statement that takes longer than this has lost its server.
-const STATEMENT_TIMEOUT: &str = "-c statement_timeout=30000 -c idle_in_transaction_session_timeout=30000 -c lock_timeout=10000";
+const LIMITS: &str = "-c statement_timeout=30000 -c idle_in_transaction_session_timeout=30000 -c lock_timeout=10000";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const WAIT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The writers look rows up by their keys only. A plan made while a table is empty would read the whole of it, for as long as the
+/// connection lives: their plans are made once, and of index look-ups. A locked row delays its group for a second at most.
+const WRITERS: &str = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off \
+    -c lock_timeout=1000";
 
 /// A pool of at most `size` connections.
 ///
 /// # Errors
 /// [`StoreError::Url`] or [`StoreError::Link`] where the setting is not right; nothing is connected yet.
 pub fn pool(endpoint: impl Into<Endpoint>, size: usize) -> Result<Pool, StoreError> {
-    let (mut config, tls) = parse(&endpoint.into())?;
-    config.options(STATEMENT_TIMEOUT);
+    pool_with(&endpoint.into(), size, LIMITS)
+}
+
+/// The connections of the group writer.
+///
+/// # Errors
+/// As [`pool`].
+pub fn writers_pool(endpoint: impl Into<Endpoint>) -> Result<Pool, StoreError> {
+    pool_with(&endpoint.into(), super::WRITERS, &format!("{LIMITS} {WRITERS}"))
+}
+
+fn pool_with(endpoint: &Endpoint, size: usize, options: &str) -> Result<Pool, StoreError> {
+    let (mut config, tls) = parse(endpoint)?;
+    config.options(options);
     let recycling_method = RecyclingMethod::Fast;
     let manager = Manager::from_config(config, tls, ManagerConfig { recycling_method });
     Pool::builder(manager)

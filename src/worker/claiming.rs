@@ -61,40 +61,39 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     async fn take_intake(&self, delivery: &Delivery, seat: &Arc<Seat>) -> Result<Taken, Trouble> {
         let id = JobId::fresh();
         let intake = decode_intake(&delivery.body, &delivery.envelope, &self.parts.keyring, id)?;
-        let (accepted, sealed);
         let (key, payload, organization, times) = match &intake {
             Intake::Request { request, digest } => {
-                accepted = to_raw_value(request).map_err(|error| StoreError::Row(error.to_string()))?;
+                let accepted = to_raw_value(request).map_err(|error| StoreError::Row(error.to_string()))?;
                 let key = (request.source.as_str(), request.dedupe_key.as_str(), request.schema, digest);
-                (key, Incoming::Known(&accepted), request.organization.as_str(), (request.not_before, request.deadline))
+                (key, Incoming::Known(accepted), request.organization.as_str(), (request.not_before, request.deadline))
             }
             Intake::Newer(newer) => {
-                sealed = seal(&self.parts, id, &delivery.body);
-                (newer_key(newer), Incoming::Newer(&sealed), newer.organization.as_str(), (None, None))
+                let sealed = seal(&self.parts, id, &delivery.body);
+                (newer_key(newer), Incoming::Newer(sealed), newer.organization.as_str(), (None, None))
             }
         };
         let pipeline = self.parts.registry.iter().next().ok_or_else(|| StoreError::Row("there are no pipelines".to_owned()))?;
         let place = self.place(seat, organization, &intake).await;
-        let new = NewJob {
+        let new = Arc::new(NewJob {
             id,
             pipeline: pipeline.name,
             stage: pipeline.first(),
-            source: key.0,
-            dedupe_key: key.1,
+            source: key.0.to_owned(),
+            dedupe_key: key.1.to_owned(),
             schema: key.2,
-            digest: key.3,
-            organization,
+            digest: *key.3,
+            organization: organization.to_owned(),
             payload,
             not_before: times.0,
             deadline: times.1,
-            reply_to: delivery.reply_to.as_deref(),
-            correlation_id: delivery.correlation_id.as_deref(),
-            traceparent: delivery.header("traceparent"),
-            run: place.is_some(),
-        };
+            reply_to: delivery.reply_to.clone(),
+            correlation_id: delivery.correlation_id.clone(),
+            traceparent: delivery.header("traceparent").map(str::to_owned),
+            owner: place.is_some().then(|| self.lease.replica()),
+            known_schema: self.parts.known_schema,
+        });
         let in_hand = self.parts.running.take(id).expect("a fresh id is not in hand");
-        let replica = self.lease.replica();
-        let intaken = self.parts.patiently(|| self.parts.store().intake(replica, self.parts.known_schema, &new)).await?;
+        let intaken = self.parts.patiently(|| self.parts.writer.intake(&new)).await?;
         match intaken {
             Intaken::Ours(claim) => Ok(match place {
                 Some((slot, share)) => Taken::Ours(claim, Holding { _in_hand: in_hand, _slot: slot, _share: Some(share) }),
@@ -152,7 +151,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             return Ok(Taken::Nothing);
         };
         let replica = self.lease.replica();
-        let claimed = self.parts.patiently(|| self.parts.store().claim(replica, id)).await?;
+        let claimed = self.parts.patiently(|| self.parts.writer.claim(replica, id)).await?;
         let claim = match claimed {
             Claimed::Ours(claim) => claim,
             Claimed::Not(NotClaimed::LeaseLost) => return Ok(Taken::Back),

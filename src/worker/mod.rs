@@ -77,7 +77,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             biased;
             () = lost.cancelled() => delivery.abandon(),
             taken = self.take(&delivery, seat) => match taken {
-                Taken::Nothing => delivery.ack().await,
+                Taken::Nothing => delivery.ack(),
                 Taken::Back => delivery.abandon(),
                 Taken::Ours(claim, _holding) => {
                     let span = tracing::info_span!("job", job.id = %claim.job.id, job.pipeline = claim.job.pipeline,
@@ -85,7 +85,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
                     tokio::select! {
                         biased;
                         () = lost.cancelled() => delivery.abandon(),
-                        () = self.run(*claim).instrument(span) => delivery.ack().await,
+                        () = self.run(*claim).instrument(span) => delivery.ack(),
                     }
                 }
             },

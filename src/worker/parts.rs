@@ -16,7 +16,7 @@ use crate::telemetry::names;
 
 /// What a worker works with.
 pub struct Parts<P: Product, T: Tables<Changes = P::Changes>> {
-    /// Commits.
+    /// Claims and commits.
     pub writer: Arc<Writer<T>>,
     /// The pipelines.
     pub registry: Arc<Registry<P>>,
@@ -164,9 +164,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Parts<P, T> {
                 }
             }
         }
-        if let Err(error) = self.store().announced(&done).await {
-            tracing::warn!(error = crate::fault::chain(&error), "published outcome events may be published again");
-        }
+        self.writer.announced(done);
     }
 
     /// Whether the reply needs no further try. One that no queue takes is recorded once, here.

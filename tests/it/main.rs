@@ -13,6 +13,7 @@ mod engine_retries;
 mod engine_takeover;
 mod engine_waits;
 mod engine_wake_ups;
+mod group_writer;
 mod links;
 mod outages;
 mod outcomes;
