@@ -5,6 +5,7 @@
 mod architecture;
 mod assignment_truth;
 mod bad_input;
+mod contracts;
 mod engine_children;
 mod engine_crash_loop;
 mod engine_fence;
