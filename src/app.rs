@@ -5,17 +5,17 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use metrics_exporter_prometheus::PrometheusHandle;
-use secrecy::SecretString;
 use serde_json::value::RawValue;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::broker::{LaneInput, PARKED_QUEUE, QueueConsumer, publisher};
+use crate::broker::{LaneInput, PARKED_QUEUE, QueueConsumer, checked, publisher};
 use crate::config::{Links, NotRight, WorkerSettings};
 use crate::engine::Lane;
 use crate::fault::StageFault;
 use crate::job::JobId;
+use crate::link::Endpoint;
 use crate::message::SCHEMA;
 use crate::ops::{self, OpsState};
 use crate::pipelines::{self, Dispatch, Services};
@@ -58,8 +58,8 @@ impl Tables for TrackerTables {
 
 /// What lives as long as the process, whatever becomes of its incarnations.
 struct Process {
-    url: SecretString,
-    amqp_url: SecretString,
+    database_url: Endpoint,
+    amqp_url: Endpoint,
     settings: WorkerSettings,
     parts: Parts<Dispatch, TrackerTables>,
     readiness: Arc<WorkerReadiness>,
@@ -104,8 +104,8 @@ pub async fn run_worker(links: Links, settings: WorkerSettings) -> anyhow::Resul
     spawn("publisher", Box::pin(publisher_supervisor.run(publisher_end)));
     spawn("signals", Box::pin(signals(drain.clone(), end.clone())));
     let process = Process {
-        url: links.database_url()?.clone(),
-        amqp_url: links.amqp_url()?.clone(),
+        database_url: links.database_url()?,
+        amqp_url: links.amqp_url()?,
         settings,
         parts,
         readiness,
@@ -141,7 +141,7 @@ impl Process {
             pid: i32::try_from(std::process::id()).unwrap_or_default(),
             lanes: self.lanes().iter().map(|lane| lane.name.to_owned()).collect(),
         };
-        let (heartbeat, lease) = match begin(&self.url, &new, &self.spawn).await {
+        let (heartbeat, lease) = match begin(&self.database_url, &new, &self.spawn).await {
             Ok(begun) => begun,
             Err(error) => {
                 tracing::warn!(error = crate::fault::chain(&error), "no incarnation can begin yet");
@@ -192,7 +192,7 @@ impl Process {
             let prefetch = u16::try_from(seat.capacity() * 3 / 2).unwrap_or(u16::MAX).max(2);
             let (deliveries, received) = mpsc::channel(usize::from(prefetch));
             let (last_received, last) = watch::channel(Instant::now());
-            let consumers = QueueConsumer::new(self.amqp_url.clone(), LaneInput { queue, prefetch, deliveries, last_received });
+            let consumers = QueueConsumer::new(&self.amqp_url, LaneInput { queue, prefetch, deliveries, last_received });
             let (link, rebuild) = (consumers.link(), consumers.rebuild());
             (self.spawn)("consumer", Box::pin(consume(consumers, self.drain.child_token(), over.clone(), lease.lost())));
             let (worker, in_hand, spawn) = (Arc::clone(worker), in_hand.clone(), Arc::clone(&self.spawn));
@@ -230,7 +230,7 @@ fn parts(
     let first_stages = registry.iter().map(|pipeline| (pipeline.name, pipeline.first())).collect();
     let store = Store::new(pool.clone(), Arc::clone(&keyring));
     let services = Arc::new(Services { tracker: Tracker::new(pool, Arc::clone(&keyring)), providers });
-    let (publisher, supervisor) = publisher(links.amqp_url()?.clone());
+    let (publisher, supervisor) = publisher(checked(links.amqp_url()?)?);
     let writer = Arc::new(Writer::new(store, store::writers_pool(links.database_url()?)?, TrackerTables, first_stages));
     let running = Arc::new(Running::default());
     Ok((Parts { writer, registry, services, keyring, publisher, known_schema: SCHEMA, running }, supervisor))

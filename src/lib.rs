@@ -13,6 +13,7 @@
 //! - [`message`]: what producers send, what the worker sends itself, what it announces
 //! - [`fault`]: what went wrong, as data: class, code, hint, certainty
 //! - [`secrets`]: the keyring, and values sealed with it
+//! - [`link`]: which ways to Postgres and RabbitMQ are refused, and whom TLS trusts
 //! - [`pg_error`], [`reconnect`], [`crash_point`]: which errors say that Postgres is ill; delays between attempts to connect;
 //!   where a test may abort the process
 //!
@@ -49,6 +50,7 @@ pub mod devkit;
 pub mod engine;
 pub mod fault;
 pub mod job;
+pub mod link;
 pub mod message;
 pub mod ops;
 pub mod pg_error;

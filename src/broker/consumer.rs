@@ -8,13 +8,13 @@ use futures_util::StreamExt;
 use lapin::options::{BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, Consumer};
-use secrecy::SecretString;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::acks::Acks;
 use super::delivery::Delivery;
 use super::{BrokerError, CALL_TIMEOUT, connect, topology, within};
+use crate::link::Endpoint;
 use crate::reconnect::Reconnect;
 use crate::telemetry::names;
 
@@ -41,7 +41,7 @@ pub enum Link {
 
 /// Keeps the consuming connection of one queue.
 pub struct QueueConsumer {
-    url: SecretString,
+    endpoint: Endpoint,
     lane: LaneInput,
     link: watch::Sender<Link>,
     rebuild: Arc<Notify>,
@@ -62,9 +62,9 @@ struct Live {
 impl QueueConsumer {
     /// For this queue.
     #[must_use]
-    pub fn new(url: SecretString, lane: LaneInput) -> Self {
+    pub fn new(endpoint: impl Into<Endpoint>, lane: LaneInput) -> Self {
         let (link, _) = watch::channel(Link::Down("not connected yet".to_owned()));
-        Self { url, lane, link, rebuild: Arc::new(Notify::new()) }
+        Self { endpoint: endpoint.into(), lane, link, rebuild: Arc::new(Notify::new()) }
     }
 
     /// Tells how the connection is.
@@ -112,7 +112,7 @@ impl QueueConsumer {
 
     async fn open(&self) -> Result<Live, BrokerError> {
         let lane = &self.lane;
-        let connection = connect(&self.url, lane.queue).await?;
+        let connection = connect(&self.endpoint, lane.queue).await?;
         let channel = within(CALL_TIMEOUT, connection.create_channel()).await?;
         topology::look(&channel, lane.queue).await.map_err(|error| BrokerError::Topology(crate::fault::chain(&error)))?;
         within(CALL_TIMEOUT, channel.basic_qos(lane.prefetch, BasicQosOptions::default())).await?;

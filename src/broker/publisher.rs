@@ -6,12 +6,12 @@ use std::time::Duration;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::ShortString;
 use lapin::{BasicProperties, Channel, Confirmation, Connection, PublisherConfirm};
-use secrecy::SecretString;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{BrokerError, CALL_TIMEOUT, connect, topology, within};
+use crate::link::Endpoint;
 use crate::reconnect::Reconnect;
 use crate::telemetry::names;
 
@@ -63,7 +63,7 @@ pub struct Publisher {
 
 /// Keeps a publisher's connection.
 pub struct PublisherSupervisor {
-    url: SecretString,
+    endpoint: Endpoint,
     live: watch::Sender<Option<Arc<Live>>>,
     doubt: Arc<Notify>,
 }
@@ -75,10 +75,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A publisher, and the supervisor whose [`PublisherSupervisor::run`] keeps it connected.
 #[must_use]
-pub fn publisher(url: SecretString) -> (Publisher, PublisherSupervisor) {
+pub fn publisher(endpoint: impl Into<Endpoint>) -> (Publisher, PublisherSupervisor) {
     let (sender, live) = watch::channel(None);
     let doubt = Arc::new(Notify::new());
-    (Publisher { live, doubt: Arc::clone(&doubt) }, PublisherSupervisor { url, live: sender, doubt })
+    (Publisher { live, doubt: Arc::clone(&doubt) }, PublisherSupervisor { endpoint: endpoint.into(), live: sender, doubt })
 }
 
 impl PublisherSupervisor {
@@ -86,7 +86,7 @@ impl PublisherSupervisor {
     pub async fn run(self, cancel: CancellationToken) {
         let mut reconnect = Reconnect::default();
         while !cancel.is_cancelled() {
-            match open(&self.url).await {
+            match open(&self.endpoint).await {
                 Ok(live) => {
                     reconnect.reset();
                     self.watch(live, &cancel).await;
@@ -122,8 +122,8 @@ impl PublisherSupervisor {
     }
 }
 
-async fn open(url: &SecretString) -> Result<Live, BrokerError> {
-    let connection = connect(url, "dispatch publisher").await?;
+async fn open(endpoint: &Endpoint) -> Result<Live, BrokerError> {
+    let connection = connect(endpoint, "dispatch publisher").await?;
     let channel = within(CALL_TIMEOUT, connection.create_channel()).await?;
     within(CALL_TIMEOUT, channel.confirm_select(ConfirmSelectOptions::default())).await?;
     Ok(Live { connection, channel })
@@ -134,8 +134,8 @@ impl Publisher {
     ///
     /// # Errors
     /// [`BrokerError`].
-    pub async fn connect(url: &SecretString) -> Result<Self, BrokerError> {
-        let (_, live) = watch::channel(Some(Arc::new(open(url).await?)));
+    pub async fn connect(endpoint: impl Into<Endpoint>) -> Result<Self, BrokerError> {
+        let (_, live) = watch::channel(Some(Arc::new(open(&endpoint.into()).await?)));
         Ok(Self { live, doubt: Arc::new(Notify::new()) })
     }
 

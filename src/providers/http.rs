@@ -1,11 +1,12 @@
 //! The one HTTP client: what every call to the outside has in common.
 //!
 //! No redirects, no proxy of the system, no decompression; a deadline per call, looked at before anything is sent; a limit
-//! on what is read.
+//! on what is read; only addresses that [`super::address`] lets through.
 
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
@@ -16,6 +17,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep_until};
 
+use super::address::{self, Resolver};
 use super::http_fault::{HttpFault, HttpFaultKind, Provider, retry_after};
 
 /// The body read of an ordinary answer, in bytes.
@@ -137,6 +139,10 @@ impl HttpClient {
     /// # Errors
     /// [`ClientFault`] where no cryptography provider is installed or the driver refuses.
     pub fn new(allow_http_loopback: bool) -> Result<Self, ClientFault> {
+        Self::resolving(Resolver::of_system(allow_http_loopback), allow_http_loopback)
+    }
+
+    pub(super) fn resolving(resolver: Resolver, allow_http_loopback: bool) -> Result<Self, ClientFault> {
         // The driver would panic without one.
         if rustls::crypto::CryptoProvider::get_default().is_none() {
             return Err(ClientFault::NoCryptoProvider);
@@ -146,6 +152,7 @@ impl HttpClient {
             .retry(reqwest::retry::never())
             .referer(false)
             .no_proxy()
+            .dns_resolver(Arc::new(resolver))
             .connect_timeout(CONNECT_TIMEOUT)
             .pool_idle_timeout(IDLE_TIMEOUT)
             .default_headers(HeaderMap::from_iter([(USER_AGENT, HeaderValue::from_static(AGENT))]))
@@ -154,8 +161,8 @@ impl HttpClient {
         Ok(Self { client, allow_http_loopback })
     }
 
-    /// Whether `url` may be called: `https:`, or `http:` to loopback where the settings allow it; no credentials inside.
-    /// The one place for rules about addresses.
+    /// Whether `url` may be called: `https:`, or `http:` to loopback where the settings allow it; no credentials inside; where
+    /// the host is an address, one that may be called. What a name resolves to is looked at when it is connected to.
     ///
     /// # Errors
     /// What would be right, for a person.
@@ -164,9 +171,15 @@ impl HttpClient {
             return Err("the address must not contain a user name or password");
         }
         let host = url.host_str().ok_or("the address must name a host")?;
+        // The URL's parser has made dotted numbers of every other way to write an IPv4 address.
+        let literal = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok();
+        if let Some(rule) = literal.and_then(|literal| address::broken_rule(literal, self.allow_http_loopback)) {
+            return Err(rule.text());
+        }
+        let is_loopback = host == "localhost" || literal.is_some_and(|literal| literal.is_loopback());
         match url.scheme() {
             "https" => Ok(()),
-            "http" if self.allow_http_loopback && is_loopback(host) => Ok(()),
+            "http" if self.allow_http_loopback && is_loopback => Ok(()),
             _ => Err("the address must begin with https:// (plain http only to loopback, where the settings allow it)"),
         }
     }
@@ -188,7 +201,7 @@ impl HttpClient {
     pub async fn send(&self, call: Call) -> Result<Answer, HttpFault> {
         let Call { provider, method, url, headers, body, deadline, limit } = call;
         let fault = |kind| HttpFault { provider, kind };
-        self.check_url(&url).map_err(|why| fault(HttpFaultKind::Unsendable(why.to_owned())))?;
+        self.check_url(&url).map_err(|why| fault(HttpFaultKind::AddressRefused(why.to_owned())))?;
         if Instant::now() >= deadline {
             return Err(fault(HttpFaultKind::Expired));
         }
@@ -249,11 +262,6 @@ impl Answer {
     const fn fault(&self, kind: HttpFaultKind) -> HttpFault {
         HttpFault { provider: self.provider, kind }
     }
-}
-
-fn is_loopback(host: &str) -> bool {
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost" || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 /// What `future` gives, or nothing once `deadline` has passed. The clock is read before each poll: a process that was

@@ -1,8 +1,9 @@
 //! The ways to other people's services: Azure DevOps, and the channels messages go through.
 //!
 //! The only place that names the HTTP driver. What is common to all calls (limits, deadlines, the class and certainty of
-//! each failure) is in [`http`] and [`http_fault`].
+//! each failure) is in [`http`] and [`http_fault`]; which addresses may be called is in [`address`].
 
+pub mod address;
 pub mod azure_devops;
 pub mod channel;
 pub mod discord;

@@ -1,6 +1,7 @@
 //! What goes wrong between the worker and its tables.
 
 use crate::fault::{Class, Fault};
+use crate::link::LinkFault;
 use crate::pg_error::{is_infrastructure, is_rolled_back};
 use crate::secrets::SecretError;
 
@@ -34,9 +35,9 @@ pub enum StoreError {
     /// A setting.
     #[error("the Postgres URL is not right: {0}")]
     Url(String),
-    /// TLS.
-    #[error("TLS to Postgres: {0}")]
-    Tls(String),
+    /// The way to Postgres.
+    #[error("the link to Postgres is not made")]
+    Link(#[from] LinkFault),
     /// A migration failed.
     #[error("a migration failed")]
     Migration(#[from] refinery::Error),
@@ -68,7 +69,7 @@ impl Fault for StoreError {
             Self::Row(_) => "store.row",
             Self::ReadOnly => "store.read_only",
             Self::Url(_) => "store.url",
-            Self::Tls(_) => "store.tls",
+            Self::Link(_) => "store.link",
             Self::Migration(_) => "store.migration",
         }
     }
@@ -79,7 +80,7 @@ impl Fault for StoreError {
             Self::Group(error) => error.class(),
             // The rows are read again before anything else is done about them.
             Self::Pool(_) | Self::ReadOnly | Self::AfterCommit(_) | Self::WriterGone => Class::Infrastructure,
-            Self::Database(_) | Self::Secret(_) | Self::Row(_) | Self::Url(_) | Self::Tls(_) | Self::Migration(_) => {
+            Self::Database(_) | Self::Secret(_) | Self::Row(_) | Self::Url(_) | Self::Link(_) | Self::Migration(_) => {
                 Class::Permanent
             }
         }
@@ -93,7 +94,7 @@ impl Fault for StoreError {
             }
             Self::Secret(_) => "Give the worker the keyring that sealed the value (DISPATCH_KEYRING).".to_owned(),
             Self::Row(_) => "A newer worker or a hand has written the row; run the newest worker.".to_owned(),
-            Self::Url(_) | Self::Tls(_) => "Mend the setting DISPATCH_DATABASE_URL.".to_owned(),
+            Self::Url(_) | Self::Link(_) => "Mend the setting DISPATCH_DATABASE_URL, or the one that the error names.".to_owned(),
             Self::Migration(_) => "Read the cause, mend it, run `dispatch migrate` again.".to_owned(),
         }
     }

@@ -5,6 +5,7 @@
 mod architecture;
 mod assignment_truth;
 mod bad_input;
+mod contracts;
 mod engine_children;
 mod engine_crash_loop;
 mod engine_fence;
@@ -15,8 +16,10 @@ mod engine_waits;
 mod engine_wake_ups;
 mod fairness;
 mod group_writer;
+mod links;
 mod outages;
 mod outcomes;
+mod outgoing;
 mod readme;
 mod resume;
 mod stage_contract;

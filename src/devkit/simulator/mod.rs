@@ -34,13 +34,13 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-use call::{Answer, Call, Description};
+use call::{Answer, Call, Description, shape};
 use faults::{FaultKind, FaultRule};
 use state::State;
 use witness::{Entry, Provider, Witness};
@@ -245,6 +245,7 @@ fn entry(provider: Provider, call: &Call, about: Description, fault: Option<Faul
         content_type: call.header("content-type").map(str::to_owned),
         key: about.key,
         body_sha256: call.body_sha256(),
+        body_shape: call.json::<Value>().ok().map(|body| shape(&body)),
         status: is_answered.then_some(answer.status.as_u16()),
         effect: answer.effect,
         subject: about.subject,

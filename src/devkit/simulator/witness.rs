@@ -47,6 +47,9 @@ pub struct Entry {
     pub key: Option<String>,
     /// SHA-256 of the body, lowercase hexadecimal.
     pub body_sha256: String,
+    /// The body's shape where it is JSON: each scalar is the name of its type, each array has its items' shapes once.
+    #[serde(default)]
+    pub body_shape: Option<Value>,
     /// The HTTP status answered; `None` where the connection was dropped without an answer.
     pub status: Option<u16>,
     /// Whether it changed something: neither refused nor recognised as a repetition.
@@ -139,6 +142,7 @@ mod tests {
             content_type: None,
             key: None,
             body_sha256: String::new(),
+            body_shape: None,
             status: Some(200),
             effect: true,
             subject: None,

@@ -8,6 +8,7 @@ use dispatch_worker::pipelines::registry;
 use serde::Deserialize;
 
 use super::world::TestWorld;
+use crate::contracts;
 
 /// How long things may take to come to rest.
 const REST_WITHIN: Duration = Duration::from_secs(20);
@@ -86,6 +87,7 @@ impl Checks {
         jobs_are_at_rest(evidence, &mut broken);
         effects_happened_as_often_as_their_class_allows(evidence, &mut broken);
         every_effect_is_in_the_ledger(evidence, &mut broken);
+        broken.extend(contracts::breaches(&evidence.witness));
         for AttemptFact { stage, error_code } in &evidence.attempts {
             if !self.attempts.contains(&(stage, error_code)) {
                 broken.push(format!("an attempt of {stage} did not succeed: {error_code}"));
@@ -257,7 +259,8 @@ mod planted {
     fn request(key: &Value) -> Entry {
         let entry = json!({
             "seq": 1, "at": "2026-01-01T00:00:00Z", "provider": "webhook", "method": "POST", "path": "/webhook/keyed", "query": null,
-            "content_type": null, "key": key, "body_sha256": "", "status": 200, "effect": true, "subject": "webhook:keyed",
+            "content_type": "application/json", "key": key, "body_sha256": "",
+            "body_shape": {"type": "string", "data": {}}, "status": 200, "effect": true, "subject": "webhook:keyed",
             "fault": null, "detail": null
         });
         of(entry)
@@ -285,7 +288,7 @@ mod planted {
     #[test]
     fn every_planted_breach_is_told() {
         type Plant = fn(&mut Evidence);
-        let plants: [(&str, Plant); 9] = [
+        let plants: [(&str, Plant); 10] = [
             ("a stage twice", |it| it.checkpoints.insert(1, it.checkpoints[0].clone())),
             ("a gap", |it| drop(it.checkpoints.remove(0))),
             ("the wrong order", |it| it.checkpoints.reverse()),
@@ -294,6 +297,7 @@ mod planted {
             ("an effect twice", |it| it.witness.push(request(&json!(KEY)))),
             ("a confirmed effect that never happened", |it| it.witness.clear()),
             ("a finished stage whose effect is open", |it| it.effects[0].state = "in_flight".to_owned()),
+            ("a request that is in no contract", |it| it.witness[0].path.push_str("/elsewhere")),
             ("an effect without an intent", |it| it.witness.push(request(&json!("somebody else's")))),
         ];
         for (what, plant) in plants {

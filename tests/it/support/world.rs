@@ -92,6 +92,16 @@ impl TestWorld {
         self.run.servers.command(command).await.expect("the guard does it");
     }
 
+    /// Where the servers' data and settings are, if they were started here.
+    pub(crate) fn servers_folder(&self) -> PathBuf {
+        self.run.servers.dir.clone().expect("servers of this run")
+    }
+
+    /// For its files; gone when the test has passed.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     pub(crate) fn pool(&self) -> &Pool {
         &self.database.pool
     }
