@@ -27,7 +27,7 @@ use crate::secrets::Keyring;
 use crate::store::{self, NewReplica, Store, Tables, Writer};
 use crate::telemetry;
 use crate::tracker::{self, ChangedBy, Changes, Tracker};
-use crate::worker::{LaneRun, LaneWatch, Lease, Parts, Running, Seat, Spawn, Worker, beat, begin, deafness, wake_due};
+use crate::worker::{LaneRun, LaneWatch, Lease, Parts, Running, Seat, Spawn, Told, Worker, beat, begin, deafness, wake_due};
 
 /// The product's part of the engine's transactions.
 struct TrackerTables;
@@ -228,8 +228,8 @@ fn parts(
     let services = Arc::new(Services { tracker: Tracker::new(pool, Arc::clone(&keyring)), providers });
     let (publisher, supervisor) = publisher(links.amqp_url()?.clone());
     let writer = Arc::new(Writer::new(store, TrackerTables, first_stages));
-    let running = Arc::new(Running::default());
-    Ok((Parts { writer, registry, services, keyring, publisher, known_schema: SCHEMA, running }, supervisor))
+    let (running, told) = (Arc::new(Running::default()), Arc::new(Told::default()));
+    Ok((Parts { writer, registry, services, keyring, publisher, known_schema: SCHEMA, running, told }, supervisor))
 }
 
 fn provider_settings(settings: &WorkerSettings) -> ProviderSettings {

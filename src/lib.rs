@@ -13,6 +13,7 @@
 //! - [`message`]: what producers send, what the worker sends itself, what it announces
 //! - [`fault`]: what went wrong, as data: class, code, hint, certainty
 //! - [`secrets`]: the keyring, and values sealed with it
+//! - [`trace`]: the trace that a job belongs to
 //! - [`pg_error`], [`reconnect`], [`crash_point`]: which errors say that Postgres is ill; delays between attempts to connect;
 //!   where a test may abort the process
 //!
@@ -59,5 +60,6 @@ pub mod reconnect;
 pub mod secrets;
 pub mod store;
 pub mod telemetry;
+pub mod trace;
 pub mod tracker;
 pub mod worker;

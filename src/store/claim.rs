@@ -9,6 +9,7 @@ use tokio_postgres::types::Json;
 use uuid::Uuid;
 
 use super::Store;
+use super::announcements::{Announcement, WRITER_PUBLISHES, announcement, announcement_columns, answer_again, job_facts};
 use super::error::StoreError;
 use super::sql::{query, query_one, query_opt};
 use crate::engine::{Checkpoint, Outputs};
@@ -43,6 +44,8 @@ pub struct Claim {
     pub deadline: Option<Instant>,
     /// Of a schema that was not known when it came.
     pub sealed_payload: Option<String>,
+    /// What vendors add to the job's trace context.
+    pub tracestate: Option<String>,
 }
 
 /// What a wake-up led to.
@@ -96,6 +99,8 @@ pub struct NewJob<'a> {
     pub correlation_id: Option<&'a str>,
     /// W3C trace context.
     pub traceparent: Option<&'a str>,
+    /// What vendors add to it.
+    pub tracestate: Option<&'a str>,
     /// Whether to claim it at once; otherwise it is left to the waker.
     pub run: bool,
 }
@@ -112,36 +117,61 @@ pub enum Incoming<'a> {
 /// What an intake message led to.
 #[derive(Debug)]
 pub enum Intaken {
-    /// A new row, claimed.
-    Ours(Box<Claim>),
-    /// A new row, left to the waker.
-    Accepted,
-    /// The same message came before: look at its row.
-    Known(JobId),
+    /// A new row, claimed; the caller publishes its events.
+    Ours(Box<Claim>, Vec<Announcement>),
+    /// A new row, left to the waker, or cancelled before it came; the caller publishes its events.
+    Accepted(Vec<Announcement>),
+    /// The same message came before: look at its row. Where it asks for answers, the caller publishes this one.
+    Known(JobId, Option<Announcement>),
     /// Another message came before with the same key.
     Conflict(JobId),
 }
 
-const INTAKE: &str = "
+/// A key without a job is a cancel that came first: the job is made and cancelled at once. `job.accepted` and what follows at once
+/// are announced with the row.
+const INTAKE: &str = concat!(
+    "
     WITH key AS (
         INSERT INTO job_keys AS k (source, dedupe_key, job_id, digest) VALUES ($2, $3, $1, $4)
-        ON CONFLICT (source, dedupe_key) DO UPDATE SET job_id = excluded.job_id, digest = excluded.digest, created_at = now()
-            WHERE k.created_at < now() - interval '30 days'
-        RETURNING job_id
+        ON CONFLICT (source, dedupe_key) DO UPDATE SET job_id = excluded.job_id, digest = excluded.digest, created_at = now(),
+            cancelled_by = CASE WHEN k.job_id IS NULL AND k.created_at >= now() - interval '30 days' THEN k.cancelled_by END
+            WHERE k.job_id IS NULL OR k.created_at < now() - interval '30 days'
+        RETURNING job_id, cancelled_by IS NOT NULL AS cancelled
     ), due AS (
         SELECT $13::bigint IS NOT NULL AND $10::bigint <= $19 AND coalesce($11::timestamptz, now()) <= now() AS now,
             EXISTS (SELECT 1 FROM replicas WHERE id = $13 AND alive_until > now() AND ended_at IS NULL) AS live
+    ), start AS (
+        SELECT CASE WHEN key.cancelled THEN 'cancelled' WHEN $10 > $19 THEN 'waiting' WHEN due.now AND due.live THEN 'running'
+            ELSE 'ready' END AS state
+        FROM key, due
+    ), made AS (
+        INSERT INTO jobs (id, pipeline, stage, source, dedupe_key, organization, payload, sealed_payload, schema, due_at, deadline,
+            reply_to, correlation_id, traceparent, tracestate, state, owner, epoch, woken_at, finished_at, wait_reason, wait_key,
+            wait_observed)
+        SELECT key.job_id, $5, $6, $2, $3, $7, $8, $9, $10, coalesce($11, now()), $12, $14, $15, $16, $20, start.state,
+            CASE WHEN start.state = 'running' THEN $13 END, CASE WHEN start.state = 'running' THEN 1 ELSE 0 END,
+            CASE WHEN start.state = 'running' THEN now() END, CASE WHEN start.state = 'cancelled' THEN now() END,
+            CASE WHEN start.state = 'waiting' THEN $17::text END, CASE WHEN start.state = 'waiting' THEN $18::text END,
+            CASE WHEN start.state = 'waiting' THEN 0 END
+        FROM key, start
+        RETURNING id, source, dedupe_key, organization, state, wait_reason, wait_key, error_code, error_message, error_hint,
+            reply_to, correlation_id, traceparent, tracestate, epoch, owner, deadline
+    ), told AS (
+        INSERT INTO announcements (job_id, routing_key, reply_to, correlation_id, traceparent, tracestate, body, publish_after)
+        SELECT id, event, reply_to, correlation_id, traceparent, tracestate, ",
+    job_facts!("event", "NULL::json"),
+    ", now() + $21 * interval '1 second'
+        FROM made, unnest(ARRAY['job.accepted', 'job.waiting.' || wait_reason,
+            CASE WHEN state = 'cancelled' THEN 'job.cancelled' END]) WITH ORDINALITY AS events (event, number)
+        WHERE event IS NOT NULL ORDER BY number
+        RETURNING ",
+    announcement_columns!(),
+    "
     )
-    INSERT INTO jobs (id, pipeline, stage, source, dedupe_key, organization, payload, sealed_payload, schema, due_at, deadline,
-        reply_to, correlation_id, traceparent, state, owner, epoch, woken_at, wait_reason, wait_key, wait_observed)
-    SELECT key.job_id, $5, $6, $2, $3, $7, $8, $9, $10, coalesce($11, now()), $12, $14, $15, $16,
-        CASE WHEN $10 > $19 THEN 'waiting' WHEN due.now AND due.live THEN 'running' ELSE 'ready' END,
-        CASE WHEN due.now AND due.live THEN $13 END,
-        CASE WHEN due.now AND due.live THEN 1 ELSE 0 END,
-        CASE WHEN due.now AND due.live THEN now() END,
-        CASE WHEN $10 > $19 THEN $17::text END, CASE WHEN $10 > $19 THEN $18::text END, CASE WHEN $10 > $19 THEN 0 END
-    FROM key, due
-    RETURNING epoch, owner, extract(epoch FROM deadline - now())::float8 AS deadline_in";
+    SELECT epoch, owner, extract(epoch FROM deadline - now())::float8 AS deadline_in, told.id, told.routing_key, told.reply_only,
+        told.reply_to, told.correlation_id, told.traceparent, told.tracestate, told.body
+    FROM made, told ORDER BY told.id"
+);
 
 const KNOWN_KEY: &str = "SELECT job_id, digest FROM job_keys WHERE source = $1 AND dedupe_key = $2";
 
@@ -150,11 +180,11 @@ const CLAIM: &str = "
     WHERE id = $1 AND state = 'ready' AND due_at <= now()
         AND EXISTS (SELECT 1 FROM replicas WHERE replicas.id = $2 AND alive_until > now() AND ended_at IS NULL)
     RETURNING id, pipeline, parent_id, source, organization, account, payload, sealed_payload, generation, epoch, stage, attempt,
-        deadline, traceparent, extract(epoch FROM deadline - now())::float8 AS deadline_in";
+        deadline, traceparent, tracestate, extract(epoch FROM deadline - now())::float8 AS deadline_in";
 
 const OWNED: &str = "
     SELECT id, pipeline, parent_id, source, organization, account, payload, sealed_payload, generation, epoch, stage, attempt,
-        deadline, traceparent, extract(epoch FROM deadline - now())::float8 AS deadline_in
+        deadline, traceparent, tracestate, extract(epoch FROM deadline - now())::float8 AS deadline_in
     FROM jobs WHERE id = $1 AND owner = $2 AND state = 'running' FOR UPDATE";
 
 const WHY_NOT: &str = "
@@ -179,7 +209,7 @@ impl Store {
         };
         let owner = new.run.then_some(replica.0);
         let wait_key = format!("schema:{}", new.schema);
-        let row = query_opt(
+        let rows = query(
             &client,
             INTAKE,
             &[
@@ -202,16 +232,17 @@ impl Store {
                 &"version",
                 &wait_key,
                 &known_schema,
+                &new.tracestate,
+                &WRITER_PUBLISHES,
             ],
         )
         .await?;
-        match row {
-            Some(row) if row.try_get::<_, Option<i64>>("owner")?.is_some() => {
-                Ok(Intaken::Ours(Box::new(fresh(replica, new, &row)?)))
-            }
-            Some(_) => Ok(Intaken::Accepted),
-            None => known_key(&client, new).await,
-        }
+        let Some(row) = rows.first() else { return known_key(&client, new).await };
+        let told = rows.iter().map(announcement).collect::<Result<_, _>>()?;
+        Ok(match row.try_get::<_, Option<i64>>("owner")? {
+            Some(_) => Intaken::Ours(Box::new(fresh(replica, new, row)?), told),
+            None => Intaken::Accepted(told),
+        })
     }
 
     /// Takes a row that is ready and due.
@@ -246,7 +277,14 @@ async fn known_key(client: &deadpool_postgres::Client, new: &NewJob<'_>) -> Resu
     let row = query_one(client, KNOWN_KEY, &[&new.source, &new.dedupe_key]).await?;
     let id = JobId(row.try_get("job_id")?);
     let digest: Vec<u8> = row.try_get("digest")?;
-    Ok(if digest == new.digest { Intaken::Known(id) } else { Intaken::Conflict(id) })
+    if digest != new.digest {
+        return Ok(Intaken::Conflict(id));
+    }
+    let answer = match new.reply_to {
+        Some(reply_to) => answer_again(client, id, reply_to, new.correlation_id).await?,
+        None => None,
+    };
+    Ok(Intaken::Known(id, answer))
 }
 
 fn fresh(replica: ReplicaId, new: &NewJob<'_>, row: &Row) -> Result<Claim, StoreError> {
@@ -270,7 +308,8 @@ fn fresh(replica: ReplicaId, new: &NewJob<'_>, row: &Row) -> Result<Claim, Store
     };
     let fence = Fence { job: job.id, epoch: job.epoch, replica };
     let deadline = seconds(row.try_get("deadline_in")?).and_then(|left| Instant::now().checked_add(left));
-    Ok(Claim { job, outputs: Outputs::default(), fence, deadline, sealed_payload: None })
+    let tracestate = new.tracestate.map(str::to_owned);
+    Ok(Claim { job, outputs: Outputs::default(), fence, deadline, sealed_payload: None, tracestate })
 }
 
 async fn with_checkpoints(client: &deadpool_postgres::Client, replica: ReplicaId, row: &Row) -> Result<Claim, StoreError> {
@@ -294,7 +333,8 @@ async fn with_checkpoints(client: &deadpool_postgres::Client, replica: ReplicaId
     let outputs = rows.iter().map(checkpoint).collect::<Result<_, _>>()?;
     let fence = Fence { job: job.id, epoch: job.epoch, replica };
     let deadline = seconds(row.try_get("deadline_in")?).and_then(|left| Instant::now().checked_add(left));
-    Ok(Claim { job, outputs: Outputs::new(outputs), fence, deadline, sealed_payload: row.try_get("sealed_payload")? })
+    let (sealed_payload, tracestate) = (row.try_get("sealed_payload")?, row.try_get("tracestate")?);
+    Ok(Claim { job, outputs: Outputs::new(outputs), fence, deadline, sealed_payload, tracestate })
 }
 
 fn checkpoint(row: &Row) -> Result<Checkpoint, StoreError> {

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use tokio_postgres::types::Json;
 
 use super::Store;
-use super::announcements::{Announcement, announce};
+use super::announcements::{Announcement, WRITER_PUBLISHES, announce};
 use super::claim::Fence;
 use super::error::StoreError;
 use super::rows::{self, FirstStages, Move};
@@ -16,6 +16,7 @@ use super::sql::execute;
 use crate::engine::{CheckpointRecord, Commit, EffectOutcome, Next, Record};
 use crate::fault::StageFault;
 use crate::job::{Job, JobId, JobState};
+use crate::message::outcome;
 
 /// What the product does inside the engine's transactions.
 pub trait Tables: Send + Sync + 'static {
@@ -86,9 +87,6 @@ pub struct Run<'a> {
     /// How long the stage ran.
     pub took: Duration,
 }
-
-/// Seconds in which the writer of an outcome event publishes it itself, before the waker may.
-const WRITER_PUBLISHES: f64 = 5.0;
 
 const PLAIN: &str = "
     WITH fence AS (
@@ -222,7 +220,7 @@ impl<T: Tables> Writer<T> {
         if let (Some(parent), JobState::Succeeded) = (job.parent, moved.state)
             && rows::child_done(&tx, parent).await?
         {
-            announcements.extend(announce(&tx, &[parent], "job.succeeded", WRITER_PUBLISHES).await?);
+            announcements.extend(announce(&tx, &[parent], outcome::SUCCEEDED, WRITER_PUBLISHES).await?);
             parent_done = Some(parent);
         }
         tx.commit().await?;

@@ -10,6 +10,7 @@ use super::commit::{CommitError, Tables, Writer};
 use super::error::StoreError;
 use super::sql::{execute, query, query_one};
 use crate::job::{JobId, JobState, ReplicaId};
+use crate::message::outcome;
 
 /// Jobs taken from dead owners.
 #[derive(Debug, Default)]
@@ -180,7 +181,7 @@ impl Store {
             }
         }
         freed.parked = parked.len();
-        announce(&tx, &parked, "job.parked", 0.0).await?;
+        announce(&tx, &parked, outcome::PARKED, 0.0).await?;
         tx.commit().await?;
         Ok(freed)
     }
@@ -201,7 +202,7 @@ impl Store {
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
         let parked = ids(&query(&tx, OVERDUE, &[&BATCH]).await?)?;
-        announce(&tx, &parked, "job.parked", 0.0).await?;
+        announce(&tx, &parked, outcome::PARKED, 0.0).await?;
         tx.commit().await?;
         Ok(parked.len())
     }

@@ -16,14 +16,16 @@ use crate::fault::{chain, storable};
 use crate::job::JobId;
 use crate::message::{Cancel, Configure, Intake, Newer, Refusal, WakeUp, decode_control, decode_intake};
 use crate::store::{
-    Actor, Answer, Claim, Claimed, Incoming, Intaken, NewDeadLetter, NewJob, NotClaimed, StoreError, Tables, Target,
+    Actor, Announcement, Answer, Claim, Claimed, Incoming, Intaken, NewDeadLetter, NewJob, NotClaimed, StoreError,
+    Tables, Target,
 };
 use crate::telemetry::names;
+use crate::trace::{TRACEPARENT, TRACESTATE, Trace};
 
 /// What a delivery led to.
 pub(super) enum Taken {
-    /// A claimed job.
-    Ours(Box<Claim>, Holding),
+    /// A claimed job, and events of its claim to be published.
+    Ours(Box<Claim>, Holding, Vec<Announcement>),
     /// Nothing more to do: ack.
     Nothing,
     /// Not here, not now: it goes back.
@@ -75,6 +77,8 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         };
         let pipeline = self.parts.registry.iter().next().ok_or_else(|| StoreError::Row("there are no pipelines".to_owned()))?;
         let place = self.place(seat, organization, &intake).await;
+        let trace = Trace::received(delivery.header(TRACEPARENT), delivery.header(TRACESTATE));
+        let traceparent = trace.to_string();
         let new = NewJob {
             id,
             pipeline: pipeline.name,
@@ -89,21 +93,26 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             deadline: times.1,
             reply_to: delivery.reply_to.as_deref(),
             correlation_id: delivery.correlation_id.as_deref(),
-            traceparent: delivery.header("traceparent"),
+            traceparent: Some(&traceparent),
+            tracestate: trace.state(),
             run: place.is_some(),
         };
         let in_hand = self.parts.running.take(id).expect("a fresh id is not in hand");
         let replica = self.lease.replica();
         let intaken = self.parts.patiently(|| self.parts.store().intake(replica, self.parts.known_schema, &new)).await?;
         match intaken {
-            Intaken::Ours(claim) => Ok(match place {
-                Some((slot, share)) => Taken::Ours(claim, Holding { _in_hand: in_hand, _slot: slot, _share: Some(share) }),
+            Intaken::Ours(claim, told) => Ok(match place {
+                Some((slot, share)) => Taken::Ours(claim, Holding { _in_hand: in_hand, _slot: slot, _share: Some(share) }, told),
                 None => Taken::Back,
             }),
-            Intaken::Accepted => Ok(Taken::Nothing),
-            Intaken::Known(known) => {
+            Intaken::Accepted(told) => {
+                self.parts.announce(&told).await;
+                Ok(Taken::Nothing)
+            }
+            Intaken::Known(known, answer) => {
                 // Where the answer to our own insert was lost, the known job is this one: let go of it to take it again.
                 drop(in_hand);
+                self.parts.announce(answer.as_slice()).await;
                 match place {
                     Some((slot, share)) => self.take_row(known, slot, Some(share)).await,
                     None => Ok(Taken::Nothing),
@@ -167,7 +176,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
                 Box::new(claim)
             }
         };
-        Ok(Taken::Ours(claim, Holding { _in_hand: in_hand, _slot: slot, _share: share }))
+        Ok(Taken::Ours(claim, Holding { _in_hand: in_hand, _slot: slot, _share: share }, Vec::new()))
     }
 
     async fn take_control(&self, delivery: &Delivery) -> Result<Taken, Trouble> {

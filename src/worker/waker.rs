@@ -67,7 +67,7 @@ pub async fn wake_due<P: Product, T: Tables<Changes = P::Changes>>(
     };
     tokio::select! {
         () = run => {}
-        () = end.cancelled() => {}
+        () = end.cancelled() => log("announced", waker.parts.forget_told().await),
     }
 }
 
@@ -77,6 +77,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Waker<P, T> {
         for seat in &self.seats {
             log("due jobs", self.wake_lane(seat).await);
         }
+        log("announced", self.parts.forget_told().await);
         match self.parts.store().due_announcements().await {
             Ok(due) => self.parts.announce(&due).await,
             Err(error) => log("announcements", Err(error)),

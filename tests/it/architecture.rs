@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// No I/O and no arrows but to each other.
-const NOUNS: &[&str] = &["job", "message", "fault", "secrets", "pg_error", "reconnect", "crash_point"];
+const NOUNS: &[&str] = &["job", "message", "fault", "secrets", "trace", "pg_error", "reconnect", "crash_point"];
 
 /// Which modules of the crate a module may name, besides itself and the nouns. `module::item` allows that item only.
 const ARROWS: &[(&str, &[&str])] = &[
@@ -31,6 +31,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("message", &[]),
     ("fault", &[]),
     ("secrets", &[]),
+    ("trace", &[]),
     ("pg_error", &[]),
     ("reconnect", &[]),
     ("crash_point", &[]),
