@@ -16,7 +16,7 @@ use crate::fault::{chain, storable};
 use crate::job::JobId;
 use crate::message::{Cancel, Configure, Intake, Newer, Refusal, WakeUp, decode_control, decode_intake};
 use crate::store::{
-    Actor, Announcement, Answer, Claim, Claimed, Incoming, Intaken, NewDeadLetter, NewJob, NotClaimed, StoreError,
+    Actor, Announcement, Answer, Cancelling, Claim, Claimed, Incoming, Intaken, NewDeadLetter, NewJob, NotClaimed, StoreError,
     Tables, Target,
 };
 use crate::telemetry::names;
@@ -139,7 +139,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     }
 
     async fn take_wake_up(&self, delivery: &Delivery, seat: &Arc<Seat>) -> Result<Taken, Trouble> {
-        let wake_up: WakeUp = serde_json::from_slice(&delivery.body).map_err(|error| Refusal::NotJson(error.to_string()))?;
+        let wake_up: WakeUp = serde_json::from_slice(&delivery.body).map_err(|error| Refusal::WakeUp(error.to_string()))?;
         if !seat.runs {
             let jobs = [wake_up.job_id];
             self.parts.patiently(|| self.parts.store().unwake(&jobs)).await?;
@@ -185,8 +185,10 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         let store = self.parts.store();
         let answer = if delivery.routing_key == KEY_CANCEL {
             let cancel: Cancel = decode_control(&delivery.body, &delivery.envelope)?;
-            let target = Target::Key { source: cancel.source, dedupe_key: cancel.dedupe_key };
-            self.parts.patiently(|| store.cancel(&target, &actor)).await?
+            match self.parts.patiently(|| store.cancel_by_key(&cancel.source, &cancel.dedupe_key, &actor)).await? {
+                Cancelling::Answered(answer) => answer,
+                Cancelling::Noted => return Ok(Taken::Nothing),
+            }
         } else {
             let configure: Configure = decode_control(&delivery.body, &delivery.envelope)?;
             let first = self.parts.registry.iter().next().map(Pipeline::first).unwrap_or_default();

@@ -129,3 +129,34 @@ async fn a_job_that_is_left_to_the_waker_or_to_a_newer_worker_is_accepted_all_th
     assert_eq!((&waiting["event"], &waiting["wait_key"]), (&json!("job.waiting.version"), &json!("schema:2")));
     world.wait_quiet(SOON).await;
 }
+
+#[tokio::test]
+async fn a_cancel_that_comes_before_its_job_ends_it_when_it_comes() {
+    let world = TestWorld::acme().await;
+    let listener = Listener::new(&world).await;
+    listener.queue("answers", None).await;
+    let _worker = world.worker(&WorkerOptions::default());
+    let cancel = json!({"schema": 1, "source": acme::SOURCE, "dedupe_key": "four"}).to_string();
+    for _ in 0..2 {
+        world.publish_raw(&Outgoing { routing_key: KEY_CANCEL.to_owned(), ..intake(cancel.clone()) }).await;
+    }
+    world.wait_quiet(SOON).await;
+    assert_eq!(world.database.one("SELECT count(*) FROM dead_letters").await, "0");
+    let event = world.assign(acme::LONE_ITEM, Some(acme::ANN)).await;
+    let message = intake(acme::job("four", &event).to_string());
+    let message = Outgoing { reply_to: Some("answers".to_owned()), ..message };
+    world.publish_raw(&message).await;
+    for event in ["job.accepted", "job.cancelled"] {
+        let (_, answer) = listener.next("answers").await;
+        assert_eq!((&answer["event"], &answer["state"]), (&json!(event), &json!("cancelled")));
+    }
+    let job = world.wait_job_state("four", JobState::Cancelled, SOON).await;
+    assert!(job.finished_at.is_some());
+    // The same message again is the same job: the wish was for one job, and is used up.
+    world.publish_raw(&message).await;
+    assert_eq!(listener.next("answers").await.1["event"], "job.cancelled");
+    world.wait_quiet(SOON).await;
+    assert_eq!(world.database.one("SELECT count(*) FROM jobs").await, "1");
+    assert_eq!(world.database.one("SELECT count(*) FROM checkpoints").await, "0", "no stage has run");
+    assert_eq!(world.database.one("SELECT count(*) || ' by ' || min(role) FROM audit_log").await, "1 by producer");
+}
