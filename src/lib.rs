@@ -14,6 +14,7 @@
 //! - [`fault`]: what went wrong, as data: class, code, hint, certainty
 //! - [`secrets`]: the keyring, and values sealed with it
 //! - [`link`]: which ways to Postgres and RabbitMQ are refused, and whom TLS trusts
+//! - [`trace`]: the trace that a job belongs to
 //! - [`pg_error`], [`reconnect`], [`crash_point`]: which errors say that Postgres is ill; delays between attempts to connect;
 //!   where a test may abort the process
 //!
@@ -61,5 +62,6 @@ pub mod reconnect;
 pub mod secrets;
 pub mod store;
 pub mod telemetry;
+pub mod trace;
 pub mod tracker;
 pub mod worker;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
-use lapin::types::ShortString;
+use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, PublisherConfirm};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -14,6 +14,7 @@ use super::{BrokerError, CALL_TIMEOUT, connect, topology, within};
 use crate::link::Endpoint;
 use crate::reconnect::Reconnect;
 use crate::telemetry::names;
+use crate::trace::{TRACEPARENT, TRACESTATE, Trace};
 
 /// A message to be published.
 #[derive(Debug, Default, Clone)]
@@ -38,6 +39,8 @@ pub struct Outgoing {
     pub reply_to: Option<String>,
     /// As is.
     pub correlation_id: Option<String>,
+    /// As the headers `traceparent` and `tracestate`.
+    pub trace: Option<Trace>,
 }
 
 /// A queue as a passive declare shows it.
@@ -247,6 +250,14 @@ fn properties(message: &Outgoing) -> Result<BasicProperties, BrokerError> {
     }
     if let Some(id) = &message.correlation_id {
         properties = properties.with_correlation_id(short(id)?);
+    }
+    if let Some(trace) = &message.trace {
+        let mut headers = FieldTable::default();
+        headers.insert(TRACEPARENT.into(), AMQPValue::LongString(trace.to_string().into()));
+        if let Some(state) = trace.state() {
+            headers.insert(TRACESTATE.into(), AMQPValue::LongString(state.into()));
+        }
+        properties = properties.with_headers(headers);
     }
     Ok(properties)
 }

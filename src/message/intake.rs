@@ -136,7 +136,11 @@ pub fn decode_intake(body: &[u8], envelope: &Envelope, keyring: &Keyring, id: Jo
 /// [`Refusal`], whose text says what would be right.
 pub fn decode_control<T: DeserializeOwned>(body: &[u8], envelope: &Envelope) -> Result<T, Refusal> {
     let text = admissible(body, envelope)?;
-    shaped(text)
+    let peek: Value = parse(text)?;
+    match peek.get("schema").and_then(Value::as_i64) {
+        Some(newer) if newer > SCHEMA => Err(Refusal::Schema(newer)),
+        _ => shaped(text),
+    }
 }
 
 /// SHA-256 of a message's canonical JSON: keys sorted, no white space, each `shared_secret` and `token` replaced by its

@@ -1,7 +1,8 @@
 //! The wire: what producers send ([`Request`], [`Configure`], [`Cancel`]), what the worker sends itself ([`WakeUp`]) and what it
-//! announces (outcome events, which `store` writes). Decoding an intake message is [`decode_intake`].
+//! announces ([`Outcome`], made of the [`Facts`] that `store` keeps). Decoding an intake message is [`decode_intake`].
 
 mod intake;
+pub mod outcome;
 mod refusal;
 #[cfg(test)]
 mod tests;
@@ -13,6 +14,7 @@ use serde_json::value::RawValue;
 use time::OffsetDateTime;
 
 pub use intake::{Envelope, Intake, Newer, canonical_digest, decode_control, decode_intake};
+pub use outcome::{Facts, Outcome};
 pub use refusal::Refusal;
 
 use crate::job::JobId;

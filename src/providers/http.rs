@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::address::{self, Resolver};
 use super::http_fault::{HttpFault, HttpFaultKind, Provider, retry_after};
+use crate::trace::{TRACEPARENT, TRACESTATE, Trace};
 
 /// The body read of an ordinary answer, in bytes.
 pub const BODY_BYTES: usize = 1 << 20;
@@ -205,7 +206,7 @@ impl HttpClient {
         if Instant::now() >= deadline {
             return Err(fault(HttpFaultKind::Expired));
         }
-        let request = self.client.request(method, url).headers(headers).body(body).send();
+        let request = self.client.request(method, url).headers(headers).headers(trace_headers()).body(body).send();
         let sent = within(deadline, request).await.ok_or_else(|| fault(HttpFaultKind::TimedOut))?;
         let mut response = sent.map_err(|error| fault(HttpFaultKind::of_driver(error)))?;
         let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
@@ -262,6 +263,16 @@ impl Answer {
     const fn fault(&self, kind: HttpFaultKind) -> HttpFault {
         HttpFault { provider: self.provider, kind }
     }
+}
+
+/// W3C Trace Context of the job that the call is made for, in a span of its own.
+fn trace_headers() -> HeaderMap {
+    let Some(trace) = Trace::child_of_current() else { return HeaderMap::new() };
+    let named = [(TRACEPARENT, Some(trace.to_string())), (TRACESTATE, trace.state().map(str::to_owned))];
+    let header = |(name, value): (&'static str, Option<String>)| {
+        Some((HeaderName::from_static(name), HeaderValue::try_from(value?).ok()?))
+    };
+    named.into_iter().filter_map(header).collect()
 }
 
 /// What `future` gives, or nothing once `deadline` has passed. The clock is read before each poll: a process that was

@@ -48,6 +48,8 @@ pub struct Claim {
     /// Its owners have died on it: a replica has one of these in hand at a time, so that the next death says whether it was the
     /// job's doing.
     pub is_suspect: bool,
+    /// What vendors add to the job's trace context.
+    pub tracestate: Option<String>,
 }
 
 /// Owners that died without a commit in between before their job is a suspect.
@@ -81,12 +83,12 @@ pub(super) const CLAIM: &str = "
         JOIN replicas ON replicas.id = asked.replica AND replicas.alive_until > now() AND replicas.ended_at IS NULL
     WHERE jobs.id = asked.id AND jobs.state = 'ready' AND jobs.due_at <= now()
     RETURNING jobs.id, pipeline, parent_id, source, organization, account, payload, sealed_payload, generation, epoch, stage,
-        attempt, deadline, traceparent, owner, committed_epoch, crash_count,
+        attempt, deadline, traceparent, tracestate, owner, committed_epoch, crash_count,
         extract(epoch FROM deadline - now())::float8 AS deadline_in";
 
 const OWNED: &str = "
     SELECT id, pipeline, parent_id, source, organization, account, payload, sealed_payload, generation, epoch, stage, attempt,
-        deadline, traceparent, owner, committed_epoch, crash_count,
+        deadline, traceparent, tracestate, owner, committed_epoch, crash_count,
         extract(epoch FROM deadline - now())::float8 AS deadline_in
     FROM jobs WHERE id = $1 AND owner = $2 AND state = 'running' FOR UPDATE";
 
@@ -177,7 +179,7 @@ pub(super) fn fresh(replica: ReplicaId, new: &NewJob, row: &Row) -> Result<Claim
         deadline: new.deadline,
         traceparent: new.traceparent.clone(),
     };
-    claim(replica, job, Outputs::default(), row)
+    Ok(Claim { tracestate: new.tracestate.clone(), ..claim(replica, job, Outputs::default(), row)? })
 }
 
 /// The claims of rows that this worker owns, each with its checkpoints.
@@ -221,13 +223,14 @@ fn owned(row: &Row, outputs: Outputs) -> Result<Claim, StoreError> {
     };
     let claim = claim(ReplicaId(row.try_get("owner")?), job, outputs, row)?;
     let is_suspect = row.try_get::<_, i32>("crash_count")? >= SUSPECT_AFTER;
-    Ok(Claim { sealed_payload: row.try_get("sealed_payload")?, is_suspect, ..claim })
+    let (sealed_payload, tracestate) = (row.try_get("sealed_payload")?, row.try_get("tracestate")?);
+    Ok(Claim { sealed_payload, is_suspect, tracestate, ..claim })
 }
 
 fn claim(replica: ReplicaId, job: Job, outputs: Outputs, row: &Row) -> Result<Claim, StoreError> {
     let fence = Fence { job: job.id, epoch: job.epoch, replica };
     let deadline = seconds(row.try_get("deadline_in")?).and_then(|left| Instant::now().checked_add(left));
-    Ok(Claim { job, outputs, fence, deadline, sealed_payload: None, is_suspect: false })
+    Ok(Claim { job, outputs, fence, deadline, sealed_payload: None, is_suspect: false, tracestate: None })
 }
 
 fn checkpoint(row: &Row) -> Result<Checkpoint, StoreError> {

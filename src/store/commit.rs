@@ -21,6 +21,7 @@ use super::sql::execute;
 use crate::engine::{Commit, EffectOutcome, Next, Record};
 use crate::fault::StageFault;
 use crate::job::{Job, JobId, JobState, ReplicaId};
+use crate::message::outcome;
 
 /// What the product does inside the engine's transactions.
 pub trait Tables: Send + Sync + 'static {
@@ -211,7 +212,7 @@ impl<T: Tables> Writer<T> {
         if let (Some(parent), JobState::Succeeded) = (job.parent, moved.state)
             && rows::child_done(&tx, parent).await?
         {
-            announcements.extend(announce(&tx, &[parent], "job.succeeded", WRITER_PUBLISHES).await?);
+            announcements.extend(announce(&tx, &[parent], outcome::SUCCEEDED, WRITER_PUBLISHES).await?);
             parent_done = Some(parent);
         }
         tx.commit().await?;

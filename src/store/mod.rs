@@ -21,6 +21,7 @@ mod replicas;
 mod rows;
 mod sql;
 mod waker;
+mod wishes;
 
 use std::sync::Arc;
 
@@ -40,6 +41,7 @@ pub use recover::Landed;
 pub use replicas::{Heartbeat, NewReplica, ReplicaRow};
 pub use rows::FirstStages;
 pub use waker::Freed;
+pub use wishes::Cancelling;
 
 use crate::secrets::Keyring;
 

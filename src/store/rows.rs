@@ -12,6 +12,7 @@ use super::error::StoreError;
 use super::sql::{execute, query_opt};
 use crate::engine::{Child, Commit, Failure, Next, Record};
 use crate::job::{Job, JobId, JobState, WaitReason};
+use crate::message::outcome::event_of;
 
 /// The first stage of each pipeline, by name.
 pub type FirstStages = BTreeMap<&'static str, &'static str>;
@@ -97,10 +98,10 @@ const ADVANCE: &str = "
 
 /// The first ones are woken by who makes them, the rest by the waker, in fair order among all organizations.
 const INSERT_CHILDREN: &str = "
-    INSERT INTO jobs (id, pipeline, parent_id, source, dedupe_key, organization, schema, payload, traceparent, deadline, state,
-        stage, woken_at)
+    INSERT INTO jobs (id, pipeline, parent_id, source, dedupe_key, organization, schema, payload, traceparent, tracestate, deadline,
+        state, stage, woken_at)
     SELECT child.id, child.pipeline, parent.id, parent.source, child.dedupe_key, parent.organization, 1, child.payload,
-        parent.traceparent, parent.deadline, 'ready', child.stage, CASE WHEN child.number <= $7 THEN now() END
+        parent.traceparent, parent.tracestate, parent.deadline, 'ready', child.stage, CASE WHEN child.number <= $7 THEN now() END
     FROM jobs parent, unnest($1::uuid[], $2::text[], $3::text[], $4::json[], $5::text[]) WITH ORDINALITY
         AS child (id, pipeline, dedupe_key, payload, stage, number)
     WHERE parent.id = $6";
@@ -158,18 +159,8 @@ pub(super) async fn advance(tx: &Transaction<'_>, fence: &Fence, step: &Move) ->
     .await?;
     let Some(row) = row else { return Ok(None) };
     let state = super::inspect::state_of(&row)?;
-    let event = event_of(state, row.try_get("wait_reason")?);
+    let event = event_of(state, super::inspect::reason_of(&row)?);
     Ok(Some(Moved { state, woken: step.wake, event }))
-}
-
-/// The outcome event of a row that has just come to `state`; waiting for follow-ups is no outcome.
-pub(super) fn event_of(state: JobState, wait_reason: Option<&str>) -> Option<String> {
-    match (state, wait_reason) {
-        (JobState::Ready | JobState::Running, _) | (JobState::Waiting, None) => None,
-        (JobState::Waiting, Some(reason)) if reason == WaitReason::Children.word() => None,
-        (JobState::Waiting, Some(reason)) => Some(format!("job.waiting.{reason}")),
-        (JobState::Succeeded | JobState::Cancelled | JobState::Parked, _) => Some(format!("job.{state}")),
-    }
 }
 
 /// Inserts a job's follow-ups. Returns those that are woken by who makes them.

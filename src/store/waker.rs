@@ -11,6 +11,7 @@ use super::commit::{CommitError, Tables, Writer};
 use super::error::StoreError;
 use super::sql::{execute, query, query_one};
 use crate::job::{JobId, JobState, ReplicaId};
+use crate::message::outcome;
 
 /// Jobs taken from dead owners.
 #[derive(Debug, Default)]
@@ -189,7 +190,7 @@ impl Store {
             }
         }
         freed.parked = parked.len();
-        announce(&tx, &parked, "job.parked", 0.0).await?;
+        announce(&tx, &parked, outcome::PARKED, 0.0).await?;
         tx.commit().await?;
         Ok(freed)
     }
@@ -210,7 +211,7 @@ impl Store {
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
         let parked = ids(&query(&tx, OVERDUE, &[&BATCH]).await?)?;
-        announce(&tx, &parked, "job.parked", 0.0).await?;
+        announce(&tx, &parked, outcome::PARKED, 0.0).await?;
         tx.commit().await?;
         Ok(parked.len())
     }

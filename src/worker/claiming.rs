@@ -17,14 +17,16 @@ use crate::fault::{chain, storable};
 use crate::job::JobId;
 use crate::message::{Cancel, Configure, Intake, Newer, Refusal, WakeUp, decode_control, decode_intake};
 use crate::store::{
-    Actor, Answer, Claim, Claimed, Incoming, Intaken, NewDeadLetter, NewJob, NotClaimed, StoreError, Tables, Target,
+    Actor, Announcement, Answer, Cancelling, Claim, Claimed, Incoming, Intaken, NewDeadLetter, NewJob, NotClaimed, StoreError,
+    Tables, Target,
 };
 use crate::telemetry::names;
+use crate::trace::{TRACEPARENT, TRACESTATE, Trace};
 
 /// What a delivery led to.
 pub(super) enum Taken {
-    /// A claimed job.
-    Ours(Box<Claim>, Holding),
+    /// A claimed job, and events of its claim to be published.
+    Ours(Box<Claim>, Holding, Vec<Announcement>),
     /// Nothing more to do: ack.
     Nothing,
     /// Not here, not now: it goes back.
@@ -79,6 +81,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         };
         let pipeline = self.parts.registry.iter().next().ok_or_else(|| StoreError::Row("there are no pipelines".to_owned()))?;
         let place = self.place(seat, organization, &intake).await;
+        let trace = Trace::received(delivery.header(TRACEPARENT), delivery.header(TRACESTATE));
         let new = Arc::new(NewJob {
             id,
             pipeline: pipeline.name,
@@ -93,24 +96,29 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             deadline: times.1,
             reply_to: delivery.reply_to.clone(),
             correlation_id: delivery.correlation_id.clone(),
-            traceparent: delivery.header("traceparent").map(str::to_owned),
+            traceparent: Some(trace.to_string()),
+            tracestate: trace.state().map(str::to_owned),
             owner: place.is_some().then(|| self.lease.replica()),
             known_schema: self.parts.known_schema,
         });
         let in_hand = self.parts.running.take(id).expect("a fresh id is not in hand");
         let intaken = self.parts.patiently(|| self.parts.writer.intake(&new)).await?;
         match intaken {
-            Intaken::Ours(claim) => Ok(match place {
+            Intaken::Ours(claim, told) => Ok(match place {
                 Some((slot, share)) => {
                     let held = Holding { _in_hand: in_hand, _slot: slot, _share: Some(share), _suspect: None };
-                    Taken::Ours(claim, held)
+                    Taken::Ours(claim, held, told)
                 }
                 None => Taken::Back,
             }),
-            Intaken::Accepted => Ok(Taken::Nothing),
-            Intaken::Known(known) => {
+            Intaken::Accepted(told) => {
+                self.parts.announce(&told).await;
+                Ok(Taken::Nothing)
+            }
+            Intaken::Known(known, answer) => {
                 // Where the answer to our own insert was lost, the known job is this one: let go of it to take it again.
                 drop(in_hand);
+                self.parts.announce(answer.as_slice()).await;
                 match place {
                     Some((slot, share)) => self.take_row(known, slot, Some(share)).await,
                     None => Ok(Taken::Nothing),
@@ -140,7 +148,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     }
 
     async fn take_wake_up(&self, delivery: &Delivery, seat: &Arc<Seat>) -> Result<Taken, Trouble> {
-        let wake_up: WakeUp = serde_json::from_slice(&delivery.body).map_err(|error| Refusal::NotJson(error.to_string()))?;
+        let wake_up: WakeUp = serde_json::from_slice(&delivery.body).map_err(|error| Refusal::WakeUp(error.to_string()))?;
         if !seat.runs {
             let jobs = [wake_up.job_id];
             self.parts.patiently(|| self.parts.store().unwake(&jobs)).await?;
@@ -182,7 +190,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             self.parts.postpone(&claim.fence, SUSPECTS_TURN).await;
             return Ok(Taken::Nothing);
         }
-        Ok(Taken::Ours(claim, Holding { _in_hand: in_hand, _slot: slot, _share: share, _suspect: suspect.flatten() }))
+        Ok(Taken::Ours(claim, Holding { _in_hand: in_hand, _slot: slot, _share: share, _suspect: suspect.flatten() }, Vec::new()))
     }
 
     async fn take_control(&self, delivery: &Delivery) -> Result<Taken, Trouble> {
@@ -191,8 +199,10 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         let store = self.parts.store();
         let answer = if delivery.routing_key == KEY_CANCEL {
             let cancel: Cancel = decode_control(&delivery.body, &delivery.envelope)?;
-            let target = Target::Key { source: cancel.source, dedupe_key: cancel.dedupe_key };
-            self.parts.patiently(|| store.cancel(&target, &actor)).await?
+            match self.parts.patiently(|| store.cancel_by_key(&cancel.source, &cancel.dedupe_key, &actor)).await? {
+                Cancelling::Answered(answer) => answer,
+                Cancelling::Noted => return Ok(Taken::Nothing),
+            }
         } else {
             let configure: Configure = decode_control(&delivery.body, &delivery.envelope)?;
             let first = self.parts.registry.iter().next().map(Pipeline::first).unwrap_or_default();

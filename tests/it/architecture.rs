@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// No I/O and no arrows but to each other.
-const NOUNS: &[&str] = &["job", "message", "fault", "secrets", "link", "pg_error", "reconnect", "crash_point"];
+const NOUNS: &[&str] = &["job", "message", "fault", "secrets", "link", "trace", "pg_error", "reconnect", "crash_point"];
 
 /// Which modules of the crate a module may name, besides itself and the nouns. `module::item` allows that item only.
 const ARROWS: &[(&str, &[&str])] = &[
@@ -32,6 +32,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("fault", &[]),
     ("secrets", &[]),
     ("link", &[]),
+    ("trace", &[]),
     ("pg_error", &[]),
     ("reconnect", &[]),
     ("crash_point", &[]),
