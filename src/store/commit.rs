@@ -10,6 +10,7 @@ use tokio_postgres::types::Json;
 use super::Store;
 use super::announcements::{Announcement, announce};
 use super::claim::Fence;
+use super::controls;
 use super::error::StoreError;
 use super::rows::{self, FirstStages, Move};
 use super::sql::execute;
@@ -241,7 +242,10 @@ impl<T: Tables> Writer<T> {
 
     async fn cause_gone(&self, tx: &Transaction<'_>, next: &Next) -> Result<bool, CommitError> {
         let Next::Wait { on, .. } = next else { return Ok(false) };
-        let present = self.tables.cause_present(tx, &on.key, on.observed).await.map_err(CommitError::Changes)?;
+        let present = match controls::hold_present(tx, &on.key).await? {
+            Some(present) => Some(present),
+            None => self.tables.cause_present(tx, &on.key, on.observed).await.map_err(CommitError::Changes)?,
+        };
         Ok(present == Some(false))
     }
 }
