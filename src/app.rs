@@ -88,6 +88,8 @@ pub async fn run_worker(links: Links, settings: WorkerSettings) -> anyhow::Resul
     let spawn = spawner(&tasks);
     let (parts, holds, publisher_supervisor) = parts(&links, &settings)?;
     wait_for_schema(parts.store()).await?;
+    // What is held is known before the first job comes.
+    holds::look(&parts.services.providers.governor).await;
     let readiness = Arc::new(WorkerReadiness::new(parts.store().clone(), parts.publisher.clone(), drain.clone()));
     let listener = tokio::net::TcpListener::bind(settings.ops_listen)
         .await

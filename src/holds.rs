@@ -62,12 +62,17 @@ impl Holds for StoredHolds {
 /// Keeps the governor's copy of the holds young until `end`.
 pub(crate) async fn follow(governor: Arc<Governor>, end: CancellationToken) {
     loop {
+        look(&governor).await;
         tokio::select! {
             () = tokio::time::sleep(EVERY) => {}
             () = end.cancelled() => return,
         }
-        if let Err(fault) = governor.refresh().await {
-            tracing::debug!(error = fault.message(), "holds cannot be read");
-        }
+    }
+}
+
+/// Reads the holds once; what cannot be read now is read soon.
+pub(crate) async fn look(governor: &Governor) {
+    if let Err(fault) = governor.refresh().await {
+        tracing::warn!(error = fault.message(), "holds cannot be read yet");
     }
 }
