@@ -118,6 +118,14 @@ pub struct WorkerSettings {
     /// Discord's API
     #[arg(long, env = "DISPATCH_DISCORD_URL", default_value = "https://discord.com/api/v10", value_name = "URL")]
     pub discord_url: String,
+    /// Calls that one destination takes from one worker: provider=calls/seconds, separated by commas; what is not named keeps its default
+    #[arg(
+        long,
+        env = "DISPATCH_RATES",
+        default_value = "azure_devops=200/1,discord=5/5,slack=3/3,teams=4/1,email=10/1,webhook=50/1",
+        value_name = "RATES"
+    )]
+    pub rates: String,
     /// Development only: let providers be plain http on loopback
     #[arg(long, env = "DISPATCH_ALLOW_HTTP_LOOPBACK", action = clap::ArgAction::SetTrue)]
     pub allow_http_loopback: bool,

@@ -32,7 +32,7 @@
 //!
 //! *The line*:
 //! - [`worker`]: ★ from a delivery to its ack; lanes, lease, heartbeat, waker, deafness
-//! - [`app`]: a worker process put together; the only module that spawns
+//! - [`app`]: a worker process put together; the only module that spawns. With `holds`, where the governor's holds are stored
 //!
 //! *What people touch*:
 //! - [`cli`]: one file per command; the only module that prints
@@ -50,6 +50,7 @@ pub mod crash_point;
 pub mod devkit;
 pub mod engine;
 pub mod fault;
+mod holds;
 pub mod job;
 pub mod link;
 pub mod message;

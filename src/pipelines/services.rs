@@ -2,13 +2,12 @@
 
 use std::fmt;
 
-use secrecy::SecretString;
 use time::{Duration, OffsetDateTime};
 
 use super::ProductFault;
 use crate::fault::StageFault;
 use crate::providers::Providers;
-use crate::providers::azure_devops::AzureDevOpsFault;
+use crate::providers::azure_devops::{AzureDevOpsFault, Caller};
 use crate::tracker::{AccessToken, Tracker};
 
 /// What stages reach the outside with.
@@ -45,8 +44,8 @@ impl Services {
 impl SignedIn {
     /// For the call.
     #[must_use]
-    pub const fn token(&self) -> &SecretString {
-        &self.0.token
+    pub fn token(&self) -> Caller<'_> {
+        Caller { organization: &self.0.organization, token: &self.0.token }
     }
 
     /// What a call made with this token has brought; a refused token makes the job wait for a new one.
@@ -83,6 +82,7 @@ const fn reauthentication(identity_id: i64, version: i64, why: &'static str) -> 
 
 #[cfg(test)]
 mod tests {
+    use secrecy::SecretString;
     use time::macros::datetime;
 
     use super::*;
@@ -92,7 +92,7 @@ mod tests {
 
     fn signed_in() -> SignedIn {
         let token = SecretString::from("canary".to_owned());
-        SignedIn(AccessToken { identity_id: 7, token, expires_at: NOW, version: 4 })
+        SignedIn(AccessToken { identity_id: 7, organization: "acme".to_owned(), token, expires_at: NOW, version: 4 })
     }
 
     #[test]

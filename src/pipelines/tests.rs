@@ -10,7 +10,7 @@ use super::{Dispatch, Services, registry};
 use crate::engine::{Checkpoint, Context, ErasedOutcome, ErasedPrepared, Outputs, Then};
 use crate::fault::StageFault;
 use crate::job::{Attempt, Epoch, Generation, Job, JobId};
-use crate::providers::{ProviderSettings, Providers};
+use crate::providers::{ProviderSettings, Providers, governor};
 use crate::secrets::Keyring;
 use crate::tracker::{Changes, Tracker};
 
@@ -22,7 +22,7 @@ fn services() -> Services {
     let manager = deadpool_postgres::Manager::new(nowhere, tokio_postgres::NoTls);
     let pool = deadpool_postgres::Pool::builder(manager).build().unwrap();
     let keyring = Arc::new(Keyring::parse(&Keyring::fresh_setting()).unwrap());
-    let providers = Providers::new(&ProviderSettings::default()).unwrap();
+    let providers = Providers::new(&ProviderSettings::default(), governor::alone()).unwrap();
     Services { tracker: Tracker::new(pool, keyring), providers }
 }
 

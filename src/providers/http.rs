@@ -129,6 +129,12 @@ impl Call {
         self
     }
 
+    /// The host it goes to.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        self.url.host_str().unwrap_or_default()
+    }
+
     fn unsendable(&self, why: &str) -> HttpFault {
         HttpFault { provider: self.provider, kind: HttpFaultKind::Unsendable(why.to_owned()) }
     }

@@ -7,6 +7,7 @@ pub mod address;
 pub mod azure_devops;
 pub mod channel;
 pub mod discord;
+pub mod governor;
 pub mod http;
 pub mod http_fault;
 pub mod scrub;
@@ -18,10 +19,12 @@ mod http_tests;
 mod scripted;
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use self::azure_devops::{AzureDevOps, BadHost, Hosts};
 use self::channel::{Channel, channels};
+use self::governor::Governor;
 use self::http::{ClientFault, HttpClient};
 
 /// Where providers are and how they are called.
@@ -69,6 +72,8 @@ pub struct Providers {
     pub azure_devops: AzureDevOps,
     /// What messages go through.
     pub channels: Vec<Box<dyn Channel>>,
+    /// Lets their calls out. Azure DevOps asks it itself; who delivers through a channel asks it before.
+    pub governor: Arc<Governor>,
     /// See [`ProviderSettings::call_timeout`]; the deadline of an effect's call is its intent's.
     pub call_timeout: Duration,
 }
@@ -78,12 +83,13 @@ impl Providers {
     ///
     /// # Errors
     /// [`SetupFault`] says which setting is wrong and what would be right.
-    pub fn new(settings: &ProviderSettings) -> Result<Self, SetupFault> {
+    pub fn new(settings: &ProviderSettings, governor: Arc<Governor>) -> Result<Self, SetupFault> {
         let http = HttpClient::new(settings.allow_http_loopback)?;
         http.parse_url(&settings.discord_api).map_err(SetupFault::Discord)?;
         let channels = channels(&http, &settings.discord_api);
         let call_timeout = settings.call_timeout;
-        Ok(Self { azure_devops: AzureDevOps::new(http, &settings.hosts, call_timeout)?, channels, call_timeout })
+        let azure_devops = AzureDevOps::new(http, Arc::clone(&governor), &settings.hosts, call_timeout)?;
+        Ok(Self { azure_devops, channels, governor, call_timeout })
     }
 
     /// The channel for destinations of `kind`.
@@ -108,12 +114,13 @@ mod tests {
     fn settings_are_checked_before_anything_is_called() {
         drop(scripted::client());
         let good = ProviderSettings::default();
-        let providers = Providers::new(&good).unwrap();
+        let governor = governor::alone;
+        let providers = Providers::new(&good, governor()).unwrap();
         assert!(providers.channel("discord").is_some() && providers.channel("pigeon").is_none());
         let plain = Hosts { graph: "http://vssps.dev.azure.com".to_owned(), ..Hosts::default() };
-        let error = Providers::new(&ProviderSettings { hosts: plain, ..good.clone() }).unwrap_err().to_string();
+        let error = Providers::new(&ProviderSettings { hosts: plain, ..good.clone() }, governor()).unwrap_err().to_string();
         assert!(error.contains("graph") && error.contains("https://"), "{error}");
-        let error = Providers::new(&ProviderSettings { discord_api: "discord.com".to_owned(), ..good }).unwrap_err();
+        let error = Providers::new(&ProviderSettings { discord_api: "discord.com".to_owned(), ..good }, governor()).unwrap_err();
         assert!(error.to_string().contains("Discord"), "{error}");
     }
 }

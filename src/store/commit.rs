@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::Store;
 use super::announcements::{Announcement, WRITER_PUBLISHES, announce};
 use super::claim::{Claimed, Fence, Wanted};
+use super::controls;
 use super::error::StoreError;
 use super::group::Groups;
 use super::intake::{Intaken, NewJob};
@@ -231,7 +232,10 @@ impl<T: Tables> Writer<T> {
 
     async fn cause_gone(&self, tx: &Transaction<'_>, next: &Next) -> Result<bool, CommitError> {
         let Next::Wait { on, .. } = next else { return Ok(false) };
-        let present = self.tables.cause_present(tx, &on.key, on.observed).await.map_err(CommitError::Changes)?;
+        let present = match controls::hold_present(tx, &on.key).await? {
+            Some(present) => Some(present),
+            None => self.tables.cause_present(tx, &on.key, on.observed).await.map_err(CommitError::Changes)?,
+        };
         Ok(present == Some(false))
     }
 }

@@ -63,10 +63,16 @@ impl Move {
             Next::Stage { stage, keep: true } => Self { stage: stage.clone(), state: JobState::Running, ..here },
             Next::Stage { stage, keep: false } => Self { stage: stage.clone(), wake: true, ..here },
             Next::Finish => Self { finish: true, state: JobState::Succeeded, ..here },
-            Next::Wait { resume_at, .. } if cause_gone => Self { stage: resume_at.clone(), wake: true, ..here },
             Next::Wait { on, resume_at } => {
-                let wait = Some((on.reason, on.key.clone(), on.observed));
-                Self { stage: resume_at.clone(), state: JobState::Waiting, wait, ..here }
+                // A wait in the middle of a stage forgets no attempt that was used before it.
+                let attempt = if *resume_at == job.stage { job.attempt.0 } else { 1 };
+                let here = Self { stage: resume_at.clone(), attempt, ..here };
+                if cause_gone {
+                    Self { wake: true, ..here }
+                } else {
+                    let wait = Some((on.reason, on.key.clone(), on.observed));
+                    Self { state: JobState::Waiting, wait, ..here }
+                }
             }
             Next::Retry { after, used_attempt } => {
                 let attempt = job.attempt.0 + i32::from(*used_attempt);

@@ -99,7 +99,8 @@ const UNSTAMP: &str = "
 const HAS_DUE: &str = "
     SELECT EXISTS (SELECT 1 FROM jobs WHERE pipeline = $1 AND state = 'ready' AND woken_at IS NULL AND due_at <= now()) AS due";
 
-const RELEASE: &str = "
+/// Makes due the oldest jobs that wait for a key.
+pub(super) const RELEASE: &str = "
     UPDATE jobs SET state = 'ready', wait_reason = NULL, wait_key = NULL, wait_observed = NULL, due_at = now(), woken_at = NULL
     WHERE id IN (SELECT id FROM jobs WHERE state = 'waiting' AND wait_key = $1 AND ($3::bigint IS NULL OR wait_observed = $3)
         ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED)";
@@ -107,7 +108,7 @@ const RELEASE: &str = "
 const CAUSES: &str = "
     SELECT wait_key, wait_observed FROM (
         SELECT DISTINCT wait_key, wait_observed FROM jobs
-        WHERE state = 'waiting' AND wait_reason NOT IN ('children', 'configuration', 'version')) causes
+        WHERE state = 'waiting' AND wait_reason NOT IN ('children', 'configuration', 'version') AND wait_key NOT LIKE 'hold:%') causes
     ORDER BY random() LIMIT $1";
 
 const OVERDUE: &str = "
@@ -226,7 +227,8 @@ impl Store {
 }
 
 impl<T: Tables> Writer<T> {
-    /// Tests again every cause that a machine can test and releases the jobs whose cause is gone. Returns how many.
+    /// Tests again every cause that a machine can test, but holds, whose jobs are let go step by step; releases the jobs whose
+    /// cause is gone. Returns how many.
     ///
     /// # Errors
     /// [`CommitError`].

@@ -40,10 +40,15 @@ pub(super) async fn access_token(
     keyring: &Keyring,
     identity_id: i64,
 ) -> Result<Option<AccessToken>, TrackerFault> {
-    const SQL: &str = "SELECT access_token, token_expires_at, version FROM identities WHERE id = $1";
+    const SQL: &str = "
+        SELECT i.access_token, i.token_expires_at, i.version, o.slug
+        FROM identities i
+        JOIN organizations o ON o.id = i.organization_id
+        WHERE i.id = $1";
     let Some(row) = query_opt(client, SQL, &[&identity_id]).await? else { return Ok(None) };
     Ok(Some(AccessToken {
         identity_id,
+        organization: row.try_get("slug")?,
         token: keyring.open_text(place(ACCESS_TOKEN, &identity_id.to_string()), row.try_get("access_token")?)?,
         expires_at: row.try_get("token_expires_at")?,
         version: row.try_get("version")?,

@@ -64,6 +64,8 @@ pub struct Identity {
 pub struct AccessToken {
     /// Of the identity.
     pub identity_id: i64,
+    /// The slug of the identity's organization.
+    pub organization: String,
     /// Never stored or shown.
     pub token: SecretString,
     /// End of its life.

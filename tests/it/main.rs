@@ -15,6 +15,7 @@ mod engine_takeover;
 mod engine_waits;
 mod engine_wake_ups;
 mod fairness;
+mod governor;
 mod group_writer;
 mod links;
 mod outages;

@@ -15,9 +15,10 @@ use super::render_message::{RenderMessage, RenderedMessage};
 use super::{Notice, destination};
 use crate::engine::{Context, Intent, Outcome, Prepared, RetryPolicy, Stage, UnknownPolicy};
 use crate::fault::StageFault;
-use crate::job::EffectClass;
+use crate::job::{EffectClass, Job};
 use crate::pipelines::{Dispatch, ProductFault};
 use crate::providers::channel::{Channel, ChannelConfig, Delivery};
+use crate::providers::governor::Scope;
 use crate::tracker::{Changes, Destination};
 
 /// The stage.
@@ -50,7 +51,9 @@ impl Stage<Dispatch> for DeliverMessage {
         let message = cx.output::<RenderMessage>()?;
         let (destination, channel) = destination(cx.services, notice.destination_id).await?;
         let timeout = cx.services.providers.call_timeout.min(CALL_TIMEOUT);
-        Ok(Prepared::Effect(Box::new(intent(&destination, channel, &message, timeout)?)))
+        let intent = intent(&destination, channel, &message, timeout)?;
+        cx.services.providers.governor.look(&scope(cx.job, &destination, channel)).await?;
+        Ok(Prepared::Effect(Box::new(intent)))
     }
 
     async fn run(&self, cx: &Context<'_, Dispatch>) -> Result<Outcome<DeliveredMessage, Changes>, StageFault> {
@@ -61,9 +64,15 @@ impl Stage<Dispatch> for DeliverMessage {
         let config = config(&destination);
         let deadline = Instant::from_std(effect.deadline);
         let delivery = Delivery { config: &config, rendered: &message.rendered, key: &effect.key, class: effect.class, deadline };
-        let message_id = channel.deliver(delivery).await?.provider_ref;
+        let scope = scope(cx.job, &destination, channel);
+        let message_id = cx.services.providers.governor.call(&scope, channel.deliver(delivery)).await??.provider_ref;
         Ok(Outcome::of(DeliveredMessage { destination_id, message_id: message_id.clone() }).with_provider_ref(message_id))
     }
+}
+
+/// Each registered destination is slow or held alone.
+fn scope(job: &Job, destination: &Destination, channel: &dyn Channel) -> Scope {
+    Scope::destination(&job.organization, channel.kind(), destination.id)
 }
 
 fn intent(

@@ -104,7 +104,7 @@ impl Evidence {
             jobs: jobs.into_iter().map(|job| (job.id.clone(), job)).collect(),
             checkpoints: world.database.records(CHECKPOINTS).await,
             effects: world.database.records(EFFECTS).await,
-            attempts: world.database.records("SELECT stage, error_code FROM attempts ORDER BY at").await,
+            attempts: world.database.records(ATTEMPTS).await,
             witness: world.witness(),
         }
     }
@@ -121,6 +121,8 @@ const JOBS: &str = "
     SELECT id, pipeline, state, generation, wait_reason, error_code, due_at > now() AS is_later FROM jobs";
 const CHECKPOINTS: &str = "
     SELECT job_id, generation, stage, epoch FROM checkpoints ORDER BY job_id, generation, finished_at, epoch";
+/// Whose destination is held was not tried.
+const ATTEMPTS: &str = "SELECT stage, error_code FROM attempts WHERE error_code <> 'governor.held' ORDER BY at";
 const EFFECTS: &str = "
     SELECT e.job_id, e.generation, e.stage, e.key, e.class, e.state, e.unknowns,
         'work_item:' || i.account_name || ':' || split_part(e.target, ':', 3) AS subject,
