@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::broker::{LaneInput, PARKED_QUEUE, QueueConsumer, checked, publisher};
-use crate::config::{Links, NotRight, WorkerSettings};
+use crate::config::{Links, NotRight, ProviderLinks, WorkerSettings};
 use crate::engine::Lane;
 use crate::fault::StageFault;
 use crate::holds::{self, StoredHolds};
@@ -21,6 +21,7 @@ use crate::message::SCHEMA;
 use crate::ops::{self, OpsState};
 use crate::pipelines::{self, Dispatch, Services};
 use crate::providers::azure_devops::Hosts;
+use crate::providers::entra::EntraSettings;
 use crate::providers::governor::{Governor, Rates};
 use crate::providers::{ProviderSettings, Providers};
 use crate::readiness::{LaneHealth, WorkerReadiness};
@@ -81,8 +82,6 @@ pub async fn run_worker(links: Links, settings: WorkerSettings) -> anyhow::Resul
         NotRight("the operations server has no authentication: DISPATCH_OPS_LISTEN must be a loopback address")
     );
     let started = Instant::now();
-    // Whoever installed one first has done the same.
-    drop(rustls::crypto::ring::default_provider().install_default());
     let tasks = TaskTracker::new();
     let (drain, end) = (CancellationToken::new(), CancellationToken::new());
     let spawn = spawner(&tasks);
@@ -236,19 +235,35 @@ fn parts(links: &Links, settings: &WorkerSettings) -> anyhow::Result<Made> {
     let first_stages = registry.iter().map(|pipeline| (pipeline.name, pipeline.first())).collect();
     let store = Store::new(pool.clone(), Arc::clone(&keyring));
     let holds = Arc::new(StoredHolds::new(store.clone()));
-    let rates = Rates::parse(&settings.rates).context("DISPATCH_RATES")?;
     // Calls to one destination may come from several lanes: they leave room in the smallest.
     let smallest = registry.iter().map(|pipeline| settings.concurrency_of(pipeline.lane.name)).min().unwrap_or(1);
-    let governor = Arc::new(Governor::new(rates, smallest, Arc::<StoredHolds>::clone(&holds)));
-    let providers = Providers::new(&provider_settings(settings), governor)?;
-    let services = Arc::new(Services { tracker: Tracker::new(pool, Arc::clone(&keyring)), providers });
+    let tracker = Tracker::new(pool, Arc::clone(&keyring));
+    let services = Arc::new(governed(Arc::<StoredHolds>::clone(&holds), smallest, tracker, &settings.providers)?);
     let (publisher, supervisor) = publisher(checked(links.amqp_url()?)?);
     let writer = Arc::new(Writer::new(store, store::writers_pool(links.database_url()?)?, TrackerTables, first_stages));
     let running = Arc::new(Running::default());
     Ok((Parts { writer, registry, services, keyring, publisher, known_schema: SCHEMA, running }, holds, supervisor))
 }
 
-fn provider_settings(settings: &WorkerSettings) -> ProviderSettings {
+/// What stages reach the outside with, for a command that does what one of their stages does.
+///
+/// # Errors
+/// Settings that are not right.
+pub fn services(store: Store, tracker: Tracker, settings: &ProviderLinks) -> anyhow::Result<Services> {
+    governed(Arc::new(StoredHolds::new(store)), 1, tracker, settings)
+}
+
+/// `seats`: of the smallest lane that calls.
+fn governed(holds: Arc<StoredHolds>, seats: usize, tracker: Tracker, settings: &ProviderLinks) -> anyhow::Result<Services> {
+    // Whoever installed one first has done the same.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let rates = Rates::parse(&settings.rates).context("DISPATCH_RATES")?;
+    let governor = Arc::new(Governor::new(rates, seats, holds));
+    let providers = Providers::new(&provider_settings(settings), governor)?;
+    Ok(Services { tracker, providers })
+}
+
+fn provider_settings(settings: &ProviderLinks) -> ProviderSettings {
     ProviderSettings {
         hosts: Hosts {
             profile: settings.azure_devops_profile_url.clone(),
@@ -256,6 +271,11 @@ fn provider_settings(settings: &WorkerSettings) -> ProviderSettings {
             graph: settings.azure_devops_graph_url.clone(),
             search: settings.azure_devops_search_url.clone(),
             core: settings.azure_devops_url.clone(),
+        },
+        entra: EntraSettings {
+            token_url: settings.entra_token_url.clone(),
+            client_id: settings.entra_client_id.clone(),
+            client_secret: settings.entra_client_secret.clone(),
         },
         discord_api: settings.discord_url.clone(),
         allow_http_loopback: settings.allow_http_loopback,

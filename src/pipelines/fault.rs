@@ -28,8 +28,11 @@ pub enum ProductFault {
         /// Of the token that was seen.
         version: i64,
         /// What was seen of it.
-        why: &'static str,
+        why: String,
     },
+    /// Somebody else has been refreshing an identity's tokens for as long as it may take.
+    #[error("the tokens of identity {0} are being refreshed, and it takes long")]
+    RefreshBusy(i64),
     /// An identity row is gone, or an installation has none to act as.
     #[error("there is no identity to act as: {0}")]
     NoIdentity(String),
@@ -90,6 +93,7 @@ impl Fault for ProductFault {
             Self::UnknownOrganization(_) => "unknown_organization",
             Self::InstallationDisabled { .. } => "installation_disabled",
             Self::Reauthentication { .. } => "reauthentication",
+            Self::RefreshBusy(_) => "refresh_busy",
             Self::NoIdentity(_) => "no_identity",
             Self::IncompleteCheckpoint(_) => "incomplete_checkpoint",
             Self::UnknownDestination { .. } => "unknown_destination",
@@ -110,6 +114,7 @@ impl Fault for ProductFault {
                 wait(WaitReason::Reauthentication, identity_cause(*identity_id), *version)
             }
             Self::DestinationDisabled { id, .. } => wait(WaitReason::Hold, destination_cause(*id), 0),
+            Self::RefreshBusy(_) => Class::Transient { retry_after: None },
             Self::UnknownOrganization(_)
             | Self::NoIdentity(_)
             | Self::IncompleteCheckpoint(_)
@@ -130,8 +135,12 @@ impl Fault for ProductFault {
                 format!("Enable the installation of {account}; the job goes on by itself.")
             }
             Self::Reauthentication { identity_id, .. } => {
-                format!("Sign in again as identity {identity_id} and store its new tokens; all jobs that wait for it go on.")
+                format!(
+                    "Sign in again as identity {identity_id} (`dispatch identities list`) and store its new tokens with \
+                     `dispatch identities set-tokens`; all jobs that wait for it go on."
+                )
             }
+            Self::RefreshBusy(_) => "Microsoft Entra or the way to it is slow; it is tried again by itself.".to_owned(),
             Self::NoIdentity(_) => "Give the installation an identity with `dispatch tracker import`, then retry.".to_owned(),
             Self::IncompleteCheckpoint(_) => "A checkpoint was written by hand: re-run the job from `check_account`.".to_owned(),
             Self::UnknownDestination { organization, .. } => format!(

@@ -1,4 +1,4 @@
-//! The ways to other people's services: Azure DevOps, and the channels messages go through.
+//! The ways to other people's services: Azure DevOps, Microsoft Entra, and the channels messages go through.
 //!
 //! The only place that names the HTTP driver. What is common to all calls (limits, deadlines, the class and certainty of
 //! each failure) is in [`http`] and [`http_fault`]; which addresses may be called is in [`address`].
@@ -7,6 +7,7 @@ pub mod address;
 pub mod azure_devops;
 pub mod channel;
 pub mod discord;
+pub mod entra;
 pub mod governor;
 pub mod http;
 pub mod http_fault;
@@ -24,6 +25,7 @@ use std::time::Duration;
 
 use self::azure_devops::{AzureDevOps, BadHost, Hosts};
 use self::channel::{Channel, channels};
+use self::entra::{BadEntra, Entra, EntraSettings};
 use self::governor::Governor;
 use self::http::{ClientFault, HttpClient};
 
@@ -32,6 +34,8 @@ use self::http::{ClientFault, HttpClient};
 pub struct ProviderSettings {
     /// Azure DevOps' hosts.
     pub hosts: Hosts,
+    /// Where tokens are refreshed.
+    pub entra: EntraSettings,
     /// Discord's API, with its version.
     pub discord_api: String,
     /// Lets plain `http:` through to this machine (development).
@@ -45,6 +49,7 @@ impl Default for ProviderSettings {
     fn default() -> Self {
         Self {
             hosts: Hosts::default(),
+            entra: EntraSettings::default(),
             discord_api: "https://discord.com/api/v10".to_owned(),
             allow_http_loopback: false,
             call_timeout: Duration::from_secs(10),
@@ -61,6 +66,9 @@ pub enum SetupFault {
     /// An address of Azure DevOps.
     #[error(transparent)]
     Host(#[from] BadHost),
+    /// A setting of Microsoft Entra's.
+    #[error(transparent)]
+    Entra(#[from] BadEntra),
     /// The address of Discord's API.
     #[error("the setting for Discord's API is not usable: {0}")]
     Discord(&'static str),
@@ -70,6 +78,8 @@ pub enum SetupFault {
 pub struct Providers {
     /// The tracker.
     pub azure_devops: AzureDevOps,
+    /// Who gives new tokens for it.
+    pub entra: Entra,
     /// What messages go through.
     pub channels: Vec<Box<dyn Channel>>,
     /// Lets their calls out. Azure DevOps asks it itself; who delivers through a channel asks it before.
@@ -88,8 +98,9 @@ impl Providers {
         http.parse_url(&settings.discord_api).map_err(SetupFault::Discord)?;
         let channels = channels(&http, &settings.discord_api);
         let call_timeout = settings.call_timeout;
+        let entra = Entra::new(http.clone(), &settings.entra)?;
         let azure_devops = AzureDevOps::new(http, Arc::clone(&governor), &settings.hosts, call_timeout)?;
-        Ok(Self { azure_devops, channels, governor, call_timeout })
+        Ok(Self { azure_devops, entra, channels, governor, call_timeout })
     }
 
     /// The channel for destinations of `kind`.

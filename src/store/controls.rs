@@ -15,7 +15,7 @@ use super::Store;
 use super::actions::{Actor, write_audit};
 use super::error::StoreError;
 use super::sql::{execute, query, query_one, query_opt};
-use super::waker::RELEASE;
+use super::waker::released_by;
 
 /// How the key begins that jobs wait for.
 const KEY: &str = "hold:";
@@ -234,7 +234,7 @@ impl Store {
                     None => continue,
                 },
             };
-            released += execute(&tx, RELEASE, &[&key, &i64::from(step), &None::<i64>]).await?;
+            released += released_by(&tx, &key, i64::from(step), None).await?;
             tx.commit().await?;
             if released >= JOBS {
                 break;

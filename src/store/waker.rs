@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use deadpool_postgres::GenericClient;
 use uuid::Uuid;
 
 use super::Store;
@@ -100,10 +101,7 @@ const HAS_DUE: &str = "
     SELECT EXISTS (SELECT 1 FROM jobs WHERE pipeline = $1 AND state = 'ready' AND woken_at IS NULL AND due_at <= now()) AS due";
 
 /// Makes due the oldest jobs that wait for a key.
-pub(super) const RELEASE: &str = "
-    UPDATE jobs SET state = 'ready', wait_reason = NULL, wait_key = NULL, wait_observed = NULL, due_at = now(), woken_at = NULL
-    WHERE id IN (SELECT id FROM jobs WHERE state = 'waiting' AND wait_key = $1 AND ($3::bigint IS NULL OR wait_observed = $3)
-        ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED)";
+pub(super) const RELEASE: &str = "SELECT release_waiting($1, $2, $3) AS released";
 
 const CAUSES: &str = "
     SELECT wait_key, wait_observed FROM (
@@ -201,7 +199,21 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn release(&self, key: &str) -> Result<u64, StoreError> {
-        execute(&self.client().await?, RELEASE, &[&key, &BATCH, &None::<i64>]).await
+        released_by(&self.client().await?, key, BATCH, None).await
+    }
+
+    /// As [`Store::release`], until none is left that waits for `key`. Returns how many.
+    ///
+    /// # Errors
+    /// [`StoreError`]; what was released before stays so.
+    pub async fn release_all(&self, key: &str) -> Result<u64, StoreError> {
+        let mut all = 0;
+        loop {
+            match self.release(key).await? {
+                0 => return Ok(all),
+                some => all += some,
+            }
+        }
     }
 
     /// Parks waiting jobs whose deadline has passed.
@@ -241,12 +253,18 @@ impl<T: Tables> Writer<T> {
             let tx = client.transaction().await?;
             let present = self.tables().cause_present(&tx, &key, observed).await.map_err(CommitError::Changes)?;
             if present == Some(false) {
-                released += execute(&tx, RELEASE, &[&key, &BATCH, &Some(observed)]).await?;
+                released += released_by(&tx, &key, BATCH, Some(observed)).await?;
             }
             tx.commit().await?;
         }
         Ok(released)
     }
+}
+
+/// Makes due at most `most` rows that wait for `key`, of those that saw it so where `seen` is given.
+pub(super) async fn released_by<C: GenericClient>(on: &C, key: &str, most: i64, seen: Option<i64>) -> Result<u64, StoreError> {
+    let row = query_one(on, RELEASE, &[&key, &most, &seen]).await?;
+    Ok(u64::try_from(row.try_get::<_, i64>("released")?).unwrap_or_default())
 }
 
 fn ids(rows: &[tokio_postgres::Row]) -> Result<Vec<JobId>, StoreError> {

@@ -37,8 +37,8 @@ pub use verdict::is_done_category;
 
 use crate::secrets::Keyring;
 
-/// The way to the product's tables for everything that is not part of a job's commit. Each method takes a connection, runs
-/// one statement and gives the connection back; nothing is held between calls. All of them fail with
+/// The way to the product's tables for everything that is not part of a job's commit. Each method takes a connection, does
+/// its one thing and gives the connection back; nothing is held between calls. All of them fail with
 /// [`TrackerFault::Pool`] or [`TrackerFault::Database`].
 #[derive(Clone)]
 pub struct Tracker {
@@ -91,33 +91,6 @@ impl Tracker {
     pub async fn hook_secrets(&self, integration_id: i64) -> Result<Vec<[u8; 32]>, TrackerFault> {
         let client = self.client().await?;
         organizations::hook_secrets(&client, integration_id).await
-    }
-
-    /// The identity of an organization with this name.
-    ///
-    /// # Errors
-    /// [`TrackerFault`].
-    pub async fn identity_by_name(&self, organization_id: i64, name: &str) -> Result<Option<Identity>, TrackerFault> {
-        let client = self.client().await?;
-        identities::identity_by_name(&client, organization_id, name).await
-    }
-
-    /// An identity.
-    ///
-    /// # Errors
-    /// [`TrackerFault`].
-    pub async fn identity(&self, identity_id: i64) -> Result<Option<Identity>, TrackerFault> {
-        let client = self.client().await?;
-        identities::identity(&client, identity_id).await
-    }
-
-    /// An identity's access token, opened.
-    ///
-    /// # Errors
-    /// [`TrackerFault`], also where a sealed value does not open.
-    pub async fn access_token(&self, identity_id: i64) -> Result<Option<AccessToken>, TrackerFault> {
-        let client = self.client().await?;
-        identities::access_token(&client, &self.keyring, identity_id).await
     }
 
     /// Which of these events have been seen: a job that handled them has committed its assignments.

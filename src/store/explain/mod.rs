@@ -125,7 +125,9 @@ fn waiting(row: &JobRow, facts: &Facts, stage: &str, at: &Clock) -> String {
         Some(WaitReason::Configuration) => {
             ("somebody to choose an account", format!("`dispatch jobs configure {} --account ID` supplies it", row.id))
         }
-        Some(WaitReason::Reauthentication) => ("an identity's new tokens", "`dispatch tracker import` brings them".to_owned()),
+        Some(WaitReason::Reauthentication) => {
+            ("an identity's new tokens", "`dispatch identities set-tokens` brings them".to_owned())
+        }
         Some(WaitReason::InstallationDisabled) => {
             ("an installation to be enabled", "`dispatch tracker import` enables it".to_owned())
         }

@@ -97,7 +97,7 @@ fn a_waiting_job_says_for_what_what_to_do_and_who_waits_too() {
     assert_eq!(
         explain(&failed(waits("reauthentication", "identity:7")), &facts),
         "Waiting at stage `fetch_states` (2 of 10) since 14:02:07 UTC for an identity's new tokens (`identity:7`): \
-         azure_devops.rate_limited (Azure DevOps answered 429); `dispatch tracker import` brings them; 412 jobs wait for the \
+         azure_devops.rate_limited (Azure DevOps answered 429); `dispatch identities set-tokens` brings them; 412 jobs wait for the \
          same cause."
     );
     assert_eq!(

@@ -149,6 +149,7 @@ fn environment(world: &TestWorld, port: u16, options: &WorkerOptions) -> BTreeMa
     for name in ["AZURE_DEVOPS_URL", "AZURE_DEVOPS_PROFILE_URL", "AZURE_DEVOPS_GRAPH_URL", "AZURE_DEVOPS_SEARCH_URL"] {
         set(name, simulator.to_owned());
     }
+    set("ENTRA_TOKEN_URL", format!("{simulator}/organizations/oauth2/v2.0/token"));
     set("DISCORD_URL", format!("{simulator}/api/v10"));
     if let Some(crash_at) = &options.crash_at {
         set("CRASH_AT", crash_at.clone());
