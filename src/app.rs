@@ -242,6 +242,7 @@ fn provider_settings(settings: &WorkerSettings) -> ProviderSettings {
             core: settings.azure_devops_url.clone(),
         },
         discord_api: settings.discord_url.clone(),
+        slack_api: settings.slack_url.clone(),
         allow_http_loopback: settings.allow_http_loopback,
         call_timeout: std::time::Duration::from_secs(settings.call_seconds),
     }

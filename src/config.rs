@@ -103,6 +103,9 @@ pub struct WorkerSettings {
     /// Discord's API
     #[arg(long, env = "DISPATCH_DISCORD_URL", default_value = "https://discord.com/api/v10", value_name = "URL")]
     pub discord_url: String,
+    /// Slack's Web API
+    #[arg(long, env = "DISPATCH_SLACK_URL", default_value = "https://slack.com/api", value_name = "URL")]
+    pub slack_url: String,
     /// Development only: let providers be plain http on loopback
     #[arg(long, env = "DISPATCH_ALLOW_HTTP_LOOPBACK", action = clap::ArgAction::SetTrue)]
     pub allow_http_loopback: bool,

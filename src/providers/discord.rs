@@ -13,9 +13,10 @@ use secrecy::SecretString;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::channel::{BadConfig, Channel, ChannelConfig, ChannelFault, Delivered, Delivery, Message, Rendered, cut, decode};
+use super::channel::{BadConfig, Channel, ChannelConfig, ChannelFault, Delivered, Delivery, Message, Rendered, decode};
 use super::http::{Answer, Call, HttpClient};
 use super::http_fault::{Provider, provider, retry_after};
+use super::text::{Capped, cut, visible};
 use crate::job::EffectClass;
 
 static DISCORD: Provider = provider!("discord");
@@ -114,16 +115,7 @@ impl Channel for Discord {
     }
 
     fn render(&self, message: &Message) -> Rendered {
-        let title = escape(&cut(&message.title, TITLE_CHARACTERS));
-        let mut content = Content::default();
-        content.push("**");
-        title.iter().for_each(|piece| content.push(piece));
-        content.push("**");
-        for line in &message.lines {
-            content.push("\n");
-            escape(line).iter().for_each(|piece| content.push(piece));
-        }
-        Rendered(content.text)
+        Rendered(markdown(message))
     }
 
     fn check_config(&self, config: &ChannelConfig) -> Result<(), BadConfig> {
@@ -142,28 +134,17 @@ fn patience(answer: &Answer) -> Option<Duration> {
     exact.or_else(|| retry_after(&answer.headers, SystemTime::now()))
 }
 
-/// Text that ends with an ellipsis at Discord's limit. Grows by whole pieces, so that no escape is cut in two.
-#[derive(Default)]
-struct Content {
-    text: String,
-    characters: usize,
-    full: bool,
-}
-
-impl Content {
-    fn push(&mut self, piece: &str) {
-        if self.full {
-            return;
-        }
-        let length = piece.chars().count();
-        if self.characters + length < CONTENT_CHARACTERS {
-            self.text.push_str(piece);
-            self.characters += length;
-        } else {
-            self.text.push('…');
-            self.full = true;
-        }
+/// `message` in Discord's markdown, within its limit.
+pub(super) fn markdown(message: &Message) -> String {
+    let mut content = Capped::new(CONTENT_CHARACTERS);
+    content.push("**");
+    content.push_all(escape(&cut(&message.title, TITLE_CHARACTERS)));
+    content.push("**");
+    for line in &message.lines {
+        content.push("\n");
+        content.push_all(escape(line));
     }
+    content.finish()
 }
 
 /// One line of plain text as pieces of Discord markdown that show it as it is: markup, mentions (`<@1>`, `@everyone`) and
@@ -178,8 +159,7 @@ fn escape(line: &str) -> Vec<String> {
             '-' | '+' if at_start => format!("\\{character}"),
             // A zero-width space: nobody is called by a name that is broken up.
             '@' => "@\u{200b}".to_owned(),
-            c if c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}') => " ".to_owned(),
-            c => c.to_string(),
+            c => visible(c).to_string(),
         });
         at_start &= character.is_whitespace() || character.is_control();
     }

@@ -9,6 +9,8 @@ pub mod discord;
 pub mod http;
 pub mod http_fault;
 pub mod scrub;
+pub mod slack;
+mod text;
 pub mod webhook;
 
 #[cfg(test)]
@@ -30,6 +32,8 @@ pub struct ProviderSettings {
     pub hosts: Hosts,
     /// Discord's API, with its version.
     pub discord_api: String,
+    /// Slack's Web API.
+    pub slack_api: String,
     /// Lets plain `http:` through to this machine (development).
     pub allow_http_loopback: bool,
     /// The longest time for one call.
@@ -42,6 +46,7 @@ impl Default for ProviderSettings {
         Self {
             hosts: Hosts::default(),
             discord_api: "https://discord.com/api/v10".to_owned(),
+            slack_api: "https://slack.com/api".to_owned(),
             allow_http_loopback: false,
             call_timeout: Duration::from_secs(10),
         }
@@ -60,6 +65,9 @@ pub enum SetupFault {
     /// The address of Discord's API.
     #[error("the setting for Discord's API is not usable: {0}")]
     Discord(&'static str),
+    /// The address of Slack's API.
+    #[error("the setting for Slack's API is not usable: {0}")]
+    Slack(&'static str),
 }
 
 /// All providers.
@@ -80,7 +88,8 @@ impl Providers {
     pub fn new(settings: &ProviderSettings) -> Result<Self, SetupFault> {
         let http = HttpClient::new(settings.allow_http_loopback)?;
         http.parse_url(&settings.discord_api).map_err(SetupFault::Discord)?;
-        let channels = channels(&http, &settings.discord_api);
+        http.parse_url(&settings.slack_api).map_err(SetupFault::Slack)?;
+        let channels = channels(&http, settings);
         let call_timeout = settings.call_timeout;
         Ok(Self { azure_devops: AzureDevOps::new(http, &settings.hosts, call_timeout)?, channels, call_timeout })
     }
