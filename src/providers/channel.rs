@@ -14,6 +14,7 @@ use super::discord::Discord;
 use super::http::HttpClient;
 use super::http_fault::{HttpFault, Provider};
 use super::slack::Slack;
+use super::teams::Teams;
 use super::webhook::Webhook;
 use crate::fault::{Certainty, Class, Fault};
 use crate::job::EffectClass;
@@ -24,6 +25,7 @@ pub fn channels(http: &HttpClient, settings: &ProviderSettings) -> Vec<Box<dyn C
     vec![
         Box::new(Discord::new(http.clone(), &settings.discord_api)),
         Box::new(Slack::new(http.clone(), &settings.slack_api)),
+        Box::new(Teams::new(http.clone())),
         Box::new(Webhook::new(http.clone())),
     ]
 }

@@ -3,6 +3,7 @@
 //! No redirects, no proxy of the system, no decompression; a deadline per call, looked at before anything is sent; a limit
 //! on what is read.
 
+use std::fmt;
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::pin;
@@ -47,8 +48,7 @@ pub struct HttpClient {
     allow_http_loopback: bool,
 }
 
-/// A request that is ready to go.
-#[derive(Debug)]
+/// A request that is ready to go. Its `Debug` form shows nothing of the address, which may hold a secret.
 pub struct Call {
     provider: &'static Provider,
     method: Method,
@@ -68,6 +68,12 @@ pub struct Answer {
     pub headers: HeaderMap,
     /// The body: whole where the status is 2xx, else as much as could be read of its first 64 KiB.
     pub body: Vec<u8>,
+}
+
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call").field("provider", self.provider).field("method", &self.method).finish_non_exhaustive()
+    }
 }
 
 impl Call {

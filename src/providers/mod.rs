@@ -10,6 +10,7 @@ pub mod http;
 pub mod http_fault;
 pub mod scrub;
 pub mod slack;
+pub mod teams;
 mod text;
 pub mod webhook;
 

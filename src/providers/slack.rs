@@ -317,6 +317,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
         #[test]
         fn a_message_fits_and_no_entity_is_cut(lines in prop::collection::vec("[&<é🦀a]{0,900}", 0..8)) {
             let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
