@@ -243,6 +243,7 @@ fn provider_settings(settings: &WorkerSettings) -> ProviderSettings {
         },
         discord_api: settings.discord_url.clone(),
         slack_api: settings.slack_url.clone(),
+        smtp_server: settings.smtp_url.clone(),
         allow_http_loopback: settings.allow_http_loopback,
         call_timeout: std::time::Duration::from_secs(settings.call_seconds),
     }

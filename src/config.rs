@@ -106,6 +106,9 @@ pub struct WorkerSettings {
     /// Slack's Web API
     #[arg(long, env = "DISPATCH_SLACK_URL", default_value = "https://slack.com/api", value_name = "URL")]
     pub slack_url: String,
+    /// Mail server: smtps://user:password@host:port, or smtp://user:password@host:port?tls=required; without it, no mail goes out
+    #[arg(long, env = "DISPATCH_SMTP_URL", hide_env_values = true, value_parser = secret, value_name = "URL")]
+    pub smtp_url: Option<SecretString>,
     /// Development only: let providers be plain http on loopback
     #[arg(long, env = "DISPATCH_ALLOW_HTTP_LOOPBACK", action = clap::ArgAction::SetTrue)]
     pub allow_http_loopback: bool,

@@ -11,19 +11,22 @@ use tokio::time::Instant;
 
 use super::ProviderSettings;
 use super::discord::Discord;
+use super::email::Email;
 use super::http::HttpClient;
 use super::http_fault::{HttpFault, Provider};
 use super::slack::Slack;
+use super::smtp::SmtpServer;
 use super::teams::Teams;
 use super::webhook::Webhook;
 use crate::fault::{Certainty, Class, Fault};
 use crate::job::EffectClass;
 
-/// ★ The list of channels.
+/// ★ The list of channels. Mail goes out through `smtp`.
 #[must_use]
-pub fn channels(http: &HttpClient, settings: &ProviderSettings) -> Vec<Box<dyn Channel>> {
+pub fn channels(http: &HttpClient, settings: &ProviderSettings, smtp: Option<SmtpServer>) -> Vec<Box<dyn Channel>> {
     vec![
         Box::new(Discord::new(http.clone(), &settings.discord_api)),
+        Box::new(Email::new(smtp)),
         Box::new(Slack::new(http.clone(), &settings.slack_api)),
         Box::new(Teams::new(http.clone())),
         Box::new(Webhook::new(http.clone())),
@@ -206,7 +209,7 @@ mod tests {
 
     #[test]
     fn no_two_channels_share_a_kind() {
-        let mut kinds: Vec<_> = channels(&client(), &ProviderSettings::default()).iter().map(|c| c.kind()).collect();
+        let mut kinds: Vec<_> = channels(&client(), &ProviderSettings::default(), None).iter().map(|c| c.kind()).collect();
         let count = kinds.len();
         kinds.sort_unstable();
         kinds.dedup();

@@ -264,7 +264,7 @@ fn is_loopback(host: &str) -> bool {
 
 /// What `future` gives, or nothing once `deadline` has passed. The clock is read before each poll: a process that was
 /// frozen between connecting and sending must not send afterwards, which a timer alone (it fires late) would let happen.
-async fn within<F: Future>(deadline: Instant, future: F) -> Option<F::Output> {
+pub(super) async fn within<F: Future>(deadline: Instant, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     let mut alarm = pin!(sleep_until(deadline));
     poll_fn(|cx| {

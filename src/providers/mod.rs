@@ -1,15 +1,17 @@
 //! The ways to other people's services: Azure DevOps, and the channels messages go through.
 //!
-//! The only place that names the HTTP driver. What is common to all calls (limits, deadlines, the class and certainty of
+//! The only place that names the drivers of HTTP and SMTP. What is common to all calls (limits, deadlines, the class and certainty of
 //! each failure) is in [`http`] and [`http_fault`].
 
 pub mod azure_devops;
 pub mod channel;
 pub mod discord;
+pub mod email;
 pub mod http;
 pub mod http_fault;
 pub mod scrub;
 pub mod slack;
+pub mod smtp;
 pub mod teams;
 mod text;
 pub mod webhook;
@@ -18,13 +20,18 @@ pub mod webhook;
 mod http_tests;
 #[cfg(test)]
 mod scripted;
+#[cfg(test)]
+mod scripted_smtp;
 
 use std::fmt;
 use std::time::Duration;
 
+use secrecy::SecretString;
+
 use self::azure_devops::{AzureDevOps, BadHost, Hosts};
 use self::channel::{Channel, channels};
 use self::http::{ClientFault, HttpClient};
+use self::smtp::{BadSmtp, SmtpServer};
 
 /// Where providers are and how they are called.
 #[derive(Debug, Clone)]
@@ -35,6 +42,8 @@ pub struct ProviderSettings {
     pub discord_api: String,
     /// Slack's Web API.
     pub slack_api: String,
+    /// The mail server as a URL, see [`SmtpServer::parse`]; without one, no mail goes out.
+    pub smtp_server: Option<SecretString>,
     /// Lets plain `http:` through to this machine (development).
     pub allow_http_loopback: bool,
     /// The longest time for one call.
@@ -48,6 +57,7 @@ impl Default for ProviderSettings {
             hosts: Hosts::default(),
             discord_api: "https://discord.com/api/v10".to_owned(),
             slack_api: "https://slack.com/api".to_owned(),
+            smtp_server: None,
             allow_http_loopback: false,
             call_timeout: Duration::from_secs(10),
         }
@@ -69,6 +79,9 @@ pub enum SetupFault {
     /// The address of Slack's API.
     #[error("the setting for Slack's API is not usable: {0}")]
     Slack(&'static str),
+    /// The mail server.
+    #[error("the setting for the mail server is not usable")]
+    Smtp(#[from] BadSmtp),
 }
 
 /// All providers.
@@ -90,7 +103,8 @@ impl Providers {
         let http = HttpClient::new(settings.allow_http_loopback)?;
         http.parse_url(&settings.discord_api).map_err(SetupFault::Discord)?;
         http.parse_url(&settings.slack_api).map_err(SetupFault::Slack)?;
-        let channels = channels(&http, settings);
+        let smtp = settings.smtp_server.as_ref().map(|url| SmtpServer::parse(url, settings.allow_http_loopback)).transpose()?;
+        let channels = channels(&http, settings, smtp);
         let call_timeout = settings.call_timeout;
         Ok(Self { azure_devops: AzureDevOps::new(http, &settings.hosts, call_timeout)?, channels, call_timeout })
     }
