@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::ProviderSettings;
 use super::discord::Discord;
+use super::discord_webhook::DiscordWebhook;
 use super::email::Email;
 use super::http::HttpClient;
 use super::http_fault::{HttpFault, Provider};
@@ -26,6 +27,7 @@ use crate::job::EffectClass;
 pub fn channels(http: &HttpClient, settings: &ProviderSettings, smtp: Option<SmtpServer>) -> Vec<Box<dyn Channel>> {
     vec![
         Box::new(Discord::new(http.clone(), &settings.discord_api)),
+        Box::new(DiscordWebhook::new(http.clone())),
         Box::new(Email::new(smtp)),
         Box::new(Slack::new(http.clone(), &settings.slack_api)),
         Box::new(Teams::new(http.clone())),

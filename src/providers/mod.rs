@@ -6,6 +6,8 @@
 pub mod azure_devops;
 pub mod channel;
 pub mod discord;
+pub mod discord_interaction;
+pub mod discord_webhook;
 pub mod email;
 pub mod http;
 pub mod http_fault;
@@ -30,6 +32,7 @@ use secrecy::SecretString;
 
 use self::azure_devops::{AzureDevOps, BadHost, Hosts};
 use self::channel::{Channel, channels};
+use self::discord_interaction::DiscordInteraction;
 use self::http::{ClientFault, HttpClient};
 use self::smtp::{BadSmtp, SmtpServer};
 
@@ -90,6 +93,8 @@ pub struct Providers {
     pub azure_devops: AzureDevOps,
     /// What messages go through.
     pub channels: Vec<Box<dyn Channel>>,
+    /// What answers go through to who clicked in Discord; no destination is of its kind.
+    pub interaction: DiscordInteraction,
     /// See [`ProviderSettings::call_timeout`]; the deadline of an effect's call is its intent's.
     pub call_timeout: Duration,
 }
@@ -105,11 +110,12 @@ impl Providers {
         http.parse_url(&settings.slack_api).map_err(SetupFault::Slack)?;
         let smtp = settings.smtp_server.as_ref().map(|url| SmtpServer::parse(url, settings.allow_http_loopback)).transpose()?;
         let channels = channels(&http, settings, smtp);
+        let interaction = DiscordInteraction::new(http.clone(), &settings.discord_api);
         let call_timeout = settings.call_timeout;
-        Ok(Self { azure_devops: AzureDevOps::new(http, &settings.hosts, call_timeout)?, channels, call_timeout })
+        Ok(Self { azure_devops: AzureDevOps::new(http, &settings.hosts, call_timeout)?, channels, interaction, call_timeout })
     }
 
-    /// The channel for destinations of `kind`.
+    /// The channel for destinations of `kind`; the answer to an interaction has no destination.
     #[must_use]
     pub fn channel(&self, kind: &str) -> Option<&dyn Channel> {
         self.channels.iter().find(|channel| channel.kind() == kind).map(AsRef::as_ref)
