@@ -278,6 +278,8 @@ fn provider_settings(settings: &ProviderLinks) -> ProviderSettings {
             client_secret: settings.entra_client_secret.clone(),
         },
         discord_api: settings.discord_url.clone(),
+        slack_api: settings.slack_url.clone(),
+        smtp_server: settings.smtp_url.clone(),
         allow_http_loopback: settings.allow_http_loopback,
         call_timeout: std::time::Duration::from_secs(settings.call_seconds),
     }

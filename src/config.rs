@@ -144,6 +144,12 @@ pub struct ProviderLinks {
     /// Discord's API
     #[arg(long, env = "DISPATCH_DISCORD_URL", default_value = "https://discord.com/api/v10", value_name = "URL")]
     pub discord_url: String,
+    /// Slack's Web API
+    #[arg(long, env = "DISPATCH_SLACK_URL", default_value = "https://slack.com/api", value_name = "URL")]
+    pub slack_url: String,
+    /// Mail server: smtps://user:password@host:port, or smtp://user:password@host:port?tls=required; without it, no mail goes out
+    #[arg(long, env = "DISPATCH_SMTP_URL", hide_env_values = true, value_parser = secret, value_name = "URL")]
+    pub smtp_url: Option<SecretString>,
     /// Calls that one destination takes from one worker: provider=calls/seconds, separated by commas; what is not named keeps its default
     #[arg(
         long,

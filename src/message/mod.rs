@@ -18,6 +18,7 @@ pub use outcome::{Facts, Outcome};
 pub use refusal::Refusal;
 
 use crate::job::JobId;
+use crate::secrets::Place;
 
 /// The newest intake schema this worker knows.
 pub const SCHEMA: i64 = 1;
@@ -113,6 +114,14 @@ pub struct Interaction {
     pub sealed_token: String,
     /// The message to edit, if any.
     pub message_id: Option<String>,
+}
+
+impl Interaction {
+    /// Where the token of the job with this id is sealed for.
+    #[must_use]
+    pub const fn token_place(job: &str) -> Place<'_> {
+        Place { table: "jobs", column: "payload.interaction.token", row: job }
+    }
 }
 
 impl fmt::Debug for Interaction {

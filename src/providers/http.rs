@@ -3,6 +3,7 @@
 //! No redirects, no proxy of the system, no decompression; a deadline per call, looked at before anything is sent; a limit
 //! on what is read; only addresses that [`super::address`] lets through.
 
+use std::fmt;
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::pin;
@@ -50,8 +51,7 @@ pub struct HttpClient {
     allow_http_loopback: bool,
 }
 
-/// A request that is ready to go.
-#[derive(Debug)]
+/// A request that is ready to go. Its `Debug` form shows nothing of the address, which may hold a secret.
 pub struct Call {
     provider: &'static Provider,
     method: Method,
@@ -71,6 +71,12 @@ pub struct Answer {
     pub headers: HeaderMap,
     /// The body: whole where the status is 2xx, else as much as could be read of its first 64 KiB.
     pub body: Vec<u8>,
+}
+
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call").field("provider", self.provider).field("method", &self.method).finish_non_exhaustive()
+    }
 }
 
 impl Call {
@@ -283,7 +289,7 @@ fn trace_headers() -> HeaderMap {
 
 /// What `future` gives, or nothing once `deadline` has passed. The clock is read before each poll: a process that was
 /// frozen between connecting and sending must not send afterwards, which a timer alone (it fires late) would let happen.
-async fn within<F: Future>(deadline: Instant, future: F) -> Option<F::Output> {
+pub(super) async fn within<F: Future>(deadline: Instant, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     let mut alarm = pin!(sleep_until(deadline));
     poll_fn(|cx| {

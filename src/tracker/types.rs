@@ -323,6 +323,17 @@ pub struct Destination {
     pub disabled: bool,
 }
 
+/// A person's click in Discord, and what answers it.
+#[derive(Debug, Clone)]
+pub struct Clicked {
+    /// Discord's application id.
+    pub application_id: String,
+    /// The message to edit instead of making one.
+    pub message_id: Option<String>,
+    /// Opened.
+    pub token: SecretString,
+}
+
 /// Who caused a change, for activity rows.
 #[derive(Debug, Clone, Copy)]
 pub struct ChangedBy {

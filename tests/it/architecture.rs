@@ -58,6 +58,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 const ONLY: &[(&str, &[&str])] = &[
     ("lapin::", &["broker"]),
     ("reqwest::", &["providers", "devkit"]),
+    ("lettre::", &["providers"]),
     ("backoff::", &["reconnect"]),
     ("refinery::", &["store"]),
     ("axum::", &["ops", "devkit"]),

@@ -7,7 +7,7 @@ use dispatch_worker::devkit::simulator::faults::{FaultKind, FaultRule};
 use dispatch_worker::devkit::simulator::state::{State, WebhookMode};
 use dispatch_worker::devkit::simulator::witness::Entry;
 use dispatch_worker::job::JobId;
-use dispatch_worker::pipelines::messaging::{Event, Notice};
+use dispatch_worker::pipelines::messaging::{Event, Notice, Recipient};
 use dispatch_worker::tracker::StatusChange;
 use secrecy::ExposeSecret;
 use time::OffsetDateTime;
@@ -54,7 +54,7 @@ async fn tell(world: &TestWorld, batch: &str, to: &[&To], count: usize) {
         to: "resolved".to_owned(),
     };
     let row = |number: usize, destination_id: i64| {
-        let notice = Notice { destination_id, happened_at: None, event: Event::Status(change.clone()) };
+        let notice = Notice { to: Recipient::DestinationId(destination_id), happened_at: None, event: Event::Status(change.clone()) };
         let payload = serde_json::to_string(&notice).unwrap();
         let id = JobId::fresh();
         format!(
