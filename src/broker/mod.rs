@@ -3,6 +3,7 @@
 
 mod consumer;
 mod delivery;
+mod headers;
 mod publisher;
 pub mod topology;
 
@@ -14,6 +15,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 pub use consumer::{LaneInput, Link, QueueConsumer};
 pub use delivery::Delivery;
+pub use headers::producer_headers;
 pub use publisher::{Depth, Outgoing, Publisher, PublisherSupervisor, publisher};
 
 use crate::fault::{Class, Fault};

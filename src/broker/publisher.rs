@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
-use lapin::types::ShortString;
 use lapin::{BasicProperties, Channel, Confirmation, Connection, PublisherConfirm};
 use secrecy::SecretString;
+use serde_json::{Map, Value};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::headers::{self, short};
 use super::{BrokerError, CALL_TIMEOUT, connect, topology, within};
 use crate::reconnect::Reconnect;
 use crate::telemetry::names;
@@ -38,6 +39,8 @@ pub struct Outgoing {
     pub reply_to: Option<String>,
     /// As is.
     pub correlation_id: Option<String>,
+    /// The header table.
+    pub headers: Map<String, Value>,
 }
 
 /// A queue as a passive declare shows it.
@@ -248,9 +251,8 @@ fn properties(message: &Outgoing) -> Result<BasicProperties, BrokerError> {
     if let Some(id) = &message.correlation_id {
         properties = properties.with_correlation_id(short(id)?);
     }
+    if !message.headers.is_empty() {
+        properties = properties.with_headers(headers::from_json(&message.headers)?);
+    }
     Ok(properties)
-}
-
-fn short(text: &str) -> Result<ShortString, BrokerError> {
-    ShortString::try_new(text).map_err(|_| BrokerError::LongName(crate::fault::storable(text, 60)))
 }

@@ -197,7 +197,7 @@ impl Store {
     }
 }
 
-async fn write_audit<C: GenericClient>(
+pub(super) async fn write_audit<C: GenericClient>(
     on: &C,
     actor: &Actor,
     action: &str,

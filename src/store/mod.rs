@@ -15,6 +15,7 @@ mod migrate;
 mod pool;
 mod recover;
 mod replicas;
+mod resolve;
 mod rows;
 mod sql;
 mod waker;
@@ -33,6 +34,7 @@ pub use migrate::migrate;
 pub use pool::{connect, pool};
 pub use recover::Landed;
 pub use replicas::{Heartbeat, NewReplica, ReplicaRow};
+pub use resolve::{NotReplayable, Replay, Resolution};
 pub use rows::FirstStages;
 pub use waker::Freed;
 

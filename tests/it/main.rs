@@ -13,6 +13,7 @@ mod engine_retries;
 mod engine_takeover;
 mod engine_waits;
 mod engine_wake_ups;
+mod operator_dead_letters;
 mod outages;
 mod outcomes;
 mod readme;
