@@ -4,6 +4,7 @@
 mod acks;
 mod consumer;
 mod delivery;
+mod headers;
 mod publisher;
 pub mod topology;
 
@@ -17,6 +18,7 @@ use lapin::{Connection, ConnectionProperties};
 
 pub use consumer::{LaneInput, Link, QueueConsumer};
 pub use delivery::Delivery;
+pub use headers::producer_headers;
 pub use publisher::{Depth, Outgoing, Publisher, PublisherSupervisor, publisher};
 
 use crate::fault::{Class, Fault};

@@ -2,6 +2,7 @@
 //! the command line or a setting is not right. **Invariant:** only this module prints.
 
 mod connect;
+mod consent;
 mod dead_letters;
 #[cfg(feature = "devkit")]
 mod demo;

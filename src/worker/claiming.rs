@@ -224,15 +224,19 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             let said = said.and_then(|value| serde_json::from_str::<String>(value.get()).ok());
             said.or_else(|| beside.clone()).map(|text| storable(&text, 255))
         };
-        let message_id = delivery.envelope.message_id.as_deref().map(|id| storable(id, 255));
+        let short = |text: &Option<String>| text.as_deref().map(|text| storable(text, 255));
+        let envelope = &delivery.envelope;
         let new = NewDeadLetter {
             refusal,
             body: &delivery.body,
             routing_key: &delivery.routing_key,
             headers: delivery.headers.clone(),
-            source: text(said.source, &delivery.envelope.app_id),
-            dedupe_key: text(said.dedupe_key, &delivery.envelope.message_id),
-            message_id: message_id.as_deref(),
+            source: text(said.source, &envelope.app_id),
+            dedupe_key: text(said.dedupe_key, &envelope.message_id),
+            message_id: short(&envelope.message_id),
+            content_type: short(&envelope.content_type),
+            content_encoding: short(&envelope.content_encoding),
+            app_id: short(&envelope.app_id),
             reply_to: delivery.reply_to.as_deref(),
             correlation_id: delivery.correlation_id.as_deref(),
         };

@@ -54,7 +54,8 @@ async fn tell(world: &TestWorld, batch: &str, to: &[&To], count: usize) {
         to: "resolved".to_owned(),
     };
     let row = |number: usize, destination_id: i64| {
-        let notice = Notice { to: Recipient::DestinationId(destination_id), happened_at: None, event: Event::Status(change.clone()) };
+        let notice =
+            Notice { to: Recipient::DestinationId(destination_id), happened_at: None, event: Event::Status(change.clone()) };
         let payload = serde_json::to_string(&notice).unwrap();
         let id = JobId::fresh();
         format!(

@@ -18,6 +18,7 @@ mod fairness;
 mod governor;
 mod group_writer;
 mod links;
+mod operator_dead_letters;
 mod outages;
 mod outcomes;
 mod outgoing;
