@@ -21,7 +21,7 @@ use crate::message::SCHEMA;
 use crate::ops::{self, OpsState};
 use crate::pipelines::{self, Dispatch, Services};
 use crate::providers::azure_devops::Hosts;
-use crate::providers::governor::{Governor, Rates};
+use crate::providers::governor::{Governor, Lanes, Rates};
 use crate::providers::{ProviderSettings, Providers};
 use crate::readiness::{LaneHealth, WorkerReadiness};
 use crate::reconnect::Reconnect;
@@ -233,9 +233,10 @@ fn parts(links: &Links, settings: &WorkerSettings) -> anyhow::Result<Made> {
     let store = Store::new(pool.clone(), Arc::clone(&keyring));
     let holds = Arc::new(StoredHolds::new(store.clone()));
     let rates = Rates::parse(&settings.rates).context("DISPATCH_RATES")?;
-    // Calls to one destination may come from several lanes: they leave room in the smallest.
-    let smallest = registry.iter().map(|pipeline| settings.concurrency_of(pipeline.lane.name)).min().unwrap_or(1);
-    let governor = Arc::new(Governor::new(rates, smallest, Arc::<StoredHolds>::clone(&holds)));
+    let messaging = settings.concurrency_of(pipelines::MESSAGING.name);
+    let calling = [pipelines::DISPATCH, pipelines::ASSIGNEE_SYNC].map(|lane| settings.concurrency_of(lane.name));
+    let lanes = Lanes { hosts: calling[0].min(calling[1]), destinations: messaging };
+    let governor = Arc::new(Governor::new(rates, lanes, Arc::<StoredHolds>::clone(&holds)));
     let providers = Providers::new(&provider_settings(settings), governor)?;
     let services = Arc::new(Services { tracker: Tracker::new(pool, Arc::clone(&keyring)), providers });
     let (publisher, supervisor) = publisher(links.amqp_url()?.clone());
