@@ -4,6 +4,7 @@
 mod consumer;
 mod delivery;
 mod publisher;
+mod replies;
 pub mod topology;
 
 use std::sync::Once;
@@ -15,6 +16,7 @@ use secrecy::{ExposeSecret, SecretString};
 pub use consumer::{LaneInput, Link, QueueConsumer};
 pub use delivery::Delivery;
 pub use publisher::{Depth, Outgoing, Publisher, PublisherSupervisor, publisher};
+pub use replies::{Replies, Reply};
 
 use crate::fault::{Class, Fault};
 

@@ -20,6 +20,7 @@ mod world;
 pub(crate) use checks::Checks;
 pub(crate) use database::TestDatabase;
 pub(crate) use listener::Listener;
+pub(crate) use servers::BINARY;
 pub(crate) use wait::wait_for;
 pub(crate) use worker::{WorkerOptions, WorkerProcess};
 pub(crate) use world::{TestWorld, intake};
