@@ -48,6 +48,14 @@ pub struct Claim {
     pub tracestate: Option<String>,
 }
 
+impl Claim {
+    /// Whether the job's deadline has passed.
+    #[must_use]
+    pub fn is_overdue(&self) -> bool {
+        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    }
+}
+
 /// What a wake-up led to.
 #[derive(Debug)]
 pub enum Claimed {
