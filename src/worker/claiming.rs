@@ -185,7 +185,8 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         let store = self.parts.store();
         let answer = if delivery.routing_key == KEY_CANCEL {
             let cancel: Cancel = decode_control(&delivery.body, &delivery.envelope)?;
-            match self.parts.patiently(|| store.cancel_by_key(&cancel.source, &cancel.dedupe_key, &actor)).await? {
+            let cancelling = self.parts.patiently(|| store.cancel_by_key(&cancel.source, &cancel.dedupe_key, &actor)).await?;
+            match cancelling {
                 Cancelling::Answered(answer) => answer,
                 Cancelling::Noted => return Ok(Taken::Nothing),
             }

@@ -16,6 +16,7 @@ mod engine_waits;
 mod engine_wake_ups;
 mod outages;
 mod outcomes;
+mod producer_examples;
 mod publish_wait;
 mod readme;
 mod resume;
