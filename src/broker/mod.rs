@@ -6,6 +6,7 @@ mod consumer;
 mod delivery;
 mod headers;
 mod publisher;
+mod replies;
 pub mod topology;
 
 use std::net::Ipv6Addr;
@@ -20,6 +21,7 @@ pub use consumer::{LaneInput, Link, QueueConsumer};
 pub use delivery::Delivery;
 pub use headers::producer_headers;
 pub use publisher::{Depth, Outgoing, Publisher, PublisherSupervisor, publisher};
+pub use replies::{Replies, Reply};
 
 use crate::fault::{Class, Fault};
 use crate::link::{Encryption, Endpoint, LinkFault, Peer, RABBITMQ, Wish};
