@@ -109,7 +109,7 @@ pub struct WorkerSettings {
     /// Mail server: smtps://user:password@host:port, or smtp://user:password@host:port?tls=required; without it, no mail goes out
     #[arg(long, env = "DISPATCH_SMTP_URL", hide_env_values = true, value_parser = secret, value_name = "URL")]
     pub smtp_url: Option<SecretString>,
-    /// Development only: let providers be plain http on loopback
+    /// Development only: let providers be plain http, and mail plain smtp, on loopback
     #[arg(long, env = "DISPATCH_ALLOW_HTTP_LOOPBACK", action = clap::ArgAction::SetTrue)]
     pub allow_http_loopback: bool,
     /// Tests only: abort at `stage:point[:n]`, the n-th time that point is reached

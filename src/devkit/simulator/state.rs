@@ -9,6 +9,8 @@ use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::chats::{Click, DiscordHook, MailServer, Slack, TeamsHook};
+
 /// Everything. No `Debug`: it holds tokens and signing secrets.
 #[derive(Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -27,6 +29,12 @@ pub struct State {
     pub discord: Discord,
     /// Webhook receivers, by name.
     pub webhooks: BTreeMap<String, Webhook>,
+    /// The simulated Slack.
+    pub slack: Slack,
+    /// Workflows of Microsoft Teams, by name.
+    pub teams: BTreeMap<String, TeamsHook>,
+    /// The simulated mail server.
+    pub mail: MailServer,
     /// How the simulator behaves.
     pub options: Options,
 }
@@ -131,6 +139,10 @@ pub struct Discord {
     pub tokens: BTreeSet<String>,
     /// Messages received, oldest first, by channel id. A channel that is not here does not exist.
     pub channels: BTreeMap<String, Vec<Message>>,
+    /// Webhooks of channels, by id.
+    pub webhooks: BTreeMap<String, DiscordHook>,
+    /// Clicks that can be answered, by token.
+    pub clicks: BTreeMap<String, Click>,
 }
 
 /// A message in a Discord channel.
@@ -351,7 +363,8 @@ impl State {
     }
 
     /// Takes over everything in `other`: what has the same key is replaced, and the options are.
-    pub fn merge(&mut self, other: Self) {
+    pub fn merge(&mut self, mut other: Self) {
+        self.merge_chats(&mut other);
         self.users.extend(other.users);
         self.tokens.extend(other.tokens);
         self.accounts.extend(other.accounts);
