@@ -13,6 +13,8 @@ mod engine_retries;
 mod engine_takeover;
 mod engine_waits;
 mod engine_wake_ups;
+mod interactions;
+mod messaging;
 mod outages;
 mod outcomes;
 mod readme;

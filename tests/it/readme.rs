@@ -7,6 +7,7 @@ use std::process::{Command, Output};
 
 use dispatch_worker::job::JobId;
 use dispatch_worker::message::{Envelope, Intake, decode_intake};
+use dispatch_worker::providers::{ProviderSettings, Providers};
 use dispatch_worker::secrets::Keyring;
 use dispatch_worker::tracker::TrackerDocument;
 
@@ -73,6 +74,17 @@ fn the_table_of_settings_is_the_program_s() {
     let told = between(&readme, "<!-- settings -->", "<!-- /settings -->");
     let right = said(&dispatch(&["settings"]));
     assert_eq!(told, right.trim(), "right is what `dispatch settings` prints");
+}
+
+#[test]
+fn every_channel_is_in_the_table_of_channels() {
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let providers = Providers::new(&ProviderSettings::default()).expect("the default settings are right");
+    let kinds: Vec<&str> = providers.channels.iter().map(|channel| channel.kind()).collect();
+    let readme = readme();
+    let table = between(&readme, "<!-- channels -->", "<!-- /channels -->");
+    let told: Vec<&str> = table.lines().skip(2).filter_map(|row| row.split('`').nth(1)).collect();
+    assert_eq!(told, kinds);
 }
 
 #[test]
