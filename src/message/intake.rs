@@ -257,7 +257,7 @@ fn text_field(path: &str, value: &str, limit: usize) -> Result<(), Refusal> {
         return Err(invalid(path, &format!("right is 1 to {limit} characters")));
     }
     if value.contains('\0') {
-        return Err(invalid(path, "NUL cannot be stored; leave it out"));
+        return Err(invalid(path, "NUL cannot be stored, nor what is not UTF-8; leave it out"));
     }
     Ok(())
 }

@@ -42,6 +42,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 /// A driver or a deed, and the only modules whose code may name it; a path names one file.
 const ONLY: &[(&str, &[&str])] = &[
     ("lapin::", &["broker"]),
+    ("async_rs::", &["broker"]),
     ("reqwest::", &["providers", "devkit"]),
     ("backoff::", &["reconnect"]),
     ("refinery::", &["store"]),

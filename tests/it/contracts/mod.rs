@@ -162,10 +162,10 @@ fn a_request_that_no_vendor_describes_is_told_and_a_right_one_is_not() {
         ("GET", "/_apis/profile/profiles/me", version, None, &patch, Some("no body")),
         ("POST", "/api/v10/channels/1/messages", None, plain, &message, None),
         ("POST", "/api/v9/channels/1/messages", None, plain, &message, Some("no row")),
-        ("POST", "/api/v10/channels/1/messages", None, plain, &json!({"text": "string"}), Some("text")),
+        ("POST", "/api/v10/channels/1/messages", None, plain, &json!({"text": "string"}), Some("`content` is missing")),
         ("POST", "/api/chat.postMessage", None, plain, &json!({"channel": "string", "text": "string"}), None),
         ("POST", "/api/chat.postMessage", None, plain, &json!({"text": "string"}), Some("`channel` is missing")),
-        ("POST", "/api/v10/webhooks/1/t", Some("wait=true"), plain, &json!({"content": "string"}), None),
+        ("POST", "/api/v10/webhooks/1/t", Some("wait=true"), plain, &message, None),
     ] {
         let entry: Entry = serde_json::from_value(json!({
             "seq": 1, "at": "2026-01-01T00:00:00Z", "provider": "webhook", "method": method, "path": path, "query": query,
