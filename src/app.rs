@@ -11,15 +11,18 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::broker::{LaneInput, PARKED_QUEUE, QueueConsumer, checked, publisher};
-use crate::config::{Links, NotRight, WorkerSettings};
+use crate::config::{Links, NotRight, ProviderLinks, WorkerSettings};
 use crate::engine::Lane;
 use crate::fault::StageFault;
+use crate::holds::{self, StoredHolds};
 use crate::job::JobId;
 use crate::link::Endpoint;
 use crate::message::SCHEMA;
 use crate::ops::{self, OpsState};
 use crate::pipelines::{self, Dispatch, Services};
 use crate::providers::azure_devops::Hosts;
+use crate::providers::entra::EntraSettings;
+use crate::providers::governor::{Governor, Rates};
 use crate::providers::{ProviderSettings, Providers};
 use crate::readiness::{LaneHealth, WorkerReadiness};
 use crate::reconnect::Reconnect;
@@ -62,6 +65,7 @@ struct Process {
     amqp_url: Endpoint,
     settings: WorkerSettings,
     parts: Parts<Dispatch, TrackerTables>,
+    holds: Arc<StoredHolds>,
     readiness: Arc<WorkerReadiness>,
     spawn: Spawn,
     drain: CancellationToken,
@@ -78,13 +82,13 @@ pub async fn run_worker(links: Links, settings: WorkerSettings) -> anyhow::Resul
         NotRight("the operations server has no authentication: DISPATCH_OPS_LISTEN must be a loopback address")
     );
     let started = Instant::now();
-    // Whoever installed one first has done the same.
-    drop(rustls::crypto::ring::default_provider().install_default());
     let tasks = TaskTracker::new();
     let (drain, end) = (CancellationToken::new(), CancellationToken::new());
     let spawn = spawner(&tasks);
-    let (parts, publisher_supervisor) = parts(&links, &settings)?;
+    let (parts, holds, publisher_supervisor) = parts(&links, &settings)?;
     wait_for_schema(parts.store()).await?;
+    // What is held is known before the first job comes.
+    holds::look(&parts.services.providers.governor).await;
     let readiness = Arc::new(WorkerReadiness::new(parts.store().clone(), parts.publisher.clone(), drain.clone()));
     let listener = tokio::net::TcpListener::bind(settings.ops_listen)
         .await
@@ -100,6 +104,7 @@ pub async fn run_worker(links: Links, settings: WorkerSettings) -> anyhow::Resul
         let (writer, end) = (Arc::clone(&parts.writer), end.clone());
         spawn("writer", Box::pin(async move { writer.write_groups(end).await }));
     }
+    spawn("holds", Box::pin(holds::follow(Arc::clone(&parts.services.providers.governor), end.clone())));
     let publisher_end = end.clone();
     spawn("publisher", Box::pin(publisher_supervisor.run(publisher_end)));
     spawn("signals", Box::pin(signals(drain.clone(), end.clone())));
@@ -108,6 +113,7 @@ pub async fn run_worker(links: Links, settings: WorkerSettings) -> anyhow::Resul
         amqp_url: links.amqp_url()?,
         settings,
         parts,
+        holds,
         readiness,
         spawn,
         drain: drain.clone(),
@@ -149,6 +155,7 @@ impl Process {
             }
         };
         tracing::info!(replica = %lease.replica(), "a new incarnation");
+        self.holds.act_as(lease.replica());
         let over = CancellationToken::new();
         (self.spawn)("heartbeat", Box::pin(beat(heartbeat, Arc::clone(&lease), self.drain.clone(), over.clone())));
         let parts = Parts { running: Arc::new(Running::default()), ..self.parts.clone() };
@@ -219,24 +226,44 @@ async fn consume(consumers: QueueConsumer, stop: CancellationToken, close: Cance
     }
 }
 
-fn parts(
-    links: &Links,
-    settings: &WorkerSettings,
-) -> anyhow::Result<(Parts<Dispatch, TrackerTables>, crate::broker::PublisherSupervisor)> {
+type Made = (Parts<Dispatch, TrackerTables>, Arc<StoredHolds>, crate::broker::PublisherSupervisor);
+
+fn parts(links: &Links, settings: &WorkerSettings) -> anyhow::Result<Made> {
     let keyring = Arc::new(Keyring::parse(links.keyring()?)?);
     let pool = store::pool(links.database_url()?, usize::from(settings.pool_size))?;
-    let providers = Providers::new(&provider_settings(settings))?;
     let registry = Arc::new(pipelines::registry());
     let first_stages = registry.iter().map(|pipeline| (pipeline.name, pipeline.first())).collect();
     let store = Store::new(pool.clone(), Arc::clone(&keyring));
-    let services = Arc::new(Services { tracker: Tracker::new(pool, Arc::clone(&keyring)), providers });
+    let holds = Arc::new(StoredHolds::new(store.clone()));
+    // Calls to one destination may come from several lanes: they leave room in the smallest.
+    let smallest = registry.iter().map(|pipeline| settings.concurrency_of(pipeline.lane.name)).min().unwrap_or(1);
+    let tracker = Tracker::new(pool, Arc::clone(&keyring));
+    let services = Arc::new(governed(Arc::<StoredHolds>::clone(&holds), smallest, tracker, &settings.providers)?);
     let (publisher, supervisor) = publisher(checked(links.amqp_url()?)?);
     let writer = Arc::new(Writer::new(store, store::writers_pool(links.database_url()?)?, TrackerTables, first_stages));
     let running = Arc::new(Running::default());
-    Ok((Parts { writer, registry, services, keyring, publisher, known_schema: SCHEMA, running }, supervisor))
+    Ok((Parts { writer, registry, services, keyring, publisher, known_schema: SCHEMA, running }, holds, supervisor))
 }
 
-fn provider_settings(settings: &WorkerSettings) -> ProviderSettings {
+/// What stages reach the outside with, for a command that does what one of their stages does.
+///
+/// # Errors
+/// Settings that are not right.
+pub fn services(store: Store, tracker: Tracker, settings: &ProviderLinks) -> anyhow::Result<Services> {
+    governed(Arc::new(StoredHolds::new(store)), 1, tracker, settings)
+}
+
+/// `seats`: of the smallest lane that calls.
+fn governed(holds: Arc<StoredHolds>, seats: usize, tracker: Tracker, settings: &ProviderLinks) -> anyhow::Result<Services> {
+    // Whoever installed one first has done the same.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let rates = Rates::parse(&settings.rates).context("DISPATCH_RATES")?;
+    let governor = Arc::new(Governor::new(rates, seats, holds));
+    let providers = Providers::new(&provider_settings(settings), governor)?;
+    Ok(Services { tracker, providers })
+}
+
+fn provider_settings(settings: &ProviderLinks) -> ProviderSettings {
     ProviderSettings {
         hosts: Hosts {
             profile: settings.azure_devops_profile_url.clone(),
@@ -245,7 +272,14 @@ fn provider_settings(settings: &WorkerSettings) -> ProviderSettings {
             search: settings.azure_devops_search_url.clone(),
             core: settings.azure_devops_url.clone(),
         },
+        entra: EntraSettings {
+            token_url: settings.entra_token_url.clone(),
+            client_id: settings.entra_client_id.clone(),
+            client_secret: settings.entra_client_secret.clone(),
+        },
         discord_api: settings.discord_url.clone(),
+        slack_api: settings.slack_url.clone(),
+        smtp_server: settings.smtp_url.clone(),
         allow_http_loopback: settings.allow_http_loopback,
         call_timeout: std::time::Duration::from_secs(settings.call_seconds),
     }

@@ -95,6 +95,18 @@ pub struct WorkerSettings {
     /// Seconds that a drain waits for stages in hand
     #[arg(long, env = "DISPATCH_DRAIN_SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub drain_seconds: u64,
+    /// The providers.
+    #[command(flatten)]
+    pub providers: ProviderLinks,
+    /// Tests only: abort at `stage:point[:n]`, the n-th time that point is reached
+    #[cfg(feature = "devkit")]
+    #[arg(long, env = "DISPATCH_CRASH_AT", value_name = "STAGE:POINT", hide = true)]
+    pub crash_at: Option<String>,
+}
+
+/// Where the providers are and how they are called.
+#[derive(Debug, Clone, Args)]
+pub struct ProviderLinks {
     /// Deadline of one call to a provider, in seconds
     #[arg(long, env = "DISPATCH_CALL_SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=120))]
     pub call_seconds: u64,
@@ -115,16 +127,40 @@ pub struct WorkerSettings {
     /// Azure DevOps: everything else
     #[arg(long, env = "DISPATCH_AZURE_DEVOPS_URL", default_value = "https://dev.azure.com", value_name = "URL")]
     pub azure_devops_url: String,
+    /// Microsoft Entra's token endpoint, where identities' tokens are refreshed
+    #[arg(
+        long,
+        env = "DISPATCH_ENTRA_TOKEN_URL",
+        default_value = "https://login.microsoftonline.com/organizations/oauth2/v2.0/token",
+        value_name = "URL"
+    )]
+    pub entra_token_url: String,
+    /// Client (application) id that identities' tokens were issued to; without it no token is refreshed
+    #[arg(long, env = "DISPATCH_ENTRA_CLIENT_ID", value_name = "ID")]
+    pub entra_client_id: Option<String>,
+    /// That client's secret
+    #[arg(long, env = "DISPATCH_ENTRA_CLIENT_SECRET", hide_env_values = true, value_parser = secret, value_name = "SECRET")]
+    pub entra_client_secret: Option<SecretString>,
     /// Discord's API
     #[arg(long, env = "DISPATCH_DISCORD_URL", default_value = "https://discord.com/api/v10", value_name = "URL")]
     pub discord_url: String,
+    /// Slack's Web API
+    #[arg(long, env = "DISPATCH_SLACK_URL", default_value = "https://slack.com/api", value_name = "URL")]
+    pub slack_url: String,
+    /// Mail server: smtps://user:password@host:port, or smtp://user:password@host:port?tls=required; without it, no mail goes out
+    #[arg(long, env = "DISPATCH_SMTP_URL", hide_env_values = true, value_parser = secret, value_name = "URL")]
+    pub smtp_url: Option<SecretString>,
+    /// Calls that one destination takes from one worker: provider=calls/seconds, separated by commas; what is not named keeps its default
+    #[arg(
+        long,
+        env = "DISPATCH_RATES",
+        default_value = "azure_devops=200/1,discord=5/5,slack=3/3,teams=4/1,email=10/1,webhook=50/1",
+        value_name = "RATES"
+    )]
+    pub rates: String,
     /// Development only: let providers be plain http on loopback
     #[arg(long, env = "DISPATCH_ALLOW_HTTP_LOOPBACK", action = clap::ArgAction::SetTrue)]
     pub allow_http_loopback: bool,
-    /// Tests only: abort at `stage:point[:n]`, the n-th time that point is reached
-    #[cfg(feature = "devkit")]
-    #[arg(long, env = "DISPATCH_CRASH_AT", value_name = "STAGE:POINT", hide = true)]
-    pub crash_at: Option<String>,
 }
 
 impl WorkerSettings {

@@ -14,6 +14,7 @@
 //! - [`fault`]: what went wrong, as data: class, code, hint, certainty
 //! - [`secrets`]: the keyring, and values sealed with it
 //! - [`link`]: which ways to Postgres and RabbitMQ are refused, and whom TLS trusts
+//! - [`trace`]: the trace that a job belongs to
 //! - [`pg_error`], [`reconnect`], [`crash_point`]: which errors say that Postgres is ill; delays between attempts to connect;
 //!   where a test may abort the process
 //!
@@ -31,7 +32,7 @@
 //!
 //! *The line*:
 //! - [`worker`]: ★ from a delivery to its ack; lanes, lease, heartbeat, waker, deafness
-//! - [`app`]: a worker process put together; the only module that spawns
+//! - [`app`]: a worker process put together; the only module that spawns. With `holds`, where the governor's holds are stored
 //!
 //! *What people touch*:
 //! - [`cli`]: one file per command; the only module that prints
@@ -49,6 +50,7 @@ pub mod crash_point;
 pub mod devkit;
 pub mod engine;
 pub mod fault;
+mod holds;
 pub mod job;
 pub mod link;
 pub mod message;
@@ -61,5 +63,6 @@ pub mod reconnect;
 pub mod secrets;
 pub mod store;
 pub mod telemetry;
+pub mod trace;
 pub mod tracker;
 pub mod worker;

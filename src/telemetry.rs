@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 
-use metrics::{Unit, describe_counter, describe_histogram};
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -41,6 +41,10 @@ pub mod names {
     pub const GROUP_ROWS: &str = "dispatch_group_rows";
     /// Counter, `code`: calls that Postgres or RabbitMQ was too ill for.
     pub const INFRASTRUCTURE_ERRORS: &str = "dispatch_infrastructure_errors_total";
+    /// Gauge, `provider`: destinations that this process does not call, or tries with one call, because they failed.
+    pub const OPEN_CIRCUITS: &str = "dispatch_open_circuits";
+    /// Counter, `provider`: holds of destinations placed.
+    pub const HOLDS_PLACED: &str = "dispatch_holds_placed_total";
 }
 
 /// Upper bounds of a stage's duration, in seconds: from a local commit to the longest time a stage may take.
@@ -117,6 +121,8 @@ pub fn describe() {
     describe_counter!(names::DELIVERIES, "Messages received, by lane");
     describe_histogram!(names::GROUP_ROWS, Unit::Count, "Rows of claims and plain commits in one transaction");
     describe_counter!(names::INFRASTRUCTURE_ERRORS, "Calls that Postgres or RabbitMQ was too ill for, by code");
+    describe_gauge!(names::OPEN_CIRCUITS, "Destinations not called, or tried with one call, because they failed, by provider");
+    describe_counter!(names::HOLDS_PLACED, "Holds of destinations placed, by provider");
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! A message in hand.
 
-use lapin::types::{AMQPValue, FieldTable};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::acks::Done;
+use super::headers::{self, storable};
 use crate::message::Envelope;
 
 /// A message in hand. It belongs to the connection it came over, and ends as [`Delivery::ack`] or [`Delivery::abandon`].
@@ -31,7 +31,7 @@ impl Delivery {
         let clean = |value: &Option<lapin::types::ShortString>| value.as_ref().map(|text| storable(text.as_str()));
         let properties = &from.properties;
         let header_table = properties.headers().clone().unwrap_or_default();
-        let headers = table(&header_table);
+        let headers = headers::to_json(&header_table);
         let envelope = Envelope {
             content_type: text(properties.content_type()),
             content_encoding: text(properties.content_encoding()),
@@ -67,38 +67,5 @@ impl Delivery {
     /// Not done with it: it goes back when its channel closes.
     pub fn abandon(self) {
         drop(self);
-    }
-}
-
-/// Without NUL, which Postgres' `text` cannot hold: what cannot be stored would not even become a dead letter. The protocol
-/// and the broker limit its length.
-fn storable(text: &str) -> String {
-    crate::fault::storable(text, usize::MAX)
-}
-
-fn table(table: &FieldTable) -> Value {
-    let fields = table.inner().iter().map(|(name, value)| (storable(name.as_str()), plain(value)));
-    Value::Object(fields.collect::<Map<_, _>>())
-}
-
-fn plain(value: &AMQPValue) -> Value {
-    match value {
-        AMQPValue::Boolean(value) => Value::from(*value),
-        AMQPValue::ShortShortInt(value) => Value::from(*value),
-        AMQPValue::ShortShortUInt(value) => Value::from(*value),
-        AMQPValue::ShortInt(value) => Value::from(*value),
-        AMQPValue::ShortUInt(value) => Value::from(*value),
-        AMQPValue::LongInt(value) => Value::from(*value),
-        AMQPValue::LongUInt(value) => Value::from(*value),
-        AMQPValue::LongLongInt(value) => Value::from(*value),
-        AMQPValue::Timestamp(value) => Value::from(*value),
-        AMQPValue::Float(value) => Value::from(*value),
-        AMQPValue::Double(value) => Value::from(*value),
-        AMQPValue::ShortString(value) => Value::from(storable(value.as_str())),
-        AMQPValue::LongString(value) => Value::from(storable(&String::from_utf8_lossy(value.as_bytes()))),
-        AMQPValue::ByteArray(value) => Value::from(storable(&String::from_utf8_lossy(value.as_slice()))),
-        AMQPValue::FieldArray(values) => Value::Array(values.as_slice().iter().map(plain).collect()),
-        AMQPValue::FieldTable(inner) => table(inner),
-        AMQPValue::DecimalValue(_) | AMQPValue::Void => Value::Null,
     }
 }

@@ -4,6 +4,7 @@
 mod acks;
 mod consumer;
 mod delivery;
+mod headers;
 mod legible;
 mod publisher;
 pub mod topology;
@@ -19,6 +20,7 @@ use tokio_rustls::TlsConnector;
 
 pub use consumer::{LaneInput, Link, QueueConsumer};
 pub use delivery::Delivery;
+pub use headers::producer_headers;
 pub use publisher::{Depth, Outgoing, Publisher, PublisherSupervisor, publisher};
 
 use crate::fault::{Class, Fault};
@@ -38,6 +40,8 @@ pub const KEY_JOB: &str = "job";
 pub const KEY_CONFIGURE: &str = "configure";
 /// Cancels a job.
 pub const KEY_CANCEL: &str = "cancel";
+/// RabbitMQ's direct reply-to: what a requester names and consumes, and what the names begin with by which it is answered.
+pub const DIRECT_REPLY: &str = "amq.rabbitmq.reply-to";
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const HEARTBEAT_SECONDS: u16 = 5;

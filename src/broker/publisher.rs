@@ -4,16 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
-use lapin::types::ShortString;
 use lapin::{BasicProperties, Channel, Confirmation, Connection, PublisherConfirm};
+use serde_json::{Map, Value};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::headers::{self, short};
 use super::{BrokerError, CALL_TIMEOUT, connect, topology, within};
 use crate::link::Endpoint;
 use crate::reconnect::Reconnect;
 use crate::telemetry::names;
+use crate::trace::{TRACEPARENT, TRACESTATE, Trace};
 
 /// A message to be published.
 #[derive(Debug, Default, Clone)]
@@ -38,6 +40,10 @@ pub struct Outgoing {
     pub reply_to: Option<String>,
     /// As is.
     pub correlation_id: Option<String>,
+    /// The header table.
+    pub headers: Map<String, Value>,
+    /// As the headers `traceparent` and `tracestate`.
+    pub trace: Option<Trace>,
 }
 
 /// A queue as a passive declare shows it.
@@ -248,9 +254,15 @@ fn properties(message: &Outgoing) -> Result<BasicProperties, BrokerError> {
     if let Some(id) = &message.correlation_id {
         properties = properties.with_correlation_id(short(id)?);
     }
+    let mut table = message.headers.clone();
+    if let Some(trace) = &message.trace {
+        table.insert(TRACEPARENT.to_owned(), trace.to_string().into());
+        if let Some(state) = trace.state() {
+            table.insert(TRACESTATE.to_owned(), state.into());
+        }
+    }
+    if !table.is_empty() {
+        properties = properties.with_headers(headers::from_json(&table)?);
+    }
     Ok(properties)
-}
-
-fn short(text: &str) -> Result<ShortString, BrokerError> {
-    ShortString::try_new(text).map_err(|_| BrokerError::LongName(crate::fault::storable(text, 60)))
 }

@@ -2,10 +2,12 @@
 //! the command line or a setting is not right. **Invariant:** only this module prints.
 
 mod connect;
+mod consent;
 mod dead_letters;
 #[cfg(feature = "devkit")]
 mod demo;
 mod failure;
+mod holds;
 mod jobs;
 mod migrate;
 mod output;
@@ -60,6 +62,8 @@ enum Other {
     #[command(subcommand)]
     DeadLetters(dead_letters::DeadLetters),
     #[command(subcommand)]
+    Holds(holds::Holds),
+    #[command(subcommand)]
     Tracker(tracker::Tracker),
     #[command(subcommand)]
     Topology(topology::Topology),
@@ -107,6 +111,7 @@ impl Other {
             Self::Publish(publish) => publish.run(output).await,
             Self::Jobs(jobs) => jobs.run(output).await,
             Self::DeadLetters(dead_letters) => dead_letters.run(output).await,
+            Self::Holds(holds) => holds.run(output).await,
             Self::Tracker(tracker) => tracker.run(output).await,
             Self::Topology(topology) => topology.run(output).await,
             Self::Migrate(migrate) => migrate.run(output).await,

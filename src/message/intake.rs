@@ -14,7 +14,7 @@ use super::{
     Search,
 };
 use crate::job::JobId;
-use crate::secrets::{Keyring, Place};
+use crate::secrets::Keyring;
 
 /// What came beside the body.
 #[derive(Debug, Clone, Default)]
@@ -136,7 +136,11 @@ pub fn decode_intake(body: &[u8], envelope: &Envelope, keyring: &Keyring, id: Jo
 /// [`Refusal`], whose text says what would be right.
 pub fn decode_control<T: DeserializeOwned>(body: &[u8], envelope: &Envelope) -> Result<T, Refusal> {
     let text = admissible(body, envelope)?;
-    shaped(text)
+    let peek: Value = parse(text)?;
+    match peek.get("schema").and_then(Value::as_i64) {
+        Some(newer) if newer > SCHEMA => Err(Refusal::Schema(newer)),
+        _ => shaped(text),
+    }
 }
 
 /// SHA-256 of a message's canonical JSON: keys sorted, no white space, each `shared_secret` and `token` replaced by its
@@ -294,10 +298,9 @@ fn checked(wire: Wire, source: String, dedupe_key: String, keyring: &Keyring, id
         return Err(invalid("notify", &format!("at most {NOTIFY_LIMIT} destinations are taken")));
     }
     let row = id.to_string();
-    let place = Place { table: "jobs", column: "payload.interaction.token", row: &row };
     let interaction = wire.interaction.map(|given| Interaction {
         application_id: given.application_id,
-        sealed_token: keyring.seal(place, given.token.as_bytes()),
+        sealed_token: keyring.seal(Interaction::token_place(&row), given.token.as_bytes()),
         message_id: given.message_id,
     });
     let events = wire

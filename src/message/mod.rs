@@ -1,7 +1,8 @@
 //! The wire: what producers send ([`Request`], [`Configure`], [`Cancel`]), what the worker sends itself ([`WakeUp`]) and what it
-//! announces (outcome events, which `store` writes). Decoding an intake message is [`decode_intake`].
+//! announces ([`Outcome`], made of the [`Facts`] that `store` keeps). Decoding an intake message is [`decode_intake`].
 
 mod intake;
+pub mod outcome;
 mod refusal;
 #[cfg(test)]
 mod tests;
@@ -13,9 +14,11 @@ use serde_json::value::RawValue;
 use time::OffsetDateTime;
 
 pub use intake::{Envelope, Intake, Newer, canonical_digest, decode_control, decode_intake};
+pub use outcome::{Facts, Outcome};
 pub use refusal::Refusal;
 
 use crate::job::JobId;
+use crate::secrets::Place;
 
 /// The newest intake schema this worker knows.
 pub const SCHEMA: i64 = 1;
@@ -111,6 +114,14 @@ pub struct Interaction {
     pub sealed_token: String,
     /// The message to edit, if any.
     pub message_id: Option<String>,
+}
+
+impl Interaction {
+    /// Where the token of the job with this id is sealed for.
+    #[must_use]
+    pub const fn token_place(job: &str) -> Place<'_> {
+        Place { table: "jobs", column: "payload.interaction.token", row: job }
+    }
 }
 
 impl fmt::Debug for Interaction {

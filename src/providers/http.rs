@@ -3,6 +3,7 @@
 //! No redirects, no proxy of the system, no decompression; a deadline per call, looked at before anything is sent; a limit
 //! on what is read; only addresses that [`super::address`] lets through.
 
+use std::fmt;
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::pin;
@@ -19,6 +20,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::address::{self, Resolver};
 use super::http_fault::{HttpFault, HttpFaultKind, Provider, retry_after};
+use crate::trace::{TRACEPARENT, TRACESTATE, Trace};
 
 /// The body read of an ordinary answer, in bytes.
 pub const BODY_BYTES: usize = 1 << 20;
@@ -49,8 +51,7 @@ pub struct HttpClient {
     allow_http_loopback: bool,
 }
 
-/// A request that is ready to go.
-#[derive(Debug)]
+/// A request that is ready to go. Its `Debug` form shows nothing of the address, which may hold a secret.
 pub struct Call {
     provider: &'static Provider,
     method: Method,
@@ -70,6 +71,12 @@ pub struct Answer {
     pub headers: HeaderMap,
     /// The body: whole where the status is 2xx, else as much as could be read of its first 64 KiB.
     pub body: Vec<u8>,
+}
+
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call").field("provider", self.provider).field("method", &self.method).finish_non_exhaustive()
+    }
 }
 
 impl Call {
@@ -126,6 +133,12 @@ impl Call {
     pub const fn status_only(mut self) -> Self {
         self.limit = None;
         self
+    }
+
+    /// The host it goes to.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        self.url.host_str().unwrap_or_default()
     }
 
     fn unsendable(&self, why: &str) -> HttpFault {
@@ -205,7 +218,7 @@ impl HttpClient {
         if Instant::now() >= deadline {
             return Err(fault(HttpFaultKind::Expired));
         }
-        let request = self.client.request(method, url).headers(headers).body(body).send();
+        let request = self.client.request(method, url).headers(headers).headers(trace_headers()).body(body).send();
         let sent = within(deadline, request).await.ok_or_else(|| fault(HttpFaultKind::TimedOut))?;
         let mut response = sent.map_err(|error| fault(HttpFaultKind::of_driver(error)))?;
         let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
@@ -264,9 +277,19 @@ impl Answer {
     }
 }
 
+/// W3C Trace Context of the job that the call is made for, in a span of its own.
+fn trace_headers() -> HeaderMap {
+    let Some(trace) = Trace::child_of_current() else { return HeaderMap::new() };
+    let named = [(TRACEPARENT, Some(trace.to_string())), (TRACESTATE, trace.state().map(str::to_owned))];
+    let header = |(name, value): (&'static str, Option<String>)| {
+        Some((HeaderName::from_static(name), HeaderValue::try_from(value?).ok()?))
+    };
+    named.into_iter().filter_map(header).collect()
+}
+
 /// What `future` gives, or nothing once `deadline` has passed. The clock is read before each poll: a process that was
 /// frozen between connecting and sending must not send afterwards, which a timer alone (it fires late) would let happen.
-async fn within<F: Future>(deadline: Instant, future: F) -> Option<F::Output> {
+pub(super) async fn within<F: Future>(deadline: Instant, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     let mut alarm = pin!(sleep_until(deadline));
     poll_fn(|cx| {

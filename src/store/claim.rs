@@ -45,7 +45,17 @@ pub struct Claim {
     pub deadline: Option<Instant>,
     /// Of a schema that was not known when it came.
     pub sealed_payload: Option<String>,
+    /// Its owners have died on it: a replica has one of these in hand at a time, so that the next death says whether it was the
+    /// job's doing.
+    pub is_suspect: bool,
+    /// What vendors add to the job's trace context.
+    pub tracestate: Option<String>,
 }
+
+/// Owners that died without a commit in between before their job is a suspect.
+pub(super) const SUSPECT_AFTER: i32 = 2;
+/// And before it is parked.
+pub(super) const CRASHES: i32 = 5;
 
 /// What a wake-up led to.
 #[derive(Debug)]
@@ -73,11 +83,13 @@ pub(super) const CLAIM: &str = "
         JOIN replicas ON replicas.id = asked.replica AND replicas.alive_until > now() AND replicas.ended_at IS NULL
     WHERE jobs.id = asked.id AND jobs.state = 'ready' AND jobs.due_at <= now()
     RETURNING jobs.id, pipeline, parent_id, source, organization, account, payload, sealed_payload, generation, epoch, stage,
-        attempt, deadline, traceparent, owner, committed_epoch, extract(epoch FROM deadline - now())::float8 AS deadline_in";
+        attempt, deadline, traceparent, tracestate, owner, committed_epoch, crash_count,
+        extract(epoch FROM deadline - now())::float8 AS deadline_in";
 
 const OWNED: &str = "
     SELECT id, pipeline, parent_id, source, organization, account, payload, sealed_payload, generation, epoch, stage, attempt,
-        deadline, traceparent, owner, committed_epoch, extract(epoch FROM deadline - now())::float8 AS deadline_in
+        deadline, traceparent, tracestate, owner, committed_epoch, crash_count,
+        extract(epoch FROM deadline - now())::float8 AS deadline_in
     FROM jobs WHERE id = $1 AND owner = $2 AND state = 'running' FOR UPDATE";
 
 const WHY_NOT: &str = "
@@ -167,7 +179,7 @@ pub(super) fn fresh(replica: ReplicaId, new: &NewJob, row: &Row) -> Result<Claim
         deadline: new.deadline,
         traceparent: new.traceparent.clone(),
     };
-    claim(replica, job, Outputs::default(), row, None)
+    Ok(Claim { tracestate: new.tracestate.clone(), ..claim(replica, job, Outputs::default(), row)? })
 }
 
 /// The claims of rows that this worker owns, each with its checkpoints.
@@ -209,13 +221,16 @@ fn owned(row: &Row, outputs: Outputs) -> Result<Claim, StoreError> {
         deadline: row.try_get("deadline")?,
         traceparent: row.try_get("traceparent")?,
     };
-    claim(ReplicaId(row.try_get("owner")?), job, outputs, row, row.try_get("sealed_payload")?)
+    let claim = claim(ReplicaId(row.try_get("owner")?), job, outputs, row)?;
+    let is_suspect = row.try_get::<_, i32>("crash_count")? >= SUSPECT_AFTER;
+    let (sealed_payload, tracestate) = (row.try_get("sealed_payload")?, row.try_get("tracestate")?);
+    Ok(Claim { sealed_payload, is_suspect, tracestate, ..claim })
 }
 
-fn claim(replica: ReplicaId, job: Job, outputs: Outputs, row: &Row, sealed_payload: Option<String>) -> Result<Claim, StoreError> {
+fn claim(replica: ReplicaId, job: Job, outputs: Outputs, row: &Row) -> Result<Claim, StoreError> {
     let fence = Fence { job: job.id, epoch: job.epoch, replica };
     let deadline = seconds(row.try_get("deadline_in")?).and_then(|left| Instant::now().checked_add(left));
-    Ok(Claim { job, outputs, fence, deadline, sealed_payload })
+    Ok(Claim { job, outputs, fence, deadline, sealed_payload: None, is_suspect: false, tracestate: None })
 }
 
 fn checkpoint(row: &Row) -> Result<Checkpoint, StoreError> {

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::Store;
 use super::announcements::{Announcement, WRITER_PUBLISHES, announce};
 use super::claim::{Claimed, Fence, Wanted};
+use super::controls;
 use super::error::StoreError;
 use super::group::Groups;
 use super::intake::{Intaken, NewJob};
@@ -21,6 +22,7 @@ use super::sql::execute;
 use crate::engine::{Commit, EffectOutcome, Next, Record};
 use crate::fault::StageFault;
 use crate::job::{Job, JobId, JobState, ReplicaId};
+use crate::message::outcome;
 
 /// What the product does inside the engine's transactions.
 pub trait Tables: Send + Sync + 'static {
@@ -211,7 +213,7 @@ impl<T: Tables> Writer<T> {
         if let (Some(parent), JobState::Succeeded) = (job.parent, moved.state)
             && rows::child_done(&tx, parent).await?
         {
-            announcements.extend(announce(&tx, &[parent], "job.succeeded", WRITER_PUBLISHES).await?);
+            announcements.extend(announce(&tx, &[parent], outcome::SUCCEEDED, WRITER_PUBLISHES).await?);
             parent_done = Some(parent);
         }
         tx.commit().await?;
@@ -230,7 +232,10 @@ impl<T: Tables> Writer<T> {
 
     async fn cause_gone(&self, tx: &Transaction<'_>, next: &Next) -> Result<bool, CommitError> {
         let Next::Wait { on, .. } = next else { return Ok(false) };
-        let present = self.tables.cause_present(tx, &on.key, on.observed).await.map_err(CommitError::Changes)?;
+        let present = match controls::hold_present(tx, &on.key).await? {
+            Some(present) => Some(present),
+            None => self.tables.cause_present(tx, &on.key, on.observed).await.map_err(CommitError::Changes)?,
+        };
         Ok(present == Some(false))
     }
 }

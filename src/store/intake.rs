@@ -8,6 +8,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::{Json, ToSql};
 use uuid::Uuid;
 
+use super::announcements::{Announcement, WRITER_PUBLISHES, announcement, announcement_columns, answer_again, job_facts};
 use super::claim::{self, Claim};
 use super::error::StoreError;
 use super::sql::query;
@@ -44,6 +45,8 @@ pub struct NewJob {
     pub correlation_id: Option<String>,
     /// W3C trace context.
     pub traceparent: Option<String>,
+    /// What vendors add to it.
+    pub tracestate: Option<String>,
     /// Who claims it at once; otherwise it is left to the waker.
     pub owner: Option<ReplicaId>,
     /// The newest schema this worker runs: a job of a newer one waits.
@@ -62,44 +65,68 @@ pub enum Incoming {
 /// What an intake message led to.
 #[derive(Debug)]
 pub enum Intaken {
-    /// A new row, claimed.
-    Ours(Box<Claim>),
-    /// A new row, left to the waker.
-    Accepted,
-    /// The same message came before: look at its row.
-    Known(JobId),
+    /// A new row, claimed; the caller publishes its events.
+    Ours(Box<Claim>, Vec<Announcement>),
+    /// A new row, left to the waker, or cancelled before it came; the caller publishes its events.
+    Accepted(Vec<Announcement>),
+    /// The same message came before: look at its row. Where it asks for answers, the caller publishes this one.
+    Known(JobId, Option<Announcement>),
     /// Another message came before with the same key.
     Conflict(JobId),
 }
 
-/// The keys come in order, so that two groups with the same keys do not wait for each other in a circle.
-pub(super) const INTAKE: &str = "
+/// A key without a job is a cancel that came first: the job is made and cancelled at once. `job.accepted` and what follows at once
+/// are announced with the row. The keys come in order, so that two groups with the same keys do not wait for each other in a
+/// circle.
+pub(super) const INTAKE: &str = concat!(
+    "
     WITH asked AS (
         SELECT id, source, dedupe_key, digest, pipeline, stage, organization, payload, sealed_payload, schema, not_before,
-            deadline, reply_to, correlation_id, traceparent, schema > known_schema AS newer,
+            deadline, reply_to, correlation_id, traceparent, tracestate, schema > known_schema AS newer,
             owner IS NOT NULL AND schema <= known_schema AND coalesce(not_before, now()) <= now() AND EXISTS (
                 SELECT 1 FROM replicas WHERE replicas.id = owner AND alive_until > now() AND ended_at IS NULL) AS run,
             owner
         FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bytea[], $5::text[], $6::text[], $7::text[], $8::json[], $9::text[],
-            $10::bigint[], $11::timestamptz[], $12::timestamptz[], $13::text[], $14::text[], $15::text[], $16::bigint[],
-            $17::bigint[]) AS given (id, source, dedupe_key, digest, pipeline, stage, organization, payload, sealed_payload,
-            schema, not_before, deadline, reply_to, correlation_id, traceparent, owner, known_schema)
+            $10::bigint[], $11::timestamptz[], $12::timestamptz[], $13::text[], $14::text[], $15::text[], $16::text[],
+            $17::bigint[], $18::bigint[]) AS given (id, source, dedupe_key, digest, pipeline, stage, organization, payload,
+            sealed_payload, schema, not_before, deadline, reply_to, correlation_id, traceparent, tracestate, owner, known_schema)
     ), key AS (
         INSERT INTO job_keys AS k (source, dedupe_key, job_id, digest)
         SELECT source, dedupe_key, id, digest FROM asked ORDER BY source, dedupe_key
-        ON CONFLICT (source, dedupe_key) DO UPDATE SET job_id = excluded.job_id, digest = excluded.digest, created_at = now()
-            WHERE k.created_at < now() - interval '30 days'
-        RETURNING job_id
+        ON CONFLICT (source, dedupe_key) DO UPDATE SET job_id = excluded.job_id, digest = excluded.digest, created_at = now(),
+            cancelled_by = CASE WHEN k.job_id IS NULL AND k.created_at >= now() - interval '30 days' THEN k.cancelled_by END
+            WHERE k.job_id IS NULL OR k.created_at < now() - interval '30 days'
+        RETURNING job_id, cancelled_by IS NOT NULL AS cancelled
+    ), made AS (
+        INSERT INTO jobs (id, pipeline, stage, source, dedupe_key, organization, payload, sealed_payload, schema, due_at, deadline,
+            reply_to, correlation_id, traceparent, tracestate, state, owner, epoch, woken_at, finished_at, wait_reason, wait_key,
+            wait_observed)
+        SELECT id, pipeline, stage, source, dedupe_key, organization, payload, sealed_payload, schema, coalesce(not_before, now()),
+            deadline, reply_to, correlation_id, traceparent, tracestate,
+            CASE WHEN cancelled THEN 'cancelled' WHEN newer THEN 'waiting' WHEN run THEN 'running' ELSE 'ready' END,
+            CASE WHEN run AND NOT cancelled THEN owner END, CASE WHEN run AND NOT cancelled THEN 1 ELSE 0 END,
+            CASE WHEN run AND NOT cancelled THEN now() END, CASE WHEN cancelled THEN now() END,
+            CASE WHEN newer AND NOT cancelled THEN 'version' END,
+            CASE WHEN newer AND NOT cancelled THEN 'schema:' || schema END, CASE WHEN newer AND NOT cancelled THEN 0 END
+        FROM asked JOIN key ON key.job_id = asked.id
+        RETURNING id, source, dedupe_key, organization, state, wait_reason, wait_key, error_code, error_message, error_hint,
+            reply_to, correlation_id, traceparent, tracestate, owner, deadline
+    ), told AS (
+        INSERT INTO announcements (job_id, routing_key, reply_to, correlation_id, traceparent, tracestate, body, publish_after)
+        SELECT id, event, reply_to, correlation_id, traceparent, tracestate, ",
+    job_facts!("event", "NULL::json"),
+    ", now() + $19 * interval '1 second'
+        FROM made, unnest(ARRAY['job.accepted', 'job.waiting.' || wait_reason,
+            CASE WHEN state = 'cancelled' THEN 'job.cancelled' END]) WITH ORDINALITY AS events (event, number)
+        WHERE event IS NOT NULL ORDER BY number
+        RETURNING job_id, ",
+    announcement_columns!(),
+    "
     )
-    INSERT INTO jobs (id, pipeline, stage, source, dedupe_key, organization, payload, sealed_payload, schema, due_at, deadline,
-        reply_to, correlation_id, traceparent, state, owner, epoch, woken_at, wait_reason, wait_key, wait_observed)
-    SELECT id, pipeline, stage, source, dedupe_key, organization, payload, sealed_payload, schema, coalesce(not_before, now()),
-        deadline, reply_to, correlation_id, traceparent,
-        CASE WHEN newer THEN 'waiting' WHEN run THEN 'running' ELSE 'ready' END,
-        CASE WHEN run THEN owner END, CASE WHEN run THEN 1 ELSE 0 END, CASE WHEN run THEN now() END,
-        CASE WHEN newer THEN 'version' END, CASE WHEN newer THEN 'schema:' || schema END, CASE WHEN newer THEN 0 END
-    FROM asked WHERE id IN (SELECT job_id FROM key)
-    RETURNING id, owner, extract(epoch FROM deadline - now())::float8 AS deadline_in";
+    SELECT made.owner, extract(epoch FROM made.deadline - now())::float8 AS deadline_in, told.job_id, told.id, told.routing_key,
+        told.reply_only, told.reply_to, told.correlation_id, told.traceparent, told.tracestate, told.body
+    FROM made JOIN told ON told.job_id = made.id ORDER BY told.id"
+);
 
 const KNOWN_KEYS: &str = "
     SELECT source, dedupe_key, job_id, digest FROM job_keys
@@ -108,7 +135,7 @@ const KNOWN_KEYS: &str = "
 /// Jobs to be made, a column of [`INTAKE`]'s parameters each.
 pub(super) struct NewJobs<'a> {
     ids: Vec<Uuid>,
-    texts: [Vec<Option<&'a str>>; 9],
+    texts: [Vec<Option<&'a str>>; 10],
     digests: Vec<&'a [u8]>,
     payloads: Vec<Option<Json<&'a RawValue>>>,
     schemas: Vec<i64>,
@@ -132,6 +159,7 @@ impl<'a> NewJobs<'a> {
                 text(|one| one.reply_to.as_deref()),
                 text(|one| one.correlation_id.as_deref()),
                 text(|one| one.traceparent.as_deref()),
+                text(|one| one.tracestate.as_deref()),
             ],
             digests: new.clone().map(|one| one.digest.as_slice()).collect(),
             payloads: new.clone().map(|one| one.payload.known().map(Json)).collect(),
@@ -142,8 +170,9 @@ impl<'a> NewJobs<'a> {
         }
     }
 
-    pub(super) fn parameters(&self) -> [&(dyn ToSql + Sync); 17] {
-        let [source, dedupe_key, pipeline, stage, organization, sealed, reply_to, correlation_id, traceparent] = &self.texts;
+    pub(super) fn parameters(&self) -> [&(dyn ToSql + Sync); 19] {
+        let [source, dedupe_key, pipeline, stage, organization, sealed, reply_to, correlation_id, traceparent, tracestate] =
+            &self.texts;
         let [not_before, deadline] = &self.times;
         [
             &self.ids,
@@ -161,8 +190,10 @@ impl<'a> NewJobs<'a> {
             reply_to,
             correlation_id,
             traceparent,
+            tracestate,
             &self.owners,
             &self.known_schemas,
+            &WRITER_PUBLISHES,
         ]
     }
 }
@@ -191,25 +222,35 @@ impl Incoming {
     }
 }
 
-/// What each of `new` has led to, given the rows that [`INTAKE`] made: what made none was known before.
+/// What each of `new` has led to, given the rows that [`INTAKE`] made: what made none was known before. A job's events are a row
+/// each.
 pub(super) async fn intaken(
     client: &deadpool_postgres::Client,
     new: &[&NewJob],
     made: &[Row],
 ) -> Result<Vec<Result<Intaken, StoreError>>, StoreError> {
-    let mut rows = HashMap::with_capacity(made.len());
+    let mut rows: HashMap<Uuid, Vec<&Row>> = HashMap::with_capacity(made.len());
     for row in made {
-        rows.insert(row.try_get::<_, Uuid>("id")?, row);
+        rows.entry(row.try_get("job_id")?).or_default().push(row);
     }
     let rest: Vec<&NewJob> = new.iter().filter(|one| !rows.contains_key(&one.id.0)).copied().collect();
     let known = if rest.is_empty() { HashMap::new() } else { known_keys(client, &rest).await? };
-    Ok(new.iter().map(|one| rows.get(&one.id.0).map_or_else(|| met_before(one, &known), |row| accepted(one, row))).collect())
+    let mut answers = Vec::with_capacity(new.len());
+    for one in new {
+        answers.push(match rows.get(&one.id.0) {
+            Some(rows) => accepted(one, rows),
+            None => met_before(client, one, &known).await,
+        });
+    }
+    Ok(answers)
 }
 
-fn accepted(new: &NewJob, row: &Row) -> Result<Intaken, StoreError> {
-    Ok(match row.try_get::<_, Option<i64>>("owner")? {
-        Some(owner) => Intaken::Ours(Box::new(claim::fresh(ReplicaId(owner), new, row)?)),
-        None => Intaken::Accepted,
+fn accepted(new: &NewJob, rows: &[&Row]) -> Result<Intaken, StoreError> {
+    let told = rows.iter().map(|row| announcement(row)).collect::<Result<_, _>>()?;
+    let owner: Option<i64> = rows.first().map_or(Ok(None), |row| row.try_get("owner"))?;
+    Ok(match (owner, rows.first()) {
+        (Some(owner), Some(row)) => Intaken::Ours(Box::new(claim::fresh(ReplicaId(owner), new, row)?), told),
+        _ => Intaken::Accepted(told),
     })
 }
 
@@ -226,9 +267,16 @@ async fn known_keys(client: &deadpool_postgres::Client, asked: &[&NewJob]) -> Re
     rows.iter().map(known).collect()
 }
 
-fn met_before(new: &NewJob, known: &KnownKeys) -> Result<Intaken, StoreError> {
+async fn met_before(client: &deadpool_postgres::Client, new: &NewJob, known: &KnownKeys) -> Result<Intaken, StoreError> {
     let (job, digest) = known
         .get(&(new.source.clone(), new.dedupe_key.clone()))
         .ok_or_else(|| StoreError::Row("a key was known and is not any more; the message is taken again".to_owned()))?;
-    Ok(if *digest == new.digest { Intaken::Known(*job) } else { Intaken::Conflict(*job) })
+    if *digest != new.digest {
+        return Ok(Intaken::Conflict(*job));
+    }
+    let answer = match &new.reply_to {
+        Some(reply_to) => answer_again(client, *job, reply_to, new.correlation_id.as_deref()).await?,
+        None => None,
+    };
+    Ok(Intaken::Known(*job, answer))
 }

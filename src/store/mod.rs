@@ -6,6 +6,7 @@ mod actions;
 mod announcements;
 mod claim;
 mod commit;
+mod controls;
 mod dead_letters;
 mod error;
 pub mod explain;
@@ -18,9 +19,11 @@ mod plain;
 mod pool;
 mod recover;
 mod replicas;
+mod resolve;
 mod rows;
 mod sql;
 mod waker;
+mod wishes;
 
 use std::sync::Arc;
 
@@ -28,6 +31,7 @@ pub use actions::{Actor, Answer, Target};
 pub use announcements::Announcement;
 pub use claim::{Claim, Claimed, Fence, NotClaimed};
 pub use commit::{CommitError, Committed, Run, Tables, Writer};
+pub use controls::{HoldRow, NewHold};
 pub use dead_letters::{DeadLetter, DeadLetterRow, NewDeadLetter};
 pub use error::StoreError;
 pub use group::WRITERS;
@@ -38,8 +42,10 @@ pub use migrate::migrate;
 pub use pool::{connect, pool, writers_pool};
 pub use recover::Landed;
 pub use replicas::{Heartbeat, NewReplica, ReplicaRow};
+pub use resolve::{NotReplayable, Replay, Resolution};
 pub use rows::FirstStages;
 pub use waker::Freed;
+pub use wishes::Cancelling;
 
 use crate::secrets::Keyring;
 

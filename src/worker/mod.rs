@@ -39,6 +39,7 @@ use crate::engine::{Commit, Decision, EffectOutcome, Ended, Next, Pipeline, Posi
 use crate::job::JobState;
 use crate::store::{Claim, CommitError, Committed, Landed, Run, Tables};
 use crate::telemetry::names;
+use crate::trace::Trace;
 use claiming::Taken;
 use stage_run::Step;
 
@@ -79,13 +80,16 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             taken = self.take(&delivery, seat) => match taken {
                 Taken::Nothing => delivery.ack(),
                 Taken::Back => delivery.abandon(),
-                Taken::Ours(claim, _holding) => {
+                Taken::Ours(claim, _holding, told) => {
+                    let trace = Trace::received(claim.job.traceparent.as_deref(), claim.tracestate.as_deref());
                     let span = tracing::info_span!("job", job.id = %claim.job.id, job.pipeline = claim.job.pipeline,
-                        job.organization = claim.job.organization);
+                        job.organization = claim.job.organization, trace.id = trace.id());
+                    // What the claim announces is on its way before anything that its stages do.
+                    let run = async { tokio::join!(self.parts.announce(&told), self.run(*claim)) };
                     tokio::select! {
                         biased;
                         () = lost.cancelled() => delivery.abandon(),
-                        () = self.run(*claim).instrument(span) => delivery.ack(),
+                        ((), ()) = trace.around(run.instrument(span)) => delivery.ack(),
                     }
                 }
             },

@@ -76,6 +76,7 @@ impl Bench {
             reply_to: None,
             correlation_id: None,
             traceparent: None,
+            tracestate: None,
             owner: Some(self.replica),
             known_schema: 1,
         })
@@ -96,7 +97,7 @@ impl Bench {
 
 fn ours(intaken: Result<Intaken, StoreError>) -> Claim {
     match intaken {
-        Ok(Intaken::Ours(claim)) => *claim,
+        Ok(Intaken::Ours(claim, _)) => *claim,
         other => panic!("not claimed: {other:?}"),
     }
 }
@@ -151,7 +152,7 @@ async fn the_same_key_twice_in_one_group_is_one_job_and_another_payload_is_a_con
     let answers = bench.together([&first, &again, &other].into_iter().map(|job| bench.writer.intake(job))).await;
     let [one, two, three] = answers.try_into().expect("three answers");
     let claim = ours(one);
-    assert!(matches!(two, Ok(Intaken::Known(id)) if id == claim.job.id), "{two:?}");
+    assert!(matches!(two, Ok(Intaken::Known(id, None)) if id == claim.job.id), "{two:?}");
     assert!(matches!(three, Ok(Intaken::Conflict(id)) if id == claim.job.id), "{three:?}");
     assert_eq!(bench.database.one("SELECT count(*) FROM jobs").await, "1");
 }
@@ -174,7 +175,7 @@ async fn each_caller_hears_its_own_result() {
     assert!(matches!(two, Err(CommitError::Fenced)), "{two:?}");
     let three = three.expect("it is ours");
     assert_eq!((three.state, three.announcements.len()), (JobState::Succeeded, 1));
-    assert_eq!(three.announcements[0].routing_key, "job.succeeded");
+    assert_eq!(three.announcements[0].routing_key.as_deref(), Some("job.succeeded"));
     let checkpoints = bench.database.one("SELECT count(*) FROM checkpoints").await;
     assert_eq!(checkpoints, "2", "the fenced one has written none");
     // The event is there until it is said to be published.

@@ -29,9 +29,7 @@ impl Call {
     pub(super) fn new(parts: Parts, body: Vec<u8>) -> Self {
         let path = parts.uri.path().to_owned();
         let raw_query = parts.uri.query().map(str::to_owned);
-        let pairs = raw_query.as_deref().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
-        let query = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-        let query = query.map(|(name, value)| (form_decoded(name), form_decoded(value))).collect();
+        let query = form(raw_query.as_deref().unwrap_or_default());
         let segments = path.split('/').filter(|part| !part.is_empty()).map(percent_decoded).collect();
         Self { method: parts.method, path, raw_query, query, segments, headers: parts.headers, body }
     }
@@ -50,6 +48,11 @@ impl Call {
     /// The body read as JSON; the error says where it is wrong.
     pub(super) fn json<T: DeserializeOwned>(&self) -> Result<T, String> {
         serde_json::from_slice(&self.body).map_err(|error| error.to_string())
+    }
+
+    /// The body read as `application/x-www-form-urlencoded`; of a repeated name the last value.
+    pub(super) fn form(&self) -> BTreeMap<String, String> {
+        form(&String::from_utf8_lossy(&self.body))
     }
 
     /// The path's parts, to match on.
@@ -81,6 +84,11 @@ pub(super) fn shape(value: &Value) -> Value {
         }
         Value::Object(fields) => fields.iter().map(|(name, value)| (name.clone(), shape(value))).collect(),
     }
+}
+
+fn form(text: &str) -> BTreeMap<String, String> {
+    let pairs = text.split('&').filter(|pair| !pair.is_empty()).map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    pairs.map(|(name, value)| (form_decoded(name), form_decoded(value))).collect()
 }
 
 fn form_decoded(text: &str) -> String {

@@ -1,5 +1,5 @@
-//! The provider simulator: Azure DevOps 7.1, Discord v10 and signed webhook receivers on one loopback port, told apart by
-//! path, with a [`witness`] log of every request received and [`faults`] on demand.
+//! The provider simulator: Azure DevOps 7.1, Microsoft Entra's token endpoint, Discord v10 and signed webhook receivers on one
+//! loopback port, told apart by path, with a [`witness`] log of every request received and [`faults`] on demand.
 //!
 //! A request is read whole, may meet a fault, is carried out under one lock, is written to the witness log in
 //! the order in which it took effect, and is answered when that line is on disk. Carrying out is a plain function from the
@@ -12,6 +12,7 @@ mod azure_devops;
 mod call;
 pub mod client;
 mod discord;
+mod entra;
 pub mod faults;
 mod hooks;
 pub mod process;
@@ -189,10 +190,11 @@ async fn handle(simulator: Arc<Simulator>, request: Request<Incoming>) -> Result
 }
 
 fn provider_of(call: &Call) -> Provider {
-    match call.parts().first() {
-        Some(&"api") => Provider::Discord,
-        Some(&"webhook") => Provider::Webhook,
-        Some(_) | None => Provider::AzureDevops,
+    match call.parts()[..] {
+        ["api", ..] => Provider::Discord,
+        ["webhook", ..] => Provider::Webhook,
+        [_, "oauth2", "v2.0", "token"] => Provider::Entra,
+        _ => Provider::AzureDevops,
     }
 }
 
@@ -207,6 +209,7 @@ impl Simulator {
     async fn carry_out(&self, provider: Provider, call: &Call, fault: Option<&FaultRule>) -> Option<Answer> {
         let description = match provider {
             Provider::AzureDevops => azure_devops::describe(call),
+            Provider::Entra => entra::describe(call),
             Provider::Discord => discord::describe(call),
             Provider::Webhook => webhook::describe(call),
         };
@@ -216,6 +219,7 @@ impl Simulator {
                 Some(rule) => rule.answer(),
                 None => match provider {
                     Provider::AzureDevops => azure_devops::answer(&mut world, call),
+                    Provider::Entra => entra::answer(&mut world, call),
                     Provider::Discord => discord::answer(&mut world, call),
                     Provider::Webhook => webhook::answer(&mut world, call),
                 },

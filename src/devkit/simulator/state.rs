@@ -9,6 +9,8 @@ use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+pub use super::entra::{Entra, RefreshToken};
+
 /// Everything. No `Debug`: it holds tokens and signing secrets.
 #[derive(Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -17,6 +19,8 @@ pub struct State {
     pub users: BTreeMap<String, User>,
     /// Azure DevOps access tokens, by the token itself.
     pub tokens: BTreeMap<String, Token>,
+    /// Microsoft Entra's clients and refresh tokens.
+    pub entra: Entra,
     /// Azure DevOps organizations ("accounts" to the vendor), by name.
     pub accounts: BTreeMap<String, Account>,
     /// The states of each work item type, by the type's name.
@@ -204,6 +208,12 @@ pub struct Options {
     pub nonce_seconds: i64,
     /// How events name the assignee when the change does not say.
     pub assignee_format: AssigneeFormat,
+    /// Whether a refresh token is good for one refresh only. At Microsoft Entra it is not.
+    pub refresh_tokens_once: bool,
+    /// `expires_in` of the access tokens that Entra issues, in seconds. They do not end by themselves.
+    pub access_token_seconds: u64,
+    /// Whether Azure DevOps refuses the access tokens that Entra issues.
+    pub issued_tokens_refused: bool,
 }
 
 impl Default for Options {
@@ -215,6 +225,9 @@ impl Default for Options {
             rev_mismatch: RevMismatch::PreconditionFailed,
             nonce_seconds: 300,
             assignee_format: AssigneeFormat::Identity,
+            refresh_tokens_once: false,
+            access_token_seconds: 3600,
+            issued_tokens_refused: false,
         }
     }
 }
@@ -354,6 +367,8 @@ impl State {
     pub fn merge(&mut self, other: Self) {
         self.users.extend(other.users);
         self.tokens.extend(other.tokens);
+        self.entra.clients.extend(other.entra.clients);
+        self.entra.refresh_tokens.extend(other.entra.refresh_tokens);
         self.accounts.extend(other.accounts);
         self.work_item_types.extend(other.work_item_types);
         self.work_items.extend(other.work_items);

@@ -19,6 +19,8 @@ use super::faults::FaultKind;
 pub enum Provider {
     /// Azure DevOps; also what no provider knows.
     AzureDevops,
+    /// Microsoft Entra's token endpoint.
+    Entra,
     /// Discord.
     Discord,
     /// A webhook receiver.

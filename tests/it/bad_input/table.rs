@@ -182,11 +182,13 @@ fn misaddressed() -> Vec<Row> {
     let none = End::Handled { accepted: 0, ignored: &[] };
     vec![
         keyed("a wake-up for no row", "wake.dispatch", json!({"job_id": nobody}), End::Nothing),
-        keyed("a wake-up that names no job", "wake.dispatch", json!({"job_id": "all"}), End::DeadLetter("not_json")),
-        keyed("a wake-up in another lane", "wake.messaging", json!("wake"), End::DeadLetter("not_json")),
+        keyed("a wake-up that names no job", "wake.dispatch", json!({"job_id": "all"}), End::DeadLetter("invalid_wake_up")),
+        keyed("a wake-up in another lane", "wake.messaging", json!("wake"), End::DeadLetter("invalid_wake_up")),
         keyed("a choice for no job", KEY_CONFIGURE, configure("a"), End::DeadLetter("no_such_job")),
         keyed("a choice for all jobs", KEY_CONFIGURE, json!({"schema": 1, "account": "a"}), End::DeadLetter("invalid_request")),
-        keyed("an end for no job", KEY_CANCEL, cancel, End::DeadLetter("no_such_job")),
+        keyed("a choice of a newer schema", KEY_CONFIGURE, json!({"schema": 2}), End::DeadLetter("unsupported_schema")),
+        keyed("an end for a job that never comes", KEY_CANCEL, cancel, End::Nothing),
+        keyed("an end of a newer schema", KEY_CANCEL, json!({"schema": 2, "all": true}), End::DeadLetter("unsupported_schema")),
         keyed(
             "an end for NUL",
             KEY_CANCEL,

@@ -104,7 +104,7 @@ impl Evidence {
             jobs: jobs.into_iter().map(|job| (job.id.clone(), job)).collect(),
             checkpoints: world.database.records(CHECKPOINTS).await,
             effects: world.database.records(EFFECTS).await,
-            attempts: world.database.records("SELECT stage, error_code FROM attempts ORDER BY at").await,
+            attempts: world.database.records(ATTEMPTS).await,
             witness: world.witness(),
         }
     }
@@ -121,6 +121,8 @@ const JOBS: &str = "
     SELECT id, pipeline, state, generation, wait_reason, error_code, due_at > now() AS is_later FROM jobs";
 const CHECKPOINTS: &str = "
     SELECT job_id, generation, stage, epoch FROM checkpoints ORDER BY job_id, generation, finished_at, epoch";
+/// Whose destination is held was not tried.
+const ATTEMPTS: &str = "SELECT stage, error_code FROM attempts WHERE error_code <> 'governor.held' ORDER BY at";
 const EFFECTS: &str = "
     SELECT e.job_id, e.generation, e.stage, e.key, e.class, e.state, e.unknowns,
         'work_item:' || i.account_name || ':' || split_part(e.target, ':', 3) AS subject,
@@ -202,6 +204,7 @@ fn is_of(entry: &Entry, effect: &EffectFact) -> bool {
     let Some(key) = &entry.key else { return false };
     match entry.provider {
         Provider::AzureDevops => effect.tested.as_ref() == Some(key),
+        Provider::Entra => false,
         Provider::Discord => effect.key.get(..NONCE_CHARACTERS) == Some(key),
         Provider::Webhook => effect.key == *key,
     }
@@ -214,6 +217,8 @@ fn every_effect_is_in_the_ledger(evidence: &Evidence, broken: &mut Vec<String>) 
     for entry in evidence.witness.iter().filter(|entry| entry.effect) {
         let known = match entry.provider {
             Provider::AzureDevops => entry.subject.as_deref().is_some_and(|subject| subjects.contains(subject)),
+            // Tokens are no job's effect: who refreshes them saves them.
+            Provider::Entra => true,
             Provider::Discord | Provider::Webhook => evidence.effects.iter().any(|effect| is_of(entry, effect)),
         };
         if !known {

@@ -10,6 +10,7 @@
 
 pub(crate) mod acme;
 mod checks;
+mod command;
 mod database;
 mod listener;
 mod servers;

@@ -144,9 +144,12 @@ fn environment(world: &TestWorld, port: u16, options: &WorkerOptions) -> BTreeMa
     set("POOL_SIZE", "4".to_owned());
     set("LOG", "info,dispatch_worker=debug".to_owned());
     set("ALLOW_HTTP_LOOPBACK", "true".to_owned());
+    // No test but the governor's own is about the pace of a channel.
+    set("RATES", "azure_devops=5000/1,discord=5000/1,webhook=5000/1".to_owned());
     for name in ["AZURE_DEVOPS_URL", "AZURE_DEVOPS_PROFILE_URL", "AZURE_DEVOPS_GRAPH_URL", "AZURE_DEVOPS_SEARCH_URL"] {
         set(name, simulator.to_owned());
     }
+    set("ENTRA_TOKEN_URL", format!("{simulator}/organizations/oauth2/v2.0/token"));
     set("DISCORD_URL", format!("{simulator}/api/v10"));
     if let Some(crash_at) = &options.crash_at {
         set("CRASH_AT", crash_at.clone());

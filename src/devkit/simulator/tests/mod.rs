@@ -2,6 +2,7 @@
 
 mod azure_devops;
 mod chat;
+mod entra;
 mod faults;
 
 use std::path::PathBuf;
