@@ -22,7 +22,7 @@ use crate::ops::{self, OpsState};
 use crate::pipelines::{self, Dispatch, Services};
 use crate::providers::azure_devops::Hosts;
 use crate::providers::entra::EntraSettings;
-use crate::providers::governor::{Governor, Rates};
+use crate::providers::governor::{Governor, Lanes, Rates};
 use crate::providers::{ProviderSettings, Providers};
 use crate::readiness::{LaneHealth, WorkerReadiness};
 use crate::reconnect::Reconnect;
@@ -235,10 +235,11 @@ fn parts(links: &Links, settings: &WorkerSettings) -> anyhow::Result<Made> {
     let first_stages = registry.iter().map(|pipeline| (pipeline.name, pipeline.first())).collect();
     let store = Store::new(pool.clone(), Arc::clone(&keyring));
     let holds = Arc::new(StoredHolds::new(store.clone()));
-    // Calls to one destination may come from several lanes: they leave room in the smallest.
-    let smallest = registry.iter().map(|pipeline| settings.concurrency_of(pipeline.lane.name)).min().unwrap_or(1);
+    let messaging = settings.concurrency_of(pipelines::MESSAGING.name);
+    let calling = [pipelines::DISPATCH, pipelines::ASSIGNEE_SYNC].map(|lane| settings.concurrency_of(lane.name));
+    let lanes = Lanes { hosts: calling[0].min(calling[1]), destinations: messaging };
     let tracker = Tracker::new(pool, Arc::clone(&keyring));
-    let services = Arc::new(governed(Arc::<StoredHolds>::clone(&holds), smallest, tracker, &settings.providers)?);
+    let services = Arc::new(governed(Arc::<StoredHolds>::clone(&holds), lanes, tracker, &settings.providers)?);
     let (publisher, supervisor) = publisher(checked(links.amqp_url()?)?);
     let writer = Arc::new(Writer::new(store, store::writers_pool(links.database_url()?)?, TrackerTables, first_stages));
     let running = Arc::new(Running::default());
@@ -250,15 +251,15 @@ fn parts(links: &Links, settings: &WorkerSettings) -> anyhow::Result<Made> {
 /// # Errors
 /// Settings that are not right.
 pub fn services(store: Store, tracker: Tracker, settings: &ProviderLinks) -> anyhow::Result<Services> {
-    governed(Arc::new(StoredHolds::new(store)), 1, tracker, settings)
+    let alone = Lanes { hosts: 1, destinations: 1 };
+    governed(Arc::new(StoredHolds::new(store)), alone, tracker, settings)
 }
 
-/// `seats`: of the smallest lane that calls.
-fn governed(holds: Arc<StoredHolds>, seats: usize, tracker: Tracker, settings: &ProviderLinks) -> anyhow::Result<Services> {
+fn governed(holds: Arc<StoredHolds>, lanes: Lanes, tracker: Tracker, settings: &ProviderLinks) -> anyhow::Result<Services> {
     // Whoever installed one first has done the same.
     drop(rustls::crypto::ring::default_provider().install_default());
     let rates = Rates::parse(&settings.rates).context("DISPATCH_RATES")?;
-    let governor = Arc::new(Governor::new(rates, seats, holds));
+    let governor = Arc::new(Governor::new(rates, lanes, holds));
     let providers = Providers::new(&provider_settings(settings), governor)?;
     Ok(Services { tracker, providers })
 }

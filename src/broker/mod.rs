@@ -7,6 +7,7 @@ mod delivery;
 mod headers;
 mod legible;
 mod publisher;
+mod replies;
 pub mod topology;
 mod transport;
 
@@ -22,6 +23,7 @@ pub use consumer::{LaneInput, Link, QueueConsumer};
 pub use delivery::Delivery;
 pub use headers::producer_headers;
 pub use publisher::{Depth, Outgoing, Publisher, PublisherSupervisor, publisher};
+pub use replies::{Replies, Reply};
 
 use crate::fault::{Class, Fault};
 use crate::link::{Encryption, Endpoint, LinkFault, Peer, RABBITMQ, Wish};

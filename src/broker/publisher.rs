@@ -55,9 +55,15 @@ pub struct Depth {
     pub consumers: u32,
 }
 
-struct Live {
+pub(super) struct Live {
     connection: Connection,
-    channel: Channel,
+    pub(super) channel: Channel,
+}
+
+impl Live {
+    pub(super) fn is_connected(&self) -> bool {
+        self.connection.status().connected() && self.channel.status().connected()
+    }
 }
 
 /// Publishes over whatever connection its supervisor has.
@@ -116,7 +122,7 @@ impl PublisherSupervisor {
         loop {
             tokio::select! {
                 () = tokio::time::sleep(LOOK) => {
-                    if !(live.connection.status().connected() && live.channel.status().connected()) {
+                    if !live.is_connected() {
                         break;
                     }
                 }
@@ -128,7 +134,7 @@ impl PublisherSupervisor {
     }
 }
 
-async fn open(endpoint: &Endpoint) -> Result<Live, BrokerError> {
+pub(super) async fn open(endpoint: &Endpoint) -> Result<Live, BrokerError> {
     let connection = connect(endpoint, "dispatch publisher").await?;
     let channel = within(CALL_TIMEOUT, connection.create_channel()).await?;
     within(CALL_TIMEOUT, channel.confirm_select(ConfirmSelectOptions::default())).await?;
@@ -141,8 +147,12 @@ impl Publisher {
     /// # Errors
     /// [`BrokerError`].
     pub async fn connect(endpoint: impl Into<Endpoint>) -> Result<Self, BrokerError> {
-        let (_, live) = watch::channel(Some(Arc::new(open(&endpoint.into()).await?)));
-        Ok(Self { live, doubt: Arc::new(Notify::new()) })
+        Ok(Self::over(Arc::new(open(&endpoint.into()).await?)))
+    }
+
+    pub(super) fn over(live: Arc<Live>) -> Self {
+        let (_, live) = watch::channel(Some(live));
+        Self { live, doubt: Arc::new(Notify::new()) }
     }
 
     /// Whether there is a connection now.

@@ -13,6 +13,7 @@ mod migrate;
 mod output;
 mod pipelines;
 mod publish;
+mod schema;
 mod settings;
 #[cfg(feature = "devkit")]
 mod simulator;
@@ -57,6 +58,7 @@ enum Command {
 enum Other {
     Worker(Box<worker::Worker>),
     Publish(publish::Publish),
+    Schema(schema::Schema),
     #[command(subcommand)]
     Jobs(jobs::Jobs),
     #[command(subcommand)]
@@ -109,6 +111,7 @@ impl Other {
         match self {
             Self::Worker(worker) => worker.run().await,
             Self::Publish(publish) => publish.run(output).await,
+            Self::Schema(schema) => schema.run(output),
             Self::Jobs(jobs) => jobs.run(output).await,
             Self::DeadLetters(dead_letters) => dead_letters.run(output).await,
             Self::Holds(holds) => holds.run(output).await,

@@ -1,6 +1,7 @@
 //! What the worker announces: outcome events on `dispatch.events`, and the same bodies as replies. The store keeps [`Facts`] with
 //! the change they are about; what is published is an [`Outcome`] made of them, so that these types alone decide the wire.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -23,7 +24,8 @@ pub const REFUSED: &str = "message.refused";
 const WAITING: &str = "job.waiting.";
 
 /// What became of a message or of its job. `event` tells which, and is the routing key on `dispatch.events`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(title = "outcome")]
 #[serde(tag = "event")]
 pub enum Outcome {
     /// The message is a job now.
@@ -59,11 +61,13 @@ pub enum Outcome {
 }
 
 /// What every event of a job says.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct About {
     /// 1; of these events, not of the job.
+    #[schemars(extend("const" = OUTCOME_SCHEMA))]
     pub schema: i64,
     /// The job, made when it was accepted.
+    #[schemars(with = "String", extend("format" = "uuid"))]
     pub job_id: JobId,
     /// The producer.
     pub source: String,
@@ -74,11 +78,12 @@ pub struct About {
     /// Where the job stood at that time.
     pub state: JobState,
     /// When, on the database's clock: RFC 3339, UTC.
+    #[schemars(extend("format" = "date-time"))]
     pub at: String,
 }
 
 /// The row was made.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Accepted {
     /// Which job.
     #[serde(flatten)]
@@ -89,7 +94,7 @@ pub struct Accepted {
 }
 
 /// Nothing more will happen.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Ended {
     /// Which job.
     #[serde(flatten)]
@@ -97,7 +102,7 @@ pub struct Ended {
 }
 
 /// A person must look.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Parked {
     /// Which job.
     #[serde(flatten)]
@@ -111,7 +116,7 @@ pub struct Parked {
 }
 
 /// Why a job is parked.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Failure {
     /// Stable, lowercase, dotted: `azure_devops.refused`.
     pub code: String,
@@ -122,7 +127,7 @@ pub struct Failure {
 }
 
 /// The job waits for a cause to go away.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Waiting {
     /// Which job.
     #[serde(flatten)]
@@ -134,7 +139,7 @@ pub struct Waiting {
 }
 
 /// The job waits for an account to be chosen.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct WaitingForConfiguration {
     /// Which job, and why.
     #[serde(flatten)]
@@ -145,9 +150,10 @@ pub struct WaitingForConfiguration {
 }
 
 /// The message did not become a job.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Refused {
     /// 1; of these events, not of the message.
+    #[schemars(extend("const" = OUTCOME_SCHEMA))]
     pub schema: i64,
     /// The producer, where the message says it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -165,6 +171,7 @@ pub struct Refused {
     /// Its number among the dead letters.
     pub dead_letter_id: i64,
     /// When, on the database's clock: RFC 3339, UTC.
+    #[schemars(extend("format" = "date-time"))]
     pub at: String,
 }
 
@@ -332,6 +339,7 @@ mod tests {
             let more = json!({"state": state, "reason": reason, "wait_key": "x:1", "code": "c", "message": "m", "hint": "h"});
             let body = body(&facts(&event, &more));
             assert_eq!((&body["event"], &body["schema"], &body["state"]), (&json!(event), &json!(1), &json!(state)));
+            assert!(jsonschema::is_valid(&crate::message::schema::outcome(), &body), "{body}");
             let read: Outcome = serde_json::from_value(body.clone()).unwrap();
             assert_eq!(serde_json::to_value(&read).unwrap(), body);
             events += 1;
@@ -365,6 +373,15 @@ mod tests {
         assert_eq!(answer(&json!({"state": "waiting", "reason": "children", "wait_key": "children"})), ACCEPTED);
         assert_eq!(answer(&json!({"state": "waiting", "reason": "hold", "wait_key": "d:1"})), "job.waiting.hold");
         assert_eq!(answer(&json!({"state": "succeeded"})), SUCCEEDED);
+    }
+
+    #[test]
+    fn a_refusal_says_what_is_known_of_its_message() {
+        let facts =
+            json!({"event": REFUSED, "code": "not_json", "detail": "d", "dead_letter_id": 7, "at": "2026-01-02T03:04:05Z"});
+        let body = body(&facts.to_string());
+        assert!(jsonschema::is_valid(&crate::message::schema::outcome(), &body), "{body}");
+        assert_eq!((&body["dead_letter_id"], body.get("source")), (&json!(7), None));
     }
 
     #[test]

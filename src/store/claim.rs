@@ -52,6 +52,14 @@ pub struct Claim {
     pub tracestate: Option<String>,
 }
 
+impl Claim {
+    /// Whether the job's deadline has passed.
+    #[must_use]
+    pub fn is_overdue(&self) -> bool {
+        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    }
+}
+
 /// Owners that died without a commit in between before their job is a suspect.
 pub(super) const SUSPECT_AFTER: i32 = 2;
 /// And before it is parked.

@@ -124,10 +124,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             let Some((info, stage)) = pipeline.stage(&claim.job.stage) else { return After::Stop };
             reach(info.name, "after_claim");
             let began = Instant::now();
-            let step = match claim.deadline.filter(|deadline| Instant::now() >= *deadline) {
-                Some(_) => Step::overdue(),
-                None => self.attempt(claim, info, stage, &payload).await,
-            };
+            let step = if claim.is_overdue() { Step::overdue(None) } else { self.attempt(claim, info, stage, &payload).await };
             reach(info.name, "after_call");
             let (ended, effect) = match step {
                 Step::Ended(ended, effect) => (ended, effect),

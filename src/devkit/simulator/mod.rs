@@ -248,6 +248,7 @@ fn entry(provider: Provider, call: &Call, about: Description, fault: Option<Faul
         query: call.raw_query.clone(),
         content_type: call.header("content-type").map(str::to_owned),
         key: about.key,
+        traceparent: call.header("traceparent").map(str::to_owned),
         body_sha256: call.body_sha256(),
         body_shape: call.json::<Value>().ok().map(|body| shape(&body)),
         status: is_answered.then_some(answer.status.as_u16()),

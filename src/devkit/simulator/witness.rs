@@ -47,6 +47,9 @@ pub struct Entry {
     pub content_type: Option<String>,
     /// What the sender's repetitions have in common: a nonce, a `webhook-id`, `work_item:contoso:17@3`.
     pub key: Option<String>,
+    /// The W3C trace context as sent.
+    #[serde(default)]
+    pub traceparent: Option<String>,
     /// SHA-256 of the body, lowercase hexadecimal.
     pub body_sha256: String,
     /// The body's shape where it is JSON: each scalar is the name of its type, each array has its items' shapes once.
@@ -143,6 +146,7 @@ mod tests {
             query: None,
             content_type: None,
             key: None,
+            traceparent: None,
             body_sha256: String::new(),
             body_shape: None,
             status: Some(200),

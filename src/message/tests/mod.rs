@@ -1,6 +1,7 @@
 //! Bad input at the door: what each kind of message is refused for, and what no message can do.
 
 mod properties;
+mod schema;
 mod secrets;
 
 use secrecy::SecretString;

@@ -9,6 +9,7 @@
 //! **Invariant:** nobody is told to wait for a hold that is not stored, so that its end can let everybody go on.
 
 mod circuit;
+mod copied;
 mod destination;
 mod fault;
 mod rates;
@@ -33,12 +34,13 @@ pub use fault::GovernorFault;
 pub use rates::{BadRate, DEFAULT_RATES, Rates};
 pub use scope::Scope;
 
+use self::copied::{Copied, Held};
 use self::destination::{Destination, NotNow, Order, Seats, Ticket};
 use crate::fault::{Class, Fault, StageFault};
 use crate::telemetry::names;
 
-/// A copy of the holds that is older is read again before a job is told to wait.
-const FRESH: Duration = Duration::from_millis(100);
+/// How often it is counted how many destinations are active.
+const RECOUNT: Duration = Duration::from_secs(1);
 /// Destinations remembered, at most.
 const DESTINATIONS: usize = 4096;
 
@@ -77,28 +79,10 @@ pub struct LiveHold {
     pub left: Duration,
 }
 
-/// A hold as it is remembered.
-#[derive(Debug, Clone)]
-struct Held {
-    /// Not later than where it is kept.
-    until: Instant,
-    /// When it was read or placed.
-    noted: Instant,
-    is_circuit: bool,
-    reason: String,
-}
-
-/// What is known of the holds.
-#[derive(Debug, Default)]
-struct Copied {
-    holds: HashMap<String, Held>,
-    /// When they were last read, or could not be.
-    read: Option<Instant>,
-}
-
 /// One destination, shared by the calls that want to go there.
 struct Place {
     provider: &'static str,
+    is_host: bool,
     state: Mutex<Destination>,
     /// Something has changed for those who wait.
     changed: Notify,
@@ -109,12 +93,30 @@ struct Place {
 /// Lets calls out.
 pub struct Governor {
     rates: Rates,
-    seats: Seats,
+    lanes: Lanes,
     holds: Arc<dyn Holds>,
     /// By scope.
     places: Mutex<HashMap<String, Arc<Place>>>,
     copied: Mutex<Copied>,
     reading: tokio::sync::Mutex<()>,
+    crowd: Mutex<Crowd>,
+}
+
+/// How many active destinations share a lane.
+#[derive(Debug, Default)]
+struct Crowd {
+    counted: Option<Instant>,
+    hosts: usize,
+    destinations: usize,
+}
+
+/// How many jobs run at a time where calls come from.
+#[derive(Debug, Clone, Copy)]
+pub struct Lanes {
+    /// In the smallest lane that calls providers' hosts.
+    pub hosts: usize,
+    /// In the lane that delivers messages to registered destinations.
+    pub destinations: usize,
 }
 
 /// The right to one call. Dropped without [`Permit::settle`], its call has had no answer.
@@ -140,16 +142,17 @@ impl Outcome {
 }
 
 impl Governor {
-    /// With these rates, for lanes of which the smallest has `capacity` seats.
+    /// With these rates, for lanes of these sizes.
     #[must_use]
-    pub fn new(rates: Rates, capacity: usize, holds: Arc<dyn Holds>) -> Self {
+    pub fn new(rates: Rates, lanes: Lanes, holds: Arc<dyn Holds>) -> Self {
         Self {
             rates,
-            seats: Seats::of_lane(capacity),
+            lanes,
             holds,
             places: Mutex::default(),
             copied: Mutex::default(),
             reading: tokio::sync::Mutex::default(),
+            crowd: Mutex::default(),
         }
     }
 
@@ -192,31 +195,7 @@ impl Governor {
     pub async fn refresh(&self) -> Result<(), StageFault> {
         let begun = Instant::now();
         let live = self.holds.live().await;
-        let mut copied = locked(&self.copied);
-        copied.read = Some(begun);
-        let live = live?;
-        let held = |hold: LiveHold| {
-            let held = Held { until: begun + hold.left, noted: begun, is_circuit: hold.is_circuit, reason: hold.reason };
-            (hold.scope, held)
-        };
-        let mut known: HashMap<String, Held> = HashMap::new();
-        for (scope, held) in live.into_iter().map(held) {
-            match known.get(&scope) {
-                Some(longer) if longer.until >= held.until => {}
-                Some(_) | None => drop(known.insert(scope, held)),
-            }
-        }
-        let before = std::mem::replace(&mut copied.holds, known);
-        let mut gone = Vec::new();
-        for (scope, held) in before {
-            if held.noted > begun {
-                // Placed while the others were read.
-                copied.holds.insert(scope, held);
-            } else if held.is_circuit && !copied.holds.contains_key(&scope) {
-                gone.push(scope);
-            }
-        }
-        drop(copied);
+        let gone = locked(&self.copied).take_over(live, begun)?;
         let places = locked(&self.places);
         for place in gone.iter().filter_map(|scope| places.get(scope)) {
             place.change(|destination| destination.released(begun));
@@ -242,7 +221,8 @@ impl Governor {
                 return Err(GovernorFault::held(scope, &held.reason));
             }
             let now = Instant::now();
-            let asked = place.change(|destination| destination.ask(since, now).map(|()| then(destination, now)));
+            let crowd = self.crowd(place.is_host, now);
+            let asked = place.change(|destination| destination.ask(since, now, crowd).map(|()| then(destination, now)));
             match asked {
                 Ok(done) => return Ok((Arc::clone(&place), done)),
                 Err(NotNow::Hold(order)) => return Err(self.hold(scope, &place, order).await),
@@ -272,11 +252,7 @@ impl Governor {
 
     /// What the copy says, and whether it is fresh.
     fn known(&self, scope: &Scope) -> (Option<Held>, bool) {
-        let now = Instant::now();
-        let copied = locked(&self.copied);
-        let held = copied.holds.get(scope.as_str()).filter(|held| now < held.until).cloned();
-        let read = held.as_ref().map(|held| held.noted).max(copied.read);
-        (held, read.is_some_and(|read| now.saturating_duration_since(read) < FRESH))
+        locked(&self.copied).known(scope, Instant::now())
     }
 
     /// Holds a destination that nobody has held meanwhile.
@@ -298,7 +274,7 @@ impl Governor {
         let new = NewHold { scope: scope.as_str(), is_circuit, reason: &reason, length: order.length };
         let left = self.holds.place(new).await?;
         let held = Held { until: asked + left, noted: Instant::now(), is_circuit, reason: reason.clone() };
-        locked(&self.copied).holds.insert(scope.as_str().to_owned(), held);
+        locked(&self.copied).note(scope, held);
         metrics::counter!(names::HOLDS_PLACED, "provider" => scope.provider()).increment(1);
         tracing::warn!(hold.scope = %scope, hold.seconds = left.as_secs_f64(), reason, "a destination is held");
         place.changed.notify_waiters();
@@ -317,11 +293,28 @@ impl Governor {
                 places.remove(&scope);
             }
         }
-        let state = Mutex::new(Destination::new(self.rates.of(scope.provider()), self.seats, now));
+        let seats = Seats::of_lane(if scope.is_host() { self.lanes.hosts } else { self.lanes.destinations });
+        let state = Mutex::new(Destination::new(self.rates.of(scope.provider()), seats, now));
         let (changed, placing) = (Notify::new(), tokio::sync::Mutex::default());
-        let place = Arc::new(Place { provider: scope.provider(), state, changed, placing });
+        let place = Arc::new(Place { provider: scope.provider(), is_host: scope.is_host(), state, changed, placing });
         places.insert(scope.as_str().to_owned(), Arc::clone(&place));
+        drop(places);
+        locked(&self.crowd).counted = None;
         place
+    }
+
+    /// How many destinations share a lane; counted once a second, and when one comes that was not known.
+    fn crowd(&self, of_hosts: bool, now: Instant) -> usize {
+        let mut crowd = locked(&self.crowd);
+        if crowd.counted.is_none_or(|counted| now.saturating_duration_since(counted) >= RECOUNT) {
+            let places = locked(&self.places);
+            let active = |hosts: bool| {
+                let active = |place: &&Arc<Place>| place.is_host == hosts && locked(&place.state).is_active(now);
+                places.values().filter(active).count()
+            };
+            *crowd = Crowd { counted: Some(now), hosts: active(true), destinations: active(false) };
+        }
+        if of_hosts { crowd.hosts } else { crowd.destinations }
     }
 }
 

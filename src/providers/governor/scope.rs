@@ -7,6 +7,7 @@ use std::fmt;
 pub struct Scope {
     text: String,
     provider: &'static str,
+    is_host: bool,
     called: String,
 }
 
@@ -14,18 +15,18 @@ impl Scope {
     /// A provider's host, as an organization calls it.
     #[must_use]
     pub fn host(organization: &str, provider: &'static str, host: &str) -> Self {
-        Self::new(organization, provider, host, String::new())
+        Self { is_host: true, ..Self::new(organization, provider, host, "") }
     }
 
     /// A registered destination of messages, by its row id.
     #[must_use]
     pub fn destination(organization: &str, kind: &'static str, id: i64) -> Self {
-        Self::new(organization, kind, &id.to_string(), format!(" (destination {id})"))
+        Self::new(organization, kind, &id.to_string(), &format!(" (destination {id})"))
     }
 
-    fn new(organization: &str, provider: &'static str, place: &str, detail: String) -> Self {
+    fn new(organization: &str, provider: &'static str, place: &str, detail: &str) -> Self {
         let text = format!("{organization}|{provider}|{place}");
-        Self { text, provider, called: format!("{organization}'s {}{detail}", name_of(provider)) }
+        Self { text, provider, is_host: false, called: format!("{organization}'s {}{detail}", name_of(provider)) }
     }
 
     /// As stored.
@@ -38,6 +39,12 @@ impl Scope {
     #[must_use]
     pub const fn provider(&self) -> &'static str {
         self.provider
+    }
+
+    /// Whether it is a provider's host rather than a registered destination of messages.
+    #[must_use]
+    pub const fn is_host(&self) -> bool {
+        self.is_host
     }
 
     /// As people call it: `acme's Azure DevOps`.

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::FutureExt;
 
+use super::copied::FRESH;
 use super::*;
 use crate::fault::Certainty;
 
@@ -63,7 +64,7 @@ pub(crate) fn alone() -> Arc<Governor> {
 }
 
 fn sharing(kept: &Arc<Kept>) -> Governor {
-    Governor::new(Rates::parse("").unwrap(), 16, Arc::<Kept>::clone(kept))
+    Governor::new(Rates::parse("").unwrap(), Lanes { hosts: 16, destinations: 16 }, Arc::<Kept>::clone(kept))
 }
 
 fn scope(id: i64) -> Scope {

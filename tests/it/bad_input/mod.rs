@@ -1,6 +1,7 @@
 //! Bad input: a table, each row published to a real worker between good neighbours. It ends as a dead letter, as a waiting or
 //! parked job, or as an ignored event, with its reason code; it is acked once, its neighbours succeed, and nothing is lost.
 
+mod against_schema;
 mod limits;
 mod raw;
 mod table;

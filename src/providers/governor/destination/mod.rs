@@ -21,6 +21,8 @@ const BUSY_HOLD: Duration = Duration::from_secs(1);
 const UNSAID: Duration = Duration::from_secs(5);
 /// However long the other side asks for.
 const LONGEST_HOLD: Duration = Duration::from_secs(3600);
+/// After its last call a destination still counts among those that share a lane.
+const ACTIVE_FOR: Duration = Duration::from_secs(10);
 /// Tokens that are there again when a hold for the rate ends: as many as jobs are let go first.
 const TOKENS_AFTER_HOLD: u32 = 4;
 
@@ -96,17 +98,22 @@ pub(super) struct Ticket {
 /// How many calls to one destination may be under way at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Seats {
+    /// Of the lane.
+    capacity: usize,
     /// At first, and again after every slow or failed call.
     base: usize,
-    /// While calls are quick.
-    most: usize,
 }
 
 impl Seats {
-    /// Of a lane with `capacity` seats: an eighth of them, up to half while calls are quick, but at least two.
+    /// Of a lane with `capacity` seats: an eighth of them, but at least two.
     pub(super) fn of_lane(capacity: usize) -> Self {
-        let base = (capacity / 8).max(2);
-        Self { base, most: (capacity / 2).max(base) }
+        Self { capacity, base: (capacity / 8).max(2) }
+    }
+
+    /// While calls are quick and `crowd` destinations are active: an equal part that leaves one over for a newcomer, so that
+    /// no destination ever sits where another one would.
+    fn most(self, crowd: usize) -> usize {
+        (self.capacity / (crowd.max(1) + 1)).max(self.base)
     }
 }
 
@@ -144,14 +151,16 @@ impl Destination {
         }
     }
 
-    /// What it says at `now` to a call that has waited since `since`. Nothing is taken yet.
-    pub(super) fn ask(&mut self, since: Instant, now: Instant) -> Result<(), NotNow> {
+    /// What it says at `now` to a call that has waited since `since`, while `crowd` destinations of its lane are active, itself
+    /// included. Nothing is taken yet.
+    pub(super) fn ask(&mut self, since: Instant, now: Instant, crowd: usize) -> Result<(), NotNow> {
         self.used = now;
         match self.circuit.ask(now) {
             Says::Open(until) => return Err(NotNow::Hold(Order { why: Why::Failing, length: until - now })),
             Says::Probing => return wait_until(since + PATIENCE, now, Order { why: Why::Probing, length: BUSY_HOLD }),
             Says::Go | Says::Probe => {}
         }
+        self.window = self.window.min(self.seats.most(crowd));
         if self.under_way.len() >= self.window {
             self.was_full = true;
             return self.no_seat(since, now);
@@ -235,7 +244,8 @@ impl Destination {
         if !is_quick {
             self.window = self.seats.base;
         } else if self.was_full {
-            self.window = (self.window + 1).min(self.seats.most);
+            // Cut to its part of the lane by whoever asks next.
+            self.window = (self.window + 1).min(self.seats.capacity.max(self.seats.base));
         }
         self.was_full = self.under_way.len() >= self.window;
     }
@@ -252,6 +262,11 @@ impl Destination {
 
     pub(super) const fn is_closed(&self) -> bool {
         self.circuit.is_closed()
+    }
+
+    /// Whether it is one of those that share the lane's seats.
+    pub(super) fn is_active(&self, now: Instant) -> bool {
+        !self.under_way.is_empty() || now.saturating_duration_since(self.used) < ACTIVE_FOR
     }
 
     /// When it was last used, where forgetting it would lose nothing.

@@ -5,7 +5,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::providers::governor::Rates;
 
-const SEATS: Seats = Seats { base: 2, most: 8 };
+const SEATS: Seats = Seats { capacity: 16, base: 2 };
+/// What one destination has of them while no other is active.
+const MOST: usize = 8;
 const QUICK: Duration = Duration::from_millis(20);
 
 fn destination(rate: &str, now: Instant) -> Destination {
@@ -13,14 +15,15 @@ fn destination(rate: &str, now: Instant) -> Destination {
 }
 
 fn go(destination: &mut Destination, now: Instant) -> Ticket {
-    assert_eq!(destination.ask(now, now), Ok(()));
+    assert_eq!(destination.ask(now, now, 1), Ok(()));
     destination.let_out(now)
 }
 
 #[test]
-fn a_lane_gives_one_destination_an_eighth_of_its_seats_and_half_while_it_is_quick() {
-    let seats = |capacity| (Seats::of_lane(capacity).base, Seats::of_lane(capacity).most);
-    assert_eq!([seats(1), seats(16), seats(64)], [(2, 2), (2, 8), (8, 32)]);
+fn a_lane_gives_one_destination_an_eighth_of_its_seats_and_while_it_is_quick_its_part_of_all() {
+    let seats = |capacity, crowd| (Seats::of_lane(capacity).base, Seats::of_lane(capacity).most(crowd));
+    assert_eq!([seats(1, 1), seats(16, 1), seats(64, 1)], [(2, 2), (2, 8), (8, 32)]);
+    assert_eq!([seats(16, 2), seats(16, 5), seats(64, 3), seats(64, 100)], [(2, 5), (2, 2), (8, 16), (8, 8)]);
 }
 
 #[test]
@@ -29,13 +32,13 @@ fn a_destination_that_hangs_keeps_its_first_seats_and_no_more() {
     let mut hanging = destination("1000/1", start);
     let tickets = [go(&mut hanging, start), go(&mut hanging, start)];
     let wait = start + PATIENCE;
-    assert_eq!(hanging.ask(start, start), Err(NotNow::Wait(wait)), "a seat may become free");
-    assert_eq!(hanging.ask(start, wait), Err(NotNow::Hold(Order { why: Why::Busy, length: BUSY_HOLD })));
+    assert_eq!(hanging.ask(start, start, 1), Err(NotNow::Wait(wait)), "a seat may become free");
+    assert_eq!(hanging.ask(start, wait, 1), Err(NotNow::Hold(Order { why: Why::Busy, length: BUSY_HOLD })));
     let later = start + SLOW;
-    assert_eq!(hanging.ask(later, later), Err(NotNow::Hold(Order { why: Why::Hanging, length: HANGING_HOLD })), "at once");
+    assert_eq!(hanging.ask(later, later, 1), Err(NotNow::Hold(Order { why: Why::Hanging, length: HANGING_HOLD })), "at once");
     assert_eq!(hanging.settle(tickets[0], Outcome::Failed, later), None);
     go(&mut hanging, later);
-    assert_eq!(hanging.ask(later, later), Err(NotNow::Wait(later + PATIENCE)), "its other call is young");
+    assert_eq!(hanging.ask(later, later, 1), Err(NotNow::Wait(later + PATIENCE)), "its other call is young");
 }
 
 #[test]
@@ -44,13 +47,15 @@ fn a_quick_destination_gets_more_seats_where_they_are_wanted_and_loses_them_when
     let mut quick = destination("100000/1", now);
     for _ in 0..20 {
         let mut tickets = Vec::new();
-        while quick.ask(now, now) == Ok(()) {
+        while quick.ask(now, now, 1) == Ok(()) {
             tickets.push(quick.let_out(now));
         }
         now += QUICK;
         tickets.into_iter().for_each(|ticket| assert_eq!(quick.settle(ticket, Outcome::Done, now), None));
     }
-    assert_eq!(quick.window, SEATS.most);
+    assert_eq!(quick.window.min(SEATS.most(1)), MOST);
+    assert_eq!(quick.ask(now, now, 3), Ok(()));
+    assert_eq!(quick.window, SEATS.most(3), "others have come");
     let slow = go(&mut quick, now);
     assert_eq!(quick.settle(slow, Outcome::Done, now + SLOW), None);
     assert_eq!(quick.window, SEATS.base);
@@ -68,7 +73,7 @@ fn a_seat_is_waited_for_as_long_as_seats_become_free() {
     let freed = start + Duration::from_millis(200);
     assert_eq!(busy.settle(first, Outcome::Done, freed), None);
     go(&mut busy, freed);
-    assert_eq!(busy.ask(start, freed), Err(NotNow::Wait(freed + PATIENCE)));
+    assert_eq!(busy.ask(start, freed, 1), Err(NotNow::Wait(freed + PATIENCE)));
 }
 
 #[test]
@@ -80,7 +85,7 @@ fn a_rate_is_kept_by_a_short_wait_or_a_hold_after_which_some_tokens_are_there() 
         slow.settle(ticket, Outcome::Done, start);
     }
     let hold = Order { why: Why::Rate, length: Duration::from_secs(4) };
-    assert_eq!(slow.ask(start, start), Err(NotNow::Hold(hold)));
+    assert_eq!(slow.ask(start, start, 1), Err(NotNow::Hold(hold)));
     let after = start + hold.length;
     for _ in 0..TOKENS_AFTER_HOLD {
         let ticket = go(&mut slow, after);
@@ -91,7 +96,7 @@ fn a_rate_is_kept_by_a_short_wait_or_a_hold_after_which_some_tokens_are_there() 
         let ticket = go(&mut brisk, start);
         brisk.settle(ticket, Outcome::Done, start);
     }
-    assert!(matches!(brisk.ask(start, start), Err(NotNow::Wait(until)) if until <= start + PATIENCE));
+    assert!(matches!(brisk.ask(start, start, 1), Err(NotNow::Wait(until)) if until <= start + PATIENCE));
 }
 
 #[test]
@@ -122,10 +127,10 @@ fn five_failures_open_the_circuit_and_refusals_do_not() {
     }
     let order = settle(Outcome::Failed).expect("the circuit opens");
     assert_eq!((order.why, order.length), (Why::Failing, Duration::from_secs(5)));
-    assert!(matches!(failing.ask(now, now), Err(NotNow::Hold(Order { why: Why::Failing, .. }))));
+    assert!(matches!(failing.ask(now, now, 1), Err(NotNow::Hold(Order { why: Why::Failing, .. }))));
     let after = now + order.length;
     go(&mut failing, after);
-    assert_eq!(failing.ask(after, after), Err(NotNow::Wait(after + PATIENCE)), "one probe");
+    assert_eq!(failing.ask(after, after, 1), Err(NotNow::Wait(after + PATIENCE)), "one probe");
 }
 
 #[test]
@@ -153,10 +158,10 @@ proptest! {
         let mut under_way = Vec::new();
         for (what, millis) in steps {
             now += Duration::from_millis(millis);
-            if destination.ask(now, now) == Ok(()) {
+            if destination.ask(now, now, 1) == Ok(()) {
                 under_way.push(destination.let_out(now));
             }
-            prop_assert!(destination.under_way.len() <= SEATS.most);
+            prop_assert!(destination.under_way.len() <= MOST);
             prop_assert_eq!(destination.under_way.len(), under_way.len());
             let Some(ticket) = under_way.first().copied().filter(|_| what < 5) else { continue };
             under_way.remove(0);
