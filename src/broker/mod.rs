@@ -5,17 +5,19 @@ mod acks;
 mod consumer;
 mod delivery;
 mod headers;
+mod legible;
 mod publisher;
 mod replies;
 pub mod topology;
+mod transport;
 
 use std::net::Ipv6Addr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use lapin::runtime::default_runtime;
-use lapin::tcp::{AMQPUriTcpExt, RustlsConnector};
 use lapin::uri::{AMQPAuthority, AMQPScheme, AMQPUri};
 use lapin::{Connection, ConnectionProperties};
+use tokio_rustls::TlsConnector;
 
 pub use consumer::{LaneInput, Link, QueueConsumer};
 pub use delivery::Delivery;
@@ -122,7 +124,7 @@ pub fn checked(endpoint: Endpoint) -> Result<Endpoint, BrokerError> {
 }
 
 /// Where to connect, and with what TLS.
-fn plan(endpoint: &Endpoint) -> Result<(AMQPUri, Option<RustlsConnector>), BrokerError> {
+fn plan(endpoint: &Endpoint) -> Result<(AMQPUri, Option<TlsConnector>), BrokerError> {
     let mut uri: AMQPUri = endpoint.url().parse().map_err(|_| BrokerError::Url)?;
     // The driver's parser knows names and IPv4 addresses, and takes an IPv6 one for `localhost`.
     if let Some(literal) = ipv6_literal(endpoint.url()) {
@@ -137,7 +139,7 @@ fn plan(endpoint: &Endpoint) -> Result<(AMQPUri, Option<RustlsConnector>), Broke
     let AMQPAuthority { userinfo, host, .. } = &uri.authority;
     let (user, password) = (userinfo.username.as_str(), userinfo.password.as_bytes());
     let tls = match endpoint.judge(&Peer { service: &RABBITMQ, host, user, password, wish })? {
-        Encryption::Tls => Some(RustlsConnector::from(endpoint.tls(&RABBITMQ)?)),
+        Encryption::Tls => Some(TlsConnector::from(Arc::new(endpoint.tls(&RABBITMQ)?))),
         Encryption::Plaintext => None,
     };
     Ok((uri, tls))
@@ -153,15 +155,7 @@ fn ipv6_literal(url: &str) -> Option<String> {
 async fn connect(endpoint: &Endpoint, name: &str) -> Result<Connection, BrokerError> {
     let (uri, tls) = plan(endpoint)?;
     let properties = ConnectionProperties::default().with_connection_name(name.into());
-    let transport = async move |uri: AMQPUri, runtime| {
-        let host = uri.authority.host.clone();
-        let plain = AMQPUri { scheme: AMQPScheme::AMQP, ..uri }.connect_async(&runtime).await?;
-        match &tls {
-            Some(tls) => Ok(plain.into_rustls(tls, &host).await?),
-            None => Ok(plain),
-        }
-    };
-    within(CONNECT_TIMEOUT, Connection::connector(uri, default_runtime()?, transport, properties)).await
+    within(CONNECT_TIMEOUT, transport::connect(uri, tls, properties)).await
 }
 
 async fn within<T>(limit: Duration, call: impl Future<Output = lapin::Result<T>>) -> Result<T, BrokerError> {

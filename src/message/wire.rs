@@ -131,7 +131,7 @@ pub(super) fn check_text(text: &str, limit: usize) -> Result<(), String> {
         return Err(format!("right is 1 to {limit} characters"));
     }
     if text.contains('\0') {
-        return Err("NUL cannot be stored; leave it out".to_owned());
+        return Err("NUL cannot be stored, nor what is not UTF-8; leave it out".to_owned());
     }
     Ok(())
 }

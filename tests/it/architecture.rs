@@ -57,6 +57,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 /// A driver or a deed, and the only modules whose code may name it; a path names one file.
 const ONLY: &[(&str, &[&str])] = &[
     ("lapin::", &["broker"]),
+    ("async_rs::", &["broker"]),
     ("reqwest::", &["providers", "devkit"]),
     ("lettre::", &["providers"]),
     ("backoff::", &["reconnect"]),
@@ -68,8 +69,7 @@ const ONLY: &[(&str, &[&str])] = &[
     ("tokio_postgres::", &["store", "tracker", "pg_error", "app", "devkit"]),
     ("tokio::spawn", &["app", "devkit"]),
     ("JoinSet", &["app", "devkit"]),
-    ("thread::spawn", &["app", "devkit"]),
-    ("thread::Builder", &["app", "devkit"]),
+    ("thread::", &["app", "devkit"]),
     ("env::var", &["config"]),
     ("println!", &["cli"]),
     ("eprintln!", &["cli"]),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::table::TABLE;
-use super::{Body, Fact};
+use super::{Body, Fact, Kind};
 
 /// The descriptions, beside the crate or beside the folder of its worktrees.
 fn specifications() -> Option<PathBuf> {
@@ -36,7 +36,7 @@ fn a_row_that_is_not_described_is_told() {
     let row = || TABLE.iter().find(|fact| fact.name == "work items").expect("a row");
     let body = row().body.as_ref().expect("a body");
     let with = |method, path, query, media_type, fields| {
-        let body = Some(Body { media_type, is_list: false, fields });
+        let body = Some(Body { media_type, kind: Kind::Object, fields });
         description.differs(&Fact { name: "", method, path, query, body, optional: "", vendor: super::table::no_vendor() })
     };
     let Fact { method, path, query, .. } = *row();
@@ -111,7 +111,7 @@ impl Description {
             };
             let types = self.types(described);
             // A description of "any value" says `object`, as JSON Patch's does.
-            let fits = |name: &&str| types.contains(*name) || (body.is_list && types.contains("object"));
+            let fits = |name: &&str| types.contains(*name) || (body.kind == Kind::List && types.contains("object"));
             if !field.types.iter().all(|name| fits(&name)) {
                 wrong.push(format!("`{}` is one of {types:?}", field.name));
             }

@@ -1,6 +1,6 @@
 //! The facts.
 
-use super::{Body, Fact, Field, Vendor};
+use super::{Body, Fact, Field, Kind, Vendor};
 
 const JSON: &str = "application/json";
 /// Of every request to Azure DevOps whose area is no preview.
@@ -10,8 +10,9 @@ const fn azure_devops(file: &'static str) -> Vendor {
     Vendor { file: Some(file), below: &[""] }
 }
 
-const DISCORD: Vendor = Vendor { file: Some("discord.json"), below: &["/api/v10"] };
-const SLACK: Vendor = Vendor { file: Some("slack.json"), below: &["/api", "/slack", "/slack/api"] };
+/// A webhook's own address has no version.
+const DISCORD: Vendor = Vendor { file: Some("discord.json"), below: &["/api/v10", "/api"] };
+const SLACK: Vendor = Vendor { file: Some("slack.json"), below: &["/api", "/slack/api"] };
 
 const fn must(name: &'static str, types: &'static [&'static str]) -> Field {
     Field { name, types, required: true }
@@ -22,7 +23,7 @@ const fn may(name: &'static str, types: &'static [&'static str]) -> Field {
 }
 
 const fn object(fields: &'static [Field]) -> Option<Body> {
-    Some(Body { media_type: JSON, is_list: false, fields })
+    Some(Body { media_type: JSON, kind: Kind::Object, fields })
 }
 
 /// What is sent to Discord as a message; `wait` of a webhook is in its query.
@@ -89,7 +90,7 @@ pub(super) const TABLE: &[Fact] = &[
         query: &[VERSION],
         body: Some(Body {
             media_type: "application/json-patch+json",
-            is_list: true,
+            kind: Kind::List,
             // RFC 6902 lets a value be anything, and so does the vendor, who describes it as an object.
             fields: &[must("op", &["string"]), must("path", &["string"]), must("value", &["string", "integer"])],
         }),
@@ -124,7 +125,7 @@ pub(super) const TABLE: &[Fact] = &[
         method: "POST",
         path: "/webhooks/{webhook_id}/{webhook_token}",
         optional: "",
-        query: &[("wait", None)],
+        query: &[("wait", None), ("thread_id", None)],
         body: object(DISCORD_MESSAGE),
         vendor: DISCORD,
     },
@@ -133,7 +134,7 @@ pub(super) const TABLE: &[Fact] = &[
         method: "PATCH",
         path: "/webhooks/{webhook_id}/{webhook_token}/messages/{message_id}",
         optional: "",
-        query: &[],
+        query: &[("thread_id", None)],
         body: object(DISCORD_MESSAGE),
         vendor: DISCORD,
     },
@@ -163,6 +164,27 @@ pub(super) const TABLE: &[Fact] = &[
             may("thread_ts", &["string"]),
         ]),
         vendor: SLACK,
+    },
+    // <https://learn.microsoft.com/entra/identity-platform/v2-oauth2-auth-code-flow#refresh-the-access-token>
+    Fact {
+        name: "refresh of a token",
+        method: "POST",
+        path: "/{tenant}/oauth2/v2.0/token",
+        optional: "",
+        query: &[],
+        body: Some(Body { media_type: "application/x-www-form-urlencoded", kind: Kind::Form, fields: &[] }),
+        vendor: no_vendor(),
+    },
+    // <https://learn.microsoft.com/microsoftteams/platform/webhooks-and-connectors/how-to/connectors-using>: the address is its
+    // owner's.
+    Fact {
+        name: "workflow of Microsoft Teams",
+        method: "POST",
+        path: "/teams/{workflow}",
+        optional: "",
+        query: &[("api-version", None), ("sp", None), ("sv", None), ("sig", None)],
+        body: object(&[must("type", &["string"]), must("attachments", &["array"])]),
+        vendor: no_vendor(),
     },
     // <https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>: the address is its owner's.
     Fact {

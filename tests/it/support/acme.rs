@@ -44,8 +44,35 @@ pub(crate) const PROFILE: &str = "/_apis/profile/profiles/me";
 const PROJECT: &str = "Web";
 const CHANNEL: &str = "1001";
 const BOT_TOKEN: &str = "canary-bot-token";
+/// What subscriptions signed with before.
+const PREVIOUS_HOOK_SECRET: &str = "canary-previous-hook-secret";
+/// Of an identity that nobody acts as.
+const REFRESH_TOKEN: &str = "canary-refresh-token";
+/// Of destinations that nobody is told through.
+const SLACK_TOKEN: &str = "xoxb-canary-slack-token";
+const SMTP_PASSWORD: &str = "canary-smtp-password";
+const URL_SIGNATURE: &str = "canary-url-signature";
+/// Of the click behind [`clicked`].
+const INTERACTION_TOKEN: &str = "canary-interaction-token";
+
+/// Every secret of this world's but those of its servers: none may be found anywhere in clear. A new one is one more line.
+pub(super) const CANARIES: &[&str] = &[
+    TOKEN,
+    HOOK_SECRET,
+    PREVIOUS_HOOK_SECRET,
+    REFRESH_TOKEN,
+    BOT_TOKEN,
+    WEBHOOK_SECRET,
+    WEBHOOK_KEY,
+    SLACK_TOKEN,
+    SMTP_PASSWORD,
+    URL_SIGNATURE,
+    INTERACTION_TOKEN,
+];
 /// `whsec_` and the base64 of 24 bytes.
 const WEBHOOK_SECRET: &str = "whsec_Y2FuYXJ5LXdlYmhvb2stc2VjcmV0LTAx";
+/// These bytes.
+const WEBHOOK_KEY: &str = "canary-webhook-secret-01";
 
 /// The account's id.
 pub(crate) fn account_id() -> String {
@@ -97,7 +124,7 @@ pub(crate) fn document_with(simulator: &str, further: &[Vec<i64>]) -> TrackerDoc
     let everything = json!({"assignee_inbound": true, "assignee_outbound": true, "status_inbound": true});
     let document = json!({
         "users": [person("Ann", ANN), person("Bob", BOB)],
-        "integrations": [{"account_id": account_id(), "account_name": ACCOUNT, "hook_secrets": [HOOK_SECRET]}],
+        "integrations": [{"account_id": account_id(), "account_name": ACCOUNT, "hook_secrets": [HOOK_SECRET, PREVIOUS_HOOK_SECRET]}],
         "organizations": [{
             "slug": "acme", "name": "Acme",
             "identities": [{"name": "bot", "access_token": TOKEN, "expires_at": "2099-01-01T00:00:00Z"}],
@@ -107,9 +134,33 @@ pub(crate) fn document_with(simulator: &str, further: &[Vec<i64>]) -> TrackerDoc
                 "groups": groups
             }],
             "destinations": [discord, webhook(KEYED, true), webhook(BLIND, false)]
-        }]
+        }, aside()]
     });
     serde_json::from_value(document).expect("a tracker document")
+}
+
+/// An organization that does nothing: it has the kinds of secrets that `acme` does without.
+fn aside() -> Value {
+    let signed = format!("https://teams.example/workflows/1?sig={URL_SIGNATURE}");
+    let mail = json!({"from": "dispatch@acme.example", "to": ["team@acme.example"]});
+    json!({
+        "slug": "aside", "name": "Aside",
+        "identities": [{
+            "name": "spare", "access_token": TOKEN, "refresh_token": REFRESH_TOKEN, "expires_at": "2099-01-01T00:00:00Z"
+        }],
+        "destinations": [
+            {"name": "slack", "kind": "slack", "config": {"channel": "C042"}, "secret": SLACK_TOKEN},
+            {"name": "mail", "kind": "email", "config": mail, "secret": SMTP_PASSWORD},
+            {"name": "teams", "kind": "teams", "config": {}, "secret": signed}
+        ]
+    })
+}
+
+/// [`job`], where a person has clicked in Discord.
+pub(crate) fn clicked(dedupe_key: &str, event: &Value) -> Value {
+    let mut job = job(dedupe_key, event);
+    job["interaction"] = json!({"application_id": "99", "token": INTERACTION_TOKEN});
+    job
 }
 
 /// An intake message of `acme` with one service-hook event; fields can be added or replaced.

@@ -7,6 +7,7 @@ use dispatch_worker::devkit::simulator::witness::{Entry, Provider};
 use dispatch_worker::pipelines::registry;
 use serde::Deserialize;
 
+use super::canaries;
 use super::world::TestWorld;
 use crate::contracts;
 
@@ -77,7 +78,8 @@ impl Checks {
     /// Waits until the world has come to rest, then looks for broken promises.
     pub(crate) async fn hold(self, world: &TestWorld) {
         world.wait_quiet(REST_WITHIN).await;
-        let broken = self.breaches(&Evidence::gather(world).await);
+        let mut broken = self.breaches(&Evidence::gather(world).await);
+        broken.extend(canaries::found(world).await);
         assert!(broken.is_empty(), "broken promises:\n{}", broken.join("\n"));
     }
 

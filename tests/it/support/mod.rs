@@ -9,6 +9,7 @@
 //! ```
 
 pub(crate) mod acme;
+mod canaries;
 mod checks;
 mod command;
 mod database;

@@ -54,6 +54,7 @@ pub(crate) struct WorkerProcess {
 impl WorkerProcess {
     pub(super) fn start(world: &TestWorld, number: u32, options: &WorkerOptions) -> Self {
         let port = ports::reserve().expect("a free port");
+        world.serves_at(port.number());
         let log = world.folder.path().join(format!("worker-{number}.log"));
         let file = File::create(&log).expect("a log file");
         let mut command = program();
@@ -61,7 +62,7 @@ impl WorkerProcess {
         for (name, value) in environment(world, port.number(), options) {
             command.env(name, value);
         }
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file).kill_on_drop(true);
+        command.stdin(Stdio::null()).stdout(file.try_clone().expect("a second handle")).stderr(file).kill_on_drop(true);
         let child = command.spawn().expect("the worker starts");
         let pid = child.id().expect("it has just started");
         Self { child, pid, log, port }

@@ -1,8 +1,8 @@
 //! A world of a test's own: database, vhost, keyring, simulator, workers.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use deadpool_postgres::Pool;
@@ -27,6 +27,7 @@ use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
 use super::acme;
+use super::canaries::Ear;
 use super::database::TestDatabase;
 use super::servers::{BINARY, Run, run};
 use super::wait::wait_for;
@@ -44,6 +45,9 @@ pub(crate) struct TestWorld {
     simulator: OnceCell<SimulatorProcess>,
     publisher: OnceCell<Publisher>,
     workers: AtomicU32,
+    /// Where workers' operations servers listen, or have listened.
+    ops_ports: Mutex<Vec<u16>>,
+    ear: OnceCell<Ear>,
 }
 
 impl TestWorld {
@@ -74,6 +78,8 @@ impl TestWorld {
             simulator: OnceCell::new(),
             publisher: OnceCell::new(),
             workers: AtomicU32::new(0),
+            ops_ports: Mutex::default(),
+            ear: OnceCell::new(),
         }
     }
 
@@ -84,6 +90,7 @@ impl TestWorld {
 
     async fn acme_on(run: &'static Run) -> Self {
         let world = Self::on(run).await;
+        world.ear().await;
         let simulator = world.simulator().await;
         simulator.client.load_state(&acme::providers()).await.expect("a state that the simulator takes");
         world.import(&acme::document(&simulator.url)).await;
@@ -158,6 +165,36 @@ impl TestWorld {
     /// Starts a worker; it is not waited for.
     pub(crate) fn worker(&self, options: &WorkerOptions) -> WorkerProcess {
         WorkerProcess::start(self, self.workers.fetch_add(1, Ordering::Relaxed) + 1, options)
+    }
+
+    pub(super) fn serves_at(&self, port: u16) {
+        self.ops_ports.lock().expect("nobody panics with it").push(port);
+    }
+
+    /// What the operations servers of the workers that still run say.
+    pub(super) async fn pages(&self) -> Vec<(String, String)> {
+        let ports = self.ops_ports.lock().expect("nobody panics with it").clone();
+        let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
+        let mut pages = Vec::new();
+        for (port, path) in ports.iter().flat_map(|port| ["/", "/readyz", "/metrics"].map(|path| (port, path))) {
+            let Ok(answer) = http.get(format!("http://127.0.0.1:{port}{path}")).send().await else { continue };
+            pages.push((format!("the page {path} of a worker"), answer.text().await.unwrap_or_default()));
+        }
+        pages
+    }
+
+    /// What the workers have logged, by the names of the files.
+    pub(super) fn logs(&self) -> Vec<(String, String)> {
+        let entries = std::fs::read_dir(self.folder.path()).expect("the world's folder");
+        let paths = entries.map(|entry| entry.expect("a folder that reads").path());
+        let logs = paths.filter(|path| path.extension().is_some_and(|extension| extension == "log"));
+        let text = |path: &Path| String::from_utf8_lossy(&std::fs::read(path).expect("a log that reads")).into_owned();
+        logs.map(|path| (path.display().to_string(), text(&path))).collect()
+    }
+
+    /// Hears the outcome events, from the first call on.
+    pub(super) async fn ear(&self) -> &Ear {
+        self.ear.get_or_init(|| Ear::new(&self.amqp_url)).await
     }
 
     /// Publishes an intake message.
