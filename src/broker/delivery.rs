@@ -1,10 +1,9 @@
 //! A message in hand.
 
-use lapin::Acker;
-use lapin::options::BasicAckOptions;
-use lapin::types::{AMQPValue, FieldTable};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
+use super::acks::Done;
+use super::headers::{self, storable};
 use crate::message::Envelope;
 
 /// A message in hand. It belongs to the connection it came over, and ends as [`Delivery::ack`] or [`Delivery::abandon`].
@@ -22,16 +21,17 @@ pub struct Delivery {
     pub correlation_id: Option<String>,
     /// The header table, as JSON, its texts storable.
     pub headers: Value,
-    acker: Acker,
+    tag: u64,
+    done: Done,
 }
 
 impl Delivery {
-    pub(super) fn new(from: lapin::message::Delivery) -> Self {
+    pub(super) fn new(from: lapin::message::Delivery, done: Done) -> Self {
         let text = |value: &Option<lapin::types::ShortString>| value.as_ref().map(|text| text.as_str().to_owned());
         let clean = |value: &Option<lapin::types::ShortString>| value.as_ref().map(|text| storable(text.as_str()));
         let properties = &from.properties;
         let header_table = properties.headers().clone().unwrap_or_default();
-        let headers = table(&header_table);
+        let headers = headers::to_json(&header_table);
         let envelope = Envelope {
             content_type: text(properties.content_type()),
             content_encoding: text(properties.content_encoding()),
@@ -46,7 +46,8 @@ impl Delivery {
             correlation_id: clean(properties.correlation_id()),
             headers,
             body: from.data,
-            acker: from.acker,
+            tag: from.delivery_tag,
+            done,
         }
     }
 
@@ -56,50 +57,15 @@ impl Delivery {
         self.headers.get(name).and_then(Value::as_str)
     }
 
-    /// Done with it. What cannot be acked any more, because its connection is gone, comes again and finds its row finished.
-    pub async fn ack(self) {
-        match self.acker.ack(BasicAckOptions::default()).await {
-            Ok(true) => {}
-            Ok(false) => tracing::debug!("an ack came too late: the delivery's channel is gone"),
-            Err(error) => tracing::debug!(%error, "an ack was not sent: the delivery's channel is gone"),
+    /// Done with it: it is acked with the others that are done with at the same time.
+    pub fn ack(self) {
+        if self.done.send(self.tag).is_err() {
+            tracing::debug!("an ack came too late: the delivery's connection is gone");
         }
     }
 
     /// Not done with it: it goes back when its channel closes.
     pub fn abandon(self) {
         drop(self);
-    }
-}
-
-/// Without NUL, which Postgres' `text` cannot hold: what cannot be stored would not even become a dead letter. The protocol
-/// and the broker limit its length.
-fn storable(text: &str) -> String {
-    crate::fault::storable(text, usize::MAX)
-}
-
-fn table(table: &FieldTable) -> Value {
-    let fields = table.inner().iter().map(|(name, value)| (storable(name.as_str()), plain(value)));
-    Value::Object(fields.collect::<Map<_, _>>())
-}
-
-fn plain(value: &AMQPValue) -> Value {
-    match value {
-        AMQPValue::Boolean(value) => Value::from(*value),
-        AMQPValue::ShortShortInt(value) => Value::from(*value),
-        AMQPValue::ShortShortUInt(value) => Value::from(*value),
-        AMQPValue::ShortInt(value) => Value::from(*value),
-        AMQPValue::ShortUInt(value) => Value::from(*value),
-        AMQPValue::LongInt(value) => Value::from(*value),
-        AMQPValue::LongUInt(value) => Value::from(*value),
-        AMQPValue::LongLongInt(value) => Value::from(*value),
-        AMQPValue::Timestamp(value) => Value::from(*value),
-        AMQPValue::Float(value) => Value::from(*value),
-        AMQPValue::Double(value) => Value::from(*value),
-        AMQPValue::ShortString(value) => Value::from(storable(value.as_str())),
-        AMQPValue::LongString(value) => Value::from(storable(&String::from_utf8_lossy(value.as_bytes()))),
-        AMQPValue::ByteArray(value) => Value::from(storable(&String::from_utf8_lossy(value.as_slice()))),
-        AMQPValue::FieldArray(values) => Value::Array(values.as_slice().iter().map(plain).collect()),
-        AMQPValue::FieldTable(inner) => table(inner),
-        AMQPValue::DecimalValue(_) | AMQPValue::Void => Value::Null,
     }
 }

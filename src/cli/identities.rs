@@ -140,8 +140,7 @@ impl List {
 impl Test {
     async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
         drop(connect::store(&self.links).await?);
-        let keyring = Arc::new(Keyring::parse(self.links.keyring()?)?);
-        let services = app::services(tracker(&self.links, &keyring)?, &self.providers)?;
+        let services = app::services(&self.links, &self.providers)?;
         let find = async || -> anyhow::Result<IdentityRow> {
             let all = services.tracker.identities(Some(&self.who.organization)).await?;
             let missing = || anyhow!("organization {} has no identity `{}`", self.who.organization, self.who.name);

@@ -2,16 +2,19 @@
 //! the command line or a setting is not right. **Invariant:** only this module prints.
 
 mod connect;
+mod consent;
 mod dead_letters;
 #[cfg(feature = "devkit")]
 mod demo;
 mod failure;
+mod holds;
 mod identities;
 mod jobs;
 mod migrate;
 mod output;
 mod pipelines;
 mod publish;
+mod schema;
 mod settings;
 #[cfg(feature = "devkit")]
 mod simulator;
@@ -56,10 +59,13 @@ enum Command {
 enum Other {
     Worker(Box<worker::Worker>),
     Publish(publish::Publish),
+    Schema(schema::Schema),
     #[command(subcommand)]
     Jobs(jobs::Jobs),
     #[command(subcommand)]
     DeadLetters(dead_letters::DeadLetters),
+    #[command(subcommand)]
+    Holds(holds::Holds),
     #[command(subcommand)]
     Tracker(tracker::Tracker),
     #[command(subcommand)]
@@ -108,8 +114,10 @@ impl Other {
         match self {
             Self::Worker(worker) => worker.run().await,
             Self::Publish(publish) => publish.run(output).await,
+            Self::Schema(schema) => schema.run(output),
             Self::Jobs(jobs) => jobs.run(output).await,
             Self::DeadLetters(dead_letters) => dead_letters.run(output).await,
+            Self::Holds(holds) => holds.run(output).await,
             Self::Tracker(tracker) => tracker.run(output).await,
             Self::Identities(identities) => identities.run(output).await,
             Self::Topology(topology) => topology.run(output).await,

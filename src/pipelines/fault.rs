@@ -1,7 +1,8 @@
 //! What goes wrong in a stage itself, beside what the tracker, the providers and the engine report.
 
 use crate::fault::{Class, Fault, WaitOn};
-use crate::job::WaitReason;
+use crate::job::{JobId, WaitReason};
+use crate::providers::discord_interaction::{EXPIRED, EXPIRED_HINT};
 use crate::tracker::{destination_cause, identity_cause, installation_cause};
 
 /// A stage cannot go on. `Display` says what is so, [`Fault::hint`] what would be right.
@@ -58,6 +59,12 @@ pub enum ProductFault {
         /// Its name.
         name: String,
     },
+    /// The job that a click made is gone, and with it what would answer the click.
+    #[error("job {0} has no interaction to answer")]
+    InteractionGone(JobId),
+    /// The click is too long ago to be answered.
+    #[error("the click that made job {0} is too long ago to be answered")]
+    InteractionExpired(JobId),
     /// A destination's policy for unknown outcomes is no word that is known.
     #[error("destination `{name}` has the policy `{policy}` for unknown outcomes")]
     UnknownPolicy {
@@ -99,6 +106,8 @@ impl Fault for ProductFault {
             Self::UnknownDestination { .. } => "unknown_destination",
             Self::DestinationGone(_) => "destination_gone",
             Self::DestinationDisabled { .. } => "destination_disabled",
+            Self::InteractionGone(_) => "interaction_gone",
+            Self::InteractionExpired(_) => EXPIRED,
             Self::UnknownPolicy { .. } => "unknown_policy",
             Self::UnknownChannel { .. } => "unknown_channel",
             Self::ChannelChanged { .. } => "channel_changed",
@@ -120,6 +129,8 @@ impl Fault for ProductFault {
             | Self::IncompleteCheckpoint(_)
             | Self::UnknownDestination { .. }
             | Self::DestinationGone(_)
+            | Self::InteractionGone(_)
+            | Self::InteractionExpired(_)
             | Self::UnknownPolicy { .. }
             | Self::UnknownChannel { .. }
             | Self::ChannelChanged { .. } => Class::Permanent,
@@ -149,6 +160,8 @@ impl Fault for ProductFault {
             ),
             Self::DestinationGone(_) => "Register the destination again and re-run the parent, or cancel this job.".to_owned(),
             Self::DestinationDisabled { name, .. } => format!("Enable destination `{name}`; the job goes on by itself."),
+            Self::InteractionGone(_) => "Cancel this follow-up: nobody can be answered any more.".to_owned(),
+            Self::InteractionExpired(_) => EXPIRED_HINT.to_owned(),
             Self::UnknownPolicy { name, .. } => {
                 format!("Register destination `{name}` again, with the policy `resend` or `hold`.")
             }

@@ -6,14 +6,13 @@
 use std::fmt;
 use std::time::Duration;
 
-use secrecy::SecretString;
 use time::OffsetDateTime;
 use tokio::time::{Instant, sleep};
 
 use super::{ProductFault, Services};
 use crate::crash_point::reach;
 use crate::fault::{Class, Fault, StageFault};
-use crate::providers::azure_devops::{AzureDevOpsFault, Profile};
+use crate::providers::azure_devops::{AzureDevOpsFault, Caller, Profile};
 use crate::providers::entra::{EntraFault, Tokens};
 use crate::tracker::{AccessToken, NewTokens, RefreshTurn, TrackerFault, Turn};
 
@@ -213,8 +212,8 @@ impl Services {
 impl SignedIn {
     /// For the call.
     #[must_use]
-    pub const fn token(&self) -> &SecretString {
-        &self.0.token
+    pub fn token(&self) -> Caller<'_> {
+        Caller { organization: &self.0.organization, token: &self.0.token }
     }
 
     /// End of the token's life.
@@ -257,6 +256,7 @@ fn reauthentication(seen: &AccessToken, occasion: Occasion, why_not: &str) -> Pr
 
 #[cfg(test)]
 mod tests {
+    use secrecy::SecretString;
     use time::macros::datetime;
 
     use super::*;
@@ -264,7 +264,7 @@ mod tests {
     fn signed_in() -> SignedIn {
         let token = SecretString::from("canary".to_owned());
         let expires_at = datetime!(2026-01-02 03:04:05 UTC);
-        SignedIn(AccessToken { identity_id: 7, token, expires_at, ends_in: MARGIN, version: 4 })
+        SignedIn(AccessToken { identity_id: 7, organization: "acme".to_owned(), token, expires_at, ends_in: MARGIN, version: 4 })
     }
 
     #[test]

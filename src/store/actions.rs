@@ -12,8 +12,9 @@ use super::error::StoreError;
 use super::inspect::state_of;
 use super::rows;
 use super::sql::{execute, query_one, query_opt};
-use super::waker::released_by;
+use super::waker::{BATCH, released_by};
 use crate::job::{JobId, JobState};
+use crate::message::outcome;
 
 /// Who acts and why.
 #[derive(Debug, Clone)]
@@ -80,7 +81,7 @@ struct Locked {
     error_code: Option<String>,
 }
 
-const FIND_KEY: &str = "SELECT job_id FROM job_keys WHERE source = $1 AND dedupe_key = $2";
+const FIND_KEY: &str = "SELECT job_id FROM job_keys WHERE source = $1 AND dedupe_key = $2 AND job_id IS NOT NULL";
 const PARENT: &str = "SELECT parent_id FROM jobs WHERE id = $1";
 const LOCKED: &str = "SELECT state, wait_reason, account, error_code FROM jobs WHERE id = $1 FOR UPDATE";
 
@@ -159,11 +160,11 @@ impl Store {
         execute(&tx, LOCK_CHILDREN, &[&job.id.0]).await?;
         let children = execute(&tx, CANCEL_CHILDREN, &[&job.id.0]).await?;
         execute(&tx, CANCEL, &[&job.id.0]).await?;
-        announce(&tx, &[job.id], "job.cancelled", 0.0).await?;
+        announce(&tx, &[job.id], outcome::CANCELLED, 0.0).await?;
         if let Some(parent) = job.parent
             && rows::child_done(&tx, parent).await?
         {
-            announce(&tx, &[parent], "job.succeeded", 0.0).await?;
+            announce(&tx, &[parent], outcome::SUCCEEDED, 0.0).await?;
         }
         let after = json!({"state": "cancelled", "follow_ups_cancelled": children});
         finish(tx, &job, actor, "cancel", JobState::Cancelled, after).await
@@ -215,7 +216,7 @@ impl Store {
         write_audit(&tx, actor, action, None, before, after).await?;
         let mut jobs = 0;
         if let Some(cause) = gone {
-            jobs += released_by(&tx, cause, None).await?;
+            jobs += released_by(&tx, cause, BATCH, None).await?;
         }
         tx.commit().await?;
         drop(client);
@@ -241,7 +242,7 @@ impl Store {
     }
 }
 
-async fn write_audit<C: GenericClient>(
+pub(super) async fn write_audit<C: GenericClient>(
     on: &C,
     actor: &Actor,
     action: &str,

@@ -29,7 +29,13 @@ pub struct NewDeadLetter<'a> {
     /// Its key, likewise.
     pub dedupe_key: Option<String>,
     /// As received.
-    pub message_id: Option<&'a str>,
+    pub message_id: Option<String>,
+    /// As received.
+    pub content_type: Option<String>,
+    /// As received.
+    pub content_encoding: Option<String>,
+    /// As received.
+    pub app_id: Option<String>,
     /// As received.
     pub reply_to: Option<&'a str>,
     /// As received.
@@ -61,6 +67,12 @@ pub struct DeadLetterRow {
     /// When somebody dealt with it.
     #[serde(with = "time::serde::rfc3339::option")]
     pub resolved_at: Option<OffsetDateTime>,
+    /// How: `replayed` or `discarded`.
+    pub resolution: Option<String>,
+    /// Who.
+    pub resolved_by: Option<String>,
+    /// Why, in their words.
+    pub resolved_reason: Option<String>,
 }
 
 /// A dead letter with what was received.
@@ -88,16 +100,17 @@ const NEXT_ID: &str = "SELECT nextval(pg_get_serial_sequence('dead_letters', 'id
 
 const INSERT: &str = "
     INSERT INTO dead_letters (id, code, detail, source, dedupe_key, message_id, reply_to, correlation_id, routing_key, headers,
-        sealed_body, body_bytes, body_sha256)
-    OVERRIDING SYSTEM VALUE VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
+        sealed_body, body_bytes, body_sha256, content_type, content_encoding, app_id)
+    OVERRIDING SYSTEM VALUE VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, coalesce($14, ''), $15, $16)";
 
 const LIST: &str = "
-    SELECT id, code, detail, source, dedupe_key, message_id, routing_key, body_bytes, created_at, resolved_at FROM dead_letters
-    WHERE ($1 OR resolved_at IS NULL) AND id < $2 ORDER BY id DESC LIMIT $3";
+    SELECT id, code, detail, source, dedupe_key, message_id, routing_key, body_bytes, created_at, resolved_at, resolution,
+        resolved_by, resolved_reason
+    FROM dead_letters WHERE ($1 OR resolved_at IS NULL) AND id < $2 ORDER BY id DESC LIMIT $3";
 
 const SHOW: &str = "
-    SELECT id, code, detail, source, dedupe_key, message_id, routing_key, body_bytes, created_at, resolved_at, headers, sealed_body,
-        body_sha256
+    SELECT id, code, detail, source, dedupe_key, message_id, routing_key, body_bytes, created_at, resolved_at, resolution,
+        resolved_by, resolved_reason, headers, sealed_body, body_sha256
     FROM dead_letters WHERE id = $1";
 
 impl Store {
@@ -130,6 +143,9 @@ impl Store {
                 &sealed,
                 &i64::try_from(new.body.len()).unwrap_or(i64::MAX),
                 &Sha256::digest(new.body).as_slice(),
+                &new.content_type,
+                &new.content_encoding,
+                &new.app_id,
             ],
         )
         .await?;
@@ -176,7 +192,7 @@ async fn announce<C: GenericClient>(on: &C, new: &NewDeadLetter<'_>, id: i64, de
     Ok(())
 }
 
-fn place(row: &str) -> Place<'_> {
+pub(super) const fn place(row: &str) -> Place<'_> {
     Place { table: "dead_letters", column: "sealed_body", row }
 }
 
@@ -192,5 +208,8 @@ fn row_of(row: &tokio_postgres::Row) -> Result<DeadLetterRow, StoreError> {
         body_bytes: row.try_get("body_bytes")?,
         created_at: row.try_get("created_at")?,
         resolved_at: row.try_get("resolved_at")?,
+        resolution: row.try_get("resolution")?,
+        resolved_by: row.try_get("resolved_by")?,
+        resolved_reason: row.try_get("resolved_reason")?,
     })
 }

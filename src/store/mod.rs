@@ -6,35 +6,46 @@ mod actions;
 mod announcements;
 mod claim;
 mod commit;
+mod controls;
 mod dead_letters;
 mod error;
 pub mod explain;
+mod group;
 mod inspect;
+mod intake;
 mod intent;
 mod migrate;
+mod plain;
 mod pool;
 mod recover;
 mod replicas;
+mod resolve;
 mod rows;
 mod sql;
 mod waker;
+mod wishes;
 
 use std::sync::Arc;
 
 pub use actions::{Actor, Answer, Changed, Target};
 pub use announcements::Announcement;
-pub use claim::{Claim, Claimed, Fence, Incoming, Intaken, NewJob, NotClaimed};
+pub use claim::{Claim, Claimed, Fence, NotClaimed};
 pub use commit::{CommitError, Committed, Run, Tables, Writer};
+pub use controls::{HoldRow, NewHold};
 pub use dead_letters::{DeadLetter, DeadLetterRow, NewDeadLetter};
 pub use error::StoreError;
+pub use group::WRITERS;
 pub use inspect::{AttemptRow, CheckpointRow, EffectRow, JobFilter, JobRow, JobView};
+pub use intake::{Incoming, Intaken, NewJob};
 pub use intent::IntentOutcome;
 pub use migrate::migrate;
-pub use pool::{connect, pool};
+pub use pool::{connect, pool, writers_pool};
 pub use recover::Landed;
 pub use replicas::{Heartbeat, NewReplica, ReplicaRow};
+pub use resolve::{NotReplayable, Replay, Resolution};
 pub use rows::FirstStages;
 pub use waker::Freed;
+pub use wishes::Cancelling;
 
 use crate::secrets::Keyring;
 

@@ -7,10 +7,12 @@ use uuid::Uuid;
 
 use super::Store;
 use super::announcements::announce;
+use super::claim::{CRASHES, SUSPECT_AFTER};
 use super::commit::{CommitError, Tables, Writer};
 use super::error::StoreError;
 use super::sql::{execute, query, query_one};
 use crate::job::{JobId, JobState, ReplicaId};
+use crate::message::outcome;
 
 /// Jobs taken from dead owners.
 #[derive(Debug, Default)]
@@ -24,7 +26,7 @@ pub struct Freed {
 }
 
 /// At most this many rows are moved in one transaction.
-const BATCH: i64 = 500;
+pub(super) const BATCH: i64 = 500;
 
 /// Organizations in turn: the first due row of each, then the second of each. The recursion hops from organization to
 /// organization along the index, so a long backlog of one costs the others nothing.
@@ -62,22 +64,30 @@ const BURY: &str = "
         FOR UPDATE SKIP LOCKED)
     RETURNING id";
 
+/// A replica takes everything that it has in hand with it, and only one of these may be to blame. Where a suspect was among them
+/// (there is one at a time, see [`super::Claim::is_suspect`]), it is blamed alone.
 const FREE: &str = "
     WITH dead AS (
-        SELECT j.id, CASE WHEN j.committed_epoch = j.epoch THEN 0 WHEN r.ended_well THEN j.crash_count ELSE j.crash_count + 1 END AS crashes
+        SELECT j.id, CASE
+            WHEN j.committed_epoch = j.epoch THEN 0
+            WHEN r.ended_well THEN j.crash_count
+            WHEN j.crash_count < $3 AND EXISTS (
+                SELECT 1 FROM jobs suspect WHERE suspect.owner = j.owner AND suspect.state = 'running'
+                    AND suspect.crash_count >= $3 AND suspect.committed_epoch <> suspect.epoch) THEN j.crash_count
+            ELSE j.crash_count + 1 END AS crashes
         FROM jobs j LEFT JOIN replicas r ON r.id = j.owner
         WHERE j.state = 'running' AND (r.id IS NULL OR r.ended_at IS NOT NULL)
         ORDER BY j.id LIMIT $1 FOR UPDATE OF j SKIP LOCKED
     )
     UPDATE jobs SET owner = NULL, epoch = epoch + 1, crash_count = dead.crashes, due_at = now(),
-        state = CASE WHEN dead.crashes >= 5 THEN 'parked' ELSE 'ready' END,
-        woken_at = CASE WHEN dead.crashes >= 5 THEN NULL ELSE now() END,
-        error_code = CASE WHEN dead.crashes >= 5 THEN 'crash_loop' ELSE error_code END,
-        error_message = CASE WHEN dead.crashes >= 5 THEN 'its owner died ' || dead.crashes || ' times without a commit in between'
+        state = CASE WHEN dead.crashes >= $2 THEN 'parked' ELSE 'ready' END,
+        woken_at = CASE WHEN dead.crashes >= $2 THEN NULL ELSE now() END,
+        error_code = CASE WHEN dead.crashes >= $2 THEN 'crash_loop' ELSE error_code END,
+        error_message = CASE WHEN dead.crashes >= $2 THEN 'its owner died ' || dead.crashes || ' times without a commit in between'
             ELSE error_message END,
-        error_hint = CASE WHEN dead.crashes >= 5 THEN 'Look at the workers'' logs for what kills them at this stage, then retry the job.'
+        error_hint = CASE WHEN dead.crashes >= $2 THEN 'Look at the workers'' logs for what kills them at this stage, then retry the job.'
             ELSE error_hint END,
-        fingerprint = CASE WHEN dead.crashes >= 5 THEN 'crash_loop:' || pipeline || ':' || stage ELSE fingerprint END
+        fingerprint = CASE WHEN dead.crashes >= $2 THEN 'crash_loop:' || pipeline || ':' || stage ELSE fingerprint END
     FROM dead WHERE jobs.id = dead.id
     RETURNING jobs.id, jobs.pipeline, jobs.state";
 
@@ -90,12 +100,13 @@ const UNSTAMP: &str = "
 const HAS_DUE: &str = "
     SELECT EXISTS (SELECT 1 FROM jobs WHERE pipeline = $1 AND state = 'ready' AND woken_at IS NULL AND due_at <= now()) AS due";
 
-const RELEASE: &str = "SELECT release_waiting($1, $2, $3) AS released";
+/// Makes due the oldest jobs that wait for a key.
+pub(super) const RELEASE: &str = "SELECT release_waiting($1, $2, $3) AS released";
 
 const CAUSES: &str = "
     SELECT wait_key, wait_observed FROM (
         SELECT DISTINCT wait_key, wait_observed FROM jobs
-        WHERE state = 'waiting' AND wait_reason NOT IN ('children', 'configuration', 'version')) causes
+        WHERE state = 'waiting' AND wait_reason NOT IN ('children', 'configuration', 'version') AND wait_key NOT LIKE 'hold:%') causes
     ORDER BY random() LIMIT $1";
 
 const OVERDUE: &str = "
@@ -169,7 +180,7 @@ impl Store {
         }
         let tx = client.transaction().await?;
         let mut parked = Vec::new();
-        for row in query(&tx, FREE, &[&BATCH]).await? {
+        for row in query(&tx, FREE, &[&BATCH, &CRASHES, &SUSPECT_AFTER]).await? {
             let id = JobId(row.try_get("id")?);
             if super::inspect::state_of(&row)? == JobState::Parked {
                 parked.push(id);
@@ -178,7 +189,7 @@ impl Store {
             }
         }
         freed.parked = parked.len();
-        announce(&tx, &parked, "job.parked", 0.0).await?;
+        announce(&tx, &parked, outcome::PARKED, 0.0).await?;
         tx.commit().await?;
         Ok(freed)
     }
@@ -188,7 +199,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn release(&self, key: &str) -> Result<u64, StoreError> {
-        released_by(&self.client().await?, key, None).await
+        released_by(&self.client().await?, key, BATCH, None).await
     }
 
     /// As [`Store::release`], until none is left that waits for `key`. Returns how many.
@@ -213,7 +224,7 @@ impl Store {
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
         let parked = ids(&query(&tx, OVERDUE, &[&BATCH]).await?)?;
-        announce(&tx, &parked, "job.parked", 0.0).await?;
+        announce(&tx, &parked, outcome::PARKED, 0.0).await?;
         tx.commit().await?;
         Ok(parked.len())
     }
@@ -228,7 +239,8 @@ impl Store {
 }
 
 impl<T: Tables> Writer<T> {
-    /// Tests again every cause that a machine can test and releases the jobs whose cause is gone. Returns how many.
+    /// Tests again every cause that a machine can test, but holds, whose jobs are let go step by step; releases the jobs whose
+    /// cause is gone. Returns how many.
     ///
     /// # Errors
     /// [`CommitError`].
@@ -241,7 +253,7 @@ impl<T: Tables> Writer<T> {
             let tx = client.transaction().await?;
             let present = self.tables().cause_present(&tx, &key, observed).await.map_err(CommitError::Changes)?;
             if present == Some(false) {
-                released += released_by(&tx, &key, Some(observed)).await?;
+                released += released_by(&tx, &key, BATCH, Some(observed)).await?;
             }
             tx.commit().await?;
         }
@@ -249,9 +261,9 @@ impl<T: Tables> Writer<T> {
     }
 }
 
-/// Makes due a bounded number of rows that wait for `key`, of those that saw it so where `seen` is given.
-pub(super) async fn released_by<C: GenericClient>(on: &C, key: &str, seen: Option<i64>) -> Result<u64, StoreError> {
-    let row = query_one(on, RELEASE, &[&key, &BATCH, &seen]).await?;
+/// Makes due at most `most` rows that wait for `key`, of those that saw it so where `seen` is given.
+pub(super) async fn released_by<C: GenericClient>(on: &C, key: &str, most: i64, seen: Option<i64>) -> Result<u64, StoreError> {
+    let row = query_one(on, RELEASE, &[&key, &most, &seen]).await?;
     Ok(u64::try_from(row.try_get::<_, i64>("released")?).unwrap_or_default())
 }
 

@@ -67,14 +67,16 @@ impl Tracker {
     /// [`TrackerFault`], also where a sealed value does not open.
     pub async fn access_token(&self, identity_id: i64) -> Result<Option<AccessToken>, TrackerFault> {
         const SQL: &str = "
-            SELECT access_token, token_expires_at, version,
-                   extract(epoch FROM token_expires_at - now())::double precision AS ends_in
-            FROM identities
-            WHERE id = $1";
+            SELECT i.access_token, i.token_expires_at, i.version, o.slug,
+                   extract(epoch FROM i.token_expires_at - now())::double precision AS ends_in
+            FROM identities i
+            JOIN organizations o ON o.id = i.organization_id
+            WHERE i.id = $1";
         let Some(row) = query_opt(&self.client().await?, SQL, &[&identity_id]).await? else { return Ok(None) };
         let token = self.keyring.open_text(place(ACCESS_TOKEN, &identity_id.to_string()), row.try_get("access_token")?)?;
         Ok(Some(AccessToken {
             identity_id,
+            organization: row.try_get("slug")?,
             token,
             expires_at: row.try_get("token_expires_at")?,
             ends_in: time::Duration::saturating_seconds_f64(row.try_get("ends_in")?),

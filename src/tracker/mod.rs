@@ -12,6 +12,7 @@ mod given;
 mod groups;
 mod identities;
 mod import;
+mod interactions;
 mod organizations;
 mod people;
 mod types;
@@ -37,6 +38,7 @@ pub use people::email_key;
 pub use types::*;
 pub use verdict::is_done_category;
 
+use crate::job::JobId;
 use crate::secrets::Keyring;
 
 /// The way to the product's tables for everything that is not part of a job's commit. Each method takes a connection, does
@@ -189,6 +191,15 @@ impl Tracker {
     pub async fn destination(&self, id: i64) -> Result<Option<Destination>, TrackerFault> {
         let client = self.client().await?;
         destinations::destination(&client, &self.keyring, id).await
+    }
+
+    /// What answers the person whose click made a job; `None` where no click did, or the job is gone.
+    ///
+    /// # Errors
+    /// [`TrackerFault`], also where the sealed token does not open.
+    pub async fn interaction(&self, job: JobId) -> Result<Option<Clicked>, TrackerFault> {
+        let client = self.client().await?;
+        interactions::interaction(&client, &self.keyring, job).await
     }
 
     /// An organization's destinations with these names, in their order (a name that is not registered is left out), or for

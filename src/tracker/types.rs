@@ -64,6 +64,8 @@ pub struct Identity {
 pub struct AccessToken {
     /// Of the identity.
     pub identity_id: i64,
+    /// The slug of the identity's organization.
+    pub organization: String,
     /// Never stored or shown.
     pub token: SecretString,
     /// End of its life.
@@ -360,6 +362,17 @@ pub struct Destination {
     pub unknown_policy: String,
     /// Takes no messages for now.
     pub disabled: bool,
+}
+
+/// A person's click in Discord, and what answers it.
+#[derive(Debug, Clone)]
+pub struct Clicked {
+    /// Discord's application id.
+    pub application_id: String,
+    /// The message to edit instead of making one.
+    pub message_id: Option<String>,
+    /// Opened.
+    pub token: SecretString,
 }
 
 /// Who caused a change, for activity rows.

@@ -8,9 +8,9 @@ use serde_json::json;
 
 use super::Selector;
 use crate::cli::connect;
-use crate::cli::failure::Usage;
-use crate::cli::output::{Output, ask, can_ask};
-use crate::config::{self, Links};
+use crate::cli::consent::Consent;
+use crate::cli::output::Output;
+use crate::config::Links;
 use crate::store::{Actor, Answer, JobRow, Store};
 
 /// Make a parked, waiting or later-due job due now, with fresh attempts; its checkpoints stay
@@ -43,12 +43,8 @@ struct Action {
     links: Links,
     #[command(flatten)]
     job: Selector,
-    /// Do not ask
-    #[arg(long, short)]
-    yes: bool,
-    /// Why, for the audit log
-    #[arg(long)]
-    reason: Option<String>,
+    #[command(flatten)]
+    consent: Consent,
 }
 
 impl Retry {
@@ -79,18 +75,14 @@ impl Configure {
 impl Action {
     /// The store, once somebody has agreed to do `verb` to the job.
     async fn agreed(&self, verb: &str) -> anyhow::Result<Store> {
-        if !self.yes && !can_ask() {
-            return Err(Usage("there is no terminal to ask on; right is --yes".to_owned()).into());
-        }
+        self.consent.can_be_had()?;
         let store = connect::store(&self.links).await?;
-        if !self.yes && !ask(&question(verb, &self.job.row(&store).await?))? {
-            bail!("nothing was changed");
-        }
+        self.consent.to(&question(verb, &self.job.row(&store).await?))?;
         Ok(store)
     }
 
     fn actor(&self) -> Actor {
-        Actor { who: config::user(), role: "operator".to_owned(), reason: self.reason.clone() }
+        self.consent.actor()
     }
 }
 

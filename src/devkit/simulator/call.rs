@@ -65,6 +65,27 @@ impl Call {
     }
 }
 
+/// A JSON value without what it says: see [`super::witness::Entry::body_shape`].
+pub(super) fn shape(value: &Value) -> Value {
+    match value {
+        Value::Null => json!("null"),
+        Value::Bool(_) => json!("boolean"),
+        Value::Number(number) if number.is_f64() => json!("number"),
+        Value::Number(_) => json!("integer"),
+        Value::String(_) => json!("string"),
+        Value::Array(items) => {
+            let mut shapes = Vec::new();
+            for shape in items.iter().map(shape) {
+                if !shapes.contains(&shape) {
+                    shapes.push(shape);
+                }
+            }
+            Value::Array(shapes)
+        }
+        Value::Object(fields) => fields.iter().map(|(name, value)| (name.clone(), shape(value))).collect(),
+    }
+}
+
 fn form(text: &str) -> BTreeMap<String, String> {
     let pairs = text.split('&').filter(|pair| !pair.is_empty()).map(|pair| pair.split_once('=').unwrap_or((pair, "")));
     pairs.map(|(name, value)| (form_decoded(name), form_decoded(value))).collect()
@@ -163,6 +184,16 @@ impl Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_shape_has_names_and_types_and_nothing_of_what_is_said() {
+        let body = json!([{"a": 1, "b": [1, 2, "x", 1.5], "c": {"d": null, "e": true}}, {"a": "canary"}, {"a": 3}]);
+        let shapes = json!([
+            {"a": "integer", "b": ["integer", "string", "number"], "c": {"d": "null", "e": "boolean"}},
+            {"a": "string"}, {"a": "integer"}
+        ]);
+        assert_eq!(shape(&body), shapes);
+    }
 
     #[test]
     fn a_path_part_is_decoded_and_a_lone_percent_sign_stands_for_itself() {

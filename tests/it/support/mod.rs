@@ -9,7 +9,9 @@
 //! ```
 
 pub(crate) mod acme;
+mod canaries;
 mod checks;
+mod command;
 mod database;
 mod listener;
 mod servers;
@@ -20,7 +22,7 @@ mod world;
 pub(crate) use checks::Checks;
 pub(crate) use database::TestDatabase;
 pub(crate) use listener::Listener;
-pub(crate) use servers::BINARY;
+pub(crate) use servers::{BINARY, run};
 pub(crate) use wait::wait_for;
 pub(crate) use worker::{WorkerOptions, WorkerProcess};
 pub(crate) use world::{TestWorld, intake};

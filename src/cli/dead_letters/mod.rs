@@ -1,4 +1,6 @@
-//! `dispatch dead-letters`: messages that could not become a job.
+//! `dispatch dead-letters`: messages that could not become a job: look at them, publish them again, put them aside.
+
+mod resolve;
 
 use std::process::ExitCode;
 
@@ -9,15 +11,18 @@ use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
 use super::connect;
+use super::consent::operator;
 use super::output::{Output, or_dash, plain, rendered, say, verbatim, when};
-use crate::config::{self, Links};
-use crate::store::{Actor, DeadLetter, DeadLetterRow};
+use crate::config::Links;
+use crate::store::{DeadLetter, DeadLetterRow};
 
-/// Look at messages that could not become a job
+/// Look at messages that could not become a job, publish them again, or put them aside
 #[derive(Debug, Subcommand)]
 pub(super) enum DeadLetters {
     List(List),
     Show(Show),
+    Replay(resolve::Replay),
+    Discard(resolve::Discard),
 }
 
 /// List dead letters, newest first
@@ -57,6 +62,8 @@ impl DeadLetters {
         match self {
             Self::List(list) => list.run(output).await,
             Self::Show(show) => show.run(output).await,
+            Self::Replay(replay) => replay.run(output).await,
+            Self::Discard(discard) => discard.run(output).await,
         }
     }
 }
@@ -83,7 +90,7 @@ impl Show {
             output.answer(&letter, || page(output, &letter))?;
             return Ok(ExitCode::SUCCESS);
         }
-        let actor = Actor { who: config::user(), role: "operator".to_owned(), reason: self.reason };
+        let actor = operator(self.reason);
         // Before the body is shown, so that nobody sees it without a trace.
         store.audit(&actor, "dead_letter.show_raw", None, &Value::Null, &json!({"dead_letter_id": self.id})).await?;
         let body = letter.body.expose_secret();
@@ -110,7 +117,7 @@ fn table(output: Output, rows: &[DeadLetterRow]) -> String {
             Cell::new(plain(&row.routing_key)),
             Cell::new(row.body_bytes),
             Cell::new(when(row.created_at)),
-            Cell::new(row.resolved_at.map_or_else(|| "-".to_owned(), when)),
+            Cell::new(or_dash(row.resolution.as_deref())),
         ]);
     }
     rendered(table)
@@ -132,6 +139,9 @@ fn page(output: Output, letter: &DeadLetter) -> String {
         ("sha256", letter.body_sha256.clone()),
         ("received", when(row.created_at)),
         ("resolved", row.resolved_at.map_or_else(|| "-".to_owned(), when)),
+        ("how", or_dash(row.resolution.as_deref())),
+        ("by", or_dash(row.resolved_by.as_deref())),
+        ("why", or_dash(row.resolved_reason.as_deref())),
     ];
     for (name, text) in lines {
         table.add_row([name.to_owned(), text]);

@@ -1,0 +1,164 @@
+//! `dispatch dead-letters replay|discard`: what becomes of dead letters. A replay publishes, waits for the confirm, then marks;
+//! a crash in between leaves the letter open, and a second replay is harmless: (source, dedupe key) makes the same job of it.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use secrecy::ExposeSecret;
+use serde_json::{Value, json};
+
+use crate::broker::{EXCHANGE, Outgoing, Publisher, producer_headers};
+use crate::cli::connect;
+use crate::cli::consent::Consent;
+use crate::cli::output::{Output, say};
+use crate::config::Links;
+use crate::fault::chain;
+use crate::store::{Replay as Letter, Resolution, Store};
+
+/// Publish dead letters again as they were received; one that is refused again becomes a new dead letter
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Replay {
+    #[command(flatten)]
+    links: Links,
+    #[command(flatten)]
+    which: Which,
+    #[command(flatten)]
+    consent: Consent,
+}
+
+/// Put dead letters aside: they stay, and are listed with --all only
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Discard {
+    #[command(flatten)]
+    links: Links,
+    #[command(flatten)]
+    which: Which,
+    #[command(flatten)]
+    consent: Consent,
+}
+
+#[derive(Debug, Args)]
+struct Which {
+    /// Their numbers
+    #[arg(value_name = "NUMBER", required_unless_present = "all", conflicts_with = "all")]
+    ids: Vec<i64>,
+    /// All that are open now, oldest first
+    #[arg(long)]
+    all: bool,
+    /// Of those, the ones with this code
+    #[arg(long, requires = "all", conflicts_with = "ids")]
+    code: Option<String>,
+    /// Of those, at most this many
+    #[arg(long, requires = "all", conflicts_with = "ids", default_value_t = 100, value_parser = clap::value_parser!(i64).range(1..=1000))]
+    limit: i64,
+}
+
+/// What came of a run.
+struct Tally {
+    how: Resolution,
+    done: Vec<i64>,
+    not_done: Vec<(i64, String)>,
+    /// Open ones that the limit has left.
+    left: i64,
+}
+
+impl Replay {
+    pub(in crate::cli) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
+        self.consent.can_be_had()?;
+        let amqp_url = self.links.amqp_url()?;
+        let store = connect::store_with_keyring(&self.links).await?;
+        let (ids, left) = self.which.letters(&store).await?;
+        let mut tally = Tally { how: Resolution::Replayed, done: Vec::new(), not_done: Vec::new(), left };
+        if !ids.is_empty() {
+            self.consent.to(&format!("Publish {} dead letters again?", ids.len()))?;
+            let publisher = Publisher::connect(amqp_url).await?;
+            for id in ids {
+                match publish(&store, &publisher, id).await? {
+                    Ok(()) => {
+                        // Somebody else may have marked it since: then it was published twice, which makes one job.
+                        store.resolve(id, Resolution::Replayed, &self.consent.actor()).await?;
+                        tally.done.push(id);
+                    }
+                    Err(why) => tally.not_done.push((id, why)),
+                }
+            }
+        }
+        tally.tell(output)
+    }
+}
+
+impl Discard {
+    pub(in crate::cli) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
+        self.consent.can_be_had()?;
+        let store = connect::store(&self.links).await?;
+        let (ids, left) = self.which.letters(&store).await?;
+        let mut tally = Tally { how: Resolution::Discarded, done: Vec::new(), not_done: Vec::new(), left };
+        if !ids.is_empty() {
+            self.consent.to(&format!("Put {} dead letters aside?", ids.len()))?;
+        }
+        for id in ids {
+            if store.resolve(id, Resolution::Discarded, &self.consent.actor()).await? {
+                tally.done.push(id);
+            } else {
+                tally.not_done.push((id, "there is no open dead letter of this number".to_owned()));
+            }
+        }
+        tally.tell(output)
+    }
+}
+
+impl Which {
+    /// The numbers, and how many more there are. They are chosen once: what is refused again is not met again.
+    async fn letters(&self, store: &Store) -> anyhow::Result<(Vec<i64>, i64)> {
+        if !self.all {
+            return Ok((self.ids.clone(), 0));
+        }
+        let (ids, total) = store.open_dead_letters(self.code.as_deref(), self.limit).await?;
+        let left = total.saturating_sub(i64::try_from(ids.len())?);
+        Ok((ids, left))
+    }
+}
+
+/// Publishes a letter and waits for the broker's confirm; inside, why it cannot be.
+async fn publish(store: &Store, publisher: &Publisher, id: i64) -> anyhow::Result<Result<(), String>> {
+    let letter = match store.replay(id).await? {
+        Ok(letter) => letter,
+        Err(why) => return Ok(Err(why.to_string())),
+    };
+    Ok(publisher.publish(&message(letter)).await.map_err(|error| chain(&error)))
+}
+
+fn message(letter: Letter) -> Outgoing {
+    Outgoing {
+        trace: None,
+        exchange: EXCHANGE,
+        routing_key: letter.routing_key,
+        mandatory: true,
+        body: letter.body.expose_secret().to_vec(),
+        content_type: letter.content_type,
+        content_encoding: letter.content_encoding,
+        message_id: letter.message_id,
+        app_id: letter.app_id,
+        reply_to: letter.reply_to,
+        correlation_id: letter.correlation_id,
+        headers: producer_headers(&letter.headers),
+    }
+}
+
+impl Tally {
+    fn tell(&self, output: Output) -> anyhow::Result<ExitCode> {
+        let word = self.how.word();
+        let not_done: Vec<Value> = self.not_done.iter().map(|(id, why)| json!({"id": id, "why": why})).collect();
+        let answer = json!({"resolution": word, "done": self.done, "not_done": not_done, "left": self.left});
+        output.answer(&answer, || self.done.iter().map(|id| format!("dead letter {id}: {word}\n")).collect())?;
+        for (id, why) in &self.not_done {
+            say(&format!("dead letter {id}: not {word}: {why}"));
+        }
+        match self.left {
+            _ if self.done.is_empty() && self.not_done.is_empty() => say("no dead letters"),
+            0 => {}
+            left => say(&format!("{left} more are open; run it again, or raise --limit")),
+        }
+        Ok(if self.not_done.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}

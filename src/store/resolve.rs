@@ -1,0 +1,159 @@
+//! What people do about dead letters: publish them again, or put them aside.
+
+use secrecy::SecretSlice;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tokio_postgres::types::Json;
+
+use super::Store;
+use super::actions::{Actor, write_audit};
+use super::dead_letters::place;
+use super::error::StoreError;
+use super::sql::{query, query_opt};
+
+/// What becomes of a dead letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resolution {
+    /// Published again: it is a job now, or a dead letter anew.
+    Replayed,
+    /// Put aside.
+    Discarded,
+}
+
+impl Resolution {
+    /// As stored and shown.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Replayed => "replayed",
+            Self::Discarded => "discarded",
+        }
+    }
+}
+
+/// A dead letter as it was received, to be published again.
+#[derive(Debug)]
+pub struct Replay {
+    /// As received.
+    pub routing_key: String,
+    /// As received, the broker's own among them.
+    pub headers: Value,
+    /// As received; it may hold secrets.
+    pub body: SecretSlice<u8>,
+    /// As received; empty where it had none, `None` where that was not kept.
+    pub content_type: Option<String>,
+    /// As received.
+    pub content_encoding: Option<String>,
+    /// As received.
+    pub message_id: Option<String>,
+    /// As received.
+    pub app_id: Option<String>,
+    /// As received.
+    pub reply_to: Option<String>,
+    /// As received.
+    pub correlation_id: Option<String>,
+}
+
+/// Why a dead letter cannot be published again.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotReplayable {
+    /// No row.
+    #[error("there is no such dead letter")]
+    NoSuchLetter,
+    /// Somebody was faster.
+    #[error("it was {0} before; `dispatch dead-letters show` says by whom")]
+    Resolved(String),
+    /// Only its beginning is kept.
+    #[error("only the first {kept} of its {bytes} bytes were kept; right is that its producer publishes it anew, smaller")]
+    Cut {
+        /// Kept.
+        kept: usize,
+        /// Received.
+        bytes: i64,
+    },
+    /// The stored bytes are not those that came.
+    #[error("its stored bytes do not have the SHA-256 of what was received")]
+    Damaged,
+}
+
+const OPEN: &str = "
+    SELECT id, count(*) OVER () AS total FROM dead_letters
+    WHERE resolved_at IS NULL AND ($1::text IS NULL OR code = $1) ORDER BY id LIMIT $2";
+
+const READ: &str = "
+    SELECT routing_key, headers, sealed_body, body_bytes, body_sha256, content_type, content_encoding, message_id, app_id, reply_to,
+        correlation_id, coalesce(resolution, CASE WHEN resolved_at IS NOT NULL THEN 'resolved' END) AS resolution
+    FROM dead_letters WHERE id = $1";
+
+const RESOLVE: &str = "
+    UPDATE dead_letters SET resolved_at = now(), resolution = $2, resolved_by = $3, resolved_reason = $4
+    WHERE id = $1 AND resolved_at IS NULL
+    RETURNING code, source, dedupe_key";
+
+impl Store {
+    /// The numbers of open dead letters, oldest first, at most `limit`, with this code if one is given; and how many there are.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn open_dead_letters(&self, code: Option<&str>, limit: i64) -> Result<(Vec<i64>, i64), StoreError> {
+        let rows = query(&self.client().await?, OPEN, &[&code, &limit]).await?;
+        let total = rows.first().map_or(Ok(0), |row| row.try_get("total"))?;
+        Ok((rows.iter().map(|row| row.try_get("id")).collect::<Result<_, _>>()?, total))
+    }
+
+    /// An open dead letter as it was received. Publishing it and [`Store::resolve`] are two things: a process that dies in
+    /// between leaves it open, and publishing it once more is harmless, as (source, dedupe key) makes the same job of it.
+    ///
+    /// # Errors
+    /// [`StoreError`]; inside, [`NotReplayable`].
+    pub async fn replay(&self, id: i64) -> Result<Result<Replay, NotReplayable>, StoreError> {
+        let Some(row) = query_opt(&self.client().await?, READ, &[&id]).await? else {
+            return Ok(Err(NotReplayable::NoSuchLetter));
+        };
+        if let Some(how) = row.try_get("resolution")? {
+            return Ok(Err(NotReplayable::Resolved(how)));
+        }
+        let body = self.keyring.open(place(&id.to_string()), row.try_get("sealed_body")?)?;
+        let bytes: i64 = row.try_get("body_bytes")?;
+        if i64::try_from(body.len()) != Ok(bytes) {
+            return Ok(Err(NotReplayable::Cut { kept: body.len(), bytes }));
+        }
+        if Sha256::digest(&body).as_slice() != row.try_get::<_, &[u8]>("body_sha256")? {
+            return Ok(Err(NotReplayable::Damaged));
+        }
+        let Json(headers) = row.try_get("headers")?;
+        Ok(Ok(Replay {
+            routing_key: row.try_get("routing_key")?,
+            headers,
+            body: SecretSlice::from(body),
+            content_type: row.try_get("content_type")?,
+            content_encoding: row.try_get("content_encoding")?,
+            message_id: row.try_get("message_id")?,
+            app_id: row.try_get("app_id")?,
+            reply_to: row.try_get("reply_to")?,
+            correlation_id: row.try_get("correlation_id")?,
+        }))
+    }
+
+    /// Marks an open dead letter, with its audit row. `false`: it is not there, or not open any more.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn resolve(&self, id: i64, how: Resolution, actor: &Actor) -> Result<bool, StoreError> {
+        let mut client = self.client().await?;
+        let tx = client.transaction().await?;
+        let Some(row) = query_opt(&tx, RESOLVE, &[&id, &how.word(), &actor.who, &actor.reason]).await? else {
+            return Ok(false);
+        };
+        let text = |name| row.try_get::<_, Option<String>>(name);
+        let before =
+            json!({"dead_letter_id": id, "code": text("code")?, "source": text("source")?, "dedupe_key": text("dedupe_key")?});
+        let action = match how {
+            Resolution::Replayed => "dead_letter.replay",
+            Resolution::Discarded => "dead_letter.discard",
+        };
+        write_audit(&tx, actor, action, None, &before, &json!({"dead_letter_id": id, "resolution": how.word()})).await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+}

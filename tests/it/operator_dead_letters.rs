@@ -1,0 +1,176 @@
+//! Dead letters published again or put aside by a person.
+
+use std::time::Duration;
+
+use dispatch_worker::broker::{KEY_CANCEL, KEY_JOB, Outgoing};
+use dispatch_worker::job::JobState;
+use dispatch_worker::message::Refusal;
+use dispatch_worker::store::NewDeadLetter;
+use serde_json::{Map, Value, json};
+
+use crate::support::{Listener, TestWorld, WorkerOptions, acme, intake, wait_for};
+
+const SOON: Duration = Duration::from_secs(30);
+
+/// An intake message without events: it succeeds and changes nothing.
+fn message(key: &str) -> Value {
+    let mut message = acme::job(key, &Value::Null);
+    message["events"] = json!([]);
+    message["notify"] = json!([]);
+    message
+}
+
+/// A dead letter of a message that nothing is wrong with, as a defect of the worker would leave it.
+async fn letter(world: &TestWorld, body: &Value) -> i64 {
+    let body = body.to_string();
+    world.store().keep_dead_letter(&new(&body)).await.expect("it is kept")
+}
+
+fn new(body: &str) -> NewDeadLetter<'_> {
+    const WHY: &Refusal = &Refusal::NoSuchJob;
+    NewDeadLetter {
+        refusal: WHY,
+        body: body.as_bytes(),
+        routing_key: KEY_JOB,
+        headers: json!({}),
+        source: None,
+        dedupe_key: None,
+        message_id: None,
+        content_type: Some("application/json".to_owned()),
+        content_encoding: None,
+        app_id: None,
+        reply_to: None,
+        correlation_id: None,
+    }
+}
+
+async fn open(world: &TestWorld) -> Vec<String> {
+    let sql = "SELECT code FROM dead_letters WHERE resolved_at IS NULL ORDER BY id";
+    world.database.rows(sql).await.concat()
+}
+
+#[tokio::test]
+async fn a_replayed_message_has_everything_that_it_came_with() {
+    let world = TestWorld::acme().await;
+    let listener = Listener::new(&world).await;
+    listener.queue("answers", None).await;
+    let mut body = message("unused");
+    for field in ["source", "dedupe_key"] {
+        body.as_object_mut().unwrap().remove(field);
+    }
+    let body = body.to_string();
+    let came = NewDeadLetter {
+        headers: json!({"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "x-death": [{"count": 3}]}),
+        message_id: Some("key-1".to_owned()),
+        app_id: Some(acme::SOURCE.to_owned()),
+        reply_to: Some("answers"),
+        correlation_id: Some("c-17"),
+        ..new(&body)
+    };
+    let id = world.store().keep_dead_letter(&came).await.unwrap();
+    let _worker = world.worker(&WorkerOptions::default());
+    assert_eq!(listener.next("answers").await.1["event"], "message.refused");
+    let said = world.dispatch(&["dead-letters", "replay", &id.to_string(), "--yes", "--reason", "mended"]).done().await;
+    assert_eq!(said, json!({"resolution": "replayed", "done": [id], "not_done": [], "left": 0}));
+    let (correlation_id, answer) = listener.next("answers").await;
+    assert_eq!((correlation_id.as_deref(), &answer["event"]), (Some("c-17"), &json!("job.succeeded")));
+    assert_eq!((&answer["source"], &answer["dedupe_key"]), (&json!(acme::SOURCE), &json!("key-1")));
+    let trace = world.database.one("SELECT traceparent FROM jobs").await;
+    assert!(trace.starts_with("00-0af76519"), "{trace}");
+    let sql = "SELECT resolution, resolved_by, resolved_reason, resolved_at IS NOT NULL FROM dead_letters";
+    assert_eq!(world.database.rows(sql).await, [["replayed", "olga", "mended", "t"]]);
+    let audit = world.database.rows("SELECT action, who, role, reason, after ->> 'dead_letter_id' FROM audit_log").await;
+    assert_eq!(audit, [["dead_letter.replay", "olga", "operator", "mended", &id.to_string()]]);
+}
+
+#[tokio::test]
+async fn a_replay_that_died_before_it_was_marked_makes_no_second_job_when_repeated() {
+    let world = TestWorld::acme().await;
+    let id = letter(&world, &message("once")).await.to_string();
+    let replay = ["dead-letters", "replay", &id, "--yes"];
+    world.dispatch(&replay).done().await;
+    // As if the process had died between the confirm and the mark.
+    world.database.rows("UPDATE dead_letters SET resolution = NULL, resolved_at = NULL").await;
+    world.dispatch(&replay).done().await;
+    let (code, again) = world.dispatch(&replay).answer().await;
+    assert_eq!((code, &again["done"]), (Some(1), &json!([])));
+    assert!(again["not_done"][0]["why"].as_str().unwrap().contains("replayed before"), "{again}");
+    let _worker = world.worker(&WorkerOptions::default());
+    world.wait_job_state("once", JobState::Succeeded, SOON).await;
+    world.wait_quiet(SOON).await;
+    assert_eq!(world.database.one("SELECT count(*) FROM jobs").await, "1");
+    assert_eq!(open(&world).await, Vec::<String>::new(), "neither message was refused");
+}
+
+#[tokio::test]
+async fn a_message_that_is_refused_again_becomes_a_new_dead_letter_and_one_that_is_right_by_now_is_done() {
+    let world = TestWorld::acme().await;
+    let _worker = world.worker(&WorkerOptions::default());
+    let cancel = json!({"schema": 1, "source": acme::SOURCE, "dedupe_key": "later"}).to_string();
+    let headers = Map::from_iter([("n".to_owned(), json!(7))]);
+    world.publish_raw(&Outgoing { routing_key: KEY_CANCEL.to_owned(), headers, ..intake(cancel) }).await;
+    world.publish_raw(&intake("not JSON")).await;
+    wait_for("two dead letters", SOON, async || match open(&world).await.len() {
+        2 => Ok(()),
+        n => Err(format!("{n}")),
+    })
+    .await;
+    assert_eq!(world.database.one("SELECT headers ->> 'n' FROM dead_letters WHERE code = 'no_such_job'").await, "7");
+    let mut job = message("later");
+    job["not_before"] = json!("2099-01-01T00:00:00Z");
+    world.publish_job(&job).await;
+    world.wait_job_state("later", JobState::Ready, SOON).await;
+    let said = world.dispatch(&["dead-letters", "replay", "--all", "--yes"]).done().await;
+    assert_eq!(said["done"].as_array().unwrap().len(), 2, "{said}");
+    world.wait_job_state("later", JobState::Cancelled, SOON).await;
+    wait_for("the refusal", SOON, async || match open(&world).await.as_slice() {
+        [code] if code == "not_json" => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    assert_eq!(world.database.one("SELECT count(*) FROM dead_letters").await, "3");
+}
+
+#[tokio::test]
+async fn bulk_is_bounded_by_code_and_number_and_never_without_consent() {
+    let world = TestWorld::new().await;
+    for n in 0..3 {
+        letter(&world, &message(&n.to_string())).await;
+    }
+    let first = letter(&world, &json!({})).await - 3;
+    let refused = world.dispatch(&["dead-letters", "discard", "--all"]).said().await;
+    assert_eq!(refused.code, Some(2));
+    assert!(refused.stderr.contains("right is --yes"), "{refused:?}");
+    for wrong in [&["--code", "x", "1"][..], &["1", "--all"], &[]] {
+        let arguments = [&["dead-letters", "discard", "--yes"], wrong].concat();
+        assert_eq!(world.dispatch(&arguments).said().await.code, Some(2), "{wrong:?}");
+    }
+    let none = world.dispatch(&["dead-letters", "discard", "--all", "--code", "not_json", "--yes"]).done().await;
+    assert_eq!(none["done"], json!([]));
+    let some = ["dead-letters", "discard", "--all", "--code", "no_such_job", "--limit", "2", "--yes"];
+    let said = world.dispatch(&some).done().await;
+    assert_eq!((&said["done"], &said["left"]), (&json!([first, first + 1]), &json!(2)));
+    let listed = world.dispatch(&["dead-letters", "list"]).done().await;
+    assert_eq!(listed.as_array().unwrap().len(), 2, "only open ones are listed");
+    let all = world.dispatch(&["dead-letters", "list", "--all"]).done().await;
+    assert_eq!(all[3]["resolution"], "discarded");
+    assert_eq!(world.database.one("SELECT count(*) FROM audit_log WHERE action = 'dead_letter.discard'").await, "2");
+    assert_eq!(world.queue_depth("dispatch.jobs").await.ready, 0, "nothing was published");
+}
+
+#[tokio::test]
+async fn what_cannot_be_published_as_it_came_stays_open() {
+    let world = TestWorld::new().await;
+    let long = format!("{{\"a\":\"{}\"}}", "x".repeat(1 << 20));
+    let cut = world.store().keep_dead_letter(&new(&long)).await.unwrap();
+    let lost = NewDeadLetter { routing_key: "no.such.key", ..new("{}") };
+    let lost = world.store().keep_dead_letter(&lost).await.unwrap();
+    let numbers = [cut.to_string(), lost.to_string()];
+    let (code, said) = world.dispatch(&["dead-letters", "replay", &numbers[0], &numbers[1], "999", "--yes"]).answer().await;
+    assert_eq!((code, &said["done"]), (Some(1), &json!([])));
+    let why = |n: usize| said["not_done"][n]["why"].as_str().unwrap().to_owned();
+    assert!(why(0).contains("1048576 of its"), "{said}");
+    assert!(why(1).contains("no queue takes the message"), "{said}");
+    assert!(why(2).contains("no such dead letter"), "{said}");
+    assert_eq!(open(&world).await.len(), 2);
+}

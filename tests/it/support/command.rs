@@ -1,0 +1,97 @@
+//! The program's commands, run as a person runs them without a terminal.
+
+use std::collections::BTreeMap;
+use std::process::Stdio;
+use std::time::Duration;
+
+use secrecy::ExposeSecret;
+use serde_json::Value;
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+
+use super::servers::BINARY;
+use super::world::TestWorld;
+
+/// No command of a test takes longer.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A command with its environment, not run yet.
+pub(crate) struct Dispatch {
+    command: Command,
+    stdin: Vec<u8>,
+}
+
+/// What a command has said.
+#[derive(Debug)]
+pub(crate) struct Said {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl TestWorld {
+    /// A command on this world's servers and keyring; its providers are the simulator, if there is one.
+    pub(crate) fn dispatch(&self, arguments: &[&str]) -> Dispatch {
+        let mut environment = BTreeMap::from([
+            ("DATABASE_URL", self.database.url.expose_secret().to_owned()),
+            ("AMQP_URL", self.amqp_url.expose_secret().to_owned()),
+            ("KEYRING", self.keyring_setting.expose_secret().to_owned()),
+            ("USER", "olga".to_owned()),
+        ]);
+        if let Some(simulator) = self.simulator_url() {
+            environment.insert("ALLOW_HTTP_LOOPBACK", "true".to_owned());
+            environment.insert("DISCORD_URL", format!("{simulator}/api/v10"));
+            for name in ["AZURE_DEVOPS_URL", "AZURE_DEVOPS_PROFILE_URL", "AZURE_DEVOPS_GRAPH_URL", "AZURE_DEVOPS_SEARCH_URL"] {
+                environment.insert(name, simulator.to_owned());
+            }
+        }
+        let mut command = Command::new(BINARY);
+        command.args(arguments).env_clear().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.kill_on_drop(true);
+        command.envs(environment.into_iter().map(|(name, value)| (format!("DISPATCH_{name}"), value)));
+        Dispatch { command, stdin: Vec::new() }
+    }
+}
+
+impl Dispatch {
+    pub(crate) fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
+        self.stdin = bytes.into();
+        self
+    }
+
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    /// Runs it to its end.
+    pub(crate) async fn said(mut self) -> Said {
+        let mut child = self.command.spawn().expect("the program starts");
+        let mut stdin = child.stdin.take().expect("it is piped");
+        let write = async move {
+            // A command that does not read has closed it, perhaps.
+            drop(stdin.write_all(&self.stdin).await);
+            drop(stdin);
+        };
+        let run = async { tokio::join!(write, child.wait_with_output()).1 };
+        let output = tokio::time::timeout(LIMIT, run).await.expect("it ends in time").expect("its output can be read");
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("it says text");
+        Said { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+
+    /// Runs it with `--json`; gives its exit code and its answer.
+    pub(crate) async fn answer(mut self) -> (Option<i32>, Value) {
+        self.command.arg("--json");
+        let said = self.said().await;
+        let answer = serde_json::from_str(&said.stdout);
+        (said.code, answer.unwrap_or_else(|error| panic!("{error}: {said:?}")))
+    }
+
+    /// As [`Dispatch::answer`], of a command that does what it was asked.
+    pub(crate) async fn done(mut self) -> Value {
+        self.command.arg("--json");
+        let said = self.said().await;
+        assert_eq!(said.code, Some(0), "{said:?}");
+        serde_json::from_str(&said.stdout).unwrap_or_else(|error| panic!("{error}: {said:?}"))
+    }
+}
