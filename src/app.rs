@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::broker::{LaneInput, PARKED_QUEUE, QueueConsumer, publisher};
-use crate::config::{Links, NotRight, WorkerSettings};
+use crate::config::{Links, NotRight, ProviderLinks, WorkerSettings};
 use crate::engine::Lane;
 use crate::fault::StageFault;
 use crate::job::JobId;
@@ -95,7 +95,7 @@ pub async fn run_worker(links: Links, settings: WorkerSettings) -> anyhow::Resul
     spawn("metrics upkeep", Box::pin(upkeep(metrics, upkeep_end)));
     spawn("operations server", Box::pin(async move { report(ops::serve(listener, router, ops_end).await) }));
     let forget_end = end.clone();
-    spawn("old events", Box::pin(forget_old_events(parts.services.tracker.clone(), forget_end)));
+    spawn("old events and secrets", Box::pin(forget_old(parts.services.tracker.clone(), forget_end)));
     let publisher_end = end.clone();
     spawn("publisher", Box::pin(publisher_supervisor.run(publisher_end)));
     spawn("signals", Box::pin(signals(drain.clone(), end.clone())));
@@ -221,7 +221,7 @@ fn parts(
 ) -> anyhow::Result<(Parts<Dispatch, TrackerTables>, crate::broker::PublisherSupervisor)> {
     let keyring = Arc::new(Keyring::parse(links.keyring()?)?);
     let pool = store::pool(links.database_url()?, usize::from(settings.pool_size))?;
-    let providers = Providers::new(&provider_settings(settings))?;
+    let providers = providers(&settings.providers)?;
     let registry = Arc::new(pipelines::registry());
     let first_stages = registry.iter().map(|pipeline| (pipeline.name, pipeline.first())).collect();
     let store = Store::new(pool.clone(), Arc::clone(&keyring));
@@ -232,7 +232,27 @@ fn parts(
     Ok((Parts { writer, registry, services, keyring, publisher, known_schema: SCHEMA, running }, supervisor))
 }
 
-fn provider_settings(settings: &WorkerSettings) -> ProviderSettings {
+/// What stages reach the outside with, for a command that does what one of them does.
+///
+/// # Errors
+/// Settings that are not right; nothing is connected yet.
+pub fn services(links: &Links, settings: &ProviderLinks) -> anyhow::Result<Services> {
+    let keyring = Arc::new(Keyring::parse(links.keyring()?)?);
+    let pool = store::pool(links.database_url()?, 2)?;
+    Ok(Services { tracker: Tracker::new(pool, keyring), providers: providers(settings)? })
+}
+
+/// The providers of the settings; nobody is called.
+///
+/// # Errors
+/// Settings that are not right.
+pub fn providers(settings: &ProviderLinks) -> anyhow::Result<Providers> {
+    // Whoever installed one first has done the same.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    Ok(Providers::new(&provider_settings(settings))?)
+}
+
+fn provider_settings(settings: &ProviderLinks) -> ProviderSettings {
     ProviderSettings {
         hosts: Hosts {
             profile: settings.azure_devops_profile_url.clone(),
@@ -273,8 +293,8 @@ async fn upkeep(metrics: PrometheusHandle, end: CancellationToken) {
     }
 }
 
-/// Forgets events seen more than 30 days ago, when job keys are forgotten too.
-async fn forget_old_events(tracker: Tracker, end: CancellationToken) {
+/// Forgets events seen more than 30 days ago, when job keys are forgotten too, and secrets whose rotation is over.
+async fn forget_old(tracker: Tracker, end: CancellationToken) {
     loop {
         tokio::select! {
             () = tokio::time::sleep(std::time::Duration::from_secs(3600)) => {}
@@ -282,6 +302,9 @@ async fn forget_old_events(tracker: Tracker, end: CancellationToken) {
         }
         if let Err(error) = tracker.forget_events(30, 10_000).await {
             tracing::warn!(error = crate::fault::chain(&error), "old events are not forgotten yet");
+        }
+        if let Err(error) = tracker.forget_secrets().await {
+            tracing::warn!(error = crate::fault::chain(&error), "secrets that have ended are not forgotten yet");
         }
     }
 }

@@ -80,6 +80,18 @@ pub struct WorkerSettings {
     /// Seconds that a drain waits for stages in hand
     #[arg(long, env = "DISPATCH_DRAIN_SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub drain_seconds: u64,
+    /// See [`ProviderLinks`]
+    #[command(flatten)]
+    pub providers: ProviderLinks,
+    /// Tests only: abort at `stage:point[:n]`, the n-th time that point is reached
+    #[cfg(feature = "devkit")]
+    #[arg(long, env = "DISPATCH_CRASH_AT", value_name = "STAGE:POINT", hide = true)]
+    pub crash_at: Option<String>,
+}
+
+/// Where providers are, and how they are called.
+#[derive(Debug, Clone, Args)]
+pub struct ProviderLinks {
     /// Deadline of one call to a provider, in seconds
     #[arg(long, env = "DISPATCH_CALL_SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=120))]
     pub call_seconds: u64,
@@ -106,10 +118,6 @@ pub struct WorkerSettings {
     /// Development only: let providers be plain http on loopback
     #[arg(long, env = "DISPATCH_ALLOW_HTTP_LOOPBACK", action = clap::ArgAction::SetTrue)]
     pub allow_http_loopback: bool,
-    /// Tests only: abort at `stage:point[:n]`, the n-th time that point is reached
-    #[cfg(feature = "devkit")]
-    #[arg(long, env = "DISPATCH_CRASH_AT", value_name = "STAGE:POINT", hide = true)]
-    pub crash_at: Option<String>,
 }
 
 impl WorkerSettings {

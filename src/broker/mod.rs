@@ -99,13 +99,28 @@ impl Fault for BrokerError {
     }
 }
 
+/// The virtual host that a URL names.
+///
+/// # Errors
+/// [`BrokerError::Url`] where it does not read.
+pub fn vhost_of(url: &SecretString) -> Result<String, BrokerError> {
+    url.expose_secret().parse::<lapin::uri::AMQPUri>().map(|uri| uri.vhost).map_err(|_| BrokerError::Url)
+}
+
+/// Whether a URL leads to another machine without encryption.
+#[must_use]
+pub fn is_plain_elsewhere(url: &SecretString) -> bool {
+    url.expose_secret().starts_with("amqp://") && !is_loopback(url.expose_secret())
+}
+
 /// Connects once, within a bound; `name` is what RabbitMQ's management shows.
 async fn connect(url: &SecretString, name: &str) -> Result<Connection, BrokerError> {
+    let is_plain = is_plain_elsewhere(url);
     let url = url.expose_secret();
     if !(url.starts_with("amqp://") || url.starts_with("amqps://")) {
         return Err(BrokerError::Url);
     }
-    if url.starts_with("amqp://") && !is_loopback(url) {
+    if is_plain {
         static SAID: Once = Once::new();
         SAID.call_once(|| tracing::warn!("plaintext to a RabbitMQ that is not on this machine; amqps:// is encrypted"));
     }

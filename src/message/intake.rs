@@ -10,8 +10,8 @@ use time::{OffsetDateTime, UtcOffset};
 
 use super::refusal::Refusal;
 use super::{
-    DEPTH_LIMIT, EVENTS_LIMIT, HEADERS_LIMIT, HookEvent, Interaction, MESSAGE_LIMIT, NOTIFY_LIMIT, Request, SCHEMA, SEARCH_LIMIT,
-    Search,
+    DEPTH_LIMIT, EVENTS_LIMIT, HEADERS_LIMIT, HookEvent, INTERACTION_TOKEN, Interaction, MESSAGE_LIMIT, NOTIFY_LIMIT, Request,
+    SCHEMA, SEARCH_LIMIT, Search,
 };
 use crate::job::JobId;
 use crate::secrets::{Keyring, Place};
@@ -294,7 +294,7 @@ fn checked(wire: Wire, source: String, dedupe_key: String, keyring: &Keyring, id
         return Err(invalid("notify", &format!("at most {NOTIFY_LIMIT} destinations are taken")));
     }
     let row = id.to_string();
-    let place = Place { table: "jobs", column: "payload.interaction.token", row: &row };
+    let place = Place { table: "jobs", column: INTERACTION_TOKEN, row: &row };
     let interaction = wire.interaction.map(|given| Interaction {
         application_id: given.application_id,
         sealed_token: keyring.seal(place, given.token.as_bytes()),

@@ -7,6 +7,7 @@ pub mod messaging;
 mod services;
 #[cfg(test)]
 mod tests;
+pub mod trials;
 
 pub use fault::ProductFault;
 pub use services::{Services, SignedIn};

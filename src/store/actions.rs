@@ -181,6 +181,27 @@ impl Store {
         finish(tx, &job, actor, "configure", JobState::Ready, json!({"state": "ready", "account": account})).await
     }
 
+    /// Makes a change that other modules know how to make, and writes its audit row, in one transaction. `change` gives its
+    /// answer and what there was before and is after; without the latter nothing has changed, and nothing is written.
+    ///
+    /// # Errors
+    /// Those of `change`, and [`StoreError`]; nothing is changed then.
+    pub async fn audited<T, E: From<StoreError>>(
+        &self,
+        actor: &Actor,
+        action: &str,
+        change: impl AsyncFnOnce(&Transaction<'_>) -> Result<(T, Option<(Value, Value)>), E>,
+    ) -> Result<T, E> {
+        let mut client = self.client().await?;
+        let tx = client.transaction().await.map_err(StoreError::from)?;
+        let (answer, changed) = change(&tx).await?;
+        if let Some((before, after)) = changed {
+            write_audit(&tx, actor, action, None, &before, &after).await?;
+            tx.commit().await.map_err(StoreError::from)?;
+        }
+        Ok(answer)
+    }
+
     /// Writes an audit row for what a person did or saw, `before` and `after` being what it changed or concerned.
     ///
     /// # Errors
