@@ -5,26 +5,29 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use metrics_exporter_prometheus::PrometheusHandle;
-use secrecy::SecretString;
 use serde_json::value::RawValue;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::broker::{LaneInput, PARKED_QUEUE, QueueConsumer, publisher};
+use crate::broker::{LaneInput, PARKED_QUEUE, QueueConsumer, checked, publisher};
 use crate::config::{Links, NotRight, ProviderLinks, WorkerSettings};
 use crate::engine::Lane;
 use crate::fault::StageFault;
+use crate::holds::{self, StoredHolds};
 use crate::job::JobId;
+use crate::link::Endpoint;
 use crate::message::SCHEMA;
 use crate::ops::{self, OpsState};
 use crate::pipelines::{self, Dispatch, Services};
 use crate::providers::azure_devops::Hosts;
+use crate::providers::entra::EntraSettings;
+use crate::providers::governor::{Governor, Lanes, Rates};
 use crate::providers::{ProviderSettings, Providers};
 use crate::readiness::{LaneHealth, WorkerReadiness};
 use crate::reconnect::Reconnect;
 use crate::secrets::Keyring;
-use crate::store::{self, NewReplica, Store, Tables, Writer};
+use crate::store::{self, NewReplica, Store, Tables, WRITERS, Writer};
 use crate::telemetry;
 use crate::tracker::{self, ChangedBy, Changes, Tracker};
 use crate::worker::{LaneRun, LaneWatch, Lease, Parts, Running, Seat, Spawn, Worker, beat, begin, deafness, wake_due};
@@ -58,10 +61,11 @@ impl Tables for TrackerTables {
 
 /// What lives as long as the process, whatever becomes of its incarnations.
 struct Process {
-    url: SecretString,
-    amqp_url: SecretString,
+    database_url: Endpoint,
+    amqp_url: Endpoint,
     settings: WorkerSettings,
     parts: Parts<Dispatch, TrackerTables>,
+    holds: Arc<StoredHolds>,
     readiness: Arc<WorkerReadiness>,
     spawn: Spawn,
     drain: CancellationToken,
@@ -78,13 +82,13 @@ pub async fn run_worker(links: Links, settings: WorkerSettings) -> anyhow::Resul
         NotRight("the operations server has no authentication: DISPATCH_OPS_LISTEN must be a loopback address")
     );
     let started = Instant::now();
-    // Whoever installed one first has done the same.
-    drop(rustls::crypto::ring::default_provider().install_default());
     let tasks = TaskTracker::new();
     let (drain, end) = (CancellationToken::new(), CancellationToken::new());
     let spawn = spawner(&tasks);
-    let (parts, publisher_supervisor) = parts(&links, &settings)?;
+    let (parts, holds, publisher_supervisor) = parts(&links, &settings)?;
     wait_for_schema(parts.store()).await?;
+    // What is held is known before the first job comes.
+    holds::look(&parts.services.providers.governor).await;
     let readiness = Arc::new(WorkerReadiness::new(parts.store().clone(), parts.publisher.clone(), drain.clone()));
     let listener = tokio::net::TcpListener::bind(settings.ops_listen)
         .await
@@ -96,14 +100,20 @@ pub async fn run_worker(links: Links, settings: WorkerSettings) -> anyhow::Resul
     spawn("operations server", Box::pin(async move { report(ops::serve(listener, router, ops_end).await) }));
     let forget_end = end.clone();
     spawn("old events and secrets", Box::pin(forget_old(parts.services.tracker.clone(), forget_end)));
+    for _ in 0..WRITERS {
+        let (writer, end) = (Arc::clone(&parts.writer), end.clone());
+        spawn("writer", Box::pin(async move { writer.write_groups(end).await }));
+    }
+    spawn("holds", Box::pin(holds::follow(Arc::clone(&parts.services.providers.governor), end.clone())));
     let publisher_end = end.clone();
     spawn("publisher", Box::pin(publisher_supervisor.run(publisher_end)));
     spawn("signals", Box::pin(signals(drain.clone(), end.clone())));
     let process = Process {
-        url: links.database_url()?.clone(),
-        amqp_url: links.amqp_url()?.clone(),
+        database_url: links.database_url()?,
+        amqp_url: links.amqp_url()?,
         settings,
         parts,
+        holds,
         readiness,
         spawn,
         drain: drain.clone(),
@@ -137,7 +147,7 @@ impl Process {
             pid: i32::try_from(std::process::id()).unwrap_or_default(),
             lanes: self.lanes().iter().map(|lane| lane.name.to_owned()).collect(),
         };
-        let (heartbeat, lease) = match begin(&self.url, &new, &self.spawn).await {
+        let (heartbeat, lease) = match begin(&self.database_url, &new, &self.spawn).await {
             Ok(begun) => begun,
             Err(error) => {
                 tracing::warn!(error = crate::fault::chain(&error), "no incarnation can begin yet");
@@ -145,6 +155,7 @@ impl Process {
             }
         };
         tracing::info!(replica = %lease.replica(), "a new incarnation");
+        self.holds.act_as(lease.replica());
         let over = CancellationToken::new();
         (self.spawn)("heartbeat", Box::pin(beat(heartbeat, Arc::clone(&lease), self.drain.clone(), over.clone())));
         let parts = Parts { running: Arc::new(Running::default()), ..self.parts.clone() };
@@ -188,7 +199,7 @@ impl Process {
             let prefetch = u16::try_from(seat.capacity() * 3 / 2).unwrap_or(u16::MAX).max(2);
             let (deliveries, received) = mpsc::channel(usize::from(prefetch));
             let (last_received, last) = watch::channel(Instant::now());
-            let consumers = QueueConsumer::new(self.amqp_url.clone(), LaneInput { queue, prefetch, deliveries, last_received });
+            let consumers = QueueConsumer::new(&self.amqp_url, LaneInput { queue, prefetch, deliveries, last_received });
             let (link, rebuild) = (consumers.link(), consumers.rebuild());
             (self.spawn)("consumer", Box::pin(consume(consumers, self.drain.child_token(), over.clone(), lease.lost())));
             let (worker, in_hand, spawn) = (Arc::clone(worker), in_hand.clone(), Arc::clone(&self.spawn));
@@ -215,41 +226,59 @@ async fn consume(consumers: QueueConsumer, stop: CancellationToken, close: Cance
     }
 }
 
-fn parts(
-    links: &Links,
-    settings: &WorkerSettings,
-) -> anyhow::Result<(Parts<Dispatch, TrackerTables>, crate::broker::PublisherSupervisor)> {
+type Made = (Parts<Dispatch, TrackerTables>, Arc<StoredHolds>, crate::broker::PublisherSupervisor);
+
+fn parts(links: &Links, settings: &WorkerSettings) -> anyhow::Result<Made> {
     let keyring = Arc::new(Keyring::parse(links.keyring()?)?);
     let pool = store::pool(links.database_url()?, usize::from(settings.pool_size))?;
-    let providers = providers(&settings.providers)?;
     let registry = Arc::new(pipelines::registry());
     let first_stages = registry.iter().map(|pipeline| (pipeline.name, pipeline.first())).collect();
     let store = Store::new(pool.clone(), Arc::clone(&keyring));
-    let services = Arc::new(Services { tracker: Tracker::new(pool, Arc::clone(&keyring)), providers });
-    let (publisher, supervisor) = publisher(links.amqp_url()?.clone());
-    let writer = Arc::new(Writer::new(store, TrackerTables, first_stages));
+    let holds = Arc::new(StoredHolds::new(store.clone()));
+    let messaging = settings.concurrency_of(pipelines::MESSAGING.name);
+    let calling = [pipelines::DISPATCH, pipelines::ASSIGNEE_SYNC].map(|lane| settings.concurrency_of(lane.name));
+    let lanes = Lanes { hosts: calling[0].min(calling[1]), destinations: messaging };
+    let tracker = Tracker::new(pool, Arc::clone(&keyring));
+    let services = Arc::new(governed(Arc::<StoredHolds>::clone(&holds), lanes, tracker, &settings.providers)?);
+    let (publisher, supervisor) = publisher(checked(links.amqp_url()?)?);
+    let writer = Arc::new(Writer::new(store, store::writers_pool(links.database_url()?)?, TrackerTables, first_stages));
     let running = Arc::new(Running::default());
-    Ok((Parts { writer, registry, services, keyring, publisher, known_schema: SCHEMA, running }, supervisor))
+    Ok((Parts { writer, registry, services, keyring, publisher, known_schema: SCHEMA, running }, holds, supervisor))
 }
 
-/// What stages reach the outside with, for a command that does what one of them does.
+/// What stages reach the outside with, for a command that does what one of their stages does.
 ///
 /// # Errors
 /// Settings that are not right; nothing is connected yet.
 pub fn services(links: &Links, settings: &ProviderLinks) -> anyhow::Result<Services> {
     let keyring = Arc::new(Keyring::parse(links.keyring()?)?);
-    let pool = store::pool(links.database_url()?, 2)?;
-    Ok(Services { tracker: Tracker::new(pool, keyring), providers: providers(settings)? })
+    let pool = store::pool(links.database_url()?, COMMAND_CONNECTIONS)?;
+    let holds = Arc::new(StoredHolds::new(Store::new(pool.clone(), Arc::clone(&keyring))));
+    governed(holds, Lanes { hosts: 1, destinations: 1 }, Tracker::new(pool, keyring), settings)
 }
 
-/// The providers of the settings; nobody is called.
+/// One for the tracker, one for what is held.
+const COMMAND_CONNECTIONS: usize = 2;
+
+/// Whether the providers' settings are right; nobody is called.
 ///
 /// # Errors
-/// Settings that are not right.
-pub fn providers(settings: &ProviderLinks) -> anyhow::Result<Providers> {
+/// What is not right.
+pub fn check_providers(settings: &ProviderLinks) -> anyhow::Result<()> {
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let rates = Rates::parse(&settings.rates).context("DISPATCH_RATES")?;
+    let governor = Governor::new(rates, Lanes { hosts: 1, destinations: 1 }, Arc::new(holds::Unkept));
+    Providers::new(&provider_settings(settings), Arc::new(governor))?;
+    Ok(())
+}
+
+fn governed(holds: Arc<StoredHolds>, lanes: Lanes, tracker: Tracker, settings: &ProviderLinks) -> anyhow::Result<Services> {
     // Whoever installed one first has done the same.
     drop(rustls::crypto::ring::default_provider().install_default());
-    Ok(Providers::new(&provider_settings(settings))?)
+    let rates = Rates::parse(&settings.rates).context("DISPATCH_RATES")?;
+    let governor = Arc::new(Governor::new(rates, lanes, holds));
+    let providers = Providers::new(&provider_settings(settings), governor)?;
+    Ok(Services { tracker, providers })
 }
 
 fn provider_settings(settings: &ProviderLinks) -> ProviderSettings {
@@ -261,7 +290,14 @@ fn provider_settings(settings: &ProviderLinks) -> ProviderSettings {
             search: settings.azure_devops_search_url.clone(),
             core: settings.azure_devops_url.clone(),
         },
+        entra: EntraSettings {
+            token_url: settings.entra_token_url.clone(),
+            client_id: settings.entra_client_id.clone(),
+            client_secret: settings.entra_client_secret.clone(),
+        },
         discord_api: settings.discord_url.clone(),
+        slack_api: settings.slack_url.clone(),
+        smtp_server: settings.smtp_url.clone(),
         allow_http_loopback: settings.allow_http_loopback,
         call_timeout: std::time::Duration::from_secs(settings.call_seconds),
     }

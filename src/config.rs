@@ -2,20 +2,32 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use secrecy::SecretString;
 
+use crate::link::Endpoint;
+
 /// Where Postgres and RabbitMQ are, and the keyring.
 #[derive(Debug, Clone, Args)]
 pub struct Links {
-    /// Postgres: postgres://user:password@host:port/database; TLS unless it is on this machine or the URL says sslmode=disable
+    /// Postgres: postgres://user:password@host:port/database; verified TLS unless it is on this machine
     #[arg(long, env = "DISPATCH_DATABASE_URL", hide_env_values = true, value_parser = secret, value_name = "URL")]
     pub database_url: Option<SecretString>,
-    /// RabbitMQ: amqp://user:password@host:port/vhost
+    /// RabbitMQ: amqps://user:password@host:port/vhost; amqp:// on this machine
     #[arg(long, env = "DISPATCH_AMQP_URL", hide_env_values = true, value_parser = secret, value_name = "URL")]
     pub amqp_url: Option<SecretString>,
+    /// PEM file with the only authorities trusted to vouch for Postgres; otherwise the system's. Set, TLS is used on this machine too
+    #[arg(long, env = "DISPATCH_DATABASE_CA", value_name = "FILE")]
+    pub database_ca: Option<PathBuf>,
+    /// PEM file with the only authorities trusted to vouch for RabbitMQ; otherwise the system's
+    #[arg(long, env = "DISPATCH_AMQP_CA", value_name = "FILE")]
+    pub amqp_ca: Option<PathBuf>,
+    /// Let Postgres and RabbitMQ on other machines be spoken to in plaintext, where the URL asks for it: a network of your own only
+    #[arg(long, env = "DISPATCH_ALLOW_PLAINTEXT_LINKS", action = clap::ArgAction::SetTrue)]
+    pub allow_plaintext_links: bool,
     /// Keys for tokens at rest: id:base64key[,id:base64key…]; the first one seals, all open
     #[arg(long, env = "DISPATCH_KEYRING", hide_env_values = true, value_parser = secret, value_name = "KEYS")]
     pub keyring: Option<SecretString>,
@@ -32,20 +44,23 @@ pub struct Unset(&'static str, &'static str);
 pub struct NotRight(pub &'static str);
 
 impl Links {
-    /// The Postgres URL.
+    /// The Postgres URL, with what is to be trusted there.
     ///
     /// # Errors
     /// [`Unset`] says what would be right.
-    pub fn database_url(&self) -> Result<&SecretString, Unset> {
-        self.database_url.as_ref().ok_or(Unset("DISPATCH_DATABASE_URL", "postgres://user:password@host:port/database"))
+    pub fn database_url(&self) -> Result<Endpoint, Unset> {
+        let unset = Unset("DISPATCH_DATABASE_URL", "postgres://user:password@host:port/database");
+        let url = self.database_url.clone().ok_or(unset)?;
+        Ok(Endpoint::new(url, self.database_ca.clone(), self.allow_plaintext_links))
     }
 
-    /// The RabbitMQ URL.
+    /// The RabbitMQ URL, with what is to be trusted there.
     ///
     /// # Errors
     /// [`Unset`] says what would be right.
-    pub fn amqp_url(&self) -> Result<&SecretString, Unset> {
-        self.amqp_url.as_ref().ok_or(Unset("DISPATCH_AMQP_URL", "amqp://user:password@host:port/vhost"))
+    pub fn amqp_url(&self) -> Result<Endpoint, Unset> {
+        let url = self.amqp_url.clone().ok_or(Unset("DISPATCH_AMQP_URL", "amqps://user:password@host:port/vhost"))?;
+        Ok(Endpoint::new(url, self.amqp_ca.clone(), self.allow_plaintext_links))
     }
 
     /// The keyring.
@@ -80,7 +95,7 @@ pub struct WorkerSettings {
     /// Seconds that a drain waits for stages in hand
     #[arg(long, env = "DISPATCH_DRAIN_SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub drain_seconds: u64,
-    /// See [`ProviderLinks`]
+    /// The providers.
     #[command(flatten)]
     pub providers: ProviderLinks,
     /// Tests only: abort at `stage:point[:n]`, the n-th time that point is reached
@@ -89,7 +104,7 @@ pub struct WorkerSettings {
     pub crash_at: Option<String>,
 }
 
-/// Where providers are, and how they are called.
+/// Where the providers are and how they are called.
 #[derive(Debug, Clone, Args)]
 pub struct ProviderLinks {
     /// Deadline of one call to a provider, in seconds
@@ -112,10 +127,38 @@ pub struct ProviderLinks {
     /// Azure DevOps: everything else
     #[arg(long, env = "DISPATCH_AZURE_DEVOPS_URL", default_value = "https://dev.azure.com", value_name = "URL")]
     pub azure_devops_url: String,
+    /// Microsoft Entra's token endpoint, where identities' tokens are refreshed
+    #[arg(
+        long,
+        env = "DISPATCH_ENTRA_TOKEN_URL",
+        default_value = "https://login.microsoftonline.com/organizations/oauth2/v2.0/token",
+        value_name = "URL"
+    )]
+    pub entra_token_url: String,
+    /// Client (application) id that identities' tokens were issued to; without it no token is refreshed
+    #[arg(long, env = "DISPATCH_ENTRA_CLIENT_ID", value_name = "ID")]
+    pub entra_client_id: Option<String>,
+    /// That client's secret
+    #[arg(long, env = "DISPATCH_ENTRA_CLIENT_SECRET", hide_env_values = true, value_parser = secret, value_name = "SECRET")]
+    pub entra_client_secret: Option<SecretString>,
     /// Discord's API
     #[arg(long, env = "DISPATCH_DISCORD_URL", default_value = "https://discord.com/api/v10", value_name = "URL")]
     pub discord_url: String,
-    /// Development only: let providers be plain http on loopback
+    /// Slack's Web API
+    #[arg(long, env = "DISPATCH_SLACK_URL", default_value = "https://slack.com/api", value_name = "URL")]
+    pub slack_url: String,
+    /// Mail server: smtps://user:password@host:port, or smtp://user:password@host:port?tls=required; without it, no mail goes out
+    #[arg(long, env = "DISPATCH_SMTP_URL", hide_env_values = true, value_parser = secret, value_name = "URL")]
+    pub smtp_url: Option<SecretString>,
+    /// Calls that one destination takes from one worker: provider=calls/seconds, separated by commas; what is not named keeps its default
+    #[arg(
+        long,
+        env = "DISPATCH_RATES",
+        default_value = "azure_devops=200/1,discord=5/5,slack=3/3,teams=4/1,email=10/1,webhook=50/1",
+        value_name = "RATES"
+    )]
+    pub rates: String,
+    /// Development only: let providers be plain http, and mail plain smtp, on loopback
     #[arg(long, env = "DISPATCH_ALLOW_HTTP_LOOPBACK", action = clap::ArgAction::SetTrue)]
     pub allow_http_loopback: bool,
 }

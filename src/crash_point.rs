@@ -35,7 +35,8 @@ mod armed {
 #[cfg(feature = "devkit")]
 pub use armed::arm;
 
-/// Says that `stage` has come to `point`: `after_claim`, `after_intent`, `after_call`, `after_commit` or `after_publish`.
+/// Says that `stage` has come to `point`: `after_claim`, `after_intent`, `after_call`, `after_commit` or `after_publish`; where
+/// it refreshes tokens, `after_refresh_answer` and `after_refresh_saved`.
 pub(crate) fn reach(stage: &str, point: &str) {
     #[cfg(feature = "devkit")]
     armed::reach(stage, point);

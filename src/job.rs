@@ -20,6 +20,13 @@ impl JobId {
         Self(Uuid::now_v7())
     }
 
+    /// When the job was accepted, to the millisecond, by the clock of who accepted it; for a follow-up, when its parent was.
+    #[must_use]
+    pub fn accepted_at(self) -> OffsetDateTime {
+        let (seconds, nanos) = self.0.get_timestamp().map_or((0, 0), |at| at.to_unix());
+        OffsetDateTime::UNIX_EPOCH + std::time::Duration::new(seconds, nanos)
+    }
+
     /// The id of the follow-up that `parent`, in `generation`, makes for `target`: always the same one, so that making it
     /// twice makes it once. It keeps the parent's timestamp, so it lives in the parent's partition.
     #[must_use]
@@ -81,7 +88,7 @@ impl fmt::Display for ReplicaId {
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
         pub enum $name { $($(#[$vdoc])* #[serde(rename = $word)] $variant),+ }
 
         impl $name {
@@ -242,6 +249,13 @@ mod tests {
         assert_ne!(one, JobId::of_child(parent, Generation(1), "messaging:other"));
         assert_eq!(one.0.get_version_num(), 7);
         assert_eq!(one.0.as_bytes()[..6], parent.0.as_bytes()[..6]);
+    }
+
+    #[test]
+    fn an_id_says_when_its_job_was_accepted() {
+        let id: JobId = "017f22e2-79b0-7cc3-98c4-dc0c0c07398f".parse().unwrap();
+        assert_eq!(id.accepted_at(), time::macros::datetime!(2022-02-22 19:22:22 UTC), "the example of RFC 9562, A.6");
+        assert_eq!(JobId::of_child(id, Generation(1), "x").accepted_at(), id.accepted_at());
     }
 
     #[test]

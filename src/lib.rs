@@ -13,6 +13,8 @@
 //! - [`message`]: what producers send, what the worker sends itself, what it announces
 //! - [`fault`]: what went wrong, as data: class, code, hint, certainty
 //! - [`secrets`]: the keyring, and values sealed with it
+//! - [`link`]: which ways to Postgres and RabbitMQ are refused, and whom TLS trusts
+//! - [`trace`]: the trace that a job belongs to
 //! - [`pg_error`], [`reconnect`], [`crash_point`]: which errors say that Postgres is ill; delays between attempts to connect;
 //!   where a test may abort the process
 //!
@@ -26,11 +28,11 @@
 //! - [`store`]: Postgres, the engine's tables: claim, commit, intent, waker, operators' actions
 //! - [`tracker`]: Postgres, the product's tables: organizations, people, groups, links, destinations
 //! - [`broker`]: RabbitMQ: topology, consumers, confirmed publishes
-//! - [`providers`]: HTTP: Azure DevOps, and the channels that messages go through
+//! - [`providers`]: HTTP and SMTP: Azure DevOps, and the channels that messages go through
 //!
 //! *The line*:
 //! - [`worker`]: ★ from a delivery to its ack; lanes, lease, heartbeat, waker, deafness
-//! - [`app`]: a worker process put together; the only module that spawns
+//! - [`app`]: a worker process put together; the only module that spawns. With `holds`, where the governor's holds are stored
 //!
 //! *What people touch*:
 //! - [`cli`]: one file per command; the only module that prints
@@ -48,7 +50,9 @@ pub mod crash_point;
 pub mod devkit;
 pub mod engine;
 pub mod fault;
+mod holds;
 pub mod job;
+pub mod link;
 pub mod message;
 pub mod ops;
 pub mod pg_error;
@@ -59,5 +63,6 @@ pub mod reconnect;
 pub mod secrets;
 pub mod store;
 pub mod telemetry;
+pub mod trace;
 pub mod tracker;
 pub mod worker;

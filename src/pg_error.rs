@@ -23,6 +23,16 @@ pub fn is_infrastructure(error: &Error) -> bool {
     error.code().map_or_else(|| !is_ours(&error.to_string()), |state| is_ill(state.code()))
 }
 
+/// Whether Postgres has refused a row or another transaction was in the way: what was sent with it is rolled back, and Postgres
+/// is well.
+#[must_use]
+pub fn is_rolled_back(error: &Error) -> bool {
+    error.code().is_some_and(|state| !is_ill(state.code()) || CONTENTION.contains(&state.code()))
+}
+
+/// Serialization, deadlock, lock not available.
+const CONTENTION: [&str; 3] = ["40001", "40P01", "55P03"];
+
 fn is_ill(state: &str) -> bool {
     ["08", "53", "57P", "58"].iter().any(|class| state.starts_with(class))
         || ["25006", "40001", "40P01", "55P03", "57014"].contains(&state)

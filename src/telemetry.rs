@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 
-use metrics::{Unit, describe_counter, describe_histogram};
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -37,12 +37,21 @@ pub mod names {
     pub const UNKNOWN_EFFECTS: &str = "dispatch_unknown_effects_total";
     /// Counter, `lane`: messages received.
     pub const DELIVERIES: &str = "dispatch_deliveries_total";
+    /// Histogram in rows: groups of claims and plain commits, each one transaction.
+    pub const GROUP_ROWS: &str = "dispatch_group_rows";
     /// Counter, `code`: calls that Postgres or RabbitMQ was too ill for.
     pub const INFRASTRUCTURE_ERRORS: &str = "dispatch_infrastructure_errors_total";
+    /// Gauge, `provider`: destinations that this process does not call, or tries with one call, because they failed.
+    pub const OPEN_CIRCUITS: &str = "dispatch_open_circuits";
+    /// Counter, `provider`: holds of destinations placed.
+    pub const HOLDS_PLACED: &str = "dispatch_holds_placed_total";
 }
 
 /// Upper bounds of a stage's duration, in seconds: from a local commit to the longest time a stage may take.
 const STAGE_BUCKETS: [f64; 14] = [0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 120.0, 300.0];
+
+/// Upper bounds of a group, in rows.
+const GROUP_BUCKETS: [f64; 8] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 256.0];
 
 /// What the drivers may say unless the setting names them. `lapin` logs as errors what it also returns, and what it returns is
 /// logged where it is handled; the others' debug events hold parameters and headers.
@@ -91,7 +100,8 @@ pub fn record_metrics() -> Result<PrometheusHandle, TelemetryError> {
 
 fn builder() -> Result<PrometheusBuilder, TelemetryError> {
     let stages = Matcher::Full(names::STAGE_SECONDS.to_owned());
-    Ok(PrometheusBuilder::new().set_buckets_for_metric(stages, &STAGE_BUCKETS)?)
+    let groups = Matcher::Full(names::GROUP_ROWS.to_owned());
+    Ok(PrometheusBuilder::new().set_buckets_for_metric(stages, &STAGE_BUCKETS)?.set_buckets_for_metric(groups, &GROUP_BUCKETS)?)
 }
 
 /// Registers every metric's description with the present recorder.
@@ -109,7 +119,10 @@ pub fn describe() {
     describe_counter!(names::DEAD_LETTERS, "Messages that could not become a job, by reason code");
     describe_counter!(names::UNKNOWN_EFFECTS, "Effects whose outcome nobody knows");
     describe_counter!(names::DELIVERIES, "Messages received, by lane");
+    describe_histogram!(names::GROUP_ROWS, Unit::Count, "Rows of claims and plain commits in one transaction");
     describe_counter!(names::INFRASTRUCTURE_ERRORS, "Calls that Postgres or RabbitMQ was too ill for, by code");
+    describe_gauge!(names::OPEN_CIRCUITS, "Destinations not called, or tried with one call, because they failed, by provider");
+    describe_counter!(names::HOLDS_PLACED, "Holds of destinations placed, by provider");
 }
 
 #[cfg(test)]

@@ -8,12 +8,13 @@ use futures_util::StreamExt;
 use lapin::options::{BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, Consumer};
-use secrecy::SecretString;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::acks::Acks;
 use super::delivery::Delivery;
 use super::{BrokerError, CALL_TIMEOUT, connect, topology, within};
+use crate::link::Endpoint;
 use crate::reconnect::Reconnect;
 use crate::telemetry::names;
 
@@ -40,7 +41,7 @@ pub enum Link {
 
 /// Keeps the consuming connection of one queue.
 pub struct QueueConsumer {
-    url: SecretString,
+    endpoint: Endpoint,
     lane: LaneInput,
     link: watch::Sender<Link>,
     rebuild: Arc<Notify>,
@@ -55,14 +56,15 @@ struct Live {
     connection: Connection,
     channel: Channel,
     deliveries: Consumer,
+    acks: Acks,
 }
 
 impl QueueConsumer {
     /// For this queue.
     #[must_use]
-    pub fn new(url: SecretString, lane: LaneInput) -> Self {
+    pub fn new(endpoint: impl Into<Endpoint>, lane: LaneInput) -> Self {
         let (link, _) = watch::channel(Link::Down("not connected yet".to_owned()));
-        Self { url, lane, link, rebuild: Arc::new(Notify::new()) }
+        Self { endpoint: endpoint.into(), lane, link, rebuild: Arc::new(Notify::new()) }
     }
 
     /// Tells how the connection is.
@@ -110,7 +112,7 @@ impl QueueConsumer {
 
     async fn open(&self) -> Result<Live, BrokerError> {
         let lane = &self.lane;
-        let connection = connect(&self.url, lane.queue).await?;
+        let connection = connect(&self.endpoint, lane.queue).await?;
         let channel = within(CALL_TIMEOUT, connection.create_channel()).await?;
         topology::look(&channel, lane.queue).await.map_err(|error| BrokerError::Topology(crate::fault::chain(&error)))?;
         within(CALL_TIMEOUT, channel.basic_qos(lane.prefetch, BasicQosOptions::default())).await?;
@@ -118,7 +120,8 @@ impl QueueConsumer {
         let consuming = channel.basic_consume(lane.queue.into(), "".into(), options, FieldTable::default());
         let deliveries = within(CALL_TIMEOUT, consuming).await?;
         lane.last_received.send_replace(Instant::now());
-        Ok(Live { connection, channel, deliveries })
+        let acks = Acks::of(channel.clone());
+        Ok(Live { connection, channel, deliveries, acks })
     }
 
     /// Hands deliveries on until something is in doubt; returns what.
@@ -128,10 +131,12 @@ impl QueueConsumer {
                 biased;
                 () = cancel.cancelled() => return "draining".to_owned(),
                 () = self.rebuild.notified() => return "the queue has messages and none came".to_owned(),
+                tag = live.acks.next() => live.acks.send(Some(tag)).await,
                 next = live.deliveries.next() => match next {
                     Some(Ok(delivery)) => {
                         self.lane.last_received.send_replace(Instant::now());
-                        if self.lane.deliveries.send(Delivery::new(delivery)).await.is_err() {
+                        let done = live.acks.delivered(delivery.delivery_tag);
+                        if self.lane.deliveries.send(Delivery::new(delivery, done)).await.is_err() {
                             return "the lane is gone".to_owned();
                         }
                     }
@@ -153,9 +158,15 @@ impl QueueConsumer {
 
 /// Drops the consumer, but leaves its channel open so that deliveries in hand can be acked until `close`.
 async fn stop_taking(live: Live, close: &CancellationToken) {
-    let Live { connection, channel, deliveries } = live;
+    let Live { connection, channel, deliveries, mut acks } = live;
     drop(deliveries);
-    close.cancelled().await;
+    loop {
+        tokio::select! {
+            tag = acks.next() => acks.send(Some(tag)).await,
+            () = close.cancelled() => break,
+        }
+    }
+    acks.send(None).await;
     drop(channel);
     drop(within(CALL_TIMEOUT, connection.close(200, "drained".into())).await);
 }

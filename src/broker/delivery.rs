@@ -1,9 +1,8 @@
 //! A message in hand.
 
-use lapin::Acker;
-use lapin::options::BasicAckOptions;
 use serde_json::Value;
 
+use super::acks::Done;
 use super::headers::{self, storable};
 use crate::message::Envelope;
 
@@ -22,11 +21,12 @@ pub struct Delivery {
     pub correlation_id: Option<String>,
     /// The header table, as JSON, its texts storable.
     pub headers: Value,
-    acker: Acker,
+    tag: u64,
+    done: Done,
 }
 
 impl Delivery {
-    pub(super) fn new(from: lapin::message::Delivery) -> Self {
+    pub(super) fn new(from: lapin::message::Delivery, done: Done) -> Self {
         let text = |value: &Option<lapin::types::ShortString>| value.as_ref().map(|text| text.as_str().to_owned());
         let clean = |value: &Option<lapin::types::ShortString>| value.as_ref().map(|text| storable(text.as_str()));
         let properties = &from.properties;
@@ -46,7 +46,8 @@ impl Delivery {
             correlation_id: clean(properties.correlation_id()),
             headers,
             body: from.data,
-            acker: from.acker,
+            tag: from.delivery_tag,
+            done,
         }
     }
 
@@ -56,12 +57,10 @@ impl Delivery {
         self.headers.get(name).and_then(Value::as_str)
     }
 
-    /// Done with it. What cannot be acked any more, because its connection is gone, comes again and finds its row finished.
-    pub async fn ack(self) {
-        match self.acker.ack(BasicAckOptions::default()).await {
-            Ok(true) => {}
-            Ok(false) => tracing::debug!("an ack came too late: the delivery's channel is gone"),
-            Err(error) => tracing::debug!(%error, "an ack was not sent: the delivery's channel is gone"),
+    /// Done with it: it is acked with the others that are done with at the same time.
+    pub fn ack(self) {
+        if self.done.send(self.tag).is_err() {
+            tracing::debug!("an ack came too late: the delivery's connection is gone");
         }
     }
 

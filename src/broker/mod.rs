@@ -1,24 +1,32 @@
 //! RabbitMQ: the only module that names `lapin`. Its auto-recovery stays off: any doubt drops a connection whole, and a
 //! supervisor starts afresh.
 
+mod acks;
 mod consumer;
 mod delivery;
 mod headers;
+mod legible;
 mod publisher;
+mod replies;
 pub mod topology;
+mod transport;
 
-use std::sync::Once;
+use std::net::Ipv6Addr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use lapin::uri::{AMQPAuthority, AMQPScheme, AMQPUri};
 use lapin::{Connection, ConnectionProperties};
-use secrecy::{ExposeSecret, SecretString};
+use tokio_rustls::TlsConnector;
 
 pub use consumer::{LaneInput, Link, QueueConsumer};
 pub use delivery::Delivery;
 pub use headers::producer_headers;
 pub use publisher::{Depth, Outgoing, Publisher, PublisherSupervisor, publisher};
+pub use replies::{Replies, Reply};
 
 use crate::fault::{Class, Fault};
+use crate::link::{Encryption, Endpoint, LinkFault, Peer, RABBITMQ, Wish, is_this_machine};
 
 /// The exchange of jobs, control messages and wake-ups (direct).
 pub const EXCHANGE: &str = "dispatch";
@@ -34,8 +42,11 @@ pub const KEY_JOB: &str = "job";
 pub const KEY_CONFIGURE: &str = "configure";
 /// Cancels a job.
 pub const KEY_CANCEL: &str = "cancel";
+/// RabbitMQ's direct reply-to: what a requester names and consumes, and what the names begin with by which it is answered.
+pub const DIRECT_REPLY: &str = "amq.rabbitmq.reply-to";
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const HEARTBEAT_SECONDS: u16 = 5;
 /// A broker that takes longer than this to answer a call has lost it.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -43,8 +54,11 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
     /// The URL does not read.
-    #[error("the RabbitMQ URL is not right; right is amqp://user:password@host:port/vhost")]
+    #[error("the RabbitMQ URL is not right; right is amqps://user:password@host:port/vhost (amqp:// on this machine)")]
     Url,
+    /// The way to it is not taken.
+    #[error("the link to RabbitMQ is not made")]
+    Refused(#[from] LinkFault),
     /// The link.
     #[error("RabbitMQ")]
     Link(#[from] lapin::Error),
@@ -76,6 +90,7 @@ impl Fault for BrokerError {
     fn code(&self) -> &'static str {
         match self {
             Self::Url => "broker.url",
+            Self::Refused(_) => "broker.refused_link",
             Self::Link(_) => "broker.link",
             Self::TimedOut(_) => "broker.timed_out",
             Self::NotConnected => "broker.not_connected",
@@ -90,7 +105,7 @@ impl Fault for BrokerError {
     fn class(&self) -> Class {
         match self {
             Self::Link(_) | Self::TimedOut(_) | Self::NotConnected | Self::Nacked | Self::Returned(_) => Class::Infrastructure,
-            Self::Url | Self::NotConfirming | Self::LongName(_) | Self::Topology(_) => Class::Permanent,
+            Self::Url | Self::Refused(_) | Self::NotConfirming | Self::LongName(_) | Self::Topology(_) => Class::Permanent,
         }
     }
 
@@ -103,39 +118,58 @@ impl Fault for BrokerError {
 ///
 /// # Errors
 /// [`BrokerError::Url`] where it does not read.
-pub fn vhost_of(url: &SecretString) -> Result<String, BrokerError> {
-    url.expose_secret().parse::<lapin::uri::AMQPUri>().map(|uri| uri.vhost).map_err(|_| BrokerError::Url)
+pub fn vhost_of(endpoint: &Endpoint) -> Result<String, BrokerError> {
+    endpoint.url().parse::<AMQPUri>().map(|uri| uri.vhost).map_err(|_| BrokerError::Url)
 }
 
-/// Whether a URL leads to another machine without encryption.
+/// Whether an endpoint is on another machine and is reached without encryption.
 #[must_use]
-pub fn is_plain_elsewhere(url: &SecretString) -> bool {
-    url.expose_secret().starts_with("amqp://") && !is_loopback(url.expose_secret())
+pub fn is_plain_elsewhere(endpoint: &Endpoint) -> bool {
+    plan(endpoint).is_ok_and(|(uri, tls)| tls.is_none() && !is_this_machine(&uri.authority.host))
+}
+
+/// `endpoint` itself, where connecting over it would not be refused.
+///
+/// # Errors
+/// [`BrokerError::Url`], [`BrokerError::Refused`].
+pub fn checked(endpoint: Endpoint) -> Result<Endpoint, BrokerError> {
+    plan(&endpoint)?;
+    Ok(endpoint)
+}
+
+/// Where to connect, and with what TLS.
+fn plan(endpoint: &Endpoint) -> Result<(AMQPUri, Option<TlsConnector>), BrokerError> {
+    let mut uri: AMQPUri = endpoint.url().parse().map_err(|_| BrokerError::Url)?;
+    // The driver's parser knows names and IPv4 addresses, and takes an IPv6 one for `localhost`.
+    if let Some(literal) = ipv6_literal(endpoint.url()) {
+        uri.authority.host = literal;
+    }
+    // Heartbeats find a half-open connection; the setting wins where the URL has one.
+    uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
+    let wish = match uri.scheme {
+        AMQPScheme::AMQP => Wish::Plaintext,
+        AMQPScheme::AMQPS => Wish::Tls,
+    };
+    let AMQPAuthority { userinfo, host, .. } = &uri.authority;
+    let (user, password) = (userinfo.username.as_str(), userinfo.password.as_bytes());
+    let tls = match endpoint.judge(&Peer { service: &RABBITMQ, host, user, password, wish })? {
+        Encryption::Tls => Some(TlsConnector::from(Arc::new(endpoint.tls(&RABBITMQ)?))),
+        Encryption::Plaintext => None,
+    };
+    Ok((uri, tls))
+}
+
+fn ipv6_literal(url: &str) -> Option<String> {
+    let authority = url.split("://").nth(1)?.split(['/', '?', '#']).next()?;
+    let host = authority.rsplit('@').next()?.strip_prefix('[')?.split(']').next()?;
+    host.parse::<Ipv6Addr>().ok().map(|address| address.to_string())
 }
 
 /// Connects once, within a bound; `name` is what RabbitMQ's management shows.
-async fn connect(url: &SecretString, name: &str) -> Result<Connection, BrokerError> {
-    let is_plain = is_plain_elsewhere(url);
-    let url = url.expose_secret();
-    if !(url.starts_with("amqp://") || url.starts_with("amqps://")) {
-        return Err(BrokerError::Url);
-    }
-    if is_plain {
-        static SAID: Once = Once::new();
-        SAID.call_once(|| tracing::warn!("plaintext to a RabbitMQ that is not on this machine; amqps:// is encrypted"));
-    }
-    // Heartbeats find a half-open connection; the setting wins where the URL has one.
-    let separator = if url.contains('?') { '&' } else { '?' };
-    let url = if url.contains("heartbeat=") { url.to_owned() } else { format!("{url}{separator}heartbeat=5") };
+async fn connect(endpoint: &Endpoint, name: &str) -> Result<Connection, BrokerError> {
+    let (uri, tls) = plan(endpoint)?;
     let properties = ConnectionProperties::default().with_connection_name(name.into());
-    within(CONNECT_TIMEOUT, Connection::connect(&url, properties)).await
-}
-
-/// Whether a URL's host is this machine.
-fn is_loopback(url: &str) -> bool {
-    let authority = url.split("://").nth(1).and_then(|rest| rest.split(['/', '?']).next()).unwrap_or_default();
-    let host = authority.rsplit('@').next().unwrap_or_default();
-    ["127.0.0.1", "localhost", "[::1]"].iter().any(|local| host == *local || host.starts_with(&format!("{local}:")))
+    within(CONNECT_TIMEOUT, transport::connect(uri, tls, properties)).await
 }
 
 async fn within<T>(limit: Duration, call: impl Future<Output = lapin::Result<T>>) -> Result<T, BrokerError> {
@@ -147,15 +181,40 @@ async fn within<T>(limit: Duration, call: impl Future<Output = lapin::Result<T>>
 
 #[cfg(test)]
 mod tests {
+    use secrecy::SecretString;
+
     use super::*;
 
     #[test]
-    fn a_url_on_this_machine_is_told_from_others() {
-        for local in ["amqp://u:p@127.0.0.1:5672/%2f", "amqp://localhost", "amqp://u:p@[::1]:5672/x?heartbeat=5"] {
-            assert!(is_loopback(local), "{local}");
+    fn a_broker_elsewhere_is_spoken_to_over_tls_only_and_with_a_user_of_ones_own() {
+        for (url, part) in [
+            ("amqp://u:canary@rabbitmq:5672/", "right is amqps://"),
+            ("amqp://u:canary@localhost.example/", "right is amqps://"),
+            ("amqp://127.0.0.1:canary@other.example", "right is amqps://"),
+            ("amqp://u:canary@[2001:db8::1]:5672/x", "2001:db8::1"),
+            ("amqps://guest:canary@rabbitmq/", "default user"),
+            ("amqps://rabbitmq/", "default user"),
+            ("http://u:canary@127.0.0.1/", "right is amqp"),
+            ("amqp:canary", "right is amqp"),
+        ] {
+            let error = checked(SecretString::from(url).into()).unwrap_err();
+            assert_eq!(error.class(), Class::Permanent);
+            let said = crate::fault::chain(&error);
+            assert!(said.contains(part) && !said.contains("canary"), "{url}: {said}");
         }
-        for other in ["amqp://u:p@rabbitmq:5672/", "amqp://localhost.example/", "amqp://127.0.0.1@evil.example"] {
-            assert!(!is_loopback(other), "{other}");
+        for url in
+            ["amqp://guest:guest@127.0.0.1/%2f", "amqp://localhost", "amqp://u:p@[::1]:5672/x", "amqps://u:canary@rabbitmq/"]
+        {
+            checked(SecretString::from(url).into()).unwrap();
         }
+    }
+
+    #[test]
+    fn heartbeats_are_asked_for_and_an_ipv6_address_is_the_host() {
+        let (uri, tls) = plan(&SecretString::from("amqp://u:p@[::1]:5673/x").into()).unwrap();
+        assert_eq!((uri.authority.host.as_str(), uri.authority.port, uri.vhost.as_str()), ("::1", 5673, "x"));
+        assert_eq!((uri.query.heartbeat, tls.is_none()), (Some(HEARTBEAT_SECONDS), true));
+        let (own, tls) = plan(&SecretString::from("amqps://u:canary@b.example/x?heartbeat=30").into()).unwrap();
+        assert_eq!((own.query.heartbeat, tls.is_some()), (Some(30), true));
     }
 }

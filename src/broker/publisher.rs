@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, PublisherConfirm};
-use secrecy::SecretString;
 use serde_json::{Map, Value};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -13,8 +12,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::headers::{self, short};
 use super::{BrokerError, CALL_TIMEOUT, connect, topology, within};
+use crate::link::Endpoint;
 use crate::reconnect::Reconnect;
 use crate::telemetry::names;
+use crate::trace::{TRACEPARENT, TRACESTATE, Trace};
 
 /// A message to be published.
 #[derive(Debug, Default, Clone)]
@@ -41,6 +42,8 @@ pub struct Outgoing {
     pub correlation_id: Option<String>,
     /// The header table.
     pub headers: Map<String, Value>,
+    /// As the headers `traceparent` and `tracestate`.
+    pub trace: Option<Trace>,
 }
 
 /// A queue as a passive declare shows it.
@@ -52,9 +55,15 @@ pub struct Depth {
     pub consumers: u32,
 }
 
-struct Live {
+pub(super) struct Live {
     connection: Connection,
-    channel: Channel,
+    pub(super) channel: Channel,
+}
+
+impl Live {
+    pub(super) fn is_connected(&self) -> bool {
+        self.connection.status().connected() && self.channel.status().connected()
+    }
 }
 
 /// Publishes over whatever connection its supervisor has.
@@ -66,7 +75,7 @@ pub struct Publisher {
 
 /// Keeps a publisher's connection.
 pub struct PublisherSupervisor {
-    url: SecretString,
+    endpoint: Endpoint,
     live: watch::Sender<Option<Arc<Live>>>,
     doubt: Arc<Notify>,
 }
@@ -78,10 +87,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A publisher, and the supervisor whose [`PublisherSupervisor::run`] keeps it connected.
 #[must_use]
-pub fn publisher(url: SecretString) -> (Publisher, PublisherSupervisor) {
+pub fn publisher(endpoint: impl Into<Endpoint>) -> (Publisher, PublisherSupervisor) {
     let (sender, live) = watch::channel(None);
     let doubt = Arc::new(Notify::new());
-    (Publisher { live, doubt: Arc::clone(&doubt) }, PublisherSupervisor { url, live: sender, doubt })
+    (Publisher { live, doubt: Arc::clone(&doubt) }, PublisherSupervisor { endpoint: endpoint.into(), live: sender, doubt })
 }
 
 impl PublisherSupervisor {
@@ -89,7 +98,7 @@ impl PublisherSupervisor {
     pub async fn run(self, cancel: CancellationToken) {
         let mut reconnect = Reconnect::default();
         while !cancel.is_cancelled() {
-            match open(&self.url).await {
+            match open(&self.endpoint).await {
                 Ok(live) => {
                     reconnect.reset();
                     self.watch(live, &cancel).await;
@@ -113,7 +122,7 @@ impl PublisherSupervisor {
         loop {
             tokio::select! {
                 () = tokio::time::sleep(LOOK) => {
-                    if !(live.connection.status().connected() && live.channel.status().connected()) {
+                    if !live.is_connected() {
                         break;
                     }
                 }
@@ -125,8 +134,8 @@ impl PublisherSupervisor {
     }
 }
 
-async fn open(url: &SecretString) -> Result<Live, BrokerError> {
-    let connection = connect(url, "dispatch publisher").await?;
+pub(super) async fn open(endpoint: &Endpoint) -> Result<Live, BrokerError> {
+    let connection = connect(endpoint, "dispatch publisher").await?;
     let channel = within(CALL_TIMEOUT, connection.create_channel()).await?;
     within(CALL_TIMEOUT, channel.confirm_select(ConfirmSelectOptions::default())).await?;
     Ok(Live { connection, channel })
@@ -137,9 +146,13 @@ impl Publisher {
     ///
     /// # Errors
     /// [`BrokerError`].
-    pub async fn connect(url: &SecretString) -> Result<Self, BrokerError> {
-        let (_, live) = watch::channel(Some(Arc::new(open(url).await?)));
-        Ok(Self { live, doubt: Arc::new(Notify::new()) })
+    pub async fn connect(endpoint: impl Into<Endpoint>) -> Result<Self, BrokerError> {
+        Ok(Self::over(Arc::new(open(&endpoint.into()).await?)))
+    }
+
+    pub(super) fn over(live: Arc<Live>) -> Self {
+        let (_, live) = watch::channel(Some(live));
+        Self { live, doubt: Arc::new(Notify::new()) }
     }
 
     /// Whether there is a connection now.
@@ -251,8 +264,15 @@ fn properties(message: &Outgoing) -> Result<BasicProperties, BrokerError> {
     if let Some(id) = &message.correlation_id {
         properties = properties.with_correlation_id(short(id)?);
     }
-    if !message.headers.is_empty() {
-        properties = properties.with_headers(headers::from_json(&message.headers)?);
+    let mut table = message.headers.clone();
+    if let Some(trace) = &message.trace {
+        table.insert(TRACEPARENT.to_owned(), trace.to_string().into());
+        if let Some(state) = trace.state() {
+            table.insert(TRACESTATE.to_owned(), state.into());
+        }
+    }
+    if !table.is_empty() {
+        properties = properties.with_headers(headers::from_json(&table)?);
     }
     Ok(properties)
 }

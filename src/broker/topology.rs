@@ -3,12 +3,12 @@
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ExchangeKind};
-use secrecy::SecretString;
 
 use super::{
     BrokerError, CALL_TIMEOUT, DEAD, EVENTS, EXCHANGE, KEY_CANCEL, KEY_CONFIGURE, KEY_JOB, PARKED_QUEUE, connect, within,
 };
 use crate::engine::Lane;
+use crate::link::Endpoint;
 
 /// High, because a crash counts every prefetched neighbour: the worker itself judges crashes.
 const DELIVERY_LIMIT: i64 = 1000;
@@ -60,8 +60,8 @@ fn lane_arguments() -> FieldTable {
 ///
 /// # Errors
 /// [`BrokerError`]; a queue that exists with other arguments is refused by the broker, which says how it differs.
-pub async fn declare(url: &SecretString, lanes: &[Lane]) -> Result<Vec<String>, BrokerError> {
-    let connection = connect(url, "dispatch topology").await?;
+pub async fn declare(endpoint: impl Into<Endpoint>, lanes: &[Lane]) -> Result<Vec<String>, BrokerError> {
+    let connection = connect(&endpoint.into(), "dispatch topology").await?;
     let channel = within(CALL_TIMEOUT, connection.create_channel()).await?;
     let mut lines = Vec::new();
     for (name, kind) in exchanges() {
@@ -92,8 +92,8 @@ pub async fn declare(url: &SecretString, lanes: &[Lane]) -> Result<Vec<String>, 
 ///
 /// # Errors
 /// [`BrokerError`] where the broker cannot be reached.
-pub async fn check(url: &SecretString, lanes: &[Lane]) -> Result<Vec<String>, BrokerError> {
-    let connection = connect(url, "dispatch topology").await?;
+pub async fn check(endpoint: impl Into<Endpoint>, lanes: &[Lane]) -> Result<Vec<String>, BrokerError> {
+    let connection = connect(&endpoint.into(), "dispatch topology").await?;
     let mut differences = Vec::new();
     for (name, kind) in exchanges() {
         let channel = within(CALL_TIMEOUT, connection.create_channel()).await?;
@@ -127,8 +127,8 @@ pub async fn check(url: &SecretString, lanes: &[Lane]) -> Result<Vec<String>, Br
 ///
 /// # Errors
 /// [`BrokerError`] where the broker cannot be reached.
-pub async fn missing(url: &SecretString, lanes: &[Lane]) -> Result<Vec<String>, BrokerError> {
-    let connection = connect(url, "dispatch check").await?;
+pub async fn missing(endpoint: impl Into<Endpoint>, lanes: &[Lane]) -> Result<Vec<String>, BrokerError> {
+    let connection = connect(&endpoint.into(), "dispatch check").await?;
     let mut missing = Vec::new();
     for (name, kind) in exchanges() {
         // A passive declare that finds nothing closes its channel.

@@ -31,8 +31,8 @@ fn is_usage(error: &anyhow::Error) -> bool {
             || cause.is::<Unset>()
             || cause.is::<NotRight>()
             || matches!(cause.downcast_ref(), Some(SecretError::Keyring(_)))
-            || matches!(cause.downcast_ref(), Some(StoreError::Url(_) | StoreError::Tls(_)))
-            || matches!(cause.downcast_ref(), Some(BrokerError::Url))
+            || matches!(cause.downcast_ref(), Some(StoreError::Url(_) | StoreError::Link(_)))
+            || matches!(cause.downcast_ref(), Some(BrokerError::Url | BrokerError::Refused(_)))
             || matches!(cause.downcast_ref(), Some(TelemetryError::Filter(_)))
     })
 }

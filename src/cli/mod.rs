@@ -10,6 +10,7 @@ mod demo;
 mod destinations;
 mod duration;
 mod failure;
+mod holds;
 mod integrations;
 mod jobs;
 mod keys;
@@ -17,6 +18,7 @@ mod migrate;
 mod output;
 mod pipelines;
 mod publish;
+mod schema;
 mod secret;
 mod settings;
 #[cfg(feature = "devkit")]
@@ -62,10 +64,13 @@ enum Command {
 enum Other {
     Worker(Box<worker::Worker>),
     Publish(publish::Publish),
+    Schema(schema::Schema),
     #[command(subcommand)]
     Jobs(jobs::Jobs),
     #[command(subcommand)]
     DeadLetters(dead_letters::DeadLetters),
+    #[command(subcommand)]
+    Holds(holds::Holds),
     #[command(subcommand)]
     Tracker(tracker::Tracker),
     #[command(subcommand)]
@@ -119,8 +124,10 @@ impl Other {
         match self {
             Self::Worker(worker) => worker.run().await,
             Self::Publish(publish) => publish.run(output).await,
+            Self::Schema(schema) => schema.run(output),
             Self::Jobs(jobs) => jobs.run(output).await,
             Self::DeadLetters(dead_letters) => dead_letters.run(output).await,
+            Self::Holds(holds) => holds.run(output).await,
             Self::Tracker(tracker) => tracker.run(output).await,
             Self::Integrations(integrations) => integrations.run(output).await,
             Self::Destinations(destinations) => destinations.run(output).await,

@@ -38,6 +38,11 @@ impl Output {
         raw(format!("{}\n", text.trim_end_matches('\n')).as_bytes())
     }
 
+    /// A line for people that comes before the answer; JSON has the answer alone.
+    pub(super) fn line(self, text: &str) -> anyhow::Result<()> {
+        if self.json { Ok(()) } else { raw(format!("{}\n", plain(text)).as_bytes()) }
+    }
+
     /// An empty table with these headings, as wide as the terminal.
     pub(super) fn table(self, headings: &[&str]) -> Table {
         let mut table = Table::new();

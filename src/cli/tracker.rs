@@ -90,7 +90,7 @@ impl Import {
         let (counts, causes) = import(&self.links, &keyring, &document).await?;
         let mut released = 0;
         for cause in &causes {
-            released += connect::release(&store, cause).await?;
+            released += store.release_all(cause).await?;
         }
         output.answer(&json!({"rows": counts, "jobs_released": released}), || text(output, &counts, released))?;
         Ok(ExitCode::SUCCESS)

@@ -1,20 +1,18 @@
 //! From an AMQP body to a [`Request`]: limits first, then JSON, then shape, then secrets hashed or sealed. Pure.
 
 use data_encoding::HEXLOWER;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use time::{OffsetDateTime, UtcOffset};
 
 use super::refusal::Refusal;
 use super::{
-    DEPTH_LIMIT, EVENTS_LIMIT, HEADERS_LIMIT, HookEvent, INTERACTION_TOKEN, Interaction, MESSAGE_LIMIT, NOTIFY_LIMIT, Request,
-    SCHEMA, SEARCH_LIMIT, Search,
+    ACCOUNT_LENGTH, DEPTH_LIMIT, EVENTS_LIMIT, HEADERS_LIMIT, HookEvent, Interaction, KEY_LENGTH, MESSAGE_LIMIT, NAME_LENGTH,
+    NOTIFY_LIMIT, Request, SCHEMA, SEARCH_LENGTH, SEARCH_LIMIT, SOURCE_LENGTH, Search, wire,
 };
 use crate::job::JobId;
-use crate::secrets::{Keyring, Place};
+use crate::secrets::Keyring;
 
 /// What came beside the body.
 #[derive(Debug, Clone, Default)]
@@ -60,50 +58,6 @@ pub struct Newer {
     pub digest: [u8; 32],
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Wire {
-    schema: i64,
-    #[expect(dead_code, reason = "named so that the key is known here; read before the shape is")]
-    source: Option<String>,
-    #[expect(dead_code, reason = "named so that the key is known here; read before the shape is")]
-    dedupe_key: Option<String>,
-    organization: String,
-    #[serde(default)]
-    account: Option<String>,
-    #[serde(default)]
-    identity: Option<String>,
-    #[serde(default)]
-    search: Option<Search>,
-    #[serde(default)]
-    events: Vec<WireEvent>,
-    #[serde(default)]
-    notify: Option<Vec<String>>,
-    #[serde(default)]
-    interaction: Option<WireInteraction>,
-    #[serde(default, with = "time::serde::rfc3339::option")]
-    not_before: Option<OffsetDateTime>,
-    #[serde(default, with = "time::serde::rfc3339::option")]
-    deadline: Option<OffsetDateTime>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WireEvent {
-    payload: Box<RawValue>,
-    #[serde(default)]
-    shared_secret: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WireInteraction {
-    application_id: String,
-    token: String,
-    #[serde(default)]
-    message_id: Option<String>,
-}
-
 /// Decodes an intake message for the job `id`, whose row seals the interaction token.
 ///
 /// # Errors
@@ -114,8 +68,8 @@ pub fn decode_intake(body: &[u8], envelope: &Envelope, keyring: &Keyring, id: Jo
     let schema = peek.get("schema").ok_or(Refusal::Missing("schema"))?;
     let schema =
         schema.as_i64().filter(|number| *number >= 1).ok_or_else(|| invalid("schema", "right is a whole number from 1"))?;
-    let source = key_field(&peek, "source", envelope.app_id.as_deref(), 64)?;
-    let dedupe_key = key_field(&peek, "dedupe_key", envelope.message_id.as_deref(), 255)?;
+    let source = key_field(&peek, "source", envelope.app_id.as_deref(), SOURCE_LENGTH)?;
+    let dedupe_key = key_field(&peek, "dedupe_key", envelope.message_id.as_deref(), KEY_LENGTH)?;
     let digest = canonical_digest(&peek);
     if schema > SCHEMA {
         let organization = peek.get("organization").and_then(Value::as_str).unwrap_or_default();
@@ -125,7 +79,7 @@ pub fn decode_intake(body: &[u8], envelope: &Envelope, keyring: &Keyring, id: Jo
     if peek.get("organization").is_none_or(Value::is_null) {
         return Err(Refusal::Missing("organization"));
     }
-    let wire: Wire = shaped(text)?;
+    let wire: wire::Job = shaped(text)?;
     let request = Box::new(checked(wire, source, dedupe_key, keyring, id)?);
     Ok(Intake::Request { request, digest })
 }
@@ -136,7 +90,11 @@ pub fn decode_intake(body: &[u8], envelope: &Envelope, keyring: &Keyring, id: Jo
 /// [`Refusal`], whose text says what would be right.
 pub fn decode_control<T: DeserializeOwned>(body: &[u8], envelope: &Envelope) -> Result<T, Refusal> {
     let text = admissible(body, envelope)?;
-    shaped(text)
+    let peek: Value = parse(text)?;
+    match peek.get("schema").and_then(Value::as_i64) {
+        Some(newer) if newer > SCHEMA => Err(Refusal::Schema(newer)),
+        _ => shaped(text),
+    }
 }
 
 /// SHA-256 of a message's canonical JSON: keys sorted, no white space, each `shared_secret` and `token` replaced by its
@@ -253,13 +211,7 @@ fn key_field(peek: &Value, name: &'static str, beside: Option<&str>, limit: usiz
 }
 
 fn text_field(path: &str, value: &str, limit: usize) -> Result<(), Refusal> {
-    if value.is_empty() || value.chars().count() > limit {
-        return Err(invalid(path, &format!("right is 1 to {limit} characters")));
-    }
-    if value.contains('\0') {
-        return Err(invalid(path, "NUL cannot be stored; leave it out"));
-    }
-    Ok(())
+    wire::check_text(value, limit).map_err(|detail| invalid(path, &detail))
 }
 
 /// Postgres keeps times in UTC, where one near the ends of the calendar may lie in a year that RFC 3339 cannot write.
@@ -271,11 +223,11 @@ fn date_field(path: &str, value: Option<OffsetDateTime>) -> Result<(), Refusal> 
     }
 }
 
-fn checked(wire: Wire, source: String, dedupe_key: String, keyring: &Keyring, id: JobId) -> Result<Request, Refusal> {
-    text_field("organization", &wire.organization, 64)?;
+fn checked(wire: wire::Job, source: String, dedupe_key: String, keyring: &Keyring, id: JobId) -> Result<Request, Refusal> {
+    text_field("organization", &wire.organization, NAME_LENGTH)?;
     for (path, value) in [("account", &wire.account), ("identity", &wire.identity)] {
         if let Some(value) = value {
-            text_field(path, value, 255)?;
+            text_field(path, value, ACCOUNT_LENGTH)?;
         }
     }
     for (path, value) in [("not_before", wire.not_before), ("deadline", wire.deadline)] {
@@ -287,17 +239,19 @@ fn checked(wire: Wire, source: String, dedupe_key: String, keyring: &Keyring, id
     if let Some(search) = &wire.search {
         check_search(search)?;
     }
+    if let Some(interaction) = &wire.interaction {
+        check_interaction(interaction)?;
+    }
     for name in wire.notify.iter().flatten() {
-        text_field("notify", name, 255)?;
+        text_field("notify", name, ACCOUNT_LENGTH)?;
     }
     if wire.notify.as_ref().is_some_and(|names| names.len() > NOTIFY_LIMIT) {
         return Err(invalid("notify", &format!("at most {NOTIFY_LIMIT} destinations are taken")));
     }
     let row = id.to_string();
-    let place = Place { table: "jobs", column: INTERACTION_TOKEN, row: &row };
     let interaction = wire.interaction.map(|given| Interaction {
         application_id: given.application_id,
-        sealed_token: keyring.seal(place, given.token.as_bytes()),
+        sealed_token: keyring.seal(Interaction::token_place(&row), given.token.as_bytes()),
         message_id: given.message_id,
     });
     let events = wire
@@ -321,11 +275,23 @@ fn checked(wire: Wire, source: String, dedupe_key: String, keyring: &Keyring, id
 }
 
 fn check_search(search: &Search) -> Result<(), Refusal> {
-    text_field("search.text", &search.text, 1000)?;
+    text_field("search.text", &search.text, SEARCH_LENGTH)?;
     if !(1..=SEARCH_LIMIT).contains(&search.limit) {
         return Err(invalid("search.limit", &format!("right is 1 to {SEARCH_LIMIT}")));
     }
     Ok(())
+}
+
+/// What becomes part of an address is what Discord makes, and nothing that leads elsewhere.
+fn check_interaction(interaction: &wire::Interaction) -> Result<(), Refusal> {
+    let is_id = |text: &str| (1..=20).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !is_id(&interaction.application_id) {
+        return Err(invalid("interaction.application_id", "right is a Discord id: up to 20 digits, as text"));
+    }
+    if interaction.message_id.as_deref().is_some_and(|id| id != "@original" && !is_id(id)) {
+        return Err(invalid("interaction.message_id", "right is a Discord id, as text, or `@original`"));
+    }
+    text_field("interaction.token", &interaction.token, 1024)
 }
 
 fn sha256_hex(text: &str) -> String {

@@ -1,21 +1,27 @@
 //! The wire: what producers send ([`Request`], [`Configure`], [`Cancel`]), what the worker sends itself ([`WakeUp`]) and what it
-//! announces (outcome events, which `store` writes). Decoding an intake message is [`decode_intake`].
+//! announces ([`Outcome`], made of the [`Facts`] that `store` keeps). Decoding an intake message is [`decode_intake`].
 
 mod intake;
+pub mod outcome;
 mod refusal;
+pub mod schema;
 #[cfg(test)]
 mod tests;
+mod wire;
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
 
 pub use intake::{Envelope, Intake, Newer, canonical_digest, decode_control, decode_intake};
+pub use outcome::{Facts, Outcome};
 pub use refusal::Refusal;
 
 use crate::job::JobId;
+use crate::secrets::Place;
 
 /// The newest intake schema this worker knows.
 pub const SCHEMA: i64 = 1;
@@ -29,6 +35,16 @@ pub const EVENTS_LIMIT: usize = 200;
 pub const NOTIFY_LIMIT: usize = 50;
 /// The most work items of one search.
 pub const SEARCH_LIMIT: u32 = 1000;
+/// The longest producer's name, in characters.
+pub const SOURCE_LENGTH: usize = 64;
+/// The longest dedupe key, in characters.
+pub const KEY_LENGTH: usize = 255;
+/// The longest organization's slug, in characters.
+pub const NAME_LENGTH: usize = 64;
+/// The longest account id, and the longest name of an identity or a destination, in characters.
+pub const ACCOUNT_LENGTH: usize = 255;
+/// The longest search text, in characters.
+pub const SEARCH_LENGTH: usize = 1000;
 /// The largest AMQP header table, in bytes.
 pub const HEADERS_LIMIT: usize = 8 << 10;
 
@@ -64,10 +80,11 @@ pub struct Request {
 }
 
 /// A search for work items.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Search {
     /// Azure DevOps' search text.
+    #[schemars(length(min = 1, max = SEARCH_LENGTH), regex(pattern = wire::NO_NUL))]
     pub text: String,
     /// In this project only.
     #[serde(default)]
@@ -78,8 +95,9 @@ pub struct Search {
     /// In these states only.
     #[serde(default)]
     pub states: Vec<String>,
-    /// At most this many work items, 1 to [`SEARCH_LIMIT`].
+    /// At most this many work items, 1 to 1000.
     #[serde(default = "default_search_limit")]
+    #[schemars(range(min = 1, max = SEARCH_LIMIT))]
     pub limit: u32,
 }
 
@@ -113,6 +131,14 @@ pub struct Interaction {
     pub message_id: Option<String>,
 }
 
+impl Interaction {
+    /// Where the token of the job with this id is sealed for.
+    #[must_use]
+    pub const fn token_place(job: &str) -> Place<'_> {
+        Place { table: "jobs", column: "payload.interaction.token", row: job }
+    }
+}
+
 impl fmt::Debug for Interaction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Interaction").field("application_id", &self.application_id).finish_non_exhaustive()
@@ -137,39 +163,40 @@ pub fn sealed_token(payload: &str) -> Option<String> {
 }
 
 /// Supplies the choice that a job waits for (routing key `configure`).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(title = "configure")]
 pub struct Configure {
-    /// 1.
+    /// The number of this schema.
+    #[serde(deserialize_with = "wire::control_schema")]
+    #[schemars(extend("const" = SCHEMA))]
     pub schema: i64,
     /// The waiting job.
+    #[schemars(with = "String", regex(pattern = wire::UUID), extend("format" = "uuid"))]
     pub job_id: JobId,
     /// The chosen account id.
-    #[serde(deserialize_with = "key_text")]
+    #[serde(deserialize_with = "wire::account")]
+    #[schemars(length(min = 1, max = ACCOUNT_LENGTH), regex(pattern = wire::NO_NUL))]
     pub account: String,
 }
 
 /// Cancels a job by its producer's key (routing key `cancel`).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(title = "cancel")]
 pub struct Cancel {
-    /// 1.
+    /// The number of this schema.
+    #[serde(deserialize_with = "wire::control_schema")]
+    #[schemars(extend("const" = SCHEMA))]
     pub schema: i64,
     /// The producer.
-    #[serde(deserialize_with = "key_text")]
+    #[serde(deserialize_with = "wire::source")]
+    #[schemars(length(min = 1, max = SOURCE_LENGTH), regex(pattern = wire::NO_NUL))]
     pub source: String,
     /// Its key.
-    #[serde(deserialize_with = "key_text")]
+    #[serde(deserialize_with = "wire::dedupe_key")]
+    #[schemars(length(min = 1, max = KEY_LENGTH), regex(pattern = wire::NO_NUL))]
     pub dedupe_key: String,
-}
-
-/// A text by which a row is looked for.
-fn key_text<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    if text.is_empty() || text.len() > 1024 || text.contains('\0') {
-        return Err(serde::de::Error::custom("right is 1 to 1024 bytes without NUL"));
-    }
-    Ok(text)
 }
 
 /// "Look at this row": all that the worker publishes to itself.

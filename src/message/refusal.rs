@@ -1,6 +1,6 @@
 //! Why a message could not become a job.
 
-use super::{DEPTH_LIMIT, EVENTS_LIMIT, HEADERS_LIMIT, MESSAGE_LIMIT};
+use super::{DEPTH_LIMIT, EVENTS_LIMIT, HEADERS_LIMIT, MESSAGE_LIMIT, SCHEMA};
 
 /// Why a message was made a dead letter. `Display` says what would be right.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -46,6 +46,12 @@ pub enum Refusal {
     /// No handler for it.
     #[error("no message is taken with the routing key {0:?}")]
     RoutingKey(String),
+    /// A `configure` or `cancel` of a newer schema: what it asks for is not known.
+    #[error("`schema` is {0}, and this worker knows {SCHEMA} alone")]
+    Schema(i64),
+    /// A wake-up that names no job.
+    #[error("the wake-up is not one: {0}; right is {{\"job_id\": …}}, and only workers send it")]
+    WakeUp(String),
     /// A `configure` or `cancel` for a job that is not there.
     #[error("there is no such job")]
     NoSuchJob,
@@ -72,6 +78,8 @@ impl Refusal {
             Self::TooManyEvents(_) => "too_many_events",
             Self::DedupeConflict(_) => "dedupe_conflict",
             Self::RoutingKey(_) => "unknown_routing_key",
+            Self::Schema(_) => "unsupported_schema",
+            Self::WakeUp(_) => "invalid_wake_up",
             Self::NoSuchJob => "no_such_job",
             Self::Undeliverable(_) => "undeliverable",
         }

@@ -1,7 +1,8 @@
 //! What goes wrong in a stage itself, beside what the tracker, the providers and the engine report.
 
 use crate::fault::{Class, Fault, WaitOn};
-use crate::job::WaitReason;
+use crate::job::{JobId, WaitReason};
+use crate::providers::discord_interaction::{EXPIRED, EXPIRED_HINT};
 use crate::tracker::{destination_cause, identity_cause, installation_cause};
 
 /// A stage cannot go on. `Display` says what is so, [`Fault::hint`] what would be right.
@@ -28,8 +29,11 @@ pub enum ProductFault {
         /// Of the token that was seen.
         version: i64,
         /// What was seen of it.
-        why: &'static str,
+        why: String,
     },
+    /// Somebody else has been refreshing an identity's tokens for as long as it may take.
+    #[error("the tokens of identity {0} are being refreshed, and it takes long")]
+    RefreshBusy(i64),
     /// An identity row is gone, or an installation has none to act as.
     #[error("there is no identity to act as: {0}")]
     NoIdentity(String),
@@ -55,6 +59,12 @@ pub enum ProductFault {
         /// Its name.
         name: String,
     },
+    /// The job that a click made is gone, and with it what would answer the click.
+    #[error("job {0} has no interaction to answer")]
+    InteractionGone(JobId),
+    /// The click is too long ago to be answered.
+    #[error("the click that made job {0} is too long ago to be answered")]
+    InteractionExpired(JobId),
     /// A destination's policy for unknown outcomes is no word that is known.
     #[error("destination `{name}` has the policy `{policy}` for unknown outcomes")]
     UnknownPolicy {
@@ -90,11 +100,14 @@ impl Fault for ProductFault {
             Self::UnknownOrganization(_) => "unknown_organization",
             Self::InstallationDisabled { .. } => "installation_disabled",
             Self::Reauthentication { .. } => "reauthentication",
+            Self::RefreshBusy(_) => "refresh_busy",
             Self::NoIdentity(_) => "no_identity",
             Self::IncompleteCheckpoint(_) => "incomplete_checkpoint",
             Self::UnknownDestination { .. } => "unknown_destination",
             Self::DestinationGone(_) => "destination_gone",
             Self::DestinationDisabled { .. } => "destination_disabled",
+            Self::InteractionGone(_) => "interaction_gone",
+            Self::InteractionExpired(_) => EXPIRED,
             Self::UnknownPolicy { .. } => "unknown_policy",
             Self::UnknownChannel { .. } => "unknown_channel",
             Self::ChannelChanged { .. } => "channel_changed",
@@ -110,11 +123,14 @@ impl Fault for ProductFault {
                 wait(WaitReason::Reauthentication, identity_cause(*identity_id), *version)
             }
             Self::DestinationDisabled { id, .. } => wait(WaitReason::Hold, destination_cause(*id), 0),
+            Self::RefreshBusy(_) => Class::Transient { retry_after: None },
             Self::UnknownOrganization(_)
             | Self::NoIdentity(_)
             | Self::IncompleteCheckpoint(_)
             | Self::UnknownDestination { .. }
             | Self::DestinationGone(_)
+            | Self::InteractionGone(_)
+            | Self::InteractionExpired(_)
             | Self::UnknownPolicy { .. }
             | Self::UnknownChannel { .. }
             | Self::ChannelChanged { .. } => Class::Permanent,
@@ -130,8 +146,12 @@ impl Fault for ProductFault {
                 format!("Enable the installation of {account}; the job goes on by itself.")
             }
             Self::Reauthentication { identity_id, .. } => {
-                format!("Sign in again as identity {identity_id} and store its new tokens; all jobs that wait for it go on.")
+                format!(
+                    "Sign in again as identity {identity_id} (`dispatch identities list`) and store its new tokens with \
+                     `dispatch identities set-tokens`; all jobs that wait for it go on."
+                )
             }
+            Self::RefreshBusy(_) => "Microsoft Entra or the way to it is slow; it is tried again by itself.".to_owned(),
             Self::NoIdentity(_) => "Give the installation an identity with `dispatch tracker import`, then retry.".to_owned(),
             Self::IncompleteCheckpoint(_) => "A checkpoint was written by hand: re-run the job from `check_account`.".to_owned(),
             Self::UnknownDestination { organization, .. } => format!(
@@ -140,6 +160,8 @@ impl Fault for ProductFault {
             ),
             Self::DestinationGone(_) => "Register the destination again and re-run the parent, or cancel this job.".to_owned(),
             Self::DestinationDisabled { name, .. } => format!("Enable destination `{name}`; the job goes on by itself."),
+            Self::InteractionGone(_) => "Cancel this follow-up: nobody can be answered any more.".to_owned(),
+            Self::InteractionExpired(_) => EXPIRED_HINT.to_owned(),
             Self::UnknownPolicy { name, .. } => {
                 format!("Register destination `{name}` again, with the policy `resend` or `hold`.")
             }

@@ -5,12 +5,14 @@ pub mod dispatch;
 mod fault;
 pub mod messaging;
 mod services;
+mod sign_in;
 #[cfg(test)]
 mod tests;
 pub mod trials;
 
 pub use fault::ProductFault;
-pub use services::{Services, SignedIn};
+pub use services::Services;
+pub use sign_in::SignedIn;
 
 use crate::engine::{Lane, Product, Registry};
 use crate::tracker;

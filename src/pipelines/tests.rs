@@ -10,7 +10,7 @@ use super::{Dispatch, Services, registry};
 use crate::engine::{Checkpoint, Context, ErasedOutcome, ErasedPrepared, Outputs, Then};
 use crate::fault::StageFault;
 use crate::job::{Attempt, Epoch, Generation, Job, JobId};
-use crate::providers::{ProviderSettings, Providers};
+use crate::providers::{ProviderSettings, Providers, governor};
 use crate::secrets::Keyring;
 use crate::tracker::{Changes, Tracker};
 
@@ -22,7 +22,7 @@ fn services() -> Services {
     let manager = deadpool_postgres::Manager::new(nowhere, tokio_postgres::NoTls);
     let pool = deadpool_postgres::Pool::builder(manager).build().unwrap();
     let keyring = Arc::new(Keyring::parse(&Keyring::fresh_setting()).unwrap());
-    let providers = Providers::new(&ProviderSettings::default()).unwrap();
+    let providers = Providers::new(&ProviderSettings::default(), governor::alone()).unwrap();
     Services { tracker: Tracker::new(pool, keyring), providers }
 }
 
@@ -107,7 +107,32 @@ async fn configuration_is_asked_for_whether_or_not_the_stages_in_between_have_ru
         let outcome = run(&job, "show_configuration", &outputs(&known)).await.unwrap();
         let shown: Value = serde_json::from_str(outcome.output.unwrap().get()).unwrap();
         assert_eq!((shown["reason"].as_str(), shown["choices"].as_array().unwrap().len()), (Some("no_account"), choices));
-        assert!(matches!(outcome.then, Then::Wait { resume_at: "check_account", .. }));
+        assert!(matches!(outcome.then, Then::Wait { resume_at: "check_account", .. }) && outcome.children.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn who_clicked_is_asked_and_told_without_the_token_being_passed_on() {
+    let mut request = request();
+    request["interaction"] = json!({ "application_id": "99", "sealed_token": "v1.canary", "message_id": null });
+    let job = job("dispatch", &request);
+    let missing = ("check_account", checked(&json!({ "missing": "no_account" })));
+    let found = ("check_account", checked(&json!({ "found": { "integration_id": 3, "account_id": "acc-1" } })));
+    let plan = ("sync_assignees", json!({ "links": [], "organizations": {} }));
+    let applied = json!({ "assignees": [], "statuses": [], "behind": [], "old_news": 0, "unresolved": 0, "events_seen": 0 });
+    for (stage, known, target) in [
+        ("show_configuration", vec![missing], "messaging:interaction:configuration"),
+        (
+            "send_follow_ups",
+            vec![found, ("fetch_states", states()), plan, ("update_assignments", applied)],
+            "messaging:interaction:outcome",
+        ),
+    ] {
+        let outcome = run(&job, stage, &outputs(&known)).await.unwrap();
+        let [child] = &outcome.children[..] else { panic!("{stage}: {:?}", outcome.children) };
+        assert_eq!((child.pipeline, child.target.as_str()), ("messaging", target));
+        assert_eq!(child.payload["interaction"], json!(job.id));
+        assert!(!child.payload.to_string().contains("canary"));
     }
 }
 

@@ -9,17 +9,30 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
+use super::ProviderSettings;
 use super::discord::Discord;
+use super::discord_webhook::DiscordWebhook;
+use super::email::Email;
 use super::http::HttpClient;
 use super::http_fault::{HttpFault, Provider};
+use super::slack::Slack;
+use super::smtp::SmtpServer;
+use super::teams::Teams;
 use super::webhook::Webhook;
 use crate::fault::{Certainty, Class, Fault};
 use crate::job::EffectClass;
 
-/// ★ The list of channels. `discord_api` is the address of Discord's API where a destination names no other.
+/// ★ The list of channels. Mail goes out through `smtp`.
 #[must_use]
-pub fn channels(http: &HttpClient, discord_api: &str) -> Vec<Box<dyn Channel>> {
-    vec![Box::new(Discord::new(http.clone(), discord_api)), Box::new(Webhook::new(http.clone()))]
+pub fn channels(http: &HttpClient, settings: &ProviderSettings, smtp: Option<SmtpServer>) -> Vec<Box<dyn Channel>> {
+    vec![
+        Box::new(Discord::new(http.clone(), &settings.discord_api)),
+        Box::new(DiscordWebhook::new(http.clone())),
+        Box::new(Email::new(smtp)),
+        Box::new(Slack::new(http.clone(), &settings.slack_api)),
+        Box::new(Teams::new(http.clone())),
+        Box::new(Webhook::new(http.clone())),
+    ]
 }
 
 /// A way to tell people something.
@@ -128,6 +141,27 @@ pub enum ChannelFault {
     /// The call failed.
     #[error(transparent)]
     Http(#[from] HttpFault),
+    /// The other side refused in words of its own.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+}
+
+/// A refusal in the other side's own words: inside an answer that HTTP calls a success, or in another protocol.
+#[derive(Debug, thiserror::Error)]
+#[error("{provider} said: {said}")]
+pub struct Refusal {
+    /// The channel.
+    pub provider: &'static Provider,
+    /// See [`Fault::code`].
+    pub code: &'static str,
+    /// Scrubbed.
+    pub said: String,
+    /// See [`Fault::class`].
+    pub class: Class,
+    /// See [`Fault::certainty`].
+    pub certainty: Certainty,
+    /// See [`Fault::hint`].
+    pub hint: &'static str,
 }
 
 #[deny(clippy::wildcard_enum_match_arm)]
@@ -136,6 +170,7 @@ impl Fault for ChannelFault {
         match self {
             Self::Config { provider, .. } => provider.codes.bad_config,
             Self::Http(fault) => fault.code(),
+            Self::Refused(refusal) => refusal.code,
         }
     }
 
@@ -143,6 +178,7 @@ impl Fault for ChannelFault {
         match self {
             Self::Config { .. } => Class::Permanent,
             Self::Http(fault) => fault.class(),
+            Self::Refused(refusal) => refusal.class.clone(),
         }
     }
 
@@ -150,6 +186,7 @@ impl Fault for ChannelFault {
         match self {
             Self::Config { problem, .. } => format!("Correct the destination: {problem}."),
             Self::Http(fault) => fault.hint(),
+            Self::Refused(refusal) => refusal.hint.to_owned(),
         }
     }
 
@@ -157,6 +194,7 @@ impl Fault for ChannelFault {
         match self {
             Self::Config { .. } => Certainty::NotDone,
             Self::Http(fault) => fault.certainty(),
+            Self::Refused(refusal) => refusal.certainty,
         }
     }
 }
@@ -166,14 +204,6 @@ pub(super) fn decode<'de, T: Deserialize<'de>>(public: &'de Value, right: &str) 
     T::deserialize(public).map_err(|error| BadConfig(format!("{error}; right would be {right}")))
 }
 
-/// `text` cut to `limit` characters (Unicode scalar values), the last one an ellipsis where something was cut.
-pub(super) fn cut(text: &str, limit: usize) -> String {
-    if text.chars().nth(limit).is_none() {
-        return text.to_owned();
-    }
-    text.chars().take(limit.saturating_sub(1)).chain(['…']).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -181,15 +211,10 @@ mod tests {
 
     #[test]
     fn no_two_channels_share_a_kind() {
-        let mut kinds: Vec<_> = channels(&client(), "https://discord.com/api/v10").iter().map(|c| c.kind()).collect();
-        assert_eq!(kinds, ["discord", "webhook"]);
+        let mut kinds: Vec<_> = channels(&client(), &ProviderSettings::default(), None).iter().map(|c| c.kind()).collect();
+        let count = kinds.len();
+        kinds.sort_unstable();
         kinds.dedup();
-        assert_eq!(kinds.len(), 2);
-    }
-
-    #[test]
-    fn text_is_cut_at_characters_and_says_so() {
-        assert_eq!(cut("äöü", 3), "äöü");
-        assert_eq!(cut("äöü€", 3), "äö…");
+        assert_eq!(kinds.len(), count);
     }
 }

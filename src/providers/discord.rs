@@ -13,9 +13,10 @@ use secrecy::SecretString;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::channel::{BadConfig, Channel, ChannelConfig, ChannelFault, Delivered, Delivery, Message, Rendered, cut, decode};
+use super::channel::{BadConfig, Channel, ChannelConfig, ChannelFault, Delivered, Delivery, Message, Rendered, decode};
 use super::http::{Answer, Call, HttpClient};
 use super::http_fault::{Provider, provider, retry_after};
+use super::text::{Capped, cut, visible};
 use crate::job::EffectClass;
 
 static DISCORD: Provider = provider!("discord");
@@ -24,10 +25,10 @@ const CONTENT_CHARACTERS: usize = 2000;
 const TITLE_CHARACTERS: usize = 256;
 const NONCE_CHARACTERS: usize = 25;
 const NONCE_KEPT_FOR: Duration = Duration::from_secs(120);
-/// `SUPPRESS_EMBEDS`: a link in a work item's title must not unfold into somebody else's page.
-const FLAGS: u32 = 1 << 2;
+/// A link in a work item's title must not unfold into somebody else's page.
+pub(super) const SUPPRESS_EMBEDS: u32 = 1 << 2;
 /// The vendor wants this form, and may block others.
-const AGENT: &str = concat!("DiscordBot (dispatch-worker, ", env!("CARGO_PKG_VERSION"), ")");
+pub(super) const AGENT: &str = concat!("DiscordBot (dispatch-worker, ", env!("CARGO_PKG_VERSION"), ")");
 const RIGHT: &str = r#"{"channel_id": "123456789012345678"}, with "api_base" where the API lives elsewhere"#;
 
 /// Messages of a bot in a Discord channel.
@@ -46,9 +47,10 @@ struct Settings<'a> {
     api_base: Option<Cow<'a, str>>,
 }
 
+/// What is read of a message that was made or edited.
 #[derive(Deserialize)]
-struct Created {
-    id: String,
+pub(super) struct Created {
+    pub(super) id: String,
 }
 
 #[derive(Deserialize)]
@@ -67,7 +69,7 @@ impl Discord {
     fn target<'c>(&self, config: &'c ChannelConfig) -> Result<(Url, &'c SecretString), BadConfig> {
         let settings: Settings<'_> = decode(&config.public, RIGHT)?;
         let id = settings.channel_id.as_ref();
-        if id.is_empty() || id.len() > 20 || !id.bytes().all(|byte| byte.is_ascii_digit()) {
+        if !is_id(id) {
             return Err(BadConfig("`channel_id` must be a Discord id: up to 20 digits, as text".to_owned()));
         }
         let base = settings.api_base.as_deref().unwrap_or(&self.api);
@@ -87,7 +89,7 @@ impl Discord {
             "nonce": delivery.key.get(..NONCE_CHARACTERS).unwrap_or(delivery.key),
             "enforce_nonce": true,
             "allowed_mentions": {"parse": []},
-            "flags": FLAGS,
+            "flags": SUPPRESS_EMBEDS,
         });
         let call = Call::new(&DISCORD, Method::POST, url, delivery.deadline)
             .header(USER_AGENT, HeaderValue::from_static(AGENT))
@@ -114,16 +116,7 @@ impl Channel for Discord {
     }
 
     fn render(&self, message: &Message) -> Rendered {
-        let title = escape(&cut(&message.title, TITLE_CHARACTERS));
-        let mut content = Content::default();
-        content.push("**");
-        title.iter().for_each(|piece| content.push(piece));
-        content.push("**");
-        for line in &message.lines {
-            content.push("\n");
-            escape(line).iter().for_each(|piece| content.push(piece));
-        }
-        Rendered(content.text)
+        Rendered(markdown(message))
     }
 
     fn check_config(&self, config: &ChannelConfig) -> Result<(), BadConfig> {
@@ -135,35 +128,29 @@ impl Channel for Discord {
     }
 }
 
+/// Whether it is a snowflake.
+pub(super) fn is_id(text: &str) -> bool {
+    (1..=20).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 /// How long Discord asks to wait: the body says it to the millisecond, the header in whole seconds.
-fn patience(answer: &Answer) -> Option<Duration> {
+pub(super) fn patience(answer: &Answer) -> Option<Duration> {
     let said = answer.json::<RateLimited>().ok().filter(|_| answer.status == 429);
     let exact = said.and_then(|body| Duration::try_from_secs_f64(body.retry_after).ok());
     exact.or_else(|| retry_after(&answer.headers, SystemTime::now()))
 }
 
-/// Text that ends with an ellipsis at Discord's limit. Grows by whole pieces, so that no escape is cut in two.
-#[derive(Default)]
-struct Content {
-    text: String,
-    characters: usize,
-    full: bool,
-}
-
-impl Content {
-    fn push(&mut self, piece: &str) {
-        if self.full {
-            return;
-        }
-        let length = piece.chars().count();
-        if self.characters + length < CONTENT_CHARACTERS {
-            self.text.push_str(piece);
-            self.characters += length;
-        } else {
-            self.text.push('…');
-            self.full = true;
-        }
+/// `message` in Discord's markdown, within its limit.
+pub(super) fn markdown(message: &Message) -> String {
+    let mut content = Capped::new(CONTENT_CHARACTERS);
+    content.push("**");
+    content.push_all(escape(&cut(&message.title, TITLE_CHARACTERS)));
+    content.push("**");
+    for line in &message.lines {
+        content.push("\n");
+        content.push_all(escape(line));
     }
+    content.finish()
 }
 
 /// One line of plain text as pieces of Discord markdown that show it as it is: markup, mentions (`<@1>`, `@everyone`) and
@@ -178,8 +165,7 @@ fn escape(line: &str) -> Vec<String> {
             '-' | '+' if at_start => format!("\\{character}"),
             // A zero-width space: nobody is called by a name that is broken up.
             '@' => "@\u{200b}".to_owned(),
-            c if c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}') => " ".to_owned(),
-            c => c.to_string(),
+            c => visible(c).to_string(),
         });
         at_start &= character.is_whitespace() || character.is_control();
     }

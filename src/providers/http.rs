@@ -1,11 +1,13 @@
 //! The one HTTP client: what every call to the outside has in common.
 //!
 //! No redirects, no proxy of the system, no decompression; a deadline per call, looked at before anything is sent; a limit
-//! on what is read.
+//! on what is read; only addresses that [`super::address`] lets through.
 
+use std::fmt;
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
@@ -16,7 +18,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep_until};
 
+use super::address::{self, Resolver};
 use super::http_fault::{HttpFault, HttpFaultKind, Provider, retry_after};
+use crate::trace::{TRACEPARENT, TRACESTATE, Trace};
 
 /// The body read of an ordinary answer, in bytes.
 pub const BODY_BYTES: usize = 1 << 20;
@@ -47,8 +51,7 @@ pub struct HttpClient {
     allow_http_loopback: bool,
 }
 
-/// A request that is ready to go.
-#[derive(Debug)]
+/// A request that is ready to go. Its `Debug` form shows nothing of the address, which may hold a secret.
 pub struct Call {
     provider: &'static Provider,
     method: Method,
@@ -68,6 +71,12 @@ pub struct Answer {
     pub headers: HeaderMap,
     /// The body: whole where the status is 2xx, else as much as could be read of its first 64 KiB.
     pub body: Vec<u8>,
+}
+
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call").field("provider", self.provider).field("method", &self.method).finish_non_exhaustive()
+    }
 }
 
 impl Call {
@@ -126,6 +135,12 @@ impl Call {
         self
     }
 
+    /// The host it goes to.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        self.url.host_str().unwrap_or_default()
+    }
+
     fn unsendable(&self, why: &str) -> HttpFault {
         HttpFault { provider: self.provider, kind: HttpFaultKind::Unsendable(why.to_owned()) }
     }
@@ -137,6 +152,10 @@ impl HttpClient {
     /// # Errors
     /// [`ClientFault`] where no cryptography provider is installed or the driver refuses.
     pub fn new(allow_http_loopback: bool) -> Result<Self, ClientFault> {
+        Self::resolving(Resolver::of_system(allow_http_loopback), allow_http_loopback)
+    }
+
+    pub(super) fn resolving(resolver: Resolver, allow_http_loopback: bool) -> Result<Self, ClientFault> {
         // The driver would panic without one.
         if rustls::crypto::CryptoProvider::get_default().is_none() {
             return Err(ClientFault::NoCryptoProvider);
@@ -146,6 +165,7 @@ impl HttpClient {
             .retry(reqwest::retry::never())
             .referer(false)
             .no_proxy()
+            .dns_resolver(Arc::new(resolver))
             .connect_timeout(CONNECT_TIMEOUT)
             .pool_idle_timeout(IDLE_TIMEOUT)
             .default_headers(HeaderMap::from_iter([(USER_AGENT, HeaderValue::from_static(AGENT))]))
@@ -154,8 +174,8 @@ impl HttpClient {
         Ok(Self { client, allow_http_loopback })
     }
 
-    /// Whether `url` may be called: `https:`, or `http:` to loopback where the settings allow it; no credentials inside.
-    /// The one place for rules about addresses.
+    /// Whether `url` may be called: `https:`, or `http:` to loopback where the settings allow it; no credentials inside; where
+    /// the host is an address, one that may be called. What a name resolves to is looked at when it is connected to.
     ///
     /// # Errors
     /// What would be right, for a person.
@@ -164,9 +184,15 @@ impl HttpClient {
             return Err("the address must not contain a user name or password");
         }
         let host = url.host_str().ok_or("the address must name a host")?;
+        // The URL's parser has made dotted numbers of every other way to write an IPv4 address.
+        let literal = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok();
+        if let Some(rule) = literal.and_then(|literal| address::broken_rule(literal, self.allow_http_loopback)) {
+            return Err(rule.text());
+        }
+        let is_loopback = host == "localhost" || literal.is_some_and(|literal| literal.is_loopback());
         match url.scheme() {
             "https" => Ok(()),
-            "http" if self.allow_http_loopback && is_loopback(host) => Ok(()),
+            "http" if self.allow_http_loopback && is_loopback => Ok(()),
             _ => Err("the address must begin with https:// (plain http only to loopback, where the settings allow it)"),
         }
     }
@@ -188,11 +214,11 @@ impl HttpClient {
     pub async fn send(&self, call: Call) -> Result<Answer, HttpFault> {
         let Call { provider, method, url, headers, body, deadline, limit } = call;
         let fault = |kind| HttpFault { provider, kind };
-        self.check_url(&url).map_err(|why| fault(HttpFaultKind::Unsendable(why.to_owned())))?;
+        self.check_url(&url).map_err(|why| fault(HttpFaultKind::AddressRefused(why.to_owned())))?;
         if Instant::now() >= deadline {
             return Err(fault(HttpFaultKind::Expired));
         }
-        let request = self.client.request(method, url).headers(headers).body(body).send();
+        let request = self.client.request(method, url).headers(headers).headers(trace_headers()).body(body).send();
         let sent = within(deadline, request).await.ok_or_else(|| fault(HttpFaultKind::TimedOut))?;
         let mut response = sent.map_err(|error| fault(HttpFaultKind::of_driver(error)))?;
         let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
@@ -251,14 +277,19 @@ impl Answer {
     }
 }
 
-fn is_loopback(host: &str) -> bool {
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost" || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+/// W3C Trace Context of the job that the call is made for, in a span of its own.
+fn trace_headers() -> HeaderMap {
+    let Some(trace) = Trace::child_of_current() else { return HeaderMap::new() };
+    let named = [(TRACEPARENT, Some(trace.to_string())), (TRACESTATE, trace.state().map(str::to_owned))];
+    let header = |(name, value): (&'static str, Option<String>)| {
+        Some((HeaderName::from_static(name), HeaderValue::try_from(value?).ok()?))
+    };
+    named.into_iter().filter_map(header).collect()
 }
 
 /// What `future` gives, or nothing once `deadline` has passed. The clock is read before each poll: a process that was
 /// frozen between connecting and sending must not send afterwards, which a timer alone (it fires late) would let happen.
-async fn within<F: Future>(deadline: Instant, future: F) -> Option<F::Output> {
+pub(super) async fn within<F: Future>(deadline: Instant, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     let mut alarm = pin!(sleep_until(deadline));
     poll_fn(|cx| {

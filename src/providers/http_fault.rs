@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 
+use super::address::RefusedName;
 use super::scrub::scrub;
 use crate::fault::{Certainty, Class, Fault};
 
@@ -20,6 +21,7 @@ pub struct Provider {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Codes {
     pub(super) unsendable: &'static str,
+    pub(super) address_refused: &'static str,
     pub(super) unreachable: &'static str,
     pub(super) timed_out: &'static str,
     pub(super) connection_lost: &'static str,
@@ -43,6 +45,7 @@ macro_rules! provider {
             name: $name,
             codes: $crate::providers::http_fault::Codes {
                 unsendable: concat!($name, ".unsendable"),
+                address_refused: concat!($name, ".address_refused"),
                 unreachable: concat!($name, ".unreachable"),
                 timed_out: concat!($name, ".timed_out"),
                 connection_lost: concat!($name, ".connection_lost"),
@@ -80,6 +83,9 @@ pub enum HttpFaultKind {
     /// The request was not sent because it could not or must not be.
     #[error("not sent: {0}")]
     Unsendable(String),
+    /// The address is not one that may be called; what would be right. Nothing was sent.
+    #[error("not sent: {0}")]
+    AddressRefused(String),
     /// No connection came about: resolving, connecting or the TLS handshake failed, or took longer than it may.
     #[error("no connection")]
     Unreachable(#[source] reqwest::Error),
@@ -125,6 +131,9 @@ impl HttpFaultKind {
         if error.is_builder() {
             return Self::Unsendable("the request could not be built".to_owned());
         }
+        if let Some(refused) = RefusedName::in_chain(&error) {
+            return Self::AddressRefused(refused.to_string());
+        }
         if error.is_connect() { Self::Unreachable(error) } else { Self::Lost(error) }
     }
 }
@@ -135,6 +144,7 @@ impl Fault for HttpFault {
         let codes = &self.provider.codes;
         match &self.kind {
             HttpFaultKind::Unsendable(_) => codes.unsendable,
+            HttpFaultKind::AddressRefused(_) => codes.address_refused,
             HttpFaultKind::Unreachable(_) => codes.unreachable,
             HttpFaultKind::Expired | HttpFaultKind::TimedOut => codes.timed_out,
             HttpFaultKind::Lost(_) => codes.connection_lost,
@@ -155,7 +165,7 @@ impl Fault for HttpFault {
 
     fn class(&self) -> Class {
         match &self.kind {
-            HttpFaultKind::Unsendable(_) | HttpFaultKind::TooLarge(_) => Class::Permanent,
+            HttpFaultKind::Unsendable(_) | HttpFaultKind::AddressRefused(_) | HttpFaultKind::TooLarge(_) => Class::Permanent,
             HttpFaultKind::Unreachable(_)
             | HttpFaultKind::Expired
             | HttpFaultKind::TimedOut
@@ -172,6 +182,7 @@ impl Fault for HttpFault {
         let name = self.provider.name;
         match &self.kind {
             HttpFaultKind::Unsendable(why) => format!("Correct the address or the settings of {name}: {why}."),
+            HttpFaultKind::AddressRefused(why) => format!("Register another address for {name}: {why}."),
             HttpFaultKind::Unreachable(_) => format!("Look whether {name} can be reached from here (name, route, certificate)."),
             HttpFaultKind::Expired | HttpFaultKind::TimedOut | HttpFaultKind::Lost(_) => {
                 format!("{name} is slow or the way to it is; it is tried again by itself.")
@@ -191,7 +202,10 @@ impl Fault for HttpFault {
 
     fn certainty(&self) -> Certainty {
         match &self.kind {
-            HttpFaultKind::Unsendable(_) | HttpFaultKind::Unreachable(_) | HttpFaultKind::Expired => Certainty::NotDone,
+            HttpFaultKind::Unsendable(_)
+            | HttpFaultKind::AddressRefused(_)
+            | HttpFaultKind::Unreachable(_)
+            | HttpFaultKind::Expired => Certainty::NotDone,
             HttpFaultKind::Status { status: 400..=499, .. } => Certainty::NotDone,
             HttpFaultKind::TimedOut
             | HttpFaultKind::Lost(_)

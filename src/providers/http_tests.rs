@@ -1,11 +1,17 @@
 //! How [`super::http`] behaves towards servers that misbehave.
 
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use data_encoding::BASE64;
+use futures_util::FutureExt;
 use reqwest::{Method, Url};
 use serde_json::{Value, json as value};
 use tokio::time::Instant;
 
+use super::address::Resolver;
 use super::http::{Answer, BODY_BYTES, Call, HttpClient};
 use super::http_fault::{HttpFault, HttpFaultKind, Provider, provider};
 use super::scripted::{Reply, Scripted, client, json, reply, soon};
@@ -110,6 +116,37 @@ async fn a_redirect_is_not_followed() {
 }
 
 #[tokio::test]
+async fn a_redirect_to_a_metadata_service_is_an_error_and_not_followed() {
+    let fault = fault(reply(302, "location: http://169.254.169.254/latest/meta-data/\r\n", "")).await;
+    assert_eq!((fault.code(), fault.class()), ("test.redirected", Class::Permanent));
+    assert!(fault.hint().contains("redirects are not followed"), "{}", fault.hint());
+}
+
+#[tokio::test]
+async fn an_answer_without_a_length_is_cut_off_at_the_limit_too() {
+    let chunk = format!("10000\r\n{}\r\n", "x".repeat(1 << 16));
+    let head = "HTTP/1.1 200 X\r\ntransfer-encoding: chunked\r\n\r\n";
+    let chunked = |chunks: usize| Reply::Bytes(format!("{head}{}0\r\n\r\n", chunk.repeat(chunks)).into_bytes());
+    assert_eq!(send(vec![chunked(16)]).await.0.ok().unwrap().body.len(), BODY_BYTES);
+    assert_eq!(fault(chunked(17)).await.code(), "test.answer_too_large");
+    // An endless one: the rest is never sent, and nobody waits for it.
+    let endless = format!("{head}{}", chunk.repeat(17)).into_bytes();
+    assert_eq!(fault(Reply::Bytes(endless)).await.code(), "test.answer_too_large");
+    let until_closed = ["HTTP/1.1 200 X\r\nconnection: close\r\n\r\n", &"x".repeat(BODY_BYTES + 1)].concat();
+    assert_eq!(fault(Reply::Bytes(until_closed.into_bytes())).await.code(), "test.answer_too_large");
+}
+
+#[tokio::test]
+async fn a_compressed_answer_is_not_unpacked() {
+    // 20,000 blanks.
+    let packed = BASE64.decode(b"H4sIAAAAAAACA+3BMQEAAADCoCrrn9IaHkABAAAAAAAAAAAAAAAAAAAAAAAA8GAoxAiFIE4AAA==").unwrap();
+    let head = format!("HTTP/1.1 200 X\r\ncontent-encoding: gzip\r\ncontent-length: {}\r\n\r\n", packed.len());
+    let answer = send(vec![Reply::Bytes([head.as_bytes(), &packed].concat())]).await.0.ok().unwrap();
+    assert_eq!(answer.body, packed);
+    assert_eq!(answer.json::<Value>().unwrap_err().code(), "test.malformed_answer");
+}
+
+#[tokio::test]
 async fn retry_after_reaches_the_class() {
     let fault = fault(reply(429, "retry-after: 9\r\n", "slow down")).await;
     assert_eq!(fault.class(), Class::Transient { retry_after: Some(Duration::from_secs(9)) });
@@ -142,8 +179,104 @@ async fn plain_http_is_for_loopback_under_the_setting_only() {
         assert_eq!([open.parse_url(url).is_ok(), strict.parse_url(url).is_ok()], allowed, "{url}");
     }
     let fault = open.send(call("http://example.com/", soon())).await.err().unwrap();
-    assert!(matches!(fault.kind, HttpFaultKind::Unsendable(_)));
-    assert_eq!((fault.code(), fault.class(), fault.certainty()), ("test.unsendable", Class::Permanent, Certainty::NotDone));
+    assert!(matches!(fault.kind, HttpFaultKind::AddressRefused(_)));
+    assert_eq!(fault.code(), "test.address_refused");
+    assert_eq!((fault.class(), fault.certainty()), (Class::Permanent, Certainty::NotDone));
+}
+
+#[tokio::test]
+async fn an_address_that_is_not_public_is_refused_however_it_is_written() {
+    for host in [
+        "127.0.0.1",
+        "127.1",
+        "2130706433",
+        "0x7f000001",
+        "0x7f.1",
+        "0177.0.0.1",
+        "127.0.0.1.",
+        "%31%32%37.0.0.1",
+        "\u{ff11}\u{ff12}\u{ff17}.0.0.1",
+        "127\u{3002}0\u{3002}0\u{3002}1",
+        "[::1]",
+        "[::ffff:127.0.0.1]",
+        "[::ffff:7f00:1]",
+        "10.0.0.1",
+        "169.254.169.254",
+        "2852039166",
+        "0xa9fea9fe",
+        "0",
+        "[::]",
+        "[fd00:ec2::254]",
+        "[fe80::1]",
+        "100.64.0.1",
+        "224.0.0.1",
+        "255.255.255.255",
+        "192.0.2.1",
+        "198.18.0.1",
+        "[64:ff9b::a00:1]",
+        "[2002:a00:1::]",
+        "[fc00::1]",
+    ] {
+        let url = format!("https://{host}/hook");
+        let strict = HttpClient::new(false).unwrap();
+        let why = strict.parse_url(&url).err().unwrap_or_else(|| panic!("{url} is let through"));
+        assert!(why.contains("right is") || why.contains("must be"), "{why}");
+        let fault = strict.send(call(&url, soon())).await.err().unwrap();
+        assert_eq!((fault.code(), fault.certainty()), ("test.address_refused", Certainty::NotDone), "{url}");
+    }
+}
+
+/// A client whose names resolve as told, and how often it has asked. Everything listens at one port.
+fn resolving(open: bool, to: &[&str], port: u16) -> (HttpClient, Arc<AtomicUsize>) {
+    drop(client());
+    let found: Vec<SocketAddr> = to.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), port)).collect();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let (count, answers) = (Arc::clone(&asked), Mutex::new(found));
+    let lookup = move |_| {
+        count.fetch_add(1, Ordering::SeqCst);
+        let now = answers.lock().unwrap().clone();
+        // Bound to something else the next time.
+        *answers.lock().unwrap() = vec![SocketAddr::from(([10, 0, 0, 1], port))];
+        std::future::ready(Ok(now)).boxed()
+    };
+    (HttpClient::resolving(Resolver::new(open, Arc::new(lookup)), open).unwrap(), asked)
+}
+
+#[tokio::test]
+async fn a_name_that_resolves_inwards_is_refused_and_not_connected_to() {
+    let inner = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    inner.set_nonblocking(true).unwrap();
+    let port = inner.local_addr().unwrap().port();
+    for (to, rule) in [
+        (&["127.0.0.1"][..], "this machine"),
+        (&["::ffff:127.0.0.1"], "inside an IPv6 one"),
+        (&["169.254.169.254"], "metadata"),
+        (&["10.1.2.3"], "private"),
+        // One among several: the others do not make it right.
+        (&["13.107.42.20", "127.0.0.1"], "this machine"),
+        (&["2606:4700::1", "fd00::1"], "private"),
+    ] {
+        let (strict, _) = resolving(false, to, port);
+        let fault = strict.send(call(&format!("https://hooks.example:{port}/x"), soon())).await.err().unwrap();
+        assert_eq!((fault.code(), fault.class()), ("test.address_refused", Class::Permanent), "{to:?}: {fault}");
+        assert_eq!(fault.certainty(), Certainty::NotDone);
+        let (said, address) = (fault.to_string(), to.last().unwrap());
+        assert!(said.contains(rule) && said.contains(&format!("hooks.example resolves to {address}")), "{said}");
+        assert!(fault.hint().contains(rule), "{}", fault.hint());
+    }
+    assert_eq!(inner.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock, "somebody has connected");
+}
+
+#[tokio::test]
+async fn what_is_connected_to_is_what_was_looked_at() {
+    let server = Scripted::start(vec![json(&value!({})), json(&value!({}))]);
+    let port = Url::parse(&server.url).unwrap().port().unwrap();
+    let (open, asked) = resolving(true, &["127.0.0.1"], port);
+    let url = format!("http://localhost:{port}/");
+    assert_eq!(open.send(call(&url, soon())).await.ok().unwrap().status, 200);
+    assert_eq!(asked.load(Ordering::SeqCst), 1, "a second question could have another answer");
+    let rebound = open.send(call(&url, soon())).await.err().unwrap();
+    assert_eq!(rebound.code(), "test.address_refused", "each new connection is looked at");
 }
 
 #[tokio::test]
@@ -155,4 +288,29 @@ async fn credentials_are_sent_and_not_shown() {
     assert_eq!(server.received()[0].header("authorization"), Some("Bearer canary-1"));
     let broken = self::call(&server.url, soon()).authorization("Bearer", &"a\r\nb".into()).err().unwrap();
     assert_eq!(broken.code(), "test.unsendable");
+}
+
+#[tokio::test]
+async fn a_server_that_nobody_vouches_for_is_told_nothing() {
+    drop(client());
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
+    let key = rustls::pki_types::PrivatePkcs8KeyDer::from(key.serialize_der()).into();
+    let config = rustls::ServerConfig::builder().with_no_client_auth();
+    let config = Arc::new(config.with_single_cert(vec![certificate.der().clone()], key).unwrap());
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://localhost:{}/hook", listener.local_addr().unwrap().port());
+    let server = std::thread::spawn(move || {
+        let tls = rustls::ServerConnection::new(config).unwrap();
+        let mut said = Vec::new();
+        let mut stream = rustls::StreamOwned::new(tls, listener.accept().unwrap().0);
+        drop(std::io::Read::read_to_end(&mut stream, &mut said));
+        said
+    });
+    let call = call(&url, soon()).authorization("Bearer", &"canary-1".into()).ok().unwrap();
+    let fault = client().send(call).await.err().unwrap();
+    assert_eq!((fault.code(), fault.certainty()), ("test.unreachable", Certainty::NotDone));
+    let said = crate::fault::chain(&fault);
+    assert!(said.contains("certificate") && fault.hint().contains("certificate"), "{said}");
+    assert!(server.join().unwrap().is_empty(), "a request has gone out");
 }

@@ -17,9 +17,10 @@ use serde_json::Value;
 use sha2::Sha256;
 use time::OffsetDateTime;
 
-use super::channel::{BadConfig, Channel, ChannelConfig, ChannelFault, Delivered, Delivery, Message, Rendered, cut, decode};
+use super::channel::{BadConfig, Channel, ChannelConfig, ChannelFault, Delivered, Delivery, Message, Rendered, decode};
 use super::http::{Call, HttpClient};
 use super::http_fault::{HttpFault, HttpFaultKind, Provider, provider};
+use super::text::cut;
 use crate::job::EffectClass;
 
 static WEBHOOK: Provider = provider!("webhook");

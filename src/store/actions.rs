@@ -13,6 +13,7 @@ use super::inspect::state_of;
 use super::rows;
 use super::sql::{execute, query_one, query_opt};
 use crate::job::{JobId, JobState};
+use crate::message::outcome;
 
 /// Who acts and why.
 #[derive(Debug, Clone)]
@@ -68,7 +69,7 @@ struct Locked {
     error_code: Option<String>,
 }
 
-const FIND_KEY: &str = "SELECT job_id FROM job_keys WHERE source = $1 AND dedupe_key = $2";
+const FIND_KEY: &str = "SELECT job_id FROM job_keys WHERE source = $1 AND dedupe_key = $2 AND job_id IS NOT NULL";
 const PARENT: &str = "SELECT parent_id FROM jobs WHERE id = $1";
 const LOCKED: &str = "SELECT state, wait_reason, account, error_code FROM jobs WHERE id = $1 FOR UPDATE";
 
@@ -147,11 +148,11 @@ impl Store {
         execute(&tx, LOCK_CHILDREN, &[&job.id.0]).await?;
         let children = execute(&tx, CANCEL_CHILDREN, &[&job.id.0]).await?;
         execute(&tx, CANCEL, &[&job.id.0]).await?;
-        announce(&tx, &[job.id], "job.cancelled", 0.0).await?;
+        announce(&tx, &[job.id], outcome::CANCELLED, 0.0).await?;
         if let Some(parent) = job.parent
             && rows::child_done(&tx, parent).await?
         {
-            announce(&tx, &[parent], "job.succeeded", 0.0).await?;
+            announce(&tx, &[parent], outcome::SUCCEEDED, 0.0).await?;
         }
         let after = json!({"state": "cancelled", "follow_ups_cancelled": children});
         finish(tx, &job, actor, "cancel", JobState::Cancelled, after).await

@@ -1,4 +1,5 @@
-//! Outcome events: written by the transaction that makes the outcome, gone when the broker has confirmed them.
+//! Outcome events: their facts are written by the transaction that makes the outcome, and gone when the broker has confirmed the
+//! event.
 
 use deadpool_postgres::GenericClient;
 use serde_json::value::RawValue;
@@ -7,43 +8,106 @@ use tokio_postgres::types::Json;
 
 use super::Store;
 use super::error::StoreError;
-use super::sql::{execute, query};
+use super::sql::{query, query_opt};
 use crate::job::JobId;
+use crate::message::{Facts, Outcome, outcome};
 
 /// An outcome event to be published.
 #[derive(Debug)]
 pub struct Announcement {
     /// Its row.
     pub id: i64,
-    /// On `dispatch.events`.
-    pub routing_key: String,
+    /// On `dispatch.events`; none where the producer alone is told.
+    pub routing_key: Option<String>,
     /// The same body goes to this queue.
     pub reply_to: Option<String>,
     /// Given back to the producer.
     pub correlation_id: Option<String>,
-    /// JSON.
-    pub body: Box<RawValue>,
+    /// W3C trace context of the job, if it has one.
+    pub traceparent: Option<String>,
+    /// What vendors add to it.
+    pub tracestate: Option<String>,
+    /// JSON: an [`Outcome`].
+    pub body: Vec<u8>,
 }
 
+/// The columns by which [`announcement`] reads a row.
+macro_rules! announcement_columns {
+    () => {
+        "id, routing_key, reply_only, reply_to, correlation_id, traceparent, tracestate, body"
+    };
+}
+pub(super) use announcement_columns;
+
+/// The [`Facts`] of a job, as JSON: an expression over the columns of `jobs`. Its arguments are the event and the configuration
+/// template, as SQL.
+macro_rules! job_facts {
+    ($event:literal, $configuration:literal) => {
+        concat!(
+            "json_strip_nulls(json_build_object('event', ",
+            $event,
+            "::text, 'job_id', id, 'source', source, 'dedupe_key', dedupe_key, 'organization', organization, 'state', state,
+            'reason', wait_reason, 'wait_key', wait_key, 'code', error_code, 'message', error_message, 'hint', error_hint,
+            'configuration', ",
+            $configuration,
+            ", 'at', to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')))"
+        )
+    };
+}
+pub(super) use job_facts;
+
 /// Follow-ups are the worker's own affair: only jobs without a parent are announced. `$3` seconds are left to the writer
-/// before the waker may publish it.
-const ANNOUNCE: &str = "
-    INSERT INTO announcements (job_id, routing_key, reply_to, correlation_id, body, publish_after)
-    SELECT id, $2, reply_to, correlation_id, json_strip_nulls(json_build_object('event', $2::text, 'job_id', id, 'source', source,
-        'dedupe_key', dedupe_key, 'organization', organization, 'code', error_code, 'hint', error_hint, 'configuration',
-        (SELECT output FROM checkpoints c WHERE c.job_id = jobs.id AND c.generation = jobs.generation
-            AND c.stage = 'show_configuration' AND jobs.wait_reason = 'configuration'),
-        'at', to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'))), now() + $3 * interval '1 second'
-    FROM jobs WHERE id = ANY($1) AND parent_id IS NULL
-    RETURNING id, routing_key, reply_to, correlation_id, body";
+/// before the waker may publish it. `$4`: only of jobs that have succeeded in this very transaction.
+pub(super) const ANNOUNCE: &str = concat!(
+    "
+    INSERT INTO announcements (job_id, routing_key, reply_to, correlation_id, traceparent, tracestate, body, publish_after)
+    SELECT id, $2, reply_to, correlation_id, traceparent, tracestate, ",
+    job_facts!(
+        "$2",
+        "(SELECT output FROM checkpoints c WHERE c.job_id = jobs.id AND c.generation = jobs.generation
+            AND c.stage = 'show_configuration' AND jobs.wait_reason = 'configuration')"
+    ),
+    ", now() + $3 * interval '1 second'
+    FROM jobs WHERE id = ANY($1) AND parent_id IS NULL AND (NOT $4::bool OR (state = 'succeeded' AND finished_at = now()))
+    RETURNING job_id, ",
+    announcement_columns!()
+);
 
-const TAKE_DUE: &str = "
+/// The update waits for whoever moves the job just now, and sees what came of it. What comes later goes to the new queue.
+const ANSWER_AGAIN: &str = concat!(
+    "
+    WITH moved AS (
+        UPDATE jobs SET reply_to = $2, correlation_id = $3 WHERE id = $1
+        RETURNING id, source, dedupe_key, organization, state, wait_reason, wait_key, error_code, error_message, error_hint,
+            generation, reply_to, correlation_id, traceparent, tracestate
+    )
+    INSERT INTO announcements (job_id, routing_key, reply_only, reply_to, correlation_id, traceparent, tracestate, body,
+        publish_after)
+    SELECT id, $4, true, reply_to, correlation_id, traceparent, tracestate, ",
+    job_facts!(
+        "$4",
+        "(SELECT output FROM checkpoints c WHERE c.job_id = moved.id AND c.generation = moved.generation
+            AND c.stage = 'show_configuration' AND moved.wait_reason = 'configuration')"
+    ),
+    ", now() + $5 * interval '1 second'
+    FROM moved
+    RETURNING ",
+    announcement_columns!()
+);
+
+const TAKE_DUE: &str = concat!(
+    "
     UPDATE announcements SET publish_after = now() + interval '10 seconds'
-    WHERE id IN (SELECT id FROM announcements WHERE publish_after <= now() ORDER BY publish_after LIMIT 200
+    WHERE id IN (SELECT id FROM announcements WHERE publish_after <= now() ORDER BY publish_after, id LIMIT 200
         FOR UPDATE SKIP LOCKED)
-    RETURNING id, routing_key, reply_to, correlation_id, body";
+    RETURNING ",
+    announcement_columns!()
+);
 
-const DONE: &str = "DELETE FROM announcements WHERE id = ANY($1)";
+pub(super) const DONE: &str = "DELETE FROM announcements WHERE id = ANY($1)";
+
+/// Seconds in which the writer of an outcome event publishes it itself, before the waker may.
+pub(super) const WRITER_PUBLISHES: f64 = 5.0;
 
 /// Writes the event `event` of these jobs; the caller publishes what comes back, the waker after `leave` seconds.
 pub(super) async fn announce<C: GenericClient>(
@@ -53,35 +117,52 @@ pub(super) async fn announce<C: GenericClient>(
     leave: f64,
 ) -> Result<Vec<Announcement>, StoreError> {
     let ids: Vec<uuid::Uuid> = jobs.iter().map(|job| job.0).collect();
-    query(on, ANNOUNCE, &[&ids, &event, &leave]).await?.iter().map(announcement).collect()
+    query(on, ANNOUNCE, &[&ids, &event, &leave, &false]).await?.iter().map(announcement).collect()
 }
 
-fn announcement(row: &Row) -> Result<Announcement, StoreError> {
-    let Json(body) = row.try_get::<_, Json<Box<RawValue>>>("body")?;
+/// Answers a message that came again: `reply_to` is told where the job stands and, from now on, what becomes of it.
+pub(super) async fn answer_again<C: GenericClient>(
+    on: &C,
+    job: JobId,
+    reply_to: &str,
+    correlation_id: Option<&str>,
+) -> Result<Option<Announcement>, StoreError> {
+    let row = query_opt(on, ANSWER_AGAIN, &[&job.0, &reply_to, &correlation_id, &outcome::ACCEPTED, &WRITER_PUBLISHES]).await?;
+    row.as_ref().map(announcement).transpose()
+}
+
+pub(super) fn announcement(row: &Row) -> Result<Announcement, StoreError> {
+    let Json(stored) = row.try_get::<_, Json<Box<RawValue>>>("body")?;
+    let reply_only = row.try_get("reply_only")?;
     Ok(Announcement {
         id: row.try_get("id")?,
-        routing_key: row.try_get("routing_key")?,
+        routing_key: if reply_only { None } else { Some(row.try_get("routing_key")?) },
         reply_to: row.try_get("reply_to")?,
         correlation_id: row.try_get("correlation_id")?,
-        body,
+        traceparent: row.try_get("traceparent")?,
+        tracestate: row.try_get("tracestate")?,
+        body: body(&stored, reply_only),
     })
 }
 
+/// The event as published. One that only a newer worker knows goes out as it is stored: its facts say what it is about.
+fn body(stored: &RawValue, reply_only: bool) -> Vec<u8> {
+    let facts = serde_json::from_str::<Facts>(stored.get()).ok();
+    let facts = facts.map(|facts| if reply_only { facts.as_answer() } else { facts });
+    let known = facts.and_then(|facts| Outcome::try_from(facts).ok());
+    let written = known.and_then(|outcome| serde_json::to_vec(&outcome).ok());
+    written.unwrap_or_else(|| stored.get().as_bytes().to_vec())
+}
+
 impl Store {
-    /// Takes a bounded number of events whose writer has not published them in time.
+    /// Takes a bounded number of events whose writer has not published them in time, in order.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn due_announcements(&self) -> Result<Vec<Announcement>, StoreError> {
-        query(&self.client().await?, TAKE_DUE, &[]).await?.iter().map(announcement).collect()
-    }
-
-    /// Forgets events that the broker has confirmed.
-    ///
-    /// # Errors
-    /// [`StoreError`]; then they are published again.
-    pub async fn announced(&self, ids: &[i64]) -> Result<(), StoreError> {
-        execute(&self.client().await?, DONE, &[&ids]).await?;
-        Ok(())
+        let rows = query(&self.client().await?, TAKE_DUE, &[]).await?;
+        let mut due: Vec<Announcement> = rows.iter().map(announcement).collect::<Result<_, _>>()?;
+        due.sort_by_key(|announcement| announcement.id);
+        Ok(due)
     }
 }

@@ -1,16 +1,18 @@
-//! Becoming a job's owner: from an intake message (the row is made) or from a wake-up (the row is taken).
+//! Becoming a job's owner: from a wake-up, whose row is taken, a group of them in one statement. `intake` makes rows, and what
+//! it claims with them is made a claim here.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
-use time::OffsetDateTime;
 use tokio_postgres::Row;
 use tokio_postgres::types::Json;
 use uuid::Uuid;
 
 use super::Store;
 use super::error::StoreError;
-use super::sql::{query, query_one, query_opt};
+use super::intake::{Incoming, NewJob};
+use super::sql::query;
 use crate::engine::{Checkpoint, Outputs};
 use crate::job::{Attempt, Epoch, Generation, Job, JobId, ReplicaId};
 
@@ -43,7 +45,25 @@ pub struct Claim {
     pub deadline: Option<Instant>,
     /// Of a schema that was not known when it came.
     pub sealed_payload: Option<String>,
+    /// Its owners have died on it: a replica has one of these in hand at a time, so that the next death says whether it was the
+    /// job's doing.
+    pub is_suspect: bool,
+    /// What vendors add to the job's trace context.
+    pub tracestate: Option<String>,
 }
+
+impl Claim {
+    /// Whether the job's deadline has passed.
+    #[must_use]
+    pub fn is_overdue(&self) -> bool {
+        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    }
+}
+
+/// Owners that died without a commit in between before their job is a suspect.
+pub(super) const SUSPECT_AFTER: i32 = 2;
+/// And before it is parked.
+pub(super) const CRASHES: i32 = 5;
 
 /// What a wake-up led to.
 #[derive(Debug)]
@@ -65,215 +85,134 @@ pub enum NotClaimed {
     LeaseLost,
 }
 
-/// A job to be made from an intake message.
-#[derive(Debug)]
-pub struct NewJob<'a> {
-    /// Its id, used unless the key is known already.
-    pub id: JobId,
-    /// Its pipeline and first stage.
-    pub pipeline: &'a str,
-    /// See [`NewJob::pipeline`].
-    pub stage: &'a str,
-    /// The producer and its key.
-    pub source: &'a str,
-    /// See [`NewJob::source`].
-    pub dedupe_key: &'a str,
-    /// SHA-256 of the canonical message.
-    pub digest: &'a [u8; 32],
-    /// The tenant.
-    pub organization: &'a str,
-    /// Of the message.
-    pub schema: i64,
-    /// What the stages read, or the sealed bytes of a newer schema.
-    pub payload: Incoming<'a>,
-    /// Not before.
-    pub not_before: Option<OffsetDateTime>,
-    /// Not after.
-    pub deadline: Option<OffsetDateTime>,
-    /// Where outcomes go besides `dispatch.events`.
-    pub reply_to: Option<&'a str>,
-    /// Given back with them.
-    pub correlation_id: Option<&'a str>,
-    /// W3C trace context.
-    pub traceparent: Option<&'a str>,
-    /// Whether to claim it at once; otherwise it is left to the waker.
-    pub run: bool,
-}
-
-/// An intake payload as stored.
-#[derive(Debug, Clone, Copy)]
-pub enum Incoming<'a> {
-    /// JSON of a known schema.
-    Known(&'a RawValue),
-    /// Sealed bytes of a newer one.
-    Newer(&'a str),
-}
-
-/// What an intake message led to.
-#[derive(Debug)]
-pub enum Intaken {
-    /// A new row, claimed.
-    Ours(Box<Claim>),
-    /// A new row, left to the waker.
-    Accepted,
-    /// The same message came before: look at its row.
-    Known(JobId),
-    /// Another message came before with the same key.
-    Conflict(JobId),
-}
-
-const INTAKE: &str = "
-    WITH key AS (
-        INSERT INTO job_keys AS k (source, dedupe_key, job_id, digest) VALUES ($2, $3, $1, $4)
-        ON CONFLICT (source, dedupe_key) DO UPDATE SET job_id = excluded.job_id, digest = excluded.digest, created_at = now()
-            WHERE k.created_at < now() - interval '30 days'
-        RETURNING job_id
-    ), due AS (
-        SELECT $13::bigint IS NOT NULL AND $10::bigint <= $19 AND coalesce($11::timestamptz, now()) <= now() AS now,
-            EXISTS (SELECT 1 FROM replicas WHERE id = $13 AND alive_until > now() AND ended_at IS NULL) AS live
-    )
-    INSERT INTO jobs (id, pipeline, stage, source, dedupe_key, organization, payload, sealed_payload, schema, due_at, deadline,
-        reply_to, correlation_id, traceparent, state, owner, epoch, woken_at, wait_reason, wait_key, wait_observed)
-    SELECT key.job_id, $5, $6, $2, $3, $7, $8, $9, $10, coalesce($11, now()), $12, $14, $15, $16,
-        CASE WHEN $10 > $19 THEN 'waiting' WHEN due.now AND due.live THEN 'running' ELSE 'ready' END,
-        CASE WHEN due.now AND due.live THEN $13 END,
-        CASE WHEN due.now AND due.live THEN 1 ELSE 0 END,
-        CASE WHEN due.now AND due.live THEN now() END,
-        CASE WHEN $10 > $19 THEN $17::text END, CASE WHEN $10 > $19 THEN $18::text END, CASE WHEN $10 > $19 THEN 0 END
-    FROM key, due
-    RETURNING epoch, owner, extract(epoch FROM deadline - now())::float8 AS deadline_in";
-
-const KNOWN_KEY: &str = "SELECT job_id, digest FROM job_keys WHERE source = $1 AND dedupe_key = $2";
-
-const CLAIM: &str = "
-    UPDATE jobs SET state = 'running', owner = $2, epoch = epoch + 1, woken_at = coalesce(woken_at, now())
-    WHERE id = $1 AND state = 'ready' AND due_at <= now()
-        AND EXISTS (SELECT 1 FROM replicas WHERE replicas.id = $2 AND alive_until > now() AND ended_at IS NULL)
-    RETURNING id, pipeline, parent_id, source, organization, account, payload, sealed_payload, generation, epoch, stage, attempt,
-        deadline, traceparent, extract(epoch FROM deadline - now())::float8 AS deadline_in";
+pub(super) const CLAIM: &str = "
+    UPDATE jobs SET state = 'running', owner = asked.replica, epoch = epoch + 1, woken_at = coalesce(woken_at, now())
+    FROM unnest($1::uuid[], $2::bigint[]) AS asked (id, replica)
+        JOIN replicas ON replicas.id = asked.replica AND replicas.alive_until > now() AND replicas.ended_at IS NULL
+    WHERE jobs.id = asked.id AND jobs.state = 'ready' AND jobs.due_at <= now()
+    RETURNING jobs.id, pipeline, parent_id, source, organization, account, payload, sealed_payload, generation, epoch, stage,
+        attempt, deadline, traceparent, tracestate, owner, committed_epoch, crash_count,
+        extract(epoch FROM deadline - now())::float8 AS deadline_in";
 
 const OWNED: &str = "
     SELECT id, pipeline, parent_id, source, organization, account, payload, sealed_payload, generation, epoch, stage, attempt,
-        deadline, traceparent, extract(epoch FROM deadline - now())::float8 AS deadline_in
+        deadline, traceparent, tracestate, owner, committed_epoch, crash_count,
+        extract(epoch FROM deadline - now())::float8 AS deadline_in
     FROM jobs WHERE id = $1 AND owner = $2 AND state = 'running' FOR UPDATE";
 
 const WHY_NOT: &str = "
-    SELECT EXISTS (SELECT 1 FROM jobs WHERE id = $1) AS row,
-        EXISTS (SELECT 1 FROM jobs WHERE id = $1 AND state = 'ready' AND due_at <= now()) AS due,
-        EXISTS (SELECT 1 FROM replicas WHERE id = $2 AND alive_until > now() AND ended_at IS NULL) AS live";
+    SELECT asked.id, jobs.id IS NOT NULL AS row, coalesce(jobs.state = 'ready' AND jobs.due_at <= now(), false) AS due,
+        EXISTS (SELECT 1 FROM replicas WHERE replicas.id = asked.replica AND alive_until > now() AND ended_at IS NULL) AS live
+    FROM unnest($1::uuid[], $2::bigint[]) AS asked (id, replica) LEFT JOIN jobs ON jobs.id = asked.id";
 
-const CHECKPOINTS: &str =
-    "SELECT stage, version, output FROM checkpoints WHERE job_id = $1 AND generation = $2 ORDER BY finished_at, stage";
+const CHECKPOINTS: &str = "
+    SELECT c.job_id, c.stage, c.version, c.output
+    FROM unnest($1::uuid[], $2::int[]) AS claimed (id, generation)
+        JOIN checkpoints c ON c.job_id = claimed.id AND c.generation = claimed.generation
+    ORDER BY c.finished_at, c.stage";
 
 impl Store {
-    /// Makes a row of an intake message and, where `new.run` says so and it is due, becomes its owner in the same statement.
-    /// `known_schema` is the newest schema this worker runs: a newer one waits.
-    ///
-    /// # Errors
-    /// [`StoreError`]; where the link broke, the row may be there: the message, delivered again, finds it.
-    pub async fn intake(&self, replica: ReplicaId, known_schema: i64, new: &NewJob<'_>) -> Result<Intaken, StoreError> {
-        let client = self.client().await?;
-        let (payload, sealed) = match new.payload {
-            Incoming::Known(json) => (Some(Json(json)), None),
-            Incoming::Newer(sealed) => (None, Some(sealed)),
-        };
-        let owner = new.run.then_some(replica.0);
-        let wait_key = format!("schema:{}", new.schema);
-        let row = query_opt(
-            &client,
-            INTAKE,
-            &[
-                &new.id.0,
-                &new.source,
-                &new.dedupe_key,
-                &new.digest.as_slice(),
-                &new.pipeline,
-                &new.stage,
-                &new.organization,
-                &payload,
-                &sealed,
-                &new.schema,
-                &new.not_before,
-                &new.deadline,
-                &owner,
-                &new.reply_to,
-                &new.correlation_id,
-                &new.traceparent,
-                &"version",
-                &wait_key,
-                &known_schema,
-            ],
-        )
-        .await?;
-        match row {
-            Some(row) if row.try_get::<_, Option<i64>>("owner")?.is_some() => {
-                Ok(Intaken::Ours(Box::new(fresh(replica, new, &row)?)))
-            }
-            Some(_) => Ok(Intaken::Accepted),
-            None => known_key(&client, new).await,
-        }
-    }
-
-    /// Takes a row that is ready and due.
-    ///
-    /// # Errors
-    /// [`StoreError`]; where the link broke, the row may be ours: [`Store::adopt`] tells.
-    pub async fn claim(&self, replica: ReplicaId, id: JobId) -> Result<Claimed, StoreError> {
-        let client = self.client().await?;
-        if let Some(row) = query_opt(&client, CLAIM, &[&id.0, &replica.0]).await? {
-            return Ok(Claimed::Ours(Box::new(with_checkpoints(&client, replica, &row).await?)));
-        }
-        let row = query_one(&client, WHY_NOT, &[&id.0, &replica.0]).await?;
-        Ok(Claimed::Not(match (row.try_get("row")?, row.try_get("due")?, row.try_get("live")?) {
-            (false, _, _) => NotClaimed::NoRow,
-            (true, true, false) => NotClaimed::LeaseLost,
-            (true, _, _) => NotClaimed::NotDue,
-        }))
-    }
-
     /// A row that shows this replica as its owner though none of its runs has it: a claim whose answer was lost.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn adopt(&self, replica: ReplicaId, id: JobId) -> Result<Option<Claim>, StoreError> {
         let client = self.client().await?;
-        let Some(row) = query_opt(&client, OWNED, &[&id.0, &replica.0]).await? else { return Ok(None) };
-        Ok(Some(with_checkpoints(&client, replica, &row).await?))
+        let rows = query(&client, OWNED, &[&id.0, &replica.0]).await?;
+        claims(&client, &rows).await?.pop().transpose()
     }
 }
 
-async fn known_key(client: &deadpool_postgres::Client, new: &NewJob<'_>) -> Result<Intaken, StoreError> {
-    let row = query_one(client, KNOWN_KEY, &[&new.source, &new.dedupe_key]).await?;
-    let id = JobId(row.try_get("job_id")?);
-    let digest: Vec<u8> = row.try_get("digest")?;
-    Ok(if digest == new.digest { Intaken::Known(id) } else { Intaken::Conflict(id) })
+/// A job and the replica that wants it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Wanted {
+    pub(super) job: JobId,
+    pub(super) replica: ReplicaId,
 }
 
-fn fresh(replica: ReplicaId, new: &NewJob<'_>, row: &Row) -> Result<Claim, StoreError> {
-    let Incoming::Known(payload) = new.payload else {
+/// [`CLAIM`]'s parameters.
+pub(super) fn columns(wanted: &[Wanted]) -> (Vec<Uuid>, Vec<i64>) {
+    wanted.iter().map(|one| (one.job.0, one.replica.0)).unzip()
+}
+
+/// What each of `wanted` has led to, given the rows that [`CLAIM`] took.
+pub(super) async fn claimed(
+    client: &deadpool_postgres::Client,
+    wanted: &[Wanted],
+    taken: &[Row],
+) -> Result<Vec<Result<Claimed, StoreError>>, StoreError> {
+    let mut ours = HashMap::with_capacity(taken.len());
+    for (row, claim) in taken.iter().zip(claims(client, taken).await?) {
+        ours.insert(JobId(row.try_get("id")?), claim);
+    }
+    let rest: Vec<Wanted> = wanted.iter().filter(|one| !ours.contains_key(&one.job)).copied().collect();
+    let reasons = if rest.is_empty() { HashMap::new() } else { why_not(client, &rest).await? };
+    let claimed = |one: &Wanted| match ours.remove(&one.job) {
+        Some(claim) => claim.map(|claim| Claimed::Ours(Box::new(claim))),
+        None => Ok(Claimed::Not(reasons.get(&one.job).copied().unwrap_or(NotClaimed::NotDue))),
+    };
+    Ok(wanted.iter().map(claimed).collect())
+}
+
+async fn why_not(client: &deadpool_postgres::Client, asked: &[Wanted]) -> Result<HashMap<JobId, NotClaimed>, StoreError> {
+    let (ids, replicas) = columns(asked);
+    let reason = |row: &Row| {
+        let reason = match (row.try_get("row")?, row.try_get("due")?, row.try_get("live")?) {
+            (false, _, _) => NotClaimed::NoRow,
+            (true, true, false) => NotClaimed::LeaseLost,
+            (true, _, _) => NotClaimed::NotDue,
+        };
+        Ok((JobId(row.try_get("id")?), reason))
+    };
+    query(client, WHY_NOT, &[&ids, &replicas]).await?.iter().map(reason).collect()
+}
+
+/// A row made by `intake` for `new`, claimed in the same statement.
+pub(super) fn fresh(replica: ReplicaId, new: &NewJob, row: &Row) -> Result<Claim, StoreError> {
+    let Incoming::Known(payload) = &new.payload else {
         return Err(StoreError::Row("a job of a newer schema was claimed".to_owned()));
     };
     let job = Job {
         id: new.id,
         pipeline: new.pipeline.to_owned(),
-        organization: new.organization.to_owned(),
+        organization: new.organization.clone(),
         account: None,
-        source: new.source.to_owned(),
-        payload: payload.to_owned(),
+        source: new.source.clone(),
+        payload: payload.clone(),
         parent: None,
         generation: Generation(1),
-        epoch: Epoch(row.try_get("epoch")?),
+        epoch: Epoch(1),
         stage: new.stage.to_owned(),
         attempt: Attempt(1),
         deadline: new.deadline,
-        traceparent: new.traceparent.map(str::to_owned),
+        traceparent: new.traceparent.clone(),
     };
-    let fence = Fence { job: job.id, epoch: job.epoch, replica };
-    let deadline = seconds(row.try_get("deadline_in")?).and_then(|left| Instant::now().checked_add(left));
-    Ok(Claim { job, outputs: Outputs::default(), fence, deadline, sealed_payload: None })
+    Ok(Claim { tracestate: new.tracestate.clone(), ..claim(replica, job, Outputs::default(), row)? })
 }
 
-async fn with_checkpoints(client: &deadpool_postgres::Client, replica: ReplicaId, row: &Row) -> Result<Claim, StoreError> {
+/// The claims of rows that this worker owns, each with its checkpoints.
+async fn claims(client: &deadpool_postgres::Client, rows: &[Row]) -> Result<Vec<Result<Claim, StoreError>>, StoreError> {
+    let mut jobs = Vec::with_capacity(rows.len());
+    let (mut ids, mut generations) = (Vec::new(), Vec::new());
+    for row in rows {
+        let (id, generation) = (row.try_get::<_, Uuid>("id")?, row.try_get::<_, i32>("generation")?);
+        // What no claim has ever committed anything for has no checkpoints.
+        if row.try_get::<_, i64>("committed_epoch")? > 0 {
+            ids.push(id);
+            generations.push(generation);
+        }
+        jobs.push((id, row));
+    }
+    let mut outputs: HashMap<Uuid, Vec<Checkpoint>> = HashMap::new();
+    if !ids.is_empty() {
+        for row in query(client, CHECKPOINTS, &[&ids, &generations]).await? {
+            outputs.entry(row.try_get("job_id")?).or_default().push(checkpoint(&row)?);
+        }
+    }
+    Ok(jobs.into_iter().map(|(id, row)| owned(row, Outputs::new(outputs.remove(&id).unwrap_or_default()))).collect())
+}
+
+fn owned(row: &Row, outputs: Outputs) -> Result<Claim, StoreError> {
     let payload: Option<Json<Box<RawValue>>> = row.try_get("payload")?;
     let job = Job {
         id: JobId(row.try_get("id")?),
@@ -290,11 +229,16 @@ async fn with_checkpoints(client: &deadpool_postgres::Client, replica: ReplicaId
         deadline: row.try_get("deadline")?,
         traceparent: row.try_get("traceparent")?,
     };
-    let rows = query(client, CHECKPOINTS, &[&job.id.0, &job.generation.0]).await?;
-    let outputs = rows.iter().map(checkpoint).collect::<Result<_, _>>()?;
+    let claim = claim(ReplicaId(row.try_get("owner")?), job, outputs, row)?;
+    let is_suspect = row.try_get::<_, i32>("crash_count")? >= SUSPECT_AFTER;
+    let (sealed_payload, tracestate) = (row.try_get("sealed_payload")?, row.try_get("tracestate")?);
+    Ok(Claim { sealed_payload, is_suspect, tracestate, ..claim })
+}
+
+fn claim(replica: ReplicaId, job: Job, outputs: Outputs, row: &Row) -> Result<Claim, StoreError> {
     let fence = Fence { job: job.id, epoch: job.epoch, replica };
     let deadline = seconds(row.try_get("deadline_in")?).and_then(|left| Instant::now().checked_add(left));
-    Ok(Claim { job, outputs: Outputs::new(outputs), fence, deadline, sealed_payload: row.try_get("sealed_payload")? })
+    Ok(Claim { job, outputs, fence, deadline, sealed_payload: None, is_suspect: false, tracestate: None })
 }
 
 fn checkpoint(row: &Row) -> Result<Checkpoint, StoreError> {

@@ -1,21 +1,28 @@
 //! The commit: one transaction, fenced by the claim's epoch, that stores what came of a stage and moves the job on.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::Transaction;
 use serde_json::value::RawValue;
 use tokio_postgres::types::Json;
+use tokio_util::sync::CancellationToken;
 
 use super::Store;
-use super::announcements::{Announcement, announce};
-use super::claim::Fence;
+use super::announcements::{Announcement, WRITER_PUBLISHES, announce};
+use super::claim::{Claimed, Fence, Wanted};
+use super::controls;
 use super::error::StoreError;
+use super::group::Groups;
+use super::intake::{Intaken, NewJob};
+use super::plain::PlainCommit;
 use super::rows::{self, FirstStages, Move};
 use super::sql::execute;
-use crate::engine::{CheckpointRecord, Commit, EffectOutcome, Next, Record};
+use crate::engine::{Commit, EffectOutcome, Next, Record};
 use crate::fault::StageFault;
-use crate::job::{Job, JobId, JobState};
+use crate::job::{Job, JobId, JobState, ReplicaId};
+use crate::message::outcome;
 
 /// What the product does inside the engine's transactions.
 pub trait Tables: Send + Sync + 'static {
@@ -87,19 +94,6 @@ pub struct Run<'a> {
     pub took: Duration,
 }
 
-/// Seconds in which the writer of an outcome event publishes it itself, before the waker may.
-const WRITER_PUBLISHES: f64 = 5.0;
-
-const PLAIN: &str = "
-    WITH fence AS (
-        UPDATE jobs SET stage = $4, attempt = 1, committed_epoch = epoch, crash_count = 0, error_code = NULL, error_message = NULL,
-            error_hint = NULL, fingerprint = NULL, first_failed_at = NULL, last_progress_at = now()
-        WHERE id = $1 AND epoch = $2 AND owner = $3 AND state = 'running'
-        RETURNING id, generation, epoch, owner
-    )
-    INSERT INTO checkpoints (job_id, generation, stage, version, output, epoch, attempt, replica, started_at)
-    SELECT id, generation, $5, $6, $7, epoch, $8, owner, now() - $9 * interval '1 second' FROM fence";
-
 const CHECKPOINT: &str = "
     INSERT INTO checkpoints (job_id, generation, stage, version, output, epoch, attempt, replica, started_at)
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, now() - $9 * interval '1 second')";
@@ -116,18 +110,20 @@ const SETTLE_LEFTOVER: &str = "
     UPDATE effects SET state = $4, settled_at = now()
     WHERE job_id = $1 AND generation = $2 AND stage = $3 AND state IN ('in_flight', 'unknown')";
 
-/// The way all commits take. One commit is one transaction.
+/// The way all claims and commits take.
 pub struct Writer<T> {
     store: Store,
+    groups: Groups,
     tables: T,
     first_stages: FirstStages,
 }
 
 impl<T: Tables> Writer<T> {
-    /// Over the engine's tables, with the product's part and the stages at which follow-ups begin.
+    /// Over the engine's tables, with connections of its own ([`super::writers_pool`]), the product's part and the stages at
+    /// which follow-ups begin.
     #[must_use]
-    pub const fn new(store: Store, tables: T, first_stages: FirstStages) -> Self {
-        Self { store, tables, first_stages }
+    pub fn new(store: Store, pool: deadpool_postgres::Pool, tables: T, first_stages: FirstStages) -> Self {
+        Self { store, groups: Groups::new(pool), tables, first_stages }
     }
 
     /// The engine's tables.
@@ -142,53 +138,48 @@ impl<T: Tables> Writer<T> {
         &self.tables
     }
 
+    /// Writes group after group until `end`: `app` runs [`super::WRITERS`] of these. Without one, nobody gets an answer.
+    pub async fn write_groups(&self, end: CancellationToken) {
+        self.groups.write(end).await;
+    }
+
+    /// Makes a row of an intake message and, where `new.owner` says so and it is due, becomes its owner in the same statement.
+    ///
+    /// # Errors
+    /// [`StoreError`]; where the link broke, the row may be there: the message, taken again, finds it.
+    pub async fn intake(&self, new: &Arc<NewJob>) -> Result<Intaken, StoreError> {
+        self.groups.intake(Arc::clone(new)).await
+    }
+
+    /// Takes a row that is ready and due.
+    ///
+    /// # Errors
+    /// [`StoreError`]; where the link broke, the row may be ours: [`Store::adopt`] tells.
+    pub async fn claim(&self, replica: ReplicaId, job: JobId) -> Result<Claimed, StoreError> {
+        self.groups.claim(Wanted { job, replica }).await
+    }
+
+    /// Forgets events that the broker has confirmed, soon. What is not forgotten is published again.
+    pub fn announced(&self, ids: Vec<i64>) {
+        self.groups.announced(ids);
+    }
+
     /// Stores what came of a stage and moves the job on.
     ///
     /// # Errors
     /// [`CommitError`]; after [`CommitError::Store`] the commit may have gone through: [`Store::landed`] tells.
     pub async fn commit(&self, run: Run<'_>, commit: &Commit<T::Changes>) -> Result<Committed, CommitError> {
-        match plain(commit) {
-            Some((checkpoint, output, stage)) => self.commit_plain(run, checkpoint, output, stage).await,
+        match PlainCommit::of(run, commit) {
+            Some(plain) => self.commit_plain(plain).await,
             None => self.commit_whole(run, commit).await,
         }
     }
 
-    async fn commit_plain(
-        &self,
-        run: Run<'_>,
-        checkpoint: &CheckpointRecord,
-        output: &RawValue,
-        stage: &str,
-    ) -> Result<Committed, CommitError> {
-        let Run { fence, job, took } = run;
-        let written = execute(
-            &self.store.client().await?,
-            PLAIN,
-            &[
-                &fence.job.0,
-                &fence.epoch.0,
-                &fence.replica.0,
-                &stage,
-                &checkpoint.stage,
-                &checkpoint.version,
-                &Json(output),
-                &job.attempt.0,
-                &took.as_secs_f64(),
-            ],
-        )
-        .await?;
-        if written == 0 {
-            return Err(CommitError::Fenced);
-        }
-        let output = Some(output.to_owned());
-        Ok(Committed {
-            state: JobState::Running,
-            stage: stage.to_owned(),
-            output,
-            wake: Vec::new(),
-            announcements: Vec::new(),
-            parent_done: None,
-        })
+    async fn commit_plain(&self, plain: PlainCommit) -> Result<Committed, CommitError> {
+        let (stage, output) = (plain.due.clone(), Some(plain.output.clone()));
+        let done = self.groups.commit(plain).await?.ok_or(CommitError::Fenced)?;
+        let announcements = done.announcement.into_iter().collect();
+        Ok(Committed { state: done.state, stage, output, wake: Vec::new(), announcements, parent_done: None })
     }
 
     async fn commit_whole(&self, run: Run<'_>, commit: &Commit<T::Changes>) -> Result<Committed, CommitError> {
@@ -222,7 +213,7 @@ impl<T: Tables> Writer<T> {
         if let (Some(parent), JobState::Succeeded) = (job.parent, moved.state)
             && rows::child_done(&tx, parent).await?
         {
-            announcements.extend(announce(&tx, &[parent], "job.succeeded", WRITER_PUBLISHES).await?);
+            announcements.extend(announce(&tx, &[parent], outcome::SUCCEEDED, WRITER_PUBLISHES).await?);
             parent_done = Some(parent);
         }
         tx.commit().await?;
@@ -241,19 +232,11 @@ impl<T: Tables> Writer<T> {
 
     async fn cause_gone(&self, tx: &Transaction<'_>, next: &Next) -> Result<bool, CommitError> {
         let Next::Wait { on, .. } = next else { return Ok(false) };
-        let present = self.tables.cause_present(tx, &on.key, on.observed).await.map_err(CommitError::Changes)?;
+        let present = match controls::hold_present(tx, &on.key).await? {
+            Some(present) => Some(present),
+            None => self.tables.cause_present(tx, &on.key, on.observed).await.map_err(CommitError::Changes)?,
+        };
         Ok(present == Some(false))
-    }
-}
-
-/// The commit of a stage that only goes on: one statement does it.
-fn plain<C>(commit: &Commit<C>) -> Option<(&CheckpointRecord, &RawValue, &str)> {
-    let bare = commit.effect.is_none() && commit.leftover.is_none() && commit.changes.is_none() && commit.children.is_empty();
-    match (&commit.record, &commit.next) {
-        (Record::Checkpoint(checkpoint), Next::Stage { stage, keep: true }) if bare => {
-            checkpoint.output.as_deref().map(|output| (checkpoint, output, stage.as_str()))
-        }
-        _ => None,
     }
 }
 

@@ -1,7 +1,8 @@
 //! What goes wrong between the worker and its tables.
 
 use crate::fault::{Class, Fault};
-use crate::pg_error::is_infrastructure;
+use crate::link::LinkFault;
+use crate::pg_error::{is_infrastructure, is_rolled_back};
 use crate::secrets::SecretError;
 
 /// An error of the store.
@@ -16,6 +17,15 @@ pub enum StoreError {
     /// A sealed value does not open.
     #[error("a sealed value")]
     Secret(#[from] SecretError),
+    /// What a whole group of writes met.
+    #[error(transparent)]
+    Group(std::sync::Arc<StoreError>),
+    /// A group was written; what came of it could not be read.
+    #[error("what was written cannot be read back")]
+    AfterCommit(#[source] Box<StoreError>),
+    /// The write's group had a defect.
+    #[error("no writer answers")]
+    WriterGone,
     /// A stored value that this version does not understand.
     #[error("a stored row does not read: {0}")]
     Row(String),
@@ -25,9 +35,9 @@ pub enum StoreError {
     /// A setting.
     #[error("the Postgres URL is not right: {0}")]
     Url(String),
-    /// TLS.
-    #[error("TLS to Postgres: {0}")]
-    Tls(String),
+    /// The way to Postgres.
+    #[error("the link to Postgres is not made")]
+    Link(#[from] LinkFault),
     /// A migration failed.
     #[error("a migration failed")]
     Migration(#[from] refinery::Error),
@@ -39,6 +49,11 @@ impl StoreError {
     pub fn is_infrastructure(&self) -> bool {
         self.class() == Class::Infrastructure
     }
+
+    /// Whether it says that nothing is stored, because of a row or of another transaction: Postgres is well.
+    pub(super) fn is_rolled_back(&self) -> bool {
+        matches!(self, Self::Database(error) if is_rolled_back(error))
+    }
 }
 
 #[deny(clippy::wildcard_enum_match_arm)]
@@ -48,10 +63,13 @@ impl Fault for StoreError {
             Self::Database(_) => "store.database",
             Self::Pool(_) => "store.no_connection",
             Self::Secret(_) => "store.sealed_value",
+            Self::Group(error) => error.code(),
+            Self::AfterCommit(_) => "store.after_commit",
+            Self::WriterGone => "store.writer_gone",
             Self::Row(_) => "store.row",
             Self::ReadOnly => "store.read_only",
             Self::Url(_) => "store.url",
-            Self::Tls(_) => "store.tls",
+            Self::Link(_) => "store.link",
             Self::Migration(_) => "store.migration",
         }
     }
@@ -59,8 +77,10 @@ impl Fault for StoreError {
     fn class(&self) -> Class {
         match self {
             Self::Database(error) if is_infrastructure(error) => Class::Infrastructure,
-            Self::Pool(_) | Self::ReadOnly => Class::Infrastructure,
-            Self::Database(_) | Self::Secret(_) | Self::Row(_) | Self::Url(_) | Self::Tls(_) | Self::Migration(_) => {
+            Self::Group(error) => error.class(),
+            // The rows are read again before anything else is done about them.
+            Self::Pool(_) | Self::ReadOnly | Self::AfterCommit(_) | Self::WriterGone => Class::Infrastructure,
+            Self::Database(_) | Self::Secret(_) | Self::Row(_) | Self::Url(_) | Self::Link(_) | Self::Migration(_) => {
                 Class::Permanent
             }
         }
@@ -68,12 +88,13 @@ impl Fault for StoreError {
 
     fn hint(&self) -> String {
         match self {
-            Self::Database(_) | Self::Pool(_) | Self::ReadOnly => {
+            Self::Group(error) => error.hint(),
+            Self::Database(_) | Self::Pool(_) | Self::ReadOnly | Self::AfterCommit(_) | Self::WriterGone => {
                 "Look at Postgres: its log, its connections, its disk.".to_owned()
             }
             Self::Secret(_) => "Give the worker the keyring that sealed the value (DISPATCH_KEYRING).".to_owned(),
             Self::Row(_) => "A newer worker or a hand has written the row; run the newest worker.".to_owned(),
-            Self::Url(_) | Self::Tls(_) => "Mend the setting DISPATCH_DATABASE_URL.".to_owned(),
+            Self::Url(_) | Self::Link(_) => "Mend the setting DISPATCH_DATABASE_URL, or the one that the error names.".to_owned(),
             Self::Migration(_) => "Read the cause, mend it, run `dispatch migrate` again.".to_owned(),
         }
     }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::Store;
 use super::error::StoreError;
 use super::sql::{query, query_opt};
-use crate::job::{JobId, JobState};
+use crate::job::{JobId, JobState, WaitReason};
 
 /// Which jobs to list.
 #[derive(Debug, Clone, Default)]
@@ -281,6 +281,12 @@ impl Store {
 pub(super) fn state_of(row: &Row) -> Result<JobState, StoreError> {
     let word: &str = row.try_get("state")?;
     word.parse().map_err(|error: crate::job::UnknownWord| StoreError::Row(error.to_string()))
+}
+
+/// Why a row waits, if it does.
+pub(super) fn reason_of(row: &Row) -> Result<Option<WaitReason>, StoreError> {
+    let word: Option<&str> = row.try_get("wait_reason")?;
+    word.map(str::parse).transpose().map_err(|error: crate::job::UnknownWord| StoreError::Row(error.to_string()))
 }
 
 fn job_row(row: &Row) -> Result<JobRow, StoreError> {

@@ -1,11 +1,10 @@
 //! The schema, by refinery, under an advisory lock.
 
-use secrecy::SecretString;
-
 use super::Store;
 use super::error::StoreError;
 use super::pool::connect;
 use super::sql::query_one;
+use crate::link::Endpoint;
 
 mod embedded {
     refinery::embed_migrations!("migrations");
@@ -20,8 +19,8 @@ const VERSION: &str = "SELECT coalesce(max(version), 0)::bigint AS version FROM 
 ///
 /// # Errors
 /// [`StoreError`] where Postgres refuses; what was applied before stays.
-pub async fn migrate(url: &SecretString) -> Result<Vec<String>, StoreError> {
-    let (mut client, connection) = connect(url).await?;
+pub async fn migrate(endpoint: impl Into<Endpoint>) -> Result<Vec<String>, StoreError> {
+    let (mut client, connection) = connect(endpoint).await?;
     let work = async move {
         client.batch_execute(LOCK).await?;
         let report = embedded::migrations::runner().run_async(&mut client).await?;

@@ -34,10 +34,10 @@ const SESSION: &str = "
 const MISSING_RIGHTS: &str = "
     WITH wanted (name, rights) AS (VALUES
         ('refinery_schema_history', '{SELECT}'::text[]), ('replicas', '{SELECT,INSERT,UPDATE}'),
-        ('job_keys', '{SELECT,INSERT,DELETE}'), ('jobs', '{SELECT,INSERT,UPDATE,DELETE}'),
+        ('job_keys', '{SELECT,INSERT,UPDATE,DELETE}'), ('jobs', '{SELECT,INSERT,UPDATE,DELETE}'),
         ('checkpoints', '{SELECT,INSERT,DELETE}'), ('attempts', '{SELECT,INSERT,DELETE}'),
         ('effects', '{SELECT,INSERT,UPDATE,DELETE}'), ('dead_letters', '{SELECT,INSERT,UPDATE}'),
-        ('announcements', '{SELECT,INSERT,UPDATE,DELETE}'), ('audit_log', '{INSERT}'), ('organizations', '{SELECT}'),
+        ('announcements', '{SELECT,INSERT,UPDATE,DELETE}'), ('audit_log', '{INSERT}'), ('controls', '{SELECT,INSERT,UPDATE,DELETE}'), ('organizations', '{SELECT}'),
         ('projects', '{SELECT}'), ('users', '{SELECT}'), ('user_emails', '{SELECT}'), ('project_members', '{SELECT}'),
         ('teams', '{SELECT}'), ('team_members', '{SELECT}'), ('integrations', '{SELECT}'), ('subscriptions', '{SELECT,DELETE}'),
         ('identities', '{SELECT,UPDATE}'), ('organization_integrations', '{SELECT,UPDATE}'), ('external_issues', '{SELECT}'),

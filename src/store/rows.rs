@@ -12,6 +12,7 @@ use super::error::StoreError;
 use super::sql::{execute, query_opt};
 use crate::engine::{Child, Commit, Failure, Next, Record};
 use crate::job::{Job, JobId, JobState, WaitReason};
+use crate::message::outcome::event_of;
 
 /// The first stage of each pipeline, by name.
 pub type FirstStages = BTreeMap<&'static str, &'static str>;
@@ -62,10 +63,16 @@ impl Move {
             Next::Stage { stage, keep: true } => Self { stage: stage.clone(), state: JobState::Running, ..here },
             Next::Stage { stage, keep: false } => Self { stage: stage.clone(), wake: true, ..here },
             Next::Finish => Self { finish: true, state: JobState::Succeeded, ..here },
-            Next::Wait { resume_at, .. } if cause_gone => Self { stage: resume_at.clone(), wake: true, ..here },
             Next::Wait { on, resume_at } => {
-                let wait = Some((on.reason, on.key.clone(), on.observed));
-                Self { stage: resume_at.clone(), state: JobState::Waiting, wait, ..here }
+                // A wait in the middle of a stage forgets no attempt that was used before it.
+                let attempt = if *resume_at == job.stage { job.attempt.0 } else { 1 };
+                let here = Self { stage: resume_at.clone(), attempt, ..here };
+                if cause_gone {
+                    Self { wake: true, ..here }
+                } else {
+                    let wait = Some((on.reason, on.key.clone(), on.observed));
+                    Self { state: JobState::Waiting, wait, ..here }
+                }
             }
             Next::Retry { after, used_attempt } => {
                 let attempt = job.attempt.0 + i32::from(*used_attempt);
@@ -97,10 +104,10 @@ const ADVANCE: &str = "
 
 /// The first ones are woken by who makes them, the rest by the waker, in fair order among all organizations.
 const INSERT_CHILDREN: &str = "
-    INSERT INTO jobs (id, pipeline, parent_id, source, dedupe_key, organization, schema, payload, traceparent, deadline, state,
-        stage, woken_at)
+    INSERT INTO jobs (id, pipeline, parent_id, source, dedupe_key, organization, schema, payload, traceparent, tracestate, deadline,
+        state, stage, woken_at)
     SELECT child.id, child.pipeline, parent.id, parent.source, child.dedupe_key, parent.organization, 1, child.payload,
-        parent.traceparent, parent.deadline, 'ready', child.stage, CASE WHEN child.number <= $7 THEN now() END
+        parent.traceparent, parent.tracestate, parent.deadline, 'ready', child.stage, CASE WHEN child.number <= $7 THEN now() END
     FROM jobs parent, unnest($1::uuid[], $2::text[], $3::text[], $4::json[], $5::text[]) WITH ORDINALITY
         AS child (id, pipeline, dedupe_key, payload, stage, number)
     WHERE parent.id = $6";
@@ -158,18 +165,8 @@ pub(super) async fn advance(tx: &Transaction<'_>, fence: &Fence, step: &Move) ->
     .await?;
     let Some(row) = row else { return Ok(None) };
     let state = super::inspect::state_of(&row)?;
-    let event = event_of(state, row.try_get("wait_reason")?);
+    let event = event_of(state, super::inspect::reason_of(&row)?);
     Ok(Some(Moved { state, woken: step.wake, event }))
-}
-
-/// The outcome event of a row that has just come to `state`; waiting for follow-ups is no outcome.
-pub(super) fn event_of(state: JobState, wait_reason: Option<&str>) -> Option<String> {
-    match (state, wait_reason) {
-        (JobState::Ready | JobState::Running, _) | (JobState::Waiting, None) => None,
-        (JobState::Waiting, Some(reason)) if reason == WaitReason::Children.word() => None,
-        (JobState::Waiting, Some(reason)) => Some(format!("job.waiting.{reason}")),
-        (JobState::Succeeded | JobState::Cancelled | JobState::Parked, _) => Some(format!("job.{state}")),
-    }
 }
 
 /// Inserts a job's follow-ups. Returns those that are woken by who makes them.

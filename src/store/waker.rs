@@ -2,14 +2,17 @@
 
 use std::time::Duration;
 
+use deadpool_postgres::GenericClient;
 use uuid::Uuid;
 
 use super::Store;
 use super::announcements::announce;
+use super::claim::{CRASHES, SUSPECT_AFTER};
 use super::commit::{CommitError, Tables, Writer};
 use super::error::StoreError;
 use super::sql::{execute, query, query_one};
 use crate::job::{JobId, JobState, ReplicaId};
+use crate::message::outcome;
 
 /// Jobs taken from dead owners.
 #[derive(Debug, Default)]
@@ -61,22 +64,30 @@ const BURY: &str = "
         FOR UPDATE SKIP LOCKED)
     RETURNING id";
 
+/// A replica takes everything that it has in hand with it, and only one of these may be to blame. Where a suspect was among them
+/// (there is one at a time, see [`super::Claim::is_suspect`]), it is blamed alone.
 const FREE: &str = "
     WITH dead AS (
-        SELECT j.id, CASE WHEN j.committed_epoch = j.epoch THEN 0 WHEN r.ended_well THEN j.crash_count ELSE j.crash_count + 1 END AS crashes
+        SELECT j.id, CASE
+            WHEN j.committed_epoch = j.epoch THEN 0
+            WHEN r.ended_well THEN j.crash_count
+            WHEN j.crash_count < $3 AND EXISTS (
+                SELECT 1 FROM jobs suspect WHERE suspect.owner = j.owner AND suspect.state = 'running'
+                    AND suspect.crash_count >= $3 AND suspect.committed_epoch <> suspect.epoch) THEN j.crash_count
+            ELSE j.crash_count + 1 END AS crashes
         FROM jobs j LEFT JOIN replicas r ON r.id = j.owner
         WHERE j.state = 'running' AND (r.id IS NULL OR r.ended_at IS NOT NULL)
         ORDER BY j.id LIMIT $1 FOR UPDATE OF j SKIP LOCKED
     )
     UPDATE jobs SET owner = NULL, epoch = epoch + 1, crash_count = dead.crashes, due_at = now(),
-        state = CASE WHEN dead.crashes >= 5 THEN 'parked' ELSE 'ready' END,
-        woken_at = CASE WHEN dead.crashes >= 5 THEN NULL ELSE now() END,
-        error_code = CASE WHEN dead.crashes >= 5 THEN 'crash_loop' ELSE error_code END,
-        error_message = CASE WHEN dead.crashes >= 5 THEN 'its owner died ' || dead.crashes || ' times without a commit in between'
+        state = CASE WHEN dead.crashes >= $2 THEN 'parked' ELSE 'ready' END,
+        woken_at = CASE WHEN dead.crashes >= $2 THEN NULL ELSE now() END,
+        error_code = CASE WHEN dead.crashes >= $2 THEN 'crash_loop' ELSE error_code END,
+        error_message = CASE WHEN dead.crashes >= $2 THEN 'its owner died ' || dead.crashes || ' times without a commit in between'
             ELSE error_message END,
-        error_hint = CASE WHEN dead.crashes >= 5 THEN 'Look at the workers'' logs for what kills them at this stage, then retry the job.'
+        error_hint = CASE WHEN dead.crashes >= $2 THEN 'Look at the workers'' logs for what kills them at this stage, then retry the job.'
             ELSE error_hint END,
-        fingerprint = CASE WHEN dead.crashes >= 5 THEN 'crash_loop:' || pipeline || ':' || stage ELSE fingerprint END
+        fingerprint = CASE WHEN dead.crashes >= $2 THEN 'crash_loop:' || pipeline || ':' || stage ELSE fingerprint END
     FROM dead WHERE jobs.id = dead.id
     RETURNING jobs.id, jobs.pipeline, jobs.state";
 
@@ -89,15 +100,13 @@ const UNSTAMP: &str = "
 const HAS_DUE: &str = "
     SELECT EXISTS (SELECT 1 FROM jobs WHERE pipeline = $1 AND state = 'ready' AND woken_at IS NULL AND due_at <= now()) AS due";
 
-const RELEASE: &str = "
-    UPDATE jobs SET state = 'ready', wait_reason = NULL, wait_key = NULL, wait_observed = NULL, due_at = now(), woken_at = NULL
-    WHERE id IN (SELECT id FROM jobs WHERE state = 'waiting' AND wait_key = $1 AND ($3::bigint IS NULL OR wait_observed = $3)
-        ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED)";
+/// Makes due the oldest jobs that wait for a key.
+pub(super) const RELEASE: &str = "SELECT release_waiting($1, $2, $3) AS released";
 
 const CAUSES: &str = "
     SELECT wait_key, wait_observed FROM (
         SELECT DISTINCT wait_key, wait_observed FROM jobs
-        WHERE state = 'waiting' AND wait_reason NOT IN ('children', 'configuration', 'version')) causes
+        WHERE state = 'waiting' AND wait_reason NOT IN ('children', 'configuration', 'version') AND wait_key NOT LIKE 'hold:%') causes
     ORDER BY random() LIMIT $1";
 
 const OVERDUE: &str = "
@@ -171,7 +180,7 @@ impl Store {
         }
         let tx = client.transaction().await?;
         let mut parked = Vec::new();
-        for row in query(&tx, FREE, &[&BATCH]).await? {
+        for row in query(&tx, FREE, &[&BATCH, &CRASHES, &SUSPECT_AFTER]).await? {
             let id = JobId(row.try_get("id")?);
             if super::inspect::state_of(&row)? == JobState::Parked {
                 parked.push(id);
@@ -180,7 +189,7 @@ impl Store {
             }
         }
         freed.parked = parked.len();
-        announce(&tx, &parked, "job.parked", 0.0).await?;
+        announce(&tx, &parked, outcome::PARKED, 0.0).await?;
         tx.commit().await?;
         Ok(freed)
     }
@@ -190,7 +199,21 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn release(&self, key: &str) -> Result<u64, StoreError> {
-        execute(&self.client().await?, RELEASE, &[&key, &BATCH, &None::<i64>]).await
+        released_by(&self.client().await?, key, BATCH, None).await
+    }
+
+    /// As [`Store::release`], until none is left that waits for `key`. Returns how many.
+    ///
+    /// # Errors
+    /// [`StoreError`]; what was released before stays so.
+    pub async fn release_all(&self, key: &str) -> Result<u64, StoreError> {
+        let mut all = 0;
+        loop {
+            match self.release(key).await? {
+                0 => return Ok(all),
+                some => all += some,
+            }
+        }
     }
 
     /// Parks waiting jobs whose deadline has passed.
@@ -201,7 +224,7 @@ impl Store {
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
         let parked = ids(&query(&tx, OVERDUE, &[&BATCH]).await?)?;
-        announce(&tx, &parked, "job.parked", 0.0).await?;
+        announce(&tx, &parked, outcome::PARKED, 0.0).await?;
         tx.commit().await?;
         Ok(parked.len())
     }
@@ -216,7 +239,8 @@ impl Store {
 }
 
 impl<T: Tables> Writer<T> {
-    /// Tests again every cause that a machine can test and releases the jobs whose cause is gone. Returns how many.
+    /// Tests again every cause that a machine can test, but holds, whose jobs are let go step by step; releases the jobs whose
+    /// cause is gone. Returns how many.
     ///
     /// # Errors
     /// [`CommitError`].
@@ -229,12 +253,18 @@ impl<T: Tables> Writer<T> {
             let tx = client.transaction().await?;
             let present = self.tables().cause_present(&tx, &key, observed).await.map_err(CommitError::Changes)?;
             if present == Some(false) {
-                released += execute(&tx, RELEASE, &[&key, &BATCH, &Some(observed)]).await?;
+                released += released_by(&tx, &key, BATCH, Some(observed)).await?;
             }
             tx.commit().await?;
         }
         Ok(released)
     }
+}
+
+/// Makes due at most `most` rows that wait for `key`, of those that saw it so where `seen` is given.
+pub(super) async fn released_by<C: GenericClient>(on: &C, key: &str, most: i64, seen: Option<i64>) -> Result<u64, StoreError> {
+    let row = query_one(on, RELEASE, &[&key, &most, &seen]).await?;
+    Ok(u64::try_from(row.try_get::<_, i64>("released")?).unwrap_or_default())
 }
 
 fn ids(rows: &[tokio_postgres::Row]) -> Result<Vec<JobId>, StoreError> {

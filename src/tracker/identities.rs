@@ -1,53 +1,183 @@
 //! Identities and their tokens, which are sealed at rest.
 
+use std::time::Duration;
+
 use deadpool_postgres::GenericClient;
+use secrecy::{ExposeSecret, SecretString};
 use tokio_postgres::Row;
 
-use super::{AccessToken, Identity, TrackerFault, query_opt};
+use super::causes::identity_cause;
+use super::{AccessToken, Identity, NewTokens, RefreshTurn, Tracker, TrackerFault, Turn, execute, query_opt};
 use crate::secrets::{Keyring, Place};
 
 /// The sealed columns.
 pub(super) const ACCESS_TOKEN: &str = "access_token";
 pub(super) const REFRESH_TOKEN: &str = "refresh_token";
 
+/// Waiting jobs made due in one transaction.
+const RELEASE_BATCH: i64 = 500;
+/// Batches released by who saves tokens; what is left is found when causes are tested again.
+const RELEASE_BATCHES: usize = 20;
+
 /// Where an identity's sealed column lives.
 pub(super) const fn place<'a>(column: &'a str, id: &'a str) -> Place<'a> {
     Place { table: "identities", column, row: id }
 }
 
-/// The identity of an organization with this name.
-pub(super) async fn identity_by_name(
-    client: &impl GenericClient,
-    organization_id: i64,
-    name: &str,
-) -> Result<Option<Identity>, TrackerFault> {
-    const SQL: &str = "
-        SELECT id, name, token_expires_at, version
-        FROM identities
-        WHERE organization_id = $1 AND name = $2";
-    query_opt(client, SQL, &[&organization_id, &name]).await?.as_ref().map(identity_of).transpose()
+impl Tracker {
+    /// The identity of an organization with this name.
+    ///
+    /// # Errors
+    /// [`TrackerFault`].
+    pub async fn identity_by_name(&self, organization_id: i64, name: &str) -> Result<Option<Identity>, TrackerFault> {
+        const SQL: &str = "
+            SELECT id, name, token_expires_at, version
+            FROM identities
+            WHERE organization_id = $1 AND name = $2";
+        query_opt(&self.client().await?, SQL, &[&organization_id, &name]).await?.as_ref().map(identity_of).transpose()
+    }
+
+    /// An identity.
+    ///
+    /// # Errors
+    /// [`TrackerFault`].
+    pub async fn identity(&self, identity_id: i64) -> Result<Option<Identity>, TrackerFault> {
+        const SQL: &str = "SELECT id, name, token_expires_at, version FROM identities WHERE id = $1";
+        query_opt(&self.client().await?, SQL, &[&identity_id]).await?.as_ref().map(identity_of).transpose()
+    }
+
+    /// An identity's access token, opened.
+    ///
+    /// # Errors
+    /// [`TrackerFault`], also where a sealed value does not open.
+    pub async fn access_token(&self, identity_id: i64) -> Result<Option<AccessToken>, TrackerFault> {
+        const SQL: &str = "
+            SELECT i.access_token, i.token_expires_at, i.version, o.slug,
+                   extract(epoch FROM i.token_expires_at - now())::double precision AS ends_in
+            FROM identities i
+            JOIN organizations o ON o.id = i.organization_id
+            WHERE i.id = $1";
+        let Some(row) = query_opt(&self.client().await?, SQL, &[&identity_id]).await? else { return Ok(None) };
+        let token = self.keyring.open_text(place(ACCESS_TOKEN, &identity_id.to_string()), row.try_get("access_token")?)?;
+        Ok(Some(AccessToken {
+            identity_id,
+            organization: row.try_get("slug")?,
+            token,
+            expires_at: row.try_get("token_expires_at")?,
+            ends_in: time::Duration::saturating_seconds_f64(row.try_get("ends_in")?),
+            version: row.try_get("version")?,
+        }))
+    }
+
+    /// Asks to be the one, among all replicas, who refreshes the tokens of this `version`, for at most `longest`. The turn is a
+    /// time on the row, so that no transaction is open while Microsoft Entra is asked; it ends with [`Tracker::save_tokens`],
+    /// [`Tracker::end_refresh_turn`], or by itself. `after_refusal`: because the access token is refused before its end.
+    ///
+    /// # Errors
+    /// [`TrackerFault`], also where a sealed value does not open.
+    pub async fn take_refresh_turn(
+        &self,
+        identity_id: i64,
+        version: i64,
+        longest: Duration,
+        after_refusal: bool,
+    ) -> Result<RefreshTurn, TrackerFault> {
+        const SQL: &str = "
+            UPDATE identities
+            SET refreshing_until = now() + make_interval(secs => $3)
+            WHERE id = $1 AND version = $2 AND refresh_token IS NOT NULL
+                AND (refreshing_until IS NULL OR refreshing_until <= now())
+                AND (refresh_refused_at IS NULL OR refresh_refused_at <= now() - interval '1 minute')
+                AND (NOT $4 OR access_refused_at IS NULL OR access_refused_at <= now() - interval '1 hour')
+            RETURNING refresh_token, refreshing_until";
+        let client = self.client().await?;
+        let row = query_opt(&client, SQL, &[&identity_id, &version, &longest.as_secs_f64(), &after_refusal]).await?;
+        let Some(row) = row else { return why_no_turn(&client, identity_id, version, after_refusal).await };
+        let sealed = row.try_get("refresh_token")?;
+        let refresh_token = self.keyring.open_text(place(REFRESH_TOKEN, &identity_id.to_string()), sealed)?;
+        Ok(RefreshTurn::Yours(Turn { refresh_token, until: row.try_get("refreshing_until")? }))
+    }
+
+    /// Ends a turn that brought no tokens, unless it is over already; `refused`: because of the refresh token.
+    ///
+    /// # Errors
+    /// [`TrackerFault`]; the turn then ends by itself.
+    pub async fn end_refresh_turn(&self, identity_id: i64, turn: &Turn, refused: bool) -> Result<(), TrackerFault> {
+        const SQL: &str = "
+            UPDATE identities
+            SET refreshing_until = NULL, refresh_refused_at = CASE WHEN $3 THEN now() ELSE refresh_refused_at END
+            WHERE id = $1 AND refreshing_until = $2";
+        execute(&self.client().await?, SQL, &[&identity_id, &turn.until, &refused]).await?;
+        Ok(())
+    }
+
+    /// Saves refreshed tokens in place of those of `version`, ends the turn, and makes due, in the same transaction, the first
+    /// of the jobs that wait for the identity; then the others, a bounded number at a time. `false`: the tokens have changed
+    /// since, and nothing was saved.
+    ///
+    /// # Errors
+    /// [`TrackerFault`].
+    pub async fn save_tokens(&self, identity_id: i64, version: i64, tokens: &NewTokens) -> Result<bool, TrackerFault> {
+        const SQL: &str = "
+            UPDATE identities
+            SET access_token = $3, refresh_token = coalesce($4, refresh_token),
+                token_expires_at = now() + make_interval(secs => $5), version = version + 1, refreshing_until = NULL,
+                refresh_refused_at = NULL, access_refused_at = CASE WHEN $6 THEN now() ELSE access_refused_at END
+            WHERE id = $1 AND version = $2";
+        let access = seal(&self.keyring, ACCESS_TOKEN, identity_id, &tokens.access_token);
+        let refresh = tokens.refresh_token.as_ref().map(|token| seal(&self.keyring, REFRESH_TOKEN, identity_id, token));
+        let life = tokens.expires_in.as_secs_f64();
+        let mut client = self.client().await?;
+        let tx = client.transaction().await?;
+        if execute(&tx, SQL, &[&identity_id, &version, &access, &refresh, &life, &tokens.after_refusal]).await? == 0 {
+            return Ok(false);
+        }
+        let mut released = release(&tx, identity_id).await?;
+        tx.commit().await?;
+        for _ in 1..RELEASE_BATCHES {
+            if released < RELEASE_BATCH {
+                break;
+            }
+            released = release(&client, identity_id).await?;
+        }
+        Ok(true)
+    }
 }
 
-/// An identity.
-pub(super) async fn identity(client: &impl GenericClient, identity_id: i64) -> Result<Option<Identity>, TrackerFault> {
-    const SQL: &str = "SELECT id, name, token_expires_at, version FROM identities WHERE id = $1";
-    query_opt(client, SQL, &[&identity_id]).await?.as_ref().map(identity_of).transpose()
+/// Seals a token for its column and row.
+pub(super) fn seal(keyring: &Keyring, column: &str, identity_id: i64, token: &SecretString) -> String {
+    keyring.seal(place(column, &identity_id.to_string()), token.expose_secret().as_bytes())
 }
 
-/// An identity's access token, opened.
-pub(super) async fn access_token(
+async fn release(client: &impl GenericClient, identity_id: i64) -> Result<i64, TrackerFault> {
+    const SQL: &str = "SELECT release_waiting($1, $2) AS released";
+    let statement = client.prepare_cached(SQL).await?;
+    let row = client.query_one(&statement, &[&identity_cause(identity_id), &RELEASE_BATCH]).await?;
+    Ok(row.try_get("released")?)
+}
+
+async fn why_no_turn(
     client: &impl GenericClient,
-    keyring: &Keyring,
     identity_id: i64,
-) -> Result<Option<AccessToken>, TrackerFault> {
-    const SQL: &str = "SELECT access_token, token_expires_at, version FROM identities WHERE id = $1";
-    let Some(row) = query_opt(client, SQL, &[&identity_id]).await? else { return Ok(None) };
-    Ok(Some(AccessToken {
-        identity_id,
-        token: keyring.open_text(place(ACCESS_TOKEN, &identity_id.to_string()), row.try_get("access_token")?)?,
-        expires_at: row.try_get("token_expires_at")?,
-        version: row.try_get("version")?,
-    }))
+    version: i64,
+    after_refusal: bool,
+) -> Result<RefreshTurn, TrackerFault> {
+    const SQL: &str = "
+        SELECT refresh_token IS NULL AS no_refresh_token,
+               coalesce(refresh_refused_at > now() - interval '1 minute', false) AS refused,
+               coalesce(access_refused_at > now() - interval '1 hour', false) AS refused_again
+        FROM identities
+        WHERE id = $1 AND version = $2";
+    let Some(row) = query_opt(client, SQL, &[&identity_id, &version]).await? else { return Ok(RefreshTurn::Moved) };
+    Ok(if row.try_get("no_refresh_token")? {
+        RefreshTurn::NoRefreshToken
+    } else if after_refusal && row.try_get("refused_again")? {
+        RefreshTurn::RefusedAgain
+    } else if row.try_get("refused")? {
+        RefreshTurn::Refused
+    } else {
+        RefreshTurn::Taken
+    })
 }
 
 fn identity_of(row: &Row) -> Result<Identity, TrackerFault> {

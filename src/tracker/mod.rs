@@ -12,6 +12,7 @@ mod export;
 mod groups;
 mod identities;
 mod import;
+mod interactions;
 mod organizations;
 mod people;
 mod registry;
@@ -41,10 +42,11 @@ pub use sealed::SEALED;
 pub use types::*;
 pub use verdict::is_done_category;
 
+use crate::job::JobId;
 use crate::secrets::Keyring;
 
-/// The way to the product's tables for everything that is not part of a job's commit. Each method takes a connection, runs
-/// one statement and gives the connection back; nothing is held between calls. All of them fail with
+/// The way to the product's tables for everything that is not part of a job's commit. Each method takes a connection, does
+/// its one thing and gives the connection back; nothing is held between calls. All of them fail with
 /// [`TrackerFault::Pool`] or [`TrackerFault::Database`].
 #[derive(Clone)]
 pub struct Tracker {
@@ -97,33 +99,6 @@ impl Tracker {
     pub async fn hook_secrets(&self, integration_id: i64) -> Result<Vec<[u8; 32]>, TrackerFault> {
         let client = self.client().await?;
         organizations::hook_secrets(&client, integration_id).await
-    }
-
-    /// The identity of an organization with this name.
-    ///
-    /// # Errors
-    /// [`TrackerFault`].
-    pub async fn identity_by_name(&self, organization_id: i64, name: &str) -> Result<Option<Identity>, TrackerFault> {
-        let client = self.client().await?;
-        identities::identity_by_name(&client, organization_id, name).await
-    }
-
-    /// An identity.
-    ///
-    /// # Errors
-    /// [`TrackerFault`].
-    pub async fn identity(&self, identity_id: i64) -> Result<Option<Identity>, TrackerFault> {
-        let client = self.client().await?;
-        identities::identity(&client, identity_id).await
-    }
-
-    /// An identity's access token, opened.
-    ///
-    /// # Errors
-    /// [`TrackerFault`], also where a sealed value does not open.
-    pub async fn access_token(&self, identity_id: i64) -> Result<Option<AccessToken>, TrackerFault> {
-        let client = self.client().await?;
-        identities::access_token(&client, &self.keyring, identity_id).await
     }
 
     /// Which of these events have been seen: a job that handled them has committed its assignments.
@@ -229,6 +204,15 @@ impl Tracker {
     pub async fn destination(&self, id: i64) -> Result<Option<Destination>, TrackerFault> {
         let client = self.client().await?;
         destinations::destination(&client, &self.keyring, id).await
+    }
+
+    /// What answers the person whose click made a job; `None` where no click did, or the job is gone.
+    ///
+    /// # Errors
+    /// [`TrackerFault`], also where the sealed token does not open.
+    pub async fn interaction(&self, job: JobId) -> Result<Option<Clicked>, TrackerFault> {
+        let client = self.client().await?;
+        interactions::interaction(&client, &self.keyring, job).await
     }
 
     /// An organization's destinations with these names, in their order (a name that is not registered is left out), or for

@@ -3,7 +3,7 @@
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 
 use crate::job::JobId;
 
@@ -64,12 +64,56 @@ pub struct Identity {
 pub struct AccessToken {
     /// Of the identity.
     pub identity_id: i64,
+    /// The slug of the identity's organization.
+    pub organization: String,
     /// Never stored or shown.
     pub token: SecretString,
     /// End of its life.
     pub expires_at: OffsetDateTime,
+    /// What is left of its life by Postgres' clock; negative once it has ended.
+    pub ends_in: Duration,
     /// One more with every change of the tokens.
     pub version: i64,
+}
+
+/// Whether a caller may refresh an identity's tokens.
+#[derive(Debug)]
+pub enum RefreshTurn {
+    /// Yes, alone, until the time it asked for is over.
+    Yours(Turn),
+    /// Not now: somebody else is at it. Ask again.
+    Taken,
+    /// The tokens have changed since, or the identity is gone: read the access token again.
+    Moved,
+    /// There is no refresh token: a person must sign in.
+    NoRefreshToken,
+    /// Microsoft Entra refused the refresh token less than a minute ago: a person must sign in.
+    Refused,
+    /// Tokens were refreshed because the access token was refused less than an hour ago, and the new one is refused too: its
+    /// age is not what is wrong.
+    RefusedAgain,
+}
+
+/// The right to refresh an identity's tokens, see [`RefreshTurn::Yours`].
+#[derive(Debug)]
+pub struct Turn {
+    /// Opened.
+    pub refresh_token: SecretString,
+    /// End of the turn by Postgres' clock; nobody else has a turn with this end.
+    pub until: OffsetDateTime,
+}
+
+/// Tokens as Microsoft Entra gave them.
+#[derive(Debug)]
+pub struct NewTokens {
+    /// The new access token.
+    pub access_token: SecretString,
+    /// The new refresh token; `None` leaves the old one in place (RFC 6749 §6).
+    pub refresh_token: Option<SecretString>,
+    /// How long the access token lives.
+    pub expires_in: std::time::Duration,
+    /// Whether they were asked for because the access token before was refused.
+    pub after_refusal: bool,
 }
 
 /// A person of ours.
@@ -279,6 +323,17 @@ pub struct Destination {
     pub unknown_policy: String,
     /// Takes no messages for now.
     pub disabled: bool,
+}
+
+/// A person's click in Discord, and what answers it.
+#[derive(Debug, Clone)]
+pub struct Clicked {
+    /// Discord's application id.
+    pub application_id: String,
+    /// The message to edit instead of making one.
+    pub message_id: Option<String>,
+    /// Opened.
+    pub token: SecretString,
 }
 
 /// Who caused a change, for activity rows.

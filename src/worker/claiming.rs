@@ -1,6 +1,7 @@
 //! From a delivery to a claim: decode, then make the row or take it. What cannot become a job becomes a dead letter.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
@@ -8,7 +9,7 @@ use time::OffsetDateTime;
 
 use super::Worker;
 use super::lane::{Seat, Share, Slot};
-use super::parts::{InHand, Parts};
+use super::parts::{InHand, Parts, Suspect};
 use super::unknown::sealed_place;
 use crate::broker::{Delivery, KEY_CANCEL, KEY_CONFIGURE, KEY_JOB};
 use crate::engine::{Pipeline, Product};
@@ -16,14 +17,16 @@ use crate::fault::{chain, storable};
 use crate::job::JobId;
 use crate::message::{Cancel, Configure, Intake, Newer, Refusal, WakeUp, decode_control, decode_intake};
 use crate::store::{
-    Actor, Answer, Claim, Claimed, Incoming, Intaken, NewDeadLetter, NewJob, NotClaimed, StoreError, Tables, Target,
+    Actor, Announcement, Answer, Cancelling, Claim, Claimed, Incoming, Intaken, NewDeadLetter, NewJob, NotClaimed, StoreError,
+    Tables, Target,
 };
 use crate::telemetry::names;
+use crate::trace::{TRACEPARENT, TRACESTATE, Trace};
 
 /// What a delivery led to.
 pub(super) enum Taken {
-    /// A claimed job.
-    Ours(Box<Claim>, Holding),
+    /// A claimed job, and events of its claim to be published.
+    Ours(Box<Claim>, Holding, Vec<Announcement>),
     /// Nothing more to do: ack.
     Nothing,
     /// Not here, not now: it goes back.
@@ -35,7 +38,11 @@ pub(super) struct Holding {
     _in_hand: InHand,
     _slot: Slot,
     _share: Option<Share>,
+    _suspect: Option<Suspect>,
 }
+
+/// A suspect that finds another one in hand comes again after this.
+const SUSPECTS_TURN: Duration = Duration::from_secs(1);
 
 impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     /// Takes a delivery: claims its job, or does what it asks for.
@@ -61,49 +68,57 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     async fn take_intake(&self, delivery: &Delivery, seat: &Arc<Seat>) -> Result<Taken, Trouble> {
         let id = JobId::fresh();
         let intake = decode_intake(&delivery.body, &delivery.envelope, &self.parts.keyring, id)?;
-        let (accepted, sealed);
         let (key, payload, organization, times) = match &intake {
             Intake::Request { request, digest } => {
-                accepted = to_raw_value(request).map_err(|error| StoreError::Row(error.to_string()))?;
+                let accepted = to_raw_value(request).map_err(|error| StoreError::Row(error.to_string()))?;
                 let key = (request.source.as_str(), request.dedupe_key.as_str(), request.schema, digest);
-                (key, Incoming::Known(&accepted), request.organization.as_str(), (request.not_before, request.deadline))
+                (key, Incoming::Known(accepted), request.organization.as_str(), (request.not_before, request.deadline))
             }
             Intake::Newer(newer) => {
-                sealed = seal(&self.parts, id, &delivery.body);
-                (newer_key(newer), Incoming::Newer(&sealed), newer.organization.as_str(), (None, None))
+                let sealed = seal(&self.parts, id, &delivery.body);
+                (newer_key(newer), Incoming::Newer(sealed), newer.organization.as_str(), (None, None))
             }
         };
         let pipeline = self.parts.registry.iter().next().ok_or_else(|| StoreError::Row("there are no pipelines".to_owned()))?;
         let place = self.place(seat, organization, &intake).await;
-        let new = NewJob {
+        let trace = Trace::received(delivery.header(TRACEPARENT), delivery.header(TRACESTATE));
+        let new = Arc::new(NewJob {
             id,
             pipeline: pipeline.name,
             stage: pipeline.first(),
-            source: key.0,
-            dedupe_key: key.1,
+            source: key.0.to_owned(),
+            dedupe_key: key.1.to_owned(),
             schema: key.2,
-            digest: key.3,
-            organization,
+            digest: *key.3,
+            organization: organization.to_owned(),
             payload,
             not_before: times.0,
             deadline: times.1,
-            reply_to: delivery.reply_to.as_deref(),
-            correlation_id: delivery.correlation_id.as_deref(),
-            traceparent: delivery.header("traceparent"),
-            run: place.is_some(),
-        };
+            reply_to: delivery.reply_to.clone(),
+            correlation_id: delivery.correlation_id.clone(),
+            traceparent: Some(trace.to_string()),
+            tracestate: trace.state().map(str::to_owned),
+            owner: place.is_some().then(|| self.lease.replica()),
+            known_schema: self.parts.known_schema,
+        });
         let in_hand = self.parts.running.take(id).expect("a fresh id is not in hand");
-        let replica = self.lease.replica();
-        let intaken = self.parts.patiently(|| self.parts.store().intake(replica, self.parts.known_schema, &new)).await?;
+        let intaken = self.parts.patiently(|| self.parts.writer.intake(&new)).await?;
         match intaken {
-            Intaken::Ours(claim) => Ok(match place {
-                Some((slot, share)) => Taken::Ours(claim, Holding { _in_hand: in_hand, _slot: slot, _share: Some(share) }),
+            Intaken::Ours(claim, told) => Ok(match place {
+                Some((slot, share)) => {
+                    let held = Holding { _in_hand: in_hand, _slot: slot, _share: Some(share), _suspect: None };
+                    Taken::Ours(claim, held, told)
+                }
                 None => Taken::Back,
             }),
-            Intaken::Accepted => Ok(Taken::Nothing),
-            Intaken::Known(known) => {
+            Intaken::Accepted(told) => {
+                self.parts.announce(&told).await;
+                Ok(Taken::Nothing)
+            }
+            Intaken::Known(known, answer) => {
                 // Where the answer to our own insert was lost, the known job is this one: let go of it to take it again.
                 drop(in_hand);
+                self.parts.announce(answer.as_slice()).await;
                 match place {
                     Some((slot, share)) => self.take_row(known, slot, Some(share)).await,
                     None => Ok(Taken::Nothing),
@@ -113,15 +128,18 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         }
     }
 
-    /// A seat for an intake message, or none where it should only become a row: its organization is over its share, jobs that
-    /// are due wait behind a long queue, the replica drains, or the job is not for now.
+    /// A seat for an intake message, or none where it should only become a row: its organization is over its share, the queue
+    /// is long and every seat taken, the replica drains, or the job is not for now.
     async fn place(&self, seat: &Arc<Seat>, organization: &str, intake: &Intake) -> Option<(Slot, Share)> {
         let Intake::Request { request, .. } = intake else { return None };
         let later = request.not_before.is_some_and(|time| time > OffsetDateTime::now_utc());
-        if !seat.runs || later || seat.must_empty_queue() || self.drain.is_cancelled() {
+        if !seat.runs || later || self.drain.is_cancelled() {
             return None;
         }
         let share = seat.share(organization)?;
+        if seat.must_empty_queue() {
+            return Some((seat.free_slot()?, share));
+        }
         tokio::select! {
             biased;
             () = self.drain.cancelled() => None,
@@ -130,7 +148,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     }
 
     async fn take_wake_up(&self, delivery: &Delivery, seat: &Arc<Seat>) -> Result<Taken, Trouble> {
-        let wake_up: WakeUp = serde_json::from_slice(&delivery.body).map_err(|error| Refusal::NotJson(error.to_string()))?;
+        let wake_up: WakeUp = serde_json::from_slice(&delivery.body).map_err(|error| Refusal::WakeUp(error.to_string()))?;
         if !seat.runs {
             let jobs = [wake_up.job_id];
             self.parts.patiently(|| self.parts.store().unwake(&jobs)).await?;
@@ -152,7 +170,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             return Ok(Taken::Nothing);
         };
         let replica = self.lease.replica();
-        let claimed = self.parts.patiently(|| self.parts.store().claim(replica, id)).await?;
+        let claimed = self.parts.patiently(|| self.parts.writer.claim(replica, id)).await?;
         let claim = match claimed {
             Claimed::Ours(claim) => claim,
             Claimed::Not(NotClaimed::LeaseLost) => return Ok(Taken::Back),
@@ -167,7 +185,12 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
                 Box::new(claim)
             }
         };
-        Ok(Taken::Ours(claim, Holding { _in_hand: in_hand, _slot: slot, _share: share }))
+        let suspect = claim.is_suspect.then(|| self.parts.running.suspect());
+        if let Some(None) = suspect {
+            self.parts.postpone(&claim.fence, SUSPECTS_TURN).await;
+            return Ok(Taken::Nothing);
+        }
+        Ok(Taken::Ours(claim, Holding { _in_hand: in_hand, _slot: slot, _share: share, _suspect: suspect.flatten() }, Vec::new()))
     }
 
     async fn take_control(&self, delivery: &Delivery) -> Result<Taken, Trouble> {
@@ -176,8 +199,11 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         let store = self.parts.store();
         let answer = if delivery.routing_key == KEY_CANCEL {
             let cancel: Cancel = decode_control(&delivery.body, &delivery.envelope)?;
-            let target = Target::Key { source: cancel.source, dedupe_key: cancel.dedupe_key };
-            self.parts.patiently(|| store.cancel(&target, &actor)).await?
+            let cancelling = self.parts.patiently(|| store.cancel_by_key(&cancel.source, &cancel.dedupe_key, &actor)).await?;
+            match cancelling {
+                Cancelling::Answered(answer) => answer,
+                Cancelling::Noted => return Ok(Taken::Nothing),
+            }
         } else {
             let configure: Configure = decode_control(&delivery.body, &delivery.envelope)?;
             let first = self.parts.registry.iter().next().map(Pipeline::first).unwrap_or_default();

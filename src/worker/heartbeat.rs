@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 
 use super::lane::Spawn;
 use super::lease::Lease;
+use crate::link::Endpoint;
 use crate::store::{Heartbeat, NewReplica, StoreError, connect};
 
 /// How often the lease is renewed.
@@ -19,8 +19,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 ///
 /// # Errors
 /// [`StoreError`].
-pub async fn begin(url: &SecretString, new: &NewReplica, spawn: &Spawn) -> Result<(Heartbeat, Arc<Lease>), StoreError> {
-    let (client, connection) = connect(url).await?;
+pub async fn begin(endpoint: &Endpoint, new: &NewReplica, spawn: &Spawn) -> Result<(Heartbeat, Arc<Lease>), StoreError> {
+    let (client, connection) = connect(endpoint).await?;
     spawn(
         "heartbeat connection",
         Box::pin(async move {

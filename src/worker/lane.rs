@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -29,9 +29,22 @@ pub struct Seat {
     organizations: Mutex<HashMap<String, Active>>,
     /// Whether claims are run here; otherwise deliveries only become rows.
     pub(super) runs: bool,
-    /// Rows are due that cannot be woken, because the queue is long.
+    /// The queue is longer than what is soon done with: see [`Seat::empty_queue`].
     backlog: AtomicBool,
+    /// Seats freed so far.
+    freed: Arc<AtomicUsize>,
+    pace: Mutex<Pace>,
 }
+
+/// How many seats are freed in a second.
+struct Pace {
+    seen: usize,
+    at: Instant,
+    per_second: f64,
+}
+
+/// A pace is looked at again after this.
+const PACE_OVER: Duration = Duration::from_secs(1);
 
 struct Active {
     running: usize,
@@ -41,6 +54,13 @@ struct Active {
 /// A seat in use; dropping it frees it.
 pub(super) struct Slot {
     _permit: OwnedSemaphorePermit,
+    freed: Arc<AtomicUsize>,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.freed.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// An organization's running job; dropping it counts it out.
@@ -68,6 +88,8 @@ impl Seat {
             organizations: Mutex::default(),
             runs: true,
             backlog: AtomicBool::new(false),
+            freed: Arc::default(),
+            pace: Mutex::new(Pace { seen: 0, at: Instant::now(), per_second: 0.0 }),
         }
     }
 
@@ -80,7 +102,13 @@ impl Seat {
     /// A free seat, when there is one.
     pub(super) async fn slot(&self) -> Slot {
         let permit = Arc::clone(&self.slots).acquire_owned().await.expect("the semaphore is never closed");
-        Slot { _permit: permit }
+        Slot { _permit: permit, freed: Arc::clone(&self.freed) }
+    }
+
+    /// A seat that is free now.
+    pub(super) fn free_slot(&self) -> Option<Slot> {
+        let permit = Arc::clone(&self.slots).try_acquire_owned().ok()?;
+        Some(Slot { _permit: permit, freed: Arc::clone(&self.freed) })
     }
 
     /// Free seats now.
@@ -95,9 +123,21 @@ impl Seat {
         self.capacity
     }
 
-    /// Says whether intake must only become rows for now, so that rows that are due get their turn.
+    /// Says whether intake that finds no free seat must become rows instead of waiting for one: whoever comes behind it in the
+    /// queue, and whoever is due in Postgres, would wait too. From the rows, organizations are woken in turn.
     pub(super) fn empty_queue(&self, must: bool) {
         self.backlog.store(must, Ordering::Relaxed);
+    }
+
+    /// Jobs that this lane is done with in a second.
+    pub(super) fn pace(&self) -> usize {
+        let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+        let over = pace.at.elapsed();
+        if over >= PACE_OVER {
+            let freed = self.freed.load(Ordering::Relaxed);
+            *pace = Pace { seen: freed, at: Instant::now(), per_second: (freed - pace.seen) as f64 / over.as_secs_f64() };
+        }
+        pace.per_second as usize
     }
 
     pub(super) fn must_empty_queue(&self) -> bool {

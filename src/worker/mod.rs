@@ -39,6 +39,7 @@ use crate::engine::{Commit, Decision, EffectOutcome, Ended, Next, Pipeline, Posi
 use crate::job::JobState;
 use crate::store::{Claim, CommitError, Committed, Landed, Run, Tables};
 use crate::telemetry::names;
+use crate::trace::Trace;
 use claiming::Taken;
 use stage_run::Step;
 
@@ -77,15 +78,18 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             biased;
             () = lost.cancelled() => delivery.abandon(),
             taken = self.take(&delivery, seat) => match taken {
-                Taken::Nothing => delivery.ack().await,
+                Taken::Nothing => delivery.ack(),
                 Taken::Back => delivery.abandon(),
-                Taken::Ours(claim, _holding) => {
+                Taken::Ours(claim, _holding, told) => {
+                    let trace = Trace::received(claim.job.traceparent.as_deref(), claim.tracestate.as_deref());
                     let span = tracing::info_span!("job", job.id = %claim.job.id, job.pipeline = claim.job.pipeline,
-                        job.organization = claim.job.organization);
+                        job.organization = claim.job.organization, trace.id = trace.id());
+                    // What the claim announces is on its way before anything that its stages do.
+                    let run = async { tokio::join!(self.parts.announce(&told), self.run(*claim)) };
                     tokio::select! {
                         biased;
                         () = lost.cancelled() => delivery.abandon(),
-                        () = self.run(*claim).instrument(span) => delivery.ack().await,
+                        ((), ()) = trace.around(run.instrument(span)) => delivery.ack(),
                     }
                 }
             },
@@ -120,10 +124,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             let Some((info, stage)) = pipeline.stage(&claim.job.stage) else { return After::Stop };
             reach(info.name, "after_claim");
             let began = Instant::now();
-            let step = match claim.deadline.filter(|deadline| Instant::now() >= *deadline) {
-                Some(_) => Step::overdue(),
-                None => self.attempt(claim, info, stage, &payload).await,
-            };
+            let step = if claim.is_overdue() { Step::overdue(None) } else { self.attempt(claim, info, stage, &payload).await };
             reach(info.name, "after_call");
             let (ended, effect) = match step {
                 Step::Ended(ended, effect) => (ended, effect),

@@ -1,11 +1,12 @@
 //! What a worker works with, and the few things all its pieces do with it.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::report;
-use crate::broker::{BrokerError, EVENTS, EXCHANGE, Outgoing, Publisher};
+use crate::broker::{BrokerError, DIRECT_REPLY, EVENTS, EXCHANGE, Outgoing, Publisher};
 use crate::engine::{Product, Registry};
 use crate::job::JobId;
 use crate::message::WakeUp;
@@ -13,10 +14,11 @@ use crate::reconnect::Reconnect;
 use crate::secrets::Keyring;
 use crate::store::{Announcement, Fence, Store, StoreError, Tables, Writer};
 use crate::telemetry::names;
+use crate::trace::Trace;
 
 /// What a worker works with.
 pub struct Parts<P: Product, T: Tables<Changes = P::Changes>> {
-    /// Commits.
+    /// Claims and commits.
     pub writer: Arc<Writer<T>>,
     /// The pipelines.
     pub registry: Arc<Registry<P>>,
@@ -48,7 +50,19 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Clone for Parts<P, T> {
 
 /// The jobs this process has in hand: a row that shows us as its owner and is not among them is an orphan.
 #[derive(Debug, Default)]
-pub struct Running(Mutex<HashSet<JobId>>);
+pub struct Running {
+    jobs: Mutex<HashSet<JobId>>,
+    suspect: AtomicBool,
+}
+
+/// The one suspect in hand; dropping it lets another one in.
+pub(super) struct Suspect(Arc<Running>);
+
+impl Drop for Suspect {
+    fn drop(&mut self) {
+        self.0.suspect.store(false, Ordering::Release);
+    }
+}
 
 /// A job in hand; dropping it lets it go.
 pub(super) struct InHand {
@@ -58,20 +72,25 @@ pub(super) struct InHand {
 
 impl Drop for InHand {
     fn drop(&mut self) {
-        self.running.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.job);
+        self.running.jobs.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.job);
     }
 }
 
 impl Running {
     /// Whether a job is in hand.
     pub(super) fn has(&self, job: JobId) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&job)
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).contains(&job)
     }
 
     /// Takes a job in hand, unless it is already.
     pub(super) fn take(self: &Arc<Self>, job: JobId) -> Option<InHand> {
-        let new = self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(job);
+        let new = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).insert(job);
         new.then(|| InHand { running: Arc::clone(self), job })
+    }
+
+    /// The place for a suspect, unless there is one in hand.
+    pub(super) fn suspect(self: &Arc<Self>) -> Option<Suspect> {
+        (!self.suspect.swap(true, Ordering::AcqRel)).then(|| Suspect(Arc::clone(self)))
     }
 }
 
@@ -147,50 +166,66 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Parts<P, T> {
         Some(Outgoing { exchange: EXCHANGE, routing_key: lane.wake_key.to_owned(), mandatory: true, body, ..Outgoing::default() })
     }
 
-    /// Publishes outcome events and forgets the confirmed ones.
+    /// Publishes outcome events and replies in one confirm window. The confirmed ones are forgotten at the waker's next tick.
     pub(super) async fn announce(&self, announcements: &[Announcement]) {
         if announcements.is_empty() {
             return;
         }
-        let messages: Vec<Outgoing> = announcements.iter().map(event).collect();
-        let answers = self.publisher.publish_all(&messages).await;
+        let parts = |announcement| [event(announcement), reply(announcement)].into_iter().flatten();
+        let messages: Vec<Outgoing> = announcements.iter().flat_map(parts).collect();
+        let mut answers = self.publisher.publish_all(&messages).await.into_iter();
         let mut done = Vec::new();
-        for (announcement, answer) in announcements.iter().zip(answers) {
-            match answer {
-                Ok(()) if self.reply(announcement).await => done.push(announcement.id),
-                Ok(()) => {}
-                Err(error) => {
-                    tracing::warn!(error = crate::fault::chain(&error), "an outcome event was not published; the waker will")
-                }
+        for announcement in announcements {
+            let told = event(announcement).and_then(|_| answers.next()).is_none_or(|answer| is_told(&answer));
+            let replied = reply(announcement).and_then(|_| answers.next()).is_none_or(|answer| is_replied(&answer));
+            if told && replied {
+                done.push(announcement.id);
             }
         }
-        if let Err(error) = self.store().announced(&done).await {
-            tracing::warn!(error = crate::fault::chain(&error), "published outcome events may be published again");
-        }
-    }
-
-    /// Whether the reply needs no further try. One that no queue takes is recorded once, here.
-    async fn reply(&self, announcement: &Announcement) -> bool {
-        let Some(queue) = announcement.reply_to.as_deref().filter(|queue| !queue.starts_with("dispatch.")) else { return true };
-        let message = Outgoing { exchange: "", routing_key: queue.to_owned(), mandatory: true, ..event(announcement) };
-        match self.publisher.publish(&message).await {
-            Ok(()) => true,
-            Err(error @ (BrokerError::Returned(_) | BrokerError::LongName(_))) => {
-                tracing::warn!(error = crate::fault::chain(&error), "nobody takes the reply");
-                true
-            }
-            Err(_) => false,
-        }
+        self.writer.announced(done);
     }
 }
 
-fn event(announcement: &Announcement) -> Outgoing {
+fn is_told(answer: &Result<(), BrokerError>) -> bool {
+    if let Err(error) = answer {
+        tracing::warn!(error = crate::fault::chain(error), "an outcome event was not published; the waker will");
+    }
+    answer.is_ok()
+}
+
+/// Whether the reply needs no further try. One that no queue takes is recorded once, here.
+fn is_replied(answer: &Result<(), BrokerError>) -> bool {
+    match answer {
+        Ok(()) => true,
+        Err(error @ (BrokerError::Returned(_) | BrokerError::LongName(_))) => {
+            tracing::warn!(error = crate::fault::chain(error), "nobody takes the reply");
+            true
+        }
+        Err(_) => false,
+    }
+}
+
+/// The event for whoever listens on the exchange: nobody need.
+fn event(announcement: &Announcement) -> Option<Outgoing> {
+    let routing_key = announcement.routing_key.clone()?;
+    Some(Outgoing { exchange: EVENTS, routing_key, ..message(announcement) })
+}
+
+/// The reply to the producer's queue. One through RabbitMQ's direct reply-to goes to no queue: a mandatory one would be returned
+/// although it arrives (<https://www.rabbitmq.com/docs/3.13/direct-reply-to>).
+fn reply(announcement: &Announcement) -> Option<Outgoing> {
+    let queue = announcement.reply_to.clone().filter(|queue| !queue.starts_with("dispatch."))?;
+    let mandatory = !queue.starts_with(DIRECT_REPLY);
+    Some(Outgoing { exchange: "", routing_key: queue, mandatory, ..message(announcement) })
+}
+
+fn message(announcement: &Announcement) -> Outgoing {
+    let trace = Trace::parse(announcement.traceparent.as_deref(), announcement.tracestate.as_deref());
     Outgoing {
-        exchange: EVENTS,
-        routing_key: announcement.routing_key.clone(),
-        body: announcement.body.get().as_bytes().to_vec(),
+        body: announcement.body.clone(),
         message_id: Some(format!("announcement-{}", announcement.id)),
         correlation_id: announcement.correlation_id.clone(),
+        trace: trace.map(|trace| trace.child()),
         ..Outgoing::default()
     }
 }

@@ -24,9 +24,9 @@ pub(super) enum Step<C> {
 }
 
 impl<C> Step<C> {
-    /// The job's deadline has passed before the stage began.
-    pub(super) fn overdue() -> Self {
-        Self::Ended(Ended::Fault(LineFault::DeadlineExceeded.into()), None)
+    /// The job's deadline has passed before the stage began, or before its effect was called for.
+    pub(super) fn overdue(effect: Option<Effect>) -> Self {
+        Self::Ended(Ended::Fault(LineFault::DeadlineExceeded.into()), effect)
     }
 }
 
@@ -83,6 +83,10 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             None => None,
             Some(intent) => {
                 self.lease.may_start_effect().await;
+                // Looking took its time, and so does storing the intent: nothing is done outside after the deadline.
+                if claim.is_overdue() {
+                    return Step::overdue(None);
+                }
                 let stored = self.parts.patiently(|| self.parts.store().store_intent(&claim.fence, &claim.job, &intent)).await;
                 match stored {
                     Ok(IntentOutcome::Go(effect)) => Some(effect),
@@ -94,6 +98,9 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             }
         };
         reach(info.name, "after_intent");
+        if effect.is_some() && claim.is_overdue() {
+            return Step::overdue(effect);
+        }
         let cx = Context::new(&claim.job, services, &claim.outputs, info.needs, effect.as_ref(), payload);
         let ended = guarded(info.timeout, stage.run(&cx)).await.map_or_else(|ended| ended, Ended::Done);
         Step::Ended(ended, effect)

@@ -21,6 +21,7 @@ const STALE: Duration = Duration::from_secs(5);
 /// And after this, whatever its queue holds.
 const STALE_ANYHOW: Duration = Duration::from_secs(600);
 const DEADLINES_EVERY: Duration = Duration::from_secs(5);
+const HOLDS_EVERY: Duration = Duration::from_secs(1);
 const CAUSES_EVERY: Duration = Duration::from_secs(300);
 const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(3600);
 const ORPHANS_EVERY: Duration = Duration::from_secs(2);
@@ -46,6 +47,7 @@ pub async fn wake_due<P: Product, T: Tables<Changes = P::Changes>>(
         let mut ticks = tokio::time::interval(EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let (mut orphans, mut deadlines) = (Every::new(ORPHANS_EVERY), Every::new(DEADLINES_EVERY));
+        let mut holds = Every::new(HOLDS_EVERY);
         let (mut causes, mut housekeeping) = (Every::new(CAUSES_EVERY), Every::new(HOUSEKEEPING_EVERY));
         loop {
             ticks.tick().await;
@@ -56,12 +58,16 @@ pub async fn wake_due<P: Product, T: Tables<Changes = P::Changes>>(
             if deadlines.due() {
                 log("deadlines", waker.parts.store().park_overdue().await.map(|_| ()));
             }
+            if holds.due() {
+                log("holds", waker.parts.store().step_after_holds().await.map(|_| ()));
+            }
             if causes.due() {
                 log("causes", waker.retest().await);
             }
             if housekeeping.due() {
                 log("partitions", waker.parts.store().ensure_partitions().await);
                 log("old rows", waker.prune().await);
+                log("old holds", waker.parts.store().forget_holds().await.map(|_| ()));
             }
         }
     };
@@ -133,11 +139,14 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Waker<P, T> {
                 return Ok(());
             }
         };
-        let room = (2 * seat.capacity()).saturating_sub(depth.ready as usize);
+        let ready = depth.ready as usize;
+        let enough = 2 * seat.capacity();
+        let room = enough.saturating_sub(ready);
+        let long = ready > enough.max(seat.pace());
         let pipelines = || self.parts.registry.iter().filter(|pipeline| pipeline.lane == seat.lane);
         if room == 0 {
-            // Whatever fills the queue becomes rows, quickly, so that what is due can be woken in fair order.
-            let mut waiting = false;
+            // More than a second's work, or somebody waits behind it: it becomes rows, quickly, and is woken in fair order.
+            let mut waiting = long;
             for pipeline in pipelines() {
                 waiting |= self.parts.store().has_due(pipeline.name).await?;
             }

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// No I/O and no arrows but to each other.
-const NOUNS: &[&str] = &["job", "message", "fault", "secrets", "pg_error", "reconnect", "crash_point"];
+const NOUNS: &[&str] = &["job", "message", "fault", "secrets", "link", "trace", "pg_error", "reconnect", "crash_point"];
 
 /// Which modules of the crate a module may name, besides itself and the nouns. `module::item` allows that item only.
 const ARROWS: &[(&str, &[&str])] = &[
@@ -14,15 +14,29 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("cli", &["app", "broker", "config", "devkit", "engine", "pipelines", "store", "telemetry", "tracker"]),
     (
         "app",
-        &["broker", "config", "engine", "ops", "pipelines", "providers", "readiness", "store", "telemetry", "tracker", "worker"],
+        &[
+            "broker",
+            "config",
+            "engine",
+            "holds",
+            "ops",
+            "pipelines",
+            "providers",
+            "readiness",
+            "store",
+            "telemetry",
+            "tracker",
+            "worker",
+        ],
     ),
+    ("holds", &["providers", "store"]),
     ("readiness", &["broker", "ops", "store", "worker"]),
     ("worker", &["broker", "engine", "store", "telemetry::names"]),
     ("pipelines", &["engine", "providers", "tracker"]),
     ("store", &["engine", "telemetry::names"]),
     ("broker", &["engine::Lane", "telemetry::names"]),
     ("tracker", &[]),
-    ("providers", &[]),
+    ("providers", &["telemetry::names"]),
     ("ops", &[]),
     ("engine", &[]),
     ("telemetry", &["config"]),
@@ -31,6 +45,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("message", &[]),
     ("fault", &[]),
     ("secrets", &[]),
+    ("link", &[]),
+    ("trace", &[]),
     ("pg_error", &[]),
     ("reconnect", &[]),
     ("crash_point", &[]),
@@ -41,7 +57,9 @@ const ARROWS: &[(&str, &[&str])] = &[
 /// A driver or a deed, and the only modules whose code may name it; a path names one file.
 const ONLY: &[(&str, &[&str])] = &[
     ("lapin::", &["broker"]),
+    ("async_rs::", &["broker"]),
     ("reqwest::", &["providers", "devkit"]),
+    ("lettre::", &["providers"]),
     ("backoff::", &["reconnect"]),
     ("refinery::", &["store"]),
     ("axum::", &["ops", "devkit"]),
@@ -51,8 +69,7 @@ const ONLY: &[(&str, &[&str])] = &[
     ("tokio_postgres::", &["store", "tracker", "pg_error", "app", "devkit"]),
     ("tokio::spawn", &["app", "devkit"]),
     ("JoinSet", &["app", "devkit"]),
-    ("thread::spawn", &["app", "devkit"]),
-    ("thread::Builder", &["app", "devkit"]),
+    ("thread::", &["app", "devkit"]),
     ("env::var", &["config"]),
     ("println!", &["cli"]),
     ("eprintln!", &["cli"]),

@@ -20,7 +20,7 @@ async fn a_job_that_waits_for_reauthentication_goes_on_when_new_tokens_are_impor
     world.publish_job(&acme::job("one", &event)).await;
     let row = world.wait_job_state("one", JobState::Waiting, SOON).await;
     assert_eq!((row.wait_reason.as_deref(), row.stage.as_str(), row.attempt), (Some("reauthentication"), "retrieve_user", 1));
-    let identity = world.database.one("SELECT id FROM identities").await;
+    let identity = world.database.one("SELECT id FROM identities WHERE name = 'bot'").await;
     assert_eq!(row.wait_key, Some(format!("identity:{identity}")));
     assert!(row.error_hint.is_some_and(|hint| !hint.is_empty()), "a person reads what to do");
 

@@ -21,13 +21,15 @@ async fn a_producer_hears_at_its_reply_queue_and_on_the_event_exchange_that_its_
     let message = intake(acme::job("one", &event).to_string());
     let (reply_to, correlation_id) = (Some("answers".to_owned()), Some("c-17".to_owned()));
     world.publish_raw(&Outgoing { reply_to, correlation_id, ..message }).await;
-    let (correlation_id, answer) = listener.next("answers").await;
-    assert_eq!(correlation_id.as_deref(), Some("c-17"));
-    let job = world.job_by_key("one").await.unwrap();
-    assert_eq!(answer["event"], "job.succeeded");
-    assert_eq!(answer["job_id"], job.id.to_string());
-    assert_eq!((&answer["source"], &answer["dedupe_key"]), (&json!(acme::SOURCE), &json!("one")));
-    assert_eq!(listener.next("watch").await.1, answer, "the same event for whoever watches");
+    for (event, state) in [("job.accepted", "running"), ("job.succeeded", "succeeded")] {
+        let (correlation_id, answer) = listener.next("answers").await;
+        assert_eq!(correlation_id.as_deref(), Some("c-17"));
+        let job = world.job_by_key("one").await.unwrap();
+        assert_eq!((&answer["event"], &answer["state"]), (&json!(event), &json!(state)), "{answer}");
+        assert_eq!((&answer["schema"], &answer["job_id"]), (&json!(1), &json!(job.id.to_string())));
+        assert_eq!((&answer["source"], &answer["dedupe_key"]), (&json!(acme::SOURCE), &json!("one")));
+        assert_eq!(listener.next("watch").await.1, answer, "the same event for whoever watches");
+    }
     world.wait_quiet(SOON).await;
 }
 
@@ -39,8 +41,10 @@ async fn a_job_without_an_account_answers_with_a_template_and_one_that_is_cancel
     let _worker = world.worker(&WorkerOptions::default());
     let message = json!({"schema": 1, "source": acme::SOURCE, "dedupe_key": "two", "organization": "acme", "identity": "bot"});
     world.publish_job(&message).await;
+    assert_eq!(listener.next("watch").await.1["event"], "job.accepted");
     let (_, waiting) = listener.next("watch").await;
     assert_eq!(waiting["event"], "job.waiting.configuration");
+    assert_eq!((&waiting["state"], &waiting["reason"]), (&json!("waiting"), &json!("configuration")));
     let choices = waiting["configuration"]["choices"].as_array().unwrap();
     assert_eq!(choices[0]["account_id"], acme::account_id(), "{waiting}");
     let cancel = json!({"schema": 1, "source": acme::SOURCE, "dedupe_key": "two"}).to_string();
@@ -64,4 +68,95 @@ async fn a_reply_that_nobody_takes_and_one_to_the_workers_own_queues_stop_nothin
     }
     world.wait_quiet(SOON).await;
     assert_eq!(world.database.one("SELECT count(*) FROM dead_letters").await, "0", "no reply has come back as intake");
+}
+
+#[tokio::test]
+async fn the_same_message_again_is_answered_with_where_its_job_stands_and_makes_no_second_event() {
+    let world = TestWorld::acme().await;
+    let listener = Listener::new(&world).await;
+    listener.queue("watch", Some("job.#")).await;
+    for queue in ["first", "second", "third"] {
+        listener.queue(queue, None).await;
+    }
+    let _worker = world.worker(&WorkerOptions::default());
+    let body = json!({"schema": 1, "source": acme::SOURCE, "dedupe_key": "three", "organization": "acme", "identity": "bot"});
+    let send = async |queue: &str| {
+        let reply_to = Some(queue.to_owned());
+        world.publish_raw(&Outgoing { reply_to, correlation_id: Some(queue.to_owned()), ..intake(body.to_string()) }).await;
+    };
+    send("first").await;
+    for event in ["job.accepted", "job.waiting.configuration"] {
+        assert_eq!(listener.next("first").await.1["event"], event);
+    }
+    send("second").await;
+    let (correlation_id, answer) = listener.next("second").await;
+    assert_eq!(correlation_id.as_deref(), Some("second"));
+    assert_eq!(answer["event"], "job.waiting.configuration", "{answer}");
+    assert!(answer["configuration"]["choices"].is_array(), "{answer}");
+    let job = world.job_by_key("three").await.unwrap().id;
+    world.publish_configure(job, &acme::account_id()).await;
+    assert_eq!(listener.next("second").await.1["event"], "job.succeeded", "what comes later goes where it was last asked for");
+    send("third").await;
+    let (_, answer) = listener.next("third").await;
+    assert_eq!((&answer["event"], &answer["job_id"]), (&json!("job.succeeded"), &json!(job)));
+    world.wait_quiet(SOON).await;
+    let mut events = Vec::new();
+    while let Some((_, event)) = listener.try_next("watch").await {
+        events.push(event["event"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(events, ["job.accepted", "job.waiting.configuration", "job.succeeded"]);
+    for queue in ["first", "second", "third"] {
+        assert!(listener.try_next(queue).await.is_none(), "{queue} hears no more");
+    }
+}
+
+#[tokio::test]
+async fn a_job_that_is_left_to_the_waker_or_to_a_newer_worker_is_accepted_all_the_same() {
+    let world = TestWorld::acme().await;
+    let listener = Listener::new(&world).await;
+    listener.queue("watch", Some("job.#")).await;
+    let _worker = world.worker(&WorkerOptions::default());
+    let mut later = acme::job("later", &json!({}));
+    later["not_before"] = json!("2100-01-01T00:00:00Z");
+    world.publish_job(&later).await;
+    let (_, accepted) = listener.next("watch").await;
+    assert_eq!((&accepted["event"], &accepted["state"]), (&json!("job.accepted"), &json!("ready")));
+    let newer = json!({"schema": 2, "source": acme::SOURCE, "dedupe_key": "newer", "organization": "acme"});
+    world.publish_job(&newer).await;
+    let (_, accepted) = listener.next("watch").await;
+    assert_eq!((&accepted["event"], &accepted["reason"]), (&json!("job.accepted"), &json!("version")));
+    let (_, waiting) = listener.next("watch").await;
+    assert_eq!((&waiting["event"], &waiting["wait_key"]), (&json!("job.waiting.version"), &json!("schema:2")));
+    world.wait_quiet(SOON).await;
+}
+
+#[tokio::test]
+async fn a_cancel_that_comes_before_its_job_ends_it_when_it_comes() {
+    let world = TestWorld::acme().await;
+    let listener = Listener::new(&world).await;
+    listener.queue("answers", None).await;
+    let _worker = world.worker(&WorkerOptions::default());
+    let cancel = json!({"schema": 1, "source": acme::SOURCE, "dedupe_key": "four"}).to_string();
+    for _ in 0..2 {
+        world.publish_raw(&Outgoing { routing_key: KEY_CANCEL.to_owned(), ..intake(cancel.clone()) }).await;
+    }
+    world.wait_quiet(SOON).await;
+    assert_eq!(world.database.one("SELECT count(*) FROM dead_letters").await, "0");
+    let event = world.assign(acme::LONE_ITEM, Some(acme::ANN)).await;
+    let message = intake(acme::job("four", &event).to_string());
+    let message = Outgoing { reply_to: Some("answers".to_owned()), ..message };
+    world.publish_raw(&message).await;
+    for event in ["job.accepted", "job.cancelled"] {
+        let (_, answer) = listener.next("answers").await;
+        assert_eq!((&answer["event"], &answer["state"]), (&json!(event), &json!("cancelled")));
+    }
+    let job = world.wait_job_state("four", JobState::Cancelled, SOON).await;
+    assert!(job.finished_at.is_some());
+    // The same message again is the same job: the wish was for one job, and is used up.
+    world.publish_raw(&message).await;
+    assert_eq!(listener.next("answers").await.1["event"], "job.cancelled");
+    world.wait_quiet(SOON).await;
+    assert_eq!(world.database.one("SELECT count(*) FROM jobs").await, "1");
+    assert_eq!(world.database.one("SELECT count(*) FROM checkpoints").await, "0", "no stage has run");
+    assert_eq!(world.database.one("SELECT count(*) || ' by ' || min(role) FROM audit_log").await, "1 by producer");
 }

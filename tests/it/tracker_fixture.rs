@@ -122,6 +122,10 @@ impl World {
         self.id("SELECT id FROM integrations WHERE account_name = 'fabrikam'").await
     }
 
+    pub(crate) async fn identity(&self) -> i64 {
+        self.id("SELECT id FROM identities").await
+    }
+
     pub(crate) async fn organization(&self) -> i64 {
         self.id("SELECT id FROM organizations WHERE slug = 'acme'").await
     }

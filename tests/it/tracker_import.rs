@@ -1,8 +1,8 @@
 //! Importing a tracker document: by natural keys, again and again.
 
 use dispatch_worker::secrets::Keyring;
-use dispatch_worker::tracker::TrackerFault;
-use secrecy::ExposeSecret;
+use dispatch_worker::tracker::{NewTokens, RefreshTurn, TrackerFault};
+use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -185,6 +185,30 @@ async fn a_token_that_no_longer_opens_is_put_right() {
     world.keyring = std::sync::Arc::new(Keyring::parse(&Keyring::fresh_setting()).unwrap());
     let (counts, _) = world.import(document()).await.unwrap();
     assert_eq!(counted(&counts), [("destinations", 1), ("identities", 1)]);
+}
+
+#[tokio::test]
+async fn an_old_document_does_not_bring_back_old_tokens() {
+    let world = World::new().await;
+    let id = world.identity().await;
+    let refreshed = NewTokens {
+        access_token: SecretString::from("access-2"),
+        refresh_token: Some(SecretString::from("refresh-2")),
+        expires_in: std::time::Duration::from_secs(3600),
+        after_refusal: true,
+    };
+    assert!(world.tracker.save_tokens(id, 1, &refreshed).await.unwrap());
+    let (counts, gone) = world.import(document()).await.unwrap();
+    assert!(counts.is_empty() && gone.is_empty(), "{counts:?} {gone:?}");
+    let token = async || world.tracker.access_token(id).await.unwrap().unwrap();
+    assert_eq!((token().await.token.expose_secret(), token().await.version), ("access-2", 2));
+
+    world.sql("UPDATE identities SET refreshing_until = now() + interval '1 hour', refresh_refused_at = now()").await;
+    let (counts, gone) = world.import(with("/organizations/0/identities/0/refresh_token", json!("refresh-3"))).await.unwrap();
+    assert_eq!((counted(&counts), gone), (vec![("identities", 1)], vec![format!("identity:{id}")]));
+    assert_eq!((token().await.token.expose_secret(), token().await.version), ("access-1", 3));
+    let turn = world.tracker.take_refresh_turn(id, 3, std::time::Duration::from_secs(1), true).await.unwrap();
+    assert!(matches!(turn, RefreshTurn::Yours(turn) if turn.refresh_token.expose_secret() == "refresh-3"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,13 +1,37 @@
 //! What stages read of the tracker's tables, and the turns they take.
 
+use std::time::Duration;
+
 use dispatch_worker::fault::{Class, Fault};
 use dispatch_worker::tracker::{
-    OutboundLink, TrackerFault, cause_present, destination_cause, identity_cause, installation_cause,
+    NewTokens, OutboundLink, RefreshTurn, TrackerFault, cause_present, destination_cause, identity_cause, installation_cause,
 };
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 
 use crate::tracker_fixture::{NOON, World};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// As Microsoft Entra gives them, for an hour.
+fn tokens(refresh: Option<&str>, after_refusal: bool) -> NewTokens {
+    NewTokens {
+        access_token: SecretString::from("access-2"),
+        refresh_token: refresh.map(SecretString::from),
+        expires_in: MINUTE * 60,
+        after_refusal,
+    }
+}
+
+/// A statement that makes jobs that wait for a cause.
+fn waiting_jobs(count: u32, cause: &str) -> String {
+    format!(
+        "INSERT INTO jobs (id, pipeline, source, dedupe_key, organization, schema, payload, state, stage, wait_reason, wait_key)
+         SELECT gen_random_uuid(), 'dispatch', 'tests', cause || n, 'acme', 1, '{{}}', 'waiting', 'fetch_states',
+                'reauthentication', cause
+         FROM generate_series(1, {count}) AS n, (VALUES ('{cause}')) AS given (cause)"
+    )
+}
 
 #[tokio::test]
 async fn members_are_found_by_verified_addresses_in_any_case() {
@@ -131,6 +155,65 @@ async fn the_ledger_knows_our_own_writes() {
     for (item, rev, who) in [(17, 9, Some("ann@example.com")), (17, 8, None), (17, 8, Some("bob@example.com")), (19, 8, None)] {
         assert!(!own(item, rev, who).await, "{item} {rev} {who:?}");
     }
+}
+
+#[tokio::test]
+async fn one_refreshes_an_identity_and_the_others_wait_for_the_new_version() {
+    let world = World::new().await;
+    let (id, tracker) = (world.identity().await, &world.tracker);
+    let turn = async |version| tracker.take_refresh_turn(id, version, MINUTE, false).await.unwrap();
+    let RefreshTurn::Yours(first) = turn(1).await else { panic!("nobody else is at it") };
+    assert_eq!(first.refresh_token.expose_secret(), "refresh-1");
+    assert!(matches!(turn(1).await, RefreshTurn::Taken));
+    world.sql("UPDATE identities SET refreshing_until = now()").await;
+    let RefreshTurn::Yours(second) = turn(1).await else { panic!("a turn ends by itself") };
+    tracker.end_refresh_turn(id, &first, true).await.unwrap();
+    assert!(matches!(turn(1).await, RefreshTurn::Taken), "who is late does not end the next one's turn");
+    tracker.end_refresh_turn(id, &second, false).await.unwrap();
+    assert!(matches!(turn(1).await, RefreshTurn::Yours(_)));
+
+    assert!(tracker.save_tokens(id, 1, &tokens(Some("refresh-2"), false)).await.unwrap());
+    assert!(!tracker.save_tokens(id, 1, &tokens(None, false)).await.unwrap(), "who is late does not save");
+    let token = tracker.access_token(id).await.unwrap().unwrap();
+    assert_eq!((token.token.expose_secret(), token.version), ("access-2", 2));
+    assert!(token.ends_in > time::Duration::seconds(3500) && token.ends_in <= time::Duration::HOUR, "{}", token.ends_in);
+    assert!(matches!(turn(1).await, RefreshTurn::Moved));
+    assert!(tracker.save_tokens(id, 2, &tokens(None, false)).await.unwrap());
+    let RefreshTurn::Yours(third) = turn(3).await else { panic!("the turn ended with the tokens") };
+    assert_eq!(third.refresh_token.expose_secret(), "refresh-2", "without a new one the old one stays");
+    world.sql("UPDATE identities SET refresh_token = NULL, refreshing_until = NULL").await;
+    assert!(matches!(turn(3).await, RefreshTurn::NoRefreshToken));
+}
+
+#[tokio::test]
+async fn what_was_refused_is_not_asked_for_again_at_once() {
+    let world = World::new().await;
+    let (id, tracker) = (world.identity().await, &world.tracker);
+    let turn = async |version, after_refusal| tracker.take_refresh_turn(id, version, MINUTE, after_refusal).await.unwrap();
+    let RefreshTurn::Yours(first) = turn(1, true).await else { panic!("nobody else is at it") };
+    tracker.end_refresh_turn(id, &first, true).await.unwrap();
+    assert!(matches!(turn(1, false).await, RefreshTurn::Refused));
+    world.sql("UPDATE identities SET refresh_refused_at = now() - interval '61 seconds'").await;
+    assert!(matches!(turn(1, true).await, RefreshTurn::Yours(_)), "one that brought nothing is none");
+    assert!(tracker.save_tokens(id, 1, &tokens(Some("refresh-2"), true)).await.unwrap());
+    assert!(matches!(turn(2, true).await, RefreshTurn::RefusedAgain));
+    let RefreshTurn::Yours(second) = turn(2, false).await else { panic!("its end is another occasion") };
+    tracker.end_refresh_turn(id, &second, false).await.unwrap();
+    world.sql("UPDATE identities SET access_refused_at = now() - interval '61 minutes'").await;
+    assert!(matches!(turn(2, true).await, RefreshTurn::Yours(_)));
+}
+
+#[tokio::test]
+async fn saved_tokens_make_the_jobs_that_wait_for_them_due() {
+    let world = World::new().await;
+    let (id, tracker) = (world.identity().await, &world.tracker);
+    let other = world.sql(&waiting_jobs(3, &identity_cause(id + 1))).await;
+    assert_eq!(world.sql(&waiting_jobs(501, &identity_cause(id))).await.len() + other.len(), 0);
+    let states = "SELECT state, wait_key IS NULL, count(*) FROM jobs GROUP BY 1, 2 ORDER BY 1, 2";
+    assert!(!tracker.save_tokens(id, 7, &tokens(None, false)).await.unwrap());
+    assert_eq!(world.sql(states).await, ["waiting|f|504"], "nothing was saved");
+    assert!(tracker.save_tokens(id, 1, &tokens(None, false)).await.unwrap());
+    assert_eq!(world.sql(states).await, ["ready|t|501", "waiting|f|3"]);
 }
 
 #[tokio::test]

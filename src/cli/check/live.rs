@@ -135,11 +135,11 @@ async fn rabbitmq(links: &Links) -> Vec<Finding> {
         return vec![Finding::fail("rabbitmq", "not looked at: DISPATCH_AMQP_URL is not set")];
     };
     let lanes: Vec<_> = pipelines::registry().iter().map(|pipeline| pipeline.lane).collect();
-    let missing = match topology::missing(url, &lanes).await {
+    let missing = match topology::missing(url.clone(), &lanes).await {
         Ok(missing) => missing,
         Err(error) => return vec![Finding::fail("rabbitmq", chain(&error))],
     };
-    let tls = if broker::is_plain_elsewhere(url) {
+    let tls = if broker::is_plain_elsewhere(&url) {
         Finding::warn("rabbitmq_tls", "plain to another machine; right is amqps://")
     } else {
         Finding::ok("rabbitmq_tls", "TLS, or on this machine")

@@ -31,7 +31,7 @@ fn database(links: &Links) -> Result<String, String> {
 
 fn amqp(links: &Links) -> Result<String, String> {
     let url = links.amqp_url().map_err(|error| error.to_string())?;
-    broker::vhost_of(url).map(|vhost| format!("reads; vhost {vhost}")).map_err(|error| chain(&error))
+    broker::vhost_of(&url).map(|vhost| format!("reads; vhost {vhost}")).map_err(|error| chain(&error))
 }
 
 fn keyring(links: &Links) -> Result<String, String> {
@@ -41,5 +41,7 @@ fn keyring(links: &Links) -> Result<String, String> {
 
 fn providers(settings: &WorkerSettings) -> Result<String, String> {
     let plain = if settings.providers.allow_http_loopback { "; plain http to this machine is allowed" } else { "" };
-    app::providers(&settings.providers).map(|_| format!("addresses are right{plain}")).map_err(|error| chain(error.as_ref()))
+    app::check_providers(&settings.providers)
+        .map(|()| format!("addresses are right{plain}"))
+        .map_err(|error| chain(error.as_ref()))
 }

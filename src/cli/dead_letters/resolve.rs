@@ -130,6 +130,7 @@ async fn publish(store: &Store, publisher: &Publisher, id: i64) -> anyhow::Resul
 
 fn message(letter: Letter) -> Outgoing {
     Outgoing {
+        trace: None,
         exchange: EXCHANGE,
         routing_key: letter.routing_key,
         mandatory: true,

@@ -28,7 +28,12 @@ impl Explain {
     pub(super) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
         let store = connect::store(&self.links).await?;
         let row = self.job.row(&store).await?;
-        let facts = Facts { waiting_for_same: waiting_for_same(&store, &row).await?, ..position(&pipelines::registry(), &row) };
+        let waiting_for_same = waiting_for_same(&store, &row).await?;
+        let hold = match &row.wait_key {
+            Some(key) => store.hold_of(key).await?,
+            None => None,
+        };
+        let facts = Facts { waiting_for_same, hold, ..position(&pipelines::registry(), &row) };
         let sentence = explain(&row, &facts);
         let value = json!({"job_id": row.id, "state": row.state, "standing": standing(&row), "explanation": sentence});
         output.answer(&value, || plain(&sentence))?;
@@ -52,5 +57,6 @@ fn position<P: Product>(registry: &Registry<P>, row: &JobRow) -> Facts {
         position: at.map(|at| (at + 1, in_turn.len())),
         attempts: pipeline.stage(&row.stage).map(|(stage, _)| stage.retry.attempts),
         waiting_for_same: 0,
+        hold: None,
     }
 }

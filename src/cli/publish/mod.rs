@@ -1,6 +1,7 @@
 //! `dispatch publish`: sends jobs as a producer would, and waits until the broker has confirmed each.
 
 mod read;
+mod wait;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -17,6 +18,7 @@ use super::failure::Usage;
 use super::output::{Output, or_dash, plain, rendered};
 use crate::broker::{EXCHANGE, KEY_JOB, Outgoing, Publisher};
 use crate::config::Links;
+use crate::message::Outcome;
 use crate::secrets::Keyring;
 
 /// Messages in one confirm window.
@@ -45,6 +47,8 @@ pub(super) struct Publish {
     /// Given back with the outcome
     #[arg(long, value_name = "ID")]
     correlation_id: Option<String>,
+    #[command(flatten)]
+    wait: wait::Wait,
 }
 
 /// A message the broker has confirmed.
@@ -55,6 +59,9 @@ struct Published {
     dedupe_key: Option<String>,
     /// Where the document came from.
     origin: String,
+    /// What was heard of it last, where it was waited for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outcome: Option<Outcome>,
 }
 
 impl Publish {
@@ -66,6 +73,9 @@ impl Publish {
         }
         let url = self.links.amqp_url()?;
         let documents = self.documents()?;
+        if self.wait.wait {
+            return self.wait.follow(output, &url, documents).await;
+        }
         let publisher = Publisher::connect(url).await?;
         let (published, failure) = self.send(&publisher, documents).await;
         output.answer(&published, || text(output, &published))?;
@@ -112,15 +122,19 @@ impl Publish {
     }
 
     fn message(&self, document: &Document) -> Outgoing {
+        Outgoing { reply_to: self.reply_to.clone(), correlation_id: self.correlation_id.clone(), ..document.message() }
+    }
+}
+
+impl Document {
+    fn message(&self) -> Outgoing {
         Outgoing {
             exchange: EXCHANGE,
             routing_key: KEY_JOB.to_owned(),
             mandatory: true,
-            body: document.body.clone(),
-            message_id: document.message_id.clone(),
-            app_id: document.app_id.clone(),
-            reply_to: self.reply_to.clone(),
-            correlation_id: self.correlation_id.clone(),
+            body: self.body.clone(),
+            message_id: self.message_id.clone(),
+            app_id: self.app_id.clone(),
             ..Outgoing::default()
         }
     }
@@ -128,7 +142,7 @@ impl Publish {
 
 impl From<Document> for Published {
     fn from(document: Document) -> Self {
-        Self { source: document.source, dedupe_key: document.dedupe_key, origin: document.origin }
+        Self { source: document.source, dedupe_key: document.dedupe_key, origin: document.origin, outcome: None }
     }
 }
 

@@ -202,6 +202,8 @@ pub(super) fn environment(links: &Links) -> Vec<(&'static str, String)> {
         ("DISPATCH_AZURE_DEVOPS_URL", simulator.clone()),
         ("DISPATCH_DISCORD_URL", format!("{simulator}/api/v10")),
         ("DISPATCH_ALLOW_HTTP_LOOPBACK", "true".to_owned()),
+        // The simulated channel takes any number of messages, and nobody wants to wait for the real one's pace.
+        ("DISPATCH_RATES", "discord=200/1".to_owned()),
     ]
 }
 

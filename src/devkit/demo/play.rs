@@ -54,7 +54,7 @@ struct Standing {
     requests: i64,
     /// Requests that will not move by themselves.
     ended: i64,
-    /// Jobs that are due, run, or will be due.
+    /// Jobs that are due, run, or will be due, when the hold of their destination is over at the latest.
     moving: i64,
     configuration: i64,
     parked: i64,
@@ -304,7 +304,8 @@ async fn standing(store: &Store) -> anyhow::Result<Standing> {
     for (pipeline, state, reason, jobs) in store.job_counts().await? {
         let is_request = pipeline == dispatch::pipeline().name;
         let for_configuration = reason.as_deref() == Some("configuration");
-        standing.moving += if matches!(state, JobState::Ready | JobState::Running) { jobs } else { 0 };
+        let is_held = reason.as_deref() == Some("hold");
+        standing.moving += if matches!(state, JobState::Ready | JobState::Running) || is_held { jobs } else { 0 };
         if is_request {
             let has_ended = state.is_done() || state == JobState::Parked || for_configuration;
             standing.requests += jobs;

@@ -29,9 +29,7 @@ impl Call {
     pub(super) fn new(parts: Parts, body: Vec<u8>) -> Self {
         let path = parts.uri.path().to_owned();
         let raw_query = parts.uri.query().map(str::to_owned);
-        let pairs = raw_query.as_deref().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
-        let query = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-        let query = query.map(|(name, value)| (form_decoded(name), form_decoded(value))).collect();
+        let query = form(raw_query.as_deref().unwrap_or_default());
         let segments = path.split('/').filter(|part| !part.is_empty()).map(percent_decoded).collect();
         Self { method: parts.method, path, raw_query, query, segments, headers: parts.headers, body }
     }
@@ -52,6 +50,11 @@ impl Call {
         serde_json::from_slice(&self.body).map_err(|error| error.to_string())
     }
 
+    /// The body read as `application/x-www-form-urlencoded`; of a repeated name the last value.
+    pub(super) fn form(&self) -> BTreeMap<String, String> {
+        form(&String::from_utf8_lossy(&self.body))
+    }
+
     /// The path's parts, to match on.
     pub(super) fn parts(&self) -> Vec<&str> {
         self.segments.iter().map(String::as_str).collect()
@@ -60,6 +63,32 @@ impl Call {
     pub(super) fn body_sha256(&self) -> String {
         HEXLOWER.encode(&Sha256::digest(&self.body))
     }
+}
+
+/// A JSON value without what it says: see [`super::witness::Entry::body_shape`].
+pub(super) fn shape(value: &Value) -> Value {
+    match value {
+        Value::Null => json!("null"),
+        Value::Bool(_) => json!("boolean"),
+        Value::Number(number) if number.is_f64() => json!("number"),
+        Value::Number(_) => json!("integer"),
+        Value::String(_) => json!("string"),
+        Value::Array(items) => {
+            let mut shapes = Vec::new();
+            for shape in items.iter().map(shape) {
+                if !shapes.contains(&shape) {
+                    shapes.push(shape);
+                }
+            }
+            Value::Array(shapes)
+        }
+        Value::Object(fields) => fields.iter().map(|(name, value)| (name.clone(), shape(value))).collect(),
+    }
+}
+
+fn form(text: &str) -> BTreeMap<String, String> {
+    let pairs = text.split('&').filter(|pair| !pair.is_empty()).map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    pairs.map(|(name, value)| (form_decoded(name), form_decoded(value))).collect()
 }
 
 fn form_decoded(text: &str) -> String {
@@ -155,6 +184,16 @@ impl Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_shape_has_names_and_types_and_nothing_of_what_is_said() {
+        let body = json!([{"a": 1, "b": [1, 2, "x", 1.5], "c": {"d": null, "e": true}}, {"a": "canary"}, {"a": 3}]);
+        let shapes = json!([
+            {"a": "integer", "b": ["integer", "string", "number"], "c": {"d": "null", "e": "boolean"}},
+            {"a": "string"}, {"a": "integer"}
+        ]);
+        assert_eq!(shape(&body), shapes);
+    }
 
     #[test]
     fn a_path_part_is_decoded_and_a_lone_percent_sign_stands_for_itself() {

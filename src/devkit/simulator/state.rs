@@ -9,6 +9,9 @@ use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::chats::{Click, DiscordHook, MailServer, Slack, TeamsHook};
+pub use super::entra::{Entra, RefreshToken};
+
 /// Everything. No `Debug`: it holds tokens and signing secrets.
 #[derive(Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -17,6 +20,8 @@ pub struct State {
     pub users: BTreeMap<String, User>,
     /// Azure DevOps access tokens, by the token itself.
     pub tokens: BTreeMap<String, Token>,
+    /// Microsoft Entra's clients and refresh tokens.
+    pub entra: Entra,
     /// Azure DevOps organizations ("accounts" to the vendor), by name.
     pub accounts: BTreeMap<String, Account>,
     /// The states of each work item type, by the type's name.
@@ -27,6 +32,12 @@ pub struct State {
     pub discord: Discord,
     /// Webhook receivers, by name.
     pub webhooks: BTreeMap<String, Webhook>,
+    /// The simulated Slack.
+    pub slack: Slack,
+    /// Workflows of Microsoft Teams, by name.
+    pub teams: BTreeMap<String, TeamsHook>,
+    /// The simulated mail server.
+    pub mail: MailServer,
     /// How the simulator behaves.
     pub options: Options,
 }
@@ -131,6 +142,10 @@ pub struct Discord {
     pub tokens: BTreeSet<String>,
     /// Messages received, oldest first, by channel id. A channel that is not here does not exist.
     pub channels: BTreeMap<String, Vec<Message>>,
+    /// Webhooks of channels, by id.
+    pub webhooks: BTreeMap<String, DiscordHook>,
+    /// Clicks that can be answered, by token.
+    pub clicks: BTreeMap<String, Click>,
 }
 
 /// A message in a Discord channel.
@@ -204,6 +219,12 @@ pub struct Options {
     pub nonce_seconds: i64,
     /// How events name the assignee when the change does not say.
     pub assignee_format: AssigneeFormat,
+    /// Whether a refresh token is good for one refresh only. At Microsoft Entra it is not.
+    pub refresh_tokens_once: bool,
+    /// `expires_in` of the access tokens that Entra issues, in seconds. They do not end by themselves.
+    pub access_token_seconds: u64,
+    /// Whether Azure DevOps refuses the access tokens that Entra issues.
+    pub issued_tokens_refused: bool,
 }
 
 impl Default for Options {
@@ -215,6 +236,9 @@ impl Default for Options {
             rev_mismatch: RevMismatch::PreconditionFailed,
             nonce_seconds: 300,
             assignee_format: AssigneeFormat::Identity,
+            refresh_tokens_once: false,
+            access_token_seconds: 3600,
+            issued_tokens_refused: false,
         }
     }
 }
@@ -351,9 +375,12 @@ impl State {
     }
 
     /// Takes over everything in `other`: what has the same key is replaced, and the options are.
-    pub fn merge(&mut self, other: Self) {
+    pub fn merge(&mut self, mut other: Self) {
+        self.merge_chats(&mut other);
         self.users.extend(other.users);
         self.tokens.extend(other.tokens);
+        self.entra.clients.extend(other.entra.clients);
+        self.entra.refresh_tokens.extend(other.entra.refresh_tokens);
         self.accounts.extend(other.accounts);
         self.work_item_types.extend(other.work_item_types);
         self.work_items.extend(other.work_items);

@@ -19,10 +19,18 @@ use super::faults::FaultKind;
 pub enum Provider {
     /// Azure DevOps; also what no provider knows.
     AzureDevops,
+    /// Microsoft Entra's token endpoint.
+    Entra,
     /// Discord.
     Discord,
     /// A webhook receiver.
     Webhook,
+    /// Slack.
+    Slack,
+    /// A workflow of Microsoft Teams.
+    Teams,
+    /// The mail server; its entries have an SMTP command and a reply's code for method and status.
+    Email,
 }
 
 /// One request received.
@@ -45,8 +53,14 @@ pub struct Entry {
     pub content_type: Option<String>,
     /// What the sender's repetitions have in common: a nonce, a `webhook-id`, `work_item:contoso:17@3`.
     pub key: Option<String>,
+    /// The W3C trace context as sent.
+    #[serde(default)]
+    pub traceparent: Option<String>,
     /// SHA-256 of the body, lowercase hexadecimal.
     pub body_sha256: String,
+    /// The body's shape where it is JSON: each scalar is the name of its type, each array has its items' shapes once.
+    #[serde(default)]
+    pub body_shape: Option<Value>,
     /// The HTTP status answered; `None` where the connection was dropped without an answer.
     pub status: Option<u16>,
     /// Whether it changed something: neither refused nor recognised as a repetition.
@@ -138,7 +152,9 @@ mod tests {
             query: None,
             content_type: None,
             key: None,
+            traceparent: None,
             body_sha256: String::new(),
+            body_shape: None,
             status: Some(200),
             effect: true,
             subject: None,

@@ -1,8 +1,12 @@
 //! The account's state and the identity's state, as they are now.
 //!
 //! *Needs*: `check_account`.
-//! *Effects*: none.
-//! *Safe to repeat*: it only reads our own tables; tokens stay where they are, later stages fetch them by identity.
+//! *Effects*: none that anybody sees: a token that ends within five minutes is refreshed at Microsoft Entra.
+//! *Safe to repeat*: it reads our own tables; tokens stay there, later stages fetch them by identity. A refreshed token is saved
+//! in place of the one it was refreshed from, by one refresher at a time; the refresh token before stays good at Entra, and
+//! where it does not, the job waits for a person.
+
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -11,7 +15,6 @@ use super::check_account::{Account, ActingAs, CheckedAccount, enabled};
 use super::{CheckAccount, ShowConfiguration};
 use crate::engine::{Context, Outcome, Stage, Then};
 use crate::fault::StageFault;
-use crate::pipelines::services::usable;
 use crate::pipelines::{Dispatch, ProductFault};
 use crate::tracker::{Changes, Identity, Installation, SyncSettings, Tracker};
 
@@ -74,18 +77,21 @@ impl States {
 impl Stage<Dispatch> for FetchStates {
     const NAME: &'static str = "fetch_states";
     const NEEDS: &'static [&'static str] = &[<CheckAccount as Stage<Dispatch>>::NAME];
+    /// Somebody else's refresh may be waited for before one's own.
+    const TIMEOUT: Duration = Duration::from_secs(60);
     type Output = States;
 
     async fn run(&self, cx: &Context<'_, Dispatch>) -> Result<Outcome<States, Changes>, StageFault> {
         let checked = cx.output::<CheckAccount>()?;
         let tracker = &cx.services.tracker;
         let installation = installed(tracker, &checked).await?;
-        let identity = match acting(checked.acting_as, installation.as_ref()) {
+        let mut identity = match acting(checked.acting_as, installation.as_ref()) {
             None => None,
             Some(id) => tracker.identity(id).await?,
         };
-        if let Some(identity) = &identity {
-            usable(identity.id, identity.version, identity.token_expires_at, OffsetDateTime::now_utc())?;
+        if let Some(identity) = &mut identity {
+            let signed_in = cx.services.sign_in_ahead(identity.id, <Self as Stage<Dispatch>>::NAME).await?;
+            identity.token_expires_at = signed_in.expires_at();
         }
         let then = match &identity {
             Some(_) => Then::Next,

@@ -1,8 +1,11 @@
 //! Who does the token belong to?
 //!
 //! *Needs*: `fetch_states`.
-//! *Effects*: none: it reads Azure DevOps' profile of the token's owner.
-//! *Safe to repeat*: a read.
+//! *Effects*: none: it reads Azure DevOps' profile of the token's owner. A token that is refused is refreshed once at Microsoft
+//! Entra, as in `fetch_states`.
+//! *Safe to repeat*: a read; and of one version of the tokens there is one refresh, whoever asks for it.
+
+use std::time::Duration;
 
 use super::FetchStates;
 use crate::engine::{Context, Outcome, Stage};
@@ -18,12 +21,13 @@ pub struct RetrieveUser;
 impl Stage<Dispatch> for RetrieveUser {
     const NAME: &'static str = "retrieve_user";
     const NEEDS: &'static [&'static str] = &[<FetchStates as Stage<Dispatch>>::NAME];
+    /// Two calls of Azure DevOps and, between them, a refresh that another's may be before.
+    const TIMEOUT: Duration = Duration::from_secs(60);
     type Output = Profile;
 
     async fn run(&self, cx: &Context<'_, Dispatch>) -> Result<Outcome<Profile, Changes>, StageFault> {
         let states = cx.output::<FetchStates>()?;
-        let signed_in = cx.services.sign_in(states.identity()?.id).await?;
-        let profile = signed_in.judge(cx.services.providers.azure_devops.profile_me(signed_in.token()).await)?;
+        let profile = cx.services.profile(states.identity()?.id, <Self as Stage<Dispatch>>::NAME).await?;
         Ok(Outcome::of(profile))
     }
 }

@@ -1,4 +1,4 @@
-//! Child jobs for what has changed: assignees to other linked work items, messages to people.
+//! Child jobs for what has changed: assignees to other linked work items, messages to people, an answer to who clicked.
 //!
 //! *Needs*: `check_account`, `fetch_states`, `sync_assignees`, `update_assignments`.
 //! *Effects*: none outside: the children are data, inserted by the commit; their ids derive from parent, generation, target.
@@ -14,7 +14,7 @@ use crate::engine::{Child, Context, Outcome, Stage};
 use crate::fault::StageFault;
 use crate::message::Request;
 use crate::pipelines::assignee_sync::AssigneeSync;
-use crate::pipelines::messaging::{Event, Notice};
+use crate::pipelines::messaging::{Event, Notice, Recipient};
 use crate::pipelines::{Dispatch, ProductFault};
 use crate::tracker::{Applied, AssigneeChange, Changes, Destination, OutboundLink, StatusChange, Tracker};
 
@@ -48,8 +48,12 @@ impl Stage<Dispatch> for SendFollowUps {
         let applied = cx.output::<UpdateAssignments>()?;
         let changed = Changed::of(&applied);
         let tracker = &cx.services.tracker;
-        let destinations = destinations(tracker, &request, cx.output::<CheckAccount>()?.organization_id, &changed).await?;
+        let own = cx.output::<CheckAccount>()?.organization_id;
+        let destinations = destinations(tracker, &request, own, &changed).await?;
         let mut children: Vec<Child> = notices(&changed, &plan, &destinations).iter().map(Notice::child).collect();
+        if request.interaction.is_some() {
+            children.push(Notice::answer(cx.job.id, changed.of_organization(own)).child());
+        }
         if !(changed.assignees.is_empty() && applied.behind.is_empty()) {
             let integration_id = cx.output::<FetchStates>()?.account()?.integration_id;
             let groups: Vec<i64> = changed.assignees.keys().copied().collect();
@@ -83,6 +87,18 @@ impl Changed {
     fn organizations(&self) -> BTreeSet<i64> {
         let assignees = self.assignees.values().map(|change| change.organization_id);
         assignees.chain(self.statuses.values().map(|change| change.organization_id)).collect()
+    }
+
+    /// The assignees that are not what they were.
+    fn new_assignees(&self) -> impl Iterator<Item = &AssigneeChange> {
+        self.assignees.values().filter(|change| change.from != change.to)
+    }
+
+    /// What who asked for it may know.
+    fn of_organization(&self, id: i64) -> Event {
+        let assignees = self.new_assignees().filter(|change| change.organization_id == id).cloned().collect();
+        let statuses = self.statuses.values().filter(|change| change.organization_id == id).cloned().collect();
+        Event::Outcome { assignees, statuses }
     }
 }
 
@@ -124,9 +140,7 @@ fn named(names: &[String], known: &[Destination], organization: &str) -> Result<
 /// One for each (destination, changed group, kind of change).
 fn notices(changed: &Changed, plan: &Plan, destinations: &Destinations) -> Vec<Notice> {
     let assignees = changed
-        .assignees
-        .values()
-        .filter(|change| change.from != change.to)
+        .new_assignees()
         .map(|change| (change.organization_id, change.group_id, change.work_item_id, Event::Assignee(change.clone())));
     let statuses = changed
         .statuses
@@ -135,7 +149,9 @@ fn notices(changed: &Changed, plan: &Plan, destinations: &Destinations) -> Vec<N
     let to_all = |(organization_id, group_id, work_item_id, event): (i64, i64, i64, Event)| {
         let happened_at = happened_at(plan, group_id, work_item_id);
         let ids = destinations.get(&organization_id).map_or(&[][..], Vec::as_slice);
-        ids.iter().map(move |id| Notice { destination_id: *id, happened_at, event: event.clone() }).collect::<Vec<_>>()
+        ids.iter()
+            .map(move |id| Notice { to: Recipient::DestinationId(*id), happened_at, event: event.clone() })
+            .collect::<Vec<_>>()
     };
     assignees.chain(statuses).flat_map(to_all).collect()
 }
@@ -243,6 +259,17 @@ mod tests {
         let back = vec![change(1, 17, Some(42), Some(43)), change(1, 18, Some(43), Some(42))];
         let changed = Changed::of(&Applied { assignees: back, ..Applied::default() });
         assert_eq!(notices(&changed, &Plan::default(), &destinations), []);
+    }
+
+    #[test]
+    fn who_clicked_hears_of_the_own_organization_alone() {
+        let applied = Applied {
+            assignees: vec![change(1, 17, None, Some(42)), change(2, 17, None, Some(42)), change(1, 18, Some(42), Some(43))],
+            statuses: vec![status(2)],
+            ..Applied::default()
+        };
+        let told = Changed::of(&applied).of_organization(101);
+        assert_eq!(told, Event::Outcome { assignees: vec![change(1, 18, None, Some(43))], statuses: Vec::new() });
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The job's answer to "no account" or "no accounts": a configuration template. The job then waits until somebody chooses.
 //!
 //! *Needs*: `check_account`; `fetch_states` and `get_accounts` where they have run.
-//! *Effects*: none; the engine announces the template with the wait.
+//! *Effects*: none; the engine announces the template with the wait, and a follow-up asks the person who clicked, if one did.
 //! *Safe to repeat*: it only puts together what earlier stages have found.
 
 use maud::{Markup, html};
@@ -14,7 +14,9 @@ use super::{CheckAccount, FetchStates, GetAccounts};
 use crate::engine::{Context, Outcome, Stage, Then};
 use crate::fault::{StageFault, WaitOn};
 use crate::job::{JobId, WaitReason, words};
+use crate::message::Request;
 use crate::pipelines::Dispatch;
+use crate::pipelines::messaging::{Choice, Event, Notice, Question};
 use crate::tracker::Changes;
 
 /// The stage.
@@ -82,13 +84,23 @@ impl Stage<Dispatch> for ShowConfiguration {
         let accounts = cx.maybe_output::<GetAccounts>()?;
         let reason = reason(&checked, states.as_ref(), accounts.as_ref());
         let configuration = configuration(reason, accounts, cx.job.id);
-        Ok(Outcome::of(configuration).then(until_configured(cx.job.id)))
+        let clicked = cx.payload::<Request>()?.interaction.is_some();
+        let children = if clicked { vec![question(&configuration, cx.job.id).child()] } else { Vec::new() };
+        Ok(Outcome::of(configuration).with_children(children).then(until_configured(cx.job.id)))
     }
 }
 
 fn until_configured(job: JobId) -> Then {
     let on = WaitOn { reason: WaitReason::Configuration, key: format!("configuration:{job}"), observed: 0 };
     Then::Wait { on, resume_at: <CheckAccount as Stage<Dispatch>>::NAME }
+}
+
+/// The same to who clicked.
+fn question(configuration: &Configuration, job: JobId) -> Notice {
+    let choice = |usable: &UsableAccount| Choice { account_id: usable.account_id.clone(), name: usable.name.clone() };
+    let choices = configuration.choices.iter().map(choice).collect();
+    let reason = configuration.reason.word().to_owned();
+    Notice::answer(job, Event::Configuration(Question { reason, help: configuration.help.clone(), choices }))
 }
 
 fn reason(checked: &CheckedAccount, states: Option<&States>, accounts: Option<&Accounts>) -> Reason {

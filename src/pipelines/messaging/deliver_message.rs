@@ -1,23 +1,26 @@
 //! Delivers the message through its destination's channel.
 //!
 //! *Needs*: `render_message`.
-//! *Effects*: the class its channel declares (K2 or K3), key from job, generation, stage and `destination:{id}`.
+//! *Effects*: the class its channel declares (K1, K2 or K3), key from job, generation, stage and `destination:{id}`; for an
+//! answer to a click, `interaction:{job}`.
 //! *Safe to repeat*: K2 goes out with the same key; before a K3 whose outcome is unknown is repeated, the engine records that
 //! a duplicate is possible, or parks the job where the destination wishes to hold.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use super::render_message::{RenderMessage, RenderedMessage};
-use super::{Notice, destination};
+use super::{Notice, Recipient, destination};
 use crate::engine::{Context, Intent, Outcome, Prepared, RetryPolicy, Stage, UnknownPolicy};
 use crate::fault::StageFault;
-use crate::job::EffectClass;
+use crate::job::{EffectClass, Job};
 use crate::pipelines::{Dispatch, ProductFault};
 use crate::providers::channel::{Channel, ChannelConfig, Delivery};
+use crate::providers::discord_interaction::TOKEN_LIFE;
+use crate::providers::governor::Scope;
 use crate::tracker::{Changes, Destination};
 
 /// The stage.
@@ -27,8 +30,9 @@ pub struct DeliverMessage;
 /// Where the message is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeliveredMessage {
-    /// The destination.
-    pub destination_id: i64,
+    /// Whose it is.
+    #[serde(flatten)]
+    pub to: Recipient,
     /// The other side's name for the message, where it has one.
     pub message_id: Option<String>,
 }
@@ -48,25 +52,52 @@ impl Stage<Dispatch> for DeliverMessage {
     async fn prepare(&self, cx: &Context<'_, Dispatch>) -> Result<Prepared<DeliveredMessage, Changes>, StageFault> {
         let notice = cx.payload::<Notice>()?;
         let message = cx.output::<RenderMessage>()?;
-        let (destination, channel) = destination(cx.services, notice.destination_id).await?;
+        in_time(notice.to, OffsetDateTime::now_utc())?;
+        let (destination, channel) = destination(cx.services, notice.to).await?;
         let timeout = cx.services.providers.call_timeout.min(CALL_TIMEOUT);
-        Ok(Prepared::Effect(Box::new(intent(&destination, channel, &message, timeout)?)))
+        let intent = intent(notice.to, &destination, channel, &message, timeout)?;
+        cx.services.providers.governor.look(&scope(cx.job, &destination, channel)).await?;
+        Ok(Prepared::Effect(Box::new(intent)))
     }
 
     async fn run(&self, cx: &Context<'_, Dispatch>) -> Result<Outcome<DeliveredMessage, Changes>, StageFault> {
         let effect = cx.stored_effect()?;
         let message = cx.output::<RenderMessage>()?;
-        let destination_id = cx.payload::<Notice>()?.destination_id;
-        let (destination, channel) = destination(cx.services, destination_id).await?;
+        let to = cx.payload::<Notice>()?.to;
+        let (destination, channel) = destination(cx.services, to).await?;
         let config = config(&destination);
         let deadline = Instant::from_std(effect.deadline);
         let delivery = Delivery { config: &config, rendered: &message.rendered, key: &effect.key, class: effect.class, deadline };
-        let message_id = channel.deliver(delivery).await?.provider_ref;
-        Ok(Outcome::of(DeliveredMessage { destination_id, message_id: message_id.clone() }).with_provider_ref(message_id))
+        let scope = scope(cx.job, &destination, channel);
+        let message_id = cx.services.providers.governor.call(&scope, channel.deliver(delivery)).await??.provider_ref;
+        Ok(Outcome::of(DeliveredMessage { to, message_id: message_id.clone() }).with_provider_ref(message_id))
     }
 }
 
+/// Each registered destination is slow or held alone.
+fn scope(job: &Job, destination: &Destination, channel: &dyn Channel) -> Scope {
+    Scope::destination(&job.organization, channel.kind(), destination.id)
+}
+
+/// Discord counts from the click, which comes before its job is accepted; who is later than that need not try.
+fn in_time(to: Recipient, now: OffsetDateTime) -> Result<(), ProductFault> {
+    match to {
+        Recipient::Interaction(job) if now - job.accepted_at() >= TOKEN_LIFE => Err(ProductFault::InteractionExpired(job)),
+        Recipient::Interaction(_) | Recipient::DestinationId(_) => Ok(()),
+    }
+}
+
+/// Facts that the ledger keeps.
+#[derive(Serialize)]
+struct Detail<'a> {
+    #[serde(flatten)]
+    to: Recipient,
+    destination: &'a str,
+    kind: &'a str,
+}
+
 fn intent(
+    to: Recipient,
     destination: &Destination,
     channel: &dyn Channel,
     message: &RenderedMessage,
@@ -82,11 +113,11 @@ fn intent(
     }
     let config = config(destination);
     Ok(Intent {
-        target: format!("destination:{id}"),
+        target: to.target(),
         class: channel.class(&config),
         keyed_for: channel.keyed_for(&config),
         resource: None,
-        detail: json!({ "destination_id": id, "destination": name, "kind": kind }),
+        detail: serde_json::to_value(Detail { to, destination: name, kind }).expect("an id and texts have a JSON form"),
         unknown: unknown_policy(destination)?,
         timeout,
     })
@@ -109,9 +140,11 @@ pub(in crate::pipelines) fn config(destination: &Destination) -> ChannelConfig {
 #[cfg(test)]
 mod tests {
     use futures_util::future::{BoxFuture, FutureExt};
+    use serde_json::json;
 
     use super::*;
     use crate::fault::{Class, Fault};
+    use crate::job::JobId;
     use crate::providers::channel::{BadConfig, ChannelFault, Delivered, Message, Rendered};
 
     /// Keyed for a minute; delivers nothing.
@@ -158,7 +191,7 @@ mod tests {
 
     fn intend(destination: &Destination) -> Result<Intent, ProductFault> {
         let message = RenderedMessage { kind: "pigeon".to_owned(), rendered: Rendered("coo".to_owned()) };
-        intent(destination, &Pigeon, &message, CALL_TIMEOUT)
+        intent(Recipient::DestinationId(destination.id), destination, &Pigeon, &message, CALL_TIMEOUT)
     }
 
     #[test]
@@ -166,8 +199,18 @@ mod tests {
         let intent = intend(&destination()).unwrap();
         assert_eq!((intent.class, intent.keyed_for), (EffectClass::K2, Some(Duration::from_secs(60))));
         assert_eq!((intent.unknown, intent.target.as_str()), (UnknownPolicy::Hold, "destination:9"));
-        assert!(!intent.detail.to_string().contains("canary"));
+        assert_eq!(intent.detail, json!({"destination_id": 9, "destination": "team", "kind": "pigeon"}), "and no secret");
         assert!(intent.timeout < <DeliverMessage as Stage<Dispatch>>::TIMEOUT);
+    }
+
+    #[test]
+    fn an_answer_to_a_click_is_not_tried_after_a_quarter_of_an_hour() {
+        let job = JobId::fresh();
+        let last = job.accepted_at() + TOKEN_LIFE;
+        assert!(in_time(Recipient::Interaction(job), last - time::Duration::MILLISECOND).is_ok());
+        assert!(in_time(Recipient::DestinationId(9), last).is_ok());
+        let fault = in_time(Recipient::Interaction(job), last).unwrap_err();
+        assert_eq!((fault.code(), fault.class()), ("interaction_expired", Class::Permanent));
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub mod render_message;
 mod templates;
 
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use time::OffsetDateTime;
 
 pub use deliver_message::{DeliverMessage, DeliveredMessage};
@@ -13,8 +14,9 @@ pub use render_message::{RenderMessage, RenderedMessage};
 use super::{Dispatch, MESSAGING, ProductFault, Services};
 use crate::engine::{Child, Pipeline};
 use crate::fault::StageFault;
+use crate::job::JobId;
 use crate::providers::channel::Channel;
-use crate::tracker::{AssigneeChange, Destination, StatusChange};
+use crate::tracker::{AssigneeChange, Clicked, Destination, StatusChange};
 
 /// The pipeline's name.
 pub const NAME: &str = "messaging";
@@ -28,8 +30,9 @@ pub fn pipeline() -> Pipeline<Dispatch> {
 /// The payload: what to tell whom.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Notice {
-    /// The destination.
-    pub destination_id: i64,
+    /// Whom.
+    #[serde(flatten)]
+    pub to: Recipient,
     /// When the work item changed, by the tracker's clock.
     #[serde(with = "time::serde::rfc3339::option")]
     pub happened_at: Option<OffsetDateTime>,
@@ -37,39 +40,122 @@ pub struct Notice {
     pub event: Event,
 }
 
-/// What happened to a group: one template for each.
+/// Who is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Recipient {
+    /// A registered destination, by row id.
+    DestinationId(i64),
+    /// The person whose click made this job. The job's payload has what answers it, sealed: it is in no other place.
+    Interaction(JobId),
+}
+
+impl Recipient {
+    /// As effects name it.
+    #[must_use]
+    pub fn target(self) -> String {
+        match self {
+            Self::DestinationId(id) => format!("destination:{id}"),
+            Self::Interaction(job) => format!("interaction:{job}"),
+        }
+    }
+}
+
+/// What happened: one template for each.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Event {
-    /// Its assignee changed.
+    /// A group's assignee changed.
     Assignee(AssigneeChange),
-    /// Its status changed.
+    /// A group's status changed.
     Status(StatusChange),
+    /// All that a job has changed in its own organization, or nothing.
+    Outcome {
+        /// Groups whose assignee changed.
+        assignees: Vec<AssigneeChange>,
+        /// Groups whose status changed.
+        statuses: Vec<StatusChange>,
+    },
+    /// A job waits for somebody to choose an account.
+    Configuration(Question),
+}
+
+/// Which account?
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Question {
+    /// Why it is asked, as a word.
+    pub reason: String,
+    /// What to do, in a sentence or two.
+    pub help: String,
+    /// What there is to choose from, as far as it is known.
+    pub choices: Vec<Choice>,
+}
+
+/// An account to choose.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Choice {
+    /// As `configure` takes it.
+    pub account_id: String,
+    /// As shown.
+    pub name: String,
 }
 
 impl Notice {
+    /// An answer to the person whose click made `job`.
+    #[must_use]
+    pub const fn answer(job: JobId, event: Event) -> Self {
+        Self { to: Recipient::Interaction(job), happened_at: None, event }
+    }
+
     /// The follow-up that carries it out. Its target names all that tells it from others.
     ///
     /// # Panics
     /// Never: the years of a `System.ChangedDate` are those of RFC 3339, from which it was read.
     #[must_use]
     pub fn child(&self) -> Child {
-        let (group_id, kind) = match &self.event {
-            Event::Assignee(change) => (change.group_id, "assignee"),
-            Event::Status(change) => (change.group_id, "status"),
+        let to = match self.to {
+            Recipient::DestinationId(id) => id.to_string(),
+            Recipient::Interaction(_) => "interaction".to_owned(),
+        };
+        let about = match &self.event {
+            Event::Assignee(change) => format!("{}:assignee", change.group_id),
+            Event::Status(change) => format!("{}:status", change.group_id),
+            Event::Outcome { .. } => "outcome".to_owned(),
+            Event::Configuration(_) => "configuration".to_owned(),
         };
         let payload = serde_json::to_value(self).expect("numbers, texts and an RFC 3339 date have a JSON form");
-        Child { pipeline: NAME, target: format!("{NAME}:{}:{group_id}:{kind}", self.destination_id), payload }
+        Child { pipeline: NAME, target: format!("{NAME}:{to}:{about}"), payload }
     }
 }
 
 /// The destination as it is now, with its channel. Its secret is never part of a checkpoint.
-async fn destination(services: &Services, id: i64) -> Result<(Destination, &dyn Channel), StageFault> {
+async fn destination(services: &Services, to: Recipient) -> Result<(Destination, &dyn Channel), StageFault> {
+    let id = match to {
+        Recipient::DestinationId(id) => id,
+        Recipient::Interaction(job) => return Ok((clicked(services, job).await?, &services.providers.interaction)),
+    };
     let destination = services.tracker.destination(id).await?.ok_or(ProductFault::DestinationGone(id))?;
     let channel = services.providers.channel(&destination.kind);
     let channel =
         channel.ok_or_else(|| ProductFault::UnknownChannel { name: destination.name.clone(), kind: destination.kind.clone() })?;
     Ok((destination, channel))
+}
+
+/// The destination that a request brings itself, where it came from a click.
+async fn clicked(services: &Services, job: JobId) -> Result<Destination, StageFault> {
+    let Clicked { application_id, message_id, token } =
+        services.tracker.interaction(job).await?.ok_or(ProductFault::InteractionGone(job))?;
+    Ok(Destination {
+        id: 0,
+        name: "interaction".to_owned(),
+        kind: services.providers.interaction.kind().to_owned(),
+        config: json!({ "application_id": application_id, "message_id": message_id }),
+        secret: Some(token),
+        previous_secret: None,
+        // Only one person sees a second copy, and it says the same.
+        unknown_policy: "resend".to_owned(),
+        disabled: false,
+    })
 }
 
 #[cfg(test)]
@@ -86,9 +172,25 @@ mod tests {
             work_item_id: 17,
             to: "resolved".to_owned(),
         };
-        let notice = Notice { destination_id: 9, happened_at: None, event: Event::Status(status) };
+        let notice = Notice { to: Recipient::DestinationId(9), happened_at: None, event: Event::Status(status) };
         let child = notice.child();
         assert_eq!((child.pipeline, child.target.as_str()), ("messaging", "messaging:9:5:status"));
+        assert_eq!(child.payload["destination_id"], 9);
         assert_eq!(serde_json::from_value::<Notice>(child.payload).unwrap(), notice);
+    }
+
+    #[test]
+    fn an_answer_names_the_job_that_holds_what_answers_and_nothing_of_it() {
+        let job = JobId::fresh();
+        let question = Question { reason: "no_account".to_owned(), help: "Choose.".to_owned(), choices: Vec::new() };
+        for (event, target) in [
+            (Event::Outcome { assignees: Vec::new(), statuses: Vec::new() }, "messaging:interaction:outcome"),
+            (Event::Configuration(question), "messaging:interaction:configuration"),
+        ] {
+            let notice = Notice::answer(job, event);
+            let child = notice.child();
+            assert_eq!((child.target.as_str(), &child.payload["interaction"]), (target, &json!(job)));
+            assert_eq!(serde_json::from_value::<Notice>(child.payload).unwrap(), notice);
+        }
     }
 }

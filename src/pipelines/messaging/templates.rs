@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Event, Notice};
+use super::{Choice, Event, Notice, Question};
 use crate::providers::channel::Message;
 use crate::tracker::{AssigneeChange, StatusChange};
 
@@ -10,6 +10,8 @@ pub(super) fn message(notice: &Notice) -> Message {
     let written = match &notice.event {
         Event::Assignee(change) => assignee(change),
         Event::Status(change) => status(change),
+        Event::Outcome { assignees, statuses } => outcome(assignees, statuses),
+        Event::Configuration(question) => configuration(question),
     };
     Message { happened_at: notice.happened_at, ..written }
 }
@@ -59,6 +61,33 @@ fn status(change: &StatusChange) -> Message {
     }
 }
 
+fn outcome(assignees: &[AssigneeChange], statuses: &[StatusChange]) -> Message {
+    let told: Vec<Message> = assignees.iter().map(assignee).chain(statuses.iter().map(status)).collect();
+    let title = match told.len() {
+        0 => "Nothing changed".to_owned(),
+        1 => "1 change".to_owned(),
+        many => format!("{many} changes"),
+    };
+    Message {
+        event: "job.outcome".to_owned(),
+        happened_at: None,
+        title,
+        lines: told.iter().map(|message| message.title.clone()).collect(),
+        details: told.into_iter().map(|message| message.details).collect(),
+    }
+}
+
+fn configuration(question: &Question) -> Message {
+    let choice = |choice: &Choice| format!("{}: {}", choice.name, choice.account_id);
+    Message {
+        event: "job.configuration".to_owned(),
+        happened_at: None,
+        title: "Which Azure DevOps account?".to_owned(),
+        lines: std::iter::once(question.help.clone()).chain(question.choices.iter().map(choice)).collect(),
+        details: json!({ "reason": question.reason, "choices": question.choices }),
+    }
+}
+
 fn decided_by(work_item_id: i64) -> String {
     format!("Work item {work_item_id} in Azure DevOps decided.")
 }
@@ -96,6 +125,23 @@ mod tests {
         }
         let lines = assignee(&change(Some("Bob"), Some("Ann"))).lines;
         assert_eq!(lines, ["It breaks", "It was assigned to Bob.", "Work item 17 in Azure DevOps decided."]);
+    }
+
+    #[test]
+    fn who_clicked_is_told_all_that_changed_or_that_nothing_did() {
+        let told = outcome(&[change(None, Some("Ann"))], &[]);
+        assert_eq!((told.title.as_str(), told.lines), ("1 change", vec!["WEB-17 is now assigned to Ann".to_owned()]));
+        assert_eq!(told.details[0]["to"]["name"], "Ann");
+        let nothing = outcome(&[], &[]);
+        assert_eq!((nothing.title.as_str(), nothing.lines.len()), ("Nothing changed", 0));
+    }
+
+    #[test]
+    fn who_clicked_is_asked_with_what_there_is_to_choose_from() {
+        let choices = vec![Choice { account_id: "a-1".to_owned(), name: "contoso".to_owned() }];
+        let asked = configuration(&Question { reason: "no_account".to_owned(), help: "Choose.".to_owned(), choices });
+        assert_eq!(asked.lines, ["Choose.", "contoso: a-1"]);
+        assert_eq!(asked.details, json!({"reason": "no_account", "choices": [{"account_id": "a-1", "name": "contoso"}]}));
     }
 
     #[test]

@@ -1,10 +1,9 @@
 //! Accounts (<https://learn.microsoft.com/rest/api/azure/devops/account/accounts/list?view=azure-devops-rest-7.1>).
 
 use reqwest::Method;
-use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use super::{API_VERSION, AzureDevOps, AzureDevOpsFault, List, address};
+use super::{API_VERSION, AzureDevOps, AzureDevOpsFault, Caller, List, address};
 
 /// An account (also called organization or collection) a member may use.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,7 +21,7 @@ impl AzureDevOps {
     ///
     /// # Errors
     /// [`AzureDevOpsFault::Unauthorized`], [`AzureDevOpsFault::Http`].
-    pub async fn accounts(&self, token: &SecretString, member_id: &str) -> Result<Vec<Account>, AzureDevOpsFault> {
+    pub async fn accounts(&self, token: Caller<'_>, member_id: &str) -> Result<Vec<Account>, AzureDevOpsFault> {
         let query = [("memberId", member_id), ("api-version", API_VERSION)];
         let url = address(&self.accounts, &["_apis", "accounts"], &query)?;
         let body: List<Account> = self.fetch(token, self.call(Method::GET, url)).await?.json()?;

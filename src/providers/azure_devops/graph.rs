@@ -1,11 +1,10 @@
 //! Users (<https://learn.microsoft.com/rest/api/azure/devops/graph/users/list?view=azure-devops-rest-7.1>).
 
 use reqwest::Method;
-use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::{AzureDevOps, AzureDevOpsFault, CONTINUATION, List, address};
+use super::{AzureDevOps, AzureDevOpsFault, CONTINUATION, Caller, List, address};
 use crate::providers::http::BATCH_BODY_BYTES;
 
 /// This area is still a preview in 7.1.
@@ -48,7 +47,7 @@ impl AzureDevOps {
     /// [`AzureDevOpsFault::TooManyUsers`], [`AzureDevOpsFault::Unauthorized`], [`AzureDevOpsFault::Http`].
     pub async fn find_user(
         &self,
-        token: &SecretString,
+        token: Caller<'_>,
         org_name: &str,
         emails: &[String],
     ) -> Result<Option<GraphUser>, AzureDevOpsFault> {
@@ -69,7 +68,7 @@ impl AzureDevOps {
 
     async fn look_through_users(
         &self,
-        token: &SecretString,
+        token: Caller<'_>,
         org_name: &str,
         wanted: &[String],
     ) -> Result<Option<GraphUser>, AzureDevOpsFault> {

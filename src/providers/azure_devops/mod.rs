@@ -10,7 +10,9 @@ mod search;
 mod user_cache;
 mod work_items;
 
-use std::time::Duration;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use reqwest::header::HeaderName;
 use reqwest::{Method, Url};
@@ -26,8 +28,9 @@ pub use search::SearchQuery;
 pub use work_items::{StateCategory, WorkItem};
 
 use self::user_cache::UserCache;
+use super::governor::{Governor, GovernorFault, Outcome, Scope};
 use super::http::{Answer, Call, HttpClient};
-use super::http_fault::{HttpFault, HttpFaultKind, Provider, provider};
+use super::http_fault::{HttpFault, HttpFaultKind, Provider, provider, retry_after};
 use crate::fault::{Certainty, Class, Fault};
 
 static AZURE_DEVOPS: Provider = provider!("azure_devops");
@@ -71,10 +74,19 @@ pub struct BadHost {
     pub why: &'static str,
 }
 
-/// The way to Azure DevOps. Access tokens come with each call.
-#[derive(Debug)]
+/// Who calls.
+#[derive(Debug, Clone, Copy)]
+pub struct Caller<'a> {
+    /// The tenant's slug.
+    pub organization: &'a str,
+    /// The access token of one of its identities.
+    pub token: &'a SecretString,
+}
+
+/// The way to Azure DevOps. Who calls comes with each call.
 pub struct AzureDevOps {
     http: HttpClient,
+    governor: Arc<Governor>,
     profile: Url,
     accounts: Url,
     graph: Url,
@@ -82,6 +94,12 @@ pub struct AzureDevOps {
     core: Url,
     call_timeout: Duration,
     users: UserCache,
+}
+
+impl fmt::Debug for AzureDevOps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AzureDevOps").field("core", &self.core.as_str()).finish_non_exhaustive()
+    }
 }
 
 /// A call to Azure DevOps failed.
@@ -99,6 +117,9 @@ pub enum AzureDevOpsFault {
     /// There are more users than are looked through.
     #[error("azure_devops: the organization has more than {0} pages of users")]
     TooManyUsers(usize),
+    /// It was not called.
+    #[error(transparent)]
+    Governor(#[from] GovernorFault),
     /// What can happen to any call.
     #[error(transparent)]
     Http(#[from] HttpFault),
@@ -112,6 +133,7 @@ impl Fault for AzureDevOpsFault {
             Self::RevisionMoved => "azure_devops.revision_moved",
             Self::SearchNotReady(_) => "azure_devops.search_not_ready",
             Self::TooManyUsers(_) => "azure_devops.too_many_users",
+            Self::Governor(fault) => fault.code(),
             Self::Http(fault) => fault.code(),
         }
     }
@@ -121,6 +143,7 @@ impl Fault for AzureDevOpsFault {
             Self::Unauthorized | Self::TooManyUsers(_) => Class::Permanent,
             Self::RevisionMoved => Class::Conflict,
             Self::SearchNotReady(_) => Class::Transient { retry_after: None },
+            Self::Governor(fault) => fault.class(),
             Self::Http(fault) => fault.class(),
         }
     }
@@ -131,6 +154,7 @@ impl Fault for AzureDevOpsFault {
             Self::RevisionMoved => "Somebody else changed the work item; it is read again by itself.".to_owned(),
             Self::SearchNotReady(_) => "Azure DevOps is building its search index; it is tried again by itself.".to_owned(),
             Self::TooManyUsers(_) => "Assign by hand: the organization has too many users to look through.".to_owned(),
+            Self::Governor(fault) => fault.hint(),
             Self::Http(fault) => fault.hint(),
         }
     }
@@ -138,6 +162,7 @@ impl Fault for AzureDevOpsFault {
     fn certainty(&self) -> Certainty {
         match self {
             Self::Unauthorized | Self::RevisionMoved | Self::SearchNotReady(_) | Self::TooManyUsers(_) => Certainty::NotDone,
+            Self::Governor(fault) => fault.certainty(),
             Self::Http(fault) => fault.certainty(),
         }
     }
@@ -164,7 +189,7 @@ impl AzureDevOps {
     ///
     /// # Errors
     /// [`BadHost`] where one of the addresses cannot be called.
-    pub fn new(http: HttpClient, hosts: &Hosts, call_timeout: Duration) -> Result<Self, BadHost> {
+    pub fn new(http: HttpClient, governor: Arc<Governor>, hosts: &Hosts, call_timeout: Duration) -> Result<Self, BadHost> {
         let parse = |area, text: &str| http.parse_url(text).map_err(|why| BadHost { area, why });
         Ok(Self {
             profile: parse("profile", &hosts.profile)?,
@@ -173,6 +198,7 @@ impl AzureDevOps {
             search: parse("search", &hosts.search)?,
             core: parse("core", &hosts.core)?,
             http,
+            governor,
             call_timeout,
             users: UserCache::default(),
         })
@@ -182,15 +208,33 @@ impl AzureDevOps {
         Call::new(&AZURE_DEVOPS, method, url, Instant::now() + self.call_timeout)
     }
 
-    /// Sends with a token; tells a refused token from other answers. The status may still be anything else.
-    async fn send(&self, token: &SecretString, call: Call) -> Result<Answer, AzureDevOpsFault> {
-        let answer = self.http.send(call.authorization("Bearer", token)?).await?;
+    /// Sends with a token when the governor lets it out; tells a refused token from other answers. The status may still be
+    /// anything else.
+    async fn send(&self, caller: Caller<'_>, call: Call) -> Result<Answer, AzureDevOpsFault> {
+        let scope = Scope::host(caller.organization, AZURE_DEVOPS.name, call.host());
+        let call = call.authorization("Bearer", caller.token)?;
+        let permit = self.governor.admit(&scope).await?;
+        let answer = self.http.send(call).await;
+        permit.settle(outcome(&answer)).await;
+        let answer = answer?;
         if is_sign_in(&answer) { Err(AzureDevOpsFault::Unauthorized) } else { Ok(answer) }
     }
 
     /// Sends with a token and wants a 2xx.
-    async fn fetch(&self, token: &SecretString, call: Call) -> Result<Answer, AzureDevOpsFault> {
-        Ok(self.send(token, call).await?.success()?)
+    async fn fetch(&self, caller: Caller<'_>, call: Call) -> Result<Answer, AzureDevOpsFault> {
+        Ok(self.send(caller, call).await?.success()?)
+    }
+}
+
+/// What an answer says of the host. The vendor asks for patience with `Retry-After`, before it refuses also in a 200
+/// (<https://learn.microsoft.com/azure/devops/integrate/concepts/rate-limits#api-client-experience>).
+fn outcome(answer: &Result<Answer, HttpFault>) -> Outcome {
+    let Ok(answer) = answer else { return Outcome::of(answer) };
+    match (answer.status, retry_after(&answer.headers, SystemTime::now())) {
+        (429, retry_after) | (200..=299 | 500..=599, retry_after @ Some(_)) => Outcome::RateLimited { retry_after },
+        (408 | 425 | 500..=599, _) => Outcome::Failed,
+        (200..=299, None) => Outcome::Done,
+        _ => Outcome::Refused,
     }
 }
 

@@ -1,10 +1,9 @@
 //! Profiles (<https://learn.microsoft.com/rest/api/azure/devops/profile/profiles/get?view=azure-devops-rest-7.1>).
 
 use reqwest::Method;
-use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use super::{API_VERSION, AzureDevOps, AzureDevOpsFault, address};
+use super::{API_VERSION, AzureDevOps, AzureDevOpsFault, Caller, address};
 
 /// Who a token belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,7 +31,7 @@ impl AzureDevOps {
     ///
     /// # Errors
     /// [`AzureDevOpsFault::Unauthorized`], [`AzureDevOpsFault::Http`].
-    pub async fn profile_me(&self, token: &SecretString) -> Result<Profile, AzureDevOpsFault> {
+    pub async fn profile_me(&self, token: Caller<'_>) -> Result<Profile, AzureDevOpsFault> {
         let url = address(&self.profile, &["_apis", "profile", "profiles", "me"], &[("api-version", API_VERSION)])?;
         let body: Body = self.fetch(token, self.call(Method::GET, url)).await?.json()?;
         let email = body.email_address.filter(|email| !email.is_empty());

@@ -4,11 +4,10 @@
 use std::collections::{BTreeMap, HashSet};
 
 use reqwest::{Method, Url};
-use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{API_VERSION, AzureDevOps, AzureDevOpsFault, address};
+use super::{API_VERSION, AzureDevOps, AzureDevOpsFault, Caller, address};
 use crate::providers::http::{Answer, BATCH_BODY_BYTES};
 use crate::providers::http_fault::HttpFault;
 
@@ -72,7 +71,7 @@ impl AzureDevOps {
     /// [`AzureDevOpsFault::SearchNotReady`], [`AzureDevOpsFault::Unauthorized`], [`AzureDevOpsFault::Http`].
     pub async fn search(
         &self,
-        token: &SecretString,
+        token: Caller<'_>,
         org_name: &str,
         query: &SearchQuery,
         limit: usize,

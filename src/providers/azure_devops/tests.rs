@@ -1,5 +1,6 @@
 //! Calls to Azure DevOps against a scripted server.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use secrecy::SecretString;
@@ -7,17 +8,20 @@ use serde_json::{Value, json as value};
 use time::macros::datetime;
 
 use super::*;
+use crate::providers::governor::alone;
 use crate::providers::scripted::{Received, Reply, Scripted, client, json, reply, soon};
 
-fn token() -> SecretString {
-    "canary-token".into()
+static TOKEN: LazyLock<SecretString> = LazyLock::new(|| "canary-token".into());
+
+fn caller() -> Caller<'static> {
+    Caller { organization: "acme", token: &TOKEN }
 }
 
 fn azure(replies: Vec<Reply>) -> (AzureDevOps, Scripted) {
     let server = Scripted::start(replies);
     let url = || server.url.clone();
     let hosts = Hosts { profile: url(), accounts: None, graph: url(), search: url(), core: url() };
-    (AzureDevOps::new(client(), &hosts, Duration::from_secs(10)).unwrap(), server)
+    (AzureDevOps::new(client(), alone(), &hosts, Duration::from_secs(10)).unwrap(), server)
 }
 
 fn targets(server: &Scripted) -> Vec<String> {
@@ -42,11 +46,11 @@ async fn the_profile_and_the_accounts_of_a_token_are_read() {
     let profile = value!({"id": "m-1", "displayName": "Some One", "emailAddress": "someone@example.com"});
     let account = value!({"accountId": "a-1", "accountName": "fabrikam"});
     let (azure, server) = azure(vec![json(&profile), json(&value!({"count": 1, "value": [account]})), json(&value!([account]))]);
-    let me = azure.profile_me(&token()).await.unwrap();
+    let me = azure.profile_me(caller()).await.unwrap();
     assert_eq!((me.id.as_str(), me.email.as_deref()), ("m-1", Some("someone@example.com")));
-    let wrapped = azure.accounts(&token(), &me.id).await.unwrap();
+    let wrapped = azure.accounts(caller(), &me.id).await.unwrap();
     assert_eq!(wrapped, [Account { id: "a-1".into(), name: "fabrikam".into() }]);
-    assert_eq!(azure.accounts(&token(), &me.id).await.unwrap(), wrapped);
+    assert_eq!(azure.accounts(caller(), &me.id).await.unwrap(), wrapped);
     let accounts = "GET /_apis/accounts?memberId=m-1&api-version=7.1";
     assert_eq!(targets(&server), ["GET /_apis/profile/profiles/me?api-version=7.1", accounts, accounts]);
     assert_eq!(server.received()[0].header("authorization"), Some("Bearer canary-token"));
@@ -60,12 +64,12 @@ async fn every_form_of_a_sign_in_page_is_unauthorized() {
         reply(200, "content-type: text/html; charset=utf-8\r\n", "<html>"),
         reply(302, "location: https://example.com/_signin\r\n", ""),
     ] {
-        let fault = azure(vec![answer]).0.profile_me(&token()).await.unwrap_err();
+        let fault = azure(vec![answer]).0.profile_me(caller()).await.unwrap_err();
         assert!(matches!(fault, AzureDevOpsFault::Unauthorized));
         let seen = (fault.code(), fault.class(), fault.certainty());
         assert_eq!(seen, ("azure_devops.unauthorized", Class::Permanent, Certainty::NotDone));
     }
-    let fault = azure(vec![reply(500, "content-type: text/html\r\n", "")]).0.profile_me(&token()).await.unwrap_err();
+    let fault = azure(vec![reply(500, "content-type: text/html\r\n", "")]).0.profile_me(caller()).await.unwrap_err();
     assert_eq!(fault.code(), "azure_devops.server_error");
 }
 
@@ -73,7 +77,7 @@ async fn every_form_of_a_sign_in_page_is_unauthorized() {
 async fn a_search_is_paged_and_each_work_item_comes_once_in_order() {
     let (azure, server) = azure(vec![hits((1..=200).rev(), 202), hits([1, 300], 202)]);
     let query = SearchQuery { text: "x".into(), states: vec!["New".into()], ..SearchQuery::default() };
-    let ids = azure.search(&token(), "fabrikam", &query, 1000).await.unwrap();
+    let ids = azure.search(caller(), "fabrikam", &query, 1000).await.unwrap();
     assert_eq!(ids, (1..=200).rev().chain([300]).collect::<Vec<_>>());
     let bodies: Vec<Value> = server.received().iter().map(Received::json).collect();
     let page = |skip| {
@@ -88,7 +92,7 @@ async fn a_search_is_paged_and_each_work_item_comes_once_in_order() {
 async fn a_search_stops_at_its_limit_and_keeps_a_project_one_segment() {
     let (azure, server) = azure(vec![hits([5, 6, 7], 900)]);
     let query = SearchQuery { text: "x".into(), project: Some("Ä b/c".into()), ..SearchQuery::default() };
-    assert_eq!(azure.search(&token(), "fabrikam", &query, 2).await.unwrap(), [5, 6]);
+    assert_eq!(azure.search(caller(), "fabrikam", &query, 2).await.unwrap(), [5, 6]);
     assert_eq!(server.received()[0].json()["$top"], 2);
     assert!(targets(&server)[0].starts_with("POST /fabrikam/%C3%84%20b%2Fc/_apis/search/"), "{:?}", targets(&server));
 }
@@ -96,7 +100,7 @@ async fn a_search_stops_at_its_limit_and_keeps_a_project_one_segment() {
 #[tokio::test]
 async fn a_search_that_is_still_indexing_is_transient() {
     let (azure, _server) = azure(vec![json(&value!({"count": 0, "infoCode": 2, "results": []}))]);
-    let fault = azure.search(&token(), "fabrikam", &SearchQuery::default(), 10).await.unwrap_err();
+    let fault = azure.search(caller(), "fabrikam", &SearchQuery::default(), 10).await.unwrap_err();
     assert_eq!((fault.code(), fault.class()), ("azure_devops.search_not_ready", Class::Transient { retry_after: None }));
 }
 
@@ -105,7 +109,7 @@ async fn work_items_come_in_batches_without_the_missing_ones() {
     let first = json(&value!({"count": 3, "value": [item(1), null, item(2)]}));
     let (azure, server) = azure(vec![first, json(&value!({"count": 1, "value": [null]}))]);
     let ids: Vec<i64> = (1..=201).collect();
-    let items = azure.work_items(&token(), "fabrikam", &ids).await.unwrap();
+    let items = azure.work_items(caller(), "fabrikam", &ids).await.unwrap();
     assert_eq!(items.iter().map(|item| item.id).collect::<Vec<_>>(), [1, 2]);
     assert_eq!(items[0].assigned_to.email(), Some("someone@example.com"));
     assert_eq!(items[0].changed_by.as_deref(), Some("CORP\\other"));
@@ -119,9 +123,9 @@ async fn work_items_come_in_batches_without_the_missing_ones() {
 #[tokio::test]
 async fn a_work_item_that_is_gone_is_none() {
     let (azure, _server) = azure(vec![json(&value!({"value": [null]})), reply(404, "", "TF401232"), reply(403, "", "")]);
-    assert_eq!(azure.work_item(&token(), "fabrikam", 1).await.unwrap(), None);
-    assert_eq!(azure.work_item(&token(), "fabrikam", 1).await.unwrap(), None);
-    assert_eq!(azure.work_item(&token(), "fabrikam", 1).await.unwrap_err().code(), "azure_devops.forbidden");
+    assert_eq!(azure.work_item(caller(), "fabrikam", 1).await.unwrap(), None);
+    assert_eq!(azure.work_item(caller(), "fabrikam", 1).await.unwrap(), None);
+    assert_eq!(azure.work_item(caller(), "fabrikam", 1).await.unwrap_err().code(), "azure_devops.forbidden");
 }
 
 #[tokio::test]
@@ -129,7 +133,7 @@ async fn states_have_categories_and_a_new_category_is_other() {
     let states = ["Proposed", "InProgress", "Resolved", "Completed", "Removed", "Paused"];
     let list: Vec<Value> = states.iter().map(|name| value!({"name": name, "color": "b2b2b2", "category": name})).collect();
     let (azure, server) = azure(vec![json(&value!({"count": 6, "value": list}))]);
-    let categories = azure.state_categories(&token(), "fabrikam", "My Project", "User Story").await.unwrap();
+    let categories = azure.state_categories(caller(), "fabrikam", "My Project", "User Story").await.unwrap();
     let done: Vec<&str> = states.into_iter().filter(|name| categories[*name].is_done()).collect();
     assert_eq!(done, ["Resolved", "Completed"]);
     assert_eq!(categories["Paused"], StateCategory::Other);
@@ -140,8 +144,8 @@ async fn states_have_categories_and_a_new_category_is_other() {
 #[tokio::test]
 async fn an_assignment_tests_the_revision_first() {
     let (azure, server) = azure(vec![json(&value!({"id": 7, "rev": 5})), json(&value!({"id": 7, "rev": 6}))]);
-    assert_eq!(azure.assign(&token(), "fabrikam", 7, 4, Some("someone@example.com"), soon()).await.unwrap(), 5);
-    assert_eq!(azure.assign(&token(), "fabrikam", 7, 5, None, soon()).await.unwrap(), 6);
+    assert_eq!(azure.assign(caller(), "fabrikam", 7, 4, Some("someone@example.com"), soon()).await.unwrap(), 5);
+    assert_eq!(azure.assign(caller(), "fabrikam", 7, 5, None, soon()).await.unwrap(), 6);
     let patch = |rev, name| value!([{"op": "test", "path": "/rev", "value": rev}, {"op": "add", "path": "/fields/System.AssignedTo", "value": name}]);
     let received = server.received();
     assert_eq!(received[0].json(), patch(4, "someone@example.com"));
@@ -154,7 +158,7 @@ async fn an_assignment_tests_the_revision_first() {
 async fn every_form_of_a_moved_revision_is_a_conflict_and_nothing_else_is() {
     let moved = r#"{"message": "VS403351: Test Operation for path /rev failed"}"#;
     for answer in [reply(412, "", ""), reply(400, "", moved), reply(409, "", moved)] {
-        let fault = azure(vec![answer]).0.assign(&token(), "fabrikam", 7, 4, None, soon()).await.unwrap_err();
+        let fault = azure(vec![answer]).0.assign(caller(), "fabrikam", 7, 4, None, soon()).await.unwrap_err();
         assert!(matches!(fault, AzureDevOpsFault::RevisionMoved));
         assert_eq!((fault.class(), fault.certainty()), (Class::Conflict, Certainty::NotDone));
     }
@@ -164,7 +168,7 @@ async fn every_form_of_a_moved_revision_is_a_conflict_and_nothing_else_is() {
         (Reply::Lose, "azure_devops.connection_lost", Certainty::Unknown),
         (json(&value!({"id": 7})), "azure_devops.malformed_answer", Certainty::Unknown),
     ] {
-        let fault = azure(vec![answer]).0.assign(&token(), "fabrikam", 7, 4, None, soon()).await.unwrap_err();
+        let fault = azure(vec![answer]).0.assign(caller(), "fabrikam", 7, 4, None, soon()).await.unwrap_err();
         assert_eq!((fault.code(), fault.certainty()), (code, certainty));
     }
 }
@@ -176,9 +180,11 @@ async fn a_user_is_found_on_a_later_page_whatever_the_case_and_remembered() {
     let first = reply(200, "x-ms-continuationtoken: n/2=\r\n", &value!({"count": 1, "value": [other]}).to_string());
     let (azure, server) = azure(vec![first, json(&value!({"count": 1, "value": [user]}))]);
     let emails = ["x@example.com".to_owned(), "some.one@example.COM".to_owned()];
-    let found = azure.find_user(&token(), "fabrikam", &emails).await.unwrap().unwrap();
+    let found = azure.find_user(caller(), "fabrikam", &emails).await.unwrap().unwrap();
     assert_eq!((found.descriptor.as_str(), found.principal_name.as_str()), ("aad.2", "P@corp"));
-    let again = azure.find_user(&"another-token".into(), "Fabrikam", &[emails[1].clone(), emails[0].clone()]).await.unwrap();
+    let token = "another-token".into();
+    let another = Caller { organization: "acme", token: &token };
+    let again = azure.find_user(another, "Fabrikam", &[emails[1].clone(), emails[0].clone()]).await.unwrap();
     assert_eq!(again, Some(found));
     let page = "GET /fabrikam/_apis/graph/users?api-version=7.1-preview.1";
     assert_eq!(targets(&server), [page.to_owned(), format!("{page}&continuationToken=n%2F2%3D")]);
@@ -188,7 +194,7 @@ async fn a_user_is_found_on_a_later_page_whatever_the_case_and_remembered() {
 async fn pages_without_end_are_not_followed_without_end() {
     let page = || reply(200, "x-ms-continuationtoken: again\r\n", r#"{"value": []}"#);
     let (azure, server) = azure((0..=graph::PAGES).map(|_| page()).collect());
-    let fault = azure.find_user(&token(), "fabrikam", &["x@example.com".to_owned()]).await.unwrap_err();
+    let fault = azure.find_user(caller(), "fabrikam", &["x@example.com".to_owned()]).await.unwrap_err();
     assert_eq!(fault.code(), "azure_devops.too_many_users");
     assert_eq!(server.received().len(), graph::PAGES);
 }
@@ -196,7 +202,7 @@ async fn pages_without_end_are_not_followed_without_end() {
 #[tokio::test]
 async fn nobody_is_looked_for_without_an_address() {
     let (azure, server) = azure(Vec::new());
-    assert_eq!(azure.find_user(&token(), "fabrikam", &[" ".to_owned()]).await.unwrap(), None);
+    assert_eq!(azure.find_user(caller(), "fabrikam", &[" ".to_owned()]).await.unwrap(), None);
     assert!(server.received().is_empty());
 }
 
@@ -204,7 +210,7 @@ async fn nobody_is_looked_for_without_an_address() {
 async fn a_name_that_would_change_the_address_is_not_sent() {
     let (azure, server) = azure(Vec::new());
     for name in ["..", ".", ""] {
-        let fault = azure.work_items(&token(), name, &[1]).await.unwrap_err();
+        let fault = azure.work_items(caller(), name, &[1]).await.unwrap_err();
         assert_eq!((fault.code(), fault.certainty()), ("azure_devops.unsendable", Certainty::NotDone));
     }
     assert!(server.received().is_empty());

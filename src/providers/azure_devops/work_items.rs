@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 
 use reqwest::Method;
-use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
-use super::{API_VERSION, AZURE_DEVOPS, Assignee, AzureDevOps, AzureDevOpsFault, List, address};
+use super::{API_VERSION, AZURE_DEVOPS, Assignee, AzureDevOps, AzureDevOpsFault, Caller, List, address};
 use crate::providers::http::{Answer, BATCH_BODY_BYTES, Call};
 use crate::providers::http_fault::{HttpFault, HttpFaultKind};
 
@@ -123,7 +122,7 @@ impl AzureDevOps {
     ///
     /// # Errors
     /// [`AzureDevOpsFault::Unauthorized`], [`AzureDevOpsFault::Http`].
-    pub async fn work_items(&self, token: &SecretString, org_name: &str, ids: &[i64]) -> Result<Vec<WorkItem>, AzureDevOpsFault> {
+    pub async fn work_items(&self, token: Caller<'_>, org_name: &str, ids: &[i64]) -> Result<Vec<WorkItem>, AzureDevOpsFault> {
         let url = address(&self.core, &[org_name, "_apis", "wit", "workitemsbatch"], &[("api-version", API_VERSION)])?;
         let mut items = Vec::with_capacity(ids.len());
         for chunk in ids.chunks(BATCH) {
@@ -140,7 +139,7 @@ impl AzureDevOps {
     ///
     /// # Errors
     /// As [`AzureDevOps::work_items`].
-    pub async fn work_item(&self, token: &SecretString, org_name: &str, id: i64) -> Result<Option<WorkItem>, AzureDevOpsFault> {
+    pub async fn work_item(&self, token: Caller<'_>, org_name: &str, id: i64) -> Result<Option<WorkItem>, AzureDevOpsFault> {
         match self.work_items(token, org_name, &[id]).await {
             Ok(items) => Ok(items.into_iter().find(|item| item.id == id)),
             Err(AzureDevOpsFault::Http(HttpFault { kind: HttpFaultKind::Status { status: 404, .. }, .. })) => Ok(None),
@@ -154,7 +153,7 @@ impl AzureDevOps {
     /// [`AzureDevOpsFault::Unauthorized`], [`AzureDevOpsFault::Http`].
     pub async fn state_categories(
         &self,
-        token: &SecretString,
+        token: Caller<'_>,
         org_name: &str,
         project: &str,
         work_item_type: &str,
@@ -173,7 +172,7 @@ impl AzureDevOps {
     /// [`AzureDevOpsFault::Http`], whose certainty says whether the change may have been made.
     pub async fn assign(
         &self,
-        token: &SecretString,
+        token: Caller<'_>,
         org_name: &str,
         id: i64,
         rev: i64,

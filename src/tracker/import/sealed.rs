@@ -1,8 +1,9 @@
-//! Identities and destinations: rows with sealed columns. A sealed value differs at every sealing, so the rows are opened and
-//! compared here, and only those that differ are written.
+//! Identities and destinations: rows with sealed columns. A sealed value differs at every sealing, so a destination is opened
+//! and compared here, an identity known by a digest of what was last imported; only those that differ are written.
 
 use secrecy::ExposeSecret;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
@@ -15,23 +16,26 @@ use crate::tracker::{
 };
 
 impl Import<'_> {
+    /// Takes tokens that differ from those last imported, whatever refreshes and people have made of them since: an old
+    /// document does not bring back old tokens, and one without tokens leaves those that are there.
     pub(super) async fn identities(&mut self, tenants: &[Tenant<'_>]) -> Result<(), TrackerFault> {
         const PRESENT: &str = "
             SELECT coalesce(t.id, nextval(pg_get_serial_sequence('identities', 'id'))) AS id, t.id IS NOT NULL AS present,
-                   t.access_token, t.refresh_token, t.token_expires_at
+                   t.access_token, t.refresh_token, t.imported_sha256
             FROM unnest($1::bigint[], $2::text[]) WITH ORDINALITY AS g (organization_id, name, n)
             LEFT JOIN identities t ON t.organization_id = g.organization_id AND t.name = g.name
             ORDER BY g.n";
         const SQL: &str = "
-            INSERT INTO identities (id, organization_id, name, access_token, refresh_token, token_expires_at)
+            INSERT INTO identities (id, organization_id, name, access_token, refresh_token, token_expires_at, imported_sha256)
             OVERRIDING SYSTEM VALUE
-            SELECT g.id, g.organization_id, g.name, g.access_token, g.refresh_token, g.token_expires_at
-            FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::timestamptz[])
-                 AS g (id, organization_id, name, access_token, refresh_token, token_expires_at)
+            SELECT g.id, g.organization_id, g.name, g.access_token, g.refresh_token, g.token_expires_at, g.imported_sha256
+            FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::bytea[])
+                 AS g (id, organization_id, name, access_token, refresh_token, token_expires_at, imported_sha256)
             ORDER BY g.id
             ON CONFLICT (id) DO UPDATE
             SET access_token = EXCLUDED.access_token, refresh_token = EXCLUDED.refresh_token,
-                token_expires_at = EXCLUDED.token_expires_at, version = identities.version + 1";
+                token_expires_at = EXCLUDED.token_expires_at, imported_sha256 = EXCLUDED.imported_sha256,
+                version = identities.version + 1, refreshing_until = NULL, refresh_refused_at = NULL, access_refused_at = NULL";
         let given: Vec<(i64, &IdentityDocument)> =
             tenants.iter().flat_map(|tenant| tenant.document.identities.iter().map(|identity| (tenant.id, identity))).collect();
         let organizations: Vec<i64> = given.iter().map(|(organization, _)| *organization).collect();
@@ -40,16 +44,21 @@ impl Import<'_> {
         let mut changed = Identities::default();
         for ((organization, identity), row) in given.iter().zip(&rows) {
             let id: i64 = row.try_get("id")?;
-            if same_tokens(self.keyring, id, row, identity)? {
+            let digest = tokens_digest(identity);
+            let has_tokens = identity.access_token.is_some() && identity.expires_at.is_some();
+            if !has_tokens && row.try_get("present")? {
                 continue;
             }
-            changed.push(self.keyring, id, *organization, identity);
+            if row.try_get::<_, Option<&[u8]>>("imported_sha256")? == Some(&digest) && tokens_open(self.keyring, id, row)? {
+                continue;
+            }
+            changed.push(self.keyring, id, *organization, identity, digest);
             if row.try_get("present")? {
                 self.gone.push(identity_cause(id));
             }
         }
-        let Identities { id, organization_id, name, access_token, refresh_token, expires_at } = &changed;
-        self.write("identities", SQL, &[id, organization_id, name, access_token, refresh_token, expires_at]).await
+        let Identities { id, organization_id, name, access_token, refresh_token, expires_at, digest } = &changed;
+        self.write("identities", SQL, &[id, organization_id, name, access_token, refresh_token, expires_at, digest]).await
     }
 
     pub(super) async fn destinations(&mut self, tenants: &[Tenant<'_>]) -> Result<(), TrackerFault> {
@@ -95,17 +104,28 @@ impl Import<'_> {
     }
 }
 
-/// Whether there is nothing to write: the tokens are the document's, or it has none for an identity that is there.
-fn same_tokens(keyring: &Keyring, id: i64, row: &Row, identity: &IdentityDocument) -> Result<bool, TrackerFault> {
-    let (Some(token), Some(ends)) = (&identity.access_token, identity.expires_at) else { return Ok(row.try_get("present")?) };
-    let expires_at: Option<OffsetDateTime> = row.try_get("token_expires_at")?;
+/// SHA-256 of a document's tokens, each field with its length before it.
+fn tokens_digest(identity: &IdentityDocument) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    let expires_at = identity.expires_at.map(|ends| in_microseconds(ends).unix_timestamp_nanos().to_string());
+    for field in [identity.access_token.as_ref(), identity.refresh_token.as_ref(), expires_at.as_ref()] {
+        // No field is as long as this; so none and an empty one differ.
+        hash.update(field.map_or(u64::MAX, |text| text.len() as u64).to_le_bytes());
+        hash.update(field.map_or(&[][..], |text| text.as_bytes()));
+    }
+    hash.finalize().into()
+}
+
+/// Whether the stored tokens open with this keyring. Where they do not any more, the import puts them right.
+fn tokens_open(keyring: &Keyring, id: i64, row: &Row) -> Result<bool, TrackerFault> {
     let id = id.to_string();
-    let same = |column, plain| -> Result<bool, TrackerFault> {
-        Ok(opens_to(keyring, identity_place(column, &id), row.try_get(column)?, plain))
-    };
-    Ok(expires_at == Some(in_microseconds(ends))
-        && same(ACCESS_TOKEN, Some(token))?
-        && same(REFRESH_TOKEN, identity.refresh_token.as_ref())?)
+    for column in [ACCESS_TOKEN, REFRESH_TOKEN] {
+        let sealed: Option<&str> = row.try_get(column)?;
+        if sealed.is_some_and(|sealed| keyring.open_text(identity_place(column, &id), sealed).is_err()) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn same_destination(keyring: &Keyring, id: i64, row: &Row, given: &DestinationDocument) -> Result<bool, TrackerFault> {
@@ -150,10 +170,11 @@ struct Identities<'a> {
     access_token: Vec<String>,
     refresh_token: Vec<Option<String>>,
     expires_at: Vec<OffsetDateTime>,
+    digest: Vec<Vec<u8>>,
 }
 
 impl<'a> Identities<'a> {
-    fn push(&mut self, keyring: &Keyring, id: i64, organization_id: i64, identity: &'a IdentityDocument) {
+    fn push(&mut self, keyring: &Keyring, id: i64, organization_id: i64, identity: &'a IdentityDocument, digest: [u8; 32]) {
         let row = id.to_string();
         let seal = |column, token: &String| keyring.seal(identity_place(column, &row), token.as_bytes());
         self.id.push(id);
@@ -163,6 +184,7 @@ impl<'a> Identities<'a> {
         self.access_token.push(seal(ACCESS_TOKEN, identity.access_token.as_ref().unwrap_or(&String::new())));
         self.refresh_token.push(identity.refresh_token.as_ref().map(|token| seal(REFRESH_TOKEN, token)));
         self.expires_at.push(in_microseconds(identity.expires_at.unwrap_or(OffsetDateTime::UNIX_EPOCH)));
+        self.digest.push(digest.to_vec());
     }
 }
 

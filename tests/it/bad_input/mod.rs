@@ -1,6 +1,9 @@
 //! Bad input: a table, each row published to a real worker between good neighbours. It ends as a dead letter, as a waiting or
 //! parked job, or as an ignored event, with its reason code; it is acked once, its neighbours succeed, and nothing is lost.
 
+mod against_schema;
+mod limits;
+mod raw;
 mod table;
 
 use std::collections::BTreeMap;
@@ -37,7 +40,10 @@ async fn bad_input_ends_where_it_can_be_seen_and_harms_nobody() {
     }
     let rows = table(&known, fresh);
     for (row, number) in rows.iter().zip(1..) {
-        world.publish_raw(&row.message).await;
+        match &row.raw {
+            None => world.publish_raw(&row.message).await,
+            Some(raw) => raw::publish(&world, &row.message, raw).await,
+        }
         good(&world, number).await;
     }
     for number in 0..=rows.len() {
@@ -78,6 +84,9 @@ async fn handled(world: &TestWorld, dedupe_key: &str) -> (usize, Vec<String>) {
     let job = world.job_by_key(dedupe_key).await.expect("the job has a row");
     let view = world.job_view(job.id).await;
     let stage = view.checkpoints.iter().find(|checkpoint| checkpoint.stage == "handle_events").expect("it has run");
+    for event in stage.output["accepted"].as_array().expect("a list") {
+        assert_eq!(event["work_item_id"], acme::LONE_ITEM, "{dedupe_key}: {event}");
+    }
     let ignored = stage.output["ignored"].as_array().expect("a list");
     let reasons = ignored.iter().map(|event| event["reason"].as_str().expect("a word").to_owned()).collect();
     (stage.output["accepted"].as_array().expect("a list").len(), reasons)

@@ -4,6 +4,8 @@ use dispatch_worker::broker::{DEAD, KEY_CANCEL, KEY_CONFIGURE, Outgoing};
 use dispatch_worker::job::{JobId, JobState};
 use serde_json::{Value, json};
 
+use super::limits;
+use super::raw::Raw;
 use crate::support::{acme, intake};
 
 /// A message and its end.
@@ -12,6 +14,15 @@ pub(super) struct Row {
     pub(super) name: &'static str,
     pub(super) message: Outgoing,
     pub(super) end: End,
+    /// Sent by hand, with these properties instead of the message's.
+    pub(super) raw: Option<Raw>,
+}
+
+impl Row {
+    /// With another end.
+    pub(super) fn to(self, end: End) -> Self {
+        Self { end, ..self }
+    }
 }
 
 /// Where a message ends.
@@ -27,25 +38,26 @@ pub(super) enum End {
 }
 
 /// How many genuine events the table needs.
-pub(super) const EVENTS: usize = 12;
+pub(super) const EVENTS: usize = 16;
 
 /// All rows. `known` is the message of a job that has succeeded; `fresh` are [`EVENTS`] genuine events that no job has handled.
 pub(super) fn table(known: &Value, fresh: Vec<Value>) -> Vec<Row> {
     let mut rows = not_text_or_not_json();
     rows.extend(misshapen(known));
     rows.extend(past_a_limit());
+    rows.extend(limits::rows());
     rows.extend(misaddressed());
     rows.extend(jobs_that_cannot_go_on());
     rows.extend(bad_events(&known["events"][0]["payload"], fresh));
     rows
 }
 
-fn letter(name: &'static str, body: impl Into<Vec<u8>>, code: &'static str) -> Row {
-    Row { name, message: intake(body), end: End::DeadLetter(code) }
+pub(super) fn letter(name: &'static str, body: impl Into<Vec<u8>>, code: &'static str) -> Row {
+    Row { name, message: intake(body), end: End::DeadLetter(code), raw: None }
 }
 
 /// An intake message without events.
-fn message(name: &str) -> Value {
+pub(super) fn message(name: &str) -> Value {
     let mut message = acme::job(name, &Value::Null);
     message["events"] = json!([]);
     message["notify"] = json!([]);
@@ -53,7 +65,7 @@ fn message(name: &str) -> Value {
 }
 
 /// [`message`] with one field as it should not be; absent where the value is null.
-fn with(name: &str, field: &str, value: Value) -> Value {
+pub(super) fn with(name: &str, field: &str, value: Value) -> Value {
     let mut message = message(name);
     let fields = message.as_object_mut().expect("a message is an object");
     if value.is_null() {
@@ -76,7 +88,7 @@ fn not_text_or_not_json() -> Vec<Row> {
     let sent_as = |name: &'static str, content_type: Option<&str>, content_encoding: Option<&str>, code| {
         let (content_type, content_encoding) = (content_type.map(str::to_owned), content_encoding.map(str::to_owned));
         let message = Outgoing { content_type, content_encoding, ..intake(message(name).to_string()) };
-        Row { name, message, end: End::DeadLetter(code) }
+        Row { name, message, end: End::DeadLetter(code), raw: None }
     };
     vec![
         letter("nothing", "", "not_json"),
@@ -116,12 +128,12 @@ fn misshapen(known: &Value) -> Vec<Row> {
         wrong("a date past all dates", "deadline", json!("9999-12-31T23:59:59-23:59")),
         wrong("NUL in the organization", "organization", json!("ac\0me")),
         wrong("NUL in the key", "dedupe_key", json!("a\0b")),
-        Row { name: "NUL in the message id", message: nul_key, end: End::DeadLetter("invalid_request") },
+        Row { name: "NUL in the message id", message: nul_key, end: End::DeadLetter("invalid_request"), raw: None },
     ]
 }
 
 /// Told from others by its account.
-fn without_key(account: &str) -> Value {
+pub(super) fn without_key(account: &str) -> Value {
     let mut message = with("-", "dedupe_key", Value::Null);
     message["account"] = json!(account);
     message
@@ -145,14 +157,14 @@ fn past_a_limit() -> Vec<Row> {
 fn misaddressed() -> Vec<Row> {
     let keyed = |name: &'static str, key: &str, body: Value, end: End| {
         let message = Outgoing { routing_key: key.to_owned(), ..intake(body.to_string()) };
-        Row { name, message, end }
+        Row { name, message, end, raw: None }
     };
     let nobody = JobId::fresh();
     let configure = |account: &str| json!({"schema": 1, "job_id": nobody, "account": account});
     let cancel = json!({"schema": 1, "source": acme::SOURCE, "dedupe_key": "of no job"});
     let given_up = |name, key: &str, end| {
         let message = Outgoing { exchange: DEAD, routing_key: key.to_owned(), ..intake(message(name).to_string()) };
-        Row { name, message, end }
+        Row { name, message, end, raw: None }
     };
     let by_queue = Outgoing {
         exchange: "",
@@ -170,11 +182,13 @@ fn misaddressed() -> Vec<Row> {
     let none = End::Handled { accepted: 0, ignored: &[] };
     vec![
         keyed("a wake-up for no row", "wake.dispatch", json!({"job_id": nobody}), End::Nothing),
-        keyed("a wake-up that names no job", "wake.dispatch", json!({"job_id": "all"}), End::DeadLetter("not_json")),
-        keyed("a wake-up in another lane", "wake.messaging", json!("wake"), End::DeadLetter("not_json")),
+        keyed("a wake-up that names no job", "wake.dispatch", json!({"job_id": "all"}), End::DeadLetter("invalid_wake_up")),
+        keyed("a wake-up in another lane", "wake.messaging", json!("wake"), End::DeadLetter("invalid_wake_up")),
         keyed("a choice for no job", KEY_CONFIGURE, configure("a"), End::DeadLetter("no_such_job")),
         keyed("a choice for all jobs", KEY_CONFIGURE, json!({"schema": 1, "account": "a"}), End::DeadLetter("invalid_request")),
-        keyed("an end for no job", KEY_CANCEL, cancel, End::DeadLetter("no_such_job")),
+        keyed("a choice of a newer schema", KEY_CONFIGURE, json!({"schema": 2}), End::DeadLetter("unsupported_schema")),
+        keyed("an end for a job that never comes", KEY_CANCEL, cancel, End::Nothing),
+        keyed("an end of a newer schema", KEY_CANCEL, json!({"schema": 2, "all": true}), End::DeadLetter("unsupported_schema")),
         keyed(
             "an end for NUL",
             KEY_CANCEL,
@@ -182,10 +196,10 @@ fn misaddressed() -> Vec<Row> {
             End::DeadLetter("invalid_request"),
         ),
         keyed("an end for all jobs", KEY_CANCEL, json!({"schema": 1}), End::DeadLetter("invalid_request")),
-        Row { name: "sent to the queue itself", message: by_queue, end: End::DeadLetter("unknown_routing_key") },
+        Row { name: "sent to the queue itself", message: by_queue, end: End::DeadLetter("unknown_routing_key"), raw: None },
         given_up("given up, with a key that nobody knows", "nonsense\0", End::DeadLetter("unknown_routing_key")),
         given_up("given up, and right", "job", none),
-        Row { name: "NUL in the properties", message: nul_beside, end: End::Handled { accepted: 0, ignored: &[] } },
+        Row { name: "NUL in the properties", message: nul_beside, end: End::Handled { accepted: 0, ignored: &[] }, raw: None },
     ]
 }
 
@@ -194,6 +208,7 @@ fn jobs_that_cannot_go_on() -> Vec<Row> {
         name,
         message: intake(with(name, field, value).to_string()),
         end: End::Job(state, reason),
+        raw: None,
     };
     vec![
         job("a newer schema", "schema", json!(2), JobState::Waiting, "version"),
@@ -209,7 +224,7 @@ fn bad_events(seen: &Value, fresh: Vec<Value>) -> Vec<Row> {
     let mut event = || fresh.next().expect("there are as many as it says");
     let row = |name: &'static str, events: Vec<Value>, accepted, ignored: &'static [&'static str]| {
         let message = intake(with(name, "events", Value::Array(events)).to_string());
-        Row { name, message, end: End::Handled { accepted, ignored } }
+        Row { name, message, end: End::Handled { accepted, ignored }, raw: None }
     };
     let genuine = |payload: Value| json!({"payload": payload, "shared_secret": acme::HOOK_SECRET});
     let changed = |mut payload: Value, pointer: &str, value: Value| {
@@ -217,6 +232,12 @@ fn bad_events(seen: &Value, fresh: Vec<Value>) -> Vec<Row> {
         genuine(payload)
     };
     let without_id = |payload| changed(payload, "/resource/workItemId", Value::Null);
+    let of_work_item = |payload, id| changed(payload, "/resource/workItemId", id);
+    let numbered = |payload| changed(payload, "/resource/id", json!(acme::WORK_ITEM));
+    let of_nothing = |payload| {
+        let payload = of_work_item(payload, json!(1_u64 << 33))["payload"].take();
+        changed(payload, "/resource/revision/id", json!(-1))
+    };
     let nowhere = |payload| changed(without_id(payload)["payload"].take(), "/resource/revision", Value::Null);
     let strange = json!({"System.AssignedTo": {"newValue": "\0"}, "System.ChangedDate": {"newValue": "2026-02-30T99:00:00Z"}});
     let elsewhere = json!({"collection": {"id": "another"}, "account": {"id": "another"}});
@@ -225,6 +246,11 @@ fn bad_events(seen: &Value, fresh: Vec<Value>) -> Vec<Row> {
         row("a bad secret", vec![json!({"payload": event(), "shared_secret": "guessed"})], 0, &["bad_secret"]),
         row("no secret", vec![json!({"payload": event()})], 0, &["bad_secret"]),
         row("an event whose revision alone names the work item", vec![without_id(event())], 1, &[]),
+        row("a test notification, whose work item is 0", vec![of_work_item(event(), json!(0))], 1, &[]),
+        row("an event that has another work item's number", vec![numbered(event())], 1, &[]),
+        row("an event of no collection and no account", vec![changed(event(), "/resourceContainers", json!({}))], 1, &[]),
+        row("an event of a work item past all numbers", vec![of_nothing(event())], 0, &["not_a_work_item"]),
+        row("an event within a text", vec![genuine(json!(seen.to_string()))], 0, &["malformed"]),
         row("an event that names no work item", vec![nowhere(event())], 0, &["not_a_work_item"]),
         row(
             "an event of another kind",

@@ -35,14 +35,44 @@ pub(crate) const KEYED: &str = "keyed";
 /// A destination's name; K3.
 pub(crate) const BLIND: &str = "blind";
 
+/// Who signs in to the mail server, with a destination's secret.
+pub(crate) const MAIL_USER: &str = "robot";
+
 /// In the path of the call of `retrieve_user`.
 pub(crate) const PROFILE: &str = "/_apis/profile/profiles/me";
 
 const PROJECT: &str = "Web";
 const CHANNEL: &str = "1001";
 const BOT_TOKEN: &str = "canary-bot-token";
+/// What subscriptions signed with before.
+const PREVIOUS_HOOK_SECRET: &str = "canary-previous-hook-secret";
+/// Of an identity that nobody acts as.
+const REFRESH_TOKEN: &str = "canary-refresh-token";
+/// Of destinations that nobody is told through.
+const SLACK_TOKEN: &str = "xoxb-canary-slack-token";
+const SMTP_PASSWORD: &str = "canary-smtp-password";
+const URL_SIGNATURE: &str = "canary-url-signature";
+/// Of the click behind [`clicked`].
+const INTERACTION_TOKEN: &str = "canary-interaction-token";
+
+/// Every secret of this world's but those of its servers: none may be found anywhere in clear. A new one is one more line.
+pub(super) const CANARIES: &[&str] = &[
+    TOKEN,
+    HOOK_SECRET,
+    PREVIOUS_HOOK_SECRET,
+    REFRESH_TOKEN,
+    BOT_TOKEN,
+    WEBHOOK_SECRET,
+    WEBHOOK_KEY,
+    SLACK_TOKEN,
+    SMTP_PASSWORD,
+    URL_SIGNATURE,
+    INTERACTION_TOKEN,
+];
 /// `whsec_` and the base64 of 24 bytes.
 pub(crate) const WEBHOOK_SECRET: &str = "whsec_Y2FuYXJ5LXdlYmhvb2stc2VjcmV0LTAx";
+/// These bytes.
+const WEBHOOK_KEY: &str = "canary-webhook-secret-01";
 
 /// The account's id.
 pub(crate) fn account_id() -> String {
@@ -65,8 +95,18 @@ pub(super) fn providers() -> State {
         .webhook(BLIND, WEBHOOK_SECRET, WebhookMode::Blind)
 }
 
+/// Providers that know further work items.
+pub(crate) fn work_items(ids: impl Iterator<Item = i64>) -> State {
+    ids.fold(providers(), |state, id| state.bug(ACCOUNT, PROJECT, id, "Something is slow", None))
+}
+
 /// What the tracker knows; its destinations are at the simulator.
 pub(crate) fn document(simulator: &str) -> TrackerDocument {
+    document_with(simulator, &[])
+}
+
+/// As [`document`], with a further group for each list of work items.
+pub(crate) fn document_with(simulator: &str, further: &[Vec<i64>]) -> TrackerDocument {
     let person = |name: &str, email: &str| json!({"name": name, "emails": [email]});
     let group = |short_id: &str, title: &str, items: &[i64]| {
         let links: Vec<Value> = items.iter().map(|id| json!({"account_id": account_id(), "work_item_id": id})).collect();
@@ -78,25 +118,49 @@ pub(crate) fn document(simulator: &str) -> TrackerDocument {
     };
     let discord =
         json!({"name": DISCORD, "kind": "discord", "config": {"channel_id": CHANNEL}, "secret": BOT_TOKEN, "default": true});
+    let mut groups =
+        vec![group("WEB-1", "Login is slow", &[WORK_ITEM, OTHER_ITEM]), group("WEB-2", "Logout is slow", &[LONE_ITEM])];
+    groups.extend(further.iter().map(|items| group(&format!("WEB-{}", items[0]), "Something is slow", items)));
     let everything = json!({"assignee_inbound": true, "assignee_outbound": true, "status_inbound": true});
     let document = json!({
         "users": [person("Ann", ANN), person("Bob", BOB)],
-        "integrations": [{"account_id": account_id(), "account_name": ACCOUNT, "hook_secrets": [HOOK_SECRET]}],
+        "integrations": [{"account_id": account_id(), "account_name": ACCOUNT, "hook_secrets": [HOOK_SECRET, PREVIOUS_HOOK_SECRET]}],
         "organizations": [{
             "slug": "acme", "name": "Acme",
             "identities": [{"name": "bot", "access_token": TOKEN, "expires_at": "2099-01-01T00:00:00Z"}],
             "installations": [{"account_id": account_id(), "identity": "bot", "settings": everything}],
             "projects": [{
                 "slug": "web", "name": "Web", "members": [ANN, BOB],
-                "groups": [
-                    group("WEB-1", "Login is slow", &[WORK_ITEM, OTHER_ITEM]),
-                    group("WEB-2", "Logout is slow", &[LONE_ITEM])
-                ]
+                "groups": groups
             }],
             "destinations": [discord, webhook(KEYED, true), webhook(BLIND, false)]
-        }]
+        }, aside()]
     });
     serde_json::from_value(document).expect("a tracker document")
+}
+
+/// An organization that does nothing: it has the kinds of secrets that `acme` does without.
+fn aside() -> Value {
+    let signed = format!("https://teams.example/workflows/1?sig={URL_SIGNATURE}");
+    let mail = json!({"from": "dispatch@acme.example", "to": ["team@acme.example"]});
+    json!({
+        "slug": "aside", "name": "Aside",
+        "identities": [{
+            "name": "spare", "access_token": TOKEN, "refresh_token": REFRESH_TOKEN, "expires_at": "2099-01-01T00:00:00Z"
+        }],
+        "destinations": [
+            {"name": "slack", "kind": "slack", "config": {"channel": "C042"}, "secret": SLACK_TOKEN},
+            {"name": "mail", "kind": "email", "config": mail, "secret": SMTP_PASSWORD},
+            {"name": "teams", "kind": "teams", "config": {}, "secret": signed}
+        ]
+    })
+}
+
+/// [`job`], where a person has clicked in Discord.
+pub(crate) fn clicked(dedupe_key: &str, event: &Value) -> Value {
+    let mut job = job(dedupe_key, event);
+    job["interaction"] = json!({"application_id": "99", "token": INTERACTION_TOKEN});
+    job
 }
 
 /// An intake message of `acme` with one service-hook event; fields can be added or replaced.

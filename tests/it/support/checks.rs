@@ -7,7 +7,9 @@ use dispatch_worker::devkit::simulator::witness::{Entry, Provider};
 use dispatch_worker::pipelines::registry;
 use serde::Deserialize;
 
+use super::canaries;
 use super::world::TestWorld;
+use crate::contracts;
 
 /// How long things may take to come to rest.
 const REST_WITHIN: Duration = Duration::from_secs(20);
@@ -76,7 +78,8 @@ impl Checks {
     /// Waits until the world has come to rest, then looks for broken promises.
     pub(crate) async fn hold(self, world: &TestWorld) {
         world.wait_quiet(REST_WITHIN).await;
-        let broken = self.breaches(&Evidence::gather(world).await);
+        let mut broken = self.breaches(&Evidence::gather(world).await);
+        broken.extend(canaries::found(world).await);
         assert!(broken.is_empty(), "broken promises:\n{}", broken.join("\n"));
     }
 
@@ -86,6 +89,7 @@ impl Checks {
         jobs_are_at_rest(evidence, &mut broken);
         effects_happened_as_often_as_their_class_allows(evidence, &mut broken);
         every_effect_is_in_the_ledger(evidence, &mut broken);
+        broken.extend(contracts::breaches(&evidence.witness));
         for AttemptFact { stage, error_code } in &evidence.attempts {
             if !self.attempts.contains(&(stage, error_code)) {
                 broken.push(format!("an attempt of {stage} did not succeed: {error_code}"));
@@ -102,7 +106,7 @@ impl Evidence {
             jobs: jobs.into_iter().map(|job| (job.id.clone(), job)).collect(),
             checkpoints: world.database.records(CHECKPOINTS).await,
             effects: world.database.records(EFFECTS).await,
-            attempts: world.database.records("SELECT stage, error_code FROM attempts ORDER BY at").await,
+            attempts: world.database.records(ATTEMPTS).await,
             witness: world.witness(),
         }
     }
@@ -119,6 +123,8 @@ const JOBS: &str = "
     SELECT id, pipeline, state, generation, wait_reason, error_code, due_at > now() AS is_later FROM jobs";
 const CHECKPOINTS: &str = "
     SELECT job_id, generation, stage, epoch FROM checkpoints ORDER BY job_id, generation, finished_at, epoch";
+/// Whose destination is held was not tried.
+const ATTEMPTS: &str = "SELECT stage, error_code FROM attempts WHERE error_code <> 'governor.held' ORDER BY at";
 const EFFECTS: &str = "
     SELECT e.job_id, e.generation, e.stage, e.key, e.class, e.state, e.unknowns,
         'work_item:' || i.account_name || ':' || split_part(e.target, ':', 3) AS subject,
@@ -200,8 +206,11 @@ fn is_of(entry: &Entry, effect: &EffectFact) -> bool {
     let Some(key) = &entry.key else { return false };
     match entry.provider {
         Provider::AzureDevops => effect.tested.as_ref() == Some(key),
+        Provider::Entra => false,
         Provider::Discord => effect.key.get(..NONCE_CHARACTERS) == Some(key),
-        Provider::Webhook => effect.key == *key,
+        Provider::Webhook | Provider::Email => effect.key == *key,
+        // They carry no key: whoever uses them counts for themselves.
+        Provider::Slack | Provider::Teams => false,
     }
 }
 
@@ -212,7 +221,9 @@ fn every_effect_is_in_the_ledger(evidence: &Evidence, broken: &mut Vec<String>) 
     for entry in evidence.witness.iter().filter(|entry| entry.effect) {
         let known = match entry.provider {
             Provider::AzureDevops => entry.subject.as_deref().is_some_and(|subject| subjects.contains(subject)),
-            Provider::Discord | Provider::Webhook => evidence.effects.iter().any(|effect| is_of(entry, effect)),
+            // Tokens are no job's effect: who refreshes them saves them.
+            Provider::Entra | Provider::Slack | Provider::Teams => true,
+            Provider::Discord | Provider::Webhook | Provider::Email => evidence.effects.iter().any(|effect| is_of(entry, effect)),
         };
         if !known {
             broken.push(format!("{} {} had an effect without an intent", entry.method, entry.path));
@@ -257,7 +268,8 @@ mod planted {
     fn request(key: &Value) -> Entry {
         let entry = json!({
             "seq": 1, "at": "2026-01-01T00:00:00Z", "provider": "webhook", "method": "POST", "path": "/webhook/keyed", "query": null,
-            "content_type": null, "key": key, "body_sha256": "", "status": 200, "effect": true, "subject": "webhook:keyed",
+            "content_type": "application/json", "key": key, "body_sha256": "",
+            "body_shape": {"type": "string", "data": {}}, "status": 200, "effect": true, "subject": "webhook:keyed",
             "fault": null, "detail": null
         });
         of(entry)
@@ -285,7 +297,7 @@ mod planted {
     #[test]
     fn every_planted_breach_is_told() {
         type Plant = fn(&mut Evidence);
-        let plants: [(&str, Plant); 9] = [
+        let plants: [(&str, Plant); 10] = [
             ("a stage twice", |it| it.checkpoints.insert(1, it.checkpoints[0].clone())),
             ("a gap", |it| drop(it.checkpoints.remove(0))),
             ("the wrong order", |it| it.checkpoints.reverse()),
@@ -294,6 +306,7 @@ mod planted {
             ("an effect twice", |it| it.witness.push(request(&json!(KEY)))),
             ("a confirmed effect that never happened", |it| it.witness.clear()),
             ("a finished stage whose effect is open", |it| it.effects[0].state = "in_flight".to_owned()),
+            ("a request that is in no contract", |it| it.witness[0].path.push_str("/elsewhere")),
             ("an effect without an intent", |it| it.witness.push(request(&json!("somebody else's")))),
         ];
         for (what, plant) in plants {

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use dispatch_worker::broker::EVENTS;
+use dispatch_worker::trace::TRACEPARENT;
 use lapin::options::{BasicAckOptions, BasicGetOptions, QueueBindOptions, QueueDeclareOptions};
-use lapin::types::FieldTable;
+use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ConnectionProperties};
 use secrecy::ExposeSecret;
 use serde_json::Value;
@@ -43,11 +44,29 @@ impl Listener {
         wait_for(&format!("a message in {queue}"), SOON, async || self.try_next(queue).await.ok_or("none came")).await
     }
 
+    /// The next message of a queue: its header `traceparent` and its body.
+    pub(crate) async fn next_traced(&self, queue: &str) -> (Option<String>, Value) {
+        wait_for(&format!("a message in {queue}"), SOON, async || {
+            let (_, traceparent, body) = self.get(queue).await.ok_or("none came")?;
+            Ok::<_, &str>((traceparent, body))
+        })
+        .await
+    }
+
     /// The next message, if there is one now.
     pub(crate) async fn try_next(&self, queue: &str) -> Option<(Option<String>, Value)> {
+        self.get(queue).await.map(|(correlation_id, _, body)| (correlation_id, body))
+    }
+
+    async fn get(&self, queue: &str) -> Option<(Option<String>, Option<String>, Value)> {
         let got = self.channel.basic_get(queue.into(), BasicGetOptions::default()).await.expect("RabbitMQ answers")?;
         got.delivery.ack(BasicAckOptions::default()).await.expect("RabbitMQ takes an ack");
         let correlation_id = got.properties.correlation_id().as_ref().map(|id| id.as_str().to_owned());
-        Some((correlation_id, serde_json::from_slice(&got.delivery.data).expect("events are JSON")))
+        let headers = got.properties.headers().as_ref();
+        let traceparent = headers.and_then(|headers| match headers.inner().get(TRACEPARENT) {
+            Some(AMQPValue::LongString(text)) => Some(String::from_utf8_lossy(text.as_bytes()).into_owned()),
+            _ => None,
+        });
+        Some((correlation_id, traceparent, serde_json::from_slice(&got.delivery.data).expect("events are JSON")))
     }
 }

@@ -9,6 +9,7 @@
 //! ```
 
 pub(crate) mod acme;
+mod canaries;
 mod checks;
 mod command;
 mod database;
@@ -22,6 +23,7 @@ pub(crate) use checks::Checks;
 pub(crate) use command::{Dispatch, Said};
 pub(crate) use database::TestDatabase;
 pub(crate) use listener::Listener;
+pub(crate) use servers::{BINARY, run};
 pub(crate) use wait::wait_for;
 pub(crate) use worker::{WorkerOptions, WorkerProcess};
 pub(crate) use world::{TestWorld, intake};

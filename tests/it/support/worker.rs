@@ -11,6 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use secrecy::ExposeSecret;
 use tokio::process::{Child, Command};
 
+use super::acme;
 use super::servers::BINARY;
 use super::wait::wait_for;
 use super::world::TestWorld;
@@ -53,6 +54,7 @@ pub(crate) struct WorkerProcess {
 impl WorkerProcess {
     pub(super) fn start(world: &TestWorld, number: u32, options: &WorkerOptions) -> Self {
         let port = ports::reserve().expect("a free port");
+        world.serves_at(port.number());
         let log = world.folder.path().join(format!("worker-{number}.log"));
         let file = File::create(&log).expect("a log file");
         let mut command = program();
@@ -60,7 +62,7 @@ impl WorkerProcess {
         for (name, value) in environment(world, port.number(), options) {
             command.env(name, value);
         }
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file).kill_on_drop(true);
+        command.stdin(Stdio::null()).stdout(file.try_clone().expect("a second handle")).stderr(file).kill_on_drop(true);
         let child = command.spawn().expect("the worker starts");
         let pid = child.id().expect("it has just started");
         Self { child, pid, log, port }
@@ -144,10 +146,17 @@ fn environment(world: &TestWorld, port: u16, options: &WorkerOptions) -> BTreeMa
     set("POOL_SIZE", "4".to_owned());
     set("LOG", "info,dispatch_worker=debug".to_owned());
     set("ALLOW_HTTP_LOOPBACK", "true".to_owned());
+    // No test but the governor's own is about the pace of a channel.
+    set("RATES", "azure_devops=5000/1,discord=5000/1,webhook=5000/1".to_owned());
     for name in ["AZURE_DEVOPS_URL", "AZURE_DEVOPS_PROFILE_URL", "AZURE_DEVOPS_GRAPH_URL", "AZURE_DEVOPS_SEARCH_URL"] {
         set(name, simulator.to_owned());
     }
+    set("ENTRA_TOKEN_URL", format!("{simulator}/organizations/oauth2/v2.0/token"));
     set("DISCORD_URL", format!("{simulator}/api/v10"));
+    set("SLACK_URL", format!("{simulator}/slack/api"));
+    if let Some(smtp) = world.smtp_url() {
+        set("SMTP_URL", smtp.replace("://", &format!("://{}@", acme::MAIL_USER)));
+    }
     if let Some(crash_at) = &options.crash_at {
         set("CRASH_AT", crash_at.clone());
     }

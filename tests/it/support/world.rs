@@ -1,8 +1,8 @@
 //! A world of a test's own: database, vhost, keyring, simulator, workers.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use deadpool_postgres::Pool;
@@ -19,11 +19,15 @@ use dispatch_worker::pipelines::registry;
 use dispatch_worker::secrets::Keyring;
 use dispatch_worker::store::{JobRow, JobView, Store};
 use dispatch_worker::tracker::{ImportCounts, TrackerDocument, import};
-use secrecy::SecretString;
+use lapin::options::BasicPublishOptions;
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{BasicProperties, Connection, ConnectionProperties};
+use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
 use super::acme;
+use super::canaries::Ear;
 use super::database::TestDatabase;
 use super::servers::{BINARY, Run, run};
 use super::wait::wait_for;
@@ -41,6 +45,9 @@ pub(crate) struct TestWorld {
     simulator: OnceCell<SimulatorProcess>,
     publisher: OnceCell<Publisher>,
     workers: AtomicU32,
+    /// Where workers' operations servers listen, or have listened.
+    ops_ports: Mutex<Vec<u16>>,
+    ear: OnceCell<Ear>,
 }
 
 impl TestWorld {
@@ -71,6 +78,8 @@ impl TestWorld {
             simulator: OnceCell::new(),
             publisher: OnceCell::new(),
             workers: AtomicU32::new(0),
+            ops_ports: Mutex::default(),
+            ear: OnceCell::new(),
         }
     }
 
@@ -81,6 +90,7 @@ impl TestWorld {
 
     async fn acme_on(run: &'static Run) -> Self {
         let world = Self::on(run).await;
+        world.ear().await;
         let simulator = world.simulator().await;
         simulator.client.load_state(&acme::providers()).await.expect("a state that the simulator takes");
         world.import(&acme::document(&simulator.url)).await;
@@ -90,6 +100,16 @@ impl TestWorld {
     /// Has the guard kill or start one of the servers.
     pub(crate) async fn server_command(&self, command: Command) {
         self.run.servers.command(command).await.expect("the guard does it");
+    }
+
+    /// Where the servers' data and settings are, if they were started here.
+    pub(crate) fn servers_folder(&self) -> PathBuf {
+        self.run.servers.dir.clone().expect("servers of this run")
+    }
+
+    /// For its files; gone when the test has passed.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     pub(crate) fn pool(&self) -> &Pool {
@@ -114,6 +134,10 @@ impl TestWorld {
 
     pub(super) fn simulator_url(&self) -> Option<&str> {
         self.simulator.get().map(|simulator| simulator.url.as_str())
+    }
+
+    pub(super) fn smtp_url(&self) -> Option<&str> {
+        self.simulator.get().map(|simulator| simulator.smtp_url.as_str())
     }
 
     fn witness_path(&self) -> PathBuf {
@@ -143,9 +167,55 @@ impl TestWorld {
         WorkerProcess::start(self, self.workers.fetch_add(1, Ordering::Relaxed) + 1, options)
     }
 
+    pub(super) fn serves_at(&self, port: u16) {
+        self.ops_ports.lock().expect("nobody panics with it").push(port);
+    }
+
+    /// What the operations servers of the workers that still run say.
+    pub(super) async fn pages(&self) -> Vec<(String, String)> {
+        let ports = self.ops_ports.lock().expect("nobody panics with it").clone();
+        let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
+        let mut pages = Vec::new();
+        for (port, path) in ports.iter().flat_map(|port| ["/", "/readyz", "/metrics"].map(|path| (port, path))) {
+            let Ok(answer) = http.get(format!("http://127.0.0.1:{port}{path}")).send().await else { continue };
+            pages.push((format!("the page {path} of a worker"), answer.text().await.unwrap_or_default()));
+        }
+        pages
+    }
+
+    /// What the workers have logged, by the names of the files.
+    pub(super) fn logs(&self) -> Vec<(String, String)> {
+        let entries = std::fs::read_dir(self.folder.path()).expect("the world's folder");
+        let paths = entries.map(|entry| entry.expect("a folder that reads").path());
+        let logs = paths.filter(|path| path.extension().is_some_and(|extension| extension == "log"));
+        let text = |path: &Path| String::from_utf8_lossy(&std::fs::read(path).expect("a log that reads")).into_owned();
+        logs.map(|path| (path.display().to_string(), text(&path))).collect()
+    }
+
+    /// Hears the outcome events, from the first call on.
+    pub(super) async fn ear(&self) -> &Ear {
+        self.ear.get_or_init(|| Ear::new(&self.amqp_url)).await
+    }
+
     /// Publishes an intake message.
     pub(crate) async fn publish_job(&self, message: &Value) {
         self.publish_raw(&intake(message.to_string())).await;
+    }
+
+    /// Publishes an intake message with AMQP headers that the program's own publisher would not write.
+    pub(crate) async fn publish_with_headers(&self, message: &Value, headers: &[(&str, &str)]) {
+        let url = self.amqp_url.expose_secret();
+        let connection = Connection::connect(url, ConnectionProperties::default()).await.expect("RabbitMQ takes a producer");
+        let channel = connection.create_channel().await.expect("a channel");
+        let mut table = FieldTable::default();
+        for (name, value) in headers {
+            table.insert((*name).into(), AMQPValue::LongString((*value).into()));
+        }
+        let properties = BasicProperties::default().with_content_type("application/json".into()).with_headers(table);
+        let (options, body) = (BasicPublishOptions::default(), message.to_string());
+        let sending = channel.basic_publish(EXCHANGE.into(), KEY_JOB.into(), options, body.as_bytes(), properties);
+        sending.await.expect("RabbitMQ takes the message").await.expect("it is sent");
+        connection.close(200, "done".into()).await.expect("RabbitMQ closes in order");
     }
 
     /// Publishes anything; RabbitMQ must take it.

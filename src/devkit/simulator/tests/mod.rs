@@ -2,6 +2,8 @@
 
 mod azure_devops;
 mod chat;
+mod chats;
+mod entra;
 mod faults;
 
 use std::path::PathBuf;

@@ -5,14 +5,13 @@ use std::time::Duration;
 use serde::Serialize;
 use time::OffsetDateTime;
 
+use super::claim::CRASHES;
+use super::controls::HoldRow;
 use super::inspect::JobRow;
 use crate::job::{JobState, WaitReason};
 
-/// Takeovers in a row without a commit after which the waker parks a job.
-const CRASHES: i32 = 5;
-
 /// What is known beside the row.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Facts {
     /// The stage due is the k-th of n, from 1; `None` for one that is reached by a jump only, or is not known here.
     pub position: Option<(usize, usize)>,
@@ -20,6 +19,8 @@ pub struct Facts {
     pub attempts: Option<i32>,
     /// Jobs that wait for the same cause, this one included.
     pub waiting_for_same: i64,
+    /// The hold it waits for, while that is in force.
+    pub hold: Option<HoldRow>,
 }
 
 /// Where a job stands, as the claim and the waker see it.
@@ -110,6 +111,9 @@ fn waiting(row: &JobRow, facts: &Facts, stage: &str, at: &Clock) -> String {
     let reason = row.wait_reason.as_deref().and_then(|word| word.parse::<WaitReason>().ok());
     let since = at.time(row.last_progress_at);
     let key = row.wait_key.as_deref().unwrap_or("nothing named");
+    if key.starts_with("hold:") {
+        return held(row, facts, &format!("Waiting at {stage} since {since}"), at);
+    }
     let (cause, next) = match reason {
         Some(WaitReason::Children) => {
             let jobs = if row.open_children == 1 { "follow-up is" } else { "follow-ups are" };
@@ -121,7 +125,9 @@ fn waiting(row: &JobRow, facts: &Facts, stage: &str, at: &Clock) -> String {
         Some(WaitReason::Configuration) => {
             ("somebody to choose an account", format!("`dispatch jobs configure {} --account ID` supplies it", row.id))
         }
-        Some(WaitReason::Reauthentication) => ("an identity's new tokens", "`dispatch tracker import` brings them".to_owned()),
+        Some(WaitReason::Reauthentication) => {
+            ("an identity's new tokens", "`dispatch identities set-tokens` brings them".to_owned())
+        }
         Some(WaitReason::InstallationDisabled) => {
             ("an installation to be enabled", "`dispatch tracker import` enables it".to_owned())
         }
@@ -136,6 +142,28 @@ fn waiting(row: &JobRow, facts: &Facts, stage: &str, at: &Clock) -> String {
     let deadline = overdue(row, at);
     let failed = row.error_code.as_ref().map_or_else(String::new, |_| format!(": {}", failure(row)));
     format!("Waiting at {stage} since {since} for {cause} (`{key}`){failed}; {next}{others}{deadline}.")
+}
+
+/// For a hold of a destination, as it is now; the job's own error may speak of an earlier one.
+fn held(row: &JobRow, facts: &Facts, begin: &str, at: &Clock) -> String {
+    let cause = match &facts.hold {
+        Some(hold) if hold.automatic => format!("{} and is held until {}", hold.reason, at.time(hold.expires_at)),
+        Some(hold) => {
+            format!(
+                "{} holds `{}` until {} ({})",
+                hold.who,
+                hold.scope,
+                at.time(hold.expires_at),
+                hold.reason.trim_end_matches('.')
+            )
+        }
+        None => "its hold is over, and the jobs that waited for it go on a few at a time".to_owned(),
+    };
+    let same = match facts.waiting_for_same {
+        ..=1 => String::new(),
+        jobs => format!("; {jobs} jobs wait for the same reason"),
+    };
+    format!("{begin}: {cause}; {}{same}{}.", attempt(row, facts), overdue(row, at))
 }
 
 fn done(row: &JobRow, at: &Clock) -> String {
@@ -219,152 +247,4 @@ fn span(length: time::Duration) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use time::macros::datetime;
-
-    use super::*;
-    use crate::job::JobId;
-
-    const NOW: OffsetDateTime = datetime!(2025-03-04 14:05:00 UTC);
-    const FACTS: Facts = Facts { position: Some((2, 10)), attempts: Some(12), waiting_for_same: 1 };
-
-    fn row(state: JobState) -> JobRow {
-        let id: JobId = "0195612e-9a00-7000-8000-000000000001".parse().unwrap();
-        JobRow {
-            id,
-            pipeline: "dispatch".to_owned(),
-            parent: None,
-            organization: "contoso".to_owned(),
-            source: "hooks".to_owned(),
-            dedupe_key: "1".to_owned(),
-            state,
-            stage: "fetch_states".to_owned(),
-            attempt: 1,
-            generation: 1,
-            epoch: 3,
-            owner: (state == JobState::Running).then_some(7),
-            wait_reason: None,
-            wait_key: None,
-            open_children: 0,
-            error_code: None,
-            error_message: None,
-            error_hint: None,
-            due_at: datetime!(2025-03-04 14:02:00 UTC),
-            woken_at: None,
-            last_progress_at: datetime!(2025-03-04 14:02:07 UTC),
-            created_at: datetime!(2025-03-03 10:00:00 UTC),
-            finished_at: None,
-            deadline: None,
-            now: NOW,
-            owner_alive: state == JobState::Running,
-            crash_count: 0,
-        }
-    }
-
-    fn failed(row: JobRow) -> JobRow {
-        JobRow {
-            attempt: 3,
-            error_code: Some("azure_devops.rate_limited".to_owned()),
-            error_message: Some("Azure DevOps answered 429".to_owned()),
-            error_hint: Some("Look at the account's usage.".to_owned()),
-            ..row
-        }
-    }
-
-    fn waits(reason: &str, key: &str) -> JobRow {
-        JobRow { wait_reason: Some(reason.to_owned()), wait_key: Some(key.to_owned()), ..row(JobState::Waiting) }
-    }
-
-    #[test]
-    fn a_ready_job_is_due_woken_or_later() {
-        let woken = JobRow { woken_at: Some(datetime!(2025-03-04 14:04:56 UTC)), ..row(JobState::Ready) };
-        assert_eq!(
-            explain(&woken, &FACTS),
-            "Ready at stage `fetch_states` (2 of 10) and due since 14:02:00 UTC, woken (wake-up published 4 s ago): the next free \
-             worker claims it; attempt 1 of 12."
-        );
-        assert_eq!(
-            explain(&row(JobState::Ready), &FACTS),
-            "Ready at stage `fetch_states` (2 of 10) and due since 14:02:00 UTC, not woken yet: the waker of any running worker \
-             publishes its wake-up in its organization's turn; attempt 1 of 12."
-        );
-        let later = JobRow { due_at: datetime!(2025-03-05 14:09:00 UTC), ..failed(row(JobState::Ready)) };
-        assert_eq!(
-            explain(&later, &FACTS),
-            "Ready at stage `fetch_states` (2 of 10), not due before 2025-03-05 14:09:00 UTC (in 1 d 0 h); attempt 3 of 12 after \
-             azure_devops.rate_limited (Azure DevOps answered 429)."
-        );
-    }
-
-    #[test]
-    fn a_running_job_has_a_live_owner_or_is_about_to_be_freed() {
-        assert_eq!(
-            explain(&row(JobState::Running), &FACTS),
-            "Running at stage `fetch_states` (2 of 10): replica 7 has it, attempt 1 of 12, last progress 2 min 53 s ago."
-        );
-        let dead = JobRow { owner_alive: false, crash_count: 2, ..row(JobState::Running) };
-        assert_eq!(
-            explain(&dead, &Facts::default()),
-            "Running at stage `fetch_states` by name only: the lease of replica 7 is over, and the waker of any running worker \
-             frees the job (takeovers without progress so far: 2 of 5)."
-        );
-    }
-
-    #[test]
-    fn a_waiting_job_says_for_what_what_to_do_and_who_waits_too() {
-        let facts = Facts { waiting_for_same: 412, ..FACTS };
-        assert_eq!(
-            explain(&failed(waits("reauthentication", "identity:7")), &facts),
-            "Waiting at stage `fetch_states` (2 of 10) since 14:02:07 UTC for an identity's new tokens (`identity:7`): \
-             azure_devops.rate_limited (Azure DevOps answered 429); `dispatch tracker import` brings them; 412 jobs wait for the \
-             same cause."
-        );
-        assert_eq!(
-            explain(&JobRow { open_children: 3, ..waits("children", "children") }, &facts),
-            "Waiting since 14:02:07 UTC for its follow-ups: 3 follow-ups are not done; `dispatch jobs list --parent \
-             0195612e-9a00-7000-8000-000000000001` shows them."
-        );
-        let deadline = JobRow { deadline: Some(datetime!(2025-03-04 15:00:00 UTC)), ..waits("configuration", "job") };
-        assert_eq!(
-            explain(&deadline, &FACTS),
-            "Waiting at stage `fetch_states` (2 of 10) since 14:02:07 UTC for somebody to choose an account (`job`); `dispatch \
-             jobs configure 0195612e-9a00-7000-8000-000000000001 --account ID` supplies it; its deadline is 15:00:00 UTC."
-        );
-    }
-
-    #[test]
-    fn a_parked_job_says_its_failure_and_the_hint_and_a_done_one_how_long_it_took() {
-        assert_eq!(
-            explain(&failed(row(JobState::Parked)), &FACTS),
-            "Parked at stage `fetch_states` (2 of 10) after attempt 3 of 12: azure_devops.rate_limited (Azure DevOps answered \
-             429). Look at the account's usage."
-        );
-        let done = JobRow { finished_at: Some(datetime!(2025-03-03 12:30:00 UTC)), ..row(JobState::Succeeded) };
-        assert_eq!(explain(&done, &FACTS), "Succeeded at 2025-03-03 12:30:00 UTC, 2 h 30 min after it was accepted.");
-        let cancelled = JobRow { finished_at: Some(NOW), ..row(JobState::Cancelled) };
-        assert_eq!(explain(&cancelled, &FACTS), "Cancelled at 14:05:00 UTC, 1 d 4 h after it was accepted.");
-    }
-
-    proptest! {
-        /// The claim takes `state = 'ready' AND due_at <= now()`; the waker takes those of them without `woken_at`, and frees
-        /// `running` ones whose replica is over.
-        #[test]
-        fn the_standing_is_what_the_claim_and_the_waker_see(
-            state in 0..JobState::ALL.len(), due_in in -3..3i64, woken: bool, owner_alive: bool,
-        ) {
-            let state = JobState::ALL[state];
-            let row = JobRow {
-                due_at: NOW + time::Duration::seconds(due_in),
-                woken_at: woken.then_some(NOW),
-                owner_alive,
-                ..row(state)
-            };
-            let (standing, claimable) = (standing(&row), state == JobState::Ready && due_in <= 0);
-            prop_assert_eq!(matches!(standing, Standing::DueWoken | Standing::DueNotWoken), claimable);
-            prop_assert_eq!(standing == Standing::DueNotWoken, claimable && !woken);
-            prop_assert_eq!(standing == Standing::OwnerDead, state == JobState::Running && !owner_alive);
-            prop_assert!(!explain(&row, &FACTS).is_empty());
-        }
-    }
-}
+mod tests;

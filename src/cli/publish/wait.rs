@@ -1,0 +1,197 @@
+//! `dispatch publish --wait`: follows jobs to their outcomes. When the connection is lost the same messages are published again:
+//! they are the same jobs, and the answer is where each stands now.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use crate::link::Endpoint;
+use anyhow::bail;
+use clap::Args;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::read::Document;
+use super::{Published, WINDOW};
+use crate::broker::{BrokerError, DIRECT_REPLY, Outgoing, Publisher, Replies, Reply};
+use crate::cli::output::{Output, or_dash, say};
+use crate::fault::chain;
+use crate::job::JobState;
+use crate::message::Outcome;
+use crate::message::outcome::{Waiting, WaitingForConfiguration};
+use crate::reconnect::Reconnect;
+
+#[derive(Debug, Args)]
+pub(super) struct Wait {
+    /// Follow each job to its outcome; exit code 0 only if all have succeeded
+    #[arg(long, conflicts_with_all = ["reply_to", "correlation_id"])]
+    pub(super) wait: bool,
+    /// Give up following after this long; the jobs go on
+    #[arg(long, value_name = "SECONDS", requires = "wait", value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
+    timeout: Option<u64>,
+    /// Follow also a job that waits for somebody to choose an account
+    #[arg(long, requires = "wait")]
+    keep_waiting: bool,
+}
+
+/// Whether there is more to come of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    GoesOn,
+    Succeeded,
+    /// Ended otherwise, or nothing happens before somebody acts.
+    Over,
+}
+
+/// A document that was sent, by its correlation id.
+struct Followed {
+    document: Document,
+    last: Option<Outcome>,
+    standing: Standing,
+}
+
+impl Wait {
+    /// Publishes, and prints what is heard until there is no more to come.
+    pub(super) async fn follow(&self, output: Output, url: &Endpoint, documents: Vec<Document>) -> anyhow::Result<ExitCode> {
+        let mut order = Vec::with_capacity(documents.len());
+        let mut followed = BTreeMap::new();
+        for document in documents {
+            let id = Uuid::now_v7().to_string();
+            order.push(id.clone());
+            followed.insert(id, Followed { document, last: None, standing: Standing::GoesOn });
+        }
+        let until = self.timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+        let heard = self.hear_all(output, url, &mut followed);
+        let ended = match until {
+            None => Some(heard.await),
+            Some(until) => tokio::time::timeout_at(until, heard).await.ok(),
+        };
+        let succeeded = followed.values().all(|one| one.standing == Standing::Succeeded);
+        let in_order = order.iter().filter_map(|id| followed.remove(id));
+        let published: Vec<Published> = in_order.map(Published::from).collect();
+        if output.is_json() {
+            output.answer(&published, String::new)?;
+        }
+        match ended {
+            Some(Err(error)) => Err(error),
+            None => bail!("not every job has ended within {} s; they go on", self.timeout.unwrap_or_default()),
+            Some(Ok(())) => Ok(if succeeded { ExitCode::SUCCESS } else { ExitCode::FAILURE }),
+        }
+    }
+
+    async fn hear_all(&self, output: Output, url: &Endpoint, followed: &mut BTreeMap<String, Followed>) -> anyhow::Result<()> {
+        // What cannot be sent at all is an error at once; a connection that was there is waited for.
+        let mut replies = ask(url, followed).await?;
+        let mut reconnect = Reconnect::default();
+        while followed.values().any(|one| one.standing == Standing::GoesOn) {
+            match replies.1.next().await {
+                Ok(reply) => {
+                    reconnect.reset();
+                    self.heard(output, followed, &reply)?;
+                }
+                Err(error) => {
+                    say(&format!("the connection is lost, asking again: {}", chain(&error)));
+                    replies = loop {
+                        tokio::time::sleep(reconnect.next_delay()).await;
+                        match ask(url, followed).await {
+                            Ok(replies) => break replies,
+                            Err(error) => tracing::debug!(error = chain(&error), "not yet"),
+                        }
+                    };
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn heard(&self, output: Output, followed: &mut BTreeMap<String, Followed>, reply: &Reply) -> anyhow::Result<()> {
+        let Some(one) = reply.correlation_id.as_ref().and_then(|id| followed.get_mut(id)) else { return Ok(()) };
+        let Ok(outcome) = serde_json::from_slice::<Outcome>(&reply.body) else {
+            say("a newer worker has answered with an event that is not known here");
+            return Ok(());
+        };
+        // Events come at least once.
+        let is_news = one.last.as_ref() != Some(&outcome);
+        if is_news && one.standing == Standing::GoesOn {
+            one.standing = self.standing(&outcome);
+            let (source, key) = (or_dash(one.document.source.as_deref()), or_dash(one.document.dedupe_key.as_deref()));
+            output.line(&format!("{source} {key}: {}", told(&outcome)))?;
+            for line in choices(&outcome) {
+                output.line(&line)?;
+            }
+            one.last = Some(outcome);
+        }
+        Ok(())
+    }
+
+    const fn standing(&self, outcome: &Outcome) -> Standing {
+        match outcome {
+            Outcome::Succeeded(_) => Standing::Succeeded,
+            Outcome::Cancelled(_) | Outcome::Parked(_) | Outcome::Refused(_) => Standing::Over,
+            Outcome::WaitingForConfiguration(_) if !self.keep_waiting => Standing::Over,
+            Outcome::Accepted(_)
+            | Outcome::WaitingForConfiguration(_)
+            | Outcome::WaitingForReauthentication(_)
+            | Outcome::WaitingForInstallation(_)
+            | Outcome::WaitingForHold(_)
+            | Outcome::WaitingForVersion(_) => Standing::GoesOn,
+        }
+    }
+}
+
+impl From<Followed> for Published {
+    fn from(one: Followed) -> Self {
+        Self { outcome: one.last, ..one.document.into() }
+    }
+}
+
+/// Sends everything that is not over yet, on a connection that hears the answers. The publisher must live as long as they.
+async fn ask(url: &Endpoint, followed: &BTreeMap<String, Followed>) -> Result<(Publisher, Replies), BrokerError> {
+    let (publisher, replies) = Publisher::connect_with_replies(url).await?;
+    let open = followed.iter().filter(|(_, one)| one.standing == Standing::GoesOn);
+    let messages: Vec<Outgoing> = open
+        .map(|(id, one)| Outgoing {
+            reply_to: Some(DIRECT_REPLY.to_owned()),
+            correlation_id: Some(id.clone()),
+            ..one.document.message()
+        })
+        .collect();
+    for window in messages.chunks(WINDOW) {
+        publisher.publish_all(window).await.into_iter().collect::<Result<Vec<()>, _>>()?;
+    }
+    Ok((publisher, replies))
+}
+
+/// An outcome as a sentence.
+fn told(outcome: &Outcome) -> String {
+    let waits = |waiting: &Waiting| format!("waits: {} ({})", waiting.reason, waiting.wait_key);
+    match outcome {
+        Outcome::Accepted(accepted) => match (accepted.job.state, accepted.reason) {
+            (JobState::Waiting, Some(reason)) => format!("accepted as job {}, waits: {reason}", accepted.job.job_id),
+            (state, _) => format!("accepted as job {}, {state}", accepted.job.job_id),
+        },
+        Outcome::Succeeded(_) => "succeeded".to_owned(),
+        Outcome::Cancelled(_) => "cancelled".to_owned(),
+        Outcome::Parked(parked) => format!("parked: {}: {} {}", parked.error.code, parked.error.message, parked.error.hint),
+        Outcome::WaitingForConfiguration(WaitingForConfiguration { waiting, .. })
+        | Outcome::WaitingForReauthentication(waiting)
+        | Outcome::WaitingForInstallation(waiting)
+        | Outcome::WaitingForHold(waiting)
+        | Outcome::WaitingForVersion(waiting) => waits(waiting),
+        Outcome::Refused(refused) => {
+            format!("refused: {}: {} (dead letter {})", refused.code, refused.detail, refused.dead_letter_id)
+        }
+    }
+}
+
+/// What a person can choose from, and how.
+fn choices(outcome: &Outcome) -> Vec<String> {
+    let Outcome::WaitingForConfiguration(WaitingForConfiguration { configuration: Some(template), .. }) = outcome else {
+        return Vec::new();
+    };
+    let text = |value: &serde_json::Value, name: &str| value.get(name).and_then(|text| text.as_str()).unwrap_or("-").to_owned();
+    let accounts = template.get("choices").and_then(serde_json::Value::as_array);
+    let account = |choice: &serde_json::Value| format!("  {} {}", text(choice, "account_id"), text(choice, "name"));
+    let lines = accounts.into_iter().flatten().map(account);
+    std::iter::once(format!("  {}", text(template, "help"))).chain(lines).collect()
+}

@@ -1,0 +1,91 @@
+//! The governor's holds, kept in the store: the one place where the two meet, so that neither knows the other.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use futures_util::future::{BoxFuture, FutureExt};
+use tokio_util::sync::CancellationToken;
+
+use crate::fault::StageFault;
+use crate::job::ReplicaId;
+use crate::providers::governor::{Governor, Holds, LiveHold, NewHold};
+use crate::store::{self, Store};
+
+/// How often every replica looks what the others and people have held.
+const EVERY: Duration = Duration::from_millis(500);
+
+/// Holds as rows of the store.
+pub(crate) struct StoredHolds {
+    store: Store,
+    replica: AtomicI64,
+}
+
+impl StoredHolds {
+    /// In this store.
+    #[must_use]
+    pub(crate) const fn new(store: Store) -> Self {
+        Self { store, replica: AtomicI64::new(0) }
+    }
+
+    /// Who places holds from now on.
+    pub(crate) fn act_as(&self, replica: ReplicaId) {
+        self.replica.store(replica.0, Ordering::Relaxed);
+    }
+}
+
+/// For providers that nobody calls.
+pub(crate) struct Unkept;
+
+impl Holds for Unkept {
+    fn place<'a>(&'a self, hold: NewHold<'a>) -> BoxFuture<'a, Result<Duration, StageFault>> {
+        std::future::ready(Ok(hold.length)).boxed()
+    }
+
+    fn live(&self) -> BoxFuture<'_, Result<Vec<LiveHold>, StageFault>> {
+        std::future::ready(Ok(Vec::new())).boxed()
+    }
+}
+
+impl Holds for StoredHolds {
+    fn place<'a>(&'a self, hold: NewHold<'a>) -> BoxFuture<'a, Result<Duration, StageFault>> {
+        let who = format!("replica {}", self.replica.load(Ordering::Relaxed));
+        async move {
+            let NewHold { scope, is_circuit, reason, length } = hold;
+            Ok(self.store.place_hold(&store::NewHold { scope, is_circuit, reason, who: &who, length }).await?)
+        }
+        .boxed()
+    }
+
+    fn live(&self) -> BoxFuture<'_, Result<Vec<LiveHold>, StageFault>> {
+        async move {
+            let rows = self.store.live_holds().await?;
+            let live = rows.into_iter().map(|row| {
+                let left = row.left();
+                // A person's own words do not say that it is a person's.
+                let reason = if row.automatic { row.reason } else { format!("{} wants it: {}", row.who, row.reason) };
+                LiveHold { scope: row.scope, is_circuit: row.kind == "circuit", reason, left }
+            });
+            Ok(live.collect())
+        }
+        .boxed()
+    }
+}
+
+/// Keeps the governor's copy of the holds young until `end`.
+pub(crate) async fn follow(governor: Arc<Governor>, end: CancellationToken) {
+    loop {
+        look(&governor).await;
+        tokio::select! {
+            () = tokio::time::sleep(EVERY) => {}
+            () = end.cancelled() => return,
+        }
+    }
+}
+
+/// Reads the holds once; what cannot be read now is read soon.
+pub(crate) async fn look(governor: &Governor) {
+    if let Err(fault) = governor.refresh().await {
+        tracing::warn!(error = fault.message(), "holds cannot be read yet");
+    }
+}

@@ -1,0 +1,152 @@
+//! The JSON Schemas and the decoder say the same, but for what a schema cannot say.
+
+use jsonschema::Validator;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::message::schema;
+
+fn validator(schema: &Value) -> Validator {
+    jsonschema::options().should_validate_formats(true).build(schema).unwrap()
+}
+
+/// Whether the decoder takes it.
+fn is_taken(message: &Value) -> bool {
+    matches!(decode(message.to_string()), Ok(Intake::Request { .. }))
+}
+
+/// What only the decoder knows: where source and key come from, whole numbers written as fractions, leap seconds, and which
+/// times UTC can write.
+fn is_beyond_a_schema(message: &Value) -> bool {
+    let is_fraction = |value: Option<&Value>| value.is_some_and(|number| number.is_f64());
+    let no_key = ["source", "dedupe_key"].iter().any(|name| message.get(name).is_none_or(Value::is_null));
+    let fraction = is_fraction(message.get("schema")) || is_fraction(message.pointer("/search/limit"));
+    let dates = ["not_before", "deadline"].iter().filter_map(|name| message.get(name)?.as_str());
+    let odd_date = dates.into_iter().any(|date| date.contains(":60") || date.starts_with("0000") || date.starts_with("9999"));
+    no_key || fraction || odd_date
+}
+
+fn interesting() -> Vec<(&'static str, Vec<Value>)> {
+    let texts = |limit: usize| {
+        let wide = "é".repeat(limit);
+        vec![
+            json!("a"),
+            json!(""),
+            json!("a\0b"),
+            json!("a\nb"),
+            json!("é"),
+            json!(wide),
+            json!(wide + "é"),
+            json!(7),
+            Value::Null,
+        ]
+    };
+    let dates = ["2026-01-02T03:04:05Z", "2026-02-30T00:00:00Z", "2026-01-02", "2026-01-02T03:04:05+14:00", "soon", ""];
+    let events = [json!([]), json!([{}]), json!([{"payload": null}]), json!([{"payload": {}, "shared_secret": "s"}])];
+    let more_events =
+        [json!([{"payload": {}, "secret": 1}]), json!(vec![json!({"payload": 1}); 200]), json!(vec![json!({"payload": 1}); 201])];
+    let names = [json!([]), json!(["a"]), json!([""]), json!([1]), json!(vec!["a"; 50]), json!(vec!["a"; 51]), json!(["a\0"])];
+    let search = |limit: Value| json!({"text": "t", "limit": limit});
+    let searches = [
+        json!({}),
+        json!({"text": ""}),
+        json!({"text": "t"}),
+        json!({"text": "t", "states": null}),
+        json!({"text": "t", "x": 1}),
+    ];
+    let limits = [json!(1), json!(0), json!(1000), json!(1001), json!(-1), json!(1.5), json!("1")].map(search);
+    let interaction = json!({"application_id": "1", "token": "t", "message_id": null});
+    vec![
+        ("schema", vec![json!(1), json!(0), json!("1"), Value::Null]),
+        ("source", texts(SOURCE_LENGTH)),
+        ("dedupe_key", texts(KEY_LENGTH)),
+        ("organization", texts(NAME_LENGTH)),
+        ("account", texts(ACCOUNT_LENGTH)),
+        ("identity", texts(ACCOUNT_LENGTH)),
+        ("search", searches.into_iter().chain(limits).chain([Value::Null, json!("t")]).collect()),
+        ("events", events.into_iter().chain(more_events).chain([Value::Null, json!({})]).collect()),
+        ("notify", names.into_iter().chain([Value::Null, json!("a")]).collect()),
+        ("interaction", vec![interaction, json!({"application_id": "1"}), json!({"token": 1}), Value::Null]),
+        ("not_before", dates.iter().map(|date| json!(date)).chain([Value::Null, json!(1)]).collect()),
+        ("deadline", dates.iter().map(|date| json!(date)).chain([Value::Null, json!(1)]).collect()),
+        ("unheard_of", vec![json!(1), Value::Null]),
+    ]
+}
+
+#[test]
+fn a_field_is_valid_exactly_where_the_decoder_takes_it() {
+    let validator = validator(&schema::job());
+    let (mut taken, mut refused) = (0, 0);
+    for (field, values) in interesting() {
+        for value in values {
+            let mut message = message();
+            message[field] = value;
+            if is_beyond_a_schema(&message) {
+                continue;
+            }
+            let says = validator.is_valid(&message);
+            assert_eq!(says, is_taken(&message), "{message}");
+            *(if says { &mut taken } else { &mut refused }) += 1;
+        }
+    }
+    assert!(taken > 25 && refused > 45, "{taken} taken, {refused} refused");
+    for field in ["schema", "organization"] {
+        let body: Value = serde_json::from_str(&without(field)).unwrap();
+        assert!(!validator.is_valid(&body) && !is_taken(&body), "{field}");
+    }
+}
+
+#[test]
+fn control_messages_are_valid_exactly_where_the_decoder_takes_them() {
+    let agree = |schema: &Value, is_taken: &dyn Fn(&str) -> bool, good: &Value| {
+        let validator = validator(schema);
+        assert!(validator.is_valid(good) && is_taken(&good.to_string()), "{good}");
+        let long = "é".repeat(256);
+        for field in good.as_object().unwrap().keys() {
+            for value in [json!(1), json!(2), json!(0), json!(""), json!("a"), json!("a\0"), json!(long), Value::Null, json!([])]
+            {
+                let mut message = good.clone();
+                message[field] = value;
+                assert_eq!(validator.is_valid(&message), is_taken(&message.to_string()), "{message}");
+            }
+            let mut message = good.clone();
+            message.as_object_mut().unwrap().remove(field);
+            assert!(!validator.is_valid(&message) && !is_taken(&message.to_string()), "{message}");
+        }
+        let mut more = good.clone();
+        more["more"] = json!(1);
+        assert!(!validator.is_valid(&more) && !is_taken(&more.to_string()), "{more}");
+    };
+    let configure = json!({"schema": 1, "job_id": JobId::fresh(), "account": "a"});
+    let is_configure = |body: &str| decode_control::<Configure>(body.as_bytes(), &envelope()).is_ok();
+    agree(&schema::configure(), &is_configure, &configure);
+    let cancel = json!({"schema": 1, "source": "s", "dedupe_key": "k"});
+    let is_cancel = |body: &str| decode_control::<Cancel>(body.as_bytes(), &envelope()).is_ok();
+    agree(&schema::cancel(), &is_cancel, &cancel);
+}
+
+#[test]
+fn every_schema_is_one() {
+    for schema in [schema::job(), schema::configure(), schema::cancel(), schema::outcome()] {
+        assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
+        jsonschema::meta::validate(&schema).unwrap();
+    }
+}
+
+proptest! {
+    #[test]
+    fn what_is_valid_decodes_and_what_decodes_is_valid(
+        picks in proptest::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>()), 0..5),
+    ) {
+        let table = interesting();
+        let mut message = message();
+        for (field, value) in picks {
+            let (field, values) = field.get(&table);
+            message[*field] = value.get(values).clone();
+        }
+        if !is_beyond_a_schema(&message) {
+            prop_assert_eq!(validator(&schema::job()).is_valid(&message), is_taken(&message), "{}", message);
+        }
+    }
+}

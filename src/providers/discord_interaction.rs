@@ -1,0 +1,251 @@
+//! Answers to a person who clicked in Discord
+//! (<https://discord.com/developers/docs/interactions/receiving-and-responding#followup-messages>): a message that only that
+//! person sees, or the edit of a message that is known.
+//!
+//! No destination is of this kind: the request that came from the click brings address and token. A new message is blind, an
+//! edit gives the same state however often it is repeated.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use futures_util::future::{BoxFuture, FutureExt};
+use reqwest::header::{HeaderValue, USER_AGENT};
+use reqwest::{Method, Url};
+use secrecy::ExposeSecret;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::channel::{BadConfig, Channel, ChannelConfig, ChannelFault, Delivered, Delivery, Message, Refusal, Rendered, decode};
+use super::discord::{AGENT, Created, SUPPRESS_EMBEDS, is_id, markdown, patience};
+use super::http::{Answer, Call, HttpClient};
+use super::http_fault::{Provider, provider};
+use super::scrub::scrub;
+use crate::fault::{Certainty, Class};
+use crate::job::EffectClass;
+
+static DISCORD_INTERACTION: Provider = provider!("discord_interaction");
+/// For how long the vendor takes an interaction's token.
+pub const TOKEN_LIFE: Duration = Duration::from_secs(15 * 60);
+/// Of an answer that comes too late.
+pub const EXPIRED: &str = "interaction_expired";
+/// What can be done about that.
+pub const EXPIRED_HINT: &str =
+    "Discord takes an answer for 15 minutes only: cancel this follow-up. The job itself is not affected.";
+/// "Unknown Webhook" and "Invalid Webhook Token": what an ended token is answered with.
+const GONE: [u32; 2] = [10015, 50027];
+/// `EPHEMERAL`: only who clicked sees it.
+const EPHEMERAL: u32 = 1 << 6;
+/// The message that the click was first answered with.
+const ORIGINAL: &str = "@original";
+const RIGHT: &str = r#"{"application_id": "123456789012345678", "message_id": null}"#;
+
+/// Messages to who clicked.
+#[derive(Debug)]
+pub struct DiscordInteraction {
+    http: HttpClient,
+    api: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings<'a> {
+    #[serde(borrow)]
+    application_id: Cow<'a, str>,
+    #[serde(borrow, default)]
+    message_id: Option<Cow<'a, str>>,
+}
+
+#[derive(Deserialize)]
+struct ErrorBody {
+    code: u32,
+}
+
+impl DiscordInteraction {
+    /// With the API at `api` (`https://discord.com/api/v10`).
+    #[must_use]
+    pub fn new(http: HttpClient, api: &str) -> Self {
+        Self { http, api: api.to_owned() }
+    }
+
+    /// What to call, and whether that edits a message.
+    fn target(&self, config: &ChannelConfig) -> Result<(Url, bool), BadConfig> {
+        let settings: Settings<'_> = decode(&config.public, RIGHT)?;
+        if !is_id(&settings.application_id) {
+            return Err(BadConfig("`application_id` must be a Discord id: up to 20 digits, as text".to_owned()));
+        }
+        let message = settings.message_id.as_deref();
+        if message.is_some_and(|id| id != ORIGINAL && !is_id(id)) {
+            return Err(BadConfig(format!("`message_id` must be a Discord id, as text, or `{ORIGINAL}`")));
+        }
+        let token = config.secret.as_ref().map(|token| token.expose_secret()).unwrap_or_default();
+        // Anything else could lead to another path.
+        let is_token = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '=' | '+' | ':');
+        if matches!(token, "" | "." | "..") || !token.chars().all(is_token) {
+            return Err(BadConfig("the interaction's token must be the one that Discord gave".to_owned()));
+        }
+        let mut url =
+            self.http.parse_url(&self.api).map_err(|why| BadConfig(format!("the API's address is not usable: {why}")))?;
+        let mut path = url.path_segments_mut().map_err(|()| BadConfig("the API's address must have a path".to_owned()))?;
+        path.pop_if_empty().extend(["webhooks", &settings.application_id, token]);
+        if let Some(message) = message {
+            path.extend(["messages", message]);
+        }
+        drop(path);
+        Ok((url, message.is_some()))
+    }
+
+    async fn answer(&self, delivery: Delivery<'_>) -> Result<Delivered, ChannelFault> {
+        let bad = |problem| ChannelFault::Config { provider: &DISCORD_INTERACTION, problem };
+        let (url, is_edit) = self.target(delivery.config).map_err(bad)?;
+        let (method, flags) =
+            if is_edit { (Method::PATCH, SUPPRESS_EMBEDS) } else { (Method::POST, SUPPRESS_EMBEDS | EPHEMERAL) };
+        let body = json!({
+            "content": delivery.rendered.0,
+            "allowed_mentions": {"parse": []},
+            "flags": flags,
+        });
+        let call = Call::new(&DISCORD_INTERACTION, method, url, delivery.deadline)
+            .header(USER_AGENT, HeaderValue::from_static(AGENT))
+            .json("application/json", &body)?;
+        let answer = self.http.send(call).await?;
+        if let Some(refusal) = ended(&answer) {
+            return Err(refusal.into());
+        }
+        let patience = patience(&answer);
+        let made: Created = answer.success_or(patience)?.json()?;
+        Ok(Delivered { provider_ref: Some(made.id) })
+    }
+}
+
+impl Channel for DiscordInteraction {
+    fn kind(&self) -> &'static str {
+        DISCORD_INTERACTION.name
+    }
+
+    fn class(&self, config: &ChannelConfig) -> EffectClass {
+        match decode::<Settings<'_>>(&config.public, RIGHT) {
+            Ok(Settings { message_id: Some(_), .. }) => EffectClass::K1,
+            Ok(Settings { message_id: None, .. }) | Err(_) => EffectClass::K3,
+        }
+    }
+
+    fn keyed_for(&self, _: &ChannelConfig) -> Option<Duration> {
+        None
+    }
+
+    fn render(&self, message: &Message) -> Rendered {
+        Rendered(markdown(message))
+    }
+
+    fn check_config(&self, config: &ChannelConfig) -> Result<(), BadConfig> {
+        self.target(config).map(|_| ())
+    }
+
+    fn deliver<'a>(&'a self, delivery: Delivery<'a>) -> BoxFuture<'a, Result<Delivered, ChannelFault>> {
+        self.answer(delivery).boxed()
+    }
+}
+
+/// That the token is none any more, where the answer says so.
+fn ended(answer: &Answer) -> Option<Refusal> {
+    if !matches!(answer.status, 401 | 404) {
+        return None;
+    }
+    answer.json::<ErrorBody>().ok().filter(|body| GONE.contains(&body.code))?;
+    Some(Refusal {
+        provider: &DISCORD_INTERACTION,
+        code: EXPIRED,
+        said: scrub(&String::from_utf8_lossy(&answer.body)),
+        class: Class::Permanent,
+        certainty: Certainty::NotDone,
+        hint: EXPIRED_HINT,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::fault::Fault;
+    use crate::providers::scripted::{Reply, Scripted, client, json as ok, reply, soon};
+
+    const TOKEN: &str = "aW50ZXJhY3Rpb246canary";
+
+    fn interaction(api: &str) -> DiscordInteraction {
+        DiscordInteraction::new(client(), api)
+    }
+
+    fn config(public: Value) -> ChannelConfig {
+        ChannelConfig { public, secret: Some(TOKEN.into()), previous_secret: None }
+    }
+
+    async fn deliver(message_id: Option<&str>, answer: Reply) -> (Result<Delivered, ChannelFault>, Scripted) {
+        let server = Scripted::start(vec![answer]);
+        let interaction = interaction(&format!("{}/api/v10", server.url));
+        let config = config(json!({"application_id": "99", "message_id": message_id}));
+        let rendered = Rendered("**Hello**".to_owned());
+        let class = interaction.class(&config);
+        let delivery = Delivery { config: &config, rendered: &rendered, key: "k", class, deadline: soon() };
+        let result = interaction.deliver(delivery).await;
+        (result, server)
+    }
+
+    #[tokio::test]
+    async fn a_new_answer_is_seen_by_who_clicked_alone_and_a_known_message_is_edited() {
+        let path = format!("/api/v10/webhooks/99/{TOKEN}");
+        for (message_id, method, target, flags) in [
+            (None, "POST", path.clone(), 4 | 64),
+            (Some("77"), "PATCH", format!("{path}/messages/77"), 4),
+            (Some("@original"), "PATCH", format!("{path}/messages/@original"), 4),
+        ] {
+            let (delivered, server) = deliver(message_id, ok(&json!({"id": "7001"}))).await;
+            assert_eq!(delivered.unwrap().provider_ref.as_deref(), Some("7001"));
+            let request = server.received().remove(0);
+            assert_eq!((request.method.as_str(), request.target.as_str()), (method, target.as_str()));
+            let expected = json!({"content": "**Hello**", "allowed_mentions": {"parse": []}, "flags": flags});
+            assert_eq!((request.json(), request.header("authorization")), (expected, None));
+        }
+    }
+
+    #[tokio::test]
+    async fn an_ended_token_is_told_from_other_failures_and_never_shown() {
+        for (answer, code, certainty) in [
+            (reply(404, "", r#"{"code": 10015, "message": "Unknown Webhook"}"#), EXPIRED, Certainty::NotDone),
+            (reply(401, "", r#"{"code": 50027}"#), EXPIRED, Certainty::NotDone),
+            (reply(404, "", r#"{"code": 10008}"#), "discord_interaction.not_found", Certainty::NotDone),
+            (reply(401, "", "no"), "discord_interaction.unauthorized", Certainty::NotDone),
+            (reply(500, "", r#"{"code": 10015}"#), "discord_interaction.server_error", Certainty::Unknown),
+            (Reply::Lose, "discord_interaction.connection_lost", Certainty::Unknown),
+        ] {
+            let fault = deliver(None, answer).await.0.unwrap_err();
+            assert_eq!((fault.code(), fault.certainty()), (code, certainty));
+            assert!(!format!("{fault:?} {}", crate::fault::chain(&fault)).contains("canary"));
+        }
+    }
+
+    #[test]
+    fn an_edit_is_a_compare_and_set_and_a_new_message_is_blind() {
+        let class = |public| interaction("https://discord.com/api/v10").class(&config(public));
+        assert_eq!(class(json!({"application_id": "99", "message_id": "77"})), EffectClass::K1);
+        assert_eq!(class(json!({"application_id": "99"})), EffectClass::K3);
+    }
+
+    #[test]
+    fn what_a_request_brings_cannot_lead_to_another_path() {
+        let interaction = interaction("https://discord.com/api/v10");
+        for (public, token) in [
+            (json!({"application_id": ".."}), TOKEN),
+            (json!({"application_id": "99", "message_id": "../.."}), TOKEN),
+            (json!({"application_id": "99", "message_id": ""}), TOKEN),
+            (json!({"application_id": "99"}), ".."),
+            (json!({"application_id": "99"}), "canary/messages"),
+            (json!({"application_id": "99"}), ""),
+        ] {
+            let config = ChannelConfig { public, secret: Some(token.into()), previous_secret: None };
+            let BadConfig(why) = interaction.check_config(&config).unwrap_err();
+            assert!(!why.contains("canary"), "{why}");
+        }
+        assert_eq!(interaction.check_config(&config(json!({"application_id": "99"}))), Ok(()));
+    }
+}

@@ -1,0 +1,170 @@
+//! A Discord channel's webhook (<https://discord.com/developers/docs/resources/webhook#execute-webhook>).
+//!
+//! The whole address is the secret. Blind: a webhook has no nonce.
+
+use std::time::Duration;
+
+use futures_util::future::{BoxFuture, FutureExt};
+use reqwest::header::{HeaderValue, USER_AGENT};
+use reqwest::{Method, Url};
+use secrecy::ExposeSecret;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::channel::{BadConfig, Channel, ChannelConfig, ChannelFault, Delivered, Delivery, Message, Rendered, decode};
+use super::discord::{AGENT, Created, SUPPRESS_EMBEDS, is_id, markdown, patience};
+use super::http::{Call, HttpClient};
+use super::http_fault::{Provider, provider};
+use crate::job::EffectClass;
+
+static DISCORD_WEBHOOK: Provider = provider!("discord_webhook");
+const RIGHT: &str = "{}: the webhook's address is the secret";
+const RIGHT_SECRET: &str =
+    "the secret must be the webhook's address as Discord shows it: https://discord.com/api/webhooks/ID/TOKEN";
+
+/// Messages through a channel's webhook.
+#[derive(Debug)]
+pub struct DiscordWebhook {
+    http: HttpClient,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {}
+
+impl DiscordWebhook {
+    /// Sends with `http`.
+    #[must_use]
+    pub const fn new(http: HttpClient) -> Self {
+        Self { http }
+    }
+
+    /// Where messages are made, answered with what was made.
+    fn target(&self, config: &ChannelConfig) -> Result<Url, BadConfig> {
+        let Settings {} = decode(&config.public, RIGHT)?;
+        let secret = config.secret.as_ref().ok_or_else(|| BadConfig(RIGHT_SECRET.to_owned()))?;
+        let url = self.http.parse_url(secret.expose_secret()).map_err(|why| BadConfig(format!("{RIGHT_SECRET}: {why}")))?;
+        let mut url = Some(url).filter(is_webhook).ok_or_else(|| BadConfig(RIGHT_SECRET.to_owned()))?;
+        url.query_pairs_mut().append_pair("wait", "true");
+        Ok(url)
+    }
+
+    async fn execute(&self, delivery: Delivery<'_>) -> Result<Delivered, ChannelFault> {
+        let bad = |problem| ChannelFault::Config { provider: &DISCORD_WEBHOOK, problem };
+        let url = self.target(delivery.config).map_err(bad)?;
+        let body = json!({
+            "content": delivery.rendered.0,
+            "allowed_mentions": {"parse": []},
+            "flags": SUPPRESS_EMBEDS,
+        });
+        let call = Call::new(&DISCORD_WEBHOOK, Method::POST, url, delivery.deadline)
+            .header(USER_AGENT, HeaderValue::from_static(AGENT))
+            .json("application/json", &body)?;
+        let answer = self.http.send(call).await?;
+        let patience = patience(&answer);
+        let created: Created = answer.success_or(patience)?.json()?;
+        Ok(Delivered { provider_ref: Some(created.id) })
+    }
+}
+
+impl Channel for DiscordWebhook {
+    fn kind(&self) -> &'static str {
+        DISCORD_WEBHOOK.name
+    }
+
+    fn class(&self, _: &ChannelConfig) -> EffectClass {
+        EffectClass::K3
+    }
+
+    fn keyed_for(&self, _: &ChannelConfig) -> Option<Duration> {
+        None
+    }
+
+    fn render(&self, message: &Message) -> Rendered {
+        Rendered(markdown(message))
+    }
+
+    fn check_config(&self, config: &ChannelConfig) -> Result<(), BadConfig> {
+        self.target(config).map(|_| ())
+    }
+
+    fn deliver<'a>(&'a self, delivery: Delivery<'a>) -> BoxFuture<'a, Result<Delivered, ChannelFault>> {
+        self.execute(delivery).boxed()
+    }
+}
+
+/// `…/webhooks/ID/TOKEN`, without anything behind it but a query (`thread_id`, for example).
+fn is_webhook(url: &Url) -> bool {
+    let parts: Vec<&str> = url.path_segments().into_iter().flatten().collect();
+    matches!(parts[..], [.., "webhooks", id, token] if is_id(id) && !token.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::fault::{Certainty, Class, Fault};
+    use crate::providers::scripted::{Reply, Scripted, client, json as ok, reply, soon};
+
+    fn webhook() -> DiscordWebhook {
+        DiscordWebhook::new(client())
+    }
+
+    fn config(public: Value, url: &str) -> ChannelConfig {
+        ChannelConfig { public, secret: Some(url.to_owned().into()), previous_secret: None }
+    }
+
+    async fn deliver(answer: Reply) -> (Result<Delivered, ChannelFault>, Scripted) {
+        let server = Scripted::start(vec![answer]);
+        let config = config(json!({}), &format!("{}/api/webhooks/42/canary-token?thread_id=7", server.url));
+        let rendered = Rendered("**Hello**".to_owned());
+        let delivery = Delivery { config: &config, rendered: &rendered, key: "k", class: EffectClass::K3, deadline: soon() };
+        let result = webhook().deliver(delivery).await;
+        (result, server)
+    }
+
+    #[tokio::test]
+    async fn a_message_is_waited_for_and_mentions_nobody() {
+        let (delivered, server) = deliver(ok(&json!({"id": "7001"}))).await;
+        assert_eq!(delivered.unwrap().provider_ref.as_deref(), Some("7001"));
+        let request = server.received().remove(0);
+        assert_eq!(request.target, "/api/webhooks/42/canary-token?thread_id=7&wait=true");
+        let expected = json!({"content": "**Hello**", "allowed_mentions": {"parse": []}, "flags": 4});
+        assert_eq!((request.method.as_str(), request.json()), ("POST", expected));
+    }
+
+    #[tokio::test]
+    async fn a_failure_is_classed_and_does_not_show_the_address() {
+        let patient = Class::Transient { retry_after: Some(Duration::from_millis(500)) };
+        let slow = Class::Transient { retry_after: None };
+        for (answer, code, class, certainty) in [
+            (reply(429, "", r#"{"retry_after": 0.5}"#), "discord_webhook.rate_limited", patient, Certainty::NotDone),
+            (Reply::Lose, "discord_webhook.connection_lost", slow, Certainty::Unknown),
+            (reply(404, "", r#"{"code": 10015}"#), "discord_webhook.not_found", Class::Permanent, Certainty::NotDone),
+        ] {
+            let fault = deliver(answer).await.0.unwrap_err();
+            assert_eq!((fault.code(), fault.class(), fault.certainty()), (code, class, certainty));
+            assert!(!format!("{fault:?} {}", crate::fault::chain(&fault)).contains("canary"));
+        }
+    }
+
+    #[test]
+    fn only_a_webhook_s_address_will_do_and_it_is_not_shown() {
+        for good in ["https://discord.com/api/webhooks/42/t-o_k", "https://discord.com/api/v10/webhooks/42/x?thread_id=7"] {
+            assert_eq!(webhook().check_config(&config(json!({}), good)), Ok(()));
+        }
+        for (public, bad) in [
+            (json!({}), "https://discord.com/api/webhooks/42/"),
+            (json!({}), "https://discord.com/api/webhooks/42/canary/github"),
+            (json!({}), "https://discord.com/api/webhooks/general/canary"),
+            (json!({}), "http://discord.com/api/webhooks/42/canary"),
+            (json!({"channel_id": "1"}), "https://discord.com/api/webhooks/42/canary"),
+        ] {
+            let BadConfig(why) = webhook().check_config(&config(public, bad)).unwrap_err();
+            assert!(why.contains("the secret") && !why.contains("canary"), "{why}");
+        }
+        let without = ChannelConfig { public: json!({}), secret: None, previous_secret: None };
+        assert!(webhook().check_config(&without).is_err());
+    }
+}

@@ -1,0 +1,414 @@
+//! Microsoft Entra's token endpoint: the refresh grant
+//! (<https://learn.microsoft.com/entra/identity-platform/v2-oauth2-auth-code-flow#refresh-the-access-token>, RFC 6749 §6).
+//!
+//! Entra gives a new refresh token with every answer and leaves the old one good for its time
+//! (<https://learn.microsoft.com/entra/identity-platform/refresh-tokens>). Its errors are told apart by the word in `error`;
+//! the numbers in `error_codes` may change at any time, so they are only passed on to people
+//! (<https://learn.microsoft.com/entra/identity-platform/reference-error-codes>).
+
+use std::time::Duration;
+
+use reqwest::{Method, Url};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::time::Instant;
+
+use super::http::{Answer, Call, HttpClient};
+use super::http_fault::{HttpFault, HttpFaultKind, Provider, provider};
+use super::scrub::scrub;
+use crate::fault::{Certainty, Class, Fault};
+
+static ENTRA: Provider = provider!("entra");
+/// Azure DevOps, and a new refresh token.
+const SCOPE: &str = "499b84ac-1321-427f-aa17-267ca6975798/.default offline_access";
+/// The body read of an answer, in bytes: two tokens of some kilobytes each.
+const BODY_BYTES: usize = 64 << 10;
+/// The longest life of an access token that is believed; the vendor's longest is a day.
+const LONGEST_LIFE: u64 = 7 * 24 * 3600;
+
+/// Where tokens are refreshed, and as which client.
+#[derive(Debug, Clone)]
+pub struct EntraSettings {
+    /// The token endpoint.
+    pub token_url: String,
+    /// The registered application.
+    pub client_id: Option<String>,
+    /// Its secret.
+    pub client_secret: Option<SecretString>,
+}
+
+impl Default for EntraSettings {
+    /// The vendor's own address for work and school accounts of any tenant; no client.
+    fn default() -> Self {
+        let token_url = "https://login.microsoftonline.com/organizations/oauth2/v2.0/token".to_owned();
+        Self { token_url, client_id: None, client_secret: None }
+    }
+}
+
+/// Settings that tokens cannot be refreshed with.
+#[derive(Debug, thiserror::Error)]
+#[error("{setting} is not usable: {why}")]
+pub struct BadEntra {
+    setting: &'static str,
+    why: &'static str,
+}
+
+/// The way to the token endpoint.
+#[derive(Debug)]
+pub struct Entra {
+    http: HttpClient,
+    token_url: Url,
+    client: Option<(String, SecretString)>,
+}
+
+/// Tokens as Microsoft Entra gives them.
+#[derive(Debug)]
+pub struct Tokens {
+    /// The new access token.
+    pub access_token: SecretString,
+    /// The new refresh token; without one the old one stays (RFC 6749 §6).
+    pub refresh_token: Option<SecretString>,
+    /// How long the access token lives.
+    pub expires_in: Duration,
+}
+
+/// A refresh did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum EntraFault {
+    /// The refresh token is not (or no longer) accepted, or Microsoft Entra wants to see the person.
+    #[error("entra: the refresh token is refused: {0}")]
+    Refused(String),
+    /// The client is not accepted, or not for this.
+    #[error("entra: the client is refused: {text}")]
+    Client {
+        /// The word in `error`.
+        error: String,
+        /// What Microsoft Entra says of it, scrubbed.
+        text: String,
+    },
+    /// Microsoft Entra asks for patience, in the words of OAuth.
+    #[error("entra: not now: {0}")]
+    Later(String),
+    /// No client is set.
+    #[error("entra: no client is set")]
+    NoClient,
+    /// What can happen to any call.
+    #[error(transparent)]
+    Http(#[from] HttpFault),
+}
+
+#[deny(clippy::wildcard_enum_match_arm)]
+impl Fault for EntraFault {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Refused(_) => "entra.refresh_refused",
+            Self::Client { .. } => "entra.client_refused",
+            Self::Later(_) => ENTRA.codes.try_later,
+            Self::NoClient => "entra.no_client",
+            Self::Http(fault) => fault.code(),
+        }
+    }
+
+    fn class(&self) -> Class {
+        match self {
+            Self::Refused(_) | Self::Client { .. } | Self::NoClient => Class::Permanent,
+            Self::Later(_) => Class::Transient { retry_after: None },
+            Self::Http(fault) => fault.class(),
+        }
+    }
+
+    fn hint(&self) -> String {
+        match self {
+            Self::Refused(_) => "Sign the identity in again.".to_owned(),
+            Self::Client { error, .. } => client_hint(error).to_owned(),
+            Self::Later(_) => "Microsoft Entra asks for patience; it is tried again by itself.".to_owned(),
+            Self::NoClient => "Set DISPATCH_ENTRA_CLIENT_ID and DISPATCH_ENTRA_CLIENT_SECRET.".to_owned(),
+            Self::Http(fault) => fault.hint(),
+        }
+    }
+
+    fn certainty(&self) -> Certainty {
+        match self {
+            Self::Refused(_) | Self::Client { .. } | Self::Later(_) | Self::NoClient => Certainty::NotDone,
+            Self::Http(fault) => fault.certainty(),
+        }
+    }
+}
+
+/// Which setting a word in `error` speaks of.
+fn client_hint(error: &str) -> &'static str {
+    match error {
+        "invalid_client" => "Correct DISPATCH_ENTRA_CLIENT_SECRET: it is not the client's, or it has ended; then retry.",
+        "unauthorized_client" => {
+            "Correct DISPATCH_ENTRA_CLIENT_ID, or the tenant in DISPATCH_ENTRA_TOKEN_URL: the client is not known there, or may not \
+             refresh tokens; then retry."
+        }
+        "invalid_scope" | "invalid_resource" => {
+            "Give the client the permission for Azure DevOps in its registration; then retry."
+        }
+        _ => "Look whether DISPATCH_ENTRA_TOKEN_URL is the token endpoint of Microsoft Entra, version 2.0; then retry.",
+    }
+}
+
+#[derive(Deserialize)]
+struct Body {
+    access_token: String,
+    #[serde(default)]
+    refresh_token: Option<String>,
+    /// Seconds, as a number; older endpoints send them as text.
+    expires_in: Value,
+}
+
+#[derive(Deserialize)]
+struct ErrorBody {
+    error: String,
+    #[serde(default)]
+    error_description: String,
+    #[serde(default)]
+    error_codes: Vec<u64>,
+}
+
+impl Entra {
+    /// A way to the token endpoint.
+    ///
+    /// # Errors
+    /// [`BadEntra`] where the address cannot be called, or only half of a client is set.
+    pub fn new(http: HttpClient, settings: &EntraSettings) -> Result<Self, BadEntra> {
+        let bad = |setting, why| BadEntra { setting, why };
+        let token_url = http.parse_url(&settings.token_url).map_err(|why| bad("DISPATCH_ENTRA_TOKEN_URL", why))?;
+        let client = match (&settings.client_id, &settings.client_secret) {
+            (Some(id), Some(secret)) => Some((id.clone(), secret.clone())),
+            (None, None) => None,
+            (Some(_), None) => return Err(bad("DISPATCH_ENTRA_CLIENT_SECRET", "it is not set, and the client's id is")),
+            (None, Some(_)) => return Err(bad("DISPATCH_ENTRA_CLIENT_ID", "it is not set, and the client's secret is")),
+        };
+        Ok(Self { http, token_url, client })
+    }
+
+    /// Whether there is a client to refresh as.
+    #[must_use]
+    pub const fn has_client(&self) -> bool {
+        self.client.is_some()
+    }
+
+    /// `POST` of the refresh grant. Nothing is sent once `deadline` has passed.
+    ///
+    /// # Errors
+    /// [`EntraFault`], never with a token.
+    pub async fn refresh(&self, refresh_token: &SecretString, deadline: Instant) -> Result<Tokens, EntraFault> {
+        let (id, secret) = self.client.as_ref().ok_or(EntraFault::NoClient)?;
+        let form = [
+            ("grant_type", "refresh_token"),
+            ("client_id", id),
+            ("client_secret", secret.expose_secret()),
+            ("refresh_token", refresh_token.expose_secret()),
+            ("scope", SCOPE),
+        ];
+        let call = Call::new(&ENTRA, Method::POST, self.token_url.clone(), deadline);
+        let call = call.body("application/x-www-form-urlencoded", encoded(&self.token_url, &form)).body_limit(BODY_BYTES);
+        let mut answer = self.http.send(call).await?;
+        if (200..300).contains(&answer.status) {
+            return tokens(&answer);
+        }
+        forget(&mut answer.body, &[secret, refresh_token]);
+        Err(refusal(answer))
+    }
+}
+
+/// The form as the URL standard writes one (`application/x-www-form-urlencoded`), which is what a URL's query is.
+fn encoded(url: &Url, form: &[(&str, &str)]) -> Vec<u8> {
+    let mut url = url.clone();
+    url.set_query(None);
+    url.query_pairs_mut().extend_pairs(form);
+    url.query().unwrap_or_default().as_bytes().to_vec()
+}
+
+/// The parser's own message could quote a token, so it is not passed on.
+fn tokens(answer: &Answer) -> Result<Tokens, EntraFault> {
+    let body: Body = serde_json::from_slice(&answer.body)
+        .map_err(|_| answer.malformed("right is a JSON object with access_token and expires_in"))?;
+    let seconds = body.expires_in.as_u64().or_else(|| body.expires_in.as_str()?.parse().ok());
+    let seconds = seconds.ok_or_else(|| answer.malformed("expires_in is not a number of seconds"))?;
+    if body.access_token.trim().is_empty() {
+        return Err(answer.malformed("access_token is empty").into());
+    }
+    Ok(Tokens {
+        access_token: SecretString::from(body.access_token),
+        refresh_token: body.refresh_token.filter(|token| !token.is_empty()).map(SecretString::from),
+        expires_in: Duration::from_secs(seconds.min(LONGEST_LIFE)),
+    })
+}
+
+/// Takes what was sent out of an answer that repeats it, however short it is.
+fn forget(body: &mut Vec<u8>, secrets: &[&SecretString]) {
+    let mut text = String::from_utf8_lossy(body).into_owned();
+    for secret in secrets.iter().filter(|secret| !secret.expose_secret().is_empty()) {
+        text = text.replace(secret.expose_secret(), "[scrubbed]");
+    }
+    *body = text.into_bytes();
+}
+
+/// What an answer other than 2xx means.
+fn refusal(answer: Answer) -> EntraFault {
+    let told = match answer.status {
+        400 | 401 | 403 => serde_json::from_slice::<ErrorBody>(&answer.body).ok(),
+        _ => None,
+    };
+    let Some(told) = told else {
+        return match answer.success() {
+            Err(fault) => fault.into(),
+            Ok(answer) => answer.malformed("an error was expected").into(),
+        };
+    };
+    let text = told.text();
+    match told.error.as_str() {
+        "invalid_grant" | "interaction_required" | "consent_required" | "login_required" | "bad_token" => {
+            EntraFault::Refused(text)
+        }
+        "temporarily_unavailable" | "server_error" => EntraFault::Later(text),
+        "invalid_client"
+        | "unauthorized_client"
+        | "invalid_scope"
+        | "invalid_resource"
+        | "invalid_request"
+        | "unsupported_grant_type" => EntraFault::Client { error: told.error, text },
+        _ => {
+            let kind = HttpFaultKind::of_status(answer.status, None, text.as_bytes());
+            HttpFault { provider: &ENTRA, kind }.into()
+        }
+    }
+}
+
+impl ErrorBody {
+    /// `invalid_grant (AADSTS700082): The refresh token has expired due to inactivity.`, scrubbed. Below the first line there
+    /// are only ids of the request.
+    fn text(&self) -> String {
+        let codes: Vec<String> = self.error_codes.iter().map(|code| format!("AADSTS{code}")).collect();
+        let codes = if codes.is_empty() { String::new() } else { format!(" ({})", codes.join(", ")) };
+        let first = self.error_description.lines().next().unwrap_or_default();
+        let first = first.split_once(": ").filter(|(code, _)| code.starts_with("AADSTS")).map_or(first, |(_, rest)| rest);
+        scrub(format!("{}{codes}: {first}", self.error).trim_end_matches([':', ' ']))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::scripted::{Reply, Scripted, client, json as ok, reply, soon};
+    use super::*;
+
+    const SECRET: &str = "canary/secret+1";
+    const REFRESH: &str = "canary-refresh";
+
+    fn settings(url: &str) -> EntraSettings {
+        EntraSettings {
+            token_url: format!("{url}/organizations/oauth2/v2.0/token"),
+            client_id: Some("client-1".to_owned()),
+            client_secret: Some(SecretString::from(SECRET)),
+        }
+    }
+
+    async fn refresh(replies: Vec<Reply>) -> (Result<Tokens, EntraFault>, Scripted) {
+        let server = Scripted::start(replies);
+        let entra = Entra::new(client(), &settings(&server.url)).unwrap();
+        (entra.refresh(&SecretString::from(REFRESH), soon()).await, server)
+    }
+
+    async fn refused(status: u16, body: &str) -> EntraFault {
+        refresh(vec![reply(status, "content-type: application/json\r\nretry-after: 7\r\n", body)]).await.0.unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn a_refresh_is_a_form_and_brings_both_tokens() {
+        let answer = json!({"token_type": "Bearer", "access_token": "a-2", "refresh_token": "r-2", "expires_in": 3599});
+        let (tokens, server) = refresh(vec![ok(&answer)]).await;
+        let tokens = tokens.unwrap();
+        assert_eq!((tokens.access_token.expose_secret(), tokens.expires_in.as_secs()), ("a-2", 3599));
+        assert_eq!(tokens.refresh_token.unwrap().expose_secret(), "r-2");
+        let sent = server.received().remove(0);
+        assert_eq!((sent.method.as_str(), sent.target.as_str()), ("POST", "/organizations/oauth2/v2.0/token"));
+        assert_eq!(sent.header("content-type"), Some("application/x-www-form-urlencoded"));
+        let form = "grant_type=refresh_token&client_id=client-1&client_secret=canary%2Fsecret%2B1&refresh_token=canary-refresh\
+                    &scope=499b84ac-1321-427f-aa17-267ca6975798%2F.default+offline_access";
+        assert_eq!(String::from_utf8(sent.body).unwrap(), form);
+    }
+
+    #[tokio::test]
+    async fn a_life_may_come_as_text_and_a_refresh_token_may_not_come() {
+        let (tokens, _) = refresh(vec![ok(&json!({"access_token": "a-2", "expires_in": "60"}))]).await;
+        let tokens = tokens.unwrap();
+        assert!(tokens.refresh_token.is_none() && tokens.expires_in == Duration::from_secs(60));
+    }
+
+    #[tokio::test]
+    async fn only_a_refused_token_asks_for_the_person() {
+        let told = |error: &str| json!({"error": error, "error_description": "no", "error_codes": [70008]}).to_string();
+        let patient = Class::Transient { retry_after: None };
+        let asked = Class::Transient { retry_after: Some(Duration::from_secs(7)) };
+        for (status, body, code, class) in [
+            (400, told("invalid_grant"), "entra.refresh_refused", Class::Permanent),
+            (400, told("interaction_required"), "entra.refresh_refused", Class::Permanent),
+            (401, told("invalid_client"), "entra.client_refused", Class::Permanent),
+            (400, told("unauthorized_client"), "entra.client_refused", Class::Permanent),
+            (400, told("temporarily_unavailable"), "entra.try_later", patient),
+            (400, told("something_new"), "entra.refused", Class::Permanent),
+            (404, "<html>".to_owned(), "entra.not_found", Class::Permanent),
+            (429, told("invalid_grant"), "entra.rate_limited", asked.clone()),
+            (503, told("invalid_grant"), "entra.server_error", asked),
+        ] {
+            let fault = refused(status, &body).await;
+            assert_eq!((fault.code(), fault.class()), (code, class), "{status} {body}");
+        }
+        let hint = |error: &str| EntraFault::Client { error: error.to_owned(), text: String::new() }.hint();
+        assert!(hint("invalid_client").contains("DISPATCH_ENTRA_CLIENT_SECRET"));
+        assert!(hint("unauthorized_client").contains("DISPATCH_ENTRA_CLIENT_ID"));
+        assert!(hint("invalid_request").contains("DISPATCH_ENTRA_TOKEN_URL"));
+    }
+
+    #[tokio::test]
+    async fn what_people_need_of_an_error_is_kept_and_no_secret() {
+        let description = format!(
+            "AADSTS700082: The refresh token {REFRESH} has expired due to inactivity.\r\nTrace ID: 0000aaaa-11bb-cccc\r\n"
+        );
+        let body = json!({"error": "invalid_grant", "error_description": description, "error_codes": [700_082]});
+        let fault = refused(400, &body.to_string()).await.to_string();
+        assert!(
+            fault.ends_with("invalid_grant (AADSTS700082): The refresh token [scrubbed] has expired due to inactivity."),
+            "{fault}"
+        );
+        let fault = crate::fault::chain(&refused(500, &format!("proxy says {SECRET} {REFRESH}")).await);
+        assert!(!fault.contains(SECRET) && !fault.contains(REFRESH) && fault.contains("proxy says"), "{fault}");
+    }
+
+    #[tokio::test]
+    async fn an_answer_without_tokens_is_malformed_and_quotes_nothing() {
+        for body in [
+            json!({"access_token": "canary-a", "expires_in": "canary-b"}),
+            json!({"access_token": ["canary-a"], "expires_in": 1}),
+            json!("canary-a"),
+            json!({"access_token": " ", "expires_in": 1}),
+        ] {
+            let fault = refresh(vec![ok(&body)]).await.0.unwrap_err();
+            assert_eq!(fault.code(), "entra.malformed_answer");
+            assert!(!crate::fault::chain(&fault).contains("canary"), "{fault}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_expired_call_and_a_missing_client_send_nothing() {
+        let server = Scripted::start(Vec::new());
+        let good = settings(&server.url);
+        let entra = Entra::new(client(), &good).unwrap();
+        let fault = entra.refresh(&SecretString::from(REFRESH), Instant::now()).await.unwrap_err();
+        assert_eq!((fault.code(), fault.certainty()), ("entra.timed_out", Certainty::NotDone));
+        let none = EntraSettings { client_id: None, client_secret: None, ..good.clone() };
+        let entra = Entra::new(client(), &none).unwrap();
+        assert!(!entra.has_client());
+        assert_eq!(entra.refresh(&SecretString::from(REFRESH), soon()).await.unwrap_err().code(), "entra.no_client");
+        let half = EntraSettings { client_secret: None, ..good };
+        assert!(Entra::new(client(), &half).unwrap_err().to_string().starts_with("DISPATCH_ENTRA_CLIENT_SECRET"));
+        assert!(server.received().is_empty());
+    }
+}

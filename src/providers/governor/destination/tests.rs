@@ -1,0 +1,178 @@
+//! A destination by itself.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::providers::governor::Rates;
+
+const SEATS: Seats = Seats { capacity: 16, base: 2 };
+/// What one destination has of them while no other is active.
+const MOST: usize = 8;
+const QUICK: Duration = Duration::from_millis(20);
+
+fn destination(rate: &str, now: Instant) -> Destination {
+    Destination::new(Rates::parse(&format!("x={rate}")).unwrap().of("x"), SEATS, now)
+}
+
+fn go(destination: &mut Destination, now: Instant) -> Ticket {
+    assert_eq!(destination.ask(now, now, 1), Ok(()));
+    destination.let_out(now)
+}
+
+#[test]
+fn a_lane_gives_one_destination_an_eighth_of_its_seats_and_while_it_is_quick_its_part_of_all() {
+    let seats = |capacity, crowd| (Seats::of_lane(capacity).base, Seats::of_lane(capacity).most(crowd));
+    assert_eq!([seats(1, 1), seats(16, 1), seats(64, 1)], [(2, 2), (2, 8), (8, 32)]);
+    assert_eq!([seats(16, 2), seats(16, 5), seats(64, 3), seats(64, 100)], [(2, 5), (2, 2), (8, 16), (8, 8)]);
+}
+
+#[test]
+fn a_destination_that_hangs_keeps_its_first_seats_and_no_more() {
+    let start = Instant::now();
+    let mut hanging = destination("1000/1", start);
+    let tickets = [go(&mut hanging, start), go(&mut hanging, start)];
+    let wait = start + PATIENCE;
+    assert_eq!(hanging.ask(start, start, 1), Err(NotNow::Wait(wait)), "a seat may become free");
+    assert_eq!(hanging.ask(start, wait, 1), Err(NotNow::Hold(Order { why: Why::Busy, length: BUSY_HOLD })));
+    let later = start + SLOW;
+    assert_eq!(hanging.ask(later, later, 1), Err(NotNow::Hold(Order { why: Why::Hanging, length: HANGING_HOLD })), "at once");
+    assert_eq!(hanging.settle(tickets[0], Outcome::Failed, later), None);
+    go(&mut hanging, later);
+    assert_eq!(hanging.ask(later, later, 1), Err(NotNow::Wait(later + PATIENCE)), "its other call is young");
+}
+
+#[test]
+fn a_quick_destination_gets_more_seats_where_they_are_wanted_and_loses_them_when_it_is_slow() {
+    let mut now = Instant::now();
+    let mut quick = destination("100000/1", now);
+    for _ in 0..20 {
+        let mut tickets = Vec::new();
+        while quick.ask(now, now, 1) == Ok(()) {
+            tickets.push(quick.let_out(now));
+        }
+        now += QUICK;
+        tickets.into_iter().for_each(|ticket| assert_eq!(quick.settle(ticket, Outcome::Done, now), None));
+    }
+    assert_eq!(quick.window.min(SEATS.most(1)), MOST);
+    assert_eq!(quick.ask(now, now, 3), Ok(()));
+    assert_eq!(quick.window, SEATS.most(3), "others have come");
+    let slow = go(&mut quick, now);
+    assert_eq!(quick.settle(slow, Outcome::Done, now + SLOW), None);
+    assert_eq!(quick.window, SEATS.base);
+    let alone = go(&mut quick, now);
+    assert_eq!(quick.settle(alone, Outcome::Done, now + QUICK), None);
+    assert_eq!(quick.window, SEATS.base, "nobody wanted a seat more");
+}
+
+#[test]
+fn a_seat_is_waited_for_as_long_as_seats_become_free() {
+    let start = Instant::now();
+    let mut busy = destination("1000/1", start);
+    let first = go(&mut busy, start);
+    go(&mut busy, start);
+    let freed = start + Duration::from_millis(200);
+    assert_eq!(busy.settle(first, Outcome::Done, freed), None);
+    go(&mut busy, freed);
+    assert_eq!(busy.ask(start, freed, 1), Err(NotNow::Wait(freed + PATIENCE)));
+}
+
+#[test]
+fn a_rate_is_kept_by_a_short_wait_or_a_hold_after_which_some_tokens_are_there() {
+    let start = Instant::now();
+    let mut slow = destination("5/5", start);
+    for _ in 0..5 {
+        let ticket = go(&mut slow, start);
+        slow.settle(ticket, Outcome::Done, start);
+    }
+    let hold = Order { why: Why::Rate, length: Duration::from_secs(4) };
+    assert_eq!(slow.ask(start, start, 1), Err(NotNow::Hold(hold)));
+    let after = start + hold.length;
+    for _ in 0..TOKENS_AFTER_HOLD {
+        let ticket = go(&mut slow, after);
+        slow.settle(ticket, Outcome::Done, after);
+    }
+    let mut brisk = destination("10/1", start);
+    for _ in 0..10 {
+        let ticket = go(&mut brisk, start);
+        brisk.settle(ticket, Outcome::Done, start);
+    }
+    assert!(matches!(brisk.ask(start, start, 1), Err(NotNow::Wait(until)) if until <= start + PATIENCE));
+}
+
+#[test]
+fn what_the_other_side_asks_for_is_what_it_is_held_for_up_to_an_hour() {
+    let now = Instant::now();
+    let mut asking = destination("1000/1", now);
+    for (asked, held) in [(Some(3), Some(3)), (None, Some(5)), (Some(9000), Some(3600)), (Some(0), None)] {
+        let ticket = go(&mut asking, now);
+        let retry_after = asked.map(Duration::from_secs);
+        let order = asking.settle(ticket, Outcome::RateLimited { retry_after }, now);
+        assert_eq!(order.map(|order| (order.why, order.length.as_secs())), held.map(|held| (Why::RateLimited, held)));
+    }
+}
+
+#[test]
+fn five_failures_open_the_circuit_and_refusals_do_not() {
+    let now = Instant::now();
+    let mut failing = destination("1000/1", now);
+    let mut settle = |outcome| {
+        let ticket = go(&mut failing, now);
+        failing.settle(ticket, outcome, now)
+    };
+    for _ in 0..20 {
+        assert_eq!(settle(Outcome::Refused), None);
+    }
+    for _ in 1..FAILURES {
+        assert_eq!(settle(Outcome::Failed), None);
+    }
+    let order = settle(Outcome::Failed).expect("the circuit opens");
+    assert_eq!((order.why, order.length), (Why::Failing, Duration::from_secs(5)));
+    assert!(matches!(failing.ask(now, now, 1), Err(NotNow::Hold(Order { why: Why::Failing, .. }))));
+    let after = now + order.length;
+    go(&mut failing, after);
+    assert_eq!(failing.ask(after, after, 1), Err(NotNow::Wait(after + PATIENCE)), "one probe");
+}
+
+#[test]
+fn a_call_that_was_dropped_frees_its_seat_and_counts_only_where_it_was_slow() {
+    let now = Instant::now();
+    let mut dropped = destination("1000/1", now);
+    for _ in 0..2 * FAILURES {
+        let ticket = go(&mut dropped, now);
+        dropped.drop_call(ticket, now + QUICK);
+    }
+    assert!(dropped.is_closed() && dropped.idle_since().is_some());
+    for _ in 0..FAILURES {
+        let ticket = go(&mut dropped, now);
+        dropped.drop_call(ticket, now + SLOW);
+    }
+    assert!(!dropped.is_closed() && dropped.idle_since().is_none());
+}
+
+proptest! {
+    /// Whatever calls come and how they end, no more are under way than a lane gives, and every one is counted out.
+    #[test]
+    fn seats_are_never_exceeded_and_never_lost(steps in proptest::collection::vec((0..6u8, 0..3000u64), 1..200)) {
+        let mut now = Instant::now();
+        let mut destination = destination("50/1", now);
+        let mut under_way = Vec::new();
+        for (what, millis) in steps {
+            now += Duration::from_millis(millis);
+            if destination.ask(now, now, 1) == Ok(()) {
+                under_way.push(destination.let_out(now));
+            }
+            prop_assert!(destination.under_way.len() <= MOST);
+            prop_assert_eq!(destination.under_way.len(), under_way.len());
+            let Some(ticket) = under_way.first().copied().filter(|_| what < 5) else { continue };
+            under_way.remove(0);
+            let outcome = match what {
+                0 => Outcome::Done,
+                1 => Outcome::Failed,
+                2 => Outcome::Refused,
+                3 => Outcome::RateLimited { retry_after: None },
+                _ => { destination.drop_call(ticket, now); continue }
+            };
+            destination.settle(ticket, outcome, now);
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! How many calls a destination takes, and the bucket that keeps to it. Pure: time is an argument.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// What each provider is taken to allow, where the setting says nothing else. Discord: five messages in five seconds a channel,
+/// as its answers' headers have it (<https://discord.com/developers/docs/topics/rate-limits>). Slack: one message a second a
+/// channel, bursts tolerated (<https://docs.slack.dev/apis/web-api/rate-limits>). Teams: four requests a second
+/// (<https://learn.microsoft.com/microsoftteams/platform/webhooks-and-connectors/how-to/connectors-using>). Azure DevOps counts
+/// work, not calls, and says itself when it is too much.
+pub const DEFAULT_RATES: &str = "azure_devops=200/1,discord=5/5,slack=3/3,teams=4/1,email=10/1,webhook=50/1";
+
+/// For a provider that neither the setting nor the defaults name.
+const ANY_OTHER: Rate = Rate { calls: 50, per: Duration::from_secs(1) };
+/// The longest time a rate may speak of, in seconds.
+const LONGEST_PERIOD: u64 = 3600;
+/// The largest number of calls.
+const MOST_CALLS: u32 = 1_000_000;
+
+/// Calls to one destination in a time; all of them may come at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Rate {
+    calls: u32,
+    per: Duration,
+}
+
+/// A setting that cannot be understood.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a rate; right is provider=calls/seconds, such as discord=5/5, separated by commas")]
+pub struct BadRate(String);
+
+/// The rate of each provider.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rates(BTreeMap<String, Rate>);
+
+impl Rates {
+    /// `provider=calls/seconds`, separated by commas; what is not named has [`DEFAULT_RATES`].
+    ///
+    /// # Errors
+    /// [`BadRate`] names the part that is not right.
+    pub fn parse(setting: &str) -> Result<Self, BadRate> {
+        let parts = DEFAULT_RATES.split(',').chain(setting.split(',')).map(str::trim).filter(|part| !part.is_empty());
+        let rate = |part: &str| parse_one(part).ok_or_else(|| BadRate(part.to_owned()));
+        Ok(Self(parts.map(rate).collect::<Result<_, _>>()?))
+    }
+
+    pub(super) fn of(&self, provider: &str) -> Rate {
+        self.0.get(provider).copied().unwrap_or(ANY_OTHER)
+    }
+}
+
+fn parse_one(part: &str) -> Option<(String, Rate)> {
+    let (provider, rate) = part.split_once('=')?;
+    let (calls, seconds) = rate.split_once('/')?;
+    let (calls, seconds) = (calls.trim().parse().ok()?, seconds.trim().parse().ok()?);
+    let is_right = (1..=MOST_CALLS).contains(&calls) && (1..=LONGEST_PERIOD).contains(&seconds) && !provider.trim().is_empty();
+    is_right.then(|| (provider.trim().to_owned(), Rate { calls, per: Duration::from_secs(seconds) }))
+}
+
+impl Rate {
+    fn per_second(self) -> f64 {
+        f64::from(self.calls) / self.per.as_secs_f64()
+    }
+
+    /// How long a bucket takes to gain this many tokens.
+    pub(super) fn time_for(self, tokens: u32) -> Duration {
+        Duration::from_secs_f64(f64::from(tokens.min(self.calls)) / self.per_second())
+    }
+}
+
+/// A token bucket: full at first, one token a call, refilled at the rate.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bucket {
+    tokens: f64,
+    at: Instant,
+}
+
+impl Bucket {
+    pub(super) fn full(rate: Rate, now: Instant) -> Self {
+        Self { tokens: f64::from(rate.calls), at: now }
+    }
+
+    /// How long until there is a token; zero where there is one.
+    pub(super) fn until_token(&mut self, rate: Rate, now: Instant) -> Duration {
+        let gained = now.saturating_duration_since(self.at).as_secs_f64() * rate.per_second();
+        self.tokens = (self.tokens + gained).min(f64::from(rate.calls));
+        self.at = self.at.max(now);
+        // What is a token but for rounding is one.
+        if self.tokens > 1.0 - 1e-6 { Duration::ZERO } else { Duration::from_secs_f64((1.0 - self.tokens) / rate.per_second()) }
+    }
+
+    /// Takes a token that [`Bucket::until_token`] has found to be there.
+    pub(super) fn take(&mut self) {
+        self.tokens = (self.tokens - 1.0).max(0.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_setting_replaces_what_it_names_and_nothing_else() {
+        let rates = Rates::parse("discord = 50/1, pigeon=1/60").unwrap();
+        assert_eq!(rates.of("discord"), Rate { calls: 50, per: Duration::from_secs(1) });
+        assert_eq!(rates.of("pigeon"), Rate { calls: 1, per: Duration::from_secs(60) });
+        assert_eq!(rates.of("slack"), Rates::parse("").unwrap().of("slack"));
+        assert_eq!(rates.of("drum"), ANY_OTHER);
+        for wrong in
+            ["discord", "discord=5", "=5/5", "discord=0/5", "discord=5/0", "discord=5/x", "discord=-1/5", "discord=5/9999"]
+        {
+            let error = Rates::parse(wrong).unwrap_err().to_string();
+            assert!(error.contains(wrong) && error.contains("discord=5/5"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_full_bucket_gives_its_burst_and_then_one_at_a_time() {
+        let rate = Rate { calls: 5, per: Duration::from_secs(5) };
+        let mut now = Instant::now();
+        let mut bucket = Bucket::full(rate, now);
+        for _ in 0..5 {
+            assert_eq!(bucket.until_token(rate, now), Duration::ZERO);
+            bucket.take();
+        }
+        assert_eq!(bucket.until_token(rate, now).as_millis(), 1000);
+        now += rate.time_for(1);
+        assert_eq!(bucket.until_token(rate, now), Duration::ZERO);
+        bucket.take();
+        assert!(bucket.until_token(rate, now) > Duration::ZERO);
+        assert_eq!((rate.time_for(4), rate.time_for(50)), (Duration::from_secs(4), Duration::from_secs(5)));
+    }
+
+    proptest! {
+        #[test]
+        fn no_more_calls_than_burst_and_rate_allow_go_out(
+            calls in 1..40u32,
+            seconds in 1..20u64,
+            gaps in proptest::collection::vec(0..3000u64, 1..300)
+        ) {
+            let rate = Rate { calls, per: Duration::from_secs(seconds) };
+            let start = Instant::now();
+            let (mut now, mut bucket, mut taken) = (start, Bucket::full(rate, start), 0u32);
+            for gap in gaps {
+                now += Duration::from_millis(gap);
+                let wait = bucket.until_token(rate, now);
+                if wait.is_zero() {
+                    bucket.take();
+                    taken += 1;
+                } else {
+                    prop_assert!(wait <= rate.time_for(1) + Duration::from_millis(1));
+                }
+                let most = f64::from(calls) + (now - start).as_secs_f64() * rate.per_second();
+                prop_assert!(f64::from(taken) <= most + 1e-3, "{} calls, {} allowed", taken, most);
+            }
+        }
+    }
+}

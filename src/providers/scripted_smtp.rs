@@ -1,0 +1,77 @@
+//! A scripted SMTP server for the tests of this folder: one dialogue on loopback, with replies that are as told and
+//! otherwise friendly.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+
+/// What to do instead of a friendly reply.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Act {
+    /// Reply with this line.
+    Say(&'static str),
+    /// Close without a word.
+    Close,
+    /// Say nothing until the client goes away.
+    Hang,
+}
+
+/// The server.
+pub(super) struct ScriptedSmtp {
+    pub(super) url: String,
+    received: Arc<Mutex<Vec<String>>>,
+}
+
+impl ScriptedSmtp {
+    /// Acts as told at a verb: `""` is the greeting, `.` the end of the content.
+    pub(super) fn start(acts: Vec<(&'static str, Act)>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("smtp://{}", listener.local_addr().unwrap());
+        let received = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::clone(&received);
+        std::thread::spawn(move || {
+            if let Ok((stream, _)) = listener.accept() {
+                drop(converse(stream, &acts, &log));
+            }
+        });
+        Self { url, received }
+    }
+
+    /// Every line that came.
+    pub(super) fn received(&self) -> Vec<String> {
+        self.received.lock().unwrap().clone()
+    }
+}
+
+fn converse(mut stream: TcpStream, acts: &[(&'static str, Act)], log: &Mutex<Vec<String>>) -> std::io::Result<()> {
+    let mut lines = BufReader::new(stream.try_clone()?).lines();
+    let mut verb = String::new();
+    loop {
+        match acts.iter().find(|(at, _)| *at == verb).map(|(_, act)| *act) {
+            Some(Act::Say(reply)) => write!(stream, "{reply}\r\n")?,
+            Some(Act::Close) => return Ok(()),
+            Some(Act::Hang) => return stream.read(&mut [0; 64]).map(drop),
+            None => stream.write_all(friendly(&verb))?,
+        }
+        let in_content = verb == "DATA";
+        loop {
+            let Some(line) = lines.next().transpose()? else { return Ok(()) };
+            log.lock().unwrap().push(line.clone());
+            if !in_content || line == "." {
+                verb = line.split([' ', ':']).next().unwrap_or_default().to_owned();
+                break;
+            }
+        }
+    }
+}
+
+fn friendly(verb: &str) -> &'static [u8] {
+    match verb {
+        "" => b"220 ready\r\n",
+        "EHLO" => b"250-hello\r\n250 AUTH PLAIN LOGIN\r\n",
+        "AUTH" => b"235 welcome\r\n",
+        "DATA" => b"354 go on\r\n",
+        "QUIT" => b"221 bye\r\n",
+        _ => b"250 fine\r\n",
+    }
+}

@@ -1,0 +1,331 @@
+//! Slack, as a bot (<https://docs.slack.dev/reference/methods/chat.postMessage/>).
+//!
+//! Blind: Slack describes no key on which a message of an app would be deduplicated. (`client_msg_id` belongs to its own
+//! clients; its makers advise others not to rely on it: <https://github.com/slackapi/java-slack-sdk/issues/852>.)
+
+use std::borrow::Cow;
+use std::time::{Duration, SystemTime};
+
+use futures_util::future::{BoxFuture, FutureExt};
+use reqwest::{Method, Url};
+use secrecy::SecretString;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::channel::{BadConfig, Channel, ChannelConfig, ChannelFault, Delivered, Delivery, Message, Refusal, Rendered, decode};
+use super::http::{Call, HttpClient};
+use super::http_fault::{Provider, provider, retry_after};
+use super::scrub::scrub;
+use super::text::{Capped, cut, visible};
+use crate::fault::{Certainty, Class};
+use crate::job::EffectClass;
+
+static SLACK: Provider = provider!("slack");
+/// What the vendor recommends; from 40,000 on it would cut the text itself.
+const TEXT_CHARACTERS: usize = 4000;
+const TITLE_CHARACTERS: usize = 256;
+const RIGHT: &str = r#"{"channel": "C0123456789"}"#;
+
+const TOKEN: &str = "Register the destination again with a bot token that Slack accepts.";
+const CHANNEL: &str = "Register the destination again with the id of a channel that the bot can see.";
+const PERMISSION: &str = "Give the bot the scope `chat:write`, and leave to post in this channel.";
+const DEFECT: &str = "This is a defect of the worker: Slack does not take the form of the message.";
+const UNKNOWN_WORD: &str = "Look the word up among the errors of Slack's chat.postMessage.";
+const PATIENCE: &str = "Slack asks for patience; it is tried again by itself.";
+
+/// The errors that only a person can end, as codes: the vendor's word stands behind the dot.
+const PERMANENT: [(&str, &str); 16] = [
+    ("slack.channel_not_found", CHANNEL),
+    ("slack.is_archived", "Bring the channel back, or register another one; then retry."),
+    ("slack.not_in_channel", "Invite the bot to the channel; then retry."),
+    ("slack.invalid_auth", TOKEN),
+    ("slack.not_authed", TOKEN),
+    ("slack.token_revoked", TOKEN),
+    ("slack.token_expired", TOKEN),
+    ("slack.account_inactive", TOKEN),
+    ("slack.missing_scope", PERMISSION),
+    ("slack.no_permission", PERMISSION),
+    ("slack.restricted_action", PERMISSION),
+    ("slack.not_allowed_token_type", TOKEN),
+    ("slack.ekm_access_denied", PERMISSION),
+    ("slack.msg_too_long", DEFECT),
+    ("slack.no_text", DEFECT),
+    ("slack.invalid_json", DEFECT),
+];
+
+/// Messages of a bot in a Slack channel.
+#[derive(Debug)]
+pub struct Slack {
+    http: HttpClient,
+    api: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings<'a> {
+    #[serde(borrow)]
+    channel: Cow<'a, str>,
+}
+
+/// The answer to every call: `ok` says what came of it, whatever the HTTP status.
+#[derive(Deserialize)]
+struct Posted {
+    ok: bool,
+    #[serde(default)]
+    error: Option<String>,
+    /// The scope that is missing.
+    #[serde(default)]
+    needed: Option<String>,
+    #[serde(default)]
+    channel: Option<String>,
+    #[serde(default)]
+    ts: Option<String>,
+}
+
+impl Slack {
+    /// With the Web API at `api` (`https://slack.com/api`).
+    #[must_use]
+    pub fn new(http: HttpClient, api: &str) -> Self {
+        Self { http, api: api.to_owned() }
+    }
+
+    /// Where messages are posted, the channel's id, and the bot's token.
+    fn target<'c>(&self, config: &'c ChannelConfig) -> Result<(Url, Cow<'c, str>, &'c SecretString), BadConfig> {
+        let Settings { channel } = decode(&config.public, RIGHT)?;
+        let is_id = channel.starts_with(['C', 'D', 'G'])
+            && (2..=32).contains(&channel.len())
+            && channel.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit());
+        if !is_id {
+            return Err(BadConfig("`channel` must be a Slack id such as C0123456789, not a name".to_owned()));
+        }
+        let mut url =
+            self.http.parse_url(&self.api).map_err(|why| BadConfig(format!("the API's address is not usable: {why}")))?;
+        let mut path = url.path_segments_mut().map_err(|()| BadConfig("the API's address must have a path".to_owned()))?;
+        path.pop_if_empty().push("chat.postMessage");
+        drop(path);
+        let token = config.secret.as_ref().ok_or_else(|| BadConfig("the bot's token must be given as the secret".to_owned()))?;
+        Ok((url, channel, token))
+    }
+
+    async fn post_message(&self, delivery: Delivery<'_>) -> Result<Delivered, ChannelFault> {
+        let bad = |problem| ChannelFault::Config { provider: &SLACK, problem };
+        let (url, channel, token) = self.target(delivery.config).map_err(bad)?;
+        // Nothing in the text is markup, a link that unfolds, or a name that is called.
+        let body = json!({
+            "channel": channel,
+            "text": delivery.rendered.0,
+            "mrkdwn": false,
+            "parse": "none",
+            "link_names": false,
+            "unfurl_links": false,
+            "unfurl_media": false,
+        });
+        let call = Call::new(&SLACK, Method::POST, url, delivery.deadline)
+            .authorization("Bearer", token)?
+            .json("application/json; charset=utf-8", &body)?;
+        let answer = self.http.send(call).await?.success()?;
+        let posted: Posted = answer.json()?;
+        match posted {
+            Posted { ok: true, channel: Some(channel), ts: Some(ts), .. } => {
+                Ok(Delivered { provider_ref: Some(format!("{channel}/{ts}")) })
+            }
+            Posted { ok: true, .. } => Err(answer.malformed("`ok` without `channel` and `ts`").into()),
+            Posted { error, needed, .. } => {
+                Err(refusal(&error.unwrap_or_default(), needed.as_deref(), retry_after(&answer.headers, SystemTime::now()))
+                    .into())
+            }
+        }
+    }
+}
+
+impl Channel for Slack {
+    fn kind(&self) -> &'static str {
+        SLACK.name
+    }
+
+    fn class(&self, _: &ChannelConfig) -> EffectClass {
+        EffectClass::K3
+    }
+
+    fn keyed_for(&self, _: &ChannelConfig) -> Option<Duration> {
+        None
+    }
+
+    fn render(&self, message: &Message) -> Rendered {
+        let mut text = Capped::new(TEXT_CHARACTERS);
+        text.push_all(escape(&cut(&message.title, TITLE_CHARACTERS)));
+        for line in &message.lines {
+            text.push("\n");
+            text.push_all(escape(line));
+        }
+        Rendered(text.finish())
+    }
+
+    fn check_config(&self, config: &ChannelConfig) -> Result<(), BadConfig> {
+        self.target(config).map(|_| ())
+    }
+
+    fn deliver<'a>(&'a self, delivery: Delivery<'a>) -> BoxFuture<'a, Result<Delivered, ChannelFault>> {
+        self.post_message(delivery).boxed()
+    }
+}
+
+/// What an answer with `"ok": false` means. The vendor says of `internal_error` and `fatal_error` that some of it may have
+/// been done; `request_timeout` is about a body that did not arrive.
+fn refusal(word: &str, needed: Option<&str>, retry_after: Option<Duration>) -> Refusal {
+    let transient = Class::Transient { retry_after };
+    let (code, class, certainty, hint) = match word {
+        "ratelimited" | "rate_limited" => (SLACK.codes.rate_limited, transient, Certainty::NotDone, PATIENCE),
+        "request_timeout" | "team_added_to_org" => (SLACK.codes.try_later, transient, Certainty::NotDone, PATIENCE),
+        "internal_error" | "fatal_error" | "service_unavailable" => {
+            (SLACK.codes.server_error, transient, Certainty::Unknown, PATIENCE)
+        }
+        other => {
+            let known = PERMANENT.iter().find(|(code, _)| code.strip_prefix("slack.") == Some(other));
+            let (code, hint) = known.copied().unwrap_or((SLACK.codes.refused, UNKNOWN_WORD));
+            (code, Class::Permanent, Certainty::NotDone, hint)
+        }
+    };
+    let said = needed.map_or_else(|| scrub(word), |needed| scrub(&format!("{word} (needed: {needed})")));
+    Refusal { provider: &SLACK, code, said, class, certainty, hint }
+}
+
+/// One line of plain text as pieces without Slack's control sequences (`<!channel>`, `<@U1>`, `<https://…|text>`), see
+/// <https://docs.slack.dev/messaging/formatting-message-text/#escaping>.
+fn escape(line: &str) -> impl Iterator<Item = String> + '_ {
+    line.chars().map(|character| match character {
+        '&' => "&amp;".to_owned(),
+        '<' => "&lt;".to_owned(),
+        '>' => "&gt;".to_owned(),
+        c => visible(c).to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::fault::Fault;
+    use crate::providers::scripted::{Reply, Scripted, client, json as ok, reply, soon};
+
+    fn slack(api: &str) -> Slack {
+        Slack::new(client(), api)
+    }
+
+    fn message(title: &str, lines: &[&str]) -> Message {
+        let lines = lines.iter().map(|&line| line.to_owned()).collect();
+        Message { event: "x".into(), happened_at: None, title: title.into(), lines, details: Value::Null }
+    }
+
+    fn config(public: Value) -> ChannelConfig {
+        ChannelConfig { public, secret: Some("canary-slack".into()), previous_secret: None }
+    }
+
+    async fn deliver(answer: Reply) -> (Result<Delivered, ChannelFault>, Scripted) {
+        let server = Scripted::start(vec![answer]);
+        let slack = slack(&format!("{}/api", server.url));
+        let config = config(json!({"channel": "C042"}));
+        let rendered = slack.render(&message("Hello", &["there"]));
+        let delivery = Delivery { config: &config, rendered: &rendered, key: "k", class: EffectClass::K3, deadline: soon() };
+        let result = slack.deliver(delivery).await;
+        (result, server)
+    }
+
+    #[tokio::test]
+    async fn a_message_is_posted_without_markup_links_or_names() {
+        let (delivered, server) = deliver(ok(&json!({"ok": true, "channel": "C042", "ts": "1503435956.000247"}))).await;
+        assert_eq!(delivered.unwrap().provider_ref.as_deref(), Some("C042/1503435956.000247"));
+        let request = server.received().remove(0);
+        assert_eq!((request.method.as_str(), request.target.as_str()), ("POST", "/api/chat.postMessage"));
+        assert_eq!(request.header("authorization"), Some("Bearer canary-slack"));
+        assert_eq!(request.header("content-type"), Some("application/json; charset=utf-8"));
+        let expected = json!({
+            "channel": "C042", "text": "Hello\nthere", "mrkdwn": false, "parse": "none", "link_names": false,
+            "unfurl_links": false, "unfurl_media": false,
+        });
+        assert_eq!(request.json(), expected);
+    }
+
+    #[tokio::test]
+    async fn a_refusal_inside_a_200_is_a_failure_of_its_own_kind() {
+        let transient = |seconds: Option<u64>| Class::Transient { retry_after: seconds.map(Duration::from_secs) };
+        for (word, header, code, class, certainty) in [
+            ("ratelimited", "retry-after: 7\r\n", "slack.rate_limited", transient(Some(7)), Certainty::NotDone),
+            ("internal_error", "", "slack.server_error", transient(None), Certainty::Unknown),
+            ("fatal_error", "", "slack.server_error", transient(None), Certainty::Unknown),
+            ("request_timeout", "", "slack.try_later", transient(None), Certainty::NotDone),
+            ("channel_not_found", "", "slack.channel_not_found", Class::Permanent, Certainty::NotDone),
+            ("not_in_channel", "", "slack.not_in_channel", Class::Permanent, Certainty::NotDone),
+            ("token_revoked", "", "slack.token_revoked", Class::Permanent, Certainty::NotDone),
+            ("msg_too_long", "", "slack.msg_too_long", Class::Permanent, Certainty::NotDone),
+            ("something_new", "", "slack.refused", Class::Permanent, Certainty::NotDone),
+        ] {
+            let body = json!({"ok": false, "error": word}).to_string();
+            let fault = deliver(reply(200, header, &body)).await.0.unwrap_err();
+            assert_eq!((fault.code(), fault.class(), fault.certainty()), (code, class, certainty), "{word}");
+            assert!(fault.to_string().contains(word), "{fault}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_http_failure_and_a_strange_answer_prove_nothing_but_a_429_proves_that_nothing_was_done() {
+        for (answer, code, certainty) in [
+            (reply(429, "retry-after: 3\r\n", ""), "slack.rate_limited", Certainty::NotDone),
+            (reply(503, "", "oops"), "slack.server_error", Certainty::Unknown),
+            (reply(200, "", "<html>"), "slack.malformed_answer", Certainty::Unknown),
+            (ok(&json!({"ok": true})), "slack.malformed_answer", Certainty::Unknown),
+            (Reply::Lose, "slack.connection_lost", Certainty::Unknown),
+        ] {
+            let fault = deliver(answer).await.0.unwrap_err();
+            assert_eq!((fault.code(), fault.certainty()), (code, certainty));
+        }
+    }
+
+    #[test]
+    fn a_missing_scope_is_named() {
+        let fault = ChannelFault::from(refusal("missing_scope", Some("chat:write"), None));
+        assert_eq!(fault.code(), "slack.missing_scope");
+        assert!(fault.to_string().contains("chat:write"), "{fault}");
+    }
+
+    #[test]
+    fn control_sequences_lose_their_meaning() {
+        let lines = ["<!channel> <@U1> @everyone", "<https://x|click> &lt;", "a\r\nb"];
+        let Rendered(text) = slack("https://slack.com/api").render(&message("<#C1>", &lines));
+        let expected = "&lt;#C1&gt;\n&lt;!channel&gt; &lt;@U1&gt; @everyone\n&lt;https://x|click&gt; &amp;lt;\na  b";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn bad_settings_say_what_would_be_right_and_no_secret() {
+        let slack = slack("https://slack.com/api");
+        for (public, part) in [
+            (json!({}), "channel"),
+            (json!({"channel": "#general"}), "not a name"),
+            (json!({"channel": "c042"}), "id such as"),
+            (json!({"channel": "C042", "icon": "x"}), "icon"),
+        ] {
+            let BadConfig(why) = slack.check_config(&config(public)).unwrap_err();
+            assert!(why.contains(part) && !why.contains("canary"), "{why}");
+        }
+        let mut config = config(json!({"channel": "C042"}));
+        assert_eq!(slack.check_config(&config), Ok(()));
+        config.secret = None;
+        assert!(slack.check_config(&config).is_err());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        #[test]
+        fn a_message_fits_and_no_entity_is_cut(lines in prop::collection::vec("[&<é🦀a]{0,900}", 0..8)) {
+            let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+            let Rendered(text) = slack("https://slack.com/api").render(&message("T", &lines));
+            prop_assert!(text.chars().count() <= TEXT_CHARACTERS);
+            let entities = text.matches("&amp;").count() + text.matches("&lt;").count();
+            prop_assert_eq!(text.matches('&').count(), entities);
+        }
+    }
+}

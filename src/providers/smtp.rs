@@ -1,0 +1,308 @@
+//! One mail over SMTP (RFC 5321), over TLS from the start or after STARTTLS (RFC 8314, RFC 3207).
+//!
+//! The dialogue is led command by command, because the driver's own way of sending does not say how far it came, and that
+//! decides whether the mail may have been taken: not before the content is on its way.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use lettre::Address;
+use lettre::transport::smtp::Error;
+use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
+use lettre::transport::smtp::client::{AsyncSmtpConnection, TlsParameters};
+use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
+use lettre::transport::smtp::extension::ClientId;
+use percent_encoding::percent_decode_str;
+use reqwest::Url;
+use secrecy::{ExposeSecret, SecretString};
+use tokio::time::Instant;
+
+use super::channel::Refusal;
+use super::http::within;
+use super::http_fault::{Provider, provider};
+use super::scrub::scrub;
+use crate::fault::{Certainty, Class};
+
+pub(super) static EMAIL: Provider = provider!("email");
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// The mail is taken already; the goodbye is a courtesy.
+const GOODBYE: Duration = Duration::from_secs(1);
+const RIGHT: &str = "right is smtps://user:password@host:port, or smtp://user:password@host:port?tls=required";
+
+const PATIENCE: &str = "The mail server asks for patience; it is tried again by itself.";
+const REACH: &str = "Look whether the mail server can be reached from here (name, route, certificate).";
+const SLOW: &str = "The mail server is slow or the way to it is; it is tried again by itself.";
+const CREDENTIALS: &str =
+    "The mail server does not accept the credentials: correct DISPATCH_SMTP_URL or the destination's secret.";
+const ABILITY: &str =
+    "The mail server lacks STARTTLS or a known way to sign in: choose another port or server in DISPATCH_SMTP_URL.";
+const RECIPIENT: &str = "The mail server refuses an address: register the destination again with addresses that it takes.";
+const REFUSED: &str = "The mail server refuses the mail; its answer says why.";
+
+/// The server that takes our mail.
+pub struct SmtpServer {
+    host: String,
+    port: u16,
+    user: Option<String>,
+    password: Option<SecretString>,
+    security: Security,
+}
+
+enum Security {
+    /// To this machine alone, in development.
+    Plain,
+    StartTls(TlsParameters),
+    Tls(TlsParameters),
+}
+
+/// A setting that names no usable mail server; says what would be right, never the setting.
+#[derive(Debug, thiserror::Error)]
+pub enum BadSmtp {
+    /// It is not such a URL.
+    #[error("{0}; {RIGHT}")]
+    Url(&'static str),
+    /// TLS cannot be set up.
+    #[error("TLS cannot be set up for the mail server")]
+    Tls(#[source] Error),
+}
+
+/// A mail, ready to go.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Mailing<'a> {
+    pub(super) from: &'a Address,
+    pub(super) to: &'a [Address],
+    /// Headers and body, in ASCII.
+    pub(super) content: &'a [u8],
+}
+
+/// How far a dialogue came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Connect,
+    SignIn,
+    Sender,
+    Recipient,
+    /// The content may have been taken.
+    Content,
+}
+
+impl fmt::Debug for SmtpServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SmtpServer").field("host", &self.host).field("port", &self.port).finish_non_exhaustive()
+    }
+}
+
+impl SmtpServer {
+    /// Reads `smtps://user:password@host:port` or `smtp://user:password@host:port?tls=required`; user and password may be
+    /// left out. `allow_plain_loopback` lets plain `smtp:` to this machine through (development).
+    ///
+    /// # Errors
+    /// [`BadSmtp`] says what would be right.
+    pub fn parse(setting: &SecretString, allow_plain_loopback: bool) -> Result<Self, BadSmtp> {
+        let url = Url::parse(setting.expose_secret()).map_err(|_| BadSmtp::Url("it is no URL"))?;
+        let host = url.host_str().filter(|host| !host.is_empty()).ok_or(BadSmtp::Url("it names no host"))?;
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        if !matches!(url.path(), "" | "/") || url.fragment().is_some() {
+            return Err(BadSmtp::Url("it has more than a host"));
+        }
+        let tls = || TlsParameters::new(host.clone()).map_err(BadSmtp::Tls);
+        let is_loopback = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        let (security, port) = match (url.scheme(), url.query()) {
+            ("smtps", None) => (Security::Tls(tls()?), 465),
+            ("smtp", Some("tls=required")) => (Security::StartTls(tls()?), 587),
+            ("smtp", None) if allow_plain_loopback && is_loopback => (Security::Plain, 25),
+            ("smtp", None) => return Err(BadSmtp::Url("without TLS, mail goes only to loopback, where the settings allow it")),
+            _ => return Err(BadSmtp::Url("scheme or query is not right")),
+        };
+        let decoded = |text: &str| percent_decode_str(text).decode_utf8().map(std::borrow::Cow::into_owned).ok();
+        let bad = || BadSmtp::Url("user or password is not UTF-8");
+        let user = Some(url.username()).filter(|user| !user.is_empty()).map(|user| decoded(user).ok_or_else(bad)).transpose()?;
+        let password = url.password().map(|password| decoded(password).ok_or_else(bad)).transpose()?.map(SecretString::from);
+        Ok(Self { port: url.port().unwrap_or(port), host, user, password, security })
+    }
+
+    /// Who signs in: the server's user, with `password` or else the setting's own.
+    ///
+    /// # Errors
+    /// What would be right.
+    pub(super) fn credentials(&self, password: Option<&SecretString>) -> Result<Option<Credentials>, &'static str> {
+        match (&self.user, password.or(self.password.as_ref())) {
+            (Some(user), Some(password)) => Ok(Some(Credentials::new(user.clone(), password.expose_secret().to_owned()))),
+            (Some(_), None) => Err("the user of DISPATCH_SMTP_URL needs a password, there or as the destination's secret"),
+            (None, Some(_)) => Err("a password needs a user, which DISPATCH_SMTP_URL does not name"),
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// Sends a mail, or does not: a recipient that is refused refuses it for all.
+    ///
+    /// # Errors
+    /// [`Refusal`], whose certainty says whether the mail may have been taken.
+    pub(super) async fn send(
+        &self,
+        mailing: Mailing<'_>,
+        credentials: Option<&Credentials>,
+        deadline: Instant,
+    ) -> Result<(), Refusal> {
+        let opened = within(deadline, self.open(mailing, credentials)).await;
+        let mut connection = opened.ok_or_else(|| too_late(Phase::Connect))?.map_err(|(phase, error)| refusal(phase, &error))?;
+        let taken = within(deadline, connection.message(mailing.content)).await;
+        taken.ok_or_else(|| too_late(Phase::Content))?.map_err(|error| refusal(Phase::Content, &error))?;
+        drop(within(Instant::now() + GOODBYE, connection.quit()).await);
+        Ok(())
+    }
+
+    /// Everything before the content.
+    async fn open(&self, mailing: Mailing<'_>, credentials: Option<&Credentials>) -> Result<AsyncSmtpConnection, (Phase, Error)> {
+        let at = |phase| move |error| (phase, error);
+        let tls = match &self.security {
+            Security::Tls(tls) => Some(tls.clone()),
+            Security::Plain | Security::StartTls(_) => None,
+        };
+        let (server, hello) = ((self.host.as_str(), self.port), ClientId::default());
+        let connected = AsyncSmtpConnection::connect_tokio1(server, Some(CONNECT_TIMEOUT), &hello, tls, None).await;
+        let mut connection = connected.map_err(at(Phase::Connect))?;
+        if let Security::StartTls(tls) = &self.security {
+            connection.starttls(tls.clone(), &hello).await.map_err(at(Phase::Connect))?;
+        }
+        if let Some(credentials) = credentials {
+            connection.auth(DEFAULT_MECHANISMS, credentials).await.map_err(at(Phase::SignIn))?;
+        }
+        connection.command(Mail::new(Some(mailing.from.clone()), Vec::new())).await.map_err(at(Phase::Sender))?;
+        for address in mailing.to {
+            connection.command(Rcpt::new(address.clone(), Vec::new())).await.map_err(at(Phase::Recipient))?;
+        }
+        connection.command(Data).await.map_err(at(Phase::Sender))?;
+        Ok(connection)
+    }
+}
+
+/// A reply is a decision, whenever it comes; silence after the content is none.
+fn refusal(phase: Phase, error: &Error) -> Refusal {
+    let transient = Class::Transient { retry_after: None };
+    let lost = if phase == Phase::Content { Certainty::Unknown } else { Certainty::NotDone };
+    let codes = &EMAIL.codes;
+    let (code, class, certainty, hint) = match phase {
+        _ if error.is_transient() => (codes.try_later, transient, Certainty::NotDone, PATIENCE),
+        Phase::SignIn if error.is_permanent() => (codes.unauthorized, Class::Permanent, Certainty::NotDone, CREDENTIALS),
+        Phase::Recipient if error.is_permanent() => ("email.recipient_refused", Class::Permanent, Certainty::NotDone, RECIPIENT),
+        _ if error.is_permanent() => (codes.refused, Class::Permanent, Certainty::NotDone, REFUSED),
+        _ if error.is_client() => (codes.refused, Class::Permanent, Certainty::NotDone, ABILITY),
+        Phase::Connect => (codes.unreachable, transient, Certainty::NotDone, REACH),
+        Phase::SignIn | Phase::Sender | Phase::Recipient | Phase::Content => (codes.connection_lost, transient, lost, SLOW),
+    };
+    Refusal { provider: &EMAIL, code, said: scrub(&crate::fault::chain(error)), class, certainty, hint }
+}
+
+fn too_late(phase: Phase) -> Refusal {
+    let (said, certainty) = match phase {
+        Phase::Content => ("nothing about the mail before the call's deadline", Certainty::Unknown),
+        Phase::Connect | Phase::SignIn | Phase::Sender | Phase::Recipient => {
+            ("nothing that lets the mail go before the call's deadline", Certainty::NotDone)
+        }
+    };
+    let class = Class::Transient { retry_after: None };
+    Refusal { provider: &EMAIL, code: EMAIL.codes.timed_out, said: said.to_owned(), class, certainty, hint: SLOW }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::providers::scripted_smtp::{Act, ScriptedSmtp};
+
+    const PLENTY: Duration = Duration::from_secs(10);
+
+    fn parse(setting: &str) -> Result<SmtpServer, BadSmtp> {
+        drop(rustls::crypto::ring::default_provider().install_default());
+        SmtpServer::parse(&SecretString::from(setting.to_owned()), true)
+    }
+
+    async fn send(acts: &[(&'static str, Act)], limit: Duration) -> (Result<(), Refusal>, ScriptedSmtp) {
+        let script = ScriptedSmtp::start(acts.to_vec());
+        let server = parse(&script.url.replace("://", "://robot:canary-password@")).unwrap();
+        let (from, to) = ("a@acme.example".parse().unwrap(), ["b@acme.example", "c@acme.example"].map(|to| to.parse().unwrap()));
+        let mailing = Mailing { from: &from, to: &to, content: b"Subject: x\r\n\r\n.hello\r\n" };
+        let credentials = server.credentials(None).unwrap();
+        let sent = server.send(mailing, credentials.as_ref(), Instant::now() + limit).await;
+        (sent, script)
+    }
+
+    #[tokio::test]
+    async fn a_mail_goes_to_each_recipient_after_signing_in() {
+        let (sent, script) = send(&[], PLENTY).await;
+        assert!(sent.is_ok(), "{sent:?}");
+        let said = script.received();
+        let verbs: Vec<&str> = said.iter().map(|line| line.split([' ', ':']).next().unwrap_or_default()).collect();
+        assert_eq!(verbs[..6], ["EHLO", "AUTH", "MAIL", "RCPT", "RCPT", "DATA"]);
+        assert!(said.iter().any(|line| line == "..hello"), "dots are stuffed: {said:?}");
+    }
+
+    #[tokio::test]
+    async fn a_reply_is_a_decision_and_silence_after_the_content_is_none() {
+        let slow = || Class::Transient { retry_after: None };
+        for (verb, act, code, class, certainty) in [
+            ("", Act::Close, "email.unreachable", slow(), Certainty::NotDone),
+            ("", Act::Say("554 no service"), "email.refused", Class::Permanent, Certainty::NotDone),
+            ("AUTH", Act::Say("535 no"), "email.unauthorized", Class::Permanent, Certainty::NotDone),
+            ("AUTH", Act::Say("454 later"), "email.try_later", slow(), Certainty::NotDone),
+            ("MAIL", Act::Say("451 later"), "email.try_later", slow(), Certainty::NotDone),
+            ("MAIL", Act::Close, "email.connection_lost", slow(), Certainty::NotDone),
+            ("RCPT", Act::Say("550 nobody here"), "email.recipient_refused", Class::Permanent, Certainty::NotDone),
+            ("DATA", Act::Close, "email.connection_lost", slow(), Certainty::NotDone),
+            (".", Act::Say("452 full"), "email.try_later", slow(), Certainty::NotDone),
+            (".", Act::Say("554 spam"), "email.refused", Class::Permanent, Certainty::NotDone),
+            (".", Act::Close, "email.connection_lost", slow(), Certainty::Unknown),
+            (".", Act::Say("what"), "email.connection_lost", slow(), Certainty::Unknown),
+        ] {
+            let (sent, _script) = send(&[(verb, act)], PLENTY).await;
+            let refusal = sent.unwrap_err();
+            assert_eq!((refusal.code, refusal.class, refusal.certainty), (code, class, certainty), "{verb}: {}", refusal.said);
+        }
+    }
+
+    #[tokio::test]
+    async fn the_deadline_ends_a_dialogue_and_what_was_not_sent_is_not_done() {
+        for (verb, certainty) in [("MAIL", Certainty::NotDone), (".", Certainty::Unknown)] {
+            let (sent, _script) = send(&[(verb, Act::Hang)], Duration::from_millis(400)).await;
+            let refusal = sent.unwrap_err();
+            assert_eq!((refusal.code, refusal.certainty), ("email.timed_out", certainty), "{verb}");
+        }
+        let (sent, script) = send(&[], Duration::ZERO).await;
+        assert_eq!((sent.unwrap_err().certainty, script.received().len()), (Certainty::NotDone, 0));
+    }
+
+    #[test]
+    fn only_tls_goes_further_than_this_machine() {
+        for good in
+            ["smtps://mail.example", "smtp://u:p%40ss@mail.example:2525?tls=required", "smtp://127.0.0.1:25", "smtp://[::1]"]
+        {
+            assert!(parse(good).is_ok(), "{good}");
+        }
+        for (bad, part) in [
+            ("smtp://mail.example", "loopback"),
+            ("smtp://mail.example?tls=maybe", "query"),
+            ("https://mail.example", "scheme"),
+            ("smtps://mail.example/inbox", "more than a host"),
+            ("mail.example", "no URL"),
+            ("smtps://canary:canary@mail.example?x", "query"),
+        ] {
+            let error = parse(bad).unwrap_err().to_string();
+            assert!(error.contains(part) && error.contains("right is") && !error.contains("canary"), "{error}");
+        }
+        let setting = SecretString::from("smtp://127.0.0.1:25".to_owned());
+        assert!(SmtpServer::parse(&setting, false).is_err(), "plain text needs the development setting");
+    }
+
+    #[test]
+    fn a_destination_s_password_wins_and_needs_a_user() {
+        let own = SecretString::from("own".to_owned());
+        let with = |url: &str, password| parse(url).unwrap().credentials(password);
+        let is = |user: &str, password: &str| Some(Credentials::new(user.to_owned(), password.to_owned()));
+        assert_eq!(with("smtps://u:p%40ss@mail.example", None), Ok(is("u", "p@ss")));
+        assert_eq!(with("smtps://u:p@mail.example", Some(&own)), Ok(is("u", "own")));
+        assert_eq!(with("smtps://mail.example", None), Ok(None));
+        assert!(with("smtps://u@mail.example", None).is_err() && with("smtps://mail.example", Some(&own)).is_err());
+        assert!(!format!("{:?}", parse("smtps://u:canary@mail.example").unwrap()).contains("canary"));
+    }
+}

@@ -1,0 +1,272 @@
+//! Microsoft Teams, through a workflow that posts what its webhook receives
+//! (<https://learn.microsoft.com/en-us/microsoftteams/platform/webhooks-and-connectors/how-to/connectors-using>): an adaptive
+//! card (<https://adaptivecards.io/explorer/TextBlock.html>) inside a message.
+//!
+//! The whole address is the secret: its query signs it. Blind: a workflow knows no key, and runs once for each request.
+
+use std::time::Duration;
+
+use futures_util::future::{BoxFuture, FutureExt};
+use reqwest::{Method, Url};
+use secrecy::ExposeSecret;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::channel::{BadConfig, Channel, ChannelConfig, ChannelFault, Delivered, Delivery, Message, Rendered, decode};
+use super::http::{Call, HttpClient};
+use super::http_fault::{Provider, provider};
+use super::text::{Capped, cut, visible};
+use crate::job::EffectClass;
+
+static TEAMS: Provider = provider!("teams");
+/// The vendor takes about 28 KB, counting what its own service adds.
+const BODY_BYTES: usize = 24 << 10;
+const TITLE_CHARACTERS: usize = 256;
+/// Of one line, escapes included.
+const LINE_CHARACTERS: usize = 2000;
+/// Without it, the service counts every character as two bytes.
+const MEDIA_TYPE: &str = "application/json; charset=utf-8";
+const RIGHT: &str = "{}: the workflow's address is the secret";
+const RIGHT_SECRET: &str = "the secret must be the address that the workflow shows, with its query";
+
+/// Cards in a Teams channel or chat, posted by a workflow.
+#[derive(Debug)]
+pub struct Teams {
+    http: HttpClient,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {}
+
+#[derive(Serialize)]
+struct TextBlock {
+    r#type: &'static str,
+    text: String,
+    wrap: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    weight: Option<&'static str>,
+}
+
+impl TextBlock {
+    const fn line(text: String) -> Self {
+        Self { r#type: "TextBlock", text, wrap: true, weight: None }
+    }
+}
+
+impl Teams {
+    /// Sends with `http`.
+    #[must_use]
+    pub const fn new(http: HttpClient) -> Self {
+        Self { http }
+    }
+
+    fn target(&self, config: &ChannelConfig) -> Result<Url, BadConfig> {
+        let Settings {} = decode(&config.public, RIGHT)?;
+        let secret = config.secret.as_ref().ok_or_else(|| BadConfig(RIGHT_SECRET.to_owned()))?;
+        self.http.parse_url(secret.expose_secret()).map_err(|why| BadConfig(format!("{RIGHT_SECRET}: {why}")))
+    }
+
+    async fn post(&self, delivery: Delivery<'_>) -> Result<Delivered, ChannelFault> {
+        let bad = |problem| ChannelFault::Config { provider: &TEAMS, problem };
+        let url = self.target(delivery.config).map_err(bad)?;
+        let body = delivery.rendered.0.as_bytes().to_vec();
+        let call = Call::new(&TEAMS, Method::POST, url, delivery.deadline).body(MEDIA_TYPE, body).status_only();
+        self.http.send(call).await?.success()?;
+        Ok(Delivered { provider_ref: None })
+    }
+}
+
+impl Channel for Teams {
+    fn kind(&self) -> &'static str {
+        TEAMS.name
+    }
+
+    fn class(&self, _: &ChannelConfig) -> EffectClass {
+        EffectClass::K3
+    }
+
+    fn keyed_for(&self, _: &ChannelConfig) -> Option<Duration> {
+        None
+    }
+
+    fn render(&self, message: &Message) -> Rendered {
+        let title = escaped(&cut(&message.title, TITLE_CHARACTERS));
+        let mut blocks = vec![TextBlock { weight: Some("Bolder"), ..TextBlock::line(title) }];
+        let mut room = BODY_BYTES - in_json(&body(&blocks)).len() - in_json(&TextBlock::line("…".to_owned())).len();
+        for line in &message.lines {
+            let block = TextBlock::line(escaped(line));
+            // With its comma.
+            let Some(left) = room.checked_sub(in_json(&block).len() + 1) else {
+                blocks.push(TextBlock::line("…".to_owned()));
+                break;
+            };
+            room = left;
+            blocks.push(block);
+        }
+        Rendered(in_json(&body(&blocks)))
+    }
+
+    fn check_config(&self, config: &ChannelConfig) -> Result<(), BadConfig> {
+        self.target(config).map(|_| ())
+    }
+
+    fn deliver<'a>(&'a self, delivery: Delivery<'a>) -> BoxFuture<'a, Result<Delivered, ChannelFault>> {
+        self.post(delivery).boxed()
+    }
+}
+
+fn body(blocks: &[TextBlock]) -> Value {
+    json!({
+        "type": "message",
+        "attachments": [{
+            "contentType": "application/vnd.microsoft.card.adaptive",
+            "contentUrl": null,
+            "content": {
+                "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
+                "type": "AdaptiveCard",
+                "version": "1.4",
+                "body": blocks,
+            },
+        }],
+    })
+}
+
+fn in_json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("text and numbers have a JSON form")
+}
+
+/// One line of plain text in the Markdown of a card's text, which shows it as it is: markup, links, mentions (`<at>`) and a
+/// card's own functions (`{{DATE(…)}}`) lose their meaning.
+fn escaped(line: &str) -> String {
+    let mut text = Capped::new(LINE_CHARACTERS);
+    let mut at_start = true;
+    for character in line.chars() {
+        match character {
+            '\\' | '*' | '_' | '~' | '`' | '|' | '<' | '>' | '[' | ']' | '(' | ')' | '{' | '}' | '#' | '&' | '!' => {
+                text.push(&format!("\\{character}"));
+            }
+            // Only there do they begin a list.
+            '-' | '+' if at_start => text.push(&format!("\\{character}")),
+            c => text.push(visible(c).encode_utf8(&mut [0; 4])),
+        }
+        at_start &= visible(character) == ' ';
+    }
+    text.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::fault::{Certainty, Class, Fault};
+    use crate::providers::scripted::{Reply, Scripted, client, reply, soon};
+
+    fn teams() -> Teams {
+        Teams::new(client())
+    }
+
+    fn message(title: &str, lines: &[&str]) -> Message {
+        let lines = lines.iter().map(|&line| line.to_owned()).collect();
+        Message { event: "x".into(), happened_at: None, title: title.into(), lines, details: Value::Null }
+    }
+
+    fn config(url: &str) -> ChannelConfig {
+        ChannelConfig { public: json!({}), secret: Some(url.to_owned().into()), previous_secret: None }
+    }
+
+    fn texts(rendered: &Rendered) -> Vec<String> {
+        let body: Value = serde_json::from_str(&rendered.0).unwrap();
+        let blocks = body["attachments"][0]["content"]["body"].as_array().unwrap();
+        blocks.iter().map(|block| block["text"].as_str().unwrap().to_owned()).collect()
+    }
+
+    async fn deliver(answer: Reply) -> (Result<Delivered, ChannelFault>, Scripted) {
+        let server = Scripted::start(vec![answer]);
+        let config = config(&format!("{}/workflows/1/triggers/manual/paths/invoke?sig=canary", server.url));
+        let rendered = teams().render(&message("Hello", &["there"]));
+        let delivery = Delivery { config: &config, rendered: &rendered, key: "k", class: EffectClass::K3, deadline: soon() };
+        let result = teams().deliver(delivery).await;
+        (result, server)
+    }
+
+    #[tokio::test]
+    async fn a_card_is_posted_to_the_address_with_its_signature() {
+        for status in [200, 202] {
+            let (delivered, server) = deliver(reply(status, "", "")).await;
+            assert_eq!(delivered.unwrap(), Delivered { provider_ref: None });
+            let request = server.received().remove(0);
+            assert_eq!((request.method.as_str(), request.target.ends_with("/invoke?sig=canary")), ("POST", true));
+            assert_eq!(request.header("content-type"), Some(MEDIA_TYPE));
+            let attachment = &request.json()["attachments"][0];
+            assert_eq!(attachment["contentType"], "application/vnd.microsoft.card.adaptive");
+            let blocks = json!([
+                {"type": "TextBlock", "text": "Hello", "wrap": true, "weight": "Bolder"},
+                {"type": "TextBlock", "text": "there", "wrap": true}
+            ]);
+            assert_eq!(attachment["content"]["body"], blocks);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failure_is_classed_and_does_not_show_the_address() {
+        let patient = Class::Transient { retry_after: Some(Duration::from_secs(9)) };
+        let slow = Class::Transient { retry_after: None };
+        for (answer, code, class, certainty) in [
+            (reply(429, "retry-after: 9\r\n", ""), "teams.rate_limited", patient, Certainty::NotDone),
+            (reply(502, "", ""), "teams.server_error", slow.clone(), Certainty::Unknown),
+            (Reply::Lose, "teams.connection_lost", slow, Certainty::Unknown),
+            (reply(401, "", "bad sig"), "teams.unauthorized", Class::Permanent, Certainty::NotDone),
+            (reply(413, "", ""), "teams.refused", Class::Permanent, Certainty::NotDone),
+        ] {
+            let fault = deliver(answer).await.0.unwrap_err();
+            assert_eq!((fault.code(), fault.class(), fault.certainty()), (code, class, certainty));
+            assert!(!format!("{fault:?} {}", crate::fault::chain(&fault)).contains("canary"));
+        }
+    }
+
+    #[test]
+    fn markup_links_mentions_and_functions_lose_their_meaning() {
+        let lines = ["[click](https://x) <at>x</at>", "- list", "{{DATE(2020)}} &lt; **b**", "a\r\nb", "a-b"];
+        let expected = [
+            "\\<at\\>Ann\\</at\\>",
+            "\\[click\\]\\(https://x\\) \\<at\\>x\\</at\\>",
+            "\\- list",
+            "\\{\\{DATE\\(2020\\)\\}\\} \\&lt; \\*\\*b\\*\\*",
+            "a  b",
+            "a-b",
+        ];
+        assert_eq!(texts(&teams().render(&message("<at>Ann</at>", &lines))), expected);
+    }
+
+    #[test]
+    fn bad_settings_say_what_would_be_right_and_not_the_address() {
+        assert_eq!(teams().check_config(&config("https://prod-1.westus.logic.azure.com/workflows/1?sig=x")), Ok(()));
+        for (public, secret) in [
+            (json!({}), None),
+            (json!({}), Some("http://example.com/?sig=canary")),
+            (json!({}), Some("canary")),
+            (json!({"url": "https://example.com"}), Some("https://example.com/?sig=canary")),
+        ] {
+            let config = ChannelConfig { public, secret: secret.map(|text| text.to_owned().into()), previous_secret: None };
+            let BadConfig(why) = teams().check_config(&config).unwrap_err();
+            assert!(why.contains("secret") && !why.contains("canary"), "{why}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        #[test]
+        fn a_card_fits_and_no_escape_is_cut(title in ".{0,400}", lines in prop::collection::vec("[*\"é🦀a\\\\]{0,900}", 0..30)) {
+            let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+            let rendered = teams().render(&message(&title, &lines));
+            prop_assert!(rendered.0.len() <= BODY_BYTES);
+            for text in texts(&rendered) {
+                let trailing = text.trim_end_matches('…').chars().rev().take_while(|&c| c == '\\').count();
+                prop_assert_eq!(trailing % 2, 0);
+            }
+        }
+    }
+}

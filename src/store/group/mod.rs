@@ -1,0 +1,259 @@
+//! The group writer: claims and plain commits of many jobs in one transaction.
+//!
+//! A writer takes all that has come in while the others were being flushed, sends it as one transaction without waiting in
+//! between, and tells every caller its own result. There is no timer: with little to do, a group is one row.
+//!
+//! **Invariant:** a group whose rows Postgres refuses is sent again row by row, so that one bad row does not fail its neighbours.
+//! **Invariant:** a group whose outcome nobody knows is not sent again: each caller looks at its own row first.
+
+mod flush;
+mod send;
+
+use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use deadpool_postgres::Pool;
+use futures_util::FutureExt;
+use tokio::sync::{Notify, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use self::flush::FlushTimes;
+use super::claim::{Claimed, Wanted};
+use super::error::StoreError;
+use super::intake::{Intaken, NewJob};
+use super::plain::{PlainCommit, PlainDone};
+
+/// Groups that are written at a time, at most; so many connections they need.
+pub const WRITERS: usize = flush::MOST;
+
+/// Rows of one group, at most.
+const GROUP_ROWS: usize = 256;
+/// Payloads of one group, in bytes; one that is larger goes alone.
+const GROUP_BYTES: usize = 4 << 20;
+
+type Answer<A> = oneshot::Sender<Result<A, StoreError>>;
+
+/// A write, and who waits for it.
+enum Request {
+    Intake(Arc<NewJob>, Answer<Intaken>),
+    Claim(Wanted, Answer<Claimed>),
+    Plain(Box<PlainCommit>, Answer<Option<PlainDone>>),
+    /// Nobody waits: events that are not forgotten are published again.
+    Announced(Vec<i64>),
+}
+
+/// Writes that go out together.
+#[derive(Default)]
+struct Group {
+    intakes: Vec<(Arc<NewJob>, Answer<Intaken>)>,
+    claims: Vec<(Wanted, Answer<Claimed>)>,
+    plains: Vec<(Box<PlainCommit>, Answer<Option<PlainDone>>)>,
+    announced: Vec<i64>,
+    bytes: usize,
+}
+
+/// What has come in and is not being written.
+#[derive(Default)]
+struct Waiting {
+    queue: VecDeque<Request>,
+    /// Groups that are being written.
+    busy: usize,
+    times: FlushTimes,
+}
+
+/// The queue of writes, and its writers.
+pub(super) struct Groups {
+    pool: Pool,
+    waiting: Mutex<Waiting>,
+    more: Notify,
+}
+
+impl Groups {
+    /// Over connections of its own, which look rows up by their keys whatever the planner thinks of small tables.
+    pub(super) fn new(pool: Pool) -> Self {
+        Self { pool, waiting: Mutex::default(), more: Notify::new() }
+    }
+
+    pub(super) async fn intake(&self, new: Arc<NewJob>) -> Result<Intaken, StoreError> {
+        self.ask(|answer| Request::Intake(new, answer)).await
+    }
+
+    pub(super) async fn claim(&self, wanted: Wanted) -> Result<Claimed, StoreError> {
+        self.ask(|answer| Request::Claim(wanted, answer)).await
+    }
+
+    /// `None`: fenced.
+    pub(super) async fn commit(&self, commit: PlainCommit) -> Result<Option<PlainDone>, StoreError> {
+        self.ask(|answer| Request::Plain(Box::new(commit), answer)).await
+    }
+
+    pub(super) fn announced(&self, ids: Vec<i64>) {
+        if !ids.is_empty() {
+            self.put(Request::Announced(ids));
+        }
+    }
+
+    async fn ask<A>(&self, request: impl FnOnce(Answer<A>) -> Request) -> Result<A, StoreError> {
+        let (answer, answered) = oneshot::channel();
+        self.put(request(answer));
+        answered.await.unwrap_or(Err(StoreError::WriterGone))
+    }
+
+    fn put(&self, request: Request) {
+        self.waiting().queue.push_back(request);
+        self.more.notify_one();
+    }
+
+    /// Writes group after group until `end`, and then what is left. [`WRITERS`] of these run at a time; those that the disk is
+    /// too quick for wait.
+    pub(super) async fn write(&self, end: CancellationToken) {
+        loop {
+            if let Some(group) = self.take() {
+                // A defect in one group must not leave the others without a writer; its callers hear that theirs is gone.
+                if AssertUnwindSafe(self.run(group)).catch_unwind().await.is_err() {
+                    tracing::error!("a group of writes panicked");
+                }
+                self.waiting().busy -= 1;
+                continue;
+            }
+            if end.is_cancelled() {
+                return;
+            }
+            tokio::select! {
+                () = self.more.notified() => {}
+                () = end.cancelled() => {}
+            }
+        }
+    }
+
+    /// All that waits, within a group's limits, unless enough groups are being written.
+    fn take(&self) -> Option<Group> {
+        let mut waiting = self.waiting();
+        if waiting.queue.is_empty() || waiting.busy >= waiting.times.writers() {
+            return None;
+        }
+        let mut group = Group::default();
+        while let Some(request) = waiting.queue.pop_front() {
+            if !group.has_room_for(&request) {
+                waiting.queue.push_front(request);
+                break;
+            }
+            group.push(request);
+        }
+        for again in group.in_order() {
+            waiting.queue.push_front(again);
+        }
+        waiting.busy += 1;
+        Some(group)
+    }
+
+    async fn run(&self, group: Group) {
+        match send::send(&self.pool, &group).await {
+            Ok(sent) => {
+                self.waiting().times.record(sent.flush);
+                group.answer(sent);
+            }
+            Err(error) if group.rows() > 1 && error.is_rolled_back() => {
+                tracing::warn!(error = crate::fault::chain(&error), rows = group.rows(), "a group is sent again row by row");
+                for one in group.singles() {
+                    match send::send(&self.pool, &one).await {
+                        Ok(sent) => one.answer(sent),
+                        Err(error) => one.refuse(error),
+                    }
+                }
+            }
+            // The driver sends what comes after a statement that it cannot send: the rest may be stored.
+            Err(error) if group.rows() > 1 && !error.is_infrastructure() => {
+                group.refuse(StoreError::AfterCommit(Box::new(error)))
+            }
+            Err(error) => group.refuse(error),
+        }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Request {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Intake(new, _) => new.payload.len(),
+            Self::Plain(commit, _) => commit.output.get().len(),
+            Self::Claim(..) | Self::Announced(_) => 0,
+        }
+    }
+}
+
+impl Group {
+    fn rows(&self) -> usize {
+        self.intakes.len() + self.claims.len() + self.plains.len() + self.announced.len()
+    }
+
+    fn has_room_for(&self, request: &Request) -> bool {
+        self.rows() == 0 || (self.rows() < GROUP_ROWS && self.bytes + request.bytes() <= GROUP_BYTES)
+    }
+
+    fn push(&mut self, request: Request) {
+        self.bytes += request.bytes();
+        match request {
+            Request::Intake(new, answer) => self.intakes.push((new, answer)),
+            Request::Claim(wanted, answer) => self.claims.push((wanted, answer)),
+            Request::Plain(commit, answer) => self.plains.push((commit, answer)),
+            Request::Announced(ids) => self.announced.extend(ids),
+        }
+    }
+
+    /// Puts the rows of each kind in the order of their keys, so that two groups do not wait for each other in a circle. Returns
+    /// what must wait for another group: one statement inserts a key once.
+    fn in_order(&mut self) -> Vec<Request> {
+        let key = |new: &Arc<NewJob>| (new.source.clone(), new.dedupe_key.clone());
+        self.intakes.sort_by_cached_key(|(new, _)| key(new));
+        self.claims.sort_by_key(|(wanted, _)| wanted.job);
+        self.plains.sort_by_key(|(commit, _)| commit.job());
+        let mut again = Vec::new();
+        let mut n = 1;
+        while n < self.intakes.len() {
+            if key(&self.intakes[n].0) == key(&self.intakes[n - 1].0) {
+                let (new, answer) = self.intakes.remove(n);
+                again.push(Request::Intake(new, answer));
+            } else {
+                n += 1;
+            }
+        }
+        again
+    }
+
+    /// Each row as a group of its own.
+    fn singles(self) -> impl Iterator<Item = Self> {
+        let intakes = self.intakes.into_iter().map(|one| Self { intakes: vec![one], ..Self::default() });
+        let claims = self.claims.into_iter().map(|one| Self { claims: vec![one], ..Self::default() });
+        let plains = self.plains.into_iter().map(|one| Self { plains: vec![one], ..Self::default() });
+        let announced = (!self.announced.is_empty()).then(|| Self { announced: self.announced, ..Self::default() });
+        intakes.chain(claims).chain(plains).chain(announced)
+    }
+
+    /// Tells every caller its own result.
+    fn answer(self, sent: send::Sent) {
+        tell(self.intakes, sent.intakes);
+        tell(self.claims, sent.claims);
+        tell(self.plains, sent.plains);
+    }
+
+    /// Tells every caller the same.
+    fn refuse(self, error: StoreError) {
+        let error = Arc::new(error);
+        let shared = || StoreError::Group(Arc::clone(&error));
+        self.intakes.into_iter().for_each(|(_, answer)| drop(answer.send(Err(shared()))));
+        self.claims.into_iter().for_each(|(_, answer)| drop(answer.send(Err(shared()))));
+        self.plains.into_iter().for_each(|(_, answer)| drop(answer.send(Err(shared()))));
+    }
+}
+
+/// A caller that has gone meanwhile is found by what it left in its row.
+fn tell<Q, A>(asked: Vec<(Q, Answer<A>)>, answers: Vec<Result<A, StoreError>>) {
+    for ((_, asked), answer) in asked.into_iter().zip(answers) {
+        drop(asked.send(answer));
+    }
+}

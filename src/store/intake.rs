@@ -1,0 +1,282 @@
+//! Making rows of intake messages, a group of them in one statement, and becoming their owner in the same.
+
+use std::collections::HashMap;
+
+use serde_json::value::RawValue;
+use time::OffsetDateTime;
+use tokio_postgres::Row;
+use tokio_postgres::types::{Json, ToSql};
+use uuid::Uuid;
+
+use super::announcements::{Announcement, WRITER_PUBLISHES, announcement, announcement_columns, answer_again, job_facts};
+use super::claim::{self, Claim};
+use super::error::StoreError;
+use super::sql::query;
+use crate::job::{JobId, ReplicaId};
+
+/// A job to be made from an intake message.
+#[derive(Debug)]
+pub struct NewJob {
+    /// Its id, used unless the key is known already.
+    pub id: JobId,
+    /// Its pipeline and first stage.
+    pub pipeline: &'static str,
+    /// See [`NewJob::pipeline`].
+    pub stage: &'static str,
+    /// The producer and its key.
+    pub source: String,
+    /// See [`NewJob::source`].
+    pub dedupe_key: String,
+    /// SHA-256 of the canonical message.
+    pub digest: [u8; 32],
+    /// The tenant.
+    pub organization: String,
+    /// Of the message.
+    pub schema: i64,
+    /// What the stages read, or the sealed bytes of a newer schema.
+    pub payload: Incoming,
+    /// Not before.
+    pub not_before: Option<OffsetDateTime>,
+    /// Not after.
+    pub deadline: Option<OffsetDateTime>,
+    /// Where outcomes go besides `dispatch.events`.
+    pub reply_to: Option<String>,
+    /// Given back with them.
+    pub correlation_id: Option<String>,
+    /// W3C trace context.
+    pub traceparent: Option<String>,
+    /// What vendors add to it.
+    pub tracestate: Option<String>,
+    /// Who claims it at once; otherwise it is left to the waker.
+    pub owner: Option<ReplicaId>,
+    /// The newest schema this worker runs: a job of a newer one waits.
+    pub known_schema: i64,
+}
+
+/// An intake payload as stored.
+#[derive(Debug)]
+pub enum Incoming {
+    /// JSON of a known schema.
+    Known(Box<RawValue>),
+    /// Sealed bytes of a newer one.
+    Newer(String),
+}
+
+/// What an intake message led to.
+#[derive(Debug)]
+pub enum Intaken {
+    /// A new row, claimed; the caller publishes its events.
+    Ours(Box<Claim>, Vec<Announcement>),
+    /// A new row, left to the waker, or cancelled before it came; the caller publishes its events.
+    Accepted(Vec<Announcement>),
+    /// The same message came before: look at its row. Where it asks for answers, the caller publishes this one.
+    Known(JobId, Option<Announcement>),
+    /// Another message came before with the same key.
+    Conflict(JobId),
+}
+
+/// A key without a job is a cancel that came first: the job is made and cancelled at once. `job.accepted` and what follows at once
+/// are announced with the row. The keys come in order, so that two groups with the same keys do not wait for each other in a
+/// circle.
+pub(super) const INTAKE: &str = concat!(
+    "
+    WITH asked AS (
+        SELECT id, source, dedupe_key, digest, pipeline, stage, organization, payload, sealed_payload, schema, not_before,
+            deadline, reply_to, correlation_id, traceparent, tracestate, schema > known_schema AS newer,
+            owner IS NOT NULL AND schema <= known_schema AND coalesce(not_before, now()) <= now() AND EXISTS (
+                SELECT 1 FROM replicas WHERE replicas.id = owner AND alive_until > now() AND ended_at IS NULL) AS run,
+            owner
+        FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bytea[], $5::text[], $6::text[], $7::text[], $8::json[], $9::text[],
+            $10::bigint[], $11::timestamptz[], $12::timestamptz[], $13::text[], $14::text[], $15::text[], $16::text[],
+            $17::bigint[], $18::bigint[]) AS given (id, source, dedupe_key, digest, pipeline, stage, organization, payload,
+            sealed_payload, schema, not_before, deadline, reply_to, correlation_id, traceparent, tracestate, owner, known_schema)
+    ), key AS (
+        INSERT INTO job_keys AS k (source, dedupe_key, job_id, digest)
+        SELECT source, dedupe_key, id, digest FROM asked ORDER BY source, dedupe_key
+        ON CONFLICT (source, dedupe_key) DO UPDATE SET job_id = excluded.job_id, digest = excluded.digest, created_at = now(),
+            cancelled_by = CASE WHEN k.job_id IS NULL AND k.created_at >= now() - interval '30 days' THEN k.cancelled_by END
+            WHERE k.job_id IS NULL OR k.created_at < now() - interval '30 days'
+        RETURNING job_id, cancelled_by IS NOT NULL AS cancelled
+    ), made AS (
+        INSERT INTO jobs (id, pipeline, stage, source, dedupe_key, organization, payload, sealed_payload, schema, due_at, deadline,
+            reply_to, correlation_id, traceparent, tracestate, state, owner, epoch, woken_at, finished_at, wait_reason, wait_key,
+            wait_observed)
+        SELECT id, pipeline, stage, source, dedupe_key, organization, payload, sealed_payload, schema, coalesce(not_before, now()),
+            deadline, reply_to, correlation_id, traceparent, tracestate,
+            CASE WHEN cancelled THEN 'cancelled' WHEN newer THEN 'waiting' WHEN run THEN 'running' ELSE 'ready' END,
+            CASE WHEN run AND NOT cancelled THEN owner END, CASE WHEN run AND NOT cancelled THEN 1 ELSE 0 END,
+            CASE WHEN run AND NOT cancelled THEN now() END, CASE WHEN cancelled THEN now() END,
+            CASE WHEN newer AND NOT cancelled THEN 'version' END,
+            CASE WHEN newer AND NOT cancelled THEN 'schema:' || schema END, CASE WHEN newer AND NOT cancelled THEN 0 END
+        FROM asked JOIN key ON key.job_id = asked.id
+        RETURNING id, source, dedupe_key, organization, state, wait_reason, wait_key, error_code, error_message, error_hint,
+            reply_to, correlation_id, traceparent, tracestate, owner, deadline
+    ), told AS (
+        INSERT INTO announcements (job_id, routing_key, reply_to, correlation_id, traceparent, tracestate, body, publish_after)
+        SELECT id, event, reply_to, correlation_id, traceparent, tracestate, ",
+    job_facts!("event", "NULL::json"),
+    ", now() + $19 * interval '1 second'
+        FROM made, unnest(ARRAY['job.accepted', 'job.waiting.' || wait_reason,
+            CASE WHEN state = 'cancelled' THEN 'job.cancelled' END]) WITH ORDINALITY AS events (event, number)
+        WHERE event IS NOT NULL ORDER BY number
+        RETURNING job_id, ",
+    announcement_columns!(),
+    "
+    )
+    SELECT made.owner, extract(epoch FROM made.deadline - now())::float8 AS deadline_in, told.job_id, told.id, told.routing_key,
+        told.reply_only, told.reply_to, told.correlation_id, told.traceparent, told.tracestate, told.body
+    FROM made JOIN told ON told.job_id = made.id ORDER BY told.id"
+);
+
+const KNOWN_KEYS: &str = "
+    SELECT source, dedupe_key, job_id, digest FROM job_keys
+    WHERE (source, dedupe_key) IN (SELECT source, dedupe_key FROM unnest($1::text[], $2::text[]) AS asked (source, dedupe_key))";
+
+/// Jobs to be made, a column of [`INTAKE`]'s parameters each.
+pub(super) struct NewJobs<'a> {
+    ids: Vec<Uuid>,
+    texts: [Vec<Option<&'a str>>; 10],
+    digests: Vec<&'a [u8]>,
+    payloads: Vec<Option<Json<&'a RawValue>>>,
+    schemas: Vec<i64>,
+    times: [Vec<Option<OffsetDateTime>>; 2],
+    owners: Vec<Option<i64>>,
+    known_schemas: Vec<i64>,
+}
+
+impl<'a> NewJobs<'a> {
+    pub(super) fn of(new: impl Iterator<Item = &'a NewJob> + Clone) -> Self {
+        let text = |of: fn(&'a NewJob) -> Option<&'a str>| new.clone().map(of).collect();
+        Self {
+            ids: new.clone().map(|one| one.id.0).collect(),
+            texts: [
+                text(|one| Some(&one.source)),
+                text(|one| Some(&one.dedupe_key)),
+                text(|one| Some(one.pipeline)),
+                text(|one| Some(one.stage)),
+                text(|one| Some(&one.organization)),
+                text(|one| one.payload.sealed()),
+                text(|one| one.reply_to.as_deref()),
+                text(|one| one.correlation_id.as_deref()),
+                text(|one| one.traceparent.as_deref()),
+                text(|one| one.tracestate.as_deref()),
+            ],
+            digests: new.clone().map(|one| one.digest.as_slice()).collect(),
+            payloads: new.clone().map(|one| one.payload.known().map(Json)).collect(),
+            schemas: new.clone().map(|one| one.schema).collect(),
+            times: [new.clone().map(|one| one.not_before).collect(), new.clone().map(|one| one.deadline).collect()],
+            owners: new.clone().map(|one| one.owner.map(|owner| owner.0)).collect(),
+            known_schemas: new.map(|one| one.known_schema).collect(),
+        }
+    }
+
+    pub(super) fn parameters(&self) -> [&(dyn ToSql + Sync); 19] {
+        let [source, dedupe_key, pipeline, stage, organization, sealed, reply_to, correlation_id, traceparent, tracestate] =
+            &self.texts;
+        let [not_before, deadline] = &self.times;
+        [
+            &self.ids,
+            source,
+            dedupe_key,
+            &self.digests,
+            pipeline,
+            stage,
+            organization,
+            &self.payloads,
+            sealed,
+            &self.schemas,
+            not_before,
+            deadline,
+            reply_to,
+            correlation_id,
+            traceparent,
+            tracestate,
+            &self.owners,
+            &self.known_schemas,
+            &WRITER_PUBLISHES,
+        ]
+    }
+}
+
+impl Incoming {
+    fn known(&self) -> Option<&RawValue> {
+        match self {
+            Self::Known(payload) => Some(payload),
+            Self::Newer(_) => None,
+        }
+    }
+
+    fn sealed(&self) -> Option<&str> {
+        match self {
+            Self::Known(_) => None,
+            Self::Newer(sealed) => Some(sealed),
+        }
+    }
+
+    /// In bytes.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Known(payload) => payload.get().len(),
+            Self::Newer(sealed) => sealed.len(),
+        }
+    }
+}
+
+/// What each of `new` has led to, given the rows that [`INTAKE`] made: what made none was known before. A job's events are a row
+/// each.
+pub(super) async fn intaken(
+    client: &deadpool_postgres::Client,
+    new: &[&NewJob],
+    made: &[Row],
+) -> Result<Vec<Result<Intaken, StoreError>>, StoreError> {
+    let mut rows: HashMap<Uuid, Vec<&Row>> = HashMap::with_capacity(made.len());
+    for row in made {
+        rows.entry(row.try_get("job_id")?).or_default().push(row);
+    }
+    let rest: Vec<&NewJob> = new.iter().filter(|one| !rows.contains_key(&one.id.0)).copied().collect();
+    let known = if rest.is_empty() { HashMap::new() } else { known_keys(client, &rest).await? };
+    let mut answers = Vec::with_capacity(new.len());
+    for one in new {
+        answers.push(match rows.get(&one.id.0) {
+            Some(rows) => accepted(one, rows),
+            None => met_before(client, one, &known).await,
+        });
+    }
+    Ok(answers)
+}
+
+fn accepted(new: &NewJob, rows: &[&Row]) -> Result<Intaken, StoreError> {
+    let told = rows.iter().map(|row| announcement(row)).collect::<Result<_, _>>()?;
+    let owner: Option<i64> = rows.first().map_or(Ok(None), |row| row.try_get("owner"))?;
+    Ok(match (owner, rows.first()) {
+        (Some(owner), Some(row)) => Intaken::Ours(Box::new(claim::fresh(ReplicaId(owner), new, row)?), told),
+        _ => Intaken::Accepted(told),
+    })
+}
+
+type KnownKeys = HashMap<(String, String), (JobId, Vec<u8>)>;
+
+async fn known_keys(client: &deadpool_postgres::Client, asked: &[&NewJob]) -> Result<KnownKeys, StoreError> {
+    let sources: Vec<&str> = asked.iter().map(|one| one.source.as_str()).collect();
+    let keys: Vec<&str> = asked.iter().map(|one| one.dedupe_key.as_str()).collect();
+    let rows = query(client, KNOWN_KEYS, &[&sources, &keys]).await?;
+    let known = |row: &Row| {
+        let key = (row.try_get("source")?, row.try_get("dedupe_key")?);
+        Ok((key, (JobId(row.try_get("job_id")?), row.try_get("digest")?)))
+    };
+    rows.iter().map(known).collect()
+}
+
+async fn met_before(client: &deadpool_postgres::Client, new: &NewJob, known: &KnownKeys) -> Result<Intaken, StoreError> {
+    let (job, digest) = known
+        .get(&(new.source.clone(), new.dedupe_key.clone()))
+        .ok_or_else(|| StoreError::Row("a key was known and is not any more; the message is taken again".to_owned()))?;
+    if *digest != new.digest {
+        return Ok(Intaken::Conflict(*job));
+    }
+    let answer = match &new.reply_to {
+        Some(reply_to) => answer_again(client, *job, reply_to, new.correlation_id.as_deref()).await?,
+        None => None,
+    };
+    Ok(Intaken::Known(*job, answer))
+}

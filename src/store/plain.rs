@@ -1,0 +1,154 @@
+//! Plain commits: a checkpoint, and the next stage or the end. Many of them are one statement.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use serde_json::value::RawValue;
+use tokio_postgres::Row;
+use tokio_postgres::types::{Json, ToSql};
+use uuid::Uuid;
+
+use super::announcements::{self, Announcement};
+use super::claim::Fence;
+use super::commit::Run;
+use super::error::StoreError;
+use super::inspect::state_of;
+use crate::engine::{Commit, Next, Record};
+use crate::job::{JobId, JobState};
+
+/// A commit of a stage that neither calls, changes nor sends anything.
+#[derive(Debug)]
+pub(super) struct PlainCommit {
+    fence: Fence,
+    done: &'static str,
+    /// The stage that is due now; the one that is done where it was the last one.
+    pub(super) due: String,
+    version: i32,
+    pub(super) output: Box<RawValue>,
+    attempt: i32,
+    took: Duration,
+    finish: bool,
+}
+
+/// What a plain commit has led to.
+#[derive(Debug)]
+pub(super) struct PlainDone {
+    pub(super) state: JobState,
+    pub(super) announcement: Option<Announcement>,
+}
+
+/// One fence for all: a row that is no longer ours is left out, and so is its checkpoint.
+pub(super) const PLAIN: &str = "
+    WITH fence AS (
+        UPDATE jobs SET stage = given.due, attempt = 1, committed_epoch = jobs.epoch, crash_count = 0, error_code = NULL,
+            error_message = NULL, error_hint = NULL, fingerprint = NULL, first_failed_at = NULL, last_progress_at = now(),
+            state = CASE WHEN NOT finish THEN 'running' WHEN open_children > 0 THEN 'waiting' ELSE 'succeeded' END,
+            owner = CASE WHEN NOT finish THEN owner END,
+            woken_at = CASE WHEN NOT finish THEN woken_at END,
+            wait_reason = CASE WHEN finish AND open_children > 0 THEN 'children' END,
+            wait_key = CASE WHEN finish AND open_children > 0 THEN 'children' END,
+            finished_at = CASE WHEN finish AND open_children = 0 THEN now() END
+        FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::int[], $7::json[], $8::int[],
+            $9::float8[], $10::bool[])
+            AS given (id, epoch, replica, done, due, version, output, attempt, took, finish)
+        WHERE jobs.id = given.id AND jobs.epoch = given.epoch AND jobs.owner = given.replica AND jobs.state = 'running'
+        RETURNING jobs.id, jobs.generation, jobs.epoch, jobs.state, given.replica, given.done, given.version, given.output,
+            given.attempt, given.took
+    ), saved AS (
+        INSERT INTO checkpoints (job_id, generation, stage, version, output, epoch, attempt, replica, started_at)
+        SELECT id, generation, done, version, output, epoch, attempt, replica, now() - took * interval '1 second' FROM fence
+    )
+    SELECT id, state FROM fence";
+
+impl PlainCommit {
+    /// `commit` as a plain one, if it is one.
+    pub(super) fn of<C>(run: Run<'_>, commit: &Commit<C>) -> Option<Self> {
+        let bare = commit.effect.is_none() && commit.leftover.is_none() && commit.changes.is_none() && commit.children.is_empty();
+        let Record::Checkpoint(checkpoint) = &commit.record else { return None };
+        let (due, finish) = match &commit.next {
+            Next::Stage { stage, keep: true } => (stage.clone(), false),
+            // A follow-up's end is counted in its parent's row: it goes alone.
+            Next::Finish if run.job.parent.is_none() => (run.job.stage.clone(), true),
+            Next::Stage { .. } | Next::Finish | Next::Wait { .. } | Next::Retry { .. } | Next::Park => return None,
+        };
+        let output = checkpoint.output.clone().filter(|_| bare)?;
+        let (done, version, attempt) = (checkpoint.stage, checkpoint.version, run.job.attempt.0);
+        Some(Self { fence: *run.fence, done, due, version, output, attempt, took: run.took, finish })
+    }
+
+    /// Whether the job ends with it.
+    pub(super) const fn finishes(&self) -> bool {
+        self.finish
+    }
+
+    pub(super) const fn job(&self) -> JobId {
+        self.fence.job
+    }
+}
+
+/// [`PLAIN`]'s parameters, a column each.
+pub(super) struct PlainCommits<'a> {
+    ids: Vec<Uuid>,
+    epochs: Vec<i64>,
+    replicas: Vec<i64>,
+    done: Vec<&'a str>,
+    due: Vec<&'a str>,
+    versions: Vec<i32>,
+    outputs: Vec<Json<&'a RawValue>>,
+    attempts: Vec<i32>,
+    took: Vec<f64>,
+    finish: Vec<bool>,
+}
+
+impl<'a> PlainCommits<'a> {
+    pub(super) fn of(commits: impl Iterator<Item = &'a PlainCommit> + Clone) -> Self {
+        Self {
+            ids: commits.clone().map(|one| one.fence.job.0).collect(),
+            epochs: commits.clone().map(|one| one.fence.epoch.0).collect(),
+            replicas: commits.clone().map(|one| one.fence.replica.0).collect(),
+            done: commits.clone().map(|one| one.done).collect(),
+            due: commits.clone().map(|one| one.due.as_str()).collect(),
+            versions: commits.clone().map(|one| one.version).collect(),
+            outputs: commits.clone().map(|one| Json(&*one.output)).collect(),
+            attempts: commits.clone().map(|one| one.attempt).collect(),
+            took: commits.clone().map(|one| one.took.as_secs_f64()).collect(),
+            finish: commits.map(|one| one.finish).collect(),
+        }
+    }
+
+    pub(super) fn parameters(&self) -> [&(dyn ToSql + Sync); 10] {
+        [
+            &self.ids,
+            &self.epochs,
+            &self.replicas,
+            &self.done,
+            &self.due,
+            &self.versions,
+            &self.outputs,
+            &self.attempts,
+            &self.took,
+            &self.finish,
+        ]
+    }
+}
+
+/// What each of `commits` has led to, given the rows that [`PLAIN`] moved and the events of those that ended. `None`: fenced.
+pub(super) fn done<'a>(
+    commits: impl Iterator<Item = &'a PlainCommit>,
+    moved: &[Row],
+    announced: &[Row],
+) -> Result<Vec<Result<Option<PlainDone>, StoreError>>, StoreError> {
+    let mut events = HashMap::with_capacity(announced.len());
+    for row in announced {
+        events.insert(row.try_get::<_, Uuid>("job_id")?, announcements::announcement(row)?);
+    }
+    let mut rows = HashMap::with_capacity(moved.len());
+    for row in moved {
+        rows.insert(row.try_get::<_, Uuid>("id")?, row);
+    }
+    let mut done = |one: &PlainCommit| {
+        let Some(row) = rows.get(&one.fence.job.0) else { return Ok(None) };
+        Ok(Some(PlainDone { state: state_of(row)?, announcement: events.remove(&one.fence.job.0) }))
+    };
+    Ok(commits.map(&mut done).collect())
+}

@@ -1,0 +1,53 @@
+//! A cancel that comes before its job: the wish is kept as a key without a job, and the intake of the job finds it there. The
+//! key's uniqueness puts the two in order, whoever comes first.
+
+use serde_json::{Value, json};
+
+use super::Store;
+use super::actions::{Actor, Answer, Target, write_audit};
+use super::error::StoreError;
+use super::sql::{execute, query_opt};
+
+/// What came of a producer's cancel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cancelling {
+    /// The job is there.
+    Answered(Answer),
+    /// It is not, or not yet: it will be cancelled when it comes within 30 days.
+    Noted,
+}
+
+const NOTE: &str = "
+    INSERT INTO job_keys (source, dedupe_key, cancelled_by) VALUES ($1, $2, $3) ON CONFLICT (source, dedupe_key) DO NOTHING";
+
+const IS_NOTED: &str = "SELECT job_id IS NULL AS noted FROM job_keys WHERE source = $1 AND dedupe_key = $2";
+
+impl Store {
+    /// Ends the job of this key, or notes that it is to be ended when it comes: its message may still wait in the queue.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn cancel_by_key(&self, source: &str, dedupe_key: &str, actor: &Actor) -> Result<Cancelling, StoreError> {
+        let target = Target::Key { source: source.to_owned(), dedupe_key: dedupe_key.to_owned() };
+        match self.cancel(&target, actor).await? {
+            Answer::NoSuchJob if self.note(source, dedupe_key, actor).await? => Ok(Cancelling::Noted),
+            // It has come in between; or its key outlives it.
+            Answer::NoSuchJob => Ok(Cancelling::Answered(self.cancel(&target, actor).await?)),
+            answer => Ok(Cancelling::Answered(answer)),
+        }
+    }
+
+    /// Whether the wish is noted now.
+    async fn note(&self, source: &str, dedupe_key: &str, actor: &Actor) -> Result<bool, StoreError> {
+        let mut client = self.client().await?;
+        let tx = client.transaction().await?;
+        if execute(&tx, NOTE, &[&source, &dedupe_key, &actor.who]).await? == 0 {
+            let row = query_opt(&tx, IS_NOTED, &[&source, &dedupe_key]).await?;
+            return row.map_or(Ok(false), |row| Ok(row.try_get("noted")?));
+        }
+        let noted = json!({"source": source, "dedupe_key": dedupe_key, "when": "the job comes"});
+        write_audit(&tx, actor, "cancel", None, &Value::Null, &noted).await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+}

@@ -1,0 +1,25 @@
+//! What answers a person who clicked: kept, sealed, in the payload of the job that came of the click.
+
+use deadpool_postgres::GenericClient;
+use serde_json::Value;
+
+use super::{Clicked, TrackerFault, query_opt};
+use crate::job::JobId;
+use crate::message::Interaction;
+use crate::secrets::Keyring;
+
+/// The interaction of a job, its token opened.
+pub(super) async fn interaction(
+    client: &impl GenericClient,
+    keyring: &Keyring,
+    job: JobId,
+) -> Result<Option<Clicked>, TrackerFault> {
+    const SQL: &str = "SELECT payload -> 'interaction' AS interaction FROM jobs WHERE id = $1";
+    let Some(row) = query_opt(client, SQL, &[&job.0]).await? else { return Ok(None) };
+    let stored: Option<Value> = row.try_get("interaction")?;
+    // What the intake has stored reads back; anything else is no interaction.
+    let Some(interaction) = stored.and_then(|value| serde_json::from_value::<Interaction>(value).ok()) else { return Ok(None) };
+    let token = keyring.open_text(Interaction::token_place(&job.to_string()), &interaction.sealed_token)?;
+    let Interaction { application_id, message_id, .. } = interaction;
+    Ok(Some(Clicked { application_id, message_id, token }))
+}

@@ -1,0 +1,51 @@
+//! The table against the JSON Schema of a job: what a schema can say, it says as the worker does.
+
+use dispatch_worker::broker::KEY_JOB;
+use dispatch_worker::message::schema;
+use serde_json::{Value, json};
+
+use super::table::{EVENTS, End, table};
+use crate::support::acme;
+
+/// Refused for what stands beside the body, or is only known to the worker.
+const BEYOND: &[&str] = &[
+    "no source",
+    "no dedupe key",
+    "the same key with another payload",
+    "NUL in the message id",
+    "sent to the queue itself",
+    "given up, with a key that nobody knows",
+    "1 MiB + 1",
+    "65 deep",
+    "text",
+    "XML",
+    "gzip",
+    "a field twice",
+    "a date past all dates",
+];
+
+#[test]
+fn the_schema_of_a_job_refuses_what_the_worker_refuses_and_takes_what_it_takes() {
+    let validator = jsonschema::options().should_validate_formats(true).build(&schema::job()).expect("a schema");
+    let known = acme::job("known", &json!({"id": "e"}));
+    let event = json!({
+        "id": "e", "eventType": "workitem.updated", "resource": {"id": 5, "workItemId": 1, "fields": {}, "revision": {"id": 1}},
+        "resourceContainers": {}
+    });
+    let (mut taken, mut refused) = (0, 0);
+    for row in table(&known, vec![event; EVENTS]) {
+        let Ok(body) = serde_json::from_slice::<Value>(&row.message.body) else { continue };
+        // Sent by hand, for what stands beside the body.
+        if row.raw.is_some()
+            || row.message.routing_key != KEY_JOB
+            || BEYOND.contains(&row.name)
+            || body.get("schema") == Some(&json!(2))
+        {
+            continue;
+        }
+        let is_right = !matches!(row.end, End::DeadLetter(_));
+        assert_eq!(validator.is_valid(&body), is_right, "{}", row.name);
+        *(if is_right { &mut taken } else { &mut refused }) += 1;
+    }
+    assert!(taken > 12 && refused > 8, "{taken} taken, {refused} refused");
+}

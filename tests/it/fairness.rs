@@ -1,0 +1,53 @@
+//! One tenant's backlog is not another's wait.
+
+use std::time::{Duration, Instant};
+
+use dispatch_worker::job::JobState;
+use dispatch_worker::tracker::TrackerDocument;
+use serde_json::{Value, json};
+
+use crate::support::{TestWorld, WorkerOptions, acme, intake};
+
+const BACKLOG: usize = 5_000;
+const OTHERS_WAIT: Duration = Duration::from_secs(2);
+
+/// A job that reads and does nothing else.
+fn job(organization: &str, key: &str) -> Value {
+    json!({"schema": 1, "source": acme::SOURCE, "dedupe_key": key, "organization": organization, "account": acme::account_id()})
+}
+
+/// Another organization on the same account.
+fn other(document: TrackerDocument) -> TrackerDocument {
+    let mut other = document.organizations[0].clone();
+    other.slug = "globex".to_owned();
+    other.projects.clear();
+    other.destinations.clear();
+    TrackerDocument { organizations: vec![other], ..document }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_thousand_jobs_of_one_organization_keep_another_s_single_job_waiting_less_than_two_seconds() {
+    let world = TestWorld::acme().await;
+    world.import(&other(acme::document(&world.simulator().await.url))).await;
+    let worker = world.worker(&WorkerOptions::default());
+    worker.ready().await;
+    let backlog: Vec<_> = (0..BACKLOG).map(|number| intake(job("acme", &format!("many-{number}")).to_string())).collect();
+    let publisher = world.publisher().await;
+    for batch in backlog.chunks(500) {
+        assert!(publisher.publish_all(batch).await.iter().all(Result::is_ok), "RabbitMQ takes the backlog");
+    }
+    let done: usize = done(&world).await;
+    assert!(done < BACKLOG * 9 / 10, "{done} jobs are done already: there is no backlog");
+    let published = Instant::now();
+    world.publish_job(&job("globex", "single")).await;
+    world.wait_job_state("single", JobState::Succeeded, Duration::from_secs(120)).await;
+    let took = published.elapsed();
+    let left = BACKLOG - self::done(&world).await;
+    eprintln!("the single job took {took:?}; {left} of {BACKLOG} jobs of the other organization were still to be done");
+    assert!(left > BACKLOG / 2, "the backlog was gone before the single job was done: {left} left");
+    assert!(took <= OTHERS_WAIT, "{took:?}");
+}
+
+async fn done(world: &TestWorld) -> usize {
+    world.database.one("SELECT count(*) FROM jobs WHERE state = 'succeeded'").await.parse().expect("a number")
+}

@@ -1,0 +1,268 @@
+//! A destination that asks for patience, fails or hangs is left alone by every replica, and all others go on.
+
+use std::process::Command;
+use std::time::Duration;
+
+use dispatch_worker::devkit::simulator::faults::{FaultKind, FaultRule};
+use dispatch_worker::devkit::simulator::state::{State, WebhookMode};
+use dispatch_worker::devkit::simulator::witness::Entry;
+use dispatch_worker::job::JobId;
+use dispatch_worker::pipelines::messaging::{Event, Notice, Recipient};
+use dispatch_worker::tracker::StatusChange;
+use secrecy::ExposeSecret;
+use time::OffsetDateTime;
+
+use crate::support::{Checks, TestWorld, WorkerOptions, acme, wait_for};
+
+const SOON: Duration = Duration::from_secs(60);
+/// Long enough for all jobs to meet the hold on a slow machine.
+const ASKED: Duration = Duration::from_secs(6);
+
+/// A registered destination of `acme`.
+struct To {
+    id: i64,
+    path: String,
+}
+
+impl To {
+    async fn named(world: &TestWorld, name: &str) -> Self {
+        let id = world.database.one(&format!("SELECT id FROM destinations WHERE name = '{name}'")).await;
+        Self { id: id.parse().unwrap(), path: format!("/webhook/{name}") }
+    }
+
+    fn scope(&self) -> String {
+        format!("acme|webhook|{}", self.id)
+    }
+
+    fn requests(&self, world: &TestWorld) -> Vec<Entry> {
+        world.witness().into_iter().filter(|entry| entry.path == self.path).collect()
+    }
+
+    fn fault(&self, fault: FaultKind) -> FaultRule {
+        FaultRule::new(fault).path_contains(&self.path)
+    }
+}
+
+/// Makes `count` messages to each of these destinations due, the destinations in turn. Their keys begin with `batch`.
+async fn tell(world: &TestWorld, batch: &str, to: &[&To], count: usize) {
+    let change = StatusChange {
+        group_id: 1,
+        organization_id: 1,
+        group_short_id: "WEB-1".to_owned(),
+        group_title: "Login is slow".to_owned(),
+        work_item_id: 17,
+        to: "resolved".to_owned(),
+    };
+    let row = |number: usize, destination_id: i64| {
+        let notice =
+            Notice { to: Recipient::DestinationId(destination_id), happened_at: None, event: Event::Status(change.clone()) };
+        let payload = serde_json::to_string(&notice).unwrap();
+        let id = JobId::fresh();
+        format!(
+            "('{id}', 'messaging', 'tests', '{batch}/{destination_id}/{number}', 'acme', 1, '{payload}', 'ready', 'render_message')"
+        )
+    };
+    let rows: Vec<String> =
+        (0..count).flat_map(|number| to.iter().map(move |to| (number, to.id))).map(|(n, id)| row(n, id)).collect();
+    let columns = "id, pipeline, source, dedupe_key, organization, schema, payload, state, stage";
+    world.database.rows(&format!("INSERT INTO jobs ({columns}) VALUES {}", rows.join(", "))).await;
+}
+
+/// Waits until `count` jobs whose keys begin with `batch` are in a state.
+async fn wait_until(world: &TestWorld, batch: &str, state: &str, count: usize) {
+    let sql = format!("SELECT state || ' ' || count(*) FROM jobs WHERE dedupe_key LIKE '{batch}/%' GROUP BY state");
+    wait_for(&format!("{count} jobs of {batch} to be {state}"), SOON, async || {
+        let counts = world.database.rows(&sql).await.concat();
+        if counts.contains(&format!("{state} {count}")) { Ok(()) } else { Err(format!("{counts:?}")) }
+    })
+    .await;
+}
+
+/// Waits until a query gives something; for as long as a hold takes to be known everywhere, for example.
+async fn wait_sql(world: &TestWorld, sql: &str) {
+    wait_for(sql, SOON, async || if world.database.rows(sql).await.is_empty() { Err("nothing yet") } else { Ok(()) }).await;
+}
+
+/// Takes down which jobs are let go together after a hold.
+async fn watch_steps(world: &TestWorld) {
+    const SQL: &str = "
+        CREATE TABLE let_go (job uuid, at timestamptz DEFAULT now());
+        CREATE FUNCTION take_down() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            INSERT INTO let_go VALUES (NEW.id);
+            RETURN NULL;
+        END
+        $$;
+        CREATE TRIGGER take_down AFTER UPDATE ON jobs FOR EACH ROW WHEN (OLD.wait_reason = 'hold' AND NEW.state = 'ready')
+            EXECUTE FUNCTION take_down();";
+    world.database.rows(SQL).await;
+}
+
+#[tokio::test]
+async fn a_429_holds_its_destination_on_every_replica_and_its_jobs_go_on_a_few_at_a_time() {
+    const JOBS: usize = 30;
+    let world = TestWorld::acme().await;
+    watch_steps(&world).await;
+    let _workers = [world.worker(&WorkerOptions::default()), world.worker(&WorkerOptions::default())];
+    let (held, other) = (To::named(&world, acme::KEYED).await, To::named(&world, acme::BLIND).await);
+    let patience = held.fault(FaultKind::RateLimit).times(1).retry_after(ASKED.as_secs());
+    world.simulator().await.client.fault(&patience).await.unwrap();
+    tell(&world, "first", &[&held], 1).await;
+    // Every replica looks twice a second.
+    wait_sql(&world, "SELECT 1 FROM controls WHERE created_at < now() - interval '1 second'").await;
+    tell(&world, "held", &[&held], JOBS).await;
+    tell(&world, "other", &[&other], JOBS).await;
+    wait_until(&world, "held", "waiting", JOBS).await;
+    wait_until(&world, "other", "succeeded", JOBS).await;
+    let in_force = world.store().hold_of(&format!("hold:{}", held.scope())).await.unwrap().expect("it is held all the while");
+    assert_eq!((in_force.kind.as_str(), in_force.waiting), ("hold", i64::try_from(JOBS).unwrap()));
+    assert_eq!(in_force.reason, format!("acme's webhook (destination {}) answered 429", held.id));
+    assert_eq!(world.database.one("SELECT count(DISTINCT replica) FROM attempts WHERE error_code = 'governor.held'").await, "2");
+    let intents = format!("SELECT count(*) FROM effects WHERE target = 'destination:{}'", held.id);
+    assert_eq!(world.database.one(&intents).await, "1", "who waits has stored no intent");
+
+    for batch in [("first", 1), ("held", JOBS)] {
+        wait_until(&world, batch.0, "succeeded", batch.1).await;
+    }
+    let requests = held.requests(&world);
+    let (refused, answered) = requests.split_first().expect("requests");
+    assert_eq!((refused.status, answered.len()), (Some(429), JOBS + 1));
+    let early: Vec<&Entry> = answered.iter().filter(|entry| entry.at - refused.at < ASKED).collect();
+    assert!(early.is_empty(), "called while it was held: {early:?}");
+    let steps = world.database.rows("SELECT count(*) FROM let_go GROUP BY at ORDER BY at").await.concat();
+    assert_eq!(steps, ["4", "8", "16", "2"], "a few at a time");
+    let tries = "SELECT string_agg(DISTINCT attempt::text, ' ') FROM checkpoints WHERE stage = 'deliver_message'";
+    assert_eq!(world.database.one(&format!("{tries} AND job_id IN (SELECT job FROM let_go)")).await, "1");
+    assert_eq!(world.database.one("SELECT sum(unknowns) FROM effects").await, "0");
+    Checks { attempts: &[("deliver_message", "webhook.rate_limited")] }.hold(&world).await;
+}
+
+/// Runs `dispatch holds …` for the destination, and gives what it says.
+fn holds(world: &TestWorld, arguments: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dispatch"));
+    command.arg("holds").args(arguments).env("DISPATCH_DATABASE_URL", world.database.url.expose_secret());
+    let output = command.env("DISPATCH_USER", "olga").output().expect("the program runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[tokio::test]
+async fn a_person_holds_a_destination_and_lets_its_jobs_go_before_the_time() {
+    const JOBS: usize = 6;
+    let world = TestWorld::acme().await;
+    let to = To::named(&world, acme::KEYED).await;
+    let scope = to.scope();
+    holds(&world, &["place", &scope, "--for", "1h", "--reason", "they mend it", "--yes"]);
+    let _worker = world.worker(&WorkerOptions::default());
+    tell(&world, "held", &[&to], JOBS).await;
+    wait_until(&world, "held", "waiting", JOBS).await;
+    let listed = holds(&world, &["list", "--json"]);
+    assert!(listed.contains(&scope) && listed.contains("\"waiting\":6") && listed.contains("they mend it"), "{listed}");
+    assert!(to.requests(&world).is_empty());
+
+    holds(&world, &["release", &scope, "--reason", "mended", "--yes"]);
+    wait_until(&world, "held", "succeeded", JOBS).await;
+    assert_eq!(to.requests(&world).len(), JOBS);
+    assert_eq!(holds(&world, &["list", "--json"]).trim(), "[]");
+    let audit = world.database.rows("SELECT who, action, reason FROM audit_log ORDER BY id").await;
+    assert_eq!(audit, [["olga", "hold.place", "they mend it"], ["olga", "hold.release", "mended"]]);
+    Checks::default().hold(&world).await;
+}
+
+#[tokio::test]
+async fn a_destination_that_keeps_failing_is_left_alone_and_one_call_finds_out_that_it_is_well() {
+    const JOBS: usize = 8;
+    let world = TestWorld::acme().await;
+    let worker = world.worker(&WorkerOptions::default());
+    let to = To::named(&world, acme::KEYED).await;
+    let simulator = &world.simulator().await.client;
+    let ill = simulator.fault(&to.fault(FaultKind::ServerError)).await.unwrap();
+    tell(&world, "ill", &[&to], JOBS).await;
+    let open = "SELECT 1 FROM controls WHERE kind = 'circuit' AND reason LIKE '%failed 5 times in a row'";
+    wait_sql(&world, open).await;
+    let metrics = worker.metrics().await;
+    assert!(metrics.contains("dispatch_open_circuits{provider=\"webhook\"} 1"), "{metrics}");
+    let failed = to.requests(&world).len();
+    simulator.clear_fault(ill).await.unwrap();
+
+    wait_until(&world, "ill", "succeeded", JOBS).await;
+    let metrics = worker.metrics().await;
+    assert!(metrics.contains("dispatch_open_circuits{provider=\"webhook\"} 0"), "{metrics}");
+    let requests = to.requests(&world);
+    let gap = requests[failed].at - requests[failed - 1].at;
+    assert!(gap >= Duration::from_secs(4), "it was left alone for {gap}");
+    Checks { attempts: &[("deliver_message", "webhook.server_error")] }.hold(&world).await;
+}
+
+/// Destinations beside the one that hangs.
+const OTHERS: [&str; 4] = ["other-1", "other-2", "other-3", "other-4"];
+const HANGS: &str = "hangs";
+
+/// Five more webhook receivers, in the simulator and in the tracker.
+async fn with_receivers(world: &TestWorld) -> (To, Vec<To>) {
+    let simulator = world.simulator().await;
+    let mut state: State = simulator.client.state().await.unwrap();
+    let secret = state.webhooks[acme::BLIND].secret.clone();
+    let mut document = acme::document(&simulator.url);
+    let destinations = &mut document.organizations[0].destinations;
+    let model = destinations.iter().find(|one| one.name == acme::BLIND).cloned().expect("a webhook");
+    // Seats, not this machine, decide how fast messages go out.
+    state.options.latency_millis = 100;
+    for name in OTHERS.into_iter().chain([HANGS]) {
+        state = state.webhook(name, &secret, WebhookMode::Blind);
+        let mut destination = model.clone();
+        destination.name = name.to_owned();
+        destination.config["url"] = format!("{}/webhook/{name}", simulator.url).into();
+        destinations.push(destination);
+    }
+    simulator.client.load_state(&state).await.unwrap();
+    world.import(&document).await;
+    let mut others = Vec::new();
+    for name in OTHERS {
+        others.push(To::named(world, name).await);
+    }
+    (To::named(world, HANGS).await, others)
+}
+
+/// Messages a second of the others, from when all became due until the last of them was delivered.
+async fn speed_of_others(world: &TestWorld, batch: &str, hangs: &To, others: &[To]) -> f64 {
+    const EACH: usize = 100;
+    let all: Vec<&To> = others.iter().chain([hangs]).collect();
+    tell(world, batch, &all, EACH).await;
+    let count = EACH * others.len();
+    let of_others = format!("dedupe_key LIKE '{batch}/%' AND dedupe_key NOT LIKE '{batch}/{}/%'", hangs.id);
+    let done = format!("SELECT 1 FROM jobs WHERE {of_others} AND state = 'succeeded' HAVING count(*) = {count}");
+    wait_sql(world, &done).await;
+    let took = format!("SELECT extract(epoch FROM max(finished_at) - min(created_at)) FROM jobs WHERE {of_others}");
+    let seconds: f64 = world.database.one(&took).await.parse().unwrap();
+    f64::from(u16::try_from(count).unwrap()) / seconds
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_destination_that_hangs_leaves_the_others_at_least_four_fifths_of_their_speed() {
+    let world = TestWorld::acme().await;
+    let (hangs, others) = with_receivers(&world).await;
+    let worker = world.worker(&WorkerOptions::default());
+    worker.ready().await;
+    speed_of_others(&world, "warm", &hangs, &others).await;
+    let simulator = &world.simulator().await.client;
+    let began = OffsetDateTime::now_utc();
+    let mut speeds = [Vec::new(), Vec::new()];
+    // Well and hanging in turn, so that both meet the same neighbours on this machine.
+    for round in 0..3 {
+        speeds[0].push(speed_of_others(&world, &format!("well-{round}"), &hangs, &others).await);
+        let fault = simulator.fault(&hangs.fault(FaultKind::Hang)).await.unwrap();
+        speeds[1].push(speed_of_others(&world, &format!("hanging-{round}"), &hangs, &others).await);
+        simulator.clear_fault(fault).await.unwrap();
+        wait_until(&world, &format!("hanging-{round}"), "succeeded", 500).await;
+    }
+    let mean = |speeds: &[f64]| speeds.iter().sum::<f64>() / 3.0;
+    let [well, hanging] = [mean(&speeds[0]), mean(&speeds[1])];
+    let ratio = hanging / well;
+    println!("{speeds:.0?}");
+    println!("messages a second of the others: {well:.0} while it is well, {hanging:.0} while it hangs, ratio {ratio:.2}");
+    let hung =
+        hangs.requests(&world).into_iter().filter(|entry| entry.at > began && entry.fault == Some(FaultKind::Hang)).count();
+    assert!(hung >= 3, "it did hang: {hung} calls");
+    assert!(ratio >= 0.8, "well {speeds:?}: ratio {ratio:.2}");
+}

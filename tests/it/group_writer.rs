@@ -1,0 +1,254 @@
+//! The group writer: many callers, one transaction, each with its own result.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dispatch_worker::engine::{CheckpointRecord, Commit, Next, Record};
+use dispatch_worker::fault::StageFault;
+use dispatch_worker::job::{JobId, JobState, ReplicaId};
+use dispatch_worker::secrets::Keyring;
+use dispatch_worker::store::{
+    self, Claim, Claimed, CommitError, Incoming, Intaken, NewJob, NotClaimed, Run, Store, StoreError, Tables, WRITERS, Writer,
+};
+use futures_util::future::{BoxFuture, FutureExt, join_all};
+use secrecy::SecretString;
+use serde_json::value::RawValue;
+use tokio_util::sync::CancellationToken;
+
+use crate::support::{TestDatabase, wait_for};
+
+/// A product without product data.
+struct NoTables;
+
+impl Tables for NoTables {
+    type Changes = ();
+
+    fn apply<'a>(
+        &'a self,
+        _: &'a tokio_postgres::Transaction<'_>,
+        _: JobId,
+        _: &'a (),
+    ) -> BoxFuture<'a, Result<Box<RawValue>, StageFault>> {
+        std::future::ready(Ok(RawValue::NULL.to_owned())).boxed()
+    }
+
+    fn cause_present<'a>(
+        &'a self,
+        _: &'a tokio_postgres::Transaction<'_>,
+        _: &'a str,
+        _: i64,
+    ) -> BoxFuture<'a, Result<Option<bool>, StageFault>> {
+        std::future::ready(Ok(None)).boxed()
+    }
+}
+
+struct Bench {
+    database: TestDatabase,
+    writer: Writer<NoTables>,
+    replica: ReplicaId,
+}
+
+impl Bench {
+    async fn new() -> Self {
+        let database = TestDatabase::new().await;
+        let keyring = Arc::new(Keyring::parse(&SecretString::from(format!("k1:{}=", "A".repeat(43)))).expect("a keyring"));
+        let writers = store::writers_pool(&database.url).expect("a pool");
+        let writer = Writer::new(Store::new(database.pool.clone(), keyring), writers, NoTables, [("p", "first")].into());
+        let replica = database
+            .one("INSERT INTO replicas (version, host, pid, alive_until, lanes) VALUES ('1', 'h', 1, now() + interval '1 hour', '{}') RETURNING id")
+            .await;
+        Self { database, writer, replica: ReplicaId(replica.parse().expect("an id")) }
+    }
+
+    fn job(&self, key: &str) -> Arc<NewJob> {
+        Arc::new(NewJob {
+            id: JobId::fresh(),
+            pipeline: "p",
+            stage: "first",
+            source: "test".to_owned(),
+            dedupe_key: key.to_owned(),
+            digest: [0; 32],
+            organization: "acme".to_owned(),
+            schema: 1,
+            payload: Incoming::Known(RawValue::from_string("{}".to_owned()).expect("JSON")),
+            not_before: None,
+            deadline: None,
+            reply_to: None,
+            correlation_id: None,
+            traceparent: None,
+            tracestate: None,
+            owner: Some(self.replica),
+            known_schema: 1,
+        })
+    }
+
+    /// Polls every call once, so that all of them wait, before the writers begin: they are one group.
+    async fn together<V>(&self, calls: impl Iterator<Item = impl Future<Output = V>>) -> Vec<V> {
+        let end = CancellationToken::new();
+        let calls = async {
+            let answers = join_all(calls).await;
+            end.cancel();
+            answers
+        };
+        let (answers, ()) = tokio::join!(biased; calls, self.writer.write_groups(end.clone()));
+        answers
+    }
+}
+
+fn ours(intaken: Result<Intaken, StoreError>) -> Claim {
+    match intaken {
+        Ok(Intaken::Ours(claim, _)) => *claim,
+        other => panic!("not claimed: {other:?}"),
+    }
+}
+
+fn stage_done(stage: &'static str, next: Next) -> Commit<()> {
+    let output = Some(RawValue::from_string("{\"done\":true}".to_owned()).expect("JSON"));
+    let record = Record::Checkpoint(CheckpointRecord { stage, version: 1, output });
+    Commit { record, effect: None, leftover: None, changes: None, children: Vec::new(), next }
+}
+
+fn run(claim: &Claim) -> Run<'_> {
+    Run { fence: &claim.fence, job: &claim.job, took: Duration::from_millis(1) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_postgres_refuses_does_not_fail_its_neighbours() {
+    let bench = Bench::new().await;
+    let mut jobs: Vec<_> = (0..20).map(|n| bench.job(&format!("good-{n}"))).collect();
+    let bad = Arc::new(NewJob { source: "x".repeat(65), ..Arc::into_inner(bench.job("bad")).expect("the only one") });
+    jobs.insert(7, Arc::clone(&bad));
+    let answers = bench.together(jobs.iter().map(|job| bench.writer.intake(job))).await;
+    for (job, answer) in jobs.iter().zip(answers) {
+        if job.id == bad.id {
+            assert!(!answer.expect_err("its source is too long").is_infrastructure());
+        } else {
+            assert_eq!(ours(answer).job.id, job.id);
+        }
+    }
+    assert_eq!(bench.database.one("SELECT count(*) FROM jobs WHERE state = 'running'").await, "20");
+    // One group and one transaction for each row of it: fewer would mean that the bad row was never among the others.
+    assert_eq!(bench.database.one("SELECT count(DISTINCT xmin::text) FROM jobs").await, "20");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_together_is_one_transaction() {
+    let bench = Bench::new().await;
+    let jobs: Vec<_> = (0..50).map(|n| bench.job(&format!("{n}"))).collect();
+    let answers = bench.together(jobs.iter().map(|job| bench.writer.intake(job))).await;
+    let claims: Vec<Claim> = answers.into_iter().map(ours).collect();
+    assert_eq!(bench.database.one("SELECT count(DISTINCT xmin::text) FROM jobs").await, "1");
+    let commit = stage_done("first", Next::Stage { stage: "second".to_owned(), keep: true });
+    let done = bench.together(claims.iter().map(|claim| bench.writer.commit(run(claim), &commit))).await;
+    assert!(done.iter().all(|one| one.as_ref().is_ok_and(|one| one.state == JobState::Running && one.stage == "second")));
+    assert_eq!(bench.database.one("SELECT count(DISTINCT xmin::text) || ' ' || count(*) FROM checkpoints").await, "1 50");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_key_twice_in_one_group_is_one_job_and_another_payload_is_a_conflict() {
+    let bench = Bench::new().await;
+    let (first, again) = (bench.job("same"), bench.job("same"));
+    let other = Arc::new(NewJob { digest: [9; 32], ..Arc::into_inner(bench.job("same")).expect("the only one") });
+    let answers = bench.together([&first, &again, &other].into_iter().map(|job| bench.writer.intake(job))).await;
+    let [one, two, three] = answers.try_into().expect("three answers");
+    let claim = ours(one);
+    assert!(matches!(two, Ok(Intaken::Known(id, None)) if id == claim.job.id), "{two:?}");
+    assert!(matches!(three, Ok(Intaken::Conflict(id)) if id == claim.job.id), "{three:?}");
+    assert_eq!(bench.database.one("SELECT count(*) FROM jobs").await, "1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_caller_hears_its_own_result() {
+    let bench = Bench::new().await;
+    let jobs: Vec<_> = (0..3).map(|n| bench.job(&format!("{n}"))).collect();
+    let claims: Vec<Claim> =
+        bench.together(jobs.iter().map(|job| bench.writer.intake(job))).await.into_iter().map(ours).collect();
+    // Somebody else has moved the second job on.
+    let second = claims[1].job.id;
+    bench.database.rows(&format!("UPDATE jobs SET epoch = epoch + 1 WHERE id = '{second}'")).await;
+    let (go_on, finish) =
+        (stage_done("first", Next::Stage { stage: "second".to_owned(), keep: true }), stage_done("first", Next::Finish));
+    let commits = [&go_on, &go_on, &finish];
+    let done = bench.together(claims.iter().zip(commits).map(|(claim, commit)| bench.writer.commit(run(claim), commit))).await;
+    let [one, two, three] = done.try_into().expect("three answers");
+    assert_eq!(one.expect("it is ours").state, JobState::Running);
+    assert!(matches!(two, Err(CommitError::Fenced)), "{two:?}");
+    let three = three.expect("it is ours");
+    assert_eq!((three.state, three.announcements.len()), (JobState::Succeeded, 1));
+    assert_eq!(three.announcements[0].routing_key.as_deref(), Some("job.succeeded"));
+    let checkpoints = bench.database.one("SELECT count(*) FROM checkpoints").await;
+    assert_eq!(checkpoints, "2", "the fenced one has written none");
+    // The event is there until it is said to be published.
+    assert_eq!(bench.database.one("SELECT count(*) FROM announcements WHERE routing_key = 'job.succeeded'").await, "1");
+    bench.writer.announced(three.announcements.iter().map(|one| one.id).collect());
+    let nobody = JobId::fresh();
+    let claimed = bench.together([bench.writer.claim(bench.replica, nobody)].into_iter()).await.pop().expect("an answer");
+    assert!(matches!(claimed, Ok(Claimed::Not(NotClaimed::NoRow))), "{claimed:?}");
+    assert_eq!(bench.database.one("SELECT count(*) FROM announcements WHERE routing_key = 'job.succeeded'").await, "0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_loads_the_checkpoints_and_says_why_not() {
+    let bench = Bench::new().await;
+    let jobs: Vec<_> = (0..2).map(|n| bench.job(&format!("{n}"))).collect();
+    let claims: Vec<Claim> =
+        bench.together(jobs.iter().map(|job| bench.writer.intake(job))).await.into_iter().map(ours).collect();
+    let commit = stage_done("first", Next::Stage { stage: "second".to_owned(), keep: true });
+    drop(bench.together(claims.iter().map(|claim| bench.writer.commit(run(claim), &commit))).await);
+    let first = claims[0].job.id;
+    bench.database.rows(&format!("UPDATE jobs SET state = 'ready', owner = NULL WHERE id = '{first}'")).await;
+    let wanted = [first, claims[1].job.id];
+    let [one, two] = bench
+        .together(wanted.into_iter().map(|job| bench.writer.claim(bench.replica, job)))
+        .await
+        .try_into()
+        .expect("two answers");
+    let Ok(Claimed::Ours(claim)) = one else { panic!("{one:?}") };
+    assert_eq!((claim.job.stage.as_str(), claim.job.epoch.0), ("second", 2));
+    assert_eq!(claim.outputs.get("first").expect("its checkpoint").output.get(), "{\"done\":true}");
+    assert!(matches!(two, Ok(Claimed::Not(NotClaimed::NotDue))), "it is owned: {two:?}");
+    bench.database.rows("UPDATE replicas SET alive_until = now() - interval '1 second'").await;
+    bench.database.rows(&format!("UPDATE jobs SET state = 'ready', owner = NULL WHERE id = '{first}'")).await;
+    let late = bench.together([bench.writer.claim(bench.replica, first)].into_iter()).await.pop().expect("an answer");
+    assert!(matches!(late, Ok(Claimed::Not(NotClaimed::LeaseLost))), "{late:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_prepared_on_an_empty_table_looks_up_by_key_when_it_is_full() {
+    let bench = Bench::new().await;
+    let prepared = bench.job("on an empty table");
+    let claim = ours(bench.together([bench.writer.intake(&prepared)].into_iter()).await.pop().expect("an answer"));
+    let commit = stage_done("first", Next::Stage { stage: "second".to_owned(), keep: true });
+    let end = CancellationToken::new();
+    let work = async {
+        bench.writer.commit(run(&claim), &commit).await.expect("it is ours");
+        drop(bench.writer.claim(bench.replica, claim.job.id).await);
+        bench
+            .database
+            .rows(
+                "INSERT INTO jobs (id, pipeline, source, dedupe_key, organization, schema, payload, state, stage)
+                SELECT gen_random_uuid(), 'p', 's', n::text, 'acme', 1, '{}', 'succeeded', 'first' FROM generate_series(1, 20000) n",
+            )
+            .await;
+        for n in 0..WRITERS * 4 {
+            let job = bench.job(&format!("full-{n}"));
+            let claim = ours(bench.writer.intake(&job).await);
+            bench.writer.commit(run(&claim), &commit).await.expect("it is ours");
+            drop(bench.writer.claim(bench.replica, claim.job.id).await);
+        }
+        end.cancel();
+    };
+    let ((), ()) = tokio::join!(work, bench.writer.write_groups(end.clone()));
+    let Bench { database, writer, .. } = bench;
+    let others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    assert_ne!(database.one(others).await, "0", "the writers have connections");
+    // A connection's statistics are there when it has ended.
+    drop(writer);
+    wait_for("the writers' connections to end", Duration::from_secs(10), async || match database.one(others).await {
+        left if left == "0" => Ok(()),
+        left => Err(format!("{left} connections")),
+    })
+    .await;
+    let read = database.one("SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'jobs'").await;
+    assert!(read.parse::<u64>().expect("a number") < 20_000, "the table was read as a whole: {read} rows");
+}

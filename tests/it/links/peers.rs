@@ -1,0 +1,140 @@
+//! Peers that speak just enough of a protocol to be trusted or not, and who vouches for them.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, date_time_ymd};
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+
+/// `SSLRequest`: a length of 8, and the code 80877103 (PostgreSQL documentation, "Message Formats").
+const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
+/// AMQP 0-9-1, 4.2.2.
+const AMQP_HEADER: &[u8] = b"AMQP\x00\x00\x09\x01";
+/// Years in which a certificate is good.
+pub(super) const GOOD: [i32; 2] = [2020, 2100];
+/// And one that has been.
+pub(super) const OVER: [i32; 2] = [2001, 2002];
+
+/// Somebody who vouches.
+pub(super) struct Authority {
+    pem: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+/// A certificate and its key, as PEM.
+#[derive(Clone)]
+pub(super) struct Identity {
+    pub(super) certificate: String,
+    pub(super) key: String,
+}
+
+impl Authority {
+    pub(super) fn new() -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        // Two of the same name would be told apart by their signatures only.
+        params.distinguished_name.push(DnType::CommonName, uuid::Uuid::now_v7().to_string());
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        (params.not_before, params.not_after) = years(GOOD);
+        let pem = params.self_signed(&key).unwrap().pem();
+        Self { pem, issuer: Issuer::new(params, key) }
+    }
+
+    /// Vouches for whoever has these names or addresses.
+    pub(super) fn issue(&self, names: &[&str], good: [i32; 2]) -> Identity {
+        let key = KeyPair::generate().unwrap();
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        (params.not_before, params.not_after) = years(good);
+        let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
+        Identity { certificate, key: key.serialize_pem() }
+    }
+
+    /// Its certificate as a file in `folder`.
+    pub(super) fn file(&self, folder: &Path) -> PathBuf {
+        let path = folder.join("authority.pem");
+        std::fs::write(&path, &self.pem).unwrap();
+        path
+    }
+}
+
+fn years([from, until]: [i32; 2]) -> (time::OffsetDateTime, time::OffsetDateTime) {
+    (date_time_ymd(from, 1, 1), date_time_ymd(until, 1, 1))
+}
+
+/// Which protocol is spoken before TLS begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Protocol {
+    Postgres,
+    Amqp,
+}
+
+/// One that waits for one connection.
+pub(super) struct Peer {
+    listener: TcpListener,
+    pub(super) port: u16,
+    protocol: Protocol,
+    identity: Option<Identity>,
+}
+
+/// What became of the connection.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Seen {
+    /// The handshake was completed: the other side trusts us.
+    Trusted,
+    /// It was not.
+    Refused,
+    /// There was none to be had from us; what else the other side said.
+    Plaintext(Vec<u8>),
+}
+
+impl Peer {
+    /// Without an identity it has no TLS.
+    pub(super) async fn new(protocol: Protocol, identity: Option<Identity>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        Self { listener, port, protocol, identity }
+    }
+
+    pub(super) async fn serve(self) -> Seen {
+        let (mut stream, _) = self.listener.accept().await.unwrap();
+        if self.protocol == Protocol::Postgres {
+            let mut asked = [0; 8];
+            stream.read_exact(&mut asked).await.unwrap();
+            assert_eq!(asked, SSL_REQUEST);
+            stream.write_all(if self.identity.is_some() { b"S" } else { b"N" }).await.unwrap();
+        }
+        match self.identity {
+            Some(identity) => shake_hands(stream, &identity).await,
+            None => decline(stream, self.protocol).await,
+        }
+    }
+}
+
+async fn shake_hands(stream: TcpStream, identity: &Identity) -> Seen {
+    let certificate = CertificateDer::from_pem_slice(identity.certificate.as_bytes()).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).unwrap();
+    let config = ServerConfig::builder().with_no_client_auth().with_single_cert(vec![certificate], key).unwrap();
+    let Ok(mut stream) = TlsAcceptor::from(Arc::new(config)).accept(stream).await else { return Seen::Refused };
+    // In TLS 1.3 the other side judges after our last word: only what it says then shows what it thinks.
+    match stream.read(&mut [0; 64]).await {
+        Ok(1..) => Seen::Trusted,
+        Ok(0) | Err(_) => Seen::Refused,
+    }
+}
+
+async fn decline(mut stream: TcpStream, protocol: Protocol) -> Seen {
+    if protocol == Protocol::Amqp {
+        stream.write_all(AMQP_HEADER).await.unwrap();
+    }
+    let mut said = Vec::new();
+    // It may end with a reset: what came before is what counts.
+    drop(stream.read_to_end(&mut said).await);
+    Seen::Plaintext(said)
+}

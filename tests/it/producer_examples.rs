@@ -1,0 +1,198 @@
+//! The README's producers in other languages are right: their messages are valid, their code reads, and they do what it says
+//! wherever their library is here or can be had.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use dispatch_worker::job::JobState;
+use dispatch_worker::message::schema;
+use secrecy::ExposeSecret;
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Command;
+use tokio::sync::Mutex;
+
+use crate::support::{TestWorld, WorkerOptions, wait_for};
+
+const SOON: Duration = Duration::from_secs(60);
+/// For a library from a registry.
+const INSTALL_WITHIN: Duration = Duration::from_secs(180);
+/// The producer of both examples.
+const SOURCE: &str = "examples";
+
+/// Two tests may want the same library.
+static INSTALL: Mutex<()> = Mutex::const_new(());
+
+/// A language of an example.
+struct Language {
+    /// Its file, as the marker names it.
+    file: &'static str,
+    fence: &'static str,
+    interpreter: &'static str,
+    /// Reads a file without running it; the file's name follows.
+    check: &'static [&'static str],
+    /// Of the job in the example.
+    key: &'static str,
+    library: &'static str,
+}
+
+const PYTHON: Language = Language {
+    file: "producer.py",
+    fence: "python",
+    interpreter: "python3",
+    check: &["-m", "py_compile"],
+    key: "order-17",
+    library: "pika==1.4.4",
+};
+const NODE: Language = Language {
+    file: "producer.js",
+    fence: "js",
+    interpreter: "node",
+    check: &["--check"],
+    key: "order-18",
+    library: "amqplib@2.3.1",
+};
+
+impl Language {
+    /// The example's text.
+    fn code(&self) -> String {
+        let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).expect("README.md");
+        let start = format!("<!-- {} -->\n```{}\n", self.file, self.fence);
+        let (_, rest) = readme.split_once(&start).unwrap_or_else(|| panic!("README.md has no `{start}`"));
+        rest.split_once("\n```\n").expect("the fence is closed").0.to_owned()
+    }
+
+    /// The object literal that is assigned to a name; it is JSON.
+    fn literal(&self, name: &str) -> Value {
+        let code = self.code();
+        let (_, rest) = code.split_once(&format!("{name} = ")).unwrap_or_else(|| panic!("{}: no {name}", self.file));
+        let end = rest.find("\n}").expect("it ends") + 2;
+        serde_json::from_str(&rest[..end]).unwrap_or_else(|error| panic!("{}: {name}: {error}", self.file))
+    }
+
+    /// The interpreter with the example, which lies in a folder of this run's own; `None` where there is none, which is said.
+    async fn command(&self) -> Option<(PathBuf, Command)> {
+        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("producer-{}", self.fence));
+        fs::create_dir_all(&folder).expect("a folder for the example");
+        let file = folder.join(self.file);
+        fs::write(&file, self.code()).expect("the example is written");
+        if !succeeds(Command::new(self.interpreter).arg("--version")).await {
+            eprintln!("README.md's {}: not checked, {} is not here", self.file, self.interpreter);
+            return None;
+        }
+        Some((folder, Command::new(self.interpreter)))
+    }
+
+    /// An interpreter that has the library, which is installed beside the example if it is not there.
+    async fn with_library(&self) -> Option<Command> {
+        let (folder, _) = self.command().await?;
+        let guard = INSTALL.lock().await;
+        let found = match self.fence {
+            "python" => python(&folder, self.library).await,
+            _ => node(&folder, self.library).await,
+        };
+        drop(guard);
+        match found {
+            Some(mut command) => {
+                command.arg(folder.join(self.file)).kill_on_drop(true);
+                Some(command)
+            }
+            None => {
+                eprintln!("README.md's {}: not run, {} is not here and cannot be had", self.file, self.library);
+                None
+            }
+        }
+    }
+}
+
+async fn succeeds(command: &mut Command) -> bool {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+    matches!(tokio::time::timeout(INSTALL_WITHIN, command.status()).await, Ok(Ok(status)) if status.success())
+}
+
+async fn python(folder: &Path, library: &str) -> Option<Command> {
+    let own = folder.join("venv/bin/python3");
+    let has_it = async |interpreter: &Path| succeeds(Command::new(interpreter).args(["-c", "import pika"])).await;
+    if has_it(Path::new("python3")).await {
+        return Some(Command::new("python3"));
+    }
+    if !has_it(&own).await {
+        succeeds(Command::new("python3").args(["-m", "venv"]).arg(folder.join("venv"))).await;
+        succeeds(Command::new(&own).args(["-m", "pip", "install", "--quiet", library])).await;
+    }
+    has_it(&own).await.then(|| Command::new(own))
+}
+
+/// Node looks for a library beside the file.
+async fn node(folder: &Path, library: &str) -> Option<Command> {
+    let has_it = async || succeeds(Command::new("node").args(["-e", "require('amqplib')"]).current_dir(folder)).await;
+    if !has_it().await {
+        let flags = ["--silent", "--no-fund", "--no-audit", "--no-save"];
+        succeeds(Command::new("npm").arg("install").args(flags).arg(library).current_dir(folder)).await;
+    }
+    has_it().await.then(|| Command::new("node"))
+}
+
+#[tokio::test]
+async fn the_examples_messages_are_valid_and_their_code_reads() {
+    let valid = |schema: &Value, message: &Value| assert!(jsonschema::is_valid(schema, message), "{message}");
+    for language in [PYTHON, NODE] {
+        valid(&schema::job(), &language.literal("JOB"));
+        let cancel = language.literal("CANCEL");
+        valid(&schema::cancel(), &cancel);
+        assert_eq!((&cancel["source"], &cancel["dedupe_key"]), (&SOURCE.into(), &language.key.into()));
+        let Some((folder, mut command)) = language.command().await else { continue };
+        let checked = command.args(language.check).arg(folder.join(language.file)).output().await.expect("it runs");
+        assert!(checked.status.success(), "{}: {}", language.file, String::from_utf8_lossy(&checked.stderr));
+    }
+}
+
+#[tokio::test]
+async fn the_example_in_python_does_what_it_says() {
+    does_what_it_says(&PYTHON).await;
+}
+
+#[tokio::test]
+async fn the_example_in_node_does_what_it_says() {
+    does_what_it_says(&NODE).await;
+}
+
+/// Its job is accepted, asks for an account, gets one and succeeds; one that nobody runs is cancelled before it is a job.
+async fn does_what_it_says(language: &Language) {
+    let Some(mut command) = language.with_library().await else { return };
+    let world = TestWorld::acme().await;
+    let worker = world.worker(&WorkerOptions::default());
+    command.env("AMQP_URL", world.amqp_url.expose_secret()).stdin(Stdio::null());
+    let output = tokio::time::timeout(SOON, command.output()).await.expect("it ends").expect("it runs");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    let events: Vec<&str> = text.lines().filter_map(|line| line.split(' ').next()).collect();
+    assert_eq!(events, ["job.accepted", "job.waiting.configuration", "job.succeeded"], "{text}");
+    let row = world.store().job_by_key(SOURCE, language.key).await.expect("Postgres answers").expect("a job");
+    assert_eq!(row.state, JobState::Succeeded);
+    worker.kill9().await;
+    loses_patience(language).await;
+}
+
+async fn loses_patience(language: &Language) {
+    let world = TestWorld::acme().await;
+    let mut command = language.with_library().await.expect("it was here just now");
+    command.env("AMQP_URL", world.amqp_url.expose_secret()).env("PATIENCE_SECONDS", "1").stdin(Stdio::null());
+    let mut child = command.stdout(Stdio::piped()).spawn().expect("it runs");
+    let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+    assert_eq!(lines.next_line().await.expect("it is text").as_deref(), Some("out of patience"));
+    wait_for("both messages to wait for a worker", SOON, async || {
+        let depth = world.queue_depth("dispatch.jobs").await;
+        if depth.ready == 2 { Ok(()) } else { Err(format!("{depth:?}")) }
+    })
+    .await;
+    let _worker = world.worker(&WorkerOptions::default());
+    let mut last = String::new();
+    while let Some(line) = tokio::time::timeout(SOON, lines.next_line()).await.expect("in time").expect("it is text") {
+        last = line;
+    }
+    assert_eq!(child.wait().await.expect("it was started").code(), Some(1));
+    assert!(last.starts_with("job.cancelled"), "{last}");
+}

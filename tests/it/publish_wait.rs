@@ -1,0 +1,127 @@
+//! `dispatch publish --wait` follows jobs to their outcomes, without a queue of its own.
+
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use dispatch_worker::devkit::guard;
+use dispatch_worker::job::JobState;
+use secrecy::ExposeSecret;
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{Child, Command};
+
+use crate::support::{BINARY, Checks, TestWorld, WorkerOptions, acme};
+
+const SOON: Duration = Duration::from_secs(60);
+
+/// Starts `dispatch publish --wait` with one document a line.
+async fn publish(world: &TestWorld, documents: &[Value], more: &[&str]) -> Child {
+    let mut command = Command::new(BINARY);
+    command.args(["publish", "--lines", "--wait"]).args(more).env_clear().kill_on_drop(true);
+    command.env("DISPATCH_AMQP_URL", world.amqp_url.expose_secret());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the program starts");
+    let lines: Vec<String> = documents.iter().map(Value::to_string).collect();
+    let mut stdin = child.stdin.take().expect("it is piped");
+    stdin.write_all(lines.join("\n").as_bytes()).await.expect("it reads");
+    child
+}
+
+async fn ended(child: Child) -> (Output, String) {
+    let output = tokio::time::timeout(SOON, child.wait_with_output()).await.expect("it ends").expect("it was started");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    (output, text)
+}
+
+#[tokio::test]
+async fn it_prints_that_jobs_are_accepted_and_have_succeeded() {
+    let world = TestWorld::acme().await;
+    let worker = world.worker(&WorkerOptions::default());
+    let mut documents = Vec::new();
+    for key in ["one", "two"] {
+        documents.push(acme::job(key, &world.assign(acme::LONE_ITEM, Some(acme::ANN)).await));
+    }
+    let (output, text) = ended(publish(&world, &documents, &[]).await).await;
+    assert!(output.status.success(), "{output:?}");
+    for key in ["one", "two"] {
+        let job = world.job_by_key(key).await.unwrap().id;
+        let lines: Vec<&str> = text.lines().filter(|line| line.starts_with(&format!("{} {key}: ", acme::SOURCE))).collect();
+        let [accepted, succeeded] = &lines[..] else { panic!("{text}") };
+        assert!(accepted.contains(&format!("accepted as job {job}")) && succeeded.ends_with(": succeeded"), "{text}");
+    }
+    // The same again: where it stands is heard at once.
+    let (output, text) = ended(publish(&world, &documents[..1], &["--json"]).await).await;
+    let answer: Value = serde_json::from_str(&text).expect("one JSON document");
+    assert!(output.status.success() && answer[0]["outcome"]["event"] == "job.succeeded", "{answer}");
+    assert_eq!(world.database.one("SELECT count(*) FROM jobs WHERE parent_id IS NULL").await, "2");
+    assert!(!worker.log().contains("nobody takes the reply"), "a direct reply is no returned one");
+    Checks::default().hold(&world).await;
+}
+
+#[tokio::test]
+async fn what_does_not_succeed_is_told_with_what_to_do_and_exit_code_1() {
+    let world = TestWorld::acme().await;
+    let _worker = world.worker(&WorkerOptions::default());
+    let job =
+        |key: &str| json!({"schema": 1, "source": acme::SOURCE, "dedupe_key": key, "organization": "acme", "identity": "bot"});
+    let (output, text) = ended(publish(&world, &[job("choose")], &[]).await).await;
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text.contains("waits: configuration") && text.contains(&acme::account_id()), "{text}");
+    assert!(text.contains("dispatch jobs configure"), "{text}");
+
+    let mut nobody = job("nobody");
+    nobody["organization"] = json!("nobody");
+    let (output, text) = ended(publish(&world, &[nobody], &[]).await).await;
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text.contains("parked: unknown_organization"), "{text}");
+
+    let mut other = job("choose");
+    other["account"] = json!("another");
+    let (output, text) = ended(publish(&world, &[other], &["--json"]).await).await;
+    let answer: Value = serde_json::from_str(&text).expect("one JSON document");
+    assert_eq!((output.status.code(), &answer[0]["outcome"]["code"]), (Some(1), &json!("dedupe_conflict")), "{answer}");
+
+    let waiting = publish(&world, &[job("choose")], &["--keep-waiting", "--timeout", "60"]).await;
+    let id = world.wait_job_state("choose", JobState::Waiting, SOON).await.id;
+    world.publish_configure(id, &acme::account_id()).await;
+    let (output, text) = ended(waiting).await;
+    assert!(output.status.success() && text.trim_end().ends_with(": succeeded"), "{output:?}");
+}
+
+#[tokio::test]
+async fn it_gives_up_after_its_time_and_the_job_goes_on() {
+    let world = TestWorld::acme().await;
+    let event = world.assign(acme::LONE_ITEM, Some(acme::ANN)).await;
+    let (output, text) = ended(publish(&world, &[acme::job("one", &event)], &["--timeout", "1"]).await).await;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!((output.status.code(), text.as_str()), (Some(1), ""));
+    assert!(said.contains("within 1 s; they go on"), "{said}");
+    let _worker = world.worker(&WorkerOptions::default());
+    world.wait_job_state("one", JobState::Succeeded, SOON).await;
+    Checks::default().hold(&world).await;
+}
+
+#[tokio::test]
+async fn a_restart_of_the_broker_is_waited_for_and_the_outcome_is_heard() {
+    let world = TestWorld::with_own_servers().await;
+    let _worker = world.worker(&WorkerOptions::default());
+    let job = json!({"schema": 1, "source": acme::SOURCE, "dedupe_key": "one", "organization": "acme", "identity": "bot"});
+    let mut child = publish(&world, &[job], &["--keep-waiting"]).await;
+    let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+    for said in ["accepted as job", "waits: configuration"] {
+        let line = lines.next_line().await.expect("it is text").expect("there is more to come");
+        assert!(line.contains(said), "{line}");
+    }
+    let id = world.wait_job_state("one", JobState::Waiting, SOON).await.id;
+    world.server_command(guard::Command::RestartRabbitmq).await;
+    let actor = dispatch_worker::store::Actor { who: "a test".to_owned(), role: "operator".to_owned(), reason: None };
+    let target = dispatch_worker::store::Target::Id(id);
+    world.store().configure(&target, &acme::account_id(), "check_account", &actor).await.expect("Postgres was not restarted");
+    let mut last = String::new();
+    while let Some(line) = tokio::time::timeout(SOON, lines.next_line()).await.expect("in time").expect("it is text") {
+        last = line;
+    }
+    let ended = child.wait().await.expect("it was started");
+    assert!(ended.success() && last.ends_with(": succeeded"), "{last}");
+    assert_eq!(world.database.one("SELECT count(*) FROM jobs WHERE parent_id IS NULL").await, "1");
+}
