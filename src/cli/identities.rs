@@ -23,7 +23,7 @@ use crate::app;
 use crate::config::{self, Links, ProviderLinks};
 use crate::secrets::Keyring;
 use crate::store::{self, Actor, Changed};
-use crate::tracker::{GivenTokens, IdentityRow, TokenEnd, Tracker, TrackerFault, identity_cause, register_identity, set_tokens};
+use crate::tracker::{GivenTokens, IdentityRow, TokenEnd, Tracker, identity_cause, register_identity, set_tokens};
 
 /// Look at identities, register one, give it new tokens, try it
 #[derive(Debug, Subcommand)]
@@ -186,7 +186,7 @@ impl Given {
             Deed::SetTokens => "identity.set_tokens",
         };
         let Who { organization, name } = &self.who;
-        let done = store.audited(&actor, action, async |tx| {
+        let done = store.audited_release(&actor, action, async |tx| {
             let (before, now) = match deed {
                 Deed::Register => (None, register_identity(tx, &keyring, organization, name, &tokens).await?),
                 Deed::SetTokens => {
@@ -194,9 +194,9 @@ impl Given {
                     (Some(before), now)
                 }
             };
-            Ok::<_, TrackerFault>(Changed { before: json!(before), after: json!(now), gone: Some(identity_cause(now.id)) })
+            Ok::<_, anyhow::Error>(Changed { before: json!(before), after: json!(now), gone: Some(identity_cause(now.id)) })
         });
-        let (changed, released) = done.await??;
+        let (changed, released) = done.await?;
         output.answer(&json!({"identity": changed.after, "jobs_released": released}), || {
             let version = &changed.after["version"];
             format!("{} of {}: version {version} of its tokens\njobs that go on: {released}", plain(name), plain(organization))

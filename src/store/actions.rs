@@ -194,36 +194,52 @@ impl Store {
         finish(tx, &job, actor, "configure", JobState::Ready, json!({"state": "ready", "account": account})).await
     }
 
-    /// Carries out a person's `change` of the product's tables in one transaction with its audit row, in which the first jobs
-    /// that wait for a cause now gone are made due; then the others, a bounded number at a time. Returns what has changed and how
-    /// many jobs go on, or the change's own error: then nothing was done.
+    /// Makes a change that other modules know how to make, and writes its audit row, in one transaction. `change` gives its
+    /// answer and what there was before and is after; without the latter nothing has changed, and nothing is written.
     ///
     /// # Errors
-    /// [`StoreError`].
-    pub async fn audited<E>(
+    /// Those of `change`, and [`StoreError`]; nothing is changed then.
+    pub async fn audited<T, E: From<StoreError>>(
+        &self,
+        actor: &Actor,
+        action: &str,
+        change: impl AsyncFnOnce(&Transaction<'_>) -> Result<(T, Option<(Value, Value)>), E>,
+    ) -> Result<T, E> {
+        let mut client = self.client().await?;
+        let tx = client.transaction().await.map_err(StoreError::from)?;
+        let (answer, changed) = change(&tx).await?;
+        if let Some((before, after)) = changed {
+            write_audit(&tx, actor, action, None, &before, &after).await?;
+            tx.commit().await.map_err(StoreError::from)?;
+        }
+        Ok(answer)
+    }
+
+    /// As [`Store::audited`], for a change that takes away a cause to wait for: the first jobs that wait for it are made due in the
+    /// same transaction, then the others, a bounded number at a time. Returns what has changed and how many jobs go on.
+    ///
+    /// # Errors
+    /// As [`Store::audited`].
+    pub async fn audited_release<E: From<StoreError>>(
         &self,
         actor: &Actor,
         action: &str,
         change: impl AsyncFnOnce(&Transaction<'_>) -> Result<Changed, E>,
-    ) -> Result<Result<(Changed, u64), E>, StoreError> {
-        let mut client = self.client().await?;
-        let tx = client.transaction().await?;
-        let changed = match change(&tx).await {
-            Ok(changed) => changed,
-            Err(refused) => return Ok(Err(refused)),
-        };
-        let Changed { before, after, gone } = &changed;
-        write_audit(&tx, actor, action, None, before, after).await?;
-        let mut jobs = 0;
-        if let Some(cause) = gone {
-            jobs += released_by(&tx, cause, BATCH, None).await?;
-        }
-        tx.commit().await?;
-        drop(client);
-        if let Some(cause) = gone {
+    ) -> Result<(Changed, u64), E> {
+        let done = self.audited(actor, action, async |tx| {
+            let changed = change(tx).await?;
+            let jobs = match &changed.gone {
+                Some(cause) => released_by(tx, cause, BATCH, None).await?,
+                None => 0,
+            };
+            let row = (changed.before.clone(), changed.after.clone());
+            Ok::<_, E>(((changed, jobs), Some(row)))
+        });
+        let (changed, mut jobs) = done.await?;
+        if let Some(cause) = &changed.gone {
             jobs += self.release_all(cause).await?;
         }
-        Ok(Ok((changed, jobs)))
+        Ok((changed, jobs))
     }
 
     /// Writes an audit row for what a person did or saw, `before` and `after` being what it changed or concerned.

@@ -358,6 +358,8 @@ pub struct Destination {
     pub config: Value,
     /// Opened.
     pub secret: Option<SecretString>,
+    /// The one before it, opened, while it is being replaced.
+    pub previous_secret: Option<SecretString>,
     /// `resend` or `hold`, for blind effects whose outcome is unknown.
     pub unknown_policy: String,
     /// Takes no messages for now.
