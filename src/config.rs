@@ -158,7 +158,7 @@ pub struct ProviderLinks {
         value_name = "RATES"
     )]
     pub rates: String,
-    /// Development only: let providers be plain http on loopback
+    /// Development only: let providers be plain http, and mail plain smtp, on loopback
     #[arg(long, env = "DISPATCH_ALLOW_HTTP_LOOPBACK", action = clap::ArgAction::SetTrue)]
     pub allow_http_loopback: bool,
 }

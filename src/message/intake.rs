@@ -239,6 +239,9 @@ fn checked(wire: wire::Job, source: String, dedupe_key: String, keyring: &Keyrin
     if let Some(search) = &wire.search {
         check_search(search)?;
     }
+    if let Some(interaction) = &wire.interaction {
+        check_interaction(interaction)?;
+    }
     for name in wire.notify.iter().flatten() {
         text_field("notify", name, ACCOUNT_LENGTH)?;
     }
@@ -277,6 +280,18 @@ fn check_search(search: &Search) -> Result<(), Refusal> {
         return Err(invalid("search.limit", &format!("right is 1 to {SEARCH_LIMIT}")));
     }
     Ok(())
+}
+
+/// What becomes part of an address is what Discord makes, and nothing that leads elsewhere.
+fn check_interaction(interaction: &wire::Interaction) -> Result<(), Refusal> {
+    let is_id = |text: &str| (1..=20).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !is_id(&interaction.application_id) {
+        return Err(invalid("interaction.application_id", "right is a Discord id: up to 20 digits, as text"));
+    }
+    if interaction.message_id.as_deref().is_some_and(|id| id != "@original" && !is_id(id)) {
+        return Err(invalid("interaction.message_id", "right is a Discord id, as text, or `@original`"));
+    }
+    text_field("interaction.token", &interaction.token, 1024)
 }
 
 fn sha256_hex(text: &str) -> String {

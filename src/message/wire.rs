@@ -87,11 +87,14 @@ pub(super) struct Event {
 #[serde(deny_unknown_fields)]
 pub(super) struct Interaction {
     /// Discord's application id.
+    #[schemars(regex(pattern = "^[0-9]{1,20}$"))]
     pub(super) application_id: String,
     /// The interaction's token: a credential.
+    #[schemars(length(min = 1, max = 1024), regex(pattern = NO_NUL))]
     pub(super) token: String,
     /// The message to edit, if any.
     #[serde(default)]
+    #[schemars(regex(pattern = "^([0-9]{1,20}|@original)$"))]
     pub(super) message_id: Option<String>,
 }
 

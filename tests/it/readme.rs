@@ -7,6 +7,9 @@ use std::process::{Command, Output};
 
 use dispatch_worker::job::JobId;
 use dispatch_worker::message::{Envelope, Intake, decode_intake};
+use dispatch_worker::providers::ProviderSettings;
+use dispatch_worker::providers::channel::channels;
+use dispatch_worker::providers::http::HttpClient;
 use dispatch_worker::secrets::Keyring;
 use dispatch_worker::tracker::TrackerDocument;
 
@@ -73,6 +76,17 @@ fn the_table_of_settings_is_the_program_s() {
     let told = between(&readme, "<!-- settings -->", "<!-- /settings -->");
     let right = said(&dispatch(&["settings"]));
     assert_eq!(told, right.trim(), "right is what `dispatch settings` prints");
+}
+
+#[test]
+fn every_channel_is_in_the_table_of_channels() {
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let http = HttpClient::new(false).expect("an HTTP client");
+    let kinds: Vec<&str> = channels(&http, &ProviderSettings::default(), None).iter().map(|channel| channel.kind()).collect();
+    let readme = readme();
+    let table = between(&readme, "<!-- channels -->", "<!-- /channels -->");
+    let told: Vec<&str> = table.lines().skip(2).filter_map(|row| row.split('`').nth(1)).collect();
+    assert_eq!(told, kinds);
 }
 
 #[test]

@@ -3,15 +3,16 @@
 use axum::http::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use time::Duration;
+use time::{Duration, OffsetDateTime};
 
 use super::call::{Answer, Call, Description};
+use super::discord_webhooks;
 use super::hooks::timestamp;
 use super::state::Message;
 use super::world::World;
 
 /// The longest text, in characters.
-const CONTENT_CHARS: usize = 2000;
+pub(super) const CONTENT_CHARS: usize = 2000;
 /// The longest nonce, in characters.
 const NONCE_CHARS: usize = 25;
 /// The first instant a snowflake can name, in milliseconds since 1970.
@@ -32,6 +33,9 @@ struct NewMessage {
 
 /// Keyed by the nonce, about the channel.
 pub(super) fn describe(call: &Call) -> Description {
+    if let Some(description) = discord_webhooks::describe(call) {
+        return description;
+    }
     let ["api", "v10", "channels", channel, ..] = call.parts()[..] else { return Description::default() };
     let nonce = call.json::<NewMessage>().ok().and_then(|message| nonce_text(&message.nonce));
     Description { key: nonce, subject: Some(format!("discord:{channel}")) }
@@ -39,6 +43,9 @@ pub(super) fn describe(call: &Call) -> Description {
 
 /// Answers one request.
 pub(super) fn answer(world: &mut World, call: &Call) -> Answer {
+    if let Some(answer) = discord_webhooks::answer(world, call) {
+        return answer;
+    }
     let token = call.header("authorization").and_then(|value| value.strip_prefix("Bot "));
     if !token.is_some_and(|token| world.state.discord.tokens.contains(token)) {
         return refusal(StatusCode::UNAUTHORIZED, 0, "401: Unauthorized");
@@ -83,8 +90,7 @@ fn create(world: &mut World, call: &Call, channel: &str) -> Answer {
             return Answer::ok(&shown(channel, made)).detail(json!({ "deduped": true, "message": made.id }));
         }
     }
-    let millis = now.unix_timestamp_nanos() / 1_000_000 - EPOCH_MILLIS;
-    let id = (millis << 22).to_string();
+    let id = snowflake(now);
     let detail = json!({ "message": id });
     messages.push(Message { id, content, nonce: new.nonce, allowed_mentions: new.allowed_mentions, timestamp: now });
     let made = messages.last().map(|made| shown(channel, made)).unwrap_or_default();
@@ -100,6 +106,12 @@ fn list(world: &World, call: &Call, channel: &str) -> Answer {
     let messages = world.state.discord.channels.get(channel).map(Vec::as_slice).unwrap_or_default();
     let page: Vec<Value> = messages.iter().rev().take(limit).map(|message| shown(channel, message)).collect();
     Answer::ok(&Value::Array(page))
+}
+
+/// The id of what is made at this time.
+pub(super) fn snowflake(at: OffsetDateTime) -> String {
+    let millis = at.unix_timestamp_nanos() / 1_000_000 - EPOCH_MILLIS;
+    (millis << 22).to_string()
 }
 
 /// A nonce as text; `None` where there is none, or it is neither a string nor an integer.
@@ -140,12 +152,12 @@ fn shown(channel: &str, message: &Message) -> Value {
     shown
 }
 
-fn invalid(field: &str, code: &str, message: &str) -> Answer {
+pub(super) fn invalid(field: &str, code: &str, message: &str) -> Answer {
     let errors = json!({ field: { "_errors": [{ "code": code, "message": message }] } });
     let body = json!({ "message": "Invalid Form Body", "code": 50035, "errors": errors });
     Answer::json(StatusCode::BAD_REQUEST, &body)
 }
 
-fn refusal(status: StatusCode, code: u32, message: &str) -> Answer {
+pub(super) fn refusal(status: StatusCode, code: u32, message: &str) -> Answer {
     Answer::json(status, &json!({ "message": message, "code": code }))
 }

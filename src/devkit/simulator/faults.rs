@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::call::{Answer, Call};
+use super::call::Answer;
 use super::witness::Provider;
 
 /// What goes wrong.
@@ -119,10 +119,10 @@ impl FaultRule {
         self
     }
 
-    fn fits(&self, provider: Provider, call: &Call) -> bool {
+    fn fits(&self, provider: Provider, method: &str, path: &str) -> bool {
         self.provider.is_none_or(|wanted| wanted == provider)
-            && self.method.as_ref().is_none_or(|wanted| wanted == call.method.as_str())
-            && self.path_contains.as_ref().is_none_or(|part| call.path.contains(part.as_str()))
+            && self.method.as_ref().is_none_or(|wanted| wanted == method)
+            && self.path_contains.as_ref().is_none_or(|part| path.contains(part.as_str()))
     }
 
     /// How long to wait before the request is carried out.
@@ -194,9 +194,9 @@ impl Faults {
     }
 
     /// The oldest fault in force that fits the request, counted as having met it.
-    pub(super) fn strike(&mut self, provider: Provider, call: &Call) -> Option<FaultRule> {
+    pub(super) fn strike(&mut self, provider: Provider, method: &str, path: &str) -> Option<FaultRule> {
         let in_force = |fault: &&mut FaultReport| fault.rule.count.is_none_or(|count| fault.hits < count);
-        let fault = self.listed.values_mut().filter(in_force).find(|fault| fault.rule.fits(provider, call))?;
+        let fault = self.listed.values_mut().filter(in_force).find(|fault| fault.rule.fits(provider, method, path))?;
         fault.hits += 1;
         Some(fault.rule.clone())
     }

@@ -1,5 +1,6 @@
-//! The provider simulator: Azure DevOps 7.1, Microsoft Entra's token endpoint, Discord v10 and signed webhook receivers on one
-//! loopback port, told apart by path, with a [`witness`] log of every request received and [`faults`] on demand.
+//! The provider simulator: Azure DevOps 7.1, Microsoft Entra's token endpoint, Discord v10, Slack, workflows of Microsoft Teams
+//! and signed webhook receivers on one loopback port, told apart by path, and a mail server on another, with a [`witness`] log
+//! of every request received and [`faults`] on demand.
 //!
 //! A request is read whole, may meet a fault, is carried out under one lock, is written to the witness log in
 //! the order in which it took effect, and is answered when that line is on disk. Carrying out is a plain function from the
@@ -10,13 +11,18 @@
 pub mod admin;
 mod azure_devops;
 mod call;
+pub mod chats;
 pub mod client;
 mod discord;
+mod discord_webhooks;
 mod entra;
 pub mod faults;
 mod hooks;
 pub mod process;
+mod slack;
+mod smtp;
 pub mod state;
+mod teams;
 #[cfg(test)]
 mod tests;
 mod webhook;
@@ -62,7 +68,7 @@ pub struct SimulatorOptions {
 }
 
 /// Serves until SIGTERM or, unless it was detached, until stdin ends (with stdin closed or at `/dev/null`, at once). `announce` gets one line, once
-/// the port is open: `{"url":"http://127.0.0.1:PORT"}`.
+/// the ports are open: `{"url":"http://127.0.0.1:PORT","smtp":"smtp://127.0.0.1:PORT"}`.
 ///
 /// # Errors
 /// If the state file is not a [`State`], the witness log cannot be opened, or the address cannot be listened on.
@@ -73,9 +79,11 @@ pub async fn run(options: SimulatorOptions, announce: impl FnOnce(&str)) -> anyh
     };
     let witness = Witness::open(&options.witness).with_context(|| format!("witness log {}", options.witness.display()))?;
     let listener = TcpListener::bind(options.listen).await.with_context(|| format!("listening on {}", options.listen))?;
+    let mail = TcpListener::bind((options.listen.ip(), 0)).await.context("listening for mail")?;
     let mut terminated = signal(SignalKind::terminate())?;
     let stdin_ended = stdin_end()?;
-    announce(&json!({ "url": format!("http://{}", listener.local_addr()?) }).to_string());
+    let (url, smtp) = (format!("http://{}", listener.local_addr()?), format!("smtp://{}", mail.local_addr()?));
+    announce(&json!({ "url": url, "smtp": smtp }).to_string());
     let simulator = Arc::new(Simulator { world: Mutex::new(World::new(state)), witness });
     let holder_gone = async {
         // Whether it ended or its thread did.
@@ -90,7 +98,10 @@ pub async fn run(options: SimulatorOptions, announce: impl FnOnce(&str)) -> anyh
             () = holder_gone => {}
         }
     };
-    serve(listener, Arc::clone(&simulator), stop).await;
+    tokio::select! {
+        () = serve(listener, Arc::clone(&simulator), stop) => {}
+        () = smtp::serve(mail, Arc::clone(&simulator)) => {}
+    }
     Ok(())
 }
 
@@ -164,7 +175,10 @@ async fn handle(simulator: Arc<Simulator>, request: Request<Incoming>) -> Result
     let provider = provider_of(&call);
     let (fault, latency) = {
         let mut world = simulator.world();
-        (world.faults.strike(provider, &call), Duration::from_millis(world.state.options.latency_millis))
+        (
+            world.faults.strike(provider, call.method.as_str(), &call.path),
+            Duration::from_millis(world.state.options.latency_millis),
+        )
     };
     let delay = latency + fault.as_ref().map_or(Duration::ZERO, FaultRule::delay);
     let kind = fault.as_ref().map(|rule| rule.fault);
@@ -193,6 +207,8 @@ fn provider_of(call: &Call) -> Provider {
     match call.parts()[..] {
         ["api", ..] => Provider::Discord,
         ["webhook", ..] => Provider::Webhook,
+        ["slack", ..] => Provider::Slack,
+        ["teams", ..] => Provider::Teams,
         [_, "oauth2", "v2.0", "token"] => Provider::Entra,
         _ => Provider::AzureDevops,
     }
@@ -208,20 +224,25 @@ impl Simulator {
     /// the witness cannot write.
     async fn carry_out(&self, provider: Provider, call: &Call, fault: Option<&FaultRule>) -> Option<Answer> {
         let description = match provider {
-            Provider::AzureDevops => azure_devops::describe(call),
+            // Mail does not come over HTTP, and what belongs to nobody is Azure DevOps'.
+            Provider::AzureDevops | Provider::Email => azure_devops::describe(call),
             Provider::Entra => entra::describe(call),
             Provider::Discord => discord::describe(call),
             Provider::Webhook => webhook::describe(call),
+            Provider::Slack => slack::describe(call),
+            Provider::Teams => teams::describe(call),
         };
         let (answer, stored) = {
             let mut world = self.world();
             let answer = match fault.filter(|rule| !rule.fault.is_done()) {
                 Some(rule) => rule.answer(),
                 None => match provider {
-                    Provider::AzureDevops => azure_devops::answer(&mut world, call),
+                    Provider::AzureDevops | Provider::Email => azure_devops::answer(&mut world, call),
                     Provider::Entra => entra::answer(&mut world, call),
                     Provider::Discord => discord::answer(&mut world, call),
                     Provider::Webhook => webhook::answer(&mut world, call),
+                    Provider::Slack => slack::answer(&mut world, call),
+                    Provider::Teams => teams::answer(&mut world, call),
                 },
             };
             let entry = entry(provider, call, description, fault.map(|rule| rule.fault), &answer);

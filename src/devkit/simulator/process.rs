@@ -19,6 +19,8 @@ const START: Duration = Duration::from_secs(30);
 pub struct SimulatorProcess {
     /// The base URL of every provider.
     pub url: String,
+    /// The mail server's URL.
+    pub smtp_url: String,
     /// For the admin calls.
     pub client: SimulatorClient,
     /// Its stdin is open; closing it stops the simulator.
@@ -28,6 +30,7 @@ pub struct SimulatorProcess {
 #[derive(Deserialize)]
 struct Announcement {
     url: String,
+    smtp: String,
 }
 
 impl SimulatorProcess {
@@ -54,9 +57,9 @@ impl SimulatorProcess {
         let mut lines = BufReader::new(stdout).lines();
         let line = tokio::time::timeout(START, lines.next_line()).await.context("the simulator did not announce its URL")??;
         let line = line.context("the simulator ended before it announced its URL")?;
-        let Announcement { url } = serde_json::from_str(&line).with_context(|| format!("the announcement {line:?}"))?;
+        let Announcement { url, smtp } = serde_json::from_str(&line).with_context(|| format!("the announcement {line:?}"))?;
         let client = SimulatorClient::new(url.clone())?;
-        Ok(Self { url, client, child })
+        Ok(Self { url, smtp_url: smtp, client, child })
     }
 
     /// Lets it run on after this process. SIGTERM to the returned process id ends it.

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::chats::{Click, DiscordHook, MailServer, Slack, TeamsHook};
 pub use super::entra::{Entra, RefreshToken};
 
 /// Everything. No `Debug`: it holds tokens and signing secrets.
@@ -31,6 +32,12 @@ pub struct State {
     pub discord: Discord,
     /// Webhook receivers, by name.
     pub webhooks: BTreeMap<String, Webhook>,
+    /// The simulated Slack.
+    pub slack: Slack,
+    /// Workflows of Microsoft Teams, by name.
+    pub teams: BTreeMap<String, TeamsHook>,
+    /// The simulated mail server.
+    pub mail: MailServer,
     /// How the simulator behaves.
     pub options: Options,
 }
@@ -135,6 +142,10 @@ pub struct Discord {
     pub tokens: BTreeSet<String>,
     /// Messages received, oldest first, by channel id. A channel that is not here does not exist.
     pub channels: BTreeMap<String, Vec<Message>>,
+    /// Webhooks of channels, by id.
+    pub webhooks: BTreeMap<String, DiscordHook>,
+    /// Clicks that can be answered, by token.
+    pub clicks: BTreeMap<String, Click>,
 }
 
 /// A message in a Discord channel.
@@ -364,7 +375,8 @@ impl State {
     }
 
     /// Takes over everything in `other`: what has the same key is replaced, and the options are.
-    pub fn merge(&mut self, other: Self) {
+    pub fn merge(&mut self, mut other: Self) {
+        self.merge_chats(&mut other);
         self.users.extend(other.users);
         self.tokens.extend(other.tokens);
         self.entra.clients.extend(other.entra.clients);

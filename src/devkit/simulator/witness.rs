@@ -25,6 +25,12 @@ pub enum Provider {
     Discord,
     /// A webhook receiver.
     Webhook,
+    /// Slack.
+    Slack,
+    /// A workflow of Microsoft Teams.
+    Teams,
+    /// The mail server; its entries have an SMTP command and a reply's code for method and status.
+    Email,
 }
 
 /// One request received.

@@ -158,6 +158,9 @@ fn a_field_of_the_wrong_type_or_out_of_its_range_is_named() {
         ("notify", json!([""])),
         ("notify", json!(names)),
         ("interaction", json!({ "application_id": "1" })),
+        ("interaction", json!({ "application_id": "..", "token": "t" })),
+        ("interaction", json!({ "application_id": "1", "token": "" })),
+        ("interaction", json!({ "application_id": "1", "token": "t", "message_id": "1/2" })),
         ("not_before", json!(1_700_000_000)),
         ("unheard_of", json!(1)),
     ];

@@ -35,6 +35,9 @@ pub(crate) const KEYED: &str = "keyed";
 /// A destination's name; K3.
 pub(crate) const BLIND: &str = "blind";
 
+/// Who signs in to the mail server, with a destination's secret.
+pub(crate) const MAIL_USER: &str = "robot";
+
 /// In the path of the call of `retrieve_user`.
 pub(crate) const PROFILE: &str = "/_apis/profile/profiles/me";
 

@@ -208,7 +208,9 @@ fn is_of(entry: &Entry, effect: &EffectFact) -> bool {
         Provider::AzureDevops => effect.tested.as_ref() == Some(key),
         Provider::Entra => false,
         Provider::Discord => effect.key.get(..NONCE_CHARACTERS) == Some(key),
-        Provider::Webhook => effect.key == *key,
+        Provider::Webhook | Provider::Email => effect.key == *key,
+        // They carry no key: whoever uses them counts for themselves.
+        Provider::Slack | Provider::Teams => false,
     }
 }
 
@@ -220,8 +222,8 @@ fn every_effect_is_in_the_ledger(evidence: &Evidence, broken: &mut Vec<String>) 
         let known = match entry.provider {
             Provider::AzureDevops => entry.subject.as_deref().is_some_and(|subject| subjects.contains(subject)),
             // Tokens are no job's effect: who refreshes them saves them.
-            Provider::Entra => true,
-            Provider::Discord | Provider::Webhook => evidence.effects.iter().any(|effect| is_of(entry, effect)),
+            Provider::Entra | Provider::Slack | Provider::Teams => true,
+            Provider::Discord | Provider::Webhook | Provider::Email => evidence.effects.iter().any(|effect| is_of(entry, effect)),
         };
         if !known {
             broken.push(format!("{} {} had an effect without an intent", entry.method, entry.path));

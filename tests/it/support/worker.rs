@@ -11,6 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use secrecy::ExposeSecret;
 use tokio::process::{Child, Command};
 
+use super::acme;
 use super::servers::BINARY;
 use super::wait::wait_for;
 use super::world::TestWorld;
@@ -152,6 +153,10 @@ fn environment(world: &TestWorld, port: u16, options: &WorkerOptions) -> BTreeMa
     }
     set("ENTRA_TOKEN_URL", format!("{simulator}/organizations/oauth2/v2.0/token"));
     set("DISCORD_URL", format!("{simulator}/api/v10"));
+    set("SLACK_URL", format!("{simulator}/slack/api"));
+    if let Some(smtp) = world.smtp_url() {
+        set("SMTP_URL", smtp.replace("://", &format!("://{}@", acme::MAIL_USER)));
+    }
     if let Some(crash_at) = &options.crash_at {
         set("CRASH_AT", crash_at.clone());
     }

@@ -136,6 +136,10 @@ impl TestWorld {
         self.simulator.get().map(|simulator| simulator.url.as_str())
     }
 
+    pub(super) fn smtp_url(&self) -> Option<&str> {
+        self.simulator.get().map(|simulator| simulator.smtp_url.as_str())
+    }
+
     fn witness_path(&self) -> PathBuf {
         self.folder.path().join("witness.jsonl")
     }

@@ -108,10 +108,11 @@ async fn many_requests_at_once_are_witnessed_in_the_order_of_their_effects() {
 async fn a_process_is_started_by_its_announcement_and_stopped_by_the_end_of_its_stdin() {
     let script = std::env::temp_dir().join(format!("simulator-{}", uuid::Uuid::now_v7()));
     // Written by another process: had this one the file open for writing while another test forks, it could not be run.
-    let text = r#"printf '#!/bin/sh\necho "{\\"url\\":\\"http://127.0.0.1:9\\"}"\nexec cat\n' > "$0" && chmod +x "$0""#;
-    assert!(std::process::Command::new("sh").args(["-c", text]).arg(&script).status().unwrap().success());
+    let said = r#"{\\"url\\":\\"http://127.0.0.1:9\\",\\"smtp\\":\\"smtp://127.0.0.1:9\\"}"#;
+    let text = format!(r#"printf '#!/bin/sh\necho "{said}"\nexec cat\n' > "$0" && chmod +x "$0""#);
+    assert!(std::process::Command::new("sh").args(["-c", &text]).arg(&script).status().unwrap().success());
     let process = SimulatorProcess::start(&script, std::path::Path::new("unused")).await.unwrap();
-    assert_eq!(process.url, "http://127.0.0.1:9");
+    assert_eq!((process.url.as_str(), process.smtp_url.as_str()), ("http://127.0.0.1:9", "smtp://127.0.0.1:9"));
     process.stop().await.unwrap();
     std::fs::remove_file(&script).unwrap();
 }

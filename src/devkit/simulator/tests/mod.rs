@@ -2,6 +2,7 @@
 
 mod azure_devops;
 mod chat;
+mod chats;
 mod entra;
 mod faults;
 

@@ -1,0 +1,65 @@
+//! Slack's `chat.postMessage` (<https://docs.slack.dev/reference/methods/chat.postMessage/>), below `/slack/api`.
+
+use axum::http::{Method, StatusCode};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::call::{Answer, Call, Description};
+use super::world::World;
+
+/// The longest text, in characters.
+const TEXT_CHARS: usize = 40_000;
+
+/// What is read of a message to be made.
+#[derive(Deserialize)]
+struct NewMessage {
+    #[serde(default)]
+    channel: Option<String>,
+    #[serde(default)]
+    text: Option<String>,
+}
+
+/// Without a key: Slack knows none. About the channel.
+pub(super) fn describe(call: &Call) -> Description {
+    let channel = call.json::<NewMessage>().ok().and_then(|new| new.channel);
+    Description { key: None, subject: channel.map(|channel| format!("slack:{channel}")) }
+}
+
+/// Answers one request; what is wrong is said inside a 200.
+pub(super) fn answer(world: &mut World, call: &Call) -> Answer {
+    let ["slack", "api", "chat.postMessage"] = call.parts()[..] else { return refusal("unknown_method") };
+    if call.method != Method::POST {
+        return Answer::text(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "the method is POST");
+    }
+    let token = call.header("authorization").and_then(|value| value.strip_prefix("Bearer "));
+    match token {
+        None => return refusal("not_authed"),
+        Some(token) if !world.state.slack.tokens.contains(token) => return refusal("invalid_auth"),
+        Some(_) => {}
+    }
+    if call.media_type() != "application/json" {
+        return refusal("invalid_post_type");
+    }
+    let (Ok(body), Ok(NewMessage { channel, text })) = (call.json::<Value>(), call.json()) else {
+        return refusal("invalid_json");
+    };
+    let text = text.unwrap_or_default();
+    if text.is_empty() {
+        return refusal("no_text");
+    }
+    if text.chars().count() > TEXT_CHARS {
+        return refusal("msg_too_long");
+    }
+    let now = world.tick();
+    let channel = channel.unwrap_or_default();
+    let Some(messages) = world.state.slack.channels.get_mut(&channel) else { return refusal("channel_not_found") };
+    messages.push(body);
+    let ts = format!("{}.{:06}", now.unix_timestamp(), now.microsecond());
+    let message = json!({ "type": "message", "text": text, "ts": ts, "bot_id": "B0000000001" });
+    let answer = json!({ "ok": true, "channel": channel, "ts": ts, "message": message });
+    Answer::ok(&answer).effect().detail(json!({ "ts": ts }))
+}
+
+fn refusal(word: &str) -> Answer {
+    Answer::ok(&json!({ "ok": false, "error": word })).detail(json!({ "refused": word }))
+}

@@ -1,0 +1,253 @@
+//! Messages: the real worker tells of one change through every channel; what the other side has is looked at there.
+
+use std::time::Duration;
+
+use dispatch_worker::devkit::simulator::faults::{FaultKind, FaultRule};
+use dispatch_worker::devkit::simulator::state::State;
+use dispatch_worker::devkit::simulator::witness::Provider;
+use dispatch_worker::job::JobState;
+use dispatch_worker::store::{Actor, EffectRow, JobView, Target};
+use dispatch_worker::tracker::DestinationDocument;
+use serde_json::{Value, json};
+
+use crate::support::{TestWorld, WorkerOptions, acme, wait_for};
+
+const SOON: Duration = Duration::from_secs(60);
+const SLACK: &str = "slack";
+const TEAMS: &str = "teams";
+const HOOK: &str = "discord-webhook";
+const MAIL: &str = "mail";
+const SLACK_CHANNEL: &str = "C042";
+const HOOK_ID: &str = "4200";
+/// What no channel may take for more than text.
+const HOSTILE: &str = "@everyone <!channel> <at>x</at> [a](b) \r\nBcc: eve@evil.example";
+
+/// `acme` with a destination of every kind that it does not have yet; `policy` is theirs.
+async fn world(policy: &str, title: &str) -> TestWorld {
+    let world = TestWorld::acme().await;
+    let simulator = world.simulator().await;
+    let more = State::new()
+        .slack("canary-slack-token", SLACK_CHANNEL)
+        .teams("flow", "canary-signature")
+        .discord_webhook(HOOK_ID, "canary-hook-token")
+        .mail_user(acme::MAIL_USER, "canary-mail-password");
+    simulator.client.merge_state(&more).await.unwrap();
+    let url = &simulator.url;
+    let mut document = acme::document(url);
+    let organization = &mut document.organizations[0];
+    for group in &mut organization.projects[0].groups {
+        title.clone_into(&mut group.title);
+    }
+    let mail = json!({"from": "Dispatch <dispatch@acme.example>", "to": [acme::ANN, acme::BOB]});
+    for (name, kind, config, secret) in [
+        (SLACK, "slack", json!({"channel": SLACK_CHANNEL}), "canary-slack-token".to_owned()),
+        (TEAMS, "teams", json!({}), format!("{url}/teams/flow?sig=canary-signature")),
+        (HOOK, "discord_webhook", json!({}), format!("{url}/api/webhooks/{HOOK_ID}/canary-hook-token")),
+        (MAIL, "email", mail, "canary-mail-password".to_owned()),
+    ] {
+        let (name, kind, unknown_policy) = (name.to_owned(), kind.to_owned(), policy.to_owned());
+        let (secret, default) = (Some(secret), false);
+        organization.destinations.push(DestinationDocument { name, kind, config, secret, default, unknown_policy });
+    }
+    world.import(&document).await;
+    world
+}
+
+/// Publishes a job whose change is told to these destinations.
+async fn tell(world: &TestWorld, notify: &[&str]) {
+    let event = world.assign(acme::LONE_ITEM, Some(acme::ANN)).await;
+    let mut job = acme::job("told", &event);
+    job["notify"] = json!(notify);
+    world.publish_job(&job).await;
+}
+
+async fn state(world: &TestWorld) -> State {
+    world.simulator().await.client.state().await.unwrap()
+}
+
+async fn fault(world: &TestWorld, rule: FaultRule) {
+    world.simulator().await.client.fault(&rule).await.unwrap();
+}
+
+/// The only follow-up of the job, with its history.
+async fn message(world: &TestWorld) -> JobView {
+    let parent = world.job_by_key("told").await.unwrap();
+    let children = world.job_view(parent.id).await.children;
+    assert_eq!(children.len(), 1);
+    world.job_view(children[0].id).await
+}
+
+fn effect(view: &JobView) -> &EffectRow {
+    assert_eq!(view.effects.len(), 1);
+    &view.effects[0]
+}
+
+#[tokio::test]
+async fn one_change_is_told_through_every_channel_and_no_text_of_it_is_more_than_text() {
+    let world = world("resend", HOSTILE).await;
+    let _worker = world.worker(&WorkerOptions::default());
+    tell(&world, &[SLACK, TEAMS, HOOK, MAIL, acme::DISCORD, acme::BLIND]).await;
+    world.wait_job_state("told", JobState::Succeeded, SOON).await;
+    let state = state(&world).await;
+
+    let [slack] = &state.slack.channels[SLACK_CHANNEL][..] else { panic!("one message in Slack") };
+    let text = "WEB-2 is now assigned to Ann\n\
+        @everyone &lt;!channel&gt; &lt;at&gt;x&lt;/at&gt; [a](b)   Bcc: eve@evil.example\n\
+        Work item 19 in Azure DevOps decided.";
+    assert_eq!((&slack["text"], &slack["mrkdwn"], &slack["link_names"]), (&json!(text), &json!(false), &json!(false)));
+
+    let [card] = &state.teams["flow"].received[..] else { panic!("one card in Teams") };
+    let blocks = card["attachments"][0]["content"]["body"].as_array().unwrap();
+    let texts: Vec<&str> = blocks.iter().filter_map(|block| block["text"].as_str()).collect();
+    assert_eq!(texts[1], "@everyone \\<\\!channel\\> \\<at\\>x\\</at\\> \\[a\\]\\(b\\)   Bcc: eve@evil.example");
+    assert!(blocks.iter().all(|block| block["type"] == "TextBlock" && block["wrap"] == true), "{card}");
+
+    let [posted] = &state.discord.webhooks[HOOK_ID].posted[..] else { panic!("one message in the webhook's channel") };
+    assert!(posted.content.contains("@\u{200b}everyone \\<!channel\\>"), "{}", posted.content);
+    assert_eq!(posted.allowed_mentions, json!({"parse": []}));
+    assert_eq!(posted.content, state.discord.channels["1001"][0].content, "as the bot tells it");
+
+    let [mail] = &state.mail.received[..] else { panic!("one mail") };
+    assert_eq!(
+        (mail.from.as_str(), mail.to.as_slice()),
+        ("dispatch@acme.example", &[acme::ANN, acme::BOB].map(str::to_owned)[..])
+    );
+    let (head, body) = mail.content.split_once("\n\n").unwrap();
+    assert!(head.contains("Subject: WEB-2 is now assigned to Ann") && !head.contains("Bcc"), "{head}");
+    assert!(body.contains("Bcc: eve@evil.example") && !body.contains("\nBcc"), "{body}");
+    let webhook: Value = serde_json::from_str(&state.webhooks[acme::BLIND].received[0].body).unwrap();
+    assert_eq!(webhook["data"]["lines"][0], HOSTILE, "a machine gets it as it is");
+
+    let known = world.database.rows("SELECT detail ->> 'kind', class, provider_ref FROM effects ORDER BY 1").await;
+    let known: Vec<(&str, &str)> = known.iter().map(|row| (row[0].as_str(), row[1].as_str())).collect();
+    let right =
+        [("discord", "K2"), ("discord_webhook", "K3"), ("email", "K3"), ("slack", "K3"), ("teams", "K3"), ("webhook", "K3")];
+    assert_eq!(known, right);
+    let reference = world.database.one("SELECT provider_ref FROM effects WHERE detail ->> 'kind' = 'slack'").await;
+    assert!(reference.starts_with("C042/"), "{reference}");
+    let reference = world
+        .database
+        .one(
+            "SELECT provider_ref = '<' || key || '@acme.example>' FROM effects WHERE class = 'K3'
+        AND detail ->> 'kind' = 'email'",
+        )
+        .await;
+    assert_eq!(reference, "t", "a mail's id is its effect's key");
+    no_secret_is_stored(&world).await;
+}
+
+/// In no row that jobs leave behind.
+async fn no_secret_is_stored(world: &TestWorld) {
+    const ROWS: &str = "
+        SELECT count(*) FROM (
+            SELECT j::text AS row FROM jobs j UNION ALL SELECT c::text FROM checkpoints c UNION ALL SELECT e::text FROM effects e
+            UNION ALL SELECT a::text FROM attempts a UNION ALL SELECT d::text FROM destinations d
+        ) r WHERE row LIKE '%canary-%'";
+    assert_eq!(world.database.one(ROWS).await, "0");
+}
+
+#[tokio::test]
+async fn a_message_far_too_long_is_cut_to_what_each_channel_takes() {
+    let world = world("resend", &"<é".repeat(30_000)).await;
+    let _worker = world.worker(&WorkerOptions::default());
+    tell(&world, &[SLACK, TEAMS, HOOK, MAIL]).await;
+    world.wait_job_state("told", JobState::Succeeded, SOON).await;
+    let state = state(&world).await;
+    let slack = state.slack.channels[SLACK_CHANNEL][0]["text"].as_str().unwrap();
+    assert!(slack.chars().count() <= 4000 && slack.ends_with('…'));
+    assert!(state.teams["flow"].received[0].to_string().len() <= 28 * 1024);
+    let posted = &state.discord.webhooks[HOOK_ID].posted[0].content;
+    assert!(posted.chars().count() <= 2000 && posted.ends_with('…'));
+    assert!(state.mail.received[0].content.len() < 256 * 1024);
+}
+
+#[tokio::test]
+async fn a_refusal_that_asks_for_patience_is_tried_again_and_told_once() {
+    let world = world("hold", "Logout is slow").await;
+    for (provider, path) in [
+        (Provider::Slack, "/slack/"),
+        (Provider::Teams, "/teams/"),
+        (Provider::Discord, "/webhooks/"),
+        (Provider::Email, "/smtp"),
+    ] {
+        fault(&world, FaultRule::new(FaultKind::RateLimit).provider(provider).path_contains(path).times(1)).await;
+    }
+    let _worker = world.worker(&WorkerOptions::default());
+    tell(&world, &[SLACK, TEAMS, HOOK, MAIL]).await;
+    world.wait_job_state("told", JobState::Succeeded, SOON).await;
+    let codes = world.database.one("SELECT string_agg(error_code, ' ' ORDER BY error_code) FROM attempts").await;
+    assert_eq!(codes, "discord_webhook.rate_limited email.try_later slack.rate_limited teams.rate_limited");
+    let state = state(&world).await;
+    let told = [
+        state.slack.channels[SLACK_CHANNEL].len(),
+        state.teams["flow"].received.len(),
+        state.discord.webhooks[HOOK_ID].posted.len(),
+        state.mail.received.len(),
+    ];
+    assert_eq!(told, [1; 4]);
+    assert_eq!(world.database.one("SELECT sum(unknowns) FROM effects").await, "0", "nothing was ever uncertain");
+}
+
+#[tokio::test]
+async fn a_lost_answer_is_resent_and_the_duplicate_is_recorded_before_it_is_possible() {
+    let world = world("resend", "Logout is slow").await;
+    fault(&world, FaultRule::new(FaultKind::LoseAnswer).provider(Provider::Slack).times(1)).await;
+    let options = WorkerOptions { call_seconds: Some(2), ..WorkerOptions::default() };
+    let crash_at = Some("deliver_message:after_intent:2".to_owned());
+    let mut first = world.worker(&WorkerOptions { crash_at, ..options.clone() });
+    tell(&world, &[SLACK]).await;
+    first.wait_exit(SOON).await;
+    // The second intent is stored, its call not made yet.
+    assert_eq!(state(&world).await.slack.channels[SLACK_CHANNEL].len(), 1);
+    let view = message(&world).await;
+    assert_eq!((effect(&view).class.as_str(), effect(&view).unknowns), ("K3", 1));
+
+    let _second = world.worker(&options);
+    world.wait_job_state("told", JobState::Succeeded, SOON).await;
+    let (view, sent) = (message(&world).await, state(&world).await.slack.channels[SLACK_CHANNEL].len());
+    assert_eq!((effect(&view).state.as_str(), sent), ("confirmed", 2));
+    // The crash made another duplicate possible, and nobody could know that it is none.
+    assert_eq!(effect(&view).unknowns, 2);
+}
+
+#[tokio::test]
+async fn a_lost_answer_is_held_for_a_person_whose_retry_is_recorded() {
+    let world = world("hold", "Logout is slow").await;
+    fault(&world, FaultRule::new(FaultKind::LoseAnswer).provider(Provider::Email).times(1)).await;
+    let _worker = world.worker(&WorkerOptions::default());
+    tell(&world, &[MAIL]).await;
+    let parked = wait_for("the message to be parked", SOON, async || {
+        let Some(parent) = world.job_by_key("told").await else { return Err("there is no job yet".to_owned()) };
+        let children = world.job_view(parent.id).await.children;
+        let parked = children.into_iter().find(|child| child.state == JobState::Parked);
+        parked.ok_or_else(|| format!("the parent is {}", parent.state))
+    })
+    .await;
+    assert_eq!(parked.error_code.as_deref(), Some("unknown_outcome"));
+    let parent = world.job_by_key("told").await.unwrap();
+    assert_eq!((parent.state, parent.wait_reason.as_deref()), (JobState::Waiting, Some("children")));
+    let view = message(&world).await;
+    assert_eq!((effect(&view).unknowns, state(&world).await.mail.received.len()), (0, 1), "nothing was sent again");
+
+    let actor = Actor { who: "ann".to_owned(), role: "operator".to_owned(), reason: Some("it is not there".to_owned()) };
+    world.store().retry(&Target::Id(parked.id), &actor).await.unwrap();
+    world.wait_job_state("told", JobState::Succeeded, SOON).await;
+    let (view, mails) = (message(&world).await, state(&world).await.mail.received);
+    assert_eq!((effect(&view).state.as_str(), effect(&view).unknowns, mails.len()), ("confirmed", 1, 2));
+    let id = |content: &str| content.lines().find(|line| line.starts_with("Message-ID")).map(str::to_owned);
+    assert_eq!(id(&mails[0].content), id(&mails[1].content), "readers can tell that they are one");
+    assert_eq!(world.database.one("SELECT action || ' by ' || who FROM audit_log").await, "retry by ann");
+}
+
+#[tokio::test]
+async fn a_mail_server_that_is_slow_is_waited_for_and_one_that_hangs_is_given_up_on_without_doubt() {
+    let world = world("hold", "Logout is slow").await;
+    fault(&world, FaultRule::new(FaultKind::Hang).provider(Provider::Email).times(1)).await;
+    fault(&world, FaultRule::new(FaultKind::Slow).provider(Provider::Email).millis(300).times(1)).await;
+    let _worker = world.worker(&WorkerOptions { call_seconds: Some(2), ..WorkerOptions::default() });
+    tell(&world, &[MAIL]).await;
+    world.wait_job_state("told", JobState::Succeeded, SOON).await;
+    assert_eq!(world.database.one("SELECT string_agg(error_code, ' ') FROM attempts").await, "email.timed_out");
+    let view = message(&world).await;
+    assert_eq!((effect(&view).unknowns, state(&world).await.mail.received.len()), (0, 1));
+}
