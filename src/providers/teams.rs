@@ -93,10 +93,10 @@ impl Channel for Teams {
     fn render(&self, message: &Message) -> Rendered {
         let title = escaped(&cut(&message.title, TITLE_CHARACTERS));
         let mut blocks = vec![TextBlock { weight: Some("Bolder"), ..TextBlock::line(title) }];
-        let mut room = BODY_BYTES - in_json(&body(&blocks)).len() - in_json(&TextBlock::line("…".to_owned())).len();
+        // Each block after the title comes with a comma.
+        let mut room = BODY_BYTES - in_json(&body(&blocks)).len() - in_json(&TextBlock::line("…".to_owned())).len() - 1;
         for line in &message.lines {
             let block = TextBlock::line(escaped(line));
-            // With its comma.
             let Some(left) = room.checked_sub(in_json(&block).len() + 1) else {
                 blocks.push(TextBlock::line("…".to_owned()));
                 break;
