@@ -99,7 +99,7 @@ pub async fn run_worker(links: Links, settings: WorkerSettings) -> anyhow::Resul
     spawn("metrics upkeep", Box::pin(upkeep(metrics, upkeep_end)));
     spawn("operations server", Box::pin(async move { report(ops::serve(listener, router, ops_end).await) }));
     let forget_end = end.clone();
-    spawn("old events", Box::pin(forget_old_events(parts.services.tracker.clone(), forget_end)));
+    spawn("old events and secrets", Box::pin(forget_old(parts.services.tracker.clone(), forget_end)));
     for _ in 0..WRITERS {
         let (writer, end) = (Arc::clone(&parts.writer), end.clone());
         spawn("writer", Box::pin(async move { writer.write_groups(end).await }));
@@ -249,11 +249,28 @@ fn parts(links: &Links, settings: &WorkerSettings) -> anyhow::Result<Made> {
 /// What stages reach the outside with, for a command that does what one of their stages does.
 ///
 /// # Errors
-/// Settings that are not right.
-pub fn services(store: Store, tracker: Tracker, settings: &ProviderLinks) -> anyhow::Result<Services> {
-    let alone = Lanes { hosts: 1, destinations: 1 };
-    governed(Arc::new(StoredHolds::new(store)), alone, tracker, settings)
+/// Settings that are not right; nothing is connected yet.
+pub fn services(links: &Links, settings: &ProviderLinks) -> anyhow::Result<Services> {
+    let keyring = Arc::new(Keyring::parse(links.keyring()?)?);
+    let pool = store::pool(links.database_url()?, COMMAND_CONNECTIONS)?;
+    let holds = Arc::new(StoredHolds::new(Store::new(pool.clone(), Arc::clone(&keyring))));
+    governed(holds, Lanes { hosts: 1, destinations: 1 }, Tracker::new(pool, keyring), settings)
 }
+
+/// Whether the providers' settings are right; nobody is called.
+///
+/// # Errors
+/// What is not right.
+pub fn check_providers(settings: &ProviderLinks) -> anyhow::Result<()> {
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let rates = Rates::parse(&settings.rates).context("DISPATCH_RATES")?;
+    let governor = Governor::new(rates, Lanes { hosts: 1, destinations: 1 }, Arc::new(holds::Unkept));
+    Providers::new(&provider_settings(settings), Arc::new(governor))?;
+    Ok(())
+}
+
+/// One for the tracker, one for what is held.
+const COMMAND_CONNECTIONS: usize = 2;
 
 fn governed(holds: Arc<StoredHolds>, lanes: Lanes, tracker: Tracker, settings: &ProviderLinks) -> anyhow::Result<Services> {
     // Whoever installed one first has done the same.
@@ -312,8 +329,8 @@ async fn upkeep(metrics: PrometheusHandle, end: CancellationToken) {
     }
 }
 
-/// Forgets events seen more than 30 days ago, when job keys are forgotten too.
-async fn forget_old_events(tracker: Tracker, end: CancellationToken) {
+/// Forgets events seen more than 30 days ago, when job keys are forgotten too, and secrets whose rotation is over.
+async fn forget_old(tracker: Tracker, end: CancellationToken) {
     loop {
         tokio::select! {
             () = tokio::time::sleep(std::time::Duration::from_secs(3600)) => {}
@@ -321,6 +338,9 @@ async fn forget_old_events(tracker: Tracker, end: CancellationToken) {
         }
         if let Err(error) = tracker.forget_events(30, 10_000).await {
             tracing::warn!(error = crate::fault::chain(&error), "old events are not forgotten yet");
+        }
+        if let Err(error) = tracker.forget_secrets().await {
+            tracing::warn!(error = crate::fault::chain(&error), "secrets that have ended are not forgotten yet");
         }
     }
 }

@@ -28,7 +28,7 @@
 //! - [`store`]: Postgres, the engine's tables: claim, commit, intent, waker, operators' actions
 //! - [`tracker`]: Postgres, the product's tables: organizations, people, groups, links, destinations
 //! - [`broker`]: RabbitMQ: topology, consumers, confirmed publishes
-//! - [`providers`]: HTTP and SMTP: Azure DevOps, and the channels that messages go through
+//! - [`providers`]: HTTP and SMTP: Azure DevOps, Microsoft Entra, and the channels that messages go through
 //!
 //! *The line*:
 //! - [`worker`]: ★ from a delivery to its ack; lanes, lease, heartbeat, waker, deafness

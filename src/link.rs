@@ -1,7 +1,9 @@
 //! Links to Postgres and RabbitMQ: what is refused before anything is connected, and who is trusted.
 //!
-//! A link that leaves this machine is encrypted and its other end verified, unless a loud setting says otherwise; default
-//! passwords do not leave this machine at all.
+//! **Invariant:** what leaves this machine for Postgres or RabbitMQ is encrypted and its other end verified, unless a setting
+//! that says nothing else allows plaintext.
+//!
+//! Default passwords do not leave this machine at all.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};

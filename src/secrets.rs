@@ -21,6 +21,53 @@ pub struct Place<'a> {
     pub row: &'a str,
 }
 
+/// A column of sealed values, for whoever looks at all of them. Each is listed in the `SEALED` of its table's module.
+#[derive(Debug, Clone, Copy)]
+pub struct SealedColumn {
+    /// The table; its rows are known by `id`.
+    pub table: &'static str,
+    /// As in [`Place::column`].
+    pub column: &'static str,
+    /// What `id` is.
+    pub id: RowId,
+    /// Where the value is part of a JSON column; otherwise the column is the value.
+    pub within: Option<Within>,
+}
+
+/// What a table's rows are known by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RowId {
+    /// A `bigint` above 0.
+    Number,
+    /// A `uuid`.
+    Uuid,
+}
+
+/// A sealed value within a column of type `json`.
+#[derive(Debug, Clone, Copy)]
+pub struct Within {
+    /// The column.
+    pub json: &'static str,
+    /// An SQL pattern (`LIKE`) that every text with a value has; others may have it too.
+    pub pattern: &'static str,
+    /// The value in the column's text.
+    pub find: fn(&str) -> Option<String>,
+}
+
+impl SealedColumn {
+    /// A column that is the value.
+    #[must_use]
+    pub const fn plain(table: &'static str, column: &'static str, id: RowId) -> Self {
+        Self { table, column, id, within: None }
+    }
+}
+
+/// The id of the key that a value was sealed with.
+#[must_use]
+pub fn key_of(sealed: &str) -> Option<&str> {
+    sealed.strip_prefix("v1.")?.split_once('.').map(|(id, _)| id)
+}
+
 /// Keys by id: the first one seals, all open.
 pub struct Keyring(Vec<(String, XChaCha20Poly1305)>);
 
@@ -61,6 +108,9 @@ impl Keyring {
             }
             let bytes = BASE64.decode(key.as_bytes()).map_err(|_| SecretError::Keyring("a key is not base64"))?;
             let key: [u8; 32] = bytes.try_into().map_err(|_| SecretError::Keyring("a key is not 32 bytes long"))?;
+            if keys.iter().any(|(known, _)| known == id) {
+                return Err(SecretError::Keyring("an id is there twice"));
+            }
             keys.push((id.to_owned(), XChaCha20Poly1305::new(&Key::from(key))));
         }
         Ok(Self(keys))
@@ -71,6 +121,21 @@ impl Keyring {
     pub fn fresh_setting() -> SecretString {
         let key: [u8; 32] = rand::random();
         SecretString::from(format!("k1:{}", BASE64.encode(&key)))
+    }
+
+    /// The id of the key that seals.
+    ///
+    /// # Panics
+    /// Never: a parsed keyring has at least one key.
+    #[must_use]
+    pub fn first(&self) -> &str {
+        &self.0.first().expect("a parsed keyring has a key").0
+    }
+
+    /// Whether it has the key with this id.
+    #[must_use]
+    pub fn has(&self, key: &str) -> bool {
+        self.0.iter().any(|(id, _)| id == key)
     }
 
     /// Seals `plain` for `place` with the first key.
@@ -147,7 +212,8 @@ mod tests {
         let both = SecretString::from(format!("{new},{}", old.expose_secret()));
         let ring = Keyring::parse(&both).unwrap();
         assert_eq!(ring.open(PLACE, &sealed).unwrap(), b"x");
-        assert!(ring.seal(PLACE, b"x").starts_with("v1.k2."));
+        assert_eq!((key_of(&ring.seal(PLACE, b"x")), ring.first(), key_of(&sealed)), (Some("k2"), "k2", Some("k1")));
+        assert!(ring.has("k1") && !ring.has("k3") && key_of("v2.k1.a.b").is_none());
         let without = Keyring::parse(&SecretString::from(new)).unwrap();
         assert!(matches!(without.open(PLACE, &sealed), Err(SecretError::UnknownKey(_))));
     }
@@ -158,5 +224,8 @@ mod tests {
             let error = Keyring::parse(&SecretString::from(bad.to_owned())).unwrap_err().to_string();
             assert!(!error.contains("AAAA"), "{error}");
         }
+        let key = Keyring::fresh_setting();
+        let twice = format!("{0},{0}", key.expose_secret());
+        assert!(matches!(Keyring::parse(&SecretString::from(twice)), Err(SecretError::Keyring("an id is there twice"))));
     }
 }

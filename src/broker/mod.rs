@@ -26,7 +26,7 @@ pub use publisher::{Depth, Outgoing, Publisher, PublisherSupervisor, publisher};
 pub use replies::{Replies, Reply};
 
 use crate::fault::{Class, Fault};
-use crate::link::{Encryption, Endpoint, LinkFault, Peer, RABBITMQ, Wish};
+use crate::link::{Encryption, Endpoint, LinkFault, Peer, RABBITMQ, Wish, is_this_machine};
 
 /// The exchange of jobs, control messages and wake-ups (direct).
 pub const EXCHANGE: &str = "dispatch";
@@ -112,6 +112,20 @@ impl Fault for BrokerError {
     fn hint(&self) -> String {
         "Look at RabbitMQ: its log, its alarms, `dispatch topology check`.".to_owned()
     }
+}
+
+/// The virtual host that a URL names.
+///
+/// # Errors
+/// [`BrokerError::Url`] where it does not read.
+pub fn vhost_of(endpoint: &Endpoint) -> Result<String, BrokerError> {
+    endpoint.url().parse::<AMQPUri>().map(|uri| uri.vhost).map_err(|_| BrokerError::Url)
+}
+
+/// Whether an endpoint is on another machine and is reached without encryption.
+#[must_use]
+pub fn is_plain_elsewhere(endpoint: &Endpoint) -> bool {
+    plan(endpoint).is_ok_and(|(uri, tls)| tls.is_none() && !is_this_machine(&uri.authority.host))
 }
 
 /// `endpoint` itself, where connecting over it would not be refused.

@@ -97,9 +97,7 @@ pub async fn check(endpoint: impl Into<Endpoint>, lanes: &[Lane]) -> Result<Vec<
     let mut differences = Vec::new();
     for (name, kind) in exchanges() {
         let channel = within(CALL_TIMEOUT, connection.create_channel()).await?;
-        let passive = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
-        let looked = within(CALL_TIMEOUT, channel.exchange_declare(name.into(), kind.clone(), passive, FieldTable::default()));
-        if let Err(error) = looked.await {
+        if let Err(error) = exchange_is_there(&channel, name, kind.clone()).await {
             differences.push(format!("exchange {name}: {}", crate::fault::chain(&error)));
             continue;
         }
@@ -123,6 +121,35 @@ pub async fn check(endpoint: impl Into<Endpoint>, lanes: &[Lane]) -> Result<Vec<
     }
     close(connection).await;
     Ok(differences)
+}
+
+/// What of [`declare`] is not there, looked for without the right to configure; arguments are not compared.
+///
+/// # Errors
+/// [`BrokerError`] where the broker cannot be reached.
+pub async fn missing(endpoint: impl Into<Endpoint>, lanes: &[Lane]) -> Result<Vec<String>, BrokerError> {
+    let connection = connect(&endpoint.into(), "dispatch check").await?;
+    let mut missing = Vec::new();
+    for (name, kind) in exchanges() {
+        // A passive declare that finds nothing closes its channel.
+        let channel = within(CALL_TIMEOUT, connection.create_channel()).await?;
+        if let Err(error) = exchange_is_there(&channel, name, kind).await {
+            missing.push(format!("exchange {name}: {}", crate::fault::chain(&error)));
+        }
+    }
+    for plan in queues(lanes) {
+        let channel = within(CALL_TIMEOUT, connection.create_channel()).await?;
+        if let Err(error) = look(&channel, plan.name).await {
+            missing.push(format!("queue {}: {}", plan.name, crate::fault::chain(&error)));
+        }
+    }
+    close(connection).await;
+    Ok(missing)
+}
+
+async fn exchange_is_there(channel: &Channel, name: &'static str, kind: ExchangeKind) -> Result<(), BrokerError> {
+    let passive = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
+    within(CALL_TIMEOUT, channel.exchange_declare(name.into(), kind, passive, FieldTable::default())).await
 }
 
 /// Looks at a queue without changing it: ready messages and consumers.

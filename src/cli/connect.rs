@@ -7,6 +7,7 @@ use anyhow::{Context, bail};
 use crate::config::Links;
 use crate::secrets::Keyring;
 use crate::store::{self, Store};
+use crate::tracker::Tracker;
 
 /// A command runs one query after another.
 const CONNECTIONS: usize = 2;
@@ -31,4 +32,18 @@ async fn open(links: &Links, keyring: Keyring) -> anyhow::Result<Store> {
         Err(error) if error.is_infrastructure() => Err(error.into()),
         Err(error) => Err(error).context("the schema cannot be read; `dispatch migrate` makes it"),
     }
+}
+
+/// The product's tables, for a command that opens no sealed value.
+pub(super) async fn tracker(links: &Links) -> anyhow::Result<Tracker> {
+    drop(store(links).await?);
+    let keyring = Keyring::parse(&Keyring::fresh_setting())?;
+    Ok(Tracker::new(store::pool(links.database_url()?, CONNECTIONS)?, Arc::new(keyring)))
+}
+
+/// The product's tables, with the keyring of the settings.
+pub(super) async fn tracker_with_keyring(links: &Links) -> anyhow::Result<Tracker> {
+    let keyring = Keyring::parse(links.keyring()?)?;
+    drop(store(links).await?);
+    Ok(Tracker::new(store::pool(links.database_url()?, CONNECTIONS)?, Arc::new(keyring)))
 }

@@ -1,19 +1,26 @@
 //! The command line: one file per command. Data goes to stdout, everything else to stderr; the exit code is 0, 1, or 2 where
 //! the command line or a setting is not right. **Invariant:** only this module prints.
 
+mod check;
 mod connect;
 mod consent;
 mod dead_letters;
 #[cfg(feature = "devkit")]
 mod demo;
+mod destinations;
+mod duration;
 mod failure;
 mod holds;
+mod identities;
+mod integrations;
 mod jobs;
+mod keys;
 mod migrate;
 mod output;
 mod pipelines;
 mod publish;
 mod schema;
+mod secret;
 mod settings;
 #[cfg(feature = "devkit")]
 mod simulator;
@@ -68,8 +75,17 @@ enum Other {
     #[command(subcommand)]
     Tracker(tracker::Tracker),
     #[command(subcommand)]
+    Identities(identities::Identities),
+    #[command(subcommand)]
+    Integrations(integrations::Integrations),
+    #[command(subcommand)]
+    Destinations(destinations::Destinations),
+    #[command(subcommand)]
+    Keys(keys::Keys),
+    #[command(subcommand)]
     Topology(topology::Topology),
     Migrate(migrate::Migrate),
+    Check(Box<check::Check>),
     /// List every stage in order: needs, effects, retry, timeout
     Pipelines,
     /// Print the table of settings as Markdown
@@ -116,8 +132,13 @@ impl Other {
             Self::DeadLetters(dead_letters) => dead_letters.run(output).await,
             Self::Holds(holds) => holds.run(output).await,
             Self::Tracker(tracker) => tracker.run(output).await,
+            Self::Identities(identities) => identities.run(output).await,
+            Self::Integrations(integrations) => integrations.run(output).await,
+            Self::Destinations(destinations) => destinations.run(output).await,
+            Self::Keys(keys) => keys.run(output).await,
             Self::Topology(topology) => topology.run(output).await,
             Self::Migrate(migrate) => migrate.run(output).await,
+            Self::Check(check) => check.run(output).await,
             Self::Pipelines => pipelines::run(output),
             Self::Settings => settings::run(&Cli::command(), output),
             #[cfg(feature = "devkit")]

@@ -1,25 +1,30 @@
-//! `dispatch tracker import`: organizations, people, groups and links, from one JSON document.
+//! `dispatch tracker import|export`: organizations, people, groups and links, from and as one JSON document.
 
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand};
 use comfy_table::Cell;
-use serde_json::json;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 
 use super::connect;
-use super::output::{Output, plain, rendered};
+use super::consent::operator;
+use super::failure::Usage;
+use super::output::{Output, plain, rendered, say};
 use super::publish::contents;
 use crate::config::Links;
 use crate::secrets::Keyring;
 use crate::store::{self, StoreError};
 use crate::tracker::{self, ImportCounts, TrackerDocument};
 
-/// Bring in organizations, people, groups and links
+/// Bring in organizations, people, groups and links, or write them out
 #[derive(Debug, Subcommand)]
 pub(super) enum Tracker {
     Import(Import),
+    Export(Export),
 }
 
 /// Import a tracker document; repeating it changes nothing. Jobs whose cause for waiting is gone go on
@@ -32,10 +37,48 @@ pub(super) struct Import {
     file: PathBuf,
 }
 
+/// Print everything as the document that import takes; without secrets, importing it leaves them as they are
+#[derive(Debug, Args)]
+pub(super) struct Export {
+    #[command(flatten)]
+    links: Links,
+    /// With tokens and secrets in plain text, but not to a terminal; an audit row says who did
+    #[arg(long)]
+    with_secrets: bool,
+    /// Why, for the audit log
+    #[arg(long)]
+    reason: Option<String>,
+}
+
 impl Tracker {
     pub(super) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
-        let Self::Import(import) = self;
-        import.run(output).await
+        match self {
+            Self::Import(import) => import.run(output).await,
+            Self::Export(export) => export.run(output).await,
+        }
+    }
+}
+
+impl Export {
+    async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
+        let tracker = if self.with_secrets {
+            if io::stdout().is_terminal() {
+                return Err(Usage("secrets are not shown on a terminal; right is `… > FILE`".to_owned()).into());
+            }
+            let store = connect::store_with_keyring(&self.links).await?;
+            // Before they are read, so that nobody gets them without a trace.
+            store.audit(&operator(self.reason), "tracker.export_secrets", None, &Value::Null, &Value::Null).await?;
+            connect::tracker_with_keyring(&self.links).await?
+        } else {
+            connect::tracker(&self.links).await?
+        };
+        let export = tracker.export(self.with_secrets).await?;
+        let document = serde_json::to_string_pretty(&export.document).context("the document as JSON")?;
+        output.answer(&export.document, || document)?;
+        if export.people_left_out > 0 {
+            say(&format!("{} people without a verified address are left out: they have no key", export.people_left_out));
+        }
+        Ok(ExitCode::SUCCESS)
     }
 }
 
@@ -44,7 +87,7 @@ impl Import {
         let keyring = Keyring::parse(self.links.keyring()?)?;
         let store = connect::store(&self.links).await?;
         let (name, bytes) = contents(&self.file)?;
-        let document = parse(&bytes).context(name)?;
+        let document: TrackerDocument = parse(&bytes).context(name)?;
         let (counts, causes) = import(&self.links, &keyring, &document).await?;
         let mut released = 0;
         for cause in &causes {
@@ -67,7 +110,8 @@ async fn import(links: &Links, keyring: &Keyring, document: &TrackerDocument) ->
     }
 }
 
-fn parse(bytes: &[u8]) -> anyhow::Result<TrackerDocument> {
+/// A JSON document of a kind; what is wrong is told by its place, and without the values, which may be tokens.
+pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> anyhow::Result<T> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let document = serde_path_to_error::deserialize(&mut reader)
         .map_err(|error| anyhow!("at `{}`: {}", error.path(), without_values(&error.inner().to_string())))?;
@@ -98,13 +142,13 @@ mod tests {
     #[test]
     fn a_wrong_document_is_told_by_its_path_and_without_its_secrets() {
         let secret = r#"{"integrations":[{"account_id":"a","account_name":"contoso","hook_secrets":"canary"}]}"#;
-        let error = parse(secret.as_bytes()).unwrap_err().to_string();
+        let error = parse::<TrackerDocument>(secret.as_bytes()).unwrap_err().to_string();
         assert!(
             error.starts_with("at `integrations[0].hook_secrets`: invalid type: string \"…\", expected a sequence"),
             "{error}"
         );
-        let unknown = parse(br#"{"people":[]}"#).unwrap_err().to_string();
+        let unknown = parse::<TrackerDocument>(br#"{"people":[]}"#).unwrap_err().to_string();
         assert!(unknown.contains("unknown field `people`") && unknown.contains("`users`"), "{unknown}");
-        assert!(parse(b"{} {}").is_err());
+        assert!(parse::<TrackerDocument>(b"{} {}").is_err());
     }
 }

@@ -145,6 +145,23 @@ impl fmt::Debug for Interaction {
     }
 }
 
+/// The column, as sealed values have it, of an interaction's token.
+pub const INTERACTION_TOKEN: &str = "payload.interaction.token";
+
+/// The sealed token within a stored [`Request`], whatever else is in it: nothing but its interaction is built.
+#[must_use]
+pub fn sealed_token(payload: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Payload {
+        interaction: Option<Token>,
+    }
+    #[derive(Deserialize)]
+    struct Token {
+        sealed_token: String,
+    }
+    Some(serde_json::from_str::<Payload>(payload).ok()?.interaction?.sealed_token)
+}
+
 /// Supplies the choice that a job waits for (routing key `configure`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

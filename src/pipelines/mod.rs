@@ -8,6 +8,7 @@ mod services;
 mod sign_in;
 #[cfg(test)]
 mod tests;
+pub mod trials;
 
 pub use fault::ProductFault;
 pub use services::Services;

@@ -5,6 +5,8 @@
 //! (<https://www.iana.org/assignments/iana-ipv4-special-registry>, `iana-ipv6-special-registry`) and by the few that clouds
 //! answer on. A literal is looked at in the URL; a name is looked at by [`Resolver`], which is the driver's own, so that what
 //! is connected to is what was looked at, whatever the name resolves to a moment later.
+//!
+//! **Invariant:** a request goes only to an address that was looked at for the connection it goes over.
 
 use std::error::Error;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

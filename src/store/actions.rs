@@ -12,6 +12,7 @@ use super::error::StoreError;
 use super::inspect::state_of;
 use super::rows;
 use super::sql::{execute, query_one, query_opt};
+use super::waker::{BATCH, released_by};
 use crate::job::{JobId, JobState};
 use crate::message::outcome;
 
@@ -58,6 +59,17 @@ pub enum Answer {
     Refused(JobId, String),
     /// There is no such job.
     NoSuchJob,
+}
+
+/// What a person's change of the product's tables came to.
+#[derive(Debug, Clone)]
+pub struct Changed {
+    /// What was there before, for the audit log.
+    pub before: Value,
+    /// What is there now, for the audit log.
+    pub after: Value,
+    /// The cause that is gone, for whose jobs to go on.
+    pub gone: Option<String>,
 }
 
 struct Locked {
@@ -180,6 +192,54 @@ impl Store {
         }
         execute(&tx, CONFIGURE, &[&job.id.0, &account, &first_stage]).await?;
         finish(tx, &job, actor, "configure", JobState::Ready, json!({"state": "ready", "account": account})).await
+    }
+
+    /// Makes a change that other modules know how to make, and writes its audit row, in one transaction. `change` gives its
+    /// answer and what there was before and is after; without the latter nothing has changed, and nothing is written.
+    ///
+    /// # Errors
+    /// Those of `change`, and [`StoreError`]; nothing is changed then.
+    pub async fn audited<T, E: From<StoreError>>(
+        &self,
+        actor: &Actor,
+        action: &str,
+        change: impl AsyncFnOnce(&Transaction<'_>) -> Result<(T, Option<(Value, Value)>), E>,
+    ) -> Result<T, E> {
+        let mut client = self.client().await?;
+        let tx = client.transaction().await.map_err(StoreError::from)?;
+        let (answer, changed) = change(&tx).await?;
+        if let Some((before, after)) = changed {
+            write_audit(&tx, actor, action, None, &before, &after).await?;
+            tx.commit().await.map_err(StoreError::from)?;
+        }
+        Ok(answer)
+    }
+
+    /// As [`Store::audited`], for a change that takes away a cause to wait for: the first jobs that wait for it are made due in the
+    /// same transaction, then the others, a bounded number at a time. Returns what has changed and how many jobs go on.
+    ///
+    /// # Errors
+    /// As [`Store::audited`].
+    pub async fn audited_release<E: From<StoreError>>(
+        &self,
+        actor: &Actor,
+        action: &str,
+        change: impl AsyncFnOnce(&Transaction<'_>) -> Result<Changed, E>,
+    ) -> Result<(Changed, u64), E> {
+        let done = self.audited(actor, action, async |tx| {
+            let changed = change(tx).await?;
+            let jobs = match &changed.gone {
+                Some(cause) => released_by(tx, cause, BATCH, None).await?,
+                None => 0,
+            };
+            let row = (changed.before.clone(), changed.after.clone());
+            Ok::<_, E>(((changed, jobs), Some(row)))
+        });
+        let (changed, mut jobs) = done.await?;
+        if let Some(cause) = &changed.gone {
+            jobs += self.release_all(cause).await?;
+        }
+        Ok((changed, jobs))
     }
 
     /// Writes an audit row for what a person did or saw, `before` and `after` being what it changed or concerned.

@@ -26,7 +26,7 @@ pub struct Freed {
 }
 
 /// At most this many rows are moved in one transaction.
-const BATCH: i64 = 500;
+pub(super) const BATCH: i64 = 500;
 
 /// Organizations in turn: the first due row of each, then the second of each. The recursion hops from organization to
 /// organization along the index, so a long backlog of one costs the others nothing.

@@ -6,9 +6,13 @@ use tokio_postgres::Row;
 use super::{Destination, TrackerFault, query, query_opt};
 use crate::secrets::{Keyring, Place};
 
-/// Where a destination's sealed secret lives.
-pub(super) const fn place(id: &str) -> Place<'_> {
-    Place { table: "destinations", column: "secret", row: id }
+/// The sealed columns.
+pub(super) const SECRET: &str = "secret";
+pub(super) const PREVIOUS_SECRET: &str = "previous_secret";
+
+/// Where a destination's sealed column lives.
+pub(super) const fn place<'a>(column: &'a str, id: &'a str) -> Place<'a> {
+    Place { table: "destinations", column, row: id }
 }
 
 /// An organization's default destinations, by name.
@@ -18,7 +22,8 @@ pub(super) async fn default_destinations(
     organization_id: i64,
 ) -> Result<Vec<Destination>, TrackerFault> {
     const SQL: &str = "
-        SELECT id, name, kind, config, secret, unknown_policy, disabled
+        SELECT id, name, kind, config, secret, unknown_policy, disabled,
+               CASE WHEN previous_secret_until > now() THEN previous_secret END AS previous_secret
         FROM destinations
         WHERE organization_id = $1 AND is_default
         ORDER BY name";
@@ -34,7 +39,8 @@ pub(super) async fn destinations_by_name(
     names: &[String],
 ) -> Result<Vec<Destination>, TrackerFault> {
     const SQL: &str = "
-        SELECT d.id, d.name, d.kind, d.config, d.secret, d.unknown_policy, d.disabled
+        SELECT d.id, d.name, d.kind, d.config, d.secret, d.unknown_policy, d.disabled,
+               CASE WHEN d.previous_secret_until > now() THEN d.previous_secret END AS previous_secret
         FROM unnest($2::text[]) WITH ORDINALITY AS wanted (name, n)
         JOIN destinations d ON d.organization_id = $1 AND d.name = wanted.name
         ORDER BY wanted.n";
@@ -49,7 +55,8 @@ pub(super) async fn destination(
     id: i64,
 ) -> Result<Option<Destination>, TrackerFault> {
     const SQL: &str = "
-        SELECT id, name, kind, config, secret, unknown_policy, disabled
+        SELECT id, name, kind, config, secret, unknown_policy, disabled,
+               CASE WHEN previous_secret_until > now() THEN previous_secret END AS previous_secret
         FROM destinations
         WHERE id = $1";
     query_opt(client, SQL, &[&id]).await?.map(|row| destination_of(&row, keyring)).transpose()
@@ -57,13 +64,18 @@ pub(super) async fn destination(
 
 fn destination_of(row: &Row, keyring: &Keyring) -> Result<Destination, TrackerFault> {
     let id: i64 = row.try_get("id")?;
-    let sealed: Option<&str> = row.try_get("secret")?;
+    let row_id = id.to_string();
+    let open = |column| -> Result<_, TrackerFault> {
+        let sealed: Option<&str> = row.try_get(column)?;
+        Ok(sealed.map(|sealed| keyring.open_text(place(column, &row_id), sealed)).transpose()?)
+    };
     Ok(Destination {
         id,
         name: row.try_get("name")?,
         kind: row.try_get("kind")?,
         config: row.try_get("config")?,
-        secret: sealed.map(|sealed| keyring.open_text(place(&id.to_string()), sealed)).transpose()?,
+        secret: open(SECRET)?,
+        previous_secret: open(PREVIOUS_SECRET)?,
         unknown_policy: row.try_get("unknown_policy")?,
         disabled: row.try_get("disabled")?,
     })

@@ -1,4 +1,4 @@
-//! The tracker document: everything an organization has, by natural keys.
+//! The tracker document: everything an organization has, by natural keys. What may be absent stays as it is.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 
 use super::types::SyncSettings;
 
-/// The tracker document of `dispatch tracker import`: everything an organization has, by natural keys.
+/// The tracker document of `dispatch tracker import` and `export`: everything an organization has, by natural keys.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrackerDocument {
@@ -43,8 +43,22 @@ pub struct IntegrationDocument {
     /// The account's name in URLs.
     pub account_name: String,
     /// Secrets of its service-hook subscriptions, plain in the document, stored as SHA-256. Two may be valid at once.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hook_secrets: Vec<String>,
+    /// Such secrets as they are stored: what an export has of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hook_secret_digests: Vec<HookSecretDigest>,
+}
+
+/// A hook secret as it is stored.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HookSecretDigest {
+    /// 64 hexadecimal digits.
+    pub sha256: String,
+    /// Its end, where it is being replaced.
+    #[serde(default, with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    pub valid_until: Option<OffsetDateTime>,
 }
 
 /// A tenant.
@@ -78,14 +92,15 @@ pub struct OrganizationDocument {
 pub struct IdentityDocument {
     /// The key.
     pub name: String,
-    /// Plain in the document, stored sealed.
-    pub access_token: String,
-    /// Plain in the document, stored sealed.
-    #[serde(default)]
+    /// Plain in the document, stored sealed. Without one the tokens stay; a new identity's jobs wait `reauthentication`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access_token: Option<String>,
+    /// Plain in the document, stored sealed; goes with the access token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refresh_token: Option<String>,
-    /// End of the access token's life.
-    #[serde(with = "time::serde::rfc3339")]
-    pub expires_at: OffsetDateTime,
+    /// End of the access token's life; goes with it.
+    #[serde(default, with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<OffsetDateTime>,
 }
 
 /// An account in use by an organization.
@@ -166,8 +181,8 @@ pub struct DestinationDocument {
     pub kind: String,
     /// Public settings of the channel.
     pub config: Value,
-    /// Plain in the document, stored sealed.
-    #[serde(default)]
+    /// Plain in the document, stored sealed. Without one the secret stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<String>,
     /// Whether jobs that name nobody send here.
     #[serde(default)]
@@ -175,6 +190,9 @@ pub struct DestinationDocument {
     /// `resend` or `hold`.
     #[serde(default = "resend")]
     pub unknown_policy: String,
+    /// Messages wait while it is. Where it is not said, it stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disabled: Option<bool>,
 }
 
 fn resend() -> String {

@@ -7,7 +7,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio_postgres::Row;
 
 use super::causes::identity_cause;
-use super::{AccessToken, Identity, NewTokens, RefreshTurn, Tracker, TrackerFault, Turn, execute, query_opt};
+use super::{AccessToken, Identity, IdentityRow, NewTokens, RefreshTurn, Tracker, TrackerFault, Turn, execute, query, query_opt};
 use crate::secrets::{Keyring, Place};
 
 /// The sealed columns.
@@ -44,6 +44,21 @@ impl Tracker {
     pub async fn identity(&self, identity_id: i64) -> Result<Option<Identity>, TrackerFault> {
         const SQL: &str = "SELECT id, name, token_expires_at, version FROM identities WHERE id = $1";
         query_opt(&self.client().await?, SQL, &[&identity_id]).await?.as_ref().map(identity_of).transpose()
+    }
+
+    /// Every identity, or those of one organization, by organization and name.
+    ///
+    /// # Errors
+    /// [`TrackerFault`].
+    pub async fn identities(&self, organization: Option<&str>) -> Result<Vec<IdentityRow>, TrackerFault> {
+        const SQL: &str = "
+            SELECT i.id, o.slug, i.name, i.token_expires_at, i.version, i.refresh_token IS NOT NULL AS has_refresh_token,
+                   i.refresh_refused_at
+            FROM identities i
+            JOIN organizations o ON o.id = i.organization_id
+            WHERE $1::text IS NULL OR o.slug = $1
+            ORDER BY o.slug, i.name";
+        query(&self.client().await?, SQL, &[&organization]).await?.iter().map(IdentityRow::of).collect()
     }
 
     /// An identity's access token, opened.
@@ -141,6 +156,20 @@ impl Tracker {
             released = release(&client, identity_id).await?;
         }
         Ok(true)
+    }
+}
+
+impl IdentityRow {
+    pub(super) fn of(row: &Row) -> Result<Self, TrackerFault> {
+        Ok(Self {
+            id: row.try_get("id")?,
+            organization: row.try_get("slug")?,
+            name: row.try_get("name")?,
+            token_expires_at: row.try_get("token_expires_at")?,
+            version: row.try_get("version")?,
+            has_refresh_token: row.try_get("has_refresh_token")?,
+            refresh_refused_at: row.try_get("refresh_refused_at")?,
+        })
     }
 }
 

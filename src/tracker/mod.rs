@@ -8,12 +8,16 @@ mod destinations;
 mod document;
 mod error;
 mod events;
+mod export;
+mod given;
 mod groups;
 mod identities;
 mod import;
 mod interactions;
 mod organizations;
 mod people;
+mod registry;
+mod sealed;
 mod types;
 mod verdict;
 mod written;
@@ -30,9 +34,13 @@ pub use assignments::apply;
 pub use causes::{cause_present, destination_cause, identity_cause, installation_cause};
 pub use document::*;
 pub use error::TrackerFault;
+pub use export::Export;
+pub use given::{register_identity, set_tokens};
 pub use groups::{assignee_key, work_item_resource};
 pub use import::import;
 pub use people::email_key;
+pub use registry::*;
+pub use sealed::SEALED;
 pub use types::*;
 pub use verdict::is_done_category;
 
@@ -111,6 +119,15 @@ impl Tracker {
     pub async fn forget_events(&self, days: i32, limit: i64) -> Result<u64, TrackerFault> {
         let client = self.client().await?;
         events::forget_events(&client, days, limit).await
+    }
+
+    /// Forgets secrets of service hooks and destinations that have ended; says how many.
+    ///
+    /// # Errors
+    /// [`TrackerFault`].
+    pub async fn forget_secrets(&self) -> Result<u64, TrackerFault> {
+        let client = self.client().await?;
+        registry::forget_secrets(&client).await
     }
 
     /// The groups linked to these work items, in organizations whose installation is enabled and has assignee or status inbound

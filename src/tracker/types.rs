@@ -116,6 +116,47 @@ pub struct NewTokens {
     pub after_refusal: bool,
 }
 
+/// Tokens as a person gives them; at least one of the two.
+#[derive(Debug)]
+pub struct GivenTokens {
+    /// None: it is refreshed before its first use.
+    pub access_token: Option<SecretString>,
+    /// None: nothing is refreshed.
+    pub refresh_token: Option<SecretString>,
+    /// Of the access token.
+    pub end: TokenEnd,
+}
+
+/// When a token's life ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenEnd {
+    /// Then.
+    At(OffsetDateTime),
+    /// So long from now, by Postgres' clock.
+    In(std::time::Duration),
+}
+
+/// An identity as people see it, without its tokens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct IdentityRow {
+    /// Row id.
+    pub id: i64,
+    /// Slug of its organization.
+    pub organization: String,
+    /// Unique in the organization.
+    pub name: String,
+    /// End of the access token's life.
+    #[serde(with = "time::serde::rfc3339")]
+    pub token_expires_at: OffsetDateTime,
+    /// One more with every change of the tokens.
+    pub version: i64,
+    /// Whether it has a refresh token.
+    pub has_refresh_token: bool,
+    /// When Microsoft Entra last refused the refresh token; none where it has taken one since.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub refresh_refused_at: Option<OffsetDateTime>,
+}
+
 /// A person of ours.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct User {
@@ -317,6 +358,8 @@ pub struct Destination {
     pub config: Value,
     /// Opened.
     pub secret: Option<SecretString>,
+    /// The one before it, opened, while it is being replaced.
+    pub previous_secret: Option<SecretString>,
     /// `resend` or `hold`, for blind effects whose outcome is unknown.
     pub unknown_policy: String,
     /// Takes no messages for now.

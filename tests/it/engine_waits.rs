@@ -28,7 +28,7 @@ async fn a_job_that_waits_for_reauthentication_goes_on_when_new_tokens_are_impor
     let known = TokenChange { token: fresh.to_owned(), user: Some(acme::BOT.to_owned()), ..TokenChange::default() };
     simulator.client.token(&known).await.unwrap();
     let mut document = acme::document(&simulator.url);
-    document.organizations[0].identities[0].access_token = fresh.to_owned();
+    document.organizations[0].identities[0].access_token = Some(fresh.to_owned());
     world.import(&document).await;
     let row = world.wait_job_state("one", JobState::Succeeded, SOON).await;
     assert_eq!(row.error_code, None, "what is over is not shown");

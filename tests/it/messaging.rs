@@ -47,7 +47,15 @@ async fn world(policy: &str, title: &str) -> TestWorld {
     ] {
         let (name, kind, unknown_policy) = (name.to_owned(), kind.to_owned(), policy.to_owned());
         let (secret, default) = (Some(secret), false);
-        organization.destinations.push(DestinationDocument { name, kind, config, secret, default, unknown_policy });
+        organization.destinations.push(DestinationDocument {
+            name,
+            kind,
+            config,
+            secret,
+            default,
+            unknown_policy,
+            disabled: None,
+        });
     }
     world.import(&document).await;
     world

@@ -65,11 +65,16 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) async fn new() -> Self {
+    /// With nothing in it.
+    pub(crate) async fn empty() -> Self {
         let database = TestDatabase::new().await;
         let keyring = Arc::new(Keyring::parse(&Keyring::fresh_setting()).expect("a fresh keyring is right"));
         let tracker = Tracker::new(database.pool.clone(), Arc::clone(&keyring));
-        let world = Self { database, keyring, tracker };
+        Self { database, keyring, tracker }
+    }
+
+    pub(crate) async fn new() -> Self {
+        let world = Self::empty().await;
         world.import(document()).await.expect("the sample document is right");
         world
     }

@@ -160,6 +160,7 @@ fn document(accounts: &BTreeMap<&'static str, String>, secrets: &Secrets, simula
         account_id: id.clone(),
         account_name: (*name).to_owned(),
         hook_secrets: vec![secrets.hook.clone()],
+        hook_secret_digests: Vec::new(),
     };
     TrackerDocument {
         users: PEOPLE.into_iter().map(user).collect(),
@@ -187,6 +188,7 @@ fn acme(accounts: &BTreeMap<&'static str, String>, secrets: &Secrets, simulator:
         secret: Some(secrets.bot.clone()),
         default: true,
         unknown_policy: "resend".to_owned(),
+        disabled: None,
     };
     let leads = PEOPLE[..2].iter().map(|(_, address)| (*address).to_owned()).collect();
     OrganizationDocument {
@@ -220,9 +222,9 @@ fn initech(accounts: &BTreeMap<&'static str, String>, secrets: &Secrets, simulat
 fn organization(slug: &str, name: &str, account: &str, outbound: bool, secrets: &Secrets) -> OrganizationDocument {
     let identity = IdentityDocument {
         name: IDENTITY.to_owned(),
-        access_token: secrets.token.clone(),
+        access_token: Some(secrets.token.clone()),
         refresh_token: None,
-        expires_at: OffsetDateTime::now_utc() + time::Duration::days(1),
+        expires_at: Some(OffsetDateTime::now_utc() + time::Duration::days(1)),
     };
     let installation = InstallationDocument {
         account_id: account.to_owned(),
@@ -255,6 +257,7 @@ fn webhook(name: &str, keyed: bool, secrets: &Secrets, simulator: &str) -> Desti
         secret: Some(secrets.signing.clone()),
         default: true,
         unknown_policy: "resend".to_owned(),
+        disabled: None,
     }
 }
 

@@ -113,7 +113,7 @@ fn check_client(world: &mut World, id: &str, secret: &str) -> Result<(), Answer>
 fn use_up(world: &mut World, presented: &str) -> Result<String, Answer> {
     let once = world.state.options.refresh_tokens_once;
     match world.state.entra.refresh_tokens.get_mut(presented) {
-        Some(token) if !token.revoked && !(once && token.uses > 0) => {
+        Some(token) if !token.revoked && (!once || token.uses == 0) => {
             token.uses += 1;
             Ok(token.user.clone())
         }

@@ -218,6 +218,7 @@ mod tests {
             kind: "webhook".to_owned(),
             config: Value::Null,
             secret: None,
+            previous_secret: None,
             unknown_policy: "resend".to_owned(),
             disabled: false,
         }

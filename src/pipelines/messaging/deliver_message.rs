@@ -134,8 +134,10 @@ fn unknown_policy(destination: &Destination) -> Result<UnknownPolicy, ProductFau
     }
 }
 
-fn config(destination: &Destination) -> ChannelConfig {
-    ChannelConfig { public: destination.config.clone(), secret: destination.secret.clone(), previous_secret: None }
+/// How its channel sees a destination.
+pub(in crate::pipelines) fn config(destination: &Destination) -> ChannelConfig {
+    let Destination { config, secret, previous_secret, .. } = destination;
+    ChannelConfig { public: config.clone(), secret: secret.clone(), previous_secret: previous_secret.clone() }
 }
 
 #[cfg(test)]
@@ -184,6 +186,7 @@ mod tests {
             kind: "pigeon".to_owned(),
             config: json!({}),
             secret: Some("canary".to_owned().into()),
+            previous_secret: None,
             unknown_policy: "hold".to_owned(),
             disabled: false,
         }

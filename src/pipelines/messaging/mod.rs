@@ -151,6 +151,7 @@ async fn clicked(services: &Services, job: JobId) -> Result<Destination, StageFa
         kind: services.providers.interaction.kind().to_owned(),
         config: json!({ "application_id": application_id, "message_id": message_id }),
         secret: Some(token),
+        previous_secret: None,
         // Only one person sees a second copy, and it says the same.
         unknown_policy: "resend".to_owned(),
         disabled: false,

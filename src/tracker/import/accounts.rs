@@ -1,10 +1,14 @@
 //! Azure DevOps accounts, their hook secrets, and who uses them.
 
-use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 
+use sha2::{Digest, Sha256};
+use time::OffsetDateTime;
+
+use super::check::sha256;
 use super::names::Names;
 use super::{Import, Tenant};
-use crate::tracker::{InstallationDocument, IntegrationDocument, TrackerFault, installation_cause};
+use crate::tracker::{InstallationDocument, IntegrationDocument, TrackerFault, in_microseconds, installation_cause};
 
 impl Import<'_> {
     pub(super) async fn integrations(&mut self, integrations: &[IntegrationDocument]) -> Result<(), TrackerFault> {
@@ -36,20 +40,29 @@ impl Import<'_> {
 
     async fn hook_secrets(&mut self, integrations: &[IntegrationDocument], ids: &[i64]) -> Result<(), TrackerFault> {
         const SQL: &str = "
-            INSERT INTO subscriptions (integration_id, secret_sha256)
-            SELECT DISTINCT g.integration_id, g.secret_sha256
-            FROM unnest($1::bigint[], $2::bytea[]) AS g (integration_id, secret_sha256)
+            INSERT INTO subscriptions (integration_id, secret_sha256, valid_until)
+            SELECT g.integration_id, g.secret_sha256, g.valid_until
+            FROM unnest($1::bigint[], $2::bytea[], $3::timestamptz[]) AS g (integration_id, secret_sha256, valid_until)
             LEFT JOIN subscriptions t ON t.integration_id = g.integration_id AND t.secret_sha256 = g.secret_sha256
-            WHERE t.id IS NULL OR t.valid_until IS NOT NULL
-            ON CONFLICT (integration_id, secret_sha256) DO UPDATE SET valid_until = NULL";
-        let (mut owners, mut digests) = (Vec::new(), Vec::new());
+            WHERE t.id IS NULL OR t.valid_until IS DISTINCT FROM g.valid_until
+            ON CONFLICT (integration_id, secret_sha256) DO UPDATE SET valid_until = EXCLUDED.valid_until";
+        let mut given: BTreeMap<(i64, [u8; 32]), Option<OffsetDateTime>> = BTreeMap::new();
         for (integration, id) in integrations.iter().zip(ids) {
+            for digest in &integration.hook_secret_digests {
+                let until = digest.valid_until.map(in_microseconds);
+                given.extend(sha256(&digest.sha256).map(|sha256| ((*id, sha256), until)));
+            }
             for secret in &integration.hook_secrets {
-                owners.push(*id);
-                digests.push(Sha256::digest(secret.as_bytes()).to_vec());
+                given.insert((*id, Sha256::digest(secret.as_bytes()).into()), None);
             }
         }
-        self.write("subscriptions", SQL, &[&owners, &digests]).await
+        let (mut owners, mut digests, mut ends) = (Vec::new(), Vec::new(), Vec::new());
+        for ((owner, digest), end) in given {
+            owners.push(owner);
+            digests.push(digest.to_vec());
+            ends.push(end);
+        }
+        self.write("subscriptions", SQL, &[&owners, &digests, &ends]).await
     }
 
     pub(super) async fn known_accounts(&self) -> Result<Names, TrackerFault> {

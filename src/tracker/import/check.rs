@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use data_encoding::HEXLOWER_PERMISSIVE;
+
 use crate::tracker::{
     IntegrationDocument, OrganizationDocument, ProjectDocument, TrackerDocument, TrackerFault, UserDocument, email_key,
 };
@@ -34,9 +36,18 @@ fn users(users: &[UserDocument]) -> Result<(), TrackerFault> {
     Ok(())
 }
 
+/// A SHA-256 from its hexadecimal digits.
+pub(super) fn sha256(hex: &str) -> Option<[u8; 32]> {
+    HEXLOWER_PERMISSIVE.decode(hex.as_bytes()).ok()?.try_into().ok()
+}
+
 fn hook_secrets(integration: &IntegrationDocument) -> Result<(), TrackerFault> {
     if integration.hook_secrets.iter().any(|secret| secret.trim().is_empty()) {
         return wrong(format!("integration {}", integration.account_id), "a hook secret is empty; leave it out instead");
+    }
+    if integration.hook_secret_digests.iter().any(|digest| sha256(&digest.sha256).is_none()) {
+        let problem = "a digest of a hook secret is not a SHA-256; right would be 64 hexadecimal digits";
+        return wrong(format!("integration {}", integration.account_id), problem);
     }
     Ok(())
 }
@@ -50,8 +61,15 @@ fn organization(organization: &OrganizationDocument) -> Result<(), TrackerFault>
     distinct(&at("projects"), organization.projects.iter().map(|project| project.slug.clone()))?;
     distinct(&at("destinations"), organization.destinations.iter().map(|destination| destination.name.clone()))?;
     for identity in &organization.identities {
-        if identity.access_token.trim().is_empty() {
-            return wrong(at(&format!("identity {}", identity.name)), "the access token is empty");
+        let at = || at(&format!("identity {}", identity.name));
+        if identity.access_token.as_ref().is_some_and(|token| token.trim().is_empty()) {
+            return wrong(at(), "the access token is empty");
+        }
+        if identity.access_token.is_some() != identity.expires_at.is_some() {
+            return wrong(at(), "access_token and expires_at go together; right would be both or neither");
+        }
+        if identity.refresh_token.is_some() && identity.access_token.is_none() {
+            return wrong(at(), "a refresh_token goes with an access_token; right would be both or neither");
         }
     }
     for destination in &organization.destinations {
@@ -117,7 +135,13 @@ mod tests {
                 "`x@y.z` belongs",
             ),
             (json!({"integrations": [{"account_id": "A", "account_name": "a", "hook_secrets": [""]}]}), "hook secret is empty"),
+            (
+                json!({"integrations": [{"account_id": "A", "account_name": "a", "hook_secret_digests": [{"sha256": "ab"}]}]}),
+                "64 hexadecimal digits",
+            ),
             (organization(json!({"identities": [identity]})), "access token is empty"),
+            (organization(json!({"identities": [{"name": "bot", "access_token": "t"}]})), "both or neither"),
+            (organization(json!({"identities": [{"name": "bot", "refresh_token": "t"}]})), "both or neither"),
             (organization(json!({"installations": [installation("A"), installation("a")]})), "`a` is there twice"),
             (
                 organization(json!({"destinations": [{"name": "d", "kind": "k", "config": {}, "unknown_policy": "x"}]})),

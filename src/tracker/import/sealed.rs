@@ -17,7 +17,7 @@ use crate::tracker::{
 
 impl Import<'_> {
     /// Takes tokens that differ from those last imported, whatever refreshes and people have made of them since: an old
-    /// document does not bring back old tokens.
+    /// document does not bring back old tokens, and one without tokens leaves those that are there.
     pub(super) async fn identities(&mut self, tenants: &[Tenant<'_>]) -> Result<(), TrackerFault> {
         const PRESENT: &str = "
             SELECT coalesce(t.id, nextval(pg_get_serial_sequence('identities', 'id'))) AS id, t.id IS NOT NULL AS present,
@@ -45,6 +45,10 @@ impl Import<'_> {
         for ((organization, identity), row) in given.iter().zip(&rows) {
             let id: i64 = row.try_get("id")?;
             let digest = tokens_digest(identity);
+            let has_tokens = identity.access_token.is_some() && identity.expires_at.is_some();
+            if !has_tokens && row.try_get("present")? {
+                continue;
+            }
             if row.try_get::<_, Option<&[u8]>>("imported_sha256")? == Some(&digest) && tokens_open(self.keyring, id, row)? {
                 continue;
             }
@@ -60,20 +64,21 @@ impl Import<'_> {
     pub(super) async fn destinations(&mut self, tenants: &[Tenant<'_>]) -> Result<(), TrackerFault> {
         const PRESENT: &str = "
             SELECT coalesce(t.id, nextval(pg_get_serial_sequence('destinations', 'id'))) AS id, t.id IS NOT NULL AS present,
-                   t.kind, t.config, t.secret, t.is_default, t.unknown_policy
+                   t.kind, t.config, t.secret, t.is_default, t.unknown_policy, t.disabled
             FROM unnest($1::bigint[], $2::text[]) WITH ORDINALITY AS g (organization_id, name, n)
             LEFT JOIN destinations t ON t.organization_id = g.organization_id AND t.name = g.name
             ORDER BY g.n";
         const SQL: &str = "
-            INSERT INTO destinations (id, organization_id, name, kind, config, secret, is_default, unknown_policy)
+            INSERT INTO destinations AS t (id, organization_id, name, kind, config, secret, is_default, unknown_policy, disabled)
             OVERRIDING SYSTEM VALUE
-            SELECT g.id, g.organization_id, g.name, g.kind, g.config, g.secret, g.is_default, g.unknown_policy
-            FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::json[], $6::text[], $7::boolean[], $8::text[])
-                 AS g (id, organization_id, name, kind, config, secret, is_default, unknown_policy)
+            SELECT g.id, g.organization_id, g.name, g.kind, g.config, g.secret, g.is_default, g.unknown_policy, g.disabled
+            FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::json[], $6::text[], $7::boolean[], $8::text[],
+                        $9::boolean[])
+                 AS g (id, organization_id, name, kind, config, secret, is_default, unknown_policy, disabled)
             ORDER BY g.id
             ON CONFLICT (id) DO UPDATE
-            SET kind = EXCLUDED.kind, config = EXCLUDED.config, secret = EXCLUDED.secret, is_default = EXCLUDED.is_default,
-                unknown_policy = EXCLUDED.unknown_policy";
+            SET kind = EXCLUDED.kind, config = EXCLUDED.config, secret = coalesce(EXCLUDED.secret, t.secret),
+                is_default = EXCLUDED.is_default, unknown_policy = EXCLUDED.unknown_policy, disabled = EXCLUDED.disabled";
         let given: Vec<(i64, &DestinationDocument)> = tenants
             .iter()
             .flat_map(|tenant| tenant.document.destinations.iter().map(|destination| (tenant.id, destination)))
@@ -87,13 +92,14 @@ impl Import<'_> {
             if same_destination(self.keyring, id, row, destination)? {
                 continue;
             }
-            changed.push(self.keyring, id, *organization, destination);
+            changed.push(self.keyring, id, *organization, destination, row.try_get::<_, Option<bool>>("disabled")?);
             if row.try_get("present")? {
                 self.gone.push(destination_cause(id));
             }
         }
-        let Destinations { id, organization_id, name, kind, config, secret, is_default, unknown_policy } = &changed;
-        let params: [&(dyn ToSql + Sync); 8] = [id, organization_id, name, kind, config, secret, is_default, unknown_policy];
+        let Destinations { id, organization_id, name, kind, config, secret, is_default, unknown_policy, disabled } = &changed;
+        let params: [&(dyn ToSql + Sync); 9] =
+            [id, organization_id, name, kind, config, secret, is_default, unknown_policy, disabled];
         self.write("destinations", SQL, &params).await
     }
 }
@@ -101,8 +107,8 @@ impl Import<'_> {
 /// SHA-256 of a document's tokens, each field with its length before it.
 fn tokens_digest(identity: &IdentityDocument) -> [u8; 32] {
     let mut hash = Sha256::new();
-    let expires_at = in_microseconds(identity.expires_at).unix_timestamp_nanos().to_string();
-    for field in [Some(&identity.access_token), identity.refresh_token.as_ref(), Some(&expires_at)] {
+    let expires_at = identity.expires_at.map(|ends| in_microseconds(ends).unix_timestamp_nanos().to_string());
+    for field in [identity.access_token.as_ref(), identity.refresh_token.as_ref(), expires_at.as_ref()] {
         // No field is as long as this; so none and an empty one differ.
         hash.update(field.map_or(u64::MAX, |text| text.len() as u64).to_le_bytes());
         hash.update(field.map_or(&[][..], |text| text.as_bytes()));
@@ -127,11 +133,21 @@ fn same_destination(keyring: &Keyring, id: i64, row: &Row, given: &DestinationDo
     let config: Option<Value> = row.try_get("config")?;
     let is_default: Option<bool> = row.try_get("is_default")?;
     let unknown_policy: Option<&str> = row.try_get("unknown_policy")?;
+    let disabled: Option<bool> = row.try_get("disabled")?;
+    let is_secret = |plain| {
+        Ok::<_, TrackerFault>(opens_to(
+            keyring,
+            destinations::place(destinations::SECRET, &id.to_string()),
+            row.try_get("secret")?,
+            Some(plain),
+        ))
+    };
     Ok(kind == Some(&given.kind)
         && config.as_ref() == Some(&given.config)
         && is_default == Some(given.default)
         && unknown_policy == Some(&given.unknown_policy)
-        && opens_to(keyring, destinations::place(&id.to_string()), row.try_get("secret")?, given.secret.as_ref()))
+        && given.disabled.is_none_or(|given| disabled == Some(given))
+        && given.secret.as_ref().map_or(Ok(true), is_secret)?)
 }
 
 /// Whether a sealed value is this plain one. One that does not open any more is not: the import puts it right.
@@ -164,9 +180,10 @@ impl<'a> Identities<'a> {
         self.id.push(id);
         self.organization_id.push(organization_id);
         self.name.push(&identity.name);
-        self.access_token.push(seal(ACCESS_TOKEN, &identity.access_token));
+        // Without a token, an identity begins with one that has ended.
+        self.access_token.push(seal(ACCESS_TOKEN, identity.access_token.as_ref().unwrap_or(&String::new())));
         self.refresh_token.push(identity.refresh_token.as_ref().map(|token| seal(REFRESH_TOKEN, token)));
-        self.expires_at.push(in_microseconds(identity.expires_at));
+        self.expires_at.push(in_microseconds(identity.expires_at.unwrap_or(OffsetDateTime::UNIX_EPOCH)));
         self.digest.push(digest.to_vec());
     }
 }
@@ -182,12 +199,20 @@ struct Destinations<'a> {
     secret: Vec<Option<String>>,
     is_default: Vec<bool>,
     unknown_policy: Vec<&'a str>,
+    disabled: Vec<bool>,
 }
 
 impl<'a> Destinations<'a> {
-    fn push(&mut self, keyring: &Keyring, id: i64, organization_id: i64, destination: &'a DestinationDocument) {
+    fn push(
+        &mut self,
+        keyring: &Keyring,
+        id: i64,
+        organization_id: i64,
+        destination: &'a DestinationDocument,
+        now: Option<bool>,
+    ) {
         let row = id.to_string();
-        let seal = |secret: &String| keyring.seal(destinations::place(&row), secret.as_bytes());
+        let seal = |secret: &String| keyring.seal(destinations::place(destinations::SECRET, &row), secret.as_bytes());
         self.id.push(id);
         self.organization_id.push(organization_id);
         self.name.push(&destination.name);
@@ -196,5 +221,6 @@ impl<'a> Destinations<'a> {
         self.secret.push(destination.secret.as_ref().map(seal));
         self.is_default.push(destination.default);
         self.unknown_policy.push(&destination.unknown_policy);
+        self.disabled.push(destination.disabled.or(now).unwrap_or(false));
     }
 }

@@ -70,7 +70,7 @@ pub(super) const CANARIES: &[&str] = &[
     INTERACTION_TOKEN,
 ];
 /// `whsec_` and the base64 of 24 bytes.
-const WEBHOOK_SECRET: &str = "whsec_Y2FuYXJ5LXdlYmhvb2stc2VjcmV0LTAx";
+pub(crate) const WEBHOOK_SECRET: &str = "whsec_Y2FuYXJ5LXdlYmhvb2stc2VjcmV0LTAx";
 /// These bytes.
 const WEBHOOK_KEY: &str = "canary-webhook-secret-01";
 

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use data_encoding::HEXLOWER;
 use dispatch_worker::broker::EVENTS;
-use lapin::options::{BasicAckOptions, BasicGetOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::options::{BasicGetOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, ConnectionProperties};
 use reqwest::Url;
@@ -18,41 +18,45 @@ use super::world::TestWorld;
 const SHOWN: usize = 4;
 const QUEUE: &str = "canaries";
 
-/// Hears every outcome event of a world.
-pub(super) struct Ear {
-    _connection: Connection,
-    channel: Channel,
-}
+/// A queue for every outcome event of a world. It is connected to anew each time: servers may be killed meanwhile.
+pub(super) struct Ear;
 
 impl Ear {
     pub(super) async fn new(amqp_url: &SecretString) -> Self {
-        let url = amqp_url.expose_secret();
-        let connection = Connection::connect(url, ConnectionProperties::default()).await.expect("RabbitMQ takes a consumer");
-        let channel = connection.create_channel().await.expect("a channel");
-        let (options, arguments) = (QueueDeclareOptions { auto_delete: false, ..Default::default() }, FieldTable::default());
-        channel.queue_declare(QUEUE.into(), options, arguments.clone()).await.expect("a queue");
+        let (connection, channel) = open(amqp_url).await;
+        let (durable, arguments) = (QueueDeclareOptions::durable(), FieldTable::default());
+        channel.queue_declare(QUEUE.into(), durable, arguments.clone()).await.expect("a queue");
         let binding = QueueBindOptions::default();
         channel.queue_bind(QUEUE.into(), EVENTS.into(), "#".into(), binding, arguments).await.expect("a binding");
-        Self { _connection: connection, channel }
+        connection.close(200, "done".into()).await.expect("RabbitMQ says goodbye");
+        Self
     }
 
     /// What has come since the last time, properties and bodies.
-    async fn heard(&self) -> String {
+    async fn heard(&self, amqp_url: &SecretString) -> String {
+        let (connection, channel) = open(amqp_url).await;
         let mut heard = String::new();
-        while let Some(got) = self.channel.basic_get(QUEUE.into(), BasicGetOptions::default()).await.expect("RabbitMQ answers") {
-            got.delivery.ack(BasicAckOptions::default()).await.expect("RabbitMQ takes an ack");
+        while let Some(got) = channel.basic_get(QUEUE.into(), BasicGetOptions { no_ack: true }).await.expect("RabbitMQ answers") {
             let body = String::from_utf8_lossy(&got.delivery.data);
             writeln!(heard, "{} {:?} {body}", got.delivery.routing_key, got.delivery.properties).expect("text takes text");
         }
+        connection.close(200, "done".into()).await.expect("RabbitMQ says goodbye");
         heard
     }
+}
+
+async fn open(amqp_url: &SecretString) -> (Connection, Channel) {
+    let url = amqp_url.expose_secret();
+    let connection = Connection::connect(url, ConnectionProperties::default()).await.expect("RabbitMQ takes a consumer");
+    let channel = connection.create_channel().await.expect("a channel");
+    (connection, channel)
 }
 
 /// Where secrets of a world were found; never the secrets themselves.
 pub(super) async fn found(world: &TestWorld) -> Vec<String> {
     let secrets = secrets(world);
     let mut places = world.logs();
-    places.push(("the outcome events".to_owned(), world.ear().await.heard().await));
+    places.push(("the outcome events".to_owned(), world.ear().await.heard(&world.amqp_url).await));
     places.extend(world.pages().await);
     places.extend(shown(world).await);
     let mut found = leaks(&secrets, &places);

@@ -20,6 +20,7 @@ mod worker;
 mod world;
 
 pub(crate) use checks::Checks;
+pub(crate) use command::{Dispatch, Said};
 pub(crate) use database::TestDatabase;
 pub(crate) use listener::Listener;
 pub(crate) use servers::{BINARY, run};

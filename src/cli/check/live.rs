@@ -1,0 +1,190 @@
+//! What the servers say.
+
+use std::sync::Arc;
+
+use time::{Duration, OffsetDateTime};
+
+use super::Finding;
+use crate::broker::{self, topology};
+use crate::cli::keys::columns;
+use crate::config::Links;
+use crate::fault::chain;
+use crate::pipelines;
+use crate::secrets::Keyring;
+use crate::store::{self, Session, Store, StoreError};
+
+/// Further from the database's clock than this, times in logs and tokens' ends mislead.
+const CLOCK_TOLERANCE: Duration = Duration::SECOND;
+/// The newest rows among which a sealed value is looked for.
+const LOOKED_THROUGH: i64 = 1000;
+
+pub(super) async fn findings(links: &Links) -> Vec<Finding> {
+    let mut findings = postgres(links).await;
+    findings.extend(rabbitmq(links).await);
+    findings
+}
+
+async fn postgres(links: &Links) -> Vec<Finding> {
+    // Settings that are not right have been told of.
+    let Some((url, fresh)) = links.database_url().ok().zip(Keyring::parse(&Keyring::fresh_setting()).ok()) else {
+        return vec![Finding::fail("postgres", "not looked at: DISPATCH_DATABASE_URL is not set")];
+    };
+    let keyring = links.keyring().ok().and_then(|setting| Keyring::parse(setting).ok());
+    let opens = keyring.is_some();
+    let store = match store::pool(url, 1) {
+        Ok(pool) => Store::new(pool, Arc::new(keyring.unwrap_or(fresh))),
+        Err(error) => return vec![Finding::fail("postgres", chain(&error))],
+    };
+    let session = match store.session().await {
+        Ok(session) => session,
+        Err(error) => return vec![Finding::fail("postgres", chain(&error))],
+    };
+    let mut findings = vec![reachable(&session), tls(&session)];
+    let schema = schema(&store).await;
+    let is_current = schema.is_ok();
+    findings.push(Finding::of("schema", schema));
+    findings.push(clock(&store).await);
+    if is_current {
+        findings.push(rights(&session, store.missing_rights().await));
+        findings.push(if opens {
+            Finding::of("sealed_values", sealed(&store).await)
+        } else {
+            Finding::fail("sealed_values", "not looked at: there is no keyring")
+        });
+    }
+    findings
+}
+
+fn reachable(session: &Session) -> Finding {
+    if session.standby {
+        return Finding::fail("postgres", chain(&StoreError::ReadOnly));
+    }
+    Finding::ok("postgres", format!("version {}, as {}", session.version, session.user))
+}
+
+fn tls(session: &Session) -> Finding {
+    match (&session.tls, session.local) {
+        (Some(version), _) => Finding::ok("postgres_tls", version.clone()),
+        (None, true) => Finding::ok("postgres_tls", "plain, on this machine"),
+        (None, false) => Finding::warn("postgres_tls", "plain to another machine; right is a URL without sslmode=disable"),
+    }
+}
+
+async fn schema(store: &Store) -> Result<String, String> {
+    match store.schema_version().await {
+        Ok((found, needed)) if found >= needed => Ok(format!("V{found}")),
+        Ok((found, needed)) => Err(format!("V{found}, but V{needed} is needed; right is to run `dispatch migrate`")),
+        Err(error) if error.is_infrastructure() => Err(chain(&error)),
+        Err(error) => Err(format!("{}; right is to run `dispatch migrate`", chain(&error))),
+    }
+}
+
+fn rights(session: &Session, missing: Result<Vec<String>, StoreError>) -> Finding {
+    match missing {
+        Err(error) => Finding::fail("rights", chain(&error)),
+        Ok(missing) if !missing.is_empty() => {
+            let role = &session.user;
+            Finding::fail("rights", format!("{role} lacks {}; right is to grant them", missing.join("; ")))
+        }
+        Ok(_) if session.superuser => {
+            Finding::warn("rights", format!("{} is a superuser; right is a role with rights on the tables alone", session.user))
+        }
+        Ok(_) => Finding::ok("rights", "on every table"),
+    }
+}
+
+async fn clock(store: &Store) -> Finding {
+    let before = OffsetDateTime::now_utc();
+    let there = match store.clock().await {
+        Ok(there) => there,
+        Err(error) => return Finding::fail("clock", chain(&error)),
+    };
+    compare(before, there, OffsetDateTime::now_utc())
+}
+
+/// The database was asked between `before` and `after`.
+fn compare(before: OffsetDateTime, there: OffsetDateTime, after: OffsetDateTime) -> Finding {
+    let took = after - before;
+    let middle: OffsetDateTime = before + took / 2;
+    let ahead: Duration = there - middle;
+    let detail = format!("the database's clock is {} ms ahead of this machine's", ahead.whole_milliseconds());
+    if ahead.abs() - took / 2 >= CLOCK_TOLERANCE {
+        Finding::fail("clock", format!("{detail}; right is less than 1 s: run NTP on both"))
+    } else if took > CLOCK_TOLERANCE {
+        Finding::warn("clock", format!("not certain: the database took {} ms to answer", took.whole_milliseconds()))
+    } else {
+        Finding::ok("clock", detail)
+    }
+}
+
+/// Opens the newest value of each column.
+async fn sealed(store: &Store) -> Result<String, String> {
+    let (mut opened, mut wrong) = (0, Vec::new());
+    for column in columns() {
+        let Some(newest) = store.newest_sealed(column, LOOKED_THROUGH).await.map_err(|error| chain(&error))? else { continue };
+        let unopened = store.try_open(column, &[newest]).await.map_err(|error| chain(&error))?;
+        opened += usize::from(unopened.is_empty());
+        wrong
+            .extend(unopened.iter().map(|(row, why)| format!("{}.{} of row {row}: {}", column.table, column.column, chain(why))));
+    }
+    if wrong.is_empty() { Ok(format!("the newest one of {opened} columns opens")) } else { Err(wrong.join("; ")) }
+}
+
+async fn rabbitmq(links: &Links) -> Vec<Finding> {
+    let Ok(url) = links.amqp_url() else {
+        return vec![Finding::fail("rabbitmq", "not looked at: DISPATCH_AMQP_URL is not set")];
+    };
+    let lanes: Vec<_> = pipelines::registry().iter().map(|pipeline| pipeline.lane).collect();
+    let missing = match topology::missing(url.clone(), &lanes).await {
+        Ok(missing) => missing,
+        Err(error) => return vec![Finding::fail("rabbitmq", chain(&error))],
+    };
+    let tls = if broker::is_plain_elsewhere(&url) {
+        Finding::warn("rabbitmq_tls", "plain to another machine; right is amqps://")
+    } else {
+        Finding::ok("rabbitmq_tls", "TLS, or on this machine")
+    };
+    let topology = if missing.is_empty() {
+        Finding::ok("topology", "every exchange and queue is there; `dispatch topology check` compares their arguments")
+    } else {
+        Finding::fail("topology", format!("{}; right is to run `dispatch topology declare`", missing.join("; ")))
+    };
+    vec![Finding::ok("rabbitmq", "connected"), tls, topology]
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::super::State;
+    use super::*;
+
+    #[test]
+    fn a_clock_a_second_away_is_wrong_and_a_slow_answer_proves_nothing() {
+        let noon = datetime!(2026-01-02 12:00 UTC);
+        let at = |ms: i64| noon + Duration::milliseconds(ms);
+        let state = |there, after| compare(noon, at(there), at(after)).state;
+        assert_eq!([state(10, 20), state(-980, 20), state(950, 20)], [State::Ok; 3]);
+        assert_eq!([state(1100, 20), state(-5000, 20)], [State::Fail; 2]);
+        assert_eq!([state(1500, 3000), state(2500, 3000)], [State::Warn; 2]);
+        assert_eq!(state(9000, 3000), State::Fail);
+    }
+
+    #[test]
+    fn a_plain_link_is_right_on_this_machine_alone() {
+        let session = Session {
+            user: "worker".to_owned(),
+            superuser: false,
+            tls: None,
+            local: false,
+            standby: false,
+            version: "17".to_owned(),
+        };
+        assert_eq!(tls(&session).state, State::Warn);
+        assert_eq!(tls(&Session { local: true, ..session.clone() }).state, State::Ok);
+        assert_eq!(tls(&Session { tls: Some("TLSv1.3".to_owned()), ..session.clone() }).state, State::Ok);
+        assert_eq!(reachable(&Session { standby: true, ..session.clone() }).state, State::Fail);
+        assert_eq!(rights(&session, Ok(vec!["jobs: UPDATE".to_owned()])).state, State::Fail);
+        assert_eq!(rights(&Session { superuser: true, ..session }, Ok(Vec::new())).state, State::Warn);
+    }
+}

@@ -1,0 +1,91 @@
+//! `dispatch check`: is everything right that a worker needs? One line for each thing, with what would be right.
+
+mod live;
+mod offline;
+
+use std::process::ExitCode;
+
+use clap::Args;
+use comfy_table::Cell;
+use serde::Serialize;
+use serde_json::json;
+
+use super::output::{Output, plain, rendered};
+use crate::config::{Links, WorkerSettings};
+
+/// Check settings, keyring and URLs; with --live also servers, schema, rights, topology, keys and clock
+#[derive(Debug, Args)]
+pub(super) struct Check {
+    /// Connect to Postgres and RabbitMQ, and look; changes nothing
+    #[arg(long)]
+    live: bool,
+    #[command(flatten)]
+    links: Links,
+    #[command(flatten)]
+    settings: WorkerSettings,
+}
+
+/// What is found of one thing.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct Finding {
+    check: &'static str,
+    state: State,
+    /// How it is, or what would be right.
+    detail: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum State {
+    Ok,
+    /// It works, and could be better.
+    Warn,
+    Fail,
+}
+
+impl Check {
+    pub(super) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
+        let mut findings = offline::findings(&self.links, &self.settings);
+        if self.live {
+            findings.extend(live::findings(&self.links).await);
+        }
+        let right = findings.iter().all(|finding| finding.state != State::Fail);
+        output.answer(&json!({"right": right, "findings": findings}), || table(output, &findings))?;
+        Ok(if right { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
+
+impl Finding {
+    fn ok(check: &'static str, detail: impl Into<String>) -> Self {
+        Self { check, state: State::Ok, detail: detail.into() }
+    }
+
+    fn warn(check: &'static str, detail: impl Into<String>) -> Self {
+        Self { check, state: State::Warn, detail: detail.into() }
+    }
+
+    fn fail(check: &'static str, detail: impl Into<String>) -> Self {
+        Self { check, state: State::Fail, detail: detail.into() }
+    }
+
+    /// Right, or wrong for a reason that says what would be right.
+    fn of(check: &'static str, seen: Result<String, String>) -> Self {
+        match seen {
+            Ok(detail) => Self::ok(check, detail),
+            Err(why) => Self::fail(check, why),
+        }
+    }
+}
+
+fn table(output: Output, findings: &[Finding]) -> String {
+    let mut table = output.table(&["", "check", ""]);
+    for Finding { check, state, detail } in findings {
+        let word = match state {
+            State::Ok => "ok",
+            State::Warn => "warn",
+            State::Fail => "FAIL",
+        };
+        table.add_row([Cell::new(word), Cell::new(check), Cell::new(plain(detail))]);
+    }
+    rendered(table)
+}

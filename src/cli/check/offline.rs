@@ -1,0 +1,47 @@
+//! What can be said of the settings alone.
+
+use super::Finding;
+use crate::app;
+use crate::broker;
+use crate::config::{Links, WorkerSettings};
+use crate::fault::chain;
+use crate::secrets::Keyring;
+use crate::store;
+
+/// Everything is looked at, whatever was found before.
+pub(super) fn findings(links: &Links, settings: &WorkerSettings) -> Vec<Finding> {
+    let listen = settings.ops_listen;
+    vec![
+        Finding::of("database_url", database(links)),
+        Finding::of("amqp_url", amqp(links)),
+        Finding::of("keyring", keyring(links)),
+        Finding::of("providers", providers(settings)),
+        if listen.ip().is_loopback() {
+            Finding::ok("ops_listen", listen.to_string())
+        } else {
+            Finding::fail("ops_listen", format!("{listen} is not a loopback address; right is 127.0.0.1 and a port"))
+        },
+    ]
+}
+
+fn database(links: &Links) -> Result<String, String> {
+    let url = links.database_url().map_err(|error| error.to_string())?;
+    store::pool(url, 1).map(|_| "reads".to_owned()).map_err(|error| chain(&error))
+}
+
+fn amqp(links: &Links) -> Result<String, String> {
+    let url = links.amqp_url().map_err(|error| error.to_string())?;
+    broker::vhost_of(&url).map(|vhost| format!("reads; vhost {vhost}")).map_err(|error| chain(&error))
+}
+
+fn keyring(links: &Links) -> Result<String, String> {
+    let setting = links.keyring().map_err(|error| error.to_string())?;
+    Keyring::parse(setting).map(|keyring| format!("seals with key {}", keyring.first())).map_err(|error| chain(&error))
+}
+
+fn providers(settings: &WorkerSettings) -> Result<String, String> {
+    let plain = if settings.providers.allow_http_loopback { "; plain http to this machine is allowed" } else { "" };
+    app::check_providers(&settings.providers)
+        .map(|()| format!("addresses are right{plain}"))
+        .map_err(|error| chain(error.as_ref()))
+}

@@ -1,0 +1,186 @@
+//! `dispatch destinations`: where messages go.
+
+mod register;
+mod rotate;
+
+use std::process::ExitCode;
+
+use anyhow::anyhow;
+use clap::{Args, Subcommand};
+use comfy_table::Cell;
+use serde_json::{Value, json, to_value};
+
+use super::connect;
+use super::consent::{Consent, operator};
+use super::output::{Output, or_dash, plain, rendered, say, when};
+use crate::app;
+use crate::config::{Links, ProviderLinks};
+use crate::pipelines::trials::try_destination;
+use crate::tracker::{Changed, DestinationRow, destination_cause, known_organization, set_destination_disabled};
+
+/// Register where messages go, try it, replace its secret
+#[derive(Debug, Subcommand)]
+pub(super) enum Destinations {
+    List(List),
+    Register(register::Register),
+    Enable(Enable),
+    Disable(Disable),
+    Test(Test),
+    RotateSecret(rotate::RotateSecret),
+}
+
+/// List destinations, without their secrets
+#[derive(Debug, Args)]
+pub(super) struct List {
+    #[command(flatten)]
+    links: Links,
+    /// Of this organization
+    #[arg(long, value_name = "SLUG")]
+    organization: Option<String>,
+}
+
+/// Switch a destination on; jobs that wait for it go on
+#[derive(Debug, Args)]
+pub(super) struct Enable {
+    #[command(flatten)]
+    switch: Switch,
+}
+
+/// Switch a destination off; messages for it wait
+#[derive(Debug, Args)]
+pub(super) struct Disable {
+    #[command(flatten)]
+    switch: Switch,
+}
+
+#[derive(Debug, Args)]
+struct Switch {
+    #[command(flatten)]
+    links: Links,
+    #[command(flatten)]
+    which: Which,
+    #[command(flatten)]
+    consent: Consent,
+}
+
+/// Send a message that says that it is a test, once, also where the destination is disabled
+#[derive(Debug, Args)]
+pub(super) struct Test {
+    #[command(flatten)]
+    links: Links,
+    #[command(flatten)]
+    providers: ProviderLinks,
+    #[command(flatten)]
+    which: Which,
+    /// Why, for the audit log
+    #[arg(long)]
+    reason: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct Which {
+    /// The destination's name
+    #[arg(value_name = "NAME")]
+    name: String,
+    /// Its organization
+    #[arg(long, value_name = "SLUG")]
+    organization: String,
+}
+
+impl Destinations {
+    pub(super) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::List(list) => list.run(output).await,
+            Self::Register(register) => register.run(output).await,
+            Self::Enable(enable) => enable.switch.run(output, false).await,
+            Self::Disable(disable) => disable.switch.run(output, true).await,
+            Self::Test(test) => test.run(output).await,
+            Self::RotateSecret(rotate) => rotate.run(output).await,
+        }
+    }
+}
+
+impl List {
+    async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
+        let tracker = connect::tracker(&self.links).await?;
+        let rows = tracker.destination_rows(self.organization.as_deref()).await?;
+        output.answer(&rows, || if rows.is_empty() { String::new() } else { table(output, &rows) })?;
+        if rows.is_empty() {
+            say("no destinations");
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Switch {
+    async fn run(self, output: Output, disabled: bool) -> anyhow::Result<ExitCode> {
+        let (verb, action) = if disabled { ("Disable", "destination.disable") } else { ("Enable", "destination.enable") };
+        let Which { name, organization } = &self.which;
+        self.consent.can_be_had()?;
+        let store = connect::store(&self.links).await?;
+        self.consent.to(&format!("{verb} destination {name} of {organization}?"))?;
+        let actor = self.consent.actor();
+        let changed = store.audited(&actor, action, async |tx| {
+            let organization_id = known_organization(tx, organization).await?;
+            let changed = set_destination_disabled(tx, organization_id, name, disabled).await?;
+            let audit = audit(&changed)?;
+            Ok::<_, anyhow::Error>((changed, audit))
+        });
+        let changed = changed.await?;
+        let released = if disabled { 0 } else { store.release_all(&destination_cause(changed.after.id)).await? };
+        told(output, &changed, released)
+    }
+}
+
+impl Test {
+    async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
+        let store = connect::store(&self.links).await?;
+        let services = app::services(&self.links, &self.providers)?;
+        let Which { name, organization } = &self.which;
+        let destination = services.tracker.known_destination(organization, name).await?;
+        let actor = operator(self.reason);
+        let tested = json!({"destination_id": destination.id, "destination": name});
+        // Before it is sent, so that nobody gets a message without a trace.
+        store.audit(&actor, "destination.test", None, &Value::Null, &tested).await?;
+        let sent = try_destination(&services, &destination, &actor.who).await;
+        let message_id = sent.map_err(|fault| anyhow!("{}; {}", fault.message(), fault.hint()))?;
+        output.answer(&json!({"destination": name, "sent": true, "message_id": message_id}), || {
+            format!("sent; the other side's name for it: {}", or_dash(message_id.as_deref()))
+        })?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// For the audit log; nothing where nothing has changed.
+fn audit(changed: &Changed<DestinationRow>) -> anyhow::Result<Option<(Value, Value)>> {
+    if changed.before.as_ref() == Some(&changed.after) {
+        return Ok(None);
+    }
+    Ok(Some((to_value(&changed.before)?, to_value(&changed.after)?)))
+}
+
+fn told(output: Output, changed: &Changed<DestinationRow>, released: u64) -> anyhow::Result<ExitCode> {
+    let is_changed = changed.before.as_ref() != Some(&changed.after);
+    let value = json!({"changed": is_changed, "now": changed.after, "jobs_released": released});
+    output
+        .answer(&value, || format!("{}\n\njobs that go on: {released}", table(output, std::slice::from_ref(&changed.after))))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn table(output: Output, rows: &[DestinationRow]) -> String {
+    let headings = ["organization", "name", "kind", "state", "default", "unknown outcome", "secret", "previous until"];
+    let mut table = output.table(&headings);
+    for row in rows {
+        table.add_row([
+            Cell::new(plain(&row.organization)),
+            Cell::new(plain(&row.name)),
+            Cell::new(plain(&row.kind)),
+            Cell::new(if row.disabled { "disabled" } else { "enabled" }),
+            Cell::new(if row.default { "yes" } else { "no" }),
+            Cell::new(plain(&row.unknown_policy)),
+            Cell::new(if row.has_secret { "yes" } else { "no" }),
+            Cell::new(row.previous_secret_until.map_or_else(|| "-".to_owned(), when)),
+        ]);
+    }
+    rendered(table)
+}

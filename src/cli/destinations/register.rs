@@ -1,0 +1,110 @@
+//! `dispatch destinations register`.
+
+use std::process::ExitCode;
+
+use anyhow::anyhow;
+use clap::{Args, ValueEnum};
+use serde_json::Value;
+
+use super::{audit, told};
+use crate::app;
+use crate::cli::connect;
+use crate::cli::consent::Consent;
+use crate::cli::failure::Usage;
+use crate::cli::output::Output;
+use crate::cli::secret::SecretSource;
+use crate::config::{Links, ProviderLinks};
+use crate::pipelines::trials::check_destination;
+use crate::secrets::Keyring;
+use crate::tracker::{NewDestination, known_organization, register_destination};
+
+/// Register a destination, or change the one of this name; the secret, the default and the policy stay where they are not said
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Register {
+    #[command(flatten)]
+    links: Links,
+    #[command(flatten)]
+    providers: ProviderLinks,
+    /// Its organization
+    #[arg(long, value_name = "SLUG")]
+    organization: String,
+    /// Its name in the organization
+    #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    name: String,
+    /// The kind of channel: discord, webhook …
+    #[arg(long)]
+    kind: String,
+    /// The channel's public settings
+    #[arg(long, value_name = "JSON", value_parser = settings)]
+    config: Value,
+    #[command(flatten)]
+    source: SecretSource,
+    /// Whether jobs that name nobody send here; at first they do not
+    #[arg(long, value_name = "true|false")]
+    default: Option<bool>,
+    /// What becomes of a message that may or may not have arrived; at first it is sent again
+    #[arg(long, value_enum)]
+    unknown_policy: Option<UnknownPolicy>,
+    #[command(flatten)]
+    consent: Consent,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum UnknownPolicy {
+    /// It is sent again
+    Resend,
+    /// Its job is parked for a person
+    Hold,
+}
+
+impl Register {
+    pub(in crate::cli) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
+        self.consent.can_be_had()?;
+        let secret = self.source.optional()?;
+        let keyring = Keyring::parse(self.links.keyring()?)?;
+        let store = connect::store(&self.links).await?;
+        let services = app::services(&self.links, &self.providers)?;
+        services.tracker.known_organization(&self.organization).await?;
+        let rows = services.tracker.destination_rows(Some(&self.organization)).await?;
+        // A secret that stays must fit the new settings too.
+        let present = match (&secret, rows.iter().any(|row| row.name == self.name)) {
+            (None, true) => services.tracker.known_destination(&self.organization, &self.name).await?.secret,
+            (Some(_), _) | (None, false) => None,
+        };
+        let effective = secret.as_ref().or(present.as_ref());
+        check_destination(&services.providers, &self.kind, &self.config, effective, None)
+            .map_err(|problem| anyhow!(Usage(problem.to_string())))?;
+        self.consent.to(&format!("Register destination {} of {}?", self.name, self.organization))?;
+        let actor = self.consent.actor();
+        let changed = store.audited(&actor, "destination.register", async |tx| {
+            let new = NewDestination {
+                organization_id: known_organization(tx, &self.organization).await?,
+                name: &self.name,
+                kind: &self.kind,
+                config: &self.config,
+                secret: secret.as_ref(),
+                default: self.default,
+                unknown_policy: self.unknown_policy.map(UnknownPolicy::word),
+            };
+            let changed = register_destination(tx, &keyring, &new).await?;
+            // A secret shows in no row, so it counts as a change.
+            let audit = audit(&changed)?.or_else(|| secret.as_ref().map(|_| (Value::Null, Value::from("its secret"))));
+            Ok::<_, anyhow::Error>((changed, audit))
+        });
+        told(output, &changed.await?, 0)
+    }
+}
+
+impl UnknownPolicy {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Resend => "resend",
+            Self::Hold => "hold",
+        }
+    }
+}
+
+fn settings(text: &str) -> Result<Value, String> {
+    let value: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    if value.is_object() { Ok(value) } else { Err("right is a JSON object".to_owned()) }
+}

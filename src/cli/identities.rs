@@ -1,0 +1,294 @@
+//! `dispatch identities`: who the worker acts as, and the tokens it does so with. Tokens come from stdin or a file, never from
+//! the command line, and are never shown.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use clap::{Args, Subcommand};
+use comfy_table::Cell;
+use secrecy::SecretString;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+
+use super::connect;
+use super::failure::Usage;
+use super::output::{Output, plain, rendered, say, when};
+use super::publish::contents;
+use super::tracker::parse;
+use crate::app;
+use crate::config::{self, Links, ProviderLinks};
+use crate::secrets::Keyring;
+use crate::store::{self, Actor, Changed};
+use crate::tracker::{GivenTokens, IdentityRow, TokenEnd, Tracker, identity_cause, register_identity, set_tokens};
+
+/// Look at identities, register one, give it new tokens, try it
+#[derive(Debug, Subcommand)]
+pub(super) enum Identities {
+    List(List),
+    Register(Register),
+    SetTokens(SetTokens),
+    Test(Box<Test>),
+}
+
+/// List identities: when the token ends, how often it has changed, how many jobs wait for new ones
+#[derive(Debug, Args)]
+pub(super) struct List {
+    #[command(flatten)]
+    links: Links,
+    /// Only those of this organization
+    #[arg(long, value_name = "SLUG")]
+    organization: Option<String>,
+}
+
+/// Register an identity with its tokens
+#[derive(Debug, Args)]
+pub(super) struct Register {
+    #[command(flatten)]
+    given: Given,
+}
+
+/// Give an identity other tokens, instead of all it had; the jobs that wait for them go on
+#[derive(Debug, Args)]
+pub(super) struct SetTokens {
+    #[command(flatten)]
+    given: Given,
+}
+
+/// Sign in as an identity, refreshing its token where that is due, and say who Azure DevOps takes it for
+#[derive(Debug, Args)]
+pub(super) struct Test {
+    #[command(flatten)]
+    links: Links,
+    #[command(flatten)]
+    providers: ProviderLinks,
+    #[command(flatten)]
+    who: Who,
+}
+
+#[derive(Debug, Args)]
+struct Who {
+    /// Slug of its organization
+    #[arg(long, value_name = "SLUG")]
+    organization: String,
+    /// Its name
+    #[arg(long)]
+    name: String,
+}
+
+#[derive(Debug, Args)]
+struct Given {
+    #[command(flatten)]
+    links: Links,
+    #[command(flatten)]
+    who: Who,
+    /// Why, for the audit log
+    #[arg(long)]
+    reason: Option<String>,
+    /// JSON with `access_token`, `refresh_token` or both, and `expires_in` (seconds) or `expires_at` of the access token, as
+    /// Microsoft Entra's token endpoint answers; `-` is stdin
+    #[arg(value_name = "FILE", default_value = "-")]
+    file: PathBuf,
+}
+
+/// What is read of a file of tokens. Entra's answer has more members.
+#[derive(Deserialize)]
+struct TokenFile {
+    #[serde(default)]
+    access_token: Option<String>,
+    #[serde(default)]
+    refresh_token: Option<String>,
+    #[serde(default)]
+    expires_in: Option<u32>,
+    #[serde(default, with = "time::serde::rfc3339::option")]
+    expires_at: Option<OffsetDateTime>,
+}
+
+impl Identities {
+    pub(super) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::List(list) => list.run(output).await,
+            Self::Register(register) => register.given.run(output, Deed::Register).await,
+            Self::SetTokens(set) => set.given.run(output, Deed::SetTokens).await,
+            Self::Test(test) => test.run(output).await,
+        }
+    }
+}
+
+impl List {
+    async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
+        let store = connect::store(&self.links).await?;
+        // Nothing is opened.
+        let tracker = tracker(&self.links, &Arc::new(Keyring::parse(&Keyring::fresh_setting())?))?;
+        let mut rows = Vec::new();
+        for identity in tracker.identities(self.organization.as_deref()).await? {
+            let waiting = store.waiting_for(&identity_cause(identity.id)).await?;
+            rows.push((identity, waiting));
+        }
+        let value = rows.iter().map(|(identity, waiting)| shown(identity, *waiting)).collect::<anyhow::Result<Vec<_>>>()?;
+        output.answer(&value, || if rows.is_empty() { String::new() } else { table(output, &rows) })?;
+        if rows.is_empty() {
+            say("no identities");
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Test {
+    async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
+        drop(connect::store(&self.links).await?);
+        let services = app::services(&self.links, &self.providers)?;
+        let find = async || -> anyhow::Result<IdentityRow> {
+            let all = services.tracker.identities(Some(&self.who.organization)).await?;
+            let missing = || anyhow!("organization {} has no identity `{}`", self.who.organization, self.who.name);
+            all.into_iter().find(|identity| identity.name == self.who.name).ok_or_else(missing)
+        };
+        let before = find().await?;
+        let profile = services.profile(before.id, "sign_in").await;
+        let profile = profile.map_err(|fault| anyhow!("{}. {}", fault.message(), fault.hint()))?;
+        let now = find().await?;
+        let is_refreshed = now.version != before.version;
+        output.answer(&json!({"identity": now, "refreshed": is_refreshed, "profile": profile}), || {
+            let email = profile.email.as_deref().map_or_else(String::new, |email| format!(" <{}>", plain(email)));
+            let refreshed = if is_refreshed { ", refreshed just now" } else { "" };
+            format!(
+                "{} of {} is {}{email}, {}\nits token ends {}{refreshed}",
+                plain(&now.name),
+                plain(&now.organization),
+                plain(&profile.display_name),
+                plain(&profile.id),
+                when(now.token_expires_at)
+            )
+        })?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// What is done with tokens that are given.
+#[derive(Clone, Copy)]
+enum Deed {
+    Register,
+    SetTokens,
+}
+
+impl Given {
+    async fn run(self, output: Output, deed: Deed) -> anyhow::Result<ExitCode> {
+        let keyring = Keyring::parse(self.links.keyring()?)?;
+        let store = connect::store(&self.links).await?;
+        let (file, bytes) = contents(&self.file)?;
+        let tokens = parse::<TokenFile>(&bytes).and_then(TokenFile::tokens).context(file)?;
+        let actor = Actor { who: config::user(), role: "operator".to_owned(), reason: self.reason };
+        let action = match deed {
+            Deed::Register => "identity.register",
+            Deed::SetTokens => "identity.set_tokens",
+        };
+        let Who { organization, name } = &self.who;
+        let done = store.audited_release(&actor, action, async |tx| {
+            let (before, now) = match deed {
+                Deed::Register => (None, register_identity(tx, &keyring, organization, name, &tokens).await?),
+                Deed::SetTokens => {
+                    let (before, now) = set_tokens(tx, &keyring, organization, name, &tokens).await?;
+                    (Some(before), now)
+                }
+            };
+            Ok::<_, anyhow::Error>(Changed { before: json!(before), after: json!(now), gone: Some(identity_cause(now.id)) })
+        });
+        let (changed, released) = done.await?;
+        output.answer(&json!({"identity": changed.after, "jobs_released": released}), || {
+            let version = &changed.after["version"];
+            format!("{} of {}: version {version} of its tokens\njobs that go on: {released}", plain(name), plain(organization))
+        })?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl TokenFile {
+    fn tokens(self) -> anyhow::Result<GivenTokens> {
+        let token = |text: Option<String>| text.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
+        let (access, refresh) = (token(self.access_token), token(self.refresh_token));
+        let end = match (self.expires_at, self.expires_in) {
+            (Some(at), _) => TokenEnd::At(at),
+            (None, Some(seconds)) => TokenEnd::In(Duration::from_secs(seconds.into())),
+            (None, None) if access.is_none() => TokenEnd::In(Duration::ZERO),
+            (None, None) => {
+                let right = "`expires_in` (seconds) or `expires_at` (RFC 3339) beside `access_token`";
+                return Err(Usage(format!("when the access token ends is not said; right is {right}")).into());
+            }
+        };
+        if access.is_none() && refresh.is_none() {
+            return Err(Usage("there is no token; right is `access_token`, `refresh_token` or both".to_owned()).into());
+        }
+        let (access_token, refresh_token) = (access.map(SecretString::from), refresh.map(SecretString::from));
+        Ok(GivenTokens { access_token, refresh_token, end })
+    }
+}
+
+fn tracker(links: &Links, keyring: &Arc<Keyring>) -> anyhow::Result<Tracker> {
+    Ok(Tracker::new(store::pool(links.database_url()?, 1)?, Arc::clone(keyring)))
+}
+
+fn shown(identity: &IdentityRow, waiting: i64) -> anyhow::Result<Value> {
+    let mut value = serde_json::to_value(identity).context("the answer as JSON")?;
+    value["jobs_waiting"] = Value::from(waiting);
+    Ok(value)
+}
+
+fn table(output: Output, rows: &[(IdentityRow, i64)]) -> String {
+    let headings = ["id", "organization", "name", "token ends", "version", "refresh token", "jobs waiting"];
+    let mut table = output.table(&headings);
+    for (identity, waiting) in rows {
+        let refresh = match (identity.has_refresh_token, identity.refresh_refused_at) {
+            (false, _) => "none".to_owned(),
+            (true, None) => "yes".to_owned(),
+            (true, Some(at)) => format!("refused {}", when(at)),
+        };
+        table.add_row([
+            Cell::new(identity.id),
+            Cell::new(plain(&identity.organization)),
+            Cell::new(plain(&identity.name)),
+            Cell::new(when(identity.token_expires_at)),
+            Cell::new(identity.version),
+            Cell::new(refresh),
+            Cell::new(waiting),
+        ]);
+    }
+    rendered(table)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> anyhow::Result<GivenTokens> {
+        parse::<TokenFile>(text.as_bytes()).and_then(TokenFile::tokens)
+    }
+
+    #[test]
+    fn an_answer_of_entra_is_a_file_of_tokens() {
+        let given = read(
+            r#"{"token_type":"Bearer","scope":"x","expires_in":3599,"ext_expires_in":3599,"access_token":"a","refresh_token":"r"}"#,
+        );
+        let given = given.unwrap();
+        assert!(given.access_token.is_some() && given.refresh_token.is_some());
+        assert_eq!(given.end, TokenEnd::In(Duration::from_secs(3599)));
+        assert_eq!(read(r#"{"refresh_token":"r\n"}"#).unwrap().end, TokenEnd::In(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_file_that_is_not_right_is_told_without_its_tokens() {
+        for (text, right) in [
+            ("{}", "there is no token"),
+            (r#"{"access_token":" ","refresh_token":""}"#, "there is no token"),
+            (r#"{"access_token":"canary"}"#, "`expires_in`"),
+            (r#"{"access_token":["canary"]}"#, "access_token"),
+            (r#"{"access_token":1,"refresh_token":"canary"}"#, "access_token"),
+            (r#""canary""#, "invalid type"),
+        ] {
+            let error = format!("{:#}", read(text).unwrap_err());
+            assert!(error.contains(right) && !error.contains("canary"), "{error}");
+        }
+    }
+}

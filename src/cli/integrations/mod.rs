@@ -1,0 +1,197 @@
+//! `dispatch integrations`: Azure DevOps accounts in use by organizations.
+
+mod register;
+mod rotate;
+
+use std::process::ExitCode;
+
+use anyhow::{Context, anyhow};
+use clap::{Args, Subcommand};
+use comfy_table::Cell;
+use serde_json::{json, to_value};
+
+use super::connect;
+use super::consent::Consent;
+use super::output::{Output, or_dash, plain, rendered, say};
+use crate::app;
+use crate::config::{Links, ProviderLinks};
+use crate::pipelines::trials::try_account;
+use crate::tracker::{Changed, InstallationRow, installation_cause, known_organization, set_installation_disabled};
+
+/// Register Azure DevOps accounts for organizations, try them, replace the secrets of their service hooks
+#[derive(Debug, Subcommand)]
+pub(super) enum Integrations {
+    List(List),
+    Register(register::Register),
+    Enable(Enable),
+    Disable(Disable),
+    Test(Test),
+    RotateSecret(rotate::RotateSecret),
+}
+
+/// List the accounts that organizations use
+#[derive(Debug, Args)]
+pub(super) struct List {
+    #[command(flatten)]
+    links: Links,
+    /// Of this organization
+    #[arg(long, value_name = "SLUG")]
+    organization: Option<String>,
+}
+
+/// Switch an organization's account on; jobs that wait for it go on
+#[derive(Debug, Args)]
+pub(super) struct Enable {
+    #[command(flatten)]
+    switch: Switch,
+}
+
+/// Switch an organization's account off; its jobs wait
+#[derive(Debug, Args)]
+pub(super) struct Disable {
+    #[command(flatten)]
+    switch: Switch,
+}
+
+#[derive(Debug, Args)]
+struct Switch {
+    #[command(flatten)]
+    links: Links,
+    #[command(flatten)]
+    which: Which,
+    #[command(flatten)]
+    consent: Consent,
+}
+
+/// Ask Azure DevOps whose the token is and whether they may use the account; changes nothing
+#[derive(Debug, Args)]
+pub(super) struct Test {
+    #[command(flatten)]
+    links: Links,
+    #[command(flatten)]
+    providers: ProviderLinks,
+    #[command(flatten)]
+    which: Which,
+    /// Act as this identity, not the installation's
+    #[arg(long, value_name = "NAME")]
+    identity: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct Which {
+    /// The account's id
+    #[arg(value_name = "ACCOUNT_ID")]
+    account_id: String,
+    /// The organization that uses it
+    #[arg(long, value_name = "SLUG")]
+    organization: String,
+}
+
+impl Integrations {
+    pub(super) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::List(list) => list.run(output).await,
+            Self::Register(register) => register.run(output).await,
+            Self::Enable(enable) => enable.switch.run(output, false).await,
+            Self::Disable(disable) => disable.switch.run(output, true).await,
+            Self::Test(test) => test.run(output).await,
+            Self::RotateSecret(rotate) => rotate.run(output).await,
+        }
+    }
+}
+
+impl List {
+    async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
+        let tracker = connect::tracker(&self.links).await?;
+        let rows = tracker.installation_rows(self.organization.as_deref()).await?;
+        output.answer(&rows, || if rows.is_empty() { String::new() } else { table(output, &rows) })?;
+        if rows.is_empty() {
+            say("no accounts");
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Switch {
+    async fn run(self, output: Output, disabled: bool) -> anyhow::Result<ExitCode> {
+        let (verb, action) = if disabled { ("Disable", "integration.disable") } else { ("Enable", "integration.enable") };
+        let Which { account_id, organization } = &self.which;
+        self.consent.can_be_had()?;
+        let store = connect::store(&self.links).await?;
+        self.consent.to(&format!("{verb} account {account_id} of {organization}?"))?;
+        let actor = self.consent.actor();
+        let changed = store.audited(&actor, action, async |tx| {
+            let organization_id = known_organization(tx, organization).await?;
+            let changed = set_installation_disabled(tx, organization_id, account_id, disabled).await?;
+            let audit = audit(&changed)?;
+            Ok::<_, anyhow::Error>(((organization_id, changed), audit))
+        });
+        let (organization_id, changed) = changed.await?;
+        let cause = installation_cause(changed.after.integration_id, organization_id);
+        let released = if disabled { 0 } else { store.release_all(&cause).await? };
+        told(output, &changed, released)
+    }
+}
+
+impl Test {
+    async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
+        drop(connect::store(&self.links).await?);
+        let services = app::services(&self.links, &self.providers)?;
+        let Which { account_id, organization } = &self.which;
+        let organization_id = services.tracker.known_organization(organization).await?;
+        let rows = services.tracker.installation_rows(Some(organization)).await?;
+        let installed = rows.into_iter().find(|row| row.account_id.eq_ignore_ascii_case(account_id));
+        let named = self.identity.or_else(|| installed.and_then(|row| row.identity));
+        let named = named.context("the account is not registered with an identity; right is --identity NAME")?;
+        let identity = services.tracker.identity_by_name(organization_id, &named).await?;
+        let identity = identity.with_context(|| format!("{organization} has no identity `{named}`"))?;
+        let trial = try_account(&services, identity.id, account_id).await;
+        let trial = trial.map_err(|fault| anyhow!("{}; {}", fault.message(), fault.hint()))?;
+        let usable = trial.usable;
+        output.answer(&json!({"identity": named, "account_id": account_id, "trial": trial}), || {
+            let verdict = if usable { "may use the account" } else { "may not use the account" };
+            let accounts = trial.accounts.join(", ");
+            plain(&format!("{named} is {} and {verdict}; accounts: {accounts}", trial.user))
+        })?;
+        Ok(if usable { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
+
+/// For the audit log; nothing where nothing has changed.
+fn audit(changed: &Changed<InstallationRow>) -> anyhow::Result<Option<(serde_json::Value, serde_json::Value)>> {
+    if changed.before.as_ref() == Some(&changed.after) {
+        return Ok(None);
+    }
+    Ok(Some((to_value(&changed.before)?, to_value(&changed.after)?)))
+}
+
+fn told(output: Output, changed: &Changed<InstallationRow>, released: u64) -> anyhow::Result<ExitCode> {
+    let is_changed = changed.before.as_ref() != Some(&changed.after);
+    let value = json!({"changed": is_changed, "now": changed.after, "jobs_released": released});
+    output
+        .answer(&value, || format!("{}\n\njobs that go on: {released}", table(output, std::slice::from_ref(&changed.after))))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn table(output: Output, rows: &[InstallationRow]) -> String {
+    let headings = ["organization", "account", "name", "state", "identity", "synchronised", "hook secrets"];
+    let mut table = output.table(&headings);
+    for row in rows {
+        let settings = [
+            ("assignee in", row.settings.assignee_inbound),
+            ("assignee out", row.settings.assignee_outbound),
+            ("status in", row.settings.status_inbound),
+        ];
+        let on: Vec<&str> = settings.into_iter().filter(|(_, on)| *on).map(|(name, _)| name).collect();
+        table.add_row([
+            Cell::new(plain(&row.organization)),
+            Cell::new(plain(&row.account_id)),
+            Cell::new(plain(&row.account_name)),
+            Cell::new(if row.disabled { "disabled" } else { "enabled" }),
+            Cell::new(or_dash(row.identity.as_deref())),
+            Cell::new(if on.is_empty() { "nothing".to_owned() } else { on.join(", ") }),
+            Cell::new(row.hook_secrets),
+        ]);
+    }
+    rendered(table)
+}

@@ -1,0 +1,69 @@
+//! `dispatch integrations rotate-secret`: the secret before stays valid for a while, so that two are.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use data_encoding::BASE64URL_NOPAD;
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::cli::connect;
+use crate::cli::consent::Consent;
+use crate::cli::duration;
+use crate::cli::output::{Output, say, when};
+use crate::cli::secret::SecretSource;
+use crate::config::Links;
+use crate::tracker::rotate_hook_secret;
+
+/// Replace the secret of an account's service hooks; the one before stays valid for a while
+#[derive(Debug, Args)]
+pub(in crate::cli) struct RotateSecret {
+    #[command(flatten)]
+    links: Links,
+    /// The account's id
+    #[arg(value_name = "ACCOUNT_ID")]
+    account_id: String,
+    #[command(flatten)]
+    source: SecretSource,
+    /// Make a secret, and print it once, on stdout
+    #[arg(long, conflicts_with = "secret_file")]
+    generate: bool,
+    /// How long the secret before stays valid: 90s, 15m, 24h, 7d
+    #[arg(long, default_value = "24h", value_name = "TIME", value_parser = duration::parse)]
+    keep_for: Duration,
+    #[command(flatten)]
+    consent: Consent,
+}
+
+impl RotateSecret {
+    pub(in crate::cli) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
+        self.consent.can_be_had()?;
+        let secret = if self.generate {
+            SecretString::from(BASE64URL_NOPAD.encode(&rand::random::<[u8; 32]>()))
+        } else {
+            self.source.required()?
+        };
+        let store = connect::store(&self.links).await?;
+        self.consent.to(&format!("Replace the hook secret of account {}?", self.account_id))?;
+        let sha256: [u8; 32] = Sha256::digest(secret.expose_secret().as_bytes()).into();
+        let actor = self.consent.actor();
+        let rotated = store.audited(&actor, "integration.rotate_secret", async |tx| {
+            let rotated = rotate_hook_secret(tx, &self.account_id, &sha256, self.keep_for).await?;
+            let after = json!({"account_id": self.account_id, "rotated": rotated});
+            Ok::<_, anyhow::Error>((rotated, Some((Value::Null, after))))
+        });
+        let rotated = rotated.await?;
+        let mut answer = json!({"account_id": self.account_id, "rotated": rotated});
+        if self.generate {
+            answer["secret"] = Value::from(secret.expose_secret());
+        }
+        output.answer(&answer, || if self.generate { secret.expose_secret().to_owned() } else { String::new() })?;
+        say(&match rotated.previous_until {
+            Some(until) => format!("the new secret is valid; the one before is so until {}", when(until)),
+            None => "the new secret is valid, and no other".to_owned(),
+        });
+        Ok(ExitCode::SUCCESS)
+    }
+}

@@ -1,0 +1,189 @@
+//! `dispatch keys`: which keys the sealed values have, and sealing them anew.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use comfy_table::Cell;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::connect;
+use super::consent::Consent;
+use super::output::{Output, plain, rendered, say};
+use crate::config::Links;
+use crate::fault::chain;
+use crate::secrets::SealedColumn;
+use crate::store::{self, Store};
+use crate::tracker;
+
+/// Rows of a page where nothing is written.
+const PAGE: i64 = 5000;
+/// Passes over a column: a worker that still seals with another key may add values meanwhile.
+const PASSES: usize = 3;
+
+/// See which keys the sealed values have, and seal them anew with the first one
+#[derive(Debug, Subcommand)]
+pub(super) enum Keys {
+    List(List),
+    Rotate(Rotate),
+}
+
+/// Count the sealed values by table, column and key
+#[derive(Debug, Args)]
+pub(super) struct List {
+    #[command(flatten)]
+    links: Links,
+}
+
+/// Seal every value anew with the keyring's first key, while workers run; repeating it goes on where it stopped
+#[derive(Debug, Args)]
+pub(super) struct Rotate {
+    #[command(flatten)]
+    links: Links,
+    /// Rows looked at in one statement
+    #[arg(long, default_value_t = 500, value_name = "ROWS", value_parser = clap::value_parser!(i64).range(1..=10_000))]
+    batch: i64,
+    #[command(flatten)]
+    consent: Consent,
+}
+
+#[derive(Debug, Serialize)]
+struct Count {
+    table: &'static str,
+    column: &'static str,
+    key: String,
+    values: u64,
+    /// Whether the keyring has it.
+    known: bool,
+}
+
+/// A value that stays as it is.
+#[derive(Debug, Serialize)]
+struct Unopened {
+    table: &'static str,
+    column: &'static str,
+    row: String,
+    why: String,
+}
+
+impl Keys {
+    pub(super) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::List(list) => list.run(output).await,
+            Self::Rotate(rotate) => rotate.run(output).await,
+        }
+    }
+}
+
+impl List {
+    async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
+        let store = connect::store_with_keyring(&self.links).await?;
+        let mut counts = Vec::new();
+        for column in columns() {
+            counts.extend(count(&store, column).await?);
+        }
+        output.answer(&json!({"seals_with": store.seals_with(), "values": counts}), || table(output, &counts))?;
+        say(&format!("new values are sealed with key {}", store.seals_with()));
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Rotate {
+    async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
+        self.consent.can_be_had()?;
+        let store = connect::store_with_keyring(&self.links).await?;
+        let key = store.seals_with().to_owned();
+        self.consent.to(&format!("Seal every value anew with key {key}?"))?;
+        let actor = self.consent.actor();
+        // A rotation that dies leaves this row alone.
+        store.audit(&actor, "keys.rotate", None, &Value::Null, &json!({"key": key})).await?;
+        let (mut resealed, mut unopened) = (Vec::new(), Vec::new());
+        for column in columns() {
+            let values = self.reseal(&store, column, &mut unopened).await?;
+            say(&format!("{}.{}: {values} sealed anew", column.table, column.column));
+            resealed.push(json!({"table": column.table, "column": column.column, "values": values}));
+        }
+        store.audit(&actor, "keys.rotated", None, &Value::Null, &json!({"key": key, "resealed": resealed})).await?;
+        output.answer(&json!({"key": key, "resealed": resealed, "unopened": unopened}), || {
+            if unopened.is_empty() { format!("every value is sealed with key {key}") } else { String::new() }
+        })?;
+        for Unopened { table, column, row, why } in &unopened {
+            say(&format!("{table}.{column} of row {row} stays as it is: {why}"));
+        }
+        Ok(if unopened.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    /// Passes over a column until nothing is left to be done. Returns how many values were sealed anew.
+    async fn reseal(&self, store: &Store, column: &'static SealedColumn, unopened: &mut Vec<Unopened>) -> anyhow::Result<u64> {
+        let mut values = 0;
+        for _ in 0..PASSES {
+            let (resealed, failed) = self.pass(store, column).await?;
+            values += resealed;
+            if resealed == 0 || !failed.is_empty() {
+                unopened.extend(failed);
+                break;
+            }
+        }
+        Ok(values)
+    }
+
+    async fn pass(&self, store: &Store, column: &'static SealedColumn) -> anyhow::Result<(u64, Vec<Unopened>)> {
+        let (mut values, mut skipped, mut failed, mut after) = (0, Vec::new(), Vec::new(), None);
+        loop {
+            let page = store.sealed_page(column, after.as_deref(), self.batch).await?;
+            let old: Vec<String> =
+                page.rows.into_iter().filter(|(_, key)| key != store.seals_with()).map(|(row, _)| row).collect();
+            let done = store.reseal(column, &old, false).await?;
+            values += done.values;
+            skipped.extend(done.skipped);
+            failed.extend(done.unopened);
+            let Some(last) = page.last else { break };
+            if done.values > 0 {
+                say(&format!("{}.{}: {values} so far, up to row {last}", column.table, column.column));
+            }
+            after = Some(last);
+        }
+        let done = store.reseal(column, &skipped, true).await?;
+        failed.extend(done.unopened);
+        let unopened = |(row, why)| Unopened { table: column.table, column: column.column, row, why: chain(&why) };
+        Ok((values + done.values, failed.into_iter().map(unopened).collect()))
+    }
+}
+
+/// Every column of sealed values.
+pub(super) fn columns() -> impl Iterator<Item = &'static SealedColumn> {
+    tracker::SEALED.iter().chain(store::SEALED)
+}
+
+async fn count(store: &Store, column: &'static SealedColumn) -> anyhow::Result<Vec<Count>> {
+    let mut by_key: BTreeMap<String, u64> = BTreeMap::new();
+    let mut after = None;
+    loop {
+        let page = store.sealed_page(column, after.as_deref(), PAGE).await?;
+        for (_, key) in page.rows {
+            *by_key.entry(key).or_default() += 1;
+        }
+        let Some(last) = page.last else { break };
+        after = Some(last);
+    }
+    let count = |(key, values): (String, u64)| {
+        let known = store.has_key(&key);
+        Count { table: column.table, column: column.column, key, values, known }
+    };
+    Ok(by_key.into_iter().map(count).collect())
+}
+
+fn table(output: Output, counts: &[Count]) -> String {
+    let mut table = output.table(&["table", "column", "key", "values", "in the keyring"]);
+    for count in counts {
+        table.add_row([
+            Cell::new(count.table),
+            Cell::new(count.column),
+            Cell::new(plain(&count.key)),
+            Cell::new(count.values),
+            Cell::new(if count.known { "yes" } else { "no" }),
+        ]);
+    }
+    rendered(table)
+}

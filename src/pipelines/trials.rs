@@ -1,0 +1,88 @@
+//! What an operator tries before jobs do: whether an identity may use an account, whether a destination takes a message.
+
+use data_encoding::BASE32_NOPAD;
+use secrecy::SecretString;
+use serde::Serialize;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use tokio::time::Instant;
+
+use super::messaging::deliver_message::config;
+use super::{ProductFault, Services};
+use crate::fault::StageFault;
+use crate::providers::Providers;
+use crate::providers::channel::{BadConfig, ChannelConfig, Delivery, Message};
+use crate::tracker::Destination;
+
+/// What an identity sees of Azure DevOps.
+#[derive(Debug, Serialize)]
+pub struct AccountTrial {
+    /// Whom the token belongs to, as shown.
+    pub user: String,
+    /// Names of the accounts that they may use.
+    pub accounts: Vec<String>,
+    /// Whether the account asked about is among them.
+    pub usable: bool,
+}
+
+/// Asks Azure DevOps with an identity's token whose it is, and whether they may use an account.
+///
+/// # Errors
+/// As the stages `retrieve_user` and `get_accounts`.
+pub async fn try_account(services: &Services, identity_id: i64, account_id: &str) -> Result<AccountTrial, StageFault> {
+    let signed_in = services.sign_in(identity_id).await?;
+    let azure_devops = &services.providers.azure_devops;
+    let user = signed_in.judge(azure_devops.profile_me(signed_in.token()).await)?;
+    let accounts = signed_in.judge(azure_devops.accounts(signed_in.token(), &user.id).await)?;
+    let usable = accounts.iter().any(|account| account.id.eq_ignore_ascii_case(account_id));
+    let mut accounts: Vec<String> = accounts.into_iter().map(|account| account.name).collect();
+    accounts.sort();
+    Ok(AccountTrial { user: user.display_name, accounts, usable })
+}
+
+/// Whether a channel can deliver with these settings; nobody is called.
+///
+/// # Errors
+/// [`BadConfig`] says what would be right.
+pub fn check_destination(
+    providers: &Providers,
+    kind: &str,
+    public: &Value,
+    secret: Option<&SecretString>,
+    previous_secret: Option<&SecretString>,
+) -> Result<(), BadConfig> {
+    let Some(channel) = providers.channel(kind) else {
+        let kinds: Vec<_> = providers.channels.iter().map(|channel| channel.kind()).collect();
+        return Err(BadConfig(format!("there is no kind `{kind}`; right would be one of: {}", kinds.join(", "))));
+    };
+    let config = ChannelConfig { public: public.clone(), secret: secret.cloned(), previous_secret: previous_secret.cloned() };
+    channel.check_config(&config)
+}
+
+/// Delivers a message that says that it is a trial, once, whether or not the destination is disabled. Returns the other side's
+/// name for it.
+///
+/// # Errors
+/// As the stage `deliver_message`.
+pub async fn try_destination(services: &Services, destination: &Destination, who: &str) -> Result<Option<String>, StageFault> {
+    let channel = services.providers.channel(&destination.kind);
+    let channel =
+        channel.ok_or_else(|| ProductFault::UnknownChannel { name: destination.name.clone(), kind: destination.kind.clone() })?;
+    let config = config(destination);
+    let rendered = channel.render(&trial(&destination.name, who));
+    // As long as an effect's key, and like none.
+    let key = BASE32_NOPAD.encode(&rand::random::<[u8; 32]>()).to_ascii_lowercase();
+    let deadline = Instant::now() + services.providers.call_timeout;
+    let delivery = Delivery { config: &config, rendered: &rendered, key: &key, class: channel.class(&config), deadline };
+    Ok(channel.deliver(delivery).await?.provider_ref)
+}
+
+fn trial(destination: &str, who: &str) -> Message {
+    Message {
+        event: "dispatch.test".to_owned(),
+        happened_at: Some(OffsetDateTime::now_utc()),
+        title: "This is a test".to_owned(),
+        lines: vec![format!("{who} has tried the destination {destination}. Nothing has changed.")],
+        details: json!({ "destination": destination }),
+    }
+}

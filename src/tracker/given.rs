@@ -1,0 +1,125 @@
+//! Identities and tokens as people give them: registering one, and giving it new tokens after signing in again. Each is part of
+//! a transaction of the caller's, which also holds the audit row.
+
+use std::time::Duration;
+
+use deadpool_postgres::GenericClient;
+use time::OffsetDateTime;
+
+use super::identities::{ACCESS_TOKEN, REFRESH_TOKEN, seal};
+use super::{GivenTokens, IdentityRow, TokenEnd, TrackerFault, execute, in_microseconds, query, query_opt};
+use crate::secrets::Keyring;
+
+/// Names that an error offers, at most.
+const OFFERED: i64 = 20;
+
+/// Registers an identity of an organization.
+///
+/// # Errors
+/// [`TrackerFault::UnknownReference`] where there is no such organization, [`TrackerFault::Document`] where there is such an
+/// identity already, [`TrackerFault::Database`].
+pub async fn register_identity(
+    tx: &impl GenericClient,
+    keyring: &Keyring,
+    organization: &str,
+    name: &str,
+    tokens: &GivenTokens,
+) -> Result<IdentityRow, TrackerFault> {
+    const ID: &str = "SELECT nextval(pg_get_serial_sequence('identities', 'id')) AS id";
+    const SQL: &str = "
+        INSERT INTO identities (id, organization_id, name, access_token, refresh_token, token_expires_at)
+        OVERRIDING SYSTEM VALUE
+        VALUES ($1, $2, $3, $4, $5, coalesce($6, now() + make_interval(secs => $7)))
+        ON CONFLICT (organization_id, name) DO NOTHING";
+    let organization_id = organization_of(tx, organization).await?;
+    let rows = query(tx, ID, &[]).await?;
+    let id: i64 = rows.first().map_or(Ok(0), |row| row.try_get("id"))?;
+    let Sealed { access, refresh, at, seconds } = Sealed::of(keyring, id, tokens);
+    if execute(tx, SQL, &[&id, &organization_id, &name, &access, &refresh, &at, &seconds]).await? == 0 {
+        return Err(TrackerFault::Document {
+            at: format!("identity {name} of organization {organization}"),
+            problem: "it is registered already; right would be `dispatch identities set-tokens`".to_owned(),
+        });
+    }
+    identity_of(tx, organization, name).await
+}
+
+/// Gives an identity other tokens, instead of all it had. Returns it as it was and as it is.
+///
+/// # Errors
+/// [`TrackerFault::UnknownReference`] where there is no such identity, [`TrackerFault::Database`].
+pub async fn set_tokens(
+    tx: &impl GenericClient,
+    keyring: &Keyring,
+    organization: &str,
+    name: &str,
+    tokens: &GivenTokens,
+) -> Result<(IdentityRow, IdentityRow), TrackerFault> {
+    const SQL: &str = "
+        UPDATE identities
+        SET access_token = $2, refresh_token = $3, token_expires_at = coalesce($4, now() + make_interval(secs => $5)),
+            version = version + 1, refreshing_until = NULL, refresh_refused_at = NULL, access_refused_at = NULL
+        WHERE id = $1";
+    let before = identity_of(tx, organization, name).await?;
+    let Sealed { access, refresh, at, seconds } = Sealed::of(keyring, before.id, tokens);
+    execute(tx, SQL, &[&before.id, &access, &refresh, &at, &seconds]).await?;
+    let after = identity_of(tx, organization, name).await?;
+    Ok((before, after))
+}
+
+/// Tokens as the row keeps them.
+struct Sealed {
+    access: String,
+    refresh: Option<String>,
+    at: Option<OffsetDateTime>,
+    seconds: f64,
+}
+
+impl Sealed {
+    /// Without an access token, one stands there that has ended: it is refreshed before its first use.
+    fn of(keyring: &Keyring, id: i64, tokens: &GivenTokens) -> Self {
+        let (at, life) = match (&tokens.access_token, tokens.end) {
+            (Some(_), TokenEnd::At(at)) => (Some(in_microseconds(at)), Duration::ZERO),
+            (Some(_), TokenEnd::In(life)) => (None, life),
+            (None, _) => (None, Duration::ZERO),
+        };
+        let access = seal(keyring, ACCESS_TOKEN, id, &tokens.access_token.clone().unwrap_or_default());
+        let refresh = tokens.refresh_token.as_ref().map(|token| seal(keyring, REFRESH_TOKEN, id, token));
+        Self { access, refresh, at, seconds: life.as_secs_f64() }
+    }
+}
+
+async fn organization_of(client: &impl GenericClient, slug: &str) -> Result<i64, TrackerFault> {
+    const SQL: &str = "SELECT id FROM organizations WHERE slug = $1";
+    const OFFER: &str = "SELECT slug AS name FROM organizations ORDER BY slug LIMIT $1";
+    if let Some(row) = query_opt(client, SQL, &[&slug]).await? {
+        return Ok(row.try_get("id")?);
+    }
+    let offered = query(client, OFFER, &[&OFFERED]).await?;
+    Err(unknown("--organization", "organization", slug, &offered)?)
+}
+
+/// An identity of an organization, locked against change where it stands in a transaction.
+async fn identity_of(client: &impl GenericClient, organization: &str, name: &str) -> Result<IdentityRow, TrackerFault> {
+    const SQL: &str = "
+        SELECT i.id, o.slug, i.name, i.token_expires_at, i.version, i.refresh_token IS NOT NULL AS has_refresh_token,
+               i.refresh_refused_at
+        FROM identities i
+        JOIN organizations o ON o.id = i.organization_id
+        WHERE i.organization_id = $1 AND i.name = $2
+        FOR UPDATE OF i";
+    const OFFER: &str = "SELECT name FROM identities WHERE organization_id = $1 ORDER BY name LIMIT $2";
+    let organization_id = organization_of(client, organization).await?;
+    if let Some(row) = query_opt(client, SQL, &[&organization_id, &name]).await? {
+        return IdentityRow::of(&row);
+    }
+    let offered = query(client, OFFER, &[&organization_id, &OFFERED]).await?;
+    Err(unknown(&format!("organization {organization}"), "identity", name, &offered)?)
+}
+
+/// That a name is not known, with those that are.
+fn unknown(at: &str, kind: &'static str, name: &str, known: &[tokio_postgres::Row]) -> Result<TrackerFault, TrackerFault> {
+    let known: Vec<&str> = known.iter().map(|row| row.try_get("name")).collect::<Result<_, _>>()?;
+    let right = if known.is_empty() { "to register one".to_owned() } else { format!("one of: {}", known.join(", ")) };
+    Ok(TrackerFault::UnknownReference { at: at.to_owned(), kind, name: name.to_owned(), right })
+}

@@ -1,0 +1,118 @@
+//! What operators register one thing at a time: accounts for organizations, destinations, their secrets. Each function runs in
+//! a transaction of its caller's, who writes the audit row beside it.
+
+mod destinations;
+mod installations;
+
+use std::time::Duration;
+
+use deadpool_postgres::GenericClient;
+use serde::Serialize;
+use time::OffsetDateTime;
+
+pub use destinations::{
+    DestinationRow, NewDestination, destination_id, destination_rows, register_destination, rotate_destination_secret,
+    set_destination_disabled,
+};
+pub use installations::{
+    InstallationRow, NewInstallation, installation_rows, register_installation, rotate_hook_secret, set_installation_disabled,
+};
+
+use super::{Destination, Tracker, TrackerFault, query};
+
+/// A row before and after a change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Changed<R> {
+    /// None where it is new.
+    pub before: Option<R>,
+    /// As it is now.
+    pub after: R,
+}
+
+/// Which secrets there are after a rotation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Rotated {
+    /// Until when the one before is good; none where there was none, or it ended at once.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub previous_until: Option<OffsetDateTime>,
+    /// Secrets that had ended and are forgotten now.
+    pub forgotten: u64,
+}
+
+impl Tracker {
+    /// See [`known_organization`].
+    ///
+    /// # Errors
+    /// As that.
+    pub async fn known_organization(&self, slug: &str) -> Result<i64, TrackerFault> {
+        known_organization(&self.client().await?, slug).await
+    }
+
+    /// See [`installation_rows`]: of one organization, or all.
+    ///
+    /// # Errors
+    /// [`TrackerFault`].
+    pub async fn installation_rows(&self, organization: Option<&str>) -> Result<Vec<InstallationRow>, TrackerFault> {
+        let client = self.client().await?;
+        let organization_id = maybe_organization(&client, organization).await?;
+        installation_rows(&client, organization_id, None).await
+    }
+
+    /// See [`destination_rows`]: of one organization, or all.
+    ///
+    /// # Errors
+    /// [`TrackerFault`].
+    pub async fn destination_rows(&self, organization: Option<&str>) -> Result<Vec<DestinationRow>, TrackerFault> {
+        let client = self.client().await?;
+        let organization_id = maybe_organization(&client, organization).await?;
+        destination_rows(&client, organization_id, None).await
+    }
+
+    /// A destination by name, opened.
+    ///
+    /// # Errors
+    /// [`TrackerFault`], also where there is none.
+    pub async fn known_destination(&self, organization: &str, name: &str) -> Result<Destination, TrackerFault> {
+        let client = self.client().await?;
+        let organization_id = known_organization(&client, organization).await?;
+        let id = destination_id(&client, organization_id, name).await?;
+        let found = super::destinations::destination(&client, &self.keyring, id).await?;
+        found.ok_or_else(|| unknown("destination", name, Vec::new()))
+    }
+}
+
+/// Forgets secrets that have ended; says how many.
+pub(super) async fn forget_secrets(client: &impl GenericClient) -> Result<u64, TrackerFault> {
+    Ok(installations::forget_hook_secrets(client).await? + destinations::forget_previous_secrets(client).await?)
+}
+
+/// The row id of an organization, by its slug; the error of one that is not there names some that are.
+///
+/// # Errors
+/// [`TrackerFault::UnknownReference`], [`TrackerFault::Database`].
+pub async fn known_organization(client: &impl GenericClient, slug: &str) -> Result<i64, TrackerFault> {
+    const RIGHT: &str = "SELECT slug FROM organizations ORDER BY slug LIMIT 10";
+    if let Some(id) = super::organizations::organization_id(client, slug).await? {
+        return Ok(id);
+    }
+    let known = query(client, RIGHT, &[]).await?;
+    Err(unknown("organization", slug, known.iter().map(|row| row.try_get("slug")).collect::<Result<_, _>>()?))
+}
+
+async fn maybe_organization(client: &impl GenericClient, slug: Option<&str>) -> Result<Option<i64>, TrackerFault> {
+    match slug {
+        Some(slug) => known_organization(client, slug).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Something that is not there, with what is.
+fn unknown(kind: &'static str, name: &str, known: Vec<String>) -> TrackerFault {
+    let right = if known.is_empty() { format!("to register a first {kind}") } else { format!("one of: {}", known.join(", ")) };
+    TrackerFault::UnknownReference { at: "as asked".to_owned(), kind, name: name.to_owned(), right }
+}
+
+/// Seconds for `make_interval`.
+fn seconds(of: Duration) -> f64 {
+    of.as_secs_f64()
+}

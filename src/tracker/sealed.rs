@@ -1,0 +1,13 @@
+//! The product's columns of sealed values.
+
+use super::destinations::{PREVIOUS_SECRET, SECRET};
+use super::identities::{ACCESS_TOKEN, REFRESH_TOKEN};
+use crate::secrets::{RowId, SealedColumn};
+
+/// The product's columns of sealed values.
+pub const SEALED: &[SealedColumn] = &[
+    SealedColumn::plain("identities", ACCESS_TOKEN, RowId::Number),
+    SealedColumn::plain("identities", REFRESH_TOKEN, RowId::Number),
+    SealedColumn::plain("destinations", SECRET, RowId::Number),
+    SealedColumn::plain("destinations", PREVIOUS_SECRET, RowId::Number),
+];

@@ -1,0 +1,119 @@
+//! `dispatch check`: what is not right is told, each thing by its name.
+
+use lapin::options::QueueDeleteOptions;
+use lapin::{Connection, ConnectionProperties};
+use secrecy::ExposeSecret;
+use serde_json::Value;
+
+use dispatch_worker::secrets::Keyring;
+
+use crate::support::{Dispatch, TestWorld};
+
+/// Runs it; gives its exit code and, for each check, its state and detail.
+async fn checked(command: Dispatch) -> (Option<i32>, Vec<(String, String, String)>) {
+    let (code, said) = command.answer().await;
+    let text = |value: &Value| value.as_str().expect("a text").to_owned();
+    let finding = |finding: &Value| (text(&finding["check"]), text(&finding["state"]), text(&finding["detail"]));
+    (code, said["findings"].as_array().expect("a list").iter().map(finding).collect())
+}
+
+/// The only check that fails, with what it says.
+async fn only_failure(command: Dispatch) -> (String, String) {
+    let (code, findings) = checked(command).await;
+    assert_eq!(code, Some(1), "{findings:?}");
+    let failed: Vec<_> = findings.into_iter().filter(|(_, state, _)| state == "fail").collect();
+    let [(check, _, detail)] = <[_; 1]>::try_from(failed).expect("one failure");
+    (check, detail)
+}
+
+#[tokio::test]
+async fn a_world_that_is_right_passes_and_each_thing_is_told() {
+    let world = TestWorld::acme().await;
+    let (code, findings) = checked(world.dispatch(&["check", "--live"])).await;
+    assert_eq!(code, Some(0), "{findings:?}");
+    let names: Vec<&str> = findings.iter().map(|(check, ..)| check.as_str()).collect();
+    assert_eq!(
+        names,
+        [
+            "database_url",
+            "amqp_url",
+            "keyring",
+            "providers",
+            "ops_listen",
+            "postgres",
+            "postgres_tls",
+            "schema",
+            "clock",
+            "rights",
+            "sealed_values",
+            "rabbitmq",
+            "rabbitmq_tls",
+            "topology"
+        ]
+    );
+    let (_, _, sealed) = &findings[10];
+    assert!(sealed.contains("2 columns"), "an identity's token and destinations' secrets: {sealed}");
+    let text = world.dispatch(&["check"]).said().await;
+    assert_eq!((text.code, text.stdout.lines().count()), (Some(0), 6), "a heading and a line each: {text:?}");
+    assert!(!text.stdout.contains(world.keyring_setting.expose_secret()));
+}
+
+#[tokio::test]
+async fn settings_that_are_not_right_are_told_without_their_secrets() {
+    let world = TestWorld::new().await;
+    for (name, value, check, right) in [
+        ("DISPATCH_DATABASE_URL", "mysql://canary@x", "database_url", "postgres://"),
+        ("DISPATCH_AMQP_URL", "http://canary@x", "amqp_url", "amqp://"),
+        ("DISPATCH_KEYRING", "k1:canary", "keyring", "32 bytes in base64"),
+        ("DISPATCH_AZURE_DEVOPS_URL", "ftp://canary", "providers", "https://"),
+        ("DISPATCH_OPS_LISTEN", "0.0.0.0:9464", "ops_listen", "127.0.0.1"),
+    ] {
+        let (failed, detail) = only_failure(world.dispatch(&["check"]).env(name, value)).await;
+        assert_eq!(failed, check);
+        assert!(detail.contains(right) && !detail.contains("canary"), "{detail}");
+    }
+}
+
+#[tokio::test]
+async fn what_the_servers_lack_is_told() {
+    let world = TestWorld::acme().await;
+    let live = || world.dispatch(&["check", "--live"]);
+    let other = Keyring::fresh_setting().expose_secret().replace("k1:", "k9:");
+    let (check, detail) = only_failure(live().env("DISPATCH_KEYRING", &other)).await;
+    assert!(check == "sealed_values" && detail.contains("identities.access_token") && detail.contains("key `k1`"), "{detail}");
+
+    let url = world.amqp_url.expose_secret();
+    let (check, _) = only_failure(live().env("DISPATCH_AMQP_URL", &format!("{url}-nowhere"))).await;
+    assert_eq!(check, "rabbitmq");
+    let connection = Connection::connect(url, ConnectionProperties::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    channel.queue_delete("dispatch.messaging".into(), QueueDeleteOptions::default()).await.unwrap();
+    let (check, detail) = only_failure(live()).await;
+    assert!(check == "topology" && detail.contains("queue dispatch.messaging") && detail.contains("declare"), "{detail}");
+    world.dispatch(&["topology", "declare"]).done().await;
+
+    world.database.rows("DELETE FROM refinery_schema_history WHERE version > 1").await;
+    let (check, detail) = only_failure(live()).await;
+    assert!(check == "schema" && detail.contains("dispatch migrate"), "{detail}");
+}
+
+#[tokio::test]
+async fn a_role_without_a_right_is_told_which() {
+    let world = TestWorld::new().await;
+    let role = format!("{}_worker", world.database.name);
+    let sql = format!(
+        "CREATE ROLE {role} LOGIN PASSWORD 'p'; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role};"
+    );
+    world.database.rows(&sql).await;
+    let url = world.database.url.expose_secret();
+    let (_, rest) = url.split_once('@').unwrap();
+    let as_worker = || world.dispatch(&["check", "--live"]).env("DISPATCH_DATABASE_URL", &format!("postgres://{role}:p@{rest}"));
+    let (code, findings) = checked(as_worker()).await;
+    assert_eq!(code, Some(0), "{findings:?}");
+    assert!(findings.iter().any(|(check, state, _)| check == "rights" && state == "ok"), "{findings:?}");
+    world.database.rows(&format!("REVOKE UPDATE ON jobs FROM {role}; REVOKE INSERT ON audit_log FROM {role}")).await;
+    let (check, detail) = only_failure(as_worker()).await;
+    world.database.rows(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
+    assert_eq!(check, "rights");
+    assert!(detail.contains("audit_log: INSERT; jobs: UPDATE"), "{detail}");
+}

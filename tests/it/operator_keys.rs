@@ -1,0 +1,205 @@
+//! Sealing every value anew with another key, while workers run.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use dispatch_worker::job::JobState;
+use dispatch_worker::message::{Refusal, sealed_token};
+use dispatch_worker::secrets::{Keyring, Place, key_of};
+use dispatch_worker::store::NewDeadLetter;
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::{Value, json};
+
+use crate::support::{Dispatch, TestWorld, WorkerOptions, acme, wait_for};
+
+const SOON: Duration = Duration::from_secs(30);
+
+/// The keyring's settings of a rotation from `k1` to `k2`.
+struct Keys {
+    /// The new key first, the old one behind it.
+    both: String,
+    /// What is left in the end.
+    new: String,
+}
+
+impl Keys {
+    fn of(world: &TestWorld) -> Self {
+        let new = Keyring::fresh_setting().expose_secret().replace("k1:", "k2:");
+        Self { both: format!("{new},{}", world.keyring_setting.expose_secret()), new }
+    }
+
+    fn new_alone(&self) -> Keyring {
+        Keyring::parse(&SecretString::from(self.new.clone())).unwrap()
+    }
+
+    fn worker(&self) -> WorkerOptions {
+        let environment = BTreeMap::from([("DISPATCH_KEYRING".to_owned(), self.new.clone())]);
+        WorkerOptions { environment, ..WorkerOptions::default() }
+    }
+
+    fn rotate(&self, world: &TestWorld) -> Dispatch {
+        world.dispatch(&["keys", "rotate", "--batch", "7", "--yes"]).env("DISPATCH_KEYRING", &self.both)
+    }
+}
+
+async fn dead_letter(world: &TestWorld, body: &str) -> i64 {
+    let new = NewDeadLetter {
+        refusal: &Refusal::NoSuchJob,
+        body: body.as_bytes(),
+        routing_key: "job",
+        headers: json!({}),
+        source: None,
+        dedupe_key: None,
+        message_id: None,
+        content_type: None,
+        content_encoding: None,
+        app_id: None,
+        reply_to: None,
+        correlation_id: None,
+    };
+    world.store().keep_dead_letter(&new).await.unwrap()
+}
+
+/// How many values each column has under a key, as `table.column=values`.
+async fn counted(world: &TestWorld, keyring: &str, key: &str) -> Vec<String> {
+    let said = world.dispatch(&["keys", "list"]).env("DISPATCH_KEYRING", keyring).done().await;
+    let of_key = said["values"].as_array().unwrap().iter().filter(|count| count["key"] == key);
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    of_key.map(|count| format!("{}.{}={}", text(&count["table"]), text(&count["column"]), count["values"])).collect()
+}
+
+/// A job that waits for an account, with an interaction's token and an event that is meant to mislead.
+async fn waiting_job(world: &TestWorld) {
+    let event = json!({"sealed_token": "v1.k1.aaaa.bbbb", "nul": "a\u{0}b", "interaction": {"sealed_token": "v1.k1.cc.dd"}});
+    let mut message = acme::job("waits", &event);
+    message["account"] = Value::Null;
+    message["interaction"] = json!({"application_id": "7", "token": "canary-interaction"});
+    world.publish_job(&message).await;
+    world.wait_job_state("waits", JobState::Waiting, SOON).await;
+}
+
+async fn payload(world: &TestWorld) -> String {
+    world.database.one("SELECT payload::text FROM jobs WHERE dedupe_key = 'waits'").await
+}
+
+#[tokio::test]
+async fn after_a_rotation_the_new_key_alone_opens_everything() {
+    let world = TestWorld::acme().await;
+    let keys = Keys::of(&world);
+    let worker = world.worker(&WorkerOptions::default());
+    waiting_job(&world).await;
+    let newer = json!({"schema": 9, "source": acme::SOURCE, "dedupe_key": "newer", "organization": "acme"});
+    world.publish_job(&newer).await;
+    world.wait_job_state("newer", JobState::Waiting, SOON).await;
+    let letter = dead_letter(&world, "canary-body").await;
+    worker.kill9().await;
+    let before = payload(&world).await;
+    let everything = |n: &str| {
+        ["identities.access_token=1", "destinations.secret=3", "jobs.sealed_payload=1", "jobs.payload.interaction.token=1", n]
+            .map(str::to_owned)
+            .to_vec()
+    };
+    assert_eq!(counted(&world, world.keyring_setting.expose_secret(), "k1").await, everything("dead_letters.sealed_body=1"));
+    keys.rotate(&world).done().await;
+    assert_eq!(counted(&world, &keys.new, "k2").await, everything("dead_letters.sealed_body=1"));
+    assert_eq!(counted(&world, &keys.new, "k1").await, Vec::<String>::new());
+    assert_eq!(world.database.one("SELECT version FROM identities").await, "1", "the tokens are the same");
+
+    let after = payload(&world).await;
+    let (old, new) = (sealed_token(&before).unwrap(), sealed_token(&after).unwrap());
+    assert_eq!(after, before.replace(&old, &new), "nothing else of the payload has changed");
+    let ring = keys.new_alone();
+    let opened = |table, column, row: &str, sealed: &str| {
+        String::from_utf8(ring.open(Place { table, column, row }, sealed).unwrap()).unwrap()
+    };
+    let job = world.job_by_key("waits").await.unwrap().id.to_string();
+    assert_eq!(opened("jobs", "payload.interaction.token", &job, &new), "canary-interaction");
+    let sealed = world.database.one("SELECT sealed_body FROM dead_letters").await;
+    assert_eq!(opened("dead_letters", "sealed_body", &letter.to_string(), &sealed), "canary-body");
+    let sealed = world.database.one("SELECT sealed_payload FROM jobs WHERE dedupe_key = 'newer'").await;
+    let job = world.job_by_key("newer").await.unwrap().id.to_string();
+    assert_eq!(opened("jobs", "sealed_payload", &job, &sealed), newer.to_string());
+
+    let _worker = world.worker(&keys.worker());
+    let event = world.assign(acme::LONE_ITEM, Some(acme::ANN)).await;
+    world.publish_job(&acme::job("after", &event)).await;
+    world.wait_job_state("after", JobState::Succeeded, SOON).await;
+    world.publish_configure(world.job_by_key("waits").await.unwrap().id, &acme::account_id()).await;
+    world.wait_job_state("waits", JobState::Succeeded, SOON).await;
+    let again = keys.rotate(&world).done().await;
+    assert!(again["resealed"].as_array().unwrap().iter().all(|column| column["values"] == 0), "{again}");
+}
+
+/// Waits until a statement of the program waits for a row that this test holds.
+async fn blocked(world: &TestWorld) {
+    let sql = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = '{}' AND wait_event_type = 'Lock' AND query LIKE '%FOR NO KEY UPDATE%'",
+        world.database.name
+    );
+    wait_for("the rotation to wait for a row", SOON, async || match world.database.one(&sql).await.as_str() {
+        "0" => Err("it does not"),
+        _ => Ok(()),
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_rotation_undoes_no_change_made_meanwhile_and_goes_on_after_it_was_killed() {
+    let world = TestWorld::acme().await;
+    let keys = Keys::of(&world);
+    for n in 0..30 {
+        dead_letter(&world, &n.to_string()).await;
+    }
+    let (mut one, mut other) = (world.pool().get().await.unwrap(), world.pool().get().await.unwrap());
+    let refresh = one.transaction().await.unwrap();
+    let row = refresh.query_one("SELECT id, version FROM identities FOR UPDATE", &[]).await.unwrap();
+    let held = other.transaction().await.unwrap();
+    held.execute("SELECT 1 FROM dead_letters WHERE id = 11 FOR UPDATE", &[]).await.unwrap();
+    let letters = "dead_letters.sealed_body=30".to_owned();
+    assert!(counted(&world, world.keyring_setting.expose_secret(), "k1").await.contains(&letters));
+    let mut rotation = keys.rotate(&world).start();
+    blocked(&world).await;
+    // A token is saved meanwhile, by a worker that seals with the old key.
+    let id: i64 = row.get("id");
+    let place = Place { table: "identities", column: "access_token", row: &id.to_string() };
+    let saved = world.keyring.seal(place, b"saved-meanwhile");
+    refresh.execute("UPDATE identities SET access_token = $1, version = version + 1", &[&saved]).await.unwrap();
+    refresh.commit().await.unwrap();
+    wait_for("all dead letters but the one in other hands", SOON, async || {
+        let left = world.database.rows("SELECT id FROM dead_letters WHERE sealed_body LIKE 'v1.k1.%'").await.concat();
+        if left == ["11"] { Ok(()) } else { Err(format!("{left:?}")) }
+    })
+    .await;
+    blocked(&world).await;
+    rotation.kill().await.unwrap();
+    held.commit().await.unwrap();
+    let identity = world.database.rows("SELECT access_token, version FROM identities").await.concat();
+    assert_eq!(key_of(&identity[0]), Some("k2"));
+    assert_eq!(keys.new_alone().open(place, &identity[0]).unwrap(), b"saved-meanwhile");
+    assert_eq!(identity[1], "2", "the save's own");
+
+    let again = keys.rotate(&world).done().await;
+    let resealed: Vec<&Value> = again["resealed"].as_array().unwrap().iter().filter(|column| column["values"] != 0).collect();
+    assert_eq!(resealed, [&json!({"table": "dead_letters", "column": "sealed_body", "values": 1})]);
+    assert_eq!(counted(&world, &keys.new, "k1").await, Vec::<String>::new());
+    let audit = world.database.rows("SELECT action FROM audit_log ORDER BY id").await.concat();
+    assert_eq!(audit, ["keys.rotate", "keys.rotate", "keys.rotated"], "the one that was killed has begun and not ended");
+}
+
+#[tokio::test]
+async fn a_value_that_does_not_open_is_told_and_the_others_are_done() {
+    let world = TestWorld::acme().await;
+    let keys = Keys::of(&world);
+    let (first, second) = (dead_letter(&world, "a").await, dead_letter(&world, "b").await);
+    let moved = format!(
+        "UPDATE dead_letters SET sealed_body = (SELECT sealed_body FROM dead_letters WHERE id = {second}) WHERE id = {first}"
+    );
+    world.database.rows(&moved).await;
+    let (code, said) = keys.rotate(&world).answer().await;
+    assert_eq!(code, Some(1));
+    assert_eq!(said["unopened"].as_array().unwrap().len(), 1);
+    assert_eq!(said["unopened"][0]["row"], first.to_string());
+    assert_eq!(counted(&world, &keys.both, "k1").await, ["dead_letters.sealed_body=1"]);
+    let unasked = world.dispatch(&["keys", "rotate"]).said().await;
+    assert_eq!(unasked.code, Some(2), "{unasked:?}");
+}
