@@ -56,7 +56,16 @@ fn interesting() -> Vec<(&'static str, Vec<Value>)> {
         json!({"text": "t", "x": 1}),
     ];
     let limits = [json!(1), json!(0), json!(1000), json!(1001), json!(-1), json!(1.5), json!("1")].map(search);
-    let interaction = json!({"application_id": "1", "token": "t", "message_id": null});
+    let clicks = |id: Value, token: Value, message: Value| json!({"application_id": id, "token": token, "message_id": message});
+    let interactions = [
+        clicks(json!("1"), json!("t"), Value::Null),
+        clicks(json!("1"), json!("t"), json!("@original")),
+        clicks(json!("1"), json!("t"), json!("1/2")),
+        clicks(json!(".."), json!("t"), Value::Null),
+        clicks(json!("1".repeat(21)), json!("t"), Value::Null),
+        clicks(json!("1"), json!(""), Value::Null),
+        clicks(json!("1"), json!("t\0"), Value::Null),
+    ];
     vec![
         ("schema", vec![json!(1), json!(0), json!("1"), Value::Null]),
         ("source", texts(SOURCE_LENGTH)),
@@ -67,7 +76,10 @@ fn interesting() -> Vec<(&'static str, Vec<Value>)> {
         ("search", searches.into_iter().chain(limits).chain([Value::Null, json!("t")]).collect()),
         ("events", events.into_iter().chain(more_events).chain([Value::Null, json!({})]).collect()),
         ("notify", names.into_iter().chain([Value::Null, json!("a")]).collect()),
-        ("interaction", vec![interaction, json!({"application_id": "1"}), json!({"token": 1}), Value::Null]),
+        (
+            "interaction",
+            interactions.into_iter().chain([json!({"application_id": "1"}), json!({"token": 1}), Value::Null]).collect(),
+        ),
         ("not_before", dates.iter().map(|date| json!(date)).chain([Value::Null, json!(1)]).collect()),
         ("deadline", dates.iter().map(|date| json!(date)).chain([Value::Null, json!(1)]).collect()),
         ("unheard_of", vec![json!(1), Value::Null]),

@@ -16,7 +16,7 @@ use super::render_message::{RenderMessage, RenderedMessage};
 use super::{Notice, Recipient, destination};
 use crate::engine::{Context, Intent, Outcome, Prepared, RetryPolicy, Stage, UnknownPolicy};
 use crate::fault::StageFault;
-use crate::job::{EffectClass, Job};
+use crate::job::EffectClass;
 use crate::pipelines::{Dispatch, ProductFault};
 use crate::providers::channel::{Channel, ChannelConfig, Delivery};
 use crate::providers::discord_interaction::TOKEN_LIFE;
@@ -56,7 +56,7 @@ impl Stage<Dispatch> for DeliverMessage {
         let (destination, channel) = destination(cx.services, notice.to).await?;
         let timeout = cx.services.providers.call_timeout.min(CALL_TIMEOUT);
         let intent = intent(notice.to, &destination, channel, &message, timeout)?;
-        cx.services.providers.governor.look(&scope(cx.job, &destination, channel)).await?;
+        cx.services.providers.governor.look(&scope(&cx.job.organization, notice.to, channel)).await?;
         Ok(Prepared::Effect(Box::new(intent)))
     }
 
@@ -68,15 +68,18 @@ impl Stage<Dispatch> for DeliverMessage {
         let config = config(&destination);
         let deadline = Instant::from_std(effect.deadline);
         let delivery = Delivery { config: &config, rendered: &message.rendered, key: &effect.key, class: effect.class, deadline };
-        let scope = scope(cx.job, &destination, channel);
+        let scope = scope(&cx.job.organization, to, channel);
         let message_id = cx.services.providers.governor.call(&scope, channel.deliver(delivery)).await??.provider_ref;
         Ok(Outcome::of(DeliveredMessage { to, message_id: message_id.clone() }).with_provider_ref(message_id))
     }
 }
 
-/// Each registered destination is slow or held alone.
-fn scope(job: &Job, destination: &Destination, channel: &dyn Channel) -> Scope {
-    Scope::destination(&job.organization, channel.kind(), destination.id)
+/// Each registered destination is slow or held alone; the clicks of an organization share a place.
+fn scope(organization: &str, to: Recipient, channel: &dyn Channel) -> Scope {
+    match to {
+        Recipient::DestinationId(id) => Scope::destination(organization, channel.kind(), id),
+        Recipient::Interaction(_) => Scope::host(organization, channel.kind(), "clicks"),
+    }
 }
 
 /// Discord counts from the click, which comes before its job is accepted; who is later than that need not try.
@@ -201,6 +204,13 @@ mod tests {
         assert_eq!((intent.unknown, intent.target.as_str()), (UnknownPolicy::Hold, "destination:9"));
         assert_eq!(intent.detail, json!({"destination_id": 9, "destination": "team", "kind": "pigeon"}), "and no secret");
         assert!(intent.timeout < <DeliverMessage as Stage<Dispatch>>::TIMEOUT);
+    }
+
+    #[test]
+    fn a_destination_is_held_alone_and_clicks_are_no_destination() {
+        let of = |to| scope("acme", to, &Pigeon).to_string();
+        assert_eq!(of(Recipient::DestinationId(9)), "acme|pigeon|9");
+        assert_eq!(of(Recipient::Interaction(JobId::fresh())), "acme|pigeon|clicks");
     }
 
     #[test]

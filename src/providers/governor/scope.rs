@@ -64,6 +64,8 @@ fn name_of(provider: &'static str) -> &'static str {
     match provider {
         "azure_devops" => "Azure DevOps",
         "discord" => "Discord",
+        "discord_webhook" => "Discord webhook",
+        "discord_interaction" => "answers in Discord",
         "slack" => "Slack",
         "teams" => "Microsoft Teams",
         "email" => "e-mail server",
