@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use async_rs::traits::Reactor;
 use async_rs::util::RuntimeParts;
 use async_rs::{Runtime, Tokio};
-use futures_util::Stream;
 use futures_util::io::{AsyncRead, AsyncWrite};
+use futures_util::{Stream, TryFutureExt};
 use lapin::uri::{AMQPAuthority, AMQPUri};
 use lapin::{AsyncTcpStream, Connection, ConnectionProperties};
 use rustls::pki_types::ServerName;
@@ -47,7 +47,7 @@ impl Reactor for Links {
     }
 
     fn tcp_connect_addr(&self, address: SocketAddr) -> impl Future<Output = io::Result<Link>> + Send + 'static {
-        async move { Ok(legible(Either::Right(TcpStream::connect(address).await?))) }
+        TcpStream::connect(address).map_ok(|tcp| legible(Either::Right(tcp)))
     }
 }
 

@@ -57,7 +57,7 @@ enum Command {
     #[command(hide = true)]
     Guard,
     #[command(flatten)]
-    Other(Other),
+    Other(Box<Other>),
 }
 
 /// What runs in this process's runtime, with logs.

@@ -135,7 +135,7 @@ impl Interaction {
     /// Where the token of the job with this id is sealed for.
     #[must_use]
     pub const fn token_place(job: &str) -> Place<'_> {
-        Place { table: "jobs", column: "payload.interaction.token", row: job }
+        Place { table: "jobs", column: INTERACTION_TOKEN, row: job }
     }
 }
 
@@ -148,18 +148,14 @@ impl fmt::Debug for Interaction {
 /// The column, as sealed values have it, of an interaction's token.
 pub const INTERACTION_TOKEN: &str = "payload.interaction.token";
 
-/// The sealed token within a stored [`Request`], whatever else is in it: nothing but its interaction is built.
+/// The interaction of a stored [`Request`]; nothing else of it is built, whatever it is.
 #[must_use]
-pub fn sealed_token(payload: &str) -> Option<String> {
+pub fn interaction_of(payload: &str) -> Option<Interaction> {
     #[derive(Deserialize)]
     struct Payload {
-        interaction: Option<Token>,
+        interaction: Option<Interaction>,
     }
-    #[derive(Deserialize)]
-    struct Token {
-        sealed_token: String,
-    }
-    Some(serde_json::from_str::<Payload>(payload).ok()?.interaction?.sealed_token)
+    serde_json::from_str::<Payload>(payload).ok()?.interaction
 }
 
 /// Supplies the choice that a job waits for (routing key `configure`).

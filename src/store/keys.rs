@@ -9,7 +9,7 @@ use tokio_postgres::Row;
 use super::Store;
 use super::error::StoreError;
 use super::sql::{execute, query};
-use crate::message::{INTERACTION_TOKEN, sealed_token};
+use crate::message::{INTERACTION_TOKEN, interaction_of};
 use crate::secrets::{Place, RowId, SealedColumn, SecretError, Within, key_of};
 
 /// The engine's columns of sealed values.
@@ -19,7 +19,11 @@ pub const SEALED: &[SealedColumn] = &[
         table: "jobs",
         column: INTERACTION_TOKEN,
         id: RowId::Uuid,
-        within: Some(Within { json: "payload", pattern: r#"%"sealed\_token":"v1.%"#, find: sealed_token }),
+        within: Some(Within {
+            json: "payload",
+            pattern: r#"%"sealed\_token":"v1.%"#,
+            find: |payload| Some(interaction_of(payload)?.sealed_token),
+        }),
     },
     SealedColumn::plain("dead_letters", "sealed_body", RowId::Number),
 ];

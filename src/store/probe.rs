@@ -37,16 +37,20 @@ const MISSING_RIGHTS: &str = "
         ('job_keys', '{SELECT,INSERT,UPDATE,DELETE}'), ('jobs', '{SELECT,INSERT,UPDATE,DELETE}'),
         ('checkpoints', '{SELECT,INSERT,DELETE}'), ('attempts', '{SELECT,INSERT,DELETE}'),
         ('effects', '{SELECT,INSERT,UPDATE,DELETE}'), ('dead_letters', '{SELECT,INSERT,UPDATE}'),
-        ('announcements', '{SELECT,INSERT,UPDATE,DELETE}'), ('audit_log', '{INSERT}'), ('controls', '{SELECT,INSERT,UPDATE,DELETE}'), ('organizations', '{SELECT}'),
-        ('projects', '{SELECT}'), ('users', '{SELECT}'), ('user_emails', '{SELECT}'), ('project_members', '{SELECT}'),
+        ('announcements', '{SELECT,INSERT,UPDATE,DELETE}'), ('audit_log', '{INSERT}'),
+        ('controls', '{SELECT,INSERT,UPDATE,DELETE}'), ('organizations', '{SELECT}'), ('projects', '{SELECT}'), ('users', '{SELECT}'), ('user_emails', '{SELECT}'), ('project_members', '{SELECT}'),
         ('teams', '{SELECT}'), ('team_members', '{SELECT}'), ('integrations', '{SELECT}'), ('subscriptions', '{SELECT,DELETE}'),
         ('identities', '{SELECT,UPDATE}'), ('organization_integrations', '{SELECT,UPDATE}'), ('external_issues', '{SELECT}'),
         ('issue_groups', '{SELECT,UPDATE}'), ('group_links', '{SELECT,UPDATE}'), ('group_assignees', '{SELECT,INSERT,UPDATE}'),
         ('group_subscriptions', '{SELECT,INSERT,DELETE}'), ('activities', '{SELECT,INSERT}'), ('group_history', '{SELECT,INSERT}'),
-        ('destinations', '{SELECT,UPDATE}'), ('seen_events', '{SELECT,INSERT,DELETE}'))
+        ('destinations', '{SELECT,UPDATE}'), ('seen_events', '{SELECT,INSERT,UPDATE,DELETE}'))
     SELECT name || ': ' || string_agg(wish, ', ' ORDER BY wish) AS missing FROM wanted CROSS JOIN unnest(rights) AS wish
     WHERE NOT coalesce(has_table_privilege(to_regclass(name), wish), false)
-    GROUP BY name ORDER BY name";
+    GROUP BY name
+    UNION ALL
+    SELECT 'dead_letters_id_seq: USAGE'
+    WHERE NOT coalesce(has_sequence_privilege(to_regclass('dead_letters_id_seq'), 'USAGE'), false)
+    ORDER BY missing";
 
 const CLOCK: &str = "SELECT clock_timestamp() AS now";
 

@@ -92,10 +92,11 @@ pub struct OrganizationDocument {
 pub struct IdentityDocument {
     /// The key.
     pub name: String,
-    /// Plain in the document, stored sealed. Without one the tokens stay; a new identity's jobs wait `reauthentication`.
+    /// Plain in the document, stored sealed. Without any token those that are there stay; jobs of a new identity wait
+    /// `reauthentication`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access_token: Option<String>,
-    /// Plain in the document, stored sealed; goes with the access token.
+    /// Plain in the document, stored sealed. It goes with the access token, or alone: then it is used at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refresh_token: Option<String>,
     /// End of the access token's life; goes with it.

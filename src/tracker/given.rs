@@ -7,6 +7,7 @@ use deadpool_postgres::GenericClient;
 use time::OffsetDateTime;
 
 use super::identities::{ACCESS_TOKEN, REFRESH_TOKEN, seal};
+use super::registry::{known_organization, unknown};
 use super::{GivenTokens, IdentityRow, TokenEnd, TrackerFault, execute, in_microseconds, query, query_opt};
 use crate::secrets::Keyring;
 
@@ -31,7 +32,7 @@ pub async fn register_identity(
         OVERRIDING SYSTEM VALUE
         VALUES ($1, $2, $3, $4, $5, coalesce($6, now() + make_interval(secs => $7)))
         ON CONFLICT (organization_id, name) DO NOTHING";
-    let organization_id = organization_of(tx, organization).await?;
+    let organization_id = known_organization(tx, organization).await?;
     let rows = query(tx, ID, &[]).await?;
     let id: i64 = rows.first().map_or(Ok(0), |row| row.try_get("id"))?;
     let Sealed { access, refresh, at, seconds } = Sealed::of(keyring, id, tokens);
@@ -89,16 +90,6 @@ impl Sealed {
     }
 }
 
-async fn organization_of(client: &impl GenericClient, slug: &str) -> Result<i64, TrackerFault> {
-    const SQL: &str = "SELECT id FROM organizations WHERE slug = $1";
-    const OFFER: &str = "SELECT slug AS name FROM organizations ORDER BY slug LIMIT $1";
-    if let Some(row) = query_opt(client, SQL, &[&slug]).await? {
-        return Ok(row.try_get("id")?);
-    }
-    let offered = query(client, OFFER, &[&OFFERED]).await?;
-    Err(unknown("--organization", "organization", slug, &offered)?)
-}
-
 /// An identity of an organization, locked against change where it stands in a transaction.
 async fn identity_of(client: &impl GenericClient, organization: &str, name: &str) -> Result<IdentityRow, TrackerFault> {
     const SQL: &str = "
@@ -109,17 +100,10 @@ async fn identity_of(client: &impl GenericClient, organization: &str, name: &str
         WHERE i.organization_id = $1 AND i.name = $2
         FOR UPDATE OF i";
     const OFFER: &str = "SELECT name FROM identities WHERE organization_id = $1 ORDER BY name LIMIT $2";
-    let organization_id = organization_of(client, organization).await?;
+    let organization_id = known_organization(client, organization).await?;
     if let Some(row) = query_opt(client, SQL, &[&organization_id, &name]).await? {
         return IdentityRow::of(&row);
     }
     let offered = query(client, OFFER, &[&organization_id, &OFFERED]).await?;
-    Err(unknown(&format!("organization {organization}"), "identity", name, &offered)?)
-}
-
-/// That a name is not known, with those that are.
-fn unknown(at: &str, kind: &'static str, name: &str, known: &[tokio_postgres::Row]) -> Result<TrackerFault, TrackerFault> {
-    let known: Vec<&str> = known.iter().map(|row| row.try_get("name")).collect::<Result<_, _>>()?;
-    let right = if known.is_empty() { "to register one".to_owned() } else { format!("one of: {}", known.join(", ")) };
-    Ok(TrackerFault::UnknownReference { at: at.to_owned(), kind, name: name.to_owned(), right })
+    Err(unknown("identity", name, offered.iter().map(|row| row.try_get("name")).collect::<Result<_, _>>()?))
 }

@@ -1,11 +1,10 @@
 //! What answers a person who clicked: kept, sealed, in the payload of the job that came of the click.
 
 use deadpool_postgres::GenericClient;
-use serde_json::Value;
 
 use super::{Clicked, TrackerFault, query_opt};
 use crate::job::JobId;
-use crate::message::Interaction;
+use crate::message::{Interaction, interaction_of};
 use crate::secrets::Keyring;
 
 /// The interaction of a job, its token opened.
@@ -14,11 +13,12 @@ pub(super) async fn interaction(
     keyring: &Keyring,
     job: JobId,
 ) -> Result<Option<Clicked>, TrackerFault> {
-    const SQL: &str = "SELECT payload -> 'interaction' AS interaction FROM jobs WHERE id = $1";
+    // As text, because Postgres' operators on json refuse a text that has `\u0000` anywhere in it.
+    const SQL: &str = "SELECT payload::text AS payload FROM jobs WHERE id = $1";
     let Some(row) = query_opt(client, SQL, &[&job.0]).await? else { return Ok(None) };
-    let stored: Option<Value> = row.try_get("interaction")?;
+    let stored: Option<&str> = row.try_get("payload")?;
     // What the intake has stored reads back; anything else is no interaction.
-    let Some(interaction) = stored.and_then(|value| serde_json::from_value::<Interaction>(value).ok()) else { return Ok(None) };
+    let Some(interaction) = stored.and_then(interaction_of) else { return Ok(None) };
     let token = keyring.open_text(Interaction::token_place(&job.to_string()), &interaction.sealed_token)?;
     let Interaction { application_id, message_id, .. } = interaction;
     Ok(Some(Clicked { application_id, message_id, token }))

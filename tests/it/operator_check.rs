@@ -1,13 +1,18 @@
 //! `dispatch check`: what is not right is told, each thing by its name.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use dispatch_worker::job::JobState;
+use dispatch_worker::secrets::Keyring;
 use lapin::options::QueueDeleteOptions;
 use lapin::{Connection, ConnectionProperties};
 use secrecy::ExposeSecret;
 use serde_json::Value;
 
-use dispatch_worker::secrets::Keyring;
+use crate::support::{Dispatch, TestWorld, WorkerOptions, acme, intake, wait_for};
 
-use crate::support::{Dispatch, TestWorld};
+const SOON: Duration = Duration::from_secs(30);
 
 /// Runs it; gives its exit code and, for each check, its state and detail.
 async fn checked(command: Dispatch) -> (Option<i32>, Vec<(String, String, String)>) {
@@ -97,23 +102,56 @@ async fn what_the_servers_lack_is_told() {
     assert!(check == "schema" && detail.contains("dispatch migrate"), "{detail}");
 }
 
+/// The rights that a role is told it lacks, as statements that grant them.
+fn grants(role: &str, missing: &str) -> Vec<String> {
+    let told = missing.split_once(" lacks ").and_then(|(_, rest)| rest.split_once("; right is")).expect("what it lacks").0;
+    let grant = |line: &str| {
+        let (name, rights) = line.split_once(": ").expect("a table and rights");
+        let kind = if name.ends_with("_seq") { "SEQUENCE " } else { "" };
+        format!("GRANT {rights} ON {kind}{name} TO {role}")
+    };
+    told.split("; ").map(grant).collect()
+}
+
 #[tokio::test]
-async fn a_role_without_a_right_is_told_which() {
-    let world = TestWorld::new().await;
+async fn a_role_with_the_rights_that_it_is_told_to_lack_runs_jobs_and_needs_no_other() {
+    let world = TestWorld::acme().await;
     let role = format!("{}_worker", world.database.name);
-    let sql = format!(
-        "CREATE ROLE {role} LOGIN PASSWORD 'p'; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role};"
-    );
-    world.database.rows(&sql).await;
-    let url = world.database.url.expose_secret();
-    let (_, rest) = url.split_once('@').unwrap();
-    let as_worker = || world.dispatch(&["check", "--live"]).env("DISPATCH_DATABASE_URL", &format!("postgres://{role}:p@{rest}"));
+    world
+        .database
+        .rows(&format!("CREATE ROLE {role} LOGIN PASSWORD 'p'; GRANT SELECT ON refinery_schema_history TO {role}"))
+        .await;
+    let (_, rest) = world.database.url.expose_secret().split_once('@').unwrap();
+    let url = format!("postgres://{role}:p@{rest}");
+    let as_worker = || world.dispatch(&["check", "--live"]).env("DISPATCH_DATABASE_URL", &url);
+    let (code, findings) = checked(as_worker()).await;
+    let missing = findings.iter().find(|(check, ..)| check == "rights").map(|(.., detail)| detail.clone()).unwrap();
+    assert_eq!(code, Some(1), "{findings:?}");
+    let grants = grants(&role, &missing);
+    for grant in &grants {
+        world.database.rows(grant).await;
+    }
     let (code, findings) = checked(as_worker()).await;
     assert_eq!(code, Some(0), "{findings:?}");
     assert!(findings.iter().any(|(check, state, _)| check == "rights" && state == "ok"), "{findings:?}");
-    world.database.rows(&format!("REVOKE UPDATE ON jobs FROM {role}; REVOKE INSERT ON audit_log FROM {role}")).await;
+
+    let environment = BTreeMap::from([("DISPATCH_DATABASE_URL".to_owned(), url.clone())]);
+    let worker = world.worker(&WorkerOptions { environment, ..WorkerOptions::default() });
+    let event = world.assign(acme::WORK_ITEM, Some(acme::ANN)).await;
+    world.publish_job(&acme::job("one", &event)).await;
+    world.publish_raw(&intake("not JSON")).await;
+    world.wait_job_state("one", JobState::Succeeded, SOON).await;
+    wait_for("the dead letter", SOON, async || match world.database.one("SELECT count(*) FROM dead_letters").await.as_str() {
+        "1" => Ok(()),
+        other => Err(other.to_owned()),
+    })
+    .await;
+    world.wait_quiet(SOON).await;
+    assert!(!worker.log().contains("permission denied"), "{}", worker.log());
+    drop(worker);
+
+    world.database.rows(&format!("REVOKE UPDATE ON jobs FROM {role}")).await;
     let (check, detail) = only_failure(as_worker()).await;
+    assert!(check == "rights" && detail.contains("jobs: UPDATE"), "{detail}");
     world.database.rows(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
-    assert_eq!(check, "rights");
-    assert!(detail.contains("audit_log: INSERT; jobs: UPDATE"), "{detail}");
 }

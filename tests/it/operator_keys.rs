@@ -1,12 +1,14 @@
 //! Sealing every value anew with another key, while workers run.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use dispatch_worker::job::JobState;
-use dispatch_worker::message::{Refusal, sealed_token};
+use dispatch_worker::message::{Refusal, interaction_of};
 use dispatch_worker::secrets::{Keyring, Place, key_of};
 use dispatch_worker::store::NewDeadLetter;
+use dispatch_worker::tracker::Tracker;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
@@ -106,7 +108,8 @@ async fn after_a_rotation_the_new_key_alone_opens_everything() {
     assert_eq!(world.database.one("SELECT version FROM identities").await, "1", "the tokens are the same");
 
     let after = payload(&world).await;
-    let (old, new) = (sealed_token(&before).unwrap(), sealed_token(&after).unwrap());
+    let sealed = |payload: &str| interaction_of(payload).unwrap().sealed_token;
+    let (old, new) = (sealed(&before), sealed(&after));
     assert_eq!(after, before.replace(&old, &new), "nothing else of the payload has changed");
     let ring = keys.new_alone();
     let opened = |table, column, row: &str, sealed: &str| {
@@ -114,6 +117,9 @@ async fn after_a_rotation_the_new_key_alone_opens_everything() {
     };
     let job = world.job_by_key("waits").await.unwrap().id.to_string();
     assert_eq!(opened("jobs", "payload.interaction.token", &job, &new), "canary-interaction");
+    let tracker = Tracker::new(world.pool().clone(), Arc::new(keys.new_alone()));
+    let clicked = tracker.interaction(world.job_by_key("waits").await.unwrap().id).await.unwrap().unwrap();
+    assert_eq!(clicked.token.expose_secret(), "canary-interaction", "whatever its events hold");
     let sealed = world.database.one("SELECT sealed_body FROM dead_letters").await;
     assert_eq!(opened("dead_letters", "sealed_body", &letter.to_string(), &sealed), "canary-body");
     let sealed = world.database.one("SELECT sealed_payload FROM jobs WHERE dedupe_key = 'newer'").await;

@@ -39,8 +39,12 @@ async fn the_sample_organization_goes_round_with_all_that_it_has() {
     world.import(document()).await.unwrap();
     world.sql("UPDATE destinations SET disabled = true WHERE name = 'audit'").await;
     world.sql("UPDATE subscriptions SET valid_until = '2099-01-01 00:00:00.123456Z' WHERE id = 1").await;
+    let refresh_alone = json!({"name": "robot", "refresh_token": "refresh-2"});
+    let only = json!({"organizations": [{"slug": "acme", "name": "Acme", "identities": [refresh_alone.clone()]}]});
+    world.import(only).await.unwrap();
     let export = exported(&world, true).await;
     let organization = &export["organizations"][0];
+    assert_eq!(organization["identities"][1], refresh_alone);
     assert_eq!(organization["identities"][0]["refresh_token"], "refresh-1");
     assert_eq!(organization["destinations"][0]["disabled"], json!(true));
     assert_eq!(organization["projects"][0]["groups"][0]["links"].as_array().unwrap().len(), 2);

@@ -65,11 +65,11 @@ fn organization(organization: &OrganizationDocument) -> Result<(), TrackerFault>
         if identity.access_token.as_ref().is_some_and(|token| token.trim().is_empty()) {
             return wrong(at(), "the access token is empty");
         }
+        if identity.refresh_token.as_ref().is_some_and(|token| token.trim().is_empty()) {
+            return wrong(at(), "the refresh token is empty; leave it out instead");
+        }
         if identity.access_token.is_some() != identity.expires_at.is_some() {
             return wrong(at(), "access_token and expires_at go together; right would be both or neither");
-        }
-        if identity.refresh_token.is_some() && identity.access_token.is_none() {
-            return wrong(at(), "a refresh_token goes with an access_token; right would be both or neither");
         }
     }
     for destination in &organization.destinations {
@@ -141,7 +141,7 @@ mod tests {
             ),
             (organization(json!({"identities": [identity]})), "access token is empty"),
             (organization(json!({"identities": [{"name": "bot", "access_token": "t"}]})), "both or neither"),
-            (organization(json!({"identities": [{"name": "bot", "refresh_token": "t"}]})), "both or neither"),
+            (organization(json!({"identities": [{"name": "bot", "refresh_token": " "}]})), "refresh token is empty"),
             (organization(json!({"installations": [installation("A"), installation("a")]})), "`a` is there twice"),
             (
                 organization(json!({"destinations": [{"name": "d", "kind": "k", "config": {}, "unknown_policy": "x"}]})),

@@ -45,7 +45,7 @@ impl Import<'_> {
         for ((organization, identity), row) in given.iter().zip(&rows) {
             let id: i64 = row.try_get("id")?;
             let digest = tokens_digest(identity);
-            let has_tokens = identity.access_token.is_some() && identity.expires_at.is_some();
+            let has_tokens = identity.access_token.is_some() || identity.refresh_token.is_some();
             if !has_tokens && row.try_get("present")? {
                 continue;
             }

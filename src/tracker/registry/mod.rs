@@ -107,7 +107,7 @@ async fn maybe_organization(client: &impl GenericClient, slug: Option<&str>) -> 
 }
 
 /// Something that is not there, with what is.
-fn unknown(kind: &'static str, name: &str, known: Vec<String>) -> TrackerFault {
+pub(super) fn unknown(kind: &'static str, name: &str, known: Vec<String>) -> TrackerFault {
     let right = if known.is_empty() { format!("to register a first {kind}") } else { format!("one of: {}", known.join(", ")) };
     TrackerFault::UnknownReference { at: "as asked".to_owned(), kind, name: name.to_owned(), right }
 }
