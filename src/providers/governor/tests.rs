@@ -164,8 +164,8 @@ async fn calls_to_a_destination_that_hangs_wait_for_a_moment_and_those_to_others
 async fn a_seat_goes_to_whoever_waits_as_soon_as_it_is_free() {
     let governor = sharing(&Arc::default());
     let busy = scope(1);
-    let first = governor.admit(&busy).await.ok().expect("a seat");
-    let _second = governor.admit(&busy).await.ok().expect("a seat");
+    let first = governor.admit(&busy).await.unwrap_or_else(|fault| panic!("{fault}"));
+    let _second = governor.admit(&busy).await.unwrap_or_else(|fault| panic!("{fault}"));
     // The third one asks first.
     let (third, ()) = tokio::join!(biased; governor.admit(&busy), first.settle(Outcome::Done));
     assert!(third.is_ok());
