@@ -16,7 +16,7 @@ use crate::support::{Checks, TestWorld, WorkerOptions, acme, wait_for};
 
 const SOON: Duration = Duration::from_secs(60);
 /// Long enough for all jobs to meet the hold on a slow machine.
-const ASKED: Duration = Duration::from_secs(6);
+const ASKED: Duration = Duration::from_secs(20);
 
 /// A registered destination of `acme`.
 struct To {

@@ -34,7 +34,6 @@ mod publish_wait;
 mod readme;
 mod resume;
 mod stage_contract;
-mod storm;
 mod support;
 mod traces;
 mod tracker_apply;

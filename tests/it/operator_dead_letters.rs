@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use dispatch_worker::broker::{KEY_CANCEL, KEY_JOB, Outgoing};
+use dispatch_worker::broker::{KEY_CANCEL, KEY_JOB};
 use dispatch_worker::job::JobState;
 use dispatch_worker::message::Refusal;
 use dispatch_worker::store::NewDeadLetter;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::support::{Listener, TestWorld, WorkerOptions, acme, intake, wait_for};
 
@@ -72,6 +72,7 @@ async fn a_replayed_message_has_everything_that_it_came_with() {
     assert_eq!(listener.next("answers").await.1["event"], "message.refused");
     let said = world.dispatch(&["dead-letters", "replay", &id.to_string(), "--yes", "--reason", "mended"]).done().await;
     assert_eq!(said, json!({"resolution": "replayed", "done": [id], "not_done": [], "left": 0}));
+    assert_eq!(listener.next("answers").await.1["event"], "job.accepted");
     let (correlation_id, answer) = listener.next("answers").await;
     assert_eq!((correlation_id.as_deref(), &answer["event"]), (Some("c-17"), &json!("job.succeeded")));
     assert_eq!((&answer["source"], &answer["dedupe_key"]), (&json!(acme::SOURCE), &json!("key-1")));
@@ -107,8 +108,9 @@ async fn a_message_that_is_refused_again_becomes_a_new_dead_letter_and_one_that_
     let world = TestWorld::acme().await;
     let _worker = world.worker(&WorkerOptions::default());
     let cancel = json!({"schema": 1, "source": acme::SOURCE, "dedupe_key": "later"}).to_string();
-    let headers = Map::from_iter([("n".to_owned(), json!(7))]);
-    world.publish_raw(&Outgoing { routing_key: KEY_CANCEL.to_owned(), headers, ..intake(cancel) }).await;
+    // As an older worker kept one that came before its job.
+    let early = NewDeadLetter { refusal: &Refusal::NoSuchJob, routing_key: KEY_CANCEL, headers: json!({"n": 7}), ..new(&cancel) };
+    world.store().keep_dead_letter(&early).await.unwrap();
     world.publish_raw(&intake("not JSON")).await;
     wait_for("two dead letters", SOON, async || match open(&world).await.len() {
         2 => Ok(()),

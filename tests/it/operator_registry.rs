@@ -77,7 +77,7 @@ async fn an_account_is_registered_for_an_organization_and_what_is_not_said_later
     let reasons = world.database.rows("SELECT reason, after #>> '{settings,status_inbound}' FROM audit_log ORDER BY id").await;
     assert_eq!(reasons, [["-", "true"], ["too loud", "false"]]);
     let unknown = world.dispatch(&["integrations", "list", "--organization", "nope"]).said().await;
-    assert!(unknown.code == Some(1) && unknown.stderr.contains("one of: acme, globex"), "{unknown:?}");
+    assert!(unknown.code == Some(1) && unknown.stderr.contains("one of: acme, aside, globex"), "{unknown:?}");
 }
 
 #[tokio::test]

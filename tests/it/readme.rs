@@ -62,7 +62,8 @@ fn commands() -> BTreeSet<String> {
 /// The commands in a text: code that begins with `dispatch`, up to what is no name of a command.
 fn named_commands(text: &str) -> BTreeSet<String> {
     let starts = text.match_indices("dispatch ").filter(|(at, _)| *at == 0 || text[..*at].ends_with(['`', '\n']));
-    let words = starts.map(|(at, start)| text[at + start.len()..].split([' ', '`', '\n']));
+    let ends = |rest: &str| rest.find(['`', '\n']).unwrap_or(rest.len());
+    let words = starts.map(|(at, start)| &text[at + start.len()..]).map(|rest| rest[..ends(rest)].split(' '));
     let is_name = |word: &&str| {
         word.starts_with(|c: char| c.is_ascii_lowercase()) && word.chars().all(|c| c.is_ascii_lowercase() || c == '-')
     };

@@ -85,7 +85,7 @@ async fn the_command_shows_secrets_only_where_they_are_asked_for_and_leaves_a_tr
     let other = TestWorld::new().await;
     let counts = other.dispatch(&["tracker", "import", "-"]).stdin(plain.stdout).done().await;
     assert_eq!(counts["rows"]["issue_groups"], 2);
-    let ended = "SELECT token_expires_at < now() FROM identities";
+    let ended = "SELECT bool_and(token_expires_at < now()) FROM identities";
     assert_eq!(other.database.one(ended).await, "t", "jobs of an identity without a token wait for one");
 }
 

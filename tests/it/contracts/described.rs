@@ -112,7 +112,7 @@ impl Description {
             let types = self.types(described);
             // A description of "any value" says `object`, as JSON Patch's does.
             let fits = |name: &&str| types.contains(*name) || (body.kind == Kind::List && types.contains("object"));
-            if !field.types.iter().all(|name| fits(&name)) {
+            if !field.types.iter().all(fits) {
                 wrong.push(format!("`{}` is one of {types:?}", field.name));
             }
         }

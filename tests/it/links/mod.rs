@@ -206,7 +206,7 @@ async fn a_file_of_authorities_turns_tls_on_and_must_be_one() {
     assert!(error.contains("does not support TLS"), "{error}");
     let empty = folder.join("empty.pem");
     std::fs::write(&empty, "").unwrap();
-    let error = chain(&store::pool(Endpoint::new(url, Some(empty), false), 1).err().expect("no authority, no pool"));
+    let error = chain(&store::pool(Endpoint::new(url, Some(empty), false), 1).expect_err("no authority, no pool"));
     assert!(error.contains("DISPATCH_DATABASE_CA") && error.contains("holds no certificate"), "{error}");
     std::fs::remove_dir_all(folder).unwrap();
 }

@@ -95,18 +95,8 @@ pub(super) fn providers() -> State {
         .webhook(BLIND, WEBHOOK_SECRET, WebhookMode::Blind)
 }
 
-/// Providers that know further work items.
-pub(crate) fn work_items(ids: impl Iterator<Item = i64>) -> State {
-    ids.fold(providers(), |state, id| state.bug(ACCOUNT, PROJECT, id, "Something is slow", None))
-}
-
 /// What the tracker knows; its destinations are at the simulator.
 pub(crate) fn document(simulator: &str) -> TrackerDocument {
-    document_with(simulator, &[])
-}
-
-/// As [`document`], with a further group for each list of work items.
-pub(crate) fn document_with(simulator: &str, further: &[Vec<i64>]) -> TrackerDocument {
     let person = |name: &str, email: &str| json!({"name": name, "emails": [email]});
     let group = |short_id: &str, title: &str, items: &[i64]| {
         let links: Vec<Value> = items.iter().map(|id| json!({"account_id": account_id(), "work_item_id": id})).collect();
@@ -118,9 +108,7 @@ pub(crate) fn document_with(simulator: &str, further: &[Vec<i64>]) -> TrackerDoc
     };
     let discord =
         json!({"name": DISCORD, "kind": "discord", "config": {"channel_id": CHANNEL}, "secret": BOT_TOKEN, "default": true});
-    let mut groups =
-        vec![group("WEB-1", "Login is slow", &[WORK_ITEM, OTHER_ITEM]), group("WEB-2", "Logout is slow", &[LONE_ITEM])];
-    groups.extend(further.iter().map(|items| group(&format!("WEB-{}", items[0]), "Something is slow", items)));
+    let groups = [group("WEB-1", "Login is slow", &[WORK_ITEM, OTHER_ITEM]), group("WEB-2", "Logout is slow", &[LONE_ITEM])];
     let everything = json!({"assignee_inbound": true, "assignee_outbound": true, "status_inbound": true});
     let document = json!({
         "users": [person("Ann", ANN), person("Bob", BOB)],
