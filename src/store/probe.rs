@@ -30,7 +30,7 @@ const SESSION: &str = "
     FROM pg_roles r LEFT JOIN pg_stat_ssl s ON s.pid = pg_backend_pid()
     WHERE r.rolname = current_user";
 
-/// What a worker does with each table; to lock a row takes the right to update it.
+/// What a worker does with each table; to lock a row takes the right to update it, to take an id by hand one on its sequence.
 const MISSING_RIGHTS: &str = "
     WITH wanted (name, rights) AS (VALUES
         ('refinery_schema_history', '{SELECT}'::text[]), ('replicas', '{SELECT,INSERT,UPDATE}'),
@@ -48,8 +48,8 @@ const MISSING_RIGHTS: &str = "
     WHERE NOT coalesce(has_table_privilege(to_regclass(name), wish), false)
     GROUP BY name
     UNION ALL
-    SELECT 'dead_letters_id_seq: USAGE'
-    WHERE NOT coalesce(has_sequence_privilege(to_regclass('dead_letters_id_seq'), 'USAGE'), false)
+    SELECT name || ': USAGE' FROM unnest('{dead_letters_id_seq,replicas_id_seq}'::text[]) AS name
+    WHERE NOT coalesce(has_sequence_privilege(to_regclass(name), 'USAGE'), false)
     ORDER BY missing";
 
 const CLOCK: &str = "SELECT clock_timestamp() AS now";

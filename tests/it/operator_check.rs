@@ -57,7 +57,7 @@ async fn a_world_that_is_right_passes_and_each_thing_is_told() {
         ]
     );
     let (_, _, sealed) = &findings[10];
-    assert!(sealed.contains("3 columns"), "identities' tokens and destinations' secrets: {sealed}");
+    assert!(sealed.contains("3 columns"), "identities' tokens of both kinds and destinations' secrets: {sealed}");
     let text = world.dispatch(&["check"]).said().await;
     assert_eq!((text.code, text.stdout.lines().count()), (Some(0), 6), "a heading and a line each: {text:?}");
     assert!(!text.stdout.contains(world.keyring_setting.expose_secret()));

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use dispatch_worker::broker::{KEY_CANCEL, KEY_JOB};
+use dispatch_worker::broker::{KEY_CONFIGURE, KEY_JOB, Outgoing};
 use dispatch_worker::job::JobState;
 use dispatch_worker::message::Refusal;
 use dispatch_worker::store::NewDeadLetter;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::support::{Listener, TestWorld, WorkerOptions, acme, intake, wait_for};
 
@@ -72,7 +72,8 @@ async fn a_replayed_message_has_everything_that_it_came_with() {
     assert_eq!(listener.next("answers").await.1["event"], "message.refused");
     let said = world.dispatch(&["dead-letters", "replay", &id.to_string(), "--yes", "--reason", "mended"]).done().await;
     assert_eq!(said, json!({"resolution": "replayed", "done": [id], "not_done": [], "left": 0}));
-    assert_eq!(listener.next("answers").await.1["event"], "job.accepted");
+    let (correlation_id, answer) = listener.next("answers").await;
+    assert_eq!((correlation_id.as_deref(), &answer["event"]), (Some("c-17"), &json!("job.accepted")));
     let (correlation_id, answer) = listener.next("answers").await;
     assert_eq!((correlation_id.as_deref(), &answer["event"]), (Some("c-17"), &json!("job.succeeded")));
     assert_eq!((&answer["source"], &answer["dedupe_key"]), (&json!(acme::SOURCE), &json!("key-1")));
@@ -107,24 +108,26 @@ async fn a_replay_that_died_before_it_was_marked_makes_no_second_job_when_repeat
 async fn a_message_that_is_refused_again_becomes_a_new_dead_letter_and_one_that_is_right_by_now_is_done() {
     let world = TestWorld::acme().await;
     let _worker = world.worker(&WorkerOptions::default());
-    let cancel = json!({"schema": 1, "source": acme::SOURCE, "dedupe_key": "later"}).to_string();
-    // As an older worker kept one that came before its job.
-    let early = NewDeadLetter { refusal: &Refusal::NoSuchJob, routing_key: KEY_CANCEL, headers: json!({"n": 7}), ..new(&cancel) };
-    world.store().keep_dead_letter(&early).await.unwrap();
+    let mut job = message("later");
+    (job["account"], job["not_before"]) = (Value::Null, json!("2099-01-01T00:00:00Z"));
+    world.publish_job(&job).await;
+    let id = world.wait_job_state("later", JobState::Ready, SOON).await.id;
+    // It does not ask for an account yet.
+    let configure = json!({"schema": 1, "job_id": id, "account": acme::account_id()}).to_string();
+    let headers = Map::from_iter([("n".to_owned(), json!(7))]);
+    world.publish_raw(&Outgoing { routing_key: KEY_CONFIGURE.to_owned(), headers, ..intake(configure) }).await;
     world.publish_raw(&intake("not JSON")).await;
     wait_for("two dead letters", SOON, async || match open(&world).await.len() {
         2 => Ok(()),
         n => Err(format!("{n}")),
     })
     .await;
-    assert_eq!(world.database.one("SELECT headers ->> 'n' FROM dead_letters WHERE code = 'no_such_job'").await, "7");
-    let mut job = message("later");
-    job["not_before"] = json!("2099-01-01T00:00:00Z");
-    world.publish_job(&job).await;
-    world.wait_job_state("later", JobState::Ready, SOON).await;
+    assert_eq!(world.database.one("SELECT headers ->> 'n' FROM dead_letters WHERE code = 'invalid_request'").await, "7");
+    world.database.rows("UPDATE jobs SET due_at = now()").await;
+    world.wait_job_state("later", JobState::Waiting, SOON).await;
     let said = world.dispatch(&["dead-letters", "replay", "--all", "--yes"]).done().await;
     assert_eq!(said["done"].as_array().unwrap().len(), 2, "{said}");
-    world.wait_job_state("later", JobState::Cancelled, SOON).await;
+    world.wait_job_state("later", JobState::Succeeded, SOON).await;
     wait_for("the refusal", SOON, async || match open(&world).await.as_slice() {
         [code] if code == "not_json" => Ok(()),
         other => Err(format!("{other:?}")),
