@@ -3,7 +3,7 @@
 //! A destination's address is other people's text, and so is what its name resolves to. Only addresses of the public
 //! internet are called; which they are not is said by the IANA registries of special-purpose addresses
 //! (<https://www.iana.org/assignments/iana-ipv4-special-registry>, `iana-ipv6-special-registry`) and by the few that clouds
-//! answer on. A literal is looked at in the URL; a name is looked at by [`Resolver`], which is the driver's own, so that what
+//! answer on. A literal is looked at in the URL; a name is looked at by `Resolver`, which is the driver's own, so that what
 //! is connected to is what was looked at, whatever the name resolves to a moment later.
 //!
 //! **Invariant:** a request goes only to an address that was looked at for the connection it goes over.
