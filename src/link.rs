@@ -186,10 +186,22 @@ impl Endpoint {
                 roots
             }
         };
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        Ok(builder.map_err(LinkFault::Tls)?.with_root_certificates(roots).with_no_client_auth())
+        trusting(roots)
     }
+}
+
+/// What goes where a driver wants TLS and the link has none: it trusts nobody.
+///
+/// # Errors
+/// [`LinkFault::Tls`].
+pub fn no_tls() -> Result<ClientConfig, LinkFault> {
+    trusting(RootCertStore::empty())
+}
+
+fn trusting(roots: RootCertStore) -> Result<ClientConfig, LinkFault> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    Ok(builder.map_err(LinkFault::Tls)?.with_root_certificates(roots).with_no_client_auth())
 }
 
 impl From<SecretString> for Endpoint {

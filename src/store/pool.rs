@@ -10,7 +10,7 @@ use tokio_postgres::{Client, Config};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::error::StoreError;
-use crate::link::{Encryption, Endpoint, POSTGRES, Peer, Wish};
+use crate::link::{self, Encryption, Endpoint, POSTGRES, Peer, Wish};
 
 /// A pooled statement that takes longer than this has lost its server.
 const LIMITS: &str = "-c statement_timeout=30000 -c idle_in_transaction_session_timeout=30000 -c lock_timeout=10000";
@@ -98,7 +98,12 @@ fn parse(endpoint: &Endpoint) -> Result<(Config, MakeRustlsConnect), StoreError>
         // On this machine: a server's own certificate, which nobody has signed, is no obstacle.
         config.ssl_mode(SslMode::Disable);
     }
-    Ok((config, MakeRustlsConnect::new(endpoint.tls(&POSTGRES)?)))
+    let tls = match config.get_ssl_mode() {
+        // Reading the system's authorities takes its time, and nobody would ask for them.
+        SslMode::Disable => link::no_tls(),
+        _ => endpoint.tls(&POSTGRES),
+    };
+    Ok((config, MakeRustlsConnect::new(tls?)))
 }
 
 /// What is connected to: addresses where they are given, else names.
