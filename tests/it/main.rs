@@ -34,6 +34,7 @@ mod publish_wait;
 mod readme;
 mod resume;
 mod stage_contract;
+mod storm;
 mod support;
 mod traces;
 mod tracker_apply;

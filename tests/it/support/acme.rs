@@ -41,7 +41,8 @@ pub(crate) const MAIL_USER: &str = "robot";
 /// In the path of the call of `retrieve_user`.
 pub(crate) const PROFILE: &str = "/_apis/profile/profiles/me";
 
-const PROJECT: &str = "Web";
+/// The account's project.
+pub(crate) const PROJECT: &str = "Web";
 const CHANNEL: &str = "1001";
 const BOT_TOKEN: &str = "canary-bot-token";
 /// What subscriptions signed with before.
@@ -80,7 +81,7 @@ pub(crate) fn account_id() -> String {
 }
 
 /// What the providers know.
-pub(super) fn providers() -> State {
+pub(crate) fn providers() -> State {
     State::new()
         .user("Ann", ANN)
         .user("Bob", BOB)

@@ -1,0 +1,192 @@
+//! Replicas are killed under load, one after the other, and come again: nothing is lost, nothing happens twice, and what a dead
+//! one had in hand is soon in another's.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use dispatch_worker::devkit::simulator::state::State;
+use dispatch_worker::tracker::TrackerDocument;
+use serde::Deserialize;
+use serde_json::json;
+use tokio::sync::Mutex;
+use tokio::time::MissedTickBehavior;
+
+use crate::support::{Checks, TestWorld, WorkerOptions, WorkerProcess, acme, wait_for};
+
+const JOBS: usize = 2_000;
+/// Groups of two work items each.
+const GROUPS: i64 = 200;
+const FIRST_ITEM: i64 = 1_000;
+const A_KILL_EVERY: Duration = Duration::from_secs(2);
+/// How often the jobs of dead replicas are looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+const TAKEN_OVER_WITHIN: Duration = Duration::from_secs(5);
+const ALL_DONE_WITHIN: Duration = Duration::from_secs(600);
+
+/// A job that had an owner when that was killed.
+#[derive(Debug, Deserialize)]
+struct Left {
+    id: String,
+    epoch: i64,
+}
+
+/// What is known of jobs whose owners were killed.
+#[derive(Default)]
+struct Takeovers {
+    /// When their owners were killed, and their epochs then.
+    open: BTreeMap<String, (Instant, i64)>,
+    took: Vec<Duration>,
+}
+
+impl Takeovers {
+    async fn killed(&mut self, world: &TestWorld, pid: u32, at: Instant) {
+        let sql = format!(
+            "SELECT j.id, j.epoch FROM jobs j JOIN replicas r ON r.id = j.owner WHERE r.pid = {pid} AND j.state = 'running'"
+        );
+        for Left { id, epoch } in world.database.records(&sql).await {
+            // One that was killed before it was taken over counts from the first kill.
+            self.open.entry(id).or_insert((at, epoch));
+        }
+    }
+
+    /// Freeing a job raises its epoch, claiming it raises it again.
+    async fn look(&mut self, world: &TestWorld) {
+        if self.open.is_empty() {
+            return;
+        }
+        let wanted: Vec<String> = self.open.iter().map(|(id, (_, epoch))| format!("('{id}'::uuid, {epoch})")).collect();
+        let sql = format!(
+            "SELECT j.id, j.epoch FROM (VALUES {}) AS was (id, epoch) JOIN jobs j ON j.id = was.id AND j.epoch >= was.epoch + 2",
+            wanted.join(", ")
+        );
+        for Left { id, .. } in world.database.records(&sql).await {
+            let (at, _) = self.open.remove(&id).expect("it was asked for");
+            self.took.push(at.elapsed());
+        }
+    }
+
+    fn quantile(&self, share: f64) -> Duration {
+        let mut sorted = self.took.clone();
+        sorted.sort();
+        sorted[((sorted.len() - 1) as f64 * share).ceil() as usize]
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_replicas_of_which_one_is_killed_every_two_seconds_lose_nothing_and_do_nothing_twice() {
+    let world = TestWorld::acme().await;
+    let items = FIRST_ITEM..FIRST_ITEM + 2 * GROUPS;
+    let simulator = world.simulator().await;
+    simulator.client.load_state(&with_bugs(items.clone())).await.expect("a state that the simulator takes");
+    world.import(&with_groups(acme::document(&simulator.url), items)).await;
+
+    let takeovers = Mutex::new(Takeovers::default());
+    let began = Instant::now();
+    let kills = tokio::select! {
+        kills = kill_in_turn(&world, &takeovers) => kills,
+        never = async { tokio::join!(publish(&world), watch(&world, &takeovers)).1 } => never,
+    };
+    let takeovers = takeovers.into_inner();
+    eprintln!(
+        "{JOBS} jobs in {:.1} s, {kills} kills, {} takeovers: p50 {:?}, p99 {:?}, longest {:?}",
+        began.elapsed().as_secs_f64(),
+        takeovers.took.len(),
+        takeovers.quantile(0.5),
+        takeovers.quantile(0.99),
+        takeovers.quantile(1.0)
+    );
+    assert!(kills >= 3 && takeovers.took.len() >= 20, "a storm that did nothing proves nothing");
+    assert!(takeovers.quantile(0.99) <= TAKEN_OVER_WITHIN, "{:?}", takeovers.quantile(0.99));
+    assert_eq!(world.database.one("SELECT count(*) FROM jobs WHERE parent_id IS NULL").await, JOBS.to_string(), "none is lost");
+    assert_eq!(world.database.one("SELECT count(*) FROM jobs WHERE state <> 'succeeded'").await, "0");
+    Checks::default().hold(&world).await;
+}
+
+fn with_bugs(items: Range<i64>) -> State {
+    items.fold(acme::providers(), |state, id| state.bug(acme::ACCOUNT, acme::PROJECT, id, "Something is slow", None))
+}
+
+/// Two work items are a group.
+fn with_groups(mut document: TrackerDocument, items: Range<i64>) -> TrackerDocument {
+    let groups = &mut document.organizations[0].projects[0].groups;
+    for item in items.step_by(2) {
+        let mut group = groups[0].clone();
+        group.short_id = format!("WEB-{item}");
+        for (link, work_item_id) in group.links.iter_mut().zip(item..) {
+            link.work_item_id = work_item_id;
+        }
+        groups.push(group);
+    }
+    document
+}
+
+/// Every job is about the next work item, whose assignee changes to and fro; some tell people, through channels that dedupe.
+async fn publish(world: &TestWorld) {
+    for number in 0..JOBS {
+        let item = FIRST_ITEM + i64::try_from(number).expect("it is small") % (2 * GROUPS);
+        let to = if number / 400 % 2 == 0 { acme::ANN } else { acme::BOB };
+        let event = world.assign(item, Some(to)).await;
+        let mut job = acme::job(&format!("storm-{number}"), &event);
+        job["notify"] = if number % 10 == 0 { json!([acme::DISCORD, acme::KEYED]) } else { json!([]) };
+        world.publish_job(&job).await;
+    }
+}
+
+async fn watch(world: &TestWorld, takeovers: &Mutex<Takeovers>) -> usize {
+    let mut looks = tokio::time::interval(LOOK_EVERY);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        looks.tick().await;
+        takeovers.lock().await.look(world).await;
+    }
+}
+
+/// Kills one of two replicas every two seconds and starts it again, until every job has succeeded. Returns how often.
+async fn kill_in_turn(world: &TestWorld, takeovers: &Mutex<Takeovers>) -> usize {
+    let start = || world.worker(&WorkerOptions::default());
+    let mut replicas: [WorkerProcess; 2] = [start(), start()];
+    for replica in &replicas {
+        replica.ready().await;
+    }
+    let deadline = Instant::now() + ALL_DONE_WITHIN;
+    let mut kills = 0;
+    let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + A_KILL_EVERY, A_KILL_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while left(world).await > 0 {
+        let in_time = Instant::now() < deadline;
+        assert!(in_time, "{} jobs are not done after {kills} kills: {}", left(world).await, not_done(world).await);
+        ticks.tick().await;
+        let dead = std::mem::replace(&mut replicas[kills % 2], start());
+        let pid = dead.pid;
+        dead.kill9().await;
+        takeovers.lock().await.killed(world, pid, Instant::now()).await;
+        kills += 1;
+    }
+    wait_for("the last takeovers", TAKEN_OVER_WITHIN * 2, async || {
+        let open = takeovers.lock().await.open.len();
+        if open == 0 { Ok(()) } else { Err(format!("{open} jobs have no owner yet")) }
+    })
+    .await;
+    kills
+}
+
+/// Jobs that have not succeeded, and those that have not come.
+async fn left(world: &TestWorld) -> usize {
+    let done: usize = world
+        .database
+        .one("SELECT count(*) FROM jobs WHERE parent_id IS NULL AND state = 'succeeded'")
+        .await
+        .parse()
+        .expect("a number");
+    JOBS - done
+}
+
+/// What is not final, by where it stands.
+async fn not_done(world: &TestWorld) -> String {
+    let sql = "
+        SELECT string_agg(format('%s %s/%s %s, crashes %s: %s', state, pipeline, stage, wait_reason, crash_count, number), '; ')
+        FROM (SELECT state, pipeline, stage, wait_reason, crash_count, count(*) AS number FROM jobs
+            WHERE state NOT IN ('succeeded', 'cancelled') GROUP BY 1, 2, 3, 4, 5 ORDER BY 6 DESC LIMIT 20) AS by";
+    world.database.one(sql).await
+}
