@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
-use lapin::options::{BasicConsumeOptions, BasicQosOptions};
+use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, Consumer};
 use tokio::sync::{Notify, mpsc, watch};
@@ -22,8 +22,8 @@ use crate::telemetry::names;
 pub struct LaneInput {
     /// The queue.
     pub queue: &'static str,
-    /// Deliveries in hand at most, all replicas' consumers apart.
-    pub prefetch: u16,
+    /// Deliveries in hand at most, all replicas' consumers apart; 0: none is taken. Followed while it changes.
+    pub prefetch: watch::Receiver<u16>,
     /// To the lane.
     pub deliveries: mpsc::Sender<Delivery>,
     /// When the last one came.
@@ -55,7 +55,10 @@ const LOOK: Duration = Duration::from_millis(250);
 struct Live {
     connection: Connection,
     channel: Channel,
-    deliveries: Consumer,
+    /// None while nothing is to be taken.
+    deliveries: Option<Consumer>,
+    /// The consumer is cancelled for one with another prefetch; what it was sent already still comes.
+    ending: bool,
     acks: Acks,
 }
 
@@ -80,7 +83,7 @@ impl QueueConsumer {
     }
 
     /// Consumes until cancelled, then takes nothing more; deliveries in hand can still be acked until `close`.
-    pub async fn run(self, cancel: CancellationToken, close: CancellationToken) {
+    pub async fn run(mut self, cancel: CancellationToken, close: CancellationToken) {
         let mut reconnect = Reconnect::default();
         while !cancel.is_cancelled() {
             let why = match self.open().await {
@@ -110,29 +113,28 @@ impl QueueConsumer {
         }
     }
 
-    async fn open(&self) -> Result<Live, BrokerError> {
-        let lane = &self.lane;
+    async fn open(&mut self) -> Result<Live, BrokerError> {
+        let lane = &mut self.lane;
         let connection = connect(&self.endpoint, lane.queue).await?;
         let channel = within(CALL_TIMEOUT, connection.create_channel()).await?;
         topology::look(&channel, lane.queue).await.map_err(|error| BrokerError::Topology(crate::fault::chain(&error)))?;
-        within(CALL_TIMEOUT, channel.basic_qos(lane.prefetch, BasicQosOptions::default())).await?;
-        let options = BasicConsumeOptions::default();
-        let consuming = channel.basic_consume(lane.queue.into(), "".into(), options, FieldTable::default());
-        let deliveries = within(CALL_TIMEOUT, consuming).await?;
-        lane.last_received.send_replace(Instant::now());
+        let deliveries = subscribe(&channel, lane).await?;
         let acks = Acks::of(channel.clone());
-        Ok(Live { connection, channel, deliveries, acks })
+        Ok(Live { connection, channel, deliveries, ending: false, acks })
     }
 
     /// Hands deliveries on until something is in doubt; returns what.
-    async fn consume(&self, live: &mut Live, cancel: &CancellationToken) -> String {
+    async fn consume(&mut self, live: &mut Live, cancel: &CancellationToken) -> String {
         loop {
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => return "draining".to_owned(),
                 () = self.rebuild.notified() => return "the queue has messages and none came".to_owned(),
+                Ok(()) = self.lane.prefetch.changed() => if let Err(error) = self.change_prefetch(live).await {
+                    return crate::fault::chain(&error);
+                },
                 tag = live.acks.next() => live.acks.send(Some(tag)).await,
-                next = live.deliveries.next() => match next {
+                next = next(&mut live.deliveries) => match next {
                     Some(Ok(delivery)) => {
                         self.lane.last_received.send_replace(Instant::now());
                         let done = live.acks.delivered(delivery.delivery_tag);
@@ -141,6 +143,10 @@ impl QueueConsumer {
                         }
                     }
                     Some(Err(error)) => return error.to_string(),
+                    None if live.ending => match subscribe(&live.channel, &mut self.lane).await {
+                        Ok(deliveries) => (live.deliveries, live.ending) = (deliveries, false),
+                        Err(error) => return crate::fault::chain(&error),
+                    },
                     None => {
                         metrics::counter!(names::CONSUMER_CANCELS).increment(1);
                         return "the broker ended the consumer".to_owned();
@@ -154,11 +160,45 @@ impl QueueConsumer {
             }
         }
     }
+
+    /// The broker takes another prefetch for a new consumer only: the old one is cancelled, and followed by a new one when all
+    /// that it was sent has come. What is in hand stays in hand.
+    async fn change_prefetch(&mut self, live: &mut Live) -> Result<(), BrokerError> {
+        let Some(deliveries) = &live.deliveries else {
+            live.deliveries = subscribe(&live.channel, &mut self.lane).await?;
+            return Ok(());
+        };
+        if !live.ending {
+            live.ending = true;
+            within(CALL_TIMEOUT, live.channel.basic_cancel(deliveries.tag(), BasicCancelOptions::default())).await?;
+        }
+        Ok(())
+    }
+}
+
+async fn next(deliveries: &mut Option<Consumer>) -> Option<lapin::Result<lapin::message::Delivery>> {
+    match deliveries {
+        Some(deliveries) => deliveries.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Consumes with the prefetch of now, unless that is 0.
+async fn subscribe(channel: &Channel, lane: &mut LaneInput) -> Result<Option<Consumer>, BrokerError> {
+    let prefetch = *lane.prefetch.borrow_and_update();
+    lane.last_received.send_replace(Instant::now());
+    if prefetch == 0 {
+        return Ok(None);
+    }
+    within(CALL_TIMEOUT, channel.basic_qos(prefetch, BasicQosOptions::default())).await?;
+    let options = BasicConsumeOptions::default();
+    let consuming = channel.basic_consume(lane.queue.into(), "".into(), options, FieldTable::default());
+    Ok(Some(within(CALL_TIMEOUT, consuming).await?))
 }
 
 /// Drops the consumer, but leaves its channel open so that deliveries in hand can be acked until `close`.
 async fn stop_taking(live: Live, close: &CancellationToken) {
-    let Live { connection, channel, deliveries, mut acks } = live;
+    let Live { connection, channel, deliveries, mut acks, .. } = live;
     drop(deliveries);
     loop {
         tokio::select! {

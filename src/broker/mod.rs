@@ -34,6 +34,8 @@ pub const EXCHANGE: &str = "dispatch";
 pub const EVENTS: &str = "dispatch.events";
 /// Where the broker puts what it gives up delivering (fanout).
 pub const DEAD: &str = "dispatch.dead";
+/// The queue of intake and control messages. Wake-ups have queues of their own: they do not stand behind a long intake.
+pub const INTAKE_QUEUE: &str = "dispatch.jobs";
 /// The queue behind [`DEAD`].
 pub const PARKED_QUEUE: &str = "dispatch.parked";
 /// Intake.

@@ -5,14 +5,15 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ExchangeKind};
 
 use super::{
-    BrokerError, CALL_TIMEOUT, DEAD, EVENTS, EXCHANGE, KEY_CANCEL, KEY_CONFIGURE, KEY_JOB, PARKED_QUEUE, connect, within,
+    BrokerError, CALL_TIMEOUT, DEAD, EVENTS, EXCHANGE, INTAKE_QUEUE, KEY_CANCEL, KEY_CONFIGURE, KEY_JOB, PARKED_QUEUE, connect,
+    within,
 };
 use crate::engine::Lane;
 use crate::link::Endpoint;
 
 /// High, because a crash counts every prefetched neighbour: the worker itself judges crashes.
 const DELIVERY_LIMIT: i64 = 1000;
-/// A queue longer than this refuses publishes; the waker keeps queues far shorter, so only intake can reach it.
+/// A queue longer than this refuses publishes; the waker keeps its queues far shorter, so only intake's can reach it.
 const MAX_LENGTH: i64 = 1_000_000;
 const MAX_BYTES: i64 = 4 << 30;
 
@@ -27,13 +28,13 @@ fn exchanges() -> [(&'static str, ExchangeKind); 3] {
 }
 
 fn queues(lanes: &[Lane]) -> Vec<QueuePlan> {
-    let mut plans: Vec<QueuePlan> = lanes
-        .iter()
-        .map(|lane| QueuePlan { name: lane.queue, arguments: lane_arguments(), bindings: vec![(EXCHANGE, lane.wake_key)] })
-        .collect();
-    if let Some(intake) = plans.first_mut() {
-        intake.bindings.extend([KEY_JOB, KEY_CONFIGURE, KEY_CANCEL].map(|key| (EXCHANGE, key)));
-    }
+    let intake = [KEY_JOB, KEY_CONFIGURE, KEY_CANCEL].map(|key| (EXCHANGE, key)).to_vec();
+    let mut plans = vec![QueuePlan { name: INTAKE_QUEUE, arguments: lane_arguments(), bindings: intake }];
+    plans.extend(lanes.iter().map(|lane| QueuePlan {
+        name: lane.queue,
+        arguments: lane_arguments(),
+        bindings: vec![(EXCHANGE, lane.wake_key)],
+    }));
     plans.push(QueuePlan { name: PARKED_QUEUE, arguments: common_arguments(), bindings: vec![(DEAD, "")] });
     plans
 }
@@ -55,7 +56,7 @@ fn lane_arguments() -> FieldTable {
     arguments
 }
 
-/// Declares everything for these lanes, the first of which takes intake. Returns what now exists, a line each. Repeating it
+/// Declares everything for these lanes and intake. Returns what now exists, a line each. Repeating it
 /// changes nothing.
 ///
 /// # Errors

@@ -26,8 +26,8 @@ impl Product for Dispatch {
     type Changes = tracker::Changes;
 }
 
-/// Incoming requests.
-pub const DISPATCH: Lane = Lane { name: "dispatch", queue: "dispatch.jobs", wake_key: "wake.dispatch" };
+/// Incoming requests, once they are rows.
+pub const DISPATCH: Lane = Lane { name: "dispatch", queue: "dispatch.wake", wake_key: "wake.dispatch" };
 /// Assignees to other linked work items.
 pub const ASSIGNEE_SYNC: Lane = Lane { name: "assignee_sync", queue: "dispatch.assignee-sync", wake_key: "wake.assignee_sync" };
 /// Messages to people.

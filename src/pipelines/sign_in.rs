@@ -126,7 +126,8 @@ impl Services {
         if !self.providers.entra.has_client() {
             return Err(reauthentication(seen, occasion, "no client of Microsoft Entra is set").into());
         }
-        let give_up = Instant::now() + self.longest_turn();
+        // A turn that was taken before is over by then, and was asked for once more.
+        let give_up = Instant::now() + self.longest_turn() + 2 * PACE.1;
         let mut pace = PACE.0;
         loop {
             // Set before the turn is asked for, and looked at before the first byte is sent: a process that was frozen in

@@ -38,7 +38,14 @@ pub(super) struct Holding {
     _in_hand: InHand,
     _slot: Slot,
     _share: Option<Share>,
-    _suspect: Option<Suspect>,
+    suspect: Option<Suspect>,
+}
+
+impl Holding {
+    /// The job has committed something: it is no suspect any more, and the next one has its turn.
+    pub(super) fn cleared(&mut self) {
+        self.suspect = None;
+    }
 }
 
 /// A suspect that finds another one in hand comes again after this.
@@ -106,19 +113,20 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         match intaken {
             Intaken::Ours(claim, told) => Ok(match place {
                 Some((slot, share)) => {
-                    let held = Holding { _in_hand: in_hand, _slot: slot, _share: Some(share), _suspect: None };
+                    let held = Holding { _in_hand: in_hand, _slot: slot, _share: Some(share), suspect: None };
                     Taken::Ours(claim, held, told)
                 }
                 None => Taken::Back,
             }),
             Intaken::Accepted(told) => {
-                self.parts.announce(&told).await;
+                self.inflow.one_more();
+                self.parts.announcer.tell(told);
                 Ok(Taken::Nothing)
             }
             Intaken::Known(known, answer) => {
                 // Where the answer to our own insert was lost, the known job is this one: let go of it to take it again.
                 drop(in_hand);
-                self.parts.announce(answer.as_slice()).await;
+                self.parts.announcer.tell(answer.into_iter().collect());
                 match place {
                     Some((slot, share)) => self.take_row(known, slot, Some(share)).await,
                     None => Ok(Taken::Nothing),
@@ -137,8 +145,11 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             return None;
         }
         let share = seat.share(organization)?;
-        if seat.must_empty_queue() {
-            return Some((seat.free_slot()?, share));
+        if let Some(slot) = seat.free_slot(&share) {
+            return Some((slot, share));
+        }
+        if self.inflow.only_rows() {
+            return None;
         }
         tokio::select! {
             biased;
@@ -190,7 +201,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             self.parts.postpone(&claim.fence, SUSPECTS_TURN).await;
             return Ok(Taken::Nothing);
         }
-        Ok(Taken::Ours(claim, Holding { _in_hand: in_hand, _slot: slot, _share: share, _suspect: suspect.flatten() }, Vec::new()))
+        Ok(Taken::Ours(claim, Holding { _in_hand: in_hand, _slot: slot, _share: share, suspect: suspect.flatten() }, Vec::new()))
     }
 
     async fn take_control(&self, delivery: &Delivery) -> Result<Taken, Trouble> {

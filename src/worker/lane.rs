@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,15 @@ use crate::store::Tables;
 /// How the worker starts a concurrent piece of work: `app` supplies it, names it and awaits it.
 pub type Spawn = Arc<dyn Fn(&'static str, Pin<Box<dyn Future<Output = ()> + Send>>) + Send + Sync>;
 
+/// Deliveries in hand for so many seats: the next ones are there when a seat becomes free.
+#[must_use]
+pub fn prefetch(seats: usize) -> u16 {
+    u16::try_from(seats * 3 / 2).unwrap_or(u16::MAX).max(2)
+}
+
+/// Of so many seats, one is kept for organizations that have none.
+const ONE_KEPT_OF: usize = 8;
+
 /// An organization counts as active for this long after its last delivery.
 const ACTIVE_FOR: Duration = Duration::from_secs(10);
 
@@ -25,12 +34,12 @@ pub struct Seat {
     /// The lane.
     pub lane: Lane,
     slots: Arc<Semaphore>,
+    /// Of the seats, those kept for organizations that have none.
+    kept: Arc<Semaphore>,
     capacity: usize,
     organizations: Mutex<HashMap<String, Active>>,
     /// Whether claims are run here; otherwise deliveries only become rows.
     pub(super) runs: bool,
-    /// The queue is longer than what is soon done with: see [`Seat::empty_queue`].
-    backlog: AtomicBool,
     /// Seats freed so far.
     freed: Arc<AtomicUsize>,
     pace: Mutex<Pace>,
@@ -67,6 +76,8 @@ impl Drop for Slot {
 pub(super) struct Share {
     seat: Arc<Seat>,
     organization: String,
+    /// The organization has nothing else in hand here.
+    is_first: bool,
 }
 
 impl Drop for Share {
@@ -81,13 +92,14 @@ impl Seat {
     /// For `capacity` jobs at a time.
     #[must_use]
     pub fn new(lane: Lane, capacity: usize) -> Self {
+        let kept = capacity / ONE_KEPT_OF;
         Self {
             lane,
-            slots: Arc::new(Semaphore::new(capacity)),
+            slots: Arc::new(Semaphore::new(capacity - kept)),
+            kept: Arc::new(Semaphore::new(kept)),
             capacity,
             organizations: Mutex::default(),
             runs: true,
-            backlog: AtomicBool::new(false),
             freed: Arc::default(),
             pace: Mutex::new(Pace { seen: 0, at: Instant::now(), per_second: 0.0 }),
         }
@@ -105,13 +117,14 @@ impl Seat {
         Slot { _permit: permit, freed: Arc::clone(&self.freed) }
     }
 
-    /// A seat that is free now.
-    pub(super) fn free_slot(&self) -> Option<Slot> {
-        let permit = Arc::clone(&self.slots).try_acquire_owned().ok()?;
+    /// A seat that is free now; the kept ones are for the first job of an organization.
+    pub(super) fn free_slot(&self, share: &Share) -> Option<Slot> {
+        let kept = || share.is_first.then(|| Arc::clone(&self.kept).try_acquire_owned().ok()).flatten();
+        let permit = Arc::clone(&self.slots).try_acquire_owned().ok().or_else(kept)?;
         Some(Slot { _permit: permit, freed: Arc::clone(&self.freed) })
     }
 
-    /// Free seats now.
+    /// Free seats now, for whoever comes.
     #[must_use]
     pub fn free(&self) -> usize {
         self.slots.available_permits()
@@ -123,12 +136,6 @@ impl Seat {
         self.capacity
     }
 
-    /// Says whether intake that finds no free seat must become rows instead of waiting for one: whoever comes behind it in the
-    /// queue, and whoever is due in Postgres, would wait too. From the rows, organizations are woken in turn.
-    pub(super) fn empty_queue(&self, must: bool) {
-        self.backlog.store(must, Ordering::Relaxed);
-    }
-
     /// Jobs that this lane is done with in a second.
     pub(super) fn pace(&self) -> usize {
         let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
@@ -138,10 +145,6 @@ impl Seat {
             *pace = Pace { seen: freed, at: Instant::now(), per_second: (freed - pace.seen) as f64 / over.as_secs_f64() };
         }
         pace.per_second as usize
-    }
-
-    pub(super) fn must_empty_queue(&self) -> bool {
-        self.backlog.load(Ordering::Relaxed)
     }
 
     /// Counts a job of `organization` in, unless it has its share: with `n` active organizations, the `n`-th part of the seats.
@@ -159,7 +162,7 @@ impl Seat {
             one.running += 1;
         }
         drop(active);
-        Some(Share { seat: Arc::clone(self), organization: organization.to_owned() })
+        Some(Share { seat: Arc::clone(self), organization: organization.to_owned(), is_first: running == 0 })
     }
 
     fn active(&self) -> MutexGuard<'_, HashMap<String, Active>> {
@@ -212,5 +215,16 @@ mod tests {
         assert!(seat.share("a").is_none(), "a is over its share while b is active");
         drop(first);
         assert!(seat.share("a").is_some());
+    }
+
+    #[test]
+    fn an_organization_s_first_job_has_a_seat_however_many_another_one_s_jobs_take() {
+        let seat = Arc::new(Seat::new(LANE, 8));
+        let shares: Vec<_> = (0..8).map(|_| seat.share("a").unwrap()).collect();
+        let slots: Vec<_> = shares.iter().map(|share| seat.free_slot(share)).collect();
+        assert_eq!(slots.iter().flatten().count(), 7);
+        let (first, second) = (seat.share("b").unwrap(), seat.share("b").unwrap());
+        let _slot = seat.free_slot(&first).expect("a kept one");
+        assert!(seat.free_slot(&second).is_none());
     }
 }

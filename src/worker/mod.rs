@@ -9,8 +9,10 @@
 //! **Invariant:** no transaction and no pooled connection is open while a stage runs.
 //! **Invariant:** a delivery is acked after everything it led to is stored; what is stored is found again by the waker.
 
+mod announcer;
 mod claiming;
 mod heartbeat;
+mod inflow;
 mod lane;
 mod lease;
 mod parts;
@@ -26,8 +28,10 @@ use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
+pub use announcer::{Announcer, Announcing, announcer};
 pub use heartbeat::{beat, begin};
-pub use lane::{LaneRun, Seat, Spawn};
+pub use inflow::Inflow;
+pub use lane::{LaneRun, Seat, Spawn, prefetch};
 pub use lease::Lease;
 pub use parts::{Parts, Running};
 pub use waker::wake_due;
@@ -40,7 +44,7 @@ use crate::job::JobState;
 use crate::store::{Claim, CommitError, Committed, Landed, Run, Tables};
 use crate::telemetry::names;
 use crate::trace::Trace;
-use claiming::Taken;
+use claiming::{Holding, Taken};
 use stage_run::Step;
 
 /// One incarnation of a worker process.
@@ -49,6 +53,7 @@ pub struct Worker<P: Product, T: Tables<Changes = P::Changes>> {
     lease: Arc<Lease>,
     /// No new claims; stages in hand are finished.
     drain: CancellationToken,
+    inflow: Arc<Inflow>,
 }
 
 /// One delivery may keep a worker busy for this long; then the job is given up with a wake-up.
@@ -67,8 +72,8 @@ enum After {
 impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     /// Of these parts, under this lease.
     #[must_use]
-    pub const fn new(parts: Parts<P, T>, lease: Arc<Lease>, drain: CancellationToken) -> Self {
-        Self { parts, lease, drain }
+    pub const fn new(parts: Parts<P, T>, lease: Arc<Lease>, drain: CancellationToken, inflow: Arc<Inflow>) -> Self {
+        Self { parts, lease, drain, inflow }
     }
 
     /// Takes a delivery to its end. Where the lease is lost on the way, it goes back.
@@ -80,16 +85,17 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             taken = self.take(&delivery, seat) => match taken {
                 Taken::Nothing => delivery.ack(),
                 Taken::Back => delivery.abandon(),
-                Taken::Ours(claim, _holding, told) => {
+                Taken::Ours(claim, mut holding, told) => {
                     let trace = Trace::received(claim.job.traceparent.as_deref(), claim.tracestate.as_deref());
                     let span = tracing::info_span!("job", job.id = %claim.job.id, job.pipeline = claim.job.pipeline,
                         job.organization = claim.job.organization, trace.id = trace.id());
-                    // What the claim announces is on its way before anything that its stages do.
-                    let run = async { tokio::join!(self.parts.announce(&told), self.run(*claim)) };
+                    // What the claim announces goes out before anything that its stages do.
+                    self.parts.announcer.tell(told);
+                    let run = self.run(*claim, &mut holding);
                     tokio::select! {
                         biased;
                         () = lost.cancelled() => delivery.abandon(),
-                        ((), ()) = trace.around(run.instrument(span)) => delivery.ack(),
+                        () = trace.around(run.instrument(span)) => delivery.ack(),
                     }
                 }
             },
@@ -97,11 +103,11 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     }
 
     /// Runs a claimed job stage by stage until it is finished, waits, is given up or is no longer ours.
-    async fn run(&self, mut claim: Claim) {
+    async fn run(&self, mut claim: Claim, holding: &mut Holding) {
         let started = Instant::now();
         loop {
             let Some(pipeline) = self.known(&mut claim).await else { return };
-            match self.run_claim(&mut claim, pipeline, started).await {
+            match self.run_claim(&mut claim, holding, pipeline, started).await {
                 After::ReadAgain => {}
                 After::GoOn | After::Stop => return,
             }
@@ -117,7 +123,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         }
     }
 
-    async fn run_claim(&self, claim: &mut Claim, pipeline: &Pipeline<P>, started: Instant) -> After {
+    async fn run_claim(&self, claim: &mut Claim, holding: &mut Holding, pipeline: &Pipeline<P>, started: Instant) -> After {
         let payload = OnceLock::new();
         let mut conflicts = 0;
         loop {
@@ -159,12 +165,13 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             };
             conflicts = 0;
             let run = Run { fence: &claim.fence, job: &claim.job, took: began.elapsed() };
-            let committed = match self.commit(run, &position, commit).await {
+            let mut committed = match self.commit(run, &position, commit).await {
                 Ok(committed) => committed,
                 Err(after) => return after,
             };
             reach(info.name, "after_commit");
-            self.parts.publish(&committed.wake, &committed.announcements).await;
+            holding.cleared();
+            self.parts.publish(&committed.wake, std::mem::take(&mut committed.announcements)).await;
             reach(info.name, "after_publish");
             match self.advance(claim, info, committed) {
                 After::GoOn => {}
@@ -255,7 +262,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         let run = Run { fence: &claim.fence, job: &claim.job, took: std::time::Duration::ZERO };
         debug_assert!(matches!(commit.next, Next::Wait { .. } | Next::Park), "an unknown job is not run");
         match self.parts.writer.commit(run, &commit).await {
-            Ok(committed) => self.parts.publish(&committed.wake, &committed.announcements).await,
+            Ok(committed) => self.parts.publish(&committed.wake, committed.announcements).await,
             Err(error) => {
                 tracing::warn!(error = crate::fault::chain(&error), "a job of another version cannot be left waiting yet");
                 self.parts.postpone(&claim.fence, std::time::Duration::from_secs(1)).await;

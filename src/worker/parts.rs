@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::announcer::Announcer;
 use super::report;
-use crate::broker::{BrokerError, DIRECT_REPLY, EVENTS, EXCHANGE, Outgoing, Publisher};
+use crate::broker::{EXCHANGE, Outgoing, Publisher};
 use crate::engine::{Product, Registry};
 use crate::job::JobId;
 use crate::message::WakeUp;
@@ -14,7 +15,6 @@ use crate::reconnect::Reconnect;
 use crate::secrets::Keyring;
 use crate::store::{Announcement, Fence, Store, StoreError, Tables, Writer};
 use crate::telemetry::names;
-use crate::trace::Trace;
 
 /// What a worker works with.
 pub struct Parts<P: Product, T: Tables<Changes = P::Changes>> {
@@ -28,6 +28,8 @@ pub struct Parts<P: Product, T: Tables<Changes = P::Changes>> {
     pub keyring: Arc<Keyring>,
     /// Wake-ups and events.
     pub publisher: Publisher,
+    /// Publishes events while nobody waits.
+    pub announcer: Announcer,
     /// The newest intake schema it runs.
     pub known_schema: i64,
     /// Jobs in hand.
@@ -42,6 +44,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Clone for Parts<P, T> {
             services: Arc::clone(&self.services),
             keyring: Arc::clone(&self.keyring),
             publisher: self.publisher.clone(),
+            announcer: self.announcer.clone(),
             known_schema: self.known_schema,
             running: Arc::clone(&self.running),
         }
@@ -132,10 +135,10 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Parts<P, T> {
         }
     }
 
-    /// Publishes wake-ups and outcome events. What fails is found again by the waker.
-    pub(super) async fn publish(&self, wake: &[(JobId, String)], announcements: &[Announcement]) {
+    /// Publishes wake-ups, and has outcome events published. What fails is found again by the waker.
+    pub(super) async fn publish(&self, wake: &[(JobId, String)], announcements: Vec<Announcement>) {
         self.wake(wake).await;
-        self.announce(announcements).await;
+        self.announcer.tell(announcements);
     }
 
     /// Publishes wake-ups for rows stamped as woken; the stamps of those that fail are taken back.
@@ -164,68 +167,5 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Parts<P, T> {
         let lane = self.registry.get(pipeline)?.lane;
         let body = serde_json::to_vec(&WakeUp { job_id: job }).expect("a wake-up is always JSON");
         Some(Outgoing { exchange: EXCHANGE, routing_key: lane.wake_key.to_owned(), mandatory: true, body, ..Outgoing::default() })
-    }
-
-    /// Publishes outcome events and replies in one confirm window. The confirmed ones are forgotten at the waker's next tick.
-    pub(super) async fn announce(&self, announcements: &[Announcement]) {
-        if announcements.is_empty() {
-            return;
-        }
-        let parts = |announcement| [event(announcement), reply(announcement)].into_iter().flatten();
-        let messages: Vec<Outgoing> = announcements.iter().flat_map(parts).collect();
-        let mut answers = self.publisher.publish_all(&messages).await.into_iter();
-        let mut done = Vec::new();
-        for announcement in announcements {
-            let told = event(announcement).and_then(|_| answers.next()).is_none_or(|answer| is_told(&answer));
-            let replied = reply(announcement).and_then(|_| answers.next()).is_none_or(|answer| is_replied(&answer));
-            if told && replied {
-                done.push(announcement.id);
-            }
-        }
-        self.writer.announced(done);
-    }
-}
-
-fn is_told(answer: &Result<(), BrokerError>) -> bool {
-    if let Err(error) = answer {
-        tracing::warn!(error = crate::fault::chain(error), "an outcome event was not published; the waker will");
-    }
-    answer.is_ok()
-}
-
-/// Whether the reply needs no further try. One that no queue takes is recorded once, here.
-fn is_replied(answer: &Result<(), BrokerError>) -> bool {
-    match answer {
-        Ok(()) => true,
-        Err(error @ (BrokerError::Returned(_) | BrokerError::LongName(_))) => {
-            tracing::warn!(error = crate::fault::chain(error), "nobody takes the reply");
-            true
-        }
-        Err(_) => false,
-    }
-}
-
-/// The event for whoever listens on the exchange: nobody need.
-fn event(announcement: &Announcement) -> Option<Outgoing> {
-    let routing_key = announcement.routing_key.clone()?;
-    Some(Outgoing { exchange: EVENTS, routing_key, ..message(announcement) })
-}
-
-/// The reply to the producer's queue. One through RabbitMQ's direct reply-to goes to no queue: a mandatory one would be returned
-/// although it arrives (<https://www.rabbitmq.com/docs/3.13/direct-reply-to>).
-fn reply(announcement: &Announcement) -> Option<Outgoing> {
-    let queue = announcement.reply_to.clone().filter(|queue| !queue.starts_with("dispatch."))?;
-    let mandatory = !queue.starts_with(DIRECT_REPLY);
-    Some(Outgoing { exchange: "", routing_key: queue, mandatory, ..message(announcement) })
-}
-
-fn message(announcement: &Announcement) -> Outgoing {
-    let trace = Trace::parse(announcement.traceparent.as_deref(), announcement.tracestate.as_deref());
-    Outgoing {
-        body: announcement.body.clone(),
-        message_id: Some(format!("announcement-{}", announcement.id)),
-        correlation_id: announcement.correlation_id.clone(),
-        trace: trace.map(|trace| trace.child()),
-        ..Outgoing::default()
     }
 }

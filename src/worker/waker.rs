@@ -6,10 +6,13 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
+use super::announcer::announce;
+use super::inflow::Inflow;
 use super::lane::Seat;
 use super::lease::Lease;
 use super::parts::Parts;
 use super::unknown::version_key;
+use crate::broker::{Depth, INTAKE_QUEUE};
 use crate::engine::Product;
 use crate::fault::chain;
 use crate::store::{CommitError, StoreError, Tables};
@@ -25,33 +28,39 @@ const HOLDS_EVERY: Duration = Duration::from_secs(1);
 const CAUSES_EVERY: Duration = Duration::from_secs(300);
 const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(3600);
 const ORPHANS_EVERY: Duration = Duration::from_secs(2);
+const BACKLOG_EVERY: Duration = Duration::from_secs(2);
 /// Batches of old rows forgotten in one round of housekeeping, at most.
 const PRUNE_ROUNDS: usize = 1000;
 
 struct Waker<P: Product, T: Tables<Changes = P::Changes>> {
     parts: Parts<P, T>,
     lease: Arc<Lease>,
+    /// Of the lanes; the first one's take intake, too.
     seats: Vec<Arc<Seat>>,
+    inflow: Arc<Inflow>,
 }
 
 /// Runs until `end`. Trouble with Postgres or RabbitMQ is logged and tried again at the next tick.
 pub async fn wake_due<P: Product, T: Tables<Changes = P::Changes>>(
     parts: Parts<P, T>,
     lease: Arc<Lease>,
-    seats: Vec<Arc<Seat>>,
+    (seats, inflow): (Vec<Arc<Seat>>, Arc<Inflow>),
     end: CancellationToken,
 ) {
-    let waker = Waker { parts, lease, seats };
+    let waker = Waker { parts, lease, seats, inflow };
     let run = async {
         waker.release_known_versions().await;
         let mut ticks = tokio::time::interval(EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let (mut orphans, mut deadlines) = (Every::new(ORPHANS_EVERY), Every::new(DEADLINES_EVERY));
-        let mut holds = Every::new(HOLDS_EVERY);
+        let (mut holds, mut backlog) = (Every::new(HOLDS_EVERY), Every::new(BACKLOG_EVERY));
         let (mut causes, mut housekeeping) = (Every::new(CAUSES_EVERY), Every::new(HOUSEKEEPING_EVERY));
         loop {
             ticks.tick().await;
             waker.tick().await;
+            if backlog.due() {
+                log("backlog", waker.look_at_backlog().await);
+            }
             if orphans.due() {
                 log("orphans", waker.free_orphans().await);
             }
@@ -80,11 +89,12 @@ pub async fn wake_due<P: Product, T: Tables<Changes = P::Changes>>(
 impl<P: Product, T: Tables<Changes = P::Changes>> Waker<P, T> {
     async fn tick(&self) {
         log("dead owners", self.free_dead().await);
+        self.look_at_intake().await;
         for seat in &self.seats {
             log("due jobs", self.wake_lane(seat).await);
         }
         match self.parts.store().due_announcements().await {
-            Ok(due) => self.parts.announce(&due).await,
+            Ok(due) => announce(&self.parts.publisher, &self.parts.writer, &due).await,
             Err(error) => log("announcements", Err(error)),
         }
     }
@@ -130,33 +140,35 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Waker<P, T> {
         Ok(())
     }
 
-    /// Fills the lane's queue up to twice its capacity; the rest of a backlog stays in Postgres, in fair order.
+    async fn depth(&self, queue: &'static str) -> Option<Depth> {
+        let depth = self.parts.publisher.depth(queue).await;
+        depth.inspect_err(|error| tracing::warn!(queue, error = chain(error), "a queue cannot be looked at")).ok()
+    }
+
+    /// More intake than a second's work becomes rows.
+    async fn look_at_intake(&self) {
+        let (Some(seat), Some(depth)) = (self.seats.first(), self.depth(INTAKE_QUEUE).await) else { return };
+        self.inflow.queue_holds(depth.ready as usize, seat.pace().max(2 * seat.capacity()));
+    }
+
+    /// More jobs in Postgres than the operator wants stop intake.
+    async fn look_at_backlog(&self) -> Result<(), StoreError> {
+        self.inflow.backlog_is(self.parts.store().backlog(self.inflow.backlog_limit).await?);
+        Ok(())
+    }
+
+    /// Fills the lane's queue up to twice its capacity, or what it does until the tick after the next; the rest of a backlog
+    /// stays in Postgres, in fair order.
     async fn wake_lane(&self, seat: &Seat) -> Result<(), StoreError> {
-        let depth = match self.parts.publisher.depth(seat.lane.queue).await {
-            Ok(depth) => depth,
-            Err(error) => {
-                tracing::warn!(queue = seat.lane.queue, error = chain(&error), "a queue cannot be looked at");
-                return Ok(());
-            }
-        };
-        let ready = depth.ready as usize;
-        let enough = 2 * seat.capacity();
-        let room = enough.saturating_sub(ready);
-        let long = ready > enough.max(seat.pace());
-        let pipelines = || self.parts.registry.iter().filter(|pipeline| pipeline.lane == seat.lane);
+        let Some(depth) = self.depth(seat.lane.queue).await else { return Ok(()) };
+        let soon = seat.pace() * 2 * EVERY.as_millis() as usize / 1000;
+        let room = soon.max(2 * seat.capacity()).saturating_sub(depth.ready as usize);
         if room == 0 {
-            // More than a second's work, or somebody waits behind it: it becomes rows, quickly, and is woken in fair order.
-            let mut waiting = long;
-            for pipeline in pipelines() {
-                waiting |= self.parts.store().has_due(pipeline.name).await?;
-            }
-            seat.empty_queue(waiting);
             return Ok(());
         }
-        seat.empty_queue(false);
         let limit = i64::try_from(room).unwrap_or(i64::MAX);
         let stale = if depth.ready == 0 { STALE } else { STALE_ANYHOW };
-        for pipeline in pipelines() {
+        for pipeline in self.parts.registry.iter().filter(|pipeline| pipeline.lane == seat.lane) {
             let mut due = self.parts.store().take_due(pipeline.name, limit).await?;
             due.extend(self.parts.store().take_stale(pipeline.name, limit, stale).await?);
             let wake: Vec<_> = due.into_iter().map(|job| (job, pipeline.name.to_owned())).collect();

@@ -14,8 +14,12 @@ const DEAF_AFTER: Duration = Duration::from_secs(15);
 
 /// What is watched of a lane.
 pub struct LaneWatch {
-    /// The lane.
+    /// Whose free seats its deliveries would take.
     pub seat: Arc<Seat>,
+    /// What it consumes.
+    pub queue: &'static str,
+    /// Deliveries that it takes.
+    pub prefetch: watch::Receiver<u16>,
     /// When its last delivery came.
     pub last_received: watch::Receiver<Instant>,
     /// Whether it is deaf now.
@@ -33,10 +37,11 @@ pub async fn deafness(lanes: Vec<LaneWatch>, publisher: Publisher, end: Cancella
         }
         for lane in &lanes {
             let quiet = lane.last_received.borrow().elapsed() > DEAF_AFTER;
-            let deaf = quiet && lane.seat.free() > 0 && has_messages(&publisher, lane.seat.lane.queue).await;
+            let listens = *lane.prefetch.borrow() > 0;
+            let deaf = quiet && listens && lane.seat.free() > 0 && has_messages(&publisher, lane.queue).await;
             lane.deaf.send_replace(deaf);
             if deaf {
-                tracing::error!(queue = lane.seat.lane.queue, "messages wait and none comes: the consumer is rebuilt");
+                tracing::error!(queue = lane.queue, "messages wait and none comes: the consumer is rebuilt");
                 lane.rebuild.notify_one();
             }
         }

@@ -44,7 +44,7 @@ async fn a_worker_that_is_told_to_stop_finishes_its_stage_and_gives_the_job_up_w
     assert_eq!((job.state, job.stage.as_str(), job.owner, job.attempt), (JobState::Ready, "get_accounts", None, 1));
     assert!(job.woken_at.is_some(), "a wake-up waits for it");
     wait_for("the wake-up, and no intake message again", SOON, async || {
-        let depth = world.queue_depth("dispatch.jobs").await;
+        let depth = world.queue_depth("dispatch.wake").await;
         if (depth.ready, depth.unacked) == (1, 0) { Ok(()) } else { Err(format!("{depth:?}")) }
     })
     .await;

@@ -4,6 +4,7 @@
 
 mod architecture;
 mod assignment_truth;
+mod backlog;
 mod bad_input;
 mod contracts;
 mod deadlines;

@@ -75,7 +75,7 @@ impl Takeovers {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_replicas_of_which_one_is_killed_every_two_seconds_lose_nothing_and_do_nothing_twice() {
-    let world = TestWorld::acme().await;
+    let world = TestWorld::acme_alone().await;
     let items = FIRST_ITEM..FIRST_ITEM + 2 * GROUPS;
     let simulator = world.simulator().await;
     simulator.client.load_state(&with_bugs(items.clone())).await.expect("a state that the simulator takes");
@@ -83,8 +83,8 @@ async fn two_replicas_of_which_one_is_killed_every_two_seconds_lose_nothing_and_
 
     let takeovers = Mutex::new(Takeovers::default());
     let began = Instant::now();
-    let kills = tokio::select! {
-        kills = kill_in_turn(&world, &takeovers) => kills,
+    let (kills, _replicas) = tokio::select! {
+        done = kill_in_turn(&world, &takeovers) => done,
         never = async { tokio::join!(publish(&world), watch(&world, &takeovers)).1 } => never,
     };
     let takeovers = takeovers.into_inner();
@@ -133,7 +133,7 @@ async fn publish(world: &TestWorld) {
     }
 }
 
-async fn watch(world: &TestWorld, takeovers: &Mutex<Takeovers>) -> usize {
+async fn watch(world: &TestWorld, takeovers: &Mutex<Takeovers>) -> (usize, [WorkerProcess; 2]) {
     let mut looks = tokio::time::interval(LOOK_EVERY);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -142,8 +142,9 @@ async fn watch(world: &TestWorld, takeovers: &Mutex<Takeovers>) -> usize {
     }
 }
 
-/// Kills one of two replicas every two seconds and starts it again, until every job has succeeded. Returns how often.
-async fn kill_in_turn(world: &TestWorld, takeovers: &Mutex<Takeovers>) -> usize {
+/// Kills one of two replicas every two seconds and starts it again, until every job has succeeded. Returns how often, and those
+/// that still run.
+async fn kill_in_turn(world: &TestWorld, takeovers: &Mutex<Takeovers>) -> (usize, [WorkerProcess; 2]) {
     let start = || world.worker(&WorkerOptions::default());
     let mut replicas: [WorkerProcess; 2] = [start(), start()];
     for replica in &replicas {
@@ -168,7 +169,7 @@ async fn kill_in_turn(world: &TestWorld, takeovers: &Mutex<Takeovers>) -> usize 
         if open == 0 { Ok(()) } else { Err(format!("{open} jobs have no owner yet")) }
     })
     .await;
-    kills
+    (kills, replicas)
 }
 
 /// Jobs that have not succeeded, and those that have not come.

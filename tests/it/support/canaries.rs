@@ -1,4 +1,5 @@
-//! Secrets that must not be found: in logs, metrics, tables, messages, or in what commands show.
+//! Secrets that must not be found: in logs, metrics, tables, messages, or in what commands show. Every world is searched at its
+//! end, whatever its test has looked at.
 
 use std::fmt::Write as _;
 
@@ -12,6 +13,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
 use super::acme;
+use super::database::TestDatabase;
 use super::world::TestWorld;
 
 /// So many jobs and dead letters of a world are shown by commands.
@@ -54,13 +56,32 @@ async fn open(amqp_url: &SecretString) -> (Connection, Channel) {
 
 /// Where secrets of a world were found; never the secrets themselves.
 pub(super) async fn found(world: &TestWorld) -> Vec<String> {
+    world.ear().await;
+    let mut places = world.pages().await;
+    places.extend(shown(world).await);
+    let mut found = leaks(&secrets(world), &places);
+    found.extend(left(world, &world.database).await);
+    found
+}
+
+/// As [`found`], once its workers are gone: in what they have left behind.
+pub(super) fn found_at_the_end(world: &TestWorld) -> Vec<String> {
+    let search = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        // The world's own connections belong to the test's runtime, which this waits in.
+        runtime.block_on(async { left(world, &world.database.with_connections_of_its_own()).await })
+    };
+    std::thread::scope(|scope| scope.spawn(search).join()).expect("a search that ends")
+}
+
+async fn left(world: &TestWorld, database: &TestDatabase) -> Vec<String> {
     let secrets = secrets(world);
     let mut places = world.logs();
-    places.push(("the outcome events".to_owned(), world.ear().await.heard(&world.amqp_url).await));
-    places.extend(world.pages().await);
-    places.extend(shown(world).await);
+    if let Some(ear) = world.has_ear() {
+        places.push(("the outcome events".to_owned(), ear.heard(&world.amqp_url).await));
+    }
     let mut found = leaks(&secrets, &places);
-    found.extend(rows(world, &secrets).await);
+    found.extend(rows(database, &secrets).await);
     found
 }
 
@@ -93,13 +114,13 @@ fn leaks(secrets: &[(String, String)], places: &[(String, String)]) -> Vec<Strin
 }
 
 /// Secrets in any column of any table, as text or as bytes.
-async fn rows(world: &TestWorld, secrets: &[(String, String)]) -> Vec<String> {
+async fn rows(database: &TestDatabase, secrets: &[(String, String)]) -> Vec<String> {
     let needle = |(name, secret): &(String, String)| {
         let quoted = |text: &str| text.replace('\'', "''");
         format!("('{}', '{}', '{}')", quoted(name), quoted(secret), HEXLOWER.encode(secret.as_bytes()))
     };
     let needles: Vec<String> = secrets.iter().map(needle).collect();
-    let tables = world.database.rows(TABLES).await.concat();
+    let tables = database.rows(TABLES).await.concat();
     assert!(tables.len() > 10, "the tables of the schema: {tables:?}");
     let search = |table: &String| {
         format!(
@@ -109,7 +130,7 @@ async fn rows(world: &TestWorld, secrets: &[(String, String)]) -> Vec<String> {
     };
     let searches: Vec<String> = tables.iter().map(search).collect();
     let (needles, searches) = (needles.join(", "), searches.join(" UNION ALL "));
-    world.database.rows(&format!("WITH needles (name, plain, hex) AS (VALUES {needles}) {searches}")).await.concat()
+    database.rows(&format!("WITH needles (name, plain, hex) AS (VALUES {needles}) {searches}")).await.concat()
 }
 
 /// Partitions are searched with the table that they are of.
@@ -149,8 +170,10 @@ mod planted {
 
     #[tokio::test]
     async fn a_canary_is_found_wherever_it_is() {
-        let world = TestWorld::acme().await;
+        let mut world = TestWorld::acme().await;
+        assert!(secrets(&world).len() > 12, "canaries of every kind");
         assert_eq!(found(&world).await, Vec::<String>::new(), "an honest world is not blamed");
+        assert_eq!(found_at_the_end(&world), Vec::<String>::new());
         let password = secrets(&world).remove(0).1;
         let hex = HEXLOWER.encode(acme::TOKEN.as_bytes());
         world.database.rows(&format!("UPDATE organizations SET name = 'x {password} x' WHERE slug = 'acme'")).await;
@@ -166,6 +189,9 @@ mod planted {
         assert!(found.contains(&format!("{} is in the outcome events", acme::CANARIES[3])), "{found:#?}");
         // Each but the password is a canary, too.
         assert_eq!(found.len(), 7, "{found:#?}");
+        // The events were heard.
+        assert_eq!(found_at_the_end(&world).len(), 5);
+        world.may_leak();
     }
 
     #[tokio::test]

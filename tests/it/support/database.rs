@@ -30,6 +30,11 @@ impl TestDatabase {
         Self { pool, url, name }
     }
 
+    /// The same, for another runtime.
+    pub(super) fn with_connections_of_its_own(&self) -> Self {
+        Self { pool: store::pool(&self.url, 1).expect("a pool"), url: self.url.clone(), name: self.name.clone() }
+    }
+
     /// Runs statements; each row of an answer is its columns as text, null as `-`.
     pub(crate) async fn rows(&self, sql: &str) -> Vec<Vec<String>> {
         let client = self.pool.get().await.expect("a connection");

@@ -9,6 +9,7 @@
 //! ```
 
 pub(crate) mod acme;
+mod alone;
 mod canaries;
 mod checks;
 mod command;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use deadpool_postgres::Pool;
-use dispatch_worker::broker::{EXCHANGE, KEY_CONFIGURE, KEY_JOB, Outgoing, Publisher, topology};
+use dispatch_worker::broker::{EXCHANGE, INTAKE_QUEUE, KEY_CONFIGURE, KEY_JOB, Outgoing, PARKED_QUEUE, Publisher, topology};
 use dispatch_worker::devkit::guard::Command;
 use dispatch_worker::devkit::servers::QueueDepth;
 use dispatch_worker::devkit::simulator::admin::Change;
@@ -27,7 +27,8 @@ use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
 use super::acme;
-use super::canaries::Ear;
+use super::alone::Place;
+use super::canaries::{self, Ear};
 use super::database::TestDatabase;
 use super::servers::{BINARY, Run, run};
 use super::wait::wait_for;
@@ -48,6 +49,8 @@ pub(crate) struct TestWorld {
     /// Where workers' operations servers listen, or have listened.
     ops_ports: Mutex<Vec<u16>>,
     ear: OnceCell<Ear>,
+    may_leak: bool,
+    _place: Arc<Place>,
 }
 
 impl TestWorld {
@@ -62,6 +65,7 @@ impl TestWorld {
     }
 
     async fn on(run: &'static Run) -> Self {
+        let place = Place::beside().await;
         let name = run.fresh_name();
         let database = TestDatabase::named(run, name.clone()).await;
         let amqp_url = run.servers.create_vhost(&name).await.map(SecretString::from).expect("a vhost");
@@ -80,12 +84,20 @@ impl TestWorld {
             workers: AtomicU32::new(0),
             ops_ports: Mutex::default(),
             ear: OnceCell::new(),
+            may_leak: false,
+            _place: place,
         }
     }
 
     /// With the organization `acme`, see [`acme`].
     pub(crate) async fn acme() -> Self {
         Self::acme_on(run().await).await
+    }
+
+    /// As [`TestWorld::acme`], for a test that measures time: no other one has a world meanwhile.
+    pub(crate) async fn acme_alone() -> Self {
+        let _place = Place::alone().await;
+        Self::acme().await
     }
 
     async fn acme_on(run: &'static Run) -> Self {
@@ -197,6 +209,16 @@ impl TestWorld {
         self.ear.get_or_init(|| Ear::new(&self.amqp_url)).await
     }
 
+    /// Hears the outcome events, where it has begun to.
+    pub(super) fn has_ear(&self) -> Option<&Ear> {
+        self.ear.get()
+    }
+
+    /// Its secrets are not searched for at its end.
+    pub(super) fn may_leak(&mut self) {
+        self.may_leak = true;
+    }
+
     /// Publishes an intake message.
     pub(crate) async fn publish_job(&self, message: &Value) {
         self.publish_raw(&intake(message.to_string())).await;
@@ -279,7 +301,7 @@ impl TestWorld {
     /// Waits until no queue holds a message and every outcome event is published.
     pub(crate) async fn wait_quiet(&self, limit: Duration) {
         wait_for("every queue to be empty", limit, async || {
-            for queue in lanes().iter().map(|lane| lane.queue).chain([dispatch_worker::broker::PARKED_QUEUE]) {
+            for queue in lanes().iter().map(|lane| lane.queue).chain([INTAKE_QUEUE, PARKED_QUEUE]) {
                 let depth = self.queue_depth(queue).await;
                 if depth.ready + depth.unacked > 0 {
                     return Err(format!("{queue}: {depth:?}"));
@@ -296,6 +318,10 @@ impl TestWorld {
 
 impl Drop for TestWorld {
     fn drop(&mut self) {
+        if !self.may_leak && !std::thread::panicking() {
+            let found = canaries::found_at_the_end(self);
+            assert!(found.is_empty(), "{}", found.join("\n"));
+        }
         self.run.remove(self.database.name.clone());
     }
 }

@@ -1,22 +1,21 @@
 //! A worker process, put together: links, lanes, incarnations, drain. The only module that spawns.
 
+mod incarnation;
+
 use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::value::RawValue;
-use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::broker::{LaneInput, PARKED_QUEUE, QueueConsumer, checked, publisher};
+use crate::broker::{PublisherSupervisor, checked, publisher};
 use crate::config::{Links, NotRight, ProviderLinks, WorkerSettings};
-use crate::engine::Lane;
 use crate::fault::StageFault;
 use crate::holds::{self, StoredHolds};
 use crate::job::JobId;
-use crate::link::Endpoint;
 use crate::message::SCHEMA;
 use crate::ops::{self, OpsState};
 use crate::pipelines::{self, Dispatch, Services};
@@ -24,13 +23,14 @@ use crate::providers::azure_devops::Hosts;
 use crate::providers::entra::EntraSettings;
 use crate::providers::governor::{Governor, Lanes, Rates};
 use crate::providers::{ProviderSettings, Providers};
-use crate::readiness::{LaneHealth, WorkerReadiness};
+use crate::readiness::WorkerReadiness;
 use crate::reconnect::Reconnect;
 use crate::secrets::Keyring;
-use crate::store::{self, NewReplica, Store, Tables, WRITERS, Writer};
+use crate::store::{self, Store, Tables, WRITERS, Writer};
 use crate::telemetry;
 use crate::tracker::{self, ChangedBy, Changes, Tracker};
-use crate::worker::{LaneRun, LaneWatch, Lease, Parts, Running, Seat, Spawn, Worker, beat, begin, deafness, wake_due};
+use crate::worker::{Announcing, Parts, Running, Spawn, announcer};
+use incarnation::Process;
 
 /// The product's part of the engine's transactions.
 struct TrackerTables;
@@ -59,18 +59,6 @@ impl Tables for TrackerTables {
     }
 }
 
-/// What lives as long as the process, whatever becomes of its incarnations.
-struct Process {
-    database_url: Endpoint,
-    amqp_url: Endpoint,
-    settings: WorkerSettings,
-    parts: Parts<Dispatch, TrackerTables>,
-    holds: Arc<StoredHolds>,
-    readiness: Arc<WorkerReadiness>,
-    spawn: Spawn,
-    drain: CancellationToken,
-}
-
 /// Runs a worker until SIGTERM or SIGINT, then drains.
 ///
 /// # Errors
@@ -85,7 +73,7 @@ pub async fn run_worker(links: Links, settings: WorkerSettings) -> anyhow::Resul
     let tasks = TaskTracker::new();
     let (drain, end) = (CancellationToken::new(), CancellationToken::new());
     let spawn = spawner(&tasks);
-    let (parts, holds, publisher_supervisor) = parts(&links, &settings)?;
+    let Made { parts, holds, publisher, announcing } = made(&links, &settings)?;
     wait_for_schema(parts.store()).await?;
     // What is held is known before the first job comes.
     holds::look(&parts.services.providers.governor).await;
@@ -106,7 +94,10 @@ pub async fn run_worker(links: Links, settings: WorkerSettings) -> anyhow::Resul
     }
     spawn("holds", Box::pin(holds::follow(Arc::clone(&parts.services.providers.governor), end.clone())));
     let publisher_end = end.clone();
-    spawn("publisher", Box::pin(publisher_supervisor.run(publisher_end)));
+    spawn("publisher", Box::pin(publisher.run(publisher_end)));
+    let (drained, told) = (CancellationToken::new(), CancellationToken::new());
+    let (run, over) = (announcing.run(drained.clone()), told.clone().drop_guard());
+    spawn("announcer", Box::pin(async move { (run.await, drop(over)).0 }));
     spawn("signals", Box::pin(signals(drain.clone(), end.clone())));
     let process = Process {
         database_url: links.database_url()?,
@@ -130,105 +121,25 @@ pub async fn run_worker(links: Links, settings: WorkerSettings) -> anyhow::Resul
             () = drain.cancelled() => {}
         }
     }
+    // What does not end by itself is not worth waiting for: everything is stored.
+    drained.cancel();
+    drop(tokio::time::timeout(std::time::Duration::from_secs(2), told.cancelled()).await);
     end.cancel();
     tasks.close();
-    // What does not end by itself is not worth waiting for: everything is stored.
     drop(tokio::time::timeout(std::time::Duration::from_secs(2), tasks.wait()).await);
     tracing::info!("drained");
     Ok(())
 }
 
-impl Process {
-    /// One incarnation: from its lease to the loss of it, or to the end of the drain. `false`: it could not begin.
-    async fn incarnation(&self) -> bool {
-        let new = NewReplica {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
-            pid: i32::try_from(std::process::id()).unwrap_or_default(),
-            lanes: self.lanes().iter().map(|lane| lane.name.to_owned()).collect(),
-        };
-        let (heartbeat, lease) = match begin(&self.database_url, &new, &self.spawn).await {
-            Ok(begun) => begun,
-            Err(error) => {
-                tracing::warn!(error = crate::fault::chain(&error), "no incarnation can begin yet");
-                return false;
-            }
-        };
-        tracing::info!(replica = %lease.replica(), "a new incarnation");
-        self.holds.act_as(lease.replica());
-        let over = CancellationToken::new();
-        (self.spawn)("heartbeat", Box::pin(beat(heartbeat, Arc::clone(&lease), self.drain.clone(), over.clone())));
-        let parts = Parts { running: Arc::new(Running::default()), ..self.parts.clone() };
-        let worker = Arc::new(Worker::new(parts.clone(), Arc::clone(&lease), self.drain.clone()));
-        let in_hand = TaskTracker::new();
-        let seats = self.serve(&worker, &in_hand, &lease, &over);
-        (self.spawn)("waker", Box::pin(wake_due(parts, Arc::clone(&lease), seats, over.child_token())));
-        let lost = lease.lost();
-        tokio::select! {
-            () = lost.cancelled() => {}
-            () = self.drain.cancelled() => {
-                in_hand.close();
-                if tokio::time::timeout(self.settings.drain(), in_hand.wait()).await.is_err() {
-                    tracing::warn!(in_hand = in_hand.len(), "the drain took too long: what is left is taken over");
-                }
-            }
-        }
-        over.cancel();
-        true
-    }
-
-    fn lanes(&self) -> Vec<Lane> {
-        self.parts.registry.iter().map(|pipeline| pipeline.lane).collect()
-    }
-
-    /// Starts the consumers and a loop per lane. Returns the lanes' seats.
-    fn serve(
-        &self,
-        worker: &Arc<Worker<Dispatch, TrackerTables>>,
-        in_hand: &TaskTracker,
-        lease: &Arc<Lease>,
-        over: &CancellationToken,
-    ) -> Vec<Arc<Seat>> {
-        let (mut seats, mut watches, mut health) = (Vec::new(), Vec::new(), Vec::new());
-        let lanes = self.lanes();
-        let queues =
-            lanes.iter().map(|lane| (*lane, lane.queue, true)).chain(lanes.first().map(|lane| (*lane, PARKED_QUEUE, false)));
-        for (lane, queue, runs) in queues {
-            let capacity = self.settings.concurrency_of(lane.name);
-            let seat = Arc::new(if runs { Seat::new(lane, capacity) } else { Seat::rows_only(lane) });
-            let prefetch = u16::try_from(seat.capacity() * 3 / 2).unwrap_or(u16::MAX).max(2);
-            let (deliveries, received) = mpsc::channel(usize::from(prefetch));
-            let (last_received, last) = watch::channel(Instant::now());
-            let consumers = QueueConsumer::new(&self.amqp_url, LaneInput { queue, prefetch, deliveries, last_received });
-            let (link, rebuild) = (consumers.link(), consumers.rebuild());
-            (self.spawn)("consumer", Box::pin(consume(consumers, self.drain.child_token(), over.clone(), lease.lost())));
-            let (worker, in_hand, spawn) = (Arc::clone(worker), in_hand.clone(), Arc::clone(&self.spawn));
-            let run = LaneRun { worker, seat: Arc::clone(&seat), deliveries: received, in_hand, spawn };
-            (self.spawn)("lane", Box::pin(run.serve()));
-            if runs {
-                let (deaf, hears) = watch::channel(false);
-                health.push(LaneHealth { name: lane.name, deaf: hears, link });
-                watches.push(LaneWatch { seat: Arc::clone(&seat), last_received: last, deaf, rebuild });
-                seats.push(seat);
-            }
-        }
-        self.readiness.incarnation(Arc::clone(lease), health);
-        (self.spawn)("deafness", Box::pin(deafness(watches, self.parts.publisher.clone(), over.child_token())));
-        seats
-    }
+/// What a worker works with, and what must be run for it.
+struct Made {
+    parts: Parts<Dispatch, TrackerTables>,
+    holds: Arc<StoredHolds>,
+    publisher: PublisherSupervisor,
+    announcing: Announcing<TrackerTables>,
 }
 
-/// Consumes a queue until the drain, or drops everything where the lease is lost.
-async fn consume(consumers: QueueConsumer, stop: CancellationToken, close: CancellationToken, lost: CancellationToken) {
-    tokio::select! {
-        () = consumers.run(stop, close) => {}
-        () = lost.cancelled() => {}
-    }
-}
-
-type Made = (Parts<Dispatch, TrackerTables>, Arc<StoredHolds>, crate::broker::PublisherSupervisor);
-
-fn parts(links: &Links, settings: &WorkerSettings) -> anyhow::Result<Made> {
+fn made(links: &Links, settings: &WorkerSettings) -> anyhow::Result<Made> {
     let keyring = Arc::new(Keyring::parse(links.keyring()?)?);
     let pool = store::pool(links.database_url()?, usize::from(settings.pool_size))?;
     let registry = Arc::new(pipelines::registry());
@@ -242,8 +153,10 @@ fn parts(links: &Links, settings: &WorkerSettings) -> anyhow::Result<Made> {
     let services = Arc::new(governed(Arc::<StoredHolds>::clone(&holds), lanes, tracker, &settings.providers)?);
     let (publisher, supervisor) = publisher(checked(links.amqp_url()?)?);
     let writer = Arc::new(Writer::new(store, store::writers_pool(links.database_url()?)?, TrackerTables, first_stages));
+    let (announcer, announcing) = announcer(publisher.clone(), Arc::clone(&writer));
     let running = Arc::new(Running::default());
-    Ok((Parts { writer, registry, services, keyring, publisher, known_schema: SCHEMA, running }, holds, supervisor))
+    let parts = Parts { writer, registry, services, keyring, publisher, announcer, known_schema: SCHEMA, running };
+    Ok(Made { parts, holds, publisher: supervisor, announcing })
 }
 
 /// What stages reach the outside with, for a command that does what one of their stages does.

@@ -1,0 +1,143 @@
+//! One incarnation of a worker process: its lease, its consumers and its lanes, until the lease is lost or the drain is over.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::TrackerTables;
+use crate::broker::{INTAKE_QUEUE, LaneInput, PARKED_QUEUE, QueueConsumer};
+use crate::config::WorkerSettings;
+use crate::engine::Lane;
+use crate::holds::StoredHolds;
+use crate::link::Endpoint;
+use crate::pipelines::Dispatch;
+use crate::readiness::{LaneHealth, WorkerReadiness};
+use crate::store::NewReplica;
+use crate::worker::{
+    Inflow, LaneRun, LaneWatch, Lease, Parts, Running, Seat, Spawn, Worker, beat, begin, deafness, prefetch, wake_due,
+};
+
+/// What lives as long as the process, whatever becomes of its incarnations.
+pub(super) struct Process {
+    pub(super) database_url: Endpoint,
+    pub(super) amqp_url: Endpoint,
+    pub(super) settings: WorkerSettings,
+    pub(super) parts: Parts<Dispatch, TrackerTables>,
+    pub(super) holds: Arc<StoredHolds>,
+    pub(super) readiness: Arc<WorkerReadiness>,
+    pub(super) spawn: Spawn,
+    pub(super) drain: CancellationToken,
+}
+
+impl Process {
+    /// One incarnation: from its lease to the loss of it, or to the end of the drain. `false`: it could not begin.
+    pub(super) async fn incarnation(&self) -> bool {
+        let new = NewReplica {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            pid: i32::try_from(std::process::id()).unwrap_or_default(),
+            lanes: self.lanes().iter().map(|lane| lane.name.to_owned()).collect(),
+        };
+        let (heartbeat, lease) = match begin(&self.database_url, &new, &self.spawn).await {
+            Ok(begun) => begun,
+            Err(error) => {
+                tracing::warn!(error = crate::fault::chain(&error), "no incarnation can begin yet");
+                return false;
+            }
+        };
+        tracing::info!(replica = %lease.replica(), "a new incarnation");
+        self.holds.act_as(lease.replica());
+        let over = CancellationToken::new();
+        (self.spawn)("heartbeat", Box::pin(beat(heartbeat, Arc::clone(&lease), self.drain.clone(), over.clone())));
+        let parts = Parts { running: Arc::new(Running::default()), ..self.parts.clone() };
+        let inflow = Arc::new(Inflow::new(usize::from(self.settings.concurrency), self.settings.backlog_limit));
+        let worker = Arc::new(Worker::new(parts.clone(), Arc::clone(&lease), self.drain.clone(), Arc::clone(&inflow)));
+        let in_hand = TaskTracker::new();
+        let seats = self.serve(&worker, &inflow, &in_hand, (&lease, &over));
+        (self.spawn)("waker", Box::pin(wake_due(parts, Arc::clone(&lease), (seats, inflow), over.child_token())));
+        let lost = lease.lost();
+        tokio::select! {
+            () = lost.cancelled() => {}
+            () = self.drain.cancelled() => {
+                in_hand.close();
+                if tokio::time::timeout(self.settings.drain(), in_hand.wait()).await.is_err() {
+                    tracing::warn!(in_hand = in_hand.len(), "the drain took too long: what is left is taken over");
+                }
+            }
+        }
+        over.cancel();
+        true
+    }
+
+    fn lanes(&self) -> Vec<Lane> {
+        self.parts.registry.iter().map(|pipeline| pipeline.lane).collect()
+    }
+
+    /// Starts a consumer and a loop for each queue. Returns the lanes' seats.
+    fn serve(
+        &self,
+        worker: &Arc<Worker<Dispatch, TrackerTables>>,
+        inflow: &Inflow,
+        in_hand: &TaskTracker,
+        (lease, over): (&Arc<Lease>, &CancellationToken),
+    ) -> Vec<Arc<Seat>> {
+        let lanes = self.lanes();
+        let seats: Vec<_> =
+            lanes.iter().map(|lane| Seat::new(*lane, self.settings.concurrency_of(lane.name))).map(Arc::new).collect();
+        let mut queues: Vec<Served> = seats.iter().map(|seat| Served::steadily(seat.lane.queue, seat)).collect();
+        // Intake takes the seats of the first lane.
+        if let (Some(seat), Some(lane)) = (seats.first(), lanes.first()) {
+            let intake = Served { name: "intake", prefetch: inflow.prefetch(), ..Served::steadily(INTAKE_QUEUE, seat) };
+            queues.extend([intake, Served::steadily(PARKED_QUEUE, &Arc::new(Seat::rows_only(*lane)))]);
+        }
+        let (mut watches, mut health) = (Vec::new(), Vec::new());
+        for Served { name, queue, seat, prefetch } in queues {
+            let (deliveries, received) = mpsc::channel(HANDED_OVER);
+            let (last_received, last) = watch::channel(Instant::now());
+            let input = LaneInput { queue, prefetch: prefetch.clone(), deliveries, last_received };
+            let consumer = QueueConsumer::new(&self.amqp_url, input);
+            let (link, rebuild) = (consumer.link(), consumer.rebuild());
+            (self.spawn)("consumer", Box::pin(consume(consumer, self.drain.child_token(), over.clone(), lease.lost())));
+            let (worker, in_hand, spawn) = (Arc::clone(worker), in_hand.clone(), Arc::clone(&self.spawn));
+            let run = LaneRun { worker, seat: Arc::clone(&seat), deliveries: received, in_hand, spawn };
+            (self.spawn)("lane", Box::pin(run.serve()));
+            if queue != PARKED_QUEUE {
+                let (deaf, hears) = watch::channel(false);
+                health.push(LaneHealth { name, deaf: hears, link });
+                watches.push(LaneWatch { seat, queue, prefetch, last_received: last, deaf, rebuild });
+            }
+        }
+        self.readiness.incarnation(Arc::clone(lease), health);
+        (self.spawn)("deafness", Box::pin(deafness(watches, self.parts.publisher.clone(), over.child_token())));
+        seats
+    }
+}
+
+/// Deliveries between a consumer and its lane, which takes them at once.
+const HANDED_OVER: usize = 64;
+
+/// A queue, and whose seats its deliveries take.
+struct Served {
+    name: &'static str,
+    queue: &'static str,
+    seat: Arc<Seat>,
+    prefetch: watch::Receiver<u16>,
+}
+
+impl Served {
+    fn steadily(queue: &'static str, seat: &Arc<Seat>) -> Self {
+        let (_, prefetch) = watch::channel(prefetch(seat.capacity()));
+        Self { name: seat.lane.name, queue, seat: Arc::clone(seat), prefetch }
+    }
+}
+
+/// Consumes a queue until the drain, or drops everything where the lease is lost.
+async fn consume(consumers: QueueConsumer, stop: CancellationToken, close: CancellationToken, lost: CancellationToken) {
+    tokio::select! {
+        () = consumers.run(stop, close) => {}
+        () = lost.cancelled() => {}
+    }
+}
