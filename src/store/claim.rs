@@ -85,11 +85,12 @@ pub enum NotClaimed {
     LeaseLost,
 }
 
+/// The state is asked for in words that no partial index is of: see `plain::PLAIN`.
 pub(super) const CLAIM: &str = "
     UPDATE jobs SET state = 'running', owner = asked.replica, epoch = epoch + 1, woken_at = coalesce(woken_at, now())
     FROM unnest($1::uuid[], $2::bigint[]) AS asked (id, replica)
         JOIN replicas ON replicas.id = asked.replica AND replicas.alive_until > now() AND replicas.ended_at IS NULL
-    WHERE jobs.id = asked.id AND jobs.state = 'ready' AND jobs.due_at <= now()
+    WHERE jobs.id = asked.id AND jobs.state || '' = 'ready' AND jobs.due_at <= now()
     RETURNING jobs.id, pipeline, parent_id, source, organization, account, payload, sealed_payload, generation, epoch, stage,
         attempt, deadline, traceparent, tracestate, owner, committed_epoch, crash_count,
         extract(epoch FROM deadline - now())::float8 AS deadline_in";
@@ -167,8 +168,8 @@ async fn why_not(client: &deadpool_postgres::Client, asked: &[Wanted]) -> Result
     query(client, WHY_NOT, &[&ids, &replicas]).await?.iter().map(reason).collect()
 }
 
-/// A row made by `intake` for `new`, claimed in the same statement.
-pub(super) fn fresh(replica: ReplicaId, new: &NewJob, row: &Row) -> Result<Claim, StoreError> {
+/// A row made by `intake` for `new`, claimed in the same statement; `deadline_in` seconds its deadline passes.
+pub(super) fn fresh(replica: ReplicaId, new: &NewJob, deadline_in: Option<f64>) -> Result<Claim, StoreError> {
     let Incoming::Known(payload) = &new.payload else {
         return Err(StoreError::Row("a job of a newer schema was claimed".to_owned()));
     };
@@ -187,7 +188,7 @@ pub(super) fn fresh(replica: ReplicaId, new: &NewJob, row: &Row) -> Result<Claim
         deadline: new.deadline,
         traceparent: new.traceparent.clone(),
     };
-    Ok(Claim { tracestate: new.tracestate.clone(), ..claim(replica, job, Outputs::default(), row)? })
+    Ok(Claim { tracestate: new.tracestate.clone(), ..claim(replica, job, Outputs::default(), deadline_in) })
 }
 
 /// The claims of rows that this worker owns, each with its checkpoints.
@@ -229,16 +230,16 @@ fn owned(row: &Row, outputs: Outputs) -> Result<Claim, StoreError> {
         deadline: row.try_get("deadline")?,
         traceparent: row.try_get("traceparent")?,
     };
-    let claim = claim(ReplicaId(row.try_get("owner")?), job, outputs, row)?;
+    let claim = claim(ReplicaId(row.try_get("owner")?), job, outputs, row.try_get("deadline_in")?);
     let is_suspect = row.try_get::<_, i32>("crash_count")? >= SUSPECT_AFTER;
     let (sealed_payload, tracestate) = (row.try_get("sealed_payload")?, row.try_get("tracestate")?);
     Ok(Claim { sealed_payload, is_suspect, tracestate, ..claim })
 }
 
-fn claim(replica: ReplicaId, job: Job, outputs: Outputs, row: &Row) -> Result<Claim, StoreError> {
+fn claim(replica: ReplicaId, job: Job, outputs: Outputs, deadline_in: Option<f64>) -> Claim {
     let fence = Fence { job: job.id, epoch: job.epoch, replica };
-    let deadline = seconds(row.try_get("deadline_in")?).and_then(|left| Instant::now().checked_add(left));
-    Ok(Claim { job, outputs, fence, deadline, sealed_payload: None, is_suspect: false, tracestate: None })
+    let deadline = seconds(deadline_in).and_then(|left| Instant::now().checked_add(left));
+    Claim { job, outputs, fence, deadline, sealed_payload: None, is_suspect: false, tracestate: None }
 }
 
 fn checkpoint(row: &Row) -> Result<Checkpoint, StoreError> {

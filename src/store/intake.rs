@@ -77,7 +77,8 @@ pub enum Intaken {
 
 /// A key without a job is a cancel that came first: the job is made and cancelled at once. `job.accepted` and what follows at once
 /// are announced with the row. The keys come in order, so that two groups with the same keys do not wait for each other in a
-/// circle.
+/// circle. What goes from one part to another is looked up in a hash (`IN` where it is no condition): a join of the parts would
+/// compare each row with each, since the writers' plans know no hash joins.
 pub(super) const INTAKE: &str = concat!(
     "
     WITH asked AS (
@@ -97,6 +98,10 @@ pub(super) const INTAKE: &str = concat!(
             cancelled_by = CASE WHEN k.job_id IS NULL AND k.created_at >= now() - interval '30 days' THEN k.cancelled_by END
             WHERE k.job_id IS NULL OR k.created_at < now() - interval '30 days'
         RETURNING job_id, cancelled_by IS NOT NULL AS cancelled
+    ), new AS MATERIALIZED (
+        SELECT id, source, dedupe_key, pipeline, stage, organization, payload, sealed_payload, schema, not_before, deadline, reply_to,
+            correlation_id, traceparent, tracestate, newer, run, owner, id IN (SELECT job_id FROM key WHERE cancelled) AS cancelled
+        FROM asked WHERE (id IN (SELECT job_id FROM key)) IS TRUE
     ), made AS (
         INSERT INTO jobs (id, pipeline, stage, source, dedupe_key, organization, payload, sealed_payload, schema, due_at, deadline,
             reply_to, correlation_id, traceparent, tracestate, state, owner, epoch, woken_at, finished_at, wait_reason, wait_key,
@@ -108,9 +113,9 @@ pub(super) const INTAKE: &str = concat!(
             CASE WHEN run AND NOT cancelled THEN now() END, CASE WHEN cancelled THEN now() END,
             CASE WHEN newer AND NOT cancelled THEN 'version' END,
             CASE WHEN newer AND NOT cancelled THEN 'schema:' || schema END, CASE WHEN newer AND NOT cancelled THEN 0 END
-        FROM asked JOIN key ON key.job_id = asked.id
+        FROM new
         RETURNING id, source, dedupe_key, organization, state, wait_reason, wait_key, error_code, error_message, error_hint,
-            reply_to, correlation_id, traceparent, tracestate, owner, deadline
+            reply_to, correlation_id, traceparent, tracestate, owner
     ), told AS (
         INSERT INTO announcements (job_id, routing_key, reply_to, correlation_id, traceparent, tracestate, body, publish_after)
         SELECT id, event, reply_to, correlation_id, traceparent, tracestate, ",
@@ -123,9 +128,9 @@ pub(super) const INTAKE: &str = concat!(
     announcement_columns!(),
     "
     )
-    SELECT made.owner, extract(epoch FROM made.deadline - now())::float8 AS deadline_in, told.job_id, told.id, told.routing_key,
-        told.reply_only, told.reply_to, told.correlation_id, told.traceparent, told.tracestate, told.body
-    FROM made JOIN told ON told.job_id = made.id ORDER BY told.id"
+    SELECT job_id IN (SELECT id FROM made WHERE owner IS NOT NULL) AS ours, now() AS now, job_id, id, routing_key, reply_only,
+        reply_to, correlation_id, traceparent, tracestate, body
+    FROM told ORDER BY id"
 );
 
 const KNOWN_KEYS: &str = "
@@ -247,11 +252,13 @@ pub(super) async fn intaken(
 
 fn accepted(new: &NewJob, rows: &[&Row]) -> Result<Intaken, StoreError> {
     let told = rows.iter().map(|row| announcement(row)).collect::<Result<_, _>>()?;
-    let owner: Option<i64> = rows.first().map_or(Ok(None), |row| row.try_get("owner"))?;
-    Ok(match (owner, rows.first()) {
-        (Some(owner), Some(row)) => Intaken::Ours(Box::new(claim::fresh(ReplicaId(owner), new, row)?), told),
-        _ => Intaken::Accepted(told),
-    })
+    let (Some(owner), Some(row)) = (new.owner, rows.first()) else { return Ok(Intaken::Accepted(told)) };
+    if !row.try_get::<_, bool>("ours")? {
+        return Ok(Intaken::Accepted(told));
+    }
+    let now: OffsetDateTime = row.try_get("now")?;
+    let left = new.deadline.map(|deadline| (deadline - now).as_seconds_f64());
+    Ok(Intaken::Ours(Box::new(claim::fresh(owner, new, left)?), told))
 }
 
 type KnownKeys = HashMap<(String, String), (JobId, Vec<u8>)>;

@@ -37,7 +37,8 @@ pub(super) struct PlainDone {
     pub(super) announcement: Option<Announcement>,
 }
 
-/// One fence for all: a row that is no longer ours is left out, and so is its checkpoint.
+/// One fence for all: a row that is no longer ours is left out, and so is its checkpoint. The state is asked for in words that no
+/// partial index is of, so that rows are found by their keys, whatever the planner has seen of the table.
 pub(super) const PLAIN: &str = "
     WITH fence AS (
         UPDATE jobs SET stage = given.due, attempt = 1, committed_epoch = jobs.epoch, crash_count = 0, error_code = NULL,
@@ -51,7 +52,7 @@ pub(super) const PLAIN: &str = "
         FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::int[], $7::json[], $8::int[],
             $9::float8[], $10::bool[])
             AS given (id, epoch, replica, done, due, version, output, attempt, took, finish)
-        WHERE jobs.id = given.id AND jobs.epoch = given.epoch AND jobs.owner = given.replica AND jobs.state = 'running'
+        WHERE jobs.id = given.id AND jobs.epoch = given.epoch AND jobs.owner = given.replica AND jobs.state || '' = 'running'
         RETURNING jobs.id, jobs.generation, jobs.epoch, jobs.state, given.replica, given.done, given.version, given.output,
             given.attempt, given.took
     ), saved AS (

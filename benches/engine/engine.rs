@@ -1,0 +1,202 @@
+//! The worker's own line with stages that do nothing, put together as `app` does it.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use deadpool_postgres::Pool;
+use dispatch_worker::broker::{
+    EXCHANGE, INTAKE_QUEUE, KEY_JOB, LaneInput, Outgoing, Publisher, QueueConsumer, publisher, topology,
+};
+use dispatch_worker::engine::{Context, Lane, Outcome, Pipeline, Product, Registry, Stage};
+use dispatch_worker::fault::StageFault;
+use dispatch_worker::job::JobId;
+use dispatch_worker::link::Endpoint;
+use dispatch_worker::secrets::Keyring;
+use dispatch_worker::store::{self, NewReplica, Store, Tables, WRITERS, Writer};
+use dispatch_worker::worker::{Inflow, LaneRun, Parts, Running, Seat, Spawn, Worker, announcer, beat, begin, prefetch, wake_due};
+use serde_json::json;
+use serde_json::value::RawValue;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::{Figures, Place, Setting, wal};
+
+/// Names of stages that do nothing.
+const NAMES: [&str; crate::STAGES] = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"];
+const LANE: Lane = Lane { name: "dispatch", queue: "dispatch.wake", wake_key: "wake.dispatch" };
+const CONNECTIONS: usize = 16;
+const MANY: u32 = 10_000_000;
+/// Jobs a second, and for how long, where there is little to do.
+const LIGHT: (u32, Duration) = (50, Duration::from_secs(10));
+
+struct Nothing;
+
+impl Product for Nothing {
+    type Services = ();
+    type Changes = ();
+}
+
+struct Idle<const N: usize>;
+
+impl<const N: usize> Stage<Nothing> for Idle<N> {
+    const NAME: &'static str = NAMES[N];
+    type Output = usize;
+
+    async fn run(&self, _: &Context<'_, Nothing>) -> Result<Outcome<usize, ()>, StageFault> {
+        Ok(Outcome::of(N))
+    }
+}
+
+struct NoTables;
+
+type Boxed<'a, V> = Pin<Box<dyn Future<Output = Result<V, StageFault>> + Send + 'a>>;
+
+impl Tables for NoTables {
+    type Changes = ();
+
+    fn apply<'a>(&'a self, _: &'a tokio_postgres::Transaction<'_>, _: JobId, (): &'a ()) -> Boxed<'a, Box<RawValue>> {
+        Box::pin(std::future::ready(Ok(RawValue::NULL.to_owned())))
+    }
+
+    fn cause_present<'a>(&'a self, _: &'a tokio_postgres::Transaction<'_>, _: &'a str, _: i64) -> Boxed<'a, Option<bool>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
+}
+
+/// A worker that runs, and its place.
+struct Bench {
+    place: Place,
+    pool: Pool,
+    end: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// Runs all jobs of the setting, from a full queue.
+pub(crate) async fn run(setting: &Setting<'_>) -> Figures {
+    let bench = Bench::at(setting.place("engine").await).await;
+    bench.publish(0..setting.jobs).await;
+    let client = bench.pool.get().await.unwrap();
+    let before = wal(&client).await;
+    bench.start(setting.in_flight).await;
+    bench.done(setting.jobs).await;
+    let wal = wal(&client).await - before;
+    bench.figures(wal, "(SELECT min(started_at) FROM checkpoints c WHERE c.job_id = j.id)").await
+}
+
+/// Few jobs, one after the other.
+pub(crate) async fn light(setting: &Setting<'_>) -> Figures {
+    let bench = Bench::at(setting.place("light").await).await;
+    bench.start(setting.in_flight).await;
+    let jobs = usize::try_from(LIGHT.0).unwrap() * usize::try_from(LIGHT.1.as_secs()).unwrap();
+    let mut ticks = tokio::time::interval(Duration::from_secs(1) / LIGHT.0);
+    for job in 0..jobs {
+        ticks.tick().await;
+        bench.publish(job..job + 1).await;
+    }
+    bench.done(jobs).await;
+    bench.figures(0.0, "created_at").await
+}
+
+impl Bench {
+    async fn at(place: Place) -> Self {
+        store::migrate(&place.database_url).await.unwrap();
+        topology::declare(&place.amqp_url, &[LANE]).await.unwrap();
+        let pool = store::pool(&place.database_url, CONNECTIONS).unwrap();
+        Self { place, pool, end: CancellationToken::new(), tasks: TaskTracker::new() }
+    }
+
+    async fn publish(&self, jobs: std::ops::Range<usize>) {
+        let publisher = Publisher::connect(&self.place.amqp_url).await.unwrap();
+        let message = |job: usize| {
+            let body = json!({"schema": 1, "source": "bench", "dedupe_key": job.to_string(), "organization": "o"});
+            let (routing_key, body) = (KEY_JOB.to_owned(), body.to_string().into_bytes());
+            Outgoing { exchange: EXCHANGE, routing_key, mandatory: true, body, ..Outgoing::default() }
+        };
+        let messages: Vec<Outgoing> = jobs.map(message).collect();
+        for window in messages.chunks(1000) {
+            assert!(publisher.publish_all(window).await.iter().all(Result::is_ok));
+        }
+    }
+
+    async fn start(&self, in_flight: usize) {
+        let keyring = Arc::new(Keyring::parse(&Keyring::fresh_setting()).unwrap());
+        let spawn = self.spawner();
+        let idle = Pipeline::new("dispatch", LANE)
+            .then(Idle::<0>)
+            .then(Idle::<1>)
+            .then(Idle::<2>)
+            .then(Idle::<3>)
+            .then(Idle::<4>)
+            .then(Idle::<5>)
+            .then(Idle::<6>)
+            .then(Idle::<7>)
+            .then(Idle::<8>)
+            .then(Idle::<9>);
+        let registry = Arc::new(Registry::new(vec![idle]));
+        let store = Store::new(self.pool.clone(), Arc::clone(&keyring));
+        let writers = store::writers_pool(&self.place.database_url).unwrap();
+        let writer = Arc::new(Writer::new(store, writers, NoTables, [("dispatch", NAMES[0])].into()));
+        for _ in 0..WRITERS {
+            let (writer, end) = (Arc::clone(&writer), self.end.clone());
+            spawn("writer", Box::pin(async move { writer.write_groups(end).await }));
+        }
+        let (publisher, supervisor) = publisher(&self.place.amqp_url);
+        spawn("publisher", Box::pin(supervisor.run(self.end.clone())));
+        let (announcer, announcing) = announcer(publisher.clone(), Arc::clone(&writer));
+        spawn("announcer", Box::pin(announcing.run(self.end.clone())));
+        let (services, running) = (Arc::new(()), Arc::new(Running::default()));
+        let parts = Parts { writer, registry, services, keyring, publisher, announcer, known_schema: 1, running };
+        let new = NewReplica { version: "0".to_owned(), host: "h".to_owned(), pid: 1, lanes: vec![LANE.name.to_owned()] };
+        let (heartbeat, lease) = begin(&Endpoint::from(&self.place.database_url), &new, &spawn).await.unwrap();
+        spawn("heartbeat", Box::pin(beat(heartbeat, Arc::clone(&lease), self.end.clone(), self.end.clone())));
+        let inflow = Arc::new(Inflow::new(in_flight, MANY));
+        let worker = Arc::new(Worker::new(parts.clone(), Arc::clone(&lease), self.end.clone(), Arc::clone(&inflow)));
+        let seat = Arc::new(Seat::new(LANE, in_flight));
+        let (_, steady) = watch::channel(prefetch(in_flight));
+        for (queue, prefetch) in [(LANE.queue, steady), (INTAKE_QUEUE, inflow.prefetch())] {
+            let (deliveries, received) = mpsc::channel(64);
+            let (last_received, _) = watch::channel(Instant::now());
+            let input = LaneInput { queue, prefetch, deliveries, last_received };
+            let consumer = QueueConsumer::new(&self.place.amqp_url, input);
+            spawn("consumer", Box::pin(consumer.run(self.end.clone(), self.end.clone())));
+            let (worker, seat) = (Arc::clone(&worker), Arc::clone(&seat));
+            let run = LaneRun { worker, seat, deliveries: received, in_hand: TaskTracker::new(), spawn: Arc::clone(&spawn) };
+            spawn("lane", Box::pin(run.serve()));
+        }
+        spawn("waker", Box::pin(wake_due(parts, lease, (vec![seat], inflow), self.end.clone())));
+    }
+
+    fn spawner(&self) -> Spawn {
+        let tasks = self.tasks.clone();
+        Arc::new(move |_, work| drop(tasks.spawn(work)))
+    }
+
+    /// Waits until so many jobs have succeeded. It looks seldom: looking takes its part of the machine.
+    async fn done(&self, jobs: usize) {
+        let client = self.pool.get().await.unwrap();
+        let mut looks = tokio::time::interval(Duration::from_millis(250));
+        let done = "SELECT count(*) FROM jobs WHERE state = 'succeeded'";
+        while client.query_one(done, &[]).await.unwrap().get::<_, i64>(0) < i64::try_from(jobs).unwrap() {
+            looks.tick().await;
+        }
+    }
+
+    /// Ends the worker and tells how long jobs took, from `since`, and all of them, from the worker's beginning.
+    async fn figures(self, wal: f64, since: &str) -> Figures {
+        self.end.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        let client = self.pool.get().await.unwrap();
+        let sql = format!(
+            "SELECT percentile_cont(ARRAY[0.5, 0.99]) WITHIN GROUP (ORDER BY extract(epoch FROM finished_at - {since})::float8),
+                extract(epoch FROM max(finished_at) - (SELECT min(started_at) FROM replicas))::float8
+             FROM jobs j WHERE state = 'succeeded'"
+        );
+        let row = client.query_one(&sql, &[]).await.unwrap();
+        let (quantiles, took): (Vec<f64>, f64) = (row.get(0), row.get(1));
+        let [p50, p99, took] = [quantiles[0], quantiles[1], took].map(Duration::from_secs_f64);
+        Figures { took, p50, p99, wal }
+    }
+}
