@@ -6,7 +6,7 @@ use dispatch_worker::broker::{KEY_CANCEL, Outgoing};
 use dispatch_worker::job::JobState;
 use serde_json::json;
 
-use crate::support::{Listener, TestWorld, WorkerOptions, acme, intake};
+use crate::support::{Listener, TestWorld, WorkerOptions, acme, intake, wait_for};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -140,6 +140,11 @@ async fn a_cancel_that_comes_before_its_job_ends_it_when_it_comes() {
     for _ in 0..2 {
         world.publish_raw(&Outgoing { routing_key: KEY_CANCEL.to_owned(), ..intake(cancel.clone()) }).await;
     }
+    wait_for("the wish to be noted", SOON, async || {
+        let noted = "SELECT count(*) FROM job_keys WHERE job_id IS NULL AND cancelled_by IS NOT NULL";
+        if world.database.one(noted).await == "1" { Ok(()) } else { Err("it is not") }
+    })
+    .await;
     world.wait_quiet(SOON).await;
     assert_eq!(world.database.one("SELECT count(*) FROM dead_letters").await, "0");
     let event = world.assign(acme::LONE_ITEM, Some(acme::ANN)).await;
