@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
 mod architecture;
+mod assignee_sync;
 mod assignment_truth;
 mod backlog;
 mod bad_input;

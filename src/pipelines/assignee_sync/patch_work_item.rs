@@ -74,13 +74,14 @@ impl Stage<Dispatch> for PatchWorkItem {
         let sync = cx.payload::<AssigneeSync>()?;
         let target = cx.output::<FindAssignee>()?.target()?;
         let tracker = &cx.services.tracker;
-        // In this order: a link's revision is applied in one commit with what it decides. One that counts as applied here has
-        // decided the group that is read after it; the other way round, a person's change that decides between the two looks
-        // would be neither news nor in the group, and be written over for good.
+        // In this order. A link's revision is applied in one commit with what it decides: one that counts as applied here has
+        // decided the group that is read after it, or else a person's change would be neither news nor in the group, and be
+        // written over for good. And what another follow-up has written was the group's before the work item is read here: a
+        // group read earlier than that could be an older one, which would be written over the newer.
         let applied = tracker.link_applied_rev(sync.group_id, sync.integration_id, sync.work_item_id).await?;
         let Some(applied_rev) = applied else { return Ok(done(PatchResult::Unlinked)) };
-        let Some(group) = tracker.group_assignee(sync.group_id).await? else { return Ok(done(PatchResult::Superseded)) };
         let Some(item) = read(cx.services, &sync, &target).await? else { return Ok(done(PatchResult::Deleted)) };
+        let Some(group) = tracker.group_assignee(sync.group_id).await? else { return Ok(done(PatchResult::Superseded)) };
         let written = as_written(&item.assigned_to);
         let own_write = item.rev > applied_rev
             && tracker.own_write(sync.integration_id, sync.work_item_id, item.rev, written.as_deref()).await?;

@@ -24,6 +24,9 @@ const PROJECT: &str = "Web";
 const TOKEN: &str = "canary-access-token";
 /// Work items whose PATCHes are done and never answered: for a while nobody but the ledger knows whose write it was.
 const LOSSY: [&str; 2] = ["/workitems/1", "/workitems/4"];
+/// So many looks at work items take so long, in milliseconds: what was known before one of them is old after it.
+const SLOW_LOOKS: u64 = 60;
+const LOOK_MILLIS: u64 = 80;
 /// Before every answer: room for races.
 const LATENCY_MILLIS: u64 = 2;
 
@@ -57,6 +60,9 @@ pub(super) async fn set(world: &TestWorld) {
         let rule = FaultRule::new(FaultKind::LoseAnswer).provider(Provider::AzureDevops).method("PATCH").path_contains(items);
         simulator.client.fault(&rule).await.expect("the simulator takes the fault");
     }
+    let slow = FaultRule::new(FaultKind::Slow).provider(Provider::AzureDevops).path_contains("workitemsbatch");
+    let slow = slow.millis(LOOK_MILLIS).times(SLOW_LOOKS);
+    simulator.client.fault(&slow).await.expect("the simulator takes the fault");
     world.import(&document()).await;
 }
 
