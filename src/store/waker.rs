@@ -67,7 +67,8 @@ const BURY: &str = "
     RETURNING id";
 
 /// A replica takes everything that it has in hand with it, and only one of these may be to blame. Where a suspect was among them
-/// (there is one at a time, see [`super::Claim::is_suspect`]), it is blamed alone.
+/// (there is one at a time, see [`super::Claim::is_suspect`]), it is blamed alone. When the job was due is left: whoever wakes it
+/// again wakes it before those that came after it.
 const FREE: &str = "
     WITH dead AS (
         SELECT j.id, CASE
@@ -81,7 +82,7 @@ const FREE: &str = "
         WHERE j.state = 'running' AND (r.id IS NULL OR r.ended_at IS NOT NULL)
         ORDER BY j.id LIMIT $1 FOR UPDATE OF j SKIP LOCKED
     )
-    UPDATE jobs SET owner = NULL, epoch = epoch + 1, crash_count = dead.crashes, due_at = now(),
+    UPDATE jobs SET owner = NULL, epoch = epoch + 1, crash_count = dead.crashes,
         state = CASE WHEN dead.crashes >= $2 THEN 'parked' ELSE 'ready' END,
         woken_at = CASE WHEN dead.crashes >= $2 THEN NULL ELSE now() END,
         error_code = CASE WHEN dead.crashes >= $2 THEN 'crash_loop' ELSE error_code END,

@@ -136,8 +136,8 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         }
     }
 
-    /// A seat for an intake message, or none where it should only become a row: its organization is over its share, the queue
-    /// is long and every seat taken, the replica drains, or the job is not for now.
+    /// A seat for an intake message, or none where it should only become a row: its organization is over its share, every seat is
+    /// taken and the queue long or too many wait already, the replica drains, or the job is not for now.
     async fn place(&self, seat: &Arc<Seat>, organization: &str, intake: &Intake) -> Option<(Slot, Share)> {
         let Intake::Request { request, .. } = intake else { return None };
         let later = request.not_before.is_some_and(|time| time > OffsetDateTime::now_utc());
@@ -148,13 +148,12 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         if let Some(slot) = seat.free_slot(&share) {
             return Some((slot, share));
         }
-        if self.inflow.only_rows() {
-            return None;
-        }
+        let _place = seat.waiting_place()?;
         tokio::select! {
             biased;
             () = self.drain.cancelled() => None,
-            slot = seat.slot() => Some((slot, share)),
+            () = self.inflow.flooded() => None,
+            slot = seat.slot_in_turn() => Some((slot, share)),
         }
     }
 

@@ -20,13 +20,13 @@ pub struct Inflow {
     steady: u16,
     /// Jobs that may wait in Postgres for their turn; with more, nothing is taken.
     pub(super) backlog_limit: u32,
+    /// The queue is long.
+    flood: watch::Sender<bool>,
     seen: Mutex<Seen>,
 }
 
 /// What is known of both sides.
 struct Seen {
-    /// The queue is long.
-    flood: bool,
     /// Jobs that wait in Postgres for their turn: when they were counted, and those made here since.
     waiting: u32,
     full: bool,
@@ -37,8 +37,8 @@ impl Inflow {
     #[must_use]
     pub fn new(seats: usize, backlog_limit: u32) -> Self {
         let steady = super::lane::prefetch(seats);
-        let (prefetch, _) = watch::channel(steady);
-        Self { prefetch, steady, backlog_limit, seen: Mutex::new(Seen { flood: false, waiting: 0, full: false }) }
+        let ((prefetch, _), (flood, _)) = (watch::channel(steady), watch::channel(false));
+        Self { prefetch, steady, backlog_limit, flood, seen: Mutex::new(Seen { waiting: 0, full: false }) }
     }
 
     /// Messages in hand at most, as it changes; 0: none is taken.
@@ -47,16 +47,19 @@ impl Inflow {
         self.prefetch.subscribe()
     }
 
-    /// Whether intake that finds no free seat becomes a row instead of waiting for one.
-    pub(super) fn only_rows(&self) -> bool {
-        self.seen().flood
+    /// Until the queue is long: intake that finds no free seat becomes a row then instead of waiting for one.
+    pub(super) async fn flooded(&self) {
+        self.flood.subscribe().wait_for(|flood| *flood).await.expect("the sender is this one's own");
     }
 
     /// The queue holds `ready` messages, of which the lane soon does `soon`.
     pub(super) fn queue_holds(&self, ready: usize, soon: usize) {
-        let mut seen = self.seen();
+        let seen = self.seen();
         // It is not left at the first message less: each change of the prefetch is a new consumer.
-        seen.flood = ready > if seen.flood { soon / 2 } else { soon };
+        self.flood.send_if_modified(|flood| {
+            let long = ready > if *flood { soon / 2 } else { soon };
+            std::mem::replace(flood, long) != long
+        });
         self.adjust(seen);
     }
 
@@ -87,7 +90,7 @@ impl Inflow {
             }
         }
         let room = self.backlog_limit.saturating_sub(seen.waiting);
-        let wanted = match (full, seen.flood && room >= u32::from(FLOOD)) {
+        let wanted = match (full, *self.flood.borrow() && room >= u32::from(FLOOD)) {
             (true, _) => 0,
             (false, true) => self.steady.max(FLOOD),
             (false, false) => self.steady,
@@ -102,6 +105,8 @@ impl Inflow {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
 
     #[test]
@@ -110,12 +115,12 @@ mod tests {
         let prefetch = inflow.prefetch();
         assert_eq!(*prefetch.borrow(), 6);
         inflow.queue_holds(11, 10);
-        assert!(inflow.only_rows());
+        assert!(inflow.flooded().now_or_never().is_some());
         assert_eq!(*prefetch.borrow(), FLOOD);
         inflow.queue_holds(6, 10);
-        assert!(inflow.only_rows(), "it is not short yet");
+        assert!(inflow.flooded().now_or_never().is_some(), "it is not short yet");
         inflow.queue_holds(5, 10);
-        assert!(!inflow.only_rows());
+        assert!(inflow.flooded().now_or_never().is_none());
         assert_eq!(*prefetch.borrow(), 6);
     }
 

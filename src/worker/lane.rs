@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, mpsc};
 use tokio_util::task::TaskTracker;
 
 use super::Worker;
@@ -36,6 +36,10 @@ pub struct Seat {
     slots: Arc<Semaphore>,
     /// Of the seats, those kept for organizations that have none.
     kept: Arc<Semaphore>,
+    /// Where intake waits for a seat.
+    waiting_room: Semaphore,
+    /// The one that stands in the queue for a seat.
+    turn: Semaphore,
     capacity: usize,
     organizations: Mutex<HashMap<String, Active>>,
     /// Whether claims are run here; otherwise deliveries only become rows.
@@ -97,6 +101,8 @@ impl Seat {
             lane,
             slots: Arc::new(Semaphore::new(capacity - kept)),
             kept: Arc::new(Semaphore::new(kept)),
+            waiting_room: Semaphore::new(usize::from(prefetch(capacity))),
+            turn: Semaphore::new(1),
             capacity,
             organizations: Mutex::default(),
             runs: true,
@@ -115,6 +121,18 @@ impl Seat {
     pub(super) async fn slot(&self) -> Slot {
         let permit = Arc::clone(&self.slots).acquire_owned().await.expect("the semaphore is never closed");
         Slot { _permit: permit, freed: Arc::clone(&self.freed) }
+    }
+
+    /// A place to wait in for [`Seat::slot_in_turn`], while there is one.
+    pub(super) fn waiting_place(&self) -> Option<SemaphorePermit<'_>> {
+        self.waiting_room.try_acquire().ok()
+    }
+
+    /// A seat for intake, when there is one. Wake-ups are of older jobs, those of dead owners among them: of all intake that waits,
+    /// only one stands in the queue with them.
+    pub(super) async fn slot_in_turn(&self) -> Slot {
+        let _turn = self.turn.acquire().await.expect("the semaphore is never closed");
+        self.slot().await
     }
 
     /// A seat that is free now; the kept ones are for the first job of an organization.
@@ -203,6 +221,8 @@ impl<P: Product, T: Tables<Changes = P::Changes>> LaneRun<P, T> {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
 
     const LANE: Lane = Lane { name: "dispatch", queue: "q", wake_key: "w" };
@@ -215,6 +235,26 @@ mod tests {
         assert!(seat.share("a").is_none(), "a is over its share while b is active");
         drop(first);
         assert!(seat.share("a").is_some());
+    }
+
+    #[test]
+    fn of_all_intake_that_waits_one_stands_in_the_queue_with_wake_ups() {
+        let seat = Seat::new(LANE, 2);
+        let mut slots: Vec<_> = (0..2).map(|_| seat.slot().now_or_never().unwrap()).collect();
+        let mut intake: Vec<_> = (0..2).map(|_| Box::pin(seat.slot_in_turn())).collect();
+        for one in &mut intake {
+            assert!(one.now_or_never().is_none());
+        }
+        let mut wake_up = Box::pin(seat.slot());
+        assert!((&mut wake_up).now_or_never().is_none());
+        slots.pop();
+        let first = (&mut intake[0]).now_or_never().expect("it came first");
+        drop(first);
+        assert!((&mut intake[1]).now_or_never().is_none(), "it is behind the wake-up, which came after it");
+        assert!(wake_up.now_or_never().is_some());
+        assert!((&mut intake[1]).now_or_never().is_some());
+        let places: Vec<_> = std::iter::from_fn(|| seat.waiting_place()).collect();
+        assert_eq!(places.len(), usize::from(prefetch(2)));
     }
 
     #[test]
