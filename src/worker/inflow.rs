@@ -90,7 +90,8 @@ impl Inflow {
             }
         }
         let room = self.backlog_limit.saturating_sub(seen.waiting);
-        let wanted = match (full, *self.flood.borrow() && room >= u32::from(FLOOD)) {
+        let flooded = *self.flood.borrow() && room >= u32::from(FLOOD);
+        let wanted = match (full, flooded) {
             (true, _) => 0,
             (false, true) => self.steady.max(FLOOD),
             (false, false) => self.steady,
