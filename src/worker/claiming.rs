@@ -172,6 +172,16 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         self.take_row(wake_up.job_id, slot, None).await
     }
 
+    /// Takes the job of a dead owner. What goes wrong is told where its wake-up comes.
+    pub(super) async fn take_freed(&self, id: JobId, seat: &Arc<Seat>) -> Taken {
+        let slot = tokio::select! {
+            biased;
+            () = self.drain.cancelled() => return Taken::Nothing,
+            slot = seat.slot_past_line() => slot,
+        };
+        self.take_row(id, slot, None).await.unwrap_or(Taken::Nothing)
+    }
+
     async fn take_row(&self, id: JobId, slot: Slot, share: Option<Share>) -> Result<Taken, Trouble> {
         let Some(in_hand) = self.parts.running.take(id) else {
             // It is in hand here, perhaps just being given up: then this wake-up is the only one, and the waker makes another.

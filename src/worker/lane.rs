@@ -1,17 +1,18 @@
 //! A lane: how many of its jobs run at a time, and whose.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, mpsc};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, SemaphorePermit, mpsc};
 use tokio_util::task::TaskTracker;
 
 use super::Worker;
 use crate::broker::Delivery;
 use crate::engine::{Lane, Product};
+use crate::job::JobId;
 use crate::store::Tables;
 
 /// How the worker starts a concurrent piece of work: `app` supplies it, names it and awaits it.
@@ -38,8 +39,12 @@ pub struct Seat {
     kept: Arc<Semaphore>,
     /// Where intake waits for a seat.
     waiting_room: Semaphore,
-    /// The one that stands in the queue for a seat.
+    /// The one that stands in the queue for a seat, of wake-ups and intake.
+    line: Semaphore,
+    /// The one that stands in the queue for that, of intake.
     turn: Semaphore,
+    taken_over: Mutex<VecDeque<JobId>>,
+    more_taken_over: Notify,
     capacity: usize,
     organizations: Mutex<HashMap<String, Active>>,
     /// Whether claims are run here; otherwise deliveries only become rows.
@@ -102,7 +107,10 @@ impl Seat {
             slots: Arc::new(Semaphore::new(capacity - kept)),
             kept: Arc::new(Semaphore::new(kept)),
             waiting_room: Semaphore::new(usize::from(prefetch(capacity))),
+            line: Semaphore::new(1),
             turn: Semaphore::new(1),
+            taken_over: Mutex::default(),
+            more_taken_over: Notify::new(),
             capacity,
             organizations: Mutex::default(),
             runs: true,
@@ -119,6 +127,12 @@ impl Seat {
 
     /// A free seat, when there is one.
     pub(super) async fn slot(&self) -> Slot {
+        let _line = self.line.acquire().await.expect("the semaphore is never closed");
+        self.slot_past_line().await
+    }
+
+    /// A free seat, when there is one, before whatever stands in line: for a job whose owner is dead.
+    pub(super) async fn slot_past_line(&self) -> Slot {
         let permit = Arc::clone(&self.slots).acquire_owned().await.expect("the semaphore is never closed");
         Slot { _permit: permit, freed: Arc::clone(&self.freed) }
     }
@@ -133,6 +147,27 @@ impl Seat {
     pub(super) async fn slot_in_turn(&self) -> Slot {
         let _turn = self.turn.acquire().await.expect("the semaphore is never closed");
         self.slot().await
+    }
+
+    /// Jobs of dead owners are due again: they have the next seats here, without waiting for their wake-ups to come through the
+    /// queue. Those of more than all seats are left to their wake-ups.
+    pub(super) fn take_over(&self, jobs: impl Iterator<Item = JobId>) {
+        let mut waiting = self.taken_over.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = self.capacity.saturating_sub(waiting.len());
+        waiting.extend(jobs.take(room));
+        drop(waiting);
+        self.more_taken_over.notify_one();
+    }
+
+    /// The next job of a dead owner, when there is one.
+    async fn next_taken_over(&self) -> JobId {
+        loop {
+            let next = self.taken_over.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            match next {
+                Some(job) => return job,
+                None => self.more_taken_over.notified().await,
+            }
+        }
     }
 
     /// A seat that is free now; the kept ones are for the first job of an organization.
@@ -203,19 +238,24 @@ pub struct LaneRun<P: Product, T: Tables<Changes = P::Changes>> {
 }
 
 impl<P: Product, T: Tables<Changes = P::Changes>> LaneRun<P, T> {
-    /// Hands every delivery to a piece of work of its own until the consumer ends.
+    /// Hands every delivery, and every job of a dead owner, to a piece of work of its own until the consumer ends.
     pub async fn serve(mut self) {
-        while let Some(delivery) = self.deliveries.recv().await {
+        loop {
             let (worker, seat) = (Arc::clone(&self.worker), Arc::clone(&self.seat));
-            let in_hand = self.in_hand.token();
-            (self.spawn)(
-                "delivery",
-                Box::pin(async move {
-                    worker.handle(delivery, &seat).await;
-                    drop(in_hand);
-                }),
-            );
+            tokio::select! {
+                delivery = self.deliveries.recv() => match delivery {
+                    Some(delivery) => self.start("delivery", async move { worker.handle(delivery, &seat).await }),
+                    None => return,
+                },
+                job = self.seat.next_taken_over() => {
+                    self.start("takeover", async move { worker.take_over(job, &seat).await });
+                }
+            }
         }
+    }
+
+    fn start(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+        (self.spawn)(name, Box::pin(self.in_hand.track_future(work)));
     }
 }
 
@@ -255,6 +295,24 @@ mod tests {
         assert!((&mut intake[1]).now_or_never().is_some());
         let places: Vec<_> = std::iter::from_fn(|| seat.waiting_place()).collect();
         assert_eq!(places.len(), usize::from(prefetch(2)));
+    }
+
+    #[test]
+    fn a_dead_owner_s_job_has_the_next_seat_whoever_stands_in_line() {
+        let seat = Seat::new(LANE, 2);
+        let mut slots: Vec<_> = (0..2).map(|_| seat.slot().now_or_never().unwrap()).collect();
+        let mut wake_ups: Vec<_> = (0..3).map(|_| Box::pin(seat.slot())).collect();
+        for one in &mut wake_ups {
+            assert!(one.now_or_never().is_none());
+        }
+        let mut taken_over = Box::pin(seat.slot_past_line());
+        assert!((&mut taken_over).now_or_never().is_none());
+        slots.clear();
+        assert!(taken_over.now_or_never().is_some(), "one wake-up at most has its seat before");
+        let jobs: Vec<_> = (0..3).map(|_| JobId::fresh()).collect();
+        seat.take_over(jobs.iter().copied());
+        let next = std::iter::from_fn(|| seat.next_taken_over().now_or_never()).collect::<Vec<_>>();
+        assert_eq!(next, jobs[..2], "what is more than the seats comes with its wake-up");
     }
 
     #[test]

@@ -40,8 +40,8 @@ pub use watch::{LaneWatch, deafness};
 use crate::broker::Delivery;
 use crate::crash_point::reach;
 use crate::engine::{Commit, Decision, EffectOutcome, Ended, Next, Pipeline, Position, Product, StageInfo, decide};
-use crate::job::JobState;
-use crate::store::{Claim, CommitError, Committed, Landed, Run, Tables};
+use crate::job::{JobId, JobState};
+use crate::store::{Announcement, Claim, CommitError, Committed, Landed, Run, Tables};
 use crate::telemetry::names;
 use crate::trace::Trace;
 use claiming::{Holding, Taken};
@@ -85,21 +85,38 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             taken = self.take(&delivery, seat) => match taken {
                 Taken::Nothing => delivery.ack(),
                 Taken::Back => delivery.abandon(),
-                Taken::Ours(claim, mut holding, told) => {
-                    let trace = Trace::received(claim.job.traceparent.as_deref(), claim.tracestate.as_deref());
-                    let span = tracing::info_span!("job", job.id = %claim.job.id, job.pipeline = claim.job.pipeline,
-                        job.organization = claim.job.organization, trace.id = trace.id());
-                    // What the claim announces goes out before anything that its stages do.
-                    self.parts.announcer.tell(told);
-                    let run = self.run(*claim, &mut holding);
-                    tokio::select! {
-                        biased;
-                        () = lost.cancelled() => delivery.abandon(),
-                        () = trace.around(run.instrument(span)) => delivery.ack(),
-                    }
-                }
+                Taken::Ours(claim, holding, told) => tokio::select! {
+                    biased;
+                    () = lost.cancelled() => delivery.abandon(),
+                    () = self.run_traced(claim, holding, told) => delivery.ack(),
+                },
             },
         }
+    }
+
+    /// Takes over the job of a dead owner as a wake-up would, which comes as well. Where the lease is lost on the way, whoever
+    /// finds us dead does the same.
+    pub(crate) async fn take_over(&self, job: JobId, seat: &Arc<Seat>) {
+        let lost = self.lease.lost();
+        tokio::select! {
+            biased;
+            () = lost.cancelled() => {}
+            () = async {
+                if let Taken::Ours(claim, holding, told) = self.take_freed(job, seat).await {
+                    self.run_traced(claim, holding, told).await;
+                }
+            } => {}
+        }
+    }
+
+    async fn run_traced(&self, claim: Box<Claim>, mut holding: Holding, told: Vec<Announcement>) {
+        let trace = Trace::received(claim.job.traceparent.as_deref(), claim.tracestate.as_deref());
+        let span = tracing::info_span!("job", job.id = %claim.job.id, job.pipeline = claim.job.pipeline,
+            job.organization = claim.job.organization, trace.id = trace.id());
+        // What the claim announces goes out before anything that its stages do.
+        self.parts.announcer.tell(told);
+        let run = self.run(*claim, &mut holding);
+        trace.around(run.instrument(span)).await;
     }
 
     /// Runs a claimed job stage by stage until it is finished, waits, is given up or is no longer ours.

@@ -106,6 +106,10 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Waker<P, T> {
             metrics::counter!(names::TAKEOVERS).increment(jobs as u64);
             tracing::warn!(replicas = ?freed.replicas, jobs, parked = freed.parked, "took over from dead replicas");
         }
+        for seat in &self.seats {
+            let ours = |pipeline: &str| self.parts.registry.get(pipeline).is_some_and(|known| known.lane == seat.lane);
+            seat.take_over(freed.wake.iter().filter(|(_, pipeline)| ours(pipeline)).map(|(job, _)| *job));
+        }
         self.parts.wake(&freed.wake).await;
         Ok(())
     }
