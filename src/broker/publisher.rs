@@ -167,8 +167,9 @@ impl Publisher {
     /// [`BrokerError`]: only an ack without a returned message is success.
     pub async fn publish(&self, message: &Outgoing) -> Result<(), BrokerError> {
         let live = self.live().await?;
-        let sent = self.send(&live, message).await?;
-        self.confirmed(&live, sent, Instant::now() + CALL_TIMEOUT).await
+        let deadline = Instant::now() + CALL_TIMEOUT;
+        let sent = self.send(&live, message, deadline).await?;
+        self.confirmed(&live, sent, deadline).await
     }
 
     /// Publishes a batch in one confirm window: all are sent, then all confirms are awaited. One answer each, in order.
@@ -177,12 +178,13 @@ impl Publisher {
             Ok(live) => live,
             Err(_) => return messages.iter().map(|_| Err(BrokerError::NotConnected)).collect(),
         };
+        // One bound for the whole batch: neither a broker that takes nothing, under an alarm, nor a queue that does not confirm
+        // holds up anybody for longer.
+        let deadline = Instant::now() + CALL_TIMEOUT;
         let mut sent = Vec::with_capacity(messages.len());
         for message in messages {
-            sent.push(self.send(&live, message).await);
+            sent.push(self.send(&live, message, deadline).await);
         }
-        // One bound for the whole batch: a queue that does not confirm holds up nobody else's wake-ups for longer.
-        let deadline = Instant::now() + CALL_TIMEOUT;
         let mut answers = Vec::with_capacity(messages.len());
         for sent in sent {
             answers.push(match sent {
@@ -215,12 +217,12 @@ impl Publisher {
         }
     }
 
-    async fn send(&self, live: &Live, message: &Outgoing) -> Result<PublisherConfirm, BrokerError> {
+    async fn send(&self, live: &Live, message: &Outgoing, deadline: Instant) -> Result<PublisherConfirm, BrokerError> {
         let properties = properties(message)?;
         let options = BasicPublishOptions { mandatory: message.mandatory, ..BasicPublishOptions::default() };
         let key = short(&message.routing_key)?;
         let sending = live.channel.basic_publish(message.exchange.into(), key, options, &message.body, properties);
-        within(CALL_TIMEOUT, sending).await.inspect_err(|_| self.doubt(live))
+        within(deadline.saturating_duration_since(Instant::now()), sending).await.inspect_err(|_| self.doubt(live))
     }
 
     /// Has the supervisor replace this connection, unless it has already.

@@ -104,14 +104,29 @@ impl Rotate {
             say(&format!("{}.{}: {values} sealed anew", column.table, column.column));
             resealed.push(json!({"table": column.table, "column": column.column, "values": values}));
         }
+        let left = self.left(&store, &key).await?;
         store.audit(&actor, "keys.rotated", None, &Value::Null, &json!({"key": key, "resealed": resealed})).await?;
-        output.answer(&json!({"key": key, "resealed": resealed, "unopened": unopened}), || {
-            if unopened.is_empty() { format!("every value is sealed with key {key}") } else { String::new() }
+        output.answer(&json!({"key": key, "resealed": resealed, "unopened": unopened, "left": left}), || {
+            if left == 0 { format!("every value is sealed with key {key}") } else { String::new() }
         })?;
         for Unopened { table, column, row, why } in &unopened {
             say(&format!("{table}.{column} of row {row} stays as it is: {why}"));
         }
-        Ok(if unopened.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        if left > unopened.len() as u64 {
+            say(&format!(
+                "{left} values have other keys: a worker still seals with one; start all workers with {key} first, then repeat"
+            ));
+        }
+        Ok(if left == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    /// Values with other keys, those among them that came meanwhile to columns that were done.
+    async fn left(&self, store: &Store, key: &str) -> anyhow::Result<u64> {
+        let mut left = 0;
+        for column in columns() {
+            left += count(store, column).await?.iter().filter(|count| count.key != key).map(|count| count.values).sum::<u64>();
+        }
+        Ok(left)
     }
 
     /// Passes over a column until nothing is left to be done. Returns how many values were sealed anew.

@@ -73,13 +73,19 @@ pub struct PastEffect {
     pub maybe_done: bool,
     /// Of the claim that stored it.
     pub epoch: Epoch,
-    /// How long ago the first intent was stored.
+    /// How long ago the first intent was stored, of those since the last one of which it is known that nothing came of it.
     pub age: Duration,
     /// How long the earlier call may still be under way; zero where its deadline has passed.
     pub may_still_run: Duration,
 }
 
 impl PastEffect {
+    /// Whether it is known that nothing has come of it: the next attempt is like the first.
+    #[must_use]
+    pub const fn is_undone(&self) -> bool {
+        matches!(self.state, EffectState::Failed) && !self.maybe_done
+    }
+
     /// Whether the last attempt may have done it. An intent of the same claim without an outcome was never called for: a
     /// claim commits what came of every call before it stores another intent.
     #[must_use]
@@ -111,7 +117,11 @@ pub enum Planned {
 /// Judges an intent by what the ledger knows of earlier ones. Pure.
 #[must_use]
 pub fn judge(intent: &Intent, past: Option<PastEffect>, epoch: Epoch) -> Planned {
-    let Some(past) = past else { return Planned::Go { class: intent.class, record_unknown: false } };
+    let fresh = Planned::Go { class: intent.class, record_unknown: false };
+    let Some(past) = past else { return fresh };
+    if past.is_undone() {
+        return fresh;
+    }
     let window_over =
         intent.class == EffectClass::K2 && intent.keyed_for.is_some_and(|window| past.age + intent.timeout >= window);
     let class = if window_over { EffectClass::K3 } else { intent.class };
@@ -180,6 +190,13 @@ mod tests {
         assert_eq!(within, Planned::Go { class: EffectClass::K2, record_unknown: false });
         let after = judge(&keyed, past(EffectState::InFlight, 110, 0), Epoch(2));
         assert_eq!(after, Planned::Go { class: EffectClass::K3, record_unknown: true });
+    }
+
+    #[test]
+    fn a_keyed_effect_of_which_nothing_came_has_its_whole_window_again() {
+        let keyed = intent(EffectClass::K2, UnknownPolicy::Resend);
+        let again = judge(&keyed, past(EffectState::Failed, 600, 0), Epoch(2));
+        assert_eq!(again, Planned::Go { class: EffectClass::K2, record_unknown: false });
     }
 
     #[test]

@@ -70,20 +70,25 @@ impl Services {
         if token.ends_in > AHEAD || !self.providers.entra.has_client() {
             return Ok(SignedIn(token));
         }
-        let deadline = self.call_deadline();
-        let renewed = match self.turn(&token, Occasion::Ended).await? {
-            RefreshTurn::Yours(turn) => self.refresh(&token, Occasion::Ended, turn, deadline, stage).await,
-            RefreshTurn::Moved => self.token(identity_id).await,
-            RefreshTurn::Taken | RefreshTurn::NoRefreshToken | RefreshTurn::Refused | RefreshTurn::RefusedAgain => {
-                return Ok(SignedIn(token));
-            }
-        };
-        match renewed {
+        match self.renew_in_turn(&token, stage).await {
+            Ok(None) => Ok(SignedIn(token)),
+            Ok(Some(renewed)) => Ok(SignedIn(renewed)),
             Err(fault) if fault.class() != Class::Infrastructure => {
                 tracing::warn!(identity.id = identity_id, error = fault.message(), "a token that ends soon is not refreshed");
                 Ok(SignedIn(token))
             }
-            renewed => renewed.map(SignedIn),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    /// Another token than the one that was seen, where it is this one's turn to have it refreshed.
+    async fn renew_in_turn(&self, seen: &AccessToken, stage: &'static str) -> Result<Option<AccessToken>, StageFault> {
+        self.providers.governor.look(&self.providers.entra.scope(&seen.organization)).await?;
+        let deadline = self.call_deadline();
+        match self.turn(seen, Occasion::Ended).await? {
+            RefreshTurn::Yours(turn) => self.refresh(seen, Occasion::Ended, turn, deadline, stage).await.map(Some),
+            RefreshTurn::Moved => self.token(seen.identity_id).await.map(Some),
+            RefreshTurn::Taken | RefreshTurn::NoRefreshToken | RefreshTurn::Refused | RefreshTurn::RefusedAgain => Ok(None),
         }
     }
 
@@ -129,7 +134,10 @@ impl Services {
         // A turn that was taken before is over by then, and was asked for once more.
         let give_up = Instant::now() + self.longest_turn() + 2 * PACE.1;
         let mut pace = PACE.0;
+        let scope = self.providers.entra.scope(&seen.organization);
         loop {
+            // Asked before the turn, which nobody keeps while Microsoft Entra is to be left alone.
+            self.providers.governor.look(&scope).await?;
             // Set before the turn is asked for, and looked at before the first byte is sent: a process that was frozen in
             // between does not send in somebody else's turn.
             let deadline = self.call_deadline();
@@ -174,19 +182,28 @@ impl Services {
         deadline: Instant,
         stage: &'static str,
     ) -> Result<AccessToken, StageFault> {
-        let tokens = match self.providers.entra.refresh(&turn.refresh_token, deadline).await {
-            Ok(tokens) => tokens,
-            Err(fault) => {
-                let refused = matches!(fault, EntraFault::Refused(_));
-                if let Err(error) = self.tracker.end_refresh_turn(seen.identity_id, &turn, refused).await {
-                    tracing::warn!(error = crate::fault::chain(&error), "a refresh turn ends by itself");
-                }
-                return Err(match fault {
-                    EntraFault::Refused(why) => reauthentication(seen, occasion, &why).into(),
-                    other => other.into(),
-                });
-            }
+        let entra = &self.providers.entra;
+        let scope = entra.scope(&seen.organization);
+        let answer = self.providers.governor.call(&scope, entra.refresh(&turn.refresh_token, deadline)).await;
+        let (refused, fault): (bool, StageFault) = match answer {
+            Ok(Ok(tokens)) => return self.use_refreshed(seen, occasion, tokens, stage).await,
+            Ok(Err(EntraFault::Refused(why))) => (true, reauthentication(seen, occasion, &why).into()),
+            Ok(Err(other)) => (false, other.into()),
+            Err(not_called) => (false, not_called.into()),
         };
+        if let Err(error) = self.tracker.end_refresh_turn(seen.identity_id, &turn, refused).await {
+            tracing::warn!(error = crate::fault::chain(&error), "a refresh turn ends by itself");
+        }
+        Err(fault)
+    }
+
+    async fn use_refreshed(
+        &self,
+        seen: &AccessToken,
+        occasion: Occasion,
+        tokens: Tokens,
+        stage: &'static str,
+    ) -> Result<AccessToken, StageFault> {
         reach(stage, "after_refresh_answer");
         self.save(seen, occasion, tokens).await?;
         reach(stage, "after_refresh_saved");

@@ -110,7 +110,7 @@ const CANCEL_CHILDREN: &str = "
 const CONFIGURE: &str = "
     UPDATE jobs SET state = 'ready', epoch = epoch + 1, owner = NULL, generation = generation + 1, account = $2, stage = $3, attempt = 1,
         crash_count = 0, due_at = now(), woken_at = NULL, wait_reason = NULL, wait_key = NULL, wait_observed = NULL, error_code = NULL,
-        error_message = NULL, error_hint = NULL, fingerprint = NULL, first_failed_at = NULL
+        error_message = NULL, error_hint = NULL, fingerprint = NULL, first_failed_at = NULL, open_children = 0
     WHERE id = $1";
 
 const AUDIT: &str = "
@@ -170,7 +170,8 @@ impl Store {
         finish(tx, &job, actor, "cancel", JobState::Cancelled, after).await
     }
 
-    /// Supplies the account that a job waits for; it begins again at `first_stage`, as a new generation with the same id.
+    /// Supplies the account that a job waits for; it begins again at `first_stage`, as a new generation with the same id. What
+    /// still asks for the account is cancelled.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -190,6 +191,8 @@ impl Store {
         if job.wait_reason.as_deref() != Some("configuration") {
             return Ok(Answer::Refused(job.id, "it does not wait for an account".to_owned()));
         }
+        execute(&tx, LOCK_CHILDREN, &[&job.id.0]).await?;
+        execute(&tx, CANCEL_CHILDREN, &[&job.id.0]).await?;
         execute(&tx, CONFIGURE, &[&job.id.0, &account, &first_stage]).await?;
         finish(tx, &job, actor, "configure", JobState::Ready, json!({"state": "ready", "account": account})).await
     }

@@ -8,7 +8,7 @@ use tokio_postgres::types::Json;
 
 use super::Store;
 use super::error::StoreError;
-use super::sql::{query, query_opt};
+use super::sql::{execute, query, query_opt};
 use crate::job::JobId;
 use crate::message::{Facts, Outcome, outcome};
 
@@ -29,12 +29,15 @@ pub struct Announcement {
     pub tracestate: Option<String>,
     /// JSON: an [`Outcome`].
     pub body: Vec<u8>,
+    /// It has been there for so long that a reply which is refused is not tried again.
+    pub is_old: bool,
 }
 
 /// The columns by which [`announcement`] reads a row.
 macro_rules! announcement_columns {
     () => {
-        "id, routing_key, reply_only, reply_to, correlation_id, traceparent, tracestate, body"
+        "id, routing_key, reply_only, reply_to, correlation_id, traceparent, tracestate, body,
+            created_at < now() - interval '1 hour' AS is_old"
     };
 }
 pub(super) use announcement_columns;
@@ -104,6 +107,8 @@ const TAKE_DUE: &str = concat!(
     announcement_columns!()
 );
 
+const TOLD: &str = "UPDATE announcements SET reply_only = true WHERE id = ANY($1)";
+
 pub(super) const DONE: &str = "DELETE FROM announcements WHERE id = ANY($1)";
 
 /// Seconds in which the writer of an outcome event publishes it itself, before the waker may.
@@ -142,6 +147,7 @@ pub(super) fn announcement(row: &Row) -> Result<Announcement, StoreError> {
         traceparent: row.try_get("traceparent")?,
         tracestate: row.try_get("tracestate")?,
         body: body(&stored, reply_only),
+        is_old: row.try_get("is_old")?,
     })
 }
 
@@ -164,5 +170,14 @@ impl Store {
         let mut due: Vec<Announcement> = rows.iter().map(announcement).collect::<Result<_, _>>()?;
         due.sort_by_key(|announcement| announcement.id);
         Ok(due)
+    }
+
+    /// These events are published and only their replies are still to come.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then the events are published once more.
+    pub async fn told(&self, announcements: &[i64]) -> Result<(), StoreError> {
+        execute(&self.client().await?, TOLD, &[&announcements]).await?;
+        Ok(())
     }
 }

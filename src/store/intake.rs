@@ -129,7 +129,7 @@ pub(super) const INTAKE: &str = concat!(
     "
     )
     SELECT job_id IN (SELECT id FROM made WHERE owner IS NOT NULL) AS ours, now() AS now, job_id, id, routing_key, reply_only,
-        reply_to, correlation_id, traceparent, tracestate, body
+        reply_to, correlation_id, traceparent, tracestate, body, is_old
     FROM told ORDER BY id"
 );
 

@@ -42,6 +42,7 @@ const STORE: &str = "
     VALUES ($1, $2, $3, $4, $5, $6, 'in_flight', $7, $8, $9, now() + $10 * interval '1 second')
     ON CONFLICT (job_id, key) DO UPDATE SET class = excluded.class, state = 'in_flight', resource = excluded.resource,
         detail = excluded.detail, epoch = excluded.epoch, intent_at = now(), deadline_at = excluded.deadline_at,
+        first_intent_at = CASE WHEN e.state = 'failed' AND NOT e.maybe_done THEN now() ELSE e.first_intent_at END,
         settled_at = NULL, unknowns = e.unknowns + $11,
         maybe_done = e.maybe_done OR e.state = 'unknown' OR (e.state = 'in_flight' AND e.epoch < excluded.epoch)";
 const REFUSED: &str = "

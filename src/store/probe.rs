@@ -36,7 +36,7 @@ const MISSING_RIGHTS: &str = "
         ('refinery_schema_history', '{SELECT}'::text[]), ('replicas', '{SELECT,INSERT,UPDATE}'),
         ('job_keys', '{SELECT,INSERT,UPDATE,DELETE}'), ('jobs', '{SELECT,INSERT,UPDATE,DELETE}'),
         ('checkpoints', '{SELECT,INSERT,DELETE}'), ('attempts', '{SELECT,INSERT,DELETE}'),
-        ('effects', '{SELECT,INSERT,UPDATE,DELETE}'), ('dead_letters', '{SELECT,INSERT,UPDATE}'),
+        ('effects', '{SELECT,INSERT,UPDATE,DELETE}'), ('dead_letters', '{SELECT,INSERT,UPDATE,DELETE}'),
         ('announcements', '{SELECT,INSERT,UPDATE,DELETE}'), ('audit_log', '{INSERT}'),
         ('controls', '{SELECT,INSERT,UPDATE,DELETE}'), ('organizations', '{SELECT}'), ('projects', '{SELECT}'), ('users', '{SELECT}'), ('user_emails', '{SELECT}'), ('project_members', '{SELECT}'),
         ('teams', '{SELECT}'), ('team_members', '{SELECT}'), ('integrations', '{SELECT}'), ('subscriptions', '{SELECT,DELETE}'),

@@ -22,11 +22,11 @@ pub(super) async fn default_destinations(
     organization_id: i64,
 ) -> Result<Vec<Destination>, TrackerFault> {
     const SQL: &str = "
-        SELECT id, name, kind, config, secret, unknown_policy, disabled,
-               CASE WHEN previous_secret_until > now() THEN previous_secret END AS previous_secret
-        FROM destinations
-        WHERE organization_id = $1 AND is_default
-        ORDER BY name";
+        SELECT d.id, o.slug AS organization, d.name, d.kind, d.config, d.secret, d.unknown_policy, d.disabled,
+               CASE WHEN d.previous_secret_until > now() THEN d.previous_secret END AS previous_secret
+        FROM destinations d JOIN organizations o ON o.id = d.organization_id
+        WHERE d.organization_id = $1 AND d.is_default
+        ORDER BY d.name";
     let rows = query(client, SQL, &[&organization_id]).await?;
     rows.iter().map(|row| destination_of(row, keyring)).collect()
 }
@@ -39,10 +39,11 @@ pub(super) async fn destinations_by_name(
     names: &[String],
 ) -> Result<Vec<Destination>, TrackerFault> {
     const SQL: &str = "
-        SELECT d.id, d.name, d.kind, d.config, d.secret, d.unknown_policy, d.disabled,
+        SELECT d.id, o.slug AS organization, d.name, d.kind, d.config, d.secret, d.unknown_policy, d.disabled,
                CASE WHEN d.previous_secret_until > now() THEN d.previous_secret END AS previous_secret
         FROM unnest($2::text[]) WITH ORDINALITY AS wanted (name, n)
         JOIN destinations d ON d.organization_id = $1 AND d.name = wanted.name
+        JOIN organizations o ON o.id = d.organization_id
         ORDER BY wanted.n";
     let rows = query(client, SQL, &[&organization_id, &names]).await?;
     rows.iter().map(|row| destination_of(row, keyring)).collect()
@@ -55,10 +56,10 @@ pub(super) async fn destination(
     id: i64,
 ) -> Result<Option<Destination>, TrackerFault> {
     const SQL: &str = "
-        SELECT id, name, kind, config, secret, unknown_policy, disabled,
-               CASE WHEN previous_secret_until > now() THEN previous_secret END AS previous_secret
-        FROM destinations
-        WHERE id = $1";
+        SELECT d.id, o.slug AS organization, d.name, d.kind, d.config, d.secret, d.unknown_policy, d.disabled,
+               CASE WHEN d.previous_secret_until > now() THEN d.previous_secret END AS previous_secret
+        FROM destinations d JOIN organizations o ON o.id = d.organization_id
+        WHERE d.id = $1";
     query_opt(client, SQL, &[&id]).await?.map(|row| destination_of(&row, keyring)).transpose()
 }
 
@@ -71,6 +72,7 @@ fn destination_of(row: &Row, keyring: &Keyring) -> Result<Destination, TrackerFa
     };
     Ok(Destination {
         id,
+        organization: row.try_get("organization")?,
         name: row.try_get("name")?,
         kind: row.try_get("kind")?,
         config: row.try_get("config")?,

@@ -350,6 +350,8 @@ pub struct GroupAssignee {
 pub struct Destination {
     /// Row id.
     pub id: i64,
+    /// Slug of the organization that has registered it.
+    pub organization: String,
     /// Unique in the organization.
     pub name: String,
     /// The channel's kind: `discord`, `webhook` …

@@ -67,15 +67,22 @@ pub(super) async fn announce<T: Tables>(publisher: &Publisher, writer: &Writer<T
     let parts = |announcement| [event(announcement), reply(announcement)].into_iter().flatten();
     let messages: Vec<Outgoing> = announcements.iter().flat_map(parts).collect();
     let mut answers = publisher.publish_all(&messages).await.into_iter();
-    let mut done = Vec::new();
+    let (mut done, mut half) = (Vec::new(), Vec::new());
     for announcement in announcements {
         let told = event(announcement).and_then(|_| answers.next()).is_none_or(|answer| is_told(&answer));
-        let replied = reply(announcement).and_then(|_| answers.next()).is_none_or(|answer| is_replied(&answer));
-        if told && replied {
-            done.push(announcement.id);
+        let replied = reply(announcement).and_then(|_| answers.next());
+        match (told, replied.is_none_or(|answer| is_replied(&answer, announcement.is_old))) {
+            (true, true) => done.push(announcement.id),
+            (true, false) if announcement.routing_key.is_some() => half.push(announcement.id),
+            (true | false, _) => {}
         }
     }
     writer.announced(done);
+    if !half.is_empty()
+        && let Err(error) = writer.store().told(&half).await
+    {
+        tracing::debug!(error = crate::fault::chain(&error), "events whose replies are still to come are published again");
+    }
 }
 
 fn is_told(answer: &Result<(), BrokerError>) -> bool {
@@ -85,16 +92,19 @@ fn is_told(answer: &Result<(), BrokerError>) -> bool {
     answer.is_ok()
 }
 
-/// Whether the reply needs no further try. One that no queue takes is recorded once, here.
-fn is_replied(answer: &Result<(), BrokerError>) -> bool {
-    match answer {
-        Ok(()) => true,
-        Err(error @ (BrokerError::Returned(_) | BrokerError::LongName(_))) => {
-            tracing::warn!(error = crate::fault::chain(error), "nobody takes the reply");
-            true
-        }
-        Err(_) => false,
+/// Whether the reply needs no further try. One that no queue takes is recorded once, here: a queue that is there and refuses it,
+/// perhaps because it is full, has an hour to take it.
+fn is_replied(answer: &Result<(), BrokerError>, is_old: bool) -> bool {
+    let Err(error) = answer else { return true };
+    let is_given_up = match error {
+        BrokerError::Returned(_) | BrokerError::LongName(_) => true,
+        BrokerError::Nacked => is_old,
+        _ => false,
+    };
+    if is_given_up {
+        tracing::warn!(error = crate::fault::chain(error), "nobody takes the reply");
     }
+    is_given_up
 }
 
 /// The event for whoever listens on the exchange: nobody need.

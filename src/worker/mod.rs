@@ -199,7 +199,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
 
     /// Commits until it is known what became of it.
     async fn commit(&self, run: Run<'_>, at: &Position<'_>, mut commit: Commit<P::Changes>) -> Result<Committed, After> {
-        let mut replaced = false;
+        let (mut replaced, mut in_doubt) = (false, false);
         loop {
             let error = match self.parts.writer.commit(run, &commit).await {
                 Ok(committed) => {
@@ -213,11 +213,19 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
                 CommitError::Changes(fault) => fault,
                 CommitError::Store(error) => error.into(),
             };
-            if fault.class() == crate::fault::Class::Infrastructure {
+            let is_ill = fault.class() == crate::fault::Class::Infrastructure;
+            if is_ill {
                 report::ill(&fault);
                 self.parts.pause().await;
+            }
+            // An earlier one that seemed lost may have come late, and be what this one meets.
+            if is_ill || std::mem::take(&mut in_doubt) {
                 match self.parts.patiently(|| self.parts.store().landed(run, &commit)).await {
-                    Ok(Landed::No) => continue,
+                    Ok(Landed::No) if is_ill => {
+                        in_doubt = true;
+                        continue;
+                    }
+                    Ok(Landed::No) => {}
                     Ok(Landed::Yes) => return Err(After::ReadAgain),
                     Ok(Landed::Fenced) | Err(_) => return Err(fenced(at.stage)),
                 }

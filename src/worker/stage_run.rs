@@ -89,7 +89,11 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
                 }
                 let stored = self.parts.patiently(|| self.parts.store().store_intent(&claim.fence, &claim.job, &intent)).await;
                 match stored {
-                    Ok(IntentOutcome::Go(effect)) => Some(effect),
+                    // Whoever waits for its turn at a destination does not call for it after the job's deadline.
+                    Ok(IntentOutcome::Go(effect)) => {
+                        let deadline = claim.deadline.map_or(effect.deadline, |deadline| deadline.min(effect.deadline));
+                        Some(Effect { deadline, ..effect })
+                    }
                     Ok(IntentOutcome::NotYet(delay)) => return Step::NotYet(delay),
                     Ok(IntentOutcome::Held) => return Step::Ended(Ended::Fault(LineFault::UnknownOutcome.into()), None),
                     Ok(IntentOutcome::Fenced) => return Step::Fenced,

@@ -132,7 +132,8 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Waker<P, T> {
         for _ in 0..PRUNE_ROUNDS {
             let keys = self.parts.store().prune_keys().await?;
             let jobs = self.parts.store().prune_jobs().await?;
-            if keys + jobs == 0 {
+            let letters = self.parts.store().prune_dead_letters().await?;
+            if keys + jobs + letters == 0 {
                 break;
             }
         }

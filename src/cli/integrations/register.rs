@@ -9,7 +9,7 @@ use crate::cli::connect;
 use crate::cli::consent::Consent;
 use crate::cli::output::Output;
 use crate::config::Links;
-use crate::tracker::{NewInstallation, known_organization, register_installation};
+use crate::tracker::{NewInstallation, identity_cause, known_organization, register_installation};
 
 /// Register an account for an organization, or change what is registered; what is not said stays
 #[derive(Debug, Args)]
@@ -65,6 +65,13 @@ impl Register {
             let audit = audit(&changed)?;
             Ok::<_, anyhow::Error>((changed, audit))
         });
-        told(output, &changed.await?, 0)
+        let changed = changed.await?;
+        // Jobs that wait for the one before to sign in may go on as this one; others find out that they wait.
+        let before = changed.before.as_ref().and_then(|before| before.identity_id);
+        let released = match before.filter(|_| before != changed.after.identity_id) {
+            Some(before) => store.release_all(&identity_cause(before)).await?,
+            None => 0,
+        };
+        told(output, &changed, released)
     }
 }

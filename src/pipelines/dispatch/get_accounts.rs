@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{FetchStates, RetrieveUser, ShowConfiguration};
 use crate::engine::{Context, Outcome, Stage, Then};
-use crate::fault::StageFault;
+use crate::fault::{StageFault, storable};
 use crate::pipelines::Dispatch;
 use crate::providers::azure_devops;
 use crate::tracker::Changes;
@@ -49,9 +49,14 @@ impl Stage<Dispatch> for GetAccounts {
     }
 }
 
+/// Of an account's id and name.
+const NAME_BYTES: usize = 255;
+
 fn by_name(accounts: Vec<azure_devops::Account>) -> Accounts {
-    let mut accounts: Vec<UsableAccount> =
-        accounts.into_iter().map(|account| UsableAccount { account_id: account.id, name: account.name }).collect();
+    // They go into events, which Postgres makes of the checkpoint: it refuses a NUL there.
+    let text = |text: String| storable(&text, NAME_BYTES);
+    let usable = |account: azure_devops::Account| UsableAccount { account_id: text(account.id), name: text(account.name) };
+    let mut accounts: Vec<UsableAccount> = accounts.into_iter().map(usable).collect();
     accounts.sort_by(|one, other| (&one.name, &one.account_id).cmp(&(&other.name, &other.account_id)));
     Accounts { accounts }
 }
@@ -78,6 +83,12 @@ mod tests {
         assert_eq!(next(Some("acc-1"), &usable(&["acc-2"])), configure);
         assert_eq!(next(Some("acc-1"), &usable(&[])), configure);
         assert_eq!(next(None, &usable(&["acc-1"])), configure);
+    }
+
+    #[test]
+    fn no_account_has_a_name_that_postgres_refuses() {
+        let UsableAccount { account_id, name } = usable(&["a\0b"]).accounts.remove(0);
+        assert!(!account_id.contains('\0') && !name.contains('\0'), "{account_id:?} {name:?}");
     }
 
     #[test]

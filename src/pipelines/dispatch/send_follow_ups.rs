@@ -214,6 +214,7 @@ mod tests {
     fn destination(id: i64, name: &str) -> Destination {
         Destination {
             id,
+            organization: "acme".to_owned(),
             name: name.to_owned(),
             kind: "webhook".to_owned(),
             config: Value::Null,

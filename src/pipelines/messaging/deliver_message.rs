@@ -53,10 +53,10 @@ impl Stage<Dispatch> for DeliverMessage {
         let notice = cx.payload::<Notice>()?;
         let message = cx.output::<RenderMessage>()?;
         in_time(notice.to, OffsetDateTime::now_utc())?;
-        let (destination, channel) = destination(cx.services, notice.to).await?;
+        let (destination, channel) = destination(cx.services, &cx.job.organization, notice.to).await?;
         let timeout = cx.services.providers.call_timeout.min(CALL_TIMEOUT);
         let intent = intent(notice.to, &destination, channel, &message, timeout)?;
-        cx.services.providers.governor.look(&scope(&cx.job.organization, notice.to, channel)).await?;
+        cx.services.providers.governor.look(&scope(&destination, notice.to, channel)).await?;
         Ok(Prepared::Effect(Box::new(intent)))
     }
 
@@ -64,18 +64,20 @@ impl Stage<Dispatch> for DeliverMessage {
         let effect = cx.stored_effect()?;
         let message = cx.output::<RenderMessage>()?;
         let to = cx.payload::<Notice>()?.to;
-        let (destination, channel) = destination(cx.services, to).await?;
+        let (destination, channel) = destination(cx.services, &cx.job.organization, to).await?;
         let config = config(&destination);
         let deadline = Instant::from_std(effect.deadline);
         let delivery = Delivery { config: &config, rendered: &message.rendered, key: &effect.key, class: effect.class, deadline };
-        let scope = scope(&cx.job.organization, to, channel);
+        let scope = scope(&destination, to, channel);
         let message_id = cx.services.providers.governor.call(&scope, channel.deliver(delivery)).await??.provider_ref;
         Ok(Outcome::of(DeliveredMessage { to, message_id: message_id.clone() }).with_provider_ref(message_id))
     }
 }
 
-/// Each registered destination is slow or held alone; the clicks of an organization share a place.
-fn scope(organization: &str, to: Recipient, channel: &dyn Channel) -> Scope {
+/// Each registered destination is slow or held alone, whichever organization's job the message is of; the clicks of an
+/// organization share a place.
+fn scope(destination: &Destination, to: Recipient, channel: &dyn Channel) -> Scope {
+    let organization = &destination.organization;
     match to {
         Recipient::DestinationId(id) => Scope::destination(organization, channel.kind(), id),
         Recipient::Interaction(_) => Scope::host(organization, channel.kind(), "clicks"),
@@ -119,11 +121,16 @@ fn intent(
         target: to.target(),
         class: channel.class(&config),
         keyed_for: channel.keyed_for(&config),
-        resource: None,
+        resource: resource(to),
         detail: serde_json::to_value(Detail { to, destination: name, kind }).expect("an id and texts have a JSON form"),
         unknown: unknown_policy(destination)?,
         timeout,
     })
+}
+
+/// The answers to one click may be edits of one message: they go out one after the other.
+fn resource(to: Recipient) -> Option<String> {
+    matches!(to, Recipient::Interaction(_)).then(|| to.target())
 }
 
 fn unknown_policy(destination: &Destination) -> Result<UnknownPolicy, ProductFault> {
@@ -182,6 +189,7 @@ mod tests {
     fn destination() -> Destination {
         Destination {
             id: 9,
+            organization: "acme".to_owned(),
             name: "team".to_owned(),
             kind: "pigeon".to_owned(),
             config: json!({}),
@@ -208,7 +216,7 @@ mod tests {
 
     #[test]
     fn a_destination_is_held_alone_and_clicks_are_no_destination() {
-        let of = |to| scope("acme", to, &Pigeon).to_string();
+        let of = |to| scope(&destination(), to, &Pigeon).to_string();
         assert_eq!(of(Recipient::DestinationId(9)), "acme|pigeon|9");
         assert_eq!(of(Recipient::Interaction(JobId::fresh())), "acme|pigeon|clicks");
     }

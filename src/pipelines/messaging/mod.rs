@@ -128,11 +128,17 @@ impl Notice {
     }
 }
 
-/// The destination as it is now, with its channel. Its secret is never part of a checkpoint.
-async fn destination(services: &Services, to: Recipient) -> Result<(Destination, &dyn Channel), StageFault> {
+/// The destination as it is now, with its channel, for a message of a job of `organization`. Its secret is never part of a checkpoint.
+async fn destination<'a>(
+    services: &'a Services,
+    organization: &str,
+    to: Recipient,
+) -> Result<(Destination, &'a dyn Channel), StageFault> {
     let id = match to {
         Recipient::DestinationId(id) => id,
-        Recipient::Interaction(job) => return Ok((clicked(services, job).await?, &services.providers.interaction)),
+        Recipient::Interaction(job) => {
+            return Ok((clicked(services, organization, job).await?, &services.providers.interaction));
+        }
     };
     let destination = services.tracker.destination(id).await?.ok_or(ProductFault::DestinationGone(id))?;
     let channel = services.providers.channel(&destination.kind);
@@ -142,11 +148,12 @@ async fn destination(services: &Services, to: Recipient) -> Result<(Destination,
 }
 
 /// The destination that a request brings itself, where it came from a click.
-async fn clicked(services: &Services, job: JobId) -> Result<Destination, StageFault> {
+async fn clicked(services: &Services, organization: &str, job: JobId) -> Result<Destination, StageFault> {
     let Clicked { application_id, message_id, token } =
         services.tracker.interaction(job).await?.ok_or(ProductFault::InteractionGone(job))?;
     Ok(Destination {
         id: 0,
+        organization: organization.to_owned(),
         name: "interaction".to_owned(),
         kind: services.providers.interaction.kind().to_owned(),
         config: json!({ "application_id": application_id, "message_id": message_id }),

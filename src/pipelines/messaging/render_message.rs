@@ -32,7 +32,7 @@ impl Stage<Dispatch> for RenderMessage {
 
     async fn run(&self, cx: &Context<'_, Dispatch>) -> Result<Outcome<RenderedMessage, Changes>, StageFault> {
         let notice = cx.payload::<Notice>()?;
-        let (destination, channel) = destination(cx.services, notice.to).await?;
+        let (destination, channel) = destination(cx.services, &cx.job.organization, notice.to).await?;
         let rendered = channel.render(&templates::message(&notice));
         Ok(Outcome::of(RenderedMessage { kind: destination.kind, rendered }))
     }

@@ -14,6 +14,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::Instant;
 
+use super::governor::Scope;
 use super::http::{Answer, Call, HttpClient};
 use super::http_fault::{HttpFault, HttpFaultKind, Provider, provider};
 use super::scrub::scrub;
@@ -190,6 +191,12 @@ impl Entra {
     #[must_use]
     pub const fn has_client(&self) -> bool {
         self.client.is_some()
+    }
+
+    /// The token endpoint, as an organization calls it.
+    #[must_use]
+    pub fn scope(&self, organization: &str) -> Scope {
+        Scope::host(organization, ENTRA.name, self.token_url.host_str().unwrap_or_default())
     }
 
     /// `POST` of the refresh grant. Nothing is sent once `deadline` has passed.

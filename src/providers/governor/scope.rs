@@ -63,6 +63,7 @@ impl fmt::Display for Scope {
 fn name_of(provider: &'static str) -> &'static str {
     match provider {
         "azure_devops" => "Azure DevOps",
+        "entra" => "Microsoft Entra",
         "discord" => "Discord",
         "discord_webhook" => "Discord webhook",
         "discord_interaction" => "answers in Discord",

@@ -23,6 +23,8 @@ pub struct InstallationRow {
     pub account_name: String,
     /// Who the worker acts as when a job names nobody.
     pub identity: Option<String>,
+    /// Its row id.
+    pub identity_id: Option<i64>,
     /// Jobs wait while it is.
     pub disabled: bool,
     /// What is synchronised.
@@ -53,7 +55,7 @@ pub struct NewInstallation<'a> {
 }
 
 const ROWS: &str = "
-    SELECT g.slug, i.id AS integration_id, i.account_id, i.account_name, d.name AS identity, o.disabled, o.assignee_inbound,
+    SELECT g.slug, i.id AS integration_id, i.account_id, i.account_name, d.name AS identity, o.identity_id, o.disabled, o.assignee_inbound,
            o.assignee_outbound, o.status_inbound,
            (SELECT count(*) FROM subscriptions s
             WHERE s.integration_id = i.id AND (s.valid_until IS NULL OR s.valid_until > now())) AS hook_secrets
@@ -214,6 +216,7 @@ fn row_of(row: &Row) -> Result<InstallationRow, TrackerFault> {
         account_id: row.try_get("account_id")?,
         account_name: row.try_get("account_name")?,
         identity: row.try_get("identity")?,
+        identity_id: row.try_get("identity_id")?,
         disabled: row.try_get("disabled")?,
         settings: settings_of(row)?,
         hook_secrets: row.try_get("hook_secrets")?,
