@@ -275,6 +275,25 @@ async fn an_ill_token_endpoint_is_a_retry_and_a_wrong_client_parks() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_endpoint_that_asks_for_patience_is_held_and_no_job_uses_an_attempt_meanwhile() {
+    let world = with_ended_token(Options::default()).await;
+    let busy = FaultRule::new(FaultKind::RateLimit).provider(Provider::Entra).retry_after(3).times(1);
+    world.simulator().await.client.fault(&busy).await.unwrap();
+    let _worker = world.worker(&configured());
+    let keys: Vec<String> = (0..12).map(|number| format!("job-{number}")).collect();
+    for key in &keys {
+        publish(&world, key).await;
+    }
+    for key in &keys {
+        succeeds(&world, key).await;
+    }
+    assert_eq!(refreshes(&world).len(), 2, "one that was refused and, after its time, one for all");
+    let attempts = world.database.rows("SELECT error_code FROM attempts WHERE error_code <> 'governor.held'").await;
+    assert_eq!(attempts, [["entra.rate_limited"]], "the job that asked");
+    assert_eq!(world.database.one("SELECT max(attempt) FROM checkpoints WHERE stage = 'fetch_states'").await, "2");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_that_ends_soon_is_refreshed_ahead_and_stops_nobody_while_it_is_good() {
     let world = scene(acme::TOKEN, PAST, Options::default()).await;
     let soon = "UPDATE identities SET token_expires_at = now() + interval '4 minutes'";

@@ -179,3 +179,15 @@ async fn what_cannot_be_published_as_it_came_stays_open() {
     assert!(why(2).contains("no such dead letter"), "{said}");
     assert_eq!(open(&world).await.len(), 2);
 }
+
+#[tokio::test]
+async fn what_was_resolved_a_month_ago_is_forgotten_and_what_is_open_is_kept() {
+    let world = TestWorld::new().await;
+    let (open, put_aside) = (letter(&world, &message("one")).await, letter(&world, &message("two")).await);
+    let discard = ["dead-letters", "discard", &put_aside.to_string(), "--reason", "seen", "--yes"];
+    world.dispatch(&discard).done().await;
+    assert_eq!(world.store().prune_dead_letters().await.unwrap(), 0, "it was put aside just now");
+    world.database.rows("UPDATE dead_letters SET created_at = created_at - interval '31 days', resolved_at = resolved_at - interval '31 days'").await;
+    assert_eq!(world.store().prune_dead_letters().await.unwrap(), 1);
+    assert_eq!(world.database.one("SELECT id FROM dead_letters").await, open.to_string());
+}

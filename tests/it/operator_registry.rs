@@ -51,6 +51,26 @@ async fn jobs_of_an_account_that_is_switched_off_wait_until_it_is_switched_on() 
 }
 
 #[tokio::test]
+async fn jobs_that_wait_for_an_identity_to_sign_in_go_on_as_the_one_that_takes_its_place() {
+    let world = TestWorld::acme().await;
+    let mut document = acme::document(&world.simulator().await.url);
+    let good = document.organizations[0].identities[0].clone();
+    let ended = json!({"name": "gone", "access_token": "t", "expires_at": "2020-01-01T00:00:00Z"});
+    document.organizations[0].identities = vec![good.clone(), serde_json::from_value(ended).unwrap()];
+    document.organizations[0].installations[0].identity = Some("gone".to_owned());
+    world.import(&document).await;
+    let _worker = world.worker(&WorkerOptions::default());
+    publish(&world, "one", acme::HOOK_SECRET).await;
+    let job = world.wait_job_state("one", JobState::Waiting, SOON).await;
+    assert_eq!(job.wait_reason.as_deref(), Some("reauthentication"));
+    let account = acme::account_id();
+    let organization = ["--organization", "acme", "--account-id", &account, "--account-name", acme::ACCOUNT];
+    let register = [&["integrations", "register"], &organization[..], &["--identity", &good.name, "--yes"]].concat();
+    assert_eq!(world.dispatch(&register).done().await["jobs_released"], 1);
+    assert_eq!(accepted(&world, "one").await, 1);
+}
+
+#[tokio::test]
 async fn an_account_is_registered_for_an_organization_and_what_is_not_said_later_stays() {
     let world = TestWorld::acme().await;
     let globex: TrackerDocument = serde_json::from_value(json!({"organizations": [{"slug": "globex", "name": "Globex",

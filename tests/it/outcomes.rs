@@ -71,6 +71,27 @@ async fn a_reply_that_nobody_takes_and_one_to_the_workers_own_queues_stop_nothin
 }
 
 #[tokio::test]
+async fn a_reply_that_its_queue_refuses_is_tried_for_an_hour_and_its_event_is_not_published_again() {
+    let world = TestWorld::acme().await;
+    let listener = Listener::new(&world).await;
+    listener.full_queue("full").await;
+    listener.queue("watch", Some("job.succeeded")).await;
+    let _worker = world.worker(&WorkerOptions::default());
+    let event = world.assign(acme::LONE_ITEM, None).await;
+    let message = intake(acme::job("one", &event).to_string());
+    world.publish_raw(&Outgoing { reply_to: Some("full".to_owned()), ..message }).await;
+    assert_eq!(listener.next("watch").await.1["dedupe_key"], "one");
+    wait_for("both events to be told and their replies to be left", SOON, async || {
+        let left = world.database.one("SELECT count(*) FROM announcements WHERE reply_only").await;
+        if left == "2" { Ok(()) } else { Err(left) }
+    })
+    .await;
+    world.database.rows("UPDATE announcements SET created_at = now() - interval '2 hours', publish_after = now()").await;
+    world.wait_quiet(SOON).await;
+    assert!(listener.try_next("watch").await.is_none(), "the event was published once");
+}
+
+#[tokio::test]
 async fn the_same_message_again_is_answered_with_where_its_job_stands_and_makes_no_second_event() {
     let world = TestWorld::acme().await;
     let listener = Listener::new(&world).await;

@@ -39,6 +39,15 @@ impl Listener {
         }
     }
 
+    /// A queue that refuses every message.
+    pub(crate) async fn full_queue(&self, name: &str) {
+        let options = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-max-length".into(), AMQPValue::LongInt(0));
+        arguments.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
+        self.channel.queue_declare(name.into(), options, arguments).await.expect("a queue of its own");
+    }
+
     /// The next message of a queue: its correlation id and its body.
     pub(crate) async fn next(&self, queue: &str) -> (Option<String>, Value) {
         wait_for(&format!("a message in {queue}"), SOON, async || self.try_next(queue).await.ok_or("none came")).await
