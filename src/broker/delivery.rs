@@ -37,7 +37,7 @@ impl Delivery {
             content_encoding: text(properties.content_encoding()),
             message_id: text(properties.message_id()),
             app_id: text(properties.app_id()),
-            header_bytes: headers.to_string().len(),
+            header_bytes: headers::producer_bytes(&header_table),
         };
         Self {
             routing_key: storable(from.routing_key.as_str()),

@@ -17,6 +17,48 @@ pub(super) fn to_json(table: &FieldTable) -> Value {
     Value::Object(fields.collect::<Map<_, _>>())
 }
 
+/// Counts of deliveries, which the broker adds when it hands a message out again.
+const COUNTS: &[&str] = &["x-delivery-count", "x-acquired-count"];
+
+/// The size of a header table on the wire (AMQP 0-9-1, 4.2.5.5), in bytes, without the counts that the broker has added: what a
+/// message is refused for must not depend on how often it comes.
+pub(super) fn producer_bytes(table: &FieldTable) -> usize {
+    let is_count = |name: &str, value: &AMQPValue| {
+        COUNTS.contains(&name) && matches!(value, AMQPValue::LongInt(_) | AMQPValue::LongLongInt(_))
+    };
+    let counts = table.inner().iter().filter(|(name, value)| is_count(name.as_str(), value));
+    table_bytes(table) - counts.map(|(name, value)| field_bytes(name, value)).sum::<usize>()
+}
+
+/// Tables, lists and long texts begin with their length in four bytes.
+const LENGTH: usize = 4;
+
+fn table_bytes(table: &FieldTable) -> usize {
+    LENGTH + table.inner().iter().map(|(name, value)| field_bytes(name, value)).sum::<usize>()
+}
+
+/// A name with its length in one byte, and a value.
+fn field_bytes(name: &ShortString, value: &AMQPValue) -> usize {
+    1 + name.as_str().len() + value_bytes(value)
+}
+
+/// A value with its type in one byte.
+fn value_bytes(value: &AMQPValue) -> usize {
+    1 + match value {
+        AMQPValue::Void => 0,
+        AMQPValue::Boolean(_) | AMQPValue::ShortShortInt(_) | AMQPValue::ShortShortUInt(_) => 1,
+        AMQPValue::ShortInt(_) | AMQPValue::ShortUInt(_) => 2,
+        AMQPValue::LongInt(_) | AMQPValue::LongUInt(_) | AMQPValue::Float(_) => 4,
+        AMQPValue::DecimalValue(_) => 5,
+        AMQPValue::LongLongInt(_) | AMQPValue::Timestamp(_) | AMQPValue::Double(_) => 8,
+        AMQPValue::ShortString(text) => 1 + text.as_str().len(),
+        AMQPValue::LongString(text) => LENGTH + text.as_bytes().len(),
+        AMQPValue::ByteArray(bytes) => LENGTH + bytes.as_slice().len(),
+        AMQPValue::FieldArray(values) => LENGTH + values.as_slice().iter().map(value_bytes).sum::<usize>(),
+        AMQPValue::FieldTable(inner) => table_bytes(inner),
+    }
+}
+
 /// The headers that a message is published again with: those its producer gave it for the worker.
 #[must_use]
 pub fn producer_headers(headers: &Value) -> Map<String, Value> {
@@ -94,6 +136,20 @@ mod tests {
         let headers = json!({"traceparent": "00-a", "n": -7, "deep": {"list": [true, null, 0.5, "x"]}});
         let table = from_json(headers.as_object().unwrap()).unwrap();
         assert_eq!(to_json(&table), headers);
+    }
+
+    #[test]
+    fn a_table_is_as_large_as_on_the_wire() {
+        let headers = json!({"n": -7, "x": 0.5, "t": "é", "no": null, "yes": true, "l": [1, [], {}], "d": {"a": {"b": "c"}}});
+        let mut table = from_json(headers.as_object().unwrap()).unwrap();
+        let (names, types) = ("nxtnoyesldab".len() + 9, 9 + 3);
+        let values = 8 + 8 + (4 + 2) + 1 + (4 + 8 + 4 + 4) + 4 + 4 + (4 + 1);
+        let written = 4 + names + types + values;
+        assert_eq!(producer_bytes(&table), written);
+        table.insert("x-delivery-count".into(), AMQPValue::LongLongInt(3));
+        assert_eq!(producer_bytes(&table), written, "the broker's count does not count");
+        table.insert("x-delivery-count".into(), AMQPValue::LongString("x".repeat(9000).as_str().into()));
+        assert!(producer_bytes(&table) > 9000, "a text is not the broker's");
     }
 
     #[test]

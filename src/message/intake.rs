@@ -1,7 +1,8 @@
 //! From an AMQP body to a [`Request`]: limits first, then JSON, then shape, then secrets hashed or sealed. Pure.
 
 use data_encoding::HEXLOWER;
-use serde::de::DeserializeOwned;
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use time::{OffsetDateTime, UtcOffset};
@@ -9,7 +10,8 @@ use time::{OffsetDateTime, UtcOffset};
 use super::refusal::Refusal;
 use super::{
     ACCOUNT_LENGTH, DEPTH_LIMIT, EVENTS_LIMIT, HEADERS_LIMIT, HookEvent, Interaction, KEY_LENGTH, MESSAGE_LIMIT, NAME_LENGTH,
-    NOTIFY_LIMIT, Request, SCHEMA, SEARCH_LENGTH, SEARCH_LIMIT, SOURCE_LENGTH, Search, wire,
+    NOTIFY_LIMIT, Request, SCHEMA, SEARCH_LENGTH, SEARCH_LIMIT, SEARCH_NAME_LENGTH, SEARCH_NAMES_LIMIT, SOURCE_LENGTH, Search,
+    TOKEN_LENGTH, wire,
 };
 use crate::job::JobId;
 use crate::secrets::Keyring;
@@ -72,6 +74,7 @@ pub fn decode_intake(body: &[u8], envelope: &Envelope, keyring: &Keyring, id: Jo
     let dedupe_key = key_field(&peek, "dedupe_key", envelope.message_id.as_deref(), KEY_LENGTH)?;
     let digest = canonical_digest(&peek);
     if schema > SCHEMA {
+        shaped::<Head>(text)?;
         let organization = peek.get("organization").and_then(Value::as_str).unwrap_or_default();
         let organization = crate::fault::storable(organization, 64);
         return Ok(Intake::Newer(Newer { schema, source, dedupe_key, organization, digest }));
@@ -82,6 +85,17 @@ pub fn decode_intake(body: &[u8], envelope: &Envelope, keyring: &Keyring, id: Jo
     let wire: wire::Job = shaped(text)?;
     let request = Box::new(checked(wire, source, dedupe_key, keyring, id)?);
     Ok(Intake::Request { request, digest })
+}
+
+/// What is read of a message of any schema, each at most once: where a key stands twice, another reader may take the message for
+/// another job.
+#[derive(Deserialize)]
+#[expect(dead_code, reason = "only looked for twice")]
+struct Head {
+    schema: Option<IgnoredAny>,
+    source: Option<IgnoredAny>,
+    dedupe_key: Option<IgnoredAny>,
+    organization: Option<IgnoredAny>,
 }
 
 /// Decodes a `configure` or `cancel` message.
@@ -214,6 +228,13 @@ fn text_field(path: &str, value: &str, limit: usize) -> Result<(), Refusal> {
     wire::check_text(value, limit).map_err(|detail| invalid(path, &detail))
 }
 
+fn names_field(path: &str, names: &[String], limit: usize, length: usize) -> Result<(), Refusal> {
+    if names.len() > limit {
+        return Err(invalid(path, &format!("{} are given; at most {limit} are taken", names.len())));
+    }
+    names.iter().try_for_each(|name| text_field(path, name, length))
+}
+
 /// Postgres keeps times in UTC, where one near the ends of the calendar may lie in a year that RFC 3339 cannot write.
 fn date_field(path: &str, value: Option<OffsetDateTime>) -> Result<(), Refusal> {
     let Some(value) = value else { return Ok(()) };
@@ -242,12 +263,7 @@ fn checked(wire: wire::Job, source: String, dedupe_key: String, keyring: &Keyrin
     if let Some(interaction) = &wire.interaction {
         check_interaction(interaction)?;
     }
-    for name in wire.notify.iter().flatten() {
-        text_field("notify", name, ACCOUNT_LENGTH)?;
-    }
-    if wire.notify.as_ref().is_some_and(|names| names.len() > NOTIFY_LIMIT) {
-        return Err(invalid("notify", &format!("at most {NOTIFY_LIMIT} destinations are taken")));
-    }
+    names_field("notify", wire.notify.as_deref().unwrap_or_default(), NOTIFY_LIMIT, ACCOUNT_LENGTH)?;
     let row = id.to_string();
     let interaction = wire.interaction.map(|given| Interaction {
         application_id: given.application_id,
@@ -276,6 +292,16 @@ fn checked(wire: wire::Job, source: String, dedupe_key: String, keyring: &Keyrin
 
 fn check_search(search: &Search) -> Result<(), Refusal> {
     text_field("search.text", &search.text, SEARCH_LENGTH)?;
+    if let Some(project) = &search.project {
+        text_field("search.project", project, SEARCH_NAME_LENGTH)?;
+        if !wire::is_segment(project) {
+            let right = "right is a project's name or id: no control characters, and not dots and blanks alone";
+            return Err(invalid("search.project", right));
+        }
+    }
+    for (path, names) in [("search.work_item_types", &search.work_item_types), ("search.states", &search.states)] {
+        names_field(path, names, SEARCH_NAMES_LIMIT, SEARCH_NAME_LENGTH)?;
+    }
     if !(1..=SEARCH_LIMIT).contains(&search.limit) {
         return Err(invalid("search.limit", &format!("right is 1 to {SEARCH_LIMIT}")));
     }
@@ -284,14 +310,17 @@ fn check_search(search: &Search) -> Result<(), Refusal> {
 
 /// What becomes part of an address is what Discord makes, and nothing that leads elsewhere.
 fn check_interaction(interaction: &wire::Interaction) -> Result<(), Refusal> {
-    let is_id = |text: &str| (1..=20).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
-    if !is_id(&interaction.application_id) {
+    if !wire::is_discord_id(&interaction.application_id) {
         return Err(invalid("interaction.application_id", "right is a Discord id: up to 20 digits, as text"));
     }
-    if interaction.message_id.as_deref().is_some_and(|id| id != "@original" && !is_id(id)) {
+    if interaction.message_id.as_deref().is_some_and(|id| id != "@original" && !wire::is_discord_id(id)) {
         return Err(invalid("interaction.message_id", "right is a Discord id, as text, or `@original`"));
     }
-    text_field("interaction.token", &interaction.token, 1024)
+    text_field("interaction.token", &interaction.token, TOKEN_LENGTH)?;
+    if !wire::is_interaction_token(&interaction.token) {
+        return Err(invalid("interaction.token", "right is the token as Discord gave it"));
+    }
+    Ok(())
 }
 
 fn sha256_hex(text: &str) -> String {

@@ -19,6 +19,7 @@ use time::OffsetDateTime;
 pub use intake::{Envelope, Intake, Newer, canonical_digest, decode_control, decode_intake};
 pub use outcome::{Facts, Outcome};
 pub use refusal::Refusal;
+pub use wire::{is_discord_id, is_interaction_token, is_segment};
 
 use crate::job::JobId;
 use crate::secrets::Place;
@@ -45,6 +46,12 @@ pub const NAME_LENGTH: usize = 64;
 pub const ACCOUNT_LENGTH: usize = 255;
 /// The longest search text, in characters.
 pub const SEARCH_LENGTH: usize = 1000;
+/// The longest project, work item type and state of a search, in characters.
+pub const SEARCH_NAME_LENGTH: usize = 255;
+/// The most work item types of one search, and the most states.
+pub const SEARCH_NAMES_LIMIT: usize = 50;
+/// The longest token of an interaction, in characters.
+pub const TOKEN_LENGTH: usize = 1024;
 /// The largest AMQP header table, in bytes.
 pub const HEADERS_LIMIT: usize = 8 << 10;
 
@@ -86,14 +93,17 @@ pub struct Search {
     /// Azure DevOps' search text.
     #[schemars(length(min = 1, max = SEARCH_LENGTH), regex(pattern = wire::NO_NUL))]
     pub text: String,
-    /// In this project only.
+    /// In this project only: its name or id, a segment of an address.
     #[serde(default)]
+    #[schemars(length(min = 1, max = SEARCH_NAME_LENGTH), regex(pattern = wire::SEGMENT))]
     pub project: Option<String>,
     /// Of these types only.
     #[serde(default)]
+    #[schemars(length(max = SEARCH_NAMES_LIMIT), inner(length(min = 1, max = SEARCH_NAME_LENGTH), regex(pattern = wire::NO_NUL)))]
     pub work_item_types: Vec<String>,
     /// In these states only.
     #[serde(default)]
+    #[schemars(length(max = SEARCH_NAMES_LIMIT), inner(length(min = 1, max = SEARCH_NAME_LENGTH), regex(pattern = wire::NO_NUL)))]
     pub states: Vec<String>,
     /// At most this many work items, 1 to 1000.
     #[serde(default = "default_search_limit")]

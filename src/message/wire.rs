@@ -7,10 +7,16 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
 
-use super::{ACCOUNT_LENGTH, EVENTS_LIMIT, KEY_LENGTH, NAME_LENGTH, NOTIFY_LIMIT, SCHEMA, SOURCE_LENGTH, Search};
+use super::{ACCOUNT_LENGTH, EVENTS_LIMIT, KEY_LENGTH, NAME_LENGTH, NOTIFY_LIMIT, SCHEMA, SOURCE_LENGTH, Search, TOKEN_LENGTH};
 
 /// Text without NUL, which Postgres cannot store. ECMA-262, as JSON Schema's patterns are.
 pub(super) const NO_NUL: &str = r"^[^\u0000]*$";
+/// What can stand in an address as one segment: see [`is_segment`].
+pub(super) const SEGMENT: &str = r"^[^\u0000-\u001f\u007f-\u009f]*[^. \u0000-\u001f\u007f-\u009f][^\u0000-\u001f\u007f-\u009f]*$";
+/// See [`is_discord_id`].
+const DISCORD_ID: &str = "^[0-9]{1,20}$";
+/// See [`is_interaction_token`].
+const INTERACTION_TOKEN: &str = "^[0-9A-Za-z_=+:.-]*[0-9A-Za-z_=+:-][0-9A-Za-z_=+:.-]*$";
 /// RFC 3339 in capitals. That the day is in the calendar is left to `format`.
 pub(super) const DATE_TIME: &str =
     "^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})$";
@@ -87,10 +93,10 @@ pub(super) struct Event {
 #[serde(deny_unknown_fields)]
 pub(super) struct Interaction {
     /// Discord's application id.
-    #[schemars(regex(pattern = "^[0-9]{1,20}$"))]
+    #[schemars(regex(pattern = DISCORD_ID))]
     pub(super) application_id: String,
-    /// The interaction's token: a credential.
-    #[schemars(length(min = 1, max = 1024), regex(pattern = NO_NUL))]
+    /// The interaction's token as Discord gave it: a credential.
+    #[schemars(length(min = 1, max = TOKEN_LENGTH), regex(pattern = INTERACTION_TOKEN))]
     pub(super) token: String,
     /// The message to edit, if any.
     #[serde(default)]
@@ -134,4 +140,24 @@ pub(super) fn check_text(text: &str, limit: usize) -> Result<(), String> {
         return Err("NUL cannot be stored, nor what is not UTF-8; leave it out".to_owned());
     }
     Ok(())
+}
+
+/// Whether a text is one segment wherever it stands in an address. The URL standard (<https://url.spec.whatwg.org/#path-state>)
+/// drops tabs, line ends and segments of dots, and some servers drop blanks: the address would be another one.
+#[must_use]
+pub fn is_segment(text: &str) -> bool {
+    !text.contains(char::is_control) && text.contains(|c| c != '.' && c != ' ')
+}
+
+/// Whether it has the form of a Discord id (<https://discord.com/developers/docs/reference#snowflakes>).
+#[must_use]
+pub fn is_discord_id(text: &str) -> bool {
+    (1..=20).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Whether it has the form of an interaction's token. Anything else could lead to another address.
+#[must_use]
+pub fn is_interaction_token(text: &str) -> bool {
+    let is_of_tokens = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '=' | '+' | ':');
+    text.chars().all(is_of_tokens) && text.contains(|c| c != '.')
 }

@@ -18,6 +18,7 @@ use super::http::{Answer, Call, HttpClient};
 use super::http_fault::{Provider, provider, retry_after};
 use super::text::{Capped, cut, visible};
 use crate::job::EffectClass;
+use crate::message::is_discord_id;
 
 static DISCORD: Provider = provider!("discord");
 /// Discord counts Unicode code points.
@@ -69,7 +70,7 @@ impl Discord {
     fn target<'c>(&self, config: &'c ChannelConfig) -> Result<(Url, &'c SecretString), BadConfig> {
         let settings: Settings<'_> = decode(&config.public, RIGHT)?;
         let id = settings.channel_id.as_ref();
-        if !is_id(id) {
+        if !is_discord_id(id) {
             return Err(BadConfig("`channel_id` must be a Discord id: up to 20 digits, as text".to_owned()));
         }
         let base = settings.api_base.as_deref().unwrap_or(&self.api);
@@ -126,11 +127,6 @@ impl Channel for Discord {
     fn deliver<'a>(&'a self, delivery: Delivery<'a>) -> BoxFuture<'a, Result<Delivered, ChannelFault>> {
         self.create_message(delivery).boxed()
     }
-}
-
-/// Whether it is a snowflake.
-pub(super) fn is_id(text: &str) -> bool {
-    (1..=20).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// How long Discord asks to wait: the body says it to the millisecond, the header in whole seconds.

@@ -16,12 +16,13 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::channel::{BadConfig, Channel, ChannelConfig, ChannelFault, Delivered, Delivery, Message, Refusal, Rendered, decode};
-use super::discord::{AGENT, Created, SUPPRESS_EMBEDS, is_id, markdown, patience};
+use super::discord::{AGENT, Created, SUPPRESS_EMBEDS, markdown, patience};
 use super::http::{Answer, Call, HttpClient};
 use super::http_fault::{Provider, provider};
 use super::scrub::scrub;
 use crate::fault::{Certainty, Class};
 use crate::job::EffectClass;
+use crate::message::{is_discord_id, is_interaction_token};
 
 static DISCORD_INTERACTION: Provider = provider!("discord_interaction");
 /// For how long the vendor takes an interaction's token.
@@ -70,17 +71,15 @@ impl DiscordInteraction {
     /// What to call, and whether that edits a message.
     fn target(&self, config: &ChannelConfig) -> Result<(Url, bool), BadConfig> {
         let settings: Settings<'_> = decode(&config.public, RIGHT)?;
-        if !is_id(&settings.application_id) {
+        if !is_discord_id(&settings.application_id) {
             return Err(BadConfig("`application_id` must be a Discord id: up to 20 digits, as text".to_owned()));
         }
         let message = settings.message_id.as_deref();
-        if message.is_some_and(|id| id != ORIGINAL && !is_id(id)) {
+        if message.is_some_and(|id| id != ORIGINAL && !is_discord_id(id)) {
             return Err(BadConfig(format!("`message_id` must be a Discord id, as text, or `{ORIGINAL}`")));
         }
         let token = config.secret.as_ref().map(|token| token.expose_secret()).unwrap_or_default();
-        // Anything else could lead to another path.
-        let is_token = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '=' | '+' | ':');
-        if matches!(token, "" | "." | "..") || !token.chars().all(is_token) {
+        if !is_interaction_token(token) {
             return Err(BadConfig("the interaction's token must be the one that Discord gave".to_owned()));
         }
         let mut url =

@@ -12,10 +12,11 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::channel::{BadConfig, Channel, ChannelConfig, ChannelFault, Delivered, Delivery, Message, Rendered, decode};
-use super::discord::{AGENT, Created, SUPPRESS_EMBEDS, is_id, markdown, patience};
+use super::discord::{AGENT, Created, SUPPRESS_EMBEDS, markdown, patience};
 use super::http::{Call, HttpClient};
 use super::http_fault::{Provider, provider};
 use crate::job::EffectClass;
+use crate::message::is_discord_id;
 
 static DISCORD_WEBHOOK: Provider = provider!("discord_webhook");
 const RIGHT: &str = "{}: the webhook's address is the secret";
@@ -96,7 +97,7 @@ impl Channel for DiscordWebhook {
 /// `…/webhooks/ID/TOKEN`, without anything behind it but a query (`thread_id`, for example).
 fn is_webhook(url: &Url) -> bool {
     let parts: Vec<&str> = url.path_segments().into_iter().flatten().collect();
-    matches!(parts[..], [.., "webhooks", id, token] if is_id(id) && !token.is_empty())
+    matches!(parts[..], [.., "webhooks", id, token] if is_discord_id(id) && !token.is_empty())
 }
 
 #[cfg(test)]

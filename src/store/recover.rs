@@ -12,6 +12,7 @@ use super::error::StoreError;
 use super::sql::{execute, query, query_one, query_opt};
 use crate::engine::{Commit, Record};
 use crate::job::{Epoch, JobId, ReplicaId};
+use crate::message::Request;
 
 /// Whether a commit of unknown outcome went through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +45,8 @@ const POSTPONE: &str = "
     WHERE id = $1 AND epoch = $2 AND owner = $3 AND state = 'running'";
 
 const UNSEAL: &str = "
-    UPDATE jobs SET payload = $4, sealed_payload = NULL
+    UPDATE jobs SET payload = $4, sealed_payload = NULL, organization = $5, deadline = $6, state = 'ready', owner = NULL,
+        due_at = greatest(now(), $7), woken_at = NULL
     WHERE id = $1 AND epoch = $2 AND owner = $3 AND state = 'running'";
 
 const UNWAKE: &str = "
@@ -112,13 +114,16 @@ impl Store {
         Ok(written == 1)
     }
 
-    /// Replaces the sealed bytes of a job whose schema has become known. `false`: it was no longer ours.
+    /// Replaces the sealed bytes of a job whose schema has become known, and gives the job up: it is due as one that has just
+    /// come. `false`: it was no longer ours.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn unseal(&self, fence: &Fence, payload: &RawValue) -> Result<bool, StoreError> {
+    pub async fn unseal(&self, fence: &Fence, payload: &RawValue, said: &Request) -> Result<bool, StoreError> {
         let client = self.client().await?;
-        let written = execute(&client, UNSEAL, &[&fence.job.0, &fence.epoch.0, &fence.replica.0, &Json(payload)]).await?;
+        let (job, epoch, owner) = (&fence.job.0, &fence.epoch.0, &fence.replica.0);
+        let Request { organization, deadline, not_before, .. } = said;
+        let written = execute(&client, UNSEAL, &[job, epoch, owner, &Json(payload), organization, deadline, not_before]).await?;
         Ok(written == 1)
     }
 }

@@ -123,7 +123,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     async fn run(&self, mut claim: Claim, holding: &mut Holding) {
         let started = Instant::now();
         loop {
-            let Some(pipeline) = self.known(&mut claim).await else { return };
+            let Some(pipeline) = self.known(&claim).await else { return };
             match self.run_claim(&mut claim, holding, pipeline, started).await {
                 After::ReadAgain => {}
                 After::GoOn | After::Stop => return,
@@ -266,10 +266,14 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
 
     /// The claim's pipeline, where this worker knows it, its stage, its schema and its checkpoints' versions; otherwise the job
     /// waits for a worker that does.
-    async fn known(&self, claim: &mut Claim) -> Option<&Pipeline<P>> {
-        if let Err(newer) = unknown::unseal(&self.parts, claim).await {
-            self.leave_to_newer(claim, *newer).await;
-            return None;
+    async fn known(&self, claim: &Claim) -> Option<&Pipeline<P>> {
+        match unknown::unseal(&self.parts, claim).await {
+            Ok(false) => {}
+            Ok(true) => return None,
+            Err(newer) => {
+                self.leave_to_newer(claim, *newer).await;
+                return None;
+            }
         }
         let Some(pipeline) = self.parts.registry.get(&claim.job.pipeline) else {
             self.leave_to_newer(claim, unknown::Unknown::pipeline(&claim.job)).await;

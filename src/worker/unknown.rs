@@ -1,6 +1,6 @@
 //! Jobs of another version: a schema, pipeline, stage or checkpoint that this worker does not know waits for one that does.
 
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::value::to_raw_value;
 
 use super::parts::Parts;
 use crate::engine::{AttemptOutcome, AttemptRecord, Commit, Failure, Next, Pipeline, Product, Record};
@@ -79,43 +79,44 @@ pub(super) fn unknown_stage<P: Product>(pipeline: &Pipeline<P>, claim: &Claim) -
     Some(Unknown::newer(job, key, &format!("the checkpoint of `{}` is of version {}", newer.stage, newer.version)))
 }
 
-/// Decodes the payload of a job that came with a newer schema, now that this worker may know it.
+/// Decodes the payload of a job that came with a newer schema, now that this worker may know it. The job is given up then, to
+/// begin as one that has just come: `false` means that there was nothing to decode.
 pub(super) async fn unseal<P: Product, T: Tables<Changes = P::Changes>>(
     parts: &Parts<P, T>,
-    claim: &mut Claim,
-) -> Result<(), Box<Unknown>> {
-    let Some(sealed) = claim.sealed_payload.take() else { return Ok(()) };
-    let payload = open(parts, &claim.job, &sealed)?;
-    match parts.patiently(|| parts.store().unseal(&claim.fence, &payload)).await {
-        Ok(_) => claim.job.payload = payload,
-        Err(error) => return Err(Box::new(Unknown::unreadable(&claim.job, &chain(&error)))),
-    }
-    Ok(())
+    claim: &Claim,
+) -> Result<bool, Box<Unknown>> {
+    let Some(sealed) = &claim.sealed_payload else { return Ok(false) };
+    let unreadable = |what: &str| Box::new(Unknown::unreadable(&claim.job, what));
+    let row = parts.patiently(|| parts.store().job(claim.job.id)).await.map_err(|error| unreadable(&chain(&error)))?;
+    let Some(row) = row else { return Ok(true) };
+    let request = open(parts, &claim.job, row.dedupe_key, sealed)?;
+    let payload = to_raw_value(&request).map_err(|error| unreadable(&error.to_string()))?;
+    let unsealed = parts.patiently(|| parts.store().unseal(&claim.fence, &payload, &request)).await;
+    unsealed.map(|_| true).map_err(|error| unreadable(&chain(&error)))
 }
 
+/// Source and key may have come beside the body, so they are the row's. The bytes themselves were admitted when they came.
 fn open<P: Product, T: Tables<Changes = P::Changes>>(
     parts: &Parts<P, T>,
     job: &Job,
+    dedupe_key: String,
     sealed: &str,
-) -> Result<Box<RawValue>, Box<Unknown>> {
+) -> Result<Request, Box<Unknown>> {
+    let unreadable = |what: &str| Box::new(Unknown::unreadable(job, what));
     let row = job.id.to_string();
-    let body =
-        parts.keyring.open(sealed_place(&row), sealed).map_err(|error| Box::new(Unknown::unreadable(job, &chain(&error))))?;
-    let said: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+    let body = parts.keyring.open(sealed_place(&row), sealed).map_err(|error| unreadable(&chain(&error)))?;
     let envelope = Envelope {
         content_type: Some("application/json".to_owned()),
-        message_id: said.get("dedupe_key").and_then(serde_json::Value::as_str).map(str::to_owned),
+        message_id: Some(dedupe_key),
         app_id: Some(job.source.clone()),
         ..Envelope::default()
     };
     match decode_intake(&body, &envelope, &parts.keyring, job.id) {
-        Ok(Intake::Request { request, .. }) => {
-            to_raw_value::<Request>(&request).map_err(|error| Box::new(Unknown::unreadable(job, &error.to_string())))
-        }
+        Ok(Intake::Request { request, .. }) => Ok(*request),
         Ok(Intake::Newer(newer)) => {
             let key = format!("schema:{}", newer.schema);
             Err(Box::new(Unknown::newer(job, key, &format!("the payload is of schema {}", newer.schema))))
         }
-        Err(refusal) => Err(Box::new(Unknown::unreadable(job, &refusal.to_string()))),
+        Err(refusal) => Err(unreadable(&refusal.to_string())),
     }
 }

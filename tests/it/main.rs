@@ -24,6 +24,8 @@ mod identities;
 mod interactions;
 mod links;
 mod messaging;
+mod met_in_the_wild;
+mod newer_schema;
 mod operator_check;
 mod operator_dead_letters;
 mod operator_keys;

@@ -1,5 +1,5 @@
-//! The README's producers in other languages are right: their messages are valid, their code reads, and they do what it says
-//! wherever their library is here or can be had.
+//! The README's producers in other languages are right: their messages are valid, their code reads, and they do what it says.
+//! Their libraries are installed beside them; only without an interpreter are they not run, which is said.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -36,6 +36,10 @@ struct Language {
     /// Of the job in the example.
     key: &'static str,
     library: &'static str,
+    /// Looks whether the library is found; run in the example's folder.
+    finds: &'static [&'static str],
+    /// Installs the library, whose name follows, into the folder that it is run in.
+    install: &'static [&'static str],
 }
 
 const PYTHON: Language = Language {
@@ -45,6 +49,8 @@ const PYTHON: Language = Language {
     check: &["-m", "py_compile"],
     key: "order-17",
     library: "pika==1.4.4",
+    finds: &["-c", "import pika"],
+    install: &["python3", "-m", "pip", "install", "--quiet", "--target", "."],
 };
 const NODE: Language = Language {
     file: "producer.js",
@@ -53,6 +59,8 @@ const NODE: Language = Language {
     check: &["--check"],
     key: "order-18",
     library: "amqplib@2.3.1",
+    finds: &["-e", "require('amqplib')"],
+    install: &["npm", "install", "--no-fund", "--no-audit", "--no-save", "--prefix", "."],
 };
 
 impl Language {
@@ -78,61 +86,43 @@ impl Language {
         fs::create_dir_all(&folder).expect("a folder for the example");
         let file = folder.join(self.file);
         fs::write(&file, self.code()).expect("the example is written");
-        if !succeeds(Command::new(self.interpreter).arg("--version")).await {
-            eprintln!("README.md's {}: not checked, {} is not here", self.file, self.interpreter);
+        if let Err(why) = succeeds(Command::new(self.interpreter).arg("--version")).await {
+            eprintln!("README.md's {}: not run, {} is not here: {why}", self.file, self.interpreter);
             return None;
         }
-        Some((folder, Command::new(self.interpreter)))
+        let mut command = Command::new(self.interpreter);
+        // Python looks for libraries there; Node does so beside the file.
+        command.env("PYTHONPATH", &folder).current_dir(&folder).kill_on_drop(true);
+        Some((folder, command))
     }
 
-    /// An interpreter that has the library, which is installed beside the example if it is not there.
+    /// Runs the example, whose library is installed beside it if it is not there.
     async fn with_library(&self) -> Option<Command> {
-        let (folder, _) = self.command().await?;
+        let (folder, mut command) = self.command().await?;
         let guard = INSTALL.lock().await;
-        let found = match self.fence {
-            "python" => python(&folder, self.library).await,
-            _ => node(&folder, self.library).await,
-        };
-        drop(guard);
-        match found {
-            Some(mut command) => {
-                command.arg(folder.join(self.file)).kill_on_drop(true);
-                Some(command)
-            }
-            None => {
-                eprintln!("README.md's {}: not run, {} is not here and cannot be had", self.file, self.library);
-                None
-            }
+        let (_, mut finds) = self.command().await?;
+        finds.args(self.finds);
+        if succeeds(&mut finds).await.is_err() {
+            let [program, arguments @ ..] = self.install else { panic!("{}: nothing installs its library", self.file) };
+            let installed = succeeds(Command::new(program).args(arguments).arg(self.library).current_dir(&folder)).await;
+            let found = succeeds(&mut finds).await;
+            assert!(found.is_ok(), "{} cannot be had: {program} says {installed:?}; then {found:?}", self.library);
         }
+        drop(guard);
+        command.arg(folder.join(self.file));
+        Some(command)
     }
 }
 
-async fn succeeds(command: &mut Command) -> bool {
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
-    matches!(tokio::time::timeout(INSTALL_WITHIN, command.status()).await, Ok(Ok(status)) if status.success())
-}
-
-async fn python(folder: &Path, library: &str) -> Option<Command> {
-    let own = folder.join("venv/bin/python3");
-    let has_it = async |interpreter: &Path| succeeds(Command::new(interpreter).args(["-c", "import pika"])).await;
-    if has_it(Path::new("python3")).await {
-        return Some(Command::new("python3"));
+/// Runs a command to its end; the error is what it has said.
+async fn succeeds(command: &mut Command) -> Result<(), String> {
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    match tokio::time::timeout(INSTALL_WITHIN, command.output()).await {
+        Ok(Ok(output)) if output.status.success() => Ok(()),
+        Ok(Ok(output)) => Err(format!("{}, {}", output.status, String::from_utf8_lossy(&output.stderr))),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("it has not ended after {INSTALL_WITHIN:?}")),
     }
-    if !has_it(&own).await {
-        succeeds(Command::new("python3").args(["-m", "venv"]).arg(folder.join("venv"))).await;
-        succeeds(Command::new(&own).args(["-m", "pip", "install", "--quiet", library])).await;
-    }
-    has_it(&own).await.then(|| Command::new(own))
-}
-
-/// Node looks for a library beside the file.
-async fn node(folder: &Path, library: &str) -> Option<Command> {
-    let has_it = async || succeeds(Command::new("node").args(["-e", "require('amqplib')"]).current_dir(folder)).await;
-    if !has_it().await {
-        let flags = ["--silent", "--no-fund", "--no-audit", "--no-save"];
-        succeeds(Command::new("npm").arg("install").args(flags).arg(library).current_dir(folder)).await;
-    }
-    has_it().await.then(|| Command::new("node"))
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 
-use crate::support::{BINARY, Checks, TestWorld, WorkerOptions, acme};
+use crate::support::{BINARY, Checks, TestWorld, WorkerOptions, acme, wait_for};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -55,6 +55,35 @@ async fn it_prints_that_jobs_are_accepted_and_have_succeeded() {
     assert!(output.status.success() && answer[0]["outcome"]["event"] == "job.succeeded", "{answer}");
     assert_eq!(world.database.one("SELECT count(*) FROM jobs WHERE parent_id IS NULL").await, "2");
     assert!(!worker.log().contains("nobody takes the reply"), "a direct reply is no returned one");
+    Checks::default().hold(&world).await;
+}
+
+#[tokio::test]
+async fn the_same_message_twice_is_one_job_and_is_told_of_twice() {
+    let world = TestWorld::acme().await;
+    let document = acme::job("one", &world.assign(acme::LONE_ITEM, Some(acme::ANN)).await);
+    let both = publish(&world, &[document.clone(), document.clone()], &["--json"]).await;
+    // Both wait for a worker, so that the second one comes while the job goes on.
+    wait_for("both messages", SOON, async || {
+        let depth = world.queue_depth("dispatch.jobs").await;
+        if depth.ready == 2 { Ok(()) } else { Err(format!("{depth:?}")) }
+    })
+    .await;
+    let _worker = world.worker(&WorkerOptions::default());
+    let outcomes = |text: &str| {
+        let answer: Value = serde_json::from_str(text).expect("one JSON document");
+        answer.as_array().unwrap().iter().map(|one| one["outcome"]["event"].clone()).collect::<Vec<_>>()
+    };
+    let (output, text) = ended(both).await;
+    assert_eq!((output.status.code(), outcomes(&text)), (Some(0), vec![json!("job.succeeded"); 2]), "{text}");
+    assert_eq!(world.database.one("SELECT count(*) FROM jobs WHERE parent_id IS NULL").await, "1");
+
+    // Another message with the same key is not that job: it is refused, and the others are not.
+    let mut other = document.clone();
+    other["account"] = json!("another");
+    let (output, text) = ended(publish(&world, &[document.clone(), other, document], &["--json"]).await).await;
+    let expected = ["job.succeeded", "message.refused", "job.succeeded"].map(Value::from);
+    assert_eq!((output.status.code(), outcomes(&text)), (Some(1), expected.to_vec()), "{text}");
     Checks::default().hold(&world).await;
 }
 

@@ -1,7 +1,7 @@
 //! `dispatch publish --wait`: follows jobs to their outcomes. When the connection is lost the same messages are published again:
 //! they are the same jobs, and the answer is where each stands now.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -17,8 +17,8 @@ use crate::broker::{BrokerError, DIRECT_REPLY, Outgoing, Publisher, Replies, Rep
 use crate::cli::output::{Output, or_dash, say};
 use crate::fault::chain;
 use crate::job::JobState;
-use crate::message::Outcome;
 use crate::message::outcome::{Waiting, WaitingForConfiguration};
+use crate::message::{Outcome, canonical_digest};
 use crate::reconnect::Reconnect;
 
 #[derive(Debug, Args)]
@@ -43,32 +43,38 @@ enum Standing {
     Over,
 }
 
-/// A document that was sent, by its correlation id.
+/// A job that is asked for.
 struct Followed {
-    document: Document,
+    /// Source and key, for people.
+    name: String,
     last: Option<Outcome>,
     standing: Standing,
+}
+
+/// What was sent. The same message twice is the same job, whose outcomes go to where it was asked for last: so both ask for it
+/// with the same correlation id.
+struct Sent {
+    /// In order, each with its correlation id.
+    documents: Vec<(String, Document)>,
+    /// By correlation id.
+    followed: BTreeMap<String, Followed>,
 }
 
 impl Wait {
     /// Publishes, and prints what is heard until there is no more to come.
     pub(super) async fn follow(&self, output: Output, url: &Endpoint, documents: Vec<Document>) -> anyhow::Result<ExitCode> {
-        let mut order = Vec::with_capacity(documents.len());
-        let mut followed = BTreeMap::new();
-        for document in documents {
-            let id = Uuid::now_v7().to_string();
-            order.push(id.clone());
-            followed.insert(id, Followed { document, last: None, standing: Standing::GoesOn });
-        }
+        let mut sent = Sent::of(documents);
         let until = self.timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds));
-        let heard = self.hear_all(output, url, &mut followed);
+        let heard = self.hear_all(output, url, &mut sent);
         let ended = match until {
             None => Some(heard.await),
             Some(until) => tokio::time::timeout_at(until, heard).await.ok(),
         };
+        let Sent { documents, followed } = sent;
         let succeeded = followed.values().all(|one| one.standing == Standing::Succeeded);
-        let in_order = order.iter().filter_map(|id| followed.remove(id));
-        let published: Vec<Published> = in_order.map(Published::from).collect();
+        let outcome = |id: &str| followed.get(id).and_then(|one| one.last.clone());
+        let published = documents.into_iter().map(|(id, document)| Published { outcome: outcome(&id), ..document.into() });
+        let published: Vec<Published> = published.collect();
         if output.is_json() {
             output.answer(&published, String::new)?;
         }
@@ -79,21 +85,21 @@ impl Wait {
         }
     }
 
-    async fn hear_all(&self, output: Output, url: &Endpoint, followed: &mut BTreeMap<String, Followed>) -> anyhow::Result<()> {
+    async fn hear_all(&self, output: Output, url: &Endpoint, sent: &mut Sent) -> anyhow::Result<()> {
         // What cannot be sent at all is an error at once; a connection that was there is waited for.
-        let mut replies = ask(url, followed).await?;
+        let mut replies = ask(url, sent).await?;
         let mut reconnect = Reconnect::default();
-        while followed.values().any(|one| one.standing == Standing::GoesOn) {
+        while sent.followed.values().any(|one| one.standing == Standing::GoesOn) {
             match replies.1.next().await {
                 Ok(reply) => {
                     reconnect.reset();
-                    self.heard(output, followed, &reply)?;
+                    self.heard(output, &mut sent.followed, &reply)?;
                 }
                 Err(error) => {
                     say(&format!("the connection is lost, asking again: {}", chain(&error)));
                     replies = loop {
                         tokio::time::sleep(reconnect.next_delay()).await;
-                        match ask(url, followed).await {
+                        match ask(url, sent).await {
                             Ok(replies) => break replies,
                             Err(error) => tracing::debug!(error = chain(&error), "not yet"),
                         }
@@ -114,8 +120,7 @@ impl Wait {
         let is_news = one.last.as_ref() != Some(&outcome);
         if is_news && one.standing == Standing::GoesOn {
             one.standing = self.standing(&outcome);
-            let (source, key) = (or_dash(one.document.source.as_deref()), or_dash(one.document.dedupe_key.as_deref()));
-            output.line(&format!("{source} {key}: {}", told(&outcome)))?;
+            output.line(&format!("{}: {}", one.name, told(&outcome)))?;
             for line in choices(&outcome) {
                 output.line(&line)?;
             }
@@ -139,21 +144,48 @@ impl Wait {
     }
 }
 
-impl From<Followed> for Published {
-    fn from(one: Followed) -> Self {
-        Self { outcome: one.last, ..one.document.into() }
+impl Sent {
+    fn of(documents: Vec<Document>) -> Self {
+        let (mut known, mut followed) = (HashMap::new(), BTreeMap::new());
+        let identified = documents.into_iter().map(|document| {
+            let fresh = Uuid::now_v7().to_string();
+            let id = match document.job() {
+                Some(job) => known.entry(job).or_insert(fresh).clone(),
+                None => fresh,
+            };
+            followed.entry(id.clone()).or_insert_with(|| Followed::of(&document));
+            (id, document)
+        });
+        let documents = identified.collect();
+        Self { documents, followed }
+    }
+}
+
+impl Followed {
+    fn of(document: &Document) -> Self {
+        let (source, key) = (or_dash(document.source.as_deref()), or_dash(document.dedupe_key.as_deref()));
+        Self { name: format!("{source} {key}"), last: None, standing: Standing::GoesOn }
+    }
+}
+
+impl Document {
+    /// What tells the worker which job it is: source, key and content; `None` where that is not known here.
+    fn job(&self) -> Option<(String, String, [u8; 32])> {
+        let digest = canonical_digest(&serde_json::from_slice(&self.body).ok()?);
+        Some((self.source.clone()?, self.dedupe_key.clone()?, digest))
     }
 }
 
 /// Sends everything that is not over yet, on a connection that hears the answers. The publisher must live as long as they.
-async fn ask(url: &Endpoint, followed: &BTreeMap<String, Followed>) -> Result<(Publisher, Replies), BrokerError> {
+async fn ask(url: &Endpoint, sent: &Sent) -> Result<(Publisher, Replies), BrokerError> {
     let (publisher, replies) = Publisher::connect_with_replies(url).await?;
-    let open = followed.iter().filter(|(_, one)| one.standing == Standing::GoesOn);
+    let goes_on = |id: &str| sent.followed.get(id).is_some_and(|one| one.standing == Standing::GoesOn);
+    let open = sent.documents.iter().filter(|(id, _)| goes_on(id));
     let messages: Vec<Outgoing> = open
-        .map(|(id, one)| Outgoing {
+        .map(|(id, document)| Outgoing {
             reply_to: Some(DIRECT_REPLY.to_owned()),
             correlation_id: Some(id.clone()),
-            ..one.document.message()
+            ..document.message()
         })
         .collect();
     for window in messages.chunks(WINDOW) {

@@ -109,8 +109,9 @@ pub(super) fn fields(state: &State, item: &WorkItem, revision: &Revision, format
         ("Microsoft.VSTS.Common.Priority", json!(2)),
     ];
     let mut fields: Map<String, Value> = fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-    if let Some(assignee) = &revision.assigned_to {
-        fields.insert("System.AssignedTo".to_owned(), person(state, assignee, format));
+    let as_is = item.assigned_to_as_is.clone();
+    if let Some(assignee) = as_is.or_else(|| Some(person(state, revision.assigned_to.as_ref()?, format))) {
+        fields.insert("System.AssignedTo".to_owned(), assignee);
     }
     fields
 }

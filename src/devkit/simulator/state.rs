@@ -112,6 +112,9 @@ pub struct WorkItem {
     pub title: String,
     /// Oldest first; never empty; the last is the present one.
     pub revisions: Vec<Revision>,
+    /// What `System.AssignedTo` holds instead of the last revision's assignee, until an assignee is written.
+    #[serde(default)]
+    pub assigned_to_as_is: Option<Value>,
     /// Gone: as if it had never been.
     #[serde(default)]
     pub deleted: bool,
@@ -352,6 +355,7 @@ impl State {
             work_item_type: "Bug".to_owned(),
             title: title.to_owned(),
             revisions: vec![first],
+            assigned_to_as_is: None,
             deleted: false,
         };
         self.work_items.insert(work_item_key(organization, id), item);

@@ -63,6 +63,7 @@ impl World {
     pub(super) fn revise(&mut self, organization: &str, id: i64, edit: Edit) -> Option<(i64, Value)> {
         let now = self.tick();
         let old = self.work_item(organization, id)?.current().clone();
+        let is_assigned = edit.assigned_to.is_some();
         let new = Revision {
             rev: old.rev + 1,
             state: edit.state.unwrap_or_else(|| old.state.clone()),
@@ -72,6 +73,7 @@ impl World {
         };
         let item = self.state.work_items.get_mut(&work_item_key(organization, id))?;
         item.revisions.push(new.clone());
+        item.assigned_to_as_is.take_if(|_| is_assigned);
         let format = edit.format.unwrap_or(self.state.options.assignee_format);
         let event_id = uuid::Builder::from_random_bytes(rand::rng().random()).into_uuid();
         let body = hooks::updated(&self.state, &hooks::Update { organization, id, old: &old, new: &new, format, event_id })?;

@@ -126,6 +126,7 @@ fn the_properties_stand_in_for_a_source_and_a_key_that_the_body_lacks() {
 fn a_field_of_the_wrong_type_or_out_of_its_range_is_named() {
     let (long, names) = ("x".repeat(256), vec!["d"; NOTIFY_LIMIT + 1]);
     let search = |limit: i64| json!({ "text": "t", "limit": limit });
+    let narrowed = |field: &str, value: Value| json!({ "text": "t", field: value });
     let rows = [
         ("schema", json!("1")),
         ("schema", json!(0)),
@@ -154,12 +155,24 @@ fn a_field_of_the_wrong_type_or_out_of_its_range_is_named() {
         ("search", search(-1)),
         ("search", search(i64::from(SEARCH_LIMIT) + 1)),
         ("search", search(i64::MAX)),
+        ("search", narrowed("project", json!(""))),
+        ("search", narrowed("project", json!(".."))),
+        ("search", narrowed("project", json!(".\t."))),
+        ("search", narrowed("project", json!("x".repeat(MESSAGE_LIMIT >> 1)))),
+        ("search", narrowed("work_item_types", json!("Bug"))),
+        ("search", narrowed("work_item_types", json!([""]))),
+        ("search", narrowed("work_item_types", json!(vec!["Bug"; SEARCH_NAMES_LIMIT + 1]))),
+        ("search", narrowed("states", json!(vec!["New"; SEARCH_NAMES_LIMIT + 1]))),
+        ("search", narrowed("states", json!([long]))),
         ("notify", json!("ops")),
         ("notify", json!([""])),
         ("notify", json!(names)),
         ("interaction", json!({ "application_id": "1" })),
         ("interaction", json!({ "application_id": "..", "token": "t" })),
         ("interaction", json!({ "application_id": "1", "token": "" })),
+        ("interaction", json!({ "application_id": "1", "token": ".." })),
+        ("interaction", json!({ "application_id": "1", "token": "a/b" })),
+        ("interaction", json!({ "application_id": "1", "token": "a".repeat(TOKEN_LENGTH + 1) })),
         ("interaction", json!({ "application_id": "1", "token": "t", "message_id": "1/2" })),
         ("not_before", json!(1_700_000_000)),
         ("unheard_of", json!(1)),
@@ -176,6 +189,8 @@ fn a_key_given_twice_is_refused_inside_a_payload_it_is_the_producer_s_own_affair
     for field in ["source", "dedupe_key", "organization", "schema"] {
         let twice = message().to_string().replacen('{', &format!(r#"{{"{field}":{},"#, message()[field]), 1);
         assert_eq!(code(&twice), "invalid_request", "{field}");
+        let newer = twice.replacen(r#""schema":1"#, r#""schema":2"#, 1);
+        assert_eq!(code(&newer), "invalid_request", "{field} of a newer schema");
     }
     let payload = r#"{"a":1,"a":2}"#;
     let body = with("events", json!("E")).replace("\"E\"", &format!(r#"[{{"payload":{payload}}}]"#));
@@ -190,6 +205,10 @@ fn nul_is_refused_where_it_would_be_stored_as_text_and_kept_in_a_payload() {
     }
     assert_eq!(code(with("notify", json!(["a\0b"]))), "invalid_request");
     assert_eq!(code(with("search", json!({ "text": "a\0b" }))), "invalid_request");
+    for field in ["project", "work_item_types", "states"] {
+        let value = if field == "project" { json!("a\0b") } else { json!(["a\0b"]) };
+        assert_eq!(code(with("search", json!({ "text": "t", field: value }))), "invalid_request", "{field}");
+    }
     assert_eq!(code("\0{}"), "not_json");
     let kept = request(&with("events", json!([{ "payload": { "a": "\0" } }])));
     assert_eq!(kept.events[0].payload.get(), r#"{"a":"\u0000"}"#);

@@ -55,6 +55,15 @@ fn interesting() -> Vec<(&'static str, Vec<Value>)> {
         json!({"text": "t", "states": null}),
         json!({"text": "t", "x": 1}),
     ];
+    let narrowed = |field: &'static str| move |value: Value| json!({"text": "t", field: value});
+    let long = "é".repeat(SEARCH_NAME_LENGTH);
+    let projects = texts(SEARCH_NAME_LENGTH).into_iter();
+    let odd = ["..", ".", "...", " ", " .. ", ".\t.", "a\u{7f}", "a\u{85}b", "\u{a0}..", "a/b", "%2e%2e", "a.b", "x."];
+    let projects = projects.chain(odd.map(Value::from)).map(narrowed("project"));
+    let lists = [json!([]), json!(["a"]), json!([""]), json!([1]), json!(["a\0"]), json!([long]), json!([long + "é"])];
+    let counted = [SEARCH_NAMES_LIMIT, SEARCH_NAMES_LIMIT + 1].map(|count| json!(vec!["a"; count]));
+    let lists = || lists.iter().chain(&counted).cloned();
+    let narrowed = projects.chain(lists().map(narrowed("states"))).chain(lists().map(narrowed("work_item_types")));
     let limits = [json!(1), json!(0), json!(1000), json!(1001), json!(-1), json!(1.5), json!("1")].map(search);
     let clicks = |id: Value, token: Value, message: Value| json!({"application_id": id, "token": token, "message_id": message});
     let interactions = [
@@ -65,6 +74,11 @@ fn interesting() -> Vec<(&'static str, Vec<Value>)> {
         clicks(json!("1".repeat(21)), json!("t"), Value::Null),
         clicks(json!("1"), json!(""), Value::Null),
         clicks(json!("1"), json!("t\0"), Value::Null),
+        clicks(json!("1"), json!(".."), Value::Null),
+        clicks(json!("1"), json!("a/b"), Value::Null),
+        clicks(json!("1"), json!("aW50_-=+:.x"), Value::Null),
+        clicks(json!("1"), json!("t".repeat(TOKEN_LENGTH)), Value::Null),
+        clicks(json!("1"), json!("t".repeat(TOKEN_LENGTH + 1)), Value::Null),
     ];
     vec![
         ("schema", vec![json!(1), json!(0), json!("1"), Value::Null]),
@@ -73,7 +87,7 @@ fn interesting() -> Vec<(&'static str, Vec<Value>)> {
         ("organization", texts(NAME_LENGTH)),
         ("account", texts(ACCOUNT_LENGTH)),
         ("identity", texts(ACCOUNT_LENGTH)),
-        ("search", searches.into_iter().chain(limits).chain([Value::Null, json!("t")]).collect()),
+        ("search", searches.into_iter().chain(narrowed).chain(limits).chain([Value::Null, json!("t")]).collect()),
         ("events", events.into_iter().chain(more_events).chain([Value::Null, json!({})]).collect()),
         ("notify", names.into_iter().chain([Value::Null, json!("a")]).collect()),
         (

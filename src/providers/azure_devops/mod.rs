@@ -32,6 +32,7 @@ use super::governor::{Governor, GovernorFault, Outcome, Scope};
 use super::http::{Answer, Call, HttpClient};
 use super::http_fault::{HttpFault, HttpFaultKind, Provider, provider, retry_after};
 use crate::fault::{Certainty, Class, Fault};
+use crate::message::is_segment;
 
 static AZURE_DEVOPS: Provider = provider!("azure_devops");
 const API_VERSION: &str = "7.1";
@@ -251,9 +252,8 @@ fn is_sign_in(answer: &Answer) -> bool {
 /// An address below `base`: each segment percent-encoded, so that a name with a slash stays one segment.
 fn address(base: &Url, segments: &[&str], query: &[(&str, &str)]) -> Result<Url, HttpFault> {
     let unsendable = |why: String| HttpFault { provider: &AZURE_DEVOPS, kind: HttpFaultKind::Unsendable(why) };
-    // The URL standard drops such segments, which would make it another address.
-    if let Some(bad) = segments.iter().find(|segment| ["", ".", ".."].contains(&segment.trim())) {
-        return Err(unsendable(format!("`{bad}` is not a name that can stand in an address")));
+    if let Some(bad) = segments.iter().find(|segment| !is_segment(segment)) {
+        return Err(unsendable(format!("{bad:?} is not a name that can stand in an address")));
     }
     let mut url = base.clone();
     let mut path = url.path_segments_mut().map_err(|()| unsendable("the host's address has no path".to_owned()))?;

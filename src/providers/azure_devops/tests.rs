@@ -209,7 +209,7 @@ async fn nobody_is_looked_for_without_an_address() {
 #[tokio::test]
 async fn a_name_that_would_change_the_address_is_not_sent() {
     let (azure, server) = azure(Vec::new());
-    for name in ["..", ".", ""] {
+    for name in ["..", ".", "", " .. ", ".\t.", "\n", "a\r"] {
         let fault = azure.work_items(caller(), name, &[1]).await.unwrap_err();
         assert_eq!((fault.code(), fault.certainty()), ("azure_devops.unsendable", Certainty::NotDone));
     }

@@ -1,11 +1,11 @@
 //! The rows.
 
-use dispatch_worker::broker::{DEAD, KEY_CANCEL, KEY_CONFIGURE, Outgoing};
-use dispatch_worker::job::{JobId, JobState};
+use dispatch_worker::broker::Outgoing;
+use dispatch_worker::job::JobState;
 use serde_json::{Value, json};
 
-use super::limits;
 use super::raw::Raw;
+use super::{controls, events, fields, limits, properties};
 use crate::support::{acme, intake};
 
 /// A message and its end.
@@ -38,7 +38,7 @@ pub(super) enum End {
 }
 
 /// How many genuine events the table needs.
-pub(super) const EVENTS: usize = 16;
+pub(super) const EVENTS: usize = 19;
 
 /// All rows. `known` is the message of a job that has succeeded; `fresh` are [`EVENTS`] genuine events that no job has handled.
 pub(super) fn table(known: &Value, fresh: Vec<Value>) -> Vec<Row> {
@@ -46,14 +46,21 @@ pub(super) fn table(known: &Value, fresh: Vec<Value>) -> Vec<Row> {
     rows.extend(misshapen(known));
     rows.extend(past_a_limit());
     rows.extend(limits::rows());
-    rows.extend(misaddressed());
+    rows.extend(fields::rows());
+    rows.extend(properties::rows());
+    rows.extend(controls::rows());
     rows.extend(jobs_that_cannot_go_on());
-    rows.extend(bad_events(&known["events"][0]["payload"], fresh));
+    rows.extend(events::rows(&known["events"][0]["payload"], fresh));
     rows
 }
 
 pub(super) fn letter(name: &'static str, body: impl Into<Vec<u8>>, code: &'static str) -> Row {
     Row { name, message: intake(body), end: End::DeadLetter(code), raw: None }
+}
+
+/// [`letter`] of a message with one field as it should not be.
+pub(super) fn wrong(name: &'static str, field: &str, value: Value) -> Row {
+    letter(name, with(name, field, value).to_string(), "invalid_request")
 }
 
 /// An intake message without events.
@@ -97,6 +104,8 @@ fn not_text_or_not_json() -> Vec<Row> {
         letter("a high surrogate alone", with_bytes("a high surrogate alone", br"\ud83d"), "not_json"),
         letter("a low surrogate alone", with_bytes("a low surrogate alone", br"\ude00"), "not_json"),
         letter("a number past all numbers", message("a number").to_string().replace("[]", "1e999"), "not_json"),
+        letter("a number that is none", message("no number").to_string().replace("[]", "NaN"), "not_json"),
+        letter("a number without an end", message("no end").to_string().replace("[]", "-Infinity"), "not_json"),
         letter("invalid UTF-8", with_bytes("invalid UTF-8", b"\xff\xfe"), "not_utf8"),
         letter("a surrogate in UTF-8", with_bytes("a surrogate in UTF-8", b"\xed\xa0\xbd"), "not_utf8"),
         letter("NUL as a byte", with_bytes("NUL as a byte", b"\0"), "not_json"),
@@ -107,8 +116,6 @@ fn not_text_or_not_json() -> Vec<Row> {
 }
 
 fn misshapen(known: &Value) -> Vec<Row> {
-    let wrong =
-        |name: &'static str, field: &str, value: Value| letter(name, with(name, field, value).to_string(), "invalid_request");
     let missing = |name: &'static str, field: &str| letter(name, with(name, field, Value::Null).to_string(), "missing_field");
     let mut other_payload = known.clone();
     other_payload["account"] = json!("another");
@@ -134,7 +141,12 @@ fn misshapen(known: &Value) -> Vec<Row> {
 
 /// Told from others by its account.
 pub(super) fn without_key(account: &str) -> Value {
-    let mut message = with("-", "dedupe_key", Value::Null);
+    without("dedupe_key", account)
+}
+
+/// [`without_key`], of another field.
+pub(super) fn without(field: &str, account: &str) -> Value {
+    let mut message = with("-", field, Value::Null);
     message["account"] = json!(account);
     message
 }
@@ -153,56 +165,6 @@ fn past_a_limit() -> Vec<Row> {
     ]
 }
 
-/// Messages with another routing key, and messages that came another way.
-fn misaddressed() -> Vec<Row> {
-    let keyed = |name: &'static str, key: &str, body: Value, end: End| {
-        let message = Outgoing { routing_key: key.to_owned(), ..intake(body.to_string()) };
-        Row { name, message, end, raw: None }
-    };
-    let nobody = JobId::fresh();
-    let configure = |account: &str| json!({"schema": 1, "job_id": nobody, "account": account});
-    let cancel = json!({"schema": 1, "source": acme::SOURCE, "dedupe_key": "of no job"});
-    let given_up = |name, key: &str, end| {
-        let message = Outgoing { exchange: DEAD, routing_key: key.to_owned(), ..intake(message(name).to_string()) };
-        Row { name, message, end, raw: None }
-    };
-    let by_queue = Outgoing {
-        exchange: "",
-        routing_key: "dispatch.jobs".to_owned(),
-        ..intake(message("sent to the queue itself").to_string())
-    };
-    let nul = |text: &str| Some(format!("{text}\0"));
-    let nul_beside = Outgoing {
-        message_id: nul("m"),
-        app_id: nul("a"),
-        reply_to: nul("r"),
-        correlation_id: nul("c"),
-        ..intake(message("NUL in the properties").to_string())
-    };
-    let none = End::Handled { accepted: 0, ignored: &[] };
-    vec![
-        keyed("a wake-up for no row", "wake.dispatch", json!({"job_id": nobody}), End::Nothing),
-        keyed("a wake-up that names no job", "wake.dispatch", json!({"job_id": "all"}), End::DeadLetter("invalid_wake_up")),
-        keyed("a wake-up in another lane", "wake.messaging", json!("wake"), End::DeadLetter("invalid_wake_up")),
-        keyed("a choice for no job", KEY_CONFIGURE, configure("a"), End::DeadLetter("no_such_job")),
-        keyed("a choice for all jobs", KEY_CONFIGURE, json!({"schema": 1, "account": "a"}), End::DeadLetter("invalid_request")),
-        keyed("a choice of a newer schema", KEY_CONFIGURE, json!({"schema": 2}), End::DeadLetter("unsupported_schema")),
-        keyed("an end for a job that never comes", KEY_CANCEL, cancel, End::Nothing),
-        keyed("an end of a newer schema", KEY_CANCEL, json!({"schema": 2, "all": true}), End::DeadLetter("unsupported_schema")),
-        keyed(
-            "an end for NUL",
-            KEY_CANCEL,
-            json!({"schema": 1, "source": "s", "dedupe_key": "\0"}),
-            End::DeadLetter("invalid_request"),
-        ),
-        keyed("an end for all jobs", KEY_CANCEL, json!({"schema": 1}), End::DeadLetter("invalid_request")),
-        Row { name: "sent to the queue itself", message: by_queue, end: End::DeadLetter("unknown_routing_key"), raw: None },
-        given_up("given up, with a key that nobody knows", "nonsense\0", End::DeadLetter("unknown_routing_key")),
-        given_up("given up, and right", "job", none),
-        Row { name: "NUL in the properties", message: nul_beside, end: End::Handled { accepted: 0, ignored: &[] }, raw: None },
-    ]
-}
-
 fn jobs_that_cannot_go_on() -> Vec<Row> {
     let job = |name: &'static str, field: &str, value: Value, state, reason| Row {
         name,
@@ -212,60 +174,11 @@ fn jobs_that_cannot_go_on() -> Vec<Row> {
     };
     vec![
         job("a newer schema", "schema", json!(2), JobState::Waiting, "version"),
+        job("the newest schema that there can be", "schema", json!(i64::MAX), JobState::Waiting, "version"),
         job("an unknown organization", "organization", json!("nobody"), JobState::Parked, "unknown_organization"),
         job("an unknown destination", "notify", json!(["nobody"]), JobState::Parked, "unknown_destination"),
         job("a deadline long ago", "deadline", json!("2001-01-01T00:00:00Z"), JobState::Parked, "deadline_exceeded"),
         job("an account of nobody", "account", json!("nobody"), JobState::Waiting, "configuration"),
-    ]
-}
-
-fn bad_events(seen: &Value, fresh: Vec<Value>) -> Vec<Row> {
-    let mut fresh = fresh.into_iter();
-    let mut event = || fresh.next().expect("there are as many as it says");
-    let row = |name: &'static str, events: Vec<Value>, accepted, ignored: &'static [&'static str]| {
-        let message = intake(with(name, "events", Value::Array(events)).to_string());
-        Row { name, message, end: End::Handled { accepted, ignored }, raw: None }
-    };
-    let genuine = |payload: Value| json!({"payload": payload, "shared_secret": acme::HOOK_SECRET});
-    let changed = |mut payload: Value, pointer: &str, value: Value| {
-        *payload.pointer_mut(pointer).expect("the event has this field") = value;
-        genuine(payload)
-    };
-    let without_id = |payload| changed(payload, "/resource/workItemId", Value::Null);
-    let of_work_item = |payload, id| changed(payload, "/resource/workItemId", id);
-    let numbered = |payload| changed(payload, "/resource/id", json!(acme::WORK_ITEM));
-    let of_nothing = |payload| {
-        let payload = of_work_item(payload, json!(1_u64 << 33))["payload"].take();
-        changed(payload, "/resource/revision/id", json!(-1))
-    };
-    let nowhere = |payload| changed(without_id(payload)["payload"].take(), "/resource/revision", Value::Null);
-    let strange = json!({"System.AssignedTo": {"newValue": "\0"}, "System.ChangedDate": {"newValue": "2026-02-30T99:00:00Z"}});
-    let elsewhere = json!({"collection": {"id": "another"}, "account": {"id": "another"}});
-    vec![
-        row("an event of another account", vec![changed(event(), "/resourceContainers", elsewhere)], 0, &["wrong_account"]),
-        row("a bad secret", vec![json!({"payload": event(), "shared_secret": "guessed"})], 0, &["bad_secret"]),
-        row("no secret", vec![json!({"payload": event()})], 0, &["bad_secret"]),
-        row("an event whose revision alone names the work item", vec![without_id(event())], 1, &[]),
-        row("a test notification, whose work item is 0", vec![of_work_item(event(), json!(0))], 1, &[]),
-        row("an event that has another work item's number", vec![numbered(event())], 1, &[]),
-        row("an event of no collection and no account", vec![changed(event(), "/resourceContainers", json!({}))], 1, &[]),
-        row("an event of a work item past all numbers", vec![of_nothing(event())], 0, &["not_a_work_item"]),
-        row("an event within a text", vec![genuine(json!(seen.to_string()))], 0, &["malformed"]),
-        row("an event that names no work item", vec![nowhere(event())], 0, &["not_a_work_item"]),
-        row(
-            "an event of another kind",
-            vec![changed(event(), "/eventType", json!("build.complete"))],
-            0,
-            &["unsupported_event_type"],
-        ),
-        row("an event seen before", vec![genuine(seen.clone())], 0, &["duplicate"]),
-        row("NUL and an impossible date in an event", vec![changed(event(), "/resource/fields", strange)], 1, &[]),
-        row("NUL in an event's id", vec![changed(event(), "/id", json!("a\0b"))], 0, &["malformed"]),
-        row(
-            "malformed events next to good ones",
-            vec![genuine(event()), genuine(json!(7)), genuine(event()), genuine(json!({"id": []})), genuine(Value::Null)],
-            2,
-            &["malformed", "malformed", "malformed"],
-        ),
+        job("an identity of nobody", "identity", json!("nobody"), JobState::Waiting, "configuration"),
     ]
 }
