@@ -195,13 +195,11 @@ impl TestWorld {
         pages
     }
 
-    /// What the workers have logged, by the names of the files.
+    /// What the workers have logged, and so far the servers of the run, by the names of the files.
     pub(super) fn logs(&self) -> Vec<(String, String)> {
-        let entries = std::fs::read_dir(self.folder.path()).expect("the world's folder");
-        let paths = entries.map(|entry| entry.expect("a folder that reads").path());
-        let logs = paths.filter(|path| path.extension().is_some_and(|extension| extension == "log"));
-        let text = |path: &Path| String::from_utf8_lossy(&std::fs::read(path).expect("a log that reads")).into_owned();
-        logs.map(|path| (path.display().to_string(), text(&path))).collect()
+        let own = logs_in(self.folder.path());
+        let servers = self.run.servers.dir.iter();
+        own.into_iter().chain(servers.flat_map(|servers| SERVERS_LOGS.iter().flat_map(|at| logs_in(&servers.join(at))))).collect()
     }
 
     /// Hears the outcome events, from the first call on.
@@ -330,6 +328,17 @@ impl Drop for TestWorld {
         }
         self.run.remove(self.database.name.clone());
     }
+}
+
+/// Where private servers log, in the folder of their run.
+const SERVERS_LOGS: [&str; 3] = ["postgres", "rabbitmq", "rabbitmq/log"];
+
+fn logs_in(folder: &Path) -> Vec<(String, String)> {
+    let entries = std::fs::read_dir(folder).expect("a folder with logs");
+    let paths = entries.map(|entry| entry.expect("a folder that reads").path());
+    let logs = paths.filter(|path| path.extension().is_some_and(|extension| extension == "log"));
+    let text = |path: &Path| String::from_utf8_lossy(&std::fs::read(path).expect("a log that reads")).into_owned();
+    logs.map(|path| (path.display().to_string(), text(&path))).collect()
 }
 
 /// A world's files.
