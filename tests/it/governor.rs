@@ -1,6 +1,5 @@
 //! A destination that asks for patience, fails or hangs is left alone by every replica, and all others go on.
 
-use std::process::Command;
 use std::time::Duration;
 
 use dispatch_worker::devkit::simulator::faults::{FaultKind, FaultRule};
@@ -9,7 +8,6 @@ use dispatch_worker::devkit::simulator::witness::Entry;
 use dispatch_worker::job::JobId;
 use dispatch_worker::pipelines::messaging::{Event, Notice, Recipient};
 use dispatch_worker::tracker::StatusChange;
-use secrecy::ExposeSecret;
 use time::OffsetDateTime;
 
 use crate::support::{Checks, TestWorld, WorkerOptions, acme, wait_for};
@@ -140,12 +138,10 @@ async fn a_429_holds_its_destination_on_every_replica_and_its_jobs_go_on_a_few_a
 }
 
 /// Runs `dispatch holds …` for the destination, and gives what it says.
-fn holds(world: &TestWorld, arguments: &[&str]) -> String {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_dispatch"));
-    command.arg("holds").args(arguments).env("DISPATCH_DATABASE_URL", world.database.url.expose_secret());
-    let output = command.env("DISPATCH_USER", "olga").output().expect("the program runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).into_owned()
+async fn holds(world: &TestWorld, arguments: &[&str]) -> String {
+    let said = world.dispatch(&[&["holds"], arguments].concat()).said().await;
+    assert_eq!(said.code, Some(0), "{said:?}");
+    said.stdout
 }
 
 #[tokio::test]
@@ -154,18 +150,18 @@ async fn a_person_holds_a_destination_and_lets_its_jobs_go_before_the_time() {
     let world = TestWorld::acme().await;
     let to = To::named(&world, acme::KEYED).await;
     let scope = to.scope();
-    holds(&world, &["place", &scope, "--for", "1h", "--reason", "they mend it", "--yes"]);
+    holds(&world, &["place", &scope, "--for", "1h", "--reason", "they mend it", "--yes"]).await;
     let _worker = world.worker(&WorkerOptions::default());
     tell(&world, "held", &[&to], JOBS).await;
     wait_until(&world, "held", "waiting", JOBS).await;
-    let listed = holds(&world, &["list", "--json"]);
+    let listed = holds(&world, &["list", "--json"]).await;
     assert!(listed.contains(&scope) && listed.contains("\"waiting\":6") && listed.contains("they mend it"), "{listed}");
     assert!(to.requests(&world).is_empty());
 
-    holds(&world, &["release", &scope, "--reason", "mended", "--yes"]);
+    holds(&world, &["release", &scope, "--reason", "mended", "--yes"]).await;
     wait_until(&world, "held", "succeeded", JOBS).await;
     assert_eq!(to.requests(&world).len(), JOBS);
-    assert_eq!(holds(&world, &["list", "--json"]).trim(), "[]");
+    assert_eq!(holds(&world, &["list", "--json"]).await.trim(), "[]");
     let audit = world.database.rows("SELECT who, action, reason FROM audit_log ORDER BY id").await;
     assert_eq!(audit, [["olga", "hold.place", "they mend it"], ["olga", "hold.release", "mended"]]);
     Checks::default().hold(&world).await;

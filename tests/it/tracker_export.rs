@@ -78,7 +78,7 @@ async fn the_command_shows_secrets_only_where_they_are_asked_for_and_leaves_a_tr
     let plain = world.dispatch(&["tracker", "export"]).said().await;
     assert!(plain.code == Some(0) && !plain.stdout.contains("canary"), "{plain:?}");
     assert_eq!(world.database.one("SELECT count(*) FROM audit_log").await, "0");
-    let full = world.dispatch(&["tracker", "export", "--with-secrets", "--reason", "backup"]).done().await;
+    let full = world.dispatch(&["tracker", "export", "--with-secrets", "--reason", "backup"]).tells_secrets().done().await;
     assert_eq!(full["organizations"][0]["identities"][0]["access_token"], crate::support::acme::TOKEN);
     let audit = world.database.rows("SELECT action, who, reason FROM audit_log").await;
     assert_eq!(audit, [["tracker.export_secrets", "olga", "backup"]]);

@@ -10,6 +10,9 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+/// What the witness has in the place of a secret.
+const HIDDEN: &str = "***";
+
 /// A request, wholly received.
 pub(super) struct Call {
     pub(super) method: Method,
@@ -60,13 +63,41 @@ impl Call {
         self.segments.iter().map(String::as_str).collect()
     }
 
+    /// The path as the witness keeps it: without the token of a webhook or a click.
+    pub(super) fn told_path(&self) -> String {
+        let parts: Vec<&str> = self.path.split('/').collect();
+        let token = match parts[..] {
+            ["", "api", "v10", "webhooks", _, _, ..] => 5,
+            ["", "api", "webhooks", _, _, ..] => 4,
+            _ => return self.path.clone(),
+        };
+        parts.iter().enumerate().map(|(at, part)| if at == token { HIDDEN } else { part }).collect::<Vec<_>>().join("/")
+    }
+
+    /// The query as the witness keeps it: without the signature of a workflow's address.
+    pub(super) fn told_query(&self) -> Option<String> {
+        let told = |pair: &str| match pair.split_once('=') {
+            Some(("sig", _)) => format!("sig={HIDDEN}"),
+            _ => pair.to_owned(),
+        };
+        Some(self.raw_query.as_ref()?.split('&').map(told).collect::<Vec<_>>().join("&"))
+    }
+
+    /// See [`super::witness::Entry::body_shape`].
+    pub(super) fn shape(&self) -> Option<Value> {
+        if self.media_type() == "application/x-www-form-urlencoded" {
+            return Some(self.form().into_keys().map(|name| (name, json!("string"))).collect());
+        }
+        self.json::<Value>().ok().map(|body| shape(&body))
+    }
+
     pub(super) fn body_sha256(&self) -> String {
         HEXLOWER.encode(&Sha256::digest(&self.body))
     }
 }
 
-/// A JSON value without what it says: see [`super::witness::Entry::body_shape`].
-pub(super) fn shape(value: &Value) -> Value {
+/// A JSON value without what it says.
+fn shape(value: &Value) -> Value {
     match value {
         Value::Null => json!("null"),
         Value::Bool(_) => json!("boolean"),
@@ -193,6 +224,26 @@ mod tests {
             {"a": "string"}, {"a": "integer"}
         ]);
         assert_eq!(shape(&body), shapes);
+    }
+
+    #[test]
+    fn the_witness_is_told_neither_a_token_in_a_path_nor_a_signature_nor_what_a_form_says() {
+        let call = |target: &str| {
+            let request =
+                axum::http::Request::post(target).header("content-type", "application/x-www-form-urlencoded; charset=x");
+            Call::new(request.body(()).unwrap().into_parts().0, b"client_secret=canary&scope=a+b".to_vec())
+        };
+        for (target, path, query) in [
+            ("/api/v10/webhooks/42/canary?wait=true", "/api/v10/webhooks/42/***", Some("wait=true")),
+            ("/api/webhooks/42/canary/messages/7", "/api/webhooks/42/***/messages/7", None),
+            ("/api/webhooks/42", "/api/webhooks/42", None),
+            ("/teams/flow?sp=x&sig=canary&sv=1", "/teams/flow", Some("sp=x&sig=***&sv=1")),
+            ("/contoso/webhooks/1/kept?signal=1&x", "/contoso/webhooks/1/kept", Some("signal=1&x")),
+        ] {
+            let call = call(target);
+            assert_eq!((call.told_path().as_str(), call.told_query().as_deref()), (path, query));
+            assert_eq!(call.shape(), Some(json!({"client_secret": "string", "scope": "string"})));
+        }
     }
 
     #[test]

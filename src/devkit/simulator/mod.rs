@@ -41,13 +41,13 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-use call::{Answer, Call, Description, shape};
+use call::{Answer, Call, Description};
 use faults::{FaultKind, FaultRule};
 use state::State;
 use witness::{Entry, Provider, Witness};
@@ -265,13 +265,13 @@ fn entry(provider: Provider, call: &Call, about: Description, fault: Option<Faul
         at: time::OffsetDateTime::now_utc(),
         provider,
         method: call.method.to_string(),
-        path: call.path.clone(),
-        query: call.raw_query.clone(),
+        path: call.told_path(),
+        query: call.told_query(),
         content_type: call.header("content-type").map(str::to_owned),
         key: about.key,
         traceparent: call.header("traceparent").map(str::to_owned),
         body_sha256: call.body_sha256(),
-        body_shape: call.json::<Value>().ok().map(|body| shape(&body)),
+        body_shape: call.shape(),
         status: is_answered.then_some(answer.status.as_u16()),
         effect: answer.effect,
         subject: about.subject,

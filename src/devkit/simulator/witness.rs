@@ -45,9 +45,9 @@ pub struct Entry {
     pub provider: Provider,
     /// `POST`.
     pub method: String,
-    /// As sent, still percent-encoded, without the query.
+    /// As sent, still percent-encoded, without the query; `***` stands for a token in it.
     pub path: String,
-    /// The query as sent, without `?`.
+    /// The query as sent, without `?`; `***` stands for a signature.
     pub query: Option<String>,
     /// The `Content-Type` as sent.
     pub content_type: Option<String>,
@@ -58,7 +58,8 @@ pub struct Entry {
     pub traceparent: Option<String>,
     /// SHA-256 of the body, lowercase hexadecimal.
     pub body_sha256: String,
-    /// The body's shape where it is JSON: each scalar is the name of its type, each array has its items' shapes once.
+    /// The body's shape where it is JSON: each scalar is the name of its type, each array has its items' shapes once. Of a form,
+    /// the names of its fields.
     #[serde(default)]
     pub body_shape: Option<Value>,
     /// The HTTP status answered; `None` where the connection was dropped without an answer.

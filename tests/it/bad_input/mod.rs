@@ -12,11 +12,9 @@ mod raw;
 mod table;
 
 use std::collections::BTreeMap;
-use std::process::Stdio;
 use std::time::Duration;
 
 use dispatch_worker::job::JobState;
-use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -105,26 +103,15 @@ async fn dead_letters(world: &TestWorld, rows: &[Row]) -> BTreeMap<String, Value
         if count.parse() == Ok(expected) { Ok(()) } else { Err(format!("{count} of {expected}")) }
     })
     .await;
-    let listed = dispatch(world, &["dead-letters", "list", "--limit", "1000"]).await;
+    let listed = world.dispatch(&["dead-letters", "list", "--limit", "1000"]).done().await;
     let mut letters = BTreeMap::new();
     for row in listed.as_array().expect("a list") {
-        let letter = dispatch(world, &["dead-letters", "show", &row["id"].to_string()]).await;
+        let letter = world.dispatch(&["dead-letters", "show", &row["id"].to_string()]).done().await;
         assert!(letter.get("body").is_none(), "a body is shown with --raw only: {letter}");
         letters.insert(letter["body_sha256"].as_str().expect("a digest").to_owned(), letter);
     }
     assert_eq!(letters.len(), expected, "each row is one dead letter: {listed}");
     letters
-}
-
-/// Runs the program; gives what it answers with `--json`.
-async fn dispatch(world: &TestWorld, arguments: &[&str]) -> Value {
-    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_dispatch"));
-    command.args(arguments).arg("--json").env_clear().stdin(Stdio::null());
-    command.env("DISPATCH_DATABASE_URL", world.database.url.expose_secret());
-    command.env("DISPATCH_KEYRING", world.keyring_setting.expose_secret());
-    let output = command.output().await.expect("the program runs");
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).expect("--json answers JSON")
 }
 
 async fn check(world: &TestWorld, row: &Row, letters: &BTreeMap<String, Value>) {
@@ -166,7 +153,7 @@ fn letter_of<'a>(row: &Row, letters: &'a BTreeMap<String, Value>) -> &'a Value {
 /// Asked for, the body is shown as it came, up to a mebibyte of it, in so far as it is text.
 async fn shows_its_body(world: &TestWorld, row: &Row, letters: &BTreeMap<String, Value>) {
     let letter = letter_of(row, letters);
-    let raw = dispatch(world, &["dead-letters", "show", &letter["id"].to_string(), "--raw"]).await;
+    let raw = world.dispatch(&["dead-letters", "show", &letter["id"].to_string(), "--raw"]).tells_secrets().done().await;
     let shown = raw["body"].as_str().expect("a text");
     let kept = &row.message.body[..row.message.body.len().min(1 << 20)];
     assert!(shown == String::from_utf8_lossy(kept), "{}: another body is shown", row.name);

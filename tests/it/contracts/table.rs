@@ -1,34 +1,67 @@
 //! The facts.
 
-use super::{Body, Fact, Field, Kind, Vendor};
+use super::shape::{Field, Shape};
+use super::{Body, Fact, Vendor, Wanted};
 
 const JSON: &str = "application/json";
 /// Of every request to Azure DevOps whose area is no preview.
-const VERSION: (&str, Option<&str>) = ("api-version", Some("7.1"));
+const VERSION: (&str, Wanted) = ("api-version", Wanted::Exactly("7.1"));
+/// Where Azure DevOps serves most of its areas.
+const CORE: (&str, &str) = ("https://dev.azure.com", "azure_devops_url");
+/// Where it serves profiles and accounts.
+const PROFILE: (&str, &str) = ("https://app.vssps.visualstudio.com", "azure_devops_profile_url");
+const GRAPH: (&str, &str) = ("https://vssps.dev.azure.com", "azure_devops_graph_url");
+const SEARCH: (&str, &str) = ("https://almsearch.dev.azure.com", "azure_devops_search_url");
 
-const fn azure_devops(file: &'static str) -> Vendor {
-    Vendor { file: Some(file), below: &[""] }
+const fn azure_devops(file: &'static str, (base, setting): (&'static str, &'static str)) -> Vendor {
+    Vendor { file: Some(file), base: Some(base), setting: Some(setting), below: &[""] }
 }
 
+const DISCORD: Vendor = Vendor {
+    file: Some("discord.json"),
+    base: Some("https://discord.com/api/v10"),
+    setting: Some("discord_url"),
+    below: &["/api/v10"],
+};
 /// A webhook's own address has no version.
-const DISCORD: Vendor = Vendor { file: Some("discord.json"), below: &["/api/v10", "/api"] };
-const SLACK: Vendor = Vendor { file: Some("slack.json"), below: &["/api", "/slack/api"] };
+const DISCORD_WEBHOOK: Vendor = Vendor { below: &["/api/v10", "/api"], ..DISCORD };
+const SLACK: Vendor =
+    Vendor { file: Some("slack.json"), base: Some("https://slack.com/api"), setting: Some("slack_url"), below: &["/slack/api"] };
+const ENTRA: Vendor =
+    Vendor { file: None, base: Some("https://login.microsoftonline.com"), setting: Some("entra_token_url"), below: &[""] };
+/// For a row whose address is its owner's.
+const ANYWHERE: Vendor = Vendor { file: None, base: None, setting: None, below: &[""] };
 
-const fn must(name: &'static str, types: &'static [&'static str]) -> Field {
-    Field { name, types, required: true }
+pub(super) const STRING: Shape = Shape::Of(&["string"]);
+const INTEGER: Shape = Shape::Of(&["integer"]);
+const BOOLEAN: Shape = Shape::Of(&["boolean"]);
+const ANYTHING: Shape = Shape::Of(&["null", "boolean", "integer", "number", "string", "array", "object"]);
+
+const fn must(name: &'static str, shape: Shape) -> Field {
+    Field { name, shape, is_required: true }
 }
 
-const fn may(name: &'static str, types: &'static [&'static str]) -> Field {
-    Field { name, types, required: false }
+const fn may(name: &'static str, shape: Shape) -> Field {
+    Field { name, shape, is_required: false }
 }
 
 const fn object(fields: &'static [Field]) -> Option<Body> {
-    Some(Body { media_type: JSON, kind: Kind::Object, fields })
+    Some(Body { media_type: JSON, shape: Shape::Object(fields) })
 }
 
+/// Whom a text may call: nobody.
+const MENTIONS: Shape = Shape::Object(&[must("parse", Shape::List(&STRING))]);
 /// What is sent to Discord as a message; `wait` of a webhook is in its query.
-const DISCORD_MESSAGE: &[Field] =
-    &[must("content", &["string"]), must("allowed_mentions", &["object"]), may("flags", &["integer"])];
+const DISCORD_MESSAGE: &[Field] = &[must("content", STRING), must("allowed_mentions", MENTIONS), must("flags", INTEGER)];
+
+/// A card of Microsoft Teams.
+const ATTACHMENT: Shape = Shape::Object(&[
+    must("contentType", STRING),
+    must("contentUrl", Shape::Of(&["null"])),
+    must("content", Shape::Of(&["object"])),
+]);
+/// What a webhook tells.
+const EVENT: Shape = Shape::Object(&[must("title", STRING), must("lines", Shape::List(&STRING)), must("details", ANYTHING)]);
 
 pub(super) const TABLE: &[Fact] = &[
     Fact {
@@ -38,16 +71,16 @@ pub(super) const TABLE: &[Fact] = &[
         optional: "",
         query: &[VERSION],
         body: None,
-        vendor: azure_devops("azure-devops-7.1/profile.json"),
+        vendor: azure_devops("azure-devops-7.1/profile.json", PROFILE),
     },
     Fact {
         name: "accounts",
         method: "GET",
         path: "/_apis/accounts",
         optional: "",
-        query: &[VERSION, ("memberId", None)],
+        query: &[VERSION, ("memberId", Wanted::Something)],
         body: None,
-        vendor: azure_devops("azure-devops-7.1/accounts.json"),
+        vendor: azure_devops("azure-devops-7.1/accounts.json", PROFILE),
     },
     Fact {
         name: "search",
@@ -56,13 +89,13 @@ pub(super) const TABLE: &[Fact] = &[
         optional: "{project}",
         query: &[VERSION],
         body: object(&[
-            must("searchText", &["string"]),
-            must("$skip", &["integer"]),
-            must("$top", &["integer"]),
-            may("filters", &["object"]),
-            may("includeFacets", &["boolean"]),
+            must("searchText", STRING),
+            must("$skip", INTEGER),
+            must("$top", INTEGER),
+            must("filters", Shape::Map(&Shape::List(&STRING))),
+            must("includeFacets", BOOLEAN),
         ]),
-        vendor: azure_devops("azure-devops-7.1/search.json"),
+        vendor: azure_devops("azure-devops-7.1/search.json", SEARCH),
     },
     Fact {
         name: "work items",
@@ -70,8 +103,8 @@ pub(super) const TABLE: &[Fact] = &[
         path: "/{organization}/{project}/_apis/wit/workitemsbatch",
         optional: "{project}",
         query: &[VERSION],
-        body: object(&[must("ids", &["array"]), must("fields", &["array"]), must("errorPolicy", &["string"])]),
-        vendor: azure_devops("azure-devops-7.1/work-item-tracking.json"),
+        body: object(&[must("ids", Shape::List(&INTEGER)), must("fields", Shape::List(&STRING)), must("errorPolicy", STRING)]),
+        vendor: azure_devops("azure-devops-7.1/work-item-tracking.json", CORE),
     },
     Fact {
         name: "states of a type",
@@ -80,7 +113,7 @@ pub(super) const TABLE: &[Fact] = &[
         optional: "",
         query: &[VERSION],
         body: None,
-        vendor: azure_devops("azure-devops-7.1/work-item-tracking.json"),
+        vendor: azure_devops("azure-devops-7.1/work-item-tracking.json", CORE),
     },
     Fact {
         name: "assignment",
@@ -90,20 +123,23 @@ pub(super) const TABLE: &[Fact] = &[
         query: &[VERSION],
         body: Some(Body {
             media_type: "application/json-patch+json",
-            kind: Kind::List,
             // RFC 6902 lets a value be anything, and so does the vendor, who describes it as an object.
-            fields: &[must("op", &["string"]), must("path", &["string"]), must("value", &["string", "integer"])],
+            shape: Shape::List(&Shape::Object(&[
+                must("op", STRING),
+                must("path", STRING),
+                must("value", Shape::Of(&["string", "integer"])),
+            ])),
         }),
-        vendor: azure_devops("azure-devops-7.1/work-item-tracking.json"),
+        vendor: azure_devops("azure-devops-7.1/work-item-tracking.json", CORE),
     },
     Fact {
         name: "users",
         method: "GET",
         path: "/{organization}/_apis/graph/users",
         optional: "",
-        query: &[("api-version", Some("7.1-preview.1")), ("continuationToken", None)],
+        query: &[("api-version", Wanted::Exactly("7.1-preview.1")), ("continuationToken", Wanted::Perhaps)],
         body: None,
-        vendor: azure_devops("azure-devops-7.1/graph.json"),
+        vendor: azure_devops("azure-devops-7.1/graph.json", GRAPH),
     },
     Fact {
         name: "message of a bot",
@@ -112,11 +148,11 @@ pub(super) const TABLE: &[Fact] = &[
         optional: "",
         query: &[],
         body: object(&[
-            must("content", &["string"]),
-            must("allowed_mentions", &["object"]),
-            may("nonce", &["string"]),
-            may("enforce_nonce", &["boolean"]),
-            may("flags", &["integer"]),
+            must("content", STRING),
+            must("allowed_mentions", MENTIONS),
+            must("nonce", STRING),
+            must("enforce_nonce", BOOLEAN),
+            must("flags", INTEGER),
         ]),
         vendor: DISCORD,
     },
@@ -125,18 +161,18 @@ pub(super) const TABLE: &[Fact] = &[
         method: "POST",
         path: "/webhooks/{webhook_id}/{webhook_token}",
         optional: "",
-        query: &[("wait", None), ("thread_id", None)],
+        query: &[("wait", Wanted::Perhaps), ("thread_id", Wanted::Perhaps)],
         body: object(DISCORD_MESSAGE),
-        vendor: DISCORD,
+        vendor: DISCORD_WEBHOOK,
     },
     Fact {
         name: "edit of a message of an interaction",
         method: "PATCH",
         path: "/webhooks/{webhook_id}/{webhook_token}/messages/{message_id}",
         optional: "",
-        query: &[("thread_id", None)],
+        query: &[("thread_id", Wanted::Perhaps)],
         body: object(DISCORD_MESSAGE),
-        vendor: DISCORD,
+        vendor: DISCORD_WEBHOOK,
     },
     Fact {
         name: "edit of the original message of an interaction",
@@ -145,7 +181,7 @@ pub(super) const TABLE: &[Fact] = &[
         optional: "",
         query: &[],
         body: object(DISCORD_MESSAGE),
-        vendor: DISCORD,
+        vendor: DISCORD_WEBHOOK,
     },
     Fact {
         name: "message in Slack",
@@ -154,14 +190,13 @@ pub(super) const TABLE: &[Fact] = &[
         optional: "",
         query: &[],
         body: object(&[
-            must("channel", &["string"]),
-            must("text", &["string"]),
-            may("mrkdwn", &["boolean"]),
-            may("parse", &["string"]),
-            may("link_names", &["boolean"]),
-            may("unfurl_links", &["boolean"]),
-            may("unfurl_media", &["boolean"]),
-            may("thread_ts", &["string"]),
+            must("channel", STRING),
+            must("text", STRING),
+            must("mrkdwn", BOOLEAN),
+            must("parse", STRING),
+            must("link_names", BOOLEAN),
+            must("unfurl_links", BOOLEAN),
+            must("unfurl_media", BOOLEAN),
         ]),
         vendor: SLACK,
     },
@@ -172,8 +207,17 @@ pub(super) const TABLE: &[Fact] = &[
         path: "/{tenant}/oauth2/v2.0/token",
         optional: "",
         query: &[],
-        body: Some(Body { media_type: "application/x-www-form-urlencoded", kind: Kind::Form, fields: &[] }),
-        vendor: no_vendor(),
+        body: Some(Body {
+            media_type: "application/x-www-form-urlencoded",
+            shape: Shape::Object(&[
+                must("grant_type", STRING),
+                must("client_id", STRING),
+                must("client_secret", STRING),
+                must("refresh_token", STRING),
+                must("scope", STRING),
+            ]),
+        }),
+        vendor: ENTRA,
     },
     // <https://learn.microsoft.com/microsoftteams/platform/webhooks-and-connectors/how-to/connectors-using>: the address is its
     // owner's.
@@ -182,9 +226,9 @@ pub(super) const TABLE: &[Fact] = &[
         method: "POST",
         path: "/teams/{workflow}",
         optional: "",
-        query: &[("api-version", None), ("sp", None), ("sv", None), ("sig", None)],
-        body: object(&[must("type", &["string"]), must("attachments", &["array"])]),
-        vendor: no_vendor(),
+        query: &[("api-version", Wanted::Perhaps), ("sp", Wanted::Perhaps), ("sv", Wanted::Perhaps), ("sig", Wanted::Something)],
+        body: object(&[must("type", STRING), must("attachments", Shape::List(&ATTACHMENT))]),
+        vendor: ANYWHERE,
     },
     // <https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>: the address is its owner's.
     Fact {
@@ -193,12 +237,7 @@ pub(super) const TABLE: &[Fact] = &[
         path: "/webhook/{receiver}",
         optional: "",
         query: &[],
-        body: object(&[must("type", &["string"]), may("timestamp", &["string"]), must("data", &["object"])]),
-        vendor: no_vendor(),
+        body: object(&[must("type", STRING), may("timestamp", STRING), must("data", EVENT)]),
+        vendor: ANYWHERE,
     },
 ];
-
-/// For a row that is no vendor's.
-pub(super) const fn no_vendor() -> Vendor {
-    Vendor { file: None, below: &[""] }
-}

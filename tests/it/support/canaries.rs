@@ -1,75 +1,65 @@
 //! Secrets that must not be found: in logs, metrics, tables, messages, or in what commands show. Every world is searched at its
 //! end, whatever its test has looked at.
 
-use std::fmt::Write as _;
-
-use data_encoding::HEXLOWER;
-use dispatch_worker::broker::EVENTS;
-use lapin::options::{BasicGetOptions, QueueBindOptions, QueueDeclareOptions};
-use lapin::types::FieldTable;
-use lapin::{Channel, Connection, ConnectionProperties};
+use data_encoding::{BASE64_NOPAD, HEXLOWER};
 use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
-use serde_json::Value;
 
 use super::acme;
 use super::database::TestDatabase;
+use super::ear::left_behind;
 use super::world::TestWorld;
 
 /// So many jobs and dead letters of a world are shown by commands.
 const SHOWN: usize = 4;
-const QUEUE: &str = "canaries";
+/// What secrets of any test's own making begin with.
+const CANARY: &str = "canary-";
 
-/// A queue for every outcome event of a world. It is connected to anew each time: servers may be killed meanwhile.
-pub(super) struct Ear;
+/// What may not be found.
+struct Secret {
+    name: String,
+    /// As it is, in hexadecimal, and in base64 wherever in the encoded bytes it begins.
+    forms: Vec<String>,
+}
 
-impl Ear {
-    pub(super) async fn new(amqp_url: &SecretString) -> Self {
-        let (connection, channel) = open(amqp_url).await;
-        let (durable, arguments) = (QueueDeclareOptions::durable(), FieldTable::default());
-        channel.queue_declare(QUEUE.into(), durable, arguments.clone()).await.expect("a queue");
-        let binding = QueueBindOptions::default();
-        channel.queue_bind(QUEUE.into(), EVENTS.into(), "#".into(), binding, arguments).await.expect("a binding");
-        connection.close(200, "done".into()).await.expect("RabbitMQ says goodbye");
-        Self
+impl Secret {
+    fn new(name: &str, text: &str) -> Self {
+        let mut forms = vec![text.to_owned(), HEXLOWER.encode(text.as_bytes())];
+        forms.extend([0, 1, 2].map(|before| in_base64(text, before)));
+        Self { name: name.to_owned(), forms }
     }
 
-    /// What has come since the last time, properties and bodies.
-    async fn heard(&self, amqp_url: &SecretString) -> String {
-        let (connection, channel) = open(amqp_url).await;
-        let mut heard = String::new();
-        while let Some(got) = channel.basic_get(QUEUE.into(), BasicGetOptions { no_ack: true }).await.expect("RabbitMQ answers") {
-            let body = String::from_utf8_lossy(&got.delivery.data);
-            writeln!(heard, "{} {:?} {body}", got.delivery.routing_key, got.delivery.properties).expect("text takes text");
-        }
-        connection.close(200, "done".into()).await.expect("RabbitMQ says goodbye");
-        heard
+    fn is_in(&self, text: &str) -> bool {
+        self.forms.iter().any(|form| text.contains(form))
     }
 }
 
-async fn open(amqp_url: &SecretString) -> (Connection, Channel) {
-    let url = amqp_url.expose_secret();
-    let connection = Connection::connect(url, ConnectionProperties::default()).await.expect("RabbitMQ takes a consumer");
-    let channel = connection.create_channel().await.expect("a channel");
-    (connection, channel)
+/// The characters that stand for a text alone behind so many other bytes, whatever these and those that follow are.
+fn in_base64(text: &str, before: usize) -> String {
+    let bytes = [&vec![0; before][..], text.as_bytes()].concat();
+    let (first, last) = ((before * 8).div_ceil(6), bytes.len() * 8 / 6);
+    BASE64_NOPAD.encode(&bytes)[first..last].to_owned()
 }
 
 /// Where secrets of a world were found; never the secrets themselves.
 pub(super) async fn found(world: &TestWorld) -> Vec<String> {
     world.ear().await;
-    let mut places = world.pages().await;
-    places.extend(shown(world).await);
-    let mut found = leaks(&secrets(world), &places);
+    show(world).await;
+    let mut found = leaks(&secrets(world), &world.pages().await);
     found.extend(left(world, &world.database).await);
     found
 }
 
-/// As [`found`], once its workers are gone: in what they have left behind.
+/// As [`found`], once its workers are gone: in what they have left behind. Messages that are left are taken.
 pub(super) fn found_at_the_end(world: &TestWorld) -> Vec<String> {
     let search = || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         // The world's own connections belong to the test's runtime, which this waits in.
-        runtime.block_on(async { left(world, &world.database.with_connections_of_its_own()).await })
+        runtime.block_on(async {
+            let mut found = leaks(&secrets(world), &left_behind(&world.amqp_url).await);
+            found.extend(left(world, &world.database.with_connections_of_its_own()).await);
+            found
+        })
     };
     std::thread::scope(|scope| scope.spawn(search).join()).expect("a search that ends")
 }
@@ -85,52 +75,52 @@ async fn left(world: &TestWorld, database: &TestDatabase) -> Vec<String> {
     found
 }
 
-/// The world's secrets, and a name for each.
-fn secrets(world: &TestWorld) -> Vec<(String, String)> {
+/// The world's secrets. Every canary has [`CANARY`] in it, so that this alone must be looked for.
+fn secrets(world: &TestWorld) -> Vec<Secret> {
     let password = |url: &SecretString| {
         let url = Url::parse(url.expose_secret()).expect("a URL");
         url.password().expect("a password").to_owned()
     };
     let key = world.keyring_setting.expose_secret().split_once(':').expect("an id and a key").1.to_owned();
-    let mut secrets = vec![
-        ("the database's password".to_owned(), password(&world.database.url)),
-        ("RabbitMQ's password".to_owned(), password(&world.amqp_url)),
-        ("the key of the keyring".to_owned(), key),
-        // Of any test's own making.
-        ("a canary".to_owned(), "canary-".to_owned()),
-    ];
-    secrets.extend(acme::CANARIES.iter().map(|canary| ((*canary).to_owned(), (*canary).to_owned())));
-    secrets
+    vec![
+        Secret::new("the database's password", &password(&world.database.url)),
+        Secret::new("RabbitMQ's password", &password(&world.amqp_url)),
+        Secret::new("the key of the keyring", &key),
+        Secret::new("a canary", CANARY),
+    ]
 }
 
-/// The secrets that stand in these places.
-fn leaks(secrets: &[(String, String)], places: &[(String, String)]) -> Vec<String> {
-    let in_place = |(place, text): &(String, String)| {
-        let named: Vec<String> =
-            secrets.iter().filter(|(_, secret)| text.contains(secret)).map(|(name, _)| format!("{name} is in {place}")).collect();
-        named
-    };
-    places.iter().flat_map(in_place).collect()
+/// The secrets that stand in these places; canaries by their names, where they are known.
+fn leaks(secrets: &[Secret], places: &[(String, String)]) -> Vec<String> {
+    let mut leaks = Vec::new();
+    for (place, text) in places {
+        for secret in secrets.iter().filter(|secret| secret.is_in(text)) {
+            leaks.push(format!("{} is in {place}", secret.name));
+            let known =
+                acme::CANARIES.iter().filter(|canary| secret.name == "a canary" && Secret::new(canary, canary).is_in(text));
+            leaks.extend(known.map(|canary| format!("{canary} is in {place}")));
+        }
+    }
+    leaks
 }
 
 /// Secrets in any column of any table, as text or as bytes.
-async fn rows(database: &TestDatabase, secrets: &[(String, String)]) -> Vec<String> {
-    let needle = |(name, secret): &(String, String)| {
-        let quoted = |text: &str| text.replace('\'', "''");
-        format!("('{}', '{}', '{}')", quoted(name), quoted(secret), HEXLOWER.encode(secret.as_bytes()))
-    };
-    let needles: Vec<String> = secrets.iter().map(needle).collect();
+async fn rows(database: &TestDatabase, secrets: &[Secret]) -> Vec<String> {
+    let quoted = |text: &str| text.replace('\'', "''");
+    let needle = |name: &str, form: &String| format!("('{}', '{}')", quoted(name), quoted(form));
+    let needles: Vec<String> =
+        secrets.iter().flat_map(|secret| secret.forms.iter().map(|form| needle(&secret.name, form))).collect();
     let tables = database.rows(TABLES).await.concat();
     assert!(tables.len() > 10, "the tables of the schema: {tables:?}");
     let search = |table: &String| {
         format!(
-            "SELECT n.name || ' is in the table {table}' FROM needles n WHERE EXISTS (SELECT FROM {table} t \
-             WHERE strpos(t::text, n.plain) > 0 OR strpos(t::text, n.hex) > 0)"
+            "SELECT DISTINCT n.name || ' is in the table {table}' FROM needles n \
+             WHERE EXISTS (SELECT FROM {table} t WHERE strpos(t::text, n.form) > 0)"
         )
     };
     let searches: Vec<String> = tables.iter().map(search).collect();
     let (needles, searches) = (needles.join(", "), searches.join(" UNION ALL "));
-    database.rows(&format!("WITH needles (name, plain, hex) AS (VALUES {needles}) {searches}")).await.concat()
+    database.rows(&format!("WITH needles (name, form) AS (VALUES {needles}) {searches}")).await.concat()
 }
 
 /// Partitions are searched with the table that they are of.
@@ -138,60 +128,97 @@ const TABLES: &str = "
     SELECT quote_ident(relname) FROM pg_class
     WHERE relkind IN ('r', 'p') AND NOT relispartition AND relnamespace = 'public'::regnamespace ORDER BY relname";
 
-/// What commands say of some of the jobs and dead letters, a job for each pipeline and state.
-async fn shown(world: &TestWorld) -> Vec<(String, String)> {
+/// Has commands say what they know of some of the jobs and dead letters, a job for each pipeline and state: it is kept in the
+/// world's folder.
+async fn show(world: &TestWorld) {
     let jobs = format!("SELECT DISTINCT ON (pipeline, state) id FROM jobs ORDER BY pipeline, state, id LIMIT {SHOWN}");
     let letters = format!("SELECT id FROM dead_letters ORDER BY id LIMIT {SHOWN}");
-    let mut commands: Vec<Vec<String>> = Vec::new();
     for job in world.database.rows(&jobs).await.concat() {
-        commands.extend(["show", "explain"].map(|verb| vec!["jobs".to_owned(), verb.to_owned(), job.clone()]));
+        for verb in ["show", "explain"] {
+            world.dispatch(&["jobs", verb, &job]).done().await;
+        }
     }
     for letter in world.database.rows(&letters).await.concat() {
-        commands.push(vec!["dead-letters".to_owned(), "show".to_owned(), letter]);
+        world.dispatch(&["dead-letters", "show", &letter]).done().await;
     }
-    let mut shown = Vec::new();
-    for command in commands {
-        let arguments: Vec<&str> = command.iter().map(String::as_str).collect();
-        let answer: Value = world.dispatch(&arguments).done().await;
-        shown.push((format!("the answer to `dispatch {}`", command.join(" ")), answer.to_string()));
-    }
-    shown
 }
 
 /// A search that finds nothing must be one that would.
 mod planted {
     use std::time::Duration;
 
-    use dispatch_worker::broker::Outgoing;
+    use data_encoding::BASE64;
+    use dispatch_worker::broker::{EVENTS, EXCHANGE, Outgoing, PARKED_QUEUE};
     use serde_json::json;
 
     use super::*;
+    use crate::support::world::lanes;
     use crate::support::{WorkerOptions, wait_for};
 
     #[tokio::test]
     async fn a_canary_is_found_wherever_it_is() {
         let mut world = TestWorld::acme().await;
-        assert!(secrets(&world).len() > 12, "canaries of every kind");
         assert_eq!(found(&world).await, Vec::<String>::new(), "an honest world is not blamed");
-        assert_eq!(found_at_the_end(&world), Vec::<String>::new());
-        let password = secrets(&world).remove(0).1;
+        assert_eq!(world.broken_at_the_end(), Vec::<String>::new());
+        plant(&world).await;
+        let password = &secrets(&world).remove(0).forms[0];
         let hex = HEXLOWER.encode(acme::TOKEN.as_bytes());
         world.database.rows(&format!("UPDATE organizations SET name = 'x {password} x' WHERE slug = 'acme'")).await;
         world.database.rows(&format!("UPDATE integrations SET account_name = '\\x{hex}'")).await;
-        std::fs::write(world.folder().join("worker-9.log"), format!("a line with {}", acme::HOOK_SECRET)).expect("a log");
-        world.ear().await;
-        let event = Outgoing { exchange: EVENTS, routing_key: "job.succeeded".to_owned(), ..Outgoing::default() };
-        world.publish_raw(&Outgoing { body: acme::CANARIES[3].into(), mandatory: true, ..event }).await;
         let found = found(&world).await;
-        for place in ["the database's password is in the table organizations", "is in the table integrations", "worker-9.log"] {
-            assert!(found.iter().any(|line| line.contains(place)), "{place}: {found:#?}");
+        for place in ["the database's password is in the table organizations", "a canary is in the table integrations"] {
+            assert!(found.iter().any(|line| line == place), "{place}: {found:#?}");
         }
-        assert!(found.contains(&format!("{} is in the outcome events", acme::CANARIES[3])), "{found:#?}");
-        // Each but the password is a canary, too.
-        assert_eq!(found.len(), 7, "{found:#?}");
-        // The events were heard.
-        assert_eq!(found_at_the_end(&world).len(), 5);
-        world.may_leak();
+        for (canary, place) in [
+            (acme::HOOK_SECRET, "worker-9.log"),
+            (acme::TOKEN, "command-1.log"),
+            (acme::CANARIES[5], "command-1.log"),
+            ("a canary", "witness.jsonl"),
+            (acme::CANARIES[3], "the outcome events"),
+        ] {
+            let is_told = |line: &String| line.starts_with(&format!("{canary} is in ")) && line.ends_with(place);
+            assert!(found.iter().any(is_told), "{canary}: {place}: {found:#?}");
+        }
+        let end = world.broken_at_the_end();
+        for place in ["worker-9.log", "the table organizations", "message in dispatch.parked", "message in dispatch.wake"] {
+            assert!(end.iter().any(|line| line.contains(place)), "{place}: {end:#?}");
+        }
+        assert!(end.iter().any(|line| line.contains("no row has this method and path")), "{end:#?}");
+        assert!(!end.iter().any(|line| line.contains("the outcome events")), "they were heard: {end:#?}");
+        world.is_planted();
+    }
+
+    /// In everything that is written down or sent.
+    async fn plant(world: &TestWorld) {
+        std::fs::write(world.folder().join("worker-9.log"), format!("a line with {}", acme::HOOK_SECRET)).expect("a log");
+        world.dispatch(&["tracker", "export", "--with-secrets", "--reason", "to be found"]).done().await;
+        let simulator = &world.simulator().await.url;
+        reqwest::get(format!("{simulator}/canary-in-a-path")).await.expect("the simulator answers");
+        let to = |exchange, routing_key: &str, body: &str| Outgoing {
+            exchange,
+            routing_key: routing_key.to_owned(),
+            body: body.into(),
+            mandatory: true,
+            ..Outgoing::default()
+        };
+        let event = to(EVENTS, "job.succeeded", acme::CANARIES[3]);
+        let lane = lanes()[0];
+        for message in [event, to(EXCHANGE, lane.wake_key, CANARY), to("", PARKED_QUEUE, CANARY)] {
+            world.publish_raw(&message).await;
+        }
+    }
+
+    #[test]
+    fn a_secret_is_known_in_base64_wherever_it_begins_and_every_canary_is_one() {
+        for before in ["", "a", "ab", "\0robot\0", "Basic user:"] {
+            for behind in ["", "c", "cd"] {
+                let text = BASE64.encode(format!("{before}{CANARY}{behind}").as_bytes());
+                assert!(Secret::new("", CANARY).is_in(&format!("AUTH PLAIN {text}")), "{before:?} {behind:?}: {text}");
+            }
+        }
+        assert!(!Secret::new("", CANARY).is_in(&BASE64.encode(b"canaries")));
+        assert_eq!(acme::CANARIES.iter().filter(|canary| !Secret::new("", CANARY).is_in(canary)).count(), 0);
+        assert!(acme::CANARIES.len() > 10, "of every kind");
     }
 
     #[tokio::test]
@@ -211,14 +238,18 @@ mod planted {
         .await;
         assert_eq!(found(&world).await, Vec::<String>::new());
         let pages = world.pages().await;
+        drop(worker);
+        let logs = world.logs();
+        let kept = &logs.iter().find(|(name, _)| name.ends_with("worker-1.pages.log")).expect("its last pages").1;
         for (page, part) in [("/metrics", "dispatch_"), ("/readyz", "postgres"), ("/ ", "Prometheus")] {
             assert!(pages.iter().any(|(place, text)| place.contains(page) && text.contains(part)), "{page}: {pages:?}");
+            assert!(kept.contains(part), "{page} at its end: {kept}");
         }
     }
 
     #[test]
     fn a_secret_is_never_told_with_its_place() {
-        let secrets = [("a password".to_owned(), "canary-x".to_owned())];
+        let secrets = [Secret::new("a password", "canary-x")];
         let places = [("a log".to_owned(), "… canary-x …".to_owned()), ("another".to_owned(), "canary".to_owned())];
         assert_eq!(leaks(&secrets, &places), ["a password is in a log"]);
     }

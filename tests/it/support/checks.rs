@@ -269,7 +269,7 @@ mod planted {
         let entry = json!({
             "seq": 1, "at": "2026-01-01T00:00:00Z", "provider": "webhook", "method": "POST", "path": "/webhook/keyed", "query": null,
             "content_type": "application/json", "key": key, "body_sha256": "",
-            "body_shape": {"type": "string", "data": {}}, "status": 200, "effect": true, "subject": "webhook:keyed",
+            "body_shape": {"type": "string", "data": {"title": "string", "lines": [], "details": "null"}}, "status": 200, "effect": true, "subject": "webhook:keyed",
             "fault": null, "detail": null
         });
         of(entry)

@@ -1,6 +1,8 @@
 //! The program's commands, run as a person runs them without a terminal.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -19,6 +21,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub(crate) struct Dispatch {
     command: Command,
     stdin: Vec<u8>,
+    /// Where what it says is kept for the search at the world's end.
+    log: Option<PathBuf>,
 }
 
 /// What a command has said.
@@ -49,7 +53,7 @@ impl TestWorld {
         command.args(arguments).env_clear().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.kill_on_drop(true);
         command.envs(environment.into_iter().map(|(name, value)| (format!("DISPATCH_{name}"), value)));
-        Dispatch { command, stdin: Vec::new() }
+        Dispatch { command, stdin: Vec::new(), log: Some(self.command_log()) }
     }
 }
 
@@ -64,9 +68,16 @@ impl Dispatch {
         self
     }
 
+    /// It is asked for secrets: what it says is not searched for any.
+    pub(crate) fn tells_secrets(mut self) -> Self {
+        self.log = None;
+        self
+    }
+
     /// Starts it; dropped, it is killed.
     pub(crate) fn start(mut self) -> Child {
-        self.command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let output = || self.log.as_ref().map_or_else(Stdio::null, |log| appended(log).into());
+        self.command.stdin(Stdio::null()).stdout(output()).stderr(output());
         self.command.spawn().expect("the program starts")
     }
 
@@ -81,6 +92,9 @@ impl Dispatch {
         };
         let run = async { tokio::join!(write, child.wait_with_output()).1 };
         let output = tokio::time::timeout(LIMIT, run).await.expect("it ends in time").expect("its output can be read");
+        if let Some(log) = &self.log {
+            std::fs::write(log, [&output.stdout[..], &output.stderr].concat()).expect("a log can be written");
+        }
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("it says text");
         Said { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
     }
@@ -100,4 +114,8 @@ impl Dispatch {
         assert_eq!(said.code, Some(0), "{said:?}");
         serde_json::from_str(&said.stdout).unwrap_or_else(|error| panic!("{error}: {said:?}"))
     }
+}
+
+fn appended(path: &Path) -> File {
+    File::options().create(true).append(true).open(path).expect("a log can be written")
 }

@@ -5,7 +5,8 @@
 //!   ├─ worker(…)      the real binary as a process; kill9, terminate, wait_exit, ready
 //!   ├─ publish_…      what a producer does
 //!   ├─ wait_…         conditions with a time limit; no test sleeps for a fixed time
-//!   └─ check()        the promises, checked over SQL and the witness log
+//!   ├─ check()        the promises, checked over SQL and the witness log
+//!   └─ drop           every request against the contracts, and the search for secrets
 //! ```
 
 pub(crate) mod acme;
@@ -14,7 +15,9 @@ mod canaries;
 mod checks;
 mod command;
 mod database;
+mod ear;
 mod listener;
+mod logs;
 mod servers;
 mod wait;
 mod worker;

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -23,6 +25,11 @@ const READY_WITHIN: Duration = Duration::from_secs(30);
 /// Passes SIGKILL on to the worker when the test's thread ends, so that a killed test run leaves no worker behind.
 const SETPRIV: &str = "/usr/bin/setpriv";
 
+/// What an operations server shows to anybody.
+pub(super) const PAGES: [&str; 3] = ["/", "/readyz", "/metrics"];
+/// How long a page is waited for at a worker's end.
+const PAGE_WITHIN: Duration = Duration::from_secs(1);
+
 /// How a worker is started. The defaults are those of the program, save for the number of connections and the addresses.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct WorkerOptions {
@@ -43,7 +50,8 @@ impl WorkerOptions {
     }
 }
 
-/// A running worker. Dropped, it is killed; its log is shown when the test has failed.
+/// A running worker. Dropped, it is killed, and what its pages said last is kept for the search at the world's end; its log is
+/// shown when the test has failed.
 pub(crate) struct WorkerProcess {
     child: Child,
     pub(crate) pid: u32,
@@ -110,6 +118,13 @@ impl WorkerProcess {
         ended.expect("it can be waited for")
     }
 
+    /// Keeps its pages. One that has ended or does not answer says nothing.
+    fn keep_pages(&self) {
+        let pages: String = PAGES.iter().map_while(|path| page(self.port.number(), path).ok()).collect();
+        // There is no folder any more where the worker has outlived its world.
+        drop(std::fs::write(self.log.with_extension("pages.log"), pages));
+    }
+
     /// What it has logged so far.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
@@ -122,8 +137,20 @@ impl Drop for WorkerProcess {
             let log = self.log();
             let shown = log.ceil_char_boundary(log.len().saturating_sub(SHOWN_LOG));
             eprintln!("--- {} (process {}) ---\n{}", self.log.display(), self.pid, &log[shown..]);
+        } else {
+            self.keep_pages();
         }
     }
+}
+
+/// An answer as it comes. Whoever drops a worker does not wait for a runtime.
+fn page(port: u16, path: &str) -> io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), PAGE_WITHIN)?;
+    stream.set_read_timeout(Some(PAGE_WITHIN))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n")?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
 fn program() -> Command {

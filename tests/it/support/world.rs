@@ -28,11 +28,14 @@ use tokio::sync::OnceCell;
 
 use super::acme;
 use super::alone::Place;
-use super::canaries::{self, Ear};
+use super::canaries;
 use super::database::TestDatabase;
+use super::ear::Ear;
+use super::logs::{ServersLogs, logs_in};
 use super::servers::{BINARY, Run, run};
 use super::wait::wait_for;
-use super::worker::{WorkerOptions, WorkerProcess};
+use super::worker::{PAGES, WorkerOptions, WorkerProcess};
+use crate::contracts;
 
 /// A database, a vhost with the topology, and a keyring. Dropped, database and vhost are gone; its files stay where the test
 /// has failed.
@@ -46,10 +49,12 @@ pub(crate) struct TestWorld {
     simulator: OnceCell<SimulatorProcess>,
     publisher: OnceCell<Publisher>,
     workers: AtomicU32,
+    commands: AtomicU32,
     /// Where workers' operations servers listen, or have listened.
     ops_ports: Mutex<Vec<u16>>,
     ear: OnceCell<Ear>,
-    may_leak: bool,
+    servers_logs: ServersLogs,
+    is_planted: bool,
     _place: Arc<Place>,
 }
 
@@ -66,6 +71,7 @@ impl TestWorld {
 
     async fn on(run: &'static Run) -> Self {
         let place = Place::beside().await;
+        let servers_logs = ServersLogs::from_now_on(run.servers.dir.as_deref());
         let name = run.fresh_name();
         let database = TestDatabase::named(run, name.clone()).await;
         let amqp_url = run.servers.create_vhost(&name).await.map(SecretString::from).expect("a vhost");
@@ -82,9 +88,11 @@ impl TestWorld {
             simulator: OnceCell::new(),
             publisher: OnceCell::new(),
             workers: AtomicU32::new(0),
+            commands: AtomicU32::new(0),
             ops_ports: Mutex::default(),
             ear: OnceCell::new(),
-            may_leak: false,
+            servers_logs,
+            is_planted: false,
             _place: place,
         }
     }
@@ -188,18 +196,22 @@ impl TestWorld {
         let ports = self.ops_ports.lock().expect("nobody panics with it").clone();
         let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
         let mut pages = Vec::new();
-        for (port, path) in ports.iter().flat_map(|port| ["/", "/readyz", "/metrics"].map(|path| (port, path))) {
+        for (port, path) in ports.iter().flat_map(|port| PAGES.map(|path| (port, path))) {
             let Ok(answer) = http.get(format!("http://127.0.0.1:{port}{path}")).send().await else { continue };
             pages.push((format!("the page {path} of a worker"), answer.text().await.unwrap_or_default()));
         }
         pages
     }
 
-    /// What the workers have logged, and so far the servers of the run, by the names of the files.
+    /// What its workers, commands and simulator have written down, and meanwhile the servers, by the names of the files.
     pub(super) fn logs(&self) -> Vec<(String, String)> {
         let own = logs_in(self.folder.path());
-        let servers = self.run.servers.dir.iter();
-        own.into_iter().chain(servers.flat_map(|servers| SERVERS_LOGS.iter().flat_map(|at| logs_in(&servers.join(at))))).collect()
+        own.into_iter().chain(self.servers_logs.read()).collect()
+    }
+
+    /// A file for what its next command says.
+    pub(super) fn command_log(&self) -> PathBuf {
+        self.folder.path().join(format!("command-{}.log", self.commands.fetch_add(1, Ordering::Relaxed) + 1))
     }
 
     /// Hears the outcome events, from the first call on.
@@ -212,9 +224,15 @@ impl TestWorld {
         self.ear.get()
     }
 
-    /// Its secrets are not searched for at its end.
-    pub(super) fn may_leak(&mut self) {
-        self.may_leak = true;
+    /// What was planted in it is not told at its end.
+    pub(super) fn is_planted(&mut self) {
+        self.is_planted = true;
+    }
+
+    /// What no world may have, whatever its test was about: a request that no vendor describes, a secret in clear.
+    pub(super) fn broken_at_the_end(&self) -> Vec<String> {
+        let breaches = contracts::breaches(&self.witness());
+        breaches.into_iter().chain(canaries::found_at_the_end(self)).collect()
     }
 
     /// Publishes an intake message.
@@ -322,9 +340,9 @@ impl TestWorld {
 
 impl Drop for TestWorld {
     fn drop(&mut self) {
-        if !self.may_leak && !std::thread::panicking() {
-            let found = canaries::found_at_the_end(self);
-            assert!(found.is_empty(), "{}", found.join("\n"));
+        if !self.is_planted && !std::thread::panicking() {
+            let broken = self.broken_at_the_end();
+            assert!(broken.is_empty(), "{}", broken.join("\n"));
         }
         self.run.remove(self.database.name.clone());
     }

@@ -1,0 +1,55 @@
+//! Where requests go: the program's own defaults against the table. A simulator stands in for every host at once, so what it
+//! has witnessed does not tell.
+
+use clap::{Args as _, Command};
+use dispatch_worker::config::ProviderLinks;
+use dispatch_worker::providers::azure_devops::Hosts;
+
+use super::Fact;
+use super::table::TABLE;
+
+#[test]
+fn every_default_of_the_program_is_the_host_in_the_table() {
+    let Hosts { profile, accounts, graph, search, core } = Hosts::default();
+    assert_eq!(accounts, None, "the accounts are with the profiles");
+    let hosts = [
+        ("azure_devops_profile_url", profile),
+        ("azure_devops_graph_url", graph),
+        ("azure_devops_search_url", search),
+        ("azure_devops_url", core),
+    ];
+    for (setting, host) in hosts {
+        assert_eq!(default_of(setting), Some(host), "{setting}");
+    }
+    let wrong: Vec<String> = TABLE.iter().filter_map(|fact| differs(fact, default_of)).collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_default_that_is_another_host_is_told() {
+    let row = |name: &str| TABLE.iter().find(|fact| fact.name == name).expect("a row");
+    let told = |name: &str, default: &str| differs(row(name), |_| Some(default.to_owned()));
+    assert_eq!(told("search", "https://almsearch.dev.azure.com"), None);
+    assert!(told("search", "https://dev.azure.com").is_some());
+    assert!(told("message of a bot", "https://discord.com/api/v9").is_some());
+    assert_eq!(told("refresh of a token", "https://login.microsoftonline.com/common/oauth2/v2.0/token"), None);
+    assert!(told("refresh of a token", "https://login.microsoftonline.com/common/oauth2/token").is_some());
+    assert!(differs(row("search"), |_| None).is_some(), "there is no such setting");
+    assert_eq!(told("webhook", "https://example.com"), None, "its address is its owner's");
+}
+
+/// What a setting is where nobody sets it, whatever this process' environment has.
+fn default_of(setting: &str) -> Option<String> {
+    let command = ProviderLinks::augment_args(Command::new("program"));
+    let argument = command.get_arguments().find(|argument| argument.get_id() == setting)?;
+    Some(argument.get_default_values().first()?.to_str()?.to_owned())
+}
+
+/// A default is the base of a row, or the whole address.
+fn differs(fact: &Fact, default_of: impl Fn(&str) -> Option<String>) -> Option<String> {
+    let (setting, base) = (fact.vendor.setting?, fact.vendor.base?);
+    let default = default_of(setting).unwrap_or_default();
+    let rest = default.strip_prefix(base);
+    let is_right = rest.is_some_and(|rest| rest.is_empty() || fact.is_at(rest));
+    (!is_right).then(|| format!("{}: `{setting}` is `{default}` by default, and the vendor serves it at {base}", fact.name))
+}

@@ -1,0 +1,81 @@
+//! Messages as a listener gets them: the outcome events of a world, and what is left in its queues.
+
+use std::fmt::Write as _;
+
+use dispatch_worker::broker::{EVENTS, INTAKE_QUEUE, PARKED_QUEUE};
+use lapin::message::BasicGetMessage;
+use lapin::options::{BasicGetOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::types::FieldTable;
+use lapin::{Channel, Connection, ConnectionProperties};
+use secrecy::{ExposeSecret, SecretString};
+
+use super::world::lanes;
+
+const QUEUE: &str = "canaries";
+/// So many messages of a queue are looked at.
+const LOOKED_AT: usize = 100;
+
+/// A queue for every outcome event of a world. It is connected to anew each time: servers may be killed meanwhile.
+pub(super) struct Ear;
+
+impl Ear {
+    pub(super) async fn new(amqp_url: &SecretString) -> Self {
+        let (connection, channel) = open(amqp_url).await;
+        let (durable, arguments) = (QueueDeclareOptions::durable(), FieldTable::default());
+        channel.queue_declare(QUEUE.into(), durable, arguments.clone()).await.expect("a queue");
+        let binding = QueueBindOptions::default();
+        channel.queue_bind(QUEUE.into(), EVENTS.into(), "#".into(), binding, arguments).await.expect("a binding");
+        close(connection).await;
+        Self
+    }
+
+    /// What has come since the last time, properties and bodies.
+    pub(super) async fn heard(&self, amqp_url: &SecretString) -> String {
+        let (connection, channel) = open(amqp_url).await;
+        let mut heard = String::new();
+        while let Some(got) = get(&channel, QUEUE).await {
+            tell(&got, &mut heard);
+        }
+        close(connection).await;
+        heard
+    }
+}
+
+/// Takes what is left in the queues that the program writes to, properties and bodies by the queue. What a producer has
+/// published may hold the producer's secrets, and is parked as it came.
+pub(super) async fn left_behind(amqp_url: &SecretString) -> Vec<(String, String)> {
+    let (connection, channel) = open(amqp_url).await;
+    let mut places = Vec::new();
+    for queue in lanes().iter().map(|lane| lane.queue).chain([PARKED_QUEUE]) {
+        let mut left = String::new();
+        for _ in 0..LOOKED_AT {
+            let Some(got) = get(&channel, queue).await else { break };
+            if !format!("{:?}", got.delivery.properties).contains(INTAKE_QUEUE) {
+                tell(&got, &mut left);
+            }
+        }
+        places.push((format!("a message in {queue}"), left));
+    }
+    close(connection).await;
+    places
+}
+
+async fn get(channel: &Channel, queue: &str) -> Option<BasicGetMessage> {
+    channel.basic_get(queue.into(), BasicGetOptions { no_ack: true }).await.expect("RabbitMQ answers")
+}
+
+fn tell(got: &BasicGetMessage, told: &mut String) {
+    let body = String::from_utf8_lossy(&got.delivery.data);
+    writeln!(told, "{} {:?} {body}", got.delivery.routing_key, got.delivery.properties).expect("text takes text");
+}
+
+async fn open(amqp_url: &SecretString) -> (Connection, Channel) {
+    let url = amqp_url.expose_secret();
+    let connection = Connection::connect(url, ConnectionProperties::default()).await.expect("RabbitMQ takes a consumer");
+    let channel = connection.create_channel().await.expect("a channel");
+    (connection, channel)
+}
+
+async fn close(connection: Connection) {
+    connection.close(200, "done".into()).await.expect("RabbitMQ says goodbye");
+}
