@@ -348,17 +348,6 @@ impl Drop for TestWorld {
     }
 }
 
-/// Where private servers log, in the folder of their run.
-const SERVERS_LOGS: [&str; 3] = ["postgres", "rabbitmq", "rabbitmq/log"];
-
-fn logs_in(folder: &Path) -> Vec<(String, String)> {
-    let entries = std::fs::read_dir(folder).expect("a folder with logs");
-    let paths = entries.map(|entry| entry.expect("a folder that reads").path());
-    let logs = paths.filter(|path| path.extension().is_some_and(|extension| extension == "log"));
-    let text = |path: &Path| String::from_utf8_lossy(&std::fs::read(path).expect("a log that reads")).into_owned();
-    logs.map(|path| (path.display().to_string(), text(&path))).collect()
-}
-
 /// A world's files.
 pub(super) struct Folder(PathBuf);
 
