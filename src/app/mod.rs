@@ -21,7 +21,7 @@ use crate::ops::{self, OpsState};
 use crate::pipelines::{self, Dispatch, Services};
 use crate::providers::azure_devops::Hosts;
 use crate::providers::entra::EntraSettings;
-use crate::providers::governor::{Governor, Lanes, Rates};
+use crate::providers::governor::{Governor, Holds, Lanes, Rates};
 use crate::providers::{ProviderSettings, Providers};
 use crate::readiness::WorkerReadiness;
 use crate::reconnect::Reconnect;
@@ -150,7 +150,8 @@ fn made(links: &Links, settings: &WorkerSettings) -> anyhow::Result<Made> {
     let calling = [pipelines::DISPATCH, pipelines::ASSIGNEE_SYNC].map(|lane| settings.concurrency_of(lane.name));
     let lanes = Lanes { hosts: calling[0].min(calling[1]), destinations: messaging };
     let tracker = Tracker::new(pool, Arc::clone(&keyring));
-    let services = Arc::new(governed(Arc::<StoredHolds>::clone(&holds), lanes, tracker, &settings.providers)?);
+    let providers = providers(Arc::<StoredHolds>::clone(&holds), lanes, &settings.providers)?;
+    let services = Arc::new(Services { tracker, providers });
     let (publisher, supervisor) = publisher(checked(links.amqp_url()?)?);
     let writer = Arc::new(Writer::new(store, store::writers_pool(links.database_url()?)?, TrackerTables, first_stages));
     let (announcer, announcing) = announcer(publisher.clone(), Arc::clone(&writer));
@@ -167,7 +168,8 @@ pub fn services(links: &Links, settings: &ProviderLinks) -> anyhow::Result<Servi
     let keyring = Arc::new(Keyring::parse(links.keyring()?)?);
     let pool = store::pool(links.database_url()?, COMMAND_CONNECTIONS)?;
     let holds = Arc::new(StoredHolds::new(Store::new(pool.clone(), Arc::clone(&keyring))));
-    governed(holds, Lanes { hosts: 1, destinations: 1 }, Tracker::new(pool, keyring), settings)
+    let providers = providers(holds, Lanes { hosts: 1, destinations: 1 }, settings)?;
+    Ok(Services { tracker: Tracker::new(pool, keyring), providers })
 }
 
 /// Whether the providers' settings are right; nobody is called.
@@ -175,23 +177,20 @@ pub fn services(links: &Links, settings: &ProviderLinks) -> anyhow::Result<Servi
 /// # Errors
 /// What is not right.
 pub fn check_providers(settings: &ProviderLinks) -> anyhow::Result<()> {
-    drop(rustls::crypto::ring::default_provider().install_default());
-    let rates = Rates::parse(&settings.rates).context("DISPATCH_RATES")?;
-    let governor = Governor::new(rates, Lanes { hosts: 1, destinations: 1 }, Arc::new(holds::Unkept));
-    Providers::new(&provider_settings(settings), Arc::new(governor))?;
-    Ok(())
+    providers(Arc::new(holds::Unkept), Lanes { hosts: 1, destinations: 1 }, settings).map(drop)
 }
 
 /// One for the tracker, one for what is held.
 const COMMAND_CONNECTIONS: usize = 2;
 
-fn governed(holds: Arc<StoredHolds>, lanes: Lanes, tracker: Tracker, settings: &ProviderLinks) -> anyhow::Result<Services> {
+fn providers(holds: Arc<dyn Holds>, lanes: Lanes, settings: &ProviderLinks) -> anyhow::Result<Providers> {
     // Whoever installed one first has done the same.
     drop(rustls::crypto::ring::default_provider().install_default());
-    let rates = Rates::parse(&settings.rates).context("DISPATCH_RATES")?;
-    let governor = Arc::new(Governor::new(rates, lanes, holds));
-    let providers = Providers::new(&provider_settings(settings), governor)?;
-    Ok(Services { tracker, providers })
+    let made = || {
+        let rates = Rates::parse(&settings.rates).context("DISPATCH_RATES")?;
+        anyhow::Ok(Providers::new(&provider_settings(settings), Arc::new(Governor::new(rates, lanes, holds)))?)
+    };
+    made().context(NotRight("a provider's setting is not right"))
 }
 
 fn provider_settings(settings: &ProviderLinks) -> ProviderSettings {

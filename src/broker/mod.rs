@@ -8,6 +8,7 @@ mod headers;
 mod legible;
 mod publisher;
 mod replies;
+mod rights;
 pub mod topology;
 mod transport;
 
@@ -24,6 +25,7 @@ pub use delivery::Delivery;
 pub use headers::producer_headers;
 pub use publisher::{Depth, Outgoing, Publisher, PublisherSupervisor, publisher};
 pub use replies::{Replies, Reply};
+pub use rights::missing_rights;
 
 use crate::fault::{Class, Fault};
 use crate::link::{Encryption, Endpoint, LinkFault, Peer, RABBITMQ, Wish, is_this_machine};

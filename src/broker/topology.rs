@@ -160,7 +160,7 @@ pub(super) async fn look(channel: &Channel, queue: &str) -> Result<(u32, u32), B
     Ok((looked.message_count(), looked.consumer_count()))
 }
 
-async fn close(connection: Connection) {
+pub(super) async fn close(connection: Connection) {
     // Whether the goodbye is heard changes nothing.
     drop(within(CALL_TIMEOUT, connection.close(200, "done".into())).await);
 }

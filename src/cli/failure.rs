@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use super::output::say;
 use crate::broker::BrokerError;
-use crate::config::{NotRight, Unset};
+use crate::config::{NotRight, UnknownSettings, Unset};
 use crate::fault::chain;
 use crate::secrets::SecretError;
 use crate::store::StoreError;
@@ -17,7 +17,7 @@ use crate::telemetry::TelemetryError;
 pub(super) struct Usage(pub(super) String);
 
 /// Exit code of a wrong command line or setting, as the parser's own.
-const USAGE: u8 = 2;
+pub(super) const USAGE: u8 = 2;
 
 /// Prints the chain of causes on one line and gives the exit code.
 pub(super) fn report(error: &anyhow::Error) -> ExitCode {
@@ -26,15 +26,19 @@ pub(super) fn report(error: &anyhow::Error) -> ExitCode {
 }
 
 fn is_usage(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| {
-        cause.is::<Usage>()
-            || cause.is::<Unset>()
-            || cause.is::<NotRight>()
-            || matches!(cause.downcast_ref(), Some(SecretError::Keyring(_)))
-            || matches!(cause.downcast_ref(), Some(StoreError::Url(_) | StoreError::Link(_)))
-            || matches!(cause.downcast_ref(), Some(BrokerError::Url | BrokerError::Refused(_)))
-            || matches!(cause.downcast_ref(), Some(TelemetryError::Filter(_)))
-    })
+    // What was added as context is found by its type here, and not in the chain.
+    error.is::<NotRight>() || error.chain().any(is_usage_itself)
+}
+
+fn is_usage_itself(cause: &(dyn std::error::Error + 'static)) -> bool {
+    cause.is::<Usage>()
+        || cause.is::<Unset>()
+        || cause.is::<NotRight>()
+        || cause.is::<UnknownSettings>()
+        || matches!(cause.downcast_ref(), Some(SecretError::Keyring(_)))
+        || matches!(cause.downcast_ref(), Some(StoreError::Url(_) | StoreError::Link(_)))
+        || matches!(cause.downcast_ref(), Some(BrokerError::Url | BrokerError::Refused(_)))
+        || matches!(cause.downcast_ref(), Some(TelemetryError::Filter(_)))
 }
 
 #[cfg(test)]
@@ -49,6 +53,7 @@ mod tests {
         assert!(is_usage(&setting.context("opening").unwrap_err()));
         assert!(is_usage(&anyhow::Error::new(Usage("right is --yes".to_owned()))));
         assert!(is_usage(&SecretError::Keyring("a key is not base64").into()));
+        assert!(is_usage(&anyhow!("its address is not right").context(NotRight("a provider's setting")).context("starting")));
         assert!(!is_usage(&anyhow!("there is no such job")));
         assert!(!is_usage(&StoreError::ReadOnly.into()));
     }

@@ -118,11 +118,24 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Other(command) => command,
     };
     telemetry::log_to_stderr(&cli.log)?;
+    if command.takes_settings() {
+        settings::check_environment(&Cli::command())?;
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot build a runtime")?;
     runtime.block_on(Box::pin(command.run(Output::new(cli.json))))
 }
 
 impl Other {
+    /// Whether a misspelt setting would matter to it; `check` tells of one itself, beside all else that is not right.
+    const fn takes_settings(&self) -> bool {
+        match self {
+            Self::Check(_) | Self::Schema(_) | Self::Pipelines | Self::Settings => false,
+            #[cfg(feature = "devkit")]
+            Self::Simulator(_) => false,
+            _ => true,
+        }
+    }
+
     async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
         match self {
             Self::Worker(worker) => worker.run().await,

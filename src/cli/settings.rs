@@ -7,6 +7,7 @@ use clap::{Arg, Command};
 use serde::Serialize;
 
 use super::output::Output;
+use crate::config::{self, UnknownSettings, WITHOUT_FLAG};
 
 /// One setting: an environment variable and its flag.
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -24,27 +25,37 @@ pub(super) fn run(command: &Command, output: Output) -> anyhow::Result<ExitCode>
     Ok(ExitCode::SUCCESS)
 }
 
-/// Every setting that has an environment variable and is not hidden, once, in order of declaration, the outermost last.
+/// Whether every variable of the environment that looks like a setting is one of `command` and its subcommands.
+pub(super) fn check_environment(command: &Command) -> Result<(), UnknownSettings> {
+    let known: Vec<String> = arguments(command).into_iter().filter_map(name).collect();
+    config::check_environment(&known)
+}
+
+/// Every setting that is not hidden, once, in order of declaration, the outermost last, and then those without a flag.
 fn settings(command: &Command) -> Vec<Setting> {
-    let (mut seen, mut found) = (BTreeSet::new(), Vec::new());
-    collect(command, &mut seen, &mut found);
+    let mut seen = BTreeSet::new();
+    let shown = arguments(command).into_iter().filter(|argument| !argument.is_hide_set());
+    let mut found: Vec<Setting> = shown.filter_map(setting).collect();
+    found.retain(|setting| seen.insert(setting.environment.clone()));
+    found.extend(WITHOUT_FLAG.map(|(environment, meaning)| {
+        let (environment, meaning) = (environment.to_owned(), meaning.to_owned());
+        Setting { environment, flag: None, default: None, meaning }
+    }));
     found
 }
 
-fn collect(command: &Command, seen: &mut BTreeSet<String>, found: &mut Vec<Setting>) {
-    for inner in command.get_subcommands() {
-        collect(inner, seen, found);
-    }
-    for argument in command.get_arguments().filter(|argument| !argument.is_hide_set()) {
-        let Some(setting) = setting(argument) else { continue };
-        if seen.insert(setting.environment.clone()) {
-            found.push(setting);
-        }
-    }
+fn arguments(command: &Command) -> Vec<&Arg> {
+    let inner = command.get_subcommands().flat_map(arguments);
+    inner.chain(command.get_arguments()).collect()
+}
+
+/// The variable that an argument can be set by.
+fn name(argument: &Arg) -> Option<String> {
+    Some(argument.get_env()?.to_string_lossy().into_owned())
 }
 
 fn setting(argument: &Arg) -> Option<Setting> {
-    let environment = argument.get_env()?.to_string_lossy().into_owned();
+    let environment = name(argument)?;
     let defaults: Vec<_> = argument.get_default_values().iter().map(|value| value.to_string_lossy()).collect();
     Some(Setting {
         environment,
@@ -80,6 +91,7 @@ mod tests {
         let told = |name: &str| settings.iter().filter(|setting| setting.environment == name).count();
         assert_eq!((told("DISPATCH_DATABASE_URL"), told("DISPATCH_CONCURRENCY"), told("DISPATCH_CRASH_AT")), (1, 1, 0));
         assert!(markdown(&settings).contains("| `DISPATCH_CONCURRENCY` | `--concurrency` | `32` | Jobs run at a time"));
+        assert!(markdown(&settings).contains("| `DISPATCH_USER` | – | – | Who runs a command"));
     }
 
     #[test]

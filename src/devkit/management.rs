@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 /// The longest wait for one answer.
@@ -27,6 +27,18 @@ pub(crate) struct QueueTotals {
     /// Absent while the queue's process cannot be asked.
     pub(crate) messages_ready: Option<u64>,
     pub(crate) messages_unacknowledged: Option<u64>,
+}
+
+/// What a user may do in a vhost, as patterns of the names of exchanges and queues; the exchange without a name is
+/// `amq.default`. An empty pattern matches nothing.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct Rights<'a> {
+    /// To make, change and remove them.
+    pub configure: &'a str,
+    /// To publish to them, and to bind queues.
+    pub write: &'a str,
+    /// To consume from them.
+    pub read: &'a str,
 }
 
 impl Management {
@@ -54,9 +66,18 @@ impl Management {
     /// Makes a vhost in which `user` may do everything.
     pub(crate) async fn create_vhost(&self, vhost: &str, user: &str) -> anyhow::Result<()> {
         self.call(Method::PUT, &["vhosts", vhost], Some(json!({}))).await?;
-        let everything = json!({"configure": ".*", "write": ".*", "read": ".*"});
-        self.call(Method::PUT, &["permissions", vhost, user], Some(everything)).await?;
-        Ok(())
+        self.permit(vhost, user, &Rights { configure: ".*", write: ".*", read: ".*" }).await
+    }
+
+    /// Makes a user who has these rights in a vhost; one that is there gets the password and the rights.
+    pub(crate) async fn create_user(&self, vhost: &str, user: &str, password: &str, rights: &Rights<'_>) -> anyhow::Result<()> {
+        self.call(Method::PUT, &["users", user], Some(json!({"password": password, "tags": ""}))).await?;
+        self.permit(vhost, user, rights).await
+    }
+
+    /// Removes a user.
+    pub(crate) async fn delete_user(&self, user: &str) -> anyhow::Result<()> {
+        self.call(Method::DELETE, &["users", user], None).await.map(|_| ())
     }
 
     /// Removes a vhost with all it holds, closing its connections; one that is not there is no error.
@@ -75,6 +96,10 @@ impl Management {
         let request = request.query(&[("disable_stats", "true"), ("enable_queue_totals", "true")]);
         let response = accepted(send(request).await?).await?;
         response.json().await.context("the management API's answer on queues cannot be read")
+    }
+
+    async fn permit(&self, vhost: &str, user: &str, rights: &Rights<'_>) -> anyhow::Result<()> {
+        self.call(Method::PUT, &["permissions", vhost, user], Some(serde_json::to_value(rights)?)).await.map(|_| ())
     }
 
     async fn call(&self, method: Method, path: &[&str], body: Option<Value>) -> anyhow::Result<Response> {

@@ -13,6 +13,7 @@ use tokio_postgres::NoTls;
 
 use super::guard::{Answer, Command, Options, Outcome, Request, Started};
 use super::management::Management;
+pub use super::management::Rights;
 use crate::broker::Publisher;
 
 /// The longest wait for a statement such as `CREATE DATABASE`.
@@ -178,6 +179,31 @@ impl Servers {
             Some(management) => management.delete_vhost(name).await,
             None => Ok(()),
         }
+    }
+
+    /// Makes a user of RabbitMQ with these rights in a vhost, and returns the URL with which they connect to it; one that is
+    /// there gets other rights.
+    ///
+    /// # Errors
+    /// There is no management URL, or the management API does not answer or refuses.
+    pub async fn create_user(&self, vhost: &str, user: &str, password: &str, rights: &Rights<'_>) -> anyhow::Result<String> {
+        self.users()?.create_user(vhost, user, password, rights).await?;
+        let mut url = parse(&with_path(&self.amqp_url, vhost)?)?;
+        let named = url.set_username(user).and_then(|()| url.set_password(Some(password)));
+        named.map_err(|()| anyhow::anyhow!("the AMQP URL takes no user"))?;
+        Ok(url.into())
+    }
+
+    /// Removes a user of RabbitMQ.
+    ///
+    /// # Errors
+    /// As [`Servers::create_user`]; also where there is no such user.
+    pub async fn delete_user(&self, user: &str) -> anyhow::Result<()> {
+        self.users()?.delete_user(user).await
+    }
+
+    fn users(&self) -> anyhow::Result<&Management> {
+        self.management.as_ref().context("users are made through the URL of RabbitMQ's management API")
     }
 
     /// What a queue holds at this moment, by its name and its vhost's.

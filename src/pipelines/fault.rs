@@ -170,7 +170,9 @@ impl Fault for ProductFault {
                     "Register destination `{name}` again with a kind that `dispatch destinations` lists, or start a worker that knows it."
                 )
             }
-            Self::ChannelChanged { .. } => "Re-run the job from `render_message`.".to_owned(),
+            Self::ChannelChanged { name, rendered, .. } => {
+                format!("Register destination `{name}` again with the kind `{rendered}`, then retry; or cancel this job.")
+            }
         }
     }
 }

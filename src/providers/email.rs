@@ -77,7 +77,10 @@ impl Email {
         let bad = |problem| ChannelFault::Config { provider: &EMAIL, problem };
         let target = self.target(delivery.config).map_err(bad)?;
         let written: Written = serde_json::from_str(&delivery.rendered.0).map_err(|_| {
-            bad(BadConfig("the message was rendered for another channel; re-run it from `render_message`".to_owned()))
+            bad(BadConfig(
+                "the message was rendered for another channel; register the destination again with that kind, or cancel the job"
+                    .to_owned(),
+            ))
         })?;
         let id = format!("<{}@{}>", delivery.key, target.from.email.domain());
         let letter = letter(&target, written, &id).map_err(|error| bad(BadConfig(error.to_string())))?;

@@ -14,8 +14,7 @@ use std::time::{Duration, SystemTime};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use reqwest::{Method, Response, Url, redirect};
 use secrecy::{ExposeSecret, SecretString};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep_until};
 
 use super::address::{self, Resolver};
@@ -24,8 +23,8 @@ use crate::trace::{TRACEPARENT, TRACESTATE, Trace};
 
 /// The body read of an ordinary answer, in bytes.
 pub const BODY_BYTES: usize = 1 << 20;
-/// The body read of an answer to a batch, in bytes.
-pub const BATCH_BODY_BYTES: usize = 16 << 20;
+/// The body read of an answer to a batch, in bytes: room for 20 KiB of each of 200 work items, search results or users.
+pub const BATCH_BODY_BYTES: usize = 4 << 20;
 /// The body read of an answer other than 2xx, in bytes; the rest is left.
 const ERROR_BODY_BYTES: usize = 64 << 10;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -252,11 +251,11 @@ impl Answer {
         Err(self.fault(HttpFaultKind::of_status(self.status, retry_after, &self.body)))
     }
 
-    /// The body, decoded.
+    /// The body, decoded. What `T` does not name costs nothing.
     ///
     /// # Errors
     /// [`HttpFaultKind::Malformed`] where it does not have the shape of `T`.
-    pub fn json<T: DeserializeOwned>(&self) -> Result<T, HttpFault> {
+    pub fn json<'body, T: Deserialize<'body>>(&'body self) -> Result<T, HttpFault> {
         serde_json::from_slice(&self.body).map_err(|error| self.malformed(&error.to_string()))
     }
 

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use dispatch_worker::broker::{Depth, INTAKE_QUEUE};
+use dispatch_worker::devkit::servers::Rights;
 use dispatch_worker::job::JobState;
 use dispatch_worker::secrets::Keyring;
 use lapin::options::QueueDeleteOptions;
@@ -22,10 +24,10 @@ async fn checked(command: Dispatch) -> (Option<i32>, Vec<(String, String, String
     (code, said["findings"].as_array().expect("a list").iter().map(finding).collect())
 }
 
-/// The only check that fails, with what it says.
-async fn only_failure(command: Dispatch) -> (String, String) {
+/// The only check that fails, with what it says, where it ends with this exit code.
+async fn only_failure(command: Dispatch, right: i32) -> (String, String) {
     let (code, findings) = checked(command).await;
-    assert_eq!(code, Some(1), "{findings:?}");
+    assert_eq!(code, Some(right), "{findings:?}");
     let failed: Vec<_> = findings.into_iter().filter(|(_, state, _)| state == "fail").collect();
     let [(check, _, detail)] = <[_; 1]>::try_from(failed).expect("one failure");
     (check, detail)
@@ -40,6 +42,7 @@ async fn a_world_that_is_right_passes_and_each_thing_is_told() {
     assert_eq!(
         names,
         [
+            "settings",
             "database_url",
             "amqp_url",
             "keyring",
@@ -53,29 +56,62 @@ async fn a_world_that_is_right_passes_and_each_thing_is_told() {
             "sealed_values",
             "rabbitmq",
             "rabbitmq_tls",
-            "topology"
+            "topology",
+            "rabbitmq_rights"
         ]
     );
-    let (_, _, sealed) = &findings[10];
+    let (_, _, sealed) = &findings[11];
     assert!(sealed.contains("3 columns"), "identities' tokens of both kinds and destinations' secrets: {sealed}");
     let text = world.dispatch(&["check"]).said().await;
-    assert_eq!((text.code, text.stdout.lines().count()), (Some(0), 6), "a heading and a line each: {text:?}");
+    assert_eq!((text.code, text.stdout.lines().count()), (Some(0), 7), "a heading and a line each: {text:?}");
     assert!(!text.stdout.contains(world.keyring_setting.expose_secret()));
 }
 
 #[tokio::test]
 async fn settings_that_are_not_right_are_told_without_their_secrets() {
     let world = TestWorld::new().await;
-    for (name, value, check, right) in [
-        ("DISPATCH_DATABASE_URL", "mysql://canary@x", "database_url", "postgres://"),
-        ("DISPATCH_AMQP_URL", "http://canary@x", "amqp_url", "amqp://"),
-        ("DISPATCH_KEYRING", "k1:canary", "keyring", "32 bytes in base64"),
-        ("DISPATCH_AZURE_DEVOPS_URL", "ftp://canary", "providers", "https://"),
-        ("DISPATCH_OPS_LISTEN", "0.0.0.0:9464", "ops_listen", "127.0.0.1"),
+    let (database, amqp, no_file) = ("DISPATCH_DATABASE_URL", "DISPATCH_AMQP_URL", "/nowhere/ca.pem");
+    for (environment, check, right) in [
+        (vec![(database, "mysql://canary@x")], "database_url", "postgres://"),
+        (vec![(database, "postgres://u:canary@db.invalid/x?sslmode=disable")], "database_url", "sslmode=require"),
+        (vec![(database, "postgres://canary:canary@db.invalid/x")], "database_url", "default user or password"),
+        (vec![("DISPATCH_DATABASE_CA", no_file)], "database_url", "PEM file"),
+        (vec![(amqp, "http://canary@x")], "amqp_url", "amqp://"),
+        (vec![(amqp, "amqp://u:canary@mq.invalid/")], "amqp_url", "amqps://"),
+        (vec![(amqp, "amqps://guest:canary@mq.invalid/")], "amqp_url", "default user or password"),
+        (vec![(amqp, "amqps://u:canary@mq.invalid/"), ("DISPATCH_AMQP_CA", no_file)], "amqp_url", "PEM file"),
+        (vec![("DISPATCH_AMQP_CA", no_file)], "amqp_url", "amqps://"),
+        (vec![("DISPATCH_KEYRING", "k1:canary")], "keyring", "32 bytes in base64"),
+        (vec![("DISPATCH_AZURE_DEVOPS_URL", "ftp://canary")], "providers", "https://"),
+        (vec![("DISPATCH_RATES", "canary")], "providers", "DISPATCH_RATES"),
+        (vec![("DISPATCH_OPS_LISTEN", "0.0.0.0:9464")], "ops_listen", "127.0.0.1"),
+        (vec![("DISPATCH_CONCURENCY", "canary")], "settings", "did you mean DISPATCH_CONCURRENCY?"),
     ] {
-        let (failed, detail) = only_failure(world.dispatch(&["check"]).env(name, value)).await;
-        assert_eq!(failed, check);
-        assert!(detail.contains(right) && !detail.contains("canary"), "{detail}");
+        let with = |arguments: &[&str]| {
+            environment.iter().fold(world.dispatch(arguments), |command, (name, value)| command.env(name, value))
+        };
+        let (failed, detail) = only_failure(with(&["check"]), 2).await;
+        assert_eq!(failed, check, "{environment:?}: {detail}");
+        assert!(detail.contains(right) && (check == "providers" || !detail.contains("canary")), "{detail}");
+        // A worker judges as the check does, and does not even begin.
+        let said = with(&["worker"]).said().await;
+        assert_eq!(said.code, Some(2), "{environment:?}: {said:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_misspelt_setting_ends_what_takes_settings_and_nothing_else() {
+    let world = TestWorld::new().await;
+    let misspelt = |arguments: &[&str]| world.dispatch(arguments).env("DISPATCH_DATABSE_URL", "canary");
+    for arguments in [&["jobs", "list"][..], &["migrate"], &["topology", "check"]] {
+        let said = misspelt(arguments).said().await;
+        assert_eq!(said.code, Some(2), "{said:?}");
+        assert!(said.stderr.contains("DISPATCH_DATABSE_URL is no setting (did you mean DISPATCH_DATABASE_URL?)"), "{said:?}");
+        assert!(!said.stderr.contains("canary"), "{said:?}");
+    }
+    for arguments in [&["settings"][..], &["pipelines"], &["schema", "job"]] {
+        let said = misspelt(arguments).said().await;
+        assert_eq!(said.code, Some(0), "{said:?}");
     }
 }
 
@@ -84,33 +120,38 @@ async fn what_the_servers_lack_is_told() {
     let world = TestWorld::acme().await;
     let live = || world.dispatch(&["check", "--live"]);
     let other = Keyring::fresh_setting().expose_secret().replace("k1:", "k9:");
-    let (check, detail) = only_failure(live().env("DISPATCH_KEYRING", &other)).await;
+    let (check, detail) = only_failure(live().env("DISPATCH_KEYRING", &other), 1).await;
     assert!(check == "sealed_values" && detail.contains("identities.access_token") && detail.contains("key `k1`"), "{detail}");
 
     let url = world.amqp_url.expose_secret();
-    let (check, _) = only_failure(live().env("DISPATCH_AMQP_URL", &format!("{url}-nowhere"))).await;
+    let (check, _) = only_failure(live().env("DISPATCH_AMQP_URL", &format!("{url}-nowhere")), 1).await;
     assert_eq!(check, "rabbitmq");
     let connection = Connection::connect(url, ConnectionProperties::default()).await.unwrap();
     let channel = connection.create_channel().await.unwrap();
     channel.queue_delete("dispatch.messaging".into(), QueueDeleteOptions::default()).await.unwrap();
-    let (check, detail) = only_failure(live()).await;
+    let (check, detail) = only_failure(live(), 1).await;
     assert!(check == "topology" && detail.contains("queue dispatch.messaging") && detail.contains("declare"), "{detail}");
     world.dispatch(&["topology", "declare"]).done().await;
 
     world.database.rows("DELETE FROM refinery_schema_history WHERE version > 1").await;
-    let (check, detail) = only_failure(live()).await;
+    let (check, detail) = only_failure(live(), 1).await;
     assert!(check == "schema" && detail.contains("dispatch migrate"), "{detail}");
+}
+
+/// What somebody is told to lack, a line for each kind.
+fn lacking(missing: &str) -> Vec<&str> {
+    let told = missing.split_once(" lacks ").and_then(|(_, rest)| rest.split_once("; right is")).expect("what it lacks").0;
+    told.split("; ").collect()
 }
 
 /// The rights that a role is told it lacks, as statements that grant them.
 fn grants(role: &str, missing: &str) -> Vec<String> {
-    let told = missing.split_once(" lacks ").and_then(|(_, rest)| rest.split_once("; right is")).expect("what it lacks").0;
     let grant = |line: &str| {
         let (name, rights) = line.split_once(": ").expect("a table and rights");
         let kind = if name.ends_with("_seq") { "SEQUENCE " } else { "" };
         format!("GRANT {rights} ON {kind}{name} TO {role}")
     };
-    told.split("; ").map(grant).collect()
+    lacking(missing).into_iter().map(grant).collect()
 }
 
 #[tokio::test]
@@ -151,7 +192,50 @@ async fn a_role_with_the_rights_that_it_is_told_to_lack_runs_jobs_and_needs_no_o
     drop(worker);
 
     world.database.rows(&format!("REVOKE UPDATE ON jobs FROM {role}")).await;
-    let (check, detail) = only_failure(as_worker()).await;
+    let (check, detail) = only_failure(as_worker(), 1).await;
     assert!(check == "rights" && detail.contains("jobs: UPDATE"), "{detail}");
     world.database.rows(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
+}
+
+/// The names of one kind of right that somebody is told to lack, as the pattern that RabbitMQ takes.
+fn pattern(missing: &str, kind: &str) -> String {
+    let names = lacking(missing).into_iter().find_map(|line| line.strip_prefix(kind)?.strip_prefix(": ")).expect("names");
+    format!("^({})$", names.replace(", ", "|").replace('.', "\\."))
+}
+
+#[tokio::test]
+async fn a_user_of_rabbitmq_with_the_rights_that_it_is_told_to_lack_runs_jobs_and_needs_no_other() {
+    let world = TestWorld::acme().await;
+    let url = world.amqp_user(&Rights::default()).await;
+    let as_worker = || world.dispatch(&["check", "--live"]).env("DISPATCH_AMQP_URL", &url);
+    world.publish_raw(&intake("not JSON")).await;
+    let (check, missing) = only_failure(as_worker(), 1).await;
+    assert_eq!(check, "rabbitmq_rights");
+    let (read, write) = (pattern(&missing, "read"), pattern(&missing, "write"));
+    world.amqp_user(&Rights { read: &read, write: &write, ..Rights::default() }).await;
+    let (code, findings) = checked(as_worker()).await;
+    assert_eq!(code, Some(0), "{findings:?}");
+    let depth = async |queue| world.publisher().await.depth(queue).await.expect("RabbitMQ tells a queue's depth");
+    assert_eq!(depth(INTAKE_QUEUE).await, Depth { ready: 1, consumers: 0 }, "nothing was taken");
+    assert_eq!(depth("canaries").await, Depth { ready: 0, consumers: 0 }, "and nobody was told anything");
+
+    let environment = BTreeMap::from([("DISPATCH_AMQP_URL".to_owned(), url.clone())]);
+    let worker = world.worker(&WorkerOptions { environment, ..WorkerOptions::default() });
+    let event = world.assign(acme::WORK_ITEM, Some(acme::ANN)).await;
+    world.publish_job(&acme::job("one", &event)).await;
+    world.wait_job_state("one", JobState::Succeeded, SOON).await;
+    world.wait_quiet(SOON).await;
+    assert!(!worker.log().contains("ACCESS_REFUSED"), "{}", worker.log());
+    drop(worker);
+
+    for (rights, lacks) in [
+        (Rights { read: &read, write: "^dispatch$|^amq", ..Rights::default() }, "lacks write: dispatch.events;"),
+        (Rights { read: &read, write: "^dispatch", ..Rights::default() }, "lacks write: amq.default;"),
+        (Rights { read: "^dispatch\\.[^w]", write: &write, ..Rights::default() }, "lacks read: dispatch.wake;"),
+    ] {
+        world.amqp_user(&rights).await;
+        let (check, detail) = only_failure(as_worker(), 1).await;
+        assert!(check == "rabbitmq_rights" && detail.contains(lacks), "{detail}");
+    }
+    world.remove_amqp_user().await;
 }

@@ -82,6 +82,9 @@ async fn the_command_shows_secrets_only_where_they_are_asked_for_and_leaves_a_tr
     assert_eq!(full["organizations"][0]["identities"][0]["access_token"], crate::support::acme::TOKEN);
     let audit = world.database.rows("SELECT action, who, reason FROM audit_log").await;
     assert_eq!(audit, [["tracker.export_secrets", "olga", "backup"]]);
+    let shown = world.dispatch(&["tracker", "export", "--with-secrets"]).on_a_terminal().said().await;
+    assert!(shown.code == Some(2) && shown.stdout.contains("right is `… > FILE`"), "{shown:?}");
+    assert!(!shown.stdout.contains("canary") && world.database.one("SELECT count(*) FROM audit_log").await == "1", "{shown:?}");
     let other = TestWorld::new().await;
     let counts = other.dispatch(&["tracker", "import", "-"]).stdin(plain.stdout).done().await;
     assert_eq!(counts["rows"]["issue_groups"], 2);

@@ -135,7 +135,7 @@ async fn rabbitmq(links: &Links) -> Vec<Finding> {
         return vec![Finding::fail("rabbitmq", "not looked at: DISPATCH_AMQP_URL is not set")];
     };
     let lanes: Vec<_> = pipelines::registry().iter().map(|pipeline| pipeline.lane).collect();
-    let missing = match topology::missing(url.clone(), &lanes).await {
+    let missing = match topology::missing(&url, &lanes).await {
         Ok(missing) => missing,
         Err(error) => return vec![Finding::fail("rabbitmq", chain(&error))],
     };
@@ -145,11 +145,22 @@ async fn rabbitmq(links: &Links) -> Vec<Finding> {
         Finding::ok("rabbitmq_tls", "TLS, or on this machine")
     };
     let topology = if missing.is_empty() {
-        Finding::ok("topology", "every exchange and queue is there; `dispatch topology check` compares their arguments")
+        Finding::ok(
+            "topology",
+            "every exchange and queue is there; `dispatch topology check` compares their arguments, nobody their bindings",
+        )
     } else {
         Finding::fail("topology", format!("{}; right is to run `dispatch topology declare`", missing.join("; ")))
     };
-    vec![Finding::ok("rabbitmq", "connected"), tls, topology]
+    let rights = match broker::missing_rights(&url, &lanes).await {
+        Err(error) => Finding::fail("rabbitmq_rights", chain(&error)),
+        Ok(missing) if !missing.is_empty() => Finding::fail(
+            "rabbitmq_rights",
+            format!("the user lacks {}; right is to grant them (`rabbitmqctl set_permissions`)", missing.join("; ")),
+        ),
+        Ok(_) => Finding::ok("rabbitmq_rights", "to read every queue and to write to every exchange that a worker uses"),
+    };
+    vec![Finding::ok("rabbitmq", "connected"), tls, topology, rights]
 }
 
 #[cfg(test)]

@@ -5,15 +5,18 @@ mod offline;
 
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{Args, CommandFactory};
 use comfy_table::Cell;
 use serde::Serialize;
 use serde_json::json;
 
+use super::failure::USAGE;
 use super::output::{Output, plain, rendered};
 use crate::config::{Links, WorkerSettings};
 
 /// Check settings, keyring and URLs; with --live also servers, schema, rights, topology, keys and clock
+///
+/// Exit code 2 where a setting is not right, 1 where only --live finds something.
 #[derive(Debug, Args)]
 pub(super) struct Check {
     /// Connect to Postgres and RabbitMQ, and look; changes nothing
@@ -45,13 +48,19 @@ enum State {
 
 impl Check {
     pub(super) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
-        let mut findings = offline::findings(&self.links, &self.settings);
+        let mut findings = vec![offline::environment(&super::Cli::command())];
+        findings.extend(offline::findings(&self.links, &self.settings));
+        let settings_are_right = right(&findings);
         if self.live {
             findings.extend(live::findings(&self.links).await);
         }
-        let right = findings.iter().all(|finding| finding.state != State::Fail);
+        let right = right(&findings);
         output.answer(&json!({"right": right, "findings": findings}), || table(output, &findings))?;
-        Ok(if right { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Ok(match (settings_are_right, right) {
+            (false, _) => ExitCode::from(USAGE),
+            (true, false) => ExitCode::FAILURE,
+            (true, true) => ExitCode::SUCCESS,
+        })
     }
 }
 
@@ -75,6 +84,10 @@ impl Finding {
             Err(why) => Self::fail(check, why),
         }
     }
+}
+
+fn right(findings: &[Finding]) -> bool {
+    findings.iter().all(|finding| finding.state != State::Fail)
 }
 
 fn table(output: Output, findings: &[Finding]) -> String {

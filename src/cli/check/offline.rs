@@ -1,12 +1,21 @@
 //! What can be said of the settings alone.
 
+use clap::Command;
+
 use super::Finding;
 use crate::app;
 use crate::broker;
+use crate::cli::settings;
 use crate::config::{Links, WorkerSettings};
 use crate::fault::chain;
 use crate::secrets::Keyring;
 use crate::store;
+
+/// Whether the environment has settings that there are not.
+pub(super) fn environment(command: &Command) -> Finding {
+    let known = settings::check_environment(command).map(|()| "each is known".to_owned());
+    Finding::of("settings", known.map_err(|error| error.to_string()))
+}
 
 /// Everything is looked at, whatever was found before.
 pub(super) fn findings(links: &Links, settings: &WorkerSettings) -> Vec<Finding> {
@@ -31,7 +40,8 @@ fn database(links: &Links) -> Result<String, String> {
 
 fn amqp(links: &Links) -> Result<String, String> {
     let url = links.amqp_url().map_err(|error| error.to_string())?;
-    broker::vhost_of(&url).map(|vhost| format!("reads; vhost {vhost}")).map_err(|error| chain(&error))
+    let vhost = broker::checked(url).and_then(|url| broker::vhost_of(&url));
+    vhost.map(|vhost| format!("reads; vhost {vhost}")).map_err(|error| chain(&error))
 }
 
 fn keyring(links: &Links) -> Result<String, String> {

@@ -24,7 +24,7 @@ impl AzureDevOps {
     pub async fn accounts(&self, token: Caller<'_>, member_id: &str) -> Result<Vec<Account>, AzureDevOpsFault> {
         let query = [("memberId", member_id), ("api-version", API_VERSION)];
         let url = address(&self.accounts, &["_apis", "accounts"], &query)?;
-        let body: List<Account> = self.fetch(token, self.call(Method::GET, url)).await?.json()?;
-        Ok(body.into_vec())
+        let List(accounts) = self.fetch(token, self.call(Method::GET, url)).await?.json()?;
+        Ok(accounts)
     }
 }

@@ -1,7 +1,7 @@
 //! Who a work item is assigned to, in every form `System.AssignedTo` is met in.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 /// The assignee of a work item.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,26 +20,51 @@ pub enum Assignee {
     },
 }
 
+/// An identity object. A part that is no text is none.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Identity<'a> {
+    #[serde(borrow, default)]
+    display_name: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    mail_address: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    unique_name: Option<&'a RawValue>,
+}
+
+impl From<Identity<'_>> for Assignee {
+    fn from(identity: Identity<'_>) -> Self {
+        let part = |part: Option<&RawValue>| {
+            let text = serde_json::from_str::<String>(part?.get()).ok()?;
+            some(text.trim())
+        };
+        let unique_name = part(identity.unique_name);
+        let email = part(identity.mail_address).or_else(|| unique_name.clone()).filter(|name| is_email(name));
+        Self::Person { display_name: part(identity.display_name), email, unique_name }
+    }
+}
+
 impl Assignee {
     /// Reads a field's value: an identity object, `Name <mail>`, `Name <DOMAIN\user>`, a bare name or address; null, empty
     /// or blank is nobody. Never fails: a value of another kind is somebody who cannot be told, so that nonsense unassigns
     /// nobody.
     #[must_use]
-    pub fn parse(value: &Value) -> Self {
-        match value {
-            Value::Null => Self::Unassigned,
-            Value::String(text) => Self::parse_text(text.trim()),
-            Value::Object(fields) if fields.is_empty() => Self::Unassigned,
-            Value::Object(fields) => {
-                let part = |name| fields.get(name).and_then(Value::as_str).and_then(|text: &str| some(text.trim()));
-                let unique_name = part("uniqueName");
-                let email = part("mailAddress").or_else(|| unique_name.clone()).filter(|name| is_email(name));
-                Self::Person { display_name: part("displayName"), email, unique_name }
-            }
-            Value::Bool(_) | Value::Number(_) | Value::Array(_) => {
-                Self::Person { display_name: None, email: None, unique_name: None }
-            }
+    pub fn read(field: Option<&RawValue>) -> Self {
+        let Some(field) = field.map(RawValue::get) else { return Self::Unassigned };
+        let nonsense = Self::Person { display_name: None, email: None, unique_name: None };
+        match field.as_bytes() {
+            b"null" => Self::Unassigned,
+            [b'"', ..] => serde_json::from_str::<String>(field).map_or(nonsense, |text| Self::read_text(text.trim())),
+            [b'{', inside @ .., b'}'] if inside.trim_ascii().is_empty() => Self::Unassigned,
+            [b'{', ..] => serde_json::from_str::<Identity<'_>>(field).map_or(nonsense, Self::from),
+            _ => nonsense,
         }
+    }
+
+    /// As [`Assignee::read`], of a value that has been read already.
+    #[cfg(test)]
+    pub(crate) fn parse(value: &serde_json::Value) -> Self {
+        Self::read(serde_json::value::to_raw_value(value).ok().as_deref())
     }
 
     /// The e-mail address, where one is known.
@@ -60,7 +85,7 @@ impl Assignee {
         }
     }
 
-    fn parse_text(text: &str) -> Self {
+    fn read_text(text: &str) -> Self {
         if text.is_empty() {
             return Self::Unassigned;
         }
@@ -134,9 +159,18 @@ mod tests {
         for value in [json!(null), json!(""), json!("  "), json!({})] {
             assert_eq!(Assignee::parse(&value), Assignee::Unassigned, "{value}");
         }
-        for value in [json!(7), json!(true), json!([]), json!({"id": 1})] {
+        for value in [json!(7), json!(true), json!([]), json!({"id": 1}), json!({"displayName": 7, "uniqueName": []})] {
             assert_eq!(Assignee::parse(&value), person("", "", ""), "{value}");
         }
+    }
+
+    #[test]
+    fn a_field_that_is_not_there_is_nobody_and_white_space_means_nothing() {
+        let read = |text: &str| Assignee::read(Some(serde_json::from_str(text).unwrap()));
+        assert_eq!(Assignee::read(None), Assignee::Unassigned);
+        assert_eq!((read(" null "), read("{ \n }")), (Assignee::Unassigned, Assignee::Unassigned));
+        assert_eq!(read(" { \"displayName\" : \"A\\u0041\" } "), person("AA", "", ""));
+        assert_eq!(read(r#"{"uniqueName": "a@x.example", "uniqueName": "b@x.example"}"#), person("", "", ""), "said twice");
     }
 
     proptest! {

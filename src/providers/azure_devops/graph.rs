@@ -78,8 +78,8 @@ impl AzureDevOps {
             query.extend(next.as_deref().map(|token| ("continuationToken", token)));
             let url = address(&self.graph, &[org_name, "_apis", "graph", "users"], &query)?;
             let answer = self.fetch(token, self.call(Method::GET, url).body_limit(BATCH_BODY_BYTES)).await?;
-            let users: List<GraphUser> = answer.json()?;
-            if let Some(user) = users.into_vec().into_iter().find(|user| user.answers_to(wanted)) {
+            let List(users) = answer.json::<List<GraphUser>>()?;
+            if let Some(user) = users.into_iter().find(|user| user.answers_to(wanted)) {
                 return Ok(Some(user));
             }
             match answer.header(CONTINUATION.as_str()).filter(|token| !token.is_empty()) {

@@ -11,13 +11,15 @@ mod user_cache;
 mod work_items;
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use reqwest::header::HeaderName;
 use reqwest::{Method, Url};
 use secrecy::SecretString;
-use serde::Deserialize;
+use serde::de::{Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use tokio::time::Instant;
 
 pub use accounts::Account;
@@ -169,19 +171,50 @@ impl Fault for AzureDevOpsFault {
     }
 }
 
-/// The vendor's lists come as `{count, value}`, and where the description says so as a bare array.
+/// The vendor's lists come as `{count, value}`, and where the description says so as a bare array. What is null, as the token
+/// may not see it, is left out. Read as it comes, without a copy of what nobody asked for: an answer may be hostile.
+struct List<T>(Vec<T>);
+
 #[derive(Deserialize)]
-#[serde(untagged)]
-enum List<T> {
-    Wrapped { value: Vec<T> },
-    Bare(Vec<T>),
+#[serde(field_identifier, rename_all = "snake_case")]
+enum Member {
+    Value,
+    #[serde(other)]
+    Other,
 }
 
-impl<T> List<T> {
-    fn into_vec(self) -> Vec<T> {
-        match self {
-            Self::Wrapped { value } | Self::Bare(value) => value,
+struct ListVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for List<T> {
+    fn deserialize<D: Deserializer<'de>>(list: D) -> Result<Self, D::Error> {
+        list.deserialize_any(ListVisitor(PhantomData))
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ListVisitor<T> {
+    type Value = List<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list, or an object with one as `value`")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<List<T>, A::Error> {
+        let mut list = Vec::new();
+        while let Some(item) = items.next_element::<Option<T>>()? {
+            list.extend(item);
         }
+        Ok(List(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<List<T>, A::Error> {
+        let mut list = None;
+        while let Some(member) = members.next_key()? {
+            match member {
+                Member::Value => list = Some(members.next_value()?),
+                Member::Other => drop(members.next_value::<IgnoredAny>()?),
+            }
+        }
+        list.ok_or_else(|| A::Error::missing_field("value"))
     }
 }
 

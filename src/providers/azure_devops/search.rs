@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, HashSet};
 
 use reqwest::{Method, Url};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
+use serde_json::value::RawValue;
 
 use super::{API_VERSION, AzureDevOps, AzureDevOpsFault, Caller, address};
 use crate::providers::http::{Answer, BATCH_BODY_BYTES};
@@ -41,25 +42,31 @@ impl SearchQuery {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Page {
+struct Page<'a> {
     #[serde(default)]
     count: Option<usize>,
     #[serde(default)]
     info_code: i64,
-    #[serde(default)]
-    results: Vec<Hit>,
+    #[serde(borrow, default)]
+    results: Vec<Hit<'a>>,
 }
 
 #[derive(Deserialize)]
-struct Hit {
-    fields: BTreeMap<String, Value>,
+struct Hit<'a> {
+    #[serde(borrow)]
+    fields: Fields<'a>,
 }
 
-impl Hit {
-    /// The vendor writes the id as text, under a name in lower case.
+/// The vendor writes the id as text, under its name in lower case.
+#[derive(Deserialize)]
+struct Fields<'a> {
+    #[serde(rename = "system.id", alias = "System.Id", borrow, default)]
+    id: Option<&'a RawValue>,
+}
+
+impl Hit<'_> {
     fn id(&self) -> Option<i64> {
-        let (_, value) = self.fields.iter().find(|(name, _)| name.eq_ignore_ascii_case("System.Id"))?;
-        value.as_i64().or_else(|| value.as_str()?.parse().ok())
+        self.fields.id?.get().trim_matches('"').parse().ok()
     }
 }
 
@@ -112,7 +119,7 @@ impl AzureDevOps {
 }
 
 /// The vendor says 200 also where it could not search: `infoCode` tells.
-fn ready_page(answer: &Answer) -> Result<Page, AzureDevOpsFault> {
-    let page: Page = answer.json()?;
+fn ready_page(answer: &Answer) -> Result<Page<'_>, AzureDevOpsFault> {
+    let page: Page<'_> = answer.json()?;
     if page.info_code == 0 { Ok(page) } else { Err(AzureDevOpsFault::SearchNotReady(page.info_code)) }
 }

@@ -9,6 +9,7 @@ use time::macros::datetime;
 
 use super::*;
 use crate::providers::governor::alone;
+use crate::providers::http::BATCH_BODY_BYTES;
 use crate::providers::scripted::{Received, Reply, Scripted, client, json, reply, soon};
 
 static TOKEN: LazyLock<SecretString> = LazyLock::new(|| "canary-token".into());
@@ -214,4 +215,40 @@ async fn a_name_that_would_change_the_address_is_not_sent() {
         assert_eq!((fault.code(), fault.certainty()), ("azure_devops.unsendable", Certainty::NotDone));
     }
     assert!(server.received().is_empty());
+}
+
+#[tokio::test]
+async fn an_answer_to_a_batch_has_its_limit_and_nothing_is_made_of_what_nobody_asked_for() {
+    async fn read(body: &str) -> [Result<usize, AzureDevOpsFault>; 3] {
+        let (azure, _server) = azure((0..3).map(|_| reply(200, "", body)).collect());
+        let emails = ["x@example.com".to_owned()];
+        [
+            azure.search(caller(), "fabrikam", &SearchQuery::default(), 10).await.map(|ids| ids.len()),
+            azure.work_items(caller(), "fabrikam", &[1]).await.map(|items| items.len()),
+            azure.find_user(caller(), "fabrikam", &emails).await.map(|user| usize::from(user.is_some())),
+        ]
+    }
+    let room = BATCH_BODY_BYTES - 100;
+    for result in read(&format!(r#"{{"value": [], "results": [], "more": "{}"}}"#, "x".repeat(BATCH_BODY_BYTES))).await {
+        let fault = result.unwrap_err();
+        assert_eq!((fault.code(), fault.class()), ("azure_devops.answer_too_large", Class::Permanent));
+    }
+    let ignored = format!(r#"{{"more": [{}0], "value": [null], "results": []}}"#, "0,".repeat(room / 2));
+    for result in read(&ignored).await {
+        assert_eq!(result.unwrap(), 0);
+    }
+    let nonsense = format!("[{}0]", "0,".repeat(room / 2));
+    for result in read(&nonsense).await {
+        assert_eq!(result.unwrap_err().code(), "azure_devops.malformed_answer");
+    }
+}
+
+#[tokio::test]
+async fn a_search_result_is_known_by_its_id_as_text_or_number() {
+    let results = value!([{"fields": {"system.id": "5", "system.title": ["x"]}, "hits": [{}]}, {"fields": {"System.Id": 6}}]);
+    let (azure, _server) =
+        azure(vec![json(&value!({"count": 2, "results": results})), json(&value!({"results": [{"fields": {}}]}))]);
+    assert_eq!(azure.search(caller(), "fabrikam", &SearchQuery::default(), 10).await.unwrap(), [5, 6]);
+    let fault = azure.search(caller(), "fabrikam", &SearchQuery::default(), 10).await.unwrap_err();
+    assert_eq!((fault.code(), fault.to_string().contains("system.id")), ("azure_devops.malformed_answer", true));
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
+use serde_json::value::RawValue;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
@@ -68,38 +69,39 @@ impl StateCategory {
 }
 
 #[derive(Deserialize)]
-struct Body {
+struct Body<'a> {
     id: i64,
     rev: i64,
-    fields: Fields,
+    #[serde(borrow)]
+    fields: Fields<'a>,
 }
 
 #[derive(Deserialize)]
-struct Fields {
+struct Fields<'a> {
     #[serde(rename = "System.TeamProject")]
     project: String,
     #[serde(rename = "System.WorkItemType")]
     work_item_type: String,
-    #[serde(rename = "System.AssignedTo", default)]
-    assigned_to: Value,
+    #[serde(rename = "System.AssignedTo", borrow, default)]
+    assigned_to: Option<&'a RawValue>,
     #[serde(rename = "System.State")]
     state: String,
-    #[serde(rename = "System.ChangedBy", default)]
-    changed_by: Value,
+    #[serde(rename = "System.ChangedBy", borrow, default)]
+    changed_by: Option<&'a RawValue>,
     #[serde(rename = "System.ChangedDate", with = "time::serde::rfc3339")]
     changed_date: OffsetDateTime,
 }
 
-impl From<Body> for WorkItem {
-    fn from(Body { id, rev, fields }: Body) -> Self {
+impl From<Body<'_>> for WorkItem {
+    fn from(Body { id, rev, fields }: Body<'_>) -> Self {
         Self {
             id,
             rev,
             project: fields.project,
             work_item_type: fields.work_item_type,
-            assigned_to: Assignee::parse(&fields.assigned_to),
+            assigned_to: Assignee::read(fields.assigned_to),
             state: fields.state,
-            changed_by: Assignee::parse(&fields.changed_by).label().map(str::to_owned),
+            changed_by: Assignee::read(fields.changed_by).label().map(str::to_owned),
             changed_date: fields.changed_date,
         }
     }
@@ -129,8 +131,8 @@ impl AzureDevOps {
             let body = json!({"ids": chunk, "fields": FIELDS, "errorPolicy": "omit"});
             let call = self.call(Method::POST, url.clone()).json("application/json", &body)?;
             let answer = self.fetch(token, call.body_limit(BATCH_BODY_BYTES)).await?;
-            let bodies: List<Option<Body>> = answer.json()?;
-            items.extend(bodies.into_vec().into_iter().flatten().map(WorkItem::from));
+            let List(bodies) = answer.json::<List<Body<'_>>>()?;
+            items.extend(bodies.into_iter().map(WorkItem::from));
         }
         Ok(items)
     }
@@ -160,8 +162,8 @@ impl AzureDevOps {
     ) -> Result<BTreeMap<String, StateCategory>, AzureDevOpsFault> {
         let segments = [org_name, project, "_apis", "wit", "workitemtypes", work_item_type, "states"];
         let url = address(&self.core, &segments, &[("api-version", API_VERSION)])?;
-        let states: List<State> = self.fetch(token, self.call(Method::GET, url)).await?.json()?;
-        Ok(states.into_vec().into_iter().map(|state| (state.name, state.category)).collect())
+        let List(states) = self.fetch(token, self.call(Method::GET, url)).await?.json::<List<State>>()?;
+        Ok(states.into_iter().map(|state| (state.name, state.category)).collect())
     }
 
     /// `PATCH …/_apis/wit/workitems/{id}`: assigns the work item to `unique_name` (nobody where `None`) if it is still at

@@ -1,5 +1,6 @@
 //! The ways to Postgres and RabbitMQ: encrypted and verified, or refused with what would be right.
 
+mod mail;
 mod peers;
 
 use std::collections::BTreeMap;
@@ -30,11 +31,14 @@ async fn connect(protocol: Protocol, port: u16, ca: Option<PathBuf>) -> String {
     let url = match protocol {
         Protocol::Postgres => format!("postgres://worker:{PASSWORD}@localhost:{port}/x?sslmode=require"),
         Protocol::Amqp => format!("amqps://worker:{PASSWORD}@localhost:{port}/x"),
+        Protocol::Smtps | Protocol::Smtp => unreachable!("mail has tests of its own"),
     };
     let endpoint = Endpoint::new(url.into(), ca, false);
     match protocol {
         Protocol::Postgres => chain(&store::connect(endpoint).await.err().expect("it is no Postgres")),
-        Protocol::Amqp => chain(&Publisher::connect(endpoint).await.err().expect("it is no RabbitMQ")),
+        Protocol::Amqp | Protocol::Smtps | Protocol::Smtp => {
+            chain(&Publisher::connect(endpoint).await.err().expect("it is no RabbitMQ"))
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, 
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
@@ -15,6 +15,8 @@ use tokio_rustls::TlsAcceptor;
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 /// AMQP 0-9-1, 4.2.2.
 const AMQP_HEADER: &[u8] = b"AMQP\x00\x00\x09\x01";
+/// RFC 5321, 4.2.
+const SMTP_GREETING: &[u8] = b"220 ready\r\n";
 /// Years in which a certificate is good.
 pub(super) const GOOD: [i32; 2] = [2020, 2100];
 /// And one that has been.
@@ -73,6 +75,10 @@ fn years([from, until]: [i32; 2]) -> (time::OffsetDateTime, time::OffsetDateTime
 pub(super) enum Protocol {
     Postgres,
     Amqp,
+    /// TLS from the start.
+    Smtps,
+    /// After STARTTLS, which one without an identity does not offer.
+    Smtp,
 }
 
 /// One that waits for one connection.
@@ -104,24 +110,46 @@ impl Peer {
 
     pub(super) async fn serve(self) -> Seen {
         let (mut stream, _) = self.listener.accept().await.unwrap();
-        if self.protocol == Protocol::Postgres {
-            let mut asked = [0; 8];
-            stream.read_exact(&mut asked).await.unwrap();
-            assert_eq!(asked, SSL_REQUEST);
-            stream.write_all(if self.identity.is_some() { b"S" } else { b"N" }).await.unwrap();
+        match self.protocol {
+            Protocol::Postgres => {
+                let mut asked = [0; 8];
+                stream.read_exact(&mut asked).await.unwrap();
+                assert_eq!(asked, SSL_REQUEST);
+                stream.write_all(if self.identity.is_some() { b"S" } else { b"N" }).await.unwrap();
+            }
+            Protocol::Smtp => greet(&mut stream, self.identity.is_some()).await,
+            Protocol::Amqp | Protocol::Smtps => {}
         }
         match self.identity {
-            Some(identity) => shake_hands(stream, &identity).await,
+            Some(identity) => shake_hands(stream, &identity, self.protocol).await,
             None => decline(stream, self.protocol).await,
         }
     }
 }
 
-async fn shake_hands(stream: TcpStream, identity: &Identity) -> Seen {
+/// Up to where STARTTLS is agreed on, or is not offered (RFC 3207).
+async fn greet(stream: &mut TcpStream, offers_tls: bool) {
+    stream.write_all(SMTP_GREETING).await.unwrap();
+    // The other side says nothing before it has its answer, so no byte of the handshake is read too early.
+    let mut lines = BufReader::new(stream).lines();
+    assert!(lines.next_line().await.unwrap().unwrap().starts_with("EHLO"));
+    let replies: &[u8] = if offers_tls { b"250-hello\r\n250 STARTTLS\r\n" } else { b"250-hello\r\n250 AUTH PLAIN LOGIN\r\n" };
+    lines.get_mut().write_all(replies).await.unwrap();
+    if offers_tls {
+        assert_eq!(lines.next_line().await.unwrap().unwrap(), "STARTTLS");
+        lines.get_mut().write_all(b"220 go on\r\n").await.unwrap();
+    }
+}
+
+async fn shake_hands(stream: TcpStream, identity: &Identity, protocol: Protocol) -> Seen {
     let certificate = CertificateDer::from_pem_slice(identity.certificate.as_bytes()).unwrap();
     let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).unwrap();
     let config = ServerConfig::builder().with_no_client_auth().with_single_cert(vec![certificate], key).unwrap();
     let Ok(mut stream) = TlsAcceptor::from(Arc::new(config)).accept(stream).await else { return Seen::Refused };
+    if protocol == Protocol::Smtps {
+        // It may be gone already.
+        drop(stream.write_all(SMTP_GREETING).await);
+    }
     // In TLS 1.3 the other side judges after our last word: only what it says then shows what it thinks.
     match stream.read(&mut [0; 64]).await {
         Ok(1..) => Seen::Trusted,
@@ -130,8 +158,10 @@ async fn shake_hands(stream: TcpStream, identity: &Identity) -> Seen {
 }
 
 async fn decline(mut stream: TcpStream, protocol: Protocol) -> Seen {
-    if protocol == Protocol::Amqp {
-        stream.write_all(AMQP_HEADER).await.unwrap();
+    match protocol {
+        Protocol::Amqp => stream.write_all(AMQP_HEADER).await.unwrap(),
+        Protocol::Smtps => stream.write_all(SMTP_GREETING).await.unwrap(),
+        Protocol::Postgres | Protocol::Smtp => {}
     }
     let mut said = Vec::new();
     // It may end with a reset: what came before is what counts.

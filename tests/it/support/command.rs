@@ -74,6 +74,18 @@ impl Dispatch {
         self
     }
 
+    /// With a terminal as its stdout, which `script` (bsdutils, on every Debian) makes and passes on; so is what it says on stderr.
+    pub(crate) fn on_a_terminal(self) -> Self {
+        let inner = self.command.as_std();
+        let words = std::iter::once(inner.get_program()).chain(inner.get_args());
+        let line: Vec<String> = words.map(|word| format!("'{}'", word.to_str().expect("a text without quotes"))).collect();
+        let mut command = Command::new("script");
+        command.args(["--quiet", "--return", "--command", &line.join(" "), "/dev/null"]).env_clear().kill_on_drop(true);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        Self { command, ..self }
+    }
+
     /// Starts it; dropped, it is killed.
     pub(crate) fn start(mut self) -> Child {
         let output = || self.log.as_ref().map_or_else(Stdio::null, |log| appended(log).into());

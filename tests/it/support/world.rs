@@ -8,7 +8,7 @@ use std::time::Duration;
 use deadpool_postgres::Pool;
 use dispatch_worker::broker::{EXCHANGE, INTAKE_QUEUE, KEY_CONFIGURE, KEY_JOB, Outgoing, PARKED_QUEUE, Publisher, topology};
 use dispatch_worker::devkit::guard::Command;
-use dispatch_worker::devkit::servers::QueueDepth;
+use dispatch_worker::devkit::servers::{QueueDepth, Rights};
 use dispatch_worker::devkit::simulator::admin::Change;
 use dispatch_worker::devkit::simulator::faults::FaultRule;
 use dispatch_worker::devkit::simulator::process::SimulatorProcess;
@@ -180,6 +180,17 @@ impl TestWorld {
             self.store().release(&key).await.expect("jobs are released");
         }
         counts
+    }
+
+    /// The URL of a user of RabbitMQ with these rights in this world's vhost: who there is gets others.
+    pub(crate) async fn amqp_user(&self, rights: &Rights<'_>) -> String {
+        let made = self.run.servers.create_user(&self.database.name, &self.database.name, "canary-amqp-password", rights);
+        made.await.expect("RabbitMQ makes a user")
+    }
+
+    /// Removes the user of [`TestWorld::amqp_user`].
+    pub(crate) async fn remove_amqp_user(&self) {
+        self.run.servers.delete_user(&self.database.name).await.expect("RabbitMQ removes the user");
     }
 
     /// Starts a worker; it is not waited for.
