@@ -33,7 +33,7 @@ pub enum Outcome {
     Done,
     /// It was answered, and the other side asks for patience.
     RateLimited {
-        /// For how long.
+        /// For how long; not for no time at all.
         retry_after: Option<Duration>,
     },
     /// It failed in a way that passes by: a timeout, no connection, a 5xx.
@@ -210,7 +210,7 @@ impl Destination {
                 self.circuit.succeeded(ticket.probe);
                 self.resize(false);
                 let length = retry_after.unwrap_or(UNSAID).min(LONGEST_HOLD);
-                (!length.is_zero()).then_some(Order { why: Why::RateLimited, length })
+                Some(Order { why: Why::RateLimited, length })
             }
             Outcome::Failed => {
                 self.resize(false);

@@ -103,7 +103,7 @@ fn a_rate_is_kept_by_a_short_wait_or_a_hold_after_which_some_tokens_are_there() 
 fn what_the_other_side_asks_for_is_what_it_is_held_for_up_to_an_hour() {
     let now = Instant::now();
     let mut asking = destination("1000/1", now);
-    for (asked, held) in [(Some(3), Some(3)), (None, Some(5)), (Some(9000), Some(3600)), (Some(0), None)] {
+    for (asked, held) in [(Some(3), Some(3)), (None, Some(5)), (Some(9000), Some(3600))] {
         let ticket = go(&mut asking, now);
         let retry_after = asked.map(Duration::from_secs);
         let order = asking.settle(ticket, Outcome::RateLimited { retry_after }, now);
