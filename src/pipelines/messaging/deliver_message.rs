@@ -78,7 +78,7 @@ impl Stage<Dispatch> for DeliverMessage {
 fn scope(organization: &str, to: Recipient, channel: &dyn Channel) -> Scope {
     match to {
         Recipient::DestinationId(id) => Scope::destination(organization, channel.kind(), id),
-        Recipient::Interaction(_) => Scope::host(organization, channel.kind(), "clicks"),
+        Recipient::Interaction(_) => Scope::clicks(organization, channel.kind()),
     }
 }
 

@@ -149,6 +149,21 @@ fn a_call_that_was_dropped_frees_its_seat_and_counts_only_where_it_was_slow() {
     assert!(!dropped.is_closed() && dropped.idle_since().is_none());
 }
 
+#[test]
+fn a_destination_stands_as_its_last_call_was_and_a_slow_one_under_way_counts_at_once() {
+    let now = Instant::now();
+    let mut one = destination("1000/1", now);
+    assert_eq!(one.standing(now), Standing::New);
+    let (quick, hanging) = (go(&mut one, now), go(&mut one, now));
+    one.settle(quick, Outcome::Failed, now + QUICK);
+    assert_eq!([one.standing(now + QUICK), one.standing(now + SLOW)], [Standing::Quick, Standing::Slow]);
+    one.drop_call(hanging, now + QUICK);
+    assert_eq!(one.standing(now + SLOW), Standing::Quick, "its end says nothing");
+    let slow = go(&mut one, now);
+    one.settle(slow, Outcome::Done, now + SLOW);
+    assert_eq!(one.standing(now + SLOW), Standing::Slow);
+}
+
 proptest! {
     /// Whatever calls come and how they end, no more are under way than a lane gives, and every one is counted out.
     #[test]
