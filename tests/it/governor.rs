@@ -8,6 +8,7 @@ use dispatch_worker::devkit::simulator::state::{State, WebhookMode};
 use dispatch_worker::devkit::simulator::witness::Entry;
 use dispatch_worker::job::JobId;
 use dispatch_worker::pipelines::messaging::{Event, Notice, Recipient};
+use dispatch_worker::store::NewHold;
 use dispatch_worker::tracker::StatusChange;
 use secrecy::ExposeSecret;
 use time::OffsetDateTime;
@@ -192,6 +193,28 @@ async fn a_destination_that_keeps_failing_is_left_alone_and_one_call_finds_out_t
     let gap = to.requests(&world).windows(2).map(|two| two[1].at - two[0].at).max().expect("it was called again and again");
     assert!(gap >= Duration::from_secs(4), "it was left alone for {gap}");
     Checks { attempts: &[("deliver_message", "webhook.server_error")] }.hold(&world).await;
+}
+
+#[tokio::test]
+async fn a_shorter_hold_takes_neither_the_reason_nor_the_name_of_a_longer_one() {
+    let world = TestWorld::new().await;
+    let store = world.store();
+    let place = async |who: &str, seconds: u64| {
+        let (reason, length) = (format!("{who} wants {seconds} s"), Duration::from_secs(seconds));
+        let new = NewHold { scope: "acme|webhook|1", is_circuit: false, reason: &reason, who, length };
+        store.place_hold(&new).await.unwrap();
+        let holds = store.holds().await.unwrap();
+        assert_eq!(holds.len(), 1, "{holds:?}");
+        format!("{}: {}", holds[0].who, holds[0].reason)
+    };
+    assert_eq!(place("replica 1", 600).await, "replica 1: replica 1 wants 600 s");
+    assert_eq!(place("replica 2", 5).await, "replica 1: replica 1 wants 600 s");
+    assert_eq!(place("replica 3", 900).await, "replica 3: replica 3 wants 900 s");
+    for over in ["released_at = now()", "expires_at = now() - interval '1 second'"] {
+        world.database.rows(&format!("UPDATE controls SET {over}")).await;
+        assert_eq!(place("replica 4", 5).await, "replica 4: replica 4 wants 5 s");
+        assert_eq!(place("replica 5", 300).await, "replica 5: replica 5 wants 300 s");
+    }
 }
 
 /// Destinations beside the one that hangs.
