@@ -157,7 +157,8 @@ pub struct ProviderLinks {
     #[arg(
         long,
         env = "DISPATCH_RATES",
-        default_value = "azure_devops=200/1,discord=5/5,slack=3/3,teams=4/1,email=10/1,webhook=50/1",
+        default_value = "azure_devops=200/1,discord=5/5,discord_webhook=5/10,discord_interaction=50/1,\
+            slack=3/3,teams=4/1,email=10/1,webhook=50/1",
         value_name = "RATES"
     )]
     pub rates: String,

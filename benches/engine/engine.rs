@@ -153,7 +153,7 @@ impl Bench {
         spawn("heartbeat", Box::pin(beat(heartbeat, Arc::clone(&lease), self.end.clone(), self.end.clone())));
         let inflow = Arc::new(Inflow::new(in_flight, MANY));
         let worker = Arc::new(Worker::new(parts.clone(), Arc::clone(&lease), self.end.clone(), Arc::clone(&inflow)));
-        let seat = Arc::new(Seat::new(LANE, in_flight));
+        let seat = Arc::new(Seat::with_intake(LANE, in_flight));
         let (_, steady) = watch::channel(prefetch(in_flight));
         for (queue, prefetch) in [(LANE.queue, steady), (INTAKE_QUEUE, inflow.prefetch())] {
             let (deliveries, received) = mpsc::channel(64);

@@ -85,10 +85,12 @@ impl Process {
         (lease, over): (&Arc<Lease>, &CancellationToken),
     ) -> Vec<Arc<Seat>> {
         let lanes = self.lanes();
-        let seats: Vec<_> =
-            lanes.iter().map(|lane| Seat::new(*lane, self.settings.concurrency_of(lane.name))).map(Arc::new).collect();
-        let mut queues: Vec<Served> = seats.iter().map(|seat| Served::steadily(seat.lane.queue, seat)).collect();
         // Intake takes the seats of the first lane.
+        let seats: Vec<_> = (lanes.iter().enumerate())
+            .map(|(number, lane)| (if number == 0 { Seat::with_intake } else { Seat::new }, *lane))
+            .map(|(made, lane)| Arc::new(made(lane, self.settings.concurrency_of(lane.name))))
+            .collect();
+        let mut queues: Vec<Served> = seats.iter().map(|seat| Served::steadily(seat.lane.queue, seat)).collect();
         if let (Some(seat), Some(lane)) = (seats.first(), lanes.first()) {
             let intake = Served { name: "intake", prefetch: inflow.prefetch(), ..Served::steadily(INTAKE_QUEUE, seat) };
             queues.extend([intake, Served::steadily(PARKED_QUEUE, &Arc::new(Seat::rows_only(*lane)))]);

@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::channel::{BadConfig, Channel, ChannelConfig, ChannelFault, Delivered, Delivery, Message, Rendered, decode};
 use super::http::{Answer, Call, HttpClient};
-use super::http_fault::{Provider, provider, retry_after};
+use super::http_fault::{Provider, provider, retry_after, wish};
 use super::text::{Capped, cut, visible};
 use crate::job::EffectClass;
 use crate::message::is_discord_id;
@@ -132,7 +132,7 @@ impl Channel for Discord {
 /// How long Discord asks to wait: the body says it to the millisecond, the header in whole seconds.
 pub(super) fn patience(answer: &Answer) -> Option<Duration> {
     let said = answer.json::<RateLimited>().ok().filter(|_| answer.status == 429);
-    let exact = said.and_then(|body| Duration::try_from_secs_f64(body.retry_after).ok());
+    let exact = said.and_then(|body| Duration::try_from_secs_f64(body.retry_after).ok()).and_then(wish);
     exact.or_else(|| retry_after(&answer.headers, SystemTime::now()))
 }
 
@@ -222,6 +222,7 @@ mod tests {
             (reply(429, "retry-after: 2\r\n", r#"{"message": "slow", "retry_after": 1.25, "global": false}"#), 1.25),
             (reply(429, "retry-after: 2\r\n", "error code: 1015"), 2.0),
             (reply(429, "retry-after: 2\r\n", r#"{"retry_after": -1e300}"#), 2.0),
+            (reply(429, "retry-after: 2\r\n", r#"{"retry_after": 0.0}"#), 2.0),
         ] {
             let fault = deliver(answer).await.0.unwrap_err();
             let retry_after = Some(Duration::from_secs_f64(seconds));

@@ -222,16 +222,22 @@ impl fmt::Display for Provider {
     }
 }
 
-/// What `Retry-After` asks for, as seconds or as an HTTP-date in any of its three forms (RFC 9110 §10.2.3, §5.6.7). A date
-/// gone by is zero; what cannot be read is none.
+/// What `Retry-After` asks for, as seconds or as an HTTP-date in any of its three forms (RFC 9110 §10.2.3, §5.6.7). What cannot
+/// be read is none, and so is zero or a date gone by: caches in front of a server that is ill send it with every answer, and
+/// whoever took it at its word would use up all attempts within seconds.
 #[must_use]
 pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = text.parse::<u64>() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let date = httpdate::parse_http_date(text).ok()?;
-    Some(date.duration_since(now).unwrap_or_default())
+    let asked = match text.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => httpdate::parse_http_date(text).ok()?.duration_since(now).ok()?,
+    };
+    wish(asked)
+}
+
+/// How long the other side asks to wait, where it asks for anything.
+pub(super) fn wish(asked: Duration) -> Option<Duration> {
+    (!asked.is_zero()).then_some(asked)
 }
 
 #[cfg(test)]
@@ -269,11 +275,12 @@ mod tests {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_700);
         for (text, expected) in [
             ("17", Some(17)),
-            (" 0 ", Some(0)),
+            (" 0 ", None),
             ("Sun, 06 Nov 1994 08:49:37 GMT", Some(77)),
             ("Sunday, 06-Nov-94 08:49:37 GMT", Some(77)),
             ("Sun Nov  6 08:49:37 1994", Some(77)),
-            ("Sun, 06 Nov 1994 08:00:00 GMT", Some(0)),
+            ("Sun, 06 Nov 1994 08:48:20 GMT", None),
+            ("Sun, 06 Nov 1994 08:00:00 GMT", None),
             ("soon", None),
             ("-1", None),
         ] {

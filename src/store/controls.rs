@@ -77,7 +77,7 @@ impl HoldRow {
     }
 }
 
-/// One that is in force is never shortened; one that is over begins anew.
+/// One that is in force is never shortened, and says why and who until a longer one comes; one that is over begins anew.
 const PLACE: &str = "
     INSERT INTO controls (kind, scope, reason, who, automatic, expires_at)
     VALUES ($1, $2, $3, $4, true, now() + $5 * interval '1 second')
@@ -85,7 +85,11 @@ const PLACE: &str = "
         expires_at = CASE WHEN controls.released_at IS NULL THEN greatest(controls.expires_at, excluded.expires_at)
             ELSE excluded.expires_at END,
         created_at = CASE WHEN controls.released_at IS NULL AND controls.expires_at > now() THEN controls.created_at ELSE now() END,
-        reason = excluded.reason, who = excluded.who, released_at = NULL, step = 0, stepped_at = NULL
+        reason = CASE WHEN controls.released_at IS NULL AND controls.expires_at >= excluded.expires_at THEN controls.reason
+            ELSE excluded.reason END,
+        who = CASE WHEN controls.released_at IS NULL AND controls.expires_at >= excluded.expires_at THEN controls.who
+            ELSE excluded.who END,
+        released_at = NULL, step = 0, stepped_at = NULL
     RETURNING extract(epoch FROM expires_at - now())::float8 AS seconds";
 
 const PLACE_BY_HAND: &str = "

@@ -24,7 +24,7 @@ pub fn prefetch(seats: usize) -> u16 {
     u16::try_from(seats * 3 / 2).unwrap_or(u16::MAX).max(2)
 }
 
-/// Of so many seats, one is kept for organizations that have none.
+/// Of so many seats of a lane that takes intake, one is kept for organizations that have none.
 const ONE_KEPT_OF: usize = 8;
 
 /// An organization counts as active for this long after its last delivery.
@@ -98,10 +98,19 @@ impl Drop for Share {
 }
 
 impl Seat {
-    /// For `capacity` jobs at a time.
+    /// For `capacity` jobs at a time, which all come as wake-ups.
     #[must_use]
     pub fn new(lane: Lane, capacity: usize) -> Self {
-        let kept = capacity / ONE_KEPT_OF;
+        Self::keeping(lane, capacity, 0)
+    }
+
+    /// For `capacity` jobs at a time, some of which come as intake: only those may have the seats that are kept.
+    #[must_use]
+    pub fn with_intake(lane: Lane, capacity: usize) -> Self {
+        Self::keeping(lane, capacity, capacity / ONE_KEPT_OF)
+    }
+
+    fn keeping(lane: Lane, capacity: usize, kept: usize) -> Self {
         Self {
             lane,
             slots: Arc::new(Semaphore::new(capacity - kept)),
@@ -317,12 +326,19 @@ mod tests {
 
     #[test]
     fn an_organization_s_first_job_has_a_seat_however_many_another_one_s_jobs_take() {
-        let seat = Arc::new(Seat::new(LANE, 8));
+        let seat = Arc::new(Seat::with_intake(LANE, 8));
         let shares: Vec<_> = (0..8).map(|_| seat.share("a").unwrap()).collect();
         let slots: Vec<_> = shares.iter().map(|share| seat.free_slot(share)).collect();
         assert_eq!(slots.iter().flatten().count(), 7);
         let (first, second) = (seat.share("b").unwrap(), seat.share("b").unwrap());
         let _slot = seat.free_slot(&first).expect("a kept one");
         assert!(seat.free_slot(&second).is_none());
+    }
+
+    #[test]
+    fn where_no_intake_comes_wake_ups_have_every_seat() {
+        let seat = Seat::new(LANE, 16);
+        let slots: Vec<_> = std::iter::from_fn(|| seat.slot().now_or_never()).collect();
+        assert_eq!(slots.len(), 16);
     }
 }

@@ -19,6 +19,7 @@ mod engine_waits;
 mod engine_wake_ups;
 mod fairness;
 mod governor;
+mod governor_hanging;
 mod group_writer;
 mod identities;
 mod interactions;

@@ -9,6 +9,7 @@ use dispatch_worker::job::JobId;
 use dispatch_worker::message::{Envelope, Intake, decode_intake};
 use dispatch_worker::providers::ProviderSettings;
 use dispatch_worker::providers::channel::channels;
+use dispatch_worker::providers::governor::DEFAULT_RATES;
 use dispatch_worker::providers::http::HttpClient;
 use dispatch_worker::secrets::Keyring;
 use dispatch_worker::tracker::TrackerDocument;
@@ -77,6 +78,12 @@ fn the_table_of_settings_is_the_program_s() {
     let told = between(&readme, "<!-- settings -->", "<!-- /settings -->");
     let right = said(&dispatch(&["settings"]));
     assert_eq!(told, right.trim(), "right is what `dispatch settings` prints");
+}
+
+#[test]
+fn the_rates_in_the_settings_are_the_governor_s() {
+    let told = said(&dispatch(&["settings"]));
+    assert!(told.contains(&format!("`{DEFAULT_RATES}`")), "`config` may not name the governor, so it says them again: {told}");
 }
 
 #[test]

@@ -80,7 +80,7 @@ fn scope(destination: &Destination, to: Recipient, channel: &dyn Channel) -> Sco
     let organization = &destination.organization;
     match to {
         Recipient::DestinationId(id) => Scope::destination(organization, channel.kind(), id),
-        Recipient::Interaction(_) => Scope::host(organization, channel.kind(), "clicks"),
+        Recipient::Interaction(_) => Scope::clicks(organization, channel.kind()),
     }
 }
 

@@ -58,6 +58,18 @@ async fn the_profile_and_the_accounts_of_a_token_are_read() {
 }
 
 #[tokio::test]
+async fn who_fails_and_asks_for_no_time_at_all_is_a_failure_like_others_and_opens_the_circuit() {
+    let (azure, server) = azure((0..5).map(|_| reply(503, "retry-after: 0\r\n", "ill")).collect());
+    for _ in 0..5 {
+        let fault = azure.profile_me(caller()).await.unwrap_err();
+        assert_eq!((fault.code(), fault.class()), ("azure_devops.server_error", Class::Transient { retry_after: None }));
+    }
+    let held = azure.profile_me(caller()).await.unwrap_err();
+    assert_eq!(held.to_string(), "acme's Azure DevOps failed 5 times in a row and is held");
+    assert_eq!(server.received().len(), 5);
+}
+
+#[tokio::test]
 async fn every_form_of_a_sign_in_page_is_unauthorized() {
     for answer in [
         reply(401, "", ""),

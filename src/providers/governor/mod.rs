@@ -1,9 +1,9 @@
 //! The governor: how fast each destination is called, and when it is left alone.
 //!
 //! Every call to the outside asks first. A destination (tenant × provider × host, or a registered destination of messages) has
-//! a token bucket, a circuit and a number of seats in this process; and it may be held, by this replica, by another one or by
-//! a person, which all replicas know from [`Holds`]. A job that meets a held destination waits for the hold, out of its seat
-//! and without using an attempt; every other destination goes on.
+//! a token bucket, a circuit and a number of seats in this process, and all destinations of a provider have some together; and
+//! it may be held, by this replica, by another one or by a person, which all replicas know from [`Holds`]. A job that meets a
+//! held destination waits for the hold, out of its seat and without using an attempt; every other destination goes on.
 //!
 //! **Invariant:** a call that may go out asks neither Postgres nor RabbitMQ: holds are read from a copy in memory.
 //! **Invariant:** nobody is told to wait for a hold that is not stored, so that its end can let everybody go on.
@@ -11,19 +11,18 @@
 mod circuit;
 mod copied;
 mod destination;
+mod family;
 mod fault;
+mod places;
 mod rates;
 mod scope;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
-use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 #[cfg(test)]
@@ -35,14 +34,11 @@ pub use rates::{BadRate, DEFAULT_RATES, Rates};
 pub use scope::Scope;
 
 use self::copied::{Copied, Held};
-use self::destination::{Destination, NotNow, Order, Seats, Ticket};
+use self::destination::{NotNow, Order};
+use self::family::Crowd;
+use self::places::{Call, Place, Places};
 use crate::fault::{Class, Fault, StageFault};
 use crate::telemetry::names;
-
-/// How often it is counted how many destinations are active.
-const RECOUNT: Duration = Duration::from_secs(1);
-/// Destinations remembered, at most.
-const DESTINATIONS: usize = 4096;
 
 /// Where holds are kept for all replicas.
 pub trait Holds: Send + Sync {
@@ -79,35 +75,12 @@ pub struct LiveHold {
     pub left: Duration,
 }
 
-/// One destination, shared by the calls that want to go there.
-struct Place {
-    provider: &'static str,
-    is_host: bool,
-    state: Mutex<Destination>,
-    /// Something has changed for those who wait.
-    changed: Notify,
-    /// One of several calls that find the same thing places the hold.
-    placing: tokio::sync::Mutex<()>,
-}
-
 /// Lets calls out.
 pub struct Governor {
-    rates: Rates,
-    lanes: Lanes,
+    places: Places,
     holds: Arc<dyn Holds>,
-    /// By scope.
-    places: Mutex<HashMap<String, Arc<Place>>>,
     copied: Mutex<Copied>,
     reading: tokio::sync::Mutex<()>,
-    crowd: Mutex<Crowd>,
-}
-
-/// How many active destinations share a lane.
-#[derive(Debug, Default)]
-struct Crowd {
-    counted: Option<Instant>,
-    hosts: usize,
-    destinations: usize,
 }
 
 /// How many jobs run at a time where calls come from.
@@ -124,7 +97,7 @@ pub struct Permit<'a> {
     governor: &'a Governor,
     scope: &'a Scope,
     place: Arc<Place>,
-    ticket: Option<Ticket>,
+    call: Option<Call>,
 }
 
 impl Outcome {
@@ -145,15 +118,7 @@ impl Governor {
     /// With these rates, for lanes of these sizes.
     #[must_use]
     pub fn new(rates: Rates, lanes: Lanes, holds: Arc<dyn Holds>) -> Self {
-        Self {
-            rates,
-            lanes,
-            holds,
-            places: Mutex::default(),
-            copied: Mutex::default(),
-            reading: tokio::sync::Mutex::default(),
-            crowd: Mutex::default(),
-        }
+        Self { places: Places::new(rates, lanes), holds, copied: Mutex::default(), reading: tokio::sync::Mutex::default() }
     }
 
     /// Calls a destination where it may be called, and counts what came of it.
@@ -176,8 +141,8 @@ impl Governor {
     /// # Errors
     /// [`GovernorFault::Held`] where the destination is held, [`GovernorFault::NotPlaced`] where it should be.
     pub async fn admit<'a>(&'a self, scope: &'a Scope) -> Result<Permit<'a>, GovernorFault> {
-        let (place, ticket) = self.pass(scope, Destination::let_out).await?;
-        Ok(Permit { governor: self, scope, place, ticket: Some(ticket) })
+        let (place, call) = self.pass(scope, Place::let_out).await?;
+        Ok(Permit { governor: self, scope, place, call: Some(call) })
     }
 
     /// Whether a call could go out now: asked before an intent is stored, so that a job that must wait leaves none behind.
@@ -185,7 +150,7 @@ impl Governor {
     /// # Errors
     /// As [`Governor::admit`].
     pub async fn look(&self, scope: &Scope) -> Result<(), GovernorFault> {
-        self.pass(scope, |_, _| ()).await.map(|_| ())
+        self.pass(scope, Place::look).await.map(|_| ())
     }
 
     /// Reads the holds of all replicas again.
@@ -196,24 +161,20 @@ impl Governor {
         let begun = Instant::now();
         let live = self.holds.live().await;
         let gone = locked(&self.copied).take_over(live, begun)?;
-        let places = locked(&self.places);
-        for place in gone.iter().filter_map(|scope| places.get(scope)) {
-            place.change(|destination| destination.released(begun));
-        }
+        self.places.released(&gone, begun);
         Ok(())
     }
 
-    /// Waits until a call may go out, and does `then` to the destination in that moment.
+    /// Waits until the destination does not say no to what is `asked` of it.
     async fn pass<V>(
         &self,
         scope: &Scope,
-        then: impl Fn(&mut Destination, Instant) -> V,
+        asked: impl Fn(&Place, Instant, Instant, Crowd) -> Result<V, NotNow>,
     ) -> Result<(Arc<Place>, V), GovernorFault> {
         let since = Instant::now();
-        let place = self.place_of(scope, since);
+        let place = self.places.of(scope, since);
         loop {
-            let mut changed = pin!(place.changed.notified());
-            changed.as_mut().enable();
+            let changed = place.change_seen();
             if let Some(held) = self.held(scope).await {
                 if held.is_circuit {
                     place.change(|destination| destination.seen_open(held.until));
@@ -221,9 +182,7 @@ impl Governor {
                 return Err(GovernorFault::held(scope, &held.reason));
             }
             let now = Instant::now();
-            let crowd = self.crowd(place.is_host, now);
-            let asked = place.change(|destination| destination.ask(since, now, crowd).map(|()| then(destination, now)));
-            match asked {
+            match asked(&place, since, now, self.places.crowd(&place, now)) {
                 Ok(done) => return Ok((Arc::clone(&place), done)),
                 Err(NotNow::Hold(order)) => return Err(self.hold(scope, &place, order).await),
                 Err(NotNow::Wait(until)) => tokio::select! {
@@ -280,67 +239,14 @@ impl Governor {
         place.changed.notify_waiters();
         Ok(reason)
     }
-
-    fn place_of(&self, scope: &Scope, now: Instant) -> Arc<Place> {
-        let mut places = locked(&self.places);
-        if let Some(place) = places.get(scope.as_str()) {
-            return Arc::clone(place);
-        }
-        if places.len() >= DESTINATIONS {
-            let idle = places.iter().filter(|(_, place)| Arc::strong_count(place) == 1);
-            let idle = idle.filter_map(|(scope, place)| Some((locked(&place.state).idle_since()?, scope)));
-            if let Some(scope) = idle.min().map(|(_, scope)| scope.clone()) {
-                places.remove(&scope);
-            }
-        }
-        let seats = Seats::of_lane(if scope.is_host() { self.lanes.hosts } else { self.lanes.destinations });
-        let state = Mutex::new(Destination::new(self.rates.of(scope.provider()), seats, now));
-        let (changed, placing) = (Notify::new(), tokio::sync::Mutex::default());
-        let place = Arc::new(Place { provider: scope.provider(), is_host: scope.is_host(), state, changed, placing });
-        places.insert(scope.as_str().to_owned(), Arc::clone(&place));
-        drop(places);
-        locked(&self.crowd).counted = None;
-        place
-    }
-
-    /// How many destinations share a lane; counted once a second, and when one comes that was not known.
-    fn crowd(&self, of_hosts: bool, now: Instant) -> usize {
-        let mut crowd = locked(&self.crowd);
-        if crowd.counted.is_none_or(|counted| now.saturating_duration_since(counted) >= RECOUNT) {
-            let places = locked(&self.places);
-            let active = |hosts: bool| {
-                let active = |place: &&Arc<Place>| place.is_host == hosts && locked(&place.state).is_active(now);
-                places.values().filter(active).count()
-            };
-            *crowd = Crowd { counted: Some(now), hosts: active(true), destinations: active(false) };
-        }
-        if of_hosts { crowd.hosts } else { crowd.destinations }
-    }
-}
-
-impl Place {
-    /// Changes the state, and the gauge with it.
-    fn change<V>(&self, change: impl FnOnce(&mut Destination) -> V) -> V {
-        let mut state = locked(&self.state);
-        let was_closed = state.is_closed();
-        let made = change(&mut state);
-        let is_closed = state.is_closed();
-        drop(state);
-        let gauge = || metrics::gauge!(names::OPEN_CIRCUITS, "provider" => self.provider);
-        match (was_closed, is_closed) {
-            (true, false) => gauge().increment(1.0),
-            (false, true) => gauge().decrement(1.0),
-            (true, true) | (false, false) => {}
-        }
-        made
-    }
 }
 
 impl Permit<'_> {
     /// Counts the call out, and holds the destination where its answer says so.
     pub async fn settle(mut self, outcome: Outcome) {
-        let Some(ticket) = self.ticket.take() else { return };
-        let order = self.place.change(|destination| destination.settle(ticket, outcome, Instant::now()));
+        let Some(call) = self.call.take() else { return };
+        let now = Instant::now();
+        let order = self.place.count_out(call, now, |destination, ticket| destination.settle(ticket, outcome, now));
         if let Some(order) = order
             && let Err(fault) = self.governor.place_hold(self.scope, &self.place, order).await
         {
@@ -352,8 +258,9 @@ impl Permit<'_> {
 
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        if let Some(ticket) = self.ticket.take() {
-            self.place.change(|destination| destination.drop_call(ticket, Instant::now()));
+        if let Some(call) = self.call.take() {
+            let now = Instant::now();
+            self.place.count_out(call, now, |destination, ticket| destination.drop_call(ticket, now));
             self.place.changed.notify_waiters();
         }
     }

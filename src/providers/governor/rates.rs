@@ -6,11 +6,14 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// What each provider is taken to allow, where the setting says nothing else. Discord: five messages in five seconds a channel,
-/// as its answers' headers have it (<https://discord.com/developers/docs/topics/rate-limits>). Slack: one message a second a
+/// as its answers' headers have it (<https://discord.com/developers/docs/topics/rate-limits>); through a webhook five in two
+/// seconds, and thirty a minute in all, which its headers do not say (<https://github.com/discord/discord-api-docs/issues/367>).
+/// Each click has a limit of its own and gets one answer: all of an organization's have what an application has. Slack: one message a second a
 /// channel, bursts tolerated (<https://docs.slack.dev/apis/web-api/rate-limits>). Teams: four requests a second
 /// (<https://learn.microsoft.com/microsoftteams/platform/webhooks-and-connectors/how-to/connectors-using>). Azure DevOps counts
 /// work, not calls, and says itself when it is too much.
-pub const DEFAULT_RATES: &str = "azure_devops=200/1,discord=5/5,slack=3/3,teams=4/1,email=10/1,webhook=50/1";
+pub const DEFAULT_RATES: &str = "azure_devops=200/1,discord=5/5,discord_webhook=5/10,discord_interaction=50/1,\
+    slack=3/3,teams=4/1,email=10/1,webhook=50/1";
 
 /// For a provider that neither the setting nor the defaults name.
 const ANY_OTHER: Rate = Rate { calls: 50, per: Duration::from_secs(1) };
@@ -102,6 +105,19 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::providers::ProviderSettings;
+    use crate::providers::channel::channels;
+    use crate::providers::scripted::client;
+
+    #[test]
+    fn every_channel_and_every_other_provider_has_a_rate_of_its_own() {
+        let channels = channels(&client(), &ProviderSettings::default(), None);
+        let mut kinds: Vec<_> = channels.iter().map(|channel| channel.kind()).collect();
+        kinds.extend(["azure_devops", "discord_interaction"]);
+        kinds.sort_unstable();
+        let rates = Rates::parse("").unwrap();
+        assert_eq!(rates.0.keys().map(String::as_str).collect::<Vec<_>>(), kinds);
+    }
 
     #[test]
     fn a_setting_replaces_what_it_names_and_nothing_else() {

@@ -24,6 +24,12 @@ impl Scope {
         Self::new(organization, kind, &id.to_string(), &format!(" (destination {id})"))
     }
 
+    /// Where an organization's clicks are answered; as a destination, since the same lane delivers to it.
+    #[must_use]
+    pub fn clicks(organization: &str, kind: &'static str) -> Self {
+        Self::new(organization, kind, "clicks", "")
+    }
+
     fn new(organization: &str, provider: &'static str, place: &str, detail: &str) -> Self {
         let text = format!("{organization}|{provider}|{place}");
         Self { text, provider, is_host: false, called: format!("{organization}'s {}{detail}", name_of(provider)) }
@@ -84,5 +90,8 @@ mod tests {
         assert_eq!((devops.as_str(), devops.called()), ("acme|azure_devops|dev.azure.com", "acme's Azure DevOps"));
         let hook = Scope::destination("acme", "webhook", 7);
         assert_eq!((hook.as_str(), hook.called()), ("acme|webhook|7", "acme's webhook (destination 7)"));
+        let clicks = Scope::clicks("acme", "discord_interaction");
+        assert_eq!((clicks.as_str(), clicks.called()), ("acme|discord_interaction|clicks", "acme's answers in Discord"));
+        assert!(devops.is_host() && !hook.is_host() && !clicks.is_host());
     }
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use futures_util::FutureExt;
 
 use super::copied::FRESH;
+use super::places::DESTINATIONS;
 use super::*;
 use crate::fault::Certainty;
 
@@ -190,6 +191,6 @@ async fn destinations_are_forgotten_when_there_are_too_many() {
     for id in 1..=i64::try_from(DESTINATIONS).unwrap() + 10 {
         settle(&governor, &scope(id), Outcome::Done).await;
     }
-    let places = locked(&governor.places);
+    let places = locked(&governor.places.known);
     assert!(places.len() <= DESTINATIONS && places.contains_key(busy.as_str()));
 }

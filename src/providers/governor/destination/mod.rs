@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::circuit::{Circuit, FAILURES, Says};
+use super::family::Crowd;
 use super::rates::{Bucket, Rate};
 
 /// A call that takes longer is slow; where all of a destination's calls are, it hangs.
@@ -14,9 +15,9 @@ const PATIENCE: Duration = Duration::from_millis(250);
 /// The longest wait for a seat while seats become free.
 const QUEUE: Duration = Duration::from_secs(1);
 /// How long a destination that hangs is held.
-const HANGING_HOLD: Duration = Duration::from_secs(2);
+pub(super) const HANGING_HOLD: Duration = Duration::from_secs(2);
 /// How long one whose calls cannot all be had a seat for is held, or one that is being probed.
-const BUSY_HOLD: Duration = Duration::from_secs(1);
+pub(super) const BUSY_HOLD: Duration = Duration::from_secs(1);
 /// A 429 that does not say for how long.
 const UNSAID: Duration = Duration::from_secs(5);
 /// However long the other side asks for.
@@ -33,7 +34,7 @@ pub enum Outcome {
     Done,
     /// It was answered, and the other side asks for patience.
     RateLimited {
-        /// For how long.
+        /// For how long; not for no time at all.
         retry_after: Option<Duration>,
     },
     /// It failed in a way that passes by: a timeout, no connection, a 5xx.
@@ -50,6 +51,8 @@ pub(super) enum Why {
     Probing,
     Hanging,
     Busy,
+    ProviderHangs,
+    ProviderBusy,
     Rate,
 }
 
@@ -61,6 +64,10 @@ impl Why {
             Self::Probing => "is being tried with one call after it failed".to_owned(),
             Self::Hanging => "does not answer: every call has been under way for more than a second".to_owned(),
             Self::Busy => "has as many calls under way as one destination may have".to_owned(),
+            Self::ProviderHangs => {
+                "is not known to be quick, and its provider has as many slow calls under way as it may have".to_owned()
+            }
+            Self::ProviderBusy => "belongs to a provider that has as many calls under way as it may have".to_owned(),
             Self::Rate => "takes no more calls for now, by the rate set for it".to_owned(),
         }
     }
@@ -85,6 +92,17 @@ pub(super) enum NotNow {
     Wait(Instant),
     /// The destination is to be held.
     Hold(Order),
+}
+
+/// What is known of how a destination answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Nothing yet.
+    New,
+    /// Its last call was quick, and none that is under way is slow.
+    Quick,
+    /// Its last call was slow, or one that is under way is.
+    Slow,
 }
 
 /// A call under way.
@@ -115,6 +133,22 @@ impl Seats {
     fn most(self, crowd: usize) -> usize {
         (self.capacity / (crowd.max(1) + 1)).max(self.base)
     }
+
+    /// Of all destinations of a provider: the same equal parts together, which are less than what each may have where more are
+    /// active than the lane has first seats for.
+    pub(super) fn part(self, crowd: Crowd) -> usize {
+        (self.capacity * crowd.own / (crowd.all + 1)).max(self.base)
+    }
+
+    /// Of all calls of a provider that are slow: a quarter of the lane.
+    pub(super) fn slow(self) -> usize {
+        (self.capacity / 4).max(self.base)
+    }
+
+    /// At first.
+    pub(super) const fn base(self) -> usize {
+        self.base
+    }
 }
 
 /// One destination's state.
@@ -125,6 +159,8 @@ pub(super) struct Destination {
     bucket: Bucket,
     circuit: Circuit,
     under_way: Vec<Ticket>,
+    /// As its last call was.
+    standing: Standing,
     /// How many may be under way now.
     window: usize,
     /// Whether a call had to wait for a seat since the window last grew.
@@ -143,6 +179,7 @@ impl Destination {
             bucket: Bucket::full(rate, now),
             circuit: Circuit::new(),
             under_way: Vec::new(),
+            standing: Standing::New,
             window: seats.base,
             was_full: false,
             freed: now,
@@ -163,7 +200,9 @@ impl Destination {
         self.window = self.window.min(self.seats.most(crowd));
         if self.under_way.len() >= self.window {
             self.was_full = true;
-            return self.no_seat(since, now);
+            let began = self.under_way.last().map(|ticket| ticket.began);
+            let hanging = Order { why: Why::Hanging, length: HANGING_HOLD };
+            return wait_for_seat(began, self.freed, since, now, (hanging, Order { why: Why::Busy, length: BUSY_HOLD }));
         }
         let wait = self.bucket.until_token(self.rate, now);
         if wait.is_zero() {
@@ -173,15 +212,10 @@ impl Destination {
         Err(if now + wait > since + PATIENCE { NotNow::Hold(order) } else { NotNow::Wait(now + wait) })
     }
 
-    /// Seats are waited for while they become free; not where all calls hang.
-    fn no_seat(&self, since: Instant, now: Instant) -> Result<(), NotNow> {
-        let slow_since = |ticket: &Ticket| ticket.began + SLOW;
-        let hangs_from = self.under_way.iter().map(slow_since).max().unwrap_or(now);
-        if now >= hangs_from {
-            return Err(NotNow::Hold(Order { why: Why::Hanging, length: HANGING_HOLD }));
-        }
-        let patience = (self.freed.max(since) + PATIENCE).min(since + QUEUE);
-        wait_until(patience.min(hangs_from), now, Order { why: Why::Busy, length: BUSY_HOLD })
+    /// What is known of it at `now`.
+    pub(super) fn standing(&self, now: Instant) -> Standing {
+        let is_slow = self.under_way.first().is_some_and(|oldest| now >= oldest.began + SLOW);
+        if is_slow { Standing::Slow } else { self.standing }
     }
 
     /// Lets a call out to which [`Destination::ask`] has just said yes.
@@ -200,6 +234,7 @@ impl Destination {
     /// Counts a call out, with what came of it; a hold to be placed because of it.
     pub(super) fn settle(&mut self, ticket: Ticket, outcome: Outcome, now: Instant) -> Option<Order> {
         let is_quick = self.leave(ticket, now);
+        self.standing = if is_quick { Standing::Quick } else { Standing::Slow };
         match outcome {
             Outcome::Done | Outcome::Refused => {
                 self.circuit.succeeded(ticket.probe);
@@ -210,7 +245,7 @@ impl Destination {
                 self.circuit.succeeded(ticket.probe);
                 self.resize(false);
                 let length = retry_after.unwrap_or(UNSAID).min(LONGEST_HOLD);
-                (!length.is_zero()).then_some(Order { why: Why::RateLimited, length })
+                Some(Order { why: Why::RateLimited, length })
             }
             Outcome::Failed => {
                 self.resize(false);
@@ -223,6 +258,7 @@ impl Destination {
     /// Counts a call out that was dropped before its answer: a slow one has failed, a quick one says nothing.
     pub(super) fn drop_call(&mut self, ticket: Ticket, now: Instant) {
         if !self.leave(ticket, now) {
+            self.standing = Standing::Slow;
             self.resize(false);
             // Who asks next finds the circuit open and places the hold.
             let _until = self.circuit.failed(ticket.probe, now);
@@ -273,6 +309,22 @@ impl Destination {
     pub(super) fn idle_since(&self) -> Option<Instant> {
         (self.under_way.is_empty() && self.circuit.is_closed()).then_some(self.used)
     }
+}
+
+/// Seats are waited for while they become free; not where the call that decides it, which `began` then, is slow.
+pub(super) fn wait_for_seat(
+    began: Option<Instant>,
+    freed: Instant,
+    since: Instant,
+    now: Instant,
+    (hanging, busy): (Order, Order),
+) -> Result<(), NotNow> {
+    let hang_from = began.map_or(now, |began| began + SLOW);
+    if now >= hang_from {
+        return Err(NotNow::Hold(hanging));
+    }
+    let patience = (freed.max(since) + PATIENCE).min(since + QUEUE);
+    wait_until(patience.min(hang_from), now, busy)
 }
 
 fn wait_until(patience: Instant, now: Instant, otherwise: Order) -> Result<(), NotNow> {

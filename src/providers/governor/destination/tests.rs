@@ -103,7 +103,7 @@ fn a_rate_is_kept_by_a_short_wait_or_a_hold_after_which_some_tokens_are_there() 
 fn what_the_other_side_asks_for_is_what_it_is_held_for_up_to_an_hour() {
     let now = Instant::now();
     let mut asking = destination("1000/1", now);
-    for (asked, held) in [(Some(3), Some(3)), (None, Some(5)), (Some(9000), Some(3600)), (Some(0), None)] {
+    for (asked, held) in [(Some(3), Some(3)), (None, Some(5)), (Some(9000), Some(3600))] {
         let ticket = go(&mut asking, now);
         let retry_after = asked.map(Duration::from_secs);
         let order = asking.settle(ticket, Outcome::RateLimited { retry_after }, now);
@@ -147,6 +147,21 @@ fn a_call_that_was_dropped_frees_its_seat_and_counts_only_where_it_was_slow() {
         dropped.drop_call(ticket, now + SLOW);
     }
     assert!(!dropped.is_closed() && dropped.idle_since().is_none());
+}
+
+#[test]
+fn a_destination_stands_as_its_last_call_was_and_a_slow_one_under_way_counts_at_once() {
+    let now = Instant::now();
+    let mut one = destination("1000/1", now);
+    assert_eq!(one.standing(now), Standing::New);
+    let (quick, hanging) = (go(&mut one, now), go(&mut one, now));
+    one.settle(quick, Outcome::Failed, now + QUICK);
+    assert_eq!([one.standing(now + QUICK), one.standing(now + SLOW)], [Standing::Quick, Standing::Slow]);
+    one.drop_call(hanging, now + QUICK);
+    assert_eq!(one.standing(now + SLOW), Standing::Quick, "its end says nothing");
+    let slow = go(&mut one, now);
+    one.settle(slow, Outcome::Done, now + SLOW);
+    assert_eq!(one.standing(now + SLOW), Standing::Slow);
 }
 
 proptest! {
