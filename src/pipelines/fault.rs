@@ -153,12 +153,16 @@ impl Fault for ProductFault {
             }
             Self::RefreshBusy(_) => "Microsoft Entra or the way to it is slow; it is tried again by itself.".to_owned(),
             Self::NoIdentity(_) => "Give the installation an identity with `dispatch tracker import`, then retry.".to_owned(),
-            Self::IncompleteCheckpoint(_) => "A checkpoint was written by hand: re-run the job from `check_account`.".to_owned(),
+            Self::IncompleteCheckpoint(_) => {
+                "A checkpoint was written by hand: cancel the job and publish it again with a new dedupe_key.".to_owned()
+            }
             Self::UnknownDestination { organization, .. } => format!(
                 "Register it with `dispatch destinations register --organization {organization}`, then retry: \
                  the assignments are applied already, the job goes on from here."
             ),
-            Self::DestinationGone(_) => "Register the destination again and re-run the parent, or cancel this job.".to_owned(),
+            Self::DestinationGone(_) => {
+                "Register the destination again with the same name and publish the job anew, or cancel this one.".to_owned()
+            }
             Self::DestinationDisabled { name, .. } => format!("Enable destination `{name}`; the job goes on by itself."),
             Self::InteractionGone(_) => "Cancel this follow-up: nobody can be answered any more.".to_owned(),
             Self::InteractionExpired(_) => EXPIRED_HINT.to_owned(),

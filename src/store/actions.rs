@@ -157,8 +157,7 @@ impl Store {
         if job.state.is_done() {
             return Ok(Answer::Already(job.id, job.state));
         }
-        execute(&tx, LOCK_CHILDREN, &[&job.id.0]).await?;
-        let children = execute(&tx, CANCEL_CHILDREN, &[&job.id.0]).await?;
+        let children = cancel_children(&tx, job.id).await?;
         execute(&tx, CANCEL, &[&job.id.0]).await?;
         announce(&tx, &[job.id], outcome::CANCELLED, 0.0).await?;
         if let Some(parent) = job.parent
@@ -191,8 +190,7 @@ impl Store {
         if job.wait_reason.as_deref() != Some("configuration") {
             return Ok(Answer::Refused(job.id, "it does not wait for an account".to_owned()));
         }
-        execute(&tx, LOCK_CHILDREN, &[&job.id.0]).await?;
-        execute(&tx, CANCEL_CHILDREN, &[&job.id.0]).await?;
+        cancel_children(&tx, job.id).await?;
         execute(&tx, CONFIGURE, &[&job.id.0, &account, &first_stage]).await?;
         finish(tx, &job, actor, "configure", JobState::Ready, json!({"state": "ready", "account": account})).await
     }
@@ -259,6 +257,12 @@ impl Store {
     ) -> Result<(), StoreError> {
         write_audit(&self.client().await?, actor, action, job, before, after).await
     }
+}
+
+/// Ends what of a job's follow-ups is open, locked in order; returns how many there were.
+async fn cancel_children(tx: &Transaction<'_>, parent: JobId) -> Result<u64, StoreError> {
+    execute(tx, LOCK_CHILDREN, &[&parent.0]).await?;
+    execute(tx, CANCEL_CHILDREN, &[&parent.0]).await
 }
 
 pub(super) async fn write_audit<C: GenericClient>(

@@ -4,7 +4,7 @@
 use deadpool_postgres::GenericClient;
 use serde_json::value::RawValue;
 use tokio_postgres::Row;
-use tokio_postgres::types::Json;
+use tokio_postgres::types::{Json, ToSql};
 
 use super::Store;
 use super::error::StoreError;
@@ -125,17 +125,6 @@ pub(super) async fn announce<C: GenericClient>(
     query(on, ANNOUNCE, &[&ids, &event, &leave, &false]).await?.iter().map(announcement).collect()
 }
 
-/// Answers a message that came again: `reply_to` is told where the job stands and, from now on, what becomes of it.
-pub(super) async fn answer_again<C: GenericClient>(
-    on: &C,
-    job: JobId,
-    reply_to: &str,
-    correlation_id: Option<&str>,
-) -> Result<Option<Announcement>, StoreError> {
-    let row = query_opt(on, ANSWER_AGAIN, &[&job.0, &reply_to, &correlation_id, &outcome::ACCEPTED, &WRITER_PUBLISHES]).await?;
-    row.as_ref().map(announcement).transpose()
-}
-
 pub(super) fn announcement(row: &Row) -> Result<Announcement, StoreError> {
     let Json(stored) = row.try_get::<_, Json<Box<RawValue>>>("body")?;
     let reply_only = row.try_get("reply_only")?;
@@ -170,6 +159,22 @@ impl Store {
         let mut due: Vec<Announcement> = rows.iter().map(announcement).collect::<Result<_, _>>()?;
         due.sort_by_key(|announcement| announcement.id);
         Ok(due)
+    }
+
+    /// Answers a message that came again: `reply_to` is told where the job stands and, from now on, what becomes of it. The caller
+    /// publishes what comes back, if there is anything to tell.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn answer_again(
+        &self,
+        job: JobId,
+        reply_to: &str,
+        correlation_id: Option<&str>,
+    ) -> Result<Option<Announcement>, StoreError> {
+        let parameters: [&(dyn ToSql + Sync); 5] = [&job.0, &reply_to, &correlation_id, &outcome::ACCEPTED, &WRITER_PUBLISHES];
+        let row = query_opt(&self.client().await?, ANSWER_AGAIN, &parameters).await?;
+        row.as_ref().map(announcement).transpose()
     }
 
     /// These events are published and only their replies are still to come.

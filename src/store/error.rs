@@ -26,6 +26,9 @@ pub enum StoreError {
     /// The write's group had a defect.
     #[error("no writer answers")]
     WriterGone,
+    /// A key was known and is not any more: the message is taken again.
+    #[error("a key was known and is not any more")]
+    KeyGone,
     /// A stored value that this version does not understand.
     #[error("a stored row does not read: {0}")]
     Row(String),
@@ -66,6 +69,7 @@ impl Fault for StoreError {
             Self::Group(error) => error.code(),
             Self::AfterCommit(_) => "store.after_commit",
             Self::WriterGone => "store.writer_gone",
+            Self::KeyGone => "store.key_gone",
             Self::Row(_) => "store.row",
             Self::ReadOnly => "store.read_only",
             Self::Url(_) => "store.url",
@@ -79,7 +83,7 @@ impl Fault for StoreError {
             Self::Database(error) if is_infrastructure(error) => Class::Infrastructure,
             Self::Group(error) => error.class(),
             // The rows are read again before anything else is done about them.
-            Self::Pool(_) | Self::ReadOnly | Self::AfterCommit(_) | Self::WriterGone => Class::Infrastructure,
+            Self::Pool(_) | Self::ReadOnly | Self::AfterCommit(_) | Self::WriterGone | Self::KeyGone => Class::Infrastructure,
             Self::Database(_) | Self::Secret(_) | Self::Row(_) | Self::Url(_) | Self::Link(_) | Self::Migration(_) => {
                 Class::Permanent
             }
@@ -89,7 +93,7 @@ impl Fault for StoreError {
     fn hint(&self) -> String {
         match self {
             Self::Group(error) => error.hint(),
-            Self::Database(_) | Self::Pool(_) | Self::ReadOnly | Self::AfterCommit(_) | Self::WriterGone => {
+            Self::Database(_) | Self::Pool(_) | Self::ReadOnly | Self::AfterCommit(_) | Self::WriterGone | Self::KeyGone => {
                 "Look at Postgres: its log, its connections, its disk.".to_owned()
             }
             Self::Secret(_) => "Give the worker the keyring that sealed the value (DISPATCH_KEYRING).".to_owned(),

@@ -8,7 +8,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::{Json, ToSql};
 use uuid::Uuid;
 
-use super::announcements::{Announcement, WRITER_PUBLISHES, announcement, announcement_columns, answer_again, job_facts};
+use super::announcements::{Announcement, WRITER_PUBLISHES, announcement, announcement_columns, job_facts};
 use super::claim::{self, Claim};
 use super::error::StoreError;
 use super::sql::query;
@@ -69,8 +69,8 @@ pub enum Intaken {
     Ours(Box<Claim>, Vec<Announcement>),
     /// A new row, left to the waker, or cancelled before it came; the caller publishes its events.
     Accepted(Vec<Announcement>),
-    /// The same message came before: look at its row. Where it asks for answers, the caller publishes this one.
-    Known(JobId, Option<Announcement>),
+    /// The same message came before: look at its row, and answer where it asks for answers.
+    Known(JobId),
     /// Another message came before with the same key.
     Conflict(JobId),
 }
@@ -240,14 +240,11 @@ pub(super) async fn intaken(
     }
     let rest: Vec<&NewJob> = new.iter().filter(|one| !rows.contains_key(&one.id.0)).copied().collect();
     let known = if rest.is_empty() { HashMap::new() } else { known_keys(client, &rest).await? };
-    let mut answers = Vec::with_capacity(new.len());
-    for one in new {
-        answers.push(match rows.get(&one.id.0) {
-            Some(rows) => accepted(one, rows),
-            None => met_before(client, one, &known).await,
-        });
-    }
-    Ok(answers)
+    let led_to = |one: &&NewJob| match rows.get(&one.id.0) {
+        Some(rows) => accepted(one, rows),
+        None => met_before(one, &known),
+    };
+    Ok(new.iter().map(led_to).collect())
 }
 
 fn accepted(new: &NewJob, rows: &[&Row]) -> Result<Intaken, StoreError> {
@@ -274,16 +271,10 @@ async fn known_keys(client: &deadpool_postgres::Client, asked: &[&NewJob]) -> Re
     rows.iter().map(known).collect()
 }
 
-async fn met_before(client: &deadpool_postgres::Client, new: &NewJob, known: &KnownKeys) -> Result<Intaken, StoreError> {
-    let (job, digest) = known
-        .get(&(new.source.clone(), new.dedupe_key.clone()))
-        .ok_or_else(|| StoreError::Row("a key was known and is not any more; the message is taken again".to_owned()))?;
-    if *digest != new.digest {
-        return Ok(Intaken::Conflict(*job));
+fn met_before(new: &NewJob, known: &KnownKeys) -> Result<Intaken, StoreError> {
+    match known.get(&(new.source.clone(), new.dedupe_key.clone())) {
+        Some((job, digest)) if *digest == new.digest => Ok(Intaken::Known(*job)),
+        Some((job, _)) => Ok(Intaken::Conflict(*job)),
+        None => Err(StoreError::KeyGone),
     }
-    let answer = match &new.reply_to {
-        Some(reply_to) => answer_again(client, *job, reply_to, new.correlation_id.as_deref()).await?,
-        None => None,
-    };
-    Ok(Intaken::Known(*job, answer))
 }

@@ -123,10 +123,10 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
                 self.parts.announcer.tell(told);
                 Ok(Taken::Nothing)
             }
-            Intaken::Known(known, answer) => {
+            Intaken::Known(known) => {
                 // Where the answer to our own insert was lost, the known job is this one: let go of it to take it again.
                 drop(in_hand);
-                self.parts.announcer.tell(answer.into_iter().collect());
+                self.answer_again(known, &new).await?;
                 match place {
                     Some((slot, share)) => self.take_row(known, slot, Some(share)).await,
                     None => Ok(Taken::Nothing),
@@ -134,6 +134,17 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             }
             Intaken::Conflict(known) => Err(Trouble::Refused(Refusal::DedupeConflict(known.to_string()))),
         }
+    }
+
+    /// Tells who asks for answers where the job of a message that came again stands.
+    async fn answer_again(&self, known: JobId, new: &NewJob) -> Result<(), StoreError> {
+        if let Some(reply_to) = &new.reply_to {
+            let correlation_id = new.correlation_id.as_deref();
+            let store = self.parts.store();
+            let answer = self.parts.patiently(|| store.answer_again(known, reply_to, correlation_id)).await?;
+            self.parts.announcer.tell(answer.into_iter().collect());
+        }
+        Ok(())
     }
 
     /// A seat for an intake message, or none where it should only become a row: its organization is over its share, every seat is

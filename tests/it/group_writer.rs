@@ -152,7 +152,7 @@ async fn the_same_key_twice_in_one_group_is_one_job_and_another_payload_is_a_con
     let answers = bench.together([&first, &again, &other].into_iter().map(|job| bench.writer.intake(job))).await;
     let [one, two, three] = answers.try_into().expect("three answers");
     let claim = ours(one);
-    assert!(matches!(two, Ok(Intaken::Known(id, None)) if id == claim.job.id), "{two:?}");
+    assert!(matches!(two, Ok(Intaken::Known(id)) if id == claim.job.id), "{two:?}");
     assert!(matches!(three, Ok(Intaken::Conflict(id)) if id == claim.job.id), "{three:?}");
     assert_eq!(bench.database.one("SELECT count(*) FROM jobs").await, "1");
 }

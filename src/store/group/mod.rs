@@ -151,7 +151,10 @@ impl Groups {
     async fn run(&self, group: Group) {
         match send::send(&self.pool, &group).await {
             Ok(sent) => {
-                self.waiting().times.record(sent.flush);
+                // A group that has written nothing is not flushed.
+                if sent.has_written(&group) {
+                    self.waiting().times.record(sent.flush);
+                }
                 group.answer(sent);
             }
             Err(error) if group.rows() > 1 && error.is_rolled_back() => {

@@ -23,6 +23,18 @@ pub(super) struct Sent {
     pub(super) flush: Duration,
 }
 
+impl Sent {
+    pub(super) fn has_written(&self, group: &Group) -> bool {
+        let made = |one: &Result<Intaken, _>| matches!(one, Ok(Intaken::Ours(..) | Intaken::Accepted(_)));
+        let claimed = |one: &Result<Claimed, _>| matches!(one, Ok(Claimed::Ours(_)));
+        let committed = |one: &Result<Option<PlainDone>, _>| matches!(one, Ok(Some(_)));
+        !group.announced.is_empty()
+            || self.intakes.iter().any(made)
+            || self.claims.iter().any(claimed)
+            || self.plains.iter().any(committed)
+    }
+}
+
 /// A group's statements; those of no rows are left out.
 struct Statements {
     intake: Option<Statement>,
