@@ -8,13 +8,13 @@ use deadpool_postgres::Pool;
 use dispatch_worker::broker::{
     EXCHANGE, INTAKE_QUEUE, KEY_JOB, LaneInput, Outgoing, Publisher, QueueConsumer, publisher, topology,
 };
-use dispatch_worker::engine::{Context, Lane, Outcome, Pipeline, Product, Registry, Stage};
+use dispatch_worker::engine::{Context, Lane, Outcome, Pipeline, Product, Registry, Spawn, Stage};
 use dispatch_worker::fault::StageFault;
 use dispatch_worker::job::JobId;
 use dispatch_worker::link::Endpoint;
 use dispatch_worker::secrets::Keyring;
 use dispatch_worker::store::{self, NewReplica, Store, Tables, WRITERS, Writer};
-use dispatch_worker::worker::{Inflow, LaneRun, Parts, Running, Seat, Spawn, Worker, announcer, beat, begin, prefetch, wake_due};
+use dispatch_worker::worker::{Inflow, LaneRun, Parts, Running, Seat, Worker, announcer, beat, begin, prefetch, wake_due};
 use serde_json::json;
 use serde_json::value::RawValue;
 use tokio::sync::{mpsc, watch};

@@ -10,15 +10,13 @@ use tokio_util::task::TaskTracker;
 use super::TrackerTables;
 use crate::broker::{INTAKE_QUEUE, LaneInput, PARKED_QUEUE, QueueConsumer};
 use crate::config::WorkerSettings;
-use crate::engine::Lane;
+use crate::engine::{Lane, Spawn};
 use crate::holds::StoredHolds;
 use crate::link::Endpoint;
 use crate::pipelines::Dispatch;
 use crate::readiness::{LaneHealth, WorkerReadiness};
 use crate::store::NewReplica;
-use crate::worker::{
-    Inflow, LaneRun, LaneWatch, Lease, Parts, Running, Seat, Spawn, Worker, beat, begin, deafness, prefetch, wake_due,
-};
+use crate::worker::{Inflow, LaneRun, LaneWatch, Lease, Parts, Running, Seat, Worker, beat, begin, deafness, prefetch, wake_due};
 
 /// What lives as long as the process, whatever becomes of its incarnations.
 pub(super) struct Process {

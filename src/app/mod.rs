@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::broker::{PublisherSupervisor, checked, publisher};
 use crate::config::{Links, NotRight, ProviderLinks, WorkerSettings};
+use crate::engine::Spawn;
 use crate::fault::StageFault;
 use crate::holds::{self, StoredHolds};
 use crate::job::JobId;
@@ -29,7 +30,7 @@ use crate::secrets::Keyring;
 use crate::store::{self, Store, Tables, WRITERS, Writer};
 use crate::telemetry;
 use crate::tracker::{self, ChangedBy, Changes, Tracker};
-use crate::worker::{Announcing, Parts, Running, Spawn, announcer};
+use crate::worker::{Announcing, Parts, Running, announcer};
 use incarnation::Process;
 
 /// The product's part of the engine's transactions.
@@ -73,7 +74,7 @@ pub async fn run_worker(links: Links, settings: WorkerSettings) -> anyhow::Resul
     let tasks = TaskTracker::new();
     let (drain, end) = (CancellationToken::new(), CancellationToken::new());
     let spawn = spawner(&tasks);
-    let Made { parts, holds, publisher, announcing } = made(&links, &settings)?;
+    let Made { parts, holds, publisher, announcing } = made(&links, &settings, Arc::clone(&spawn))?;
     wait_for_schema(parts.store()).await?;
     // What is held is known before the first job comes.
     holds::look(&parts.services.providers.governor).await;
@@ -139,7 +140,7 @@ struct Made {
     announcing: Announcing<TrackerTables>,
 }
 
-fn made(links: &Links, settings: &WorkerSettings) -> anyhow::Result<Made> {
+fn made(links: &Links, settings: &WorkerSettings, spawn: Spawn) -> anyhow::Result<Made> {
     let keyring = Arc::new(Keyring::parse(links.keyring()?)?);
     let pool = store::pool(links.database_url()?, usize::from(settings.pool_size))?;
     let registry = Arc::new(pipelines::registry());
@@ -151,7 +152,7 @@ fn made(links: &Links, settings: &WorkerSettings) -> anyhow::Result<Made> {
     let lanes = Lanes { hosts: calling[0].min(calling[1]), destinations: messaging };
     let tracker = Tracker::new(pool, Arc::clone(&keyring));
     let providers = providers(Arc::<StoredHolds>::clone(&holds), lanes, &settings.providers)?;
-    let services = Arc::new(Services { tracker, providers });
+    let services = Arc::new(Services { tracker, providers, spawn });
     let (publisher, supervisor) = publisher(checked(links.amqp_url()?)?);
     let writer = Arc::new(Writer::new(store, store::writers_pool(links.database_url()?)?, TrackerTables, first_stages));
     let (announcer, announcing) = announcer(publisher.clone(), Arc::clone(&writer));
@@ -169,7 +170,8 @@ pub fn services(links: &Links, settings: &ProviderLinks) -> anyhow::Result<Servi
     let pool = store::pool(links.database_url()?, COMMAND_CONNECTIONS)?;
     let holds = Arc::new(StoredHolds::new(Store::new(pool.clone(), Arc::clone(&keyring))));
     let providers = providers(holds, Lanes { hosts: 1, destinations: 1 }, settings)?;
-    Ok(Services { tracker: Tracker::new(pool, keyring), providers })
+    // A command waits for what it does.
+    Ok(Services { tracker: Tracker::new(pool, keyring), providers, spawn: spawner(&TaskTracker::new()) })
 }
 
 /// Whether the providers' settings are right; nobody is called.

@@ -10,6 +10,9 @@ mod pipeline;
 mod retry;
 mod stage;
 
+use std::pin::Pin;
+use std::sync::Arc;
+
 pub use checkpoint::{Checkpoint, Outputs};
 pub use decide::{
     AttemptOutcome, AttemptRecord, CheckpointRecord, Commit, Decision, EffectOutcome, Ended, Failure, Next, Position, Record,
@@ -19,3 +22,6 @@ pub use effect::{Effect, Intent, PastEffect, Planned, UnknownPolicy, effect_key,
 pub use pipeline::{ErasedOutcome, ErasedPrepared, ErasedStage, Lane, Pipeline, Registry, StageInfo};
 pub use retry::RetryPolicy;
 pub use stage::{Child, Context, EngineFault, NoEffect, Outcome, Prepared, Product, Stage, Then};
+
+/// How a concurrent piece of work is started: `app` supplies it, names it and awaits it.
+pub type Spawn = Arc<dyn Fn(&'static str, Pin<Box<dyn Future<Output = ()> + Send>>) + Send + Sync>;

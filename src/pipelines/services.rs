@@ -1,5 +1,6 @@
 //! What stages reach the outside with.
 
+use crate::engine::Spawn;
 use crate::providers::Providers;
 use crate::tracker::Tracker;
 
@@ -9,4 +10,6 @@ pub struct Services {
     pub tracker: Tracker,
     /// Azure DevOps, Microsoft Entra and the channels of messages.
     pub providers: Providers,
+    /// Starts what must be done even where the stage that began it is let go.
+    pub spawn: Spawn,
 }

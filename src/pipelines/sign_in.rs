@@ -7,7 +7,9 @@ use std::fmt;
 use std::time::Duration;
 
 use time::OffsetDateTime;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
+use tracing::Instrument as _;
 
 use super::{ProductFault, Services};
 use crate::crash_point::reach;
@@ -212,18 +214,27 @@ impl Services {
         self.token(seen.identity_id).await
     }
 
+    /// In a task of its own: tokens cannot be had again, so they are saved even where the job is let go meanwhile.
     async fn save(&self, seen: &AccessToken, occasion: Occasion, tokens: Tokens) -> Result<(), StageFault> {
         let Tokens { access_token, refresh_token, expires_in } = tokens;
         let tokens = NewTokens { access_token, refresh_token, expires_in, after_refusal: occasion == Occasion::Refused };
+        let (tracker, identity_id, version) = (self.tracker.clone(), seen.identity_id, seen.version);
         let give_up = Instant::now() + SAVING;
-        loop {
-            match self.tracker.save_tokens(seen.identity_id, seen.version, &tokens).await {
-                // Saved, or overtaken by who saved others.
-                Ok(_) => return Ok(()),
-                Err(fault) if fault.class() == Class::Infrastructure && Instant::now() < give_up => sleep(PACE.1).await,
-                Err(fault) => return Err(fault.into()),
-            }
-        }
+        let (tell, told) = oneshot::channel();
+        let saving = async move {
+            let saved = loop {
+                match tracker.save_tokens(identity_id, version, &tokens).await {
+                    // Saved, or overtaken by who saved others.
+                    Ok(_) => break Ok(()),
+                    Err(fault) if fault.class() == Class::Infrastructure && Instant::now() < give_up => sleep(PACE.1).await,
+                    Err(fault) => break Err(fault.into()),
+                }
+            };
+            // Where nobody listens any more, they are saved all the same.
+            drop(tell.send(saved));
+        };
+        (self.spawn)("token save", Box::pin(saving.in_current_span()));
+        told.await.expect("it tells unless it panics")
     }
 }
 

@@ -23,7 +23,8 @@ fn services() -> Services {
     let pool = deadpool_postgres::Pool::builder(manager).build().unwrap();
     let keyring = Arc::new(Keyring::parse(&Keyring::fresh_setting()).unwrap());
     let providers = Providers::new(&ProviderSettings::default(), governor::alone()).unwrap();
-    Services { tracker: Tracker::new(pool, keyring), providers }
+    let spawn = Arc::new(|name, _| panic!("{name} is started"));
+    Services { tracker: Tracker::new(pool, keyring), providers, spawn }
 }
 
 fn raw(value: &Value) -> Box<RawValue> {

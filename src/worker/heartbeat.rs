@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::lane::Spawn;
 use super::lease::Lease;
+use crate::engine::Spawn;
 use crate::link::Endpoint;
 use crate::store::{Heartbeat, NewReplica, StoreError, connect};
 

@@ -1,7 +1,6 @@
 //! A lane: how many of its jobs run at a time, and whose.
 
 use std::collections::{HashMap, VecDeque};
-use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,12 +10,9 @@ use tokio_util::task::TaskTracker;
 
 use super::Worker;
 use crate::broker::Delivery;
-use crate::engine::{Lane, Product};
+use crate::engine::{Lane, Product, Spawn};
 use crate::job::JobId;
 use crate::store::Tables;
-
-/// How the worker starts a concurrent piece of work: `app` supplies it, names it and awaits it.
-pub type Spawn = Arc<dyn Fn(&'static str, Pin<Box<dyn Future<Output = ()> + Send>>) + Send + Sync>;
 
 /// Deliveries in hand for so many seats: the next ones are there when a seat becomes free.
 #[must_use]

@@ -31,7 +31,7 @@ use tracing::Instrument;
 pub use announcer::{Announcer, Announcing, announcer};
 pub use heartbeat::{beat, begin};
 pub use inflow::Inflow;
-pub use lane::{LaneRun, Seat, Spawn, prefetch};
+pub use lane::{LaneRun, Seat, prefetch};
 pub use lease::Lease;
 pub use parts::{Parts, Running};
 pub use waker::wake_due;

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
-use crate::support::{BINARY, Checks, TestWorld, WorkerOptions, WorkerProcess, acme};
+use crate::support::{BINARY, Checks, TestWorld, WorkerOptions, WorkerProcess, acme, wait_for};
 
 const SOON: Duration = Duration::from_secs(60);
 const CLIENT: &str = "7f3c0d7a-0000-4000-8000-000000000001";
@@ -218,6 +218,30 @@ async fn tokens_that_were_saved_are_used_after_a_crash() {
     let _second = world.worker(&configured());
     succeeds(&world, "one").await;
     assert_eq!(refreshes(&world).len(), 1);
+    Checks::default().hold(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokens_in_hand_are_saved_although_the_worker_loses_its_job_meanwhile() {
+    let world = with_ended_token(Options { refresh_tokens_once: true, ..Options::default() }).await;
+    let slow = FaultRule::new(FaultKind::Slow).provider(Provider::Entra).millis(1500).times(1);
+    world.simulator().await.client.fault(&slow).await.unwrap();
+    let _worker = world.worker(&configured());
+    publish(&world, "one").await;
+    let is = async |what: &str, sql: &str| {
+        wait_for(what, SOON, async || if world.database.one(sql).await == "t" { Ok(()) } else { Err("it is not so") }).await;
+    };
+    is("a turn", "SELECT refreshing_until IS NOT NULL FROM identities WHERE name = 'bot'").await;
+    let mut client = world.pool().get().await.unwrap();
+    let lock = client.transaction().await.unwrap();
+    lock.execute("SELECT FROM identities WHERE name = 'bot' FOR UPDATE", &[]).await.unwrap();
+    let waits = "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    is("the save to wait", &format!("{waits} AND query LIKE '%access_token = $3%'")).await;
+    world.database.rows("UPDATE replicas SET alive_until = now() - interval '1 second'").await;
+    is("a new incarnation", "SELECT count(*) = 2 FROM replicas").await;
+    lock.rollback().await.unwrap();
+    succeeds(&world, "one").await;
+    assert_eq!((refreshes(&world).len(), row(&world).await.as_str()), (1, "1|f|f|t"), "what was in hand was not lost");
     Checks::default().hold(&world).await;
 }
 
