@@ -89,7 +89,7 @@ pub struct WorkerSettings {
     /// Jobs run at a time in the lane `messaging`
     #[arg(long, env = "DISPATCH_MESSAGING_CONCURRENCY", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub messaging_concurrency: u16,
-    /// Jobs that may wait in Postgres for their turn; with more, new ones stay in RabbitMQ
+    /// Jobs that may wait in Postgres for their turn, and open dead letters; with more of either, new ones stay in RabbitMQ
     #[arg(long, env = "DISPATCH_BACKLOG_LIMIT", default_value_t = 200_000, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
     pub backlog_limit: u32,
     /// Postgres connections of the pool

@@ -41,7 +41,7 @@ pub mod names {
     pub const GROUP_ROWS: &str = "dispatch_group_rows";
     /// Counter, `code`: calls that Postgres or RabbitMQ was too ill for.
     pub const INFRASTRUCTURE_ERRORS: &str = "dispatch_infrastructure_errors_total";
-    /// Gauge: 1 while too many jobs wait for their turn for new ones to be taken.
+    /// Gauge: 1 while no new messages are taken, as too many jobs or dead letters are there.
     pub const INTAKE_PAUSED: &str = "dispatch_intake_paused";
     /// Gauge, `provider`: destinations that this process does not call, or tries with one call, because they failed.
     pub const OPEN_CIRCUITS: &str = "dispatch_open_circuits";
@@ -123,7 +123,7 @@ pub fn describe() {
     describe_counter!(names::DELIVERIES, "Messages received, by lane");
     describe_histogram!(names::GROUP_ROWS, Unit::Count, "Rows of claims and plain commits in one transaction");
     describe_counter!(names::INFRASTRUCTURE_ERRORS, "Calls that Postgres or RabbitMQ was too ill for, by code");
-    describe_gauge!(names::INTAKE_PAUSED, "1 while too many jobs wait for their turn for new ones to be taken");
+    describe_gauge!(names::INTAKE_PAUSED, "1 while no new messages are taken, as too many jobs or dead letters are there");
     describe_gauge!(names::OPEN_CIRCUITS, "Destinations not called, or tried with one call, because they failed, by provider");
     describe_counter!(names::HOLDS_PLACED, "Holds of destinations placed, by provider");
 }

@@ -101,7 +101,9 @@ const UNSTAMP: &str = "
         ORDER BY id LIMIT 10000 FOR UPDATE SKIP LOCKED)";
 
 const BACKLOG: &str = "
-    SELECT count(*) AS backlog FROM (SELECT FROM jobs WHERE state = 'ready' AND woken_at IS NULL LIMIT $1) AS counted";
+    SELECT greatest(
+        (SELECT count(*) FROM (SELECT FROM jobs WHERE state = 'ready' AND woken_at IS NULL LIMIT $1) AS counted),
+        (SELECT count(*) FROM (SELECT FROM dead_letters WHERE resolved_at IS NULL LIMIT $1) AS counted)) AS backlog";
 
 /// Makes due the oldest jobs that wait for a key.
 pub(super) const RELEASE: &str = "SELECT release_waiting($1, $2, $3) AS released";
@@ -137,7 +139,7 @@ const PRUNE_JOBS: &str = "
     DELETE FROM jobs WHERE id IN (SELECT id FROM old)";
 
 impl Store {
-    /// Jobs that wait for their turn or their time, counted up to `limit`.
+    /// Jobs that wait for their turn or their time, or open dead letters where these are more, counted up to `limit`.
     ///
     /// # Errors
     /// [`StoreError`].

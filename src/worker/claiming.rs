@@ -273,6 +273,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         };
         match self.parts.patiently(|| self.parts.store().keep_dead_letter(&new)).await {
             Ok(id) => {
+                self.inflow.one_more();
                 metrics::counter!(names::DEAD_LETTERS, "code" => refusal.code()).increment(1);
                 tracing::warn!(dead_letter.id = id, error.code = refusal.code(), error = %refusal, "a message became a dead letter");
                 Taken::Nothing

@@ -18,7 +18,7 @@ pub struct Inflow {
     /// What the consumer of intake follows.
     prefetch: watch::Sender<u16>,
     steady: u16,
-    /// Jobs that may wait in Postgres for their turn; with more, nothing is taken.
+    /// Jobs that may wait in Postgres for their turn, and open dead letters; with more of either, nothing is taken.
     pub(super) backlog_limit: u32,
     /// The queue is long.
     flood: watch::Sender<bool>,
@@ -27,8 +27,10 @@ pub struct Inflow {
 
 /// What is known of both sides.
 struct Seen {
-    /// Jobs that wait in Postgres for their turn: when they were counted, and those made here since.
+    /// Jobs that wait in Postgres for their turn, or dead letters: when they were counted, and those made here since.
     waiting: u32,
+    /// Those made here since the start.
+    made: u32,
     full: bool,
 }
 
@@ -38,7 +40,7 @@ impl Inflow {
     pub fn new(seats: usize, backlog_limit: u32) -> Self {
         let steady = super::lane::prefetch(seats);
         let ((prefetch, _), (flood, _)) = (watch::channel(steady), watch::channel(false));
-        Self { prefetch, steady, backlog_limit, flood, seen: Mutex::new(Seen { waiting: 0, full: false }) }
+        Self { prefetch, steady, backlog_limit, flood, seen: Mutex::new(Seen { waiting: 0, made: 0, full: false }) }
     }
 
     /// Messages in hand at most, as it changes; 0: none is taken.
@@ -63,17 +65,22 @@ impl Inflow {
         self.adjust(seen);
     }
 
-    /// So many jobs wait in Postgres for their turn.
-    pub(super) fn backlog_is(&self, waiting: u32) {
+    /// Rows made here so far, for who begins to count.
+    pub(super) fn made(&self) -> u32 {
+        self.seen().made
+    }
+
+    /// So many jobs wait in Postgres for their turn, or so many dead letters for a person, as counted when so many were `made`.
+    pub(super) fn backlog_is(&self, waiting: u32, made: u32) {
         let mut seen = self.seen();
-        seen.waiting = waiting;
+        seen.waiting = waiting.saturating_add(seen.made.wrapping_sub(made));
         self.adjust(seen);
     }
 
-    /// A message has become a row that waits for its turn.
+    /// A message has become a row that waits for its turn, or for a person.
     pub(super) fn one_more(&self) {
         let mut seen = self.seen();
-        seen.waiting = seen.waiting.saturating_add(1);
+        (seen.waiting, seen.made) = (seen.waiting.saturating_add(1), seen.made.wrapping_add(1));
         if seen.waiting >= self.backlog_limit && !seen.full {
             self.adjust(seen);
         }
@@ -84,7 +91,10 @@ impl Inflow {
         if full != std::mem::replace(&mut seen.full, full) {
             metrics::gauge!(names::INTAKE_PAUSED).set(f64::from(u8::from(full)));
             if full {
-                tracing::warn!(limit = self.backlog_limit, "too many jobs wait for their turn: new ones stay in RabbitMQ");
+                tracing::warn!(
+                    limit = self.backlog_limit,
+                    "too many jobs wait for their turn, or dead letters for a person: new ones stay in RabbitMQ"
+                );
             } else {
                 tracing::info!(waiting = seen.waiting, "intake goes on");
             }
@@ -131,12 +141,14 @@ mod tests {
         let prefetch = inflow.prefetch();
         inflow.queue_holds(1000, 10);
         assert_eq!(*prefetch.borrow(), 6, "little room is not filled at once");
-        inflow.backlog_is(99);
+        inflow.backlog_is(99, 0);
         inflow.one_more();
         assert_eq!(*prefetch.borrow(), 0);
-        inflow.backlog_is(91);
+        inflow.backlog_is(91, 1);
         assert_eq!(*prefetch.borrow(), 0);
-        inflow.backlog_is(89);
+        inflow.backlog_is(89, 0);
+        assert_eq!(*prefetch.borrow(), 0, "one has come since they were counted");
+        inflow.backlog_is(89, 1);
         assert_eq!(*prefetch.borrow(), 6);
     }
 }

@@ -158,7 +158,8 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Waker<P, T> {
 
     /// More jobs in Postgres than the operator wants stop intake.
     async fn look_at_backlog(&self) -> Result<(), StoreError> {
-        self.inflow.backlog_is(self.parts.store().backlog(self.inflow.backlog_limit).await?);
+        let made = self.inflow.made();
+        self.inflow.backlog_is(self.parts.store().backlog(self.inflow.backlog_limit).await?, made);
         Ok(())
     }
 

@@ -1,4 +1,4 @@
-//! Nothing grows without a limit: with too many jobs in Postgres, new ones stay in RabbitMQ.
+//! Nothing grows without a limit: with too many jobs or dead letters in Postgres, new messages stay in RabbitMQ.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use dispatch_worker::broker::INTAKE_QUEUE;
 use serde_json::json;
 
-use crate::support::{Checks, TestWorld, WorkerOptions, acme, intake, wait_for};
+use crate::support::{Checks, TestWorld, WorkerOptions, WorkerProcess, acme, intake, wait_for};
 
 const LIMIT: usize = 20;
 /// What two seats have in hand.
@@ -17,8 +17,7 @@ const SOON: Duration = Duration::from_secs(60);
 #[tokio::test]
 async fn with_too_many_jobs_in_postgres_intake_stays_in_rabbitmq_and_due_jobs_run() {
     let world = TestWorld::acme().await;
-    let environment = BTreeMap::from([("DISPATCH_BACKLOG_LIMIT".to_owned(), LIMIT.to_string())]);
-    let worker = world.worker(&WorkerOptions { concurrency: Some(2), environment, ..WorkerOptions::default() });
+    let worker = world.worker(&limited());
     worker.ready().await;
     let later = |number: usize| {
         let key = format!("later-{number}");
@@ -30,18 +29,12 @@ async fn with_too_many_jobs_in_postgres_intake_stays_in_rabbitmq_and_due_jobs_ru
     };
     let jobs: Vec<_> = (0..JOBS).map(later).collect();
     assert!(world.publisher().await.publish_all(&jobs).await.iter().all(Result::is_ok));
-    wait_for("the others to stay in RabbitMQ", SOON, async || {
-        let paused = worker.metrics().await.contains("dispatch_intake_paused 1");
-        let queue = world.queue_depth(INTAKE_QUEUE).await;
-        let all = queue.ready as usize + rows(&world).await == JOBS;
-        if paused && all { Ok(()) } else { Err(format!("{queue:?}")) }
-    })
-    .await;
-    assert!((LIMIT..=LIMIT + IN_HAND).contains(&rows(&world).await), "{} rows", rows(&world).await);
+    others_stay(&world, &worker, "jobs").await;
 
     wait_for("every job, as its time comes", SOON, async || {
         world.database.rows("UPDATE jobs SET due_at = now() WHERE state = 'ready' AND due_at > now()").await;
-        let waiting: usize = world.database.one("SELECT count(*) FROM jobs WHERE state = 'ready'").await.parse().unwrap();
+        let waiting = "SELECT count(*) FROM jobs WHERE state = 'ready' AND woken_at IS NULL";
+        let waiting: usize = world.database.one(waiting).await.parse().unwrap();
         assert!(waiting <= LIMIT + IN_HAND, "{waiting} jobs wait in Postgres");
         match world.database.one("SELECT count(*) FROM jobs WHERE state = 'succeeded'").await.as_str() {
             "70" => Ok(()),
@@ -56,6 +49,42 @@ async fn with_too_many_jobs_in_postgres_intake_stays_in_rabbitmq_and_due_jobs_ru
     Checks::default().hold(&world).await;
 }
 
-async fn rows(world: &TestWorld) -> usize {
-    world.database.one("SELECT count(*) FROM jobs").await.parse().expect("a number")
+#[tokio::test]
+async fn with_too_many_open_dead_letters_intake_stays_in_rabbitmq_until_somebody_deals_with_them() {
+    let world = TestWorld::acme().await;
+    let worker = world.worker(&limited());
+    worker.ready().await;
+    let junk = vec![intake("not JSON"); JOBS];
+    assert!(world.publisher().await.publish_all(&junk).await.iter().all(Result::is_ok));
+    others_stay(&world, &worker, "dead_letters").await;
+    wait_for("every message, as dead letters are dealt with", SOON, async || {
+        world.database.rows("UPDATE dead_letters SET resolved_at = now() WHERE resolved_at IS NULL").await;
+        match world.database.one("SELECT count(*) FROM dead_letters").await.as_str() {
+            "70" => Ok(()),
+            some => Err(format!("{some} are kept")),
+        }
+    })
+    .await;
+    Checks::default().hold(&world).await;
+}
+
+fn limited() -> WorkerOptions {
+    let environment = BTreeMap::from([("DISPATCH_BACKLOG_LIMIT".to_owned(), LIMIT.to_string())]);
+    WorkerOptions { concurrency: Some(2), environment, ..WorkerOptions::default() }
+}
+
+/// Waits until intake pauses; then about as many messages as may are rows of the table.
+async fn others_stay(world: &TestWorld, worker: &WorkerProcess, table: &str) {
+    let rows = async || -> usize {
+        let count = world.database.one(&format!("SELECT count(*) FROM {table}")).await;
+        count.parse().expect("a number")
+    };
+    wait_for("the others to stay in RabbitMQ", SOON, async || {
+        let paused = worker.metrics().await.contains("dispatch_intake_paused 1");
+        let queue = world.queue_depth(INTAKE_QUEUE).await;
+        let all = queue.ready as usize + rows().await == JOBS;
+        if paused && all { Ok(()) } else { Err(format!("{queue:?}")) }
+    })
+    .await;
+    assert!((LIMIT..=LIMIT + IN_HAND).contains(&rows().await), "{} rows", rows().await);
 }
