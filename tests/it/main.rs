@@ -24,6 +24,7 @@ mod group_writer;
 mod identities;
 mod interactions;
 mod links;
+mod lost_commits;
 mod messaging;
 mod met_in_the_wild;
 mod newer_schema;

@@ -2,14 +2,14 @@
 
 use std::fmt::Write as _;
 
-use dispatch_worker::broker::{EVENTS, INTAKE_QUEUE, PARKED_QUEUE};
+use dispatch_worker::broker::{EVENTS, INTAKE_QUEUE};
 use lapin::message::BasicGetMessage;
 use lapin::options::{BasicGetOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, ConnectionProperties};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::world::lanes;
+use super::world::queues;
 
 const QUEUE: &str = "canaries";
 /// So many messages of a queue are looked at.
@@ -46,7 +46,7 @@ impl Ear {
 pub(super) async fn left_behind(amqp_url: &SecretString) -> Vec<(String, String)> {
     let (connection, channel) = open(amqp_url).await;
     let mut places = Vec::new();
-    for queue in lanes().iter().map(|lane| lane.queue).chain([PARKED_QUEUE]) {
+    for queue in queues().filter(|queue| *queue != INTAKE_QUEUE) {
         let mut left = String::new();
         for _ in 0..LOOKED_AT {
             let Some(got) = get(&channel, queue).await else { break };

@@ -334,7 +334,7 @@ impl TestWorld {
     /// Waits until no queue holds a message and every outcome event is published.
     pub(crate) async fn wait_quiet(&self, limit: Duration) {
         wait_for("every queue to be empty", limit, async || {
-            for queue in lanes().iter().map(|lane| lane.queue).chain([INTAKE_QUEUE, PARKED_QUEUE]) {
+            for queue in queues() {
                 let depth = self.queue_depth(queue).await;
                 if depth.ready + depth.unacked > 0 {
                     return Err(format!("{queue}: {depth:?}"));
@@ -391,4 +391,9 @@ pub(crate) fn intake(body: impl Into<Vec<u8>>) -> Outgoing {
 
 pub(super) fn lanes() -> Vec<Lane> {
     registry().iter().map(|pipeline| pipeline.lane).collect()
+}
+
+/// Every queue of a world.
+pub(crate) fn queues() -> impl Iterator<Item = &'static str> {
+    lanes().into_iter().map(|lane| lane.queue).chain([INTAKE_QUEUE, PARKED_QUEUE])
 }

@@ -1,0 +1,47 @@
+//! A gate that commits stand at: they are undecided for as long as a test wants.
+
+use std::time::Duration;
+
+use super::database::TestDatabase;
+use super::wait::wait_for;
+
+/// The trigger comes with the COMMIT. It looks again and again rather than wait for a lock, since for locks there is a time limit.
+const SHUT: &str = "
+    CREATE TABLE gate (is_open boolean);
+    CREATE FUNCTION stand_at_the_gate() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        WHILE NOT EXISTS (SELECT FROM gate) LOOP PERFORM pg_sleep(0.01); END LOOP;
+        RETURN NULL;
+    END $$;
+    CREATE CONSTRAINT TRIGGER gate AFTER UPDATE ON jobs DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
+        WHEN (OLD.stage = '{stage}' AND NEW.stage <> '{stage}') EXECUTE FUNCTION stand_at_the_gate()";
+
+const AT_IT: &str = "SELECT pid, client_port FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
+
+/// Who stands at the gate.
+pub(crate) struct Standing {
+    /// Its process.
+    pub(crate) backend: String,
+    /// The port it is reached from.
+    pub(crate) port: u16,
+}
+
+/// Commits that end this stage stand from now on, until [`open`].
+pub(crate) async fn shut(database: &TestDatabase, stage: &str) {
+    database.rows(&SHUT.replace("{stage}", stage)).await;
+}
+
+/// For good.
+pub(crate) async fn open(database: &TestDatabase) {
+    database.rows("INSERT INTO gate VALUES (true)").await;
+}
+
+/// Waits for the only backend at the gate, another than `before`.
+pub(crate) async fn at_it(database: &TestDatabase, before: Option<&Standing>) -> Standing {
+    wait_for("a commit at the gate", Duration::from_secs(30), async || match database.rows(AT_IT).await.as_slice() {
+        [one] if before.is_none_or(|before| before.backend != one[0]) => {
+            Ok(Standing { backend: one[0].clone(), port: one[1].parse().expect("the port of a TCP connection") })
+        }
+        others => Err(format!("{others:?}")),
+    })
+    .await
+}
