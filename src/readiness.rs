@@ -25,7 +25,7 @@ struct Incarnation {
     lanes: Vec<LaneHealth>,
 }
 
-/// Postgres writable, schema right, publisher connected, each lane receiving, lease held, not draining.
+/// Postgres writable, schema right, publisher connected and not blocked, each lane receiving, lease held, not draining.
 pub(crate) struct WorkerReadiness {
     store: Store,
     publisher: Publisher,
@@ -74,8 +74,8 @@ impl Readiness for WorkerReadiness {
                 Ok((found, needed)) => Err(format!("V{found}, but V{needed} is needed: run `dispatch migrate`")),
                 Err(error) => Err(chain(&error)),
             };
-            let publisher =
-                if self.publisher.is_connected() { Ok("connected".to_owned()) } else { Err("not connected".to_owned()) };
+            let publisher = self.publisher.trouble().map_or(Ok("connected"), Err);
+            let publisher = publisher.map(str::to_owned).map_err(str::to_owned);
             let draining = if self.drain.is_cancelled() { Err("draining".to_owned()) } else { Ok("no".to_owned()) };
             let mut checks = vec![
                 check("postgres", postgres),

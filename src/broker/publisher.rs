@@ -155,10 +155,16 @@ impl Publisher {
         Self { live, doubt: Arc::new(Notify::new()) }
     }
 
-    /// Whether there is a connection now.
+    /// Why nothing can be published now, if so.
     #[must_use]
-    pub fn is_connected(&self) -> bool {
-        self.live.borrow().as_ref().is_some_and(|live| live.channel.status().connected())
+    pub fn trouble(&self) -> Option<&'static str> {
+        match self.live.borrow().as_deref() {
+            Some(live) if live.connection.status().blocked() => {
+                Some("RabbitMQ takes no messages: it has a memory or disk alarm, see `rabbitmq-diagnostics alarms`")
+            }
+            Some(live) if live.channel.status().connected() => None,
+            _ => Some("not connected"),
+        }
     }
 
     /// Publishes one message and waits for its confirm.

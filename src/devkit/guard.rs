@@ -78,6 +78,10 @@ pub enum Command {
     CrashRabbitmq,
     /// Start RabbitMQ again.
     StartRabbitmq,
+    /// Set off RabbitMQ's memory alarm: it takes no messages.
+    AlarmRabbitmq,
+    /// End the alarm.
+    CalmRabbitmq,
     /// Stop Postgres as a crash would and start it again on the same port and data.
     RestartPostgres,
     /// Stop Postgres in order, closing its clients' connections.
@@ -248,6 +252,8 @@ impl Fleet {
                 rabbitmq.stop().await;
                 rabbitmq.start().await?;
             }
+            Command::AlarmRabbitmq => rabbitmq?.alarm(true).await?,
+            Command::CalmRabbitmq => rabbitmq?.alarm(false).await?,
             Command::StopPostgres => postgres?.stop().await,
             Command::CrashPostgres => postgres?.crash().await,
             Command::StartPostgres => postgres?.start().await?,

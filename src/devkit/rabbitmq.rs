@@ -22,6 +22,8 @@ const START_LIMIT: Duration = Duration::from_secs(90);
 const STOP_LIMIT: Duration = Duration::from_secs(3);
 /// Bound for the port mapper's start.
 const EPMD_LIMIT: Duration = Duration::from_secs(10);
+/// Bound for a command to the server.
+const CONTROL_LIMIT: Duration = Duration::from_secs(30);
 /// The only user, an administrator.
 const USER: &str = "dispatch";
 
@@ -79,7 +81,7 @@ impl RabbitMq {
         if self.process.is_some() {
             bail!("RabbitMQ is running already");
         }
-        let mut launch = Launch::new("rabbitmq-server", &self.sbin.join("rabbitmq-server"), &self.dir, Abrupt::Kill)?;
+        let mut launch = self.launch("rabbitmq-server")?;
         let command = &mut launch.command;
         for (name, file) in [
             ("RABBITMQ_MNESIA_BASE", "mnesia"),
@@ -92,9 +94,8 @@ impl RabbitMq {
         ] {
             command.env(name, self.dir.join(file));
         }
-        command.env("RABBITMQ_NODENAME", "dispatch@localhost").env("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1");
+        command.env("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1").env("ERL_EPMD_ADDRESS", "127.0.0.1");
         command.env("RABBITMQ_DIST_PORT", self.distribution.number().to_string());
-        command.env("ERL_EPMD_PORT", self.epmd_port.number().to_string()).env("ERL_EPMD_ADDRESS", "127.0.0.1");
         command.env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "-kernel inet_dist_use_interface {127,0,0,1} +S 2:2");
         // The script then becomes the server, rather than waiting for it: the process that we know is the one that runs.
         command.env("RUNNING_UNDER_SYSTEMD", "true");
@@ -104,6 +105,22 @@ impl RabbitMq {
         process.wait_ready(START_LIMIT, async || speaks_amqp(amqp).await && management.is_up().await).await?;
         self.process = Some(process);
         Ok(())
+    }
+
+    /// One of RabbitMQ's programs, for this server.
+    fn launch(&self, program: &'static str) -> anyhow::Result<Launch> {
+        let mut launch = Launch::new(program, &self.sbin.join(program), &self.dir, Abrupt::Kill)?;
+        launch.command.env("RABBITMQ_NODENAME", "dispatch@localhost");
+        launch.command.env("ERL_EPMD_PORT", self.epmd_port.number().to_string());
+        Ok(launch)
+    }
+
+    /// Sets off the memory alarm, or ends it. Meanwhile the server reads nothing from whoever has published.
+    /// Source: <https://www.rabbitmq.com/docs/memory#configuring-threshold>.
+    pub(crate) async fn alarm(&self, on: bool) -> anyhow::Result<()> {
+        let mut launch = self.launch("rabbitmqctl")?;
+        launch.command.args(["set_vm_memory_high_watermark", if on { "0" } else { "0.4" }]);
+        launch.run(CONTROL_LIMIT).await
     }
 
     /// Stops the server in order: its clients are told, its messages are written. The port mapper goes on.

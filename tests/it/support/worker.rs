@@ -78,13 +78,27 @@ impl WorkerProcess {
 
     /// Waits until `/readyz` says yes.
     pub(crate) async fn ready(&self) {
-        let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
-        let url = format!("http://127.0.0.1:{}/readyz", self.port.number());
-        wait_for("a worker to be ready", READY_WITHIN, async || {
-            let answer = http.get(&url).send().await.map_err(|error| error.to_string())?;
-            if answer.status().is_success() { Ok(()) } else { Err(answer.text().await.unwrap_or_default()) }
+        wait_for("a worker to be ready", READY_WITHIN, async || match self.readiness().await {
+            Ok((true, _)) => Ok(()),
+            Ok((false, why)) => Err(why),
+            Err(error) => Err(error.to_string()),
         })
         .await;
+    }
+
+    /// Waits until `/readyz` says no, and why.
+    pub(crate) async fn not_ready(&self, because: &str) {
+        wait_for(&format!("a worker that is not ready: {because}"), READY_WITHIN, async || match self.readiness().await {
+            Ok((false, why)) if why.contains(because) => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+        .await;
+    }
+
+    async fn readiness(&self) -> reqwest::Result<(bool, String)> {
+        let http = reqwest::Client::builder().no_proxy().build()?;
+        let answer = http.get(format!("http://127.0.0.1:{}/readyz", self.port.number())).send().await?;
+        Ok((answer.status().is_success(), answer.text().await?))
     }
 
     /// What its metrics say now, as Prometheus text.
