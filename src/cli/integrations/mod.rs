@@ -63,7 +63,7 @@ struct Switch {
     consent: Consent,
 }
 
-/// Ask Azure DevOps whose the token is and whether they may use the account; changes nothing
+/// Ask Azure DevOps whose the token is, refreshed where that is due, and whether they may use the account
 #[derive(Debug, Args)]
 pub(super) struct Test {
     #[command(flatten)]
