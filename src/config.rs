@@ -92,7 +92,7 @@ pub struct WorkerSettings {
     /// Jobs that may wait in Postgres for their turn, and open dead letters; with more of either, new ones stay in RabbitMQ
     #[arg(long, env = "DISPATCH_BACKLOG_LIMIT", default_value_t = 200_000, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
     pub backlog_limit: u32,
-    /// Postgres connections of the pool
+    /// Postgres connections of the pool; a worker opens up to nine more, for eight writers and a heartbeat
     #[arg(long, env = "DISPATCH_POOL_SIZE", default_value_t = 16, value_parser = clap::value_parser!(u16).range(2..=1000))]
     pub pool_size: u16,
     /// Seconds that a drain waits for stages in hand
@@ -191,7 +191,7 @@ pub struct LogSettings {
     /// Which events are logged, in tracing's filter syntax; the worker itself tells what becomes of its links
     #[arg(long, env = "DISPATCH_LOG", default_value = "info,lapin=off,refinery_core=warn", global = true, value_name = "FILTER")]
     pub log: String,
-    /// For people or for machines
+    /// `text` for people or `json` for machines
     #[arg(long, env = "DISPATCH_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text, global = true)]
     pub log_format: LogFormat,
 }

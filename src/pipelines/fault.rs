@@ -143,7 +143,7 @@ impl Fault for ProductFault {
                 format!("Import organization `{slug}` with `dispatch tracker import`, then retry; or correct the producer.")
             }
             Self::InstallationDisabled { account, .. } => {
-                format!("Enable the installation of {account}; the job goes on by itself.")
+                format!("Switch account {account} on with `dispatch integrations enable`; the job goes on by itself.")
             }
             Self::Reauthentication { identity_id, .. } => {
                 format!(
@@ -163,7 +163,9 @@ impl Fault for ProductFault {
             Self::DestinationGone(_) => {
                 "Register the destination again with the same name and publish the job anew, or cancel this one.".to_owned()
             }
-            Self::DestinationDisabled { name, .. } => format!("Enable destination `{name}`; the job goes on by itself."),
+            Self::DestinationDisabled { name, .. } => {
+                format!("Switch destination `{name}` on with `dispatch destinations enable`; the job goes on by itself.")
+            }
             Self::InteractionGone(_) => "Cancel this follow-up: nobody can be answered any more.".to_owned(),
             Self::InteractionExpired(_) => EXPIRED_HINT.to_owned(),
             Self::UnknownPolicy { name, .. } => {
