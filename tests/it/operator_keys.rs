@@ -16,6 +16,8 @@ use serde_json::{Value, json};
 use crate::support::{Dispatch, TestWorld, WorkerOptions, acme, wait_for};
 
 const SOON: Duration = Duration::from_secs(30);
+/// 24 bytes, as Standard Webhooks asks at least.
+const NEW_SECRET: &str = "whsec_bmV3LWNhbmFyeS13ZWJob29rLXNlYy0x";
 
 /// The keyring's settings of a rotation from `k1` to `k2`.
 struct Keys {
@@ -35,14 +37,15 @@ impl Keys {
         Keyring::parse(&SecretString::from(self.new.clone())).unwrap()
     }
 
-    fn worker(&self) -> WorkerOptions {
-        let environment = BTreeMap::from([("DISPATCH_KEYRING".to_owned(), self.new.clone())]);
-        WorkerOptions { environment, ..WorkerOptions::default() }
-    }
-
     fn rotate(&self, world: &TestWorld) -> Dispatch {
         world.dispatch(&["keys", "rotate", "--batch", "7", "--yes"]).env("DISPATCH_KEYRING", &self.both)
     }
+}
+
+/// A worker with a keyring of its own.
+fn with_keyring(keyring: &str) -> WorkerOptions {
+    let environment = BTreeMap::from([("DISPATCH_KEYRING".to_owned(), keyring.to_owned())]);
+    WorkerOptions { environment, ..WorkerOptions::default() }
 }
 
 async fn dead_letter(world: &TestWorld, body: &str) -> i64 {
@@ -71,16 +74,26 @@ async fn counted(world: &TestWorld, keyring: &str, key: &str) -> Vec<String> {
     of_key.map(|count| format!("{}.{}={}", text(&count["table"]), text(&count["column"]), count["values"])).collect()
 }
 
-/// A job that waits for an account, with an interaction's token and an event that is meant to mislead.
-async fn waiting_job(world: &TestWorld) {
-    let event = json!({"sealed_token": "v1.k1.aaaa.bbbb", "nul": "a\u{0}b", "interaction": {"sealed_token": "v1.k1.cc.dd"}});
-    let mut message = acme::job("waits", &event);
-    message["account"] = Value::Null;
-    message["interaction"] = json!({"application_id": "7", "token": "canary-interaction"});
-    let click = State::new().click("7", "canary-interaction", None);
+/// A click that can be answered, with its token, as a job has it.
+async fn click(world: &TestWorld, token: &str) -> Value {
+    let click = State::new().click("7", token, None);
     world.simulator().await.client.merge_state(&click).await.unwrap();
+    json!({"application_id": "7", "token": token})
+}
+
+/// A job that waits for an account, with an interaction's token.
+async fn waiting_job(world: &TestWorld, event: &Value) {
+    let mut message = acme::job("waits", event);
+    message["account"] = Value::Null;
+    message["interaction"] = click(world, "canary-interaction").await;
     world.publish_job(&message).await;
     world.wait_job_state("waits", JobState::Waiting, SOON).await;
+}
+
+/// Gives a webhook another secret; its receiver knows the one before alone.
+async fn rotated_secret(world: &TestWorld) {
+    let rotate = ["destinations", "rotate-secret", acme::KEYED, "--organization", "acme", "--keep-for", "1h", "--yes"];
+    world.dispatch(&rotate).stdin(NEW_SECRET).done().await;
 }
 
 async fn payload(world: &TestWorld) -> String {
@@ -91,8 +104,11 @@ async fn payload(world: &TestWorld) -> String {
 async fn after_a_rotation_the_new_key_alone_opens_everything() {
     let world = TestWorld::acme().await;
     let keys = Keys::of(&world);
+    rotated_secret(&world).await;
     let worker = world.worker(&WorkerOptions::default());
-    waiting_job(&world).await;
+    // It is meant to mislead.
+    let event = json!({"sealed_token": "v1.k1.aaaa.bbbb", "nul": "a\u{0}b", "interaction": {"sealed_token": "v1.k1.cc.dd"}});
+    waiting_job(&world, &event).await;
     let newer = json!({"schema": 9, "source": acme::SOURCE, "dedupe_key": "newer", "organization": "acme"});
     world.publish_job(&newer).await;
     world.wait_job_state("newer", JobState::Waiting, SOON).await;
@@ -105,6 +121,7 @@ async fn after_a_rotation_the_new_key_alone_opens_everything() {
         "identities.access_token",
         "identities.refresh_token",
         "destinations.secret",
+        "destinations.previous_secret",
         "jobs.sealed_payload",
         "jobs.payload.interaction.token",
         "dead_letters.sealed_body",
@@ -128,13 +145,16 @@ async fn after_a_rotation_the_new_key_alone_opens_everything() {
     let tracker = Tracker::new(world.pool().clone(), Arc::new(keys.new_alone()));
     let clicked = tracker.interaction(world.job_by_key("waits").await.unwrap().id).await.unwrap().unwrap();
     assert_eq!(clicked.token.expose_secret(), "canary-interaction", "whatever its events hold");
+    let previous = "SELECT id, previous_secret FROM destinations WHERE previous_secret IS NOT NULL";
+    let previous = world.database.rows(previous).await.concat();
+    assert_eq!(opened("destinations", "previous_secret", &previous[0], &previous[1]), acme::WEBHOOK_SECRET);
     let sealed = world.database.one("SELECT sealed_body FROM dead_letters").await;
     assert_eq!(opened("dead_letters", "sealed_body", &letter.to_string(), &sealed), "canary-body");
     let sealed = world.database.one("SELECT sealed_payload FROM jobs WHERE dedupe_key = 'newer'").await;
     let job = world.job_by_key("newer").await.unwrap().id.to_string();
     assert_eq!(opened("jobs", "sealed_payload", &job, &sealed), newer.to_string());
 
-    let _worker = world.worker(&keys.worker());
+    let _worker = world.worker(&with_keyring(&keys.new));
     let event = world.assign(acme::LONE_ITEM, Some(acme::ANN)).await;
     world.publish_job(&acme::job("after", &event)).await;
     world.wait_job_state("after", JobState::Succeeded, SOON).await;
@@ -146,10 +166,11 @@ async fn after_a_rotation_the_new_key_alone_opens_everything() {
     assert!(again["resealed"].as_array().unwrap().iter().all(|column| column["values"] == 0), "{again}");
 }
 
-/// Waits until a statement of the program waits for a row that this test holds.
-async fn blocked(world: &TestWorld) {
+/// Waits until the rotation waits for a row of this table that the test holds.
+async fn blocked(world: &TestWorld, table: &str) {
     let sql = format!(
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = '{}' AND wait_event_type = 'Lock' AND query LIKE '%FOR NO KEY UPDATE%'",
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = '{}' AND wait_event_type = 'Lock'
+            AND query LIKE '%FROM {table} t %FOR NO KEY UPDATE%'",
         world.database.name
     );
     wait_for("the rotation to wait for a row", SOON, async || match world.database.one(&sql).await.as_str() {
@@ -174,7 +195,7 @@ async fn a_rotation_undoes_no_change_made_meanwhile_and_goes_on_after_it_was_kil
     let letters = "dead_letters.sealed_body=30".to_owned();
     assert!(counted(&world, world.keyring_setting.expose_secret(), "k1").await.contains(&letters));
     let mut rotation = keys.rotate(&world).start();
-    blocked(&world).await;
+    blocked(&world, "identities").await;
     // A token is saved meanwhile, by a worker that seals with the old key.
     let id: i64 = row.get("id");
     let place = Place { table: "identities", column: "access_token", row: &id.to_string() };
@@ -189,7 +210,7 @@ async fn a_rotation_undoes_no_change_made_meanwhile_and_goes_on_after_it_was_kil
         if left == ["11"] { Ok(()) } else { Err(format!("{left:?}")) }
     })
     .await;
-    blocked(&world).await;
+    blocked(&world, "dead_letters").await;
     rotation.kill().await.unwrap();
     held.commit().await.unwrap();
     let identity = world.database.rows(&format!("SELECT access_token, version FROM identities WHERE id = {id}")).await.concat();
@@ -221,4 +242,75 @@ async fn a_value_that_does_not_open_is_told_and_the_others_are_done() {
     assert_eq!(counted(&world, &keys.both, "k1").await, ["dead_letters.sealed_body=1"]);
     let unasked = world.dispatch(&["keys", "rotate"]).said().await;
     assert_eq!(unasked.code, Some(2), "{unasked:?}");
+}
+
+/// Publishes jobs of people who have clicked, each with a new event; gives their keys.
+async fn publish_clicked(world: &TestWorld, batch: &str) -> Vec<String> {
+    let mut keys = Vec::new();
+    for (n, assignee) in [acme::ANN, acme::BOB, acme::ANN, acme::BOB].into_iter().enumerate() {
+        let key = format!("{batch}-{n}");
+        let event = world.assign(acme::LONE_ITEM, Some(assignee)).await;
+        let mut message = acme::job(&key, &event);
+        message["interaction"] = click(world, &format!("canary-{key}")).await;
+        world.publish_job(&message).await;
+        keys.push(key);
+    }
+    keys
+}
+
+/// The tables in which anything at all is sealed with a key, whatever the program knows of them.
+async fn tables_with(world: &TestWorld, key: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for table in world.database.rows("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").await.concat() {
+        let sql = format!("SELECT count(*) FROM {table} t WHERE strpos(t::text, 'v1.{key}.') > 0");
+        if world.database.one(&sql).await != "0" {
+            found.push(table);
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn jobs_that_come_during_a_rotation_succeed_and_nothing_stays_sealed_with_the_old_key() {
+    let world = TestWorld::acme().await;
+    let keys = Keys::of(&world);
+    rotated_secret(&world).await;
+    dead_letter(&world, "canary-body").await;
+    let mut old = world.worker(&WorkerOptions::default());
+    waiting_job(&world, &world.assign(acme::LONE_ITEM, Some(acme::BOB)).await).await;
+    old.terminate();
+    old.wait_exit(SOON).await;
+    assert!(tables_with(&world, "k1").await.contains(&"destinations".to_owned()), "it would be seen");
+
+    let worker = world.worker(&with_keyring(&keys.both));
+    worker.ready().await;
+    // Rows that no job needs hold the rotation up, at its beginning and at its end.
+    let (mut one, mut other) = (world.pool().get().await.unwrap(), world.pool().get().await.unwrap());
+    let beginning = one.transaction().await.unwrap();
+    beginning.execute("SELECT 1 FROM identities WHERE name = 'spare' FOR UPDATE", &[]).await.unwrap();
+    let mut rotation = keys.rotate(&world).start();
+    blocked(&world, "identities").await;
+    let mut published = publish_clicked(&world, "early").await;
+    world.publish_configure(world.job_by_key("waits").await.unwrap().id, &acme::account_id()).await;
+    let end = other.transaction().await.unwrap();
+    end.execute("SELECT 1 FROM dead_letters FOR UPDATE", &[]).await.unwrap();
+    beginning.commit().await.unwrap();
+    blocked(&world, "dead_letters").await;
+    published.extend(publish_clicked(&world, "late").await);
+    end.commit().await.unwrap();
+    let ended = tokio::time::timeout(SOON, rotation.wait()).await.expect("it ends in time").unwrap();
+    assert!(ended.success(), "{ended}");
+
+    published.push("waits".to_owned());
+    for key in &published {
+        world.wait_job_state(key, JobState::Succeeded, SOON).await;
+    }
+    let clicks = world.simulator().await.client.state().await.unwrap().discord.clicks;
+    assert_eq!(clicks.len(), published.len());
+    assert!(clicks.values().all(|click| !click.posted.is_empty()), "everybody who clicked was answered");
+    assert_eq!(counted(&world, &keys.both, "k1").await, Vec::<String>::new());
+    assert_eq!(tables_with(&world, "k1").await, Vec::<String>::new());
+    let again = keys.rotate(&world).done().await;
+    assert!(again["resealed"].as_array().unwrap().iter().all(|column| column["values"] == 0), "{again}");
+    assert_eq!(again["left"], 0);
 }
