@@ -30,6 +30,7 @@ mod met_in_the_wild;
 mod newer_schema;
 mod operator_check;
 mod operator_dead_letters;
+mod operator_jobs;
 mod operator_keys;
 mod operator_registry;
 mod outages;
