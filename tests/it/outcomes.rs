@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use dispatch_worker::broker::{KEY_CANCEL, Outgoing};
+use dispatch_worker::devkit::simulator::admin::TokenChange;
 use dispatch_worker::job::JobState;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{Listener, TestWorld, WorkerOptions, acme, intake, wait_for};
 
@@ -185,4 +186,85 @@ async fn a_cancel_that_comes_before_its_job_ends_it_when_it_comes() {
     assert_eq!(world.database.one("SELECT count(*) FROM jobs").await, "1");
     assert_eq!(world.database.one("SELECT count(*) FROM checkpoints").await, "0", "no stage has run");
     assert_eq!(world.database.one("SELECT count(*) || ' by ' || min(role) FROM audit_log").await, "1 by producer");
+}
+
+#[tokio::test]
+async fn whoever_listens_hears_of_a_refused_message_with_its_number_among_the_dead_letters() {
+    let world = TestWorld::acme().await;
+    let listener = Listener::new(&world).await;
+    listener.queue("watch", Some("#")).await;
+    listener.queue("refused", Some("message.refused")).await;
+    let _worker = world.worker(&WorkerOptions::default());
+    let body = json!({"schema": 1, "source": acme::SOURCE, "dedupe_key": "of nobody"}).to_string();
+    world.publish_raw(&Outgoing { message_id: Some("m-17".to_owned()), ..intake(body) }).await;
+    let (_, heard) = listener.next("watch").await;
+    let kept = world.database.rows("SELECT id, code, detail FROM dead_letters").await.concat();
+    assert_eq!(kept[1..], ["missing_field", "`organization` is required"]);
+    let number: i64 = kept[0].parse().unwrap();
+    let right = json!({
+        "event": "message.refused", "schema": 1, "source": acme::SOURCE, "dedupe_key": "of nobody", "message_id": "m-17",
+        "code": kept[1], "detail": kept[2], "dead_letter_id": number, "at": heard["at"]
+    });
+    assert_eq!(heard, right);
+    assert!(heard["at"].is_string(), "{heard}");
+    assert_eq!(listener.next("refused").await.1, heard, "under a routing key of its own");
+    world.wait_quiet(SOON).await;
+    assert!(listener.try_next("watch").await.is_none(), "once, and of no job");
+}
+
+/// Publishes a job that asks who it is and changes nothing.
+async fn publish(world: &TestWorld, key: &str) {
+    let mut message = acme::job(key, &Value::Null);
+    (message["events"], message["notify"]) = (json!([]), json!([]));
+    world.publish_job(&message).await;
+}
+
+/// The job is accepted and waits, and both are heard, the latter also by who listens for this reason alone.
+async fn hears_why_it_waits(world: &TestWorld, listener: &Listener, key: &str, reason: &str) {
+    assert_eq!(listener.next("watch").await.1["event"], "job.accepted");
+    let (_, heard) = listener.next("watch").await;
+    let job = world.job_by_key(key).await.unwrap();
+    assert_eq!((job.state, job.wait_reason.as_deref()), (JobState::Waiting, Some(reason)));
+    let event = format!("job.waiting.{reason}");
+    assert_eq!((&heard["event"], &heard["job_id"]), (&json!(event), &json!(job.id)), "{heard}");
+    assert_eq!((&heard["source"], &heard["dedupe_key"]), (&json!(acme::SOURCE), &json!(key)), "{heard}");
+    assert_eq!((&heard["state"], &heard["reason"]), (&json!("waiting"), &json!(reason)), "{heard}");
+    assert!(heard["wait_key"].is_string() && heard["wait_key"] == json!(job.wait_key), "{heard}");
+    assert_eq!(listener.next(&event).await.1, heard, "under a routing key of its own");
+}
+
+#[tokio::test]
+async fn whoever_listens_hears_for_which_cause_a_job_waits() {
+    const SCOPE: &str = "acme|azure_devops|127.0.0.1";
+    let world = TestWorld::acme().await;
+    let listener = Listener::new(&world).await;
+    listener.queue("watch", Some("#")).await;
+    let keys = ["hold", "installation_disabled", "reauthentication"].map(|reason| format!("job.waiting.{reason}"));
+    for key in &keys {
+        listener.queue(key, Some(key)).await;
+    }
+    // Before there is a worker: one that runs learns of it a moment later.
+    world.dispatch(&["holds", "place", SCOPE, "--reason", "they mend it", "--yes"]).done().await;
+    let _worker = world.worker(&WorkerOptions::default());
+    publish(&world, "held").await;
+    hears_why_it_waits(&world, &listener, "held", "hold").await;
+    world.dispatch(&["holds", "release", SCOPE, "--reason", "mended", "--yes"]).done().await;
+    assert_eq!(listener.next("watch").await.1["event"], "job.succeeded");
+
+    let account = acme::account_id();
+    let switch = |verb| world.dispatch(&["integrations", verb, &account, "--organization", "acme", "--yes"]);
+    switch("disable").done().await;
+    publish(&world, "switched off").await;
+    hears_why_it_waits(&world, &listener, "switched off", "installation_disabled").await;
+    switch("enable").done().await;
+    assert_eq!(listener.next("watch").await.1["event"], "job.succeeded");
+
+    let ended = TokenChange { token: acme::TOKEN.to_owned(), expired: Some(true), ..TokenChange::default() };
+    world.simulator().await.client.token(&ended).await.unwrap();
+    publish(&world, "signed out").await;
+    hears_why_it_waits(&world, &listener, "signed out", "reauthentication").await;
+    world.wait_quiet(SOON).await;
+    for queue in keys.iter().map(String::as_str).chain(["watch"]) {
+        assert!(listener.try_next(queue).await.is_none(), "{queue} hears no more");
+    }
 }
