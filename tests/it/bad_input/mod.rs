@@ -150,13 +150,17 @@ fn letter_of<'a>(row: &Row, letters: &'a BTreeMap<String, Value>) -> &'a Value {
     letters.get(&sha256).unwrap_or_else(|| panic!("{}: no dead letter has its body", row.name))
 }
 
-/// Asked for, the body is shown as it came, up to a mebibyte of it, in so far as it is text.
+/// Asked for, the body is shown as it came, up to a mebibyte of it, in so far as it is text. Who has seen it, and why, stays;
+/// whoever has seen the rest of the dead letter alone leaves no trace.
 async fn shows_its_body(world: &TestWorld, row: &Row, letters: &BTreeMap<String, Value>) {
-    let letter = letter_of(row, letters);
-    let raw = world.dispatch(&["dead-letters", "show", &letter["id"].to_string(), "--raw"]).tells_secrets().done().await;
+    const WHY: &str = "its producer asks";
+    let id = letter_of(row, letters)["id"].to_string();
+    let raw = world.dispatch(&["dead-letters", "show", &id, "--raw", "--reason", WHY]).tells_secrets().done().await;
     let shown = raw["body"].as_str().expect("a text");
     let kept = &row.message.body[..row.message.body.len().min(1 << 20)];
     assert!(shown == String::from_utf8_lossy(kept), "{}: another body is shown", row.name);
+    let audit = format!("SELECT who, role, action, reason FROM audit_log WHERE after ->> 'dead_letter_id' = '{id}'");
+    assert_eq!(world.database.rows(&audit).await, [["olga", "operator", "dead_letter.show_raw", WHY]], "{}", row.name);
 }
 
 /// Every message is one row or one dead letter, nothing is in a queue or comes again, and the worker has noticed nothing that
