@@ -10,15 +10,16 @@ use dispatch_worker::secrets::Keyring;
 use dispatch_worker::store::{
     self, Claim, Claimed, CommitError, Incoming, Intaken, NewJob, NotClaimed, Run, Store, StoreError, Tables, WRITERS, Writer,
 };
-use futures_util::future::{BoxFuture, FutureExt, join_all};
+use futures_util::future::{BoxFuture, FutureExt, join, join_all};
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use secrecy::SecretString;
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{TestDatabase, wait_for};
+use crate::support::{TestDatabase, gate, wait_for};
 
 /// A product without product data.
-struct NoTables;
+pub(crate) struct NoTables;
 
 impl Tables for NoTables {
     type Changes = ();
@@ -42,14 +43,14 @@ impl Tables for NoTables {
     }
 }
 
-struct Bench {
-    database: TestDatabase,
-    writer: Writer<NoTables>,
-    replica: ReplicaId,
+pub(crate) struct Bench {
+    pub(crate) database: TestDatabase,
+    pub(crate) writer: Writer<NoTables>,
+    pub(crate) replica: ReplicaId,
 }
 
 impl Bench {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let database = TestDatabase::new().await;
         let keyring = Arc::new(Keyring::parse(&SecretString::from(format!("k1:{}=", "A".repeat(43)))).expect("a keyring"));
         let writers = store::writers_pool(&database.url).expect("a pool");
@@ -60,7 +61,7 @@ impl Bench {
         Self { database, writer, replica: ReplicaId(replica.parse().expect("an id")) }
     }
 
-    fn job(&self, key: &str) -> Arc<NewJob> {
+    pub(crate) fn job(&self, key: &str) -> Arc<NewJob> {
         Arc::new(NewJob {
             id: JobId::fresh(),
             pipeline: "p",
@@ -82,11 +83,16 @@ impl Bench {
         })
     }
 
+    /// See [`Bench::at_once`].
+    pub(crate) async fn together<V>(&self, calls: impl Iterator<Item = impl Future<Output = V>>) -> Vec<V> {
+        self.at_once(join_all(calls)).await
+    }
+
     /// Polls every call once, so that all of them wait, before the writers begin: they are one group.
-    async fn together<V>(&self, calls: impl Iterator<Item = impl Future<Output = V>>) -> Vec<V> {
+    pub(crate) async fn at_once<V>(&self, calls: impl Future<Output = V>) -> V {
         let end = CancellationToken::new();
         let calls = async {
-            let answers = join_all(calls).await;
+            let answers = calls.await;
             end.cancel();
             answers
         };
@@ -95,20 +101,25 @@ impl Bench {
     }
 }
 
-fn ours(intaken: Result<Intaken, StoreError>) -> Claim {
+pub(crate) fn ours(intaken: Result<Intaken, StoreError>) -> Claim {
     match intaken {
         Ok(Intaken::Ours(claim, _)) => *claim,
         other => panic!("not claimed: {other:?}"),
     }
 }
 
-fn stage_done(stage: &'static str, next: Next) -> Commit<()> {
+pub(crate) fn stage_done(stage: &'static str, next: Next) -> Commit<()> {
     let output = Some(RawValue::from_string("{\"done\":true}".to_owned()).expect("JSON"));
     let record = Record::Checkpoint(CheckpointRecord { stage, version: 1, output });
     Commit { record, effect: None, leftover: None, changes: None, children: Vec::new(), next }
 }
 
-fn run(claim: &Claim) -> Run<'_> {
+/// The stage at which every job here begins, where another one follows.
+pub(crate) fn first_done() -> Commit<()> {
+    stage_done("first", Next::Stage { stage: "second".to_owned(), keep: true })
+}
+
+pub(crate) fn run(claim: &Claim) -> Run<'_> {
     Run { fence: &claim.fence, job: &claim.job, took: Duration::from_millis(1) }
 }
 
@@ -138,7 +149,7 @@ async fn what_comes_together_is_one_transaction() {
     let answers = bench.together(jobs.iter().map(|job| bench.writer.intake(job))).await;
     let claims: Vec<Claim> = answers.into_iter().map(ours).collect();
     assert_eq!(bench.database.one("SELECT count(DISTINCT xmin::text) FROM jobs").await, "1");
-    let commit = stage_done("first", Next::Stage { stage: "second".to_owned(), keep: true });
+    let commit = first_done();
     let done = bench.together(claims.iter().map(|claim| bench.writer.commit(run(claim), &commit))).await;
     assert!(done.iter().all(|one| one.as_ref().is_ok_and(|one| one.state == JobState::Running && one.stage == "second")));
     assert_eq!(bench.database.one("SELECT count(DISTINCT xmin::text) || ' ' || count(*) FROM checkpoints").await, "1 50");
@@ -166,8 +177,7 @@ async fn each_caller_hears_its_own_result() {
     // Somebody else has moved the second job on.
     let second = claims[1].job.id;
     bench.database.rows(&format!("UPDATE jobs SET epoch = epoch + 1 WHERE id = '{second}'")).await;
-    let (go_on, finish) =
-        (stage_done("first", Next::Stage { stage: "second".to_owned(), keep: true }), stage_done("first", Next::Finish));
+    let (go_on, finish) = (first_done(), stage_done("first", Next::Finish));
     let commits = [&go_on, &go_on, &finish];
     let done = bench.together(claims.iter().zip(commits).map(|(claim, commit)| bench.writer.commit(run(claim), commit))).await;
     let [one, two, three] = done.try_into().expect("three answers");
@@ -193,7 +203,7 @@ async fn a_claim_loads_the_checkpoints_and_says_why_not() {
     let jobs: Vec<_> = (0..2).map(|n| bench.job(&format!("{n}"))).collect();
     let claims: Vec<Claim> =
         bench.together(jobs.iter().map(|job| bench.writer.intake(job))).await.into_iter().map(ours).collect();
-    let commit = stage_done("first", Next::Stage { stage: "second".to_owned(), keep: true });
+    let commit = first_done();
     drop(bench.together(claims.iter().map(|claim| bench.writer.commit(run(claim), &commit))).await);
     let first = claims[0].job.id;
     bench.database.rows(&format!("UPDATE jobs SET state = 'ready', owner = NULL WHERE id = '{first}'")).await;
@@ -218,7 +228,7 @@ async fn a_statement_prepared_on_an_empty_table_looks_up_by_key_when_it_is_full(
     let bench = Bench::new().await;
     let prepared = bench.job("on an empty table");
     let claim = ours(bench.together([bench.writer.intake(&prepared)].into_iter()).await.pop().expect("an answer"));
-    let commit = stage_done("first", Next::Stage { stage: "second".to_owned(), keep: true });
+    let commit = first_done();
     let end = CancellationToken::new();
     let work = async {
         bench.writer.commit(run(&claim), &commit).await.expect("it is ours");
@@ -251,4 +261,77 @@ async fn a_statement_prepared_on_an_empty_table_looks_up_by_key_when_it_is_full(
     .await;
     let read = database.one("SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'jobs'").await;
     assert!(read.parse::<u64>().expect("a number") < 20_000, "the table was read as a whole: {read} rows");
+}
+
+/// Has the commit of each new job take ten milliseconds more: no disk is worth more writers.
+const SLOW: &str = "
+    CREATE FUNCTION take_a_while() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.01); RETURN NULL; END $$;
+    CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON jobs DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
+        EXECUTE FUNCTION take_a_while()";
+
+/// Commits that stand at the gate.
+const IN_FLIGHT: &str = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
+
+/// Jobs in hand, each made by a group of its own.
+async fn made_one_by_one(bench: &Bench, number: usize) -> Vec<Claim> {
+    let mut claims = Vec::with_capacity(number);
+    for n in 0..number {
+        let job = bench.job(&format!("{n}"));
+        // With a second statement in the group, what is timed is its commit alone.
+        let nobody = bench.writer.claim(bench.replica, JobId::fresh());
+        let (intaken, _) = bench.at_once(join(bench.writer.intake(&job), nobody)).await;
+        claims.push(ours(intaken));
+    }
+    claims
+}
+
+/// Has jobs committed, one call after another, while no commit comes through: as many groups as may be are in flight, and the
+/// calls that come then wait. In how many transactions they were written in the end.
+async fn written_in_a_jam(bench: &Bench, claims: &[Claim], in_flight: usize) -> String {
+    gate::shut(&bench.database, "first").await;
+    let commit = first_done();
+    let end = CancellationToken::new();
+    let jam = async {
+        let mut calls = FuturesUnordered::new();
+        for (before, claim) in claims.iter().enumerate() {
+            calls.push(bench.writer.commit(run(claim), &commit));
+            let standing = in_flight.min(before + 1).to_string();
+            let all_stand = wait_for("commits at the gate", Duration::from_secs(10), async || {
+                let seen = bench.database.one(IN_FLIGHT).await;
+                if seen == standing { Ok(()) } else { Err(format!("{seen} of {standing}")) }
+            });
+            tokio::select! {
+                biased;
+                answer = calls.next() => panic!("the gate is shut: {answer:?}"),
+                () = all_stand => {}
+            }
+        }
+        gate::open(&bench.database).await;
+        let answers: Vec<_> = calls.collect().await;
+        assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+        end.cancel();
+    };
+    // Polled behind each call: whatever may be in flight is, before the next one comes.
+    let writers = join_all((0..WRITERS).map(|_| bench.writer.write_groups(end.clone())));
+    let ((), _) = tokio::join!(biased; jam, writers);
+    bench.database.one("SELECT count(DISTINCT xmin::text) || ' of ' || count(*) FROM checkpoints").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_commits_are_quick_two_groups_are_in_flight_and_what_comes_then_waits_to_be_one() {
+    let bench = Bench::new().await;
+    // Quick on any disk, for the connections that are made from now on.
+    bench.database.rows(&format!("ALTER DATABASE {} SET synchronous_commit = off", bench.database.name)).await;
+    // The quickest counts, so that a busy machine would have to hold up each of these.
+    let claims = made_one_by_one(&bench, 64).await;
+    assert_eq!(written_in_a_jam(&bench, &claims[..4], 2).await, "3 of 4");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn once_commits_have_been_slow_as_many_groups_are_in_flight_as_there_are_writers() {
+    let bench = Bench::new().await;
+    bench.database.rows(SLOW).await;
+    let claims = made_one_by_one(&bench, WRITERS + 2).await;
+    let written = written_in_a_jam(&bench, &claims, WRITERS).await;
+    assert_eq!(written, format!("{} of {}", WRITERS + 1, WRITERS + 2));
 }

@@ -21,6 +21,7 @@ mod fairness;
 mod governor;
 mod governor_hanging;
 mod group_writer;
+mod group_writer_mixed;
 mod identities;
 mod interactions;
 mod links;

@@ -1,0 +1,120 @@
+//! The group writer, where writes of all kinds come together.
+
+use std::sync::Arc;
+
+use dispatch_worker::engine::Next;
+use dispatch_worker::job::{JobId, JobState};
+use dispatch_worker::store::{Claim, Claimed, CommitError, Committed, Intaken, NewJob, StoreError};
+use futures_util::future::{join_all, join3};
+
+use crate::group_writer::{Bench, first_done, ours, run, stage_done};
+
+/// Of each kind.
+const ROWS: usize = 4;
+
+/// How many transactions the rows are of, and how many rows there are.
+const WRITTEN: &str = "
+    SELECT count(DISTINCT tx) || ' of ' || count(*)
+    FROM (SELECT xmin::text AS tx FROM jobs UNION ALL SELECT xmin::text FROM checkpoints) AS written";
+
+/// What comes together.
+struct Mixed {
+    new: Vec<Arc<NewJob>>,
+    /// Nobody has them in hand.
+    ready: Vec<JobId>,
+    /// Their first stage is done: every second one's job ends with it.
+    running: Vec<Claim>,
+}
+
+/// What became of each.
+struct Answers {
+    intaken: Vec<Result<Intaken, StoreError>>,
+    claimed: Vec<Result<Claimed, StoreError>>,
+    committed: Vec<Result<Committed, CommitError>>,
+}
+
+impl Mixed {
+    async fn on(bench: &Bench) -> Self {
+        let jobs = |kind: &str| (0..ROWS).map(|n| bench.job(&format!("{kind}-{n}"))).collect::<Vec<_>>();
+        let unowned = |job: Arc<NewJob>| Arc::new(NewJob { owner: None, ..Arc::into_inner(job).expect("the only one") });
+        let (ready, running): (Vec<_>, _) = (jobs("ready").into_iter().map(unowned).collect(), jobs("running"));
+        for answer in bench.together(ready.iter().map(|job| bench.writer.intake(job))).await {
+            assert!(matches!(answer, Ok(Intaken::Accepted(_))), "{answer:?}");
+        }
+        let running = bench.together(running.iter().map(|job| bench.writer.intake(job))).await.into_iter().map(ours).collect();
+        Self { new: jobs("new"), ready: ready.iter().map(|job| job.id).collect(), running }
+    }
+
+    async fn written(&self, bench: &Bench) -> Answers {
+        let commits = [first_done(), stage_done("first", Next::Finish)];
+        let calls = join3(
+            join_all(self.new.iter().map(|job| bench.writer.intake(job))),
+            join_all(self.ready.iter().map(|job| bench.writer.claim(bench.replica, *job))),
+            join_all(self.running.iter().zip(commits.iter().cycle()).map(|(claim, end)| bench.writer.commit(run(claim), end))),
+        );
+        let (intaken, claimed, committed) = bench.at_once(calls).await;
+        Answers { intaken, claimed, committed }
+    }
+
+    /// Each has its own good result.
+    fn succeed(&self, answers: Answers) {
+        let intaken: Vec<JobId> = answers.intaken.into_iter().map(|answer| ours(answer).job.id).collect();
+        assert_eq!(intaken, self.new.iter().map(|job| job.id).collect::<Vec<_>>());
+        let claimed = answers.claimed.into_iter().map(|answer| match answer {
+            Ok(Claimed::Ours(claim)) => claim.job.id,
+            other => panic!("not claimed: {other:?}"),
+        });
+        assert_eq!(claimed.collect::<Vec<_>>(), self.ready);
+        let committed = answers.committed.into_iter().map(|answer| {
+            let done = answer.expect("it is ours");
+            (done.state, done.announcements.len())
+        });
+        let right = [(JobState::Running, 0), (JobState::Succeeded, 1)].repeat(self.running.len() / 2);
+        assert_eq!(committed.collect::<Vec<_>>(), right);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn new_jobs_claims_and_commits_that_come_together_are_one_transaction() {
+    let bench = Bench::new().await;
+    let mixed = Mixed::on(&bench).await;
+    let answers = mixed.written(&bench).await;
+    mixed.succeed(answers);
+    // A row for each job, and one more for each commit.
+    assert_eq!(bench.database.one(WRITTEN).await, format!("1 of {}", 4 * ROWS));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_job_that_postgres_refuses_fails_no_claim_and_no_commit() {
+    let bench = Bench::new().await;
+    let mut mixed = Mixed::on(&bench).await;
+    // Its source is too long, and it is the first to be sent again.
+    let bad = NewJob { source: "a".repeat(65), ..Arc::into_inner(bench.job("bad")).expect("the only one") };
+    mixed.new.push(Arc::new(bad));
+    let mut answers = mixed.written(&bench).await;
+    mixed.new.pop();
+    let refused = answers.intaken.pop().expect("an answer").expect_err("its source is too long");
+    assert!(!refused.is_infrastructure(), "{refused:?}");
+    mixed.succeed(answers);
+    // Row by row: fewer transactions would mean that the bad row was never among the others.
+    assert_eq!(bench.database.one(WRITTEN).await, format!("{} of {}", 3 * ROWS, 4 * ROWS));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_postgres_refuses_fails_no_new_job_and_no_claim() {
+    let bench = Bench::new().await;
+    // Its checkpoint is there already. Made before the others, it is the first commit to be sent again.
+    let job = bench.job("bad");
+    let bad = ours(bench.at_once(bench.writer.intake(&job)).await);
+    let commit = first_done();
+    bench.at_once(bench.writer.commit(run(&bad), &commit)).await.expect("it is ours");
+    let mut mixed = Mixed::on(&bench).await;
+    mixed.running.push(bad);
+    let mut answers = mixed.written(&bench).await;
+    mixed.running.pop();
+    let refused = answers.committed.pop().expect("an answer").expect_err("a stage has one checkpoint");
+    assert!(matches!(&refused, CommitError::Store(error) if !error.is_infrastructure()), "{refused:?}");
+    mixed.succeed(answers);
+    // Row by row, and the bad one's first commit with its job and its checkpoint.
+    assert_eq!(bench.database.one(WRITTEN).await, format!("{} of {}", 3 * ROWS + 1, 4 * ROWS + 2));
+}
