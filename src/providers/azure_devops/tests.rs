@@ -25,8 +25,18 @@ fn azure(replies: Vec<Reply>) -> (AzureDevOps, Scripted) {
     (AzureDevOps::new(client(), alone(), &hosts, Duration::from_secs(10)).unwrap(), server)
 }
 
+fn paths(server: &Scripted) -> Vec<String> {
+    server.received().iter().map(|Received { target, .. }| target.split('?').next().unwrap().to_owned()).collect()
+}
+
 fn targets(server: &Scripted) -> Vec<String> {
     server.received().iter().map(|Received { method, target, .. }| format!("{method} {target}")).collect()
+}
+
+/// One of the vendor's hosts: whatever it is asked for, there is nothing of it.
+fn host() -> Scripted {
+    let nothing = value!({"id": "m-1", "rev": 1, "value": [], "results": []});
+    Scripted::start((0..10).map(|_| json(&nothing)).collect())
 }
 
 fn hits(ids: impl IntoIterator<Item = i64>, count: usize) -> Reply {
@@ -55,6 +65,38 @@ async fn the_profile_and_the_accounts_of_a_token_are_read() {
     let accounts = "GET /_apis/accounts?memberId=m-1&api-version=7.1";
     assert_eq!(targets(&server), ["GET /_apis/profile/profiles/me?api-version=7.1", accounts, accounts]);
     assert_eq!(server.received()[0].header("authorization"), Some("Bearer canary-token"));
+}
+
+#[tokio::test]
+async fn each_call_reaches_the_host_of_its_area_and_accounts_are_with_the_profiles_unless_set() {
+    for own_accounts in [true, false] {
+        let [profile, accounts, graph, search, core] = [(); 5].map(|()| host());
+        let hosts = Hosts {
+            profile: profile.url.clone(),
+            accounts: own_accounts.then(|| accounts.url.clone()),
+            graph: graph.url.clone(),
+            search: search.url.clone(),
+            core: core.url.clone(),
+        };
+        let azure = AzureDevOps::new(client(), alone(), &hosts, Duration::from_secs(10)).unwrap();
+        azure.profile_me(caller()).await.unwrap();
+        azure.accounts(caller(), "m-1").await.unwrap();
+        azure.find_user(caller(), "fabrikam", &["x@example.com".to_owned()]).await.unwrap();
+        azure.search(caller(), "fabrikam", &SearchQuery::default(), 10).await.unwrap();
+        azure.work_items(caller(), "fabrikam", &[1]).await.unwrap();
+        azure.work_item(caller(), "fabrikam", 1).await.unwrap();
+        azure.state_categories(caller(), "fabrikam", "p", "Bug").await.unwrap();
+        azure.assign(caller(), "fabrikam", 7, 1, None, soon()).await.unwrap();
+        let (me, of_me) = ("/_apis/profile/profiles/me", "/_apis/accounts");
+        let expected = if own_accounts { (vec![me], vec![of_me]) } else { (vec![me, of_me], Vec::new()) };
+        assert_eq!(paths(&profile), expected.0);
+        assert_eq!(paths(&accounts), expected.1);
+        assert_eq!(paths(&graph), ["/fabrikam/_apis/graph/users"]);
+        assert_eq!(paths(&search), ["/fabrikam/_apis/search/workitemsearchresults"]);
+        let batch = "/fabrikam/_apis/wit/workitemsbatch";
+        let states = "/fabrikam/p/_apis/wit/workitemtypes/Bug/states";
+        assert_eq!(paths(&core), [batch, batch, states, "/fabrikam/_apis/wit/workitems/7"]);
+    }
 }
 
 #[tokio::test]
