@@ -145,7 +145,7 @@ async fn no_token_is_found(world: &TestWorld, workers: &[WorkerProcess]) {
     let state = world.simulator().await.client.state().await.unwrap();
     let mut tokens: BTreeSet<String> = state.tokens.into_keys().chain(state.entra.refresh_tokens.into_keys()).collect();
     tokens.extend([CLIENT_SECRET.to_owned(), ENDED.to_owned()]);
-    assert!(tokens.iter().any(|token| token.starts_with("sim-access-")) && tokens.len() >= 5);
+    assert!(tokens.iter().any(|token| token.starts_with("canary-sim-access-")) && tokens.len() >= 5);
     let tables = world.database.rows("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").await.concat();
     assert!(tables.iter().any(|table| table == "identities"), "{tables:?}");
     let mut places: Vec<(String, String)> = workers.iter().map(|worker| ("a log".to_owned(), worker.log())).collect();

@@ -85,7 +85,7 @@ fn issue(world: &mut World, call: &Call) -> Result<Answer, Answer> {
         return Err(error(world, "invalid_scope", 70_011, "The provided value for the input parameter 'scope' isn't valid."));
     }
     let user = use_up(world, given("refresh_token"))?;
-    let (access, refresh) = (fresh("sim-access"), fresh("sim-refresh"));
+    let (access, refresh) = (fresh("canary-sim-access"), fresh("canary-sim-refresh"));
     let options = &world.state.options;
     let (seconds, expired) = (options.access_token_seconds, options.issued_tokens_refused);
     world.state.tokens.insert(access.clone(), Token { user: user.clone(), expired, sign_in_page: false });
@@ -126,7 +126,7 @@ fn use_up(world: &mut World, presented: &str) -> Result<String, Answer> {
     }
 }
 
-/// 256 bits of chance: no prefix tells it from a real one but ours.
+/// 256 bits of chance: no prefix tells it from a real one but ours, which searches for secrets look for.
 fn fresh(prefix: &str) -> String {
     format!("{prefix}-{}", BASE64URL_NOPAD.encode(&rand::random::<[u8; 32]>()))
 }
