@@ -11,7 +11,7 @@ use crate::broker::{Link, Publisher};
 use crate::fault::chain;
 use crate::ops::{Check, Readiness};
 use crate::store::Store;
-use crate::worker::Lease;
+use crate::worker::{Inflow, Lease};
 
 /// Whether a lane hears its queue.
 pub(crate) struct LaneHealth {
@@ -23,6 +23,7 @@ pub(crate) struct LaneHealth {
 struct Incarnation {
     lease: Arc<Lease>,
     lanes: Vec<LaneHealth>,
+    inflow: Arc<Inflow>,
 }
 
 /// Postgres writable, schema right, publisher connected and not blocked, each lane receiving, lease held, not draining.
@@ -39,8 +40,8 @@ impl WorkerReadiness {
     }
 
     /// A new incarnation has begun.
-    pub(crate) fn incarnation(&self, lease: Arc<Lease>, lanes: Vec<LaneHealth>) {
-        *self.incarnation.lock().unwrap_or_else(PoisonError::into_inner) = Some(Incarnation { lease, lanes });
+    pub(crate) fn incarnation(&self, lease: Arc<Lease>, lanes: Vec<LaneHealth>, inflow: Arc<Inflow>) {
+        *self.incarnation.lock().unwrap_or_else(PoisonError::into_inner) = Some(Incarnation { lease, lanes, inflow });
     }
 
     fn of_incarnation(&self) -> Vec<Check> {
@@ -61,6 +62,8 @@ impl WorkerReadiness {
             };
             checks.push(check(&format!("lane_{}", lane.name), hears));
         }
+        // A full backlog is told, but it is no fault of this worker's.
+        checks.push(check("backlog", Ok(incarnation.inflow.paused().unwrap_or_else(|| "intake goes on".to_owned()))));
         checks
     }
 }
@@ -74,8 +77,7 @@ impl Readiness for WorkerReadiness {
                 Ok((found, needed)) => Err(format!("V{found}, but V{needed} is needed: run `dispatch migrate`")),
                 Err(error) => Err(chain(&error)),
             };
-            let publisher = self.publisher.trouble().map_or(Ok("connected"), Err);
-            let publisher = publisher.map(str::to_owned).map_err(str::to_owned);
+            let publisher = self.publisher.trouble().map_or_else(|| Ok("connected".to_owned()), |error| Err(chain(&error)));
             let draining = if self.drain.is_cancelled() { Err("draining".to_owned()) } else { Ok("no".to_owned()) };
             let mut checks = vec![
                 check("postgres", postgres),

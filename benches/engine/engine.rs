@@ -13,7 +13,7 @@ use dispatch_worker::fault::StageFault;
 use dispatch_worker::job::JobId;
 use dispatch_worker::link::Endpoint;
 use dispatch_worker::secrets::Keyring;
-use dispatch_worker::store::{self, NewReplica, Store, Tables, WRITERS, Writer};
+use dispatch_worker::store::{self, Backlog, NewReplica, Store, Tables, WRITERS, Writer};
 use dispatch_worker::worker::{Inflow, LaneRun, Parts, Running, Seat, Worker, announcer, beat, begin, prefetch, wake_due};
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -151,7 +151,7 @@ impl Bench {
         let new = NewReplica { version: "0".to_owned(), host: "h".to_owned(), pid: 1, lanes: vec![LANE.name.to_owned()] };
         let (heartbeat, lease) = begin(&Endpoint::from(&self.place.database_url), &new, &spawn).await.unwrap();
         spawn("heartbeat", Box::pin(beat(heartbeat, Arc::clone(&lease), self.end.clone(), self.end.clone())));
-        let inflow = Arc::new(Inflow::new(in_flight, MANY));
+        let inflow = Arc::new(Inflow::new(in_flight, MANY, Backlog::default()));
         let worker = Arc::new(Worker::new(parts.clone(), Arc::clone(&lease), self.end.clone(), Arc::clone(&inflow)));
         let seat = Arc::new(Seat::with_intake(LANE, in_flight));
         let (_, steady) = watch::channel(prefetch(in_flight));

@@ -15,7 +15,7 @@ use crate::holds::StoredHolds;
 use crate::link::Endpoint;
 use crate::pipelines::Dispatch;
 use crate::readiness::{LaneHealth, WorkerReadiness};
-use crate::store::NewReplica;
+use crate::store::{Heartbeat, NewReplica, StoreError};
 use crate::worker::{Inflow, LaneRun, LaneWatch, Lease, Parts, Running, Seat, Worker, beat, begin, deafness, prefetch, wake_due};
 
 /// What lives as long as the process, whatever becomes of its incarnations.
@@ -33,13 +33,7 @@ pub(super) struct Process {
 impl Process {
     /// One incarnation: from its lease to the loss of it, or to the end of the drain. `false`: it could not begin.
     pub(super) async fn incarnation(&self) -> bool {
-        let new = NewReplica {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
-            pid: i32::try_from(std::process::id()).unwrap_or_default(),
-            lanes: self.lanes().iter().map(|lane| lane.name.to_owned()).collect(),
-        };
-        let (heartbeat, lease) = match begin(&self.database_url, &new, &self.spawn).await {
+        let (inflow, (heartbeat, lease)) = match self.begin().await {
             Ok(begun) => begun,
             Err(error) => {
                 tracing::warn!(error = crate::fault::chain(&error), "no incarnation can begin yet");
@@ -51,7 +45,6 @@ impl Process {
         let over = CancellationToken::new();
         (self.spawn)("heartbeat", Box::pin(beat(heartbeat, Arc::clone(&lease), self.drain.clone(), over.clone())));
         let parts = Parts { running: Arc::new(Running::default()), ..self.parts.clone() };
-        let inflow = Arc::new(Inflow::new(usize::from(self.settings.concurrency), self.settings.backlog_limit));
         let worker = Arc::new(Worker::new(parts.clone(), Arc::clone(&lease), self.drain.clone(), Arc::clone(&inflow)));
         let in_hand = TaskTracker::new();
         let seats = self.serve(&worker, &inflow, &in_hand, (&lease, &over));
@@ -70,6 +63,20 @@ impl Process {
         true
     }
 
+    /// Counts what waits before anything is taken.
+    async fn begin(&self) -> Result<(Arc<Inflow>, (Heartbeat, Arc<Lease>)), StoreError> {
+        let limit = self.settings.backlog_limit;
+        let backlog = self.parts.store().backlog(limit).await?;
+        let inflow = Arc::new(Inflow::new(usize::from(self.settings.concurrency), limit, backlog));
+        let new = NewReplica {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            pid: i32::try_from(std::process::id()).unwrap_or_default(),
+            lanes: self.lanes().iter().map(|lane| lane.name.to_owned()).collect(),
+        };
+        Ok((inflow, begin(&self.database_url, &new, &self.spawn).await?))
+    }
+
     fn lanes(&self) -> Vec<Lane> {
         self.parts.registry.iter().map(|pipeline| pipeline.lane).collect()
     }
@@ -78,7 +85,7 @@ impl Process {
     fn serve(
         &self,
         worker: &Arc<Worker<Dispatch, TrackerTables>>,
-        inflow: &Inflow,
+        inflow: &Arc<Inflow>,
         in_hand: &TaskTracker,
         (lease, over): (&Arc<Lease>, &CancellationToken),
     ) -> Vec<Arc<Seat>> {
@@ -110,7 +117,7 @@ impl Process {
                 watches.push(LaneWatch { seat, queue, prefetch, last_received: last, deaf, rebuild });
             }
         }
-        self.readiness.incarnation(Arc::clone(lease), health);
+        self.readiness.incarnation(Arc::clone(lease), health, Arc::clone(inflow));
         (self.spawn)("deafness", Box::pin(deafness(watches, self.parts.publisher.clone(), over.child_token())));
         seats
     }

@@ -72,6 +72,9 @@ pub enum BrokerError {
     /// There is no connection now.
     #[error("there is no connection to RabbitMQ")]
     NotConnected,
+    /// The broker has an alarm and reads nothing.
+    #[error("RabbitMQ takes no messages: it has a memory or disk alarm, see `rabbitmq-diagnostics alarms`")]
+    Blocked,
     /// The broker took the message and refused it.
     #[error("RabbitMQ refused the message (nack): a queue is full or ill")]
     Nacked,
@@ -98,6 +101,7 @@ impl Fault for BrokerError {
             Self::Link(_) => "broker.link",
             Self::TimedOut(_) => "broker.timed_out",
             Self::NotConnected => "broker.not_connected",
+            Self::Blocked => "broker.blocked",
             Self::Nacked => "broker.nacked",
             Self::Returned(_) => "broker.returned",
             Self::NotConfirming => "broker.not_confirming",
@@ -108,7 +112,9 @@ impl Fault for BrokerError {
 
     fn class(&self) -> Class {
         match self {
-            Self::Link(_) | Self::TimedOut(_) | Self::NotConnected | Self::Nacked | Self::Returned(_) => Class::Infrastructure,
+            Self::Link(_) | Self::TimedOut(_) | Self::NotConnected | Self::Blocked | Self::Nacked | Self::Returned(_) => {
+                Class::Infrastructure
+            }
             Self::Url | Self::Refused(_) | Self::NotConfirming | Self::LongName(_) | Self::Topology(_) => Class::Permanent,
         }
     }

@@ -64,6 +64,11 @@ impl Live {
     pub(super) fn is_connected(&self) -> bool {
         self.connection.status().connected() && self.channel.status().connected()
     }
+
+    /// The broker has told of an alarm, as it does to those who have published.
+    fn is_blocked(&self) -> bool {
+        self.connection.status().blocked()
+    }
 }
 
 /// Publishes over whatever connection its supervisor has.
@@ -82,6 +87,8 @@ pub struct PublisherSupervisor {
 
 /// How often a connection is looked at.
 const LOOK: Duration = Duration::from_millis(250);
+/// A connection that is blocked for longer may be dead: the end of the alarm is not heard on it.
+const LONGEST_ALARM: Duration = Duration::from_secs(60);
 /// How long a publish waits for a connection.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -119,10 +126,12 @@ impl PublisherSupervisor {
     async fn watch(&self, live: Live, cancel: &CancellationToken) {
         let live = Arc::new(live);
         self.live.send_replace(Some(Arc::clone(&live)));
+        let mut alarm = None;
         loop {
             tokio::select! {
                 () = tokio::time::sleep(LOOK) => {
-                    if !live.is_connected() {
+                    alarm = live.is_blocked().then(|| alarm.unwrap_or_else(Instant::now));
+                    if !live.is_connected() || alarm.is_some_and(|since| since.elapsed() > LONGEST_ALARM) {
                         break;
                     }
                 }
@@ -157,13 +166,11 @@ impl Publisher {
 
     /// Why nothing can be published now, if so.
     #[must_use]
-    pub fn trouble(&self) -> Option<&'static str> {
+    pub fn trouble(&self) -> Option<BrokerError> {
         match self.live.borrow().as_deref() {
-            Some(live) if live.connection.status().blocked() => {
-                Some("RabbitMQ takes no messages: it has a memory or disk alarm, see `rabbitmq-diagnostics alarms`")
-            }
-            Some(live) if live.channel.status().connected() => None,
-            _ => Some("not connected"),
+            Some(live) if live.is_blocked() => Some(BrokerError::Blocked),
+            Some(live) if live.is_connected() => None,
+            _ => Some(BrokerError::NotConnected),
         }
     }
 
@@ -182,6 +189,7 @@ impl Publisher {
     pub async fn publish_all(&self, messages: &[Outgoing]) -> Vec<Result<(), BrokerError>> {
         let live = match self.live().await {
             Ok(live) => live,
+            Err(BrokerError::Blocked) => return messages.iter().map(|_| Err(BrokerError::Blocked)).collect(),
             Err(_) => return messages.iter().map(|_| Err(BrokerError::NotConnected)).collect(),
         };
         // One bound for the whole batch: neither a broker that takes nothing, under an alarm, nor a queue that does not confirm
@@ -217,10 +225,12 @@ impl Publisher {
     async fn live(&self) -> Result<Arc<Live>, BrokerError> {
         let mut live = self.live.clone();
         let found = tokio::time::timeout(PATIENCE, live.wait_for(Option::is_some)).await;
-        match found {
-            Ok(Ok(now)) => now.as_ref().map(Arc::clone).ok_or(BrokerError::NotConnected),
-            Ok(Err(_)) | Err(_) => Err(BrokerError::NotConnected),
-        }
+        let now = match found {
+            Ok(Ok(now)) => now.as_ref().map(Arc::clone).ok_or(BrokerError::NotConnected)?,
+            Ok(Err(_)) | Err(_) => return Err(BrokerError::NotConnected),
+        };
+        // Nothing would be written before the alarm is over: whoever asks has better to do than to wait.
+        if now.is_blocked() { Err(BrokerError::Blocked) } else { Ok(now) }
     }
 
     async fn send(&self, live: &Live, message: &Outgoing, deadline: Instant) -> Result<PublisherConfirm, BrokerError> {
@@ -231,9 +241,9 @@ impl Publisher {
         within(deadline.saturating_duration_since(Instant::now()), sending).await.inspect_err(|_| self.doubt(live))
     }
 
-    /// Has the supervisor replace this connection, unless it has already.
+    /// Has the supervisor replace this connection, unless it has already, or the broker has said why it does not answer.
     fn doubt(&self, live: &Live) {
-        if self.live.borrow().as_ref().is_some_and(|now| std::ptr::eq(Arc::as_ptr(now), live)) {
+        if !live.is_blocked() && self.live.borrow().as_ref().is_some_and(|now| std::ptr::eq(Arc::as_ptr(now), live)) {
             self.doubt.notify_one();
         }
     }

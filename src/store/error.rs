@@ -32,8 +32,8 @@ pub enum StoreError {
     /// A stored value that this version does not understand.
     #[error("a stored row does not read: {0}")]
     Row(String),
-    /// A standby.
-    #[error("Postgres is a read-only standby; name the primary, or add target_session_attrs=read-write")]
+    /// A standby, or a database that is set so.
+    #[error("Postgres is read-only; name the primary, or add target_session_attrs=read-write")]
     ReadOnly,
     /// A setting.
     #[error("the Postgres URL is not right: {0}")]

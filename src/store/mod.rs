@@ -48,7 +48,7 @@ pub use recover::Landed;
 pub use replicas::{Heartbeat, NewReplica, ReplicaRow};
 pub use resolve::{NotReplayable, Replay, Resolution};
 pub use rows::FirstStages;
-pub use waker::Freed;
+pub use waker::{Backlog, Freed};
 pub use wishes::Cancelling;
 
 use crate::secrets::Keyring;
@@ -76,7 +76,8 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where it does not.
     pub async fn check_writable(&self) -> Result<(), StoreError> {
-        let row = self.client().await?.query_one("SELECT pg_is_in_recovery() AS standby", &[]).await?;
-        if row.try_get("standby")? { Err(StoreError::ReadOnly) } else { Ok(()) }
+        let row =
+            self.client().await?.query_one("SELECT current_setting('transaction_read_only') = 'on' AS read_only", &[]).await?;
+        if row.try_get("read_only")? { Err(StoreError::ReadOnly) } else { Ok(()) }
     }
 }

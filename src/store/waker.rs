@@ -14,6 +14,15 @@ use super::sql::{execute, query, query_one};
 use crate::job::{JobId, JobState, ReplicaId};
 use crate::message::outcome;
 
+/// What waits in Postgres for its turn or its time, and for a person.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// Jobs that are ready and not woken.
+    pub jobs: u32,
+    /// Dead letters that nobody has dealt with.
+    pub dead_letters: u32,
+}
+
 /// Jobs taken from dead owners.
 #[derive(Debug, Default)]
 pub struct Freed {
@@ -101,9 +110,8 @@ const UNSTAMP: &str = "
         ORDER BY id LIMIT 10000 FOR UPDATE SKIP LOCKED)";
 
 const BACKLOG: &str = "
-    SELECT greatest(
-        (SELECT count(*) FROM (SELECT FROM jobs WHERE state = 'ready' AND woken_at IS NULL LIMIT $1) AS counted),
-        (SELECT count(*) FROM (SELECT FROM dead_letters WHERE resolved_at IS NULL LIMIT $1) AS counted)) AS backlog";
+    SELECT (SELECT count(*) FROM (SELECT FROM jobs WHERE state = 'ready' AND woken_at IS NULL LIMIT $1) AS counted) AS jobs,
+        (SELECT count(*) FROM (SELECT FROM dead_letters WHERE resolved_at IS NULL LIMIT $1) AS counted) AS dead_letters";
 
 /// Makes due the oldest jobs that wait for a key.
 pub(super) const RELEASE: &str = "SELECT release_waiting($1, $2, $3) AS released";
@@ -139,13 +147,14 @@ const PRUNE_JOBS: &str = "
     DELETE FROM jobs WHERE id IN (SELECT id FROM old)";
 
 impl Store {
-    /// Jobs that wait for their turn or their time, or open dead letters where these are more, counted up to `limit`.
+    /// What waits, each kind counted up to `limit`.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn backlog(&self, limit: u32) -> Result<u32, StoreError> {
-        let backlog: i64 = query_one(&self.client().await?, BACKLOG, &[&i64::from(limit)]).await?.try_get("backlog")?;
-        Ok(u32::try_from(backlog).unwrap_or(u32::MAX))
+    pub async fn backlog(&self, limit: u32) -> Result<Backlog, StoreError> {
+        let row = query_one(&self.client().await?, BACKLOG, &[&i64::from(limit)]).await?;
+        let count = |column| Ok::<_, StoreError>(u32::try_from(row.try_get::<_, i64>(column)?).unwrap_or(u32::MAX));
+        Ok(Backlog { jobs: count("jobs")?, dead_letters: count("dead_letters")? })
     }
 
     /// Forgets jobs that ended 30 days ago, a bounded number at a time.

@@ -8,6 +8,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use time::OffsetDateTime;
 
 use super::Worker;
+use super::inflow::{ONE_DEAD_LETTER, ONE_JOB};
 use super::lane::{Seat, Share, Slot};
 use super::parts::{InHand, Parts, Suspect};
 use super::unknown::sealed_place;
@@ -119,7 +120,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
                 None => Taken::Back,
             }),
             Intaken::Accepted(told) => {
-                self.inflow.one_more();
+                self.inflow.one_more(ONE_JOB);
                 self.parts.announcer.tell(told);
                 Ok(Taken::Nothing)
             }
@@ -273,7 +274,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         };
         match self.parts.patiently(|| self.parts.store().keep_dead_letter(&new)).await {
             Ok(id) => {
-                self.inflow.one_more();
+                self.inflow.one_more(ONE_DEAD_LETTER);
                 metrics::counter!(names::DEAD_LETTERS, "code" => refusal.code()).increment(1);
                 tracing::warn!(dead_letter.id = id, error.code = refusal.code(), error = %refusal, "a message became a dead letter");
                 Taken::Nothing

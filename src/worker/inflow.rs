@@ -8,10 +8,15 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
+use crate::store::Backlog;
 use crate::telemetry::names;
 
 /// Messages in hand while a long queue becomes rows, at least.
 const FLOOD: u16 = 512;
+/// What a message has become that waits for its turn.
+pub(super) const ONE_JOB: Backlog = Backlog { jobs: 1, dead_letters: 0 };
+/// What a message has become that waits for a person.
+pub(super) const ONE_DEAD_LETTER: Backlog = Backlog { jobs: 0, dead_letters: 1 };
 
 /// How intake is taken.
 pub struct Inflow {
@@ -27,26 +32,37 @@ pub struct Inflow {
 
 /// What is known of both sides.
 struct Seen {
-    /// Jobs that wait in Postgres for their turn, or dead letters: when they were counted, and those made here since.
-    waiting: u32,
-    /// Those made here since the start.
-    made: u32,
+    /// As counted last, and what was made here since.
+    waiting: Backlog,
+    /// What was made here since the start.
+    made: Backlog,
     full: bool,
 }
 
 impl Inflow {
-    /// For a lane with so many seats.
+    /// For a lane with so many seats, and with what waits already.
     #[must_use]
-    pub fn new(seats: usize, backlog_limit: u32) -> Self {
+    pub fn new(seats: usize, backlog_limit: u32, waiting: Backlog) -> Self {
         let steady = super::lane::prefetch(seats);
         let ((prefetch, _), (flood, _)) = (watch::channel(steady), watch::channel(false));
-        Self { prefetch, steady, backlog_limit, flood, seen: Mutex::new(Seen { waiting: 0, made: 0, full: false }) }
+        let seen = Mutex::new(Seen { waiting, made: Backlog::default(), full: false });
+        let inflow = Self { prefetch, steady, backlog_limit, flood, seen };
+        metrics::gauge!(names::INTAKE_PAUSED).set(0.0);
+        inflow.adjust(inflow.seen());
+        inflow
     }
 
     /// Messages in hand at most, as it changes; 0: none is taken.
     #[must_use]
     pub fn prefetch(&self) -> watch::Receiver<u16> {
         self.prefetch.subscribe()
+    }
+
+    /// Why nothing is taken, if so, and what helps.
+    #[must_use]
+    pub fn paused(&self) -> Option<String> {
+        let seen = self.seen();
+        seen.full.then(|| why_paused(seen.waiting))
     }
 
     /// Until the queue is long: intake that finds no free seat becomes a row then instead of waiting for one.
@@ -65,41 +81,46 @@ impl Inflow {
         self.adjust(seen);
     }
 
-    /// Rows made here so far, for who begins to count.
-    pub(super) fn made(&self) -> u32 {
+    /// What was made here so far, for who begins to count.
+    pub(super) fn made(&self) -> Backlog {
         self.seen().made
     }
 
-    /// So many jobs wait in Postgres for their turn, or so many dead letters for a person, as counted when so many were `made`.
-    pub(super) fn backlog_is(&self, waiting: u32, made: u32) {
+    /// So much waits, as counted from when so much was `made`.
+    pub(super) fn backlog_is(&self, counted: Backlog, made: Backlog) {
         let mut seen = self.seen();
-        seen.waiting = waiting.saturating_add(seen.made.wrapping_sub(made));
+        let since = |now: u32, then: u32| now.wrapping_sub(then);
+        seen.waiting = Backlog {
+            jobs: counted.jobs.saturating_add(since(seen.made.jobs, made.jobs)),
+            dead_letters: counted.dead_letters.saturating_add(since(seen.made.dead_letters, made.dead_letters)),
+        };
         self.adjust(seen);
     }
 
-    /// A message has become a row that waits for its turn, or for a person.
-    pub(super) fn one_more(&self) {
+    /// A message has become a row, [`ONE_JOB`] or [`ONE_DEAD_LETTER`].
+    pub(super) fn one_more(&self, one: Backlog) {
         let mut seen = self.seen();
-        (seen.waiting, seen.made) = (seen.waiting.saturating_add(1), seen.made.wrapping_add(1));
-        if seen.waiting >= self.backlog_limit && !seen.full {
+        seen.waiting.jobs = seen.waiting.jobs.saturating_add(one.jobs);
+        seen.waiting.dead_letters = seen.waiting.dead_letters.saturating_add(one.dead_letters);
+        seen.made.jobs = seen.made.jobs.wrapping_add(one.jobs);
+        seen.made.dead_letters = seen.made.dead_letters.wrapping_add(one.dead_letters);
+        if most(seen.waiting) >= self.backlog_limit && !seen.full {
             self.adjust(seen);
         }
     }
 
     fn adjust(&self, mut seen: MutexGuard<'_, Seen>) {
-        let full = seen.waiting >= if seen.full { self.backlog_limit / 10 * 9 } else { self.backlog_limit };
+        let waiting = most(seen.waiting);
+        let full = waiting >= if seen.full { self.backlog_limit - self.backlog_limit / 10 } else { self.backlog_limit };
         if full != std::mem::replace(&mut seen.full, full) {
             metrics::gauge!(names::INTAKE_PAUSED).set(f64::from(u8::from(full)));
             if full {
-                tracing::warn!(
-                    limit = self.backlog_limit,
-                    "too many jobs wait for their turn, or dead letters for a person: new ones stay in RabbitMQ"
-                );
+                tracing::warn!(limit = self.backlog_limit, why = why_paused(seen.waiting), "new messages stay in RabbitMQ");
             } else {
-                tracing::info!(waiting = seen.waiting, "intake goes on");
+                tracing::info!(waiting, "intake goes on");
             }
         }
-        let room = self.backlog_limit.saturating_sub(seen.waiting);
+        let room = self.backlog_limit.saturating_sub(waiting);
         let flooded = *self.flood.borrow() && room >= u32::from(FLOOD);
         let wanted = match (full, flooded) {
             (true, _) => 0,
@@ -114,15 +135,32 @@ impl Inflow {
     }
 }
 
+fn most(waiting: Backlog) -> u32 {
+    waiting.jobs.max(waiting.dead_letters)
+}
+
+fn why_paused(Backlog { jobs, dead_letters }: Backlog) -> String {
+    if jobs >= dead_letters {
+        return format!("intake is paused: {jobs} jobs wait for their turn");
+    }
+    format!("intake is paused: {dead_letters} dead letters are open; replay or discard them (`dispatch dead-letters list`)")
+}
+
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt;
 
     use super::*;
 
+    const NOTHING: Backlog = Backlog { jobs: 0, dead_letters: 0 };
+
+    const fn jobs(jobs: u32) -> Backlog {
+        Backlog { jobs, dead_letters: 0 }
+    }
+
     #[test]
     fn a_long_queue_becomes_rows_until_it_is_short() {
-        let inflow = Inflow::new(4, 10_000);
+        let inflow = Inflow::new(4, 10_000, NOTHING);
         let prefetch = inflow.prefetch();
         assert_eq!(*prefetch.borrow(), 6);
         inflow.queue_holds(11, 10);
@@ -137,18 +175,30 @@ mod tests {
 
     #[test]
     fn too_many_rows_stop_intake_until_a_tenth_of_them_is_gone() {
-        let inflow = Inflow::new(4, 100);
+        let inflow = Inflow::new(4, 100, NOTHING);
         let prefetch = inflow.prefetch();
         inflow.queue_holds(1000, 10);
         assert_eq!(*prefetch.borrow(), 6, "little room is not filled at once");
-        inflow.backlog_is(99, 0);
-        inflow.one_more();
+        inflow.backlog_is(jobs(99), NOTHING);
+        inflow.one_more(ONE_JOB);
         assert_eq!(*prefetch.borrow(), 0);
-        inflow.backlog_is(91, 1);
+        inflow.backlog_is(jobs(91), jobs(1));
         assert_eq!(*prefetch.borrow(), 0);
-        inflow.backlog_is(89, 0);
+        inflow.backlog_is(jobs(89), NOTHING);
         assert_eq!(*prefetch.borrow(), 0, "one has come since they were counted");
-        inflow.backlog_is(89, 1);
+        inflow.backlog_is(jobs(89), jobs(1));
         assert_eq!(*prefetch.borrow(), 6);
+        assert_eq!(inflow.paused(), None);
+    }
+
+    #[test]
+    fn a_full_backlog_is_known_from_the_start_and_says_what_it_is_full_of() {
+        let full = Inflow::new(4, 5, Backlog { jobs: 4, dead_letters: 5 });
+        assert_eq!(*full.prefetch().borrow(), 0);
+        assert!(full.paused().is_some_and(|why| why.contains("5 dead letters are open")));
+        full.one_more(ONE_JOB);
+        assert!(full.paused().is_some_and(|why| why.contains("5 jobs wait")));
+        full.backlog_is(jobs(4), jobs(1));
+        assert_eq!(*full.prefetch().borrow(), 6, "a small limit is left, too");
     }
 }

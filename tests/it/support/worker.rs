@@ -95,7 +95,8 @@ impl WorkerProcess {
         .await;
     }
 
-    async fn readiness(&self) -> reqwest::Result<(bool, String)> {
+    /// What `/readyz` says.
+    pub(crate) async fn readiness(&self) -> reqwest::Result<(bool, String)> {
         let http = reqwest::Client::builder().no_proxy().build()?;
         let answer = http.get(format!("http://127.0.0.1:{}/readyz", self.port.number())).send().await?;
         Ok((answer.status().is_success(), answer.text().await?))
