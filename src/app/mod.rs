@@ -75,9 +75,6 @@ pub async fn run_worker(links: Links, settings: WorkerSettings) -> anyhow::Resul
     let (drain, end) = (CancellationToken::new(), CancellationToken::new());
     let spawn = spawner(&tasks);
     let Made { parts, holds, publisher, announcing } = made(&links, &settings, Arc::clone(&spawn))?;
-    wait_for_schema(parts.store()).await?;
-    // What is held is known before the first job comes.
-    holds::look(&parts.services.providers.governor).await;
     let readiness = Arc::new(WorkerReadiness::new(parts.store().clone(), parts.publisher.clone(), drain.clone()));
     let listener = tokio::net::TcpListener::bind(settings.ops_listen)
         .await
@@ -85,8 +82,15 @@ pub async fn run_worker(links: Links, settings: WorkerSettings) -> anyhow::Resul
     let metrics = telemetry::record_metrics()?;
     let router = ops::router(OpsState { readiness: Arc::clone(&readiness) as _, metrics: metrics.clone() });
     let (ops_end, upkeep_end) = (end.clone(), end.clone());
+    // Heard, and asked, also while Postgres is waited for.
+    spawn("signals", Box::pin(signals(drain.clone(), end.clone())));
     spawn("metrics upkeep", Box::pin(upkeep(metrics, upkeep_end)));
     spawn("operations server", Box::pin(async move { report(ops::serve(listener, router, ops_end).await) }));
+    if drain.run_until_cancelled(wait_for_schema(parts.store())).await.transpose()?.is_none() {
+        return goodbye(&tasks, &end).await;
+    }
+    // What is held is known before the first job comes.
+    holds::look(&parts.services.providers.governor).await;
     let forget_end = end.clone();
     spawn("old events and secrets", Box::pin(forget_old(parts.services.tracker.clone(), forget_end)));
     for _ in 0..WRITERS {
@@ -99,7 +103,6 @@ pub async fn run_worker(links: Links, settings: WorkerSettings) -> anyhow::Resul
     let (drained, told) = (CancellationToken::new(), CancellationToken::new());
     let (run, over) = (announcing.run(drained.clone()), told.clone().drop_guard());
     spawn("announcer", Box::pin(async move { (run.await, drop(over)).0 }));
-    spawn("signals", Box::pin(signals(drain.clone(), end.clone())));
     let process = Process {
         database_url: links.database_url()?,
         amqp_url: links.amqp_url()?,
@@ -125,9 +128,15 @@ pub async fn run_worker(links: Links, settings: WorkerSettings) -> anyhow::Resul
     // What does not end by itself is not worth waiting for: everything is stored.
     drained.cancel();
     drop(tokio::time::timeout(std::time::Duration::from_secs(2), told.cancelled()).await);
+    goodbye(&tasks, &end).await
+}
+
+/// Ends what still runs.
+async fn goodbye(tasks: &TaskTracker, end: &CancellationToken) -> anyhow::Result<()> {
     end.cancel();
     tasks.close();
-    drop(tokio::time::timeout(std::time::Duration::from_secs(2), tasks.wait()).await);
+    // Long enough for tokens that are being saved.
+    drop(tokio::time::timeout(std::time::Duration::from_secs(6), tasks.wait()).await);
     tracing::info!("drained");
     Ok(())
 }
