@@ -161,7 +161,8 @@ impl Fault for ProductFault {
                  the assignments are applied already, the job goes on from here."
             ),
             Self::DestinationGone(_) => {
-                "Register the destination again with the same name and publish the job anew, or cancel this one.".to_owned()
+                "Cancel this follow-up: its message cannot be sent any more. Register the destination again for later ones."
+                    .to_owned()
             }
             Self::DestinationDisabled { name, .. } => {
                 format!("Switch destination `{name}` on with `dispatch destinations enable`; the job goes on by itself.")
