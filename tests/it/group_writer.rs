@@ -270,7 +270,9 @@ const SLOW: &str = "
         EXECUTE FUNCTION take_a_while()";
 
 /// Commits that stand at the gate.
-const IN_FLIGHT: &str = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
+const IN_FLIGHT: &str = "
+    SELECT count(*) FROM pg_stat_activity
+    WHERE datname = current_database() AND backend_type = 'client backend' AND state = 'active' AND pid <> pg_backend_pid()";
 
 /// Jobs in hand, each made by a group of its own.
 async fn made_one_by_one(bench: &Bench, number: usize) -> Vec<Claim> {

@@ -224,7 +224,7 @@ async fn tokens_that_were_saved_are_used_after_a_crash() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tokens_in_hand_are_saved_although_the_worker_loses_its_job_meanwhile() {
     let world = with_ended_token(Options { refresh_tokens_once: true, ..Options::default() }).await;
-    let slow = FaultRule::new(FaultKind::Slow).provider(Provider::Entra).millis(1500).times(1);
+    let slow = FaultRule::new(FaultKind::Slow).provider(Provider::Entra).millis(5000).times(1);
     world.simulator().await.client.fault(&slow).await.unwrap();
     let _worker = world.worker(&configured());
     publish(&world, "one").await;

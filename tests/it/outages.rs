@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use dispatch_worker::broker::Publisher;
+use dispatch_worker::broker::{BrokerError, Publisher};
 use dispatch_worker::devkit::guard::Command;
 use dispatch_worker::job::JobState;
 
-use crate::support::{Checks, TestWorld, WorkerOptions, acme, gate, queues, wait_for};
+use crate::support::{Checks, TestWorld, WorkerOptions, acme, gate, intake, queues, wait_for};
 
 /// A killed server needs some seconds to boot; the worker's own part of it is bounded by 10 s.
 const AFTER_AN_OUTAGE: Duration = Duration::from_secs(60);
@@ -85,12 +85,19 @@ async fn a_memory_alarm_of_rabbitmq_holds_up_messages_and_no_work() {
     let row = world.wait_job_state("one", JobState::Waiting, AFTER_AN_OUTAGE).await;
     assert_eq!(row.wait_reason.as_deref(), Some("children"), "what is in hand goes on");
     worker.not_ready("it has a memory or disk alarm").await;
+    // It takes a publisher's patience; by then the worker has tried again, too.
+    let producer = Publisher::connect(&world.amqp_url).await.unwrap();
+    let again = producer.publish(&intake(acme::job("one", &event).to_string())).await;
+    assert!(matches!(again, Err(BrokerError::TimedOut(_))), "{again:?}");
+    worker.not_ready("it has a memory or disk alarm").await;
     let begun = "SELECT count(*) FROM jobs WHERE parent_id IS NOT NULL AND state <> 'ready'";
     assert_eq!(world.database.one(begun).await, "0", "no follow-up can be woken");
     world.server_command(Command::CalmRabbitmq).await;
     world.wait_job_state("one", JobState::Succeeded, AFTER_AN_OUTAGE).await;
     world.wait_quiet(AFTER_AN_OUTAGE).await;
     worker.ready().await;
+    let reconnects = "dispatch_reconnects_total{link=\"publisher\"}";
+    assert!(!worker.metrics().await.contains(reconnects), "it has waited on the connection that it had");
     Checks::default().hold(&world).await;
 }
 

@@ -15,6 +15,9 @@ use tokio_util::sync::CancellationToken;
 /// By the port from which the server sees each connection.
 type Connections = Arc<Mutex<HashMap<u16, CancellationToken>>>;
 
+/// Where a URL names none.
+const POSTGRES_PORT: u16 = 5432;
+
 /// Carries until it is dropped.
 pub(crate) struct Proxy {
     url: Url,
@@ -25,8 +28,9 @@ pub(crate) struct Proxy {
 impl Proxy {
     pub(crate) async fn to(server: &SecretString) -> Self {
         let mut url = Url::parse(server.expose_secret()).expect("a URL");
-        let there = (Ipv4Addr::LOCALHOST, url.port().expect("the port of a private server"));
+        let there = (url.host_str().expect("a host").to_owned(), url.port().unwrap_or(POSTGRES_PORT));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+        url.set_host(Some("127.0.0.1")).expect("an address is a host");
         url.set_port(Some(listener.local_addr().expect("it is bound").port())).expect("it has a host");
         let connections = Connections::default();
         let mut carries = JoinSet::new();
@@ -45,10 +49,10 @@ impl Proxy {
     }
 }
 
-async fn accept(listener: TcpListener, there: (Ipv4Addr, u16), connections: Connections) {
+async fn accept(listener: TcpListener, there: (String, u16), connections: Connections) {
     let mut carried = JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
-        let server = TcpStream::connect(there).await.expect("the server takes a connection");
+        let server = TcpStream::connect(&there).await.expect("the server takes a connection");
         let seen_from = server.local_addr().expect("it is connected").port();
         let cut = CancellationToken::new();
         connections.lock().expect("nobody panics with it").insert(seen_from, cut.clone());
