@@ -1,5 +1,6 @@
 //! The README's producers in other languages are right: their messages are valid, their code reads, and they do what it says.
-//! Their libraries are installed beside them; only without an interpreter are they not run, which is said.
+//! Their libraries are installed beside them; only without an interpreter, or without what installs its libraries, are they not
+//! run, which is said.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -38,6 +39,8 @@ struct Language {
     library: &'static str,
     /// Looks whether the library is found; run in the example's folder.
     finds: &'static [&'static str],
+    /// Looks whether libraries can be installed.
+    installer: &'static [&'static str],
     /// Installs the library, whose name follows, into the folder that it is run in.
     install: &'static [&'static str],
 }
@@ -50,6 +53,7 @@ const PYTHON: Language = Language {
     key: "order-17",
     library: "pika==1.4.4",
     finds: &["-c", "import pika"],
+    installer: &["python3", "-m", "pip", "--version"],
     install: &["python3", "-m", "pip", "install", "--quiet", "--target", "."],
 };
 const NODE: Language = Language {
@@ -60,6 +64,7 @@ const NODE: Language = Language {
     key: "order-18",
     library: "amqplib@2.3.1",
     finds: &["-e", "require('amqplib')"],
+    installer: &["npm", "--version"],
     install: &["npm", "install", "--no-fund", "--no-audit", "--no-save", "--prefix", "."],
 };
 
@@ -103,15 +108,25 @@ impl Language {
         let (_, mut finds) = self.command().await?;
         finds.args(self.finds);
         if succeeds(&mut finds).await.is_err() {
-            let [program, arguments @ ..] = self.install else { panic!("{}: nothing installs its library", self.file) };
-            let installed = succeeds(Command::new(program).args(arguments).arg(self.library).current_dir(&folder)).await;
+            if let Err(why) = succeeds(&mut started(self.installer)).await {
+                eprintln!("README.md's {}: not run, nothing here installs {}: {why}", self.file, self.library);
+                return None;
+            }
+            let installed = succeeds(started(self.install).arg(self.library).current_dir(&folder)).await;
             let found = succeeds(&mut finds).await;
-            assert!(found.is_ok(), "{} cannot be had: {program} says {installed:?}; then {found:?}", self.library);
+            assert!(found.is_ok(), "{} cannot be had: {} says {installed:?}; then {found:?}", self.library, self.install[0]);
         }
         drop(guard);
         command.arg(folder.join(self.file));
         Some(command)
     }
+}
+
+fn started(line: &[&str]) -> Command {
+    let [program, arguments @ ..] = line else { panic!("a command has a program") };
+    let mut command = Command::new(program);
+    command.args(arguments);
+    command
 }
 
 /// Runs a command to its end; the error is what it has said.
