@@ -107,7 +107,7 @@ async fn a_commit_that_postgres_refuses_fails_no_new_job_and_no_claim() {
     let job = bench.job("bad");
     let bad = ours(bench.at_once(bench.writer.intake(&job)).await);
     let commit = first_done();
-    bench.at_once(bench.writer.commit(run(&bad), &commit)).await.expect("it is ours");
+    bench.at_once(Box::pin(bench.writer.commit(run(&bad), &commit))).await.expect("it is ours");
     let mut mixed = Mixed::on(&bench).await;
     mixed.running.push(bad);
     let mut answers = mixed.written(&bench).await;
