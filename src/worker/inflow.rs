@@ -89,21 +89,15 @@ impl Inflow {
     /// So much waits, as counted from when so much was `made`.
     pub(super) fn backlog_is(&self, counted: Backlog, made: Backlog) {
         let mut seen = self.seen();
-        let since = |now: u32, then: u32| now.wrapping_sub(then);
-        seen.waiting = Backlog {
-            jobs: counted.jobs.saturating_add(since(seen.made.jobs, made.jobs)),
-            dead_letters: counted.dead_letters.saturating_add(since(seen.made.dead_letters, made.dead_letters)),
-        };
+        seen.waiting = each(counted, each(seen.made, made, u32::wrapping_sub), u32::saturating_add);
         self.adjust(seen);
     }
 
     /// A message has become a row, [`ONE_JOB`] or [`ONE_DEAD_LETTER`].
     pub(super) fn one_more(&self, one: Backlog) {
         let mut seen = self.seen();
-        seen.waiting.jobs = seen.waiting.jobs.saturating_add(one.jobs);
-        seen.waiting.dead_letters = seen.waiting.dead_letters.saturating_add(one.dead_letters);
-        seen.made.jobs = seen.made.jobs.wrapping_add(one.jobs);
-        seen.made.dead_letters = seen.made.dead_letters.wrapping_add(one.dead_letters);
+        seen.waiting = each(seen.waiting, one, u32::saturating_add);
+        seen.made = each(seen.made, one, u32::wrapping_add);
         if most(seen.waiting) >= self.backlog_limit && !seen.full {
             self.adjust(seen);
         }
@@ -133,6 +127,11 @@ impl Inflow {
     fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Both kinds of the one with those of the other.
+fn each(one: Backlog, other: Backlog, with: fn(u32, u32) -> u32) -> Backlog {
+    Backlog { jobs: with(one.jobs, other.jobs), dead_letters: with(one.dead_letters, other.dead_letters) }
 }
 
 fn most(waiting: Backlog) -> u32 {
