@@ -5,12 +5,12 @@ use std::time::Duration;
 use dispatch_worker::broker::topology;
 use dispatch_worker::devkit::simulator::faults::{FaultKind, FaultRule};
 use dispatch_worker::job::JobState;
-use dispatch_worker::pipelines::{MESSAGING, registry};
+use dispatch_worker::pipelines::MESSAGING;
 use lapin::options::QueueDeleteOptions;
 use lapin::{Connection, ConnectionProperties};
 use secrecy::ExposeSecret;
 
-use crate::support::{Checks, TestWorld, WorkerOptions, acme, wait_for};
+use crate::support::{Checks, TestWorld, WorkerOptions, acme, lanes, wait_for};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -60,8 +60,7 @@ async fn a_queue_deleted_under_a_worker_loses_no_follow_up_and_is_consumed_when_
     world.publish_job(&acme::job("one", &event)).await;
     let job = world.wait_job_state("one", JobState::Waiting, SOON).await;
     assert_eq!(job.wait_reason.as_deref(), Some("children"));
-    let lanes: Vec<_> = registry().iter().map(|pipeline| pipeline.lane).collect();
-    topology::declare(&world.amqp_url, &lanes).await.unwrap();
+    topology::declare(&world.amqp_url, &lanes()).await.unwrap();
     world.wait_job_state("one", JobState::Succeeded, SOON).await;
     worker.ready().await;
     world.wait_quiet(SOON).await;

@@ -9,8 +9,6 @@ use serde_json::{Value, json};
 use crate::support::{Dispatch, TestWorld, WorkerOptions, acme, wait_for};
 
 const SOON: Duration = Duration::from_secs(30);
-/// 24 bytes, as Standard Webhooks asks at least.
-const NEW_SECRET: &str = "whsec_bmV3LWNhbmFyeS13ZWJob29rLXNlYy0x";
 
 /// `dispatch jobs VERB` for the job with this key.
 fn on(world: &TestWorld, verb: &str, key: &str, more: &[&str]) -> Dispatch {
@@ -175,7 +173,7 @@ async fn a_key_that_its_producer_has_no_job_with_ends_every_command_with_exit_co
 async fn destinations_are_listed_by_name_and_kind_without_any_of_their_secrets() {
     let world = TestWorld::acme().await;
     let rotate = ["destinations", "rotate-secret", acme::KEYED, "--organization", "acme", "--yes"];
-    world.dispatch(&rotate).stdin(NEW_SECRET).done().await;
+    world.dispatch(&rotate).stdin(acme::NEW_WEBHOOK_SECRET).done().await;
     let right = [
         ["acme", acme::BLIND, "webhook"],
         ["acme", acme::DISCORD, "discord"],

@@ -16,8 +16,6 @@ use serde_json::{Value, json};
 use crate::support::{Dispatch, TestWorld, WorkerOptions, acme, wait_for};
 
 const SOON: Duration = Duration::from_secs(30);
-/// 24 bytes, as Standard Webhooks asks at least.
-const NEW_SECRET: &str = "whsec_bmV3LWNhbmFyeS13ZWJob29rLXNlYy0x";
 
 /// The keyring's settings of a rotation from `k1` to `k2`.
 struct Keys {
@@ -93,7 +91,7 @@ async fn waiting_job(world: &TestWorld, event: &Value) {
 /// Gives a webhook another secret; its receiver knows the one before alone.
 async fn rotated_secret(world: &TestWorld) {
     let rotate = ["destinations", "rotate-secret", acme::KEYED, "--organization", "acme", "--keep-for", "1h", "--yes"];
-    world.dispatch(&rotate).stdin(NEW_SECRET).done().await;
+    world.dispatch(&rotate).stdin(acme::NEW_WEBHOOK_SECRET).done().await;
 }
 
 async fn payload(world: &TestWorld) -> String {

@@ -9,8 +9,6 @@ use serde_json::{Value, json};
 use crate::support::{Said, TestWorld, WorkerOptions, acme};
 
 const SOON: Duration = Duration::from_secs(30);
-/// 24 bytes, as Standard Webhooks asks at least.
-const NEW_SECRET: &str = "whsec_bmV3LWNhbmFyeS13ZWJob29rLXNlYy0x";
 
 /// A job about a fresh event, sent with this shared secret; it tells nobody.
 async fn publish(world: &TestWorld, key: &str, shared_secret: &str) {
@@ -195,11 +193,11 @@ async fn a_message_is_signed_with_both_secrets_until_the_first_one_s_time_is_ove
     let world = TestWorld::acme().await;
     let named = [acme::KEYED, "--organization", "acme"];
     let rotate = world.dispatch(&[&["destinations", "rotate-secret", "--yes", "--keep-for", "1h"], &named[..]].concat());
-    let said = rotate.stdin(NEW_SECRET).said().await;
+    let said = rotate.stdin(acme::NEW_WEBHOOK_SECRET).said().await;
     assert!(said.code == Some(0) && !told(&said).contains("whsec_"), "{said:?}");
     // The same once more, as after a crash: the secret before is still kept.
     let rotate = world.dispatch(&[&["destinations", "rotate-secret", "--yes", "--keep-for", "1h"], &named[..]].concat());
-    assert!(rotate.stdin(NEW_SECRET).done().await["rotated"]["previous_until"].is_string());
+    assert!(rotate.stdin(acme::NEW_WEBHOOK_SECRET).done().await["rotated"]["previous_until"].is_string());
     // The receiver knows the first secret alone.
     let _worker = world.worker(&WorkerOptions::default());
     let event = world.assign(acme::LONE_ITEM, Some(acme::ANN)).await;

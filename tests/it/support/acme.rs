@@ -74,6 +74,8 @@ pub(super) const CANARIES: &[&str] = &[
 pub(crate) const WEBHOOK_SECRET: &str = "whsec_Y2FuYXJ5LXdlYmhvb2stc2VjcmV0LTAx";
 /// These bytes.
 const WEBHOOK_KEY: &str = "canary-webhook-secret-01";
+/// What comes in its place in a rotation; as long.
+pub(crate) const NEW_WEBHOOK_SECRET: &str = "whsec_bmV3LWNhbmFyeS13ZWJob29rLXNlYy0x";
 
 /// The account's id.
 pub(crate) fn account_id() -> String {

@@ -33,4 +33,4 @@ pub(crate) use proxy::Proxy;
 pub(crate) use servers::{BINARY, run};
 pub(crate) use wait::wait_for;
 pub(crate) use worker::{WorkerOptions, WorkerProcess};
-pub(crate) use world::{TestWorld, intake, queues};
+pub(crate) use world::{TestWorld, intake, lanes, queues};

@@ -389,7 +389,7 @@ pub(crate) fn intake(body: impl Into<Vec<u8>>) -> Outgoing {
     Outgoing { exchange: EXCHANGE, routing_key: KEY_JOB.to_owned(), mandatory: true, body: body.into(), ..Outgoing::default() }
 }
 
-pub(super) fn lanes() -> Vec<Lane> {
+pub(crate) fn lanes() -> Vec<Lane> {
     registry().iter().map(|pipeline| pipeline.lane).collect()
 }
 
