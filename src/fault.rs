@@ -24,6 +24,8 @@ pub enum Class {
     Conflict,
     /// A named cause must go away first: no attempt is used.
     Wait(WaitOn),
+    /// The stage ended early with what it has so far: it goes on in a later run, no attempt is used.
+    Unfinished,
 }
 
 /// The cause a job waits for.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 
 use super::effect::Effect;
+use super::kept::Kept;
 use super::pipeline::{ErasedOutcome, StageInfo};
 use super::stage::{Child, Then};
 use crate::fault::{Certainty, Class, StageFault, WaitOn, fingerprint, storable};
@@ -24,7 +25,6 @@ pub enum Ended<C> {
 }
 
 /// Where a run stands, for [`decide`].
-#[derive(Debug)]
 pub struct Position<'a> {
     /// The job as claimed.
     pub job: &'a Job,
@@ -40,6 +40,8 @@ pub struct Position<'a> {
     pub deadline_in: Option<Duration>,
     /// Whether this delivery may go on with the next stage.
     pub keep_going: bool,
+    /// What the stage has fetched so far.
+    pub kept: &'a Kept<'a>,
 }
 
 /// What to do about it.
@@ -51,6 +53,8 @@ pub enum Decision<C> {
     Repeat,
     /// Postgres or RabbitMQ is ill: run the stage again when it is well; no attempt is used.
     Infrastructure(StageFault),
+    /// Give the job up with what the stage has so far; it is due at once.
+    GiveUp,
 }
 
 words! {
@@ -80,6 +84,8 @@ pub struct Commit<C> {
     pub children: Vec<Child>,
     /// What becomes of the job.
     pub next: Next,
+    /// What the stage has fetched so far, where it is not finished: see [`super::Kept`].
+    pub partial: Option<Box<RawValue>>,
 }
 
 /// What is recorded of a stage's run.
@@ -196,6 +202,7 @@ pub fn decide<C>(at: &Position<'_>, ended: Ended<C>, chance: f64) -> Decision<C>
         Class::Transient { retry_after } => retry(at, failure, retry_after, certainty, chance),
         Class::Permanent => park(at, failure, certainty),
         Class::Wait(on) => wait(at, failure, on, certainty),
+        Class::Unfinished => return Decision::GiveUp,
     }))
 }
 
@@ -213,7 +220,7 @@ fn succeed<C>(at: &Position<'_>, outcome: ErasedOutcome<C>) -> Commit<C> {
     let leftover = left.then_some(if provider_ref.is_some() { EffectState::Confirmed } else { EffectState::Unknown });
     let effect = at.effect.map(|effect| EffectOutcome { key: effect.key.clone(), state: EffectState::Confirmed, provider_ref });
     let record = Record::Checkpoint(CheckpointRecord { stage: at.stage.name, version: at.stage.version, output });
-    Commit { record, effect, leftover, changes, children, next }
+    Commit { record, effect, leftover, changes, children, next, partial: None }
 }
 
 fn retry<C>(at: &Position<'_>, failure: Failure, retry_after: Option<Duration>, certainty: Certainty, chance: f64) -> Commit<C> {
@@ -240,7 +247,7 @@ fn unsuccessful<C>(at: &Position<'_>, outcome: AttemptOutcome, failure: Failure,
     };
     let effect = at.effect.map(|effect| EffectOutcome { key: effect.key.clone(), state, provider_ref: None });
     let record = Record::Attempt(AttemptRecord { stage: at.stage.name.to_owned(), outcome, failure });
-    Commit { record, effect, leftover: None, changes: None, children: Vec::new(), next }
+    Commit { record, effect, leftover: None, changes: None, children: Vec::new(), next, partial: at.kept.to_stored() }
 }
 
 fn failure(at: &Position<'_>, code: &str, message: &str, hint: &str) -> Failure {
@@ -284,12 +291,13 @@ mod tests {
             effect: Some(EffectClass::K1),
             aside: false,
         };
-        let at =
-            Position { job: &job, stage: &stage, next: None, conflicts: 0, effect: None, deadline_in: None, keep_going: true };
+        let kept = Kept::new(&stage, None, &|| false);
+        let (conflicts, effect, deadline_in) = (0, None, None);
+        let at = Position { job: &job, stage: &stage, next: None, conflicts, effect, deadline_in, keep_going: true, kept: &kept };
         let outcome = ErasedOutcome::<()> { output: None, children: Vec::new(), changes: None, then: Then::Next, provider_ref };
         match decide(&at, Ended::Done(outcome), 0.5) {
             Decision::Commit(commit) => commit.leftover,
-            Decision::Repeat | Decision::Infrastructure(_) => None,
+            Decision::Repeat | Decision::Infrastructure(_) | Decision::GiveUp => None,
         }
     }
 

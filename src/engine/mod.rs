@@ -6,6 +6,7 @@
 mod checkpoint;
 mod decide;
 mod effect;
+mod kept;
 mod pipeline;
 mod retry;
 mod stage;
@@ -19,6 +20,7 @@ pub use decide::{
     decide,
 };
 pub use effect::{Effect, Intent, PastEffect, Planned, UnknownPolicy, effect_key, judge};
+pub use kept::{Kept, ShouldEnd};
 pub use pipeline::{ErasedOutcome, ErasedPrepared, ErasedStage, Lane, Pipeline, Registry, StageInfo};
 pub use retry::RetryPolicy;
 pub use stage::{Child, Context, EngineFault, NoEffect, Outcome, Prepared, Product, Stage, Then};

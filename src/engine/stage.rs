@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::checkpoint::Outputs;
 use super::effect::{Effect, Intent};
+use super::kept::Kept;
 use super::retry::RetryPolicy;
 use crate::fault::{Class, Fault, StageFault, WaitOn};
 use crate::job::{EffectClass, Job};
@@ -162,20 +163,46 @@ pub struct Context<'a, P: Product> {
     pub(super) outputs: &'a Outputs,
     pub(super) needs: &'static [&'static str],
     pub(super) payload: &'a OnceLock<Arc<dyn Any + Send + Sync>>,
+    kept: &'a Kept<'a>,
 }
 
 impl<'a, P: Product> Context<'a, P> {
-    /// For stage `info` of a claimed job. `payload` keeps the decoded payload between the stages of one run.
+    /// For a stage of a claimed job. `payload` keeps the decoded payload between the stages of one run, `kept` what this stage
+    /// has fetched so far.
     #[must_use]
     pub const fn new(
         job: &'a Job,
         services: &'a P::Services,
         outputs: &'a Outputs,
         needs: &'static [&'static str],
-        effect: Option<&'a Effect>,
         payload: &'a OnceLock<Arc<dyn Any + Send + Sync>>,
+        kept: &'a Kept<'a>,
     ) -> Self {
-        Self { job, services, effect, outputs, needs, payload }
+        Self { job, services, effect: None, outputs, needs, payload, kept }
+    }
+
+    /// With the stored intent.
+    #[must_use]
+    pub const fn with_effect(mut self, effect: Option<&'a Effect>) -> Self {
+        self.effect = effect;
+        self
+    }
+
+    /// What this stage has fetched so far, in this run and in earlier ones.
+    #[must_use]
+    pub const fn pieces(&self) -> &'a Kept<'a> {
+        self.kept
+    }
+
+    /// A piece that this stage has kept, in this run or in an earlier one that did not finish it.
+    #[must_use]
+    pub fn kept<T: DeserializeOwned>(&self, piece: &str) -> Option<T> {
+        self.kept.get(piece)
+    }
+
+    /// Keeps a piece for a later run, should this one not finish the stage.
+    pub fn keep(&self, piece: &str, value: &impl Serialize) {
+        self.kept.put(piece, value);
     }
 
     /// The output of an earlier stage, which must be among this stage's needs.
@@ -239,6 +266,9 @@ pub enum EngineFault {
     /// `run` wants an intent that `prepare` did not store.
     #[error("the stage has no stored intent")]
     NoIntent,
+    /// The run ends between two of its calls, as the worker drains or the delivery has taken its time.
+    #[error("the stage is not finished: it goes on from here in a later run")]
+    Unfinished,
 }
 
 #[deny(clippy::wildcard_enum_match_arm)]
@@ -250,11 +280,15 @@ impl Fault for EngineFault {
             Self::Shape(..) => "engine.checkpoint_shape",
             Self::Payload(_) => "engine.payload_shape",
             Self::NoIntent => "engine.no_intent",
+            Self::Unfinished => "engine.unfinished",
         }
     }
 
     fn class(&self) -> Class {
-        Class::Permanent
+        match self {
+            Self::Undeclared(_) | Self::Missing(_) | Self::Shape(..) | Self::Payload(_) | Self::NoIntent => Class::Permanent,
+            Self::Unfinished => Class::Unfinished,
+        }
     }
 
     fn hint(&self) -> String {

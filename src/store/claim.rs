@@ -50,6 +50,8 @@ pub struct Claim {
     pub is_suspect: bool,
     /// What vendors add to the job's trace context.
     pub tracestate: Option<String>,
+    /// What the stage due has fetched in earlier runs: see [`crate::engine::Kept`].
+    pub partial: Option<Box<RawValue>>,
 }
 
 impl Claim {
@@ -92,12 +94,12 @@ pub(super) const CLAIM: &str = "
         JOIN replicas ON replicas.id = asked.replica AND replicas.alive_until > now() AND replicas.ended_at IS NULL
     WHERE jobs.id = asked.id AND jobs.state || '' = 'ready' AND jobs.due_at <= now()
     RETURNING jobs.id, pipeline, parent_id, source, organization, account, payload, sealed_payload, generation, epoch, stage,
-        attempt, deadline, traceparent, tracestate, owner, committed_epoch, crash_count,
+        attempt, deadline, traceparent, tracestate, owner, committed_epoch, crash_count, partial,
         extract(epoch FROM deadline - now())::float8 AS deadline_in";
 
 const OWNED: &str = "
     SELECT id, pipeline, parent_id, source, organization, account, payload, sealed_payload, generation, epoch, stage, attempt,
-        deadline, traceparent, tracestate, owner, committed_epoch, crash_count,
+        deadline, traceparent, tracestate, owner, committed_epoch, crash_count, partial,
         extract(epoch FROM deadline - now())::float8 AS deadline_in
     FROM jobs WHERE id = $1 AND owner = $2 AND state = 'running' FOR UPDATE";
 
@@ -233,13 +235,14 @@ fn owned(row: &Row, outputs: Outputs) -> Result<Claim, StoreError> {
     let claim = claim(ReplicaId(row.try_get("owner")?), job, outputs, row.try_get("deadline_in")?);
     let is_suspect = row.try_get::<_, i32>("crash_count")? >= SUSPECT_AFTER;
     let (sealed_payload, tracestate) = (row.try_get("sealed_payload")?, row.try_get("tracestate")?);
-    Ok(Claim { sealed_payload, is_suspect, tracestate, ..claim })
+    let partial = row.try_get::<_, Option<Json<Box<RawValue>>>>("partial")?.map(|json| json.0);
+    Ok(Claim { sealed_payload, is_suspect, tracestate, partial, ..claim })
 }
 
 fn claim(replica: ReplicaId, job: Job, outputs: Outputs, deadline_in: Option<f64>) -> Claim {
     let fence = Fence { job: job.id, epoch: job.epoch, replica };
     let deadline = seconds(deadline_in).and_then(|left| Instant::now().checked_add(left));
-    Claim { job, outputs, fence, deadline, sealed_payload: None, is_suspect: false, tracestate: None }
+    Claim { job, outputs, fence, deadline, sealed_payload: None, is_suspect: false, tracestate: None, partial: None }
 }
 
 fn checkpoint(row: &Row) -> Result<Checkpoint, StoreError> {

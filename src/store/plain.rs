@@ -48,7 +48,7 @@ pub(super) const PLAIN: &str = "
             woken_at = CASE WHEN NOT finish THEN woken_at END,
             wait_reason = CASE WHEN finish AND open_children > 0 THEN 'children' END,
             wait_key = CASE WHEN finish AND open_children > 0 THEN 'children' END,
-            finished_at = CASE WHEN finish AND open_children = 0 THEN now() END
+            finished_at = CASE WHEN finish AND open_children = 0 THEN now() END, partial = NULL
         FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::int[], $7::json[], $8::int[],
             $9::float8[], $10::bool[])
             AS given (id, epoch, replica, done, due, version, output, attempt, took, finish)

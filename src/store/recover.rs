@@ -41,7 +41,8 @@ const FREE_ORPHAN: &str = "
     WHERE id = $1 AND epoch = $2 AND owner = $3 AND state = 'running'";
 
 const POSTPONE: &str = "
-    UPDATE jobs SET state = 'ready', owner = NULL, due_at = now() + $4 * interval '1 second', woken_at = NULL
+    UPDATE jobs SET state = 'ready', owner = NULL, due_at = now() + $4 * interval '1 second', woken_at = NULL,
+        partial = coalesce($5, partial)
     WHERE id = $1 AND epoch = $2 AND owner = $3 AND state = 'running'";
 
 const UNSEAL: &str = "
@@ -104,13 +105,15 @@ impl Store {
         })
     }
 
-    /// Gives a claimed job up without a record, due again after `delay`. `false`: it was no longer ours.
+    /// Gives a claimed job up without a record, due again after `delay`, with what the stage due has fetched so far where that is
+    /// more than what is stored. `false`: it was no longer ours.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn postpone(&self, fence: &Fence, delay: Duration) -> Result<bool, StoreError> {
+    pub async fn postpone(&self, fence: &Fence, delay: Duration, partial: Option<&RawValue>) -> Result<bool, StoreError> {
         let client = self.client().await?;
-        let written = execute(&client, POSTPONE, &[&fence.job.0, &fence.epoch.0, &fence.replica.0, &delay.as_secs_f64()]).await?;
+        let (job, epoch, owner) = (&fence.job.0, &fence.epoch.0, &fence.replica.0);
+        let written = execute(&client, POSTPONE, &[job, epoch, owner, &delay.as_secs_f64(), &partial.map(Json)]).await?;
         Ok(written == 1)
     }
 

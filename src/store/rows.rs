@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use deadpool_postgres::Transaction;
 use serde_json::Value;
+use serde_json::value::RawValue;
 use tokio_postgres::types::Json;
 use uuid::Uuid;
 
@@ -31,6 +32,7 @@ pub(super) struct Move {
     wait: Option<(WaitReason, String, i64)>,
     failure: Option<Failure>,
     children: i32,
+    partial: Option<Box<RawValue>>,
 }
 
 /// A job row after its move.
@@ -58,6 +60,7 @@ impl Move {
             wait: None,
             failure,
             children: i32::try_from(commit.children.len()).unwrap_or(i32::MAX),
+            partial: commit.partial.clone(),
         };
         match &commit.next {
             Next::Stage { stage, keep: true } => Self { stage: stage.clone(), state: JobState::Running, ..here },
@@ -98,7 +101,8 @@ const ADVANCE: &str = "
         error_code = ($13::text[])[1], error_message = ($13::text[])[2], error_hint = ($13::text[])[3],
         fingerprint = ($13::text[])[4],
         first_failed_at = CASE WHEN ($13::text[])[1] IS NULL THEN NULL ELSE coalesce(first_failed_at, now()) END,
-        finished_at = CASE WHEN $7 AND open_children + $14 = 0 THEN now() END
+        finished_at = CASE WHEN $7 AND open_children + $14 = 0 THEN now() END,
+        partial = $15
     WHERE id = $1 AND epoch = $2 AND owner = $3 AND state = 'running'
     RETURNING state, wait_reason";
 
@@ -160,6 +164,7 @@ pub(super) async fn advance(tx: &Transaction<'_>, fence: &Fence, step: &Move) ->
             &observed,
             &failure.as_slice(),
             &step.children,
+            &step.partial.as_ref().map(Json),
         ],
     )
     .await?;

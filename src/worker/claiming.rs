@@ -219,7 +219,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         };
         let suspect = claim.is_suspect.then(|| self.parts.running.suspect());
         if let Some(None) = suspect {
-            self.parts.postpone(&claim.fence, SUSPECTS_TURN).await;
+            self.parts.postpone(&claim.fence, SUSPECTS_TURN, None).await;
             return Ok(Taken::Nothing);
         }
         Ok(Taken::Ours(claim, Holding { _in_hand: in_hand, _slot: slot, _share: share, suspect: suspect.flatten() }, Vec::new()))

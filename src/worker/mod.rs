@@ -23,7 +23,7 @@ mod waker;
 mod watch;
 
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -39,13 +39,13 @@ pub use watch::{LaneWatch, deafness};
 
 use crate::broker::Delivery;
 use crate::crash_point::reach;
-use crate::engine::{Commit, Decision, EffectOutcome, Ended, Next, Pipeline, Position, Product, StageInfo, decide};
+use crate::engine::{Commit, Decision, EffectOutcome, Ended, Kept, Next, Pipeline, Position, Product, StageInfo, decide};
 use crate::job::{JobId, JobState};
 use crate::store::{Announcement, Claim, CommitError, Committed, Landed, Run, Tables};
 use crate::telemetry::names;
 use crate::trace::Trace;
 use claiming::{Holding, Taken};
-use stage_run::Step;
+use stage_run::{Due, Step};
 
 /// One incarnation of a worker process.
 pub struct Worker<P: Product, T: Tables<Changes = P::Changes>> {
@@ -57,7 +57,7 @@ pub struct Worker<P: Product, T: Tables<Changes = P::Changes>> {
 }
 
 /// One delivery may keep a worker busy for this long; then the job is given up with a wake-up.
-const LONGEST_DELIVERY: std::time::Duration = std::time::Duration::from_secs(60);
+const LONGEST_DELIVERY: Duration = Duration::from_secs(60);
 
 /// How a committed step goes on.
 enum After {
@@ -142,35 +142,59 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
 
     async fn run_claim(&self, claim: &mut Claim, holding: &mut Holding, pipeline: &Pipeline<P>, started: Instant) -> After {
         let payload = OnceLock::new();
-        let mut conflicts = 0;
+        let should_end = || self.drain.is_cancelled() || started.elapsed() >= LONGEST_DELIVERY;
         loop {
             let Some((info, stage)) = pipeline.stage(&claim.job.stage) else { return After::Stop };
+            let kept = Kept::new(info, claim.partial.take().as_deref(), &should_end);
+            let due = Due { info, stage, next: pipeline.after(info.name), payload: &payload, kept: &kept };
+            let committed = match self.run_stage(claim, holding, &due, started).await {
+                Ok(committed) => committed,
+                Err(after) => return after,
+            };
+            match self.advance(claim, info, committed) {
+                After::GoOn => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// Runs the stage due until something is committed of it, or the job is given up.
+    async fn run_stage(
+        &self,
+        claim: &Claim,
+        holding: &mut Holding,
+        due: &Due<'_, P>,
+        started: Instant,
+    ) -> Result<Committed, After> {
+        let info = due.info;
+        let mut conflicts = 0;
+        loop {
             reach(info.name, "after_claim");
             let began = Instant::now();
-            let step = if claim.is_overdue() { Step::overdue(None) } else { self.attempt(claim, info, stage, &payload).await };
+            let step = if claim.is_overdue() { Step::overdue(None) } else { self.attempt(claim, due).await };
             reach(info.name, "after_call");
             let (ended, effect) = match step {
                 Step::Ended(ended, effect) => (ended, effect),
-                Step::NotYet(delay) => {
-                    self.parts.postpone(&claim.fence, delay).await;
-                    return After::Stop;
-                }
-                Step::Fenced => return fenced(info),
+                Step::NotYet(delay) => return Err(self.give_up(claim, due, delay).await),
+                Step::Fenced => return Err(fenced(info)),
             };
             let keep_going = !self.drain.is_cancelled() && started.elapsed() < LONGEST_DELIVERY;
             let position = Position {
                 job: &claim.job,
                 stage: info,
-                next: pipeline.after(info.name),
+                next: due.next,
                 conflicts,
                 effect: effect.as_ref(),
                 deadline_in: claim.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())),
                 keep_going,
+                kept: due.kept,
             };
             let commit = match decide(&position, ended, rand::random()) {
                 Decision::Commit(commit) => *commit,
                 Decision::Repeat => {
                     conflicts += 1;
+                    // Somebody else moved first: what was seen before that is seen again.
+                    due.kept.clear();
                     self.refused(claim, effect.as_ref()).await;
                     continue;
                 }
@@ -179,22 +203,22 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
                     self.parts.pause().await;
                     continue;
                 }
+                Decision::GiveUp => return Err(self.give_up(claim, due, Duration::ZERO).await),
             };
-            conflicts = 0;
             let run = Run { fence: &claim.fence, job: &claim.job, took: began.elapsed() };
-            let mut committed = match self.commit(run, &position, commit).await {
-                Ok(committed) => committed,
-                Err(after) => return after,
-            };
+            let mut committed = self.commit(run, &position, commit).await?;
             reach(info.name, "after_commit");
             holding.cleared();
             self.parts.publish(&committed.wake, std::mem::take(&mut committed.announcements)).await;
             reach(info.name, "after_publish");
-            match self.advance(claim, info, committed) {
-                After::GoOn => {}
-                other => return other,
-            }
+            return Ok(committed);
         }
+    }
+
+    /// Gives the job up without a record, with what its stage has fetched so far.
+    async fn give_up(&self, claim: &Claim, due: &Due<'_, P>, delay: Duration) -> After {
+        self.parts.postpone(&claim.fence, delay, due.kept.to_stored().as_deref()).await;
+        After::Stop
     }
 
     /// Commits until it is known what became of it.
@@ -235,7 +259,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
                     error = fault.message(),
                     "the job can be neither committed nor parked; it is tried again in a minute"
                 );
-                self.parts.postpone(run.fence, LONGEST_DELIVERY).await;
+                self.parts.postpone(run.fence, LONGEST_DELIVERY, commit.partial.as_deref()).await;
                 return Err(After::Stop);
             }
             replaced = true;
@@ -246,7 +270,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
                     let effect = effect.map(|effect| EffectOutcome { provider_ref: None, ..effect });
                     commit = Commit { effect, ..*instead };
                 }
-                Decision::Repeat | Decision::Infrastructure(_) => return Err(After::Stop),
+                Decision::Repeat | Decision::Infrastructure(_) | Decision::GiveUp => return Err(After::Stop),
             }
         }
     }
@@ -287,14 +311,14 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     }
 
     async fn leave_to_newer(&self, claim: &Claim, newer: unknown::Unknown) {
-        let commit = newer.into_commit(&claim.job);
-        let run = Run { fence: &claim.fence, job: &claim.job, took: std::time::Duration::ZERO };
+        let commit = newer.into_commit(claim);
+        let run = Run { fence: &claim.fence, job: &claim.job, took: Duration::ZERO };
         debug_assert!(matches!(commit.next, Next::Wait { .. } | Next::Park), "an unknown job is not run");
         match self.parts.writer.commit(run, &commit).await {
             Ok(committed) => self.parts.publish(&committed.wake, committed.announcements).await,
             Err(error) => {
                 tracing::warn!(error = crate::fault::chain(&error), "a job of another version cannot be left waiting yet");
-                self.parts.postpone(&claim.fence, std::time::Duration::from_secs(1)).await;
+                self.parts.postpone(&claim.fence, Duration::from_secs(1), None).await;
             }
         }
     }

@@ -9,9 +9,19 @@ use futures_util::FutureExt;
 
 use super::Worker;
 use crate::crash_point::reach;
-use crate::engine::{Context, Effect, Ended, ErasedPrepared, ErasedStage, Product, StageInfo};
+use crate::engine::{Context, Effect, Ended, ErasedPrepared, ErasedStage, Kept, Product, StageInfo};
 use crate::fault::{Class, Fault, StageFault};
 use crate::store::{Claim, IntentOutcome, Tables};
+
+/// The stage due of a claimed job, with what its runs share.
+pub(super) struct Due<'a, P: Product> {
+    pub(super) info: &'a StageInfo,
+    pub(super) stage: &'a dyn ErasedStage<P>,
+    /// The stage after it in the list.
+    pub(super) next: Option<&'static str>,
+    pub(super) payload: &'a OnceLock<Arc<dyn Any + Send + Sync>>,
+    pub(super) kept: &'a Kept<'a>,
+}
 
 /// What an attempt came to.
 pub(super) enum Step<C> {
@@ -64,15 +74,11 @@ impl Fault for LineFault {
 
 impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     /// Looks, stores the intent where there is one, and runs.
-    pub(super) async fn attempt(
-        &self,
-        claim: &Claim,
-        info: &StageInfo,
-        stage: &dyn ErasedStage<P>,
-        payload: &OnceLock<Arc<dyn Any + Send + Sync>>,
-    ) -> Step<P::Changes> {
+    pub(super) async fn attempt(&self, claim: &Claim, due: &Due<'_, P>) -> Step<P::Changes> {
+        let Due { info, stage, payload, kept, .. } = *due;
         let services = &*self.parts.services;
-        let look = Context::new(&claim.job, services, &claim.outputs, info.needs, None, payload);
+        let context = || Context::new(&claim.job, services, &claim.outputs, info.needs, payload, kept);
+        let look = context();
         let intent = match guarded(info.timeout, stage.prepare(&look)).await {
             Err(ended) => return Step::Ended(ended, None),
             Ok(ErasedPrepared::Done(outcome)) => return Step::Ended(Ended::Done(outcome), None),
@@ -105,7 +111,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         if effect.is_some() && claim.is_overdue() {
             return Step::overdue(effect);
         }
-        let cx = Context::new(&claim.job, services, &claim.outputs, info.needs, effect.as_ref(), payload);
+        let cx = context().with_effect(effect.as_ref());
         let ended = guarded(info.timeout, stage.run(&cx)).await.map_or_else(|ended| ended, Ended::Done);
         Step::Ended(ended, effect)
     }

@@ -44,13 +44,14 @@ impl Unknown {
     }
 
     /// The job waits for a worker that knows it, or is parked where none can.
-    pub(super) fn into_commit<C>(self, job: &Job) -> Commit<C> {
+    pub(super) fn into_commit<C>(self, claim: &Claim) -> Commit<C> {
+        let job = &claim.job;
         let (outcome, next) = match self.wait {
             Some(on) => (AttemptOutcome::Waited, Next::Wait { on, resume_at: job.stage.clone() }),
             None => (AttemptOutcome::Parked, Next::Park),
         };
         let record = Record::Attempt(AttemptRecord { stage: job.stage.clone(), outcome, failure: self.failure });
-        Commit { record, effect: None, leftover: None, changes: None, children: Vec::new(), next }
+        Commit { record, effect: None, leftover: None, changes: None, children: Vec::new(), next, partial: claim.partial.clone() }
     }
 }
 
