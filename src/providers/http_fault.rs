@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 
 use super::address::RefusedName;
-use super::scrub::scrub;
+use super::said::Said;
 use crate::fault::{Certainty, Class, Fault};
 
 /// A provider as errors name it, with its stable codes.
@@ -111,7 +111,7 @@ pub enum HttpFaultKind {
         status: u16,
         /// The other side's `Retry-After`.
         retry_after: Option<Duration>,
-        /// The body: scrubbed, at most 2 KiB.
+        /// What the other side said of it: see [`Said`].
         body: String,
     },
 }
@@ -120,7 +120,7 @@ impl HttpFaultKind {
     /// Of an answer other than 2xx.
     #[must_use]
     pub fn of_status(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Self {
-        Self::Status { status, retry_after, body: scrub(&String::from_utf8_lossy(body)) }
+        Self::Status { status, retry_after, body: Said::of(body).to_string() }
     }
 
     /// Of an error of the driver.

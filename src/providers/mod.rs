@@ -14,6 +14,7 @@ pub mod entra;
 pub mod governor;
 pub mod http;
 pub mod http_fault;
+pub mod said;
 pub mod scrub;
 pub mod slack;
 pub mod smtp;

@@ -24,7 +24,8 @@ pub fn scrub(text: &str) -> String {
         let end = rest.find(|c| is_word(c) != in_word).unwrap_or(rest.len());
         let (run, tail) = rest.split_at(end);
         if in_word {
-            out.push_str(if before.makes_secret(run) || looks_secret(run) { MARK } else { run });
+            let is_secret = before.makes_secret(run) || (looks_secret(run) && !is_mailbox(run, &before.gap, tail));
+            out.push_str(if is_secret { MARK } else { run });
             before = Before { word: run.to_ascii_lowercase(), gap: String::new() };
         } else {
             out.push_str(run);
@@ -71,6 +72,14 @@ fn looks_secret(word: &str) -> bool {
         || (word.len() >= LONG && has(u8::is_ascii_digit) && has(u8::is_ascii_alphabetic) && !is_guid(word))
 }
 
+/// Whether a word is the name before the `@` of an e-mail address, which people need to read: no credentials of a URL, which stand
+/// behind a scheme or a colon.
+fn is_mailbox(word: &str, gap: &str, tail: &str) -> bool {
+    let of_mailbox = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '+');
+    let domain = tail.strip_prefix('@').and_then(|rest| rest.split(|c| !is_word(c)).next()).unwrap_or_default();
+    !gap.ends_with([':', '@']) && word.chars().all(of_mailbox) && !word.starts_with("eyJ") && domain.contains('.')
+}
+
 fn is_guid(word: &str) -> bool {
     let groups: Vec<&str> = word.split('-').collect();
     groups.iter().map(|group| group.len()).eq([8, 4, 4, 4, 12])
@@ -93,6 +102,9 @@ mod tests {
             ("signed with whsec_MfKQ9r8G", "MfKQ9r8G"),
             ("pat lm3nq7aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "lm3nq7"),
             ("jwt eyJhbGciOiJIUzI1NiJ9.eyJzdWIi", "eyJ"),
+            ("https://user:lm3nq7aaaaaaaaaaaaaaaaaaaaaaaaaaaa@dev.example.com/x", "lm3nq7"),
+            ("https://lm3nq7aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa@dev.example.com/x", "lm3nq7"),
+            ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIi@field.example", "eyJ"),
         ] {
             let out = scrub(text);
             assert!(!out.contains(secret), "{out}");
@@ -107,6 +119,7 @@ mod tests {
             "TF400813: The user '4d7f2a10-1c2b-4e5f-8a9b-0c1d2e3f4a5b' is not authorized",
             "Microsoft.TeamFoundation.WorkItemTracking.Server.WorkItemUnauthorizedAccessException",
             "the bot cannot post here",
+            "The identity value 'OIDCONFLICT_UpnReuse_4d7f2a101c2b4e5f8a9b0c1d2e3f4a5b_ann@field.example' is an unknown identity.",
         ] {
             assert_eq!(scrub(text), text);
         }

@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
 
-use super::{API_VERSION, AzureDevOps, AzureDevOpsFault, Caller, List, address};
+use super::{API_VERSION, AzureDevOps, AzureDevOpsFault, Caller, List, Operation, address};
 
 /// An account (also called organization or collection) a member may use.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,15 +16,22 @@ pub struct Account {
     pub name: String,
 }
 
-impl AzureDevOps {
-    /// `GET /_apis/accounts?memberId=`: the accounts of a member, in the vendor's order.
-    ///
-    /// # Errors
-    /// [`AzureDevOpsFault::Unauthorized`], [`AzureDevOpsFault::Http`].
-    pub async fn accounts(&self, token: Caller<'_>, member_id: &str) -> Result<Vec<Account>, AzureDevOpsFault> {
-        let query = [("memberId", member_id), ("api-version", API_VERSION)];
-        let url = address(&self.accounts, &["_apis", "accounts"], &query)?;
-        let List(accounts) = self.fetch(token, self.call(Method::GET, url)).await?.json()?;
-        Ok(accounts)
+/// `GET /_apis/accounts?memberId=`: the accounts of a member, in the vendor's order.
+#[derive(Debug, Clone, Copy)]
+pub struct Accounts<'a> {
+    /// See [`super::Profile::id`].
+    pub member_id: &'a str,
+}
+
+impl Operation for Accounts<'_> {
+    type Answer = Vec<Account>;
+    const OF_ACCOUNT: bool = false;
+
+    async fn send(&self, to: &AzureDevOps, caller: Caller<'_>) -> Result<Vec<Account>, AzureDevOpsFault> {
+        let query = [("memberId", self.member_id), ("api-version", API_VERSION)];
+        let url = address(&to.accounts, &["_apis", "accounts"], &query)?;
+        let answer = to.fetch(caller, to.call(Method::GET, url)).await?;
+        let accounts = answer.json::<List<'_, Account>>()?.readable();
+        Ok(accounts.map_err(|error| answer.malformed(&error.to_string()))?)
     }
 }

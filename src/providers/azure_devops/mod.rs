@@ -4,36 +4,38 @@
 
 mod accounts;
 mod assignee;
+mod fault;
 mod graph;
+mod list;
+mod operation;
 mod profile;
 mod search;
 mod user_cache;
 mod work_items;
 
 use std::fmt;
-use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use reqwest::header::HeaderName;
 use reqwest::{Method, Url};
 use secrecy::SecretString;
-use serde::de::{Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer};
 use tokio::time::Instant;
 
-pub use accounts::Account;
+pub use accounts::{Account, Accounts};
 pub use assignee::Assignee;
-pub use graph::GraphUser;
-pub use profile::Profile;
-pub use search::SearchQuery;
-pub use work_items::{StateCategory, WorkItem};
+pub use fault::{AzureDevOpsFault, Unauthorized};
+pub use graph::{FoundUser, GraphUser, UsersPage, UsersSearch};
+pub use operation::Operation;
+pub use profile::{Profile, ProfileMe};
+pub use search::{SearchPage, SearchQuery, WorkItemSearch};
+pub use work_items::{Assign, BATCH, StateCategories, StateCategory, UnreadableWorkItem, WorkItem, WorkItems, WorkItemsBatch};
 
+use self::list::List;
 use self::user_cache::UserCache;
 use super::governor::{Governor, GovernorFault, Outcome, Scope};
 use super::http::{Answer, Call, HttpClient};
 use super::http_fault::{HttpFault, HttpFaultKind, Provider, provider, retry_after};
-use crate::fault::{Certainty, Class, Fault};
 use crate::message::is_segment;
 
 static AZURE_DEVOPS: Provider = provider!("azure_devops");
@@ -105,119 +107,6 @@ impl fmt::Debug for AzureDevOps {
     }
 }
 
-/// A call to Azure DevOps failed.
-#[derive(Debug, thiserror::Error)]
-pub enum AzureDevOpsFault {
-    /// The access token is not (or no longer) accepted: 401, 203, or a sign-in page instead of an answer.
-    #[error("azure_devops: the access token is not accepted")]
-    Unauthorized,
-    /// The work item is no longer at the revision the change was made for.
-    #[error("azure_devops: the work item's revision has moved on")]
-    RevisionMoved,
-    /// The search answers, but not with what is there: it is still indexing, for example.
-    #[error("azure_devops: the search is not ready (infoCode {0})")]
-    SearchNotReady(i64),
-    /// There are more users than are looked through.
-    #[error("azure_devops: the organization has more than {0} pages of users")]
-    TooManyUsers(usize),
-    /// It was not called.
-    #[error(transparent)]
-    Governor(#[from] GovernorFault),
-    /// What can happen to any call.
-    #[error(transparent)]
-    Http(#[from] HttpFault),
-}
-
-#[deny(clippy::wildcard_enum_match_arm)]
-impl Fault for AzureDevOpsFault {
-    fn code(&self) -> &'static str {
-        match self {
-            Self::Unauthorized => AZURE_DEVOPS.codes.unauthorized,
-            Self::RevisionMoved => "azure_devops.revision_moved",
-            Self::SearchNotReady(_) => "azure_devops.search_not_ready",
-            Self::TooManyUsers(_) => "azure_devops.too_many_users",
-            Self::Governor(fault) => fault.code(),
-            Self::Http(fault) => fault.code(),
-        }
-    }
-
-    fn class(&self) -> Class {
-        match self {
-            Self::Unauthorized | Self::TooManyUsers(_) => Class::Permanent,
-            Self::RevisionMoved => Class::Conflict,
-            Self::SearchNotReady(_) => Class::Transient { retry_after: None },
-            Self::Governor(fault) => fault.class(),
-            Self::Http(fault) => fault.class(),
-        }
-    }
-
-    fn hint(&self) -> String {
-        match self {
-            Self::Unauthorized => "Sign the identity in again.".to_owned(),
-            Self::RevisionMoved => "Somebody else changed the work item; it is read again by itself.".to_owned(),
-            Self::SearchNotReady(_) => "Azure DevOps is building its search index; it is tried again by itself.".to_owned(),
-            Self::TooManyUsers(_) => "Assign by hand: the organization has too many users to look through.".to_owned(),
-            Self::Governor(fault) => fault.hint(),
-            Self::Http(fault) => fault.hint(),
-        }
-    }
-
-    fn certainty(&self) -> Certainty {
-        match self {
-            Self::Unauthorized | Self::RevisionMoved | Self::SearchNotReady(_) | Self::TooManyUsers(_) => Certainty::NotDone,
-            Self::Governor(fault) => fault.certainty(),
-            Self::Http(fault) => fault.certainty(),
-        }
-    }
-}
-
-/// The vendor's lists come as `{count, value}`, and where the description says so as a bare array. What is null, as the token
-/// may not see it, is left out. Read as it comes, without a copy of what nobody asked for: an answer may be hostile.
-struct List<T>(Vec<T>);
-
-#[derive(Deserialize)]
-#[serde(field_identifier, rename_all = "snake_case")]
-enum Member {
-    Value,
-    #[serde(other)]
-    Other,
-}
-
-struct ListVisitor<T>(PhantomData<T>);
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for List<T> {
-    fn deserialize<D: Deserializer<'de>>(list: D) -> Result<Self, D::Error> {
-        list.deserialize_any(ListVisitor(PhantomData))
-    }
-}
-
-impl<'de, T: Deserialize<'de>> Visitor<'de> for ListVisitor<T> {
-    type Value = List<T>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list, or an object with one as `value`")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<List<T>, A::Error> {
-        let mut list = Vec::new();
-        while let Some(item) = items.next_element::<Option<T>>()? {
-            list.extend(item);
-        }
-        Ok(List(list))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<List<T>, A::Error> {
-        let mut list = None;
-        while let Some(member) = members.next_key()? {
-            match member {
-                Member::Value => list = Some(members.next_value()?),
-                Member::Other => drop(members.next_value::<IgnoredAny>()?),
-            }
-        }
-        list.ok_or_else(|| A::Error::missing_field("value"))
-    }
-}
-
 impl AzureDevOps {
     /// A way to `hosts`. A call that reads may take `call_timeout`; what pages, that long per page.
     ///
@@ -242,6 +131,15 @@ impl AzureDevOps {
         Call::new(&AZURE_DEVOPS, method, url, Instant::now() + self.call_timeout)
     }
 
+    /// Whether work items could be called for now.
+    ///
+    /// # Errors
+    /// [`GovernorFault`] where not.
+    pub async fn look(&self, caller: Caller<'_>) -> Result<(), GovernorFault> {
+        let host = self.core.host_str().unwrap_or_default();
+        self.governor.look(&Scope::host(caller.organization, AZURE_DEVOPS.name, host)).await
+    }
+
     /// Sends with a token when the governor lets it out; tells a refused token from other answers. The status may still be
     /// anything else.
     async fn send(&self, caller: Caller<'_>, call: Call) -> Result<Answer, AzureDevOpsFault> {
@@ -251,7 +149,10 @@ impl AzureDevOps {
         let answer = self.http.send(call).await;
         permit.settle(outcome(&answer)).await;
         let answer = answer?;
-        if is_sign_in(&answer) { Err(AzureDevOpsFault::Unauthorized) } else { Ok(answer) }
+        match fault::unauthorized(&answer) {
+            Some(refusal) => Err(AzureDevOpsFault::Unauthorized(refusal)),
+            None => Ok(answer),
+        }
     }
 
     /// Sends with a token and wants a 2xx.
@@ -269,16 +170,6 @@ fn outcome(answer: &Result<Answer, HttpFault>) -> Outcome {
         (408 | 425 | 500..=599, _) => Outcome::Failed,
         (200..=299, None) => Outcome::Done,
         _ => Outcome::Refused,
-    }
-}
-
-/// A token that is not accepted shows as 401, as 203 with a page, as a page where data should be, or as a redirect to one.
-fn is_sign_in(answer: &Answer) -> bool {
-    let is_page = || answer.header("content-type").is_some_and(|kind| kind.trim_start().starts_with("text/html"));
-    match answer.status {
-        203 | 302 | 401 => true,
-        200..=299 => is_page(),
-        _ => false,
     }
 }
 

@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
 
-use super::{API_VERSION, AzureDevOps, AzureDevOpsFault, Caller, address};
+use super::{API_VERSION, AzureDevOps, AzureDevOpsFault, Caller, Operation, address};
 
 /// Who a token belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,14 +26,17 @@ struct Body {
     email_address: Option<String>,
 }
 
-impl AzureDevOps {
-    /// `GET /_apis/profile/profiles/me`.
-    ///
-    /// # Errors
-    /// [`AzureDevOpsFault::Unauthorized`], [`AzureDevOpsFault::Http`].
-    pub async fn profile_me(&self, token: Caller<'_>) -> Result<Profile, AzureDevOpsFault> {
-        let url = address(&self.profile, &["_apis", "profile", "profiles", "me"], &[("api-version", API_VERSION)])?;
-        let body: Body = self.fetch(token, self.call(Method::GET, url)).await?.json()?;
+/// `GET /_apis/profile/profiles/me`.
+#[derive(Debug, Clone, Copy)]
+pub struct ProfileMe;
+
+impl Operation for ProfileMe {
+    type Answer = Profile;
+    const OF_ACCOUNT: bool = false;
+
+    async fn send(&self, to: &AzureDevOps, caller: Caller<'_>) -> Result<Profile, AzureDevOpsFault> {
+        let url = address(&to.profile, &["_apis", "profile", "profiles", "me"], &[("api-version", API_VERSION)])?;
+        let body: Body = to.fetch(caller, to.call(Method::GET, url)).await?.json()?;
         let email = body.email_address.filter(|email| !email.is_empty());
         Ok(Profile { id: body.id, display_name: body.display_name.unwrap_or_default(), email })
     }

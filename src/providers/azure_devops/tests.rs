@@ -1,5 +1,6 @@
 //! Calls to Azure DevOps against a scripted server.
 
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use serde_json::{Value, json as value};
 use time::macros::datetime;
 
 use super::*;
+use crate::fault::{Certainty, Class, Fault};
 use crate::providers::governor::alone;
 use crate::providers::http::BATCH_BODY_BYTES;
 use crate::providers::scripted::{Received, Reply, Scripted, client, json, reply, soon};
@@ -23,6 +25,43 @@ fn azure(replies: Vec<Reply>) -> (AzureDevOps, Scripted) {
     let url = || server.url.clone();
     let hosts = Hosts { profile: url(), accounts: None, graph: url(), search: url(), core: url() };
     (AzureDevOps::new(client(), alone(), &hosts, Duration::from_secs(10)).unwrap(), server)
+}
+
+/// A search to its end.
+async fn search(azure: &AzureDevOps, query: &SearchQuery, limit: usize) -> Result<Vec<i64>, AzureDevOpsFault> {
+    let mut search = WorkItemSearch::default();
+    while let Some(page) = search.next("fabrikam", query, limit) {
+        let page = page.send(azure, caller()).await?;
+        search.take(page);
+    }
+    Ok(search.found(limit))
+}
+
+/// Looks through the users to the end.
+async fn find_user(azure: &AzureDevOps, emails: &[&str]) -> Result<FoundUser, AzureDevOpsFault> {
+    let emails: Vec<String> = emails.iter().map(|&email| email.to_owned()).collect();
+    let mut search = UsersSearch::new(&emails).expect("an address");
+    while let Some(page) = search.next("fabrikam")? {
+        let page = page.send(azure, caller()).await?;
+        search.take(page);
+    }
+    Ok(search.found())
+}
+
+async fn work_items(azure: &AzureDevOps, ids: &[i64]) -> Result<WorkItems, AzureDevOpsFault> {
+    WorkItemsBatch { account: "fabrikam", ids }.send(azure, caller()).await
+}
+
+async fn states(
+    azure: &AzureDevOps,
+    project: &str,
+    work_item_type: &str,
+) -> Result<BTreeMap<String, StateCategory>, AzureDevOpsFault> {
+    StateCategories { account: "fabrikam", project, work_item_type }.send(azure, caller()).await
+}
+
+async fn assign(azure: &AzureDevOps, rev: i64, unique_name: Option<&str>) -> Result<i64, AzureDevOpsFault> {
+    Assign { account: "fabrikam", id: 7, rev, unique_name, deadline: soon() }.send(azure, caller()).await
 }
 
 fn paths(server: &Scripted) -> Vec<String> {
@@ -57,11 +96,11 @@ async fn the_profile_and_the_accounts_of_a_token_are_read() {
     let profile = value!({"id": "m-1", "displayName": "Some One", "emailAddress": "someone@example.com"});
     let account = value!({"accountId": "a-1", "accountName": "fabrikam"});
     let (azure, server) = azure(vec![json(&profile), json(&value!({"count": 1, "value": [account]})), json(&value!([account]))]);
-    let me = azure.profile_me(caller()).await.unwrap();
+    let me = ProfileMe.send(&azure, caller()).await.unwrap();
     assert_eq!((me.id.as_str(), me.email.as_deref()), ("m-1", Some("someone@example.com")));
-    let wrapped = azure.accounts(caller(), &me.id).await.unwrap();
+    let wrapped = Accounts { member_id: &me.id }.send(&azure, caller()).await.unwrap();
     assert_eq!(wrapped, [Account { id: "a-1".into(), name: "fabrikam".into() }]);
-    assert_eq!(azure.accounts(caller(), &me.id).await.unwrap(), wrapped);
+    assert_eq!(Accounts { member_id: &me.id }.send(&azure, caller()).await.unwrap(), wrapped);
     let accounts = "GET /_apis/accounts?memberId=m-1&api-version=7.1";
     assert_eq!(targets(&server), ["GET /_apis/profile/profiles/me?api-version=7.1", accounts, accounts]);
     assert_eq!(server.received()[0].header("authorization"), Some("Bearer canary-token"));
@@ -70,32 +109,31 @@ async fn the_profile_and_the_accounts_of_a_token_are_read() {
 #[tokio::test]
 async fn each_call_reaches_the_host_of_its_area_and_accounts_are_with_the_profiles_unless_set() {
     for own_accounts in [true, false] {
-        let [profile, accounts, graph, search, core] = [(); 5].map(|()| host());
+        let [profile, accounts, graph, search_host, core] = [(); 5].map(|()| host());
         let hosts = Hosts {
             profile: profile.url.clone(),
             accounts: own_accounts.then(|| accounts.url.clone()),
             graph: graph.url.clone(),
-            search: search.url.clone(),
+            search: search_host.url.clone(),
             core: core.url.clone(),
         };
         let azure = AzureDevOps::new(client(), alone(), &hosts, Duration::from_secs(10)).unwrap();
-        azure.profile_me(caller()).await.unwrap();
-        azure.accounts(caller(), "m-1").await.unwrap();
-        azure.find_user(caller(), "fabrikam", &["x@example.com".to_owned()]).await.unwrap();
-        azure.search(caller(), "fabrikam", &SearchQuery::default(), 10).await.unwrap();
-        azure.work_items(caller(), "fabrikam", &[1]).await.unwrap();
-        azure.work_item(caller(), "fabrikam", 1).await.unwrap();
-        azure.state_categories(caller(), "fabrikam", "p", "Bug").await.unwrap();
-        azure.assign(caller(), "fabrikam", 7, 1, None, soon()).await.unwrap();
+        ProfileMe.send(&azure, caller()).await.unwrap();
+        Accounts { member_id: "m-1" }.send(&azure, caller()).await.unwrap();
+        find_user(&azure, &["x@example.com"]).await.unwrap();
+        search(&azure, &SearchQuery::default(), 10).await.unwrap();
+        work_items(&azure, &[1]).await.unwrap();
+        states(&azure, "p", "Bug").await.unwrap();
+        assign(&azure, 1, None).await.unwrap();
         let (me, of_me) = ("/_apis/profile/profiles/me", "/_apis/accounts");
         let expected = if own_accounts { (vec![me], vec![of_me]) } else { (vec![me, of_me], Vec::new()) };
         assert_eq!(paths(&profile), expected.0);
         assert_eq!(paths(&accounts), expected.1);
         assert_eq!(paths(&graph), ["/fabrikam/_apis/graph/users"]);
-        assert_eq!(paths(&search), ["/fabrikam/_apis/search/workitemsearchresults"]);
+        assert_eq!(paths(&search_host), ["/fabrikam/_apis/search/workitemsearchresults"]);
         let batch = "/fabrikam/_apis/wit/workitemsbatch";
-        let states = "/fabrikam/p/_apis/wit/workitemtypes/Bug/states";
-        assert_eq!(paths(&core), [batch, batch, states, "/fabrikam/_apis/wit/workitems/7"]);
+        let of_type = "/fabrikam/p/_apis/wit/workitemtypes/Bug/states";
+        assert_eq!(paths(&core), [batch, of_type, "/fabrikam/_apis/wit/workitems/7"]);
     }
 }
 
@@ -103,10 +141,10 @@ async fn each_call_reaches_the_host_of_its_area_and_accounts_are_with_the_profil
 async fn who_fails_and_asks_for_no_time_at_all_is_a_failure_like_others_and_opens_the_circuit() {
     let (azure, server) = azure((0..5).map(|_| reply(503, "retry-after: 0\r\n", "ill")).collect());
     for _ in 0..5 {
-        let fault = azure.profile_me(caller()).await.unwrap_err();
+        let fault = ProfileMe.send(&azure, caller()).await.unwrap_err();
         assert_eq!((fault.code(), fault.class()), ("azure_devops.server_error", Class::Transient { retry_after: None }));
     }
-    let held = azure.profile_me(caller()).await.unwrap_err();
+    let held = ProfileMe.send(&azure, caller()).await.unwrap_err();
     assert_eq!(held.to_string(), "acme's Azure DevOps failed 5 times in a row and is held");
     assert_eq!(server.received().len(), 5);
 }
@@ -119,12 +157,12 @@ async fn every_form_of_a_sign_in_page_is_unauthorized() {
         reply(200, "content-type: text/html; charset=utf-8\r\n", "<html>"),
         reply(302, "location: https://example.com/_signin\r\n", ""),
     ] {
-        let fault = azure(vec![answer]).0.profile_me(caller()).await.unwrap_err();
-        assert!(matches!(fault, AzureDevOpsFault::Unauthorized));
+        let fault = ProfileMe.send(&azure(vec![answer]).0, caller()).await.unwrap_err();
+        assert!(matches!(fault, AzureDevOpsFault::Unauthorized(_)));
         let seen = (fault.code(), fault.class(), fault.certainty());
         assert_eq!(seen, ("azure_devops.unauthorized", Class::Permanent, Certainty::NotDone));
     }
-    let fault = azure(vec![reply(500, "content-type: text/html\r\n", "")]).0.profile_me(caller()).await.unwrap_err();
+    let fault = ProfileMe.send(&azure(vec![reply(500, "content-type: text/html\r\n", "")]).0, caller()).await.unwrap_err();
     assert_eq!(fault.code(), "azure_devops.server_error");
 }
 
@@ -132,7 +170,7 @@ async fn every_form_of_a_sign_in_page_is_unauthorized() {
 async fn a_search_is_paged_and_each_work_item_comes_once_in_order() {
     let (azure, server) = azure(vec![hits((1..=200).rev(), 202), hits([1, 300], 202)]);
     let query = SearchQuery { text: "x".into(), states: vec!["New".into()], ..SearchQuery::default() };
-    let ids = azure.search(caller(), "fabrikam", &query, 1000).await.unwrap();
+    let ids = search(&azure, &query, 1000).await.unwrap();
     assert_eq!(ids, (1..=200).rev().chain([300]).collect::<Vec<_>>());
     let bodies: Vec<Value> = server.received().iter().map(Received::json).collect();
     let page = |skip| {
@@ -147,7 +185,7 @@ async fn a_search_is_paged_and_each_work_item_comes_once_in_order() {
 async fn a_search_stops_at_its_limit_and_keeps_a_project_one_segment() {
     let (azure, server) = azure(vec![hits([5, 6, 7], 900)]);
     let query = SearchQuery { text: "x".into(), project: Some("Ä b/c".into()), ..SearchQuery::default() };
-    assert_eq!(azure.search(caller(), "fabrikam", &query, 2).await.unwrap(), [5, 6]);
+    assert_eq!(search(&azure, &query, 2).await.unwrap(), [5, 6]);
     assert_eq!(server.received()[0].json()["$top"], 2);
     assert!(targets(&server)[0].starts_with("POST /fabrikam/%C3%84%20b%2Fc/_apis/search/"), "{:?}", targets(&server));
 }
@@ -155,41 +193,61 @@ async fn a_search_stops_at_its_limit_and_keeps_a_project_one_segment() {
 #[tokio::test]
 async fn a_search_that_is_still_indexing_is_transient() {
     let (azure, _server) = azure(vec![json(&value!({"count": 0, "infoCode": 2, "results": []}))]);
-    let fault = azure.search(caller(), "fabrikam", &SearchQuery::default(), 10).await.unwrap_err();
+    let fault = search(&azure, &SearchQuery::default(), 10).await.unwrap_err();
     assert_eq!((fault.code(), fault.class()), ("azure_devops.search_not_ready", Class::Transient { retry_after: None }));
 }
 
 #[tokio::test]
-async fn work_items_come_in_batches_without_the_missing_ones() {
-    let first = json(&value!({"count": 3, "value": [item(1), null, item(2)]}));
-    let (azure, server) = azure(vec![first, json(&value!({"count": 1, "value": [null]}))]);
-    let ids: Vec<i64> = (1..=201).collect();
-    let items = azure.work_items(caller(), "fabrikam", &ids).await.unwrap();
+async fn work_items_come_without_the_missing_ones_and_those_that_cannot_be_read_by_themselves() {
+    let mut stateless = item(3);
+    stateless["fields"]["System.State"] = Value::Null;
+    let first = json(&value!({"count": 5, "value": [item(1), null, item(2), stateless, {"rev": 1}]}));
+    let (azure, server) = azure(vec![first]);
+    let WorkItems { items, unreadable } = work_items(&azure, &[1, 2, 3, 4, 5]).await.unwrap();
+    assert_eq!(unreadable.iter().map(|one| one.id).collect::<Vec<_>>(), [Some(3), None]);
+    assert!(unreadable[0].why.contains("expected a string"), "{unreadable:?}");
     assert_eq!(items.iter().map(|item| item.id).collect::<Vec<_>>(), [1, 2]);
     assert_eq!(items[0].assigned_to.email(), Some("someone@example.com"));
     assert_eq!(items[0].changed_by.as_deref(), Some("CORP\\other"));
     assert_eq!(items[0].changed_date, datetime!(2026-01-02 03:04:05.67 UTC));
-    let bodies: Vec<Value> = server.received().iter().map(Received::json).collect();
-    assert_eq!((bodies[0]["ids"].as_array().unwrap().len(), &bodies[1]["ids"]), (200, &value!([201])));
-    assert_eq!(bodies[0]["errorPolicy"], "omit");
+    let body = server.received()[0].json();
+    assert_eq!((&body["ids"], &body["errorPolicy"]), (&value!([1, 2, 3, 4, 5]), &value!("omit")));
     assert_eq!(targets(&server)[0], "POST /fabrikam/_apis/wit/workitemsbatch?api-version=7.1");
 }
 
 #[tokio::test]
-async fn a_work_item_that_is_gone_is_none() {
-    let (azure, _server) = azure(vec![json(&value!({"value": [null]})), reply(404, "", "TF401232"), reply(403, "", "")]);
-    assert_eq!(azure.work_item(caller(), "fabrikam", 1).await.unwrap(), None);
-    assert_eq!(azure.work_item(caller(), "fabrikam", 1).await.unwrap(), None);
-    assert_eq!(azure.work_item(caller(), "fabrikam", 1).await.unwrap_err().code(), "azure_devops.forbidden");
+async fn a_refusal_says_what_the_vendor_said() {
+    let body = r#"{"typeKey": "WorkItemTypeNotFoundException", "message": "VS402323: type does not exist in project"}"#;
+    let (azure, _server) = azure(vec![reply(404, "", body), reply(403, "", ""), reply(503, "", body)]);
+    let fault = states(&azure, "Old", "Bug").await.unwrap_err();
+    let said = "WorkItemTypeNotFoundException: VS402323: type does not exist in project";
+    assert_eq!((fault.code(), fault.refused()), ("azure_devops.not_found", Some((404, said))));
+    assert_eq!(fault.to_string(), format!("azure_devops: answered 404: {said}"));
+    assert_eq!(states(&azure, "Old", "Bug").await.unwrap_err().refused(), Some((403, "")));
+    assert_eq!(states(&azure, "Old", "Bug").await.unwrap_err().refused(), None, "it passes by");
+}
+
+#[tokio::test]
+async fn a_401_carries_the_vendor_s_sentence_and_a_sign_in_page_none() {
+    let said = r#"{"typeKey": "UnauthorizedRequestException", "message": "TF400813: The user is not authorized"}"#;
+    let page = reply(203, "content-type: text/html\r\n", "<html>Sign In</html>");
+    let (azure, _server) = azure(vec![reply(401, "", said), page]);
+    let expected = [
+        "the access token is not accepted: answered 401: UnauthorizedRequestException: TF400813: The user is not authorized",
+        "the access token is not accepted: answered 203 with a sign-in page",
+    ];
+    for expected in expected {
+        assert_eq!(work_items(&azure, &[1]).await.unwrap_err().to_string(), format!("azure_devops: {expected}"));
+    }
 }
 
 #[tokio::test]
 async fn states_have_categories_and_a_new_category_is_other() {
-    let states = ["Proposed", "InProgress", "Resolved", "Completed", "Removed", "Paused"];
-    let list: Vec<Value> = states.iter().map(|name| value!({"name": name, "color": "b2b2b2", "category": name})).collect();
+    let names = ["Proposed", "InProgress", "Resolved", "Completed", "Removed", "Paused"];
+    let list: Vec<Value> = names.iter().map(|name| value!({"name": name, "color": "b2b2b2", "category": name})).collect();
     let (azure, server) = azure(vec![json(&value!({"count": 6, "value": list}))]);
-    let categories = azure.state_categories(caller(), "fabrikam", "My Project", "User Story").await.unwrap();
-    let done: Vec<&str> = states.into_iter().filter(|name| categories[*name].is_done()).collect();
+    let categories = states(&azure, "My Project", "User Story").await.unwrap();
+    let done: Vec<&str> = names.into_iter().filter(|name| categories[*name].is_done()).collect();
     assert_eq!(done, ["Resolved", "Completed"]);
     assert_eq!(categories["Paused"], StateCategory::Other);
     let target = "GET /fabrikam/My%20Project/_apis/wit/workitemtypes/User%20Story/states?api-version=7.1";
@@ -199,8 +257,8 @@ async fn states_have_categories_and_a_new_category_is_other() {
 #[tokio::test]
 async fn an_assignment_tests_the_revision_first() {
     let (azure, server) = azure(vec![json(&value!({"id": 7, "rev": 5})), json(&value!({"id": 7, "rev": 6}))]);
-    assert_eq!(azure.assign(caller(), "fabrikam", 7, 4, Some("someone@example.com"), soon()).await.unwrap(), 5);
-    assert_eq!(azure.assign(caller(), "fabrikam", 7, 5, None, soon()).await.unwrap(), 6);
+    assert_eq!(assign(&azure, 4, Some("someone@example.com")).await.unwrap(), 5);
+    assert_eq!(assign(&azure, 5, None).await.unwrap(), 6);
     let patch = |rev, name| value!([{"op": "test", "path": "/rev", "value": rev}, {"op": "add", "path": "/fields/System.AssignedTo", "value": name}]);
     let received = server.received();
     assert_eq!(received[0].json(), patch(4, "someone@example.com"));
@@ -212,35 +270,54 @@ async fn an_assignment_tests_the_revision_first() {
 #[tokio::test]
 async fn every_form_of_a_moved_revision_is_a_conflict_and_nothing_else_is() {
     let moved = r#"{"message": "VS403351: Test Operation for path /rev failed"}"#;
-    for answer in [reply(412, "", ""), reply(400, "", moved), reply(409, "", moved)] {
-        let fault = azure(vec![answer]).0.assign(caller(), "fabrikam", 7, 4, None, soon()).await.unwrap_err();
-        assert!(matches!(fault, AzureDevOpsFault::RevisionMoved));
+    let overtaken = r#"{"typeKey": "WorkItemRevisionMismatchException", "message": "TF26071: changed by someone else"}"#;
+    for answer in [
+        reply(412, "", ""),
+        reply(400, "", moved),
+        reply(409, "", moved),
+        reply(409, "", overtaken),
+        reply(400, "", overtaken),
+        reply(409, "", r#"{"message": "another conflict"}"#),
+    ] {
+        let fault = assign(&azure(vec![answer]).0, 4, None).await.unwrap_err();
+        assert!(matches!(fault, AzureDevOpsFault::RevisionMoved(_)));
         assert_eq!((fault.class(), fault.certainty()), (Class::Conflict, Certainty::NotDone));
     }
     for (answer, code, certainty) in [
         (reply(400, "", "TF401320: Rule Error"), "azure_devops.refused", Certainty::NotDone),
+        (reply(404, "", "no such account"), "azure_devops.not_found", Certainty::NotDone),
         (reply(503, "", moved), "azure_devops.server_error", Certainty::Unknown),
         (Reply::Lose, "azure_devops.connection_lost", Certainty::Unknown),
         (json(&value!({"id": 7})), "azure_devops.malformed_answer", Certainty::Unknown),
     ] {
-        let fault = azure(vec![answer]).0.assign(caller(), "fabrikam", 7, 4, None, soon()).await.unwrap_err();
+        let fault = assign(&azure(vec![answer]).0, 4, None).await.unwrap_err();
         assert_eq!((fault.code(), fault.certainty()), (code, certainty));
     }
+}
+
+#[tokio::test]
+async fn a_work_item_that_is_gone_is_looked_for_again() {
+    let gone = r#"{"typeKey": "WorkItemUnauthorizedAccessException", "message": "TF401232: Work item 7 does not exist"}"#;
+    let fault = assign(&azure(vec![reply(404, "", gone)]).0, 4, None).await.unwrap_err();
+    assert_eq!((fault.code(), fault.class()), ("azure_devops.work_item_gone", Class::Conflict));
+    assert_eq!(fault.certainty(), Certainty::NotDone);
 }
 
 #[tokio::test]
 async fn a_user_is_found_on_a_later_page_whatever_the_case_and_remembered() {
     let other = value!({"descriptor": "aad.1", "principalName": "a@example.com", "mailAddress": null, "displayName": "A"});
     let user = value!({"descriptor": "aad.2", "principalName": "P@corp", "mailAddress": "Some.One@Example.com"});
-    let first = reply(200, "x-ms-continuationtoken: n/2=\r\n", &value!({"count": 1, "value": [other]}).to_string());
+    let nameless = value!({"descriptor": null});
+    let first = reply(200, "x-ms-continuationtoken: n/2=\r\n", &value!({"count": 2, "value": [other, nameless]}).to_string());
     let (azure, server) = azure(vec![first, json(&value!({"count": 1, "value": [user]}))]);
-    let emails = ["x@example.com".to_owned(), "some.one@example.COM".to_owned()];
-    let found = azure.find_user(caller(), "fabrikam", &emails).await.unwrap().unwrap();
-    assert_eq!((found.descriptor.as_str(), found.principal_name.as_str()), ("aad.2", "P@corp"));
-    let token = "another-token".into();
-    let another = Caller { organization: "acme", token: &token };
-    let again = azure.find_user(another, "Fabrikam", &[emails[1].clone(), emails[0].clone()]).await.unwrap();
-    assert_eq!(again, Some(found));
+    let found = find_user(&azure, &["x@example.com", "some.one@example.COM"]).await.unwrap();
+    let FoundUser::One(one) = &found else { panic!("{found:?}") };
+    assert_eq!((one.descriptor.as_str(), one.principal_name.as_str()), ("aad.2", "P@corp"));
+    let search = |emails: [&str; 2]| UsersSearch::new(&emails.map(str::to_owned)).unwrap();
+    azure.remember_user("fabrikam", &search(["x@example.com", "some.one@example.COM"]), &found);
+    let again = search(["some.one@example.com", "X@example.com "]);
+    assert_eq!(azure.known_user("Fabrikam", &again), Some(found));
+    assert_eq!(azure.known_user("contoso", &again), None);
     let page = "GET /fabrikam/_apis/graph/users?api-version=7.1-preview.1";
     assert_eq!(targets(&server), [page.to_owned(), format!("{page}&continuationToken=n%2F2%3D")]);
 }
@@ -249,23 +326,21 @@ async fn a_user_is_found_on_a_later_page_whatever_the_case_and_remembered() {
 async fn pages_without_end_are_not_followed_without_end() {
     let page = || reply(200, "x-ms-continuationtoken: again\r\n", r#"{"value": []}"#);
     let (azure, server) = azure((0..=graph::PAGES).map(|_| page()).collect());
-    let fault = azure.find_user(caller(), "fabrikam", &["x@example.com".to_owned()]).await.unwrap_err();
+    let fault = find_user(&azure, &["x@example.com"]).await.unwrap_err();
     assert_eq!(fault.code(), "azure_devops.too_many_users");
     assert_eq!(server.received().len(), graph::PAGES);
 }
 
-#[tokio::test]
-async fn nobody_is_looked_for_without_an_address() {
-    let (azure, server) = azure(Vec::new());
-    assert_eq!(azure.find_user(caller(), "fabrikam", &[" ".to_owned()]).await.unwrap(), None);
-    assert!(server.received().is_empty());
+#[test]
+fn nobody_is_looked_for_without_an_address() {
+    assert_eq!(UsersSearch::new(&[" ".to_owned()]), None);
 }
 
 #[tokio::test]
 async fn a_name_that_would_change_the_address_is_not_sent() {
     let (azure, server) = azure(Vec::new());
     for name in ["..", ".", "", " .. ", ".\t.", "\n", "a\r"] {
-        let fault = azure.work_items(caller(), name, &[1]).await.unwrap_err();
+        let fault = WorkItemsBatch { account: name, ids: &[1] }.send(&azure, caller()).await.unwrap_err();
         assert_eq!((fault.code(), fault.certainty()), ("azure_devops.unsendable", Certainty::NotDone));
     }
     assert!(server.received().is_empty());
@@ -275,11 +350,10 @@ async fn a_name_that_would_change_the_address_is_not_sent() {
 async fn an_answer_to_a_batch_has_its_limit_and_nothing_is_made_of_what_nobody_asked_for() {
     async fn read(body: &str) -> [Result<usize, AzureDevOpsFault>; 3] {
         let (azure, _server) = azure((0..3).map(|_| reply(200, "", body)).collect());
-        let emails = ["x@example.com".to_owned()];
         [
-            azure.search(caller(), "fabrikam", &SearchQuery::default(), 10).await.map(|ids| ids.len()),
-            azure.work_items(caller(), "fabrikam", &[1]).await.map(|items| items.len()),
-            azure.find_user(caller(), "fabrikam", &emails).await.map(|user| usize::from(user.is_some())),
+            search(&azure, &SearchQuery::default(), 10).await.map(|ids| ids.len()),
+            work_items(&azure, &[1]).await.map(|read| read.items.len()),
+            find_user(&azure, &["x@example.com"]).await.map(|found| usize::from(found != FoundUser::Nobody)),
         ]
     }
     let room = BATCH_BODY_BYTES - 100;
@@ -291,10 +365,12 @@ async fn an_answer_to_a_batch_has_its_limit_and_nothing_is_made_of_what_nobody_a
     for result in read(&ignored).await {
         assert_eq!(result.unwrap(), 0);
     }
-    let nonsense = format!("[{}0]", "0,".repeat(room / 2));
-    for result in read(&nonsense).await {
+    let nonsense = format!("[{}0]", "0,".repeat(1000));
+    let [searched, items, users] = read(&nonsense).await;
+    for result in [searched, users] {
         assert_eq!(result.unwrap_err().code(), "azure_devops.malformed_answer");
     }
+    assert_eq!(items.unwrap(), 0, "each entry is set aside by itself");
 }
 
 #[tokio::test]
@@ -302,7 +378,7 @@ async fn a_search_result_is_known_by_its_id_as_text_or_number() {
     let results = value!([{"fields": {"system.id": "5", "system.title": ["x"]}, "hits": [{}]}, {"fields": {"System.Id": 6}}]);
     let (azure, _server) =
         azure(vec![json(&value!({"count": 2, "results": results})), json(&value!({"results": [{"fields": {}}]}))]);
-    assert_eq!(azure.search(caller(), "fabrikam", &SearchQuery::default(), 10).await.unwrap(), [5, 6]);
-    let fault = azure.search(caller(), "fabrikam", &SearchQuery::default(), 10).await.unwrap_err();
+    assert_eq!(search(&azure, &SearchQuery::default(), 10).await.unwrap(), [5, 6]);
+    let fault = search(&azure, &SearchQuery::default(), 10).await.unwrap_err();
     assert_eq!((fault.code(), fault.to_string().contains("system.id")), ("azure_devops.malformed_answer", true));
 }

@@ -9,16 +9,17 @@ use serde_json::value::RawValue;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
-use super::{API_VERSION, AZURE_DEVOPS, Assignee, AzureDevOps, AzureDevOpsFault, Caller, List, address};
-use crate::providers::http::{Answer, BATCH_BODY_BYTES, Call};
-use crate::providers::http_fault::{HttpFault, HttpFaultKind};
+use super::list::Unreadable;
+use super::{API_VERSION, AZURE_DEVOPS, Assignee, AzureDevOps, AzureDevOpsFault, Caller, List, Operation, address, fault};
+use crate::fault::storable;
+use crate::providers::http::{BATCH_BODY_BYTES, Call};
 
 /// The vendor takes at most this many ids at once.
-const BATCH: usize = 200;
+pub const BATCH: usize = 200;
 const FIELDS: [&str; 6] =
     ["System.TeamProject", "System.WorkItemType", "System.AssignedTo", "System.State", "System.ChangedBy", "System.ChangedDate"];
-/// What the vendor says where a patch's `test` fails, whatever the status.
-const TEST_FAILED: &[u8] = b"VS403351";
+/// Of what is said of an entry that cannot be read.
+const WHY_BYTES: usize = 200;
 
 /// A work item as it is now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,7 +34,7 @@ pub struct WorkItem {
     pub work_item_type: String,
     /// Who it is assigned to.
     pub assigned_to: Assignee,
-    /// The state's name; [`AzureDevOps::state_categories`] says what it means.
+    /// The state's name; [`StateCategories`] says what it means.
     pub state: String,
     /// Who made this revision: the unique name, or else the display name.
     pub changed_by: Option<String>,
@@ -107,99 +108,125 @@ impl From<Body<'_>> for WorkItem {
     }
 }
 
+/// The work items of a batch.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkItems {
+    /// Those there are, in the vendor's order.
+    pub items: Vec<WorkItem>,
+    /// Those that do not have the shape of a work item.
+    pub unreadable: Vec<UnreadableWorkItem>,
+}
+
+/// A work item of which what is needed cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnreadableWorkItem {
+    /// Where it says which one it is.
+    pub id: Option<i64>,
+    /// What was expected, and what came.
+    pub why: String,
+}
+
+impl From<Unreadable<'_>> for UnreadableWorkItem {
+    fn from(Unreadable { entry, why }: Unreadable<'_>) -> Self {
+        #[derive(Deserialize)]
+        struct Named {
+            id: i64,
+        }
+        let id = serde_json::from_str::<Named>(entry.get()).ok().map(|named| named.id);
+        Self { id, why: storable(&why.to_string(), WHY_BYTES) }
+    }
+}
+
+/// `POST …/_apis/wit/workitemsbatch`: work items as they are now. Those that are deleted, or that the token may not see, are left
+/// out.
+#[derive(Debug, Clone, Copy)]
+pub struct WorkItemsBatch<'a> {
+    /// The `{organization}` segment.
+    pub account: &'a str,
+    /// At most [`BATCH`].
+    pub ids: &'a [i64],
+}
+
+impl Operation for WorkItemsBatch<'_> {
+    type Answer = WorkItems;
+
+    async fn send(&self, to: &AzureDevOps, caller: Caller<'_>) -> Result<WorkItems, AzureDevOpsFault> {
+        let url = address(&to.core, &[self.account, "_apis", "wit", "workitemsbatch"], &[("api-version", API_VERSION)])?;
+        let body = json!({"ids": self.ids, "fields": FIELDS, "errorPolicy": "omit"});
+        let call = to.call(Method::POST, url).json("application/json", &body)?;
+        let answer = to.fetch(caller, call.body_limit(BATCH_BODY_BYTES)).await?;
+        let list = answer.json::<List<'_, Body<'_>>>()?;
+        let unreadable = list.unreadable.into_iter().map(UnreadableWorkItem::from).collect();
+        Ok(WorkItems { items: list.items.into_iter().map(WorkItem::from).collect(), unreadable })
+    }
+}
+
 #[derive(Deserialize)]
 struct State {
     name: String,
     category: StateCategory,
 }
 
+/// `GET …/_apis/wit/workitemtypes/{type}/states`: what each state of a type means in a project.
+#[derive(Debug, Clone, Copy)]
+pub struct StateCategories<'a> {
+    /// The `{organization}` segment.
+    pub account: &'a str,
+    /// Name or id.
+    pub project: &'a str,
+    /// The type's name.
+    pub work_item_type: &'a str,
+}
+
+impl Operation for StateCategories<'_> {
+    type Answer = BTreeMap<String, StateCategory>;
+
+    async fn send(&self, to: &AzureDevOps, caller: Caller<'_>) -> Result<Self::Answer, AzureDevOpsFault> {
+        let segments = [self.account, self.project, "_apis", "wit", "workitemtypes", self.work_item_type, "states"];
+        let url = address(&to.core, &segments, &[("api-version", API_VERSION)])?;
+        let answer = to.fetch(caller, to.call(Method::GET, url)).await?;
+        let states = answer.json::<List<'_, State>>()?.readable().map_err(|error| answer.malformed(&error.to_string()))?;
+        Ok(states.into_iter().map(|state| (state.name, state.category)).collect())
+    }
+}
+
+/// `PATCH …/_apis/wit/workitems/{id}`: assigns the work item if it is still at a revision, and gives its new one.
+#[derive(Debug, Clone, Copy)]
+pub struct Assign<'a> {
+    /// The `{organization}` segment.
+    pub account: &'a str,
+    /// The work item.
+    pub id: i64,
+    /// The revision it must still be at.
+    pub rev: i64,
+    /// Whom to; nobody where `None`.
+    pub unique_name: Option<&'a str>,
+    /// When the call must be over.
+    pub deadline: Instant,
+}
+
 #[derive(Deserialize)]
-struct Patched {
+struct Assigned {
     rev: i64,
 }
 
-impl AzureDevOps {
-    /// `POST …/_apis/wit/workitemsbatch`, 200 ids a call: the work items there are, in the vendor's order. Those that are
-    /// deleted, or that the token may not see, are left out.
-    ///
-    /// # Errors
-    /// [`AzureDevOpsFault::Unauthorized`], [`AzureDevOpsFault::Http`].
-    pub async fn work_items(&self, token: Caller<'_>, org_name: &str, ids: &[i64]) -> Result<Vec<WorkItem>, AzureDevOpsFault> {
-        let url = address(&self.core, &[org_name, "_apis", "wit", "workitemsbatch"], &[("api-version", API_VERSION)])?;
-        let mut items = Vec::with_capacity(ids.len());
-        for chunk in ids.chunks(BATCH) {
-            let body = json!({"ids": chunk, "fields": FIELDS, "errorPolicy": "omit"});
-            let call = self.call(Method::POST, url.clone()).json("application/json", &body)?;
-            let answer = self.fetch(token, call.body_limit(BATCH_BODY_BYTES)).await?;
-            let List(bodies) = answer.json::<List<Body<'_>>>()?;
-            items.extend(bodies.into_iter().map(WorkItem::from));
-        }
-        Ok(items)
-    }
+impl Operation for Assign<'_> {
+    type Answer = i64;
 
-    /// One work item, or `None` where it is deleted or the token may not see it.
-    ///
-    /// # Errors
-    /// As [`AzureDevOps::work_items`].
-    pub async fn work_item(&self, token: Caller<'_>, org_name: &str, id: i64) -> Result<Option<WorkItem>, AzureDevOpsFault> {
-        match self.work_items(token, org_name, &[id]).await {
-            Ok(items) => Ok(items.into_iter().find(|item| item.id == id)),
-            Err(AzureDevOpsFault::Http(HttpFault { kind: HttpFaultKind::Status { status: 404, .. }, .. })) => Ok(None),
-            Err(fault) => Err(fault),
-        }
-    }
-
-    /// `GET …/_apis/wit/workitemtypes/{type}/states`: what each state of a type means in a project.
-    ///
-    /// # Errors
-    /// [`AzureDevOpsFault::Unauthorized`], [`AzureDevOpsFault::Http`].
-    pub async fn state_categories(
-        &self,
-        token: Caller<'_>,
-        org_name: &str,
-        project: &str,
-        work_item_type: &str,
-    ) -> Result<BTreeMap<String, StateCategory>, AzureDevOpsFault> {
-        let segments = [org_name, project, "_apis", "wit", "workitemtypes", work_item_type, "states"];
-        let url = address(&self.core, &segments, &[("api-version", API_VERSION)])?;
-        let List(states) = self.fetch(token, self.call(Method::GET, url)).await?.json::<List<State>>()?;
-        Ok(states.into_iter().map(|state| (state.name, state.category)).collect())
-    }
-
-    /// `PATCH …/_apis/wit/workitems/{id}`: assigns the work item to `unique_name` (nobody where `None`) if it is still at
-    /// `rev`, and gives its new revision. Must be over at `deadline`.
-    ///
-    /// # Errors
-    /// [`AzureDevOpsFault::RevisionMoved`] where it is not at `rev` any more; [`AzureDevOpsFault::Unauthorized`];
-    /// [`AzureDevOpsFault::Http`], whose certainty says whether the change may have been made.
-    pub async fn assign(
-        &self,
-        token: Caller<'_>,
-        org_name: &str,
-        id: i64,
-        rev: i64,
-        unique_name: Option<&str>,
-        deadline: Instant,
-    ) -> Result<i64, AzureDevOpsFault> {
-        let segments = [org_name, "_apis", "wit", "workitems", &id.to_string()];
-        let url = address(&self.core, &segments, &[("api-version", API_VERSION)])?;
+    /// Also [`AzureDevOpsFault::RevisionMoved`] where it is not at `rev` any more, [`AzureDevOpsFault::WorkItemGone`] where there is
+    /// none any more. The certainty of [`AzureDevOpsFault::Http`] says whether the change may have been made.
+    async fn send(&self, to: &AzureDevOps, caller: Caller<'_>) -> Result<i64, AzureDevOpsFault> {
+        let segments = [self.account, "_apis", "wit", "workitems", &self.id.to_string()];
+        let url = address(&to.core, &segments, &[("api-version", API_VERSION)])?;
         let patch = json!([
-            {"op": "test", "path": "/rev", "value": rev},
-            {"op": "add", "path": "/fields/System.AssignedTo", "value": unique_name.unwrap_or_default()},
+            {"op": "test", "path": "/rev", "value": self.rev},
+            {"op": "add", "path": "/fields/System.AssignedTo", "value": self.unique_name.unwrap_or_default()},
         ]);
-        let call = Call::new(&AZURE_DEVOPS, Method::PATCH, url, deadline).json("application/json-patch+json", &patch)?;
-        let answer = self.send(token, call).await?;
-        if revision_moved(&answer) {
-            return Err(AzureDevOpsFault::RevisionMoved);
+        let call = Call::new(&AZURE_DEVOPS, Method::PATCH, url, self.deadline).json("application/json-patch+json", &patch)?;
+        let answer = to.send(caller, call).await?;
+        match fault::overtaken(&answer) {
+            Some(overtaken) => Err(overtaken),
+            None => Ok(answer.success()?.json::<Assigned>()?.rev),
         }
-        Ok(answer.success()?.json::<Patched>()?.rev)
-    }
-}
-
-fn revision_moved(answer: &Answer) -> bool {
-    match answer.status {
-        412 => true,
-        400 | 409 => answer.body.windows(TEST_FAILED.len()).any(|window| window == TEST_FAILED),
-        _ => false,
     }
 }

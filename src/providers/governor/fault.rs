@@ -1,6 +1,11 @@
 //! Why a destination was not called.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 use super::Scope;
+use super::copied::Held;
 use crate::fault::{Class, Fault, StageFault, WaitOn};
 use crate::job::WaitReason;
 
@@ -14,6 +19,8 @@ pub enum GovernorFault {
         scope: String,
         /// Why, as a clause.
         reason: String,
+        /// How long the hold still lasts.
+        left: Duration,
     },
     /// It must be left alone, and the hold that would say so cannot be stored.
     #[error("a hold of {scope} cannot be stored: {why}")]
@@ -28,8 +35,9 @@ pub enum GovernorFault {
 }
 
 impl GovernorFault {
-    pub(super) fn held(scope: &Scope, reason: &str) -> Self {
-        Self::Held { scope: scope.to_string(), reason: reason.to_owned() }
+    pub(super) fn held(scope: &Scope, held: &Held) -> Self {
+        let left = held.until.saturating_duration_since(Instant::now());
+        Self::Held { scope: scope.to_string(), reason: held.reason.clone(), left }
     }
 
     pub(super) fn not_placed(scope: &Scope, fault: &StageFault) -> Self {

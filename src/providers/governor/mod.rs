@@ -179,7 +179,7 @@ impl Governor {
                 if held.is_circuit {
                     place.change(|destination| destination.seen_open(held.until));
                 }
-                return Err(GovernorFault::held(scope, &held.reason));
+                return Err(GovernorFault::held(scope, &held));
             }
             let now = Instant::now();
             match asked(&place, since, now, self.places.crowd(&place, now)) {
@@ -218,26 +218,26 @@ impl Governor {
     async fn hold(&self, scope: &Scope, place: &Place, order: Order) -> GovernorFault {
         let _one_at_a_time = place.placing.lock().await;
         if let (Some(held), _) = self.known(scope) {
-            return GovernorFault::held(scope, &held.reason);
+            return GovernorFault::held(scope, &held);
         }
         match self.place_hold(scope, place, order).await {
-            Ok(reason) => GovernorFault::held(scope, &reason),
+            Ok(held) => GovernorFault::held(scope, &held),
             Err(fault) => GovernorFault::not_placed(scope, &fault),
         }
     }
 
-    async fn place_hold(&self, scope: &Scope, place: &Place, order: Order) -> Result<String, StageFault> {
+    async fn place_hold(&self, scope: &Scope, place: &Place, order: Order) -> Result<Held, StageFault> {
         let reason = format!("{} {}", scope.called(), order.why.text());
         let is_circuit = order.why.is_circuit();
         let asked = Instant::now();
         let new = NewHold { scope: scope.as_str(), is_circuit, reason: &reason, length: order.length };
         let left = self.holds.place(new).await?;
         let held = Held { until: asked + left, noted: Instant::now(), is_circuit, reason: reason.clone() };
-        locked(&self.copied).note(scope, held);
+        locked(&self.copied).note(scope, held.clone());
         metrics::counter!(names::HOLDS_PLACED, "provider" => scope.provider()).increment(1);
         tracing::warn!(hold.scope = %scope, hold.seconds = left.as_secs_f64(), reason, "a destination is held");
         place.changed.notify_waiters();
-        Ok(reason)
+        Ok(held)
     }
 }
 
