@@ -37,6 +37,14 @@ pub enum ProductFault {
     /// An identity row is gone, or an installation has none to act as.
     #[error("there is no identity to act as: {0}")]
     NoIdentity(String),
+    /// A work item does not have what is needed of it.
+    #[error("work item {id} cannot be read: {why}")]
+    UnreadableWorkItem {
+        /// Its id in its account.
+        id: i64,
+        /// What was expected, and what came.
+        why: String,
+    },
     /// A checkpoint written by hand leaves out what the pipeline has made sure of before.
     #[error("the checkpoint of `{0}` names no account or no identity")]
     IncompleteCheckpoint(&'static str),
@@ -102,6 +110,7 @@ impl Fault for ProductFault {
             Self::Reauthentication { .. } => "reauthentication",
             Self::RefreshBusy(_) => "refresh_busy",
             Self::NoIdentity(_) => "no_identity",
+            Self::UnreadableWorkItem { .. } => "unreadable_work_item",
             Self::IncompleteCheckpoint(_) => "incomplete_checkpoint",
             Self::UnknownDestination { .. } => "unknown_destination",
             Self::DestinationGone(_) => "destination_gone",
@@ -126,6 +135,7 @@ impl Fault for ProductFault {
             Self::RefreshBusy(_) => Class::Transient { retry_after: None },
             Self::UnknownOrganization(_)
             | Self::NoIdentity(_)
+            | Self::UnreadableWorkItem { .. }
             | Self::IncompleteCheckpoint(_)
             | Self::UnknownDestination { .. }
             | Self::DestinationGone(_)
@@ -152,6 +162,9 @@ impl Fault for ProductFault {
                 )
             }
             Self::RefreshBusy(_) => "Microsoft Entra or the way to it is slow; it is tried again by itself.".to_owned(),
+            Self::UnreadableWorkItem { id, .. } => {
+                format!("Open work item {id} in Azure DevOps and complete its type, state and project; then retry.")
+            }
             Self::NoIdentity(_) => "Give the installation an identity with `dispatch tracker import`, then retry.".to_owned(),
             Self::IncompleteCheckpoint(_) => {
                 "A checkpoint was written by hand: cancel the job and publish it again with a new dedupe_key.".to_owned()

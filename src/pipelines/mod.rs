@@ -6,13 +6,14 @@ mod fault;
 pub mod messaging;
 mod services;
 mod sign_in;
+mod signed_in;
 #[cfg(test)]
 mod tests;
 pub mod trials;
 
 pub use fault::ProductFault;
 pub use services::Services;
-pub use sign_in::SignedIn;
+pub use signed_in::SignedIn;
 
 use crate::engine::{Lane, Product, Registry};
 use crate::tracker;

@@ -3,7 +3,6 @@
 //! One refreshes at a time among all replicas, by a turn on the identity's row; the others wait for the new version.
 //! **Invariant:** refreshed tokens are saved before they are used, and only in place of those they were refreshed from.
 
-use std::fmt;
 use std::time::Duration;
 
 use time::OffsetDateTime;
@@ -14,12 +13,11 @@ use tracing::Instrument as _;
 use super::{ProductFault, Services};
 use crate::crash_point::reach;
 use crate::fault::{Class, Fault, StageFault};
-use crate::providers::azure_devops::{AzureDevOpsFault, Caller, Profile};
 use crate::providers::entra::{EntraFault, Tokens};
 use crate::tracker::{AccessToken, NewTokens, RefreshTurn, TrackerFault, Turn};
 
 /// A token this close to its end may end on the way.
-const MARGIN: time::Duration = time::Duration::seconds(30);
+pub(super) const MARGIN: time::Duration = time::Duration::seconds(30);
 /// A job begins with a token that lives at least this long, where one can be had.
 const AHEAD: time::Duration = time::Duration::minutes(5);
 /// The longest refresh, whatever the setting for calls says, so that a stage's own limit leaves room to wait for another's.
@@ -31,53 +29,44 @@ const PACE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_mi
 /// Tokens may have changed, to others that have ended too, while their turn was waited for.
 const ROUNDS: usize = 2;
 
-/// An identity's access token, fetched for one run of one stage. It is never part of a checkpoint.
-pub struct SignedIn(AccessToken);
-
-impl fmt::Debug for SignedIn {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SignedIn").field("identity_id", &self.0.identity_id).finish_non_exhaustive()
-    }
-}
-
 /// Why tokens are to be refreshed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Occasion {
+pub(super) enum Occasion {
     /// The access token has ended, or is about to.
     Ended,
     /// Azure DevOps does not take the access token.
     Refused,
 }
 
+/// What came of asking for another token.
+#[derive(Debug)]
+pub(super) enum Renewal {
+    /// It is here: refreshed now, or by somebody else meanwhile.
+    Renewed(AccessToken),
+    /// There is none to be had without a person, and why.
+    Impossible(String),
+}
+
 impl Services {
-    /// The identity's token, good for half a minute at least; refreshed first if it is not.
+    /// The end of the identity's token, refreshed already if it ends within five minutes. While it is good, it does not matter
+    /// whether that succeeds, and nobody waits for another's refresh. `stage`: whose crash points are passed.
     ///
     /// # Errors
     /// [`ProductFault::Reauthentication`] where it cannot be refreshed, [`ProductFault::NoIdentity`] where the identity is
     /// gone, [`ProductFault::RefreshBusy`], the tracker's fault or Microsoft Entra's.
-    pub async fn sign_in(&self, identity_id: i64) -> Result<SignedIn, StageFault> {
-        self.good_token(identity_id, "sign_in").await.map(SignedIn)
-    }
-
-    /// As [`Services::sign_in`], refreshed already if it ends within five minutes. While it is good, it does not matter whether
-    /// that succeeds, and nobody waits for another's refresh. `stage`: whose crash points are passed.
-    ///
-    /// # Errors
-    /// As [`Services::sign_in`].
-    pub async fn sign_in_ahead(&self, identity_id: i64, stage: &'static str) -> Result<SignedIn, StageFault> {
+    pub async fn sign_in_ahead(&self, identity_id: i64, stage: &'static str) -> Result<OffsetDateTime, StageFault> {
         let token = self.token(identity_id).await?;
         if token.ends_in <= MARGIN {
-            return self.good_token(identity_id, stage).await.map(SignedIn);
+            return Ok(self.good_token(identity_id, stage).await?.expires_at);
         }
         if token.ends_in > AHEAD || !self.providers.entra.has_client() {
-            return Ok(SignedIn(token));
+            return Ok(token.expires_at);
         }
         match self.renew_in_turn(&token, stage).await {
-            Ok(None) => Ok(SignedIn(token)),
-            Ok(Some(renewed)) => Ok(SignedIn(renewed)),
+            Ok(renewed) => Ok(renewed.unwrap_or(token).expires_at),
             Err(fault) if fault.class() != Class::Infrastructure => {
                 tracing::warn!(identity.id = identity_id, error = fault.message(), "a token that ends soon is not refreshed");
-                Ok(SignedIn(token))
+                Ok(token.expires_at)
             }
             Err(fault) => Err(fault),
         }
@@ -88,27 +77,12 @@ impl Services {
         self.providers.governor.look(&self.providers.entra.scope(&seen.organization)).await?;
         let deadline = self.call_deadline();
         match self.turn(seen, Occasion::Ended).await? {
-            RefreshTurn::Yours(turn) => self.refresh(seen, Occasion::Ended, turn, deadline, stage).await.map(Some),
+            RefreshTurn::Yours(turn) => match self.refresh(seen, Occasion::Ended, turn, deadline, stage).await? {
+                Renewal::Renewed(token) => Ok(Some(token)),
+                Renewal::Impossible(why_not) => Err(reauthentication(seen, "its token ends soon", &why_not).into()),
+            },
             RefreshTurn::Moved => self.token(seen.identity_id).await.map(Some),
             RefreshTurn::Taken | RefreshTurn::NoRefreshToken | RefreshTurn::Refused | RefreshTurn::RefusedAgain => Ok(None),
-        }
-    }
-
-    /// Who the identity's token belongs to, as Azure DevOps says; a token that it does not take is refreshed once, even before
-    /// its end.
-    ///
-    /// # Errors
-    /// As [`Services::sign_in`]; [`ProductFault::Reauthentication`] where the new token is refused as well, or Azure DevOps'
-    /// own fault.
-    pub async fn profile(&self, identity_id: i64, stage: &'static str) -> Result<Profile, StageFault> {
-        let signed_in = SignedIn(self.good_token(identity_id, stage).await?);
-        let azure_devops = &self.providers.azure_devops;
-        match azure_devops.profile_me(signed_in.token()).await {
-            Err(AzureDevOpsFault::Unauthorized) => {
-                let renewed = SignedIn(self.renew(&signed_in.0, Occasion::Refused, stage).await?);
-                renewed.judge(azure_devops.profile_me(renewed.token()).await)
-            }
-            answer => signed_in.judge(answer),
         }
     }
 
@@ -117,21 +91,32 @@ impl Services {
         Ok(token.ok_or_else(|| ProductFault::NoIdentity(format!("identity {identity_id} is gone")))?)
     }
 
-    async fn good_token(&self, identity_id: i64, stage: &'static str) -> Result<AccessToken, StageFault> {
+    /// The identity's token, good for half a minute at least; refreshed first if it is not.
+    ///
+    /// # Errors
+    /// As [`Services::sign_in_ahead`].
+    pub(super) async fn good_token(&self, identity_id: i64, stage: &'static str) -> Result<AccessToken, StageFault> {
         let mut token = self.token(identity_id).await?;
         for _ in 0..ROUNDS {
             if token.ends_in > MARGIN {
                 break;
             }
-            token = self.renew(&token, Occasion::Ended, stage).await?;
+            token = match self.renew(&token, Occasion::Ended, stage).await? {
+                Renewal::Renewed(renewed) => renewed,
+                Renewal::Impossible(why_not) => return Err(reauthentication(&token, ENDED, &why_not).into()),
+            };
         }
         Ok(token)
     }
 
     /// Another token than the one that was seen: refreshed here, or by somebody else meanwhile.
-    async fn renew(&self, seen: &AccessToken, occasion: Occasion, stage: &'static str) -> Result<AccessToken, StageFault> {
+    ///
+    /// # Errors
+    /// [`ProductFault::RefreshBusy`], the tracker's fault or Microsoft Entra's, but for a refusal.
+    pub(super) async fn renew(&self, seen: &AccessToken, occasion: Occasion, stage: &'static str) -> Result<Renewal, StageFault> {
+        let impossible = |why_not: &str| Ok(Renewal::Impossible(why_not.to_owned()));
         if !self.providers.entra.has_client() {
-            return Err(reauthentication(seen, occasion, "no client of Microsoft Entra is set").into());
+            return impossible("no client of Microsoft Entra is set");
         }
         // A turn that was taken before is over by then, and was asked for once more.
         let give_up = Instant::now() + self.longest_turn() + 2 * PACE.1;
@@ -145,14 +130,10 @@ impl Services {
             let deadline = self.call_deadline();
             match self.turn(seen, occasion).await? {
                 RefreshTurn::Yours(turn) => return self.refresh(seen, occasion, turn, deadline, stage).await,
-                RefreshTurn::Moved => return self.token(seen.identity_id).await,
-                RefreshTurn::NoRefreshToken => return Err(reauthentication(seen, occasion, "there is no refresh token").into()),
-                RefreshTurn::Refused => {
-                    return Err(reauthentication(seen, occasion, "its refresh token was refused a moment ago").into());
-                }
-                RefreshTurn::RefusedAgain => {
-                    return Err(reauthentication(seen, occasion, "it was refreshed for that already, within the hour").into());
-                }
+                RefreshTurn::Moved => return self.token(seen.identity_id).await.map(Renewal::Renewed),
+                RefreshTurn::NoRefreshToken => return impossible("there is no refresh token"),
+                RefreshTurn::Refused => return impossible("its refresh token was refused a moment ago"),
+                RefreshTurn::RefusedAgain => return impossible("it was refreshed for that already, within the hour"),
                 RefreshTurn::Taken if Instant::now() + pace > give_up => {
                     return Err(ProductFault::RefreshBusy(seen.identity_id).into());
                 }
@@ -183,20 +164,20 @@ impl Services {
         turn: Turn,
         deadline: Instant,
         stage: &'static str,
-    ) -> Result<AccessToken, StageFault> {
+    ) -> Result<Renewal, StageFault> {
         let entra = &self.providers.entra;
         let scope = entra.scope(&seen.organization);
         let answer = self.providers.governor.call(&scope, entra.refresh(&turn.refresh_token, deadline)).await;
-        let (refused, fault): (bool, StageFault) = match answer {
-            Ok(Ok(tokens)) => return self.use_refreshed(seen, occasion, tokens, stage).await,
-            Ok(Err(EntraFault::Refused(why))) => (true, reauthentication(seen, occasion, &why).into()),
-            Ok(Err(other)) => (false, other.into()),
-            Err(not_called) => (false, not_called.into()),
+        let (refused, came_to) = match answer {
+            Ok(Ok(tokens)) => return self.use_refreshed(seen, occasion, tokens, stage).await.map(Renewal::Renewed),
+            Ok(Err(EntraFault::Refused(why))) => (true, Ok(Renewal::Impossible(format!("Microsoft Entra refused: {why}")))),
+            Ok(Err(other)) => (false, Err(other.into())),
+            Err(not_called) => (false, Err(not_called.into())),
         };
         if let Err(error) = self.tracker.end_refresh_turn(seen.identity_id, &turn, refused).await {
             tracing::warn!(error = crate::fault::chain(&error), "a refresh turn ends by itself");
         }
-        Err(fault)
+        came_to
     }
 
     async fn use_refreshed(
@@ -238,44 +219,11 @@ impl Services {
     }
 }
 
-impl SignedIn {
-    /// For the call.
-    #[must_use]
-    pub fn token(&self) -> Caller<'_> {
-        Caller { organization: &self.0.organization, token: &self.0.token }
-    }
-
-    /// End of the token's life.
-    #[must_use]
-    pub const fn expires_at(&self) -> OffsetDateTime {
-        self.0.expires_at
-    }
-
-    /// What a call made with this token has brought; a refused token makes the job wait for a new one.
-    ///
-    /// # Errors
-    /// The call's own, or [`ProductFault::Reauthentication`].
-    pub fn judge<T>(&self, answer: Result<T, AzureDevOpsFault>) -> Result<T, StageFault> {
-        answer.map_err(|fault| match fault {
-            AzureDevOpsFault::Unauthorized => ProductFault::Reauthentication {
-                identity_id: self.0.identity_id,
-                version: self.0.version,
-                why: REFUSED.to_owned(),
-            }
-            .into(),
-            other => other.into(),
-        })
-    }
-}
-
-const REFUSED: &str = "Azure DevOps does not accept its token";
+/// What is wrong with an access token whose life is over.
+const ENDED: &str = "its token has ended";
 
 /// Why a person is needed: what is wrong with the access token, and why it is not refreshed.
-fn reauthentication(seen: &AccessToken, occasion: Occasion, why_not: &str) -> ProductFault {
-    let what = match occasion {
-        Occasion::Ended => "its token has ended",
-        Occasion::Refused => REFUSED,
-    };
+pub(super) fn reauthentication(seen: &AccessToken, what: &str, why_not: &str) -> ProductFault {
     ProductFault::Reauthentication {
         identity_id: seen.identity_id,
         version: seen.version,
@@ -290,31 +238,23 @@ mod tests {
 
     use super::*;
 
-    fn signed_in() -> SignedIn {
+    fn token() -> AccessToken {
         let token = SecretString::from("canary".to_owned());
         let expires_at = datetime!(2026-01-02 03:04:05 UTC);
-        SignedIn(AccessToken { identity_id: 7, organization: "acme".to_owned(), token, expires_at, ends_in: MARGIN, version: 4 })
+        AccessToken { identity_id: 7, organization: "acme".to_owned(), token, expires_at, ends_in: MARGIN, version: 4 }
     }
 
     #[test]
     fn a_refused_token_waits_for_a_newer_one_than_was_seen() {
-        let fault = signed_in().judge::<()>(Err(AzureDevOpsFault::Unauthorized)).unwrap_err();
-        let Class::Wait(on) = fault.class() else { panic!("{}", fault.message()) };
+        let Class::Wait(on) = reauthentication(&token(), ENDED, "x").class() else { panic!("it waits for a person") };
         assert_eq!((on.reason.word(), on.key.as_str(), on.observed), ("reauthentication", "identity:7", 4));
-        let other = signed_in().judge::<()>(Err(AzureDevOpsFault::RevisionMoved)).unwrap_err();
-        assert_eq!(other.class(), Class::Conflict);
     }
 
     #[test]
-    fn a_person_reads_what_is_wrong_and_why_it_does_not_mend_itself() {
-        let fault = reauthentication(&signed_in().0, Occasion::Ended, "there is no refresh token");
-        let told = "identity 7 must sign in again: its token has ended, and is not refreshed: there is no refresh token";
-        assert_eq!(fault.to_string(), told);
+    fn a_person_reads_what_is_wrong_and_why_it_is_not_refreshed() {
+        let fault = reauthentication(&token(), ENDED, "there is no refresh token");
+        let expected = "identity 7 must sign in again: its token has ended, and is not refreshed: there is no refresh token";
+        assert_eq!(fault.to_string(), expected);
         assert!(fault.hint().contains("dispatch identities set-tokens"), "{}", fault.hint());
-    }
-
-    #[test]
-    fn a_token_is_not_shown() {
-        assert!(!format!("{:?}", signed_in()).contains("canary"));
     }
 }

@@ -11,6 +11,7 @@ use super::messaging::deliver_message::config;
 use super::{ProductFault, Services};
 use crate::fault::StageFault;
 use crate::providers::Providers;
+use crate::providers::azure_devops::{Accounts, ProfileMe};
 use crate::providers::channel::{BadConfig, ChannelConfig, Delivery, Message};
 use crate::tracker::Destination;
 
@@ -30,10 +31,9 @@ pub struct AccountTrial {
 /// # Errors
 /// As the stages `retrieve_user` and `get_accounts`.
 pub async fn try_account(services: &Services, identity_id: i64, account_id: &str) -> Result<AccountTrial, StageFault> {
-    let signed_in = services.sign_in(identity_id).await?;
-    let azure_devops = &services.providers.azure_devops;
-    let user = signed_in.judge(azure_devops.profile_me(signed_in.token()).await)?;
-    let accounts = signed_in.judge(azure_devops.accounts(signed_in.token(), &user.id).await)?;
+    let mut azure_devops = services.as_identity(identity_id, "test");
+    let user = azure_devops.call(&ProfileMe).await?;
+    let accounts = azure_devops.call(&Accounts { member_id: &user.id }).await?;
     let usable = accounts.iter().any(|account| account.id.eq_ignore_ascii_case(account_id));
     let mut accounts: Vec<String> = accounts.into_iter().map(|account| account.name).collect();
     accounts.sort();

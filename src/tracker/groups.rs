@@ -6,6 +6,7 @@ use tokio_postgres::Row;
 use super::organizations::settings_of;
 use super::{GroupAssignee, LinkedGroup, OutboundLink, TrackerFault, User, query, query_opt};
 use crate::fault::storable;
+use crate::job::JobId;
 
 /// The longest assignee that is told from another, in bytes.
 const ASSIGNEE_BYTES: usize = 1024;
@@ -122,6 +123,14 @@ pub(super) async fn own_write(
     let assignee = tracker_assignee.map(assignee_key);
     let row = query_opt(client, SQL, &[&resource, &rev, &assignee]).await?;
     row.map_or(Ok(false), |row| Ok(row.try_get("ours")?))
+}
+
+/// Whether the ledger has an effect of this job whose outcome is not known.
+pub(super) async fn has_open_effect(client: &impl GenericClient, job: JobId) -> Result<bool, TrackerFault> {
+    const SQL: &str =
+        "SELECT EXISTS (SELECT 1 FROM effects WHERE job_id = $1 AND state IN ('in_flight', 'unknown')) AS is_open";
+    let row = query_opt(client, SQL, &[&job.0]).await?;
+    row.map_or(Ok(false), |row| Ok(row.try_get("is_open")?))
 }
 
 fn linked_group_of(row: &Row) -> Result<LinkedGroup, TrackerFault> {

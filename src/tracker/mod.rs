@@ -199,6 +199,14 @@ impl Tracker {
         groups::own_write(&client, integration_id, work_item_id, rev, tracker_assignee).await
     }
 
+    /// Whether the ledger has an effect of this job whose outcome is not known.
+    ///
+    /// # Errors
+    /// [`TrackerFault`].
+    pub async fn has_open_effect(&self, job: JobId) -> Result<bool, TrackerFault> {
+        groups::has_open_effect(&self.client().await?, job).await
+    }
+
     /// One destination.
     ///
     /// # Errors

@@ -13,8 +13,8 @@ use crate::engine::{Context, Outcome, Stage, Then};
 use crate::fault::StageFault;
 use crate::job::words;
 use crate::pipelines::dispatch::check_account::enabled;
-use crate::pipelines::{Dispatch, ProductFault, Services};
-use crate::providers::azure_devops::GraphUser;
+use crate::pipelines::{Dispatch, ProductFault, Services, SignedIn};
+use crate::providers::azure_devops::{FoundUser, UsersSearch};
 use crate::tracker::{Changes, Installation, User};
 
 /// The stage.
@@ -29,6 +29,8 @@ pub enum FoundAssignee {
     Write(Target),
     /// Nothing: the job ends here.
     Nothing(Nothing),
+    /// Nothing, as several users of the account answer to the assignee's addresses alike: their names.
+    Ambiguous(Vec<String>),
 }
 
 /// What is to be written, where and as whom.
@@ -66,26 +68,29 @@ impl FoundAssignee {
     pub fn target(self) -> Result<Target, ProductFault> {
         match self {
             Self::Write(target) => Ok(target),
-            Self::Nothing(_) => Err(ProductFault::IncompleteCheckpoint(<FindAssignee as Stage<Dispatch>>::NAME)),
+            Self::Nothing(_) | Self::Ambiguous(_) => {
+                Err(ProductFault::IncompleteCheckpoint(<FindAssignee as Stage<Dispatch>>::NAME))
+            }
         }
     }
 }
 
 impl Stage<Dispatch> for FindAssignee {
     const NAME: &'static str = "find_assignee";
-    /// Large accounts have many pages of users, each with its own deadline.
+    /// Large accounts have many pages of users, each with its own deadline; a run ends between two of them after a minute.
     const TIMEOUT: Duration = Duration::from_secs(300);
     type Output = FoundAssignee;
 
     async fn run(&self, cx: &Context<'_, Dispatch>) -> Result<Outcome<FoundAssignee, Changes>, StageFault> {
         let sync = cx.payload::<AssigneeSync>()?;
-        let found = find(cx.services, &sync).await?;
+        let found = find(cx, &sync).await?;
         let then = if matches!(found, FoundAssignee::Write(_)) { Then::Next } else { Then::Finish };
         Ok(Outcome::of(found).then(then))
     }
 }
 
-async fn find(services: &Services, sync: &AssigneeSync) -> Result<FoundAssignee, StageFault> {
+async fn find(cx: &Context<'_, Dispatch>, sync: &AssigneeSync) -> Result<FoundAssignee, StageFault> {
+    let services = cx.services;
     let Some(assignee) = services.tracker.group_assignee(sync.group_id).await? else {
         return Ok(FoundAssignee::Nothing(Nothing::GroupGone));
     };
@@ -99,10 +104,34 @@ async fn find(services: &Services, sync: &AssigneeSync) -> Result<FoundAssignee,
     let Some(user) = assignee.user else {
         return Ok(FoundAssignee::Write(Target { account_name, identity_id, user_id: None, unique_name: None }));
     };
-    let signed_in = services.sign_in(identity_id).await?;
-    let answer = services.providers.azure_devops.find_user(signed_in.token(), &account_name, &user.emails).await;
-    let known = signed_in.judge(answer)?;
+    let known = find_user(cx, identity_id, &account_name, &user.emails).await?;
     Ok(matched(account_name, identity_id, &user, known))
+}
+
+/// Looks through the account's users, page by page.
+async fn find_user(
+    cx: &Context<'_, Dispatch>,
+    identity_id: i64,
+    account: &str,
+    emails: &[String],
+) -> Result<FoundUser, StageFault> {
+    let Some(fresh) = UsersSearch::new(emails) else { return Ok(FoundUser::Nobody) };
+    let provider = &cx.services.providers.azure_devops;
+    if let Some(known) = provider.known_user(account, &fresh) {
+        return Ok(known);
+    }
+    let mut azure_devops = SignedIn::of(cx, identity_id);
+    let piece = format!("users:{account}");
+    let known = azure_devops.known::<UsersSearch>(&piece).filter(|known| known.is_for_the_same(&fresh));
+    let mut search = known.unwrap_or_else(|| fresh.clone());
+    while let Some(page) = search.next(account)? {
+        let page = azure_devops.call(&page).await?;
+        search.take(page);
+        azure_devops.keep(&piece, &search);
+    }
+    let found = search.found();
+    provider.remember_user(account, &fresh, &found);
+    Ok(found)
 }
 
 /// The installation of the group's own organization: one tenant never acts as another's identity.
@@ -121,11 +150,15 @@ fn acting(installation: &Installation, organization_id: i64) -> Result<Option<i6
     installation.identity_id.ok_or_else(none).map(Some)
 }
 
-fn matched(account_name: String, identity_id: i64, user: &User, known: Option<GraphUser>) -> FoundAssignee {
-    // The empty name would unassign.
-    match known.map(|known| known.principal_name).filter(|name| !name.trim().is_empty()) {
-        Some(name) => FoundAssignee::Write(Target { account_name, identity_id, user_id: Some(user.id), unique_name: Some(name) }),
-        None => FoundAssignee::Nothing(Nothing::NotInAccount),
+fn matched(account_name: String, identity_id: i64, user: &User, found: FoundUser) -> FoundAssignee {
+    match found {
+        // The empty name would unassign.
+        FoundUser::One(known) if !known.principal_name.trim().is_empty() => {
+            let (user_id, unique_name) = (Some(user.id), Some(known.principal_name));
+            FoundAssignee::Write(Target { account_name, identity_id, user_id, unique_name })
+        }
+        FoundUser::One(_) | FoundUser::Nobody => FoundAssignee::Nothing(Nothing::NotInAccount),
+        FoundUser::Several(names) => FoundAssignee::Ambiguous(names),
     }
 }
 
@@ -133,14 +166,16 @@ fn matched(account_name: String, identity_id: i64, user: &User, known: Option<Gr
 mod tests {
     use super::*;
     use crate::pipelines::dispatch::samples;
+    use crate::providers::azure_devops::GraphUser;
     use crate::tracker::SyncSettings;
 
-    fn known(principal_name: &str) -> Option<GraphUser> {
-        Some(GraphUser {
+    fn known(principal_name: &str) -> FoundUser {
+        FoundUser::One(GraphUser {
             descriptor: "aad.x".to_owned(),
             principal_name: principal_name.to_owned(),
             mail_address: String::new(),
             display_name: String::new(),
+            is_deleted: false,
         })
     }
 
@@ -148,10 +183,12 @@ mod tests {
     fn a_user_without_a_name_in_the_account_is_not_written_as_nobody() {
         let ann = User { id: 42, name: "Ann".to_owned(), emails: vec!["ann@example.com".to_owned()] };
         let found = |known| matched("contoso".to_owned(), 7, &ann, known);
-        assert_eq!(found(None), FoundAssignee::Nothing(Nothing::NotInAccount));
+        assert_eq!(found(FoundUser::Nobody), FoundAssignee::Nothing(Nothing::NotInAccount));
         assert_eq!(found(known(" ")), FoundAssignee::Nothing(Nothing::NotInAccount));
         let target = found(known("Ann@example.com")).target().unwrap();
         assert_eq!((target.user_id, target.unique_name.as_deref()), (Some(42), Some("Ann@example.com")));
+        let several = found(FoundUser::Several(vec!["a".to_owned(), "b".to_owned()]));
+        assert_eq!(several, FoundAssignee::Ambiguous(vec!["a".to_owned(), "b".to_owned()]), "nobody is chosen");
     }
 
     #[test]

@@ -13,11 +13,11 @@ use tokio::time::Instant;
 use super::AssigneeSync;
 use super::find_assignee::{FindAssignee, Target};
 use crate::engine::{Context, EngineFault, Intent, Outcome, Prepared, Stage, UnknownPolicy};
-use crate::fault::StageFault;
+use crate::fault::{Certainty, StageFault};
 use crate::job::{EffectClass, words};
 use crate::pipelines::dispatch::sync_assignees::as_written;
-use crate::pipelines::{Dispatch, Services};
-use crate::providers::azure_devops::WorkItem;
+use crate::pipelines::{Dispatch, ProductFault, SignedIn};
+use crate::providers::azure_devops::{Assign, WorkItem, WorkItemsBatch};
 use crate::tracker::{Changes, GroupAssignee, assignee_key, work_item_resource};
 
 /// The stage.
@@ -78,15 +78,27 @@ impl Stage<Dispatch> for PatchWorkItem {
         // decided the group that is read after it, or else a person's change would be neither news nor in the group, and be
         // written over for good. And what another follow-up has written was the group's before the work item is read here: a
         // group read earlier than that could be an older one, which would be written over the newer.
+        // What was seen in an earlier run, before a wait, is older than both. That does no harm: what is written depends on the work
+        // item still being at the revision that was seen, and if it is not, everything is seen again. But where an earlier call may
+        // have written, only a new look shows its work.
+        if cx.kept::<WorkItem>(LOOK).is_some() && tracker.has_open_effect(cx.job.id).await? {
+            cx.pieces().clear();
+        }
         let applied = tracker.link_applied_rev(sync.group_id, sync.integration_id, sync.work_item_id).await?;
         let Some(applied_rev) = applied else { return Ok(done(PatchResult::Unlinked)) };
-        let Some(item) = read(cx.services, &sync, &target).await? else { return Ok(done(PatchResult::Deleted)) };
+        let mut azure_devops = SignedIn::of(cx, target.identity_id);
+        let Some(item) = look(&mut azure_devops, &sync, &target).await? else { return Ok(done(PatchResult::Deleted)) };
         let Some(group) = tracker.group_assignee(sync.group_id).await? else { return Ok(done(PatchResult::Superseded)) };
         let written = as_written(&item.assigned_to);
         let own_write = item.rev > applied_rev
             && tracker.own_write(sync.integration_id, sync.work_item_id, item.rev, written.as_deref()).await?;
         let sight = Sight { group: &group, item: &item, written, applied_rev, own_write };
-        Ok(decide(&sight, &sync, &target, cx.services.providers.call_timeout.min(CALL_TIMEOUT)))
+        let looked = decide(&sight, &sync, &target, cx.services.providers.call_timeout.min(CALL_TIMEOUT));
+        if matches!(looked, Prepared::Effect(_)) {
+            // Waited for before the intent is stored, whose deadline counts from then.
+            azure_devops.may_call().await?;
+        }
+        Ok(looked)
     }
 
     async fn run(&self, cx: &Context<'_, Dispatch>) -> Result<Outcome<Patched, Changes>, StageFault> {
@@ -94,26 +106,53 @@ impl Stage<Dispatch> for PatchWorkItem {
         let target = cx.output::<FindAssignee>()?.target()?;
         let effect = cx.stored_effect()?;
         let detail = Detail::deserialize(&effect.detail).map_err(|error| EngineFault::Shape(Self::NAME, error))?;
-        let signed_in = cx.services.sign_in(target.identity_id).await?;
-        let deadline = Instant::from_std(effect.deadline);
-        let unique_name = target.unique_name.as_deref();
-        let answer = cx
-            .services
-            .providers
-            .azure_devops
-            .assign(signed_in.token(), &target.account_name, sync.work_item_id, detail.rev_before, unique_name, deadline)
-            .await;
-        let rev = signed_in.judge(answer)?;
+        let assign = Assign {
+            account: &target.account_name,
+            id: sync.work_item_id,
+            rev: detail.rev_before,
+            unique_name: target.unique_name.as_deref(),
+            deadline: Instant::from_std(effect.deadline),
+        };
+        // What was seen is of no use once the work item may be another one: kept only where it is known that nothing was done.
+        let seen: Option<WorkItem> = cx.kept(LOOK);
+        cx.pieces().clear();
+        let rev = match SignedIn::of(cx, target.identity_id).call(&assign).await {
+            Ok(rev) => rev,
+            Err(fault) => {
+                if let Some(seen) = seen.filter(|_| fault.certainty() == Certainty::NotDone) {
+                    cx.keep(LOOK, &seen);
+                }
+                return Err(fault);
+            }
+        };
         let outcome = Outcome::of(Patched { result: PatchResult::Written, rev: Some(rev) });
         Ok(outcome.with_changes(applied(&sync, rev)).with_provider_ref(Some(rev.to_string())))
     }
 }
 
-async fn read(services: &Services, sync: &AssigneeSync, target: &Target) -> Result<Option<WorkItem>, StageFault> {
-    let signed_in = services.sign_in(target.identity_id).await?;
-    let answer = services.providers.azure_devops.work_item(signed_in.token(), &target.account_name, sync.work_item_id).await;
-    signed_in.judge(answer)
+/// The work item as it is, or as an earlier run of this stage has seen it; none where it is deleted or the identity may not see it.
+async fn look(azure_devops: &mut SignedIn<'_>, sync: &AssigneeSync, target: &Target) -> Result<Option<WorkItem>, StageFault> {
+    if let Some(seen) = azure_devops.known(LOOK) {
+        return Ok(Some(seen));
+    }
+    let id = sync.work_item_id;
+    let mut read = match azure_devops.try_call(&WorkItemsBatch { account: &target.account_name, ids: &[id] }).await? {
+        Ok(read) => read,
+        Err(fault) if fault.refused().is_some_and(|(status, _)| status == 404) => return Ok(None),
+        Err(fault) => return Err(fault.into()),
+    };
+    if let Some(unreadable) = read.unreadable.pop() {
+        return Err(ProductFault::UnreadableWorkItem { id, why: unreadable.why }.into());
+    }
+    let item = read.items.into_iter().find(|item| item.id == id);
+    if let Some(item) = &item {
+        azure_devops.keep(LOOK, item);
+    }
+    Ok(item)
 }
+
+/// What is kept of the look before a PATCH.
+const LOOK: &str = "look";
 
 /// What is seen before a PATCH.
 struct Sight<'a> {

@@ -90,8 +90,7 @@ impl Stage<Dispatch> for FetchStates {
             Some(id) => tracker.identity(id).await?,
         };
         if let Some(identity) = &mut identity {
-            let signed_in = cx.services.sign_in_ahead(identity.id, <Self as Stage<Dispatch>>::NAME).await?;
-            identity.token_expires_at = signed_in.expires_at();
+            identity.token_expires_at = cx.services.sign_in_ahead(identity.id, <Self as Stage<Dispatch>>::NAME).await?;
         }
         let then = match &identity {
             Some(_) => Then::Next,

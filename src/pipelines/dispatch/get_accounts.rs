@@ -4,12 +4,14 @@
 //! *Effects*: none: it reads Azure DevOps' list of accounts.
 //! *Safe to repeat*: a read.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::{FetchStates, RetrieveUser, ShowConfiguration};
 use crate::engine::{Context, Outcome, Stage, Then};
 use crate::fault::{StageFault, storable};
-use crate::pipelines::Dispatch;
+use crate::pipelines::{Dispatch, SignedIn};
 use crate::providers::azure_devops;
 use crate::tracker::Changes;
 
@@ -36,14 +38,15 @@ pub struct UsableAccount {
 impl Stage<Dispatch> for GetAccounts {
     const NAME: &'static str = "get_accounts";
     const NEEDS: &'static [&'static str] = &[<FetchStates as Stage<Dispatch>>::NAME, <RetrieveUser as Stage<Dispatch>>::NAME];
+    /// Two calls of Azure DevOps and, between them, a refresh that another's may be before.
+    const TIMEOUT: Duration = Duration::from_secs(60);
     type Output = Accounts;
 
     async fn run(&self, cx: &Context<'_, Dispatch>) -> Result<Outcome<Accounts, Changes>, StageFault> {
         let states = cx.output::<FetchStates>()?;
         let user = cx.output::<RetrieveUser>()?;
-        let signed_in = cx.services.sign_in(states.identity()?.id).await?;
-        let answer = cx.services.providers.azure_devops.accounts(signed_in.token(), &user.id).await;
-        let accounts = by_name(signed_in.judge(answer)?);
+        let found = SignedIn::of(cx, states.identity()?.id).call(&azure_devops::Accounts { member_id: &user.id }).await?;
+        let accounts = by_name(found);
         let then = next(states.account.as_ref().map(|account| account.account_id.as_str()), &accounts);
         Ok(Outcome::of(accounts).then(then))
     }

@@ -3,7 +3,8 @@
 //!
 //! *Needs*: `fetch_states`, `search_issues`, `handle_events`.
 //! *Effects*: none: it reads work items and the meaning of their states.
-//! *Safe to repeat*: a read; a newer answer is a better one, and revisions keep an older one from being applied after it.
+//! *Safe to repeat*: a read; a newer answer is a better one, and revisions keep an older one from being applied after it. What was
+//! read is kept where the stage is interrupted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -14,9 +15,12 @@ use super::handle_events::HandledEvents;
 use super::search_issues::FoundWorkItems;
 use super::{FetchStates, HandleEvents, SearchIssues};
 use crate::engine::{Context, Outcome, Stage};
-use crate::fault::StageFault;
-use crate::pipelines::{Dispatch, Services, SignedIn};
-use crate::providers::azure_devops::{StateCategory, WorkItem};
+use crate::fault::{StageFault, storable};
+use crate::job::words;
+use crate::pipelines::{Dispatch, SignedIn};
+use crate::providers::azure_devops::{
+    BATCH, StateCategories, StateCategory, UnreadableWorkItem, WorkItem, WorkItems, WorkItemsBatch,
+};
 use crate::tracker::Changes;
 
 /// The stage.
@@ -30,6 +34,9 @@ pub struct ProcessedWorkItems {
     pub items: Vec<ProcessedWorkItem>,
     /// Those that are deleted, or that the identity may not see, by id.
     pub deleted: Vec<i64>,
+    /// Those of which something cannot be read, by id: it stops none of the others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub set_aside: Vec<SetAside>,
 }
 
 /// A work item as it is now.
@@ -37,12 +44,45 @@ pub struct ProcessedWorkItems {
 pub struct ProcessedWorkItem {
     /// Revision, assignee, state, who changed it and when.
     pub item: WorkItem,
-    /// What its state means; none where its type no longer has that state.
+    /// What its state means; none where its type no longer has that state, or its type's states cannot be read.
     pub category: Option<StateCategory>,
 }
 
-/// What the states of a (project, type) mean.
-type Categories = BTreeMap<(String, String), BTreeMap<String, StateCategory>>;
+/// A work item of which something is left aside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetAside {
+    /// Which one.
+    pub work_item_id: i64,
+    /// What is left aside, and why.
+    pub reason: SetAsideReason,
+    /// What Azure DevOps said, or what was expected of its answer.
+    pub detail: String,
+}
+
+words! {
+    /// Why something of a work item is left aside.
+    SetAsideReason {
+        /// All of it: a field that is needed is missing, or is not what the vendor describes.
+        Unreadable = "unreadable",
+        /// Its status: Azure DevOps does not tell what the states of its type mean.
+        StatesUnavailable = "states_unavailable",
+    }
+}
+
+/// What the states of a type mean in a project.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum TypeStates {
+    Known(BTreeMap<String, StateCategory>),
+    /// What Azure DevOps said instead.
+    Refused(String),
+}
+
+/// Of a (project, type).
+type States = BTreeMap<(String, String), TypeStates>;
+
+/// Of what is said of a work item that is set aside.
+const DETAIL_BYTES: usize = 300;
 
 impl Stage<Dispatch> for ProcessWorkItems {
     const NAME: &'static str = "process_work_items";
@@ -62,12 +102,16 @@ impl Stage<Dispatch> for ProcessWorkItems {
         }
         let states = cx.output::<FetchStates>()?;
         let account = &states.account()?.account_name;
-        let signed_in = cx.services.sign_in(states.identity()?.id).await?;
+        let mut azure_devops = SignedIn::of(cx, states.identity()?.id);
         let ids: Vec<i64> = concerned.iter().copied().collect();
-        let answer = cx.services.providers.azure_devops.work_items(signed_in.token(), account, &ids).await;
-        let items = signed_in.judge(answer)?;
-        let categories = categories(cx.services, &signed_in, account, &items).await?;
-        Ok(Outcome::of(processed(concerned, items, &categories)))
+        let mut read = WorkItems::default();
+        for (number, ids) in ids.chunks(BATCH).enumerate() {
+            let batch = azure_devops.fetch(&format!("batch:{number}"), &WorkItemsBatch { account, ids }).await?;
+            read.items.extend(batch.items);
+            read.unreadable.extend(batch.unreadable);
+        }
+        let states = type_states(&mut azure_devops, account, &read.items).await?;
+        Ok(Outcome::of(processed(concerned, read, &states)))
     }
 }
 
@@ -75,34 +119,67 @@ fn concerned(found: &FoundWorkItems, events: &HandledEvents) -> BTreeSet<i64> {
     found.work_item_ids.iter().copied().chain(events.accepted.iter().map(|event| event.work_item_id)).collect()
 }
 
-async fn categories(
-    services: &Services,
-    signed_in: &SignedIn,
-    account: &str,
-    items: &[WorkItem],
-) -> Result<Categories, StageFault> {
-    let mut categories = Categories::new();
-    let kinds: BTreeSet<(&str, &str)> = items.iter().map(|item| (item.project.as_str(), item.work_item_type.as_str())).collect();
-    for (project, kind) in kinds {
-        let answer = services.providers.azure_devops.state_categories(signed_in.token(), account, project, kind).await;
-        categories.insert((project.to_owned(), kind.to_owned()), signed_in.judge(answer)?);
+/// A type that Azure DevOps does not know, or does not show, stops none of the others.
+async fn type_states(azure_devops: &mut SignedIn<'_>, account: &str, items: &[WorkItem]) -> Result<States, StageFault> {
+    let mut states = States::new();
+    let types: BTreeSet<(&str, &str)> = items.iter().map(|item| (item.project.as_str(), item.work_item_type.as_str())).collect();
+    for (project, work_item_type) in types {
+        let piece = format!("states:{project}/{work_item_type}");
+        let of_type = match azure_devops.known(&piece) {
+            Some(known) => known,
+            None => match azure_devops.try_call(&StateCategories { account, project, work_item_type }).await? {
+                Ok(categories) => TypeStates::Known(categories),
+                Err(fault) => match fault.refused() {
+                    Some((status, said)) => TypeStates::Refused(storable(&format!("{status} {said}"), DETAIL_BYTES)),
+                    None => return Err(fault.into()),
+                },
+            },
+        };
+        azure_devops.keep(&piece, &of_type);
+        states.insert((project.to_owned(), work_item_type.to_owned()), of_type);
     }
-    Ok(categories)
+    Ok(states)
 }
 
-fn processed(mut concerned: BTreeSet<i64>, items: Vec<WorkItem>, categories: &Categories) -> ProcessedWorkItems {
-    let mut known = Vec::with_capacity(items.len());
-    for item in items {
+fn processed(mut concerned: BTreeSet<i64>, read: WorkItems, states: &States) -> ProcessedWorkItems {
+    let mut items = Vec::with_capacity(read.items.len());
+    let mut set_aside = unreadable(&mut concerned, &read);
+    for item in read.items {
         // What was not asked for, or comes twice, is no business of this job.
         if !concerned.remove(&item.id) {
             continue;
         }
-        let states = categories.get(&(item.project.clone(), item.work_item_type.clone()));
-        let category = states.and_then(|states| states.get(&item.state)).copied();
-        known.push(ProcessedWorkItem { item, category });
+        let category = match states.get(&(item.project.clone(), item.work_item_type.clone())) {
+            Some(TypeStates::Known(categories)) => categories.get(&item.state).copied(),
+            Some(TypeStates::Refused(detail)) => {
+                let (work_item_id, detail) = (item.id, detail.clone());
+                set_aside.push(SetAside { work_item_id, reason: SetAsideReason::StatesUnavailable, detail });
+                None
+            }
+            None => None,
+        };
+        items.push(ProcessedWorkItem { item, category });
     }
-    known.sort_unstable_by_key(|one| one.item.id);
-    ProcessedWorkItems { items: known, deleted: concerned.into_iter().collect() }
+    items.sort_unstable_by_key(|one| one.item.id);
+    set_aside.sort_unstable_by_key(|one| one.work_item_id);
+    ProcessedWorkItems { items, deleted: concerned.into_iter().collect(), set_aside }
+}
+
+/// The work items that cannot be read, which are concerned no more. Where one does not even say which it is, each that is missing
+/// may be it: none of them is taken for deleted.
+fn unreadable(concerned: &mut BTreeSet<i64>, read: &WorkItems) -> Vec<SetAside> {
+    let aside = |work_item_id, why: &str| SetAside { work_item_id, reason: SetAsideReason::Unreadable, detail: why.to_owned() };
+    let mut set_aside = Vec::new();
+    for UnreadableWorkItem { id, why } in &read.unreadable {
+        set_aside.extend(id.filter(|id| concerned.remove(id)).map(|id| aside(id, why)));
+    }
+    if let Some(nameless) = read.unreadable.iter().find(|one| one.id.is_none()) {
+        let there: BTreeSet<i64> = read.items.iter().map(|item| item.id).collect();
+        let missing: Vec<i64> = concerned.difference(&there).copied().collect();
+        concerned.retain(|id| there.contains(id));
+        set_aside.extend(missing.into_iter().map(|id| aside(id, &nameless.why)));
+    }
+    set_aside
 }
 
 #[cfg(test)]
@@ -111,9 +188,22 @@ mod tests {
     use crate::pipelines::dispatch::handle_events::AcceptedEvent;
     use crate::pipelines::dispatch::samples::work_item;
 
-    fn categories_of(state: &str, category: StateCategory) -> Categories {
+    fn states_of(state: &str, category: StateCategory) -> States {
+        of_type(TypeStates::Known(BTreeMap::from([(state.to_owned(), category)])))
+    }
+
+    fn of_type(states: TypeStates) -> States {
         let item = work_item(1, 1);
-        Categories::from([((item.project, item.work_item_type), BTreeMap::from([(state.to_owned(), category)]))])
+        States::from([((item.project, item.work_item_type), states)])
+    }
+
+    fn read(items: Vec<WorkItem>, unreadable: &[Option<i64>]) -> WorkItems {
+        let unreadable = unreadable.iter().map(|id| UnreadableWorkItem { id: *id, why: "no state".to_owned() }).collect();
+        WorkItems { items, unreadable }
+    }
+
+    fn aside(processed: &ProcessedWorkItems) -> Vec<(i64, SetAsideReason)> {
+        processed.set_aside.iter().map(|one| (one.work_item_id, one.reason)).collect()
     }
 
     #[test]
@@ -127,7 +217,8 @@ mod tests {
     #[test]
     fn a_work_item_that_is_left_out_is_deleted_and_the_others_go_on() {
         let items = vec![work_item(9, 2), work_item(1, 4), work_item(77, 1)];
-        let processed = processed(BTreeSet::from([1, 5, 9]), items, &categories_of("Active", StateCategory::InProgress));
+        let states = states_of("Active", StateCategory::InProgress);
+        let processed = processed(BTreeSet::from([1, 5, 9]), read(items, &[]), &states);
         let ids: Vec<_> = processed.items.iter().map(|one| (one.item.id, one.category)).collect();
         assert_eq!(ids, [(1, Some(StateCategory::InProgress)), (9, Some(StateCategory::InProgress))]);
         assert_eq!(processed.deleted, [5]);
@@ -135,7 +226,29 @@ mod tests {
 
     #[test]
     fn a_state_that_its_type_no_longer_has_means_nothing() {
-        let processed = processed(BTreeSet::from([1]), vec![work_item(1, 1)], &categories_of("Gone", StateCategory::Completed));
-        assert_eq!(processed.items[0].category, None);
+        let states = states_of("Gone", StateCategory::Completed);
+        let processed = processed(BTreeSet::from([1]), read(vec![work_item(1, 1)], &[]), &states);
+        assert_eq!((processed.items[0].category, processed.set_aside.len()), (None, 0));
+    }
+
+    #[test]
+    fn a_work_item_that_cannot_be_read_is_set_aside_and_is_not_taken_for_deleted() {
+        let states = states_of("Active", StateCategory::InProgress);
+        let all = || BTreeSet::from([1, 2, 3]);
+        let one = processed(all(), read(vec![work_item(1, 4)], &[Some(2), Some(77)]), &states);
+        assert_eq!((one.items.len(), aside(&one), &one.deleted[..]), (1, vec![(2, SetAsideReason::Unreadable)], &[3][..]));
+        let nameless = processed(all(), read(vec![work_item(1, 4)], &[Some(2), None]), &states);
+        let both = vec![(2, SetAsideReason::Unreadable), (3, SetAsideReason::Unreadable)];
+        assert_eq!((nameless.items.len(), aside(&nameless), nameless.deleted.len()), (1, both, 0));
+        assert_eq!(nameless.set_aside[0].detail, "no state");
+    }
+
+    #[test]
+    fn a_type_whose_states_are_refused_leaves_its_work_items_their_assignees() {
+        let states = of_type(TypeStates::Refused("404 VS402323: no such type".to_owned()));
+        let processed = processed(BTreeSet::from([1]), read(vec![work_item(1, 1)], &[]), &states);
+        assert_eq!((processed.items.len(), processed.items[0].category), (1, None));
+        assert_eq!(aside(&processed), [(1, SetAsideReason::StatesUnavailable)]);
+        assert!(processed.set_aside[0].detail.contains("VS402323"));
     }
 }

@@ -1,8 +1,7 @@
 //! Who does the token belong to?
 //!
 //! *Needs*: `fetch_states`.
-//! *Effects*: none: it reads Azure DevOps' profile of the token's owner. A token that is refused is refreshed once at Microsoft
-//! Entra, as in `fetch_states`.
+//! *Effects*: none: it reads Azure DevOps' profile of the token's owner.
 //! *Safe to repeat*: a read; and of one version of the tokens there is one refresh, whoever asks for it.
 
 use std::time::Duration;
@@ -10,8 +9,8 @@ use std::time::Duration;
 use super::FetchStates;
 use crate::engine::{Context, Outcome, Stage};
 use crate::fault::StageFault;
-use crate::pipelines::Dispatch;
-use crate::providers::azure_devops::Profile;
+use crate::pipelines::{Dispatch, SignedIn};
+use crate::providers::azure_devops::{Profile, ProfileMe};
 use crate::tracker::Changes;
 
 /// The stage. Its output is Azure DevOps' profile: id, display name, e-mail.
@@ -27,7 +26,6 @@ impl Stage<Dispatch> for RetrieveUser {
 
     async fn run(&self, cx: &Context<'_, Dispatch>) -> Result<Outcome<Profile, Changes>, StageFault> {
         let states = cx.output::<FetchStates>()?;
-        let profile = cx.services.profile(states.identity()?.id, <Self as Stage<Dispatch>>::NAME).await?;
-        Ok(Outcome::of(profile))
+        Ok(Outcome::of(SignedIn::of(cx, states.identity()?.id).call(&ProfileMe).await?))
     }
 }

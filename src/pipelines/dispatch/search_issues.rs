@@ -2,7 +2,8 @@
 //!
 //! *Needs*: `fetch_states`.
 //! *Effects*: none: it reads Azure DevOps' search, and nothing where the request asks for nothing.
-//! *Safe to repeat*: a read; another answer is as good, since the work items' present state is read after it.
+//! *Safe to repeat*: a read; another answer is as good, since the work items' present state is read after it. Pages that were read
+//! are kept where the stage is interrupted.
 
 use std::time::Duration;
 
@@ -12,8 +13,8 @@ use super::FetchStates;
 use crate::engine::{Context, Outcome, Stage};
 use crate::fault::StageFault;
 use crate::message::{Request, Search};
-use crate::pipelines::Dispatch;
-use crate::providers::azure_devops::SearchQuery;
+use crate::pipelines::{Dispatch, SignedIn};
+use crate::providers::azure_devops::{SearchQuery, WorkItemSearch};
 use crate::tracker::Changes;
 
 /// The stage.
@@ -30,7 +31,7 @@ pub struct FoundWorkItems {
 impl Stage<Dispatch> for SearchIssues {
     const NAME: &'static str = "search_issues";
     const NEEDS: &'static [&'static str] = &[<FetchStates as Stage<Dispatch>>::NAME];
-    /// Five pages, each with its own deadline.
+    /// Five pages, each with its own deadline and perhaps a refresh.
     const TIMEOUT: Duration = Duration::from_secs(120);
     type Output = FoundWorkItems;
 
@@ -38,14 +39,21 @@ impl Stage<Dispatch> for SearchIssues {
         let request = cx.payload::<Request>()?;
         let Some(search) = &request.search else { return Ok(Outcome::of(FoundWorkItems::default())) };
         let states = cx.output::<FetchStates>()?;
-        let signed_in = cx.services.sign_in(states.identity()?.id).await?;
+        let mut azure_devops = SignedIn::of(cx, states.identity()?.id);
         let limit = usize::try_from(search.limit).unwrap_or(usize::MAX);
-        let account = &states.account()?.account_name;
-        let azure_devops = &cx.services.providers.azure_devops;
-        let answer = azure_devops.search(signed_in.token(), account, &query(search), limit).await;
-        Ok(Outcome::of(ascending(signed_in.judge(answer)?)))
+        let (account, query) = (&states.account()?.account_name, query(search));
+        let mut found: WorkItemSearch = azure_devops.known(SEARCH).unwrap_or_default();
+        while let Some(page) = found.next(account, &query, limit) {
+            let page = azure_devops.call(&page).await?;
+            found.take(page);
+            azure_devops.keep(SEARCH, &found);
+        }
+        Ok(Outcome::of(ascending(found.found(limit))))
     }
 }
+
+/// What is kept between two pages.
+const SEARCH: &str = "search";
 
 fn query(search: &Search) -> SearchQuery {
     SearchQuery {

@@ -1,0 +1,212 @@
+//! Azure DevOps as one identity: the only way in which a stage calls it. A call gets a token that is good, waits for a short hold
+//! where something would be lost otherwise, and is made once more with a new token where its token is refused.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::time::{Instant, sleep};
+
+use super::sign_in::{MARGIN, Occasion, Renewal, reauthentication};
+use super::{Dispatch, Services};
+use crate::engine::{Context, EngineFault, Kept};
+use crate::fault::StageFault;
+use crate::providers::azure_devops::{AzureDevOpsFault, Caller, Operation, ProfileMe, Unauthorized};
+use crate::providers::governor::GovernorFault;
+use crate::tracker::AccessToken;
+
+/// The longest hold that a run waits for where it has fetched something already; for a longer one the job waits.
+const SHORT_HOLD: Duration = Duration::from_secs(5);
+/// All such waits of one run together: it keeps its seat meanwhile.
+const WAITS: Duration = Duration::from_secs(10);
+/// What was read longer ago is read again. Holds are at most an hour.
+const KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
+
+/// An identity's access to Azure DevOps for one run of one stage. Its token is never part of a checkpoint.
+pub struct SignedIn<'a> {
+    services: &'a Services,
+    identity_id: i64,
+    stage: &'static str,
+    kept: Option<&'a Kept<'a>>,
+    /// Whether the run may end between two calls: not once an intent is stored.
+    may_end: bool,
+    token: Option<(AccessToken, Instant)>,
+    is_renewed: bool,
+    waited: Duration,
+}
+
+impl fmt::Debug for SignedIn<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SignedIn").field("identity_id", &self.identity_id).field("stage", &self.stage).finish_non_exhaustive()
+    }
+}
+
+impl Services {
+    /// Access as an identity outside of a stage; `what` names it in logs.
+    #[must_use]
+    pub const fn as_identity(&self, identity_id: i64, what: &'static str) -> SignedIn<'_> {
+        let (kept, token, waited) = (None, None, Duration::ZERO);
+        SignedIn { services: self, identity_id, stage: what, kept, may_end: false, token, is_renewed: false, waited }
+    }
+}
+
+impl<'a> SignedIn<'a> {
+    /// Access for a run of a stage.
+    #[must_use]
+    pub fn of(cx: &Context<'a, Dispatch>, identity_id: i64) -> Self {
+        let kept = cx.pieces();
+        let outside = cx.services.as_identity(identity_id, kept.stage());
+        Self { kept: Some(kept), may_end: cx.effect.is_none(), ..outside }
+    }
+
+    /// What an operation brings, as an earlier run of this stage has kept it under this name, or else called for and kept.
+    ///
+    /// # Errors
+    /// As [`SignedIn::call`].
+    pub async fn fetch<O>(&mut self, piece: &str, operation: &O) -> Result<O::Answer, StageFault>
+    where
+        O: Operation<Answer: Serialize + DeserializeOwned>,
+    {
+        if let Some(known) = self.known(piece) {
+            return Ok(known);
+        }
+        let answer = self.call(operation).await?;
+        self.keep(piece, &answer);
+        Ok(answer)
+    }
+
+    /// What an earlier run of this stage has read and kept under this name, unless that is too long ago.
+    #[must_use]
+    pub fn known<T: DeserializeOwned>(&self, piece: &str) -> Option<T> {
+        self.kept.filter(|kept| kept.age() < KEPT_FOR)?.get(piece)
+    }
+
+    /// Keeps what was read for a later run, should this one not finish its stage.
+    pub fn keep(&self, piece: &str, value: &impl Serialize) {
+        if let Some(kept) = self.kept {
+            kept.put(piece, value);
+        }
+    }
+
+    /// Whether Azure DevOps may be called now; waits for a short hold. Asked before an intent is stored.
+    ///
+    /// # Errors
+    /// As [`SignedIn::call`].
+    pub async fn may_call(&mut self) -> Result<(), StageFault> {
+        loop {
+            let azure_devops = &self.services.providers.azure_devops;
+            match azure_devops.look(caller(self.token().await?)).await {
+                Ok(()) => return Ok(()),
+                Err(not_now) => self.wait_for(not_now).await?,
+            }
+        }
+    }
+
+    /// Calls.
+    ///
+    /// # Errors
+    /// [`super::ProductFault::Reauthentication`] where the token is refused and no new one can be had, or is refused as well;
+    /// [`AzureDevOpsFault::NoAccess`] where the token is good and its owner has no access; a hold that is not waited for here;
+    /// [`EngineFault::Unfinished`] between two calls; what the operation fails with, and what [`Services::sign_in_ahead`] does.
+    pub async fn call<O: Operation>(&mut self, operation: &O) -> Result<O::Answer, StageFault> {
+        Ok(self.try_call(operation).await??)
+    }
+
+    /// As [`SignedIn::call`], for who decides itself about what the operation fails with.
+    ///
+    /// # Errors
+    /// As [`SignedIn::call`], but for the operation's own.
+    pub async fn try_call<O: Operation>(&mut self, operation: &O) -> Result<Result<O::Answer, AzureDevOpsFault>, StageFault> {
+        loop {
+            if self.may_end && self.kept.is_some_and(Kept::should_end) {
+                return Err(EngineFault::Unfinished.into());
+            }
+            let azure_devops = &self.services.providers.azure_devops;
+            let token = self.token().await?;
+            match operation.send(azure_devops, caller(token)).await {
+                Ok(answer) => return Ok(Ok(answer)),
+                Err(AzureDevOpsFault::Governor(not_now)) => self.wait_for(not_now).await?,
+                Err(AzureDevOpsFault::Unauthorized(refusal)) => self.renew::<O>(refusal).await?,
+                Err(fault) => return Ok(Err(fault)),
+            }
+        }
+    }
+
+    /// Waits for a hold that is over soon, in its seat, where what was fetched so far would have to be put aside for it.
+    async fn wait_for(&mut self, not_now: GovernorFault) -> Result<(), StageFault> {
+        let GovernorFault::Held { left, .. } = not_now else { return Err(not_now.into()) };
+        let loses = self.kept.is_some_and(|kept| !kept.is_empty());
+        if !loses || left > SHORT_HOLD || self.waited + left > WAITS {
+            return Err(not_now.into());
+        }
+        // Never for no time at all: a hold that ends just now must not be asked for again and again.
+        let left = left.max(Duration::from_millis(20));
+        self.waited += left;
+        sleep(left).await;
+        Ok(())
+    }
+
+    /// Another token in place of one that was refused, once.
+    async fn renew<O: Operation>(&mut self, refusal: Unauthorized) -> Result<(), StageFault> {
+        let why_not = if self.is_renewed {
+            "a new token is refused as well".to_owned()
+        } else {
+            let refused = self.token().await?.clone();
+            match self.services.renew(&refused, Occasion::Refused, self.stage).await? {
+                Renewal::Renewed(token) => {
+                    tracing::info!(
+                        identity.id = self.identity_id,
+                        stage = self.stage,
+                        answer = refusal.to_string(),
+                        "Azure DevOps refused the access token; the call is made again with a new one"
+                    );
+                    self.is_renewed = true;
+                    self.put(token);
+                    return Ok(());
+                }
+                Renewal::Impossible(why_not) => why_not,
+            }
+        };
+        Err(self.why_refused::<O>(refusal, &why_not).await)
+    }
+
+    /// Whether it is the token that is refused, or its owner here: Azure DevOps says 401 to both. The profile is its owner's own, and
+    /// needs no access to any account.
+    async fn why_refused<O: Operation>(&mut self, refusal: Unauthorized, why_not: &str) -> StageFault {
+        let azure_devops = &self.services.providers.azure_devops;
+        let token = match self.token().await {
+            Ok(token) => token,
+            Err(fault) => return fault,
+        };
+        if O::OF_ACCOUNT {
+            match ProfileMe.send(azure_devops, caller(token)).await {
+                Ok(_) => return AzureDevOpsFault::NoAccess(refusal).into(),
+                Err(AzureDevOpsFault::Unauthorized(_)) => {}
+                Err(fault) => return fault.into(),
+            }
+        }
+        reauthentication(token, &format!("Azure DevOps does not accept its token ({refusal})"), why_not).into()
+    }
+
+    /// The token, fetched with the first call and again shortly before it ends.
+    async fn token(&mut self) -> Result<&AccessToken, StageFault> {
+        if self.token.as_ref().is_none_or(|(_, good_until)| Instant::now() >= *good_until) {
+            let token = self.services.good_token(self.identity_id, self.stage).await?;
+            self.put(token);
+        }
+        let (token, _) = self.token.as_ref().expect("it was just put there");
+        Ok(token)
+    }
+
+    fn put(&mut self, token: AccessToken) {
+        let good_for = Duration::try_from(token.ends_in - MARGIN).unwrap_or_default();
+        // A token that is used up to its margin has just been looked at; it is not asked for again with every call.
+        let good_until = Instant::now() + good_for.max(Duration::from_secs(1));
+        self.token = Some((token, good_until));
+    }
+}
+
+const fn caller(token: &AccessToken) -> Caller<'_> {
+    Caller { organization: token.organization.as_str(), token: &token.token }
+}
