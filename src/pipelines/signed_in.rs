@@ -1,5 +1,7 @@
 //! Azure DevOps as one identity: the only way in which a stage calls it. A call gets a token that is good, waits for a short hold
 //! where something would be lost otherwise, and is made once more with a new token where its token is refused.
+//!
+//! **Invariant:** only the signed-in client makes a caller of Azure DevOps, so no stage can forget to renew a refused token.
 
 use std::fmt;
 use std::time::Duration;

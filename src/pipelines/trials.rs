@@ -11,9 +11,12 @@ use super::messaging::deliver_message::config;
 use super::{ProductFault, Services};
 use crate::fault::StageFault;
 use crate::providers::Providers;
-use crate::providers::azure_devops::{Accounts, ProfileMe};
+use crate::providers::azure_devops::{Accounts, Profile, ProfileMe};
 use crate::providers::channel::{BadConfig, ChannelConfig, Delivery, Message};
 use crate::tracker::Destination;
+
+/// As logs name it.
+const TEST: &str = "test";
 
 /// What an identity sees of Azure DevOps.
 #[derive(Debug, Serialize)]
@@ -26,12 +29,20 @@ pub struct AccountTrial {
     pub usable: bool,
 }
 
+/// Asks Azure DevOps with an identity's token whose it is.
+///
+/// # Errors
+/// As the stage `retrieve_user`.
+pub async fn try_identity(services: &Services, identity_id: i64) -> Result<Profile, StageFault> {
+    services.as_identity(identity_id, TEST).call(&ProfileMe).await
+}
+
 /// Asks Azure DevOps with an identity's token whose it is, and whether they may use an account.
 ///
 /// # Errors
 /// As the stages `retrieve_user` and `get_accounts`.
 pub async fn try_account(services: &Services, identity_id: i64, account_id: &str) -> Result<AccountTrial, StageFault> {
-    let mut azure_devops = services.as_identity(identity_id, "test");
+    let mut azure_devops = services.as_identity(identity_id, TEST);
     let user = azure_devops.call(&ProfileMe).await?;
     let accounts = azure_devops.call(&Accounts { member_id: &user.id }).await?;
     let usable = accounts.iter().any(|account| account.id.eq_ignore_ascii_case(account_id));

@@ -76,6 +76,7 @@ const ONLY: &[(&str, &[&str])] = &[
     ("print!", &["cli"]),
     ("stdout()", &["cli", "devkit"]),
     ("Fence {", &["store/claim.rs"]),
+    ("Caller {", &["pipelines/signed_in.rs"]),
 ];
 
 const LONGEST_FILE: usize = 400;
