@@ -1,13 +1,20 @@
 //! From an AMQP body to a [`Request`]: limits first, then JSON, then shape, then secrets hashed or sealed. Pure.
+//!
+//! A value that cannot be represented (see [`repair`]) costs only what holds it. In an event's payload, which nobody reads here, it
+//! is repaired; in a field that is read, the message is refused with the field's path.
+
+use std::borrow::Cow;
 
 use data_encoding::HEXLOWER;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
+use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use time::{OffsetDateTime, UtcOffset};
 
 use super::refusal::Refusal;
+use super::repair::{Repaired, repair, without_mark};
 use super::{
     ACCOUNT_LENGTH, DEPTH_LIMIT, EVENTS_LIMIT, HEADERS_LIMIT, HookEvent, Interaction, KEY_LENGTH, MESSAGE_LIMIT, NAME_LENGTH,
     NOTIFY_LIMIT, Request, SCHEMA, SEARCH_LENGTH, SEARCH_LIMIT, SEARCH_NAME_LENGTH, SEARCH_NAMES_LIMIT, SOURCE_LENGTH, Search,
@@ -65,8 +72,8 @@ pub struct Newer {
 /// # Errors
 /// [`Refusal`], whose text says what would be right.
 pub fn decode_intake(body: &[u8], envelope: &Envelope, keyring: &Keyring, id: JobId) -> Result<Intake, Refusal> {
-    let text = admissible(body, envelope)?;
-    let peek: Value = parse(text)?;
+    let body = admissible(body, envelope)?;
+    let peek = body.value()?;
     let schema = peek.get("schema").ok_or(Refusal::Missing("schema"))?;
     let schema =
         schema.as_i64().filter(|number| *number >= 1).ok_or_else(|| invalid("schema", "right is a whole number from 1"))?;
@@ -74,7 +81,7 @@ pub fn decode_intake(body: &[u8], envelope: &Envelope, keyring: &Keyring, id: Jo
     let dedupe_key = key_field(&peek, "dedupe_key", envelope.message_id.as_deref(), KEY_LENGTH)?;
     let digest = canonical_digest(&peek);
     if schema > SCHEMA {
-        shaped::<Head>(text)?;
+        body.shaped::<Head>()?;
         let organization = peek.get("organization").and_then(Value::as_str).unwrap_or_default();
         let organization = crate::fault::storable(organization, 64);
         return Ok(Intake::Newer(Newer { schema, source, dedupe_key, organization, digest }));
@@ -82,19 +89,20 @@ pub fn decode_intake(body: &[u8], envelope: &Envelope, keyring: &Keyring, id: Jo
     if peek.get("organization").is_none_or(Value::is_null) {
         return Err(Refusal::Missing("organization"));
     }
-    let wire: wire::Job = shaped(text)?;
+    let mut wire: wire::Job = body.shaped()?;
+    body.repair_payloads(&mut wire.events)?;
     let request = Box::new(checked(wire, source, dedupe_key, keyring, id)?);
     Ok(Intake::Request { request, digest })
 }
 
 /// What is read of a message of any schema, each at most once: where a key stands twice, another reader may take the message for
-/// another job.
+/// another job. Source and key are whole texts: repaired, two keys could become one.
 #[derive(Deserialize)]
-#[expect(dead_code, reason = "only looked for twice")]
+#[expect(dead_code, reason = "only looked for twice, and for what is spoiled")]
 struct Head {
     schema: Option<IgnoredAny>,
-    source: Option<IgnoredAny>,
-    dedupe_key: Option<IgnoredAny>,
+    source: Option<String>,
+    dedupe_key: Option<String>,
     organization: Option<IgnoredAny>,
 }
 
@@ -103,11 +111,10 @@ struct Head {
 /// # Errors
 /// [`Refusal`], whose text says what would be right.
 pub fn decode_control<T: DeserializeOwned>(body: &[u8], envelope: &Envelope) -> Result<T, Refusal> {
-    let text = admissible(body, envelope)?;
-    let peek: Value = parse(text)?;
-    match peek.get("schema").and_then(Value::as_i64) {
+    let body = admissible(body, envelope)?;
+    match body.value()?.get("schema").and_then(Value::as_i64) {
         Some(newer) if newer > SCHEMA => Err(Refusal::Schema(newer)),
-        _ => shaped(text),
+        _ => body.shaped(),
     }
 }
 
@@ -135,7 +142,13 @@ fn with_hashed_secrets(value: &Value) -> Value {
     }
 }
 
-fn admissible<'a>(body: &'a [u8], envelope: &Envelope) -> Result<&'a str, Refusal> {
+/// A body within the limits.
+struct Body<'a> {
+    as_sent: &'a str,
+    repaired: Cow<'a, str>,
+}
+
+fn admissible<'a>(body: &'a [u8], envelope: &Envelope) -> Result<Body<'a>, Refusal> {
     if body.len() > MESSAGE_LIMIT {
         return Err(Refusal::TooLarge(body.len()));
     }
@@ -147,59 +160,64 @@ fn admissible<'a>(body: &'a [u8], envelope: &Envelope) -> Result<&'a str, Refusa
     if !essence.eq_ignore_ascii_case("application/json") {
         return Err(Refusal::ContentType(crate::fault::storable(media, 100)));
     }
-    match envelope.content_encoding.as_deref() {
-        None | Some("" | "identity") => {}
-        Some(other) => return Err(Refusal::ContentEncoding(crate::fault::storable(other, 100))),
+    if let Some(encoding) = envelope.content_encoding.as_deref().filter(|encoding| !is_plain(encoding)) {
+        return Err(Refusal::ContentEncoding(crate::fault::storable(encoding, 100)));
     }
-    let text = std::str::from_utf8(body).map_err(|error| Refusal::NotUtf8(error.valid_up_to()))?;
-    if depth(text) > DEPTH_LIMIT {
+    let text = without_mark(body);
+    let as_sent = std::str::from_utf8(text).map_err(|error| Refusal::NotUtf8(body.len() - text.len() + error.valid_up_to()))?;
+    let Repaired { text: repaired, depth } = repair(as_sent);
+    if depth > DEPTH_LIMIT {
         return Err(Refusal::TooDeep);
     }
-    Ok(text)
+    Ok(Body { as_sent, repaired })
 }
 
-/// The deepest nesting of arrays and objects in a JSON text, without building it.
-fn depth(text: &str) -> usize {
-    let (mut deepest, mut now, mut in_string, mut escaped) = (0usize, 0usize, false, false);
-    for byte in text.bytes() {
-        if in_string {
-            (in_string, escaped) = match byte {
-                _ if escaped => (true, false),
-                b'\\' => (true, true),
-                b'"' => (false, false),
-                _ => (true, false),
-            };
-            continue;
-        }
-        match byte {
-            b'"' => in_string = true,
-            b'[' | b'{' => {
-                now += 1;
-                deepest = deepest.max(now);
-            }
-            b']' | b'}' => now = now.saturating_sub(1),
-            _ => {}
-        }
+/// Whether a body of this `content_encoding` is JSON as it stands. Spring AMQP and kombu set the character set there.
+fn is_plain(content_encoding: &str) -> bool {
+    ["", "identity", "utf-8", "utf8"].iter().any(|plain| content_encoding.eq_ignore_ascii_case(plain))
+}
+
+impl Body<'_> {
+    /// All of it.
+    fn value(&self) -> Result<Value, Refusal> {
+        serde_json::from_str(&self.repaired).map_err(|error| {
+            // With its place in the body as sent.
+            let error = serde_json::from_str::<IgnoredAny>(self.as_sent).err().unwrap_or(error);
+            Refusal::NotJson(error.to_string())
+        })
     }
-    deepest
-}
 
-fn parse<T: DeserializeOwned>(text: &str) -> Result<T, Refusal> {
-    serde_json::from_str(text).map_err(|error| Refusal::NotJson(error.to_string()))
-}
+    /// The body as sent in the shape of `T`: what is spoiled is met only where it is read. That it is JSON is known by then.
+    fn shaped<T: DeserializeOwned>(&self) -> Result<T, Refusal> {
+        let mut reader = serde_json::Deserializer::from_str(self.as_sent);
+        let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+            let path = error.path().to_string();
+            let inner = error.into_inner();
+            let detail = if inner.is_syntax() || inner.is_eof() { spoiled(&inner) } else { without_value(&inner.to_string()) };
+            Refusal::Invalid { path, detail: crate::fault::storable(&detail, 500) }
+        })?;
+        reader.end().map_err(|error| Refusal::NotJson(error.to_string()))?;
+        Ok(value)
+    }
 
-fn shaped<T: DeserializeOwned>(text: &str) -> Result<T, Refusal> {
-    let mut reader = serde_json::Deserializer::from_str(text);
-    let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
-        let path = error.path().to_string();
-        let inner = error.into_inner();
-        if inner.is_syntax() || inner.is_eof() {
-            return Refusal::NotJson(inner.to_string());
+    /// What is stored of the events, where something in the body is spoiled.
+    fn repair_payloads(&self, events: &mut [wire::Event]) -> Result<(), Refusal> {
+        if matches!(self.repaired, Cow::Borrowed(_)) {
+            return Ok(());
         }
-        Refusal::Invalid { path, detail: crate::fault::storable(&without_value(&inner.to_string()), 500) }
-    })?;
-    reader.end().map_err(|error| Refusal::NotJson(error.to_string()))?;
-    Ok(value)
+        for event in events {
+            let Cow::Owned(text) = repair(event.payload.get()).text else { continue };
+            event.payload = RawValue::from_string(text).map_err(|error| Refusal::NotJson(error.to_string()))?;
+        }
+        Ok(())
+    }
+}
+
+/// Why a value of a JSON text cannot be read. The parser's words name its place and repeat nothing of it.
+fn spoiled(error: &serde_json::Error) -> String {
+    format!(
+        "expected a value that can be represented, got {error}; use whole characters, and numbers that a 64-bit float can hold"
+    )
 }
 
 /// A shape error of serde's without the value it met (``invalid type: integer `7`, expected a string``), which may be a secret

@@ -4,6 +4,7 @@
 mod intake;
 pub mod outcome;
 mod refusal;
+mod repair;
 pub mod schema;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ use time::OffsetDateTime;
 pub use intake::{Envelope, Intake, Newer, canonical_digest, decode_control, decode_intake};
 pub use outcome::{Facts, Outcome};
 pub use refusal::Refusal;
+pub use repair::{read_body, shown_string, without_mark};
 pub use wire::{is_discord_id, is_interaction_token, is_segment};
 
 use crate::job::JobId;
@@ -118,7 +120,7 @@ const fn default_search_limit() -> u32 {
 /// A service-hook body as received, with its secret hashed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct HookEvent {
-    /// As received, not looked into before `handle_events`.
+    /// As received, but for values that cannot be represented; not looked into before `handle_events`.
     pub payload: Box<RawValue>,
     /// SHA-256 of the shared secret, lowercase hex.
     pub secret_sha256: Option<String>,

@@ -15,7 +15,7 @@ pub enum Refusal {
     #[error("the content type is {0:?}; right is application/json")]
     ContentType(String),
     /// Compressed or otherwise encoded.
-    #[error("the content encoding is {0:?}; only identity is taken")]
+    #[error("expected a body without content_encoding, or with identity or utf-8, got {0:?}; use a body that is not compressed")]
     ContentEncoding(String),
     /// Not text.
     #[error("the body is not UTF-8 from byte {0} on")]

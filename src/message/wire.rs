@@ -7,6 +7,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
 
+use super::repair::repair;
 use super::{ACCOUNT_LENGTH, EVENTS_LIMIT, KEY_LENGTH, NAME_LENGTH, NOTIFY_LIMIT, SCHEMA, SOURCE_LENGTH, Search, TOKEN_LENGTH};
 
 /// Text without NUL, which Postgres cannot store. ECMA-262, as JSON Schema's patterns are.
@@ -84,7 +85,7 @@ pub(super) struct Event {
     #[schemars(with = "Value")]
     pub(super) payload: Box<RawValue>,
     /// The secret it came with; replaced by its SHA-256 before anything is stored.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "hook_secret")]
     pub(super) shared_secret: Option<String>,
 }
 
@@ -123,6 +124,13 @@ pub(super) fn dedupe_key<'de, D: Deserializer<'de>>(deserializer: D) -> Result<S
 /// An account's id.
 pub(super) fn account<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     text::<D, ACCOUNT_LENGTH>(deserializer)
+}
+
+/// A hook's secret. A spoiled one is repaired: no account has it, and its event alone is ignored.
+fn hook_secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let given = Box::<RawValue>::deserialize(deserializer)?;
+    // Not the parser's words, which would repeat what may be a secret.
+    serde_json::from_str(&repair(given.get()).text).map_err(|_| serde::de::Error::custom("expected a string"))
 }
 
 fn text<'de, D: Deserializer<'de>, const LIMIT: usize>(deserializer: D) -> Result<String, D::Error> {

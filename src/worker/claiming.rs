@@ -16,7 +16,9 @@ use crate::broker::{Delivery, KEY_CANCEL, KEY_CONFIGURE, KEY_JOB};
 use crate::engine::{Pipeline, Product};
 use crate::fault::{chain, storable};
 use crate::job::JobId;
-use crate::message::{Cancel, Configure, Intake, Newer, Refusal, WakeUp, decode_control, decode_intake};
+use crate::message::{
+    Cancel, Configure, Intake, Newer, Refusal, WakeUp, decode_control, decode_intake, shown_string, without_mark,
+};
 use crate::store::{
     Actor, Announcement, Answer, Cancelling, Claim, Claimed, Incoming, Intaken, NewDeadLetter, NewJob, NotClaimed, StoreError,
     Tables, Target,
@@ -251,9 +253,9 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
 
     /// Keeps what could not become a job. Where even that fails, the message goes back and comes again.
     async fn keep(&self, delivery: &Delivery, refusal: &Refusal) -> Taken {
-        let said = serde_json::from_slice::<Said<'_>>(&delivery.body).unwrap_or_default();
+        let said = serde_json::from_slice::<Said<'_>>(without_mark(&delivery.body)).unwrap_or_default();
         let text = |said: Option<&RawValue>, beside: &Option<String>| {
-            let said = said.and_then(|value| serde_json::from_str::<String>(value.get()).ok());
+            let said = said.and_then(|value| shown_string(value.get()));
             said.or_else(|| beside.clone()).map(|text| storable(&text, 255))
         };
         let short = |text: &Option<String>| text.as_deref().map(|text| storable(text, 255));

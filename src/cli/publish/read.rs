@@ -8,7 +8,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::job::JobId;
-use crate::message::{Envelope, Intake, decode_intake};
+use crate::message::{Envelope, Intake, decode_intake, read_body};
 use crate::secrets::Keyring;
 
 /// One document to be published.
@@ -71,7 +71,7 @@ impl Document {
 
     /// Gives what the body lacks: `source`, and a key of its own.
     pub(super) fn identify(&mut self, source: Option<&str>) {
-        let body: Value = serde_json::from_slice(&self.body).unwrap_or_default();
+        let body = read_body(&self.body).unwrap_or_default();
         let field = |name: &str| body.get(name).and_then(Value::as_str).map(str::to_owned);
         self.app_id = source.map(str::to_owned);
         if body.get("dedupe_key").is_none_or(Value::is_null) {
@@ -131,6 +131,20 @@ mod tests {
         with.validate(&keyring()).unwrap();
         assert_eq!((with.source.as_deref(), with.dedupe_key.as_deref()), (Some("hooks"), Some("17")));
         assert_eq!(with.message_id, None);
+    }
+
+    #[test]
+    fn a_byte_order_mark_or_a_spoiled_value_hides_no_key() {
+        for text in [
+            "\u{feff}{\"schema\":1,\"organization\":\"contoso\",\"source\":\"hooks\",\"dedupe_key\":\"17\"}",
+            r#"{"schema":1,"organization":"contoso","source":"hooks","dedupe_key":"17","events":[{"payload":["\ud83d",1e999]}]}"#,
+        ] {
+            let mut document = only(text);
+            document.identify(Some("shell"));
+            assert_eq!((document.source.as_deref(), document.dedupe_key.as_deref()), (Some("hooks"), Some("17")), "{text}");
+            assert_eq!(document.message_id, None, "{text}");
+            document.validate(&keyring()).unwrap();
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::cli::output::{Output, or_dash, say};
 use crate::fault::chain;
 use crate::job::JobState;
 use crate::message::outcome::{Waiting, WaitingForConfiguration};
-use crate::message::{Outcome, canonical_digest};
+use crate::message::{Outcome, canonical_digest, read_body};
 use crate::reconnect::Reconnect;
 
 #[derive(Debug, Args)]
@@ -171,7 +171,7 @@ impl Followed {
 impl Document {
     /// What tells the worker which job it is: source, key and content; `None` where that is not known here.
     fn job(&self) -> Option<(String, String, [u8; 32])> {
-        let digest = canonical_digest(&serde_json::from_slice(&self.body).ok()?);
+        let digest = canonical_digest(&read_body(&self.body)?);
         Some((self.source.clone()?, self.dedupe_key.clone()?, digest))
     }
 }

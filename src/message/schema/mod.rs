@@ -3,7 +3,8 @@
 //!
 //! A message that is valid after its schema is taken, but for what a schema cannot say: `source` and `dedupe_key` may come as AMQP
 //! properties instead, and one of the two ways is required; 1 MiB, 64 arrays and objects inside each other; a key given twice;
-//! whole numbers written with a fraction (`1.0`); days that no calendar has; times that lie outside the years 0000 to 9999 of UTC.
+//! whole numbers written with a fraction (`1.0`); days that no calendar has; times that lie outside the years 0000 to 9999 of UTC;
+//! half a surrogate pair in a text.
 
 mod asyncapi;
 

@@ -1,6 +1,7 @@
 //! Bad input at the door: what each kind of message is refused for, and what no message can do.
 
 mod properties;
+mod repair;
 mod schema;
 mod secrets;
 
@@ -67,11 +68,10 @@ fn the_smallest_message_is_a_request() {
 #[test]
 fn what_is_not_json_is_refused_as_such() {
     let cut = message().to_string();
-    for body in ["", " ", "hello", "{", "[1,]", "{'a':1}", "\u{feff}{}", "{} {}", "nul", "+1", &cut[..cut.len() - 1]] {
+    for body in ["", " ", "hello", "{", "[1,]", "{'a':1}", "{} {}", "nul", "+1", "[NaN]", "-Infinity", &cut[..cut.len() - 1]] {
         assert_eq!(code(body), "not_json", "{body:?}");
     }
     assert_eq!(code(format!("{} x", message())), "not_json");
-    assert_eq!(code(with("organization", json!("N")).replace("\"N\"", "1e999")), "not_json");
 }
 
 #[test]
@@ -84,12 +84,7 @@ fn bytes_that_are_no_text_are_refused_as_such() {
 }
 
 #[test]
-fn either_half_of_a_surrogate_pair_alone_is_refused_and_a_pair_is_not() {
-    for half in [r"\ud83d", r"\ude00", r"\ude00\ud83d", r"\ud83dx", r"\ud83d\ud83d"] {
-        assert_eq!(code(with("account", json!("H")).replace("\"H\"", &format!("\"{half}\""))), "not_json", "{half}");
-        let payload = format!(r#"[{{"payload":{{"a":"{half}"}}}}]"#);
-        assert_eq!(code(with("events", json!("E")).replace("\"E\"", &payload)), "not_json", "{half} in a payload");
-    }
+fn a_surrogate_pair_is_one_character() {
     let pair = with("account", json!("H")).replace("\"H\"", r#""\ud83d\ude00""#);
     assert_eq!(request(&pair).account.as_deref(), Some("😀"));
 }
@@ -286,10 +281,10 @@ fn only_plain_json_is_taken() {
     {
         assert_eq!(refused(wrong, None, 0), "unsupported_content_type", "{wrong:?}");
     }
-    for right in ["", "identity"] {
+    for right in ["", "identity", "utf-8", "UTF-8", "utf8", "Utf8"] {
         assert_eq!(refused(Some("application/json"), Some(right), HEADERS_LIMIT), "accepted");
     }
-    for wrong in ["gzip", "utf-8", "identity, gzip", "\0"] {
+    for wrong in ["gzip", "GZIP", "deflate", "utf-16", "iso-8859-1", "identity, gzip", "utf-8 ", "\0"] {
         assert_eq!(refused(Some("application/json"), Some(wrong), 0), "unsupported_content_encoding", "{wrong:?}");
     }
     assert_eq!(refused(Some("application/json"), None, HEADERS_LIMIT + 1), "headers_too_large");

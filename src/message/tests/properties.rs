@@ -13,7 +13,7 @@ fn digest(body: &str) -> [u8; 32] {
 }
 
 /// Any JSON value, small.
-fn any_json() -> impl Strategy<Value = Value> {
+pub(super) fn any_json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),

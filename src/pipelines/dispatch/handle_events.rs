@@ -17,6 +17,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use subtle::{Choice, ConstantTimeEq};
 
+use super::event_resource::work_item;
 use super::{AccountState, FetchStates};
 use crate::engine::{Context, Outcome, Stage};
 use crate::fault::StageFault;
@@ -116,28 +117,6 @@ struct Body {
     resource_containers: Option<Value>,
 }
 
-/// The fields of a work item's resource that say which one it is.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Resource {
-    #[serde(default)]
-    id: Value,
-    #[serde(default)]
-    work_item_id: Value,
-    #[serde(default)]
-    rev: Value,
-    #[serde(default)]
-    revision: Option<Revision>,
-}
-
-#[derive(Deserialize)]
-struct Revision {
-    #[serde(default)]
-    id: Value,
-    #[serde(default)]
-    rev: Value,
-}
-
 fn judge(event: &HookEvent, account: &AccountState, secrets: &[[u8; 32]]) -> Judged {
     let malformed = |event_id| Judged { event_id, verdict: Err(IgnoredReason::Malformed) };
     let Ok(body) = serde_json::from_str::<Body>(event.payload.get()) else { return malformed(None) };
@@ -150,7 +129,8 @@ fn judge(event: &HookEvent, account: &AccountState, secrets: &[[u8; 32]]) -> Jud
     } else if !is_of_account(body.resource_containers.as_ref(), &account.account_id) {
         Err(IgnoredReason::WrongAccount)
     } else {
-        work_item(event_type, body.resource.as_deref())
+        body.resource
+            .and_then(|resource| work_item(event_type == UPDATED, &resource))
             .map(|(work_item_id, rev)| AcceptedEvent { event_id: event_id.clone(), work_item_id, rev })
             .ok_or(IgnoredReason::NotAWorkItem)
     };
@@ -183,25 +163,6 @@ fn is_of_account(containers: Option<&Value>, account_id: &str) -> bool {
     let id = |container: &str| containers.and_then(|all| all.get(container)?.get("id")?.as_str());
     let mut named = [id("collection"), id("account")].into_iter().flatten().peekable();
     named.peek().is_none() || named.any(|id| id.eq_ignore_ascii_case(account_id))
-}
-
-/// The work item's id and revision. The `id` of an update's resource is the update's number; its `workItemId` is 0 in test
-/// notifications.
-fn work_item(event_type: &str, resource: Option<&RawValue>) -> Option<(i64, Option<i64>)> {
-    let resource: Resource = serde_json::from_str(resource?.get()).ok()?;
-    let (revision_id, revision_rev) = resource.revision.map_or((Value::Null, Value::Null), |it| (it.id, it.rev));
-    let id = if event_type == UPDATED {
-        work_item_id(&resource.work_item_id).or_else(|| work_item_id(&revision_id))
-    } else {
-        work_item_id(&resource.id)
-    };
-    let rev = resource.rev.as_i64().or_else(|| revision_rev.as_i64());
-    Some((id?, rev))
-}
-
-/// Work item ids are positive 32-bit numbers; another one would make Azure DevOps refuse the whole batch.
-fn work_item_id(id: &Value) -> Option<i64> {
-    id.as_i64().filter(|id| (1..=i64::from(i32::MAX)).contains(id))
 }
 
 /// Genuine events that are new are accepted, each id once.
@@ -263,6 +224,16 @@ mod tests {
         assert_eq!(verdict(&event(&with_id)).unwrap().work_item_id, 17);
         with_id["resource"] = json!({ "id": 9 });
         assert_eq!(verdict(&event(&with_id)), Err(IgnoredReason::NotAWorkItem));
+    }
+
+    #[test]
+    fn a_minimal_body_is_accepted_by_its_url_and_one_without_a_resource_is_not() {
+        let mut body = updated();
+        body["resource"] = json!({ "id": 3, "url": "https://dev.azure.com/acc/_apis/wit/workItems/17/updates/3" });
+        let accepted = AcceptedEvent { event_id: "27646e0e".to_owned(), work_item_id: 17, rev: None };
+        assert_eq!(verdict(&event(&body)), Ok(accepted));
+        body["resource"] = json!(null);
+        assert_eq!(verdict(&event(&body)), Err(IgnoredReason::NotAWorkItem));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The pipeline `dispatch`: one incoming request, carried through ten stages.
 
 pub mod check_account;
+mod event_resource;
 pub mod fetch_states;
 pub mod get_accounts;
 pub mod handle_events;

@@ -33,8 +33,8 @@ fn the_schema_of_a_job_refuses_what_the_worker_refuses_and_takes_what_it_takes()
     let validator = jsonschema::options().should_validate_formats(true).build(&schema::job()).expect("a schema");
     let known = acme::job("known", &json!({"id": "e"}));
     let event = json!({
-        "id": "e", "eventType": "workitem.updated", "resource": {"id": 5, "workItemId": 1, "fields": {}, "revision": {"id": 1}},
-        "resourceContainers": {}
+        "id": "e", "eventType": "workitem.updated", "resourceContainers": {},
+        "resource": {"id": 5, "workItemId": 1, "fields": {}, "revision": {"id": 1}, "url": "https://dev.azure.com"}
     });
     let (mut taken, mut refused) = (0, 0);
     for row in table(&known, vec![event; EVENTS]) {

@@ -8,23 +8,44 @@ use crate::support::{acme, intake};
 pub(super) fn rows(seen: &Value, fresh: Vec<Value>) -> Vec<Row> {
     let mut fresh = fresh.into_iter();
     let mut event = || fresh.next().expect("there are as many as it says");
-    let row = |name: &'static str, events: Vec<Value>, accepted, ignored: &'static [&'static str]| {
-        let message = intake(with(name, "events", Value::Array(events)).to_string());
-        Row { name, message, end: End::Handled { accepted, ignored }, raw: None }
-    };
-    let genuine = |payload: Value| json!({"payload": payload, "shared_secret": acme::HOOK_SECRET});
-    let changed = |mut payload: Value, pointer: &str, value: Value| {
-        *payload.pointer_mut(pointer).expect("the event has this field") = value;
-        genuine(payload)
-    };
-    let without_id = |payload| changed(payload, "/resource/workItemId", Value::Null);
+    let mut rows = refused_or_not(seen, &mut event);
+    rows.extend(of_other_forms(&mut event));
+    rows.extend(spoiled(&mut event));
+    rows
+}
+
+fn row(name: &'static str, events: Vec<Value>, accepted: usize, ignored: &'static [&'static str]) -> Row {
+    let message = intake(with(name, "events", Value::Array(events)).to_string());
+    Row { name, message, end: End::Handled { accepted, ignored }, raw: None }
+}
+
+fn genuine(payload: Value) -> Value {
+    json!({"payload": payload, "shared_secret": acme::HOOK_SECRET})
+}
+
+fn with_field(mut payload: Value, pointer: &str, value: Value) -> Value {
+    *payload.pointer_mut(pointer).expect("the event has this field") = value;
+    payload
+}
+
+fn changed(payload: Value, pointer: &str, value: Value) -> Value {
+    genuine(with_field(payload, pointer, value))
+}
+
+/// The work item stands neither in the URL nor in `workItemId`.
+fn by_revision_alone(payload: Value) -> Value {
+    let payload = with_field(payload, "/resource/url", Value::Null);
+    with_field(payload, "/resource/workItemId", Value::Null)
+}
+
+fn refused_or_not(seen: &Value, mut event: impl FnMut() -> Value) -> Vec<Row> {
     let of_work_item = |payload, id| changed(payload, "/resource/workItemId", id);
     let numbered = |payload| changed(payload, "/resource/id", json!(acme::WORK_ITEM));
     let of_nothing = |payload| {
-        let payload = of_work_item(payload, json!(1_u64 << 33))["payload"].take();
+        let payload = with_field(by_revision_alone(payload), "/resource/workItemId", json!(1_u64 << 33));
         changed(payload, "/resource/revision/id", json!(-1))
     };
-    let nowhere = |payload| changed(without_id(payload)["payload"].take(), "/resource/revision", Value::Null);
+    let nowhere = |payload| changed(by_revision_alone(payload), "/resource/revision", Value::Null);
     let absent = |mut payload: Value, field: &str| {
         payload.as_object_mut().expect("an event is an object").remove(field).expect("the event has this field");
         genuine(payload)
@@ -37,7 +58,7 @@ pub(super) fn rows(seen: &Value, fresh: Vec<Value>) -> Vec<Row> {
         row("an event of another account", vec![changed(event(), "/resourceContainers", elsewhere)], 0, &["wrong_account"]),
         row("a bad secret", vec![json!({"payload": event(), "shared_secret": "guessed"})], 0, &["bad_secret"]),
         row("no secret", vec![json!({"payload": event()})], 0, &["bad_secret"]),
-        row("an event whose revision alone names the work item", vec![without_id(event())], 1, &[]),
+        row("an event whose revision alone names the work item", vec![genuine(by_revision_alone(event()))], 1, &[]),
         row("a test notification, whose work item is 0", vec![of_work_item(event(), json!(0))], 1, &[]),
         row("an event that has another work item's number", vec![numbered(event())], 1, &[]),
         row("an event of no collection and no account", vec![changed(event(), "/resourceContainers", json!({}))], 1, &[]),
@@ -62,5 +83,40 @@ pub(super) fn rows(seen: &Value, fresh: Vec<Value>) -> Vec<Row> {
             2,
             &["malformed", "malformed", "malformed"],
         ),
+    ]
+}
+
+/// As relays write them, and as subscriptions with fewer details of the resource send them.
+fn of_other_forms(mut event: impl FnMut() -> Value) -> Vec<Row> {
+    let as_text = |payload: Value| {
+        let id = payload["resource"]["workItemId"].to_string();
+        changed(payload, "/resource/workItemId", json!(id))
+    };
+    let revision_as_text = |payload: Value| {
+        let id = payload["resource"]["workItemId"].to_string();
+        changed(by_revision_alone(payload), "/resource/revision/id", json!(id))
+    };
+    let minimal = |payload: Value| {
+        let resource = json!({"id": payload["resource"]["id"], "url": payload["resource"]["url"]});
+        changed(payload, "/resource", resource)
+    };
+    vec![
+        row("an event whose work item is a text", vec![as_text(event())], 1, &[]),
+        row("an event whose revision names the work item as a text", vec![revision_as_text(event())], 1, &[]),
+        row("an event with minimal details", vec![minimal(event())], 1, &[]),
+        row("an event without details", vec![changed(event(), "/resource", Value::Null)], 0, &["not_a_work_item"]),
+    ]
+}
+
+/// JSON, but with values that cannot be represented: neither the event nor its neighbour is lost.
+fn spoiled(mut event: impl FnMut() -> Value) -> Vec<Row> {
+    let mut row = |name: &'static str, fields: &str| {
+        let events = vec![changed(event(), "/resource/fields", json!("PLACE")), genuine(event())];
+        let body = with(name, "events", Value::Array(events)).to_string().replace("\"PLACE\"", fields);
+        Row { name, message: intake(body), end: End::Handled { accepted: 2, ignored: &[] }, raw: None }
+    };
+    vec![
+        row("half a character in an event", r#"{"System.Title":{"newValue":"Fixed \ud83d"}}"#),
+        row("a number past all numbers in an event", r#"{"System.Rev":{"oldValue":1e999}}"#),
     ]
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::table::{Row, letter, message, with, wrong};
+use super::table::{End, Row, letter, message, with, wrong};
 use crate::support::acme;
 
 pub(super) fn rows() -> Vec<Row> {
@@ -75,7 +75,9 @@ fn interactions() -> Vec<Row> {
 fn not_quite_json() -> Vec<Row> {
     let text = |name: &str| message(name).to_string();
     vec![
-        letter("a byte order mark", format!("\u{feff}{}", text("a byte order mark")), "not_json"),
+        letter("a byte order mark", format!("\u{feff}{}", text("a byte order mark")), "")
+            .to(End::Handled { accepted: 0, ignored: &[] }),
+        letter("two byte order marks", format!("\u{feff}\u{feff}{}", text("two byte order marks")), "not_json"),
         letter("one more value", format!("{}{{}}", text("one more value")), "not_json"),
     ]
 }

@@ -95,5 +95,7 @@ fn exactly_at_a_limit() -> Vec<Row> {
         row("50 destinations", people, End::Job(JobState::Parked, "unknown_destination")),
         sent("JSON in a character set", "Application/JSON; charset=utf-8", None),
         sent("no encoding, as said", "application/json", Some("identity")),
+        sent("a character set for an encoding", "application/json", Some("utf-8")),
+        sent("a character set for an encoding, in capitals", "application/json", Some("UTF-8")),
     ]
 }

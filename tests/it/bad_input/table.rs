@@ -38,7 +38,7 @@ pub(super) enum End {
 }
 
 /// How many genuine events the table needs.
-pub(super) const EVENTS: usize = 19;
+pub(super) const EVENTS: usize = 27;
 
 /// All rows. `known` is the message of a job that has succeeded; `fresh` are [`EVENTS`] genuine events that no job has handled.
 pub(super) fn table(known: &Value, fresh: Vec<Value>) -> Vec<Row> {
@@ -92,6 +92,13 @@ fn with_bytes(name: &str, bytes: &[u8]) -> Vec<u8> {
 
 fn not_text_or_not_json() -> Vec<Row> {
     let text = message("cut off").to_string();
+    let half = |name: &'static str, half: &[u8]| {
+        letter(name, with_bytes(name, half), "").to(End::Handled { accepted: 0, ignored: &["malformed"] })
+    };
+    let with_half = |field: &str, name: &str| {
+        let value = if field == "search" { json!({"text": "PLACE"}) } else { json!("PLACE") };
+        with(name, field, value).to_string().replace("PLACE", r"\ud83d")
+    };
     let sent_as = |name: &'static str, content_type: Option<&str>, content_encoding: Option<&str>, code| {
         let (content_type, content_encoding) = (content_type.map(str::to_owned), content_encoding.map(str::to_owned));
         let message = Outgoing { content_type, content_encoding, ..intake(message(name).to_string()) };
@@ -101,9 +108,12 @@ fn not_text_or_not_json() -> Vec<Row> {
         letter("nothing", "", "not_json"),
         letter("not JSON", "schema: 1", "not_json"),
         letter("cut off", &text[..text.len() - 1], "not_json"),
-        letter("a high surrogate alone", with_bytes("a high surrogate alone", br"\ud83d"), "not_json"),
-        letter("a low surrogate alone", with_bytes("a low surrogate alone", br"\ude00"), "not_json"),
-        letter("a number past all numbers", message("a number").to_string().replace("[]", "1e999"), "not_json"),
+        half("a high surrogate alone", br"\ud83d"),
+        half("a low surrogate alone", br"\ude00"),
+        letter("half a character in a source", with_half("source", "half"), "invalid_request"),
+        letter("half a character in a key", with_half("dedupe_key", "half"), "invalid_request"),
+        letter("half a character in a search", with_half("search", "half a search"), "invalid_request"),
+        letter("a number past all numbers", message("a number").to_string().replace("[]", "1e999"), "invalid_request"),
         letter("a number that is none", message("no number").to_string().replace("[]", "NaN"), "not_json"),
         letter("a number without an end", message("no end").to_string().replace("[]", "-Infinity"), "not_json"),
         letter("invalid UTF-8", with_bytes("invalid UTF-8", b"\xff\xfe"), "not_utf8"),
