@@ -8,6 +8,7 @@ mod decide;
 mod effect;
 mod pipeline;
 mod retry;
+mod skipped;
 mod stage;
 
 use std::pin::Pin;
@@ -21,6 +22,7 @@ pub use decide::{
 pub use effect::{Effect, Intent, PastEffect, Planned, UnknownPolicy, effect_key, judge};
 pub use pipeline::{ErasedOutcome, ErasedPrepared, ErasedStage, Lane, Pipeline, Registry, StageInfo};
 pub use retry::RetryPolicy;
+pub use skipped::Skipped;
 pub use stage::{Child, Context, EngineFault, NoEffect, Outcome, Prepared, Product, Stage, Then};
 
 /// How a concurrent piece of work is started: `app` supplies it, names it and awaits it.

@@ -75,7 +75,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         let look = Context::new(&claim.job, services, &claim.outputs, info.needs, None, payload);
         let intent = match guarded(info.timeout, stage.prepare(&look)).await {
             Err(ended) => return Step::Ended(ended, None),
-            Ok(ErasedPrepared::Done(outcome)) => return Step::Ended(Ended::Done(outcome), None),
+            Ok(ErasedPrepared::Done(outcome)) => return Step::Ended(Ended::Done(Box::new(outcome)), None),
             Ok(ErasedPrepared::NoEffect) => None,
             Ok(ErasedPrepared::Effect(intent)) => Some(intent),
         };
@@ -106,7 +106,8 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             return Step::overdue(effect);
         }
         let cx = Context::new(&claim.job, services, &claim.outputs, info.needs, effect.as_ref(), payload);
-        let ended = guarded(info.timeout, stage.run(&cx)).await.map_or_else(|ended| ended, Ended::Done);
+        let ended =
+            guarded(info.timeout, stage.run(&cx)).await.map_or_else(|ended| ended, |outcome| Ended::Done(Box::new(outcome)));
         Step::Ended(ended, effect)
     }
 
