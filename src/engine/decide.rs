@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 use super::effect::Effect;
 use super::kept::Kept;
 use super::pipeline::{ErasedOutcome, StageInfo};
+use super::skipped::Skipped;
 use super::stage::{Child, Then};
 use crate::fault::{Certainty, Class, StageFault, WaitOn, fingerprint, storable};
 use crate::job::{EffectState, Job, words};
@@ -15,7 +16,7 @@ use crate::job::{EffectState, Job, words};
 #[derive(Debug)]
 pub enum Ended<C> {
     /// It returned an outcome.
-    Done(ErasedOutcome<C>),
+    Done(Box<ErasedOutcome<C>>),
     /// It failed.
     Fault(StageFault),
     /// It panicked, with this message.
@@ -84,6 +85,8 @@ pub struct Commit<C> {
     pub children: Vec<Child>,
     /// What becomes of the job.
     pub next: Next,
+    /// What the stage left aside; each kind replaces what is stored of it.
+    pub skipped: Skipped,
     /// What the stage has fetched so far, where it is not finished: see [`super::Kept`].
     pub partial: Option<Box<RawValue>>,
 }
@@ -179,7 +182,7 @@ const CONFLICTS: u32 = 5;
 /// What must be committed for what came of a stage. `chance` in 0..1 spreads retries.
 pub fn decide<C>(at: &Position<'_>, ended: Ended<C>, chance: f64) -> Decision<C> {
     let fault = match ended {
-        Ended::Done(outcome) => return Decision::Commit(Box::new(succeed(at, outcome))),
+        Ended::Done(outcome) => return Decision::Commit(Box::new(succeed(at, *outcome))),
         Ended::Fault(fault) => fault,
         Ended::Panicked(message) => {
             let failure =
@@ -207,7 +210,7 @@ pub fn decide<C>(at: &Position<'_>, ended: Ended<C>, chance: f64) -> Decision<C>
 }
 
 fn succeed<C>(at: &Position<'_>, outcome: ErasedOutcome<C>) -> Commit<C> {
-    let ErasedOutcome { output, children, changes, then, provider_ref } = outcome;
+    let ErasedOutcome { output, children, changes, then, provider_ref, skipped } = outcome;
     let provider_ref = provider_ref.map(|name| storable(&name, 255));
     let next = match then {
         Then::Next => at.next.map_or(Next::Finish, |stage| Next::Stage { stage: stage.to_owned(), keep: at.keep_going }),
@@ -220,7 +223,7 @@ fn succeed<C>(at: &Position<'_>, outcome: ErasedOutcome<C>) -> Commit<C> {
     let leftover = left.then_some(if provider_ref.is_some() { EffectState::Confirmed } else { EffectState::Unknown });
     let effect = at.effect.map(|effect| EffectOutcome { key: effect.key.clone(), state: EffectState::Confirmed, provider_ref });
     let record = Record::Checkpoint(CheckpointRecord { stage: at.stage.name, version: at.stage.version, output });
-    Commit { record, effect, leftover, changes, children, next, partial: None }
+    Commit { record, effect, leftover, changes, children, next, skipped, partial: None }
 }
 
 fn retry<C>(at: &Position<'_>, failure: Failure, retry_after: Option<Duration>, certainty: Certainty, chance: f64) -> Commit<C> {
@@ -247,7 +250,8 @@ fn unsuccessful<C>(at: &Position<'_>, outcome: AttemptOutcome, failure: Failure,
     };
     let effect = at.effect.map(|effect| EffectOutcome { key: effect.key.clone(), state, provider_ref: None });
     let record = Record::Attempt(AttemptRecord { stage: at.stage.name.to_owned(), outcome, failure });
-    Commit { record, effect, leftover: None, changes: None, children: Vec::new(), next, partial: at.kept.to_stored() }
+    let (skipped, partial) = (Skipped::new(), at.kept.to_stored());
+    Commit { record, effect, leftover: None, changes: None, children: Vec::new(), next, skipped, partial }
 }
 
 fn failure(at: &Position<'_>, code: &str, message: &str, hint: &str) -> Failure {
@@ -266,7 +270,7 @@ mod tests {
     use crate::engine::RetryPolicy;
     use crate::job::{Attempt, EffectClass, Epoch, Generation, JobId};
 
-    fn leftover(provider_ref: Option<String>) -> Option<EffectState> {
+    fn committed(ended: Ended<()>) -> Option<Commit<()>> {
         let job = Job {
             id: JobId::fresh(),
             pipeline: "assignee_sync".into(),
@@ -294,16 +298,32 @@ mod tests {
         let kept = Kept::new(&stage, None, &|| false);
         let (conflicts, effect, deadline_in) = (0, None, None);
         let at = Position { job: &job, stage: &stage, next: None, conflicts, effect, deadline_in, keep_going: true, kept: &kept };
-        let outcome = ErasedOutcome::<()> { output: None, children: Vec::new(), changes: None, then: Then::Next, provider_ref };
-        match decide(&at, Ended::Done(outcome), 0.5) {
-            Decision::Commit(commit) => commit.leftover,
+        match decide(&at, ended, 0.5) {
+            Decision::Commit(commit) => Some(*commit),
             Decision::Repeat | Decision::Infrastructure(_) | Decision::GiveUp => None,
         }
+    }
+
+    fn done(provider_ref: Option<String>, skipped: Skipped) -> Ended<()> {
+        let outcome =
+            ErasedOutcome { output: None, children: Vec::new(), changes: None, then: Then::Next, provider_ref, skipped };
+        Ended::Done(Box::new(outcome))
+    }
+
+    fn leftover(provider_ref: Option<String>) -> Option<EffectState> {
+        committed(done(provider_ref, Skipped::new()))?.leftover
     }
 
     #[test]
     fn a_call_whose_answer_was_lost_is_not_recorded_as_failed_when_there_is_nothing_more_to_do() {
         assert_eq!(leftover(None), Some(EffectState::Unknown));
         assert_eq!(leftover(Some("3".to_owned())), Some(EffectState::Confirmed));
+    }
+
+    #[test]
+    fn what_a_finished_stage_left_aside_is_committed_with_it() {
+        let skipped = Skipped::from([("events", [("duplicate".to_owned(), 2)].into())]);
+        assert_eq!(committed(done(None, skipped.clone())).unwrap().skipped, skipped);
+        assert_eq!(committed(Ended::TimedOut(Duration::from_secs(1))).unwrap().skipped, Skipped::new());
     }
 }

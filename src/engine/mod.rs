@@ -9,6 +9,7 @@ mod effect;
 mod kept;
 mod pipeline;
 mod retry;
+mod skipped;
 mod stage;
 
 use std::pin::Pin;
@@ -23,6 +24,7 @@ pub use effect::{Effect, Intent, PastEffect, Planned, UnknownPolicy, effect_key,
 pub use kept::{Kept, ShouldEnd};
 pub use pipeline::{ErasedOutcome, ErasedPrepared, ErasedStage, Lane, Pipeline, Registry, StageInfo};
 pub use retry::RetryPolicy;
+pub use skipped::Skipped;
 pub use stage::{Child, Context, EngineFault, NoEffect, Outcome, Prepared, Product, Stage, Then};
 
 /// How a concurrent piece of work is started: `app` supplies it, names it and awaits it.

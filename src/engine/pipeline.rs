@@ -9,6 +9,7 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use super::effect::Intent;
 use super::retry::RetryPolicy;
+use super::skipped::Skipped;
 use super::stage::{Child, Context, EngineFault, Outcome, Prepared, Product, Stage, Then};
 use crate::fault::StageFault;
 use crate::job::EffectClass;
@@ -56,6 +57,8 @@ pub struct ErasedOutcome<C> {
     pub then: Then,
     /// The other side's name for what was made.
     pub provider_ref: Option<String>,
+    /// What was left aside.
+    pub skipped: Skipped,
 }
 
 /// What came of a stage's look.
@@ -98,9 +101,9 @@ impl<P: Product, S: Stage<P>> ErasedStage<P> for Eraser<S> {
 }
 
 fn erase<O: Serialize, C>(stage: &'static str, outcome: Outcome<O, C>) -> Result<ErasedOutcome<C>, EngineFault> {
-    let Outcome { output, children, changes, then, provider_ref } = outcome;
+    let Outcome { output, children, changes, then, provider_ref, skipped } = outcome;
     let output = output.map(|output| to_raw_value(&output)).transpose().map_err(|error| EngineFault::Shape(stage, error))?;
-    Ok(ErasedOutcome { output, children, changes, then, provider_ref })
+    Ok(ErasedOutcome { output, children, changes, then, provider_ref, skipped })
 }
 
 struct Entry<P: Product> {

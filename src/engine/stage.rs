@@ -1,6 +1,7 @@
 //! What a stage is: a named step that is safe to repeat and whose outcome is data.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use super::checkpoint::Outputs;
 use super::effect::{Effect, Intent};
 use super::kept::Kept;
 use super::retry::RetryPolicy;
+use super::skipped::{Skipped, bounded};
 use crate::fault::{Class, Fault, StageFault, WaitOn};
 use crate::job::{EffectClass, Job};
 
@@ -81,17 +83,33 @@ pub struct Outcome<O, C> {
     pub then: Then,
     /// The other side's name for what was made (a message id, a revision).
     pub provider_ref: Option<String>,
+    /// What was left aside.
+    pub skipped: Skipped,
 }
 
 impl<O, C> Outcome<O, C> {
     /// An output, nothing else, and on to the next stage.
     pub const fn of(output: O) -> Self {
-        Self { output: Some(output), children: Vec::new(), changes: None, then: Then::Next, provider_ref: None }
+        Self {
+            output: Some(output),
+            children: Vec::new(),
+            changes: None,
+            then: Then::Next,
+            provider_ref: None,
+            skipped: Skipped::new(),
+        }
     }
 
     /// Changes whose application in the commit gives the output.
     pub const fn apply(changes: C) -> Self {
-        Self { output: None, children: Vec::new(), changes: Some(changes), then: Then::Next, provider_ref: None }
+        Self {
+            output: None,
+            children: Vec::new(),
+            changes: Some(changes),
+            then: Then::Next,
+            provider_ref: None,
+            skipped: Skipped::new(),
+        }
     }
 
     /// With follow-ups.
@@ -112,6 +130,17 @@ impl<O, C> Outcome<O, C> {
     #[must_use]
     pub fn with_provider_ref(mut self, provider_ref: Option<String>) -> Self {
         self.provider_ref = provider_ref;
+        self
+    }
+
+    /// With what was left aside, in counts by reason; where nothing was, that says nothing. Of one kind at most 32 reasons of at
+    /// most 64 bytes are kept; the others are counted as `other`.
+    #[must_use]
+    pub fn with_skipped(mut self, kind: &'static str, counts: BTreeMap<String, u32>) -> Self {
+        let counts = bounded(counts);
+        if !counts.is_empty() {
+            self.skipped.insert(kind, counts);
+        }
         self
     }
 

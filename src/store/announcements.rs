@@ -4,7 +4,8 @@
 use deadpool_postgres::GenericClient;
 use serde_json::value::RawValue;
 use tokio_postgres::Row;
-use tokio_postgres::types::{Json, ToSql};
+use tokio_postgres::types::Json;
+use uuid::Uuid;
 
 use super::Store;
 use super::error::StoreError;
@@ -42,22 +43,38 @@ macro_rules! announcement_columns {
 }
 pub(super) use announcement_columns;
 
-/// The [`Facts`] of a job, as JSON: an expression over the columns of `jobs`. Its arguments are the event and the configuration
-/// template, as SQL.
+/// The [`Facts`] of a job, as JSON: an expression over the columns of `jobs`. Its arguments are the event and further facts (names
+/// and values, with a comma behind each), as SQL.
 macro_rules! job_facts {
-    ($event:literal, $configuration:literal) => {
+    ($event:literal, $more:expr) => {
         concat!(
             "json_strip_nulls(json_build_object('event', ",
             $event,
             "::text, 'job_id', id, 'source', source, 'dedupe_key', dedupe_key, 'organization', organization, 'state', state,
             'reason', wait_reason, 'wait_key', wait_key, 'code', error_code, 'message', error_message, 'hint', error_hint,
-            'configuration', ",
-            $configuration,
-            ", 'at', to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')))"
+            ",
+            $more,
+            "'at', to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')))"
         )
     };
 }
 pub(super) use job_facts;
+
+/// What was left aside, and the template where the job waits for an account: for [`job_facts`].
+macro_rules! skipped_and_configuration {
+    () => {
+        "'skipped', skipped, 'configuration', (SELECT output FROM checkpoints c WHERE c.job_id = jobs.id
+            AND c.generation = jobs.generation AND c.stage = 'show_configuration' AND jobs.wait_reason = 'configuration'), "
+    };
+}
+
+/// Which follow-up `f` is parked, and why.
+macro_rules! follow_up_facts {
+    () => {
+        "json_build_object('job_id', f.id, 'pipeline', f.pipeline, 'code', f.error_code, 'message', f.error_message,
+            'hint', f.error_hint)"
+    };
+}
 
 /// Follow-ups are the worker's own affair: only jobs without a parent are announced. `$3` seconds are left to the writer
 /// before the waker may publish it. `$4`: only of jobs that have succeeded in this very transaction.
@@ -65,35 +82,49 @@ pub(super) const ANNOUNCE: &str = concat!(
     "
     INSERT INTO announcements (job_id, routing_key, reply_to, correlation_id, traceparent, tracestate, body, publish_after)
     SELECT id, $2, reply_to, correlation_id, traceparent, tracestate, ",
-    job_facts!(
-        "$2",
-        "(SELECT output FROM checkpoints c WHERE c.job_id = jobs.id AND c.generation = jobs.generation
-            AND c.stage = 'show_configuration' AND jobs.wait_reason = 'configuration')"
-    ),
+    job_facts!("$2", skipped_and_configuration!()),
     ", now() + $3 * interval '1 second'
     FROM jobs WHERE id = ANY($1) AND parent_id IS NULL AND (NOT $4::bool OR (state = 'succeeded' AND finished_at = now()))
     RETURNING job_id, ",
     announcement_columns!()
 );
 
-/// The update waits for whoever moves the job just now, and sees what came of it. What comes later goes to the new queue.
-const ANSWER_AGAIN: &str = concat!(
+/// An event of its parent for each of these follow-ups that is parked. A parent that has ended has no more events.
+const ANNOUNCE_FOLLOW_UPS: &str = concat!(
     "
-    WITH moved AS (
-        UPDATE jobs SET reply_to = $2, correlation_id = $3 WHERE id = $1
-        RETURNING id, source, dedupe_key, organization, state, wait_reason, wait_key, error_code, error_message, error_hint,
-            generation, reply_to, correlation_id, traceparent, tracestate
-    )
+    INSERT INTO announcements (job_id, routing_key, reply_to, correlation_id, traceparent, tracestate, body, publish_after)
+    SELECT id, $2, reply_to, correlation_id, traceparent, tracestate, ",
+    job_facts!("$2", "'skipped', skipped, 'follow_up', parked.follow_up, "),
+    ", now() + $3 * interval '1 second'
+    FROM jobs, (SELECT f.parent_id AS parent, ",
+    follow_up_facts!(),
+    " AS follow_up FROM jobs f WHERE f.id = ANY($1) AND f.state = 'parked') AS parked
+    WHERE id = parked.parent AND parent_id IS NULL AND state NOT IN ('succeeded', 'cancelled')
+    RETURNING ",
+    announcement_columns!()
+);
+
+/// Waits for whoever moves the job just now. What comes later goes to the new queue.
+const MOVE_REPLIES: &str = "UPDATE jobs SET reply_to = $2, correlation_id = $3 WHERE id = $1";
+
+/// Behind [`MOVE_REPLIES`], as a statement of its own, which sees all that the other one has waited for.
+const ANSWER: &str = concat!(
+    "
     INSERT INTO announcements (job_id, routing_key, reply_only, reply_to, correlation_id, traceparent, tracestate, body,
         publish_after)
-    SELECT id, $4, true, reply_to, correlation_id, traceparent, tracestate, ",
+    SELECT id, $2, true, reply_to, correlation_id, traceparent, tracestate, ",
     job_facts!(
-        "$4",
-        "(SELECT output FROM checkpoints c WHERE c.job_id = moved.id AND c.generation = moved.generation
-            AND c.stage = 'show_configuration' AND moved.wait_reason = 'configuration')"
+        "$2",
+        concat!(
+            skipped_and_configuration!(),
+            "'follow_up', (SELECT ",
+            follow_up_facts!(),
+            " FROM jobs f WHERE f.parent_id = jobs.id AND f.state = 'parked' AND jobs.wait_reason = 'children'
+                ORDER BY f.id LIMIT 1), "
+        )
     ),
-    ", now() + $5 * interval '1 second'
-    FROM moved
+    ", now() + $3 * interval '1 second'
+    FROM jobs WHERE id = $1
     RETURNING ",
     announcement_columns!()
 );
@@ -121,8 +152,29 @@ pub(super) async fn announce<C: GenericClient>(
     event: &str,
     leave: f64,
 ) -> Result<Vec<Announcement>, StoreError> {
-    let ids: Vec<uuid::Uuid> = jobs.iter().map(|job| job.0).collect();
-    query(on, ANNOUNCE, &[&ids, &event, &leave, &false]).await?.iter().map(announcement).collect()
+    query(on, ANNOUNCE, &[&ids(jobs), &event, &leave, &false]).await?.iter().map(announcement).collect()
+}
+
+/// As [`announce`], of follow-ups that this transaction has parked: each is an event of its parent.
+pub(super) async fn announce_follow_ups<C: GenericClient>(
+    on: &C,
+    parked: &[JobId],
+    leave: f64,
+) -> Result<Vec<Announcement>, StoreError> {
+    query(on, ANNOUNCE_FOLLOW_UPS, &[&ids(parked), &outcome::FOLLOW_UP, &leave]).await?.iter().map(announcement).collect()
+}
+
+/// Writes what there is to say of jobs and follow-ups that this transaction has parked; the waker publishes it.
+pub(super) async fn announce_parked<C: GenericClient>(on: &C, parked: &[JobId]) -> Result<(), StoreError> {
+    if !parked.is_empty() {
+        announce(on, parked, outcome::PARKED, 0.0).await?;
+        announce_follow_ups(on, parked, 0.0).await?;
+    }
+    Ok(())
+}
+
+fn ids(jobs: &[JobId]) -> Vec<Uuid> {
+    jobs.iter().map(|job| job.0).collect()
 }
 
 pub(super) fn announcement(row: &Row) -> Result<Announcement, StoreError> {
@@ -172,9 +224,12 @@ impl Store {
         reply_to: &str,
         correlation_id: Option<&str>,
     ) -> Result<Option<Announcement>, StoreError> {
-        let parameters: [&(dyn ToSql + Sync); 5] = [&job.0, &reply_to, &correlation_id, &outcome::ACCEPTED, &WRITER_PUBLISHES];
-        let row = query_opt(&self.client().await?, ANSWER_AGAIN, &parameters).await?;
-        row.as_ref().map(announcement).transpose()
+        let mut client = self.client().await?;
+        let tx = client.transaction().await?;
+        execute(&tx, MOVE_REPLIES, &[&job.0, &reply_to, &correlation_id]).await?;
+        let answer = query_opt(&tx, ANSWER, &[&job.0, &outcome::ACCEPTED, &WRITER_PUBLISHES]).await?;
+        tx.commit().await?;
+        answer.as_ref().map(announcement).transpose()
     }
 
     /// These events are published and only their replies are still to come.

@@ -10,7 +10,7 @@ use tokio_postgres::types::Json;
 use tokio_util::sync::CancellationToken;
 
 use super::Store;
-use super::announcements::{Announcement, WRITER_PUBLISHES, announce};
+use super::announcements::{Announcement, WRITER_PUBLISHES, announce, announce_follow_ups};
 use super::claim::{Claimed, Fence, Wanted};
 use super::controls;
 use super::error::StoreError;
@@ -193,6 +193,7 @@ impl<T: Tables> Writer<T> {
         let cause_gone = self.cause_gone(&tx, &commit.next).await?;
         let step = Move::of(job, commit, cause_gone);
         let Some(moved) = rows::advance(&tx, fence, &step).await? else { return Err(CommitError::Fenced) };
+        rows::skip(&tx, job.id, &commit.skipped).await?;
         let applied = self.apply(&tx, job.id, commit).await?;
         let output = record(&tx, run, &commit.record, applied).await?;
         if let Some(effect) = &commit.effect {
@@ -208,6 +209,9 @@ impl<T: Tables> Writer<T> {
         let mut announcements = Vec::new();
         if let Some(event) = moved.event {
             announcements = announce(&tx, &[job.id], &event, WRITER_PUBLISHES).await?;
+        }
+        if job.parent.is_some() && moved.state == JobState::Parked {
+            announcements.extend(announce_follow_ups(&tx, &[job.id], WRITER_PUBLISHES).await?);
         }
         let mut parent_done = None;
         if let (Some(parent), JobState::Succeeded) = (job.parent, moved.state)

@@ -11,6 +11,7 @@ use super::Store;
 use super::error::StoreError;
 use super::sql::{query, query_opt};
 use crate::job::{JobId, JobState, WaitReason};
+use crate::message::outcome::Skipped;
 
 /// Which jobs to list.
 #[derive(Debug, Clone, Default)]
@@ -95,6 +96,8 @@ pub struct JobRow {
     pub owner_alive: bool,
     /// Takeovers in a row without a commit.
     pub crash_count: i32,
+    /// What its stages left aside.
+    pub skipped: Option<Skipped>,
 }
 
 /// A checkpoint as people see it.
@@ -181,7 +184,7 @@ macro_rules! job_columns {
     () => {
         "j.id, j.pipeline, j.parent_id, j.organization, j.source, j.dedupe_key, j.state, j.stage, j.attempt, j.generation, j.epoch,
         j.owner, j.wait_reason, j.wait_key, j.open_children, j.error_code, j.error_message, j.error_hint, j.due_at, j.woken_at,
-        j.last_progress_at, j.created_at, j.finished_at, j.deadline, j.crash_count, now() AS now,
+        j.last_progress_at, j.created_at, j.finished_at, j.deadline, j.crash_count, j.skipped, now() AS now,
         EXISTS (SELECT 1 FROM replicas r WHERE r.id = j.owner AND r.ended_at IS NULL AND r.alive_until > now()) AS owner_alive"
     };
 }
@@ -318,6 +321,7 @@ fn job_row(row: &Row) -> Result<JobRow, StoreError> {
         now: row.try_get("now")?,
         owner_alive: row.try_get("owner_alive")?,
         crash_count: row.try_get("crash_count")?,
+        skipped: row.try_get::<_, Option<Json<Skipped>>>("skipped")?.map(|Json(skipped)| skipped),
     })
 }
 

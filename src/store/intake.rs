@@ -119,7 +119,7 @@ pub(super) const INTAKE: &str = concat!(
     ), told AS (
         INSERT INTO announcements (job_id, routing_key, reply_to, correlation_id, traceparent, tracestate, body, publish_after)
         SELECT id, event, reply_to, correlation_id, traceparent, tracestate, ",
-    job_facts!("event", "NULL::json"),
+    job_facts!("event", ""),
     ", now() + $19 * interval '1 second'
         FROM made, unnest(ARRAY['job.accepted', 'job.waiting.' || wait_reason,
             CASE WHEN state = 'cancelled' THEN 'job.cancelled' END]) WITH ORDINALITY AS events (event, number)

@@ -13,7 +13,8 @@ use super::claim::Fence;
 use super::commit::Run;
 use super::error::StoreError;
 use super::inspect::state_of;
-use crate::engine::{Commit, Next, Record};
+use super::rows::skipped_with;
+use crate::engine::{Commit, Next, Record, Skipped};
 use crate::job::{JobId, JobState};
 
 /// A commit of a stage that neither calls, changes nor sends anything.
@@ -28,6 +29,7 @@ pub(super) struct PlainCommit {
     attempt: i32,
     took: Duration,
     finish: bool,
+    skipped: Option<Skipped>,
 }
 
 /// What a plain commit has led to.
@@ -39,7 +41,8 @@ pub(super) struct PlainDone {
 
 /// One fence for all: a row that is no longer ours is left out, and so is its checkpoint. The state is asked for in words that no
 /// partial index is of, so that rows are found by their keys, whatever the planner has seen of the table.
-pub(super) const PLAIN: &str = "
+pub(super) const PLAIN: &str = concat!(
+    "
     WITH fence AS (
         UPDATE jobs SET stage = given.due, attempt = 1, committed_epoch = jobs.epoch, crash_count = 0, error_code = NULL,
             error_message = NULL, error_hint = NULL, fingerprint = NULL, first_failed_at = NULL, last_progress_at = now(),
@@ -48,10 +51,13 @@ pub(super) const PLAIN: &str = "
             woken_at = CASE WHEN NOT finish THEN woken_at END,
             wait_reason = CASE WHEN finish AND open_children > 0 THEN 'children' END,
             wait_key = CASE WHEN finish AND open_children > 0 THEN 'children' END,
-            finished_at = CASE WHEN finish AND open_children = 0 THEN now() END, partial = NULL
+            finished_at = CASE WHEN finish AND open_children = 0 THEN now() END, partial = NULL,
+            skipped = ",
+    skipped_with!("given.skipped"),
+    "
         FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::int[], $7::json[], $8::int[],
-            $9::float8[], $10::bool[])
-            AS given (id, epoch, replica, done, due, version, output, attempt, took, finish)
+            $9::float8[], $10::bool[], $11::json[])
+            AS given (id, epoch, replica, done, due, version, output, attempt, took, finish, skipped)
         WHERE jobs.id = given.id AND jobs.epoch = given.epoch AND jobs.owner = given.replica AND jobs.state || '' = 'running'
         RETURNING jobs.id, jobs.generation, jobs.epoch, jobs.state, given.replica, given.done, given.version, given.output,
             given.attempt, given.took
@@ -59,7 +65,8 @@ pub(super) const PLAIN: &str = "
         INSERT INTO checkpoints (job_id, generation, stage, version, output, epoch, attempt, replica, started_at)
         SELECT id, generation, done, version, output, epoch, attempt, replica, now() - took * interval '1 second' FROM fence
     )
-    SELECT id, state FROM fence";
+    SELECT id, state FROM fence"
+);
 
 impl PlainCommit {
     /// `commit` as a plain one, if it is one.
@@ -74,7 +81,8 @@ impl PlainCommit {
         };
         let output = checkpoint.output.clone().filter(|_| bare)?;
         let (done, version, attempt) = (checkpoint.stage, checkpoint.version, run.job.attempt.0);
-        Some(Self { fence: *run.fence, done, due, version, output, attempt, took: run.took, finish })
+        let skipped = (!commit.skipped.is_empty()).then(|| commit.skipped.clone());
+        Some(Self { fence: *run.fence, done, due, version, output, attempt, took: run.took, finish, skipped })
     }
 
     /// Whether the job ends with it.
@@ -99,6 +107,7 @@ pub(super) struct PlainCommits<'a> {
     attempts: Vec<i32>,
     took: Vec<f64>,
     finish: Vec<bool>,
+    skipped: Vec<Option<Json<&'a Skipped>>>,
 }
 
 impl<'a> PlainCommits<'a> {
@@ -113,11 +122,12 @@ impl<'a> PlainCommits<'a> {
             outputs: commits.clone().map(|one| Json(&*one.output)).collect(),
             attempts: commits.clone().map(|one| one.attempt).collect(),
             took: commits.clone().map(|one| one.took.as_secs_f64()).collect(),
-            finish: commits.map(|one| one.finish).collect(),
+            finish: commits.clone().map(|one| one.finish).collect(),
+            skipped: commits.map(|one| one.skipped.as_ref().map(Json)).collect(),
         }
     }
 
-    pub(super) fn parameters(&self) -> [&(dyn ToSql + Sync); 10] {
+    pub(super) fn parameters(&self) -> [&(dyn ToSql + Sync); 11] {
         [
             &self.ids,
             &self.epochs,
@@ -129,6 +139,7 @@ impl<'a> PlainCommits<'a> {
             &self.attempts,
             &self.took,
             &self.finish,
+            &self.skipped,
         ]
     }
 }

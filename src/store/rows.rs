@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::claim::Fence;
 use super::error::StoreError;
 use super::sql::{execute, query_opt};
-use crate::engine::{Child, Commit, Failure, Next, Record};
+use crate::engine::{Child, Commit, Failure, Next, Record, Skipped};
 use crate::job::{Job, JobId, JobState, WaitReason};
 use crate::message::outcome::event_of;
 
@@ -106,6 +106,25 @@ const ADVANCE: &str = "
     WHERE id = $1 AND epoch = $2 AND owner = $3 AND state = 'running'
     RETURNING state, wait_reason";
 
+/// `jobs.skipped` with more kinds, which replace what is there of the same kind. The argument is those kinds as SQL. Where there
+/// is nothing to merge, nothing is parsed.
+macro_rules! skipped_with {
+    ($kinds:literal) => {
+        concat!(
+            "CASE WHEN ",
+            $kinds,
+            " IS NULL THEN jobs.skipped WHEN jobs.skipped IS NULL THEN ",
+            $kinds,
+            " ELSE (jobs.skipped::jsonb || ",
+            $kinds,
+            "::jsonb)::json END"
+        )
+    };
+}
+pub(super) use skipped_with;
+
+const SKIP: &str = concat!("UPDATE jobs SET skipped = ", skipped_with!("$2::json"), " WHERE id = $1");
+
 /// The first ones are woken by who makes them, the rest by the waker, in fair order among all organizations.
 const INSERT_CHILDREN: &str = "
     INSERT INTO jobs (id, pipeline, parent_id, source, dedupe_key, organization, schema, payload, traceparent, tracestate, deadline,
@@ -172,6 +191,14 @@ pub(super) async fn advance(tx: &Transaction<'_>, fence: &Fence, step: &Move) ->
     let state = super::inspect::state_of(&row)?;
     let event = event_of(state, super::inspect::reason_of(&row)?);
     Ok(Some(Moved { state, woken: step.wake, event }))
+}
+
+/// Adds what a stage left aside to the row of a job that this transaction has moved.
+pub(super) async fn skip(tx: &Transaction<'_>, job: JobId, skipped: &Skipped) -> Result<(), StoreError> {
+    if !skipped.is_empty() {
+        execute(tx, SKIP, &[&job.0, &Json(skipped)]).await?;
+    }
+    Ok(())
 }
 
 /// Inserts a job's follow-ups. Returns those that are woken by who makes them.

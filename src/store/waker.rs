@@ -6,13 +6,12 @@ use deadpool_postgres::GenericClient;
 use uuid::Uuid;
 
 use super::Store;
-use super::announcements::announce;
+use super::announcements::announce_parked;
 use super::claim::{CRASHES, SUSPECT_AFTER};
 use super::commit::{CommitError, Tables, Writer};
 use super::error::StoreError;
 use super::sql::{execute, query, query_one};
 use crate::job::{JobId, JobState, ReplicaId};
-use crate::message::outcome;
 
 /// What waits in Postgres for its turn or its time, and for a person.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -204,7 +203,7 @@ impl Store {
             }
         }
         freed.parked = parked.len();
-        announce(&tx, &parked, outcome::PARKED, 0.0).await?;
+        announce_parked(&tx, &parked).await?;
         tx.commit().await?;
         Ok(freed)
     }
@@ -239,7 +238,7 @@ impl Store {
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
         let parked = ids(&query(&tx, OVERDUE, &[&BATCH]).await?)?;
-        announce(&tx, &parked, outcome::PARKED, 0.0).await?;
+        announce_parked(&tx, &parked).await?;
         tx.commit().await?;
         Ok(parked.len())
     }

@@ -127,8 +127,7 @@ pub(super) async fn own_write(
 
 /// Whether the ledger has an effect of this job whose outcome is not known.
 pub(super) async fn has_open_effect(client: &impl GenericClient, job: JobId) -> Result<bool, TrackerFault> {
-    const SQL: &str =
-        "SELECT EXISTS (SELECT 1 FROM effects WHERE job_id = $1 AND state IN ('in_flight', 'unknown')) AS is_open";
+    const SQL: &str = "SELECT EXISTS (SELECT 1 FROM effects WHERE job_id = $1 AND state IN ('in_flight', 'unknown')) AS is_open";
     let row = query_opt(client, SQL, &[&job.0]).await?;
     row.map_or(Ok(false), |row| Ok(row.try_get("is_open")?))
 }

@@ -81,7 +81,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         let look = context();
         let intent = match guarded(info.timeout, stage.prepare(&look)).await {
             Err(ended) => return Step::Ended(ended, None),
-            Ok(ErasedPrepared::Done(outcome)) => return Step::Ended(Ended::Done(outcome), None),
+            Ok(ErasedPrepared::Done(outcome)) => return Step::Ended(Ended::Done(Box::new(outcome)), None),
             Ok(ErasedPrepared::NoEffect) => None,
             Ok(ErasedPrepared::Effect(intent)) => Some(intent),
         };
@@ -112,7 +112,8 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             return Step::overdue(effect);
         }
         let cx = context().with_effect(effect.as_ref());
-        let ended = guarded(info.timeout, stage.run(&cx)).await.map_or_else(|ended| ended, Ended::Done);
+        let ended =
+            guarded(info.timeout, stage.run(&cx)).await.map_or_else(|ended| ended, |outcome| Ended::Done(Box::new(outcome)));
         Step::Ended(ended, effect)
     }
 

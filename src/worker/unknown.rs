@@ -3,7 +3,7 @@
 use serde_json::value::to_raw_value;
 
 use super::parts::Parts;
-use crate::engine::{AttemptOutcome, AttemptRecord, Commit, Failure, Next, Pipeline, Product, Record};
+use crate::engine::{AttemptOutcome, AttemptRecord, Commit, Failure, Next, Pipeline, Product, Record, Skipped};
 use crate::fault::{WaitOn, chain, fingerprint};
 use crate::job::{Job, WaitReason};
 use crate::message::{Envelope, Intake, Request, decode_intake};
@@ -51,7 +51,8 @@ impl Unknown {
             None => (AttemptOutcome::Parked, Next::Park),
         };
         let record = Record::Attempt(AttemptRecord { stage: job.stage.clone(), outcome, failure: self.failure });
-        Commit { record, effect: None, leftover: None, changes: None, children: Vec::new(), next, partial: claim.partial.clone() }
+        let (skipped, partial) = (Skipped::new(), claim.partial.clone());
+        Commit { record, effect: None, leftover: None, changes: None, children: Vec::new(), next, skipped, partial }
     }
 }
 

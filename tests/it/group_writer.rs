@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dispatch_worker::engine::{CheckpointRecord, Commit, Next, Record};
+use dispatch_worker::engine::{CheckpointRecord, Commit, Next, Record, Skipped};
 use dispatch_worker::fault::StageFault;
 use dispatch_worker::job::{JobId, JobState, ReplicaId};
 use dispatch_worker::secrets::Keyring;
@@ -111,7 +111,8 @@ pub(crate) fn ours(intaken: Result<Intaken, StoreError>) -> Claim {
 pub(crate) fn stage_done(stage: &'static str, next: Next) -> Commit<()> {
     let output = Some(RawValue::from_string("{\"done\":true}".to_owned()).expect("JSON"));
     let record = Record::Checkpoint(CheckpointRecord { stage, version: 1, output });
-    Commit { record, effect: None, leftover: None, changes: None, children: Vec::new(), next, partial: None }
+    let (skipped, partial) = (Skipped::new(), None);
+    Commit { record, effect: None, leftover: None, changes: None, children: Vec::new(), next, skipped, partial }
 }
 
 /// The stage at which every job here begins, where another one follows.

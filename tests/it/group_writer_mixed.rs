@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dispatch_worker::engine::Next;
+use dispatch_worker::engine::{Commit, Next, Skipped};
 use dispatch_worker::job::{JobId, JobState};
 use dispatch_worker::store::{Claim, Claimed, CommitError, Committed, Intaken, NewJob, StoreError};
 use futures_util::future::{join_all, join3};
@@ -117,4 +117,36 @@ async fn a_commit_that_postgres_refuses_fails_no_new_job_and_no_claim() {
     mixed.succeed(answers);
     // Row by row, and the bad one's first commit with its job and its checkpoint.
     assert_eq!(bench.database.one(WRITTEN).await, format!("{} of {}", 3 * ROWS + 1, 4 * ROWS + 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_stages_leave_aside_is_kept_by_kind_whichever_way_their_commits_go() {
+    let bench = Bench::new().await;
+    let jobs = [bench.job("one"), bench.job("two")];
+    let claims: Vec<Claim> =
+        bench.together(jobs.iter().map(|job| bench.writer.intake(job))).await.into_iter().map(ours).collect();
+    let then = |keep| Next::Stage { stage: "next".to_owned(), keep };
+    let left = |kind, reason: &str| Skipped::from([(kind, [(reason.to_owned(), 1)].into())]);
+    let skipping = |stage, keep, skipped| Commit { skipped, ..stage_done(stage, then(keep)) };
+    // Both in one group: what the one leaves aside is not the other's.
+    let commits = [skipping("first", true, left("events", "duplicate")), first_done()];
+    let done = bench.together(claims.iter().zip(&commits).map(|(claim, commit)| bench.writer.commit(run(claim), commit))).await;
+    assert!(done.iter().all(Result::is_ok), "{done:?}");
+    let stored = async || bench.database.rows("SELECT skipped FROM jobs ORDER BY dedupe_key").await.concat();
+    assert_eq!(stored().await, [r#"{"events":{"duplicate":1}}"#, "-"]);
+    let more = [
+        (skipping("second", true, left("assignments", "unresolved")), [r#"{"duplicate":1}"#, r#"{"unresolved":1}"#]),
+        (skipping("third", true, Skipped::new()), [r#"{"duplicate":1}"#, r#"{"unresolved":1}"#]),
+        // It gives the job up, and so goes alone.
+        (skipping("fourth", false, left("events", "malformed")), [r#"{"malformed":1}"#, r#"{"unresolved":1}"#]),
+    ];
+    for (commit, expected) in more {
+        bench.at_once(Box::pin(bench.writer.commit(run(&claims[0]), &commit))).await.expect("it is ours");
+        let kinds = "SELECT skipped::jsonb -> 'events', skipped::jsonb -> 'assignments' FROM jobs WHERE dedupe_key = 'one'";
+        let kinds: Vec<String> = bench.database.rows(kinds).await.concat().iter().map(|kind| kind.replace(' ', "")).collect();
+        assert_eq!(kinds, expected);
+    }
+    let alone = skipping("second", false, left("work_items", "gone"));
+    bench.at_once(Box::pin(bench.writer.commit(run(&claims[1]), &alone))).await.expect("it is ours");
+    assert_eq!(stored().await[1], r#"{"work_items":{"gone":1}}"#);
 }

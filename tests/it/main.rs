@@ -38,6 +38,7 @@ mod operator_keys;
 mod operator_registry;
 mod outages;
 mod outcomes;
+mod outcomes_of_follow_ups;
 mod outgoing;
 mod producer_examples;
 mod publish_wait;

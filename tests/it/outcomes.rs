@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use dispatch_worker::broker::{KEY_CANCEL, Outgoing};
 use dispatch_worker::devkit::simulator::admin::TokenChange;
+use dispatch_worker::devkit::simulator::state::State;
 use dispatch_worker::job::JobState;
 use serde_json::{Value, json};
 
@@ -230,6 +231,8 @@ async fn hears_why_it_waits(world: &TestWorld, listener: &Listener, key: &str, r
     assert_eq!((&heard["source"], &heard["dedupe_key"]), (&json!(acme::SOURCE), &json!(key)), "{heard}");
     assert_eq!((&heard["state"], &heard["reason"]), (&json!("waiting"), &json!(reason)), "{heard}");
     assert!(heard["wait_key"].is_string() && heard["wait_key"] == json!(job.wait_key), "{heard}");
+    let error = json!({"code": job.error_code, "message": job.error_message, "hint": job.error_hint});
+    assert!(error["code"].is_string() && heard["error"] == error, "at what: {heard}");
     assert_eq!(listener.next(&event).await.1, heard, "under a routing key of its own");
 }
 
@@ -267,4 +270,60 @@ async fn whoever_listens_hears_for_which_cause_a_job_waits() {
     for queue in keys.iter().map(String::as_str).chain(["watch"]) {
         assert!(listener.try_next(queue).await.is_none(), "{queue} hears no more");
     }
+}
+
+/// Work item that no group is linked to.
+const UNLINKED: i64 = 40;
+
+#[tokio::test]
+async fn a_job_that_did_nothing_says_why_in_counts_at_its_end_and_when_it_is_shown() {
+    let world = TestWorld::acme().await;
+    let listener = Listener::new(&world).await;
+    listener.queue("watch", Some("job.succeeded")).await;
+    let unlinked = State::new().bug(acme::ACCOUNT, acme::PROJECT, UNLINKED, "Nobody's", None);
+    world.simulator().await.client.merge_state(&unlinked).await.unwrap();
+    let _worker = world.worker(&WorkerOptions::default());
+    let event = world.assign(UNLINKED, Some(acme::ANN)).await;
+    let mut commented = event.clone();
+    (commented["id"], commented["eventType"]) = (json!("another"), json!("workitem.commented"));
+    let mut message = acme::job("ignored", &commented);
+    let forged = json!({"payload": event, "shared_secret": "canary-guess"});
+    let events = message["events"].as_array_mut().unwrap();
+    events.extend([forged.clone(), forged]);
+    world.publish_job(&message).await;
+    let (_, succeeded) = listener.next("watch").await;
+    let ignored = json!({"events": {"bad_secret": 2, "unsupported_event_type": 1}});
+    assert_eq!((&succeeded["dedupe_key"], &succeeded["skipped"]), (&json!("ignored"), &ignored), "{succeeded}");
+    let show = ["jobs", "show", "--source", acme::SOURCE, "--key", "ignored"];
+    assert_eq!(world.dispatch(&show).done().await["skipped"], ignored);
+    let page = world.dispatch(&show).said().await.stdout;
+    assert!(page.contains("events: 2 bad_secret, 1 unsupported_event_type"), "{page}");
+
+    // Two stages leave something aside, each of its own kind.
+    let mut message = acme::job("unlinked", &event);
+    message["events"].as_array_mut().unwrap().push(json!({"payload": event, "shared_secret": acme::HOOK_SECRET}));
+    world.publish_job(&message).await;
+    let (_, succeeded) = listener.next("watch").await;
+    assert_eq!(succeeded["skipped"], json!({"events": {"duplicate": 1}, "assignments": {"not_linked": 1}}), "{succeeded}");
+
+    let event = world.assign(acme::LONE_ITEM, Some(acme::ANN)).await;
+    world.publish_job(&acme::job("all done", &event)).await;
+    let (_, succeeded) = listener.next("watch").await;
+    assert_eq!((&succeeded["dedupe_key"], succeeded.get("skipped")), (&json!("all done"), None), "{succeeded}");
+}
+
+#[tokio::test]
+async fn a_job_that_begins_again_has_left_nothing_aside() {
+    let world = TestWorld::acme().await;
+    let listener = Listener::new(&world).await;
+    listener.queue("watch", Some("job.succeeded")).await;
+    let _worker = world.worker(&WorkerOptions::default());
+    let message = json!({"schema": 1, "source": acme::SOURCE, "dedupe_key": "two", "organization": "acme", "identity": "bot"});
+    world.publish_job(&message).await;
+    let job = world.wait_job_state("two", JobState::Waiting, SOON).await.id;
+    let before = r#"UPDATE jobs SET skipped = '{"events": {"duplicate": 1}}'"#;
+    world.database.rows(before).await;
+    world.publish_configure(job, &acme::account_id()).await;
+    let (_, succeeded) = listener.next("watch").await;
+    assert_eq!((&succeeded["job_id"], succeeded.get("skipped")), (&json!(job), None), "{succeeded}");
 }

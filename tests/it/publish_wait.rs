@@ -4,6 +4,7 @@ use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use dispatch_worker::devkit::guard;
+use dispatch_worker::devkit::simulator::state::State;
 use dispatch_worker::job::JobState;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
@@ -115,6 +116,31 @@ async fn what_does_not_succeed_is_told_with_what_to_do_and_exit_code_1() {
     world.publish_configure(id, &acme::account_id()).await;
     let (output, text) = ended(waiting).await;
     assert!(output.status.success() && text.trim_end().ends_with(": succeeded"), "{output:?}");
+}
+
+#[tokio::test]
+async fn a_job_whose_follow_up_is_parked_ends_it_with_what_to_do_until_that_is_cancelled() {
+    let world = TestWorld::acme().await;
+    let mut over = State::new().click("9900", "canary-interaction-token", None);
+    over.discord.clicks.get_mut("canary-interaction-token").unwrap().ended = true;
+    world.simulator().await.client.merge_state(&over).await.unwrap();
+    let _worker = world.worker(&WorkerOptions::default());
+    let mut job = acme::job("clicked", &world.assign(acme::LONE_ITEM, Some(acme::ANN)).await);
+    (job["notify"], job["interaction"]) = (json!([]), json!({"application_id": "9900", "token": "canary-interaction-token"}));
+    // The second time it is the answer to the repeated message that tells.
+    for _ in 0..2 {
+        let (output, text) = ended(publish(&world, std::slice::from_ref(&job), &[]).await).await;
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert!(text.contains("(messaging) is parked: interaction_expired: "), "{text}");
+    }
+    let mut waiting = publish(&world, &[job], &["--keep-waiting", "--timeout", "60"]).await;
+    let mut lines = BufReader::new(waiting.stdout.take().expect("it is piped")).lines();
+    let told = lines.next_line().await.expect("it is text").expect("there is more to come");
+    assert!(told.contains("interaction_expired"), "{told}");
+    let parked = world.database.one("SELECT id FROM jobs WHERE state = 'parked'").await;
+    world.dispatch(&["jobs", "cancel", &parked, "--reason", "too late", "--yes"]).done().await;
+    let last = lines.next_line().await.expect("it is text").expect("there is more to come");
+    assert!(last.ends_with(": succeeded") && waiting.wait().await.expect("it was started").success(), "{last}");
 }
 
 #[tokio::test]

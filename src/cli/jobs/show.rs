@@ -11,6 +11,7 @@ use super::Selector;
 use crate::cli::connect;
 use crate::cli::output::{Output, milliseconds, or_dash, plain, rendered, when};
 use crate::config::Links;
+use crate::message::outcome::counted;
 use crate::store::{JobRow, JobView};
 
 /// Show one job: its row, checkpoints, attempts, effects and follow-ups
@@ -69,6 +70,7 @@ fn row(output: Output, row: &JobRow) -> Table {
         ("error", row.error_code.clone()),
         ("message", row.error_message.clone()),
         ("hint", row.error_hint.clone()),
+        ("skipped", row.skipped.as_ref().map(counted)),
         ("takeovers without progress", (row.crash_count > 0).then(|| row.crash_count.to_string())),
         ("accepted", Some(when(row.created_at))),
         ("due", Some(when(row.due_at))),

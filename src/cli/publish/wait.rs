@@ -17,7 +17,7 @@ use crate::broker::{BrokerError, DIRECT_REPLY, Outgoing, Publisher, Replies, Rep
 use crate::cli::output::{Output, or_dash, say};
 use crate::fault::chain;
 use crate::job::JobState;
-use crate::message::outcome::{Waiting, WaitingForConfiguration};
+use crate::message::outcome::{Failure, Skipped, Waiting, WaitingForConfiguration, WaitingForFollowUp, counted};
 use crate::message::{Outcome, canonical_digest, read_body};
 use crate::reconnect::Reconnect;
 
@@ -29,7 +29,7 @@ pub(super) struct Wait {
     /// Give up following after this long; the jobs go on
     #[arg(long, value_name = "SECONDS", requires = "wait", value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
     timeout: Option<u64>,
-    /// Follow also a job that waits for somebody to choose an account
+    /// Follow also a job that waits for a person: to choose an account, or to look at a parked follow-up
     #[arg(long, requires = "wait")]
     keep_waiting: bool,
 }
@@ -133,9 +133,10 @@ impl Wait {
         match outcome {
             Outcome::Succeeded(_) => Standing::Succeeded,
             Outcome::Cancelled(_) | Outcome::Parked(_) | Outcome::Refused(_) => Standing::Over,
-            Outcome::WaitingForConfiguration(_) if !self.keep_waiting => Standing::Over,
+            Outcome::WaitingForConfiguration(_) | Outcome::WaitingForFollowUp(_) if !self.keep_waiting => Standing::Over,
             Outcome::Accepted(_)
             | Outcome::WaitingForConfiguration(_)
+            | Outcome::WaitingForFollowUp(_)
             | Outcome::WaitingForReauthentication(_)
             | Outcome::WaitingForInstallation(_)
             | Outcome::WaitingForHold(_)
@@ -196,15 +197,19 @@ async fn ask(url: &Endpoint, sent: &Sent) -> Result<(Publisher, Replies), Broker
 
 /// An outcome as a sentence.
 fn told(outcome: &Outcome) -> String {
-    let waits = |waiting: &Waiting| format!("waits: {} ({})", waiting.reason, waiting.wait_key);
     match outcome {
         Outcome::Accepted(accepted) => match (accepted.job.state, accepted.reason) {
             (JobState::Waiting, Some(reason)) => format!("accepted as job {}, waits: {reason}", accepted.job.job_id),
             (state, _) => format!("accepted as job {}, {state}", accepted.job.job_id),
         },
-        Outcome::Succeeded(_) => "succeeded".to_owned(),
-        Outcome::Cancelled(_) => "cancelled".to_owned(),
-        Outcome::Parked(parked) => format!("parked: {}: {} {}", parked.error.code, parked.error.message, parked.error.hint),
+        Outcome::Succeeded(ended) => format!("succeeded{}", aside(ended.skipped.as_ref())),
+        Outcome::Cancelled(ended) => format!("cancelled{}", aside(ended.skipped.as_ref())),
+        Outcome::Parked(parked) => format!("parked: {}{}", failed(&parked.error), aside(parked.skipped.as_ref())),
+        Outcome::WaitingForFollowUp(WaitingForFollowUp { waiting, follow_up }) => {
+            let error = format!("{}: {} {}", follow_up.code, follow_up.message, follow_up.hint);
+            let (pipeline, id) = (&follow_up.pipeline, follow_up.job_id);
+            format!("its follow-up {id} ({pipeline}) is parked: {error}{}", aside(waiting.skipped.as_ref()))
+        }
         Outcome::WaitingForConfiguration(WaitingForConfiguration { waiting, .. })
         | Outcome::WaitingForReauthentication(waiting)
         | Outcome::WaitingForInstallation(waiting)
@@ -214,6 +219,19 @@ fn told(outcome: &Outcome) -> String {
             format!("refused: {}: {} (dead letter {})", refused.code, refused.detail, refused.dead_letter_id)
         }
     }
+}
+
+fn waits(Waiting { reason, wait_key, error, skipped, .. }: &Waiting) -> String {
+    let error = error.as_ref().map_or_else(String::new, |error| format!(": {}", failed(error)));
+    format!("waits: {reason} ({wait_key}){error}{}", aside(skipped.as_ref()))
+}
+
+fn failed(Failure { code, message, hint }: &Failure) -> String {
+    format!("{code}: {message} {hint}")
+}
+
+fn aside(skipped: Option<&Skipped>) -> String {
+    skipped.map_or_else(String::new, |skipped| format!(" (skipped: {})", counted(skipped)))
 }
 
 /// What a person can choose from, and how.

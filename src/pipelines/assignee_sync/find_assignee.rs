@@ -84,8 +84,13 @@ impl Stage<Dispatch> for FindAssignee {
     async fn run(&self, cx: &Context<'_, Dispatch>) -> Result<Outcome<FoundAssignee, Changes>, StageFault> {
         let sync = cx.payload::<AssigneeSync>()?;
         let found = find(cx, &sync).await?;
-        let then = if matches!(found, FoundAssignee::Write(_)) { Then::Next } else { Then::Finish };
-        Ok(Outcome::of(found).then(then))
+        let (then, skipped) = match &found {
+            FoundAssignee::Write(_) => (Then::Next, None),
+            FoundAssignee::Nothing(why) => (Then::Finish, Some(why.word())),
+            FoundAssignee::Ambiguous(_) => (Then::Finish, Some("ambiguous")),
+        };
+        let skipped = skipped.map(|why| (why.to_owned(), 1)).into_iter().collect();
+        Ok(Outcome::of(found).then(then).with_skipped("assignee", skipped))
     }
 }
 

@@ -9,7 +9,7 @@
 //! work item. Source: Microsoft, "Service hooks events"
 //! (<https://learn.microsoft.com/azure/devops/service-hooks/events>).
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use data_encoding::HEXLOWER_PERMISSIVE;
 use serde::{Deserialize, Serialize};
@@ -37,6 +37,17 @@ pub struct HandledEvents {
     pub accepted: Vec<AcceptedEvent>,
     /// Left alone, in the request's order.
     pub ignored: Vec<IgnoredEvent>,
+}
+
+impl HandledEvents {
+    /// How many events were ignored, by reason.
+    fn reasons(&self) -> BTreeMap<String, u32> {
+        let mut reasons = BTreeMap::new();
+        for event in &self.ignored {
+            *reasons.entry(event.reason.word().to_owned()).or_default() += 1;
+        }
+        reasons
+    }
 }
 
 /// A genuine and new event.
@@ -95,7 +106,9 @@ impl Stage<Dispatch> for HandleEvents {
         let judged: Vec<Judged> = request.events.iter().map(|event| judge(event, account, &secrets)).collect();
         let ids: Vec<String> = judged.iter().filter_map(|one| one.verdict.as_ref().ok()).map(|it| it.event_id.clone()).collect();
         let seen = cx.services.tracker.seen_events(account.integration_id, &ids).await?;
-        Ok(Outcome::of(sort(judged, seen)))
+        let handled = sort(judged, seen);
+        let skipped = handled.reasons();
+        Ok(Outcome::of(handled).with_skipped("events", skipped))
     }
 }
 
@@ -305,6 +318,8 @@ mod tests {
         assert_eq!(reasons, [(0, IgnoredReason::BadSecret), (2, IgnoredReason::Duplicate)]);
         let again = sort(judged(), HashSet::from(["27646e0e".to_owned()]));
         assert_eq!((again.accepted.len(), again.ignored.len()), (0, 3));
+        let reasons = BTreeMap::from([("bad_secret".to_owned(), 1), ("duplicate".to_owned(), 2)]);
+        assert_eq!(again.reasons(), reasons);
     }
 
     proptest! {

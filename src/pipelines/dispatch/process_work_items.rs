@@ -111,12 +111,23 @@ impl Stage<Dispatch> for ProcessWorkItems {
             read.unreadable.extend(batch.unreadable);
         }
         let states = type_states(&mut azure_devops, account, &read.items).await?;
-        Ok(Outcome::of(processed(concerned, read, &states)))
+        let processed = processed(concerned, read, &states);
+        let skipped = reasons(&processed);
+        Ok(Outcome::of(processed).with_skipped("work_items", skipped))
     }
 }
 
 fn concerned(found: &FoundWorkItems, events: &HandledEvents) -> BTreeSet<i64> {
     found.work_item_ids.iter().copied().chain(events.accepted.iter().map(|event| event.work_item_id)).collect()
+}
+
+/// How many work items are left aside, whole or in part, by reason.
+fn reasons(processed: &ProcessedWorkItems) -> BTreeMap<String, u32> {
+    let mut reasons = BTreeMap::from([("deleted".to_owned(), u32::try_from(processed.deleted.len()).unwrap_or(u32::MAX))]);
+    for one in &processed.set_aside {
+        *reasons.entry(one.reason.word().to_owned()).or_default() += 1;
+    }
+    reasons
 }
 
 /// A type that Azure DevOps does not know, or does not show, stops none of the others.
@@ -241,6 +252,7 @@ mod tests {
         let both = vec![(2, SetAsideReason::Unreadable), (3, SetAsideReason::Unreadable)];
         assert_eq!((nameless.items.len(), aside(&nameless), nameless.deleted.len()), (1, both, 0));
         assert_eq!(nameless.set_aside[0].detail, "no state");
+        assert_eq!(reasons(&one), BTreeMap::from([("deleted".to_owned(), 1), ("unreadable".to_owned(), 1)]));
     }
 
     #[test]

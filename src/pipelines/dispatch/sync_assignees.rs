@@ -4,7 +4,7 @@
 //! *Effects*: none: the plan is applied by `update_assignments`.
 //! *Safe to repeat*: it only reads our own tables; what moves meanwhile is seen when the plan is applied.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -48,7 +48,9 @@ impl Stage<Dispatch> for SyncAssignees {
         ids.sort_unstable();
         let groups = cx.services.tracker.linked_groups(integration_id, &ids).await?;
         let members = cx.services.tracker.members_by_email(&wanted(&groups, &items)).await?;
-        Ok(Outcome::of(plan(&groups, &items, &members)))
+        let plan = plan(&groups, &items, &members);
+        let skipped = left_aside(&plan, &items);
+        Ok(Outcome::of(plan).with_skipped("assignments", skipped))
     }
 }
 
@@ -77,6 +79,15 @@ fn plan(groups: &[LinkedGroup], items: &HashMap<i64, ProcessedWorkItem>, members
     };
     let organizations = groups.iter().map(|group| (group.group_id, group.organization_id)).collect();
     Plan { links: groups.iter().filter_map(link).collect(), organizations }
+}
+
+/// Work items that decide about no group, and links whose assignee is nobody here.
+fn left_aside(plan: &Plan, items: &HashMap<i64, ProcessedWorkItem>) -> BTreeMap<String, u32> {
+    let linked: HashSet<i64> = plan.links.iter().map(|link| link.work_item_id).collect();
+    let not_linked = items.keys().filter(|id| !linked.contains(id)).count();
+    let unresolved = plan.links.iter().filter(|link| matches!(link.assignee, AssigneePlan::Unresolved(_))).count();
+    let counts = [("not_linked", not_linked), ("unresolved", unresolved)];
+    counts.map(|(reason, count)| (reason.to_owned(), u32::try_from(count).unwrap_or(u32::MAX))).into()
 }
 
 fn assignee_plan(group: &LinkedGroup, assignee: &Assignee, members: &Members) -> AssigneePlan {
@@ -167,6 +178,22 @@ mod tests {
         assert_eq!(plan.links[0].assignee, AssigneePlan::Assign(42));
         assert_eq!(plan.links[0].tracker_assignee.as_deref(), Some("ann@example.com"));
         assert_eq!((plan.links[0].status, plan.links[0].category.as_str()), (StatusPlan::Resolve, "Completed"));
+    }
+
+    #[test]
+    fn work_items_without_a_group_and_assignees_that_nobody_knows_are_counted() {
+        let mut items = items(ann());
+        let other = ProcessedWorkItem { item: work_item(18, 1), category: None };
+        items.insert(18, other);
+        let (one, two) = (linked_group(1, 17), linked_group(2, 17));
+        let unknown = plan(&[one.clone(), two.clone()], &items, &Members::new());
+        let counts = |not_linked, unresolved| {
+            BTreeMap::from([("not_linked".to_owned(), not_linked), ("unresolved".to_owned(), unresolved)])
+        };
+        assert_eq!(left_aside(&unknown, &items), counts(1, 2));
+        let members = Members::from([((one.project_id, "ann@example.com".to_owned()), 42)]);
+        let known = plan(&[one, two, linked_group(3, 18)], &items, &members);
+        assert_eq!(left_aside(&known, &items), counts(0, 0));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::claim::CRASHES;
 use super::controls::HoldRow;
 use super::inspect::JobRow;
 use crate::job::{JobState, WaitReason};
+use crate::message::outcome::counted;
 
 /// What is known beside the row.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -169,7 +170,8 @@ fn held(row: &JobRow, facts: &Facts, begin: &str, at: &Clock) -> String {
 fn done(row: &JobRow, at: &Clock) -> String {
     let ended = row.finished_at.unwrap_or(row.last_progress_at);
     let word = if row.state == JobState::Succeeded { "Succeeded" } else { "Cancelled" };
-    format!("{word} at {}, {} after it was accepted.", at.time(ended), span(ended - row.created_at))
+    let skipped = row.skipped.as_ref().map_or_else(String::new, |skipped| format!("; skipped: {}", counted(skipped)));
+    format!("{word} at {}, {} after it was accepted{skipped}.", at.time(ended), span(ended - row.created_at))
 }
 
 fn stage(row: &JobRow, facts: &Facts) -> String {

@@ -39,6 +39,7 @@ fn row(state: JobState) -> JobRow {
         now: NOW,
         owner_alive: state == JobState::Running,
         crash_count: 0,
+        skipped: None,
     }
 }
 
@@ -151,6 +152,9 @@ fn a_parked_job_says_its_failure_and_the_hint_and_a_done_one_how_long_it_took() 
     assert_eq!(explain(&done, &FACTS), "Succeeded at 2025-03-03 12:30:00 UTC, 2 h 30 min after it was accepted.");
     let cancelled = JobRow { finished_at: Some(NOW), ..row(JobState::Cancelled) };
     assert_eq!(explain(&cancelled, &FACTS), "Cancelled at 14:05:00 UTC, 1 d 4 h after it was accepted.");
+    let skipped = Some([("events".to_owned(), [("duplicate".to_owned(), 2)].into())].into());
+    let said = explain(&JobRow { skipped, ..done }, &FACTS);
+    assert!(said.ends_with("2 h 30 min after it was accepted; skipped: events: 2 duplicate."), "{said}");
 }
 
 proptest! {
