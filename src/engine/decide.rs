@@ -169,6 +169,9 @@ pub enum Next {
 
 /// Compare-and-sets that may be lost in one attempt before it counts as failed.
 const CONFLICTS: u32 = 5;
+/// Attempts in all, the first included, at what the other side says in words that are not known here: some of them pass, and the
+/// others are for a person soon.
+const UNRECOGNIZED_ATTEMPTS: i32 = 4;
 
 /// What must be committed for what came of a stage. `chance` in 0..1 spreads retries.
 pub fn decide<C>(at: &Position<'_>, ended: Ended<C>, chance: f64) -> Decision<C> {
@@ -194,7 +197,8 @@ pub fn decide<C>(at: &Position<'_>, ended: Ended<C>, chance: f64) -> Decision<C>
         Class::Conflict if at.conflicts + 1 < CONFLICTS => return Decision::Repeat,
         Class::Conflict => retry(at, failure, None, certainty, chance),
         Class::Transient { retry_after } => retry(at, failure, retry_after, certainty, chance),
-        Class::Permanent => park(at, failure, certainty),
+        Class::Unrecognized if at.job.attempt.0 < UNRECOGNIZED_ATTEMPTS => retry(at, failure, None, certainty, chance),
+        Class::Permanent | Class::Unrecognized => park(at, failure, certainty),
         Class::Wait(on) => wait(at, failure, on, certainty),
     }))
 }
@@ -257,9 +261,29 @@ fn deadline_exceeded(at: &Position<'_>, last: &Failure) -> Failure {
 mod tests {
     use super::*;
     use crate::engine::RetryPolicy;
+    use crate::fault::Fault;
     use crate::job::{Attempt, EffectClass, Epoch, Generation, JobId};
 
-    fn leftover(provider_ref: Option<String>) -> Option<EffectState> {
+    #[derive(Debug, thiserror::Error)]
+    #[error("the other side said: {0}")]
+    struct Said(&'static str);
+
+    impl Fault for Said {
+        fn code(&self) -> &'static str {
+            "x.unrecognized"
+        }
+
+        fn class(&self) -> Class {
+            Class::Unrecognized
+        }
+
+        fn hint(&self) -> String {
+            format!("Look up `{}`.", self.0)
+        }
+    }
+
+    /// What is committed for the given attempt of a stage that can have an effect.
+    fn committed(attempt: i32, ended: Ended<()>) -> Commit<()> {
         let job = Job {
             id: JobId::fresh(),
             pipeline: "assignee_sync".into(),
@@ -271,7 +295,7 @@ mod tests {
             generation: Generation(1),
             epoch: Epoch(2),
             stage: "patch_work_item".into(),
-            attempt: Attempt(2),
+            attempt: Attempt(attempt),
             deadline: None,
             traceparent: None,
         };
@@ -286,16 +310,36 @@ mod tests {
         };
         let at =
             Position { job: &job, stage: &stage, next: None, conflicts: 0, effect: None, deadline_in: None, keep_going: true };
-        let outcome = ErasedOutcome::<()> { output: None, children: Vec::new(), changes: None, then: Then::Next, provider_ref };
-        match decide(&at, Ended::Done(outcome), 0.5) {
-            Decision::Commit(commit) => commit.leftover,
-            Decision::Repeat | Decision::Infrastructure(_) => None,
+        match decide(&at, ended, 0.5) {
+            Decision::Commit(commit) => *commit,
+            other @ (Decision::Repeat | Decision::Infrastructure(_)) => panic!("nothing to commit: {other:?}"),
         }
+    }
+
+    fn leftover(provider_ref: Option<String>) -> Option<EffectState> {
+        let outcome = ErasedOutcome::<()> { output: None, children: Vec::new(), changes: None, then: Then::Next, provider_ref };
+        committed(2, Ended::Done(outcome)).leftover
     }
 
     #[test]
     fn a_call_whose_answer_was_lost_is_not_recorded_as_failed_when_there_is_nothing_more_to_do() {
         assert_eq!(leftover(None), Some(EffectState::Unknown));
         assert_eq!(leftover(Some("3".to_owned())), Some(EffectState::Confirmed));
+    }
+
+    #[test]
+    fn a_word_that_is_not_known_is_tried_four_times_and_then_parked_with_the_word() {
+        for attempt in 1..=5 {
+            let Commit { record, next, .. } = committed(attempt, Ended::Fault(Said("channel_on_holiday").into()));
+            let Record::Attempt(record) = record else { panic!("{record:?}") };
+            if attempt < 4 {
+                assert_eq!(record.outcome, AttemptOutcome::Retried);
+                assert!(matches!(next, Next::Retry { used_attempt: true, .. }), "{attempt}: {next:?}");
+            } else {
+                assert_eq!((record.outcome, next), (AttemptOutcome::Parked, Next::Park), "{attempt}");
+            }
+            let Failure { message, hint, .. } = record.failure;
+            assert!(message.contains("channel_on_holiday") && hint.contains("channel_on_holiday"), "{message}; {hint}");
+        }
     }
 }

@@ -109,7 +109,7 @@ impl Outcome {
                 Self::RateLimited { retry_after }
             }
             Class::Transient { .. } => Self::Failed,
-            Class::Permanent | Class::Infrastructure | Class::Conflict | Class::Wait(_) => Self::Refused,
+            Class::Permanent | Class::Unrecognized | Class::Infrastructure | Class::Conflict | Class::Wait(_) => Self::Refused,
         }
     }
 }
