@@ -99,7 +99,7 @@ impl Discord {
         let answer = self.http.send(call).await?;
         let patience = patience(&answer);
         let created: Created = answer.success_or(patience)?.json()?;
-        Ok(Delivered { provider_ref: Some(created.id) })
+        Ok(Delivered::whole(Some(created.id)))
     }
 }
 
@@ -196,7 +196,7 @@ mod tests {
         let server = Scripted::start(vec![answer]);
         let config = config(json!({"channel_id": "42", "api_base": format!("{}/api/v10", server.url)}));
         let rendered = discord().render(&message("Hello", &["there"]));
-        let delivery = Delivery { config: &config, rendered: &rendered, key: KEY, class: EffectClass::K2, deadline: soon() };
+        let delivery = Delivery::first(&config, &rendered, KEY, EffectClass::K2, soon());
         let result = discord().deliver(delivery).await;
         (result, server)
     }

@@ -112,7 +112,7 @@ impl DiscordInteraction {
         }
         let patience = patience(&answer);
         let made: Created = answer.success_or(patience)?.json()?;
-        Ok(Delivered { provider_ref: Some(made.id) })
+        Ok(Delivered::whole(Some(made.id)))
     }
 }
 
@@ -157,7 +157,7 @@ fn ended(answer: &Answer) -> Option<Refusal> {
         said: scrub(&String::from_utf8_lossy(&answer.body)),
         class: Class::Permanent,
         certainty: Certainty::NotDone,
-        hint: EXPIRED_HINT,
+        hint: EXPIRED_HINT.into(),
     })
 }
 
@@ -185,7 +185,7 @@ mod tests {
         let config = config(json!({"application_id": "99", "message_id": message_id}));
         let rendered = Rendered("**Hello**".to_owned());
         let class = interaction.class(&config);
-        let delivery = Delivery { config: &config, rendered: &rendered, key: "k", class, deadline: soon() };
+        let delivery = Delivery::first(&config, &rendered, "k", class, soon());
         let result = interaction.deliver(delivery).await;
         (result, server)
     }

@@ -64,7 +64,7 @@ impl DiscordWebhook {
         let answer = self.http.send(call).await?;
         let patience = patience(&answer);
         let created: Created = answer.success_or(patience)?.json()?;
-        Ok(Delivered { provider_ref: Some(created.id) })
+        Ok(Delivered::whole(Some(created.id)))
     }
 }
 
@@ -120,7 +120,7 @@ mod tests {
         let server = Scripted::start(vec![answer]);
         let config = config(json!({}), &format!("{}/api/webhooks/42/canary-token?thread_id=7", server.url));
         let rendered = Rendered("**Hello**".to_owned());
-        let delivery = Delivery { config: &config, rendered: &rendered, key: "k", class: EffectClass::K3, deadline: soon() };
+        let delivery = Delivery::first(&config, &rendered, "k", EffectClass::K3, soon());
         let result = webhook().deliver(delivery).await;
         (result, server)
     }

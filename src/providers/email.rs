@@ -87,7 +87,7 @@ impl Email {
         let to: Vec<Address> = target.to.into_iter().map(|mailbox| mailbox.email).collect();
         let mailing = Mailing { from: &target.from.email, to: &to, content: &letter.formatted() };
         target.server.send(mailing, target.credentials.as_ref(), delivery.deadline).await?;
-        Ok(Delivered { provider_ref: Some(id) })
+        Ok(Delivered::whole(Some(id)))
     }
 }
 
@@ -183,7 +183,7 @@ mod tests {
         let email = email(&script.url);
         let config = config(json!({"from": "Dispatch <bot@acme.example>", "to": ["Ann <ann@acme.example>", "bob@acme.example"]}));
         let rendered = email.render(message);
-        let delivery = Delivery { config: &config, rendered: &rendered, key: KEY, class: EffectClass::K3, deadline: soon() };
+        let delivery = Delivery::first(&config, &rendered, KEY, EffectClass::K3, soon());
         let sent = email.deliver(delivery).await;
         (sent, script.received())
     }

@@ -127,7 +127,7 @@ impl Slack {
         let posted: Posted = answer.json()?;
         match posted {
             Posted { ok: true, channel: Some(channel), ts: Some(ts), .. } => {
-                Ok(Delivered { provider_ref: Some(format!("{channel}/{ts}")) })
+                Ok(Delivered::whole(Some(format!("{channel}/{ts}"))))
             }
             Posted { ok: true, .. } => Err(answer.malformed("`ok` without `channel` and `ts`").into()),
             Posted { error, needed, .. } => {
@@ -187,7 +187,7 @@ fn refusal(word: &str, needed: Option<&str>, retry_after: Option<Duration>) -> R
         }
     };
     let said = needed.map_or_else(|| scrub(word), |needed| scrub(&format!("{word} (needed: {needed})")));
-    Refusal { provider: &SLACK, code, said, class, certainty, hint }
+    Refusal { provider: &SLACK, code, said, class, certainty, hint: hint.into() }
 }
 
 /// One line of plain text as pieces without Slack's control sequences (`<!channel>`, `<@U1>`, `<https://…|text>`), see
@@ -228,7 +228,7 @@ mod tests {
         let slack = slack(&format!("{}/api", server.url));
         let config = config(json!({"channel": "C042"}));
         let rendered = slack.render(&message("Hello", &["there"]));
-        let delivery = Delivery { config: &config, rendered: &rendered, key: "k", class: EffectClass::K3, deadline: soon() };
+        let delivery = Delivery::first(&config, &rendered, "k", EffectClass::K3, soon());
         let result = slack.deliver(delivery).await;
         (result, server)
     }

@@ -192,7 +192,7 @@ fn refusal(phase: Phase, error: &Error) -> Refusal {
         Phase::Connect => (codes.unreachable, transient, Certainty::NotDone, REACH),
         Phase::SignIn | Phase::Sender | Phase::Recipient | Phase::Content => (codes.connection_lost, transient, lost, SLOW),
     };
-    Refusal { provider: &EMAIL, code, said: scrub(&crate::fault::chain(error)), class, certainty, hint }
+    Refusal { provider: &EMAIL, code, said: scrub(&crate::fault::chain(error)), class, certainty, hint: hint.into() }
 }
 
 fn too_late(phase: Phase) -> Refusal {
@@ -203,7 +203,7 @@ fn too_late(phase: Phase) -> Refusal {
         }
     };
     let class = Class::Transient { retry_after: None };
-    Refusal { provider: &EMAIL, code: EMAIL.codes.timed_out, said: said.to_owned(), class, certainty, hint: SLOW }
+    Refusal { provider: &EMAIL, code: EMAIL.codes.timed_out, said: said.to_owned(), class, certainty, hint: SLOW.into() }
 }
 
 #[cfg(test)]

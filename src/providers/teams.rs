@@ -73,7 +73,7 @@ impl Teams {
         let body = delivery.rendered.0.as_bytes().to_vec();
         let call = Call::new(&TEAMS, Method::POST, url, delivery.deadline).body(MEDIA_TYPE, body).status_only();
         self.http.send(call).await?.success()?;
-        Ok(Delivered { provider_ref: None })
+        Ok(Delivered::whole(None))
     }
 }
 
@@ -186,7 +186,7 @@ mod tests {
         let server = Scripted::start(vec![answer]);
         let config = config(&format!("{}/workflows/1/triggers/manual/paths/invoke?sig=canary", server.url));
         let rendered = teams().render(&message("Hello", &["there"]));
-        let delivery = Delivery { config: &config, rendered: &rendered, key: "k", class: EffectClass::K3, deadline: soon() };
+        let delivery = Delivery::first(&config, &rendered, "k", EffectClass::K3, soon());
         let result = teams().deliver(delivery).await;
         (result, server)
     }
@@ -195,7 +195,7 @@ mod tests {
     async fn a_card_is_posted_to_the_address_with_its_signature() {
         for status in [200, 202] {
             let (delivered, server) = deliver(reply(status, "", "")).await;
-            assert_eq!(delivered.unwrap(), Delivered { provider_ref: None });
+            assert_eq!(delivered.unwrap(), Delivered::whole(None));
             let request = server.received().remove(0);
             assert_eq!((request.method.as_str(), request.target.ends_with("/invoke?sig=canary")), ("POST", true));
             assert_eq!(request.header("content-type"), Some(MEDIA_TYPE));

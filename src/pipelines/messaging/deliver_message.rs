@@ -67,7 +67,8 @@ impl Stage<Dispatch> for DeliverMessage {
         let (destination, channel) = destination(cx.services, &cx.job.organization, to).await?;
         let config = config(&destination);
         let deadline = Instant::from_std(effect.deadline);
-        let delivery = Delivery { config: &config, rendered: &message.rendered, key: &effect.key, class: effect.class, deadline };
+        let first = Delivery::first(&config, &message.rendered, &effect.key, effect.class, deadline);
+        let delivery = Delivery { repeated: effect.repeated, ..first };
         let scope = scope(&destination, to, channel);
         let message_id = cx.services.providers.governor.call(&scope, channel.deliver(delivery)).await??.provider_ref;
         Ok(Outcome::of(DeliveredMessage { to, message_id: message_id.clone() }).with_provider_ref(message_id))
@@ -182,7 +183,7 @@ mod tests {
         }
 
         fn deliver<'a>(&'a self, _: Delivery<'a>) -> BoxFuture<'a, Result<Delivered, ChannelFault>> {
-            std::future::ready(Ok(Delivered { provider_ref: None })).boxed()
+            std::future::ready(Ok(Delivered::whole(None))).boxed()
         }
     }
 
