@@ -2,6 +2,8 @@
 //! (<https://discord.com/developers/docs/interactions/receiving-and-responding#followup-messages>): a message that only that
 //! person sees, or the edit of a message that is known.
 //!
+//! **Proof of delivery**: a 2xx whose body names the message (`id`).
+//!
 //! No destination is of this kind: the request that came from the click brings address and token. A new message is blind, an
 //! edit gives the same state however often it is repeated.
 
@@ -17,6 +19,7 @@ use serde_json::json;
 
 use super::channel::{BadConfig, Channel, ChannelConfig, ChannelFault, Delivered, Delivery, Message, Refusal, Rendered, decode};
 use super::discord::{AGENT, Created, SUPPRESS_EMBEDS, markdown, patience};
+use super::discord_words::{code, refusal};
 use super::http::{Answer, Call, HttpClient};
 use super::http_fault::{Provider, provider};
 use super::scrub::scrub;
@@ -54,11 +57,6 @@ struct Settings<'a> {
     application_id: Cow<'a, str>,
     #[serde(borrow, default)]
     message_id: Option<Cow<'a, str>>,
-}
-
-#[derive(Deserialize)]
-struct ErrorBody {
-    code: u32,
 }
 
 impl DiscordInteraction {
@@ -107,7 +105,7 @@ impl DiscordInteraction {
             .header(USER_AGENT, HeaderValue::from_static(AGENT))
             .json("application/json", &body)?;
         let answer = self.http.send(call).await?;
-        if let Some(refusal) = ended(&answer) {
+        if let Some(refusal) = ended(&answer).or_else(|| refusal(&DISCORD_INTERACTION, &answer)) {
             return Err(refusal.into());
         }
         let patience = patience(&answer);
@@ -150,7 +148,7 @@ fn ended(answer: &Answer) -> Option<Refusal> {
     if !matches!(answer.status, 401 | 404) {
         return None;
     }
-    answer.json::<ErrorBody>().ok().filter(|body| GONE.contains(&body.code))?;
+    code(answer).filter(|code| GONE.contains(code))?;
     Some(Refusal {
         provider: &DISCORD_INTERACTION,
         code: EXPIRED,

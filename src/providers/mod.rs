@@ -9,6 +9,7 @@ pub mod channel;
 pub mod discord;
 pub mod discord_interaction;
 pub mod discord_webhook;
+mod discord_words;
 pub mod email;
 pub mod entra;
 pub mod governor;
