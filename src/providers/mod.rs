@@ -17,6 +17,7 @@ pub mod http;
 pub mod http_fault;
 pub mod scrub;
 pub mod slack;
+mod slack_words;
 pub mod smtp;
 pub mod teams;
 mod text;
