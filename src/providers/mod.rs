@@ -20,6 +20,8 @@ pub mod slack;
 mod slack_words;
 pub mod smtp;
 pub mod teams;
+mod teams_address;
+mod teams_answer;
 mod text;
 pub mod webhook;
 

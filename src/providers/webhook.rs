@@ -1,6 +1,8 @@
 //! A webhook, signed after the Standard Webhooks specification
 //! (<https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>).
 //!
+//! **Proof of delivery**: any 2xx, which is the specification's own rule; a receiver's body means nothing.
+//!
 //! Keyed where the receiver is declared to honour `webhook-id`, which is the effect's key; blind otherwise.
 
 use std::borrow::Cow;
