@@ -11,6 +11,7 @@ pub mod discord_interaction;
 pub mod discord_webhook;
 mod discord_words;
 pub mod email;
+mod email_recipients;
 pub mod entra;
 pub mod governor;
 pub mod http;
