@@ -8,7 +8,8 @@ use sha2::{Digest, Sha256};
 
 use crate::job::WaitReason;
 
-/// What kind of failure this is. Everything a boundary does not know is [`Class::Permanent`].
+/// What kind of failure this is. A status that a boundary does not know is [`Class::Permanent`], a word that it does not know
+/// [`Class::Unrecognized`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Class {
     /// Worth another try after a delay: timeouts, connection errors, 408, 425, 429, 5xx.
@@ -18,6 +19,8 @@ pub enum Class {
     },
     /// Trying again cannot help: the job is parked until a person looks.
     Permanent,
+    /// The other side said something that is not known here: tried again a few times, then parked.
+    Unrecognized,
     /// Postgres or RabbitMQ is ill: not the job's failure, no attempt is used.
     Infrastructure,
     /// Somebody else moved first (a compare-and-set lost): read again and decide again at once.

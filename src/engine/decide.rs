@@ -178,6 +178,9 @@ pub enum Next {
 
 /// Compare-and-sets that may be lost in one attempt before it counts as failed.
 const CONFLICTS: u32 = 5;
+/// Attempts in all, the first included, at what the other side says in words that are not known here: some of them pass, and the
+/// others are for a person soon.
+const UNRECOGNIZED_ATTEMPTS: i32 = 4;
 
 /// What must be committed for what came of a stage. `chance` in 0..1 spreads retries.
 pub fn decide<C>(at: &Position<'_>, ended: Ended<C>, chance: f64) -> Decision<C> {
@@ -203,7 +206,8 @@ pub fn decide<C>(at: &Position<'_>, ended: Ended<C>, chance: f64) -> Decision<C>
         Class::Conflict if at.conflicts + 1 < CONFLICTS => return Decision::Repeat,
         Class::Conflict => retry(at, failure, None, certainty, chance),
         Class::Transient { retry_after } => retry(at, failure, retry_after, certainty, chance),
-        Class::Permanent => park(at, failure, certainty),
+        Class::Unrecognized if at.job.attempt.0 < UNRECOGNIZED_ATTEMPTS => retry(at, failure, None, certainty, chance),
+        Class::Permanent | Class::Unrecognized => park(at, failure, certainty),
         Class::Wait(on) => wait(at, failure, on, certainty),
         Class::Unfinished => return Decision::GiveUp,
     }))
@@ -268,9 +272,29 @@ fn deadline_exceeded(at: &Position<'_>, last: &Failure) -> Failure {
 mod tests {
     use super::*;
     use crate::engine::RetryPolicy;
+    use crate::fault::Fault;
     use crate::job::{Attempt, EffectClass, Epoch, Generation, JobId};
 
-    fn committed(ended: Ended<()>) -> Option<Commit<()>> {
+    #[derive(Debug, thiserror::Error)]
+    #[error("the other side said: {0}")]
+    struct Said(&'static str);
+
+    impl Fault for Said {
+        fn code(&self) -> &'static str {
+            "x.unrecognized"
+        }
+
+        fn class(&self) -> Class {
+            Class::Unrecognized
+        }
+
+        fn hint(&self) -> String {
+            format!("Look up `{}`.", self.0)
+        }
+    }
+
+    /// What is committed for the given attempt of a stage that can have an effect.
+    fn committed(attempt: i32, ended: Ended<()>) -> Commit<()> {
         let job = Job {
             id: JobId::fresh(),
             pipeline: "assignee_sync".into(),
@@ -282,7 +306,7 @@ mod tests {
             generation: Generation(1),
             epoch: Epoch(2),
             stage: "patch_work_item".into(),
-            attempt: Attempt(2),
+            attempt: Attempt(attempt),
             deadline: None,
             traceparent: None,
         };
@@ -299,8 +323,8 @@ mod tests {
         let (conflicts, effect, deadline_in) = (0, None, None);
         let at = Position { job: &job, stage: &stage, next: None, conflicts, effect, deadline_in, keep_going: true, kept: &kept };
         match decide(&at, ended, 0.5) {
-            Decision::Commit(commit) => Some(*commit),
-            Decision::Repeat | Decision::Infrastructure(_) | Decision::GiveUp => None,
+            Decision::Commit(commit) => *commit,
+            other @ (Decision::Repeat | Decision::Infrastructure(_) | Decision::GiveUp) => panic!("nothing to commit: {other:?}"),
         }
     }
 
@@ -311,7 +335,7 @@ mod tests {
     }
 
     fn leftover(provider_ref: Option<String>) -> Option<EffectState> {
-        committed(done(provider_ref, Skipped::new()))?.leftover
+        committed(2, done(provider_ref, Skipped::new())).leftover
     }
 
     #[test]
@@ -323,7 +347,23 @@ mod tests {
     #[test]
     fn what_a_finished_stage_left_aside_is_committed_with_it() {
         let skipped = Skipped::from([("events", [("duplicate".to_owned(), 2)].into())]);
-        assert_eq!(committed(done(None, skipped.clone())).unwrap().skipped, skipped);
-        assert_eq!(committed(Ended::TimedOut(Duration::from_secs(1))).unwrap().skipped, Skipped::new());
+        assert_eq!(committed(2, done(None, skipped.clone())).skipped, skipped);
+        assert_eq!(committed(2, Ended::TimedOut(Duration::from_secs(1))).skipped, Skipped::new());
+    }
+
+    #[test]
+    fn a_word_that_is_not_known_is_tried_four_times_and_then_parked_with_the_word() {
+        for attempt in 1..=5 {
+            let Commit { record, next, .. } = committed(attempt, Ended::Fault(Said("channel_on_holiday").into()));
+            let Record::Attempt(record) = record else { panic!("{record:?}") };
+            if attempt < 4 {
+                assert_eq!(record.outcome, AttemptOutcome::Retried);
+                assert!(matches!(next, Next::Retry { used_attempt: true, .. }), "{attempt}: {next:?}");
+            } else {
+                assert_eq!((record.outcome, next), (AttemptOutcome::Parked, Next::Park), "{attempt}");
+            }
+            let Failure { message, hint, .. } = record.failure;
+            assert!(message.contains("channel_on_holiday") && hint.contains("channel_on_holiday"), "{message}; {hint}");
+        }
     }
 }

@@ -47,7 +47,7 @@ pub struct Effect {
     /// When the call must be over, on the monotonic clock: taken before the intent was stored, so a process that was frozen
     /// in between does not send late.
     pub deadline: Instant,
-    /// Whether an earlier attempt stored an intent for the same key.
+    /// Whether an earlier attempt with the same key may have gone through.
     pub repeated: bool,
 }
 
@@ -96,6 +96,12 @@ impl PastEffect {
             EffectState::Failed => false,
         }
     }
+
+    /// Whether any attempt before the present one may have done it.
+    #[must_use]
+    pub fn may_be_done(&self, epoch: Epoch) -> bool {
+        self.maybe_done || self.is_open(epoch)
+    }
 }
 
 /// What to do about an intended effect.
@@ -125,7 +131,7 @@ pub fn judge(intent: &Intent, past: Option<PastEffect>, epoch: Epoch) -> Planned
     let window_over =
         intent.class == EffectClass::K2 && intent.keyed_for.is_some_and(|window| past.age + intent.timeout >= window);
     let class = if window_over { EffectClass::K3 } else { intent.class };
-    if class != EffectClass::K3 || !(past.maybe_done || past.is_open(epoch)) {
+    if class != EffectClass::K3 || !past.may_be_done(epoch) {
         return Planned::Go { class, record_unknown: false };
     }
     if past.state == EffectState::InFlight && past.epoch < epoch && !past.may_still_run.is_zero() {
@@ -175,6 +181,15 @@ mod tests {
         assert_eq!(go, Planned::Go { class: EffectClass::K3, record_unknown: true });
         let refused = judge(&blind, past(EffectState::Failed, 11, 0), Epoch(2));
         assert_eq!(refused, Planned::Go { class: EffectClass::K3, record_unknown: false });
+    }
+
+    #[test]
+    fn only_an_attempt_whose_outcome_is_not_known_to_be_none_may_be_done() {
+        let of = |state, maybe_done| past(state, 3, 0).map(|past| PastEffect { maybe_done, ..past }.may_be_done(Epoch(2)));
+        assert_eq!(of(EffectState::Failed, false), Some(false));
+        assert_eq!(of(EffectState::Failed, true), Some(true));
+        assert_eq!(of(EffectState::Unknown, false), Some(true));
+        assert_eq!(of(EffectState::InFlight, false), Some(true), "its owner is gone");
     }
 
     #[test]

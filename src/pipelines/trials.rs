@@ -12,7 +12,7 @@ use super::{ProductFault, Services};
 use crate::fault::StageFault;
 use crate::providers::Providers;
 use crate::providers::azure_devops::{Accounts, Profile, ProfileMe};
-use crate::providers::channel::{BadConfig, ChannelConfig, Delivery, Message};
+use crate::providers::channel::{BadConfig, ChannelConfig, ChannelFault, Delivered, Delivery, Message, RefusedRecipient, Rest};
 use crate::tracker::Destination;
 
 /// As logs name it.
@@ -70,12 +70,20 @@ pub fn check_destination(
     channel.check_config(&config)
 }
 
-/// Delivers a message that says that it is a trial, once, whether or not the destination is disabled. Returns the other side's
-/// name for it.
+/// What came of a trial message.
+#[derive(Debug, Serialize)]
+pub struct Sent {
+    /// The other side's name for it, where it has one.
+    pub message_id: Option<String>,
+    /// Recipients that are refused for good; the others have it.
+    pub refused: Vec<RefusedRecipient>,
+}
+
+/// Delivers a message that says that it is a trial, once, whether or not the destination is disabled.
 ///
 /// # Errors
-/// As the stage `deliver_message`.
-pub async fn try_destination(services: &Services, destination: &Destination, who: &str) -> Result<Option<String>, StageFault> {
+/// As the stage `deliver_message`, and where some recipients are refused for now, though the others have the message.
+pub async fn try_destination(services: &Services, destination: &Destination, who: &str) -> Result<Sent, StageFault> {
     let channel = services.providers.channel(&destination.kind);
     let channel =
         channel.ok_or_else(|| ProductFault::UnknownChannel { name: destination.name.clone(), kind: destination.kind.clone() })?;
@@ -84,8 +92,12 @@ pub async fn try_destination(services: &Services, destination: &Destination, who
     // As long as an effect's key, and like none.
     let key = BASE32_NOPAD.encode(&rand::random::<[u8; 32]>()).to_ascii_lowercase();
     let deadline = Instant::now() + services.providers.call_timeout;
-    let delivery = Delivery { config: &config, rendered: &rendered, key: &key, class: channel.class(&config), deadline };
-    Ok(channel.deliver(delivery).await?.provider_ref)
+    let delivery = Delivery::first(&config, &rendered, &key, channel.class(&config), deadline);
+    let Delivered { provider_ref, refused, rest } = channel.deliver(delivery).await?;
+    match rest {
+        Some(Rest { fault, .. }) => Err(ChannelFault::from(fault).into()),
+        None => Ok(Sent { message_id: provider_ref, refused }),
+    }
 }
 
 fn trial(destination: &str, who: &str) -> Message {

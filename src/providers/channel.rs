@@ -1,5 +1,6 @@
 //! What messages go through. To add a way: one file with an `impl Channel`, one line in [`channels`].
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -57,7 +58,7 @@ pub trait Channel: Send + Sync {
     /// [`BadConfig`] says what would be right.
     fn check_config(&self, config: &ChannelConfig) -> Result<(), BadConfig>;
 
-    /// Delivers once.
+    /// Delivers once. Each channel's file says what proves a delivery; anything else is a fault.
     ///
     /// # Errors
     /// [`ChannelFault`], whose certainty says whether the message may have been delivered.
@@ -112,13 +113,62 @@ pub struct Delivery<'a> {
     pub class: EffectClass,
     /// When the call must be over, by the monotonic clock.
     pub deadline: Instant,
+    /// Whether an earlier attempt with the same key may have gone through.
+    pub repeated: bool,
+    /// Recipients that earlier attempts have delivered to, as [`Rest::served`] named them: they get nothing again.
+    pub served: &'a [String],
 }
 
-/// What came of a delivery.
-#[derive(Debug, Clone, PartialEq, Eq)]
+impl<'a> Delivery<'a> {
+    /// A first attempt, to everybody.
+    #[must_use]
+    pub const fn first(
+        config: &'a ChannelConfig,
+        rendered: &'a Rendered,
+        key: &'a str,
+        class: EffectClass,
+        deadline: Instant,
+    ) -> Self {
+        Self { config, rendered, key, class, deadline, repeated: false, served: &[] }
+    }
+}
+
+/// What came of a delivery that was proven.
+#[derive(Debug, PartialEq, Eq)]
 pub struct Delivered {
     /// The other side's name for the message.
     pub provider_ref: Option<String>,
+    /// Recipients that are refused for good; the others have the message. Empty for a channel whose destinations have one
+    /// recipient.
+    pub refused: Vec<RefusedRecipient>,
+    /// What is still to be done, where some recipients are refused for now.
+    pub rest: Option<Rest>,
+}
+
+impl Delivered {
+    /// All of it, to a destination's only recipient.
+    #[must_use]
+    pub const fn whole(provider_ref: Option<String>) -> Self {
+        Self { provider_ref, refused: Vec::new(), rest: None }
+    }
+}
+
+/// A recipient who does not get a message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedRecipient {
+    /// Their address.
+    pub to: String,
+    /// What the other side said: scrubbed and short.
+    pub said: String,
+}
+
+/// The unfinished part of a delivery.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Rest {
+    /// All recipients who have the message by now, those of earlier attempts included: the next [`Delivery::served`].
+    pub served: Vec<String>,
+    /// Who does not have it yet, and why. Nothing of it is done.
+    pub fault: Refusal,
 }
 
 /// A destination's settings that cannot work: says what would be right, never a secret.
@@ -147,7 +197,7 @@ pub enum ChannelFault {
 }
 
 /// A refusal in the other side's own words: inside an answer that HTTP calls a success, or in another protocol.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{provider} said: {said}")]
 pub struct Refusal {
     /// The channel.
@@ -161,7 +211,7 @@ pub struct Refusal {
     /// See [`Fault::certainty`].
     pub certainty: Certainty,
     /// See [`Fault::hint`].
-    pub hint: &'static str,
+    pub hint: Cow<'static, str>,
 }
 
 #[deny(clippy::wildcard_enum_match_arm)]
@@ -186,7 +236,7 @@ impl Fault for ChannelFault {
         match self {
             Self::Config { problem, .. } => format!("Correct the destination: {problem}."),
             Self::Http(fault) => fault.hint(),
-            Self::Refused(refusal) => refusal.hint.to_owned(),
+            Self::Refused(refusal) => refusal.hint.clone().into_owned(),
         }
     }
 

@@ -1,5 +1,9 @@
 //! Discord, as a bot (<https://discord.com/developers/docs/resources/message#create-message>).
 //!
+//! **Proof of delivery**: a 2xx whose body names the message (`id`). So does, to a repeated call, a 404 with the code 10008
+//! ("Unknown Message"): the nonce found the message of an earlier attempt, and somebody has deleted it since. Discord means it
+//! so (<https://github.com/discord/discord-api-docs/pull/6647>): nothing is made anew.
+//!
 //! Keyed: with `enforce_nonce` Discord gives back the message a bot has already made with a nonce "in the past few
 //! minutes" instead of making another; two minutes are relied on.
 
@@ -14,6 +18,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::channel::{BadConfig, Channel, ChannelConfig, ChannelFault, Delivered, Delivery, Message, Rendered, decode};
+use super::discord_words::{UNKNOWN_MESSAGE, code, refusal};
 use super::http::{Answer, Call, HttpClient};
 use super::http_fault::{Provider, provider, retry_after, wish};
 use super::text::{Capped, cut, visible};
@@ -97,9 +102,15 @@ impl Discord {
             .authorization("Bot", token)?
             .json("application/json", &body)?;
         let answer = self.http.send(call).await?;
+        if delivery.repeated && answer.status == 404 && code(&answer) == Some(UNKNOWN_MESSAGE) {
+            return Ok(Delivered::whole(None));
+        }
+        if let Some(refusal) = refusal(&DISCORD, &answer) {
+            return Err(refusal.into());
+        }
         let patience = patience(&answer);
         let created: Created = answer.success_or(patience)?.json()?;
-        Ok(Delivered { provider_ref: Some(created.id) })
+        Ok(Delivered::whole(Some(created.id)))
     }
 }
 
@@ -193,10 +204,14 @@ mod tests {
     }
 
     async fn deliver(answer: Reply) -> (Result<Delivered, ChannelFault>, Scripted) {
+        attempt(answer, false).await
+    }
+
+    async fn attempt(answer: Reply, repeated: bool) -> (Result<Delivered, ChannelFault>, Scripted) {
         let server = Scripted::start(vec![answer]);
         let config = config(json!({"channel_id": "42", "api_base": format!("{}/api/v10", server.url)}));
         let rendered = discord().render(&message("Hello", &["there"]));
-        let delivery = Delivery { config: &config, rendered: &rendered, key: KEY, class: EffectClass::K2, deadline: soon() };
+        let delivery = Delivery { repeated, ..Delivery::first(&config, &rendered, KEY, EffectClass::K2, soon()) };
         let result = discord().deliver(delivery).await;
         (result, server)
     }
@@ -242,6 +257,38 @@ mod tests {
         }
         let fault = deliver(reply(403, "", r#"{"code": 50013}"#)).await.0.unwrap_err();
         assert_eq!((fault.code(), fault.certainty()), ("discord.forbidden", Certainty::NotDone));
+    }
+
+    #[tokio::test]
+    async fn a_repeated_message_that_was_deleted_meanwhile_is_done_and_a_first_one_cannot_have_been() {
+        let gone = || reply(404, "", r#"{"message": "Unknown Message", "code": 10008}"#);
+        assert_eq!(attempt(gone(), true).await.0.unwrap(), Delivered::whole(None));
+        let fault = attempt(gone(), false).await.0.unwrap_err();
+        assert_eq!((fault.code(), fault.class()), ("discord.not_found", Class::Permanent));
+        for other in [reply(404, "", r#"{"code": 10003}"#), reply(404, "", "nothing here"), reply(403, "", r#"{"code": 10008}"#)]
+        {
+            assert!(attempt(other, true).await.0.is_err(), "only this code of a 404 speaks of the message");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_code_that_speaks_of_time_wins_over_its_status_and_a_strange_one_is_tried_a_few_times() {
+        let slow = || Class::Transient { retry_after: None };
+        for (status, body, code, class) in [
+            (400, r#"{"code": 40062, "message": "Service resource is being rate limited"}"#, "discord.try_later", slow()),
+            (403, r#"{"code": 20028}"#, "discord.try_later", slow()),
+            (409, r#"{"code": 999, "message": "canary"}"#, "discord.unrecognized", Class::Unrecognized),
+            (409, "no code", "discord.refused", Class::Permanent),
+            (400, r#"{"code": 50035}"#, "discord.refused", Class::Permanent),
+            (403, r#"{"code": 999}"#, "discord.forbidden", Class::Permanent),
+        ] {
+            let fault = deliver(reply(status, "", body)).await.0.unwrap_err();
+            let seen = (fault.code(), fault.class(), fault.certainty());
+            assert_eq!(seen, (code, class, Certainty::NotDone), "{status} {body}");
+            assert!(crate::fault::chain(&fault).contains(body), "{fault}");
+        }
+        let fault = deliver(reply(409, "", r#"{"code": 999}"#)).await.0.unwrap_err();
+        assert!(fault.hint().contains("999"), "{}", fault.hint());
     }
 
     #[test]

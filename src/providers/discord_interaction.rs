@@ -2,6 +2,8 @@
 //! (<https://discord.com/developers/docs/interactions/receiving-and-responding#followup-messages>): a message that only that
 //! person sees, or the edit of a message that is known.
 //!
+//! **Proof of delivery**: a 2xx whose body names the message (`id`).
+//!
 //! No destination is of this kind: the request that came from the click brings address and token. A new message is blind, an
 //! edit gives the same state however often it is repeated.
 
@@ -17,6 +19,7 @@ use serde_json::json;
 
 use super::channel::{BadConfig, Channel, ChannelConfig, ChannelFault, Delivered, Delivery, Message, Refusal, Rendered, decode};
 use super::discord::{AGENT, Created, SUPPRESS_EMBEDS, markdown, patience};
+use super::discord_words::{code, refusal};
 use super::http::{Answer, Call, HttpClient};
 use super::http_fault::{Provider, provider};
 use super::scrub::scrub;
@@ -54,11 +57,6 @@ struct Settings<'a> {
     application_id: Cow<'a, str>,
     #[serde(borrow, default)]
     message_id: Option<Cow<'a, str>>,
-}
-
-#[derive(Deserialize)]
-struct ErrorBody {
-    code: u32,
 }
 
 impl DiscordInteraction {
@@ -107,12 +105,12 @@ impl DiscordInteraction {
             .header(USER_AGENT, HeaderValue::from_static(AGENT))
             .json("application/json", &body)?;
         let answer = self.http.send(call).await?;
-        if let Some(refusal) = ended(&answer) {
+        if let Some(refusal) = ended(&answer).or_else(|| refusal(&DISCORD_INTERACTION, &answer)) {
             return Err(refusal.into());
         }
         let patience = patience(&answer);
         let made: Created = answer.success_or(patience)?.json()?;
-        Ok(Delivered { provider_ref: Some(made.id) })
+        Ok(Delivered::whole(Some(made.id)))
     }
 }
 
@@ -150,14 +148,14 @@ fn ended(answer: &Answer) -> Option<Refusal> {
     if !matches!(answer.status, 401 | 404) {
         return None;
     }
-    answer.json::<ErrorBody>().ok().filter(|body| GONE.contains(&body.code))?;
+    code(answer).filter(|code| GONE.contains(code))?;
     Some(Refusal {
         provider: &DISCORD_INTERACTION,
         code: EXPIRED,
         said: scrub(&String::from_utf8_lossy(&answer.body)),
         class: Class::Permanent,
         certainty: Certainty::NotDone,
-        hint: EXPIRED_HINT,
+        hint: EXPIRED_HINT.into(),
     })
 }
 
@@ -185,7 +183,7 @@ mod tests {
         let config = config(json!({"application_id": "99", "message_id": message_id}));
         let rendered = Rendered("**Hello**".to_owned());
         let class = interaction.class(&config);
-        let delivery = Delivery { config: &config, rendered: &rendered, key: "k", class, deadline: soon() };
+        let delivery = Delivery::first(&config, &rendered, "k", class, soon());
         let result = interaction.deliver(delivery).await;
         (result, server)
     }

@@ -1,5 +1,8 @@
 //! A Discord channel's webhook (<https://discord.com/developers/docs/resources/webhook#execute-webhook>).
 //!
+//! **Proof of delivery**: a 2xx whose body names the message (`id`), which `wait=true` asks for: without it, Discord answers
+//! before the message is made.
+//!
 //! The whole address is the secret. Blind: a webhook has no nonce.
 
 use std::time::Duration;
@@ -13,6 +16,7 @@ use serde_json::json;
 
 use super::channel::{BadConfig, Channel, ChannelConfig, ChannelFault, Delivered, Delivery, Message, Rendered, decode};
 use super::discord::{AGENT, Created, SUPPRESS_EMBEDS, markdown, patience};
+use super::discord_words::refusal;
 use super::http::{Call, HttpClient};
 use super::http_fault::{Provider, provider};
 use crate::job::EffectClass;
@@ -62,9 +66,12 @@ impl DiscordWebhook {
             .header(USER_AGENT, HeaderValue::from_static(AGENT))
             .json("application/json", &body)?;
         let answer = self.http.send(call).await?;
+        if let Some(refusal) = refusal(&DISCORD_WEBHOOK, &answer) {
+            return Err(refusal.into());
+        }
         let patience = patience(&answer);
         let created: Created = answer.success_or(patience)?.json()?;
-        Ok(Delivered { provider_ref: Some(created.id) })
+        Ok(Delivered::whole(Some(created.id)))
     }
 }
 
@@ -120,7 +127,7 @@ mod tests {
         let server = Scripted::start(vec![answer]);
         let config = config(json!({}), &format!("{}/api/webhooks/42/canary-token?thread_id=7", server.url));
         let rendered = Rendered("**Hello**".to_owned());
-        let delivery = Delivery { config: &config, rendered: &rendered, key: "k", class: EffectClass::K3, deadline: soon() };
+        let delivery = Delivery::first(&config, &rendered, "k", EffectClass::K3, soon());
         let result = webhook().deliver(delivery).await;
         (result, server)
     }
@@ -141,7 +148,8 @@ mod tests {
         let slow = Class::Transient { retry_after: None };
         for (answer, code, class, certainty) in [
             (reply(429, "", r#"{"retry_after": 0.5}"#), "discord_webhook.rate_limited", patient, Certainty::NotDone),
-            (Reply::Lose, "discord_webhook.connection_lost", slow, Certainty::Unknown),
+            (Reply::Lose, "discord_webhook.connection_lost", slow.clone(), Certainty::Unknown),
+            (reply(400, "", r#"{"code": 40062}"#), "discord_webhook.try_later", slow.clone(), Certainty::NotDone),
             (reply(404, "", r#"{"code": 10015}"#), "discord_webhook.not_found", Class::Permanent, Certainty::NotDone),
         ] {
             let fault = deliver(answer).await.0.unwrap_err();

@@ -1,5 +1,9 @@
 //! E-mail, as plain text (RFC 5322, RFC 3834) through the mail server of the settings.
 //!
+//! **Proof of delivery**: the mail server's 250 after the content (any 2yz: RFC 5321 §4.2.1), for those recipients that it has
+//! accepted before; what becomes of the others stands in [`super::email_recipients`]. Whether a mail is read, or comes back later,
+//! cannot be known here.
+//!
 //! Blind: mail servers do not deduplicate. The `Message-ID` is the effect's key all the same, so that two copies can be told
 //! to be one mail, and many readers show them as one.
 
@@ -14,6 +18,7 @@ use lettre::{Address, Message as Letter};
 use serde::{Deserialize, Serialize};
 
 use super::channel::{BadConfig, Channel, ChannelConfig, ChannelFault, Delivered, Delivery, Message, Rendered, decode};
+use super::email_recipients::{of_the_rest, outcome};
 use super::smtp::{EMAIL, Mailing, SmtpServer};
 use super::text::{Capped, cut, one_line};
 use crate::job::EffectClass;
@@ -84,10 +89,15 @@ impl Email {
         })?;
         let id = format!("<{}@{}>", delivery.key, target.from.email.domain());
         let letter = letter(&target, written, &id).map_err(|error| bad(BadConfig(error.to_string())))?;
-        let to: Vec<Address> = target.to.into_iter().map(|mailbox| mailbox.email).collect();
-        let mailing = Mailing { from: &target.from.email, to: &to, content: &letter.formatted() };
-        target.server.send(mailing, target.credentials.as_ref(), delivery.deadline).await?;
-        Ok(Delivered { provider_ref: Some(id) })
+        // The header names everybody all the same: it is one mail.
+        let left: Vec<Address> = target.to.into_iter().map(|mailbox| mailbox.email).filter(|to| !has_it(to, &delivery)).collect();
+        if left.is_empty() {
+            return Ok(Delivered::whole(Some(id)));
+        }
+        let mailing = Mailing { from: &target.from.email, to: &left, content: &letter.formatted() };
+        let sent = target.server.send(mailing, target.credentials.as_ref(), delivery.deadline).await;
+        let answered = sent.map_err(|refusal| if delivery.served.is_empty() { refusal } else { of_the_rest(refusal, &left) })?;
+        outcome(id, delivery.served, answered)
     }
 }
 
@@ -124,6 +134,10 @@ impl Channel for Email {
     fn deliver<'a>(&'a self, delivery: Delivery<'a>) -> BoxFuture<'a, Result<Delivered, ChannelFault>> {
         self.send(delivery).boxed()
     }
+}
+
+fn has_it(to: &Address, delivery: &Delivery<'_>) -> bool {
+    delivery.served.iter().any(|served| served == AsRef::<str>::as_ref(to))
 }
 
 /// An address, with a name or without, as one header line can hold it and any server takes it.
@@ -183,7 +197,7 @@ mod tests {
         let email = email(&script.url);
         let config = config(json!({"from": "Dispatch <bot@acme.example>", "to": ["Ann <ann@acme.example>", "bob@acme.example"]}));
         let rendered = email.render(message);
-        let delivery = Delivery { config: &config, rendered: &rendered, key: KEY, class: EffectClass::K3, deadline: soon() };
+        let delivery = Delivery::first(&config, &rendered, KEY, EffectClass::K3, soon());
         let sent = email.deliver(delivery).await;
         (sent, script.received())
     }

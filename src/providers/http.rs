@@ -58,7 +58,17 @@ pub struct Call {
     headers: HeaderMap,
     body: Vec<u8>,
     deadline: Instant,
-    limit: Option<usize>,
+    reading: Reading,
+}
+
+/// What is read of the body of a 2xx answer.
+#[derive(Debug, Clone, Copy)]
+enum Reading {
+    Nothing,
+    /// Nothing after this many bytes.
+    Start(usize),
+    /// All; an answer with more bytes is a fault.
+    Whole(usize),
 }
 
 /// An answer, whatever its status. Its `Debug` form does not exist: bodies hold other people's data.
@@ -68,7 +78,7 @@ pub struct Answer {
     pub status: u16,
     /// The header fields.
     pub headers: HeaderMap,
-    /// The body: whole where the status is 2xx, else as much as could be read of its first 64 KiB.
+    /// The body: as the call asked for where the status is 2xx, else as much as could be read of its first 64 KiB.
     pub body: Vec<u8>,
 }
 
@@ -83,7 +93,7 @@ impl Call {
     #[must_use]
     pub fn new(provider: &'static Provider, method: Method, url: Url, deadline: Instant) -> Self {
         let (headers, body) = (HeaderMap::new(), Vec::new());
-        Self { provider, method, url, headers, body, deadline, limit: Some(BODY_BYTES) }
+        Self { provider, method, url, headers, body, deadline, reading: Reading::Whole(BODY_BYTES) }
     }
 
     /// With a header field.
@@ -123,14 +133,22 @@ impl Call {
     /// Reading at most `limit` bytes of a 2xx answer instead of [`BODY_BYTES`].
     #[must_use]
     pub const fn body_limit(mut self, limit: usize) -> Self {
-        self.limit = Some(limit);
+        self.reading = Reading::Whole(limit);
+        self
+    }
+
+    /// Reading the first `limit` bytes of a 2xx answer, and leaving the rest, for a vendor that says in a few words what came of
+    /// the call.
+    #[must_use]
+    pub const fn body_start(mut self, limit: usize) -> Self {
+        self.reading = Reading::Start(limit);
         self
     }
 
     /// Reading nothing of a 2xx answer: its status says all.
     #[must_use]
     pub const fn status_only(mut self) -> Self {
-        self.limit = None;
+        self.reading = Reading::Nothing;
         self
     }
 
@@ -211,7 +229,7 @@ impl HttpClient {
     /// # Errors
     /// Every [`HttpFaultKind`] but `Status` and `Malformed`.
     pub async fn send(&self, call: Call) -> Result<Answer, HttpFault> {
-        let Call { provider, method, url, headers, body, deadline, limit } = call;
+        let Call { provider, method, url, headers, body, deadline, reading } = call;
         let fault = |kind| HttpFault { provider, kind };
         self.check_url(&url).map_err(|why| fault(HttpFaultKind::AddressRefused(why.to_owned())))?;
         if Instant::now() >= deadline {
@@ -221,10 +239,11 @@ impl HttpClient {
         let sent = within(deadline, request).await.ok_or_else(|| fault(HttpFaultKind::TimedOut))?;
         let mut response = sent.map_err(|error| fault(HttpFaultKind::of_driver(error)))?;
         let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
-        let body = match limit {
-            None if status.is_success() => Vec::new(),
-            Some(limit) if status.is_success() => read_whole(&mut response, limit, deadline).await.map_err(fault)?,
-            _ => read_some(&mut response, deadline).await,
+        let body = match reading {
+            _ if !status.is_success() => read_some(&mut response, deadline).await,
+            Reading::Nothing => Vec::new(),
+            Reading::Start(limit) => read_start(&mut response, limit, deadline).await.map_err(fault)?,
+            Reading::Whole(limit) => read_whole(&mut response, limit, deadline).await.map_err(fault)?,
         };
         Ok(Answer { provider, status: status.as_u16(), headers, body })
     }
@@ -304,15 +323,20 @@ pub(super) async fn within<F: Future>(deadline: Instant, future: F) -> Option<F:
 }
 
 async fn read_whole(response: &mut Response, limit: usize, deadline: Instant) -> Result<Vec<u8>, HttpFaultKind> {
+    let body = read_start(response, limit + 1, deadline).await?;
+    if body.len() > limit { Err(HttpFaultKind::TooLarge(limit)) } else { Ok(body) }
+}
+
+/// The first `limit` bytes. A body that breaks off before them is a fault: what is missing could say anything.
+async fn read_start(response: &mut Response, limit: usize, deadline: Instant) -> Result<Vec<u8>, HttpFaultKind> {
     let mut body = Vec::new();
-    loop {
+    while body.len() < limit {
         let chunk = within(deadline, response.chunk()).await.ok_or(HttpFaultKind::TimedOut)?;
-        let Some(chunk) = chunk.map_err(HttpFaultKind::of_driver)? else { return Ok(body) };
-        if body.len() + chunk.len() > limit {
-            return Err(HttpFaultKind::TooLarge(limit));
-        }
+        let Some(chunk) = chunk.map_err(HttpFaultKind::of_driver)? else { break };
         body.extend_from_slice(&chunk);
     }
+    body.truncate(limit);
+    Ok(body)
 }
 
 /// As much of an error's body as comes in time: the status is known and must not be lost with it.

@@ -36,6 +36,8 @@ pub(super) struct Codes {
     pub(super) redirected: &'static str,
     pub(super) refused: &'static str,
     pub(super) bad_config: &'static str,
+    /// What the other side says in words that are not known here, see [`Class::Unrecognized`].
+    pub(super) unrecognized: &'static str,
 }
 
 /// A [`Provider`] whose codes all begin with its name.
@@ -60,6 +62,7 @@ macro_rules! provider {
                 redirected: concat!($name, ".redirected"),
                 refused: concat!($name, ".refused"),
                 bad_config: concat!($name, ".bad_config"),
+                unrecognized: concat!($name, ".unrecognized"),
             },
         }
     };

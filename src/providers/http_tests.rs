@@ -102,6 +102,21 @@ async fn a_status_alone_needs_no_body() {
 }
 
 #[tokio::test]
+async fn the_start_of_a_body_is_read_and_the_rest_is_left() {
+    let long = format!("HTTP/1.1 200 X\r\ncontent-length: 1000000\r\n\r\n{}", "x".repeat(5000));
+    let server = Scripted::start(vec![Reply::Bytes(long.into_bytes())]);
+    let answer = client().send(call(&server.url, soon()).body_start(100)).await.ok().unwrap();
+    assert_eq!(answer.body, "x".repeat(100).into_bytes());
+}
+
+#[tokio::test]
+async fn a_start_that_breaks_off_is_not_taken_for_a_whole_body() {
+    let server = Scripted::start(vec![Reply::Bytes(b"HTTP/1.1 200 X\r\ncontent-length: 10\r\n\r\n1".to_vec())]);
+    let fault = client().send(call(&server.url, soon()).body_start(100)).await.err().unwrap();
+    assert_eq!((fault.code(), fault.certainty()), ("test.connection_lost", Certainty::Unknown));
+}
+
+#[tokio::test]
 async fn a_status_survives_the_loss_of_its_body() {
     let fault = fault(Reply::Bytes(b"HTTP/1.1 403 X\r\ncontent-length: 10\r\n\r\nno".to_vec())).await;
     assert_eq!((fault.code(), fault.certainty()), ("test.forbidden", Certainty::NotDone));

@@ -23,7 +23,7 @@ pub(super) struct ScriptedSmtp {
 }
 
 impl ScriptedSmtp {
-    /// Acts as told at a verb: `""` is the greeting, `.` the end of the content.
+    /// Acts as told at a verb (`""` is the greeting, `.` the end of the content), or at lines that begin so (`RCPT TO:<ann`).
     pub(super) fn start(acts: Vec<(&'static str, Act)>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("smtp://{}", listener.local_addr().unwrap());
@@ -45,20 +45,22 @@ impl ScriptedSmtp {
 
 fn converse(mut stream: TcpStream, acts: &[(&'static str, Act)], log: &Mutex<Vec<String>>) -> std::io::Result<()> {
     let mut lines = BufReader::new(stream.try_clone()?).lines();
-    let mut verb = String::new();
+    let mut said = String::new();
     loop {
-        match acts.iter().find(|(at, _)| *at == verb).map(|(_, act)| *act) {
+        let verb = said.split([' ', ':']).next().unwrap_or_default();
+        let is_meant = |at: &str| at == verb || (at.contains(':') && said.starts_with(at));
+        match acts.iter().find(|(at, _)| is_meant(at)).map(|(_, act)| *act) {
             Some(Act::Say(reply)) => write!(stream, "{reply}\r\n")?,
             Some(Act::Close) => return Ok(()),
             Some(Act::Hang) => return stream.read(&mut [0; 64]).map(drop),
-            None => stream.write_all(friendly(&verb))?,
+            None => stream.write_all(friendly(verb))?,
         }
         let in_content = verb == "DATA";
         loop {
             let Some(line) = lines.next().transpose()? else { return Ok(()) };
             log.lock().unwrap().push(line.clone());
             if !in_content || line == "." {
-                verb = line.split([' ', ':']).next().unwrap_or_default().to_owned();
+                said = line;
                 break;
             }
         }

@@ -1,5 +1,8 @@
 //! Slack, as a bot (<https://docs.slack.dev/reference/methods/chat.postMessage/>).
 //!
+//! **Proof of delivery**: a 2xx whose body says `"ok": true` and names `channel` and `ts` of the message. `"ok": false` is a
+//! refusal, whatever the status; what its word means stands in [`super::slack_words`].
+//!
 //! Blind: Slack describes no key on which a message of an app would be deduplicated. (`client_msg_id` belongs to its own
 //! clients; its makers advise others not to rely on it: <https://github.com/slackapi/java-slack-sdk/issues/852>.)
 
@@ -12,12 +15,11 @@ use secrecy::SecretString;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::channel::{BadConfig, Channel, ChannelConfig, ChannelFault, Delivered, Delivery, Message, Refusal, Rendered, decode};
+use super::channel::{BadConfig, Channel, ChannelConfig, ChannelFault, Delivered, Delivery, Message, Rendered, decode};
 use super::http::{Call, HttpClient};
 use super::http_fault::{Provider, provider, retry_after};
-use super::scrub::scrub;
+use super::slack_words::refusal;
 use super::text::{Capped, cut, visible};
-use crate::fault::{Certainty, Class};
 use crate::job::EffectClass;
 
 static SLACK: Provider = provider!("slack");
@@ -25,33 +27,6 @@ static SLACK: Provider = provider!("slack");
 const TEXT_CHARACTERS: usize = 4000;
 const TITLE_CHARACTERS: usize = 256;
 const RIGHT: &str = r#"{"channel": "C0123456789"}"#;
-
-const TOKEN: &str = "Register the destination again with a bot token that Slack accepts.";
-const CHANNEL: &str = "Register the destination again with the id of a channel that the bot can see.";
-const PERMISSION: &str = "Give the bot the scope `chat:write`, and leave to post in this channel.";
-const DEFECT: &str = "This is a defect of the worker: Slack does not take the form of the message.";
-const UNKNOWN_WORD: &str = "Look the word up among the errors of Slack's chat.postMessage.";
-const PATIENCE: &str = "Slack asks for patience; it is tried again by itself.";
-
-/// The errors that only a person can end, as codes: the vendor's word stands behind the dot.
-const PERMANENT: [(&str, &str); 16] = [
-    ("slack.channel_not_found", CHANNEL),
-    ("slack.is_archived", "Bring the channel back, or register another one; then retry."),
-    ("slack.not_in_channel", "Invite the bot to the channel; then retry."),
-    ("slack.invalid_auth", TOKEN),
-    ("slack.not_authed", TOKEN),
-    ("slack.token_revoked", TOKEN),
-    ("slack.token_expired", TOKEN),
-    ("slack.account_inactive", TOKEN),
-    ("slack.missing_scope", PERMISSION),
-    ("slack.no_permission", PERMISSION),
-    ("slack.restricted_action", PERMISSION),
-    ("slack.not_allowed_token_type", TOKEN),
-    ("slack.ekm_access_denied", PERMISSION),
-    ("slack.msg_too_long", DEFECT),
-    ("slack.no_text", DEFECT),
-    ("slack.invalid_json", DEFECT),
-];
 
 /// Messages of a bot in a Slack channel.
 #[derive(Debug)]
@@ -127,13 +102,14 @@ impl Slack {
         let posted: Posted = answer.json()?;
         match posted {
             Posted { ok: true, channel: Some(channel), ts: Some(ts), .. } => {
-                Ok(Delivered { provider_ref: Some(format!("{channel}/{ts}")) })
+                Ok(Delivered::whole(Some(format!("{channel}/{ts}"))))
             }
             Posted { ok: true, .. } => Err(answer.malformed("`ok` without `channel` and `ts`").into()),
-            Posted { error, needed, .. } => {
-                Err(refusal(&error.unwrap_or_default(), needed.as_deref(), retry_after(&answer.headers, SystemTime::now()))
-                    .into())
+            Posted { error: Some(word), needed, .. } => {
+                let patience = retry_after(&answer.headers, SystemTime::now());
+                Err(refusal(&SLACK, &word, needed.as_deref(), patience).into())
             }
+            Posted { error: None, .. } => Err(answer.malformed("`ok` is false, and no `error` says why").into()),
         }
     }
 }
@@ -170,26 +146,6 @@ impl Channel for Slack {
     }
 }
 
-/// What an answer with `"ok": false` means. The vendor says of `internal_error` and `fatal_error` that some of it may have
-/// been done; `request_timeout` is about a body that did not arrive.
-fn refusal(word: &str, needed: Option<&str>, retry_after: Option<Duration>) -> Refusal {
-    let transient = Class::Transient { retry_after };
-    let (code, class, certainty, hint) = match word {
-        "ratelimited" | "rate_limited" => (SLACK.codes.rate_limited, transient, Certainty::NotDone, PATIENCE),
-        "request_timeout" | "team_added_to_org" => (SLACK.codes.try_later, transient, Certainty::NotDone, PATIENCE),
-        "internal_error" | "fatal_error" | "service_unavailable" => {
-            (SLACK.codes.server_error, transient, Certainty::Unknown, PATIENCE)
-        }
-        other => {
-            let known = PERMANENT.iter().find(|(code, _)| code.strip_prefix("slack.") == Some(other));
-            let (code, hint) = known.copied().unwrap_or((SLACK.codes.refused, UNKNOWN_WORD));
-            (code, Class::Permanent, Certainty::NotDone, hint)
-        }
-    };
-    let said = needed.map_or_else(|| scrub(word), |needed| scrub(&format!("{word} (needed: {needed})")));
-    Refusal { provider: &SLACK, code, said, class, certainty, hint }
-}
-
 /// One line of plain text as pieces without Slack's control sequences (`<!channel>`, `<@U1>`, `<https://…|text>`), see
 /// <https://docs.slack.dev/messaging/formatting-message-text/#escaping>.
 fn escape(line: &str) -> impl Iterator<Item = String> + '_ {
@@ -207,7 +163,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::fault::Fault;
+    use crate::fault::{Certainty, Class, Fault};
     use crate::providers::scripted::{Reply, Scripted, client, json as ok, reply, soon};
 
     fn slack(api: &str) -> Slack {
@@ -228,7 +184,7 @@ mod tests {
         let slack = slack(&format!("{}/api", server.url));
         let config = config(json!({"channel": "C042"}));
         let rendered = slack.render(&message("Hello", &["there"]));
-        let delivery = Delivery { config: &config, rendered: &rendered, key: "k", class: EffectClass::K3, deadline: soon() };
+        let delivery = Delivery::first(&config, &rendered, "k", EffectClass::K3, soon());
         let result = slack.deliver(delivery).await;
         (result, server)
     }
@@ -260,7 +216,8 @@ mod tests {
             ("not_in_channel", "", "slack.not_in_channel", Class::Permanent, Certainty::NotDone),
             ("token_revoked", "", "slack.token_revoked", Class::Permanent, Certainty::NotDone),
             ("msg_too_long", "", "slack.msg_too_long", Class::Permanent, Certainty::NotDone),
-            ("something_new", "", "slack.refused", Class::Permanent, Certainty::NotDone),
+            ("external_channel_migrating", "", "slack.try_later", transient(None), Certainty::NotDone),
+            ("something_new", "", "slack.unrecognized", Class::Unrecognized, Certainty::NotDone),
         ] {
             let body = json!({"ok": false, "error": word}).to_string();
             let fault = deliver(reply(200, header, &body)).await.0.unwrap_err();
@@ -276,18 +233,12 @@ mod tests {
             (reply(503, "", "oops"), "slack.server_error", Certainty::Unknown),
             (reply(200, "", "<html>"), "slack.malformed_answer", Certainty::Unknown),
             (ok(&json!({"ok": true})), "slack.malformed_answer", Certainty::Unknown),
+            (ok(&json!({"ok": false})), "slack.malformed_answer", Certainty::Unknown),
             (Reply::Lose, "slack.connection_lost", Certainty::Unknown),
         ] {
             let fault = deliver(answer).await.0.unwrap_err();
             assert_eq!((fault.code(), fault.certainty()), (code, certainty));
         }
-    }
-
-    #[test]
-    fn a_missing_scope_is_named() {
-        let fault = ChannelFault::from(refusal("missing_scope", Some("chat:write"), None));
-        assert_eq!(fault.code(), "slack.missing_scope");
-        assert!(fault.to_string().contains("chat:write"), "{fault}");
     }
 
     #[test]

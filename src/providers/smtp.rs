@@ -1,7 +1,8 @@
 //! One mail over SMTP (RFC 5321), over TLS from the start or after STARTTLS (RFC 8314, RFC 3207).
 //!
 //! The dialogue is led command by command, because the driver's own way of sending does not say how far it came, and that
-//! decides whether the mail may have been taken: not before the content is on its way.
+//! decides whether the mail may have been taken: not before the content is on its way. It also ends at the first recipient that
+//! is refused, while RFC 5321 §3.3 lets the others have the mail.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -13,15 +14,17 @@ use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
 use lettre::transport::smtp::client::{AsyncSmtpConnection, TlsParameters};
 use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
 use lettre::transport::smtp::extension::ClientId;
+use lettre::transport::smtp::response::{Response, Severity};
 use percent_encoding::percent_decode_str;
 use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::Instant;
 
-use super::channel::Refusal;
+use super::channel::{Refusal, RefusedRecipient};
 use super::http::within;
 use super::http_fault::{Provider, provider};
 use super::scrub::scrub;
+use super::text::cut;
 use crate::fault::{Certainty, Class};
 
 pub(super) static EMAIL: Provider = provider!("email");
@@ -37,8 +40,13 @@ const CREDENTIALS: &str =
     "The mail server does not accept the credentials: correct DISPATCH_SMTP_URL or the destination's secret.";
 const ABILITY: &str =
     "The mail server lacks STARTTLS or a known way to sign in: choose another port or server in DISPATCH_SMTP_URL.";
-const RECIPIENT: &str = "The mail server refuses an address: register the destination again with addresses that it takes.";
 const REFUSED: &str = "The mail server refuses the mail; its answer says why.";
+const UNEXPECTED: &str =
+    "The mail server says what RFC 5321 does not have at this point: look whether DISPATCH_SMTP_URL names one.";
+/// "Service not available, closing transmission channel": about the dialogue, whatever it answers.
+const CLOSING: u16 = 421;
+/// Of what is said of one recipient.
+const SAID_CHARACTERS: usize = 300;
 
 /// The server that takes our mail.
 pub struct SmtpServer {
@@ -74,6 +82,17 @@ pub(super) struct Mailing<'a> {
     pub(super) to: &'a [Address],
     /// Headers and body, in ASCII.
     pub(super) content: &'a [u8],
+}
+
+/// What the server said of each recipient of a mail.
+#[derive(Debug, Default)]
+pub(super) struct Recipients {
+    /// They have the mail. Where there is nobody, its content was not sent.
+    pub(super) taken: Vec<String>,
+    /// 5yz: for good.
+    pub(super) refused: Vec<RefusedRecipient>,
+    /// 4yz: for now.
+    pub(super) waiting: Vec<RefusedRecipient>,
 }
 
 /// How far a dialogue came.
@@ -135,27 +154,33 @@ impl SmtpServer {
         }
     }
 
-    /// Sends a mail, or does not: a recipient that is refused refuses it for all.
+    /// Sends a mail to those recipients that the server accepts.
     ///
     /// # Errors
-    /// [`Refusal`], whose certainty says whether the mail may have been taken.
+    /// [`Refusal`], whose certainty says whether the mail may have been taken for those accepted.
     pub(super) async fn send(
         &self,
         mailing: Mailing<'_>,
         credentials: Option<&Credentials>,
         deadline: Instant,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Recipients, Refusal> {
         let opened = within(deadline, self.open(mailing, credentials)).await;
-        let mut connection = opened.ok_or_else(|| too_late(Phase::Connect))?.map_err(|(phase, error)| refusal(phase, &error))?;
-        let taken = within(deadline, connection.message(mailing.content)).await;
-        taken.ok_or_else(|| too_late(Phase::Content))?.map_err(|error| refusal(Phase::Content, &error))?;
+        let (mut connection, recipients) = opened.ok_or_else(|| too_late(Phase::Connect))??;
+        if !recipients.taken.is_empty() {
+            let taken = within(deadline, connection.message(mailing.content)).await;
+            of_severity(Severity::PositiveCompletion, Phase::Content, taken.ok_or_else(|| too_late(Phase::Content))?)?;
+        }
         drop(within(Instant::now() + GOODBYE, connection.quit()).await);
-        Ok(())
+        Ok(recipients)
     }
 
     /// Everything before the content.
-    async fn open(&self, mailing: Mailing<'_>, credentials: Option<&Credentials>) -> Result<AsyncSmtpConnection, (Phase, Error)> {
-        let at = |phase| move |error| (phase, error);
+    async fn open(
+        &self,
+        mailing: Mailing<'_>,
+        credentials: Option<&Credentials>,
+    ) -> Result<(AsyncSmtpConnection, Recipients), Refusal> {
+        let at = |phase| move |error: Error| refusal(phase, &error);
         let tls = match &self.security {
             Security::Tls(tls) => Some(tls.clone()),
             Security::Plain | Security::StartTls(_) => None,
@@ -169,41 +194,103 @@ impl SmtpServer {
         if let Some(credentials) = credentials {
             connection.auth(DEFAULT_MECHANISMS, credentials).await.map_err(at(Phase::SignIn))?;
         }
-        connection.command(Mail::new(Some(mailing.from.clone()), Vec::new())).await.map_err(at(Phase::Sender))?;
+        let sender = connection.command(Mail::new(Some(mailing.from.clone()), Vec::new())).await;
+        of_severity(Severity::PositiveCompletion, Phase::Sender, sender)?;
+        let mut recipients = Recipients::default();
         for address in mailing.to {
-            connection.command(Rcpt::new(address.clone(), Vec::new())).await.map_err(at(Phase::Recipient))?;
+            let answer = connection.command(Rcpt::new(address.clone(), Vec::new())).await;
+            recipients.add(address, answer)?;
         }
-        connection.command(Data).await.map_err(at(Phase::Sender))?;
-        Ok(connection)
+        if !recipients.taken.is_empty() {
+            of_severity(Severity::PositiveIntermediate, Phase::Sender, connection.command(Data).await)?;
+        }
+        Ok((connection, recipients))
+    }
+}
+
+impl Recipients {
+    /// The first digit decides (RFC 5321 §4.2.1). What is not about the recipient ends the dialogue.
+    fn add(&mut self, to: &Address, answer: Result<Response, Error>) -> Result<(), Refusal> {
+        let to = to.to_string();
+        match answer {
+            Err(error) if error.is_permanent() => self.refused.push(RefusedRecipient { to, said: said_of_one(&error) }),
+            Err(error) if error.is_transient() && !is_closing(&error) => {
+                self.waiting.push(RefusedRecipient { to, said: said_of_one(&error) });
+            }
+            other => {
+                of_severity(Severity::PositiveCompletion, Phase::Recipient, other)?;
+                self.taken.push(to);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_closing(error: &Error) -> bool {
+    error.status().is_some_and(|code| u16::from(code) == CLOSING)
+}
+
+fn said_of_one(error: &Error) -> String {
+    cut(&scrub(&crate::fault::chain(error)), SAID_CHARACTERS)
+}
+
+/// Only a reply of the severity that a step has for its success (RFC 5321 §4.3.2) is one; the driver takes every 2yz and 3yz.
+fn of_severity(severity: Severity, phase: Phase, answer: Result<Response, Error>) -> Result<(), Refusal> {
+    let response = answer.map_err(|error| refusal(phase, &error))?;
+    if response.code().severity == severity {
+        return Ok(());
+    }
+    let (code, line) = (response.code(), response.first_line().unwrap_or_default());
+    Err(Refusal {
+        provider: &EMAIL,
+        code: EMAIL.codes.unrecognized,
+        said: cut(&scrub(&format!("expected {severity}yz, got {code} {line}")), SAID_CHARACTERS),
+        class: Class::Unrecognized,
+        certainty: unanswered(phase),
+        hint: UNEXPECTED.into(),
+    })
+}
+
+/// What is known where nothing was decided.
+const fn unanswered(phase: Phase) -> Certainty {
+    match phase {
+        Phase::Content => Certainty::Unknown,
+        Phase::Connect | Phase::SignIn | Phase::Sender | Phase::Recipient => Certainty::NotDone,
     }
 }
 
 /// A reply is a decision, whenever it comes; silence after the content is none.
 fn refusal(phase: Phase, error: &Error) -> Refusal {
     let transient = Class::Transient { retry_after: None };
-    let lost = if phase == Phase::Content { Certainty::Unknown } else { Certainty::NotDone };
     let codes = &EMAIL.codes;
     let (code, class, certainty, hint) = match phase {
         _ if error.is_transient() => (codes.try_later, transient, Certainty::NotDone, PATIENCE),
         Phase::SignIn if error.is_permanent() => (codes.unauthorized, Class::Permanent, Certainty::NotDone, CREDENTIALS),
-        Phase::Recipient if error.is_permanent() => ("email.recipient_refused", Class::Permanent, Certainty::NotDone, RECIPIENT),
         _ if error.is_permanent() => (codes.refused, Class::Permanent, Certainty::NotDone, REFUSED),
         _ if error.is_client() => (codes.refused, Class::Permanent, Certainty::NotDone, ABILITY),
         Phase::Connect => (codes.unreachable, transient, Certainty::NotDone, REACH),
-        Phase::SignIn | Phase::Sender | Phase::Recipient | Phase::Content => (codes.connection_lost, transient, lost, SLOW),
+        Phase::SignIn | Phase::Sender | Phase::Recipient | Phase::Content => {
+            (codes.connection_lost, transient, unanswered(phase), SLOW)
+        }
     };
-    Refusal { provider: &EMAIL, code, said: scrub(&crate::fault::chain(error)), class, certainty, hint }
+    Refusal { provider: &EMAIL, code, said: scrub(&crate::fault::chain(error)), class, certainty, hint: hint.into() }
 }
 
 fn too_late(phase: Phase) -> Refusal {
-    let (said, certainty) = match phase {
-        Phase::Content => ("nothing about the mail before the call's deadline", Certainty::Unknown),
+    let said = match phase {
+        Phase::Content => "nothing about the mail before the call's deadline",
         Phase::Connect | Phase::SignIn | Phase::Sender | Phase::Recipient => {
-            ("nothing that lets the mail go before the call's deadline", Certainty::NotDone)
+            "nothing that lets the mail go before the call's deadline"
         }
     };
-    let class = Class::Transient { retry_after: None };
-    Refusal { provider: &EMAIL, code: EMAIL.codes.timed_out, said: said.to_owned(), class, certainty, hint: SLOW }
+    Refusal {
+        provider: &EMAIL,
+        code: EMAIL.codes.timed_out,
+        said: said.to_owned(),
+        class: Class::Transient { retry_after: None },
+        certainty: unanswered(phase),
+        hint: SLOW.into(),
+    }
 }
 
 #[cfg(test)]
@@ -218,7 +305,7 @@ mod tests {
         SmtpServer::parse(&SecretString::from(setting.to_owned()), true)
     }
 
-    async fn send(acts: &[(&'static str, Act)], limit: Duration) -> (Result<(), Refusal>, ScriptedSmtp) {
+    async fn send(acts: &[(&'static str, Act)], limit: Duration) -> (Result<Recipients, Refusal>, ScriptedSmtp) {
         let script = ScriptedSmtp::start(acts.to_vec());
         let server = parse(&script.url.replace("://", "://robot:canary-password@")).unwrap();
         let (from, to) = ("a@acme.example".parse().unwrap(), ["b@acme.example", "c@acme.example"].map(|to| to.parse().unwrap()));
@@ -231,7 +318,8 @@ mod tests {
     #[tokio::test]
     async fn a_mail_goes_to_each_recipient_after_signing_in() {
         let (sent, script) = send(&[], PLENTY).await;
-        assert!(sent.is_ok(), "{sent:?}");
+        let Recipients { taken, refused, waiting } = sent.unwrap();
+        assert_eq!((taken.join(" ").as_str(), refused, waiting), ("b@acme.example c@acme.example", Vec::new(), Vec::new()));
         let said = script.received();
         let verbs: Vec<&str> = said.iter().map(|line| line.split([' ', ':']).next().unwrap_or_default()).collect();
         assert_eq!(verbs[..6], ["EHLO", "AUTH", "MAIL", "RCPT", "RCPT", "DATA"]);
@@ -248,16 +336,24 @@ mod tests {
             ("AUTH", Act::Say("454 later"), "email.try_later", slow(), Certainty::NotDone),
             ("MAIL", Act::Say("451 later"), "email.try_later", slow(), Certainty::NotDone),
             ("MAIL", Act::Close, "email.connection_lost", slow(), Certainty::NotDone),
-            ("RCPT", Act::Say("550 nobody here"), "email.recipient_refused", Class::Permanent, Certainty::NotDone),
+            ("MAIL", Act::Say("354 go on"), "email.unrecognized", Class::Unrecognized, Certainty::NotDone),
+            ("RCPT", Act::Say("421 closing"), "email.try_later", slow(), Certainty::NotDone),
+            ("RCPT", Act::Say("354 go on"), "email.unrecognized", Class::Unrecognized, Certainty::NotDone),
+            ("RCPT", Act::Close, "email.connection_lost", slow(), Certainty::NotDone),
+            ("DATA", Act::Say("554 no valid recipients"), "email.refused", Class::Permanent, Certainty::NotDone),
+            ("DATA", Act::Say("250 fine"), "email.unrecognized", Class::Unrecognized, Certainty::NotDone),
             ("DATA", Act::Close, "email.connection_lost", slow(), Certainty::NotDone),
             (".", Act::Say("452 full"), "email.try_later", slow(), Certainty::NotDone),
             (".", Act::Say("554 spam"), "email.refused", Class::Permanent, Certainty::NotDone),
+            (".", Act::Say("354 go on"), "email.unrecognized", Class::Unrecognized, Certainty::Unknown),
             (".", Act::Close, "email.connection_lost", slow(), Certainty::Unknown),
             (".", Act::Say("what"), "email.connection_lost", slow(), Certainty::Unknown),
         ] {
-            let (sent, _script) = send(&[(verb, act)], PLENTY).await;
+            let (sent, script) = send(&[(verb, act)], PLENTY).await;
             let refusal = sent.unwrap_err();
             assert_eq!((refusal.code, refusal.class, refusal.certainty), (code, class, certainty), "{verb}: {}", refusal.said);
+            let has_content = script.received().iter().any(|line| line == "..hello");
+            assert_eq!(has_content, verb == ".", "{verb}: content that nobody asked for would be read as commands");
         }
     }
 

@@ -2,6 +2,9 @@
 //! (<https://learn.microsoft.com/en-us/microsoftteams/platform/webhooks-and-connectors/how-to/connectors-using>): an adaptive
 //! card (<https://adaptivecards.io/explorer/TextBlock.html>) inside a message.
 //!
+//! What proves a delivery stands in [`super::teams_answer`], which addresses are retired in [`super::teams_address`]. That a
+//! workflow has taken a card is all that can be known: what it does with it afterwards stands in its own run history.
+//!
 //! The whole address is the secret: its query signs it. Blind: a workflow knows no key, and runs once for each request.
 
 use std::time::Duration;
@@ -15,6 +18,8 @@ use serde_json::{Value, json};
 use super::channel::{BadConfig, Channel, ChannelConfig, ChannelFault, Delivered, Delivery, Message, Rendered, decode};
 use super::http::{Call, HttpClient};
 use super::http_fault::{Provider, provider};
+use super::teams_address::Retired;
+use super::teams_answer::{ANSWER_BYTES, proof};
 use super::text::{Capped, cut, visible};
 use crate::job::EffectClass;
 
@@ -67,13 +72,30 @@ impl Teams {
         self.http.parse_url(secret.expose_secret()).map_err(|why| BadConfig(format!("{RIGHT_SECRET}: {why}")))
     }
 
+    /// No address that is known to be retired is registered.
+    fn new_target(&self, config: &ChannelConfig) -> Result<Url, BadConfig> {
+        let url = self.target(config)?;
+        Retired::of(&url).map_or(Ok(url), |retired| Err(BadConfig(retired.text().to_owned())))
+    }
+
+    /// Nobody is behind a connector's address any more, so it is not called. One on `logic.azure.com` that was registered in its
+    /// time is: another product lives there too, and the answer shows who is there.
+    fn present_target(&self, config: &ChannelConfig) -> Result<Url, BadConfig> {
+        let url = self.target(config)?;
+        match Retired::of(&url) {
+            Some(retired @ Retired::Connector) => Err(BadConfig(retired.text().to_owned())),
+            Some(Retired::MovedWorkflow) | None => Ok(url),
+        }
+    }
+
     async fn post(&self, delivery: Delivery<'_>) -> Result<Delivered, ChannelFault> {
         let bad = |problem| ChannelFault::Config { provider: &TEAMS, problem };
-        let url = self.target(delivery.config).map_err(bad)?;
+        let url = self.present_target(delivery.config).map_err(bad)?;
         let body = delivery.rendered.0.as_bytes().to_vec();
-        let call = Call::new(&TEAMS, Method::POST, url, delivery.deadline).body(MEDIA_TYPE, body).status_only();
-        self.http.send(call).await?.success()?;
-        Ok(Delivered { provider_ref: None })
+        let call = Call::new(&TEAMS, Method::POST, url, delivery.deadline).body(MEDIA_TYPE, body).body_start(ANSWER_BYTES);
+        let answer = self.http.send(call).await?.success()?;
+        proof(&TEAMS, &answer)?;
+        Ok(Delivered::whole(None))
     }
 }
 
@@ -108,7 +130,7 @@ impl Channel for Teams {
     }
 
     fn check_config(&self, config: &ChannelConfig) -> Result<(), BadConfig> {
-        self.target(config).map(|_| ())
+        self.new_target(config).map(|_| ())
     }
 
     fn deliver<'a>(&'a self, delivery: Delivery<'a>) -> BoxFuture<'a, Result<Delivered, ChannelFault>> {
@@ -186,16 +208,16 @@ mod tests {
         let server = Scripted::start(vec![answer]);
         let config = config(&format!("{}/workflows/1/triggers/manual/paths/invoke?sig=canary", server.url));
         let rendered = teams().render(&message("Hello", &["there"]));
-        let delivery = Delivery { config: &config, rendered: &rendered, key: "k", class: EffectClass::K3, deadline: soon() };
+        let delivery = Delivery::first(&config, &rendered, "k", EffectClass::K3, soon());
         let result = teams().deliver(delivery).await;
         (result, server)
     }
 
     #[tokio::test]
     async fn a_card_is_posted_to_the_address_with_its_signature() {
-        for status in [200, 202] {
-            let (delivered, server) = deliver(reply(status, "", "")).await;
-            assert_eq!(delivered.unwrap(), Delivered { provider_ref: None });
+        for (status, body) in [(202, ""), (200, ""), (204, ""), (200, "1"), (200, "\u{feff} 1\r\n")] {
+            let (delivered, server) = deliver(reply(status, "", body)).await;
+            assert_eq!(delivered.unwrap(), Delivered::whole(None));
             let request = server.received().remove(0);
             assert_eq!((request.method.as_str(), request.target.ends_with("/invoke?sig=canary")), ("POST", true));
             assert_eq!(request.header("content-type"), Some(MEDIA_TYPE));
@@ -226,6 +248,56 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn a_2xx_that_says_that_the_delivery_failed_is_none_and_has_the_status_of_its_text() {
+        const SAID: &str = "Webhook message delivery failed with error: Microsoft Teams endpoint returned HTTP error ";
+        let slow = || Class::Transient { retry_after: None };
+        let patient = Class::Transient { retry_after: Some(Duration::from_secs(9)) };
+        for (header, text, code, class) in [
+            ("", format!("{SAID}429 with ContextId tcid=0"), "teams.rate_limited", slow()),
+            ("retry-after: 9\r\n", format!("{SAID}429 …"), "teams.rate_limited", patient),
+            ("", format!("{SAID}503 …"), "teams.delivery_failed", slow()),
+            ("", format!("{SAID}400 …"), "teams.delivery_failed", Class::Permanent),
+            ("", "… HTTP error 413 …".to_owned(), "teams.delivery_failed", Class::Permanent),
+            ("", format!("{SAID}302 …"), "teams.unrecognized", Class::Unrecognized),
+            ("", "Webhook message delivery failed: no such thing.".to_owned(), "teams.unrecognized", Class::Unrecognized),
+        ] {
+            let fault = deliver(reply(200, header, &text)).await.0.unwrap_err();
+            assert_eq!((fault.code(), fault.class(), fault.certainty()), (code, class, Certainty::NotDone), "{text}");
+            assert!(fault.to_string().contains(&text), "{fault}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_2xx_with_any_other_body_proves_nothing() {
+        let page = format!("<html>HTTP error 503: delivery failed {}", "x".repeat(100_000));
+        for (status, body) in [(200, page.as_str()), (200, "{\"ok\": true}"), (202, "1"), (200, "11"), (200, "0")] {
+            let fault = deliver(reply(status, "", body)).await.0.unwrap_err();
+            let seen = (fault.code(), fault.class(), fault.certainty());
+            assert_eq!(
+                seen,
+                ("teams.malformed_answer", Class::Transient { retry_after: None }, Certainty::Unknown),
+                "{body:.20}"
+            );
+            assert!(fault.to_string().len() < 1000, "{fault}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_retired_address_is_not_registered_and_a_connector_s_is_not_called_either() {
+        let connector = config("https://acme.webhook.office.com/webhookb2/canary");
+        let moved = config("https://prod-1.westus.logic.azure.com/workflows/canary?api-version=2016-06-01&sig=canary");
+        for (config, part) in [(&connector, "Send webhook alerts to a channel"), (&moved, "environment.api.powerplatform.com")] {
+            let BadConfig(why) = teams().check_config(config).unwrap_err();
+            assert!(why.contains(part) && !why.contains("canary"), "{why}");
+        }
+        let rendered = teams().render(&message("Hello", &[]));
+        let delivery = Delivery::first(&connector, &rendered, "k", EffectClass::K3, soon());
+        let fault = teams().deliver(delivery).await.unwrap_err();
+        assert_eq!((fault.code(), fault.certainty()), ("teams.bad_config", Certainty::NotDone));
+        assert!(fault.hint().contains("Send webhook alerts"), "{}", fault.hint());
+    }
+
     #[test]
     fn markup_links_mentions_and_functions_lose_their_meaning() {
         let lines = ["[click](https://x) <at>x</at>", "- list", "{{DATE(2020)}} &lt; **b**", "a\r\nb", "a-b"];
@@ -242,7 +314,8 @@ mod tests {
 
     #[test]
     fn bad_settings_say_what_would_be_right_and_not_the_address() {
-        assert_eq!(teams().check_config(&config("https://prod-1.westus.logic.azure.com/workflows/1?sig=x")), Ok(()));
+        let good = "https://default1.2.environment.api.powerplatform.com:443/powerautomate/automations/direct/workflows/1?sig=x";
+        assert_eq!(teams().check_config(&config(good)), Ok(()));
         for (public, secret) in [
             (json!({}), None),
             (json!({}), Some("http://example.com/?sig=canary")),

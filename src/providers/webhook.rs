@@ -1,6 +1,8 @@
 //! A webhook, signed after the Standard Webhooks specification
 //! (<https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>).
 //!
+//! **Proof of delivery**: any 2xx, which is the specification's own rule; a receiver's body means nothing.
+//!
 //! Keyed where the receiver is declared to honour `webhook-id`, which is the effect's key; blind otherwise.
 
 use std::borrow::Cow;
@@ -93,7 +95,7 @@ impl Webhook {
             .header(HeaderName::from_static("webhook-signature"), value(&signatures.join(" "))?)
             .status_only();
         self.http.send(call).await?.success()?;
-        Ok(Delivered { provider_ref: None })
+        Ok(Delivered::whole(None))
     }
 }
 
@@ -188,7 +190,7 @@ mod tests {
         let server = Scripted::start(vec![answer]);
         let config = config(json!({"url": format!("{}/hook", server.url)}), [Some(SECRET), previous]);
         let rendered = webhook().render(&message());
-        let delivery = Delivery { config: &config, rendered: &rendered, key: KEY, class: EffectClass::K3, deadline: soon() };
+        let delivery = Delivery::first(&config, &rendered, KEY, EffectClass::K3, soon());
         let result = webhook().deliver(delivery).await;
         (result, server)
     }
@@ -203,7 +205,7 @@ mod tests {
     #[tokio::test]
     async fn a_delivery_is_signed_with_both_secrets_during_rotation() {
         let (delivered, server) = deliver(reply(204, "", ""), Some(OLD)).await;
-        assert_eq!(delivered.unwrap(), Delivered { provider_ref: None });
+        assert_eq!(delivered.unwrap(), Delivered::whole(None));
         let request = server.received().remove(0);
         assert_eq!((request.method.as_str(), request.target.as_str()), ("POST", "/hook"));
         assert_eq!(request.header("content-type"), Some("application/json"));

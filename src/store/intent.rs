@@ -90,7 +90,8 @@ impl Store {
         .await?;
         tx.commit().await?;
         let detail = intent.detail.clone();
-        Ok(IntentOutcome::Go(Effect { key, class, detail, deadline, repeated: past.is_some() }))
+        let repeated = past.is_some_and(|past| past.may_be_done(fence.epoch));
+        Ok(IntentOutcome::Go(Effect { key, class, detail, deadline, repeated }))
     }
 
     /// Settles an effect of this claim whose call was refused. One that a later claim has stored anew is left alone.

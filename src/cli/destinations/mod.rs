@@ -15,7 +15,7 @@ use super::consent::{Consent, operator};
 use super::output::{Output, or_dash, plain, rendered, say, when};
 use crate::app;
 use crate::config::{Links, ProviderLinks};
-use crate::pipelines::trials::try_destination;
+use crate::pipelines::trials::{Sent, try_destination};
 use crate::tracker::{Changed, DestinationRow, destination_cause, known_organization, set_destination_disabled};
 
 /// Register where messages go, try it, replace its secret
@@ -143,9 +143,11 @@ impl Test {
         // Before it is sent, so that nobody gets a message without a trace.
         store.audit(&actor, "destination.test", None, &Value::Null, &tested).await?;
         let sent = try_destination(&services, &destination, &actor.who).await;
-        let message_id = sent.map_err(|fault| anyhow!("{}; {}", fault.message(), fault.hint()))?;
-        output.answer(&json!({"destination": name, "sent": true, "message_id": message_id}), || {
-            format!("sent; the other side's name for it: {}", or_dash(message_id.as_deref()))
+        let Sent { message_id, refused } = sent.map_err(|fault| anyhow!("{}; {}", fault.message(), fault.hint()))?;
+        output.answer(&json!({"destination": name, "sent": true, "message_id": message_id, "refused": refused}), || {
+            let sent = format!("sent; the other side's name for it: {}", or_dash(message_id.as_deref()));
+            let refused = refused.iter().map(|one| format!("\nnot to {}: {}", plain(&one.to), plain(&one.said)));
+            std::iter::once(sent).chain(refused).collect()
         })?;
         Ok(ExitCode::SUCCESS)
     }

@@ -4,7 +4,8 @@
 //! *Effects*: the class its channel declares (K1, K2 or K3), key from job, generation, stage and `destination:{id}`; for an
 //! answer to a click, `interaction:{job}`.
 //! *Safe to repeat*: K2 goes out with the same key; before a K3 whose outcome is unknown is repeated, the engine records that
-//! a duplicate is possible, or parks the job where the destination wishes to hold.
+//! a duplicate is possible, or parks the job where the destination wishes to hold. Where some recipients are refused for now, the
+//! others' names are kept with the job, and a repeat is for the rest alone.
 
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use crate::engine::{Context, Intent, Outcome, Prepared, RetryPolicy, Stage, Unkn
 use crate::fault::StageFault;
 use crate::job::EffectClass;
 use crate::pipelines::{Dispatch, ProductFault};
-use crate::providers::channel::{Channel, ChannelConfig, Delivery};
+use crate::providers::channel::{Channel, ChannelConfig, ChannelFault, Delivered, Delivery, RefusedRecipient, Rest};
 use crate::providers::discord_interaction::TOKEN_LIFE;
 use crate::providers::governor::Scope;
 use crate::tracker::{Changes, Destination};
@@ -35,7 +36,13 @@ pub struct DeliveredMessage {
     pub to: Recipient,
     /// The other side's name for the message, where it has one.
     pub message_id: Option<String>,
+    /// Recipients that are refused for good; the others have the message.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<RefusedRecipient>,
 }
+
+/// The piece that is kept of an unfinished delivery: who has the message.
+const DELIVERED_TO: &str = "delivered_to";
 
 /// The longest delivery, whatever the setting says; the stage's own limit leaves room for the look before it.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
@@ -67,11 +74,39 @@ impl Stage<Dispatch> for DeliverMessage {
         let (destination, channel) = destination(cx.services, &cx.job.organization, to).await?;
         let config = config(&destination);
         let deadline = Instant::from_std(effect.deadline);
-        let delivery = Delivery { config: &config, rendered: &message.rendered, key: &effect.key, class: effect.class, deadline };
+        let served = cx.kept::<Vec<String>>(DELIVERED_TO).unwrap_or_default();
+        let delivery = Delivery {
+            config: &config,
+            rendered: &message.rendered,
+            key: &effect.key,
+            class: effect.class,
+            deadline,
+            repeated: effect.repeated,
+            served: &served,
+        };
         let scope = scope(&destination, to, channel);
-        let message_id = cx.services.providers.governor.call(&scope, channel.deliver(delivery)).await??.provider_ref;
-        Ok(Outcome::of(DeliveredMessage { to, message_id: message_id.clone() }).with_provider_ref(message_id))
+        let delivered = cx.services.providers.governor.call(&scope, channel.deliver(delivery)).await??;
+        let Delivered { provider_ref: message_id, refused, rest } = delivered;
+        if let Some(Rest { served, fault }) = rest {
+            cx.keep(DELIVERED_TO, &served);
+            return Err(ChannelFault::from(fault).into());
+        }
+        if !refused.is_empty() {
+            warn_of(&refused, &destination);
+        }
+        Ok(Outcome::of(DeliveredMessage { to, message_id: message_id.clone(), refused }).with_provider_ref(message_id))
     }
+}
+
+fn warn_of(refused: &[RefusedRecipient], destination: &Destination) {
+    let recipients: Vec<&str> = refused.iter().map(|recipient| recipient.to.as_str()).collect();
+    tracing::warn!(
+        destination.name,
+        destination.kind,
+        recipients.refused = recipients.join(", "),
+        said = refused.first().map(|recipient| recipient.said.as_str()),
+        "a message is delivered without the recipients that are refused for good; register the destination without them"
+    );
 }
 
 /// Each registered destination is slow or held alone, whichever organization's job the message is of; the clicks of an
@@ -155,7 +190,7 @@ mod tests {
     use super::*;
     use crate::fault::{Class, Fault};
     use crate::job::JobId;
-    use crate::providers::channel::{BadConfig, ChannelFault, Delivered, Message, Rendered};
+    use crate::providers::channel::{BadConfig, Message, Rendered};
 
     /// Keyed for a minute; delivers nothing.
     struct Pigeon;
@@ -182,7 +217,7 @@ mod tests {
         }
 
         fn deliver<'a>(&'a self, _: Delivery<'a>) -> BoxFuture<'a, Result<Delivered, ChannelFault>> {
-            std::future::ready(Ok(Delivered { provider_ref: None })).boxed()
+            std::future::ready(Ok(Delivered::whole(None))).boxed()
         }
     }
 
@@ -229,6 +264,18 @@ mod tests {
         assert!(in_time(Recipient::DestinationId(9), last).is_ok());
         let fault = in_time(Recipient::Interaction(job), last).unwrap_err();
         assert_eq!((fault.code(), fault.class()), ("interaction_expired", Class::Permanent));
+    }
+
+    #[test]
+    fn a_delivery_names_who_was_refused_and_a_checkpoint_from_before_that_reads() {
+        let old = json!({"destination_id": 9, "message_id": "7001"});
+        let mut delivered: DeliveredMessage = serde_json::from_value(old.clone()).unwrap();
+        assert_eq!((delivered.to, delivered.refused.len()), (Recipient::DestinationId(9), 0));
+        assert_eq!(serde_json::to_value(&delivered).unwrap(), old, "who refuses nobody writes what older workers wrote");
+        delivered.refused = vec![RefusedRecipient { to: "left@gone.example".to_owned(), said: "no such user".to_owned() }];
+        let new = serde_json::to_value(&delivered).unwrap();
+        assert_eq!(new["refused"], json!([{"to": "left@gone.example", "said": "no such user"}]));
+        assert_eq!(serde_json::from_value::<DeliveredMessage>(new).unwrap(), delivered);
     }
 
     #[test]

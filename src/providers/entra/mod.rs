@@ -16,8 +16,9 @@ use tokio::time::Instant;
 
 use super::governor::Scope;
 use super::http::{Answer, Call, HttpClient};
-use super::http_fault::{HttpFault, HttpFaultKind, Provider, provider};
+use super::http_fault::{HttpFault, Provider, provider};
 use super::scrub::scrub;
+use super::text::cut;
 use crate::fault::{Certainty, Class, Fault};
 
 static ENTRA: Provider = provider!("entra");
@@ -25,6 +26,8 @@ static ENTRA: Provider = provider!("entra");
 const SCOPE: &str = "499b84ac-1321-427f-aa17-267ca6975798/.default offline_access";
 /// The body read of an answer, in bytes: two tokens of some kilobytes each.
 const BODY_BYTES: usize = 64 << 10;
+/// The longest unknown word that is shown whole.
+const WORD_CHARACTERS: usize = 100;
 /// The longest life of an access token that is believed; the vendor's longest is a day.
 const LONGEST_LIFE: u64 = 7 * 24 * 3600;
 
@@ -91,6 +94,14 @@ pub enum EntraFault {
     /// Microsoft Entra asks for patience, in the words of OAuth.
     #[error("entra: not now: {0}")]
     Later(String),
+    /// A word in `error` that is not known here.
+    #[error("entra: {text}")]
+    Unrecognized {
+        /// The word, scrubbed.
+        error: String,
+        /// What Microsoft Entra says of it, scrubbed.
+        text: String,
+    },
     /// No client is set.
     #[error("entra: no client is set")]
     NoClient,
@@ -106,6 +117,7 @@ impl Fault for EntraFault {
             Self::Refused(_) => "entra.refresh_refused",
             Self::Client { .. } => "entra.client_refused",
             Self::Later(_) => ENTRA.codes.try_later,
+            Self::Unrecognized { .. } => ENTRA.codes.unrecognized,
             Self::NoClient => "entra.no_client",
             Self::Http(fault) => fault.code(),
         }
@@ -115,6 +127,7 @@ impl Fault for EntraFault {
         match self {
             Self::Refused(_) | Self::Client { .. } | Self::NoClient => Class::Permanent,
             Self::Later(_) => Class::Transient { retry_after: None },
+            Self::Unrecognized { .. } => Class::Unrecognized,
             Self::Http(fault) => fault.class(),
         }
     }
@@ -124,6 +137,9 @@ impl Fault for EntraFault {
             Self::Refused(_) => "Sign the identity in again.".to_owned(),
             Self::Client { error, .. } => client_hint(error).to_owned(),
             Self::Later(_) => "Microsoft Entra asks for patience; it is tried again by itself.".to_owned(),
+            Self::Unrecognized { error, .. } => {
+                format!("Look `{error}` up among the errors of Microsoft Entra's token endpoint; then retry.")
+            }
             Self::NoClient => "Set DISPATCH_ENTRA_CLIENT_ID and DISPATCH_ENTRA_CLIENT_SECRET.".to_owned(),
             Self::Http(fault) => fault.hint(),
         }
@@ -131,7 +147,9 @@ impl Fault for EntraFault {
 
     fn certainty(&self) -> Certainty {
         match self {
-            Self::Refused(_) | Self::Client { .. } | Self::Later(_) | Self::NoClient => Certainty::NotDone,
+            Self::Refused(_) | Self::Client { .. } | Self::Later(_) | Self::Unrecognized { .. } | Self::NoClient => {
+                Certainty::NotDone
+            }
             Self::Http(fault) => fault.certainty(),
         }
     }
@@ -280,10 +298,7 @@ fn refusal(answer: Answer) -> EntraFault {
         | "invalid_resource"
         | "invalid_request"
         | "unsupported_grant_type" => EntraFault::Client { error: told.error, text },
-        _ => {
-            let kind = HttpFaultKind::of_status(answer.status, None, text.as_bytes());
-            HttpFault { provider: &ENTRA, kind }.into()
-        }
+        word => EntraFault::Unrecognized { error: cut(&scrub(word), WORD_CHARACTERS), text },
     }
 }
 

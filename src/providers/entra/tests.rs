@@ -59,7 +59,7 @@ async fn only_a_refused_token_asks_for_the_person() {
         (401, told("invalid_client"), "entra.client_refused", Class::Permanent),
         (400, told("unauthorized_client"), "entra.client_refused", Class::Permanent),
         (400, told("temporarily_unavailable"), "entra.try_later", patient),
-        (400, told("something_new"), "entra.refused", Class::Permanent),
+        (400, told("something_new"), "entra.unrecognized", Class::Unrecognized),
         (404, "<html>".to_owned(), "entra.not_found", Class::Permanent),
         (429, told("invalid_grant"), "entra.rate_limited", asked.clone()),
         (503, told("invalid_grant"), "entra.server_error", asked),
@@ -71,6 +71,8 @@ async fn only_a_refused_token_asks_for_the_person() {
     assert!(hint("invalid_client").contains("DISPATCH_ENTRA_CLIENT_SECRET"));
     assert!(hint("unauthorized_client").contains("DISPATCH_ENTRA_CLIENT_ID"));
     assert!(hint("invalid_request").contains("DISPATCH_ENTRA_TOKEN_URL"));
+    let unknown = refused(400, &told("something_new")).await;
+    assert!(unknown.to_string().contains("something_new") && unknown.hint().contains("something_new"), "{unknown}");
 }
 
 #[tokio::test]

@@ -109,7 +109,12 @@ impl Outcome {
                 Self::RateLimited { retry_after }
             }
             Class::Transient { .. } => Self::Failed,
-            Class::Permanent | Class::Infrastructure | Class::Conflict | Class::Wait(_) | Class::Unfinished => Self::Refused,
+            Class::Permanent
+            | Class::Unrecognized
+            | Class::Infrastructure
+            | Class::Conflict
+            | Class::Wait(_)
+            | Class::Unfinished => Self::Refused,
         }
     }
 }

@@ -1,0 +1,53 @@
+//! What Discord's own codes say beside a status
+//! (<https://docs.discord.com/developers/topics/opcodes-and-status-codes#json>).
+//!
+//! The status decides nearly always. Not where a code says that it is a matter of time, whatever 4xx it comes with; and not where
+//! the status is none of those that Discord describes, and the code none that is known here.
+
+use std::time::SystemTime;
+
+use serde::Deserialize;
+
+use super::channel::Refusal;
+use super::http::Answer;
+use super::http_fault::{Provider, retry_after};
+use super::scrub::scrub;
+use crate::fault::{Certainty, Class};
+
+/// "Unknown Message".
+pub(super) const UNKNOWN_MESSAGE: u32 = 10008;
+/// Slow mode; write limits of a channel and of a server; sending, and a feature, switched off for a time; "service resource is
+/// being rate limited"; "application not yet available"; "API resource is currently overloaded".
+const LATER: [u32; 8] = [20016, 20028, 20029, 40004, 40006, 40062, 110_001, 130_000];
+/// The 4xx that Discord describes, and those that any HTTP server answers.
+const DESCRIBED: [u16; 13] = [400, 401, 403, 404, 405, 408, 410, 411, 413, 414, 415, 425, 429];
+const PATIENCE: &str = "Discord asks for patience; it is tried again by itself.";
+
+#[derive(Deserialize)]
+struct ErrorBody {
+    code: u32,
+}
+
+/// Discord's own code, where an answer has one.
+pub(super) fn code(answer: &Answer) -> Option<u32> {
+    answer.json::<ErrorBody>().ok().map(|body| body.code)
+}
+
+/// The refusal that Discord's code makes of an answer; nothing where its status says all.
+pub(super) fn refusal(provider: &'static Provider, answer: &Answer) -> Option<Refusal> {
+    if !(400..500).contains(&answer.status) || answer.status == 429 {
+        return None;
+    }
+    let code = code(answer)?;
+    let (stable, class, hint) = if LATER.contains(&code) {
+        let retry_after = retry_after(&answer.headers, SystemTime::now());
+        (provider.codes.try_later, Class::Transient { retry_after }, PATIENCE.into())
+    } else if DESCRIBED.contains(&answer.status) {
+        return None;
+    } else {
+        let hint = format!("Look the code {code} up among Discord's JSON error codes; then retry.");
+        (provider.codes.unrecognized, Class::Unrecognized, hint.into())
+    };
+    let said = format!("{}: {}", answer.status, scrub(&String::from_utf8_lossy(&answer.body)));
+    Some(Refusal { provider, code: stable, said, class, certainty: Certainty::NotDone, hint })
+}

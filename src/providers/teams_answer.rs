@@ -1,0 +1,75 @@
+//! What an answer to a card in Microsoft Teams proves.
+//!
+//! **Proof of delivery**: a 2xx without a body (a workflow answers 202 and has then taken the card), or a 200 with the body `1`
+//! (what a connector answered). Anything else in a 2xx is none: connectors answer 200 as well where the service behind them
+//! refused the card, and say so in the body: `Webhook message delivery failed with error: Microsoft Teams endpoint returned HTTP
+//! error 429 with ContextId …` (<https://github.com/MicrosoftDocs/msteams-docs/issues/7425>,
+//! <https://github.com/MicrosoftDocs/msteams-docs/issues/1810>), and a proxy in between answers a page of its own.
+
+use std::borrow::Cow;
+use std::time::{Duration, SystemTime};
+
+use super::channel::{ChannelFault, Refusal};
+use super::http::Answer;
+use super::http_fault::{Provider, retry_after};
+use super::scrub::scrub;
+use super::text::cut;
+use crate::fault::{Certainty, Class};
+
+/// The body read of an answer, in bytes.
+pub(super) const ANSWER_BYTES: usize = 4 << 10;
+/// Of the vendor's sentence, in an error.
+const SAID_CHARACTERS: usize = 500;
+const CONNECTOR_TOOK_IT: &str = "1";
+const DELIVERY_FAILED: &str = "delivery failed";
+/// What stands before the status that the service behind a connector answered with.
+const INNER_STATUS: &str = "http error ";
+
+const TOO_LARGE: &str = "Teams takes no card of this size: this is a defect of the worker, which keeps cards small.";
+const REFUSED: &str = "Teams refuses the card; its answer says why. Look whether the channel still exists, and use a workflow's \
+                       address instead of a connector's.";
+const PATIENCE: &str = "Teams asks for patience; it is tried again by itself.";
+const UNKNOWN: &str = "Teams says that the delivery failed, and not why: look at the workflow's run history; then retry.";
+
+/// Nothing where the answer, a 2xx, proves that the card was taken.
+///
+/// # Errors
+/// [`ChannelFault::Refused`] where it says that the delivery failed, a malformed answer where it proves nothing.
+pub(super) fn proof(provider: &'static Provider, answer: &Answer) -> Result<(), ChannelFault> {
+    let text = String::from_utf8_lossy(&answer.body);
+    let text = text.trim_start_matches('\u{feff}').trim();
+    if text.is_empty() || (answer.status == 200 && text == CONNECTOR_TOOK_IT) {
+        return Ok(());
+    }
+    let Some(inner) = failure(text) else {
+        let said = cut(text, SAID_CHARACTERS);
+        return Err(answer.malformed(&format!("expected an empty body or `1`, got: {said}")).into());
+    };
+    let patience = retry_after(&answer.headers, SystemTime::now());
+    Err(refusal(provider, inner, text, patience).into())
+}
+
+/// Whether `text` says that the delivery failed, and with which status, as far as it says that. A page is for people, whatever
+/// it says.
+fn failure(text: &str) -> Option<Option<u16>> {
+    if text.starts_with('<') {
+        return None;
+    }
+    let text = text.to_ascii_lowercase();
+    let status = text.split_once(INNER_STATUS).and_then(|(_, rest)| rest.get(..3)?.parse().ok());
+    (status.is_some() || text.contains(DELIVERY_FAILED)).then_some(status)
+}
+
+fn refusal(provider: &'static Provider, inner: Option<u16>, text: &str, retry_after: Option<Duration>) -> Refusal {
+    const FAILED: &str = "teams.delivery_failed";
+    let transient = Class::Transient { retry_after };
+    let (code, class, hint) = match inner {
+        Some(429) => (provider.codes.rate_limited, transient, PATIENCE),
+        Some(408 | 425 | 500..=599) => (FAILED, transient, PATIENCE),
+        Some(413) => (FAILED, Class::Permanent, TOO_LARGE),
+        Some(400..=499) => (FAILED, Class::Permanent, REFUSED),
+        _ => (provider.codes.unrecognized, Class::Unrecognized, UNKNOWN),
+    };
+    let said = scrub(&cut(text, SAID_CHARACTERS));
+    Refusal { provider, code, said, class, certainty: Certainty::NotDone, hint: Cow::Borrowed(hint) }
+}
