@@ -29,12 +29,14 @@ const TOO_LARGE: &str = "Teams takes no card of this size: this is a defect of t
 const REFUSED: &str = "Teams refuses the card; its answer says why. Look whether the channel still exists, and use a workflow's \
                        address instead of a connector's.";
 const PATIENCE: &str = "Teams asks for patience; it is tried again by itself.";
+const UNPROVED: &str = "The answer does not prove that the card was taken: look whether the address belongs to a workflow that answers \
+                        202 without a body, and whether the card is in the channel; then retry or cancel.";
 const UNKNOWN: &str = "Teams says that the delivery failed, and not why: look at the workflow's run history; then retry.";
 
 /// Nothing where the answer, a 2xx, proves that the card was taken.
 ///
 /// # Errors
-/// [`ChannelFault::Refused`] where it says that the delivery failed, a malformed answer where it proves nothing.
+/// [`ChannelFault::Refused`], whose certainty says whether the card may have been taken all the same.
 pub(super) fn proof(provider: &'static Provider, answer: &Answer) -> Result<(), ChannelFault> {
     let text = String::from_utf8_lossy(&answer.body);
     let text = text.trim_start_matches('\u{feff}').trim();
@@ -42,11 +44,22 @@ pub(super) fn proof(provider: &'static Provider, answer: &Answer) -> Result<(), 
         return Ok(());
     }
     let Some(inner) = failure(text) else {
-        let said = cut(text, SAID_CHARACTERS);
-        return Err(answer.malformed(&format!("expected an empty body or `1`, got: {said}")).into());
+        return Err(proves_nothing(provider, text).into());
     };
     let patience = retry_after(&answer.headers, SystemTime::now());
     Err(refusal(provider, inner, text, patience).into())
+}
+
+/// The card may have been taken, and may be posted again with each further try: so it is tried a few times only.
+fn proves_nothing(provider: &'static Provider, text: &str) -> Refusal {
+    Refusal {
+        provider,
+        code: provider.codes.malformed_answer,
+        said: scrub(&format!("expected an empty body or `1`, got: {}", cut(text, SAID_CHARACTERS))),
+        class: Class::Unrecognized,
+        certainty: Certainty::Unknown,
+        hint: Cow::Borrowed(UNPROVED),
+    }
 }
 
 /// Whether `text` says that the delivery failed, and with which status, as far as it says that. A page is for people, whatever
