@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::channel::{BadConfig, Channel, ChannelConfig, ChannelFault, Delivered, Delivery, Message, Refusal, Rendered, decode};
-use super::discord::{AGENT, Created, SUPPRESS_EMBEDS, markdown, patience};
+use super::discord::{AGENT, CALLERS_ADDRESS, Created, SUPPRESS_EMBEDS, markdown, patience};
 use super::http::{Answer, Call, HttpClient};
 use super::http_fault::{Provider, provider};
 use super::scrub::scrub;
@@ -134,6 +134,10 @@ impl Channel for DiscordInteraction {
 
     fn render(&self, message: &Message) -> Rendered {
         Rendered(markdown(message))
+    }
+
+    fn shared_limit(&self, _: &ChannelConfig) -> Option<String> {
+        Some(CALLERS_ADDRESS.to_owned())
     }
 
     fn check_config(&self, config: &ChannelConfig) -> Result<(), BadConfig> {

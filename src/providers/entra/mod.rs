@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::governor::Scope;
 use super::http::{Answer, Call, HttpClient};
-use super::http_fault::{HttpFault, HttpFaultKind, Provider, provider};
+use super::http_fault::{HttpFault, HttpFaultKind, Patience, Provider, provider};
 use super::scrub::scrub;
 use crate::fault::{Certainty, Class, Fault};
 
@@ -281,7 +281,7 @@ fn refusal(answer: Answer) -> EntraFault {
         | "invalid_request"
         | "unsupported_grant_type" => EntraFault::Client { error: told.error, text },
         _ => {
-            let kind = HttpFaultKind::of_status(answer.status, None, text.as_bytes());
+            let kind = HttpFaultKind::of_status(answer.status, Patience::default(), text.as_bytes());
             HttpFault { provider: &ENTRA, kind }.into()
         }
     }
