@@ -16,6 +16,7 @@ use crate::crash_point::reach;
 use crate::fault::{Class, Fault, StageFault};
 use crate::providers::azure_devops::{AzureDevOpsFault, Caller, Profile};
 use crate::providers::entra::{EntraFault, Tokens};
+use crate::providers::governor::CallLane;
 use crate::tracker::{AccessToken, NewTokens, RefreshTurn, TrackerFault, Turn};
 
 /// A token this close to its end may end on the way.
@@ -239,10 +240,16 @@ impl Services {
 }
 
 impl SignedIn {
-    /// For the call.
+    /// For a call of a job in the lane of requests.
     #[must_use]
     pub fn token(&self) -> Caller<'_> {
-        Caller { organization: &self.0.organization, token: &self.0.token }
+        self.token_from(CallLane::Dispatch)
+    }
+
+    /// For a call of a job in this lane.
+    #[must_use]
+    pub fn token_from(&self, lane: CallLane) -> Caller<'_> {
+        Caller { organization: &self.0.organization, token: &self.0.token, lane }
     }
 
     /// End of the token's life.

@@ -30,7 +30,7 @@ pub use search::SearchQuery;
 pub use work_items::{StateCategory, WorkItem};
 
 use self::user_cache::UserCache;
-use super::governor::{Governor, GovernorFault, Outcome, Scope};
+use super::governor::{CallLane, Governor, GovernorFault, Outcome, Scope};
 use super::http::{Answer, Call, HttpClient};
 use super::http_fault::{HttpFault, HttpFaultKind, Provider, provider, retry_after};
 use crate::fault::{Certainty, Class, Fault};
@@ -84,6 +84,8 @@ pub struct Caller<'a> {
     pub organization: &'a str,
     /// The access token of one of its identities.
     pub token: &'a SecretString,
+    /// The lane of the job that it calls for.
+    pub lane: CallLane,
 }
 
 /// The way to Azure DevOps. Who calls comes with each call.
@@ -245,7 +247,7 @@ impl AzureDevOps {
     /// Sends with a token when the governor lets it out; tells a refused token from other answers. The status may still be
     /// anything else.
     async fn send(&self, caller: Caller<'_>, call: Call) -> Result<Answer, AzureDevOpsFault> {
-        let scope = Scope::host(caller.organization, AZURE_DEVOPS.name, call.host());
+        let scope = Scope::host(caller.organization, AZURE_DEVOPS.name, call.host()).from_lane(caller.lane);
         let call = call.authorization("Bearer", caller.token)?;
         let permit = self.governor.admit(&scope).await?;
         let answer = self.http.send(call).await;

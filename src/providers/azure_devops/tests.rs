@@ -15,7 +15,7 @@ use crate::providers::scripted::{Received, Reply, Scripted, client, json, reply,
 static TOKEN: LazyLock<SecretString> = LazyLock::new(|| "canary-token".into());
 
 fn caller() -> Caller<'static> {
-    Caller { organization: "acme", token: &TOKEN }
+    Caller { organization: "acme", token: &TOKEN, lane: CallLane::Dispatch }
 }
 
 fn azure(replies: Vec<Reply>) -> (AzureDevOps, Scripted) {
@@ -238,7 +238,7 @@ async fn a_user_is_found_on_a_later_page_whatever_the_case_and_remembered() {
     let found = azure.find_user(caller(), "fabrikam", &emails).await.unwrap().unwrap();
     assert_eq!((found.descriptor.as_str(), found.principal_name.as_str()), ("aad.2", "P@corp"));
     let token = "another-token".into();
-    let another = Caller { organization: "acme", token: &token };
+    let another = Caller { organization: "acme", token: &token, lane: CallLane::Dispatch };
     let again = azure.find_user(another, "Fabrikam", &[emails[1].clone(), emails[0].clone()]).await.unwrap();
     assert_eq!(again, Some(found));
     let page = "GET /fabrikam/_apis/graph/users?api-version=7.1-preview.1";
