@@ -15,6 +15,7 @@ use crate::job::words;
 use crate::pipelines::dispatch::check_account::enabled;
 use crate::pipelines::{Dispatch, ProductFault, Services};
 use crate::providers::azure_devops::GraphUser;
+use crate::providers::governor::CallLane;
 use crate::tracker::{Changes, Installation, User};
 
 /// The stage.
@@ -100,7 +101,11 @@ async fn find(services: &Services, sync: &AssigneeSync) -> Result<FoundAssignee,
         return Ok(FoundAssignee::Write(Target { account_name, identity_id, user_id: None, unique_name: None }));
     };
     let signed_in = services.sign_in(identity_id).await?;
-    let answer = services.providers.azure_devops.find_user(signed_in.token(), &account_name, &user.emails).await;
+    let answer = services
+        .providers
+        .azure_devops
+        .find_user(signed_in.token_from(CallLane::AssigneeSync), &account_name, &user.emails)
+        .await;
     let known = signed_in.judge(answer)?;
     Ok(matched(account_name, identity_id, &user, known))
 }

@@ -18,6 +18,7 @@ use crate::job::{EffectClass, words};
 use crate::pipelines::dispatch::sync_assignees::as_written;
 use crate::pipelines::{Dispatch, Services};
 use crate::providers::azure_devops::WorkItem;
+use crate::providers::governor::CallLane;
 use crate::tracker::{Changes, GroupAssignee, assignee_key, work_item_resource};
 
 /// The stage.
@@ -101,7 +102,14 @@ impl Stage<Dispatch> for PatchWorkItem {
             .services
             .providers
             .azure_devops
-            .assign(signed_in.token(), &target.account_name, sync.work_item_id, detail.rev_before, unique_name, deadline)
+            .assign(
+                signed_in.token_from(CallLane::AssigneeSync),
+                &target.account_name,
+                sync.work_item_id,
+                detail.rev_before,
+                unique_name,
+                deadline,
+            )
             .await;
         let rev = signed_in.judge(answer)?;
         let outcome = Outcome::of(Patched { result: PatchResult::Written, rev: Some(rev) });
@@ -111,7 +119,11 @@ impl Stage<Dispatch> for PatchWorkItem {
 
 async fn read(services: &Services, sync: &AssigneeSync, target: &Target) -> Result<Option<WorkItem>, StageFault> {
     let signed_in = services.sign_in(target.identity_id).await?;
-    let answer = services.providers.azure_devops.work_item(signed_in.token(), &target.account_name, sync.work_item_id).await;
+    let answer = services
+        .providers
+        .azure_devops
+        .work_item(signed_in.token_from(CallLane::AssigneeSync), &target.account_name, sync.work_item_id)
+        .await;
     signed_in.judge(answer)
 }
 
