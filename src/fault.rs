@@ -63,6 +63,11 @@ pub trait Fault: Error + Send + Sync + 'static {
     fn certainty(&self) -> Certainty {
         Certainty::NotDone
     }
+    /// Whether the other side asks for patience with everything that is sent the same way (with the same credential, from the
+    /// same address), and not with this destination alone.
+    fn limits_all(&self) -> bool {
+        false
+    }
 }
 
 /// Any [`Fault`], boxed: what a stage fails with.

@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::broker::{PublisherSupervisor, checked, publisher};
 use crate::config::{Links, NotRight, ProviderLinks, WorkerSettings};
-use crate::engine::Spawn;
+use crate::engine::{Lane, Spawn};
 use crate::fault::StageFault;
 use crate::holds::{self, StoredHolds};
 use crate::job::JobId;
@@ -156,9 +156,12 @@ fn made(links: &Links, settings: &WorkerSettings, spawn: Spawn) -> anyhow::Resul
     let first_stages = registry.iter().map(|pipeline| (pipeline.name, pipeline.first())).collect();
     let store = Store::new(pool.clone(), Arc::clone(&keyring));
     let holds = Arc::new(StoredHolds::new(store.clone()));
-    let messaging = settings.concurrency_of(pipelines::MESSAGING.name);
-    let calling = [pipelines::DISPATCH, pipelines::ASSIGNEE_SYNC].map(|lane| settings.concurrency_of(lane.name));
-    let lanes = Lanes { hosts: calling[0].min(calling[1]), destinations: messaging };
+    let seats = |lane: Lane| settings.concurrency_of(lane.name);
+    let lanes = Lanes {
+        dispatch: seats(pipelines::DISPATCH),
+        assignee_sync: seats(pipelines::ASSIGNEE_SYNC),
+        messaging: seats(pipelines::MESSAGING),
+    };
     let tracker = Tracker::new(pool, Arc::clone(&keyring));
     let providers = providers(Arc::<StoredHolds>::clone(&holds), lanes, &settings.providers)?;
     let services = Arc::new(Services { tracker, providers, spawn });
@@ -178,7 +181,7 @@ pub fn services(links: &Links, settings: &ProviderLinks) -> anyhow::Result<Servi
     let keyring = Arc::new(Keyring::parse(links.keyring()?)?);
     let pool = store::pool(links.database_url()?, COMMAND_CONNECTIONS)?;
     let holds = Arc::new(StoredHolds::new(Store::new(pool.clone(), Arc::clone(&keyring))));
-    let providers = providers(holds, Lanes { hosts: 1, destinations: 1 }, settings)?;
+    let providers = providers(holds, Lanes::all(1), settings)?;
     // A command waits for what it does.
     Ok(Services { tracker: Tracker::new(pool, keyring), providers, spawn: spawner(&TaskTracker::new()) })
 }
@@ -188,7 +191,7 @@ pub fn services(links: &Links, settings: &ProviderLinks) -> anyhow::Result<Servi
 /// # Errors
 /// What is not right.
 pub fn check_providers(settings: &ProviderLinks) -> anyhow::Result<()> {
-    providers(Arc::new(holds::Unkept), Lanes { hosts: 1, destinations: 1 }, settings).map(drop)
+    providers(Arc::new(holds::Unkept), Lanes::all(1), settings).map(drop)
 }
 
 /// One for the tracker, one for what is held.

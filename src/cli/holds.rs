@@ -50,7 +50,8 @@ pub(super) struct Release {
 struct Action {
     #[command(flatten)]
     links: Links,
-    /// Which destination: organization|provider|host, or organization|channel|number of the destination
+    /// Which destination: organization|provider|host, organization|channel|number of the destination, or all that are limited
+    /// together, as `dispatch holds list` shows them: *|channel|name
     #[arg(value_parser = scope)]
     scope: String,
     /// Why, for the audit log and for whoever waits
@@ -144,7 +145,9 @@ fn scope(text: &str) -> Result<String, String> {
     if parts.len() == 3 && parts.iter().all(|part| !part.trim().is_empty()) {
         return Ok(text.to_owned());
     }
-    Err("right is organization|provider|host such as 'acme|azure_devops|dev.azure.com', or 'acme|discord|7'".to_owned())
+    Err("expected three parts, such as 'acme|azure_devops|dev.azure.com' or 'acme|discord|7'; use a scope as `dispatch holds list` \
+         shows it"
+        .to_owned())
 }
 
 /// A hold is not to be forgotten.
@@ -174,7 +177,9 @@ mod tests {
 
     #[test]
     fn a_scope_has_three_parts() {
-        assert!(scope("acme|azure_devops|dev.azure.com").is_ok());
+        for right in ["acme|azure_devops|dev.azure.com", "*|discord|bot-1f2e3d4c5b6a7988", "acme|webhook|7#seats"] {
+            assert_eq!(scope(right).as_deref(), Ok(right));
+        }
         for wrong in ["acme", "acme|discord", "acme||7", "acme|discord|7|8"] {
             assert!(scope(wrong).is_err(), "{wrong}");
         }

@@ -11,11 +11,11 @@ use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep};
 
 use super::sign_in::{MARGIN, Occasion, Renewal, reauthentication};
-use super::{Dispatch, Services};
+use super::{Dispatch, Services, assignee_sync};
 use crate::engine::{Context, EngineFault, Kept};
 use crate::fault::StageFault;
 use crate::providers::azure_devops::{AzureDevOpsFault, Caller, Operation, ProfileMe, Unauthorized};
-use crate::providers::governor::GovernorFault;
+use crate::providers::governor::{CallLane, GovernorFault};
 use crate::tracker::AccessToken;
 
 /// The longest hold that a run waits for where it has fetched something already; for a longer one the job waits.
@@ -31,6 +31,7 @@ pub struct SignedIn<'a> {
     identity_id: i64,
     stage: &'static str,
     kept: Option<&'a Kept<'a>>,
+    lane: CallLane,
     /// Whether the run may end between two calls: not once an intent is stored.
     may_end: bool,
     token: Option<(AccessToken, Instant)>,
@@ -48,8 +49,8 @@ impl Services {
     /// Access as an identity outside of a stage; `what` names it in logs.
     #[must_use]
     pub const fn as_identity(&self, identity_id: i64, what: &'static str) -> SignedIn<'_> {
-        let (kept, token, waited) = (None, None, Duration::ZERO);
-        SignedIn { services: self, identity_id, stage: what, kept, may_end: false, token, is_renewed: false, waited }
+        let (kept, lane, token, waited) = (None, CallLane::Dispatch, None, Duration::ZERO);
+        SignedIn { services: self, identity_id, stage: what, kept, lane, may_end: false, token, is_renewed: false, waited }
     }
 }
 
@@ -59,7 +60,9 @@ impl<'a> SignedIn<'a> {
     pub fn of(cx: &Context<'a, Dispatch>, identity_id: i64) -> Self {
         let kept = cx.pieces();
         let outside = cx.services.as_identity(identity_id, kept.stage());
-        Self { kept: Some(kept), may_end: cx.effect.is_none(), ..outside }
+        let is_sync = cx.job.pipeline == assignee_sync::NAME;
+        let lane = if is_sync { CallLane::AssigneeSync } else { CallLane::Dispatch };
+        Self { kept: Some(kept), lane, may_end: cx.effect.is_none(), ..outside }
     }
 
     /// What an operation brings, as an earlier run of this stage has kept it under this name, or else called for and kept.
@@ -98,7 +101,8 @@ impl<'a> SignedIn<'a> {
     pub async fn may_call(&mut self) -> Result<(), StageFault> {
         loop {
             let azure_devops = &self.services.providers.azure_devops;
-            match azure_devops.look(caller(self.token().await?)).await {
+            let lane = self.lane;
+            match azure_devops.look(caller(self.token().await?, lane)).await {
                 Ok(()) => return Ok(()),
                 Err(not_now) => self.wait_for(not_now).await?,
             }
@@ -125,8 +129,8 @@ impl<'a> SignedIn<'a> {
                 return Err(EngineFault::Unfinished.into());
             }
             let azure_devops = &self.services.providers.azure_devops;
-            let token = self.token().await?;
-            match operation.send(azure_devops, caller(token)).await {
+            let lane = self.lane;
+            match operation.send(azure_devops, caller(self.token().await?, lane)).await {
                 Ok(answer) => return Ok(Ok(answer)),
                 Err(AzureDevOpsFault::Governor(not_now)) => self.wait_for(not_now).await?,
                 Err(AzureDevOpsFault::Unauthorized(refusal)) => self.renew::<O>(refusal).await?,
@@ -137,9 +141,10 @@ impl<'a> SignedIn<'a> {
 
     /// Waits for a hold that is over soon, in its seat, where what was fetched so far would have to be put aside for it.
     async fn wait_for(&mut self, not_now: GovernorFault) -> Result<(), StageFault> {
-        let GovernorFault::Held { left, .. } = not_now else { return Err(not_now.into()) };
+        let GovernorFault::Held { left, for_seat, .. } = not_now else { return Err(not_now.into()) };
         let loses = self.kept.is_some_and(|kept| !kept.is_empty());
-        if !loses || left > SHORT_HOLD || self.waited + left > WAITS {
+        // Whoever waits for a seat at a destination does not keep one of the lane's meanwhile.
+        if !loses || for_seat || left > SHORT_HOLD || self.waited + left > WAITS {
             return Err(not_now.into());
         }
         // Never for no time at all: a hold that ends just now must not be asked for again and again.
@@ -177,12 +182,13 @@ impl<'a> SignedIn<'a> {
     /// needs no access to any account.
     async fn why_refused<O: Operation>(&mut self, refusal: Unauthorized, why_not: &str) -> StageFault {
         let azure_devops = &self.services.providers.azure_devops;
+        let lane = self.lane;
         let token = match self.token().await {
             Ok(token) => token,
             Err(fault) => return fault,
         };
         if O::OF_ACCOUNT {
-            match ProfileMe.send(azure_devops, caller(token)).await {
+            match ProfileMe.send(azure_devops, caller(token, lane)).await {
                 Ok(_) => return AzureDevOpsFault::NoAccess(refusal).into(),
                 Err(AzureDevOpsFault::Unauthorized(_)) => {}
                 Err(fault) => return fault.into(),
@@ -209,6 +215,6 @@ impl<'a> SignedIn<'a> {
     }
 }
 
-const fn caller(token: &AccessToken) -> Caller<'_> {
-    Caller { organization: token.organization.as_str(), token: &token.token }
+const fn caller(token: &AccessToken, lane: CallLane) -> Caller<'_> {
+    Caller { organization: token.organization.as_str(), token: &token.token, lane }
 }

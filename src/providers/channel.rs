@@ -52,6 +52,12 @@ pub trait Channel: Send + Sync {
     /// sent again byte for byte.
     fn render(&self, message: &Message) -> Rendered;
 
+    /// What a destination has in common with others that the other side may limit together with it: stored and shown, so never a
+    /// secret. `None` where it limits each by itself.
+    fn shared_limit(&self, _config: &ChannelConfig) -> Option<String> {
+        None
+    }
+
     /// Whether a destination can be delivered to.
     ///
     /// # Errors
@@ -245,6 +251,13 @@ impl Fault for ChannelFault {
             Self::Config { .. } => Certainty::NotDone,
             Self::Http(fault) => fault.certainty(),
             Self::Refused(refusal) => refusal.certainty,
+        }
+    }
+
+    fn limits_all(&self) -> bool {
+        match self {
+            Self::Http(fault) => fault.limits_all(),
+            Self::Config { .. } | Self::Refused(_) => false,
         }
     }
 }

@@ -10,17 +10,19 @@
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
+use data_encoding::HEXLOWER;
 use futures_util::future::{BoxFuture, FutureExt};
 use reqwest::header::{HeaderValue, USER_AGENT};
 use reqwest::{Method, Url};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::json;
+use sha2::{Digest, Sha256};
 
 use super::channel::{BadConfig, Channel, ChannelConfig, ChannelFault, Delivered, Delivery, Message, Rendered, decode};
 use super::discord_words::{UNKNOWN_MESSAGE, code, refusal};
 use super::http::{Answer, Call, HttpClient};
-use super::http_fault::{Provider, provider, retry_after, wish};
+use super::http_fault::{Patience, Provider, provider, retry_after, wish};
 use super::text::{Capped, cut, visible};
 use crate::job::EffectClass;
 use crate::message::is_discord_id;
@@ -35,6 +37,8 @@ const NONCE_KEPT_FOR: Duration = Duration::from_secs(120);
 pub(super) const SUPPRESS_EMBEDS: u32 = 1 << 2;
 /// The vendor wants this form, and may block others.
 pub(super) const AGENT: &str = concat!("DiscordBot (dispatch-worker, ", env!("CARGO_PKG_VERSION"), ")");
+/// What calls without a bot's token have in common: Discord counts them by where they come from.
+pub(super) const CALLERS_ADDRESS: &str = "address";
 const RIGHT: &str = r#"{"channel_id": "123456789012345678"}, with "api_base" where the API lives elsewhere"#;
 
 /// Messages of a bot in a Discord channel.
@@ -61,7 +65,10 @@ pub(super) struct Created {
 
 #[derive(Deserialize)]
 struct RateLimited {
-    retry_after: f64,
+    #[serde(default)]
+    retry_after: Option<f64>,
+    #[serde(default)]
+    global: bool,
 }
 
 impl Discord {
@@ -131,6 +138,10 @@ impl Channel for Discord {
         Rendered(markdown(message))
     }
 
+    fn shared_limit(&self, config: &ChannelConfig) -> Option<String> {
+        config.secret.as_ref().map(name_of_bot)
+    }
+
     fn check_config(&self, config: &ChannelConfig) -> Result<(), BadConfig> {
         self.target(config).map(|_| ())
     }
@@ -140,11 +151,28 @@ impl Channel for Discord {
     }
 }
 
-/// How long Discord asks to wait: the body says it to the millisecond, the header in whole seconds.
-pub(super) fn patience(answer: &Answer) -> Option<Duration> {
-    let said = answer.json::<RateLimited>().ok().filter(|_| answer.status == 429);
-    let exact = said.and_then(|body| Duration::try_from_secs_f64(body.retry_after).ok()).and_then(wish);
-    exact.or_else(|| retry_after(&answer.headers, SystemTime::now()))
+/// How long Discord asks to wait: the body says it to the millisecond, the header in whole seconds. And with what: the limit of a
+/// bot as a whole says that it is global (<https://discord.com/developers/docs/topics/rate-limits#exceeding-a-rate-limit>); an
+/// answer without JSON is the edge's, which blocks the address that calls
+/// (<https://discord.com/developers/docs/topics/rate-limits#invalid-request-limit-aka-cloudflare-bans>).
+pub(super) fn patience(answer: &Answer) -> Patience {
+    let by_header = retry_after(&answer.headers, SystemTime::now());
+    if answer.status != 429 {
+        return Patience { retry_after: by_header, with_all: false };
+    }
+    let said = answer.json::<RateLimited>().ok();
+    let seconds = said.as_ref().and_then(|body| body.retry_after);
+    let exact = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).and_then(wish);
+    let has = |name, value| answer.header(name).is_some_and(|header| header.trim().eq_ignore_ascii_case(value));
+    let is_global =
+        said.is_none_or(|body| body.global) || has("x-ratelimit-global", "true") || has("x-ratelimit-scope", "global");
+    Patience { retry_after: exact.or(by_header), with_all: is_global }
+}
+
+/// What the destinations of one bot have in common, without its token.
+fn name_of_bot(token: &SecretString) -> String {
+    let hash = Sha256::digest(token.expose_secret().as_bytes());
+    format!("bot-{}", HEXLOWER.encode(&hash[..8]))
 }
 
 /// `message` in Discord's markdown, within its limit.
@@ -243,6 +271,40 @@ mod tests {
             let retry_after = Some(Duration::from_secs_f64(seconds));
             assert_eq!((fault.code(), fault.class()), ("discord.rate_limited", Class::Transient { retry_after }));
         }
+    }
+
+    #[tokio::test]
+    async fn a_limit_that_is_global_or_comes_from_the_edge_is_of_all_that_the_bot_sends() {
+        let page = "<!DOCTYPE html><title>Access denied | discord.com used Cloudflare to restrict access</title>";
+        for (answer, seconds, with_all) in [
+            (reply(429, "", r#"{"retry_after": 6.5, "global": true}"#), Some(6.5), true),
+            (reply(429, "x-ratelimit-global: true\r\n", r#"{"retry_after": 6.5}"#), Some(6.5), true),
+            (reply(429, "x-ratelimit-scope: global\r\n", r#"{"retry_after": 6.5, "global": false}"#), Some(6.5), true),
+            (reply(429, "x-ratelimit-scope: shared\r\n", r#"{"retry_after": 6.5, "global": false}"#), Some(6.5), false),
+            (reply(429, "content-type: text/html\r\n", page), None, true),
+            (reply(429, "retry-after: 30\r\n", page), Some(30.0), true),
+            (reply(429, "", r#"{"message": "slow"}"#), None, false),
+            (reply(503, "retry-after: 30\r\n", page), Some(30.0), false),
+            (reply(403, "", page), None, false),
+        ] {
+            let fault = deliver(answer).await.0.unwrap_err();
+            let retry_after = seconds.map(Duration::from_secs_f64);
+            assert_eq!(fault.limits_all(), with_all, "{fault}");
+            if let Class::Transient { retry_after: asked } = fault.class() {
+                assert_eq!(asked, retry_after, "{fault}");
+            }
+        }
+    }
+
+    #[test]
+    fn channels_of_one_bot_have_its_limit_in_common_and_its_token_is_not_shown() {
+        let limit = |secret: &str| {
+            let config = ChannelConfig { secret: Some(secret.into()), ..config(json!({"channel_id": "42"})) };
+            discord().shared_limit(&config).expect("a bot has a limit")
+        };
+        // The beginning of the token's SHA-256.
+        assert_eq!(limit("canary-bot"), "bot-43305de667c96e25");
+        assert_ne!(limit("canary-bot"), limit("canary-bot-2"));
     }
 
     #[tokio::test]

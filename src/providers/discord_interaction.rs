@@ -18,7 +18,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::channel::{BadConfig, Channel, ChannelConfig, ChannelFault, Delivered, Delivery, Message, Refusal, Rendered, decode};
-use super::discord::{AGENT, Created, SUPPRESS_EMBEDS, markdown, patience};
+use super::discord::{AGENT, CALLERS_ADDRESS, Created, SUPPRESS_EMBEDS, markdown, patience};
 use super::discord_words::{code, refusal};
 use super::http::{Answer, Call, HttpClient};
 use super::http_fault::{Provider, provider};
@@ -132,6 +132,10 @@ impl Channel for DiscordInteraction {
 
     fn render(&self, message: &Message) -> Rendered {
         Rendered(markdown(message))
+    }
+
+    fn shared_limit(&self, _: &ChannelConfig) -> Option<String> {
+        Some(CALLERS_ADDRESS.to_owned())
     }
 
     fn check_config(&self, config: &ChannelConfig) -> Result<(), BadConfig> {

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::channel::{BadConfig, Channel, ChannelConfig, ChannelFault, Delivered, Delivery, Message, Rendered, decode};
-use super::discord::{AGENT, Created, SUPPRESS_EMBEDS, markdown, patience};
+use super::discord::{AGENT, CALLERS_ADDRESS, Created, SUPPRESS_EMBEDS, markdown, patience};
 use super::discord_words::refusal;
 use super::http::{Call, HttpClient};
 use super::http_fault::{Provider, provider};
@@ -90,6 +90,10 @@ impl Channel for DiscordWebhook {
 
     fn render(&self, message: &Message) -> Rendered {
         Rendered(markdown(message))
+    }
+
+    fn shared_limit(&self, _: &ChannelConfig) -> Option<String> {
+        Some(CALLERS_ADDRESS.to_owned())
     }
 
     fn check_config(&self, config: &ChannelConfig) -> Result<(), BadConfig> {

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep_until};
 
 use super::address::{self, Resolver};
-use super::http_fault::{HttpFault, HttpFaultKind, Provider, retry_after};
+use super::http_fault::{HttpFault, HttpFaultKind, Patience, Provider, retry_after};
 use crate::trace::{TRACEPARENT, TRACESTATE, Trace};
 
 /// The body read of an ordinary answer, in bytes.
@@ -255,19 +255,19 @@ impl Answer {
     /// # Errors
     /// [`HttpFaultKind::Status`] otherwise.
     pub fn success(self) -> Result<Self, HttpFault> {
-        let after = retry_after(&self.headers, SystemTime::now());
-        self.success_or(after)
+        let retry_after = retry_after(&self.headers, SystemTime::now());
+        self.success_or(Patience { retry_after, with_all: false })
     }
 
-    /// As [`Answer::success`], where the vendor says in its own way how long to wait.
+    /// As [`Answer::success`], where the vendor says in its own way how long to wait, and with what.
     ///
     /// # Errors
     /// [`HttpFaultKind::Status`] unless the status is 2xx.
-    pub fn success_or(self, retry_after: Option<Duration>) -> Result<Self, HttpFault> {
+    pub fn success_or(self, patience: Patience) -> Result<Self, HttpFault> {
         if (200..300).contains(&self.status) {
             return Ok(self);
         }
-        Err(self.fault(HttpFaultKind::of_status(self.status, retry_after, &self.body)))
+        Err(self.fault(HttpFaultKind::of_status(self.status, patience, &self.body)))
     }
 
     /// The body, decoded. What `T` does not name costs nothing.

@@ -114,16 +114,29 @@ pub enum HttpFaultKind {
         status: u16,
         /// The other side's `Retry-After`.
         retry_after: Option<Duration>,
+        /// See [`Patience::with_all`].
+        with_all: bool,
         /// What the other side said of it: see [`Said`].
         body: String,
     },
 }
 
+/// What an answer asks for before the next call.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Patience {
+    /// For how long.
+    pub retry_after: Option<Duration>,
+    /// With everything that is sent the same way (with the same credential, from the same address), not with this destination
+    /// alone.
+    pub with_all: bool,
+}
+
 impl HttpFaultKind {
     /// Of an answer other than 2xx.
     #[must_use]
-    pub fn of_status(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Self {
-        Self::Status { status, retry_after, body: Said::of(body).to_string() }
+    pub fn of_status(status: u16, patience: Patience, body: &[u8]) -> Self {
+        let Patience { retry_after, with_all } = patience;
+        Self::Status { status, retry_after, with_all, body: Said::of(body).to_string() }
     }
 
     /// Of an error of the driver.
@@ -217,6 +230,10 @@ impl Fault for HttpFault {
             | HttpFaultKind::Status { .. } => Certainty::Unknown,
         }
     }
+
+    fn limits_all(&self) -> bool {
+        matches!(self.kind, HttpFaultKind::Status { with_all: true, .. })
+    }
 }
 
 impl fmt::Display for Provider {
@@ -250,7 +267,8 @@ mod tests {
     static TEST: Provider = provider!("test");
 
     fn of_status(status: u16) -> HttpFault {
-        HttpFault { provider: &TEST, kind: HttpFaultKind::of_status(status, Some(Duration::from_secs(3)), b"no") }
+        let patience = Patience { retry_after: Some(Duration::from_secs(3)), with_all: false };
+        HttpFault { provider: &TEST, kind: HttpFaultKind::of_status(status, patience, b"no") }
     }
 
     #[test]
@@ -296,7 +314,7 @@ mod tests {
     #[test]
     fn an_error_body_is_scrubbed_and_cut() {
         let body = format!("Bearer s3cr3t {}", "x ".repeat(5000));
-        let fault = HttpFaultKind::of_status(400, None, body.as_bytes()).to_string();
+        let fault = HttpFaultKind::of_status(400, Patience::default(), body.as_bytes()).to_string();
         assert!(!fault.contains("s3cr3t") && fault.len() < 2100, "{fault}");
     }
 }

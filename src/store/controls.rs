@@ -31,7 +31,8 @@ const FORGOTTEN: i32 = 64;
 /// A hold in force, as people see it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct HoldRow {
-    /// `<organization>|<provider>|<host or destination id>`.
+    /// `<organization>|<provider>|<host or destination id>`; with `#seats` behind it where nothing is missing but a seat; of all
+    /// that the other side limits together `*|<provider>|<what they have in common>`.
     pub scope: String,
     /// `hold`, or `circuit` where the destination has failed.
     pub kind: String,

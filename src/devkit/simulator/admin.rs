@@ -101,7 +101,10 @@ pub(super) fn answer(world: &mut World, call: &Call) -> Answer {
         (&Method::POST, ["delete_work_item"]) => call.json().and_then(|name| delete(world, &name)),
         (&Method::POST, ["tokens"]) => call.json().and_then(|change| change_token(world, change)),
         (&Method::GET, ["faults"]) => Ok(json!(world.faults.list())),
-        (&Method::POST, ["faults"]) => call.json::<FaultRule>().map(|rule| json!({ "id": world.faults.add(rule) })),
+        (&Method::POST, ["faults"]) => call.json::<FaultRule>().and_then(|rule| {
+            rule.check()?;
+            Ok(json!({ "id": world.faults.add(rule) }))
+        }),
         (&Method::DELETE, ["faults"]) => {
             world.faults.clear();
             Ok(Value::Null)

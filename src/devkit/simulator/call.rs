@@ -1,5 +1,6 @@
 //! A request in hand and what is answered: plain data, so that every provider is a function from one to the other.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use axum::body::Body;
@@ -9,6 +10,9 @@ use data_encoding::HEXLOWER;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+
+use super::faults::Request;
+use super::witness::Provider;
 
 /// What the witness has in the place of a secret.
 const HIDDEN: &str = "***";
@@ -56,6 +60,17 @@ impl Call {
     /// The body read as `application/x-www-form-urlencoded`; of a repeated name the last value.
     pub(super) fn form(&self) -> BTreeMap<String, String> {
         form(&String::from_utf8_lossy(&self.body))
+    }
+
+    /// What faults are looked for by.
+    pub(super) fn request(&self, provider: Provider) -> Request<'_> {
+        Request {
+            provider,
+            method: self.method.as_str(),
+            path: &self.path,
+            query: self.raw_query.as_deref().unwrap_or_default(),
+            body: &self.body,
+        }
     }
 
     /// The path's parts, to match on.
@@ -158,8 +173,8 @@ pub(super) struct Description {
 /// What is answered, and what the witness is told.
 pub(super) struct Answer {
     pub(super) status: StatusCode,
-    content_type: &'static str,
-    headers: Vec<(&'static str, String)>,
+    content_type: Cow<'static, str>,
+    headers: Vec<(String, String)>,
     body: Vec<u8>,
     /// Whether something was changed.
     pub(super) effect: bool,
@@ -181,13 +196,13 @@ impl Answer {
         Self::ok(&json!({ "count": items.len(), "value": items }))
     }
 
-    pub(super) fn text(status: StatusCode, content_type: &'static str, body: &str) -> Self {
+    pub(super) fn text(status: StatusCode, content_type: impl Into<Cow<'static, str>>, body: &str) -> Self {
         let body = body.as_bytes().to_vec();
-        Self { status, content_type, headers: Vec::new(), body, effect: false, detail: json!({}) }
+        Self { status, content_type: content_type.into(), headers: Vec::new(), body, effect: false, detail: json!({}) }
     }
 
-    pub(super) fn header(mut self, name: &'static str, value: String) -> Self {
-        self.headers.push((name, value));
+    pub(super) fn header(mut self, name: &str, value: String) -> Self {
+        self.headers.push((name.to_owned(), value));
         self
     }
 
@@ -204,11 +219,11 @@ impl Answer {
     }
 
     pub(super) fn into_response(self) -> Response<Body> {
-        let mut response = Response::builder().status(self.status).header("content-type", self.content_type);
+        let mut response = Response::builder().status(self.status).header("content-type", self.content_type.as_ref());
         for (name, value) in self.headers {
             response = response.header(name, value);
         }
-        response.body(Body::from(self.body)).expect("header values made here are visible ASCII")
+        response.body(Body::from(self.body)).expect("headers made here are visible ASCII, and a rule's are checked")
     }
 }
 

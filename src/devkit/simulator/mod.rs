@@ -16,6 +16,7 @@ pub mod client;
 mod discord;
 mod discord_webhooks;
 mod entra;
+mod fault_answers;
 pub mod faults;
 mod hooks;
 pub mod process;
@@ -175,10 +176,7 @@ async fn handle(simulator: Arc<Simulator>, request: Request<Incoming>) -> Result
     let provider = provider_of(&call);
     let (fault, latency) = {
         let mut world = simulator.world();
-        (
-            world.faults.strike(provider, call.method.as_str(), &call.path),
-            Duration::from_millis(world.state.options.latency_millis),
-        )
+        (world.faults.strike(&call.request(provider)), Duration::from_millis(world.state.options.latency_millis))
     };
     let delay = latency + fault.as_ref().map_or(Duration::ZERO, FaultRule::delay);
     let kind = fault.as_ref().map(|rule| rule.fault);
@@ -234,16 +232,10 @@ impl Simulator {
         };
         let (answer, stored) = {
             let mut world = self.world();
-            let answer = match fault.filter(|rule| !rule.fault.is_done()) {
-                Some(rule) => rule.answer(),
-                None => match provider {
-                    Provider::AzureDevops | Provider::Email => azure_devops::answer(&mut world, call),
-                    Provider::Entra => entra::answer(&mut world, call),
-                    Provider::Discord => discord::answer(&mut world, call),
-                    Provider::Webhook => webhook::answer(&mut world, call),
-                    Provider::Slack => slack::answer(&mut world, call),
-                    Provider::Teams => teams::answer(&mut world, call),
-                },
+            let answer = match fault {
+                Some(rule) if !rule.is_done() => rule.answer(),
+                Some(rule) => rule.dressed(real_answer(&mut world, provider, call)),
+                None => real_answer(&mut world, provider, call),
             };
             let entry = entry(provider, call, description, fault.map(|rule| rule.fault), &answer);
             let stored = self.witness.submit(entry);
@@ -251,6 +243,17 @@ impl Simulator {
             (answer, stored)
         };
         stored.await.ok().map(|()| answer)
+    }
+}
+
+fn real_answer(world: &mut World, provider: Provider, call: &Call) -> Answer {
+    match provider {
+        Provider::AzureDevops | Provider::Email => azure_devops::answer(world, call),
+        Provider::Entra => entra::answer(world, call),
+        Provider::Discord => discord::answer(world, call),
+        Provider::Webhook => webhook::answer(world, call),
+        Provider::Slack => slack::answer(world, call),
+        Provider::Teams => teams::answer(world, call),
     }
 }
 

@@ -1,5 +1,7 @@
 //! A mail server (RFC 5321) that takes everything. A fault is looked for at `MAIL`, under that method and the path `/smtp`:
-//! refused, hanging and rate-limited mails end there; one that is slow, or whose answer is lost, meets it after its content.
+//! refused, hanging and rate-limited mails end there; one that is slow, or whose answer is lost or replaced, meets it after its
+//! content. Another one is looked for at each `RCPT`, under that method and the address for a path: a reply line that does not
+//! begin with `2` leaves that recipient out, and the dialogue goes on.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,11 +16,12 @@ use tokio::task::JoinSet;
 
 use super::Simulator;
 use super::chats::Mail;
-use super::faults::{FaultKind, FaultRule};
+use super::faults::{FaultKind, FaultRule, RECIPIENT, Request};
 use super::witness::{Entry, Provider};
 
 const PATH: &str = "/smtp";
 const GREETING: &str = "220 simulator";
+const FINE: &str = "250 fine";
 const READY: &str = "354 end with a dot";
 const TAKEN: &str = "250 taken";
 /// The most that one dialogue may send, in bytes.
@@ -77,9 +80,11 @@ impl Dialogue {
                     }
                 }
                 "RCPT" => {
-                    self.mail.to.push(address(rest));
-                    self.reply("250 fine").await?;
+                    if !self.recipient(rest).await? {
+                        return Ok(());
+                    }
                 }
+                "DATA" if self.mail.to.is_empty() => self.reply("554 5.5.1 no recipient was taken").await?,
                 "DATA" => {
                     if !self.take().await? {
                         return Ok(());
@@ -119,26 +124,54 @@ impl Dialogue {
     /// Begins a mail, or does what its fault does; `false`: the dialogue is over.
     async fn begin(&mut self, from: &str) -> std::io::Result<bool> {
         self.mail = Mail { from: address(from), to: Vec::new(), content: String::new() };
-        self.fault = self.simulator.world().faults.strike(Provider::Email, "MAIL", PATH);
-        let (status, reply) = match self.fault.as_ref().map(|rule| rule.fault) {
-            None | Some(FaultKind::Slow | FaultKind::LoseAnswer) => {
-                self.reply("250 fine").await?;
+        self.fault = self.strike("MAIL", PATH);
+        let (status, reply) = match self.fault.as_ref().map(refusal) {
+            None | Some(Refusal::Later) => {
+                self.reply(FINE).await?;
                 return Ok(true);
             }
-            Some(FaultKind::Refuse) => (None, None),
-            Some(FaultKind::Hang) => {
+            Some(Refusal::Silence) => {
                 self.log("MAIL", None, false).await;
                 return std::future::pending().await;
             }
-            Some(FaultKind::RateLimit) => (Some(451), Some("451 too many mails")),
-            Some(FaultKind::ServerError) => (Some(421), Some("421 the service is unavailable")),
-            Some(FaultKind::Nonsense) => (None, Some("<<<nonsense")),
+            Some(Refusal::End(status, reply)) => (status, reply),
         };
         self.log("MAIL", status, false).await;
         if let Some(reply) = reply {
-            self.reply(reply).await?;
+            self.reply(&reply).await?;
         }
         Ok(false)
+    }
+
+    /// Takes one recipient, or does what its fault does; `false`: the dialogue is over.
+    async fn recipient(&mut self, to: &str) -> std::io::Result<bool> {
+        let to = address(to);
+        let Some(fault) = self.strike(RECIPIENT, &to) else {
+            self.mail.to.push(to);
+            self.reply(FINE).await?;
+            return Ok(true);
+        };
+        let refusal = refusal(&fault);
+        let (status, reply) = match &refusal {
+            Refusal::Later => (code(FINE), Some(FINE)),
+            Refusal::Silence => (None, None),
+            Refusal::End(status, reply) => (*status, reply.as_deref()),
+        };
+        let is_taken = status.is_some_and(|status| status < 300);
+        self.log_recipient(&to, &fault, status).await;
+        if is_taken {
+            self.mail.to.push(to);
+        }
+        match (&refusal, reply) {
+            (Refusal::Silence, _) => std::future::pending().await,
+            (_, Some(reply)) => self.reply(reply).await.map(|()| true),
+            (_, None) => Ok(false),
+        }
+    }
+
+    fn strike(&self, method: &str, path: &str) -> Option<FaultRule> {
+        let request = Request { provider: Provider::Email, method, path, query: "", body: &[] };
+        self.simulator.world().faults.strike(&request)
     }
 
     /// Takes the content; `false`: the dialogue is over.
@@ -155,47 +188,94 @@ impl Dialogue {
         let delay = self.fault.as_ref().map_or(Duration::ZERO, FaultRule::delay);
         tokio::time::sleep(delay).await;
         let is_lost = self.fault.as_ref().is_some_and(|rule| rule.fault == FaultKind::LoseAnswer);
-        self.log("DATA", (!is_lost).then_some(250), true).await;
+        let reply = self.fault.as_ref().and_then(FaultRule::reply).unwrap_or(TAKEN).to_owned();
+        self.log("DATA", code(&reply).filter(|_| !is_lost), true).await;
         if is_lost {
             return Ok(false);
         }
-        self.reply(TAKEN).await?;
+        self.reply(&reply).await?;
         Ok(true)
     }
 
-    /// Writes the witness's line, and keeps a mail that is taken, in the order of effects.
+    /// The line of a whole mail, and of one that has not come so far.
     async fn log(&self, method: &str, status: Option<u16>, effect: bool) {
-        let mail = &self.mail;
-        let entry = Entry {
+        let subject = self.mail.to.first().map(|to| format!("email:{to}"));
+        let fault = self.fault.as_ref().map(|rule| rule.fault);
+        let line = Entry { method: method.to_owned(), status, effect, subject, fault, ..self.entry() };
+        self.keep(line).await;
+    }
+
+    async fn log_recipient(&self, to: &str, fault: &FaultRule, status: Option<u16>) {
+        let subject = Some(format!("email:{to}"));
+        let line = Entry { method: RECIPIENT.to_owned(), status, subject, fault: Some(fault.fault), ..self.entry() };
+        self.keep(line).await;
+    }
+
+    /// What all lines have in common.
+    fn entry(&self) -> Entry {
+        Entry {
             seq: 0,
             at: time::OffsetDateTime::now_utc(),
             provider: Provider::Email,
-            method: method.to_owned(),
+            method: String::new(),
             path: PATH.to_owned(),
             query: None,
             content_type: None,
             traceparent: None,
             body_shape: None,
-            key: message_id(&mail.content),
-            body_sha256: HEXLOWER.encode(&Sha256::digest(mail.content.as_bytes())),
-            status,
-            effect,
-            subject: mail.to.first().map(|to| format!("email:{to}")),
-            fault: self.fault.as_ref().map(|rule| rule.fault),
-            detail: json!({ "to": mail.to }),
-        };
+            key: message_id(&self.mail.content),
+            body_sha256: HEXLOWER.encode(&Sha256::digest(self.mail.content.as_bytes())),
+            status: None,
+            effect: false,
+            subject: None,
+            fault: None,
+            detail: json!({ "to": self.mail.to }),
+        }
+    }
+
+    /// Writes the witness's line, and keeps a mail that is taken, in the order of effects.
+    async fn keep(&self, line: Entry) {
         let stored = {
             let mut world = self.simulator.world();
-            if effect {
-                world.state.mail.received.push(mail.clone());
+            if line.effect {
+                world.state.mail.received.push(self.mail.clone());
             }
-            self.simulator.witness.submit(entry)
+            self.simulator.witness.submit(line)
         };
         // A witness that cannot write stops everything, which tests notice.
         if stored.await.is_err() {
             std::future::pending::<()>().await;
         }
     }
+}
+
+/// What a fault does to a command.
+enum Refusal {
+    /// The command is taken; the fault is met later, or not at all.
+    Later,
+    /// No reply ever.
+    Silence,
+    /// The reply's code and line; without a line the connection is dropped.
+    End(Option<u16>, Option<String>),
+}
+
+fn refusal(rule: &FaultRule) -> Refusal {
+    let reply = |line: &str| Refusal::End(code(line), Some(line.to_owned()));
+    match rule.fault {
+        FaultKind::Slow | FaultKind::LoseAnswer | FaultKind::Decorate => Refusal::Later,
+        FaultKind::Answer if rule.is_done() => Refusal::Later,
+        FaultKind::Answer => reply(rule.reply().unwrap_or_default()),
+        FaultKind::Refuse => Refusal::End(None, None),
+        FaultKind::Hang => Refusal::Silence,
+        FaultKind::RateLimit => reply("451 too many mails"),
+        FaultKind::ServerError => reply("421 the service is unavailable"),
+        FaultKind::Nonsense => reply("<<<nonsense"),
+    }
+}
+
+/// The three digits that a reply line begins with.
+fn code(reply: &str) -> Option<u16> {
+    reply.get(..3)?.parse().ok()
 }
 
 /// What stands between `<` and `>`.

@@ -109,14 +109,15 @@ fn warn_of(refused: &[RefusedRecipient], destination: &Destination) {
     );
 }
 
-/// Each registered destination is slow or held alone, whichever organization's job the message is of; the clicks of an
-/// organization share a place.
+/// Each registered destination is slow or held alone, whichever organization's job the message is of, or with all that its channel
+/// says are limited together; the clicks of an organization share a place.
 fn scope(destination: &Destination, to: Recipient, channel: &dyn Channel) -> Scope {
     let organization = &destination.organization;
-    match to {
+    let scope = match to {
         Recipient::DestinationId(id) => Scope::destination(organization, channel.kind(), id),
         Recipient::Interaction(_) => Scope::clicks(organization, channel.kind()),
-    }
+    };
+    scope.limited_with(channel.shared_limit(&config(destination)))
 }
 
 /// Discord counts from the click, which comes before its job is accepted; who is later than that need not try.

@@ -33,7 +33,7 @@ pub use work_items::{Assign, BATCH, StateCategories, StateCategory, UnreadableWo
 
 use self::list::List;
 use self::user_cache::UserCache;
-use super::governor::{Governor, GovernorFault, Outcome, Scope};
+use super::governor::{CallLane, Governor, GovernorFault, Outcome, Scope};
 use super::http::{Answer, Call, HttpClient};
 use super::http_fault::{HttpFault, HttpFaultKind, Provider, provider, retry_after};
 use crate::message::is_segment;
@@ -86,6 +86,8 @@ pub struct Caller<'a> {
     pub organization: &'a str,
     /// The access token of one of its identities.
     pub token: &'a SecretString,
+    /// The lane of the job that it calls for.
+    pub lane: CallLane,
 }
 
 /// The way to Azure DevOps. Who calls comes with each call.
@@ -137,13 +139,13 @@ impl AzureDevOps {
     /// [`GovernorFault`] where not.
     pub async fn look(&self, caller: Caller<'_>) -> Result<(), GovernorFault> {
         let host = self.core.host_str().unwrap_or_default();
-        self.governor.look(&Scope::host(caller.organization, AZURE_DEVOPS.name, host)).await
+        self.governor.look(&Scope::host(caller.organization, AZURE_DEVOPS.name, host).from_lane(caller.lane)).await
     }
 
     /// Sends with a token when the governor lets it out; tells a refused token from other answers. The status may still be
     /// anything else.
     async fn send(&self, caller: Caller<'_>, call: Call) -> Result<Answer, AzureDevOpsFault> {
-        let scope = Scope::host(caller.organization, AZURE_DEVOPS.name, call.host());
+        let scope = Scope::host(caller.organization, AZURE_DEVOPS.name, call.host()).from_lane(caller.lane);
         let call = call.authorization("Bearer", caller.token)?;
         let permit = self.governor.admit(&scope).await?;
         let answer = self.http.send(call).await;

@@ -17,7 +17,7 @@ use crate::providers::scripted::{Received, Reply, Scripted, client, json, reply,
 static TOKEN: LazyLock<SecretString> = LazyLock::new(|| "canary-token".into());
 
 fn caller() -> Caller<'static> {
-    Caller { organization: "acme", token: &TOKEN }
+    Caller { organization: "acme", token: &TOKEN, lane: CallLane::Dispatch }
 }
 
 fn azure(replies: Vec<Reply>) -> (AzureDevOps, Scripted) {

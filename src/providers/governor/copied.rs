@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{LiveHold, Scope};
+use super::LiveHold;
 use crate::fault::StageFault;
 
 /// A copy that is older is read again before a job is told to wait.
@@ -32,15 +32,15 @@ pub(super) struct Copied {
 
 impl Copied {
     /// The hold in force, and whether what is known is fresh.
-    pub(super) fn known(&self, scope: &Scope, now: Instant) -> (Option<Held>, bool) {
-        let held = self.holds.get(scope.as_str()).filter(|held| now < held.until).cloned();
+    pub(super) fn known(&self, scope: &str, now: Instant) -> (Option<Held>, bool) {
+        let held = self.holds.get(scope).filter(|held| now < held.until).cloned();
         let noted = held.as_ref().map(|held| held.noted).max(self.read);
         (held, noted.is_some_and(|noted| now.saturating_duration_since(noted) < FRESH))
     }
 
     /// Remembers a hold that was placed here.
-    pub(super) fn note(&mut self, scope: &Scope, held: Held) {
-        self.holds.insert(scope.as_str().to_owned(), held);
+    pub(super) fn note(&mut self, scope: &str, held: Held) {
+        self.holds.insert(scope.to_owned(), held);
     }
 
     /// Takes over what was read, `begun` being when reading began. The scopes whose circuit is open no more.

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Scope;
 use super::copied::Held;
+use super::scope::Target;
 use crate::fault::{Class, Fault, StageFault, WaitOn};
 use crate::job::WaitReason;
 
@@ -15,12 +15,14 @@ pub enum GovernorFault {
     /// It is held.
     #[error("{reason} and is held")]
     Held {
-        /// Its scope.
+        /// The scope that is held: its own, or that of all which the other side limits together.
         scope: String,
         /// Why, as a clause.
         reason: String,
-        /// How long the hold still lasts.
+        /// How long the hold still lasts, as far as this replica knows.
         left: Duration,
+        /// Whether nothing is missing but a seat. Who waits for one in place keeps a seat of its lane from others meanwhile.
+        for_seat: bool,
     },
     /// It must be left alone, and the hold that would say so cannot be stored.
     #[error("a hold of {scope} cannot be stored: {why}")]
@@ -35,13 +37,13 @@ pub enum GovernorFault {
 }
 
 impl GovernorFault {
-    pub(super) fn held(scope: &Scope, held: &Held) -> Self {
-        let left = held.until.saturating_duration_since(Instant::now());
-        Self::Held { scope: scope.to_string(), reason: held.reason.clone(), left }
+    pub(super) fn held(target: &Target, held: Held, now: Instant) -> Self {
+        let left = held.until.saturating_duration_since(now);
+        Self::Held { scope: target.text.clone(), reason: held.reason, left, for_seat: target.is_seats }
     }
 
-    pub(super) fn not_placed(scope: &Scope, fault: &StageFault) -> Self {
-        Self::NotPlaced { scope: scope.to_string(), why: fault.message(), class: fault.class() }
+    pub(super) fn not_placed(target: &Target, fault: &StageFault) -> Self {
+        Self::NotPlaced { scope: target.text.clone(), why: fault.message(), class: fault.class() }
     }
 }
 

@@ -1,9 +1,11 @@
 //! The governor: how fast each destination is called, and when it is left alone.
 //!
 //! Every call to the outside asks first. A destination (tenant × provider × host, or a registered destination of messages) has
-//! a token bucket, a circuit and a number of seats in this process, and all destinations of a provider have some together; and
-//! it may be held, by this replica, by another one or by a person, which all replicas know from [`Holds`]. A job that meets a
-//! held destination waits for the hold, out of its seat and without using an attempt; every other destination goes on.
+//! a token bucket, a circuit and a number of seats of each lane in this process, and all destinations of a provider have some
+//! together; and it may be held, by this replica, by another one or by a person, which all replicas know from [`Holds`]: it
+//! alone, or with all that the other side limits together. A job that meets a held destination waits for the hold, out of its
+//! seat and without using an attempt; every other destination goes on. Where nothing is missing but a seat, the hold is one of the
+//! destination's seats, and keeps nobody waiting who finds one.
 //!
 //! **Invariant:** a call that may go out asks neither Postgres nor RabbitMQ: holds are read from a copy in memory.
 //! **Invariant:** nobody is told to wait for a hold that is not stored, so that its end can let everybody go on.
@@ -13,11 +15,15 @@ mod copied;
 mod destination;
 mod family;
 mod fault;
+mod lanes;
 mod places;
 mod rates;
 mod scope;
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;
+mod unsaid;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -30,13 +36,15 @@ pub(crate) use tests::alone;
 
 pub use destination::Outcome;
 pub use fault::GovernorFault;
+pub use lanes::{CallLane, Lanes};
 pub use rates::{BadRate, DEFAULT_RATES, Rates};
 pub use scope::Scope;
 
 use self::copied::{Copied, Held};
-use self::destination::{NotNow, Order};
-use self::family::Crowd;
+use self::destination::{Asking, NotNow, Order};
 use self::places::{Call, Place, Places};
+use self::scope::Target;
+use self::unsaid::Unsaid;
 use crate::fault::{Class, Fault, StageFault};
 use crate::telemetry::names;
 
@@ -81,15 +89,15 @@ pub struct Governor {
     holds: Arc<dyn Holds>,
     copied: Mutex<Copied>,
     reading: tokio::sync::Mutex<()>,
+    unsaid: Mutex<Unsaid>,
 }
 
-/// How many jobs run at a time where calls come from.
-#[derive(Debug, Clone, Copy)]
-pub struct Lanes {
-    /// In the smallest lane that calls providers' hosts.
-    pub hosts: usize,
-    /// In the lane that delivers messages to registered destinations.
-    pub destinations: usize,
+/// A hold that keeps a scope from being called, or its seats from being waited for.
+struct InForce<'a> {
+    target: &'a Target,
+    held: Held,
+    /// Read or placed a moment ago.
+    is_fresh: bool,
 }
 
 /// The right to one call. Dropped without [`Permit::settle`], its call has had no answer.
@@ -106,7 +114,7 @@ impl Outcome {
         let Err(fault) = answer else { return Self::Done };
         match fault.class() {
             Class::Transient { retry_after } if retry_after.is_some() || fault.code().ends_with(".rate_limited") => {
-                Self::RateLimited { retry_after }
+                if fault.limits_all() { Self::AllRateLimited { retry_after } } else { Self::RateLimited { retry_after } }
             }
             Class::Transient { .. } => Self::Failed,
             Class::Permanent
@@ -123,7 +131,13 @@ impl Governor {
     /// With these rates, for lanes of these sizes.
     #[must_use]
     pub fn new(rates: Rates, lanes: Lanes, holds: Arc<dyn Holds>) -> Self {
-        Self { places: Places::new(rates, lanes), holds, copied: Mutex::default(), reading: tokio::sync::Mutex::default() }
+        Self {
+            places: Places::new(rates, lanes),
+            holds,
+            copied: Mutex::default(),
+            reading: tokio::sync::Mutex::default(),
+            unsaid: Mutex::default(),
+        }
     }
 
     /// Calls a destination where it may be called, and counts what came of it.
@@ -174,23 +188,28 @@ impl Governor {
     async fn pass<V>(
         &self,
         scope: &Scope,
-        asked: impl Fn(&Place, Instant, Instant, Crowd) -> Result<V, NotNow>,
+        asked: impl Fn(&Place, Asking) -> Result<V, NotNow>,
     ) -> Result<(Arc<Place>, V), GovernorFault> {
-        let since = Instant::now();
+        let (since, lane) = (Instant::now(), scope.lane());
         let place = self.places.of(scope, since);
         loop {
             let changed = place.change_seen();
-            if let Some(held) = self.held(scope).await {
-                if held.is_circuit {
-                    place.change(|destination| destination.seen_open(held.until));
-                }
-                return Err(GovernorFault::held(scope, &held));
+            if let Some(found) = self.held(scope.targets()).await {
+                return Err(found.refuse(&place));
             }
             let now = Instant::now();
-            match asked(&place, since, now, self.places.crowd(&place, now)) {
+            let crowd = self.places.crowd(&place, lane, now);
+            let refused = match asked(&place, Asking { lane, crowd, since, now }) {
                 Ok(done) => return Ok((Arc::clone(&place), done)),
-                Err(NotNow::Hold(order)) => return Err(self.hold(scope, &place, order).await),
-                Err(NotNow::Wait(until)) => tokio::select! {
+                Err(refused) => refused,
+            };
+            // Who finds no seat waits with those that found none before; who finds one has not looked at this.
+            if let Some(found) = self.held(std::iter::once(scope.seats())).await {
+                return Err(found.refuse(&place));
+            }
+            match refused {
+                NotNow::Hold(order) => return Err(self.hold(scope, &place, order).await),
+                NotNow::Wait(until) => tokio::select! {
                     () = changed => {}
                     () = sleep_until(until) => {}
                 },
@@ -198,51 +217,80 @@ impl Governor {
         }
     }
 
-    /// The hold in force, by a copy that is fresh where it says so.
-    async fn held(&self, scope: &Scope) -> Option<Held> {
-        let (held, is_fresh) = self.known(scope);
-        if held.is_none() || is_fresh {
-            return held;
+    /// The hold in force of any of these, by a copy that is fresh where it says so.
+    async fn held<'a>(&self, targets: impl Iterator<Item = &'a Target> + Clone) -> Option<InForce<'a>> {
+        let found = self.known(targets.clone())?;
+        if found.is_fresh {
+            return Some(found);
         }
         let reading = self.reading.lock().await;
-        if !self.known(scope).1
+        if self.known(targets.clone()).is_some_and(|found| !found.is_fresh)
             && let Err(fault) = self.refresh().await
         {
             tracing::debug!(error = fault.message(), "holds cannot be read; what was known is gone by");
         }
         drop(reading);
-        self.known(scope).0
+        self.known(targets)
     }
 
-    /// What the copy says, and whether it is fresh.
-    fn known(&self, scope: &Scope) -> (Option<Held>, bool) {
-        locked(&self.copied).known(scope, Instant::now())
+    /// What the copy says: of several holds the one that lasts longest.
+    fn known<'a>(&self, targets: impl Iterator<Item = &'a Target>) -> Option<InForce<'a>> {
+        let (copied, now) = (locked(&self.copied), Instant::now());
+        let in_force = |target: &'a Target| {
+            let (held, is_fresh) = copied.known(&target.text, now);
+            held.map(|held| InForce { target, held, is_fresh })
+        };
+        targets.filter_map(in_force).max_by_key(|found| found.held.until)
     }
 
     /// Holds a destination that nobody has held meanwhile.
     async fn hold(&self, scope: &Scope, place: &Place, order: Order) -> GovernorFault {
         let _one_at_a_time = place.placing.lock().await;
-        if let (Some(held), _) = self.known(scope) {
-            return GovernorFault::held(scope, &held);
+        let target = if order.why.is_for_seats() { scope.seats() } else { scope.own() };
+        if let Some(found) = self.known(scope.targets().chain([target])) {
+            return found.refuse(place);
         }
-        match self.place_hold(scope, place, order).await {
-            Ok(held) => GovernorFault::held(scope, &held),
-            Err(fault) => GovernorFault::not_placed(scope, &fault),
+        match self.place_hold(scope, place, target, order).await {
+            Ok(held) => GovernorFault::held(target, held, Instant::now()),
+            Err(fault) => GovernorFault::not_placed(target, &fault),
         }
     }
 
-    async fn place_hold(&self, scope: &Scope, place: &Place, order: Order) -> Result<Held, StageFault> {
-        let reason = format!("{} {}", scope.called(), order.why.text());
-        let is_circuit = order.why.is_circuit();
+    async fn place_hold(&self, scope: &Scope, place: &Place, target: &Target, order: Order) -> Result<Held, StageFault> {
+        let Order { why, length } = order;
+        let reason = format!("{} {}", target.called, why.text());
+        let is_circuit = why.is_circuit();
         let asked = Instant::now();
-        let new = NewHold { scope: scope.as_str(), is_circuit, reason: &reason, length: order.length };
-        let left = self.holds.place(new).await?;
-        let held = Held { until: asked + left, noted: Instant::now(), is_circuit, reason: reason.clone() };
-        locked(&self.copied).note(scope, held.clone());
+        let left = self.holds.place(NewHold { scope: &target.text, is_circuit, reason: &reason, length }).await?;
         metrics::counter!(names::HOLDS_PLACED, "provider" => scope.provider()).increment(1);
-        tracing::warn!(hold.scope = %scope, hold.seconds = left.as_secs_f64(), reason, "a destination is held");
+        tracing::warn!(hold.scope = target.text, hold.seconds = left.as_secs_f64(), reason, "a destination is held");
+        let held = Held { until: asked + left, noted: Instant::now(), is_circuit, reason };
+        locked(&self.copied).note(&target.text, held.clone());
         place.changed.notify_waiters();
         Ok(held)
+    }
+
+    /// The hold that an ended call asks for, of as much as it says.
+    fn limited<'a>(&self, scope: &'a Scope, outcome: Outcome, began: Instant, order: Order) -> (&'a Target, Order) {
+        let (target, retry_after) = match outcome {
+            Outcome::RateLimited { retry_after } => (scope.own(), retry_after),
+            Outcome::AllRateLimited { retry_after } => (scope.widest(), retry_after),
+            Outcome::Done | Outcome::Failed | Outcome::Refused => return (scope.own(), order),
+        };
+        match retry_after {
+            Some(_) => (target, order),
+            None => (target, Order { length: locked(&self.unsaid).length(&target.text, began, Instant::now()), ..order }),
+        }
+    }
+}
+
+impl InForce<'_> {
+    /// That the place is not called because of it.
+    fn refuse(self, place: &Place) -> GovernorFault {
+        if self.held.is_circuit {
+            place.change(|destination| destination.seen_open(self.held.until));
+        }
+        GovernorFault::held(self.target, self.held, Instant::now())
     }
 }
 
@@ -250,12 +298,17 @@ impl Permit<'_> {
     /// Counts the call out, and holds the destination where its answer says so.
     pub async fn settle(mut self, outcome: Outcome) {
         let Some(call) = self.call.take() else { return };
-        let now = Instant::now();
+        let (began, now) = (call.began(), Instant::now());
         let order = self.place.count_out(call, now, |destination, ticket| destination.settle(ticket, outcome, now));
-        if let Some(order) = order
-            && let Err(fault) = self.governor.place_hold(self.scope, &self.place, order).await
-        {
-            tracing::warn!(hold.scope = %self.scope, error = fault.message(), "a hold cannot be placed");
+        if outcome == Outcome::Done {
+            let mut unsaid = locked(&self.governor.unsaid);
+            self.scope.targets().for_each(|target| unsaid.succeeded(&target.text, began));
+        }
+        if let Some(order) = order {
+            let (target, order) = self.governor.limited(self.scope, outcome, began, order);
+            if let Err(fault) = self.governor.place_hold(self.scope, &self.place, target, order).await {
+                tracing::warn!(hold.scope = target.text, error = fault.message(), "a hold cannot be placed");
+            }
         }
         self.place.changed.notify_waiters();
     }

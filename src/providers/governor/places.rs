@@ -1,25 +1,30 @@
 //! The destinations that were called of late, each with what it shares with the others of its provider.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::destination::{Destination, NotNow, Seats, Standing, Ticket};
-use super::family::{Crowd, Family};
-use super::{Lanes, Rates, Scope, locked};
+use super::destination::{Asking, Crowd, Destination, NotNow, Seats, Ticket};
+use super::family::{Family, Member};
+use super::lanes::{CallLane, Lanes, PerLane};
+use super::{Rates, Scope, locked};
 use crate::telemetry::names;
 
 /// How often it is counted how many destinations are active.
 const RECOUNT: Duration = Duration::from_secs(1);
 /// Destinations remembered, at most.
 pub(super) const DESTINATIONS: usize = 4096;
+/// Hosts are taken to answer within this until they have shown something else: a batch takes seconds where the vendor is slow.
+const PACE_OF_HOSTS: Duration = Duration::from_secs(3);
 
 /// One destination, shared by the calls that want to go there.
 pub(super) struct Place {
     kin: Arc<Kin>,
+    /// Of a host, the organization whose it is.
+    tenant: Option<Arc<str>>,
     state: Mutex<Destination>,
     /// Something has changed for those who wait.
     pub(super) changed: Notify,
@@ -30,8 +35,7 @@ pub(super) struct Place {
 /// The destinations of one provider.
 struct Kin {
     provider: &'static str,
-    is_host: bool,
-    state: Mutex<Family>,
+    families: PerLane<Mutex<Family>>,
     /// As [`Place::changed`], where they wait for each other.
     changed: Notify,
 }
@@ -39,9 +43,17 @@ struct Kin {
 /// A call under way.
 #[derive(Debug)]
 pub(super) struct Call {
+    lane: CallLane,
     ticket: Ticket,
     /// In its family.
     number: u64,
+}
+
+impl Call {
+    /// When it was let out.
+    pub(super) const fn began(&self) -> Instant {
+        self.ticket.began
+    }
 }
 
 /// Every destination that is known.
@@ -55,11 +67,14 @@ pub(super) struct Places {
     active: Mutex<Active>,
 }
 
-/// How many destinations are active, by provider and whether they are hosts.
+/// How many are active in each lane.
 #[derive(Debug, Default)]
 struct Active {
     counted: Option<Instant>,
-    of: HashMap<(&'static str, bool), usize>,
+    /// Destinations of messages, by provider.
+    destinations: PerLane<HashMap<&'static str, usize>>,
+    /// Organizations whose hosts are called.
+    tenants: PerLane<HashSet<Arc<str>>>,
 }
 
 impl Places {
@@ -67,8 +82,16 @@ impl Places {
         Self { rates, lanes, known: Mutex::default(), kin: Mutex::default(), active: Mutex::default() }
     }
 
-    /// The place of a scope, which is known from now on.
+    /// The place of a scope, which is known from now on, and active in its lane.
     pub(super) fn of(&self, scope: &Scope, now: Instant) -> Arc<Place> {
+        let place = self.known_or_new(scope, now);
+        if place.change(|destination| destination.touch(scope.lane(), now)) {
+            locked(&self.active).counted = None;
+        }
+        place
+    }
+
+    fn known_or_new(&self, scope: &Scope, now: Instant) -> Arc<Place> {
         let mut known = locked(&self.known);
         if let Some(place) = known.get(scope.as_str()) {
             return Arc::clone(place);
@@ -80,21 +103,22 @@ impl Places {
                 known.remove(&scope);
             }
         }
-        let seats = Seats::of_lane(if scope.is_host() { self.lanes.hosts } else { self.lanes.destinations });
-        let state = Mutex::new(Destination::new(self.rates.of(scope.provider()), seats, now));
-        let kin = self.kin_of(scope, seats, now);
-        let place = Arc::new(Place { kin, state, changed: Notify::new(), placing: tokio::sync::Mutex::default() });
+        let place = Arc::new(self.new_place(scope, now));
         known.insert(scope.as_str().to_owned(), Arc::clone(&place));
-        drop(known);
-        locked(&self.active).counted = None;
         place
     }
 
-    fn kin_of(&self, scope: &Scope, seats: Seats, now: Instant) -> Arc<Kin> {
-        let (provider, is_host) = (scope.provider(), scope.is_host());
-        // All hosts are one provider's: their lanes have no other one to leave seats to.
-        let new = || Kin { provider, is_host, state: Mutex::new(Family::new(seats, is_host, now)), changed: Notify::new() };
-        Arc::clone(locked(&self.kin).entry((provider, is_host)).or_insert_with(|| Arc::new(new())))
+    fn new_place(&self, scope: &Scope, now: Instant) -> Place {
+        let tenant = scope.tenant().map(Arc::from);
+        let (seats_of, pace): (fn(usize) -> Seats, _) =
+            if tenant.is_some() { (Seats::of_host, PACE_OF_HOSTS) } else { (Seats::of_destination, Duration::ZERO) };
+        let seats = PerLane::new(|lane| seats_of(self.lanes.size(lane)));
+        let provider = scope.provider();
+        let families = || PerLane::new(|lane| Mutex::new(Family::new(seats[lane], now)));
+        let new_kin = || Arc::new(Kin { provider, families: families(), changed: Notify::new() });
+        let kin = Arc::clone(locked(&self.kin).entry((provider, tenant.is_some())).or_insert_with(new_kin));
+        let state = Mutex::new(Destination::new(self.rates.of(provider), &seats, pace, now));
+        Place { kin, tenant, state, changed: Notify::new(), placing: tokio::sync::Mutex::default() }
     }
 
     /// The holds of these scopes' open circuits are gone before their time.
@@ -105,57 +129,66 @@ impl Places {
         }
     }
 
-    /// How many destinations share the lane of this one; counted once a second, and when one comes that was not known.
-    pub(super) fn crowd(&self, place: &Place, now: Instant) -> Crowd {
+    /// How many share a lane with this one; counted once a second, and when one comes that was not active.
+    pub(super) fn crowd(&self, place: &Place, lane: CallLane, now: Instant) -> Crowd {
         let mut active = locked(&self.active);
         if active.counted.is_none_or(|counted| now.saturating_duration_since(counted) >= RECOUNT) {
-            *active = Active { counted: Some(now), of: HashMap::new() };
-            let known = locked(&self.known);
-            for place in known.values().filter(|place| locked(&place.state).is_active(now)) {
-                *active.of.entry((place.kin.provider, place.kin.is_host)).or_default() += 1;
+            *active = self.count(now);
+        }
+        if place.tenant.is_some() {
+            return Crowd { all: active.tenants[lane].len(), own: 1 };
+        }
+        let destinations = &active.destinations[lane];
+        Crowd { all: destinations.values().sum(), own: destinations.get(place.kin.provider).copied().unwrap_or(0) }
+    }
+
+    fn count(&self, now: Instant) -> Active {
+        let mut active = Active { counted: Some(now), ..Active::default() };
+        for place in locked(&self.known).values() {
+            let state = locked(&place.state);
+            for lane in CallLane::ALL.into_iter().filter(|lane| state.is_active(*lane, now)) {
+                match &place.tenant {
+                    Some(tenant) => drop(active.tenants[lane].insert(Arc::clone(tenant))),
+                    None => *active.destinations[lane].entry(place.kin.provider).or_default() += 1,
+                }
             }
         }
-        let Kin { provider, is_host, .. } = *place.kin;
-        let of_lane = active.of.iter().filter(|((_, hosts), _)| *hosts == is_host);
-        Crowd { all: of_lane.map(|(_, count)| count).sum(), own: active.of.get(&(provider, is_host)).copied().unwrap_or(0) }
+        active
     }
 }
 
 impl Place {
-    /// Says at `now` whether a call that has waited since `since` could go out.
-    pub(super) fn look(&self, since: Instant, now: Instant, crowd: Crowd) -> Result<(), NotNow> {
-        self.ask(since, now, crowd, |_, _, _| ())
+    /// Says whether a call could go out.
+    pub(super) fn look(&self, asking: Asking) -> Result<(), NotNow> {
+        self.ask(asking, |_, _, _| ())
     }
 
-    /// Lets a call out at `now`.
-    pub(super) fn let_out(&self, since: Instant, now: Instant, crowd: Crowd) -> Result<Call, NotNow> {
-        self.ask(since, now, crowd, |destination, family, standing| Call {
-            ticket: destination.let_out(now),
-            number: family.let_out(standing, now),
+    /// Lets a call out.
+    pub(super) fn let_out(&self, asking: Asking) -> Result<Call, NotNow> {
+        let Asking { lane, now, .. } = asking;
+        self.ask(asking, |destination, family, member| Call {
+            lane,
+            ticket: destination.let_out(lane, now),
+            number: family.let_out(member, now),
         })
     }
 
     /// Does `then` where a call may go out.
-    fn ask<V>(
-        &self,
-        since: Instant,
-        now: Instant,
-        crowd: Crowd,
-        then: impl FnOnce(&mut Destination, &mut Family, Standing) -> V,
-    ) -> Result<V, NotNow> {
+    fn ask<V>(&self, asking: Asking, then: impl FnOnce(&mut Destination, &mut Family, Member) -> V) -> Result<V, NotNow> {
         self.change(|destination| {
-            destination.ask(since, now, crowd.all)?;
-            let standing = destination.standing(now);
-            let mut family = locked(&self.kin.state);
-            family.ask(standing, since, now, crowd)?;
-            Ok(then(destination, &mut family, standing))
+            destination.ask(asking)?;
+            let (standing, overdue_after) = (destination.standing(asking.now), destination.overdue_after());
+            let member = Member { standing, tenant: self.tenant.clone(), overdue_after };
+            let mut family = locked(&self.kin.families[asking.lane]);
+            family.ask(&member, asking)?;
+            Ok(then(destination, &mut family, member))
         })
     }
 
     /// Counts a call out at `now`, doing `end` to its destination.
     pub(super) fn count_out<V>(&self, call: Call, now: Instant, end: impl FnOnce(&mut Destination, Ticket) -> V) -> V {
         let made = self.change(|destination| end(destination, call.ticket));
-        if locked(&self.kin.state).leave(call.number, now) {
+        if locked(&self.kin.families[call.lane]).leave(call.number, now) {
             self.kin.changed.notify_waiters();
         }
         made

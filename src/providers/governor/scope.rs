@@ -1,21 +1,42 @@
-//! Which destination: a tenant's way to one place of one provider.
+//! Which destination: a tenant's way to one place of one provider, and what limits it together with others.
 
 use std::fmt;
+
+use super::lanes::CallLane;
+
+/// In the place of the organization, where a limit is nobody's alone.
+const EVERYBODY: &str = "*";
+/// Behind a destination's own name, for what only waits for a seat there.
+const SEATS: &str = "#seats";
 
 /// A destination as holds name it: `<organization>|<provider>|<host or destination id>`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Scope {
-    text: String,
+    own: Target,
+    seats: Target,
+    shared: Option<Target>,
     provider: &'static str,
-    is_host: bool,
-    called: String,
+    lane: CallLane,
+    tenant: Option<String>,
+}
+
+/// What a hold is of.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Target {
+    /// As stored.
+    pub(super) text: String,
+    /// As people call it: `acme's Azure DevOps`.
+    pub(super) called: String,
+    /// See [`Scope::seats`].
+    pub(super) is_seats: bool,
 }
 
 impl Scope {
-    /// A provider's host, as an organization calls it.
+    /// A provider's host, as an organization calls it from the lane of requests; see [`Scope::from_lane`].
     #[must_use]
     pub fn host(organization: &str, provider: &'static str, host: &str) -> Self {
-        Self { is_host: true, ..Self::new(organization, provider, host, "") }
+        let tenant = Some(organization.to_owned());
+        Self { tenant, lane: CallLane::Dispatch, ..Self::new(organization, provider, host, "") }
     }
 
     /// A registered destination of messages, by its row id.
@@ -32,13 +53,40 @@ impl Scope {
 
     fn new(organization: &str, provider: &'static str, place: &str, detail: &str) -> Self {
         let text = format!("{organization}|{provider}|{place}");
-        Self { text, provider, is_host: false, called: format!("{organization}'s {}{detail}", name_of(provider)) }
+        let called = format!("{organization}'s {}{detail}", name_of(provider));
+        let seats = Target { text: format!("{text}{SEATS}"), called: called.clone(), is_seats: true };
+        Self {
+            own: Target { text, called, is_seats: false },
+            seats,
+            shared: None,
+            provider,
+            lane: CallLane::Messaging,
+            tenant: None,
+        }
+    }
+
+    /// Called from another lane: the seats of each are counted by themselves.
+    #[must_use]
+    pub fn from_lane(self, lane: CallLane) -> Self {
+        Self { lane, ..self }
+    }
+
+    /// As one of several destinations, of whichever organization, that the other side limits together (`limit` names what they
+    /// have in common): a limit that holds for all of them is `*|<provider>|<limit>`.
+    #[must_use]
+    pub fn limited_with(self, limit: Option<String>) -> Self {
+        let target = |limit: String| Target {
+            text: format!("{EVERYBODY}|{}|{limit}", self.provider),
+            called: format!("{} ({limit})", name_of(self.provider)),
+            is_seats: false,
+        };
+        Self { shared: limit.map(target), ..self }
     }
 
     /// As stored.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.text
+        &self.own.text
     }
 
     /// The provider, as in error codes.
@@ -47,22 +95,41 @@ impl Scope {
         self.provider
     }
 
-    /// Whether it is a provider's host rather than a registered destination of messages.
-    #[must_use]
-    pub const fn is_host(&self) -> bool {
-        self.is_host
+    /// Whose host it is; none for a destination of messages.
+    pub(super) fn tenant(&self) -> Option<&str> {
+        self.tenant.as_deref()
     }
 
-    /// As people call it: `acme's Azure DevOps`.
-    #[must_use]
-    pub fn called(&self) -> &str {
-        &self.called
+    /// Where it is called from.
+    pub(super) const fn lane(&self) -> CallLane {
+        self.lane
+    }
+
+    /// Itself alone.
+    pub(super) const fn own(&self) -> &Target {
+        &self.own
+    }
+
+    /// Its seats: a hold of them keeps only those waiting who find none. Every replica has its own, so that one where all are taken
+    /// says nothing of the others.
+    pub(super) const fn seats(&self) -> &Target {
+        &self.seats
+    }
+
+    /// All that the other side limits together; itself where that is nothing else.
+    pub(super) fn widest(&self) -> &Target {
+        self.shared.as_ref().unwrap_or(&self.own)
+    }
+
+    /// Everything whose hold keeps it from being called.
+    pub(super) fn targets(&self) -> impl Iterator<Item = &Target> + Clone {
+        std::iter::once(&self.own).chain(&self.shared)
     }
 }
 
 impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
+        f.write_str(&self.own.text)
     }
 }
 
@@ -84,14 +151,29 @@ fn name_of(provider: &'static str) -> &'static str {
 mod tests {
     use super::*;
 
+    fn named(scope: &Scope) -> (&str, &str) {
+        (scope.as_str(), &scope.own.called)
+    }
+
     #[test]
     fn a_scope_has_a_text_to_be_stored_and_a_name_for_people() {
         let devops = Scope::host("acme", "azure_devops", "dev.azure.com");
-        assert_eq!((devops.as_str(), devops.called()), ("acme|azure_devops|dev.azure.com", "acme's Azure DevOps"));
+        assert_eq!(named(&devops), ("acme|azure_devops|dev.azure.com", "acme's Azure DevOps"));
         let hook = Scope::destination("acme", "webhook", 7);
-        assert_eq!((hook.as_str(), hook.called()), ("acme|webhook|7", "acme's webhook (destination 7)"));
+        assert_eq!(named(&hook), ("acme|webhook|7", "acme's webhook (destination 7)"));
         let clicks = Scope::clicks("acme", "discord_interaction");
-        assert_eq!((clicks.as_str(), clicks.called()), ("acme|discord_interaction|clicks", "acme's answers in Discord"));
-        assert!(devops.is_host() && !hook.is_host() && !clicks.is_host());
+        assert_eq!(named(&clicks), ("acme|discord_interaction|clicks", "acme's answers in Discord"));
+        assert_eq!([&devops, &hook, &clicks].map(Scope::tenant), [Some("acme"), None, None]);
+        assert_eq!((hook.seats().text.as_str(), &hook.seats().called), ("acme|webhook|7#seats", &hook.own.called));
+    }
+
+    #[test]
+    fn destinations_with_one_credential_have_one_limit_whichever_organization_s_they_are() {
+        let bot = |organization, id| Scope::destination(organization, "discord", id).limited_with(Some("bot-1f".to_owned()));
+        assert_eq!(bot("acme", 1).widest(), bot("umbrella", 2).widest());
+        let widest = bot("acme", 1).widest().clone();
+        assert_eq!((widest.text.as_str(), widest.called.as_str()), ("*|discord|bot-1f", "Discord (bot-1f)"));
+        let alone = Scope::destination("acme", "slack", 3).limited_with(None);
+        assert_eq!((alone.widest(), alone.targets().count()), (alone.own(), 1));
     }
 }

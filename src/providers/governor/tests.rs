@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use futures_util::FutureExt;
 
 use super::copied::FRESH;
+use super::destination::BUSY_HOLD;
 use super::places::DESTINATIONS;
 use super::*;
 use crate::fault::Certainty;
@@ -65,7 +66,7 @@ pub(crate) fn alone() -> Arc<Governor> {
 }
 
 fn sharing(kept: &Arc<Kept>) -> Governor {
-    Governor::new(Rates::parse("").unwrap(), Lanes { hosts: 16, destinations: 16 }, Arc::<Kept>::clone(kept))
+    Governor::new(Rates::parse("").unwrap(), Lanes::all(16), Arc::<Kept>::clone(kept))
 }
 
 fn scope(id: i64) -> Scope {
@@ -170,6 +171,82 @@ async fn a_seat_goes_to_whoever_waits_as_soon_as_it_is_free() {
     // The third one asks first.
     let (third, ()) = tokio::join!(biased; governor.admit(&busy), first.settle(Outcome::Done));
     assert!(third.is_ok());
+}
+
+/// A channel of a bot, whichever organization's.
+fn channel(organization: &str, id: i64, bot: &str) -> Scope {
+    Scope::destination(organization, "discord", id).limited_with(Some(bot.to_owned()))
+}
+
+#[tokio::test]
+async fn a_limit_for_all_holds_every_destination_of_that_credential_for_every_replica_and_no_other() {
+    let kept = Arc::default();
+    let (one, other) = (sharing(&kept), sharing(&kept));
+    let retry_after = Some(Duration::from_millis(300));
+    settle(&one, &channel("acme", 1, "bot-1"), Outcome::AllRateLimited { retry_after }).await;
+    other.refresh().await.unwrap();
+    for governor in [&one, &other] {
+        for held in [channel("acme", 1, "bot-1"), channel("umbrella", 2, "bot-1")] {
+            let fault = governor.look(&held).await.expect_err("it is held");
+            let Class::Wait(on) = fault.class() else { panic!("{fault}") };
+            assert_eq!(on.key, "hold:*|discord|bot-1");
+            assert_eq!(fault.to_string(), "Discord (bot-1) answered 429 for everything that is sent this way and is held");
+            let GovernorFault::Held { left, for_seat, .. } = fault else { panic!("{fault}") };
+            assert!(!left.is_zero() && left <= Duration::from_millis(300) && !for_seat, "{left:?}");
+        }
+        assert!(!is_held(governor, &channel("acme", 3, "bot-2")).await);
+    }
+    until_free(&one, &channel("umbrella", 2, "bot-1")).await;
+}
+
+#[tokio::test]
+async fn who_is_limited_with_nobody_is_held_alone_whatever_the_answer_says() {
+    let governor = sharing(&Arc::default());
+    let retry_after = Some(Duration::from_secs(1));
+    settle(&governor, &scope(1), Outcome::AllRateLimited { retry_after }).await;
+    assert!(is_held(&governor, &scope(1)).await && !is_held(&governor, &scope(2)).await);
+}
+
+#[tokio::test]
+async fn a_limit_without_a_length_is_longer_each_time_also_where_it_holds_for_all() {
+    let kept: Arc<Kept> = Arc::default();
+    let governor = sharing(&kept);
+    let refused = async |scope: &Scope, outcome| {
+        settle(&governor, scope, outcome).await;
+        let length = locked(&kept.live).drain(..).next().expect("a hold").0.left;
+        governor.refresh().await.unwrap();
+        length.as_secs()
+    };
+    let (alone, all) = (Outcome::RateLimited { retry_after: None }, Outcome::AllRateLimited { retry_after: None });
+    assert_eq!([refused(&scope(1), alone).await, refused(&scope(1), alone).await, refused(&scope(2), alone).await], [5, 10, 5]);
+    let channels = [channel("acme", 1, "bot-1"), channel("umbrella", 2, "bot-1"), channel("umbrella", 3, "bot-1")];
+    let mut lengths = Vec::new();
+    for channel in &channels {
+        lengths.push(refused(channel, all).await);
+    }
+    assert_eq!(lengths, [5, 10, 20]);
+    settle(&governor, &channels[1], Outcome::Refused).await;
+    assert_eq!(refused(&channels[0], all).await, 40, "a refusal is no success");
+    settle(&governor, &channels[1], Outcome::Done).await;
+    assert_eq!(refused(&channels[0], all).await, 5);
+}
+
+#[tokio::test]
+async fn who_finds_a_seat_does_not_wait_for_those_that_found_none_and_each_replica_has_its_own() {
+    let kept = Arc::default();
+    let (governor, other) = (sharing(&kept), sharing(&kept));
+    let busy = scope(1);
+    let _first = governor.admit(&busy).await.expect("a seat");
+    let second = governor.admit(&busy).await.expect("a seat");
+    let fault = governor.look(&busy).await.expect_err("every seat is taken");
+    let Class::Wait(on) = fault.class() else { panic!("{fault}") };
+    assert_eq!(on.key, "hold:acme|webhook|1#seats");
+    let GovernorFault::Held { left, for_seat: true, .. } = fault else { panic!("{fault}") };
+    assert!(left > BUSY_HOLD / 2 && left <= BUSY_HOLD, "{left:?}");
+    other.refresh().await.unwrap();
+    assert!(!is_held(&other, &busy).await);
+    second.settle(Outcome::Done).await;
+    assert!(!is_held(&governor, &busy).await);
 }
 
 #[tokio::test]

@@ -1,9 +1,11 @@
 use reqwest::Method;
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::{Bench, json_of, status_of};
+use crate::devkit::simulator::faults::{FaultKind, FaultRule};
 use crate::devkit::simulator::state::State;
 use crate::devkit::simulator::witness::Provider;
 use crate::devkit::simulator::{Simulator, World, smtp, witness};
@@ -85,20 +87,59 @@ async fn a_webhook_and_a_click_take_messages_and_an_ended_click_does_not() {
     assert_eq!(texts(&discord.clicks["click-token"].posted), ["edited", "new"]);
 }
 
+/// A mail server on a loopback port with its witness log, and one dialogue with it.
+struct MailBench {
+    simulator: std::sync::Arc<Simulator>,
+    witness: std::path::PathBuf,
+    server: tokio::task::JoinHandle<()>,
+    write: OwnedWriteHalf,
+    replies: Lines<BufReader<OwnedReadHalf>>,
+}
+
+impl Drop for MailBench {
+    fn drop(&mut self) {
+        self.server.abort();
+        std::fs::remove_file(&self.witness).unwrap();
+    }
+}
+
+impl MailBench {
+    #[expect(clippy::disallowed_methods, reason = "the server runs beside the test that calls it")]
+    async fn start(state: State) -> Self {
+        let path = std::env::temp_dir().join(format!("witness-{}", uuid::Uuid::now_v7()));
+        let witness = witness::Witness::open(&path).unwrap();
+        let simulator = std::sync::Arc::new(Simulator { world: std::sync::Mutex::new(World::new(state)), witness });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(smtp::serve(listener, std::sync::Arc::clone(&simulator)));
+        let (read, write) = TcpStream::connect(address).await.unwrap().into_split();
+        let mut bench = Self { simulator, witness: path, server, write, replies: BufReader::new(read).lines() };
+        assert_eq!(bench.reply().await, "220 simulator");
+        bench
+    }
+
+    async fn reply(&mut self) -> String {
+        self.replies.next_line().await.unwrap().unwrap()
+    }
+
+    /// Sends each line and expects a reply that begins with its code.
+    async fn converse(&mut self, lines: &[(&str, &str)]) {
+        for (line, code) in lines {
+            self.write.write_all(format!("{line}\r\n").as_bytes()).await.unwrap();
+            let reply = self.reply().await;
+            assert!(reply.starts_with(code), "{line}: {reply}");
+        }
+    }
+
+    fn entries(&self) -> Vec<witness::Entry> {
+        witness::read(&self.witness).unwrap()
+    }
+}
+
 #[tokio::test]
-#[expect(clippy::disallowed_methods, reason = "the server runs beside the test that calls it")]
 async fn a_mail_is_taken_after_signing_in_and_is_in_the_witness_before_its_sender_knows() {
-    let path = std::env::temp_dir().join(format!("witness-{}", uuid::Uuid::now_v7()));
-    let witness = witness::Witness::open(&path).unwrap();
-    let world = std::sync::Mutex::new(World::new(State::new().mail_user("robot", "secret")));
-    let simulator = std::sync::Arc::new(Simulator { world, witness });
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let server = tokio::spawn(smtp::serve(listener, std::sync::Arc::clone(&simulator)));
-    let (read, mut write) = TcpStream::connect(address).await.unwrap().into_split();
-    let mut replies = BufReader::new(read).lines();
-    assert_eq!(replies.next_line().await.unwrap().as_deref(), Some("220 simulator"));
-    for (line, code) in [
+    let mut bench = MailBench::start(State::new().mail_user("robot", "secret")).await;
+    let dialogue = [
         ("MAIL FROM:<a@b.example>", "530"),
         ("AUTH PLAIN AHJvYm90AHdyb25n", "535"),
         ("AUTH PLAIN AHJvYm90AHNlY3JldA==", "235"),
@@ -106,15 +147,35 @@ async fn a_mail_is_taken_after_signing_in_and_is_in_the_witness_before_its_sende
         ("RCPT TO:<c@d.example>", "250"),
         ("DATA", "354"),
         ("Message-ID: <key@b.example>\r\n\r\n..dot\r\n.", "250"),
-    ] {
-        write.write_all(format!("{line}\r\n").as_bytes()).await.unwrap();
-        let reply = replies.next_line().await.unwrap().unwrap();
-        assert!(reply.starts_with(code), "{line}: {reply}");
-    }
-    let entry = witness::read(&path).unwrap().pop().unwrap();
-    std::fs::remove_file(&path).unwrap();
+    ];
+    bench.converse(&dialogue).await;
+    let entry = bench.entries().pop().unwrap();
     assert_eq!((entry.provider, entry.key.as_deref(), entry.status), (Provider::Email, Some("key"), Some(250)));
-    let mail = simulator.world().state.mail.received.pop().unwrap();
+    let mail = bench.simulator.world().state.mail.received.pop().unwrap();
     assert_eq!((mail.from.as_str(), mail.content.as_str()), ("a@b.example", "Message-ID: <key@b.example>\n\n.dot\n"));
-    server.abort();
+}
+
+#[tokio::test]
+async fn one_recipient_is_refused_and_the_others_have_the_mail() {
+    let mut bench = MailBench::start(State::new()).await;
+    let refused = FaultRule::answering(550, "550 5.1.1 unknown").method("RCPT").path_contains("gone@d.example");
+    bench.simulator.world().faults.add(refused);
+    // A rule for whole mails is not used up by a recipient.
+    bench.simulator.world().faults.add(FaultRule::new(FaultKind::Slow).provider(Provider::Email).millis(1).times(1));
+    let dialogue = [
+        ("MAIL FROM:<a@b.example>", "250"),
+        ("RCPT TO:<gone@d.example>", "550 5.1.1 unknown"),
+        ("DATA", "554"),
+        ("RCPT TO:<c@d.example>", "250"),
+        ("RCPT TO:<e@d.example>", "250"),
+        ("DATA", "354"),
+        ("Message-ID: <key@b.example>\r\n\r\n.", "250"),
+    ];
+    bench.converse(&dialogue).await;
+    let mail = bench.simulator.world().state.mail.received.pop().unwrap();
+    assert_eq!(mail.to, ["c@d.example", "e@d.example"]);
+    let seen: Vec<_> = bench.entries().iter().map(|entry| (entry.method.clone(), entry.status, entry.fault)).collect();
+    let refusal = ("RCPT".to_owned(), Some(550), Some(FaultKind::Answer));
+    assert_eq!(seen, [refusal, ("DATA".to_owned(), Some(250), Some(FaultKind::Slow))]);
+    assert_eq!(bench.entries()[0].subject.as_deref(), Some("email:gone@d.example"));
 }

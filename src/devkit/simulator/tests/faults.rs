@@ -83,6 +83,85 @@ async fn faults_that_answer_do_nothing_and_count_their_hits() {
 }
 
 #[tokio::test]
+async fn a_scripted_answer_goes_out_as_it_stands_and_nothing_is_done() {
+    let bench = Bench::furnished().await;
+    let refused = r#"{"typeKey": "WorkItemRevisionMismatchException", "message": "TF26071: changed by someone else"}"#;
+    let rule = FaultRule::answering(409, refused).header("X-TFS-ProcessId", "7").method("PATCH").times(1);
+    bench.client.fault(&rule).await.unwrap();
+    let answer = bench.patch(1, ODON).send().await.unwrap();
+    assert_eq!((answer.status().as_u16(), &answer.headers()["x-tfs-processid"]), (409, &"7".parse().unwrap()));
+    assert_eq!(answer.headers()["content-type"], "application/json; charset=utf-8");
+    assert_eq!(answer.text().await.unwrap(), refused);
+    assert_eq!(assignee(&bench).await, None);
+    let entry = bench.last_entry();
+    assert_eq!((entry.effect, entry.status, entry.fault), (false, Some(409), Some(FaultKind::Answer)));
+    assert_eq!(status_of(bench.patch(1, ODON)).await, 200, "the fault is used up, and the revision did not move on");
+
+    for (body, headers, expected) in [
+        ("<!DOCTYPE html><title>Sign In</title>", None, "text/html; charset=utf-8"),
+        ("Webhook message delivery failed", None, "text/plain; charset=utf-8"),
+        ("{}", Some("application/problem+json"), "application/problem+json"),
+    ] {
+        let rule = FaultRule::answering(203, body).times(1);
+        let rule = headers.into_iter().fold(rule, |rule, given| rule.header("Content-Type", given));
+        bench.client.fault(&rule).await.unwrap();
+        let answer = bench.patch(1, ODON).send().await.unwrap();
+        let types: Vec<_> = answer.headers().get_all("content-type").iter().map(|one| one.to_str().unwrap()).collect();
+        assert_eq!((answer.status().as_u16(), types), (203, vec![expected]));
+    }
+}
+
+#[tokio::test]
+async fn an_answer_can_be_replaced_and_decorated_while_the_request_is_carried_out() {
+    let bench = Bench::furnished().await;
+    let gone = FaultRule::answering(404, r#"{"code": 10008}"#).method("PATCH").times(1).done();
+    bench.client.fault(&gone).await.unwrap();
+    assert_eq!(status_of(bench.patch(1, ODON)).await, 404);
+    assert_eq!(assignee(&bench).await.as_deref(), Some(ODON));
+    let entry = bench.last_entry();
+    assert_eq!((entry.effect, entry.status, &entry.detail["replaced_status"]), (true, Some(404), &200.into()));
+    assert_eq!(entry.detail["rev_after"], 2, "the facts stay");
+
+    bench.client.fault(&FaultRule::decorating().header("Retry-After", "4").times(1)).await.unwrap();
+    let answer = bench.patch(2, "").send().await.unwrap();
+    assert_eq!((answer.status().as_u16(), &answer.headers()["retry-after"]), (200, &"4".parse().unwrap()));
+    assert_eq!(answer.json::<serde_json::Value>().await.unwrap()["rev"], 3);
+    let entry = bench.last_entry();
+    assert_eq!((entry.effect, entry.status, entry.fault), (true, Some(200), Some(FaultKind::Decorate)));
+}
+
+#[tokio::test]
+async fn a_fault_lets_the_first_requests_through_and_looks_into_query_and_body() {
+    let bench = Bench::furnished().await;
+    bench.client.fault(&FaultRule::new(FaultKind::ServerError).body_contains(r#""value":4"#)).await.unwrap();
+    bench.client.fault(&FaultRule::answering(429, "").query_contains("api-version=7.1").after(2).times(1)).await.unwrap();
+    bench.client.fault(&FaultRule::new(FaultKind::Refuse).query_contains("fields=")).await.unwrap();
+    let mut statuses = Vec::new();
+    for rev in [1, 2, 3, 3, 4] {
+        let to = if rev % 2 == 1 { ODON } else { "jane@contoso.example" };
+        statuses.push(status_of(bench.patch(rev, to)).await);
+    }
+    assert_eq!(statuses, [200, 200, 429, 200, 503]);
+    let faults = bench.client.faults().await.unwrap();
+    assert_eq!(faults.iter().map(|fault| (fault.hits, fault.passed)).collect::<Vec<_>>(), [(1, 0), (1, 2), (0, 0)]);
+}
+
+#[tokio::test]
+async fn a_rule_that_cannot_be_sent_is_refused_when_it_is_posted() {
+    let bench = Bench::furnished().await;
+    for (rule, says) in [
+        (FaultRule::new(FaultKind::Answer), "expected `answer`"),
+        (FaultRule::answering(99, ""), "from 200 to 599"),
+        (FaultRule::answering(200, "").header("Retry After", "4"), "Retry After"),
+        (FaultRule::decorating().header("Retry-After", "4\n"), "visible ASCII"),
+    ] {
+        let refused = bench.client.fault(&rule).await.unwrap_err().to_string();
+        assert!(refused.contains(says), "{refused}");
+    }
+    assert!(bench.client.faults().await.unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn a_fault_leaves_other_requests_alone() {
     let bench = Bench::furnished().await;
     bench.client.fault(&FaultRule::new(FaultKind::Refuse).provider(Provider::Discord)).await.unwrap();

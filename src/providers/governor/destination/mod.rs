@@ -1,29 +1,28 @@
 //! One destination as its calls are let out: bucket, circuit and seats together. Pure: time is an argument.
 
+mod pace;
+mod seats;
+
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use self::pace::{Pace, SLOW};
+use self::seats::Window;
+pub(super) use self::seats::{Crowd, Seats, wait_for_seat};
 use super::circuit::{Circuit, FAILURES, Says};
-use super::family::Crowd;
+use super::lanes::{CallLane, PerLane};
 use super::rates::{Bucket, Rate};
+use super::unsaid;
 
-/// A call that takes longer is slow; where all of a destination's calls are, it hangs.
-pub(super) const SLOW: Duration = Duration::from_secs(1);
 /// The longest wait for a token, and for a seat while none becomes free.
 const PATIENCE: Duration = Duration::from_millis(250);
-/// The longest wait for a seat while seats become free.
-const QUEUE: Duration = Duration::from_secs(1);
 /// How long a destination that hangs is held.
 pub(super) const HANGING_HOLD: Duration = Duration::from_secs(2);
 /// How long one whose calls cannot all be had a seat for is held, or one that is being probed.
 pub(super) const BUSY_HOLD: Duration = Duration::from_secs(1);
-/// A 429 that does not say for how long.
-const UNSAID: Duration = Duration::from_secs(5);
 /// However long the other side asks for.
 const LONGEST_HOLD: Duration = Duration::from_secs(3600);
-/// After its last call a destination still counts among those that share a lane.
-const ACTIVE_FOR: Duration = Duration::from_secs(10);
 /// Tokens that are there again when a hold for the rate ends: as many as jobs are let go first.
 const TOKENS_AFTER_HOLD: u32 = 4;
 
@@ -37,6 +36,11 @@ pub enum Outcome {
         /// For how long; not for no time at all.
         retry_after: Option<Duration>,
     },
+    /// As `RateLimited`, for all destinations that the other side limits together (see [`super::Scope::limited_with`]).
+    AllRateLimited {
+        /// For how long; not for no time at all.
+        retry_after: Option<Duration>,
+    },
     /// It failed in a way that passes by: a timeout, no connection, a 5xx.
     Failed,
     /// It was refused for good, which says nothing against the destination.
@@ -47,12 +51,14 @@ pub enum Outcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Why {
     RateLimited,
+    AllRateLimited,
     Failing,
     Probing,
     Hanging,
     Busy,
     ProviderHangs,
     ProviderBusy,
+    TenantBusy,
     Rate,
 }
 
@@ -60,14 +66,16 @@ impl Why {
     pub(super) fn text(self) -> String {
         match self {
             Self::RateLimited => "answered 429".to_owned(),
+            Self::AllRateLimited => "answered 429 for everything that is sent this way".to_owned(),
             Self::Failing => format!("failed {FAILURES} times in a row"),
             Self::Probing => "is being tried with one call after it failed".to_owned(),
-            Self::Hanging => "does not answer: every call has been under way for more than a second".to_owned(),
+            Self::Hanging => "does not answer: every call has been under way for longer than its answers take".to_owned(),
             Self::Busy => "has as many calls under way as one destination may have".to_owned(),
             Self::ProviderHangs => {
-                "is not known to be quick, and its provider has as many slow calls under way as it may have".to_owned()
+                "is not known to answer, and its provider has as many overdue calls under way as it may have".to_owned()
             }
             Self::ProviderBusy => "belongs to a provider that has as many calls under way as it may have".to_owned(),
+            Self::TenantBusy => "has, with its organization's other hosts, as many calls under way as these may have".to_owned(),
             Self::Rate => "takes no more calls for now, by the rate set for it".to_owned(),
         }
     }
@@ -75,6 +83,11 @@ impl Why {
     /// Whether it is the circuit that is open.
     pub(super) const fn is_circuit(self) -> bool {
         matches!(self, Self::Failing | Self::Probing)
+    }
+
+    /// Whether nothing is wrong but that every seat is taken: whoever finds one free meanwhile may have it.
+    pub(super) const fn is_for_seats(self) -> bool {
+        matches!(self, Self::Busy | Self::ProviderBusy | Self::TenantBusy)
     }
 }
 
@@ -99,110 +112,81 @@ pub(super) enum NotNow {
 pub(super) enum Standing {
     /// Nothing yet.
     New,
-    /// Its last call was quick, and none that is under way is slow.
+    /// Its last call was answered, however long that took, or failed at once; and none that is under way is overdue.
     Quick,
-    /// Its last call was slow, or one that is under way is.
+    /// Its last call was not answered, or one that is under way is overdue.
     Slow,
+}
+
+/// A call that would go out.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asking {
+    /// Where it comes from.
+    pub(super) lane: CallLane,
+    /// How many share that lane, the destination included.
+    pub(super) crowd: Crowd,
+    /// Since when it has waited.
+    pub(super) since: Instant,
+    pub(super) now: Instant,
 }
 
 /// A call under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ticket {
     number: u64,
-    began: Instant,
+    pub(super) began: Instant,
+    lane: CallLane,
     probe: bool,
-}
-
-/// How many calls to one destination may be under way at a time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Seats {
-    /// Of the lane.
-    capacity: usize,
-    /// At first, and again after every slow or failed call.
-    base: usize,
-}
-
-impl Seats {
-    /// Of a lane with `capacity` seats: an eighth of them, but at least two.
-    pub(super) fn of_lane(capacity: usize) -> Self {
-        Self { capacity, base: (capacity / 8).max(2) }
-    }
-
-    /// While calls are quick and `crowd` destinations are active: an equal part that leaves one over for a newcomer, so that
-    /// no destination ever sits where another one would.
-    fn most(self, crowd: usize) -> usize {
-        (self.capacity / (crowd.max(1) + 1)).max(self.base)
-    }
-
-    /// Of all destinations of a provider: the same equal parts together, which are less than what each may have where more are
-    /// active than the lane has first seats for.
-    pub(super) fn part(self, crowd: Crowd) -> usize {
-        (self.capacity * crowd.own / (crowd.all + 1)).max(self.base)
-    }
-
-    /// Of all calls of a provider that are slow: a quarter of the lane.
-    pub(super) fn slow(self) -> usize {
-        (self.capacity / 4).max(self.base)
-    }
-
-    /// At first.
-    pub(super) const fn base(self) -> usize {
-        self.base
-    }
 }
 
 /// One destination's state.
 #[derive(Debug)]
 pub(super) struct Destination {
     rate: Rate,
-    seats: Seats,
     bucket: Bucket,
     circuit: Circuit,
-    under_way: Vec<Ticket>,
+    pace: Pace,
     /// As its last call was.
     standing: Standing,
-    /// How many may be under way now.
-    window: usize,
-    /// Whether a call had to wait for a seat since the window last grew.
-    was_full: bool,
-    /// When a seat last became free.
-    freed: Instant,
+    windows: PerLane<Window>,
+    /// Those that began first come first.
+    under_way: Vec<Ticket>,
     last_number: u64,
     used: Instant,
 }
 
 impl Destination {
-    pub(super) fn new(rate: Rate, seats: Seats, now: Instant) -> Self {
+    /// One that is taken to answer within `pace` until it has shown something else.
+    pub(super) fn new(rate: Rate, seats: &PerLane<Seats>, pace: Duration, now: Instant) -> Self {
         Self {
             rate,
-            seats,
             bucket: Bucket::full(rate, now),
             circuit: Circuit::new(),
-            under_way: Vec::new(),
+            pace: Pace::new(pace, now),
             standing: Standing::New,
-            window: seats.base,
-            was_full: false,
-            freed: now,
+            windows: PerLane::new(|lane| Window::new(seats[lane], now)),
+            under_way: Vec::new(),
             last_number: 0,
             used: now,
         }
     }
 
-    /// What it says at `now` to a call that has waited since `since`, while `crowd` destinations of its lane are active, itself
-    /// included. Nothing is taken yet.
-    pub(super) fn ask(&mut self, since: Instant, now: Instant, crowd: usize) -> Result<(), NotNow> {
-        self.used = now;
+    /// What it says to a call. Nothing is taken yet.
+    pub(super) fn ask(&mut self, asking: Asking) -> Result<(), NotNow> {
+        let Asking { lane, crowd, since, now } = asking;
+        self.touch(lane, now);
         match self.circuit.ask(now) {
             Says::Open(until) => return Err(NotNow::Hold(Order { why: Why::Failing, length: until - now })),
             Says::Probing => return wait_until(since + PATIENCE, now, Order { why: Why::Probing, length: BUSY_HOLD }),
             Says::Go | Says::Probe => {}
         }
-        self.window = self.window.min(self.seats.most(crowd));
-        if self.under_way.len() >= self.window {
-            self.was_full = true;
-            let began = self.under_way.last().map(|ticket| ticket.began);
+        let under_way = self.under_way_from(lane);
+        if self.windows[lane].is_full(under_way, crowd.all) {
+            let youngest = self.under_way.iter().rfind(|ticket| ticket.lane == lane);
+            let overdue = youngest.map(|ticket| ticket.began + self.overdue_after());
             let hanging = Order { why: Why::Hanging, length: HANGING_HOLD };
-            return wait_for_seat(began, self.freed, since, now, (hanging, Order { why: Why::Busy, length: BUSY_HOLD }));
+            let busy = Order { why: Why::Busy, length: BUSY_HOLD };
+            return wait_for_seat(overdue, self.windows[lane].freed(), since, now, (hanging, busy));
         }
         let wait = self.bucket.until_token(self.rate, now);
         if wait.is_zero() {
@@ -214,52 +198,72 @@ impl Destination {
 
     /// What is known of it at `now`.
     pub(super) fn standing(&self, now: Instant) -> Standing {
-        let is_slow = self.under_way.first().is_some_and(|oldest| now >= oldest.began + SLOW);
-        if is_slow { Standing::Slow } else { self.standing }
+        let is_overdue = self.under_way.first().is_some_and(|oldest| self.is_overdue(*oldest, now));
+        if is_overdue { Standing::Slow } else { self.standing }
+    }
+
+    /// A call that takes this long is overdue.
+    pub(super) fn overdue_after(&self) -> Duration {
+        self.pace.overdue_after()
+    }
+
+    fn is_overdue(&self, ticket: Ticket, now: Instant) -> bool {
+        now >= ticket.began + self.overdue_after()
     }
 
     /// Lets a call out to which [`Destination::ask`] has just said yes.
-    pub(super) fn let_out(&mut self, now: Instant) -> Ticket {
+    pub(super) fn let_out(&mut self, lane: CallLane, now: Instant) -> Ticket {
         let probe = self.circuit.ask(now) == Says::Probe;
         if probe {
             self.circuit.probe();
         }
         self.bucket.take();
         self.last_number += 1;
-        let ticket = Ticket { number: self.last_number, began: now, probe };
+        let ticket = Ticket { number: self.last_number, began: now, lane, probe };
         self.under_way.push(ticket);
         ticket
     }
 
-    /// Counts a call out, with what came of it; a hold to be placed because of it.
+    /// Counts a call out, with what came of it; a hold to be placed because of it. That of a limit without a length is the
+    /// shortest one.
     pub(super) fn settle(&mut self, ticket: Ticket, outcome: Outcome, now: Instant) -> Option<Order> {
-        let is_quick = self.leave(ticket, now);
-        self.standing = if is_quick { Standing::Quick } else { Standing::Slow };
+        let took = self.leave(ticket, now);
+        let limited = |why, retry_after: Option<Duration>| {
+            Some(Order { why, length: retry_after.unwrap_or(unsaid::FIRST).min(LONGEST_HOLD) })
+        };
         match outcome {
             Outcome::Done | Outcome::Refused => {
-                self.circuit.succeeded(ticket.probe);
-                self.resize(is_quick);
+                self.answered(ticket, took, now);
+                let under_way = self.under_way_from(ticket.lane);
+                self.windows[ticket.lane].grow(under_way);
                 None
             }
             Outcome::RateLimited { retry_after } => {
-                self.circuit.succeeded(ticket.probe);
-                self.resize(false);
-                let length = retry_after.unwrap_or(UNSAID).min(LONGEST_HOLD);
-                Some(Order { why: Why::RateLimited, length })
+                self.answered(ticket, took, now);
+                self.shrink();
+                limited(Why::RateLimited, retry_after)
+            }
+            Outcome::AllRateLimited { retry_after } => {
+                self.answered(ticket, took, now);
+                self.shrink();
+                limited(Why::AllRateLimited, retry_after)
             }
             Outcome::Failed => {
-                self.resize(false);
+                // What is refused at once takes nobody's seat.
+                self.standing = if took < SLOW { Standing::Quick } else { Standing::Slow };
+                self.shrink();
                 let until = self.circuit.failed(ticket.probe, now)?;
                 Some(Order { why: Why::Failing, length: until - now })
             }
         }
     }
 
-    /// Counts a call out that was dropped before its answer: a slow one has failed, a quick one says nothing.
+    /// Counts a call out that was dropped before its answer: an overdue one has failed, any other says nothing.
     pub(super) fn drop_call(&mut self, ticket: Ticket, now: Instant) {
-        if !self.leave(ticket, now) {
+        self.leave(ticket, now);
+        if self.is_overdue(ticket, now) {
             self.standing = Standing::Slow;
-            self.resize(false);
+            self.shrink();
             // Who asks next finds the circuit open and places the hold.
             let _until = self.circuit.failed(ticket.probe, now);
         } else if ticket.probe {
@@ -267,23 +271,39 @@ impl Destination {
         }
     }
 
-    /// Frees the seat; whether the call was quick.
-    fn leave(&mut self, ticket: Ticket, now: Instant) -> bool {
+    /// Frees the seat; how long the call has taken.
+    fn leave(&mut self, ticket: Ticket, now: Instant) -> Duration {
         self.under_way.retain(|one| one.number != ticket.number);
-        self.freed = now;
+        self.windows[ticket.lane].free(now);
         self.used = now;
-        now.saturating_duration_since(ticket.began) < SLOW
+        now.saturating_duration_since(ticket.began)
     }
 
-    /// One seat more for a quick call where seats were wanted, back to the first ones for any other.
-    fn resize(&mut self, is_quick: bool) {
-        if !is_quick {
-            self.window = self.seats.base;
-        } else if self.was_full {
-            // Cut to its part of the lane by whoever asks next.
-            self.window = (self.window + 1).min(self.seats.capacity.max(self.seats.base));
+    /// Whatever the answer is, the destination gives answers.
+    fn answered(&mut self, ticket: Ticket, took: Duration, now: Instant) {
+        self.pace.answered(took, now);
+        self.standing = Standing::Quick;
+        self.circuit.succeeded(ticket.probe);
+    }
+
+    /// Back to its first seats, wherever it is called from.
+    fn shrink(&mut self) {
+        for lane in CallLane::ALL {
+            let under_way = self.under_way_from(lane);
+            self.windows[lane].shrink(under_way);
         }
-        self.was_full = self.under_way.len() >= self.window;
+    }
+
+    fn under_way_from(&self, lane: CallLane) -> usize {
+        self.under_way.iter().filter(|ticket| ticket.lane == lane).count()
+    }
+
+    /// It is called from this lane; whether it was not, of late.
+    pub(super) fn touch(&mut self, lane: CallLane, now: Instant) -> bool {
+        let is_new = !self.is_active(lane, now);
+        self.windows[lane].touch(now);
+        self.used = now;
+        is_new
     }
 
     /// Another replica, or this one, has an open circuit until then.
@@ -300,31 +320,15 @@ impl Destination {
         self.circuit.is_closed()
     }
 
-    /// Whether it is one of those that share the lane's seats.
-    pub(super) fn is_active(&self, now: Instant) -> bool {
-        !self.under_way.is_empty() || now.saturating_duration_since(self.used) < ACTIVE_FOR
+    /// Whether it is one of those that share this lane's seats.
+    pub(super) fn is_active(&self, lane: CallLane, now: Instant) -> bool {
+        self.windows[lane].is_active(now) || self.under_way.iter().any(|ticket| ticket.lane == lane)
     }
 
     /// When it was last used, where forgetting it would lose nothing.
     pub(super) fn idle_since(&self) -> Option<Instant> {
         (self.under_way.is_empty() && self.circuit.is_closed()).then_some(self.used)
     }
-}
-
-/// Seats are waited for while they become free; not where the call that decides it, which `began` then, is slow.
-pub(super) fn wait_for_seat(
-    began: Option<Instant>,
-    freed: Instant,
-    since: Instant,
-    now: Instant,
-    (hanging, busy): (Order, Order),
-) -> Result<(), NotNow> {
-    let hang_from = began.map_or(now, |began| began + SLOW);
-    if now >= hang_from {
-        return Err(NotNow::Hold(hanging));
-    }
-    let patience = (freed.max(since) + PATIENCE).min(since + QUEUE);
-    wait_until(patience.min(hang_from), now, busy)
 }
 
 fn wait_until(patience: Instant, now: Instant, otherwise: Order) -> Result<(), NotNow> {

@@ -5,25 +5,28 @@ use proptest::prelude::*;
 use super::*;
 use crate::providers::governor::Rates;
 
-const SEATS: Seats = Seats { capacity: 16, base: 2 };
+const SEATS: Seats = Seats { capacity: 16, base: 2, first: 2, alone: 8 };
+const LANE: CallLane = CallLane::Messaging;
 /// What one destination has of them while no other is active.
 const MOST: usize = 8;
 const QUICK: Duration = Duration::from_millis(20);
+const CALM: Duration = Duration::from_secs(5);
 
 fn destination(rate: &str, now: Instant) -> Destination {
-    Destination::new(Rates::parse(&format!("x={rate}")).unwrap().of("x"), SEATS, now)
+    Destination::new(Rates::parse(&format!("x={rate}")).unwrap().of("x"), &PerLane::new(|_| SEATS), Duration::ZERO, now)
+}
+
+fn ask(destination: &mut Destination, since: Instant, now: Instant, crowd: usize) -> Result<(), NotNow> {
+    destination.ask(Asking { lane: LANE, crowd: Crowd { all: crowd, own: 1 }, since, now })
+}
+
+fn window(destination: &Destination) -> usize {
+    destination.windows[LANE].size()
 }
 
 fn go(destination: &mut Destination, now: Instant) -> Ticket {
-    assert_eq!(destination.ask(now, now, 1), Ok(()));
-    destination.let_out(now)
-}
-
-#[test]
-fn a_lane_gives_one_destination_an_eighth_of_its_seats_and_while_it_is_quick_its_part_of_all() {
-    let seats = |capacity, crowd| (Seats::of_lane(capacity).base, Seats::of_lane(capacity).most(crowd));
-    assert_eq!([seats(1, 1), seats(16, 1), seats(64, 1)], [(2, 2), (2, 8), (8, 32)]);
-    assert_eq!([seats(16, 2), seats(16, 5), seats(64, 3), seats(64, 100)], [(2, 5), (2, 2), (8, 16), (8, 8)]);
+    assert_eq!(ask(destination, now, now, 1), Ok(()));
+    destination.let_out(LANE, now)
 }
 
 #[test]
@@ -32,36 +35,40 @@ fn a_destination_that_hangs_keeps_its_first_seats_and_no_more() {
     let mut hanging = destination("1000/1", start);
     let tickets = [go(&mut hanging, start), go(&mut hanging, start)];
     let wait = start + PATIENCE;
-    assert_eq!(hanging.ask(start, start, 1), Err(NotNow::Wait(wait)), "a seat may become free");
-    assert_eq!(hanging.ask(start, wait, 1), Err(NotNow::Hold(Order { why: Why::Busy, length: BUSY_HOLD })));
+    assert_eq!(ask(&mut hanging, start, start, 1), Err(NotNow::Wait(wait)), "a seat may become free");
+    assert_eq!(ask(&mut hanging, start, wait, 1), Err(NotNow::Hold(Order { why: Why::Busy, length: BUSY_HOLD })));
     let later = start + SLOW;
-    assert_eq!(hanging.ask(later, later, 1), Err(NotNow::Hold(Order { why: Why::Hanging, length: HANGING_HOLD })), "at once");
+    assert_eq!(
+        ask(&mut hanging, later, later, 1),
+        Err(NotNow::Hold(Order { why: Why::Hanging, length: HANGING_HOLD })),
+        "at once"
+    );
     assert_eq!(hanging.settle(tickets[0], Outcome::Failed, later), None);
     go(&mut hanging, later);
-    assert_eq!(hanging.ask(later, later, 1), Err(NotNow::Wait(later + PATIENCE)), "its other call is young");
+    assert_eq!(ask(&mut hanging, later, later, 1), Err(NotNow::Wait(later + PATIENCE)), "its other call is young");
 }
 
 #[test]
-fn a_quick_destination_gets_more_seats_where_they_are_wanted_and_loses_them_when_it_is_slow() {
+fn a_destination_that_answers_gets_more_seats_where_they_are_wanted_and_loses_them_when_it_fails() {
     let mut now = Instant::now();
     let mut quick = destination("100000/1", now);
     for _ in 0..20 {
         let mut tickets = Vec::new();
-        while quick.ask(now, now, 1) == Ok(()) {
-            tickets.push(quick.let_out(now));
+        while ask(&mut quick, now, now, 1) == Ok(()) {
+            tickets.push(quick.let_out(LANE, now));
         }
         now += QUICK;
         tickets.into_iter().for_each(|ticket| assert_eq!(quick.settle(ticket, Outcome::Done, now), None));
     }
-    assert_eq!(quick.window.min(SEATS.most(1)), MOST);
-    assert_eq!(quick.ask(now, now, 3), Ok(()));
-    assert_eq!(quick.window, SEATS.most(3), "others have come");
-    let slow = go(&mut quick, now);
-    assert_eq!(quick.settle(slow, Outcome::Done, now + SLOW), None);
-    assert_eq!(quick.window, SEATS.base);
+    assert_eq!(window(&quick).min(SEATS.most(1)), MOST);
+    assert_eq!(ask(&mut quick, now, now, 3), Ok(()));
+    assert_eq!(window(&quick), SEATS.most(3), "others have come");
+    let failing = go(&mut quick, now);
+    assert_eq!(quick.settle(failing, Outcome::Failed, now + SLOW), None);
+    assert_eq!(window(&quick), SEATS.base);
     let alone = go(&mut quick, now);
     assert_eq!(quick.settle(alone, Outcome::Done, now + QUICK), None);
-    assert_eq!(quick.window, SEATS.base, "nobody wanted a seat more");
+    assert_eq!(window(&quick), SEATS.base, "nobody wanted a seat more");
 }
 
 #[test]
@@ -73,7 +80,7 @@ fn a_seat_is_waited_for_as_long_as_seats_become_free() {
     let freed = start + Duration::from_millis(200);
     assert_eq!(busy.settle(first, Outcome::Done, freed), None);
     go(&mut busy, freed);
-    assert_eq!(busy.ask(start, freed, 1), Err(NotNow::Wait(freed + PATIENCE)));
+    assert_eq!(ask(&mut busy, start, freed, 1), Err(NotNow::Wait(freed + PATIENCE)));
 }
 
 #[test]
@@ -85,7 +92,7 @@ fn a_rate_is_kept_by_a_short_wait_or_a_hold_after_which_some_tokens_are_there() 
         slow.settle(ticket, Outcome::Done, start);
     }
     let hold = Order { why: Why::Rate, length: Duration::from_secs(4) };
-    assert_eq!(slow.ask(start, start, 1), Err(NotNow::Hold(hold)));
+    assert_eq!(ask(&mut slow, start, start, 1), Err(NotNow::Hold(hold)));
     let after = start + hold.length;
     for _ in 0..TOKENS_AFTER_HOLD {
         let ticket = go(&mut slow, after);
@@ -96,7 +103,7 @@ fn a_rate_is_kept_by_a_short_wait_or_a_hold_after_which_some_tokens_are_there() 
         let ticket = go(&mut brisk, start);
         brisk.settle(ticket, Outcome::Done, start);
     }
-    assert!(matches!(brisk.ask(start, start, 1), Err(NotNow::Wait(until)) if until <= start + PATIENCE));
+    assert!(matches!(ask(&mut brisk, start, start, 1), Err(NotNow::Wait(until)) if until <= start + PATIENCE));
 }
 
 #[test]
@@ -127,14 +134,14 @@ fn five_failures_open_the_circuit_and_refusals_do_not() {
     }
     let order = settle(Outcome::Failed).expect("the circuit opens");
     assert_eq!((order.why, order.length), (Why::Failing, Duration::from_secs(5)));
-    assert!(matches!(failing.ask(now, now, 1), Err(NotNow::Hold(Order { why: Why::Failing, .. }))));
+    assert!(matches!(ask(&mut failing, now, now, 1), Err(NotNow::Hold(Order { why: Why::Failing, .. }))));
     let after = now + order.length;
     go(&mut failing, after);
-    assert_eq!(failing.ask(after, after, 1), Err(NotNow::Wait(after + PATIENCE)), "one probe");
+    assert_eq!(ask(&mut failing, after, after, 1), Err(NotNow::Wait(after + PATIENCE)), "one probe");
 }
 
 #[test]
-fn a_call_that_was_dropped_frees_its_seat_and_counts_only_where_it_was_slow() {
+fn a_call_that_was_dropped_frees_its_seat_and_counts_only_where_it_was_overdue() {
     let now = Instant::now();
     let mut dropped = destination("1000/1", now);
     for _ in 0..2 * FAILURES {
@@ -150,7 +157,7 @@ fn a_call_that_was_dropped_frees_its_seat_and_counts_only_where_it_was_slow() {
 }
 
 #[test]
-fn a_destination_stands_as_its_last_call_was_and_a_slow_one_under_way_counts_at_once() {
+fn a_destination_stands_as_its_last_call_was_and_an_overdue_one_under_way_counts_at_once() {
     let now = Instant::now();
     let mut one = destination("1000/1", now);
     assert_eq!(one.standing(now), Standing::New);
@@ -159,9 +166,55 @@ fn a_destination_stands_as_its_last_call_was_and_a_slow_one_under_way_counts_at_
     assert_eq!([one.standing(now + QUICK), one.standing(now + SLOW)], [Standing::Quick, Standing::Slow]);
     one.drop_call(hanging, now + QUICK);
     assert_eq!(one.standing(now + SLOW), Standing::Quick, "its end says nothing");
-    let slow = go(&mut one, now);
-    one.settle(slow, Outcome::Done, now + SLOW);
+    let failing = go(&mut one, now);
+    one.settle(failing, Outcome::Failed, now + SLOW);
     assert_eq!(one.standing(now + SLOW), Standing::Slow);
+    let slow = go(&mut one, now);
+    one.settle(slow, Outcome::Done, now + CALM);
+    assert_eq!(one.standing(now + CALM), Standing::Quick, "it answers");
+    go(&mut one, now);
+    assert_eq!([one.standing(now + CALM), one.standing(now + 2 * CALM)], [Standing::Quick, Standing::Slow]);
+}
+
+#[test]
+fn whoever_answers_calmly_is_not_taken_for_hanging_and_gets_more_seats() {
+    let start = Instant::now();
+    let mut calm = destination("1000/1", start);
+    let tickets = [go(&mut calm, start), go(&mut calm, start)];
+    assert!(ask(&mut calm, start, start, 1).is_err(), "a third seat is wanted");
+    let now = start + CALM;
+    tickets.into_iter().for_each(|ticket| assert_eq!(calm.settle(ticket, Outcome::Done, now), None));
+    assert_eq!(window(&calm), SEATS.base + 1);
+    let _under_way = [go(&mut calm, now), go(&mut calm, now), go(&mut calm, now)];
+    let later = now + CALM;
+    let busy = Order { why: Why::Busy, length: BUSY_HOLD };
+    assert_eq!(
+        ask(&mut calm, later - PATIENCE, later, 1),
+        Err(NotNow::Hold(busy)),
+        "its calls may take as long as its answers did"
+    );
+    let hanging = Order { why: Why::Hanging, length: HANGING_HOLD };
+    assert_eq!(ask(&mut calm, later, now + 2 * CALM, 1), Err(NotNow::Hold(hanging)));
+}
+
+#[test]
+fn each_lane_has_seats_of_its_own_and_a_failure_takes_those_of_all() {
+    let now = Instant::now();
+    let lanes = [CallLane::Dispatch, CallLane::AssigneeSync];
+    let rate = Rates::parse("x=1000/1").unwrap().of("x");
+    let seats = |lane| Seats::of_host(if lane == CallLane::Dispatch { 32 } else { 16 });
+    let mut host = Destination::new(rate, &PerLane::new(seats), CALM, now);
+    let fill = |host: &mut Destination, lane| {
+        let asking = Asking { lane, crowd: Crowd { all: 1, own: 1 }, since: now, now };
+        std::iter::from_fn(|| host.ask(asking).ok().map(|()| host.let_out(lane, now))).collect::<Vec<_>>()
+    };
+    let calls = lanes.map(|lane| fill(&mut host, lane));
+    assert_eq!(calls.each_ref().map(Vec::len), [24, 12]);
+    host.settle(calls[0][0], Outcome::Failed, now + SLOW);
+    for ticket in calls.concat().into_iter().skip(1) {
+        host.drop_call(ticket, now);
+    }
+    assert_eq!(lanes.map(|lane| fill(&mut host, lane).len()), [4, 2]);
 }
 
 proptest! {
@@ -173,8 +226,8 @@ proptest! {
         let mut under_way = Vec::new();
         for (what, millis) in steps {
             now += Duration::from_millis(millis);
-            if destination.ask(now, now, 1) == Ok(()) {
-                under_way.push(destination.let_out(now));
+            if ask(&mut destination, now, now, 1) == Ok(()) {
+                under_way.push(destination.let_out(LANE, now));
             }
             prop_assert!(destination.under_way.len() <= MOST);
             prop_assert_eq!(destination.under_way.len(), under_way.len());

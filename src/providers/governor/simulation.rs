@@ -1,0 +1,378 @@
+//! A lane as its jobs call some destinations, by a clock of its own: jobs take seats of the lane in turn, ask, call, are held and
+//! are let go a few at a time, as workers, governor and store do it.
+
+use std::collections::VecDeque;
+
+use proptest::prelude::*;
+
+use super::destination::Why;
+use super::*;
+
+const TICK: Duration = Duration::from_millis(5);
+/// Of a call that is not answered.
+const DEADLINE: Duration = Duration::from_secs(10);
+const QUICK: Duration = Duration::from_millis(20);
+const HOST: &str = "dev.azure.com";
+
+/// When in a run something is so.
+type At = Duration;
+/// How long after it began a call is answered, if it is; by when it begins.
+type Answers = Box<dyn FnMut(At) -> Option<Duration>>;
+
+/// A tenant's jobs, all alike, and the destination that each of them calls.
+struct Tenant {
+    scope: Scope,
+    answers: Answers,
+    /// When its jobs come.
+    comes: At,
+    /// Calls of one job, one after the other.
+    calls: usize,
+    /// Jobs that wait for a seat of the lane, each with the calls that it has still to make.
+    queue: VecDeque<usize>,
+    /// Of the destination, and of its seats.
+    holds: [Hold; 2],
+    done: usize,
+}
+
+/// A hold, and the jobs that wait for it.
+#[derive(Default)]
+struct Hold {
+    until: Option<Instant>,
+    waiting: VecDeque<usize>,
+    /// How many were let go last.
+    step: usize,
+    stepped: Option<Instant>,
+}
+
+/// A job with a seat of the lane.
+struct Job {
+    tenant: usize,
+    left: usize,
+    since: Instant,
+    /// The call under way, when it ends and how.
+    call: Option<(Call, Instant, Outcome)>,
+}
+
+struct Simulation {
+    places: Places,
+    start: Instant,
+    now: Instant,
+    seats: usize,
+    tenants: Vec<Tenant>,
+    jobs: Vec<Job>,
+    turn: usize,
+    /// Every hold: of whom, why, when.
+    holds: Vec<(usize, Why, At)>,
+}
+
+impl Tenant {
+    /// An organization with so many jobs that make so many calls of a host each.
+    fn of_host(name: &str, jobs: usize, calls: usize, answers: impl FnMut(At) -> Option<Duration> + 'static) -> Self {
+        Self::new(Scope::host(name, "azure_devops", HOST), jobs, calls, Box::new(answers))
+    }
+
+    /// A destination with so many messages to be delivered.
+    fn of_messages(id: i64, jobs: usize, answers: impl FnMut(At) -> Option<Duration> + 'static) -> Self {
+        Self::new(Scope::destination("acme", "webhook", id), jobs, 1, Box::new(answers))
+    }
+
+    fn new(scope: Scope, jobs: usize, calls: usize, answers: Answers) -> Self {
+        let queue = std::iter::repeat_n(calls, jobs).collect();
+        Self { scope, answers, comes: Duration::ZERO, calls, queue, holds: Default::default(), done: 0 }
+    }
+
+    fn coming(self, comes: At) -> Self {
+        Self { comes, ..self }
+    }
+}
+
+impl Hold {
+    fn place(&mut self, until: Instant) {
+        self.until = self.until.max(Some(until));
+        (self.step, self.stepped) = (0, None);
+    }
+
+    fn is_in_force(&self, now: Instant) -> bool {
+        self.until.is_some_and(|until| now < until)
+    }
+
+    /// The jobs that are let go at `now`: four once it is over, then twice as many each second.
+    fn let_go(&mut self, now: Instant) -> Vec<usize> {
+        let is_time = self.stepped.is_none_or(|stepped| now >= stepped + seconds(1));
+        if self.is_in_force(now) || self.waiting.is_empty() || !is_time {
+            return Vec::new();
+        }
+        self.step = if self.step == 0 { 4 } else { (self.step * 2).min(64) };
+        self.stepped = Some(now);
+        self.waiting.drain(..self.step.min(self.waiting.len())).collect()
+    }
+}
+
+impl Simulation {
+    /// Of a lane of so many seats.
+    fn new(seats: usize, tenants: Vec<Tenant>) -> Self {
+        // Seats alone decide.
+        let rates = Rates::parse("azure_devops=1000000/1,webhook=1000000/1").unwrap();
+        let start = Instant::now();
+        let (places, jobs, holds) = (Places::new(rates, Lanes::all(seats)), Vec::new(), Vec::new());
+        Self { places, start, now: start, seats, tenants, jobs, turn: 0, holds }
+    }
+
+    /// Goes on until so long after the start, doing `look` at each moment.
+    fn run(&mut self, until: Duration, mut look: impl FnMut(&Self)) {
+        while self.now < self.start + until {
+            self.end_calls();
+            for tenant in &mut self.tenants {
+                let let_go = tenant.holds.each_mut().map(|hold| hold.let_go(self.now)).concat();
+                tenant.queue.extend(let_go);
+            }
+            self.take_seats();
+            self.ask();
+            look(self);
+            self.now += TICK;
+        }
+    }
+
+    fn end_calls(&mut self) {
+        let now = self.now;
+        for mut job in std::mem::take(&mut self.jobs) {
+            match job.call.take() {
+                Some((call, end, outcome)) if now >= end => {
+                    let place = self.places.of(&self.tenants[job.tenant].scope, now);
+                    if let Some(order) = place.count_out(call, now, |one, ticket| one.settle(ticket, outcome, now)) {
+                        self.hold(job.tenant, order);
+                    }
+                    self.tenants[job.tenant].done += usize::from(outcome == Outcome::Done);
+                    job.left -= usize::from(outcome == Outcome::Done);
+                    job.since = now;
+                    if job.left > 0 {
+                        self.jobs.push(job);
+                    } else {
+                        let tenant = &mut self.tenants[job.tenant];
+                        tenant.queue.push_back(tenant.calls);
+                    }
+                }
+                call => self.jobs.push(Job { call, ..job }),
+            }
+        }
+    }
+
+    /// Tenants in turn.
+    fn take_seats(&mut self) {
+        let mut passed = 0;
+        while self.jobs.len() < self.seats && passed < self.tenants.len() {
+            let tenant = self.turn % self.tenants.len();
+            self.turn += 1;
+            passed += 1;
+            let one = &mut self.tenants[tenant];
+            let is_here = self.now >= self.start + one.comes;
+            if let Some(left) = one.queue.pop_front_if(|_| is_here) {
+                self.jobs.push(Job { tenant, left, since: self.now, call: None });
+                passed = 0;
+            }
+        }
+    }
+
+    fn ask(&mut self) {
+        let now = self.now;
+        for mut job in std::mem::take(&mut self.jobs) {
+            if job.call.is_some() {
+                self.jobs.push(job);
+                continue;
+            }
+            let Tenant { scope, answers, holds, .. } = &mut self.tenants[job.tenant];
+            let lane = scope.lane();
+            let [held, held_for_seats] = holds.each_ref().map(|hold| hold.is_in_force(now));
+            let place = self.places.of(scope, now);
+            let asking = Asking { lane, crowd: self.places.crowd(&place, lane, now), since: job.since, now };
+            let let_out = if held { None } else { Some(place.let_out(asking)) };
+            let waits_for = match let_out {
+                Some(Ok(call)) => {
+                    let answer = answers(now - self.start);
+                    let (after, outcome) = answer.map_or((DEADLINE, Outcome::Failed), |after| (after, Outcome::Done));
+                    job.call = Some((call, now + after, outcome));
+                    self.jobs.push(job);
+                    continue;
+                }
+                None => 0,
+                Some(Err(_)) if held_for_seats => 1,
+                Some(Err(NotNow::Wait(_))) => {
+                    self.jobs.push(job);
+                    continue;
+                }
+                Some(Err(NotNow::Hold(order))) => self.hold(job.tenant, order),
+            };
+            self.tenants[job.tenant].holds[waits_for].waiting.push_back(job.left);
+        }
+    }
+
+    /// Places a hold; which of the two.
+    fn hold(&mut self, tenant: usize, Order { why, length }: Order) -> usize {
+        self.holds.push((tenant, why, self.now - self.start));
+        let which = usize::from(why.is_for_seats());
+        self.tenants[tenant].holds[which].place(self.now + length);
+        which
+    }
+
+    fn under_way(&self, tenant: usize) -> usize {
+        self.jobs.iter().filter(|job| job.tenant == tenant && job.call.is_some()).count()
+    }
+
+    /// Calls of a tenant that are answered between two moments.
+    fn done_between(&mut self, tenant: usize, from: At, until: At) -> usize {
+        self.run(from, |_| ());
+        let before = self.tenants[tenant].done;
+        self.run(until, |_| ());
+        self.tenants[tenant].done - before
+    }
+
+    /// The fewest calls of a tenant that are under way, and the most, at any moment between two.
+    fn under_way_between(&mut self, tenant: usize, from: At, until: At) -> (usize, usize) {
+        self.run(from, |_| ());
+        let mut seen = (usize::MAX, 0);
+        self.run(until, |lane| {
+            let count = lane.under_way(tenant);
+            seen = (seen.0.min(count), seen.1.max(count));
+        });
+        seen
+    }
+
+    /// The holds of those that were taken for hanging.
+    fn hanging(&self) -> Vec<(usize, Why, At)> {
+        let hangs = |(_, why, _): &&(usize, Why, At)| matches!(why, Why::Hanging | Why::ProviderHangs);
+        self.holds.iter().filter(hangs).copied().collect()
+    }
+}
+
+const fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// Answers that take four to six seconds, each another time.
+fn calm(seed: u64) -> impl FnMut(At) -> Option<Duration> {
+    let mut random = seed;
+    move |_| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        Some(Duration::from_millis(4000 + (random >> 33) % 2001))
+    }
+}
+
+const fn quick(_: At) -> Option<Duration> {
+    Some(QUICK)
+}
+
+const fn never(_: At) -> Option<Duration> {
+    None
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(8))]
+
+    /// 20 jobs of one organization in the lane of requests, which has 32 seats; and as many as it may have of a lane of 16.
+    #[test]
+    fn calm_answers_keep_every_job_of_an_organization_calling_and_are_never_taken_for_hanging(
+        seed in any::<u64>(), calls in 1..6usize,
+    ) {
+        for (seats, jobs) in [(32, 20), (16, 12)] {
+            let mut lane = Simulation::new(seats, vec![Tenant::of_host("acme", jobs, calls, calm(seed))]);
+            let (fewest, most) = lane.under_way_between(0, seconds(6), seconds(90));
+            prop_assert!(10 * fewest >= 9 * jobs && most <= jobs, "{} to {} of {}", fewest, most, jobs);
+            prop_assert_eq!(lane.holds, []);
+        }
+    }
+
+    #[test]
+    fn more_jobs_than_an_organization_may_have_calls_cost_it_none_of_them(seed in any::<u64>(), jobs in 25..100usize) {
+        let mut lane = Simulation::new(32, vec![Tenant::of_host("acme", jobs, 3, calm(seed))]);
+        let (fewest, most) = lane.under_way_between(0, seconds(6), seconds(90));
+        prop_assert!(fewest >= 22 && most == 24, "{} to {}", fewest, most);
+        prop_assert_eq!(lane.hanging(), []);
+    }
+}
+
+#[test]
+fn a_newcomer_has_half_the_calls_as_soon_as_those_that_are_under_way_are_answered() {
+    let newcomer = Tenant::of_host("umbrella", 20, 3, calm(7)).coming(seconds(30));
+    let mut lane = Simulation::new(32, vec![Tenant::of_host("acme", 40, 3, calm(1)), newcomer]);
+    let (_, most) = lane.under_way_between(1, seconds(30), seconds(31));
+    assert!(most >= 4, "{most} at once");
+    let (fewest, most) = lane.under_way_between(1, seconds(45), seconds(90));
+    assert!(fewest >= 10 && most == 12, "{fewest} to {most}");
+    assert_eq!(lane.hanging(), []);
+}
+
+/// What share of their speed the others keep while the last one of these does not answer, from its first deadline on.
+fn kept_speed(seats: usize, tenants: impl Fn(fn(At) -> Option<Duration>) -> Vec<Tenant>) -> f64 {
+    let speed = |answers| {
+        let mut lane = Simulation::new(seats, tenants(answers));
+        let others = lane.tenants.len() - 1;
+        lane.run(DEADLINE + TICK, |_| ());
+        let before: usize = lane.tenants[..others].iter().map(|tenant| tenant.done).sum();
+        let (_, most) = lane.under_way_between(others, DEADLINE + TICK, seconds(40));
+        let first = (seats / 8).max(2);
+        assert!(answers(Duration::ZERO).is_some() || most <= first, "{most} calls hang");
+        lane.tenants[..others].iter().map(|tenant| tenant.done).sum::<usize>() - before
+    };
+    speed(never) as f64 / speed(quick) as f64
+}
+
+#[test]
+fn a_host_that_never_answers_has_its_first_seats_and_leaves_the_others_their_speed() {
+    let tenants = |answers| vec![Tenant::of_host("acme", 60, 3, quick), Tenant::of_host("umbrella", 60, 3, answers)];
+    for seats in [16, 32] {
+        let kept = kept_speed(seats, tenants);
+        assert!(kept >= 0.8, "{kept:.2} of {seats}");
+    }
+}
+
+#[test]
+fn a_receiver_that_never_answers_has_its_first_seats_and_leaves_the_others_their_speed() {
+    let tenants = |answers: fn(At) -> Option<Duration>| {
+        let others = (1..5).map(|id| Tenant::of_messages(id, 60, quick));
+        others.chain([Tenant::of_messages(5, 60, answers)]).collect()
+    };
+    let kept = kept_speed(16, tenants);
+    assert!(kept >= 0.8, "{kept:.2}");
+}
+
+#[test]
+fn a_calm_host_that_stops_answering_is_found_out_at_its_calls_first_deadline() {
+    let stops = seconds(60);
+    let mut calm = calm(3);
+    let answers = move |at| calm(at).filter(|_| at < stops);
+    let mut lane = Simulation::new(32, vec![Tenant::of_host("acme", 20, 3, answers)]);
+    lane.run(stops + DEADLINE, |_| ());
+    assert_eq!(lane.holds, []);
+    let calls = lane.under_way(0);
+    lane.run(stops + DEADLINE + seconds(1), |_| ());
+    assert!(!lane.holds.is_empty() && lane.under_way(0) < calls, "{:?}", lane.holds);
+    let (_, most) = lane.under_way_between(0, stops + 2 * DEADLINE, stops + 6 * DEADLINE);
+    assert!(most <= 4, "{most} calls hang");
+}
+
+#[test]
+fn a_host_that_is_quick_then_calm_then_quick_has_its_jobs_calling_all_the_while() {
+    let calm_from = seconds(30)..seconds(90);
+    let answers = move |at| Some(if calm_from.contains(&at) { seconds(5) } else { QUICK });
+    let mut lane = Simulation::new(32, vec![Tenant::of_host("acme", 20, 3, answers)]);
+    let at_first = lane.done_between(0, seconds(10), seconds(30));
+    let (fewest, _) = lane.under_way_between(0, seconds(31), seconds(90));
+    assert!(fewest >= 18, "{fewest}");
+    let at_last = lane.done_between(0, seconds(96), seconds(116));
+    assert!(10 * at_last >= 9 * at_first, "{at_last}, and {at_first} at first");
+    assert_eq!(lane.holds, []);
+}
+
+#[test]
+fn a_receiver_that_becomes_calm_is_held_until_its_first_answer_only() {
+    let calm_from = seconds(30)..seconds(90);
+    let answers = move |at| Some(if calm_from.contains(&at) { seconds(5) } else { QUICK });
+    let mut lane = Simulation::new(16, vec![Tenant::of_messages(1, 20, answers)]);
+    let at_first = lane.done_between(0, seconds(10), seconds(30));
+    let (fewest, _) = lane.under_way_between(0, seconds(40), seconds(90));
+    assert!(fewest >= 7, "{fewest}");
+    let at_last = lane.done_between(0, seconds(96), seconds(116));
+    assert!(10 * at_last >= 9 * at_first, "{at_last}, and {at_first} at first");
+    let hanging = lane.hanging();
+    assert!(!hanging.is_empty() && hanging.iter().all(|(_, _, at)| (seconds(31)..seconds(35)).contains(at)), "{hanging:?}");
+}

@@ -1,0 +1,92 @@
+//! How long to hold what asks for patience without saying for how long (a 429 without `Retry-After`, the page of a provider's
+//! edge): longer each time, until a call succeeds. Pure: time is an argument.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::places::DESTINATIONS;
+
+/// The first time, and the first one after a success.
+pub(super) const FIRST: Duration = Duration::from_secs(5);
+const LONGEST: Duration = Duration::from_secs(600);
+
+/// The limits without a length that no success has ended yet, by what they hold.
+#[derive(Debug, Default)]
+pub(super) struct Unsaid(HashMap<String, Step>);
+
+#[derive(Debug, Clone, Copy)]
+struct Step {
+    length: Duration,
+    /// When it became so long.
+    since: Instant,
+}
+
+impl Unsaid {
+    /// How long to hold `held` after such an answer at `now` to a call that `began` then. Calls that were under way together are
+    /// all refused for the same cause, and count once.
+    pub(super) fn length(&mut self, held: &str, began: Instant, now: Instant) -> Duration {
+        if let Some(step) = self.0.get_mut(held) {
+            if began >= step.since {
+                *step = Step { length: (step.length * 2).min(LONGEST), since: now };
+            }
+            return step.length;
+        }
+        if self.0.len() >= DESTINATIONS
+            && let Some(oldest) = self.0.iter().min_by_key(|(_, step)| step.since).map(|(held, _)| held.clone())
+        {
+            self.0.remove(&oldest);
+        }
+        self.0.insert(held.to_owned(), Step { length: FIRST, since: now });
+        FIRST
+    }
+
+    /// A call that `began` then has succeeded. One that was under way before the limit says nothing.
+    pub(super) fn succeeded(&mut self, held: &str, began: Instant) {
+        if self.0.get(held).is_some_and(|step| began >= step.since) {
+            self.0.remove(held);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_time_is_twice_as_long_up_to_ten_minutes_and_the_first_one_after_a_success_is_short_again() {
+        let mut now = Instant::now();
+        let mut unsaid = Unsaid::default();
+        for seconds in [5, 10, 20, 40, 80, 160, 320, 600, 600] {
+            let length = unsaid.length("a", now, now);
+            assert_eq!(length.as_secs(), seconds);
+            now += length;
+        }
+        assert_eq!(unsaid.length("b", now, now), FIRST, "another one");
+        unsaid.succeeded("a", now);
+        assert_eq!(unsaid.length("a", now, now), FIRST);
+    }
+
+    #[test]
+    fn calls_under_way_together_count_once_and_say_nothing_of_what_came_after() {
+        let begun = Instant::now();
+        let now = begun + Duration::from_secs(1);
+        let mut unsaid = Unsaid::default();
+        for _ in 0..4 {
+            assert_eq!(unsaid.length("a", begun, now), FIRST);
+        }
+        unsaid.succeeded("a", begun);
+        assert_eq!(unsaid.length("a", now, now), 2 * FIRST);
+    }
+
+    #[test]
+    fn no_more_are_remembered_than_destinations() {
+        let begun = Instant::now();
+        let mut unsaid = Unsaid::default();
+        for number in 0..=DESTINATIONS {
+            unsaid.length(&number.to_string(), begun, begun + Duration::from_millis(number as u64));
+        }
+        assert_eq!((unsaid.0.len(), unsaid.0.contains_key("0")), (DESTINATIONS, false));
+    }
+}
