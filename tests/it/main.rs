@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
+mod answers;
 mod architecture;
 mod assignee_sync;
 mod assignment_truth;

@@ -63,14 +63,20 @@ impl Call {
     }
 
     /// What faults are looked for by.
-    pub(super) fn request(&self, provider: Provider) -> Request<'_> {
+    pub(super) fn request<'a>(&'a self, provider: Provider, caller: Option<&'a str>) -> Request<'a> {
         Request {
             provider,
             method: self.method.as_str(),
             path: &self.path,
+            caller,
             query: self.raw_query.as_deref().unwrap_or_default(),
             body: &self.body,
         }
+    }
+
+    /// The token in the `Authorization` header, where it is a bearer's.
+    pub(super) fn bearer(&self) -> Option<&str> {
+        self.header("authorization").and_then(|value| value.strip_prefix("Bearer "))
     }
 
     /// The path's parts, to match on.

@@ -15,6 +15,8 @@ pub(super) struct Request<'a> {
     pub(super) provider: Provider,
     pub(super) method: &'a str,
     pub(super) path: &'a str,
+    /// See [`super::witness::Entry::caller`].
+    pub(super) caller: Option<&'a str>,
     pub(super) query: &'a str,
     pub(super) body: &'a [u8],
 }
@@ -81,6 +83,9 @@ pub struct FaultRule {
     /// Only paths that contain this (compared as sent, percent-encoded).
     #[serde(default)]
     pub path_contains: Option<String>,
+    /// Only requests of this user, see [`super::witness::Entry::caller`].
+    #[serde(default)]
+    pub caller: Option<String>,
     /// Only queries that contain this (as sent).
     #[serde(default)]
     pub query_contains: Option<String>,
@@ -120,6 +125,7 @@ impl FaultRule {
             provider: None,
             method: None,
             path_contains: None,
+            caller: None,
             query_contains: None,
             body_contains: None,
             after: None,
@@ -185,6 +191,13 @@ impl FaultRule {
     #[must_use]
     pub fn path_contains(mut self, part: &str) -> Self {
         self.path_contains = Some(part.to_owned());
+        self
+    }
+
+    /// Only for requests of this user.
+    #[must_use]
+    pub fn caller(mut self, unique_name: &str) -> Self {
+        self.caller = Some(unique_name.to_owned());
         self
     }
 
@@ -260,6 +273,7 @@ impl FaultRule {
         self.provider.is_none_or(|wanted| wanted == request.provider)
             && self.method.as_ref().map_or(request.method != RECIPIENT, |wanted| wanted == request.method)
             && has(&self.path_contains, request.path)
+            && self.caller.as_ref().is_none_or(|wanted| request.caller == Some(wanted))
             && has(&self.query_contains, request.query)
             && has(&self.body_contains, &String::from_utf8_lossy(request.body))
     }

@@ -174,9 +174,11 @@ async fn handle(simulator: Arc<Simulator>, request: Request<Incoming>) -> Result
         return Ok(admin::answer(&mut simulator.world(), &call).into_response());
     }
     let provider = provider_of(&call);
-    let (fault, latency) = {
+    let (fault, caller, latency) = {
         let mut world = simulator.world();
-        (world.faults.strike(&call.request(provider)), Duration::from_millis(world.state.options.latency_millis))
+        let caller = world.caller(provider, &call);
+        let fault = world.faults.strike(&call.request(provider, caller.as_deref()));
+        (fault, caller, Duration::from_millis(world.state.options.latency_millis))
     };
     let delay = latency + fault.as_ref().map_or(Duration::ZERO, FaultRule::delay);
     let kind = fault.as_ref().map(|rule| rule.fault);
@@ -185,7 +187,7 @@ async fn handle(simulator: Arc<Simulator>, request: Request<Incoming>) -> Result
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
-        simulator.carry_out(provider, &call, fault.as_ref()).await
+        simulator.carry_out(provider, &call, caller, fault.as_ref()).await
     });
     let answer = work.await.map_err(|_| Dropped)?.ok_or(Dropped)?;
     match kind {
@@ -220,7 +222,13 @@ impl Simulator {
 
     /// Does what is asked, or what the fault does instead, and gives the answer when the witness has it on disk. `None` if
     /// the witness cannot write.
-    async fn carry_out(&self, provider: Provider, call: &Call, fault: Option<&FaultRule>) -> Option<Answer> {
+    async fn carry_out(
+        &self,
+        provider: Provider,
+        call: &Call,
+        caller: Option<String>,
+        fault: Option<&FaultRule>,
+    ) -> Option<Answer> {
         let description = match provider {
             // Mail does not come over HTTP, and what belongs to nobody is Azure DevOps'.
             Provider::AzureDevops | Provider::Email => azure_devops::describe(call),
@@ -237,7 +245,7 @@ impl Simulator {
                 Some(rule) => rule.dressed(real_answer(&mut world, provider, call)),
                 None => real_answer(&mut world, provider, call),
             };
-            let entry = entry(provider, call, description, fault.map(|rule| rule.fault), &answer);
+            let entry = Entry { caller, ..entry(provider, call, description, fault.map(|rule| rule.fault), &answer) };
             let stored = self.witness.submit(entry);
             drop(world);
             (answer, stored)
@@ -272,6 +280,7 @@ fn entry(provider: Provider, call: &Call, about: Description, fault: Option<Faul
         query: call.told_query(),
         content_type: call.header("content-type").map(str::to_owned),
         key: about.key,
+        caller: None,
         traceparent: call.header("traceparent").map(str::to_owned),
         body_sha256: call.body_sha256(),
         body_shape: call.shape(),

@@ -31,8 +31,7 @@ pub(super) fn answer(world: &mut World, call: &Call) -> Answer {
     if call.method != Method::POST {
         return Answer::text(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "the method is POST");
     }
-    let token = call.header("authorization").and_then(|value| value.strip_prefix("Bearer "));
-    match token {
+    match call.bearer() {
         None => return refusal("not_authed"),
         Some(token) if !world.state.slack.tokens.contains(token) => return refusal("invalid_auth"),
         Some(_) => {}

@@ -170,7 +170,7 @@ impl Dialogue {
     }
 
     fn strike(&self, method: &str, path: &str) -> Option<FaultRule> {
-        let request = Request { provider: Provider::Email, method, path, query: "", body: &[] };
+        let request = Request { provider: Provider::Email, method, path, caller: None, query: "", body: &[] };
         self.simulator.world().faults.strike(&request)
     }
 
@@ -224,6 +224,7 @@ impl Dialogue {
             traceparent: None,
             body_shape: None,
             key: message_id(&self.mail.content),
+            caller: None,
             body_sha256: HEXLOWER.encode(&Sha256::digest(self.mail.content.as_bytes())),
             status: None,
             effect: false,

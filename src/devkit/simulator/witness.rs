@@ -51,8 +51,11 @@ pub struct Entry {
     pub query: Option<String>,
     /// The `Content-Type` as sent.
     pub content_type: Option<String>,
-    /// What the sender's repetitions have in common: a nonce, a `webhook-id`, `work_item:contoso:17@3`.
+    /// What the sender's repetitions have in common: a nonce, a `webhook-id`, `work_item:contoso:17@3`, `search:contoso@200`.
     pub key: Option<String>,
+    /// The unique name of the user whose access or refresh token it bears, where the token is known; expired ones are.
+    #[serde(default)]
+    pub caller: Option<String>,
     /// The W3C trace context as sent.
     #[serde(default)]
     pub traceparent: Option<String>,
@@ -153,6 +156,7 @@ mod tests {
             query: None,
             content_type: None,
             key: None,
+            caller: None,
             traceparent: None,
             body_sha256: String::new(),
             body_shape: None,

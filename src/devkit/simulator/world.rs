@@ -5,9 +5,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use time::{Duration, OffsetDateTime};
 
+use super::call::Call;
 use super::faults::Faults;
 use super::hooks;
 use super::state::{AssigneeFormat, Revision, State, User, WorkItem, work_item_key};
+use super::witness::Provider;
 
 /// A service-hook event that a change gave rise to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -51,6 +53,15 @@ impl World {
     pub(super) fn tick(&mut self) -> OffsetDateTime {
         self.last_instant = OffsetDateTime::now_utc().truncate_to_millisecond().max(self.last_instant + Duration::MILLISECOND);
         self.last_instant
+    }
+
+    /// See [`super::witness::Entry::caller`].
+    pub(super) fn caller(&self, provider: Provider, call: &Call) -> Option<String> {
+        match provider {
+            Provider::AzureDevops => Some(self.state.tokens.get(call.bearer()?)?.user.clone()),
+            Provider::Entra => Some(self.state.entra.refresh_tokens.get(call.form().get("refresh_token")?)?.user.clone()),
+            Provider::Discord | Provider::Webhook | Provider::Slack | Provider::Teams | Provider::Email => None,
+        }
     }
 
     /// A work item that is there, by organization and id.

@@ -25,7 +25,7 @@ mod wait;
 mod worker;
 mod world;
 
-pub(crate) use checks::Checks;
+pub(crate) use checks::{ANY_ATTEMPT, Checks};
 pub(crate) use command::{Dispatch, Said};
 pub(crate) use database::TestDatabase;
 pub(crate) use listener::Listener;

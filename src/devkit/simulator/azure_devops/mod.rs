@@ -74,15 +74,21 @@ impl Scope<'_> {
     }
 }
 
-/// About the work item in the path; a PATCH is keyed by the revision it tests.
+/// About the work item in the path; a PATCH is keyed by the revision it tests, a page of a search by where it begins.
 pub(super) fn describe(call: &Call) -> Description {
     let parts = call.parts();
-    let Some(Target { organization: Some(organization), resource: Resource::WorkItem(id), .. }) = Target::of(&parts) else {
-        return Description::default();
-    };
-    let subject = format!("work_item:{organization}:{id}");
-    let tested = call.json::<Value>().ok().and_then(|patch| work_items::tested_rev(&patch));
-    Description { key: tested.map(|rev| format!("{subject}@{rev}")), subject: Some(subject) }
+    match Target::of(&parts) {
+        Some(Target { organization: Some(organization), resource: Resource::WorkItem(id), .. }) => {
+            let subject = format!("work_item:{organization}:{id}");
+            let tested = call.json::<Value>().ok().and_then(|patch| work_items::tested_rev(&patch));
+            Description { key: tested.map(|rev| format!("{subject}@{rev}")), subject: Some(subject) }
+        }
+        Some(Target { organization: Some(organization), resource: Resource::Search, .. }) => {
+            let skip = call.json::<Value>().ok().and_then(|request| request["$skip"].as_u64());
+            Description { key: skip.map(|skip| format!("search:{organization}@{skip}")), subject: None }
+        }
+        Some(_) | None => Description::default(),
+    }
 }
 
 /// Answers one request.
@@ -118,8 +124,7 @@ fn route(world: &mut World, call: &Call) -> Reply {
 
 /// The unique name of the user whose valid token the request bears.
 fn authenticated(world: &World, call: &Call) -> Result<String, Answer> {
-    let token = call.header("authorization").and_then(|value| value.strip_prefix("Bearer "));
-    match token.and_then(|token| world.state.tokens.get(token)) {
+    match call.bearer().and_then(|token| world.state.tokens.get(token)) {
         Some(token) if token.sign_in_page => {
             let page = "<!DOCTYPE html><html><head><title>Azure DevOps Services | Sign In</title></head><body></body></html>";
             Err(Answer::text(StatusCode::NON_AUTHORITATIVE_INFORMATION, "text/html; charset=utf-8", page))

@@ -1,6 +1,9 @@
 use std::time::Duration;
 
+use serde_json::json;
+
 use super::{Bench, json_of, status_of};
+use crate::devkit::simulator::admin::TokenChange;
 use crate::devkit::simulator::faults::{FaultKind, FaultRule};
 use crate::devkit::simulator::process::SimulatorProcess;
 use crate::devkit::simulator::witness::Provider;
@@ -144,6 +147,28 @@ async fn a_fault_lets_the_first_requests_through_and_looks_into_query_and_body()
     assert_eq!(statuses, [200, 200, 429, 200, 503]);
     let faults = bench.client.faults().await.unwrap();
     assert_eq!(faults.iter().map(|fault| (fault.hits, fault.passed)).collect::<Vec<_>>(), [(1, 0), (1, 2), (0, 0)]);
+}
+
+#[tokio::test]
+async fn callers_and_pages_of_a_search_are_told_apart_though_their_paths_are_the_same() {
+    let bench = Bench::furnished().await;
+    let odon = TokenChange { token: "odon-token".to_owned(), user: Some(ODON.to_owned()), ..TokenChange::default() };
+    bench.client.token(&odon).await.unwrap();
+    bench.client.fault(&FaultRule::answering(401, "{}").caller(ODON)).await.unwrap();
+    let me = "/_apis/profile/profiles/me";
+    for (token, status, caller) in
+        [("odon-token", 401, Some(ODON)), ("jane-token", 200, Some("jane@contoso.example")), ("nobody's", 401, None)]
+    {
+        assert_eq!(status_of(bench.azure_as(token, reqwest::Method::GET, me)).await, status);
+        assert_eq!(bench.last_entry().caller.as_deref(), caller);
+    }
+    let search = json!({"searchText": "printer", "$skip": 200, "$top": 200});
+    bench.client.fault(&FaultRule::new(FaultKind::RateLimit).body_contains(r#""$skip":200"#).times(1)).await.unwrap();
+    for status in [429, 200] {
+        let request = bench.azure(reqwest::Method::POST, "/contoso/_apis/search/workitemsearchresults").json(&search);
+        assert_eq!(status_of(request).await, status);
+        assert_eq!(bench.last_entry().key.as_deref(), Some("search:contoso@200"));
+    }
 }
 
 #[tokio::test]
