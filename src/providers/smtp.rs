@@ -277,16 +277,11 @@ fn refusal(phase: Phase, error: &Error) -> Refusal {
 }
 
 fn too_late(phase: Phase) -> Refusal {
-    let said = match phase {
-        Phase::Content => "nothing about the mail before the call's deadline",
-        Phase::Connect | Phase::SignIn | Phase::Sender | Phase::Recipient => {
-            "nothing that lets the mail go before the call's deadline"
-        }
-    };
+    let what = if phase == Phase::Content { "about the mail" } else { "that lets the mail go" };
     Refusal {
         provider: &EMAIL,
         code: EMAIL.codes.timed_out,
-        said: said.to_owned(),
+        said: format!("nothing {what} before the call's deadline"),
         class: Class::Transient { retry_after: None },
         certainty: unanswered(phase),
         hint: SLOW.into(),

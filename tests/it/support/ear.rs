@@ -16,7 +16,7 @@ const QUEUE: &str = "canaries";
 const LOOKED_AT: usize = 100;
 
 /// A queue for every outcome event of a world. It is connected to anew each time: servers may be killed meanwhile.
-pub(super) struct Ear;
+pub(crate) struct Ear;
 
 impl Ear {
     pub(super) async fn new(amqp_url: &SecretString) -> Self {

@@ -225,14 +225,9 @@ impl TestWorld {
         self.folder.path().join(format!("command-{}.log", self.commands.fetch_add(1, Ordering::Relaxed) + 1))
     }
 
-    /// Hears the outcome events, from the first call on.
-    pub(super) async fn ear(&self) -> &Ear {
+    /// Hears the outcome events from the first call on, and searches them for secrets at its end.
+    pub(crate) async fn ear(&self) -> &Ear {
         self.ear.get_or_init(|| Ear::new(&self.amqp_url)).await
-    }
-
-    /// Searches the outcome events for secrets at its end, from the first call on. A world of [`TestWorld::acme`] does so anyway.
-    pub(crate) async fn hears_events(&self) {
-        self.ear().await;
     }
 
     /// Hears the outcome events, where it has begun to.
