@@ -21,6 +21,7 @@ mod fairness;
 mod frozen;
 mod governor;
 mod governor_hanging;
+mod governor_shared;
 mod group_writer;
 mod group_writer_mixed;
 mod identities;
