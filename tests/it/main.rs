@@ -23,7 +23,6 @@ mod frozen;
 mod governor;
 mod governor_hanging;
 mod governor_shared;
-mod governor_slow;
 mod group_writer;
 mod group_writer_mixed;
 mod identities;

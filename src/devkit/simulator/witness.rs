@@ -51,7 +51,8 @@ pub struct Entry {
     pub query: Option<String>,
     /// The `Content-Type` as sent.
     pub content_type: Option<String>,
-    /// What the sender's repetitions have in common: a nonce, a `webhook-id`, `work_item:contoso:17@3`, `search:contoso@200`.
+    /// What the sender's repetitions have in common: a nonce, a `webhook-id`, `work_item:contoso:17@3`, `search:contoso@200`
+    /// (where the page begins), `work_items:contoso@17` (the first id of the batch).
     pub key: Option<String>,
     /// The unique name of the user whose access or refresh token it bears, where the token is known; expired ones are.
     #[serde(default)]

@@ -196,19 +196,22 @@ pub(super) fn group_name(first: i64) -> String {
 }
 
 /// Puts tenants into a world, in the simulator and in the tracker; `state` holds what the providers know beside them.
-pub(super) async fn settle(world: &TestWorld, state: State, tenants: &[Tenant]) {
+pub(super) async fn settle(world: &TestWorld, state: State, tenants: &[&Tenant]) {
     world.ear().await;
     let state = state.user("Ann", ANN).user("Bob", BOB).entra_client(CLIENT, CLIENT_SECRET);
     let state = tenants.iter().fold(state, |state, tenant| tenant.in_providers(state));
     world.simulator().await.client.load_state(&state).await.expect("a state that the simulator takes");
+    world.import(&document(tenants)).await;
+}
+
+fn document(tenants: &[&Tenant]) -> TrackerDocument {
     let people = [("Ann", ANN), ("Bob", BOB)].map(|(name, email)| json!({"name": name, "emails": [email]}));
     let document = json!({
         "users": people,
-        "integrations": tenants.iter().map(Tenant::integration).collect::<Vec<_>>(),
-        "organizations": tenants.iter().map(Tenant::organization).collect::<Vec<_>>()
+        "integrations": tenants.iter().map(|tenant| tenant.integration()).collect::<Vec<_>>(),
+        "organizations": tenants.iter().map(|tenant| tenant.organization()).collect::<Vec<_>>()
     });
-    let document: TrackerDocument = serde_json::from_value(document).expect("a tracker document");
-    world.import(&document).await;
+    serde_json::from_value(document).expect("a tracker document")
 }
 
 /// A worker that has a client of Microsoft Entra's.

@@ -74,7 +74,8 @@ impl Scope<'_> {
     }
 }
 
-/// About the work item in the path; a PATCH is keyed by the revision it tests, a page of a search by where it begins.
+/// About the work item in the path; a PATCH is keyed by the revision it tests, a page of a search by where it
+/// begins, a batch by its first id.
 pub(super) fn describe(call: &Call) -> Description {
     let parts = call.parts();
     match Target::of(&parts) {
@@ -86,6 +87,10 @@ pub(super) fn describe(call: &Call) -> Description {
         Some(Target { organization: Some(organization), resource: Resource::Search, .. }) => {
             let skip = call.json::<Value>().ok().and_then(|request| request["$skip"].as_u64());
             Description { key: skip.map(|skip| format!("search:{organization}@{skip}")), subject: None }
+        }
+        Some(Target { organization: Some(organization), resource: Resource::Batch, .. }) => {
+            let first = call.json::<Value>().ok().and_then(|request| request["ids"][0].as_i64());
+            Description { key: first.map(|first| format!("work_items:{organization}@{first}")), subject: None }
         }
         Some(_) | None => Description::default(),
     }
@@ -130,7 +135,7 @@ fn authenticated(world: &World, call: &Call) -> Result<String, Answer> {
             Err(Answer::text(StatusCode::NON_AUTHORITATIVE_INFORMATION, "text/html; charset=utf-8", page))
         }
         Some(token) if !token.expired => Ok(token.user.clone()),
-        Some(_) | None => Err(unauthorized("TF400813: The user is not authorized to access this resource.")),
+        Some(_) | None => Err(unauthorized("")),
     }
 }
 
@@ -153,7 +158,8 @@ fn scope<'a>(world: &World, user: &'a str, target: &Target<'a>) -> Result<Scope<
     let organization = target.organization.ok_or_else(|| not_found("the path begins with an organization"))?;
     let account = world.state.accounts.get(organization).ok_or_else(|| not_found("there is no such organization"))?;
     if !account.members.contains(user) {
-        return Err(unauthorized("TF400813: The user is not a member of this organization."));
+        let id = world.state.users.get(user).map(|user| user.id.to_string());
+        return Err(unauthorized(&id.unwrap_or_default()));
     }
     let project = target.project.map(|wanted| project_name(account, wanted)).transpose()?;
     Ok(Scope { user, organization, project })
@@ -191,7 +197,10 @@ fn not_found(message: &str) -> Answer {
     error(StatusCode::NOT_FOUND, "VssResourceNotFoundException", message)
 }
 
-fn unauthorized(message: &str) -> Answer {
-    error(StatusCode::UNAUTHORIZED, "UnauthorizedRequestException", message)
+/// The vendor names the user by id, and nobody where it does not accept the token
+/// (<https://github.com/microsoft/azure-devops-auth-samples/issues/52>).
+fn unauthorized(user: &str) -> Answer {
+    let message = format!("TF400813: The user '{user}' is not authorized to access this resource.");
+    error(StatusCode::UNAUTHORIZED, "UnauthorizedRequestException", &message)
         .header("www-authenticate", "Bearer authorization_uri=https://login.microsoftonline.com/common".to_owned())
 }

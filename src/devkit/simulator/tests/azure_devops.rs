@@ -17,7 +17,8 @@ async fn a_token_that_expired_is_refused_or_shown_the_sign_in_page() {
     let accounts = bench.azure(Method::GET, "/_apis/accounts").query(&[("memberId", me["id"].as_str().unwrap())]);
     assert_eq!(json_of(accounts).await.1["value"][0]["accountName"], "contoso");
 
-    assert_eq!(status_of(bench.azure_as("nobody's", Method::GET, ME)).await, 401);
+    let (status, refused) = json_of(bench.azure_as("nobody's", Method::GET, ME)).await;
+    assert_eq!((status, &refused["message"]), (401, &json!("TF400813: The user '' is not authorized to access this resource.")));
     let mut change = TokenChange { token: "jane-token".into(), expired: Some(true), ..TokenChange::default() };
     bench.client.token(&change).await.unwrap();
     assert_eq!(status_of(bench.azure(Method::GET, ME)).await, 401);

@@ -150,7 +150,7 @@ async fn a_fault_lets_the_first_requests_through_and_looks_into_query_and_body()
 }
 
 #[tokio::test]
-async fn callers_and_pages_of_a_search_are_told_apart_though_their_paths_are_the_same() {
+async fn callers_pages_and_batches_are_told_apart_though_their_paths_are_the_same() {
     let bench = Bench::furnished().await;
     let odon = TokenChange { token: "odon-token".to_owned(), user: Some(ODON.to_owned()), ..TokenChange::default() };
     bench.client.token(&odon).await.unwrap();
@@ -169,6 +169,9 @@ async fn callers_and_pages_of_a_search_are_told_apart_though_their_paths_are_the
         assert_eq!(status_of(request).await, status);
         assert_eq!(bench.last_entry().key.as_deref(), Some("search:contoso@200"));
     }
+    let batch = bench.azure(reqwest::Method::POST, "/contoso/_apis/wit/workitemsbatch").json(&json!({"ids": [17]}));
+    assert_eq!(status_of(batch).await, 200);
+    assert_eq!(bench.last_entry().key.as_deref(), Some("work_items:contoso@17"));
 }
 
 #[tokio::test]

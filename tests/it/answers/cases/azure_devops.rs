@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::expected::{Ask, Case, Ends, Expected, Seen, Wrong};
 use super::{ANN_HAS_IT, BOTH_HAVE, ONE_EVENT, SUCCEEDED, TWO_EVENTS, linked, one_group, two_groups};
 use crate::answers::tenant::{ANN, BOB, Item, Tenant};
-use crate::answers::{SIGN_IN_PAGE, refusal};
+use crate::answers::{NOBODY, SIGN_IN_PAGE, refusal};
 
 const SEARCH: &str = "/_apis/search/workitemsearchresults";
 const BATCH: &str = "/_apis/wit/workitemsbatch";
@@ -53,7 +53,7 @@ pub(super) const CASES: &[Case] = &[
         name: "a04",
         has: |tenant, _| linked(tenant),
         answers: |it| {
-            let refused = refusal(401, "UnauthorizedRequestException", "TF400813: not authorized");
+            let refused = refusal(401, "UnauthorizedRequestException", NOBODY);
             vec![refused.method("PATCH").path_contains(&it.path(LINKED)).times(1)]
         },
         asks: ONE_EVENT,

@@ -54,7 +54,7 @@ async fn answers_met_in_the_field_come_to_what_is_expected_of_each() {
     let tenants: Vec<Tenant> = cases.iter().map(|case| (case.has)(Tenant::new(case.name), &at)).collect();
     let mut state = channels::providers();
     state.options = Options { graph_page_size: USERS_PAGE, ..Options::default() };
-    tenant::settle(&world, state, &tenants).await;
+    tenant::settle(&world, state, &tenants.iter().collect::<Vec<_>>()).await;
     let worker = world.worker(&tenant::worker());
     worker.ready().await;
 
