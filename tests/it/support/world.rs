@@ -230,11 +230,6 @@ impl TestWorld {
         self.ear.get_or_init(|| Ear::new(&self.amqp_url)).await
     }
 
-    /// Searches the outcome events for secrets at its end, from the first call on. A world of [`TestWorld::acme`] does so anyway.
-    pub(crate) async fn hears_events(&self) {
-        self.ear().await;
-    }
-
     /// Hears the outcome events, where it has begun to.
     pub(super) fn has_ear(&self) -> Option<&Ear> {
         self.ear.get()
