@@ -9,7 +9,7 @@ use lapin::types::FieldTable;
 use lapin::{Channel, Connection, ConnectionProperties};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::world::queues;
+use super::world::{TestWorld, queues};
 
 const QUEUE: &str = "canaries";
 /// So many messages of a queue are looked at.
@@ -17,6 +17,13 @@ const LOOKED_AT: usize = 100;
 
 /// A queue for every outcome event of a world. It is connected to anew each time: servers may be killed meanwhile.
 pub(crate) struct Ear;
+
+impl TestWorld {
+    /// Searches the outcome events for secrets at its end, from the first call on. A world of [`TestWorld::acme`] does so anyway.
+    pub(crate) async fn hears_events(&self) {
+        self.ear().await;
+    }
+}
 
 impl Ear {
     pub(super) async fn new(amqp_url: &SecretString) -> Self {
