@@ -84,6 +84,9 @@ impl Place {
     async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
         let store = self.action.agreed("Hold").await?;
         let (scope, actor) = (&self.action.scope, self.action.actor());
+        if let Some((destination, _)) = scope.split_once('#') {
+            bail!("expected a whole destination, got what waits for a seat there; use '{destination}'");
+        }
         let until = store.hold(scope, self.length, &actor).await?;
         let value = json!({"scope": scope, "action": "place", "until": when(until)});
         output.answer(&value, || format!("{} is held until {}", plain(scope), when(until)))?;

@@ -271,7 +271,7 @@ fn deadline_exceeded(at: &Position<'_>, last: &Failure) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::RetryPolicy;
+    use crate::engine::{Partial, RetryPolicy};
     use crate::fault::Fault;
     use crate::job::{Attempt, EffectClass, Epoch, Generation, JobId};
 
@@ -319,7 +319,7 @@ mod tests {
             effect: Some(EffectClass::K1),
             aside: false,
         };
-        let kept = Kept::new(&stage, None, &|| false);
+        let kept = Kept::new(&stage, Generation(1), Partial::default(), &|| false);
         let (conflicts, effect, deadline_in) = (0, None, None);
         let at = Position { job: &job, stage: &stage, next: None, conflicts, effect, deadline_in, keep_going: true, kept: &kept };
         match decide(&at, ended, 0.5) {

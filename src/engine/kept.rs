@@ -1,6 +1,7 @@
-//! What a run of a stage has fetched so far, in named pieces. The commit that ends the run without finishing the stage stores them
-//! with the job, so that the next run does not fetch them again.
+//! What a run of a stage has so far, in named pieces: what it has read, and what it has done already. The commit that ends the run
+//! without finishing the stage stores them with the job, so that the next run neither reads nor does them again.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,6 +12,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use time::OffsetDateTime;
 
 use super::pipeline::StageInfo;
+use crate::job::Generation;
 
 /// All pieces of a stage together, in bytes of JSON. What does not fit is fetched again by the next run.
 const BYTES: usize = 4 << 20;
@@ -20,47 +22,63 @@ const PIECES: usize = 1024;
 /// Whether a run should end at its next step: the worker drains, or the delivery has taken its time.
 pub type ShouldEnd<'a> = &'a (dyn Fn() -> bool + Send + Sync);
 
+/// What an earlier run has stored, see [`Kept::to_stored`].
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Partial<'a> {
+    /// JSON; none where nothing was stored.
+    pub json: Option<&'a RawValue>,
+    /// A person has started the stage again since: what was read before that is read again.
+    pub read_again: bool,
+}
+
 /// The pieces of one stage of one job.
 pub struct Kept<'a> {
     stage: &'static str,
     version: i32,
+    generation: Generation,
     should_end: ShouldEnd<'a>,
     pieces: Mutex<Pieces>,
 }
 
 #[derive(Default)]
 struct Pieces {
-    named: BTreeMap<String, Box<RawValue>>,
+    named: BTreeMap<String, Piece>,
     bytes: usize,
-    /// Since the stored ones were written; none where nothing was stored.
-    age: Option<Duration>,
     /// This run has added some.
     is_new: bool,
 }
 
-/// As stored: `{stage, version, at, pieces}`.
+#[derive(Clone, Serialize, Deserialize)]
+struct Piece {
+    #[serde(with = "time::serde::timestamp")]
+    at: OffsetDateTime,
+    /// It says what was done, not what was read.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    done: bool,
+    value: Box<RawValue>,
+}
+
+/// As stored: `{stage, version, generation, pieces}`.
 #[derive(Serialize, Deserialize)]
 struct Stored<'a> {
     #[serde(borrow)]
-    stage: std::borrow::Cow<'a, str>,
+    stage: Cow<'a, str>,
     version: i32,
-    #[serde(with = "time::serde::timestamp")]
-    at: OffsetDateTime,
-    pieces: BTreeMap<String, Box<RawValue>>,
+    generation: i32,
+    pieces: BTreeMap<String, Piece>,
 }
 
 impl<'a> Kept<'a> {
-    /// Those that an earlier run of this stage has stored, if `stored` is of this stage in this version.
+    /// Those that an earlier run has stored, if it was of this stage in this version and generation.
     #[must_use]
-    pub fn new(info: &StageInfo, stored: Option<&RawValue>, should_end: ShouldEnd<'a>) -> Self {
+    pub fn new(info: &StageInfo, generation: Generation, partial: Partial<'_>, should_end: ShouldEnd<'a>) -> Self {
         let (stage, version) = (info.name, info.version);
-        let stored = stored.and_then(|stored| serde_json::from_str::<Stored<'_>>(stored.get()).ok());
-        let pieces = stored.filter(|stored| stored.stage == stage && stored.version == version).map(|stored| {
-            let age = (OffsetDateTime::now_utc() - stored.at).try_into().unwrap_or_default();
-            let bytes = stored.pieces.iter().map(|(name, value)| name.len() + value.get().len()).sum();
-            Pieces { named: stored.pieces, bytes, age: Some(age), is_new: false }
-        });
-        Self { stage, version, should_end, pieces: Mutex::new(pieces.unwrap_or_default()) }
+        let stored = partial.json.and_then(|json| serde_json::from_str::<Stored<'_>>(json.get()).ok());
+        let is_own = |stored: &Stored<'_>| (&*stored.stage, stored.version, stored.generation) == (stage, version, generation.0);
+        let mut named = stored.filter(is_own).map(|stored| stored.pieces).unwrap_or_default();
+        named.retain(|_, piece| piece.done || !partial.read_again);
+        let bytes = named.iter().map(|(name, piece)| name.len() + piece.value.get().len()).sum();
+        Self { stage, version, generation, should_end, pieces: Mutex::new(Pieces { named, bytes, is_new: false }) }
     }
 
     /// The stage.
@@ -71,14 +89,30 @@ impl<'a> Kept<'a> {
 
     /// A piece, where there is one of this shape.
     pub fn get<T: DeserializeOwned>(&self, piece: &str) -> Option<T> {
-        serde_json::from_str(self.pieces().named.get(piece)?.get()).ok()
+        serde_json::from_str(self.pieces().named.get(piece)?.value.get()).ok()
     }
 
-    /// Keeps a piece in place of the one of the same name. One that does not fit is left out.
+    /// As [`Kept::get`], unless it was kept longer ago than this.
+    pub fn younger<T: DeserializeOwned>(&self, piece: &str, limit: Duration) -> Option<T> {
+        let pieces = self.pieces();
+        let known = pieces.named.get(piece).filter(|known| OffsetDateTime::now_utc() - known.at < limit)?;
+        serde_json::from_str(known.value.get()).ok()
+    }
+
+    /// Keeps what was read in place of the piece of the same name. A piece that does not fit is left out.
     pub fn put(&self, piece: &str, value: &impl Serialize) {
+        self.add(piece, value, false);
+    }
+
+    /// As [`Kept::put`], of what was done, which is not done again whoever starts the stage again.
+    pub fn put_done(&self, piece: &str, value: &impl Serialize) {
+        self.add(piece, value, true);
+    }
+
+    fn add(&self, piece: &str, value: &impl Serialize, done: bool) {
         let Ok(value) = to_raw_value(value) else { return };
         let mut pieces = self.pieces();
-        let old = pieces.named.get(piece).map_or(0, |old| piece.len() + old.get().len());
+        let old = pieces.named.get(piece).map_or(0, |old| piece.len() + old.value.get().len());
         let bytes = pieces.bytes - old + piece.len() + value.get().len();
         if bytes > BYTES || (old == 0 && pieces.named.len() >= PIECES) {
             tracing::warn!(
@@ -89,7 +123,7 @@ impl<'a> Kept<'a> {
             );
             return;
         }
-        pieces.named.insert(piece.to_owned(), value);
+        pieces.named.insert(piece.to_owned(), Piece { at: OffsetDateTime::now_utc(), done, value });
         pieces.bytes = bytes;
         pieces.is_new = true;
     }
@@ -99,15 +133,9 @@ impl<'a> Kept<'a> {
         *self.pieces() = Pieces::default();
     }
 
-    /// Whether anything would be lost with this run.
+    /// Whether nothing would be lost with this run.
     pub fn is_empty(&self) -> bool {
         self.pieces().named.is_empty()
-    }
-
-    /// How old the pieces are that an earlier run has stored; zero where this run has added to them.
-    pub fn age(&self) -> Duration {
-        let pieces = self.pieces();
-        pieces.age.filter(|_| !pieces.is_new).unwrap_or_default()
     }
 
     /// Whether the run should end here and go on later: it has got further, and its time is up.
@@ -121,10 +149,8 @@ impl<'a> Kept<'a> {
         if pieces.named.is_empty() {
             return None;
         }
-        let at = OffsetDateTime::now_utc();
-        let at = pieces.age.filter(|_| !pieces.is_new).map_or(at, |age| at - age);
-        let stored = Stored { stage: self.stage.into(), version: self.version, at, pieces: pieces.named.clone() };
-        to_raw_value(&stored).ok()
+        let (stage, version, generation) = (self.stage.into(), self.version, self.generation.0);
+        to_raw_value(&Stored { stage, version, generation, pieces: pieces.named.clone() }).ok()
     }
 
     fn pieces(&self) -> MutexGuard<'_, Pieces> {
@@ -143,11 +169,11 @@ mod tests {
     }
 
     fn kept<'a>(stage: &'static str, version: i32, stored: Option<&RawValue>, should_end: ShouldEnd<'a>) -> Kept<'a> {
-        Kept::new(&info(stage, version), stored, should_end)
+        Kept::new(&info(stage, version), Generation(1), Partial { json: stored, read_again: false }, should_end)
     }
 
     #[test]
-    fn pieces_come_back_for_the_same_stage_in_the_same_version_only() {
+    fn pieces_come_back_for_the_same_stage_in_the_same_version_and_generation_only() {
         let first = kept("s", 1, None, &|| false);
         assert!(first.is_empty() && first.to_stored().is_none());
         first.put("page:0", &[1, 2]);
@@ -156,10 +182,22 @@ mod tests {
         let again = kept("s", 1, Some(&stored), &|| false);
         assert_eq!(again.get::<Vec<i64>>("page:0"), Some(vec![1, 2, 3]));
         assert_eq!((again.get::<String>("page:0"), again.get::<i64>("page:1")), (None, None));
-        for other in [kept("s", 2, Some(&stored), &|| false), kept("t", 1, Some(&stored), &|| false)] {
-            assert!(other.is_empty());
-        }
+        let partial = Partial { json: Some(&stored), read_again: false };
+        let other_generation = Kept::new(&info("s", 1), Generation(2), partial, &|| false);
+        let others = [kept("s", 2, Some(&stored), &|| false), kept("t", 1, Some(&stored), &|| false), other_generation];
+        assert!(others.iter().all(Kept::is_empty));
         assert!(kept("s", 1, Some(&RawValue::from_string("7".to_owned()).unwrap()), &|| false).is_empty());
+    }
+
+    #[test]
+    fn what_was_read_is_read_again_where_a_person_starts_it_again_and_what_was_done_is_not_done_again() {
+        let run = kept("s", 1, None, &|| false);
+        run.put("page", &1);
+        run.put_done("delivered", &["a"]);
+        let stored = run.to_stored().unwrap();
+        let partial = Partial { json: Some(&stored), read_again: true };
+        let again = Kept::new(&info("s", 1), Generation(1), partial, &|| false);
+        assert_eq!((again.get::<i64>("page"), again.get::<Vec<String>>("delivered")), (None, Some(vec!["a".to_owned()])));
     }
 
     #[test]
@@ -173,16 +211,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_added_to_keeps_its_age_and_what_is_cleared_is_gone() {
+    fn each_piece_has_its_own_age_and_what_is_cleared_is_gone() {
         let at = OffsetDateTime::now_utc() - time::Duration::HOUR;
-        let pieces = BTreeMap::from([("a".to_owned(), to_raw_value(&1).unwrap())]);
-        let stored = to_raw_value(&Stored { stage: "s".into(), version: 1, at, pieces }).unwrap();
+        let piece = Piece { at, done: false, value: to_raw_value(&1).unwrap() };
+        let pieces = BTreeMap::from([("a".to_owned(), piece)]);
+        let stored = to_raw_value(&Stored { stage: "s".into(), version: 1, generation: 1, pieces }).unwrap();
         let run = kept("s", 1, Some(&stored), &|| false);
-        assert!(run.age() >= Duration::from_secs(3600));
-        let again = kept("s", 1, Some(&run.to_stored().unwrap()), &|| false);
-        assert!(again.age() >= Duration::from_secs(3599), "{:?}", again.age());
         run.put("b", &2);
-        assert_eq!(run.age(), Duration::ZERO);
+        let again = kept("s", 1, Some(&run.to_stored().unwrap()), &|| false);
+        let (less, more) = (Duration::from_secs(3000), Duration::from_secs(4000));
+        assert_eq!((again.younger::<i64>("a", less), again.younger::<i64>("a", more)), (None, Some(1)));
+        assert_eq!(again.younger::<i64>("b", less), Some(2));
         run.clear();
         assert!(run.is_empty() && run.to_stored().is_none());
     }

@@ -21,7 +21,7 @@ pub use decide::{
     decide,
 };
 pub use effect::{Effect, Intent, PastEffect, Planned, UnknownPolicy, effect_key, judge};
-pub use kept::{Kept, ShouldEnd};
+pub use kept::{Kept, Partial, ShouldEnd};
 pub use pipeline::{ErasedOutcome, ErasedPrepared, ErasedStage, Lane, Pipeline, Registry, StageInfo};
 pub use retry::RetryPolicy;
 pub use skipped::Skipped;

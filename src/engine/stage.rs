@@ -217,21 +217,10 @@ impl<'a, P: Product> Context<'a, P> {
         self
     }
 
-    /// What this stage has fetched so far, in this run and in earlier ones.
+    /// What this stage has so far, in this run and in earlier ones that did not finish it.
     #[must_use]
     pub const fn pieces(&self) -> &'a Kept<'a> {
         self.kept
-    }
-
-    /// A piece that this stage has kept, in this run or in an earlier one that did not finish it.
-    #[must_use]
-    pub fn kept<T: DeserializeOwned>(&self, piece: &str) -> Option<T> {
-        self.kept.get(piece)
-    }
-
-    /// Keeps a piece for a later run, should this one not finish the stage.
-    pub fn keep(&self, piece: &str, value: &impl Serialize) {
-        self.kept.put(piece, value);
     }
 
     /// The output of an earlier stage, which must be among this stage's needs.

@@ -26,6 +26,11 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 const SAVING: Duration = Duration::from_secs(5);
 /// How often a turn is asked for: at first, and later.
 const PACE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
+/// A token that is refused is refreshed once in this time: if the new one is refused as well, its age is not what is wrong, and jobs
+/// that wait would release each other for ever.
+const AFTER_REFUSAL: Duration = Duration::from_secs(3600);
+/// The same of one that is known not to be valid.
+const AFTER_PROOF: Duration = Duration::from_secs(600);
 /// Tokens may have changed, to others that have ended too, while their turn was waited for.
 const ROUNDS: usize = 2;
 
@@ -34,8 +39,10 @@ const ROUNDS: usize = 2;
 pub(super) enum Occasion {
     /// The access token has ended, or is about to.
     Ended,
-    /// Azure DevOps does not take the access token.
+    /// Azure DevOps does not take the access token: it, or its owner.
     Refused,
+    /// Azure DevOps does not show the token's owner their own profile: it is the token.
+    NotValid,
 }
 
 /// What came of asking for another token.
@@ -82,7 +89,7 @@ impl Services {
                 Renewal::Impossible(why_not) => Err(reauthentication(seen, "its token ends soon", &why_not).into()),
             },
             RefreshTurn::Moved => self.token(seen.identity_id).await.map(Some),
-            RefreshTurn::Taken | RefreshTurn::NoRefreshToken | RefreshTurn::Refused | RefreshTurn::RefusedAgain => Ok(None),
+            RefreshTurn::Taken | RefreshTurn::NoRefreshToken | RefreshTurn::Refused(_) | RefreshTurn::RefusedAgain => Ok(None),
         }
     }
 
@@ -132,8 +139,10 @@ impl Services {
                 RefreshTurn::Yours(turn) => return self.refresh(seen, occasion, turn, deadline, stage).await,
                 RefreshTurn::Moved => return self.token(seen.identity_id).await.map(Renewal::Renewed),
                 RefreshTurn::NoRefreshToken => return impossible("there is no refresh token"),
-                RefreshTurn::Refused => return impossible("its refresh token was refused a moment ago"),
-                RefreshTurn::RefusedAgain => return impossible("it was refreshed for that already, within the hour"),
+                RefreshTurn::Refused(why) => {
+                    return impossible(why.as_deref().unwrap_or("its refresh token was refused a moment ago"));
+                }
+                RefreshTurn::RefusedAgain => return impossible("it was refreshed for that already, a short time ago"),
                 RefreshTurn::Taken if Instant::now() + pace > give_up => {
                     return Err(ProductFault::RefreshBusy(seen.identity_id).into());
                 }
@@ -144,8 +153,12 @@ impl Services {
     }
 
     async fn turn(&self, seen: &AccessToken, occasion: Occasion) -> Result<RefreshTurn, TrackerFault> {
-        let after_refusal = occasion == Occasion::Refused;
-        self.tracker.take_refresh_turn(seen.identity_id, seen.version, self.longest_turn(), after_refusal).await
+        let refreshed_before = match occasion {
+            Occasion::Ended => None,
+            Occasion::Refused => Some(AFTER_REFUSAL),
+            Occasion::NotValid => Some(AFTER_PROOF),
+        };
+        self.tracker.take_refresh_turn(seen.identity_id, seen.version, self.longest_turn(), refreshed_before).await
     }
 
     fn call_deadline(&self) -> Instant {
@@ -170,11 +183,14 @@ impl Services {
         let answer = self.providers.governor.call(&scope, entra.refresh(&turn.refresh_token, deadline)).await;
         let (refused, came_to) = match answer {
             Ok(Ok(tokens)) => return self.use_refreshed(seen, occasion, tokens, stage).await.map(Renewal::Renewed),
-            Ok(Err(EntraFault::Refused(why))) => (true, Ok(Renewal::Impossible(format!("Microsoft Entra refused: {why}")))),
-            Ok(Err(other)) => (false, Err(other.into())),
-            Err(not_called) => (false, Err(not_called.into())),
+            Ok(Err(EntraFault::Refused(why))) => {
+                let why = format!("Microsoft Entra refused: {why}");
+                (Some(why.clone()), Ok(Renewal::Impossible(why)))
+            }
+            Ok(Err(other)) => (None, Err(other.into())),
+            Err(not_called) => (None, Err(not_called.into())),
         };
-        if let Err(error) = self.tracker.end_refresh_turn(seen.identity_id, &turn, refused).await {
+        if let Err(error) = self.tracker.end_refresh_turn(seen.identity_id, &turn, refused.as_deref()).await {
             tracing::warn!(error = crate::fault::chain(&error), "a refresh turn ends by itself");
         }
         came_to
@@ -198,7 +214,7 @@ impl Services {
     /// In a task of its own: tokens cannot be had again, so they are saved even where the job is let go meanwhile.
     async fn save(&self, seen: &AccessToken, occasion: Occasion, tokens: Tokens) -> Result<(), StageFault> {
         let Tokens { access_token, refresh_token, expires_in } = tokens;
-        let tokens = NewTokens { access_token, refresh_token, expires_in, after_refusal: occasion == Occasion::Refused };
+        let tokens = NewTokens { access_token, refresh_token, expires_in, after_refusal: occasion != Occasion::Ended };
         let (tracker, identity_id, version) = (self.tracker.clone(), seen.identity_id, seen.version);
         let give_up = Instant::now() + SAVING;
         let (tell, told) = oneshot::channel();

@@ -84,7 +84,7 @@ impl<'a> SignedIn<'a> {
     /// What an earlier run of this stage has read and kept under this name, unless that is too long ago.
     #[must_use]
     pub fn known<T: DeserializeOwned>(&self, piece: &str) -> Option<T> {
-        self.kept.filter(|kept| kept.age() < KEPT_FOR)?.get(piece)
+        self.kept?.younger(piece, KEPT_FOR)
     }
 
     /// Keeps what was read for a later run, should this one not finish its stage.
@@ -154,47 +154,62 @@ impl<'a> SignedIn<'a> {
         Ok(())
     }
 
-    /// Another token in place of one that was refused, once.
+    /// Another token in place of one that was refused, once in a run.
     async fn renew<O: Operation>(&mut self, refusal: Unauthorized) -> Result<(), StageFault> {
-        let why_not = if self.is_renewed {
-            "a new token is refused as well".to_owned()
-        } else {
-            let refused = self.token().await?.clone();
-            match self.services.renew(&refused, Occasion::Refused, self.stage).await? {
-                Renewal::Renewed(token) => {
-                    tracing::info!(
-                        identity.id = self.identity_id,
-                        stage = self.stage,
-                        answer = refusal.to_string(),
-                        "Azure DevOps refused the access token; the call is made again with a new one"
-                    );
-                    self.is_renewed = true;
-                    self.put(token);
-                    return Ok(());
-                }
-                Renewal::Impossible(why_not) => why_not,
-            }
-        };
-        Err(self.why_refused::<O>(refusal, &why_not).await)
-    }
-
-    /// Whether it is the token that is refused, or its owner here: Azure DevOps says 401 to both. The profile is its owner's own, and
-    /// needs no access to any account.
-    async fn why_refused<O: Operation>(&mut self, refusal: Unauthorized, why_not: &str) -> StageFault {
-        let azure_devops = &self.services.providers.azure_devops;
-        let lane = self.lane;
-        let token = match self.token().await {
-            Ok(token) => token,
-            Err(fault) => return fault,
-        };
-        if O::OF_ACCOUNT {
-            match ProfileMe.send(azure_devops, caller(token, lane)).await {
-                Ok(_) => return AzureDevOpsFault::NoAccess(refusal).into(),
-                Err(AzureDevOpsFault::Unauthorized(_)) => {}
-                Err(fault) => return fault.into(),
+        let mut why_not = "a new token is refused as well".to_owned();
+        if !self.is_renewed {
+            match self.refresh(Occasion::Refused, &refusal).await? {
+                Ok(()) => return Ok(()),
+                Err(why) => why_not = why,
             }
         }
-        reauthentication(token, &format!("Azure DevOps does not accept its token ({refusal})"), why_not).into()
+        if O::OF_ACCOUNT
+            && let Some(fault) = self.is_access_refused(&refusal).await?
+        {
+            return Err(fault.into());
+        }
+        // The owner's own profile is refused as well, so it is the token. It may have been refreshed of late because of an account
+        // that its owner has no access to.
+        if !self.is_renewed {
+            match self.refresh(Occasion::NotValid, &refusal).await? {
+                Ok(()) => return Ok(()),
+                Err(why) => why_not = why,
+            }
+        }
+        let what = format!("Azure DevOps does not accept its token ({refusal})");
+        Err(reauthentication(self.token().await?, &what, &why_not).into())
+    }
+
+    /// Has the token refreshed, or says why it is not.
+    async fn refresh(&mut self, occasion: Occasion, refusal: &Unauthorized) -> Result<Result<(), String>, StageFault> {
+        let refused = self.token().await?.clone();
+        match self.services.renew(&refused, occasion, self.stage).await? {
+            Renewal::Renewed(token) => {
+                tracing::info!(
+                    identity.id = self.identity_id,
+                    stage = self.stage,
+                    answer = refusal.to_string(),
+                    "Azure DevOps refused the access token; the call is made again with a new one"
+                );
+                self.is_renewed = true;
+                self.put(token);
+                Ok(Ok(()))
+            }
+            Renewal::Impossible(why_not) => Ok(Err(why_not)),
+        }
+    }
+
+    /// Whether it is not the token that is refused, but its owner here: Azure DevOps says 401 to both. The profile is its owner's
+    /// own, and needs no access to any account.
+    async fn is_access_refused(&mut self, refusal: &Unauthorized) -> Result<Option<AzureDevOpsFault>, StageFault> {
+        let (azure_devops, lane) = (&self.services.providers.azure_devops, self.lane);
+        let refusal = refusal.clone();
+        Ok(match ProfileMe.send(azure_devops, caller(self.token().await?, lane)).await {
+            Ok(_) if refusal.said.is_empty() => Some(AzureDevOpsFault::SignInPage(refusal)),
+            Ok(_) => Some(AzureDevOpsFault::NoAccess(refusal)),
+            Err(AzureDevOpsFault::Unauthorized(_)) => None,
+            Err(fault) => Some(AzureDevOpsFault::Unverified { refusal, why: Box::new(fault) }),
+        })
     }
 
     /// The token, fetched with the first call and again shortly before it ends.

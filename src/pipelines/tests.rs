@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::{Dispatch, Services, registry};
-use crate::engine::{Checkpoint, Context, ErasedOutcome, ErasedPrepared, Kept, Outputs, Then};
+use crate::engine::{Checkpoint, Context, ErasedOutcome, ErasedPrepared, Kept, Outputs, Partial, Then};
 use crate::fault::StageFault;
 use crate::job::{Attempt, Epoch, Generation, Job, JobId};
 use crate::providers::{ProviderSettings, Providers, governor};
@@ -58,7 +58,7 @@ fn outputs(known: &[(&str, Value)]) -> Outputs {
 async fn run(job: &Job, stage: &str, outputs: &Outputs) -> Result<ErasedOutcome<Changes>, StageFault> {
     let (registry, services, payload) = (registry(), services(), OnceLock::new());
     let (info, code) = registry.get(&job.pipeline).unwrap().stage(stage).unwrap();
-    let kept = Kept::new(info, None, &|| false);
+    let kept = Kept::new(info, job.generation, Partial::default(), &|| false);
     let cx: Context<'_, Dispatch> = Context::new(job, &services, outputs, info.needs, &payload, &kept);
     match code.prepare(&cx).await? {
         ErasedPrepared::Done(outcome) => Ok(outcome),

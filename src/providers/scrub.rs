@@ -77,7 +77,9 @@ fn looks_secret(word: &str) -> bool {
 fn is_mailbox(word: &str, gap: &str, tail: &str) -> bool {
     let of_mailbox = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '+');
     let domain = tail.strip_prefix('@').and_then(|rest| rest.split(|c| !is_word(c)).next()).unwrap_or_default();
-    !gap.ends_with([':', '@']) && word.chars().all(of_mailbox) && !word.starts_with("eyJ") && domain.contains('.')
+    // A GUID without hyphens is part of some names; a longer run is a key in front of a host.
+    let has_key = word.split(|c: char| !c.is_ascii_alphanumeric()).any(|run| run.len() > LONG);
+    !gap.ends_with([':', '@']) && word.chars().all(of_mailbox) && !word.starts_with("eyJ") && !has_key && domain.contains('.')
 }
 
 fn is_guid(word: &str) -> bool {
@@ -105,6 +107,7 @@ mod tests {
             ("https://user:lm3nq7aaaaaaaaaaaaaaaaaaaaaaaaaaaa@dev.example.com/x", "lm3nq7"),
             ("https://lm3nq7aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa@dev.example.com/x", "lm3nq7"),
             ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIi@field.example", "eyJ"),
+            ("clone lm3nq7aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa@dev.example.com", "lm3nq7"),
         ] {
             let out = scrub(text);
             assert!(!out.contains(secret), "{out}");

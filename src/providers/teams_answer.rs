@@ -84,5 +84,7 @@ fn refusal(provider: &'static Provider, inner: Option<u16>, text: &str, retry_af
         _ => (provider.codes.unrecognized, Class::Unrecognized, UNKNOWN),
     };
     let said = scrub(&cut(text, SAID_CHARACTERS));
-    Refusal { provider, code, said, class, certainty: Certainty::NotDone, hint: Cow::Borrowed(hint) }
+    // A 5xx proves nothing, whoever passes it on.
+    let certainty = if matches!(inner, Some(500..=599)) { Certainty::Unknown } else { Certainty::NotDone };
+    Refusal { provider, code, said, class, certainty, hint: Cow::Borrowed(hint) }
 }

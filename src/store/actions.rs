@@ -87,7 +87,8 @@ const LOCKED: &str = "SELECT state, wait_reason, account, error_code FROM jobs W
 
 const RETRY: &str = "
     UPDATE jobs SET state = 'ready', epoch = epoch + 1, owner = NULL, attempt = 1, crash_count = 0, due_at = now(), woken_at = NULL,
-        wait_reason = NULL, wait_key = NULL, wait_observed = NULL, deadline = CASE WHEN deadline < now() THEN NULL ELSE deadline END
+        wait_reason = NULL, wait_key = NULL, wait_observed = NULL, deadline = CASE WHEN deadline < now() THEN NULL ELSE deadline END,
+        read_again = read_again OR state = 'parked'
     WHERE id = $1";
 
 const ALLOW_REPEAT: &str = "
@@ -96,7 +97,7 @@ const ALLOW_REPEAT: &str = "
 
 const CANCEL: &str = "
     UPDATE jobs SET state = 'cancelled', epoch = epoch + 1, owner = NULL, wait_reason = NULL, wait_key = NULL, wait_observed = NULL,
-        open_children = 0, finished_at = now()
+        open_children = 0, partial = NULL, finished_at = now()
     WHERE id = $1";
 
 const LOCK_CHILDREN: &str =
@@ -104,14 +105,14 @@ const LOCK_CHILDREN: &str =
 
 const CANCEL_CHILDREN: &str = "
     UPDATE jobs SET state = 'cancelled', epoch = epoch + 1, owner = NULL, wait_reason = NULL, wait_key = NULL, wait_observed = NULL,
-        finished_at = now()
+        partial = NULL, finished_at = now()
     WHERE parent_id = $1 AND state NOT IN ('succeeded', 'cancelled')";
 
 const CONFIGURE: &str = "
     UPDATE jobs SET state = 'ready', epoch = epoch + 1, owner = NULL, generation = generation + 1, account = $2, stage = $3, attempt = 1,
         crash_count = 0, due_at = now(), woken_at = NULL, wait_reason = NULL, wait_key = NULL, wait_observed = NULL, error_code = NULL,
         error_message = NULL, error_hint = NULL, fingerprint = NULL, first_failed_at = NULL, open_children = 0, skipped = NULL,
-        partial = NULL
+        partial = NULL, read_again = false
     WHERE id = $1";
 
 const AUDIT: &str = "

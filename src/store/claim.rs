@@ -52,6 +52,8 @@ pub struct Claim {
     pub tracestate: Option<String>,
     /// What the stage due has fetched in earlier runs: see [`crate::engine::Kept`].
     pub partial: Option<Box<RawValue>>,
+    /// See [`crate::engine::Partial::read_again`].
+    pub read_again: bool,
 }
 
 impl Claim {
@@ -94,12 +96,12 @@ pub(super) const CLAIM: &str = "
         JOIN replicas ON replicas.id = asked.replica AND replicas.alive_until > now() AND replicas.ended_at IS NULL
     WHERE jobs.id = asked.id AND jobs.state || '' = 'ready' AND jobs.due_at <= now()
     RETURNING jobs.id, pipeline, parent_id, source, organization, account, payload, sealed_payload, generation, epoch, stage,
-        attempt, deadline, traceparent, tracestate, owner, committed_epoch, crash_count, partial,
+        attempt, deadline, traceparent, tracestate, owner, committed_epoch, crash_count, partial, read_again,
         extract(epoch FROM deadline - now())::float8 AS deadline_in";
 
 const OWNED: &str = "
     SELECT id, pipeline, parent_id, source, organization, account, payload, sealed_payload, generation, epoch, stage, attempt,
-        deadline, traceparent, tracestate, owner, committed_epoch, crash_count, partial,
+        deadline, traceparent, tracestate, owner, committed_epoch, crash_count, partial, read_again,
         extract(epoch FROM deadline - now())::float8 AS deadline_in
     FROM jobs WHERE id = $1 AND owner = $2 AND state = 'running' FOR UPDATE";
 
@@ -236,13 +238,15 @@ fn owned(row: &Row, outputs: Outputs) -> Result<Claim, StoreError> {
     let is_suspect = row.try_get::<_, i32>("crash_count")? >= SUSPECT_AFTER;
     let (sealed_payload, tracestate) = (row.try_get("sealed_payload")?, row.try_get("tracestate")?);
     let partial = row.try_get::<_, Option<Json<Box<RawValue>>>>("partial")?.map(|json| json.0);
-    Ok(Claim { sealed_payload, is_suspect, tracestate, partial, ..claim })
+    let read_again = row.try_get("read_again")?;
+    Ok(Claim { sealed_payload, is_suspect, tracestate, partial, read_again, ..claim })
 }
 
 fn claim(replica: ReplicaId, job: Job, outputs: Outputs, deadline_in: Option<f64>) -> Claim {
     let fence = Fence { job: job.id, epoch: job.epoch, replica };
     let deadline = seconds(deadline_in).and_then(|left| Instant::now().checked_add(left));
-    Claim { job, outputs, fence, deadline, sealed_payload: None, is_suspect: false, tracestate: None, partial: None }
+    let (is_suspect, read_again, partial) = (false, false, None);
+    Claim { job, outputs, fence, deadline, sealed_payload: None, is_suspect, tracestate: None, partial, read_again }
 }
 
 fn checkpoint(row: &Row) -> Result<Checkpoint, StoreError> {

@@ -44,7 +44,7 @@ pub use keys::{Resealed, SEALED, SealedPage};
 pub use migrate::migrate;
 pub use pool::{connect, pool, writers_pool};
 pub use probe::Session;
-pub use recover::Landed;
+pub use recover::{Landed, SoFar};
 pub use replicas::{Heartbeat, NewReplica, ReplicaRow};
 pub use resolve::{NotReplayable, Replay, Resolution};
 pub use rows::FirstStages;

@@ -51,7 +51,7 @@ pub(super) const PLAIN: &str = concat!(
             woken_at = CASE WHEN NOT finish THEN woken_at END,
             wait_reason = CASE WHEN finish AND open_children > 0 THEN 'children' END,
             wait_key = CASE WHEN finish AND open_children > 0 THEN 'children' END,
-            finished_at = CASE WHEN finish AND open_children = 0 THEN now() END, partial = NULL,
+            finished_at = CASE WHEN finish AND open_children = 0 THEN now() END, partial = NULL, read_again = false,
             skipped = ",
     skipped_with!("given.skipped"),
     "

@@ -25,6 +25,15 @@ pub enum Landed {
     Fenced,
 }
 
+/// What the stage due of a job has so far, where the job is given up.
+#[derive(Debug, Clone, Copy)]
+pub enum SoFar<'a> {
+    /// It was not run: what is stored stays.
+    AsStored,
+    /// This, see [`crate::engine::Kept::to_stored`].
+    Only(Option<&'a RawValue>),
+}
+
 /// Waits for an undecided old backend. The look at what it has stored is a statement of its own: one that began before the
 /// lock was had would not see it.
 const LOCK: &str = "SELECT epoch = $2 AND coalesce(owner = $3, false) AS ours FROM jobs WHERE id = $1 FOR UPDATE";
@@ -42,7 +51,7 @@ const FREE_ORPHAN: &str = "
 
 const POSTPONE: &str = "
     UPDATE jobs SET state = 'ready', owner = NULL, due_at = now() + $4 * interval '1 second', woken_at = NULL,
-        partial = coalesce($5, partial)
+        partial = CASE WHEN $6 THEN $5 ELSE partial END, read_again = read_again AND NOT $6
     WHERE id = $1 AND epoch = $2 AND owner = $3 AND state = 'running'";
 
 const UNSEAL: &str = "
@@ -105,15 +114,18 @@ impl Store {
         })
     }
 
-    /// Gives a claimed job up without a record, due again after `delay`, with what the stage due has fetched so far where that is
-    /// more than what is stored. `false`: it was no longer ours.
+    /// Gives a claimed job up without a record, due again after `delay`. `false`: it was no longer ours.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn postpone(&self, fence: &Fence, delay: Duration, partial: Option<&RawValue>) -> Result<bool, StoreError> {
+    pub async fn postpone(&self, fence: &Fence, delay: Duration, so_far: SoFar<'_>) -> Result<bool, StoreError> {
         let client = self.client().await?;
         let (job, epoch, owner) = (&fence.job.0, &fence.epoch.0, &fence.replica.0);
-        let written = execute(&client, POSTPONE, &[job, epoch, owner, &delay.as_secs_f64(), &partial.map(Json)]).await?;
+        let (partial, is_new) = match so_far {
+            SoFar::AsStored => (None, false),
+            SoFar::Only(partial) => (partial.map(Json), true),
+        };
+        let written = execute(&client, POSTPONE, &[job, epoch, owner, &delay.as_secs_f64(), &partial, &is_new]).await?;
         Ok(written == 1)
     }
 

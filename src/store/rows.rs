@@ -102,7 +102,7 @@ const ADVANCE: &str = "
         fingerprint = ($13::text[])[4],
         first_failed_at = CASE WHEN ($13::text[])[1] IS NULL THEN NULL ELSE coalesce(first_failed_at, now()) END,
         finished_at = CASE WHEN $7 AND open_children + $14 = 0 THEN now() END,
-        partial = $15
+        partial = $15, read_again = false
     WHERE id = $1 AND epoch = $2 AND owner = $3 AND state = 'running'
     RETURNING state, wait_reason";
 

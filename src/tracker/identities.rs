@@ -86,7 +86,8 @@ impl Tracker {
 
     /// Asks to be the one, among all replicas, who refreshes the tokens of this `version`, for at most `longest`. The turn is a
     /// time on the row, so that no transaction is open while Microsoft Entra is asked; it ends with [`Tracker::save_tokens`],
-    /// [`Tracker::end_refresh_turn`], or by itself. `after_refusal`: because the access token is refused before its end.
+    /// [`Tracker::end_refresh_turn`], or by itself. `refreshed_before`: because the access token is refused before its end, unless it
+    /// was refreshed for that within this time.
     ///
     /// # Errors
     /// [`TrackerFault`], also where a sealed value does not open.
@@ -95,7 +96,7 @@ impl Tracker {
         identity_id: i64,
         version: i64,
         longest: Duration,
-        after_refusal: bool,
+        refreshed_before: Option<Duration>,
     ) -> Result<RefreshTurn, TrackerFault> {
         const SQL: &str = "
             UPDATE identities
@@ -103,24 +104,26 @@ impl Tracker {
             WHERE id = $1 AND version = $2 AND refresh_token IS NOT NULL
                 AND (refreshing_until IS NULL OR refreshing_until <= now())
                 AND (refresh_refused_at IS NULL OR refresh_refused_at <= now() - interval '1 minute')
-                AND (NOT $4 OR access_refused_at IS NULL OR access_refused_at <= now() - interval '1 hour')
+                AND ($4::float8 IS NULL OR access_refused_at IS NULL OR access_refused_at <= now() - make_interval(secs => $4))
             RETURNING refresh_token, refreshing_until";
         let client = self.client().await?;
-        let row = query_opt(&client, SQL, &[&identity_id, &version, &longest.as_secs_f64(), &after_refusal]).await?;
-        let Some(row) = row else { return why_no_turn(&client, identity_id, version, after_refusal).await };
+        let within = refreshed_before.map(|within| within.as_secs_f64());
+        let row = query_opt(&client, SQL, &[&identity_id, &version, &longest.as_secs_f64(), &within]).await?;
+        let Some(row) = row else { return why_no_turn(&client, identity_id, version, within).await };
         let sealed = row.try_get("refresh_token")?;
         let refresh_token = self.keyring.open_text(place(REFRESH_TOKEN, &identity_id.to_string()), sealed)?;
         Ok(RefreshTurn::Yours(Turn { refresh_token, until: row.try_get("refreshing_until")? }))
     }
 
-    /// Ends a turn that brought no tokens, unless it is over already; `refused`: because of the refresh token.
+    /// Ends a turn that brought no tokens, unless it is over already; `refused`: what was said of the refresh token, where that is why.
     ///
     /// # Errors
     /// [`TrackerFault`]; the turn then ends by itself.
-    pub async fn end_refresh_turn(&self, identity_id: i64, turn: &Turn, refused: bool) -> Result<(), TrackerFault> {
+    pub async fn end_refresh_turn(&self, identity_id: i64, turn: &Turn, refused: Option<&str>) -> Result<(), TrackerFault> {
         const SQL: &str = "
             UPDATE identities
-            SET refreshing_until = NULL, refresh_refused_at = CASE WHEN $3 THEN now() ELSE refresh_refused_at END
+            SET refreshing_until = NULL, refresh_refused_at = CASE WHEN $3::text IS NULL THEN refresh_refused_at ELSE now() END,
+                refresh_refusal = coalesce($3, refresh_refusal)
             WHERE id = $1 AND refreshing_until = $2";
         execute(&self.client().await?, SQL, &[&identity_id, &turn.until, &refused]).await?;
         Ok(())
@@ -137,7 +140,7 @@ impl Tracker {
             UPDATE identities
             SET access_token = $3, refresh_token = coalesce($4, refresh_token),
                 token_expires_at = now() + make_interval(secs => $5), version = version + 1, refreshing_until = NULL,
-                refresh_refused_at = NULL, access_refused_at = CASE WHEN $6 THEN now() ELSE access_refused_at END
+                refresh_refused_at = NULL, refresh_refusal = NULL, access_refused_at = CASE WHEN $6 THEN now() ELSE access_refused_at END
             WHERE id = $1 AND version = $2";
         let access = seal(&self.keyring, ACCESS_TOKEN, identity_id, &tokens.access_token);
         let refresh = tokens.refresh_token.as_ref().map(|token| seal(&self.keyring, REFRESH_TOKEN, identity_id, token));
@@ -189,21 +192,21 @@ async fn why_no_turn(
     client: &impl GenericClient,
     identity_id: i64,
     version: i64,
-    after_refusal: bool,
+    within: Option<f64>,
 ) -> Result<RefreshTurn, TrackerFault> {
     const SQL: &str = "
         SELECT refresh_token IS NULL AS no_refresh_token,
                coalesce(refresh_refused_at > now() - interval '1 minute', false) AS refused,
-               coalesce(access_refused_at > now() - interval '1 hour', false) AS refused_again
+               coalesce(access_refused_at > now() - make_interval(secs => $3), false) AS refused_again, refresh_refusal
         FROM identities
         WHERE id = $1 AND version = $2";
-    let Some(row) = query_opt(client, SQL, &[&identity_id, &version]).await? else { return Ok(RefreshTurn::Moved) };
+    let Some(row) = query_opt(client, SQL, &[&identity_id, &version, &within]).await? else { return Ok(RefreshTurn::Moved) };
     Ok(if row.try_get("no_refresh_token")? {
         RefreshTurn::NoRefreshToken
-    } else if after_refusal && row.try_get("refused_again")? {
+    } else if row.try_get("refused_again")? {
         RefreshTurn::RefusedAgain
     } else if row.try_get("refused")? {
-        RefreshTurn::Refused
+        RefreshTurn::Refused(row.try_get("refresh_refusal")?)
     } else {
         RefreshTurn::Taken
     })

@@ -87,10 +87,9 @@ pub enum RefreshTurn {
     Moved,
     /// There is no refresh token: a person must sign in.
     NoRefreshToken,
-    /// Microsoft Entra refused the refresh token less than a minute ago: a person must sign in.
-    Refused,
-    /// Tokens were refreshed because the access token was refused less than an hour ago, and the new one is refused too: its
-    /// age is not what is wrong.
+    /// Microsoft Entra refused the refresh token less than a minute ago, and said this: a person must sign in.
+    Refused(Option<String>),
+    /// Tokens were refreshed because the access token was refused, within the time asked about: its age is not what is wrong.
     RefusedAgain,
 }
 

@@ -20,8 +20,8 @@ use crate::message::{
     Cancel, Configure, Intake, Newer, Refusal, WakeUp, decode_control, decode_intake, shown_string, without_mark,
 };
 use crate::store::{
-    Actor, Announcement, Answer, Cancelling, Claim, Claimed, Incoming, Intaken, NewDeadLetter, NewJob, NotClaimed, StoreError,
-    Tables, Target,
+    Actor, Announcement, Answer, Cancelling, Claim, Claimed, Incoming, Intaken, NewDeadLetter, NewJob, NotClaimed, SoFar,
+    StoreError, Tables, Target,
 };
 use crate::telemetry::names;
 use crate::trace::{TRACEPARENT, TRACESTATE, Trace};
@@ -221,7 +221,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         };
         let suspect = claim.is_suspect.then(|| self.parts.running.suspect());
         if let Some(None) = suspect {
-            self.parts.postpone(&claim.fence, SUSPECTS_TURN, None).await;
+            self.parts.postpone(&claim.fence, SUSPECTS_TURN, SoFar::AsStored).await;
             return Ok(Taken::Nothing);
         }
         Ok(Taken::Ours(claim, Holding { _in_hand: in_hand, _slot: slot, _share: share, suspect: suspect.flatten() }, Vec::new()))

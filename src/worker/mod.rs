@@ -39,9 +39,11 @@ pub use watch::{LaneWatch, deafness};
 
 use crate::broker::Delivery;
 use crate::crash_point::reach;
-use crate::engine::{Commit, Decision, EffectOutcome, Ended, Kept, Next, Pipeline, Position, Product, StageInfo, decide};
+use crate::engine::{
+    Commit, Decision, EffectOutcome, Ended, Kept, Next, Partial, Pipeline, Position, Product, StageInfo, decide,
+};
 use crate::job::{JobId, JobState};
-use crate::store::{Announcement, Claim, CommitError, Committed, Landed, Run, Tables};
+use crate::store::{Announcement, Claim, CommitError, Committed, Landed, Run, SoFar, Tables};
 use crate::telemetry::names;
 use crate::trace::Trace;
 use claiming::{Holding, Taken};
@@ -145,7 +147,9 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         let should_end = || self.drain.is_cancelled() || started.elapsed() >= LONGEST_DELIVERY;
         loop {
             let Some((info, stage)) = pipeline.stage(&claim.job.stage) else { return After::Stop };
-            let kept = Kept::new(info, claim.partial.take().as_deref(), &should_end);
+            let (stored, read_again) = (claim.partial.take(), std::mem::take(&mut claim.read_again));
+            let partial = Partial { json: stored.as_deref(), read_again };
+            let kept = Kept::new(info, claim.job.generation, partial, &should_end);
             let due = Due { info, stage, next: pipeline.after(info.name), payload: &payload, kept: &kept };
             let committed = match self.run_stage(claim, holding, &due, started).await {
                 Ok(committed) => committed,
@@ -217,7 +221,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
 
     /// Gives the job up without a record, with what its stage has fetched so far.
     async fn give_up(&self, claim: &Claim, due: &Due<'_, P>, delay: Duration) -> After {
-        self.parts.postpone(&claim.fence, delay, due.kept.to_stored().as_deref()).await;
+        self.parts.postpone(&claim.fence, delay, SoFar::Only(due.kept.to_stored().as_deref())).await;
         After::Stop
     }
 
@@ -259,7 +263,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
                     error = fault.message(),
                     "the job can be neither committed nor parked; it is tried again in a minute"
                 );
-                self.parts.postpone(run.fence, LONGEST_DELIVERY, commit.partial.as_deref()).await;
+                self.parts.postpone(run.fence, LONGEST_DELIVERY, SoFar::Only(commit.partial.as_deref())).await;
                 return Err(After::Stop);
             }
             replaced = true;
@@ -318,7 +322,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             Ok(committed) => self.parts.publish(&committed.wake, committed.announcements).await,
             Err(error) => {
                 tracing::warn!(error = crate::fault::chain(&error), "a job of another version cannot be left waiting yet");
-                self.parts.postpone(&claim.fence, Duration::from_secs(1), None).await;
+                self.parts.postpone(&claim.fence, Duration::from_secs(1), SoFar::AsStored).await;
             }
         }
     }

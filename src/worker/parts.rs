@@ -5,8 +5,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use serde_json::value::RawValue;
-
 use super::announcer::Announcer;
 use super::report;
 use crate::broker::{EXCHANGE, Outgoing, Publisher};
@@ -15,7 +13,7 @@ use crate::job::JobId;
 use crate::message::WakeUp;
 use crate::reconnect::Reconnect;
 use crate::secrets::Keyring;
-use crate::store::{Announcement, Fence, Store, StoreError, Tables, Writer};
+use crate::store::{Announcement, Fence, SoFar, Store, StoreError, Tables, Writer};
 use crate::telemetry::names;
 
 /// What a worker works with.
@@ -128,9 +126,9 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Parts<P, T> {
         tokio::time::sleep(Duration::from_millis(rand::random_range(100..700))).await;
     }
 
-    /// Gives a claimed job up, due again after `delay`, with what its stage has fetched so far.
-    pub(super) async fn postpone(&self, fence: &Fence, delay: Duration, partial: Option<&RawValue>) {
-        match self.patiently(|| self.store().postpone(fence, delay, partial)).await {
+    /// Gives a claimed job up, due again after `delay`.
+    pub(super) async fn postpone(&self, fence: &Fence, delay: Duration, so_far: SoFar<'_>) {
+        match self.patiently(|| self.store().postpone(fence, delay, so_far)).await {
             Ok(true) => {}
             Ok(false) => tracing::info!("fenced: the job is no longer ours"),
             Err(error) => tracing::error!(error = crate::fault::chain(&error), "a job cannot be given up"),

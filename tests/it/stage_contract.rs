@@ -87,7 +87,7 @@ fn names_are_unique_and_no_stage_s_file_is_too_long() {
 
 #[test]
 fn a_file_among_the_stages_is_a_stage_or_part_of_its_pipeline() {
-    const PARTS: [&str; 3] = ["mod", "samples", "templates"];
+    const PARTS: [&str; 4] = ["event_resource", "mod", "samples", "templates"];
     for pipeline in registry().iter() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/pipelines").join(pipeline.name);
         for entry in fs::read_dir(&folder).expect("a pipeline has a folder") {

@@ -207,7 +207,11 @@ async fn an_old_document_does_not_bring_back_old_tokens() {
     let (counts, gone) = world.import(with("/organizations/0/identities/0/refresh_token", json!("refresh-3"))).await.unwrap();
     assert_eq!((counted(&counts), gone), (vec![("identities", 1)], vec![format!("identity:{id}")]));
     assert_eq!((token().await.token.expose_secret(), token().await.version), ("access-1", 3));
-    let turn = world.tracker.take_refresh_turn(id, 3, std::time::Duration::from_secs(1), true).await.unwrap();
+    let turn = world
+        .tracker
+        .take_refresh_turn(id, 3, std::time::Duration::from_secs(1), Some(std::time::Duration::from_secs(3600)))
+        .await
+        .unwrap();
     assert!(matches!(turn, RefreshTurn::Yours(turn) if turn.refresh_token.expose_secret() == "refresh-3"));
 }
 

@@ -161,15 +161,15 @@ async fn the_ledger_knows_our_own_writes() {
 async fn one_refreshes_an_identity_and_the_others_wait_for_the_new_version() {
     let world = World::new().await;
     let (id, tracker) = (world.identity().await, &world.tracker);
-    let turn = async |version| tracker.take_refresh_turn(id, version, MINUTE, false).await.unwrap();
+    let turn = async |version| tracker.take_refresh_turn(id, version, MINUTE, None).await.unwrap();
     let RefreshTurn::Yours(first) = turn(1).await else { panic!("nobody else is at it") };
     assert_eq!(first.refresh_token.expose_secret(), "refresh-1");
     assert!(matches!(turn(1).await, RefreshTurn::Taken));
     world.sql("UPDATE identities SET refreshing_until = now()").await;
     let RefreshTurn::Yours(second) = turn(1).await else { panic!("a turn ends by itself") };
-    tracker.end_refresh_turn(id, &first, true).await.unwrap();
+    tracker.end_refresh_turn(id, &first, Some("invalid_grant")).await.unwrap();
     assert!(matches!(turn(1).await, RefreshTurn::Taken), "who is late does not end the next one's turn");
-    tracker.end_refresh_turn(id, &second, false).await.unwrap();
+    tracker.end_refresh_turn(id, &second, None).await.unwrap();
     assert!(matches!(turn(1).await, RefreshTurn::Yours(_)));
 
     assert!(tracker.save_tokens(id, 1, &tokens(Some("refresh-2"), false)).await.unwrap());
@@ -189,18 +189,24 @@ async fn one_refreshes_an_identity_and_the_others_wait_for_the_new_version() {
 async fn what_was_refused_is_not_asked_for_again_at_once() {
     let world = World::new().await;
     let (id, tracker) = (world.identity().await, &world.tracker);
-    let turn = async |version, after_refusal| tracker.take_refresh_turn(id, version, MINUTE, after_refusal).await.unwrap();
-    let RefreshTurn::Yours(first) = turn(1, true).await else { panic!("nobody else is at it") };
-    tracker.end_refresh_turn(id, &first, true).await.unwrap();
-    assert!(matches!(turn(1, false).await, RefreshTurn::Refused));
+    let hour = Some(60 * MINUTE);
+    let turn = async |version, within| tracker.take_refresh_turn(id, version, MINUTE, within).await.unwrap();
+    let RefreshTurn::Yours(first) = turn(1, hour).await else { panic!("nobody else is at it") };
+    tracker.end_refresh_turn(id, &first, Some("invalid_grant")).await.unwrap();
+    let RefreshTurn::Refused(Some(said)) = turn(1, None).await else { panic!("it was refused a moment ago") };
+    assert_eq!(said, "invalid_grant");
     world.sql("UPDATE identities SET refresh_refused_at = now() - interval '61 seconds'").await;
-    assert!(matches!(turn(1, true).await, RefreshTurn::Yours(_)), "one that brought nothing is none");
+    assert!(matches!(turn(1, hour).await, RefreshTurn::Yours(_)), "one that brought nothing is none");
     assert!(tracker.save_tokens(id, 1, &tokens(Some("refresh-2"), true)).await.unwrap());
-    assert!(matches!(turn(2, true).await, RefreshTurn::RefusedAgain));
-    let RefreshTurn::Yours(second) = turn(2, false).await else { panic!("its end is another occasion") };
-    tracker.end_refresh_turn(id, &second, false).await.unwrap();
+    assert!(matches!(turn(2, hour).await, RefreshTurn::RefusedAgain));
+    let RefreshTurn::Yours(second) = turn(2, None).await else { panic!("its end is another occasion") };
+    tracker.end_refresh_turn(id, &second, None).await.unwrap();
+    world.sql("UPDATE identities SET access_refused_at = now() - interval '11 minutes'").await;
+    let RefreshTurn::Yours(third) = turn(2, Some(10 * MINUTE)).await else { panic!("it is refused for another reason") };
+    tracker.end_refresh_turn(id, &third, None).await.unwrap();
+    assert!(matches!(turn(2, hour).await, RefreshTurn::RefusedAgain));
     world.sql("UPDATE identities SET access_refused_at = now() - interval '61 minutes'").await;
-    assert!(matches!(turn(2, true).await, RefreshTurn::Yours(_)));
+    assert!(matches!(turn(2, hour).await, RefreshTurn::Yours(_)));
 }
 
 #[tokio::test]

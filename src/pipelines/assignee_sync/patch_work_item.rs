@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::AssigneeSync;
 use super::find_assignee::{FindAssignee, Target};
 use crate::engine::{Context, EngineFault, Intent, Outcome, Prepared, Stage, UnknownPolicy};
-use crate::fault::{Certainty, StageFault};
+use crate::fault::{Certainty, Class, StageFault};
 use crate::job::{EffectClass, words};
 use crate::pipelines::dispatch::sync_assignees::as_written;
 use crate::pipelines::{Dispatch, ProductFault, SignedIn};
@@ -81,7 +81,7 @@ impl Stage<Dispatch> for PatchWorkItem {
         // What was seen in an earlier run, before a wait, is older than both. That does no harm: what is written depends on the work
         // item still being at the revision that was seen, and if it is not, everything is seen again. But where an earlier call may
         // have written, only a new look shows its work.
-        if cx.kept::<WorkItem>(LOOK).is_some() && tracker.has_open_effect(cx.job.id).await? {
+        if cx.pieces().get::<WorkItem>(LOOK).is_some() && tracker.has_open_effect(cx.job.id).await? {
             cx.pieces().clear();
         }
         let applied = tracker.link_applied_rev(sync.group_id, sync.integration_id, sync.work_item_id).await?;
@@ -113,14 +113,15 @@ impl Stage<Dispatch> for PatchWorkItem {
             unique_name: target.unique_name.as_deref(),
             deadline: Instant::from_std(effect.deadline),
         };
-        // What was seen is of no use once the work item may be another one: kept only where it is known that nothing was done.
-        let seen: Option<WorkItem> = cx.kept(LOOK);
+        // What was seen is of no use once the work item may be another one: kept only where it is known to be as it was.
+        let seen: Option<WorkItem> = cx.pieces().get(LOOK);
         cx.pieces().clear();
         let rev = match SignedIn::of(cx, target.identity_id).call(&assign).await {
             Ok(rev) => rev,
             Err(fault) => {
-                if let Some(seen) = seen.filter(|_| fault.certainty() == Certainty::NotDone) {
-                    cx.keep(LOOK, &seen);
+                let is_as_seen = fault.certainty() == Certainty::NotDone && fault.class() != Class::Conflict;
+                if let Some(seen) = seen.filter(|_| is_as_seen) {
+                    cx.pieces().put(LOOK, &seen);
                 }
                 return Err(fault);
             }
@@ -138,7 +139,7 @@ async fn look(azure_devops: &mut SignedIn<'_>, sync: &AssigneeSync, target: &Tar
     let id = sync.work_item_id;
     let mut read = match azure_devops.try_call(&WorkItemsBatch { account: &target.account_name, ids: &[id] }).await? {
         Ok(read) => read,
-        Err(fault) if fault.refused().is_some_and(|(status, _)| status == 404) => return Ok(None),
+        Err(fault) if fault.refused().is_some_and(|refused| refused.status == Some(404)) => return Ok(None),
         Err(fault) => return Err(fault.into()),
     };
     if let Some(unreadable) = read.unreadable.pop() {

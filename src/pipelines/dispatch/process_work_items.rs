@@ -136,17 +136,20 @@ async fn type_states(azure_devops: &mut SignedIn<'_>, account: &str, items: &[Wo
     let types: BTreeSet<(&str, &str)> = items.iter().map(|item| (item.project.as_str(), item.work_item_type.as_str())).collect();
     for (project, work_item_type) in types {
         let piece = format!("states:{project}/{work_item_type}");
+        let new = |azure_devops: &SignedIn<'_>, states: TypeStates| {
+            azure_devops.keep(&piece, &states);
+            states
+        };
         let of_type = match azure_devops.known(&piece) {
             Some(known) => known,
             None => match azure_devops.try_call(&StateCategories { account, project, work_item_type }).await? {
-                Ok(categories) => TypeStates::Known(categories),
+                Ok(categories) => new(azure_devops, TypeStates::Known(categories)),
                 Err(fault) => match fault.refused() {
-                    Some((status, said)) => TypeStates::Refused(storable(&format!("{status} {said}"), DETAIL_BYTES)),
+                    Some(refused) => new(azure_devops, TypeStates::Refused(storable(&refused.to_string(), DETAIL_BYTES))),
                     None => return Err(fault.into()),
                 },
             },
         };
-        azure_devops.keep(&piece, &of_type);
         states.insert((project.to_owned(), work_item_type.to_owned()), of_type);
     }
     Ok(states)

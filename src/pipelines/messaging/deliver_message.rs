@@ -74,7 +74,7 @@ impl Stage<Dispatch> for DeliverMessage {
         let (destination, channel) = destination(cx.services, &cx.job.organization, to).await?;
         let config = config(&destination);
         let deadline = Instant::from_std(effect.deadline);
-        let served = cx.kept::<Vec<String>>(DELIVERED_TO).unwrap_or_default();
+        let served = cx.pieces().get::<Vec<String>>(DELIVERED_TO).unwrap_or_default();
         let delivery = Delivery {
             config: &config,
             rendered: &message.rendered,
@@ -88,7 +88,7 @@ impl Stage<Dispatch> for DeliverMessage {
         let delivered = cx.services.providers.governor.call(&scope, channel.deliver(delivery)).await??;
         let Delivered { provider_ref: message_id, refused, rest } = delivered;
         if let Some(Rest { served, fault }) = rest {
-            cx.keep(DELIVERED_TO, &served);
+            cx.pieces().put_done(DELIVERED_TO, &served);
             return Err(ChannelFault::from(fault).into());
         }
         if !refused.is_empty() {

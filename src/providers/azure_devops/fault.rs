@@ -1,5 +1,7 @@
 //! What can go wrong with a call to Azure DevOps, and how its refusals are told apart.
 
+use std::fmt;
+
 use super::AZURE_DEVOPS;
 use crate::fault::{Certainty, Class, Fault};
 use crate::providers::governor::GovernorFault;
@@ -14,6 +16,18 @@ pub enum AzureDevOpsFault {
     /// is the token or its owner's rights cannot be told from one answer.
     #[error("azure_devops: the access token is not accepted: {0}")]
     Unauthorized(Unauthorized),
+    /// A sign-in page or a redirect to one, although the token is accepted elsewhere and was renewed.
+    #[error("azure_devops: the access token is valid, and yet the account {0}")]
+    SignInPage(Unauthorized),
+    /// The token is refused, and whether it is good could not be found out.
+    #[error("azure_devops: the access token is not accepted: {refusal}; whether it is valid could not be found out")]
+    Unverified {
+        /// The refusal.
+        refusal: Unauthorized,
+        /// What came in place of its owner's profile.
+        #[source]
+        why: Box<AzureDevOpsFault>,
+    },
     /// The token is good, and its owner may not do this.
     #[error("azure_devops: the access token is valid, but its owner has no access: {0}")]
     NoAccess(Unauthorized),
@@ -50,6 +64,24 @@ pub enum AzureDevOpsFault {
     Http(#[from] HttpFault),
 }
 
+/// A refusal of what was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refused<'a> {
+    /// The HTTP status; none where it could not even be sent.
+    pub status: Option<u16>,
+    /// What Azure DevOps said, or why it could not be sent.
+    pub said: &'a str,
+}
+
+impl fmt::Display for Refused<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.status {
+            Some(status) => write!(f, "{status} {}", self.said),
+            None => f.write_str(self.said),
+        }
+    }
+}
+
 /// An answer in place of which a signed-in caller would have got another one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("answered {status}{}", if said.is_empty() { " with a sign-in page".to_owned() } else { format!(": {said}") })]
@@ -65,6 +97,8 @@ impl Fault for AzureDevOpsFault {
     fn code(&self) -> &'static str {
         match self {
             Self::Unauthorized(_) => AZURE_DEVOPS.codes.unauthorized,
+            Self::SignInPage(_) => "azure_devops.sign_in_page",
+            Self::Unverified { .. } => "azure_devops.token_not_verified",
             Self::NoAccess(_) => "azure_devops.no_access",
             Self::RevisionMoved(_) => "azure_devops.revision_moved",
             Self::WorkItemGone(_) => "azure_devops.work_item_gone",
@@ -80,7 +114,8 @@ impl Fault for AzureDevOpsFault {
         match self {
             Self::Unauthorized(_) | Self::NoAccess(_) | Self::SearchRefused { .. } | Self::TooManyUsers(_) => Class::Permanent,
             Self::RevisionMoved(_) | Self::WorkItemGone(_) => Class::Conflict,
-            Self::SearchNotReady { .. } => Class::Transient { retry_after: None },
+            Self::SearchNotReady { .. } | Self::SignInPage(_) => Class::Transient { retry_after: None },
+            Self::Unverified { why, .. } => why.class(),
             Self::Governor(fault) => fault.class(),
             Self::Http(fault) => fault.class(),
         }
@@ -89,6 +124,10 @@ impl Fault for AzureDevOpsFault {
     fn hint(&self) -> String {
         match self {
             Self::Unauthorized(_) => "Sign the identity in again.".to_owned(),
+            Self::SignInPage(_) => {
+                "Azure DevOps shows its sign-in page for this account; it is tried again by itself.".to_owned()
+            }
+            Self::Unverified { why, .. } => why.hint(),
             Self::NoAccess(_) => {
                 "Give the identity access in Azure DevOps (Organization settings, Users; for OAuth also Policies, third-party \
                  application access), or have the installation act as another identity; then retry."
@@ -107,6 +146,8 @@ impl Fault for AzureDevOpsFault {
     fn certainty(&self) -> Certainty {
         match self {
             Self::Unauthorized(_)
+            | Self::SignInPage(_)
+            | Self::Unverified { .. }
             | Self::NoAccess(_)
             | Self::RevisionMoved(_)
             | Self::WorkItemGone(_)
@@ -120,14 +161,16 @@ impl Fault for AzureDevOpsFault {
 }
 
 impl AzureDevOpsFault {
-    /// The status and what Azure DevOps said, where that is about what was asked for and would be said of it again: not about the
-    /// token, the destination's health or the way to it.
+    /// What is wrong with what was asked for, where the same would be said of it again: nothing about the token, the
+    /// destination's health or the way to it.
     #[must_use]
-    pub fn refused(&self) -> Option<(u16, &str)> {
-        match self {
-            Self::Http(HttpFault {
-                kind: HttpFaultKind::Status { status: status @ (400 | 403 | 404 | 410), body, .. }, ..
-            }) => Some((*status, body)),
+    pub fn refused(&self) -> Option<Refused<'_>> {
+        let Self::Http(HttpFault { kind, .. }) = self else { return None };
+        match kind {
+            HttpFaultKind::Status { status: status @ (400 | 403 | 404 | 410), body, .. } => {
+                Some(Refused { status: Some(*status), said: body })
+            }
+            HttpFaultKind::Unsendable(why) => Some(Refused { status: None, said: why }),
             _ => None,
         }
     }

@@ -24,7 +24,7 @@ use tokio::time::Instant;
 
 pub use accounts::{Account, Accounts};
 pub use assignee::Assignee;
-pub use fault::{AzureDevOpsFault, Unauthorized};
+pub use fault::{AzureDevOpsFault, Refused, Unauthorized};
 pub use graph::{FoundUser, GraphUser, UsersPage, UsersSearch};
 pub use operation::Operation;
 pub use profile::{Profile, ProfileMe};

@@ -154,7 +154,7 @@ mod tests {
         let mut hanging = family(start);
         assert_eq!(fill(&mut hanging, Standing::Quick, 100, start).len(), 16 * 8 / 13);
         let patience = ask(&mut hanging, Standing::Quick, start, start, CROWD);
-        assert!(matches!(patience, Err(NotNow::Wait(until)) if until < start + SLOW), "a seat may become free: {patience:?}");
+        assert!(matches!(patience, Err(NotNow::Wait { until, .. }) if until < start + SLOW), "a seat may become free: {patience:?}");
         let later = start + SLOW;
         let held = Order { why: Why::ProviderBusy, length: HANGING_HOLD };
         assert_eq!(ask(&mut hanging, Standing::Quick, later, later, CROWD), Err(NotNow::Hold(held)), "at once");
@@ -192,7 +192,7 @@ mod tests {
         let slow = fill(&mut hanging, Standing::Slow, 100, start);
         assert_eq!(slow.len(), 4);
         assert!(
-            matches!(ask(&mut hanging, Standing::Slow, start, start, CROWD), Err(NotNow::Wait(_))),
+            matches!(ask(&mut hanging, Standing::Slow, start, start, CROWD), Err(NotNow::Wait { .. })),
             "they may be quick again"
         );
         assert_eq!(fill(&mut hanging, Standing::Quick, 2, start).len(), 2);

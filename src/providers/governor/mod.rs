@@ -203,13 +203,15 @@ impl Governor {
                 Ok(done) => return Ok((Arc::clone(&place), done)),
                 Err(refused) => refused,
             };
-            // Who finds no seat waits with those that found none before; who finds one has not looked at this.
-            if let Some(found) = self.held(std::iter::once(scope.seats())).await {
+            // A call that finds no seat waits with those that found none before it; one that finds a seat does not look at this.
+            if refused.is_for_seats()
+                && let Some(found) = self.held(std::iter::once(scope.seats())).await
+            {
                 return Err(found.refuse(&place));
             }
             match refused {
                 NotNow::Hold(order) => return Err(self.hold(scope, &place, order).await),
-                NotNow::Wait(until) => tokio::select! {
+                NotNow::Wait { until, .. } => tokio::select! {
                     () = changed => {}
                     () = sleep_until(until) => {}
                 },

@@ -195,8 +195,8 @@ impl Simulation {
                     continue;
                 }
                 None => 0,
-                Some(Err(_)) if held_for_seats => 1,
-                Some(Err(NotNow::Wait(_))) => {
+                Some(Err(refused)) if held_for_seats && refused.is_for_seats() => 1,
+                Some(Err(NotNow::Wait { .. })) => {
                     self.jobs.push(job);
                     continue;
                 }

@@ -7,7 +7,7 @@ use rand::RngExt as _;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
 
-use super::tenant::{ANN, Item, PROJECT, Tenant};
+use super::tenant::{Item, PROJECT, Tenant};
 use super::{NOBODY, SIGN_IN_PAGE, refusal};
 use crate::support::acme;
 
@@ -17,8 +17,8 @@ pub(super) const TYPES: [&str; 3] = ["Bug", "Task", "Issue"];
 pub(super) const USERS_PAGE: usize = 3;
 /// They stand before Ann, who is on the last of three pages.
 const OTHERS: [&str; 6] = ["a1", "a2", "a3", "a4", "a5", "a6"];
-/// The first work item that the search finds; Ann has it.
-const FIRST: i64 = 1001;
+/// The first work item that the search finds.
+pub(super) const FIRST: i64 = 1001;
 /// The other one of its group, which the search does not find: Ann is written there.
 pub(super) const LINKED: i64 = 18;
 /// What Azure DevOps gives and takes at once.
@@ -93,12 +93,11 @@ impl Meets {
     }
 }
 
-/// A tenant whose job finds many work items of several types, and writes Ann to one that it does not find.
+/// A tenant whose job finds many work items of several types, and writes the assignee of the first to one that it does not find.
 pub(super) fn tenant(name: &str, rng: &mut StdRng) -> Tenant {
     let found = FOUND[rng.random_range(0..FOUND.len())];
     let of_type = |id: i64| TYPES[usize::try_from(id).expect("it is small") % TYPES.len()];
-    let item =
-        |id: i64| Item { title: "One of many", kind: of_type(id), assigned_to: (id == FIRST).then_some(ANN), ..Item::new(id) };
+    let item = |id: i64| Item { title: "One of many", kind: of_type(id), ..Item::new(id) };
     let items = (FIRST..FIRST + found).map(item).chain([Item::new(LINKED)]).collect();
     let others = OTHERS.map(|name| format!("{name}@field.example")).to_vec();
     Tenant { items, others, groups: vec![vec![FIRST, LINKED]], ..Tenant::new(name) }

@@ -197,7 +197,7 @@ pub(super) fn group_name(first: i64) -> String {
 
 /// Puts tenants into a world, in the simulator and in the tracker; `state` holds what the providers know beside them.
 pub(super) async fn settle(world: &TestWorld, state: State, tenants: &[&Tenant]) {
-    world.ear().await;
+    world.hears_events().await;
     let state = state.user("Ann", ANN).user("Bob", BOB).entra_client(CLIENT, CLIENT_SECRET);
     let state = tenants.iter().fold(state, |state, tenant| tenant.in_providers(state));
     world.simulator().await.client.load_state(&state).await.expect("a state that the simulator takes");

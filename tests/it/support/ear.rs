@@ -16,7 +16,7 @@ const QUEUE: &str = "canaries";
 const LOOKED_AT: usize = 100;
 
 /// A queue for every outcome event of a world. It is connected to anew each time: servers may be killed meanwhile.
-pub(crate) struct Ear;
+pub(super) struct Ear;
 
 impl TestWorld {
     /// Searches the outcome events for secrets at its end, from the first call on. A world of [`TestWorld::acme`] does so anyway.

@@ -225,8 +225,8 @@ impl TestWorld {
         self.folder.path().join(format!("command-{}.log", self.commands.fetch_add(1, Ordering::Relaxed) + 1))
     }
 
-    /// Hears the outcome events from the first call on, and searches them for secrets at its end.
-    pub(crate) async fn ear(&self) -> &Ear {
+    /// Hears the outcome events, from the first call on.
+    pub(super) async fn ear(&self) -> &Ear {
         self.ear.get_or_init(|| Ear::new(&self.amqp_url)).await
     }
 

@@ -102,9 +102,23 @@ pub(super) struct Order {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NotNow {
     /// Ask again then, or as soon as something has changed.
-    Wait(Instant),
+    Wait {
+        /// When at the latest.
+        until: Instant,
+        /// What for.
+        why: Why,
+    },
     /// The destination is to be held.
     Hold(Order),
+}
+
+impl NotNow {
+    /// Whether nothing is missing but a seat.
+    pub(super) const fn is_for_seats(self) -> bool {
+        match self {
+            Self::Wait { why, .. } | Self::Hold(Order { why, .. }) => why.is_for_seats(),
+        }
+    }
 }
 
 /// What is known of how a destination answers.
@@ -193,7 +207,8 @@ impl Destination {
             return Ok(());
         }
         let order = Order { why: Why::Rate, length: self.rate.time_for(TOKENS_AFTER_HOLD).max(BUSY_HOLD) };
-        Err(if now + wait > since + PATIENCE { NotNow::Hold(order) } else { NotNow::Wait(now + wait) })
+        let until = now + wait;
+        Err(if until > since + PATIENCE { NotNow::Hold(order) } else { NotNow::Wait { until, why: order.why } })
     }
 
     /// What is known of it at `now`.
@@ -332,7 +347,7 @@ impl Destination {
 }
 
 fn wait_until(patience: Instant, now: Instant, otherwise: Order) -> Result<(), NotNow> {
-    Err(if now < patience { NotNow::Wait(patience) } else { NotNow::Hold(otherwise) })
+    Err(if now < patience { NotNow::Wait { until: patience, why: otherwise.why } } else { NotNow::Hold(otherwise) })
 }
 
 #[cfg(test)]

@@ -35,7 +35,7 @@ fn a_destination_that_hangs_keeps_its_first_seats_and_no_more() {
     let mut hanging = destination("1000/1", start);
     let tickets = [go(&mut hanging, start), go(&mut hanging, start)];
     let wait = start + PATIENCE;
-    assert_eq!(ask(&mut hanging, start, start, 1), Err(NotNow::Wait(wait)), "a seat may become free");
+    assert_eq!(ask(&mut hanging, start, start, 1), Err(NotNow::Wait { until: wait, why: Why::Busy }), "a seat may become free");
     assert_eq!(ask(&mut hanging, start, wait, 1), Err(NotNow::Hold(Order { why: Why::Busy, length: BUSY_HOLD })));
     let later = start + SLOW;
     assert_eq!(
@@ -45,7 +45,7 @@ fn a_destination_that_hangs_keeps_its_first_seats_and_no_more() {
     );
     assert_eq!(hanging.settle(tickets[0], Outcome::Failed, later), None);
     go(&mut hanging, later);
-    assert_eq!(ask(&mut hanging, later, later, 1), Err(NotNow::Wait(later + PATIENCE)), "its other call is young");
+    assert_eq!(ask(&mut hanging, later, later, 1), Err(NotNow::Wait { until: later + PATIENCE, why: Why::Busy }), "its other call is young");
 }
 
 #[test]
@@ -80,7 +80,7 @@ fn a_seat_is_waited_for_as_long_as_seats_become_free() {
     let freed = start + Duration::from_millis(200);
     assert_eq!(busy.settle(first, Outcome::Done, freed), None);
     go(&mut busy, freed);
-    assert_eq!(ask(&mut busy, start, freed, 1), Err(NotNow::Wait(freed + PATIENCE)));
+    assert_eq!(ask(&mut busy, start, freed, 1), Err(NotNow::Wait { until: freed + PATIENCE, why: Why::Busy }));
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn a_rate_is_kept_by_a_short_wait_or_a_hold_after_which_some_tokens_are_there() 
         let ticket = go(&mut brisk, start);
         brisk.settle(ticket, Outcome::Done, start);
     }
-    assert!(matches!(ask(&mut brisk, start, start, 1), Err(NotNow::Wait(until)) if until <= start + PATIENCE));
+    assert!(matches!(ask(&mut brisk, start, start, 1), Err(NotNow::Wait { until, .. }) if until <= start + PATIENCE));
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn five_failures_open_the_circuit_and_refusals_do_not() {
     assert!(matches!(ask(&mut failing, now, now, 1), Err(NotNow::Hold(Order { why: Why::Failing, .. }))));
     let after = now + order.length;
     go(&mut failing, after);
-    assert_eq!(ask(&mut failing, after, after, 1), Err(NotNow::Wait(after + PATIENCE)), "one probe");
+    assert_eq!(ask(&mut failing, after, after, 1), Err(NotNow::Wait { until: after + PATIENCE, why: Why::Probing }), "one probe");
 }
 
 #[test]

@@ -6,6 +6,8 @@ use dispatch_worker::devkit::simulator::faults::{FaultKind, FaultRule};
 use dispatch_worker::devkit::simulator::state::State;
 use serde_json::json;
 
+use dispatch_worker::devkit::simulator::witness::Provider;
+
 use super::expected::{Ask, Case, Ends, Expected, Seen, Wrong};
 use super::{ANN_HAS_IT, SUCCEEDED, one_group};
 use crate::answers::tenant::{ANN, BOB, Tenant};
@@ -72,7 +74,8 @@ pub(super) const CASES: &[Case] = &[
             calls: &[("POST /channels/3001/messages", &[0, 404])],
             also: |seen, wrong| {
                 wrong.equal("messages", seen.providers.discord.channels["3001"].len(), 1);
-                let keys: BTreeSet<_> = seen.calls.iter().filter_map(|entry| entry.key.as_deref()).collect();
+                let posts = seen.calls.iter().filter(|entry| entry.provider == Provider::Discord);
+                let keys: BTreeSet<_> = posts.filter_map(|entry| entry.key.as_deref()).collect();
                 wrong.equal("nonces", keys.len(), 1);
             },
             ..SUCCEEDED
