@@ -139,8 +139,9 @@ impl Services {
                 RefreshTurn::Yours(turn) => return self.refresh(seen, occasion, turn, deadline, stage).await,
                 RefreshTurn::Moved => return self.token(seen.identity_id).await.map(Renewal::Renewed),
                 RefreshTurn::NoRefreshToken => return impossible("there is no refresh token"),
-                RefreshTurn::Refused(why) => {
-                    return impossible(why.as_deref().unwrap_or("its refresh token was refused a moment ago"));
+                RefreshTurn::Refused(said) => {
+                    let said = said.as_deref().unwrap_or("its refresh token was refused");
+                    return impossible(&format!("{said} (a moment ago; it is not asked again at once)"));
                 }
                 RefreshTurn::RefusedAgain => return impossible("it was refreshed for that already, a short time ago"),
                 RefreshTurn::Taken if Instant::now() + pace > give_up => {

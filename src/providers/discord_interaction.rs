@@ -22,7 +22,7 @@ use super::discord::{AGENT, CALLERS_ADDRESS, Created, SUPPRESS_EMBEDS, markdown,
 use super::discord_words::{code, refusal};
 use super::http::{Answer, Call, HttpClient};
 use super::http_fault::{Provider, provider};
-use super::scrub::scrub;
+use super::said::Said;
 use crate::fault::{Certainty, Class};
 use crate::job::EffectClass;
 use crate::message::{is_discord_id, is_interaction_token};
@@ -156,7 +156,7 @@ fn ended(answer: &Answer) -> Option<Refusal> {
     Some(Refusal {
         provider: &DISCORD_INTERACTION,
         code: EXPIRED,
-        said: scrub(&String::from_utf8_lossy(&answer.body)),
+        said: Said::of(&answer.body).to_string(),
         class: Class::Permanent,
         certainty: Certainty::NotDone,
         hint: EXPIRED_HINT.into(),

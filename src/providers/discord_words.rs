@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::channel::Refusal;
 use super::http::Answer;
 use super::http_fault::{Provider, retry_after};
-use super::scrub::scrub;
+use super::said::Said;
 use crate::fault::{Certainty, Class};
 
 /// "Unknown Message".
@@ -48,6 +48,6 @@ pub(super) fn refusal(provider: &'static Provider, answer: &Answer) -> Option<Re
         let hint = format!("Look the code {code} up among Discord's JSON error codes; then retry.");
         (provider.codes.unrecognized, Class::Unrecognized, hint.into())
     };
-    let said = format!("{}: {}", answer.status, scrub(&String::from_utf8_lossy(&answer.body)));
+    let said = format!("{}: {}", answer.status, Said::of(&answer.body));
     Some(Refusal { provider, code: stable, said, class, certainty: Certainty::NotDone, hint })
 }

@@ -154,7 +154,10 @@ mod tests {
         let mut hanging = family(start);
         assert_eq!(fill(&mut hanging, Standing::Quick, 100, start).len(), 16 * 8 / 13);
         let patience = ask(&mut hanging, Standing::Quick, start, start, CROWD);
-        assert!(matches!(patience, Err(NotNow::Wait { until, .. }) if until < start + SLOW), "a seat may become free: {patience:?}");
+        assert!(
+            matches!(patience, Err(NotNow::Wait { until, .. }) if until < start + SLOW),
+            "a seat may become free: {patience:?}"
+        );
         let later = start + SLOW;
         let held = Order { why: Why::ProviderBusy, length: HANGING_HOLD };
         assert_eq!(ask(&mut hanging, Standing::Quick, later, later, CROWD), Err(NotNow::Hold(held)), "at once");

@@ -2,6 +2,7 @@
 //! each part of what it was asked.
 
 mod cases;
+mod interrupted;
 mod plan;
 mod property;
 mod reasons;

@@ -45,7 +45,11 @@ fn a_destination_that_hangs_keeps_its_first_seats_and_no_more() {
     );
     assert_eq!(hanging.settle(tickets[0], Outcome::Failed, later), None);
     go(&mut hanging, later);
-    assert_eq!(ask(&mut hanging, later, later, 1), Err(NotNow::Wait { until: later + PATIENCE, why: Why::Busy }), "its other call is young");
+    assert_eq!(
+        ask(&mut hanging, later, later, 1),
+        Err(NotNow::Wait { until: later + PATIENCE, why: Why::Busy }),
+        "its other call is young"
+    );
 }
 
 #[test]
