@@ -1,7 +1,7 @@
 //! E-mail, as plain text (RFC 5322, RFC 3834) through the mail server of the settings.
 //!
 //! **Proof of delivery**: the mail server's 250 after the content (any 2yz: RFC 5321 §4.2.1), for those recipients that it has
-//! accepted before; what becomes of the others stands in [`super::email_recipients`]. Whether a mail is read, or comes back later,
+//! accepted before; what becomes of the others stands in `email_recipients`. Whether a mail is read, or comes back later,
 //! cannot be known here.
 //!
 //! Blind: mail servers do not deduplicate. The `Message-ID` is the effect's key all the same, so that two copies can be told

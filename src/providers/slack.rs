@@ -1,7 +1,7 @@
 //! Slack, as a bot (<https://docs.slack.dev/reference/methods/chat.postMessage/>).
 //!
 //! **Proof of delivery**: a 2xx whose body says `"ok": true` and names `channel` and `ts` of the message. `"ok": false` is a
-//! refusal, whatever the status; what its word means stands in [`super::slack_words`].
+//! refusal; what its word means stands in `slack_words`.
 //!
 //! Blind: Slack describes no key on which a message of an app would be deduplicated. (`client_msg_id` belongs to its own
 //! clients; its makers advise others not to rely on it: <https://github.com/slackapi/java-slack-sdk/issues/852>.)

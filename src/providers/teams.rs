@@ -2,7 +2,7 @@
 //! (<https://learn.microsoft.com/en-us/microsoftteams/platform/webhooks-and-connectors/how-to/connectors-using>): an adaptive
 //! card (<https://adaptivecards.io/explorer/TextBlock.html>) inside a message.
 //!
-//! What proves a delivery stands in [`super::teams_answer`], which addresses are retired in [`super::teams_address`]. That a
+//! What proves a delivery stands in `teams_answer`, which addresses are retired in `teams_address`. That a
 //! workflow has taken a card is all that can be known: what it does with it afterwards stands in its own run history.
 //!
 //! The whole address is the secret: its query signs it. Blind: a workflow knows no key, and runs once for each request.

@@ -39,7 +39,7 @@ pub enum FaultKind {
     ServerError,
     /// 200 with a body that is no JSON; nothing is done.
     Nonsense,
-    /// [`FaultRule::answer`] as it stands; nothing is done, unless [`FaultRule::done`] says so.
+    /// The rule's `answer` as it stands; nothing is done, unless its `done` says so.
     Answer,
     /// It is done, and its own answer goes out with [`FaultRule::headers`] added.
     Decorate,

@@ -70,11 +70,11 @@ async fn case(seed: u64) {
         people.change_everything(REVISIONS / WAVES).await;
         people.publish(wave == WAVES).await;
     }
-    rest(&world).await;
+    rest(&world, people.jobs).await;
     let evidence = Evidence::gather(&world).await;
     evidence.check(&people);
     people.publish_what_the_worker_did().await;
-    rest(&world).await;
+    rest(&world, people.jobs).await;
     let after = Evidence::gather(&world).await;
     after.check(&people);
     evidence.check_nothing_moved(&after);
@@ -82,13 +82,17 @@ async fn case(seed: u64) {
     scene::faults_have_happened(&world).await;
 }
 
-/// Waits until every job has succeeded and no queue holds a message.
-async fn rest(world: &TestWorld) {
+/// Waits until each of the `published` jobs has been taken in, every job has succeeded, and no queue holds a message.
+async fn rest(world: &TestWorld, published: usize) {
     const OPEN: &str = "
         SELECT pipeline, state, coalesce(wait_reason, error_code, ''), count(*) FROM jobs WHERE state <> 'succeeded' GROUP BY 1, 2, 3";
-    wait_for("every job to succeed", REST, async || {
+    const TAKEN_IN: &str = "SELECT count(*) FROM jobs WHERE pipeline = 'dispatch'";
+    wait_for("every job to be taken in and to succeed", REST, async || {
+        // Counted first: a job that is taken in after the look at the open ones would be missed.
+        let taken_in = world.database.one(TAKEN_IN).await;
         let open = world.database.rows(OPEN).await;
-        if open.is_empty() { Ok(()) } else { Err(format!("{open:?}")) }
+        let is_over = open.is_empty() && taken_in == published.to_string();
+        if is_over { Ok(()) } else { Err(format!("{taken_in} of {published} jobs taken in, not ended: {open:?}")) }
     })
     .await;
     world.wait_quiet(REST).await;

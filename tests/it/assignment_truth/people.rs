@@ -32,7 +32,8 @@ pub(super) struct People<'a> {
     looked_at: u64,
     /// Ids of events that have been published.
     pub(super) published: BTreeSet<String>,
-    jobs: usize,
+    /// How many jobs have been published.
+    pub(super) jobs: usize,
 }
 
 impl<'a> People<'a> {
