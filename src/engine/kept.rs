@@ -65,7 +65,7 @@ struct Stored<'a> {
     stage: Cow<'a, str>,
     version: i32,
     generation: i32,
-    pieces: BTreeMap<String, Piece>,
+    pieces: Cow<'a, BTreeMap<String, Piece>>,
 }
 
 impl<'a> Kept<'a> {
@@ -75,7 +75,7 @@ impl<'a> Kept<'a> {
         let (stage, version) = (info.name, info.version);
         let stored = partial.json.and_then(|json| serde_json::from_str::<Stored<'_>>(json.get()).ok());
         let is_own = |stored: &Stored<'_>| (&*stored.stage, stored.version, stored.generation) == (stage, version, generation.0);
-        let mut named = stored.filter(is_own).map(|stored| stored.pieces).unwrap_or_default();
+        let mut named = stored.filter(is_own).map(|stored| stored.pieces.into_owned()).unwrap_or_default();
         named.retain(|_, piece| piece.done || !partial.read_again);
         let bytes = named.iter().map(|(name, piece)| name.len() + piece.value.get().len()).sum();
         Self { stage, version, generation, should_end, pieces: Mutex::new(Pieces { named, bytes, is_new: false }) }
@@ -150,7 +150,7 @@ impl<'a> Kept<'a> {
             return None;
         }
         let (stage, version, generation) = (self.stage.into(), self.version, self.generation.0);
-        to_raw_value(&Stored { stage, version, generation, pieces: pieces.named.clone() }).ok()
+        to_raw_value(&Stored { stage, version, generation, pieces: Cow::Borrowed(&pieces.named) }).ok()
     }
 
     fn pieces(&self) -> MutexGuard<'_, Pieces> {
@@ -214,7 +214,7 @@ mod tests {
     fn each_piece_has_its_own_age_and_what_is_cleared_is_gone() {
         let at = OffsetDateTime::now_utc() - time::Duration::HOUR;
         let piece = Piece { at, done: false, value: to_raw_value(&1).unwrap() };
-        let pieces = BTreeMap::from([("a".to_owned(), piece)]);
+        let pieces = Cow::Owned(BTreeMap::from([("a".to_owned(), piece)]));
         let stored = to_raw_value(&Stored { stage: "s".into(), version: 1, generation: 1, pieces }).unwrap();
         let run = kept("s", 1, Some(&stored), &|| false);
         run.put("b", &2);

@@ -2,7 +2,7 @@
 //!
 //! **Proof of delivery**: a 2xx whose body names the message (`id`). So does, to a repeated call, a 404 with the code 10008
 //! ("Unknown Message"): the nonce found the message of an earlier attempt, and somebody has deleted it since. Discord means it
-//! so (<https://github.com/discord/discord-api-docs/pull/6647>): nothing is made anew.
+//! so (<https://github.com/discord/discord-api-docs/pull/6647>): no second message is made.
 //!
 //! Keyed: with `enforce_nonce` Discord gives back the message a bot has already made with a nonce "in the past few
 //! minutes" instead of making another; two minutes are relied on.
