@@ -31,7 +31,8 @@
 //! - [`providers`]: HTTP and SMTP: Azure DevOps, Microsoft Entra, and the channels that messages go through
 //!
 //! *The line*:
-//! - [`worker`]: ★ from a delivery to its ack; lanes, lease, heartbeat, waker, deafness
+//! - [`worker`]: ★ from a delivery to its ack; lanes, lease, heartbeat, deafness
+//! - [`maintenance`]: ★ the duties of a replica beside it, a file for each
 //! - [`app`]: a worker process put together; the only module that spawns. With `holds`, where the governor's holds are stored
 //!
 //! *What people touch*:
@@ -53,6 +54,7 @@ pub mod fault;
 mod holds;
 pub mod job;
 pub mod link;
+pub mod maintenance;
 pub mod message;
 pub mod ops;
 pub mod pg_error;

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::broker::{Link, Publisher};
 use crate::fault::chain;
+use crate::maintenance::Duties;
 use crate::ops::{Check, Readiness};
 use crate::store::Store;
 use crate::worker::{Inflow, Lease};
@@ -26,17 +27,19 @@ struct Incarnation {
     inflow: Arc<Inflow>,
 }
 
-/// Postgres writable, schema right, publisher connected and not blocked, each lane receiving, lease held, not draining.
+/// Postgres writable, schema right, publisher connected and not blocked, each lane receiving, lease held, not draining, no duty
+/// late.
 pub(crate) struct WorkerReadiness {
     store: Store,
     publisher: Publisher,
     drain: CancellationToken,
+    duties: Arc<Duties>,
     incarnation: Mutex<Option<Incarnation>>,
 }
 
 impl WorkerReadiness {
-    pub(crate) const fn new(store: Store, publisher: Publisher, drain: CancellationToken) -> Self {
-        Self { store, publisher, drain, incarnation: Mutex::new(None) }
+    pub(crate) const fn new(store: Store, publisher: Publisher, drain: CancellationToken, duties: Arc<Duties>) -> Self {
+        Self { store, publisher, drain, duties, incarnation: Mutex::new(None) }
     }
 
     /// A new incarnation has begun.
@@ -86,6 +89,10 @@ impl Readiness for WorkerReadiness {
                 check("draining", draining),
             ];
             checks.extend(self.of_incarnation());
+            checks.extend(self.duties.standings().into_iter().map(|standing| {
+                let name = format!("duty_{}", standing.duty);
+                check(&name, if standing.is_late { Err(standing.detail) } else { Ok(standing.detail) })
+            }));
             checks
         }
         .boxed()

@@ -43,6 +43,10 @@ pub mod names {
     pub const INFRASTRUCTURE_ERRORS: &str = "dispatch_infrastructure_errors_total";
     /// Gauge: 1 while no new messages are taken, as too many jobs or dead letters are there.
     pub const INTAKE_PAUSED: &str = "dispatch_intake_paused";
+    /// Histogram in seconds, `duty`, `outcome`: runs of a duty: `done`, `more` where its time was over first, `failed`, `cut`.
+    pub const DUTY_SECONDS: &str = "dispatch_duty_seconds";
+    /// Gauge, `duty`: 1 while the duty has not been done for too long.
+    pub const DUTY_LATE: &str = "dispatch_duty_late";
     /// Gauge, `provider`: destinations that this process does not call, or tries with one call, because they failed.
     pub const OPEN_CIRCUITS: &str = "dispatch_open_circuits";
     /// Counter, `provider`: holds of destinations placed.
@@ -54,6 +58,9 @@ const STAGE_BUCKETS: [f64; 14] = [0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.
 
 /// Upper bounds of a group, in rows.
 const GROUP_BUCKETS: [f64; 8] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 256.0];
+
+/// Upper bounds of a duty's run, in seconds.
+const DUTY_BUCKETS: [f64; 8] = [0.005, 0.025, 0.1, 0.5, 2.0, 10.0, 60.0, 300.0];
 
 /// What the drivers may say unless the setting names them. `lapin` logs as errors what it also returns, and what it returns is
 /// logged where it is handled; the others' debug events hold parameters and headers.
@@ -103,7 +110,11 @@ pub fn record_metrics() -> Result<PrometheusHandle, TelemetryError> {
 fn builder() -> Result<PrometheusBuilder, TelemetryError> {
     let stages = Matcher::Full(names::STAGE_SECONDS.to_owned());
     let groups = Matcher::Full(names::GROUP_ROWS.to_owned());
-    Ok(PrometheusBuilder::new().set_buckets_for_metric(stages, &STAGE_BUCKETS)?.set_buckets_for_metric(groups, &GROUP_BUCKETS)?)
+    let duties = Matcher::Full(names::DUTY_SECONDS.to_owned());
+    Ok(PrometheusBuilder::new()
+        .set_buckets_for_metric(stages, &STAGE_BUCKETS)?
+        .set_buckets_for_metric(groups, &GROUP_BUCKETS)?
+        .set_buckets_for_metric(duties, &DUTY_BUCKETS)?)
 }
 
 /// Registers every metric's description with the present recorder.
@@ -124,6 +135,8 @@ pub fn describe() {
     describe_histogram!(names::GROUP_ROWS, Unit::Count, "Rows of claims and plain commits in one transaction");
     describe_counter!(names::INFRASTRUCTURE_ERRORS, "Calls that Postgres or RabbitMQ was too ill for, by code");
     describe_gauge!(names::INTAKE_PAUSED, "1 while no new messages are taken, as too many jobs or dead letters are there");
+    describe_histogram!(names::DUTY_SECONDS, Unit::Seconds, "Runs of a duty, by duty and outcome");
+    describe_gauge!(names::DUTY_LATE, "1 while a duty has not been done for too long, by duty");
     describe_gauge!(names::OPEN_CIRCUITS, "Destinations not called, or tried with one call, because they failed, by provider");
     describe_counter!(names::HOLDS_PLACED, "Holds of destinations placed, by provider");
 }

@@ -12,9 +12,10 @@ use dispatch_worker::engine::{Context, Lane, Outcome, Pipeline, Product, Registr
 use dispatch_worker::fault::StageFault;
 use dispatch_worker::job::JobId;
 use dispatch_worker::link::Endpoint;
+use dispatch_worker::maintenance::Incarnation;
 use dispatch_worker::secrets::Keyring;
 use dispatch_worker::store::{self, Backlog, NewReplica, Store, Tables, WRITERS, Writer};
-use dispatch_worker::worker::{Inflow, LaneRun, Parts, Running, Seat, Worker, announcer, beat, begin, prefetch, wake_due};
+use dispatch_worker::worker::{Inflow, LaneRun, Parts, Seat, Worker, announcer, beat, begin, prefetch};
 use serde_json::json;
 use serde_json::value::RawValue;
 use tokio::sync::{mpsc, watch};
@@ -146,9 +147,15 @@ impl Bench {
         spawn("publisher", Box::pin(supervisor.run(self.end.clone())));
         let (announcer, announcing) = announcer(publisher.clone(), Arc::clone(&writer));
         spawn("announcer", Box::pin(announcing.run(self.end.clone())));
-        let (services, running) = (Arc::new(()), Arc::new(Running::default()));
-        let parts = Parts { writer, registry, services, keyring, publisher, announcer, known_schema: 1, running };
-        let new = NewReplica { version: "0".to_owned(), host: "h".to_owned(), pid: 1, lanes: vec![LANE.name.to_owned()] };
+        let (services, running, stamps) = (Arc::new(()), Arc::default(), Arc::default());
+        let parts = Parts { writer, registry, services, keyring, publisher, announcer, known_schema: 1, running, stamps };
+        let new = NewReplica {
+            version: "0".to_owned(),
+            host: "h".to_owned(),
+            pid: 1,
+            process: uuid::Uuid::now_v7(),
+            lanes: vec![LANE.name.to_owned()],
+        };
         let (heartbeat, lease) = begin(&Endpoint::from(&self.place.database_url), &new, &spawn).await.unwrap();
         spawn("heartbeat", Box::pin(beat(heartbeat, Arc::clone(&lease), self.end.clone(), self.end.clone())));
         let inflow = Arc::new(Inflow::new(in_flight, MANY, Backlog::default()));
@@ -165,7 +172,10 @@ impl Bench {
             let run = LaneRun { worker, seat, deliveries: received, in_hand: TaskTracker::new(), spawn: Arc::clone(&spawn) };
             spawn("lane", Box::pin(run.serve()));
         }
-        spawn("waker", Box::pin(wake_due(parts, lease, (vec![seat], inflow), self.end.clone())));
+        let incarnation = Incarnation { parts, lease, seats: vec![seat], inflow };
+        for (duty, task) in incarnation.duties(&Arc::default(), &self.end) {
+            spawn(duty, task);
+        }
     }
 
     fn spawner(&self) -> Spawn {

@@ -6,6 +6,7 @@ use std::time::Instant;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 
 use super::TrackerTables;
 use crate::broker::{INTAKE_QUEUE, LaneInput, PARKED_QUEUE, QueueConsumer};
@@ -13,10 +14,11 @@ use crate::config::WorkerSettings;
 use crate::engine::{Lane, Spawn};
 use crate::holds::StoredHolds;
 use crate::link::Endpoint;
+use crate::maintenance::{Duties, Incarnation};
 use crate::pipelines::Dispatch;
 use crate::readiness::{LaneHealth, WorkerReadiness};
 use crate::store::{Heartbeat, NewReplica, StoreError};
-use crate::worker::{Inflow, LaneRun, LaneWatch, Lease, Parts, Running, Seat, Worker, beat, begin, deafness, prefetch, wake_due};
+use crate::worker::{Inflow, LaneRun, LaneWatch, Lease, Parts, Seat, Worker, beat, begin, deafness, prefetch};
 
 /// What lives as long as the process, whatever becomes of its incarnations.
 pub(super) struct Process {
@@ -26,6 +28,9 @@ pub(super) struct Process {
     pub(super) parts: Parts<Dispatch, TrackerTables>,
     pub(super) holds: Arc<StoredHolds>,
     pub(super) readiness: Arc<WorkerReadiness>,
+    pub(super) duties: Arc<Duties>,
+    /// The same for all incarnations.
+    pub(super) id: Uuid,
     pub(super) spawn: Spawn,
     pub(super) drain: CancellationToken,
 }
@@ -44,11 +49,14 @@ impl Process {
         self.holds.act_as(lease.replica());
         let over = CancellationToken::new();
         (self.spawn)("heartbeat", Box::pin(beat(heartbeat, Arc::clone(&lease), self.drain.clone(), over.clone())));
-        let parts = Parts { running: Arc::new(Running::default()), ..self.parts.clone() };
+        let parts = self.parts.for_incarnation();
         let worker = Arc::new(Worker::new(parts.clone(), Arc::clone(&lease), self.drain.clone(), Arc::clone(&inflow)));
         let in_hand = TaskTracker::new();
         let seats = self.serve(&worker, &inflow, &in_hand, (&lease, &over));
-        (self.spawn)("waker", Box::pin(wake_due(parts, Arc::clone(&lease), (seats, inflow), over.child_token())));
+        let incarnation = Incarnation { parts, lease: Arc::clone(&lease), seats, inflow };
+        for (duty, task) in incarnation.duties(&self.duties, &over) {
+            (self.spawn)(duty, task);
+        }
         let lost = lease.lost();
         tokio::select! {
             () = lost.cancelled() => {}
@@ -72,6 +80,7 @@ impl Process {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             pid: i32::try_from(std::process::id()).unwrap_or_default(),
+            process: self.id,
             lanes: self.lanes().iter().map(|lane| lane.name.to_owned()).collect(),
         };
         Ok((inflow, begin(&self.database_url, &new, &self.spawn).await?))

@@ -17,6 +17,7 @@ use crate::engine::{Lane, Spawn};
 use crate::fault::StageFault;
 use crate::holds::{self, StoredHolds};
 use crate::job::JobId;
+use crate::maintenance::Duties;
 use crate::message::SCHEMA;
 use crate::ops::{self, OpsState};
 use crate::pipelines::{self, Dispatch, Services};
@@ -30,7 +31,7 @@ use crate::secrets::Keyring;
 use crate::store::{self, Store, Tables, WRITERS, Writer};
 use crate::telemetry;
 use crate::tracker::{self, ChangedBy, Changes, Tracker};
-use crate::worker::{Announcing, Parts, Running, announcer};
+use crate::worker::{Announcing, Parts, announcer};
 use incarnation::Process;
 
 /// The product's part of the engine's transactions.
@@ -75,7 +76,9 @@ pub async fn run_worker(links: Links, settings: WorkerSettings) -> anyhow::Resul
     let (drain, end) = (CancellationToken::new(), CancellationToken::new());
     let spawn = spawner(&tasks);
     let Made { parts, holds, publisher, announcing } = made(&links, &settings, Arc::clone(&spawn))?;
-    let readiness = Arc::new(WorkerReadiness::new(parts.store().clone(), parts.publisher.clone(), drain.clone()));
+    let duties = Arc::new(Duties::default());
+    let readiness =
+        Arc::new(WorkerReadiness::new(parts.store().clone(), parts.publisher.clone(), drain.clone(), Arc::clone(&duties)));
     let listener = tokio::net::TcpListener::bind(settings.ops_listen)
         .await
         .with_context(|| format!("the operations server cannot listen on {}", settings.ops_listen))?;
@@ -84,7 +87,7 @@ pub async fn run_worker(links: Links, settings: WorkerSettings) -> anyhow::Resul
     let (ops_end, upkeep_end) = (end.clone(), end.clone());
     // Heard, and asked, also while Postgres is waited for.
     spawn("signals", Box::pin(signals(drain.clone(), end.clone())));
-    spawn("metrics upkeep", Box::pin(upkeep(metrics, upkeep_end)));
+    spawn("metrics upkeep", Box::pin(upkeep(metrics, Arc::clone(&duties), upkeep_end)));
     spawn("operations server", Box::pin(async move { report(ops::serve(listener, router, ops_end).await) }));
     if drain.run_until_cancelled(wait_for_schema(parts.store())).await.transpose()?.is_none() {
         return goodbye(&tasks, &end).await;
@@ -110,6 +113,8 @@ pub async fn run_worker(links: Links, settings: WorkerSettings) -> anyhow::Resul
         parts,
         holds,
         readiness,
+        duties,
+        id: uuid::Uuid::now_v7(),
         spawn,
         drain: drain.clone(),
     };
@@ -168,8 +173,8 @@ fn made(links: &Links, settings: &WorkerSettings, spawn: Spawn) -> anyhow::Resul
     let (publisher, supervisor) = publisher(checked(links.amqp_url()?)?);
     let writer = Arc::new(Writer::new(store, store::writers_pool(links.database_url()?)?, TrackerTables, first_stages));
     let (announcer, announcing) = announcer(publisher.clone(), Arc::clone(&writer));
-    let running = Arc::new(Running::default());
-    let parts = Parts { writer, registry, services, keyring, publisher, announcer, known_schema: SCHEMA, running };
+    let (running, stamps) = (Arc::default(), Arc::default());
+    let parts = Parts { writer, registry, services, keyring, publisher, announcer, known_schema: SCHEMA, running, stamps };
     Ok(Made { parts, holds, publisher: supervisor, announcing })
 }
 
@@ -245,11 +250,14 @@ async fn wait_for_schema(store: &Store) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Folds histograms' samples into their buckets, so that they do not grow until the next scrape.
-async fn upkeep(metrics: PrometheusHandle, end: CancellationToken) {
+/// Folds histograms' samples into their buckets, so that they do not grow until the next scrape; says which duties are late.
+async fn upkeep(metrics: PrometheusHandle, duties: Arc<Duties>, end: CancellationToken) {
     loop {
         tokio::select! {
-            () = tokio::time::sleep(std::time::Duration::from_secs(5)) => metrics.run_upkeep(),
+            () = tokio::time::sleep(std::time::Duration::from_secs(5)) => {
+                metrics.run_upkeep();
+                drop(duties.standings());
+            }
             () = end.cancelled() => return,
         }
     }

@@ -202,7 +202,7 @@ impl<T: Tables> Writer<T> {
         if let Some(state) = commit.leftover {
             execute(&tx, SETTLE_LEFTOVER, &[&job.id.0, &job.generation.0, &job.stage, &state.word()]).await?;
         }
-        let mut wake = rows::insert_children(&tx, job, &commit.children, &self.first_stages).await?;
+        let mut wake = rows::insert_children(&tx, job, fence.replica, &commit.children, &self.first_stages).await?;
         if moved.woken {
             wake.push((job.id, job.pipeline.clone()));
         }

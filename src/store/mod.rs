@@ -4,10 +4,12 @@
 
 mod actions;
 mod announcements;
+mod backlog;
 mod claim;
 mod commit;
 mod controls;
 mod dead_letters;
+mod due;
 mod error;
 pub mod explain;
 mod group;
@@ -24,6 +26,7 @@ mod replicas;
 mod resolve;
 mod rows;
 mod sql;
+mod takeover;
 mod waker;
 mod wishes;
 
@@ -31,10 +34,12 @@ use std::sync::Arc;
 
 pub use actions::{Actor, Answer, Changed, Target};
 pub use announcements::Announcement;
+pub use backlog::{Backlog, Count};
 pub use claim::{Claim, Claimed, Fence, NotClaimed};
 pub use commit::{CommitError, Committed, Run, Tables, Writer};
 pub use controls::{HoldRow, NewHold};
 pub use dead_letters::{DeadLetter, DeadLetterRow, NewDeadLetter};
+pub use due::{Page, Turn};
 pub use error::StoreError;
 pub use group::WRITERS;
 pub use inspect::{AttemptRow, CheckpointRow, EffectRow, JobFilter, JobRow, JobView};
@@ -48,7 +53,7 @@ pub use recover::{Landed, SoFar};
 pub use replicas::{Heartbeat, NewReplica, ReplicaRow};
 pub use resolve::{NotReplayable, Replay, Resolution};
 pub use rows::FirstStages;
-pub use waker::{Backlog, Freed};
+pub use takeover::Freed;
 pub use wishes::Cancelling;
 
 use crate::secrets::Keyring;

@@ -59,21 +59,7 @@ const UNSEAL: &str = "
         due_at = greatest(now(), $7), woken_at = NULL
     WHERE id = $1 AND epoch = $2 AND owner = $3 AND state = 'running'";
 
-const UNWAKE: &str = "
-    UPDATE jobs SET woken_at = NULL
-    WHERE id IN (SELECT id FROM jobs WHERE id = ANY($1) AND state = 'ready' ORDER BY id FOR UPDATE)";
-
 impl Store {
-    /// Takes back the stamps of wake-ups that were not published: the waker publishes them.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn unwake(&self, jobs: &[JobId]) -> Result<(), StoreError> {
-        let ids: Vec<uuid::Uuid> = jobs.iter().map(|job| job.0).collect();
-        execute(&self.client().await?, UNWAKE, &[&ids]).await?;
-        Ok(())
-    }
-
     /// The running jobs that show `replica` as their owner, with their epochs.
     ///
     /// # Errors

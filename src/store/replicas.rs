@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio_postgres::Client;
+use uuid::Uuid;
 
 use super::Store;
 use super::error::StoreError;
@@ -21,6 +22,8 @@ pub struct NewReplica {
     pub host: String,
     /// The process.
     pub pid: i32,
+    /// The same for all incarnations of one process, and for no other process.
+    pub process: Uuid,
     /// The lanes it serves.
     pub lanes: Vec<String>,
 }
@@ -52,8 +55,13 @@ pub struct ReplicaRow {
 
 const NEXT_ID: &str = "SELECT nextval(pg_get_serial_sequence('replicas', 'id')) AS id";
 const REGISTER: &str = "
-    INSERT INTO replicas (id, version, host, pid, lanes, alive_until) OVERRIDING SYSTEM VALUE
-    VALUES ($1, $2, $3, $4, $5, now() + $6 * interval '1 second')";
+    INSERT INTO replicas (id, version, host, pid, lanes, alive_until, process) OVERRIDING SYSTEM VALUE
+    VALUES ($1, $2, $3, $4, $5, now() + $6 * interval '1 second', $7)";
+/// Whoever begins again in the same process did not die of its jobs: Postgres or the link was away, or the process stood still.
+/// Where others were quicker and have buried it, it is no longer blamed.
+const END_BEFORE: &str = "
+    UPDATE replicas SET ended_at = coalesce(ended_at, now()), alive_until = least(alive_until, now()), ended_well = true
+    WHERE process = $1 AND NOT ended_well";
 const LOCK: &str = "SELECT pg_advisory_lock(7264021, $1::bigint::integer)";
 const RENEW: &str = "
     UPDATE replicas SET alive_until = now() + $2 * interval '1 second', draining = $3
@@ -65,7 +73,7 @@ const LIST: &str = "
     FROM replicas r WHERE r.ended_at IS NULL AND r.alive_until > now() ORDER BY r.id";
 
 impl Heartbeat {
-    /// Begins a new incarnation on a connection that nothing else uses.
+    /// Begins a new incarnation on a connection that nothing else uses; those before it of the same process have ended well.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -73,7 +81,9 @@ impl Heartbeat {
         let id: i64 = client.query_one(NEXT_ID, &[]).await?.try_get("id")?;
         // The lock comes first: a row whose lock can be taken belongs to the dead.
         client.execute(LOCK, &[&id]).await?;
-        client.execute(REGISTER, &[&id, &new.version, &new.host, &new.pid, &new.lanes, &LEASE.as_secs_f64()]).await?;
+        client.execute(END_BEFORE, &[&new.process]).await?;
+        let lease = LEASE.as_secs_f64();
+        client.execute(REGISTER, &[&id, &new.version, &new.host, &new.pid, &new.lanes, &lease, &new.process]).await?;
         Ok(Self { client, replica: ReplicaId(id) })
     }
 

@@ -12,7 +12,7 @@ use super::claim::Fence;
 use super::error::StoreError;
 use super::sql::{execute, query_opt};
 use crate::engine::{Child, Commit, Failure, Next, Record, Skipped};
-use crate::job::{Job, JobId, JobState, WaitReason};
+use crate::job::{Job, JobId, JobState, ReplicaId, WaitReason};
 use crate::message::outcome::event_of;
 
 /// The first stage of each pipeline, by name.
@@ -94,7 +94,7 @@ const ADVANCE: &str = "
         state = CASE WHEN $7 AND open_children + $14 > 0 THEN 'waiting' ELSE $5 END,
         owner = CASE WHEN $5 = 'running' THEN owner END,
         due_at = now() + $8 * interval '1 second',
-        woken_at = CASE WHEN $9 THEN now() WHEN $5 = 'running' THEN woken_at END,
+        woken_at = CASE WHEN $9 THEN now() WHEN $5 = 'running' THEN woken_at END, woken_by = CASE WHEN $9 THEN $3 ELSE woken_by END,
         wait_reason = CASE WHEN $7 AND open_children + $14 > 0 THEN 'children' ELSE $10 END,
         wait_key = CASE WHEN $7 AND open_children + $14 > 0 THEN 'children' ELSE $11 END,
         wait_observed = $12,
@@ -128,9 +128,10 @@ const SKIP: &str = concat!("UPDATE jobs SET skipped = ", skipped_with!("$2::json
 /// The first ones are woken by who makes them, the rest by the waker, in fair order among all organizations.
 const INSERT_CHILDREN: &str = "
     INSERT INTO jobs (id, pipeline, parent_id, source, dedupe_key, organization, schema, payload, traceparent, tracestate, deadline,
-        state, stage, woken_at)
+        state, stage, woken_at, woken_by)
     SELECT child.id, child.pipeline, parent.id, parent.source, child.dedupe_key, parent.organization, 1, child.payload,
-        parent.traceparent, parent.tracestate, parent.deadline, 'ready', child.stage, CASE WHEN child.number <= $7 THEN now() END
+        parent.traceparent, parent.tracestate, parent.deadline, 'ready', child.stage, CASE WHEN child.number <= $7 THEN now() END,
+        CASE WHEN child.number <= $7 THEN $8::bigint END
     FROM jobs parent, unnest($1::uuid[], $2::text[], $3::text[], $4::json[], $5::text[]) WITH ORDINALITY
         AS child (id, pipeline, dedupe_key, payload, stage, number)
     WHERE parent.id = $6";
@@ -201,10 +202,11 @@ pub(super) async fn skip(tx: &Transaction<'_>, job: JobId, skipped: &Skipped) ->
     Ok(())
 }
 
-/// Inserts a job's follow-ups. Returns those that are woken by who makes them.
+/// Inserts a job's follow-ups. Returns those that `waker`, who makes them, wakes.
 pub(super) async fn insert_children(
     tx: &Transaction<'_>,
     job: &Job,
+    waker: ReplicaId,
     children: &[Child],
     first_stages: &FirstStages,
 ) -> Result<Vec<(JobId, String)>, StoreError> {
@@ -224,7 +226,7 @@ pub(super) async fn insert_children(
     };
     let stages: Vec<&str> = pipelines.iter().map(first).collect::<Result<_, _>>()?;
     let woken = i64::try_from(WOKEN_AT_ONCE).unwrap_or(i64::MAX);
-    execute(tx, INSERT_CHILDREN, &[&ids, &pipelines, &keys, &payloads, &stages, &job.id.0, &woken]).await?;
+    execute(tx, INSERT_CHILDREN, &[&ids, &pipelines, &keys, &payloads, &stages, &job.id.0, &woken, &waker.0]).await?;
     Ok(ids.into_iter().map(JobId).zip(pipelines.into_iter().map(str::to_owned)).take(WOKEN_AT_ONCE).collect())
 }
 

@@ -60,7 +60,7 @@ impl<T: Tables> Announcing<T> {
 
 /// Publishes outcome events and replies in one confirm window. The confirmed ones are forgotten; what fails is found again by the
 /// waker.
-pub(super) async fn announce<T: Tables>(publisher: &Publisher, writer: &Writer<T>, announcements: &[Announcement]) {
+pub async fn announce<T: Tables>(publisher: &Publisher, writer: &Writer<T>, announcements: &[Announcement]) {
     if announcements.is_empty() {
         return;
     }

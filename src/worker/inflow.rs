@@ -24,7 +24,7 @@ pub struct Inflow {
     prefetch: watch::Sender<u16>,
     steady: u16,
     /// Jobs that may wait in Postgres for their turn, and open dead letters; with more of either, nothing is taken.
-    pub(super) backlog_limit: u32,
+    pub backlog_limit: u32,
     /// The queue is long.
     flood: watch::Sender<bool>,
     seen: Mutex<Seen>,
@@ -71,7 +71,7 @@ impl Inflow {
     }
 
     /// The queue holds `ready` messages, of which the lane soon does `soon`.
-    pub(super) fn queue_holds(&self, ready: usize, soon: usize) {
+    pub fn queue_holds(&self, ready: usize, soon: usize) {
         let seen = self.seen();
         // It is not left at the first message less: each change of the prefetch is a new consumer.
         self.flood.send_if_modified(|flood| {
@@ -82,12 +82,12 @@ impl Inflow {
     }
 
     /// What was made here so far, for who begins to count.
-    pub(super) fn made(&self) -> Backlog {
+    pub fn made(&self) -> Backlog {
         self.seen().made
     }
 
     /// So much waits, as counted from when so much was `made`.
-    pub(super) fn backlog_is(&self, counted: Backlog, made: Backlog) {
+    pub fn backlog_is(&self, counted: Backlog, made: Backlog) {
         let mut seen = self.seen();
         seen.waiting = each(counted, each(seen.made, made, u32::wrapping_sub), u32::saturating_add);
         self.adjust(seen);

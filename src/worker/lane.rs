@@ -23,6 +23,9 @@ pub fn prefetch(seats: usize) -> u16 {
 /// Of so many seats of a lane that takes intake, one is kept for organizations that have none.
 const ONE_KEPT_OF: usize = 8;
 
+/// Jobs of dead owners that wait for a seat here, at most: more than one takeover frees, so that none waits for RabbitMQ.
+const TAKEN_OVER: usize = 1024;
+
 /// An organization counts as active for this long after its last delivery.
 const ACTIVE_FOR: Duration = Duration::from_secs(10);
 
@@ -155,10 +158,10 @@ impl Seat {
     }
 
     /// Jobs of dead owners are due again: they have the next seats here, without waiting for their wake-ups to come through the
-    /// queue. Those of more than all seats are left to their wake-ups.
-    pub(super) fn take_over(&self, jobs: impl Iterator<Item = JobId>) {
+    /// queue, or for RabbitMQ to be there. A bounded number of them waits; the others are left to their wake-ups.
+    pub fn take_over(&self, jobs: impl Iterator<Item = JobId>) {
         let mut waiting = self.taken_over.lock().unwrap_or_else(PoisonError::into_inner);
-        let room = self.capacity.saturating_sub(waiting.len());
+        let room = TAKEN_OVER.saturating_sub(waiting.len());
         waiting.extend(jobs.take(room));
         drop(waiting);
         self.more_taken_over.notify_one();
@@ -195,7 +198,7 @@ impl Seat {
     }
 
     /// Jobs that this lane is done with in a second.
-    pub(super) fn pace(&self) -> usize {
+    pub fn pace(&self) -> usize {
         let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
         let over = pace.at.elapsed();
         if over >= PACE_OVER {
@@ -314,10 +317,10 @@ mod tests {
         assert!((&mut taken_over).now_or_never().is_none());
         slots.clear();
         assert!(taken_over.now_or_never().is_some(), "one wake-up at most has its seat before");
-        let jobs: Vec<_> = (0..3).map(|_| JobId::fresh()).collect();
+        let jobs: Vec<_> = (0..=TAKEN_OVER).map(|_| JobId::fresh()).collect();
         seat.take_over(jobs.iter().copied());
         let next = std::iter::from_fn(|| seat.next_taken_over().now_or_never()).collect::<Vec<_>>();
-        assert_eq!(next, jobs[..2], "what is more than the seats comes with its wake-up");
+        assert_eq!(next, jobs[..TAKEN_OVER], "the others come with their wake-ups");
     }
 
     #[test]

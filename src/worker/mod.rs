@@ -18,8 +18,8 @@ mod lease;
 mod parts;
 mod report;
 mod stage_run;
+mod stamps;
 mod unknown;
-mod waker;
 mod watch;
 
 use std::sync::{Arc, OnceLock};
@@ -28,13 +28,14 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-pub use announcer::{Announcer, Announcing, announcer};
+pub use announcer::{Announcer, Announcing, announce, announcer};
 pub use heartbeat::{beat, begin};
 pub use inflow::Inflow;
 pub use lane::{LaneRun, Seat, prefetch};
 pub use lease::Lease;
 pub use parts::{Parts, Running};
-pub use waker::wake_due;
+pub use stamps::Stamps;
+pub use unknown::version_key;
 pub use watch::{LaneWatch, deafness};
 
 use crate::broker::Delivery;
@@ -254,7 +255,11 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
                         continue;
                     }
                     Ok(Landed::No) => {}
-                    Ok(Landed::Yes) => return Err(After::ReadAgain),
+                    Ok(Landed::Yes) => {
+                        // Its follow-ups are stamped, and nobody knows which.
+                        self.parts.stamps.doubt_all();
+                        return Err(After::ReadAgain);
+                    }
                     Ok(Landed::Fenced) | Err(_) => return Err(fenced(at.stage)),
                 }
             }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::announcer::Announcer;
 use super::report;
+use super::stamps::Stamps;
 use crate::broker::{EXCHANGE, Outgoing, Publisher};
 use crate::engine::{Product, Registry};
 use crate::job::JobId;
@@ -34,6 +35,8 @@ pub struct Parts<P: Product, T: Tables<Changes = P::Changes>> {
     pub known_schema: i64,
     /// Jobs in hand.
     pub running: Arc<Running>,
+    /// Wake-ups that may not have been published.
+    pub stamps: Arc<Stamps>,
 }
 
 impl<P: Product, T: Tables<Changes = P::Changes>> Clone for Parts<P, T> {
@@ -47,6 +50,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Clone for Parts<P, T> {
             announcer: self.announcer.clone(),
             known_schema: self.known_schema,
             running: Arc::clone(&self.running),
+            stamps: Arc::clone(&self.stamps),
         }
     }
 }
@@ -81,7 +85,8 @@ impl Drop for InHand {
 
 impl Running {
     /// Whether a job is in hand.
-    pub(super) fn has(&self, job: JobId) -> bool {
+    #[must_use]
+    pub fn has(&self, job: JobId) -> bool {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner).contains(&job)
     }
 
@@ -98,6 +103,12 @@ impl Running {
 }
 
 impl<P: Product, T: Tables<Changes = P::Changes>> Parts<P, T> {
+    /// The same for another incarnation, which has nothing in hand.
+    #[must_use]
+    pub fn for_incarnation(&self) -> Self {
+        Self { running: Arc::default(), stamps: Arc::default(), ..self.clone() }
+    }
+
     /// The engine's tables.
     #[must_use]
     pub fn store(&self) -> &Store {
@@ -141,8 +152,8 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Parts<P, T> {
         self.announcer.tell(announcements);
     }
 
-    /// Publishes wake-ups for rows stamped as woken; the stamps of those that fail are taken back.
-    pub(super) async fn wake(&self, wake: &[(JobId, String)]) {
+    /// Publishes wake-ups for rows that this replica has stamped; the stamps of those that fail are taken back, soon.
+    pub async fn wake(&self, wake: &[(JobId, String)]) {
         if wake.is_empty() {
             return;
         }
@@ -158,9 +169,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Parts<P, T> {
             wake_ups = failed.len(),
             "wake-ups were not published; the waker will"
         );
-        if let Err(error) = self.store().unwake(&failed).await {
-            tracing::debug!(error = crate::fault::chain(&error), "their stamps stay; they are woken again when they are stale");
-        }
+        self.stamps.doubt(&failed);
     }
 
     fn wake_up(&self, job: JobId, pipeline: &str) -> Option<Outgoing> {

@@ -62,7 +62,8 @@ fn failure(job: &Job, code: &str, message: &str, hint: &str) -> Failure {
 }
 
 /// What a job of an unknown pipeline waits for; with `/stage@version` behind it, of an unknown stage.
-pub(super) fn version_key(of: &str) -> String {
+#[must_use]
+pub fn version_key(of: &str) -> String {
     format!("version:{of}")
 }
 

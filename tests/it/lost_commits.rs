@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use dispatch_worker::devkit::simulator::faults::{FaultKind, FaultRule};
 use dispatch_worker::job::JobState;
 
 use crate::support::{Checks, Proxy, TestWorld, WorkerOptions, WorkerProcess, acme, gate, wait_for};
@@ -27,14 +28,26 @@ struct Scene {
 impl Scene {
     async fn new(stage: &str) -> Self {
         let world = TestWorld::acme().await;
+        let (proxy, worker) = worker_by_way_of_a_proxy(&world, None).await;
+        Self::at(world, proxy, worker, stage).await
+    }
+
+    async fn at(world: TestWorld, proxy: Proxy, worker: WorkerProcess, stage: &str) -> Self {
         gate::shut(&world.database, stage).await;
-        let proxy = Proxy::to(&world.database.url).await;
-        let environment = BTreeMap::from([("DISPATCH_DATABASE_URL".to_owned(), proxy.url())]);
-        let worker = world.worker(&WorkerOptions { environment, ..WorkerOptions::default() });
         let event = world.assign(acme::WORK_ITEM, Some(acme::ANN)).await;
         world.publish_job(&acme::job("one", &event)).await;
         let first = gate::at_it(&world.database, None).await;
         Self { world, proxy, first, _worker: worker }
+    }
+
+    /// The link breaks before the answer, and the worker waits to see what became of the commit.
+    async fn cut_and_asked_for(&self) {
+        self.proxy.cut(self.first.port);
+        wait_for("the worker to ask what became of it", SOON, async || match self.world.database.one(ASKS).await.as_str() {
+            "1" => Ok(()),
+            others => Err(format!("{others} ask")),
+        })
+        .await;
     }
 
     /// The job goes on, by the same worker in the same epoch, and everything is done once.
@@ -48,18 +61,41 @@ impl Scene {
     }
 }
 
+async fn worker_by_way_of_a_proxy(world: &TestWorld, concurrency: Option<u16>) -> (Proxy, WorkerProcess) {
+    let proxy = Proxy::to(&world.database.url).await;
+    let environment = BTreeMap::from([("DISPATCH_DATABASE_URL".to_owned(), proxy.url())]);
+    let worker = world.worker(&WorkerOptions { environment, concurrency, ..WorkerOptions::default() });
+    (proxy, worker)
+}
+
 #[tokio::test]
 async fn one_that_comes_late_is_found_and_not_made_again() {
     for stage in STAGES {
         let scene = Scene::new(stage).await;
-        scene.proxy.cut(scene.first.port);
-        wait_for("the worker to ask what became of it", SOON, async || match scene.world.database.one(ASKS).await.as_str() {
-            "1" => Ok(()),
-            others => Err(format!("{others} ask")),
-        })
-        .await;
+        scene.cut_and_asked_for().await;
         scene.goes_on().await;
     }
+}
+
+#[tokio::test]
+async fn follow_ups_of_one_that_comes_late_are_woken_though_their_queue_is_not_empty() {
+    let world = TestWorld::acme().await;
+    let (proxy, worker) = worker_by_way_of_a_proxy(&world, Some(1)).await;
+    // One seat, and a message that takes its time: the messages behind it stand in the queue.
+    let slow = FaultRule::new(FaultKind::Slow).millis(8000).path_contains("/webhook/").times(1);
+    let id = world.simulator().await.client.fault(&slow).await.expect("the simulator takes the fault");
+    for key in ["zero", "nought"] {
+        let event = world.assign(acme::OTHER_ITEM, Some(acme::BOB)).await;
+        world.publish_job(&acme::job(key, &event)).await;
+    }
+    world.wait_fault_met(id).await;
+    let scene = Scene::at(world, proxy, worker, "send_follow_ups").await;
+    scene.cut_and_asked_for().await;
+    gate::open(&scene.world.database).await;
+    // Stamped in a commit whose answer never came, their wake-ups are published by nobody but the duty that takes stamps back.
+    scene.world.wait_job_state("one", JobState::Succeeded, SOON).await;
+    scene.world.wait_quiet(SOON).await;
+    Checks::default().hold(&scene.world).await;
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ const SHUT: &str = "
         RETURN NULL;
     END $$;
     CREATE CONSTRAINT TRIGGER gate AFTER UPDATE ON jobs DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
-        WHEN (OLD.stage = '{stage}' AND NEW.stage <> '{stage}') EXECUTE FUNCTION stand_at_the_gate()";
+        WHEN (OLD.stage = '{stage}' AND (NEW.stage <> '{stage}' OR NEW.state = 'waiting')) EXECUTE FUNCTION stand_at_the_gate()";
 
 const AT_IT: &str = "SELECT pid, client_port FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
 

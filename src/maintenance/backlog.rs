@@ -1,0 +1,37 @@
+//! Counts what waits in Postgres: more of it than the operator wants stops intake.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+use super::duty::{Duty, Plan, Trouble};
+use crate::store::{Backlog, Count, Store};
+use crate::worker::Inflow;
+
+/// See the module.
+pub(super) struct CountBacklog {
+    pub(super) store: Store,
+    pub(super) inflow: Arc<Inflow>,
+    pub(super) count: Count,
+    /// What this replica had made when the count began.
+    pub(super) made: Backlog,
+}
+
+impl Duty for CountBacklog {
+    const PLAN: Plan = Plan {
+        name: "backlog",
+        every: Duration::from_secs(2),
+        at_most: Duration::from_secs(8),
+        late_after: Duration::from_secs(30),
+    };
+
+    /// One page of the count.
+    async fn round(&mut self, _: OffsetDateTime) -> Result<bool, Trouble> {
+        let counted = self.store.count_backlog(&mut self.count, self.inflow.backlog_limit).await?;
+        let Some(counted) = counted else { return Ok(true) };
+        self.inflow.backlog_is(counted, self.made);
+        (self.count, self.made) = (Count::default(), self.inflow.made());
+        Ok(false)
+    }
+}

@@ -1,0 +1,24 @@
+//! Parks jobs whose deadline passes while they wait.
+
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+use super::duty::{Duty, Plan, Trouble};
+use crate::store::Store;
+
+/// See the module.
+pub(super) struct Deadlines(pub(super) Store);
+
+impl Duty for Deadlines {
+    const PLAN: Plan = Plan {
+        name: "deadlines",
+        every: Duration::from_secs(5),
+        at_most: Duration::from_secs(8),
+        late_after: Duration::from_secs(30),
+    };
+
+    async fn round(&mut self, _: OffsetDateTime) -> Result<bool, Trouble> {
+        Ok(self.0.park_overdue().await? > 0)
+    }
+}

@@ -1,0 +1,98 @@
+//! Wakes what is due: publishes for rows that are due and not woken, organizations in turn, and for those whose wake-up nobody took.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+use super::duty::{Duty, Plan, Trouble};
+use crate::engine::Product;
+use crate::job::{JobId, ReplicaId};
+use crate::store::{StoreError, Tables, Turn};
+use crate::worker::{Parts, Seat};
+
+/// A wake-up that nobody claimed is published again after this, where its queue is empty.
+const STALE: Duration = Duration::from_secs(5);
+/// And after this, whatever its queue holds.
+const STALE_ANYHOW: Duration = Duration::from_secs(600);
+/// Looks in one round, at most: a circle of many organizations that have nothing due takes several.
+const LOOKS: usize = 64;
+
+/// See the module.
+pub(super) struct Due<P: Product, T: Tables<Changes = P::Changes>> {
+    pub(super) parts: Parts<P, T>,
+    pub(super) replica: ReplicaId,
+    pub(super) seats: Vec<Arc<Seat>>,
+    /// Where each pipeline's circle of organizations goes on.
+    pub(super) turns: HashMap<&'static str, Turn>,
+}
+
+impl<P: Product, T: Tables<Changes = P::Changes>> Duty for Due<P, T> {
+    const PLAN: Plan = Plan {
+        name: "due",
+        every: Duration::from_millis(200),
+        at_most: Duration::from_secs(20),
+        late_after: Duration::from_secs(10),
+    };
+
+    /// A queue that cannot be looked at does not keep the others waiting for long: the last trouble is what the round met.
+    async fn round(&mut self, _: OffsetDateTime) -> Result<bool, Trouble> {
+        let mut met = Ok(false);
+        for seat in self.seats.clone() {
+            if let Err(trouble) = self.wake_lane(&seat).await {
+                met = Err(trouble);
+            }
+        }
+        met
+    }
+}
+
+impl<P: Product, T: Tables<Changes = P::Changes>> Due<P, T> {
+    /// Fills the lane's queue up to twice its capacity, or what it does until the tick after the next; the rest of a backlog
+    /// stays in Postgres, in fair order.
+    async fn wake_lane(&mut self, seat: &Seat) -> Result<(), Trouble> {
+        let depth = self.parts.publisher.depth(seat.lane.queue).await?;
+        let soon = seat.pace() * 2 * Self::PLAN.every.as_millis() as usize / 1000;
+        let room = soon.max(2 * seat.capacity()).saturating_sub(depth.ready as usize);
+        if room == 0 {
+            return Ok(());
+        }
+        let stale = if depth.ready == 0 { STALE } else { STALE_ANYHOW };
+        let registry = Arc::clone(&self.parts.registry);
+        for pipeline in registry.iter().filter(|pipeline| pipeline.lane == seat.lane) {
+            self.wake_due(pipeline.name, room).await?;
+            let limit = i64::try_from(room).unwrap_or(i64::MAX);
+            let stale = self.parts.store().take_stale(pipeline.name, limit, stale, self.replica).await;
+            self.publish(pipeline.name, stale).await?;
+        }
+        Ok(())
+    }
+
+    /// Once around the circle of organizations, at most.
+    async fn wake_due(&mut self, pipeline: &'static str, room: usize) -> Result<(), Trouble> {
+        let mut left = room;
+        let mut is_whole = self.turns.get(pipeline).is_none_or(Turn::begins_circle);
+        for _ in 0..LOOKS {
+            let limit = i64::try_from(left).unwrap_or(i64::MAX);
+            let turn = self.turns.entry(pipeline).or_default();
+            let page = self.parts.store().take_due(pipeline, limit, self.replica, turn).await;
+            let ends_circle = page.as_ref().is_ok_and(|page| page.ends_circle);
+            left = left.saturating_sub(self.publish(pipeline, page.map(|page| page.jobs)).await?);
+            if left == 0 || (ends_circle && is_whole) {
+                return Ok(());
+            }
+            // What was begun in the middle is looked through from the start.
+            is_whole |= ends_circle;
+        }
+        Ok(())
+    }
+
+    /// Publishes for the rows that were stamped. Where the answer was lost, nobody knows which: all our stamps are taken back.
+    async fn publish(&self, pipeline: &str, stamped: Result<Vec<JobId>, StoreError>) -> Result<usize, StoreError> {
+        let stamped = stamped.inspect_err(|_| self.parts.stamps.doubt_all())?;
+        let wake: Vec<_> = stamped.into_iter().map(|job| (job, pipeline.to_owned())).collect();
+        self.parts.wake(&wake).await;
+        Ok(wake.len())
+    }
+}

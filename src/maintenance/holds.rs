@@ -1,0 +1,25 @@
+//! Lets jobs go whose hold is over, destination by destination, a few more with every step.
+
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+use super::duty::{Duty, Plan, Trouble};
+use crate::store::Store;
+
+/// See the module.
+pub(super) struct AfterHolds(pub(super) Store);
+
+impl Duty for AfterHolds {
+    const PLAN: Plan = Plan {
+        name: "holds",
+        every: Duration::from_secs(1),
+        at_most: Duration::from_secs(8),
+        late_after: Duration::from_secs(20),
+    };
+
+    async fn round(&mut self, _: OffsetDateTime) -> Result<bool, Trouble> {
+        self.0.step_after_holds().await?;
+        Ok(false)
+    }
+}

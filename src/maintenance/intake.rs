@@ -1,0 +1,33 @@
+//! Looks how long the intake queue is: more messages than the lane does in a second become rows.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+use super::duty::{Duty, Plan, Trouble};
+use crate::broker::{INTAKE_QUEUE, Publisher};
+use crate::worker::{Inflow, Seat};
+
+/// See the module.
+pub(super) struct LookAtIntake {
+    pub(super) publisher: Publisher,
+    pub(super) inflow: Arc<Inflow>,
+    /// Whose seats intake takes.
+    pub(super) seat: Arc<Seat>,
+}
+
+impl Duty for LookAtIntake {
+    const PLAN: Plan = Plan {
+        name: "intake",
+        every: Duration::from_millis(200),
+        at_most: Duration::from_secs(20),
+        late_after: Duration::from_secs(30),
+    };
+
+    async fn round(&mut self, _: OffsetDateTime) -> Result<bool, Trouble> {
+        let depth = self.publisher.depth(INTAKE_QUEUE).await?;
+        self.inflow.queue_holds(depth.ready as usize, self.seat.pace().max(2 * self.seat.capacity()));
+        Ok(false)
+    }
+}

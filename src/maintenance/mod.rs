@@ -1,0 +1,79 @@
+//! ★ The duties of a replica beside the line: a file for each, each a named task with an interval, a bound and a metric of its own.
+//!
+//! **Invariant:** no duty waits for another one, and one that needs only Postgres never waits for RabbitMQ.
+
+mod backlog;
+mod causes;
+mod deadlines;
+mod due;
+mod duty;
+mod events;
+mod holds;
+mod intake;
+mod orphans;
+mod stamps;
+mod takeover;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio_util::sync::CancellationToken;
+
+pub use duty::{Duties, Duty, Plan, Standing, Trouble, keep};
+
+use crate::engine::Product;
+use crate::store::{Count, Tables};
+use crate::worker::{Inflow, Lease, Parts, Seat};
+
+/// A named task, for `app` to run.
+pub type Task = (&'static str, BoxFuture<'static, ()>);
+
+/// What the duties of one incarnation work with.
+pub struct Incarnation<P: Product, T: Tables<Changes = P::Changes>> {
+    /// Of this incarnation.
+    pub parts: Parts<P, T>,
+    /// Its lease.
+    pub lease: Arc<Lease>,
+    /// Of the lanes; the first one's take intake, too.
+    pub seats: Vec<Arc<Seat>>,
+    /// How intake is taken.
+    pub inflow: Arc<Inflow>,
+}
+
+impl<P: Product, T: Tables<Changes = P::Changes>> Incarnation<P, T> {
+    /// ★ The duties of an incarnation, each a task that runs until `end`.
+    pub fn duties(self, duties: &Arc<Duties>, end: &CancellationToken) -> Vec<Task> {
+        let Self { parts, lease, seats, inflow } = self;
+        let (replica, store) = (lease.replica(), parts.store().clone());
+        let keeping = Keeping { duties, end };
+        let (count, made) = (Count::default(), inflow.made());
+        let mut tasks = vec![
+            keeping.task(due::Due { parts: parts.clone(), replica, seats: seats.clone(), turns: HashMap::new() }),
+            keeping.task(takeover::Takeover { parts: parts.clone(), replica, seats: seats.clone() }),
+            keeping.task(stamps::TakeBack { parts: parts.clone(), replica }),
+            keeping.task(orphans::Orphans { parts: parts.clone(), replica }),
+            keeping.task(causes::Causes(parts.clone())),
+            keeping.task(events::Events(parts.clone())),
+            keeping.task(holds::AfterHolds(store.clone())),
+            keeping.task(deadlines::Deadlines(store.clone())),
+            keeping.task(backlog::CountBacklog { store, inflow: Arc::clone(&inflow), count, made }),
+        ];
+        if let Some(seat) = seats.into_iter().next() {
+            tasks.push(keeping.task(intake::LookAtIntake { publisher: parts.publisher, inflow, seat }));
+        }
+        tasks
+    }
+}
+
+struct Keeping<'a> {
+    duties: &'a Arc<Duties>,
+    end: &'a CancellationToken,
+}
+
+impl Keeping<'_> {
+    fn task<D: Duty>(&self, duty: D) -> Task {
+        (D::PLAN.name, keep(duty, Arc::clone(self.duties), self.end.clone()).boxed())
+    }
+}

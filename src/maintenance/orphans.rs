@@ -1,0 +1,38 @@
+//! Frees rows that show this replica as their owner though nobody here has them in hand: a write whose answer was lost.
+
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+use super::duty::{Duty, Plan, Trouble};
+use crate::engine::Product;
+use crate::job::ReplicaId;
+use crate::store::Tables;
+use crate::worker::Parts;
+
+/// See the module.
+pub(super) struct Orphans<P: Product, T: Tables<Changes = P::Changes>> {
+    pub(super) parts: Parts<P, T>,
+    pub(super) replica: ReplicaId,
+}
+
+impl<P: Product, T: Tables<Changes = P::Changes>> Duty for Orphans<P, T> {
+    const PLAN: Plan = Plan {
+        name: "orphans",
+        every: Duration::from_secs(2),
+        at_most: Duration::from_secs(8),
+        late_after: Duration::from_secs(20),
+    };
+
+    async fn round(&mut self, _: OffsetDateTime) -> Result<bool, Trouble> {
+        let mut orphans = self.parts.store().owned(self.replica).await?;
+        // Looked at after the rows were read: whoever claims takes its job in hand first.
+        orphans.retain(|(job, _)| !self.parts.running.has(*job));
+        for (job, epoch) in orphans {
+            if self.parts.store().free_orphan(self.replica, job, epoch).await? {
+                tracing::warn!(job.id = %job, "a job of ours was in nobody's hand; it is due again");
+            }
+        }
+        Ok(false)
+    }
+}

@@ -1,0 +1,33 @@
+//! Takes back stamps of wake-ups that may not have been published: of this replica's where it does not know, and of replicas that have
+//! ended.
+
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+use super::duty::{Duty, Plan, Trouble};
+use crate::engine::Product;
+use crate::job::ReplicaId;
+use crate::store::Tables;
+use crate::worker::Parts;
+
+/// See the module.
+pub(super) struct TakeBack<P: Product, T: Tables<Changes = P::Changes>> {
+    pub(super) parts: Parts<P, T>,
+    pub(super) replica: ReplicaId,
+}
+
+impl<P: Product, T: Tables<Changes = P::Changes>> Duty for TakeBack<P, T> {
+    const PLAN: Plan = Plan {
+        name: "stamps",
+        every: Duration::from_millis(500),
+        at_most: Duration::from_secs(8),
+        late_after: Duration::from_secs(15),
+    };
+
+    async fn round(&mut self, _: OffsetDateTime) -> Result<bool, Trouble> {
+        let store = self.parts.store();
+        let more = self.parts.stamps.take_back(store, self.replica).await?;
+        Ok(store.unstamp_ended().await? || more)
+    }
+}

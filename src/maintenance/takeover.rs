@@ -1,0 +1,44 @@
+//! Buries dead replicas and takes over their jobs. It needs Postgres only: the jobs get the next seats of this replica, and are rows
+//! that are due for whoever wakes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+use super::duty::{Duty, Plan, Trouble};
+use crate::engine::Product;
+use crate::job::ReplicaId;
+use crate::store::Tables;
+use crate::telemetry::names;
+use crate::worker::{Parts, Seat};
+
+/// See the module.
+pub(super) struct Takeover<P: Product, T: Tables<Changes = P::Changes>> {
+    pub(super) parts: Parts<P, T>,
+    pub(super) replica: ReplicaId,
+    pub(super) seats: Vec<Arc<Seat>>,
+}
+
+impl<P: Product, T: Tables<Changes = P::Changes>> Duty for Takeover<P, T> {
+    const PLAN: Plan = Plan {
+        name: "takeover",
+        every: Duration::from_millis(200),
+        at_most: Duration::from_secs(8),
+        late_after: Duration::from_secs(10),
+    };
+
+    async fn round(&mut self, _: OffsetDateTime) -> Result<bool, Trouble> {
+        let freed = self.parts.store().free_dead(self.replica).await?;
+        let jobs = freed.due.len() + freed.parked;
+        if !freed.replicas.is_empty() || jobs > 0 {
+            metrics::counter!(names::TAKEOVERS).increment(jobs as u64);
+            tracing::warn!(replicas = ?freed.replicas, jobs, parked = freed.parked, "took over from dead replicas");
+        }
+        for seat in &self.seats {
+            let ours = |pipeline: &str| self.parts.registry.get(pipeline).is_some_and(|known| known.lane == seat.lane);
+            seat.take_over(freed.due.iter().filter(|(_, pipeline)| ours(pipeline)).map(|(job, _)| *job));
+        }
+        Ok(jobs > 0)
+    }
+}

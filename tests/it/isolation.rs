@@ -1,0 +1,75 @@
+//! What is away holds up only what needs it: without RabbitMQ, jobs of dead workers are taken over all the same.
+
+use std::time::{Duration, Instant};
+
+use dispatch_worker::devkit::guard::Command;
+use dispatch_worker::devkit::simulator::faults::{FaultKind, FaultRule};
+use dispatch_worker::job::JobState;
+
+use crate::support::{Checks, TestWorld, WorkerOptions, WorkerProcess, acme, wait_for};
+
+const SOON: Duration = Duration::from_secs(60);
+const JOBS: usize = 16;
+/// For the slowest of them.
+const TAKEN_OVER_WITHIN: Duration = Duration::from_secs(2);
+
+/// A worker that has jobs in hand, all of which wait for a provider, and another one that has none.
+pub(crate) async fn busy_and_idle(world: &TestWorld) -> (WorkerProcess, WorkerProcess) {
+    let options = WorkerOptions { concurrency: Some(32), ..WorkerOptions::default() };
+    let busy = world.worker(&options);
+    let simulator = &world.simulator().await.client;
+    let hang = FaultRule::new(FaultKind::Hang).path_contains(acme::PROFILE).times(JOBS as u64);
+    let id = simulator.fault(&hang).await.expect("the simulator takes the fault");
+    for number in 0..JOBS {
+        let event = world.assign(acme::LONE_ITEM, Some(if number % 2 == 0 { acme::ANN } else { acme::BOB })).await;
+        world.publish_job(&acme::job(&format!("held-{number}"), &event)).await;
+    }
+    wait_for("every job to hang", SOON, async || {
+        let faults = simulator.faults().await.expect("the simulator lists its faults");
+        let hits = faults.iter().find(|fault| fault.id == id).map_or(0, |fault| fault.hits);
+        if hits == JOBS as u64 { Ok(()) } else { Err(format!("{hits} hang")) }
+    })
+    .await;
+    let idle = world.worker(&options);
+    idle.ready().await;
+    (busy, idle)
+}
+
+/// Kills a worker and waits until none of its jobs is its own; how long the slowest takeover took.
+pub(crate) async fn kill_and_measure(world: &TestWorld, worker: WorkerProcess) -> Duration {
+    let owner = world.database.one("SELECT DISTINCT owner FROM jobs WHERE state = 'running'").await;
+    worker.kill9().await;
+    let killed = Instant::now();
+    let first_claims = "SELECT count(*) FROM jobs WHERE parent_id IS NULL AND epoch < 3";
+    wait_for("every job to have another owner", SOON, async || match world.database.one(first_claims).await.as_str() {
+        "0" => Ok(()),
+        some => Err(format!("{some} jobs are still those of replica {owner}, or nobody's")),
+    })
+    .await;
+    killed.elapsed()
+}
+
+#[tokio::test]
+async fn without_rabbitmq_jobs_of_a_dead_worker_are_taken_over_within_two_seconds_and_the_late_duty_is_named() {
+    let world = TestWorld::with_own_servers().await;
+    let (busy, idle) = busy_and_idle(&world).await;
+    world.server_command(Command::StopRabbitmq).await;
+    let slowest = kill_and_measure(&world, busy).await;
+    assert!(slowest <= TAKEN_OVER_WITHIN, "the slowest takeover took {slowest:?}");
+    idle.not_ready("\"duty_due\":{\"detail\":\"late").await;
+    wait_for("the metric of the late duty", SOON, async || {
+        let metrics = idle.metrics().await;
+        if metrics.contains("dispatch_duty_late{duty=\"due\"} 1") { Ok(()) } else { Err("it is not there") }
+    })
+    .await;
+    let (_, readiness) = idle.readiness().await.unwrap();
+    for duty in ["takeover", "stamps", "orphans", "deadlines", "holds", "backlog"] {
+        assert!(readiness.contains(&format!("\"duty_{duty}\":{{\"detail\":\"done")), "{duty}: {readiness}");
+    }
+    world.server_command(Command::StartRabbitmq).await;
+    for number in 0..JOBS {
+        world.wait_job_state(&format!("held-{number}"), JobState::Succeeded, SOON).await;
+    }
+    idle.ready().await;
+    Checks::default().hold(&world).await;
+}
