@@ -4,7 +4,7 @@
 //! An engine, a product, its edges, one straight line:
 //!
 //! ```text
-//! main → cli → app → worker → {store, broker}       worker runs what app hands it: pipelines over services
+//! main → cli → app → maintenance → worker → {store, broker}       worker runs what app hands it: pipelines over services
 //!                      pipelines → {engine, tracker, providers}       store, broker → engine
 //! ```
 //!
@@ -25,7 +25,7 @@
 //! - [`pipelines`]: ★ the list of pipelines and their lanes; one file per stage, one list per pipeline
 //!
 //! *The edges*, each the only place that names its driver:
-//! - [`store`]: Postgres, the engine's tables: claim, commit, intent, waker, operators' actions
+//! - [`store`]: Postgres, the engine's tables: claim, commit, intent, due rows, takeover, operators' actions
 //! - [`tracker`]: Postgres, the product's tables: organizations, people, groups, links, destinations
 //! - [`broker`]: RabbitMQ: topology, consumers, confirmed publishes
 //! - [`providers`]: HTTP and SMTP: Azure DevOps, Microsoft Entra, and the channels that messages go through

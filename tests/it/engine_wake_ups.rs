@@ -9,7 +9,7 @@ use serde_json::json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::support::{Checks, TestWorld, WorkerOptions, acme, intake};
+use crate::support::{Checks, TestWorld, WorkerOptions, acme, intake, wait_for};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -85,8 +85,11 @@ async fn a_wake_up_for_no_row_is_acked_and_counted() {
     for pipeline in ["dispatch", "assignee_sync", "messaging"] {
         wake(&world, pipeline, JobId::fresh()).await;
     }
+    wait_for("the count of them", SOON, async || {
+        let metrics = worker.metrics().await;
+        if metrics.contains("dispatch_wakeups_without_row_total 3") { Ok(()) } else { Err(metrics) }
+    })
+    .await;
     world.wait_quiet(SOON).await;
-    let metrics = worker.metrics().await;
-    assert!(metrics.contains("dispatch_wakeups_without_row_total 3"), "{metrics}");
     assert_eq!(world.database.one("SELECT count(*) FROM dead_letters").await, "0");
 }
