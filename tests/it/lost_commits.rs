@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use dispatch_worker::devkit::simulator::faults::{FaultKind, FaultRule};
 use dispatch_worker::job::JobState;
+use dispatch_worker::pipelines::MESSAGING;
 
 use crate::support::{Checks, Proxy, TestWorld, WorkerOptions, WorkerProcess, acme, gate, wait_for};
 
 const SOON: Duration = Duration::from_secs(30);
+/// Sooner than a stale wake-up is published again where its queue is empty.
+const STAMPS_WITHIN: Duration = Duration::from_secs(4);
 /// One whose record goes with a group's, and one that changes the tracker, whose commit goes alone.
 const STAGES: [&str; 2] = ["retrieve_user", "update_assignments"];
 
@@ -64,7 +67,7 @@ impl Scene {
 async fn worker_by_way_of_a_proxy(world: &TestWorld, concurrency: Option<u16>) -> (Proxy, WorkerProcess) {
     let proxy = Proxy::to(&world.database.url).await;
     let environment = BTreeMap::from([("DISPATCH_DATABASE_URL".to_owned(), proxy.url())]);
-    let worker = world.worker(&WorkerOptions { environment, concurrency, ..WorkerOptions::default() });
+    let worker = world.worker(&WorkerOptions { environment, concurrency, call_seconds: Some(30), ..WorkerOptions::default() });
     (proxy, worker)
 }
 
@@ -82,17 +85,31 @@ async fn follow_ups_of_one_that_comes_late_are_woken_though_their_queue_is_not_e
     let world = TestWorld::acme().await;
     let (proxy, worker) = worker_by_way_of_a_proxy(&world, Some(1)).await;
     // One seat, and a message that takes its time: the messages behind it stand in the queue.
-    let slow = FaultRule::new(FaultKind::Slow).millis(8000).path_contains("/webhook/").times(1);
+    let slow = FaultRule::new(FaultKind::Slow).millis(12_000).path_contains("/webhook/").times(1);
     let id = world.simulator().await.client.fault(&slow).await.expect("the simulator takes the fault");
-    for key in ["zero", "nought"] {
-        let event = world.assign(acme::OTHER_ITEM, Some(acme::BOB)).await;
+    for (key, to) in [("before-1", acme::ANN), ("before-2", acme::BOB)] {
+        let event = world.assign(acme::OTHER_ITEM, Some(to)).await;
         world.publish_job(&acme::job(key, &event)).await;
+        world.wait_job_state(key, JobState::Waiting, SOON).await;
     }
     world.wait_fault_met(id).await;
     let scene = Scene::at(world, proxy, worker, "send_follow_ups").await;
     scene.cut_and_asked_for().await;
     gate::open(&scene.world.database).await;
-    // Stamped in a commit whose answer never came, their wake-ups are published by nobody but the duty that takes stamps back.
+    // Stamped in a commit whose answer never came, nobody publishes their wake-ups before the stamps are taken back.
+    let parent = scene.world.wait_job_state("one", JobState::Waiting, SOON).await;
+    let stamped = format!(
+        "SELECT count(*) FROM jobs WHERE parent_id = '{0}' AND state = 'ready'
+            AND woken_at = (SELECT min(finished_at) FROM checkpoints WHERE job_id = '{0}' AND stage = 'send_follow_ups')",
+        parent.id
+    );
+    wait_for("the stamps to be taken back", STAMPS_WITHIN, async || match scene.world.database.one(&stamped).await.as_str() {
+        "0" => Ok(()),
+        some => Err(format!("{some} follow-ups are as the commit has stamped them")),
+    })
+    .await;
+    let depth = scene.world.publisher().await.depth(MESSAGING.queue).await.expect("RabbitMQ answers");
+    assert!(depth.ready > 0, "otherwise stale wake-ups are published again anyway");
     scene.world.wait_job_state("one", JobState::Succeeded, SOON).await;
     scene.world.wait_quiet(SOON).await;
     Checks::default().hold(&scene.world).await;
