@@ -33,6 +33,7 @@ mod lost_commits;
 mod messaging;
 mod met_in_the_wild;
 mod newer_schema;
+mod noticed_duties;
 mod noticed_effects;
 mod noticed_fences;
 mod noticed_moves;
