@@ -293,8 +293,12 @@ mod tests {
         }
     }
 
-    /// What is committed for the given attempt of a stage that can have an effect.
+    /// What is committed for the given attempt of a stage that can have an effect and had none.
     fn committed(attempt: i32, ended: Ended<()>) -> Commit<()> {
+        committed_with(None, attempt, ended)
+    }
+
+    fn committed_with(effect: Option<&Effect>, attempt: i32, ended: Ended<()>) -> Commit<()> {
         let job = Job {
             id: JobId::fresh(),
             pipeline: "assignee_sync".into(),
@@ -320,7 +324,7 @@ mod tests {
             aside: false,
         };
         let kept = Kept::new(&stage, Generation(1), Partial::default(), &|| false);
-        let (conflicts, effect, deadline_in) = (0, None, None);
+        let (conflicts, deadline_in) = (0, None);
         let at = Position { job: &job, stage: &stage, next: None, conflicts, effect, deadline_in, keep_going: true, kept: &kept };
         match decide(&at, ended, 0.5) {
             Decision::Commit(commit) => *commit,
@@ -342,6 +346,25 @@ mod tests {
     fn a_call_whose_answer_was_lost_is_not_recorded_as_failed_when_there_is_nothing_more_to_do() {
         assert_eq!(leftover(None), Some(EffectState::Unknown));
         assert_eq!(leftover(Some("3".to_owned())), Some(EffectState::Confirmed));
+    }
+
+    #[test]
+    fn a_call_under_way_in_a_stage_that_panics_or_takes_too_long_may_have_gone_through() {
+        let call = Effect {
+            key: "k".to_owned(),
+            class: EffectClass::K3,
+            detail: serde_json::Value::Null,
+            deadline: std::time::Instant::now(),
+            repeated: false,
+        };
+        let became_of = |attempt, ended| committed_with(Some(&call), attempt, ended).effect;
+        let unknown = EffectOutcome { key: "k".to_owned(), state: EffectState::Unknown, provider_ref: None };
+        assert_eq!(became_of(1, Ended::Panicked("index out of bounds".to_owned())), Some(unknown.clone()));
+        // Whether it is tried again or, at the last attempt, parked.
+        for attempt in [1, RetryPolicy::DEFAULT.attempts] {
+            assert_eq!(became_of(attempt, Ended::TimedOut(Duration::from_secs(1))), Some(unknown.clone()), "{attempt}");
+        }
+        assert_eq!(committed(1, Ended::TimedOut(Duration::from_secs(1))).effect, None, "no call, no effect");
     }
 
     #[test]

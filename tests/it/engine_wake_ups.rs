@@ -13,13 +13,13 @@ use crate::support::{Checks, TestWorld, WorkerOptions, acme, intake, wait_for};
 
 const SOON: Duration = Duration::from_secs(30);
 
-async fn wake(world: &TestWorld, pipeline: &str, job: JobId) {
+pub(crate) async fn wake(world: &TestWorld, pipeline: &str, job: JobId) {
     let routing_key = registry().get(pipeline).expect("a pipeline").lane.wake_key.to_owned();
     world.publish_raw(&Outgoing { routing_key, ..intake(json!({"job_id": job}).to_string()) }).await;
 }
 
 /// A job that is for later, so that nobody claims it before it is woken.
-async fn later(world: &TestWorld, key: &str) -> JobId {
+pub(crate) async fn later(world: &TestWorld, key: &str) -> JobId {
     let event = world.assign(acme::WORK_ITEM, Some(acme::ANN)).await;
     let mut job = acme::job(key, &event);
     let not_before = OffsetDateTime::now_utc() + Duration::from_secs(3600);

@@ -8,8 +8,10 @@ use dispatch_worker::fault::StageFault;
 use dispatch_worker::job::{JobId, JobState, ReplicaId};
 use dispatch_worker::secrets::Keyring;
 use dispatch_worker::store::{
-    self, Claim, Claimed, CommitError, Incoming, Intaken, NewJob, NotClaimed, Run, Store, StoreError, Tables, WRITERS, Writer,
+    self, Claim, Claimed, CommitError, Committed, Incoming, Intaken, NewJob, NotClaimed, Run, Store, StoreError, Tables, WRITERS,
+    Writer,
 };
+use dispatch_worker::tracker::cause_present;
 use futures_util::future::{BoxFuture, FutureExt, join, join_all};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use secrecy::SecretString;
@@ -18,10 +20,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::{TestDatabase, gate, wait_for};
 
-/// A product without product data.
-pub(crate) struct NoTables;
+/// A product whose stages change nothing. What jobs wait for is the tracker's.
+pub(crate) struct NoChanges;
 
-impl Tables for NoTables {
+impl Tables for NoChanges {
     type Changes = ();
 
     fn apply<'a>(
@@ -35,17 +37,18 @@ impl Tables for NoTables {
 
     fn cause_present<'a>(
         &'a self,
-        _: &'a tokio_postgres::Transaction<'_>,
-        _: &'a str,
-        _: i64,
+        tx: &'a tokio_postgres::Transaction<'_>,
+        key: &'a str,
+        observed: i64,
     ) -> BoxFuture<'a, Result<Option<bool>, StageFault>> {
-        std::future::ready(Ok(None)).boxed()
+        async move { Ok(cause_present(tx, key, observed).await?) }.boxed()
     }
 }
 
+/// A writer of a database of its own, and a replica that lives; its only pipeline is `p`, which begins with the stage `first`.
 pub(crate) struct Bench {
     pub(crate) database: TestDatabase,
-    pub(crate) writer: Writer<NoTables>,
+    pub(crate) writer: Writer<NoChanges>,
     pub(crate) replica: ReplicaId,
 }
 
@@ -54,7 +57,7 @@ impl Bench {
         let database = TestDatabase::new().await;
         let keyring = Arc::new(Keyring::parse(&SecretString::from(format!("k1:{}=", "A".repeat(43)))).expect("a keyring"));
         let writers = store::writers_pool(&database.url).expect("a pool");
-        let writer = Writer::new(Store::new(database.pool.clone(), keyring), writers, NoTables, [("p", "first")].into());
+        let writer = Writer::new(Store::new(database.pool.clone(), keyring), writers, NoChanges, [("p", "first")].into());
         let replica = database
             .one("INSERT INTO replicas (version, host, pid, alive_until, lanes) VALUES ('1', 'h', 1, now() + interval '1 hour', '{}') RETURNING id")
             .await;
@@ -81,6 +84,25 @@ impl Bench {
             owner: Some(self.replica),
             known_schema: 1,
         })
+    }
+
+    /// A new job in hand.
+    pub(crate) async fn in_hand(&self, key: &str) -> Claim {
+        let job = self.job(key);
+        ours(self.at_once(self.writer.intake(&job)).await)
+    }
+
+    /// Takes a job that is due.
+    pub(crate) async fn claim(&self, job: JobId) -> Claim {
+        match self.at_once(self.writer.claim(self.replica, job)).await {
+            Ok(Claimed::Ours(claim)) => *claim,
+            other => panic!("not claimed: {other:?}"),
+        }
+    }
+
+    /// Commits what has come of a claim's stage, which is its own.
+    pub(crate) async fn commit(&self, claim: &Claim, commit: &Commit<()>) -> Committed {
+        self.at_once(Box::pin(self.writer.commit(run(claim), commit))).await.expect("it is ours")
     }
 
     /// See [`Bench::at_once`].
@@ -264,12 +286,6 @@ async fn a_statement_prepared_on_an_empty_table_looks_up_by_key_when_it_is_full(
     assert!(read.parse::<u64>().expect("a number") < 20_000, "the table was read as a whole: {read} rows");
 }
 
-/// Has the commit of each new job take ten milliseconds more: no disk is worth more writers.
-const SLOW: &str = "
-    CREATE FUNCTION take_a_while() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.01); RETURN NULL; END $$;
-    CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON jobs DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
-        EXECUTE FUNCTION take_a_while()";
-
 /// Commits that stand at the gate.
 const IN_FLIGHT: &str = "
     SELECT count(*) FROM pg_stat_activity
@@ -333,7 +349,8 @@ async fn where_commits_are_quick_two_groups_are_in_flight_and_what_comes_then_wa
 #[tokio::test(flavor = "multi_thread")]
 async fn once_commits_have_been_slow_as_many_groups_are_in_flight_as_there_are_writers() {
     let bench = Bench::new().await;
-    bench.database.rows(SLOW).await;
+    // No disk is worth more writers.
+    gate::slow(&bench.database, "jobs", Duration::from_millis(10)).await;
     let claims = made_one_by_one(&bench, WRITERS + 2).await;
     let written = written_in_a_jam(&bench, &claims, WRITERS).await;
     assert_eq!(written, format!("{} of {}", WRITERS + 1, WRITERS + 2));

@@ -37,8 +37,7 @@ impl Scene {
 
     async fn at(world: TestWorld, proxy: Proxy, worker: WorkerProcess, stage: &str) -> Self {
         gate::shut(&world.database, stage).await;
-        let event = world.assign(acme::WORK_ITEM, Some(acme::ANN)).await;
-        world.publish_job(&acme::job("one", &event)).await;
+        publish_one(&world).await;
         let first = gate::at_it(&world.database, None).await;
         Self { world, proxy, first, _worker: worker }
     }
@@ -53,14 +52,10 @@ impl Scene {
         .await;
     }
 
-    /// The job goes on, by the same worker in the same epoch, and everything is done once.
+    /// The job goes on, and everything is done once.
     async fn goes_on(&self) {
         gate::open(&self.world.database).await;
-        self.world.wait_job_state("one", JobState::Succeeded, SOON).await;
-        self.world.wait_quiet(SOON).await;
-        let epochs = "SELECT max(epoch), max(crash_count) FROM jobs WHERE pipeline = 'dispatch'";
-        assert_eq!(self.world.database.rows(epochs).await, [["1", "0"]], "nobody took it over");
-        Checks::default().hold(&self.world).await;
+        is_done_once(&self.world).await;
     }
 }
 
@@ -69,6 +64,20 @@ async fn worker_by_way_of_a_proxy(world: &TestWorld, concurrency: Option<u16>) -
     let environment = BTreeMap::from([("DISPATCH_DATABASE_URL".to_owned(), proxy.url())]);
     let worker = world.worker(&WorkerOptions { environment, concurrency, call_seconds: Some(30), ..WorkerOptions::default() });
     (proxy, worker)
+}
+
+async fn publish_one(world: &TestWorld) {
+    let event = world.assign(acme::WORK_ITEM, Some(acme::ANN)).await;
+    world.publish_job(&acme::job("one", &event)).await;
+}
+
+/// The job succeeds by the same worker in the same epoch.
+async fn is_done_once(world: &TestWorld) {
+    world.wait_job_state("one", JobState::Succeeded, SOON).await;
+    world.wait_quiet(SOON).await;
+    let epochs = "SELECT max(epoch), max(crash_count) FROM jobs WHERE pipeline = 'dispatch'";
+    assert_eq!(world.database.rows(epochs).await, [["1", "0"]], "nobody took it over");
+    Checks::default().hold(world).await;
 }
 
 #[tokio::test]
@@ -123,4 +132,31 @@ async fn one_that_ended_with_its_backend_is_made_again() {
         gate::at_it(&scene.world.database, Some(&scene.first)).await;
         scene.goes_on().await;
     }
+}
+
+/// Only the commit of `retrieve_user` sends this to Postgres.
+const PROFILE: &str = "\"display_name\"";
+
+#[tokio::test]
+async fn one_that_arrives_after_it_was_not_found_is_found_when_the_second_one_meets_its_checkpoint() {
+    let world = TestWorld::acme().await;
+    let (proxy, _worker) = worker_by_way_of_a_proxy(&world, None).await;
+    proxy.hold_back(PROFILE);
+    publish_one(&world).await;
+    let at_the_proxy = async |before: Option<u16>| {
+        wait_for("a commit at the proxy", SOON, async || {
+            proxy.holding().into_iter().find(|one| Some(*one) != before).ok_or("there is none")
+        })
+        .await
+    };
+    let first = at_the_proxy(None).await;
+    proxy.cut(first);
+    // The worker commits again only after it has looked and not found the first commit.
+    let second = at_the_proxy(Some(first)).await;
+    let checkpoints = async || world.database.one("SELECT count(*) FROM checkpoints WHERE stage = 'retrieve_user'").await;
+    assert_eq!(checkpoints().await, "0");
+    proxy.deliver(first);
+    wait_for("the first one to arrive", SOON, async || if checkpoints().await == "1" { Ok(()) } else { Err("it has not") }).await;
+    proxy.deliver(second);
+    is_done_once(&world).await;
 }

@@ -1,4 +1,4 @@
-//! A gate that commits stand at: they are undecided for as long as a test wants.
+//! A gate that commits stand at: they are undecided for as long as a test wants. And commits that come through late.
 
 use std::time::Duration;
 
@@ -14,6 +14,12 @@ const SHUT: &str = "
     END $$;
     CREATE CONSTRAINT TRIGGER gate AFTER UPDATE ON jobs DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
         WHEN (OLD.stage = '{stage}' AND (NEW.stage <> '{stage}' OR NEW.state = 'waiting')) EXECUTE FUNCTION stand_at_the_gate()";
+
+/// The trigger comes with the COMMIT.
+const SLOW: &str = "
+    CREATE FUNCTION take_a_while() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep({seconds}); RETURN NULL; END $$;
+    CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON {table} DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
+        EXECUTE FUNCTION take_a_while()";
 
 const AT_IT: &str = "SELECT pid, client_port FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
 
@@ -33,6 +39,11 @@ pub(crate) async fn shut(database: &TestDatabase, stage: &str) {
 /// For good.
 pub(crate) async fn open(database: &TestDatabase) {
     database.rows("INSERT INTO gate VALUES (true)").await;
+}
+
+/// A commit takes so much longer from now on for each row that it adds to one table, as on a disk that is slow to flush.
+pub(crate) async fn slow(database: &TestDatabase, table: &str, by: Duration) {
+    database.rows(&SLOW.replace("{table}", table).replace("{seconds}", &by.as_secs_f64().to_string())).await;
 }
 
 /// Waits for the only backend at the gate, another than `before`.

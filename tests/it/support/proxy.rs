@@ -1,4 +1,5 @@
-//! A way to Postgres on which single connections can be cut without the server hearing of it: it goes on with what it does.
+//! A way to Postgres on which single connections can be cut without the server hearing of it: it goes on with what it does. What
+//! clients send can be held back on the way, and delivered after they are gone.
 
 use std::collections::HashMap;
 use std::future::pending;
@@ -7,22 +8,39 @@ use std::sync::{Arc, Mutex};
 
 use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
-use tokio::io::copy_bidirectional;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// By the port from which the server sees each connection.
-type Connections = Arc<Mutex<HashMap<u16, CancellationToken>>>;
-
 /// Where a URL names none.
 const POSTGRES_PORT: u16 = 5432;
+/// Carried at a time.
+const BYTES: usize = 64 * 1024;
 
 /// Carries until it is dropped.
 pub(crate) struct Proxy {
     url: Url,
-    connections: Connections,
+    ways: Ways,
     _carries: JoinSet<()>,
+}
+
+/// Shared by the test and the connections.
+#[derive(Clone, Default)]
+struct Ways {
+    /// By the port from which the server sees each connection.
+    connections: Arc<Mutex<HashMap<u16, Way>>>,
+    /// Bytes that contain this are held back.
+    held_back: Arc<Mutex<Option<&'static [u8]>>>,
+}
+
+/// One connection.
+#[derive(Clone, Default)]
+struct Way {
+    cut: CancellationToken,
+    /// Something was held back.
+    holds: CancellationToken,
+    delivered: CancellationToken,
 }
 
 impl Proxy {
@@ -32,10 +50,10 @@ impl Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         url.set_host(Some("127.0.0.1")).expect("an address is a host");
         url.set_port(Some(listener.local_addr().expect("it is bound").port())).expect("it has a host");
-        let connections = Connections::default();
+        let ways = Ways::default();
         let mut carries = JoinSet::new();
-        carries.spawn(accept(listener, there, Arc::clone(&connections)));
-        Self { url, connections, _carries: carries }
+        carries.spawn(accept(listener, there, ways.clone()));
+        Self { url, ways, _carries: carries }
     }
 
     /// The same server by way of this.
@@ -45,28 +63,87 @@ impl Proxy {
 
     /// Ends the client's side of a connection.
     pub(crate) fn cut(&self, seen_from: u16) {
-        self.connections.lock().expect("nobody panics with it")[&seen_from].cancel();
+        self.ways.of(seen_from).cut.cancel();
+    }
+
+    /// From now on, the first bytes on each connection that contain `text`, and what the client sends behind them, stay here until
+    /// they are [delivered](Self::deliver).
+    pub(crate) fn hold_back(&self, text: &'static str) {
+        *self.ways.held_back.lock().expect("nobody panics with it") = Some(text.as_bytes());
+    }
+
+    /// The connections on which something is held back, or was.
+    pub(crate) fn holding(&self) -> Vec<u16> {
+        let connections = self.ways.connections.lock().expect("nobody panics with it");
+        connections.iter().filter(|(_, way)| way.holds.is_cancelled()).map(|(seen_from, _)| *seen_from).collect()
+    }
+
+    /// Sends the server what was held back, whether the client is still connected or not.
+    pub(crate) fn deliver(&self, seen_from: u16) {
+        self.ways.of(seen_from).delivered.cancel();
     }
 }
 
-async fn accept(listener: TcpListener, there: (String, u16), connections: Connections) {
+impl Ways {
+    fn of(&self, seen_from: u16) -> Way {
+        self.connections.lock().expect("nobody panics with it")[&seen_from].clone()
+    }
+
+    fn holds_back(&self, sent: &[u8]) -> bool {
+        let text = *self.held_back.lock().expect("nobody panics with it");
+        text.is_some_and(|text| sent.windows(text.len()).any(|part| part == text))
+    }
+}
+
+async fn accept(listener: TcpListener, there: (String, u16), ways: Ways) {
     let mut carried = JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
         let server = TcpStream::connect(&there).await.expect("the server takes a connection");
         let seen_from = server.local_addr().expect("it is connected").port();
-        let cut = CancellationToken::new();
-        connections.lock().expect("nobody panics with it").insert(seen_from, cut.clone());
-        carried.spawn(carry(client, server, cut));
+        let way = Way::default();
+        ways.connections.lock().expect("nobody panics with it").insert(seen_from, way.clone());
+        carried.spawn(carry(client, server, way, ways.clone()));
     }
 }
 
-async fn carry(mut client: TcpStream, mut server: TcpStream, cut: CancellationToken) {
+async fn carry(mut client: TcpStream, mut server: TcpStream, way: Way, ways: Ways) {
+    let mut held = Vec::new();
     tokio::select! {
         // Whoever ends it, there is nothing left to carry.
-        _ = copy_bidirectional(&mut client, &mut server) => {}
-        () = cut.cancelled() => {
-            drop(client);
-            pending::<()>().await;
+        _ = both_ways(&mut client, &mut server, (&way, &ways), &mut held) => return,
+        () = way.cut.cancelled() => drop(client),
+    }
+    if way.holds.is_cancelled() {
+        way.delivered.cancelled().await;
+        drop(server.write_all(&held).await);
+    }
+    pending::<()>().await;
+}
+
+/// Carries bytes in both directions. What is held back stays in `held`.
+async fn both_ways(
+    client: &mut TcpStream,
+    server: &mut TcpStream,
+    (way, ways): (&Way, &Ways),
+    held: &mut Vec<u8>,
+) -> std::io::Result<()> {
+    let (mut up, mut down) = (vec![0; BYTES], vec![0; BYTES]);
+    loop {
+        let is_holding = way.holds.is_cancelled() && !held.is_empty();
+        tokio::select! {
+            read = client.read(&mut up) => match read? {
+                0 => return Ok(()),
+                sent if is_holding || (!way.holds.is_cancelled() && ways.holds_back(&up[..sent])) => {
+                    held.extend_from_slice(&up[..sent]);
+                    way.holds.cancel();
+                }
+                sent => server.write_all(&up[..sent]).await?,
+            },
+            read = server.read(&mut down) => match read? {
+                0 => return Ok(()),
+                answered => client.write_all(&down[..answered]).await?,
+            },
+            () = way.delivered.cancelled(), if is_holding => server.write_all(&std::mem::take(held)).await?,
         }
     }
 }
