@@ -32,6 +32,7 @@
 //!
 //! *The line*:
 //! - [`worker`]: ★ from a delivery to its ack; lanes, lease, heartbeat, waker, deafness
+//! - [`retention`]: one sweep over everything that is kept for some time only
 //! - [`app`]: a worker process put together; the only module that spawns. With `holds`, where the governor's holds are stored
 //!
 //! *What people touch*:
@@ -60,6 +61,7 @@ pub mod pipelines;
 pub mod providers;
 mod readiness;
 pub mod reconnect;
+pub mod retention;
 pub mod secrets;
 pub mod store;
 pub mod telemetry;

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::broker::{PublisherSupervisor, checked, publisher};
-use crate::config::{Links, NotRight, ProviderLinks, WorkerSettings};
+use crate::config::{KeepSettings, Links, NotRight, ProviderLinks, WorkerSettings};
 use crate::engine::{Lane, Spawn};
 use crate::fault::StageFault;
 use crate::holds::{self, StoredHolds};
@@ -26,8 +26,9 @@ use crate::providers::governor::{Governor, Holds, Lanes, Rates};
 use crate::providers::{ProviderSettings, Providers};
 use crate::readiness::WorkerReadiness;
 use crate::reconnect::Reconnect;
+use crate::retention::{Retention, RetentionError};
 use crate::secrets::Keyring;
-use crate::store::{self, Store, Tables, WRITERS, Writer};
+use crate::store::{self, Keep, Store, StoreError, Tables, WRITERS, Writer};
 use crate::telemetry;
 use crate::tracker::{self, ChangedBy, Changes, Tracker};
 use crate::worker::{Announcing, Parts, Running, announcer};
@@ -91,8 +92,8 @@ pub async fn run_worker(links: Links, settings: WorkerSettings) -> anyhow::Resul
     }
     // What is held is known before the first job comes.
     holds::look(&parts.services.providers.governor).await;
-    let forget_end = end.clone();
-    spawn("old events and secrets", Box::pin(forget_old(parts.services.tracker.clone(), forget_end)));
+    let (retention, forget_end) = (Retention::new(keep(&settings.keep)), end.clone());
+    spawn("retention", Box::pin(forget_old(parts.store().clone(), parts.services.tracker.clone(), retention, forget_end)));
     for _ in 0..WRITERS {
         let (writer, end) = (Arc::clone(&parts.writer), end.clone());
         spawn("writer", Box::pin(async move { writer.write_groups(end).await }));
@@ -255,19 +256,39 @@ async fn upkeep(metrics: PrometheusHandle, end: CancellationToken) {
     }
 }
 
-/// Forgets events seen more than 30 days ago, when job keys are forgotten too, and secrets whose rotation is over.
-async fn forget_old(tracker: Tracker, end: CancellationToken) {
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep(std::time::Duration::from_secs(3600)) => {}
-            () = end.cancelled() => return,
+/// Keeps the partitions and deletes what is old, at start and hourly. The clock is read once for each: a clock that is put right in
+/// the middle changes nothing.
+async fn forget_old(store: Store, tracker: Tracker, retention: Retention, end: CancellationToken) {
+    let run = async {
+        loop {
+            let now = time::OffsetDateTime::now_utc();
+            let kept = async { while store.keep_partitions(now).await? {} Ok::<_, StoreError>(()) };
+            if let Err(error) = kept.await {
+                tracing::warn!(error = crate::fault::chain(&error), "partitions are not looked after yet");
+            }
+            let swept = async { while retention.round(&store, &tracker, now).await? {} Ok::<_, RetentionError>(()) };
+            if let Err(error) = swept.await {
+                tracing::warn!(error = crate::fault::chain(&error), "not everything old is deleted yet");
+            }
+            tokio::time::sleep(std::time::Duration::from_secs(3600)).await;
         }
-        if let Err(error) = tracker.forget_events(30, 10_000).await {
-            tracing::warn!(error = crate::fault::chain(&error), "old events are not forgotten yet");
-        }
-        if let Err(error) = tracker.forget_secrets().await {
-            tracing::warn!(error = crate::fault::chain(&error), "secrets that have ended are not forgotten yet");
-        }
+    };
+    tokio::select! {
+        () = run => {}
+        () = end.cancelled() => {}
+    }
+}
+
+const fn keep(settings: &KeepSettings) -> Keep {
+    const fn days(days: u16) -> std::time::Duration {
+        std::time::Duration::from_hours(days as u64 * 24)
+    }
+    Keep {
+        jobs: days(settings.keep_jobs_days),
+        parked: days(settings.keep_parked_days),
+        audit: days(settings.keep_audit_days),
+        history: days(settings.keep_history_days),
+        replicas: days(settings.keep_replicas_days),
     }
 }
 

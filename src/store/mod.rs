@@ -16,14 +16,17 @@ mod intake;
 mod intent;
 mod keys;
 mod migrate;
+mod partitions;
 mod plain;
 mod pool;
 mod probe;
 mod recover;
 mod replicas;
 mod resolve;
+mod retention;
 mod rows;
 mod sql;
+mod turns;
 mod waker;
 mod wishes;
 
@@ -47,7 +50,9 @@ pub use probe::Session;
 pub use recover::{Landed, SoFar};
 pub use replicas::{Heartbeat, NewReplica, ReplicaRow};
 pub use resolve::{NotReplayable, Replay, Resolution};
+pub use retention::Keep;
 pub use rows::FirstStages;
+pub use turns::Turn;
 pub use waker::{Backlog, Freed};
 pub use wishes::Cancelling;
 

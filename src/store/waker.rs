@@ -130,21 +130,6 @@ const OVERDUE: &str = "
         ORDER BY deadline LIMIT $1 FOR UPDATE SKIP LOCKED)
     RETURNING id";
 
-const PRUNE_KEYS: &str = "
-    DELETE FROM job_keys WHERE (source, dedupe_key) IN
-        (SELECT source, dedupe_key FROM job_keys WHERE created_at < now() - interval '30 days' ORDER BY created_at LIMIT $1)";
-
-const PRUNE_JOBS: &str = "
-    WITH old AS (
-        SELECT id FROM jobs
-        WHERE id < first_job_id_of(now() - interval '30 days') AND state IN ('succeeded', 'cancelled')
-            AND finished_at < now() - interval '30 days'
-        ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED
-    ), no_checkpoints AS (DELETE FROM checkpoints WHERE job_id IN (SELECT id FROM old)),
-    no_attempts AS (DELETE FROM attempts WHERE job_id IN (SELECT id FROM old)),
-    no_effects AS (DELETE FROM effects WHERE job_id IN (SELECT id FROM old))
-    DELETE FROM jobs WHERE id IN (SELECT id FROM old)";
-
 impl Store {
     /// What waits, each kind counted up to `limit`.
     ///
@@ -154,14 +139,6 @@ impl Store {
         let row = query_one(&self.client().await?, BACKLOG, &[&i64::from(limit)]).await?;
         let count = |column| Ok::<_, StoreError>(u32::try_from(row.try_get::<_, i64>(column)?).unwrap_or(u32::MAX));
         Ok(Backlog { jobs: count("jobs")?, dead_letters: count("dead_letters")? })
-    }
-
-    /// Forgets jobs that ended 30 days ago, a bounded number at a time.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn prune_jobs(&self) -> Result<u64, StoreError> {
-        execute(&self.client().await?, PRUNE_JOBS, &[&BATCH]).await
     }
 
     /// Stamps up to `limit` rows of a pipeline that are due and not woken, organizations in turn; the caller publishes.
@@ -241,14 +218,6 @@ impl Store {
         announce_parked(&tx, &parked).await?;
         tx.commit().await?;
         Ok(parked.len())
-    }
-
-    /// Forgets keys older than 30 days, a bounded number at a time.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn prune_keys(&self) -> Result<u64, StoreError> {
-        execute(&self.client().await?, PRUNE_KEYS, &[&BATCH]).await
     }
 }
 

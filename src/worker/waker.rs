@@ -26,11 +26,8 @@ const STALE_ANYHOW: Duration = Duration::from_secs(600);
 const DEADLINES_EVERY: Duration = Duration::from_secs(5);
 const HOLDS_EVERY: Duration = Duration::from_secs(1);
 const CAUSES_EVERY: Duration = Duration::from_secs(300);
-const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(3600);
 const ORPHANS_EVERY: Duration = Duration::from_secs(2);
 const BACKLOG_EVERY: Duration = Duration::from_secs(2);
-/// Batches of old rows forgotten in one round of housekeeping, at most.
-const PRUNE_ROUNDS: usize = 1000;
 
 struct Waker<P: Product, T: Tables<Changes = P::Changes>> {
     parts: Parts<P, T>,
@@ -54,7 +51,7 @@ pub async fn wake_due<P: Product, T: Tables<Changes = P::Changes>>(
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let (mut orphans, mut deadlines) = (Every::new(ORPHANS_EVERY), Every::new(DEADLINES_EVERY));
         let (mut holds, mut backlog) = (Every::new(HOLDS_EVERY), Every::new(BACKLOG_EVERY));
-        let (mut causes, mut housekeeping) = (Every::new(CAUSES_EVERY), Every::new(HOUSEKEEPING_EVERY));
+        let mut causes = Every::new(CAUSES_EVERY);
         loop {
             ticks.tick().await;
             waker.tick().await;
@@ -72,11 +69,6 @@ pub async fn wake_due<P: Product, T: Tables<Changes = P::Changes>>(
             }
             if causes.due() {
                 log("causes", waker.retest().await);
-            }
-            if housekeeping.due() {
-                log("partitions", waker.parts.store().ensure_partitions().await);
-                log("old rows", waker.prune().await);
-                log("old holds", waker.parts.store().forget_holds().await.map(|_| ()));
             }
         }
     };
@@ -122,19 +114,6 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Waker<P, T> {
         for (job, epoch) in orphans {
             if self.parts.store().free_orphan(self.lease.replica(), job, epoch).await? {
                 tracing::warn!(job.id = %job, "a job of ours was in nobody's hand; it is due again");
-            }
-        }
-        Ok(())
-    }
-
-    /// Forgets what is 30 days old, a bounded number at a time.
-    async fn prune(&self) -> Result<(), StoreError> {
-        for _ in 0..PRUNE_ROUNDS {
-            let keys = self.parts.store().prune_keys().await?;
-            let jobs = self.parts.store().prune_jobs().await?;
-            let letters = self.parts.store().prune_dead_letters().await?;
-            if keys + jobs + letters == 0 {
-                break;
             }
         }
         Ok(())
