@@ -262,11 +262,17 @@ async fn forget_old(store: Store, tracker: Tracker, retention: Retention, end: C
     let run = async {
         loop {
             let now = time::OffsetDateTime::now_utc();
-            let kept = async { while store.keep_partitions(now).await? {} Ok::<_, StoreError>(()) };
+            let kept = async {
+                while store.keep_partitions(now).await? {}
+                Ok::<_, StoreError>(())
+            };
             if let Err(error) = kept.await {
                 tracing::warn!(error = crate::fault::chain(&error), "partitions are not looked after yet");
             }
-            let swept = async { while retention.round(&store, &tracker, now).await? {} Ok::<_, RetentionError>(()) };
+            let swept = async {
+                while retention.round(&store, &tracker, now).await? {}
+                Ok::<_, RetentionError>(())
+            };
             if let Err(error) = swept.await {
                 tracing::warn!(error = crate::fault::chain(&error), "not everything old is deleted yet");
             }

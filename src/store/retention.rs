@@ -40,10 +40,10 @@ const LETTERS: i64 = 200;
 /// A cancel that came before its job counts for so long.
 const CANCELS: Duration = Duration::from_hours(30 * 24);
 
-/// Whatever the planner thinks of a table that was empty, or has just been filled: rows are found by their keys.
+/// Whatever the planner thinks of a table that was empty, or has just been filled: rows are found by their keys, in their order.
 const BY_KEYS: &str = "
-    SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off;
-    SET LOCAL enable_mergejoin = off";
+    SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off;
+    SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off";
 
 /// A job that nobody has moved since `$before`: parked, or waiting for somebody who does not come. One that waits for follow-ups
 /// goes on when they do.
@@ -206,7 +206,12 @@ impl Store {
     }
 
     async fn forget(&self, sql: &str, before: OffsetDateTime) -> Result<bool, StoreError> {
-        Ok(i64::try_from(execute(&self.client().await?, sql, &[&before, &BATCH]).await?) == Ok(BATCH))
+        let mut client = self.client().await?;
+        let tx = client.transaction().await?;
+        tx.batch_execute(BY_KEYS).await?;
+        let gone = execute(&tx, sql, &[&before, &BATCH]).await?;
+        tx.commit().await?;
+        Ok(i64::try_from(gone) == Ok(BATCH))
     }
 }
 

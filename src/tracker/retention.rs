@@ -53,7 +53,13 @@ impl Tracker {
         registry::forget_secrets(&self.client().await?, now).await
     }
 
+    /// Planned for the table as it is now, not as it was when the connection was made.
     async fn forget(&self, sql: &str, before: OffsetDateTime) -> Result<bool, TrackerFault> {
-        Ok(i64::try_from(execute(&self.client().await?, sql, &[&before, &BATCH]).await?) == Ok(BATCH))
+        let mut client = self.client().await?;
+        let tx = client.transaction().await?;
+        tx.batch_execute("SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL enable_seqscan = off").await?;
+        let gone = execute(&tx, sql, &[&before, &BATCH]).await?;
+        tx.commit().await?;
+        Ok(i64::try_from(gone) == Ok(BATCH))
     }
 }

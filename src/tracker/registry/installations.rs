@@ -177,10 +177,7 @@ pub async fn rotate_hook_secret(
 }
 
 /// Those that have ended by `now`; without it, by Postgres' clock.
-pub(super) async fn forget_hook_secrets(
-    client: &impl GenericClient,
-    now: Option<OffsetDateTime>,
-) -> Result<u64, TrackerFault> {
+pub(super) async fn forget_hook_secrets(client: &impl GenericClient, now: Option<OffsetDateTime>) -> Result<u64, TrackerFault> {
     const SQL: &str = "DELETE FROM subscriptions WHERE valid_until <= coalesce($1, now())";
     execute(client, SQL, &[&now]).await
 }
