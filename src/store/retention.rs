@@ -61,7 +61,7 @@ const FORGET_JOBS: &str = concat!(
     "
     WITH walked AS MATERIALIZED (
         SELECT id, state, finished_at, wait_reason, deadline, created_at, last_progress_at, due_at FROM jobs
-        WHERE id > $1 AND id < first_job_id_of(greatest($2, $3)) ORDER BY id LIMIT $4
+        WHERE id > $1 AND id < first_job_id_of(greatest($2::timestamptz, $3::timestamptz)) ORDER BY id LIMIT $4
     ), old AS MATERIALIZED (
         SELECT id, source, dedupe_key FROM jobs
         WHERE id = ANY (ARRAY(SELECT id FROM walked WHERE state IN ('succeeded', 'cancelled') AND finished_at < $2))

@@ -48,12 +48,15 @@ impl Store {
         let held = client.transaction().await.map_err(StoreError::from)?;
         let row = query_one(&held, TAKE, &[&turn.number()]).await?;
         let database: OffsetDateTime = row.try_get("now").map_err(StoreError::from)?;
-        if (database - now).abs() > APART {
-            return Err(StoreError::Clocks { worker: now, database }.into());
+        let taken: bool = row.try_get("taken").map_err(StoreError::from)?;
+        let clocks_agree = (database - now).abs() <= APART;
+        if !clocks_agree || !taken {
+            held.rollback().await.map_err(StoreError::from)?;
+            return if clocks_agree { Ok(None) } else { Err(StoreError::Clocks { worker: now, database }.into()) };
         }
-        if !row.try_get::<_, bool>("taken").map_err(StoreError::from)? {
-            return Ok(None);
-        }
-        work.await.map(Some)
+        let done = work.await;
+        // Waited for, so that the next turn finds it given back. A connection that is lost has given it back itself.
+        drop(held.rollback().await);
+        done.map(Some)
     }
 }
