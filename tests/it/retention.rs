@@ -7,6 +7,7 @@ use dispatch_worker::retention::{Retention, RetentionError};
 use dispatch_worker::store::{Keep, Store, StoreError};
 use time::OffsetDateTime;
 
+use crate::support::{TestDatabase, TestWorld, WorkerOptions, wait_for};
 use crate::tracker_fixture::World;
 
 const DAY: u64 = 24;
@@ -45,8 +46,8 @@ async fn sweep(world: &World, now: OffsetDateTime) -> Result<usize, RetentionErr
 }
 
 /// Two rows of every kind, one on each side of its limit by an hour, named `old` and `young`.
-async fn on_both_sides(world: &World) {
-    world.sql(JOB_ID).await;
+async fn on_both_sides(database: &TestDatabase) {
+    database.rows(JOB_ID).await;
     for (name, number, hours) in [("old", 1, 1), ("young", 2, -1)] {
         let at = |days: u32| format!("now() - interval '{days} days' - interval '{hours} hours'");
         let (jobs, parked, audit, history) = (at(30), at(180), at(730), at(365));
@@ -87,53 +88,72 @@ async fn on_both_sides(world: &World) {
             ),
         ]
         .concat();
-        world.sql(&sql).await;
+        database.rows(&sql).await;
     }
+}
+
+/// What there is to look at, and what is right after a sweep of what [`on_both_sides`] has made.
+const LEFT: &[(&str, &[&str])] = &[
+    (
+        "SELECT dedupe_key, state FROM jobs ORDER BY 1",
+        &[
+            "old asks|cancelled",
+            "old parked|cancelled",
+            "young asks|waiting",
+            "young finished|succeeded",
+            "young parked|parked",
+            "young was cancelled|cancelled",
+        ],
+    ),
+    (
+        "SELECT dedupe_key FROM job_keys ORDER BY 1",
+        &["old asks", "old parked", "young asks", "young cancel", "young finished", "young parked", "young was cancelled"],
+    ),
+    (
+        "SELECT code, resolution, resolved_by FROM dead_letters ORDER BY 1",
+        &["old open|discarded|retention", "young open|-|-", "young resolved|discarded|p"],
+    ),
+    ("SELECT scope FROM controls ORDER BY 1", &["young hold", "young released"]),
+    ("SELECT version FROM replicas WHERE version IN ('old', 'young')", &["young"]),
+    (
+        "SELECT who, action FROM audit_log ORDER BY 1, 2",
+        &["retention|cancel", "retention|cancel", "retention|dead_letter.discard", "young|a"],
+    ),
+    ("SELECT event_id FROM seen_events", &["young"]),
+    ("SELECT before FROM group_history", &["young"]),
+    ("SELECT reason FROM activities", &["young"]),
+    ("SELECT count(*) FROM subscriptions WHERE secret_sha256 IN (sha256('old'), sha256('young'))", &["1"]),
+];
+
+/// Whether what is left is what [`LEFT`] says: the first that is not, and what there is instead.
+async fn left(database: &TestDatabase) -> Result<(), String> {
+    for (sql, right) in LEFT {
+        let found: Vec<String> = database.rows(sql).await.iter().map(|row| row.join("|")).collect();
+        if found != *right {
+            return Err(format!("{sql}: {found:?}"));
+        }
+    }
+    Ok(())
 }
 
 #[tokio::test]
 async fn everything_is_kept_until_its_limit_and_goes_after_it() {
     let world = World::new().await;
-    on_both_sides(&world).await;
+    on_both_sides(&world.database).await;
     sweep(&world, now()).await.unwrap();
-    let left = [
-        (
-            "SELECT dedupe_key, state FROM jobs ORDER BY 1",
-            &[
-                "old asks|cancelled",
-                "old parked|cancelled",
-                "young asks|waiting",
-                "young finished|succeeded",
-                "young parked|parked",
-                "young was cancelled|cancelled",
-            ][..],
-        ),
-        (
-            "SELECT dedupe_key FROM job_keys ORDER BY 1",
-            &["old asks", "old parked", "young asks", "young cancel", "young finished", "young parked", "young was cancelled"],
-        ),
-        (
-            "SELECT code, resolution, resolved_by FROM dead_letters ORDER BY 1",
-            &["old open|discarded|retention", "young open|-|-", "young resolved|discarded|p"],
-        ),
-        ("SELECT scope FROM controls ORDER BY 1", &["young hold", "young released"]),
-        ("SELECT version FROM replicas", &["young"]),
-        (
-            "SELECT who, action FROM audit_log ORDER BY 1, 2",
-            &["retention|cancel", "retention|cancel", "retention|dead_letter.discard", "young|a"],
-        ),
-        ("SELECT event_id FROM seen_events", &["young"]),
-        ("SELECT before FROM group_history", &["young"]),
-        ("SELECT reason FROM activities", &["young"]),
-        ("SELECT count(*) FROM subscriptions WHERE secret_sha256 IN (sha256('old'), sha256('young'))", &["1"]),
-    ];
-    for (sql, right) in left {
-        assert_eq!(world.sql(sql).await, right, "{sql}");
-    }
+    left(&world.database).await.unwrap();
     let events = "SELECT routing_key, body ->> 'dedupe_key' FROM announcements ORDER BY 2";
     assert_eq!(world.sql(events).await, ["job.cancelled|old asks", "job.cancelled|old parked"]);
     let said = world.one("SELECT DISTINCT reason FROM audit_log WHERE who = 'retention'").await;
     assert!(said.contains("180 days (DISPATCH_KEEP_PARKED_DAYS)"), "{said}");
+}
+
+#[tokio::test]
+async fn a_worker_keeps_things_as_long_as_its_settings_say() {
+    let world = TestWorld::acme().await;
+    on_both_sides(&world.database).await;
+    let _worker = world.worker(&WorkerOptions::default());
+    wait_for("a sweep", Duration::from_secs(30), async || left(&world.database).await).await;
 }
 
 #[tokio::test]
@@ -166,7 +186,7 @@ async fn jobs_that_wait_for_their_follow_ups_or_until_a_deadline_are_not_given_u
 #[tokio::test]
 async fn a_clock_that_is_months_off_deletes_nothing() {
     let world = World::new().await;
-    on_both_sides(&world).await;
+    on_both_sides(&world.database).await;
     let rows = "SELECT (SELECT count(*) FROM jobs), (SELECT count(*) FROM job_keys), (SELECT count(*) FROM audit_log),
         (SELECT count(*) FROM seen_events), (SELECT count(*) FROM replicas), (SELECT count(*) FROM dead_letters)";
     let before = world.one(rows).await;
@@ -267,7 +287,7 @@ async fn a_replica_that_a_job_names_is_kept_whenever_it_ended() {
 #[tokio::test]
 async fn what_cannot_be_deleted_does_not_keep_the_rest() {
     let world = World::new().await;
-    on_both_sides(&world).await;
+    on_both_sides(&world.database).await;
     world.sql("ALTER TABLE audit_log RENAME TO elsewhere").await;
     let (store, retention) = (store_of(&world), Retention::new(KEEP));
     let mut errors = 0;
