@@ -37,20 +37,21 @@ const KEEP: Keep = Keep {
     replicas: Duration::from_hours(30 * DAY),
 };
 
-/// Jobs that ended more than a month ago, over two months, each with its key, three checkpoints and a seen event; one in a hundred
-/// is parked and stays.
+/// Jobs that ended more than a month ago, over two months, each with its key, three checkpoints and a seen event. Of the younger half,
+/// one in fifty is parked and stays, and its month's partition with it.
 const OLD: &str = "
     SELECT make_partition(parent, now() - make_interval(months => n))
         FROM generate_series(1, 5) n, unnest(ARRAY['checkpoints', 'attempts', 'effects']) parent;
     INSERT INTO integrations (account_id, account_name) VALUES ('a', 'a');
     INSERT INTO jobs (id, pipeline, source, dedupe_key, organization, schema, payload, stage, state, created_at, finished_at)
         SELECT (left(first_job_id_of(at)::text, 24) || lpad(to_hex(n), 12, '0'))::uuid, 'p', 'old', n, 'o', 1, '{}', 's',
-            CASE WHEN n % 100 = 0 THEN 'parked' ELSE 'succeeded' END, at, CASE WHEN n % 100 <> 0 THEN at + interval '1 minute' END
-        FROM generate_series(1, {jobs}) n, LATERAL (SELECT now() - interval '120 days' + n * interval '60 days' / {jobs} AS at) made;
+            CASE WHEN is_parked THEN 'parked' ELSE 'succeeded' END, at, CASE WHEN NOT is_parked THEN at + interval '1 minute' END
+        FROM generate_series(1, {jobs}) n, LATERAL (
+            SELECT now() - interval '120 days' + n * interval '60 days' / {jobs} AS at, n % 50 = 0 AND n > {jobs} / 2 AS is_parked) made;
     INSERT INTO job_keys (source, dedupe_key, job_id, digest, created_at)
         SELECT source, dedupe_key, id, sha256('x'), created_at FROM jobs;
     INSERT INTO checkpoints (job_id, generation, stage, version, output, epoch, attempt, replica, started_at)
-        SELECT id, 1, stage, 1, '{}', 1, 1, 1, now() FROM jobs, generate_series(1, 3) stage;
+        SELECT id, 1, number, 1, '{}', 1, 1, 1, now() FROM jobs, generate_series(1, 3) stages (number);
     INSERT INTO seen_events (integration_id, event_id, job_id, seen_at)
         SELECT 1, dedupe_key, id, created_at FROM jobs;";
 
