@@ -73,7 +73,7 @@ impl Retention {
         Self { keep, at: Mutex::new(Step::FIRST) }
     }
 
-    /// The next bounded part of a sweep. `now` is this machine's clock. `true`: more is left; call again at once. `false`: the sweep
+    /// The next bounded part of a sweep. `now` is this machine's clock, read for this call: a sweep may take long. `true`: more is left; call again at once. `false`: the sweep
     /// is over, or another replica is at one; the next call begins another.
     ///
     /// # Errors

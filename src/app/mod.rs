@@ -256,21 +256,20 @@ async fn upkeep(metrics: PrometheusHandle, end: CancellationToken) {
     }
 }
 
-/// Keeps the partitions and deletes what is old, at start and hourly. The clock is read once for each: a clock that is put right in
-/// the middle changes nothing.
+/// Keeps the partitions and deletes what is old, at start and hourly. Every call is given the time anew: a sweep may take long.
 async fn forget_old(store: Store, tracker: Tracker, retention: Retention, end: CancellationToken) {
+    let now = time::OffsetDateTime::now_utc;
     let run = async {
         loop {
-            let now = time::OffsetDateTime::now_utc();
             let kept = async {
-                while store.keep_partitions(now).await? {}
+                while store.keep_partitions(now()).await? {}
                 Ok::<_, StoreError>(())
             };
             if let Err(error) = kept.await {
                 tracing::warn!(error = crate::fault::chain(&error), "partitions are not looked after yet");
             }
             let swept = async {
-                while retention.round(&store, &tracker, now).await? {}
+                while retention.round(&store, &tracker, now()).await? {}
                 Ok::<_, RetentionError>(())
             };
             if let Err(error) = swept.await {
