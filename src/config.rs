@@ -98,6 +98,9 @@ pub struct WorkerSettings {
     /// Seconds that a drain waits for stages in hand
     #[arg(long, env = "DISPATCH_DRAIN_SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub drain_seconds: u64,
+    /// How long what is over is kept.
+    #[command(flatten)]
+    pub keep: KeepSettings,
     /// The providers.
     #[command(flatten)]
     pub providers: ProviderLinks,
@@ -105,6 +108,26 @@ pub struct WorkerSettings {
     #[cfg(feature = "devkit")]
     #[arg(long, env = "DISPATCH_CRASH_AT", value_name = "STAGE:POINT", hide = true)]
     pub crash_at: Option<String>,
+}
+
+/// How long what is over is kept, in days.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct KeepSettings {
+    /// Days that jobs are kept after their end, with their keys; also resolved dead letters, holds, events of service hooks
+    #[arg(long, env = "DISPATCH_KEEP_JOBS_DAYS", default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..=3650))]
+    pub keep_jobs_days: u16,
+    /// Days after which parked jobs, and jobs that wait without a deadline, are cancelled, and open dead letters discarded
+    #[arg(long, env = "DISPATCH_KEEP_PARKED_DAYS", default_value_t = 180, value_parser = clap::value_parser!(u16).range(1..=3650))]
+    pub keep_parked_days: u16,
+    /// Days that the audit log is kept
+    #[arg(long, env = "DISPATCH_KEEP_AUDIT_DAYS", default_value_t = 730, value_parser = clap::value_parser!(u16).range(365..=36500))]
+    pub keep_audit_days: u16,
+    /// Days that groups' history and activities are kept
+    #[arg(long, env = "DISPATCH_KEEP_HISTORY_DAYS", default_value_t = 365, value_parser = clap::value_parser!(u16).range(1..=36500))]
+    pub keep_history_days: u16,
+    /// Days that the rows of workers that have ended are kept
+    #[arg(long, env = "DISPATCH_KEEP_REPLICAS_DAYS", default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..=3650))]
+    pub keep_replicas_days: u16,
 }
 
 /// Where the providers are and how they are called.

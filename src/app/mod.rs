@@ -12,12 +12,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::broker::{PublisherSupervisor, checked, publisher};
-use crate::config::{Links, NotRight, ProviderLinks, WorkerSettings};
+use crate::config::{KeepSettings, Links, NotRight, ProviderLinks, WorkerSettings};
 use crate::engine::{Lane, Spawn};
 use crate::fault::StageFault;
 use crate::holds::{self, StoredHolds};
 use crate::job::JobId;
-use crate::maintenance::Duties;
+use crate::maintenance::{Duties, duties_of_process};
 use crate::message::SCHEMA;
 use crate::ops::{self, OpsState};
 use crate::pipelines::{self, Dispatch, Services};
@@ -28,7 +28,7 @@ use crate::providers::{ProviderSettings, Providers};
 use crate::readiness::WorkerReadiness;
 use crate::reconnect::Reconnect;
 use crate::secrets::Keyring;
-use crate::store::{self, Store, Tables, WRITERS, Writer};
+use crate::store::{self, Keep, Store, Tables, WRITERS, Writer};
 use crate::telemetry;
 use crate::tracker::{self, ChangedBy, Changes, Tracker};
 use crate::worker::{Announcing, Parts, announcer};
@@ -94,8 +94,10 @@ pub async fn run_worker(links: Links, settings: WorkerSettings) -> anyhow::Resul
     }
     // What is held is known before the first job comes.
     holds::look(&parts.services.providers.governor).await;
-    let forget_end = end.clone();
-    spawn("old events and secrets", Box::pin(forget_old(parts.services.tracker.clone(), forget_end)));
+    let tables = (parts.store().clone(), parts.services.tracker.clone());
+    for (duty, task) in duties_of_process(tables, keep(&settings.keep), &duties, &end) {
+        spawn(duty, task);
+    }
     for _ in 0..WRITERS {
         let (writer, end) = (Arc::clone(&parts.writer), end.clone());
         spawn("writer", Box::pin(async move { writer.write_groups(end).await }));
@@ -263,19 +265,16 @@ async fn upkeep(metrics: PrometheusHandle, duties: Arc<Duties>, end: Cancellatio
     }
 }
 
-/// Forgets events seen more than 30 days ago, when job keys are forgotten too, and secrets whose rotation is over.
-async fn forget_old(tracker: Tracker, end: CancellationToken) {
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep(std::time::Duration::from_secs(3600)) => {}
-            () = end.cancelled() => return,
-        }
-        if let Err(error) = tracker.forget_events(30, 10_000).await {
-            tracing::warn!(error = crate::fault::chain(&error), "old events are not forgotten yet");
-        }
-        if let Err(error) = tracker.forget_secrets().await {
-            tracing::warn!(error = crate::fault::chain(&error), "secrets that have ended are not forgotten yet");
-        }
+const fn keep(settings: &KeepSettings) -> Keep {
+    const fn days(days: u16) -> std::time::Duration {
+        std::time::Duration::from_hours(days as u64 * 24)
+    }
+    Keep {
+        jobs: days(settings.keep_jobs_days),
+        parked: days(settings.keep_parked_days),
+        audit: days(settings.keep_audit_days),
+        history: days(settings.keep_history_days),
+        replicas: days(settings.keep_replicas_days),
     }
 }
 

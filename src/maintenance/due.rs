@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use super::duty::{Duty, Plan, Trouble};
 use crate::engine::Product;
 use crate::job::{JobId, ReplicaId};
-use crate::store::{StoreError, Tables, Turn};
+use crate::store::{Circle, StoreError, Tables};
 use crate::worker::{Parts, Seat};
 
 /// A wake-up that nobody claimed is published again after this, where its queue is empty.
@@ -25,7 +25,7 @@ pub(super) struct Due<P: Product, T: Tables<Changes = P::Changes>> {
     pub(super) replica: ReplicaId,
     pub(super) seats: Vec<Arc<Seat>>,
     /// Where each pipeline's circle of organizations goes on.
-    pub(super) turns: HashMap<&'static str, Turn>,
+    pub(super) circles: HashMap<&'static str, Circle>,
 }
 
 impl<P: Product, T: Tables<Changes = P::Changes>> Duty for Due<P, T> {
@@ -72,11 +72,11 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Due<P, T> {
     /// Once around the circle of organizations, at most.
     async fn wake_due(&mut self, pipeline: &'static str, room: usize) -> Result<(), Trouble> {
         let mut left = room;
-        let mut is_whole = self.turns.get(pipeline).is_none_or(Turn::begins_circle);
+        let mut is_whole = self.circles.get(pipeline).is_none_or(Circle::begins);
         for _ in 0..LOOKS {
             let limit = i64::try_from(left).unwrap_or(i64::MAX);
-            let turn = self.turns.entry(pipeline).or_default();
-            let page = self.parts.store().take_due(pipeline, limit, self.replica, turn).await;
+            let circle = self.circles.entry(pipeline).or_default();
+            let page = self.parts.store().take_due(pipeline, limit, self.replica, circle).await;
             let ends_circle = page.as_ref().is_ok_and(|page| page.ends_circle);
             left = left.saturating_sub(self.publish(pipeline, page.map(|page| page.jobs)).await?);
             if left == 0 || (ends_circle && is_whole) {

@@ -11,6 +11,8 @@ mod events;
 mod holds;
 mod intake;
 mod orphans;
+mod partitions;
+mod retention;
 mod stamps;
 mod takeover;
 
@@ -22,9 +24,11 @@ use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
 pub use duty::{Duties, Duty, Plan, Standing, Trouble, keep};
+pub use retention::{Retention, RetentionError};
 
 use crate::engine::Product;
-use crate::store::{Count, Tables};
+use crate::store::{Count, Keep, Store, Tables};
+use crate::tracker::Tracker;
 use crate::worker::{Inflow, Lease, Parts, Seat};
 
 /// A named task, for `app` to run.
@@ -50,7 +54,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Incarnation<P, T> {
         let keeping = Keeping { duties, end };
         let (count, made) = (Count::default(), inflow.made());
         let mut tasks = vec![
-            keeping.task(due::Due { parts: parts.clone(), replica, seats: seats.clone(), turns: HashMap::new() }),
+            keeping.task(due::Due { parts: parts.clone(), replica, seats: seats.clone(), circles: HashMap::new() }),
             keeping.task(takeover::Takeover { parts: parts.clone(), replica, seats: seats.clone() }),
             keeping.task(stamps::TakeBack { parts: parts.clone(), replica }),
             keeping.task(orphans::Orphans { parts: parts.clone(), replica }),
@@ -65,6 +69,21 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Incarnation<P, T> {
         }
         tasks
     }
+}
+
+/// ★ The duties of a process, which need no lease: each a task that runs from its start until `end`, whatever becomes of its
+/// incarnations.
+pub fn duties_of_process(
+    (store, tracker): (Store, Tracker),
+    keep: Keep,
+    duties: &Arc<Duties>,
+    end: &CancellationToken,
+) -> Vec<Task> {
+    let keeping = Keeping { duties, end };
+    vec![
+        keeping.task(partitions::KeepPartitions(store.clone())),
+        keeping.task(retention::Sweep { retention: Retention::new(keep), store, tracker }),
+    ]
 }
 
 struct Keeping<'a> {

@@ -64,7 +64,7 @@ pub struct Request {
     pub schema: i64,
     /// The producer.
     pub source: String,
-    /// Unique for the producer for 30 days.
+    /// Unique for the producer while the job is kept.
     pub dedupe_key: String,
     /// The tenant's slug.
     pub organization: String,

@@ -37,8 +37,8 @@ pub(super) struct Job {
     #[expect(dead_code, reason = "named so that the key is known here; read before the shape is")]
     #[schemars(length(min = 1, max = SOURCE_LENGTH), regex(pattern = NO_NUL))]
     source: Option<String>,
-    /// With `source`, unique for 30 days: the same message again is the same job, another one is refused. Required here or as
-    /// the AMQP property `message_id`.
+    /// With `source`, unique while its job is kept, by default until 30 days after its end: the same message again is the same
+    /// job, another one is refused. Required here or as the AMQP property `message_id`.
     #[expect(dead_code, reason = "named so that the key is known here; read before the shape is")]
     #[schemars(length(min = 1, max = KEY_LENGTH), regex(pattern = NO_NUL))]
     dedupe_key: Option<String>,

@@ -72,7 +72,8 @@ pub struct Changed {
     pub gone: Option<String>,
 }
 
-struct Locked {
+/// A job whose row is locked.
+pub(super) struct Locked {
     id: JobId,
     parent: Option<JobId>,
     state: JobState,
@@ -155,20 +156,10 @@ impl Store {
     pub async fn cancel(&self, target: &Target, actor: &Actor) -> Result<Answer, StoreError> {
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
-        let Some(job) = find(&tx, target).await? else { return Ok(Answer::NoSuchJob) };
-        if job.state.is_done() {
-            return Ok(Answer::Already(job.id, job.state));
+        match find(&tx, target).await? {
+            Some(job) => end(tx, &job, actor).await,
+            None => Ok(Answer::NoSuchJob),
         }
-        let children = cancel_children(&tx, job.id).await?;
-        execute(&tx, CANCEL, &[&job.id.0]).await?;
-        announce(&tx, &[job.id], outcome::CANCELLED, 0.0).await?;
-        if let Some(parent) = job.parent
-            && rows::child_done(&tx, parent).await?
-        {
-            announce(&tx, &[parent], outcome::SUCCEEDED, 0.0).await?;
-        }
-        let after = json!({"state": "cancelled", "follow_ups_cancelled": children});
-        finish(tx, &job, actor, "cancel", JobState::Cancelled, after).await
     }
 
     /// Supplies the account that a job waits for; it begins again at `first_stage`, as a new generation with the same id. What
@@ -261,6 +252,23 @@ impl Store {
     }
 }
 
+/// Ends a locked job, unless it has ended, and its open follow-ups.
+pub(super) async fn end(tx: Transaction<'_>, job: &Locked, actor: &Actor) -> Result<Answer, StoreError> {
+    if job.state.is_done() {
+        return Ok(Answer::Already(job.id, job.state));
+    }
+    let children = cancel_children(&tx, job.id).await?;
+    execute(&tx, CANCEL, &[&job.id.0]).await?;
+    announce(&tx, &[job.id], outcome::CANCELLED, 0.0).await?;
+    if let Some(parent) = job.parent
+        && rows::child_done(&tx, parent).await?
+    {
+        announce(&tx, &[parent], outcome::SUCCEEDED, 0.0).await?;
+    }
+    let after = json!({"state": "cancelled", "follow_ups_cancelled": children});
+    finish(tx, job, actor, "cancel", JobState::Cancelled, after).await
+}
+
 /// Ends what of a job's follow-ups is open, locked in order; returns how many there were.
 async fn cancel_children(tx: &Transaction<'_>, parent: JobId) -> Result<u64, StoreError> {
     execute(tx, LOCK_CHILDREN, &[&parent.0]).await?;
@@ -281,7 +289,7 @@ pub(super) async fn write_audit<C: GenericClient>(
 }
 
 /// Locks the target, its parent first.
-async fn find(tx: &Transaction<'_>, target: &Target) -> Result<Option<Locked>, StoreError> {
+pub(super) async fn find(tx: &Transaction<'_>, target: &Target) -> Result<Option<Locked>, StoreError> {
     let id = match target {
         Target::Id(id) => *id,
         Target::Key { source, dedupe_key } => match query_opt(tx, FIND_KEY, &[source, dedupe_key]).await? {

@@ -14,7 +14,7 @@ use tokio_postgres::Row;
 use super::Store;
 use super::actions::{Actor, write_audit};
 use super::error::StoreError;
-use super::sql::{execute, query, query_one, query_opt};
+use super::sql::{query, query_one, query_opt};
 use super::waker::released_by;
 
 /// How the key begins that jobs wait for.
@@ -150,8 +150,6 @@ const STEP: &str = "
     WHERE id = $1 AND (stepped_at IS NULL OR stepped_at <= now() - interval '900 milliseconds')
     RETURNING step";
 
-const FORGET: &str = "DELETE FROM controls WHERE expires_at < now() - interval '30 days'";
-
 impl Store {
     /// Places a worker's hold. How long it lasts now: not shorter than one that was there.
     ///
@@ -246,14 +244,6 @@ impl Store {
             }
         }
         Ok(released)
-    }
-
-    /// Forgets holds that ended 30 days ago.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn forget_holds(&self) -> Result<u64, StoreError> {
-        execute(&self.client().await?, FORGET, &[]).await
     }
 }
 

@@ -113,19 +113,7 @@ const SHOW: &str = "
         resolved_by, resolved_reason, headers, sealed_body, body_sha256
     FROM dead_letters WHERE id = $1";
 
-const PRUNE: &str = "
-    DELETE FROM dead_letters
-    WHERE id IN (SELECT id FROM dead_letters WHERE resolved_at < now() - interval '30 days' ORDER BY id LIMIT $1)";
-
 impl Store {
-    /// Forgets dead letters that were resolved 30 days ago, a bounded number at a time.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn prune_dead_letters(&self) -> Result<u64, StoreError> {
-        execute(&self.client().await?, PRUNE, &[&super::waker::BATCH]).await
-    }
-
     /// Keeps a message and announces its refusal, in one transaction. Returns the dead letter's number.
     ///
     /// # Errors

@@ -19,14 +19,14 @@ const STAMPS: i64 = 1000;
 
 /// Where in the circle of a pipeline's organizations the next look begins.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Turn {
+pub struct Circle {
     after: String,
 }
 
-impl Turn {
+impl Circle {
     /// The next look begins with the first organization.
     #[must_use]
-    pub const fn begins_circle(&self) -> bool {
+    pub const fn begins(&self) -> bool {
         self.after.is_empty()
     }
 }
@@ -106,16 +106,16 @@ pub(super) const UNSTAMP_ENDED: &str = "
     UPDATE jobs SET woken_at = NULL FROM stamped WHERE jobs.id = stamped.id";
 
 impl Store {
-    /// Stamps up to `limit` rows of a pipeline that are due and not woken, organizations in turn, and moves `turn` on.
+    /// Stamps up to `limit` rows of a pipeline that are due and not woken, organizations in turn, and moves `circle` on.
     ///
     /// # Errors
     /// [`StoreError`]; rows may be stamped then: see [`Store::unstamp`].
-    pub async fn take_due(&self, pipeline: &str, limit: i64, me: ReplicaId, turn: &mut Turn) -> Result<Page, StoreError> {
-        let row = query_one(&self.client().await?, DUE, &[&pipeline, &limit, &turn.after, &HOPS, &me.0]).await?;
+    pub async fn take_due(&self, pipeline: &str, limit: i64, me: ReplicaId, circle: &mut Circle) -> Result<Page, StoreError> {
+        let row = query_one(&self.client().await?, DUE, &[&pipeline, &limit, &circle.after, &HOPS, &me.0]).await?;
         let ids: Vec<Uuid> = row.try_get("ids")?;
         let ends_circle = row.try_get("ends_circle")?;
         let last: Option<String> = row.try_get("last")?;
-        turn.after = if ends_circle { String::new() } else { last.unwrap_or_default() };
+        circle.after = if ends_circle { String::new() } else { last.unwrap_or_default() };
         Ok(Page { jobs: ids.into_iter().map(JobId).collect(), ends_circle })
     }
 

@@ -1,5 +1,7 @@
 //! What goes wrong between the worker and its tables.
 
+use time::OffsetDateTime;
+
 use crate::fault::{Class, Fault};
 use crate::link::LinkFault;
 use crate::pg_error::{is_infrastructure, is_rolled_back};
@@ -35,6 +37,14 @@ pub enum StoreError {
     /// A standby, or a database that is set so.
     #[error("Postgres is read-only; name the primary, or add target_session_attrs=read-write")]
     ReadOnly,
+    /// The machines' clocks: nothing is deleted or dropped because of its age.
+    #[error("expected clocks less than 10 minutes apart, got {worker} here and {database} in Postgres; use NTP on both machines")]
+    Clocks {
+        /// This machine's.
+        worker: OffsetDateTime,
+        /// Postgres'.
+        database: OffsetDateTime,
+    },
     /// A setting.
     #[error("the Postgres URL is not right: {0}")]
     Url(String),
@@ -72,6 +82,7 @@ impl Fault for StoreError {
             Self::KeyGone => "store.key_gone",
             Self::Row(_) => "store.row",
             Self::ReadOnly => "store.read_only",
+            Self::Clocks { .. } => "store.clocks",
             Self::Url(_) => "store.url",
             Self::Link(_) => "store.link",
             Self::Migration(_) => "store.migration",
@@ -84,9 +95,13 @@ impl Fault for StoreError {
             Self::Group(error) => error.class(),
             // The rows are read again before anything else is done about them.
             Self::Pool(_) | Self::ReadOnly | Self::AfterCommit(_) | Self::WriterGone | Self::KeyGone => Class::Infrastructure,
-            Self::Database(_) | Self::Secret(_) | Self::Row(_) | Self::Url(_) | Self::Link(_) | Self::Migration(_) => {
-                Class::Permanent
-            }
+            Self::Database(_)
+            | Self::Secret(_)
+            | Self::Row(_)
+            | Self::Clocks { .. }
+            | Self::Url(_)
+            | Self::Link(_)
+            | Self::Migration(_) => Class::Permanent,
         }
     }
 
@@ -98,6 +113,7 @@ impl Fault for StoreError {
             }
             Self::Secret(_) => "Give the worker the keyring that sealed the value (DISPATCH_KEYRING).".to_owned(),
             Self::Row(_) => "A newer worker or a hand has written the row; run the newest worker.".to_owned(),
+            Self::Clocks { .. } => "Look at the clocks of this machine and of Postgres'; let NTP set both.".to_owned(),
             Self::Url(_) | Self::Link(_) => "Mend the setting DISPATCH_DATABASE_URL, or the one that the error names.".to_owned(),
             Self::Migration(_) => "Read the cause, mend it, run `dispatch migrate` again.".to_owned(),
         }

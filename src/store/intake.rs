@@ -76,7 +76,9 @@ pub enum Intaken {
 }
 
 /// A key without a job is a cancel that came first: the job is made and cancelled at once. `job.accepted` and what follows at once
-/// are announced with the row. The keys come in order, so that two groups with the same keys do not wait for each other in a
+/// are announced with the row. A key whose job is gone is taken over; one that has come within the hour is its job's, which this
+/// statement's snapshot may not show yet. (The job is looked up by a scalar subquery: an `EXISTS` might be planned as a hash of all
+/// jobs.) The keys come in order, so that two groups with the same keys do not wait for each other in a
 /// circle. What goes from one part to another is looked up in a hash (`IN` where it is no condition): a join of the parts would
 /// compare each row with each, since the writers' plans know no hash joins.
 pub(super) const INTAKE: &str = concat!(
@@ -96,7 +98,8 @@ pub(super) const INTAKE: &str = concat!(
         SELECT source, dedupe_key, id, digest FROM asked ORDER BY source, dedupe_key
         ON CONFLICT (source, dedupe_key) DO UPDATE SET job_id = excluded.job_id, digest = excluded.digest, created_at = now(),
             cancelled_by = CASE WHEN k.job_id IS NULL AND k.created_at >= now() - interval '30 days' THEN k.cancelled_by END
-            WHERE k.job_id IS NULL OR k.created_at < now() - interval '30 days'
+            WHERE k.job_id IS NULL OR (k.created_at < now() - interval '1 hour'
+                AND (SELECT true FROM jobs WHERE jobs.id = k.job_id) IS NULL)
         RETURNING job_id, cancelled_by IS NOT NULL AS cancelled
     ), new AS MATERIALIZED (
         SELECT id, source, dedupe_key, pipeline, stage, organization, payload, sealed_payload, schema, not_before, deadline, reply_to,

@@ -2,6 +2,7 @@
 
 use super::Store;
 use super::error::StoreError;
+use super::partitions;
 use super::pool::connect;
 use super::sql::query_one;
 use crate::link::Endpoint;
@@ -12,10 +13,10 @@ mod embedded {
 
 /// One process at a time; the number is this project's own.
 const LOCK: &str = "SELECT pg_advisory_lock(7264019, 0)";
-const PARTITIONS: &str = "SELECT ensure_partitions(3)";
 const VERSION: &str = "SELECT coalesce(max(version), 0)::bigint AS version FROM refinery_schema_history";
 
-/// Brings the schema up to date and makes the partitions of the coming months. Returns the names of the migrations applied.
+/// Brings the schema up to date and makes the partitions of the coming months, as far as their locks are had at once. Returns the
+/// names of the migrations applied.
 ///
 /// # Errors
 /// [`StoreError`] where Postgres refuses; what was applied before stays.
@@ -24,7 +25,7 @@ pub async fn migrate(endpoint: impl Into<Endpoint>) -> Result<Vec<String>, Store
     let work = async move {
         client.batch_execute(LOCK).await?;
         let report = embedded::migrations::runner().run_async(&mut client).await?;
-        client.batch_execute(PARTITIONS).await?;
+        partitions::make_missing(&client).await?;
         Ok(report
             .applied_migrations()
             .iter()
@@ -50,14 +51,5 @@ impl Store {
     pub async fn schema_version(&self) -> Result<(i64, i64), StoreError> {
         let row = query_one(&self.client().await?, VERSION, &[]).await?;
         Ok((row.try_get("version")?, newest()))
-    }
-
-    /// Makes the partitions of the coming months.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn ensure_partitions(&self) -> Result<(), StoreError> {
-        query_one(&self.client().await?, PARTITIONS, &[]).await?;
-        Ok(())
     }
 }

@@ -33,16 +33,16 @@ const SESSION: &str = "
 /// What a worker does with each table; to lock a row takes the right to update it, to take an id by hand one on its sequence.
 const MISSING_RIGHTS: &str = "
     WITH wanted (name, rights) AS (VALUES
-        ('refinery_schema_history', '{SELECT}'::text[]), ('replicas', '{SELECT,INSERT,UPDATE}'),
+        ('refinery_schema_history', '{SELECT}'::text[]), ('replicas', '{SELECT,INSERT,UPDATE,DELETE}'),
         ('job_keys', '{SELECT,INSERT,UPDATE,DELETE}'), ('jobs', '{SELECT,INSERT,UPDATE,DELETE}'),
         ('checkpoints', '{SELECT,INSERT,DELETE}'), ('attempts', '{SELECT,INSERT,DELETE}'),
         ('effects', '{SELECT,INSERT,UPDATE,DELETE}'), ('dead_letters', '{SELECT,INSERT,UPDATE,DELETE}'),
-        ('announcements', '{SELECT,INSERT,UPDATE,DELETE}'), ('audit_log', '{INSERT}'),
+        ('announcements', '{SELECT,INSERT,UPDATE,DELETE}'), ('audit_log', '{SELECT,INSERT,DELETE}'),
         ('controls', '{SELECT,INSERT,UPDATE,DELETE}'), ('organizations', '{SELECT}'), ('projects', '{SELECT}'), ('users', '{SELECT}'), ('user_emails', '{SELECT}'), ('project_members', '{SELECT}'),
         ('teams', '{SELECT}'), ('team_members', '{SELECT}'), ('integrations', '{SELECT}'), ('subscriptions', '{SELECT,DELETE}'),
         ('identities', '{SELECT,UPDATE}'), ('organization_integrations', '{SELECT,UPDATE}'), ('external_issues', '{SELECT}'),
         ('issue_groups', '{SELECT,UPDATE}'), ('group_links', '{SELECT,UPDATE}'), ('group_assignees', '{SELECT,INSERT,UPDATE}'),
-        ('group_subscriptions', '{SELECT,INSERT,DELETE}'), ('activities', '{SELECT,INSERT}'), ('group_history', '{SELECT,INSERT}'),
+        ('group_subscriptions', '{SELECT,INSERT,DELETE}'), ('activities', '{SELECT,INSERT,DELETE}'), ('group_history', '{SELECT,INSERT,DELETE}'),
         ('destinations', '{SELECT,UPDATE}'), ('seen_events', '{SELECT,INSERT,UPDATE,DELETE}'))
     SELECT name || ': ' || string_agg(wish, ', ' ORDER BY wish) AS missing FROM wanted CROSS JOIN unnest(rights) AS wish
     WHERE NOT coalesce(has_table_privilege(to_regclass(name), wish), false)

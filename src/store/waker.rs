@@ -1,4 +1,4 @@
-//! What maintenance looks for besides: causes that are gone, deadlines that have passed, rows that are old.
+//! What maintenance looks for besides: causes that are gone, deadlines that have passed.
 
 use deadpool_postgres::GenericClient;
 use uuid::Uuid;
@@ -7,7 +7,7 @@ use super::Store;
 use super::announcements::announce_parked;
 use super::commit::{CommitError, Tables, Writer};
 use super::error::StoreError;
-use super::sql::{execute, query, query_one};
+use super::sql::{query, query_one};
 use crate::job::JobId;
 
 /// At most this many rows are moved in one transaction.
@@ -31,30 +31,7 @@ const OVERDUE: &str = "
         ORDER BY deadline LIMIT $1 FOR UPDATE SKIP LOCKED)
     RETURNING id";
 
-const PRUNE_KEYS: &str = "
-    DELETE FROM job_keys WHERE (source, dedupe_key) IN
-        (SELECT source, dedupe_key FROM job_keys WHERE created_at < now() - interval '30 days' ORDER BY created_at LIMIT $1)";
-
-const PRUNE_JOBS: &str = "
-    WITH old AS (
-        SELECT id FROM jobs
-        WHERE id < first_job_id_of(now() - interval '30 days') AND state IN ('succeeded', 'cancelled')
-            AND finished_at < now() - interval '30 days'
-        ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED
-    ), no_checkpoints AS (DELETE FROM checkpoints WHERE job_id IN (SELECT id FROM old)),
-    no_attempts AS (DELETE FROM attempts WHERE job_id IN (SELECT id FROM old)),
-    no_effects AS (DELETE FROM effects WHERE job_id IN (SELECT id FROM old))
-    DELETE FROM jobs WHERE id IN (SELECT id FROM old)";
-
 impl Store {
-    /// Forgets jobs that ended 30 days ago, a bounded number at a time.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn prune_jobs(&self) -> Result<u64, StoreError> {
-        execute(&self.client().await?, PRUNE_JOBS, &[&BATCH]).await
-    }
-
     /// Makes due a bounded number of rows that wait for `key`. Returns how many; call again while it is not 0.
     ///
     /// # Errors
@@ -88,14 +65,6 @@ impl Store {
         announce_parked(&tx, &parked).await?;
         tx.commit().await?;
         Ok(parked.len())
-    }
-
-    /// Forgets keys older than 30 days, a bounded number at a time.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn prune_keys(&self) -> Result<u64, StoreError> {
-        execute(&self.client().await?, PRUNE_KEYS, &[&BATCH]).await
     }
 }
 

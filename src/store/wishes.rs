@@ -17,8 +17,13 @@ pub enum Cancelling {
     Noted,
 }
 
+/// Takes the key of a job that is gone, and a note that is too old to count. Whether the job is there is asked of the statement's
+/// own snapshot, which may be older than a key that has just come: such a key is not judged.
 const NOTE: &str = "
-    INSERT INTO job_keys (source, dedupe_key, cancelled_by) VALUES ($1, $2, $3) ON CONFLICT (source, dedupe_key) DO NOTHING";
+    INSERT INTO job_keys AS k (source, dedupe_key, cancelled_by) VALUES ($1, $2, $3)
+    ON CONFLICT (source, dedupe_key) DO UPDATE SET job_id = NULL, digest = NULL, cancelled_by = excluded.cancelled_by, created_at = now()
+    WHERE CASE WHEN k.job_id IS NULL THEN k.created_at < now() - interval '30 days'
+        ELSE k.created_at < now() - interval '1 hour' AND (SELECT true FROM jobs WHERE jobs.id = k.job_id) IS NULL END";
 
 const IS_NOTED: &str = "SELECT job_id IS NULL AS noted FROM job_keys WHERE source = $1 AND dedupe_key = $2";
 

@@ -17,6 +17,7 @@ mod interactions;
 mod organizations;
 mod people;
 mod registry;
+mod retention;
 mod sealed;
 mod types;
 mod verdict;
@@ -110,24 +111,6 @@ impl Tracker {
     pub async fn seen_events(&self, integration_id: i64, ids: &[String]) -> Result<HashSet<String>, TrackerFault> {
         let client = self.client().await?;
         events::seen_events(&client, integration_id, ids).await
-    }
-
-    /// Forgets at most `limit` events seen more than `days` days ago; says how many.
-    ///
-    /// # Errors
-    /// [`TrackerFault`].
-    pub async fn forget_events(&self, days: i32, limit: i64) -> Result<u64, TrackerFault> {
-        let client = self.client().await?;
-        events::forget_events(&client, days, limit).await
-    }
-
-    /// Forgets secrets of service hooks and destinations that have ended; says how many.
-    ///
-    /// # Errors
-    /// [`TrackerFault`].
-    pub async fn forget_secrets(&self) -> Result<u64, TrackerFault> {
-        let client = self.client().await?;
-        registry::forget_secrets(&client).await
     }
 
     /// The groups linked to these work items, in organizations whose installation is enabled and has assignee or status inbound

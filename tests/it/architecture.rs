@@ -32,7 +32,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("holds", &["providers", "store"]),
     ("readiness", &["broker", "maintenance", "ops", "store", "worker"]),
-    ("maintenance", &["broker", "engine", "store", "telemetry::names", "worker"]),
+    ("maintenance", &["broker", "engine", "store", "telemetry::names", "tracker", "worker"]),
     ("worker", &["broker", "engine", "store", "telemetry::names"]),
     ("pipelines", &["engine", "providers", "tracker"]),
     ("store", &["engine", "telemetry::names"]),
@@ -155,8 +155,7 @@ fn without_tests(code: &str) -> String {
 
 /// The `mod name;` lines of a file with what stands before them: attribute and name.
 fn declared(code: &str) -> Vec<(bool, &str)> {
-    let mut declared = Vec::new();
-    let mut for_tests = false;
+    let (mut declared, mut for_tests) = (Vec::new(), false);
     for line in code.lines().map(str::trim) {
         let bare = ["pub(crate) ", "pub(super) ", "pub "].iter().find_map(|word| line.strip_prefix(word)).unwrap_or(line);
         if let Some(name) = bare.strip_prefix("mod ").and_then(|rest| rest.strip_suffix(';')) {
@@ -366,8 +365,7 @@ fn every_file_says_first_what_it_is_for() {
 #[test]
 fn every_invariant_of_the_sources_is_in_the_architecture() {
     let map = fs::read_to_string(root().join("ARCHITECTURE.md")).expect("ARCHITECTURE.md");
-    let told = plain(&map);
-    let mut missing = Vec::new();
+    let (told, mut missing) = (plain(&map), Vec::new());
     for source in sources() {
         for sentence in invariants(&source.text) {
             if !told.contains(&plain(&sentence)) {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use dispatch_worker::job::ReplicaId;
-use dispatch_worker::store::{Store, Turn};
+use dispatch_worker::store::{Circle, Store};
 
 use crate::group_writer::Bench;
 
@@ -23,22 +23,22 @@ async fn organizations_of(bench: &Bench, jobs: &[dispatch_worker::job::JobId]) -
     bench.database.rows(&sql).await.into_iter().map(|row| row.join(" ")).collect()
 }
 
-async fn take(store: &Store, limit: i64, me: ReplicaId, turn: &mut Turn) -> (Vec<dispatch_worker::job::JobId>, bool) {
-    let page = store.take_due("p", limit, me, turn).await.unwrap();
+async fn take(store: &Store, limit: i64, me: ReplicaId, circle: &mut Circle) -> (Vec<dispatch_worker::job::JobId>, bool) {
+    let page = store.take_due("p", limit, me, circle).await.unwrap();
     (page.jobs, page.ends_circle)
 }
 
 #[tokio::test]
 async fn organizations_have_equal_shares_of_what_is_woken_and_rows_for_later_are_left() {
     let bench = Bench::new().await;
-    let (store, mut turn) = (bench.writer.store(), Turn::default());
+    let (store, mut circle) = (bench.writer.store(), Circle::default());
     due(&bench, "'a'", 50).await;
     due(&bench, "'b'", 3).await;
     due(&bench, "'c'", 1).await;
     bench.database.rows("UPDATE jobs SET due_at = now() + interval '1 hour' WHERE organization = 'c'").await;
-    let (jobs, ends) = take(store, 6, bench.replica, &mut turn).await;
+    let (jobs, ends) = take(store, 6, bench.replica, &mut circle).await;
     assert_eq!((organizations_of(&bench, &jobs).await, ends), (vec!["a 3".to_owned(), "b 3".to_owned()], true));
-    let (jobs, _) = take(store, 10, bench.replica, &mut turn).await;
+    let (jobs, _) = take(store, 10, bench.replica, &mut circle).await;
     assert_eq!(organizations_of(&bench, &jobs).await, ["a 10"], "nobody else has any");
     assert_eq!(bench.database.one("SELECT count(*) FROM jobs WHERE woken_by IS NULL").await, "38");
 }
@@ -46,31 +46,31 @@ async fn organizations_have_equal_shares_of_what_is_woken_and_rows_for_later_are
 #[tokio::test]
 async fn one_look_after_the_other_goes_round_a_thousand_organizations_once() {
     let bench = Bench::new().await;
-    let (store, mut turn) = (bench.writer.store(), Turn::default());
+    let (store, mut circle) = (bench.writer.store(), Circle::default());
     due(&bench, "'org-' || lpad(n::text, 5, '0')", 1200).await;
     let mut seen = BTreeSet::new();
     for look in 0..12 {
-        let (jobs, ends) = take(store, 100, bench.replica, &mut turn).await;
+        let (jobs, ends) = take(store, 100, bench.replica, &mut circle).await;
         assert_eq!((jobs.len(), ends), (100, false), "look {look}");
         seen.extend(organizations_of(&bench, &jobs).await);
     }
     assert_eq!(seen.len(), 1200, "each has had its turn");
-    assert_eq!(take(store, 100, bench.replica, &mut turn).await, (Vec::new(), true));
-    assert!(turn.begins_circle());
+    assert_eq!(take(store, 100, bench.replica, &mut circle).await, (Vec::new(), true));
+    assert!(circle.begins());
     bench.database.rows("UPDATE jobs SET due_at = now() + interval '1 hour', woken_at = NULL").await;
-    let (jobs, ends) = take(store, 100, bench.replica, &mut turn).await;
+    let (jobs, ends) = take(store, 100, bench.replica, &mut circle).await;
     assert_eq!((jobs.len(), ends), (0, false), "one look passes over a bounded number of organizations that have nothing due");
 }
 
 #[tokio::test]
 async fn stamps_of_one_replica_and_of_ended_ones_are_taken_back_however_old() {
     let bench = Bench::new().await;
-    let (store, mut turn) = (bench.writer.store(), Turn::default());
+    let (store, mut circle) = (bench.writer.store(), Circle::default());
     due(&bench, "'a'", 9).await;
     let sql = "INSERT INTO replicas (version, host, pid, alive_until, lanes) VALUES ('1', 'h', 1, now() + interval '1 hour', '{}') RETURNING id";
     let [other, ended] = [bench.database.one(sql).await, bench.database.one(sql).await].map(|id| ReplicaId(id.parse().unwrap()));
     for replica in [bench.replica, other, ended] {
-        assert_eq!(take(store, 3, replica, &mut turn).await.0.len(), 3);
+        assert_eq!(take(store, 3, replica, &mut circle).await.0.len(), 3);
     }
     bench.database.rows("UPDATE jobs SET woken_at = now() - interval '1 day'").await;
     let stamped = "SELECT string_agg(DISTINCT woken_by::text, ',' ORDER BY woken_by::text) FROM jobs WHERE woken_at IS NOT NULL";
@@ -90,7 +90,7 @@ async fn a_backlog_is_counted_page_by_page_up_to_its_limit() {
     let store = bench.writer.store();
     assert_eq!(store.backlog(100_000).await.unwrap().jobs, 4501);
     assert_eq!(store.backlog(1500).await.unwrap().jobs, 2000, "a page more or less");
-    let mut turn = Turn::default();
-    take(store, 501, bench.replica, &mut turn).await;
+    let mut circle = Circle::default();
+    take(store, 501, bench.replica, &mut circle).await;
     assert_eq!(store.backlog(100_000).await.unwrap().jobs, 4501 - 252, "half of what was wanted of one, and all of the other");
 }

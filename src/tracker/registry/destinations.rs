@@ -171,13 +171,18 @@ pub async fn rotate_destination_secret(
     let (present, previous) = (seal(SECRET, secret), previous.map(|previous| seal(PREVIOUS_SECRET, &previous)));
     let written = query(client, WRITE, &[&id, &present, &previous, &seconds(keep)]).await?;
     let previous_until = written.first().map_or(Ok(None), |row| row.try_get("previous_secret_until"))?;
-    Ok(Rotated { previous_until, forgotten: forget_previous_secrets(client).await? })
+    Ok(Rotated { previous_until, forgotten: forget_previous_secrets(client, None).await? })
 }
 
-pub(super) async fn forget_previous_secrets(client: &impl GenericClient) -> Result<u64, TrackerFault> {
+/// Those that have ended by `now`; without it, by Postgres' clock.
+pub(super) async fn forget_previous_secrets(
+    client: &impl GenericClient,
+    now: Option<OffsetDateTime>,
+) -> Result<u64, TrackerFault> {
     const SQL: &str = "
-        UPDATE destinations SET previous_secret = NULL, previous_secret_until = NULL WHERE previous_secret_until <= now()";
-    execute(client, SQL, &[]).await
+        UPDATE destinations SET previous_secret = NULL, previous_secret_until = NULL
+        WHERE previous_secret_until <= coalesce($1, now())";
+    execute(client, SQL, &[&now]).await
 }
 
 async fn only(client: &impl GenericClient, organization_id: i64, name: &str) -> Result<Option<DestinationRow>, TrackerFault> {

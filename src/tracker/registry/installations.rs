@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use deadpool_postgres::GenericClient;
 use serde::Serialize;
+use time::OffsetDateTime;
 use tokio_postgres::Row;
 
 use super::{Changed, Rotated, seconds, unknown};
@@ -169,15 +170,16 @@ pub async fn rotate_hook_secret(
     let digest = sha256.as_slice();
     execute(client, END, &[&integration_id, &digest, &seconds(keep)]).await?;
     execute(client, PRESENT, &[&integration_id, &digest]).await?;
-    let forgotten = forget_hook_secrets(client).await?;
+    let forgotten = forget_hook_secrets(client, None).await?;
     let previous = query(client, PREVIOUS, &[&integration_id]).await?;
     let previous_until = previous.first().map_or(Ok(None), |row| row.try_get("until"))?;
     Ok(Rotated { previous_until, forgotten })
 }
 
-pub(super) async fn forget_hook_secrets(client: &impl GenericClient) -> Result<u64, TrackerFault> {
-    const SQL: &str = "DELETE FROM subscriptions WHERE valid_until <= now()";
-    execute(client, SQL, &[]).await
+/// Those that have ended by `now`; without it, by Postgres' clock.
+pub(super) async fn forget_hook_secrets(client: &impl GenericClient, now: Option<OffsetDateTime>) -> Result<u64, TrackerFault> {
+    const SQL: &str = "DELETE FROM subscriptions WHERE valid_until <= coalesce($1, now())";
+    execute(client, SQL, &[&now]).await
 }
 
 async fn only(

@@ -81,9 +81,10 @@ impl Tracker {
     }
 }
 
-/// Forgets secrets that have ended; says how many.
-pub(super) async fn forget_secrets(client: &impl GenericClient) -> Result<u64, TrackerFault> {
-    Ok(installations::forget_hook_secrets(client).await? + destinations::forget_previous_secrets(client).await?)
+/// Forgets secrets that have ended by `now`; says how many.
+pub(super) async fn forget_secrets(client: &impl GenericClient, now: OffsetDateTime) -> Result<u64, TrackerFault> {
+    let now = Some(now);
+    Ok(installations::forget_hook_secrets(client, now).await? + destinations::forget_previous_secrets(client, now).await?)
 }
 
 /// The row id of an organization, by its slug; the error of one that is not there names some that are.

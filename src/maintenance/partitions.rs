@@ -1,0 +1,24 @@
+//! Keeps the partitions: makes those of the coming months, moves rows of theirs out of the default, drops old ones whole.
+
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+use super::duty::{Duty, Plan, Trouble};
+use crate::store::Store;
+
+/// See the module.
+pub(super) struct KeepPartitions(pub(super) Store);
+
+impl Duty for KeepPartitions {
+    const PLAN: Plan = Plan {
+        name: "partitions",
+        every: Duration::from_secs(3600),
+        at_most: Duration::from_secs(60),
+        late_after: Duration::from_hours(26),
+    };
+
+    async fn round(&mut self, now: OffsetDateTime) -> Result<bool, Trouble> {
+        Ok(self.0.keep_partitions(now).await?)
+    }
+}

@@ -1,0 +1,94 @@
+//! The monthly partitions of the jobs' history (`checkpoints`, `attempts`, `effects`): made ahead of time, filled with what stands in
+//! the default partitions, and dropped whole when no job of their month is left. What is done to one of them is a function of the
+//! schema (V12), which waits 200 ms for a lock, and a transaction of its own.
+
+use time::{Duration, OffsetDateTime};
+use tokio_postgres::Client;
+
+use super::Store;
+use super::error::StoreError;
+use super::sql::{query, query_one};
+use super::turns::Turn;
+
+/// Months behind the present one that have partitions.
+const AHEAD: i32 = 3;
+/// A month is over for so long before its partitions are dropped: clocks and long transactions have time to end it, too.
+const OVER_FOR: Duration = Duration::days(7);
+/// Partitions dropped in one call, at most.
+const DROPS: i64 = 48;
+
+const MISSING: &str = "SELECT parent, month FROM missing_partitions($1, $2)";
+const MAKE: &str = "SELECT make_partition($1, $2) AS done";
+/// The order makes the planner take the index, whatever it expects to find.
+const OVER: &str = "
+    SELECT parent, name FROM history_partitions() p
+    WHERE high <= first_job_id_of($1) AND (SELECT true FROM jobs WHERE id >= p.low AND id < p.high ORDER BY id LIMIT 1) IS NULL
+    ORDER BY low, parent LIMIT $2";
+const DROP: &str = "SELECT drop_partition($1, $2, $3) AS done";
+
+/// For a connection that keeps no prepared statements; the database's clock decides.
+const MISSING_NOW: &str = "SELECT parent, month FROM missing_partitions(now(), $1)";
+
+impl Store {
+    /// Makes the partitions of this month and the next three, moves what stands in the default ones into its month's, and drops
+    /// those of past months in which no job is left. `now` is this machine's clock. `true`: more is left; call again at once. A
+    /// lock that is not had, or another replica that does the same, ends the call with `false` and what is left for the next one.
+    ///
+    /// # Errors
+    /// [`StoreError::Clocks`] where Postgres' clock is another by more than 10 minutes: nothing is done then; [`StoreError`].
+    pub async fn keep_partitions(&self, now: OffsetDateTime) -> Result<bool, StoreError> {
+        Ok(self.in_turn(Turn::Partitions, now, self.keep_in_turn(now)).await?.unwrap_or(false))
+    }
+
+    async fn keep_in_turn(&self, now: OffsetDateTime) -> Result<bool, StoreError> {
+        let client = self.client().await?;
+        for row in query(&client, MISSING, &[&now, &AHEAD]).await? {
+            let (parent, month): (String, OffsetDateTime) = (row.try_get("parent")?, row.try_get("month")?);
+            let done: String = query_one(&client, MAKE, &[&parent, &month]).await?.try_get("done")?;
+            if !say(&done, &parent, &month.date().to_string()) {
+                return Ok(false);
+            }
+        }
+        let before = now - OVER_FOR;
+        let over = query(&client, OVER, &[&before, &DROPS]).await?;
+        for row in &over {
+            let (parent, name): (String, String) = (row.try_get("parent")?, row.try_get("name")?);
+            let done: String = query_one(&client, DROP, &[&parent, &name, &before]).await?.try_get("done")?;
+            if !say(&done, &parent, &name) {
+                return Ok(false);
+            }
+        }
+        Ok(i64::try_from(over.len()) == Ok(DROPS))
+    }
+}
+
+/// Makes the missing partitions on a migration's connection. A lock that is not had is left to the workers.
+pub(super) async fn make_missing(client: &Client) -> Result<(), StoreError> {
+    for row in client.query(MISSING_NOW, &[&AHEAD]).await? {
+        let (parent, month): (String, OffsetDateTime) = (row.try_get("parent")?, row.try_get("month")?);
+        let done: String = client.query_one(MAKE, &[&parent, &month]).await?.try_get("done")?;
+        if !say(&done, &parent, &month.date().to_string()) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Says what came of a partition; `false`: this is not the time for any.
+fn say(done: &str, parent: &str, which: &str) -> bool {
+    match done {
+        "made" | "dropped" => tracing::info!(parent, which, "partition {done}"),
+        "busy" => tracing::warn!(parent, which, "partition postponed: a lock was not granted within 200 ms"),
+        "elsewhere" => {}
+        "crowded" => tracing::warn!(
+            parent,
+            which,
+            "partition not made: the default partition holds too many rows of its month to move them now; they stay there and \
+             are found; run `SELECT make_partition('{parent}', '{which}', 100000000)` in a quiet hour"
+        ),
+        "taken" => tracing::warn!(parent, which, "partition not made: another table has its name; rename or drop that one"),
+        // There, gone, young, needed: somebody else was faster.
+        _ => {}
+    }
+    !matches!(done, "busy" | "elsewhere")
+}

@@ -1,0 +1,242 @@
+//! What is over is kept for some time and then deleted, a bounded number of rows at a time. A job goes together with its key; its
+//! history goes with the partition of its month (`partitions`), and row by row where it has none.
+//!
+//! **Invariant:** no round of deletions reads again what an earlier one of the same sweep has left: a walk along a primary key goes on
+//! where it stopped, everything else begins at the old end of an index of what is over.
+
+use std::time::Duration;
+
+use deadpool_postgres::Transaction;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::Store;
+use super::actions::{self, Actor, Target};
+use super::error::StoreError;
+use super::resolve::Resolution;
+use super::sql::{execute, query, query_one, query_opt};
+use crate::job::JobId;
+
+/// How long what is over is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keep {
+    /// Since its end: jobs with their keys, resolved dead letters, holds; since they were seen: events of service hooks.
+    pub jobs: Duration,
+    /// Jobs that are parked or wait without a deadline, since they last went on, before they are cancelled; open dead letters
+    /// before they are discarded.
+    pub parked: Duration,
+    /// Rows of the audit log, at least 365 days: Postgres refuses to delete younger ones.
+    pub audit: Duration,
+    /// What groups' assignees and statuses were, and their activities.
+    pub history: Duration,
+    /// Rows of replicas, since they ended.
+    pub replicas: Duration,
+}
+
+/// Rows that one statement looks at or deletes, at most.
+const BATCH: i64 = 2000;
+/// Open dead letters discarded in one round, at most: each is a transaction.
+const LETTERS: i64 = 200;
+/// A cancel that came before its job counts for so long.
+const CANCELS: Duration = Duration::from_hours(30 * 24);
+
+/// Whatever the planner thinks of a table that was empty, or has just been filled: rows are found by their keys, in their order.
+const BY_KEYS: &str = "
+    SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off;
+    SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off";
+
+/// A job that nobody has moved since `$before`: parked, or waiting for somebody who does not come. One that waits for follow-ups
+/// goes on when they do.
+macro_rules! given_up {
+    ($before:literal) => {
+        concat!(
+            "(state = 'parked' OR (state = 'waiting' AND deadline IS NULL AND wait_reason <> 'children'))
+            AND greatest(created_at, last_progress_at, due_at) < ",
+            $before
+        )
+    };
+}
+
+const FORGET_JOBS: &str = concat!(
+    "
+    WITH walked AS MATERIALIZED (
+        SELECT id, state, finished_at, wait_reason, deadline, created_at, last_progress_at, due_at FROM jobs
+        WHERE id > $1 AND id < first_job_id_of(greatest($2::timestamptz, $3::timestamptz)) ORDER BY id LIMIT $4
+    ), old AS MATERIALIZED (
+        SELECT id, source, dedupe_key FROM jobs
+        WHERE id = ANY (ARRAY(SELECT id FROM walked WHERE state IN ('succeeded', 'cancelled') AND finished_at < $2))
+        FOR UPDATE SKIP LOCKED
+    ), no_keys AS (
+        DELETE FROM job_keys k USING old WHERE k.source = old.source AND k.dedupe_key = old.dedupe_key AND k.job_id = old.id
+    ), gone AS (
+        DELETE FROM jobs WHERE id = ANY (ARRAY(SELECT id FROM old)) RETURNING id
+    )
+    SELECT ARRAY(SELECT id FROM gone) AS gone, ARRAY(SELECT id FROM walked WHERE ",
+    given_up!("$3"),
+    ") AS given_up, CASE WHEN (SELECT count(*) FROM walked) = $4 THEN (SELECT id FROM walked ORDER BY id DESC LIMIT 1) END AS next"
+);
+
+const STILL_GIVEN_UP: &str = concat!("SELECT id FROM jobs WHERE id = $1 AND ", given_up!("$2"));
+
+const RANGES: &str = "SELECT parent, low, high FROM history_partitions()";
+
+/// A table of the history, and what deletes of it what belongs to some jobs.
+const HISTORY: [(&str, &str); 3] = [
+    ("checkpoints", "DELETE FROM checkpoints WHERE job_id = ANY ($1)"),
+    ("attempts", "DELETE FROM attempts WHERE job_id = ANY ($1)"),
+    ("effects", "DELETE FROM effects WHERE job_id = ANY ($1)"),
+];
+
+const FORGET_CANCELS: &str = "
+    DELETE FROM job_keys WHERE job_id IS NULL AND (source, dedupe_key) IN (SELECT source, dedupe_key FROM job_keys
+        WHERE job_id IS NULL AND created_at < $1 ORDER BY created_at LIMIT $2 FOR UPDATE SKIP LOCKED)";
+
+const OPEN_LETTERS: &str = "
+    SELECT id FROM (SELECT id, created_at FROM dead_letters WHERE resolved_at IS NULL ORDER BY id LIMIT $2) oldest
+    WHERE created_at < $1";
+
+const FORGET_LETTERS: &str = "
+    DELETE FROM dead_letters WHERE id IN (SELECT id FROM dead_letters WHERE resolved_at < $1 ORDER BY resolved_at LIMIT $2
+        FOR UPDATE SKIP LOCKED)";
+
+/// The condition is asked again of the row itself: a worker may use an old one again at the same moment.
+const FORGET_CONTROLS: &str = "
+    WITH walked AS MATERIALIZED (SELECT id FROM controls WHERE id > $1 ORDER BY id LIMIT $3),
+    gone AS (
+        DELETE FROM controls WHERE id = ANY (ARRAY(SELECT id FROM walked))
+            AND least(expires_at, coalesce(released_at, expires_at)) < $2
+    )
+    SELECT CASE WHEN count(*) = $3 THEN max(id) END AS next FROM walked";
+
+const FORGET_REPLICAS: &str = "
+    DELETE FROM replicas WHERE id IN (SELECT id FROM replicas r
+        WHERE ended_at < $1 AND NOT EXISTS (SELECT FROM jobs WHERE owner = r.id AND state = 'running')
+        ORDER BY ended_at LIMIT $2 FOR UPDATE SKIP LOCKED)";
+
+/// Ids are in the order of time. A younger row would make Postgres refuse all of them.
+const FORGET_AUDIT: &str = "
+    DELETE FROM audit_log WHERE id IN (SELECT id FROM (SELECT id, at FROM audit_log ORDER BY id LIMIT $2) oldest
+        WHERE at < least($1, now() - interval '365 days'))";
+
+impl Store {
+    /// Walks over the next jobs behind `after` that are old enough to be over: deletes those that have ended, with their keys, and
+    /// cancels those that are given up, with an audit row and an event each. Where to go on; `None`: the walk is at its end.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn forget_jobs(&self, keep: &Keep, now: OffsetDateTime, after: Option<JobId>) -> Result<Option<JobId>, StoreError> {
+        let (ended, given_up) = (now - keep.jobs, now - keep.parked);
+        let mut client = self.client().await?;
+        let tx = client.transaction().await?;
+        tx.batch_execute(BY_KEYS).await?;
+        let after = after.map_or(Uuid::nil(), |job| job.0);
+        let row = query_one(&tx, FORGET_JOBS, &[&after, &ended, &given_up, &BATCH]).await?;
+        forget_history(&tx, &row.try_get::<_, Vec<Uuid>>("gone")?).await?;
+        tx.commit().await?;
+        drop(client);
+        for job in row.try_get::<_, Vec<Uuid>>("given_up")? {
+            self.give_up(JobId(job), keep, given_up).await?;
+        }
+        Ok(row.try_get::<_, Option<Uuid>>("next")?.map(JobId))
+    }
+
+    /// Cancels a job as a person would, if it is still so old.
+    async fn give_up(&self, job: JobId, keep: &Keep, before: OffsetDateTime) -> Result<(), StoreError> {
+        let mut client = self.client().await?;
+        let tx = client.transaction().await?;
+        let Some(locked) = actions::find(&tx, &Target::Id(job)).await? else { return Ok(()) };
+        if query_opt(&tx, STILL_GIVEN_UP, &[&job.0, &before]).await?.is_some() {
+            actions::end(tx, &locked, &retention(keep)).await?;
+        }
+        Ok(())
+    }
+
+    /// Deletes cancels that came 30 days ago and whose job never came. `true`: more may be left.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn forget_cancels(&self, now: OffsetDateTime) -> Result<bool, StoreError> {
+        self.forget(FORGET_CANCELS, now - CANCELS).await
+    }
+
+    /// Discards open dead letters that nobody has dealt with, with an audit row each. `true`: more may be left.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn discard_old_letters(&self, keep: &Keep, now: OffsetDateTime) -> Result<bool, StoreError> {
+        let old = query(&self.client().await?, OPEN_LETTERS, &[&(now - keep.parked), &LETTERS]).await?;
+        for row in &old {
+            self.resolve(row.try_get("id")?, Resolution::Discarded, &retention(keep)).await?;
+        }
+        Ok(i64::try_from(old.len()) == Ok(LETTERS))
+    }
+
+    /// Deletes dead letters that were resolved long ago. `true`: more may be left.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn forget_letters(&self, keep: &Keep, now: OffsetDateTime) -> Result<bool, StoreError> {
+        self.forget(FORGET_LETTERS, now - keep.jobs).await
+    }
+
+    /// Walks over the next holds behind `after` and deletes those that ended long ago. Where to go on; `None`: the walk is at its
+    /// end.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn forget_holds(&self, keep: &Keep, now: OffsetDateTime, after: i64) -> Result<Option<i64>, StoreError> {
+        let row = query_one(&self.client().await?, FORGET_CONTROLS, &[&after, &(now - keep.jobs), &BATCH]).await?;
+        Ok(row.try_get("next")?)
+    }
+
+    /// Deletes the rows of replicas that ended long ago and own nothing. `true`: more may be left.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn forget_replicas(&self, keep: &Keep, now: OffsetDateTime) -> Result<bool, StoreError> {
+        self.forget(FORGET_REPLICAS, now - keep.replicas).await
+    }
+
+    /// Deletes old rows of the audit log. `true`: more may be left.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn forget_audit(&self, keep: &Keep, now: OffsetDateTime) -> Result<bool, StoreError> {
+        self.forget(FORGET_AUDIT, now - keep.audit).await
+    }
+
+    async fn forget(&self, sql: &str, before: OffsetDateTime) -> Result<bool, StoreError> {
+        let mut client = self.client().await?;
+        let tx = client.transaction().await?;
+        tx.batch_execute(BY_KEYS).await?;
+        let gone = execute(&tx, sql, &[&before, &BATCH]).await?;
+        tx.commit().await?;
+        Ok(i64::try_from(gone) == Ok(BATCH))
+    }
+}
+
+/// Deletes the history of those jobs whose month has no partition of its own.
+async fn forget_history(tx: &Transaction<'_>, jobs: &[Uuid]) -> Result<(), StoreError> {
+    if jobs.is_empty() {
+        return Ok(());
+    }
+    let mut ranges: Vec<(String, Uuid, Uuid)> = Vec::new();
+    for row in query(tx, RANGES, &[]).await? {
+        ranges.push((row.try_get("parent")?, row.try_get("low")?, row.try_get("high")?));
+    }
+    for (table, sql) in HISTORY {
+        let has_partition = |job: &Uuid| ranges.iter().any(|(parent, low, high)| parent == table && low <= job && job < high);
+        let rest: Vec<Uuid> = jobs.iter().filter(|job| !has_partition(job)).copied().collect();
+        if !rest.is_empty() {
+            execute(tx, sql, &[&rest]).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Who acts where nobody has, for the audit log.
+fn retention(keep: &Keep) -> Actor {
+    let days = keep.parked.as_secs() / 86_400;
+    let reason = format!("nobody has dealt with it for {days} days (DISPATCH_KEEP_PARKED_DAYS)");
+    Actor { who: "retention".to_owned(), role: "worker".to_owned(), reason: Some(reason) }
+}

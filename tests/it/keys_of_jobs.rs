@@ -1,0 +1,117 @@
+//! A key lives as long as its job: whoever names an old job finds it, and nobody finds another one under its key.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dispatch_worker::broker::{KEY_CANCEL, Outgoing};
+use dispatch_worker::job::JobState;
+use dispatch_worker::maintenance::Retention;
+use dispatch_worker::store::{Actor, Answer, Cancelling, Intaken};
+use dispatch_worker::tracker::Tracker;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+
+use crate::group_writer::{Bench, ours};
+use crate::retention::KEEP;
+use crate::support::{Listener, TestWorld, WorkerOptions, acme, intake};
+
+const SOON: Duration = Duration::from_secs(30);
+
+/// Makes everything so many days older.
+const OLDER: &str = "
+    UPDATE job_keys SET job_id = aged.id, created_at = created_at - interval '31 days'
+        FROM (SELECT id AS was, first_job_id_of(time_of_job_id(id) - interval '31 days') AS id FROM jobs) aged WHERE job_id = aged.was;
+    UPDATE jobs SET id = first_job_id_of(time_of_job_id(id) - interval '31 days'), created_at = created_at - interval '31 days',
+        last_progress_at = last_progress_at - interval '31 days', due_at = due_at - interval '31 days'";
+
+/// Of a job that waits for an account.
+fn message(key: &str) -> Value {
+    json!({"schema": 1, "source": acme::SOURCE, "dedupe_key": key, "organization": "acme", "identity": "bot"})
+}
+
+/// A job that has waited for 31 days, in which everything old was deleted.
+async fn waiting_for_a_month(world: &TestWorld, key: &str) {
+    world.publish_job(&message(key)).await;
+    world.wait_job_state(key, JobState::Waiting, SOON).await;
+    world.wait_quiet(SOON).await;
+    world.database.rows(OLDER).await;
+    let (retention, tracker) = (Retention::new(KEEP), Tracker::new(world.pool().clone(), Arc::clone(&world.keyring)));
+    while retention.round(&world.store(), &tracker, OffsetDateTime::now_utc()).await.unwrap() {}
+}
+
+#[tokio::test]
+async fn a_job_that_has_waited_for_31_days_is_cancelled_by_its_key_and_the_next_job_lives() {
+    let world = TestWorld::acme().await;
+    let _worker = world.worker(&WorkerOptions::default());
+    waiting_for_a_month(&world, "old").await;
+    let cancel = json!({"schema": 1, "source": acme::SOURCE, "dedupe_key": "old"}).to_string();
+    world.publish_raw(&Outgoing { routing_key: KEY_CANCEL.to_owned(), ..intake(cancel) }).await;
+    world.wait_job_state("old", JobState::Cancelled, SOON).await;
+    assert_eq!(
+        world.database.one("SELECT count(*) FROM job_keys WHERE job_id IS NULL").await,
+        "0",
+        "no cancel is left for another"
+    );
+    world.publish_job(&message("next")).await;
+    world.wait_job_state("next", JobState::Waiting, SOON).await;
+}
+
+#[tokio::test]
+async fn the_message_of_a_job_that_has_waited_for_31_days_makes_no_second_job_when_it_comes_again() {
+    let world = TestWorld::acme().await;
+    let listener = Listener::new(&world).await;
+    listener.queue("answers", None).await;
+    let _worker = world.worker(&WorkerOptions::default());
+    waiting_for_a_month(&world, "old").await;
+    let again = intake(message("old").to_string());
+    world.publish_raw(&Outgoing { reply_to: Some("answers".to_owned()), ..again }).await;
+    let (_, answer) = listener.next("answers").await;
+    assert_eq!(answer["state"], "waiting", "{answer}");
+    assert_eq!(
+        world.database.rows("SELECT dedupe_key, id::text = (SELECT min(job_id::text) FROM job_keys) FROM jobs").await,
+        [["old", "t"]]
+    );
+}
+
+#[tokio::test]
+async fn a_key_is_taken_over_when_its_job_is_gone_and_not_before() {
+    let bench = Bench::new().await;
+    let first = bench.job("k");
+    let (made, again) =
+        bench.at_once(async { (bench.writer.intake(&first).await, bench.writer.intake(&bench.job("k")).await) }).await;
+    ours(made);
+    assert!(matches!(again, Ok(Intaken::Known(job)) if job == first.id), "{again:?}");
+    bench.database.rows("UPDATE job_keys SET created_at = now() - interval '400 days'").await;
+    let again = bench.at_once(async { bench.writer.intake(&bench.job("k")).await }).await;
+    assert!(matches!(again, Ok(Intaken::Known(job)) if job == first.id), "however old it is: {again:?}");
+    bench.database.rows("DELETE FROM jobs; UPDATE job_keys SET created_at = now()").await;
+    let again = bench.at_once(async { bench.writer.intake(&bench.job("k")).await }).await;
+    assert!(matches!(again, Ok(Intaken::Known(_))), "its job may have come in this moment: {again:?}");
+    bench.database.rows("UPDATE job_keys SET created_at = now() - interval '2 hours'").await;
+    let next = bench.job("k");
+    let made = ours(bench.at_once(async { bench.writer.intake(&next).await }).await);
+    assert_eq!(made.job.id, next.id);
+    assert_eq!(bench.database.one("SELECT job_id FROM job_keys").await, next.id.to_string());
+}
+
+#[tokio::test]
+async fn a_cancel_whose_job_is_gone_is_kept_for_the_next_one_with_its_key_for_30_days() {
+    let bench = Bench::new().await;
+    let store = bench.writer.store();
+    let actor = Actor { who: "p".to_owned(), role: "producer".to_owned(), reason: None };
+    let gone = bench.job("k");
+    ours(bench.at_once(async { bench.writer.intake(&gone).await }).await);
+    bench.database.rows("DELETE FROM jobs; UPDATE job_keys SET created_at = now() - interval '2 hours'").await;
+    assert_eq!(store.cancel_by_key("test", "k", &actor).await.unwrap(), Cancelling::Noted);
+    let made = bench.at_once(async { bench.writer.intake(&bench.job("k")).await }).await;
+    assert!(matches!(made, Ok(Intaken::Accepted(_))), "{made:?}");
+    assert_eq!(bench.database.one("SELECT state FROM jobs").await, "cancelled");
+
+    let late = bench.job("late");
+    assert_eq!(store.cancel_by_key("test", "late", &actor).await.unwrap(), Cancelling::Noted);
+    bench.database.rows("UPDATE job_keys SET created_at = now() - interval '31 days'").await;
+    let made = ours(bench.at_once(async { bench.writer.intake(&late).await }).await);
+    assert_eq!(made.job.id, late.id, "a cancel of a month ago does not count");
+    let answer = store.cancel_by_key("test", "late", &actor).await.unwrap();
+    assert!(matches!(answer, Cancelling::Answered(Answer::Done { job, .. }) if job == late.id), "{answer:?}");
+}
