@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use dispatch_worker::devkit::simulator::admin::TokenChange;
-use dispatch_worker::job::JobState;
+use dispatch_worker::job::{JobId, JobState};
+use rustix::process::Signal;
 use serde_json::json;
 
-use crate::engine_wake_ups::later;
-use crate::support::{Checks, Listener, TestWorld, WorkerOptions, acme};
+use crate::engine_wake_ups::{later, wake};
+use crate::support::{Checks, Listener, TestWorld, WorkerOptions, acme, gate, wait_for};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -46,4 +47,45 @@ async fn a_waiting_job_whose_deadline_passes_is_parked_and_announced() {
     let (_, event) = listener.next("watch").await;
     assert_eq!((&event["job_id"], &event["code"]), (&json!(parked.id), &json!("deadline_exceeded")));
     Checks { attempts: &[("retrieve_user", "reauthentication")] }.hold(&world).await;
+}
+
+/// Shorter than a commit may stand at the gate.
+const TAKEN_BACK_WITHIN: Duration = Duration::from_secs(15);
+/// Wake-ups in the queue behind a job that keeps the only slot.
+const BEHIND: usize = 20;
+
+#[tokio::test]
+async fn a_stamp_of_a_dead_replica_is_taken_back_while_its_lane_s_queue_holds_messages() {
+    let world = TestWorld::acme().await;
+    let dead = world.worker(&WorkerOptions::default());
+    let (stamped, busy) = (later(&world, "stamped").await, later(&world, "busy").await);
+    // It stamped one row a minute ago and never published the wake-up. The queue stays full: the other job's wake-up is the first
+    // of many, and the only slot is taken by it. A stamp older than ten minutes would be taken back whoever made it.
+    dead.signal(Signal::STOP);
+    let stamps = format!(
+        "UPDATE jobs SET due_at = now(), woken_by = (SELECT id FROM replicas),
+            woken_at = CASE id WHEN '{stamped}' THEN now() - interval '1 minute' ELSE now() END"
+    );
+    world.database.rows(&stamps).await;
+    dead.kill9().await;
+    wake(&world, "dispatch", busy).await;
+    for _ in 0..BEHIND {
+        wake(&world, "dispatch", JobId::fresh()).await;
+    }
+    gate::shut(&world.database, "check_account").await;
+    let _other = world.worker(&WorkerOptions { concurrency: Some(1), ..WorkerOptions::default() });
+    gate::at_it(&world.database, None).await;
+    wait_for("the stamp to be taken back", TAKEN_BACK_WITHIN, async || {
+        let still = "SELECT count(*) FROM jobs WHERE dedupe_key = 'stamped' AND woken_at IS NOT NULL
+            AND woken_by = (SELECT min(id) FROM replicas)";
+        if world.database.one(still).await == "0" { Ok(()) } else { Err("it is still there") }
+    })
+    .await;
+    let depth = world.publisher().await.depth("dispatch.wake").await.unwrap();
+    assert!(depth.ready > 0, "the queue is not empty: {depth:?}");
+    gate::open(&world.database).await;
+    for key in ["busy", "stamped"] {
+        world.wait_job_state(key, JobState::Succeeded, SOON).await;
+    }
+    Checks::default().hold(&world).await;
 }
