@@ -81,7 +81,7 @@ async fn a_stamp_of_a_dead_replica_is_taken_back_while_its_lane_s_queue_holds_me
         if world.database.one(still).await == "0" { Ok(()) } else { Err("it is still there") }
     })
     .await;
-    let depth = world.queue_depth("dispatch.wake").await;
+    let depth = world.publisher().await.depth("dispatch.wake").await.unwrap();
     assert!(depth.ready > 0, "the queue is not empty: {depth:?}");
     gate::open(&world.database).await;
     for key in ["busy", "stamped"] {
