@@ -3,13 +3,16 @@
 //! **Invariant:** only `claim` makes a [`Fence`], and every write on behalf of a running job demands one.
 
 mod actions;
+mod addresses;
 mod announcements;
 mod claim;
 mod commit;
+mod connect;
 mod controls;
 mod dead_letters;
 mod error;
 pub mod explain;
+mod frames;
 mod group;
 mod inspect;
 mod intake;
@@ -25,6 +28,7 @@ mod resolve;
 mod rows;
 mod sql;
 mod waker;
+mod watched;
 mod wishes;
 
 use std::sync::Arc;
@@ -42,7 +46,7 @@ pub use intake::{Incoming, Intaken, NewJob};
 pub use intent::IntentOutcome;
 pub use keys::{Resealed, SEALED, SealedPage};
 pub use migrate::migrate;
-pub use pool::{connect, pool, writers_pool};
+pub use pool::{connect, connect_watched, pool, writers_pool};
 pub use probe::Session;
 pub use recover::{Landed, SoFar};
 pub use replicas::{Heartbeat, NewReplica, ReplicaRow};

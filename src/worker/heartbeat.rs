@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::lease::Lease;
 use crate::engine::Spawn;
 use crate::link::Endpoint;
-use crate::store::{Heartbeat, NewReplica, StoreError, connect};
+use crate::store::{Heartbeat, NewReplica, StoreError, connect_watched};
 
 /// How often the lease is renewed.
 const EVERY: Duration = Duration::from_secs(1);
@@ -20,7 +20,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 /// # Errors
 /// [`StoreError`].
 pub async fn begin(endpoint: &Endpoint, new: &NewReplica, spawn: &Spawn) -> Result<(Heartbeat, Arc<Lease>), StoreError> {
-    let (client, connection) = connect(endpoint).await?;
+    let (client, connection) = connect_watched(endpoint, ANSWER_WITHIN).await?;
     spawn(
         "heartbeat connection",
         Box::pin(async move {
