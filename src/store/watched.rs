@@ -92,7 +92,7 @@ impl<S> Watched<S> {
     fn wait<T>(&mut self, context: &mut Context<'_>) -> Poll<io::Result<T>> {
         let Some(limit) = self.is_over(context) else { return Poll::Pending };
         (self.watch.on_silence)(&self.watch.address);
-        let text = format!("{} owes an answer and has sent nothing for {} s", self.watch.address, limit.as_secs());
+        let text = format!("{} owes an answer and has sent nothing for {limit:?}", self.watch.address);
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, text)))
     }
 
