@@ -32,7 +32,7 @@
 //!
 //! *The line*:
 //! - [`worker`]: ★ from a delivery to its ack; lanes, lease, heartbeat, waker, deafness
-//! - [`app`]: a worker process put together; the only module that spawns. With `holds`, where the governor's holds are stored
+//! - [`app`]: a worker process put together; the only module that spawns, beside the pool of `store`. With `holds`, where the governor's holds are stored
 //!
 //! *What people touch*:
 //! - [`cli`]: one file per command; the only module that prints
