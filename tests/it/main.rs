@@ -49,6 +49,7 @@ mod publish_wait;
 mod readme;
 mod resume;
 mod stage_contract;
+mod standby;
 mod startup;
 mod storm;
 mod support;
