@@ -12,6 +12,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rand::seq::SliceRandom;
+use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_postgres::config::{Host, LoadBalanceHosts, TargetSessionAttrs};
@@ -160,8 +161,14 @@ impl Servers {
             user_timeout(&stream, *limit)?;
         }
         if self.config.get_keepalives() {
-            rustix::net::sockopt::set_socket_keepalive(&stream, true)?;
-            rustix::net::sockopt::set_tcp_keepidle(&stream, self.config.get_keepalives_idle())?;
+            sockopt::set_socket_keepalive(&stream, true)?;
+            sockopt::set_tcp_keepidle(&stream, self.config.get_keepalives_idle())?;
+            if let Some(interval) = self.config.get_keepalives_interval() {
+                sockopt::set_tcp_keepintvl(&stream, interval)?;
+            }
+            if let Some(retries) = self.config.get_keepalives_retries() {
+                sockopt::set_tcp_keepcnt(&stream, retries)?;
+            }
         }
         Ok(Either::Left(stream))
     }
@@ -234,7 +241,7 @@ async fn limited<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> 
 #[cfg(target_os = "linux")]
 fn user_timeout(stream: &TcpStream, limit: Duration) -> io::Result<()> {
     let millis = u32::try_from(limit.as_millis()).unwrap_or(u32::MAX);
-    Ok(rustix::net::sockopt::set_tcp_user_timeout(stream, millis)?)
+    Ok(sockopt::set_tcp_user_timeout(stream, millis)?)
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -164,3 +164,41 @@ fn hosts(config: &Config) -> Vec<String> {
 fn ssl_mode(text: &str) -> Option<&str> {
     text.split(['?', '&', ' ']).find_map(|part| part.strip_prefix("sslmode="))
 }
+
+#[cfg(test)]
+mod tests {
+    use secrecy::SecretString;
+
+    use super::*;
+
+    fn servers(url: &str) -> Result<Servers, StoreError> {
+        parse(&SecretString::from(url).into(), None)
+    }
+
+    #[test]
+    fn every_server_of_the_setting_has_its_address() {
+        for (url, right) in [
+            ("postgres://u:p@127.0.0.1/x", &["127.0.0.1:5432"][..]),
+            ("postgres://u:p@127.0.0.1:1,localhost,[::1]:2/x", &["127.0.0.1:1", "localhost:5432", "[::1]:2"]),
+            ("host=localhost,127.0.0.1 port=7 user=u", &["localhost:7", "127.0.0.1:7"]),
+            ("host=one.test,two.test hostaddr=127.0.0.1,::1 port=7,8 user=u", &["127.0.0.1:7", "[::1]:8"]),
+            ("host=/run/postgresql user=u", &["/run/postgresql:5432"]),
+        ] {
+            assert_eq!(servers(url).unwrap().addresses(), right, "{url}");
+        }
+    }
+
+    #[test]
+    fn a_setting_that_does_not_fit_itself_is_told_with_what_to_use_and_without_its_password() {
+        for (url, part) in [
+            ("user=u password=canary", "it names no host"),
+            ("host=localhost,localhost hostaddr=127.0.0.1 password=canary", "differ in number; use one address for each name"),
+            ("host=localhost,localhost port=1,2,3 password=canary", "differ in number; use one port for all"),
+            ("postgres://u:canary@localhost:port/x", "it does not read"),
+            ("postgres://u:canary@localhost/x?target_session_attrs=fast", "it does not read"),
+        ] {
+            let error = crate::fault::chain(&servers(url).err().unwrap_or_else(|| panic!("{url} is taken")));
+            assert!(error.contains(part) && error.contains("use postgres://") && !error.contains("canary"), "{url}: {error}");
+        }
+    }
+}

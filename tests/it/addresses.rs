@@ -42,7 +42,8 @@ impl Scene {
 
     /// Publishes a job and waits for its end.
     async fn is_done(&self, key: &str) {
-        let event = self.world.assign(acme::WORK_ITEM, Some(if key.len() % 2 == 0 { acme::ANN } else { acme::BOB })).await;
+        let event =
+            self.world.assign(acme::WORK_ITEM, Some(if key.len().is_multiple_of(2) { acme::ANN } else { acme::BOB })).await;
         self.world.publish_job(&acme::job(key, &event)).await;
         self.world.wait_job_state(key, JobState::Succeeded, SOON).await;
     }
