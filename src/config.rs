@@ -13,10 +13,10 @@ use crate::link::Endpoint;
 /// Where Postgres and RabbitMQ are, and the keyring.
 #[derive(Debug, Clone, Args)]
 pub struct Links {
-    /// Postgres: postgres://user:password@host:port/database; verified TLS unless it is on this machine
+    /// Postgres: postgres://user:password@host:port/database; verified TLS unless it is on this machine. Several servers: host:port,host:port and ?target_session_attrs=read-write
     #[arg(long, env = "DISPATCH_DATABASE_URL", hide_env_values = true, value_parser = secret, value_name = "URL")]
     pub database_url: Option<SecretString>,
-    /// RabbitMQ: amqps://user:password@host:port/vhost; amqp:// on this machine
+    /// RabbitMQ: amqps://user:password@host:port/vhost; amqp:// on this machine. A cluster: host:port,host:port, tried in turn, from a random one
     #[arg(long, env = "DISPATCH_AMQP_URL", hide_env_values = true, value_parser = secret, value_name = "URL")]
     pub amqp_url: Option<SecretString>,
     /// PEM file with the only authorities trusted to vouch for Postgres; otherwise the system's. Set, TLS is used on this machine too

@@ -33,7 +33,8 @@
 //! *The line*:
 //! - [`worker`]: ★ from a delivery to its ack; lanes, lease, heartbeat, deafness
 //! - [`maintenance`]: ★ the duties of a replica beside it, a file for each
-//! - [`app`]: a worker process put together; the only module that spawns. With `holds`, where the governor's holds are stored
+//! - [`app`]: a worker process put together; the only module that spawns, beside the
+//!   pool of `store`. With `holds`, where the governor's holds are stored
 //!
 //! *What people touch*:
 //! - [`cli`]: one file per command; the only module that prints

@@ -1,4 +1,4 @@
-//! A worker process, put together: links, lanes, incarnations, drain. The only module that spawns.
+//! A worker process, put together: links, lanes, incarnations, drain. The only module that spawns, beside the pool of `store`.
 
 mod incarnation;
 

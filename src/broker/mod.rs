@@ -2,6 +2,7 @@
 //! supervisor starts afresh.
 
 mod acks;
+mod address;
 mod consumer;
 mod delivery;
 mod headers;
@@ -12,13 +13,9 @@ mod rights;
 pub mod topology;
 mod transport;
 
-use std::net::Ipv6Addr;
-use std::sync::Arc;
 use std::time::Duration;
 
-use lapin::uri::{AMQPAuthority, AMQPScheme, AMQPUri};
 use lapin::{Connection, ConnectionProperties};
-use tokio_rustls::TlsConnector;
 
 pub use consumer::{LaneInput, Link, QueueConsumer};
 pub use delivery::Delivery;
@@ -28,7 +25,8 @@ pub use replies::{Replies, Reply};
 pub use rights::missing_rights;
 
 use crate::fault::{Class, Fault};
-use crate::link::{Encryption, Endpoint, LinkFault, Peer, RABBITMQ, Wish, is_this_machine};
+use crate::link::{Endpoint, LinkFault};
+use address::Plan;
 
 /// The exchange of jobs, control messages and wake-ups (direct).
 pub const EXCHANGE: &str = "dispatch";
@@ -49,8 +47,9 @@ pub const KEY_CANCEL: &str = "cancel";
 /// RabbitMQ's direct reply-to: what a requester names and consumes, and what the names begin with by which it is answered.
 pub const DIRECT_REPLY: &str = "amq.rabbitmq.reply-to";
 
+/// For the only host, and for one of several: the next one is there soon.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-const HEARTBEAT_SECONDS: u16 = 5;
+const CONNECT_TIMEOUT_OF_SEVERAL: Duration = Duration::from_secs(2);
 /// A broker that takes longer than this to answer a call has lost it.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -58,7 +57,10 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
     /// The URL does not read.
-    #[error("the RabbitMQ URL is not right; right is amqps://user:password@host:port/vhost (amqp:// on this machine)")]
+    #[error(
+        "the RabbitMQ URL does not read; use amqps://user:password@host:port/vhost (amqp:// on this machine), with \
+         host:port,host:port for a cluster"
+    )]
     Url,
     /// The way to it is not taken.
     #[error("the link to RabbitMQ is not made")]
@@ -66,6 +68,9 @@ pub enum BrokerError {
     /// The link.
     #[error("RabbitMQ")]
     Link(#[from] lapin::Error),
+    /// The link, to each of several hosts.
+    #[error("no host of RabbitMQ can be connected to: {0}")]
+    NoHost(String),
     /// No answer in time.
     #[error("RabbitMQ did not answer within {} s", .0.as_secs())]
     TimedOut(Duration),
@@ -99,6 +104,7 @@ impl Fault for BrokerError {
             Self::Url => "broker.url",
             Self::Refused(_) => "broker.refused_link",
             Self::Link(_) => "broker.link",
+            Self::NoHost(_) => "broker.no_host",
             Self::TimedOut(_) => "broker.timed_out",
             Self::NotConnected => "broker.not_connected",
             Self::Blocked => "broker.blocked",
@@ -112,9 +118,13 @@ impl Fault for BrokerError {
 
     fn class(&self) -> Class {
         match self {
-            Self::Link(_) | Self::TimedOut(_) | Self::NotConnected | Self::Blocked | Self::Nacked | Self::Returned(_) => {
-                Class::Infrastructure
-            }
+            Self::Link(_)
+            | Self::NoHost(_)
+            | Self::TimedOut(_)
+            | Self::NotConnected
+            | Self::Blocked
+            | Self::Nacked
+            | Self::Returned(_) => Class::Infrastructure,
             Self::Url | Self::Refused(_) | Self::NotConfirming | Self::LongName(_) | Self::Topology(_) => Class::Permanent,
         }
     }
@@ -127,104 +137,54 @@ impl Fault for BrokerError {
 /// The virtual host that a URL names.
 ///
 /// # Errors
-/// [`BrokerError::Url`] where it does not read.
+/// As [`checked`].
 pub fn vhost_of(endpoint: &Endpoint) -> Result<String, BrokerError> {
-    endpoint.url().parse::<AMQPUri>().map(|uri| uri.vhost).map_err(|_| BrokerError::Url)
+    Ok(Plan::of(endpoint)?.vhost().to_owned())
 }
 
-/// Whether an endpoint is on another machine and is reached without encryption.
+/// Whether a host of an endpoint is another machine and is reached without encryption.
 #[must_use]
 pub fn is_plain_elsewhere(endpoint: &Endpoint) -> bool {
-    plan(endpoint).is_ok_and(|(uri, tls)| tls.is_none() && !is_this_machine(&uri.authority.host))
+    Plan::of(endpoint).is_ok_and(|plan| plan.is_plain_elsewhere())
 }
 
-/// `endpoint` itself, where connecting over it would not be refused.
+/// `endpoint` itself, where connecting over it would not be refused, to whichever of its hosts.
 ///
 /// # Errors
 /// [`BrokerError::Url`], [`BrokerError::Refused`].
 pub fn checked(endpoint: Endpoint) -> Result<Endpoint, BrokerError> {
-    plan(&endpoint)?;
+    Plan::of(&endpoint)?;
     Ok(endpoint)
 }
 
-/// Where to connect, and with what TLS.
-fn plan(endpoint: &Endpoint) -> Result<(AMQPUri, Option<TlsConnector>), BrokerError> {
-    let mut uri: AMQPUri = endpoint.url().parse().map_err(|_| BrokerError::Url)?;
-    // The driver's parser knows names and IPv4 addresses, and takes an IPv6 one for `localhost`.
-    if let Some(literal) = ipv6_literal(endpoint.url()) {
-        uri.authority.host = literal;
-    }
-    // Heartbeats find a half-open connection; the setting wins where the URL has one.
-    uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
-    let wish = match uri.scheme {
-        AMQPScheme::AMQP => Wish::Plaintext,
-        AMQPScheme::AMQPS => Wish::Tls,
-    };
-    let AMQPAuthority { userinfo, host, .. } = &uri.authority;
-    let (user, password) = (userinfo.username.as_str(), userinfo.password.as_bytes());
-    let tls = match endpoint.judge(&Peer { service: &RABBITMQ, host, user, password, wish })? {
-        Encryption::Tls => Some(TlsConnector::from(Arc::new(endpoint.tls(&RABBITMQ)?))),
-        Encryption::Plaintext => None,
-    };
-    Ok((uri, tls))
-}
-
-fn ipv6_literal(url: &str) -> Option<String> {
-    let authority = url.split("://").nth(1)?.split(['/', '?', '#']).next()?;
-    let host = authority.rsplit('@').next()?.strip_prefix('[')?.split(']').next()?;
-    host.parse::<Ipv6Addr>().ok().map(|address| address.to_string())
-}
-
-/// Connects once, within a bound; `name` is what RabbitMQ's management shows.
+/// Connects once, within a bound, to one of the endpoint's hosts: a random one, or the next that takes the connection. `name` is
+/// what RabbitMQ's management shows.
 async fn connect(endpoint: &Endpoint, name: &str) -> Result<Connection, BrokerError> {
-    let (uri, tls) = plan(endpoint)?;
-    let properties = ConnectionProperties::default().with_connection_name(name.into());
-    within(CONNECT_TIMEOUT, transport::connect(uri, tls, properties)).await
+    let Plan { mut hosts, tls } = Plan::of(endpoint)?;
+    let limit = if hosts.len() > 1 { CONNECT_TIMEOUT_OF_SEVERAL } else { CONNECT_TIMEOUT };
+    let first = rand::random_range(..hosts.len());
+    hosts.rotate_left(first);
+    let mut errors = Vec::new();
+    for uri in hosts {
+        let at = address::name(&uri);
+        let properties = ConnectionProperties::default().with_connection_name(name.into());
+        match within(limit, transport::connect(uri, tls.clone(), properties)).await {
+            Ok(connection) => return Ok(connection),
+            Err(error) => errors.push((at, error)),
+        }
+    }
+    match errors.len() {
+        1 => Err(errors.swap_remove(0).1),
+        _ => {
+            let each: Vec<String> = errors.iter().map(|(at, error)| format!("{at}: {}", crate::fault::chain(error))).collect();
+            Err(BrokerError::NoHost(each.join("; ")))
+        }
+    }
 }
 
 async fn within<T>(limit: Duration, call: impl Future<Output = lapin::Result<T>>) -> Result<T, BrokerError> {
     match tokio::time::timeout(limit, call).await {
         Ok(done) => Ok(done?),
         Err(_) => Err(BrokerError::TimedOut(limit)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use secrecy::SecretString;
-
-    use super::*;
-
-    #[test]
-    fn a_broker_elsewhere_is_spoken_to_over_tls_only_and_with_a_user_of_ones_own() {
-        for (url, part) in [
-            ("amqp://u:canary@rabbitmq:5672/", "right is amqps://"),
-            ("amqp://u:canary@localhost.example/", "right is amqps://"),
-            ("amqp://127.0.0.1:canary@other.example", "right is amqps://"),
-            ("amqp://u:canary@[2001:db8::1]:5672/x", "2001:db8::1"),
-            ("amqps://guest:canary@rabbitmq/", "default user"),
-            ("amqps://rabbitmq/", "default user"),
-            ("http://u:canary@127.0.0.1/", "right is amqp"),
-            ("amqp:canary", "right is amqp"),
-        ] {
-            let error = checked(SecretString::from(url).into()).unwrap_err();
-            assert_eq!(error.class(), Class::Permanent);
-            let said = crate::fault::chain(&error);
-            assert!(said.contains(part) && !said.contains("canary"), "{url}: {said}");
-        }
-        for url in
-            ["amqp://guest:guest@127.0.0.1/%2f", "amqp://localhost", "amqp://u:p@[::1]:5672/x", "amqps://u:canary@rabbitmq/"]
-        {
-            checked(SecretString::from(url).into()).unwrap();
-        }
-    }
-
-    #[test]
-    fn heartbeats_are_asked_for_and_an_ipv6_address_is_the_host() {
-        let (uri, tls) = plan(&SecretString::from("amqp://u:p@[::1]:5673/x").into()).unwrap();
-        assert_eq!((uri.authority.host.as_str(), uri.authority.port, uri.vhost.as_str()), ("::1", 5673, "x"));
-        assert_eq!((uri.query.heartbeat, tls.is_none()), (Some(HEARTBEAT_SECONDS), true));
-        let (own, tls) = plan(&SecretString::from("amqps://u:canary@b.example/x?heartbeat=30").into()).unwrap();
-        assert_eq!((own.query.heartbeat, tls.is_some()), (Some(30), true));
     }
 }

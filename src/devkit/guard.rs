@@ -90,6 +90,10 @@ pub enum Command {
     CrashPostgres,
     /// Start Postgres again.
     StartPostgres,
+    /// Have every process of Postgres stand still: it takes connections and says nothing.
+    FreezePostgres,
+    /// Let them go on.
+    ThawPostgres,
     /// From now on, go on after the end of stdin, until a signal.
     Detach,
 }
@@ -257,6 +261,8 @@ impl Fleet {
             Command::StopPostgres => postgres?.stop().await,
             Command::CrashPostgres => postgres?.crash().await,
             Command::StartPostgres => postgres?.start().await?,
+            Command::FreezePostgres => postgres?.freeze()?,
+            Command::ThawPostgres => postgres?.thaw()?,
             Command::RestartPostgres => {
                 let postgres = postgres?;
                 postgres.crash().await;

@@ -4,6 +4,7 @@
 //! programs ([`install`]), owns the servers, and stops them when the holder is gone, however it went.
 
 pub mod demo;
+mod frozen;
 pub mod guard;
 pub mod install;
 mod management;

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 use tokio_postgres::NoTls;
 
+use super::frozen;
 use super::ports::{self, Port};
 use super::process::{Abrupt, Launch, Process};
 
@@ -34,6 +35,7 @@ pub(crate) struct Postgres {
     password: String,
     owner: Option<Owner>,
     process: Option<Process>,
+    is_frozen: bool,
 }
 
 /// Whom the server runs as, where we are root: Postgres refuses to run as root.
@@ -55,7 +57,8 @@ impl Postgres {
         }
         std::fs::DirBuilder::new().mode(0o700).create(dir).with_context(|| format!("cannot create {}", dir.display()))?;
         let port = ports::reserve().context("no free port for Postgres")?;
-        let mut postgres = Self { bin: bin.to_owned(), dir: dir.to_owned(), port, password, owner, process: None };
+        let mut postgres =
+            Self { bin: bin.to_owned(), dir: dir.to_owned(), port, password, owner, process: None, is_frozen: false };
         postgres.init().await?;
         postgres.start().await?;
         Ok(postgres)
@@ -85,6 +88,7 @@ impl Postgres {
 
     /// Stops the server in order, closing its clients' connections; if that takes too long, at once.
     pub(crate) async fn stop(&mut self) {
+        self.let_go_on();
         if let Some(process) = self.process.take() {
             process.stop(Signal::INT, STOP_LIMIT).await;
         }
@@ -92,8 +96,36 @@ impl Postgres {
 
     /// Stops the server as a crash would: no checkpoint, so that the next start recovers from the log.
     pub(crate) async fn crash(&mut self) {
+        self.let_go_on();
         if let Some(process) = self.process.take() {
             process.stop(Signal::QUIT, STOP_LIMIT).await;
+        }
+    }
+
+    /// Has all its processes stand still, until [`Postgres::thaw`] or its end.
+    pub(crate) fn freeze(&mut self) -> anyhow::Result<()> {
+        // Set first: half of it may be done when it fails.
+        self.is_frozen = true;
+        frozen::freeze(self.pid()?)
+    }
+
+    /// Lets them go on.
+    pub(crate) fn thaw(&mut self) -> anyhow::Result<()> {
+        frozen::thaw(self.pid()?)?;
+        self.is_frozen = false;
+        Ok(())
+    }
+
+    fn pid(&self) -> anyhow::Result<Pid> {
+        let id = self.process.as_ref().and_then(Process::id).and_then(|id| Pid::from_raw(id.cast_signed()));
+        id.context("Postgres is not running")
+    }
+
+    /// Who stands still hears no signal, and would stay behind.
+    fn let_go_on(&mut self) {
+        if self.is_frozen {
+            // What has ended needs none.
+            let _gone = self.thaw();
         }
     }
 
@@ -129,6 +161,12 @@ impl Postgres {
 
     fn data(&self) -> PathBuf {
         self.dir.join("data")
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        self.let_go_on();
     }
 }
 

@@ -3,15 +3,18 @@
 //! **Invariant:** only `claim` makes a [`Fence`], and every write on behalf of a running job demands one.
 
 mod actions;
+mod addresses;
 mod announcements;
 mod backlog;
 mod claim;
 mod commit;
+mod connect;
 mod controls;
 mod dead_letters;
 mod due;
 mod error;
 pub mod explain;
+mod frames;
 mod group;
 mod inspect;
 mod intake;
@@ -31,6 +34,7 @@ mod sql;
 mod takeover;
 mod turns;
 mod waker;
+mod watched;
 mod wishes;
 
 use std::sync::Arc;
@@ -50,7 +54,7 @@ pub use intake::{Incoming, Intaken, NewJob};
 pub use intent::IntentOutcome;
 pub use keys::{Resealed, SEALED, SealedPage};
 pub use migrate::migrate;
-pub use pool::{connect, pool, writers_pool};
+pub use pool::{connect, connect_watched, pool, writers_pool};
 pub use probe::Session;
 pub use recover::{Landed, SoFar};
 pub use replicas::{Heartbeat, NewReplica, ReplicaRow};

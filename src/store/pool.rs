@@ -2,19 +2,23 @@
 
 use std::time::Duration;
 
-use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
+use deadpool_postgres::{Connect, Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use tokio::task::JoinHandle;
 use tokio_postgres::config::{Host, SslMode};
-use tokio_postgres::{Client, Config};
+use tokio_postgres::{Client, Config, Error};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use super::addresses;
+use super::connect::{CONNECT_TIMEOUT, Connected, Servers};
 use super::error::StoreError;
 use crate::link::{self, Encryption, Endpoint, POSTGRES, Peer, Wish};
 
-/// A pooled statement that takes longer than this has lost its server.
-const LIMITS: &str = "-c statement_timeout=30000 -c idle_in_transaction_session_timeout=30000 -c lock_timeout=10000";
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// A pooled statement that takes longer than this has lost its server. Postgres ends it before [`SILENCE`] is over.
+const LIMITS: &str = "-c statement_timeout=8000 -c idle_in_transaction_session_timeout=30000 -c lock_timeout=5000";
+/// How long a pooled connection waits for anything while Postgres owes it an answer.
+const SILENCE: Duration = Duration::from_secs(9);
 const WAIT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The writers look rows up by their keys only. A plan made while a table is empty would read the whole of it, for as long as the
@@ -39,32 +43,65 @@ pub fn writers_pool(endpoint: impl Into<Endpoint>) -> Result<Pool, StoreError> {
 }
 
 fn pool_with(endpoint: &Endpoint, size: usize, options: &str) -> Result<Pool, StoreError> {
-    let (mut config, tls) = parse(endpoint)?;
-    config.options(options);
-    let recycling_method = RecyclingMethod::Fast;
-    let manager = Manager::from_config(config, tls, ManagerConfig { recycling_method });
+    let servers = parse(endpoint, Some(options))?;
+    let addresses = servers.addresses();
+    let connecting = CONNECT_TIMEOUT * u32::try_from(addresses.len() + 1).unwrap_or(u32::MAX);
+    let manager = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+    let manager = Manager::from_connect(servers.config().clone(), Pooled(servers), manager);
+    let is_trusted = Hook::sync_fn(move |_, metrics| match addresses::is_suspect(&addresses, metrics.created) {
+        true => Err(HookError::message("a connection as old as this one was given up for its silence")),
+        false => Ok(()),
+    });
     Pool::builder(manager)
         .max_size(size)
         .runtime(Runtime::Tokio1)
         .wait_timeout(Some(WAIT_TIMEOUT))
-        .create_timeout(Some(CONNECT_TIMEOUT * 2))
+        .create_timeout(Some(connecting))
+        .pre_recycle(is_trusted)
         .build()
         .map_err(|error| StoreError::Url(error.to_string()))
 }
 
-/// One connection of its own, outside any pool, and the future that drives it.
+/// Makes the connections of a pool.
+struct Pooled(Servers);
+
+impl Connect for Pooled {
+    fn connect(&self, _: &Config) -> BoxFuture<'_, Result<(Client, JoinHandle<()>), Error>> {
+        async {
+            let (client, connection) = self.0.connect(Some(SILENCE)).await?;
+            Ok((client, drive(connection)))
+        }
+        .boxed()
+    }
+}
+
+/// **Invariant:** the tasks that `store` spawns drive one pooled connection each, and end with it.
+#[expect(clippy::disallowed_methods, reason = "the pool takes a task for each connection, and ends it")]
+fn drive(connection: BoxFuture<'static, Result<(), Error>>) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::warn!(error = crate::fault::chain(&error), "a connection to Postgres has ended");
+        }
+    })
+}
+
+/// One connection of its own, outside any pool, and the future that drives it. Its statements have no limit.
 ///
 /// # Errors
 /// [`StoreError`] where it cannot be made.
-pub async fn connect(
-    endpoint: impl Into<Endpoint>,
-) -> Result<(Client, BoxFuture<'static, Result<(), tokio_postgres::Error>>), StoreError> {
-    let (config, tls) = parse(&endpoint.into())?;
-    let (client, connection) = config.connect(tls).await?;
-    Ok((client, connection.boxed()))
+pub async fn connect(endpoint: impl Into<Endpoint>) -> Result<Connected, StoreError> {
+    Ok(parse(&endpoint.into(), None)?.connect(None).await?)
 }
 
-fn parse(endpoint: &Endpoint) -> Result<(Config, MakeRustlsConnect), StoreError> {
+/// As [`connect`], and it ends where Postgres owes an answer on it and sends nothing for `silence`.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn connect_watched(endpoint: impl Into<Endpoint>, silence: Duration) -> Result<Connected, StoreError> {
+    Ok(parse(&endpoint.into(), None)?.connect(Some(silence)).await?)
+}
+
+fn parse(endpoint: &Endpoint, options: Option<&str>) -> Result<Servers, StoreError> {
     let text = endpoint.url();
     let mode = ssl_mode(text);
     // libpq's words for what is always done here: `require` verifies certificate and name.
@@ -73,9 +110,10 @@ fn parse(endpoint: &Endpoint) -> Result<(Config, MakeRustlsConnect), StoreError>
         _ => text,
     };
     // The parser's own message may quote the URL, so it is not passed on.
-    let mut config: Config =
-        text.parse().map_err(|_| StoreError::Url("right is postgres://user:password@host:port/database".to_owned()))?;
-    config.connect_timeout(CONNECT_TIMEOUT);
+    let mut config: Config = text.parse().map_err(|_| not_right("it does not read"))?;
+    if let Some(options) = options {
+        config.options(options);
+    }
     config.tcp_user_timeout(Duration::from_secs(10));
     config.keepalives_idle(Duration::from_secs(10));
     config.application_name("dispatch-worker");
@@ -85,9 +123,6 @@ fn parse(endpoint: &Endpoint) -> Result<(Config, MakeRustlsConnect), StoreError>
         Some(_) => Wish::Tls,
     };
     let hosts = hosts(&config);
-    if hosts.is_empty() {
-        return Err(StoreError::Url("it names no host; right is postgres://user:password@host:port/database".to_owned()));
-    }
     let (user, password) = (config.get_user().unwrap_or_default(), config.get_password().unwrap_or_default());
     let judge = |host: &String| endpoint.judge(&Peer { service: &POSTGRES, host, user, password, wish });
     let judged = hosts.iter().map(judge).collect::<Result<Vec<_>, _>>()?;
@@ -103,7 +138,14 @@ fn parse(endpoint: &Endpoint) -> Result<(Config, MakeRustlsConnect), StoreError>
         SslMode::Disable => link::no_tls(),
         _ => endpoint.tls(&POSTGRES),
     };
-    Ok((config, MakeRustlsConnect::new(tls?)))
+    Servers::new(config, MakeRustlsConnect::new(tls?)).map_err(not_right)
+}
+
+fn not_right(what: &str) -> StoreError {
+    StoreError::Url(format!(
+        "{what}; use postgres://user:password@host:port/database, or host:port,host:port for several servers and \
+         ?target_session_attrs=read-write"
+    ))
 }
 
 /// What is connected to: addresses where they are given, else names.
@@ -121,4 +163,42 @@ fn hosts(config: &Config) -> Vec<String> {
 /// The value of `sslmode`, in a URL or in key-value pairs.
 fn ssl_mode(text: &str) -> Option<&str> {
     text.split(['?', '&', ' ']).find_map(|part| part.strip_prefix("sslmode="))
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::SecretString;
+
+    use super::*;
+
+    fn servers(url: &str) -> Result<Servers, StoreError> {
+        parse(&SecretString::from(url).into(), None)
+    }
+
+    #[test]
+    fn every_server_of_the_setting_has_its_address() {
+        for (url, right) in [
+            ("postgres://u:p@127.0.0.1/x", &["127.0.0.1:5432"][..]),
+            ("postgres://u:p@127.0.0.1:1,localhost,[::1]:2/x", &["127.0.0.1:1", "localhost:5432", "[::1]:2"]),
+            ("host=localhost,127.0.0.1 port=7 user=u", &["localhost:7", "127.0.0.1:7"]),
+            ("host=one.test,two.test hostaddr=127.0.0.1,::1 port=7,8 user=u", &["127.0.0.1:7", "[::1]:8"]),
+            ("host=/run/postgresql user=u", &["/run/postgresql:5432"]),
+        ] {
+            assert_eq!(servers(url).unwrap().addresses(), right, "{url}");
+        }
+    }
+
+    #[test]
+    fn a_setting_that_does_not_fit_itself_is_told_with_what_to_use_and_without_its_password() {
+        for (url, part) in [
+            ("user=u password=canary", "it names no host"),
+            ("host=localhost,localhost hostaddr=127.0.0.1 password=canary", "differ in number; use one address for each name"),
+            ("host=localhost,localhost port=1,2,3 password=canary", "differ in number; use one port for all"),
+            ("postgres://u:canary@localhost:port/x", "it does not read"),
+            ("postgres://u:canary@localhost/x?target_session_attrs=fast", "it does not read"),
+        ] {
+            let error = crate::fault::chain(&servers(url).err().unwrap_or_else(|| panic!("{url} is taken")));
+            assert!(error.contains(part) && error.contains("use postgres://") && !error.contains("canary"), "{url}: {error}");
+        }
+    }
 }

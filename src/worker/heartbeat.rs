@@ -8,19 +8,22 @@ use tokio_util::sync::CancellationToken;
 use super::lease::Lease;
 use crate::engine::Spawn;
 use crate::link::Endpoint;
-use crate::store::{Heartbeat, NewReplica, StoreError, connect};
+use crate::store::{Heartbeat, NewReplica, StoreError, connect_watched};
 
 /// How often the lease is renewed.
 const EVERY: Duration = Duration::from_secs(1);
 /// A renewal that takes longer is as good as lost.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
+/// How long its connection may be silent meanwhile. It ends before the lease is given up: whoever begins again knows by then which
+/// server to leave.
+const SILENCE: Duration = Duration::from_millis(2800);
 
 /// Begins a new incarnation.
 ///
 /// # Errors
 /// [`StoreError`].
 pub async fn begin(endpoint: &Endpoint, new: &NewReplica, spawn: &Spawn) -> Result<(Heartbeat, Arc<Lease>), StoreError> {
-    let (client, connection) = connect(endpoint).await?;
+    let (client, connection) = connect_watched(endpoint, SILENCE).await?;
     spawn(
         "heartbeat connection",
         Box::pin(async move {

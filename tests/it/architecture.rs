@@ -69,7 +69,7 @@ const ONLY: &[(&str, &[&str])] = &[
     ("anyhow::", &["app", "cli", "devkit"]),
     ("deadpool_postgres::", &["store", "tracker", "devkit"]),
     ("tokio_postgres::", &["store", "tracker", "pg_error", "app", "devkit"]),
-    ("tokio::spawn", &["app", "devkit"]),
+    ("tokio::spawn", &["app", "devkit", "store/pool.rs"]),
     ("JoinSet", &["app", "devkit"]),
     ("thread::", &["app", "devkit"]),
     ("env::var", &["config"]),

@@ -55,8 +55,14 @@ pub(crate) struct Bench {
 impl Bench {
     pub(crate) async fn new() -> Self {
         let database = TestDatabase::new().await;
+        let url = database.url.clone();
+        Self::by_way_of(&url, database).await
+    }
+
+    /// Its writers reach the database over this URL.
+    pub(crate) async fn by_way_of(url: &SecretString, database: TestDatabase) -> Self {
         let keyring = Arc::new(Keyring::parse(&SecretString::from(format!("k1:{}=", "A".repeat(43)))).expect("a keyring"));
-        let writers = store::writers_pool(&database.url).expect("a pool");
+        let writers = store::writers_pool(url).expect("a pool");
         let writer = Writer::new(Store::new(database.pool.clone(), keyring), writers, NoChanges, [("p", "first")].into());
         let replica = database
             .one("INSERT INTO replicas (version, host, pid, alive_until, lanes) VALUES ('1', 'h', 1, now() + interval '1 hour', '{}') RETURNING id")

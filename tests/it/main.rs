@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
+mod addresses;
 mod answers;
 mod architecture;
 mod assignee_sync;
@@ -21,6 +22,7 @@ mod engine_waits;
 mod engine_wake_ups;
 mod fairness;
 mod frozen;
+mod frozen_postgres;
 mod governor;
 mod governor_hanging;
 mod governor_shared;
@@ -58,6 +60,7 @@ mod readme;
 mod resume;
 mod retention;
 mod stage_contract;
+mod standby;
 mod startup;
 mod storm;
 mod support;

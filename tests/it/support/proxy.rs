@@ -1,9 +1,10 @@
-//! A way to Postgres on which single connections can be cut without the server hearing of it: it goes on with what it does. What
-//! clients send can be held back on the way, and delivered after they are gone.
+//! A way to a server on which connections can be cut without the server hearing of it, and on which what clients send can be held
+//! back and delivered after they are gone. It can be stopped whole: it refuses as a machine that is down does, or takes connections
+//! and says nothing.
 
 use std::collections::HashMap;
 use std::future::pending;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
 use reqwest::Url;
@@ -14,15 +15,16 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// Where a URL names none.
-const POSTGRES_PORT: u16 = 5432;
+const PORTS: [(&str, u16); 2] = [("postgres", 5432), ("amqp", 5672)];
 /// Carried at a time.
 const BYTES: usize = 64 * 1024;
 
 /// Carries until it is dropped.
 pub(crate) struct Proxy {
     url: Url,
+    at: SocketAddr,
     ways: Ways,
-    _carries: JoinSet<()>,
+    carries: JoinSet<()>,
 }
 
 /// Shared by the test and the connections.
@@ -32,6 +34,8 @@ struct Ways {
     connections: Arc<Mutex<HashMap<u16, Way>>>,
     /// Bytes that contain this are held back.
     held_back: Arc<Mutex<Option<&'static [u8]>>>,
+    /// From here on nothing is carried any more, and nothing that is sent is answered.
+    silent: CancellationToken,
 }
 
 /// One connection.
@@ -46,19 +50,32 @@ struct Way {
 impl Proxy {
     pub(crate) async fn to(server: &SecretString) -> Self {
         let mut url = Url::parse(server.expose_secret()).expect("a URL");
-        let there = (url.host_str().expect("a host").to_owned(), url.port().unwrap_or(POSTGRES_PORT));
+        let usual = PORTS.iter().find(|(scheme, _)| *scheme == url.scheme()).expect("a server that is known").1;
+        let there = (url.host_str().expect("a host").to_owned(), url.port().unwrap_or(usual));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+        let at = listener.local_addr().expect("it is bound");
         url.set_host(Some("127.0.0.1")).expect("an address is a host");
-        url.set_port(Some(listener.local_addr().expect("it is bound").port())).expect("it has a host");
+        url.set_port(Some(at.port())).expect("it has a host");
         let ways = Ways::default();
         let mut carries = JoinSet::new();
         carries.spawn(accept(listener, there, ways.clone()));
-        Self { url, ways, _carries: carries }
+        Self { url, at, ways, carries }
     }
 
     /// The same server by way of this.
     pub(crate) fn url(&self) -> String {
         self.url.to_string()
+    }
+
+    /// The same server by way of this, or of `other` where this is stopped.
+    pub(crate) fn url_or(&self, other: &Self) -> String {
+        let both = format!("{},{}", self.at, other.at);
+        self.url.as_str().replacen(&self.at.to_string(), &both, 1)
+    }
+
+    /// How many connections it carries, or has carried.
+    pub(crate) fn carried(&self) -> usize {
+        self.ways.connections.lock().expect("nobody panics with it").len()
     }
 
     /// Ends the client's side of a connection.
@@ -82,6 +99,16 @@ impl Proxy {
     pub(crate) fn deliver(&self, seen_from: u16) {
         self.ways.of(seen_from).delivered.cancel();
     }
+
+    /// Cuts every connection and refuses new ones, for good.
+    pub(crate) async fn stop(&mut self) {
+        self.carries.shutdown().await;
+    }
+
+    /// Keeps every connection and carries nothing on them, takes new ones and says nothing to them, for good.
+    pub(crate) fn fall_silent(&self) {
+        self.ways.silent.cancel();
+    }
 }
 
 impl Ways {
@@ -98,6 +125,10 @@ impl Ways {
 async fn accept(listener: TcpListener, there: (String, u16), ways: Ways) {
     let mut carried = JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
+        if ways.silent.is_cancelled() {
+            carried.spawn(hold(client));
+            continue;
+        }
         let server = TcpStream::connect(&there).await.expect("the server takes a connection");
         let seen_from = server.local_addr().expect("it is connected").port();
         let way = Way::default();
@@ -106,12 +137,17 @@ async fn accept(listener: TcpListener, there: (String, u16), ways: Ways) {
     }
 }
 
+async fn hold(_client: TcpStream) {
+    pending().await
+}
+
 async fn carry(mut client: TcpStream, mut server: TcpStream, way: Way, ways: Ways) {
     let mut held = Vec::new();
     tokio::select! {
         // Whoever ends it, there is nothing left to carry.
         _ = both_ways(&mut client, &mut server, (&way, &ways), &mut held) => return,
         () = way.cut.cancelled() => drop(client),
+        () = ways.silent.cancelled() => pending().await,
     }
     if way.holds.is_cancelled() {
         way.delivered.cancelled().await;

@@ -1,0 +1,175 @@
+//! Where RabbitMQ is: the URL's hosts, each with what all of them share, and how they are spoken to.
+
+use std::net::Ipv6Addr;
+use std::sync::Arc;
+
+use lapin::uri::{AMQPAuthority, AMQPScheme, AMQPUri};
+use tokio_rustls::TlsConnector;
+
+use super::BrokerError;
+use crate::link::{Encryption, Endpoint, Peer, RABBITMQ, Wish, is_this_machine};
+
+const HEARTBEAT_SECONDS: u16 = 5;
+
+/// Where to connect, and with what TLS.
+pub(super) struct Plan {
+    /// At least one; they differ in host and port only.
+    pub(super) hosts: Vec<AMQPUri>,
+    pub(super) tls: Option<TlsConnector>,
+}
+
+impl Plan {
+    /// # Errors
+    /// [`BrokerError::Url`]; [`BrokerError::Refused`] where one of the hosts would be.
+    pub(super) fn of(endpoint: &Endpoint) -> Result<Self, BrokerError> {
+        let hosts = hosts(endpoint.url()).ok_or(BrokerError::Url)?;
+        let mut is_encrypted = false;
+        for uri in &hosts {
+            let wish = match uri.scheme {
+                AMQPScheme::AMQP => Wish::Plaintext,
+                AMQPScheme::AMQPS => Wish::Tls,
+            };
+            let AMQPAuthority { userinfo, host, .. } = &uri.authority;
+            let (user, password) = (userinfo.username.as_str(), userinfo.password.as_bytes());
+            let judged = endpoint.judge(&Peer { service: &RABBITMQ, host, user, password, wish })?;
+            is_encrypted |= judged == Encryption::Tls;
+        }
+        let tls = if is_encrypted { Some(TlsConnector::from(Arc::new(endpoint.tls(&RABBITMQ)?))) } else { None };
+        Ok(Self { hosts, tls })
+    }
+
+    /// The same for every host.
+    pub(super) fn vhost(&self) -> &str {
+        self.hosts.first().map_or("", |uri| &uri.vhost)
+    }
+
+    /// Whether something goes to another machine unencrypted.
+    pub(super) fn is_plain_elsewhere(&self) -> bool {
+        self.tls.is_none() && self.hosts.iter().any(|uri| !is_this_machine(&uri.authority.host))
+    }
+}
+
+/// As errors have it.
+pub(super) fn name(uri: &AMQPUri) -> String {
+    let AMQPAuthority { host, port, .. } = &uri.authority;
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+/// A URL for each host of `scheme://user:password@host:port,host:port/vhost?query`; `None` where one of them is not right.
+fn hosts(url: &str) -> Option<Vec<AMQPUri>> {
+    let (scheme, rest) = url.split_once("://")?;
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, tail) = rest.split_at(end);
+    let (user, hosts) = authority.rfind('@').map_or(("", authority), |at| authority.split_at(at + 1));
+    let several = hosts.contains(',');
+    let uri = |host: &str| {
+        // One URL without a host stands for this machine; among several it is a slip.
+        if several && (host.is_empty() || host.starts_with(':')) {
+            return None;
+        }
+        let mut uri: AMQPUri = format!("{scheme}://{user}{host}{tail}").parse().ok()?;
+        // The driver's parser knows names and IPv4 addresses, and takes an IPv6 one for `localhost`.
+        if let Some(literal) = ipv6_literal(host) {
+            uri.authority.host = literal;
+        }
+        // Heartbeats find a half-open connection; the setting wins where the URL has one.
+        uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
+        Some(uri)
+    };
+    hosts.split(',').map(uri).collect()
+}
+
+fn ipv6_literal(host: &str) -> Option<String> {
+    let literal = host.strip_prefix('[')?.split(']').next()?;
+    literal.parse::<Ipv6Addr>().ok().map(|address| address.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::SecretString;
+
+    use super::*;
+    use crate::fault::{Class, Fault};
+
+    fn plan(url: &str) -> Result<Plan, BrokerError> {
+        Plan::of(&SecretString::from(url).into())
+    }
+
+    #[test]
+    fn a_broker_elsewhere_is_spoken_to_over_tls_only_and_with_a_user_of_ones_own() {
+        for (url, part) in [
+            ("amqp://u:canary@rabbitmq:5672/", "right is amqps://"),
+            ("amqp://u:canary@localhost.example/", "right is amqps://"),
+            ("amqp://127.0.0.1:canary@other.example", "right is amqps://"),
+            ("amqp://u:canary@[2001:db8::1]:5672/x", "2001:db8::1"),
+            ("amqps://guest:canary@rabbitmq/", "default user"),
+            ("amqps://rabbitmq/", "default user"),
+            // Each of several is judged.
+            ("amqp://u:canary@localhost,127.0.0.1:5673,mq-3:5672/x", "mq-3"),
+            ("amqp://u:canary@[::1]:5672,[2001:db8::1]/x", "2001:db8::1"),
+            ("amqps://guest:canary@localhost,mq-2/x", "mq-2"),
+        ] {
+            let error = plan(url).err().unwrap();
+            assert_eq!(error.class(), Class::Permanent);
+            let said = crate::fault::chain(&error);
+            assert!(said.contains(part) && !said.contains("canary"), "{url}: {said}");
+        }
+        for url in [
+            "amqp://guest:guest@127.0.0.1/%2f",
+            "amqp://localhost",
+            "amqp://",
+            "amqp://u:p@[::1]:5672/x",
+            "amqps://u:canary@rabbitmq/",
+            "amqps://u:canary@mq-1,mq-2:5671,[2001:db8::1]:5671/x",
+        ] {
+            assert!(plan(url).is_ok(), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_url_is_told_with_what_to_use() {
+        for url in [
+            "http://u:canary@127.0.0.1/",
+            "amqp:canary",
+            "canary",
+            "amqp://u:canary@localhost,/x",
+            "amqp://u:canary@,localhost/x",
+            "amqp://u:canary@localhost,:5673/x",
+            "amqp://u:canary@localhost:5672,localhost:port/x",
+            "amqp://u:canary@localhost,127.0.0.1:99999/x",
+            "amqp://u:canary@[::1,localhost/x",
+            "amqp://u:canary@localhost,local host/x",
+        ] {
+            let error = plan(url).err().unwrap_or_else(|| panic!("{url} is taken"));
+            assert!(matches!(error, BrokerError::Url), "{url}: {error:?}");
+            let said = crate::fault::chain(&error);
+            assert!(said.contains("use amqps://") && said.contains("host:port,host:port") && !said.contains("canary"), "{said}");
+        }
+    }
+
+    #[test]
+    fn hosts_differ_in_nothing_but_host_and_port() {
+        let plan = plan("amqp://us%2Cer:p%40ss@127.0.0.1,[::1]:5673,localhost:5674/x%2fy?heartbeat=30").unwrap();
+        let names: Vec<String> = plan.hosts.iter().map(name).collect();
+        assert_eq!(names, ["127.0.0.1:5672", "[::1]:5673", "localhost:5674"]);
+        for uri in &plan.hosts {
+            let user = &uri.authority.userinfo;
+            assert_eq!((user.username.as_str(), user.password.as_str()), ("us,er", "p@ss"));
+            assert_eq!((uri.vhost.as_str(), uri.query.heartbeat), ("x/y", Some(30)));
+        }
+        assert!(plan.vhost() == "x/y" && plan.tls.is_none() && !plan.is_plain_elsewhere());
+    }
+
+    #[test]
+    fn heartbeats_are_asked_for_and_ports_are_those_of_the_scheme() {
+        let one = plan("amqp://u:p@[::1]:5673/x").unwrap();
+        let AMQPUri { authority, query, .. } = &one.hosts[0];
+        assert_eq!((authority.host.as_str(), authority.port), ("::1", 5673));
+        assert_eq!((query.heartbeat, one.tls.is_none()), (Some(HEARTBEAT_SECONDS), true));
+        let several = plan("amqps://u:canary@b.example,c.example/x").unwrap();
+        assert_eq!(several.hosts.iter().map(name).collect::<Vec<_>>(), ["b.example:5671", "c.example:5671"]);
+        assert!(several.tls.is_some() && !several.is_plain_elsewhere());
+        let loud = Endpoint::new("amqp://u:own@127.0.0.1,b.example/x".into(), None, true);
+        assert!(Plan::of(&loud).unwrap().is_plain_elsewhere(), "one of two is elsewhere");
+    }
+}

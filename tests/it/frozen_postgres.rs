@@ -1,0 +1,76 @@
+//! A Postgres that stands still: its connections are left within 10 s, whoever waits on them, and nothing is lost by it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dispatch_worker::devkit::guard::Command;
+use dispatch_worker::job::JobState;
+use dispatch_worker::secrets::Keyring;
+use dispatch_worker::store::{self, Store};
+use secrecy::SecretString;
+
+use crate::group_writer::{Bench, ours};
+use crate::support::{Checks, Proxy, TestDatabase, TestWorld, WorkerOptions, acme, wait_for};
+
+const SOON: Duration = Duration::from_secs(60);
+/// From the moment at which Postgres stands still.
+const LEFT_WITHIN: Duration = Duration::from_secs(10);
+const JOBS: usize = 30;
+
+#[tokio::test]
+async fn a_worker_leaves_it_within_10_s_and_every_job_is_done_once_it_goes_on() {
+    let world = TestWorld::with_own_servers().await;
+    let worker = world.worker(&WorkerOptions { concurrency: Some(8), ..WorkerOptions::default() });
+    let keys: Vec<String> = (0..JOBS).map(|number| format!("job-{number}")).collect();
+    for (number, key) in keys.iter().enumerate() {
+        let to = if number % 2 == 0 { acme::ANN } else { acme::BOB };
+        let event = world.assign(acme::WORK_ITEM, Some(to)).await;
+        world.publish_job(&acme::job(key, &event)).await;
+    }
+    world.wait_job_state(&keys[0], JobState::Succeeded, SOON).await;
+    world.server_command(Command::FreezePostgres).await;
+    // What was under way has failed, and what begins does not hang on it.
+    wait_for("the worker to leave its connections", LEFT_WITHIN, async || {
+        if worker.log().contains("owes an answer and has sent nothing for 9s") { Ok(()) } else { Err("it has not") }
+    })
+    .await;
+    assert!(!worker.readiness().await.expect("its operations server answers").0);
+    wait_for("new connections to be given up too", LEFT_WITHIN, async || {
+        if worker.log().contains("no session within 3 s") { Ok(()) } else { Err("they are not") }
+    })
+    .await;
+    world.server_command(Command::ThawPostgres).await;
+    for key in &keys {
+        world.wait_job_state(key, JobState::Succeeded, SOON).await;
+    }
+    worker.ready().await;
+    Checks::default().hold(&world).await;
+}
+
+#[tokio::test]
+async fn whoever_writes_or_reads_on_it_has_an_error_of_infrastructure_within_10_s() {
+    let database = TestDatabase::new().await;
+    // To whoever is connected, silence is what a server is that stands still.
+    let proxy = Proxy::to(&database.url).await;
+    let url = SecretString::from(proxy.url());
+    let bench = Bench::by_way_of(&url, database).await;
+    let keyring = Keyring::parse(&Keyring::fresh_setting()).expect("a fresh keyring is right");
+    let store = Store::new(store::pool(&url, 2).expect("a pool"), Arc::new(keyring));
+    ours(bench.at_once(bench.writer.intake(&bench.job("before"))).await);
+    let both = tokio::join!(store.check_writable(), store.check_writable());
+    assert!(both.0.is_ok() && both.1.is_ok(), "{both:?}");
+
+    proxy.fall_silent();
+    let begun = Instant::now();
+    let job = bench.job("after");
+    let writes = bench.at_once(bench.writer.intake(&job));
+    let (intaken, writable) = tokio::join!(writes, store.check_writable());
+    for error in [intaken.map(|_| ()).unwrap_err(), writable.unwrap_err()] {
+        assert!(error.is_infrastructure(), "{error:?}");
+    }
+    assert!(begun.elapsed() < LEFT_WITHIN, "{:?}", begun.elapsed());
+    // The other connections of the pool are as old: nobody waits on them too.
+    let begun = Instant::now();
+    assert!(store.check_writable().await.unwrap_err().is_infrastructure());
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+}
