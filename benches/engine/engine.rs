@@ -14,7 +14,9 @@ use dispatch_worker::job::JobId;
 use dispatch_worker::link::Endpoint;
 use dispatch_worker::secrets::Keyring;
 use dispatch_worker::store::{self, Backlog, NewReplica, Store, Tables, WRITERS, Writer};
-use dispatch_worker::worker::{Inflow, LaneRun, Parts, Running, Seat, Worker, announcer, beat, begin, prefetch, wake_due};
+use dispatch_worker::worker::{
+    EventLinks, Inflow, LaneRun, Parts, Running, Seat, Worker, announcer, beat, begin, prefetch, wake_due,
+};
 use serde_json::json;
 use serde_json::value::RawValue;
 use tokio::sync::{mpsc, watch};
@@ -142,9 +144,14 @@ impl Bench {
             let (writer, end) = (Arc::clone(&writer), self.end.clone());
             spawn("writer", Box::pin(async move { writer.write_groups(end).await }));
         }
-        let (publisher, supervisor) = publisher(&self.place.amqp_url);
-        spawn("publisher", Box::pin(supervisor.run(self.end.clone())));
-        let (announcer, announcing) = announcer(publisher.clone(), Arc::clone(&writer));
+        let [publisher, events, replies] = ["publisher", "events", "replies"].map(|link| {
+            let (publisher, supervisor) = publisher(&self.place.amqp_url, link);
+            spawn(link, Box::pin(supervisor.run(self.end.clone())));
+            publisher
+        });
+        let links = EventLinks { events, replies };
+        let (announcer, announcing, due) = announcer(links, Arc::clone(&writer), Duration::from_secs(3600));
+        spawn("due events", Box::pin(due.run(self.end.clone())));
         spawn("announcer", Box::pin(announcing.run(self.end.clone())));
         let (services, running) = (Arc::new(()), Arc::new(Running::default()));
         let parts = Parts { writer, registry, services, keyring, publisher, announcer, known_schema: 1, running };

@@ -30,7 +30,7 @@ use crate::secrets::Keyring;
 use crate::store::{self, Store, Tables, WRITERS, Writer};
 use crate::telemetry;
 use crate::tracker::{self, ChangedBy, Changes, Tracker};
-use crate::worker::{Announcing, Parts, Running, announcer};
+use crate::worker::{self, Announcing, DueAnnouncements, Parts, Running, announcer};
 use incarnation::Process;
 
 /// The product's part of the engine's transactions.
@@ -74,7 +74,7 @@ pub async fn run_worker(links: Links, settings: WorkerSettings) -> anyhow::Resul
     let tasks = TaskTracker::new();
     let (drain, end) = (CancellationToken::new(), CancellationToken::new());
     let spawn = spawner(&tasks);
-    let Made { parts, holds, publisher, announcing } = made(&links, &settings, Arc::clone(&spawn))?;
+    let Made { parts, holds, publishers, announcing, due_announcements } = made(&links, &settings, Arc::clone(&spawn))?;
     let readiness = Arc::new(WorkerReadiness::new(parts.store().clone(), parts.publisher.clone(), drain.clone()));
     let listener = tokio::net::TcpListener::bind(settings.ops_listen)
         .await
@@ -98,8 +98,10 @@ pub async fn run_worker(links: Links, settings: WorkerSettings) -> anyhow::Resul
         spawn("writer", Box::pin(async move { writer.write_groups(end).await }));
     }
     spawn("holds", Box::pin(holds::follow(Arc::clone(&parts.services.providers.governor), end.clone())));
-    let publisher_end = end.clone();
-    spawn("publisher", Box::pin(publisher.run(publisher_end)));
+    for publisher in publishers {
+        spawn("publisher", Box::pin(publisher.run(end.clone())));
+    }
+    spawn("due events", Box::pin(due_announcements.run(drain.clone())));
     let (drained, told) = (CancellationToken::new(), CancellationToken::new());
     let (run, over) = (announcing.run(drained.clone()), told.clone().drop_guard());
     spawn("announcer", Box::pin(async move { (run.await, drop(over)).0 }));
@@ -145,8 +147,9 @@ async fn goodbye(tasks: &TaskTracker, end: &CancellationToken) -> anyhow::Result
 struct Made {
     parts: Parts<Dispatch, TrackerTables>,
     holds: Arc<StoredHolds>,
-    publisher: PublisherSupervisor,
+    publishers: [PublisherSupervisor; 3],
     announcing: Announcing<TrackerTables>,
+    due_announcements: DueAnnouncements,
 }
 
 fn made(links: &Links, settings: &WorkerSettings, spawn: Spawn) -> anyhow::Result<Made> {
@@ -165,12 +168,17 @@ fn made(links: &Links, settings: &WorkerSettings, spawn: Spawn) -> anyhow::Resul
     let tracker = Tracker::new(pool, Arc::clone(&keyring));
     let providers = providers(Arc::<StoredHolds>::clone(&holds), lanes, &settings.providers)?;
     let services = Arc::new(Services { tracker, providers, spawn });
-    let (publisher, supervisor) = publisher(checked(links.amqp_url()?)?);
+    let amqp = checked(links.amqp_url()?)?;
+    // Three connections: RabbitMQ stops reading from a whole connection for the sake of one queue.
+    let (wake_ups, publishes) = publisher(&amqp, "publisher");
+    let (events, publishes_events) = publisher(&amqp, "events");
+    let (replies, publishes_replies) = publisher(&amqp, "replies");
     let writer = Arc::new(Writer::new(store, store::writers_pool(links.database_url()?)?, TrackerTables, first_stages));
-    let (announcer, announcing) = announcer(publisher.clone(), Arc::clone(&writer));
+    let outgoing = worker::EventLinks { events, replies };
+    let (announcer, announcing, due_announcements) = announcer(outgoing, Arc::clone(&writer), settings.longest_event());
     let running = Arc::new(Running::default());
-    let parts = Parts { writer, registry, services, keyring, publisher, announcer, known_schema: SCHEMA, running };
-    Ok(Made { parts, holds, publisher: supervisor, announcing })
+    let parts = Parts { writer, registry, services, keyring, publisher: wake_ups, announcer, known_schema: SCHEMA, running };
+    Ok(Made { parts, holds, publishers: [publishes, publishes_events, publishes_replies], announcing, due_announcements })
 }
 
 /// What stages reach the outside with, for a command that does what one of their stages does.

@@ -1,12 +1,11 @@
-//! The waker: publishes for rows that are due and not woken, frees the jobs of dead owners, publishes what was not announced,
-//! and tests again whether causes are gone. Each replica runs one; rows locked by another are skipped.
+//! The waker: publishes for rows that are due and not woken, frees the jobs of dead owners, and tests again whether
+//! causes are gone. Each replica runs one; rows locked by another are skipped.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::announcer::announce;
 use super::inflow::Inflow;
 use super::lane::Seat;
 use super::lease::Lease;
@@ -92,10 +91,6 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Waker<P, T> {
         self.look_at_intake().await;
         for seat in &self.seats {
             log("due jobs", self.wake_lane(seat).await);
-        }
-        match self.parts.store().due_announcements().await {
-            Ok(due) => announce(&self.parts.publisher, &self.parts.writer, &due).await,
-            Err(error) => log("announcements", Err(error)),
         }
     }
 
