@@ -49,6 +49,7 @@ mod resume;
 mod stage_contract;
 mod startup;
 mod storm;
+mod subscribers;
 mod support;
 mod traces;
 mod tracker_apply;
