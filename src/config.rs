@@ -98,6 +98,9 @@ pub struct WorkerSettings {
     /// Seconds that a drain waits for stages in hand
     #[arg(long, env = "DISPATCH_DRAIN_SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub drain_seconds: u64,
+    /// Hours after which an outcome event or a reply that could not be published is dropped
+    #[arg(long, env = "DISPATCH_EVENT_HOURS", default_value_t = 24, value_parser = clap::value_parser!(u64).range(1..=720))]
+    pub event_hours: u64,
     /// How long what is over is kept.
     #[command(flatten)]
     pub keep: KeepSettings,
@@ -195,6 +198,12 @@ impl WorkerSettings {
     #[must_use]
     pub const fn drain(&self) -> Duration {
         Duration::from_secs(self.drain_seconds)
+    }
+
+    /// Age at which outcome events and replies are dropped.
+    #[must_use]
+    pub const fn longest_event(&self) -> Duration {
+        Duration::from_secs(self.event_hours * 3600)
     }
 
     /// How many jobs of a lane run at a time.

@@ -33,6 +33,9 @@ pub mod names {
     pub const CONSUMER_CANCELS: &str = "dispatch_consumer_cancels_total";
     /// Counter, `code`: messages that could not become a job.
     pub const DEAD_LETTERS: &str = "dispatch_dead_letters_total";
+    /// Counter, `what` (`event`, `reply`), `why` (`refused`, `unconfirmed`, `returned`, `too_old`): outcome events and replies
+    /// given up.
+    pub const DROPPED: &str = "dispatch_events_dropped_total";
     /// Counter: effects whose outcome nobody knows.
     pub const UNKNOWN_EFFECTS: &str = "dispatch_unknown_effects_total";
     /// Counter, `lane`: messages received.
@@ -130,6 +133,7 @@ pub fn describe() {
     describe_counter!(names::RECONNECTS, "Connections rebuilt, by link");
     describe_counter!(names::CONSUMER_CANCELS, "Consumers cancelled by the broker");
     describe_counter!(names::DEAD_LETTERS, "Messages that could not become a job, by reason code");
+    describe_counter!(names::DROPPED, "Outcome events and replies that were given up, by what and why");
     describe_counter!(names::UNKNOWN_EFFECTS, "Effects whose outcome nobody knows");
     describe_counter!(names::DELIVERIES, "Messages received, by lane");
     describe_histogram!(names::GROUP_ROWS, Unit::Count, "Rows of claims and plain commits in one transaction");

@@ -15,7 +15,7 @@ use dispatch_worker::link::Endpoint;
 use dispatch_worker::maintenance::Incarnation;
 use dispatch_worker::secrets::Keyring;
 use dispatch_worker::store::{self, Backlog, NewReplica, Store, Tables, WRITERS, Writer};
-use dispatch_worker::worker::{Inflow, LaneRun, Parts, Seat, Worker, announcer, beat, begin, prefetch};
+use dispatch_worker::worker::{EventLinks, Inflow, LaneRun, Parts, Seat, Worker, announcer, beat, begin, prefetch};
 use serde_json::json;
 use serde_json::value::RawValue;
 use tokio::sync::{mpsc, watch};
@@ -143,9 +143,15 @@ impl Bench {
             let (writer, end) = (Arc::clone(&writer), self.end.clone());
             spawn("writer", Box::pin(async move { writer.write_groups(end).await }));
         }
-        let (publisher, supervisor) = publisher(&self.place.amqp_url);
-        spawn("publisher", Box::pin(supervisor.run(self.end.clone())));
-        let (announcer, announcing) = announcer(publisher.clone(), Arc::clone(&writer));
+        let [publisher, events, replies] = ["publisher", "events", "replies"].map(|link| {
+            let (publisher, supervisor) = publisher(&self.place.amqp_url, link);
+            spawn(link, Box::pin(supervisor.run(self.end.clone())));
+            publisher
+        });
+        let links = EventLinks { events, replies };
+        let (announcer, announcing, due) = announcer(links, Arc::clone(&writer), Duration::from_secs(3600));
+        // What its writers do not publish is left: the bench ends before it would be.
+        drop(due);
         spawn("announcer", Box::pin(announcing.run(self.end.clone())));
         let (services, running, stamps) = (Arc::new(()), Arc::default(), Arc::default());
         let parts = Parts { writer, registry, services, keyring, publisher, announcer, known_schema: 1, running, stamps };

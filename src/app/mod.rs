@@ -31,7 +31,7 @@ use crate::secrets::Keyring;
 use crate::store::{self, Keep, Store, Tables, WRITERS, Writer};
 use crate::telemetry;
 use crate::tracker::{self, ChangedBy, Changes, Tracker};
-use crate::worker::{Announcing, Parts, announcer};
+use crate::worker::{self, Announcing, DueAnnouncements, Parts, announcer};
 use incarnation::Process;
 
 /// The product's part of the engine's transactions.
@@ -75,7 +75,7 @@ pub async fn run_worker(links: Links, settings: WorkerSettings) -> anyhow::Resul
     let tasks = TaskTracker::new();
     let (drain, end) = (CancellationToken::new(), CancellationToken::new());
     let spawn = spawner(&tasks);
-    let Made { parts, holds, publisher, announcing } = made(&links, &settings, Arc::clone(&spawn))?;
+    let Made { parts, holds, publishers, announcing, due_announcements } = made(&links, &settings, Arc::clone(&spawn))?;
     let duties = Arc::new(Duties::default());
     let readiness =
         Arc::new(WorkerReadiness::new(parts.store().clone(), parts.publisher.clone(), drain.clone(), Arc::clone(&duties)));
@@ -95,7 +95,7 @@ pub async fn run_worker(links: Links, settings: WorkerSettings) -> anyhow::Resul
     // What is held is known before the first job comes.
     holds::look(&parts.services.providers.governor).await;
     let tables = (parts.store().clone(), parts.services.tracker.clone());
-    for (duty, task) in duties_of_process(tables, keep(&settings.keep), &duties, &end) {
+    for (duty, task) in duties_of_process(tables, due_announcements, keep(&settings.keep), &duties, &end) {
         spawn(duty, task);
     }
     for _ in 0..WRITERS {
@@ -103,8 +103,9 @@ pub async fn run_worker(links: Links, settings: WorkerSettings) -> anyhow::Resul
         spawn("writer", Box::pin(async move { writer.write_groups(end).await }));
     }
     spawn("holds", Box::pin(holds::follow(Arc::clone(&parts.services.providers.governor), end.clone())));
-    let publisher_end = end.clone();
-    spawn("publisher", Box::pin(publisher.run(publisher_end)));
+    for publisher in publishers {
+        spawn("publisher", Box::pin(publisher.run(end.clone())));
+    }
     let (drained, told) = (CancellationToken::new(), CancellationToken::new());
     let (run, over) = (announcing.run(drained.clone()), told.clone().drop_guard());
     spawn("announcer", Box::pin(async move { (run.await, drop(over)).0 }));
@@ -152,8 +153,9 @@ async fn goodbye(tasks: &TaskTracker, end: &CancellationToken) -> anyhow::Result
 struct Made {
     parts: Parts<Dispatch, TrackerTables>,
     holds: Arc<StoredHolds>,
-    publisher: PublisherSupervisor,
+    publishers: [PublisherSupervisor; 3],
     announcing: Announcing<TrackerTables>,
+    due_announcements: DueAnnouncements,
 }
 
 fn made(links: &Links, settings: &WorkerSettings, spawn: Spawn) -> anyhow::Result<Made> {
@@ -172,12 +174,18 @@ fn made(links: &Links, settings: &WorkerSettings, spawn: Spawn) -> anyhow::Resul
     let tracker = Tracker::new(pool, Arc::clone(&keyring));
     let providers = providers(Arc::<StoredHolds>::clone(&holds), lanes, &settings.providers)?;
     let services = Arc::new(Services { tracker, providers, spawn });
-    let (publisher, supervisor) = publisher(checked(links.amqp_url()?)?);
+    let amqp = checked(links.amqp_url()?)?;
+    // Three connections: RabbitMQ stops reading from a whole connection for the sake of one queue.
+    let (wake_ups, publishes) = publisher(&amqp, "publisher");
+    let (events, publishes_events) = publisher(&amqp, "events");
+    let (replies, publishes_replies) = publisher(&amqp, "replies");
     let writer = Arc::new(Writer::new(store, store::writers_pool(links.database_url()?)?, TrackerTables, first_stages));
-    let (announcer, announcing) = announcer(publisher.clone(), Arc::clone(&writer));
+    let outgoing = worker::EventLinks { events, replies };
+    let (announcer, announcing, due_announcements) = announcer(outgoing, Arc::clone(&writer), settings.longest_event());
     let (running, stamps) = (Arc::default(), Arc::default());
-    let parts = Parts { writer, registry, services, keyring, publisher, announcer, known_schema: SCHEMA, running, stamps };
-    Ok(Made { parts, holds, publisher: supervisor, announcing })
+    let known_schema = SCHEMA;
+    let parts = Parts { writer, registry, services, keyring, publisher: wake_ups, announcer, known_schema, running, stamps };
+    Ok(Made { parts, holds, publishers: [publishes, publishes_events, publishes_replies], announcing, due_announcements })
 }
 
 /// What stages reach the outside with, for a command that does what one of their stages does.

@@ -1,6 +1,7 @@
 //! Publishing: persistent, confirmed, on a connection of its own (a memory or disk alarm blocks a connection that writes).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
@@ -56,17 +57,31 @@ pub struct Depth {
 }
 
 pub(super) struct Live {
-    connection: Connection,
+    connection: Arc<Connection>,
     pub(super) channel: Channel,
+    /// Confirms that were waited for in vain. The driver and the broker keep something of each until the channel is closed.
+    pub(super) lost: AtomicUsize,
 }
 
 impl Live {
+    /// A channel on a connection.
+    async fn on(connection: Arc<Connection>) -> Result<Self, BrokerError> {
+        let channel = within(CALL_TIMEOUT, connection.create_channel()).await?;
+        within(CALL_TIMEOUT, channel.confirm_select(ConfirmSelectOptions::default())).await?;
+        Ok(Self { connection, channel, lost: AtomicUsize::new(0) })
+    }
+
+    /// Its channel owes so many confirms that another one takes its place.
+    pub(super) fn is_worn(&self) -> bool {
+        self.lost.load(Ordering::Relaxed) >= LOST_CONFIRMS
+    }
+
     pub(super) fn is_connected(&self) -> bool {
         self.connection.status().connected() && self.channel.status().connected()
     }
 
     /// The broker has told of an alarm, as it does to those who have published.
-    fn is_blocked(&self) -> bool {
+    pub(super) fn is_blocked(&self) -> bool {
         self.connection.status().blocked()
     }
 }
@@ -74,15 +89,20 @@ impl Live {
 /// Publishes over whatever connection its supervisor has.
 #[derive(Clone)]
 pub struct Publisher {
-    live: watch::Receiver<Option<Arc<Live>>>,
+    pub(super) live: watch::Receiver<Option<Arc<Live>>>,
     doubt: Arc<Notify>,
+    /// Has the supervisor replace the channel.
+    pub(super) renew: Arc<Notify>,
 }
 
 /// Keeps a publisher's connection.
 pub struct PublisherSupervisor {
     endpoint: Endpoint,
+    /// Label `link` of [`names::RECONNECTS`], and part of the connection's name.
+    link: &'static str,
     live: watch::Sender<Option<Arc<Live>>>,
     doubt: Arc<Notify>,
+    renew: Arc<Notify>,
 }
 
 /// How often a connection is looked at.
@@ -92,12 +112,19 @@ const LONGEST_ALARM: Duration = Duration::from_secs(60);
 /// How long a publish waits for a connection.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A publisher, and the supervisor whose [`PublisherSupervisor::run`] keeps it connected.
+/// Confirms that one channel may owe. RabbitMQ stops reading from a channel, and soon from its connection, when a quorum queue
+/// has not answered for 32 messages of it, or a classic queue for 400 (`quorum_commands_soft_limit`,
+/// `credit_flow_default_credit` of RabbitMQ's application `rabbit`).
+const LOST_CONFIRMS: usize = 24;
+
+/// A publisher, and the supervisor whose [`PublisherSupervisor::run`] keeps it connected. `link` is the label of
+/// [`names::RECONNECTS`]; RabbitMQ's management shows the connection as `dispatch {link}`.
 #[must_use]
-pub fn publisher(endpoint: impl Into<Endpoint>) -> (Publisher, PublisherSupervisor) {
+pub fn publisher(endpoint: impl Into<Endpoint>, link: &'static str) -> (Publisher, PublisherSupervisor) {
     let (sender, live) = watch::channel(None);
-    let doubt = Arc::new(Notify::new());
-    (Publisher { live, doubt: Arc::clone(&doubt) }, PublisherSupervisor { endpoint: endpoint.into(), live: sender, doubt })
+    let (doubt, renew) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let publisher = Publisher { live, doubt: Arc::clone(&doubt), renew: Arc::clone(&renew) };
+    (publisher, PublisherSupervisor { endpoint: endpoint.into(), link, live: sender, doubt, renew })
 }
 
 impl PublisherSupervisor {
@@ -105,16 +132,16 @@ impl PublisherSupervisor {
     pub async fn run(self, cancel: CancellationToken) {
         let mut reconnect = Reconnect::default();
         while !cancel.is_cancelled() {
-            match open(&self.endpoint).await {
+            match open(&self.endpoint, self.link).await {
                 Ok(live) => {
                     reconnect.reset();
                     self.watch(live, &cancel).await;
                 }
                 Err(error) => {
-                    tracing::warn!(error = crate::fault::chain(&error), "no publishing connection");
+                    tracing::warn!(link = self.link, error = crate::fault::chain(&error), "no publishing connection");
                 }
             }
-            metrics::counter!(names::RECONNECTS, "link" => "publisher").increment(1);
+            metrics::counter!(names::RECONNECTS, "link" => self.link).increment(1);
             tokio::select! {
                 () = tokio::time::sleep(reconnect.next_delay()) => {}
                 () = cancel.cancelled() => {}
@@ -124,7 +151,7 @@ impl PublisherSupervisor {
 
     /// Offers a connection until it is closed, doubted or no longer wanted.
     async fn watch(&self, live: Live, cancel: &CancellationToken) {
-        let live = Arc::new(live);
+        let mut live = Arc::new(live);
         self.live.send_replace(Some(Arc::clone(&live)));
         let mut alarm = None;
         loop {
@@ -135,6 +162,14 @@ impl PublisherSupervisor {
                         break;
                     }
                 }
+                () = self.renew.notified() => {
+                    if live.is_worn() {
+                        // Who still waits for a confirm of the old channel keeps it open.
+                        let Ok(fresh) = Live::on(Arc::clone(&live.connection)).await else { break };
+                        live = Arc::new(fresh);
+                        self.live.send_replace(Some(Arc::clone(&live)));
+                    }
+                }
                 () = self.doubt.notified() => break,
                 () = cancel.cancelled() => break,
             }
@@ -143,11 +178,11 @@ impl PublisherSupervisor {
     }
 }
 
-pub(super) async fn open(endpoint: &Endpoint) -> Result<Live, BrokerError> {
-    let connection = connect(endpoint, "dispatch publisher").await?;
-    let channel = within(CALL_TIMEOUT, connection.create_channel()).await?;
-    within(CALL_TIMEOUT, channel.confirm_select(ConfirmSelectOptions::default())).await?;
-    Ok(Live { connection, channel })
+/// The link of commands, and of wake-ups.
+pub(super) const PUBLISHER: &str = "publisher";
+
+pub(super) async fn open(endpoint: &Endpoint, link: &str) -> Result<Live, BrokerError> {
+    Live::on(Arc::new(connect(endpoint, &format!("dispatch {link}")).await?)).await
 }
 
 impl Publisher {
@@ -156,12 +191,12 @@ impl Publisher {
     /// # Errors
     /// [`BrokerError`].
     pub async fn connect(endpoint: impl Into<Endpoint>) -> Result<Self, BrokerError> {
-        Ok(Self::over(Arc::new(open(&endpoint.into()).await?)))
+        Ok(Self::over(Arc::new(open(&endpoint.into(), PUBLISHER).await?)))
     }
 
     pub(super) fn over(live: Arc<Live>) -> Self {
         let (_, live) = watch::channel(Some(live));
-        Self { live, doubt: Arc::new(Notify::new()) }
+        Self { live, doubt: Arc::new(Notify::new()), renew: Arc::new(Notify::new()) }
     }
 
     /// Why nothing can be published now, if so.
@@ -233,7 +268,7 @@ impl Publisher {
         if now.is_blocked() { Err(BrokerError::Blocked) } else { Ok(now) }
     }
 
-    async fn send(&self, live: &Live, message: &Outgoing, deadline: Instant) -> Result<PublisherConfirm, BrokerError> {
+    pub(super) async fn send(&self, live: &Live, message: &Outgoing, deadline: Instant) -> Result<PublisherConfirm, BrokerError> {
         let properties = properties(message)?;
         let options = BasicPublishOptions { mandatory: message.mandatory, ..BasicPublishOptions::default() };
         let key = short(&message.routing_key)?;
@@ -250,16 +285,20 @@ impl Publisher {
 
     async fn confirmed(&self, live: &Live, sent: PublisherConfirm, deadline: Instant) -> Result<(), BrokerError> {
         let left = deadline.saturating_duration_since(Instant::now());
-        let confirmation = within(left, sent).await.inspect_err(|_| self.doubt(live))?;
-        match confirmation {
-            Confirmation::Ack(None) => Ok(()),
-            Confirmation::Ack(Some(returned)) | Confirmation::Nack(Some(returned)) => {
-                metrics::counter!(names::RETURNED_PUBLISHES).increment(1);
-                Err(BrokerError::Returned(returned.reply_text.as_str().to_owned()))
-            }
-            Confirmation::Nack(None) => Err(BrokerError::Nacked),
-            Confirmation::NotRequested => Err(BrokerError::NotConfirming),
+        answer(within(left, sent).await.inspect_err(|_| self.doubt(live))?)
+    }
+}
+
+/// What a confirm says: only an ack without a returned message is success.
+pub(super) fn answer(confirmation: Confirmation) -> Result<(), BrokerError> {
+    match confirmation {
+        Confirmation::Ack(None) => Ok(()),
+        Confirmation::Ack(Some(returned)) | Confirmation::Nack(Some(returned)) => {
+            metrics::counter!(names::RETURNED_PUBLISHES).increment(1);
+            Err(BrokerError::Returned(returned.reply_text.as_str().to_owned()))
         }
+        Confirmation::Nack(None) => Err(BrokerError::Nacked),
+        Confirmation::NotRequested => Err(BrokerError::NotConfirming),
     }
 }
 

@@ -11,7 +11,7 @@ use lapin::Consumer;
 use lapin::options::BasicConsumeOptions;
 use lapin::types::FieldTable;
 
-use super::publisher::{Live, Publisher, open};
+use super::publisher::{Live, PUBLISHER, Publisher, open};
 use super::{BrokerError, CALL_TIMEOUT, DIRECT_REPLY, within};
 
 /// How often a connection is looked at while nothing comes.
@@ -38,7 +38,7 @@ impl Publisher {
     /// # Errors
     /// [`BrokerError`].
     pub async fn connect_with_replies(url: &Endpoint) -> Result<(Self, Replies), BrokerError> {
-        let live = Arc::new(open(url).await?);
+        let live = Arc::new(open(url, PUBLISHER).await?);
         let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
         let consuming = live.channel.basic_consume(DIRECT_REPLY.into(), "".into(), options, FieldTable::default());
         let consumer = within(CALL_TIMEOUT, consuming).await?;

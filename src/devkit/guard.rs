@@ -82,6 +82,10 @@ pub enum Command {
     AlarmRabbitmq,
     /// End the alarm.
     CalmRabbitmq,
+    /// Suspend the queues of RabbitMQ whose names end in `.suspended`: they take messages and confirm none.
+    SuspendQueues,
+    /// Have them go on.
+    ResumeQueues,
     /// Stop Postgres as a crash would and start it again on the same port and data.
     RestartPostgres,
     /// Stop Postgres in order, closing its clients' connections.
@@ -258,6 +262,8 @@ impl Fleet {
             }
             Command::AlarmRabbitmq => rabbitmq?.alarm(true).await?,
             Command::CalmRabbitmq => rabbitmq?.alarm(false).await?,
+            Command::SuspendQueues => rabbitmq?.suspend(true).await?,
+            Command::ResumeQueues => rabbitmq?.suspend(false).await?,
             Command::StopPostgres => postgres?.stop().await,
             Command::CrashPostgres => postgres?.crash().await,
             Command::StartPostgres => postgres?.start().await?,

@@ -123,6 +123,20 @@ impl RabbitMq {
         launch.run(CONTROL_LIMIT).await
     }
 
+    /// Suspends the processes of classic queues whose names end in `.suspended`, or has them go on. Meanwhile such a queue is
+    /// routed to and confirms nothing, as one on a node that hangs.
+    /// Source: <https://www.erlang.org/doc/apps/stdlib/sys.html#suspend/1>.
+    pub(crate) async fn suspend(&self, on: bool) -> anyhow::Result<()> {
+        let mut launch = self.launch("rabbitmqctl")?;
+        let deed = if on { "suspend" } else { "resume" };
+        launch.command.arg("eval").arg(format!(
+            "[ok = sys:{deed}(amqqueue:get_pid(Q)) || Q <- rabbit_amqqueue:list(), \
+             {{resource, _, queue, Name}} <- [amqqueue:get_name(Q)], \
+             binary:longest_common_suffix([Name, <<\".suspended\">>]) =:= 10]."
+        ));
+        launch.run(CONTROL_LIMIT).await
+    }
+
     /// Stops the server in order: its clients are told, its messages are written. The port mapper goes on.
     pub(crate) async fn stop(&mut self) {
         if let Some(process) = self.process.take() {

@@ -29,7 +29,7 @@ pub use retention::{Retention, RetentionError};
 use crate::engine::Product;
 use crate::store::{Count, Keep, Store, Tables};
 use crate::tracker::Tracker;
-use crate::worker::{Inflow, Lease, Parts, Seat};
+use crate::worker::{DueAnnouncements, Inflow, Lease, Parts, Seat};
 
 /// A named task, for `app` to run.
 pub type Task = (&'static str, BoxFuture<'static, ()>);
@@ -59,7 +59,6 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Incarnation<P, T> {
             keeping.task(stamps::TakeBack { parts: parts.clone(), replica }),
             keeping.task(orphans::Orphans { parts: parts.clone(), replica }),
             keeping.task(causes::Causes(parts.clone())),
-            keeping.task(events::Events(parts.clone())),
             keeping.task(holds::AfterHolds(store.clone())),
             keeping.task(deadlines::Deadlines(store.clone())),
             keeping.task(backlog::CountBacklog { store, inflow: Arc::clone(&inflow), count, made }),
@@ -75,12 +74,14 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Incarnation<P, T> {
 /// incarnations.
 pub fn duties_of_process(
     (store, tracker): (Store, Tracker),
+    due_announcements: DueAnnouncements,
     keep: Keep,
     duties: &Arc<Duties>,
     end: &CancellationToken,
 ) -> Vec<Task> {
     let keeping = Keeping { duties, end };
     vec![
+        keeping.task(events::Events(due_announcements)),
         keeping.task(partitions::KeepPartitions(store.clone())),
         keeping.task(retention::Sweep { retention: Retention::new(keep), store, tracker }),
     ]

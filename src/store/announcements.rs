@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::Store;
 use super::error::StoreError;
+use super::publication::LEFT_ALONE;
 use super::sql::{execute, query, query_opt};
 use crate::job::JobId;
 use crate::message::{Facts, Outcome, outcome};
@@ -18,6 +19,8 @@ use crate::message::{Facts, Outcome, outcome};
 pub struct Announcement {
     /// Its row.
     pub id: i64,
+    /// None of a message that became no job.
+    pub job: Option<JobId>,
     /// On `dispatch.events`; none where the producer alone is told.
     pub routing_key: Option<String>,
     /// The same body goes to this queue.
@@ -32,12 +35,16 @@ pub struct Announcement {
     pub body: Vec<u8>,
     /// It has been there for so long that a reply which is refused is not tried again.
     pub is_old: bool,
+    /// Publishes of the event that were refused or not confirmed.
+    pub tries: i32,
+    /// The same of the reply.
+    pub reply_tries: i32,
 }
 
 /// The columns by which [`announcement`] reads a row.
 macro_rules! announcement_columns {
     () => {
-        "id, routing_key, reply_only, reply_to, correlation_id, traceparent, tracestate, body,
+        "id, job_id, routing_key, reply_only, reply_to, correlation_id, traceparent, tracestate, body, tries, reply_tries,
             created_at < now() - interval '1 hour' AS is_old"
     };
 }
@@ -77,7 +84,7 @@ macro_rules! follow_up_facts {
 }
 
 /// Follow-ups are the worker's own affair: only jobs without a parent are announced. `$3` seconds are left to the writer
-/// before the waker may publish it. `$4`: only of jobs that have succeeded in this very transaction.
+/// before another may publish it. `$4`: only of jobs that have succeeded in this very transaction.
 pub(super) const ANNOUNCE: &str = concat!(
     "
     INSERT INTO announcements (job_id, routing_key, reply_to, correlation_id, traceparent, tracestate, body, publish_after)
@@ -85,7 +92,7 @@ pub(super) const ANNOUNCE: &str = concat!(
     job_facts!("$2", skipped_and_configuration!()),
     ", now() + $3 * interval '1 second'
     FROM jobs WHERE id = ANY($1) AND parent_id IS NULL AND (NOT $4::bool OR (state = 'succeeded' AND finished_at = now()))
-    RETURNING job_id, ",
+    RETURNING ",
     announcement_columns!()
 );
 
@@ -129,23 +136,12 @@ const ANSWER: &str = concat!(
     announcement_columns!()
 );
 
-const TAKE_DUE: &str = concat!(
-    "
-    UPDATE announcements SET publish_after = now() + interval '10 seconds'
-    WHERE id IN (SELECT id FROM announcements WHERE publish_after <= now() ORDER BY publish_after, id LIMIT 200
-        FOR UPDATE SKIP LOCKED)
-    RETURNING ",
-    announcement_columns!()
-);
-
-const TOLD: &str = "UPDATE announcements SET reply_only = true WHERE id = ANY($1)";
-
 pub(super) const DONE: &str = "DELETE FROM announcements WHERE id = ANY($1)";
 
-/// Seconds in which the writer of an outcome event publishes it itself, before the waker may.
-pub(super) const WRITER_PUBLISHES: f64 = 5.0;
+/// Seconds in which the writer of an outcome event publishes it itself, before another may.
+pub(super) const WRITER_PUBLISHES: f64 = LEFT_ALONE.as_secs_f64();
 
-/// Writes the event `event` of these jobs; the caller publishes what comes back, the waker after `leave` seconds.
+/// Writes the event `event` of these jobs; the caller publishes what comes back, or it is due after `leave` seconds.
 pub(super) async fn announce<C: GenericClient>(
     on: &C,
     jobs: &[JobId],
@@ -164,7 +160,7 @@ pub(super) async fn announce_follow_ups<C: GenericClient>(
     query(on, ANNOUNCE_FOLLOW_UPS, &[&ids(parked), &outcome::FOLLOW_UP, &leave]).await?.iter().map(announcement).collect()
 }
 
-/// Writes what there is to say of jobs and follow-ups that this transaction has parked; the waker publishes it.
+/// Writes what there is to say of jobs and follow-ups that this transaction has parked; it is due at once.
 pub(super) async fn announce_parked<C: GenericClient>(on: &C, parked: &[JobId]) -> Result<(), StoreError> {
     if !parked.is_empty() {
         announce(on, parked, outcome::PARKED, 0.0).await?;
@@ -182,6 +178,7 @@ pub(super) fn announcement(row: &Row) -> Result<Announcement, StoreError> {
     let reply_only = row.try_get("reply_only")?;
     Ok(Announcement {
         id: row.try_get("id")?,
+        job: row.try_get::<_, Option<Uuid>>("job_id")?.map(JobId),
         routing_key: if reply_only { None } else { Some(row.try_get("routing_key")?) },
         reply_to: row.try_get("reply_to")?,
         correlation_id: row.try_get("correlation_id")?,
@@ -189,6 +186,8 @@ pub(super) fn announcement(row: &Row) -> Result<Announcement, StoreError> {
         tracestate: row.try_get("tracestate")?,
         body: body(&stored, reply_only),
         is_old: row.try_get("is_old")?,
+        tries: row.try_get("tries")?,
+        reply_tries: row.try_get("reply_tries")?,
     })
 }
 
@@ -202,17 +201,6 @@ fn body(stored: &RawValue, reply_only: bool) -> Vec<u8> {
 }
 
 impl Store {
-    /// Takes a bounded number of events whose writer has not published them in time, in order.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn due_announcements(&self) -> Result<Vec<Announcement>, StoreError> {
-        let rows = query(&self.client().await?, TAKE_DUE, &[]).await?;
-        let mut due: Vec<Announcement> = rows.iter().map(announcement).collect::<Result<_, _>>()?;
-        due.sort_by_key(|announcement| announcement.id);
-        Ok(due)
-    }
-
     /// Answers a message that came again: `reply_to` is told where the job stands and, from now on, what becomes of it. The caller
     /// publishes what comes back, if there is anything to tell.
     ///
@@ -230,14 +218,5 @@ impl Store {
         let answer = query_opt(&tx, ANSWER, &[&job.0, &outcome::ACCEPTED, &WRITER_PUBLISHES]).await?;
         tx.commit().await?;
         answer.as_ref().map(announcement).transpose()
-    }
-
-    /// These events are published and only their replies are still to come.
-    ///
-    /// # Errors
-    /// [`StoreError`]; then the events are published once more.
-    pub async fn told(&self, announcements: &[i64]) -> Result<(), StoreError> {
-        execute(&self.client().await?, TOLD, &[&announcements]).await?;
-        Ok(())
     }
 }

@@ -127,12 +127,12 @@ pub(super) const INTAKE: &str = concat!(
         FROM made, unnest(ARRAY['job.accepted', 'job.waiting.' || wait_reason,
             CASE WHEN state = 'cancelled' THEN 'job.cancelled' END]) WITH ORDINALITY AS events (event, number)
         WHERE event IS NOT NULL ORDER BY number
-        RETURNING job_id, ",
+        RETURNING ",
     announcement_columns!(),
     "
     )
     SELECT job_id IN (SELECT id FROM made WHERE owner IS NOT NULL) AS ours, now() AS now, job_id, id, routing_key, reply_only,
-        reply_to, correlation_id, traceparent, tracestate, body, is_old
+        reply_to, correlation_id, traceparent, tracestate, body, tries, reply_tries, is_old
     FROM told ORDER BY id"
 );
 

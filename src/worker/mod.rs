@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-pub use announcer::{Announcer, Announcing, announce, announcer};
+pub use announcer::{Announcer, Announcing, DueAnnouncements, EventLinks, announcer};
 pub use heartbeat::{beat, begin};
 pub use inflow::Inflow;
 pub use lane::{LaneRun, Seat, prefetch};

@@ -27,7 +27,7 @@ pub struct Parts<P: Product, T: Tables<Changes = P::Changes>> {
     pub services: Arc<P::Services>,
     /// Seals and opens.
     pub keyring: Arc<Keyring>,
-    /// Wake-ups and events.
+    /// Wake-ups.
     pub publisher: Publisher,
     /// Publishes events while nobody waits.
     pub announcer: Announcer,
@@ -146,7 +146,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Parts<P, T> {
         }
     }
 
-    /// Publishes wake-ups, and has outcome events published. What fails is found again by the waker.
+    /// Publishes wake-ups, and has outcome events published. What fails is found again when it is due.
     pub(super) async fn publish(&self, wake: &[(JobId, String)], announcements: Vec<Announcement>) {
         self.wake(wake).await;
         self.announcer.tell(announcements);

@@ -63,6 +63,7 @@ mod stage_contract;
 mod standby;
 mod startup;
 mod storm;
+mod subscribers;
 mod support;
 mod traces;
 mod tracker_apply;

@@ -76,7 +76,7 @@ async fn a_reply_that_nobody_takes_and_one_to_the_workers_own_queues_stop_nothin
 async fn a_reply_that_its_queue_refuses_is_tried_for_an_hour_and_its_event_is_not_published_again() {
     let world = TestWorld::acme().await;
     let listener = Listener::new(&world).await;
-    listener.full_queue("full").await;
+    listener.full_queue("full", None).await;
     listener.queue("watch", Some("job.succeeded")).await;
     let _worker = world.worker(&WorkerOptions::default());
     let event = world.assign(acme::LONE_ITEM, None).await;

@@ -55,7 +55,7 @@ async fn it_prints_that_jobs_are_accepted_and_have_succeeded() {
     let answer: Value = serde_json::from_str(&text).expect("one JSON document");
     assert!(output.status.success() && answer[0]["outcome"]["event"] == "job.succeeded", "{answer}");
     assert_eq!(world.database.one("SELECT count(*) FROM jobs WHERE parent_id IS NULL").await, "2");
-    assert!(!worker.log().contains("nobody takes the reply"), "a direct reply is no returned one");
+    assert!(!worker.log().contains("outcome events or replies are dropped"), "a direct reply is no returned one");
     Checks::default().hold(&world).await;
 }
 

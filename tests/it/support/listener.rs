@@ -33,19 +33,31 @@ impl Listener {
     pub(crate) async fn queue(&self, name: &str, events: Option<&str>) {
         let options = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
         self.channel.queue_declare(name.into(), options, FieldTable::default()).await.expect("a queue of its own");
+        self.bind(name, events).await;
+    }
+
+    /// A queue that is there as long as its vhost: one that is suspended would hold up the end of its connection.
+    pub(crate) async fn lasting_queue(&self, name: &str) {
+        let options = QueueDeclareOptions::durable();
+        self.channel.queue_declare(name.into(), options, FieldTable::default()).await.expect("a queue");
+    }
+
+    /// Has a queue receive the outcome events with this routing key.
+    pub(crate) async fn bind(&self, name: &str, events: Option<&str>) {
         if let Some(key) = events {
             let (options, arguments) = (QueueBindOptions::default(), FieldTable::default());
             self.channel.queue_bind(name.into(), EVENTS.into(), key.into(), options, arguments).await.expect("a binding");
         }
     }
 
-    /// A queue that refuses every message.
-    pub(crate) async fn full_queue(&self, name: &str) {
+    /// A queue that refuses every message; with a binding it refuses outcome events.
+    pub(crate) async fn full_queue(&self, name: &str, events: Option<&str>) {
         let options = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
         let mut arguments = FieldTable::default();
         arguments.insert("x-max-length".into(), AMQPValue::LongInt(0));
         arguments.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
         self.channel.queue_declare(name.into(), options, arguments).await.expect("a queue of its own");
+        self.bind(name, events).await;
     }
 
     /// The next message of a queue: its correlation id and its body.

@@ -1,0 +1,83 @@
+//! Tells of events and replies that are given up: each is counted at once, and named in the log within a second.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::verdict::{Dropped, What, Why};
+use crate::job::JobId;
+use crate::telemetry::names;
+
+/// Between lines of the log: while a subscriber's queue is full, events are dropped as fast as they are made.
+const EVERY: Duration = Duration::from_secs(1);
+/// Jobs that a line names.
+const NAMED: usize = 20;
+
+/// What was dropped and is not in the log yet.
+#[derive(Default)]
+pub(super) struct Drops {
+    kinds: BTreeMap<(What, Why), Named>,
+    /// When it is to be logged.
+    at: Option<Instant>,
+}
+
+#[derive(Default)]
+struct Named {
+    count: usize,
+    jobs: Vec<JobId>,
+}
+
+impl Drops {
+    /// Counts what is dropped.
+    pub(super) fn add(&mut self, dropped: impl IntoIterator<Item = Dropped>) {
+        for Dropped { what, why, job } in dropped {
+            metrics::counter!(names::DROPPED, "what" => what.word(), "why" => why.word()).increment(1);
+            let kind = self.kinds.entry((what, why)).or_default();
+            kind.count += 1;
+            kind.jobs.extend(job.filter(|_| kind.jobs.len() < NAMED));
+            self.at.get_or_insert_with(|| Instant::now() + EVERY);
+        }
+    }
+
+    /// Waits until there is something to log and it is time to.
+    pub(super) async fn due(&self) {
+        match self.at {
+            Some(at) => tokio::time::sleep_until(at).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Logs a line for each kind and reason, if there is any.
+    pub(super) fn log(&mut self) {
+        for ((what, why), Named { count, jobs }) in std::mem::take(&mut self.kinds) {
+            let jobs: Vec<String> = jobs.iter().map(JobId::to_string).collect();
+            tracing::warn!(
+                what = what.word(),
+                why = why.word(),
+                dropped = count,
+                job.ids = jobs.join(", "),
+                "outcome events or replies are dropped: they are not published again"
+            );
+        }
+        self.at = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_counts_all_and_names_twenty() {
+        let mut drops = Drops::default();
+        let one = Dropped { what: What::Event, why: Why::Refused, job: Some(JobId::fresh()) };
+        drops.add([one; 30]);
+        drops.add([Dropped { what: What::Reply, job: None, ..one }]);
+        let told: Vec<_> = drops.kinds.values().map(|named| (named.count, named.jobs.len())).collect();
+        assert_eq!(told, [(30, NAMED), (1, 0)]);
+        assert!(drops.at.is_some());
+        drops.log();
+        assert!(drops.kinds.is_empty() && drops.at.is_none());
+    }
+}
