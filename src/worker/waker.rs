@@ -15,7 +15,7 @@ use super::unknown::version_key;
 use crate::broker::{Depth, INTAKE_QUEUE};
 use crate::engine::Product;
 use crate::fault::chain;
-use crate::store::{CommitError, StoreError, Tables};
+use crate::store::{CauseCursor, CommitError, HoldCursor, StoreError, Tables};
 use crate::telemetry::names;
 
 const EVERY: Duration = Duration::from_millis(200);
@@ -25,6 +25,7 @@ const STALE: Duration = Duration::from_secs(5);
 const STALE_ANYHOW: Duration = Duration::from_secs(600);
 const DEADLINES_EVERY: Duration = Duration::from_secs(5);
 const HOLDS_EVERY: Duration = Duration::from_secs(1);
+const RELEASES_EVERY: Duration = Duration::from_secs(1);
 const CAUSES_EVERY: Duration = Duration::from_secs(300);
 const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(3600);
 const ORPHANS_EVERY: Duration = Duration::from_secs(2);
@@ -54,6 +55,8 @@ pub async fn wake_due<P: Product, T: Tables<Changes = P::Changes>>(
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let (mut orphans, mut deadlines) = (Every::new(ORPHANS_EVERY), Every::new(DEADLINES_EVERY));
         let (mut holds, mut backlog) = (Every::new(HOLDS_EVERY), Every::new(BACKLOG_EVERY));
+        let (mut releases, mut cause_cursor) = (Every::new(RELEASES_EVERY), CauseCursor::default());
+        let mut hold_cursor = HoldCursor::default();
         let (mut causes, mut housekeeping) = (Every::new(CAUSES_EVERY), Every::new(HOUSEKEEPING_EVERY));
         loop {
             ticks.tick().await;
@@ -65,13 +68,17 @@ pub async fn wake_due<P: Product, T: Tables<Changes = P::Changes>>(
                 log("orphans", waker.free_orphans().await);
             }
             if deadlines.due() {
-                log("deadlines", waker.parts.store().park_overdue().await.map(|_| ()));
+                log("deadlines", waker.park_overdue().await);
             }
             if holds.due() {
-                log("holds", waker.parts.store().step_after_holds().await.map(|_| ()));
+                log("holds", waker.step_after_holds(&mut hold_cursor).await);
+            }
+            if releases.due() {
+                log("releases", waker.step_releases().await);
             }
             if causes.due() {
-                log("causes", waker.retest().await);
+                log("causes", waker.retest(&mut cause_cursor).await);
+                waker.release_known_versions().await;
             }
             if housekeeping.due() {
                 log("partitions", waker.parts.store().ensure_partitions().await);
@@ -140,11 +147,6 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Waker<P, T> {
         Ok(())
     }
 
-    async fn release_all(&self, key: &str) -> Result<(), StoreError> {
-        while self.parts.store().release(key).await? > 0 {}
-        Ok(())
-    }
-
     async fn depth(&self, queue: &'static str) -> Option<Depth> {
         let depth = self.parts.publisher.depth(queue).await;
         depth.inspect_err(|error| tracing::warn!(queue, error = chain(error), "a queue cannot be looked at")).ok()
@@ -183,15 +185,30 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Waker<P, T> {
         Ok(())
     }
 
-    async fn retest(&self) -> Result<(), StoreError> {
-        match self.parts.writer.retest_causes().await {
-            Ok(0) => {}
-            Ok(released) => tracing::info!(released, "causes are gone"),
-            Err(CommitError::Store(error)) => return Err(error),
-            Err(error) => tracing::warn!(error = chain(&error), "causes cannot be tested"),
-        }
-        self.release_known_versions().await;
+    async fn park_overdue(&self) -> Result<(), StoreError> {
+        while self.parts.store().park_overdue().await? {}
         Ok(())
+    }
+
+    async fn step_after_holds(&self, at: &mut HoldCursor) -> Result<(), StoreError> {
+        while self.parts.store().step_after_holds(at).await? {}
+        Ok(())
+    }
+
+    async fn step_releases(&self) -> Result<(), StoreError> {
+        while self.parts.store().step_releases().await? {}
+        Ok(())
+    }
+
+    async fn retest(&self, at: &mut CauseCursor) -> Result<(), StoreError> {
+        loop {
+            match self.parts.writer.retest_causes(at).await {
+                Ok(true) => {}
+                Ok(false) => return Ok(()),
+                Err(CommitError::Store(error)) => return Err(error),
+                Err(error) => tracing::warn!(error = chain(&error), "a cause cannot be tested; the others are"),
+            }
+        }
     }
 
     /// Jobs that waited for a worker that knows them have found one.
@@ -206,7 +223,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Waker<P, T> {
             }
         }
         for key in keys {
-            log("versions", self.release_all(&key).await);
+            log("versions", self.parts.store().begin_release(&key).await.map(|_| ()));
         }
     }
 }

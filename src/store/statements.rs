@@ -1,0 +1,45 @@
+//! The statements that run in a loop or behind a command, for the test that looks at how many rows each of them reads. Left out are
+//! those that find one row by its key in so many words.
+
+use super::{controls, dead_letters, inspect, listing, overdue, releases, resolve};
+
+/// Each by its name: module and constant.
+pub const STATEMENTS: &[(&str, &str)] = &[
+    ("controls::IN_FORCE", controls::IN_FORCE),
+    ("controls::SHOWN", controls::SHOWN),
+    ("controls::OF_SCOPE", controls::OF_SCOPE),
+    ("controls::PRESENT", controls::PRESENT),
+    ("controls::END", controls::END),
+    ("controls::OVER", controls::OVER),
+    ("controls::STEP", controls::STEP),
+    ("controls::FORGET", controls::FORGET),
+    ("dead_letters::LIST", dead_letters::LIST),
+    ("dead_letters::LIST_OPEN", dead_letters::LIST_OPEN),
+    ("inspect::SHOW", inspect::SHOW),
+    ("inspect::BY_KEY", inspect::BY_KEY),
+    ("inspect::CHECKPOINTS", inspect::CHECKPOINTS),
+    ("inspect::ATTEMPTS", inspect::ATTEMPTS),
+    ("inspect::EFFECTS", inspect::EFFECTS),
+    ("listing::NEWEST", listing::NEWEST),
+    ("listing::NEWEST_EDGE", listing::NEWEST_EDGE),
+    ("listing::WAITING", listing::WAITING),
+    ("listing::WAITING_EDGE", listing::WAITING_EDGE),
+    ("listing::PARKED", listing::PARKED),
+    ("listing::PARKED_EDGE", listing::PARKED_EDGE),
+    ("listing::FOLLOW_UPS", listing::FOLLOW_UPS),
+    ("listing::FOLLOW_UPS_EDGE", listing::FOLLOW_UPS_EDGE),
+    ("listing::RUNNING", listing::RUNNING),
+    ("overdue::OVERDUE", overdue::OVERDUE),
+    ("releases::BEGIN", releases::BEGIN),
+    ("releases::RELEASE", releases::RELEASE),
+    ("releases::TURN", releases::TURN),
+    ("releases::STEP", releases::STEP),
+    ("releases::MOVE", releases::MOVE),
+    ("releases::END", releases::END),
+    ("releases::CAUSES", releases::CAUSES),
+    ("releases::WAITING", releases::WAITING),
+    ("resolve::OPEN", resolve::OPEN),
+    ("resolve::OPEN_OF_CODE", resolve::OPEN_OF_CODE),
+    ("resolve::COUNT", resolve::COUNT),
+    ("resolve::COUNT_OF_CODE", resolve::COUNT_OF_CODE),
+];
