@@ -166,8 +166,8 @@ pub(super) const STEP: &str = "
     RETURNING step";
 
 pub(super) const FORGET: &str = "
-    DELETE FROM controls WHERE id IN (
-        SELECT id FROM controls WHERE expires_at < now() - interval '30 days' ORDER BY expires_at LIMIT $1)";
+    DELETE FROM controls WHERE id = ANY (ARRAY(
+        SELECT id FROM controls WHERE expires_at < now() - interval '30 days' ORDER BY expires_at LIMIT $1))";
 
 impl Store {
     /// Places a worker's hold. How long it lasts now: not shorter than one that was there.

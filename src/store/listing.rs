@@ -3,6 +3,7 @@
 //! There is one statement for each way in: follow-ups by their parent, jobs that stand still or run by their state. For anything
 //! else no index is kept, since every job would pay for it: those lists, and filters beside a way in, look at a window of the
 //! newest ids below the cursor, and at the next window, until the page is full, there are no more, or [`LOOK`] have been looked at.
+//! Each list is bounded by ids on both sides, so that no plan of Postgres' can read more than the window.
 
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -69,45 +70,65 @@ struct Way {
 
 /// The list of a way in: ids below `$1` down to `$2`, filtered. Within these few it is filtered without an index.
 macro_rules! list {
-    ($from:literal, $condition:literal) => {
+    ($range:literal, $order:literal) => {
         concat!(
             "SELECT ",
             job_columns!(),
-            " FROM ",
-            $from,
-            " WHERE ",
-            $condition,
-            " AND j.id < $1 AND j.id >= $2 AND ($3::text IS NULL OR j.pipeline = $3) AND ($4::text IS NULL OR j.organization = $4)
+            " FROM jobs j WHERE ",
+            $range,
+            " AND ($3::text IS NULL OR j.pipeline = $3) AND ($4::text IS NULL OR j.organization = $4)
                 AND ($5::text IS NULL OR j.source = $5) AND ($6::text IS NULL OR j.state || '' = $6)
-            ORDER BY j.id DESC LIMIT $7"
+            ORDER BY ",
+            $order,
+            " LIMIT $7"
         )
     };
 }
 
 /// The last of the `$2 + 1` newest ids below `$1`; no row: there are fewer.
 macro_rules! edge {
-    ($condition:literal) => {
+    ($range:literal, $order:literal) => {
         concat!(
             "SELECT edge.id, (SELECT created_at FROM jobs WHERE jobs.id = edge.id) AS created_at
             FROM (SELECT j.id FROM jobs j WHERE ",
-            $condition,
-            " AND j.id < $1 ORDER BY j.id DESC OFFSET $2 LIMIT 1) edge"
+            $range,
+            " ORDER BY ",
+            $order,
+            " OFFSET $2 LIMIT 1) edge"
         )
     };
 }
 
-pub(super) const NEWEST: &str = list!("jobs j", "true");
-pub(super) const NEWEST_EDGE: &str = edge!("true");
-pub(super) const WAITING: &str = list!("jobs j", "j.state = 'waiting'");
-pub(super) const WAITING_EDGE: &str = edge!("j.state = 'waiting'");
-pub(super) const PARKED: &str = list!("jobs j", "j.state = 'parked'");
-pub(super) const PARKED_EDGE: &str = edge!("j.state = 'parked'");
-pub(super) const FOLLOW_UPS: &str = list!("jobs j", "j.parent_id = $8");
-pub(super) const FOLLOW_UPS_EDGE: &str = edge!("j.parent_id = $3");
+// Where a way in has an index of its own, the range and the order are in the columns of that index. With an equality instead, a
+// planner that takes the kind for evenly spread would rather walk over all ids until it has found enough.
+pub(super) const NEWEST: &str = list!("j.id < $1 AND j.id >= $2", "j.id DESC");
+pub(super) const NEWEST_EDGE: &str = edge!("j.id < $1", "j.id DESC");
+pub(super) const WAITING: &str = list!(
+    "j.state IN ('waiting', 'parked') AND (j.state, j.id) < ('waiting', $1) AND (j.state, j.id) >= ('waiting', $2)",
+    "j.state DESC, j.id DESC"
+);
+pub(super) const WAITING_EDGE: &str = edge!(
+    "j.state IN ('waiting', 'parked') AND (j.state, j.id) < ('waiting', $1) AND j.state >= 'waiting'",
+    "j.state DESC, j.id DESC"
+);
+pub(super) const PARKED: &str = list!(
+    "j.state IN ('waiting', 'parked') AND (j.state, j.id) < ('parked', $1) AND (j.state, j.id) >= ('parked', $2)",
+    "j.state DESC, j.id DESC"
+);
+pub(super) const PARKED_EDGE: &str = edge!(
+    "j.state IN ('waiting', 'parked') AND (j.state, j.id) < ('parked', $1) AND j.state >= 'parked'",
+    "j.state DESC, j.id DESC"
+);
+pub(super) const FOLLOW_UPS: &str = list!(
+    "j.parent_id IS NOT NULL AND (j.parent_id, j.id) < ($8, $1) AND (j.parent_id, j.id) >= ($8, $2)",
+    "j.parent_id DESC, j.id DESC"
+);
+pub(super) const FOLLOW_UPS_EDGE: &str =
+    edge!("j.parent_id IS NOT NULL AND (j.parent_id, j.id) < ($3, $1) AND j.parent_id >= $3", "j.parent_id DESC, j.id DESC");
 /// No more run than there are seats; the order by owner is that of their index.
 pub(super) const RUNNING: &str = list!(
-    "(SELECT id FROM jobs WHERE state = 'running' ORDER BY owner LIMIT 10000) running JOIN jobs j ON j.id = running.id",
-    "j.state || '' = 'running'"
+    "j.id = ANY (ARRAY(SELECT id FROM jobs WHERE state = 'running' ORDER BY owner LIMIT 10000)) AND j.id < $1 AND j.id >= $2",
+    "j.id DESC"
 );
 
 impl JobFilter {
@@ -144,9 +165,11 @@ impl Store {
         let (way, state, parent) = (filter.way(), filter.state.map(JobState::word), filter.parent.map(|id| id.0));
         let mut before = filter.before.map_or(Uuid::max(), |id| id.0);
         let mut page = Listed { jobs: Vec::new(), stopped: None };
-        for window in 1..=LOOK / WINDOW {
-            let end = match way.edge.filter(|_| filter.is_narrow()) {
-                Some(sql) => edge(&client, sql, before, parent).await?,
+        // Without a further filter, a page's rows are next to each other.
+        let window = if filter.is_narrow() { WINDOW } else { filter.limit };
+        for windows in 1..=LOOK / WINDOW {
+            let end = match way.edge {
+                Some(sql) => edge(&client, sql, (before, window), parent).await?,
                 None => None,
             };
             let from = end.map_or(Uuid::nil(), |(id, _)| id);
@@ -161,7 +184,7 @@ impl Store {
             }
             let is_full = i64::try_from(page.jobs.len()).is_ok_and(|jobs| jobs >= filter.limit);
             let Some((id, back_to)) = end.filter(|_| !is_full) else { return Ok(page.until_full()) };
-            page.stopped = Some(Stopped { looked: window * WINDOW, back_to, before: JobId(id) });
+            page.stopped = Some(Stopped { looked: windows * window, back_to, before: JobId(id) });
             before = id;
         }
         Ok(page)
@@ -175,14 +198,14 @@ impl Listed {
     }
 }
 
-/// The last id of the window below `before`, and when that job was accepted. `None`: it has no more jobs than a window.
+/// The last id of a window of so many jobs below `before`, and when that job was accepted. `None`: it has no more jobs than a window.
 async fn edge(
     client: &deadpool_postgres::Client,
     sql: &str,
-    before: Uuid,
+    (before, window): (Uuid, i64),
     parent: Option<Uuid>,
 ) -> Result<Option<(Uuid, OffsetDateTime)>, StoreError> {
-    let skipped = WINDOW - 1;
+    let skipped = window - 1;
     let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&before, &skipped];
     if parent.is_some() {
         parameters.push(&parent);

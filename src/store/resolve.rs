@@ -78,11 +78,14 @@ pub enum NotReplayable {
 }
 
 pub(super) const OPEN: &str = "SELECT id FROM dead_letters WHERE resolved_at IS NULL ORDER BY id LIMIT $1";
-pub(super) const OPEN_OF_CODE: &str = "SELECT id FROM dead_letters WHERE resolved_at IS NULL AND code = $2 ORDER BY id LIMIT $1";
+/// The range and the order are in the columns of the code's index; the same is true of the count.
+pub(super) const OPEN_OF_CODE: &str = "
+    SELECT id FROM dead_letters WHERE resolved_at IS NULL AND code >= $2 AND code <= $2 ORDER BY code, id LIMIT $1";
 pub(super) const COUNT: &str = "
     SELECT count(*) AS letters FROM (SELECT FROM dead_letters WHERE resolved_at IS NULL LIMIT $1) counted";
 pub(super) const COUNT_OF_CODE: &str = "
-    SELECT count(*) AS letters FROM (SELECT FROM dead_letters WHERE resolved_at IS NULL AND code = $2 LIMIT $1) counted";
+    SELECT count(*) AS letters FROM (
+        SELECT FROM dead_letters WHERE resolved_at IS NULL AND code >= $2 AND code <= $2 ORDER BY code, id LIMIT $1) counted";
 
 const READ: &str = "
     SELECT routing_key, headers, sealed_body, body_bytes, body_sha256, content_type, content_encoding, message_id, app_id, reply_to,
