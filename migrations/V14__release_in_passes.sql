@@ -1,6 +1,8 @@
 -- Jobs that wait for a cause which is gone go on until none is left, whoever dies meanwhile; and indexes by which every
 -- statement that runs in a loop or behind a command reads what it returns and no more.
 
+-- Whatever waits for a cause has seen something of it; a pass over its jobs would overlook one that has not.
+UPDATE jobs SET wait_observed = 0 WHERE state = 'waiting' AND wait_reason <> 'children' AND wait_observed IS NULL;
 -- The jobs of each cause, those that saw least of it first, then oldest first. A job that waits for its follow-ups waits for no
 -- cause: it has no entry.
 CREATE INDEX jobs_waiting_for ON jobs (wait_key, wait_observed, id) WHERE state = 'waiting' AND wait_reason <> 'children';

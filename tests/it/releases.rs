@@ -3,10 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use dispatch_worker::fault::StageFault;
+use dispatch_worker::job::JobId;
 use dispatch_worker::secrets::Keyring;
-use dispatch_worker::store::{JobFilter, Stopped, Store};
+use dispatch_worker::store::{self, CauseCursor, HoldCursor, JobFilter, Stopped, Store, Tables, Writer};
 use dispatch_worker::tracker::{NewTokens, Tracker};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use secrecy::SecretString;
+use serde_json::value::RawValue;
+use tokio_postgres::Transaction;
 
 use crate::support::TestDatabase;
 
@@ -143,6 +149,56 @@ async fn a_cause_that_nobody_waits_for_is_released_without_a_trace() {
     let database = TestDatabase::new().await;
     assert_eq!(store(&database).begin_release(CAUSE).await.expect("a release"), 0);
     assert_eq!(count(&database, "releases").await, 0);
+}
+
+/// Causes with an even number are gone; of `unknown:…` nobody can tell.
+struct Even;
+
+impl Tables for Even {
+    type Changes = ();
+
+    fn apply<'a>(&'a self, _: &'a Transaction<'_>, _: JobId, (): &'a ()) -> BoxFuture<'a, Result<Box<RawValue>, StageFault>> {
+        std::future::ready(Ok(RawValue::NULL.to_owned())).boxed()
+    }
+
+    fn cause_present<'a>(
+        &'a self,
+        _: &'a Transaction<'_>,
+        key: &'a str,
+        _: i64,
+    ) -> BoxFuture<'a, Result<Option<bool>, StageFault>> {
+        let number = key.strip_prefix("cause:").and_then(|number| number.parse::<u32>().ok());
+        std::future::ready(Ok(number.map(|number| number % 2 == 1))).boxed()
+    }
+}
+
+#[tokio::test]
+async fn a_pass_over_causes_meets_each_of_many_a_hundred_at_a_time_and_begins_again() {
+    let database = TestDatabase::new().await;
+    let values = "'waiting', 'installation_disabled', CASE WHEN n <= 250 THEN 'cause:' ELSE 'unknown:' END || n, 0";
+    make(&database, 270, "state, wait_reason, wait_key, wait_observed", values).await;
+    let writers = store::writers_pool(&database.url).expect("a pool");
+    let writer = Writer::new(store(&database), writers, Even, [("dispatch", "check_account")].into());
+    let mut cursor = CauseCursor::default();
+    for more in [true, true, false] {
+        assert_eq!(writer.retest_causes(&mut cursor).await.expect("causes are tested"), more);
+    }
+    assert_eq!(waiting(&database).await, 125 + 20, "of every other cause");
+    database.rows("UPDATE jobs SET wait_key = 'cause:2' WHERE wait_key = 'cause:1'").await;
+    assert!(writer.retest_causes(&mut cursor).await.expect("causes are tested"));
+    assert_eq!(waiting(&database).await, 124 + 20, "the next pass begins with the first cause");
+}
+
+#[tokio::test]
+async fn a_pass_over_holds_meets_each_of_many() {
+    let database = TestDatabase::new().await;
+    let values = "'waiting', 'hold', 'hold:acme|webhook|' || n % 150, 0";
+    make(&database, 300, "state, wait_reason, wait_key, wait_observed", values).await;
+    let (store, mut cursor) = (store(&database), HoldCursor::default());
+    for more in [true, true, false] {
+        assert_eq!(store.step_after_holds(&mut cursor).await.expect("a round"), more);
+    }
+    assert_eq!(waiting(&database).await, 0, "nobody remembers these holds");
 }
 
 #[tokio::test]

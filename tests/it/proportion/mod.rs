@@ -9,8 +9,10 @@ mod tables;
 
 use std::collections::BTreeSet;
 
+use deadpool_postgres::Client;
 use dispatch_worker::config;
 use dispatch_worker::store::STATEMENTS;
+use tokio_postgres::SimpleQueryMessage;
 
 use crate::support::TestDatabase;
 use cases::{CASES, Case};
@@ -32,38 +34,75 @@ fn every_statement_has_a_case_and_every_case_a_statement() {
 #[tokio::test]
 async fn statements_read_rows_in_proportion_to_what_they_return() {
     let database = TestDatabase::new().await;
-    tables::fill(&database, config::test_scale().unwrap_or(1)).await;
+    let scale = config::test_scale().unwrap_or(1);
+    tables::name_places(&database, scale).await;
+    tables::fill(&database, scale).await;
+    // As autovacuum leaves them.
+    database.rows("VACUUM ANALYZE").await;
+    let client = database.pool.get().await.expect("a connection");
     let mut wrong = Vec::new();
     for case in CASES {
         for mode in MODES {
-            wrong.extend(broken(&database, case, mode).await.map(|why| format!("{} ({mode}) {why}", case.statement)));
+            let prepare = format!("SET LOCAL plan_cache_mode = {mode}; PREPARE looked_at AS {}", sql_of(case));
+            wrong.extend(
+                broken(&client, case, &prepare, "looked_at").await.map(|why| format!("{} ({mode}) {why}", case.statement)),
+            );
+            client.batch_execute("DEALLOCATE looked_at").await.expect("it was prepared");
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// What is wrong with a statement, if anything is.
-async fn broken(database: &TestDatabase, case: &Case, mode: &str) -> Option<String> {
-    let (_, sql) = STATEMENTS.iter().find(|(name, _)| *name == case.statement).expect("a statement of the sources");
-    let arguments = if case.arguments.is_empty() { String::new() } else { format!("({})", case.arguments) };
-    // Rolled back, so that every statement meets the same rows.
-    let rows = database
-        .rows(&format!(
-            "BEGIN; SET LOCAL plan_cache_mode = {mode}; PREPARE looked_at AS {sql}; {COUNTERS};
-            EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE looked_at {arguments}; {COUNTERS}; ROLLBACK; DEALLOCATE looked_at"
-        ))
-        .await;
+/// A connection lives for long, and a plan with it.
+#[tokio::test]
+async fn statements_planned_while_the_tables_were_empty_read_no_more() {
+    let database = TestDatabase::new().await;
+    tables::name_places(&database, 1).await;
+    let client = database.pool.get().await.expect("a connection");
+    client.batch_execute("SET plan_cache_mode = force_generic_plan").await.expect("a setting");
+    for (number, case) in CASES.iter().enumerate() {
+        let prepare = format!("PREPARE case_{number} AS {}", sql_of(case));
+        let plan = format!("{prepare}; EXPLAIN EXECUTE case_{number} {}", arguments(case));
+        client.batch_execute(&plan).await.unwrap_or_else(|error| panic!("{}: {error:?}", case.statement));
+    }
+    tables::fill(&database, 1).await;
+    let mut wrong = Vec::new();
+    for (number, case) in CASES.iter().enumerate() {
+        let broken = broken(&client, case, "SELECT WHERE false", &format!("case_{number}")).await;
+        wrong.extend(broken.map(|why| format!("{} {why}", case.statement)));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+fn sql_of(case: &Case) -> &'static str {
+    STATEMENTS.iter().find(|(name, _)| *name == case.statement).expect("a statement of the sources").1
+}
+
+fn arguments(case: &Case) -> String {
+    if case.arguments.is_empty() { String::new() } else { format!("({})", case.arguments) }
+}
+
+/// What is wrong with a statement, if anything is. It is rolled back, so that every statement meets the same rows.
+async fn broken(client: &Client, case: &Case, prepare: &str, name: &str) -> Option<String> {
+    let explain = format!("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE {name} {}", arguments(case));
+    let sql = format!("BEGIN; {prepare}; {COUNTERS}; {explain}; {COUNTERS}; ROLLBACK");
+    let messages = client.simple_query(&sql).await.unwrap_or_else(|error| panic!("{}: {error:?}", case.statement));
+    let text = |message: &SimpleQueryMessage| match message {
+        SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+        _ => None,
+    };
+    let rows: Vec<String> = messages.iter().filter_map(text).collect();
     let [before, explained, after] = rows.as_slice() else { panic!("{}: {rows:?}", case.statement) };
-    let plan = plan::read(&explained[0]);
+    let plan = plan::read(explained);
     // Plans do not show what functions read; counters do.
-    let counted = |row: &[String]| row[0].parse::<u64>().expect("a count");
+    let counted = |row: &String| row.parse::<u64>().expect("a count");
     let read = plan.read.max(counted(after) - counted(before));
     let allowed = case.at_most + case.for_each * plan.returned;
     if !plan.whole_tables.is_empty() {
-        return Some(format!("reads all of {}:\n{}", plan.whole_tables.join(", "), explained[0]));
+        return Some(format!("reads all of {}:\n{explained}", plan.whole_tables.join(", ")));
     }
     if case.returns != (plan.returned > 0) {
         return Some(format!("returns {} rows, so that nothing is seen of it", plan.returned));
     }
-    (read > allowed).then(|| format!("reads {read} rows for {}, at most {allowed} expected:\n{}", plan.returned, explained[0]))
+    (read > allowed).then(|| format!("reads {read} rows for {}, at most {allowed} expected:\n{explained}", plan.returned))
 }

@@ -10,8 +10,6 @@ const HOLDS: u32 = 2_000;
 /// Jobs by number, 1 being the oldest; from the oldest on: parked, held, parents of follow-ups, overdue ones, running ones, done
 /// ones, and then those that wait for an identity and those that are due.
 const FILL: &str = "
-    CREATE FUNCTION job(n bigint) RETURNS uuid LANGUAGE sql IMMUTABLE AS $$
-        SELECT (lpad(to_hex(1700000000000 + n * 20), 12, '0') || '7000800000' || lpad(to_hex(n), 10, '0'))::uuid $$;
     INSERT INTO replicas (version, host, pid, lanes, alive_until, ended_at)
         SELECT '1', 'host', n, '{}', now() + interval '1 hour', CASE WHEN n > 8 THEN now() END FROM generate_series(1, 500) n;
     INSERT INTO jobs (id, pipeline, source, dedupe_key, organization, schema, payload, state, stage, parent_id, owner, wait_reason,
@@ -52,16 +50,21 @@ const FILL: &str = "
         FROM generate_series(1, 20000 * {scale}) n;
     INSERT INTO releases (cause, up_to, after_observed, after_id, next_at)
         SELECT 'identity:' || n, 9, 0, job(0), now() + CASE WHEN n % 100 = 0 THEN interval '-1 second' ELSE interval '1 hour' END
-        FROM generate_series(1, 2000) n;
+        FROM generate_series(1, 2000) n";
+
+/// What cases name jobs and holds by.
+const NAMES: &str = "
+    CREATE FUNCTION job(n bigint) RETURNS uuid LANGUAGE sql IMMUTABLE AS $$
+        SELECT (lpad(to_hex(1700000000000 + n * 20), 12, '0') || '7000800000' || lpad(to_hex(n), 10, '0'))::uuid $$;
     CREATE FUNCTION scope() RETURNS text LANGUAGE sql IMMUTABLE AS $$
         SELECT 'org-' || parked_to() + 1 || '|webhook|' || parked_to() + 1 $$";
 
-/// Fills the tables: 62,500 jobs at scale 1. Cases name jobs as `job(…)`, and where a kind of them ends as `parked_to()`.
-pub(super) async fn fill(database: &TestDatabase, scale: u32) {
+/// Where each kind of jobs ends, and how many there are of other things.
+fn places(scale: u32) -> [(&'static str, u32); 12] {
     let (jobs, due, waiting, parked, parents) = (62_500 * scale, 12_500 * scale, 10_000 * scale, 5_000 * scale, 5_000 * scale);
     let held_to = parked + HOLDS;
     let overdue_to = held_to + parents + 200;
-    let places = [
+    [
         ("organizations", ORGANIZATIONS),
         ("holds", HOLDS),
         ("scale", scale),
@@ -74,12 +77,19 @@ pub(super) async fn fill(database: &TestDatabase, scale: u32) {
         ("running_to", overdue_to + 400),
         ("done_to", jobs - due - waiting),
         ("waiting_to", jobs - due),
-    ];
-    for (name, number) in places {
+    ]
+}
+
+/// Makes the functions by which cases name jobs: `job(1)` is the oldest, `job(parked_to())` the newest parked one.
+pub(super) async fn name_places(database: &TestDatabase, scale: u32) {
+    for (name, number) in places(scale) {
         database.rows(&format!("CREATE FUNCTION {name}() RETURNS bigint LANGUAGE sql IMMUTABLE AS 'SELECT {number}'")).await;
     }
-    let sql = places.iter().fold(FILL.to_owned(), |sql, (name, number)| sql.replace(&format!("{{{name}}}"), &number.to_string()));
-    database.rows(&sql).await;
-    // As autovacuum leaves them.
-    database.rows("VACUUM ANALYZE").await;
+    database.rows(NAMES).await;
+}
+
+/// Fills the tables: 62,500 jobs at scale 1.
+pub(super) async fn fill(database: &TestDatabase, scale: u32) {
+    let filled = |sql: String, (name, number): &(&str, u32)| sql.replace(&format!("{{{name}}}"), &number.to_string());
+    database.rows(&places(scale).iter().fold(FILL.to_owned(), filled)).await;
 }
