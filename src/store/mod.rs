@@ -58,7 +58,7 @@ pub use replicas::{Heartbeat, NewReplica, ReplicaRow};
 pub use resolve::{NotReplayable, Replay, Resolution};
 pub use rows::FirstStages;
 #[cfg(feature = "devkit")]
-pub use statements::STATEMENTS;
+pub use statements::{BEHIND_COMMANDS, IN_LOOPS};
 pub use waker::{Backlog, Freed};
 pub use wishes::Cancelling;
 

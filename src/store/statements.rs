@@ -3,16 +3,28 @@
 
 use super::{controls, dead_letters, inspect, listing, overdue, releases, resolve};
 
-/// Each by its name: module and constant.
-pub const STATEMENTS: &[(&str, &str)] = &[
+/// Those of workers, which run again and again on connections that live for long; each by its name: module and constant.
+pub const IN_LOOPS: &[(&str, &str)] = &[
     ("controls::IN_FORCE", controls::IN_FORCE),
-    ("controls::SHOWN", controls::SHOWN),
-    ("controls::OF_SCOPE", controls::OF_SCOPE),
     ("controls::PRESENT", controls::PRESENT),
-    ("controls::END", controls::END),
     ("controls::OVER", controls::OVER),
     ("controls::STEP", controls::STEP),
     ("controls::FORGET", controls::FORGET),
+    ("overdue::OVERDUE", overdue::OVERDUE),
+    ("releases::BEGIN", releases::BEGIN),
+    ("releases::RELEASE", releases::RELEASE),
+    ("releases::TURN", releases::TURN),
+    ("releases::STEP", releases::STEP),
+    ("releases::MOVE", releases::MOVE),
+    ("releases::END", releases::END),
+    ("releases::CAUSES", releases::CAUSES),
+];
+
+/// Those of commands, likewise; a command has connections of its own.
+pub const BEHIND_COMMANDS: &[(&str, &str)] = &[
+    ("controls::SHOWN", controls::SHOWN),
+    ("controls::OF_SCOPE", controls::OF_SCOPE),
+    ("controls::END", controls::END),
     ("dead_letters::LIST", dead_letters::LIST),
     ("dead_letters::LIST_OPEN", dead_letters::LIST_OPEN),
     ("inspect::SHOW", inspect::SHOW),
@@ -29,14 +41,6 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("listing::FOLLOW_UPS", listing::FOLLOW_UPS),
     ("listing::FOLLOW_UPS_EDGE", listing::FOLLOW_UPS_EDGE),
     ("listing::RUNNING", listing::RUNNING),
-    ("overdue::OVERDUE", overdue::OVERDUE),
-    ("releases::BEGIN", releases::BEGIN),
-    ("releases::RELEASE", releases::RELEASE),
-    ("releases::TURN", releases::TURN),
-    ("releases::STEP", releases::STEP),
-    ("releases::MOVE", releases::MOVE),
-    ("releases::END", releases::END),
-    ("releases::CAUSES", releases::CAUSES),
     ("releases::WAITING", releases::WAITING),
     ("resolve::OPEN", resolve::OPEN),
     ("resolve::OPEN_OF_CODE", resolve::OPEN_OF_CODE),

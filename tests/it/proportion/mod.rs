@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 
 use deadpool_postgres::Client;
 use dispatch_worker::config;
-use dispatch_worker::store::STATEMENTS;
+use dispatch_worker::store::{BEHIND_COMMANDS, IN_LOOPS};
 use tokio_postgres::SimpleQueryMessage;
 
 use crate::support::TestDatabase;
@@ -20,15 +20,18 @@ use cases::{CASES, Case};
 /// The ways in which Postgres plans a prepared statement: for parameters that it knows, and once for all.
 const MODES: [&str; 2] = ["force_custom_plan", "force_generic_plan"];
 
+/// Of a table that is small, a row for each destination that was ever held: read whole until autovacuum has seen it first.
+const FEW_ROWS: [&str; 1] = ["controls::IN_FORCE"];
+
 /// Rows that this connection has read and not reported yet, also those that functions read.
 const COUNTERS: &str = "SELECT coalesce(sum(seq_tup_read + coalesce(idx_tup_fetch, 0)), 0) FROM pg_stat_xact_user_tables";
 
 #[test]
 fn every_statement_has_a_case_and_every_case_a_statement() {
-    let statements: BTreeSet<&str> = STATEMENTS.iter().map(|(name, _)| *name).collect();
+    let statements: BTreeSet<&str> = statements().map(|(name, _)| *name).collect();
     let cases: BTreeSet<&str> = CASES.iter().map(|case| case.statement).collect();
     assert_eq!(statements, cases);
-    assert_eq!(statements.len(), STATEMENTS.len(), "a name twice");
+    assert_eq!(statements.len(), IN_LOOPS.len() + BEHIND_COMMANDS.len(), "a name twice");
 }
 
 #[tokio::test]
@@ -53,21 +56,21 @@ async fn statements_read_rows_in_proportion_to_what_they_return() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// A connection lives for long, and a plan with it.
+/// A worker's connection lives for long, and a plan with it.
 #[tokio::test]
 async fn statements_planned_while_the_tables_were_empty_read_no_more() {
     let database = TestDatabase::new().await;
     tables::name_places(&database, 1).await;
     let client = database.pool.get().await.expect("a connection");
     client.batch_execute("SET plan_cache_mode = force_generic_plan").await.expect("a setting");
-    for (number, case) in CASES.iter().enumerate() {
+    for (number, case) in kept() {
         let prepare = format!("PREPARE case_{number} AS {}", sql_of(case));
         let plan = format!("{prepare}; EXPLAIN EXECUTE case_{number} {}", arguments(case));
         client.batch_execute(&plan).await.unwrap_or_else(|error| panic!("{}: {error:?}", case.statement));
     }
     tables::fill(&database, 1).await;
     let mut wrong = Vec::new();
-    for (number, case) in CASES.iter().enumerate() {
+    for (number, case) in kept() {
         let broken = broken(&client, case, "SELECT WHERE false", &format!("case_{number}")).await;
         wrong.extend(broken.map(|why| format!("{} {why}", case.statement)));
     }
@@ -75,7 +78,17 @@ async fn statements_planned_while_the_tables_were_empty_read_no_more() {
 }
 
 fn sql_of(case: &Case) -> &'static str {
-    STATEMENTS.iter().find(|(name, _)| *name == case.statement).expect("a statement of the sources").1
+    statements().find(|(name, _)| *name == case.statement).expect("a statement of the sources").1
+}
+
+fn statements() -> impl Iterator<Item = &'static (&'static str, &'static str)> {
+    IN_LOOPS.iter().chain(BEHIND_COMMANDS)
+}
+
+/// Cases of statements whose plans are kept for long.
+fn kept() -> impl Iterator<Item = (usize, &'static Case)> {
+    let is_kept = |case: &Case| IN_LOOPS.iter().any(|(name, _)| *name == case.statement && !FEW_ROWS.contains(name));
+    CASES.iter().enumerate().filter(move |(_, case)| is_kept(case))
 }
 
 fn arguments(case: &Case) -> String {
