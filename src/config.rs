@@ -250,6 +250,12 @@ pub fn test_cases() -> Option<u32> {
     number("DISPATCH_TEST_CASES")
 }
 
+/// How many times as large as usual the tables are whose statements are looked at, where somebody wants them larger.
+#[must_use]
+pub fn test_scale() -> Option<u32> {
+    number("DISPATCH_TEST_SCALE")
+}
+
 /// The one case that a property test with real servers runs again.
 #[must_use]
 pub fn test_seed() -> Option<u64> {
@@ -264,7 +270,8 @@ fn number<N: std::str::FromStr>(name: &str) -> Option<N> {
 pub const WITHOUT_FLAG: [(&str, &str); 1] =
     [("DISPATCH_USER", "Who runs a command, for the audit log; otherwise the user of the shell")];
 /// What only tests read.
-const OF_TESTS: [&str; 4] = ["DISPATCH_TEST_DATABASE_URL", "DISPATCH_TEST_AMQP_URL", "DISPATCH_TEST_CASES", "DISPATCH_TEST_SEED"];
+const OF_TESTS: [&str; 5] =
+    ["DISPATCH_TEST_DATABASE_URL", "DISPATCH_TEST_AMQP_URL", "DISPATCH_TEST_CASES", "DISPATCH_TEST_SEED", "DISPATCH_TEST_SCALE"];
 const PREFIX: &str = "DISPATCH_";
 
 /// Variables of the environment that look like settings and are none.

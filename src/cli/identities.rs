@@ -23,7 +23,7 @@ use crate::app;
 use crate::config::{self, Links, ProviderLinks};
 use crate::pipelines::trials;
 use crate::secrets::Keyring;
-use crate::store::{self, Actor, Changed};
+use crate::store::{self, Actor, CappedCount, Changed};
 use crate::tracker::{GivenTokens, IdentityRow, TokenEnd, Tracker, identity_cause, register_identity, set_tokens};
 
 /// Look at identities, register one, give it new tokens, try it
@@ -124,11 +124,9 @@ impl List {
         let store = connect::store(&self.links).await?;
         // Nothing is opened.
         let tracker = tracker(&self.links, &Arc::new(Keyring::parse(&Keyring::fresh_setting())?))?;
-        let mut rows = Vec::new();
-        for identity in tracker.identities(self.organization.as_deref()).await? {
-            let waiting = store.waiting_for(&identity_cause(identity.id)).await?;
-            rows.push((identity, waiting));
-        }
+        let identities = tracker.identities(self.organization.as_deref()).await?;
+        let causes: Vec<String> = identities.iter().map(|identity| identity_cause(identity.id)).collect();
+        let rows: Vec<_> = identities.into_iter().zip(store.waiting_for_each(&causes).await?).collect();
         let value = rows.iter().map(|(identity, waiting)| shown(identity, *waiting)).collect::<anyhow::Result<Vec<_>>>()?;
         output.answer(&value, || if rows.is_empty() { String::new() } else { table(output, &rows) })?;
         if rows.is_empty() {
@@ -195,11 +193,13 @@ impl Given {
                     (Some(before), now)
                 }
             };
-            Ok::<_, anyhow::Error>(Changed { before: json!(before), after: json!(now), gone: Some(identity_cause(now.id)) })
+            let (gone, now) = (Some(identity_cause(now.id)), json!(now));
+            Ok::<_, anyhow::Error>(Changed { audit: Some((json!(before), now.clone())), gone, answer: now })
         });
-        let (changed, released) = done.await?;
-        output.answer(&json!({"identity": changed.after, "jobs_released": released}), || {
-            let version = &changed.after["version"];
+        let (identity, released) = done.await?;
+        let value = json!({"identity": identity, "jobs_released": released.now, "jobs_to_follow": released.later});
+        output.answer(&value, || {
+            let version = &identity["version"];
             format!("{} of {}: version {version} of its tokens\njobs that go on: {released}", plain(name), plain(organization))
         })?;
         Ok(ExitCode::SUCCESS)
@@ -231,13 +231,13 @@ fn tracker(links: &Links, keyring: &Arc<Keyring>) -> anyhow::Result<Tracker> {
     Ok(Tracker::new(store::pool(links.database_url()?, 1)?, Arc::clone(keyring)))
 }
 
-fn shown(identity: &IdentityRow, waiting: i64) -> anyhow::Result<Value> {
+fn shown(identity: &IdentityRow, waiting: CappedCount) -> anyhow::Result<Value> {
     let mut value = serde_json::to_value(identity).context("the answer as JSON")?;
-    value["jobs_waiting"] = Value::from(waiting);
+    value["jobs_waiting"] = Value::from(waiting.at_least());
     Ok(value)
 }
 
-fn table(output: Output, rows: &[(IdentityRow, i64)]) -> String {
+fn table(output: Output, rows: &[(IdentityRow, CappedCount)]) -> String {
     let headings = ["id", "organization", "name", "token ends", "version", "refresh token", "jobs waiting"];
     let mut table = output.table(&headings);
     for (identity, waiting) in rows {

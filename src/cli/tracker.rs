@@ -17,8 +17,8 @@ use super::output::{Output, plain, rendered, say};
 use super::publish::contents;
 use crate::config::Links;
 use crate::secrets::Keyring;
-use crate::store::{self, StoreError};
-use crate::tracker::{self, ImportCounts, TrackerDocument};
+use crate::store::{self, CappedCount, Released, StoreError};
+use crate::tracker::{self, ImportCounts, Imported, TrackerDocument};
 
 /// Bring in organizations, people, groups and links, or write them out
 #[derive(Debug, Subcommand)]
@@ -88,17 +88,16 @@ impl Import {
         let store = connect::store(&self.links).await?;
         let (name, bytes) = contents(&self.file)?;
         let document: TrackerDocument = parse(&bytes).context(name)?;
-        let (counts, causes) = import(&self.links, &keyring, &document).await?;
-        let mut released = 0;
-        for cause in &causes {
-            released += store.release_all(cause).await?;
-        }
-        output.answer(&json!({"rows": counts, "jobs_released": released}), || text(output, &counts, released))?;
+        let Imported { counts, gone, released } = import(&self.links, &keyring, &document).await?;
+        let later = store.waiting_for_each(&gone).await?.into_iter().map(CappedCount::at_least).sum();
+        let released = Released { now: released, later: CappedCount::of(later) };
+        let value = json!({"rows": counts, "jobs_released": released.now, "jobs_to_follow": released.later});
+        output.answer(&value, || text(output, &counts, released))?;
         Ok(ExitCode::SUCCESS)
     }
 }
 
-async fn import(links: &Links, keyring: &Keyring, document: &TrackerDocument) -> anyhow::Result<(ImportCounts, Vec<String>)> {
+async fn import(links: &Links, keyring: &Keyring, document: &TrackerDocument) -> anyhow::Result<Imported> {
     let (mut client, connection) = store::connect(links.database_url()?).await?;
     tokio::pin!(connection);
     tokio::select! {
@@ -127,7 +126,7 @@ fn without_values(message: &str) -> String {
     }
 }
 
-fn text(output: Output, counts: &ImportCounts, released: u64) -> String {
+fn text(output: Output, counts: &ImportCounts, released: Released) -> String {
     let mut table = output.table(&["table", "rows added or changed"]);
     for (name, rows) in counts {
         table.add_row([Cell::new(plain(name)), Cell::new(rows)]);

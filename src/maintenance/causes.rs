@@ -6,11 +6,15 @@ use time::OffsetDateTime;
 
 use super::duty::{Duty, Plan, Trouble};
 use crate::engine::Product;
-use crate::store::{StoreError, Tables};
+use crate::store::{CauseCursor, CommitError, StoreError, Tables};
 use crate::worker::{Parts, version_key};
 
 /// See the module.
-pub(super) struct Causes<P: Product, T: Tables<Changes = P::Changes>>(pub(super) Parts<P, T>);
+pub(super) struct Causes<P: Product, T: Tables<Changes = P::Changes>> {
+    pub(super) parts: Parts<P, T>,
+    /// Where a pass over all causes stands.
+    pub(super) at: CauseCursor,
+}
 
 impl<P: Product, T: Tables<Changes = P::Changes>> Duty for Causes<P, T> {
     const PLAN: Plan = Plan {
@@ -20,20 +24,27 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Duty for Causes<P, T> {
         late_after: Duration::from_secs(900),
     };
 
+    /// A bounded number of causes. One that cannot be tested does not keep the others from it.
     async fn round(&mut self, _: OffsetDateTime) -> Result<bool, Trouble> {
-        let released = self.0.writer.retest_causes().await?;
-        if released > 0 {
-            tracing::info!(released, "causes are gone");
+        let more = match self.parts.writer.retest_causes(&mut self.at).await {
+            Ok(more) => more,
+            Err(CommitError::Changes(fault)) => {
+                tracing::warn!(error = fault.message(), "a cause cannot be tested; the others are");
+                true
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if !more {
+            self.release_known_versions().await?;
         }
-        self.release_known_versions().await?;
-        Ok(false)
+        Ok(more)
     }
 }
 
 impl<P: Product, T: Tables<Changes = P::Changes>> Causes<P, T> {
     async fn release_known_versions(&self) -> Result<(), StoreError> {
-        let mut keys: Vec<String> = (1..=self.0.known_schema).map(|schema| format!("schema:{schema}")).collect();
-        for pipeline in self.0.registry.iter() {
+        let mut keys: Vec<String> = (1..=self.parts.known_schema).map(|schema| format!("schema:{schema}")).collect();
+        for pipeline in self.parts.registry.iter() {
             keys.push(version_key(pipeline.name));
             for stage in pipeline.stages() {
                 keys.extend(
@@ -42,7 +53,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Causes<P, T> {
             }
         }
         for key in keys {
-            self.0.store().release_all(&key).await?;
+            self.parts.store().begin_release(&key).await?;
         }
         Ok(())
     }

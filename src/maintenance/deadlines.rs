@@ -19,6 +19,6 @@ impl Duty for Deadlines {
     };
 
     async fn round(&mut self, _: OffsetDateTime) -> Result<bool, Trouble> {
-        Ok(self.0.park_overdue().await? > 0)
+        Ok(self.0.park_overdue().await?)
     }
 }

@@ -5,10 +5,14 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 use super::duty::{Duty, Plan, Trouble};
-use crate::store::Store;
+use crate::store::{HoldCursor, Store};
 
 /// See the module.
-pub(super) struct AfterHolds(pub(super) Store);
+pub(super) struct AfterHolds {
+    pub(super) store: Store,
+    /// Where a pass over all holds stands.
+    pub(super) at: HoldCursor,
+}
 
 impl Duty for AfterHolds {
     const PLAN: Plan = Plan {
@@ -19,7 +23,6 @@ impl Duty for AfterHolds {
     };
 
     async fn round(&mut self, _: OffsetDateTime) -> Result<bool, Trouble> {
-        self.0.step_after_holds().await?;
-        Ok(false)
+        Ok(self.store.step_after_holds(&mut self.at).await?)
     }
 }

@@ -12,6 +12,7 @@ mod holds;
 mod intake;
 mod orphans;
 mod partitions;
+mod releases;
 mod retention;
 mod stamps;
 mod takeover;
@@ -27,7 +28,7 @@ pub use duty::{Duties, Duty, Plan, Standing, Trouble, keep};
 pub use retention::{Retention, RetentionError};
 
 use crate::engine::Product;
-use crate::store::{Count, Keep, Store, Tables};
+use crate::store::{CauseCursor, Count, HoldCursor, Keep, Store, Tables};
 use crate::tracker::Tracker;
 use crate::worker::{DueAnnouncements, Inflow, Lease, Parts, Seat};
 
@@ -58,8 +59,9 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Incarnation<P, T> {
             keeping.task(takeover::Takeover { parts: parts.clone(), replica, seats: seats.clone() }),
             keeping.task(stamps::TakeBack { parts: parts.clone(), replica }),
             keeping.task(orphans::Orphans { parts: parts.clone(), replica }),
-            keeping.task(causes::Causes(parts.clone())),
-            keeping.task(holds::AfterHolds(store.clone())),
+            keeping.task(causes::Causes { parts: parts.clone(), at: CauseCursor::default() }),
+            keeping.task(releases::Releases(store.clone())),
+            keeping.task(holds::AfterHolds { store: store.clone(), at: HoldCursor::default() }),
             keeping.task(deadlines::Deadlines(store.clone())),
             keeping.task(backlog::CountBacklog { store, inflow: Arc::clone(&inflow), count, made }),
         ];

@@ -10,9 +10,9 @@ use super::Store;
 use super::announcements::announce;
 use super::error::StoreError;
 use super::inspect::state_of;
+use super::releases::{Released, begin_for_people};
 use super::rows;
 use super::sql::{execute, query_one, query_opt};
-use super::waker::{BATCH, released_by};
 use crate::job::{JobId, JobState};
 use crate::message::outcome;
 
@@ -63,12 +63,12 @@ pub enum Answer {
 
 /// What a person's change of the product's tables came to.
 #[derive(Debug, Clone)]
-pub struct Changed {
-    /// What was there before, for the audit log.
-    pub before: Value,
-    /// What is there now, for the audit log.
-    pub after: Value,
-    /// The cause that is gone, for whose jobs to go on.
+pub struct Changed<T> {
+    /// For the caller.
+    pub answer: T,
+    /// What was there before and what is there now, for the audit log; `None`: nothing has changed.
+    pub audit: Option<(Value, Value)>,
+    /// The cause that is gone, whose jobs go on.
     pub gone: Option<String>,
 }
 
@@ -209,31 +209,29 @@ impl Store {
         Ok(answer)
     }
 
-    /// As [`Store::audited`], for a change that takes away a cause to wait for: the first jobs that wait for it are made due in the
-    /// same transaction, then the others, a bounded number at a time. Returns what has changed and how many jobs go on.
+    /// As [`Store::audited`], for a change that may take away a cause to wait for: the jobs that wait for it are released in the
+    /// same transaction, be something changed or not. Returns the change's answer and which jobs go on.
     ///
     /// # Errors
     /// As [`Store::audited`].
-    pub async fn audited_release<E: From<StoreError>>(
+    pub async fn audited_release<T, E: From<StoreError>>(
         &self,
         actor: &Actor,
         action: &str,
-        change: impl AsyncFnOnce(&Transaction<'_>) -> Result<Changed, E>,
-    ) -> Result<(Changed, u64), E> {
-        let done = self.audited(actor, action, async |tx| {
-            let changed = change(tx).await?;
-            let jobs = match &changed.gone {
-                Some(cause) => released_by(tx, cause, BATCH, None).await?,
-                None => 0,
-            };
-            let row = (changed.before.clone(), changed.after.clone());
-            Ok::<_, E>(((changed, jobs), Some(row)))
-        });
-        let (changed, mut jobs) = done.await?;
-        if let Some(cause) = &changed.gone {
-            jobs += self.release_all(cause).await?;
+        change: impl AsyncFnOnce(&Transaction<'_>) -> Result<Changed<T>, E>,
+    ) -> Result<(T, Released), E> {
+        let mut client = self.client().await?;
+        let tx = client.transaction().await.map_err(StoreError::from)?;
+        let Changed { answer, audit, gone } = change(&tx).await?;
+        if let Some((before, after)) = audit {
+            write_audit(&tx, actor, action, None, &before, &after).await?;
         }
-        Ok((changed, jobs))
+        let released = match &gone {
+            Some(cause) => begin_for_people(&tx, cause).await?,
+            None => Released::default(),
+        };
+        tx.commit().await.map_err(StoreError::from)?;
+        Ok((answer, released))
     }
 
     /// Writes an audit row for what a person did or saw, `before` and `after` being what it changed or concerned.

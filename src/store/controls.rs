@@ -13,18 +13,17 @@ use tokio_postgres::Row;
 
 use super::Store;
 use super::actions::{Actor, write_audit};
+use super::count::CappedCount;
 use super::error::StoreError;
+use super::releases::released_by;
 use super::sql::{query, query_one, query_opt};
-use super::waker::released_by;
 
 /// How the key begins that jobs wait for.
 const KEY: &str = "hold:";
 /// Holds in force that are read, at most.
 const LIVE: i64 = 10_000;
-/// Holds whose jobs are let go in one step, at most; which ones is chance, so that none is left out for long.
-const KEYS: i64 = 64;
-/// Jobs let go in one step, at most.
-const JOBS: u64 = 1024;
+/// Keys that are looked at in one round, at most.
+const KEYS: i32 = 64;
 /// Jobs let go at once where nobody remembers the hold.
 const FORGOTTEN: i32 = 64;
 
@@ -52,7 +51,7 @@ pub struct HoldRow {
     #[serde(with = "time::serde::rfc3339")]
     pub now: OffsetDateTime,
     /// Jobs that wait for it.
-    pub waiting: i64,
+    pub waiting: CappedCount,
 }
 
 /// A hold that a worker places.
@@ -79,7 +78,7 @@ impl HoldRow {
 }
 
 /// One that is in force is never shortened, and says why and who until a longer one comes; one that is over begins anew.
-const PLACE: &str = "
+pub(super) const PLACE: &str = "
     INSERT INTO controls (kind, scope, reason, who, automatic, expires_at)
     VALUES ($1, $2, $3, $4, true, now() + $5 * interval '1 second')
     ON CONFLICT (kind, scope) WHERE automatic DO UPDATE SET
@@ -98,54 +97,69 @@ const PLACE_BY_HAND: &str = "
     VALUES ('hold', $1, $2, $3, now() + $4 * interval '1 second')
     RETURNING expires_at";
 
+/// Where a pass over the keys of all holds stands; the caller keeps it between rounds.
+#[derive(Debug, Clone, Default)]
+pub struct HoldCursor(String);
+
 /// The columns of a [`HoldRow`], and what makes a hold one that is in force.
 macro_rules! live {
-    ($columns:literal) => {
+    ($waiting:expr, $condition:literal) => {
         concat!(
             "SELECT c.scope, c.kind, c.reason, c.who, c.automatic, c.created_at, c.expires_at, now() AS now, ",
-            $columns,
-            " FROM controls c
-            WHERE c.kind IN ('hold', 'circuit') AND c.released_at IS NULL AND c.expires_at > now() AND ($1::text IS NULL OR c.scope = $1)
-            ORDER BY c.expires_at DESC LIMIT $2"
+            $waiting,
+            " AS waiting FROM controls c
+            WHERE c.kind IN ('hold', 'circuit') AND c.released_at IS NULL AND c.expires_at > now()",
+            $condition
         )
     };
 }
 
-const IN_FORCE: &str = live!("0::bigint AS waiting");
+pub(super) const IN_FORCE: &str = live!("0::bigint", " ORDER BY c.expires_at DESC LIMIT $1");
 
-const SHOWN: &str =
-    live!("(SELECT count(*) FROM jobs j WHERE j.state = 'waiting' AND j.wait_key = 'hold:' || c.scope) AS waiting");
+/// How many jobs wait for `c`, at most `$1`.
+macro_rules! waiting {
+    () => {
+        "(SELECT count(*) FROM (SELECT FROM jobs j
+            WHERE j.state = 'waiting' AND j.wait_reason <> 'children' AND j.wait_key = 'hold:' || c.scope LIMIT $1) counted)"
+    };
+}
 
-const PRESENT: &str = "
+pub(super) const SHOWN: &str = live!(waiting!(), " ORDER BY c.expires_at DESC LIMIT $2");
+
+pub(super) const OF_SCOPE: &str = live!(waiting!(), " AND c.scope = $2 ORDER BY c.expires_at DESC LIMIT 1");
+
+pub(super) const PRESENT: &str = "
     SELECT id FROM controls
     WHERE scope = $1 AND kind IN ('hold', 'circuit') AND released_at IS NULL AND expires_at > clock_timestamp()
     FOR SHARE";
 
-const END: &str = "
+pub(super) const END: &str = "
     UPDATE controls SET released_at = now()
     WHERE scope = $1 AND kind IN ('hold', 'circuit') AND released_at IS NULL AND expires_at > now()
     RETURNING reason";
 
 /// Hops from key to key along the index. A hold that was ended by hand counts as over a second later, when every replica has
 /// seen it; the last one to end keeps count of the steps.
-const OVER: &str = "
+pub(super) const OVER: &str = "
     WITH RECURSIVE keys AS (
-        (SELECT wait_key FROM jobs WHERE state = 'waiting' AND wait_reason = 'hold' ORDER BY wait_key LIMIT 1)
+        (SELECT wait_key, 1 AS number FROM jobs WHERE state = 'waiting' AND wait_reason = 'hold' AND wait_key > $1
+        ORDER BY wait_key LIMIT 1)
         UNION ALL
-        SELECT (SELECT j.wait_key FROM jobs j WHERE j.state = 'waiting' AND j.wait_reason = 'hold' AND j.wait_key > k.wait_key
-            ORDER BY j.wait_key LIMIT 1)
-        FROM keys k WHERE k.wait_key IS NOT NULL
+        SELECT next.wait_key, k.number + 1 FROM keys k CROSS JOIN LATERAL (
+            SELECT wait_key FROM jobs WHERE state = 'waiting' AND wait_reason = 'hold' AND wait_key > k.wait_key
+            ORDER BY wait_key LIMIT 1) next
+        WHERE k.number < $2
     )
-    SELECT k.wait_key, ended.id AS control FROM keys k LEFT JOIN LATERAL (
+    SELECT k.wait_key, ended.id AS control, k.wait_key LIKE 'hold:%' AND coalesce(ended.at <= now(), true)
+        AND coalesce(ended.stepped_at <= now() - interval '900 milliseconds', true) AS is_over
+    FROM keys k LEFT JOIN LATERAL (
         SELECT c.id, c.stepped_at, coalesce(c.released_at + interval '1 second', c.expires_at) AS at FROM controls c
         WHERE c.scope = substr(k.wait_key, 6) AND c.kind IN ('hold', 'circuit')
         ORDER BY at DESC LIMIT 1) ended ON true
-    WHERE k.wait_key LIKE 'hold:%' AND coalesce(ended.at <= now(), true)
-        AND coalesce(ended.stepped_at <= now() - interval '900 milliseconds', true)
-    ORDER BY random() LIMIT $1";
+    ORDER BY k.number";
 
 /// Four jobs first, twice as many each time, 64 at most. Who comes second in the same second does not step.
-const STEP: &str = "
+pub(super) const STEP: &str = "
     UPDATE controls SET step = CASE WHEN step = 0 THEN 4 ELSE least(step * 2, 64) END, stepped_at = now()
     WHERE id = $1 AND (stepped_at IS NULL OR stepped_at <= now() - interval '900 milliseconds')
     RETURNING step";
@@ -167,7 +181,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn live_holds(&self) -> Result<Vec<HoldRow>, StoreError> {
-        query(&self.client().await?, IN_FORCE, &[&None::<&str>, &LIVE]).await?.iter().map(hold_row).collect()
+        query(&self.client().await?, IN_FORCE, &[&LIVE]).await?.iter().map(hold_row).collect()
     }
 
     /// The holds in force for people, those that last longest first.
@@ -175,7 +189,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn holds(&self) -> Result<Vec<HoldRow>, StoreError> {
-        query(&self.client().await?, SHOWN, &[&None::<&str>, &LIVE]).await?.iter().map(hold_row).collect()
+        query(&self.client().await?, SHOWN, &[&CappedCount::ROWS, &LIVE]).await?.iter().map(hold_row).collect()
     }
 
     /// The hold that jobs with this wait key wait for, while it is in force.
@@ -184,7 +198,7 @@ impl Store {
     /// [`StoreError`].
     pub async fn hold_of(&self, wait_key: &str) -> Result<Option<HoldRow>, StoreError> {
         let Some(scope) = wait_key.strip_prefix(KEY) else { return Ok(None) };
-        query_opt(&self.client().await?, SHOWN, &[&Some(scope), &1i64]).await?.as_ref().map(hold_row).transpose()
+        query_opt(&self.client().await?, OF_SCOPE, &[&CappedCount::ROWS, &scope]).await?.as_ref().map(hold_row).transpose()
     }
 
     /// Holds a destination because a person says so, for `length` from now on. Until when.
@@ -220,31 +234,41 @@ impl Store {
         Ok(ended.len())
     }
 
-    /// Makes due some of the jobs whose hold is over, destination by destination: one step of each. How many.
+    /// Makes due some of the jobs whose hold is over, destination by destination: one step of each among a bounded number of
+    /// keys, from the cursor on. Whether there are more; after the last one the cursor is at the beginning again.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn step_after_holds(&self) -> Result<u64, StoreError> {
+    pub async fn step_after_holds(&self, at: &mut HoldCursor) -> Result<bool, StoreError> {
         let mut client = self.client().await?;
-        let mut released = 0;
-        for over in query(&client, OVER, &[&KEYS]).await? {
-            let (key, control): (String, Option<i64>) = (over.try_get("wait_key")?, over.try_get("control")?);
-            let tx = client.transaction().await?;
-            let step = match control {
-                None => FORGOTTEN,
-                Some(control) => match query_opt(&tx, STEP, &[&control]).await? {
-                    Some(row) => row.try_get("step")?,
-                    None => continue,
-                },
-            };
-            released += released_by(&tx, &key, i64::from(step), None).await?;
-            tx.commit().await?;
-            if released >= JOBS {
-                break;
+        let keys = query(&client, OVER, &[&at.0, &KEYS]).await?;
+        for key in &keys {
+            at.0 = key.try_get("wait_key")?;
+            if key.try_get("is_over")? {
+                let tx = client.transaction().await?;
+                step(&tx, &at.0, key.try_get("control")?).await?;
+                tx.commit().await?;
             }
         }
-        Ok(released)
+        let more = i32::try_from(keys.len()) == Ok(KEYS);
+        if !more {
+            *at = HoldCursor::default();
+        }
+        Ok(more)
     }
+}
+
+/// Lets go some of the jobs that wait for a hold which is over, as many as it is the turn of its row.
+async fn step(tx: &Transaction<'_>, key: &str, control: Option<i64>) -> Result<(), StoreError> {
+    let jobs: i32 = match control {
+        None => FORGOTTEN,
+        Some(control) => match query_opt(tx, STEP, &[&control]).await? {
+            Some(row) => row.try_get("step")?,
+            None => return Ok(()),
+        },
+    };
+    released_by(tx, key, i64::from(jobs)).await?;
+    Ok(())
 }
 
 /// Whether the hold `key` is in force, whose rows stay locked against a release until the transaction ends. `None`: it is
@@ -264,6 +288,6 @@ fn hold_row(row: &Row) -> Result<HoldRow, StoreError> {
         created_at: row.try_get("created_at")?,
         expires_at: row.try_get("expires_at")?,
         now: row.try_get("now")?,
-        waiting: row.try_get("waiting")?,
+        waiting: CappedCount::of(row.try_get("waiting")?),
     })
 }

@@ -103,10 +103,21 @@ const INSERT: &str = "
         sealed_body, body_bytes, body_sha256, content_type, content_encoding, app_id)
     OVERRIDING SYSTEM VALUE VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, coalesce($14, ''), $15, $16)";
 
-const LIST: &str = "
-    SELECT id, code, detail, source, dedupe_key, message_id, routing_key, body_bytes, created_at, resolved_at, resolution,
-        resolved_by, resolved_reason
-    FROM dead_letters WHERE ($1 OR resolved_at IS NULL) AND id < $2 ORDER BY id DESC LIMIT $3";
+/// The rows of a [`DeadLetterRow`] below a number.
+macro_rules! list {
+    ($condition:literal) => {
+        concat!(
+            "SELECT id, code, detail, source, dedupe_key, message_id, routing_key, body_bytes, created_at, resolved_at, resolution,
+                resolved_by, resolved_reason
+            FROM dead_letters WHERE ",
+            $condition,
+            "id < $1 ORDER BY id DESC LIMIT $2"
+        )
+    };
+}
+
+pub(super) const LIST: &str = list!("");
+pub(super) const LIST_OPEN: &str = list!("resolved_at IS NULL AND ");
 
 const SHOW: &str = "
     SELECT id, code, detail, source, dedupe_key, message_id, routing_key, body_bytes, created_at, resolved_at, resolution,
@@ -159,7 +170,8 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn dead_letters(&self, resolved_too: bool, before: i64, limit: i64) -> Result<Vec<DeadLetterRow>, StoreError> {
-        query(&self.client().await?, LIST, &[&resolved_too, &before, &limit]).await?.iter().map(row_of).collect()
+        let sql = if resolved_too { LIST } else { LIST_OPEN };
+        query(&self.client().await?, sql, &[&before, &limit]).await?.iter().map(row_of).collect()
     }
 
     /// One dead letter, opened.

@@ -1,4 +1,4 @@
-//! Reading jobs for people: lists, one job whole.
+//! Reading jobs for people: one job, whole or its row.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -9,30 +9,15 @@ use uuid::Uuid;
 
 use super::Store;
 use super::error::StoreError;
+use super::listing::JobFilter;
 use super::sql::{query, query_opt};
 use crate::job::{JobId, JobState, WaitReason};
 use crate::message::outcome::Skipped;
 
-/// Which jobs to list.
-#[derive(Debug, Clone, Default)]
-pub struct JobFilter {
-    /// In this state.
-    pub state: Option<JobState>,
-    /// Of this pipeline.
-    pub pipeline: Option<String>,
-    /// Of this tenant.
-    pub organization: Option<String>,
-    /// Of this producer.
-    pub source: Option<String>,
-    /// Of this parent.
-    pub parent: Option<JobId>,
-    /// Made before this one: the page's cursor.
-    pub before: Option<JobId>,
-    /// At most this many.
-    pub limit: i64,
-}
+/// Follow-ups that are shown with their job, at most; `jobs list --parent` shows them all.
+const FOLLOW_UPS: i64 = 1000;
 
-/// A job in a list, newest first.
+/// A job in a list.
 #[derive(Debug, Clone, Serialize)]
 pub struct JobRow {
     /// Its id.
@@ -175,11 +160,11 @@ pub struct JobView {
     pub attempts: Vec<AttemptRow>,
     /// In order.
     pub effects: Vec<EffectRow>,
-    /// Its follow-ups.
+    /// Its newest follow-ups.
     pub children: Vec<JobRow>,
 }
 
-/// The columns of a [`JobRow`]; a macro, so that each statement stays one constant text.
+/// The columns of a [`JobRow`], of `jobs j`; a macro, so that each statement stays one constant text.
 macro_rules! job_columns {
     () => {
         "j.id, j.pipeline, j.parent_id, j.organization, j.source, j.dedupe_key, j.state, j.stage, j.attempt, j.generation, j.epoch,
@@ -188,47 +173,27 @@ macro_rules! job_columns {
         EXISTS (SELECT 1 FROM replicas r WHERE r.id = j.owner AND r.ended_at IS NULL AND r.alive_until > now()) AS owner_alive"
     };
 }
+pub(super) use job_columns;
 
-const LIST: &str = concat!(
-    "SELECT ",
-    job_columns!(),
-    " FROM jobs j WHERE ($1::text IS NULL OR j.state = $1) AND ($2::text IS NULL OR j.pipeline = $2)
-        AND ($3::text IS NULL OR j.organization = $3) AND ($4::text IS NULL OR j.source = $4)
-        AND ($5::uuid IS NULL OR j.parent_id = $5) AND ($6::uuid IS NULL OR j.id < $6)
-    ORDER BY j.id DESC LIMIT $7"
-);
-const SHOW: &str = concat!("SELECT ", job_columns!(), " FROM jobs j WHERE j.id = $1");
-const BY_KEY: &str = concat!(
+pub(super) const SHOW: &str = concat!("SELECT ", job_columns!(), " FROM jobs j WHERE j.id = $1");
+pub(super) const BY_KEY: &str = concat!(
     "SELECT ",
     job_columns!(),
     " FROM jobs j JOIN job_keys k ON k.job_id = j.id WHERE k.source = $1 AND k.dedupe_key = $2"
 );
-const CHECKPOINTS: &str = "
+pub(super) const CHECKPOINTS: &str = "
     SELECT generation, stage, attempt, replica, (extract(epoch FROM finished_at - started_at) * 1000)::bigint AS duration_ms,
         finished_at, output
     FROM checkpoints WHERE job_id = $1 ORDER BY generation, finished_at, stage";
-const ATTEMPTS: &str = "
+pub(super) const ATTEMPTS: &str = "
     SELECT generation, stage, attempt, outcome, error_code, message, duration_ms, replica, at FROM attempts
     WHERE job_id = $1 ORDER BY at";
-const EFFECTS: &str = "
+pub(super) const EFFECTS: &str = "
     SELECT key, stage, target, class, state, unknowns, provider_ref FROM effects WHERE job_id = $1 ORDER BY first_intent_at";
+/// Reads every job: for the demo, whose database is small. Nothing that runs in a loop or behind a command uses it.
 const COUNTS: &str = "SELECT pipeline, state, wait_reason, count(*) AS jobs FROM jobs GROUP BY 1, 2, 3 ORDER BY 1, 2, 3";
-const SAME_WAIT: &str = "SELECT count(*) AS jobs FROM jobs WHERE state = 'waiting' AND wait_key = $1";
 
 impl Store {
-    /// Jobs, newest first.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn jobs(&self, filter: &JobFilter) -> Result<Vec<JobRow>, StoreError> {
-        let state = filter.state.map(JobState::word);
-        let (parent, before) = (filter.parent.map(|id| id.0), filter.before.map(|id| id.0));
-        let client = self.client().await?;
-        let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 7] =
-            [&state, &filter.pipeline, &filter.organization, &filter.source, &parent, &before, &filter.limit];
-        query(&client, LIST, &parameters).await?.iter().map(job_row).collect()
-    }
-
     /// One job's row.
     ///
     /// # Errors
@@ -256,11 +221,11 @@ impl Store {
         let attempts = query(&client, ATTEMPTS, &[&id.0]).await?.iter().map(attempt_row).collect::<Result<_, _>>()?;
         let effects = query(&client, EFFECTS, &[&id.0]).await?.iter().map(effect_row).collect::<Result<_, _>>()?;
         drop(client);
-        let children = self.jobs(&JobFilter { parent: Some(id), limit: 1000, ..JobFilter::default() }).await?;
+        let children = self.jobs(&JobFilter { parent: Some(id), limit: FOLLOW_UPS, ..JobFilter::default() }).await?.jobs;
         Ok(Some(JobView { row, checkpoints, attempts, effects, children }))
     }
 
-    /// How many jobs there are by pipeline, state and wait reason.
+    /// How many jobs there are by pipeline, state and wait reason. It reads all of them.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -269,15 +234,6 @@ impl Store {
         rows.iter()
             .map(|row| Ok((row.try_get("pipeline")?, state_of(row)?, row.try_get("wait_reason")?, row.try_get("jobs")?)))
             .collect()
-    }
-
-    /// How many jobs wait for the same cause.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn waiting_for(&self, key: &str) -> Result<i64, StoreError> {
-        let row = super::sql::query_one(&self.client().await?, SAME_WAIT, &[&key]).await?;
-        Ok(row.try_get("jobs")?)
     }
 }
 
@@ -292,7 +248,7 @@ pub(super) fn reason_of(row: &Row) -> Result<Option<WaitReason>, StoreError> {
     word.map(str::parse).transpose().map_err(|error: crate::job::UnknownWord| StoreError::Row(error.to_string()))
 }
 
-fn job_row(row: &Row) -> Result<JobRow, StoreError> {
+pub(super) fn job_row(row: &Row) -> Result<JobRow, StoreError> {
     Ok(JobRow {
         id: JobId(row.try_get("id")?),
         pipeline: row.try_get("pipeline")?,

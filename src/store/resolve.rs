@@ -7,9 +7,10 @@ use tokio_postgres::types::Json;
 
 use super::Store;
 use super::actions::{Actor, write_audit};
+use super::count::CappedCount;
 use super::dead_letters::place;
 use super::error::StoreError;
-use super::sql::{query, query_opt};
+use super::sql::{query, query_one, query_opt};
 
 /// What becomes of a dead letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,9 +77,15 @@ pub enum NotReplayable {
     Damaged,
 }
 
-const OPEN: &str = "
-    SELECT id, count(*) OVER () AS total FROM dead_letters
-    WHERE resolved_at IS NULL AND ($1::text IS NULL OR code = $1) ORDER BY id LIMIT $2";
+pub(super) const OPEN: &str = "SELECT id FROM dead_letters WHERE resolved_at IS NULL ORDER BY id LIMIT $1";
+/// The range and the order are in the columns of the code's index; the same is true of the count.
+pub(super) const OPEN_OF_CODE: &str = "
+    SELECT id FROM dead_letters WHERE resolved_at IS NULL AND code >= $2 AND code <= $2 ORDER BY code, id LIMIT $1";
+pub(super) const COUNT: &str = "
+    SELECT count(*) AS letters FROM (SELECT FROM dead_letters WHERE resolved_at IS NULL LIMIT $1) counted";
+pub(super) const COUNT_OF_CODE: &str = "
+    SELECT count(*) AS letters FROM (
+        SELECT FROM dead_letters WHERE resolved_at IS NULL AND code >= $2 AND code <= $2 ORDER BY code, id LIMIT $1) counted";
 
 const READ: &str = "
     SELECT routing_key, headers, sealed_body, body_bytes, body_sha256, content_type, content_encoding, message_id, app_id, reply_to,
@@ -95,10 +102,17 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn open_dead_letters(&self, code: Option<&str>, limit: i64) -> Result<(Vec<i64>, i64), StoreError> {
-        let rows = query(&self.client().await?, OPEN, &[&code, &limit]).await?;
-        let total = rows.first().map_or(Ok(0), |row| row.try_get("total"))?;
-        Ok((rows.iter().map(|row| row.try_get("id")).collect::<Result<_, _>>()?, total))
+    pub async fn open_dead_letters(&self, code: Option<&str>, limit: i64) -> Result<(Vec<i64>, CappedCount), StoreError> {
+        let client = self.client().await?;
+        let (rows, count) = match &code {
+            None => (query(&client, OPEN, &[&limit]).await?, query_one(&client, COUNT, &[&CappedCount::ROWS]).await?),
+            Some(code) => (
+                query(&client, OPEN_OF_CODE, &[&limit, code]).await?,
+                query_one(&client, COUNT_OF_CODE, &[&CappedCount::ROWS, code]).await?,
+            ),
+        };
+        let ids = rows.iter().map(|row| row.try_get("id")).collect::<Result<_, _>>()?;
+        Ok((ids, CappedCount::of(count.try_get("letters")?)))
     }
 
     /// An open dead letter as it was received. Publishing it and [`Store::resolve`] are two things: a process that dies in

@@ -1,9 +1,10 @@
 //! Causes that jobs wait for and that live in the tracker's tables.
 
-use tokio_postgres::Transaction;
+use deadpool_postgres::GenericClient;
 use tokio_postgres::types::Type;
+use tokio_postgres::{Row, Transaction};
 
-use super::TrackerFault;
+use super::{TrackerFault, query};
 
 /// The wait key of an identity whose tokens are refused; observed: its `version`.
 #[must_use]
@@ -21,6 +22,20 @@ pub fn installation_cause(integration_id: i64, organization_id: i64) -> String {
 #[must_use]
 pub fn destination_cause(destination_id: i64) -> String {
     format!("destination:{destination_id}")
+}
+
+/// The function of the engine's tables that releases the jobs that wait for a cause.
+pub(super) const BEGIN_RELEASE: &str = "SELECT begin_release($1, $2) AS released";
+
+/// Releases the jobs that wait for `cause`, which this transaction removes; with `seen`, those that saw at most so much of it. The
+/// first ones are due when it commits, the others go on in a while, whoever runs then. Returns how many are due at once.
+pub(super) async fn begin_release(client: &impl GenericClient, cause: &str, seen: Option<i64>) -> Result<u64, TrackerFault> {
+    query(client, BEGIN_RELEASE, &[&cause, &seen]).await?.first().map_or(Ok(0), released)
+}
+
+/// What [`BEGIN_RELEASE`] has made due.
+pub(super) fn released(row: &Row) -> Result<u64, TrackerFault> {
+    Ok(u64::try_from(row.try_get::<_, i64>("released")?).unwrap_or_default())
 }
 
 #[derive(Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use deadpool_postgres::GenericClient;
 use secrecy::{ExposeSecret, SecretString};
 use tokio_postgres::Row;
 
-use super::causes::identity_cause;
+use super::causes::{begin_release, identity_cause};
 use super::{AccessToken, Identity, IdentityRow, NewTokens, RefreshTurn, Tracker, TrackerFault, Turn, execute, query, query_opt};
 use crate::secrets::{Keyring, Place};
 
@@ -14,15 +14,26 @@ use crate::secrets::{Keyring, Place};
 pub(super) const ACCESS_TOKEN: &str = "access_token";
 pub(super) const REFRESH_TOKEN: &str = "refresh_token";
 
-/// Waiting jobs made due in one transaction.
-const RELEASE_BATCH: i64 = 500;
-/// Batches released by who saves tokens; what is left is found when causes are tested again.
-const RELEASE_BATCHES: usize = 20;
-
 /// Where an identity's sealed column lives.
 pub(super) const fn place<'a>(column: &'a str, id: &'a str) -> Place<'a> {
     Place { table: "identities", column, row: id }
 }
+
+/// The rows of an [`IdentityRow`].
+macro_rules! identities {
+    ($condition:literal) => {
+        concat!(
+            "SELECT i.id, o.slug, i.name, i.token_expires_at, i.version, i.refresh_token IS NOT NULL AS has_refresh_token,
+                i.refresh_refused_at
+            FROM identities i JOIN organizations o ON o.id = i.organization_id ",
+            $condition,
+            " ORDER BY o.slug, i.name"
+        )
+    };
+}
+
+const IDENTITIES: &str = identities!("");
+const IDENTITIES_OF: &str = identities!("WHERE o.slug = $1");
 
 impl Tracker {
     /// The identity of an organization with this name.
@@ -51,14 +62,12 @@ impl Tracker {
     /// # Errors
     /// [`TrackerFault`].
     pub async fn identities(&self, organization: Option<&str>) -> Result<Vec<IdentityRow>, TrackerFault> {
-        const SQL: &str = "
-            SELECT i.id, o.slug, i.name, i.token_expires_at, i.version, i.refresh_token IS NOT NULL AS has_refresh_token,
-                   i.refresh_refused_at
-            FROM identities i
-            JOIN organizations o ON o.id = i.organization_id
-            WHERE $1::text IS NULL OR o.slug = $1
-            ORDER BY o.slug, i.name";
-        query(&self.client().await?, SQL, &[&organization]).await?.iter().map(IdentityRow::of).collect()
+        let client = self.client().await?;
+        let rows = match organization {
+            None => query(&client, IDENTITIES, &[]).await?,
+            Some(slug) => query(&client, IDENTITIES_OF, &[&slug]).await?,
+        };
+        rows.iter().map(IdentityRow::of).collect()
     }
 
     /// An identity's access token, opened.
@@ -129,9 +138,8 @@ impl Tracker {
         Ok(())
     }
 
-    /// Saves refreshed tokens in place of those of `version`, ends the turn, and makes due, in the same transaction, the first
-    /// of the jobs that wait for the identity; then the others, a bounded number at a time. `false`: the tokens have changed
-    /// since, and nothing was saved.
+    /// Saves refreshed tokens in place of those of `version`, ends the turn, and releases, in the same transaction, the jobs that
+    /// wait for others than these. `false`: the tokens have changed since, and nothing was saved.
     ///
     /// # Errors
     /// [`TrackerFault`].
@@ -150,14 +158,8 @@ impl Tracker {
         if execute(&tx, SQL, &[&identity_id, &version, &access, &refresh, &life, &tokens.after_refusal]).await? == 0 {
             return Ok(false);
         }
-        let mut released = release(&tx, identity_id).await?;
+        begin_release(&tx, &identity_cause(identity_id), Some(version)).await?;
         tx.commit().await?;
-        for _ in 1..RELEASE_BATCHES {
-            if released < RELEASE_BATCH {
-                break;
-            }
-            released = release(&client, identity_id).await?;
-        }
         Ok(true)
     }
 }
@@ -179,13 +181,6 @@ impl IdentityRow {
 /// Seals a token for its column and row.
 pub(super) fn seal(keyring: &Keyring, column: &str, identity_id: i64, token: &SecretString) -> String {
     keyring.seal(place(column, &identity_id.to_string()), token.expose_secret().as_bytes())
-}
-
-async fn release(client: &impl GenericClient, identity_id: i64) -> Result<i64, TrackerFault> {
-    const SQL: &str = "SELECT release_waiting($1, $2) AS released";
-    let statement = client.prepare_cached(SQL).await?;
-    let row = client.query_one(&statement, &[&identity_cause(identity_id), &RELEASE_BATCH]).await?;
-    Ok(row.try_get("released")?)
 }
 
 async fn why_no_turn(

@@ -38,7 +38,7 @@ pub use error::TrackerFault;
 pub use export::Export;
 pub use given::{register_identity, set_tokens};
 pub use groups::{assignee_key, work_item_resource};
-pub use import::import;
+pub use import::{Imported, import};
 pub use people::email_key;
 pub use registry::*;
 pub use sealed::SEALED;

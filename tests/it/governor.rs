@@ -6,7 +6,7 @@ use dispatch_worker::devkit::simulator::faults::{FaultKind, FaultRule};
 use dispatch_worker::devkit::simulator::witness::Entry;
 use dispatch_worker::job::JobId;
 use dispatch_worker::pipelines::messaging::{Event, Notice, Recipient};
-use dispatch_worker::store::NewHold;
+use dispatch_worker::store::{CappedCount, NewHold};
 use dispatch_worker::tracker::StatusChange;
 
 use crate::support::{Checks, TestWorld, WorkerOptions, acme, wait_for};
@@ -115,7 +115,7 @@ async fn a_429_holds_its_destination_on_every_replica_and_its_jobs_go_on_a_few_a
     wait_until(&world, "held", "waiting", JOBS).await;
     wait_until(&world, "other", "succeeded", JOBS).await;
     let in_force = world.store().hold_of(&format!("hold:{}", held.scope())).await.unwrap().expect("it is held all the while");
-    assert_eq!((in_force.kind.as_str(), in_force.waiting), ("hold", i64::try_from(JOBS).unwrap()));
+    assert_eq!((in_force.kind.as_str(), in_force.waiting), ("hold", CappedCount::of(i64::try_from(JOBS).unwrap())));
     assert_eq!(in_force.reason, format!("acme's webhook (destination {}) answered 429", held.id));
     assert_eq!(world.database.one("SELECT count(DISTINCT replica) FROM attempts WHERE error_code = 'governor.held'").await, "2");
     let intents = format!("SELECT count(*) FROM effects WHERE target = 'destination:{}'", held.id);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use dispatch_worker::devkit::simulator::faults::FaultRule;
 use dispatch_worker::devkit::simulator::state::State;
+use dispatch_worker::store::CappedCount;
 use serde_json::json;
 
 use crate::governor::{To, tell, wait_sql, wait_until};
@@ -70,7 +71,7 @@ async fn a_global_limit_holds_every_destination_of_its_bot_on_every_replica_unti
     wait_until(&world, "rest", "waiting", 9).await;
     wait_until(&world, "other", "succeeded", 3).await;
     let in_force = world.store().hold_of(&format!("hold:{scope}")).await.unwrap().expect("it is held all the while");
-    assert_eq!((in_force.kind.as_str(), in_force.waiting), ("hold", 9));
+    assert_eq!((in_force.kind.as_str(), in_force.waiting), ("hold", CappedCount::of(9)));
     assert!(in_force.reason.ends_with("answered 429 for everything that is sent this way"), "{}", in_force.reason);
 
     wait_until(&world, "first", "succeeded", 1).await;

@@ -68,7 +68,7 @@ async fn a_commit_of_an_earlier_claim_is_not_taken_for_one_of_this_claim() {
     let next = Next::Wait { on, resume_at: "first".to_owned() };
     let waits = Commit { record: Record::Attempt(attempt), ..stage_done("first", next) };
     bench.commit(&first, &waits).await;
-    assert_eq!(bench.writer.store().release("schema:2").await.unwrap(), 1);
+    assert_eq!(bench.writer.store().begin_release("schema:2").await.unwrap(), 1);
     // A wait uses no attempt: but for the epoch, the next claim's commit is recorded in the same words.
     let second = bench.claim(first.job.id).await;
     assert_eq!(second.job.attempt, first.job.attempt);

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use dispatch_worker::job::JobId;
 use dispatch_worker::secrets::Keyring;
 use dispatch_worker::tracker::{
-    Applied, AssigneePlan, ChangedBy, Changes, PlannedLink, StatusPlan, Tracker, TrackerDocument, TrackerFault, apply, import,
+    Applied, AssigneePlan, ChangedBy, Changes, Imported, PlannedLink, StatusPlan, Tracker, TrackerDocument, TrackerFault, apply,
+    import,
 };
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -82,7 +83,7 @@ impl World {
     pub(crate) async fn import(&self, document: Value) -> Result<(Vec<(String, u64)>, Vec<String>), TrackerFault> {
         let document: TrackerDocument = serde_json::from_value(document).expect("a tracker document");
         let mut client = self.database.pool.get().await.expect("a connection");
-        let (counts, gone) = import(&mut client, &self.keyring, &document).await?;
+        let Imported { counts, gone, .. } = import(&mut client, &self.keyring, &document).await?;
         Ok((counts.into_iter().filter(|(_, changed)| *changed > 0).collect(), gone))
     }
 

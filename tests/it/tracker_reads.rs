@@ -26,9 +26,10 @@ fn tokens(refresh: Option<&str>, after_refusal: bool) -> NewTokens {
 /// A statement that makes jobs that wait for a cause.
 fn waiting_jobs(count: u32, cause: &str) -> String {
     format!(
-        "INSERT INTO jobs (id, pipeline, source, dedupe_key, organization, schema, payload, state, stage, wait_reason, wait_key)
+        "INSERT INTO jobs (id, pipeline, source, dedupe_key, organization, schema, payload, state, stage, wait_reason, wait_key,
+             wait_observed)
          SELECT gen_random_uuid(), 'dispatch', 'tests', cause || n, 'acme', 1, '{{}}', 'waiting', 'fetch_states',
-                'reauthentication', cause
+                'reauthentication', cause, 1
          FROM generate_series(1, {count}) AS n, (VALUES ('{cause}')) AS given (cause)"
     )
 }
@@ -219,7 +220,12 @@ async fn saved_tokens_make_the_jobs_that_wait_for_them_due() {
     assert!(!tracker.save_tokens(id, 7, &tokens(None, false)).await.unwrap());
     assert_eq!(world.sql(states).await, ["waiting|f|504"], "nothing was saved");
     assert!(tracker.save_tokens(id, 1, &tokens(None, false)).await.unwrap());
-    assert_eq!(world.sql(states).await, ["ready|t|501", "waiting|f|3"]);
+    assert_eq!(world.sql(states).await, ["ready|t|500", "waiting|f|4"], "a page of them at once");
+    assert_eq!(
+        world.sql("SELECT cause, up_to FROM releases").await,
+        [format!("{}|1", identity_cause(id))],
+        "and the rest is noted"
+    );
 }
 
 #[tokio::test]

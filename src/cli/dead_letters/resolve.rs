@@ -13,7 +13,7 @@ use crate::cli::consent::Consent;
 use crate::cli::output::{Output, say};
 use crate::config::Links;
 use crate::fault::chain;
-use crate::store::{Replay as Letter, Resolution, Store};
+use crate::store::{CappedCount, Replay as Letter, Resolution, Store};
 
 /// Publish dead letters again as they were received; one that is refused again becomes a new dead letter
 #[derive(Debug, Args)]
@@ -59,7 +59,7 @@ struct Tally {
     done: Vec<i64>,
     not_done: Vec<(i64, String)>,
     /// Open ones that the limit has left.
-    left: i64,
+    left: CappedCount,
 }
 
 impl Replay {
@@ -109,12 +109,12 @@ impl Discard {
 
 impl Which {
     /// The numbers, and how many more there are. They are chosen once: what is refused again is not met again.
-    async fn letters(&self, store: &Store) -> anyhow::Result<(Vec<i64>, i64)> {
+    async fn letters(&self, store: &Store) -> anyhow::Result<(Vec<i64>, CappedCount)> {
         if !self.all {
-            return Ok((self.ids.clone(), 0));
+            return Ok((self.ids.clone(), CappedCount::default()));
         }
         let (ids, total) = store.open_dead_letters(self.code.as_deref(), self.limit).await?;
-        let left = total.saturating_sub(i64::try_from(ids.len())?);
+        let left = total.without(ids.len());
         Ok((ids, left))
     }
 }
@@ -156,7 +156,7 @@ impl Tally {
         }
         match self.left {
             _ if self.done.is_empty() && self.not_done.is_empty() => say("no dead letters"),
-            0 => {}
+            left if left.is_zero() => {}
             left => say(&format!("{left} more are open; run it again, or raise --limit")),
         }
         Ok(if self.not_done.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

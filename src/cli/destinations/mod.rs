@@ -16,6 +16,7 @@ use super::output::{Output, or_dash, plain, rendered, say, when};
 use crate::app;
 use crate::config::{Links, ProviderLinks};
 use crate::pipelines::trials::{Sent, try_destination};
+use crate::store::{self, Released};
 use crate::tracker::{Changed, DestinationRow, destination_cause, known_organization, set_destination_disabled};
 
 /// Register where messages go, try it, replace its secret
@@ -120,14 +121,13 @@ impl Switch {
         let store = connect::store(&self.links).await?;
         self.consent.to(&format!("{verb} destination {name} of {organization}?"))?;
         let actor = self.consent.actor();
-        let changed = store.audited(&actor, action, async |tx| {
+        let changed = store.audited_release(&actor, action, async |tx| {
             let organization_id = known_organization(tx, organization).await?;
             let changed = set_destination_disabled(tx, organization_id, name, disabled).await?;
-            let audit = audit(&changed)?;
-            Ok::<_, anyhow::Error>((changed, audit))
+            let gone = (!disabled).then(|| destination_cause(changed.after.id));
+            Ok::<_, anyhow::Error>(store::Changed { audit: audit(&changed)?, gone, answer: changed })
         });
-        let changed = changed.await?;
-        let released = if disabled { 0 } else { store.release_all(&destination_cause(changed.after.id)).await? };
+        let (changed, released) = changed.await?;
         told(output, &changed, released)
     }
 }
@@ -161,9 +161,10 @@ fn audit(changed: &Changed<DestinationRow>) -> anyhow::Result<Option<(Value, Val
     Ok(Some((to_value(&changed.before)?, to_value(&changed.after)?)))
 }
 
-fn told(output: Output, changed: &Changed<DestinationRow>, released: u64) -> anyhow::Result<ExitCode> {
+fn told(output: Output, changed: &Changed<DestinationRow>, released: Released) -> anyhow::Result<ExitCode> {
     let is_changed = changed.before.as_ref() != Some(&changed.after);
-    let value = json!({"changed": is_changed, "now": changed.after, "jobs_released": released});
+    let value =
+        json!({"changed": is_changed, "now": changed.after, "jobs_released": released.now, "jobs_to_follow": released.later});
     output
         .answer(&value, || format!("{}\n\njobs that go on: {released}", table(output, std::slice::from_ref(&changed.after))))?;
     Ok(ExitCode::SUCCESS)

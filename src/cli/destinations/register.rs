@@ -16,6 +16,7 @@ use crate::cli::secret::SecretSource;
 use crate::config::{Links, ProviderLinks};
 use crate::pipelines::trials::check_destination;
 use crate::secrets::Keyring;
+use crate::store::Released;
 use crate::tracker::{NewDestination, known_organization, register_destination};
 
 /// Register a destination, or change the one of this name; the secret, the default and the policy stay where they are not said
@@ -91,7 +92,7 @@ impl Register {
             let audit = audit(&changed)?.or_else(|| secret.as_ref().map(|_| (Value::Null, Value::from("its secret"))));
             Ok::<_, anyhow::Error>((changed, audit))
         });
-        told(output, &changed.await?, 0)
+        told(output, &changed.await?, Released::default())
     }
 }
 

@@ -16,6 +16,7 @@ use super::output::{Output, or_dash, plain, rendered, say};
 use crate::app;
 use crate::config::{Links, ProviderLinks};
 use crate::pipelines::trials::try_account;
+use crate::store::{self, Released};
 use crate::tracker::{Changed, InstallationRow, installation_cause, known_organization, set_installation_disabled};
 
 /// Register Azure DevOps accounts for organizations, try them, replace the secrets of their service hooks
@@ -120,15 +121,13 @@ impl Switch {
         let store = connect::store(&self.links).await?;
         self.consent.to(&format!("{verb} account {account_id} of {organization}?"))?;
         let actor = self.consent.actor();
-        let changed = store.audited(&actor, action, async |tx| {
+        let changed = store.audited_release(&actor, action, async |tx| {
             let organization_id = known_organization(tx, organization).await?;
             let changed = set_installation_disabled(tx, organization_id, account_id, disabled).await?;
-            let audit = audit(&changed)?;
-            Ok::<_, anyhow::Error>(((organization_id, changed), audit))
+            let gone = (!disabled).then(|| installation_cause(changed.after.integration_id, organization_id));
+            Ok::<_, anyhow::Error>(store::Changed { audit: audit(&changed)?, gone, answer: changed })
         });
-        let (organization_id, changed) = changed.await?;
-        let cause = installation_cause(changed.after.integration_id, organization_id);
-        let released = if disabled { 0 } else { store.release_all(&cause).await? };
+        let (changed, released) = changed.await?;
         told(output, &changed, released)
     }
 }
@@ -165,9 +164,10 @@ fn audit(changed: &Changed<InstallationRow>) -> anyhow::Result<Option<(serde_jso
     Ok(Some((to_value(&changed.before)?, to_value(&changed.after)?)))
 }
 
-fn told(output: Output, changed: &Changed<InstallationRow>, released: u64) -> anyhow::Result<ExitCode> {
+fn told(output: Output, changed: &Changed<InstallationRow>, released: Released) -> anyhow::Result<ExitCode> {
     let is_changed = changed.before.as_ref() != Some(&changed.after);
-    let value = json!({"changed": is_changed, "now": changed.after, "jobs_released": released});
+    let value =
+        json!({"changed": is_changed, "now": changed.after, "jobs_released": released.now, "jobs_to_follow": released.later});
     output
         .answer(&value, || format!("{}\n\njobs that go on: {released}", table(output, std::slice::from_ref(&changed.after))))?;
     Ok(ExitCode::SUCCESS)

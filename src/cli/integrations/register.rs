@@ -9,6 +9,7 @@ use crate::cli::connect;
 use crate::cli::consent::Consent;
 use crate::cli::output::Output;
 use crate::config::Links;
+use crate::store::Changed;
 use crate::tracker::{NewInstallation, identity_cause, known_organization, register_installation};
 
 /// Register an account for an organization, or change what is registered; what is not said stays
@@ -50,7 +51,7 @@ impl Register {
         let store = connect::store(&self.links).await?;
         self.consent.to(&format!("Register account {} for {}?", self.account_id, self.organization))?;
         let actor = self.consent.actor();
-        let changed = store.audited(&actor, "integration.register", async |tx| {
+        let changed = store.audited_release(&actor, "integration.register", async |tx| {
             let new = NewInstallation {
                 organization_id: known_organization(tx, &self.organization).await?,
                 account_id: &self.account_id,
@@ -62,16 +63,12 @@ impl Register {
                 disabled: self.disabled.then_some(true),
             };
             let changed = register_installation(tx, &new).await?;
-            let audit = audit(&changed)?;
-            Ok::<_, anyhow::Error>((changed, audit))
+            // Jobs that wait for the one before to sign in may go on as this one; others find out that they wait.
+            let before = changed.before.as_ref().and_then(|before| before.identity_id);
+            let gone = before.filter(|_| before != changed.after.identity_id).map(identity_cause);
+            Ok::<_, anyhow::Error>(Changed { audit: audit(&changed)?, gone, answer: changed })
         });
-        let changed = changed.await?;
-        // Jobs that wait for the one before to sign in may go on as this one; others find out that they wait.
-        let before = changed.before.as_ref().and_then(|before| before.identity_id);
-        let released = match before.filter(|_| before != changed.after.identity_id) {
-            Some(before) => store.release_all(&identity_cause(before)).await?,
-            None => 0,
-        };
+        let (changed, released) = changed.await?;
         told(output, &changed, released)
     }
 }

@@ -13,7 +13,7 @@ use crate::engine::{Product, Registry};
 use crate::job::JobState;
 use crate::pipelines;
 use crate::store::explain::{Facts, explain, standing};
-use crate::store::{JobRow, Store};
+use crate::store::{CappedCount, JobRow, Store};
 
 /// Say in a sentence where one job stands, why, and what happens next
 #[derive(Debug, Args)]
@@ -41,10 +41,10 @@ impl Explain {
     }
 }
 
-async fn waiting_for_same(store: &Store, row: &JobRow) -> anyhow::Result<i64> {
+async fn waiting_for_same(store: &Store, row: &JobRow) -> anyhow::Result<CappedCount> {
     Ok(match (row.state, &row.wait_key) {
         (JobState::Waiting, Some(key)) => store.waiting_for(key).await?,
-        _ => 0,
+        _ => CappedCount::default(),
     })
 }
 
@@ -56,7 +56,7 @@ fn position<P: Product>(registry: &Registry<P>, row: &JobRow) -> Facts {
     Facts {
         position: at.map(|at| (at + 1, in_turn.len())),
         attempts: pipeline.stage(&row.stage).map(|(stage, _)| stage.retry.attempts),
-        waiting_for_same: 0,
+        waiting_for_same: CappedCount::default(),
         hold: None,
     }
 }

@@ -9,7 +9,7 @@ use crate::cli::connect;
 use crate::cli::output::{Output, or_dash, plain, rendered, say, when};
 use crate::config::Links;
 use crate::job::{JobId, JobState};
-use crate::store::{JobFilter, JobRow};
+use crate::store::{JobFilter, JobRow, Listed, Stopped};
 
 /// List jobs, newest first
 #[derive(Debug, Args)]
@@ -51,12 +51,18 @@ impl List {
             before: self.before,
             limit: self.limit,
         };
-        let jobs = store.jobs(&filter).await?;
+        let Listed { jobs, stopped } = store.jobs(&filter).await?;
         output.answer(&jobs, || if jobs.is_empty() { String::new() } else { rendered(table(output, &jobs)) })?;
-        match jobs.last() {
-            None => say("no jobs"),
-            Some(last) if i64::try_from(jobs.len()) == Ok(filter.limit) => say(&format!("for more: --before {}", last.id)),
-            Some(_) => {}
+        match (stopped, jobs.last()) {
+            (Some(Stopped { looked, back_to, before }), _) => {
+                let back_to = when(back_to);
+                say(&format!("looked at {looked} jobs, back to {back_to}; use --before {before} to look further back"));
+            }
+            (None, None) => say("no jobs"),
+            (None, Some(last)) if i64::try_from(jobs.len()) == Ok(filter.limit) => {
+                say(&format!("for more: --before {}", last.id))
+            }
+            (None, Some(_)) => {}
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 
 use super::claim::CRASHES;
 use super::controls::HoldRow;
+use super::count::CappedCount;
 use super::inspect::JobRow;
 use crate::job::{JobState, WaitReason};
 use crate::message::outcome::counted;
@@ -19,7 +20,7 @@ pub struct Facts {
     /// Attempts that the stage due may use; `None` where the stage is not known here.
     pub attempts: Option<i32>,
     /// Jobs that wait for the same cause, this one included.
-    pub waiting_for_same: i64,
+    pub waiting_for_same: CappedCount,
     /// The hold it waits for, while that is in force.
     pub hold: Option<HoldRow>,
 }
@@ -137,7 +138,7 @@ fn waiting(row: &JobRow, facts: &Facts, stage: &str, at: &Clock) -> String {
         None => ("a cause that this version does not know", "run the newest `dispatch`".to_owned()),
     };
     let others = match facts.waiting_for_same {
-        ..=1 => String::new(),
+        jobs if jobs.at_least() <= 1 => String::new(),
         jobs => format!("; {jobs} jobs wait for the same cause"),
     };
     let deadline = overdue(row, at);
@@ -161,7 +162,7 @@ fn held(row: &JobRow, facts: &Facts, begin: &str, at: &Clock) -> String {
         None => "its hold is over, and the jobs that waited for it go on a few at a time".to_owned(),
     };
     let same = match facts.waiting_for_same {
-        ..=1 => String::new(),
+        jobs if jobs.at_least() <= 1 => String::new(),
         jobs => format!("; {jobs} jobs wait for the same reason"),
     };
     format!("{begin}: {cause}; {}{same}{}.", attempt(row, facts), overdue(row, at))

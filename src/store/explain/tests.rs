@@ -7,7 +7,7 @@ use super::*;
 use crate::job::JobId;
 
 const NOW: OffsetDateTime = datetime!(2025-03-04 14:05:00 UTC);
-const FACTS: Facts = Facts { position: Some((2, 10)), attempts: Some(12), waiting_for_same: 1, hold: None };
+const FACTS: Facts = Facts { position: Some((2, 10)), attempts: Some(12), waiting_for_same: CappedCount::of(1), hold: None };
 
 fn row(state: JobState) -> JobRow {
     let id: JobId = "0195612e-9a00-7000-8000-000000000001".parse().unwrap();
@@ -94,7 +94,7 @@ fn a_running_job_has_a_live_owner_or_is_about_to_be_freed() {
 
 #[test]
 fn a_waiting_job_says_for_what_what_to_do_and_who_waits_too() {
-    let facts = Facts { waiting_for_same: 412, ..FACTS };
+    let facts = Facts { waiting_for_same: CappedCount::of(412), ..FACTS };
     assert_eq!(
         explain(&failed(waits("reauthentication", "identity:7")), &facts),
         "Waiting at stage `fetch_states` (2 of 10) since 14:02:07 UTC for an identity's new tokens (`identity:7`): \
@@ -125,10 +125,10 @@ fn a_held_job_says_what_its_destination_did_and_until_when() {
         created_at: NOW,
         expires_at: datetime!(2025-03-04 14:09:00 UTC),
         now: NOW,
-        waiting: 412,
+        waiting: CappedCount::of(412),
     };
     let row = JobRow { attempt: 3, ..waits("hold", "hold:contoso|azure_devops|dev.azure.com") };
-    let told = |hold| explain(&row, &Facts { waiting_for_same: 412, hold, ..FACTS });
+    let told = |hold| explain(&row, &Facts { waiting_for_same: CappedCount::of(412), hold, ..FACTS });
     let begin = "Waiting at stage `fetch_states` (2 of 10) since 14:02:07 UTC: ";
     let end = "; attempt 3 of 12; 412 jobs wait for the same reason.";
     let by_hand = HoldRow { automatic: false, who: "olga".to_owned(), reason: "they mend it.".to_owned(), ..hold.clone() };

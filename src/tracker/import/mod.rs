@@ -12,6 +12,7 @@ mod sealed;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row, Transaction};
 
+use super::causes::{BEGIN_RELEASE, released};
 use super::{ImportCounts, OrganizationDocument, TrackerDocument, TrackerFault};
 use crate::secrets::Keyring;
 
@@ -34,18 +35,24 @@ const TABLES: [&str; 15] = [
     "users",
 ];
 
-/// Imports a document. Returns the rows added or changed by table, and the wait keys whose cause may be gone, for the caller to
-/// make due after this has returned: `identity:ID` whose tokens changed, `integration:ID@ORG` that was enabled,
-/// `destination:ID` that changed.
+/// What an import has changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Imported {
+    /// Rows added or changed, by table.
+    pub counts: ImportCounts,
+    /// The wait keys whose cause may be gone: `identity:ID` whose tokens changed, `integration:ID@ORG` that was enabled,
+    /// `destination:ID` that changed. Their jobs are released.
+    pub gone: Vec<String>,
+    /// Jobs that go on at once.
+    pub released: u64,
+}
+
+/// Imports a document, and releases in the same transaction the jobs whose cause for waiting may be gone.
 ///
 /// # Errors
 /// [`TrackerFault::Document`] and [`TrackerFault::UnknownReference`] say what is wrong with the document;
 /// [`TrackerFault::Database`]. Nothing is changed then.
-pub async fn import(
-    client: &mut Client,
-    keyring: &Keyring,
-    document: &TrackerDocument,
-) -> Result<(ImportCounts, Vec<String>), TrackerFault> {
+pub async fn import(client: &mut Client, keyring: &Keyring, document: &TrackerDocument) -> Result<Imported, TrackerFault> {
     const ONE_AT_A_TIME: &str = "SELECT pg_advisory_xact_lock(7264019, 2)";
     check::check(document)?;
     let tx = client.transaction().await?;
@@ -54,8 +61,12 @@ pub async fn import(
     let mut import = Import { tx: &tx, keyring, counts, gone: Vec::new() };
     import.all(document).await?;
     let Import { counts, gone, .. } = import;
+    let mut jobs = 0;
+    for cause in &gone {
+        jobs += released(&tx.query_one(BEGIN_RELEASE, &[cause, &None::<i64>]).await?)?;
+    }
     tx.commit().await?;
-    Ok((counts, gone))
+    Ok(Imported { counts, gone, released: jobs })
 }
 
 struct Import<'a> {

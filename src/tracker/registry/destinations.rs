@@ -59,24 +59,37 @@ pub struct NewDestination<'a> {
     pub unknown_policy: Option<&'a str>,
 }
 
-const ROWS: &str = "
-    SELECT d.id, g.slug, d.name, d.kind, d.config, d.is_default, d.unknown_policy, d.disabled, d.secret IS NOT NULL AS has_secret,
-           CASE WHEN d.previous_secret_until > now() THEN d.previous_secret_until END AS previous_secret_until
-    FROM destinations d
-    JOIN organizations g ON g.id = d.organization_id
-    WHERE ($1::bigint IS NULL OR d.organization_id = $1) AND ($2::text IS NULL OR d.name = $2)
-    ORDER BY g.slug, d.name";
+/// The rows of a [`DestinationRow`].
+macro_rules! rows {
+    ($condition:literal) => {
+        concat!(
+            "SELECT d.id, g.slug, d.name, d.kind, d.config, d.is_default, d.unknown_policy, d.disabled,
+                d.secret IS NOT NULL AS has_secret,
+                CASE WHEN d.previous_secret_until > now() THEN d.previous_secret_until END AS previous_secret_until
+            FROM destinations d JOIN organizations g ON g.id = d.organization_id ",
+            $condition,
+            " ORDER BY g.slug, d.name"
+        )
+    };
+}
 
-/// The destinations by organization and name: of one organization, of one name, or all.
+const ALL: &str = rows!("");
+const OF_ORGANIZATION: &str = rows!("WHERE d.organization_id = $1");
+const ONE: &str = rows!("WHERE d.organization_id = $1 AND d.name = $2");
+
+/// The destinations by organization and name: of one organization, or all.
 ///
 /// # Errors
 /// [`TrackerFault::Database`].
 pub async fn destination_rows(
     client: &impl GenericClient,
     organization_id: Option<i64>,
-    name: Option<&str>,
 ) -> Result<Vec<DestinationRow>, TrackerFault> {
-    query(client, ROWS, &[&organization_id, &name]).await?.iter().map(row_of).collect()
+    let rows = match organization_id {
+        None => query(client, ALL, &[]).await?,
+        Some(id) => query(client, OF_ORGANIZATION, &[&id]).await?,
+    };
+    rows.iter().map(row_of).collect()
 }
 
 /// The row id of a destination.
@@ -84,7 +97,7 @@ pub async fn destination_rows(
 /// # Errors
 /// [`TrackerFault::UnknownReference`] names some that are there; [`TrackerFault::Database`].
 pub async fn destination_id(client: &impl GenericClient, organization_id: i64, name: &str) -> Result<i64, TrackerFault> {
-    let rows = destination_rows(client, Some(organization_id), None).await?;
+    let rows = destination_rows(client, Some(organization_id)).await?;
     let found = rows.iter().find(|row| row.name == name).map(|row| row.id);
     found.ok_or_else(|| unknown("destination", name, rows.into_iter().map(|row| row.name).collect()))
 }
@@ -186,7 +199,7 @@ pub(super) async fn forget_previous_secrets(
 }
 
 async fn only(client: &impl GenericClient, organization_id: i64, name: &str) -> Result<Option<DestinationRow>, TrackerFault> {
-    Ok(destination_rows(client, Some(organization_id), Some(name)).await?.into_iter().next())
+    query(client, ONE, &[&organization_id, &name]).await?.first().map(row_of).transpose()
 }
 
 fn gone(name: &str) -> TrackerFault {

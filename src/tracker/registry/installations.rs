@@ -55,28 +55,38 @@ pub struct NewInstallation<'a> {
     pub disabled: Option<bool>,
 }
 
-const ROWS: &str = "
-    SELECT g.slug, i.id AS integration_id, i.account_id, i.account_name, d.name AS identity, o.identity_id, o.disabled, o.assignee_inbound,
-           o.assignee_outbound, o.status_inbound,
-           (SELECT count(*) FROM subscriptions s
-            WHERE s.integration_id = i.id AND (s.valid_until IS NULL OR s.valid_until > now())) AS hook_secrets
-    FROM organization_integrations o
-    JOIN organizations g ON g.id = o.organization_id
-    JOIN integrations i ON i.id = o.integration_id
-    LEFT JOIN identities d ON d.id = o.identity_id
-    WHERE ($1::bigint IS NULL OR o.organization_id = $1) AND ($2::text IS NULL OR lower(i.account_id) = lower($2))
-    ORDER BY g.slug, i.account_name, i.id";
+/// The rows of an [`InstallationRow`].
+macro_rules! rows {
+    ($condition:literal) => {
+        concat!(
+            "SELECT g.slug, i.id AS integration_id, i.account_id, i.account_name, d.name AS identity, o.identity_id, o.disabled,
+                o.assignee_inbound, o.assignee_outbound, o.status_inbound, (SELECT count(*) FROM subscriptions s
+                    WHERE s.integration_id = i.id AND (s.valid_until IS NULL OR s.valid_until > now())) AS hook_secrets
+            FROM organization_integrations o JOIN organizations g ON g.id = o.organization_id
+                JOIN integrations i ON i.id = o.integration_id LEFT JOIN identities d ON d.id = o.identity_id ",
+            $condition,
+            " ORDER BY g.slug, i.account_name, i.id"
+        )
+    };
+}
 
-/// The accounts in use, by organization and name: of one organization, of one account, or all.
+const ALL: &str = rows!("");
+const OF_ORGANIZATION: &str = rows!("WHERE o.organization_id = $1");
+const ONE: &str = rows!("WHERE o.organization_id = $1 AND lower(i.account_id) = lower($2)");
+
+/// The accounts in use, by organization and name: of one organization, or all.
 ///
 /// # Errors
 /// [`TrackerFault::Database`].
 pub async fn installation_rows(
     client: &impl GenericClient,
     organization_id: Option<i64>,
-    account_id: Option<&str>,
 ) -> Result<Vec<InstallationRow>, TrackerFault> {
-    query(client, ROWS, &[&organization_id, &account_id]).await?.iter().map(row_of).collect()
+    let rows = match organization_id {
+        None => query(client, ALL, &[]).await?,
+        Some(id) => query(client, OF_ORGANIZATION, &[&id]).await?,
+    };
+    rows.iter().map(row_of).collect()
 }
 
 /// Registers an account for an organization, or changes what is registered.
@@ -133,7 +143,7 @@ pub async fn set_installation_disabled(
         FROM integrations i
         WHERE i.id = o.integration_id AND o.organization_id = $1 AND lower(i.account_id) = lower($2)";
     let Some(before) = only(client, organization_id, account_id).await? else {
-        let known = installation_rows(client, Some(organization_id), None).await?;
+        let known = installation_rows(client, Some(organization_id)).await?;
         return Err(unknown("account", account_id, known.into_iter().map(|row| row.account_id).collect()));
     };
     execute(client, SQL, &[&organization_id, &account_id, &disabled]).await?;
@@ -187,7 +197,7 @@ async fn only(
     organization_id: i64,
     account_id: &str,
 ) -> Result<Option<InstallationRow>, TrackerFault> {
-    Ok(installation_rows(client, Some(organization_id), Some(account_id)).await?.into_iter().next())
+    query(client, ONE, &[&organization_id, &account_id]).await?.first().map(row_of).transpose()
 }
 
 async fn identity(client: &impl GenericClient, organization_id: i64, name: &str) -> Result<i64, TrackerFault> {

@@ -55,7 +55,7 @@ impl Tracker {
     pub async fn installation_rows(&self, organization: Option<&str>) -> Result<Vec<InstallationRow>, TrackerFault> {
         let client = self.client().await?;
         let organization_id = maybe_organization(&client, organization).await?;
-        installation_rows(&client, organization_id, None).await
+        installation_rows(&client, organization_id).await
     }
 
     /// See [`destination_rows`]: of one organization, or all.
@@ -65,7 +65,7 @@ impl Tracker {
     pub async fn destination_rows(&self, organization: Option<&str>) -> Result<Vec<DestinationRow>, TrackerFault> {
         let client = self.client().await?;
         let organization_id = maybe_organization(&client, organization).await?;
-        destination_rows(&client, organization_id, None).await
+        destination_rows(&client, organization_id).await
     }
 
     /// A destination by name, opened.

@@ -175,11 +175,7 @@ impl TestWorld {
     /// As `dispatch tracker import` does it, waiting jobs released.
     pub(crate) async fn import(&self, document: &TrackerDocument) -> ImportCounts {
         let mut client = self.pool().get().await.expect("a connection");
-        let (counts, gone) = import(&mut client, &self.keyring, document).await.expect("a document that is right");
-        for key in gone {
-            self.store().release(&key).await.expect("jobs are released");
-        }
-        counts
+        import(&mut client, &self.keyring, document).await.expect("a document that is right").counts
     }
 
     /// The URL of a user of RabbitMQ with these rights in this world's vhost: who there is gets others.

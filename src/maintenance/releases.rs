@@ -1,0 +1,24 @@
+//! Lets jobs go on whose cause is gone: a step of every release a second, until none is left.
+
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+use super::duty::{Duty, Plan, Trouble};
+use crate::store::Store;
+
+/// See the module.
+pub(super) struct Releases(pub(super) Store);
+
+impl Duty for Releases {
+    const PLAN: Plan = Plan {
+        name: "releases",
+        every: Duration::from_secs(1),
+        at_most: Duration::from_secs(8),
+        late_after: Duration::from_secs(20),
+    };
+
+    async fn round(&mut self, _: OffsetDateTime) -> Result<bool, Trouble> {
+        Ok(self.0.step_releases().await?)
+    }
+}

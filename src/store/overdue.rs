@@ -1,0 +1,39 @@
+//! Waiting jobs whose deadline passes.
+
+use super::Store;
+use super::announcements::announce_parked;
+use super::error::StoreError;
+use super::sql::query;
+use crate::job::JobId;
+
+/// Jobs parked in one transaction, at most.
+const JOBS: i64 = 500;
+
+/// What waits for its follow-ups is not parked: it has done its own part.
+pub(super) const OVERDUE: &str = "
+    WITH overdue AS MATERIALIZED (
+        SELECT id FROM jobs WHERE state = 'waiting' AND wait_reason <> 'children' AND deadline < now()
+        ORDER BY deadline LIMIT $1 FOR UPDATE SKIP LOCKED
+    )
+    UPDATE jobs SET state = 'parked', epoch = epoch + 1, wait_reason = NULL, wait_key = NULL, wait_observed = NULL,
+        error_code = 'deadline_exceeded', error_message = 'its deadline passed while it waited (' || wait_reason || ')',
+        error_hint = 'Publish the job again with a later deadline, or retry it now by hand.', first_failed_at = now(),
+        fingerprint = 'deadline_exceeded:' || pipeline || ':' || stage
+    FROM overdue WHERE jobs.id = overdue.id
+    RETURNING jobs.id";
+
+impl Store {
+    /// Parks waiting jobs whose deadline has passed, a bounded number at a time. Whether there may be more.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn park_overdue(&self) -> Result<bool, StoreError> {
+        let mut client = self.client().await?;
+        let tx = client.transaction().await?;
+        let rows = query(&tx, OVERDUE, &[&JOBS]).await?;
+        let parked = rows.iter().map(|row| Ok(JobId(row.try_get("id")?))).collect::<Result<Vec<_>, StoreError>>()?;
+        announce_parked(&tx, &parked).await?;
+        tx.commit().await?;
+        Ok(i64::try_from(parked.len()) == Ok(JOBS))
+    }
+}

@@ -1,0 +1,201 @@
+//! Jobs that wait for a cause go on when it is gone, until none is left.
+//!
+//! Whoever removes a cause calls `begin_release` in the same transaction. It makes the first page of jobs due and, where there
+//! are more, notes a release: a row of `releases`, which any replica steps on, page after page, whoever dies in between. A job
+//! that begins to wait in that moment tests its cause in its own commit (see `commit`), so that none is left behind; what is left
+//! nevertheless, or was removed by other means, [`Writer::retest_causes`] finds.
+
+use std::fmt;
+
+use deadpool_postgres::{Client, GenericClient};
+use uuid::Uuid;
+
+use super::Store;
+use super::commit::{CommitError, Tables, Writer};
+use super::count::CappedCount;
+use super::error::StoreError;
+use super::sql::{execute, query, query_one, query_opt};
+
+/// Jobs of one release that go on in one step. A release steps once a second: 50,000 jobs go on within two minutes. More at once
+/// would help nobody, since they are only made ready: the duty that wakes what is due does so in fair order among organizations,
+/// and the governor paces their calls. It keeps transactions short, and other jobs' wake-ups do not wait behind a burst of writes.
+const PAGE: i64 = 500;
+/// Releases stepped in one round, at most.
+const ROUND: usize = 16;
+/// Causes tested in one round, at most.
+const CAUSES_AT_ONCE: i32 = 100;
+
+/// Jobs that go on because a cause is gone.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Released {
+    /// At once.
+    pub now: u64,
+    /// Within the next seconds or minutes, by whichever worker runs.
+    pub later: CappedCount,
+}
+
+impl fmt::Display for Released {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.now)?;
+        if self.later.is_zero() { Ok(()) } else { write!(f, " now, {} more at {PAGE} a second", self.later) }
+    }
+}
+
+/// Where a pass over all causes stands; the caller keeps it between rounds.
+#[derive(Debug, Clone, Default)]
+pub struct CauseCursor {
+    key: String,
+    observed: i64,
+}
+
+pub(super) const BEGIN: &str = "SELECT begin_release($1, $2) AS released";
+
+/// Makes due at most so many of the jobs that wait for a key.
+pub(super) const RELEASE: &str = "SELECT release_waiting($1, $2) AS released";
+
+/// The release that has waited longest for its next step. Whoever comes second in the same second takes another one.
+pub(super) const TURN: &str = "
+    UPDATE releases SET next_at = now() + interval '1 second'
+    WHERE cause = (SELECT cause FROM releases WHERE next_at <= now() ORDER BY next_at LIMIT 1 FOR UPDATE SKIP LOCKED)
+    RETURNING cause, up_to, after_observed, after_id";
+
+pub(super) const STEP: &str = "SELECT done, last_observed, last_id FROM release_page($1, $2, $3, $4, $5)";
+
+pub(super) const MOVE: &str = "UPDATE releases SET after_observed = $2, after_id = $3 WHERE cause = $1";
+
+pub(super) const END: &str = "DELETE FROM releases WHERE cause = $1";
+
+/// Hops from cause to cause along the index, so that a cause that many wait for costs no more than another.
+pub(super) const CAUSES: &str = "
+    WITH RECURSIVE causes AS (
+        (SELECT wait_key, wait_observed, wait_reason, 1 AS number FROM jobs
+        WHERE state = 'waiting' AND wait_reason <> 'children' AND (wait_key, wait_observed) > ($1, $2)
+        ORDER BY wait_key, wait_observed LIMIT 1)
+        UNION ALL
+        SELECT next.wait_key, next.wait_observed, next.wait_reason, c.number + 1 FROM causes c CROSS JOIN LATERAL (
+            SELECT wait_key, wait_observed, wait_reason FROM jobs
+            WHERE state = 'waiting' AND wait_reason <> 'children' AND (wait_key, wait_observed) > (c.wait_key, c.wait_observed)
+            ORDER BY wait_key, wait_observed LIMIT 1) next
+        WHERE c.number < $3
+    )
+    SELECT wait_key, wait_observed, wait_reason IN ('configuration', 'version') OR wait_key LIKE 'hold:%' AS has_no_test
+    FROM causes ORDER BY number";
+
+pub(super) const WAITING: &str = "
+    SELECT (SELECT count(*) FROM (
+        SELECT FROM jobs WHERE state = 'waiting' AND wait_reason <> 'children' AND wait_key = given.key LIMIT $2) counted) AS jobs
+    FROM unnest($1::text[]) WITH ORDINALITY AS given (key, number) ORDER BY number";
+
+impl Store {
+    /// Releases the jobs that wait for `cause`, which is gone: the first ones at once. Returns how many.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn begin_release(&self, cause: &str) -> Result<u64, StoreError> {
+        begin(&self.client().await?, cause, None).await
+    }
+
+    /// One step of each release that is due for one, of a bounded number of them. Whether others are due, too.
+    ///
+    /// # Errors
+    /// [`StoreError`]; what was released before stays so.
+    pub async fn step_releases(&self) -> Result<bool, StoreError> {
+        let mut client = self.client().await?;
+        for _ in 0..ROUND {
+            if !step(&mut client).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// How many jobs wait for a cause.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn waiting_for(&self, cause: &str) -> Result<CappedCount, StoreError> {
+        waiting(&self.client().await?, cause).await
+    }
+
+    /// How many jobs wait for each of these causes, in their order.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn waiting_for_each(&self, causes: &[String]) -> Result<Vec<CappedCount>, StoreError> {
+        let rows = query(&self.client().await?, WAITING, &[&causes, &CappedCount::ROWS]).await?;
+        rows.iter().map(|row| Ok(CappedCount::of(row.try_get("jobs")?))).collect()
+    }
+}
+
+impl<T: Tables> Writer<T> {
+    /// Tests again a bounded number of causes, from the cursor on, and begins to release the jobs of those that are gone. Whether
+    /// there are more; after the last one the cursor is at the beginning again. Left out are causes that no machine can test, and
+    /// holds, whose jobs are let go step by step.
+    ///
+    /// # Errors
+    /// [`CommitError`]; the cursor is then behind the cause that could not be tested.
+    pub async fn retest_causes(&self, at: &mut CauseCursor) -> Result<bool, CommitError> {
+        let mut client = self.store().client().await?;
+        let causes = query(&client, CAUSES, &[&at.key, &at.observed, &CAUSES_AT_ONCE]).await?;
+        for row in &causes {
+            at.key = row.try_get("wait_key")?;
+            at.observed = row.try_get::<_, Option<i64>>("wait_observed")?.unwrap_or_default();
+            if row.try_get("has_no_test")? {
+                continue;
+            }
+            let tx = client.transaction().await?;
+            let present = self.tables().cause_present(&tx, &at.key, at.observed).await.map_err(CommitError::Changes)?;
+            if present == Some(false) {
+                let released = begin(&tx, &at.key, Some(at.observed)).await?;
+                tracing::info!(cause = at.key, released, "a cause is gone, and its jobs go on");
+            }
+            tx.commit().await?;
+        }
+        let more = i32::try_from(causes.len()) == Ok(CAUSES_AT_ONCE);
+        if !more {
+            *at = CauseCursor::default();
+        }
+        Ok(more)
+    }
+}
+
+/// Begins to release the jobs that wait for `cause`; with `seen`, those that saw at most so much of it. How many go on at once.
+async fn begin<C: GenericClient>(on: &C, cause: &str, seen: Option<i64>) -> Result<u64, StoreError> {
+    counted(&query_one(on, BEGIN, &[&cause, &seen]).await?)
+}
+
+/// As `begin`, of all that wait for it, and how many of them follow.
+pub(super) async fn begin_for_people<C: GenericClient>(on: &C, cause: &str) -> Result<Released, StoreError> {
+    Ok(Released { now: begin(on, cause, None).await?, later: waiting(on, cause).await? })
+}
+
+/// Makes due at most `most` rows that wait for `key`.
+pub(super) async fn released_by<C: GenericClient>(on: &C, key: &str, most: i64) -> Result<u64, StoreError> {
+    counted(&query_one(on, RELEASE, &[&key, &most]).await?)
+}
+
+/// A step of the release whose turn it is. `false`: none is due.
+async fn step(client: &mut Client) -> Result<bool, StoreError> {
+    let tx = client.transaction().await?;
+    let Some(turn) = query_opt(&tx, TURN, &[]).await? else { return Ok(false) };
+    let (cause, up_to): (String, i64) = (turn.try_get("cause")?, turn.try_get("up_to")?);
+    let (observed, id): (i64, Uuid) = (turn.try_get("after_observed")?, turn.try_get("after_id")?);
+    let page = query_one(&tx, STEP, &[&cause, &up_to, &observed, &id, &PAGE]).await?;
+    if page.try_get("done")? {
+        execute(&tx, END, &[&cause]).await?;
+    } else {
+        let (observed, id): (i64, Uuid) = (page.try_get("last_observed")?, page.try_get("last_id")?);
+        execute(&tx, MOVE, &[&cause, &observed, &id]).await?;
+    }
+    tx.commit().await?;
+    Ok(true)
+}
+
+async fn waiting<C: GenericClient>(on: &C, cause: &str) -> Result<CappedCount, StoreError> {
+    let row = query_one(on, WAITING, &[&[cause].as_slice(), &CappedCount::ROWS]).await?;
+    Ok(CappedCount::of(row.try_get("jobs")?))
+}
+
+fn counted(row: &tokio_postgres::Row) -> Result<u64, StoreError> {
+    Ok(u64::try_from(row.try_get::<_, i64>("released")?).unwrap_or_default())
+}

@@ -1,0 +1,56 @@
+//! The statements that run in a loop or behind a command, for the test that looks at how many rows each of them reads. Left out are
+//! those that find one row by its key in so many words.
+
+use super::{backlog, controls, dead_letters, due, inspect, listing, overdue, releases, resolve, takeover};
+
+/// Those of workers, which run again and again on connections that live for long; each by its name: module and constant.
+pub const IN_LOOPS: &[(&str, &str)] = &[
+    ("controls::IN_FORCE", controls::IN_FORCE),
+    ("controls::PRESENT", controls::PRESENT),
+    ("controls::OVER", controls::OVER),
+    ("controls::STEP", controls::STEP),
+    ("backlog::JOBS_FROM_START", backlog::JOBS_FROM_START),
+    ("backlog::JOBS_AFTER", backlog::JOBS_AFTER),
+    ("backlog::LETTERS_AFTER", backlog::LETTERS_AFTER),
+    ("due::DUE", due::DUE),
+    ("due::STALE", due::STALE),
+    ("due::UNSTAMP_OF", due::UNSTAMP_OF),
+    ("due::UNSTAMP_ENDED", due::UNSTAMP_ENDED),
+    ("takeover::FREE", takeover::FREE),
+    ("overdue::OVERDUE", overdue::OVERDUE),
+    ("releases::BEGIN", releases::BEGIN),
+    ("releases::RELEASE", releases::RELEASE),
+    ("releases::TURN", releases::TURN),
+    ("releases::STEP", releases::STEP),
+    ("releases::MOVE", releases::MOVE),
+    ("releases::END", releases::END),
+    ("releases::CAUSES", releases::CAUSES),
+];
+
+/// Those of commands, likewise; a command has connections of its own.
+pub const BEHIND_COMMANDS: &[(&str, &str)] = &[
+    ("controls::SHOWN", controls::SHOWN),
+    ("controls::OF_SCOPE", controls::OF_SCOPE),
+    ("controls::END", controls::END),
+    ("dead_letters::LIST", dead_letters::LIST),
+    ("dead_letters::LIST_OPEN", dead_letters::LIST_OPEN),
+    ("inspect::SHOW", inspect::SHOW),
+    ("inspect::BY_KEY", inspect::BY_KEY),
+    ("inspect::CHECKPOINTS", inspect::CHECKPOINTS),
+    ("inspect::ATTEMPTS", inspect::ATTEMPTS),
+    ("inspect::EFFECTS", inspect::EFFECTS),
+    ("listing::NEWEST", listing::NEWEST),
+    ("listing::NEWEST_EDGE", listing::NEWEST_EDGE),
+    ("listing::WAITING", listing::WAITING),
+    ("listing::WAITING_EDGE", listing::WAITING_EDGE),
+    ("listing::PARKED", listing::PARKED),
+    ("listing::PARKED_EDGE", listing::PARKED_EDGE),
+    ("listing::FOLLOW_UPS", listing::FOLLOW_UPS),
+    ("listing::FOLLOW_UPS_EDGE", listing::FOLLOW_UPS_EDGE),
+    ("listing::RUNNING", listing::RUNNING),
+    ("releases::WAITING", releases::WAITING),
+    ("resolve::OPEN", resolve::OPEN),
+    ("resolve::OPEN_OF_CODE", resolve::OPEN_OF_CODE),
+    ("resolve::COUNT", resolve::COUNT),
+    ("resolve::COUNT_OF_CODE", resolve::COUNT_OF_CODE),
+];

@@ -1,0 +1,114 @@
+//! How each statement is executed, and how many rows it may read.
+
+/// A statement with parameters as the program gives them.
+pub(super) struct Case {
+    /// Its name in the sources.
+    pub(super) statement: &'static str,
+    /// As in `EXECUTE`.
+    pub(super) arguments: &'static str,
+    /// Rows that it may read whatever it returns.
+    pub(super) at_most: u64,
+    /// And for each row that it returns or changes.
+    pub(super) for_each: u64,
+    /// Whether there are rows to return; a case that returns none otherwise would show nothing.
+    pub(super) returns: bool,
+}
+
+/// That finds something.
+const fn case(statement: &'static str, arguments: &'static str, at_most: u64, for_each: u64) -> Case {
+    Case { statement, arguments, at_most, for_each, returns: true }
+}
+
+/// That finds nothing, though it has to look.
+const fn empty(statement: &'static str, arguments: &'static str, at_most: u64) -> Case {
+    Case { statement, arguments, at_most, for_each: 0, returns: false }
+}
+
+/// Of a count that stops at 10,001 rows.
+const COUNT: u64 = 10_050;
+/// Of a page of 500 jobs that are released: found, locked, changed.
+const PAGE: u64 = 1_600;
+/// Of a page of 50 jobs, found in an index first, and of the replicas that may own them.
+const LIST: u64 = 700;
+/// Of a window of 5,000 jobs, likewise.
+const WINDOW: u64 = 10_600;
+/// Of the end of such a window.
+const EDGE: u64 = 5_010;
+/// Of everything that runs, twice, and of the replicas.
+const RUNNING: u64 = 2_200;
+
+/// Of a page of a count, and of the row that it ends with.
+const COUNTED: u64 = 2_050;
+/// Of 128 jobs of as many organizations: each is hopped to, found, locked, changed.
+const WOKEN: u64 = 700;
+
+pub(super) const CASES: &[Case] = &[
+    case("backlog::JOBS_FROM_START", "2000", COUNTED, 0),
+    case("backlog::JOBS_AFTER", "2000, 'dispatch', 'org-1', now() - interval '1 day', job(0)", COUNTED, 0),
+    case("backlog::LETTERS_AFTER", "2000, 0", COUNTED, 0),
+    case("due::DUE", "'dispatch', 128, '', 500, 1", WOKEN, 0),
+    case("due::DUE", "'dispatch', 128, 'org-2', 500, 1", WOKEN, 0),
+    case("due::DUE", "'nobody', 128, '', 500, 1", 10, 0),
+    case("due::STALE", "'dispatch', 64, 600, 1", 20, 4),
+    case("due::UNSTAMP_OF", "1, 1000", 20, 4),
+    case("due::UNSTAMP_ENDED", "1000", 100, 4),
+    case("takeover::FREE", "500, 5, 2", 200, 8),
+    case("controls::IN_FORCE", "10000", 20, 2),
+    case("controls::SHOWN", "10001, 10000", 20, 4),
+    case("controls::OF_SCOPE", "10001, scope()", 20, 2),
+    empty("controls::OF_SCOPE", "10001, 'nobody|webhook|1'", 10),
+    case("controls::PRESENT", "scope()", 10, 4),
+    case("controls::END", "scope()", 10, 4),
+    case("controls::OVER", "'', 64", 20, 8),
+    case("controls::OVER", "'hold:org-6', 64", 20, 8),
+    case("controls::STEP", "1", 10, 2),
+    case("dead_letters::LIST", "9223372036854775807, 50", 10, 2),
+    case("dead_letters::LIST_OPEN", "9223372036854775807, 50", 10, 2),
+    case("inspect::SHOW", "job(held_to() + 100)", 520, 4),
+    case("inspect::BY_KEY", "'shop-7', 'k-7'", 520, 4),
+    case("inspect::CHECKPOINTS", "job(7)", 10, 4),
+    case("inspect::ATTEMPTS", "job(7)", 10, 4),
+    case("inspect::EFFECTS", "job(7)", 10, 4),
+    case("listing::NEWEST", "job(1000000000), job(0), NULL, NULL, NULL, NULL, 50", 520, 4),
+    case("listing::NEWEST", "job(done_to()), job(done_to() - 5000), NULL, 'org-7', NULL, NULL, 50", WINDOW + 520, 2),
+    case("listing::NEWEST", "job(1000000000), job(jobs() - 49), NULL, NULL, NULL, NULL, 50", LIST, 2),
+    case("listing::NEWEST", "job(done_to()), job(done_to() - 5000), NULL, 'org-7', NULL, NULL, 50", WINDOW, 2),
+    case("listing::NEWEST", "job(done_to()), job(done_to() - 5000), 'dispatch', NULL, 'shop-7', 'succeeded', 50", WINDOW, 2),
+    empty("listing::NEWEST", "job(done_to()), job(done_to() - 5000), NULL, 'nobody', NULL, NULL, 50", WINDOW),
+    case("listing::NEWEST_EDGE", "job(1000000000), 49", 60, 0),
+    case("listing::NEWEST_EDGE", "job(1000000000), 4999", EDGE, 0),
+    case("listing::WAITING", "job(1000000000), job(waiting_to() - 49), NULL, NULL, NULL, 'waiting', 50", LIST, 2),
+    empty("listing::WAITING", "job(held_to() + 5001), job(held_to() + 1), NULL, 'nobody', NULL, 'waiting', 50", WINDOW),
+    case("listing::WAITING_EDGE", "job(1000000000), 49", 60, 0),
+    case("listing::WAITING_EDGE", "job(1000000000), 4999", EDGE, 0),
+    case("listing::PARKED", "job(1000000000), job(parked_to() - 49), NULL, NULL, NULL, 'parked', 50", LIST, 2),
+    case("listing::PARKED", "job(parked_to() + 1), job(parked_to() - 4999), NULL, 'org-7', NULL, 'parked', 50", WINDOW, 2),
+    case("listing::PARKED_EDGE", "job(1000000000), 49", 60, 0),
+    case("listing::PARKED_EDGE", "job(1000000000), 4998", EDGE, 0),
+    case(
+        "listing::FOLLOW_UPS",
+        "job(1000000000), job(running_to() + family() - 49), NULL, NULL, NULL, NULL, 50, job(held_to() + 1)",
+        LIST,
+        2,
+    ),
+    case("listing::FOLLOW_UPS_EDGE", "job(1000000000), 49, job(held_to() + 1)", 60, 0),
+    case("listing::FOLLOW_UPS_EDGE", "job(1000000000), 4999, job(held_to() + 1)", EDGE, 0),
+    case("listing::RUNNING", "job(1000000000), job(0), NULL, NULL, NULL, 'running', 50", RUNNING, 2),
+    case("overdue::OVERDUE", "500", 20, 4),
+    case("releases::BEGIN", "'identity:1', NULL", PAGE, 0),
+    case("releases::BEGIN", "'identity:1', 2", PAGE, 0),
+    case("releases::BEGIN", "'identity:0', NULL", 10, 0),
+    case("releases::RELEASE", "'identity:1', 4", 20, 0),
+    case("releases::TURN", "", 10, 4),
+    case("releases::STEP", "'identity:1', 9223372036854775807, 2, job(0), 500", PAGE, 0),
+    case("releases::MOVE", "'identity:7', 1, job(7)", 10, 4),
+    case("releases::END", "'identity:7'", 10, 4),
+    case("releases::CAUSES", "'', 0, 100", 10, 3),
+    case("releases::CAUSES", "'identity:1', 1, 100", 10, 3),
+    case("releases::WAITING", "'{identity:1}', 10001", COUNT, 0),
+    case("releases::WAITING", "'{identity:0,integration:1@1,identity:2}', 10001", 10, 2),
+    case("resolve::OPEN", "100", 10, 2),
+    case("resolve::OPEN_OF_CODE", "100, 'rare'", 10, 2),
+    case("resolve::COUNT", "10001", COUNT, 0),
+    case("resolve::COUNT_OF_CODE", "10001, 'rare'", 50, 0),
+];

@@ -1,0 +1,121 @@
+//! A statement that runs in a loop or behind a command reads rows in proportion to what it returns, however large the tables are:
+//! asserted from its plan and from Postgres' counters, not from time.
+//!
+//! `DISPATCH_TEST_SCALE=16` looks at a million jobs, 200,000 of them due.
+
+mod cases;
+mod plan;
+mod tables;
+
+use std::collections::BTreeSet;
+
+use deadpool_postgres::Client;
+use dispatch_worker::config;
+use dispatch_worker::store::{BEHIND_COMMANDS, IN_LOOPS};
+use tokio_postgres::SimpleQueryMessage;
+
+use crate::support::TestDatabase;
+use cases::{CASES, Case};
+
+/// The ways in which Postgres plans a prepared statement: for parameters that it knows, and once for all.
+const MODES: [&str; 2] = ["force_custom_plan", "force_generic_plan"];
+
+/// Of a table that is small, a row for each destination that was ever held: read whole until autovacuum has seen it first.
+const FEW_ROWS: [&str; 1] = ["controls::IN_FORCE"];
+
+/// Rows that this connection has read and not reported yet, also those that functions read.
+const COUNTERS: &str = "SELECT coalesce(sum(seq_tup_read + coalesce(idx_tup_fetch, 0)), 0) FROM pg_stat_xact_user_tables";
+
+#[test]
+fn every_statement_has_a_case_and_every_case_a_statement() {
+    let statements: BTreeSet<&str> = statements().map(|(name, _)| *name).collect();
+    let cases: BTreeSet<&str> = CASES.iter().map(|case| case.statement).collect();
+    assert_eq!(statements, cases);
+    assert_eq!(statements.len(), IN_LOOPS.len() + BEHIND_COMMANDS.len(), "a name twice");
+}
+
+#[tokio::test]
+async fn statements_read_rows_in_proportion_to_what_they_return() {
+    let database = TestDatabase::new().await;
+    let scale = config::test_scale().unwrap_or(1);
+    tables::name_places(&database, scale).await;
+    tables::fill(&database, scale).await;
+    // As autovacuum leaves them.
+    database.rows("VACUUM ANALYZE").await;
+    let client = database.pool.get().await.expect("a connection");
+    let mut wrong = Vec::new();
+    for case in CASES {
+        for mode in MODES {
+            let prepare = format!("SET LOCAL plan_cache_mode = {mode}; PREPARE looked_at AS {}", sql_of(case));
+            wrong.extend(
+                broken(&client, case, &prepare, "looked_at").await.map(|why| format!("{} ({mode}) {why}", case.statement)),
+            );
+            client.batch_execute("DEALLOCATE looked_at").await.expect("it was prepared");
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// A worker's connection lives for long, and a plan with it.
+#[tokio::test]
+async fn statements_planned_while_the_tables_were_empty_read_no_more() {
+    let database = TestDatabase::new().await;
+    tables::name_places(&database, 1).await;
+    let client = database.pool.get().await.expect("a connection");
+    client.batch_execute("SET plan_cache_mode = force_generic_plan").await.expect("a setting");
+    for (number, case) in kept() {
+        let prepare = format!("PREPARE case_{number} AS {}", sql_of(case));
+        let plan = format!("{prepare}; EXPLAIN EXECUTE case_{number} {}", arguments(case));
+        client.batch_execute(&plan).await.unwrap_or_else(|error| panic!("{}: {error:?}", case.statement));
+    }
+    tables::fill(&database, 1).await;
+    let mut wrong = Vec::new();
+    for (number, case) in kept() {
+        let broken = broken(&client, case, "SELECT WHERE false", &format!("case_{number}")).await;
+        wrong.extend(broken.map(|why| format!("{} {why}", case.statement)));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+fn sql_of(case: &Case) -> &'static str {
+    statements().find(|(name, _)| *name == case.statement).expect("a statement of the sources").1
+}
+
+fn statements() -> impl Iterator<Item = &'static (&'static str, &'static str)> {
+    IN_LOOPS.iter().chain(BEHIND_COMMANDS)
+}
+
+/// Cases of statements whose plans are kept for long.
+fn kept() -> impl Iterator<Item = (usize, &'static Case)> {
+    let is_kept = |case: &Case| IN_LOOPS.iter().any(|(name, _)| *name == case.statement && !FEW_ROWS.contains(name));
+    CASES.iter().enumerate().filter(move |(_, case)| is_kept(case))
+}
+
+fn arguments(case: &Case) -> String {
+    if case.arguments.is_empty() { String::new() } else { format!("({})", case.arguments) }
+}
+
+/// What is wrong with a statement, if anything is. It is rolled back, so that every statement meets the same rows.
+async fn broken(client: &Client, case: &Case, prepare: &str, name: &str) -> Option<String> {
+    let explain = format!("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE {name} {}", arguments(case));
+    let sql = format!("BEGIN; {prepare}; {COUNTERS}; {explain}; {COUNTERS}; ROLLBACK");
+    let messages = client.simple_query(&sql).await.unwrap_or_else(|error| panic!("{}: {error:?}", case.statement));
+    let text = |message: &SimpleQueryMessage| match message {
+        SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+        _ => None,
+    };
+    let rows: Vec<String> = messages.iter().filter_map(text).collect();
+    let [before, explained, after] = rows.as_slice() else { panic!("{}: {rows:?}", case.statement) };
+    let plan = plan::read(explained);
+    // Plans do not show what functions read; counters do.
+    let counted = |row: &String| row.parse::<u64>().expect("a count");
+    let read = plan.read.max(counted(after) - counted(before));
+    let allowed = case.at_most + case.for_each * plan.returned;
+    if !plan.whole_tables.is_empty() {
+        return Some(format!("reads all of {}:\n{explained}", plan.whole_tables.join(", ")));
+    }
+    if case.returns != (plan.returned > 0) {
+        return Some(format!("returns {} rows, so that nothing is seen of it", plan.returned));
+    }
+    (read > allowed).then(|| format!("reads {read} rows for {}, at most {allowed} expected:\n{explained}", plan.returned))
+}

@@ -1,0 +1,67 @@
+//! What a statement's plan says that it has read.
+
+use serde_json::Value;
+
+/// Tables that are never read whole: each has a row for every job, or may have very many.
+const LARGE: [&str; 6] = ["jobs", "job_keys", "controls", "dead_letters", "announcements", "audit_log"];
+
+/// A statement as it was executed.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    /// Rows that it returned; that it changed, where it returns none.
+    pub(super) returned: u64,
+    /// Rows that its scans looked at, those thrown away included.
+    pub(super) read: u64,
+    /// Large tables that it read from end to end.
+    pub(super) whole_tables: Vec<String>,
+}
+
+/// Reads the answer of `EXPLAIN (ANALYZE, FORMAT JSON)`.
+pub(super) fn read(explained: &str) -> Plan {
+    let json: Value = serde_json::from_str(explained).expect("a plan in JSON");
+    let top = &json[0]["Plan"];
+    let mut plan = Plan { returned: rows(top), ..Plan::default() };
+    add(&mut plan, top);
+    if top["Node Type"] == "ModifyTable" && plan.returned == 0 {
+        plan.returned = top["Plans"].as_array().and_then(|plans| plans.first()).map_or(0, rows);
+    }
+    plan
+}
+
+fn add(plan: &mut Plan, node: &Value) {
+    let kind = node["Node Type"].as_str().unwrap_or_default();
+    let table = node["Relation Name"].as_str().unwrap_or_default();
+    if kind == "Seq Scan" && LARGE.contains(&table) {
+        plan.whole_tables.push(table.to_owned());
+    }
+    if kind == "Bitmap Index Scan" || (kind.ends_with("Scan") && !table.is_empty()) {
+        let loops = number(node, "Actual Loops");
+        let thrown_away = number(node, "Rows Removed by Filter") + number(node, "Rows Removed by Index Recheck");
+        plan.read += rows(node) + thrown_away * loops;
+    }
+    for below in node["Plans"].as_array().into_iter().flatten() {
+        add(plan, below);
+    }
+}
+
+/// Of all times that the node ran.
+fn rows(node: &Value) -> u64 {
+    number(node, "Actual Rows") * number(node, "Actual Loops")
+}
+
+/// Postgres 18 gives the average rows of a loop with a fraction.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count of rows is neither large nor negative")]
+fn number(node: &Value, name: &str) -> u64 {
+    node[name].as_f64().unwrap_or_default().ceil() as u64
+}
+
+#[test]
+fn a_plan_is_read_with_what_its_scans_threw_away() {
+    let plan = read(
+        r#"[{"Plan": {"Node Type": "Limit", "Actual Rows": 2, "Actual Loops": 1, "Plans": [
+            {"Node Type": "Index Scan", "Relation Name": "jobs", "Actual Rows": 3, "Actual Loops": 4, "Rows Removed by Filter": 5},
+            {"Node Type": "Seq Scan", "Relation Name": "jobs", "Actual Rows": 1, "Actual Loops": 1},
+            {"Node Type": "CTE Scan", "CTE Name": "x", "Actual Rows": 9, "Actual Loops": 9}]}}]"#,
+    );
+    assert_eq!((plan.returned, plan.read, plan.whole_tables), (2, 3 * 4 + 5 * 4 + 1, vec!["jobs".to_owned()]));
+}

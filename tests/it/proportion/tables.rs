@@ -1,0 +1,96 @@
+//! Tables as they are after a bad week: a backlog, jobs that wait for one cause and for many, parked ones, old holds, dead replicas.
+
+use crate::support::TestDatabase;
+
+/// Of each organization at least one job is due.
+const ORGANIZATIONS: u32 = 3_000;
+/// Holds in force, each with a job that waits for it; twice as many are over.
+const HOLDS: u32 = 2_000;
+
+/// Jobs by number, 1 being the oldest; from the oldest on: parked, held, parents of follow-ups, overdue ones, running ones, done
+/// ones, and then those that wait for an identity and those that are due.
+const FILL: &str = "
+    INSERT INTO replicas (version, host, pid, lanes, alive_until, ended_at)
+        SELECT '1', 'host', n, '{}', now() + interval '1 hour', CASE WHEN n > 8 THEN now() END FROM generate_series(1, 500) n;
+    INSERT INTO jobs (id, pipeline, source, dedupe_key, organization, schema, payload, state, stage, parent_id, owner, wait_reason,
+        wait_key, wait_observed, deadline, open_children, error_code, fingerprint, finished_at, woken_at, woken_by)
+    SELECT job(n), 'dispatch', 'shop-' || n % 50, 'k-' || n, 'org-' || n % {organizations}, 1,
+        json_build_object('events', repeat('x', 200)), k.state, 'send_follow_ups',
+        CASE WHEN n > {running_to} AND n <= {running_to} + {family} THEN job({held_to} + 1) END,
+        CASE WHEN k.state = 'running' THEN 1 + n % 9 END, k.reason,
+        CASE k.reason WHEN 'reauthentication' THEN 'identity:1' WHEN 'children' THEN 'children'
+            WHEN 'hold' THEN 'hold:org-' || n || '|webhook|' || n WHEN 'installation_disabled' THEN 'integration:1@' || n END,
+        CASE WHEN k.reason <> 'children' THEN 1 + n % 3 END,
+        CASE WHEN k.reason IN ('children', 'installation_disabled') THEN now() - interval '1 hour' END,
+        CASE WHEN k.reason = 'children' THEN 1 ELSE 0 END,
+        CASE WHEN k.state = 'parked' THEN 'slack.not_in_channel' END, CASE WHEN k.state = 'parked' THEN 'f-1' END,
+        CASE WHEN k.state = 'succeeded' THEN now() END, CASE WHEN k.state = 'ready' AND n % 10 = 0 THEN now() - interval '1 hour' END,
+        CASE WHEN k.state = 'ready' AND n % 10 = 0 THEN 1 + n / 10 % 20 END
+    FROM generate_series(1, {jobs}) n CROSS JOIN LATERAL (SELECT
+        CASE WHEN n <= {parked_to} THEN 'parked' WHEN n <= {overdue_to} THEN 'waiting' WHEN n <= {running_to} THEN 'running'
+            WHEN n <= {done_to} THEN 'succeeded' WHEN n <= {waiting_to} THEN 'waiting' ELSE 'ready' END AS state,
+        CASE WHEN n > {parked_to} AND n <= {held_to} THEN 'hold' WHEN n > {held_to} AND n <= {parents_to} THEN 'children'
+            WHEN n > {parents_to} AND n <= {overdue_to} THEN 'installation_disabled'
+            WHEN n > {done_to} AND n <= {waiting_to} THEN 'reauthentication' END AS reason) k;
+    INSERT INTO job_keys (source, dedupe_key, job_id, digest) SELECT source, dedupe_key, id, sha256(id::text::bytea) FROM jobs;
+    INSERT INTO checkpoints (job_id, generation, stage, version, output, epoch, attempt, replica, started_at)
+        SELECT id, 1, 'check_account', 1, '{}', 1, 1, 1, now() FROM jobs ORDER BY id LIMIT 20000;
+    INSERT INTO attempts (job_id, generation, stage, attempt, outcome, error_code, message, duration_ms, replica, epoch)
+        SELECT id, 1, 'send_follow_ups', 1, 'retried', 'code', 'message', 1, 1, 1 FROM jobs ORDER BY id LIMIT 20000;
+    INSERT INTO effects (job_id, key, generation, stage, target, class, state, detail, epoch, deadline_at)
+        SELECT id, 'key', 1, 'send_follow_ups', 'target', 'K2', 'confirmed', '{}', 1, now() FROM jobs ORDER BY id LIMIT 20000;
+    INSERT INTO controls (kind, scope, reason, who, automatic, expires_at)
+        SELECT CASE WHEN n <= {holds} THEN 'hold' ELSE 'circuit' END, 'org-' || {parked_to} + 1 + n % {holds} || '|webhook|'
+            || {parked_to} + 1 + n % {holds}, 'reason', 'replica 1', true,
+            now() + CASE WHEN n <= {holds} THEN interval '1 hour' WHEN n <= {holds} + 20 THEN interval '-40 days'
+                ELSE interval '-1 day' END
+        FROM generate_series(1, 2 * {holds}) n;
+    INSERT INTO dead_letters (code, detail, routing_key, headers, sealed_body, body_bytes, body_sha256, resolved_at)
+        SELECT CASE WHEN n % 1000 = 0 THEN 'rare' ELSE 'usual' END, 'detail', 'job', '{}', '', 0, '',
+            CASE WHEN n > 2000 * {scale} THEN now() END
+        FROM generate_series(1, 20000 * {scale}) n;
+    INSERT INTO releases (cause, up_to, after_observed, after_id, next_at)
+        SELECT 'identity:' || n, 9, 0, job(0), now() + CASE WHEN n % 100 = 0 THEN interval '-1 second' ELSE interval '1 hour' END
+        FROM generate_series(1, 2000) n";
+
+/// What cases name jobs and holds by.
+const NAMES: &str = "
+    CREATE FUNCTION job(n bigint) RETURNS uuid LANGUAGE sql IMMUTABLE AS $$
+        SELECT (lpad(to_hex(1700000000000 + n * 20), 12, '0') || '7000800000' || lpad(to_hex(n), 10, '0'))::uuid $$;
+    CREATE FUNCTION scope() RETURNS text LANGUAGE sql IMMUTABLE AS $$
+        SELECT 'org-' || parked_to() + 1 || '|webhook|' || parked_to() + 1 $$";
+
+/// Where each kind of jobs ends, and how many there are of other things.
+fn places(scale: u32) -> [(&'static str, u32); 12] {
+    let (jobs, due, waiting, parked, parents) = (62_500 * scale, 12_500 * scale, 10_000 * scale, 5_000 * scale, 5_000 * scale);
+    let held_to = parked + HOLDS;
+    let overdue_to = held_to + parents + 200;
+    [
+        ("organizations", ORGANIZATIONS),
+        ("holds", HOLDS),
+        ("scale", scale),
+        ("jobs", jobs),
+        ("family", 8_000),
+        ("parked_to", parked),
+        ("held_to", held_to),
+        ("parents_to", held_to + parents),
+        ("overdue_to", overdue_to),
+        ("running_to", overdue_to + 400),
+        ("done_to", jobs - due - waiting),
+        ("waiting_to", jobs - due),
+    ]
+}
+
+/// Makes the functions by which cases name jobs: `job(1)` is the oldest, `job(parked_to())` the newest parked one.
+pub(super) async fn name_places(database: &TestDatabase, scale: u32) {
+    for (name, number) in places(scale) {
+        database.rows(&format!("CREATE FUNCTION {name}() RETURNS bigint LANGUAGE sql IMMUTABLE AS 'SELECT {number}'")).await;
+    }
+    database.rows(NAMES).await;
+}
+
+/// Fills the tables: 62,500 jobs at scale 1.
+pub(super) async fn fill(database: &TestDatabase, scale: u32) {
+    let filled = |sql: String, (name, number): &(&str, u32)| sql.replace(&format!("{{{name}}}"), &number.to_string());
+    database.rows(&places(scale).iter().fold(FILL.to_owned(), filled)).await;
+}
