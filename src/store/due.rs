@@ -86,8 +86,10 @@ const UNWAKE: &str = "
     WHERE id IN (SELECT id FROM jobs WHERE id = ANY($1) AND state = 'ready' ORDER BY id FOR UPDATE)";
 
 pub(super) const UNSTAMP_OF: &str = "
-    UPDATE jobs SET woken_at = NULL
-    WHERE id IN (SELECT id FROM jobs WHERE woken_by = $1 AND state = 'ready' AND woken_at IS NOT NULL LIMIT $2 FOR UPDATE SKIP LOCKED)";
+    WITH locked AS MATERIALIZED (
+        SELECT id FROM jobs WHERE woken_by = $1 AND state = 'ready' AND woken_at IS NOT NULL LIMIT $2 FOR UPDATE SKIP LOCKED
+    )
+    UPDATE jobs SET woken_at = NULL FROM locked WHERE jobs.id = locked.id RETURNING jobs.id";
 
 /// Hops from replica to replica along `jobs_stamped`.
 pub(super) const UNSTAMP_ENDED: &str = "
@@ -97,13 +99,16 @@ pub(super) const UNSTAMP_ENDED: &str = "
         SELECT next.woken_by FROM stampers s CROSS JOIN LATERAL (
             SELECT woken_by FROM jobs WHERE state = 'ready' AND woken_at IS NOT NULL AND woken_by > s.woken_by
             ORDER BY woken_by LIMIT 1) next
-    ), stamped AS (
-        SELECT j.id FROM stampers s LEFT JOIN replicas r ON r.id = s.woken_by CROSS JOIN LATERAL (
-            SELECT id FROM jobs WHERE woken_by = s.woken_by AND state = 'ready' AND woken_at IS NOT NULL
+    ), ended AS MATERIALIZED (
+        SELECT woken_by FROM stampers
+        WHERE (SELECT ended_at IS NULL FROM replicas WHERE replicas.id = stampers.woken_by) IS NOT TRUE
+    ), locked AS MATERIALIZED (
+        SELECT j.id FROM ended e CROSS JOIN LATERAL (
+            SELECT id FROM jobs WHERE woken_by = e.woken_by AND state = 'ready' AND woken_at IS NOT NULL
             LIMIT $1 FOR UPDATE SKIP LOCKED) j
-        WHERE r.id IS NULL OR r.ended_at IS NOT NULL LIMIT $1
+        LIMIT $1
     )
-    UPDATE jobs SET woken_at = NULL FROM stamped WHERE jobs.id = stamped.id";
+    UPDATE jobs SET woken_at = NULL WHERE id = ANY (ARRAY(SELECT id FROM locked)) RETURNING id";
 
 impl Store {
     /// Stamps up to `limit` rows of a pipeline that are due and not woken, organizations in turn, and moves `circle` on.

@@ -15,16 +15,18 @@ use super::connect::{CONNECT_TIMEOUT, Connected, Servers};
 use super::error::StoreError;
 use crate::link::{self, Encryption, Endpoint, POSTGRES, Peer, Wish};
 
-/// A pooled statement that takes longer than this has lost its server. Postgres ends it before [`SILENCE`] is over.
-const LIMITS: &str = "-c statement_timeout=8000 -c idle_in_transaction_session_timeout=30000 -c lock_timeout=5000";
+/// A pooled statement that takes longer than this has lost its server. Postgres ends it before [`SILENCE`] is over. Every statement
+/// finds its rows through an index: a plan made while a table is empty would read the whole of it, for as long as the connection
+/// lives.
+const LIMITS: &str =
+    "-c statement_timeout=8000 -c idle_in_transaction_session_timeout=30000 -c lock_timeout=5000 -c enable_seqscan=off";
 /// How long a pooled connection waits for anything while Postgres owes it an answer.
 const SILENCE: Duration = Duration::from_secs(9);
 const WAIT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The writers look rows up by their keys only. A plan made while a table is empty would read the whole of it, for as long as the
-/// connection lives: their plans are made once, and of index look-ups. A locked row delays its group for a second at most.
-const WRITERS: &str = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off \
-    -c lock_timeout=1000";
+/// The writers look rows up by their keys only: their plans are made once, and of index look-ups. A locked row delays its group for a
+/// second at most.
+const WRITERS: &str = "-c plan_cache_mode=force_generic_plan -c enable_hashjoin=off -c enable_mergejoin=off -c lock_timeout=1000";
 
 /// A pool of at most `size` connections.
 ///

@@ -42,14 +42,14 @@ pub(super) const FREE: &str = "
         UNION ALL
         SELECT next.owner FROM owners o CROSS JOIN LATERAL (
             SELECT owner FROM jobs WHERE state = 'running' AND owner > o.owner ORDER BY owner LIMIT 1) next
-    ), gone AS (
-        SELECT o.owner, coalesce(r.ended_well, false) AS ended_well, EXISTS (
+    ), gone AS MATERIALIZED (
+        SELECT o.owner, (SELECT ended_well FROM replicas WHERE replicas.id = o.owner) IS TRUE AS ended_well, EXISTS (
             SELECT 1 FROM jobs suspect WHERE suspect.owner = o.owner AND suspect.state = 'running' AND suspect.crash_count >= $3
                 AND suspect.committed_epoch <> suspect.epoch) AS had_suspect
-        FROM owners o LEFT JOIN replicas r ON r.id = o.owner WHERE r.id IS NULL OR r.ended_at IS NOT NULL
+        FROM owners o WHERE (SELECT ended_at IS NULL FROM replicas WHERE replicas.id = o.owner) IS NOT TRUE
     ), held AS (
         SELECT j.id, j.owner, j.committed, gone.ended_well, gone.had_suspect, j.crash_count, j.blamed,
-            array(SELECT b FROM unnest(j.blamed) b WHERE NOT EXISTS (SELECT 1 FROM replicas r WHERE r.id = b AND r.ended_well)) AS died
+            array(SELECT b FROM unnest(j.blamed) b WHERE (SELECT ended_well FROM replicas WHERE replicas.id = b) IS NOT TRUE) AS died
         FROM gone CROSS JOIN LATERAL (
             SELECT id, owner, committed_epoch = epoch AS committed, crash_count,
                 CASE WHEN crash_count > 0 THEN coalesce(blamed, '{}') ELSE '{}' END AS blamed
