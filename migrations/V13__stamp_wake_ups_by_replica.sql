@@ -9,7 +9,7 @@ ALTER TABLE replicas
     -- One number for all incarnations of one process.
     ADD COLUMN process uuid;
 
-CREATE INDEX jobs_stamped ON jobs (woken_by) WHERE state = 'ready' AND woken_at IS NOT NULL;
+CREATE INDEX jobs_stamped ON jobs (woken_by, woken_at) WHERE state = 'ready' AND woken_at IS NOT NULL;
 CREATE INDEX replicas_of_process ON replicas (process) WHERE NOT ended_well;
 
 -- With the id, the rows of one organization that came at the same time have an order, and can be counted page by page.

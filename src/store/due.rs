@@ -3,8 +3,9 @@
 //! A stamp is `woken_at` and `woken_by`: "this replica publishes a wake-up for this row". It is taken back where the wake-up was not
 //! published, where nobody knows whether it was, and where its replica has ended.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::Store;
@@ -17,17 +18,48 @@ const HOPS: i32 = 500;
 /// Stamps that are taken back in one statement, at most.
 const STAMPS: i64 = 1000;
 
-/// Where in the circle of a pipeline's organizations the next look begins.
+/// Where in the circle of a pipeline's organizations the next look begins, and from which time on rows are looked at.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Circle {
     after: String,
+    /// Before this no row was left in the last circle.
+    floor: Option<OffsetDateTime>,
+    /// The earliest row of this circle so far.
+    earliest: Option<OffsetDateTime>,
+    /// When the last circle began that looked at all rows.
+    whole: Option<Instant>,
 }
+
+/// A circle looks at all rows where the last one that did is older than this: a row may become due again with an earlier time than
+/// those that are left (a takeover, a stamp taken back).
+const WHOLE_EVERY: Duration = Duration::from_secs(5);
 
 impl Circle {
     /// The next look begins with the first organization.
     #[must_use]
     pub const fn begins(&self) -> bool {
         self.after.is_empty()
+    }
+
+    /// From when on rows are looked at.
+    fn from(&mut self) -> Option<OffsetDateTime> {
+        if self.begins() {
+            let is_whole = self.whole.is_none_or(|whole| whole.elapsed() >= WHOLE_EVERY);
+            if is_whole {
+                (self.whole, self.floor) = (Some(Instant::now()), None);
+            }
+            self.earliest = None;
+        }
+        self.floor
+    }
+
+    /// After a look that went as far as `last` and saw nothing before `earliest`.
+    fn looked(&mut self, ends: bool, last: Option<String>, earliest: OffsetDateTime) {
+        self.earliest = self.earliest.into_iter().chain([earliest]).min();
+        self.after = if ends { String::new() } else { last.unwrap_or_default() };
+        if ends {
+            self.floor = self.earliest;
+        }
     }
 }
 
@@ -44,16 +76,20 @@ pub struct Page {
 /// along `jobs_not_woken`, beginning after `$3`, until it has found as many with a due row as rows are wanted; so a look reads no more
 /// than a small multiple of what it takes, however many organizations and rows there are. The rows are looked at again by their keys:
 /// in words that no partial index is of, since a planner that has seen the table empty would read all of that index for each.
+///
+/// Rows before `$6` are not looked at: while a dump holds its snapshot, the index keeps an entry for each row that was woken since it
+/// began, and the oldest come first. What the next circle need not look at are rows before the first one that is left, or before now,
+/// less 5 s for transactions that have begun and not committed.
 pub(super) const DUE: &str = "
     WITH RECURSIVE organizations AS (
         (SELECT organization, due_at, 1 AS hop, (due_at <= now())::int AS found FROM jobs
-            WHERE pipeline = $1 AND state = 'ready' AND woken_at IS NULL AND organization > $3
+            WHERE pipeline = $1 AND state = 'ready' AND woken_at IS NULL AND organization > $3 AND due_at >= $6
             ORDER BY organization, due_at LIMIT 1)
         UNION ALL
         SELECT next.organization, next.due_at, o.hop + 1, o.found + (next.due_at <= now())::int
         FROM organizations o CROSS JOIN LATERAL (
             SELECT organization, due_at FROM jobs
-            WHERE pipeline = $1 AND state = 'ready' AND woken_at IS NULL AND organization > o.organization
+            WHERE pipeline = $1 AND state = 'ready' AND woken_at IS NULL AND organization > o.organization AND due_at >= $6
             ORDER BY organization, due_at LIMIT 1) next
         WHERE o.hop < $4 AND o.found < $2::bigint
     ), found AS (
@@ -61,7 +97,8 @@ pub(super) const DUE: &str = "
     ), turns AS (
         SELECT due.id, due.turn FROM found CROSS JOIN LATERAL (
             SELECT id, row_number() OVER (ORDER BY due_at, id) AS turn FROM jobs
-            WHERE pipeline = $1 AND organization = found.organization AND state = 'ready' AND woken_at IS NULL AND due_at <= now()
+            WHERE pipeline = $1 AND organization = found.organization AND state = 'ready' AND woken_at IS NULL
+                AND due_at >= $6 AND due_at <= now()
             ORDER BY due_at, id LIMIT ($2::bigint + found.number - 1) / found.number) due
         ORDER BY due.turn LIMIT $2::bigint
     ), locked AS (
@@ -72,6 +109,7 @@ pub(super) const DUE: &str = "
         UPDATE jobs SET woken_at = now(), woken_by = $5 FROM locked WHERE jobs.id = locked.id RETURNING jobs.id
     )
     SELECT array(SELECT id FROM stamped) AS ids, (SELECT organization FROM organizations ORDER BY hop DESC LIMIT 1) AS last,
+        least((SELECT min(due_at) FROM organizations), now()) - interval '5 seconds' AS earliest,
         (SELECT coalesce(max(hop), 0) < $4 AND coalesce(max(found), 0) < $2::bigint FROM organizations) AS ends_circle";
 
 pub(super) const STALE: &str = "
@@ -87,7 +125,8 @@ const UNWAKE: &str = "
 
 pub(super) const UNSTAMP_OF: &str = "
     WITH locked AS MATERIALIZED (
-        SELECT id FROM jobs WHERE woken_by = $1 AND state = 'ready' AND woken_at IS NOT NULL LIMIT $2 FOR UPDATE SKIP LOCKED
+        SELECT id FROM jobs WHERE woken_by = $1 AND state = 'ready' AND woken_at <= now() - $3 * interval '1 second'
+        LIMIT $2 FOR UPDATE SKIP LOCKED
     )
     UPDATE jobs SET woken_at = NULL FROM locked WHERE jobs.id = locked.id RETURNING jobs.id";
 
@@ -116,11 +155,11 @@ impl Store {
     /// # Errors
     /// [`StoreError`]; rows may be stamped then: see [`Store::unstamp`].
     pub async fn take_due(&self, pipeline: &str, limit: i64, me: ReplicaId, circle: &mut Circle) -> Result<Page, StoreError> {
-        let row = query_one(&self.client().await?, DUE, &[&pipeline, &limit, &circle.after, &HOPS, &me.0]).await?;
+        let from = circle.from().unwrap_or(OffsetDateTime::UNIX_EPOCH);
+        let row = query_one(&self.client().await?, DUE, &[&pipeline, &limit, &circle.after, &HOPS, &me.0, &from]).await?;
         let ids: Vec<Uuid> = row.try_get("ids")?;
         let ends_circle = row.try_get("ends_circle")?;
-        let last: Option<String> = row.try_get("last")?;
-        circle.after = if ends_circle { String::new() } else { last.unwrap_or_default() };
+        circle.looked(ends_circle, row.try_get("last")?, row.try_get("earliest")?);
         Ok(Page { jobs: ids.into_iter().map(JobId).collect(), ends_circle })
     }
 
@@ -143,12 +182,14 @@ impl Store {
         Ok(())
     }
 
-    /// Takes back a bounded number of the stamps of `replica`, however old. A wake-up too many is harmless. `true`: there are more.
+    /// Takes back a bounded number of the stamps of `replica` that are older than `age`. A wake-up too many is harmless. `true`: there
+    /// are more.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn unstamp(&self, replica: ReplicaId) -> Result<bool, StoreError> {
-        Ok(execute(&self.client().await?, UNSTAMP_OF, &[&replica.0, &STAMPS]).await? == STAMPS.unsigned_abs())
+    pub async fn unstamp(&self, replica: ReplicaId, age: Duration) -> Result<bool, StoreError> {
+        let taken = execute(&self.client().await?, UNSTAMP_OF, &[&replica.0, &STAMPS, &age.as_secs_f64()]).await?;
+        Ok(taken == STAMPS.unsigned_abs())
     }
 
     /// Takes back a bounded number of stamps of replicas that have ended, however old. `true`: there are more.
@@ -157,5 +198,26 @@ impl Store {
     /// [`StoreError`].
     pub async fn unstamp_ended(&self) -> Result<bool, StoreError> {
         Ok(execute(&self.client().await?, UNSTAMP_ENDED, &[&STAMPS]).await? == STAMPS.unsigned_abs())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_circle_looks_from_the_first_row_that_was_left_and_at_all_rows_every_few_seconds() {
+        let at = |seconds| OffsetDateTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let mut circle = Circle::default();
+        assert_eq!(circle.from(), None, "the first one looks at all");
+        circle.looked(false, Some("m".to_owned()), at(20));
+        assert_eq!(circle.from(), None, "it goes on as it has begun");
+        circle.looked(true, None, at(30));
+        assert!(circle.begins());
+        assert_eq!(circle.from(), Some(at(20)));
+        circle.looked(true, Some("z".to_owned()), at(40));
+        assert_eq!(circle.from(), Some(at(40)), "what was earlier is gone");
+        circle.whole = Instant::now().checked_sub(WHOLE_EVERY);
+        assert_eq!(circle.from(), None);
     }
 }

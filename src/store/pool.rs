@@ -17,9 +17,10 @@ use crate::link::{self, Encryption, Endpoint, POSTGRES, Peer, Wish};
 
 /// A pooled statement that takes longer than this has lost its server. Postgres ends it before [`SILENCE`] is over. Every statement
 /// finds its rows through an index: a plan made while a table is empty would read the whole of it, for as long as the connection
-/// lives.
-const LIMITS: &str =
-    "-c statement_timeout=8000 -c idle_in_transaction_session_timeout=30000 -c lock_timeout=5000 -c enable_seqscan=off";
+/// lives. Where there is no index, what sequential scans then seem to cost would have every plan compiled (`jit`), which takes longer
+/// than to run it.
+const LIMITS: &str = "-c statement_timeout=8000 -c idle_in_transaction_session_timeout=30000 -c lock_timeout=5000 \
+    -c enable_seqscan=off -c jit=off";
 /// How long a pooled connection waits for anything while Postgres owes it an answer.
 const SILENCE: Duration = Duration::from_secs(9);
 const WAIT_TIMEOUT: Duration = Duration::from_secs(10);

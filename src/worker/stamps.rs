@@ -1,12 +1,16 @@
 //! Wake-ups of this replica that may not have been published: the stamps of their rows are to be taken back.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::job::{JobId, ReplicaId};
 use crate::store::{Store, StoreError};
 
 /// Jobs in doubt that are remembered one by one; with more, every stamp of the replica is in doubt.
 const JOBS: usize = 10_000;
+
+/// A statement whose answer was lost may still be under way at Postgres for so long: its own limit is 8 s.
+const UNDECIDED_FOR: Duration = Duration::from_secs(10);
 
 /// Stamps in doubt, of one incarnation.
 #[derive(Debug, Default)]
@@ -15,7 +19,8 @@ pub struct Stamps(Mutex<Doubt>);
 #[derive(Debug, Default)]
 struct Doubt {
     jobs: Vec<JobId>,
-    all: bool,
+    /// All that were made until then.
+    all: Option<Instant>,
 }
 
 impl Stamps {
@@ -23,7 +28,7 @@ impl Stamps {
     pub(super) fn doubt(&self, jobs: &[JobId]) {
         let mut doubt = self.locked();
         if doubt.jobs.len() + jobs.len() > JOBS {
-            *doubt = Doubt { jobs: Vec::new(), all: true };
+            *doubt = Doubt { jobs: Vec::new(), all: Some(Instant::now()) };
         } else {
             doubt.jobs.extend(jobs);
         }
@@ -31,26 +36,29 @@ impl Stamps {
 
     /// Rows were stamped, and nobody knows which: the answer was lost.
     pub fn doubt_all(&self) {
-        self.locked().all = true;
+        self.locked().all = Some(Instant::now());
     }
 
-    /// Takes a bounded number of the stamps in doubt back. `true`: there are more. What fails stays in doubt.
+    /// Takes a bounded number of the stamps in doubt back. `true`: there are more. What fails stays in doubt, and what may not have
+    /// been stored yet is looked for again.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn take_back(&self, store: &Store, me: ReplicaId) -> Result<bool, StoreError> {
-        let Doubt { jobs, all } = std::mem::take(&mut *self.locked());
-        if all {
-            let more = store.unstamp(me).await;
-            if !matches!(more, Ok(false)) {
-                self.doubt_all();
-            }
-            return more;
-        }
+        let (jobs, all) = {
+            let mut doubt = self.locked();
+            (std::mem::take(&mut doubt.jobs), doubt.all)
+        };
         if !jobs.is_empty() {
             store.unwake(&jobs).await.inspect_err(|_| self.doubt(&jobs))?;
         }
-        Ok(false)
+        let Some(since) = all else { return Ok(false) };
+        let more = store.unstamp(me, since.elapsed()).await?;
+        let mut doubt = self.locked();
+        if !more && since.elapsed() >= UNDECIDED_FOR && doubt.all == all {
+            doubt.all = None;
+        }
+        Ok(more)
     }
 
     fn locked(&self) -> MutexGuard<'_, Doubt> {

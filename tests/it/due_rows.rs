@@ -1,6 +1,7 @@
 //! Who is woken next, and whose stamps are taken back: straight on the store.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use dispatch_worker::job::ReplicaId;
 use dispatch_worker::store::{Circle, Store};
@@ -78,7 +79,9 @@ async fn stamps_of_one_replica_and_of_ended_ones_are_taken_back_however_old() {
     bench.database.rows(&format!("UPDATE replicas SET ended_at = now() WHERE id = {}", ended.0)).await;
     store.unstamp_ended().await.unwrap();
     assert_eq!(bench.database.one(stamped).await, format!("{},{}", bench.replica.0, other.0));
-    store.unstamp(bench.replica).await.unwrap();
+    store.unstamp(bench.replica, Duration::from_hours(25)).await.unwrap();
+    assert_eq!(bench.database.one(stamped).await, format!("{},{}", bench.replica.0, other.0), "they are younger");
+    store.unstamp(bench.replica, Duration::from_hours(23)).await.unwrap();
     assert_eq!(bench.database.one(stamped).await, other.0.to_string());
 }
 

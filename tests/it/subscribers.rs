@@ -8,6 +8,7 @@ use dispatch_worker::devkit::guard::Command;
 use dispatch_worker::job::JobState;
 use serde_json::{Value, json};
 
+use crate::isolation::{busy_and_idle, kill_and_measure};
 use crate::support::{Checks, Listener, TestWorld, WorkerOptions, WorkerProcess, acme, intake, wait_for};
 
 const SOON: Duration = Duration::from_secs(30);
@@ -177,7 +178,7 @@ impl Scene {
 }
 
 #[tokio::test]
-async fn a_reply_queue_that_never_confirms_holds_up_no_other_reply_no_event_and_no_job() {
+async fn a_reply_queue_that_never_confirms_holds_up_no_other_reply_no_event_no_job_and_no_takeover() {
     let scene = Scene::new(false).await;
     scene.publish_to_suspended("bad").await;
     scene.world.wait_job_state("bad", JobState::Succeeded, PROMPTLY).await;
@@ -188,12 +189,18 @@ async fn a_reply_queue_that_never_confirms_holds_up_no_other_reply_no_event_and_
     }
     scene.is_prompt("while it is left alone").await;
     scene.world.wait_job_state("bad-19", JobState::Succeeded, SOON).await;
+    let (busy, idle) = busy_and_idle(&scene.world).await;
+    kill_and_measure(&scene.world, busy).await;
     let left = scene.world.database.one("SELECT count(*) FROM announcements WHERE reply_tries > 1").await;
     assert_eq!(left, "0", "one that does not confirm is left alone");
     scene.has_not_reconnected().await;
     scene.end().await;
-    let dropped = metric(&scene.worker, "dispatch_events_dropped_total{what=\"reply\",why=\"too_old\"}").await;
-    assert_eq!(dropped, "42", "of the replies of 21 jobs");
+    let mut dropped = 0;
+    for worker in [&scene.worker, &idle] {
+        let line = "dispatch_events_dropped_total{what=\"reply\",why=\"too_old\"}";
+        dropped += metric(worker, line).await.parse::<u32>().expect("a count");
+    }
+    assert_eq!(dropped, 42, "of the replies of 21 jobs");
     Checks::default().hold(&scene.world).await;
 }
 

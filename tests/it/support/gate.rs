@@ -13,7 +13,9 @@ const SHUT: &str = "
         RETURN NULL;
     END $$;
     CREATE CONSTRAINT TRIGGER gate AFTER UPDATE ON jobs DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
-        WHEN (OLD.stage = '{stage}' AND (NEW.stage <> '{stage}' OR NEW.state = 'waiting')) EXECUTE FUNCTION stand_at_the_gate()";
+        WHEN ({which}) EXECUTE FUNCTION stand_at_the_gate()";
+const ENDS_STAGE: &str = "OLD.stage = '{stage}' AND (NEW.stage <> '{stage}' OR NEW.state = 'waiting')";
+const WAKES: &str = "OLD.woken_at IS NULL AND NEW.woken_at IS NOT NULL AND NEW.state = 'ready'";
 
 /// The trigger comes with the COMMIT.
 const SLOW: &str = "
@@ -33,7 +35,12 @@ pub(crate) struct Standing {
 
 /// Commits that end this stage stand from now on, until [`open`].
 pub(crate) async fn shut(database: &TestDatabase, stage: &str) {
-    database.rows(&SHUT.replace("{stage}", stage)).await;
+    database.rows(&SHUT.replace("{which}", &ENDS_STAGE.replace("{stage}", stage))).await;
+}
+
+/// What stamps a row as woken stands from now on, until [`open`].
+pub(crate) async fn shut_for_waking(database: &TestDatabase) {
+    database.rows(&SHUT.replace("{which}", WAKES)).await;
 }
 
 /// For good.

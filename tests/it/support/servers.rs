@@ -1,7 +1,9 @@
 //! The servers of a run: started once, by the first test that needs them, and gone when the process has ended.
 
 use std::path::Path;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::JoinHandle;
 
 use dispatch_worker::config;
 use dispatch_worker::devkit::servers::Servers;
@@ -25,6 +27,10 @@ pub(crate) struct Run {
     /// Unlike that of any other run on the same servers.
     name: String,
     count: AtomicU32,
+    /// Worlds that have begun and not ended.
+    worlds: AtomicU32,
+    /// Of servers that are somebody else's: what removes worlds that have ended.
+    cleaners: Mutex<Vec<JoinHandle<()>>>,
 }
 
 static RUN: OnceCell<Run> = OnceCell::const_new();
@@ -63,12 +69,26 @@ impl Run {
         let template = format!("{name}_template");
         let url = servers.create_database(&template, None).await.expect("a database for the template");
         store::migrate(&SecretString::from(url)).await.expect("the migrations apply to an empty database");
-        Self { servers, is_private, template, name, count: AtomicU32::new(0) }
+        Self {
+            servers,
+            is_private,
+            template,
+            name,
+            count: AtomicU32::new(0),
+            worlds: AtomicU32::new(0),
+            cleaners: Mutex::default(),
+        }
     }
 
     /// A name for a test's database and vhost.
     pub(crate) fn fresh_name(&self) -> String {
         format!("{}_{}", self.name, self.count.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// A name for a world, which is to be [removed](Self::remove).
+    pub(crate) fn world_name(&self) -> String {
+        self.worlds.fetch_add(1, Ordering::Relaxed);
+        self.fresh_name()
     }
 
     /// A migrated, empty database; returns its URL.
@@ -91,8 +111,16 @@ impl Run {
                 eprintln!("{name} is left behind: {error:#}");
             }
         });
-        if !self.is_private {
-            drop(cleaner.join());
+        let is_last = self.worlds.fetch_sub(1, Ordering::Relaxed) == 1;
+        if self.is_private {
+            return;
+        }
+        let mut cleaners = self.cleaners.lock().expect("nobody panics with it");
+        cleaners.push(cleaner);
+        // Nobody is waited for while another world is open: dropping a database waits for every client that is just signing in,
+        // and the task of such a client may be the one that drops this world.
+        if is_last {
+            cleaners.drain(..).for_each(|cleaner| drop(cleaner.join()));
         }
     }
 }

@@ -72,7 +72,7 @@ impl TestWorld {
     async fn on(run: &'static Run) -> Self {
         let place = Place::beside().await;
         let servers_logs = ServersLogs::from_now_on(run.servers.dir.as_deref());
-        let name = run.fresh_name();
+        let name = run.world_name();
         let database = TestDatabase::named(run, name.clone()).await;
         let amqp_url = run.servers.create_vhost(&name).await.map(SecretString::from).expect("a vhost");
         topology::declare(&amqp_url, &lanes()).await.expect("a topology");
