@@ -17,6 +17,7 @@ const TAKEN_OVER_WITHIN: Duration = Duration::from_secs(2);
 pub(crate) async fn busy_and_idle(world: &TestWorld) -> (WorkerProcess, WorkerProcess) {
     let options = WorkerOptions { concurrency: Some(32), ..WorkerOptions::default() };
     let busy = world.worker(&options);
+    busy.ready().await;
     let simulator = &world.simulator().await.client;
     let hang = FaultRule::new(FaultKind::Hang).path_contains(acme::PROFILE).times(JOBS as u64);
     let id = simulator.fault(&hang).await.expect("the simulator takes the fault");
