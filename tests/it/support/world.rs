@@ -323,8 +323,12 @@ impl TestWorld {
         .await
     }
 
+    /// RabbitMQ's management API takes its time on a busy machine.
     pub(crate) async fn queue_depth(&self, queue: &str) -> QueueDepth {
-        self.run.servers.queue_depth(&self.database.name, queue).await.expect("RabbitMQ tells a queue's depth")
+        wait_for("the depth of a queue", Duration::from_secs(30), async || {
+            self.run.servers.queue_depth(&self.database.name, queue).await.map_err(|error| format!("{error:#}"))
+        })
+        .await
     }
 
     /// Waits until no queue holds a message and every outcome event is published.
