@@ -1,5 +1,7 @@
 //! Tables as they are after a bad week: a backlog, jobs that wait for one cause and for many, parked ones, old holds, dead replicas.
 
+use dispatch_worker::store;
+
 use crate::support::TestDatabase;
 
 /// Of each organization at least one job is due.
@@ -92,5 +94,14 @@ pub(super) async fn name_places(database: &TestDatabase, scale: u32) {
 /// Fills the tables: 62,500 jobs at scale 1.
 pub(super) async fn fill(database: &TestDatabase, scale: u32) {
     let filled = |sql: String, (name, number): &(&str, u32)| sql.replace(&format!("{{{name}}}"), &number.to_string());
-    database.rows(&places(scale).iter().fold(FILL.to_owned(), filled)).await;
+    at_leisure(database, &places(scale).iter().fold(FILL.to_owned(), filled)).await;
+}
+
+/// Without the time limit of pooled statements: a million rows take longer.
+pub(super) async fn at_leisure(database: &TestDatabase, sql: &str) {
+    let (client, connection) = store::connect(&database.url).await.expect("a connection");
+    tokio::select! {
+        done = client.batch_execute(sql) => done.unwrap_or_else(|error| panic!("{error:?}: {sql}")),
+        ended = connection => panic!("the connection has ended: {ended:?}"),
+    }
 }
