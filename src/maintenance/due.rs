@@ -38,12 +38,14 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Duty for Due<P, T> {
 
     /// A queue that cannot be looked at does not keep the others waiting for long: the last trouble is what the round met.
     async fn round(&mut self, _: OffsetDateTime) -> Result<bool, Trouble> {
+        let stamping = self.parts.stamps.while_stamping();
         let mut met = Ok(false);
         for seat in self.seats.clone() {
             if let Err(trouble) = self.wake_lane(&seat).await {
                 met = Err(trouble);
             }
         }
+        stamping.done();
         met
     }
 }
