@@ -126,6 +126,7 @@ fn message(n: u32) -> NewJob {
         id: JobId::fresh(),
         pipeline: "p",
         stage: "s",
+        producer: None,
         source: "bench".to_owned(),
         dedupe_key: n.to_string(),
         digest: [0; 32],

@@ -24,7 +24,9 @@ pub struct NewDeadLetter<'a> {
     pub routing_key: &'a str,
     /// As received.
     pub headers: Value,
-    /// The producer, where the message says it.
+    /// Who sent it: the user that RabbitMQ has checked.
+    pub producer: Option<&'a str>,
+    /// The source, where the message names one.
     pub source: Option<String>,
     /// Its key, likewise.
     pub dedupe_key: Option<String>,
@@ -100,8 +102,8 @@ const NEXT_ID: &str = "SELECT nextval(pg_get_serial_sequence('dead_letters', 'id
 
 const INSERT: &str = "
     INSERT INTO dead_letters (id, code, detail, source, dedupe_key, message_id, reply_to, correlation_id, routing_key, headers,
-        sealed_body, body_bytes, body_sha256, content_type, content_encoding, app_id)
-    OVERRIDING SYSTEM VALUE VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, coalesce($14, ''), $15, $16)";
+        sealed_body, body_bytes, body_sha256, content_type, content_encoding, app_id, producer)
+    OVERRIDING SYSTEM VALUE VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, coalesce($14, ''), $15, $16, $17)";
 
 /// The rows of a [`DeadLetterRow`] below a number.
 macro_rules! list {
@@ -157,6 +159,7 @@ impl Store {
                 &new.content_type,
                 &new.content_encoding,
                 &new.app_id,
+                &new.producer,
             ],
         )
         .await?;

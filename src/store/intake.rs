@@ -23,7 +23,9 @@ pub struct NewJob {
     pub pipeline: &'static str,
     /// See [`NewJob::pipeline`].
     pub stage: &'static str,
-    /// The producer and its key.
+    /// Who sent it: the user that RabbitMQ has checked.
+    pub producer: Option<String>,
+    /// The name that the producer gives itself, and its key.
     pub source: String,
     /// See [`NewJob::source`].
     pub dedupe_key: String,
@@ -85,32 +87,34 @@ pub(super) const INTAKE: &str = concat!(
     "
     WITH asked AS (
         SELECT id, source, dedupe_key, digest, pipeline, stage, organization, payload, sealed_payload, schema, not_before,
-            deadline, reply_to, correlation_id, traceparent, tracestate, schema > known_schema AS newer,
+            deadline, reply_to, correlation_id, traceparent, tracestate, producer, schema > known_schema AS newer,
             owner IS NOT NULL AND schema <= known_schema AND coalesce(not_before, now()) <= now() AND EXISTS (
                 SELECT 1 FROM replicas WHERE replicas.id = owner AND alive_until > now() AND ended_at IS NULL) AS run,
             owner
         FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bytea[], $5::text[], $6::text[], $7::text[], $8::json[], $9::text[],
             $10::bigint[], $11::timestamptz[], $12::timestamptz[], $13::text[], $14::text[], $15::text[], $16::text[],
-            $17::bigint[], $18::bigint[]) AS given (id, source, dedupe_key, digest, pipeline, stage, organization, payload,
-            sealed_payload, schema, not_before, deadline, reply_to, correlation_id, traceparent, tracestate, owner, known_schema)
+            $17::text[], $18::bigint[], $19::bigint[]) AS given (id, source, dedupe_key, digest, pipeline, stage, organization,
+            payload, sealed_payload, schema, not_before, deadline, reply_to, correlation_id, traceparent, tracestate, producer, owner,
+            known_schema)
     ), key AS (
-        INSERT INTO job_keys AS k (source, dedupe_key, job_id, digest)
-        SELECT source, dedupe_key, id, digest FROM asked ORDER BY source, dedupe_key
+        INSERT INTO job_keys AS k (source, dedupe_key, job_id, digest, producer)
+        SELECT source, dedupe_key, id, digest, producer FROM asked ORDER BY source, dedupe_key
         ON CONFLICT (source, dedupe_key) DO UPDATE SET job_id = excluded.job_id, digest = excluded.digest, created_at = now(),
+            producer = excluded.producer,
             cancelled_by = CASE WHEN k.job_id IS NULL AND k.created_at >= now() - interval '30 days' THEN k.cancelled_by END
             WHERE k.job_id IS NULL OR (k.created_at < now() - interval '1 hour'
                 AND (SELECT true FROM jobs WHERE jobs.id = k.job_id) IS NULL)
         RETURNING job_id, cancelled_by IS NOT NULL AS cancelled
     ), new AS MATERIALIZED (
         SELECT id, source, dedupe_key, pipeline, stage, organization, payload, sealed_payload, schema, not_before, deadline, reply_to,
-            correlation_id, traceparent, tracestate, newer, run, owner, id IN (SELECT job_id FROM key WHERE cancelled) AS cancelled
+            correlation_id, traceparent, tracestate, producer, newer, run, owner, id IN (SELECT job_id FROM key WHERE cancelled) AS cancelled
         FROM asked WHERE (id IN (SELECT job_id FROM key)) IS TRUE
     ), made AS (
         INSERT INTO jobs (id, pipeline, stage, source, dedupe_key, organization, payload, sealed_payload, schema, due_at, deadline,
-            reply_to, correlation_id, traceparent, tracestate, state, owner, epoch, woken_at, finished_at, wait_reason, wait_key,
+            reply_to, correlation_id, traceparent, tracestate, producer, state, owner, epoch, woken_at, finished_at, wait_reason, wait_key,
             wait_observed)
         SELECT id, pipeline, stage, source, dedupe_key, organization, payload, sealed_payload, schema, coalesce(not_before, now()),
-            deadline, reply_to, correlation_id, traceparent, tracestate,
+            deadline, reply_to, correlation_id, traceparent, tracestate, producer,
             CASE WHEN cancelled THEN 'cancelled' WHEN newer THEN 'waiting' WHEN run THEN 'running' ELSE 'ready' END,
             CASE WHEN run AND NOT cancelled THEN owner END, CASE WHEN run AND NOT cancelled THEN 1 ELSE 0 END,
             CASE WHEN run AND NOT cancelled THEN now() END, CASE WHEN cancelled THEN now() END,
@@ -123,7 +127,7 @@ pub(super) const INTAKE: &str = concat!(
         INSERT INTO announcements (job_id, routing_key, reply_to, correlation_id, traceparent, tracestate, body, publish_after)
         SELECT id, event, reply_to, correlation_id, traceparent, tracestate, ",
     job_facts!("event", ""),
-    ", now() + $19 * interval '1 second'
+    ", now() + $20 * interval '1 second'
         FROM made, unnest(ARRAY['job.accepted', 'job.waiting.' || wait_reason,
             CASE WHEN state = 'cancelled' THEN 'job.cancelled' END]) WITH ORDINALITY AS events (event, number)
         WHERE event IS NOT NULL ORDER BY number
@@ -143,7 +147,7 @@ const KNOWN_KEYS: &str = "
 /// Jobs to be made, a column of [`INTAKE`]'s parameters each.
 pub(super) struct NewJobs<'a> {
     ids: Vec<Uuid>,
-    texts: [Vec<Option<&'a str>>; 10],
+    texts: [Vec<Option<&'a str>>; 11],
     digests: Vec<&'a [u8]>,
     payloads: Vec<Option<Json<&'a RawValue>>>,
     schemas: Vec<i64>,
@@ -168,6 +172,7 @@ impl<'a> NewJobs<'a> {
                 text(|one| one.correlation_id.as_deref()),
                 text(|one| one.traceparent.as_deref()),
                 text(|one| one.tracestate.as_deref()),
+                text(|one| one.producer.as_deref()),
             ],
             digests: new.clone().map(|one| one.digest.as_slice()).collect(),
             payloads: new.clone().map(|one| one.payload.known().map(Json)).collect(),
@@ -178,9 +183,20 @@ impl<'a> NewJobs<'a> {
         }
     }
 
-    pub(super) fn parameters(&self) -> [&(dyn ToSql + Sync); 19] {
-        let [source, dedupe_key, pipeline, stage, organization, sealed, reply_to, correlation_id, traceparent, tracestate] =
-            &self.texts;
+    pub(super) fn parameters(&self) -> [&(dyn ToSql + Sync); 20] {
+        let [
+            source,
+            dedupe_key,
+            pipeline,
+            stage,
+            organization,
+            sealed,
+            reply_to,
+            correlation_id,
+            traceparent,
+            tracestate,
+            producer,
+        ] = &self.texts;
         let [not_before, deadline] = &self.times;
         [
             &self.ids,
@@ -199,6 +215,7 @@ impl<'a> NewJobs<'a> {
             correlation_id,
             traceparent,
             tracestate,
+            producer,
             &self.owners,
             &self.known_schemas,
             &WRITER_PUBLISHES,

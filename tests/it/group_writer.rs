@@ -75,6 +75,7 @@ impl Bench {
             id: JobId::fresh(),
             pipeline: "p",
             stage: "first",
+            producer: None,
             source: "test".to_owned(),
             dedupe_key: key.to_owned(),
             digest: [0; 32],

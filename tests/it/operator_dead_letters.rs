@@ -31,6 +31,7 @@ async fn letter(world: &TestWorld, body: &Value) -> i64 {
 fn new(body: &str) -> NewDeadLetter<'_> {
     const WHY: &Refusal = &Refusal::NoSuchJob;
     NewDeadLetter {
+        producer: None,
         refusal: WHY,
         body: body.as_bytes(),
         routing_key: KEY_JOB,

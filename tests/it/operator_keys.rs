@@ -48,6 +48,7 @@ fn with_keyring(keyring: &str) -> WorkerOptions {
 
 async fn dead_letter(world: &TestWorld, body: &str) -> i64 {
     let new = NewDeadLetter {
+        producer: None,
         refusal: &Refusal::NoSuchJob,
         body: body.as_bytes(),
         routing_key: "job",
