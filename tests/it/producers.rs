@@ -66,10 +66,7 @@ async fn nobody_acts_for_another_or_learns_what_is_anothers() {
         (intake(json!({"source": acme::SOURCE, "dedupe_key": "victim"}).to_string()), "missing_field"),
         (control(KEY_CANCEL, json!({"schema": 1, "source": acme::SOURCE, "dedupe_key": "victim"})), "not_permitted"),
         (control(KEY_CANCEL, json!({"schema": 1, "source": acme::SOURCE, "dedupe_key": "later"})), "not_permitted"),
-        (
-            control(KEY_CONFIGURE, json!({"schema": 1, "job_id": victim.id, "account": acme::account_id()})),
-            "no_such_job",
-        ),
+        (control(KEY_CONFIGURE, json!({"schema": 1, "job_id": victim.id, "account": acme::account_id()})), "no_such_job"),
     ];
     for (number, (message, code)) in attempts.iter().enumerate() {
         mallory.publish(message).await.expect("RabbitMQ takes the message");
@@ -121,7 +118,9 @@ async fn who_is_not_registered_is_refused_until_they_are_and_when_they_are_no_lo
     let mut refused = codes(&world, 2).await;
     refused.sort_unstable();
     assert_eq!(refused, ["no_user_id", "unknown_producer"]);
-    let list = |of: &[&str]| [&["producers"], of].concat();
+    fn list<'a>(of: &[&'a str]) -> Vec<&'a str> {
+        [&["producers"], of].concat()
+    }
     let register = list(&["register", user, "--source", OTHERS, "--organization", "acme", "--yes", "--reason", "ticket 1"]);
     assert_eq!(world.dispatch(&register).done().await["changed"], true);
     assert_eq!(world.dispatch(&register).done().await["changed"], false);
@@ -168,13 +167,7 @@ async fn connected(url: &str) -> Channel {
     channel
 }
 
-async fn confirmed(
-    channel: &Channel,
-    exchange: &str,
-    key: &str,
-    body: &[u8],
-    properties: BasicProperties,
-) -> Result<(), String> {
+async fn confirmed(channel: &Channel, exchange: &str, key: &str, body: &[u8], properties: BasicProperties) -> Result<(), String> {
     let options = BasicPublishOptions::default();
     let sent = channel.basic_publish(exchange.into(), key.into(), options, body, properties).await;
     let confirm = sent.map_err(|error| error.to_string())?;
@@ -213,7 +206,8 @@ async fn bindings_of_the_version_before_stay_as_long_as_they_are_wanted() {
     channel.queue_bind(lane.queue.into(), EXCHANGE.into(), lane.wake_key.into(), options, arguments).await.unwrap();
     for (outdated, ready) in [(topology::Outdated::Keep, 1), (topology::Outdated::Remove, 1)] {
         topology::declare(&world.amqp_url, &lanes(), outdated).await.unwrap();
-        confirmed(&channel, EXCHANGE, lane.wake_key, b"{}", BasicProperties::default()).await.unwrap();
+        let persistent = BasicProperties::default().with_delivery_mode(2);
+        confirmed(&channel, EXCHANGE, lane.wake_key, b"{}", persistent).await.unwrap();
         assert_eq!(world.queue_depth(lane.queue).await.ready, ready, "{outdated:?}");
     }
 }
@@ -250,8 +244,9 @@ async fn a_dead_letter_is_published_again_for_its_producer_whoever_does_it() {
     let _worker = world.worker(&WorkerOptions::default());
     world.database.rows("DELETE FROM organizations WHERE slug = 'globex'").await;
     mallory.publish(&intake(job(OTHERS, "early", "globex").to_string())).await.unwrap();
+    assert_eq!(codes(&world, 1).await, ["unknown_organization"]);
     mallory.publish(&intake(job(acme::SOURCE, "foreign", "acme").to_string())).await.unwrap();
-    assert_eq!(codes(&world, 2).await, ["unknown_organization", "not_permitted"]);
+    assert_eq!(codes(&world, 2).await[1], "not_permitted");
     world.database.rows("INSERT INTO organizations (slug, name) VALUES ('globex', 'Globex')").await;
     world.dispatch(&["dead-letters", "replay", "--all", "--yes"]).done().await;
     assert_eq!(codes(&world, 3).await[2], "not_permitted", "an operator's replay gives nobody more rights");
