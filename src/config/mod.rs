@@ -1,6 +1,7 @@
 //! Settings: flags and environment variables, one table. Only this module reads the environment.
 
 mod environment;
+mod secret_files;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -15,6 +16,7 @@ use crate::link::Endpoint;
 pub use environment::{
     UnknownSettings, WITHOUT_FLAG, check_environment, no_color, test_cases, test_scale, test_seed, test_servers, user,
 };
+pub use secret_files::{SecretFileFault, secret_file_setting, with_secret_files};
 
 /// Where Postgres and RabbitMQ are, and the keyring.
 #[derive(Debug, Clone, Args)]
