@@ -19,7 +19,7 @@ use crate::holds::{self, StoredHolds};
 use crate::job::JobId;
 use crate::maintenance::{Duties, duties_of_process};
 use crate::message::SCHEMA;
-use crate::ops::{self, OpsState};
+use crate::ops::{self, HostNames, OpsState};
 use crate::pipelines::{self, Dispatch, Services};
 use crate::providers::azure_devops::Hosts;
 use crate::providers::entra::EntraSettings;
@@ -83,12 +83,13 @@ pub async fn run_worker(links: Links, settings: WorkerSettings) -> anyhow::Resul
         .await
         .with_context(|| format!("the operations server cannot listen on {}", settings.ops_listen))?;
     let metrics = telemetry::record_metrics()?;
-    let router = ops::router(OpsState { readiness: Arc::clone(&readiness) as _, metrics: metrics.clone() });
+    let hosts = HostNames::new(settings.ops_listen, &settings.ops_hosts);
+    let router = ops::router(OpsState { readiness: Arc::clone(&readiness) as _, metrics: metrics.clone() }, hosts);
     let (ops_end, upkeep_end) = (end.clone(), end.clone());
     // Heard, and asked, also while Postgres is waited for.
     spawn("signals", Box::pin(signals(drain.clone(), end.clone())));
     spawn("metrics upkeep", Box::pin(upkeep(metrics, Arc::clone(&duties), upkeep_end)));
-    spawn("operations server", Box::pin(async move { report(ops::serve(listener, router, ops_end).await) }));
+    spawn("operations server", Box::pin(ops::serve(listener, router, ops_end)));
     if drain.run_until_cancelled(wait_for_schema(parts.store())).await.transpose()?.is_none() {
         return goodbye(&tasks, &end).await;
     }
@@ -315,12 +316,6 @@ fn spawner(tasks: &TaskTracker) -> Spawn {
     Arc::new(move |name, work| {
         tokio::spawn(tasks.track_future(work.instrument(tracing::debug_span!("run", name))));
     })
-}
-
-fn report(done: std::io::Result<()>) {
-    if let Err(error) = done {
-        tracing::error!(error = crate::fault::chain(&error), "the operations server has ended");
-    }
 }
 
 #[cfg(feature = "devkit")]

@@ -4,7 +4,7 @@ mod environment;
 mod secret_files;
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -88,6 +88,9 @@ pub struct WorkerSettings {
     /// Operations server (health, metrics)
     #[arg(long, env = "DISPATCH_OPS_LISTEN", default_value = "127.0.0.1:9464", value_name = "ADDRESS")]
     pub ops_listen: SocketAddr,
+    /// Further names that the operations server may be asked by (Host, without port), separated by commas: of a proxy in front of it
+    #[arg(long, env = "DISPATCH_OPS_HOSTS", value_delimiter = ',', value_parser = host_name, value_name = "NAMES")]
+    pub ops_hosts: Vec<String>,
     /// Jobs run at a time in the lane `dispatch`
     #[arg(long, env = "DISPATCH_CONCURRENCY", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub concurrency: u16,
@@ -247,4 +250,13 @@ pub enum LogFormat {
 
 fn secret(text: &str) -> Result<SecretString, Infallible> {
     Ok(SecretString::from(text.to_owned()))
+}
+
+fn host_name(text: &str) -> Result<String, &'static str> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    let is_name = (1..=253).contains(&text.len()) && text.chars().all(is_plain);
+    if is_name || text.parse::<IpAddr>().is_ok() {
+        return Ok(text.to_owned());
+    }
+    Err("expected names or addresses without scheme, port and brackets; use ops.example,10.0.0.7")
 }
