@@ -11,7 +11,8 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use secrecy::SecretString;
 
-use crate::link::Endpoint;
+use crate::link::{Endpoint, Published};
+use crate::secrets::seals_with_published_key;
 
 pub use environment::{
     UnknownSettings, WITHOUT_FLAG, check_environment, no_color, test_cases, test_scale, test_seed, test_servers, user,
@@ -36,6 +37,9 @@ pub struct Links {
     /// Let Postgres and RabbitMQ on other machines be spoken to in plaintext, where the URL asks for it: a network of your own only
     #[arg(long, env = "DISPATCH_ALLOW_PLAINTEXT_LINKS", action = clap::ArgAction::SetTrue)]
     pub allow_plaintext_links: bool,
+    /// Development on one machine only: servers under names without a dot, as those of docker-compose.yml, may be used with its password and key, which everybody knows
+    #[arg(long, env = "DISPATCH_DEVELOPMENT", action = clap::ArgAction::SetTrue)]
+    pub development: bool,
     /// Keys for tokens at rest: id:base64key[,id:base64key…]; the first one seals, all open
     #[arg(long, env = "DISPATCH_KEYRING", hide_env_values = true, value_parser = secret, value_name = "KEYS")]
     pub keyring: Option<SecretString>,
@@ -59,7 +63,7 @@ impl Links {
     pub fn database_url(&self) -> Result<Endpoint, Unset> {
         let unset = Unset("DISPATCH_DATABASE_URL", "postgres://user:password@host:port/database");
         let url = self.database_url.clone().ok_or(unset)?;
-        Ok(Endpoint::new(url, self.database_ca.clone(), self.allow_plaintext_links))
+        Ok(self.endpoint(url, self.database_ca.clone()))
     }
 
     /// The RabbitMQ URL, with what is to be trusted there.
@@ -68,7 +72,18 @@ impl Links {
     /// [`Unset`] says what would be right.
     pub fn amqp_url(&self) -> Result<Endpoint, Unset> {
         let url = self.amqp_url.clone().ok_or(Unset("DISPATCH_AMQP_URL", "amqps://user:password@host:port/vhost"))?;
-        Ok(Endpoint::new(url, self.amqp_ca.clone(), self.allow_plaintext_links))
+        Ok(self.endpoint(url, self.amqp_ca.clone()))
+    }
+
+    fn endpoint(&self, url: SecretString, ca: Option<PathBuf>) -> Endpoint {
+        let published = Published { development: self.development, key: self.seals_with_published_key() };
+        Endpoint::new(url, ca, self.allow_plaintext_links).with_published(published)
+    }
+
+    /// Whether what the keyring seals can be opened by everybody.
+    #[must_use]
+    pub fn seals_with_published_key(&self) -> bool {
+        self.keyring.as_ref().is_some_and(seals_with_published_key)
     }
 
     /// The keyring.

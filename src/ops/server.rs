@@ -11,6 +11,7 @@ use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use maud::{DOCTYPE, html};
 use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::sync::Mutex;
 
 use super::health::{Readiness, livez, readyz};
 use super::hosts::{HostNames, only_ours};
@@ -18,10 +19,18 @@ use super::hosts::{HostNames, only_ours};
 /// What the routes answer from.
 #[derive(Clone)]
 pub struct OpsState {
-    /// For `/readyz`.
-    pub readiness: Arc<dyn Readiness>,
-    /// For `/metrics`.
-    pub metrics: PrometheusHandle,
+    pub(super) readiness: Arc<dyn Readiness>,
+    /// Held by the one request that looks at readiness.
+    pub(super) looking: Arc<Mutex<()>>,
+    metrics: PrometheusHandle,
+}
+
+impl OpsState {
+    /// `readiness` is for `/readyz`, `metrics` for `/metrics`.
+    #[must_use]
+    pub fn new(readiness: Arc<dyn Readiness>, metrics: PrometheusHandle) -> Self {
+        Self { readiness, looking: Arc::default(), metrics }
+    }
 }
 
 /// Paths and what they are for: the routes of [`router`] beside the index, and the index's links.
@@ -117,7 +126,7 @@ mod tests {
     async fn asked(readiness: Fake, line: &str) -> String {
         let recorder = PrometheusBuilder::new().build_recorder();
         metrics::with_local_recorder(&recorder, || metrics::counter!("dispatch_takeovers_total").increment(1));
-        let state = OpsState { readiness: Arc::new(readiness), metrics: recorder.handle() };
+        let state = OpsState::new(Arc::new(readiness), recorder.handle());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let cancel = CancellationToken::new();
