@@ -1,7 +1,7 @@
 //! Connections of the operations server: few at a time, each for one request and a short time.
 //!
-//! **Invariant:** the operations server holds at most a sixteenth of the process's file descriptors, and one more while it takes a
-//! connection; whoever opens many takes them from each other, not from the worker, and the newest is served first.
+//! **Invariant:** the operations server has at most 64 connections, fewer where the process may have few file descriptors; who
+//! opens many takes them from others who do, not from the worker.
 
 use std::collections::VecDeque;
 use std::io;
