@@ -80,7 +80,7 @@ async fn the_key_of_compose_is_refused_where_a_server_is_on_another_machine() {
 #[tokio::test]
 async fn a_command_that_opens_the_keyring_refuses_the_key_of_compose_for_the_sake_of_the_server_that_it_does_not_ask() {
     let world = TestWorld::new().await;
-    for arguments in [&["worker"][..], &["keys", "list"], &["keys", "rotate"]] {
+    for arguments in [&["worker"][..], &["keys", "list"], &["keys", "rotate", "--yes"]] {
         let command = world.dispatch(arguments).env("DISPATCH_KEYRING", KEY);
         let said = command.env("DISPATCH_AMQP_URL", "amqps://u:own@mq.example/x").said().await;
         assert!(said.code == Some(2) && said.stderr.contains("RabbitMQ at mq.example is not on this machine"), "{said:?}");
