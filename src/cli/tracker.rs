@@ -15,6 +15,7 @@ use super::consent::operator;
 use super::failure::Usage;
 use super::output::{Output, plain, rendered, say};
 use super::publish::contents;
+use crate::app;
 use crate::config::Links;
 use crate::secrets::Keyring;
 use crate::store::{self, CappedCount, Released, StoreError};
@@ -84,7 +85,7 @@ impl Export {
 
 impl Import {
     async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
-        let keyring = Keyring::parse(self.links.keyring()?)?;
+        let keyring = app::keyring(&self.links)?;
         let store = connect::store(&self.links).await?;
         let (name, bytes) = contents(&self.file)?;
         let document: TrackerDocument = parse(&bytes).context(name)?;

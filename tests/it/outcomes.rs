@@ -140,7 +140,7 @@ async fn a_job_that_is_left_to_the_waker_or_to_a_newer_worker_is_accepted_all_th
     listener.queue("watch", Some("job.#")).await;
     let _worker = world.worker(&WorkerOptions::default());
     let mut later = acme::job("later", &json!({}));
-    later["not_before"] = json!("2100-01-01T00:00:00Z");
+    later["not_before"] = acme::later();
     world.publish_job(&later).await;
     let (_, accepted) = listener.next("watch").await;
     assert_eq!((&accepted["event"], &accepted["state"]), (&json!("job.accepted"), &json!("ready")));

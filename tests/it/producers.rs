@@ -174,6 +174,11 @@ async fn confirmed(channel: &Channel, exchange: &str, key: &str, body: &[u8], pr
     confirm.await.map(|_| ()).map_err(|error| error.to_string())
 }
 
+/// Messages in a queue, as the queue itself counts them.
+async fn ready(world: &TestWorld, queue: &str) -> u32 {
+    world.publisher().await.depth(queue).await.expect("RabbitMQ tells a queue's depth").ready
+}
+
 #[tokio::test]
 async fn a_producers_rights_reach_its_own_exchange_and_nothing_of_the_workers() {
     let (world, _, url) = with_mallory().await;
@@ -193,7 +198,7 @@ async fn a_producers_rights_reach_its_own_exchange_and_nothing_of_the_workers() 
     for lane in lanes() {
         let waking = confirmed(&fresh().await, EXCHANGE, lane.wake_key, b"{}", BasicProperties::default()).await;
         waking.expect("RabbitMQ takes it, for no queue");
-        assert_eq!(world.queue_depth(lane.queue).await.ready, 0, "{}: producers do not reach it", lane.queue);
+        assert_eq!(ready(&world, lane.queue).await, 0, "{}: producers do not reach it", lane.queue);
     }
 }
 
@@ -204,11 +209,11 @@ async fn bindings_of_the_version_before_stay_as_long_as_they_are_wanted() {
     let lane = lanes()[0];
     let (options, arguments) = (QueueBindOptions::default(), FieldTable::default());
     channel.queue_bind(lane.queue.into(), EXCHANGE.into(), lane.wake_key.into(), options, arguments).await.unwrap();
-    for (outdated, ready) in [(topology::Outdated::Keep, 1), (topology::Outdated::Remove, 1)] {
+    for outdated in [topology::Outdated::Keep, topology::Outdated::Remove] {
         topology::declare(&world.amqp_url, &lanes(), outdated).await.unwrap();
         let persistent = BasicProperties::default().with_delivery_mode(2);
         confirmed(&channel, EXCHANGE, lane.wake_key, b"{}", persistent).await.unwrap();
-        assert_eq!(world.queue_depth(lane.queue).await.ready, ready, "{outdated:?}");
+        assert_eq!(ready(&world, lane.queue).await, 1, "{outdated:?}: the first one has come, the second has not");
     }
 }
 

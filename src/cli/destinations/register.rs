@@ -15,7 +15,6 @@ use crate::cli::output::Output;
 use crate::cli::secret::SecretSource;
 use crate::config::{Links, ProviderLinks};
 use crate::pipelines::trials::check_destination;
-use crate::secrets::Keyring;
 use crate::store::Released;
 use crate::tracker::{NewDestination, known_organization, register_destination};
 
@@ -62,7 +61,7 @@ impl Register {
     pub(in crate::cli) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
         self.consent.can_be_had()?;
         let secret = self.source.optional()?;
-        let keyring = Keyring::parse(self.links.keyring()?)?;
+        let keyring = app::keyring(&self.links)?;
         let store = connect::store(&self.links).await?;
         let services = app::services(&self.links, &self.providers)?;
         services.tracker.known_organization(&self.organization).await?;
