@@ -1,5 +1,7 @@
 //! Text for people: without controls, within a channel's limit.
 
+use crate::escape::acts;
+
 /// Text that ends with an ellipsis at its limit, which is in characters (Unicode scalar values). It grows by whole pieces, so
 /// that no escape is cut in two.
 #[derive(Debug)]
@@ -40,8 +42,7 @@ impl Capped {
 
 /// The character, or a space for what would break a line or turn the direction of writing around.
 pub(super) fn visible(character: char) -> char {
-    let breaks = character.is_control() || matches!(character, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    if breaks { ' ' } else { character }
+    if acts(character) { ' ' } else { character }
 }
 
 /// `text` as one line, see [`visible`].
