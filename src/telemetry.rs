@@ -249,7 +249,7 @@ mod tests {
         let text = kept.text();
         let line = text.strip_suffix('\n').unwrap();
         assert!(!line.contains(escape::acts), "{line:?}");
-        assert_eq!(line.matches("forged").count(), 6, "{line}");
+        assert_eq!(line.matches("forged").count(), 7, "{line}");
         assert!(line.contains(r"\r\n2026-01-01") && line.contains(r"\u{1b}[2J"), "{line}");
     }
 

@@ -21,6 +21,7 @@ pub mod scrub;
 pub mod slack;
 mod slack_words;
 pub mod smtp;
+mod starttls;
 pub mod teams;
 mod teams_address;
 mod teams_answer;
@@ -33,6 +34,8 @@ mod http_tests;
 mod scripted;
 #[cfg(test)]
 mod scripted_smtp;
+#[cfg(test)]
+mod smtp_tests;
 
 use std::fmt;
 use std::sync::Arc;
