@@ -40,6 +40,7 @@ mod lost_commits;
 mod lost_leases;
 mod messaging;
 mod met_in_the_wild;
+mod moved_secrets;
 mod newer_schema;
 mod noticed_duties;
 mod noticed_effects;
