@@ -31,6 +31,8 @@ pub mod webhook;
 #[cfg(test)]
 mod http_tests;
 #[cfg(test)]
+mod links_tests;
+#[cfg(test)]
 mod scripted;
 #[cfg(test)]
 mod scripted_smtp;
