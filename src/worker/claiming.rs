@@ -329,7 +329,12 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             Ok(id) => {
                 self.inflow.one_more(ONE_DEAD_LETTER);
                 metrics::counter!(names::DEAD_LETTERS, "code" => refusal.code()).increment(1);
-                tracing::warn!(dead_letter.id = id, error.code = refusal.code(), error = %refusal, "a message became a dead letter");
+                tracing::warn!(
+                    dead_letter.id = id,
+                    error.code = refusal.code(),
+                    error = chain(refusal),
+                    "a message became a dead letter"
+                );
                 Taken::Nothing
             }
             Err(error) => {
