@@ -33,6 +33,7 @@ fn new(body: &str) -> NewDeadLetter<'_> {
     NewDeadLetter {
         refusal: WHY,
         body: body.as_bytes(),
+        discarded: None,
         routing_key: KEY_JOB,
         headers: json!({}),
         source: None,

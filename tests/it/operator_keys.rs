@@ -50,6 +50,7 @@ async fn dead_letter(world: &TestWorld, body: &str) -> i64 {
     let new = NewDeadLetter {
         refusal: &Refusal::NoSuchJob,
         body: body.as_bytes(),
+        discarded: None,
         routing_key: "job",
         headers: json!({}),
         source: None,
