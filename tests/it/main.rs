@@ -36,6 +36,7 @@ mod keys_of_jobs;
 mod links;
 mod lost_commits;
 mod lost_leases;
+mod memory;
 mod messaging;
 mod met_in_the_wild;
 mod newer_schema;

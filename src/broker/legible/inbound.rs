@@ -4,6 +4,8 @@
 //! A process has one [`ByteBudget`]. Where it is used up, a connection's stream is not read on before its next delivery of some
 //! size, until others are rows, or gone. Small messages are not counted: the prefetch limits them, and wake-ups and control messages
 //! never wait for memory.
+//!
+//! **Invariant:** nothing that gives memory of the budget back waits for memory of the budget, or for a connection that does.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

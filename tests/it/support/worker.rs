@@ -37,6 +37,8 @@ pub(crate) struct WorkerOptions {
     pub(crate) crash_at: Option<String>,
     /// Jobs at a time in each lane.
     pub(crate) concurrency: Option<u16>,
+    /// What the kernel lets it have of memory that it writes to, in bytes; with more, it aborts.
+    pub(crate) memory: Option<usize>,
     /// Deadline of one call to a provider, in seconds.
     pub(crate) call_seconds: Option<u64>,
     /// Further environment, which wins.
@@ -65,7 +67,7 @@ impl WorkerProcess {
         world.serves_at(port.number());
         let log = world.folder.path().join(format!("worker-{number}.log"));
         let file = File::create(&log).expect("a log file");
-        let mut command = program();
+        let mut command = program(options);
         command.arg("worker").env_clear();
         for (name, value) in environment(world, port.number(), options) {
             command.env(name, value);
@@ -168,12 +170,19 @@ fn page(port: u16, path: &str) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
-fn program() -> Command {
+/// Each program becomes the next one.
+fn program(options: &WorkerOptions) -> Command {
+    let limit = options.memory.map(|bytes| format!("--data={bytes}"));
+    let limited = limit.iter().flat_map(|limit| ["prlimit", limit, "--"]);
+    let line: Vec<&str> = limited.chain([BINARY]).collect();
+    let dies_with_us = ["--pdeathsig", "KILL", "--"];
     if !Path::new(SETPRIV).exists() {
-        return Command::new(BINARY);
+        let mut command = Command::new(line[0]);
+        command.args(&line[1..]);
+        return command;
     }
     let mut command = Command::new(SETPRIV);
-    command.args(["--pdeathsig", "KILL", "--", BINARY]);
+    command.args(dies_with_us.iter().chain(&line));
     command
 }
 
