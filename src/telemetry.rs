@@ -55,6 +55,8 @@ pub mod names {
     pub const INFRASTRUCTURE_ERRORS: &str = "dispatch_infrastructure_errors_total";
     /// Gauge: 1 while no new messages are taken, as too many jobs or dead letters are there.
     pub const INTAKE_PAUSED: &str = "dispatch_intake_paused";
+    /// Gauge in bytes: memory charged to messages that are not rows yet. At `DISPATCH_INTAKE_BYTES`, no more are read.
+    pub const INTAKE_BYTES: &str = "dispatch_intake_bytes";
     /// Histogram in seconds, `duty`, `outcome`: runs of a duty: `done`, `more` where its time was over first, `failed`, `cut`.
     pub const DUTY_SECONDS: &str = "dispatch_duty_seconds";
     /// Gauge, `duty`: 1 while the duty has not been done for too long.
@@ -194,6 +196,7 @@ pub fn describe() {
     describe_histogram!(names::GROUP_ROWS, Unit::Count, "Rows of claims and plain commits in one transaction");
     describe_counter!(names::INFRASTRUCTURE_ERRORS, "Calls that Postgres or RabbitMQ was too ill for, by code");
     describe_gauge!(names::INTAKE_PAUSED, "1 while no new messages are taken, as too many jobs or dead letters are there");
+    describe_gauge!(names::INTAKE_BYTES, Unit::Bytes, "Memory charged to messages that are not rows yet");
     describe_histogram!(names::DUTY_SECONDS, Unit::Seconds, "Runs of a duty, by duty and outcome");
     describe_gauge!(names::DUTY_LATE, "1 while a duty has not been done for too long, by duty");
     describe_gauge!(names::OPEN_CIRCUITS, "Destinations not called, or tried with one call, because they failed, by provider");

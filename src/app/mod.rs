@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::broker::{PublisherSupervisor, checked, publisher};
+use crate::broker::{ByteBudget, PublisherSupervisor, checked, publisher};
 use crate::config::{KeepSettings, Links, NotRight, ProviderLinks, WorkerSettings};
 use crate::engine::{Lane, Spawn};
 use crate::fault::StageFault;
@@ -113,6 +113,7 @@ pub async fn run_worker(links: Links, settings: WorkerSettings) -> anyhow::Resul
     let process = Process {
         database_url: links.database_url()?,
         amqp_url: links.amqp_url()?,
+        budget: ByteBudget::new(settings.intake_bytes),
         settings,
         parts,
         holds,

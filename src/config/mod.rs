@@ -121,6 +121,9 @@ pub struct WorkerSettings {
     /// One tenant: believe every message, whoever publishes it and whatever it names. Otherwise producers are registered
     #[arg(long, env = "DISPATCH_TRUST_PRODUCERS", action = clap::ArgAction::SetTrue)]
     pub trust_producers: bool,
+    /// Bytes of memory that messages may take until they are rows, counted with four for each byte of a body; with more, the next ones stay in RabbitMQ
+    #[arg(long, env = "DISPATCH_INTAKE_BYTES", default_value_t = 64 << 20, value_parser = clap::value_parser!(u32).range(8 << 20..=2 << 30))]
+    pub intake_bytes: u32,
     /// Postgres connections of the pool; a worker opens up to nine more, for eight writers and a heartbeat
     #[arg(long, env = "DISPATCH_POOL_SIZE", default_value_t = 16, value_parser = clap::value_parser!(u16).range(2..=1000))]
     pub pool_size: u16,

@@ -3,14 +3,13 @@
 use deadpool_postgres::GenericClient;
 use secrecy::SecretString;
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use tokio_postgres::types::Json;
 
 use super::Store;
 use super::error::StoreError;
 use super::sql::{execute, query, query_one, query_opt};
-use crate::message::{MESSAGE_LIMIT, Refusal};
+use crate::message::{Discarded, MESSAGE_LIMIT, Refusal};
 use crate::secrets::Place;
 
 /// A message to be kept.
@@ -18,8 +17,10 @@ use crate::secrets::Place;
 pub struct NewDeadLetter<'a> {
     /// Why.
     pub refusal: &'a Refusal,
-    /// As received.
+    /// As received, or its beginning where it was discarded.
     pub body: &'a [u8],
+    /// What is known of a body of which only the beginning is left.
+    pub discarded: Option<Discarded>,
     /// As received.
     pub routing_key: &'a str,
     /// As received.
@@ -140,6 +141,7 @@ impl Store {
         let row = id.to_string();
         let kept = &new.body[..new.body.len().min(MESSAGE_LIMIT)];
         let sealed = self.keyring.seal(place(&row), kept);
+        let whole = new.discarded.unwrap_or_else(|| Discarded::of(new.body));
         let (code, detail) = (new.refusal.code(), crate::fault::storable(&new.refusal.to_string(), 1000));
         execute(
             &tx,
@@ -156,8 +158,8 @@ impl Store {
                 &new.routing_key,
                 &Json(&new.headers),
                 &sealed,
-                &i64::try_from(new.body.len()).unwrap_or(i64::MAX),
-                &Sha256::digest(new.body).as_slice(),
+                &i64::try_from(whole.bytes).unwrap_or(i64::MAX),
+                &whole.sha256.as_slice(),
                 &new.content_type,
                 &new.content_encoding,
                 &new.app_id,

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Deserialize;
-use serde_json::value::{RawValue, to_raw_value};
+use serde::de::DeserializeOwned;
+use serde_json::value::to_raw_value;
 use time::OffsetDateTime;
 
 use super::Worker;
@@ -17,8 +17,7 @@ use crate::engine::{Pipeline, Product};
 use crate::fault::{chain, storable};
 use crate::job::JobId;
 use crate::message::{
-    Cancel, Configure, Intake, LONGEST_DELAY, Named, Newer, Refusal, Sender, WakeUp, decode_control, decode_intake, shown_string,
-    without_mark,
+    Cancel, Configure, Intake, LONGEST_DELAY, Named, Newer, Refusal, Said, Sender, WakeUp, decode_control, decode_intake,
 };
 use crate::store::{
     Actor, Announcement, Answer, Cancelling, Claim, Claimed, Incoming, Intaken, NewDeadLetter, NewJob, NotClaimed, SoFar,
@@ -59,6 +58,10 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     /// Takes a delivery: claims its job, or does what it asks for.
     pub(super) async fn take(&self, delivery: &Delivery, seat: &Arc<Seat>) -> Taken {
         metrics::counter!(names::DELIVERIES, "lane" => seat.lane.name).increment(1);
+        if let Some(discarded) = &delivery.discarded {
+            let bytes = usize::try_from(discarded.bytes).unwrap_or(usize::MAX);
+            return self.keep(delivery, &Refusal::TooLarge(bytes)).await;
+        }
         let taken = match delivery.routing_key.as_str() {
             KEY_JOB => self.take_intake(delivery, seat).await,
             KEY_CONFIGURE | KEY_CANCEL => self.take_control(delivery).await,
@@ -79,21 +82,28 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     async fn take_intake(&self, delivery: &Delivery, seat: &Arc<Seat>) -> Result<Taken, Trouble> {
         let sender = self.sender(delivery).await?;
         let id = JobId::fresh();
-        let intake = decode_intake(&delivery.body, &delivery.envelope, &self.parts.keyring, id)?;
+        let intake = {
+            let _place = self.inflow.decoding_place(delivery.body.len()).await;
+            decode_intake(&delivery.body, &delivery.envelope, &self.parts.keyring, id)?
+        };
         self.admit(&sender, delivery, &intake).await?;
-        let (key, payload, organization, times) = match &intake {
+        let organization = match &intake {
+            Intake::Request { request, .. } => request.organization.as_str(),
+            Intake::Newer(newer) => newer.organization.as_str(),
+        };
+        let place = self.place(seat, organization, &intake).await;
+        let (key, payload, times) = match &intake {
             Intake::Request { request, digest } => {
                 let accepted = to_raw_value(request).map_err(|error| StoreError::Row(error.to_string()))?;
                 let key = (request.source.as_str(), request.dedupe_key.as_str(), request.schema, digest);
-                (key, Incoming::Known(accepted), request.organization.as_str(), (request.not_before, request.deadline))
+                (key, Incoming::Known(accepted), (request.not_before, request.deadline))
             }
             Intake::Newer(newer) => {
                 let sealed = seal(&self.parts, id, &delivery.body);
-                (newer_key(newer), Incoming::Newer(sealed), newer.organization.as_str(), (None, None))
+                (newer_key(newer), Incoming::Newer(sealed), (None, None))
             }
         };
         let pipeline = self.parts.registry.iter().next().ok_or_else(|| StoreError::Row("there are no pipelines".to_owned()))?;
-        let place = self.place(seat, organization, &intake).await;
         let trace = Trace::received(delivery.header(TRACEPARENT), delivery.header(TRACESTATE));
         let new = Arc::new(NewJob {
             id,
@@ -115,6 +125,8 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             owner: place.is_some().then(|| self.lease.replica()),
             known_schema: self.parts.known_schema,
         });
+        // The payload is all that is left of it.
+        drop(intake);
         let in_hand = self.parts.running.take(id).expect("a fresh id is not in hand");
         let intaken = self.parts.patiently(|| self.parts.writer.intake(&new)).await?;
         match intaken {
@@ -259,7 +271,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         let actor = Actor { who, role: "producer".to_owned(), reason: None };
         let store = self.parts.store();
         let answer = if delivery.routing_key == KEY_CANCEL {
-            let cancel: Cancel = decode_control(&delivery.body, &delivery.envelope)?;
+            let cancel: Cancel = self.decode_control(delivery).await?;
             self.permit(&sender, &[Named::Source(&cancel.source)]).await?;
             let Cancel { source, dedupe_key, .. } = cancel.clone();
             self.permit_job(&sender, &Target::Key { source, dedupe_key }).await?;
@@ -269,7 +281,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
                 Cancelling::Noted => return Ok(Taken::Nothing),
             }
         } else {
-            let configure: Configure = decode_control(&delivery.body, &delivery.envelope)?;
+            let configure: Configure = self.decode_control(delivery).await?;
             let first = self.parts.registry.iter().next().map(Pipeline::first).unwrap_or_default();
             let target = Target::Id(configure.job_id);
             self.permit_job(&sender, &target).await?;
@@ -296,13 +308,17 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         }
     }
 
+    async fn decode_control<C: DeserializeOwned>(&self, delivery: &Delivery) -> Result<C, Refusal> {
+        let _place = self.inflow.decoding_place(delivery.body.len()).await;
+        decode_control(&delivery.body, &delivery.envelope)
+    }
+
     /// Keeps what could not become a job. Where even that fails, the message goes back and comes again.
     async fn keep(&self, delivery: &Delivery, refusal: &Refusal) -> Taken {
-        let said = serde_json::from_slice::<Said<'_>>(without_mark(&delivery.body)).unwrap_or_default();
-        let text = |said: Option<&RawValue>, beside: &Option<String>| {
-            let said = said.and_then(|value| shown_string(value.get()));
-            said.or_else(|| beside.clone()).map(|text| storable(&text, 255))
-        };
+        let read = if delivery.discarded.is_some() { Said::by_beginning } else { Said::by };
+        let said = read(&delivery.body);
+        let text =
+            |said: Option<String>, beside: &Option<String>| said.or_else(|| beside.clone()).map(|text| storable(&text, 255));
         let short = |text: &Option<String>| text.as_deref().map(|text| storable(text, 255));
         let envelope = &delivery.envelope;
         let sender = self.sender(delivery).await.ok();
@@ -313,6 +329,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             refusal,
             is_its_senders,
             body: &delivery.body,
+            discarded: delivery.discarded,
             routing_key: &delivery.routing_key,
             headers: delivery.headers.clone(),
             producer: sender.as_ref().map_or(envelope.user_id.as_deref(), Sender::name),
@@ -344,15 +361,6 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             }
         }
     }
-}
-
-/// What a refused message says of itself, as far as it can be read. Nothing else of it is built in memory, whatever its size.
-#[derive(Default, Deserialize)]
-struct Said<'a> {
-    #[serde(borrow, default)]
-    source: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    dedupe_key: Option<&'a RawValue>,
 }
 
 /// Why a delivery leads to no claim.

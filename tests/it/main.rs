@@ -38,6 +38,7 @@ mod links;
 mod log_fields;
 mod lost_commits;
 mod lost_leases;
+mod memory;
 mod messaging;
 mod met_in_the_wild;
 mod moved_secrets;

@@ -35,6 +35,7 @@ fn new(body: &str) -> NewDeadLetter<'_> {
         is_its_senders: false,
         refusal: WHY,
         body: body.as_bytes(),
+        discarded: None,
         routing_key: KEY_JOB,
         headers: json!({}),
         source: None,

@@ -52,6 +52,7 @@ async fn dead_letter(world: &TestWorld, body: &str) -> i64 {
         is_its_senders: false,
         refusal: &Refusal::NoSuchJob,
         body: body.as_bytes(),
+        discarded: None,
         routing_key: "job",
         headers: json!({}),
         source: None,
