@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use data_encoding::HEXLOWER;
 use futures_util::future::join_all;
 use reqwest::{Client, StatusCode};
 use rustix::process::Signal;
 use secrecy::{ExposeSecret, SecretString};
+use serde_json::Value;
 use tracing::instrument::WithSubscriber as _;
 use tracing::subscriber::NoSubscriber;
 
@@ -16,10 +18,10 @@ use super::world::World;
 use crate::broker::topology;
 use crate::devkit::ports::{self, Port};
 use crate::devkit::process::{Abrupt, Launch, Process};
-use crate::devkit::servers::Servers;
+use crate::devkit::servers::{Servers, with_user};
 use crate::devkit::simulator::process::SimulatorProcess;
 use crate::secrets::Keyring;
-use crate::store;
+use crate::store::{self, Actor, WorkerLogin};
 use crate::{pipelines, telemetry, tracker};
 
 /// How long a worker may take to be ready.
@@ -31,10 +33,15 @@ const LOOK: Duration = Duration::from_secs(5);
 /// In the demo's folder.
 const WITNESS: &str = "witness.jsonl";
 const DATABASE: &str = "dispatch";
+/// The role that the workers log in with.
+const WORKER: &str = "demo_worker";
 
 /// How others reach what was started.
 pub(super) struct Links {
+    /// As the owner.
     pub(super) database_url: SecretString,
+    /// As a worker.
+    pub(super) worker_url: SecretString,
     pub(super) amqp_url: SecretString,
     pub(super) keyring: SecretString,
     pub(super) simulator_url: String,
@@ -81,18 +88,17 @@ impl Fleet {
         let witness = folder.path.join(WITNESS);
         let (servers, simulator) =
             tokio::try_join!(Servers::start(&binary, report), SimulatorProcess::start_logging(&binary, &witness, log.into()))?;
+        let database_url: SecretString = servers.create_database(DATABASE, None).await?.into();
+        let worker_url = migrate(&database_url).await?;
         let links = Links {
-            database_url: servers.create_database(DATABASE, None).await?.into(),
+            database_url,
+            worker_url,
             amqp_url: servers.amqp_url.clone().into(),
             keyring: Keyring::fresh_setting(),
             simulator_url: simulator.url.clone(),
         };
         let lanes: Vec<_> = pipelines::registry().iter().map(|pipeline| pipeline.lane).collect();
-        // People are told of the demo, not of each migration.
-        let migrated =
-            async { store::migrate(&links.database_url).with_subscriber(NoSubscriber::new()).await.context("cannot migrate") };
-        let declared = async { topology::declare(&links.amqp_url, &lanes).await.context("cannot declare the topology") };
-        tokio::try_join!(migrated, declared)?;
+        topology::declare(&links.amqp_url, &lanes).await.context("cannot declare the topology")?;
         let world = World::new(&links.simulator_url);
         simulator.client.load_state(&world.state).await?;
         import(&links, &world).await?;
@@ -193,7 +199,7 @@ fn launch(worker: &Worker, binary: &Path, folder: &Path, links: &Links, keep: bo
 pub(super) fn environment(links: &Links) -> Vec<(&'static str, String)> {
     let simulator = &links.simulator_url;
     vec![
-        ("DISPATCH_DATABASE_URL", links.database_url.expose_secret().to_owned()),
+        ("DISPATCH_DATABASE_URL", links.worker_url.expose_secret().to_owned()),
         ("DISPATCH_AMQP_URL", links.amqp_url.expose_secret().to_owned()),
         ("DISPATCH_KEYRING", links.keyring.expose_secret().to_owned()),
         ("DISPATCH_AZURE_DEVOPS_PROFILE_URL", simulator.clone()),
@@ -207,12 +213,29 @@ pub(super) fn environment(links: &Links) -> Vec<(&'static str, String)> {
     ]
 }
 
+/// Who acts here, for the audit log.
+fn demo() -> Actor {
+    Actor { who: "demo".to_owned(), role: "operator".to_owned(), reason: None }
+}
+
+/// Migrates, and makes the login that the workers use. People are told of the demo, not of each migration.
+async fn migrate(database_url: &SecretString) -> anyhow::Result<SecretString> {
+    let password = HEXLOWER.encode(&rand::random::<[u8; 20]>());
+    let login = WorkerLogin::parse(&format!("{WORKER}:{password}").into())?;
+    let actor = demo();
+    let migrating = store::migrate_with(database_url, Some(&login), Some(&actor));
+    migrating.with_subscriber(NoSubscriber::new()).await.context("cannot migrate")?;
+    Ok(with_user(database_url.expose_secret(), WORKER, &password)?.into())
+}
+
 async fn import(links: &Links, world: &World) -> anyhow::Result<()> {
     let keyring = Keyring::parse(&links.keyring)?;
     let (mut client, connection) = store::connect(&links.database_url).await?;
     tokio::pin!(connection);
     tokio::select! {
-        imported = tracker::import(&mut client, &keyring, &world.document) => imported.map(|_| ()).context("cannot import the tracker document"),
+        imported = tracker::import(&mut client, &keyring, &world.document, async |tx, imported| {
+            Ok::<_, anyhow::Error>(store::audit_on(tx, &demo(), "tracker.import", &Value::Null, &imported.audited()).await?)
+        }) => imported.map(|_| ()).context("cannot import the tracker document"),
         _ended = &mut connection => bail!("Postgres closed the connection"),
     }
 }
@@ -235,7 +258,7 @@ pub(super) struct Folder {
 
 impl Folder {
     fn create() -> anyhow::Result<Self> {
-        let name = format!("dispatch-demo-{}", data_encoding::HEXLOWER.encode(&rand::random::<[u8; 6]>()));
+        let name = format!("dispatch-demo-{}", HEXLOWER.encode(&rand::random::<[u8; 6]>()));
         let path = std::env::temp_dir().join(name);
         std::fs::create_dir(&path).with_context(|| format!("cannot create {}", path.display()))?;
         Ok(Self { path, kept: false })

@@ -5,14 +5,19 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
 
+use data_encoding::HEXLOWER;
 use dispatch_worker::config;
-use dispatch_worker::devkit::servers::Servers;
-use dispatch_worker::store;
-use secrecy::SecretString;
+use dispatch_worker::devkit::servers::{Servers, with_user};
+use dispatch_worker::store::{self, WorkerLogin};
+use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest, Sha256};
 use tokio::sync::OnceCell;
 
 /// The program under test.
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_dispatch");
+
+/// The role that every worker of a test logs in with, one for the whole cluster.
+pub(crate) const WORKER: &str = "dispatch_test_worker";
 
 /// RabbitMQ's management API is looked for here where the servers are somebody else's.
 const MANAGEMENT_PORT: u16 = 15_672;
@@ -65,10 +70,13 @@ impl Run {
 
     async fn on(servers: Servers) -> Self {
         let is_private = servers.guard_pid().is_some();
-        let name = format!("it_{}", data_encoding::HEXLOWER.encode(&rand::random::<[u8; 4]>()));
+        let name = format!("it_{}", HEXLOWER.encode(&rand::random::<[u8; 4]>()));
         let template = format!("{name}_template");
         let url = servers.create_database(&template, None).await.expect("a database for the template");
-        store::migrate(&SecretString::from(url)).await.expect("the migrations apply to an empty database");
+        let login = format!("{WORKER}:{}", worker_password(&servers));
+        let login = WorkerLogin::parse(&login.into()).expect("a login that is right");
+        let migrated = store::migrate_with(&SecretString::from(url), Some(&login), None).await;
+        migrated.expect("the migrations apply to an empty database");
         Self {
             servers,
             is_private,
@@ -95,6 +103,12 @@ impl Run {
     pub(crate) async fn create_database(&self, name: &str) -> SecretString {
         let url = self.servers.create_database(name, Some(&self.template)).await;
         SecretString::from(url.expect("a database from the template"))
+    }
+
+    /// How a worker connects to a database: with no more rights than it needs.
+    pub(crate) fn worker_url(&self, database: &SecretString) -> SecretString {
+        let url = with_user(database.expose_secret(), WORKER, &worker_password(&self.servers));
+        url.expect("a URL of Postgres").into()
     }
 
     /// Removes a world. RabbitMQ is spared its queues at once; a database of a private Postgres goes with its server, since
@@ -134,6 +148,11 @@ async fn calm(url: &str) {
     };
     let (set, _) = tokio::join!(set, connection);
     set.expect("the superuser may set it");
+}
+
+/// Known to whoever may make the role on these servers: several runs that share them do not lock each other out.
+fn worker_password(servers: &Servers) -> String {
+    HEXLOWER.encode(&Sha256::digest(format!("{WORKER} {}", servers.database_url)))
 }
 
 /// Where RabbitMQ's management API is, with the credentials of `amqp`.
