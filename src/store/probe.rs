@@ -57,6 +57,8 @@ const TOO_MUCH: &str = "
     UNION SELECT 'may create roles' FROM mine WHERE rolcreaterole
     UNION SELECT 'may create databases' FROM mine WHERE rolcreatedb
     UNION SELECT 'may copy the whole cluster (REPLICATION)' FROM mine WHERE rolreplication
+    UNION SELECT 'is a member of ' || rolname FROM mine
+        WHERE rolname IN ('pg_execute_server_program', 'pg_read_server_files', 'pg_write_server_files')
     UNION SELECT 'owns the database' FROM pg_database d JOIN mine ON mine.oid = d.datdba WHERE d.datname = current_database()
     UNION SELECT 'owns the schema public' FROM pg_namespace n JOIN mine ON mine.oid = n.nspowner WHERE n.nspname = 'public'
     UNION SELECT 'owns ' || count(*) || ' tables, one of them ' || min(relname::text)
