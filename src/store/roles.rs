@@ -23,18 +23,15 @@ const OPEN_FUNCTIONS: &str = "
     ORDER BY name";
 
 /// What is still to be done by the owner of the database and of the schema `public`; before Postgres 15 everybody may make tables
-/// there.
+/// there. Who may connect is left to them.
 const AROUND: &str = "
     SELECT statement FROM (VALUES
-        (1, NOT has_database_privilege('dispatch_worker', current_database(), 'CONNECT')
-            OR NOT has_database_privilege('dispatch_reader', current_database(), 'CONNECT'),
-            format('GRANT CONNECT ON DATABASE %I TO dispatch_worker, dispatch_reader', current_database())),
-        (2, has_database_privilege('dispatch_worker', current_database(), 'TEMPORARY'),
+        (1, has_database_privilege('dispatch_worker', current_database(), 'TEMPORARY'),
             format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC, dispatch_worker, dispatch_reader', current_database())),
-        (3, NOT has_schema_privilege('dispatch_worker', 'public', 'USAGE')
+        (2, NOT has_schema_privilege('dispatch_worker', 'public', 'USAGE')
             OR NOT has_schema_privilege('dispatch_reader', 'public', 'USAGE'),
             'GRANT USAGE ON SCHEMA public TO dispatch_worker, dispatch_reader'),
-        (4, has_schema_privilege('dispatch_worker', 'public', 'CREATE'),
+        (3, has_schema_privilege('dispatch_worker', 'public', 'CREATE'),
             'REVOKE CREATE ON SCHEMA public FROM PUBLIC, dispatch_worker, dispatch_reader')
     ) AS wanted (number, is_due, statement) WHERE is_due ORDER BY number";
 
