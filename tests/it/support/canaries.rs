@@ -84,7 +84,6 @@ fn secrets(world: &TestWorld) -> Vec<Secret> {
     let key = world.keyring_setting.expose_secret().split_once(':').expect("an id and a key").1.to_owned();
     vec![
         Secret::new("the database's password", &password(&world.database.url)),
-        Secret::new("the worker's password", &password(&world.database.worker_url)),
         Secret::new("RabbitMQ's password", &password(&world.amqp_url)),
         Secret::new("the key of the keyring", &key),
         Secret::new("a canary", CANARY),
@@ -196,7 +195,7 @@ mod planted {
         let looked_for = secrets(world);
         let servers: Vec<&Secret> = looked_for.iter().filter(|secret| secret.name != "a canary").collect();
         let names: Vec<&str> = servers.iter().map(|secret| secret.name.as_str()).collect();
-        assert_eq!(names, ["the database's password", "the worker's password", "RabbitMQ's password", "the key of the keyring"]);
+        assert_eq!(names, ["the database's password", "RabbitMQ's password", "the key of the keyring"]);
         let texts = servers.iter().map(|secret| secret.forms[0].as_str());
         let all: BTreeSet<&str> = acme::CANARIES.iter().copied().chain(texts).collect();
         let is_form = |text: &str| acme::CANARIES.iter().any(|other| *other != text && Secret::new("", other).is_in(text));

@@ -150,9 +150,9 @@ async fn calm(url: &str) {
     set.expect("the superuser may set it");
 }
 
-/// Known to whoever may make the role on these servers: several runs that share them do not lock each other out.
+/// Known to whoever may make the role on these servers: several runs that share them do not lock each other out. It is a canary.
 fn worker_password(servers: &Servers) -> String {
-    HEXLOWER.encode(&Sha256::digest(format!("{WORKER} {}", servers.database_url)))
+    format!("canary-{}", HEXLOWER.encode(&Sha256::digest(format!("{WORKER} {}", servers.database_url))))
 }
 
 /// Where RabbitMQ's management API is, with the credentials of `amqp`.
