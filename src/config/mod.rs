@@ -97,6 +97,14 @@ impl Links {
     }
 }
 
+/// Settings of a migration.
+#[derive(Debug, Clone, Args)]
+pub struct MigrateSettings {
+    /// Login to make for workers, or to give another password: user:password; Postgres gets a verifier of the password only
+    #[arg(long, env = "DISPATCH_WORKER_LOGIN", hide_env_values = true, value_parser = secret, value_name = "LOGIN")]
+    pub worker_login: Option<SecretString>,
+}
+
 /// Settings of a worker.
 #[derive(Debug, Clone, Args)]
 pub struct WorkerSettings {

@@ -22,6 +22,7 @@ mod intake;
 mod intent;
 mod keys;
 mod listing;
+mod login;
 mod migrate;
 mod overdue;
 mod partitions;
@@ -35,6 +36,8 @@ mod releases;
 mod replicas;
 mod resolve;
 mod retention;
+mod rights;
+mod roles;
 mod rows;
 mod sql;
 #[cfg(feature = "devkit")]
@@ -46,7 +49,7 @@ mod wishes;
 
 use std::sync::Arc;
 
-pub use actions::{Actor, Answer, Changed, Target};
+pub use actions::{Actor, Answer, Changed, Target, audit_on};
 pub use announcements::Announcement;
 pub use backlog::{Backlog, Count};
 pub use claim::{Claim, Claimed, Fence, NotClaimed};
@@ -62,7 +65,8 @@ pub use intake::{Incoming, Intaken, NewJob};
 pub use intent::IntentOutcome;
 pub use keys::{Resealed, SEALED, SealedPage};
 pub use listing::{JobFilter, Listed, Stopped};
-pub use migrate::migrate;
+pub use login::WorkerLogin;
+pub use migrate::{Migrated, migrate, migrate_with};
 pub use pool::{connect, connect_watched, pool, writers_pool};
 pub use probe::Session;
 pub use producers::{Registration, Tenant, register_producer, remove_producer};
@@ -72,6 +76,7 @@ pub use releases::{CauseCursor, Released};
 pub use replicas::{Heartbeat, NewReplica, ReplicaRow};
 pub use resolve::{NotReplayable, Replay, Resolution};
 pub use retention::Keep;
+pub use rights::WORKER;
 pub use rows::FirstStages;
 #[cfg(feature = "devkit")]
 pub use statements::{BEHIND_COMMANDS, IN_LOOPS};

@@ -15,7 +15,7 @@ use crate::support::{Listener, TestWorld, WorkerOptions, acme, intake, wait_for}
 const SOON: Duration = Duration::from_secs(30);
 
 /// An intake message without events: it succeeds and changes nothing.
-fn message(key: &str) -> Value {
+pub(crate) fn message(key: &str) -> Value {
     let mut message = acme::job(key, &Value::Null);
     message["events"] = json!([]);
     message["notify"] = json!([]);
@@ -23,7 +23,7 @@ fn message(key: &str) -> Value {
 }
 
 /// A dead letter of a message that nothing is wrong with, as a defect of the worker would leave it.
-async fn letter(world: &TestWorld, body: &Value) -> i64 {
+pub(crate) async fn letter(world: &TestWorld, body: &Value) -> i64 {
     let body = body.to_string();
     world.store().keep_dead_letter(&new(&body)).await.expect("it is kept")
 }
