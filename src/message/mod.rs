@@ -1,6 +1,7 @@
 //! The wire: what producers send ([`Request`], [`Configure`], [`Cancel`]), what the worker sends itself ([`WakeUp`]) and what it
 //! announces ([`Outcome`], made of the [`Facts`] that `store` keeps). Decoding an intake message is [`decode_intake`].
 
+mod headers;
 mod intake;
 pub mod outcome;
 mod refusal;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
 
+pub use headers::allowed_headers;
 pub use intake::{Envelope, Intake, Newer, canonical_digest, decode_control, decode_intake};
 pub use outcome::{Facts, Outcome};
 pub use refusal::Refusal;
