@@ -9,6 +9,7 @@ use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{Key, XChaCha20Poly1305, XNonce};
 use data_encoding::{BASE64, BASE64URL_NOPAD};
 use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest, Sha256};
 
 /// Where a sealed value lives.
 #[derive(Debug, Clone, Copy)]
@@ -138,6 +139,20 @@ impl Keyring {
         self.0.iter().any(|(id, _)| id == key)
     }
 
+    /// SHA-256 of a text under the first key: who lacks the key cannot tell which text it is of.
+    ///
+    /// # Panics
+    /// Never: a parsed keyring has at least one key, and sealing in memory cannot fail.
+    #[must_use]
+    pub fn keyed_hash(&self, text: &str) -> [u8; 32] {
+        let (_, cipher) = self.0.first().expect("a parsed keyring has a key");
+        let digest = Sha256::digest(text.as_bytes());
+        let payload = Payload { msg: &digest, aad: b"keyed hash" };
+        // The nonce is always the same; but what it seals is never seen, only a hash of it.
+        let sealed = cipher.encrypt(&XNonce::from([0; 24]), payload).expect("sealing fails only past 256 GiB");
+        Sha256::digest(&sealed).into()
+    }
+
     /// Seals `plain` for `place` with the first key.
     ///
     /// # Panics
@@ -216,6 +231,15 @@ mod tests {
         assert!(ring.has("k1") && !ring.has("k3") && key_of("v2.k1.a.b").is_none());
         let without = Keyring::parse(&SecretString::from(new)).unwrap();
         assert!(matches!(without.open(PLACE, &sealed), Err(SecretError::UnknownKey(_))));
+    }
+
+    #[test]
+    fn a_keyed_hash_is_the_same_again_and_another_one_under_another_key() {
+        let (one, other) =
+            (Keyring::parse(&Keyring::fresh_setting()).unwrap(), Keyring::parse(&Keyring::fresh_setting()).unwrap());
+        assert_eq!(one.keyed_hash("person 7"), one.keyed_hash("person 7"));
+        assert_ne!(one.keyed_hash("person 7"), one.keyed_hash("person 8"));
+        assert_ne!(one.keyed_hash("person 7"), other.keyed_hash("person 7"));
     }
 
     #[test]

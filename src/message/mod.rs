@@ -59,6 +59,12 @@ pub const TOKEN_LENGTH: usize = 1024;
 /// The largest AMQP header table, in bytes.
 pub const HEADERS_LIMIT: usize = 8 << 10;
 
+/// Where the raw bytes of a job of a newer schema are sealed for.
+#[must_use]
+pub const fn sealed_place(job: &str) -> Place<'_> {
+    Place { table: "jobs", column: "sealed_payload", row: job }
+}
+
 /// A dispatch job as stored: the intake message after its secrets were hashed or sealed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Request {

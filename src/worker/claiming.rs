@@ -11,13 +11,12 @@ use super::Worker;
 use super::inflow::{ONE_DEAD_LETTER, ONE_JOB};
 use super::lane::{Seat, Share, Slot};
 use super::parts::{InHand, Parts, Suspect};
-use super::unknown::sealed_place;
 use crate::broker::{Delivery, KEY_CANCEL, KEY_CONFIGURE, KEY_JOB};
 use crate::engine::{Pipeline, Product};
 use crate::fault::{chain, storable};
 use crate::job::JobId;
 use crate::message::{
-    Cancel, Configure, Intake, Newer, Refusal, WakeUp, decode_control, decode_intake, shown_string, without_mark,
+    Cancel, Configure, Intake, Newer, Refusal, WakeUp, decode_control, decode_intake, sealed_place, shown_string, without_mark,
 };
 use crate::store::{
     Actor, Announcement, Answer, Cancelling, Claim, Claimed, Incoming, Intaken, NewDeadLetter, NewJob, NotClaimed, SoFar,

@@ -21,6 +21,7 @@ mod engine_retries;
 mod engine_takeover;
 mod engine_waits;
 mod engine_wake_ups;
+mod erasing;
 mod fairness;
 mod frozen;
 mod frozen_postgres;
