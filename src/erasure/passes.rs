@@ -12,8 +12,10 @@ const PASSES: usize = 3;
 
 /// The tables that hold rows: the partitions of one that is partitioned, otherwise itself.
 const LEAVES: &str = "
-    SELECT relid::regclass::text AS name, pg_relation_size(relid) / current_setting('block_size')::bigint + 1 AS pages
-    FROM pg_partition_tree($1::text::regclass) WHERE isleaf ORDER BY 1";
+    SELECT id::text AS name, pg_relation_size(id) / current_setting('block_size')::bigint + 1 AS pages
+    FROM (SELECT oid::regclass AS id FROM pg_class WHERE oid = $1::text::regclass AND relkind = 'r'
+        UNION SELECT relid FROM pg_partition_tree($1::text::regclass) WHERE isleaf) leaves
+    ORDER BY name";
 
 /// What a pass does with the rows that it finds.
 pub(super) enum Deed<'a> {

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use dispatch_worker::job::JobState;
 use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use crate::support::{TestDatabase, TestWorld, WorkerOptions, acme, intake, wait_for};
 
@@ -52,10 +54,12 @@ async fn a_week(world: &TestWorld) {
     assigned(world, "canaries-1", acme::WORK_ITEM).await;
     assigned(world, "canaries-2", acme::LONE_ITEM).await;
     let mut of_others = acme::job("others", &Value::Null);
-    (of_others["organization"], of_others["events"], of_others["notify"]) = (json!("aside"), json!([]), json!([]));
+    (of_others["organization"], of_others["account"]) = (json!("aside"), Value::Null);
+    (of_others["events"], of_others["notify"]) = (json!([]), json!([]));
     world.publish_job(&of_others).await;
     let mut later = acme::job("later", &Value::Null);
-    (later["events"], later["not_before"]) = (json!([]), json!("2099-01-01T00:00:00Z"));
+    let in_a_week = (OffsetDateTime::now_utc() + Duration::from_secs(7 * 86_400)).format(&Rfc3339).unwrap();
+    (later["events"], later["not_before"]) = (json!([]), json!(in_a_week));
     world.publish_job(&later).await;
     world.wait_job_state("later", JobState::Ready, SOON).await;
     world.wait_quiet(SOON).await;
@@ -71,7 +75,7 @@ async fn a_week(world: &TestWorld) {
     for action in [
         &["jobs", "retry", "--source", "tests", "--key", "later", "--yes", "--reason", "Ann asked, ann@acme.example"][..],
         &["dead-letters", "discard", &refused, "--yes", "--reason", "bad"],
-        &["destinations", "disable", "acme", "keyed", "--yes", "--reason", "Acme has left"],
+        &["destinations", "disable", "keyed", "--organization", "acme", "--yes", "--reason", "Acme has left"],
     ] {
         let said = world.dispatch(action).said().await;
         assert_eq!(said.code, Some(0), "{action:?}: {said:?}");
@@ -79,7 +83,7 @@ async fn a_week(world: &TestWorld) {
     database.rows(
         "INSERT INTO controls (kind, scope, reason, who, expires_at) VALUES ('hold', 'acme|slack|C1', 'Ann', 'ann@acme.example', now()),
             ('hold', 'aside|slack|C1', 'slow', 'olga', now());
-        INSERT INTO audit_log (who, role, action, before) VALUES ('Ann', 'operator', 'tracker.import', '{\"by\": \"\\u0041NN@acme.example\"}')",
+        INSERT INTO audit_log (who, role, action, before) VALUES ('Ann', 'operator', 'tracker.import', '{\"by\": \"ANN\\u0040acme.example\"}')",
     )
     .await;
 }
@@ -93,6 +97,7 @@ async fn nothing_of_an_organization_is_left_in_any_column_and_others_keep_everyt
         "\"acme\"",
         "acme|",
         "ann@acme.example",
+        "ann\\u0040acme",
         "bob@acme.example",
         "contoso",
         "WEB-1",
@@ -159,7 +164,7 @@ async fn nothing_names_an_erased_person_and_others_are_named_as_before() {
     world.dispatch(&["jobs", "cancel", "--source", "tests", "--yes"]).done().await;
     database.rows("UPDATE destinations SET config = '{\"from\": \"bot@aside.example\", \"to\": [\"Ann <ann@acme.example>\", \"bob@acme.example\"]}' WHERE name = 'mail'").await;
     let ann = database.one("SELECT user_id FROM user_emails WHERE email = 'ann@acme.example'").await;
-    let names = texts(&[acme::ANN, "\"Ann", "(Ann", ",Ann,", "Ann asked"]);
+    let names = texts(&[acme::ANN, "ann\\u0040", "\"Ann\"", "Ann <", "(Ann,", ",Ann,", ",Ann)", "Ann asked"]);
     let before = dump(database).await;
     let bob = naming(&before, &texts(&[acme::BOB])).len();
     assert!(naming(&before, &names).len() > 15, "{before:#?}");
