@@ -16,7 +16,8 @@ use crate::engine::{Pipeline, Product};
 use crate::fault::{chain, storable};
 use crate::job::JobId;
 use crate::message::{
-    Cancel, Configure, Intake, Newer, Refusal, WakeUp, decode_control, decode_intake, sealed_place, shown_string, without_mark,
+    Cancel, Configure, Intake, LONGEST_DELAY, Named, Newer, Refusal, Sender, WakeUp, decode_control, decode_intake, sealed_place,
+    shown_string, without_mark,
 };
 use crate::store::{
     Actor, Announcement, Answer, Cancelling, Claim, Claimed, Incoming, Intaken, NewDeadLetter, NewJob, NotClaimed, SoFar,
@@ -75,8 +76,10 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     }
 
     async fn take_intake(&self, delivery: &Delivery, seat: &Arc<Seat>) -> Result<Taken, Trouble> {
+        let sender = self.sender(delivery).await?;
         let id = JobId::fresh();
         let intake = decode_intake(&delivery.body, &delivery.envelope, &self.parts.keyring, id)?;
+        self.admit(&sender, delivery, &intake).await?;
         let (key, payload, organization, times) = match &intake {
             Intake::Request { request, digest } => {
                 let accepted = to_raw_value(request).map_err(|error| StoreError::Row(error.to_string()))?;
@@ -95,7 +98,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             id,
             pipeline: pipeline.name,
             stage: pipeline.first(),
-            producer: None,
+            producer: sender.name().map(str::to_owned),
             source: key.0.to_owned(),
             dedupe_key: key.1.to_owned(),
             schema: key.2,
@@ -137,6 +140,28 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             }
             Intaken::Conflict(known) => Err(Trouble::Refused(Refusal::DedupeConflict(known.to_string()))),
         }
+    }
+
+    /// Refuses a job that names what is not its sender's, or what there is not.
+    async fn admit(&self, sender: &Sender, delivery: &Delivery, intake: &Intake) -> Result<(), Trouble> {
+        let (source, organization, application) = match intake {
+            Intake::Request { request, .. } => {
+                let interaction = request.interaction.as_ref();
+                (&request.source, &request.organization, interaction.map(|interaction| interaction.application_id.as_str()))
+            }
+            Intake::Newer(newer) => (&newer.source, &newer.organization, None),
+        };
+        let mut names = vec![Named::Source(source), Named::Organization(organization)];
+        names.extend(delivery.reply_to.as_deref().map(Named::ReplyTo));
+        names.extend(application.map(Named::Application));
+        self.permit(sender, &names).await?;
+        if let Intake::Request { request, .. } = intake
+            && let Some(time) = request.not_before.filter(|time| *time > OffsetDateTime::now_utc() + LONGEST_DELAY)
+        {
+            return Err(Refusal::TooFarAhead(time.to_string()).into());
+        }
+        // A newer schema may say it elsewhere.
+        if organization.is_empty() { Ok(()) } else { self.known_organization(organization).await }
     }
 
     /// Tells who asks for answers where the job of a message that came again stands.
@@ -228,11 +253,15 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     }
 
     async fn take_control(&self, delivery: &Delivery) -> Result<Taken, Trouble> {
-        let who = delivery.envelope.app_id.as_deref().map_or_else(|| "a message".to_owned(), |id| storable(id, 255));
+        let sender = self.sender(delivery).await?;
+        let who = sender.name().map_or_else(|| "a message without user_id".to_owned(), |name| storable(name, 255));
         let actor = Actor { who, role: "producer".to_owned(), reason: None };
         let store = self.parts.store();
         let answer = if delivery.routing_key == KEY_CANCEL {
             let cancel: Cancel = decode_control(&delivery.body, &delivery.envelope)?;
+            self.permit(&sender, &[Named::Source(&cancel.source)]).await?;
+            let Cancel { source, dedupe_key, .. } = cancel.clone();
+            self.permit_job(&sender, &Target::Key { source, dedupe_key }).await?;
             let cancelling = self.parts.patiently(|| store.cancel_by_key(&cancel.source, &cancel.dedupe_key, &actor)).await?;
             match cancelling {
                 Cancelling::Answered(answer) => answer,
@@ -242,12 +271,27 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             let configure: Configure = decode_control(&delivery.body, &delivery.envelope)?;
             let first = self.parts.registry.iter().next().map(Pipeline::first).unwrap_or_default();
             let target = Target::Id(configure.job_id);
+            self.permit_job(&sender, &target).await?;
             self.parts.patiently(|| store.configure(&target, &configure.account, first, &actor)).await?
         };
         match answer {
             Answer::Done { .. } | Answer::Already(..) => Ok(Taken::Nothing),
             Answer::NoSuchJob => Err(Trouble::Refused(Refusal::NoSuchJob)),
             Answer::Refused(job, why) => Err(Trouble::Refused(Refusal::Invalid { path: job.to_string(), detail: why })),
+        }
+    }
+
+    /// Refuses a message about a job that is not its sender's, in the words for one that there is not.
+    async fn permit_job(&self, sender: &Sender, target: &Target) -> Result<(), Trouble> {
+        if let Sender::Trusted(_) = sender {
+            return Ok(());
+        }
+        let store = self.parts.store();
+        let Some(tenant) = self.parts.patiently(|| store.tenant(target)).await? else { return Ok(()) };
+        let names = [Named::Source(&tenant.source), Named::Organization(&tenant.organization)];
+        match self.permit(sender, &names).await {
+            Err(Trouble::Refused(_)) => Err(Refusal::NoSuchJob.into()),
+            answer => answer,
         }
     }
 
@@ -260,19 +304,24 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         };
         let short = |text: &Option<String>| text.as_deref().map(|text| storable(text, 255));
         let envelope = &delivery.envelope;
+        let sender = self.sender(delivery).await.ok();
+        let may_name = |name: Named<'_>| sender.as_ref().is_some_and(|sender| sender.may_name(&[name]).is_ok());
+        let source = text(said.source, &envelope.app_id);
+        let is_its_senders = source.as_deref().is_some_and(|source| may_name(Named::Source(source)));
         let new = NewDeadLetter {
             refusal,
+            is_its_senders,
             body: &delivery.body,
             routing_key: &delivery.routing_key,
             headers: delivery.headers.clone(),
-            producer: None,
-            source: text(said.source, &envelope.app_id),
+            producer: sender.as_ref().map_or(envelope.user_id.as_deref(), Sender::name),
+            source,
             dedupe_key: text(said.dedupe_key, &envelope.message_id),
             message_id: short(&envelope.message_id),
             content_type: short(&envelope.content_type),
             content_encoding: short(&envelope.content_encoding),
             app_id: short(&envelope.app_id),
-            reply_to: delivery.reply_to.as_deref(),
+            reply_to: delivery.reply_to.as_deref().filter(|queue| may_name(Named::ReplyTo(queue))),
             correlation_id: delivery.correlation_id.as_deref(),
         };
         match self.parts.patiently(|| self.parts.store().keep_dead_letter(&new)).await {
@@ -301,7 +350,7 @@ struct Said<'a> {
 }
 
 /// Why a delivery leads to no claim.
-enum Trouble {
+pub(super) enum Trouble {
     Refused(Refusal),
     Store(StoreError),
 }

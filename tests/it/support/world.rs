@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use deadpool_postgres::Pool;
-use dispatch_worker::broker::{EXCHANGE, INTAKE_QUEUE, KEY_CONFIGURE, KEY_JOB, Outgoing, PARKED_QUEUE, Publisher, topology};
+use dispatch_worker::broker::{
+    CONTROL_QUEUE, EXCHANGE, INTAKE_QUEUE, KEY_CONFIGURE, KEY_JOB, Outgoing, PARKED_QUEUE, Publisher, topology,
+};
 use dispatch_worker::devkit::guard::Command;
 use dispatch_worker::devkit::servers::{QueueDepth, Rights};
 use dispatch_worker::devkit::simulator::admin::Change;
@@ -19,10 +21,7 @@ use dispatch_worker::pipelines::registry;
 use dispatch_worker::secrets::Keyring;
 use dispatch_worker::store::{JobRow, JobView, Store};
 use dispatch_worker::tracker::{ImportCounts, TrackerDocument, import};
-use lapin::options::BasicPublishOptions;
-use lapin::types::{AMQPValue, FieldTable};
-use lapin::{BasicProperties, Connection, ConnectionProperties};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
@@ -43,6 +42,7 @@ pub(crate) struct TestWorld {
     run: &'static Run,
     pub(crate) database: TestDatabase,
     pub(crate) amqp_url: SecretString,
+    pub(super) worker_amqp_url: SecretString,
     pub(crate) keyring_setting: SecretString,
     pub(crate) keyring: Arc<Keyring>,
     pub(super) folder: Folder,
@@ -75,13 +75,15 @@ impl TestWorld {
         let name = run.world_name();
         let database = TestDatabase::named(run, name.clone()).await;
         let amqp_url = run.servers.create_vhost(&name).await.map(SecretString::from).expect("a vhost");
-        topology::declare(&amqp_url, &lanes()).await.expect("a topology");
+        topology::declare(&amqp_url, &lanes(), topology::Outdated::Remove).await.expect("a topology");
+        let worker_amqp_url = run.worker_amqp_url(&name).await;
         let keyring_setting = Keyring::fresh_setting();
         let keyring = Arc::new(Keyring::parse(&keyring_setting).expect("a fresh keyring is right"));
         Self {
             run,
             database,
             amqp_url,
+            worker_amqp_url,
             keyring_setting,
             keyring,
             folder: Folder::new(&name),
@@ -247,20 +249,10 @@ impl TestWorld {
         self.publish_raw(&intake(message.to_string())).await;
     }
 
-    /// Publishes an intake message with AMQP headers that the program's own publisher would not write.
+    /// Publishes an intake message with AMQP headers.
     pub(crate) async fn publish_with_headers(&self, message: &Value, headers: &[(&str, &str)]) {
-        let url = self.amqp_url.expose_secret();
-        let connection = Connection::connect(url, ConnectionProperties::default()).await.expect("RabbitMQ takes a producer");
-        let channel = connection.create_channel().await.expect("a channel");
-        let mut table = FieldTable::default();
-        for (name, value) in headers {
-            table.insert((*name).into(), AMQPValue::LongString((*value).into()));
-        }
-        let properties = BasicProperties::default().with_content_type("application/json".into()).with_headers(table);
-        let (options, body) = (BasicPublishOptions::default(), message.to_string());
-        let sending = channel.basic_publish(EXCHANGE.into(), KEY_JOB.into(), options, body.as_bytes(), properties);
-        sending.await.expect("RabbitMQ takes the message").await.expect("it is sent");
-        connection.close(200, "done".into()).await.expect("RabbitMQ closes in order");
+        let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).into())).collect();
+        self.publish_raw(&Outgoing { headers, ..intake(message.to_string()) }).await;
     }
 
     /// Publishes anything; RabbitMQ must take it.
@@ -395,5 +387,5 @@ pub(crate) fn lanes() -> Vec<Lane> {
 
 /// Every queue of a world.
 pub(crate) fn queues() -> impl Iterator<Item = &'static str> {
-    lanes().into_iter().map(|lane| lane.queue).chain([INTAKE_QUEUE, PARKED_QUEUE])
+    lanes().into_iter().map(|lane| lane.queue).chain([INTAKE_QUEUE, CONTROL_QUEUE, PARKED_QUEUE])
 }
