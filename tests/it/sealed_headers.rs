@@ -25,6 +25,7 @@ fn letter(headers: Value) -> NewDeadLetter<'static> {
         routing_key: KEY_JOB,
         headers,
         producer: None,
+        is_its_senders: false,
         source: None,
         dedupe_key: None,
         message_id: None,
