@@ -1,4 +1,4 @@
-//! Messages that could not become a job, kept with their raw bytes sealed.
+//! Messages that could not become a job, kept with their raw bytes and their headers sealed.
 
 use deadpool_postgres::GenericClient;
 use secrecy::SecretString;
@@ -8,8 +8,9 @@ use tokio_postgres::types::Json;
 
 use super::Store;
 use super::error::StoreError;
+use super::headers;
 use super::sql::{execute, query, query_one, query_opt};
-use crate::message::{Discarded, MESSAGE_LIMIT, Refusal};
+use crate::message::{Discarded, MESSAGE_LIMIT, Refusal, allowed_headers};
 use crate::secrets::Place;
 
 /// A message to be kept.
@@ -86,13 +87,16 @@ pub struct DeadLetter {
     /// Its row.
     #[serde(flatten)]
     pub row: DeadLetterRow,
-    /// As received.
+    /// Those of the allow-list; where a worker of an earlier version has kept it, and for a short while, all of them.
     pub headers: Value,
     /// SHA-256 of the body, hex.
     pub body_sha256: String,
     /// The body, opened; shown only on an audited request.
     #[serde(skip)]
     pub body: SecretString,
+    /// All headers as received, a JSON object, opened; likewise.
+    #[serde(skip)]
+    pub all_headers: SecretString,
 }
 
 const ANNOUNCE: &str = "
@@ -105,8 +109,9 @@ const NEXT_ID: &str = "SELECT nextval(pg_get_serial_sequence('dead_letters', 'id
 
 const INSERT: &str = "
     INSERT INTO dead_letters (id, code, detail, source, dedupe_key, message_id, reply_to, correlation_id, routing_key, headers,
-        sealed_body, body_bytes, body_sha256, content_type, content_encoding, app_id, producer)
-    OVERRIDING SYSTEM VALUE VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, coalesce($14, ''), $15, $16, $17)";
+        sealed_body, body_bytes, body_sha256, content_type, content_encoding, app_id, producer,
+        sealed_headers)
+    OVERRIDING SYSTEM VALUE VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, coalesce($14, ''), $15, $16, $17, $18)";
 
 /// The rows of a [`DeadLetterRow`] below a number.
 macro_rules! list {
@@ -126,7 +131,7 @@ pub(super) const LIST_OPEN: &str = list!("resolved_at IS NULL AND ");
 
 const SHOW: &str = "
     SELECT id, code, detail, source, dedupe_key, message_id, routing_key, body_bytes, created_at, resolved_at, resolution,
-        resolved_by, resolved_reason, headers, sealed_body, body_sha256
+        resolved_by, resolved_reason, headers, sealed_headers, sealed_body, body_sha256
     FROM dead_letters WHERE id = $1";
 
 impl Store {
@@ -142,6 +147,7 @@ impl Store {
         let kept = &new.body[..new.body.len().min(MESSAGE_LIMIT)];
         let sealed = self.keyring.seal(place(&row), kept);
         let whole = new.discarded.unwrap_or_else(|| Discarded::of(new.body));
+        let sealed_headers = headers::seal(&self.keyring, &row, &new.headers);
         let (code, detail) = (new.refusal.code(), crate::fault::storable(&new.refusal.to_string(), 1000));
         execute(
             &tx,
@@ -156,7 +162,7 @@ impl Store {
                 &new.reply_to,
                 &new.correlation_id,
                 &new.routing_key,
-                &Json(&new.headers),
+                &Json(allowed_headers(&new.headers)),
                 &sealed,
                 &i64::try_from(whole.bytes).unwrap_or(i64::MAX),
                 &whole.sha256.as_slice(),
@@ -164,6 +170,7 @@ impl Store {
                 &new.content_encoding,
                 &new.app_id,
                 &new.producer,
+                &sealed_headers,
             ],
         )
         .await?;
@@ -189,6 +196,7 @@ impl Store {
         let Some(row) = query_opt(&self.client().await?, SHOW, &[&id]).await? else { return Ok(None) };
         let sealed: String = row.try_get("sealed_body")?;
         let body = self.keyring.open(place(&id.to_string()), &sealed)?;
+        let all_headers = headers::received(&self.keyring, &id.to_string(), &row)?;
         let Json(headers) = row.try_get::<_, Json<Value>>("headers")?;
         let digest: Vec<u8> = row.try_get("body_sha256")?;
         Ok(Some(DeadLetter {
@@ -196,6 +204,7 @@ impl Store {
             headers,
             body_sha256: data_encoding::HEXLOWER.encode(&digest),
             body: SecretString::from(String::from_utf8_lossy(&body).into_owned()),
+            all_headers: SecretString::from(all_headers.to_string()),
         }))
     }
 }
@@ -217,7 +226,7 @@ pub(super) const fn place(row: &str) -> Place<'_> {
     Place { table: "dead_letters", column: "sealed_body", row }
 }
 
-fn row_of(row: &tokio_postgres::Row) -> Result<DeadLetterRow, StoreError> {
+pub(super) fn row_of(row: &tokio_postgres::Row) -> Result<DeadLetterRow, StoreError> {
     Ok(DeadLetterRow {
         id: row.try_get("id")?,
         code: row.try_get("code")?,

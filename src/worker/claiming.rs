@@ -11,13 +11,13 @@ use super::Worker;
 use super::inflow::{ONE_DEAD_LETTER, ONE_JOB};
 use super::lane::{Seat, Share, Slot};
 use super::parts::{InHand, Parts, Suspect};
-use super::unknown::sealed_place;
 use crate::broker::{Delivery, KEY_CANCEL, KEY_CONFIGURE, KEY_JOB};
 use crate::engine::{Pipeline, Product};
 use crate::fault::{chain, storable};
 use crate::job::JobId;
 use crate::message::{
     Cancel, Configure, Intake, LONGEST_DELAY, Named, Newer, Refusal, Said, Sender, WakeUp, decode_control, decode_intake,
+    sealed_place,
 };
 use crate::store::{
     Actor, Announcement, Answer, Cancelling, Claim, Claimed, Incoming, Intaken, NewDeadLetter, NewJob, NotClaimed, SoFar,
