@@ -1,0 +1,148 @@
+//! What is read of the environment beside the settings, and names in it that look like settings and are none.
+
+/// Servers that tests use instead of starting private ones: Postgres and RabbitMQ URLs.
+#[must_use]
+pub fn test_servers() -> Option<(String, String)> {
+    let read = |name: &str| std::env::var_os(name).and_then(|value| value.into_string().ok());
+    Some((read("DISPATCH_TEST_DATABASE_URL")?, read("DISPATCH_TEST_AMQP_URL")?))
+}
+
+/// How many cases a property test with real servers runs, where somebody wants more than its default.
+#[must_use]
+pub fn test_cases() -> Option<u32> {
+    number("DISPATCH_TEST_CASES")
+}
+
+/// How many times as large as usual the tables are whose statements are looked at, where somebody wants them larger.
+#[must_use]
+pub fn test_scale() -> Option<u32> {
+    number("DISPATCH_TEST_SCALE")
+}
+
+/// The one case that a property test with real servers runs again.
+#[must_use]
+pub fn test_seed() -> Option<u64> {
+    number("DISPATCH_TEST_SEED")
+}
+
+fn number<N: std::str::FromStr>(name: &str) -> Option<N> {
+    std::env::var_os(name)?.into_string().ok()?.parse().ok()
+}
+
+/// Settings that no command has a flag for, with what they mean.
+pub const WITHOUT_FLAG: [(&str, &str); 1] =
+    [("DISPATCH_USER", "Who runs a command, for the audit log; otherwise the user of the shell")];
+/// What only tests read.
+const OF_TESTS: [&str; 5] =
+    ["DISPATCH_TEST_DATABASE_URL", "DISPATCH_TEST_AMQP_URL", "DISPATCH_TEST_CASES", "DISPATCH_TEST_SEED", "DISPATCH_TEST_SCALE"];
+const PREFIX: &str = "DISPATCH_";
+
+/// Variables of the environment that look like settings and are none.
+#[derive(Debug, thiserror::Error)]
+#[error("{}; right are those that `dispatch settings` lists", .0.join(", "))]
+pub struct UnknownSettings(Vec<String>);
+
+/// Whether every variable of the environment that looks like a setting is one: a misspelt one would be overlooked. `known` are
+/// the names of the command line.
+///
+/// # Errors
+/// [`UnknownSettings`] names each, and the setting that it is most like.
+pub fn check_environment(known: &[String]) -> Result<(), UnknownSettings> {
+    let names = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
+    let unknown = unknown_settings(names, known);
+    if unknown.is_empty() { Ok(()) } else { Err(UnknownSettings(unknown)) }
+}
+
+fn unknown_settings(names: impl Iterator<Item = String>, known: &[String]) -> Vec<String> {
+    let is_known = |name: &str| {
+        let flagless = WITHOUT_FLAG.iter().any(|(known, _)| *known == name);
+        flagless || OF_TESTS.contains(&name) || known.iter().any(|known| known == name)
+    };
+    let is_unknown = |name: &String| name.starts_with(PREFIX) && !is_known(name) && !is_service_link(name);
+    let mut unknown: Vec<String> = names.filter(is_unknown).collect();
+    unknown.sort_unstable();
+    let told = |name: &String| match nearest(name, known) {
+        Some(near) => format!("{name} is no setting (did you mean {near}?)"),
+        None => format!("{name} is no setting"),
+    };
+    unknown.iter().map(told).collect()
+}
+
+/// Where a service is called `dispatch-…`, Kubernetes gives every container of the namespace `DISPATCH_…_SERVICE_HOST`,
+/// `…_SERVICE_PORT[_NAME]`, `…_PORT`, `…_PORT_5432_TCP[_ADDR]` and the like
+/// (<https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables>).
+fn is_service_link(name: &str) -> bool {
+    let is_number = |rest: &str| rest.strip_prefix('_').is_some_and(|number| number.starts_with(|c: char| c.is_ascii_digit()));
+    let mut after_port = name.match_indices("_PORT").map(|(at, port)| &name[at + port.len()..]);
+    let is_port = after_port.any(|rest| rest.is_empty() || is_number(rest));
+    is_port || name.ends_with("_SERVICE_HOST") || name.contains("_SERVICE_PORT_")
+}
+
+/// The name that `name` is most like, where it is like any: two letters in three are the same.
+fn nearest<'n>(name: &str, known: &'n [String]) -> Option<&'n str> {
+    let tail = |name: &'_ str| name.strip_prefix(PREFIX).unwrap_or(name).to_owned();
+    let wanted = tail(name);
+    let near = known.iter().map(|known| (distance(&wanted, &tail(known)), known)).min()?;
+    (near.0 * 3 <= wanted.chars().count()).then_some(near.1)
+}
+
+/// How many letters must be put in, left out or changed to make `b` of `a` (Levenshtein's distance).
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, to) in b.iter().enumerate() {
+            let changed = diagonal + usize::from(from != *to);
+            diagonal = row[j + 1];
+            row[j + 1] = changed.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// The user who runs a command, for the audit log.
+#[must_use]
+pub fn user() -> String {
+    let name = ["DISPATCH_USER", "SUDO_USER", "USER", "LOGNAME"].iter().find_map(std::env::var_os);
+    name.and_then(|name| name.into_string().ok()).unwrap_or_else(|| "unknown".to_owned())
+}
+
+/// Whether colours are unwanted (<https://no-color.org>).
+#[must_use]
+pub fn no_color() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unknown(names: &[&str]) -> Vec<String> {
+        let known = ["DISPATCH_CONCURRENCY", "DISPATCH_DATABASE_URL", "DISPATCH_DATABASE_CA"].map(str::to_owned);
+        unknown_settings(names.iter().map(|&name| name.to_owned()), &known)
+    }
+
+    #[test]
+    fn a_setting_that_there_is_not_is_told_with_the_one_that_it_is_like() {
+        for (name, near) in [
+            ("DISPATCH_CONCURENCY", "did you mean DISPATCH_CONCURRENCY?"),
+            ("DISPATCH_CONCURRENCY_", "did you mean DISPATCH_CONCURRENCY?"),
+            ("DISPATCH_DATABSE_URI", "did you mean DISPATCH_DATABASE_URL?"),
+            ("DISPATCH_DATABASE_CAS", "did you mean DISPATCH_DATABASE_CA?"),
+        ] {
+            let told = unknown(&[name]);
+            assert!(told.len() == 1 && told[0].starts_with(name) && told[0].contains(near), "{told:?}");
+        }
+        assert_eq!(unknown(&["DISPATCH_", "DISPATCH_COLOUR"]), ["DISPATCH_ is no setting", "DISPATCH_COLOUR is no setting"]);
+    }
+
+    #[test]
+    fn what_is_a_setting_or_none_of_ours_is_let_be() {
+        let service = ["HOST", "PORT", "PORT_AMQP"].map(|what| format!("DISPATCH_RABBITMQ_SERVICE_{what}"));
+        let port = ["", "_5672_TCP", "_5672_TCP_ADDR", "_5672_TCP_PROTO"].map(|what| format!("DISPATCH_PORT{what}"));
+        let others = ["DISPATCH_CONCURRENCY", "DISPATCH_USER", "DISPATCH_TEST_SEED", "DISPATCHER", "PATH"];
+        let names: Vec<&str> = others.into_iter().chain(service.iter().chain(&port).map(String::as_str)).collect();
+        assert_eq!(unknown(&names), Vec::<String>::new());
+    }
+}
