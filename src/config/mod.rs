@@ -1,6 +1,7 @@
 //! Settings: flags and environment variables, one table. Only this module reads the environment.
 
 mod environment;
+mod quotas;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -15,6 +16,8 @@ use crate::link::Endpoint;
 pub use environment::{
     UnknownSettings, WITHOUT_FLAG, check_environment, no_color, test_cases, test_scale, test_seed, test_servers, user,
 };
+
+pub use quotas::QuotaSettings;
 
 /// Where Postgres and RabbitMQ are, and the keyring.
 #[derive(Debug, Clone, Args)]
@@ -98,6 +101,9 @@ pub struct WorkerSettings {
     /// Jobs that may wait in Postgres for their turn, and open dead letters; with more of either, new ones stay in RabbitMQ
     #[arg(long, env = "DISPATCH_BACKLOG_LIMIT", default_value_t = 200_000, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
     pub backlog_limit: u32,
+    /// How much of Postgres a producer and an organization may use.
+    #[command(flatten)]
+    pub quotas: QuotaSettings,
     /// Postgres connections of the pool; a worker opens up to nine more, for eight writers and a heartbeat
     #[arg(long, env = "DISPATCH_POOL_SIZE", default_value_t = 16, value_parser = clap::value_parser!(u16).range(2..=1000))]
     pub pool_size: u16,

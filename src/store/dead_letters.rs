@@ -2,7 +2,7 @@
 
 use deadpool_postgres::GenericClient;
 use secrecy::SecretString;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use tokio_postgres::types::Json;
@@ -43,6 +43,18 @@ pub struct NewDeadLetter<'a> {
     /// As received.
     pub correlation_id: Option<&'a str>,
 }
+
+impl NewDeadLetter<'_> {
+    /// What it takes when it is stored, in bytes: the body as it is sealed, and the headers.
+    #[must_use]
+    pub fn kept_bytes(&self) -> u64 {
+        let sealed = self.body.len().min(MESSAGE_LIMIT).div_ceil(3) * 4 + SEAL_BYTES;
+        (sealed + self.headers.to_string().len()) as u64
+    }
+}
+
+/// What a seal adds to a body, about: the id of the key, a nonce, a tag.
+const SEAL_BYTES: usize = 80;
 
 /// A dead letter in a list.
 #[derive(Debug, Clone, serde::Serialize)]
@@ -87,9 +99,9 @@ pub struct DeadLetter {
     pub headers: Value,
     /// SHA-256 of the body, hex.
     pub body_sha256: String,
-    /// The body, opened; shown only on an audited request.
+    /// The body, opened; shown only on an audited request. None where it was not kept.
     #[serde(skip)]
-    pub body: SecretString,
+    pub body: Option<SecretString>,
 }
 
 const ANNOUNCE: &str = "
@@ -102,8 +114,8 @@ const NEXT_ID: &str = "SELECT nextval(pg_get_serial_sequence('dead_letters', 'id
 
 const INSERT: &str = "
     INSERT INTO dead_letters (id, code, detail, source, dedupe_key, message_id, reply_to, correlation_id, routing_key, headers,
-        sealed_body, body_bytes, body_sha256, content_type, content_encoding, app_id, producer)
-    OVERRIDING SYSTEM VALUE VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, coalesce($14, ''), $15, $16, $17)";
+        sealed_body, body_bytes, body_sha256, content_type, content_encoding, app_id, producer, kept_bytes)
+    OVERRIDING SYSTEM VALUE VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, coalesce($14, ''), $15, $16, $17, $18)";
 
 /// The rows of a [`DeadLetterRow`] below a number.
 macro_rules! list {
@@ -132,13 +144,27 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn keep_dead_letter(&self, new: &NewDeadLetter<'_>) -> Result<i64, StoreError> {
+        self.keep(new, true).await
+    }
+
+    /// As [`Store::keep_dead_letter`], without body and headers: hash, size and code stay.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn keep_dead_letter_without_body(&self, new: &NewDeadLetter<'_>) -> Result<i64, StoreError> {
+        self.keep(new, false).await
+    }
+
+    async fn keep(&self, new: &NewDeadLetter<'_>, with_body: bool) -> Result<i64, StoreError> {
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
         let id: i64 = query_one(&tx, NEXT_ID, &[]).await?.try_get("id")?;
         let row = id.to_string();
-        let kept = &new.body[..new.body.len().min(MESSAGE_LIMIT)];
-        let sealed = self.keyring.seal(place(&row), kept);
-        let (code, detail) = (new.refusal.code(), crate::fault::storable(&new.refusal.to_string(), 1000));
+        let body = &new.body[..new.body.len().min(MESSAGE_LIMIT)];
+        let sealed = with_body.then(|| self.keyring.seal(place(&row), body));
+        let headers = if with_body { &new.headers } else { &Value::Object(Map::new()) };
+        let kept_bytes = if with_body { i32::try_from(new.kept_bytes()).unwrap_or(i32::MAX) } else { 0 };
+        let (code, detail) = (new.refusal.code(), detail_of(new));
         execute(
             &tx,
             INSERT,
@@ -152,7 +178,7 @@ impl Store {
                 &new.reply_to,
                 &new.correlation_id,
                 &new.routing_key,
-                &Json(&new.headers),
+                &Json(headers),
                 &sealed,
                 &i64::try_from(new.body.len()).unwrap_or(i64::MAX),
                 &Sha256::digest(new.body).as_slice(),
@@ -160,12 +186,25 @@ impl Store {
                 &new.content_encoding,
                 &new.app_id,
                 &new.producer,
+                &kept_bytes,
             ],
         )
         .await?;
-        announce(&tx, new, id, &detail).await?;
+        announce(&tx, new, Some(id), &detail).await?;
         tx.commit().await?;
         Ok(id)
+    }
+
+    /// Announces the refusal of a message that is not kept, and of so many others before it that were not announced.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn announce_refusal(&self, new: &NewDeadLetter<'_>, others: u64) -> Result<(), StoreError> {
+        let detail = format!(
+            "{}; neither this message nor {others} others before it are kept or announced: the producer's dead letters are over quota",
+            detail_of(new)
+        );
+        announce(&self.client().await?, new, None, &detail).await
     }
 
     /// The newest dead letters below `before`, open ones only unless `resolved_too`.
@@ -183,20 +222,20 @@ impl Store {
     /// [`StoreError`].
     pub async fn dead_letter(&self, id: i64) -> Result<Option<DeadLetter>, StoreError> {
         let Some(row) = query_opt(&self.client().await?, SHOW, &[&id]).await? else { return Ok(None) };
-        let sealed: String = row.try_get("sealed_body")?;
-        let body = self.keyring.open(place(&id.to_string()), &sealed)?;
+        let sealed: Option<String> = row.try_get("sealed_body")?;
+        let body = sealed.map(|sealed| self.keyring.open(place(&id.to_string()), &sealed)).transpose()?;
         let Json(headers) = row.try_get::<_, Json<Value>>("headers")?;
         let digest: Vec<u8> = row.try_get("body_sha256")?;
         Ok(Some(DeadLetter {
             row: row_of(&row)?,
             headers,
             body_sha256: data_encoding::HEXLOWER.encode(&digest),
-            body: SecretString::from(String::from_utf8_lossy(&body).into_owned()),
+            body: body.map(|body| SecretString::from(String::from_utf8_lossy(&body).into_owned())),
         }))
     }
 }
 
-async fn announce<C: GenericClient>(on: &C, new: &NewDeadLetter<'_>, id: i64, detail: &str) -> Result<(), StoreError> {
+async fn announce<C: GenericClient>(on: &C, new: &NewDeadLetter<'_>, id: Option<i64>, detail: &str) -> Result<(), StoreError> {
     let code = new.refusal.code();
     execute(
         on,
@@ -205,6 +244,10 @@ async fn announce<C: GenericClient>(on: &C, new: &NewDeadLetter<'_>, id: i64, de
     )
     .await?;
     Ok(())
+}
+
+fn detail_of(new: &NewDeadLetter<'_>) -> String {
+    crate::fault::storable(&new.refusal.to_string(), 1000)
 }
 
 pub(super) const fn place(row: &str) -> Place<'_> {

@@ -29,6 +29,7 @@ mod plain;
 mod pool;
 mod probe;
 mod publication;
+mod quotas;
 mod recover;
 mod releases;
 mod replicas;
@@ -65,6 +66,7 @@ pub use migrate::migrate;
 pub use pool::{connect, connect_watched, pool, writers_pool};
 pub use probe::Session;
 pub use publication::{LEFT_ALONE, TooOld, Unsettled};
+pub use quotas::QuotaAsk;
 pub use recover::{Landed, SoFar};
 pub use releases::{CauseCursor, Released};
 pub use replicas::{Heartbeat, NewReplica, ReplicaRow};
@@ -75,7 +77,7 @@ pub use rows::FirstStages;
 pub use statements::{BEHIND_COMMANDS, IN_LOOPS};
 pub use takeover::Freed;
 pub use turns::Turn;
-pub use wishes::Cancelling;
+pub use wishes::{CancelByKey, Cancelling};
 
 use crate::secrets::Keyring;
 

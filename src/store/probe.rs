@@ -39,7 +39,7 @@ const MISSING_RIGHTS: &str = "
         ('effects', '{SELECT,INSERT,UPDATE,DELETE}'), ('dead_letters', '{SELECT,INSERT,UPDATE,DELETE}'),
         ('announcements', '{SELECT,INSERT,UPDATE,DELETE}'), ('audit_log', '{SELECT,INSERT,DELETE}'),
         ('controls', '{SELECT,INSERT,UPDATE,DELETE}'), ('releases', '{SELECT,INSERT,UPDATE,DELETE}'),
-        ('producers', '{SELECT}'), ('organizations', '{SELECT}'), ('projects', '{SELECT}'), ('users', '{SELECT}'), ('user_emails', '{SELECT}'), ('project_members', '{SELECT}'),
+        ('producers', '{SELECT}'), ('quota_grants', '{SELECT,INSERT,UPDATE,DELETE}'), ('organizations', '{SELECT}'), ('projects', '{SELECT}'), ('users', '{SELECT}'), ('user_emails', '{SELECT}'), ('project_members', '{SELECT}'),
         ('teams', '{SELECT}'), ('team_members', '{SELECT}'), ('integrations', '{SELECT}'), ('subscriptions', '{SELECT,DELETE}'),
         ('identities', '{SELECT,UPDATE}'), ('organization_integrations', '{SELECT,UPDATE}'), ('external_issues', '{SELECT}'),
         ('issue_groups', '{SELECT,UPDATE}'), ('group_links', '{SELECT,UPDATE}'), ('group_assignees', '{SELECT,INSERT,UPDATE}'),

@@ -1,7 +1,7 @@
 //! The statements that run in a loop or behind a command, for the test that looks at how many rows each of them reads. Left out are
 //! those that find one row by its key in so many words.
 
-use super::{backlog, controls, dead_letters, due, inspect, listing, overdue, releases, resolve, takeover};
+use super::{backlog, controls, dead_letters, due, inspect, listing, overdue, quotas, releases, resolve, takeover};
 
 /// Those of workers, which run again and again on connections that live for long; each by its name: module and constant.
 pub const IN_LOOPS: &[(&str, &str)] = &[
@@ -18,6 +18,15 @@ pub const IN_LOOPS: &[(&str, &str)] = &[
     ("due::UNSTAMP_ENDED", due::UNSTAMP_ENDED),
     ("takeover::FREE", takeover::FREE),
     ("overdue::OVERDUE", overdue::OVERDUE),
+    ("quotas::JOBS_OF_PRODUCER", quotas::JOBS_OF_PRODUCER),
+    ("quotas::JOBS_WITHOUT_PRODUCER", quotas::JOBS_WITHOUT_PRODUCER),
+    ("quotas::JOBS_OF_ORGANIZATION", quotas::JOBS_OF_ORGANIZATION),
+    ("quotas::LETTERS_OF_PRODUCER", quotas::LETTERS_OF_PRODUCER),
+    ("quotas::LETTERS_WITHOUT_PRODUCER", quotas::LETTERS_WITHOUT_PRODUCER),
+    ("quotas::KEYS_OF_PRODUCER", quotas::KEYS_OF_PRODUCER),
+    ("quotas::KEYS_WITHOUT_PRODUCER", quotas::KEYS_WITHOUT_PRODUCER),
+    ("quotas::PROMISED", quotas::PROMISED),
+    ("quotas::FORGET", quotas::FORGET),
     ("releases::BEGIN", releases::BEGIN),
     ("releases::RELEASE", releases::RELEASE),
     ("releases::TURN", releases::TURN),

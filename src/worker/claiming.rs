@@ -8,9 +8,10 @@ use serde_json::value::{RawValue, to_raw_value};
 use time::OffsetDateTime;
 
 use super::Worker;
-use super::inflow::{ONE_DEAD_LETTER, ONE_JOB};
+use super::inflow::ONE_JOB;
 use super::lane::{Seat, Share, Slot};
 use super::parts::{InHand, Parts, Suspect};
+use super::quotas::{Permit, counted};
 use super::unknown::sealed_place;
 use crate::broker::{Delivery, KEY_CANCEL, KEY_CONFIGURE, KEY_JOB};
 use crate::engine::{Pipeline, Product};
@@ -20,8 +21,8 @@ use crate::message::{
     Cancel, Configure, Intake, Newer, Refusal, WakeUp, decode_control, decode_intake, shown_string, without_mark,
 };
 use crate::store::{
-    Actor, Announcement, Answer, Cancelling, Claim, Claimed, Incoming, Intaken, NewDeadLetter, NewJob, NotClaimed, SoFar,
-    StoreError, Tables, Target,
+    Actor, Announcement, Answer, CancelByKey, Cancelling, Claim, Claimed, Incoming, Intaken, NewDeadLetter, NewJob, NotClaimed,
+    SoFar, StoreError, Tables, Target,
 };
 use crate::telemetry::names;
 use crate::trace::{TRACEPARENT, TRACESTATE, Trace};
@@ -76,6 +77,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     }
 
     async fn take_intake(&self, delivery: &Delivery, seat: &Arc<Seat>) -> Result<Taken, Trouble> {
+        let producer: Option<&str> = None;
         let id = JobId::fresh();
         let intake = decode_intake(&delivery.body, &delivery.envelope, &self.parts.keyring, id)?;
         let (key, payload, organization, times) = match &intake {
@@ -90,13 +92,14 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             }
         };
         let pipeline = self.parts.registry.iter().next().ok_or_else(|| StoreError::Row("there are no pipelines".to_owned()))?;
+        let room = self.room_for(producer, (key.0, key.1), organization, (times.0, payload.len())).await?;
         let place = self.place(seat, organization, &intake).await;
         let trace = Trace::received(delivery.header(TRACEPARENT), delivery.header(TRACESTATE));
         let new = Arc::new(NewJob {
             id,
             pipeline: pipeline.name,
             stage: pipeline.first(),
-            producer: None,
+            producer: producer.map(str::to_owned),
             source: key.0.to_owned(),
             dedupe_key: key.1.to_owned(),
             schema: key.2,
@@ -114,6 +117,9 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         });
         let in_hand = self.parts.running.take(id).expect("a fresh id is not in hand");
         let intaken = self.parts.patiently(|| self.parts.writer.intake(&new)).await?;
+        if let (Some(room), Intaken::Ours(..) | Intaken::Accepted(_)) = (room, &intaken) {
+            room.stored();
+        }
         match intaken {
             Intaken::Ours(claim, told) => Ok(match place {
                 Some((slot, share)) => {
@@ -137,6 +143,24 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
                 }
             }
             Intaken::Conflict(known) => Err(Trouble::Refused(Refusal::DedupeConflict(known.to_string()))),
+        }
+    }
+
+    /// Room for a job in the quotas of its producer and its organization. A message that came before needs none.
+    async fn room_for(
+        &self,
+        producer: Option<&str>,
+        (source, dedupe_key): (&str, &str),
+        organization: &str,
+        (not_before, bytes): (Option<OffsetDateTime>, usize),
+    ) -> Result<Option<Permit>, Trouble> {
+        match self.parts.patiently(|| self.quotas.job(producer, organization, not_before, bytes)).await? {
+            Ok(room) => Ok(Some(room)),
+            Err(over) => {
+                let store = self.parts.store();
+                let came_before = self.parts.patiently(|| store.has_job_of_key(source, dedupe_key)).await?;
+                if came_before { Ok(None) } else { Err(Refusal::Quota(over).into()) }
+            }
         }
     }
 
@@ -231,13 +255,21 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     async fn take_control(&self, delivery: &Delivery) -> Result<Taken, Trouble> {
         let who = delivery.envelope.app_id.as_deref().map_or_else(|| "a message".to_owned(), |id| storable(id, 255));
         let actor = Actor { who, role: "producer".to_owned(), reason: None };
-        let store = self.parts.store();
+        let (store, producer) = (self.parts.store(), None::<&str>);
         let answer = if delivery.routing_key == KEY_CANCEL {
             let cancel: Cancel = decode_control(&delivery.body, &delivery.envelope)?;
-            let cancelling = self.parts.patiently(|| store.cancel_by_key(&cancel.source, &cancel.dedupe_key, &actor)).await?;
-            match cancelling {
-                Cancelling::Answered(answer) => answer,
-                Cancelling::Noted => return Ok(Taken::Nothing),
+            let room = self.parts.patiently(|| self.quotas.key(producer)).await?;
+            let (source, dedupe_key, may_note) = (&*cancel.source, &*cancel.dedupe_key, room.is_ok());
+            let asked = CancelByKey { source, dedupe_key, producer, may_note };
+            match (self.parts.patiently(|| store.cancel_by_key(&asked, &actor)).await?, room) {
+                (Cancelling::Answered(Answer::NoSuchJob), Err(over)) => return Err(Refusal::Quota(counted(over)).into()),
+                (Cancelling::Answered(answer), _) => answer,
+                (Cancelling::Noted, room) => {
+                    if let Ok(room) = room {
+                        room.stored();
+                    }
+                    return Ok(Taken::Nothing);
+                }
             }
         } else {
             let configure: Configure = decode_control(&delivery.body, &delivery.envelope)?;
@@ -276,19 +308,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             reply_to: delivery.reply_to.as_deref(),
             correlation_id: delivery.correlation_id.as_deref(),
         };
-        match self.parts.patiently(|| self.parts.store().keep_dead_letter(&new)).await {
-            Ok(id) => {
-                self.inflow.one_more(ONE_DEAD_LETTER);
-                metrics::counter!(names::DEAD_LETTERS, "code" => refusal.code()).increment(1);
-                tracing::warn!(dead_letter.id = id, error.code = refusal.code(), error = %refusal, "a message became a dead letter");
-                Taken::Nothing
-            }
-            Err(error) => {
-                tracing::error!(error = chain(&error), "a dead letter cannot be stored");
-                self.parts.pause().await;
-                Taken::Back
-            }
-        }
+        self.keep_refused(&new).await
     }
 }
 

@@ -81,7 +81,7 @@ impl Facts {
     fn outcome(self) -> Option<Outcome> {
         if self.event == REFUSED {
             let Self { source, dedupe_key, message_id, at, .. } = self;
-            let (code, detail, dead_letter_id) = (self.code?, self.detail?, self.dead_letter_id?);
+            let (code, detail, dead_letter_id) = (self.code?, self.detail?, self.dead_letter_id);
             let schema = OUTCOME_SCHEMA;
             return Some(Outcome::Refused(Refused { schema, source, dedupe_key, message_id, code, detail, dead_letter_id, at }));
         }
