@@ -17,7 +17,7 @@ use dispatch_worker::quota::producer_quotas;
 use dispatch_worker::secrets::Keyring;
 use dispatch_worker::store::{self, Backlog, NewReplica, Store, Tables, WRITERS, Writer};
 use dispatch_worker::worker::{
-    EventLinks, Inflow, LaneRun, Parts, QuotaLimits, Quotas, Seat, Worker, announcer, beat, begin, prefetch,
+    Admission, EventLinks, Inflow, LaneRun, Parts, QuotaLimits, Quotas, Seat, Worker, announcer, beat, begin, prefetch,
 };
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -106,8 +106,10 @@ pub(crate) async fn light(setting: &Setting<'_>) -> Figures {
 impl Bench {
     async fn at(place: Place) -> Self {
         store::migrate(&place.database_url).await.unwrap();
-        topology::declare(&place.amqp_url, &[LANE]).await.unwrap();
+        topology::declare(&place.amqp_url, &[LANE], topology::Outdated::Remove).await.unwrap();
         let pool = store::pool(&place.database_url, CONNECTIONS).unwrap();
+        let organization = "INSERT INTO organizations (slug, name) VALUES ('o', 'O')";
+        pool.get().await.unwrap().batch_execute(organization).await.unwrap();
         Self { place, pool, end: CancellationToken::new(), tasks: TaskTracker::new() }
     }
 
@@ -157,7 +159,18 @@ impl Bench {
         drop(due);
         spawn("announcer", Box::pin(announcing.run(self.end.clone())));
         let (services, running, stamps) = (Arc::new(()), Arc::default(), Arc::default());
-        let parts = Parts { writer, registry, services, keyring, publisher, announcer, known_schema: 1, running, stamps };
+        let parts = Parts {
+            writer,
+            registry,
+            services,
+            keyring,
+            publisher,
+            announcer,
+            known_schema: 1,
+            admission: Arc::new(Admission::new(true)),
+            running,
+            stamps,
+        };
         let new = NewReplica {
             version: "0".to_owned(),
             host: "h".to_owned(),

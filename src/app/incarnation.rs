@@ -9,7 +9,7 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::TrackerTables;
-use crate::broker::{INTAKE_QUEUE, LaneInput, PARKED_QUEUE, QueueConsumer};
+use crate::broker::{CONTROL_QUEUE, INTAKE_QUEUE, LaneInput, PARKED_QUEUE, QueueConsumer};
 use crate::config::WorkerSettings;
 use crate::engine::{Lane, Spawn};
 use crate::holds::StoredHolds;
@@ -113,7 +113,9 @@ impl Process {
         let mut queues: Vec<Served> = seats.iter().map(|seat| Served::steadily(seat.lane.queue, seat)).collect();
         if let (Some(seat), Some(lane)) = (seats.first(), lanes.first()) {
             let intake = Served { name: "intake", prefetch: inflow.prefetch(), ..Served::steadily(INTAKE_QUEUE, seat) };
-            queues.extend([intake, Served::steadily(PARKED_QUEUE, &Arc::new(Seat::rows_only(*lane)))]);
+            let rows_only = |queue| Served::steadily(queue, &Arc::new(Seat::rows_only(*lane)));
+            let control = Served { name: "control", ..rows_only(CONTROL_QUEUE) };
+            queues.extend([intake, control, rows_only(PARKED_QUEUE)]);
         }
         let (mut watches, mut health) = (Vec::new(), Vec::new());
         for Served { name, queue, seat, prefetch } in queues {

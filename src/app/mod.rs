@@ -31,7 +31,7 @@ use crate::secrets::Keyring;
 use crate::store::{self, Keep, Store, Tables, WRITERS, Writer};
 use crate::telemetry;
 use crate::tracker::{self, ChangedBy, Changes, Tracker};
-use crate::worker::{self, Announcing, DueAnnouncements, Parts, announcer};
+use crate::worker::{self, Admission, Announcing, DueAnnouncements, Parts, announcer};
 use incarnation::Process;
 
 /// The product's part of the engine's transactions.
@@ -184,7 +184,9 @@ fn made(links: &Links, settings: &WorkerSettings, spawn: Spawn) -> anyhow::Resul
     let (announcer, announcing, due_announcements) = announcer(outgoing, Arc::clone(&writer), settings.longest_event());
     let (running, stamps) = (Arc::default(), Arc::default());
     let known_schema = SCHEMA;
-    let parts = Parts { writer, registry, services, keyring, publisher: wake_ups, announcer, known_schema, running, stamps };
+    let admission = Arc::new(Admission::new(settings.trust_producers));
+    let publisher = wake_ups;
+    let parts = Parts { writer, registry, services, keyring, publisher, announcer, known_schema, admission, running, stamps };
     Ok(Made { parts, holds, publishers: [publishes, publishes_events, publishes_replies], announcing, due_announcements })
 }
 

@@ -43,6 +43,11 @@ impl Plan {
         self.hosts.first().map_or("", |uri| &uri.vhost)
     }
 
+    /// The same for every host.
+    pub(super) fn user(&self) -> &str {
+        self.hosts.first().map_or("", |uri| &uri.authority.userinfo.username)
+    }
+
     /// Whether something goes to another machine unencrypted.
     pub(super) fn is_plain_elsewhere(&self) -> bool {
         self.tls.is_none() && self.hosts.iter().any(|uri| !is_this_machine(&uri.authority.host))

@@ -37,6 +37,7 @@ impl Delivery {
             content_encoding: text(properties.content_encoding()),
             message_id: text(properties.message_id()),
             app_id: text(properties.app_id()),
+            user_id: text(properties.user_id()),
             header_bytes: headers::producer_bytes(&header_table),
         };
         Self {

@@ -30,14 +30,18 @@ use crate::fault::{Class, Fault};
 use crate::link::{Endpoint, LinkFault};
 use address::Plan;
 
-/// The exchange of jobs, control messages and wake-ups (direct).
+/// The exchange of jobs and control messages (direct), which producers publish to.
 pub const EXCHANGE: &str = "dispatch";
+/// The exchange of wake-ups (direct), which only workers publish to.
+pub const WAKE: &str = "dispatch.wake";
 /// The exchange of outcome events (topic).
 pub const EVENTS: &str = "dispatch.events";
 /// Where the broker puts what it gives up delivering (fanout).
 pub const DEAD: &str = "dispatch.dead";
-/// The queue of intake and control messages. Wake-ups have queues of their own: they do not stand behind a long intake.
+/// The queue of intake. Wake-ups have queues of their own: they do not stand behind a long intake.
 pub const INTAKE_QUEUE: &str = "dispatch.jobs";
+/// The queue of `configure` and `cancel`, which no long intake and no full backlog stop.
+pub const CONTROL_QUEUE: &str = "dispatch.control";
 /// The queue behind [`DEAD`].
 pub const PARKED_QUEUE: &str = "dispatch.parked";
 /// Intake.
@@ -142,6 +146,14 @@ impl Fault for BrokerError {
 /// As [`checked`].
 pub fn vhost_of(endpoint: &Endpoint) -> Result<String, BrokerError> {
     Ok(Plan::of(endpoint)?.vhost().to_owned())
+}
+
+/// The user that a URL names.
+///
+/// # Errors
+/// As [`checked`].
+pub fn user_of(endpoint: &Endpoint) -> Result<String, BrokerError> {
+    Ok(Plan::of(endpoint)?.user().to_owned())
 }
 
 /// Whether a host of an endpoint is another machine and is reached without encryption.

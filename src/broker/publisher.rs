@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::types::ShortString;
 use lapin::{BasicProperties, Channel, Confirmation, Connection, PublisherConfirm};
 use serde_json::{Map, Value};
 use tokio::sync::{Notify, watch};
@@ -12,7 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::headers::{self, short};
-use super::{BrokerError, CALL_TIMEOUT, connect, topology, within};
+use super::{BrokerError, CALL_TIMEOUT, connect, topology, user_of, within};
 use crate::link::Endpoint;
 use crate::reconnect::Reconnect;
 use crate::telemetry::names;
@@ -58,6 +59,8 @@ pub struct Depth {
 
 pub(super) struct Live {
     connection: Arc<Connection>,
+    /// Whom RabbitMQ has let in, which each message says: it vouches for that.
+    user: ShortString,
     pub(super) channel: Channel,
     /// Confirms that were waited for in vain. The driver and the broker keep something of each until the channel is closed.
     pub(super) lost: AtomicUsize,
@@ -65,10 +68,10 @@ pub(super) struct Live {
 
 impl Live {
     /// A channel on a connection.
-    async fn on(connection: Arc<Connection>) -> Result<Self, BrokerError> {
+    async fn on(connection: Arc<Connection>, user: ShortString) -> Result<Self, BrokerError> {
         let channel = within(CALL_TIMEOUT, connection.create_channel()).await?;
         within(CALL_TIMEOUT, channel.confirm_select(ConfirmSelectOptions::default())).await?;
-        Ok(Self { connection, channel, lost: AtomicUsize::new(0) })
+        Ok(Self { connection, user, channel, lost: AtomicUsize::new(0) })
     }
 
     /// Its channel owes so many confirms that another one takes its place.
@@ -165,7 +168,8 @@ impl PublisherSupervisor {
                 () = self.renew.notified() => {
                     if live.is_worn() {
                         // Who still waits for a confirm of the old channel keeps it open.
-                        let Ok(fresh) = Live::on(Arc::clone(&live.connection)).await else { break };
+                        let renewed = Live::on(Arc::clone(&live.connection), live.user.clone());
+                        let Ok(fresh) = renewed.await else { break };
                         live = Arc::new(fresh);
                         self.live.send_replace(Some(Arc::clone(&live)));
                     }
@@ -182,7 +186,8 @@ impl PublisherSupervisor {
 pub(super) const PUBLISHER: &str = "publisher";
 
 pub(super) async fn open(endpoint: &Endpoint, link: &str) -> Result<Live, BrokerError> {
-    Live::on(Arc::new(connect(endpoint, &format!("dispatch {link}")).await?)).await
+    let user = short(&user_of(endpoint)?)?;
+    Live::on(Arc::new(connect(endpoint, &format!("dispatch {link}")).await?), user).await
 }
 
 impl Publisher {
@@ -269,7 +274,7 @@ impl Publisher {
     }
 
     pub(super) async fn send(&self, live: &Live, message: &Outgoing, deadline: Instant) -> Result<PublisherConfirm, BrokerError> {
-        let properties = properties(message)?;
+        let properties = properties(message)?.with_user_id(live.user.clone());
         let options = BasicPublishOptions { mandatory: message.mandatory, ..BasicPublishOptions::default() };
         let key = short(&message.routing_key)?;
         let sending = live.channel.basic_publish(message.exchange.into(), key, options, &message.body, properties);

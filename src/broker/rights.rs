@@ -8,12 +8,12 @@ use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ErrorKind};
 
-use super::{BrokerError, CALL_TIMEOUT, EVENTS, EXCHANGE, INTAKE_QUEUE, PARKED_QUEUE, connect, topology, within};
+use super::{BrokerError, CALL_TIMEOUT, CONTROL_QUEUE, EVENTS, INTAKE_QUEUE, PARKED_QUEUE, WAKE, connect, topology, within};
 use crate::engine::Lane;
 use crate::link::Endpoint;
 
 /// What workers publish to; the exchange without a name, which answers `reply_to`, has one where rights are given.
-const WRITTEN: [(&str, &str); 3] = [(EXCHANGE, EXCHANGE), (EVENTS, EVENTS), ("", "amq.default")];
+const WRITTEN: [(&str, &str); 3] = [(WAKE, WAKE), (EVENTS, EVENTS), ("", "amq.default")];
 /// No queue is bound by it, and none has it as its name.
 const UNBOUND: &str = "dispatch.check";
 
@@ -25,7 +25,7 @@ const UNBOUND: &str = "dispatch.check";
 pub async fn missing_rights(endpoint: impl Into<Endpoint>, lanes: &[Lane]) -> Result<Vec<String>, BrokerError> {
     let connection = connect(&endpoint.into(), "dispatch check").await?;
     let (mut unread, mut unwritten) = (Vec::new(), Vec::new());
-    for queue in lanes.iter().map(|lane| lane.queue).chain([INTAKE_QUEUE, PARKED_QUEUE]) {
+    for queue in lanes.iter().map(|lane| lane.queue).chain([INTAKE_QUEUE, CONTROL_QUEUE, PARKED_QUEUE]) {
         if !allowed(consume(&channel(&connection).await?, queue).await)? {
             unread.push(queue);
         }
@@ -66,13 +66,23 @@ async fn publish(channel: &Channel, exchange: &str) -> Result<(), BrokerError> {
 /// Whether what a call was refused for is something else than the right to make it.
 fn allowed(answer: Result<(), BrokerError>) -> Result<bool, BrokerError> {
     let Err(error) = answer else { return Ok(true) };
-    let BrokerError::Link(link) = &error else { return Err(error) };
-    match link.kind() {
-        ErrorKind::ProtocolError(refusal) => match refusal.kind() {
-            AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => Ok(false),
-            AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED | AMQPSoftError::NOTFOUND) => Ok(true),
-            AMQPErrorKind::Soft(_) | AMQPErrorKind::Hard(_) => Err(error),
-        },
-        _ => Err(error),
+    match soft_error(&error) {
+        Some(AMQPSoftError::ACCESSREFUSED) => Ok(false),
+        Some(AMQPSoftError::PRECONDITIONFAILED | AMQPSoftError::NOTFOUND) => Ok(true),
+        Some(_) | None => Err(error),
+    }
+}
+
+/// Whether the user lacks the right to make the call.
+pub(super) fn is_access_refused(error: &BrokerError) -> bool {
+    matches!(soft_error(error), Some(AMQPSoftError::ACCESSREFUSED))
+}
+
+fn soft_error(error: &BrokerError) -> Option<AMQPSoftError> {
+    let BrokerError::Link(link) = error else { return None };
+    let ErrorKind::ProtocolError(refusal) = link.kind() else { return None };
+    match refusal.kind() {
+        AMQPErrorKind::Soft(soft) => Some(soft.clone()),
+        AMQPErrorKind::Hard(_) => None,
     }
 }

@@ -5,8 +5,8 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ExchangeKind};
 
 use super::{
-    BrokerError, CALL_TIMEOUT, DEAD, EVENTS, EXCHANGE, INTAKE_QUEUE, KEY_CANCEL, KEY_CONFIGURE, KEY_JOB, PARKED_QUEUE, connect,
-    within,
+    BrokerError, CALL_TIMEOUT, CONTROL_QUEUE, DEAD, EVENTS, EXCHANGE, INTAKE_QUEUE, KEY_CANCEL, KEY_CONFIGURE, KEY_JOB,
+    PARKED_QUEUE, WAKE, connect, rights, within,
 };
 use crate::engine::Lane;
 use crate::link::Endpoint;
@@ -21,22 +21,30 @@ struct QueuePlan {
     name: &'static str,
     arguments: FieldTable,
     bindings: Vec<(&'static str, &'static str)>,
+    /// Bindings of versions before, by which producers reached what is not theirs.
+    outdated: Vec<(&'static str, &'static str)>,
 }
 
-fn exchanges() -> [(&'static str, ExchangeKind); 3] {
-    [(EXCHANGE, ExchangeKind::Direct), (EVENTS, ExchangeKind::Topic), (DEAD, ExchangeKind::Fanout)]
+fn exchanges() -> [(&'static str, ExchangeKind); 4] {
+    [(EXCHANGE, ExchangeKind::Direct), (WAKE, ExchangeKind::Direct), (EVENTS, ExchangeKind::Topic), (DEAD, ExchangeKind::Fanout)]
 }
 
 fn queues(lanes: &[Lane]) -> Vec<QueuePlan> {
-    let intake = [KEY_JOB, KEY_CONFIGURE, KEY_CANCEL].map(|key| (EXCHANGE, key)).to_vec();
-    let mut plans = vec![QueuePlan { name: INTAKE_QUEUE, arguments: lane_arguments(), bindings: intake }];
-    plans.extend(lanes.iter().map(|lane| QueuePlan {
-        name: lane.queue,
+    let control = vec![(EXCHANGE, KEY_CONFIGURE), (EXCHANGE, KEY_CANCEL)];
+    let lane = |lane: &Lane| {
+        let (bindings, outdated) = (vec![(WAKE, lane.wake_key)], vec![(EXCHANGE, lane.wake_key)]);
+        QueuePlan { name: lane.queue, arguments: lane_arguments(), bindings, outdated }
+    };
+    let intake = QueuePlan {
+        name: INTAKE_QUEUE,
         arguments: lane_arguments(),
-        bindings: vec![(EXCHANGE, lane.wake_key)],
-    }));
-    plans.push(QueuePlan { name: PARKED_QUEUE, arguments: common_arguments(), bindings: vec![(DEAD, "")] });
-    plans
+        bindings: vec![(EXCHANGE, KEY_JOB)],
+        outdated: control.clone(),
+    };
+    let control = QueuePlan { name: CONTROL_QUEUE, arguments: lane_arguments(), bindings: control, outdated: Vec::new() };
+    let parked =
+        QueuePlan { name: PARKED_QUEUE, arguments: common_arguments(), bindings: vec![(DEAD, "")], outdated: Vec::new() };
+    [control, intake].into_iter().chain(lanes.iter().map(lane)).chain([parked]).collect()
 }
 
 fn common_arguments() -> FieldTable {
@@ -56,12 +64,20 @@ fn lane_arguments() -> FieldTable {
     arguments
 }
 
-/// Declares everything for these lanes and intake. Returns what now exists, a line each. Repeating it
-/// changes nothing.
+/// What [`declare`] does with the bindings of versions before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outdated {
+    /// They stay, for workers of that version that still run.
+    Keep,
+    /// They go.
+    Remove,
+}
+
+/// Declares everything for these lanes and intake. Returns what was done, a line each. Repeating it changes nothing.
 ///
 /// # Errors
 /// [`BrokerError`]; a queue that exists with other arguments is refused by the broker, which says how it differs.
-pub async fn declare(endpoint: impl Into<Endpoint>, lanes: &[Lane]) -> Result<Vec<String>, BrokerError> {
+pub async fn declare(endpoint: impl Into<Endpoint>, lanes: &[Lane], outdated: Outdated) -> Result<Vec<String>, BrokerError> {
     let connection = connect(&endpoint.into(), "dispatch topology").await?;
     let channel = within(CALL_TIMEOUT, connection.create_channel()).await?;
     let mut lines = Vec::new();
@@ -81,6 +97,13 @@ pub async fn declare(endpoint: impl Into<Endpoint>, lanes: &[Lane]) -> Result<Ve
             )
             .await?;
             lines.push(format!("binding {exchange} --{key}--> {}", plan.name));
+        }
+        // After the new ones: nothing is without a way.
+        let outdated = if outdated == Outdated::Remove { plan.outdated } else { Vec::new() };
+        for (exchange, key) in outdated {
+            // RabbitMQ takes the removal of a binding that is not there.
+            let removing = channel.queue_unbind(plan.name.into(), exchange.into(), key.into(), FieldTable::default());
+            within(CALL_TIMEOUT, removing).await?;
         }
     }
     close(connection).await;
@@ -124,7 +147,8 @@ pub async fn check(endpoint: impl Into<Endpoint>, lanes: &[Lane]) -> Result<Vec<
     Ok(differences)
 }
 
-/// What of [`declare`] is not there, looked for without the right to configure; arguments are not compared.
+/// What of [`declare`] is not there, looked for without the right to configure; arguments are not compared. From RabbitMQ 4.3 on,
+/// nobody may look for what they have no right on: that is not missing, it is not theirs.
 ///
 /// # Errors
 /// [`BrokerError`] where the broker cannot be reached.
@@ -134,13 +158,17 @@ pub async fn missing(endpoint: impl Into<Endpoint>, lanes: &[Lane]) -> Result<Ve
     for (name, kind) in exchanges() {
         // A passive declare that finds nothing closes its channel.
         let channel = within(CALL_TIMEOUT, connection.create_channel()).await?;
-        if let Err(error) = exchange_is_there(&channel, name, kind).await {
+        if let Err(error) = exchange_is_there(&channel, name, kind).await
+            && !rights::is_access_refused(&error)
+        {
             missing.push(format!("exchange {name}: {}", crate::fault::chain(&error)));
         }
     }
     for plan in queues(lanes) {
         let channel = within(CALL_TIMEOUT, connection.create_channel()).await?;
-        if let Err(error) = look(&channel, plan.name).await {
+        if let Err(error) = look(&channel, plan.name).await
+            && !rights::is_access_refused(&error)
+        {
             missing.push(format!("queue {}: {}", plan.name, crate::fault::chain(&error)));
         }
     }

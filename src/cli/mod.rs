@@ -18,6 +18,7 @@ mod keys;
 mod migrate;
 mod output;
 mod pipelines;
+mod producers;
 mod publish;
 mod schema;
 mod secret;
@@ -72,6 +73,8 @@ enum Other {
     DeadLetters(dead_letters::DeadLetters),
     #[command(subcommand)]
     Holds(holds::Holds),
+    #[command(subcommand)]
+    Producers(producers::Producers),
     #[command(subcommand)]
     Tracker(tracker::Tracker),
     #[command(subcommand)]
@@ -144,6 +147,7 @@ impl Other {
             Self::Jobs(jobs) => jobs.run(output).await,
             Self::DeadLetters(dead_letters) => dead_letters.run(output).await,
             Self::Holds(holds) => holds.run(output).await,
+            Self::Producers(producers) => producers.run(output).await,
             Self::Tracker(tracker) => tracker.run(output).await,
             Self::Identities(identities) => identities.run(output).await,
             Self::Integrations(integrations) => integrations.run(output).await,

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::output::{Output, plain};
-use crate::broker::topology;
+use crate::broker::topology::{self, Outdated};
 use crate::config::Links;
 use crate::engine::Lane;
 use crate::pipelines;
@@ -23,6 +23,9 @@ pub(super) enum Topology {
 pub(super) struct Declare {
     #[command(flatten)]
     links: Links,
+    /// Leave the bindings of the version before in place, while workers of that version still run
+    #[arg(long)]
+    keep_old_bindings: bool,
 }
 
 /// Print what the broker says differs; exit code 1 where something does
@@ -36,7 +39,8 @@ impl Topology {
     pub(super) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
         match self {
             Self::Declare(declare) => {
-                let declared = topology::declare(declare.links.amqp_url()?, &lanes()).await?;
+                let outdated = if declare.keep_old_bindings { Outdated::Keep } else { Outdated::Remove };
+                let declared = topology::declare(declare.links.amqp_url()?, &lanes(), outdated).await?;
                 output.answer(&json!({"declared": declared}), || lines(&declared))?;
                 Ok(ExitCode::SUCCESS)
             }

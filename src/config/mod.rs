@@ -101,6 +101,9 @@ pub struct WorkerSettings {
     /// Jobs that may wait in Postgres for their turn, and open dead letters; with more of either, new ones stay in RabbitMQ
     #[arg(long, env = "DISPATCH_BACKLOG_LIMIT", default_value_t = 200_000, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
     pub backlog_limit: u32,
+    /// One tenant: believe every message, whoever publishes it and whatever it names. Otherwise producers are registered
+    #[arg(long, env = "DISPATCH_TRUST_PRODUCERS", action = clap::ArgAction::SetTrue)]
+    pub trust_producers: bool,
     /// How much of Postgres a producer and an organization may use.
     #[command(flatten)]
     pub quotas: QuotaSettings,

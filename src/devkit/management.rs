@@ -41,6 +41,15 @@ pub struct Rights<'a> {
     pub read: &'a str,
 }
 
+/// Of a worker, as the README gives them.
+pub const WORKER_RIGHTS: Rights<'static> = Rights {
+    configure: "^$",
+    write: r"^(dispatch\.wake|dispatch\.events|amq\.default)$",
+    read: r"^dispatch\.(jobs|control|wake|assignee-sync|messaging|parked)$",
+};
+/// Of a producer that asks for direct replies only.
+pub const PRODUCER_RIGHTS: Rights<'static> = Rights { configure: "^$", write: "^dispatch$", read: "^$" };
+
 impl Management {
     /// `url` is `http://USER:PASSWORD@HOST:PORT`.
     pub(crate) fn new(url: &str) -> anyhow::Result<Self> {

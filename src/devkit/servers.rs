@@ -13,7 +13,7 @@ use tokio_postgres::NoTls;
 
 use super::guard::{Answer, Command, Options, Outcome, Request, Started};
 use super::management::Management;
-pub use super::management::Rights;
+pub use super::management::{PRODUCER_RIGHTS, Rights, WORKER_RIGHTS};
 use crate::broker::Publisher;
 
 /// The longest wait for a statement such as `CREATE DATABASE`.

@@ -34,6 +34,9 @@ pub struct Envelope {
     pub message_id: Option<String>,
     /// AMQP `app_id`, the source where the body has none.
     pub app_id: Option<String>,
+    /// AMQP `user_id`: RabbitMQ takes no message whose connection belongs to another user
+    /// (<https://www.rabbitmq.com/docs/validated-user-id>).
+    pub user_id: Option<String>,
     /// Size of the header table in bytes.
     pub header_bytes: usize,
 }
@@ -80,6 +83,9 @@ pub fn decode_intake(body: &[u8], envelope: &Envelope, keyring: &Keyring, id: Jo
     let source = key_field(&peek, "source", envelope.app_id.as_deref(), SOURCE_LENGTH)?;
     let dedupe_key = key_field(&peek, "dedupe_key", envelope.message_id.as_deref(), KEY_LENGTH)?;
     let digest = canonical_digest(&peek);
+    if schema > SCHEMA + 1 {
+        return Err(Refusal::UnknownSchema(schema));
+    }
     if schema > SCHEMA {
         body.shaped::<Head>()?;
         let organization = peek.get("organization").and_then(Value::as_str).unwrap_or_default();

@@ -3,8 +3,10 @@
 
 mod intake;
 pub mod outcome;
+mod producer;
 mod refusal;
 mod repair;
+mod replay;
 pub mod schema;
 #[cfg(test)]
 mod tests;
@@ -19,8 +21,10 @@ use time::OffsetDateTime;
 
 pub use intake::{Envelope, Intake, Newer, canonical_digest, decode_control, decode_intake};
 pub use outcome::{Facts, Outcome};
+pub use producer::{Named, Producer, Sender};
 pub use refusal::Refusal;
 pub use repair::{read_body, shown_string, without_mark};
+pub use replay::{REPLAY, proof_of_replay, replayed_for};
 pub use wire::{is_discord_id, is_interaction_token, is_segment};
 
 use crate::job::JobId;
@@ -54,6 +58,8 @@ pub const SEARCH_NAME_LENGTH: usize = 255;
 pub const SEARCH_NAMES_LIMIT: usize = 50;
 /// The longest token of an interaction, in characters.
 pub const TOKEN_LENGTH: usize = 1024;
+/// How long a job may be put off by `not_before`.
+pub const LONGEST_DELAY: time::Duration = time::Duration::days(30);
 /// The largest AMQP header table, in bytes.
 pub const HEADERS_LIMIT: usize = 8 << 10;
 

@@ -1,6 +1,6 @@
 //! Why a message could not become a job.
 
-use super::{DEPTH_LIMIT, EVENTS_LIMIT, HEADERS_LIMIT, MESSAGE_LIMIT, SCHEMA};
+use super::{DEPTH_LIMIT, EVENTS_LIMIT, HEADERS_LIMIT, LONGEST_DELAY, MESSAGE_LIMIT, SCHEMA};
 use crate::quota::Over;
 
 /// Why a message was made a dead letter. `Display` says what would be right.
@@ -50,6 +50,37 @@ pub enum Refusal {
     /// A `configure` or `cancel` of a newer schema: what it asks for is not known.
     #[error("`schema` is {0}, and this worker knows {SCHEMA} alone")]
     Schema(i64),
+    /// A job of a schema that the next version of this program will not know either.
+    #[error("expected a `schema` from 1 to {next}, got {got}; use {SCHEMA}", next = SCHEMA + 1, got = .0)]
+    UnknownSchema(i64),
+    /// Nobody knows who sent it.
+    #[error(
+        "expected the AMQP property user_id, got none; use the name of the RabbitMQ user that publishes, and have it registered \
+         with `dispatch producers register`"
+    )]
+    NoUser,
+    /// Sent by a user that is no producer.
+    #[error("expected a registered producer as user_id, got {0:?}; use `dispatch producers register {0}`")]
+    UnknownProducer(String),
+    /// It names what is not its producer's.
+    #[error("expected {what} of producer {producer:?}, got {value:?}; use one of its own, or `dispatch producers register`")]
+    NotPermitted {
+        /// A kind of name, with its article.
+        what: &'static str,
+        /// Who sent the message.
+        producer: String,
+        /// What it names.
+        value: String,
+    },
+    /// It claims to be published again by an operator, and cannot prove it.
+    #[error("expected a header `x-dispatch-replay` of `dispatch dead-letters replay`, got another; use none")]
+    ForgedReplay,
+    /// The tracker has no such organization.
+    #[error("expected an organization of the tracker, got {0:?}; use `dispatch tracker import` to add it")]
+    UnknownOrganization(String),
+    /// Put off for too long.
+    #[error("expected a `not_before` within {days} days, got {got}; use an earlier time", days = LONGEST_DELAY.whole_days(), got = .0)]
+    TooFarAhead(String),
     /// A wake-up that names no job.
     #[error("the wake-up is not one: {0}; right is {{\"job_id\": …}}, and only workers send it")]
     WakeUp(String),
@@ -82,7 +113,13 @@ impl Refusal {
             Self::TooManyEvents(_) => "too_many_events",
             Self::DedupeConflict(_) => "dedupe_conflict",
             Self::RoutingKey(_) => "unknown_routing_key",
-            Self::Schema(_) => "unsupported_schema",
+            Self::Schema(_) | Self::UnknownSchema(_) => "unsupported_schema",
+            Self::NoUser => "no_user_id",
+            Self::UnknownProducer(_) => "unknown_producer",
+            Self::NotPermitted { .. } => "not_permitted",
+            Self::ForgedReplay => "forged_replay",
+            Self::UnknownOrganization(_) => "unknown_organization",
+            Self::TooFarAhead(_) => "not_before_too_far",
             Self::WakeUp(_) => "invalid_wake_up",
             Self::NoSuchJob => "no_such_job",
             Self::Quota(_) => "quota",

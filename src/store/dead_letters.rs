@@ -26,6 +26,8 @@ pub struct NewDeadLetter<'a> {
     pub headers: Value,
     /// Who sent it: the user that RabbitMQ has checked.
     pub producer: Option<&'a str>,
+    /// Whether the source is the producer's to name: only then are source and key announced.
+    pub is_its_senders: bool,
     /// The source, where the message names one.
     pub source: Option<String>,
     /// Its key, likewise.
@@ -107,7 +109,7 @@ pub struct DeadLetter {
 const ANNOUNCE: &str = "
     INSERT INTO announcements (routing_key, reply_to, correlation_id, body, publish_after)
     VALUES ('message.refused', $1, $2, json_strip_nulls(json_build_object('event', 'message.refused', 'source', $3::text, 'dedupe_key',
-        $4::text, 'message_id', $5::text, 'code', $6::text, 'detail', $7::text, 'dead_letter_id', $8::bigint, 'at',
+        $4::text, 'message_id', $5::text, 'code', $6::text, 'detail', $7::text, 'dead_letter_id', $8::bigint, 'producer', $9::text, 'at',
         to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'))), now())";
 
 const NEXT_ID: &str = "SELECT nextval(pg_get_serial_sequence('dead_letters', 'id')) AS id";
@@ -237,10 +239,12 @@ impl Store {
 
 async fn announce<C: GenericClient>(on: &C, new: &NewDeadLetter<'_>, id: Option<i64>, detail: &str) -> Result<(), StoreError> {
     let code = new.refusal.code();
+    let (source, dedupe_key) = if new.is_its_senders { (&new.source, &new.dedupe_key) } else { (&None, &None) };
+    let producer = &new.producer;
     execute(
         on,
         ANNOUNCE,
-        &[&new.reply_to, &new.correlation_id, &new.source, &new.dedupe_key, &new.message_id, &code, &detail, &id],
+        &[&new.reply_to, &new.correlation_id, source, dedupe_key, &new.message_id, &code, &detail, &id, producer],
     )
     .await?;
     Ok(())

@@ -37,6 +37,8 @@ impl Resolution {
 pub struct Replay {
     /// As received.
     pub routing_key: String,
+    /// Who sent it, where that is known.
+    pub producer: Option<String>,
     /// As received, the broker's own among them.
     pub headers: Value,
     /// As received; it may hold secrets.
@@ -94,7 +96,7 @@ pub(super) const COUNT_OF_CODE: &str = "
         SELECT FROM dead_letters WHERE resolved_at IS NULL AND code >= $2 AND code <= $2 ORDER BY code, id LIMIT $1) counted";
 
 const READ: &str = "
-    SELECT routing_key, headers, sealed_body, body_bytes, body_sha256, content_type, content_encoding, message_id, app_id, reply_to,
+    SELECT producer, routing_key, headers, sealed_body, body_bytes, body_sha256, content_type, content_encoding, message_id, app_id, reply_to,
         correlation_id, coalesce(resolution, CASE WHEN resolved_at IS NOT NULL THEN 'resolved' END) AS resolution
     FROM dead_letters WHERE id = $1";
 
@@ -144,6 +146,7 @@ impl Store {
         }
         let Json(headers) = row.try_get("headers")?;
         Ok(Ok(Replay {
+            producer: row.try_get("producer")?,
             routing_key: row.try_get("routing_key")?,
             headers,
             body: SecretSlice::from(body),

@@ -3,26 +3,24 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Deserialize;
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::value::to_raw_value;
 use time::OffsetDateTime;
 
 use super::Worker;
 use super::inflow::ONE_JOB;
 use super::lane::{Seat, Share, Slot};
 use super::parts::{InHand, Parts, Suspect};
-use super::quotas::{Permit, counted};
 use super::unknown::sealed_place;
 use crate::broker::{Delivery, KEY_CANCEL, KEY_CONFIGURE, KEY_JOB};
 use crate::engine::{Pipeline, Product};
 use crate::fault::{chain, storable};
 use crate::job::JobId;
 use crate::message::{
-    Cancel, Configure, Intake, Newer, Refusal, WakeUp, decode_control, decode_intake, shown_string, without_mark,
+    Cancel, Configure, Intake, LONGEST_DELAY, Named, Newer, Refusal, Sender, WakeUp, decode_control, decode_intake,
 };
 use crate::store::{
-    Actor, Announcement, Answer, CancelByKey, Cancelling, Claim, Claimed, Incoming, Intaken, NewDeadLetter, NewJob, NotClaimed,
-    SoFar, StoreError, Tables, Target,
+    Actor, Announcement, Answer, Cancelling, Claim, Claimed, Incoming, Intaken, NewJob, NotClaimed, SoFar, StoreError, Tables,
+    Target,
 };
 use crate::telemetry::names;
 use crate::trace::{TRACEPARENT, TRACESTATE, Trace};
@@ -77,9 +75,10 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     }
 
     async fn take_intake(&self, delivery: &Delivery, seat: &Arc<Seat>) -> Result<Taken, Trouble> {
-        let producer: Option<&str> = None;
+        let sender = self.sender(delivery).await?;
         let id = JobId::fresh();
         let intake = decode_intake(&delivery.body, &delivery.envelope, &self.parts.keyring, id)?;
+        self.admit(&sender, delivery, &intake).await?;
         let (key, payload, organization, times) = match &intake {
             Intake::Request { request, digest } => {
                 let accepted = to_raw_value(request).map_err(|error| StoreError::Row(error.to_string()))?;
@@ -92,14 +91,14 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             }
         };
         let pipeline = self.parts.registry.iter().next().ok_or_else(|| StoreError::Row("there are no pipelines".to_owned()))?;
-        let room = self.room_for(producer, (key.0, key.1), organization, (times.0, payload.len())).await?;
+        let room = self.room_for(sender.name(), (key.0, key.1), organization, (times.0, payload.len())).await?;
         let place = self.place(seat, organization, &intake).await;
         let trace = Trace::received(delivery.header(TRACEPARENT), delivery.header(TRACESTATE));
         let new = Arc::new(NewJob {
             id,
             pipeline: pipeline.name,
             stage: pipeline.first(),
-            producer: producer.map(str::to_owned),
+            producer: sender.name().map(str::to_owned),
             source: key.0.to_owned(),
             dedupe_key: key.1.to_owned(),
             schema: key.2,
@@ -146,22 +145,26 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         }
     }
 
-    /// Room for a job in the quotas of its producer and its organization. A message that came before needs none.
-    async fn room_for(
-        &self,
-        producer: Option<&str>,
-        (source, dedupe_key): (&str, &str),
-        organization: &str,
-        (not_before, bytes): (Option<OffsetDateTime>, usize),
-    ) -> Result<Option<Permit>, Trouble> {
-        match self.parts.patiently(|| self.quotas.job(producer, organization, not_before, bytes)).await? {
-            Ok(room) => Ok(Some(room)),
-            Err(over) => {
-                let store = self.parts.store();
-                let came_before = self.parts.patiently(|| store.has_job_of_key(source, dedupe_key)).await?;
-                if came_before { Ok(None) } else { Err(Refusal::Quota(over).into()) }
+    /// Refuses a job that names what is not its sender's, or what there is not.
+    async fn admit(&self, sender: &Sender, delivery: &Delivery, intake: &Intake) -> Result<(), Trouble> {
+        let (source, organization, application) = match intake {
+            Intake::Request { request, .. } => {
+                let interaction = request.interaction.as_ref();
+                (&request.source, &request.organization, interaction.map(|interaction| interaction.application_id.as_str()))
             }
+            Intake::Newer(newer) => (&newer.source, &newer.organization, None),
+        };
+        let mut names = vec![Named::Source(source), Named::Organization(organization)];
+        names.extend(delivery.reply_to.as_deref().map(Named::ReplyTo));
+        names.extend(application.map(Named::Application));
+        self.permit(sender, &names).await?;
+        if let Intake::Request { request, .. } = intake
+            && let Some(time) = request.not_before.filter(|time| *time > OffsetDateTime::now_utc() + LONGEST_DELAY)
+        {
+            return Err(Refusal::TooFarAhead(time.to_string()).into());
         }
+        // A newer schema may say it elsewhere.
+        if organization.is_empty() { Ok(()) } else { self.known_organization(organization).await }
     }
 
     /// Tells who asks for answers where the job of a message that came again stands.
@@ -253,28 +256,24 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     }
 
     async fn take_control(&self, delivery: &Delivery) -> Result<Taken, Trouble> {
-        let who = delivery.envelope.app_id.as_deref().map_or_else(|| "a message".to_owned(), |id| storable(id, 255));
+        let sender = self.sender(delivery).await?;
+        let who = sender.name().map_or_else(|| "a message without user_id".to_owned(), |name| storable(name, 255));
         let actor = Actor { who, role: "producer".to_owned(), reason: None };
-        let (store, producer) = (self.parts.store(), None::<&str>);
+        let store = self.parts.store();
         let answer = if delivery.routing_key == KEY_CANCEL {
             let cancel: Cancel = decode_control(&delivery.body, &delivery.envelope)?;
-            let room = self.parts.patiently(|| self.quotas.key(producer)).await?;
-            let (source, dedupe_key, may_note) = (&*cancel.source, &*cancel.dedupe_key, room.is_ok());
-            let asked = CancelByKey { source, dedupe_key, producer, may_note };
-            match (self.parts.patiently(|| store.cancel_by_key(&asked, &actor)).await?, room) {
-                (Cancelling::Answered(Answer::NoSuchJob), Err(over)) => return Err(Refusal::Quota(counted(over)).into()),
-                (Cancelling::Answered(answer), _) => answer,
-                (Cancelling::Noted, room) => {
-                    if let Ok(room) = room {
-                        room.stored();
-                    }
-                    return Ok(Taken::Nothing);
-                }
+            self.permit(&sender, &[Named::Source(&cancel.source)]).await?;
+            let Cancel { source, dedupe_key, .. } = cancel.clone();
+            self.permit_job(&sender, &Target::Key { source, dedupe_key }).await?;
+            match self.cancel_within_quota(&cancel, sender.name(), &actor).await? {
+                Cancelling::Answered(answer) => answer,
+                Cancelling::Noted => return Ok(Taken::Nothing),
             }
         } else {
             let configure: Configure = decode_control(&delivery.body, &delivery.envelope)?;
             let first = self.parts.registry.iter().next().map(Pipeline::first).unwrap_or_default();
             let target = Target::Id(configure.job_id);
+            self.permit_job(&sender, &target).await?;
             self.parts.patiently(|| store.configure(&target, &configure.account, first, &actor)).await?
         };
         match answer {
@@ -284,45 +283,23 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         }
     }
 
-    /// Keeps what could not become a job. Where even that fails, the message goes back and comes again.
-    async fn keep(&self, delivery: &Delivery, refusal: &Refusal) -> Taken {
-        let said = serde_json::from_slice::<Said<'_>>(without_mark(&delivery.body)).unwrap_or_default();
-        let text = |said: Option<&RawValue>, beside: &Option<String>| {
-            let said = said.and_then(|value| shown_string(value.get()));
-            said.or_else(|| beside.clone()).map(|text| storable(&text, 255))
-        };
-        let short = |text: &Option<String>| text.as_deref().map(|text| storable(text, 255));
-        let envelope = &delivery.envelope;
-        let new = NewDeadLetter {
-            refusal,
-            body: &delivery.body,
-            routing_key: &delivery.routing_key,
-            headers: delivery.headers.clone(),
-            producer: None,
-            source: text(said.source, &envelope.app_id),
-            dedupe_key: text(said.dedupe_key, &envelope.message_id),
-            message_id: short(&envelope.message_id),
-            content_type: short(&envelope.content_type),
-            content_encoding: short(&envelope.content_encoding),
-            app_id: short(&envelope.app_id),
-            reply_to: delivery.reply_to.as_deref(),
-            correlation_id: delivery.correlation_id.as_deref(),
-        };
-        self.keep_refused(&new).await
+    /// Refuses a message about a job that is not its sender's, in the words for one that there is not.
+    async fn permit_job(&self, sender: &Sender, target: &Target) -> Result<(), Trouble> {
+        if let Sender::Trusted(_) = sender {
+            return Ok(());
+        }
+        let store = self.parts.store();
+        let Some(tenant) = self.parts.patiently(|| store.tenant(target)).await? else { return Ok(()) };
+        let names = [Named::Source(&tenant.source), Named::Organization(&tenant.organization)];
+        match self.permit(sender, &names).await {
+            Err(Trouble::Refused(_)) => Err(Refusal::NoSuchJob.into()),
+            answer => answer,
+        }
     }
 }
 
-/// What a refused message says of itself, as far as it can be read. Nothing else of it is built in memory, whatever its size.
-#[derive(Default, Deserialize)]
-struct Said<'a> {
-    #[serde(borrow, default)]
-    source: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    dedupe_key: Option<&'a RawValue>,
-}
-
 /// Why a delivery leads to no claim.
-enum Trouble {
+pub(super) enum Trouble {
     Refused(Refusal),
     Store(StoreError),
 }

@@ -9,6 +9,7 @@
 //! **Invariant:** no transaction and no pooled connection is open while a stage runs.
 //! **Invariant:** a delivery is acked after everything it led to is stored; what is stored is found again by the waker.
 
+mod admission;
 mod announcer;
 mod claiming;
 mod heartbeat;
@@ -19,6 +20,7 @@ mod parts;
 mod quotas;
 mod refusing;
 mod report;
+mod room;
 mod stage_run;
 mod stamps;
 mod unknown;
@@ -30,6 +32,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
+pub use admission::Admission;
 pub use announcer::{Announcer, Announcing, DueAnnouncements, EventLinks, announcer};
 pub use heartbeat::{beat, begin};
 pub use inflow::Inflow;

@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::admission::Admission;
 use super::announcer::Announcer;
 use super::report;
 use super::stamps::Stamps;
-use crate::broker::{EXCHANGE, Outgoing, Publisher};
+use crate::broker::{Outgoing, Publisher, WAKE};
 use crate::engine::{Product, Registry};
 use crate::job::JobId;
 use crate::message::WakeUp;
@@ -33,6 +34,8 @@ pub struct Parts<P: Product, T: Tables<Changes = P::Changes>> {
     pub announcer: Announcer,
     /// The newest intake schema it runs.
     pub known_schema: i64,
+    /// Who may publish what.
+    pub admission: Arc<Admission>,
     /// Jobs in hand.
     pub running: Arc<Running>,
     /// Wake-ups that may not have been published.
@@ -49,6 +52,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Clone for Parts<P, T> {
             publisher: self.publisher.clone(),
             announcer: self.announcer.clone(),
             known_schema: self.known_schema,
+            admission: Arc::clone(&self.admission),
             running: Arc::clone(&self.running),
             stamps: Arc::clone(&self.stamps),
         }
@@ -175,6 +179,6 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Parts<P, T> {
     fn wake_up(&self, job: JobId, pipeline: &str) -> Option<Outgoing> {
         let lane = self.registry.get(pipeline)?.lane;
         let body = serde_json::to_vec(&WakeUp { job_id: job }).expect("a wake-up is always JSON");
-        Some(Outgoing { exchange: EXCHANGE, routing_key: lane.wake_key.to_owned(), mandatory: true, body, ..Outgoing::default() })
+        Some(Outgoing { exchange: WAKE, routing_key: lane.wake_key.to_owned(), mandatory: true, body, ..Outgoing::default() })
     }
 }

@@ -1,17 +1,53 @@
 //! A message that is refused becomes a dead letter, as far as its producer's quota has room; its producer is told either way.
 
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
 use super::Worker;
 use super::claiming::Taken;
 use super::inflow::ONE_DEAD_LETTER;
 use super::quotas::LetterRoom;
+use crate::broker::Delivery;
 use crate::engine::Product;
-use crate::fault::chain;
+use crate::fault::{chain, storable};
+use crate::message::{Named, Refusal, Sender, shown_string, without_mark};
 use crate::store::{NewDeadLetter, StoreError, Tables};
 use crate::telemetry::names;
 
 impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     /// Keeps what could not become a job. Where even that fails, the message goes back and comes again.
-    pub(super) async fn keep_refused(&self, new: &NewDeadLetter<'_>) -> Taken {
+    pub(super) async fn keep(&self, delivery: &Delivery, refusal: &Refusal) -> Taken {
+        let said = serde_json::from_slice::<Said<'_>>(without_mark(&delivery.body)).unwrap_or_default();
+        let text = |said: Option<&RawValue>, beside: &Option<String>| {
+            let said = said.and_then(|value| shown_string(value.get()));
+            said.or_else(|| beside.clone()).map(|text| storable(&text, 255))
+        };
+        let short = |text: &Option<String>| text.as_deref().map(|text| storable(text, 255));
+        let envelope = &delivery.envelope;
+        let sender = self.sender(delivery).await.ok();
+        let may_name = |name: Named<'_>| sender.as_ref().is_some_and(|sender| sender.may_name(&[name]).is_ok());
+        let source = text(said.source, &envelope.app_id);
+        let is_its_senders = source.as_deref().is_some_and(|source| may_name(Named::Source(source)));
+        let new = NewDeadLetter {
+            refusal,
+            is_its_senders,
+            body: &delivery.body,
+            routing_key: &delivery.routing_key,
+            headers: delivery.headers.clone(),
+            producer: sender.as_ref().map_or(envelope.user_id.as_deref(), Sender::name),
+            source,
+            dedupe_key: text(said.dedupe_key, &envelope.message_id),
+            message_id: short(&envelope.message_id),
+            content_type: short(&envelope.content_type),
+            content_encoding: short(&envelope.content_encoding),
+            app_id: short(&envelope.app_id),
+            reply_to: delivery.reply_to.as_deref().filter(|queue| may_name(Named::ReplyTo(queue))),
+            correlation_id: delivery.correlation_id.as_deref(),
+        };
+        self.keep_refused(&new).await
+    }
+
+    async fn keep_refused(&self, new: &NewDeadLetter<'_>) -> Taken {
         let (code, refusal) = (new.refusal.code(), new.refusal);
         match self.store_refused(new).await {
             Ok(Some(id)) => {
@@ -54,4 +90,13 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             LetterRoom::Nothing(None) => Ok(None),
         }
     }
+}
+
+/// What a refused message says of itself, as far as it can be read. Nothing else of it is built in memory, whatever its size.
+#[derive(Default, Deserialize)]
+struct Said<'a> {
+    #[serde(borrow, default)]
+    source: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    dedupe_key: Option<&'a RawValue>,
 }

@@ -60,7 +60,7 @@ async fn a_queue_deleted_under_a_worker_loses_no_follow_up_and_is_consumed_when_
     world.publish_job(&acme::job("one", &event)).await;
     let job = world.wait_job_state("one", JobState::Waiting, SOON).await;
     assert_eq!(job.wait_reason.as_deref(), Some("children"));
-    topology::declare(&world.amqp_url, &lanes()).await.unwrap();
+    topology::declare(&world.amqp_url, &lanes(), topology::Outdated::Remove).await.unwrap();
     world.wait_job_state("one", JobState::Succeeded, SOON).await;
     worker.ready().await;
     world.wait_quiet(SOON).await;

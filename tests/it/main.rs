@@ -55,6 +55,7 @@ mod outcomes_of_follow_ups;
 mod outgoing;
 mod partitions;
 mod producer_examples;
+mod producers;
 mod proportion;
 mod publish_wait;
 mod readme;

@@ -32,6 +32,7 @@ fn new(body: &str) -> NewDeadLetter<'_> {
     const WHY: &Refusal = &Refusal::NoSuchJob;
     NewDeadLetter {
         producer: None,
+        is_its_senders: false,
         refusal: WHY,
         body: body.as_bytes(),
         routing_key: KEY_JOB,

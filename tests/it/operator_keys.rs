@@ -49,6 +49,7 @@ fn with_keyring(keyring: &str) -> WorkerOptions {
 async fn dead_letter(world: &TestWorld, body: &str) -> i64 {
     let new = NewDeadLetter {
         producer: None,
+        is_its_senders: false,
         refusal: &Refusal::NoSuchJob,
         body: body.as_bytes(),
         routing_key: "job",

@@ -13,6 +13,8 @@ use crate::cli::consent::Consent;
 use crate::cli::output::{Output, say};
 use crate::config::Links;
 use crate::fault::chain;
+use crate::message::{REPLAY, proof_of_replay};
+use crate::secrets::Keyring;
 use crate::store::{CappedCount, Replay as Letter, Resolution, Store};
 
 /// Publish dead letters again as they were received; one that is refused again becomes a new dead letter
@@ -66,6 +68,7 @@ impl Replay {
     pub(in crate::cli) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
         self.consent.can_be_had()?;
         let amqp_url = self.links.amqp_url()?;
+        let keyring = Keyring::parse(self.links.keyring()?)?;
         let store = connect::store_with_keyring(&self.links).await?;
         let (ids, left) = self.which.letters(&store).await?;
         let mut tally = Tally { how: Resolution::Replayed, done: Vec::new(), not_done: Vec::new(), left };
@@ -73,7 +76,7 @@ impl Replay {
             self.consent.to(&format!("Publish {} dead letters again?", ids.len()))?;
             let publisher = Publisher::connect(amqp_url).await?;
             for id in ids {
-                match publish(&store, &publisher, id).await? {
+                match publish(&store, &publisher, &keyring, id).await? {
                     Ok(()) => {
                         // Somebody else may have marked it since: then it was published twice, which makes one job.
                         store.resolve(id, Resolution::Replayed, &self.consent.actor()).await?;
@@ -120,28 +123,32 @@ impl Which {
 }
 
 /// Publishes a letter and waits for the broker's confirm; inside, why it cannot be.
-async fn publish(store: &Store, publisher: &Publisher, id: i64) -> anyhow::Result<Result<(), String>> {
+async fn publish(store: &Store, publisher: &Publisher, keyring: &Keyring, id: i64) -> anyhow::Result<Result<(), String>> {
     let letter = match store.replay(id).await? {
         Ok(letter) => letter,
         Err(why) => return Ok(Err(why.to_string())),
     };
-    Ok(publisher.publish(&message(letter)).await.map_err(|error| chain(&error)))
+    Ok(publisher.publish(&message(letter, keyring)).await.map_err(|error| chain(&error)))
 }
 
-fn message(letter: Letter) -> Outgoing {
+/// It comes from the user of RabbitMQ that publishes it, and shows whose it is.
+fn message(letter: Letter, keyring: &Keyring) -> Outgoing {
+    let body = letter.body.expose_secret().to_vec();
+    let mut headers = producer_headers(&letter.headers);
+    headers.insert(REPLAY.to_owned(), proof_of_replay(keyring, &body, letter.producer.as_deref()).into());
     Outgoing {
         trace: None,
         exchange: EXCHANGE,
         routing_key: letter.routing_key,
         mandatory: true,
-        body: letter.body.expose_secret().to_vec(),
+        body,
         content_type: letter.content_type,
         content_encoding: letter.content_encoding,
         message_id: letter.message_id,
         app_id: letter.app_id,
         reply_to: letter.reply_to,
         correlation_id: letter.correlation_id,
-        headers: producer_headers(&letter.headers),
+        headers,
     }
 }
 

@@ -2,9 +2,11 @@
 //! stops.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use data_encoding::HEXLOWER;
 use futures_util::future::join_all;
 use reqwest::{Client, StatusCode};
 use rustix::process::Signal;
@@ -12,14 +14,16 @@ use secrecy::{ExposeSecret, SecretString};
 use tracing::instrument::WithSubscriber as _;
 use tracing::subscriber::NoSubscriber;
 
+use super::traffic::SOURCE;
 use super::world::World;
-use crate::broker::topology;
+use crate::broker::{self, topology};
 use crate::devkit::ports::{self, Port};
 use crate::devkit::process::{Abrupt, Launch, Process};
-use crate::devkit::servers::Servers;
+use crate::devkit::servers::{PRODUCER_RIGHTS, Servers, WORKER_RIGHTS};
 use crate::devkit::simulator::process::SimulatorProcess;
+use crate::message::Producer;
 use crate::secrets::Keyring;
-use crate::store;
+use crate::store::{self, Actor, Store, StoreError};
 use crate::{pipelines, telemetry, tracker};
 
 /// How long a worker may take to be ready.
@@ -31,11 +35,17 @@ const LOOK: Duration = Duration::from_secs(5);
 /// In the demo's folder.
 const WITNESS: &str = "witness.jsonl";
 const DATABASE: &str = "dispatch";
+const VHOST: &str = "dispatch";
+/// The user of RabbitMQ that publishes.
+const PRODUCER: &str = "demo-producer";
 
 /// How others reach what was started.
 pub(super) struct Links {
     pub(super) database_url: SecretString,
+    /// Of an administrator.
     pub(super) amqp_url: SecretString,
+    pub(super) producer_amqp_url: SecretString,
+    worker_amqp_url: SecretString,
     pub(super) keyring: SecretString,
     pub(super) simulator_url: String,
 }
@@ -81,9 +91,12 @@ impl Fleet {
         let witness = folder.path.join(WITNESS);
         let (servers, simulator) =
             tokio::try_join!(Servers::start(&binary, report), SimulatorProcess::start_logging(&binary, &witness, log.into()))?;
+        let (administrator, producer, worker) = users(&servers).await?;
         let links = Links {
             database_url: servers.create_database(DATABASE, None).await?.into(),
-            amqp_url: servers.amqp_url.clone().into(),
+            amqp_url: administrator,
+            producer_amqp_url: producer,
+            worker_amqp_url: worker,
             keyring: Keyring::fresh_setting(),
             simulator_url: simulator.url.clone(),
         };
@@ -91,11 +104,15 @@ impl Fleet {
         // People are told of the demo, not of each migration.
         let migrated =
             async { store::migrate(&links.database_url).with_subscriber(NoSubscriber::new()).await.context("cannot migrate") };
-        let declared = async { topology::declare(&links.amqp_url, &lanes).await.context("cannot declare the topology") };
+        let declared = async {
+            let declaring = topology::declare(&links.amqp_url, &lanes, topology::Outdated::Remove);
+            declaring.await.context("cannot declare the topology")
+        };
         tokio::try_join!(migrated, declared)?;
         let world = World::new(&links.simulator_url);
         simulator.client.load_state(&world.state).await?;
         import(&links, &world).await?;
+        register_producers(&links).await?;
         let worker =
             |name| Ok::<_, anyhow::Error>(Worker { name, port: ports::reserve().context("no free port")?, process: None });
         let workers = [worker("worker-1")?, worker("worker-2")?];
@@ -185,6 +202,7 @@ fn launch(worker: &Worker, binary: &Path, folder: &Path, links: &Links, keep: bo
     for (name, value) in environment(links) {
         launch.command.env(name, value);
     }
+    launch.command.env("DISPATCH_AMQP_URL", links.worker_amqp_url.expose_secret());
     launch.command.env("DISPATCH_OPS_LISTEN", format!("127.0.0.1:{}", worker.port.number()));
     launch.spawn()
 }
@@ -205,6 +223,32 @@ pub(super) fn environment(links: &Links) -> Vec<(&'static str, String)> {
         // The simulated channel takes any number of messages, and nobody wants to wait for the real one's pace.
         ("DISPATCH_RATES", "discord=200/1".to_owned()),
     ]
+}
+
+/// URLs of RabbitMQ for an administrator, a producer and a worker, the latter two with the rights that the README gives them.
+async fn users(servers: &Servers) -> anyhow::Result<(SecretString, SecretString, SecretString)> {
+    let administrator = servers.create_vhost(VHOST).await?;
+    let password = || HEXLOWER.encode(&rand::random::<[u8; 16]>());
+    let producer = servers.create_user(VHOST, PRODUCER, &password(), &PRODUCER_RIGHTS).await?;
+    let worker = servers.create_user(VHOST, "dispatch-worker", &password(), &WORKER_RIGHTS).await?;
+    Ok((administrator.into(), producer.into(), worker.into()))
+}
+
+/// The demo's producer, and the administrator, who may publish by hand.
+async fn register_producers(links: &Links) -> anyhow::Result<()> {
+    let administrator = broker::user_of(&links.amqp_url.clone().into())?;
+    let store = Store::new(store::pool(&links.database_url, 1)?, Arc::new(Keyring::parse(&links.keyring)?));
+    let actor = Actor { who: SOURCE.to_owned(), role: "operator".to_owned(), reason: Some("the demo".to_owned()) };
+    for name in [PRODUCER, &administrator] {
+        let any = vec!["*".to_owned()];
+        let (sources, organizations) = (vec![SOURCE.to_owned()], any.clone());
+        let new = Producer { name: name.to_owned(), sources, organizations, reply_queues: Vec::new(), applications: any };
+        let registered = store.audited(&actor, "producer.register", async |tx| {
+            Ok::<_, StoreError>(((), store::register_producer(tx, &new).await?))
+        });
+        registered.await.context("cannot register the producers")?;
+    }
+    Ok(())
 }
 
 async fn import(links: &Links, world: &World) -> anyhow::Result<()> {
@@ -235,7 +279,7 @@ pub(super) struct Folder {
 
 impl Folder {
     fn create() -> anyhow::Result<Self> {
-        let name = format!("dispatch-demo-{}", data_encoding::HEXLOWER.encode(&rand::random::<[u8; 6]>()));
+        let name = format!("dispatch-demo-{}", HEXLOWER.encode(&rand::random::<[u8; 6]>()));
         let path = std::env::temp_dir().join(name);
         std::fs::create_dir(&path).with_context(|| format!("cannot create {}", path.display()))?;
         Ok(Self { path, kept: false })

@@ -76,7 +76,7 @@ impl<'a> Play<'a> {
     ) -> anyhow::Result<Self> {
         let pool = store::pool(&fleet.links.database_url, 4)?;
         let store = Store::new(pool.clone(), Arc::new(Keyring::parse(&fleet.links.keyring)?));
-        let publisher = Publisher::connect(&fleet.links.amqp_url).await?;
+        let publisher = Publisher::connect(&fleet.links.producer_amqp_url).await?;
         let simulator = fleet.simulator.client.clone();
         let traffic = Traffic::new(publisher, simulator.clone(), world);
         Ok(Self { fleet, traffic, faults: Faults::new(simulator), pool, store, progress, deadline, refused: 0 })

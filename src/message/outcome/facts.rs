@@ -30,6 +30,7 @@ pub struct Facts {
     message_id: Option<String>,
     detail: Option<String>,
     dead_letter_id: Option<i64>,
+    producer: Option<String>,
     at: String,
 }
 
@@ -80,10 +81,11 @@ impl Facts {
 
     fn outcome(self) -> Option<Outcome> {
         if self.event == REFUSED {
-            let Self { source, dedupe_key, message_id, at, .. } = self;
+            let Self { producer, source, dedupe_key, message_id, at, .. } = self;
             let (code, detail, dead_letter_id) = (self.code?, self.detail?, self.dead_letter_id);
             let schema = OUTCOME_SCHEMA;
-            return Some(Outcome::Refused(Refused { schema, source, dedupe_key, message_id, code, detail, dead_letter_id, at }));
+            let refused = Refused { schema, producer, source, dedupe_key, message_id, code, detail, dead_letter_id, at };
+            return Some(Outcome::Refused(refused));
         }
         if self.event == FOLLOW_UP {
             return self.follow_up().map(Outcome::WaitingForFollowUp);

@@ -222,7 +222,10 @@ pub struct Refused {
     /// 1; of these events, not of the message.
     #[schemars(extend("const" = OUTCOME_SCHEMA))]
     pub schema: i64,
-    /// The producer, where the message says it.
+    /// The user of RabbitMQ that published the message, where it says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub producer: Option<String>,
+    /// The source, where the message names one that is its producer's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
     /// Its key, likewise.

@@ -114,13 +114,13 @@ impl Quotas {
         let need = Amount::row(bytes as u64);
         let mut room = match self.room(of(producer), kind, need).await? {
             Ok(room) => room,
-            Err(over) => return Ok(Err(counted(over))),
+            Err(over) => return Ok(Err(over)),
         };
         // A job of a newer schema may name none.
         if !organization.is_empty() {
             match self.room(Holder::Organization(organization.to_owned()), kind, need).await? {
                 Ok(mut more) => room.0.append(&mut more.0),
-                Err(over) => return Ok(Err(counted(over))),
+                Err(over) => return Ok(Err(over)),
             }
         }
         Ok(Ok(room))

@@ -5,8 +5,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
 
+use dispatch_worker::broker::user_of;
 use dispatch_worker::config;
-use dispatch_worker::devkit::servers::Servers;
+use dispatch_worker::devkit::servers::{Servers, WORKER_RIGHTS};
 use dispatch_worker::store;
 use secrecy::SecretString;
 use tokio::sync::OnceCell;
@@ -68,7 +69,9 @@ impl Run {
         let name = format!("it_{}", data_encoding::HEXLOWER.encode(&rand::random::<[u8; 4]>()));
         let template = format!("{name}_template");
         let url = servers.create_database(&template, None).await.expect("a database for the template");
-        store::migrate(&SecretString::from(url)).await.expect("the migrations apply to an empty database");
+        store::migrate(&SecretString::from(url.clone())).await.expect("the migrations apply to an empty database");
+        let administrator = user_of(&SecretString::from(servers.amqp_url.clone()).into()).expect("a URL of RabbitMQ");
+        run_sql(&url, &format!("INSERT INTO producers VALUES ('{administrator}', '{{*}}', '{{*}}', '{{*}}', '{{*}}')")).await;
         Self {
             servers,
             is_private,
@@ -95,6 +98,13 @@ impl Run {
     pub(crate) async fn create_database(&self, name: &str) -> SecretString {
         let url = self.servers.create_database(name, Some(&self.template)).await;
         SecretString::from(url.expect("a database from the template"))
+    }
+
+    /// RabbitMQ's URL for the workers of a world: a user with the rights that the README gives one.
+    pub(crate) async fn worker_amqp_url(&self, vhost: &str) -> SecretString {
+        let user = format!("{}_worker", self.name);
+        let made = self.servers.create_user(vhost, &user, "canary-worker-password", &WORKER_RIGHTS);
+        SecretString::from(made.await.expect("RabbitMQ makes a user"))
     }
 
     /// Removes a world. RabbitMQ is spared its queues at once; a database of a private Postgres goes with its server, since
@@ -127,13 +137,15 @@ impl Run {
 
 /// Nobody crashes the servers that tests share, and many databases are made at once: waiting for the disk would only be slow.
 async fn calm(url: &str) {
+    run_sql(url, "ALTER SYSTEM SET fsync = off").await;
+    run_sql(url, "SELECT pg_reload_conf()").await;
+}
+
+async fn run_sql(url: &str, sql: &str) {
     let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.expect("Postgres answers");
-    let set = async move {
-        client.batch_execute("ALTER SYSTEM SET fsync = off").await?;
-        client.batch_execute("SELECT pg_reload_conf()").await
-    };
-    let (set, _) = tokio::join!(set, connection);
-    set.expect("the superuser may set it");
+    let work = async move { client.batch_execute(sql).await };
+    let (done, _) = tokio::join!(work, connection);
+    done.unwrap_or_else(|error| panic!("{error:?}: {sql}"));
 }
 
 /// Where RabbitMQ's management API is, with the credentials of `amqp`.

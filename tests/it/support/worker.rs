@@ -182,7 +182,7 @@ fn environment(world: &TestWorld, port: u16, options: &WorkerOptions) -> BTreeMa
     let mut environment = BTreeMap::new();
     let mut set = |name: &str, value: String| environment.insert(format!("DISPATCH_{name}"), value);
     set("DATABASE_URL", world.database.url.expose_secret().to_owned());
-    set("AMQP_URL", world.amqp_url.expose_secret().to_owned());
+    set("AMQP_URL", world.worker_amqp_url.expose_secret().to_owned());
     set("KEYRING", world.keyring_setting.expose_secret().to_owned());
     set("OPS_LISTEN", format!("127.0.0.1:{port}"));
     set("POOL_SIZE", "4".to_owned());

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use deadpool_postgres::Pool;
-use dispatch_worker::broker::{EXCHANGE, INTAKE_QUEUE, KEY_CONFIGURE, KEY_JOB, Outgoing, PARKED_QUEUE, Publisher, topology};
+use dispatch_worker::broker::{
+    CONTROL_QUEUE, EXCHANGE, INTAKE_QUEUE, KEY_CONFIGURE, KEY_JOB, Outgoing, PARKED_QUEUE, Publisher, topology,
+};
 use dispatch_worker::devkit::guard::Command;
 use dispatch_worker::devkit::servers::{QueueDepth, Rights};
 use dispatch_worker::devkit::simulator::admin::Change;
@@ -43,6 +45,7 @@ pub(crate) struct TestWorld {
     run: &'static Run,
     pub(crate) database: TestDatabase,
     pub(crate) amqp_url: SecretString,
+    pub(super) worker_amqp_url: SecretString,
     pub(crate) keyring_setting: SecretString,
     pub(crate) keyring: Arc<Keyring>,
     pub(super) folder: Folder,
@@ -75,13 +78,15 @@ impl TestWorld {
         let name = run.world_name();
         let database = TestDatabase::named(run, name.clone()).await;
         let amqp_url = run.servers.create_vhost(&name).await.map(SecretString::from).expect("a vhost");
-        topology::declare(&amqp_url, &lanes()).await.expect("a topology");
+        topology::declare(&amqp_url, &lanes(), topology::Outdated::Remove).await.expect("a topology");
+        let worker_amqp_url = run.worker_amqp_url(&name).await;
         let keyring_setting = Keyring::fresh_setting();
         let keyring = Arc::new(Keyring::parse(&keyring_setting).expect("a fresh keyring is right"));
         Self {
             run,
             database,
             amqp_url,
+            worker_amqp_url,
             keyring_setting,
             keyring,
             folder: Folder::new(&name),
@@ -395,5 +400,5 @@ pub(crate) fn lanes() -> Vec<Lane> {
 
 /// Every queue of a world.
 pub(crate) fn queues() -> impl Iterator<Item = &'static str> {
-    lanes().into_iter().map(|lane| lane.queue).chain([INTAKE_QUEUE, PARKED_QUEUE])
+    lanes().into_iter().map(|lane| lane.queue).chain([INTAKE_QUEUE, CONTROL_QUEUE, PARKED_QUEUE])
 }

@@ -1,0 +1,95 @@
+//! `dispatch producers`: who may publish, and what.
+
+mod register;
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use comfy_table::Cell;
+use serde_json::json;
+
+use super::connect;
+use super::consent::Consent;
+use super::output::{Output, plain, rendered, say};
+use crate::config::Links;
+use crate::message::Producer;
+use crate::store::{Registration, remove_producer};
+
+/// Register who may publish, and what their messages may name
+#[derive(Debug, Subcommand)]
+pub(super) enum Producers {
+    List(List),
+    Register(register::Register),
+    Remove(Remove),
+}
+
+/// List producers with what their messages may name
+#[derive(Debug, Args)]
+pub(super) struct List {
+    #[command(flatten)]
+    links: Links,
+}
+
+/// Remove a producer: within 5 s its messages are refused; jobs that it has published go on
+#[derive(Debug, Args)]
+pub(super) struct Remove {
+    #[command(flatten)]
+    links: Links,
+    /// The user of RabbitMQ
+    #[arg(value_name = "USER")]
+    name: String,
+    #[command(flatten)]
+    consent: Consent,
+}
+
+impl Producers {
+    pub(super) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::List(list) => list.run(output).await,
+            Self::Register(register) => register.run(output).await,
+            Self::Remove(remove) => remove.run(output).await,
+        }
+    }
+}
+
+impl List {
+    async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
+        let producers = connect::store(&self.links).await?.producers().await?;
+        output.answer(&producers, || if producers.is_empty() { String::new() } else { table(output, &producers) })?;
+        if producers.is_empty() {
+            say("no producers; `dispatch producers register` adds one");
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Remove {
+    async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
+        self.consent.can_be_had()?;
+        let store = connect::store(&self.links).await?;
+        self.consent.to(&format!("Remove producer {}?", self.name))?;
+        let actor = self.consent.actor();
+        let removed = store.audited(&actor, "producer.remove", async |tx| {
+            let changed = remove_producer(tx, &self.name).await?;
+            Ok::<_, anyhow::Error>((changed.is_some(), changed))
+        });
+        let removed = removed.await?;
+        anyhow::ensure!(
+            removed,
+            "expected a registered producer, got {:?}; use one that `dispatch producers list` shows",
+            self.name
+        );
+        output.answer(&json!({"producer": self.name, "removed": true}), || format!("removed {}", plain(&self.name)))?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn table(output: Output, producers: &[Producer]) -> String {
+    let mut table = output.table(&["producer", "sources", "organizations", "reply queues", "Discord applications"]);
+    for producer in producers {
+        let Producer { name, sources, organizations, reply_queues, applications } = producer;
+        let lists = [sources, organizations, reply_queues, applications].map(|list| Cell::new(plain(&list.join(", "))));
+        table.add_row(std::iter::once(Cell::new(plain(name))).chain(lists));
+    }
+    rendered(table)
+}

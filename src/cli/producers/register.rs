@@ -1,0 +1,67 @@
+//! `dispatch producers register`.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
+use serde_json::json;
+
+use super::{Registration, table};
+use crate::cli::connect;
+use crate::cli::consent::Consent;
+use crate::cli::output::{Output, say};
+use crate::config::Links;
+use crate::message::Producer;
+use crate::store::register_producer;
+
+/// Register a user of RabbitMQ as a producer, or replace what it may name; a name that ends with `*` stands for all that begin so
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Register {
+    #[command(flatten)]
+    links: Links,
+    /// The user of RabbitMQ that it publishes as
+    #[arg(value_name = "USER", value_parser = NonEmptyStringValueParser::new())]
+    name: String,
+    /// A source that its messages may name
+    #[arg(long = "source", value_name = "NAME", required = true, value_parser = NonEmptyStringValueParser::new())]
+    sources: Vec<String>,
+    /// An organization that its jobs may be for
+    #[arg(long = "organization", value_name = "SLUG", required = true, value_parser = NonEmptyStringValueParser::new())]
+    organizations: Vec<String>,
+    /// A queue of its own that answers may go to; direct replies need none
+    #[arg(long = "reply-queue", value_name = "QUEUE", value_parser = NonEmptyStringValueParser::new())]
+    reply_queues: Vec<String>,
+    /// A Discord application whose interactions it may pass on
+    #[arg(long = "application", value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
+    applications: Vec<String>,
+    #[command(flatten)]
+    consent: Consent,
+}
+
+impl Register {
+    pub(in crate::cli) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
+        self.consent.can_be_had()?;
+        let store = connect::store(&self.links).await?;
+        let Self { name, sources, organizations, reply_queues, applications, consent, .. } = self;
+        let new = Producer { name, sources, organizations, reply_queues, applications };
+        let others = store.producers().await?;
+        for other in others.iter().filter(|other| other.name != new.name) {
+            if let Some(source) = new.sources.iter().find(|source| other.sources.contains(source)) {
+                say(&format!(
+                    "{} may name the source {source} too: who shares a source can cancel the other's jobs and take its keys",
+                    other.name
+                ));
+            }
+        }
+        consent.to(&format!("Register producer {}?", new.name))?;
+        let changed: Registration = store
+            .audited(&consent.actor(), "producer.register", async |tx| {
+                let changed = register_producer(tx, &new).await?;
+                Ok::<_, anyhow::Error>((changed.clone(), changed))
+            })
+            .await?;
+        let now = std::slice::from_ref(&new);
+        output.answer(&json!({"changed": changed.is_some(), "now": new}), || table(output, now))?;
+        Ok(ExitCode::SUCCESS)
+    }
+}

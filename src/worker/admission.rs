@@ -1,0 +1,151 @@
+//! Who has sent a message, and whether it may say what it says. RabbitMQ vouches for the user; what a user may name is a row,
+//! read again every few seconds, and always before a message is refused for it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::Worker;
+use super::claiming::Trouble;
+use crate::broker::Delivery;
+use crate::engine::Product;
+use crate::message::{Named, Producer, REPLAY, Refusal, Sender, replayed_for};
+use crate::store::{StoreError, Tables};
+
+/// How long a producer's row, or an organization's, is taken for current: what is taken away is gone after this.
+const CURRENT: Duration = Duration::from_secs(5);
+/// Nothing is refused for what was read longer ago: what was just registered counts.
+const JUST_NOW: Duration = Duration::from_millis(100);
+/// Names that are remembered, at most.
+const REMEMBERED: usize = 4096;
+
+/// What is known of senders and organizations.
+#[derive(Debug)]
+pub struct Admission {
+    /// One tenant: whoever may publish is trusted.
+    trusts_all: bool,
+    producers: Recent<Option<Arc<Producer>>>,
+    organizations: Recent<bool>,
+}
+
+impl Admission {
+    /// Knowing nothing yet. `trusts_all`: every message is believed.
+    #[must_use]
+    pub fn new(trusts_all: bool) -> Self {
+        Self { trusts_all, producers: Recent::default(), organizations: Recent::default() }
+    }
+}
+
+impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
+    /// Who has sent a message.
+    pub(super) async fn sender(&self, delivery: &Delivery) -> Result<Sender, Trouble> {
+        let user = match delivery.header(REPLAY) {
+            // An operator publishes it again for its producer; one from before producers were known is the operator's word.
+            Some(proof) => match replayed_for(&self.parts.keyring, &delivery.body, proof) {
+                Some(None) => return Ok(Sender::Trusted(None)),
+                Some(producer) => producer,
+                None => return Err(Refusal::ForgedReplay.into()),
+            },
+            None => delivery.envelope.user_id.clone(),
+        };
+        if self.parts.admission.trusts_all {
+            return Ok(Sender::Trusted(user));
+        }
+        let user = user.ok_or(Refusal::NoUser)?;
+        let known = match self.producer(&user, CURRENT).await? {
+            Some(producer) => Some(producer),
+            None => self.producer(&user, JUST_NOW).await?,
+        };
+        known.map(Sender::Known).ok_or_else(|| Refusal::UnknownProducer(crate::fault::storable(&user, 255)).into())
+    }
+
+    /// Refuses a message that names what is not its sender's.
+    pub(super) async fn permit(&self, sender: &Sender, names: &[Named<'_>]) -> Result<(), Trouble> {
+        let Err(refusal) = sender.may_name(names) else { return Ok(()) };
+        let Some(name) = sender.name() else { return Err(refusal.into()) };
+        match self.producer(name, JUST_NOW).await? {
+            Some(now) => Ok(Sender::Known(now).may_name(names)?),
+            None => Err(refusal.into()),
+        }
+    }
+
+    /// Refuses a message for an organization that there is not.
+    pub(super) async fn known_organization(&self, slug: &str) -> Result<(), Trouble> {
+        let store = self.parts.store();
+        for within in [CURRENT, JUST_NOW] {
+            let read = || self.parts.patiently(|| store.has_organization(slug));
+            if self.parts.admission.organizations.get(slug, within, read).await? {
+                return Ok(());
+            }
+        }
+        Err(Refusal::UnknownOrganization(crate::fault::storable(slug, 100)).into())
+    }
+
+    async fn producer(&self, name: &str, within: Duration) -> Result<Option<Arc<Producer>>, StoreError> {
+        let store = self.parts.store();
+        let read = async || Ok(self.parts.patiently(|| store.producer(name)).await?.map(Arc::new));
+        self.parts.admission.producers.get(name, within, read).await
+    }
+}
+
+/// What was read of names lately.
+#[derive(Debug)]
+struct Recent<V>(Mutex<HashMap<String, (Instant, V)>>);
+
+impl<V> Default for Recent<V> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<V: Clone> Recent<V> {
+    /// What was read of a name `within` this time, or is read now.
+    async fn get(
+        &self,
+        name: &str,
+        within: Duration,
+        read: impl AsyncFnOnce() -> Result<V, StoreError>,
+    ) -> Result<V, StoreError> {
+        let remembered = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned();
+        if let Some((_, value)) = remembered.filter(|(at, _)| at.elapsed() < within) {
+            return Ok(value);
+        }
+        let at = Instant::now();
+        let value = read().await?;
+        self.remember(name, (at, value.clone()));
+        Ok(value)
+    }
+
+    fn remember(&self, name: &str, entry: (Instant, V)) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= REMEMBERED && !known.contains_key(name) {
+            known.retain(|_, (at, _)| at.elapsed() < CURRENT);
+            // Names that nobody has registered may come by the thousand: they cost a look each, and no memory.
+            if known.len() >= REMEMBERED {
+                return;
+            }
+        }
+        known.insert(name.to_owned(), entry);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn a_name_is_read_once_in_its_time_and_names_by_the_thousand_take_no_more_memory() {
+        let recent = Recent::<usize>::default();
+        let get = |name: &str, within, value| {
+            recent.get(name, within, async move || Ok(value)).now_or_never().expect("nothing is waited for").unwrap()
+        };
+        assert_eq!([get("a", CURRENT, 1), get("a", CURRENT, 2), get("a", Duration::ZERO, 3)], [1, 1, 3]);
+        for number in 0..REMEMBERED + 100 {
+            assert_eq!(get(&format!("n{number}"), CURRENT, number), number);
+        }
+        assert_eq!(recent.0.lock().unwrap().len(), REMEMBERED);
+        assert_eq!(get("a", CURRENT, 4), 3, "what is in use is still known");
+    }
+}
