@@ -66,7 +66,10 @@ async fn nobody_acts_for_another_or_learns_what_is_anothers() {
         (intake(json!({"source": acme::SOURCE, "dedupe_key": "victim"}).to_string()), "missing_field"),
         (control(KEY_CANCEL, json!({"schema": 1, "source": acme::SOURCE, "dedupe_key": "victim"})), "not_permitted"),
         (control(KEY_CANCEL, json!({"schema": 1, "source": acme::SOURCE, "dedupe_key": "later"})), "not_permitted"),
-        (control(KEY_CONFIGURE, json!({"schema": 1, "job_id": victim.id, "account": acme::account_id()})), "no_such_job"),
+        (
+            control(KEY_CONFIGURE, json!({"schema": 1, "job_id": victim.id, "account": acme::account_id()})),
+            "no_such_job",
+        ),
     ];
     for (number, (message, code)) in attempts.iter().enumerate() {
         mallory.publish(message).await.expect("RabbitMQ takes the message");
@@ -165,7 +168,13 @@ async fn connected(url: &str) -> Channel {
     channel
 }
 
-async fn confirmed(channel: &Channel, exchange: &str, key: &str, body: &[u8], properties: BasicProperties) -> Result<(), String> {
+async fn confirmed(
+    channel: &Channel,
+    exchange: &str,
+    key: &str,
+    body: &[u8],
+    properties: BasicProperties,
+) -> Result<(), String> {
     let options = BasicPublishOptions::default();
     let sent = channel.basic_publish(exchange.into(), key.into(), options, body, properties).await;
     let confirm = sent.map_err(|error| error.to_string())?;
