@@ -66,6 +66,9 @@ pub struct Amount {
 }
 
 impl Amount {
+    /// More than anybody can have.
+    pub const UNLIMITED: Self = Self { rows: 1 << 50, bytes: 1 << 50 };
+
     /// One row of so many bytes.
     #[must_use]
     pub const fn row(bytes: u64) -> Self {

@@ -8,16 +8,21 @@ pub const PRODUCER_QUOTAS: &str = "open=50000/1GiB,later=50000/1GiB,waiting=1000
 /// Quotas of an organization, likewise. It is not said by a dead letter and by a cancel whose they are.
 pub const ORGANIZATION_QUOTAS: &str = "open=90000/2GiB,later=90000/2GiB,waiting=200000/4GiB";
 
-/// The largest number of rows, and of bytes, that a quota may have.
-const MOST: u64 = 1 << 50;
+/// Kinds that a producer has quotas of.
+const OF_PRODUCERS: &[Kind] = &Kind::ALL;
+/// Kinds that an organization has quotas of.
+const OF_ORGANIZATIONS: &[Kind] = &[Kind::Open, Kind::Later, Kind::Waiting];
 
 /// A setting that cannot be understood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("expected kind=rows/bytes, such as open=50000/1GiB, of {kinds}, got `{0}`; use commas between them", kinds = kinds())]
-pub struct BadQuota(String);
+#[error("expected kind=rows/bytes, such as open=50000/1GiB, got `{part}`; use the kinds {kinds}, with commas between them")]
+pub struct BadQuota {
+    part: String,
+    kinds: String,
+}
 
-fn kinds() -> String {
-    Kind::ALL.map(Kind::word).join(", ")
+fn words(kinds: &[Kind]) -> String {
+    kinds.iter().map(|kind| kind.word()).collect::<Vec<_>>().join(", ")
 }
 
 /// Quotas of a producer: `kind=rows/bytes`, separated by commas, the bytes with KiB, MiB or GiB behind them or none of these;
@@ -26,7 +31,7 @@ fn kinds() -> String {
 /// # Errors
 /// [`BadQuota`] names the part that cannot be understood.
 pub fn producer_quotas(setting: &str) -> Result<Amounts, BadQuota> {
-    parse(PRODUCER_QUOTAS, setting)
+    parse(OF_PRODUCERS, PRODUCER_QUOTAS, setting)
 }
 
 /// As [`producer_quotas`], of an organization.
@@ -34,14 +39,15 @@ pub fn producer_quotas(setting: &str) -> Result<Amounts, BadQuota> {
 /// # Errors
 /// As [`producer_quotas`].
 pub fn organization_quotas(setting: &str) -> Result<Amounts, BadQuota> {
-    parse(ORGANIZATION_QUOTAS, setting)
+    parse(OF_ORGANIZATIONS, ORGANIZATION_QUOTAS, setting)
 }
 
-fn parse(default: &str, setting: &str) -> Result<Amounts, BadQuota> {
-    let any = Amount { rows: MOST, bytes: MOST };
+fn parse(kinds: &[Kind], default: &str, setting: &str) -> Result<Amounts, BadQuota> {
+    let any = Amount::UNLIMITED;
     let mut quotas = Amounts { open: any, later: any, waiting: any, dead_letters: any, keys: any };
     for part in default.split(',').chain(setting.split(',')).map(str::trim).filter(|part| !part.is_empty()) {
-        let (kind, amount) = parse_one(part).ok_or_else(|| BadQuota(part.to_owned()))?;
+        let parsed = parse_one(part).filter(|(kind, _)| kinds.contains(kind));
+        let (kind, amount) = parsed.ok_or_else(|| BadQuota { part: part.to_owned(), kinds: words(kinds) })?;
         *quotas.of_mut(kind) = amount;
     }
     Ok(quotas)
@@ -52,9 +58,9 @@ fn parse_one(part: &str) -> Option<(Kind, Amount)> {
     let kind = Kind::ALL.into_iter().find(|kind| kind.word() == word.trim())?;
     let (rows, bytes) = match amount.split_once('/') {
         Some((rows, bytes)) => (rows, parse_bytes(bytes.trim())?),
-        None => (amount, MOST),
+        None => (amount, Amount::UNLIMITED.bytes),
     };
-    let rows = rows.trim().parse().ok().filter(|rows| *rows <= MOST)?;
+    let rows = rows.trim().parse().ok().filter(|rows| *rows <= Amount::UNLIMITED.rows)?;
     Some((kind, Amount { rows, bytes }))
 }
 
@@ -63,5 +69,5 @@ fn parse_bytes(text: &str) -> Option<u64> {
     let unit = units.iter().find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, *shift)));
     let (number, shift) = unit.unwrap_or((text, 0));
     let bytes: u64 = number.trim().parse().ok()?;
-    bytes.checked_mul(1 << shift).filter(|bytes| *bytes <= MOST)
+    bytes.checked_mul(1 << shift).filter(|bytes| *bytes <= Amount::UNLIMITED.bytes)
 }

@@ -40,6 +40,8 @@ fn what_is_no_quota_is_named() {
         let error = producer_quotas(wrong).unwrap_err().to_string();
         assert!(error.contains(&format!("got `{wrong}`")) && error.contains("open=50000/1GiB"), "{error}");
     }
+    let error = organization_quotas("keys=5").unwrap_err().to_string();
+    assert!(error.ends_with("use the kinds open, later, waiting, with commas between them"), "{error}");
 }
 
 #[test]

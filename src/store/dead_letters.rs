@@ -203,7 +203,8 @@ impl Store {
     /// [`StoreError`].
     pub async fn announce_refusal(&self, new: &NewDeadLetter<'_>, others: u64) -> Result<(), StoreError> {
         let detail = format!(
-            "{}; neither this message nor {others} others before it are kept or announced: the producer's dead letters are over quota",
+            "{}; this message is not kept, and {others} others before it were neither kept nor announced: the producer's dead letters \
+             are over quota",
             detail_of(new)
         );
         announce(&self.client().await?, new, None, &detail).await

@@ -70,6 +70,9 @@ fn table(output: Output, standings: &[Standing]) -> String {
 }
 
 fn share(used: Amount, quota: Amount, kind: Kind) -> String {
+    if quota == Amount::UNLIMITED {
+        return "-".to_owned();
+    }
     let rows = format!("{} of {}", used.rows, quota.rows);
     if kind == Kind::Keys { rows } else { format!("{rows}; {} of {}", mib(used.bytes), mib(quota.bytes)) }
 }

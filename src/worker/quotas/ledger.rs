@@ -59,7 +59,9 @@ impl Ledger {
 
     pub(super) fn take(&mut self, now: Instant, need: Amount) -> Taken {
         self.used_at = now;
-        if let Some((over, _)) = self.over.as_ref().filter(|(_, until)| now < *until) {
+        // Where bytes are too many, a row without any may still fit.
+        let counts = |over: &Over| need.bytes > 0 || !over.in_bytes;
+        if let Some((over, _)) = self.over.as_ref().filter(|(over, until)| now < *until && counts(over)) {
             return Taken::Over(over.clone());
         }
         if now >= self.until || !need.fits(self.left) {
@@ -82,7 +84,9 @@ impl Ledger {
         self.left = self.left.plus(grant.amount).less(need);
         self.making = self.making.plus(need);
         self.until = asked_at + grant.lasts();
-        self.over = None;
+        if need.bytes > 0 || self.over.as_ref().is_some_and(|(over, _)| !over.in_bytes) {
+            self.over = None;
+        }
         self.fullness = grant.fullness;
     }
 
@@ -172,6 +176,17 @@ mod tests {
         assert!(!ledger.refused(now, answered, over()), "the second time is not");
         assert_eq!(ledger.take(answered + Duration::from_millis(1999), ROW), Taken::Over(over()));
         assert_eq!(ledger.take(answered + Duration::from_millis(2000), ROW), Taken::Ask);
+    }
+
+    #[test]
+    fn where_bytes_are_too_many_rows_without_any_are_still_asked_for_and_others_are_not() {
+        let now = Instant::now();
+        let mut ledger = Ledger::new(now);
+        ledger.refused(now, now, Over { in_bytes: true, ..over() });
+        assert_eq!(ledger.take(now, Amount::row(0)), Taken::Ask);
+        ledger.granted(now, grant(3), Amount::row(0));
+        assert_eq!(ledger.take(now, Amount::row(0)), Taken::Yes);
+        assert!(matches!(ledger.take(now, ROW), Taken::Over(_)));
     }
 
     #[test]
