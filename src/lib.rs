@@ -13,6 +13,7 @@
 //! - [`message`]: what producers send, what the worker sends itself, what it announces
 //! - [`fault`]: what went wrong, as data: class, code, hint, certainty
 //! - [`quota`]: how much a producer or an organization may have in Postgres
+//! - [`escape`]: text of others in logs and on terminals
 //! - [`secrets`]: the keyring, and values sealed with it
 //! - [`link`]: which ways to Postgres and RabbitMQ are refused, and whom TLS trusts
 //! - [`trace`]: the trace that a job belongs to
@@ -52,6 +53,7 @@ pub mod crash_point;
 #[cfg(feature = "devkit")]
 pub mod devkit;
 pub mod engine;
+pub mod escape;
 pub mod fault;
 mod holds;
 pub mod job;

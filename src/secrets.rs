@@ -77,6 +77,17 @@ impl fmt::Debug for Keyring {
     }
 }
 
+/// The key of docker-compose.yml, which everybody knows.
+const PUBLISHED: &[u8; 32] = b"development-only-key-32-bytes!!!";
+
+/// Whether the first key of a keyring setting, which seals, is the one of docker-compose.yml, whatever its id. Behind another one
+/// it only opens what it has sealed, until `dispatch keys rotate` is done.
+#[must_use]
+pub fn seals_with_published_key(setting: &SecretString) -> bool {
+    let first = setting.expose_secret().split(',').next().and_then(|part| part.trim().split_once(':'));
+    first.is_some_and(|(_, key)| BASE64.decode(key.as_bytes()).is_ok_and(|key| key == PUBLISHED))
+}
+
 /// A keyring or a sealed value that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
@@ -216,6 +227,17 @@ mod tests {
         assert!(ring.has("k1") && !ring.has("k3") && key_of("v2.k1.a.b").is_none());
         let without = Keyring::parse(&SecretString::from(new)).unwrap();
         assert!(matches!(without.open(PLACE, &sealed), Err(SecretError::UnknownKey(_))));
+    }
+
+    #[test]
+    fn the_key_of_compose_is_known_by_itself_and_may_stand_behind_another() {
+        let compose = include_str!("../docker-compose.yml");
+        let (_, rest) = compose.split_once("${DISPATCH_KEYRING:-").unwrap();
+        let (published, _) = rest.split_once('}').unwrap();
+        let own = Keyring::fresh_setting();
+        let seals = |setting: &str| seals_with_published_key(&setting.into());
+        assert!(seals(published) && seals(&published.replace("dev:", "k1:")) && seals(&format!(" {published},k2:x")));
+        assert!(!seals(own.expose_secret()) && !seals(&format!("{},{published}", own.expose_secret())) && !seals(""));
     }
 
     #[test]

@@ -1,13 +1,22 @@
 //! Logs to stderr, metrics for Prometheus: what they are called and how they are written.
+//!
+//! **Invariant:** an event is one line of the log, whatever text of others is in its fields: in text every field is escaped as
+//! it is written, in JSON every line.
 
-use std::io::IsTerminal;
+use std::fmt;
+use std::io::{self, IsTerminal};
+use std::panic::PanicHookInfo;
 
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::field::RecordFields;
+use tracing_subscriber::fmt::FormatFields;
+use tracing_subscriber::fmt::format::{DefaultFields, Writer};
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{LogFormat, LogSettings, no_color};
+use crate::escape::{self, Escaped};
 
 /// Names of metrics, each with its labels. The label sets are closed: no job id, tenant, URL or free text.
 pub mod names {
@@ -88,20 +97,66 @@ pub enum TelemetryError {
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
 }
 
-/// Sends the process's logs to stderr, as the settings say. Colours only on a terminal and without `NO_COLOR`.
+/// Sends the process's logs to stderr, as the settings say, and panics with them. Colours only on a terminal and without
+/// `NO_COLOR`.
 ///
 /// # Errors
 /// [`TelemetryError`]: the filter is not right, or logs were set up before.
 pub fn log_to_stderr(settings: &LogSettings) -> Result<(), TelemetryError> {
     let filter = EnvFilter::builder().parse(format!("{DRIVERS},{}", settings.log))?;
-    let colours = std::io::stderr().is_terminal() && !no_color();
+    let colours = io::stderr().is_terminal() && !no_color();
+    // Where nobody reads stderr any more, its end is no reason to panic.
     let builder =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).with_target(true);
+        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_target(true).log_internal_errors(false);
     match settings.log_format {
-        LogFormat::Text => builder.finish().try_init()?,
-        LogFormat::Json => builder.json().flatten_event(true).with_current_span(true).finish().try_init()?,
+        LogFormat::Text => builder.with_writer(io::stderr).fmt_fields(OneLine).finish().try_init()?,
+        LogFormat::Json => {
+            builder
+                .with_writer(|| JsonLines(io::stderr()))
+                .json()
+                .flatten_event(true)
+                .with_current_span(true)
+                .finish()
+                .try_init()?;
+        }
     }
+    std::panic::set_hook(Box::new(log_panic));
     Ok(())
+}
+
+/// A panic's message may quote any text (the one whose slice was out of its bounds), so it is an event like others.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let payload = panic.payload();
+    let message = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    let at = panic.location().map(ToString::to_string);
+    tracing::error!(panic.message = message, panic.at = at, "a thread panicked");
+}
+
+/// Writes an event's or a span's fields as text, the message too, with [`Escaped`] around all of it: whoever logs need not think
+/// of it, drivers neither.
+struct OneLine;
+
+impl<'writer> FormatFields<'writer> for OneLine {
+    fn format_fields<R: RecordFields>(&self, mut writer: Writer<'writer>, fields: R) -> fmt::Result {
+        let mut text = String::new();
+        DefaultFields::new().format_fields(Writer::new(&mut text), fields)?;
+        write!(writer, "{}", Escaped(&text))
+    }
+}
+
+/// Lines of JSON, with what JSON does not escape of itself; see [`escape::json`].
+struct JsonLines<W>(W);
+
+impl<W: io::Write> io::Write for JsonLines<W> {
+    /// Takes an event's line, which comes in one piece.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.0.write_all(escape::json(&String::from_utf8_lossy(line)).as_bytes())?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
 }
 
 /// Makes the process's recorder and describes every metric. Whoever holds the handle calls
@@ -160,9 +215,69 @@ pub fn describe() {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use metrics::{counter, histogram};
 
     use super::*;
+
+    /// What the others would have written.
+    const HOSTILE: &str = "x\r\n2026-01-01T00:00:00Z INFO forged\u{1b}[2J\u{85}\u{2028}\u{202e}y";
+
+    #[derive(Clone, Default)]
+    struct Kept(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Kept {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Kept {
+        fn text(&self) -> String {
+            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        }
+    }
+
+    /// As any call site, and any driver, might put it.
+    fn log_hostile() {
+        let span = tracing::info_span!("job", plain = HOSTILE, shown = %HOSTILE);
+        let _entered = span.enter();
+        let error = io::Error::other(HOSTILE);
+        let error: &(dyn std::error::Error + 'static) = &error;
+        tracing::info!(shown = %HOSTILE, quoted = ?HOSTILE, plain = HOSTILE, error, "a message with {HOSTILE}");
+    }
+
+    #[test]
+    fn an_event_is_one_line_of_text_whatever_is_in_it() {
+        let kept = Kept::default();
+        let writer = kept.clone();
+        let logs = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).fmt_fields(OneLine).finish();
+        tracing::subscriber::with_default(logs, log_hostile);
+        let text = kept.text();
+        let line = text.strip_suffix('\n').unwrap();
+        assert!(!line.contains(escape::acts), "{line:?}");
+        assert_eq!(line.matches("forged").count(), 7, "{line}");
+        assert!(line.contains(r"\r\n2026-01-01") && line.contains(r"\u{1b}[2J"), "{line}");
+    }
+
+    #[test]
+    fn an_event_is_one_line_of_json_with_what_was_said() {
+        let kept = Kept::default();
+        let writer = kept.clone();
+        let logs = tracing_subscriber::fmt().with_writer(move || JsonLines(writer.clone())).json().flatten_event(true).finish();
+        tracing::subscriber::with_default(logs, log_hostile);
+        let text = kept.text();
+        let line = text.strip_suffix('\n').unwrap();
+        assert!(!line.contains(escape::acts), "{line:?}");
+        let value: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!((value["plain"].as_str(), value["span"]["plain"].as_str()), (Some(HOSTILE), Some(HOSTILE)));
+    }
 
     #[test]
     fn a_scrape_shows_counters_with_their_meaning_and_histograms_with_buckets() {

@@ -19,7 +19,7 @@ use crate::holds::{self, StoredHolds};
 use crate::job::JobId;
 use crate::maintenance::{Duties, duties_of_process};
 use crate::message::SCHEMA;
-use crate::ops::{self, OpsState};
+use crate::ops::{self, HostNames, OpsState};
 use crate::pipelines::{self, Dispatch, Services};
 use crate::providers::azure_devops::Hosts;
 use crate::providers::entra::EntraSettings;
@@ -83,12 +83,13 @@ pub async fn run_worker(links: Links, settings: WorkerSettings) -> anyhow::Resul
         .await
         .with_context(|| format!("the operations server cannot listen on {}", settings.ops_listen))?;
     let metrics = telemetry::record_metrics()?;
-    let router = ops::router(OpsState { readiness: Arc::clone(&readiness) as _, metrics: metrics.clone() });
+    let hosts = HostNames::new(settings.ops_listen, &settings.ops_hosts);
+    let router = ops::router(OpsState::new(Arc::clone(&readiness) as _, metrics.clone()), hosts);
     let (ops_end, upkeep_end) = (end.clone(), end.clone());
     // Heard, and asked, also while Postgres is waited for.
     spawn("signals", Box::pin(signals(drain.clone(), end.clone())));
     spawn("metrics upkeep", Box::pin(upkeep(metrics, Arc::clone(&duties), upkeep_end)));
-    spawn("operations server", Box::pin(async move { report(ops::serve(listener, router, ops_end).await) }));
+    spawn("operations server", Box::pin(ops::serve(listener, router, ops_end)));
     if drain.run_until_cancelled(wait_for_schema(parts.store())).await.transpose()?.is_none() {
         return goodbye(&tasks, &end).await;
     }
@@ -158,8 +159,22 @@ struct Made {
     due_announcements: DueAnnouncements,
 }
 
+/// The keyring of the settings. The one of docker-compose.yml is none where Postgres or RabbitMQ is on another machine, be it that
+/// only the other one is connected to.
+///
+/// # Errors
+/// Settings that are not right.
+pub fn keyring(links: &Links) -> anyhow::Result<Keyring> {
+    let keyring = Keyring::parse(links.keyring()?)?;
+    if links.seals_with_published_key() {
+        links.database_url().ok().map(|url| store::pool(url, 1)).transpose()?;
+        links.amqp_url().ok().map(checked).transpose()?;
+    }
+    Ok(keyring)
+}
+
 fn made(links: &Links, settings: &WorkerSettings, spawn: Spawn) -> anyhow::Result<Made> {
-    let keyring = Arc::new(Keyring::parse(links.keyring()?)?);
+    let keyring = Arc::new(keyring(links)?);
     let pool = store::pool(links.database_url()?, usize::from(settings.pool_size))?;
     let registry = Arc::new(pipelines::registry());
     let first_stages = registry.iter().map(|pipeline| (pipeline.name, pipeline.first())).collect();
@@ -195,7 +210,7 @@ fn made(links: &Links, settings: &WorkerSettings, spawn: Spawn) -> anyhow::Resul
 /// # Errors
 /// Settings that are not right; nothing is connected yet.
 pub fn services(links: &Links, settings: &ProviderLinks) -> anyhow::Result<Services> {
-    let keyring = Arc::new(Keyring::parse(links.keyring()?)?);
+    let keyring = Arc::new(keyring(links)?);
     let pool = store::pool(links.database_url()?, COMMAND_CONNECTIONS)?;
     let holds = Arc::new(StoredHolds::new(Store::new(pool.clone(), Arc::clone(&keyring))));
     let providers = providers(holds, Lanes::all(1), settings)?;
@@ -317,12 +332,6 @@ fn spawner(tasks: &TaskTracker) -> Spawn {
     Arc::new(move |name, work| {
         tokio::spawn(tasks.track_future(work.instrument(tracing::debug_span!("run", name))));
     })
-}
-
-fn report(done: std::io::Result<()>) {
-    if let Err(error) = done {
-        tracing::error!(error = crate::fault::chain(&error), "the operations server has ended");
-    }
 }
 
 #[cfg(feature = "devkit")]

@@ -8,6 +8,8 @@ use lapin::Channel;
 use lapin::options::BasicAckOptions;
 use tokio::sync::mpsc;
 
+use crate::fault::chain;
+
 /// Where a delivery says that it is done with. Bounded by the channel's prefetch.
 pub(super) type Done = mpsc::UnboundedSender<u64>;
 
@@ -57,7 +59,7 @@ impl Acks {
         }
         for Ack { tag, multiple } in self.outstanding.take() {
             if let Err(error) = self.channel.basic_ack(tag, BasicAckOptions { multiple }).await {
-                tracing::debug!(%error, "an ack was not sent: the delivery's channel is gone");
+                tracing::debug!(error = chain(&error), "an ack was not sent: the delivery's channel is gone");
             }
         }
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 
+use crate::app;
 use crate::config::Links;
 use crate::secrets::Keyring;
 use crate::store::{self, Store};
@@ -19,7 +20,7 @@ pub(super) async fn store(links: &Links) -> anyhow::Result<Store> {
 
 /// A store with the keyring of the settings.
 pub(super) async fn store_with_keyring(links: &Links) -> anyhow::Result<Store> {
-    open(links, Keyring::parse(links.keyring()?)?).await
+    open(links, app::keyring(links)?).await
 }
 
 async fn open(links: &Links, keyring: Keyring) -> anyhow::Result<Store> {
@@ -43,7 +44,7 @@ pub(super) async fn tracker(links: &Links) -> anyhow::Result<Tracker> {
 
 /// The product's tables, with the keyring of the settings.
 pub(super) async fn tracker_with_keyring(links: &Links) -> anyhow::Result<Tracker> {
-    let keyring = Keyring::parse(links.keyring()?)?;
+    let keyring = app::keyring(links)?;
     drop(store(links).await?);
     Ok(Tracker::new(store::pool(links.database_url()?, CONNECTIONS)?, Arc::new(keyring)))
 }

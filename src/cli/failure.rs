@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use super::output::say;
 use crate::broker::BrokerError;
-use crate::config::{NotRight, UnknownSettings, Unset};
+use crate::config::{NotRight, SecretFileFault, UnknownSettings, Unset};
 use crate::fault::chain;
 use crate::secrets::SecretError;
 use crate::store::StoreError;
@@ -35,6 +35,7 @@ fn is_usage_itself(cause: &(dyn std::error::Error + 'static)) -> bool {
         || cause.is::<Unset>()
         || cause.is::<NotRight>()
         || cause.is::<UnknownSettings>()
+        || cause.is::<SecretFileFault>()
         || matches!(cause.downcast_ref(), Some(SecretError::Keyring(_)))
         || matches!(cause.downcast_ref(), Some(StoreError::Url(_) | StoreError::Link(_)))
         || matches!(cause.downcast_ref(), Some(BrokerError::Url | BrokerError::Refused(_)))

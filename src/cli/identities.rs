@@ -175,7 +175,7 @@ enum Deed {
 
 impl Given {
     async fn run(self, output: Output, deed: Deed) -> anyhow::Result<ExitCode> {
-        let keyring = Keyring::parse(self.links.keyring()?)?;
+        let keyring = app::keyring(&self.links)?;
         let store = connect::store(&self.links).await?;
         let (file, bytes) = contents(&self.file)?;
         let tokens = parse::<TokenFile>(&bytes).and_then(TokenFile::tokens).context(file)?;

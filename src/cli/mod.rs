@@ -32,10 +32,10 @@ mod worker;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use self::output::Output;
-use crate::config::LogSettings;
+use crate::config::{self, LogSettings, SecretFileFault};
 use crate::telemetry;
 
 /// A queue-driven worker: idempotent stages, checkpoints in Postgres, resume after any crash
@@ -103,7 +103,16 @@ enum Other {
 /// Parses the command line, runs the command, and gives the exit code.
 #[must_use]
 pub fn run() -> ExitCode {
-    start(Cli::parse()).unwrap_or_else(|error| failure::report(&error))
+    let run = || start(parse()?);
+    run().unwrap_or_else(|error| failure::report(&error))
+}
+
+/// Twice: the first time shows which command it is, and so which secrets are to be read from files. What the parser itself
+/// refuses, or is asked to print, ends the process.
+fn parse() -> Result<Cli, SecretFileFault> {
+    let matches = Cli::command().get_matches();
+    let mut matches = config::with_secret_files(Cli::command(), &matches)?.get_matches();
+    Ok(Cli::from_arg_matches_mut(&mut matches).unwrap_or_else(|error| error.format(&mut Cli::command()).exit()))
 }
 
 fn start(cli: Cli) -> anyhow::Result<ExitCode> {
@@ -173,6 +182,23 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_setting_that_hides_its_value_has_a_file_and_no_other() {
+        fn of(command: &clap::Command) -> Vec<&clap::Arg> {
+            command.get_subcommands().flat_map(of).chain(command.get_arguments()).collect()
+        }
+        let command = Cli::command();
+        let mut files = std::collections::BTreeSet::new();
+        for argument in of(&command) {
+            let file = config::secret_file_setting(argument);
+            assert_eq!(file.is_some(), argument.is_hide_env_values_set(), "{}", argument.get_id());
+            files.extend(file);
+        }
+        let names = ["AMQP_URL", "DATABASE_URL", "ENTRA_CLIENT_SECRET", "KEYRING", "SMTP_URL"];
+        let expected = names.map(|name| format!("DISPATCH_{name}_FILE"));
+        assert!(expected.iter().all(|name| files.contains(name)), "{files:?}");
     }
 
     #[test]

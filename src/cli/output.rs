@@ -1,5 +1,9 @@
 //! What commands say: data on stdout, as JSON or for people, everything else on stderr. Nothing else in the program prints.
+//!
+//! **Invariant:** nothing that a command says drives a terminal, but for the colours of its own tables: each way out of here
+//! looks at every character.
 
+use std::borrow::Cow;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 
 use anyhow::Context;
@@ -9,6 +13,7 @@ use serde::Serialize;
 use time::{OffsetDateTime, UtcOffset};
 
 use crate::config::no_color;
+use crate::escape::{self, acts};
 use crate::job::JobState;
 
 /// Where a command's answer goes and in which form.
@@ -31,7 +36,11 @@ impl Output {
 
     /// The command's answer: `value` as JSON on one line, or the text for people.
     pub(super) fn answer(self, value: &impl Serialize, people: impl FnOnce() -> String) -> anyhow::Result<()> {
-        let text = if self.json { serde_json::to_string(value).context("the answer as JSON")? } else { people() };
+        let text = if self.json {
+            escape::json(&serde_json::to_string(value).context("the answer as JSON")?).into_owned()
+        } else {
+            without_commands(&people(), self.colours).into_owned()
+        };
         if text.is_empty() {
             return Ok(());
         }
@@ -86,8 +95,7 @@ pub(super) fn verbatim(text: &str) -> anyhow::Result<()> {
     if !io::stdout().is_terminal() {
         return raw(text.as_bytes());
     }
-    let lines: Vec<String> = text.split('\n').map(plain).collect();
-    raw(format!("{}\n", lines.join("\n").trim_end_matches('\n')).as_bytes())
+    raw(format!("{}\n", without_commands(text, false).trim_end_matches('\n')).as_bytes())
 }
 
 /// Bytes for stdout.
@@ -119,9 +127,41 @@ pub(super) fn ask(question: &str) -> anyhow::Result<bool> {
     Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
-/// Stored text for a terminal: control characters, which could move its cursor or worse, become U+FFFD.
+/// Stored text for a terminal, as one line: what could move its cursor, or worse (see [`acts`]), becomes U+FFFD.
 pub(super) fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    text.replace(acts, "\u{fffd}")
+}
+
+/// Lines for a terminal, as [`plain`] has each of them. The colours that tables have stay where they are wanted.
+fn without_commands(text: &str, colours: bool) -> Cow<'_, str> {
+    if !text.contains(|character| character != '\n' && acts(character)) {
+        return Cow::Borrowed(text);
+    }
+    let (mut safe, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some(at) = rest.find(acts) {
+        let (before, from) = rest.split_at(at);
+        safe.push_str(before);
+        let kept = match from.strip_prefix('\n') {
+            Some(_) => 1,
+            None if colours => colour(from),
+            None => 0,
+        };
+        safe.push_str(&from[..kept]);
+        let dropped = if kept == 0 { from.chars().next().map_or(0, char::len_utf8) } else { 0 };
+        if dropped > 0 {
+            safe.push('\u{fffd}');
+        }
+        rest = &from[kept + dropped..];
+    }
+    safe.push_str(rest);
+    Cow::Owned(safe)
+}
+
+/// The length of a colour or style (`ESC [ … m`) that `text` begins with, in bytes.
+fn colour(text: &str) -> usize {
+    let parameters =
+        text.strip_prefix("\u{1b}[").map(|rest| (rest, rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == ';')));
+    parameters.filter(|(_, behind)| behind.starts_with('m')).map_or(0, |(rest, behind)| 3 + rest.len() - behind.len())
 }
 
 /// An optional text, `-` where there is none.
@@ -149,7 +189,15 @@ mod tests {
 
     #[test]
     fn stored_text_cannot_drive_the_terminal() {
-        assert_eq!(plain("a\u{1b}[2Jb\nc"), "a\u{fffd}[2Jb\u{fffd}c");
+        assert_eq!(plain("a\u{1b}[2Jb\nc\u{202e}d\u{2028}"), "a\u{fffd}[2Jb\u{fffd}c\u{fffd}d\u{fffd}");
+    }
+
+    #[test]
+    fn a_page_keeps_its_lines_and_colours_whatever_was_put_into_it() {
+        let text = "\u{1b}[1;38;5;9mparked\u{1b}[0m\n\u{1b}]0;title\u{7}\u{9b}2J\u{202e}é";
+        assert_eq!(without_commands(text, true), "\u{1b}[1;38;5;9mparked\u{1b}[0m\n\u{fffd}]0;title\u{fffd}\u{fffd}2J\u{fffd}é");
+        assert!(!without_commands(text, false).contains('\u{1b}'));
+        assert!(matches!(without_commands("two\nlines", false), Cow::Borrowed(_)));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use clap::{Arg, Command};
 use serde::Serialize;
 
 use super::output::Output;
-use crate::config::{self, UnknownSettings, WITHOUT_FLAG};
+use crate::config::{self, UnknownSettings, WITHOUT_FLAG, secret_file_setting};
 
 /// One setting: an environment variable and its flag.
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -27,7 +27,8 @@ pub(super) fn run(command: &Command, output: Output) -> anyhow::Result<ExitCode>
 
 /// Whether every variable of the environment that looks like a setting is one of `command` and its subcommands.
 pub(super) fn check_environment(command: &Command) -> Result<(), UnknownSettings> {
-    let known: Vec<String> = arguments(command).into_iter().filter_map(name).collect();
+    let names = |argument| name(argument).into_iter().chain(secret_file_setting(argument));
+    let known: Vec<String> = arguments(command).into_iter().flat_map(names).collect();
     config::check_environment(&known)
 }
 
@@ -35,7 +36,7 @@ pub(super) fn check_environment(command: &Command) -> Result<(), UnknownSettings
 fn settings(command: &Command) -> Vec<Setting> {
     let mut seen = BTreeSet::new();
     let shown = arguments(command).into_iter().filter(|argument| !argument.is_hide_set());
-    let mut found: Vec<Setting> = shown.filter_map(setting).collect();
+    let mut found: Vec<Setting> = shown.flat_map(|argument| setting(argument).into_iter().chain(file(argument))).collect();
     found.retain(|setting| seen.insert(setting.environment.clone()));
     found.extend(WITHOUT_FLAG.map(|(environment, meaning)| {
         let (environment, meaning) = (environment.to_owned(), meaning.to_owned());
@@ -65,6 +66,13 @@ fn setting(argument: &Arg) -> Option<Setting> {
     })
 }
 
+/// The other form of a secret one.
+fn file(argument: &Arg) -> Option<Setting> {
+    let (environment, secret) = (secret_file_setting(argument)?, name(argument)?);
+    let meaning = format!("Absolute path of a file that holds `{secret}`, read where that is not set");
+    Some(Setting { environment, flag: None, default: None, meaning })
+}
+
 fn markdown(settings: &[Setting]) -> String {
     let mut lines = vec!["| setting | flag | default | meaning |".to_owned(), "|---|---|---|---|".to_owned()];
     let code = |text: Option<&String>| text.map_or_else(|| "–".to_owned(), |text| format!("`{text}`"));
@@ -90,6 +98,7 @@ mod tests {
         let settings = settings(&command);
         let told = |name: &str| settings.iter().filter(|setting| setting.environment == name).count();
         assert_eq!((told("DISPATCH_DATABASE_URL"), told("DISPATCH_CONCURRENCY"), told("DISPATCH_CRASH_AT")), (1, 1, 0));
+        assert_eq!((told("DISPATCH_DATABASE_URL_FILE"), told("DISPATCH_DATABASE_CA_FILE")), (1, 0));
         assert!(markdown(&settings).contains("| `DISPATCH_CONCURRENCY` | `--concurrency` | `32` | Jobs run at a time"));
         assert!(markdown(&settings).contains("| `DISPATCH_USER` | – | – | Who runs a command"));
     }

@@ -15,7 +15,9 @@ use super::consent::operator;
 use super::failure::Usage;
 use super::output::{Output, plain, rendered, say};
 use super::publish::contents;
+use crate::app;
 use crate::config::Links;
+use crate::escape;
 use crate::secrets::Keyring;
 use crate::store::{self, CappedCount, Released, StoreError};
 use crate::tracker::{self, ImportCounts, Imported, TrackerDocument};
@@ -74,7 +76,8 @@ impl Export {
         };
         let export = tracker.export(self.with_secrets).await?;
         let document = serde_json::to_string_pretty(&export.document).context("the document as JSON")?;
-        output.answer(&export.document, || document)?;
+        // As JSON has it, so that the file means what the tables do.
+        output.answer(&export.document, || escape::json(&document).into_owned())?;
         if export.people_left_out > 0 {
             say(&format!("{} people without a verified address are left out: they have no key", export.people_left_out));
         }
@@ -84,7 +87,7 @@ impl Export {
 
 impl Import {
     async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
-        let keyring = Keyring::parse(self.links.keyring()?)?;
+        let keyring = app::keyring(&self.links)?;
         let store = connect::store(&self.links).await?;
         let (name, bytes) = contents(&self.file)?;
         let document: TrackerDocument = parse(&bytes).context(name)?;

@@ -2,22 +2,24 @@
 
 mod environment;
 mod quotas;
+mod secret_files;
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use secrecy::SecretString;
 
-use crate::link::Endpoint;
+use crate::link::{Endpoint, Published};
+use crate::secrets::seals_with_published_key;
 
 pub use environment::{
     UnknownSettings, WITHOUT_FLAG, check_environment, no_color, test_cases, test_scale, test_seed, test_servers, user,
 };
-
 pub use quotas::QuotaSettings;
+pub use secret_files::{SecretFileFault, secret_file_setting, with_secret_files};
 
 /// Where Postgres and RabbitMQ are, and the keyring.
 #[derive(Debug, Clone, Args)]
@@ -37,6 +39,9 @@ pub struct Links {
     /// Let Postgres and RabbitMQ on other machines be spoken to in plaintext, where the URL asks for it: a network of your own only
     #[arg(long, env = "DISPATCH_ALLOW_PLAINTEXT_LINKS", action = clap::ArgAction::SetTrue)]
     pub allow_plaintext_links: bool,
+    /// Development on one machine only: servers under names without a dot, as those of docker-compose.yml, may be used with its password and key, which everybody knows
+    #[arg(long, env = "DISPATCH_DEVELOPMENT", action = clap::ArgAction::SetTrue)]
+    pub development: bool,
     /// Keys for tokens at rest: id:base64key[,id:base64key…]; the first one seals, all open
     #[arg(long, env = "DISPATCH_KEYRING", hide_env_values = true, value_parser = secret, value_name = "KEYS")]
     pub keyring: Option<SecretString>,
@@ -60,7 +65,7 @@ impl Links {
     pub fn database_url(&self) -> Result<Endpoint, Unset> {
         let unset = Unset("DISPATCH_DATABASE_URL", "postgres://user:password@host:port/database");
         let url = self.database_url.clone().ok_or(unset)?;
-        Ok(Endpoint::new(url, self.database_ca.clone(), self.allow_plaintext_links))
+        Ok(self.endpoint(url, self.database_ca.clone()))
     }
 
     /// The RabbitMQ URL, with what is to be trusted there.
@@ -69,7 +74,18 @@ impl Links {
     /// [`Unset`] says what would be right.
     pub fn amqp_url(&self) -> Result<Endpoint, Unset> {
         let url = self.amqp_url.clone().ok_or(Unset("DISPATCH_AMQP_URL", "amqps://user:password@host:port/vhost"))?;
-        Ok(Endpoint::new(url, self.amqp_ca.clone(), self.allow_plaintext_links))
+        Ok(self.endpoint(url, self.amqp_ca.clone()))
+    }
+
+    fn endpoint(&self, url: SecretString, ca: Option<PathBuf>) -> Endpoint {
+        let published = Published { development: self.development, key: self.seals_with_published_key() };
+        Endpoint::new(url, ca, self.allow_plaintext_links).with_published(published)
+    }
+
+    /// Whether what the keyring seals can be opened by everybody.
+    #[must_use]
+    pub fn seals_with_published_key(&self) -> bool {
+        self.keyring.as_ref().is_some_and(seals_with_published_key)
     }
 
     /// The keyring.
@@ -89,6 +105,9 @@ pub struct WorkerSettings {
     /// Operations server (health, metrics)
     #[arg(long, env = "DISPATCH_OPS_LISTEN", default_value = "127.0.0.1:9464", value_name = "ADDRESS")]
     pub ops_listen: SocketAddr,
+    /// Further names that the operations server may be asked by (Host, without port), separated by commas: of a proxy in front of it
+    #[arg(long, env = "DISPATCH_OPS_HOSTS", value_delimiter = ',', value_parser = host_name, value_name = "NAMES")]
+    pub ops_hosts: Vec<String>,
     /// Jobs run at a time in the lane `dispatch`
     #[arg(long, env = "DISPATCH_CONCURRENCY", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub concurrency: u16,
@@ -254,4 +273,13 @@ pub enum LogFormat {
 
 fn secret(text: &str) -> Result<SecretString, Infallible> {
     Ok(SecretString::from(text.to_owned()))
+}
+
+fn host_name(text: &str) -> Result<String, &'static str> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    let is_name = (1..=253).contains(&text.len()) && text.chars().all(is_plain);
+    if is_name || text.parse::<IpAddr>().is_ok() {
+        return Ok(text.to_owned());
+    }
+    Err("expected names or addresses without scheme, port and brackets; use ops.example,10.0.0.7")
 }

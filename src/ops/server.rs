@@ -1,9 +1,7 @@
-//! Routes, headers, and serving until cancelled.
+//! Routes, and the headers of every answer.
 
 use std::convert::Infallible;
-use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -13,22 +11,27 @@ use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use maud::{DOCTYPE, html};
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::Mutex;
 
 use super::health::{Readiness, livez, readyz};
+use super::hosts::{HostNames, only_ours};
 
 /// What the routes answer from.
 #[derive(Clone)]
 pub struct OpsState {
-    /// For `/readyz`.
-    pub readiness: Arc<dyn Readiness>,
-    /// For `/metrics`.
-    pub metrics: PrometheusHandle,
+    pub(super) readiness: Arc<dyn Readiness>,
+    /// Held by the one request that looks at readiness.
+    pub(super) looking: Arc<Mutex<()>>,
+    metrics: PrometheusHandle,
 }
 
-/// How long open connections may go on once the server is cancelled.
-const GOODBYE: Duration = Duration::from_secs(1);
+impl OpsState {
+    /// `readiness` is for `/readyz`, `metrics` for `/metrics`.
+    #[must_use]
+    pub fn new(readiness: Arc<dyn Readiness>, metrics: PrometheusHandle) -> Self {
+        Self { readiness, looking: Arc::default(), metrics }
+    }
+}
 
 /// Paths and what they are for: the routes of [`router`] beside the index, and the index's links.
 const LINKS: [(&str, &str); 3] = [
@@ -37,8 +40,9 @@ const LINKS: [(&str, &str); 3] = [
     ("/metrics", "Prometheus text format"),
 ];
 
-/// The routes `/`, `/livez`, `/readyz` and `/metrics`, all `GET`, each answer with headers that let a browser do nothing with it.
-pub fn router(state: OpsState) -> Router {
+/// The routes `/`, `/livez`, `/readyz` and `/metrics`, all `GET`, for requests to one of `hosts`, each answer with headers
+/// that let a browser do nothing with it.
+pub fn router(state: OpsState, hosts: HostNames) -> Router {
     Router::new()
         .route("/", get(index))
         .route("/livez", get(livez))
@@ -46,24 +50,8 @@ pub fn router(state: OpsState) -> Router {
         .route("/metrics", get(metrics))
         .fallback(not_found)
         .with_state(state)
+        .layer(axum::middleware::from_fn_with_state(hosts, only_ours))
         .layer(axum::middleware::map_response(harden))
-}
-
-/// Serves until `cancel`; connections still open then have a second.
-///
-/// # Errors
-/// Where the listener fails.
-pub async fn serve(listener: TcpListener, router: Router, cancel: CancellationToken) -> io::Result<()> {
-    let ended = cancel.clone();
-    let serving = axum::serve(listener, router).with_graceful_shutdown(cancel.cancelled_owned());
-    let impatient = async {
-        ended.cancelled().await;
-        tokio::time::sleep(GOODBYE).await;
-    };
-    tokio::select! {
-        served = serving => served,
-        () = impatient => Ok(()),
-    }
 }
 
 async fn index() -> Html<String> {
@@ -111,10 +99,11 @@ mod tests {
     use futures_util::future::BoxFuture;
     use metrics_exporter_prometheus::PrometheusBuilder;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpStream;
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio_util::sync::CancellationToken;
 
     use super::*;
-    use crate::ops::Check;
+    use crate::ops::{Check, serve};
 
     struct Fake(Vec<Check>);
 
@@ -130,24 +119,27 @@ mod tests {
 
     /// The whole answer to a `GET`, as sent.
     async fn get(readiness: Fake, path: &str) -> String {
+        asked(readiness, &format!("GET {path}")).await
+    }
+
+    /// The whole answer to a request line without its version.
+    async fn asked(readiness: Fake, line: &str) -> String {
         let recorder = PrometheusBuilder::new().build_recorder();
         metrics::with_local_recorder(&recorder, || metrics::counter!("dispatch_takeovers_total").increment(1));
-        let state = OpsState { readiness: Arc::new(readiness), metrics: recorder.handle() };
+        let state = OpsState::new(Arc::new(readiness), recorder.handle());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let cancel = CancellationToken::new();
         let client = async {
             let mut stream = TcpStream::connect(address).await.unwrap();
-            let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
+            let request = format!("{line} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
             stream.write_all(request.as_bytes()).await.unwrap();
             let mut answer = String::new();
             stream.read_to_string(&mut answer).await.unwrap();
             cancel.cancel();
             answer
         };
-        let (served, answer) = tokio::join!(serve(listener, router(state), cancel.clone()), client);
-        served.unwrap();
-        answer
+        tokio::join!(serve(listener, router(state, HostNames::new(address, &[])), cancel.clone()), client).1
     }
 
     #[tokio::test]
@@ -175,5 +167,14 @@ mod tests {
                 assert!(answer.contains(header), "{path}: {answer}");
             }
         }
+    }
+    #[tokio::test]
+    async fn only_reading_is_answered() {
+        for method in ["POST", "PUT", "DELETE", "OPTIONS"] {
+            let answer = asked(Fake(Vec::new()), &format!("{method} /livez")).await;
+            assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
+        }
+        let answer = asked(Fake(Vec::new()), "GET http://evil.example/metrics").await;
+        assert!(answer.starts_with("HTTP/1.1 421 ") && answer.contains("nosniff") && !answer.contains("evil"), "{answer}");
     }
 }

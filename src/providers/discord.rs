@@ -23,7 +23,7 @@ use super::channel::{BadConfig, Channel, ChannelConfig, ChannelFault, Delivered,
 use super::discord_words::{UNKNOWN_MESSAGE, code, refusal};
 use super::http::{Answer, Call, HttpClient};
 use super::http_fault::{Patience, Provider, provider, retry_after, wish};
-use super::text::{Capped, cut, visible};
+use super::text::{Capped, cut, unlinked, visible};
 use crate::job::EffectClass;
 use crate::message::is_discord_id;
 
@@ -188,12 +188,12 @@ pub(super) fn markdown(message: &Message) -> String {
     content.finish()
 }
 
-/// One line of plain text as pieces of Discord markdown that show it as it is: markup, mentions (`<@1>`, `@everyone`) and
-/// masked links lose their meaning, line breaks and other controls (those of writing direction too) become spaces.
+/// One line of plain text as pieces of Discord markdown that show it as it is: markup, mentions (`<@1>`, `@everyone`), masked links
+/// and bare ones lose their meaning, line breaks and other controls (those of writing direction too) become spaces.
 fn escape(line: &str) -> Vec<String> {
     let mut pieces = Vec::with_capacity(line.len());
     let mut at_start = true;
-    for character in line.chars() {
+    for character in unlinked(line).chars() {
         pieces.push(match character {
             '\\' | '*' | '_' | '~' | '`' | '|' | '<' | '>' | '[' | ']' | '#' => format!("\\{character}"),
             // Only there do they begin a list or small print.
@@ -358,11 +358,11 @@ mod tests {
         let lines = ["@everyone <@1> `code` **b**", "- list", "  # head\n> quote", "[click](https://x)", "a-b"];
         let Rendered(text) = discord().render(&message("<@&9> *t*", &lines));
         let expected = [
-            "**\\<@\u{200b}&9\\> \\*t\\***",
-            "@\u{200b}everyone \\<@\u{200b}1\\> \\`code\\` \\*\\*b\\*\\*",
+            "**\\<\u{200a}@\u{200b}&9\\> \\*t\\***",
+            "@\u{200b}everyone \\<\u{200a}@\u{200b}1\\> \\`code\\` \\*\\*b\\*\\*",
             "\\- list",
             "  \\# head \\> quote",
-            "\\[click\\](https://x)",
+            "\\[click\\](https\u{200a}://x)",
             "a-b",
         ];
         assert_eq!(text.lines().collect::<Vec<_>>(), expected);

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::channel::{BadConfig, Channel, ChannelConfig, ChannelFault, Delivered, Delivery, Message, Rendered, decode};
 use super::email_recipients::{of_the_rest, outcome};
 use super::smtp::{EMAIL, Mailing, SmtpServer};
-use super::text::{Capped, cut, one_line};
+use super::text::{Capped, cut, one_line, unlinked};
 use crate::job::EffectClass;
 
 const SUBJECT_CHARACTERS: usize = 256;
@@ -117,11 +117,12 @@ impl Channel for Email {
     fn render(&self, message: &Message) -> Rendered {
         let subject = one_line(&cut(&message.title, SUBJECT_CHARACTERS));
         let mut text = Capped::new(BODY_CHARACTERS);
-        text.push(&subject);
+        // Mail programs make links of plain text.
+        text.push(&unlinked(&subject));
         text.push("\r\n");
         for line in &message.lines {
             text.push("\r\n");
-            text.push_all(one_line(line).chars().map(String::from));
+            text.push_all(unlinked(&one_line(line)).chars().map(String::from));
         }
         let written = Written { subject, text: text.finish() };
         Rendered(serde_json::to_string(&written).expect("texts have a JSON form"))

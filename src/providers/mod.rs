@@ -21,6 +21,7 @@ pub mod scrub;
 pub mod slack;
 mod slack_words;
 pub mod smtp;
+mod starttls;
 pub mod teams;
 mod teams_address;
 mod teams_answer;
@@ -30,9 +31,13 @@ pub mod webhook;
 #[cfg(test)]
 mod http_tests;
 #[cfg(test)]
+mod links_tests;
+#[cfg(test)]
 mod scripted;
 #[cfg(test)]
 mod scripted_smtp;
+#[cfg(test)]
+mod smtp_tests;
 
 use std::fmt;
 use std::sync::Arc;

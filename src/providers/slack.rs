@@ -19,7 +19,7 @@ use super::channel::{BadConfig, Channel, ChannelConfig, ChannelFault, Delivered,
 use super::http::{Call, HttpClient};
 use super::http_fault::{Provider, provider, retry_after};
 use super::slack_words::refusal;
-use super::text::{Capped, cut, visible};
+use super::text::{Capped, cut, unlinked, visible};
 use crate::job::EffectClass;
 
 static SLACK: Provider = provider!("slack");
@@ -148,13 +148,16 @@ impl Channel for Slack {
 
 /// One line of plain text as pieces without Slack's control sequences (`<!channel>`, `<@U1>`, `<https://…|text>`), see
 /// <https://docs.slack.dev/messaging/formatting-message-text/#escaping>.
-fn escape(line: &str) -> impl Iterator<Item = String> + '_ {
-    line.chars().map(|character| match character {
+///
+/// Bare links are broken up, too: `parse` is the server's promise, and says nothing of what an app makes of a text.
+fn escape(line: &str) -> Vec<String> {
+    let piece = |character| match character {
         '&' => "&amp;".to_owned(),
         '<' => "&lt;".to_owned(),
         '>' => "&gt;".to_owned(),
         c => visible(c).to_string(),
-    })
+    };
+    unlinked(line).chars().map(piece).collect()
 }
 
 #[cfg(test)]
@@ -245,7 +248,8 @@ mod tests {
     fn control_sequences_lose_their_meaning() {
         let lines = ["<!channel> <@U1> @everyone", "<https://x|click> &lt;", "a\r\nb"];
         let Rendered(text) = slack("https://slack.com/api").render(&message("<#C1>", &lines));
-        let expected = "&lt;#C1&gt;\n&lt;!channel&gt; &lt;@U1&gt; @everyone\n&lt;https://x|click&gt; &amp;lt;\na  b";
+        let expected =
+            "&lt;#C1&gt;\n&lt;!channel&gt; &lt;\u{200a}@U1&gt; @everyone\n&lt;https\u{200a}://x|click&gt; &amp;lt;\na  b";
         assert_eq!(text, expected);
     }
 

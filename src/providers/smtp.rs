@@ -24,6 +24,7 @@ use super::channel::{Refusal, RefusedRecipient};
 use super::http::within;
 use super::http_fault::{Provider, provider};
 use super::scrub::scrub;
+use super::starttls::{self, Unasked};
 use super::text::cut;
 use crate::fault::{Certainty, Class};
 
@@ -41,6 +42,8 @@ const CREDENTIALS: &str =
 const ABILITY: &str =
     "The mail server lacks STARTTLS or a known way to sign in: choose another port or server in DISPATCH_SMTP_URL.";
 const REFUSED: &str = "The mail server refuses the mail; its answer says why.";
+const INJECTED: &str = "The server is broken, or somebody on the way adds to what it says: nothing of that was used. Use smtps:// in \
+                        DISPATCH_SMTP_URL.";
 const UNEXPECTED: &str =
     "The mail server says what RFC 5321 does not have at this point: look whether DISPATCH_SMTP_URL names one.";
 /// "Service not available, closing transmission channel": about the dialogue, whatever it answers.
@@ -174,6 +177,24 @@ impl SmtpServer {
         Ok(recipients)
     }
 
+    /// Connected and greeted, over TLS where that is meant.
+    async fn connect(&self) -> Result<AsyncSmtpConnection, Refusal> {
+        let refused = |error: Error| refusal(Phase::Connect, &error);
+        let (server, hello) = ((self.host.as_str(), self.port), ClientId::default());
+        let tls = match &self.security {
+            Security::Plain => None,
+            Security::Tls(tls) => Some(tls.clone()),
+            Security::StartTls(tls) => {
+                let stream = starttls::connect(server, CONNECT_TIMEOUT).await.map_err(|error| unreachable(&error))?;
+                let connected = AsyncSmtpConnection::connect_with_transport(Box::new(stream), &hello).await;
+                let mut connection = connected.map_err(refused)?;
+                connection.starttls(tls.clone(), &hello).await.map_err(refused)?;
+                return Ok(connection);
+            }
+        };
+        AsyncSmtpConnection::connect_tokio1(server, Some(CONNECT_TIMEOUT), &hello, tls, None).await.map_err(refused)
+    }
+
     /// Everything before the content.
     async fn open(
         &self,
@@ -181,16 +202,7 @@ impl SmtpServer {
         credentials: Option<&Credentials>,
     ) -> Result<(AsyncSmtpConnection, Recipients), Refusal> {
         let at = |phase| move |error: Error| refusal(phase, &error);
-        let tls = match &self.security {
-            Security::Tls(tls) => Some(tls.clone()),
-            Security::Plain | Security::StartTls(_) => None,
-        };
-        let (server, hello) = ((self.host.as_str(), self.port), ClientId::default());
-        let connected = AsyncSmtpConnection::connect_tokio1(server, Some(CONNECT_TIMEOUT), &hello, tls, None).await;
-        let mut connection = connected.map_err(at(Phase::Connect))?;
-        if let Security::StartTls(tls) = &self.security {
-            connection.starttls(tls.clone(), &hello).await.map_err(at(Phase::Connect))?;
-        }
+        let mut connection = self.connect().await?;
         if let Some(credentials) = credentials {
             connection.auth(DEFAULT_MECHANISMS, credentials).await.map_err(at(Phase::SignIn))?;
         }
@@ -264,16 +276,28 @@ fn refusal(phase: Phase, error: &Error) -> Refusal {
     let transient = Class::Transient { retry_after: None };
     let codes = &EMAIL.codes;
     let (code, class, certainty, hint) = match phase {
+        _ if Unasked::is_cause_of(error) => (codes.unrecognized, Class::Unrecognized, Certainty::NotDone, INJECTED),
         _ if error.is_transient() => (codes.try_later, transient, Certainty::NotDone, PATIENCE),
         Phase::SignIn if error.is_permanent() => (codes.unauthorized, Class::Permanent, Certainty::NotDone, CREDENTIALS),
         _ if error.is_permanent() => (codes.refused, Class::Permanent, Certainty::NotDone, REFUSED),
         _ if error.is_client() => (codes.refused, Class::Permanent, Certainty::NotDone, ABILITY),
-        Phase::Connect => (codes.unreachable, transient, Certainty::NotDone, REACH),
+        Phase::Connect => return unreachable(error),
         Phase::SignIn | Phase::Sender | Phase::Recipient | Phase::Content => {
             (codes.connection_lost, transient, unanswered(phase), SLOW)
         }
     };
     Refusal { provider: &EMAIL, code, said: scrub(&crate::fault::chain(error)), class, certainty, hint: hint.into() }
+}
+
+fn unreachable(error: &(dyn std::error::Error + 'static)) -> Refusal {
+    Refusal {
+        provider: &EMAIL,
+        code: EMAIL.codes.unreachable,
+        said: scrub(&crate::fault::chain(error)),
+        class: Class::Transient { retry_after: None },
+        certainty: Certainty::NotDone,
+        hint: REACH.into(),
+    }
 }
 
 fn too_late(phase: Phase) -> Refusal {
@@ -285,115 +309,5 @@ fn too_late(phase: Phase) -> Refusal {
         class: Class::Transient { retry_after: None },
         certainty: unanswered(phase),
         hint: SLOW.into(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::providers::scripted_smtp::{Act, ScriptedSmtp};
-
-    const PLENTY: Duration = Duration::from_secs(10);
-
-    fn parse(setting: &str) -> Result<SmtpServer, BadSmtp> {
-        drop(rustls::crypto::ring::default_provider().install_default());
-        SmtpServer::parse(&SecretString::from(setting.to_owned()), true)
-    }
-
-    async fn send(acts: &[(&'static str, Act)], limit: Duration) -> (Result<Recipients, Refusal>, ScriptedSmtp) {
-        let script = ScriptedSmtp::start(acts.to_vec());
-        let server = parse(&script.url.replace("://", "://robot:canary-password@")).unwrap();
-        let (from, to) = ("a@acme.example".parse().unwrap(), ["b@acme.example", "c@acme.example"].map(|to| to.parse().unwrap()));
-        let mailing = Mailing { from: &from, to: &to, content: b"Subject: x\r\n\r\n.hello\r\n" };
-        let credentials = server.credentials(None).unwrap();
-        let sent = server.send(mailing, credentials.as_ref(), Instant::now() + limit).await;
-        (sent, script)
-    }
-
-    #[tokio::test]
-    async fn a_mail_goes_to_each_recipient_after_signing_in() {
-        let (sent, script) = send(&[], PLENTY).await;
-        let Recipients { taken, refused, waiting } = sent.unwrap();
-        assert_eq!((taken.join(" ").as_str(), refused, waiting), ("b@acme.example c@acme.example", Vec::new(), Vec::new()));
-        let said = script.received();
-        let verbs: Vec<&str> = said.iter().map(|line| line.split([' ', ':']).next().unwrap_or_default()).collect();
-        assert_eq!(verbs[..6], ["EHLO", "AUTH", "MAIL", "RCPT", "RCPT", "DATA"]);
-        assert!(said.iter().any(|line| line == "..hello"), "dots are stuffed: {said:?}");
-    }
-
-    #[tokio::test]
-    async fn a_reply_is_a_decision_and_silence_after_the_content_is_none() {
-        let slow = || Class::Transient { retry_after: None };
-        for (verb, act, code, class, certainty) in [
-            ("", Act::Close, "email.unreachable", slow(), Certainty::NotDone),
-            ("", Act::Say("554 no service"), "email.refused", Class::Permanent, Certainty::NotDone),
-            ("AUTH", Act::Say("535 no"), "email.unauthorized", Class::Permanent, Certainty::NotDone),
-            ("AUTH", Act::Say("454 later"), "email.try_later", slow(), Certainty::NotDone),
-            ("MAIL", Act::Say("451 later"), "email.try_later", slow(), Certainty::NotDone),
-            ("MAIL", Act::Close, "email.connection_lost", slow(), Certainty::NotDone),
-            ("MAIL", Act::Say("354 go on"), "email.unrecognized", Class::Unrecognized, Certainty::NotDone),
-            ("RCPT", Act::Say("421 closing"), "email.try_later", slow(), Certainty::NotDone),
-            ("RCPT", Act::Say("354 go on"), "email.unrecognized", Class::Unrecognized, Certainty::NotDone),
-            ("RCPT", Act::Close, "email.connection_lost", slow(), Certainty::NotDone),
-            ("DATA", Act::Say("554 no valid recipients"), "email.refused", Class::Permanent, Certainty::NotDone),
-            ("DATA", Act::Say("250 fine"), "email.unrecognized", Class::Unrecognized, Certainty::NotDone),
-            ("DATA", Act::Close, "email.connection_lost", slow(), Certainty::NotDone),
-            (".", Act::Say("452 full"), "email.try_later", slow(), Certainty::NotDone),
-            (".", Act::Say("554 spam"), "email.refused", Class::Permanent, Certainty::NotDone),
-            (".", Act::Say("354 go on"), "email.unrecognized", Class::Unrecognized, Certainty::Unknown),
-            (".", Act::Close, "email.connection_lost", slow(), Certainty::Unknown),
-            (".", Act::Say("what"), "email.connection_lost", slow(), Certainty::Unknown),
-        ] {
-            let (sent, script) = send(&[(verb, act)], PLENTY).await;
-            let refusal = sent.unwrap_err();
-            assert_eq!((refusal.code, refusal.class, refusal.certainty), (code, class, certainty), "{verb}: {}", refusal.said);
-            let has_content = script.received().iter().any(|line| line == "..hello");
-            assert_eq!(has_content, verb == ".", "{verb}: content that nobody asked for would be read as commands");
-        }
-    }
-
-    #[tokio::test]
-    async fn the_deadline_ends_a_dialogue_and_what_was_not_sent_is_not_done() {
-        for (verb, certainty) in [("MAIL", Certainty::NotDone), (".", Certainty::Unknown)] {
-            let (sent, _script) = send(&[(verb, Act::Hang)], Duration::from_millis(400)).await;
-            let refusal = sent.unwrap_err();
-            assert_eq!((refusal.code, refusal.certainty), ("email.timed_out", certainty), "{verb}");
-        }
-        let (sent, script) = send(&[], Duration::ZERO).await;
-        assert_eq!((sent.unwrap_err().certainty, script.received().len()), (Certainty::NotDone, 0));
-    }
-
-    #[test]
-    fn only_tls_goes_further_than_this_machine() {
-        for good in
-            ["smtps://mail.example", "smtp://u:p%40ss@mail.example:2525?tls=required", "smtp://127.0.0.1:25", "smtp://[::1]"]
-        {
-            assert!(parse(good).is_ok(), "{good}");
-        }
-        for (bad, part) in [
-            ("smtp://mail.example", "loopback"),
-            ("smtp://mail.example?tls=maybe", "query"),
-            ("https://mail.example", "scheme"),
-            ("smtps://mail.example/inbox", "more than a host"),
-            ("mail.example", "no URL"),
-            ("smtps://canary:canary@mail.example?x", "query"),
-        ] {
-            let error = parse(bad).unwrap_err().to_string();
-            assert!(error.contains(part) && error.contains("right is") && !error.contains("canary"), "{error}");
-        }
-        let setting = SecretString::from("smtp://127.0.0.1:25".to_owned());
-        assert!(SmtpServer::parse(&setting, false).is_err(), "plain text needs the development setting");
-    }
-
-    #[test]
-    fn a_destination_s_password_wins_and_needs_a_user() {
-        let own = SecretString::from("own".to_owned());
-        let with = |url: &str, password| parse(url).unwrap().credentials(password);
-        let is = |user: &str, password: &str| Some(Credentials::new(user.to_owned(), password.to_owned()));
-        assert_eq!(with("smtps://u:p%40ss@mail.example", None), Ok(is("u", "p@ss")));
-        assert_eq!(with("smtps://u:p@mail.example", Some(&own)), Ok(is("u", "own")));
-        assert_eq!(with("smtps://mail.example", None), Ok(None));
-        assert!(with("smtps://u@mail.example", None).is_err() && with("smtps://mail.example", Some(&own)).is_err());
-        assert!(!format!("{:?}", parse("smtps://u:canary@mail.example").unwrap()).contains("canary"));
     }
 }

@@ -20,7 +20,7 @@ use super::http::{Call, HttpClient};
 use super::http_fault::{Provider, provider};
 use super::teams_address::Retired;
 use super::teams_answer::{ANSWER_BYTES, proof};
-use super::text::{Capped, cut, visible};
+use super::text::{Capped, cut, unlinked, visible};
 use crate::job::EffectClass;
 
 static TEAMS: Provider = provider!("teams");
@@ -158,12 +158,12 @@ fn in_json(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("text and numbers have a JSON form")
 }
 
-/// One line of plain text in the Markdown of a card's text, which shows it as it is: markup, links, mentions (`<at>`) and a
+/// One line of plain text in the Markdown of a card's text, which shows it as it is: markup, links (bare ones too), mentions (`<at>`) and a
 /// card's own functions (`{{DATE(…)}}`) lose their meaning.
 fn escaped(line: &str) -> String {
     let mut text = Capped::new(LINE_CHARACTERS);
     let mut at_start = true;
-    for character in line.chars() {
+    for character in unlinked(line).chars() {
         match character {
             '\\' | '*' | '_' | '~' | '`' | '|' | '<' | '>' | '[' | ']' | '(' | ')' | '{' | '}' | '#' | '&' | '!' => {
                 text.push(&format!("\\{character}"));
@@ -300,7 +300,7 @@ mod tests {
         let lines = ["[click](https://x) <at>x</at>", "- list", "{{DATE(2020)}} &lt; **b**", "a\r\nb", "a-b"];
         let expected = [
             "\\<at\\>Ann\\</at\\>",
-            "\\[click\\]\\(https://x\\) \\<at\\>x\\</at\\>",
+            "\\[click\\]\\(https\u{200a}://x\\) \\<at\\>x\\</at\\>",
             "\\- list",
             "\\{\\{DATE\\(2020\\)\\}\\} \\&lt; \\*\\*b\\*\\*",
             "a  b",

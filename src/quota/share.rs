@@ -20,6 +20,8 @@ pub struct Over {
     pub wanted: u64,
 }
 
+impl std::error::Error for Over {}
+
 impl fmt::Display for Over {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { holder, kind, in_bytes, limit, wanted } = self;

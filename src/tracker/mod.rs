@@ -14,6 +14,7 @@ mod groups;
 mod identities;
 mod import;
 mod interactions;
+mod moved;
 mod organizations;
 mod people;
 mod registry;

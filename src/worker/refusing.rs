@@ -53,11 +53,15 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             Ok(Some(id)) => {
                 self.inflow.one_more(ONE_DEAD_LETTER);
                 metrics::counter!(names::DEAD_LETTERS, "code" => code).increment(1);
-                tracing::warn!(dead_letter.id = id, error.code = code, error = %refusal, "a message became a dead letter");
+                tracing::warn!(dead_letter.id = id, error.code = code, error = chain(refusal), "a message became a dead letter");
                 Taken::Nothing
             }
             Ok(None) => {
-                tracing::debug!(error.code = code, error = %refusal, "a message is refused and not kept: its producer's quota is full");
+                tracing::debug!(
+                    error.code = code,
+                    error = chain(refusal),
+                    "a message is refused and not kept: its producer's quota is full"
+                );
                 Taken::Nothing
             }
             Err(error) => {

@@ -6,7 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// No I/O and no arrows but to each other.
-const NOUNS: &[&str] = &["job", "message", "fault", "quota", "secrets", "link", "trace", "pg_error", "reconnect", "crash_point"];
+const NOUNS: &[&str] =
+    &["job", "message", "fault", "quota", "secrets", "link", "trace", "pg_error", "reconnect", "crash_point", "escape"];
 
 /// Which modules of the crate a module may name, besides itself and the nouns. `module::item` allows that item only.
 const ARROWS: &[(&str, &[&str])] = &[
@@ -234,8 +235,7 @@ fn this_test_sees_what_it_looks_for() {
 fn modules_name_only_what_lies_below_them() {
     let mut found = Vec::new();
     for source in sources().iter().filter(|source| source.path != "lib.rs") {
-        let module = source.module.as_str();
-        if !NOUNS.contains(&module) && !ARROWS.iter().any(|(arrow, _)| *arrow == module) {
+        if !NOUNS.contains(&&*source.module) && !ARROWS.iter().any(|(module, _)| *module == source.module) {
             found.push(format!("src/{}: `{}` is not in this test's table of arrows", source.path, source.module));
         }
         let wrong = named(&source.code).into_iter().filter(|path| !is_allowed(&source.module, path));

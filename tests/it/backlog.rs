@@ -23,7 +23,7 @@ async fn with_too_many_jobs_in_postgres_intake_stays_in_rabbitmq_and_due_jobs_ru
         let key = format!("later-{number}");
         intake(
             json!({"schema": 1, "source": acme::SOURCE, "dedupe_key": key, "organization": "acme", "notify": [],
-            "account": acme::account_id(), "not_before": "2099-01-01T00:00:00Z"})
+            "account": acme::account_id(), "not_before": acme::later()})
             .to_string(),
         )
     };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dispatch_worker::broker::Outgoing;
+use dispatch_worker::broker::{Outgoing, WAKE};
 use dispatch_worker::job::{JobId, JobState};
 use dispatch_worker::pipelines::registry;
 use serde_json::json;
@@ -15,7 +15,7 @@ const SOON: Duration = Duration::from_secs(30);
 
 pub(crate) async fn wake(world: &TestWorld, pipeline: &str, job: JobId) {
     let routing_key = registry().get(pipeline).expect("a pipeline").lane.wake_key.to_owned();
-    world.publish_raw(&Outgoing { routing_key, ..intake(json!({"job_id": job}).to_string()) }).await;
+    world.publish_raw(&Outgoing { exchange: WAKE, routing_key, ..intake(json!({"job_id": job}).to_string()) }).await;
 }
 
 /// A job that is for later, so that nobody claims it before it is woken.

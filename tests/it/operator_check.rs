@@ -229,7 +229,7 @@ async fn a_user_of_rabbitmq_with_the_rights_that_it_is_told_to_lack_runs_jobs_an
     drop(worker);
 
     for (rights, lacks) in [
-        (Rights { read: &read, write: "^dispatch$|^amq", ..Rights::default() }, "lacks write: dispatch.events;"),
+        (Rights { read: &read, write: "^dispatch.wake$|^amq", ..Rights::default() }, "lacks write: dispatch.events;"),
         (Rights { read: &read, write: "^dispatch", ..Rights::default() }, "lacks write: amq.default;"),
         (Rights { read: "^dispatch\\.[^w]", write: &write, ..Rights::default() }, "lacks read: dispatch.wake;"),
     ] {

@@ -113,7 +113,7 @@ async fn a_message_that_is_refused_again_becomes_a_new_dead_letter_and_one_that_
     let world = TestWorld::acme().await;
     let _worker = world.worker(&WorkerOptions::default());
     let mut job = message("later");
-    (job["account"], job["not_before"]) = (Value::Null, json!("2099-01-01T00:00:00Z"));
+    (job["account"], job["not_before"]) = (Value::Null, acme::later());
     world.publish_job(&job).await;
     let id = world.wait_job_state("later", JobState::Ready, SOON).await.id;
     // It does not ask for an account yet.

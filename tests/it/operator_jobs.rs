@@ -79,7 +79,7 @@ async fn a_job_that_is_due_later_and_one_that_is_parked_go_on_when_they_are_retr
     let world = TestWorld::acme().await;
     let _worker = world.worker(&WorkerOptions::default());
     let mut later = message("later");
-    later["not_before"] = json!("2099-01-01T00:00:00Z");
+    later["not_before"] = acme::later();
     world.publish_job(&later).await;
     let job = world.wait_job_state("later", JobState::Ready, SOON).await;
     let why = on(&world, "explain", "later", &[]).done().await;

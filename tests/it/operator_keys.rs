@@ -109,7 +109,7 @@ async fn after_a_rotation_the_new_key_alone_opens_everything() {
     // It is meant to mislead.
     let event = json!({"sealed_token": "v1.k1.aaaa.bbbb", "nul": "a\u{0}b", "interaction": {"sealed_token": "v1.k1.cc.dd"}});
     waiting_job(&world, &event).await;
-    let newer = json!({"schema": 9, "source": acme::SOURCE, "dedupe_key": "newer", "organization": "acme"});
+    let newer = json!({"schema": 2, "source": acme::SOURCE, "dedupe_key": "newer", "organization": "acme"});
     world.publish_job(&newer).await;
     world.wait_job_state("newer", JobState::Waiting, SOON).await;
     let letter = dead_letter(&world, "canary-body").await;

@@ -189,8 +189,8 @@ async fn loses_patience(language: &Language) {
     let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
     assert_eq!(lines.next_line().await.expect("it is text").as_deref(), Some("out of patience"));
     wait_for("both messages to wait for a worker", SOON, async || {
-        let depth = world.queue_depth("dispatch.jobs").await;
-        if depth.ready == 2 { Ok(()) } else { Err(format!("{depth:?}")) }
+        let [jobs, control] = [world.queue_depth("dispatch.jobs").await, world.queue_depth("dispatch.control").await];
+        if jobs.ready == 1 && control.ready == 1 { Ok(()) } else { Err(format!("{jobs:?}, {control:?}")) }
     })
     .await;
     let _worker = world.worker(&WorkerOptions::default());

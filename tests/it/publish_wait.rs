@@ -103,7 +103,7 @@ async fn what_does_not_succeed_is_told_with_what_to_do_and_exit_code_1() {
     nobody["organization"] = json!("nobody");
     let (output, text) = ended(publish(&world, &[nobody], &[]).await).await;
     assert_eq!(output.status.code(), Some(1));
-    assert!(text.contains("parked: unknown_organization"), "{text}");
+    assert!(text.contains("refused: unknown_organization"), "{text}");
 
     let mut other = job("choose");
     other["account"] = json!("another");

@@ -130,3 +130,43 @@ fn the_example_of_a_tracker_document_is_one() {
     let document: TrackerDocument = serde_json::from_str(example(&readme, "<!-- tracker.json -->")).expect("a tracker document");
     assert_eq!(document.organizations.len(), 1);
 }
+
+/// The documents, from the top of the project.
+const DOCUMENTS: [&str; 4] = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/THREATS.md"];
+
+/// What a heading is linked by, as GitHub makes it.
+fn anchor(heading: &str) -> String {
+    let kept = heading.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+    kept.map(|c| if c == ' ' { '-' } else { c.to_ascii_lowercase() }).collect()
+}
+
+/// The targets of a document's links, without those to other sites.
+fn links(text: &str) -> Vec<&str> {
+    let targets = text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target);
+    targets.filter(|target| !target.contains("://")).collect()
+}
+
+#[test]
+fn every_link_within_the_documents_leads_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (mut count, mut broken) = (0, Vec::new());
+    for document in DOCUMENTS.map(|name| root.join(name)) {
+        let text = fs::read_to_string(&document).unwrap_or_else(|error| panic!("{}: {error}", document.display()));
+        for link in links(&text) {
+            let (path, heading) = link.split_once('#').map_or((link, None), |(path, heading)| (path, Some(heading)));
+            let file = if path.is_empty() { document.clone() } else { document.with_file_name(path) };
+            // A folder has no text, and no headings.
+            let is_there = file.exists();
+            let there = fs::read_to_string(file).ok();
+            let is_heading = |wanted: &str| {
+                let lines = there.iter().flat_map(|there| there.lines().filter(|line| line.starts_with('#')));
+                lines.map(|line| anchor(line.trim_start_matches('#').trim_start())).any(|anchor| anchor == wanted)
+            };
+            count += 1;
+            if !is_there || heading.is_some_and(|heading| !is_heading(heading)) {
+                broken.push(format!("{}: {link}", document.display()));
+            }
+        }
+    }
+    assert!(count > 10 && broken.is_empty(), "of {count} links: {broken:#?}");
+}

@@ -9,7 +9,7 @@ use dispatch_worker::job::JobState;
 use dispatch_worker::trace::Trace;
 use serde_json::Value;
 
-use crate::support::{Checks, Listener, TestWorld, WorkerOptions, acme, intake};
+use crate::support::{Checks, Listener, TestWorld, WorkerOptions, WorkerProcess, acme, intake, wait_for};
 
 const SOON: Duration = Duration::from_secs(30);
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -56,12 +56,18 @@ async fn the_trace_of_a_message_is_that_of_all_that_is_done_for_it() {
     }
     let kept = "SELECT count(*) FROM jobs WHERE tracestate = 'congo=t61rcWkgMzE'";
     assert_eq!(world.database.one(kept).await, world.database.one("SELECT count(*) FROM jobs").await);
-    every_line_of_a_job_has_the_trace(&worker.log(), TRACE);
+    every_line_of_a_job_has_the_trace(&worker, TRACE).await;
     Checks { attempts: &[("retrieve_user", "azure_devops.rate_limited")] }.hold(&world).await;
 }
 
 /// Looks at the log's JSON lines that are about a job.
-fn every_line_of_a_job_has_the_trace(log: &str, trace: &str) {
+async fn every_line_of_a_job_has_the_trace(worker: &WorkerProcess, trace: &str) {
+    // A job's end is logged after it is stored.
+    let log = wait_for("the lines of a job and its follow-ups", SOON, async || {
+        let log = worker.log();
+        if log.matches("\"job.id\"").count() >= 4 { Ok(log) } else { Err(log) }
+    })
+    .await;
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let spans: Vec<Value> = lines.map(|line| line["span"].clone()).filter(|span| span["job.id"].is_string()).collect();
     assert!(spans.len() >= 4, "a job and its follow-ups say that they have succeeded: {spans:?}");
@@ -81,5 +87,5 @@ async fn a_malformed_trace_is_ignored_and_a_new_one_begins() {
     assert_eq!(row[1], "-", "the state went with its trace");
     let calls = world.witness();
     assert!(calls.iter().all(|call| call.traceparent.as_ref().is_some_and(|sent| sent.contains(&trace.id()))));
-    every_line_of_a_job_has_the_trace(&worker.log(), &trace.id());
+    every_line_of_a_job_has_the_trace(&worker, &trace.id()).await;
 }

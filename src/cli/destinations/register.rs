@@ -15,11 +15,11 @@ use crate::cli::output::Output;
 use crate::cli::secret::SecretSource;
 use crate::config::{Links, ProviderLinks};
 use crate::pipelines::trials::check_destination;
-use crate::secrets::Keyring;
 use crate::store::Released;
-use crate::tracker::{NewDestination, known_organization, register_destination};
+use crate::tracker::{NewDestination, known_organization, register_destination, secret_stays};
 
-/// Register a destination, or change the one of this name; the secret, the default and the policy stay where they are not said
+/// Register a destination, or change the one of this name; the default and the policy stay where they are not said, and
+/// the secret where kind, host and channel stay
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Register {
     #[command(flatten)]
@@ -62,15 +62,18 @@ impl Register {
     pub(in crate::cli) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
         self.consent.can_be_had()?;
         let secret = self.source.optional()?;
-        let keyring = Keyring::parse(self.links.keyring()?)?;
+        let keyring = app::keyring(&self.links)?;
         let store = connect::store(&self.links).await?;
         let services = app::services(&self.links, &self.providers)?;
         services.tracker.known_organization(&self.organization).await?;
         let rows = services.tracker.destination_rows(Some(&self.organization)).await?;
-        // A secret that stays must fit the new settings too.
-        let present = match (&secret, rows.iter().any(|row| row.name == self.name)) {
-            (None, true) => services.tracker.known_destination(&self.organization, &self.name).await?.secret,
-            (Some(_), _) | (None, false) => None,
+        // A secret that stays must fit the new settings too, and the place it was given for.
+        let present = match (&secret, rows.iter().find(|row| row.name == self.name && row.has_secret)) {
+            (None, Some(row)) => {
+                secret_stays(row, &self.kind, &self.config).map_err(|problem| anyhow!(Usage(problem.to_string())))?;
+                services.tracker.known_destination(&self.organization, &self.name).await?.secret
+            }
+            (Some(_), _) | (None, None) => None,
         };
         let effective = secret.as_ref().or(present.as_ref());
         check_destination(&services.providers, &self.kind, &self.config, effective, None)

@@ -17,7 +17,6 @@ use crate::cli::output::{Output, say, when};
 use crate::cli::secret::SecretSource;
 use crate::config::{Links, ProviderLinks};
 use crate::pipelines::trials::check_destination;
-use crate::secrets::Keyring;
 use crate::tracker::rotate_destination_secret;
 
 /// Replace a destination's secret; a webhook is signed with both for a while
@@ -42,7 +41,7 @@ impl RotateSecret {
     pub(in crate::cli) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
         self.consent.can_be_had()?;
         let secret = self.source.required()?;
-        let keyring = Keyring::parse(self.links.keyring()?)?;
+        let keyring = app::keyring(&self.links)?;
         let store = connect::store(&self.links).await?;
         let services = app::services(&self.links, &self.providers)?;
         let Which { name, organization } = &self.which;

@@ -147,7 +147,7 @@ async fn serve(listener: TcpListener, simulator: Arc<Simulator>, stop: impl Futu
                 }
                 // Out of file descriptors, or the peer is gone already: the next one may do better.
                 Err(error) => {
-                    tracing::warn!(error = %error, "a connection could not be accepted");
+                    tracing::warn!(error = crate::fault::chain(&error), "a connection could not be accepted");
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }
             }

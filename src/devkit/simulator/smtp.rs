@@ -46,7 +46,7 @@ pub(super) async fn serve(listener: TcpListener, simulator: Arc<Simulator>) {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => drop(dialogues.spawn(Dialogue::of(stream, Arc::clone(&simulator)).run())),
                 Err(error) => {
-                    tracing::warn!(error = %error, "a connection could not be accepted");
+                    tracing::warn!(error = crate::fault::chain(&error), "a connection could not be accepted");
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }
             }

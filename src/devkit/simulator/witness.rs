@@ -133,7 +133,7 @@ fn append(mut file: File, queue: &mpsc::Receiver<Line>) {
         let batch: Vec<Line> = std::iter::once(first).chain(queue.try_iter()).collect();
         let bytes: Vec<u8> = batch.iter().flat_map(|line| line.bytes.iter().copied()).collect();
         if let Err(error) = file.write_all(&bytes).and_then(|()| file.sync_data()) {
-            tracing::error!(error = %error, "the witness file cannot be written");
+            tracing::error!(error = crate::fault::chain(&error), "the witness file cannot be written");
             return;
         }
         for line in batch {

@@ -295,10 +295,12 @@ fn a_newer_schema_is_left_alone_whatever_its_shape() {
     let body = json!({ "schema": 2, "source": "hooks", "dedupe_key": "k-1", "tenant": { "new": true }, "events": "many" });
     let Ok(Intake::Newer(newer)) = decode(body.to_string()) else { panic!() };
     assert_eq!((newer.schema, newer.source.as_str(), newer.organization.as_str()), (2, "hooks", ""));
-    let named = json!({ "schema": 9, "source": "s", "dedupe_key": "k", "organization": "a\0cme" });
+    let named = json!({ "schema": 2, "source": "s", "dedupe_key": "k", "organization": "a\0cme" });
     let Ok(Intake::Newer(newer)) = decode(named.to_string()) else { panic!() };
     assert_eq!(newer.organization, "a\u{fffd}cme");
     assert_eq!(code(json!({ "schema": 2, "source": "hooks" }).to_string()), "missing_field");
+    let far = json!({ "schema": 3, "source": "hooks", "dedupe_key": "k-1" });
+    assert_eq!(code(far.to_string()), "unsupported_schema");
 }
 
 #[test]

@@ -109,20 +109,20 @@ async fn find(cx: &Context<'_, Dispatch>, sync: &AssigneeSync) -> Result<FoundAs
     let Some(user) = assignee.user else {
         return Ok(FoundAssignee::Write(Target { account_name, identity_id, user_id: None, unique_name: None }));
     };
-    let known = find_user(cx, identity_id, &account_name, &user.emails).await?;
+    let known = find_user(cx, (sync.organization_id, identity_id), &account_name, &user.emails).await?;
     Ok(matched(account_name, identity_id, &user, known))
 }
 
-/// Looks through the account's users, page by page.
+/// Looks through the account's users, page by page, as a tenant's identity.
 async fn find_user(
     cx: &Context<'_, Dispatch>,
-    identity_id: i64,
+    (organization_id, identity_id): (i64, i64),
     account: &str,
     emails: &[String],
 ) -> Result<FoundUser, StageFault> {
     let Some(fresh) = UsersSearch::new(emails) else { return Ok(FoundUser::Nobody) };
     let provider = &cx.services.providers.azure_devops;
-    if let Some(known) = provider.known_user(account, &fresh) {
+    if let Some(known) = provider.known_user(organization_id, account, &fresh) {
         return Ok(known);
     }
     let mut azure_devops = SignedIn::of(cx, identity_id);
@@ -135,7 +135,7 @@ async fn find_user(
         azure_devops.keep(&piece, &search);
     }
     let found = search.found();
-    provider.remember_user(account, &fresh, &found);
+    provider.remember_user(organization_id, account, &fresh, &found);
     Ok(found)
 }
 

@@ -180,15 +180,15 @@ impl UsersSearch {
 }
 
 impl AzureDevOps {
-    /// Who was found for this search in the last five minutes.
+    /// Who was found for this search in the last five minutes, by the tenant (its row id) who asks.
     #[must_use]
-    pub fn known_user(&self, account: &str, search: &UsersSearch) -> Option<FoundUser> {
-        self.users.get(&key(account, search), Instant::now())
+    pub fn known_user(&self, organization_id: i64, account: &str, search: &UsersSearch) -> Option<FoundUser> {
+        self.users.get(organization_id, &key(account, search), Instant::now())
     }
 
-    /// Remembers who was found, for five minutes.
-    pub fn remember_user(&self, account: &str, search: &UsersSearch, found: &FoundUser) {
-        self.users.put(key(account, search), found.clone(), Instant::now());
+    /// Remembers for a tenant (its row id) who was found, for five minutes.
+    pub fn remember_user(&self, organization_id: i64, account: &str, search: &UsersSearch, found: &FoundUser) {
+        self.users.put(organization_id, key(account, search), found.clone(), Instant::now());
     }
 }
 

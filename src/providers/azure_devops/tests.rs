@@ -316,10 +316,11 @@ async fn a_user_is_found_on_a_later_page_whatever_the_case_and_remembered() {
     let FoundUser::One(one) = &found else { panic!("{found:?}") };
     assert_eq!((one.descriptor.as_str(), one.principal_name.as_str()), ("aad.2", "P@corp"));
     let search = |emails: [&str; 2]| UsersSearch::new(&emails.map(str::to_owned)).unwrap();
-    azure.remember_user("fabrikam", &search(["x@example.com", "some.one@example.COM"]), &found);
+    azure.remember_user(1, "fabrikam", &search(["x@example.com", "some.one@example.COM"]), &found);
     let again = search(["some.one@example.com", "X@example.com "]);
-    assert_eq!(azure.known_user("Fabrikam", &again), Some(found));
-    assert_eq!(azure.known_user("contoso", &again), None);
+    assert_eq!(azure.known_user(1, "Fabrikam", &again), Some(found));
+    assert_eq!(azure.known_user(1, "contoso", &again), None);
+    assert_eq!(azure.known_user(2, "Fabrikam", &again), None, "another tenant looks for itself");
     let page = "GET /fabrikam/_apis/graph/users?api-version=7.1-preview.1";
     assert_eq!(targets(&server), [page.to_owned(), format!("{page}&continuationToken=n%2F2%3D")]);
 }

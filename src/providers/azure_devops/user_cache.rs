@@ -1,4 +1,5 @@
-//! Remembers which user answers to which e-mail addresses, for a short time and a bounded number of them.
+//! Remembers which user answers to which e-mail addresses, for a short time and a bounded number of them: for each tenant what its
+//! own identities have found, since others need not see the same users, and may not learn who is in an account.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -11,7 +12,10 @@ use super::FoundUser;
 /// An account's name and e-mail addresses, in lower case, sorted.
 pub(super) type Key = (String, Vec<String>);
 const KEPT_FOR: Duration = Duration::from_secs(300);
-const ENTRIES: usize = 1024;
+/// Of one tenant.
+const OF_TENANT: usize = 512;
+/// Of all tenants.
+const ENTRIES: usize = 4096;
 
 #[derive(Debug)]
 struct Entry {
@@ -19,27 +23,49 @@ struct Entry {
     user: FoundUser,
 }
 
-/// At most [`ENTRIES`] findings (nobody is one too), each for [`KEPT_FOR`].
+type OfTenant = HashMap<Key, Entry>;
+
+/// Findings (nobody is one too) by the tenant's row id, each for [`KEPT_FOR`]: at most [`OF_TENANT`] of one, whose own oldest makes
+/// room, and at most [`ENTRIES`] of all, where the tenant that has most gives one up.
 #[derive(Debug, Default)]
-pub(super) struct UserCache(Mutex<HashMap<Key, Entry>>);
+pub(super) struct UserCache(Mutex<HashMap<i64, OfTenant>>);
 
 impl UserCache {
-    pub(super) fn get(&self, key: &Key, now: Instant) -> Option<FoundUser> {
-        let entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        entries.get(key).filter(|entry| is_fresh(entry, now)).map(|entry| entry.user.clone())
+    pub(super) fn get(&self, tenant: i64, key: &Key, now: Instant) -> Option<FoundUser> {
+        let tenants = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        tenants.get(&tenant)?.get(key).filter(|entry| is_fresh(entry, now)).map(|entry| entry.user.clone())
     }
 
-    pub(super) fn put(&self, key: Key, user: FoundUser, now: Instant) {
-        let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if entries.len() >= ENTRIES {
-            entries.retain(|_, entry| is_fresh(entry, now));
+    pub(super) fn put(&self, tenant: i64, key: Key, user: FoundUser, now: Instant) {
+        let mut tenants = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(own) = tenants.get_mut(&tenant).filter(|own| own.len() >= OF_TENANT) {
+            own.retain(|_, entry| is_fresh(entry, now));
+            if own.len() >= OF_TENANT {
+                forget_oldest(own);
+            }
         }
-        if entries.len() >= ENTRIES
-            && let Some(oldest) = entries.iter().min_by_key(|(_, entry)| entry.at).map(|(key, _)| key.clone())
+        if count(&tenants) >= ENTRIES {
+            tenants.retain(|_, own| {
+                own.retain(|_, entry| is_fresh(entry, now));
+                !own.is_empty()
+            });
+        }
+        if count(&tenants) >= ENTRIES
+            && let Some(most) = tenants.values_mut().max_by_key(|own| own.len())
         {
-            entries.remove(&oldest);
+            forget_oldest(most);
         }
-        entries.insert(key, Entry { at: now, user });
+        tenants.entry(tenant).or_default().insert(key, Entry { at: now, user });
+    }
+}
+
+fn count(tenants: &HashMap<i64, OfTenant>) -> usize {
+    tenants.values().map(HashMap::len).sum()
+}
+
+fn forget_oldest(own: &mut OfTenant) {
+    if let Some(oldest) = own.iter().min_by_key(|(_, entry)| entry.at).map(|(key, _)| key.clone()) {
+        own.remove(&oldest);
     }
 }
 
@@ -55,24 +81,58 @@ mod tests {
         ("org".to_owned(), vec![format!("{number}@example.com")])
     }
 
-    #[test]
-    fn a_finding_is_kept_for_five_minutes() {
-        let (cache, start) = (UserCache::default(), Instant::now());
-        cache.put(key(1), FoundUser::Nobody, start);
-        assert_eq!(cache.get(&key(1), start + KEPT_FOR - Duration::from_secs(1)), Some(FoundUser::Nobody));
-        assert_eq!(cache.get(&key(1), start + KEPT_FOR), None);
-        assert_eq!(cache.get(&key(2), start), None);
+    /// So many of a tenant's, a microsecond apart.
+    fn fill(cache: &UserCache, tenant: i64, count: usize, start: Instant) {
+        for number in 0..count {
+            cache.put(tenant, key(number), FoundUser::Nobody, start + Duration::from_micros(u64::try_from(number).unwrap()));
+        }
+    }
+
+    fn kept(cache: &UserCache, tenant: i64) -> usize {
+        cache.0.lock().unwrap().get(&tenant).map_or(0, HashMap::len)
     }
 
     #[test]
-    fn the_oldest_makes_room_when_all_places_are_taken() {
+    fn a_finding_is_kept_for_five_minutes() {
         let (cache, start) = (UserCache::default(), Instant::now());
-        for number in 0..=ENTRIES {
-            cache.put(key(number), FoundUser::Nobody, start + Duration::from_millis(u64::try_from(number).unwrap()));
-        }
+        cache.put(1, key(1), FoundUser::Nobody, start);
+        assert_eq!(cache.get(1, &key(1), start + KEPT_FOR - Duration::from_secs(1)), Some(FoundUser::Nobody));
+        assert_eq!(cache.get(1, &key(1), start + KEPT_FOR), None);
+        assert_eq!(cache.get(1, &key(2), start), None);
+    }
+
+    #[test]
+    fn a_tenant_does_not_get_what_another_one_has_found() {
+        let (cache, start) = (UserCache::default(), Instant::now());
+        cache.put(1, key(1), FoundUser::Nobody, start);
+        assert_eq!(cache.get(2, &key(1), start), None);
+    }
+
+    #[test]
+    fn a_tenant_s_oldest_makes_room_for_its_newest_and_nobody_else_s_does() {
+        let (cache, start) = (UserCache::default(), Instant::now());
+        cache.put(2, key(0), FoundUser::Nobody, start);
+        fill(&cache, 1, OF_TENANT + 1, start);
         let now = start + Duration::from_secs(2);
-        assert_eq!(cache.0.lock().unwrap().len(), ENTRIES);
-        assert_eq!(cache.get(&key(0), now), None);
-        assert_eq!(cache.get(&key(ENTRIES), now), Some(FoundUser::Nobody));
+        assert_eq!((kept(&cache, 1), cache.get(1, &key(0), now)), (OF_TENANT, None));
+        assert_eq!(cache.get(1, &key(OF_TENANT), now), Some(FoundUser::Nobody));
+        assert_eq!(cache.get(2, &key(0), now), Some(FoundUser::Nobody), "as old as the oldest");
+    }
+
+    #[test]
+    fn where_all_places_are_taken_the_tenant_that_has_most_gives_one_up() {
+        let (cache, start) = (UserCache::default(), Instant::now());
+        let full = i64::try_from(ENTRIES / OF_TENANT).unwrap() - 1;
+        (1..=full).for_each(|tenant| fill(&cache, tenant, OF_TENANT, start));
+        fill(&cache, 100, OF_TENANT - 1, start);
+        fill(&cache, 101, 1, start);
+        let now = start + Duration::from_secs(1);
+        (102..202).for_each(|tenant| fill(&cache, tenant, 1, now));
+        assert_eq!(count(&cache.0.lock().unwrap()), ENTRIES);
+        assert!((101..202).all(|tenant| kept(&cache, tenant) == 1), "those that have little keep it");
+        assert!((1..=full).all(|tenant| kept(&cache, tenant) < OF_TENANT));
+        let late = start + KEPT_FOR + Duration::from_millis(1);
+        fill(&cache, 300, 1, late);
+        assert_eq!((kept(&cache, 1), kept(&cache, 201), kept(&cache, 300)), (0, 1, 1), "what is over goes first");
     }
 }

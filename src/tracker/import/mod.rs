@@ -13,6 +13,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row, Transaction};
 
 use super::causes::{BEGIN_RELEASE, released};
+use super::moved::ONE_AT_A_TIME;
 use super::{ImportCounts, OrganizationDocument, TrackerDocument, TrackerFault};
 use crate::secrets::Keyring;
 
@@ -53,7 +54,6 @@ pub struct Imported {
 /// [`TrackerFault::Document`] and [`TrackerFault::UnknownReference`] say what is wrong with the document;
 /// [`TrackerFault::Database`]. Nothing is changed then.
 pub async fn import(client: &mut Client, keyring: &Keyring, document: &TrackerDocument) -> Result<Imported, TrackerFault> {
-    const ONE_AT_A_TIME: &str = "SELECT pg_advisory_xact_lock(7264019, 2)";
     check::check(document)?;
     let tx = client.transaction().await?;
     tx.query_one(ONE_AT_A_TIME, &[]).await?;

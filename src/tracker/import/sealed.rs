@@ -11,6 +11,7 @@ use tokio_postgres::types::ToSql;
 use super::{Import, Tenant};
 use crate::secrets::{Keyring, Place};
 use crate::tracker::identities::{ACCESS_TOKEN, REFRESH_TOKEN, place as identity_place};
+use crate::tracker::moved::{Target, stays};
 use crate::tracker::{
     DestinationDocument, IdentityDocument, TrackerFault, destination_cause, destinations, identity_cause, in_microseconds,
 };
@@ -78,6 +79,10 @@ impl Import<'_> {
             ORDER BY g.id
             ON CONFLICT (id) DO UPDATE
             SET kind = EXCLUDED.kind, config = EXCLUDED.config, secret = coalesce(EXCLUDED.secret, t.secret),
+                previous_secret = CASE WHEN (t.kind, t.config::text) = (EXCLUDED.kind, EXCLUDED.config::text)
+                                       THEN t.previous_secret END,
+                previous_secret_until = CASE WHEN (t.kind, t.config::text) = (EXCLUDED.kind, EXCLUDED.config::text)
+                                             THEN t.previous_secret_until END,
                 is_default = EXCLUDED.is_default, unknown_policy = EXCLUDED.unknown_policy, disabled = EXCLUDED.disabled";
         let given: Vec<(i64, &DestinationDocument)> = tenants
             .iter()
@@ -92,6 +97,7 @@ impl Import<'_> {
             if same_destination(self.keyring, id, row, destination)? {
                 continue;
             }
+            secret_stays(row, destination)?;
             changed.push(self.keyring, id, *organization, destination, row.try_get::<_, Option<bool>>("disabled")?);
             if row.try_get("present")? {
                 self.gone.push(destination_cause(id));
@@ -148,6 +154,18 @@ fn same_destination(keyring: &Keyring, id: i64, row: &Row, given: &DestinationDo
         && unknown_policy == Some(&given.unknown_policy)
         && given.disabled.is_none_or(|given| disabled == Some(given))
         && given.secret.as_ref().map_or(Ok(true), is_secret)?)
+}
+
+/// A document may leave a secret out; it does not take the one that is there to another place.
+fn secret_stays(row: &Row, given: &DestinationDocument) -> Result<(), TrackerFault> {
+    let has_secret = row.try_get::<_, Option<&str>>("secret")?.is_some();
+    match (given.secret.as_ref(), row.try_get("kind")?, row.try_get::<_, Option<Value>>("config")?) {
+        (None, Some(kind), Some(config)) if has_secret => {
+            let (from, to) = (Target { kind, config: &config }, Target { kind: &given.kind, config: &given.config });
+            stays(&given.name, from, to, "`secret` in the document")
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Whether a sealed value is this plain one. One that does not open any more is not: the import puts it right.

@@ -12,6 +12,7 @@ use tokio_postgres::Row;
 use super::{Changed, Rotated, seconds, unknown};
 use crate::secrets::Keyring;
 use crate::tracker::destinations::{PREVIOUS_SECRET, SECRET, place};
+use crate::tracker::moved::{ONE_AT_A_TIME, Target, stays};
 use crate::tracker::{TrackerFault, execute, query, query_opt};
 
 /// A destination without its secrets.
@@ -105,7 +106,7 @@ pub async fn destination_id(client: &impl GenericClient, organization_id: i64, n
 /// Registers a destination, or changes the one of this name. Whether its channel can use it is the caller's to check.
 ///
 /// # Errors
-/// [`TrackerFault::Database`].
+/// [`TrackerFault::Document`] where kind, host or channel change and a secret would stay; [`TrackerFault::Database`].
 pub async fn register_destination(
     client: &impl GenericClient,
     keyring: &Keyring,
@@ -121,7 +122,11 @@ pub async fn register_destination(
     const SECRET_SQL: &str = "
         UPDATE destinations SET secret = $2, previous_secret = NULL, previous_secret_until = NULL WHERE id = $1";
     let NewDestination { organization_id, name, kind, config, default, unknown_policy, .. } = new;
+    query(client, ONE_AT_A_TIME, &[]).await?;
     let before = only(client, *organization_id, name).await?;
+    if let (Some(before), None) = (before.as_ref().filter(|before| before.has_secret), new.secret) {
+        secret_stays(before, kind, config)?;
+    }
     let written = query(client, WRITE, &[organization_id, name, kind, config, default, unknown_policy]).await?;
     let id: i64 = written.first().ok_or_else(|| gone(name))?.try_get("id")?;
     if let Some(secret) = new.secret {
@@ -130,6 +135,15 @@ pub async fn register_destination(
     }
     let after = only(client, *organization_id, name).await?.ok_or_else(|| gone(name))?;
     Ok(Changed { before, after })
+}
+
+/// Refuses a change of a destination without its secret that would take the one it has to another place.
+///
+/// # Errors
+/// [`TrackerFault::Document`] says what changes.
+pub fn secret_stays(before: &DestinationRow, kind: &str, config: &Value) -> Result<(), TrackerFault> {
+    let (from, to) = (Target { kind: &before.kind, config: &before.config }, Target { kind, config });
+    stays(&before.name, from, to, "--secret-file")
 }
 
 /// Switches a destination off or on.

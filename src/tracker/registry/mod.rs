@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 
 pub use destinations::{
     DestinationRow, NewDestination, destination_id, destination_rows, register_destination, rotate_destination_secret,
-    set_destination_disabled,
+    secret_stays, set_destination_disabled,
 };
 pub use installations::{
     InstallationRow, NewInstallation, installation_rows, register_installation, rotate_hook_secret, set_installation_disabled,

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use time::OffsetDateTime;
 
 use self::ledger::{Ledger, Taken};
+use crate::fault::chain;
 use crate::job::ReplicaId;
 use crate::quota::{Amount, Amounts, Holder, Kind, Over};
 use crate::store::{QuotaAsk, Store, StoreError};
@@ -177,7 +178,12 @@ impl Quotas {
         match &granted {
             Ok(grant) => ledger.granted(asked_at, *grant, need),
             Err(over) if ledger.refused(asked_at, Instant::now(), over.clone()) => {
-                tracing::warn!(quota.by = holder.word(), quota.kind = kind.word(), error = %over, "a quota is full: messages over it are refused");
+                tracing::warn!(
+                    quota.by = holder.word(),
+                    quota.kind = kind.word(),
+                    error = chain(over),
+                    "a quota is full: messages over it are refused"
+                );
             }
             Err(_) => {}
         }

@@ -26,6 +26,8 @@ const BEYOND: &[&str] = &[
     "XML",
     "gzip",
     "a date past all dates",
+    "an unknown organization",
+    "a start in many years",
 ];
 
 #[test]

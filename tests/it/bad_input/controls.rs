@@ -1,6 +1,6 @@
 //! Rows that are no jobs: choices, ends, wake-ups, and what came another way.
 
-use dispatch_worker::broker::{DEAD, KEY_CANCEL, KEY_CONFIGURE, Outgoing};
+use dispatch_worker::broker::{DEAD, KEY_CANCEL, KEY_CONFIGURE, Outgoing, WAKE};
 use dispatch_worker::job::JobId;
 use serde_json::{Value, json};
 
@@ -67,6 +67,10 @@ fn misaddressed() -> Vec<Row> {
         let message = Outgoing { routing_key: key.to_owned(), ..intake(body.to_string()) };
         Row { name, message, end, raw: None }
     };
+    let woken = |name, key: &str, body: Value, end| {
+        let Row { message, .. } = keyed(name, key, body, End::Nothing);
+        Row { name, message: Outgoing { exchange: WAKE, ..message }, end, raw: None }
+    };
     let nobody = JobId::fresh();
     let configure = |account: &str| json!({"schema": 1, "job_id": nobody, "account": account});
     let cancel = json!({"schema": 1, "source": acme::SOURCE, "dedupe_key": "of no job"});
@@ -89,9 +93,9 @@ fn misaddressed() -> Vec<Row> {
     };
     let none = End::Handled { accepted: 0, ignored: &[] };
     vec![
-        keyed("a wake-up for no row", "wake.dispatch", json!({"job_id": nobody}), End::Nothing),
-        keyed("a wake-up that names no job", "wake.dispatch", json!({"job_id": "all"}), End::DeadLetter("invalid_wake_up")),
-        keyed("a wake-up in another lane", "wake.messaging", json!("wake"), End::DeadLetter("invalid_wake_up")),
+        woken("a wake-up for no row", "wake.dispatch", json!({"job_id": nobody}), End::Nothing),
+        woken("a wake-up that names no job", "wake.dispatch", json!({"job_id": "all"}), End::DeadLetter("invalid_wake_up")),
+        woken("a wake-up in another lane", "wake.messaging", json!("wake"), End::DeadLetter("invalid_wake_up")),
         keyed("a choice for no job", KEY_CONFIGURE, configure("a"), End::DeadLetter("no_such_job")),
         keyed("a choice for all jobs", KEY_CONFIGURE, json!({"schema": 1, "account": "a"}), End::DeadLetter("invalid_request")),
         keyed("a choice of a newer schema", KEY_CONFIGURE, json!({"schema": 2}), End::DeadLetter("unsupported_schema")),

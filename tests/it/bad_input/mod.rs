@@ -24,12 +24,8 @@ use table::{EVENTS, End, Row, table};
 
 const SOON: Duration = Duration::from_secs(30);
 /// Attempts that end where a row says that its job is parked or waits.
-const ATTEMPTS: &[(&str, &str)] = &[
-    ("check_account", "unknown_organization"),
-    ("check_account", "deadline_exceeded"),
-    ("check_account", "newer_version"),
-    ("send_follow_ups", "unknown_destination"),
-];
+const ATTEMPTS: &[(&str, &str)] =
+    &[("check_account", "deadline_exceeded"), ("check_account", "newer_version"), ("send_follow_ups", "unknown_destination")];
 
 #[tokio::test]
 async fn bad_input_ends_where_it_can_be_seen_and_harms_nobody() {

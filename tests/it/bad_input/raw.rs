@@ -66,7 +66,7 @@ impl Raw {
     }
 
     /// A bit for each property that is there, and these, persistent.
-    fn properties(&self) -> Vec<u8> {
+    fn properties(&self, user: &str) -> Vec<u8> {
         let (mut present, mut bytes) = (0_u16, Vec::new());
         let mut add = |bit: u16, property: Option<Vec<u8>>| {
             let Some(property) = property else { return };
@@ -81,6 +81,7 @@ impl Raw {
         add(9, self.reply_to.map(short));
         add(7, self.message_id.map(short));
         add(5, self.kind.map(short));
+        add(4, Some(short(user.as_bytes())));
         add(3, self.app_id.map(short));
         [&present.to_be_bytes()[..], &bytes].concat()
     }
@@ -126,7 +127,7 @@ pub(super) async fn publish(world: &TestWorld, message: &Outgoing, raw: &Raw) {
     let to = [&[0, 0][..], &short(message.exchange.as_bytes()), &short(key), &[1]].concat();
     link.send(&method(1, [0, 60, 0, 40], &to)).await;
     let size = (message.body.len() as u64).to_be_bytes();
-    link.send(&frame(2, 1, &[&[0, 60, 0, 0], &size[..], &raw.properties()].concat())).await;
+    link.send(&frame(2, 1, &[&[0, 60, 0, 0], &size[..], &raw.properties(&percent_decoded(url.username()))].concat())).await;
     link.send(&frame(3, 1, &message.body)).await;
     link.expect(ACK).await;
 }

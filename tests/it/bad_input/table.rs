@@ -127,6 +127,7 @@ fn not_text_or_not_json() -> Vec<Row> {
 
 fn misshapen(known: &Value) -> Vec<Row> {
     let missing = |name: &'static str, field: &str| letter(name, with(name, field, Value::Null).to_string(), "missing_field");
+    let refused = |name: &'static str, field: &str, value, code| letter(name, with(name, field, value).to_string(), code);
     let mut other_payload = known.clone();
     other_payload["account"] = json!("another");
     let nul_key = Outgoing { message_id: Some("a\0b".to_owned()), ..intake(without_key("NUL").to_string()) };
@@ -143,6 +144,9 @@ fn misshapen(known: &Value) -> Vec<Row> {
         wrong("a field that nobody knows", "priority", json!("high")),
         wrong("a date that no calendar has", "not_before", json!("2026-02-30T00:00:00Z")),
         wrong("a date past all dates", "deadline", json!("9999-12-31T23:59:59-23:59")),
+        refused("the newest schema that there can be", "schema", json!(i64::MAX), "unsupported_schema"),
+        refused("an unknown organization", "organization", json!("nobody"), "unknown_organization"),
+        refused("a start in many years", "not_before", json!("2099-01-01T00:00:00Z"), "not_before_too_far"),
         wrong("NUL in the organization", "organization", json!("ac\0me")),
         wrong("NUL in the key", "dedupe_key", json!("a\0b")),
         Row { name: "NUL in the message id", message: nul_key, end: End::DeadLetter("invalid_request"), raw: None },
@@ -184,8 +188,6 @@ fn jobs_that_cannot_go_on() -> Vec<Row> {
     };
     vec![
         job("a newer schema", "schema", json!(2), JobState::Waiting, "version"),
-        job("the newest schema that there can be", "schema", json!(i64::MAX), JobState::Waiting, "version"),
-        job("an unknown organization", "organization", json!("nobody"), JobState::Parked, "unknown_organization"),
         job("an unknown destination", "notify", json!(["nobody"]), JobState::Parked, "unknown_destination"),
         job("a deadline long ago", "deadline", json!("2001-01-01T00:00:00Z"), JobState::Parked, "deadline_exceeded"),
         job("an account of nobody", "account", json!("nobody"), JobState::Waiting, "configuration"),

@@ -54,3 +54,15 @@ async fn a_mail_server_that_cannot_be_verified_is_told_no_password() {
         assert_eq!((seen, said.code), (Seen::Trusted, Some(1)), "{protocol:?}: {}", said.stderr);
     }
 }
+
+/// The server is the right one, and says nothing under TLS: all replies are somebody else's, who cannot break TLS.
+#[tokio::test]
+async fn what_was_said_in_plaintext_is_taken_for_no_reply_under_tls() {
+    let world = TestWorld::acme().await;
+    let own = Authority::new();
+    let authority = own.file(world.folder());
+    let right = own.issue(&["localhost"], GOOD);
+    let (seen, said) = mail(&world, Protocol::InjectedSmtp, Some(right), Some(&authority)).await;
+    assert_eq!((seen, said.code), (Seen::Refused, Some(1)), "{said:?}");
+    assert!(said.stderr.contains("bytes that answer nothing") && said.stderr.contains("smtps://"), "{}", said.stderr);
+}

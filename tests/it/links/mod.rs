@@ -31,12 +31,12 @@ async fn connect(protocol: Protocol, port: u16, ca: Option<PathBuf>) -> String {
     let url = match protocol {
         Protocol::Postgres => format!("postgres://worker:{PASSWORD}@localhost:{port}/x?sslmode=require"),
         Protocol::Amqp => format!("amqps://worker:{PASSWORD}@localhost:{port}/x"),
-        Protocol::Smtps | Protocol::Smtp => unreachable!("mail has tests of its own"),
+        Protocol::Smtps | Protocol::Smtp | Protocol::InjectedSmtp => unreachable!("mail has tests of its own"),
     };
     let endpoint = Endpoint::new(url.into(), ca, false);
     match protocol {
         Protocol::Postgres => chain(&store::connect(endpoint).await.err().expect("it is no Postgres")),
-        Protocol::Amqp | Protocol::Smtps | Protocol::Smtp => {
+        Protocol::Amqp | Protocol::Smtps | Protocol::Smtp | Protocol::InjectedSmtp => {
             chain(&Publisher::connect(endpoint).await.err().expect("it is no RabbitMQ"))
         }
     }

@@ -17,6 +17,9 @@ const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 const AMQP_HEADER: &[u8] = b"AMQP\x00\x00\x09\x01";
 /// RFC 5321, 4.2.
 const SMTP_GREETING: &[u8] = b"220 ready\r\n";
+/// To EHLO, AUTH, MAIL, RCPT, DATA, the content and QUIT.
+const INJECTED: &[u8] =
+    b"250-mine\r\n250 AUTH PLAIN LOGIN\r\n235 in\r\n250 fine\r\n250 fine\r\n354 go on\r\n250 taken\r\n221 bye\r\n";
 /// Years in which a certificate is good.
 pub(super) const GOOD: [i32; 2] = [2020, 2100];
 /// And one that has been.
@@ -79,6 +82,9 @@ pub(super) enum Protocol {
     Smtps,
     /// After STARTTLS, which one without an identity does not offer.
     Smtp,
+    /// As that, and in one packet with the reply to STARTTLS come those to all that will be said under TLS, where nothing more is
+    /// answered: as somebody on the way may add them.
+    InjectedSmtp,
 }
 
 /// One that waits for one connection.
@@ -117,7 +123,8 @@ impl Peer {
                 assert_eq!(asked, SSL_REQUEST);
                 stream.write_all(if self.identity.is_some() { b"S" } else { b"N" }).await.unwrap();
             }
-            Protocol::Smtp => greet(&mut stream, self.identity.is_some()).await,
+            Protocol::Smtp => greet(&mut stream, self.identity.is_some(), b"").await,
+            Protocol::InjectedSmtp => greet(&mut stream, true, INJECTED).await,
             Protocol::Amqp | Protocol::Smtps => {}
         }
         match self.identity {
@@ -127,8 +134,8 @@ impl Peer {
     }
 }
 
-/// Up to where STARTTLS is agreed on, or is not offered (RFC 3207).
-async fn greet(stream: &mut TcpStream, offers_tls: bool) {
+/// Up to where STARTTLS is agreed on, or is not offered (RFC 3207), and what is `injected` behind it.
+async fn greet(stream: &mut TcpStream, offers_tls: bool, injected: &[u8]) {
     stream.write_all(SMTP_GREETING).await.unwrap();
     // The other side says nothing before it has its answer, so no byte of the handshake is read too early.
     let mut lines = BufReader::new(stream).lines();
@@ -137,7 +144,7 @@ async fn greet(stream: &mut TcpStream, offers_tls: bool) {
     lines.get_mut().write_all(replies).await.unwrap();
     if offers_tls {
         assert_eq!(lines.next_line().await.unwrap().unwrap(), "STARTTLS");
-        lines.get_mut().write_all(b"220 go on\r\n").await.unwrap();
+        lines.get_mut().write_all(&[b"220 go on\r\n", injected].concat()).await.unwrap();
     }
 }
 
@@ -161,7 +168,7 @@ async fn decline(mut stream: TcpStream, protocol: Protocol) -> Seen {
     match protocol {
         Protocol::Amqp => stream.write_all(AMQP_HEADER).await.unwrap(),
         Protocol::Smtps => stream.write_all(SMTP_GREETING).await.unwrap(),
-        Protocol::Postgres | Protocol::Smtp => {}
+        Protocol::Postgres | Protocol::Smtp | Protocol::InjectedSmtp => {}
     }
     let mut said = Vec::new();
     // It may end with a reset: what came before is what counts.

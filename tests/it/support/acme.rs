@@ -7,6 +7,8 @@
 use dispatch_worker::devkit::simulator::state::{State, WebhookMode, stable_uuid};
 use dispatch_worker::tracker::TrackerDocument;
 use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 /// Of every job that tests publish.
 pub(crate) const SOURCE: &str = "tests";
@@ -128,6 +130,12 @@ pub(crate) fn document(simulator: &str) -> TrackerDocument {
         }, aside()]
     });
     serde_json::from_value(document).expect("a tracker document")
+}
+
+/// A time that a job may be put off until, as a message has it.
+pub(crate) fn later() -> Value {
+    let time = OffsetDateTime::now_utc() + time::Duration::days(20);
+    json!(time.format(&Rfc3339).expect("a time of this century"))
 }
 
 /// An organization that does nothing: it has the kinds of secrets that `acme` does without.

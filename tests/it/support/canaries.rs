@@ -149,7 +149,7 @@ mod planted {
     use std::time::Duration;
 
     use data_encoding::BASE64;
-    use dispatch_worker::broker::{EVENTS, EXCHANGE, Outgoing, PARKED_QUEUE};
+    use dispatch_worker::broker::{EVENTS, Outgoing, PARKED_QUEUE, WAKE};
     use serde_json::json;
 
     use super::*;
@@ -218,7 +218,7 @@ mod planted {
         };
         let event = to(EVENTS, "job.succeeded", acme::CANARIES[3]);
         let lane = lanes()[0];
-        for message in [event, to(EXCHANGE, lane.wake_key, CANARY), to("", PARKED_QUEUE, CANARY)] {
+        for message in [event, to(WAKE, lane.wake_key, CANARY), to("", PARKED_QUEUE, CANARY)] {
             world.publish_raw(&message).await;
         }
     }

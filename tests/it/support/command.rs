@@ -68,6 +68,11 @@ impl Dispatch {
         self
     }
 
+    pub(crate) fn without(mut self, name: &str) -> Self {
+        self.command.env_remove(name);
+        self
+    }
+
     /// It is asked for secrets: what it says is not searched for any.
     pub(crate) fn tells_secrets(mut self) -> Self {
         self.log = None;

@@ -39,6 +39,8 @@ pub(crate) struct WorkerOptions {
     pub(crate) concurrency: Option<u16>,
     /// Deadline of one call to a provider, in seconds.
     pub(crate) call_seconds: Option<u64>,
+    /// How many file descriptors it may have (RLIMIT_NOFILE).
+    pub(crate) descriptors: Option<u16>,
     /// Further environment, which wins.
     pub(crate) environment: BTreeMap<String, String>,
 }
@@ -65,7 +67,7 @@ impl WorkerProcess {
         world.serves_at(port.number());
         let log = world.folder.path().join(format!("worker-{number}.log"));
         let file = File::create(&log).expect("a log file");
-        let mut command = program();
+        let mut command = program(options.descriptors);
         command.arg("worker").env_clear();
         for (name, value) in environment(world, port.number(), options) {
             command.env(name, value);
@@ -100,6 +102,11 @@ impl WorkerProcess {
         let http = reqwest::Client::builder().no_proxy().build()?;
         let answer = http.get(format!("http://127.0.0.1:{}/readyz", self.port.number())).send().await?;
         Ok((answer.status().is_success(), answer.text().await?))
+    }
+
+    /// Where its operations server is.
+    pub(crate) fn operations(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port.number()).into()
     }
 
     /// What its metrics say now, as Prometheus text.
@@ -168,12 +175,14 @@ fn page(port: u16, path: &str) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
-fn program() -> Command {
-    if !Path::new(SETPRIV).exists() {
-        return Command::new(BINARY);
-    }
-    let mut command = Command::new(SETPRIV);
-    command.args(["--pdeathsig", "KILL", "--", BINARY]);
+/// Each of these programs becomes the next one, so that the process stays the same.
+fn program(descriptors: Option<u16>) -> Command {
+    let limited =
+        descriptors.map(|most| vec!["/bin/sh".into(), "-c".into(), format!("ulimit -n {most} && exec \"$@\""), "sh".into()]);
+    let watched = Path::new(SETPRIV).exists().then(|| [SETPRIV, "--pdeathsig", "KILL", "--"].map(str::to_owned));
+    let mut words = limited.into_iter().flatten().chain(watched.into_iter().flatten()).chain([BINARY.to_owned()]);
+    let mut command = Command::new(words.next().expect("the program itself is there"));
+    command.args(words);
     command
 }
 

@@ -21,10 +21,7 @@ use dispatch_worker::pipelines::registry;
 use dispatch_worker::secrets::Keyring;
 use dispatch_worker::store::{JobRow, JobView, Store};
 use dispatch_worker::tracker::{ImportCounts, TrackerDocument, import};
-use lapin::options::BasicPublishOptions;
-use lapin::types::{AMQPValue, FieldTable};
-use lapin::{BasicProperties, Connection, ConnectionProperties};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
@@ -252,20 +249,10 @@ impl TestWorld {
         self.publish_raw(&intake(message.to_string())).await;
     }
 
-    /// Publishes an intake message with AMQP headers that the program's own publisher would not write.
+    /// Publishes an intake message with AMQP headers.
     pub(crate) async fn publish_with_headers(&self, message: &Value, headers: &[(&str, &str)]) {
-        let url = self.amqp_url.expose_secret();
-        let connection = Connection::connect(url, ConnectionProperties::default()).await.expect("RabbitMQ takes a producer");
-        let channel = connection.create_channel().await.expect("a channel");
-        let mut table = FieldTable::default();
-        for (name, value) in headers {
-            table.insert((*name).into(), AMQPValue::LongString((*value).into()));
-        }
-        let properties = BasicProperties::default().with_content_type("application/json".into()).with_headers(table);
-        let (options, body) = (BasicPublishOptions::default(), message.to_string());
-        let sending = channel.basic_publish(EXCHANGE.into(), KEY_JOB.into(), options, body.as_bytes(), properties);
-        sending.await.expect("RabbitMQ takes the message").await.expect("it is sent");
-        connection.close(200, "done".into()).await.expect("RabbitMQ closes in order");
+        let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).into())).collect();
+        self.publish_raw(&Outgoing { headers, ..intake(message.to_string()) }).await;
     }
 
     /// Publishes anything; RabbitMQ must take it.

@@ -3,7 +3,9 @@
 //! **Invariant:** what leaves this machine for Postgres or RabbitMQ is encrypted and its other end verified, unless a setting
 //! that says nothing else allows plaintext.
 //!
-//! Default passwords do not leave this machine at all.
+//! What everybody knows, default passwords and the key of docker-compose.yml, does not leave this machine (`published`).
+
+mod published;
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -14,12 +16,15 @@ use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use secrecy::{ExposeSecret, SecretString};
 
+pub use self::published::Published;
+
 /// A URL, and what the settings say of the way there. A URL alone stands for: the system's roots, no plaintext to others.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
     url: SecretString,
     ca: Option<PathBuf>,
     allow_plaintext: bool,
+    published: Published,
 }
 
 /// What can be linked to, as errors name it.
@@ -101,6 +106,18 @@ pub enum LinkFault {
         /// Where.
         host: String,
     },
+    /// Everybody can open what it seals.
+    #[error(
+        "expected a key of your own in DISPATCH_KEYRING, got the one of docker-compose.yml, which everybody knows, and {service} at \
+         {host} is not on this machine; use k1:<32 bytes in base64>, for example from `openssl rand -base64 32`, and keep the old \
+         one behind it until `dispatch keys rotate` is done"
+    )]
+    PublishedKey {
+        /// Which.
+        service: &'static str,
+        /// Where.
+        host: String,
+    },
     /// Verification is asked for where nothing is encrypted.
     #[error("{setting} is set and the URL asks for plaintext; right is {right}, or no {setting}")]
     Contradiction {
@@ -128,7 +145,13 @@ impl Endpoint {
     /// `ca` is a PEM file of the only authorities to trust; without one, the system's are.
     #[must_use]
     pub const fn new(url: SecretString, ca: Option<PathBuf>, allow_plaintext: bool) -> Self {
-        Self { url, ca, allow_plaintext }
+        Self { url, ca, allow_plaintext, published: Published { development: false, key: false } }
+    }
+
+    /// The same, where the settings have something that everybody knows.
+    #[must_use]
+    pub fn with_published(self, published: Published) -> Self {
+        Self { published, ..self }
     }
 
     /// The URL, which holds a password.
@@ -144,9 +167,7 @@ impl Endpoint {
     pub fn judge(&self, peer: &Peer<'_>) -> Result<Encryption, LinkFault> {
         let Peer { service, host, wish, .. } = *peer;
         let is_here = is_this_machine(host);
-        if !is_here && peer.has_default_password() {
-            return Err(LinkFault::DefaultPassword { service: service.name, host: host.to_owned() });
-        }
+        self.published.judge(peer)?;
         match wish {
             Wish::Tls => Ok(Encryption::Tls),
             Wish::Silent if is_here && self.ca.is_none() => Ok(Encryption::Plaintext),
@@ -221,36 +242,6 @@ impl From<&Self> for Endpoint {
         link.clone()
     }
 }
-
-impl Peer<'_> {
-    /// A user whom every installation has, or a password that everybody tries first.
-    fn has_default_password(&self) -> bool {
-        let password = self.password.to_ascii_lowercase();
-        let is_known = DEFAULT_PASSWORDS.iter().any(|known| known.as_bytes() == password);
-        let is_the_user = !password.is_empty() && password == self.user.to_ascii_lowercase().as_bytes();
-        self.user == "guest" || is_known || is_the_user
-    }
-}
-
-/// Of servers, their images, and their manuals' examples.
-const DEFAULT_PASSWORDS: [&str; 16] = [
-    "guest",
-    "postgres",
-    "postgresql",
-    "rabbitmq",
-    "password",
-    "passw0rd",
-    "pass",
-    "admin",
-    "root",
-    "user",
-    "test",
-    "secret",
-    "changeme",
-    "default",
-    "123456",
-    "12345678",
-];
 
 fn authorities(path: &Path) -> Result<RootCertStore, String> {
     let pem = std::fs::read(path).map_err(|error| format!("does not read ({error})"))?;

@@ -1,0 +1,211 @@
+//! Secret settings in files: where `DISPATCH_X` holds a secret, `DISPATCH_X_FILE` names a file with it, as orchestrators give
+//! secrets to containers. What is secret is seen by the type of the argument, so a new secret setting has its file as well.
+
+use std::any::TypeId;
+use std::env;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use clap::{Arg, ArgMatches, Command};
+use secrecy::SecretString;
+
+const SUFFIX: &str = "_FILE";
+/// The largest file, in bytes: far more than a URL or a keyring needs.
+const LARGEST: u64 = 64 << 10;
+
+/// A secret setting that cannot be read from its file. The text names the setting and the file, never a content.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretFileFault {
+    /// Nobody could say which of the two counts.
+    #[error("expected one of {0} and {0}{SUFFIX}, got both; use {0}{SUFFIX} alone")]
+    Both(String),
+    /// Not shown: it may be the secret itself, put into the wrong variable.
+    #[error(
+        "{0}{SUFFIX}: expected an absolute path, got something else (not shown: it may be the secret); use /run/secrets/… or the like"
+    )]
+    NoPath(String),
+    /// The file does not open, or is a folder.
+    #[error("{name}{SUFFIX}: expected a file that this user may read, got an error at {}; use a file with nothing but {name}", path.display())]
+    Unreadable {
+        /// The setting, without the suffix.
+        name: String,
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The file has no value in it.
+    #[error("{name}{SUFFIX}: expected {LARGEST} bytes of UTF-8 text at most, got {got} in {}; use a file with nothing but {name}", path.display())]
+    Content {
+        /// The setting, without the suffix.
+        name: String,
+        /// The file.
+        path: PathBuf,
+        /// What it holds instead.
+        got: &'static str,
+    },
+}
+
+/// The variable that names the file of a secret argument; `None` for every other argument.
+#[must_use]
+pub fn secret_file_setting(argument: &Arg) -> Option<String> {
+    is_secret(argument).then(|| Some(format!("{}{SUFFIX}", argument.get_env()?.to_str()?))).flatten()
+}
+
+fn is_secret(argument: &Arg) -> bool {
+    argument.get_value_parser().type_id() == TypeId::of::<SecretString>()
+}
+
+/// `command` with the secrets of files as defaults of the arguments that `matches` used: the command that was called and those it
+/// is within. A flag still wins.
+///
+/// # Errors
+/// [`SecretFileFault`].
+pub fn with_secret_files(command: Command, matches: &ArgMatches) -> Result<Command, SecretFileFault> {
+    fill(command, matches, &|name| env::var_os(name))
+}
+
+type Environment<'e> = &'e dyn Fn(&str) -> Option<OsString>;
+
+fn fill(command: Command, matches: &ArgMatches, environment: Environment<'_>) -> Result<Command, SecretFileFault> {
+    let mut secrets = Vec::new();
+    for argument in command.get_arguments().filter(|argument| is_secret(argument)) {
+        if let Some(secret) = secret_of(argument, environment)? {
+            secrets.push((argument.get_id().clone(), secret));
+        }
+    }
+    let given = |command: Command, (id, secret): (clap::Id, String)| {
+        command.mut_arg(id, |argument| argument.default_value(secret).hide_default_value(true))
+    };
+    let command = secrets.into_iter().fold(command, given);
+    let Some((name, inner)) = matches.subcommand() else { return Ok(command) };
+    let Some(subcommand) = command.find_subcommand(name).cloned() else { return Ok(command) };
+    let subcommand = fill(subcommand, inner, environment)?;
+    Ok(command.mut_subcommand(name, |_| subcommand))
+}
+
+fn secret_of(argument: &Arg, environment: Environment<'_>) -> Result<Option<String>, SecretFileFault> {
+    let Some(name) = argument.get_env().and_then(|name| name.to_str()) else { return Ok(None) };
+    let Some(path) = environment(&format!("{name}{SUFFIX}")).map(PathBuf::from) else { return Ok(None) };
+    if environment(name).is_some() {
+        return Err(SecretFileFault::Both(name.to_owned()));
+    }
+    if !path.is_absolute() {
+        return Err(SecretFileFault::NoPath(name.to_owned()));
+    }
+    let bytes =
+        read(&path).map_err(|source| SecretFileFault::Unreadable { name: name.to_owned(), path: path.clone(), source })?;
+    content(bytes).map(Some).map_err(|got| SecretFileFault::Content { name: name.to_owned(), path, got })
+}
+
+/// At most a byte more than [`LARGEST`].
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Without the line's end that an editor or `echo` puts there.
+fn content(bytes: Vec<u8>) -> Result<String, &'static str> {
+    if bytes.len() as u64 > LARGEST {
+        return Err("more");
+    }
+    let mut text = String::from_utf8(bytes).map_err(|_| "bytes that are no UTF-8 text")?;
+    if text.ends_with('\n') {
+        text.pop();
+        if text.ends_with('\r') {
+            text.pop();
+        }
+    }
+    if text.is_empty() { Err("nothing") } else { Ok(text) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::fs;
+
+    use clap::{Args, FromArgMatches};
+    use secrecy::ExposeSecret;
+
+    use super::*;
+    use crate::config::Links;
+
+    /// The keyring of `dispatch jobs list`, where only these variables are set.
+    fn keyring(variables: &[(&str, &str)], flags: &[&str]) -> Result<Option<String>, String> {
+        let variables: BTreeMap<&str, &str> = variables.iter().copied().collect();
+        let command = || {
+            let list = Links::augment_args(Command::new("list")).mut_args(|argument| argument.env(None::<&str>));
+            let named = list.mut_arg("keyring", |argument| argument.env("DISPATCH_TEST_NO_SUCH"));
+            Command::new("dispatch").subcommand(Command::new("jobs").subcommand(named))
+        };
+        let line = || ["dispatch", "jobs", "list"].iter().chain(flags);
+        let environment = |name: &str| variables.get(name).map(OsString::from);
+        let matches = command().get_matches_from(line());
+        let filled = fill(command(), &matches, &environment).map_err(|fault| crate::fault::chain(&fault))?;
+        let matches = filled.get_matches_from(line());
+        let (_, list) = matches.subcommand().unwrap().1.subcommand().unwrap();
+        let links = Links::from_arg_matches(list).unwrap();
+        Ok(links.keyring.map(|keyring| keyring.expose_secret().to_owned()))
+    }
+
+    const FILE: &str = "DISPATCH_TEST_NO_SUCH_FILE";
+
+    #[test]
+    fn a_secret_is_read_from_its_file_without_one_line_end_and_a_flag_wins() {
+        let folder = std::env::temp_dir().join(format!("secrets-{}", uuid::Uuid::now_v7()));
+        fs::create_dir(&folder).unwrap();
+        let path = folder.join("keyring");
+        let path = path.to_str().unwrap();
+        for (bytes, read) in [("k1:a", "k1:a"), ("k1:a\n", "k1:a"), ("k1:a\r\n", "k1:a"), ("k1:a\n\n", "k1:a\n"), (" x ", " x ")]
+        {
+            fs::write(path, bytes).unwrap();
+            assert_eq!(keyring(&[(FILE, path)], &[]).unwrap().as_deref(), Some(read), "{bytes:?}");
+        }
+        assert_eq!(keyring(&[(FILE, path)], &["--keyring", "flag"]).unwrap().as_deref(), Some("flag"));
+        assert_eq!(keyring(&[], &[]).unwrap(), None);
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_holds_no_secret_is_refused_with_its_path_and_without_its_content() {
+        let folder = std::env::temp_dir().join(format!("secrets-{}", uuid::Uuid::now_v7()));
+        fs::create_dir(&folder).unwrap();
+        let path = folder.join("keyring");
+        let path = path.to_str().unwrap();
+        let largest = usize::try_from(LARGEST).unwrap();
+        for (bytes, part) in [
+            (Some(vec![]), "got nothing"),
+            (Some(b"\n".to_vec()), "got nothing"),
+            (Some([b"canary".as_slice(), &[0xff]].concat()), "no UTF-8"),
+            (Some(b"canary".repeat(largest / 6 + 1)), "got more"),
+            (None, "No such file"),
+        ] {
+            drop(fs::remove_file(path));
+            if let Some(bytes) = bytes {
+                fs::write(path, bytes).unwrap();
+            }
+            let said = keyring(&[(FILE, path)], &[]).unwrap_err();
+            assert!(said.contains(part) && said.contains(path) && said.contains(FILE) && said.contains("use a file"), "{said}");
+            assert!(!said.contains("canary"), "{said}");
+        }
+        let said = keyring(&[(FILE, folder.to_str().unwrap())], &[]).unwrap_err();
+        assert!(said.contains("directory"), "{said}");
+        fs::write(path, vec![b'a'; largest]).unwrap();
+        assert!(keyring(&[(FILE, path)], &[]).is_ok());
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_setting_and_its_file_are_not_both_taken_and_a_secret_for_a_path_is_not_shown() {
+        let both = keyring(&[("DISPATCH_TEST_NO_SUCH", "canary"), (FILE, "/run/secrets/x")], &[]).unwrap_err();
+        let expected = "expected one of DISPATCH_TEST_NO_SUCH and DISPATCH_TEST_NO_SUCH_FILE, got both";
+        assert!(both.contains(expected) && !both.contains("canary"), "{both}");
+        for wrong in ["", "k1:canary", "postgres://u:canary@db/x"] {
+            let said = keyring(&[(FILE, wrong)], &[]).unwrap_err();
+            assert!(said.contains("expected an absolute path") && !said.contains("canary"), "{said}");
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Text of others in logs and on terminals: what could begin a line, move a cursor or turn the direction of writing around is
+//! shown, not done.
+
+use std::borrow::Cow;
+use std::fmt::{self, Write as _};
+
+/// Whether a character does something where it is shown: controls (C0 with CR, LF and ESC; DEL; C1), the line and paragraph
+/// separators U+2028 and U+2029, and what embeds, overrides or isolates a direction (Unicode Standard Annex 9).
+#[must_use]
+pub fn acts(character: char) -> bool {
+    character.is_control() || matches!(character, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A text as one line that does nothing: each character that [`acts`] is shown as in a Rust literal (`\n`, `\u{1b}`).
+#[derive(Debug, Clone, Copy)]
+pub struct Escaped<'a>(pub &'a str);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut rest = self.0;
+        while let Some(at) = rest.find(acts) {
+            let (before, from) = rest.split_at(at);
+            f.write_str(before)?;
+            let mut characters = from.chars();
+            characters.next().map_or(Ok(()), |acting| write!(f, "{}", acting.escape_default()))?;
+            rest = characters.as_str();
+        }
+        f.write_str(rest)
+    }
+}
+
+/// A JSON text that means the same, with what JSON lets stand in a string though it [`acts`] as `\uXXXX`. Below U+0020 there is
+/// only white space between values.
+#[must_use]
+pub fn json(text: &str) -> Cow<'_, str> {
+    let must_go = |character: char| character > '\u{1f}' && acts(character);
+    if !text.contains(must_go) {
+        return Cow::Borrowed(text);
+    }
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        if must_go(character) {
+            // All of them are in the basic plane. Writing to a string cannot fail.
+            let _ = write!(escaped, "\\u{:04x}", u32::from(character));
+        } else {
+            escaped.push(character);
+        }
+    }
+    Cow::Owned(escaped)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn what_acts_is_shown_and_all_else_stays() {
+        let shown = Escaped("a\r\nb\u{1b}[2Jc\u{7f}\u{85}d\u{2028}\u{202e}\u{2066}é\u{0} \\n").to_string();
+        assert_eq!(shown, r"a\r\nb\u{1b}[2Jc\u{7f}\u{85}d\u{2028}\u{202e}\u{2066}é\u{0} \n");
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_that_acts_is_left(text in any::<String>()) {
+            prop_assert!(!Escaped(&text).to_string().contains(acts));
+        }
+
+        #[test]
+        fn a_json_text_keeps_its_meaning(text in any::<String>(), at in any::<char>()) {
+            let value = Value::from(format!("{text}\u{9b}{at}\u{2029}"));
+            let plain = value.to_string();
+            let escaped = json(&plain);
+            prop_assert!(!escaped.contains(acts));
+            prop_assert_eq!(serde_json::from_str::<Value>(&escaped).unwrap(), value);
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Nobody writes lines into a worker's log, or drives an operator's terminal, with what is in messages and answers.
+
+use std::time::Duration;
+
+use dispatch_worker::devkit::simulator::faults::FaultRule;
+use dispatch_worker::escape::acts;
+use dispatch_worker::job::JobState;
+use serde_json::json;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::support::{TestWorld, WorkerOptions, acme, wait_for};
+
+const SOON: Duration = Duration::from_secs(30);
+/// A line as the worker would write it, of a day before there was one.
+const FORGED: &str = "2001-01-01T00:00:00.000000Z ERROR dispatch_worker::worker: forged";
+
+/// What begins with a word, goes on in a line of its own, and rewrites the screen.
+fn hostile(word: &str) -> String {
+    format!("{word}\r\n{FORGED}\u{1b}[2J\u{9b}2J\u{85}{FORGED}\u{2028}\u{202e}")
+}
+
+#[tokio::test]
+async fn what_is_in_messages_and_answers_writes_no_line_of_the_log() {
+    let world = TestWorld::acme().await;
+    // A field that is not known becomes part of why the message is refused, an answer part of why its job is parked.
+    let mut unknown = acme::job("unknown field", &json!({}));
+    unknown[hostile("field")] = json!(1);
+    let mut nowhere = acme::job("nowhere", &json!({}));
+    nowhere["organization"] = json!(hostile("organization"));
+    let refusing = FaultRule::answering(403, hostile("answer")).path_contains(acme::PROFILE);
+    world.simulator().await.client.fault(&refusing).await.expect("the simulator takes the fault");
+    let event = world.assign(acme::LONE_ITEM, Some(acme::ANN)).await;
+    let parked = hostile("key");
+    let header = hostile("header");
+    world.publish_job(&unknown).await;
+    world.publish_job(&nowhere).await;
+    world.publish_with_headers(&acme::job(&parked, &event), &[("traceparent", &header), (&header, "x")]).await;
+    let worker = world.worker(&WorkerOptions::default());
+    world.wait_job_state(&parked, JobState::Parked, SOON).await;
+    wait_for("what the worker says of all three", SOON, async || {
+        let log = worker.log();
+        let said = ["became a dead letter", "a person must look"].map(|part| log.matches(part).count());
+        if said[0] >= 1 && said[1] >= 1 && log.contains("organization\\r\\n") { Ok(()) } else { Err(log) }
+    })
+    .await;
+    let log = worker.log();
+    for line in log.lines() {
+        assert!(!line.contains(acts), "{line:?}");
+        let begins = line.split(' ').next().and_then(|time| OffsetDateTime::parse(time, &Rfc3339).ok());
+        assert!(begins.is_some_and(|time| time.year() > 2001), "{line}");
+    }
+    let forged: Vec<&str> = log.lines().filter(|line| line.contains(FORGED)).collect();
+    assert!(
+        ["field\\r\\n", "organization\\r\\n", "answer"].iter().all(|part| forged.iter().any(|line| line.contains(part))),
+        "{forged:#?}"
+    );
+}
+
+#[tokio::test]
+async fn what_is_in_messages_does_not_drive_an_operator_s_terminal() {
+    let world = TestWorld::acme().await;
+    let mut unknown = acme::job(&hostile("key"), &json!({}));
+    unknown[hostile("field")] = json!(1);
+    world.publish_job(&unknown).await;
+    let worker = world.worker(&WorkerOptions::default());
+    wait_for("the dead letter", SOON, async || match world.database.one("SELECT count(*) FROM dead_letters").await.as_str() {
+        "1" => Ok(()),
+        other => Err(other.to_owned()),
+    })
+    .await;
+    drop(worker);
+    let number = world.database.one("SELECT id FROM dead_letters").await;
+    for arguments in [&["dead-letters", "list"][..], &["dead-letters", "show", &number]] {
+        let said = world.dispatch(arguments).said().await;
+        assert!(said.code == Some(0) && said.stdout.contains("forged"), "{said:?}");
+        assert!(!said.stdout.contains(|character| character != '\n' && acts(character)), "{:?}", said.stdout);
+        assert!(said.stdout.lines().all(|line| !line.starts_with("2001")), "{}", said.stdout);
+        let answer = world.dispatch(&[arguments, &["--json"]].concat()).said().await.stdout;
+        assert!(!answer.contains(|character| character != '\n' && acts(character)), "{answer:?}");
+        assert!(answer.contains("\\u009b"), "what it says is not changed: {answer}");
+    }
+}
