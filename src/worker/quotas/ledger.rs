@@ -102,6 +102,11 @@ impl Ledger {
         is_news
     }
 
+    /// What was taken and is not known to be stored.
+    pub(super) const fn making(&self) -> Amount {
+        self.making
+    }
+
     /// It is there to be counted.
     pub(super) fn stored(&mut self, amount: Amount) {
         self.making = self.making.less(amount);

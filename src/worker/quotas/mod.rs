@@ -38,6 +38,9 @@ const ACCOUNTS: usize = 20_000;
 /// A quota that was of no use for so long is forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(120);
 
+/// How long what is being made is waited for.
+const SETTLE: [Duration; 3] = [Duration::from_millis(10), Duration::from_millis(30), Duration::from_millis(100)];
+
 struct Account {
     holder: Holder,
     kind: Kind,
@@ -163,8 +166,21 @@ impl Quotas {
         Ok(room.map(|()| Permit(vec![(account, need)])))
     }
 
-    /// Asks for room, and takes of it.
+    /// Asks for room, and takes of it. What is being made may be counted twice, as a row and as a promise: where there is no room
+    /// beside it, it is waited for a little.
     async fn ask(&self, account: &Account, need: Amount) -> Result<Result<(), Over>, StoreError> {
+        for pause in SETTLE {
+            let is_making = account.ledger().making() != Amount::default();
+            let room = self.ask_once(account, need).await?;
+            if room.is_ok() || !is_making {
+                return Ok(room);
+            }
+            tokio::time::sleep(pause).await;
+        }
+        self.ask_once(account, need).await
+    }
+
+    async fn ask_once(&self, account: &Account, need: Amount) -> Result<Result<(), Over>, StoreError> {
         let asked_at = Instant::now();
         let making = account.ledger().begin_to_ask();
         let limits = match account.holder {
