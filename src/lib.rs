@@ -12,6 +12,7 @@
 //! - [`job`]: ids, epochs, states, classes of effects; a claimed job
 //! - [`message`]: what producers send, what the worker sends itself, what it announces
 //! - [`fault`]: what went wrong, as data: class, code, hint, certainty
+//! - [`quota`]: how much a producer or an organization may have in Postgres
 //! - [`escape`]: text of others in logs and on terminals
 //! - [`secrets`]: the keyring, and values sealed with it
 //! - [`link`]: which ways to Postgres and RabbitMQ are refused, and whom TLS trusts
@@ -65,6 +66,7 @@ pub mod ops;
 pub mod pg_error;
 pub mod pipelines;
 pub mod providers;
+pub mod quota;
 mod readiness;
 pub mod reconnect;
 pub mod secrets;

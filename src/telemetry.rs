@@ -57,6 +57,11 @@ pub mod names {
     pub const INTAKE_PAUSED: &str = "dispatch_intake_paused";
     /// Gauge in bytes: memory charged to messages that are not rows yet. At `DISPATCH_INTAKE_BYTES`, no more are read.
     pub const INTAKE_BYTES: &str = "dispatch_intake_bytes";
+    /// Counter, `kind` (`open`, `later`, `waiting`, `dead_letters`, `keys`), `by` (`producer`, `organization`): messages, or bodies of
+    /// dead letters, that a quota had no room for.
+    pub const QUOTA_REFUSALS: &str = "dispatch_quota_refusals_total";
+    /// Gauge, `kind`, `by`: how full the fullest quota is that this process has asked about lately; 1 is full.
+    pub const QUOTA_FULLEST: &str = "dispatch_quota_fullest";
     /// Histogram in seconds, `duty`, `outcome`: runs of a duty: `done`, `more` where its time was over first, `failed`, `cut`.
     pub const DUTY_SECONDS: &str = "dispatch_duty_seconds";
     /// Gauge, `duty`: 1 while the duty has not been done for too long.
@@ -197,6 +202,14 @@ pub fn describe() {
     describe_counter!(names::INFRASTRUCTURE_ERRORS, "Calls that Postgres or RabbitMQ was too ill for, by code");
     describe_gauge!(names::INTAKE_PAUSED, "1 while no new messages are taken, as too many jobs or dead letters are there");
     describe_gauge!(names::INTAKE_BYTES, Unit::Bytes, "Memory charged to messages that are not rows yet");
+    describe_counter!(
+        names::QUOTA_REFUSALS,
+        "Messages, or bodies of dead letters, that a quota had no room for, by kind and holder"
+    );
+    describe_gauge!(
+        names::QUOTA_FULLEST,
+        "How full the fullest quota is that was asked about lately, by kind and holder; 1 is full"
+    );
     describe_histogram!(names::DUTY_SECONDS, Unit::Seconds, "Runs of a duty, by duty and outcome");
     describe_gauge!(names::DUTY_LATE, "1 while a duty has not been done for too long, by duty");
     describe_gauge!(names::OPEN_CIRCUITS, "Destinations not called, or tried with one call, because they failed, by provider");

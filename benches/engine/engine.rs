@@ -13,9 +13,12 @@ use dispatch_worker::fault::StageFault;
 use dispatch_worker::job::JobId;
 use dispatch_worker::link::Endpoint;
 use dispatch_worker::maintenance::Incarnation;
+use dispatch_worker::quota::producer_quotas;
 use dispatch_worker::secrets::Keyring;
 use dispatch_worker::store::{self, Backlog, NewReplica, Store, Tables, WRITERS, Writer};
-use dispatch_worker::worker::{Admission, EventLinks, Inflow, LaneRun, Parts, Seat, Worker, announcer, beat, begin, prefetch};
+use dispatch_worker::worker::{
+    Admission, EventLinks, Inflow, LaneRun, Parts, QuotaLimits, Quotas, Seat, Worker, announcer, beat, begin, prefetch,
+};
 use serde_json::json;
 use serde_json::value::RawValue;
 use tokio::sync::{mpsc, watch};
@@ -178,7 +181,11 @@ impl Bench {
         let (heartbeat, lease) = begin(&Endpoint::from(&self.place.database_url), &new, &spawn).await.unwrap();
         spawn("heartbeat", Box::pin(beat(heartbeat, Arc::clone(&lease), self.end.clone(), self.end.clone())));
         let inflow = Arc::new(Inflow::new(in_flight, MANY, Backlog::default()));
-        let worker = Arc::new(Worker::new(parts.clone(), Arc::clone(&lease), self.end.clone(), Arc::clone(&inflow)));
+        let many = producer_quotas("open=10000000,later=10000000,waiting=10000000").unwrap();
+        let limits = QuotaLimits { producer: many, organization: many };
+        let quotas = Arc::new(Quotas::new(parts.store().clone(), lease.replica(), limits));
+        let (end, too) = (self.end.clone(), Arc::clone(&quotas));
+        let worker = Arc::new(Worker::new(parts.clone(), Arc::clone(&lease), end, Arc::clone(&inflow), too));
         let seat = Arc::new(Seat::with_intake(LANE, in_flight));
         let (_, steady) = watch::channel(prefetch(in_flight));
         for (queue, prefetch) in [(LANE.queue, steady), (INTAKE_QUEUE, inflow.prefetch())] {
@@ -191,7 +198,7 @@ impl Bench {
             let run = LaneRun { worker, seat, deliveries: received, in_hand: TaskTracker::new(), spawn: Arc::clone(&spawn) };
             spawn("lane", Box::pin(run.serve()));
         }
-        let incarnation = Incarnation { parts, lease, seats: vec![seat], inflow };
+        let incarnation = Incarnation { parts, lease, seats: vec![seat], inflow, quotas };
         for (duty, task) in incarnation.duties(&Arc::default(), &self.end) {
             spawn(duty, task);
         }

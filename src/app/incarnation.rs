@@ -18,7 +18,9 @@ use crate::maintenance::{Duties, Incarnation};
 use crate::pipelines::Dispatch;
 use crate::readiness::{LaneHealth, WorkerReadiness};
 use crate::store::{Heartbeat, NewReplica, StoreError};
-use crate::worker::{Inflow, LaneRun, LaneWatch, Lease, Parts, Seat, Worker, beat, begin, deafness, prefetch};
+use crate::worker::{
+    Inflow, LaneRun, LaneWatch, Lease, Parts, QuotaLimits, Quotas, Seat, Worker, beat, begin, deafness, prefetch,
+};
 
 /// What lives as long as the process, whatever becomes of its incarnations.
 pub(super) struct Process {
@@ -51,10 +53,14 @@ impl Process {
         let over = CancellationToken::new();
         (self.spawn)("heartbeat", Box::pin(beat(heartbeat, Arc::clone(&lease), self.drain.clone(), over.clone())));
         let parts = self.parts.for_incarnation();
-        let worker = Arc::new(Worker::new(parts.clone(), Arc::clone(&lease), self.drain.clone(), Arc::clone(&inflow)));
+        let quotas = &self.settings.quotas;
+        let limits = QuotaLimits { producer: quotas.producer_quotas, organization: quotas.organization_quotas };
+        let quotas = Arc::new(Quotas::new(parts.store().clone(), lease.replica(), limits));
+        let (drain, inflow_too, quotas_too) = (self.drain.clone(), Arc::clone(&inflow), Arc::clone(&quotas));
+        let worker = Arc::new(Worker::new(parts.clone(), Arc::clone(&lease), drain, inflow_too, quotas_too));
         let in_hand = TaskTracker::new();
         let seats = self.serve(&worker, &inflow, &in_hand, (&lease, &over));
-        let incarnation = Incarnation { parts, lease: Arc::clone(&lease), seats, inflow };
+        let incarnation = Incarnation { parts, lease: Arc::clone(&lease), seats, inflow, quotas };
         for (duty, task) in incarnation.duties(&self.duties, &over) {
             (self.spawn)(duty, task);
         }

@@ -1,6 +1,7 @@
 //! Settings: flags and environment variables, one table. Only this module reads the environment.
 
 mod environment;
+mod quotas;
 mod secret_files;
 
 use std::convert::Infallible;
@@ -17,6 +18,7 @@ use crate::secrets::seals_with_published_key;
 pub use environment::{
     UnknownSettings, WITHOUT_FLAG, check_environment, no_color, test_cases, test_scale, test_seed, test_servers, user,
 };
+pub use quotas::QuotaSettings;
 pub use secret_files::{SecretFileFault, secret_file_setting, with_secret_files};
 
 /// Where Postgres and RabbitMQ are, and the keyring.
@@ -132,6 +134,9 @@ pub struct WorkerSettings {
     /// Bytes of memory that messages may take until they are rows, counted with four for each byte of a body; with more, the next ones stay in RabbitMQ
     #[arg(long, env = "DISPATCH_INTAKE_BYTES", default_value_t = 64 << 20, value_parser = clap::value_parser!(u32).range(8 << 20..=2 << 30))]
     pub intake_bytes: u32,
+    /// How much of Postgres a producer and an organization may use.
+    #[command(flatten)]
+    pub quotas: QuotaSettings,
     /// Postgres connections of the pool; a worker opens up to nine more, for eight writers and a heartbeat
     #[arg(long, env = "DISPATCH_POOL_SIZE", default_value_t = 16, value_parser = clap::value_parser!(u16).range(2..=1000))]
     pub pool_size: u16,

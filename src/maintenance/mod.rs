@@ -13,6 +13,7 @@ mod holds;
 mod intake;
 mod orphans;
 mod partitions;
+mod quotas;
 mod releases;
 mod retention;
 mod stamps;
@@ -31,7 +32,7 @@ pub use retention::{Retention, RetentionError};
 use crate::engine::Product;
 use crate::store::{CauseCursor, Count, HoldCursor, Keep, Store, Tables};
 use crate::tracker::Tracker;
-use crate::worker::{DueAnnouncements, Inflow, Lease, Parts, Seat};
+use crate::worker::{DueAnnouncements, Inflow, Lease, Parts, Quotas, Seat};
 
 /// A named task, for `app` to run.
 pub type Task = (&'static str, BoxFuture<'static, ()>);
@@ -46,12 +47,14 @@ pub struct Incarnation<P: Product, T: Tables<Changes = P::Changes>> {
     pub seats: Vec<Arc<Seat>>,
     /// How intake is taken.
     pub inflow: Arc<Inflow>,
+    /// How much producers and organizations may still send.
+    pub quotas: Arc<Quotas>,
 }
 
 impl<P: Product, T: Tables<Changes = P::Changes>> Incarnation<P, T> {
     /// ★ The duties of an incarnation, each a task that runs until `end`.
     pub fn duties(self, duties: &Arc<Duties>, end: &CancellationToken) -> Vec<Task> {
-        let Self { parts, lease, seats, inflow } = self;
+        let Self { parts, lease, seats, inflow, quotas } = self;
         let (replica, store) = (lease.replica(), parts.store().clone());
         let keeping = Keeping { duties, end };
         let (count, made) = (Count::default(), inflow.made());
@@ -64,6 +67,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Incarnation<P, T> {
             keeping.task(releases::Releases(store.clone())),
             keeping.task(holds::AfterHolds { store: store.clone(), at: HoldCursor::default() }),
             keeping.task(deadlines::Deadlines(store.clone())),
+            keeping.task(quotas::TidyQuotas { store: store.clone(), quotas }),
             keeping.task(backlog::CountBacklog { store, inflow: Arc::clone(&inflow), count, made }),
         ];
         if let Some(seat) = seats.into_iter().next() {

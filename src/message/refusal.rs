@@ -1,6 +1,7 @@
 //! Why a message could not become a job.
 
 use super::{DEPTH_LIMIT, EVENTS_LIMIT, HEADERS_LIMIT, LONGEST_DELAY, MESSAGE_LIMIT, SCHEMA};
+use crate::quota::Over;
 
 /// Why a message was made a dead letter. `Display` says what would be right.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -86,6 +87,9 @@ pub enum Refusal {
     /// A `configure` or `cancel` for a job that is not there.
     #[error("there is no such job")]
     NoSuchJob,
+    /// Its producer, or its organization, has too much in Postgres already.
+    #[error("{0}")]
+    Quota(Over),
     /// The broker gave up delivering it.
     #[error("the broker gave up delivering it: {0}")]
     Undeliverable(String),
@@ -118,6 +122,7 @@ impl Refusal {
             Self::TooFarAhead(_) => "not_before_too_far",
             Self::WakeUp(_) => "invalid_wake_up",
             Self::NoSuchJob => "no_such_job",
+            Self::Quota(_) => "quota",
             Self::Undeliverable(_) => "undeliverable",
         }
     }

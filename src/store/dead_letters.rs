@@ -2,7 +2,7 @@
 
 use deadpool_postgres::GenericClient;
 use secrecy::SecretString;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use tokio_postgres::types::Json;
 
@@ -48,6 +48,19 @@ pub struct NewDeadLetter<'a> {
     pub correlation_id: Option<&'a str>,
 }
 
+impl NewDeadLetter<'_> {
+    /// What it takes when it is stored, in bytes: the body as it is sealed, and the headers.
+    #[must_use]
+    pub fn kept_bytes(&self) -> u64 {
+        let sealed = self.body.len().min(MESSAGE_LIMIT).div_ceil(3) * 4 + SEAL_BYTES;
+        let headers = self.headers.to_string().len().div_ceil(3) * 4 + SEAL_BYTES;
+        (sealed + headers) as u64
+    }
+}
+
+/// What a seal adds to a body, about: the id of the key, a nonce, a tag.
+const SEAL_BYTES: usize = 80;
+
 /// A dead letter in a list.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct DeadLetterRow {
@@ -91,9 +104,9 @@ pub struct DeadLetter {
     pub headers: Value,
     /// SHA-256 of the body, hex.
     pub body_sha256: String,
-    /// The body, opened; shown only on an audited request.
+    /// The body, opened; shown only on an audited request. None where it was not kept.
     #[serde(skip)]
-    pub body: SecretString,
+    pub body: Option<SecretString>,
     /// All headers as received, a JSON object, opened; likewise.
     #[serde(skip)]
     pub all_headers: SecretString,
@@ -109,9 +122,9 @@ const NEXT_ID: &str = "SELECT nextval(pg_get_serial_sequence('dead_letters', 'id
 
 const INSERT: &str = "
     INSERT INTO dead_letters (id, code, detail, source, dedupe_key, message_id, reply_to, correlation_id, routing_key, headers,
-        sealed_body, body_bytes, body_sha256, content_type, content_encoding, app_id, producer,
+        sealed_body, body_bytes, body_sha256, content_type, content_encoding, app_id, producer, kept_bytes,
         sealed_headers)
-    OVERRIDING SYSTEM VALUE VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, coalesce($14, ''), $15, $16, $17, $18)";
+    OVERRIDING SYSTEM VALUE VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, coalesce($14, ''), $15, $16, $17, $18, $19)";
 
 /// The rows of a [`DeadLetterRow`] below a number.
 macro_rules! list {
@@ -140,15 +153,29 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn keep_dead_letter(&self, new: &NewDeadLetter<'_>) -> Result<i64, StoreError> {
+        self.keep(new, true).await
+    }
+
+    /// As [`Store::keep_dead_letter`], without body and headers: hash, size and code stay.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn keep_dead_letter_without_body(&self, new: &NewDeadLetter<'_>) -> Result<i64, StoreError> {
+        self.keep(new, false).await
+    }
+
+    async fn keep(&self, new: &NewDeadLetter<'_>, with_body: bool) -> Result<i64, StoreError> {
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
         let id: i64 = query_one(&tx, NEXT_ID, &[]).await?.try_get("id")?;
         let row = id.to_string();
-        let kept = &new.body[..new.body.len().min(MESSAGE_LIMIT)];
-        let sealed = self.keyring.seal(place(&row), kept);
         let whole = new.discarded.unwrap_or_else(|| Discarded::of(new.body));
-        let sealed_headers = headers::seal(&self.keyring, &row, &new.headers);
-        let (code, detail) = (new.refusal.code(), crate::fault::storable(&new.refusal.to_string(), 1000));
+        let body = &new.body[..new.body.len().min(MESSAGE_LIMIT)];
+        let sealed = with_body.then(|| self.keyring.seal(place(&row), body));
+        let headers = if with_body { &new.headers } else { &Value::Object(Map::new()) };
+        let sealed_headers = headers::seal(&self.keyring, &row, headers);
+        let kept_bytes = if with_body { i32::try_from(new.kept_bytes()).unwrap_or(i32::MAX) } else { 0 };
+        let (code, detail) = (new.refusal.code(), detail_of(new));
         execute(
             &tx,
             INSERT,
@@ -162,7 +189,7 @@ impl Store {
                 &new.reply_to,
                 &new.correlation_id,
                 &new.routing_key,
-                &Json(allowed_headers(&new.headers)),
+                &Json(allowed_headers(headers)),
                 &sealed,
                 &i64::try_from(whole.bytes).unwrap_or(i64::MAX),
                 &whole.sha256.as_slice(),
@@ -170,13 +197,27 @@ impl Store {
                 &new.content_encoding,
                 &new.app_id,
                 &new.producer,
+                &kept_bytes,
                 &sealed_headers,
             ],
         )
         .await?;
-        announce(&tx, new, id, &detail).await?;
+        announce(&tx, new, Some(id), &detail).await?;
         tx.commit().await?;
         Ok(id)
+    }
+
+    /// Announces the refusal of a message that is not kept, and of so many others before it that were not announced.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn announce_refusal(&self, new: &NewDeadLetter<'_>, others: u64) -> Result<(), StoreError> {
+        let detail = format!(
+            "{}; this message is not kept, and {others} others before it were neither kept nor announced: the producer's dead letters \
+             are over quota",
+            detail_of(new)
+        );
+        announce(&self.client().await?, new, None, &detail).await
     }
 
     /// The newest dead letters below `before`, open ones only unless `resolved_too`.
@@ -194,8 +235,8 @@ impl Store {
     /// [`StoreError`].
     pub async fn dead_letter(&self, id: i64) -> Result<Option<DeadLetter>, StoreError> {
         let Some(row) = query_opt(&self.client().await?, SHOW, &[&id]).await? else { return Ok(None) };
-        let sealed: String = row.try_get("sealed_body")?;
-        let body = self.keyring.open(place(&id.to_string()), &sealed)?;
+        let sealed: Option<String> = row.try_get("sealed_body")?;
+        let body = sealed.map(|sealed| self.keyring.open(place(&id.to_string()), &sealed)).transpose()?;
         let all_headers = headers::received(&self.keyring, &id.to_string(), &row)?;
         let Json(headers) = row.try_get::<_, Json<Value>>("headers")?;
         let digest: Vec<u8> = row.try_get("body_sha256")?;
@@ -203,13 +244,13 @@ impl Store {
             row: row_of(&row)?,
             headers,
             body_sha256: data_encoding::HEXLOWER.encode(&digest),
-            body: SecretString::from(String::from_utf8_lossy(&body).into_owned()),
+            body: body.map(|body| SecretString::from(String::from_utf8_lossy(&body).into_owned())),
             all_headers: SecretString::from(all_headers.to_string()),
         }))
     }
 }
 
-async fn announce<C: GenericClient>(on: &C, new: &NewDeadLetter<'_>, id: i64, detail: &str) -> Result<(), StoreError> {
+async fn announce<C: GenericClient>(on: &C, new: &NewDeadLetter<'_>, id: Option<i64>, detail: &str) -> Result<(), StoreError> {
     let code = new.refusal.code();
     let (source, dedupe_key) = if new.is_its_senders { (&new.source, &new.dedupe_key) } else { (&None, &None) };
     let producer = &new.producer;
@@ -220,6 +261,10 @@ async fn announce<C: GenericClient>(on: &C, new: &NewDeadLetter<'_>, id: i64, de
     )
     .await?;
     Ok(())
+}
+
+fn detail_of(new: &NewDeadLetter<'_>) -> String {
+    crate::fault::storable(&new.refusal.to_string(), 1000)
 }
 
 pub(super) const fn place(row: &str) -> Place<'_> {

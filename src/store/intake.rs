@@ -87,15 +87,15 @@ pub(super) const INTAKE: &str = concat!(
     "
     WITH asked AS (
         SELECT id, source, dedupe_key, digest, pipeline, stage, organization, payload, sealed_payload, schema, not_before,
-            deadline, reply_to, correlation_id, traceparent, tracestate, producer, schema > known_schema AS newer,
+            deadline, reply_to, correlation_id, traceparent, tracestate, producer, bytes, schema > known_schema AS newer,
             owner IS NOT NULL AND schema <= known_schema AND coalesce(not_before, now()) <= now() AND EXISTS (
                 SELECT 1 FROM replicas WHERE replicas.id = owner AND alive_until > now() AND ended_at IS NULL) AS run,
             owner
         FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bytea[], $5::text[], $6::text[], $7::text[], $8::json[], $9::text[],
             $10::bigint[], $11::timestamptz[], $12::timestamptz[], $13::text[], $14::text[], $15::text[], $16::text[],
-            $17::text[], $18::bigint[], $19::bigint[]) AS given (id, source, dedupe_key, digest, pipeline, stage, organization,
-            payload, sealed_payload, schema, not_before, deadline, reply_to, correlation_id, traceparent, tracestate, producer, owner,
-            known_schema)
+            $17::text[], $18::bigint[], $19::bigint[], $20::int[]) AS given (id, source, dedupe_key, digest, pipeline, stage,
+            organization, payload, sealed_payload, schema, not_before, deadline, reply_to, correlation_id, traceparent, tracestate,
+            producer, owner, known_schema, bytes)
     ), key AS (
         INSERT INTO job_keys AS k (source, dedupe_key, job_id, digest, producer)
         SELECT source, dedupe_key, id, digest, producer FROM asked ORDER BY source, dedupe_key
@@ -107,14 +107,15 @@ pub(super) const INTAKE: &str = concat!(
         RETURNING job_id, cancelled_by IS NOT NULL AS cancelled
     ), new AS MATERIALIZED (
         SELECT id, source, dedupe_key, pipeline, stage, organization, payload, sealed_payload, schema, not_before, deadline, reply_to,
-            correlation_id, traceparent, tracestate, producer, newer, run, owner, id IN (SELECT job_id FROM key WHERE cancelled) AS cancelled
+            correlation_id, traceparent, tracestate, producer, bytes, newer, run, owner,
+            id IN (SELECT job_id FROM key WHERE cancelled) AS cancelled
         FROM asked WHERE (id IN (SELECT job_id FROM key)) IS TRUE
     ), made AS (
         INSERT INTO jobs (id, pipeline, stage, source, dedupe_key, organization, payload, sealed_payload, schema, due_at, deadline,
-            reply_to, correlation_id, traceparent, tracestate, producer, state, owner, epoch, woken_at, finished_at, wait_reason, wait_key,
-            wait_observed)
+            reply_to, correlation_id, traceparent, tracestate, producer, bytes, state, owner, epoch, woken_at, finished_at, wait_reason,
+            wait_key, wait_observed)
         SELECT id, pipeline, stage, source, dedupe_key, organization, payload, sealed_payload, schema, coalesce(not_before, now()),
-            deadline, reply_to, correlation_id, traceparent, tracestate, producer,
+            deadline, reply_to, correlation_id, traceparent, tracestate, producer, bytes,
             CASE WHEN cancelled THEN 'cancelled' WHEN newer THEN 'waiting' WHEN run THEN 'running' ELSE 'ready' END,
             CASE WHEN run AND NOT cancelled THEN owner END, CASE WHEN run AND NOT cancelled THEN 1 ELSE 0 END,
             CASE WHEN run AND NOT cancelled THEN now() END, CASE WHEN cancelled THEN now() END,
@@ -127,7 +128,7 @@ pub(super) const INTAKE: &str = concat!(
         INSERT INTO announcements (job_id, routing_key, reply_to, correlation_id, traceparent, tracestate, body, publish_after)
         SELECT id, event, reply_to, correlation_id, traceparent, tracestate, ",
     job_facts!("event", ""),
-    ", now() + $20 * interval '1 second'
+    ", now() + $21 * interval '1 second'
         FROM made, unnest(ARRAY['job.accepted', 'job.waiting.' || wait_reason,
             CASE WHEN state = 'cancelled' THEN 'job.cancelled' END]) WITH ORDINALITY AS events (event, number)
         WHERE event IS NOT NULL ORDER BY number
@@ -154,6 +155,7 @@ pub(super) struct NewJobs<'a> {
     times: [Vec<Option<OffsetDateTime>>; 2],
     owners: Vec<Option<i64>>,
     known_schemas: Vec<i64>,
+    bytes: Vec<i32>,
 }
 
 impl<'a> NewJobs<'a> {
@@ -179,11 +181,12 @@ impl<'a> NewJobs<'a> {
             schemas: new.clone().map(|one| one.schema).collect(),
             times: [new.clone().map(|one| one.not_before).collect(), new.clone().map(|one| one.deadline).collect()],
             owners: new.clone().map(|one| one.owner.map(|owner| owner.0)).collect(),
-            known_schemas: new.map(|one| one.known_schema).collect(),
+            known_schemas: new.clone().map(|one| one.known_schema).collect(),
+            bytes: new.map(|one| i32::try_from(one.payload.len()).unwrap_or(i32::MAX)).collect(),
         }
     }
 
-    pub(super) fn parameters(&self) -> [&(dyn ToSql + Sync); 20] {
+    pub(super) fn parameters(&self) -> [&(dyn ToSql + Sync); 21] {
         let [
             source,
             dedupe_key,
@@ -218,6 +221,7 @@ impl<'a> NewJobs<'a> {
             producer,
             &self.owners,
             &self.known_schemas,
+            &self.bytes,
             &WRITER_PUBLISHES,
         ]
     }
@@ -239,7 +243,8 @@ impl Incoming {
     }
 
     /// In bytes.
-    pub(super) fn len(&self) -> usize {
+    #[must_use]
+    pub fn len(&self) -> usize {
         match self {
             Self::Known(payload) => payload.get().len(),
             Self::Newer(sealed) => sealed.len(),

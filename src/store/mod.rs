@@ -34,6 +34,7 @@ mod pool;
 mod probe;
 mod producers;
 mod publication;
+mod quotas;
 mod recover;
 mod releases;
 mod replicas;
@@ -76,6 +77,7 @@ pub use pool::{connect, connect_watched, pool, writers_pool};
 pub use probe::Session;
 pub use producers::{Registration, Tenant, register_producer, remove_producer};
 pub use publication::{LEFT_ALONE, TooOld, Unsettled};
+pub use quotas::QuotaAsk;
 pub use recover::{Landed, SoFar};
 pub use releases::{CauseCursor, Released};
 pub use replicas::{Heartbeat, NewReplica, ReplicaRow};
@@ -87,7 +89,7 @@ pub use rows::FirstStages;
 pub use statements::{BEHIND_COMMANDS, IN_LOOPS};
 pub use takeover::Freed;
 pub use turns::Turn;
-pub use wishes::Cancelling;
+pub use wishes::{CancelByKey, Cancelling};
 
 use crate::secrets::Keyring;
 

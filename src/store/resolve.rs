@@ -74,6 +74,12 @@ pub enum NotReplayable {
         /// Received.
         bytes: i64,
     },
+    /// Its producer had too many.
+    #[error(
+        "expected a dead letter with its body, got one of {0} bytes whose body was not kept, as its producer's dead letters were over \
+         their quota; use its source and dedupe_key to have it published again"
+    )]
+    NotKept(i64),
     /// The stored bytes are not those that came.
     #[error("its stored bytes do not have the SHA-256 of what was received")]
     Damaged,
@@ -130,8 +136,9 @@ impl Store {
         if let Some(how) = row.try_get("resolution")? {
             return Ok(Err(NotReplayable::Resolved(how)));
         }
-        let body = self.keyring.open(place(&id.to_string()), row.try_get("sealed_body")?)?;
         let bytes: i64 = row.try_get("body_bytes")?;
+        let Some(sealed) = row.try_get("sealed_body")? else { return Ok(Err(NotReplayable::NotKept(bytes))) };
+        let body = self.keyring.open(place(&id.to_string()), sealed)?;
         if i64::try_from(body.len()) != Ok(bytes) {
             return Ok(Err(NotReplayable::Cut { kept: body.len(), bytes }));
         }

@@ -25,14 +25,14 @@ const ALL: &str = "SELECT,INSERT,UPDATE,DELETE";
 pub(super) const TABLES: &[TableRights] = &[
     on("refinery_schema_history", "SELECT", "version,name,applied_on"),
     on("replicas", ALL, "id,version,host,pid,started_at,alive_until,lanes,draining,ended_at,ended_well,process"),
-    on("job_keys", ALL, "source,dedupe_key,job_id,created_at,cancelled_by"),
+    on("job_keys", ALL, "source,dedupe_key,job_id,created_at,cancelled_by,producer"),
     on(
         "jobs",
         ALL,
         "id,pipeline,parent_id,open_children,source,dedupe_key,organization,schema,account,correlation_id,traceparent,state,stage,\
          attempt,generation,epoch,owner,committed_epoch,crash_count,due_at,woken_at,woken_by,blamed,wait_reason,wait_key,\
          wait_observed,deadline,error_code,error_message,error_hint,fingerprint,first_failed_at,last_progress_at,created_at,\
-         finished_at,read_again,skipped,producer",
+         finished_at,read_again,skipped,producer,bytes",
     ),
     on("checkpoints", "SELECT,INSERT,DELETE", "job_id,generation,stage,version,epoch,attempt,replica,started_at,finished_at"),
     on(
@@ -49,11 +49,12 @@ pub(super) const TABLES: &[TableRights] = &[
         "dead_letters",
         ALL,
         "id,code,detail,source,dedupe_key,message_id,correlation_id,routing_key,body_bytes,created_at,resolved_at,content_type,\
-         content_encoding,app_id,resolution,resolved_by,resolved_reason,producer",
+         content_encoding,app_id,resolution,resolved_by,resolved_reason,producer,kept_bytes",
     ),
     on("announcements", ALL, "id,job_id,routing_key,correlation_id,publish_after,reply_only,created_at,tries,reply_tries"),
     on("audit_log", "SELECT,INSERT", "id,at,who,role,action,job_id,before,after,reason,login,address"),
     on("controls", ALL, "id,kind,scope,reason,who,created_at,expires_at,released_at,automatic,step,stepped_at"),
+    on("quota_grants", ALL, "holder,kind,replica,rows,bytes,until"),
     on("releases", ALL, "cause,up_to,after_observed,after_id,begun_at,next_at"),
     on("producers", "SELECT", "name,sources,organizations,reply_queues,applications,created_at,changed_at"),
     on("organizations", "SELECT", "id,slug,name"),

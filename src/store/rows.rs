@@ -128,9 +128,10 @@ const SKIP: &str = concat!("UPDATE jobs SET skipped = ", skipped_with!("$2::json
 /// The first ones are woken by who makes them, the rest by the waker, in fair order among all organizations.
 const INSERT_CHILDREN: &str = "
     INSERT INTO jobs (id, pipeline, parent_id, source, dedupe_key, organization, schema, payload, traceparent, tracestate, deadline,
-        producer, state, stage, woken_at, woken_by)
+        producer, bytes, state, stage, woken_at, woken_by)
     SELECT child.id, child.pipeline, parent.id, parent.source, child.dedupe_key, parent.organization, 1, child.payload,
-        parent.traceparent, parent.tracestate, parent.deadline, parent.producer, 'ready', child.stage, CASE WHEN child.number <= $7 THEN now() END,
+        parent.traceparent, parent.tracestate, parent.deadline, parent.producer,
+        octet_length(child.payload::text), 'ready', child.stage, CASE WHEN child.number <= $7 THEN now() END,
         CASE WHEN child.number <= $7 THEN $8::bigint END
     FROM jobs parent, unnest($1::uuid[], $2::text[], $3::text[], $4::json[], $5::text[]) WITH ORDINALITY
         AS child (id, pipeline, dedupe_key, payload, stage, number)

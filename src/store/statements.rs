@@ -2,8 +2,8 @@
 //! those that find one row by its key in so many words.
 
 use super::{
-    backlog, cancel_many, controls, dead_letters, discard_many, due, headers, inspect, listing, overdue, releases, resolve,
-    takeover,
+    backlog, cancel_many, controls, dead_letters, discard_many, due, headers, inspect, listing, overdue, quotas, releases,
+    resolve, takeover,
 };
 
 /// Those of workers, which run again and again on connections that live for long; each by its name: module and constant.
@@ -22,6 +22,15 @@ pub const IN_LOOPS: &[(&str, &str)] = &[
     ("due::UNSTAMP_ENDED", due::UNSTAMP_ENDED),
     ("takeover::FREE", takeover::FREE),
     ("overdue::OVERDUE", overdue::OVERDUE),
+    ("quotas::JOBS_OF_PRODUCER", quotas::JOBS_OF_PRODUCER),
+    ("quotas::JOBS_WITHOUT_PRODUCER", quotas::JOBS_WITHOUT_PRODUCER),
+    ("quotas::JOBS_OF_ORGANIZATION", quotas::JOBS_OF_ORGANIZATION),
+    ("quotas::LETTERS_OF_PRODUCER", quotas::LETTERS_OF_PRODUCER),
+    ("quotas::LETTERS_WITHOUT_PRODUCER", quotas::LETTERS_WITHOUT_PRODUCER),
+    ("quotas::KEYS_OF_PRODUCER", quotas::KEYS_OF_PRODUCER),
+    ("quotas::KEYS_WITHOUT_PRODUCER", quotas::KEYS_WITHOUT_PRODUCER),
+    ("quotas::PROMISED", quotas::PROMISED),
+    ("quotas::FORGET", quotas::FORGET),
     ("releases::BEGIN", releases::BEGIN),
     ("releases::RELEASE", releases::RELEASE),
     ("releases::TURN", releases::TURN),

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::Store;
 use super::actions::{Actor, Answer, Target, write_audit};
 use super::error::StoreError;
-use super::sql::{execute, query_opt};
+use super::sql::{execute, query_one, query_opt};
 
 /// What came of a producer's cancel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,13 +17,30 @@ pub enum Cancelling {
     Noted,
 }
 
+/// A cancel by its job's key.
+#[derive(Debug, Clone, Copy)]
+pub struct CancelByKey<'a> {
+    /// The job's.
+    pub source: &'a str,
+    /// The job's.
+    pub dedupe_key: &'a str,
+    /// Who sent it: the user that RabbitMQ has checked.
+    pub producer: Option<&'a str>,
+    /// Whether it may be noted until its job comes. Otherwise the answer is [`Answer::NoSuchJob`].
+    pub may_note: bool,
+}
+
 /// Takes the key of a job that is gone, and a note that is too old to count. Whether the job is there is asked of the statement's
 /// own snapshot, which may be older than a key that has just come: such a key is not judged.
 const NOTE: &str = "
-    INSERT INTO job_keys AS k (source, dedupe_key, cancelled_by) VALUES ($1, $2, $3)
-    ON CONFLICT (source, dedupe_key) DO UPDATE SET job_id = NULL, digest = NULL, cancelled_by = excluded.cancelled_by, created_at = now()
+    INSERT INTO job_keys AS k (source, dedupe_key, cancelled_by, producer) VALUES ($1, $2, $3, $4)
+    ON CONFLICT (source, dedupe_key) DO UPDATE SET job_id = NULL, digest = NULL, cancelled_by = excluded.cancelled_by,
+        producer = excluded.producer, created_at = now()
     WHERE CASE WHEN k.job_id IS NULL THEN k.created_at < now() - interval '30 days'
         ELSE k.created_at < now() - interval '1 hour' AND (SELECT true FROM jobs WHERE jobs.id = k.job_id) IS NULL END";
+
+const HAS_JOB: &str = "
+    SELECT EXISTS (SELECT FROM jobs WHERE id = (SELECT job_id FROM job_keys WHERE source = $1 AND dedupe_key = $2)) AS has_job";
 
 const IS_NOTED: &str = "SELECT job_id IS NULL AS noted FROM job_keys WHERE source = $1 AND dedupe_key = $2";
 
@@ -32,10 +49,10 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn cancel_by_key(&self, source: &str, dedupe_key: &str, actor: &Actor) -> Result<Cancelling, StoreError> {
-        let target = Target::Key { source: source.to_owned(), dedupe_key: dedupe_key.to_owned() };
+    pub async fn cancel_by_key(&self, asked: &CancelByKey<'_>, actor: &Actor) -> Result<Cancelling, StoreError> {
+        let target = Target::Key { source: asked.source.to_owned(), dedupe_key: asked.dedupe_key.to_owned() };
         match self.cancel(&target, actor).await? {
-            Answer::NoSuchJob if self.note(source, dedupe_key, actor).await? => Ok(Cancelling::Noted),
+            Answer::NoSuchJob if asked.may_note && self.note(asked, actor).await? => Ok(Cancelling::Noted),
             // It has come in between; or its key outlives it.
             Answer::NoSuchJob => Ok(Cancelling::Answered(self.cancel(&target, actor).await?)),
             answer => Ok(Cancelling::Answered(answer)),
@@ -43,16 +60,25 @@ impl Store {
     }
 
     /// Whether the wish is noted now.
-    async fn note(&self, source: &str, dedupe_key: &str, actor: &Actor) -> Result<bool, StoreError> {
+    async fn note(&self, asked: &CancelByKey<'_>, actor: &Actor) -> Result<bool, StoreError> {
+        let CancelByKey { source, dedupe_key, producer, .. } = asked;
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
-        if execute(&tx, NOTE, &[&source, &dedupe_key, &actor.who]).await? == 0 {
-            let row = query_opt(&tx, IS_NOTED, &[&source, &dedupe_key]).await?;
+        if execute(&tx, NOTE, &[source, dedupe_key, &actor.who, producer]).await? == 0 {
+            let row = query_opt(&tx, IS_NOTED, &[source, dedupe_key]).await?;
             return row.map_or(Ok(false), |row| Ok(row.try_get("noted")?));
         }
         let noted = json!({"source": source, "dedupe_key": dedupe_key, "when": "the job comes"});
         write_audit(&tx, actor, "cancel", None, &Value::Null, &noted).await?;
         tx.commit().await?;
         Ok(true)
+    }
+
+    /// Whether a job of this key is there.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn has_job_of_key(&self, source: &str, dedupe_key: &str) -> Result<bool, StoreError> {
+        Ok(query_one(&self.client().await?, HAS_JOB, &[&source, &dedupe_key]).await?.try_get("has_job")?)
     }
 }

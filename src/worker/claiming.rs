@@ -8,7 +8,7 @@ use serde_json::value::to_raw_value;
 use time::OffsetDateTime;
 
 use super::Worker;
-use super::inflow::{ONE_DEAD_LETTER, ONE_JOB};
+use super::inflow::ONE_JOB;
 use super::lane::{Seat, Share, Slot};
 use super::parts::{InHand, Parts, Suspect};
 use crate::broker::{Delivery, KEY_CANCEL, KEY_CONFIGURE, KEY_JOB};
@@ -16,12 +16,11 @@ use crate::engine::{Pipeline, Product};
 use crate::fault::{chain, storable};
 use crate::job::JobId;
 use crate::message::{
-    Cancel, Configure, Intake, LONGEST_DELAY, Named, Newer, Refusal, Said, Sender, WakeUp, decode_control, decode_intake,
-    sealed_place,
+    Cancel, Configure, Intake, LONGEST_DELAY, Named, Newer, Refusal, Sender, WakeUp, decode_control, decode_intake, sealed_place,
 };
 use crate::store::{
-    Actor, Announcement, Answer, Cancelling, Claim, Claimed, Incoming, Intaken, NewDeadLetter, NewJob, NotClaimed, SoFar,
-    StoreError, Tables, Target,
+    Actor, Announcement, Answer, Cancelling, Claim, Claimed, Incoming, Intaken, NewJob, NotClaimed, SoFar, StoreError, Tables,
+    Target,
 };
 use crate::telemetry::names;
 use crate::trace::{TRACEPARENT, TRACESTATE, Trace};
@@ -91,7 +90,6 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             Intake::Request { request, .. } => request.organization.as_str(),
             Intake::Newer(newer) => newer.organization.as_str(),
         };
-        let place = self.place(seat, organization, &intake).await;
         let (key, payload, times) = match &intake {
             Intake::Request { request, digest } => {
                 let accepted = to_raw_value(request).map_err(|error| StoreError::Row(error.to_string()))?;
@@ -104,6 +102,8 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             }
         };
         let pipeline = self.parts.registry.iter().next().ok_or_else(|| StoreError::Row("there are no pipelines".to_owned()))?;
+        let room = self.room_for(sender.name(), (key.0, key.1), organization, (times.0, payload.len())).await?;
+        let place = self.place(seat, organization, &intake).await;
         let trace = Trace::received(delivery.header(TRACEPARENT), delivery.header(TRACESTATE));
         let new = Arc::new(NewJob {
             id,
@@ -129,6 +129,9 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         drop(intake);
         let in_hand = self.parts.running.take(id).expect("a fresh id is not in hand");
         let intaken = self.parts.patiently(|| self.parts.writer.intake(&new)).await?;
+        if let (Some(room), Intaken::Ours(..) | Intaken::Accepted(_)) = (room, &intaken) {
+            room.stored();
+        }
         match intaken {
             Intaken::Ours(claim, told) => Ok(match place {
                 Some((slot, share)) => {
@@ -275,8 +278,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             self.permit(&sender, &[Named::Source(&cancel.source)]).await?;
             let Cancel { source, dedupe_key, .. } = cancel.clone();
             self.permit_job(&sender, &Target::Key { source, dedupe_key }).await?;
-            let cancelling = self.parts.patiently(|| store.cancel_by_key(&cancel.source, &cancel.dedupe_key, &actor)).await?;
-            match cancelling {
+            match self.cancel_within_quota(&cancel, sender.name(), &actor).await? {
                 Cancelling::Answered(answer) => answer,
                 Cancelling::Noted => return Ok(Taken::Nothing),
             }
@@ -311,55 +313,6 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     async fn decode_control<C: DeserializeOwned>(&self, delivery: &Delivery) -> Result<C, Refusal> {
         let _place = self.inflow.decoding_place(delivery.body.len()).await;
         decode_control(&delivery.body, &delivery.envelope)
-    }
-
-    /// Keeps what could not become a job. Where even that fails, the message goes back and comes again.
-    async fn keep(&self, delivery: &Delivery, refusal: &Refusal) -> Taken {
-        let read = if delivery.discarded.is_some() { Said::by_beginning } else { Said::by };
-        let said = read(&delivery.body);
-        let text =
-            |said: Option<String>, beside: &Option<String>| said.or_else(|| beside.clone()).map(|text| storable(&text, 255));
-        let short = |text: &Option<String>| text.as_deref().map(|text| storable(text, 255));
-        let envelope = &delivery.envelope;
-        let sender = self.sender(delivery).await.ok();
-        let may_name = |name: Named<'_>| sender.as_ref().is_some_and(|sender| sender.may_name(&[name]).is_ok());
-        let source = text(said.source, &envelope.app_id);
-        let is_its_senders = source.as_deref().is_some_and(|source| may_name(Named::Source(source)));
-        let new = NewDeadLetter {
-            refusal,
-            is_its_senders,
-            body: &delivery.body,
-            discarded: delivery.discarded,
-            routing_key: &delivery.routing_key,
-            headers: delivery.headers.clone(),
-            producer: sender.as_ref().map_or(envelope.user_id.as_deref(), Sender::name),
-            source,
-            dedupe_key: text(said.dedupe_key, &envelope.message_id),
-            message_id: short(&envelope.message_id),
-            content_type: short(&envelope.content_type),
-            content_encoding: short(&envelope.content_encoding),
-            app_id: short(&envelope.app_id),
-            reply_to: delivery.reply_to.as_deref().filter(|queue| may_name(Named::ReplyTo(queue))),
-            correlation_id: delivery.correlation_id.as_deref(),
-        };
-        match self.parts.patiently(|| self.parts.store().keep_dead_letter(&new)).await {
-            Ok(id) => {
-                self.inflow.one_more(ONE_DEAD_LETTER);
-                metrics::counter!(names::DEAD_LETTERS, "code" => refusal.code()).increment(1);
-                tracing::warn!(
-                    dead_letter.id = id,
-                    error.code = refusal.code(),
-                    error = chain(refusal),
-                    "a message became a dead letter"
-                );
-                Taken::Nothing
-            }
-            Err(error) => {
-                tracing::error!(error = chain(&error), "a dead letter cannot be stored");
-                self.parts.pause().await;
-                Taken::Back
-            }
-        }
     }
 }
 

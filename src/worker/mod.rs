@@ -17,7 +17,10 @@ mod inflow;
 mod lane;
 mod lease;
 mod parts;
+mod quotas;
+mod refusing;
 mod report;
+mod room;
 mod stage_run;
 mod stamps;
 mod unknown;
@@ -36,6 +39,7 @@ pub use inflow::Inflow;
 pub use lane::{LaneRun, Seat, prefetch};
 pub use lease::Lease;
 pub use parts::{Parts, Running};
+pub use quotas::{QuotaLimits, Quotas};
 pub use stamps::Stamps;
 pub use unknown::version_key;
 pub use watch::{LaneWatch, deafness};
@@ -59,6 +63,7 @@ pub struct Worker<P: Product, T: Tables<Changes = P::Changes>> {
     /// No new claims; stages in hand are finished.
     drain: CancellationToken,
     inflow: Arc<Inflow>,
+    quotas: Arc<Quotas>,
 }
 
 /// One delivery may keep a worker busy for this long; then the job is given up with a wake-up.
@@ -77,8 +82,14 @@ enum After {
 impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     /// Of these parts, under this lease.
     #[must_use]
-    pub const fn new(parts: Parts<P, T>, lease: Arc<Lease>, drain: CancellationToken, inflow: Arc<Inflow>) -> Self {
-        Self { parts, lease, drain, inflow }
+    pub const fn new(
+        parts: Parts<P, T>,
+        lease: Arc<Lease>,
+        drain: CancellationToken,
+        inflow: Arc<Inflow>,
+        quotas: Arc<Quotas>,
+    ) -> Self {
+        Self { parts, lease, drain, inflow, quotas }
     }
 
     /// Takes a delivery to its end. Where the lease is lost on the way, it goes back.

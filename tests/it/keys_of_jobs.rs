@@ -6,7 +6,7 @@ use std::time::Duration;
 use dispatch_worker::broker::{KEY_CANCEL, Outgoing};
 use dispatch_worker::job::JobState;
 use dispatch_worker::maintenance::Retention;
-use dispatch_worker::store::{Actor, Answer, Cancelling, Intaken};
+use dispatch_worker::store::{Actor, Answer, CancelByKey, Cancelling, Intaken};
 use dispatch_worker::tracker::Tracker;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -23,6 +23,10 @@ const OLDER: &str = "
         FROM (SELECT id AS was, first_job_id_of(time_of_job_id(id) - interval '31 days') AS id FROM jobs) aged WHERE job_id = aged.was;
     UPDATE jobs SET id = first_job_id_of(time_of_job_id(id) - interval '31 days'), created_at = created_at - interval '31 days',
         last_progress_at = last_progress_at - interval '31 days', due_at = due_at - interval '31 days'";
+
+fn cancel(dedupe_key: &str) -> CancelByKey<'_> {
+    CancelByKey { source: "test", dedupe_key, producer: None, may_note: true }
+}
 
 /// Of a job that waits for an account.
 fn message(key: &str) -> Value {
@@ -102,16 +106,16 @@ async fn a_cancel_whose_job_is_gone_is_kept_for_the_next_one_with_its_key_for_30
     let gone = bench.job("k");
     ours(bench.at_once(async { bench.writer.intake(&gone).await }).await);
     bench.database.rows("DELETE FROM jobs; UPDATE job_keys SET created_at = now() - interval '2 hours'").await;
-    assert_eq!(store.cancel_by_key("test", "k", &actor).await.unwrap(), Cancelling::Noted);
+    assert_eq!(store.cancel_by_key(&cancel("k"), &actor).await.unwrap(), Cancelling::Noted);
     let made = bench.at_once(async { bench.writer.intake(&bench.job("k")).await }).await;
     assert!(matches!(made, Ok(Intaken::Accepted(_))), "{made:?}");
     assert_eq!(bench.database.one("SELECT state FROM jobs").await, "cancelled");
 
     let late = bench.job("late");
-    assert_eq!(store.cancel_by_key("test", "late", &actor).await.unwrap(), Cancelling::Noted);
+    assert_eq!(store.cancel_by_key(&cancel("late"), &actor).await.unwrap(), Cancelling::Noted);
     bench.database.rows("UPDATE job_keys SET created_at = now() - interval '31 days'").await;
     let made = ours(bench.at_once(async { bench.writer.intake(&late).await }).await);
     assert_eq!(made.job.id, late.id, "a cancel of a month ago does not count");
-    let answer = store.cancel_by_key("test", "late", &actor).await.unwrap();
+    let answer = store.cancel_by_key(&cancel("late"), &actor).await.unwrap();
     assert!(matches!(answer, Cancelling::Answered(Answer::Done { job, .. }) if job == late.id), "{answer:?}");
 }

@@ -66,6 +66,7 @@ mod producer_examples;
 mod producers;
 mod proportion;
 mod publish_wait;
+mod quotas;
 mod readme;
 mod releases;
 mod resume;

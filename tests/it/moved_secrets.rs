@@ -4,7 +4,7 @@
 use dispatch_worker::tracker::{DestinationDocument, TrackerDocument, TrackerFault, import};
 use serde_json::{Value, json};
 
-use crate::support::{Said, TestWorld, acme};
+use crate::support::{Said, TestWorld, acme, unaudited};
 
 /// Of each kind of channel: a destination with a secret, and what makes another place of it.
 fn kinds() -> Vec<(&'static str, Value, &'static str, Vec<(Value, &'static str)>)> {
@@ -63,7 +63,7 @@ fn document(name: &str, kind: &str, config: &Value, secret: Option<&str>) -> Tra
 
 async fn imported(world: &TestWorld, document: &TrackerDocument) -> Result<u64, TrackerFault> {
     let mut client = world.pool().get().await.expect("a connection");
-    import(&mut client, &world.keyring, document).await.map(|imported| imported.counts["destinations"])
+    import(&mut client, &world.keyring, document, unaudited).await.map(|imported| imported.counts["destinations"])
 }
 
 /// Registers the destination of this name, with a secret or without.

@@ -22,6 +22,7 @@ fn letter(headers: Value) -> NewDeadLetter<'static> {
     NewDeadLetter {
         refusal: &Refusal::NoSuchJob,
         body: b"{}",
+        discarded: None,
         routing_key: KEY_JOB,
         headers,
         producer: None,

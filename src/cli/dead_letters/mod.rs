@@ -91,10 +91,14 @@ impl Show {
             output.answer(&letter, || page(output, &letter))?;
             return Ok(ExitCode::SUCCESS);
         }
+        let body = letter.body.as_ref().context(
+            "expected a dead letter with its body, got one whose body was not kept, as its producer's dead letters were over their quota; \
+             use its size and SHA-256, shown without --raw",
+        )?;
         let actor = operator(self.reason);
         // Before the body is shown, so that nobody sees it without a trace.
         store.audit(&actor, "dead_letter.show_raw", None, &Value::Null, &json!({"dead_letter_id": self.id})).await?;
-        let (body, headers) = (letter.body.expose_secret(), letter.all_headers.expose_secret());
+        let (body, headers) = (body.expose_secret(), letter.all_headers.expose_secret());
         if output.is_json() {
             let mut value = serde_json::to_value(&letter).context("the answer as JSON")?;
             value["body"] = Value::from(body);

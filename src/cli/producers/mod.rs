@@ -1,6 +1,7 @@
 //! `dispatch producers`: who may publish, and what.
 
 mod register;
+mod usage;
 
 use std::process::ExitCode;
 
@@ -21,6 +22,7 @@ pub(super) enum Producers {
     List(List),
     Register(register::Register),
     Remove(Remove),
+    Usage(usage::Usage),
 }
 
 /// List producers with what their messages may name
@@ -48,6 +50,7 @@ impl Producers {
             Self::List(list) => list.run(output).await,
             Self::Register(register) => register.run(output).await,
             Self::Remove(remove) => remove.run(output).await,
+            Self::Usage(usage) => usage.run(output).await,
         }
     }
 }

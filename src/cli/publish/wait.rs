@@ -216,7 +216,8 @@ fn told(outcome: &Outcome) -> String {
         | Outcome::WaitingForHold(waiting)
         | Outcome::WaitingForVersion(waiting) => waits(waiting),
         Outcome::Refused(refused) => {
-            format!("refused: {}: {} (dead letter {})", refused.code, refused.detail, refused.dead_letter_id)
+            let kept = refused.dead_letter_id.map_or_else(|| "not kept".to_owned(), |id| format!("dead letter {id}"));
+            format!("refused: {}: {} ({kept})", refused.code, refused.detail)
         }
     }
 }

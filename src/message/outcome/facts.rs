@@ -82,7 +82,7 @@ impl Facts {
     fn outcome(self) -> Option<Outcome> {
         if self.event == REFUSED {
             let Self { producer, source, dedupe_key, message_id, at, .. } = self;
-            let (code, detail, dead_letter_id) = (self.code?, self.detail?, self.dead_letter_id?);
+            let (code, detail, dead_letter_id) = (self.code?, self.detail?, self.dead_letter_id);
             let schema = OUTCOME_SCHEMA;
             let refused = Refused { schema, producer, source, dedupe_key, message_id, code, detail, dead_letter_id, at };
             return Some(Outcome::Refused(refused));

@@ -238,8 +238,9 @@ pub struct Refused {
     pub code: String,
     /// What would have been right.
     pub detail: String,
-    /// Its number among the dead letters.
-    pub dead_letter_id: i64,
+    /// Its number among the dead letters; not there where it is not kept, as its producer has too many of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dead_letter_id: Option<i64>,
     /// When, on the database's clock: RFC 3339, UTC.
     #[schemars(extend("format" = "date-time"))]
     pub at: String,

@@ -86,7 +86,6 @@ pub async fn import<E: From<TrackerFault>>(
 }
 
 async fn import_in(tx: &Transaction<'_>, keyring: &Keyring, document: &TrackerDocument) -> Result<Imported, TrackerFault> {
-    const ONE_AT_A_TIME: &str = "SELECT pg_advisory_xact_lock(7264019, 2)";
     tx.query_one(ONE_AT_A_TIME, &[]).await?;
     let counts = TABLES.iter().map(|table| ((*table).to_owned(), 0)).collect();
     let mut import = Import { tx, keyring, counts, gone: Vec::new() };

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 /// Tables that are never read whole: each has a row for every job, or may have very many.
-const LARGE: [&str; 6] = ["jobs", "job_keys", "controls", "dead_letters", "announcements", "audit_log"];
+const LARGE: [&str; 7] = ["jobs", "job_keys", "controls", "dead_letters", "announcements", "audit_log", "quota_grants"];
 
 /// A statement as it was executed.
 #[derive(Debug, Default)]

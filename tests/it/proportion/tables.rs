@@ -15,7 +15,7 @@ const FILL: &str = "
     INSERT INTO replicas (version, host, pid, lanes, alive_until, ended_at)
         SELECT '1', 'host', n, '{}', now() + interval '1 hour', CASE WHEN n > 8 THEN now() END FROM generate_series(1, 500) n;
     INSERT INTO jobs (id, pipeline, source, dedupe_key, organization, schema, payload, state, stage, parent_id, owner, wait_reason,
-        wait_key, wait_observed, deadline, open_children, error_code, fingerprint, finished_at, woken_at, woken_by)
+        wait_key, wait_observed, deadline, open_children, error_code, fingerprint, finished_at, woken_at, woken_by, producer, bytes)
     SELECT job(n), 'dispatch', 'shop-' || n % 50, 'k-' || n, 'org-' || n % {organizations}, 1,
         json_build_object('events', repeat('x', 200)), k.state, 'send_follow_ups',
         CASE WHEN n > {running_to} AND n <= {running_to} + {family} THEN job({held_to} + 1) END,
@@ -27,7 +27,7 @@ const FILL: &str = "
         CASE WHEN k.reason = 'children' THEN 1 ELSE 0 END,
         CASE WHEN k.state = 'parked' THEN 'slack.not_in_channel' END, CASE WHEN k.state = 'parked' THEN 'f-1' END,
         CASE WHEN k.state = 'succeeded' THEN now() END, CASE WHEN k.state = 'ready' AND n % 10 = 0 THEN now() - interval '1 hour' END,
-        CASE WHEN k.state = 'ready' AND n % 10 = 0 THEN 1 + n / 10 % 20 END
+        CASE WHEN k.state = 'ready' AND n % 10 = 0 THEN 1 + n / 10 % 20 END, CASE WHEN n % 10 > 0 THEN 'producer-' || n % 200 END, 200
     FROM generate_series(1, {jobs}) n CROSS JOIN LATERAL (SELECT
         CASE WHEN n <= {parked_to} THEN 'parked' WHEN n <= {overdue_to} THEN 'waiting' WHEN n <= {running_to} THEN 'running'
             WHEN n <= {done_to} THEN 'succeeded' WHEN n <= {waiting_to} THEN 'waiting' ELSE 'ready' END AS state,
@@ -47,13 +47,19 @@ const FILL: &str = "
             now() + CASE WHEN n <= {holds} THEN interval '1 hour' WHEN n <= {holds} + 20 THEN interval '-40 days'
                 ELSE interval '-1 day' END
         FROM generate_series(1, 2 * {holds}) n;
-    INSERT INTO dead_letters (code, detail, routing_key, headers, sealed_body, body_bytes, body_sha256, resolved_at)
+    INSERT INTO job_keys (source, dedupe_key, cancelled_by, producer)
+        SELECT 'shop-0', 'cancel-' || n, 'p', CASE WHEN n % 10 > 0 THEN 'producer-' || n % 200 END FROM generate_series(1, 20000) n;
+    INSERT INTO dead_letters (code, detail, routing_key, headers, sealed_body, body_bytes, body_sha256, producer, kept_bytes, resolved_at)
         SELECT CASE WHEN n % 1000 = 0 THEN 'rare' ELSE 'usual' END, 'detail', 'job', '{}', '', 0, '',
-            CASE WHEN n > 2000 * {scale} THEN now() END
+            CASE WHEN n % 10 > 0 THEN 'producer-' || n % 200 END, 100, CASE WHEN n > 2000 * {scale} THEN now() END
         FROM generate_series(1, 20000 * {scale}) n;
     INSERT INTO releases (cause, up_to, after_observed, after_id, next_at)
         SELECT 'identity:' || n, 9, 0, job(0), now() + CASE WHEN n % 100 = 0 THEN interval '-1 second' ELSE interval '1 hour' END
-        FROM generate_series(1, 2000) n";
+        FROM generate_series(1, 2000) n;
+    INSERT INTO quota_grants (holder, kind, replica, rows, bytes, until)
+        SELECT 'producer/producer-' || n % 1000, 'open', n / 1000, 1, 1, now() + CASE WHEN n % 100 = 0 THEN interval '-2 hours'
+            ELSE interval '1 hour' END
+        FROM generate_series(1, 5000) n";
 
 /// What cases name jobs and holds by.
 const NAMES: &str = "

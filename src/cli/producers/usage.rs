@@ -1,0 +1,82 @@
+//! `dispatch producers usage`: what each producer has in Postgres, against its quotas.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use comfy_table::Cell;
+use serde::Serialize;
+
+use crate::cli::connect;
+use crate::cli::output::{Output, plain, rendered};
+use crate::config::{Links, QuotaSettings};
+use crate::quota::{Amount, Amounts, Holder, Kind};
+
+/// Show what producers and organizations have in Postgres, in rows and bytes, and their quotas
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Usage {
+    #[command(flatten)]
+    links: Links,
+    #[command(flatten)]
+    quotas: QuotaSettings,
+    /// Users of RabbitMQ; otherwise all that are registered, and what has no producer
+    #[arg(value_name = "USER")]
+    names: Vec<String>,
+    /// An organization too
+    #[arg(long = "organization", value_name = "SLUG")]
+    organizations: Vec<String>,
+}
+
+/// One line.
+#[derive(Serialize)]
+struct Standing {
+    holder: String,
+    used: Amounts,
+    quota: Amounts,
+}
+
+impl Usage {
+    pub(in crate::cli) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
+        let store = connect::store(&self.links).await?;
+        let named = self.names.into_iter().map(|name| Holder::Producer(Some(name)));
+        let mut holders: Vec<Holder> = named.collect();
+        if holders.is_empty() && self.organizations.is_empty() {
+            let registered = store.producers().await?;
+            holders.extend(registered.into_iter().map(|producer| Holder::Producer(Some(producer.name))));
+            holders.push(Holder::Producer(None));
+        }
+        holders.extend(self.organizations.into_iter().map(Holder::Organization));
+        let mut standings = Vec::with_capacity(holders.len());
+        for holder in &holders {
+            let quota = match holder {
+                Holder::Producer(_) => self.quotas.producer_quotas,
+                Holder::Organization(_) => self.quotas.organization_quotas,
+            };
+            standings.push(Standing { holder: holder.key(), used: store.quota_used(holder).await?, quota });
+        }
+        output.answer(&standings, || table(output, &standings))?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn table(output: Output, standings: &[Standing]) -> String {
+    let kinds = Kind::ALL.map(|kind| kind.word().replace('_', " "));
+    let headings: Vec<&str> = std::iter::once("holder").chain(kinds.iter().map(String::as_str)).collect();
+    let mut table = output.table(&headings);
+    for Standing { holder, used, quota } in standings {
+        let shares = Kind::ALL.map(|kind| Cell::new(share(used.of(kind), quota.of(kind), kind)));
+        table.add_row(std::iter::once(Cell::new(plain(holder))).chain(shares));
+    }
+    rendered(table)
+}
+
+fn share(used: Amount, quota: Amount, kind: Kind) -> String {
+    if quota == Amount::UNLIMITED {
+        return "-".to_owned();
+    }
+    let rows = format!("{} of {}", used.rows, quota.rows);
+    if kind == Kind::Keys { rows } else { format!("{rows}; {} of {}", mib(used.bytes), mib(quota.bytes)) }
+}
+
+fn mib(bytes: u64) -> String {
+    format!("{} MiB", bytes.div_ceil(1 << 20))
+}

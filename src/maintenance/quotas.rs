@@ -1,0 +1,30 @@
+//! Forgets quotas that nobody uses just now, here and in Postgres, and says how full the fullest ones are.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+use super::duty::{Duty, Plan, Trouble};
+use crate::store::Store;
+use crate::worker::Quotas;
+
+/// See the module.
+pub(super) struct TidyQuotas {
+    pub(super) store: Store,
+    pub(super) quotas: Arc<Quotas>,
+}
+
+impl Duty for TidyQuotas {
+    const PLAN: Plan = Plan {
+        name: "quotas",
+        every: Duration::from_secs(10),
+        at_most: Duration::from_secs(5),
+        late_after: Duration::from_secs(120),
+    };
+
+    async fn round(&mut self, _: OffsetDateTime) -> Result<bool, Trouble> {
+        self.quotas.tidy();
+        Ok(self.store.forget_grants().await?)
+    }
+}

@@ -1,0 +1,179 @@
+//! How much of Postgres a producer or an organization may use: kinds, limits, and the arithmetic of what a replica may make. Pure.
+
+mod setting;
+mod share;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+pub use setting::{BadQuota, ORGANIZATION_QUOTAS, PRODUCER_QUOTAS, organization_quotas, producer_quotas};
+pub use share::{Asked, Grant, Over, fullness};
+
+/// What a quota is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Jobs and follow-ups that are ready or running.
+    Open,
+    /// Jobs that nobody has claimed and whose `not_before` is in the future.
+    Later,
+    /// Jobs that wait or are parked.
+    Waiting,
+    /// Messages that could not become a job and that nobody has dealt with.
+    DeadLetters,
+    /// Cancels that came before their job.
+    Keys,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Open, Self::Later, Self::Waiting, Self::DeadLetters, Self::Keys];
+
+    /// As stored, in settings and in metrics.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Later => "later",
+            Self::Waiting => "waiting",
+            Self::DeadLetters => "dead_letters",
+            Self::Keys => "keys",
+        }
+    }
+
+    /// In a sentence, and what helps where there are too many.
+    const fn described(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Open => ("open jobs", "a lower rate, and publish it again when jobs have finished"),
+            Self::Later => ("jobs for later", "fewer jobs with `not_before`, and publish it again when some of them have run"),
+            Self::Waiting => (
+                "jobs that wait, are parked or run and may come to it",
+                "`dispatch jobs list --state parked` to see what they need, and publish it again",
+            ),
+            Self::DeadLetters => ("open dead letters", "`dispatch dead-letters replay` or `discard`"),
+            Self::Keys => ("cancels without a job", "cancels of jobs that were published"),
+        }
+    }
+}
+
+/// Rows, and bytes in them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Amount {
+    /// Rows.
+    pub rows: u64,
+    /// Bytes of what was received, as stored.
+    pub bytes: u64,
+}
+
+impl Amount {
+    /// More than anybody can have.
+    pub const UNLIMITED: Self = Self { rows: 1 << 50, bytes: 1 << 50 };
+
+    /// One row of so many bytes.
+    #[must_use]
+    pub const fn row(bytes: u64) -> Self {
+        Self { rows: 1, bytes }
+    }
+
+    /// Both added.
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self { rows: self.rows.saturating_add(other.rows), bytes: self.bytes.saturating_add(other.bytes) }
+    }
+
+    /// What is left without the other; nothing at least.
+    #[must_use]
+    pub const fn less(self, other: Self) -> Self {
+        Self { rows: self.rows.saturating_sub(other.rows), bytes: self.bytes.saturating_sub(other.bytes) }
+    }
+
+    /// Whether neither is more than the room has.
+    #[must_use]
+    pub const fn fits(self, room: Self) -> bool {
+        self.rows <= room.rows && self.bytes <= room.bytes
+    }
+
+    fn each(self, other: Self, of: fn(u64, u64) -> u64) -> Self {
+        Self { rows: of(self.rows, other.rows), bytes: of(self.bytes, other.bytes) }
+    }
+}
+
+/// An amount of each kind: a limit, or what is used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Amounts {
+    /// See [`Kind::Open`].
+    pub open: Amount,
+    /// See [`Kind::Later`].
+    pub later: Amount,
+    /// See [`Kind::Waiting`].
+    pub waiting: Amount,
+    /// See [`Kind::DeadLetters`].
+    pub dead_letters: Amount,
+    /// See [`Kind::Keys`].
+    pub keys: Amount,
+}
+
+impl Amounts {
+    /// Of one kind.
+    #[must_use]
+    pub const fn of(&self, kind: Kind) -> Amount {
+        match kind {
+            Kind::Open => self.open,
+            Kind::Later => self.later,
+            Kind::Waiting => self.waiting,
+            Kind::DeadLetters => self.dead_letters,
+            Kind::Keys => self.keys,
+        }
+    }
+
+    /// The same, to change it.
+    pub const fn of_mut(&mut self, kind: Kind) -> &mut Amount {
+        match kind {
+            Kind::Open => &mut self.open,
+            Kind::Later => &mut self.later,
+            Kind::Waiting => &mut self.waiting,
+            Kind::DeadLetters => &mut self.dead_letters,
+            Kind::Keys => &mut self.keys,
+        }
+    }
+}
+
+/// Whose quota it is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Holder {
+    /// A producer; `None`: all messages without one together.
+    Producer(Option<String>),
+    /// A tenant.
+    Organization(String),
+}
+
+impl Holder {
+    /// As stored.
+    #[must_use]
+    pub fn key(&self) -> String {
+        match self {
+            Self::Producer(Some(name)) => format!("producer/{name}"),
+            Self::Producer(None) => "producer".to_owned(),
+            Self::Organization(name) => format!("organization/{name}"),
+        }
+    }
+
+    /// As in metrics.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Producer(_) => "producer",
+            Self::Organization(_) => "organization",
+        }
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Producer(Some(name)) => write!(f, "of producer {name:?}"),
+            Self::Producer(None) => write!(f, "of messages without a producer"),
+            Self::Organization(name) => write!(f, "of organization {name:?}"),
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! What this replica may make of one quota without asking. Pure: time is an argument.
+
+use std::time::{Duration, Instant};
+
+use crate::quota::{Amount, Grant, Over};
+
+/// A full quota is asked about again after this, at the earliest.
+const AGAIN_AFTER: Duration = Duration::from_millis(200);
+/// And after so many times what it took to ask: a producer that is over its quota keeps Postgres busy for a twentieth of the time.
+const AGAIN_AFTER_TIMES: u32 = 20;
+/// A full quota is logged so often, at most.
+const LOGGED_EVERY: Duration = Duration::from_secs(60);
+/// Refusals of which nothing is stored are announced so often, at most.
+const TOLD_EVERY: Duration = Duration::from_secs(1);
+
+/// Of one quota of one holder.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    /// Of the last grant.
+    left: Amount,
+    until: Instant,
+    /// Taken, and not known to be stored.
+    making: Amount,
+    over: Option<(Over, Instant)>,
+    /// How much of the quota was taken when it was last asked about.
+    pub(super) fullness: f64,
+    /// When it was last of use.
+    pub(super) used_at: Instant,
+    logged_at: Option<Instant>,
+    told_at: Option<Instant>,
+    untold: u64,
+}
+
+/// What came of taking.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// It may be made.
+    Yes,
+    /// It may not.
+    Over(Over),
+    /// Only who counts can say.
+    Ask,
+}
+
+impl Ledger {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            left: Amount::default(),
+            until: now,
+            making: Amount::default(),
+            over: None,
+            fullness: 0.0,
+            used_at: now,
+            logged_at: None,
+            told_at: None,
+            untold: 0,
+        }
+    }
+
+    pub(super) fn take(&mut self, now: Instant, need: Amount) -> Taken {
+        self.used_at = now;
+        // Where bytes are too many, a row without any may still fit.
+        let counts = |over: &Over| need.bytes > 0 || !over.in_bytes;
+        if let Some((over, _)) = self.over.as_ref().filter(|(over, until)| now < *until && counts(over)) {
+            return Taken::Over(over.clone());
+        }
+        if now >= self.until || !need.fits(self.left) {
+            return Taken::Ask;
+        }
+        self.left = self.left.less(need);
+        self.making = self.making.plus(need);
+        Taken::Yes
+    }
+
+    /// Nothing is taken while more is asked for. Returns what is being made.
+    pub(super) fn begin_to_ask(&mut self) -> Amount {
+        self.left = Amount::default();
+        self.making
+    }
+
+    /// With what was needed taken of it, however long it took to come.
+    pub(super) fn granted(&mut self, asked_at: Instant, grant: Grant, need: Amount) {
+        // What was given back meanwhile is part of what was promised.
+        self.left = self.left.plus(grant.amount).less(need);
+        self.making = self.making.plus(need);
+        self.until = asked_at + grant.lasts();
+        if need.bytes > 0 || self.over.as_ref().is_some_and(|(over, _)| !over.in_bytes) {
+            self.over = None;
+        }
+        self.fullness = grant.fullness;
+    }
+
+    /// `true`: it is worth a line in the log.
+    pub(super) fn refused(&mut self, asked_at: Instant, now: Instant, over: Over) -> bool {
+        let again_after = AGAIN_AFTER.max((now - asked_at) * AGAIN_AFTER_TIMES);
+        self.over = Some((over, now + again_after));
+        self.fullness = 1.0;
+        let is_news = self.logged_at.is_none_or(|logged| now - logged >= LOGGED_EVERY);
+        if is_news {
+            self.logged_at = Some(now);
+        }
+        is_news
+    }
+
+    /// What was taken and is not known to be stored.
+    pub(super) const fn making(&self) -> Amount {
+        self.making
+    }
+
+    /// It is there to be counted.
+    pub(super) fn stored(&mut self, amount: Amount) {
+        self.making = self.making.less(amount);
+    }
+
+    /// It was not made.
+    pub(super) fn given_back(&mut self, amount: Amount) {
+        self.making = self.making.less(amount);
+        self.left = self.left.plus(amount);
+    }
+
+    /// A message is refused and nothing of it is stored. Whether that is announced now, and for how many others before it.
+    pub(super) fn told(&mut self, now: Instant) -> Option<u64> {
+        if self.told_at.is_some_and(|told| now - told < TOLD_EVERY) {
+            self.untold += 1;
+            return None;
+        }
+        self.told_at = Some(now);
+        Some(std::mem::take(&mut self.untold))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quota::{Holder, Kind};
+
+    const ROW: Amount = Amount::row(10);
+
+    fn over() -> Over {
+        Over { holder: Holder::Producer(None), kind: Kind::Open, in_bytes: false, limit: 3, wanted: 4 }
+    }
+
+    fn grant(rows: u64) -> Grant {
+        Grant { amount: Amount { rows, bytes: rows * 10 }, is_roomy: false, fullness: 0.5 }
+    }
+
+    #[test]
+    fn what_was_granted_is_taken_until_it_is_used_up_or_over() {
+        let now = Instant::now();
+        let mut ledger = Ledger::new(now);
+        assert_eq!(ledger.take(now, ROW), Taken::Ask);
+        ledger.granted(now, grant(3), ROW);
+        assert_eq!([ledger.take(now, ROW), ledger.take(now, ROW), ledger.take(now, ROW)], [Taken::Yes, Taken::Yes, Taken::Ask]);
+        assert_eq!(ledger.begin_to_ask(), Amount { rows: 3, bytes: 30 });
+        ledger.granted(now, grant(2), ROW);
+        assert_eq!(ledger.take(now + grant(2).lasts(), ROW), Taken::Ask);
+    }
+
+    #[test]
+    fn nothing_is_taken_while_more_is_asked_for_and_what_is_given_back_meanwhile_is_not_lost() {
+        let now = Instant::now();
+        let mut ledger = Ledger::new(now);
+        ledger.granted(now, grant(3), ROW);
+        assert_eq!(ledger.begin_to_ask(), ROW);
+        assert_eq!(ledger.take(now, ROW), Taken::Ask);
+        ledger.given_back(ROW);
+        ledger.granted(now, grant(1), ROW);
+        assert_eq!([ledger.take(now, ROW), ledger.take(now, ROW)], [Taken::Yes, Taken::Ask]);
+        ledger.stored(ROW);
+        assert_eq!(ledger.begin_to_ask(), ROW, "one is stored, the other is being made");
+    }
+
+    #[test]
+    fn a_full_quota_is_not_asked_about_again_at_once_and_later_the_longer_it_took() {
+        let now = Instant::now();
+        let mut ledger = Ledger::new(now);
+        assert!(ledger.refused(now, now, over()), "the first time is logged");
+        assert_eq!(ledger.take(now + Duration::from_millis(199), ROW), Taken::Over(over()));
+        assert_eq!(ledger.take(now + Duration::from_millis(200), ROW), Taken::Ask);
+        let answered = now + Duration::from_millis(100);
+        assert!(!ledger.refused(now, answered, over()), "the second time is not");
+        assert_eq!(ledger.take(answered + Duration::from_millis(1999), ROW), Taken::Over(over()));
+        assert_eq!(ledger.take(answered + Duration::from_millis(2000), ROW), Taken::Ask);
+    }
+
+    #[test]
+    fn where_bytes_are_too_many_rows_without_any_are_still_asked_for_and_others_are_not() {
+        let now = Instant::now();
+        let mut ledger = Ledger::new(now);
+        ledger.refused(now, now, Over { in_bytes: true, ..over() });
+        assert_eq!(ledger.take(now, Amount::row(0)), Taken::Ask);
+        ledger.granted(now, grant(3), Amount::row(0));
+        assert_eq!(ledger.take(now, Amount::row(0)), Taken::Yes);
+        assert!(matches!(ledger.take(now, ROW), Taken::Over(_)));
+    }
+
+    #[test]
+    fn of_a_flood_of_refusals_one_a_second_is_announced_and_counts_the_others() {
+        let now = Instant::now();
+        let mut ledger = Ledger::new(now);
+        let told: Vec<_> = (0..2500_u64).filter_map(|ms| ledger.told(now + Duration::from_millis(ms))).collect();
+        assert_eq!(told, [0, 999, 999]);
+    }
+}

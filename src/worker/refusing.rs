@@ -1,0 +1,94 @@
+//! A message that is refused becomes a dead letter, as far as its producer's quota has room; its producer is told either way.
+
+use super::Worker;
+use super::claiming::Taken;
+use super::inflow::ONE_DEAD_LETTER;
+use super::quotas::LetterRoom;
+use crate::broker::Delivery;
+use crate::engine::Product;
+use crate::fault::{chain, storable};
+use crate::message::{Named, Refusal, Said, Sender};
+use crate::store::{NewDeadLetter, StoreError, Tables};
+use crate::telemetry::names;
+
+impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
+    /// Keeps what could not become a job. Where even that fails, the message goes back and comes again.
+    pub(super) async fn keep(&self, delivery: &Delivery, refusal: &Refusal) -> Taken {
+        let read = if delivery.discarded.is_some() { Said::by_beginning } else { Said::by };
+        let said = read(&delivery.body);
+        let text =
+            |said: Option<String>, beside: &Option<String>| said.or_else(|| beside.clone()).map(|text| storable(&text, 255));
+        let short = |text: &Option<String>| text.as_deref().map(|text| storable(text, 255));
+        let envelope = &delivery.envelope;
+        let sender = self.sender(delivery).await.ok();
+        let may_name = |name: Named<'_>| sender.as_ref().is_some_and(|sender| sender.may_name(&[name]).is_ok());
+        let source = text(said.source, &envelope.app_id);
+        let is_its_senders = source.as_deref().is_some_and(|source| may_name(Named::Source(source)));
+        let new = NewDeadLetter {
+            refusal,
+            is_its_senders,
+            body: &delivery.body,
+            discarded: delivery.discarded,
+            routing_key: &delivery.routing_key,
+            headers: delivery.headers.clone(),
+            producer: sender.as_ref().map_or(envelope.user_id.as_deref(), Sender::name),
+            source,
+            dedupe_key: text(said.dedupe_key, &envelope.message_id),
+            message_id: short(&envelope.message_id),
+            content_type: short(&envelope.content_type),
+            content_encoding: short(&envelope.content_encoding),
+            app_id: short(&envelope.app_id),
+            reply_to: delivery.reply_to.as_deref().filter(|queue| may_name(Named::ReplyTo(queue))),
+            correlation_id: delivery.correlation_id.as_deref(),
+        };
+        self.keep_refused(&new).await
+    }
+
+    async fn keep_refused(&self, new: &NewDeadLetter<'_>) -> Taken {
+        let (code, refusal) = (new.refusal.code(), new.refusal);
+        match self.store_refused(new).await {
+            Ok(Some(id)) => {
+                self.inflow.one_more(ONE_DEAD_LETTER);
+                metrics::counter!(names::DEAD_LETTERS, "code" => code).increment(1);
+                tracing::warn!(dead_letter.id = id, error.code = code, error = chain(refusal), "a message became a dead letter");
+                Taken::Nothing
+            }
+            Ok(None) => {
+                tracing::debug!(
+                    error.code = code,
+                    error = chain(refusal),
+                    "a message is refused and not kept: its producer's quota is full"
+                );
+                Taken::Nothing
+            }
+            Err(error) => {
+                tracing::error!(error = chain(&error), "a dead letter cannot be stored");
+                self.parts.pause().await;
+                Taken::Back
+            }
+        }
+    }
+
+    /// The number of the dead letter, if there is room for one.
+    async fn store_refused(&self, new: &NewDeadLetter<'_>) -> Result<Option<i64>, StoreError> {
+        let parts = &self.parts;
+        let bytes = new.kept_bytes();
+        match parts.patiently(|| self.quotas.letter(new.producer, bytes)).await? {
+            LetterRoom::Whole(room) => {
+                let id = parts.patiently(|| parts.store().keep_dead_letter(new)).await?;
+                room.stored();
+                Ok(Some(id))
+            }
+            LetterRoom::WithoutBody(room) => {
+                let id = parts.patiently(|| parts.store().keep_dead_letter_without_body(new)).await?;
+                room.stored();
+                Ok(Some(id))
+            }
+            LetterRoom::Nothing(Some(others)) => {
+                parts.patiently(|| parts.store().announce_refusal(new, others)).await?;
+                Ok(None)
+            }
+            LetterRoom::Nothing(None) => Ok(None),
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! Room in the quotas for what a delivery would make.
+
+use time::OffsetDateTime;
+
+use super::Worker;
+use super::claiming::Trouble;
+use super::quotas::{Permit, counted};
+use crate::engine::Product;
+use crate::message::{Cancel, Refusal};
+use crate::store::{Actor, Answer, CancelByKey, Cancelling, Tables};
+
+impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
+    /// Room for a job in the quotas of its producer and its organization. A message whose job is there needs none.
+    pub(super) async fn room_for(
+        &self,
+        producer: Option<&str>,
+        (source, dedupe_key): (&str, &str),
+        organization: &str,
+        (not_before, bytes): (Option<OffsetDateTime>, usize),
+    ) -> Result<Option<Permit>, Trouble> {
+        match self.parts.patiently(|| self.quotas.job(producer, organization, not_before, bytes)).await? {
+            Ok(room) => Ok(Some(room)),
+            Err(over) => {
+                let store = self.parts.store();
+                let is_there = self.parts.patiently(|| store.has_job_of_key(source, dedupe_key)).await?;
+                if is_there { Ok(None) } else { Err(Refusal::Quota(counted(over)).into()) }
+            }
+        }
+    }
+
+    /// Cancels a job, or notes that it is to be cancelled when it comes, if the producer has not noted too many.
+    pub(super) async fn cancel_within_quota(
+        &self,
+        cancel: &Cancel,
+        producer: Option<&str>,
+        actor: &Actor,
+    ) -> Result<Cancelling, Trouble> {
+        let room = self.parts.patiently(|| self.quotas.key(producer)).await?;
+        let (source, dedupe_key, may_note) = (&*cancel.source, &*cancel.dedupe_key, room.is_ok());
+        let asked = CancelByKey { source, dedupe_key, producer, may_note };
+        let cancelling = self.parts.patiently(|| self.parts.store().cancel_by_key(&asked, actor)).await?;
+        match (&cancelling, room) {
+            (Cancelling::Answered(Answer::NoSuchJob), Err(over)) => return Err(Refusal::Quota(counted(over)).into()),
+            (Cancelling::Noted, Ok(room)) => room.stored(),
+            (Cancelling::Noted | Cancelling::Answered(_), _) => {}
+        }
+        Ok(cancelling)
+    }
+}
