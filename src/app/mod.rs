@@ -71,8 +71,7 @@ pub async fn run_worker(links: Links, settings: WorkerSettings) -> anyhow::Resul
         settings.ops_listen.ip().is_loopback(),
         NotRight("the operations server has no authentication: DISPATCH_OPS_LISTEN must be a loopback address")
     );
-    let started = Instant::now();
-    let tasks = TaskTracker::new();
+    let (started, tasks) = (Instant::now(), TaskTracker::new());
     let (drain, end) = (CancellationToken::new(), CancellationToken::new());
     let spawn = spawner(&tasks);
     let Made { parts, holds, publishers, announcing, due_announcements } = made(&links, &settings, Arc::clone(&spawn))?;

@@ -10,6 +10,8 @@ use super::BrokerError;
 use crate::link::{Encryption, Endpoint, Peer, RABBITMQ, Wish, is_this_machine};
 
 const HEARTBEAT_SECONDS: u16 = 5;
+/// A quarter of RabbitMQ's default. A content header comes in one frame whatever its size; a large one is cut before the driver.
+const FRAME_BYTES: u32 = 32 << 10;
 
 /// Where to connect, and with what TLS.
 pub(super) struct Plan {
@@ -79,6 +81,8 @@ fn hosts(url: &str) -> Option<Vec<AMQPUri>> {
         }
         // Heartbeats find a half-open connection; the setting wins where the URL has one.
         uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
+        // The driver keeps room for 64 frames of each connection, of whatever size the server allows.
+        uri.query.frame_max.get_or_insert(FRAME_BYTES);
         Some(uri)
     };
     hosts.split(',').map(uri).collect()
@@ -171,6 +175,7 @@ mod tests {
         let AMQPUri { authority, query, .. } = &one.hosts[0];
         assert_eq!((authority.host.as_str(), authority.port), ("::1", 5673));
         assert_eq!((query.heartbeat, one.tls.is_none()), (Some(HEARTBEAT_SECONDS), true));
+        assert_eq!(query.frame_max, Some(FRAME_BYTES));
         let several = plan("amqps://u:canary@b.example,c.example/x").unwrap();
         assert_eq!(several.hosts.iter().map(name).collect::<Vec<_>>(), ["b.example:5671", "c.example:5671"]);
         assert!(several.tls.is_some() && !several.is_plain_elsewhere());

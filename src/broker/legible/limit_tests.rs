@@ -194,7 +194,7 @@ async fn a_delivery_that_there_is_no_memory_for_waits_and_the_driver_gets_heartb
     let mut stream = Legible::new(&input[..], Some(inbound));
     let first = gathered(&now(&mut stream));
     // The second one's method frame has come.
-    assert_eq!(first[&1], [body.clone()]);
+    assert!(first[&1].len() == 1 && first[&1][0] == body);
     assert!(taker.waits());
     // More often than the shortest setting of heartbeats makes the driver miss one.
     for _ in 0..2 {
