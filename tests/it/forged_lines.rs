@@ -27,7 +27,8 @@ async fn what_is_in_messages_and_answers_writes_no_line_of_the_log() {
     let mut unknown = acme::job("unknown field", &json!({}));
     unknown[hostile("field")] = json!(1);
     let mut nowhere = acme::job("nowhere", &json!({}));
-    nowhere["organization"] = json!(hostile("organization"));
+    // At most 64 characters.
+    nowhere["organization"] = json!("organization\r\n2001-01-01T00:00:00Z INFO forged\u{1b}[2J\u{85}\u{202e}");
     let refusing = FaultRule::answering(403, hostile("answer")).path_contains(acme::PROFILE);
     world.simulator().await.client.fault(&refusing).await.expect("the simulator takes the fault");
     let event = world.assign(acme::LONE_ITEM, Some(acme::ANN)).await;
@@ -38,10 +39,11 @@ async fn what_is_in_messages_and_answers_writes_no_line_of_the_log() {
     world.publish_with_headers(&acme::job(&parked, &event), &[("traceparent", &header), (&header, "x")]).await;
     let worker = world.worker(&WorkerOptions::default());
     world.wait_job_state(&parked, JobState::Parked, SOON).await;
-    wait_for("what the worker says of all three", SOON, async || {
+    world.wait_quiet(SOON).await;
+    wait_for("what the worker says of a dead letter and of a parked job", SOON, async || {
         let log = worker.log();
-        let said = ["became a dead letter", "a person must look"].map(|part| log.matches(part).count());
-        if said[0] >= 1 && said[1] >= 1 && log.contains("organization\\r\\n") { Ok(()) } else { Err(log) }
+        let is_said = ["became a dead letter", "a person must look"].iter().all(|part| log.contains(part));
+        if is_said { Ok(()) } else { Err(log) }
     })
     .await;
     let log = worker.log();
@@ -50,11 +52,8 @@ async fn what_is_in_messages_and_answers_writes_no_line_of_the_log() {
         let begins = line.split(' ').next().and_then(|time| OffsetDateTime::parse(time, &Rfc3339).ok());
         assert!(begins.is_some_and(|time| time.year() > 2001), "{line}");
     }
-    let forged: Vec<&str> = log.lines().filter(|line| line.contains(FORGED)).collect();
-    assert!(
-        ["field\\r\\n", "organization\\r\\n", "answer"].iter().all(|part| forged.iter().any(|line| line.contains(part))),
-        "{forged:#?}"
-    );
+    let is_told = |part: &&str| log.lines().any(|line| line.contains(&format!("{part}\\r\\n2001-01-01T00:00:00")));
+    assert!(["field", "answer"].iter().all(is_told), "{log}");
 }
 
 #[tokio::test]

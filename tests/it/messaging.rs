@@ -100,14 +100,14 @@ async fn one_change_is_told_through_every_channel_and_no_text_of_it_is_more_than
 
     let [slack] = &state.slack.channels[SLACK_CHANNEL][..] else { panic!("one message in Slack") };
     let text = "WEB-2 is now assigned to Ann\n\
-        @everyone &lt;!channel&gt; &lt;at&gt;x&lt;/at&gt; [a](b)   Bcc: eve@evil.example\n\
+        @everyone &lt;!channel&gt; &lt;at&gt;x&lt;/at&gt; [a](b)   Bcc: eve\u{200a}@evil\u{200a}.example\n\
         Work item 19 in Azure DevOps decided.";
     assert_eq!((&slack["text"], &slack["mrkdwn"], &slack["link_names"]), (&json!(text), &json!(false), &json!(false)));
 
     let [card] = &state.teams["flow"].received[..] else { panic!("one card in Teams") };
     let blocks = card["attachments"][0]["content"]["body"].as_array().unwrap();
     let texts: Vec<&str> = blocks.iter().filter_map(|block| block["text"].as_str()).collect();
-    assert_eq!(texts[1], "@everyone \\<\\!channel\\> \\<at\\>x\\</at\\> \\[a\\]\\(b\\)   Bcc: eve@evil.example");
+    assert_eq!(texts[1], "@everyone \\<\\!channel\\> \\<at\\>x\\</at\\> \\[a\\]\\(b\\)   Bcc: eve\u{200a}@evil\u{200a}.example");
     assert!(blocks.iter().all(|block| block["type"] == "TextBlock" && block["wrap"] == true), "{card}");
 
     let [posted] = &state.discord.webhooks[HOOK_ID].posted[..] else { panic!("one message in the webhook's channel") };
@@ -122,7 +122,9 @@ async fn one_change_is_told_through_every_channel_and_no_text_of_it_is_more_than
     );
     let (head, body) = mail.content.split_once("\n\n").unwrap();
     assert!(head.contains("Subject: WEB-2 is now assigned to Ann") && !head.contains("Bcc"), "{head}");
-    assert!(body.contains("Bcc: eve@evil.example") && !body.contains("\nBcc"), "{body}");
+    // Quoted-printable, as what keeps links apart is not ASCII.
+    let body = body.replace("=\n", "").replace("=E2=80=8A", "|");
+    assert!(body.contains("   Bcc: eve|@evil|.example") && !body.contains("\nBcc"), "{body}");
     let webhook: Value = serde_json::from_str(&state.webhooks[acme::BLIND].received[0].body).unwrap();
     assert_eq!(webhook["data"]["lines"][0], HOSTILE, "a machine gets it as it is");
 

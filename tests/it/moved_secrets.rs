@@ -6,8 +6,12 @@ use serde_json::{Value, json};
 
 use crate::support::{Said, TestWorld, acme, unaudited};
 
-/// Of each kind of channel: a destination with a secret, and what makes another place of it.
-fn kinds() -> Vec<(&'static str, Value, &'static str, Vec<(Value, &'static str)>)> {
+/// A kind of channel: a destination's settings and secret, and which other settings are another place, with what is said of it.
+type Kind = (&'static str, Value, &'static str, Vec<(Value, &'static str)>);
+/// A kind and its settings, what they become, and what is said of it.
+type Move = (&'static str, Value, &'static str, Value, String);
+
+fn kinds() -> Vec<Kind> {
     let hook = "https://discord.com/api/webhooks/42/canary-kept-token";
     vec![
         (
@@ -38,7 +42,7 @@ fn kinds() -> Vec<(&'static str, Value, &'static str, Vec<(Value, &'static str)>
 }
 
 /// What changes the place of a destination of a kind: its public settings, or another kind whatever it has.
-fn moves() -> Vec<(&'static str, Value, &'static str, Value, String)> {
+fn moves() -> Vec<Move> {
     let mut moves = Vec::new();
     for (kind, config, _, others) in kinds() {
         moves.extend(others.into_iter().map(|(other, said)| (kind, config.clone(), kind, other, said.to_owned())));
