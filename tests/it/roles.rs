@@ -14,6 +14,7 @@ use tokio_postgres::{Client, NoTls};
 use crate::support::{Checks, Dispatch, TestDatabase, TestWorld, WORKER, WorkerOptions, acme};
 
 /// A connection of a role's own, for as long as the runtime lasts.
+#[expect(clippy::disallowed_methods, reason = "its connection is driven beside the test, and ends with it")]
 async fn connected(url: &str) -> Result<Client, tokio_postgres::Error> {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
     tokio::spawn(connection);
