@@ -8,6 +8,7 @@ use std::time::Instant;
 use anyhow::Context as _;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::value::RawValue;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -78,11 +79,8 @@ pub async fn run_worker(links: Links, settings: WorkerSettings) -> anyhow::Resul
     let duties = Arc::new(Duties::default());
     let readiness =
         Arc::new(WorkerReadiness::new(parts.store().clone(), parts.publisher.clone(), drain.clone(), Arc::clone(&duties)));
-    let listener = tokio::net::TcpListener::bind(settings.ops_listen)
-        .await
-        .with_context(|| format!("the operations server cannot listen on {}", settings.ops_listen))?;
+    let (listener, hosts) = listen(&settings).await?;
     let metrics = telemetry::record_metrics()?;
-    let hosts = HostNames::new(settings.ops_listen, &settings.ops_hosts);
     let router = ops::router(OpsState::new(Arc::clone(&readiness) as _, metrics.clone()), hosts);
     let (ops_end, upkeep_end) = (end.clone(), end.clone());
     // Heard, and asked, also while Postgres is waited for.
@@ -351,6 +349,14 @@ fn spawner(tasks: &TaskTracker) -> Spawn {
     Arc::new(move |name, work| {
         tokio::spawn(tasks.track_future(work.instrument(tracing::debug_span!("run", name))));
     })
+}
+
+/// For the operations server: where it listens, and the names that it answers to.
+async fn listen(settings: &WorkerSettings) -> anyhow::Result<(TcpListener, HostNames)> {
+    let listener = TcpListener::bind(settings.ops_listen)
+        .await
+        .with_context(|| format!("the operations server cannot listen on {}", settings.ops_listen))?;
+    Ok((listener, HostNames::new(settings.ops_listen, &settings.ops_hosts)))
 }
 
 #[cfg(feature = "devkit")]
