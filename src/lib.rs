@@ -29,6 +29,7 @@
 //! *The edges*, each the only place that names its driver:
 //! - [`store`]: Postgres, the engine's tables: claim, commit, intent, due rows, takeover, operators' actions
 //! - [`tracker`]: Postgres, the product's tables: organizations, people, groups, links, destinations
+//! - [`erasure`]: a person or an organization erased from the tables of both
 //! - [`broker`]: RabbitMQ: topology, consumers, confirmed publishes
 //! - [`providers`]: HTTP and SMTP: Azure DevOps, Microsoft Entra, and the channels that messages go through
 //!
@@ -53,6 +54,7 @@ pub mod crash_point;
 #[cfg(feature = "devkit")]
 pub mod devkit;
 pub mod engine;
+pub mod erasure;
 pub mod escape;
 pub mod fault;
 mod holds;

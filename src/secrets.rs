@@ -9,6 +9,7 @@ use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{Key, XChaCha20Poly1305, XNonce};
 use data_encoding::{BASE64, BASE64URL_NOPAD};
 use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest, Sha256};
 
 /// Where a sealed value lives.
 #[derive(Debug, Clone, Copy)]
@@ -149,6 +150,20 @@ impl Keyring {
         self.0.iter().any(|(id, _)| id == key)
     }
 
+    /// SHA-256 of a text under the first key: who lacks the key cannot tell which text it is of.
+    ///
+    /// # Panics
+    /// Never: a parsed keyring has at least one key, and sealing in memory cannot fail.
+    #[must_use]
+    pub fn keyed_hash(&self, text: &str) -> [u8; 32] {
+        let (_, cipher) = self.0.first().expect("a parsed keyring has a key");
+        let digest = Sha256::digest(text.as_bytes());
+        let payload = Payload { msg: &digest, aad: b"keyed hash" };
+        // The nonce is always the same; but what it seals is never seen, only a hash of it.
+        let sealed = cipher.encrypt(&XNonce::from([0; 24]), payload).expect("sealing fails only past 256 GiB");
+        Sha256::digest(&sealed).into()
+    }
+
     /// Seals `plain` for `place` with the first key.
     ///
     /// # Panics
@@ -238,6 +253,15 @@ mod tests {
         let seals = |setting: &str| seals_with_published_key(&setting.into());
         assert!(seals(published) && seals(&published.replace("dev:", "k1:")) && seals(&format!(" {published},k2:x")));
         assert!(!seals(own.expose_secret()) && !seals(&format!("{},{published}", own.expose_secret())) && !seals(""));
+    }
+
+    #[test]
+    fn a_keyed_hash_is_the_same_again_and_another_one_under_another_key() {
+        let (one, other) =
+            (Keyring::parse(&Keyring::fresh_setting()).unwrap(), Keyring::parse(&Keyring::fresh_setting()).unwrap());
+        assert_eq!(one.keyed_hash("person 7"), one.keyed_hash("person 7"));
+        assert_ne!(one.keyed_hash("person 7"), one.keyed_hash("person 8"));
+        assert_ne!(one.keyed_hash("person 7"), other.keyed_hash("person 7"));
     }
 
     #[test]

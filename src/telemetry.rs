@@ -60,6 +60,8 @@ pub mod names {
     pub const QUOTA_REFUSALS: &str = "dispatch_quota_refusals_total";
     /// Gauge, `kind`, `by`: how full the fullest quota is that this process has asked about lately; 1 is full.
     pub const QUOTA_FULLEST: &str = "dispatch_quota_fullest";
+    /// Gauge in bytes: memory charged to messages that are not rows yet. At `DISPATCH_INTAKE_BYTES`, no more are read.
+    pub const INTAKE_BYTES: &str = "dispatch_intake_bytes";
     /// Histogram in seconds, `duty`, `outcome`: runs of a duty: `done`, `more` where its time was over first, `failed`, `cut`.
     pub const DUTY_SECONDS: &str = "dispatch_duty_seconds";
     /// Gauge, `duty`: 1 while the duty has not been done for too long.
@@ -207,6 +209,7 @@ pub fn describe() {
         names::QUOTA_FULLEST,
         "How full the fullest quota is that was asked about lately, by kind and holder; 1 is full"
     );
+    describe_gauge!(names::INTAKE_BYTES, Unit::Bytes, "Memory charged to messages that are not rows yet");
     describe_histogram!(names::DUTY_SECONDS, Unit::Seconds, "Runs of a duty, by duty and outcome");
     describe_gauge!(names::DUTY_LATE, "1 while a duty has not been done for too long, by duty");
     describe_gauge!(names::OPEN_CIRCUITS, "Destinations not called, or tried with one call, because they failed, by provider");

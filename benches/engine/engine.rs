@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use deadpool_postgres::Pool;
 use dispatch_worker::broker::{
-    EXCHANGE, INTAKE_QUEUE, KEY_JOB, LaneInput, Outgoing, Publisher, QueueConsumer, publisher, topology,
+    ByteBudget, EXCHANGE, INTAKE_QUEUE, KEY_JOB, LaneInput, Outgoing, Publisher, QueueConsumer, publisher, topology,
 };
 use dispatch_worker::engine::{Context, Lane, Outcome, Pipeline, Product, Registry, Spawn, Stage};
 use dispatch_worker::fault::StageFault;
@@ -192,7 +192,7 @@ impl Bench {
             let (deliveries, received) = mpsc::channel(64);
             let (last_received, _) = watch::channel(Instant::now());
             let input = LaneInput { queue, prefetch, deliveries, last_received };
-            let consumer = QueueConsumer::new(&self.place.amqp_url, input);
+            let consumer = QueueConsumer::new(&self.place.amqp_url, input, ByteBudget::new(64 << 20));
             spawn("consumer", Box::pin(consumer.run(self.end.clone(), self.end.clone())));
             let (worker, seat) = (Arc::clone(&worker), Arc::clone(&seat));
             let run = LaneRun { worker, seat, deliveries: received, in_hand: TaskTracker::new(), spawn: Arc::clone(&spawn) };

@@ -9,7 +9,7 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::TrackerTables;
-use crate::broker::{CONTROL_QUEUE, INTAKE_QUEUE, LaneInput, PARKED_QUEUE, QueueConsumer};
+use crate::broker::{ByteBudget, CONTROL_QUEUE, INTAKE_QUEUE, LaneInput, PARKED_QUEUE, QueueConsumer};
 use crate::config::WorkerSettings;
 use crate::engine::{Lane, Spawn};
 use crate::holds::StoredHolds;
@@ -27,6 +27,7 @@ pub(super) struct Process {
     pub(super) database_url: Endpoint,
     pub(super) amqp_url: Endpoint,
     pub(super) settings: WorkerSettings,
+    pub(super) budget: ByteBudget,
     pub(super) parts: Parts<Dispatch, TrackerTables>,
     pub(super) holds: Arc<StoredHolds>,
     pub(super) readiness: Arc<WorkerReadiness>,
@@ -122,7 +123,7 @@ impl Process {
             let (deliveries, received) = mpsc::channel(HANDED_OVER);
             let (last_received, last) = watch::channel(Instant::now());
             let input = LaneInput { queue, prefetch: prefetch.clone(), deliveries, last_received };
-            let consumer = QueueConsumer::new(&self.amqp_url, input);
+            let consumer = QueueConsumer::new(&self.amqp_url, input, self.budget.clone());
             let (link, rebuild) = (consumer.link(), consumer.rebuild());
             (self.spawn)("consumer", Box::pin(consume(consumer, self.drain.child_token(), over.clone(), lease.lost())));
             let (worker, in_hand, spawn) = (Arc::clone(worker), in_hand.clone(), Arc::clone(&self.spawn));

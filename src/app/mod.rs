@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::broker::{PublisherSupervisor, checked, publisher};
+use crate::broker::{ByteBudget, PublisherSupervisor, checked, publisher};
 use crate::config::{KeepSettings, Links, NotRight, ProviderLinks, WorkerSettings};
 use crate::engine::{Lane, Spawn};
 use crate::fault::StageFault;
@@ -28,7 +28,7 @@ use crate::providers::{ProviderSettings, Providers};
 use crate::readiness::WorkerReadiness;
 use crate::reconnect::Reconnect;
 use crate::secrets::Keyring;
-use crate::store::{self, Keep, Store, Tables, WRITERS, Writer};
+use crate::store::{self, Keep, Store, StoreError, Tables, WRITERS, Writer};
 use crate::telemetry;
 use crate::tracker::{self, ChangedBy, Changes, Tracker};
 use crate::worker::{self, Admission, Announcing, DueAnnouncements, Parts, announcer};
@@ -113,6 +113,7 @@ pub async fn run_worker(links: Links, settings: WorkerSettings) -> anyhow::Resul
     let process = Process {
         database_url: links.database_url()?,
         amqp_url: links.amqp_url()?,
+        budget: ByteBudget::new(settings.intake_bytes),
         settings,
         parts,
         holds,
@@ -274,7 +275,26 @@ async fn wait_for_schema(store: &Store) -> anyhow::Result<()> {
         }
     };
     anyhow::ensure!(found >= needed, "the schema is at V{found} and this program needs V{needed}; run `dispatch migrate`");
+    warn_of_power(store).await;
     Ok(())
+}
+
+/// A worker runs as whoever it is told to; what its role can do too much is worth a line.
+async fn warn_of_power(store: &Store) {
+    let looked = async {
+        let role = store.session().await?.user;
+        let excess = store.excess_of(&role).await?;
+        Ok::<_, StoreError>((role, excess))
+    };
+    match looked.await {
+        Ok((_, excess)) if excess.is_empty() => {}
+        Ok((role, excess)) => tracing::warn!(
+            role,
+            excess = excess.join("; "),
+            "the worker's role in Postgres can do more than a worker needs; use a login of `dispatch migrate --worker-login`"
+        ),
+        Err(error) => tracing::warn!(error = crate::fault::chain(&error), "what the worker's role can do is not known"),
+    }
 }
 
 /// Folds histograms' samples into their buckets, so that they do not grow until the next scrape; says which duties are late.

@@ -1,6 +1,7 @@
 //! Consuming: a connection per queue, so that a message that kills one stops no other lane, and a supervisor that starts afresh
 //! on any doubt.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::acks::Acks;
 use super::delivery::Delivery;
-use super::{BrokerError, CALL_TIMEOUT, connect, topology, within};
+use super::legible::{ByteBudget, Inbound, Taker};
+use super::{BrokerError, CALL_TIMEOUT, connect_inbound, topology, within};
 use crate::link::Endpoint;
 use crate::reconnect::Reconnect;
 use crate::telemetry::names;
@@ -43,6 +45,8 @@ pub enum Link {
 pub struct QueueConsumer {
     endpoint: Endpoint,
     lane: LaneInput,
+    /// The process's, whose part deliveries are that are not rows yet.
+    budget: ByteBudget,
     link: watch::Sender<Link>,
     rebuild: Arc<Notify>,
 }
@@ -59,15 +63,20 @@ struct Live {
     deliveries: Option<Consumer>,
     /// The consumer is cancelled for one with another prefetch; what it was sent already still comes.
     ending: bool,
+    /// Its answer. What comes before it is handed on meanwhile: it may wait until others are acked.
+    cancelling: Option<Call>,
     acks: Acks,
+    inbound: Taker,
 }
 
+type Call = Pin<Box<dyn Future<Output = Result<(), BrokerError>> + Send>>;
+
 impl QueueConsumer {
-    /// For this queue.
+    /// For this queue. What it takes is charged to `budget`.
     #[must_use]
-    pub fn new(endpoint: impl Into<Endpoint>, lane: LaneInput) -> Self {
+    pub fn new(endpoint: impl Into<Endpoint>, lane: LaneInput, budget: ByteBudget) -> Self {
         let (link, _) = watch::channel(Link::Down("not connected yet".to_owned()));
-        Self { endpoint: endpoint.into(), lane, link, rebuild: Arc::new(Notify::new()) }
+        Self { endpoint: endpoint.into(), lane, budget, link, rebuild: Arc::new(Notify::new()) }
     }
 
     /// Tells how the connection is.
@@ -91,12 +100,18 @@ impl QueueConsumer {
                     let since = Instant::now();
                     self.link.send_replace(Link::Up(since));
                     let why = self.consume(&mut live, &cancel).await;
+                    let waited = live.inbound.waits();
                     // A connection that a message kills at once is not rebuilt at full speed.
                     if since.elapsed() > HELD {
                         reconnect.reset();
                     }
                     if cancel.is_cancelled() {
                         stop_taking(live, &close).await;
+                        return;
+                    }
+                    drop(live);
+                    // RabbitMQ gives up a connection that is not read from; another one would wait as this one did.
+                    if waited && cancel.run_until_cancelled(self.budget.has_room()).await.is_none() {
                         return;
                     }
                     why
@@ -115,12 +130,13 @@ impl QueueConsumer {
 
     async fn open(&mut self) -> Result<Live, BrokerError> {
         let lane = &mut self.lane;
-        let connection = connect(&self.endpoint, lane.queue).await?;
+        let (inbound, taker) = Inbound::new(&self.budget);
+        let connection = connect_inbound(&self.endpoint, lane.queue, Some(inbound)).await?;
         let channel = within(CALL_TIMEOUT, connection.create_channel()).await?;
         topology::look(&channel, lane.queue).await.map_err(|error| BrokerError::Topology(crate::fault::chain(&error)))?;
         let deliveries = subscribe(&channel, lane).await?;
         let acks = Acks::of(channel.clone());
-        Ok(Live { connection, channel, deliveries, ending: false, acks })
+        Ok(Live { connection, channel, deliveries, ending: false, cancelling: None, acks, inbound: taker })
     }
 
     /// Hands deliveries on until something is in doubt; returns what.
@@ -130,15 +146,22 @@ impl QueueConsumer {
                 biased;
                 () = cancel.cancelled() => return "draining".to_owned(),
                 () = self.rebuild.notified() => return "the queue has messages and none came".to_owned(),
-                Ok(()) = self.lane.prefetch.changed() => if let Err(error) = self.change_prefetch(live).await {
+                Ok(()) = self.lane.prefetch.changed(), if !live.inbound.waits() => if let Err(error) = self.change_prefetch(live).await {
                     return crate::fault::chain(&error);
                 },
+                cancelled = ended(&mut live.cancelling) => {
+                    live.cancelling = None;
+                    if let Err(error) = cancelled {
+                        return crate::fault::chain(&error);
+                    }
+                }
                 tag = live.acks.next() => live.acks.send(Some(tag)).await,
                 next = next(&mut live.deliveries) => match next {
                     Some(Ok(delivery)) => {
                         self.lane.last_received.send_replace(Instant::now());
                         let done = live.acks.delivered(delivery.delivery_tag);
-                        if self.lane.deliveries.send(Delivery::new(delivery, done)).await.is_err() {
+                        let arrived = live.inbound.take(live.channel.id(), delivery.delivery_tag);
+                        if self.lane.deliveries.send(Delivery::new(delivery, arrived, done)).await.is_err() {
                             return "the lane is gone".to_owned();
                         }
                     }
@@ -153,6 +176,10 @@ impl QueueConsumer {
                     }
                 },
                 () = tokio::time::sleep(LOOK) => {
+                    if live.inbound.waits() {
+                        // It is not deaf: the next one is there and waits for memory.
+                        self.lane.last_received.send_replace(Instant::now());
+                    }
                     if !live.connection.status().connected() || !live.channel.status().connected() {
                         return "the connection is closed".to_owned();
                     }
@@ -170,7 +197,11 @@ impl QueueConsumer {
         };
         if !live.ending {
             live.ending = true;
-            within(CALL_TIMEOUT, live.channel.basic_cancel(deliveries.tag(), BasicCancelOptions::default())).await?;
+            let (channel, tag) = (live.channel.clone(), deliveries.tag());
+            live.cancelling =
+                Some(Box::pin(
+                    async move { within(CALL_TIMEOUT, channel.basic_cancel(tag, BasicCancelOptions::default())).await },
+                ));
         }
         Ok(())
     }
@@ -179,6 +210,13 @@ impl QueueConsumer {
 async fn next(deliveries: &mut Option<Consumer>) -> Option<lapin::Result<lapin::message::Delivery>> {
     match deliveries {
         Some(deliveries) => deliveries.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn ended(call: &mut Option<Call>) -> Result<(), BrokerError> {
+    match call {
+        Some(call) => call.await,
         None => std::future::pending().await,
     }
 }
@@ -198,8 +236,8 @@ async fn subscribe(channel: &Channel, lane: &mut LaneInput) -> Result<Option<Con
 
 /// Drops the consumer, but leaves its channel open so that deliveries in hand can be acked until `close`.
 async fn stop_taking(live: Live, close: &CancellationToken) {
-    let Live { connection, channel, deliveries, mut acks, .. } = live;
-    drop(deliveries);
+    let Live { connection, channel, deliveries, mut acks, inbound, .. } = live;
+    drop((deliveries, inbound));
     loop {
         tokio::select! {
             tag = acks.next() => acks.send(Some(tag)).await,

@@ -18,7 +18,7 @@ pub(super) fn to_json(table: &FieldTable) -> Value {
 }
 
 /// Counts of deliveries, which the broker adds when it hands a message out again.
-const COUNTS: &[&str] = &["x-delivery-count", "x-acquired-count"];
+pub(super) const COUNTS: &[&str] = &["x-delivery-count", "x-acquired-count"];
 
 /// The size of a header table on the wire (AMQP 0-9-1, 4.2.5.5), in bytes, without the counts that the broker has added: what a
 /// message is refused for must not depend on how often it comes.

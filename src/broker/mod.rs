@@ -14,6 +14,7 @@ mod rights;
 pub mod topology;
 mod transport;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use lapin::{Connection, ConnectionProperties};
@@ -21,6 +22,7 @@ use lapin::{Connection, ConnectionProperties};
 pub use consumer::{LaneInput, Link, QueueConsumer};
 pub use delivery::Delivery;
 pub use headers::producer_headers;
+pub use legible::ByteBudget;
 pub use posted::Posted;
 pub use publisher::{Depth, Outgoing, Publisher, PublisherSupervisor, publisher};
 pub use replies::{Replies, Reply};
@@ -29,6 +31,7 @@ pub use rights::missing_rights;
 use crate::fault::{Class, Fault};
 use crate::link::{Endpoint, LinkFault};
 use address::Plan;
+use legible::Inbound;
 
 /// The exchange of jobs and control messages (direct), which producers publish to.
 pub const EXCHANGE: &str = "dispatch";
@@ -174,6 +177,11 @@ pub fn checked(endpoint: Endpoint) -> Result<Endpoint, BrokerError> {
 /// Connects once, within a bound, to one of the endpoint's hosts: a random one, or the next that takes the connection. `name` is
 /// what RabbitMQ's management shows.
 async fn connect(endpoint: &Endpoint, name: &str) -> Result<Connection, BrokerError> {
+    connect_inbound(endpoint, name, None).await
+}
+
+/// As [`connect`]; deliveries come over it where `inbound` is given.
+async fn connect_inbound(endpoint: &Endpoint, name: &str, inbound: Option<Arc<Inbound>>) -> Result<Connection, BrokerError> {
     let Plan { mut hosts, tls } = Plan::of(endpoint)?;
     let limit = if hosts.len() > 1 { CONNECT_TIMEOUT_OF_SEVERAL } else { CONNECT_TIMEOUT };
     let first = rand::random_range(..hosts.len());
@@ -182,7 +190,7 @@ async fn connect(endpoint: &Endpoint, name: &str) -> Result<Connection, BrokerEr
     for uri in hosts {
         let at = address::name(&uri);
         let properties = ConnectionProperties::default().with_connection_name(name.into());
-        match within(limit, transport::connect(uri, tls.clone(), properties)).await {
+        match within(limit, transport::connect(uri, tls.clone(), properties, inbound.clone())).await {
             Ok(connection) => return Ok(connection),
             Err(error) => errors.push((at, error)),
         }

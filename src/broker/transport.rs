@@ -1,8 +1,9 @@
-//! What the driver speaks over: TCP, TLS where the link wants it, and what comes in made legible.
+//! What the driver speaks over: TCP, TLS where the link wants it, and what comes in made legible and limited.
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_rs::traits::Reactor;
@@ -19,7 +20,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 use tokio_util::either::Either;
 
-use super::legible::Legible;
+use super::legible::{Inbound, Legible};
 
 type Link = Compat<Legible<Either<TlsStream<TcpStream>, TcpStream>>>;
 
@@ -47,31 +48,32 @@ impl Reactor for Links {
     }
 
     fn tcp_connect_addr(&self, address: SocketAddr) -> impl Future<Output = io::Result<Link>> + Send + 'static {
-        TcpStream::connect(address).map_ok(|tcp| legible(Either::Right(tcp)))
+        TcpStream::connect(address).map_ok(|tcp| legible(Either::Right(tcp), None))
     }
 }
 
-/// Connects to `uri`, over TLS where there is some.
+/// Connects to `uri`, over TLS where there is some. It consumes where `inbound` is given.
 pub(super) async fn connect(
     uri: AMQPUri,
     tls: Option<TlsConnector>,
     properties: ConnectionProperties,
+    inbound: Option<Arc<Inbound>>,
 ) -> lapin::Result<Connection> {
     let runtime = Runtime::new(RuntimeParts::new(Tokio::current(), Links(Tokio::current())));
-    let open = async move |uri: AMQPUri, _| Ok(AsyncTcpStream::Plain(link(&uri.authority, tls.as_ref()).await?));
+    let open = async move |uri: AMQPUri, _| Ok(AsyncTcpStream::Plain(link(&uri.authority, tls.as_ref(), inbound.clone()).await?));
     Connection::connector(uri, runtime, open, properties).await
 }
 
-async fn link(authority: &AMQPAuthority, tls: Option<&TlsConnector>) -> io::Result<Link> {
+async fn link(authority: &AMQPAuthority, tls: Option<&TlsConnector>, inbound: Option<Arc<Inbound>>) -> io::Result<Link> {
     let tcp = TcpStream::connect((authority.host.as_str(), authority.port)).await?;
     // Acks and confirms are small, and somebody waits for each.
     tcp.set_nodelay(true)?;
-    let Some(tls) = tls else { return Ok(legible(Either::Right(tcp))) };
+    let Some(tls) = tls else { return Ok(legible(Either::Right(tcp), inbound)) };
     let name =
         ServerName::try_from(authority.host.clone()).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-    Ok(legible(Either::Left(tls.connect(name, tcp).await?)))
+    Ok(legible(Either::Left(tls.connect(name, tcp).await?), inbound))
 }
 
-fn legible(way: Either<TlsStream<TcpStream>, TcpStream>) -> Link {
-    Legible::new(way).compat()
+fn legible(way: Either<TlsStream<TcpStream>, TcpStream>, inbound: Option<Arc<Inbound>>) -> Link {
+    Legible::new(way, inbound).compat()
 }

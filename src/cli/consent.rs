@@ -22,10 +22,15 @@ pub(super) struct Consent {
 impl Consent {
     /// Whether it is given already or can be asked for.
     pub(super) fn can_be_had(&self) -> anyhow::Result<()> {
-        if self.yes || can_ask() {
+        if self.is_possible() {
             return Ok(());
         }
         Err(Usage("there is no terminal to ask on; right is --yes".to_owned()).into())
+    }
+
+    /// Whether it is given already or somebody can be asked: without it a command that is dry by default stays so.
+    pub(super) fn is_possible(&self) -> bool {
+        self.yes || can_ask()
     }
 
     /// Asks, unless it is given already; without it the command ends here.

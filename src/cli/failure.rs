@@ -37,7 +37,7 @@ fn is_usage_itself(cause: &(dyn std::error::Error + 'static)) -> bool {
         || cause.is::<UnknownSettings>()
         || cause.is::<SecretFileFault>()
         || matches!(cause.downcast_ref(), Some(SecretError::Keyring(_)))
-        || matches!(cause.downcast_ref(), Some(StoreError::Url(_) | StoreError::Link(_)))
+        || matches!(cause.downcast_ref(), Some(StoreError::Url(_) | StoreError::Link(_) | StoreError::Login(_)))
         || matches!(cause.downcast_ref(), Some(BrokerError::Url | BrokerError::Refused(_)))
         || matches!(cause.downcast_ref(), Some(TelemetryError::Filter(_)))
 }

@@ -5,24 +5,37 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 
-use super::output::Output;
-use crate::config::Links;
-use crate::store;
+use super::consent::operator;
+use super::output::{Output, plain, say};
+use crate::config::{Links, MigrateSettings};
+use crate::store::{self, Migrated, WorkerLogin};
 
-/// Bring the database's schema up to date; repeating it changes nothing
+/// Bring the database's schema up to date and grant the roles their rights, as the owner; repeating it changes nothing
 #[derive(Debug, Args)]
 pub(super) struct Migrate {
     #[command(flatten)]
     links: Links,
+    #[command(flatten)]
+    settings: MigrateSettings,
 }
 
 impl Migrate {
     pub(super) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
-        let applied = store::migrate(self.links.database_url()?).await?;
-        output.answer(&json!({"applied": applied}), || match applied.as_slice() {
-            [] => "the schema is up to date".to_owned(),
-            names => names.iter().map(|name| format!("applied {name}\n")).collect(),
+        let login = self.settings.worker_login.as_ref().map(WorkerLogin::parse).transpose()?;
+        let Migrated { applied, left } =
+            store::migrate_with(self.links.database_url()?, login.as_ref(), Some(&operator(None))).await?;
+        let name = login.as_ref().map(WorkerLogin::name);
+        output.answer(&json!({"applied": applied, "worker_login": name, "left": left}), || {
+            let schema = match applied.as_slice() {
+                [] => "the schema is up to date".to_owned(),
+                names => names.iter().map(|name| format!("applied {name}\n")).collect(),
+            };
+            let login = name.map_or_else(String::new, |name| format!("\nworkers may log in as {}", plain(name)));
+            format!("{}{login}", schema.trim_end())
         })?;
+        for statement in left {
+            say(&format!("expected the right to run this, got none; an administrator runs: {statement}"));
+        }
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -9,6 +9,7 @@ mod dead_letters;
 mod demo;
 mod destinations;
 mod duration;
+mod erase;
 mod failure;
 mod holds;
 mod identities;
@@ -83,6 +84,8 @@ enum Other {
     Integrations(integrations::Integrations),
     #[command(subcommand)]
     Destinations(destinations::Destinations),
+    #[command(subcommand)]
+    Erase(erase::Erase),
     #[command(subcommand)]
     Keys(keys::Keys),
     #[command(subcommand)]
@@ -161,6 +164,7 @@ impl Other {
             Self::Identities(identities) => identities.run(output).await,
             Self::Integrations(integrations) => integrations.run(output).await,
             Self::Destinations(destinations) => destinations.run(output).await,
+            Self::Erase(erase) => erase.run(output).await,
             Self::Keys(keys) => keys.run(output).await,
             Self::Topology(topology) => topology.run(output).await,
             Self::Migrate(migrate) => migrate.run(output).await,

@@ -114,6 +114,11 @@ pub(super) fn say(line: &str) {
     drop(writeln!(io::stderr(), "{}", plain(line)));
 }
 
+/// Lines for whoever watches.
+pub(super) fn say_lines(text: &str) {
+    text.lines().for_each(say);
+}
+
 /// Whether somebody can be asked.
 pub(super) fn can_ask() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()

@@ -19,7 +19,7 @@ use crate::app;
 use crate::config::Links;
 use crate::escape;
 use crate::secrets::Keyring;
-use crate::store::{self, CappedCount, Released, StoreError};
+use crate::store::{self, Actor, CappedCount, Released, StoreError};
 use crate::tracker::{self, ImportCounts, Imported, TrackerDocument};
 
 /// Bring in organizations, people, groups and links, or write them out
@@ -34,6 +34,9 @@ pub(super) enum Tracker {
 pub(super) struct Import {
     #[command(flatten)]
     links: Links,
+    /// Why, for the audit log
+    #[arg(long)]
+    reason: Option<String>,
     /// The document, JSON; `-` is stdin
     #[arg(value_name = "FILE")]
     file: PathBuf,
@@ -91,7 +94,7 @@ impl Import {
         let store = connect::store(&self.links).await?;
         let (name, bytes) = contents(&self.file)?;
         let document: TrackerDocument = parse(&bytes).context(name)?;
-        let Imported { counts, gone, released } = import(&self.links, &keyring, &document).await?;
+        let Imported { counts, gone, released } = import(&self.links, &keyring, &document, &operator(self.reason)).await?;
         let later = store.waiting_for_each(&gone).await?.into_iter().map(CappedCount::at_least).sum();
         let released = Released { now: released, later: CappedCount::of(later) };
         let value = json!({"rows": counts, "jobs_released": released.now, "jobs_to_follow": released.later});
@@ -100,11 +103,13 @@ impl Import {
     }
 }
 
-async fn import(links: &Links, keyring: &Keyring, document: &TrackerDocument) -> anyhow::Result<Imported> {
+async fn import(links: &Links, keyring: &Keyring, document: &TrackerDocument, actor: &Actor) -> anyhow::Result<Imported> {
     let (mut client, connection) = store::connect(links.database_url()?).await?;
     tokio::pin!(connection);
     tokio::select! {
-        imported = tracker::import(&mut client, keyring, document) => Ok(imported?),
+        imported = tracker::import(&mut client, keyring, document, async |tx, imported| {
+            Ok::<_, anyhow::Error>(store::audit_on(tx, actor, "tracker.import", &Value::Null, &imported.audited()).await?)
+        }) => imported,
         ended = &mut connection => Err(match ended {
             Err(error) => StoreError::Database(error).into(),
             Ok(()) => anyhow!("Postgres closed the connection"),

@@ -99,6 +99,14 @@ impl Links {
     }
 }
 
+/// Settings of a migration.
+#[derive(Debug, Clone, Args)]
+pub struct MigrateSettings {
+    /// Login to make for workers, or to give another password: user:password; Postgres gets a verifier of the password only
+    #[arg(long, env = "DISPATCH_WORKER_LOGIN", hide_env_values = true, value_parser = secret, value_name = "LOGIN")]
+    pub worker_login: Option<SecretString>,
+}
+
 /// Settings of a worker.
 #[derive(Debug, Clone, Args)]
 pub struct WorkerSettings {
@@ -126,6 +134,9 @@ pub struct WorkerSettings {
     /// How much of Postgres a producer and an organization may use.
     #[command(flatten)]
     pub quotas: QuotaSettings,
+    /// Bytes of memory that messages may take until they are rows, counted with four for each byte of a body; with more, the next ones stay in RabbitMQ
+    #[arg(long, env = "DISPATCH_INTAKE_BYTES", default_value_t = 64 << 20, value_parser = clap::value_parser!(u32).range(8 << 20..=2 << 30))]
+    pub intake_bytes: u32,
     /// Postgres connections of the pool; a worker opens up to nine more, for eight writers and a heartbeat
     #[arg(long, env = "DISPATCH_POOL_SIZE", default_value_t = 16, value_parser = clap::value_parser!(u16).range(2..=1000))]
     pub pool_size: u16,

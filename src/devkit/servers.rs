@@ -188,10 +188,7 @@ impl Servers {
     /// There is no management URL, or the management API does not answer or refuses.
     pub async fn create_user(&self, vhost: &str, user: &str, password: &str, rights: &Rights<'_>) -> anyhow::Result<String> {
         self.users()?.create_user(vhost, user, password, rights).await?;
-        let mut url = parse(&with_path(&self.amqp_url, vhost)?)?;
-        let named = url.set_username(user).and_then(|()| url.set_password(Some(password)));
-        named.map_err(|()| anyhow::anyhow!("the AMQP URL takes no user"))?;
-        Ok(url.into())
+        with_user(&with_path(&self.amqp_url, vhost)?, user, password)
     }
 
     /// Removes a user of RabbitMQ.
@@ -254,6 +251,17 @@ fn quoted(name: &str) -> anyhow::Result<String> {
 fn parse(url: &str) -> anyhow::Result<Url> {
     let parsed = Url::parse(url).ok().filter(Url::has_host);
     parsed.context("a server's URL is not like scheme://user:password@host:port/name")
+}
+
+/// The same server, with another user and password.
+///
+/// # Errors
+/// A URL that is none, or that takes no user.
+pub fn with_user(url: &str, user: &str, password: &str) -> anyhow::Result<String> {
+    let mut url = parse(url)?;
+    let named = url.set_username(user).and_then(|()| url.set_password(Some(password)));
+    named.map_err(|()| anyhow::anyhow!("the URL of a server takes no user"))?;
+    Ok(url.into())
 }
 
 fn with_path(url: &str, path: &str) -> anyhow::Result<String> {

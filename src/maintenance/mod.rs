@@ -8,6 +8,7 @@ mod deadlines;
 mod due;
 mod duty;
 mod events;
+mod headers;
 mod holds;
 mod intake;
 mod orphans;
@@ -89,6 +90,7 @@ pub fn duties_of_process(
     vec![
         keeping.task(events::Events(due_announcements)),
         keeping.task(partitions::KeepPartitions(store.clone())),
+        keeping.task(headers::SealHeaders(store.clone())),
         keeping.task(retention::Sweep { retention: Retention::new(keep), store, tracker }),
     ]
 }

@@ -1,6 +1,8 @@
 //! The wire: what producers send ([`Request`], [`Configure`], [`Cancel`]), what the worker sends itself ([`WakeUp`]) and what it
 //! announces ([`Outcome`], made of the [`Facts`] that `store` keeps). Decoding an intake message is [`decode_intake`].
 
+mod discarded;
+mod headers;
 mod intake;
 pub mod outcome;
 mod producer;
@@ -19,6 +21,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
 
+pub use discarded::{Discarded, Said};
+pub use headers::allowed_headers;
 pub use intake::{Envelope, Intake, Newer, canonical_digest, decode_control, decode_intake};
 pub use outcome::{Facts, Outcome};
 pub use producer::{Named, Producer, Sender};
@@ -62,6 +66,12 @@ pub const TOKEN_LENGTH: usize = 1024;
 pub const LONGEST_DELAY: time::Duration = time::Duration::days(30);
 /// The largest AMQP header table, in bytes.
 pub const HEADERS_LIMIT: usize = 8 << 10;
+
+/// Where the raw bytes of a job of a newer schema are sealed for.
+#[must_use]
+pub const fn sealed_place(job: &str) -> Place<'_> {
+    Place { table: "jobs", column: "sealed_payload", row: job }
+}
 
 /// A dispatch job as stored: the intake message after its secrets were hashed or sealed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -273,6 +273,22 @@ async fn cancel_children(tx: &Transaction<'_>, parent: JobId) -> Result<u64, Sto
     execute(tx, CANCEL_CHILDREN, &[&parent.0]).await
 }
 
+/// Writes an audit row on a connection of any kind, in a transaction where it is one: for changes that are not made through the pool.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn audit_on<C: tokio_postgres::GenericClient>(
+    on: &C,
+    actor: &Actor,
+    action: &str,
+    before: &Value,
+    after: &Value,
+) -> Result<(), StoreError> {
+    let (who, role) = (&actor.who, &actor.role);
+    on.execute(AUDIT, &[who, role, &action, &None::<Uuid>, &Json(before), &Json(after), &actor.reason]).await?;
+    Ok(())
+}
+
 pub(super) async fn write_audit<C: GenericClient>(
     on: &C,
     actor: &Actor,

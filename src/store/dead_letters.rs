@@ -1,16 +1,16 @@
-//! Messages that could not become a job, kept with their raw bytes sealed.
+//! Messages that could not become a job, kept with their raw bytes and their headers sealed.
 
 use deadpool_postgres::GenericClient;
 use secrecy::SecretString;
 use serde_json::{Map, Value};
-use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use tokio_postgres::types::Json;
 
 use super::Store;
 use super::error::StoreError;
+use super::headers;
 use super::sql::{execute, query, query_one, query_opt};
-use crate::message::{MESSAGE_LIMIT, Refusal};
+use crate::message::{Discarded, MESSAGE_LIMIT, Refusal, allowed_headers};
 use crate::secrets::Place;
 
 /// A message to be kept.
@@ -18,8 +18,10 @@ use crate::secrets::Place;
 pub struct NewDeadLetter<'a> {
     /// Why.
     pub refusal: &'a Refusal,
-    /// As received.
+    /// As received, or its beginning where it was discarded.
     pub body: &'a [u8],
+    /// What is known of a body of which only the beginning is left.
+    pub discarded: Option<Discarded>,
     /// As received.
     pub routing_key: &'a str,
     /// As received.
@@ -47,11 +49,12 @@ pub struct NewDeadLetter<'a> {
 }
 
 impl NewDeadLetter<'_> {
-    /// What it takes when it is stored, in bytes: the body as it is sealed, and the headers.
+    /// What it takes when it is stored, in bytes: body and headers as they are sealed, and those headers that are not.
     #[must_use]
     pub fn kept_bytes(&self) -> u64 {
-        let sealed = self.body.len().min(MESSAGE_LIMIT).div_ceil(3) * 4 + SEAL_BYTES;
-        (sealed + self.headers.to_string().len()) as u64
+        let sealed = |bytes: usize| bytes.div_ceil(3) * 4 + SEAL_BYTES;
+        let headers = self.headers.to_string().len();
+        (sealed(self.body.len().min(MESSAGE_LIMIT)) + sealed(headers) + headers) as u64
     }
 }
 
@@ -97,13 +100,16 @@ pub struct DeadLetter {
     /// Its row.
     #[serde(flatten)]
     pub row: DeadLetterRow,
-    /// As received.
+    /// Those of the allow-list; where a worker of an earlier version has kept it, and for a short while, all of them.
     pub headers: Value,
     /// SHA-256 of the body, hex.
     pub body_sha256: String,
     /// The body, opened; shown only on an audited request. None where it was not kept.
     #[serde(skip)]
     pub body: Option<SecretString>,
+    /// All headers as received, a JSON object, opened; likewise.
+    #[serde(skip)]
+    pub all_headers: SecretString,
 }
 
 const ANNOUNCE: &str = "
@@ -116,8 +122,9 @@ const NEXT_ID: &str = "SELECT nextval(pg_get_serial_sequence('dead_letters', 'id
 
 const INSERT: &str = "
     INSERT INTO dead_letters (id, code, detail, source, dedupe_key, message_id, reply_to, correlation_id, routing_key, headers,
-        sealed_body, body_bytes, body_sha256, content_type, content_encoding, app_id, producer, kept_bytes)
-    OVERRIDING SYSTEM VALUE VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, coalesce($14, ''), $15, $16, $17, $18)";
+        sealed_body, body_bytes, body_sha256, content_type, content_encoding, app_id, producer,
+        sealed_headers, kept_bytes)
+    OVERRIDING SYSTEM VALUE VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, coalesce($14, ''), $15, $16, $17, $18, $19)";
 
 /// The rows of a [`DeadLetterRow`] below a number.
 macro_rules! list {
@@ -137,7 +144,7 @@ pub(super) const LIST_OPEN: &str = list!("resolved_at IS NULL AND ");
 
 const SHOW: &str = "
     SELECT id, code, detail, source, dedupe_key, message_id, routing_key, body_bytes, created_at, resolved_at, resolution,
-        resolved_by, resolved_reason, headers, sealed_body, body_sha256
+        resolved_by, resolved_reason, headers, sealed_headers, sealed_body, body_sha256
     FROM dead_letters WHERE id = $1";
 
 impl Store {
@@ -164,7 +171,9 @@ impl Store {
         let row = id.to_string();
         let body = &new.body[..new.body.len().min(MESSAGE_LIMIT)];
         let sealed = with_body.then(|| self.keyring.seal(place(&row), body));
-        let headers = if with_body { &new.headers } else { &Value::Object(Map::new()) };
+        let whole = new.discarded.unwrap_or_else(|| Discarded::of(new.body));
+        let received = if with_body { &new.headers } else { &Value::Object(Map::new()) };
+        let sealed_headers = headers::seal(&self.keyring, &row, received);
         let kept_bytes = if with_body { i32::try_from(new.kept_bytes()).unwrap_or(i32::MAX) } else { 0 };
         let (code, detail) = (new.refusal.code(), detail_of(new));
         execute(
@@ -180,14 +189,15 @@ impl Store {
                 &new.reply_to,
                 &new.correlation_id,
                 &new.routing_key,
-                &Json(headers),
+                &Json(allowed_headers(received)),
                 &sealed,
-                &i64::try_from(new.body.len()).unwrap_or(i64::MAX),
-                &Sha256::digest(new.body).as_slice(),
+                &i64::try_from(whole.bytes).unwrap_or(i64::MAX),
+                &whole.sha256.as_slice(),
                 &new.content_type,
                 &new.content_encoding,
                 &new.app_id,
                 &new.producer,
+                &sealed_headers,
                 &kept_bytes,
             ],
         )
@@ -227,6 +237,7 @@ impl Store {
         let Some(row) = query_opt(&self.client().await?, SHOW, &[&id]).await? else { return Ok(None) };
         let sealed: Option<String> = row.try_get("sealed_body")?;
         let body = sealed.map(|sealed| self.keyring.open(place(&id.to_string()), &sealed)).transpose()?;
+        let all_headers = headers::received(&self.keyring, &id.to_string(), &row)?;
         let Json(headers) = row.try_get::<_, Json<Value>>("headers")?;
         let digest: Vec<u8> = row.try_get("body_sha256")?;
         Ok(Some(DeadLetter {
@@ -234,6 +245,7 @@ impl Store {
             headers,
             body_sha256: data_encoding::HEXLOWER.encode(&digest),
             body: body.map(|body| SecretString::from(String::from_utf8_lossy(&body).into_owned())),
+            all_headers: SecretString::from(all_headers.to_string()),
         }))
     }
 }
@@ -259,7 +271,7 @@ pub(super) const fn place(row: &str) -> Place<'_> {
     Place { table: "dead_letters", column: "sealed_body", row }
 }
 
-fn row_of(row: &tokio_postgres::Row) -> Result<DeadLetterRow, StoreError> {
+pub(super) fn row_of(row: &tokio_postgres::Row) -> Result<DeadLetterRow, StoreError> {
     Ok(DeadLetterRow {
         id: row.try_get("id")?,
         code: row.try_get("code")?,

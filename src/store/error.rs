@@ -51,6 +51,12 @@ pub enum StoreError {
     /// The way to Postgres.
     #[error("the link to Postgres is not made")]
     Link(#[from] LinkFault),
+    /// The setting of a worker's login; what is wrong with it, never what it is.
+    #[error("expected the worker's login as user:password, {0}; use user:password with eight characters or more of password")]
+    Login(&'static str),
+    /// Roles that are missing, or that can do too much; the text says which, and what to do.
+    #[error("{0}")]
+    Roles(String),
     /// A migration failed.
     #[error("a migration failed")]
     Migration(#[from] refinery::Error),
@@ -85,6 +91,8 @@ impl Fault for StoreError {
             Self::Clocks { .. } => "store.clocks",
             Self::Url(_) => "store.url",
             Self::Link(_) => "store.link",
+            Self::Login(_) => "store.login",
+            Self::Roles(_) => "store.roles",
             Self::Migration(_) => "store.migration",
         }
     }
@@ -101,6 +109,8 @@ impl Fault for StoreError {
             | Self::Clocks { .. }
             | Self::Url(_)
             | Self::Link(_)
+            | Self::Login(_)
+            | Self::Roles(_)
             | Self::Migration(_) => Class::Permanent,
         }
     }
@@ -115,6 +125,8 @@ impl Fault for StoreError {
             Self::Row(_) => "A newer worker or a hand has written the row; run the newest worker.".to_owned(),
             Self::Clocks { .. } => "Look at the clocks of this machine and of Postgres'; let NTP set both.".to_owned(),
             Self::Url(_) | Self::Link(_) => "Mend the setting DISPATCH_DATABASE_URL, or the one that the error names.".to_owned(),
+            Self::Login(_) => "Set DISPATCH_WORKER_LOGIN to user:password.".to_owned(),
+            Self::Roles(_) => "Have an administrator of Postgres run what the error names, then repeat.".to_owned(),
             Self::Migration(_) => "Read the cause, mend it, run `dispatch migrate` again.".to_owned(),
         }
     }

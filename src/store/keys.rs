@@ -26,6 +26,7 @@ pub const SEALED: &[SealedColumn] = &[
         }),
     },
     SealedColumn::plain("dead_letters", "sealed_body", RowId::Number),
+    SealedColumn::plain("dead_letters", "sealed_headers", RowId::Number),
 ];
 
 /// Values of one statement, and of one transaction: some are as long as a message.

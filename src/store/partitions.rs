@@ -1,6 +1,6 @@
 //! The monthly partitions of the jobs' history (`checkpoints`, `attempts`, `effects`): made ahead of time, filled with what stands in
 //! the default partitions, and dropped whole when no job of their month is left. What is done to one of them is a function of the
-//! schema (V12), which waits 200 ms for a lock, and a transaction of its own.
+//! schema (V16), which waits 200 ms for a lock, and a transaction of its own; a worker owns none of the tables and may call it.
 
 use time::{Duration, OffsetDateTime};
 use tokio_postgres::Client;
@@ -87,6 +87,12 @@ fn say(done: &str, parent: &str, which: &str) -> bool {
              are found; run `SELECT make_partition('{parent}', '{which}', 100000000)` in a quiet hour"
         ),
         "taken" => tracing::warn!(parent, which, "partition not made: another table has its name; rename or drop that one"),
+        "refused" => tracing::warn!(
+            parent,
+            which,
+            "partition not made: a worker may make those of the next four months and of past months with rows, 160 in all; its rows \
+             stay in the default partition; run `SELECT make_partition('{parent}', '{which}')` as the owner"
+        ),
         // There, gone, young, needed: somebody else was faster.
         _ => {}
     }

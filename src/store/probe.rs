@@ -1,9 +1,11 @@
 //! What `dispatch check --live` asks Postgres.
 
 use time::OffsetDateTime;
+use tokio_postgres::GenericClient;
 
 use super::Store;
 use super::error::StoreError;
+use super::rights::{FUNCTIONS, SEQUENCES, of_worker};
 use super::sql::{query, query_one};
 
 /// A connection as Postgres sees it.
@@ -11,8 +13,6 @@ use super::sql::{query, query_one};
 pub struct Session {
     /// The role.
     pub user: String,
-    /// Whether rights mean nothing to it.
-    pub superuser: bool,
     /// The version of TLS; none where the connection is plain.
     pub tls: Option<String>,
     /// Whether the server is on this machine.
@@ -24,34 +24,54 @@ pub struct Session {
 }
 
 const SESSION: &str = "
-    SELECT current_user::text AS user, r.rolsuper, CASE WHEN s.ssl THEN s.version END AS tls, pg_is_in_recovery() AS standby,
+    SELECT current_user::text AS user, CASE WHEN s.ssl THEN s.version END AS tls, pg_is_in_recovery() AS standby,
         coalesce(inet_server_addr() <<= '127.0.0.0/8' OR inet_server_addr() = '::1', true) AS local,
         current_setting('server_version') AS version
-    FROM pg_roles r LEFT JOIN pg_stat_ssl s ON s.pid = pg_backend_pid()
-    WHERE r.rolname = current_user";
+    FROM (VALUES (pg_backend_pid())) AS own (pid) LEFT JOIN pg_stat_ssl s ON s.pid = own.pid";
 
-/// What a worker does with each table; to lock a row takes the right to update it, to take an id by hand one on its sequence.
+/// What of `rights` this role does not have; to lock a row takes the right to update it, to take an id by hand one on its sequence.
 const MISSING_RIGHTS: &str = "
-    WITH wanted (name, rights) AS (VALUES
-        ('refinery_schema_history', '{SELECT}'::text[]), ('replicas', '{SELECT,INSERT,UPDATE,DELETE}'),
-        ('job_keys', '{SELECT,INSERT,UPDATE,DELETE}'), ('jobs', '{SELECT,INSERT,UPDATE,DELETE}'),
-        ('checkpoints', '{SELECT,INSERT,DELETE}'), ('attempts', '{SELECT,INSERT,DELETE}'),
-        ('effects', '{SELECT,INSERT,UPDATE,DELETE}'), ('dead_letters', '{SELECT,INSERT,UPDATE,DELETE}'),
-        ('announcements', '{SELECT,INSERT,UPDATE,DELETE}'), ('audit_log', '{SELECT,INSERT,DELETE}'),
-        ('controls', '{SELECT,INSERT,UPDATE,DELETE}'), ('releases', '{SELECT,INSERT,UPDATE,DELETE}'),
-        ('producers', '{SELECT}'), ('quota_grants', '{SELECT,INSERT,UPDATE,DELETE}'), ('organizations', '{SELECT}'), ('projects', '{SELECT}'), ('users', '{SELECT}'), ('user_emails', '{SELECT}'), ('project_members', '{SELECT}'),
-        ('teams', '{SELECT}'), ('team_members', '{SELECT}'), ('integrations', '{SELECT}'), ('subscriptions', '{SELECT,DELETE}'),
-        ('identities', '{SELECT,UPDATE}'), ('organization_integrations', '{SELECT,UPDATE}'), ('external_issues', '{SELECT}'),
-        ('issue_groups', '{SELECT,UPDATE}'), ('group_links', '{SELECT,UPDATE}'), ('group_assignees', '{SELECT,INSERT,UPDATE}'),
-        ('group_subscriptions', '{SELECT,INSERT,DELETE}'), ('activities', '{SELECT,INSERT,DELETE}'), ('group_history', '{SELECT,INSERT,DELETE}'),
-        ('destinations', '{SELECT,UPDATE}'), ('seen_events', '{SELECT,INSERT,UPDATE,DELETE}'))
-    SELECT name || ': ' || string_agg(wish, ', ' ORDER BY wish) AS missing FROM wanted CROSS JOIN unnest(rights) AS wish
+    SELECT name || ': ' || string_agg(wish, ', ' ORDER BY wish) AS missing
+    FROM unnest($1::text[], $2::text[]) AS wanted (name, rights) CROSS JOIN unnest(string_to_array(rights, ',')) AS wish
     WHERE NOT coalesce(has_table_privilege(to_regclass(name), wish), false)
     GROUP BY name
     UNION ALL
-    SELECT name || ': USAGE' FROM unnest('{dead_letters_id_seq,replicas_id_seq}'::text[]) AS name
+    SELECT name || ': USAGE' FROM unnest($3::text[]) AS name
     WHERE NOT coalesce(has_sequence_privilege(to_regclass(name), 'USAGE'), false)
+    UNION ALL
+    SELECT name || ': EXECUTE' FROM unnest($4::text[]) AS name
+    WHERE NOT coalesce(has_function_privilege(to_regprocedure(name), 'EXECUTE'), false)
     ORDER BY missing";
+
+/// What a role can do, by itself or through one that it is a member of, and a worker's may not.
+const TOO_MUCH: &str = "
+    WITH me AS (SELECT oid, rolsuper FROM pg_roles WHERE rolname = $1),
+    mine AS (
+        SELECT r.oid, r.rolname, r.rolsuper, r.rolcreaterole, r.rolcreatedb, r.rolreplication FROM me CROSS JOIN pg_roles r
+        WHERE NOT me.rolsuper AND pg_has_role(me.oid, r.oid, 'MEMBER')
+    ), tables AS (
+        SELECT c.oid, c.relname, c.relowner FROM unnest($2::text[]) AS name JOIN pg_class c ON c.oid = to_regclass(name)
+    )
+    SELECT 'is a superuser' AS what FROM me WHERE rolsuper
+    UNION SELECT 'may become the superuser ' || rolname FROM mine WHERE rolsuper
+    UNION SELECT 'may create roles' FROM mine WHERE rolcreaterole
+    UNION SELECT 'may create databases' FROM mine WHERE rolcreatedb
+    UNION SELECT 'may copy the whole cluster (REPLICATION)' FROM mine WHERE rolreplication
+    UNION SELECT 'is a member of ' || rolname FROM mine
+        WHERE rolname IN ('pg_execute_server_program', 'pg_read_server_files', 'pg_write_server_files')
+    UNION SELECT 'owns the database' FROM pg_database d JOIN mine ON mine.oid = d.datdba WHERE d.datname = current_database()
+    UNION SELECT 'owns the schema public' FROM pg_namespace n JOIN mine ON mine.oid = n.nspowner WHERE n.nspname = 'public'
+    UNION SELECT 'owns ' || count(*) || ' tables, one of them ' || min(relname::text)
+        FROM tables JOIN mine ON mine.oid = tables.relowner HAVING count(*) > 0
+    UNION SELECT 'may create in the schema public' FROM me WHERE NOT rolsuper AND has_schema_privilege(me.oid, 'public', 'CREATE')
+    UNION SELECT 'has ' || excess || ' on ' || count(*) || ' tables, one of them ' || min(relname::text)
+        FROM me CROSS JOIN tables CROSS JOIN unnest('{TRUNCATE,TRIGGER}'::text[]) AS excess
+        WHERE NOT rolsuper AND has_table_privilege(me.oid, tables.oid, excess) GROUP BY excess
+    UNION SELECT 'has UPDATE on audit_log' FROM me CROSS JOIN tables
+        WHERE NOT rolsuper AND relname = 'audit_log' AND has_any_column_privilege(me.oid, tables.oid, 'UPDATE')
+    UNION SELECT 'has DELETE on audit_log' FROM me CROSS JOIN tables
+        WHERE NOT rolsuper AND relname = 'audit_log' AND has_table_privilege(me.oid, tables.oid, 'DELETE')
+    ORDER BY what";
 
 const CLOCK: &str = "SELECT clock_timestamp() AS now";
 
@@ -64,7 +84,6 @@ impl Store {
         let row = query_one(&self.client().await?, SESSION, &[]).await?;
         Ok(Session {
             user: row.try_get("user")?,
-            superuser: row.try_get("rolsuper")?,
             tls: row.try_get("tls")?,
             local: row.try_get("local")?,
             standby: row.try_get("standby")?,
@@ -72,13 +91,22 @@ impl Store {
         })
     }
 
-    /// The rights that a worker needs and this role does not have, a line for each table.
+    /// The rights that a worker needs and this role does not have, a line for each table, sequence and function.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn missing_rights(&self) -> Result<Vec<String>, StoreError> {
-        let rows = query(&self.client().await?, MISSING_RIGHTS, &[]).await?;
+        let (tables, rights) = of_worker();
+        let rows = query(&self.client().await?, MISSING_RIGHTS, &[&tables, &rights, &SEQUENCES, &FUNCTIONS]).await?;
         Ok(rows.iter().map(|row| row.try_get("missing")).collect::<Result<_, _>>()?)
+    }
+
+    /// What a role can do and a worker's may not, each as it follows the role's name: `owns the database`. None of a worker's login.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn excess_of(&self, role: &str) -> Result<Vec<String>, StoreError> {
+        too_much(&**self.client().await?, role).await
     }
 
     /// What time it is by Postgres' clock.
@@ -88,4 +116,10 @@ impl Store {
     pub async fn clock(&self) -> Result<OffsetDateTime, StoreError> {
         Ok(query_one(&self.client().await?, CLOCK, &[]).await?.try_get("now")?)
     }
+}
+
+/// As [`Store::excess_of`], on any connection; nothing of a role that there is not.
+pub(super) async fn too_much<C: GenericClient>(on: &C, role: &str) -> Result<Vec<String>, StoreError> {
+    let rows = on.query(TOO_MUCH, &[&role, &of_worker().0]).await?;
+    Ok(rows.iter().map(|row| row.try_get("what")).collect::<Result<_, _>>()?)
 }

@@ -3,13 +3,13 @@
 use secrecy::SecretSlice;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use tokio_postgres::types::Json;
 
 use super::Store;
 use super::actions::{Actor, write_audit};
 use super::count::CappedCount;
 use super::dead_letters::place;
 use super::error::StoreError;
+use super::headers;
 use super::sql::{query, query_one, query_opt};
 
 /// What becomes of a dead letter.
@@ -96,7 +96,8 @@ pub(super) const COUNT_OF_CODE: &str = "
         SELECT FROM dead_letters WHERE resolved_at IS NULL AND code >= $2 AND code <= $2 ORDER BY code, id LIMIT $1) counted";
 
 const READ: &str = "
-    SELECT producer, routing_key, headers, sealed_body, body_bytes, body_sha256, content_type, content_encoding, message_id, app_id, reply_to,
+    SELECT producer, routing_key, headers, sealed_headers, sealed_body, body_bytes, body_sha256, content_type, content_encoding,
+        message_id, app_id, reply_to,
         correlation_id, coalesce(resolution, CASE WHEN resolved_at IS NOT NULL THEN 'resolved' END) AS resolution
     FROM dead_letters WHERE id = $1";
 
@@ -144,7 +145,7 @@ impl Store {
         if Sha256::digest(&body).as_slice() != row.try_get::<_, &[u8]>("body_sha256")? {
             return Ok(Err(NotReplayable::Damaged));
         }
-        let Json(headers) = row.try_get("headers")?;
+        let headers = headers::received(&self.keyring, &id.to_string(), &row)?;
         Ok(Ok(Replay {
             producer: row.try_get("producer")?,
             routing_key: row.try_get("routing_key")?,

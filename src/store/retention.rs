@@ -113,10 +113,8 @@ const FORGET_REPLICAS: &str = "
         WHERE ended_at < $1 AND NOT EXISTS (SELECT FROM jobs WHERE owner = r.id AND state = 'running')
         ORDER BY ended_at LIMIT $2 FOR UPDATE SKIP LOCKED)";
 
-/// Ids are in the order of time. A younger row would make Postgres refuse all of them.
-const FORGET_AUDIT: &str = "
-    DELETE FROM audit_log WHERE id IN (SELECT id FROM (SELECT id, at FROM audit_log ORDER BY id LIMIT $2) oldest
-        WHERE at < least($1, now() - interval '365 days'))";
+/// A worker has no right to delete from it: the owner's function does, of rows that are a year old.
+const PRUNE_AUDIT: &str = "SELECT prune_audit($1, $2) AS pruned";
 
 impl Store {
     /// Walks over the next jobs behind `after` that are old enough to be over: deletes those that have ended, with their keys, and
@@ -202,7 +200,9 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn forget_audit(&self, keep: &Keep, now: OffsetDateTime) -> Result<bool, StoreError> {
-        self.forget(FORGET_AUDIT, now - keep.audit).await
+        let pruned: i64 =
+            query_one(&self.client().await?, PRUNE_AUDIT, &[&(now - keep.audit), &BATCH]).await?.try_get("pruned")?;
+        Ok(pruned == BATCH)
     }
 
     async fn forget(&self, sql: &str, before: OffsetDateTime) -> Result<bool, StoreError> {

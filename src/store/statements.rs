@@ -1,7 +1,10 @@
 //! The statements that run in a loop or behind a command, for the test that looks at how many rows each of them reads. Left out are
 //! those that find one row by its key in so many words.
 
-use super::{backlog, controls, dead_letters, due, inspect, listing, overdue, quotas, releases, resolve, takeover};
+use super::{
+    backlog, cancel_many, controls, dead_letters, discard_many, due, headers, inspect, listing, overdue, quotas, releases,
+    resolve, takeover,
+};
 
 /// Those of workers, which run again and again on connections that live for long; each by its name: module and constant.
 pub const IN_LOOPS: &[(&str, &str)] = &[
@@ -13,6 +16,7 @@ pub const IN_LOOPS: &[(&str, &str)] = &[
     ("backlog::JOBS_AFTER", backlog::JOBS_AFTER),
     ("backlog::LETTERS_AFTER", backlog::LETTERS_AFTER),
     ("due::DUE", due::DUE),
+    ("headers::UNSEALED", headers::UNSEALED),
     ("due::STALE", due::STALE),
     ("due::UNSTAMP_OF", due::UNSTAMP_OF),
     ("due::UNSTAMP_ENDED", due::UNSTAMP_ENDED),
@@ -38,11 +42,14 @@ pub const IN_LOOPS: &[(&str, &str)] = &[
 
 /// Those of commands, likewise; a command has connections of its own.
 pub const BEHIND_COMMANDS: &[(&str, &str)] = &[
+    ("cancel_many::PAGE", cancel_many::PAGE),
+    ("cancel_many::PAGE_HALTED", cancel_many::PAGE_HALTED),
     ("controls::SHOWN", controls::SHOWN),
     ("controls::OF_SCOPE", controls::OF_SCOPE),
     ("controls::END", controls::END),
     ("dead_letters::LIST", dead_letters::LIST),
     ("dead_letters::LIST_OPEN", dead_letters::LIST_OPEN),
+    ("discard_many::LOOK", discard_many::LOOK),
     ("inspect::SHOW", inspect::SHOW),
     ("inspect::BY_KEY", inspect::BY_KEY),
     ("inspect::CHECKPOINTS", inspect::CHECKPOINTS),

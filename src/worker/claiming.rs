@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use serde_json::value::to_raw_value;
 use time::OffsetDateTime;
 
@@ -10,13 +11,12 @@ use super::Worker;
 use super::inflow::ONE_JOB;
 use super::lane::{Seat, Share, Slot};
 use super::parts::{InHand, Parts, Suspect};
-use super::unknown::sealed_place;
 use crate::broker::{Delivery, KEY_CANCEL, KEY_CONFIGURE, KEY_JOB};
 use crate::engine::{Pipeline, Product};
 use crate::fault::{chain, storable};
 use crate::job::JobId;
 use crate::message::{
-    Cancel, Configure, Intake, LONGEST_DELAY, Named, Newer, Refusal, Sender, WakeUp, decode_control, decode_intake,
+    Cancel, Configure, Intake, LONGEST_DELAY, Named, Newer, Refusal, Sender, WakeUp, decode_control, decode_intake, sealed_place,
 };
 use crate::store::{
     Actor, Announcement, Answer, Cancelling, Claim, Claimed, Incoming, Intaken, NewJob, NotClaimed, SoFar, StoreError, Tables,
@@ -57,6 +57,10 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     /// Takes a delivery: claims its job, or does what it asks for.
     pub(super) async fn take(&self, delivery: &Delivery, seat: &Arc<Seat>) -> Taken {
         metrics::counter!(names::DELIVERIES, "lane" => seat.lane.name).increment(1);
+        if let Some(discarded) = &delivery.discarded {
+            let bytes = usize::try_from(discarded.bytes).unwrap_or(usize::MAX);
+            return self.keep(delivery, &Refusal::TooLarge(bytes)).await;
+        }
         let taken = match delivery.routing_key.as_str() {
             KEY_JOB => self.take_intake(delivery, seat).await,
             KEY_CONFIGURE | KEY_CANCEL => self.take_control(delivery).await,
@@ -77,22 +81,29 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     async fn take_intake(&self, delivery: &Delivery, seat: &Arc<Seat>) -> Result<Taken, Trouble> {
         let sender = self.sender(delivery).await?;
         let id = JobId::fresh();
-        let intake = decode_intake(&delivery.body, &delivery.envelope, &self.parts.keyring, id)?;
+        let intake = {
+            let _place = self.inflow.decoding_place(delivery.body.len()).await;
+            decode_intake(&delivery.body, &delivery.envelope, &self.parts.keyring, id)?
+        };
         self.admit(&sender, delivery, &intake).await?;
-        let (key, payload, organization, times) = match &intake {
+        let organization = match &intake {
+            Intake::Request { request, .. } => request.organization.as_str(),
+            Intake::Newer(newer) => newer.organization.as_str(),
+        };
+        let room = self.room_for(&sender, &intake, delivery.body.len()).await?;
+        let place = self.place(seat, organization, &intake).await;
+        let (key, payload, times) = match &intake {
             Intake::Request { request, digest } => {
                 let accepted = to_raw_value(request).map_err(|error| StoreError::Row(error.to_string()))?;
                 let key = (request.source.as_str(), request.dedupe_key.as_str(), request.schema, digest);
-                (key, Incoming::Known(accepted), request.organization.as_str(), (request.not_before, request.deadline))
+                (key, Incoming::Known(accepted), (request.not_before, request.deadline))
             }
             Intake::Newer(newer) => {
                 let sealed = seal(&self.parts, id, &delivery.body);
-                (newer_key(newer), Incoming::Newer(sealed), newer.organization.as_str(), (None, None))
+                (newer_key(newer), Incoming::Newer(sealed), (None, None))
             }
         };
         let pipeline = self.parts.registry.iter().next().ok_or_else(|| StoreError::Row("there are no pipelines".to_owned()))?;
-        let room = self.room_for(sender.name(), (key.0, key.1), organization, (times.0, payload.len())).await?;
-        let place = self.place(seat, organization, &intake).await;
         let trace = Trace::received(delivery.header(TRACEPARENT), delivery.header(TRACESTATE));
         let new = Arc::new(NewJob {
             id,
@@ -105,6 +116,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             digest: *key.3,
             organization: organization.to_owned(),
             payload,
+            bytes: delivery.body.len(),
             not_before: times.0,
             deadline: times.1,
             reply_to: delivery.reply_to.clone(),
@@ -114,6 +126,8 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             owner: place.is_some().then(|| self.lease.replica()),
             known_schema: self.parts.known_schema,
         });
+        // The payload is all that is left of it.
+        drop(intake);
         let in_hand = self.parts.running.take(id).expect("a fresh id is not in hand");
         let intaken = self.parts.patiently(|| self.parts.writer.intake(&new)).await?;
         if let (Some(room), Intaken::Ours(..) | Intaken::Accepted(_)) = (room, &intaken) {
@@ -261,7 +275,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         let actor = Actor { who, role: "producer".to_owned(), reason: None };
         let store = self.parts.store();
         let answer = if delivery.routing_key == KEY_CANCEL {
-            let cancel: Cancel = decode_control(&delivery.body, &delivery.envelope)?;
+            let cancel: Cancel = self.decode_control(delivery).await?;
             self.permit(&sender, &[Named::Source(&cancel.source)]).await?;
             let Cancel { source, dedupe_key, .. } = cancel.clone();
             self.permit_job(&sender, &Target::Key { source, dedupe_key }).await?;
@@ -270,7 +284,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
                 Cancelling::Noted => return Ok(Taken::Nothing),
             }
         } else {
-            let configure: Configure = decode_control(&delivery.body, &delivery.envelope)?;
+            let configure: Configure = self.decode_control(delivery).await?;
             let first = self.parts.registry.iter().next().map(Pipeline::first).unwrap_or_default();
             let target = Target::Id(configure.job_id);
             self.permit_job(&sender, &target).await?;
@@ -295,6 +309,11 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             Err(Trouble::Refused(_)) => Err(Refusal::NoSuchJob.into()),
             answer => answer,
         }
+    }
+
+    async fn decode_control<C: DeserializeOwned>(&self, delivery: &Delivery) -> Result<C, Refusal> {
+        let _place = self.inflow.decoding_place(delivery.body.len()).await;
+        decode_control(&delivery.body, &delivery.envelope)
     }
 }
 

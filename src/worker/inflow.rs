@@ -6,13 +6,17 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use crate::store::Backlog;
 use crate::telemetry::names;
 
 /// Messages in hand while a long queue becomes rows, at least.
 const FLOOD: u16 = 512;
+/// Bodies that are decoded at a time, of those that are not small.
+const DECODED_AT_A_TIME: usize = 2;
+/// In bytes.
+const SMALL: usize = 64 << 10;
 /// What a message has become that waits for its turn.
 pub(super) const ONE_JOB: Backlog = Backlog { jobs: 1, dead_letters: 0 };
 /// What a message has become that waits for a person.
@@ -27,6 +31,8 @@ pub struct Inflow {
     pub backlog_limit: u32,
     /// The queue is long.
     flood: watch::Sender<bool>,
+    /// Where large bodies are decoded.
+    decoding: Semaphore,
     seen: Mutex<Seen>,
 }
 
@@ -46,7 +52,8 @@ impl Inflow {
         let steady = super::lane::prefetch(seats);
         let ((prefetch, _), (flood, _)) = (watch::channel(steady), watch::channel(false));
         let seen = Mutex::new(Seen { waiting, made: Backlog::default(), full: false });
-        let inflow = Self { prefetch, steady, backlog_limit, flood, seen };
+        let decoding = Semaphore::new(DECODED_AT_A_TIME);
+        let inflow = Self { prefetch, steady, backlog_limit, flood, decoding, seen };
         metrics::gauge!(names::INTAKE_PAUSED).set(0.0);
         inflow.adjust(inflow.seen());
         inflow
@@ -56,6 +63,15 @@ impl Inflow {
     #[must_use]
     pub fn prefetch(&self) -> watch::Receiver<u16> {
         self.prefetch.subscribe()
+    }
+
+    /// A place to decode a body of so many bytes in. Decoded, JSON takes up to forty times its size; so of large bodies a few are
+    /// decoded at a time, however many cores there are.
+    pub(super) async fn decoding_place(&self, bytes: usize) -> Option<SemaphorePermit<'_>> {
+        if bytes <= SMALL {
+            return None;
+        }
+        Some(self.decoding.acquire().await.expect("the semaphore is never closed"))
     }
 
     /// Why nothing is taken, if so, and what helps.

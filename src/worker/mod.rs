@@ -93,7 +93,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     }
 
     /// Takes a delivery to its end. Where the lease is lost on the way, it goes back.
-    pub(crate) async fn handle(&self, delivery: Delivery, seat: &Arc<Seat>) {
+    pub(crate) async fn handle(&self, mut delivery: Delivery, seat: &Arc<Seat>) {
         let lost = self.lease.lost();
         tokio::select! {
             biased;
@@ -101,11 +101,14 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             taken = self.take(&delivery, seat) => match taken {
                 Taken::Nothing => delivery.ack(),
                 Taken::Back => delivery.abandon(),
-                Taken::Ours(claim, holding, told) => tokio::select! {
-                    biased;
-                    () = lost.cancelled() => delivery.abandon(),
-                    () = self.run_traced(claim, holding, told) => delivery.ack(),
-                },
+                Taken::Ours(claim, holding, told) => {
+                    delivery.forget_body();
+                    tokio::select! {
+                        biased;
+                        () = lost.cancelled() => delivery.abandon(),
+                        () = self.run_traced(claim, holding, told) => delivery.ack(),
+                    }
+                }
             },
         }
     }

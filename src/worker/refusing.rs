@@ -1,8 +1,5 @@
 //! A message that is refused becomes a dead letter, as far as its producer's quota has room; its producer is told either way.
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
-
 use super::Worker;
 use super::claiming::Taken;
 use super::inflow::ONE_DEAD_LETTER;
@@ -10,18 +7,17 @@ use super::quotas::LetterRoom;
 use crate::broker::Delivery;
 use crate::engine::Product;
 use crate::fault::{chain, storable};
-use crate::message::{Named, Refusal, Sender, shown_string, without_mark};
+use crate::message::{Named, Refusal, Said, Sender};
 use crate::store::{NewDeadLetter, StoreError, Tables};
 use crate::telemetry::names;
 
 impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     /// Keeps what could not become a job. Where even that fails, the message goes back and comes again.
     pub(super) async fn keep(&self, delivery: &Delivery, refusal: &Refusal) -> Taken {
-        let said = serde_json::from_slice::<Said<'_>>(without_mark(&delivery.body)).unwrap_or_default();
-        let text = |said: Option<&RawValue>, beside: &Option<String>| {
-            let said = said.and_then(|value| shown_string(value.get()));
-            said.or_else(|| beside.clone()).map(|text| storable(&text, 255))
-        };
+        let read = if delivery.discarded.is_some() { Said::by_beginning } else { Said::by };
+        let said = read(&delivery.body);
+        let text =
+            |said: Option<String>, beside: &Option<String>| said.or_else(|| beside.clone()).map(|text| storable(&text, 255));
         let short = |text: &Option<String>| text.as_deref().map(|text| storable(text, 255));
         let envelope = &delivery.envelope;
         let sender = self.sender(delivery).await.ok();
@@ -32,6 +28,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             refusal,
             is_its_senders,
             body: &delivery.body,
+            discarded: delivery.discarded,
             routing_key: &delivery.routing_key,
             headers: delivery.headers.clone(),
             producer: sender.as_ref().map_or(envelope.user_id.as_deref(), Sender::name),
@@ -94,13 +91,4 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             LetterRoom::Nothing(None) => Ok(None),
         }
     }
-}
-
-/// What a refused message says of itself, as far as it can be read. Nothing else of it is built in memory, whatever its size.
-#[derive(Default, Deserialize)]
-struct Said<'a> {
-    #[serde(borrow, default)]
-    source: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    dedupe_key: Option<&'a RawValue>,
 }

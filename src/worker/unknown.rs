@@ -6,14 +6,8 @@ use super::parts::Parts;
 use crate::engine::{AttemptOutcome, AttemptRecord, Commit, Failure, Next, Pipeline, Product, Record, Skipped};
 use crate::fault::{WaitOn, chain, fingerprint};
 use crate::job::{Job, WaitReason};
-use crate::message::{Envelope, Intake, Request, decode_intake};
-use crate::secrets::Place;
+use crate::message::{Envelope, Intake, Request, decode_intake, sealed_place};
 use crate::store::{Claim, Tables};
-
-/// Where the raw bytes of a job of a newer schema are sealed for.
-pub(super) const fn sealed_place(row: &str) -> Place<'_> {
-    Place { table: "jobs", column: "sealed_payload", row }
-}
 
 /// A claimed job that this worker cannot run.
 pub(super) struct Unknown {

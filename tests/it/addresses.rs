@@ -26,7 +26,7 @@ struct Scene {
 impl Scene {
     async fn new() -> Self {
         let world = TestWorld::acme().await;
-        let postgres = [Proxy::to(&world.database.url).await, Proxy::to(&world.database.url).await];
+        let postgres = [Proxy::to(&world.database.worker_url).await, Proxy::to(&world.database.worker_url).await];
         let rabbitmq = [Proxy::to(&world.amqp_url).await, Proxy::to(&world.amqp_url).await];
         let database = format!("{}?target_session_attrs=read-write", postgres[0].url_or(&postgres[1]));
         let environment = BTreeMap::from([

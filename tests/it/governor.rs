@@ -84,7 +84,7 @@ pub(crate) async fn wait_sql(world: &TestWorld, sql: &str) {
 async fn watch_steps(world: &TestWorld) {
     const SQL: &str = "
         CREATE TABLE let_go (job uuid, at timestamptz DEFAULT now());
-        CREATE FUNCTION take_down() RETURNS trigger LANGUAGE plpgsql AS $$
+        CREATE FUNCTION take_down() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
         BEGIN
             INSERT INTO let_go VALUES (NEW.id);
             RETURN NULL;

@@ -61,7 +61,7 @@ impl Scene {
 }
 
 async fn worker_by_way_of_a_proxy(world: &TestWorld, concurrency: Option<u16>) -> (Proxy, WorkerProcess) {
-    let proxy = Proxy::to(&world.database.url).await;
+    let proxy = Proxy::to(&world.database.worker_url).await;
     let environment = BTreeMap::from([("DISPATCH_DATABASE_URL".to_owned(), proxy.url())]);
     let worker = world.worker(&WorkerOptions { environment, concurrency, call_seconds: Some(30), ..WorkerOptions::default() });
     (proxy, worker)

@@ -52,6 +52,7 @@ async fn a_world_that_is_right_passes_and_each_thing_is_told() {
             "postgres_tls",
             "schema",
             "clock",
+            "role",
             "rights",
             "sealed_values",
             "rabbitmq",
@@ -60,7 +61,7 @@ async fn a_world_that_is_right_passes_and_each_thing_is_told() {
             "rabbitmq_rights"
         ]
     );
-    let (_, _, sealed) = &findings[11];
+    let (_, _, sealed) = &findings[12];
     assert!(sealed.contains("3 columns"), "identities' tokens of both kinds and destinations' secrets: {sealed}");
     let text = world.dispatch(&["check"]).said().await;
     assert_eq!((text.code, text.stdout.lines().count()), (Some(0), 7), "a heading and a line each: {text:?}");
@@ -148,7 +149,11 @@ fn lacking(missing: &str) -> Vec<&str> {
 fn grants(role: &str, missing: &str) -> Vec<String> {
     let grant = |line: &str| {
         let (name, rights) = line.split_once(": ").expect("a table and rights");
-        let kind = if name.ends_with("_seq") { "SEQUENCE " } else { "" };
+        let kind = match name {
+            name if name.ends_with("_seq") => "SEQUENCE ",
+            name if name.contains('(') => "FUNCTION ",
+            _ => "",
+        };
         format!("GRANT {rights} ON {kind}{name} TO {role}")
     };
     lacking(missing).into_iter().map(grant).collect()

@@ -52,6 +52,7 @@ async fn dead_letter(world: &TestWorld, body: &str) -> i64 {
         is_its_senders: false,
         refusal: &Refusal::NoSuchJob,
         body: body.as_bytes(),
+        discarded: None,
         routing_key: "job",
         headers: json!({}),
         source: None,
@@ -125,6 +126,7 @@ async fn after_a_rotation_the_new_key_alone_opens_everything() {
         "jobs.sealed_payload",
         "jobs.payload.interaction.token",
         "dead_letters.sealed_body",
+        "dead_letters.sealed_headers",
     ];
     assert_eq!(columns, expected);
     keys.rotate(&world).done().await;
@@ -220,7 +222,8 @@ async fn a_rotation_undoes_no_change_made_meanwhile_and_goes_on_after_it_was_kil
 
     let again = keys.rotate(&world).done().await;
     let resealed: Vec<&Value> = again["resealed"].as_array().unwrap().iter().filter(|column| column["values"] != 0).collect();
-    assert_eq!(resealed, [&json!({"table": "dead_letters", "column": "sealed_body", "values": 1})]);
+    let of_letters = |column: &str, values: u64| json!({"table": "dead_letters", "column": column, "values": values});
+    assert_eq!(resealed, [&of_letters("sealed_body", 1), &of_letters("sealed_headers", 30)]);
     assert_eq!(counted(&world, &keys.new, "k1").await, Vec::<String>::new());
     let audit = world.database.rows("SELECT action FROM audit_log ORDER BY id").await.concat();
     assert_eq!(audit, ["keys.rotate", "keys.rotate", "keys.rotated"], "the one that was killed has begun and not ended");

@@ -48,7 +48,7 @@ fn subcommands(of: &[&str]) -> Vec<String> {
 }
 
 /// Every command of the program that does something, as a person types it.
-fn commands() -> BTreeSet<String> {
+pub(crate) fn commands() -> BTreeSet<String> {
     let mut commands = BTreeSet::new();
     for name in subcommands(&[]) {
         let inner = subcommands(&[&name]);

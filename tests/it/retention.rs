@@ -259,7 +259,12 @@ async fn rows_of_the_audit_log_cannot_be_deleted_within_a_year_nor_changed_ever(
         ('bob', 'operator', 'a', now() - interval '366 days')";
     world.sql(insert).await;
     let client = world.database.pool.get().await.unwrap();
-    for refused in ["DELETE FROM audit_log WHERE who = 'ann'", "UPDATE audit_log SET who = 'x' WHERE who = 'bob'"] {
+    for refused in [
+        "DELETE FROM audit_log WHERE who = 'ann'",
+        "UPDATE audit_log SET who = 'x' WHERE who = 'bob'",
+        "TRUNCATE audit_log",
+        "TRUNCATE audit_log, releases CASCADE",
+    ] {
         let error = client.execute(refused, &[]).await.expect_err(refused);
         assert!(error.as_db_error().is_some_and(|error| error.message().contains("insert-only")), "{error:?}");
     }

@@ -81,10 +81,13 @@ impl Standby {
 
     /// Makes it the primary; gives its database.
     async fn promote(&self, primary: &TestDatabase) -> TestDatabase {
-        let mut url = Url::parse(primary.url.expose_secret()).expect("a URL");
-        url.set_port(Some(self.port.number())).expect("it has a host");
-        let url = SecretString::from(url.to_string());
-        let database = TestDatabase { pool: store::pool(&url, 4).expect("a pool"), url, name: primary.name.clone() };
+        let here = |primary: &SecretString| {
+            let mut url = Url::parse(primary.expose_secret()).expect("a URL");
+            url.set_port(Some(self.port.number())).expect("it has a host");
+            SecretString::from(url.to_string())
+        };
+        let (url, worker_url) = (here(&primary.url), here(&primary.worker_url));
+        let database = TestDatabase { pool: store::pool(&url, 4).expect("a pool"), url, worker_url, name: primary.name.clone() };
         assert_eq!(database.one("SELECT pg_promote()").await, "t");
         database
     }
@@ -103,7 +106,7 @@ fn lasting_as_long_as_this(program: &Path) -> Command {
 async fn when_the_primary_is_lost_work_goes_on_at_the_promoted_standby_and_nothing_is_lost() {
     let mut world = TestWorld::with_own_servers().await;
     let standby = Standby::of(&world).await;
-    let both = format!("{}?target_session_attrs=read-write", standby.in_front_of(&world.database.url));
+    let both = format!("{}?target_session_attrs=read-write", standby.in_front_of(&world.database.worker_url));
     let environment = BTreeMap::from([("DISPATCH_DATABASE_URL".to_owned(), both)]);
     let worker = world.worker(&WorkerOptions { environment, concurrency: Some(8), ..WorkerOptions::default() });
     worker.ready().await;

@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 use time::macros::datetime;
 use tokio_postgres::SimpleQueryMessage;
 
-use crate::support::TestDatabase;
+use crate::support::{TestDatabase, unaudited};
 
 /// When nothing else is said, the work item was changed then.
 pub(crate) const NOON: OffsetDateTime = datetime!(2026-03-01 12:00 UTC);
@@ -83,7 +83,7 @@ impl World {
     pub(crate) async fn import(&self, document: Value) -> Result<(Vec<(String, u64)>, Vec<String>), TrackerFault> {
         let document: TrackerDocument = serde_json::from_value(document).expect("a tracker document");
         let mut client = self.database.pool.get().await.expect("a connection");
-        let Imported { counts, gone, .. } = import(&mut client, &self.keyring, &document).await?;
+        let Imported { counts, gone, .. } = import(&mut client, &self.keyring, &document, unaudited).await?;
         Ok((counts.into_iter().filter(|(_, changed)| *changed > 0).collect(), gone))
     }
 

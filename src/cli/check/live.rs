@@ -44,6 +44,7 @@ async fn postgres(links: &Links) -> Vec<Finding> {
     let is_current = schema.is_ok();
     findings.push(Finding::of("schema", schema));
     findings.push(clock(&store).await);
+    findings.push(role(&session, store.excess_of(&session.user).await));
     if is_current {
         findings.push(rights(&session, store.missing_rights().await));
         findings.push(if opens {
@@ -79,15 +80,30 @@ async fn schema(store: &Store) -> Result<String, String> {
     }
 }
 
+/// A worker that is taken over by somebody does as much harm as its role lets it.
+fn role(session: &Session, excess: Result<Vec<String>, StoreError>) -> Finding {
+    let role = &session.user;
+    match excess {
+        Err(error) => Finding::fail("role", chain(&error)),
+        Ok(excess) if excess.is_empty() => Finding::ok("role", format!("{role} owns nothing and may become nobody who does")),
+        Ok(excess) => Finding::fail(
+            "role",
+            format!(
+                "expected a role for workers alone, got {role}, which {}; use a login of `dispatch migrate --worker-login`, and the \
+                 owner for `dispatch migrate` and for what registers and imports",
+                excess.join("; ")
+            ),
+        ),
+    }
+}
+
 fn rights(session: &Session, missing: Result<Vec<String>, StoreError>) -> Finding {
     match missing {
         Err(error) => Finding::fail("rights", chain(&error)),
         Ok(missing) if !missing.is_empty() => {
             let role = &session.user;
-            Finding::fail("rights", format!("{role} lacks {}; right is to grant them", missing.join("; ")))
-        }
-        Ok(_) if session.superuser => {
-            Finding::warn("rights", format!("{} is a superuser; right is a role with rights on the tables alone", session.user))
+            let right = format!("right is to make it a member of {} and to run `dispatch migrate`", store::WORKER);
+            Finding::fail("rights", format!("{role} lacks {}; {right}", missing.join("; ")))
         }
         Ok(_) => Finding::ok("rights", "on every table"),
     }
@@ -183,19 +199,13 @@ mod tests {
 
     #[test]
     fn a_plain_link_is_right_on_this_machine_alone() {
-        let session = Session {
-            user: "worker".to_owned(),
-            superuser: false,
-            tls: None,
-            local: false,
-            standby: false,
-            version: "17".to_owned(),
-        };
+        let session = Session { user: "worker".to_owned(), tls: None, local: false, standby: false, version: "17".to_owned() };
         assert_eq!(tls(&session).state, State::Warn);
         assert_eq!(tls(&Session { local: true, ..session.clone() }).state, State::Ok);
         assert_eq!(tls(&Session { tls: Some("TLSv1.3".to_owned()), ..session.clone() }).state, State::Ok);
         assert_eq!(reachable(&Session { standby: true, ..session.clone() }).state, State::Fail);
         assert_eq!(rights(&session, Ok(vec!["jobs: UPDATE".to_owned()])).state, State::Fail);
-        assert_eq!(rights(&Session { superuser: true, ..session }, Ok(Vec::new())).state, State::Warn);
+        let owner = role(&session, Ok(vec!["owns the database".to_owned()]));
+        assert!(owner.state == State::Fail && owner.detail.contains("--worker-login"), "{owner:?}");
     }
 }

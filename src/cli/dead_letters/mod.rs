@@ -1,5 +1,6 @@
 //! `dispatch dead-letters`: messages that could not become a job: look at them, publish them again, put them aside.
 
+mod discard;
 mod resolve;
 
 use std::process::ExitCode;
@@ -22,7 +23,7 @@ pub(super) enum DeadLetters {
     List(List),
     Show(Show),
     Replay(resolve::Replay),
-    Discard(resolve::Discard),
+    Discard(discard::Discard),
 }
 
 /// List dead letters, newest first
@@ -41,7 +42,7 @@ pub(super) struct List {
     limit: i64,
 }
 
-/// Show one dead letter: why, where it came from, its headers, size and SHA-256
+/// Show one dead letter: why, where it came from, its trace and the broker's headers, size and SHA-256
 #[derive(Debug, Args)]
 pub(super) struct Show {
     #[command(flatten)]
@@ -49,7 +50,7 @@ pub(super) struct Show {
     /// Its number
     #[arg(value_name = "NUMBER")]
     id: i64,
-    /// Print the body, which may hold secrets; an audit row says who did
+    /// Print the body, and on stderr all headers, which may hold secrets; an audit row says who did
     #[arg(long)]
     raw: bool,
     /// Why, for the audit log
@@ -97,12 +98,14 @@ impl Show {
         let actor = operator(self.reason);
         // Before the body is shown, so that nobody sees it without a trace.
         store.audit(&actor, "dead_letter.show_raw", None, &Value::Null, &json!({"dead_letter_id": self.id})).await?;
-        let body = body.expose_secret();
+        let (body, headers) = (body.expose_secret(), letter.all_headers.expose_secret());
         if output.is_json() {
             let mut value = serde_json::to_value(&letter).context("the answer as JSON")?;
             value["body"] = Value::from(body);
+            value["headers"] = serde_json::from_str(headers).context("its headers as JSON")?;
             output.answer(&value, String::new)?;
         } else {
+            say(&format!("headers: {headers}"));
             verbatim(body)?;
         }
         Ok(ExitCode::SUCCESS)

@@ -1,4 +1,4 @@
-//! `dispatch dead-letters replay|discard`: what becomes of dead letters. A replay publishes, waits for the confirm, then marks;
+//! `dispatch dead-letters replay`: publishes dead letters again. A replay publishes, waits for the confirm, then marks;
 //! a crash in between leaves the letter open, and a second replay is harmless: (source, dedupe key) makes the same job of it.
 
 use std::process::ExitCode;
@@ -28,17 +28,6 @@ pub(in crate::cli) struct Replay {
     consent: Consent,
 }
 
-/// Put dead letters aside: they stay, and are listed with --all only
-#[derive(Debug, Args)]
-pub(in crate::cli) struct Discard {
-    #[command(flatten)]
-    links: Links,
-    #[command(flatten)]
-    which: Which,
-    #[command(flatten)]
-    consent: Consent,
-}
-
 #[derive(Debug, Args)]
 struct Which {
     /// Their numbers
@@ -56,10 +45,10 @@ struct Which {
 }
 
 /// What came of a run.
-struct Tally {
+pub(super) struct Tally {
     how: Resolution,
-    done: Vec<i64>,
-    not_done: Vec<(i64, String)>,
+    pub(super) done: Vec<i64>,
+    pub(super) not_done: Vec<(i64, String)>,
     /// Open ones that the limit has left.
     left: CappedCount,
 }
@@ -71,7 +60,7 @@ impl Replay {
         let keyring = Keyring::parse(self.links.keyring()?)?;
         let store = connect::store_with_keyring(&self.links).await?;
         let (ids, left) = self.which.letters(&store).await?;
-        let mut tally = Tally { how: Resolution::Replayed, done: Vec::new(), not_done: Vec::new(), left };
+        let mut tally = Tally::new(Resolution::Replayed, left);
         if !ids.is_empty() {
             self.consent.to(&format!("Publish {} dead letters again?", ids.len()))?;
             let publisher = Publisher::connect(amqp_url).await?;
@@ -84,26 +73,6 @@ impl Replay {
                     }
                     Err(why) => tally.not_done.push((id, why)),
                 }
-            }
-        }
-        tally.tell(output)
-    }
-}
-
-impl Discard {
-    pub(in crate::cli) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
-        self.consent.can_be_had()?;
-        let store = connect::store(&self.links).await?;
-        let (ids, left) = self.which.letters(&store).await?;
-        let mut tally = Tally { how: Resolution::Discarded, done: Vec::new(), not_done: Vec::new(), left };
-        if !ids.is_empty() {
-            self.consent.to(&format!("Put {} dead letters aside?", ids.len()))?;
-        }
-        for id in ids {
-            if store.resolve(id, Resolution::Discarded, &self.consent.actor()).await? {
-                tally.done.push(id);
-            } else {
-                tally.not_done.push((id, "there is no open dead letter of this number".to_owned()));
             }
         }
         tally.tell(output)
@@ -153,7 +122,11 @@ fn message(letter: Letter, keyring: &Keyring) -> Outgoing {
 }
 
 impl Tally {
-    fn tell(&self, output: Output) -> anyhow::Result<ExitCode> {
+    pub(super) const fn new(how: Resolution, left: CappedCount) -> Self {
+        Self { how, done: Vec::new(), not_done: Vec::new(), left }
+    }
+
+    pub(super) fn tell(&self, output: Output) -> anyhow::Result<ExitCode> {
         let word = self.how.word();
         let not_done: Vec<Value> = self.not_done.iter().map(|(id, why)| json!({"id": id, "why": why})).collect();
         let answer = json!({"resolution": word, "done": self.done, "not_done": not_done, "left": self.left});

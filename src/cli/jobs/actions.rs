@@ -1,4 +1,4 @@
-//! `dispatch jobs retry|cancel|configure`: each asks first, takes a reason, and leaves an audit row.
+//! `dispatch jobs retry|configure`: each asks first, takes a reason, and leaves an audit row.
 
 use std::process::ExitCode;
 
@@ -16,13 +16,6 @@ use crate::store::{Actor, Answer, JobRow, Store};
 /// Make a parked, waiting or later-due job due now, with fresh attempts; its checkpoints stay
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Retry {
-    #[command(flatten)]
-    action: Action,
-}
-
-/// End a job that is not done, and its open follow-ups
-#[derive(Debug, Args)]
-pub(in crate::cli) struct Cancel {
     #[command(flatten)]
     action: Action,
 }
@@ -54,13 +47,6 @@ impl Retry {
     }
 }
 
-impl Cancel {
-    pub(super) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
-        let store = self.action.agreed("Cancel").await?;
-        told(output, "cancel", store.cancel(&self.action.job.target(), &self.action.actor()).await?)
-    }
-}
-
 impl Configure {
     /// The stage at which a job begins again: the first one of the only pipeline that takes an account.
     const FIRST_STAGE: &str = "check_account";
@@ -86,11 +72,11 @@ impl Action {
     }
 }
 
-fn question(verb: &str, job: &JobRow) -> String {
+pub(super) fn question(verb: &str, job: &JobRow) -> String {
     format!("{verb} job {} ({} of {}, {} at {})?", job.id, job.pipeline, job.organization, job.state, job.stage)
 }
 
-fn told(output: Output, action: &str, answer: Answer) -> anyhow::Result<ExitCode> {
+pub(super) fn told(output: Output, action: &str, answer: Answer) -> anyhow::Result<ExitCode> {
     match answer {
         Answer::Done { job, before, now } => {
             let value = json!({"job_id": job, "action": action, "changed": true, "before": before, "now": now});

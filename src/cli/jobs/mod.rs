@@ -1,6 +1,7 @@
-//! `dispatch jobs`: look at jobs and act on one.
+//! `dispatch jobs`: look at jobs, act on one, cancel many.
 
 mod actions;
+mod cancel;
 mod explain;
 mod list;
 mod show;
@@ -14,14 +15,14 @@ use super::output::Output;
 use crate::job::JobId;
 use crate::store::{JobRow, Store, Target};
 
-/// Look at jobs and act on one
+/// Look at jobs, act on one, or cancel many
 #[derive(Debug, Subcommand)]
 pub(super) enum Jobs {
     List(list::List),
     Show(show::Show),
     Explain(explain::Explain),
     Retry(actions::Retry),
-    Cancel(actions::Cancel),
+    Cancel(cancel::Cancel),
     Configure(actions::Configure),
 }
 
@@ -64,10 +65,14 @@ impl Selector {
     }
 
     async fn row(&self, store: &Store) -> anyhow::Result<JobRow> {
-        let row = match self.target() {
-            Target::Id(id) => store.job(id).await?,
-            Target::Key { source, dedupe_key } => store.job_by_key(&source, &dedupe_key).await?,
-        };
-        row.context("there is no such job")
+        row(store, &self.target()).await
     }
+}
+
+async fn row(store: &Store, target: &Target) -> anyhow::Result<JobRow> {
+    let row = match target {
+        Target::Id(id) => store.job(*id).await?,
+        Target::Key { source, dedupe_key } => store.job_by_key(source, dedupe_key).await?,
+    };
+    row.context("there is no such job")
 }

@@ -11,6 +11,7 @@ use futures_util::future::join_all;
 use reqwest::{Client, StatusCode};
 use rustix::process::Signal;
 use secrecy::{ExposeSecret, SecretString};
+use serde_json::Value;
 use tracing::instrument::WithSubscriber as _;
 use tracing::subscriber::NoSubscriber;
 
@@ -19,11 +20,11 @@ use super::world::World;
 use crate::broker::{self, topology};
 use crate::devkit::ports::{self, Port};
 use crate::devkit::process::{Abrupt, Launch, Process};
-use crate::devkit::servers::{PRODUCER_RIGHTS, Servers, WORKER_RIGHTS};
+use crate::devkit::servers::{PRODUCER_RIGHTS, Servers, WORKER_RIGHTS, with_user};
 use crate::devkit::simulator::process::SimulatorProcess;
 use crate::message::Producer;
 use crate::secrets::Keyring;
-use crate::store::{self, Actor, Store, StoreError};
+use crate::store::{self, Actor, Store, StoreError, WorkerLogin};
 use crate::{pipelines, telemetry, tracker};
 
 /// How long a worker may take to be ready.
@@ -38,10 +39,15 @@ const DATABASE: &str = "dispatch";
 const VHOST: &str = "dispatch";
 /// The user of RabbitMQ that publishes.
 const PRODUCER: &str = "demo-producer";
+/// The role that the workers log in with.
+const WORKER: &str = "demo_worker";
 
 /// How others reach what was started.
 pub(super) struct Links {
+    /// As the owner.
     pub(super) database_url: SecretString,
+    /// As a worker.
+    pub(super) worker_url: SecretString,
     /// Of an administrator.
     pub(super) amqp_url: SecretString,
     pub(super) producer_amqp_url: SecretString,
@@ -91,9 +97,12 @@ impl Fleet {
         let witness = folder.path.join(WITNESS);
         let (servers, simulator) =
             tokio::try_join!(Servers::start(&binary, report), SimulatorProcess::start_logging(&binary, &witness, log.into()))?;
+        let database_url: SecretString = servers.create_database(DATABASE, None).await?.into();
+        let worker_url = migrate(&database_url).await?;
         let (administrator, producer, worker) = users(&servers).await?;
         let links = Links {
-            database_url: servers.create_database(DATABASE, None).await?.into(),
+            database_url,
+            worker_url,
             amqp_url: administrator,
             producer_amqp_url: producer,
             worker_amqp_url: worker,
@@ -101,14 +110,8 @@ impl Fleet {
             simulator_url: simulator.url.clone(),
         };
         let lanes: Vec<_> = pipelines::registry().iter().map(|pipeline| pipeline.lane).collect();
-        // People are told of the demo, not of each migration.
-        let migrated =
-            async { store::migrate(&links.database_url).with_subscriber(NoSubscriber::new()).await.context("cannot migrate") };
-        let declared = async {
-            let declaring = topology::declare(&links.amqp_url, &lanes, topology::Outdated::Remove);
-            declaring.await.context("cannot declare the topology")
-        };
-        tokio::try_join!(migrated, declared)?;
+        let declaring = topology::declare(&links.amqp_url, &lanes, topology::Outdated::Remove);
+        declaring.await.context("cannot declare the topology")?;
         let world = World::new(&links.simulator_url);
         simulator.client.load_state(&world.state).await?;
         import(&links, &world).await?;
@@ -211,7 +214,7 @@ fn launch(worker: &Worker, binary: &Path, folder: &Path, links: &Links, keep: bo
 pub(super) fn environment(links: &Links) -> Vec<(&'static str, String)> {
     let simulator = &links.simulator_url;
     vec![
-        ("DISPATCH_DATABASE_URL", links.database_url.expose_secret().to_owned()),
+        ("DISPATCH_DATABASE_URL", links.worker_url.expose_secret().to_owned()),
         ("DISPATCH_AMQP_URL", links.amqp_url.expose_secret().to_owned()),
         ("DISPATCH_KEYRING", links.keyring.expose_secret().to_owned()),
         ("DISPATCH_AZURE_DEVOPS_PROFILE_URL", simulator.clone()),
@@ -238,7 +241,7 @@ async fn users(servers: &Servers) -> anyhow::Result<(SecretString, SecretString,
 async fn register_producers(links: &Links) -> anyhow::Result<()> {
     let administrator = broker::user_of(&links.amqp_url.clone().into())?;
     let store = Store::new(store::pool(&links.database_url, 1)?, Arc::new(Keyring::parse(&links.keyring)?));
-    let actor = Actor { who: SOURCE.to_owned(), role: "operator".to_owned(), reason: Some("the demo".to_owned()) };
+    let actor = demo();
     for name in [PRODUCER, &administrator] {
         let any = vec!["*".to_owned()];
         let (sources, organizations) = (vec![SOURCE.to_owned()], any.clone());
@@ -251,12 +254,29 @@ async fn register_producers(links: &Links) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Who acts here, for the audit log.
+fn demo() -> Actor {
+    Actor { who: "demo".to_owned(), role: "operator".to_owned(), reason: None }
+}
+
+/// Migrates, and makes the login that the workers use. People are told of the demo, not of each migration.
+async fn migrate(database_url: &SecretString) -> anyhow::Result<SecretString> {
+    let password = HEXLOWER.encode(&rand::random::<[u8; 20]>());
+    let login = WorkerLogin::parse(&format!("{WORKER}:{password}").into())?;
+    let actor = demo();
+    let migrating = store::migrate_with(database_url, Some(&login), Some(&actor));
+    migrating.with_subscriber(NoSubscriber::new()).await.context("cannot migrate")?;
+    Ok(with_user(database_url.expose_secret(), WORKER, &password)?.into())
+}
+
 async fn import(links: &Links, world: &World) -> anyhow::Result<()> {
     let keyring = Keyring::parse(&links.keyring)?;
     let (mut client, connection) = store::connect(&links.database_url).await?;
     tokio::pin!(connection);
     tokio::select! {
-        imported = tracker::import(&mut client, &keyring, &world.document) => imported.map(|_| ()).context("cannot import the tracker document"),
+        imported = tracker::import(&mut client, &keyring, &world.document, async |tx, imported| {
+            Ok::<_, anyhow::Error>(store::audit_on(tx, &demo(), "tracker.import", &Value::Null, &imported.audited()).await?)
+        }) => imported.map(|_| ()).context("cannot import the tracker document"),
         _ended = &mut connection => bail!("Postgres closed the connection"),
     }
 }

@@ -9,6 +9,7 @@ mod names;
 mod people;
 mod sealed;
 
+use serde_json::{Value, json};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row, Transaction};
 
@@ -48,24 +49,53 @@ pub struct Imported {
     pub released: u64,
 }
 
-/// Imports a document, and releases in the same transaction the jobs whose cause for waiting may be gone.
+impl Imported {
+    /// Whether the document said anything new.
+    #[must_use]
+    pub fn is_change(&self) -> bool {
+        !self.gone.is_empty() || self.counts.values().any(|rows| *rows > 0)
+    }
+
+    /// What an audit row says of it: counts, and no values.
+    #[must_use]
+    pub fn audited(&self) -> Value {
+        json!({"rows": self.counts, "causes_gone": self.gone.len(), "jobs_released": self.released})
+    }
+}
+
+/// Imports a document, and releases in the same transaction the jobs whose cause for waiting may be gone. Where anything has
+/// changed, `audit` writes its row in that transaction, too.
 ///
 /// # Errors
 /// [`TrackerFault::Document`] and [`TrackerFault::UnknownReference`] say what is wrong with the document;
-/// [`TrackerFault::Database`]. Nothing is changed then.
-pub async fn import(client: &mut Client, keyring: &Keyring, document: &TrackerDocument) -> Result<Imported, TrackerFault> {
+/// [`TrackerFault::Database`]; those of `audit`. Nothing is changed then.
+pub async fn import<E: From<TrackerFault>>(
+    client: &mut Client,
+    keyring: &Keyring,
+    document: &TrackerDocument,
+    audit: impl AsyncFnOnce(&Transaction<'_>, &Imported) -> Result<(), E>,
+) -> Result<Imported, E> {
     check::check(document)?;
-    let tx = client.transaction().await?;
+    let tx = client.transaction().await.map_err(TrackerFault::from)?;
+    let imported = import_in(&tx, keyring, document).await?;
+    if imported.is_change() {
+        audit(&tx, &imported).await?;
+    }
+    tx.commit().await.map_err(TrackerFault::from)?;
+    Ok(imported)
+}
+
+async fn import_in(tx: &Transaction<'_>, keyring: &Keyring, document: &TrackerDocument) -> Result<Imported, TrackerFault> {
+    const ONE_AT_A_TIME: &str = "SELECT pg_advisory_xact_lock(7264019, 2)";
     tx.query_one(ONE_AT_A_TIME, &[]).await?;
     let counts = TABLES.iter().map(|table| ((*table).to_owned(), 0)).collect();
-    let mut import = Import { tx: &tx, keyring, counts, gone: Vec::new() };
+    let mut import = Import { tx, keyring, counts, gone: Vec::new() };
     import.all(document).await?;
     let Import { counts, gone, .. } = import;
     let mut jobs = 0;
     for cause in &gone {
         jobs += released(&tx.query_one(BEGIN_RELEASE, &[cause, &None::<i64>]).await?)?;
     }
-    tx.commit().await?;
     Ok(Imported { counts, gone, released: jobs })
 }
 

@@ -13,7 +13,7 @@ use crate::support::TestWorld;
 pub(super) async fn watch(world: &TestWorld) {
     const SQL: &str = "
         CREATE TABLE went_down (what text NOT NULL);
-        CREATE FUNCTION take_down() RETURNS trigger LANGUAGE plpgsql AS $$
+        CREATE FUNCTION take_down() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
         BEGIN
             INSERT INTO went_down VALUES (format('%s: %s to %s', TG_TABLE_NAME, OLD, NEW));
             RETURN NULL;

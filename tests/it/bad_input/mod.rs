@@ -154,7 +154,8 @@ async fn shows_its_body(world: &TestWorld, row: &Row, letters: &BTreeMap<String,
     let id = letter_of(row, letters)["id"].to_string();
     let raw = world.dispatch(&["dead-letters", "show", &id, "--raw", "--reason", WHY]).tells_secrets().done().await;
     let shown = raw["body"].as_str().expect("a text");
-    let kept = &row.message.body[..row.message.body.len().min(1 << 20)];
+    let received = &row.message.body[..];
+    let kept = if received.len() > 1 << 20 { &received[..4 << 10] } else { received };
     assert!(shown == String::from_utf8_lossy(kept), "{}: another body is shown", row.name);
     let audit = format!("SELECT who, role, action, reason FROM audit_log WHERE after ->> 'dead_letter_id' = '{id}'");
     assert_eq!(world.database.rows(&audit).await, [["olga", "operator", "dead_letter.show_raw", WHY]], "{}", row.name);

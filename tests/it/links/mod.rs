@@ -94,7 +94,7 @@ async fn a_worker_runs_over_tls_to_the_real_servers() {
     amqp.set_scheme("amqps").unwrap();
     amqp.set_port(Some(port)).unwrap();
     let environment = BTreeMap::from([
-        ("DISPATCH_DATABASE_URL", format!("{}?sslmode=verify-full", world.database.url.expose_secret())),
+        ("DISPATCH_DATABASE_URL", format!("{}?sslmode=verify-full", world.database.worker_url.expose_secret())),
         ("DISPATCH_AMQP_URL", amqp.to_string()),
         ("DISPATCH_DATABASE_CA", ca.clone()),
         ("DISPATCH_AMQP_CA", ca),

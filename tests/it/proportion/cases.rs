@@ -32,6 +32,8 @@ const PAGE: u64 = 1_600;
 const LIST: u64 = 700;
 /// Of a window of 5,000 jobs, likewise.
 const WINDOW: u64 = 10_600;
+/// Of a window of 5,000 jobs, looked at for what is chosen and for its end.
+const PREVIEW: u64 = 20_100;
 /// Of the end of such a window.
 const EDGE: u64 = 5_010;
 /// Of everything that runs, twice, and of the replicas.
@@ -53,6 +55,12 @@ pub(super) const CASES: &[Case] = &[
     case("due::UNSTAMP_OF", "1, 1000, 0", 20, 4),
     case("due::UNSTAMP_ENDED", "1000", 100, 4),
     case("takeover::FREE", "500, 5, 2", 200, 8),
+    case("cancel_many::PAGE", "now(), NULL, 'org-7', NULL, NULL, NULL, job(0), job(1000000000), 5000", PREVIEW, 0),
+    case("cancel_many::PAGE", "now(), 'ready', NULL, 'shop-7', NULL, NULL, job(done_to()), job(1000000000), 5000", PREVIEW, 0),
+    case("cancel_many::PAGE_HALTED", "now(), 'parked', 'org-7', NULL, NULL, NULL, job(0), job(1000000000), 5000", PREVIEW, 0),
+    case("cancel_many::PAGE_HALTED", "now(), 'waiting', NULL, 'nobody', NULL, NULL, job(0), job(1000000000), 5000", PREVIEW, 0),
+    case("discard_many::LOOK", "0, 1000000000, 2000, now(), 'rare', NULL, NULL", PREVIEW, 0),
+    case("headers::UNSEALED", "100", 10, 4),
     case("controls::IN_FORCE", "10000", 20, 2),
     case("controls::SHOWN", "10001, 10000", 20, 4),
     case("controls::OF_SCOPE", "10001, scope()", 20, 2),

@@ -14,6 +14,8 @@ use tokio::process::{Child, Command};
 use super::servers::BINARY;
 use super::world::TestWorld;
 
+/// Commands that change what only the owner may: who there is, and the schema. All others run as a worker's login does.
+const OF_THE_OWNER: [&str; 5] = ["migrate", "tracker", "identities", "integrations", "destinations"];
 /// No command of a test takes longer.
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -36,8 +38,10 @@ pub(crate) struct Said {
 impl TestWorld {
     /// A command on this world's servers and keyring; its providers are the simulator, if there is one.
     pub(crate) fn dispatch(&self, arguments: &[&str]) -> Dispatch {
+        let is_owner = arguments.first().is_some_and(|command| OF_THE_OWNER.contains(command));
+        let database = if is_owner { &self.database.url } else { &self.database.worker_url };
         let mut environment = BTreeMap::from([
-            ("DATABASE_URL", self.database.url.expose_secret().to_owned()),
+            ("DATABASE_URL", database.expose_secret().to_owned()),
             ("AMQP_URL", self.amqp_url.expose_secret().to_owned()),
             ("KEYRING", self.keyring_setting.expose_secret().to_owned()),
             ("USER", "olga".to_owned()),

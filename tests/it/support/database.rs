@@ -2,9 +2,10 @@
 
 use deadpool_postgres::Pool;
 use dispatch_worker::store;
+use dispatch_worker::tracker::{Imported, TrackerFault};
 use secrecy::SecretString;
 use serde::de::DeserializeOwned;
-use tokio_postgres::SimpleQueryMessage;
+use tokio_postgres::{SimpleQueryMessage, Transaction};
 
 use super::servers::{Run, run};
 
@@ -13,8 +14,12 @@ const CONNECTIONS: usize = 4;
 
 /// A migrated, empty database.
 pub(crate) struct TestDatabase {
+    /// As the owner.
     pub(crate) pool: Pool,
+    /// The owner's.
     pub(crate) url: SecretString,
+    /// A worker's, with no more rights than it needs.
+    pub(crate) worker_url: SecretString,
     pub(crate) name: String,
 }
 
@@ -27,12 +32,14 @@ impl TestDatabase {
     pub(super) async fn named(run: &Run, name: String) -> Self {
         let url = run.create_database(&name).await;
         let pool = store::pool(&url, CONNECTIONS).expect("a pool");
-        Self { pool, url, name }
+        let worker_url = run.worker_url(&url);
+        Self { pool, url, worker_url, name }
     }
 
     /// The same, for another runtime.
     pub(super) fn with_connections_of_its_own(&self) -> Self {
-        Self { pool: store::pool(&self.url, 1).expect("a pool"), url: self.url.clone(), name: self.name.clone() }
+        let (url, worker_url) = (self.url.clone(), self.worker_url.clone());
+        Self { pool: store::pool(&url, 1).expect("a pool"), url, worker_url, name: self.name.clone() }
     }
 
     /// Runs statements; each row of an answer is its columns as text, null as `-`.
@@ -60,4 +67,9 @@ impl TestDatabase {
         assert!(rows.len() == 1 && rows[0].len() == 1, "{sql}: {rows:?}");
         rows.concat().concat()
     }
+}
+
+/// For imports that set a scene: nobody has asked for them.
+pub(crate) async fn unaudited(_: &Transaction<'_>, _: &Imported) -> Result<(), TrackerFault> {
+    Ok(())
 }

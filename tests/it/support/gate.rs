@@ -1,4 +1,5 @@
 //! A gate that commits stand at: they are undecided for as long as a test wants. And commits that come through late.
+//! Workers may not look at a table of a test's: the functions that do have their owner's rights.
 
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use super::wait::wait_for;
 /// The trigger comes with the COMMIT. It looks again and again rather than wait for a lock, since for locks there is a time limit.
 const SHUT: &str = "
     CREATE TABLE gate (is_open boolean);
-    CREATE FUNCTION stand_at_the_gate() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    CREATE FUNCTION stand_at_the_gate() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN
         WHILE NOT EXISTS (SELECT FROM gate) LOOP PERFORM pg_sleep(0.01); END LOOP;
         RETURN NULL;
     END $$;
@@ -19,7 +20,7 @@ const WAKES: &str = "OLD.woken_at IS NULL AND NEW.woken_at IS NOT NULL AND NEW.s
 
 /// The trigger comes with the COMMIT.
 const SLOW: &str = "
-    CREATE FUNCTION take_a_while() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep({seconds}); RETURN NULL; END $$;
+    CREATE FUNCTION take_a_while() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN PERFORM pg_sleep({seconds}); RETURN NULL; END $$;
     CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON {table} DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
         EXECUTE FUNCTION take_a_while()";
 

@@ -27,10 +27,10 @@ mod world;
 
 pub(crate) use checks::{ANY_ATTEMPT, Checks};
 pub(crate) use command::{Dispatch, Said};
-pub(crate) use database::TestDatabase;
+pub(crate) use database::{TestDatabase, unaudited};
 pub(crate) use listener::Listener;
 pub(crate) use proxy::Proxy;
-pub(crate) use servers::{BINARY, run};
+pub(crate) use servers::{BINARY, WORKER, run};
 pub(crate) use wait::wait_for;
 pub(crate) use worker::{WorkerOptions, WorkerProcess};
 pub(crate) use world::{TestWorld, intake, lanes, queues};

@@ -5,15 +5,20 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
 
+use data_encoding::HEXLOWER;
 use dispatch_worker::broker::user_of;
 use dispatch_worker::config;
-use dispatch_worker::devkit::servers::{Servers, WORKER_RIGHTS};
-use dispatch_worker::store;
-use secrecy::SecretString;
+use dispatch_worker::devkit::servers::{Servers, WORKER_RIGHTS, with_user};
+use dispatch_worker::store::{self, WorkerLogin};
+use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest, Sha256};
 use tokio::sync::OnceCell;
 
 /// The program under test.
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_dispatch");
+
+/// The role that every worker of a test logs in with, one for the whole cluster.
+pub(crate) const WORKER: &str = "dispatch_test_worker";
 
 /// RabbitMQ's management API is looked for here where the servers are somebody else's.
 const MANAGEMENT_PORT: u16 = 15_672;
@@ -66,10 +71,13 @@ impl Run {
 
     async fn on(servers: Servers) -> Self {
         let is_private = servers.guard_pid().is_some();
-        let name = format!("it_{}", data_encoding::HEXLOWER.encode(&rand::random::<[u8; 4]>()));
+        let name = format!("it_{}", HEXLOWER.encode(&rand::random::<[u8; 4]>()));
         let template = format!("{name}_template");
         let url = servers.create_database(&template, None).await.expect("a database for the template");
-        store::migrate(&SecretString::from(url.clone())).await.expect("the migrations apply to an empty database");
+        let login = format!("{WORKER}:{}", worker_password(&servers));
+        let login = WorkerLogin::parse(&login.into()).expect("a login that is right");
+        let migrated = store::migrate_with(&SecretString::from(url.clone()), Some(&login), None).await;
+        migrated.expect("the migrations apply to an empty database");
         let administrator = user_of(&SecretString::from(servers.amqp_url.clone()).into()).expect("a URL of RabbitMQ");
         run_sql(&url, &format!("INSERT INTO producers VALUES ('{administrator}', '{{*}}', '{{*}}', '{{*}}', '{{*}}')")).await;
         Self {
@@ -105,6 +113,12 @@ impl Run {
         let user = format!("{}_worker", self.name);
         let made = self.servers.create_user(vhost, &user, "canary-worker-password", &WORKER_RIGHTS);
         SecretString::from(made.await.expect("RabbitMQ makes a user"))
+    }
+
+    /// How a worker connects to a database: with no more rights than it needs.
+    pub(crate) fn worker_url(&self, database: &SecretString) -> SecretString {
+        let url = with_user(database.expose_secret(), WORKER, &worker_password(&self.servers));
+        url.expect("a URL of Postgres").into()
     }
 
     /// Removes a world. RabbitMQ is spared its queues at once; a database of a private Postgres goes with its server, since
@@ -146,6 +160,11 @@ async fn run_sql(url: &str, sql: &str) {
     let work = async move { client.batch_execute(sql).await };
     let (done, _) = tokio::join!(work, connection);
     done.unwrap_or_else(|error| panic!("{error:?}: {sql}"));
+}
+
+/// Known to whoever may make the role on these servers: several runs that share them do not lock each other out. It is a canary.
+fn worker_password(servers: &Servers) -> String {
+    format!("canary-{}", HEXLOWER.encode(&Sha256::digest(format!("{WORKER} {}", servers.database_url))))
 }
 
 /// Where RabbitMQ's management API is, with the credentials of `amqp`.

@@ -37,6 +37,8 @@ pub(crate) struct WorkerOptions {
     pub(crate) crash_at: Option<String>,
     /// Jobs at a time in each lane.
     pub(crate) concurrency: Option<u16>,
+    /// What the kernel lets it have of memory that it writes to, in bytes; with more, it aborts.
+    pub(crate) memory: Option<usize>,
     /// Deadline of one call to a provider, in seconds.
     pub(crate) call_seconds: Option<u64>,
     /// How many file descriptors it may have (RLIMIT_NOFILE).
@@ -67,7 +69,7 @@ impl WorkerProcess {
         world.serves_at(port.number());
         let log = world.folder.path().join(format!("worker-{number}.log"));
         let file = File::create(&log).expect("a log file");
-        let mut command = program(options.descriptors);
+        let mut command = program(options);
         command.arg("worker").env_clear();
         for (name, value) in environment(world, port.number(), options) {
             command.env(name, value);
@@ -176,11 +178,14 @@ fn page(port: u16, path: &str) -> io::Result<String> {
 }
 
 /// Each of these programs becomes the next one, so that the process stays the same.
-fn program(descriptors: Option<u16>) -> Command {
+fn program(options: &WorkerOptions) -> Command {
+    let limits =
+        [options.memory.map(|bytes| format!("--data={bytes}")), options.descriptors.map(|most| format!("--nofile={most}"))];
+    let limits: Vec<String> = limits.into_iter().flatten().collect();
     let limited =
-        descriptors.map(|most| vec!["/bin/sh".into(), "-c".into(), format!("ulimit -n {most} && exec \"$@\""), "sh".into()]);
+        if limits.is_empty() { Vec::new() } else { [vec!["prlimit".to_owned()], limits, vec!["--".to_owned()]].concat() };
     let watched = Path::new(SETPRIV).exists().then(|| [SETPRIV, "--pdeathsig", "KILL", "--"].map(str::to_owned));
-    let mut words = limited.into_iter().flatten().chain(watched.into_iter().flatten()).chain([BINARY.to_owned()]);
+    let mut words = limited.into_iter().chain(watched.into_iter().flatten()).chain([BINARY.to_owned()]);
     let mut command = Command::new(words.next().expect("the program itself is there"));
     command.args(words);
     command
@@ -190,7 +195,7 @@ fn environment(world: &TestWorld, port: u16, options: &WorkerOptions) -> BTreeMa
     let simulator = world.simulator_url().unwrap_or("http://127.0.0.1:9");
     let mut environment = BTreeMap::new();
     let mut set = |name: &str, value: String| environment.insert(format!("DISPATCH_{name}"), value);
-    set("DATABASE_URL", world.database.url.expose_secret().to_owned());
+    set("DATABASE_URL", world.database.worker_url.expose_secret().to_owned());
     set("AMQP_URL", world.worker_amqp_url.expose_secret().to_owned());
     set("KEYRING", world.keyring_setting.expose_secret().to_owned());
     set("OPS_LISTEN", format!("127.0.0.1:{port}"));

@@ -28,7 +28,7 @@ use tokio::sync::OnceCell;
 use super::acme;
 use super::alone::Place;
 use super::canaries;
-use super::database::TestDatabase;
+use super::database::{TestDatabase, unaudited};
 use super::ear::Ear;
 use super::logs::{ServersLogs, logs_in};
 use super::servers::{BINARY, Run, run};
@@ -177,7 +177,7 @@ impl TestWorld {
     /// As `dispatch tracker import` does it, waiting jobs released.
     pub(crate) async fn import(&self, document: &TrackerDocument) -> ImportCounts {
         let mut client = self.pool().get().await.expect("a connection");
-        import(&mut client, &self.keyring, document).await.expect("a document that is right").counts
+        import(&mut client, &self.keyring, document, unaudited).await.expect("a document that is right").counts
     }
 
     /// The URL of a user of RabbitMQ with these rights in this world's vhost: who there is gets others.

@@ -1,0 +1,123 @@
+//! `dispatch erase`: a person or an organization out of every table. It shows how many rows of each table that is, and changes nothing
+//! before somebody agrees.
+
+use std::process::ExitCode;
+
+use anyhow::anyhow;
+use clap::{Args, Subcommand};
+use comfy_table::Cell;
+use serde_json::{Value, json};
+
+use super::connect;
+use super::consent::Consent;
+use super::output::{Output, plain, rendered, say, say_lines};
+use crate::config::Links;
+use crate::erasure::{Erasure, Rows, Subject};
+use crate::secrets::Keyring;
+use crate::store::{self, Actor, Store, StoreError};
+
+/// Erase a person or an organization from every table, as the owner's role; README.md says what backups keep
+#[derive(Debug, Subcommand)]
+pub(super) enum Erase {
+    Person(Person),
+    Organization(Organization),
+}
+
+/// Erase a person: without --yes only show how many rows that is
+#[derive(Debug, Args)]
+pub(super) struct Person {
+    /// A user's id, or an e-mail address of theirs
+    #[arg(value_name = "ID|E-MAIL")]
+    person: String,
+    #[command(flatten)]
+    erasing: Erasing,
+}
+
+/// Erase an organization, with the people and accounts that no other has: without --yes only show how many rows that is
+#[derive(Debug, Args)]
+pub(super) struct Organization {
+    /// Its slug
+    #[arg(value_name = "SLUG")]
+    organization: String,
+    #[command(flatten)]
+    erasing: Erasing,
+}
+
+#[derive(Debug, Args)]
+struct Erasing {
+    #[command(flatten)]
+    links: Links,
+    #[command(flatten)]
+    consent: Consent,
+}
+
+impl Erase {
+    pub(super) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Person(Person { person, erasing }) => erasing.run("person", Subject::Person(person), output).await,
+            Self::Organization(Organization { organization, erasing }) => {
+                erasing.run("organization", Subject::Organization(organization), output).await
+            }
+        }
+    }
+}
+
+impl Erasing {
+    async fn run(self, kind: &str, subject: Subject, output: Output) -> anyhow::Result<ExitCode> {
+        let keyring = Keyring::parse(self.links.keyring()?)?;
+        let store = connect::store(&self.links).await?;
+        let (mut client, connection) = store::connect(self.links.database_url()?).await?;
+        tokio::pin!(connection);
+        let work = async {
+            let mut erasure = Erasure::of(&mut client, &keyring, &subject).await?;
+            self.erase(kind, &mut erasure, &store, output).await
+        };
+        tokio::select! {
+            done = work => done,
+            ended = &mut connection => Err(match ended {
+                Err(error) => StoreError::Database(error).into(),
+                Ok(()) => anyhow!("Postgres closed the connection"),
+            }),
+        }
+    }
+
+    async fn erase(&self, kind: &str, erasure: &mut Erasure<'_>, store: &Store, output: Output) -> anyhow::Result<ExitCode> {
+        let pseudonym = erasure.pseudonym().to_owned();
+        let would_be = erasure.run(true).await?;
+        for name in erasure.left_out() {
+            say(&format!("`{name}` alone is not looked for in texts: it is too short, or others have it, too"));
+        }
+        if !self.consent.is_possible() {
+            answer(output, &pseudonym, &would_be, true)?;
+            say("nothing was changed; use --yes to erase");
+            return Ok(ExitCode::SUCCESS);
+        }
+        say_lines(&table(Output::new(false), &would_be));
+        self.consent.to(&format!("Erase {kind} {pseudonym} from these rows, for good?"))?;
+        let actor = self.consent.actor();
+        let named = json!({"pseudonym": pseudonym});
+        // Before the audit log is looked at: should the reason name them, that goes, too.
+        store.audit(&actor, &format!("erase.{kind}"), None, &Value::Null, &named).await?;
+        let rows = erasure.run(false).await?;
+        // The actor may have been the one who is erased.
+        let done = Actor { who: "erase".to_owned(), role: actor.role, reason: None };
+        let after = json!({"pseudonym": pseudonym, "rows": rows});
+        store.audit(&done, &format!("erased.{kind}"), None, &Value::Null, &after).await?;
+        answer(output, &pseudonym, &rows, false)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn answer(output: Output, pseudonym: &str, rows: &Rows, is_dry: bool) -> anyhow::Result<()> {
+    let value = json!({"pseudonym": pseudonym, "dry_run": is_dry, "rows": rows});
+    output.answer(&value, || format!("{}\n\npseudonym: {pseudonym}", table(output, rows)))
+}
+
+fn table(output: Output, rows: &Rows) -> String {
+    let heading = "rows deleted or rewritten";
+    let mut table = output.table(&["table", heading]);
+    for (name, rows) in rows.iter().filter(|(_, rows)| **rows > 0) {
+        table.add_row([Cell::new(plain(name)), Cell::new(rows)]);
+    }
+    rendered(table)
+}

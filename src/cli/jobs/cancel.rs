@@ -1,0 +1,160 @@
+//! `dispatch jobs cancel`: one job, or all that a filter chooses. The filter is previewed and agreed to first; jobs that come later
+//! are not among them.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::actions::{question, told};
+use super::list::table;
+use crate::cli::connect;
+use crate::cli::consent::Consent;
+use crate::cli::duration;
+use crate::cli::failure::Usage;
+use crate::cli::output::{Output, rendered, say, say_lines};
+use crate::config::Links;
+use crate::job::{JobId, JobState};
+use crate::store::{ChosenJobs, ChosenPreview, ManyJobs, Store, Target};
+
+/// Pages between two lines of progress.
+const PROGRESS: u64 = 10;
+
+/// End a job that is not done, and its open follow-ups; or all jobs that a filter chooses
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Cancel {
+    #[command(flatten)]
+    links: Links,
+    /// The job's id
+    #[arg(value_name = "ID", conflicts_with_all = ["key", "source", "organization", "producer", "state", "error_code", "older_than"])]
+    id: Option<JobId>,
+    /// The producer's dedupe_key, together with --source
+    #[arg(long, requires = "source", conflicts_with_all = ["organization", "producer", "state", "error_code", "older_than"])]
+    key: Option<String>,
+    /// The source: with --key of one job, otherwise of all
+    #[arg(long)]
+    source: Option<String>,
+    /// Of this organization
+    #[arg(long, value_name = "SLUG")]
+    organization: Option<String>,
+    /// Sent by this user of RabbitMQ
+    #[arg(long, value_name = "USER")]
+    producer: Option<String>,
+    /// In this state: ready, running, waiting or parked
+    #[arg(long, value_parser = open_state)]
+    state: Option<JobState>,
+    /// Whose last failure has this code
+    #[arg(long, value_name = "CODE")]
+    error_code: Option<String>,
+    /// Accepted at least so long ago: 90s, 15m, 24h, 7d
+    #[arg(long, value_name = "AGE", value_parser = duration::parse)]
+    older_than: Option<Duration>,
+    /// Show what a filter chooses, and end nothing
+    #[arg(long, conflicts_with_all = ["id", "key"])]
+    dry_run: bool,
+    #[command(flatten)]
+    consent: Consent,
+}
+
+fn open_state(text: &str) -> Result<JobState, String> {
+    let state: JobState = text.parse().map_err(|error| format!("{error}"))?;
+    if state.is_done() {
+        Err("expected ready, running, waiting or parked; a job that is done is not cancelled".to_owned())
+    } else {
+        Ok(state)
+    }
+}
+
+impl Cancel {
+    pub(super) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
+        match self.target() {
+            Some(target) => self.one(&target, output).await,
+            None => self.many(output).await,
+        }
+    }
+
+    fn target(&self) -> Option<Target> {
+        match (self.id, &self.source, &self.key) {
+            (Some(id), ..) => Some(Target::Id(id)),
+            (None, Some(source), Some(key)) => Some(Target::Key { source: source.clone(), dedupe_key: key.clone() }),
+            (None, ..) => None,
+        }
+    }
+
+    async fn one(&self, target: &Target, output: Output) -> anyhow::Result<ExitCode> {
+        self.consent.can_be_had()?;
+        let store = connect::store(&self.links).await?;
+        self.consent.to(&question("Cancel", &super::row(&store, target).await?))?;
+        told(output, "cancel", store.cancel(target, &self.consent.actor()).await?)
+    }
+
+    fn filter(&self) -> anyhow::Result<ManyJobs> {
+        let filter = ManyJobs {
+            state: self.state,
+            organization: self.organization.clone(),
+            source: self.source.clone(),
+            producer: self.producer.clone(),
+            error_code: self.error_code.clone(),
+            older_than_seconds: self.older_than.map(|age| age.as_secs()),
+        };
+        let texts = [&filter.organization, &filter.source, &filter.producer, &filter.error_code];
+        if texts.iter().all(|text| text.is_none()) && filter.state.is_none() && filter.older_than_seconds.is_none() {
+            let what = "expected a job or a filter, got neither; use an ID, --source with --key, or at least one of --organization, \
+                        --source, --producer, --state, --error-code, --older-than";
+            return Err(Usage(what.to_owned()).into());
+        }
+        Ok(filter)
+    }
+
+    async fn many(&self, output: Output) -> anyhow::Result<ExitCode> {
+        let filter = self.filter()?;
+        if !self.dry_run {
+            self.consent.can_be_had()?;
+        }
+        let store = connect::store(&self.links).await?;
+        let chosen = store.choose_jobs(filter.clone()).await?;
+        let preview = store.preview_jobs(&chosen).await?;
+        if self.dry_run || preview.count.is_zero() {
+            return previewed(output, &preview);
+        }
+        say_lines(&rendered(table(Output::new(false), &preview.sample)));
+        self.consent.to(&format!("Cancel {} jobs and their open follow-ups?", preview.count))?;
+        let (jobs, follow_ups) = self.cancel(&store, &chosen, &json!(filter)).await?;
+        let value = json!({"cancelled": jobs, "follow_ups_cancelled": follow_ups, "dry_run": false});
+        output.answer(&value, || format!("{jobs} jobs are cancelled, and {follow_ups} of their follow-ups"))?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// Page after page, with a line of progress now and then. The audit log has a row for each job, and one before and one after
+    /// them for the action.
+    async fn cancel(&self, store: &Store, chosen: &ChosenJobs, filter: &Value) -> anyhow::Result<(u64, u64)> {
+        let actor = self.consent.actor();
+        store.audit(&actor, "jobs.cancel_many", None, &Value::Null, filter).await?;
+        let (mut after, mut jobs, mut follow_ups, mut pages) = (None, 0, 0, 0);
+        loop {
+            let page = store.cancel_page(chosen, after, &actor).await?;
+            (jobs, follow_ups, pages) = (jobs + page.jobs, follow_ups + page.follow_ups, pages + 1);
+            let Some(next) = page.next else { break };
+            if pages % PROGRESS == 0 {
+                say(&format!("{jobs} jobs cancelled so far, up to {next}"));
+            }
+            after = Some(next);
+        }
+        let done = json!({"cancelled": jobs, "follow_ups_cancelled": follow_ups});
+        store.audit(&actor, "jobs.cancelled_many", None, filter, &done).await?;
+        Ok((jobs, follow_ups))
+    }
+}
+
+fn previewed(output: Output, preview: &ChosenPreview) -> anyhow::Result<ExitCode> {
+    let value = json!({"jobs": preview.count, "sample": preview.sample, "cancelled": 0, "dry_run": true});
+    output.answer(&value, || match preview.sample.as_slice() {
+        [] => String::new(),
+        sample => format!("{}\n\n{} jobs, and their open follow-ups", rendered(table(output, sample)), preview.count),
+    })?;
+    if preview.count.is_zero() {
+        say("no open jobs are chosen");
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,73 @@
+//! Passes over whole tables, a few pages of the disk at a time: what names somebody is in no index. Each window is a transaction of its
+//! own, so an erasure that dies has done what it has done and is repeated.
+
+use tokio_postgres::types::ToSql;
+
+use super::{Erasure, ErasureError};
+
+/// Pages of 8 KiB in one window; values of other rows may be as large as a message, and are outside of these pages.
+const WINDOW: i64 = 64;
+/// A row that somebody moves at the same time may be passed by: passes are repeated until one has found nothing, so many at most.
+const PASSES: usize = 3;
+
+/// The tables that hold rows: the partitions of one that is partitioned, otherwise itself.
+const LEAVES: &str = "
+    SELECT id::text AS name, pg_relation_size(id) / current_setting('block_size')::bigint + 1 AS pages
+    FROM (SELECT oid::regclass AS id FROM pg_class WHERE oid = $1::text::regclass AND relkind = 'r'
+        UNION SELECT relid FROM pg_partition_tree($1::text::regclass) WHERE isleaf) leaves
+    ORDER BY name";
+
+/// What a pass does with the rows that it finds.
+pub(super) enum Deed<'a> {
+    /// `SET` of an `UPDATE`.
+    Set(&'a str),
+    Delete,
+}
+
+impl Erasure<'_> {
+    /// Changes or deletes the rows of a table that meet a condition over `t`, and counts them; a dry run only counts. The deed may
+    /// not leave a row that meets the condition again.
+    pub(super) async fn pass(
+        &mut self,
+        table: &'static str,
+        deed: Deed<'_>,
+        condition: &str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<(), ErasureError> {
+        for _ in 0..PASSES {
+            let mut rows = 0;
+            for leaf in self.client.query(LEAVES, &[&table]).await? {
+                let (name, pages): (String, i64) = (leaf.try_get("name")?, leaf.try_get("pages")?);
+                let mut first = 0;
+                while first < pages {
+                    let window = format!("t.ctid >= '({first},0)' AND t.ctid < '({},0)' AND ({condition})", first + WINDOW);
+                    rows += self.window(&name, &deed, &window, parameters).await?;
+                    first += WINDOW;
+                }
+            }
+            self.count(table, rows);
+            if self.is_dry || rows == 0 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    async fn window(
+        &self,
+        name: &str,
+        deed: &Deed<'_>,
+        window: &str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<u64, ErasureError> {
+        if self.is_dry {
+            let row = self.client.query_one(&format!("SELECT count(*) AS rows FROM {name} t WHERE {window}"), parameters).await?;
+            return Ok(u64::try_from(row.try_get::<_, i64>("rows")?).unwrap_or(0));
+        }
+        let sql = match deed {
+            Deed::Set(set) => format!("UPDATE {name} t SET {set} WHERE {window}"),
+            Deed::Delete => format!("DELETE FROM {name} t WHERE {window}"),
+        };
+        Ok(self.client.execute(&sql, parameters).await?)
+    }
+}

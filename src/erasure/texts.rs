@@ -1,0 +1,46 @@
+//! Texts that somebody may be named in: in each of these columns a pseudonym takes their place.
+
+use super::passes::Deed;
+use super::{Erasure, ErasureError};
+
+/// Columns of a table, as text and as JSON. Sealed values are none: those that may name somebody are opened elsewhere.
+struct Columns {
+    table: &'static str,
+    text: &'static [&'static str],
+    json: &'static [&'static str],
+}
+
+const TEXTS: &[Columns] = &[
+    Columns {
+        table: "jobs",
+        text: &["dedupe_key", "error_message", "error_hint", "reply_to", "correlation_id"],
+        json: &["payload", "partial"],
+    },
+    Columns { table: "checkpoints", text: &[], json: &["output"] },
+    Columns { table: "attempts", text: &["message"], json: &[] },
+    Columns { table: "effects", text: &["target", "resource", "provider_ref"], json: &["detail"] },
+    Columns { table: "announcements", text: &["reply_to", "correlation_id"], json: &["body"] },
+    Columns { table: "job_keys", text: &["dedupe_key", "cancelled_by"], json: &[] },
+    Columns { table: "controls", text: &["scope", "reason", "who"], json: &[] },
+    Columns { table: "activities", text: &["reason"], json: &[] },
+    Columns { table: "issue_groups", text: &["title"], json: &[] },
+    Columns { table: "identities", text: &["name", "refresh_refusal"], json: &[] },
+    Columns { table: "destinations", text: &["name"], json: &[] },
+];
+
+impl Erasure<'_> {
+    /// Every text of every table but the audit log.
+    pub(super) async fn texts(&mut self) -> Result<(), ErasureError> {
+        let (pattern, pseudonym) = (self.pattern.clone(), self.pseudonym.clone());
+        for Columns { table, text, json } in TEXTS {
+            let texts = text.iter().map(|column| format!("{column} = regexp_replace({column}, $1, $2, 'gi')"));
+            let jsons = json.iter().map(|column| format!("{column} = regexp_replace({column}::text, $1, $2, 'gi')::json"));
+            let set: Vec<String> = texts.chain(jsons).collect();
+            let named: Vec<String> = text.iter().chain(*json).map(|column| format!("t.{column}::text ~* $1")).collect();
+            // A dry run has the same parameters.
+            let condition = format!("$2::text IS NOT NULL AND ({})", named.join(" OR "));
+            self.pass(table, Deed::Set(&set.join(", ")), &condition, &[&pattern, &pseudonym]).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,24 @@
+//! Seals the headers of dead letters that a worker of an earlier version has kept, which still runs or ran until lately.
+
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+use super::duty::{Duty, Plan, Trouble};
+use crate::store::Store;
+
+/// See the module.
+pub(super) struct SealHeaders(pub(super) Store);
+
+impl Duty for SealHeaders {
+    const PLAN: Plan = Plan {
+        name: "headers",
+        every: Duration::from_secs(10),
+        at_most: Duration::from_secs(8),
+        late_after: Duration::from_secs(120),
+    };
+
+    async fn round(&mut self, _: OffsetDateTime) -> Result<bool, Trouble> {
+        Ok(self.0.seal_headers().await?)
+    }
+}

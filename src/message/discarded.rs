@@ -1,0 +1,122 @@
+//! A body over the limit, which is thrown away while it comes, and what a refused message says of itself.
+
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+
+use super::repair::{shown_string, without_mark};
+
+/// A body of which only a beginning is left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Discarded {
+    /// Its size as received.
+    pub bytes: u64,
+    /// SHA-256 of all of it.
+    pub sha256: [u8; 32],
+}
+
+impl Discarded {
+    /// Of a body that is there.
+    #[must_use]
+    pub fn of(body: &[u8]) -> Self {
+        Self { bytes: body.len() as u64, sha256: Sha256::digest(body).into() }
+    }
+}
+
+/// What a refused message says of itself, as far as it can be read. Nothing else of it is built in memory, whatever its size.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Said {
+    /// The producer.
+    pub source: Option<String>,
+    /// Its key.
+    pub dedupe_key: Option<String>,
+}
+
+/// The two fields, where both stand at most once in a whole object.
+#[derive(Default, Deserialize)]
+struct Whole<'a> {
+    #[serde(borrow, default)]
+    source: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    dedupe_key: Option<&'a RawValue>,
+}
+
+impl Said {
+    /// By all of a body.
+    #[must_use]
+    pub fn by(body: &[u8]) -> Self {
+        let whole = serde_json::from_slice::<Whole<'_>>(without_mark(body)).unwrap_or_default();
+        let text = |value: Option<&RawValue>| value.and_then(|value| shown_string(value.get()));
+        Self { source: text(whole.source), dedupe_key: text(whole.dedupe_key) }
+    }
+
+    /// By the beginning of a body: what stands behind it is not known.
+    #[must_use]
+    pub fn by_beginning(beginning: &[u8]) -> Self {
+        let mut said = Self::default();
+        let mut reader = serde_json::Deserializer::from_slice(without_mark(beginning));
+        let _where_it_is_cut_off = serde::Deserializer::deserialize_map(&mut reader, Gather(&mut said));
+        said
+    }
+}
+
+/// Gathers the fields of an object until it is cut off.
+struct Gather<'s>(&'s mut Said);
+
+impl<'de> Visitor<'de> for Gather<'_> {
+    type Value = ();
+
+    fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(key) = map.next_key::<String>()? {
+            let field = match key.as_str() {
+                "source" => &mut self.0.source,
+                "dedupe_key" => &mut self.0.dedupe_key,
+                _ => {
+                    map.next_value::<IgnoredAny>()?;
+                    continue;
+                }
+            };
+            let is_second = field.is_some();
+            *field = shown_string(map.next_value::<&RawValue>()?.get());
+            if is_second {
+                *self.0 = Said::default();
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(source: Option<&str>, dedupe_key: Option<&str>) -> Said {
+        Said { source: source.map(str::to_owned), dedupe_key: dedupe_key.map(str::to_owned) }
+    }
+
+    #[test]
+    fn a_beginning_says_whose_it_is_as_far_as_it_goes() {
+        let body = "\u{feff}{\"source\": \"a\", \"events\": [1, {\"x\": 2}], \"dedupe_key\": \"k\", \"account\": \"…";
+        assert_eq!(Said::by_beginning(body.as_bytes()), said(Some("a"), Some("k")));
+        let cut = body.find("\"k\"").unwrap() + 2;
+        assert_eq!(Said::by_beginning(&body.as_bytes()[..cut]), said(Some("a"), None));
+        for nothing in ["", "{", "{\"source\": \"a\", \"source\": \"b\", ", "[\"source\"]", "\"source\"", "\0"] {
+            assert_eq!(Said::by_beginning(nothing.as_bytes()), Said::default(), "{nothing:?}");
+        }
+    }
+
+    #[test]
+    fn a_whole_body_that_cannot_be_read_says_nothing() {
+        assert_eq!(Said::by(b"{\"source\": \"a\", \"dedupe_key\": 7}"), said(Some("a"), None));
+        assert_eq!(Said::by(b"{\"source\": \"a\", \"source\": \"b\"}"), Said::default(), "of two, neither");
+        assert_eq!(Said::by(b"{\"source\": \"a\""), Said::default());
+    }
+}

@@ -1,0 +1,160 @@
+//! Every command that changes something leaves a row in the audit log, beside whose name Postgres has put who was connected, and
+//! from where.
+
+use std::collections::BTreeSet;
+
+use serde_json::json;
+
+use crate::operator_dead_letters::{letter, message};
+use crate::readme::commands;
+use crate::support::{TestWorld, WORKER, acme};
+
+/// Commands that change no row of the database's, or that a worker's own rows are the record of.
+const NOT_AUDITED: &[&str] = &[
+    "dispatch check",
+    "dispatch dead-letters list",
+    "dispatch demo",
+    "dispatch destinations list",
+    "dispatch holds list",
+    "dispatch identities list",
+    "dispatch identities test",
+    "dispatch integrations list",
+    "dispatch integrations test",
+    "dispatch jobs explain",
+    "dispatch jobs list",
+    "dispatch jobs show",
+    "dispatch keys list",
+    "dispatch pipelines",
+    "dispatch publish",
+    "dispatch schema",
+    "dispatch settings",
+    "dispatch topology check",
+    "dispatch topology declare",
+    "dispatch worker",
+];
+/// The role that owns the database of a test.
+const OWNER: &str = "postgres";
+
+/// A command, what it reads, and what its audit row says.
+struct Case {
+    line: String,
+    stdin: String,
+    /// `action login`.
+    right: String,
+}
+
+fn case(line: &str, stdin: &str, action: &str, login: &str) -> Case {
+    Case { line: line.to_owned(), stdin: stdin.to_owned(), right: format!("{action} {login}") }
+}
+
+/// In an order in which each finds something to change.
+async fn cases(world: &TestWorld) -> Vec<Case> {
+    let (account, url) = (acme::account_id(), format!("{}/webhook/{}", world.simulator().await.url, acme::KEYED));
+    let config = json!({"url": url, "honours_webhook_id": true});
+    let tokens = json!({"access_token": acme::TOKEN, "expires_in": 3600}).to_string();
+    let robot = json!({"name": "robot", "access_token": "t", "expires_at": "2099-01-01T00:00:00Z"});
+    let globex = json!({"organizations": [{"slug": "globex", "name": "Globex", "identities": [robot]}]}).to_string();
+    let mut letters = Vec::new();
+    for key in ["replayed", "discarded", "shown"] {
+        letters.push(letter(world, &message(key)).await);
+    }
+    let who = "--organization acme --name new";
+    let job = |key: &str| format!("--source {} --key {key} --yes", acme::SOURCE);
+    vec![
+        case("tracker import -", &globex, "tracker.import", OWNER),
+        case("tracker export --with-secrets", "", "tracker.export_secrets", OWNER),
+        case(&format!("identities register {who}"), &tokens, "identity.register", OWNER),
+        case(&format!("identities set-tokens {who}"), &tokens, "identity.set_tokens", OWNER),
+        case(
+            "integrations register --organization globex --account-id A-9 --account-name x --identity robot --yes",
+            "",
+            "integration.register",
+            OWNER,
+        ),
+        case(&format!("integrations disable {account} --organization acme --yes"), "", "integration.disable", OWNER),
+        case(&format!("integrations enable {account} --organization acme --yes"), "", "integration.enable", OWNER),
+        case(&format!("integrations rotate-secret {account} --yes"), "canary-new-hook", "integration.rotate_secret", OWNER),
+        case(
+            &format!("destinations register {who} --kind webhook --config {config} --secret-file - --yes"),
+            acme::WEBHOOK_SECRET,
+            "destination.register",
+            OWNER,
+        ),
+        case("destinations disable new --organization acme --yes", "", "destination.disable", OWNER),
+        case("destinations enable new --organization acme --yes", "", "destination.enable", OWNER),
+        case("destinations test new --organization acme", "", "destination.test", OWNER),
+        case(
+            "destinations rotate-secret new --organization acme --yes",
+            acme::NEW_WEBHOOK_SECRET,
+            "destination.rotate_secret",
+            OWNER,
+        ),
+        case("holds place acme|webhook|7 --reason x --yes", "", "hold.place", WORKER),
+        case("holds release acme|webhook|7 --reason x --yes", "", "hold.release", WORKER),
+        case(&format!("jobs retry {}", job("parked")), "", "retry", WORKER),
+        case(&format!("jobs configure {} --account {account}", job("asks")), "", "configure", WORKER),
+        case(&format!("jobs cancel {}", job("asks")), "", "cancel", WORKER),
+        case(&format!("dead-letters replay {} --yes", letters[0]), "", "dead_letter.replay", WORKER),
+        case(&format!("dead-letters discard {} --yes", letters[1]), "", "dead_letter.discard", WORKER),
+        case(&format!("dead-letters show {} --raw", letters[2]), "", "dead_letter.show_raw", WORKER),
+        case("keys rotate --yes", "", "keys.rotate", WORKER),
+        case("migrate", "", "migrate", OWNER),
+    ]
+}
+
+/// Two jobs: one that is parked, and one that waits for an account.
+async fn prepare(world: &TestWorld) {
+    world
+        .database
+        .rows(
+            "INSERT INTO jobs (id, pipeline, source, dedupe_key, organization, schema, payload, state, stage, wait_reason, wait_key)
+             VALUES (gen_random_uuid(), 'dispatch', 'tests', 'parked', 'acme', 1, '{}', 'parked', 'check_account', NULL, NULL),
+                (gen_random_uuid(), 'dispatch', 'tests', 'asks', 'acme', 1, '{}', 'waiting', 'check_account', 'configuration', 'k');
+             INSERT INTO job_keys (source, dedupe_key, job_id, digest) SELECT source, dedupe_key, id, sha256('x') FROM jobs",
+        )
+        .await;
+}
+
+#[tokio::test]
+async fn every_command_that_changes_something_leaves_an_audit_row_with_who_was_connected_and_from_where() {
+    let world = TestWorld::acme().await;
+    prepare(&world).await;
+    let cases = cases(&world).await;
+    let tried =
+        |command: &String| cases.iter().any(|case| format!("dispatch {} ", case.line).starts_with(&format!("{command} ")));
+    let neither: BTreeSet<String> =
+        commands().into_iter().filter(|command| !tried(command) && !NOT_AUDITED.contains(&command.as_str())).collect();
+    assert_eq!(neither, BTreeSet::new(), "a command has no line in this test: what does it change?");
+    for Case { line, stdin, right } in &cases {
+        let arguments: Vec<&str> = line.split(' ').collect();
+        let mut command = world.dispatch(&arguments).stdin(stdin.as_str()).tells_secrets();
+        if line == "migrate" {
+            command = command.env("DISPATCH_WORKER_LOGIN", &format!("{}_audited:canary-audited", world.database.name));
+        }
+        let last = world.database.one("SELECT coalesce(max(id), 0) FROM audit_log").await;
+        let said = command.said().await;
+        assert_eq!(said.code, Some(0), "{line}: {said:?}");
+        let rows = format!(
+            "SELECT replace(action, 'migrate.worker_login', 'migrate') || ' ' || login, who, role, address, at > now() - interval '1 minute'
+             FROM audit_log WHERE id > {last} ORDER BY id LIMIT 1"
+        );
+        assert_eq!(world.database.rows(&rows).await, [[right.as_str(), "olga", "operator", "127.0.0.1", "t"]], "{line}");
+    }
+    let imported = "SELECT after -> 'rows' ->> 'organizations' FROM audit_log WHERE action = 'tracker.import'";
+    assert_eq!(world.database.one(imported).await, "1", "in counts");
+    let again = world.dispatch(&["tracker", "import", "-"]).stdin(cases[0].stdin.as_str()).said().await;
+    assert_eq!(again.code, Some(0), "{again:?}");
+    let count = "SELECT count(*) FROM audit_log WHERE action = 'tracker.import'";
+    assert_eq!(world.database.one(count).await, "1", "what changed nothing leaves no row");
+    world.database.rows(&format!("DROP ROLE {}_audited", world.database.name)).await;
+}
+
+#[tokio::test]
+async fn an_import_whose_audit_row_cannot_be_written_changes_nothing() {
+    let world = TestWorld::new().await;
+    world.database.rows("ALTER TABLE audit_log ADD CHECK (action <> 'tracker.import')").await;
+    let document = json!({"organizations": [{"slug": "globex", "name": "Globex"}]}).to_string();
+    let said = world.dispatch(&["tracker", "import", "-"]).stdin(document).said().await;
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert_eq!(world.database.one("SELECT count(*) FROM organizations").await, "0");
+}

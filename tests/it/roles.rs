@@ -1,0 +1,264 @@
+//! Who may do what in Postgres: a worker's login owns nothing, makes and drops nothing but partitions that are due, and leaves the
+//! audit log as it is; a reader sees no secret; the owner is made by whoever administers Postgres, and may be anybody.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use dispatch_worker::devkit::servers::with_user;
+use dispatch_worker::job::JobState;
+use dispatch_worker::secrets::Keyring;
+use dispatch_worker::store::{self, Store};
+use secrecy::{ExposeSecret, SecretString};
+use tokio_postgres::{Client, NoTls};
+
+use crate::support::{Checks, Dispatch, TestDatabase, TestWorld, WORKER, WorkerOptions, acme};
+
+/// A connection of a role's own, for as long as the runtime lasts.
+async fn connected(url: &str) -> Result<Client, tokio_postgres::Error> {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+async fn as_worker(database: &TestDatabase) -> Client {
+    connected(database.worker_url.expose_secret()).await.expect("a worker may connect")
+}
+
+/// What Postgres says to a statement that it refuses.
+async fn refusal(client: &Client, sql: &str) -> String {
+    let error = client.batch_execute(sql).await.expect_err(sql);
+    error.as_db_error().unwrap_or_else(|| panic!("{sql}: {error}")).message().to_owned()
+}
+
+async fn said(client: &Client, sql: &str) -> String {
+    client.query_one(sql, &[]).await.unwrap_or_else(|error| panic!("{sql}: {error:?}")).get(0)
+}
+
+/// The findings of `dispatch check --live`: exit code, and what it says of a check.
+async fn checked(command: Dispatch, check: &str) -> (Option<i32>, String) {
+    let (code, answer) = command.answer().await;
+    let finding = answer["findings"].as_array().unwrap().iter().find(|finding| finding["check"] == check).unwrap();
+    (code, format!("{} {}", finding["state"].as_str().unwrap(), finding["detail"].as_str().unwrap()))
+}
+
+#[tokio::test]
+async fn a_worker_s_login_has_every_right_that_a_worker_needs_and_none_of_an_owner() {
+    let database = TestDatabase::new().await;
+    let keyring = Keyring::parse(&Keyring::fresh_setting()).unwrap();
+    let store = Store::new(store::pool(&database.worker_url, 1).unwrap(), keyring.into());
+    assert_eq!(store.missing_rights().await.unwrap(), Vec::<String>::new());
+    assert_eq!(store.excess_of(WORKER).await.unwrap(), Vec::<String>::new());
+    let worker = as_worker(&database).await;
+    for (statement, refused) in [
+        ("CREATE TABLE mine (id bigint)", "permission denied for schema public"),
+        ("CREATE FUNCTION mine() RETURNS void LANGUAGE sql AS ''", "permission denied for schema public"),
+        ("DROP TABLE attempts", "must be owner"),
+        ("ALTER TABLE jobs DISABLE TRIGGER ALL", "must be owner"),
+        ("ALTER TABLE audit_log DISABLE TRIGGER audit_log_stamped", "must be owner"),
+        ("TRUNCATE audit_log", "permission denied for table audit_log"),
+        ("DELETE FROM audit_log", "permission denied for table audit_log"),
+        ("UPDATE audit_log SET who = 'x'", "permission denied for table audit_log"),
+        ("TRUNCATE jobs", "permission denied for table jobs"),
+        ("INSERT INTO organizations (slug, name) VALUES ('x', 'x')", "permission denied for table organizations"),
+        ("INSERT INTO identities (name) VALUES ('x')", "permission denied for table identities"),
+        ("UPDATE refinery_schema_history SET version = 1", "permission denied for table refinery_schema_history"),
+        ("SELECT * FROM checkpoints_default", "permission denied for table checkpoints_default"),
+        ("SELECT ensure_partitions(1)", "permission denied for function ensure_partitions"),
+        ("CREATE ROLE mine", "permission denied to create role"),
+        ("SET ROLE postgres", "permission denied to set role"),
+        ("SET session_replication_role = replica", "permission denied to set parameter"),
+    ] {
+        let told = refusal(&worker, statement).await;
+        assert!(told.contains(refused), "{statement}: {told}");
+    }
+}
+
+#[tokio::test]
+async fn every_table_and_every_function_of_the_owner_s_is_granted_to_the_roles_that_need_it_and_to_nobody_else() {
+    let database = TestDatabase::new().await;
+    let tables = "SELECT c.relname FROM pg_class c WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p')
+        AND NOT c.relispartition";
+    let forgotten = format!("{tables} AND NOT has_table_privilege('dispatch_worker', c.oid, 'SELECT') ORDER BY 1");
+    assert_eq!(database.rows(&forgotten).await.concat(), Vec::<String>::new(), "a table has no line in src/store/rights.rs");
+    let of_everybody = format!("{tables} AND EXISTS (SELECT FROM aclexplode(c.relacl) a WHERE a.grantee = 0) ORDER BY 1");
+    assert_eq!(database.rows(&of_everybody).await.concat(), Vec::<String>::new());
+    let functions = "SELECT p.proname, p.proconfig::text LIKE '%search_path=public, pg_temp%',
+            has_function_privilege('dispatch_worker', p.oid, 'EXECUTE'), has_function_privilege('dispatch_reader', p.oid, 'EXECUTE')
+        FROM pg_proc p WHERE p.pronamespace = 'public'::regnamespace AND p.prosecdef ORDER BY 1";
+    for function in database.rows(functions).await {
+        let by_worker = if function[0] == "ensure_partitions" { "f" } else { "t" };
+        assert_eq!(function[1..], ["t", by_worker, "f"], "search_path, a worker, a reader: {function:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_reader_sees_what_became_of_jobs_and_no_payload_no_secret_and_no_person() {
+    let database = TestDatabase::new().await;
+    let columns =
+        "SELECT c.relname || '.' || a.attname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
+        WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p', 'v') AND NOT a.attisdropped
+            AND has_column_privilege('dispatch_reader', c.oid, a.attnum, ";
+    let secret =
+        "payload|sealed|secret|token|^body$|headers|reply_to|output|config|email|partial|tracestate|detail|sha256|provider_ref";
+    let secret = format!("{columns}'SELECT') AND a.attname ~ '{secret}' ORDER BY 1");
+    let seen = database.rows(&secret).await.concat();
+    let harmless = ["dead_letters.detail", "destinations.previous_secret_until", "identities.token_expires_at"];
+    assert_eq!(seen, harmless, "a code's explanation, and two ends");
+    let people = format!("{columns}'SELECT') AND c.relname IN ('users', 'user_emails')");
+    assert_eq!(database.rows(&people).await, Vec::<Vec<String>>::new());
+    let written = format!("{columns}'INSERT,UPDATE,REFERENCES')");
+    assert_eq!(database.rows(&written).await, Vec::<Vec<String>>::new());
+    database.rows("BEGIN; SET LOCAL ROLE dispatch_reader; SELECT id, state, error_code FROM jobs; SELECT who, login FROM audit_log; COMMIT").await;
+}
+
+#[tokio::test]
+async fn a_worker_has_only_partitions_made_and_dropped_that_are_due() {
+    let database = TestDatabase::new().await;
+    let worker = as_worker(&database).await;
+    let make = |month: &str| format!("SELECT make_partition('attempts', now() + interval '{month}')");
+    for (month, answer) in [("1 month", "there"), ("4 months", "made"), ("6 months", "refused"), ("-3 months", "refused")] {
+        assert_eq!(said(&worker, &make(month)).await, answer, "{month}");
+    }
+    // A row of the month makes it one that is due.
+    let row =
+        "INSERT INTO attempts (job_id, generation, stage, attempt, outcome, error_code, message, duration_ms, replica, epoch)
+        SELECT first_job_id_of(now() - interval '3 months'), 1, 's', 1, 'retried', 'e', 'm', 1, 1, 1 FROM generate_series(1, 2)";
+    worker.batch_execute(row).await.unwrap();
+    assert_eq!(said(&worker, &make("-3 months")).await, "made");
+    let of_months = |from: i32, to: i32| {
+        format!(
+            "SELECT string_agg(DISTINCT make_partition('effects', now() + make_interval(months => n)), ' ') FROM generate_series({from}, {to}) n"
+        )
+    };
+    assert_eq!(database.one(&of_months(5, 165)).await, "made", "the owner makes what it likes");
+    worker
+        .batch_execute(
+            "INSERT INTO effects (job_id, key, generation, stage, target, class, state, detail, epoch, deadline_at)
+             VALUES (first_job_id_of(now() - interval '2 months'), 'k', 1, 's', 't', 'K1', 'confirmed', '{}', 1, now())",
+        )
+        .await
+        .unwrap();
+    assert_eq!(
+        said(&worker, "SELECT make_partition('effects', now() - interval '2 months')").await,
+        "refused",
+        "there are too many"
+    );
+    let next = "SELECT drop_partition('attempts', 'attempts_' || to_char(now() + interval '1 month', 'YYYYMM'), now() + interval '1 year')";
+    assert_eq!(said(&worker, next).await, "young");
+    for (statement, told) in [
+        ("SELECT make_partition(NULL, now())", "expected checkpoints, attempts or effects"),
+        ("SELECT make_partition('jobs', now())", "expected checkpoints, attempts or effects"),
+        ("SELECT missing_partitions(now(), 1000000)", "expected 0 to 24 months ahead"),
+    ] {
+        let refused = refusal(&worker, statement).await;
+        assert!(refused.contains(told), "{statement}: {refused}");
+    }
+    let owner = database.pool.get().await.unwrap();
+    for months in ["0", "25", "NULL"] {
+        let refused = refusal(&owner, &format!("SELECT ensure_partitions({months})")).await;
+        assert!(refused.contains("expected 1 to 24 months"), "{months}: {refused}");
+    }
+}
+
+#[tokio::test]
+async fn a_row_of_the_audit_log_says_who_was_connected_whatever_its_writer_says() {
+    let database = TestDatabase::new().await;
+    let worker = as_worker(&database).await;
+    let forged = "INSERT INTO audit_log (who, role, action, login, address, at)
+        VALUES ('ann', 'operator', 'a', 'postgres', '203.0.113.7', now() - interval '2 years')";
+    worker.batch_execute(forged).await.unwrap();
+    let row = "SELECT who, login, address, at > now() - interval '1 minute' FROM audit_log";
+    assert_eq!(database.rows(row).await, [["ann", WORKER, "127.0.0.1", "t"]]);
+    database.rows("INSERT INTO audit_log (who, role, action, at) VALUES ('old', 'r', 'a', now() - interval '400 days')").await;
+    let pruned = "SELECT prune_audit(now() + interval '1 year', 1000000000)::text";
+    assert_eq!([said(&worker, pruned).await, said(&worker, pruned).await], ["1", "0"]);
+    assert_eq!(database.rows("SELECT who FROM audit_log").await, [["ann"]], "nothing younger goes, whatever is asked for");
+}
+
+#[tokio::test]
+async fn a_worker_that_runs_as_the_owner_as_those_of_the_version_before_do_works_and_says_so() {
+    let world = TestWorld::acme().await;
+    let environment = BTreeMap::from([("DISPATCH_DATABASE_URL".to_owned(), world.database.url.expose_secret().to_owned())]);
+    let worker = world.worker(&WorkerOptions { environment, ..WorkerOptions::default() });
+    let event = world.assign(acme::WORK_ITEM, Some(acme::ANN)).await;
+    world.publish_job(&acme::job("one", &event)).await;
+    world.wait_job_state("one", JobState::Succeeded, Duration::from_secs(30)).await;
+    let told = "can do more than a worker needs; use a login of `dispatch migrate --worker-login`";
+    assert!(worker.log().contains(told), "{}", worker.log());
+    drop(worker);
+    let worker = world.worker(&WorkerOptions::default());
+    worker.ready().await;
+    assert!(!worker.log().contains(told), "as a worker's login");
+    Checks::default().hold(&world).await;
+}
+
+#[tokio::test]
+async fn a_migration_makes_a_worker_s_login_and_its_password_is_written_nowhere() {
+    let world = TestWorld::acme().await;
+    let name = format!("{}_worker", world.database.name);
+    world.database.rows(&format!("ALTER DATABASE {} SET log_statement = 'all'", world.database.name)).await;
+    let migrate = |password: &str| {
+        world.dispatch(&["migrate"]).env("DISPATCH_WORKER_LOGIN", &format!("{name}:{password}")).env("DISPATCH_USER", "olga")
+    };
+    let url = |password: &str| with_user(world.database.url.expose_secret(), &name, password).unwrap();
+    assert_eq!(migrate("canary-first").done().await["worker_login"], name.as_str());
+    let (code, role) =
+        checked(world.dispatch(&["check", "--live"]).env("DISPATCH_DATABASE_URL", &url("canary-first")), "role").await;
+    assert_eq!((code, role.split(' ').next()), (Some(0), Some("ok")), "{role}");
+    assert_eq!(migrate("canary-second").done().await["left"], serde_json::json!([]));
+    assert!(connected(&url("canary-first")).await.is_err(), "it has another password");
+    let client = connected(&url("canary-second")).await.expect("this one");
+    assert!(refusal(&client, "CREATE TEMP TABLE t ()").await.contains("permission denied to create temporary tables"));
+    let audit = "SELECT action, who, login, address, after ->> 'login' FROM audit_log";
+    let row = ["migrate.worker_login", "olga", "postgres", "127.0.0.1", &name];
+    assert_eq!(world.database.rows(audit).await, [row, row]);
+
+    world.database.rows(&format!("ALTER ROLE {name} CREATEDB")).await;
+    let refused = migrate("canary-third").said().await;
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(
+        refused.stderr.contains(&format!("expected a role for workers alone, got {name}, which may create databases")),
+        "{refused:?}"
+    );
+    let wrong = world.dispatch(&["migrate"]).env("DISPATCH_WORKER_LOGIN", "canary-without-a-colon").said().await;
+    assert_eq!(wrong.code, Some(2), "{wrong:?}");
+    drop(client);
+    world.database.rows(&format!("ALTER DATABASE {} RESET log_statement; DROP ROLE {name}", world.database.name)).await;
+}
+
+#[tokio::test]
+async fn an_owner_that_may_make_no_roles_is_told_what_an_administrator_runs_and_then_migrates() {
+    let world = TestWorld::with_own_servers().await;
+    let rename = |from: &str, to: &str| format!("ALTER ROLE dispatch_worker{from} RENAME TO dispatch_worker{to}");
+    world.database.rows(&rename("", "_gone")).await;
+    world.database.rows("CREATE ROLE plain LOGIN PASSWORD 'canary-plain'").await;
+    world.database.rows("CREATE DATABASE plain OWNER plain").await;
+    let url = with_user(world.database.url.expose_secret(), "plain", "canary-plain").unwrap();
+    let url = url.replace(&format!("/{}", world.database.name), "/plain");
+    let migrate = || world.dispatch(&["migrate"]).env("DISPATCH_DATABASE_URL", &url);
+    let refused = migrate().said().await;
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.stderr.contains("an administrator runs: CREATE ROLE dispatch_worker NOLOGIN; then repeat"), "{refused:?}");
+    world.database.rows(&rename("_gone", "")).await;
+    let done = migrate().done().await;
+    assert!(done["applied"].as_array().unwrap().len() > 10 && done["left"] == serde_json::json!([]), "{done}");
+    let (code, role) = checked(world.dispatch(&["check", "--live"]).env("DISPATCH_DATABASE_URL", &url), "role").await;
+    assert_eq!(code, Some(1));
+    for told in ["fail", "owns the database", "tables, one of them", "has DELETE on audit_log", "dispatch migrate --worker-login"]
+    {
+        assert!(role.contains(told), "{told}: {role}");
+    }
+    let plain = connected(&url).await.unwrap();
+    assert!(refusal(&plain, "TRUNCATE audit_log").await.contains("insert-only"), "for the owner as well");
+    let login = migrate().env("DISPATCH_WORKER_LOGIN", "another:canary-another").said().await;
+    assert!(login.stderr.contains("CREATE ROLE \"another\" LOGIN IN ROLE dispatch_worker"), "{login:?}");
+    world.database.rows("CREATE ROLE another LOGIN PASSWORD 'canary-another' IN ROLE dispatch_worker").await;
+    let another = SecretString::from(with_user(&url, "another", "canary-another").unwrap());
+    let (_, role) =
+        checked(world.dispatch(&["check", "--live"]).env("DISPATCH_DATABASE_URL", another.expose_secret()), "role").await;
+    assert!(role.starts_with("ok "), "{role}");
+    let (_, role) =
+        checked(world.dispatch(&["check", "--live"]).env("DISPATCH_DATABASE_URL", world.database.url.expose_secret()), "role")
+            .await;
+    assert!(role.starts_with("fail") && role.contains("is a superuser"), "{role}");
+}
