@@ -49,12 +49,12 @@ pub struct NewDeadLetter<'a> {
 }
 
 impl NewDeadLetter<'_> {
-    /// What it takes when it is stored, in bytes: the body as it is sealed, and the headers.
+    /// What it takes when it is stored, in bytes: body and headers as they are sealed, and those headers that are not.
     #[must_use]
     pub fn kept_bytes(&self) -> u64 {
-        let sealed = self.body.len().min(MESSAGE_LIMIT).div_ceil(3) * 4 + SEAL_BYTES;
-        let headers = self.headers.to_string().len().div_ceil(3) * 4 + SEAL_BYTES;
-        (sealed + headers) as u64
+        let sealed = |bytes: usize| bytes.div_ceil(3) * 4 + SEAL_BYTES;
+        let headers = self.headers.to_string().len();
+        (sealed(self.body.len().min(MESSAGE_LIMIT)) + sealed(headers) + headers) as u64
     }
 }
 
@@ -122,8 +122,8 @@ const NEXT_ID: &str = "SELECT nextval(pg_get_serial_sequence('dead_letters', 'id
 
 const INSERT: &str = "
     INSERT INTO dead_letters (id, code, detail, source, dedupe_key, message_id, reply_to, correlation_id, routing_key, headers,
-        sealed_body, body_bytes, body_sha256, content_type, content_encoding, app_id, producer, kept_bytes,
-        sealed_headers)
+        sealed_body, body_bytes, body_sha256, content_type, content_encoding, app_id, producer,
+        sealed_headers, kept_bytes)
     OVERRIDING SYSTEM VALUE VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, coalesce($14, ''), $15, $16, $17, $18, $19)";
 
 /// The rows of a [`DeadLetterRow`] below a number.
@@ -169,11 +169,11 @@ impl Store {
         let tx = client.transaction().await?;
         let id: i64 = query_one(&tx, NEXT_ID, &[]).await?.try_get("id")?;
         let row = id.to_string();
-        let whole = new.discarded.unwrap_or_else(|| Discarded::of(new.body));
         let body = &new.body[..new.body.len().min(MESSAGE_LIMIT)];
         let sealed = with_body.then(|| self.keyring.seal(place(&row), body));
-        let headers = if with_body { &new.headers } else { &Value::Object(Map::new()) };
-        let sealed_headers = headers::seal(&self.keyring, &row, headers);
+        let whole = new.discarded.unwrap_or_else(|| Discarded::of(new.body));
+        let received = if with_body { &new.headers } else { &Value::Object(Map::new()) };
+        let sealed_headers = headers::seal(&self.keyring, &row, received);
         let kept_bytes = if with_body { i32::try_from(new.kept_bytes()).unwrap_or(i32::MAX) } else { 0 };
         let (code, detail) = (new.refusal.code(), detail_of(new));
         execute(
@@ -189,7 +189,7 @@ impl Store {
                 &new.reply_to,
                 &new.correlation_id,
                 &new.routing_key,
-                &Json(allowed_headers(headers)),
+                &Json(allowed_headers(received)),
                 &sealed,
                 &i64::try_from(whole.bytes).unwrap_or(i64::MAX),
                 &whole.sha256.as_slice(),
@@ -197,8 +197,8 @@ impl Store {
                 &new.content_encoding,
                 &new.app_id,
                 &new.producer,
-                &kept_bytes,
                 &sealed_headers,
+                &kept_bytes,
             ],
         )
         .await?;

@@ -57,6 +57,7 @@ pub(super) const TABLES: &[TableRights] = &[
     on("quota_grants", ALL, "holder,kind,replica,rows,bytes,until"),
     on("releases", ALL, "cause,up_to,after_observed,after_id,begun_at,next_at"),
     on("producers", "SELECT", "name,sources,organizations,reply_queues,applications,created_at,changed_at"),
+    on("quota_grants", ALL, "holder,kind,replica,rows,bytes,until"),
     on("organizations", "SELECT", "id,slug,name"),
     on("projects", "SELECT", "id,organization_id,slug,name"),
     on("users", "SELECT", ""),
