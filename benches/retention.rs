@@ -132,6 +132,7 @@ fn message(n: u32) -> NewJob {
         digest: [0; 32],
         organization: "o".to_owned(),
         schema: 1,
+        bytes: 2,
         payload: Incoming::Known(RawValue::from_string("{}".to_owned()).unwrap()),
         not_before: None,
         deadline: None,

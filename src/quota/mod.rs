@@ -61,7 +61,7 @@ impl Kind {
 pub struct Amount {
     /// Rows.
     pub rows: u64,
-    /// Bytes of what was received, as stored.
+    /// Bytes of what was received.
     pub bytes: u64,
 }
 

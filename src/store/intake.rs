@@ -37,6 +37,8 @@ pub struct NewJob {
     pub schema: i64,
     /// What the stages read, or the sealed bytes of a newer schema.
     pub payload: Incoming,
+    /// The size of the message as received, in bytes: for its quotas.
+    pub bytes: usize,
     /// Not before.
     pub not_before: Option<OffsetDateTime>,
     /// Not after.
@@ -182,7 +184,7 @@ impl<'a> NewJobs<'a> {
             times: [new.clone().map(|one| one.not_before).collect(), new.clone().map(|one| one.deadline).collect()],
             owners: new.clone().map(|one| one.owner.map(|owner| owner.0)).collect(),
             known_schemas: new.clone().map(|one| one.known_schema).collect(),
-            bytes: new.map(|one| i32::try_from(one.payload.len()).unwrap_or(i32::MAX)).collect(),
+            bytes: new.map(|one| i32::try_from(one.bytes).unwrap_or(i32::MAX)).collect(),
         }
     }
 
@@ -243,8 +245,7 @@ impl Incoming {
     }
 
     /// In bytes.
-    #[must_use]
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         match self {
             Self::Known(payload) => payload.get().len(),
             Self::Newer(sealed) => sealed.len(),

@@ -90,6 +90,8 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             Intake::Request { request, .. } => request.organization.as_str(),
             Intake::Newer(newer) => newer.organization.as_str(),
         };
+        let room = self.room_for(&sender, &intake, delivery.body.len()).await?;
+        let place = self.place(seat, organization, &intake).await;
         let (key, payload, times) = match &intake {
             Intake::Request { request, digest } => {
                 let accepted = to_raw_value(request).map_err(|error| StoreError::Row(error.to_string()))?;
@@ -102,8 +104,6 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             }
         };
         let pipeline = self.parts.registry.iter().next().ok_or_else(|| StoreError::Row("there are no pipelines".to_owned()))?;
-        let room = self.room_for(sender.name(), (key.0, key.1), organization, (times.0, payload.len())).await?;
-        let place = self.place(seat, organization, &intake).await;
         let trace = Trace::received(delivery.header(TRACEPARENT), delivery.header(TRACESTATE));
         let new = Arc::new(NewJob {
             id,
@@ -116,6 +116,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             digest: *key.3,
             organization: organization.to_owned(),
             payload,
+            bytes: delivery.body.len(),
             not_before: times.0,
             deadline: times.1,
             reply_to: delivery.reply_to.clone(),

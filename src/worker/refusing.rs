@@ -1,4 +1,4 @@
-//! A message that is refused becomes a dead letter, as far as its producer's quota has room; its producer is told either way.
+//! A message that is refused becomes a dead letter, as far as its producer's quota has room; the refusal is announced either way.
 
 use super::Worker;
 use super::claiming::Taken;

@@ -1,24 +1,20 @@
 //! Room in the quotas for what a delivery would make.
 
-use time::OffsetDateTime;
-
 use super::Worker;
 use super::claiming::Trouble;
 use super::quotas::{Permit, counted};
 use crate::engine::Product;
-use crate::message::{Cancel, Refusal};
+use crate::message::{Cancel, Intake, Refusal, Sender};
 use crate::store::{Actor, Answer, CancelByKey, Cancelling, Tables};
 
 impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     /// Room for a job in the quotas of its producer and its organization. A message whose job is there needs none.
-    pub(super) async fn room_for(
-        &self,
-        producer: Option<&str>,
-        (source, dedupe_key): (&str, &str),
-        organization: &str,
-        (not_before, bytes): (Option<OffsetDateTime>, usize),
-    ) -> Result<Option<Permit>, Trouble> {
-        match self.parts.patiently(|| self.quotas.job(producer, organization, not_before, bytes)).await? {
+    pub(super) async fn room_for(&self, sender: &Sender, intake: &Intake, bytes: usize) -> Result<Option<Permit>, Trouble> {
+        let (source, dedupe_key, organization, not_before) = match intake {
+            Intake::Request { request, .. } => (&request.source, &request.dedupe_key, &request.organization, request.not_before),
+            Intake::Newer(newer) => (&newer.source, &newer.dedupe_key, &newer.organization, None),
+        };
+        match self.parts.patiently(|| self.quotas.job(sender.name(), organization, not_before, bytes)).await? {
             Ok(room) => Ok(Some(room)),
             Err(over) => {
                 let store = self.parts.store();

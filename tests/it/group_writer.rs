@@ -81,6 +81,7 @@ impl Bench {
             digest: [0; 32],
             organization: "acme".to_owned(),
             schema: 1,
+            bytes: 2,
             payload: Incoming::Known(RawValue::from_string("{}".to_owned()).expect("JSON")),
             not_before: None,
             deadline: None,

@@ -225,14 +225,14 @@ async fn of_a_flood_of_refused_messages_few_rows_stay_and_few_are_announced() {
     greedy.others_run("meanwhile").await;
     greedy.world.wait_quiet(SOON).await;
     greedy.come_to(0, 3).await;
-    let mut told = Vec::new();
+    let mut announced = Vec::new();
     while let Some((_, refused)) = listener.try_next("refused").await {
-        told.push(refused);
+        announced.push(refused);
     }
-    let (kept, other): (Vec<_>, Vec<_>) = told.iter().partition(|refused| refused.get("dead_letter_id").is_some());
-    assert!(kept.len() == 3 && (1..30).contains(&other.len()), "{told:?}");
-    assert!(other.iter().all(|refused| refused["code"] == "not_json"), "{told:?}");
-    assert!(other[0]["detail"].as_str().unwrap().ends_with("the producer's dead letters are over quota"), "{told:?}");
+    let (kept, other): (Vec<_>, Vec<_>) = announced.iter().partition(|refused| refused.get("dead_letter_id").is_some());
+    assert!(kept.len() == 3 && (1..30).contains(&other.len()), "{announced:?}");
+    assert!(other.iter().all(|refused| refused["code"] == "not_json"), "{announced:?}");
+    assert!(other[0]["detail"].as_str().unwrap().ends_with("the producer's dead letters are over quota"), "{announced:?}");
     greedy.world.dispatch(&["dead-letters", "discard", "--all", "--yes"]).done().await;
     wait_for("room for dead letters again", SOON, async || {
         greedy.publish(vec![intake("no JSON")]).await;

@@ -11,7 +11,7 @@ const AGAIN_AFTER_TIMES: u32 = 20;
 /// A full quota is logged so often, at most.
 const LOGGED_EVERY: Duration = Duration::from_secs(60);
 /// Refusals of which nothing is stored are announced so often, at most.
-const TOLD_EVERY: Duration = Duration::from_secs(1);
+const ANNOUNCED_EVERY: Duration = Duration::from_secs(1);
 
 /// Of one quota of one holder.
 #[derive(Debug)]
@@ -27,8 +27,8 @@ pub(super) struct Ledger {
     /// When it was last of use.
     pub(super) used_at: Instant,
     logged_at: Option<Instant>,
-    told_at: Option<Instant>,
-    untold: u64,
+    announced_at: Option<Instant>,
+    unannounced: u64,
 }
 
 /// What came of taking.
@@ -52,8 +52,8 @@ impl Ledger {
             fullness: 0.0,
             used_at: now,
             logged_at: None,
-            told_at: None,
-            untold: 0,
+            announced_at: None,
+            unannounced: 0,
         }
     }
 
@@ -119,13 +119,13 @@ impl Ledger {
     }
 
     /// A message is refused and nothing of it is stored. Whether that is announced now, and for how many others before it.
-    pub(super) fn told(&mut self, now: Instant) -> Option<u64> {
-        if self.told_at.is_some_and(|told| now - told < TOLD_EVERY) {
-            self.untold += 1;
+    pub(super) fn announces(&mut self, now: Instant) -> Option<u64> {
+        if self.announced_at.is_some_and(|announced| now - announced < ANNOUNCED_EVERY) {
+            self.unannounced += 1;
             return None;
         }
-        self.told_at = Some(now);
-        Some(std::mem::take(&mut self.untold))
+        self.announced_at = Some(now);
+        Some(std::mem::take(&mut self.unannounced))
     }
 }
 
@@ -198,7 +198,7 @@ mod tests {
     fn of_a_flood_of_refusals_one_a_second_is_announced_and_counts_the_others() {
         let now = Instant::now();
         let mut ledger = Ledger::new(now);
-        let told: Vec<_> = (0..2500_u64).filter_map(|ms| ledger.told(now + Duration::from_millis(ms))).collect();
-        assert_eq!(told, [0, 999, 999]);
+        let announced: Vec<_> = (0..2500_u64).filter_map(|ms| ledger.announces(now + Duration::from_millis(ms))).collect();
+        assert_eq!(announced, [0, 999, 999]);
     }
 }

@@ -1,4 +1,4 @@
-//! Whether a message still fits into the quotas of its producer and its organization: told from memory, while what this replica was
+//! Whether a message still fits into the quotas of its producer and its organization: answered from memory, while what this replica was
 //! last granted lasts.
 
 mod ledger;
@@ -147,8 +147,8 @@ impl Quotas {
             return Ok(LetterRoom::WithoutBody(room));
         }
         let account = self.account(of(producer), Kind::DeadLetters);
-        let told = account.ledger().told(Instant::now());
-        Ok(LetterRoom::Nothing(told))
+        let announced = account.ledger().announces(Instant::now());
+        Ok(LetterRoom::Nothing(announced))
     }
 
     async fn room(&self, holder: Holder, kind: Kind, need: Amount) -> Result<Room, StoreError> {
