@@ -1,6 +1,7 @@
 -- What each producer and each organization has in Postgres, in rows and bytes, can be counted by an index alone.
 
--- Size of the message as received; of a follow-up, of its payload. Null of what came before this: it counts as a row without bytes until it is finished.
+-- Size of the message as received; of a follow-up, of its payload. Null of what came before this: it counts as a row without bytes
+-- until it is finished.
 ALTER TABLE jobs ADD COLUMN bytes integer;
 -- Jobs and follow-ups that are not finished. No other statement asks for `finished_at IS NULL`, so none is planned with it; and
 -- none of its columns changes between two stages.

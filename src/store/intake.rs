@@ -37,7 +37,7 @@ pub struct NewJob {
     pub schema: i64,
     /// What the stages read, or the sealed bytes of a newer schema.
     pub payload: Incoming,
-    /// The size of the message as received, in bytes: of its quotas.
+    /// The size of the message as received, in bytes: for its quotas.
     pub bytes: usize,
     /// Not before.
     pub not_before: Option<OffsetDateTime>,

@@ -1,5 +1,5 @@
-//! Whether a message still fits into the quotas of its producer and its organization: answered from memory, while what this replica was
-//! last granted lasts.
+//! Whether a message still fits into the quotas of its producer and its organization: answered from memory, while what this
+//! replica was last granted lasts.
 
 mod ledger;
 
