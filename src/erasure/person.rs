@@ -132,9 +132,10 @@ impl Erasure<'_> {
                 let before = values.len();
                 values.retain(|value| !value.as_str().is_some_and(|text| self.words.is_in(text)));
                 let is_empty = values.is_empty() && before > 0;
-                values.iter_mut().fold(is_empty, |empty, value| self.without(value) || empty)
+                values.iter_mut().filter_map(|value| self.without(value).then_some(())).count() > 0 || is_empty
             }
-            Value::Object(members) => members.values_mut().fold(false, |empty, value| self.without(value) || empty),
+            // Each of them is looked at.
+            Value::Object(members) => members.values_mut().filter_map(|value| self.without(value).then_some(())).count() > 0,
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
         }
     }

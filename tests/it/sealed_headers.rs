@@ -69,7 +69,9 @@ async fn a_secret_in_a_header_is_in_no_plain_column_and_a_replay_gives_it_back()
     world.dispatch(&["dead-letters", "replay", &id, "--yes"]).done().await;
     let again =
         wait_for("its successor", SOON, async || one(&format!("{newest}2")).await.pop().ok_or("none yet".to_owned())).await;
-    assert_eq!(raw(&world, &again).await["headers"], headers());
+    let mut came = raw(&world, &again).await["headers"].take();
+    came.as_object_mut().unwrap().remove("x-dispatch-replay");
+    assert_eq!(came, headers(), "but for the replay's own mark");
     assert!(!dump(&world).await.contains("canary"), "{}", dump(&world).await);
     drop(worker);
 }
