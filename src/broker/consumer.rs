@@ -95,7 +95,7 @@ impl QueueConsumer {
     pub async fn run(mut self, cancel: CancellationToken, close: CancellationToken) {
         let mut reconnect = Reconnect::default();
         while !cancel.is_cancelled() {
-            let why = match self.open().await {
+            let (why, waited) = match self.open().await {
                 Ok(mut live) => {
                     let since = Instant::now();
                     self.link.send_replace(Link::Up(since));
@@ -109,20 +109,23 @@ impl QueueConsumer {
                         stop_taking(live, &close).await;
                         return;
                     }
-                    drop(live);
-                    // RabbitMQ gives up a connection that is not read from; another one would wait as this one did.
-                    if waited && cancel.run_until_cancelled(self.budget.has_room()).await.is_none() {
-                        return;
-                    }
-                    why
+                    (why, waited)
                 }
-                Err(error) => crate::fault::chain(&error),
+                Err(error) => (crate::fault::chain(&error), false),
             };
             tracing::warn!(queue = self.lane.queue, why, "the consumer starts afresh");
             metrics::counter!(names::RECONNECTS, "link" => self.lane.queue).increment(1);
             self.link.send_replace(Link::Down(why));
+            let delay = reconnect.next_delay();
+            let pause = async {
+                // RabbitMQ gives up a connection that is not read from; another one would wait as this one did.
+                if waited {
+                    self.budget.has_room().await;
+                }
+                tokio::time::sleep(delay).await;
+            };
             tokio::select! {
-                () = tokio::time::sleep(reconnect.next_delay()) => {}
+                () = pause => {}
                 () = cancel.cancelled() => {}
             }
         }
