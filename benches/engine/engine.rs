@@ -35,6 +35,21 @@ const MANY: u32 = 10_000_000;
 /// Jobs a second, and for how long, where there is little to do.
 const LIGHT: (u32, Duration) = (50, Duration::from_secs(10));
 
+fn replica() -> NewReplica {
+    NewReplica {
+        version: "0".to_owned(),
+        host: "h".to_owned(),
+        pid: 1,
+        process: uuid::Uuid::now_v7(),
+        lanes: vec![LANE.name.to_owned()],
+    }
+}
+
+fn without_limits() -> QuotaLimits {
+    let many = producer_quotas("open=10000000,later=10000000,waiting=10000000").unwrap();
+    QuotaLimits { producer: many, organization: many }
+}
+
 struct Nothing;
 
 impl Product for Nothing {
@@ -171,19 +186,11 @@ impl Bench {
             running,
             stamps,
         };
-        let new = NewReplica {
-            version: "0".to_owned(),
-            host: "h".to_owned(),
-            pid: 1,
-            process: uuid::Uuid::now_v7(),
-            lanes: vec![LANE.name.to_owned()],
-        };
+        let new = replica();
         let (heartbeat, lease) = begin(&Endpoint::from(&self.place.database_url), &new, &spawn).await.unwrap();
         spawn("heartbeat", Box::pin(beat(heartbeat, Arc::clone(&lease), self.end.clone(), self.end.clone())));
         let inflow = Arc::new(Inflow::new(in_flight, MANY, Backlog::default()));
-        let many = producer_quotas("open=10000000,later=10000000,waiting=10000000").unwrap();
-        let limits = QuotaLimits { producer: many, organization: many };
-        let quotas = Arc::new(Quotas::new(parts.store().clone(), lease.replica(), limits));
+        let quotas = Arc::new(Quotas::new(parts.store().clone(), lease.replica(), without_limits()));
         let (end, too) = (self.end.clone(), Arc::clone(&quotas));
         let worker = Arc::new(Worker::new(parts.clone(), Arc::clone(&lease), end, Arc::clone(&inflow), too));
         let seat = Arc::new(Seat::with_intake(LANE, in_flight));

@@ -81,27 +81,18 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     async fn take_intake(&self, delivery: &Delivery, seat: &Arc<Seat>) -> Result<Taken, Trouble> {
         let sender = self.sender(delivery).await?;
         let id = JobId::fresh();
-        let intake = {
-            let _place = self.inflow.decoding_place(delivery.body.len()).await;
-            decode_intake(&delivery.body, &delivery.envelope, &self.parts.keyring, id)?
-        };
+        let intake = self.decode_intake(delivery, id).await?;
         self.admit(&sender, delivery, &intake).await?;
-        let organization = match &intake {
-            Intake::Request { request, .. } => request.organization.as_str(),
-            Intake::Newer(newer) => newer.organization.as_str(),
-        };
+        let organization = organization_of(&intake);
         let room = self.room_for(&sender, &intake, delivery.body.len()).await?;
         let place = self.place(seat, organization, &intake).await;
-        let (key, payload, times) = match &intake {
+        let payload = self.payload(id, &intake, &delivery.body)?;
+        let (key, times) = match &intake {
             Intake::Request { request, digest } => {
-                let accepted = to_raw_value(request).map_err(|error| StoreError::Row(error.to_string()))?;
                 let key = (request.source.as_str(), request.dedupe_key.as_str(), request.schema, digest);
-                (key, Incoming::Known(accepted), (request.not_before, request.deadline))
+                (key, (request.not_before, request.deadline))
             }
-            Intake::Newer(newer) => {
-                let sealed = seal(&self.parts, id, &delivery.body);
-                (newer_key(newer), Incoming::Newer(sealed), (None, None))
-            }
+            Intake::Newer(newer) => (newer_key(newer), (None, None)),
         };
         let pipeline = self.parts.registry.iter().next().ok_or_else(|| StoreError::Row("there are no pipelines".to_owned()))?;
         let trace = Trace::received(delivery.header(TRACEPARENT), delivery.header(TRACESTATE));
@@ -156,6 +147,22 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
                 }
             }
             Intaken::Conflict(known) => Err(Trouble::Refused(Refusal::DedupeConflict(known.to_string()))),
+        }
+    }
+
+    async fn decode_intake(&self, delivery: &Delivery, id: JobId) -> Result<Intake, Refusal> {
+        let _place = self.inflow.decoding_place(delivery.body.len()).await;
+        decode_intake(&delivery.body, &delivery.envelope, &self.parts.keyring, id)
+    }
+
+    /// What is stored of a message: what its stages read, or all of it, sealed.
+    fn payload(&self, id: JobId, intake: &Intake, body: &[u8]) -> Result<Incoming, StoreError> {
+        match intake {
+            Intake::Request { request, .. } => {
+                let accepted = to_raw_value(request).map_err(|error| StoreError::Row(error.to_string()))?;
+                Ok(Incoming::Known(accepted))
+            }
+            Intake::Newer(_) => Ok(Incoming::Newer(seal(&self.parts, id, body))),
         }
     }
 
@@ -279,7 +286,8 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             self.permit(&sender, &[Named::Source(&cancel.source)]).await?;
             let Cancel { source, dedupe_key, .. } = cancel.clone();
             self.permit_job(&sender, &Target::Key { source, dedupe_key }).await?;
-            match self.cancel_within_quota(&cancel, sender.name(), &actor).await? {
+            let cancelling = self.cancel_within_quota(&cancel, sender.name(), &actor).await?;
+            match cancelling {
                 Cancelling::Answered(answer) => answer,
                 Cancelling::Noted => return Ok(Taken::Nothing),
             }
@@ -332,6 +340,13 @@ impl From<Refusal> for Trouble {
 impl From<StoreError> for Trouble {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
+    }
+}
+
+fn organization_of(intake: &Intake) -> &str {
+    match intake {
+        Intake::Request { request, .. } => &request.organization,
+        Intake::Newer(newer) => &newer.organization,
     }
 }
 

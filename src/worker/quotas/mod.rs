@@ -86,7 +86,8 @@ impl Drop for Permit {
 impl Account {
     /// Room, or why there is none, where it is known without asking.
     fn take(&self, need: Amount) -> Option<Result<(), Over>> {
-        match self.ledger().take(Instant::now(), need) {
+        let taken = self.ledger().take(Instant::now(), need);
+        match taken {
             Taken::Yes => Some(Ok(())),
             Taken::Over(over) => Some(Err(over)),
             Taken::Ask => None,
