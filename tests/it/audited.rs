@@ -25,6 +25,8 @@ const NOT_AUDITED: &[&str] = &[
     "dispatch jobs show",
     "dispatch keys list",
     "dispatch pipelines",
+    "dispatch producers list",
+    "dispatch producers usage",
     "dispatch publish",
     "dispatch schema",
     "dispatch settings",
@@ -98,6 +100,10 @@ async fn cases(world: &TestWorld) -> Vec<Case> {
         case(&format!("dead-letters discard {} --yes", letters[1]), "", "dead_letter.discard", WORKER),
         case(&format!("dead-letters show {} --raw", letters[2]), "", "dead_letter.show_raw", WORKER),
         case("keys rotate --yes", "", "keys.rotate", WORKER),
+        case("producers register shop --source shop --organization acme --yes", "", "producer.register", OWNER),
+        case("producers remove shop --yes", "", "producer.remove", OWNER),
+        case(&format!("erase person {} --yes", acme::ANN), "", "erase.person", OWNER),
+        case("erase organization globex --yes", "", "erase.organization", OWNER),
         case("migrate", "", "migrate", OWNER),
     ]
 }

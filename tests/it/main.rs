@@ -45,6 +45,7 @@ mod memory;
 mod messaging;
 mod met_in_the_wild;
 mod moved_secrets;
+mod neighbours;
 mod newer_schema;
 mod noticed_duties;
 mod noticed_effects;

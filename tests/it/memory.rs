@@ -130,7 +130,7 @@ async fn a_worker_with_256_mib_survives_fifty_messages_of_100_mib_and_header_flo
     world.wait_job_state("after", JobState::Succeeded, SOON).await;
     assert!(!worker.log().contains("starts afresh"), "a connection was lost");
     let most = most_memory(&worker);
-    println!("the worker had {} MiB at most", most / MIB);
+    eprintln!("the worker had {} MiB at most", most / MIB);
     assert!(most < LIMIT, "{most}");
 }
 
@@ -169,7 +169,7 @@ async fn messages_that_wait_for_postgres_take_less_than_256_mib_and_are_all_hand
     }
     world.wait_quiet(SOON).await;
     let most = most_memory(&worker);
-    println!("the worker had {} MiB at most", most / MIB);
+    eprintln!("the worker had {} MiB at most", most / MIB);
     assert!(most < LIMIT, "{most}");
     // The search for secrets at the world's end would take a while.
     world.database.rows("TRUNCATE jobs CASCADE").await;

@@ -72,15 +72,14 @@ impl<S> Legible<S> {
     /// Ready when the held delivery, if there is one, may go on, or when there is something to pass on meanwhile.
     fn poll_memory(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let (Some(weight), Some(memory)) = (self.frames.held(), &mut self.memory) else { return Poll::Ready(()) };
-        let permit = memory.gate.poll_acquire_many(cx, weight);
-        // Also where memory has become free just now, since nobody takes deliveries any more.
-        if memory.inbound.is_over() || permit.is_pending() && !memory.inbound.waits(cx.waker()) {
+        // Registered first: what ends meanwhile wakes this reader.
+        if !memory.inbound.waits(cx.waker()) {
             // What it stood in line for is somebody else's.
             memory.gate = memory.inbound.gate();
             self.frames.refuse(&mut self.legible);
             return Poll::Ready(());
         }
-        if let Poll::Ready(permit) = permit {
+        if let Poll::Ready(permit) = memory.gate.poll_acquire_many(cx, weight) {
             memory.inbound.goes_on();
             let permit = permit.expect("the semaphore is never closed");
             self.frames.admit(Charge::of(permit), &mut self.legible);

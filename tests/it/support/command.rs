@@ -14,8 +14,8 @@ use tokio::process::{Child, Command};
 use super::servers::BINARY;
 use super::world::TestWorld;
 
-/// Commands that change what only the owner may: who there is, and the schema. All others run as a worker's login does.
-const OF_THE_OWNER: [&str; 5] = ["migrate", "tracker", "identities", "integrations", "destinations"];
+/// Commands that change what only the owner may: who there is and who may publish, and the schema. All others run as a worker's login does.
+const OF_THE_OWNER: [&str; 7] = ["migrate", "tracker", "identities", "integrations", "destinations", "producers", "erase"];
 /// No command of a test takes longer.
 const LIMIT: Duration = Duration::from_secs(60);
 
