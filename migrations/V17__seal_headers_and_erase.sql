@@ -46,13 +46,14 @@ $$;
 -- so, too. For the owner alone.
 CREATE FUNCTION erase_from_audit(after_id bigint, up_to bigint, words text, pseudonym text, of_organization text, own text,
     letters bigint[], OUT last bigint, OUT changed bigint)
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp SET dispatch.erasing = 'on' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
     IF pseudonym !~ '^erased-[0-9a-f]{8}$' THEN
         RAISE EXCEPTION 'expected a pseudonym erased- with 8 hexadecimal digits, got %', pseudonym;
     END IF;
     SELECT max(page.id) INTO last FROM (
         SELECT id FROM audit_log WHERE id > after_id AND id <= up_to ORDER BY id LIMIT 1000) page;
+    PERFORM set_config('dispatch.erasing', 'on', true);
     WITH page AS MATERIALIZED (
         SELECT a.id, of_organization IS NOT NULL AND (coalesce(j.organization = of_organization, false)
                 OR coalesce(concat(a.before, a.after) ~ own, false)
@@ -72,6 +73,7 @@ BEGIN
     FROM page
     WHERE a.id = page.id AND (page.is_own OR a.who ~* words OR concat(a.before, a.after) ~* words OR a.reason ~* words);
     GET DIAGNOSTICS changed = ROW_COUNT;
+    PERFORM set_config('dispatch.erasing', 'off', true);
     IF changed > 0 THEN
         INSERT INTO audit_log (who, role, action, after) VALUES (session_user, 'owner', 'audit.erase',
             json_build_object('pseudonym', pseudonym, 'rows', changed, 'after', after_id, 'up_to', last));

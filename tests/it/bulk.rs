@@ -143,7 +143,7 @@ async fn twenty_thousand_jobs_are_cancelled_in_a_few_transactions_and_twenty_tho
     assert_eq!(said["cancelled"], json!(half), "{said}");
     let said = cancelled(&world, &["--organization", "flood", "--source", "shop", "--state", "ready"]).await;
     assert_eq!(said["cancelled"], json!(MANY / 2), "{said}");
-    println!("{} jobs cancelled in {:?}", MANY - MANY / 100, began.elapsed());
+    eprintln!("{} jobs cancelled in {:?}", MANY - MANY / 100, began.elapsed());
     let left = database.rows("SELECT state, organization, count(*) FROM jobs GROUP BY 1, 2 ORDER BY 1").await;
     assert_eq!(left, [["cancelled", "flood", "19800"], ["ready", "others", "200"]]);
     let events = "SELECT count(DISTINCT job_id), count(*) FROM announcements WHERE routing_key = 'job.cancelled'";
@@ -161,7 +161,7 @@ async fn twenty_thousand_jobs_are_cancelled_in_a_few_transactions_and_twenty_tho
     assert_eq!(database.one("SELECT count(*) FROM dead_letters WHERE resolved_at IS NOT NULL").await, "0");
     let said = world.dispatch(&letters).done().await;
     assert_eq!(said["discarded"], json!(MANY - MANY / 100), "{said}");
-    println!("{} letters put aside in {:?}", MANY - MANY / 100, began.elapsed());
+    eprintln!("{} letters put aside in {:?}", MANY - MANY / 100, began.elapsed());
     let left = database.rows("SELECT source, count(*) FROM dead_letters WHERE resolved_at IS NULL GROUP BY 1").await;
     assert_eq!(left, [["others", "200"]]);
     let transactions = "SELECT count(*), count(DISTINCT xmin::text) FROM audit_log WHERE action = 'dead_letter.discard'";
