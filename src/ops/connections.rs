@@ -167,7 +167,10 @@ impl Door {
                 Err(error) => {
                     if !self.is_reported {
                         self.is_reported = true;
-                        tracing::warn!(%error, "the operations server cannot accept connections; it tries again every second");
+                        tracing::warn!(
+                            error = crate::fault::chain(&error),
+                            "the operations server cannot accept connections; it tries again every second"
+                        );
                     }
                     self.opens.as_mut().reset(Instant::now() + PAUSE);
                 }

@@ -148,10 +148,13 @@ async fn every_command_that_changes_something_leaves_an_audit_row_with_who_was_c
     }
     let imported = "SELECT after -> 'rows' ->> 'organizations' FROM audit_log WHERE action = 'tracker.import'";
     assert_eq!(world.database.one(imported).await, "1", "in counts");
-    let again = world.dispatch(&["tracker", "import", "-"]).stdin(cases[0].stdin.as_str()).said().await;
-    assert_eq!(again.code, Some(0), "{again:?}");
+    // The first one brings back what was erased.
+    for _ in 0..2 {
+        let again = world.dispatch(&["tracker", "import", "-"]).stdin(cases[0].stdin.as_str()).said().await;
+        assert_eq!(again.code, Some(0), "{again:?}");
+    }
     let count = "SELECT count(*) FROM audit_log WHERE action = 'tracker.import'";
-    assert_eq!(world.database.one(count).await, "1", "what changed nothing leaves no row");
+    assert_eq!(world.database.one(count).await, "2", "what changed nothing leaves no row");
     world.database.rows(&format!("DROP ROLE {}_audited", world.database.name)).await;
 }
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use dispatch_worker::broker::{EXCHANGE, INTAKE_QUEUE, KEY_JOB};
+use dispatch_worker::broker::{EXCHANGE, INTAKE_QUEUE, KEY_JOB, user_of};
 use dispatch_worker::devkit::guard::Command;
 use dispatch_worker::job::JobState;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions};
@@ -39,6 +39,7 @@ fn most_memory(worker: &WorkerProcess) -> usize {
 
 /// A producer that sends what the program's own would not.
 struct Producer {
+    user: String,
     channel: Channel,
     _connection: Connection,
 }
@@ -49,7 +50,8 @@ impl Producer {
         let connection = Connection::connect(url, ConnectionProperties::default()).await.expect("RabbitMQ takes a producer");
         let channel = connection.create_channel().await.expect("a channel");
         channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
-        Self { channel, _connection: connection }
+        let user = user_of(&world.amqp_url.clone().into()).expect("a URL of RabbitMQ");
+        Self { user, channel, _connection: connection }
     }
 
     /// Has the intake queue keep nothing on disk: it is not RabbitMQ's disk that is tested.
@@ -69,6 +71,7 @@ impl Producer {
     /// Publishes a transient message, and waits until it is confirmed.
     async fn publish(&self, body: &[u8], headers: FieldTable) {
         let properties = BasicProperties::default().with_content_type("application/json".into()).with_headers(headers);
+        let properties = properties.with_user_id(self.user.as_str().into());
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
         let sent = self.channel.basic_publish(EXCHANGE.into(), KEY_JOB.into(), options, body, properties);
         let confirmed = sent.await.expect("RabbitMQ takes the message").await.expect("it is confirmed");

@@ -132,7 +132,9 @@ async fn a_worker_has_only_partitions_made_and_dropped_that_are_due() {
             "SELECT string_agg(DISTINCT make_partition('effects', now() + make_interval(months => n)), ' ') FROM generate_series({from}, {to}) n"
         )
     };
-    assert_eq!(database.one(&of_months(5, 165)).await, "made", "the owner makes what it likes");
+    for from in (5..165).step_by(10) {
+        assert_eq!(database.one(&of_months(from, from + 9)).await, "made", "the owner makes what it likes");
+    }
     worker
         .batch_execute(
             "INSERT INTO effects (job_id, key, generation, stage, target, class, state, detail, epoch, deadline_at)

@@ -9,7 +9,7 @@ use crate::support::{Said, TestWorld};
 
 /// Writes each of the world's secrets to a file of its own; gives the variables that name them.
 fn files(world: &TestWorld) -> Vec<(String, PathBuf)> {
-    let (database, amqp) = (world.database.url.expose_secret(), world.amqp_url.expose_secret());
+    let (database, amqp) = (world.database.worker_url.expose_secret(), world.amqp_url.expose_secret());
     let secrets = [("DATABASE_URL", database), ("AMQP_URL", amqp), ("KEYRING", world.keyring_setting.expose_secret())];
     let file = |(name, secret): (&str, &str)| {
         let path = world.folder().join(name.to_lowercase());

@@ -7,6 +7,7 @@ use clap::Args;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
+use crate::app;
 use crate::broker::{EXCHANGE, Outgoing, Publisher, producer_headers};
 use crate::cli::connect;
 use crate::cli::consent::Consent;
@@ -57,7 +58,7 @@ impl Replay {
     pub(in crate::cli) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
         self.consent.can_be_had()?;
         let amqp_url = self.links.amqp_url()?;
-        let keyring = Keyring::parse(self.links.keyring()?)?;
+        let keyring = app::keyring(&self.links)?;
         let store = connect::store_with_keyring(&self.links).await?;
         let (ids, left) = self.which.letters(&store).await?;
         let mut tally = Tally::new(Resolution::Replayed, left);

@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 use super::connect;
 use super::consent::Consent;
 use super::output::{Output, plain, rendered, say, say_lines};
+use crate::app;
 use crate::config::Links;
 use crate::erasure::{Erasure, Rows, Subject};
-use crate::secrets::Keyring;
 use crate::store::{self, Actor, Store, StoreError};
 
 /// Erase a person or an organization from every table, as the owner's role; README.md says what backups keep
@@ -64,7 +64,7 @@ impl Erase {
 
 impl Erasing {
     async fn run(self, kind: &str, subject: Subject, output: Output) -> anyhow::Result<ExitCode> {
-        let keyring = Keyring::parse(self.links.keyring()?)?;
+        let keyring = app::keyring(&self.links)?;
         let store = connect::store(&self.links).await?;
         let (mut client, connection) = store::connect(self.links.database_url()?).await?;
         tokio::pin!(connection);
