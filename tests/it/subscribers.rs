@@ -201,6 +201,14 @@ async fn a_reply_queue_that_never_confirms_holds_up_no_other_reply_no_event_no_j
         dropped += metric(worker, line).await.parse::<u32>().expect("a count");
     }
     assert_eq!(dropped, 42, "of the replies of 21 jobs");
+    wait_for("the jobs that hang in other hands to be done", SOON, async || {
+        let unfinished = "SELECT count(*) FROM jobs WHERE state IN ('ready', 'running')";
+        match scene.world.database.one(unfinished).await.as_str() {
+            "0" => Ok(()),
+            some => Err(format!("{some} are not")),
+        }
+    })
+    .await;
     // Those that the other workers had in hand have hung until their calls were given up.
     Checks { attempts: &[("retrieve_user", "azure_devops.timed_out")] }.hold(&scene.world).await;
 }

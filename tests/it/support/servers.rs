@@ -33,6 +33,7 @@ pub(crate) struct Run {
     /// Unlike that of any other run on the same servers.
     name: String,
     count: AtomicU32,
+    worker_user: OnceCell<()>,
     /// Worlds that have begun and not ended.
     worlds: AtomicU32,
     /// Of servers that are somebody else's: what removes worlds that have ended.
@@ -86,6 +87,7 @@ impl Run {
             template,
             name,
             count: AtomicU32::new(0),
+            worker_user: OnceCell::new(),
             worlds: AtomicU32::new(0),
             cleaners: Mutex::default(),
         }
@@ -111,8 +113,13 @@ impl Run {
     /// RabbitMQ's URL for the workers of a world: a user with the rights that the README gives one.
     pub(crate) async fn worker_amqp_url(&self, vhost: &str) -> SecretString {
         let user = format!("{}_worker", self.name);
-        let made = self.servers.create_user(vhost, &user, "canary-worker-password", &WORKER_RIGHTS);
-        SecretString::from(made.await.expect("RabbitMQ makes a user"))
+        let make = async || {
+            let made = self.servers.create_user(vhost, &user, "canary-worker-password", &WORKER_RIGHTS).await;
+            SecretString::from(made.expect("RabbitMQ makes a user"))
+        };
+        // RabbitMQ refuses one of two who make the same user at a time; afterwards, each world adds its rights.
+        self.worker_user.get_or_init(async || drop(make().await)).await;
+        make().await
     }
 
     /// How a worker connects to a database: with no more rights than it needs.

@@ -110,12 +110,6 @@ impl TestWorld {
         Self::acme().await
     }
 
-    /// As [`TestWorld::acme_alone`], on servers that no other test uses.
-    pub(crate) async fn alone_with_own_servers() -> Self {
-        let _place = Place::alone().await;
-        Self::with_own_servers().await
-    }
-
     async fn acme_on(run: &'static Run) -> Self {
         let world = Self::on(run).await;
         world.ear().await;
