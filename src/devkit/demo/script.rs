@@ -9,7 +9,7 @@ pub(super) const JOBS: usize = 200;
 /// Jobs without an account that are configured, and those that are left waiting on purpose.
 pub(super) const CONFIGURED: usize = 4;
 pub(super) const LEFT_WAITING: usize = 1;
-/// Jobs of an organization that nobody knows: parked.
+/// Jobs whose deadline is long past: parked.
 pub(super) const PARKED: usize = 1;
 
 /// A work item.
@@ -41,8 +41,8 @@ pub(super) enum Deed {
     Search(Tenant),
     /// A change, in a job that names no account.
     NoAccount(Item, Edit),
-    /// A job of an organization that nobody knows.
-    UnknownOrganization,
+    /// A job whose deadline is long past.
+    Overdue,
 }
 
 impl Deed {
@@ -54,7 +54,7 @@ impl Deed {
             Self::Again => "again",
             Self::Search(_) => "search",
             Self::NoAccount(..) => "no-account",
-            Self::UnknownOrganization => "unknown-organization",
+            Self::Overdue => "overdue",
         }
     }
 }
@@ -66,7 +66,7 @@ pub(super) fn first_wave() -> Vec<Deed> {
     deeds.extend(unlinked().take(4).map(|item| change("unlinked", item, assign(0))));
     let without = singles().skip(14).take(CONFIGURED + LEFT_WAITING).enumerate();
     deeds.extend(without.map(|(index, item)| Deed::NoAccount(item, assign(index + 3))));
-    deeds.extend([Deed::Search(Tenant::Acme), Deed::Search(Tenant::Globex), Deed::UnknownOrganization]);
+    deeds.extend([Deed::Search(Tenant::Acme), Deed::Search(Tenant::Globex), Deed::Overdue]);
     deeds
 }
 
@@ -161,6 +161,6 @@ mod tests {
         }
         let count = |wanted: fn(&Deed) -> bool| deeds.iter().filter(|deed| wanted(deed)).count();
         assert_eq!(count(|deed| matches!(deed, Deed::NoAccount(..))), CONFIGURED + LEFT_WAITING);
-        assert_eq!(count(|deed| matches!(deed, Deed::UnknownOrganization)), PARKED);
+        assert_eq!(count(|deed| matches!(deed, Deed::Overdue)), PARKED);
     }
 }

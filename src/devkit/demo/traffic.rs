@@ -178,8 +178,8 @@ impl<'a> Traffic<'a> {
                 self.without_account.push(key.clone());
                 (key, message)
             }
-            Deed::UnknownOrganization => {
-                let (key, message) = self.finished(word, json!({ "account": null }), "umbrella");
+            Deed::Overdue => {
+                let (key, message) = self.finished(word, json!({ "deadline": "2001-01-01T00:00:00Z" }), Tenant::Acme.slug());
                 self.parked.push(key.clone());
                 (key, message)
             }
