@@ -17,17 +17,32 @@ const SOON: Duration = Duration::from_secs(60);
 const LEFT_WITHIN: Duration = Duration::from_secs(10);
 const JOBS: usize = 30;
 
+const WAITS: &str = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+
 #[tokio::test]
 async fn a_worker_leaves_it_within_10_s_and_every_job_is_done_once_it_goes_on() {
     let world = TestWorld::with_own_servers().await;
     let worker = world.worker(&WorkerOptions { concurrency: Some(8), ..WorkerOptions::default() });
     let keys: Vec<String> = (0..JOBS).map(|number| format!("job-{number}")).collect();
-    for (number, key) in keys.iter().enumerate() {
-        let to = if number % 2 == 0 { acme::ANN } else { acme::BOB };
+    let publish = async |number: usize| {
+        let to = if number.is_multiple_of(2) { acme::ANN } else { acme::BOB };
         let event = world.assign(acme::WORK_ITEM, Some(to)).await;
-        world.publish_job(&acme::job(key, &event)).await;
+        world.publish_job(&acme::job(&keys[number], &event)).await;
+    };
+    for number in 0..JOBS - 1 {
+        publish(number).await;
     }
     world.wait_job_state(&keys[0], JobState::Succeeded, SOON).await;
+    // However quick the worker is, a statement is under way when Postgres stands still.
+    let mut client = world.pool().get().await.expect("a connection");
+    let lock = client.transaction().await.expect("a transaction");
+    lock.batch_execute("LOCK TABLE jobs IN SHARE ROW EXCLUSIVE MODE").await.expect("the lock");
+    publish(JOBS - 1).await;
+    wait_for("a statement of the worker to wait", SOON, async || match world.database.one(WAITS).await.as_str() {
+        "0" => Err("none does"),
+        _ => Ok(()),
+    })
+    .await;
     world.server_command(Command::FreezePostgres).await;
     // What was under way has failed, and what begins does not hang on it.
     wait_for("the worker to leave its connections", LEFT_WITHIN, async || {
@@ -40,6 +55,7 @@ async fn a_worker_leaves_it_within_10_s_and_every_job_is_done_once_it_goes_on() 
     })
     .await;
     world.server_command(Command::ThawPostgres).await;
+    drop(lock);
     for key in &keys {
         world.wait_job_state(key, JobState::Succeeded, SOON).await;
     }
