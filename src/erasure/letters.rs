@@ -6,6 +6,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Json;
 use uuid::Uuid;
 
+use super::words::readable;
 use super::{Erasure, ErasureError, Whose};
 use crate::job::JobId;
 use crate::message::sealed_place;
@@ -55,22 +56,21 @@ impl Erasure<'_> {
 
     fn is_theirs(&self, id: i64, row: &Row) -> Result<bool, ErasureError> {
         let id = id.to_string();
-        let opened = |column: &'static str| -> Result<String, ErasureError> {
+        let opened = |column: &'static str| -> Result<Vec<u8>, ErasureError> {
             let Some(sealed) = row.try_get::<_, Option<&str>>(column)?.filter(|sealed| !sealed.is_empty()) else {
-                return Ok(String::new());
+                return Ok(Vec::new());
             };
             let place = Place { table: "dead_letters", column, row: &id };
-            Ok(String::from_utf8_lossy(&self.keyring.open(place, sealed)?).into_owned())
+            Ok(self.keyring.open(place, sealed)?)
         };
         let (body, headers) = (opened("sealed_body")?, opened("sealed_headers")?);
-        let parsed = serde_json::from_str::<Value>(&body).ok();
-        if let (Whose::Organization { slug, .. }, Some(of)) =
-            (&self.whose, parsed.as_ref().and_then(|body| body["organization"].as_str()))
+        if let Whose::Organization { slug, .. } = &self.whose
+            && let Ok(Value::Object(body)) = serde_json::from_slice(&body)
+            && let Some(of) = body.get("organization").and_then(Value::as_str)
         {
             return Ok(of == slug);
         }
-        // Written anew, no character is escaped that need not be.
-        let texts = [row.try_get("plain")?, headers, parsed.map_or(body, |body| body.to_string())];
+        let texts = [row.try_get("plain")?, readable(&headers), readable(&body)];
         Ok(texts.iter().any(|text| self.words.is_in(text)))
     }
 
@@ -98,7 +98,7 @@ impl Erasure<'_> {
                 after = row.try_get("id")?;
                 let id = JobId(after).to_string();
                 let opened = self.keyring.open(sealed_place(&id), row.try_get("sealed_payload")?)?;
-                if !self.words.is_in(&String::from_utf8_lossy(&opened)) {
+                if !self.words.is_in(&readable(&opened)) {
                     continue;
                 }
                 self.count("jobs", 1);

@@ -1,8 +1,8 @@
 //! Jobs that are not done would write again what is erased: they end first.
 
-use serde_json::Value;
 use uuid::Uuid;
 
+use super::words::readable;
 use super::{Erasure, ErasureError, NAMED};
 use crate::job::JobId;
 use crate::message::sealed_place;
@@ -43,9 +43,7 @@ impl Erasure<'_> {
             for row in &rows {
                 let id: Uuid = row.try_get("id")?;
                 let opened = self.keyring.open(sealed_place(&JobId(id).to_string()), row.try_get("sealed_payload")?)?;
-                let parsed = serde_json::from_slice::<Value>(&opened).ok();
-                let text = parsed.map_or_else(|| String::from_utf8_lossy(&opened).into_owned(), |payload| payload.to_string());
-                if self.words.is_in(&text) {
+                if self.words.is_in(&readable(&opened)) {
                     jobs.push(id);
                 }
             }

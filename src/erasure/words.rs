@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use serde_json::Value;
+
 /// Shorter ones are in too many other words.
 const SHORTEST: usize = 3;
 /// Words of one erasure, and the longest one in characters: a regular expression of all of them is searched for in every text.
@@ -107,6 +109,13 @@ fn literal(c: char) -> String {
     if c.is_ascii_punctuation() { format!("\\{c}") } else { c.to_string() }
 }
 
+/// The text of a message or a payload, as [`Words`] are looked for in it: JSON is written again, so that no character is escaped that
+/// need not be.
+pub(super) fn readable(bytes: &[u8]) -> String {
+    let parsed = serde_json::from_slice::<Value>(bytes).ok();
+    parsed.map_or_else(|| String::from_utf8_lossy(bytes).into_owned(), |json| json.to_string())
+}
+
 /// A regular expression of the member of a JSON object that names an organization.
 pub(super) fn member(name: &str, value: &str) -> String {
     let value: String = value.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_string() } else { either(c) }).collect();
@@ -132,6 +141,15 @@ mod tests {
         for text in ["joann@acme.example", "jo.ann@acme.example", "ann@acme.example.org", "ann@acme", "Zoë Anna", ""] {
             assert!(!words.is_in(text), "{text}");
         }
+    }
+
+    #[test]
+    fn an_escaped_word_is_found_where_the_text_is_json() {
+        let words = words(&["Zoë Ann"]);
+        for text in [r#"{"a": "Zo\u00eb Ann"}"#, r#"{"a": "\u005ao\u00eb\u0020Ann"}"#, r#"["Zoë Ann"]"#, "Zoë Ann, not JSON"] {
+            assert!(words.is_in(&readable(text.as_bytes())), "{text}");
+        }
+        assert!(words.is_in(&readable(b"\xff Zo\xc3\xab Ann")));
     }
 
     #[test]
