@@ -19,7 +19,7 @@ use crate::app;
 use crate::config::Links;
 use crate::escape;
 use crate::secrets::Keyring;
-use crate::store::{self, Actor, CappedCount, Released, StoreError};
+use crate::store::{self, Actor, CappedCount, Released};
 use crate::tracker::{self, ImportCounts, Imported, TrackerDocument};
 
 /// Bring in organizations, people, groups and links, or write them out
@@ -104,17 +104,13 @@ impl Import {
 }
 
 async fn import(links: &Links, keyring: &Keyring, document: &TrackerDocument, actor: &Actor) -> anyhow::Result<Imported> {
-    let (mut client, connection) = store::connect(links.database_url()?).await?;
-    tokio::pin!(connection);
-    tokio::select! {
-        imported = tracker::import(&mut client, keyring, document, async |tx, imported| {
+    store::on_connection(links.database_url()?, async |client| {
+        tracker::import(client, keyring, document, async |tx, imported| {
             Ok::<_, anyhow::Error>(store::audit_on(tx, actor, "tracker.import", &Value::Null, &imported.audited()).await?)
-        }) => imported,
-        ended = &mut connection => Err(match ended {
-            Err(error) => StoreError::Database(error).into(),
-            Ok(()) => anyhow!("Postgres closed the connection"),
-        }),
-    }
+        })
+        .await
+    })
+    .await
 }
 
 /// A JSON document of a kind; what is wrong is told by its place, and without the values, which may be tokens.

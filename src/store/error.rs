@@ -45,6 +45,9 @@ pub enum StoreError {
         /// Postgres'.
         database: OffsetDateTime,
     },
+    /// In the middle of something, without an error.
+    #[error("Postgres closed the connection")]
+    Closed,
     /// A setting.
     #[error("the Postgres URL is not right: {0}")]
     Url(String),
@@ -88,6 +91,7 @@ impl Fault for StoreError {
             Self::KeyGone => "store.key_gone",
             Self::Row(_) => "store.row",
             Self::ReadOnly => "store.read_only",
+            Self::Closed => "store.closed",
             Self::Clocks { .. } => "store.clocks",
             Self::Url(_) => "store.url",
             Self::Link(_) => "store.link",
@@ -102,7 +106,9 @@ impl Fault for StoreError {
             Self::Database(error) if is_infrastructure(error) => Class::Infrastructure,
             Self::Group(error) => error.class(),
             // The rows are read again before anything else is done about them.
-            Self::Pool(_) | Self::ReadOnly | Self::AfterCommit(_) | Self::WriterGone | Self::KeyGone => Class::Infrastructure,
+            Self::Pool(_) | Self::ReadOnly | Self::Closed | Self::AfterCommit(_) | Self::WriterGone | Self::KeyGone => {
+                Class::Infrastructure
+            }
             Self::Database(_)
             | Self::Secret(_)
             | Self::Row(_)
@@ -118,9 +124,13 @@ impl Fault for StoreError {
     fn hint(&self) -> String {
         match self {
             Self::Group(error) => error.hint(),
-            Self::Database(_) | Self::Pool(_) | Self::ReadOnly | Self::AfterCommit(_) | Self::WriterGone | Self::KeyGone => {
-                "Look at Postgres: its log, its connections, its disk.".to_owned()
-            }
+            Self::Database(_)
+            | Self::Pool(_)
+            | Self::ReadOnly
+            | Self::Closed
+            | Self::AfterCommit(_)
+            | Self::WriterGone
+            | Self::KeyGone => "Look at Postgres: its log, its connections, its disk.".to_owned(),
             Self::Secret(_) => "Give the worker the keyring that sealed the value (DISPATCH_KEYRING).".to_owned(),
             Self::Row(_) => "A newer worker or a hand has written the row; run the newest worker.".to_owned(),
             Self::Clocks { .. } => "Look at the clocks of this machine and of Postgres'; let NTP set both.".to_owned(),

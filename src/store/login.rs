@@ -13,7 +13,7 @@ use super::actions::{Actor, audit_on};
 use super::error::StoreError;
 use super::probe::too_much;
 use super::rights::{READER, WORKER};
-use super::roles::is_elsewhere;
+use super::roles::{is_elsewhere, is_known};
 
 /// While another database of the cluster is migrated.
 const TRIES: u32 = 20;
@@ -71,10 +71,9 @@ impl WorkerLogin {
     }
 
     async fn make_once(&self, client: &mut Client, actor: Option<&Actor>) -> Result<(), StoreError> {
-        const KNOWN: &str = "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1) AS known";
         let (name, verifier) = (&self.name, self.verifier.expose_secret());
         let tx = client.transaction().await?;
-        let known: bool = tx.query_one(KNOWN, &[name]).await?.try_get("known")?;
+        let known = is_known(&tx, name).await?;
         let excess = too_much(&tx, name).await?;
         if !excess.is_empty() {
             return Err(StoreError::Roles(format!(

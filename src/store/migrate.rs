@@ -8,7 +8,7 @@ use super::actions::{Actor, audit_on};
 use super::error::StoreError;
 use super::login::WorkerLogin;
 use super::partitions;
-use super::pool::connect;
+use super::pool::on_connection;
 use super::roles;
 use super::sql::query_one;
 use crate::link::Endpoint;
@@ -48,16 +48,11 @@ pub async fn migrate_with(
     login: Option<&WorkerLogin>,
     actor: Option<&Actor>,
 ) -> Result<Migrated, StoreError> {
-    let (mut client, connection) = connect(endpoint).await?;
-    let work = async move {
+    on_connection(endpoint, async |client: &mut Client| {
         client.batch_execute(LOCK).await?;
-        migrate_on(&mut client, login, actor).await
-    };
-    tokio::pin!(work, connection);
-    tokio::select! {
-        done = &mut work => done,
-        lost = &mut connection => Err(lost.err().map_or(StoreError::ReadOnly, StoreError::Database)),
-    }
+        migrate_on(client, login, actor).await
+    })
+    .await
 }
 
 async fn migrate_on(client: &mut Client, login: Option<&WorkerLogin>, actor: Option<&Actor>) -> Result<Migrated, StoreError> {

@@ -73,7 +73,7 @@ pub use keys::{Resealed, SEALED, SealedPage};
 pub use listing::{JobFilter, Listed, Stopped};
 pub use login::WorkerLogin;
 pub use migrate::{Migrated, migrate, migrate_with};
-pub use pool::{connect, connect_watched, pool, writers_pool};
+pub use pool::{connect, connect_watched, on_connection, pool, writers_pool};
 pub use probe::Session;
 pub use producers::{Registration, Tenant, register_producer, remove_producer};
 pub use publication::{LEFT_ALONE, TooOld, Unsettled};

@@ -96,6 +96,21 @@ pub async fn connect(endpoint: impl Into<Endpoint>) -> Result<Connected, StoreEr
     Ok(parse(&endpoint.into(), None)?.connect(None).await?)
 }
 
+/// Does something on a connection of its own, as [`connect`] makes it, and closes it.
+///
+/// # Errors
+/// As [`connect`]; where the connection ends meanwhile; those of `work`.
+pub async fn on_connection<T, E: From<StoreError>>(
+    endpoint: impl Into<Endpoint>,
+    work: impl AsyncFnOnce(&mut Client) -> Result<T, E>,
+) -> Result<T, E> {
+    let (mut client, connection) = connect(endpoint).await?;
+    tokio::select! {
+        done = work(&mut client) => done,
+        ended = connection => Err(ended.map_or_else(StoreError::Database, |()| StoreError::Closed).into()),
+    }
+}
+
 /// As [`connect`], and it ends where Postgres owes an answer on it and sends nothing for `silence`.
 ///
 /// # Errors

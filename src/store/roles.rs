@@ -3,8 +3,8 @@
 
 use std::fmt::Write as _;
 
-use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, GenericClient};
 
 use super::error::StoreError;
 use super::rights::{FUNCTIONS, READER, SEQUENCES, TABLES, WORKER};
@@ -42,8 +42,7 @@ const AROUND: &str = "
 pub(super) async fn make_groups(client: &Client) -> Result<(), StoreError> {
     let mut missing = Vec::new();
     for group in [WORKER, READER] {
-        let known: bool = client.query_one(EXISTS, &[&group]).await?.try_get("known")?;
-        if known {
+        if is_known(client, group).await? {
             continue;
         }
         match client.batch_execute(&format!("CREATE ROLE {group} NOLOGIN")).await {
@@ -62,6 +61,11 @@ pub(super) async fn make_groups(client: &Client) -> Result<(), StoreError> {
         "expected the roles {}, got none and no right to make them; an administrator runs: {statements}then repeat",
         missing.join(" and ")
     )))
+}
+
+/// Whether there is such a role.
+pub(super) async fn is_known<C: GenericClient>(on: &C, role: &str) -> Result<bool, StoreError> {
+    Ok(on.query_one(EXISTS, &[&role]).await?.try_get("known")?)
 }
 
 /// Grants both groups what `rights` says, and takes away whatever else they and everybody have. Returns the statements that only an

@@ -3,7 +3,6 @@
 
 use std::process::ExitCode;
 
-use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use comfy_table::Cell;
 use serde_json::{Value, json};
@@ -14,7 +13,7 @@ use super::output::{Output, plain, rendered, say, say_lines};
 use crate::app;
 use crate::config::Links;
 use crate::erasure::{Erasure, Rows, Subject};
-use crate::store::{self, Actor, Store, StoreError};
+use crate::store::{self, Actor, Store};
 
 /// Erase a person or an organization from every table, as the owner's role; README.md says what backups keep
 #[derive(Debug, Subcommand)]
@@ -66,19 +65,11 @@ impl Erasing {
     async fn run(self, kind: &str, subject: Subject, output: Output) -> anyhow::Result<ExitCode> {
         let keyring = app::keyring(&self.links)?;
         let store = connect::store(&self.links).await?;
-        let (mut client, connection) = store::connect(self.links.database_url()?).await?;
-        tokio::pin!(connection);
-        let work = async {
-            let mut erasure = Erasure::of(&mut client, &keyring, &subject).await?;
+        store::on_connection(self.links.database_url()?, async |client| {
+            let mut erasure = Erasure::of(client, &keyring, &subject).await?;
             self.erase(kind, &mut erasure, &store, output).await
-        };
-        tokio::select! {
-            done = work => done,
-            ended = &mut connection => Err(match ended {
-                Err(error) => StoreError::Database(error).into(),
-                Ok(()) => anyhow!("Postgres closed the connection"),
-            }),
-        }
+        })
+        .await
     }
 
     async fn erase(&self, kind: &str, erasure: &mut Erasure<'_>, store: &Store, output: Output) -> anyhow::Result<ExitCode> {

@@ -271,14 +271,13 @@ async fn migrate(database_url: &SecretString) -> anyhow::Result<SecretString> {
 
 async fn import(links: &Links, world: &World) -> anyhow::Result<()> {
     let keyring = Keyring::parse(&links.keyring)?;
-    let (mut client, connection) = store::connect(&links.database_url).await?;
-    tokio::pin!(connection);
-    tokio::select! {
-        imported = tracker::import(&mut client, &keyring, &world.document, async |tx, imported| {
+    store::on_connection(&links.database_url, async |client| {
+        let imported = tracker::import(client, &keyring, &world.document, async |tx, imported| {
             Ok::<_, anyhow::Error>(store::audit_on(tx, &demo(), "tracker.import", &Value::Null, &imported.audited()).await?)
-        }) => imported.map(|_| ()).context("cannot import the tracker document"),
-        _ended = &mut connection => bail!("Postgres closed the connection"),
-    }
+        });
+        imported.await.map(drop).context("cannot import the tracker document")
+    })
+    .await
 }
 
 async fn is_ok(http: &Client, url: &str) -> bool {
