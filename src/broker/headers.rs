@@ -4,6 +4,7 @@ use lapin::types::{AMQPValue, FieldArray, FieldTable, ShortString};
 use serde_json::{Map, Value};
 
 use super::BrokerError;
+use crate::message::DELIVERY_COUNTS;
 
 /// What a broker writes into the header table of what it dead-letters or returns to a queue
 /// (<https://www.rabbitmq.com/docs/dlx#effects>, <https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling>), and
@@ -17,14 +18,11 @@ pub(super) fn to_json(table: &FieldTable) -> Value {
     Value::Object(fields.collect::<Map<_, _>>())
 }
 
-/// Counts of deliveries, which the broker adds when it hands a message out again.
-pub(super) const COUNTS: &[&str] = &["x-delivery-count", "x-acquired-count"];
-
 /// The size of a header table on the wire (AMQP 0-9-1, 4.2.5.5), in bytes, without the counts that the broker has added: what a
 /// message is refused for must not depend on how often it comes.
 pub(super) fn producer_bytes(table: &FieldTable) -> usize {
     let is_count = |name: &str, value: &AMQPValue| {
-        COUNTS.contains(&name) && matches!(value, AMQPValue::LongInt(_) | AMQPValue::LongLongInt(_))
+        DELIVERY_COUNTS.contains(&name) && matches!(value, AMQPValue::LongInt(_) | AMQPValue::LongLongInt(_))
     };
     let counts = table.inner().iter().filter(|(name, value)| is_count(name.as_str(), value));
     table_bytes(table) - counts.map(|(name, value)| field_bytes(name, value)).sum::<usize>()

@@ -53,8 +53,6 @@ pub const KEY_JOB: &str = "job";
 pub const KEY_CONFIGURE: &str = "configure";
 /// Cancels a job.
 pub const KEY_CANCEL: &str = "cancel";
-/// RabbitMQ's direct reply-to: what a requester names and consumes, and what the names begin with by which it is answered.
-pub const DIRECT_REPLY: &str = "amq.rabbitmq.reply-to";
 
 /// For the only host, and for one of several: the next one is there soon.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -12,7 +12,8 @@ use lapin::options::BasicConsumeOptions;
 use lapin::types::FieldTable;
 
 use super::publisher::{Live, PUBLISHER, Publisher, open};
-use super::{BrokerError, CALL_TIMEOUT, DIRECT_REPLY, within};
+use super::{BrokerError, CALL_TIMEOUT, within};
+use crate::message::DIRECT_REPLY;
 
 /// How often a connection is looked at while nothing comes.
 const LOOK: Duration = Duration::from_millis(250);

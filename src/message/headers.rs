@@ -9,8 +9,8 @@ const DEATHS: &str = "x-death";
 /// Entries of [`DEATHS`] that are kept, and the longest text in one, in bytes.
 const DEATHS_LIMIT: usize = 8;
 const TEXT_LIMIT: usize = 255;
-/// What the broker counts; a text under such a name is not the broker's.
-const COUNTS: &[&str] = &["x-delivery-count", "x-acquired-count"];
+/// Counts of deliveries, which the broker adds when it hands a message out again; a text under such a name is not the broker's.
+pub const DELIVERY_COUNTS: &[&str] = &["x-delivery-count", "x-acquired-count"];
 
 /// The headers of the allow-list: a trace context that parses, the broker's counts, and of `x-death` the queue, the reason and the
 /// count of each entry. A producer may set any of these names: what does not have the broker's form is left out.
@@ -22,7 +22,7 @@ pub fn allowed_headers(headers: &Value) -> Value {
         allowed.insert(TRACEPARENT.to_owned(), Value::from(trace.to_string()));
         allowed.extend(trace.state().map(|state| (TRACESTATE.to_owned(), Value::from(state))));
     }
-    for name in COUNTS {
+    for name in DELIVERY_COUNTS {
         allowed.extend(headers.get(name).filter(|count| count.is_i64()).map(|count| ((*name).to_owned(), count.clone())));
     }
     let deaths: Vec<Value> = headers.get(DEATHS).and_then(Value::as_array).into_iter().flatten().filter_map(death).collect();

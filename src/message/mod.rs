@@ -1,6 +1,7 @@
 //! The wire: what producers send ([`Request`], [`Configure`], [`Cancel`]), what the worker sends itself ([`WakeUp`]) and what it
 //! announces ([`Outcome`], made of the [`Facts`] that `store` keeps). Decoding an intake message is [`decode_intake`].
 
+mod about;
 mod discarded;
 mod headers;
 mod intake;
@@ -21,11 +22,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
 
+pub use about::AboutJob;
 pub use discarded::{Discarded, Said};
-pub use headers::allowed_headers;
+pub use headers::{DELIVERY_COUNTS, allowed_headers};
 pub use intake::{Envelope, Intake, Newer, canonical_digest, decode_control, decode_intake};
 pub use outcome::{Facts, Outcome};
-pub use producer::{Named, Producer, Sender};
+pub use producer::{DIRECT_REPLY, Named, Producer, Sender};
 pub use refusal::Refusal;
 pub use repair::{read_body, shown_string, without_mark};
 pub use replay::{REPLAY, proof_of_replay, replayed_for};

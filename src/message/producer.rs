@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::Refusal;
 
-/// RabbitMQ's own names of direct replies. One is made for each channel that asks for replies, and cannot be guessed
-/// (<https://www.rabbitmq.com/docs/direct-reply-to>).
-const DIRECT_REPLIES: &str = "amq.rabbitmq.reply-to";
+/// RabbitMQ's direct reply-to: what a requester names and consumes, and what the names begin with by which it is answered. One is
+/// made for each channel that asks for replies, and cannot be guessed (<https://www.rabbitmq.com/docs/direct-reply-to>).
+pub const DIRECT_REPLY: &str = "amq.rabbitmq.reply-to";
 
 /// A registered producer. Each list holds names, and beginnings of names with a `*` behind them.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -85,7 +85,7 @@ impl Producer {
 }
 
 fn is_direct_reply(queue: &str) -> bool {
-    queue.strip_prefix(DIRECT_REPLIES).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    queue.strip_prefix(DIRECT_REPLY).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 fn fits(pattern: &str, name: &str) -> bool {

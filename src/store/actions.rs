@@ -96,18 +96,22 @@ const ALLOW_REPEAT: &str = "
     UPDATE effects SET state = 'failed', maybe_done = false, unknowns = unknowns + 1, settled_at = now()
     WHERE job_id = $1 AND (state IN ('in_flight', 'unknown') OR maybe_done)";
 
-const CANCEL: &str = "
-    UPDATE jobs SET state = 'cancelled', epoch = epoch + 1, owner = NULL, wait_reason = NULL, wait_key = NULL, wait_observed = NULL,
-        open_children = 0, partial = NULL, finished_at = now()
-    WHERE id = $1";
+/// What ends a row of `jobs` before it is done, whoever asks for it, however many there are.
+macro_rules! cancelled {
+    () => {
+        "state = 'cancelled', epoch = epoch + 1, owner = NULL, wait_reason = NULL, wait_key = NULL, wait_observed = NULL, \
+         partial = NULL, finished_at = now()"
+    };
+}
+pub(super) use cancelled;
+
+const CANCEL: &str = concat!("UPDATE jobs SET ", cancelled!(), ", open_children = 0 WHERE id = $1");
 
 const LOCK_CHILDREN: &str =
     "SELECT id FROM jobs WHERE parent_id = $1 AND state NOT IN ('succeeded', 'cancelled') ORDER BY id FOR UPDATE";
 
-const CANCEL_CHILDREN: &str = "
-    UPDATE jobs SET state = 'cancelled', epoch = epoch + 1, owner = NULL, wait_reason = NULL, wait_key = NULL, wait_observed = NULL,
-        partial = NULL, finished_at = now()
-    WHERE parent_id = $1 AND state NOT IN ('succeeded', 'cancelled')";
+const CANCEL_CHILDREN: &str =
+    concat!("UPDATE jobs SET ", cancelled!(), " WHERE parent_id = $1 AND state NOT IN ('succeeded', 'cancelled')");
 
 const CONFIGURE: &str = "
     UPDATE jobs SET state = 'ready', epoch = epoch + 1, owner = NULL, generation = generation + 1, account = $2, stage = $3, attempt = 1,

@@ -14,11 +14,12 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::Store;
-use super::actions::Actor;
+use super::actions::{Actor, cancelled};
 use super::announcements::announce;
 use super::count::CappedCount;
 use super::error::StoreError;
 use super::inspect::{JobRow, job_columns, job_row};
+use super::rows::children_done;
 use super::sql::{execute, query, query_one};
 use crate::job::{JobId, JobState};
 use crate::message::outcome;
@@ -145,33 +146,31 @@ const CANCEL: &str = concat!(
         SELECT id, parent_id, state, wait_reason FROM jobs WHERE id = ANY ($7) AND ",
     chosen!(),
     "), ended AS (
-        UPDATE jobs SET state = 'cancelled', epoch = epoch + 1, owner = NULL, wait_reason = NULL, wait_key = NULL,
-            wait_observed = NULL, open_children = 0, partial = NULL, finished_at = now()
-        FROM before WHERE jobs.id = before.id
+        UPDATE jobs SET ",
+    cancelled!(),
+    ", open_children = 0 FROM before WHERE jobs.id = before.id
     )
     SELECT id, parent_id, state, wait_reason FROM before"
 );
 
-const CANCEL_FOLLOW_UPS: &str = "
-    WITH ended AS (
-        UPDATE jobs SET state = 'cancelled', epoch = epoch + 1, owner = NULL, wait_reason = NULL, wait_key = NULL,
-            wait_observed = NULL, partial = NULL, finished_at = now()
-        WHERE parent_id = ANY ($1) AND state NOT IN ('succeeded', 'cancelled')
+const CANCEL_FOLLOW_UPS: &str = concat!(
+    "WITH ended AS (
+        UPDATE jobs SET ",
+    cancelled!(),
+    " WHERE parent_id = ANY ($1) AND state NOT IN ('succeeded', 'cancelled')
         RETURNING parent_id
     )
-    SELECT parent_id, count(*) AS follow_ups FROM ended GROUP BY parent_id";
+    SELECT parent_id, count(*) AS follow_ups FROM ended GROUP BY parent_id"
+);
 
-/// As `rows::CHILD_DONE`, for several follow-ups of several parents. A parent that this transaction has ended has none open.
-const FOLLOW_UPS_DONE: &str = "
-    UPDATE jobs SET open_children = greatest(open_children - given.done, 0),
-        state = CASE WHEN open_children <= given.done AND wait_reason = 'children' THEN 'succeeded' ELSE state END,
-        finished_at = CASE WHEN open_children <= given.done AND wait_reason = 'children' THEN now() ELSE finished_at END,
-        wait_key = CASE WHEN open_children <= given.done AND wait_reason = 'children' THEN NULL ELSE wait_key END,
-        wait_reason = CASE WHEN open_children <= given.done AND wait_reason = 'children' THEN NULL ELSE wait_reason END,
-        last_progress_at = now()
-    FROM unnest($1::uuid[], $2::integer[]) AS given (parent, done)
+/// A parent that this transaction has ended has none open.
+const FOLLOW_UPS_DONE: &str = concat!(
+    "UPDATE jobs SET ",
+    children_done!("given.done"),
+    " FROM unnest($1::uuid[], $2::integer[]) AS given (parent, done)
     WHERE jobs.id = given.parent AND open_children > 0
-    RETURNING jobs.id, state = 'succeeded' AND open_children = 0 AS done";
+    RETURNING jobs.id, state = 'succeeded' AND open_children = 0 AS done"
+);
 
 /// A row for each job, as [`Store::cancel`] writes it: whoever looks for a job's end by its id finds it.
 const AUDIT: &str = "

@@ -126,26 +126,27 @@ const INSERT: &str = "
         sealed_headers, kept_bytes)
     OVERRIDING SYSTEM VALUE VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, coalesce($14, ''), $15, $16, $17, $18, $19)";
 
-/// The rows of a [`DeadLetterRow`] below a number.
+/// The columns of a [`DeadLetterRow`].
+macro_rules! letter_columns {
+    () => {
+        "id, code, detail, source, dedupe_key, message_id, routing_key, body_bytes, created_at, resolved_at, resolution, \
+         resolved_by, resolved_reason"
+    };
+}
+pub(super) use letter_columns;
+
+/// The rows below a number.
 macro_rules! list {
     ($condition:literal) => {
-        concat!(
-            "SELECT id, code, detail, source, dedupe_key, message_id, routing_key, body_bytes, created_at, resolved_at, resolution,
-                resolved_by, resolved_reason
-            FROM dead_letters WHERE ",
-            $condition,
-            "id < $1 ORDER BY id DESC LIMIT $2"
-        )
+        concat!("SELECT ", letter_columns!(), " FROM dead_letters WHERE ", $condition, "id < $1 ORDER BY id DESC LIMIT $2")
     };
 }
 
 pub(super) const LIST: &str = list!("");
 pub(super) const LIST_OPEN: &str = list!("resolved_at IS NULL AND ");
 
-const SHOW: &str = "
-    SELECT id, code, detail, source, dedupe_key, message_id, routing_key, body_bytes, created_at, resolved_at, resolution,
-        resolved_by, resolved_reason, headers, sealed_headers, sealed_body, body_sha256
-    FROM dead_letters WHERE id = $1";
+const SHOW: &str =
+    concat!("SELECT ", letter_columns!(), ", headers, sealed_headers, sealed_body, body_sha256 FROM dead_letters WHERE id = $1");
 
 impl Store {
     /// Keeps a message and announces its refusal, in one transaction. Returns the dead letter's number.

@@ -8,7 +8,7 @@ use tokio_postgres::types::ToSql;
 use super::Store;
 use super::actions::Actor;
 use super::count::CappedCount;
-use super::dead_letters::{DeadLetterRow, row_of};
+use super::dead_letters::{DeadLetterRow, letter_columns, row_of};
 use super::error::StoreError;
 use super::sql::{query, query_one};
 
@@ -80,10 +80,7 @@ pub(super) const LOOK: &str = concat!(
     "SELECT (SELECT id FROM looked ORDER BY id DESC LIMIT 1) AS last, ARRAY(SELECT id FROM chosen ORDER BY id) AS ids"
 );
 
-const SHOWN: &str = "
-    SELECT id, code, detail, source, dedupe_key, message_id, routing_key, body_bytes, created_at, resolved_at, resolution,
-        resolved_by, resolved_reason
-    FROM dead_letters WHERE id = ANY ($1) ORDER BY id";
+const SHOWN: &str = concat!("SELECT ", letter_columns!(), " FROM dead_letters WHERE id = ANY ($1) ORDER BY id");
 
 /// A row for each letter in the audit log, as of one alone.
 const DISCARD: &str = concat!(

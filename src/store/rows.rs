@@ -142,15 +142,31 @@ const WOKEN_AT_ONCE: usize = 32;
 /// Follow-ups of one job, at most.
 const CHILDREN_LIMIT: usize = 10_000;
 
-const CHILD_DONE: &str = "
-    UPDATE jobs SET open_children = open_children - 1,
-        state = CASE WHEN open_children = 1 AND wait_reason = 'children' THEN 'succeeded' ELSE state END,
-        finished_at = CASE WHEN open_children = 1 AND wait_reason = 'children' THEN now() ELSE finished_at END,
-        wait_key = CASE WHEN open_children = 1 AND wait_reason = 'children' THEN NULL ELSE wait_key END,
-        wait_reason = CASE WHEN open_children = 1 AND wait_reason = 'children' THEN NULL ELSE wait_reason END,
-        last_progress_at = now()
-    WHERE id = $1 AND open_children > 0
-    RETURNING state = 'succeeded' AND open_children = 0 AS done";
+/// What becomes of a parent when so many of its open follow-ups are done: one that waits for nothing else has succeeded.
+macro_rules! children_done {
+    ($done:literal) => {
+        concat!(
+            "open_children = greatest(open_children - ",
+            $done,
+            ", 0), state = CASE WHEN open_children <= ",
+            $done,
+            " AND wait_reason = 'children' THEN 'succeeded' ELSE state END, finished_at = CASE WHEN open_children <= ",
+            $done,
+            " AND wait_reason = 'children' THEN now() ELSE finished_at END, wait_key = CASE WHEN open_children <= ",
+            $done,
+            " AND wait_reason = 'children' THEN NULL ELSE wait_key END, wait_reason = CASE WHEN open_children <= ",
+            $done,
+            " AND wait_reason = 'children' THEN NULL ELSE wait_reason END, last_progress_at = now()"
+        )
+    };
+}
+pub(super) use children_done;
+
+const CHILD_DONE: &str = concat!(
+    "UPDATE jobs SET ",
+    children_done!("1"),
+    " WHERE id = $1 AND open_children > 0 RETURNING state = 'succeeded' AND open_children = 0 AS done"
+);
 
 /// Locks a row until the transaction ends.
 pub(super) async fn lock(tx: &Transaction<'_>, id: JobId) -> Result<(), StoreError> {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::Store;
 use super::actions::{Actor, Answer, Target, write_audit};
 use super::error::StoreError;
-use super::sql::{execute, query_one, query_opt};
+use super::sql::{execute, query_opt};
 
 /// What came of a producer's cancel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,9 +39,6 @@ const NOTE: &str = "
     WHERE CASE WHEN k.job_id IS NULL THEN k.created_at < now() - interval '30 days'
         ELSE k.created_at < now() - interval '1 hour' AND (SELECT true FROM jobs WHERE jobs.id = k.job_id) IS NULL END";
 
-const HAS_JOB: &str = "
-    SELECT EXISTS (SELECT FROM jobs WHERE id = (SELECT job_id FROM job_keys WHERE source = $1 AND dedupe_key = $2)) AS has_job";
-
 const IS_NOTED: &str = "SELECT job_id IS NULL AS noted FROM job_keys WHERE source = $1 AND dedupe_key = $2";
 
 impl Store {
@@ -72,13 +69,5 @@ impl Store {
         write_audit(&tx, actor, "cancel", None, &Value::Null, &noted).await?;
         tx.commit().await?;
         Ok(true)
-    }
-
-    /// Whether a job of this key is there.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn has_job_of_key(&self, source: &str, dedupe_key: &str) -> Result<bool, StoreError> {
-        Ok(query_one(&self.client().await?, HAS_JOB, &[&source, &dedupe_key]).await?.try_get("has_job")?)
     }
 }

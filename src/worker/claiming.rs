@@ -16,7 +16,8 @@ use crate::engine::{Pipeline, Product};
 use crate::fault::{chain, storable};
 use crate::job::JobId;
 use crate::message::{
-    Cancel, Configure, Intake, LONGEST_DELAY, Named, Newer, Refusal, Sender, WakeUp, decode_control, decode_intake, sealed_place,
+    AboutJob, Cancel, Configure, Intake, LONGEST_DELAY, Named, Refusal, Sender, WakeUp, decode_control, decode_intake,
+    sealed_place,
 };
 use crate::store::{
     Actor, Announcement, Answer, Cancelling, Claim, Claimed, Incoming, Intaken, NewJob, NotClaimed, SoFar, StoreError, Tables,
@@ -83,17 +84,10 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         let id = JobId::fresh();
         let intake = self.decode_intake(delivery, id).await?;
         self.admit(&sender, delivery, &intake).await?;
-        let organization = organization_of(&intake);
         let room = self.room_for(&sender, &intake, delivery.body.len()).await?;
-        let place = self.place(seat, organization, &intake).await;
+        let place = self.place(seat, &intake).await;
         let payload = self.payload(id, &intake, &delivery.body)?;
-        let (key, times) = match &intake {
-            Intake::Request { request, digest } => {
-                let key = (request.source.as_str(), request.dedupe_key.as_str(), request.schema, digest);
-                (key, (request.not_before, request.deadline))
-            }
-            Intake::Newer(newer) => (newer_key(newer), (None, None)),
-        };
+        let about = intake.about();
         let pipeline = self.parts.registry.iter().next().ok_or_else(|| StoreError::Row("there are no pipelines".to_owned()))?;
         let trace = Trace::received(delivery.header(TRACEPARENT), delivery.header(TRACESTATE));
         let new = Arc::new(NewJob {
@@ -101,15 +95,15 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             pipeline: pipeline.name,
             stage: pipeline.first(),
             producer: sender.name().map(str::to_owned),
-            source: key.0.to_owned(),
-            dedupe_key: key.1.to_owned(),
-            schema: key.2,
-            digest: *key.3,
-            organization: organization.to_owned(),
+            source: about.source.to_owned(),
+            dedupe_key: about.dedupe_key.to_owned(),
+            schema: about.schema,
+            digest: *about.digest,
+            organization: about.organization.to_owned(),
             payload,
             bytes: delivery.body.len(),
-            not_before: times.0,
-            deadline: times.1,
+            not_before: about.not_before,
+            deadline: about.deadline,
             reply_to: delivery.reply_to.clone(),
             correlation_id: delivery.correlation_id.clone(),
             traceparent: Some(trace.to_string()),
@@ -168,20 +162,12 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
 
     /// Refuses a job that names what is not its sender's, or what there is not.
     async fn admit(&self, sender: &Sender, delivery: &Delivery, intake: &Intake) -> Result<(), Trouble> {
-        let (source, organization, application) = match intake {
-            Intake::Request { request, .. } => {
-                let interaction = request.interaction.as_ref();
-                (&request.source, &request.organization, interaction.map(|interaction| interaction.application_id.as_str()))
-            }
-            Intake::Newer(newer) => (&newer.source, &newer.organization, None),
-        };
+        let AboutJob { source, organization, application, not_before, .. } = intake.about();
         let mut names = vec![Named::Source(source), Named::Organization(organization)];
         names.extend(delivery.reply_to.as_deref().map(Named::ReplyTo));
         names.extend(application.map(Named::Application));
         self.permit(sender, &names).await?;
-        if let Intake::Request { request, .. } = intake
-            && let Some(time) = request.not_before.filter(|time| *time > OffsetDateTime::now_utc() + LONGEST_DELAY)
-        {
+        if let Some(time) = not_before.filter(|time| *time > OffsetDateTime::now_utc() + LONGEST_DELAY) {
             return Err(Refusal::TooFarAhead(time.to_string()).into());
         }
         // A newer schema may say it elsewhere.
@@ -201,13 +187,13 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
 
     /// A seat for an intake message, or none where it should only become a row: its organization is over its share, every seat is
     /// taken and the queue long or too many wait already, the replica drains, or the job is not for now.
-    async fn place(&self, seat: &Arc<Seat>, organization: &str, intake: &Intake) -> Option<(Slot, Share)> {
+    async fn place(&self, seat: &Arc<Seat>, intake: &Intake) -> Option<(Slot, Share)> {
         let Intake::Request { request, .. } = intake else { return None };
         let later = request.not_before.is_some_and(|time| time > OffsetDateTime::now_utc());
         if !seat.runs || later || self.drain.is_cancelled() {
             return None;
         }
-        let share = seat.share(organization)?;
+        let share = seat.share(&request.organization)?;
         if let Some(slot) = seat.free_slot(&share) {
             return Some((slot, share));
         }
@@ -341,17 +327,6 @@ impl From<StoreError> for Trouble {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
     }
-}
-
-fn organization_of(intake: &Intake) -> &str {
-    match intake {
-        Intake::Request { request, .. } => &request.organization,
-        Intake::Newer(newer) => &newer.organization,
-    }
-}
-
-fn newer_key(newer: &Newer) -> (&str, &str, i64, &[u8; 32]) {
-    (&newer.source, &newer.dedupe_key, newer.schema, &newer.digest)
 }
 
 fn seal<P: Product, T: Tables<Changes = P::Changes>>(parts: &Parts<P, T>, id: JobId, body: &[u8]) -> String {

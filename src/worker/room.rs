@@ -5,20 +5,19 @@ use super::claiming::Trouble;
 use super::quotas::{Permit, counted};
 use crate::engine::Product;
 use crate::message::{Cancel, Intake, Refusal, Sender};
-use crate::store::{Actor, Answer, CancelByKey, Cancelling, Tables};
+use crate::store::{Actor, Answer, CancelByKey, Cancelling, Tables, Target};
 
 impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     /// Room for a job in the quotas of its producer and its organization. A message whose job is there needs none.
     pub(super) async fn room_for(&self, sender: &Sender, intake: &Intake, bytes: usize) -> Result<Option<Permit>, Trouble> {
-        let (source, dedupe_key, organization, not_before) = match intake {
-            Intake::Request { request, .. } => (&request.source, &request.dedupe_key, &request.organization, request.not_before),
-            Intake::Newer(newer) => (&newer.source, &newer.dedupe_key, &newer.organization, None),
-        };
-        match self.parts.patiently(|| self.quotas.job(sender.name(), organization, not_before, bytes)).await? {
+        let about = intake.about();
+        let ask = || self.quotas.job(sender.name(), about.organization, about.not_before, bytes);
+        match self.parts.patiently(ask).await? {
             Ok(room) => Ok(Some(room)),
             Err(over) => {
                 let store = self.parts.store();
-                let is_there = self.parts.patiently(|| store.has_job_of_key(source, dedupe_key)).await?;
+                let target = Target::Key { source: about.source.to_owned(), dedupe_key: about.dedupe_key.to_owned() };
+                let is_there = self.parts.patiently(|| store.tenant(&target)).await?.is_some();
                 if is_there { Ok(None) } else { Err(Refusal::Quota(counted(over)).into()) }
             }
         }

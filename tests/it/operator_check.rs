@@ -141,7 +141,7 @@ async fn what_the_servers_lack_is_told() {
 
 /// What somebody is told to lack, a line for each kind.
 fn lacking(missing: &str) -> Vec<&str> {
-    let told = missing.split_once(" lacks ").and_then(|(_, rest)| rest.split_once("; right is")).expect("what it lacks").0;
+    let told = missing.split_once(" lacks ").and_then(|(_, rest)| rest.rsplit_once("; ")).expect("what it lacks").0;
     told.split("; ").collect()
 }
 

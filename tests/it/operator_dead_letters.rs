@@ -2,15 +2,14 @@
 
 use std::time::Duration;
 
-use dispatch_worker::broker::{KEY_CONFIGURE, KEY_JOB, Outgoing};
+use dispatch_worker::broker::{KEY_CONFIGURE, Outgoing};
 use dispatch_worker::job::JobState;
-use dispatch_worker::message::Refusal;
 use dispatch_worker::store::NewDeadLetter;
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 
 use crate::retention::KEEP;
-use crate::support::{Listener, TestWorld, WorkerOptions, acme, intake, wait_for};
+use crate::support::{Listener, TestWorld, WorkerOptions, acme, dead_letter, intake, wait_for};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -25,28 +24,7 @@ pub(crate) fn message(key: &str) -> Value {
 /// A dead letter of a message that nothing is wrong with, as a defect of the worker would leave it.
 pub(crate) async fn letter(world: &TestWorld, body: &Value) -> i64 {
     let body = body.to_string();
-    world.store().keep_dead_letter(&new(&body)).await.expect("it is kept")
-}
-
-fn new(body: &str) -> NewDeadLetter<'_> {
-    const WHY: &Refusal = &Refusal::NoSuchJob;
-    NewDeadLetter {
-        producer: None,
-        is_its_senders: false,
-        refusal: WHY,
-        body: body.as_bytes(),
-        discarded: None,
-        routing_key: KEY_JOB,
-        headers: json!({}),
-        source: None,
-        dedupe_key: None,
-        message_id: None,
-        content_type: Some("application/json".to_owned()),
-        content_encoding: None,
-        app_id: None,
-        reply_to: None,
-        correlation_id: None,
-    }
+    world.store().keep_dead_letter(&dead_letter(&body)).await.expect("it is kept")
 }
 
 async fn open(world: &TestWorld) -> Vec<String> {
@@ -70,7 +48,7 @@ async fn a_replayed_message_has_everything_that_it_came_with() {
         app_id: Some(acme::SOURCE.to_owned()),
         reply_to: Some("answers"),
         correlation_id: Some("c-17"),
-        ..new(&body)
+        ..dead_letter(&body)
     };
     let id = world.store().keep_dead_letter(&came).await.unwrap();
     let _worker = world.worker(&WorkerOptions::default());
@@ -176,8 +154,8 @@ async fn bulk_is_bounded_by_code_and_number_and_never_without_consent() {
 async fn what_cannot_be_published_as_it_came_stays_open() {
     let world = TestWorld::new().await;
     let long = format!("{{\"a\":\"{}\"}}", "x".repeat(1 << 20));
-    let cut = world.store().keep_dead_letter(&new(&long)).await.unwrap();
-    let lost = NewDeadLetter { routing_key: "no.such.key", ..new("{}") };
+    let cut = world.store().keep_dead_letter(&dead_letter(&long)).await.unwrap();
+    let lost = NewDeadLetter { routing_key: "no.such.key", ..dead_letter("{}") };
     let lost = world.store().keep_dead_letter(&lost).await.unwrap();
     let numbers = [cut.to_string(), lost.to_string()];
     let (code, said) = world.dispatch(&["dead-letters", "replay", &numbers[0], &numbers[1], "999", "--yes"]).answer().await;

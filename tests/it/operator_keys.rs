@@ -6,14 +6,13 @@ use std::time::Duration;
 
 use dispatch_worker::devkit::simulator::state::State;
 use dispatch_worker::job::JobState;
-use dispatch_worker::message::{Refusal, interaction_of};
+use dispatch_worker::message::interaction_of;
 use dispatch_worker::secrets::{Keyring, Place, key_of};
-use dispatch_worker::store::NewDeadLetter;
 use dispatch_worker::tracker::Tracker;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
-use crate::support::{Dispatch, TestWorld, WorkerOptions, acme, wait_for};
+use crate::support::{Dispatch, TestWorld, WorkerOptions, acme, dead_letter, wait_for};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -46,25 +45,8 @@ fn with_keyring(keyring: &str) -> WorkerOptions {
     WorkerOptions { environment, ..WorkerOptions::default() }
 }
 
-async fn dead_letter(world: &TestWorld, body: &str) -> i64 {
-    let new = NewDeadLetter {
-        producer: None,
-        is_its_senders: false,
-        refusal: &Refusal::NoSuchJob,
-        body: body.as_bytes(),
-        discarded: None,
-        routing_key: "job",
-        headers: json!({}),
-        source: None,
-        dedupe_key: None,
-        message_id: None,
-        content_type: None,
-        content_encoding: None,
-        app_id: None,
-        reply_to: None,
-        correlation_id: None,
-    };
-    world.store().keep_dead_letter(&new).await.unwrap()
+async fn keep_letter(world: &TestWorld, body: &str) -> i64 {
+    world.store().keep_dead_letter(&dead_letter(body)).await.unwrap()
 }
 
 /// How many values each column has under a key, as `table.column=values`.
@@ -113,7 +95,7 @@ async fn after_a_rotation_the_new_key_alone_opens_everything() {
     let newer = json!({"schema": 2, "source": acme::SOURCE, "dedupe_key": "newer", "organization": "acme"});
     world.publish_job(&newer).await;
     world.wait_job_state("newer", JobState::Waiting, SOON).await;
-    let letter = dead_letter(&world, "canary-body").await;
+    let letter = keep_letter(&world, "canary-body").await;
     worker.kill9().await;
     let before = payload(&world).await;
     let everything = counted(&world, world.keyring_setting.expose_secret(), "k1").await;
@@ -187,7 +169,7 @@ async fn a_rotation_undoes_no_change_made_meanwhile_and_goes_on_after_it_was_kil
     let world = TestWorld::acme().await;
     let keys = Keys::of(&world);
     for n in 0..30 {
-        dead_letter(&world, &n.to_string()).await;
+        keep_letter(&world, &n.to_string()).await;
     }
     let (mut one, mut other) = (world.pool().get().await.unwrap(), world.pool().get().await.unwrap());
     let refresh = one.transaction().await.unwrap();
@@ -233,7 +215,7 @@ async fn a_rotation_undoes_no_change_made_meanwhile_and_goes_on_after_it_was_kil
 async fn a_value_that_does_not_open_is_told_and_the_others_are_done() {
     let world = TestWorld::acme().await;
     let keys = Keys::of(&world);
-    let (first, second) = (dead_letter(&world, "a").await, dead_letter(&world, "b").await);
+    let (first, second) = (keep_letter(&world, "a").await, keep_letter(&world, "b").await);
     let moved = format!(
         "UPDATE dead_letters SET sealed_body = (SELECT sealed_body FROM dead_letters WHERE id = {second}) WHERE id = {first}"
     );
@@ -278,7 +260,7 @@ async fn jobs_that_come_during_a_rotation_succeed_and_nothing_stays_sealed_with_
     let world = TestWorld::acme().await;
     let keys = Keys::of(&world);
     rotated_secret(&world).await;
-    dead_letter(&world, "canary-body").await;
+    keep_letter(&world, "canary-body").await;
     let mut old = world.worker(&WorkerOptions::default());
     waiting_job(&world, &world.assign(acme::LONE_ITEM, Some(acme::BOB)).await).await;
     old.terminate();

@@ -3,12 +3,11 @@
 
 use std::time::Duration;
 
-use dispatch_worker::broker::{KEY_JOB, Outgoing};
-use dispatch_worker::message::Refusal;
+use dispatch_worker::broker::Outgoing;
 use dispatch_worker::store::NewDeadLetter;
 use serde_json::{Map, Value, json};
 
-use crate::support::{TestWorld, WorkerOptions, intake, wait_for};
+use crate::support::{TestWorld, WorkerOptions, dead_letter, intake, wait_for};
 
 const SOON: Duration = Duration::from_secs(30);
 const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -16,26 +15,6 @@ const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 /// What a producer's framework sends along.
 fn headers() -> Value {
     json!({"authorization": "Bearer canary-header", "traceparent": TRACE, "x-tenant": {"key": "canary-header"}})
-}
-
-fn letter(headers: Value) -> NewDeadLetter<'static> {
-    NewDeadLetter {
-        refusal: &Refusal::NoSuchJob,
-        body: b"{}",
-        discarded: None,
-        routing_key: KEY_JOB,
-        headers,
-        producer: None,
-        is_its_senders: false,
-        source: None,
-        dedupe_key: None,
-        message_id: None,
-        content_type: Some("application/json".to_owned()),
-        content_encoding: None,
-        app_id: None,
-        reply_to: None,
-        correlation_id: None,
-    }
 }
 
 /// Every column of every dead letter, as in a dump.
@@ -80,7 +59,7 @@ async fn a_secret_in_a_header_is_in_no_plain_column_and_a_replay_gives_it_back()
 async fn headers_that_an_earlier_worker_kept_are_replayed_as_they_are_and_sealed_soon_after() {
     let world = TestWorld::new().await;
     let store = world.store();
-    let id = store.keep_dead_letter(&letter(headers())).await.unwrap();
+    let id = store.keep_dead_letter(&NewDeadLetter { headers: headers(), ..dead_letter("{}") }).await.unwrap();
     // As a worker of the version before leaves it.
     let plain = headers().to_string();
     world.database.rows(&format!("UPDATE dead_letters SET sealed_headers = NULL, headers = '{plain}'")).await;

@@ -2,8 +2,7 @@
 //! header table is measured. Formats: AMQP 0-9-1, 4.2.3 and 4.2.5, with RabbitMQ's field types
 //! (<https://www.rabbitmq.com/amqp-0-9-1-errata#section_3>).
 
-use super::super::headers::COUNTS;
-use crate::message::{DEPTH_LIMIT, HEADERS_LIMIT};
+use crate::message::{DELIVERY_COUNTS, DEPTH_LIMIT, HEADERS_LIMIT};
 
 /// `basic.deliver`: its class and its method.
 pub(super) const DELIVER: [u8; 4] = [0, 60, 0, 60];
@@ -90,7 +89,7 @@ impl<'f> Fields<'f> {
             let name = from + 1..self.at;
             let is_integer = matches!(self.bytes.get(self.at)?, b'I' | b'l');
             self.value(0)?;
-            if is_integer && COUNTS.iter().any(|count| count.as_bytes() == &self.bytes[name.clone()]) {
+            if is_integer && DELIVERY_COUNTS.iter().any(|count| count.as_bytes() == &self.bytes[name.clone()]) {
                 counts += self.at - from;
             }
             if self.at - at - counts <= HEADERS_LIMIT {

@@ -102,8 +102,8 @@ fn rights(session: &Session, missing: Result<Vec<String>, StoreError>) -> Findin
         Err(error) => Finding::fail("rights", chain(&error)),
         Ok(missing) if !missing.is_empty() => {
             let role = &session.user;
-            let right = format!("right is to make it a member of {} and to run `dispatch migrate`", store::WORKER);
-            Finding::fail("rights", format!("{role} lacks {}; {right}", missing.join("; ")))
+            let fix = format!("make it a member of {} and run `dispatch migrate`", store::WORKER);
+            Finding::fail("rights", format!("{role} lacks {}; {fix}", missing.join("; ")))
         }
         Ok(_) => Finding::ok("rights", "on every table"),
     }

@@ -13,12 +13,12 @@ use uuid::Uuid;
 
 use super::read::Document;
 use super::{Published, WINDOW};
-use crate::broker::{BrokerError, DIRECT_REPLY, Outgoing, Publisher, Replies, Reply};
+use crate::broker::{BrokerError, Outgoing, Publisher, Replies, Reply};
 use crate::cli::output::{Output, or_dash, say};
 use crate::fault::chain;
 use crate::job::JobState;
 use crate::message::outcome::{Failure, Skipped, Waiting, WaitingForConfiguration, WaitingForFollowUp, counted};
-use crate::message::{Outcome, canonical_digest, read_body};
+use crate::message::{DIRECT_REPLY, Outcome, canonical_digest, read_body};
 use crate::reconnect::Reconnect;
 
 #[derive(Debug, Args)]

@@ -1,6 +1,7 @@
 //! An announcement as messages: the event for whoever listens, the reply for its producer.
 
-use crate::broker::{DIRECT_REPLY, EVENTS, Outgoing};
+use crate::broker::{EVENTS, Outgoing};
+use crate::message::DIRECT_REPLY;
 use crate::store::Announcement;
 use crate::trace::Trace;
 

@@ -1,0 +1,27 @@
+//! Dead letters as a defect of the worker would leave them.
+
+use dispatch_worker::broker::KEY_JOB;
+use dispatch_worker::message::Refusal;
+use dispatch_worker::store::NewDeadLetter;
+use serde_json::json;
+
+/// One of a job's message that came with nothing but its body, from a producer that is not registered.
+pub(crate) fn dead_letter(body: &str) -> NewDeadLetter<'_> {
+    NewDeadLetter {
+        producer: None,
+        is_its_senders: false,
+        refusal: &Refusal::NoSuchJob,
+        body: body.as_bytes(),
+        discarded: None,
+        routing_key: KEY_JOB,
+        headers: json!({}),
+        source: None,
+        dedupe_key: None,
+        message_id: None,
+        content_type: Some("application/json".to_owned()),
+        content_encoding: None,
+        app_id: None,
+        reply_to: None,
+        correlation_id: None,
+    }
+}
