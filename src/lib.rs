@@ -15,7 +15,7 @@
 //! - [`quota`]: how much a producer or an organization may have in Postgres
 //! - [`escape`]: text of others in logs and on terminals
 //! - [`secrets`]: the keyring, and values sealed with it
-//! - [`link`]: which ways to Postgres and RabbitMQ are refused, and whom TLS trusts
+//! - [`tls_policy`]: which ways to Postgres and RabbitMQ are refused, and whom TLS trusts
 //! - [`trace`]: the trace that a job belongs to
 //! - [`pg_error`], [`reconnect`], [`crash_point`]: which errors say that Postgres is ill; delays between attempts to connect;
 //!   where a test may abort the process
@@ -59,7 +59,6 @@ pub mod escape;
 pub mod fault;
 mod holds;
 pub mod job;
-pub mod link;
 pub mod maintenance;
 pub mod message;
 pub mod ops;
@@ -72,6 +71,7 @@ pub mod reconnect;
 pub mod secrets;
 pub mod store;
 pub mod telemetry;
+pub mod tls_policy;
 pub mod trace;
 pub mod tracker;
 pub mod worker;

@@ -11,7 +11,7 @@ use dispatch_worker::broker::{
 use dispatch_worker::engine::{Context, Lane, Outcome, Pipeline, Product, Registry, Spawn, Stage};
 use dispatch_worker::fault::StageFault;
 use dispatch_worker::job::JobId;
-use dispatch_worker::link::Endpoint;
+use dispatch_worker::tls_policy::Endpoint;
 use dispatch_worker::maintenance::Incarnation;
 use dispatch_worker::quota::producer_quotas;
 use dispatch_worker::secrets::Keyring;

@@ -13,11 +13,11 @@ use crate::broker::{ByteBudget, CONTROL_QUEUE, INTAKE_QUEUE, LaneInput, PARKED_Q
 use crate::config::WorkerSettings;
 use crate::engine::{Lane, Spawn};
 use crate::holds::StoredHolds;
-use crate::link::Endpoint;
 use crate::maintenance::{Duties, Incarnation};
 use crate::pipelines::Dispatch;
 use crate::readiness::{LaneHealth, WorkerReadiness};
 use crate::store::{Heartbeat, NewReplica, StoreError};
+use crate::tls_policy::Endpoint;
 use crate::worker::{
     Inflow, LaneRun, LaneWatch, Lease, Parts, QuotaLimits, Quotas, Seat, Worker, beat, begin, deafness, prefetch,
 };

@@ -7,7 +7,7 @@ use lapin::uri::{AMQPAuthority, AMQPScheme, AMQPUri};
 use tokio_rustls::TlsConnector;
 
 use super::BrokerError;
-use crate::link::{Encryption, Endpoint, Peer, RABBITMQ, Wish, is_this_machine};
+use crate::tls_policy::{Encryption, Endpoint, Peer, RABBITMQ, Wish, is_this_machine};
 
 const HEARTBEAT_SECONDS: u16 = 5;
 /// A quarter of RabbitMQ's default. A content header comes in one frame whatever its size; a large one is cut before the driver.

@@ -14,11 +14,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::acks::Acks;
 use super::delivery::Delivery;
-use super::legible::{ByteBudget, Inbound, Taker};
+use super::sanitize::{ByteBudget, Inbound, Taker};
 use super::{BrokerError, CALL_TIMEOUT, connect_inbound, topology, within};
-use crate::link::Endpoint;
 use crate::reconnect::Reconnect;
 use crate::telemetry::names;
+use crate::tls_policy::Endpoint;
 
 /// Where the deliveries of one queue go.
 pub struct LaneInput {

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::acks::Done;
 use super::headers::{self, storable};
-use super::legible::{Arrived, Charge};
+use super::sanitize::{Arrived, Charge};
 use crate::message::{Discarded, Envelope};
 
 /// A message in hand. It belongs to the connection it came over, and ends as [`Delivery::ack`] or [`Delivery::abandon`].

@@ -6,11 +6,11 @@ mod address;
 mod consumer;
 mod delivery;
 mod headers;
-mod legible;
 mod posted;
 mod publisher;
 mod replies;
 mod rights;
+mod sanitize;
 pub mod topology;
 mod transport;
 
@@ -22,16 +22,16 @@ use lapin::{Connection, ConnectionProperties};
 pub use consumer::{LaneInput, Link, QueueConsumer};
 pub use delivery::Delivery;
 pub use headers::producer_headers;
-pub use legible::ByteBudget;
 pub use posted::Posted;
 pub use publisher::{Depth, Outgoing, Publisher, PublisherSupervisor, publisher};
 pub use replies::{Replies, Reply};
 pub use rights::missing_rights;
+pub use sanitize::ByteBudget;
 
 use crate::fault::{Class, Fault};
-use crate::link::{Endpoint, LinkFault};
+use crate::tls_policy::{Endpoint, LinkFault};
 use address::Plan;
-use legible::Inbound;
+use sanitize::Inbound;
 
 /// The exchange of jobs and control messages (direct), which producers publish to.
 pub const EXCHANGE: &str = "dispatch";

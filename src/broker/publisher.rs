@@ -14,9 +14,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::headers::{self, short};
 use super::{BrokerError, CALL_TIMEOUT, connect, topology, user_of, within};
-use crate::link::Endpoint;
 use crate::reconnect::Reconnect;
 use crate::telemetry::names;
+use crate::tls_policy::Endpoint;
 use crate::trace::{TRACEPARENT, TRACESTATE, Trace};
 
 /// A message to be published.

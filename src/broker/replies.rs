@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::link::Endpoint;
+use crate::tls_policy::Endpoint;
 use futures_util::StreamExt;
 use lapin::Consumer;
 use lapin::options::BasicConsumeOptions;

@@ -10,7 +10,7 @@ use lapin::{BasicProperties, Channel, Connection, ErrorKind};
 
 use super::{BrokerError, CALL_TIMEOUT, CONTROL_QUEUE, EVENTS, INTAKE_QUEUE, PARKED_QUEUE, WAKE, connect, topology, within};
 use crate::engine::Lane;
-use crate::link::Endpoint;
+use crate::tls_policy::Endpoint;
 
 /// What workers publish to; the exchange without a name, which answers `reply_to`, has one where rights are given.
 const WRITTEN: [(&str, &str); 3] = [(WAKE, WAKE), (EVENTS, EVENTS), ("", "amq.default")];

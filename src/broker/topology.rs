@@ -9,7 +9,7 @@ use super::{
     PARKED_QUEUE, WAKE, connect, rights, within,
 };
 use crate::engine::Lane;
-use crate::link::Endpoint;
+use crate::tls_policy::Endpoint;
 
 /// High, because a crash counts every prefetched neighbour: the worker itself judges crashes.
 const DELIVERY_LIMIT: i64 = 1000;

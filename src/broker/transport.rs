@@ -20,7 +20,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 use tokio_util::either::Either;
 
-use super::legible::{Inbound, Legible};
+use super::sanitize::{Inbound, Legible};
 
 type Link = Compat<Legible<Either<TlsStream<TcpStream>, TcpStream>>>;
 

@@ -21,7 +21,7 @@ use super::publish::contents;
 use super::tracker::parse;
 use crate::app;
 use crate::config::{self, Links, ProviderLinks};
-use crate::pipelines::trials;
+use crate::pipelines::connection_tests;
 use crate::secrets::Keyring;
 use crate::store::{self, Actor, CappedCount, Changed};
 use crate::tracker::{GivenTokens, IdentityRow, TokenEnd, Tracker, identity_cause, register_identity, set_tokens};
@@ -146,7 +146,7 @@ impl Test {
             all.into_iter().find(|identity| identity.name == self.who.name).ok_or_else(missing)
         };
         let before = find().await?;
-        let profile = trials::try_identity(&services, before.id).await;
+        let profile = connection_tests::try_identity(&services, before.id).await;
         let profile = profile.map_err(|fault| anyhow!("{}. {}", fault.message(), fault.hint()))?;
         let now = find().await?;
         let is_refreshed = now.version != before.version;

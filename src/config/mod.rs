@@ -12,8 +12,8 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use secrecy::SecretString;
 
-use crate::link::{Endpoint, Published};
 use crate::secrets::seals_with_published_key;
+use crate::tls_policy::{Endpoint, Published};
 
 pub use environment::{
     UnknownSettings, WITHOUT_FLAG, check_environment, no_color, test_cases, test_scale, test_seed, test_servers, user,

@@ -1,6 +1,7 @@
 //! The product: the list of pipelines and their lanes, and what their stages reach the outside with.
 
 pub mod assignee_sync;
+pub mod connection_tests;
 pub mod dispatch;
 mod fault;
 pub mod messaging;
@@ -9,7 +10,6 @@ mod sign_in;
 mod signed_in;
 #[cfg(test)]
 mod tests;
-pub mod trials;
 
 pub use fault::ProductFault;
 pub use services::Services;

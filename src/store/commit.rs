@@ -11,12 +11,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::Store;
 use super::announcements::{Announcement, WRITER_PUBLISHES, announce, announce_follow_ups};
+use super::batched_commit::PlainCommit;
 use super::claim::{Claimed, Fence, Wanted};
 use super::controls;
 use super::error::StoreError;
-use super::group::Groups;
+use super::group_commit::Groups;
 use super::intake::{Intaken, NewJob};
-use super::plain::PlainCommit;
 use super::rows::{self, FirstStages, Move};
 use super::sql::execute;
 use crate::engine::{Commit, EffectOutcome, Next, Record};

@@ -3,9 +3,9 @@
 use time::OffsetDateTime;
 
 use crate::fault::{Class, Fault};
-use crate::link::LinkFault;
 use crate::pg_error::{is_infrastructure, is_rolled_back};
 use crate::secrets::SecretError;
+use crate::tls_policy::LinkFault;
 
 /// An error of the store.
 #[derive(Debug, thiserror::Error)]

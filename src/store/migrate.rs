@@ -11,7 +11,7 @@ use super::partitions;
 use super::pool::on_connection;
 use super::roles;
 use super::sql::query_one;
-use crate::link::Endpoint;
+use crate::tls_policy::Endpoint;
 
 mod embedded {
     refinery::embed_migrations!("migrations");

@@ -13,7 +13,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::addresses;
 use super::connect::{CONNECT_TIMEOUT, Connected, Servers};
 use super::error::StoreError;
-use crate::link::{self, Encryption, Endpoint, POSTGRES, Peer, Wish};
+use crate::tls_policy::{self, Encryption, Endpoint, POSTGRES, Peer, Wish};
 
 /// A pooled statement that takes longer than this has lost its server. Postgres ends it before [`SILENCE`] is over. Every statement
 /// finds its rows through an index: a plan made while a table is empty would read the whole of it, for as long as the connection
@@ -153,7 +153,7 @@ fn parse(endpoint: &Endpoint, options: Option<&str>) -> Result<Servers, StoreErr
     }
     let tls = match config.get_ssl_mode() {
         // Reading the system's authorities takes its time, and nobody would ask for them.
-        SslMode::Disable => link::no_tls(),
+        SslMode::Disable => tls_policy::no_tls(),
         _ => endpoint.tls(&POSTGRES),
     };
     Servers::new(config, MakeRustlsConnect::new(tls?)).map_err(not_right)

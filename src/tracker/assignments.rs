@@ -8,11 +8,11 @@ use serde_json::value::RawValue;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Row, Transaction};
 
+use super::apply_batch::Written;
+use super::assignment_rules::{GroupNow, LinkNow, News, Rank, Verdict, judge};
 use super::events::stored_id;
 use super::groups::{assignee_key, work_item_resource};
 use super::organizations::settings_of;
-use super::verdict::{GroupNow, LinkNow, News, Rank, Verdict, judge};
-use super::written::Written;
 use super::{
     Applied, AssigneeChange, AssigneePlan, BehindLink, ChangedBy, Changes, PlannedLink, StatusChange, TrackerFault, Typed,
 };

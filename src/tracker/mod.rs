@@ -2,6 +2,8 @@
 //! free functions over a client, which [`Tracker`] calls with a connection of its pool; writing by [`apply`], inside the
 //! transaction of a job's commit, and by [`import`].
 
+mod apply_batch;
+mod assignment_rules;
 mod assignments;
 mod causes;
 mod destinations;
@@ -9,7 +11,6 @@ mod document;
 mod error;
 mod events;
 mod export;
-mod given;
 mod groups;
 mod identities;
 mod import;
@@ -20,9 +21,8 @@ mod people;
 mod registry;
 mod retention;
 mod sealed;
+mod set_tokens;
 mod types;
-mod verdict;
-mod written;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -32,19 +32,19 @@ use time::OffsetDateTime;
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
+pub use assignment_rules::is_done_category;
 pub use assignments::apply;
 pub use causes::{cause_present, destination_cause, identity_cause, installation_cause};
 pub use document::*;
 pub use error::TrackerFault;
 pub use export::Export;
-pub use given::{register_identity, set_tokens};
 pub use groups::{assignee_key, work_item_resource};
 pub use import::{Imported, import};
 pub use people::email_key;
 pub use registry::*;
 pub use sealed::SEALED;
+pub use set_tokens::{register_identity, set_tokens};
 pub use types::*;
-pub use verdict::is_done_category;
 
 use crate::job::JobId;
 use crate::secrets::Keyring;

@@ -8,9 +8,9 @@ use serde_json::value::to_raw_value;
 use time::OffsetDateTime;
 
 use super::Worker;
-use super::inflow::ONE_JOB;
+use super::context::{InHand, Parts, Suspect};
+use super::intake_throttle::ONE_JOB;
 use super::lane::{Seat, Share, Slot};
-use super::parts::{InHand, Parts, Suspect};
 use crate::broker::{Delivery, KEY_CANCEL, KEY_CONFIGURE, KEY_JOB};
 use crate::engine::{Pipeline, Product};
 use crate::fault::{chain, storable};

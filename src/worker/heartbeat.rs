@@ -7,8 +7,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::lease::Lease;
 use crate::engine::Spawn;
-use crate::link::Endpoint;
 use crate::store::{Heartbeat, NewReplica, StoreError, connect_watched};
+use crate::tls_policy::Endpoint;
 
 /// How often the lease is renewed.
 const EVERY: Duration = Duration::from_secs(1);

@@ -12,19 +12,19 @@
 mod admission;
 mod announcer;
 mod claiming;
+mod consumer_liveness;
+mod context;
 mod heartbeat;
-mod inflow;
+mod intake_throttle;
 mod lane;
 mod lease;
-mod parts;
 mod quotas;
 mod refusing;
 mod report;
 mod room;
 mod stage_run;
 mod stamps;
-mod unknown;
-mod watch;
+mod version_skew;
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -34,15 +34,15 @@ use tracing::Instrument;
 
 pub use admission::Admission;
 pub use announcer::{Announcer, Announcing, DueAnnouncements, EventLinks, announcer};
+pub use consumer_liveness::{LaneWatch, deafness};
+pub use context::{Parts, Running};
 pub use heartbeat::{beat, begin};
-pub use inflow::Inflow;
+pub use intake_throttle::Inflow;
 pub use lane::{LaneRun, Seat, prefetch};
 pub use lease::Lease;
-pub use parts::{Parts, Running};
 pub use quotas::{QuotaLimits, Quotas};
 pub use stamps::Stamps;
-pub use unknown::version_key;
-pub use watch::{LaneWatch, deafness};
+pub use version_skew::version_key;
 
 use crate::broker::Delivery;
 use crate::crash_point::reach;
@@ -316,7 +316,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     /// The claim's pipeline, where this worker knows it, its stage, its schema and its checkpoints' versions; otherwise the job
     /// waits for a worker that does.
     async fn known(&self, claim: &Claim) -> Option<&Pipeline<P>> {
-        match unknown::unseal(&self.parts, claim).await {
+        match version_skew::unseal(&self.parts, claim).await {
             Ok(false) => {}
             Ok(true) => return None,
             Err(newer) => {
@@ -325,17 +325,17 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             }
         }
         let Some(pipeline) = self.parts.registry.get(&claim.job.pipeline) else {
-            self.leave_to_newer(claim, unknown::Unknown::pipeline(&claim.job)).await;
+            self.leave_to_newer(claim, version_skew::Unknown::pipeline(&claim.job)).await;
             return None;
         };
-        if let Some(newer) = unknown::unknown_stage(pipeline, claim) {
+        if let Some(newer) = version_skew::unknown_stage(pipeline, claim) {
             self.leave_to_newer(claim, newer).await;
             return None;
         }
         Some(pipeline)
     }
 
-    async fn leave_to_newer(&self, claim: &Claim, newer: unknown::Unknown) {
+    async fn leave_to_newer(&self, claim: &Claim, newer: version_skew::Unknown) {
         let commit = newer.into_commit(claim);
         let run = Run { fence: &claim.fence, job: &claim.job, took: Duration::ZERO };
         debug_assert!(matches!(commit.next, Next::Wait { .. } | Next::Park), "an unknown job is not run");

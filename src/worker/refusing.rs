@@ -2,7 +2,7 @@
 
 use super::Worker;
 use super::claiming::Taken;
-use super::inflow::ONE_DEAD_LETTER;
+use super::intake_throttle::ONE_DEAD_LETTER;
 use super::quotas::LetterRoom;
 use crate::broker::Delivery;
 use crate::engine::Product;

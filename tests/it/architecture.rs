@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// No I/O and no arrows but to each other.
 const NOUNS: &[&str] =
-    &["job", "message", "fault", "quota", "secrets", "link", "trace", "pg_error", "reconnect", "crash_point", "escape"];
+    &["job", "message", "fault", "quota", "secrets", "tls_policy", "trace", "pg_error", "reconnect", "crash_point", "escape"];
 
 /// Which modules of the crate a module may name, besides itself and the nouns. `module::item` allows that item only.
 const ARROWS: &[(&str, &[&str])] = &[

@@ -15,7 +15,7 @@ use super::consent::{Consent, operator};
 use super::output::{Output, or_dash, plain, rendered, say, when};
 use crate::app;
 use crate::config::{Links, ProviderLinks};
-use crate::pipelines::trials::{Sent, try_destination};
+use crate::pipelines::connection_tests::{Sent, try_destination};
 use crate::store::{self, Released};
 use crate::tracker::{Changed, DestinationRow, destination_cause, known_organization, set_destination_disabled};
 

@@ -14,7 +14,7 @@ use crate::cli::failure::Usage;
 use crate::cli::output::Output;
 use crate::cli::secret::SecretSource;
 use crate::config::{Links, ProviderLinks};
-use crate::pipelines::trials::check_destination;
+use crate::pipelines::connection_tests::check_destination;
 use crate::store::Released;
 use crate::tracker::{NewDestination, known_organization, register_destination, secret_stays};
 

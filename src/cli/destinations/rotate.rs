@@ -16,7 +16,7 @@ use crate::cli::failure::Usage;
 use crate::cli::output::{Output, say, when};
 use crate::cli::secret::SecretSource;
 use crate::config::{Links, ProviderLinks};
-use crate::pipelines::trials::check_destination;
+use crate::pipelines::connection_tests::check_destination;
 use crate::tracker::rotate_destination_secret;
 
 /// Replace a destination's secret; a webhook is signed with both for a while

@@ -15,7 +15,7 @@ use super::consent::Consent;
 use super::output::{Output, or_dash, plain, rendered, say};
 use crate::app;
 use crate::config::{Links, ProviderLinks};
-use crate::pipelines::trials::try_account;
+use crate::pipelines::connection_tests::try_account;
 use crate::store::{self, Released};
 use crate::tracker::{Changed, InstallationRow, installation_cause, known_organization, set_installation_disabled};
 

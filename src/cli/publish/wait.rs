@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::link::Endpoint;
+use crate::tls_policy::Endpoint;
 use anyhow::bail;
 use clap::Args;
 use tokio::time::Instant;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::copied::Held;
+use super::hold_cache::Held;
 use super::scope::Target;
 use crate::fault::{Class, Fault, StageFault, WaitOn};
 use crate::job::WaitReason;

@@ -11,12 +11,12 @@
 //! **Invariant:** nobody is told to wait for a hold that is not stored, so that its end can let everybody go on.
 
 mod circuit;
-mod copied;
 mod destination;
-mod family;
+mod destination_states;
 mod fault;
+mod hold_cache;
 mod lanes;
-mod places;
+mod provider_bulkhead;
 mod rates;
 mod scope;
 #[cfg(test)]
@@ -40,9 +40,9 @@ pub use lanes::{CallLane, Lanes};
 pub use rates::{BadRate, DEFAULT_RATES, Rates};
 pub use scope::Scope;
 
-use self::copied::{Copied, Held};
 use self::destination::{Asking, NotNow, Order};
-use self::places::{Call, Place, Places};
+use self::destination_states::{Call, Place, Places};
+use self::hold_cache::{Copied, Held};
 use self::scope::Target;
 use self::unsaid::Unsaid;
 use crate::fault::{Class, Fault, StageFault};

@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::FutureExt;
 
-use super::copied::FRESH;
 use super::destination::BUSY_HOLD;
-use super::places::DESTINATIONS;
+use super::destination_states::DESTINATIONS;
+use super::hold_cache::FRESH;
 use super::*;
 use crate::fault::Certainty;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::places::DESTINATIONS;
+use super::destination_states::DESTINATIONS;
 
 /// The first time, and the first one after a success.
 pub(super) const FIRST: Duration = Duration::from_secs(5);

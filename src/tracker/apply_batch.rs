@@ -4,8 +4,8 @@ use time::OffsetDateTime;
 use tokio_postgres::Transaction;
 use tokio_postgres::types::Type;
 
+use super::assignment_rules::{GroupNow, News, Verdict};
 use super::assignments::status_word;
-use super::verdict::{GroupNow, News, Verdict};
 use super::{ChangedBy, TrackerFault, Typed};
 use crate::fault::{MESSAGE_BYTES, storable};
 

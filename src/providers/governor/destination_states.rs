@@ -8,8 +8,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::destination::{Asking, Crowd, Destination, NotNow, Seats, Ticket};
-use super::family::{Family, Member};
 use super::lanes::{CallLane, Lanes, PerLane};
+use super::provider_bulkhead::{Family, Member};
 use super::{Rates, Scope, locked};
 use crate::telemetry::names;
 

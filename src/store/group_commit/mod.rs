@@ -19,10 +19,10 @@ use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use self::flush::FlushTimes;
+use super::batched_commit::{PlainCommit, PlainDone};
 use super::claim::{Claimed, Wanted};
 use super::error::StoreError;
 use super::intake::{Intaken, NewJob};
-use super::plain::{PlainCommit, PlainDone};
 
 /// Groups that are written at a time, at most; so many connections they need.
 pub const WRITERS: usize = flush::MOST;

@@ -8,10 +8,10 @@ use tokio_postgres::{Row, Statement};
 
 use super::Group;
 use crate::store::announcements::{ANNOUNCE, DONE, WRITER_PUBLISHES};
+use crate::store::batched_commit::{self, PLAIN, PlainCommit, PlainCommits, PlainDone};
 use crate::store::claim::{self, CLAIM, Claimed, Wanted};
 use crate::store::error::StoreError;
 use crate::store::intake::{self, INTAKE, Intaken, NewJob, NewJobs};
-use crate::store::plain::{self, PLAIN, PlainCommit, PlainCommits, PlainDone};
 use crate::telemetry::names;
 
 /// What a group has led to, in the order of its rows.
@@ -66,7 +66,7 @@ pub(super) async fn send(pool: &Pool, group: &Group) -> Result<Sent, StoreError>
     Ok(Sent {
         intakes: intake::intaken(&client, &new, &rows.intakes).await.map_err(after)?,
         claims: claim::claimed(&client, &wanted, &rows.claims).await.map_err(after)?,
-        plains: plain::done(plains(group), &rows.plains, &rows.announced).map_err(after)?,
+        plains: batched_commit::done(plains(group), &rows.plains, &rows.announced).map_err(after)?,
         flush: rows.flush,
     })
 }

@@ -2,7 +2,7 @@
 
 use serde_json::value::to_raw_value;
 
-use super::parts::Parts;
+use super::context::Parts;
 use crate::engine::{AttemptOutcome, AttemptRecord, Commit, Failure, Next, Pipeline, Product, Record, Skipped};
 use crate::fault::{WaitOn, chain, fingerprint};
 use crate::job::{Job, WaitReason};

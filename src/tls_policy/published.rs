@@ -87,7 +87,7 @@ const DEFAULT_PASSWORDS: [&str; 16] = [
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::link::{POSTGRES, Wish};
+    use crate::tls_policy::{POSTGRES, Wish};
 
     fn judge(published: Published, host: &str, password: &str) -> Result<(), LinkFault> {
         published.judge(&Peer { service: &POSTGRES, host, user: "worker", password: password.as_bytes(), wish: Wish::Tls })
