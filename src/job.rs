@@ -183,11 +183,11 @@ words! {
     /// What a repeated call to the outside can do.
     EffectClass {
         /// Compare-and-set: repeating gives the same state, guarded by a revision.
-        K1 = "K1",
+        CompareAndSet = "K1",
         /// Keyed: the other side dedupes on our key.
-        K2 = "K2",
+        Keyed = "K2",
         /// Blind: neither.
-        K3 = "K3",
+        AtLeastOnce = "K3",
     }
 }
 

@@ -12,7 +12,7 @@ use crate::fault::chain;
 use crate::maintenance::Duties;
 use crate::ops::{Check, Readiness};
 use crate::store::Store;
-use crate::worker::{Inflow, Lease};
+use crate::worker::{IntakeThrottle, Lease};
 
 /// Whether a lane hears its queue.
 pub(crate) struct LaneHealth {
@@ -24,7 +24,7 @@ pub(crate) struct LaneHealth {
 struct Incarnation {
     lease: Arc<Lease>,
     lanes: Vec<LaneHealth>,
-    inflow: Arc<Inflow>,
+    throttle: Arc<IntakeThrottle>,
 }
 
 /// Postgres writable, schema right, publisher connected and not blocked, each lane receiving, lease held, not draining, no duty
@@ -43,8 +43,8 @@ impl WorkerReadiness {
     }
 
     /// A new incarnation has begun.
-    pub(crate) fn incarnation(&self, lease: Arc<Lease>, lanes: Vec<LaneHealth>, inflow: Arc<Inflow>) {
-        *self.incarnation.lock().unwrap_or_else(PoisonError::into_inner) = Some(Incarnation { lease, lanes, inflow });
+    pub(crate) fn incarnation(&self, lease: Arc<Lease>, lanes: Vec<LaneHealth>, throttle: Arc<IntakeThrottle>) {
+        *self.incarnation.lock().unwrap_or_else(PoisonError::into_inner) = Some(Incarnation { lease, lanes, throttle });
     }
 
     fn of_incarnation(&self) -> Vec<Check> {
@@ -66,7 +66,7 @@ impl WorkerReadiness {
             checks.push(check(&format!("lane_{}", lane.name), hears));
         }
         // A full backlog is told, but it is no fault of this worker's.
-        checks.push(check("backlog", Ok(incarnation.inflow.paused().unwrap_or_else(|| "intake goes on".to_owned()))));
+        checks.push(check("backlog", Ok(incarnation.throttle.paused().unwrap_or_else(|| "intake goes on".to_owned()))));
         checks
     }
 }

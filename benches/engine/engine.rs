@@ -11,13 +11,14 @@ use dispatch_worker::broker::{
 use dispatch_worker::engine::{Context, Lane, Outcome, Pipeline, Product, Registry, Spawn, Stage};
 use dispatch_worker::fault::StageFault;
 use dispatch_worker::job::JobId;
-use dispatch_worker::tls_policy::Endpoint;
 use dispatch_worker::maintenance::Incarnation;
 use dispatch_worker::quota::producer_quotas;
 use dispatch_worker::secrets::Keyring;
 use dispatch_worker::store::{self, Backlog, NewReplica, Store, Tables, WRITERS, Writer};
+use dispatch_worker::tls_policy::Endpoint;
 use dispatch_worker::worker::{
-    Admission, EventLinks, Inflow, LaneRun, Parts, QuotaLimits, Quotas, Seat, Worker, announcer, beat, begin, prefetch,
+    Admission, EventLinks, IntakeThrottle, LaneLimiter, LaneRun, QuotaLimits, Quotas, Worker, WorkerContext, announcer, beat,
+    begin, prefetch,
 };
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -174,7 +175,7 @@ impl Bench {
         drop(due);
         spawn("announcer", Box::pin(announcing.run(self.end.clone())));
         let (services, running, stamps) = (Arc::new(()), Arc::default(), Arc::default());
-        let parts = Parts {
+        let context = WorkerContext {
             writer,
             registry,
             services,
@@ -189,23 +190,23 @@ impl Bench {
         let new = replica();
         let (heartbeat, lease) = begin(&Endpoint::from(&self.place.database_url), &new, &spawn).await.unwrap();
         spawn("heartbeat", Box::pin(beat(heartbeat, Arc::clone(&lease), self.end.clone(), self.end.clone())));
-        let inflow = Arc::new(Inflow::new(in_flight, MANY, Backlog::default()));
-        let quotas = Arc::new(Quotas::new(parts.store().clone(), lease.replica(), without_limits()));
+        let throttle = Arc::new(IntakeThrottle::new(in_flight, MANY, Backlog::default()));
+        let quotas = Arc::new(Quotas::new(context.store().clone(), lease.replica(), without_limits()));
         let (end, too) = (self.end.clone(), Arc::clone(&quotas));
-        let worker = Arc::new(Worker::new(parts.clone(), Arc::clone(&lease), end, Arc::clone(&inflow), too));
-        let seat = Arc::new(Seat::with_intake(LANE, in_flight));
+        let worker = Arc::new(Worker::new(context.clone(), Arc::clone(&lease), end, Arc::clone(&throttle), too));
+        let limiter = Arc::new(LaneLimiter::with_intake(LANE, in_flight));
         let (_, steady) = watch::channel(prefetch(in_flight));
-        for (queue, prefetch) in [(LANE.queue, steady), (INTAKE_QUEUE, inflow.prefetch())] {
+        for (queue, prefetch) in [(LANE.queue, steady), (INTAKE_QUEUE, throttle.prefetch())] {
             let (deliveries, received) = mpsc::channel(64);
             let (last_received, _) = watch::channel(Instant::now());
             let input = LaneInput { queue, prefetch, deliveries, last_received };
             let consumer = QueueConsumer::new(&self.place.amqp_url, input, ByteBudget::new(64 << 20));
             spawn("consumer", Box::pin(consumer.run(self.end.clone(), self.end.clone())));
-            let (worker, seat) = (Arc::clone(&worker), Arc::clone(&seat));
-            let run = LaneRun { worker, seat, deliveries: received, in_hand: TaskTracker::new(), spawn: Arc::clone(&spawn) };
+            let (worker, limiter) = (Arc::clone(&worker), Arc::clone(&limiter));
+            let run = LaneRun { worker, limiter, deliveries: received, in_hand: TaskTracker::new(), spawn: Arc::clone(&spawn) };
             spawn("lane", Box::pin(run.serve()));
         }
-        let incarnation = Incarnation { parts, lease, seats: vec![seat], inflow, quotas };
+        let incarnation = Incarnation { context, lease, limiters: vec![limiter], throttle, quotas };
         for (duty, task) in incarnation.duties(&Arc::default(), &self.end) {
             spawn(duty, task);
         }

@@ -19,7 +19,8 @@ use crate::readiness::{LaneHealth, WorkerReadiness};
 use crate::store::{Heartbeat, NewReplica, StoreError};
 use crate::tls_policy::Endpoint;
 use crate::worker::{
-    Inflow, LaneRun, LaneWatch, Lease, Parts, QuotaLimits, Quotas, Seat, Worker, beat, begin, deafness, prefetch,
+    IntakeThrottle, LaneLimiter, LaneRun, LaneWatch, Lease, QuotaLimits, Quotas, Worker, WorkerContext, beat, begin, deafness,
+    prefetch,
 };
 
 /// What lives as long as the process, whatever becomes of its incarnations.
@@ -28,7 +29,7 @@ pub(super) struct Process {
     pub(super) amqp_url: Endpoint,
     pub(super) settings: WorkerSettings,
     pub(super) budget: ByteBudget,
-    pub(super) parts: Parts<Dispatch, TrackerTables>,
+    pub(super) context: WorkerContext<Dispatch, TrackerTables>,
     pub(super) holds: Arc<StoredHolds>,
     pub(super) readiness: Arc<WorkerReadiness>,
     pub(super) duties: Arc<Duties>,
@@ -41,7 +42,7 @@ pub(super) struct Process {
 impl Process {
     /// One incarnation: from its lease to the loss of it, or to the end of the drain. `false`: it could not begin.
     pub(super) async fn incarnation(&self) -> bool {
-        let (inflow, (heartbeat, lease)) = match self.begin().await {
+        let (throttle, (heartbeat, lease)) = match self.begin().await {
             Ok(begun) => begun,
             Err(error) => {
                 tracing::warn!(error = crate::fault::chain(&error), "no incarnation can begin yet");
@@ -52,15 +53,15 @@ impl Process {
         self.holds.act_as(lease.replica());
         let over = CancellationToken::new();
         (self.spawn)("heartbeat", Box::pin(beat(heartbeat, Arc::clone(&lease), self.drain.clone(), over.clone())));
-        let parts = self.parts.for_incarnation();
+        let context = self.context.for_incarnation();
         let quotas = &self.settings.quotas;
         let limits = QuotaLimits { producer: quotas.producer_quotas, organization: quotas.organization_quotas };
-        let quotas = Arc::new(Quotas::new(parts.store().clone(), lease.replica(), limits));
-        let (drain, inflow_too, quotas_too) = (self.drain.clone(), Arc::clone(&inflow), Arc::clone(&quotas));
-        let worker = Arc::new(Worker::new(parts.clone(), Arc::clone(&lease), drain, inflow_too, quotas_too));
+        let quotas = Arc::new(Quotas::new(context.store().clone(), lease.replica(), limits));
+        let (drain, throttle_too, quotas_too) = (self.drain.clone(), Arc::clone(&throttle), Arc::clone(&quotas));
+        let worker = Arc::new(Worker::new(context.clone(), Arc::clone(&lease), drain, throttle_too, quotas_too));
         let in_hand = TaskTracker::new();
-        let seats = self.serve(&worker, &inflow, &in_hand, (&lease, &over));
-        let incarnation = Incarnation { parts, lease: Arc::clone(&lease), seats, inflow, quotas };
+        let limiters = self.serve(&worker, &throttle, &in_hand, (&lease, &over));
+        let incarnation = Incarnation { context, lease: Arc::clone(&lease), limiters, throttle, quotas };
         for (duty, task) in incarnation.duties(&self.duties, &over) {
             (self.spawn)(duty, task);
         }
@@ -79,10 +80,10 @@ impl Process {
     }
 
     /// Counts what waits before anything is taken.
-    async fn begin(&self) -> Result<(Arc<Inflow>, (Heartbeat, Arc<Lease>)), StoreError> {
+    async fn begin(&self) -> Result<(Arc<IntakeThrottle>, (Heartbeat, Arc<Lease>)), StoreError> {
         let limit = self.settings.backlog_limit;
-        let backlog = self.parts.store().backlog(limit).await?;
-        let inflow = Arc::new(Inflow::new(usize::from(self.settings.concurrency), limit, backlog));
+        let backlog = self.context.store().backlog(limit).await?;
+        let throttle = Arc::new(IntakeThrottle::new(usize::from(self.settings.concurrency), limit, backlog));
         let new = NewReplica {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
@@ -90,36 +91,36 @@ impl Process {
             process: self.id,
             lanes: self.lanes().iter().map(|lane| lane.name.to_owned()).collect(),
         };
-        Ok((inflow, begin(&self.database_url, &new, &self.spawn).await?))
+        Ok((throttle, begin(&self.database_url, &new, &self.spawn).await?))
     }
 
     fn lanes(&self) -> Vec<Lane> {
-        self.parts.registry.iter().map(|pipeline| pipeline.lane).collect()
+        self.context.registry.iter().map(|pipeline| pipeline.lane).collect()
     }
 
     /// Starts a consumer and a loop for each queue. Returns the lanes' seats.
     fn serve(
         &self,
         worker: &Arc<Worker<Dispatch, TrackerTables>>,
-        inflow: &Arc<Inflow>,
+        throttle: &Arc<IntakeThrottle>,
         in_hand: &TaskTracker,
         (lease, over): (&Arc<Lease>, &CancellationToken),
-    ) -> Vec<Arc<Seat>> {
+    ) -> Vec<Arc<LaneLimiter>> {
         let lanes = self.lanes();
         // Intake takes the seats of the first lane.
-        let seats: Vec<_> = (lanes.iter().enumerate())
-            .map(|(number, lane)| (if number == 0 { Seat::with_intake } else { Seat::new }, *lane))
+        let limiters: Vec<_> = (lanes.iter().enumerate())
+            .map(|(number, lane)| (if number == 0 { LaneLimiter::with_intake } else { LaneLimiter::new }, *lane))
             .map(|(made, lane)| Arc::new(made(lane, self.settings.concurrency_of(lane.name))))
             .collect();
-        let mut queues: Vec<Served> = seats.iter().map(|seat| Served::steadily(seat.lane.queue, seat)).collect();
-        if let (Some(seat), Some(lane)) = (seats.first(), lanes.first()) {
-            let intake = Served { name: "intake", prefetch: inflow.prefetch(), ..Served::steadily(INTAKE_QUEUE, seat) };
-            let rows_only = |queue| Served::steadily(queue, &Arc::new(Seat::rows_only(*lane)));
+        let mut queues: Vec<Served> = limiters.iter().map(|limiter| Served::steadily(limiter.lane.queue, limiter)).collect();
+        if let (Some(limiter), Some(lane)) = (limiters.first(), lanes.first()) {
+            let intake = Served { name: "intake", prefetch: throttle.prefetch(), ..Served::steadily(INTAKE_QUEUE, limiter) };
+            let rows_only = |queue| Served::steadily(queue, &Arc::new(LaneLimiter::rows_only(*lane)));
             let control = Served { name: "control", ..rows_only(CONTROL_QUEUE) };
             queues.extend([intake, control, rows_only(PARKED_QUEUE)]);
         }
         let (mut watches, mut health) = (Vec::new(), Vec::new());
-        for Served { name, queue, seat, prefetch } in queues {
+        for Served { name, queue, limiter, prefetch } in queues {
             let (deliveries, received) = mpsc::channel(HANDED_OVER);
             let (last_received, last) = watch::channel(Instant::now());
             let input = LaneInput { queue, prefetch: prefetch.clone(), deliveries, last_received };
@@ -127,17 +128,17 @@ impl Process {
             let (link, rebuild) = (consumer.link(), consumer.rebuild());
             (self.spawn)("consumer", Box::pin(consume(consumer, self.drain.child_token(), over.clone(), lease.lost())));
             let (worker, in_hand, spawn) = (Arc::clone(worker), in_hand.clone(), Arc::clone(&self.spawn));
-            let run = LaneRun { worker, seat: Arc::clone(&seat), deliveries: received, in_hand, spawn };
+            let run = LaneRun { worker, limiter: Arc::clone(&limiter), deliveries: received, in_hand, spawn };
             (self.spawn)("lane", Box::pin(run.serve()));
             if queue != PARKED_QUEUE {
                 let (deaf, hears) = watch::channel(false);
                 health.push(LaneHealth { name, deaf: hears, link });
-                watches.push(LaneWatch { seat, queue, prefetch, last_received: last, deaf, rebuild });
+                watches.push(LaneWatch { limiter, queue, prefetch, last_received: last, deaf, rebuild });
             }
         }
-        self.readiness.incarnation(Arc::clone(lease), health, Arc::clone(inflow));
-        (self.spawn)("deafness", Box::pin(deafness(watches, self.parts.publisher.clone(), over.child_token())));
-        seats
+        self.readiness.incarnation(Arc::clone(lease), health, Arc::clone(throttle));
+        (self.spawn)("deafness", Box::pin(deafness(watches, self.context.publisher.clone(), over.child_token())));
+        limiters
     }
 }
 
@@ -148,14 +149,14 @@ const HANDED_OVER: usize = 64;
 struct Served {
     name: &'static str,
     queue: &'static str,
-    seat: Arc<Seat>,
+    limiter: Arc<LaneLimiter>,
     prefetch: watch::Receiver<u16>,
 }
 
 impl Served {
-    fn steadily(queue: &'static str, seat: &Arc<Seat>) -> Self {
-        let (_, prefetch) = watch::channel(prefetch(seat.capacity()));
-        Self { name: seat.lane.name, queue, seat: Arc::clone(seat), prefetch }
+    fn steadily(queue: &'static str, limiter: &Arc<LaneLimiter>) -> Self {
+        let (_, prefetch) = watch::channel(prefetch(limiter.capacity()));
+        Self { name: limiter.lane.name, queue, limiter: Arc::clone(limiter), prefetch }
     }
 }
 

@@ -32,7 +32,7 @@ use crate::secrets::Keyring;
 use crate::store::{self, Keep, Store, StoreError, Tables, WRITERS, Writer};
 use crate::telemetry;
 use crate::tracker::{self, ChangedBy, Changes, Tracker};
-use crate::worker::{self, Admission, Announcing, DueAnnouncements, Parts, announcer};
+use crate::worker::{self, Admission, Announcing, DueAnnouncements, WorkerContext, announcer};
 use incarnation::Process;
 
 /// The product's part of the engine's transactions.
@@ -75,10 +75,10 @@ pub async fn run_worker(links: Links, settings: WorkerSettings) -> anyhow::Resul
     let (started, tasks) = (Instant::now(), TaskTracker::new());
     let (drain, end) = (CancellationToken::new(), CancellationToken::new());
     let spawn = spawner(&tasks);
-    let Made { parts, holds, publishers, announcing, due_announcements } = made(&links, &settings, Arc::clone(&spawn))?;
+    let Made { context, holds, publishers, announcing, due_announcements } = made(&links, &settings, Arc::clone(&spawn))?;
     let duties = Arc::new(Duties::default());
     let readiness =
-        Arc::new(WorkerReadiness::new(parts.store().clone(), parts.publisher.clone(), drain.clone(), Arc::clone(&duties)));
+        Arc::new(WorkerReadiness::new(context.store().clone(), context.publisher.clone(), drain.clone(), Arc::clone(&duties)));
     let (listener, hosts) = listen(&settings).await?;
     let metrics = telemetry::record_metrics()?;
     let router = ops::router(OpsState::new(Arc::clone(&readiness) as _, metrics.clone()), hosts);
@@ -87,20 +87,20 @@ pub async fn run_worker(links: Links, settings: WorkerSettings) -> anyhow::Resul
     spawn("signals", Box::pin(signals(drain.clone(), end.clone())));
     spawn("metrics upkeep", Box::pin(upkeep(metrics, Arc::clone(&duties), upkeep_end)));
     spawn("operations server", Box::pin(ops::serve(listener, router, ops_end)));
-    if drain.run_until_cancelled(wait_for_schema(parts.store())).await.transpose()?.is_none() {
+    if drain.run_until_cancelled(wait_for_schema(context.store())).await.transpose()?.is_none() {
         return goodbye(&tasks, &end).await;
     }
     // What is held is known before the first job comes.
-    holds::look(&parts.services.providers.governor).await;
-    let tables = (parts.store().clone(), parts.services.tracker.clone());
+    holds::look(&context.services.providers.governor).await;
+    let tables = (context.store().clone(), context.services.tracker.clone());
     for (duty, task) in duties_of_process(tables, due_announcements, keep(&settings.keep), &duties, &end) {
         spawn(duty, task);
     }
     for _ in 0..WRITERS {
-        let (writer, end) = (Arc::clone(&parts.writer), end.clone());
+        let (writer, end) = (Arc::clone(&context.writer), end.clone());
         spawn("writer", Box::pin(async move { writer.write_groups(end).await }));
     }
-    spawn("holds", Box::pin(holds::follow(Arc::clone(&parts.services.providers.governor), end.clone())));
+    spawn("holds", Box::pin(holds::follow(Arc::clone(&context.services.providers.governor), end.clone())));
     for publisher in publishers {
         spawn("publisher", Box::pin(publisher.run(end.clone())));
     }
@@ -112,7 +112,7 @@ pub async fn run_worker(links: Links, settings: WorkerSettings) -> anyhow::Resul
         amqp_url: links.amqp_url()?,
         budget: ByteBudget::new(settings.intake_bytes),
         settings,
-        parts,
+        context,
         holds,
         readiness,
         duties,
@@ -150,7 +150,7 @@ async fn goodbye(tasks: &TaskTracker, end: &CancellationToken) -> anyhow::Result
 
 /// What a worker works with, and what must be run for it.
 struct Made {
-    parts: Parts<Dispatch, TrackerTables>,
+    context: WorkerContext<Dispatch, TrackerTables>,
     holds: Arc<StoredHolds>,
     publishers: [PublisherSupervisor; 3],
     announcing: Announcing<TrackerTables>,
@@ -178,11 +178,11 @@ fn made(links: &Links, settings: &WorkerSettings, spawn: Spawn) -> anyhow::Resul
     let first_stages = registry.iter().map(|pipeline| (pipeline.name, pipeline.first())).collect();
     let store = Store::new(pool.clone(), Arc::clone(&keyring));
     let holds = Arc::new(StoredHolds::new(store.clone()));
-    let seats = |lane: Lane| settings.concurrency_of(lane.name);
+    let concurrency = |lane: Lane| settings.concurrency_of(lane.name);
     let lanes = Lanes {
-        dispatch: seats(pipelines::DISPATCH),
-        assignee_sync: seats(pipelines::ASSIGNEE_SYNC),
-        messaging: seats(pipelines::MESSAGING),
+        dispatch: concurrency(pipelines::DISPATCH),
+        assignee_sync: concurrency(pipelines::ASSIGNEE_SYNC),
+        messaging: concurrency(pipelines::MESSAGING),
     };
     let tracker = Tracker::new(pool, Arc::clone(&keyring));
     let providers = providers(Arc::<StoredHolds>::clone(&holds), lanes, &settings.providers)?;
@@ -199,8 +199,9 @@ fn made(links: &Links, settings: &WorkerSettings, spawn: Spawn) -> anyhow::Resul
     let known_schema = SCHEMA;
     let admission = Arc::new(Admission::new(settings.trust_producers));
     let publisher = wake_ups;
-    let parts = Parts { writer, registry, services, keyring, publisher, announcer, known_schema, admission, running, stamps };
-    Ok(Made { parts, holds, publishers: [publishes, publishes_events, publishes_replies], announcing, due_announcements })
+    let context =
+        WorkerContext { writer, registry, services, keyring, publisher, announcer, known_schema, admission, running, stamps };
+    Ok(Made { context, holds, publishers: [publishes, publishes_events, publishes_replies], announcing, due_announcements })
 }
 
 /// What stages reach the outside with, for a command that does what one of their stages does.

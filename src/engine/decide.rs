@@ -320,7 +320,7 @@ mod tests {
             needs: &[],
             retry: RetryPolicy::DEFAULT,
             timeout: Duration::from_secs(1),
-            effect: Some(EffectClass::K1),
+            effect: Some(EffectClass::CompareAndSet),
             aside: false,
         };
         let kept = Kept::new(&stage, Generation(1), Partial::default(), &|| false);
@@ -352,7 +352,7 @@ mod tests {
     fn a_call_under_way_in_a_stage_that_panics_or_takes_too_long_may_have_gone_through() {
         let call = Effect {
             key: "k".to_owned(),
-            class: EffectClass::K3,
+            class: EffectClass::AtLeastOnce,
             detail: serde_json::Value::Null,
             deadline: std::time::Instant::now(),
             repeated: false,

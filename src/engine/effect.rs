@@ -129,9 +129,9 @@ pub fn judge(intent: &Intent, past: Option<PastEffect>, epoch: Epoch) -> Planned
         return fresh;
     }
     let window_over =
-        intent.class == EffectClass::K2 && intent.keyed_for.is_some_and(|window| past.age + intent.timeout >= window);
-    let class = if window_over { EffectClass::K3 } else { intent.class };
-    if class != EffectClass::K3 || !past.may_be_done(epoch) {
+        intent.class == EffectClass::Keyed && intent.keyed_for.is_some_and(|window| past.age + intent.timeout >= window);
+    let class = if window_over { EffectClass::AtLeastOnce } else { intent.class };
+    if class != EffectClass::AtLeastOnce || !past.may_be_done(epoch) {
         return Planned::Go { class, record_unknown: false };
     }
     if past.state == EffectState::InFlight && past.epoch < epoch && !past.may_still_run.is_zero() {
@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     fn intent(class: EffectClass, unknown: UnknownPolicy) -> Intent {
-        let keyed_for = (class == EffectClass::K2).then_some(Duration::from_secs(120));
+        let keyed_for = (class == EffectClass::Keyed).then_some(Duration::from_secs(120));
         let timeout = Duration::from_secs(10);
         Intent { target: "t".into(), class, keyed_for, resource: None, detail: Value::Null, unknown, timeout }
     }
@@ -160,27 +160,27 @@ mod tests {
 
     #[test]
     fn a_refused_attempt_does_not_hide_an_unknown_one_before_it() {
-        let keyed = intent(EffectClass::K2, UnknownPolicy::Hold);
+        let keyed = intent(EffectClass::Keyed, UnknownPolicy::Hold);
         let past = past(EffectState::Failed, 300, 0).map(|past| PastEffect { maybe_done: true, ..past });
         assert_eq!(judge(&keyed, past, Epoch(2)), Planned::Held);
     }
 
     #[test]
     fn an_intent_of_the_same_claim_was_never_called_for() {
-        let blind = intent(EffectClass::K3, UnknownPolicy::Hold);
+        let blind = intent(EffectClass::AtLeastOnce, UnknownPolicy::Hold);
         let go = judge(&blind, past(EffectState::InFlight, 1, 9), Epoch(1));
-        assert_eq!(go, Planned::Go { class: EffectClass::K3, record_unknown: false });
+        assert_eq!(go, Planned::Go { class: EffectClass::AtLeastOnce, record_unknown: false });
     }
 
     #[test]
     fn a_blind_effect_in_flight_waits_for_its_deadline_and_is_recorded_before_it_is_repeated() {
-        let blind = intent(EffectClass::K3, UnknownPolicy::Resend);
+        let blind = intent(EffectClass::AtLeastOnce, UnknownPolicy::Resend);
         let waits = judge(&blind, past(EffectState::InFlight, 3, 7), Epoch(2));
         assert_eq!(waits, Planned::NotYet(Duration::from_secs(7)));
         let go = judge(&blind, past(EffectState::InFlight, 11, 0), Epoch(2));
-        assert_eq!(go, Planned::Go { class: EffectClass::K3, record_unknown: true });
+        assert_eq!(go, Planned::Go { class: EffectClass::AtLeastOnce, record_unknown: true });
         let refused = judge(&blind, past(EffectState::Failed, 11, 0), Epoch(2));
-        assert_eq!(refused, Planned::Go { class: EffectClass::K3, record_unknown: false });
+        assert_eq!(refused, Planned::Go { class: EffectClass::AtLeastOnce, record_unknown: false });
     }
 
     #[test]
@@ -194,24 +194,24 @@ mod tests {
 
     #[test]
     fn a_held_destination_is_not_sent_to_again_when_nobody_can_know() {
-        let blind = intent(EffectClass::K3, UnknownPolicy::Hold);
+        let blind = intent(EffectClass::AtLeastOnce, UnknownPolicy::Hold);
         assert_eq!(judge(&blind, past(EffectState::Unknown, 11, 0), Epoch(2)), Planned::Held);
     }
 
     #[test]
     fn a_keyed_effect_is_repeated_within_its_window_and_blind_after_it() {
-        let keyed = intent(EffectClass::K2, UnknownPolicy::Resend);
+        let keyed = intent(EffectClass::Keyed, UnknownPolicy::Resend);
         let within = judge(&keyed, past(EffectState::InFlight, 109, 7), Epoch(2));
-        assert_eq!(within, Planned::Go { class: EffectClass::K2, record_unknown: false });
+        assert_eq!(within, Planned::Go { class: EffectClass::Keyed, record_unknown: false });
         let after = judge(&keyed, past(EffectState::InFlight, 110, 0), Epoch(2));
-        assert_eq!(after, Planned::Go { class: EffectClass::K3, record_unknown: true });
+        assert_eq!(after, Planned::Go { class: EffectClass::AtLeastOnce, record_unknown: true });
     }
 
     #[test]
     fn a_keyed_effect_of_which_nothing_came_has_its_whole_window_again() {
-        let keyed = intent(EffectClass::K2, UnknownPolicy::Resend);
+        let keyed = intent(EffectClass::Keyed, UnknownPolicy::Resend);
         let again = judge(&keyed, past(EffectState::Failed, 600, 0), Epoch(2));
-        assert_eq!(again, Planned::Go { class: EffectClass::K2, record_unknown: false });
+        assert_eq!(again, Planned::Go { class: EffectClass::Keyed, record_unknown: false });
     }
 
     #[test]

@@ -7,12 +7,12 @@ use time::OffsetDateTime;
 
 use super::duty::{Duty, Plan, Trouble};
 use crate::store::{Backlog, Count, Store};
-use crate::worker::Inflow;
+use crate::worker::IntakeThrottle;
 
 /// See the module.
 pub(super) struct CountBacklog {
     pub(super) store: Store,
-    pub(super) inflow: Arc<Inflow>,
+    pub(super) throttle: Arc<IntakeThrottle>,
     pub(super) count: Count,
     /// What this replica had made when the count began.
     pub(super) made: Backlog,
@@ -28,10 +28,10 @@ impl Duty for CountBacklog {
 
     /// One page of the count.
     async fn round(&mut self, _: OffsetDateTime) -> Result<bool, Trouble> {
-        let counted = self.store.count_backlog(&mut self.count, self.inflow.backlog_limit).await?;
+        let counted = self.store.count_backlog(&mut self.count, self.throttle.backlog_limit).await?;
         let Some(counted) = counted else { return Ok(true) };
-        self.inflow.backlog_is(counted, self.made);
-        (self.count, self.made) = (Count::default(), self.inflow.made());
+        self.throttle.backlog_is(counted, self.made);
+        (self.count, self.made) = (Count::default(), self.throttle.made());
         Ok(false)
     }
 }

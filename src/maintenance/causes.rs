@@ -7,11 +7,11 @@ use time::OffsetDateTime;
 use super::duty::{Duty, Plan, Trouble};
 use crate::engine::Product;
 use crate::store::{CauseCursor, CommitError, StoreError, Tables};
-use crate::worker::{Parts, version_key};
+use crate::worker::{WorkerContext, version_key};
 
 /// See the module.
 pub(super) struct Causes<P: Product, T: Tables<Changes = P::Changes>> {
-    pub(super) parts: Parts<P, T>,
+    pub(super) context: WorkerContext<P, T>,
     /// Where a pass over all causes stands.
     pub(super) at: CauseCursor,
 }
@@ -26,7 +26,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Duty for Causes<P, T> {
 
     /// A bounded number of causes. One that cannot be tested does not keep the others from it.
     async fn round(&mut self, _: OffsetDateTime) -> Result<bool, Trouble> {
-        let more = match self.parts.writer.retest_causes(&mut self.at).await {
+        let more = match self.context.writer.retest_causes(&mut self.at).await {
             Ok(more) => more,
             Err(CommitError::Changes(fault)) => {
                 tracing::warn!(error = fault.message(), "a cause cannot be tested; the others are");
@@ -43,8 +43,8 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Duty for Causes<P, T> {
 
 impl<P: Product, T: Tables<Changes = P::Changes>> Causes<P, T> {
     async fn release_known_versions(&self) -> Result<(), StoreError> {
-        let mut keys: Vec<String> = (1..=self.parts.known_schema).map(|schema| format!("schema:{schema}")).collect();
-        for pipeline in self.parts.registry.iter() {
+        let mut keys: Vec<String> = (1..=self.context.known_schema).map(|schema| format!("schema:{schema}")).collect();
+        for pipeline in self.context.registry.iter() {
             keys.push(version_key(pipeline.name));
             for stage in pipeline.stages() {
                 keys.extend(
@@ -53,7 +53,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Causes<P, T> {
             }
         }
         for key in keys {
-            self.parts.store().begin_release(&key).await?;
+            self.context.store().begin_release(&key).await?;
         }
         Ok(())
     }

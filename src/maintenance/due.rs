@@ -10,7 +10,7 @@ use super::duty::{Duty, Plan, Trouble};
 use crate::engine::Product;
 use crate::job::{JobId, ReplicaId};
 use crate::store::{Circle, StoreError, Tables};
-use crate::worker::{Parts, Seat};
+use crate::worker::{LaneLimiter, WorkerContext};
 
 /// A wake-up that nobody claimed is published again after this, where its queue is empty.
 const STALE: Duration = Duration::from_secs(5);
@@ -21,9 +21,9 @@ const LOOKS: usize = 64;
 
 /// See the module.
 pub(super) struct Due<P: Product, T: Tables<Changes = P::Changes>> {
-    pub(super) parts: Parts<P, T>,
+    pub(super) context: WorkerContext<P, T>,
     pub(super) replica: ReplicaId,
-    pub(super) seats: Vec<Arc<Seat>>,
+    pub(super) limiters: Vec<Arc<LaneLimiter>>,
     /// Where each pipeline's circle of organizations goes on.
     pub(super) circles: HashMap<&'static str, Circle>,
 }
@@ -38,10 +38,10 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Duty for Due<P, T> {
 
     /// A queue that cannot be looked at does not keep the others waiting for long: the last trouble is what the round met.
     async fn round(&mut self, _: OffsetDateTime) -> Result<bool, Trouble> {
-        let stamping = self.parts.stamps.while_stamping();
+        let stamping = self.context.stamps.while_stamping();
         let mut met = Ok(false);
-        for seat in self.seats.clone() {
-            if let Err(trouble) = self.wake_lane(&seat).await {
+        for limiter in self.limiters.clone() {
+            if let Err(trouble) = self.wake_lane(&limiter).await {
                 met = Err(trouble);
             }
         }
@@ -53,19 +53,19 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Duty for Due<P, T> {
 impl<P: Product, T: Tables<Changes = P::Changes>> Due<P, T> {
     /// Fills the lane's queue up to twice its capacity, or what it does until the tick after the next; the rest of a backlog
     /// stays in Postgres, in fair order.
-    async fn wake_lane(&mut self, seat: &Seat) -> Result<(), Trouble> {
-        let depth = self.parts.publisher.depth(seat.lane.queue).await?;
-        let soon = seat.pace() * 2 * Self::PLAN.every.as_millis() as usize / 1000;
-        let room = soon.max(2 * seat.capacity()).saturating_sub(depth.ready as usize);
+    async fn wake_lane(&mut self, limiter: &LaneLimiter) -> Result<(), Trouble> {
+        let depth = self.context.publisher.depth(limiter.lane.queue).await?;
+        let soon = limiter.pace() * 2 * Self::PLAN.every.as_millis() as usize / 1000;
+        let room = soon.max(2 * limiter.capacity()).saturating_sub(depth.ready as usize);
         if room == 0 {
             return Ok(());
         }
         let stale = if depth.ready == 0 { STALE } else { STALE_ANYHOW };
-        let registry = Arc::clone(&self.parts.registry);
-        for pipeline in registry.iter().filter(|pipeline| pipeline.lane == seat.lane) {
+        let registry = Arc::clone(&self.context.registry);
+        for pipeline in registry.iter().filter(|pipeline| pipeline.lane == limiter.lane) {
             self.wake_due(pipeline.name, room).await?;
             let limit = i64::try_from(room).unwrap_or(i64::MAX);
-            let stale = self.parts.store().take_stale(pipeline.name, limit, stale, self.replica).await;
+            let stale = self.context.store().take_stale(pipeline.name, limit, stale, self.replica).await;
             self.publish(pipeline.name, stale).await?;
         }
         Ok(())
@@ -78,7 +78,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Due<P, T> {
         for _ in 0..LOOKS {
             let limit = i64::try_from(left).unwrap_or(i64::MAX);
             let circle = self.circles.entry(pipeline).or_default();
-            let page = self.parts.store().take_due(pipeline, limit, self.replica, circle).await;
+            let page = self.context.store().take_due(pipeline, limit, self.replica, circle).await;
             let ends_circle = page.as_ref().is_ok_and(|page| page.ends_circle);
             left = left.saturating_sub(self.publish(pipeline, page.map(|page| page.jobs)).await?);
             if left == 0 || (ends_circle && is_whole) {
@@ -92,9 +92,9 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Due<P, T> {
 
     /// Publishes for the rows that were stamped. Where the answer was lost, nobody knows which: all our stamps are taken back.
     async fn publish(&self, pipeline: &str, stamped: Result<Vec<JobId>, StoreError>) -> Result<usize, StoreError> {
-        let stamped = stamped.inspect_err(|_| self.parts.stamps.doubt_all())?;
+        let stamped = stamped.inspect_err(|_| self.context.stamps.doubt_all())?;
         let wake: Vec<_> = stamped.into_iter().map(|job| (job, pipeline.to_owned())).collect();
-        self.parts.wake(&wake).await;
+        self.context.wake(&wake).await;
         Ok(wake.len())
     }
 }

@@ -7,14 +7,14 @@ use time::OffsetDateTime;
 
 use super::duty::{Duty, Plan, Trouble};
 use crate::broker::{INTAKE_QUEUE, Publisher};
-use crate::worker::{Inflow, Seat};
+use crate::worker::{IntakeThrottle, LaneLimiter};
 
 /// See the module.
 pub(super) struct LookAtIntake {
     pub(super) publisher: Publisher,
-    pub(super) inflow: Arc<Inflow>,
+    pub(super) throttle: Arc<IntakeThrottle>,
     /// Whose seats intake takes.
-    pub(super) seat: Arc<Seat>,
+    pub(super) limiter: Arc<LaneLimiter>,
 }
 
 impl Duty for LookAtIntake {
@@ -27,7 +27,7 @@ impl Duty for LookAtIntake {
 
     async fn round(&mut self, _: OffsetDateTime) -> Result<bool, Trouble> {
         let depth = self.publisher.depth(INTAKE_QUEUE).await?;
-        self.inflow.queue_holds(depth.ready as usize, self.seat.pace().max(2 * self.seat.capacity()));
+        self.throttle.queue_holds(depth.ready as usize, self.limiter.pace().max(2 * self.limiter.capacity()));
         Ok(false)
     }
 }

@@ -32,7 +32,7 @@ pub use retention::{Retention, RetentionError};
 use crate::engine::Product;
 use crate::store::{CauseCursor, Count, HoldCursor, Keep, Store, Tables};
 use crate::tracker::Tracker;
-use crate::worker::{DueAnnouncements, Inflow, Lease, Parts, Quotas, Seat};
+use crate::worker::{DueAnnouncements, IntakeThrottle, LaneLimiter, Lease, Quotas, WorkerContext};
 
 /// A named task, for `app` to run.
 pub type Task = (&'static str, BoxFuture<'static, ()>);
@@ -40,13 +40,13 @@ pub type Task = (&'static str, BoxFuture<'static, ()>);
 /// What the duties of one incarnation work with.
 pub struct Incarnation<P: Product, T: Tables<Changes = P::Changes>> {
     /// Of this incarnation.
-    pub parts: Parts<P, T>,
+    pub context: WorkerContext<P, T>,
     /// Its lease.
     pub lease: Arc<Lease>,
     /// Of the lanes; the first one's take intake, too.
-    pub seats: Vec<Arc<Seat>>,
+    pub limiters: Vec<Arc<LaneLimiter>>,
     /// How intake is taken.
-    pub inflow: Arc<Inflow>,
+    pub throttle: Arc<IntakeThrottle>,
     /// How much producers and organizations may still send.
     pub quotas: Arc<Quotas>,
 }
@@ -54,24 +54,24 @@ pub struct Incarnation<P: Product, T: Tables<Changes = P::Changes>> {
 impl<P: Product, T: Tables<Changes = P::Changes>> Incarnation<P, T> {
     /// ★ The duties of an incarnation, each a task that runs until `end`.
     pub fn duties(self, duties: &Arc<Duties>, end: &CancellationToken) -> Vec<Task> {
-        let Self { parts, lease, seats, inflow, quotas } = self;
-        let (replica, store) = (lease.replica(), parts.store().clone());
+        let Self { context, lease, limiters, throttle, quotas } = self;
+        let (replica, store) = (lease.replica(), context.store().clone());
         let keeping = Keeping { duties, end };
-        let (count, made) = (Count::default(), inflow.made());
+        let (count, made) = (Count::default(), throttle.made());
         let mut tasks = vec![
-            keeping.task(due::Due { parts: parts.clone(), replica, seats: seats.clone(), circles: HashMap::new() }),
-            keeping.task(takeover::Takeover { parts: parts.clone(), replica, seats: seats.clone() }),
-            keeping.task(stamps::TakeBack { parts: parts.clone(), replica }),
-            keeping.task(orphans::Orphans { parts: parts.clone(), replica }),
-            keeping.task(causes::Causes { parts: parts.clone(), at: CauseCursor::default() }),
+            keeping.task(due::Due { context: context.clone(), replica, limiters: limiters.clone(), circles: HashMap::new() }),
+            keeping.task(takeover::Takeover { context: context.clone(), replica, limiters: limiters.clone() }),
+            keeping.task(stamps::TakeBack { context: context.clone(), replica }),
+            keeping.task(orphans::Orphans { context: context.clone(), replica }),
+            keeping.task(causes::Causes { context: context.clone(), at: CauseCursor::default() }),
             keeping.task(releases::Releases(store.clone())),
             keeping.task(holds::AfterHolds { store: store.clone(), at: HoldCursor::default() }),
             keeping.task(deadlines::Deadlines(store.clone())),
             keeping.task(quotas::TidyQuotas { store: store.clone(), quotas }),
-            keeping.task(backlog::CountBacklog { store, inflow: Arc::clone(&inflow), count, made }),
+            keeping.task(backlog::CountBacklog { store, throttle: Arc::clone(&throttle), count, made }),
         ];
-        if let Some(seat) = seats.into_iter().next() {
-            tasks.push(keeping.task(intake::LookAtIntake { publisher: parts.publisher, inflow, seat }));
+        if let Some(limiter) = limiters.into_iter().next() {
+            tasks.push(keeping.task(intake::LookAtIntake { publisher: context.publisher, throttle, limiter }));
         }
         tasks
     }

@@ -8,11 +8,11 @@ use super::duty::{Duty, Plan, Trouble};
 use crate::engine::Product;
 use crate::job::ReplicaId;
 use crate::store::Tables;
-use crate::worker::Parts;
+use crate::worker::WorkerContext;
 
 /// See the module.
 pub(super) struct Orphans<P: Product, T: Tables<Changes = P::Changes>> {
-    pub(super) parts: Parts<P, T>,
+    pub(super) context: WorkerContext<P, T>,
     pub(super) replica: ReplicaId,
 }
 
@@ -25,11 +25,11 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Duty for Orphans<P, T> {
     };
 
     async fn round(&mut self, _: OffsetDateTime) -> Result<bool, Trouble> {
-        let mut orphans = self.parts.store().owned(self.replica).await?;
+        let mut orphans = self.context.store().owned(self.replica).await?;
         // Looked at after the rows were read: whoever claims takes its job in hand first.
-        orphans.retain(|(job, _)| !self.parts.running.has(*job));
+        orphans.retain(|(job, _)| !self.context.running.has(*job));
         for (job, epoch) in orphans {
-            if self.parts.store().free_orphan(self.replica, job, epoch).await? {
+            if self.context.store().free_orphan(self.replica, job, epoch).await? {
                 tracing::warn!(job.id = %job, "a job of ours was in nobody's hand; it is due again");
             }
         }

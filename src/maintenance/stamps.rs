@@ -9,11 +9,11 @@ use super::duty::{Duty, Plan, Trouble};
 use crate::engine::Product;
 use crate::job::ReplicaId;
 use crate::store::Tables;
-use crate::worker::Parts;
+use crate::worker::WorkerContext;
 
 /// See the module.
 pub(super) struct TakeBack<P: Product, T: Tables<Changes = P::Changes>> {
-    pub(super) parts: Parts<P, T>,
+    pub(super) context: WorkerContext<P, T>,
     pub(super) replica: ReplicaId,
 }
 
@@ -26,8 +26,8 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Duty for TakeBack<P, T> {
     };
 
     async fn round(&mut self, _: OffsetDateTime) -> Result<bool, Trouble> {
-        let store = self.parts.store();
-        let more = self.parts.stamps.take_back(store, self.replica).await?;
+        let store = self.context.store();
+        let more = self.context.stamps.take_back(store, self.replica).await?;
         Ok(store.unstamp_ended().await? || more)
     }
 }

@@ -11,13 +11,13 @@ use crate::engine::Product;
 use crate::job::ReplicaId;
 use crate::store::Tables;
 use crate::telemetry::names;
-use crate::worker::{Parts, Seat};
+use crate::worker::{LaneLimiter, WorkerContext};
 
 /// See the module.
 pub(super) struct Takeover<P: Product, T: Tables<Changes = P::Changes>> {
-    pub(super) parts: Parts<P, T>,
+    pub(super) context: WorkerContext<P, T>,
     pub(super) replica: ReplicaId,
-    pub(super) seats: Vec<Arc<Seat>>,
+    pub(super) limiters: Vec<Arc<LaneLimiter>>,
 }
 
 impl<P: Product, T: Tables<Changes = P::Changes>> Duty for Takeover<P, T> {
@@ -29,15 +29,15 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Duty for Takeover<P, T> {
     };
 
     async fn round(&mut self, _: OffsetDateTime) -> Result<bool, Trouble> {
-        let freed = self.parts.store().free_dead(self.replica).await?;
+        let freed = self.context.store().free_dead(self.replica).await?;
         let jobs = freed.due.len() + freed.parked;
         if !freed.replicas.is_empty() || jobs > 0 {
             metrics::counter!(names::TAKEOVERS).increment(jobs as u64);
             tracing::warn!(replicas = ?freed.replicas, jobs, parked = freed.parked, "took over from dead replicas");
         }
-        for seat in &self.seats {
-            let ours = |pipeline: &str| self.parts.registry.get(pipeline).is_some_and(|known| known.lane == seat.lane);
-            seat.take_over(freed.due.iter().filter(|(_, pipeline)| ours(pipeline)).map(|(job, _)| *job));
+        for limiter in &self.limiters {
+            let ours = |pipeline: &str| self.context.registry.get(pipeline).is_some_and(|known| known.lane == limiter.lane);
+            limiter.take_over(freed.due.iter().filter(|(_, pipeline)| ours(pipeline)).map(|(job, _)| *job));
         }
         Ok(jobs > 0)
     }

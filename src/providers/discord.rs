@@ -127,7 +127,7 @@ impl Channel for Discord {
     }
 
     fn class(&self, _: &ChannelConfig) -> EffectClass {
-        EffectClass::K2
+        EffectClass::Keyed
     }
 
     fn keyed_for(&self, _: &ChannelConfig) -> Option<Duration> {
@@ -239,7 +239,7 @@ mod tests {
         let server = Scripted::start(vec![answer]);
         let config = config(json!({"channel_id": "42", "api_base": format!("{}/api/v10", server.url)}));
         let rendered = discord().render(&message("Hello", &["there"]));
-        let delivery = Delivery { repeated, ..Delivery::first(&config, &rendered, KEY, EffectClass::K2, soon()) };
+        let delivery = Delivery { repeated, ..Delivery::first(&config, &rendered, KEY, EffectClass::Keyed, soon()) };
         let result = discord().deliver(delivery).await;
         (result, server)
     }

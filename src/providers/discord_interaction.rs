@@ -121,8 +121,8 @@ impl Channel for DiscordInteraction {
 
     fn class(&self, config: &ChannelConfig) -> EffectClass {
         match decode::<Settings<'_>>(&config.public, RIGHT) {
-            Ok(Settings { message_id: Some(_), .. }) => EffectClass::K1,
-            Ok(Settings { message_id: None, .. }) | Err(_) => EffectClass::K3,
+            Ok(Settings { message_id: Some(_), .. }) => EffectClass::CompareAndSet,
+            Ok(Settings { message_id: None, .. }) | Err(_) => EffectClass::AtLeastOnce,
         }
     }
 
@@ -228,8 +228,8 @@ mod tests {
     #[test]
     fn an_edit_is_a_compare_and_set_and_a_new_message_is_blind() {
         let class = |public| interaction("https://discord.com/api/v10").class(&config(public));
-        assert_eq!(class(json!({"application_id": "99", "message_id": "77"})), EffectClass::K1);
-        assert_eq!(class(json!({"application_id": "99"})), EffectClass::K3);
+        assert_eq!(class(json!({"application_id": "99", "message_id": "77"})), EffectClass::CompareAndSet);
+        assert_eq!(class(json!({"application_id": "99"})), EffectClass::AtLeastOnce);
     }
 
     #[test]

@@ -81,7 +81,7 @@ impl Channel for DiscordWebhook {
     }
 
     fn class(&self, _: &ChannelConfig) -> EffectClass {
-        EffectClass::K3
+        EffectClass::AtLeastOnce
     }
 
     fn keyed_for(&self, _: &ChannelConfig) -> Option<Duration> {
@@ -131,7 +131,7 @@ mod tests {
         let server = Scripted::start(vec![answer]);
         let config = config(json!({}), &format!("{}/api/webhooks/42/canary-token?thread_id=7", server.url));
         let rendered = Rendered("**Hello**".to_owned());
-        let delivery = Delivery::first(&config, &rendered, "k", EffectClass::K3, soon());
+        let delivery = Delivery::first(&config, &rendered, "k", EffectClass::AtLeastOnce, soon());
         let result = webhook().deliver(delivery).await;
         (result, server)
     }

@@ -107,7 +107,7 @@ impl Channel for Email {
     }
 
     fn class(&self, _: &ChannelConfig) -> EffectClass {
-        EffectClass::K3
+        EffectClass::AtLeastOnce
     }
 
     fn keyed_for(&self, _: &ChannelConfig) -> Option<Duration> {
@@ -198,7 +198,7 @@ mod tests {
         let email = email(&script.url);
         let config = config(json!({"from": "Dispatch <bot@acme.example>", "to": ["Ann <ann@acme.example>", "bob@acme.example"]}));
         let rendered = email.render(message);
-        let delivery = Delivery::first(&config, &rendered, KEY, EffectClass::K3, soon());
+        let delivery = Delivery::first(&config, &rendered, KEY, EffectClass::AtLeastOnce, soon());
         let sent = email.deliver(delivery).await;
         (sent, script.received())
     }

@@ -102,7 +102,7 @@ mod tests {
         let config = ChannelConfig { public, secret: None, previous_secret: None };
         let rendered = Rendered(json!({"subject": "S", "text": "hello"}).to_string());
         let served: Vec<String> = served.iter().map(|&one| one.to_owned()).collect();
-        let first = Delivery::first(&config, &rendered, "key", EffectClass::K3, soon());
+        let first = Delivery::first(&config, &rendered, "key", EffectClass::AtLeastOnce, soon());
         let sent = email.deliver(Delivery { served: &served, ..first }).await;
         (sent, script.received())
     }

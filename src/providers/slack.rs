@@ -120,7 +120,7 @@ impl Channel for Slack {
     }
 
     fn class(&self, _: &ChannelConfig) -> EffectClass {
-        EffectClass::K3
+        EffectClass::AtLeastOnce
     }
 
     fn keyed_for(&self, _: &ChannelConfig) -> Option<Duration> {
@@ -187,7 +187,7 @@ mod tests {
         let slack = slack(&format!("{}/api", server.url));
         let config = config(json!({"channel": "C042"}));
         let rendered = slack.render(&message("Hello", &["there"]));
-        let delivery = Delivery::first(&config, &rendered, "k", EffectClass::K3, soon());
+        let delivery = Delivery::first(&config, &rendered, "k", EffectClass::AtLeastOnce, soon());
         let result = slack.deliver(delivery).await;
         (result, server)
     }

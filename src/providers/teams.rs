@@ -105,7 +105,7 @@ impl Channel for Teams {
     }
 
     fn class(&self, _: &ChannelConfig) -> EffectClass {
-        EffectClass::K3
+        EffectClass::AtLeastOnce
     }
 
     fn keyed_for(&self, _: &ChannelConfig) -> Option<Duration> {
@@ -208,7 +208,7 @@ mod tests {
         let server = Scripted::start(vec![answer]);
         let config = config(&format!("{}/workflows/1/triggers/manual/paths/invoke?sig=canary", server.url));
         let rendered = teams().render(&message("Hello", &["there"]));
-        let delivery = Delivery::first(&config, &rendered, "k", EffectClass::K3, soon());
+        let delivery = Delivery::first(&config, &rendered, "k", EffectClass::AtLeastOnce, soon());
         let result = teams().deliver(delivery).await;
         (result, server)
     }
@@ -289,7 +289,7 @@ mod tests {
             assert!(why.contains(part) && !why.contains("canary"), "{why}");
         }
         let rendered = teams().render(&message("Hello", &[]));
-        let delivery = Delivery::first(&connector, &rendered, "k", EffectClass::K3, soon());
+        let delivery = Delivery::first(&connector, &rendered, "k", EffectClass::AtLeastOnce, soon());
         let fault = teams().deliver(delivery).await.unwrap_err();
         assert_eq!((fault.code(), fault.certainty()), ("teams.bad_config", Certainty::NotDone));
         assert!(fault.hint().contains("Send webhook alerts"), "{}", fault.hint());

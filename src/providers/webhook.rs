@@ -106,8 +106,8 @@ impl Channel for Webhook {
 
     fn class(&self, config: &ChannelConfig) -> EffectClass {
         match decode::<Settings<'_>>(&config.public, RIGHT) {
-            Ok(Settings { honours_webhook_id: true, .. }) => EffectClass::K2,
-            _ => EffectClass::K3,
+            Ok(Settings { honours_webhook_id: true, .. }) => EffectClass::Keyed,
+            _ => EffectClass::AtLeastOnce,
         }
     }
 
@@ -190,7 +190,7 @@ mod tests {
         let server = Scripted::start(vec![answer]);
         let config = config(json!({"url": format!("{}/hook", server.url)}), [Some(SECRET), previous]);
         let rendered = webhook().render(&message());
-        let delivery = Delivery::first(&config, &rendered, KEY, EffectClass::K3, soon());
+        let delivery = Delivery::first(&config, &rendered, KEY, EffectClass::AtLeastOnce, soon());
         let result = webhook().deliver(delivery).await;
         (result, server)
     }
@@ -230,10 +230,10 @@ mod tests {
     #[test]
     fn only_a_receiver_that_honours_the_id_is_keyed() {
         for (public, class) in [
-            (json!({"url": "https://example.com", "honours_webhook_id": true}), EffectClass::K2),
-            (json!({"url": "https://example.com", "honours_webhook_id": false}), EffectClass::K3),
-            (json!({"url": "https://example.com"}), EffectClass::K3),
-            (json!({"honours_webhook_id": true}), EffectClass::K3),
+            (json!({"url": "https://example.com", "honours_webhook_id": true}), EffectClass::Keyed),
+            (json!({"url": "https://example.com", "honours_webhook_id": false}), EffectClass::AtLeastOnce),
+            (json!({"url": "https://example.com"}), EffectClass::AtLeastOnce),
+            (json!({"honours_webhook_id": true}), EffectClass::AtLeastOnce),
         ] {
             assert_eq!(webhook().class(&config(public, [None, None])), class);
         }

@@ -41,14 +41,14 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     pub(super) async fn sender(&self, delivery: &Delivery) -> Result<Sender, Trouble> {
         let user = match delivery.header(REPLAY) {
             // An operator publishes it again for its producer; one from before producers were known is the operator's word.
-            Some(proof) => match replayed_for(&self.parts.keyring, &delivery.body, proof) {
+            Some(proof) => match replayed_for(&self.context.keyring, &delivery.body, proof) {
                 Some(None) => return Ok(Sender::Trusted(None)),
                 Some(producer) => producer,
                 None => return Err(Refusal::ForgedReplay.into()),
             },
             None => delivery.envelope.user_id.clone(),
         };
-        if self.parts.admission.trusts_all {
+        if self.context.admission.trusts_all {
             return Ok(Sender::Trusted(user));
         }
         let user = user.ok_or(Refusal::NoUser)?;
@@ -71,10 +71,10 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
 
     /// Refuses a message for an organization that there is not.
     pub(super) async fn known_organization(&self, slug: &str) -> Result<(), Trouble> {
-        let store = self.parts.store();
+        let store = self.context.store();
         for within in [CURRENT, JUST_NOW] {
-            let read = || self.parts.patiently(|| store.has_organization(slug));
-            if self.parts.admission.organizations.get(slug, within, read).await? {
+            let read = || self.context.patiently(|| store.has_organization(slug));
+            if self.context.admission.organizations.get(slug, within, read).await? {
                 return Ok(());
             }
         }
@@ -82,9 +82,9 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     }
 
     async fn producer(&self, name: &str, within: Duration) -> Result<Option<Arc<Producer>>, StoreError> {
-        let store = self.parts.store();
-        let read = async || Ok(self.parts.patiently(|| store.producer(name)).await?.map(Arc::new));
-        self.parts.admission.producers.get(name, within, read).await
+        let store = self.context.store();
+        let read = async || Ok(self.context.patiently(|| store.producer(name)).await?.map(Arc::new));
+        self.context.admission.producers.get(name, within, read).await
     }
 }
 

@@ -8,9 +8,9 @@ use serde_json::value::to_raw_value;
 use time::OffsetDateTime;
 
 use super::Worker;
-use super::context::{InHand, Parts, Suspect};
+use super::context::{InHand, Suspect, WorkerContext};
 use super::intake_throttle::ONE_JOB;
-use super::lane::{Seat, Share, Slot};
+use super::lane::{LaneLimiter, Permit, TenantShare};
 use crate::broker::{Delivery, KEY_CANCEL, KEY_CONFIGURE, KEY_JOB};
 use crate::engine::{Pipeline, Product};
 use crate::fault::{chain, storable};
@@ -39,8 +39,8 @@ pub(super) enum Taken {
 /// What a claimed job holds while it is in hand.
 pub(super) struct Holding {
     _in_hand: InHand,
-    _slot: Slot,
-    _share: Option<Share>,
+    _permit: Permit,
+    _share: Option<TenantShare>,
     suspect: Option<Suspect>,
 }
 
@@ -56,16 +56,16 @@ const SUSPECTS_TURN: Duration = Duration::from_secs(1);
 
 impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     /// Takes a delivery: claims its job, or does what it asks for.
-    pub(super) async fn take(&self, delivery: &Delivery, seat: &Arc<Seat>) -> Taken {
-        metrics::counter!(names::DELIVERIES, "lane" => seat.lane.name).increment(1);
+    pub(super) async fn take(&self, delivery: &Delivery, limiter: &Arc<LaneLimiter>) -> Taken {
+        metrics::counter!(names::DELIVERIES, "lane" => limiter.lane.name).increment(1);
         if let Some(discarded) = &delivery.discarded {
             let bytes = usize::try_from(discarded.bytes).unwrap_or(usize::MAX);
             return self.keep(delivery, &Refusal::TooLarge(bytes)).await;
         }
         let taken = match delivery.routing_key.as_str() {
-            KEY_JOB => self.take_intake(delivery, seat).await,
+            KEY_JOB => self.take_intake(delivery, limiter).await,
             KEY_CONFIGURE | KEY_CANCEL => self.take_control(delivery).await,
-            key if key.starts_with("wake.") => self.take_wake_up(delivery, seat).await,
+            key if key.starts_with("wake.") => self.take_wake_up(delivery, limiter).await,
             key => Err(Trouble::Refused(Refusal::RoutingKey(storable(key, 255)))),
         };
         let refusal = match taken {
@@ -79,16 +79,16 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         self.keep(delivery, &refusal).await
     }
 
-    async fn take_intake(&self, delivery: &Delivery, seat: &Arc<Seat>) -> Result<Taken, Trouble> {
+    async fn take_intake(&self, delivery: &Delivery, limiter: &Arc<LaneLimiter>) -> Result<Taken, Trouble> {
         let sender = self.sender(delivery).await?;
         let id = JobId::fresh();
         let intake = self.decode_intake(delivery, id).await?;
         self.admit(&sender, delivery, &intake).await?;
         let room = self.room_for(&sender, &intake, delivery.body.len()).await?;
-        let place = self.place(seat, &intake).await;
+        let place = self.place(limiter, &intake).await;
         let payload = self.payload(id, &intake, &delivery.body)?;
         let about = intake.about();
-        let pipeline = self.parts.registry.iter().next().ok_or_else(|| StoreError::Row("there are no pipelines".to_owned()))?;
+        let pipeline = self.context.registry.iter().next().ok_or_else(|| StoreError::Row("there are no pipelines".to_owned()))?;
         let trace = Trace::received(delivery.header(TRACEPARENT), delivery.header(TRACESTATE));
         let new = Arc::new(NewJob {
             id,
@@ -109,26 +109,26 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             traceparent: Some(trace.to_string()),
             tracestate: trace.state().map(str::to_owned),
             owner: place.is_some().then(|| self.lease.replica()),
-            known_schema: self.parts.known_schema,
+            known_schema: self.context.known_schema,
         });
         // The payload is all that is left of it.
         drop(intake);
-        let in_hand = self.parts.running.take(id).expect("a fresh id is not in hand");
-        let intaken = self.parts.patiently(|| self.parts.writer.intake(&new)).await?;
+        let in_hand = self.context.running.take(id).expect("a fresh id is not in hand");
+        let intaken = self.context.patiently(|| self.context.writer.intake(&new)).await?;
         if let (Some(room), Intaken::Ours(..) | Intaken::Accepted(_)) = (room, &intaken) {
             room.stored();
         }
         match intaken {
             Intaken::Ours(claim, told) => Ok(match place {
-                Some((slot, share)) => {
-                    let held = Holding { _in_hand: in_hand, _slot: slot, _share: Some(share), suspect: None };
+                Some((permit, share)) => {
+                    let held = Holding { _in_hand: in_hand, _permit: permit, _share: Some(share), suspect: None };
                     Taken::Ours(claim, held, told)
                 }
                 None => Taken::Back,
             }),
             Intaken::Accepted(told) => {
-                self.inflow.one_more(ONE_JOB);
-                self.parts.announcer.tell(told);
+                self.throttle.one_more(ONE_JOB);
+                self.context.announcer.tell(told);
                 Ok(Taken::Nothing)
             }
             Intaken::Known(known) => {
@@ -136,7 +136,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
                 drop(in_hand);
                 self.answer_again(known, &new).await?;
                 match place {
-                    Some((slot, share)) => self.take_row(known, slot, Some(share)).await,
+                    Some((permit, share)) => self.take_row(known, permit, Some(share)).await,
                     None => Ok(Taken::Nothing),
                 }
             }
@@ -145,8 +145,8 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     }
 
     async fn decode_intake(&self, delivery: &Delivery, id: JobId) -> Result<Intake, Refusal> {
-        let _place = self.inflow.decoding_place(delivery.body.len()).await;
-        decode_intake(&delivery.body, &delivery.envelope, &self.parts.keyring, id)
+        let _place = self.throttle.decoding_place(delivery.body.len()).await;
+        decode_intake(&delivery.body, &delivery.envelope, &self.context.keyring, id)
     }
 
     /// What is stored of a message: what its stages read, or all of it, sealed.
@@ -156,7 +156,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
                 let accepted = to_raw_value(request).map_err(|error| StoreError::Row(error.to_string()))?;
                 Ok(Incoming::Known(accepted))
             }
-            Intake::Newer(_) => Ok(Incoming::Newer(seal(&self.parts, id, body))),
+            Intake::Newer(_) => Ok(Incoming::Newer(seal(&self.context, id, body))),
         }
     }
 
@@ -178,68 +178,68 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     async fn answer_again(&self, known: JobId, new: &NewJob) -> Result<(), StoreError> {
         if let Some(reply_to) = &new.reply_to {
             let correlation_id = new.correlation_id.as_deref();
-            let store = self.parts.store();
-            let answer = self.parts.patiently(|| store.answer_again(known, reply_to, correlation_id)).await?;
-            self.parts.announcer.tell(answer.into_iter().collect());
+            let store = self.context.store();
+            let answer = self.context.patiently(|| store.answer_again(known, reply_to, correlation_id)).await?;
+            self.context.announcer.tell(answer.into_iter().collect());
         }
         Ok(())
     }
 
     /// A seat for an intake message, or none where it should only become a row: its organization is over its share, every seat is
     /// taken and the queue long or too many wait already, the replica drains, or the job is not for now.
-    async fn place(&self, seat: &Arc<Seat>, intake: &Intake) -> Option<(Slot, Share)> {
+    async fn place(&self, limiter: &Arc<LaneLimiter>, intake: &Intake) -> Option<(Permit, TenantShare)> {
         let Intake::Request { request, .. } = intake else { return None };
         let later = request.not_before.is_some_and(|time| time > OffsetDateTime::now_utc());
-        if !seat.runs || later || self.drain.is_cancelled() {
+        if !limiter.runs || later || self.drain.is_cancelled() {
             return None;
         }
-        let share = seat.share(&request.organization)?;
-        if let Some(slot) = seat.free_slot(&share) {
-            return Some((slot, share));
+        let share = limiter.share(&request.organization)?;
+        if let Some(permit) = limiter.free_permit(&share) {
+            return Some((permit, share));
         }
-        let _place = seat.waiting_place()?;
+        let _place = limiter.waiting_place()?;
         tokio::select! {
             biased;
             () = self.drain.cancelled() => None,
-            () = self.inflow.flooded() => None,
-            slot = seat.slot_in_turn() => Some((slot, share)),
+            () = self.throttle.in_burst() => None,
+            permit = limiter.permit_in_turn() => Some((permit, share)),
         }
     }
 
-    async fn take_wake_up(&self, delivery: &Delivery, seat: &Arc<Seat>) -> Result<Taken, Trouble> {
+    async fn take_wake_up(&self, delivery: &Delivery, limiter: &Arc<LaneLimiter>) -> Result<Taken, Trouble> {
         let wake_up: WakeUp = serde_json::from_slice(&delivery.body).map_err(|error| Refusal::WakeUp(error.to_string()))?;
-        if !seat.runs {
+        if !limiter.runs {
             let jobs = [wake_up.job_id];
-            self.parts.patiently(|| self.parts.store().unwake(&jobs)).await?;
+            self.context.patiently(|| self.context.store().unwake(&jobs)).await?;
             return Ok(Taken::Nothing);
         }
-        let slot = tokio::select! {
+        let permit = tokio::select! {
             biased;
             () = self.drain.cancelled() => return Ok(Taken::Back),
-            slot = seat.slot() => slot,
+            permit = limiter.permit() => permit,
         };
-        self.take_row(wake_up.job_id, slot, None).await
+        self.take_row(wake_up.job_id, permit, None).await
     }
 
     /// Takes the job of a dead owner. What goes wrong is told where its wake-up comes.
-    pub(super) async fn take_freed(&self, id: JobId, seat: &Arc<Seat>) -> Taken {
-        let slot = tokio::select! {
+    pub(super) async fn take_freed(&self, id: JobId, limiter: &Arc<LaneLimiter>) -> Taken {
+        let permit = tokio::select! {
             biased;
             () = self.drain.cancelled() => return Taken::Nothing,
-            slot = seat.slot_past_line() => slot,
+            permit = limiter.permit_past_line() => permit,
         };
-        self.take_row(id, slot, None).await.unwrap_or(Taken::Nothing)
+        self.take_row(id, permit, None).await.unwrap_or(Taken::Nothing)
     }
 
-    async fn take_row(&self, id: JobId, slot: Slot, share: Option<Share>) -> Result<Taken, Trouble> {
-        let Some(in_hand) = self.parts.running.take(id) else {
+    async fn take_row(&self, id: JobId, permit: Permit, share: Option<TenantShare>) -> Result<Taken, Trouble> {
+        let Some(in_hand) = self.context.running.take(id) else {
             // It is in hand here, perhaps just being given up: then this wake-up is the only one, and the waker makes another.
             let jobs = [id];
-            self.parts.patiently(|| self.parts.store().unwake(&jobs)).await?;
+            self.context.patiently(|| self.context.store().unwake(&jobs)).await?;
             return Ok(Taken::Nothing);
         };
         let replica = self.lease.replica();
-        let claimed = self.parts.patiently(|| self.parts.writer.claim(replica, id)).await?;
+        let claimed = self.context.patiently(|| self.context.writer.claim(replica, id)).await?;
         let claim = match claimed {
             Claimed::Ours(claim) => claim,
             Claimed::Not(NotClaimed::LeaseLost) => return Ok(Taken::Back),
@@ -249,24 +249,28 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             }
             // A claim whose answer was lost shows us as the owner, and nobody here has it in hand.
             Claimed::Not(NotClaimed::NotDue) => {
-                let adopted = self.parts.patiently(|| self.parts.store().adopt(replica, id)).await?;
+                let adopted = self.context.patiently(|| self.context.store().adopt(replica, id)).await?;
                 let Some(claim) = adopted else { return Ok(Taken::Nothing) };
                 Box::new(claim)
             }
         };
-        let suspect = claim.is_suspect.then(|| self.parts.running.suspect());
+        let suspect = claim.is_suspect.then(|| self.context.running.suspect());
         if let Some(None) = suspect {
-            self.parts.postpone(&claim.fence, SUSPECTS_TURN, SoFar::AsStored).await;
+            self.context.postpone(&claim.fence, SUSPECTS_TURN, SoFar::AsStored).await;
             return Ok(Taken::Nothing);
         }
-        Ok(Taken::Ours(claim, Holding { _in_hand: in_hand, _slot: slot, _share: share, suspect: suspect.flatten() }, Vec::new()))
+        Ok(Taken::Ours(
+            claim,
+            Holding { _in_hand: in_hand, _permit: permit, _share: share, suspect: suspect.flatten() },
+            Vec::new(),
+        ))
     }
 
     async fn take_control(&self, delivery: &Delivery) -> Result<Taken, Trouble> {
         let sender = self.sender(delivery).await?;
         let who = sender.name().map_or_else(|| "a message without user_id".to_owned(), |name| storable(name, 255));
         let actor = Actor { who, role: "producer".to_owned(), reason: None };
-        let store = self.parts.store();
+        let store = self.context.store();
         let answer = if delivery.routing_key == KEY_CANCEL {
             let cancel: Cancel = self.decode_control(delivery).await?;
             self.permit(&sender, &[Named::Source(&cancel.source)]).await?;
@@ -279,10 +283,10 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             }
         } else {
             let configure: Configure = self.decode_control(delivery).await?;
-            let first = self.parts.registry.iter().next().map(Pipeline::first).unwrap_or_default();
+            let first = self.context.registry.iter().next().map(Pipeline::first).unwrap_or_default();
             let target = Target::Id(configure.job_id);
             self.permit_job(&sender, &target).await?;
-            self.parts.patiently(|| store.configure(&target, &configure.account, first, &actor)).await?
+            self.context.patiently(|| store.configure(&target, &configure.account, first, &actor)).await?
         };
         match answer {
             Answer::Done { .. } | Answer::Already(..) => Ok(Taken::Nothing),
@@ -296,8 +300,8 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         if let Sender::Trusted(_) = sender {
             return Ok(());
         }
-        let store = self.parts.store();
-        let Some(tenant) = self.parts.patiently(|| store.tenant(target)).await? else { return Ok(()) };
+        let store = self.context.store();
+        let Some(tenant) = self.context.patiently(|| store.tenant(target)).await? else { return Ok(()) };
         let names = [Named::Source(&tenant.source), Named::Organization(&tenant.organization)];
         match self.permit(sender, &names).await {
             Err(Trouble::Refused(_)) => Err(Refusal::NoSuchJob.into()),
@@ -306,7 +310,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     }
 
     async fn decode_control<C: DeserializeOwned>(&self, delivery: &Delivery) -> Result<C, Refusal> {
-        let _place = self.inflow.decoding_place(delivery.body.len()).await;
+        let _place = self.throttle.decoding_place(delivery.body.len()).await;
         decode_control(&delivery.body, &delivery.envelope)
     }
 }
@@ -329,7 +333,7 @@ impl From<StoreError> for Trouble {
     }
 }
 
-fn seal<P: Product, T: Tables<Changes = P::Changes>>(parts: &Parts<P, T>, id: JobId, body: &[u8]) -> String {
+fn seal<P: Product, T: Tables<Changes = P::Changes>>(context: &WorkerContext<P, T>, id: JobId, body: &[u8]) -> String {
     let row = id.to_string();
-    parts.keyring.seal(sealed_place(&row), body)
+    context.keyring.seal(sealed_place(&row), body)
 }

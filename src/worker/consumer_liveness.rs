@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::lane::Seat;
+use super::lane::LaneLimiter;
 use crate::broker::Publisher;
 
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -15,7 +15,7 @@ const DEAF_AFTER: Duration = Duration::from_secs(15);
 /// What is watched of a lane.
 pub struct LaneWatch {
     /// Whose free seats its deliveries would take.
-    pub seat: Arc<Seat>,
+    pub limiter: Arc<LaneLimiter>,
     /// What it consumes.
     pub queue: &'static str,
     /// Deliveries that it takes.
@@ -38,7 +38,7 @@ pub async fn deafness(lanes: Vec<LaneWatch>, publisher: Publisher, end: Cancella
         for lane in &lanes {
             let quiet = lane.last_received.borrow().elapsed() > DEAF_AFTER;
             let listens = *lane.prefetch.borrow() > 0;
-            let deaf = quiet && listens && lane.seat.free() > 0 && has_messages(&publisher, lane.queue).await;
+            let deaf = quiet && listens && lane.limiter.free() > 0 && has_messages(&publisher, lane.queue).await;
             lane.deaf.send_replace(deaf);
             if deaf {
                 tracing::error!(queue = lane.queue, "messages wait and none comes: the consumer is rebuilt");

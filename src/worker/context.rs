@@ -19,7 +19,7 @@ use crate::store::{Announcement, Fence, SoFar, Store, StoreError, Tables, Writer
 use crate::telemetry::names;
 
 /// What a worker works with.
-pub struct Parts<P: Product, T: Tables<Changes = P::Changes>> {
+pub struct WorkerContext<P: Product, T: Tables<Changes = P::Changes>> {
     /// Claims and commits.
     pub writer: Arc<Writer<T>>,
     /// The pipelines.
@@ -42,7 +42,7 @@ pub struct Parts<P: Product, T: Tables<Changes = P::Changes>> {
     pub stamps: Arc<Stamps>,
 }
 
-impl<P: Product, T: Tables<Changes = P::Changes>> Clone for Parts<P, T> {
+impl<P: Product, T: Tables<Changes = P::Changes>> Clone for WorkerContext<P, T> {
     fn clone(&self) -> Self {
         Self {
             writer: Arc::clone(&self.writer),
@@ -106,7 +106,7 @@ impl Running {
     }
 }
 
-impl<P: Product, T: Tables<Changes = P::Changes>> Parts<P, T> {
+impl<P: Product, T: Tables<Changes = P::Changes>> WorkerContext<P, T> {
     /// The same for another incarnation, which has nothing in hand.
     #[must_use]
     pub fn for_incarnation(&self) -> Self {

@@ -12,7 +12,7 @@ use crate::store::Backlog;
 use crate::telemetry::names;
 
 /// Messages in hand while a long queue becomes rows, at least.
-const FLOOD: u16 = 512;
+const BURST: u16 = 512;
 /// Bodies that are decoded at a time, of those that are not small.
 const DECODED_AT_A_TIME: usize = 2;
 /// In bytes.
@@ -23,14 +23,14 @@ pub(super) const ONE_JOB: Backlog = Backlog { jobs: 1, dead_letters: 0 };
 pub(super) const ONE_DEAD_LETTER: Backlog = Backlog { jobs: 0, dead_letters: 1 };
 
 /// How intake is taken.
-pub struct Inflow {
+pub struct IntakeThrottle {
     /// What the consumer of intake follows.
     prefetch: watch::Sender<u16>,
     steady: u16,
     /// Jobs that may wait in Postgres for their turn, and open dead letters; with more of either, nothing is taken.
     pub backlog_limit: u32,
     /// The queue is long.
-    flood: watch::Sender<bool>,
+    burst: watch::Sender<bool>,
     /// Where large bodies are decoded.
     decoding: Semaphore,
     seen: Mutex<Seen>,
@@ -45,18 +45,18 @@ struct Seen {
     full: bool,
 }
 
-impl Inflow {
+impl IntakeThrottle {
     /// For a lane with so many seats, and with what waits already.
     #[must_use]
-    pub fn new(seats: usize, backlog_limit: u32, waiting: Backlog) -> Self {
-        let steady = super::lane::prefetch(seats);
-        let ((prefetch, _), (flood, _)) = (watch::channel(steady), watch::channel(false));
+    pub fn new(limiters: usize, backlog_limit: u32, waiting: Backlog) -> Self {
+        let steady = super::lane::prefetch(limiters);
+        let ((prefetch, _), (burst, _)) = (watch::channel(steady), watch::channel(false));
         let seen = Mutex::new(Seen { waiting, made: Backlog::default(), full: false });
         let decoding = Semaphore::new(DECODED_AT_A_TIME);
-        let inflow = Self { prefetch, steady, backlog_limit, flood, decoding, seen };
+        let throttle = Self { prefetch, steady, backlog_limit, burst, decoding, seen };
         metrics::gauge!(names::INTAKE_PAUSED).set(0.0);
-        inflow.adjust(inflow.seen());
-        inflow
+        throttle.adjust(throttle.seen());
+        throttle
     }
 
     /// Messages in hand at most, as it changes; 0: none is taken.
@@ -82,17 +82,17 @@ impl Inflow {
     }
 
     /// Until the queue is long: intake that finds no free seat becomes a row then instead of waiting for one.
-    pub(super) async fn flooded(&self) {
-        self.flood.subscribe().wait_for(|flood| *flood).await.expect("the sender is this one's own");
+    pub(super) async fn in_burst(&self) {
+        self.burst.subscribe().wait_for(|burst| *burst).await.expect("the sender is this one's own");
     }
 
     /// The queue holds `ready` messages, of which the lane soon does `soon`.
     pub fn queue_holds(&self, ready: usize, soon: usize) {
         let seen = self.seen();
         // It is not left at the first message less: each change of the prefetch is a new consumer.
-        self.flood.send_if_modified(|flood| {
-            let long = ready > if *flood { soon / 2 } else { soon };
-            std::mem::replace(flood, long) != long
+        self.burst.send_if_modified(|burst| {
+            let long = ready > if *burst { soon / 2 } else { soon };
+            std::mem::replace(burst, long) != long
         });
         self.adjust(seen);
     }
@@ -131,10 +131,10 @@ impl Inflow {
             }
         }
         let room = self.backlog_limit.saturating_sub(waiting);
-        let flooded = *self.flood.borrow() && room >= u32::from(FLOOD);
-        let wanted = match (full, flooded) {
+        let in_burst = *self.burst.borrow() && room >= u32::from(BURST);
+        let wanted = match (full, in_burst) {
             (true, _) => 0,
-            (false, true) => self.steady.max(FLOOD),
+            (false, true) => self.steady.max(BURST),
             (false, false) => self.steady,
         };
         self.prefetch.send_if_modified(|now| std::mem::replace(now, wanted) != wanted);
@@ -175,40 +175,40 @@ mod tests {
 
     #[test]
     fn a_long_queue_becomes_rows_until_it_is_short() {
-        let inflow = Inflow::new(4, 10_000, NOTHING);
-        let prefetch = inflow.prefetch();
+        let throttle = IntakeThrottle::new(4, 10_000, NOTHING);
+        let prefetch = throttle.prefetch();
         assert_eq!(*prefetch.borrow(), 6);
-        inflow.queue_holds(11, 10);
-        assert!(inflow.flooded().now_or_never().is_some());
-        assert_eq!(*prefetch.borrow(), FLOOD);
-        inflow.queue_holds(6, 10);
-        assert!(inflow.flooded().now_or_never().is_some(), "it is not short yet");
-        inflow.queue_holds(5, 10);
-        assert!(inflow.flooded().now_or_never().is_none());
+        throttle.queue_holds(11, 10);
+        assert!(throttle.in_burst().now_or_never().is_some());
+        assert_eq!(*prefetch.borrow(), BURST);
+        throttle.queue_holds(6, 10);
+        assert!(throttle.in_burst().now_or_never().is_some(), "it is not short yet");
+        throttle.queue_holds(5, 10);
+        assert!(throttle.in_burst().now_or_never().is_none());
         assert_eq!(*prefetch.borrow(), 6);
     }
 
     #[test]
     fn too_many_rows_stop_intake_until_a_tenth_of_them_is_gone() {
-        let inflow = Inflow::new(4, 100, NOTHING);
-        let prefetch = inflow.prefetch();
-        inflow.queue_holds(1000, 10);
+        let throttle = IntakeThrottle::new(4, 100, NOTHING);
+        let prefetch = throttle.prefetch();
+        throttle.queue_holds(1000, 10);
         assert_eq!(*prefetch.borrow(), 6, "little room is not filled at once");
-        inflow.backlog_is(jobs(99), NOTHING);
-        inflow.one_more(ONE_JOB);
+        throttle.backlog_is(jobs(99), NOTHING);
+        throttle.one_more(ONE_JOB);
         assert_eq!(*prefetch.borrow(), 0);
-        inflow.backlog_is(jobs(91), jobs(1));
+        throttle.backlog_is(jobs(91), jobs(1));
         assert_eq!(*prefetch.borrow(), 0);
-        inflow.backlog_is(jobs(89), NOTHING);
+        throttle.backlog_is(jobs(89), NOTHING);
         assert_eq!(*prefetch.borrow(), 0, "one has come since they were counted");
-        inflow.backlog_is(jobs(89), jobs(1));
+        throttle.backlog_is(jobs(89), jobs(1));
         assert_eq!(*prefetch.borrow(), 6);
-        assert_eq!(inflow.paused(), None);
+        assert_eq!(throttle.paused(), None);
     }
 
     #[test]
     fn a_full_backlog_is_known_from_the_start_and_says_what_it_is_full_of() {
-        let full = Inflow::new(4, 5, Backlog { jobs: 4, dead_letters: 5 });
+        let full = IntakeThrottle::new(4, 5, Backlog { jobs: 4, dead_letters: 5 });
         assert_eq!(*full.prefetch().borrow(), 0);
         assert!(full.paused().is_some_and(|why| why.contains("5 dead letters are open")));
         full.one_more(ONE_JOB);

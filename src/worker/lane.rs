@@ -16,8 +16,8 @@ use crate::store::Tables;
 
 /// Deliveries in hand for so many seats: the next ones are there when a seat becomes free.
 #[must_use]
-pub fn prefetch(seats: usize) -> u16 {
-    u16::try_from(seats * 3 / 2).unwrap_or(u16::MAX).max(2)
+pub fn prefetch(limiters: usize) -> u16 {
+    u16::try_from(limiters * 3 / 2).unwrap_or(u16::MAX).max(2)
 }
 
 /// Of so many seats of a lane that takes intake, one is kept for organizations that have none.
@@ -30,10 +30,10 @@ const TAKEN_OVER: usize = 1024;
 const ACTIVE_FOR: Duration = Duration::from_secs(10);
 
 /// The seats of a lane on this replica.
-pub struct Seat {
+pub struct LaneLimiter {
     /// The lane.
     pub lane: Lane,
-    slots: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     /// Of the seats, those kept for organizations that have none.
     kept: Arc<Semaphore>,
     /// Where intake waits for a seat.
@@ -69,34 +69,34 @@ struct Active {
 }
 
 /// A seat in use; dropping it frees it.
-pub(super) struct Slot {
+pub(super) struct Permit {
     _permit: OwnedSemaphorePermit,
     freed: Arc<AtomicUsize>,
 }
 
-impl Drop for Slot {
+impl Drop for Permit {
     fn drop(&mut self) {
         self.freed.fetch_add(1, Ordering::Relaxed);
     }
 }
 
 /// An organization's running job; dropping it counts it out.
-pub(super) struct Share {
-    seat: Arc<Seat>,
+pub(super) struct TenantShare {
+    limiter: Arc<LaneLimiter>,
     organization: String,
     /// The organization has nothing else in hand here.
     is_first: bool,
 }
 
-impl Drop for Share {
+impl Drop for TenantShare {
     fn drop(&mut self) {
-        if let Some(active) = self.seat.active().get_mut(&self.organization) {
+        if let Some(active) = self.limiter.active().get_mut(&self.organization) {
             active.running = active.running.saturating_sub(1);
         }
     }
 }
 
-impl Seat {
+impl LaneLimiter {
     /// For `capacity` jobs at a time, which all come as wake-ups.
     #[must_use]
     pub fn new(lane: Lane, capacity: usize) -> Self {
@@ -112,7 +112,7 @@ impl Seat {
     fn keeping(lane: Lane, capacity: usize, kept: usize) -> Self {
         Self {
             lane,
-            slots: Arc::new(Semaphore::new(capacity - kept)),
+            permits: Arc::new(Semaphore::new(capacity - kept)),
             kept: Arc::new(Semaphore::new(kept)),
             waiting_room: Semaphore::new(usize::from(prefetch(capacity))),
             line: Semaphore::new(1),
@@ -134,27 +134,27 @@ impl Seat {
     }
 
     /// A free seat, when there is one.
-    pub(super) async fn slot(&self) -> Slot {
+    pub(super) async fn permit(&self) -> Permit {
         let _line = self.line.acquire().await.expect("the semaphore is never closed");
-        self.slot_past_line().await
+        self.permit_past_line().await
     }
 
     /// A free seat, when there is one, before whatever stands in line: for a job whose owner is dead.
-    pub(super) async fn slot_past_line(&self) -> Slot {
-        let permit = Arc::clone(&self.slots).acquire_owned().await.expect("the semaphore is never closed");
-        Slot { _permit: permit, freed: Arc::clone(&self.freed) }
+    pub(super) async fn permit_past_line(&self) -> Permit {
+        let permit = Arc::clone(&self.permits).acquire_owned().await.expect("the semaphore is never closed");
+        Permit { _permit: permit, freed: Arc::clone(&self.freed) }
     }
 
-    /// A place to wait in for [`Seat::slot_in_turn`], while there is one.
+    /// A place to wait in for [`LaneLimiter::permit_in_turn`], while there is one.
     pub(super) fn waiting_place(&self) -> Option<SemaphorePermit<'_>> {
         self.waiting_room.try_acquire().ok()
     }
 
     /// A seat for intake, when there is one. Wake-ups are of older jobs, those of dead owners among them: of all intake that waits,
     /// only one stands in the queue with them.
-    pub(super) async fn slot_in_turn(&self) -> Slot {
+    pub(super) async fn permit_in_turn(&self) -> Permit {
         let _turn = self.turn.acquire().await.expect("the semaphore is never closed");
-        self.slot().await
+        self.permit().await
     }
 
     /// Jobs of dead owners are due again: they have the next seats here, without waiting for their wake-ups to come through the
@@ -179,16 +179,16 @@ impl Seat {
     }
 
     /// A seat that is free now; the kept ones are for the first job of an organization.
-    pub(super) fn free_slot(&self, share: &Share) -> Option<Slot> {
+    pub(super) fn free_permit(&self, share: &TenantShare) -> Option<Permit> {
         let kept = || share.is_first.then(|| Arc::clone(&self.kept).try_acquire_owned().ok()).flatten();
-        let permit = Arc::clone(&self.slots).try_acquire_owned().ok().or_else(kept)?;
-        Some(Slot { _permit: permit, freed: Arc::clone(&self.freed) })
+        let permit = Arc::clone(&self.permits).try_acquire_owned().ok().or_else(kept)?;
+        Some(Permit { _permit: permit, freed: Arc::clone(&self.freed) })
     }
 
     /// Free seats now, for whoever comes.
     #[must_use]
     pub fn free(&self) -> usize {
-        self.slots.available_permits()
+        self.permits.available_permits()
     }
 
     /// Seats in all.
@@ -209,7 +209,7 @@ impl Seat {
     }
 
     /// Counts a job of `organization` in, unless it has its share: with `n` active organizations, the `n`-th part of the seats.
-    pub(super) fn share(self: &Arc<Self>, organization: &str) -> Option<Share> {
+    pub(super) fn share(self: &Arc<Self>, organization: &str) -> Option<TenantShare> {
         let mut active = self.active();
         active.retain(|_, one| one.running > 0 || one.last_seen.elapsed() < ACTIVE_FOR);
         let one = active.entry(organization.to_owned()).or_insert(Active { running: 0, last_seen: Instant::now() });
@@ -223,7 +223,7 @@ impl Seat {
             one.running += 1;
         }
         drop(active);
-        Some(Share { seat: Arc::clone(self), organization: organization.to_owned(), is_first: running == 0 })
+        Some(TenantShare { limiter: Arc::clone(self), organization: organization.to_owned(), is_first: running == 0 })
     }
 
     fn active(&self) -> MutexGuard<'_, HashMap<String, Active>> {
@@ -236,7 +236,7 @@ pub struct LaneRun<P: Product, T: Tables<Changes = P::Changes>> {
     /// Who does the work.
     pub worker: Arc<Worker<P, T>>,
     /// Where.
-    pub seat: Arc<Seat>,
+    pub limiter: Arc<LaneLimiter>,
     /// From the consumer; bounded by its prefetch.
     pub deliveries: mpsc::Receiver<Delivery>,
     /// The deliveries in hand, awaited by the drain.
@@ -249,14 +249,14 @@ impl<P: Product, T: Tables<Changes = P::Changes>> LaneRun<P, T> {
     /// Hands every delivery, and every job of a dead owner, to a piece of work of its own until the consumer ends.
     pub async fn serve(mut self) {
         loop {
-            let (worker, seat) = (Arc::clone(&self.worker), Arc::clone(&self.seat));
+            let (worker, limiter) = (Arc::clone(&self.worker), Arc::clone(&self.limiter));
             tokio::select! {
                 delivery = self.deliveries.recv() => match delivery {
-                    Some(delivery) => self.start("delivery", async move { worker.handle(delivery, &seat).await }),
+                    Some(delivery) => self.start("delivery", async move { worker.handle(delivery, &limiter).await }),
                     None => return,
                 },
-                job = self.seat.next_taken_over() => {
-                    self.start("takeover", async move { worker.take_over(job, &seat).await });
+                job = self.limiter.next_taken_over() => {
+                    self.start("takeover", async move { worker.take_over(job, &limiter).await });
                 }
             }
         }
@@ -277,67 +277,67 @@ mod tests {
 
     #[test]
     fn one_organization_may_use_every_seat_and_two_share_them() {
-        let seat = Arc::new(Seat::new(LANE, 4));
-        let first: Vec<_> = (0..4).map(|_| seat.share("a").unwrap()).collect();
-        assert!(seat.share("b").is_some(), "b has its share whatever a has");
-        assert!(seat.share("a").is_none(), "a is over its share while b is active");
+        let limiter = Arc::new(LaneLimiter::new(LANE, 4));
+        let first: Vec<_> = (0..4).map(|_| limiter.share("a").unwrap()).collect();
+        assert!(limiter.share("b").is_some(), "b has its share whatever a has");
+        assert!(limiter.share("a").is_none(), "a is over its share while b is active");
         drop(first);
-        assert!(seat.share("a").is_some());
+        assert!(limiter.share("a").is_some());
     }
 
     #[test]
     fn of_all_intake_that_waits_one_stands_in_the_queue_with_wake_ups() {
-        let seat = Seat::new(LANE, 2);
-        let mut slots: Vec<_> = (0..2).map(|_| seat.slot().now_or_never().unwrap()).collect();
-        let mut intake: Vec<_> = (0..2).map(|_| Box::pin(seat.slot_in_turn())).collect();
+        let limiter = LaneLimiter::new(LANE, 2);
+        let mut permits: Vec<_> = (0..2).map(|_| limiter.permit().now_or_never().unwrap()).collect();
+        let mut intake: Vec<_> = (0..2).map(|_| Box::pin(limiter.permit_in_turn())).collect();
         for one in &mut intake {
             assert!(one.now_or_never().is_none());
         }
-        let mut wake_up = Box::pin(seat.slot());
+        let mut wake_up = Box::pin(limiter.permit());
         assert!((&mut wake_up).now_or_never().is_none());
-        slots.pop();
+        permits.pop();
         let first = (&mut intake[0]).now_or_never().expect("it came first");
         drop(first);
         assert!((&mut intake[1]).now_or_never().is_none(), "it is behind the wake-up, which came after it");
         assert!(wake_up.now_or_never().is_some());
         assert!((&mut intake[1]).now_or_never().is_some());
-        let places: Vec<_> = std::iter::from_fn(|| seat.waiting_place()).collect();
+        let places: Vec<_> = std::iter::from_fn(|| limiter.waiting_place()).collect();
         assert_eq!(places.len(), usize::from(prefetch(2)));
     }
 
     #[test]
     fn a_dead_owner_s_job_has_the_next_seat_whoever_stands_in_line() {
-        let seat = Seat::new(LANE, 2);
-        let mut slots: Vec<_> = (0..2).map(|_| seat.slot().now_or_never().unwrap()).collect();
-        let mut wake_ups: Vec<_> = (0..3).map(|_| Box::pin(seat.slot())).collect();
+        let limiter = LaneLimiter::new(LANE, 2);
+        let mut permits: Vec<_> = (0..2).map(|_| limiter.permit().now_or_never().unwrap()).collect();
+        let mut wake_ups: Vec<_> = (0..3).map(|_| Box::pin(limiter.permit())).collect();
         for one in &mut wake_ups {
             assert!(one.now_or_never().is_none());
         }
-        let mut taken_over = Box::pin(seat.slot_past_line());
+        let mut taken_over = Box::pin(limiter.permit_past_line());
         assert!((&mut taken_over).now_or_never().is_none());
-        slots.clear();
-        assert!(taken_over.now_or_never().is_some(), "one wake-up at most has its seat before");
+        permits.clear();
+        assert!(taken_over.now_or_never().is_some(), "one wake-up at most has its permit before");
         let jobs: Vec<_> = (0..=TAKEN_OVER).map(|_| JobId::fresh()).collect();
-        seat.take_over(jobs.iter().copied());
-        let next = std::iter::from_fn(|| seat.next_taken_over().now_or_never()).collect::<Vec<_>>();
+        limiter.take_over(jobs.iter().copied());
+        let next = std::iter::from_fn(|| limiter.next_taken_over().now_or_never()).collect::<Vec<_>>();
         assert_eq!(next, jobs[..TAKEN_OVER], "the others come with their wake-ups");
     }
 
     #[test]
     fn an_organization_s_first_job_has_a_seat_however_many_another_one_s_jobs_take() {
-        let seat = Arc::new(Seat::with_intake(LANE, 8));
-        let shares: Vec<_> = (0..8).map(|_| seat.share("a").unwrap()).collect();
-        let slots: Vec<_> = shares.iter().map(|share| seat.free_slot(share)).collect();
-        assert_eq!(slots.iter().flatten().count(), 7);
-        let (first, second) = (seat.share("b").unwrap(), seat.share("b").unwrap());
-        let _slot = seat.free_slot(&first).expect("a kept one");
-        assert!(seat.free_slot(&second).is_none());
+        let limiter = Arc::new(LaneLimiter::with_intake(LANE, 8));
+        let shares: Vec<_> = (0..8).map(|_| limiter.share("a").unwrap()).collect();
+        let permits: Vec<_> = shares.iter().map(|share| limiter.free_permit(share)).collect();
+        assert_eq!(permits.iter().flatten().count(), 7);
+        let (first, second) = (limiter.share("b").unwrap(), limiter.share("b").unwrap());
+        let _permit = limiter.free_permit(&first).expect("a kept one");
+        assert!(limiter.free_permit(&second).is_none());
     }
 
     #[test]
     fn where_no_intake_comes_wake_ups_have_every_seat() {
-        let seat = Seat::new(LANE, 16);
-        let slots: Vec<_> = std::iter::from_fn(|| seat.slot().now_or_never()).collect();
-        assert_eq!(slots.len(), 16);
+        let limiter = LaneLimiter::new(LANE, 16);
+        let permits: Vec<_> = std::iter::from_fn(|| limiter.permit().now_or_never()).collect();
+        assert_eq!(permits.len(), 16);
     }
 }

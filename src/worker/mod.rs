@@ -35,10 +35,10 @@ use tracing::Instrument;
 pub use admission::Admission;
 pub use announcer::{Announcer, Announcing, DueAnnouncements, EventLinks, announcer};
 pub use consumer_liveness::{LaneWatch, deafness};
-pub use context::{Parts, Running};
+pub use context::{Running, WorkerContext};
 pub use heartbeat::{beat, begin};
-pub use intake_throttle::Inflow;
-pub use lane::{LaneRun, Seat, prefetch};
+pub use intake_throttle::IntakeThrottle;
+pub use lane::{LaneLimiter, LaneRun, prefetch};
 pub use lease::Lease;
 pub use quotas::{QuotaLimits, Quotas};
 pub use stamps::Stamps;
@@ -58,11 +58,11 @@ use stage_run::{Due, Step};
 
 /// One incarnation of a worker process.
 pub struct Worker<P: Product, T: Tables<Changes = P::Changes>> {
-    parts: Parts<P, T>,
+    context: WorkerContext<P, T>,
     lease: Arc<Lease>,
     /// No new claims; stages in hand are finished.
     drain: CancellationToken,
-    inflow: Arc<Inflow>,
+    throttle: Arc<IntakeThrottle>,
     quotas: Arc<Quotas>,
 }
 
@@ -83,22 +83,22 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     /// Of these parts, under this lease.
     #[must_use]
     pub const fn new(
-        parts: Parts<P, T>,
+        context: WorkerContext<P, T>,
         lease: Arc<Lease>,
         drain: CancellationToken,
-        inflow: Arc<Inflow>,
+        throttle: Arc<IntakeThrottle>,
         quotas: Arc<Quotas>,
     ) -> Self {
-        Self { parts, lease, drain, inflow, quotas }
+        Self { context, lease, drain, throttle, quotas }
     }
 
     /// Takes a delivery to its end. Where the lease is lost on the way, it goes back.
-    pub(crate) async fn handle(&self, mut delivery: Delivery, seat: &Arc<Seat>) {
+    pub(crate) async fn handle(&self, mut delivery: Delivery, limiter: &Arc<LaneLimiter>) {
         let lost = self.lease.lost();
         tokio::select! {
             biased;
             () = lost.cancelled() => delivery.abandon(),
-            taken = self.take(&delivery, seat) => match taken {
+            taken = self.take(&delivery, limiter) => match taken {
                 Taken::Nothing => delivery.ack(),
                 Taken::Back => delivery.abandon(),
                 Taken::Ours(claim, holding, told) => {
@@ -115,13 +115,13 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
 
     /// Takes over the job of a dead owner as a wake-up would, which comes as well. Where the lease is lost on the way, whoever
     /// finds us dead does the same.
-    pub(crate) async fn take_over(&self, job: JobId, seat: &Arc<Seat>) {
+    pub(crate) async fn take_over(&self, job: JobId, limiter: &Arc<LaneLimiter>) {
         let lost = self.lease.lost();
         tokio::select! {
             biased;
             () = lost.cancelled() => {}
             () = async {
-                if let Taken::Ours(claim, holding, told) = self.take_freed(job, seat).await {
+                if let Taken::Ours(claim, holding, told) = self.take_freed(job, limiter).await {
                     self.run_traced(claim, holding, told).await;
                 }
             } => {}
@@ -133,7 +133,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         let span = tracing::info_span!("job", job.id = %claim.job.id, job.pipeline = claim.job.pipeline,
             job.organization = claim.job.organization, trace.id = trace.id());
         // What the claim announces goes out before anything that its stages do.
-        self.parts.announcer.tell(told);
+        self.context.announcer.tell(told);
         let run = self.run(*claim, &mut holding);
         trace.around(run.instrument(span)).await;
     }
@@ -148,7 +148,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
                 After::GoOn | After::Stop => return,
             }
             let replica = self.lease.replica();
-            match self.parts.patiently(|| self.parts.store().adopt(replica, claim.job.id)).await {
+            match self.context.patiently(|| self.context.store().adopt(replica, claim.job.id)).await {
                 Ok(Some(again)) => claim = again,
                 Ok(None) => return,
                 Err(error) => {
@@ -221,7 +221,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
                 }
                 Decision::Infrastructure(fault) => {
                     report::ill(&fault);
-                    self.parts.pause().await;
+                    self.context.pause().await;
                     continue;
                 }
                 Decision::GiveUp => return Err(self.give_up(claim, due, Duration::ZERO).await),
@@ -230,7 +230,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             let mut committed = self.commit(run, &position, commit).await?;
             reach(info.name, "after_commit");
             holding.cleared();
-            self.parts.publish(&committed.wake, std::mem::take(&mut committed.announcements)).await;
+            self.context.publish(&committed.wake, std::mem::take(&mut committed.announcements)).await;
             reach(info.name, "after_publish");
             return Ok(committed);
         }
@@ -238,7 +238,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
 
     /// Gives the job up without a record, with what its stage has fetched so far.
     async fn give_up(&self, claim: &Claim, due: &Due<'_, P>, delay: Duration) -> After {
-        self.parts.postpone(&claim.fence, delay, SoFar::Only(due.kept.to_stored().as_deref())).await;
+        self.context.postpone(&claim.fence, delay, SoFar::Only(due.kept.to_stored().as_deref())).await;
         After::Stop
     }
 
@@ -246,7 +246,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     async fn commit(&self, run: Run<'_>, at: &Position<'_>, mut commit: Commit<P::Changes>) -> Result<Committed, After> {
         let (mut replaced, mut in_doubt) = (false, false);
         loop {
-            let error = match self.parts.writer.commit(run, &commit).await {
+            let error = match self.context.writer.commit(run, &commit).await {
                 Ok(committed) => {
                     report::committed(run, at, &commit, &committed);
                     return Ok(committed);
@@ -261,11 +261,11 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             let is_ill = fault.class() == crate::fault::Class::Infrastructure;
             if is_ill {
                 report::ill(&fault);
-                self.parts.pause().await;
+                self.context.pause().await;
             }
             // An earlier one that seemed lost may have come late, and be what this one meets.
             if is_ill || std::mem::take(&mut in_doubt) {
-                match self.parts.patiently(|| self.parts.store().landed(run, &commit)).await {
+                match self.context.patiently(|| self.context.store().landed(run, &commit)).await {
                     Ok(Landed::No) if is_ill => {
                         in_doubt = true;
                         continue;
@@ -273,7 +273,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
                     Ok(Landed::No) => {}
                     Ok(Landed::Yes) => {
                         // Its follow-ups are stamped, and nobody knows which.
-                        self.parts.stamps.doubt_all();
+                        self.context.stamps.doubt_all();
                         return Err(After::ReadAgain);
                     }
                     Ok(Landed::Fenced) | Err(_) => return Err(fenced(at.stage)),
@@ -284,7 +284,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
                     error = fault.message(),
                     "the job can be neither committed nor parked; it is tried again in a minute"
                 );
-                self.parts.postpone(run.fence, LONGEST_DELIVERY, SoFar::Only(commit.partial.as_deref())).await;
+                self.context.postpone(run.fence, LONGEST_DELIVERY, SoFar::Only(commit.partial.as_deref())).await;
                 return Err(After::Stop);
             }
             replaced = true;
@@ -316,7 +316,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     /// The claim's pipeline, where this worker knows it, its stage, its schema and its checkpoints' versions; otherwise the job
     /// waits for a worker that does.
     async fn known(&self, claim: &Claim) -> Option<&Pipeline<P>> {
-        match version_skew::unseal(&self.parts, claim).await {
+        match version_skew::unseal(&self.context, claim).await {
             Ok(false) => {}
             Ok(true) => return None,
             Err(newer) => {
@@ -324,7 +324,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
                 return None;
             }
         }
-        let Some(pipeline) = self.parts.registry.get(&claim.job.pipeline) else {
+        let Some(pipeline) = self.context.registry.get(&claim.job.pipeline) else {
             self.leave_to_newer(claim, version_skew::Unknown::pipeline(&claim.job)).await;
             return None;
         };
@@ -339,11 +339,11 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         let commit = newer.into_commit(claim);
         let run = Run { fence: &claim.fence, job: &claim.job, took: Duration::ZERO };
         debug_assert!(matches!(commit.next, Next::Wait { .. } | Next::Park), "an unknown job is not run");
-        match self.parts.writer.commit(run, &commit).await {
-            Ok(committed) => self.parts.publish(&committed.wake, committed.announcements).await,
+        match self.context.writer.commit(run, &commit).await {
+            Ok(committed) => self.context.publish(&committed.wake, committed.announcements).await,
             Err(error) => {
                 tracing::warn!(error = crate::fault::chain(&error), "a job of another version cannot be left waiting yet");
-                self.parts.postpone(&claim.fence, Duration::from_secs(1), SoFar::AsStored).await;
+                self.context.postpone(&claim.fence, Duration::from_secs(1), SoFar::AsStored).await;
             }
         }
     }

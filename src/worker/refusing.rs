@@ -48,7 +48,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         let (code, refusal) = (new.refusal.code(), new.refusal);
         match self.store_refused(new).await {
             Ok(Some(id)) => {
-                self.inflow.one_more(ONE_DEAD_LETTER);
+                self.throttle.one_more(ONE_DEAD_LETTER);
                 metrics::counter!(names::DEAD_LETTERS, "code" => code).increment(1);
                 tracing::warn!(dead_letter.id = id, error.code = code, error = chain(refusal), "a message became a dead letter");
                 Taken::Nothing
@@ -63,7 +63,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             }
             Err(error) => {
                 tracing::error!(error = chain(&error), "a dead letter cannot be stored");
-                self.parts.pause().await;
+                self.context.pause().await;
                 Taken::Back
             }
         }
@@ -71,21 +71,21 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
 
     /// The number of the dead letter, if there is room for one.
     async fn store_refused(&self, new: &NewDeadLetter<'_>) -> Result<Option<i64>, StoreError> {
-        let parts = &self.parts;
+        let context = &self.context;
         let bytes = new.kept_bytes();
-        match parts.patiently(|| self.quotas.letter(new.producer, bytes)).await? {
+        match context.patiently(|| self.quotas.letter(new.producer, bytes)).await? {
             LetterRoom::Whole(room) => {
-                let id = parts.patiently(|| parts.store().keep_dead_letter(new)).await?;
+                let id = context.patiently(|| context.store().keep_dead_letter(new)).await?;
                 room.stored();
                 Ok(Some(id))
             }
             LetterRoom::WithoutBody(room) => {
-                let id = parts.patiently(|| parts.store().keep_dead_letter_without_body(new)).await?;
+                let id = context.patiently(|| context.store().keep_dead_letter_without_body(new)).await?;
                 room.stored();
                 Ok(Some(id))
             }
             LetterRoom::Nothing(Some(others)) => {
-                parts.patiently(|| parts.store().announce_refusal(new, others)).await?;
+                context.patiently(|| context.store().announce_refusal(new, others)).await?;
                 Ok(None)
             }
             LetterRoom::Nothing(None) => Ok(None),

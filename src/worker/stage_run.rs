@@ -76,7 +76,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     /// Looks, stores the intent where there is one, and runs.
     pub(super) async fn attempt(&self, claim: &Claim, due: &Due<'_, P>) -> Step<P::Changes> {
         let Due { info, stage, payload, kept, .. } = *due;
-        let services = &*self.parts.services;
+        let services = &*self.context.services;
         let context = || Context::new(&claim.job, services, &claim.outputs, info.needs, payload, kept);
         let look = context();
         let intent = match guarded(info.timeout, stage.prepare(&look)).await {
@@ -93,7 +93,8 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
                 if claim.is_overdue() {
                     return Step::overdue(None);
                 }
-                let stored = self.parts.patiently(|| self.parts.store().store_intent(&claim.fence, &claim.job, &intent)).await;
+                let stored =
+                    self.context.patiently(|| self.context.store().store_intent(&claim.fence, &claim.job, &intent)).await;
                 match stored {
                     // Whoever waits for its turn at a destination does not call for it after the job's deadline.
                     Ok(IntentOutcome::Go(effect)) => {
@@ -121,7 +122,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     /// else's, could take the other's work for ours where the two have the same value.
     pub(super) async fn refused(&self, claim: &Claim, effect: Option<&Effect>) {
         let Some(effect) = effect else { return };
-        if let Err(error) = self.parts.patiently(|| self.parts.store().effect_refused(&claim.fence, &effect.key)).await {
+        if let Err(error) = self.context.patiently(|| self.context.store().effect_refused(&claim.fence, &effect.key)).await {
             tracing::error!(error = crate::fault::chain(&error), "a refused effect cannot be settled");
         }
     }

@@ -2,7 +2,7 @@
 
 use serde_json::value::to_raw_value;
 
-use super::context::Parts;
+use super::context::WorkerContext;
 use crate::engine::{AttemptOutcome, AttemptRecord, Commit, Failure, Next, Pipeline, Product, Record, Skipped};
 use crate::fault::{WaitOn, chain, fingerprint};
 use crate::job::{Job, WaitReason};
@@ -79,36 +79,36 @@ pub(super) fn unknown_stage<P: Product>(pipeline: &Pipeline<P>, claim: &Claim) -
 /// Decodes the payload of a job that came with a newer schema, now that this worker may know it. The job is given up then, to
 /// begin as one that has just come: `false` means that there was nothing to decode.
 pub(super) async fn unseal<P: Product, T: Tables<Changes = P::Changes>>(
-    parts: &Parts<P, T>,
+    context: &WorkerContext<P, T>,
     claim: &Claim,
 ) -> Result<bool, Box<Unknown>> {
     let Some(sealed) = &claim.sealed_payload else { return Ok(false) };
     let unreadable = |what: &str| Box::new(Unknown::unreadable(&claim.job, what));
-    let row = parts.patiently(|| parts.store().job(claim.job.id)).await.map_err(|error| unreadable(&chain(&error)))?;
+    let row = context.patiently(|| context.store().job(claim.job.id)).await.map_err(|error| unreadable(&chain(&error)))?;
     let Some(row) = row else { return Ok(true) };
-    let request = open(parts, &claim.job, row.dedupe_key, sealed)?;
+    let request = open(context, &claim.job, row.dedupe_key, sealed)?;
     let payload = to_raw_value(&request).map_err(|error| unreadable(&error.to_string()))?;
-    let unsealed = parts.patiently(|| parts.store().unseal(&claim.fence, &payload, &request)).await;
+    let unsealed = context.patiently(|| context.store().unseal(&claim.fence, &payload, &request)).await;
     unsealed.map(|_| true).map_err(|error| unreadable(&chain(&error)))
 }
 
 /// Source and key may have come beside the body, so they are the row's. The bytes themselves were admitted when they came.
 fn open<P: Product, T: Tables<Changes = P::Changes>>(
-    parts: &Parts<P, T>,
+    context: &WorkerContext<P, T>,
     job: &Job,
     dedupe_key: String,
     sealed: &str,
 ) -> Result<Request, Box<Unknown>> {
     let unreadable = |what: &str| Box::new(Unknown::unreadable(job, what));
     let row = job.id.to_string();
-    let body = parts.keyring.open(sealed_place(&row), sealed).map_err(|error| unreadable(&chain(&error)))?;
+    let body = context.keyring.open(sealed_place(&row), sealed).map_err(|error| unreadable(&chain(&error)))?;
     let envelope = Envelope {
         content_type: Some("application/json".to_owned()),
         message_id: Some(dedupe_key),
         app_id: Some(job.source.clone()),
         ..Envelope::default()
     };
-    match decode_intake(&body, &envelope, &parts.keyring, job.id) {
+    match decode_intake(&body, &envelope, &context.keyring, job.id) {
         Ok(Intake::Request { request, .. }) => Ok(*request),
         Ok(Intake::Newer(newer)) => {
             let key = format!("schema:{}", newer.schema);

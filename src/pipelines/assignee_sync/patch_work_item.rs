@@ -67,7 +67,7 @@ impl Stage<Dispatch> for PatchWorkItem {
     const NAME: &'static str = "patch_work_item";
     const NEEDS: &'static [&'static str] = &[<FindAssignee as Stage<Dispatch>>::NAME];
     const TIMEOUT: Duration = Duration::from_secs(60);
-    const EFFECT: Option<EffectClass> = Some(EffectClass::K1);
+    const EFFECT: Option<EffectClass> = Some(EffectClass::CompareAndSet);
     type Output = Patched;
 
     async fn prepare(&self, cx: &Context<'_, Dispatch>) -> Result<Looked, StageFault> {
@@ -191,7 +191,7 @@ fn intent(sync: &AssigneeSync, detail: &Detail, timeout: Duration) -> Intent {
     let work_item = work_item_resource(sync.integration_id, sync.work_item_id);
     Intent {
         target: work_item.clone(),
-        class: EffectClass::K1,
+        class: EffectClass::CompareAndSet,
         keyed_for: None,
         resource: Some(work_item),
         detail: serde_json::to_value(detail).expect("numbers and a text have a JSON form"),

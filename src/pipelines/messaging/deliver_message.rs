@@ -53,7 +53,7 @@ impl Stage<Dispatch> for DeliverMessage {
     /// About a day, too, but at most an hour apart: people wait for messages after an outage.
     const RETRY: RetryPolicy = RetryPolicy { attempts: 30, base: Duration::from_secs(1), cap: Duration::from_secs(3600) };
     const TIMEOUT: Duration = Duration::from_secs(30);
-    const EFFECT: Option<EffectClass> = Some(EffectClass::K3);
+    const EFFECT: Option<EffectClass> = Some(EffectClass::AtLeastOnce);
     type Output = DeliveredMessage;
 
     async fn prepare(&self, cx: &Context<'_, Dispatch>) -> Result<Prepared<DeliveredMessage, Changes>, StageFault> {
@@ -202,7 +202,7 @@ mod tests {
         }
 
         fn class(&self, _: &ChannelConfig) -> EffectClass {
-            EffectClass::K2
+            EffectClass::Keyed
         }
 
         fn keyed_for(&self, _: &ChannelConfig) -> Option<Duration> {
@@ -244,7 +244,7 @@ mod tests {
     #[test]
     fn the_intent_is_the_channel_s_and_the_destination_s_and_holds_no_secret() {
         let intent = intend(&destination()).unwrap();
-        assert_eq!((intent.class, intent.keyed_for), (EffectClass::K2, Some(Duration::from_secs(60))));
+        assert_eq!((intent.class, intent.keyed_for), (EffectClass::Keyed, Some(Duration::from_secs(60))));
         assert_eq!((intent.unknown, intent.target.as_str()), (UnknownPolicy::Hold, "destination:9"));
         assert_eq!(intent.detail, json!({"destination_id": 9, "destination": "team", "kind": "pigeon"}), "and no secret");
         assert!(intent.timeout < <DeliverMessage as Stage<Dispatch>>::TIMEOUT);

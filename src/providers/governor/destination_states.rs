@@ -7,9 +7,9 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::destination::{Asking, Crowd, Destination, NotNow, Seats, Ticket};
+use super::destination::{ActiveCount, Asking, Destination, NotNow, Seats, Ticket};
 use super::lanes::{CallLane, Lanes, PerLane};
-use super::provider_bulkhead::{Family, Member};
+use super::provider_bulkhead::{Member, ProviderBulkhead};
 use super::{Rates, Scope, locked};
 use crate::telemetry::names;
 
@@ -21,8 +21,8 @@ pub(super) const DESTINATIONS: usize = 4096;
 const PACE_OF_HOSTS: Duration = Duration::from_secs(3);
 
 /// One destination, shared by the calls that want to go there.
-pub(super) struct Place {
-    kin: Arc<Kin>,
+pub(super) struct DestinationState {
+    group: Arc<ProviderGroup>,
     /// Of a host, the organization whose it is.
     tenant: Option<Arc<str>>,
     state: Mutex<Destination>,
@@ -33,10 +33,10 @@ pub(super) struct Place {
 }
 
 /// The destinations of one provider.
-struct Kin {
+struct ProviderGroup {
     provider: &'static str,
-    families: PerLane<Mutex<Family>>,
-    /// As [`Place::changed`], where they wait for each other.
+    bulkheads: PerLane<Mutex<ProviderBulkhead>>,
+    /// As [`DestinationState::changed`], where they wait for each other.
     changed: Notify,
 }
 
@@ -45,7 +45,7 @@ struct Kin {
 pub(super) struct Call {
     lane: CallLane,
     ticket: Ticket,
-    /// In its family.
+    /// In its bulkhead.
     number: u64,
 }
 
@@ -57,13 +57,13 @@ impl Call {
 }
 
 /// Every destination that is known.
-pub(super) struct Places {
+pub(super) struct DestinationStates {
     rates: Rates,
     lanes: Lanes,
     /// By scope.
-    pub(super) known: Mutex<HashMap<String, Arc<Place>>>,
+    pub(super) known: Mutex<HashMap<String, Arc<DestinationState>>>,
     /// By provider, and whether they are hosts.
-    kin: Mutex<HashMap<(&'static str, bool), Arc<Kin>>>,
+    groups: Mutex<HashMap<(&'static str, bool), Arc<ProviderGroup>>>,
     active: Mutex<Active>,
 }
 
@@ -77,13 +77,13 @@ struct Active {
     tenants: PerLane<HashSet<Arc<str>>>,
 }
 
-impl Places {
+impl DestinationStates {
     pub(super) fn new(rates: Rates, lanes: Lanes) -> Self {
-        Self { rates, lanes, known: Mutex::default(), kin: Mutex::default(), active: Mutex::default() }
+        Self { rates, lanes, known: Mutex::default(), groups: Mutex::default(), active: Mutex::default() }
     }
 
     /// The place of a scope, which is known from now on, and active in its lane.
-    pub(super) fn of(&self, scope: &Scope, now: Instant) -> Arc<Place> {
+    pub(super) fn of(&self, scope: &Scope, now: Instant) -> Arc<DestinationState> {
         let place = self.known_or_new(scope, now);
         if place.change(|destination| destination.touch(scope.lane(), now)) {
             locked(&self.active).counted = None;
@@ -91,7 +91,7 @@ impl Places {
         place
     }
 
-    fn known_or_new(&self, scope: &Scope, now: Instant) -> Arc<Place> {
+    fn known_or_new(&self, scope: &Scope, now: Instant) -> Arc<DestinationState> {
         let mut known = locked(&self.known);
         if let Some(place) = known.get(scope.as_str()) {
             return Arc::clone(place);
@@ -108,17 +108,17 @@ impl Places {
         place
     }
 
-    fn new_place(&self, scope: &Scope, now: Instant) -> Place {
+    fn new_place(&self, scope: &Scope, now: Instant) -> DestinationState {
         let tenant = scope.tenant().map(Arc::from);
         let (seats_of, pace): (fn(usize) -> Seats, _) =
             if tenant.is_some() { (Seats::of_host, PACE_OF_HOSTS) } else { (Seats::of_destination, Duration::ZERO) };
         let seats = PerLane::new(|lane| seats_of(self.lanes.size(lane)));
         let provider = scope.provider();
-        let families = || PerLane::new(|lane| Mutex::new(Family::new(seats[lane], now)));
-        let new_kin = || Arc::new(Kin { provider, families: families(), changed: Notify::new() });
-        let kin = Arc::clone(locked(&self.kin).entry((provider, tenant.is_some())).or_insert_with(new_kin));
+        let bulkheads = || PerLane::new(|lane| Mutex::new(ProviderBulkhead::new(seats[lane], now)));
+        let new_group = || Arc::new(ProviderGroup { provider, bulkheads: bulkheads(), changed: Notify::new() });
+        let group = Arc::clone(locked(&self.groups).entry((provider, tenant.is_some())).or_insert_with(new_group));
         let state = Mutex::new(Destination::new(self.rates.of(provider), &seats, pace, now));
-        Place { kin, tenant, state, changed: Notify::new(), placing: tokio::sync::Mutex::default() }
+        DestinationState { group, tenant, state, changed: Notify::new(), placing: tokio::sync::Mutex::default() }
     }
 
     /// The holds of these scopes' open circuits are gone before their time.
@@ -130,16 +130,16 @@ impl Places {
     }
 
     /// How many share a lane with this one; counted once a second, and when one comes that was not active.
-    pub(super) fn crowd(&self, place: &Place, lane: CallLane, now: Instant) -> Crowd {
+    pub(super) fn active_count(&self, place: &DestinationState, lane: CallLane, now: Instant) -> ActiveCount {
         let mut active = locked(&self.active);
         if active.counted.is_none_or(|counted| now.saturating_duration_since(counted) >= RECOUNT) {
             *active = self.count(now);
         }
         if place.tenant.is_some() {
-            return Crowd { all: active.tenants[lane].len(), own: 1 };
+            return ActiveCount { all: active.tenants[lane].len(), own: 1 };
         }
         let destinations = &active.destinations[lane];
-        Crowd { all: destinations.values().sum(), own: destinations.get(place.kin.provider).copied().unwrap_or(0) }
+        ActiveCount { all: destinations.values().sum(), own: destinations.get(place.group.provider).copied().unwrap_or(0) }
     }
 
     fn count(&self, now: Instant) -> Active {
@@ -149,7 +149,7 @@ impl Places {
             for lane in CallLane::ALL.into_iter().filter(|lane| state.is_active(*lane, now)) {
                 match &place.tenant {
                     Some(tenant) => drop(active.tenants[lane].insert(Arc::clone(tenant))),
-                    None => *active.destinations[lane].entry(place.kin.provider).or_default() += 1,
+                    None => *active.destinations[lane].entry(place.group.provider).or_default() += 1,
                 }
             }
         }
@@ -157,7 +157,7 @@ impl Places {
     }
 }
 
-impl Place {
+impl DestinationState {
     /// Says whether a call could go out.
     pub(super) fn look(&self, asking: Asking) -> Result<(), NotNow> {
         self.ask(asking, |_, _, _| ())
@@ -166,41 +166,45 @@ impl Place {
     /// Lets a call out.
     pub(super) fn let_out(&self, asking: Asking) -> Result<Call, NotNow> {
         let Asking { lane, now, .. } = asking;
-        self.ask(asking, |destination, family, member| Call {
+        self.ask(asking, |destination, bulkhead, member| Call {
             lane,
             ticket: destination.let_out(lane, now),
-            number: family.let_out(member, now),
+            number: bulkhead.let_out(member, now),
         })
     }
 
     /// Does `then` where a call may go out.
-    fn ask<V>(&self, asking: Asking, then: impl FnOnce(&mut Destination, &mut Family, Member) -> V) -> Result<V, NotNow> {
+    fn ask<V>(
+        &self,
+        asking: Asking,
+        then: impl FnOnce(&mut Destination, &mut ProviderBulkhead, Member) -> V,
+    ) -> Result<V, NotNow> {
         self.change(|destination| {
             destination.ask(asking)?;
             let (standing, overdue_after) = (destination.standing(asking.now), destination.overdue_after());
             let member = Member { standing, tenant: self.tenant.clone(), overdue_after };
-            let mut family = locked(&self.kin.families[asking.lane]);
-            family.ask(&member, asking)?;
-            Ok(then(destination, &mut family, member))
+            let mut bulkhead = locked(&self.group.bulkheads[asking.lane]);
+            bulkhead.ask(&member, asking)?;
+            Ok(then(destination, &mut bulkhead, member))
         })
     }
 
     /// Counts a call out at `now`, doing `end` to its destination.
     pub(super) fn count_out<V>(&self, call: Call, now: Instant, end: impl FnOnce(&mut Destination, Ticket) -> V) -> V {
         let made = self.change(|destination| end(destination, call.ticket));
-        if locked(&self.kin.families[call.lane]).leave(call.number, now) {
-            self.kin.changed.notify_waiters();
+        if locked(&self.group.bulkheads[call.lane]).leave(call.number, now) {
+            self.group.changed.notify_waiters();
         }
         made
     }
 
     /// Ready when something has changed, since this was called, for those who wait.
     pub(super) fn change_seen(&self) -> impl Future<Output = ()> {
-        let (here, among_kin) = (self.changed.notified(), self.kin.changed.notified());
+        let (here, in_group) = (self.changed.notified(), self.group.changed.notified());
         async move {
             tokio::select! {
                 () = here => {}
-                () = among_kin => {}
+                () = in_group => {}
             }
         }
     }
@@ -212,7 +216,7 @@ impl Place {
         let made = change(&mut state);
         let is_closed = state.is_closed();
         drop(state);
-        let gauge = || metrics::gauge!(names::OPEN_CIRCUITS, "provider" => self.kin.provider);
+        let gauge = || metrics::gauge!(names::OPEN_CIRCUITS, "provider" => self.group.provider);
         match (was_closed, is_closed) {
             (true, false) => gauge().increment(1.0),
             (false, true) => gauge().decrement(1.0),

@@ -40,8 +40,8 @@ pub use lanes::{CallLane, Lanes};
 pub use rates::{BadRate, DEFAULT_RATES, Rates};
 pub use scope::Scope;
 
-use self::destination::{Asking, NotNow, Order};
-use self::destination_states::{Call, Place, Places};
+use self::destination::{Asking, HoldRequest, NotNow};
+use self::destination_states::{Call, DestinationState, DestinationStates};
 use self::hold_cache::{Copied, Held};
 use self::scope::Target;
 use self::unsaid::Unsaid;
@@ -85,7 +85,7 @@ pub struct LiveHold {
 
 /// Lets calls out.
 pub struct Governor {
-    places: Places,
+    states: DestinationStates,
     holds: Arc<dyn Holds>,
     copied: Mutex<Copied>,
     reading: tokio::sync::Mutex<()>,
@@ -104,7 +104,7 @@ struct InForce<'a> {
 pub struct Permit<'a> {
     governor: &'a Governor,
     scope: &'a Scope,
-    place: Arc<Place>,
+    place: Arc<DestinationState>,
     call: Option<Call>,
 }
 
@@ -132,7 +132,7 @@ impl Governor {
     #[must_use]
     pub fn new(rates: Rates, lanes: Lanes, holds: Arc<dyn Holds>) -> Self {
         Self {
-            places: Places::new(rates, lanes),
+            states: DestinationStates::new(rates, lanes),
             holds,
             copied: Mutex::default(),
             reading: tokio::sync::Mutex::default(),
@@ -160,7 +160,7 @@ impl Governor {
     /// # Errors
     /// [`GovernorFault::Held`] where the destination is held, [`GovernorFault::NotPlaced`] where it should be.
     pub async fn admit<'a>(&'a self, scope: &'a Scope) -> Result<Permit<'a>, GovernorFault> {
-        let (place, call) = self.pass(scope, Place::let_out).await?;
+        let (place, call) = self.pass(scope, DestinationState::let_out).await?;
         Ok(Permit { governor: self, scope, place, call: Some(call) })
     }
 
@@ -169,7 +169,7 @@ impl Governor {
     /// # Errors
     /// As [`Governor::admit`].
     pub async fn look(&self, scope: &Scope) -> Result<(), GovernorFault> {
-        self.pass(scope, Place::look).await.map(|_| ())
+        self.pass(scope, DestinationState::look).await.map(|_| ())
     }
 
     /// Reads the holds of all replicas again.
@@ -180,7 +180,7 @@ impl Governor {
         let begun = Instant::now();
         let live = self.holds.live().await;
         let gone = locked(&self.copied).take_over(live, begun)?;
-        self.places.released(&gone, begun);
+        self.states.released(&gone, begun);
         Ok(())
     }
 
@@ -188,18 +188,18 @@ impl Governor {
     async fn pass<V>(
         &self,
         scope: &Scope,
-        asked: impl Fn(&Place, Asking) -> Result<V, NotNow>,
-    ) -> Result<(Arc<Place>, V), GovernorFault> {
+        asked: impl Fn(&DestinationState, Asking) -> Result<V, NotNow>,
+    ) -> Result<(Arc<DestinationState>, V), GovernorFault> {
         let (since, lane) = (Instant::now(), scope.lane());
-        let place = self.places.of(scope, since);
+        let place = self.states.of(scope, since);
         loop {
             let changed = place.change_seen();
             if let Some(found) = self.held(scope.targets()).await {
                 return Err(found.refuse(&place));
             }
             let now = Instant::now();
-            let crowd = self.places.crowd(&place, lane, now);
-            let refused = match asked(&place, Asking { lane, crowd, since, now }) {
+            let active_count = self.states.active_count(&place, lane, now);
+            let refused = match asked(&place, Asking { lane, active_count, since, now }) {
                 Ok(done) => return Ok((Arc::clone(&place), done)),
                 Err(refused) => refused,
             };
@@ -210,7 +210,7 @@ impl Governor {
                 return Err(found.refuse(&place));
             }
             match refused {
-                NotNow::Hold(order) => return Err(self.hold(scope, &place, order).await),
+                NotNow::Hold(request) => return Err(self.hold(scope, &place, request).await),
                 NotNow::Wait { until, .. } => tokio::select! {
                     () = changed => {}
                     () = sleep_until(until) => {}
@@ -246,20 +246,26 @@ impl Governor {
     }
 
     /// Holds a destination that nobody has held meanwhile.
-    async fn hold(&self, scope: &Scope, place: &Place, order: Order) -> GovernorFault {
+    async fn hold(&self, scope: &Scope, place: &DestinationState, request: HoldRequest) -> GovernorFault {
         let _one_at_a_time = place.placing.lock().await;
-        let target = if order.why.is_for_seats() { scope.seats() } else { scope.own() };
+        let target = if request.why.is_for_seats() { scope.seats() } else { scope.own() };
         if let Some(found) = self.known(scope.targets().chain([target])) {
             return found.refuse(place);
         }
-        match self.place_hold(scope, place, target, order).await {
+        match self.place_hold(scope, place, target, request).await {
             Ok(held) => GovernorFault::held(target, held, Instant::now()),
             Err(fault) => GovernorFault::not_placed(target, &fault),
         }
     }
 
-    async fn place_hold(&self, scope: &Scope, place: &Place, target: &Target, order: Order) -> Result<Held, StageFault> {
-        let Order { why, length } = order;
+    async fn place_hold(
+        &self,
+        scope: &Scope,
+        place: &DestinationState,
+        target: &Target,
+        request: HoldRequest,
+    ) -> Result<Held, StageFault> {
+        let HoldRequest { why, length } = request;
         let reason = format!("{} {}", target.called, why.text());
         let is_circuit = why.is_circuit();
         let asked = Instant::now();
@@ -273,22 +279,22 @@ impl Governor {
     }
 
     /// The hold that an ended call asks for, of as much as it says.
-    fn limited<'a>(&self, scope: &'a Scope, outcome: Outcome, began: Instant, order: Order) -> (&'a Target, Order) {
+    fn limited<'a>(&self, scope: &'a Scope, outcome: Outcome, began: Instant, request: HoldRequest) -> (&'a Target, HoldRequest) {
         let (target, retry_after) = match outcome {
             Outcome::RateLimited { retry_after } => (scope.own(), retry_after),
             Outcome::AllRateLimited { retry_after } => (scope.widest(), retry_after),
-            Outcome::Done | Outcome::Failed | Outcome::Refused => return (scope.own(), order),
+            Outcome::Done | Outcome::Failed | Outcome::Refused => return (scope.own(), request),
         };
         match retry_after {
-            Some(_) => (target, order),
-            None => (target, Order { length: locked(&self.unsaid).length(&target.text, began, Instant::now()), ..order }),
+            Some(_) => (target, request),
+            None => (target, HoldRequest { length: locked(&self.unsaid).length(&target.text, began, Instant::now()), ..request }),
         }
     }
 }
 
 impl InForce<'_> {
     /// That the place is not called because of it.
-    fn refuse(self, place: &Place) -> GovernorFault {
+    fn refuse(self, place: &DestinationState) -> GovernorFault {
         if self.held.is_circuit {
             place.change(|destination| destination.seen_open(self.held.until));
         }
@@ -301,14 +307,14 @@ impl Permit<'_> {
     pub async fn settle(mut self, outcome: Outcome) {
         let Some(call) = self.call.take() else { return };
         let (began, now) = (call.began(), Instant::now());
-        let order = self.place.count_out(call, now, |destination, ticket| destination.settle(ticket, outcome, now));
+        let request = self.place.count_out(call, now, |destination, ticket| destination.settle(ticket, outcome, now));
         if outcome == Outcome::Done {
             let mut unsaid = locked(&self.governor.unsaid);
             self.scope.targets().for_each(|target| unsaid.succeeded(&target.text, began));
         }
-        if let Some(order) = order {
-            let (target, order) = self.governor.limited(self.scope, outcome, began, order);
-            if let Err(fault) = self.governor.place_hold(self.scope, &self.place, target, order).await {
+        if let Some(request) = request {
+            let (target, request) = self.governor.limited(self.scope, outcome, began, request);
+            if let Err(fault) = self.governor.place_hold(self.scope, &self.place, target, request).await {
                 tracing::warn!(hold.scope = target.text, error = fault.message(), "a hold cannot be placed");
             }
         }

@@ -11,11 +11,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::destination::{Asking, BUSY_HOLD, Crowd, HANGING_HOLD, NotNow, Order, Seats, Standing, Why, wait_for_seat};
+use super::destination::{
+    ActiveCount, Asking, BUSY_HOLD, HANGING_HOLD, HoldRequest, NotNow, Seats, Standing, Why, wait_for_seat,
+};
 
 /// The calls of one provider.
 #[derive(Debug)]
-pub(super) struct Family {
+pub(super) struct ProviderBulkhead {
     seats: Seats,
     under_way: Vec<Call>,
     last_number: u64,
@@ -53,16 +55,16 @@ impl Call {
     }
 }
 
-impl Family {
+impl ProviderBulkhead {
     pub(super) const fn new(seats: Seats, now: Instant) -> Self {
         Self { seats, under_way: Vec::new(), last_number: 0, freed: now, is_wanted: false }
     }
 
     /// What it says to a call to this destination. Nothing is taken yet.
     pub(super) fn ask(&mut self, to: &Member, asking: Asking) -> Result<(), NotNow> {
-        let Asking { crowd, since, now, .. } = asking;
+        let Asking { active_count, since, now, .. } = asking;
         // A full part hangs where its youngest call is overdue, the share for overdue calls where its oldest is.
-        let (why, decides) = if self.is_full(to, crowd) {
+        let (why, decides) = if self.is_full(to, active_count) {
             let why = if to.tenant.is_some() { Why::TenantBusy } else { Why::ProviderBusy };
             (why, self.together_with(to).last())
         } else if self.is_refused(to, now) {
@@ -73,13 +75,13 @@ impl Family {
         };
         let overdue_at = decides.map(Call::overdue_at);
         self.is_wanted = true;
-        let (hanging, busy) = (Order { why, length: HANGING_HOLD }, Order { why, length: BUSY_HOLD });
+        let (hanging, busy) = (HoldRequest { why, length: HANGING_HOLD }, HoldRequest { why, length: BUSY_HOLD });
         wait_for_seat(overdue_at, self.freed, since, now, (hanging, busy))
     }
 
     /// Whether all seats of those that have some together are taken.
-    fn is_full(&self, to: &Member, crowd: Crowd) -> bool {
-        self.together_with(to).count() >= self.seats.part(crowd)
+    fn is_full(&self, to: &Member, active_count: ActiveCount) -> bool {
+        self.together_with(to).count() >= self.seats.part(active_count)
     }
 
     /// The calls that take seats of the same part: the organization's, or all.
@@ -99,7 +101,7 @@ impl Family {
         }
     }
 
-    /// Counts in a call to which [`Family::ask`] has just said yes; its number.
+    /// Counts in a call to which [`ProviderBulkhead::ask`] has just said yes; its number.
     pub(super) fn let_out(&mut self, to: Member, now: Instant) -> u64 {
         self.last_number += 1;
         self.under_way.push(Call { number: self.last_number, began: now, to });
@@ -122,28 +124,34 @@ mod tests {
     use super::*;
 
     /// Eight destinations beside four of another provider, in a lane of 16.
-    const CROWD: Crowd = Crowd { all: 12, own: 8 };
+    const ACTIVE: ActiveCount = ActiveCount { all: 12, own: 8 };
     const QUICK: Duration = Duration::from_millis(20);
     /// A call that takes this long is overdue.
     const SLOW: Duration = Duration::from_secs(1);
 
-    fn family(now: Instant) -> Family {
-        Family::new(Seats::of_destination(16), now)
+    fn bulkhead(now: Instant) -> ProviderBulkhead {
+        ProviderBulkhead::new(Seats::of_destination(16), now)
     }
 
     fn member(standing: Standing) -> Member {
         Member { standing, tenant: None, overdue_after: SLOW }
     }
 
-    fn ask(family: &mut Family, standing: Standing, since: Instant, now: Instant, crowd: Crowd) -> Result<(), NotNow> {
-        family.ask(&member(standing), Asking { lane: CallLane::Messaging, crowd, since, now })
+    fn ask(
+        bulkhead: &mut ProviderBulkhead,
+        standing: Standing,
+        since: Instant,
+        now: Instant,
+        active_count: ActiveCount,
+    ) -> Result<(), NotNow> {
+        bulkhead.ask(&member(standing), Asking { lane: CallLane::Messaging, active_count, since, now })
     }
 
     /// Lets out as many calls as go out at once, up to `most`.
-    fn fill(family: &mut Family, standing: Standing, most: usize, now: Instant) -> Vec<u64> {
+    fn fill(bulkhead: &mut ProviderBulkhead, standing: Standing, most: usize, now: Instant) -> Vec<u64> {
         let mut numbers = Vec::new();
-        while numbers.len() < most && ask(family, standing, now, now, CROWD) == Ok(()) {
-            numbers.push(family.let_out(member(standing), now));
+        while numbers.len() < most && ask(bulkhead, standing, now, now, ACTIVE) == Ok(()) {
+            numbers.push(bulkhead.let_out(member(standing), now));
         }
         numbers
     }
@@ -151,25 +159,25 @@ mod tests {
     #[test]
     fn a_provider_that_begins_to_hang_takes_its_destinations_part_of_the_lane_and_no_more() {
         let start = Instant::now();
-        let mut hanging = family(start);
+        let mut hanging = bulkhead(start);
         assert_eq!(fill(&mut hanging, Standing::Quick, 100, start).len(), 16 * 8 / 13);
-        let patience = ask(&mut hanging, Standing::Quick, start, start, CROWD);
+        let patience = ask(&mut hanging, Standing::Quick, start, start, ACTIVE);
         assert!(
             matches!(patience, Err(NotNow::Wait { until, .. }) if until < start + SLOW),
             "a seat may become free: {patience:?}"
         );
         let later = start + SLOW;
-        let held = Order { why: Why::ProviderBusy, length: HANGING_HOLD };
-        assert_eq!(ask(&mut hanging, Standing::Quick, later, later, CROWD), Err(NotNow::Hold(held)), "at once");
-        let seats = |own, all| Seats::of_destination(16).part(Crowd { own, all });
+        let held = HoldRequest { why: Why::ProviderBusy, length: HANGING_HOLD };
+        assert_eq!(ask(&mut hanging, Standing::Quick, later, later, ACTIVE), Err(NotNow::Hold(held)), "at once");
+        let seats = |own, all| Seats::of_destination(16).part(ActiveCount { own, all });
         assert_eq!([seats(8, 8), seats(1, 1), seats(1, 40), seats(39, 40)], [14, 8, 2, 15]);
     }
 
     #[test]
     fn of_hosts_each_organization_has_its_part_of_the_lane_whatever_the_others_hosts_do() {
         let now = Instant::now();
-        let mut hosts = Family::new(Seats::of_host(16), now);
-        let asking = Asking { lane: CallLane::AssigneeSync, crowd: Crowd { all: 2, own: 1 }, since: now, now };
+        let mut hosts = ProviderBulkhead::new(Seats::of_host(16), now);
+        let asking = Asking { lane: CallLane::AssigneeSync, active_count: ActiveCount { all: 2, own: 1 }, since: now, now };
         let mut fill = |tenant: &str, standing| {
             let to = Member { standing, tenant: Some(tenant.into()), overdue_after: SLOW };
             let mut count = 0;
@@ -177,13 +185,13 @@ mod tests {
                 hosts.let_out(to.clone(), now);
                 count += 1;
             }
-            let full = Order { why: Why::TenantBusy, length: BUSY_HOLD };
+            let full = HoldRequest { why: Why::TenantBusy, length: BUSY_HOLD };
             let later = Asking { now: now + SLOW / 2, ..asking };
             (count, hosts.ask(&to, later) == Err(NotNow::Hold(full)))
         };
         assert_eq!(["acme", "umbrella"].map(|tenant| fill(tenant, Standing::New)), [(6, true), (6, true)]);
         let to = |tenant: &str| Member { standing: Standing::New, tenant: Some(tenant.into()), overdue_after: SLOW };
-        let later = Asking { crowd: Crowd { all: 3, own: 1 }, since: now + SLOW, now: now + SLOW, ..asking };
+        let later = Asking { active_count: ActiveCount { all: 3, own: 1 }, since: now + SLOW, now: now + SLOW, ..asking };
         assert_eq!(hosts.ask(&to("initech"), later), Ok(()), "the overdue calls of others are not its own");
         assert!(hosts.ask(&to("acme"), later).is_err());
     }
@@ -191,21 +199,21 @@ mod tests {
     #[test]
     fn a_quarter_of_the_lane_is_for_calls_that_may_not_be_answered_and_a_destination_that_answers_goes_on() {
         let start = Instant::now();
-        let mut hanging = family(start);
+        let mut hanging = bulkhead(start);
         let slow = fill(&mut hanging, Standing::Slow, 100, start);
         assert_eq!(slow.len(), 4);
         assert!(
-            matches!(ask(&mut hanging, Standing::Slow, start, start, CROWD), Err(NotNow::Wait { .. })),
+            matches!(ask(&mut hanging, Standing::Slow, start, start, ACTIVE), Err(NotNow::Wait { .. })),
             "they may be quick again"
         );
         assert_eq!(fill(&mut hanging, Standing::Quick, 2, start).len(), 2);
         assert_eq!(fill(&mut hanging, Standing::New, 100, start).len(), 2, "who was never called has seats too, but few");
         let later = start + SLOW;
-        let held = Order { why: Why::ProviderHangs, length: HANGING_HOLD };
+        let held = HoldRequest { why: Why::ProviderHangs, length: HANGING_HOLD };
         for standing in [Standing::Slow, Standing::New] {
-            assert_eq!(ask(&mut hanging, standing, later, later, CROWD), Err(NotNow::Hold(held)));
+            assert_eq!(ask(&mut hanging, standing, later, later, ACTIVE), Err(NotNow::Hold(held)));
         }
-        assert_eq!(ask(&mut hanging, Standing::Quick, later, later, CROWD), Ok(()));
+        assert_eq!(ask(&mut hanging, Standing::Quick, later, later, ACTIVE), Ok(()));
         assert!(hanging.leave(slow[0], later), "others have wanted its seat");
         assert!(!hanging.leave(slow[1], later), "nobody since");
     }
@@ -213,14 +221,14 @@ mod tests {
     #[test]
     fn calls_that_have_become_overdue_count_wherever_they_go_and_without_them_everybody_goes() {
         let start = Instant::now();
-        let mut family = family(start);
-        let young = fill(&mut family, Standing::New, 4, start);
+        let mut bulkhead = bulkhead(start);
+        let young = fill(&mut bulkhead, Standing::New, 4, start);
         assert_eq!(young.len(), 4, "so far nothing is slow");
-        assert_eq!(ask(&mut family, Standing::Slow, start, start + QUICK, CROWD), Ok(()));
+        assert_eq!(ask(&mut bulkhead, Standing::Slow, start, start + QUICK, ACTIVE), Ok(()));
         let later = start + SLOW;
-        assert!(ask(&mut family, Standing::New, later, later, CROWD).is_err());
-        family.leave(young[0], later);
-        assert_eq!(ask(&mut family, Standing::New, later, later, CROWD), Ok(()));
+        assert!(ask(&mut bulkhead, Standing::New, later, later, ACTIVE).is_err());
+        bulkhead.leave(young[0], later);
+        assert_eq!(ask(&mut bulkhead, Standing::New, later, later, ACTIVE), Ok(()));
     }
 
     proptest! {
@@ -231,20 +239,20 @@ mod tests {
             steps in proptest::collection::vec((0..3u8, any::<bool>(), 0..700u64), 1..200)
         ) {
             let mut now = Instant::now();
-            let mut family = family(now);
+            let mut bulkhead = bulkhead(now);
             let mut under_way = Vec::new();
             for (standing, leaves, millis) in steps {
                 now += Duration::from_millis(millis);
                 let standing = [Standing::New, Standing::Quick, Standing::Slow][usize::from(standing)];
-                if ask(&mut family, standing, now, now, CROWD) == Ok(()) {
-                    under_way.push(family.let_out(member(standing), now));
+                if ask(&mut bulkhead, standing, now, now, ACTIVE) == Ok(()) {
+                    under_way.push(bulkhead.let_out(member(standing), now));
                 }
-                prop_assert!(family.under_way.len() <= family.seats.part(CROWD));
-                let known = family.under_way.iter().filter(|call| call.to.standing == Standing::Slow).count();
-                prop_assert!(known <= family.seats.overdue());
-                prop_assert_eq!(family.under_way.len(), under_way.len());
+                prop_assert!(bulkhead.under_way.len() <= bulkhead.seats.part(ACTIVE));
+                let known = bulkhead.under_way.iter().filter(|call| call.to.standing == Standing::Slow).count();
+                prop_assert!(known <= bulkhead.seats.overdue());
+                prop_assert_eq!(bulkhead.under_way.len(), under_way.len());
                 if leaves && !under_way.is_empty() {
-                    family.leave(under_way.remove(0), now);
+                    bulkhead.leave(under_way.remove(0), now);
                 }
             }
         }

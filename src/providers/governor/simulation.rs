@@ -54,7 +54,7 @@ struct Job {
 }
 
 struct Simulation {
-    places: Places,
+    states: DestinationStates,
     start: Instant,
     now: Instant,
     seats: usize,
@@ -114,8 +114,8 @@ impl Simulation {
         // Seats alone decide.
         let rates = Rates::parse("azure_devops=1000000/1,webhook=1000000/1").unwrap();
         let start = Instant::now();
-        let (places, jobs, holds) = (Places::new(rates, Lanes::all(seats)), Vec::new(), Vec::new());
-        Self { places, start, now: start, seats, tenants, jobs, turn: 0, holds }
+        let (states, jobs, holds) = (DestinationStates::new(rates, Lanes::all(seats)), Vec::new(), Vec::new());
+        Self { states, start, now: start, seats, tenants, jobs, turn: 0, holds }
     }
 
     /// Goes on until so long after the start, doing `look` at each moment.
@@ -138,9 +138,9 @@ impl Simulation {
         for mut job in std::mem::take(&mut self.jobs) {
             match job.call.take() {
                 Some((call, end, outcome)) if now >= end => {
-                    let place = self.places.of(&self.tenants[job.tenant].scope, now);
-                    if let Some(order) = place.count_out(call, now, |one, ticket| one.settle(ticket, outcome, now)) {
-                        self.hold(job.tenant, order);
+                    let place = self.states.of(&self.tenants[job.tenant].scope, now);
+                    if let Some(request) = place.count_out(call, now, |one, ticket| one.settle(ticket, outcome, now)) {
+                        self.hold(job.tenant, request);
                     }
                     self.tenants[job.tenant].done += usize::from(outcome == Outcome::Done);
                     job.left -= usize::from(outcome == Outcome::Done);
@@ -183,8 +183,8 @@ impl Simulation {
             let Tenant { scope, answers, holds, .. } = &mut self.tenants[job.tenant];
             let lane = scope.lane();
             let [held, held_for_seats] = holds.each_ref().map(|hold| hold.is_in_force(now));
-            let place = self.places.of(scope, now);
-            let asking = Asking { lane, crowd: self.places.crowd(&place, lane, now), since: job.since, now };
+            let place = self.states.of(scope, now);
+            let asking = Asking { lane, active_count: self.states.active_count(&place, lane, now), since: job.since, now };
             let let_out = if held { None } else { Some(place.let_out(asking)) };
             let waits_for = match let_out {
                 Some(Ok(call)) => {
@@ -200,14 +200,14 @@ impl Simulation {
                     self.jobs.push(job);
                     continue;
                 }
-                Some(Err(NotNow::Hold(order))) => self.hold(job.tenant, order),
+                Some(Err(NotNow::Hold(request))) => self.hold(job.tenant, request),
             };
             self.tenants[job.tenant].holds[waits_for].waiting.push_back(job.left);
         }
     }
 
-    /// Places a hold; which of the two.
-    fn hold(&mut self, tenant: usize, Order { why, length }: Order) -> usize {
+    /// DestinationStates a hold; which of the two.
+    fn hold(&mut self, tenant: usize, HoldRequest { why, length }: HoldRequest) -> usize {
         self.holds.push((tenant, why, self.now - self.start));
         let which = usize::from(why.is_for_seats());
         self.tenants[tenant].holds[which].place(self.now + length);

@@ -268,6 +268,6 @@ async fn destinations_are_forgotten_when_there_are_too_many() {
     for id in 1..=i64::try_from(DESTINATIONS).unwrap() + 10 {
         settle(&governor, &scope(id), Outcome::Done).await;
     }
-    let places = locked(&governor.places.known);
-    assert!(places.len() <= DESTINATIONS && places.contains_key(busy.as_str()));
+    let states = locked(&governor.states.known);
+    assert!(states.len() <= DESTINATIONS && states.contains_key(busy.as_str()));
 }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use self::pace::{Pace, SLOW};
 use self::seats::Window;
-pub(super) use self::seats::{Crowd, Seats, wait_for_seat};
+pub(super) use self::seats::{ActiveCount, Seats, wait_for_seat};
 use super::circuit::{Circuit, FAILURES, Says};
 use super::lanes::{CallLane, PerLane};
 use super::rates::{Bucket, Rate};
@@ -93,7 +93,7 @@ impl Why {
 
 /// A hold to be placed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Order {
+pub(super) struct HoldRequest {
     pub(super) why: Why,
     pub(super) length: Duration,
 }
@@ -109,14 +109,14 @@ pub(super) enum NotNow {
         why: Why,
     },
     /// The destination is to be held.
-    Hold(Order),
+    Hold(HoldRequest),
 }
 
 impl NotNow {
     /// Whether nothing is missing but a seat.
     pub(super) const fn is_for_seats(self) -> bool {
         match self {
-            Self::Wait { why, .. } | Self::Hold(Order { why, .. }) => why.is_for_seats(),
+            Self::Wait { why, .. } | Self::Hold(HoldRequest { why, .. }) => why.is_for_seats(),
         }
     }
 }
@@ -138,7 +138,7 @@ pub(super) struct Asking {
     /// Where it comes from.
     pub(super) lane: CallLane,
     /// How many share that lane, the destination included.
-    pub(super) crowd: Crowd,
+    pub(super) active_count: ActiveCount,
     /// Since when it has waited.
     pub(super) since: Instant,
     pub(super) now: Instant,
@@ -187,28 +187,28 @@ impl Destination {
 
     /// What it says to a call. Nothing is taken yet.
     pub(super) fn ask(&mut self, asking: Asking) -> Result<(), NotNow> {
-        let Asking { lane, crowd, since, now } = asking;
+        let Asking { lane, active_count, since, now } = asking;
         self.touch(lane, now);
         match self.circuit.ask(now) {
-            Says::Open(until) => return Err(NotNow::Hold(Order { why: Why::Failing, length: until - now })),
-            Says::Probing => return wait_until(since + PATIENCE, now, Order { why: Why::Probing, length: BUSY_HOLD }),
+            Says::Open(until) => return Err(NotNow::Hold(HoldRequest { why: Why::Failing, length: until - now })),
+            Says::Probing => return wait_until(since + PATIENCE, now, HoldRequest { why: Why::Probing, length: BUSY_HOLD }),
             Says::Go | Says::Probe => {}
         }
         let under_way = self.under_way_from(lane);
-        if self.windows[lane].is_full(under_way, crowd.all) {
+        if self.windows[lane].is_full(under_way, active_count.all) {
             let youngest = self.under_way.iter().rfind(|ticket| ticket.lane == lane);
             let overdue = youngest.map(|ticket| ticket.began + self.overdue_after());
-            let hanging = Order { why: Why::Hanging, length: HANGING_HOLD };
-            let busy = Order { why: Why::Busy, length: BUSY_HOLD };
+            let hanging = HoldRequest { why: Why::Hanging, length: HANGING_HOLD };
+            let busy = HoldRequest { why: Why::Busy, length: BUSY_HOLD };
             return wait_for_seat(overdue, self.windows[lane].freed(), since, now, (hanging, busy));
         }
         let wait = self.bucket.until_token(self.rate, now);
         if wait.is_zero() {
             return Ok(());
         }
-        let order = Order { why: Why::Rate, length: self.rate.time_for(TOKENS_AFTER_HOLD).max(BUSY_HOLD) };
+        let request = HoldRequest { why: Why::Rate, length: self.rate.time_for(TOKENS_AFTER_HOLD).max(BUSY_HOLD) };
         let until = now + wait;
-        Err(if until > since + PATIENCE { NotNow::Hold(order) } else { NotNow::Wait { until, why: order.why } })
+        Err(if until > since + PATIENCE { NotNow::Hold(request) } else { NotNow::Wait { until, why: request.why } })
     }
 
     /// What is known of it at `now`.
@@ -241,10 +241,10 @@ impl Destination {
 
     /// Counts a call out, with what came of it; a hold to be placed because of it. That of a limit without a length is the
     /// shortest one.
-    pub(super) fn settle(&mut self, ticket: Ticket, outcome: Outcome, now: Instant) -> Option<Order> {
+    pub(super) fn settle(&mut self, ticket: Ticket, outcome: Outcome, now: Instant) -> Option<HoldRequest> {
         let took = self.leave(ticket, now);
         let limited = |why, retry_after: Option<Duration>| {
-            Some(Order { why, length: retry_after.unwrap_or(unsaid::FIRST).min(LONGEST_HOLD) })
+            Some(HoldRequest { why, length: retry_after.unwrap_or(unsaid::FIRST).min(LONGEST_HOLD) })
         };
         match outcome {
             Outcome::Done | Outcome::Refused => {
@@ -268,7 +268,7 @@ impl Destination {
                 self.standing = if took < SLOW { Standing::Quick } else { Standing::Slow };
                 self.shrink();
                 let until = self.circuit.failed(ticket.probe, now)?;
-                Some(Order { why: Why::Failing, length: until - now })
+                Some(HoldRequest { why: Why::Failing, length: until - now })
             }
         }
     }
@@ -346,7 +346,7 @@ impl Destination {
     }
 }
 
-fn wait_until(patience: Instant, now: Instant, otherwise: Order) -> Result<(), NotNow> {
+fn wait_until(patience: Instant, now: Instant, otherwise: HoldRequest) -> Result<(), NotNow> {
     Err(if now < patience { NotNow::Wait { until: patience, why: otherwise.why } } else { NotNow::Hold(otherwise) })
 }
 

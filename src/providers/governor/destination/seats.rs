@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{NotNow, Order, PATIENCE, wait_until};
+use super::{HoldRequest, NotNow, PATIENCE, wait_until};
 
 /// The longest wait for a seat while seats become free.
 const QUEUE: Duration = Duration::from_secs(1);
@@ -13,7 +13,7 @@ const ACTIVE_FOR: Duration = Duration::from_secs(10);
 
 /// How many share a lane now: destinations of messages; of hosts, the organizations whose they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::providers::governor) struct Crowd {
+pub(in crate::providers::governor) struct ActiveCount {
     /// All that are active.
     pub(in crate::providers::governor) all: usize,
     /// Those among them that have seats together: a provider's destinations, an organization by itself.
@@ -49,15 +49,15 @@ impl Seats {
         Self { capacity, base, first: alone.max(base), alone }
     }
 
-    /// Of one of `crowd` that are active.
-    pub(super) fn most(self, crowd: usize) -> usize {
-        self.part(Crowd { all: crowd, own: 1 })
+    /// Of one of `active_count` that are active.
+    pub(super) fn most(self, active_count: usize) -> usize {
+        self.part(ActiveCount { all: active_count, own: 1 })
     }
 
     /// Of some of those that are active together: equal parts, such that one is left for a newcomer or what one that is alone
     /// leaves, so that nobody ever sits where another one would. A provider's destinations may have less than their first seats
     /// together, where more are active than the lane has first seats for.
-    pub(in crate::providers::governor) fn part(self, Crowd { all, own }: Crowd) -> usize {
+    pub(in crate::providers::governor) fn part(self, ActiveCount { all, own }: ActiveCount) -> usize {
         let beside_a_newcomer = self.capacity * own / (all + 1);
         beside_a_newcomer.max(self.alone * own / all.max(1)).max(self.base)
     }
@@ -92,9 +92,9 @@ impl Window {
         Self { seats, size: seats.first, was_full: false, freed: now, used: None }
     }
 
-    /// Whether all seats are taken for a call that comes while `crowd` are active and so many are under way.
-    pub(super) fn is_full(&mut self, under_way: usize, crowd: usize) -> bool {
-        self.size = self.size.min(self.seats.most(crowd));
+    /// Whether all seats are taken for a call that comes while `active_count` are active and so many are under way.
+    pub(super) fn is_full(&mut self, under_way: usize, active_count: usize) -> bool {
+        self.size = self.size.min(self.seats.most(active_count));
         let is_full = under_way >= self.size;
         self.was_full |= is_full;
         is_full
@@ -148,7 +148,7 @@ pub(in crate::providers::governor) fn wait_for_seat(
     freed: Instant,
     since: Instant,
     now: Instant,
-    (hanging, busy): (Order, Order),
+    (hanging, busy): (HoldRequest, HoldRequest),
 ) -> Result<(), NotNow> {
     let hang_from = overdue.unwrap_or(now);
     if now >= hang_from {
@@ -164,9 +164,9 @@ mod tests {
 
     #[test]
     fn a_lane_gives_one_destination_an_eighth_of_its_seats_and_while_it_answers_its_part_of_all() {
-        let seats = |capacity, crowd| {
+        let seats = |capacity, active_count| {
             let seats = Seats::of_destination(capacity);
-            (seats.first, seats.most(crowd))
+            (seats.first, seats.most(active_count))
         };
         assert_eq!([seats(1, 1), seats(16, 1), seats(64, 1)], [(2, 2), (2, 8), (8, 32)]);
         assert_eq!([seats(16, 2), seats(16, 5), seats(64, 3), seats(64, 100)], [(2, 5), (2, 2), (8, 16), (8, 8)]);
@@ -174,11 +174,11 @@ mod tests {
 
     #[test]
     fn an_organization_alone_has_three_quarters_of_a_lane_for_its_hosts_and_all_never_have_the_whole_lane() {
-        let most = |capacity, crowd| Seats::of_host(capacity).most(crowd);
+        let most = |capacity, active_count| Seats::of_host(capacity).most(active_count);
         assert_eq!([most(32, 1), most(32, 2), most(32, 3), most(32, 7), most(32, 100)], [24, 12, 8, 4, 4]);
         assert_eq!([most(16, 1), most(16, 2), most(1, 1)], [12, 6, 2]);
-        for (capacity, crowd) in [(16, 1), (16, 2), (16, 7), (32, 1), (32, 2), (32, 3), (32, 5), (32, 7)] {
-            assert!(crowd * most(capacity, crowd) < capacity, "{crowd} of {capacity}");
+        for (capacity, active_count) in [(16, 1), (16, 2), (16, 7), (32, 1), (32, 2), (32, 3), (32, 5), (32, 7)] {
+            assert!(active_count * most(capacity, active_count) < capacity, "{active_count} of {capacity}");
         }
     }
 }

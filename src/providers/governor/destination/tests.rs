@@ -16,8 +16,8 @@ fn destination(rate: &str, now: Instant) -> Destination {
     Destination::new(Rates::parse(&format!("x={rate}")).unwrap().of("x"), &PerLane::new(|_| SEATS), Duration::ZERO, now)
 }
 
-fn ask(destination: &mut Destination, since: Instant, now: Instant, crowd: usize) -> Result<(), NotNow> {
-    destination.ask(Asking { lane: LANE, crowd: Crowd { all: crowd, own: 1 }, since, now })
+fn ask(destination: &mut Destination, since: Instant, now: Instant, active_count: usize) -> Result<(), NotNow> {
+    destination.ask(Asking { lane: LANE, active_count: ActiveCount { all: active_count, own: 1 }, since, now })
 }
 
 fn window(destination: &Destination) -> usize {
@@ -36,11 +36,11 @@ fn a_destination_that_hangs_keeps_its_first_seats_and_no_more() {
     let tickets = [go(&mut hanging, start), go(&mut hanging, start)];
     let wait = start + PATIENCE;
     assert_eq!(ask(&mut hanging, start, start, 1), Err(NotNow::Wait { until: wait, why: Why::Busy }), "a seat may become free");
-    assert_eq!(ask(&mut hanging, start, wait, 1), Err(NotNow::Hold(Order { why: Why::Busy, length: BUSY_HOLD })));
+    assert_eq!(ask(&mut hanging, start, wait, 1), Err(NotNow::Hold(HoldRequest { why: Why::Busy, length: BUSY_HOLD })));
     let later = start + SLOW;
     assert_eq!(
         ask(&mut hanging, later, later, 1),
-        Err(NotNow::Hold(Order { why: Why::Hanging, length: HANGING_HOLD })),
+        Err(NotNow::Hold(HoldRequest { why: Why::Hanging, length: HANGING_HOLD })),
         "at once"
     );
     assert_eq!(hanging.settle(tickets[0], Outcome::Failed, later), None);
@@ -95,7 +95,7 @@ fn a_rate_is_kept_by_a_short_wait_or_a_hold_after_which_some_tokens_are_there() 
         let ticket = go(&mut slow, start);
         slow.settle(ticket, Outcome::Done, start);
     }
-    let hold = Order { why: Why::Rate, length: Duration::from_secs(4) };
+    let hold = HoldRequest { why: Why::Rate, length: Duration::from_secs(4) };
     assert_eq!(ask(&mut slow, start, start, 1), Err(NotNow::Hold(hold)));
     let after = start + hold.length;
     for _ in 0..TOKENS_AFTER_HOLD {
@@ -117,8 +117,8 @@ fn what_the_other_side_asks_for_is_what_it_is_held_for_up_to_an_hour() {
     for (asked, held) in [(Some(3), Some(3)), (None, Some(5)), (Some(9000), Some(3600))] {
         let ticket = go(&mut asking, now);
         let retry_after = asked.map(Duration::from_secs);
-        let order = asking.settle(ticket, Outcome::RateLimited { retry_after }, now);
-        assert_eq!(order.map(|order| (order.why, order.length.as_secs())), held.map(|held| (Why::RateLimited, held)));
+        let request = asking.settle(ticket, Outcome::RateLimited { retry_after }, now);
+        assert_eq!(request.map(|request| (request.why, request.length.as_secs())), held.map(|held| (Why::RateLimited, held)));
     }
 }
 
@@ -136,10 +136,10 @@ fn five_failures_open_the_circuit_and_refusals_do_not() {
     for _ in 1..FAILURES {
         assert_eq!(settle(Outcome::Failed), None);
     }
-    let order = settle(Outcome::Failed).expect("the circuit opens");
-    assert_eq!((order.why, order.length), (Why::Failing, Duration::from_secs(5)));
-    assert!(matches!(ask(&mut failing, now, now, 1), Err(NotNow::Hold(Order { why: Why::Failing, .. }))));
-    let after = now + order.length;
+    let request = settle(Outcome::Failed).expect("the circuit opens");
+    assert_eq!((request.why, request.length), (Why::Failing, Duration::from_secs(5)));
+    assert!(matches!(ask(&mut failing, now, now, 1), Err(NotNow::Hold(HoldRequest { why: Why::Failing, .. }))));
+    let after = now + request.length;
     go(&mut failing, after);
     assert_eq!(ask(&mut failing, after, after, 1), Err(NotNow::Wait { until: after + PATIENCE, why: Why::Probing }), "one probe");
 }
@@ -191,13 +191,13 @@ fn whoever_answers_calmly_is_not_taken_for_hanging_and_gets_more_seats() {
     assert_eq!(window(&calm), SEATS.base + 1);
     let _under_way = [go(&mut calm, now), go(&mut calm, now), go(&mut calm, now)];
     let later = now + CALM;
-    let busy = Order { why: Why::Busy, length: BUSY_HOLD };
+    let busy = HoldRequest { why: Why::Busy, length: BUSY_HOLD };
     assert_eq!(
         ask(&mut calm, later - PATIENCE, later, 1),
         Err(NotNow::Hold(busy)),
         "its calls may take as long as its answers did"
     );
-    let hanging = Order { why: Why::Hanging, length: HANGING_HOLD };
+    let hanging = HoldRequest { why: Why::Hanging, length: HANGING_HOLD };
     assert_eq!(ask(&mut calm, later, now + 2 * CALM, 1), Err(NotNow::Hold(hanging)));
 }
 
@@ -209,7 +209,7 @@ fn each_lane_has_seats_of_its_own_and_a_failure_takes_those_of_all() {
     let seats = |lane| Seats::of_host(if lane == CallLane::Dispatch { 32 } else { 16 });
     let mut host = Destination::new(rate, &PerLane::new(seats), CALM, now);
     let fill = |host: &mut Destination, lane| {
-        let asking = Asking { lane, crowd: Crowd { all: 1, own: 1 }, since: now, now };
+        let asking = Asking { lane, active_count: ActiveCount { all: 1, own: 1 }, since: now, now };
         std::iter::from_fn(|| host.ask(asking).ok().map(|()| host.let_out(lane, now))).collect::<Vec<_>>()
     };
     let calls = lanes.map(|lane| fill(&mut host, lane));
