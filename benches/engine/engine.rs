@@ -8,7 +8,7 @@ use deadpool_postgres::Pool;
 use dispatch_worker::broker::{
     ByteBudget, EXCHANGE, INTAKE_QUEUE, KEY_JOB, LaneInput, Outgoing, Publisher, QueueConsumer, publisher, topology,
 };
-use dispatch_worker::engine::{Context, Lane, Outcome, Pipeline, Product, Registry, Spawn, Stage};
+use dispatch_worker::engine::{Context, Lane, Pipeline, Product, Registry, Spawn, Stage, StageOutcome};
 use dispatch_worker::fault::StageFault;
 use dispatch_worker::job::JobId;
 use dispatch_worker::maintenance::Incarnation;
@@ -60,12 +60,14 @@ impl Product for Nothing {
 
 struct Idle<const N: usize>;
 
-impl<const N: usize> Stage<Nothing> for Idle<N> {
+impl<const N: usize> Stage for Idle<N> {
+    type Product = Nothing;
+
     const NAME: &'static str = NAMES[N];
     type Output = usize;
 
-    async fn run(&self, _: &Context<'_, Nothing>) -> Result<Outcome<usize, ()>, StageFault> {
-        Ok(Outcome::of(N))
+    async fn run(&self, _: &Context<'_, Nothing>) -> Result<StageOutcome<usize, ()>, StageFault> {
+        Ok(StageOutcome::of(N))
     }
 }
 

@@ -64,12 +64,12 @@ struct Live {
     /// The consumer is cancelled for one with another prefetch; what it was sent already still comes.
     ending: bool,
     /// Its answer. What comes before it is handed on meanwhile: it may wait until others are acked.
-    cancelling: Option<Call>,
+    cancelling: Option<PendingCall>,
     acks: Acks,
     inbound: Taker,
 }
 
-type Call = Pin<Box<dyn Future<Output = Result<(), BrokerError>> + Send>>;
+type PendingCall = Pin<Box<dyn Future<Output = Result<(), BrokerError>> + Send>>;
 
 impl QueueConsumer {
     /// For this queue. What it takes is charged to `budget`.
@@ -217,7 +217,7 @@ async fn next(deliveries: &mut Option<Consumer>) -> Option<lapin::Result<lapin::
     }
 }
 
-async fn ended(call: &mut Option<Call>) -> Result<(), BrokerError> {
+async fn ended(call: &mut Option<PendingCall>) -> Result<(), BrokerError> {
     match call {
         Some(call) => call.await,
         None => std::future::pending().await,

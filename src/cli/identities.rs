@@ -23,7 +23,7 @@ use crate::app;
 use crate::config::{self, Links, ProviderLinks};
 use crate::pipelines::connection_tests;
 use crate::secrets::Keyring;
-use crate::store::{self, Actor, CappedCount, Changed};
+use crate::store::{self, Actor, AuditedChange, CappedCount};
 use crate::tracker::{GivenTokens, IdentityRow, TokenEnd, Tracker, identity_cause, register_identity, set_tokens};
 
 /// Look at identities, register one, give it new tokens, try it
@@ -194,7 +194,7 @@ impl Given {
                 }
             };
             let (gone, now) = (Some(identity_cause(now.id)), json!(now));
-            Ok::<_, anyhow::Error>(Changed { audit: Some((json!(before), now.clone())), gone, answer: now })
+            Ok::<_, anyhow::Error>(AuditedChange { audit: Some((json!(before), now.clone())), gone, answer: now })
         });
         let (identity, released) = done.await?;
         let value = json!({"identity": identity, "jobs_released": released.now, "jobs_to_follow": released.later});

@@ -1,7 +1,7 @@
 //! The guard: a process that owns the private servers and stops them when the process that started it is gone.
 //!
 //! It is the body of the hidden subcommand `dispatch guard`. The first line on stdin is [`Options`]; the first line on stdout
-//! is [`Started`] or `{"error":"…"}`. Lines on stdin after that are [`Request`]s, each answered by one [`Answer`] line. What
+//! is [`Started`] or `{"error":"…"}`. Lines on stdin after that are [`Request`]s, each answered by one [`GuardReply`] line. What
 //! it wants to tell people goes to stderr, one line each. The end of stdin, SIGTERM or SIGINT end it; a holder that dies by
 //! SIGKILL closes its end of the pipe too. A parent-death signal would not do: it fires when the spawning *thread* ends.
 
@@ -104,19 +104,19 @@ pub enum Command {
 
 /// The answer to one [`Request`]: `{"id":1,"ok":true}` or `{"id":1,"error":"…"}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Answer {
+pub struct GuardReply {
     /// The request's; 0 where it could not be read.
     #[serde(default)]
     pub id: u64,
     /// What became of it.
     #[serde(flatten)]
-    pub outcome: Outcome,
+    pub outcome: GuardOutcome,
 }
 
 /// What became of a [`Request`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Outcome {
+pub enum GuardOutcome {
     /// Done (always `true`).
     Ok(bool),
     /// Why not.
@@ -143,7 +143,7 @@ pub fn run() -> anyhow::Result<()> {
 async fn serve() -> anyhow::Result<()> {
     let served = start_and_serve().await;
     if let Err(error) = &served {
-        write_line(&Outcome::Error(format!("{error:#}")));
+        write_line(&GuardOutcome::Error(format!("{error:#}")));
         bail!("the servers did not start; the line on stdout says why");
     }
     served
@@ -176,19 +176,20 @@ async fn answer_all(lines: &mut mpsc::UnboundedReceiver<String>, fleet: &mut Fle
         let answer = match serde_json::from_str::<Request>(&line) {
             Ok(Request { id, cmd: Command::Detach }) => {
                 kept.set(true);
-                Answer { id, outcome: Outcome::Ok(true) }
+                GuardReply { id, outcome: GuardOutcome::Ok(true) }
             }
-            Ok(Request { id, cmd }) => Answer { id, outcome: fleet.obey(cmd).await.into() },
-            Err(error) => {
-                Answer { id: 0, outcome: Outcome::Error(format!("not a request like {{\"cmd\":\"restart_rabbitmq\"}}: {error}")) }
-            }
+            Ok(Request { id, cmd }) => GuardReply { id, outcome: fleet.obey(cmd).await.into() },
+            Err(error) => GuardReply {
+                id: 0,
+                outcome: GuardOutcome::Error(format!("not a request like {{\"cmd\":\"restart_rabbitmq\"}}: {error}")),
+            },
         };
         write_line(&answer);
     }
     std::future::pending().await
 }
 
-impl From<anyhow::Result<()>> for Outcome {
+impl From<anyhow::Result<()>> for GuardOutcome {
     fn from(result: anyhow::Result<()>) -> Self {
         match result {
             Ok(()) => Self::Ok(true),
@@ -366,12 +367,12 @@ mod tests {
     fn requests_and_answers_are_the_lines_promised() {
         let request: Request = serde_json::from_str(r#"{"cmd":"restart_rabbitmq"}"#).unwrap();
         assert_eq!(request, Request { id: 0, cmd: Command::RestartRabbitmq });
-        let done = Answer { id: 3, outcome: Ok(()).into() };
+        let done = GuardReply { id: 3, outcome: Ok(()).into() };
         assert_eq!(serde_json::to_string(&done).unwrap(), r#"{"id":3,"ok":true}"#);
-        let refused = Answer { id: 4, outcome: Err(anyhow::anyhow!("no")).into() };
+        let refused = GuardReply { id: 4, outcome: Err(anyhow::anyhow!("no")).into() };
         let text = serde_json::to_string(&refused).unwrap();
         assert_eq!(text, r#"{"id":4,"error":"no"}"#);
-        assert_eq!(serde_json::from_str::<Answer>(&text).unwrap(), refused);
+        assert_eq!(serde_json::from_str::<GuardReply>(&text).unwrap(), refused);
     }
 
     #[test]

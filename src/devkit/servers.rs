@@ -11,7 +11,7 @@ use secrecy::SecretString;
 use tokio::sync::{Mutex, mpsc};
 use tokio_postgres::NoTls;
 
-use super::guard::{Answer, Command, Options, Outcome, Request, Started};
+use super::guard::{Command, GuardOutcome, GuardReply, Options, Request, Started};
 use super::management::Management;
 pub use super::management::{PRODUCER_RIGHTS, Rights, WORKER_RIGHTS};
 use crate::broker::Publisher;
@@ -299,7 +299,7 @@ impl Guard {
         let mut talk = Talk { stdin, lines, last_id: 0 };
         talk.send(&serde_json::to_string(options)?)?;
         let line = talk.lines.recv().await.context("the guard ended without a word")?;
-        if let Ok(Outcome::Error(error)) = serde_json::from_str(&line) {
+        if let Ok(GuardOutcome::Error(error)) = serde_json::from_str(&line) {
             bail!("{error}");
         }
         let started = serde_json::from_str(&line).context("the guard's first line cannot be read")?;
@@ -312,12 +312,12 @@ impl Guard {
         let id = talk.last_id;
         talk.send(&serde_json::to_string(&Request { id, cmd: command })?)?;
         while let Some(line) = talk.lines.recv().await {
-            let answer: Answer = serde_json::from_str(&line).context("the guard's answer cannot be read")?;
+            let answer: GuardReply = serde_json::from_str(&line).context("the guard's answer cannot be read")?;
             match answer.outcome {
                 // An answer that nobody waited for.
                 _ if answer.id != id => {}
-                Outcome::Ok(_) => return Ok(()),
-                Outcome::Error(error) => bail!("{error}"),
+                GuardOutcome::Ok(_) => return Ok(()),
+                GuardOutcome::Error(error) => bail!("{error}"),
             }
         }
         bail!("the guard is gone")

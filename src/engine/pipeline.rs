@@ -10,7 +10,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use super::effect::Intent;
 use super::retry::RetryPolicy;
 use super::skipped::Skipped;
-use super::stage::{Child, Context, EngineFault, Outcome, Prepared, Product, Stage, Then};
+use super::stage::{Child, Context, EngineFault, Prepared, Product, Stage, StageOutcome, Then};
 use crate::fault::StageFault;
 use crate::job::EffectClass;
 
@@ -84,7 +84,7 @@ pub trait ErasedStage<P: Product>: Send + Sync {
 
 struct Eraser<S>(S);
 
-impl<P: Product, S: Stage<P>> ErasedStage<P> for Eraser<S> {
+impl<P: Product, S: Stage<Product = P>> ErasedStage<P> for Eraser<S> {
     fn prepare<'a>(&'a self, cx: &'a Context<'a, P>) -> Boxed<'a, ErasedPrepared<P::Changes>> {
         Box::pin(async move {
             Ok(match self.0.prepare(cx).await? {
@@ -100,8 +100,8 @@ impl<P: Product, S: Stage<P>> ErasedStage<P> for Eraser<S> {
     }
 }
 
-fn erase<O: Serialize, C>(stage: &'static str, outcome: Outcome<O, C>) -> Result<ErasedOutcome<C>, EngineFault> {
-    let Outcome { output, children, changes, then, provider_ref, skipped } = outcome;
+fn erase<O: Serialize, C>(stage: &'static str, outcome: StageOutcome<O, C>) -> Result<ErasedOutcome<C>, EngineFault> {
+    let StageOutcome { output, children, changes, then, provider_ref, skipped } = outcome;
     let output = output.map(|output| to_raw_value(&output)).transpose().map_err(|error| EngineFault::Shape(stage, error))?;
     Ok(ErasedOutcome { output, children, changes, then, provider_ref, skipped })
 }
@@ -132,7 +132,7 @@ impl<P: Product> Pipeline<P> {
     /// # Panics
     /// Where its name is taken or a need is not earlier in the list: both are defects seen at every start.
     #[must_use]
-    pub fn then<S: Stage<P>>(self, stage: S) -> Self {
+    pub fn then<S: Stage<Product = P>>(self, stage: S) -> Self {
         self.add(stage, false)
     }
 
@@ -141,11 +141,11 @@ impl<P: Product> Pipeline<P> {
     /// # Panics
     /// As [`Pipeline::then`].
     #[must_use]
-    pub fn aside<S: Stage<P>>(self, stage: S) -> Self {
+    pub fn aside<S: Stage<Product = P>>(self, stage: S) -> Self {
         self.add(stage, true)
     }
 
-    fn add<S: Stage<P>>(mut self, stage: S, aside: bool) -> Self {
+    fn add<S: Stage<Product = P>>(mut self, stage: S, aside: bool) -> Self {
         assert!(self.info(S::NAME).is_none(), "{}: there are two stages `{}`", self.name, S::NAME);
         for need in S::NEEDS {
             assert!(self.info(need).is_some(), "{}: `{}` needs `{need}`, which is not earlier", self.name, S::NAME);

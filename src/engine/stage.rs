@@ -26,7 +26,10 @@ pub trait Product: Send + Sync + 'static {
 }
 
 /// A named step of a pipeline. Its file's head says what it needs, what it changes and why it is safe to repeat.
-pub trait Stage<P: Product>: Send + Sync + 'static {
+pub trait Stage: Send + Sync + 'static {
+    /// What it is a stage of.
+    type Product: Product;
+
     /// Durable: in Postgres, messages and metrics. Never renamed.
     const NAME: &'static str;
     /// Raised when the output's shape changes; a worker that does not know a stored version leaves the job to one that does.
@@ -44,16 +47,20 @@ pub trait Stage<P: Product>: Send + Sync + 'static {
 
     /// Looks before it leaps: a stage with an effect says here what it is about to do, and the engine stores that before
     /// [`Stage::run`] is called. Changes nothing outside.
-    fn prepare(
-        &self,
-        _cx: &Context<'_, P>,
-    ) -> impl Future<Output = Result<Prepared<Self::Output, P::Changes>, StageFault>> + Send {
+    fn prepare(&self, _cx: &Context<'_, Self::Product>) -> impl Future<Output = PrepareResult<Self>> + Send {
         std::future::ready(Ok(Prepared::NoEffect(NoEffect)))
     }
 
     /// Does the work, outside any transaction and without a pooled connection.
-    fn run(&self, cx: &Context<'_, P>) -> impl Future<Output = Result<Outcome<Self::Output, P::Changes>, StageFault>> + Send;
+    fn run(&self, cx: &Context<'_, Self::Product>) -> impl Future<Output = StageResult<Self>> + Send;
 }
+
+/// The changes that a stage's commit may apply.
+pub(super) type ChangesOf<S> = <<S as Stage>::Product as Product>::Changes;
+/// What [`Stage::prepare`] returns.
+pub type PrepareResult<S> = Result<Prepared<<S as Stage>::Output, ChangesOf<S>>, StageFault>;
+/// What [`Stage::run`] returns.
+pub type StageResult<S> = Result<StageOutcome<<S as Stage>::Output, ChangesOf<S>>, StageFault>;
 
 /// Says that a stage changes nothing outside.
 #[derive(Debug, Clone, Copy)]
@@ -67,12 +74,12 @@ pub enum Prepared<O, C> {
     /// Store this, then run it.
     Effect(Box<Intent>),
     /// There is nothing to do: this is the outcome.
-    Done(Outcome<O, C>),
+    Done(StageOutcome<O, C>),
 }
 
 /// What a finished stage hands to the commit.
 #[derive(Debug)]
-pub struct Outcome<O, C> {
+pub struct StageOutcome<O, C> {
     /// The checkpoint; `None` where applying `changes` gives it.
     pub output: Option<O>,
     /// Follow-ups, inserted by the commit.
@@ -87,7 +94,7 @@ pub struct Outcome<O, C> {
     pub skipped: Skipped,
 }
 
-impl<O, C> Outcome<O, C> {
+impl<O, C> StageOutcome<O, C> {
     /// An output, nothing else, and on to the next stage.
     pub const fn of(output: O) -> Self {
         Self {
@@ -227,7 +234,7 @@ impl<'a, P: Product> Context<'a, P> {
     ///
     /// # Errors
     /// [`EngineFault`] where it is not, has no checkpoint or does not have the expected shape.
-    pub fn output<S: Stage<P>>(&self) -> Result<S::Output, EngineFault> {
+    pub fn output<S: Stage<Product = P>>(&self) -> Result<S::Output, EngineFault> {
         self.maybe_output::<S>()?.ok_or(EngineFault::Missing(S::NAME))
     }
 
@@ -235,7 +242,7 @@ impl<'a, P: Product> Context<'a, P> {
     ///
     /// # Errors
     /// [`EngineFault`] where the stage is not among this stage's needs or its checkpoint does not have the expected shape.
-    pub fn maybe_output<S: Stage<P>>(&self) -> Result<Option<S::Output>, EngineFault> {
+    pub fn maybe_output<S: Stage<Product = P>>(&self) -> Result<Option<S::Output>, EngineFault> {
         if !self.needs.contains(&S::NAME) {
             return Err(EngineFault::Undeclared(S::NAME));
         }

@@ -69,9 +69,9 @@ impl<'a> SignedIn<'a> {
     ///
     /// # Errors
     /// As [`SignedIn::call`].
-    pub async fn fetch<O>(&mut self, piece: &str, operation: &O) -> Result<O::Answer, StageFault>
+    pub async fn fetch<O>(&mut self, piece: &str, operation: &O) -> Result<O::Output, StageFault>
     where
-        O: Operation<Answer: Serialize + DeserializeOwned>,
+        O: Operation<Output: Serialize + DeserializeOwned>,
     {
         if let Some(known) = self.known(piece) {
             return Ok(known);
@@ -115,7 +115,7 @@ impl<'a> SignedIn<'a> {
     /// [`super::ProductFault::Reauthentication`] where the token is refused and no new one can be had, or is refused as well;
     /// [`AzureDevOpsFault::NoAccess`] where the token is good and its owner has no access; a hold that is not waited for here;
     /// [`EngineFault::Unfinished`] between two calls; what the operation fails with, and what [`Services::sign_in_ahead`] does.
-    pub async fn call<O: Operation>(&mut self, operation: &O) -> Result<O::Answer, StageFault> {
+    pub async fn call<O: Operation>(&mut self, operation: &O) -> Result<O::Output, StageFault> {
         Ok(self.try_call(operation).await??)
     }
 
@@ -123,7 +123,7 @@ impl<'a> SignedIn<'a> {
     ///
     /// # Errors
     /// As [`SignedIn::call`], but for the operation's own.
-    pub async fn try_call<O: Operation>(&mut self, operation: &O) -> Result<Result<O::Answer, AzureDevOpsFault>, StageFault> {
+    pub async fn try_call<O: Operation>(&mut self, operation: &O) -> Result<Result<O::Output, AzureDevOpsFault>, StageFault> {
         loop {
             if self.may_end && self.kept.is_some_and(Kept::should_end) {
                 return Err(EngineFault::Unfinished.into());

@@ -21,7 +21,7 @@ use sha2::{Digest, Sha256};
 
 use super::channel::{BadConfig, Channel, ChannelConfig, ChannelFault, Delivered, Delivery, Message, Rendered, decode};
 use super::discord_words::{UNKNOWN_MESSAGE, code, refusal};
-use super::http::{Answer, Call, HttpClient};
+use super::http::{HttpClient, HttpRequest, HttpResponse};
 use super::http_fault::{Patience, Provider, provider, retry_after, wish};
 use super::text::{Capped, cut, unlinked, visible};
 use crate::job::EffectClass;
@@ -104,7 +104,7 @@ impl Discord {
             "allowed_mentions": {"parse": []},
             "flags": SUPPRESS_EMBEDS,
         });
-        let call = Call::new(&DISCORD, Method::POST, url, delivery.deadline)
+        let call = HttpRequest::new(&DISCORD, Method::POST, url, delivery.deadline)
             .header(USER_AGENT, HeaderValue::from_static(AGENT))
             .authorization("Bot", token)?
             .json("application/json", &body)?;
@@ -155,7 +155,7 @@ impl Channel for Discord {
 /// bot as a whole says that it is global (<https://discord.com/developers/docs/topics/rate-limits#exceeding-a-rate-limit>); an
 /// answer without JSON is the edge's, which blocks the address that calls
 /// (<https://discord.com/developers/docs/topics/rate-limits#invalid-request-limit-aka-cloudflare-bans>).
-pub(super) fn patience(answer: &Answer) -> Patience {
+pub(super) fn patience(answer: &HttpResponse) -> Patience {
     let by_header = retry_after(&answer.headers, SystemTime::now());
     if answer.status != 429 {
         return Patience { retry_after: by_header, with_all: false };

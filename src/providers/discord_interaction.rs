@@ -20,7 +20,7 @@ use serde_json::json;
 use super::channel::{BadConfig, Channel, ChannelConfig, ChannelFault, Delivered, Delivery, Message, Refusal, Rendered, decode};
 use super::discord::{AGENT, CALLERS_ADDRESS, Created, SUPPRESS_EMBEDS, markdown, patience};
 use super::discord_words::{code, refusal};
-use super::http::{Answer, Call, HttpClient};
+use super::http::{HttpClient, HttpRequest, HttpResponse};
 use super::http_fault::{Provider, provider};
 use super::said::Said;
 use crate::fault::{Certainty, Class};
@@ -101,7 +101,7 @@ impl DiscordInteraction {
             "allowed_mentions": {"parse": []},
             "flags": flags,
         });
-        let call = Call::new(&DISCORD_INTERACTION, method, url, delivery.deadline)
+        let call = HttpRequest::new(&DISCORD_INTERACTION, method, url, delivery.deadline)
             .header(USER_AGENT, HeaderValue::from_static(AGENT))
             .json("application/json", &body)?;
         let answer = self.http.send(call).await?;
@@ -148,7 +148,7 @@ impl Channel for DiscordInteraction {
 }
 
 /// That the token is none any more, where the answer says so.
-fn ended(answer: &Answer) -> Option<Refusal> {
+fn ended(answer: &HttpResponse) -> Option<Refusal> {
     if !matches!(answer.status, 401 | 404) {
         return None;
     }

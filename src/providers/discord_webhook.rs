@@ -17,7 +17,7 @@ use serde_json::json;
 use super::channel::{BadConfig, Channel, ChannelConfig, ChannelFault, Delivered, Delivery, Message, Rendered, decode};
 use super::discord::{AGENT, CALLERS_ADDRESS, Created, SUPPRESS_EMBEDS, markdown, patience};
 use super::discord_words::refusal;
-use super::http::{Call, HttpClient};
+use super::http::{HttpClient, HttpRequest};
 use super::http_fault::{Provider, provider};
 use crate::job::EffectClass;
 use crate::message::is_discord_id;
@@ -62,7 +62,7 @@ impl DiscordWebhook {
             "allowed_mentions": {"parse": []},
             "flags": SUPPRESS_EMBEDS,
         });
-        let call = Call::new(&DISCORD_WEBHOOK, Method::POST, url, delivery.deadline)
+        let call = HttpRequest::new(&DISCORD_WEBHOOK, Method::POST, url, delivery.deadline)
             .header(USER_AGENT, HeaderValue::from_static(AGENT))
             .json("application/json", &body)?;
         let answer = self.http.send(call).await?;

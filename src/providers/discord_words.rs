@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use serde::Deserialize;
 
 use super::channel::Refusal;
-use super::http::Answer;
+use super::http::HttpResponse;
 use super::http_fault::{Provider, retry_after};
 use super::said::Said;
 use crate::fault::{Certainty, Class};
@@ -29,12 +29,12 @@ struct ErrorBody {
 }
 
 /// Discord's own code, where an answer has one.
-pub(super) fn code(answer: &Answer) -> Option<u32> {
+pub(super) fn code(answer: &HttpResponse) -> Option<u32> {
     answer.json::<ErrorBody>().ok().map(|body| body.code)
 }
 
 /// The refusal that Discord's code makes of an answer; nothing where its status says all.
-pub(super) fn refusal(provider: &'static Provider, answer: &Answer) -> Option<Refusal> {
+pub(super) fn refusal(provider: &'static Provider, answer: &HttpResponse) -> Option<Refusal> {
     if !(400..500).contains(&answer.status) || answer.status == 429 {
         return None;
     }

@@ -51,7 +51,7 @@ pub struct HttpClient {
 }
 
 /// A request that is ready to go. Its `Debug` form shows nothing of the address, which may hold a secret.
-pub struct Call {
+pub struct HttpRequest {
     provider: &'static Provider,
     method: Method,
     url: Url,
@@ -72,7 +72,7 @@ enum Reading {
 }
 
 /// An answer, whatever its status. Its `Debug` form does not exist: bodies hold other people's data.
-pub struct Answer {
+pub struct HttpResponse {
     provider: &'static Provider,
     /// The HTTP status.
     pub status: u16,
@@ -82,13 +82,13 @@ pub struct Answer {
     pub body: Vec<u8>,
 }
 
-impl fmt::Debug for Call {
+impl fmt::Debug for HttpRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Call").field("provider", self.provider).field("method", &self.method).finish_non_exhaustive()
+        f.debug_struct("HttpRequest").field("provider", self.provider).field("method", &self.method).finish_non_exhaustive()
     }
 }
 
-impl Call {
+impl HttpRequest {
     /// A call that must be over at `deadline` (the runtime's monotonic clock).
     #[must_use]
     pub fn new(provider: &'static Provider, method: Method, url: Url, deadline: Instant) -> Self {
@@ -228,8 +228,8 @@ impl HttpClient {
     ///
     /// # Errors
     /// Every [`HttpFaultKind`] but `Status` and `Malformed`.
-    pub async fn send(&self, call: Call) -> Result<Answer, HttpFault> {
-        let Call { provider, method, url, headers, body, deadline, reading } = call;
+    pub async fn send(&self, call: HttpRequest) -> Result<HttpResponse, HttpFault> {
+        let HttpRequest { provider, method, url, headers, body, deadline, reading } = call;
         let fault = |kind| HttpFault { provider, kind };
         self.check_url(&url).map_err(|why| fault(HttpFaultKind::AddressRefused(why.to_owned())))?;
         if Instant::now() >= deadline {
@@ -245,11 +245,11 @@ impl HttpClient {
             Reading::Start(limit) => read_start(&mut response, limit, deadline).await.map_err(fault)?,
             Reading::Whole(limit) => read_whole(&mut response, limit, deadline).await.map_err(fault)?,
         };
-        Ok(Answer { provider, status: status.as_u16(), headers, body })
+        Ok(HttpResponse { provider, status: status.as_u16(), headers, body })
     }
 }
 
-impl Answer {
+impl HttpResponse {
     /// Itself where the status is 2xx.
     ///
     /// # Errors
@@ -259,7 +259,7 @@ impl Answer {
         self.success_or(Patience { retry_after, with_all: false })
     }
 
-    /// As [`Answer::success`], where the vendor says in its own way how long to wait, and with what.
+    /// As [`HttpResponse::success`], where the vendor says in its own way how long to wait, and with what.
     ///
     /// # Errors
     /// [`HttpFaultKind::Status`] unless the status is 2xx.

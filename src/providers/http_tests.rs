@@ -12,20 +12,20 @@ use serde_json::{Value, json as value};
 use tokio::time::Instant;
 
 use super::address::Resolver;
-use super::http::{Answer, BODY_BYTES, Call, HttpClient};
+use super::http::{BODY_BYTES, HttpClient, HttpRequest, HttpResponse};
 use super::http_fault::{HttpFault, HttpFaultKind, Provider, provider};
 use super::scripted::{Reply, Scripted, client, json, reply, soon};
 use crate::fault::{Certainty, Class, Fault};
 
 static TEST: Provider = provider!("test");
 
-fn call(url: &str, deadline: Instant) -> Call {
-    Call::new(&TEST, Method::POST, Url::parse(url).unwrap(), deadline)
+fn call(url: &str, deadline: Instant) -> HttpRequest {
+    HttpRequest::new(&TEST, Method::POST, Url::parse(url).unwrap(), deadline)
 }
 
-async fn send(replies: Vec<Reply>) -> (Result<Answer, HttpFault>, Scripted) {
+async fn send(replies: Vec<Reply>) -> (Result<HttpResponse, HttpFault>, Scripted) {
     let server = Scripted::start(replies);
-    let answer = client().send(call(&server.url, soon())).await.and_then(Answer::success);
+    let answer = client().send(call(&server.url, soon())).await.and_then(HttpResponse::success);
     (answer, server)
 }
 

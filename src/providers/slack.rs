@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::channel::{BadConfig, Channel, ChannelConfig, ChannelFault, Delivered, Delivery, Message, Rendered, decode};
-use super::http::{Call, HttpClient};
+use super::http::{HttpClient, HttpRequest};
 use super::http_fault::{Provider, provider, retry_after};
 use super::slack_words::refusal;
 use super::text::{Capped, cut, unlinked, visible};
@@ -95,7 +95,7 @@ impl Slack {
             "unfurl_links": false,
             "unfurl_media": false,
         });
-        let call = Call::new(&SLACK, Method::POST, url, delivery.deadline)
+        let call = HttpRequest::new(&SLACK, Method::POST, url, delivery.deadline)
             .authorization("Bearer", token)?
             .json("application/json; charset=utf-8", &body)?;
         let answer = self.http.send(call).await?.success()?;

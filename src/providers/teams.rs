@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::channel::{BadConfig, Channel, ChannelConfig, ChannelFault, Delivered, Delivery, Message, Rendered, decode};
-use super::http::{Call, HttpClient};
+use super::http::{HttpClient, HttpRequest};
 use super::http_fault::{Provider, provider};
 use super::teams_address::Retired;
 use super::teams_answer::{ANSWER_BYTES, proof};
@@ -92,7 +92,7 @@ impl Teams {
         let bad = |problem| ChannelFault::Config { provider: &TEAMS, problem };
         let url = self.present_target(delivery.config).map_err(bad)?;
         let body = delivery.rendered.0.as_bytes().to_vec();
-        let call = Call::new(&TEAMS, Method::POST, url, delivery.deadline).body(MEDIA_TYPE, body).body_start(ANSWER_BYTES);
+        let call = HttpRequest::new(&TEAMS, Method::POST, url, delivery.deadline).body(MEDIA_TYPE, body).body_start(ANSWER_BYTES);
         let answer = self.http.send(call).await?.success()?;
         proof(&TEAMS, &answer)?;
         Ok(Delivered::whole(None))

@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
 use super::channel::{ChannelFault, Refusal};
-use super::http::Answer;
+use super::http::HttpResponse;
 use super::http_fault::{Provider, retry_after};
 use super::scrub::scrub;
 use super::text::cut;
@@ -37,7 +37,7 @@ const UNKNOWN: &str = "Teams says that the delivery failed, and not why: look at
 ///
 /// # Errors
 /// [`ChannelFault::Refused`], whose certainty says whether the card may have been taken all the same.
-pub(super) fn proof(provider: &'static Provider, answer: &Answer) -> Result<(), ChannelFault> {
+pub(super) fn proof(provider: &'static Provider, answer: &HttpResponse) -> Result<(), ChannelFault> {
     let text = String::from_utf8_lossy(&answer.body);
     let text = text.trim_start_matches('\u{feff}').trim();
     if text.is_empty() || (answer.status == 200 && text == CONNECTOR_TOOK_IT) {

@@ -20,7 +20,7 @@ use sha2::Sha256;
 use time::OffsetDateTime;
 
 use super::channel::{BadConfig, Channel, ChannelConfig, ChannelFault, Delivered, Delivery, Message, Rendered, decode};
-use super::http::{Call, HttpClient};
+use super::http::{HttpClient, HttpRequest};
 use super::http_fault::{HttpFault, HttpFaultKind, Provider, provider};
 use super::text::cut;
 use crate::job::EffectClass;
@@ -88,7 +88,7 @@ impl Webhook {
         let timestamp = OffsetDateTime::now_utc().unix_timestamp();
         let body = delivery.rendered.0.as_bytes();
         let signatures: Vec<String> = keys.iter().map(|key| sign(key, delivery.key, timestamp, body)).collect();
-        let call = Call::new(&WEBHOOK, Method::POST, url, delivery.deadline)
+        let call = HttpRequest::new(&WEBHOOK, Method::POST, url, delivery.deadline)
             .body("application/json", body.to_vec())
             .header(HeaderName::from_static("webhook-id"), value(delivery.key)?)
             .header(HeaderName::from_static("webhook-timestamp"), HeaderValue::from(timestamp))

@@ -43,7 +43,7 @@ pub enum Target {
 
 /// What came of an action.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
+pub enum ActionResult {
     /// Done: the job's state before and now.
     Done {
         /// The job.
@@ -63,7 +63,7 @@ pub enum Answer {
 
 /// What a person's change of the product's tables came to.
 #[derive(Debug, Clone)]
-pub struct Changed<T> {
+pub struct AuditedChange<T> {
     /// For the caller.
     pub answer: T,
     /// What was there before and what is there now, for the audit log; `None`: nothing has changed.
@@ -128,20 +128,23 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn retry(&self, target: &Target, actor: &Actor) -> Result<Answer, StoreError> {
+    pub async fn retry(&self, target: &Target, actor: &Actor) -> Result<ActionResult, StoreError> {
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
-        let Some(job) = find(&tx, target).await? else { return Ok(Answer::NoSuchJob) };
+        let Some(job) = find(&tx, target).await? else { return Ok(ActionResult::NoSuchJob) };
         match job.state {
-            JobState::Running => return Ok(Answer::Already(job.id, job.state)),
+            JobState::Running => return Ok(ActionResult::Already(job.id, job.state)),
             JobState::Succeeded | JobState::Cancelled => {
-                return Ok(Answer::Refused(job.id, format!("it is {}; publish it again with a new dedupe_key", job.state)));
+                return Ok(ActionResult::Refused(job.id, format!("it is {}; publish it again with a new dedupe_key", job.state)));
             }
             JobState::Waiting if job.wait_reason.as_deref() == Some("children") => {
-                return Ok(Answer::Refused(job.id, "it waits for its follow-ups; retry the one that is parked".to_owned()));
+                return Ok(ActionResult::Refused(job.id, "it waits for its follow-ups; retry the one that is parked".to_owned()));
             }
             JobState::Waiting if job.wait_reason.as_deref() == Some("configuration") => {
-                return Ok(Answer::Refused(job.id, "it waits for an account; right is `dispatch jobs configure`".to_owned()));
+                return Ok(ActionResult::Refused(
+                    job.id,
+                    "it waits for an account; right is `dispatch jobs configure`".to_owned(),
+                ));
             }
             JobState::Ready | JobState::Waiting | JobState::Parked => {}
         }
@@ -157,12 +160,12 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn cancel(&self, target: &Target, actor: &Actor) -> Result<Answer, StoreError> {
+    pub async fn cancel(&self, target: &Target, actor: &Actor) -> Result<ActionResult, StoreError> {
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
         match find(&tx, target).await? {
             Some(job) => end(tx, &job, actor).await,
-            None => Ok(Answer::NoSuchJob),
+            None => Ok(ActionResult::NoSuchJob),
         }
     }
 
@@ -177,15 +180,15 @@ impl Store {
         account: &str,
         first_stage: &str,
         actor: &Actor,
-    ) -> Result<Answer, StoreError> {
+    ) -> Result<ActionResult, StoreError> {
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
-        let Some(job) = find(&tx, target).await? else { return Ok(Answer::NoSuchJob) };
+        let Some(job) = find(&tx, target).await? else { return Ok(ActionResult::NoSuchJob) };
         if job.account.as_deref() == Some(account) {
-            return Ok(Answer::Already(job.id, job.state));
+            return Ok(ActionResult::Already(job.id, job.state));
         }
         if job.wait_reason.as_deref() != Some("configuration") {
-            return Ok(Answer::Refused(job.id, "it does not wait for an account".to_owned()));
+            return Ok(ActionResult::Refused(job.id, "it does not wait for an account".to_owned()));
         }
         cancel_children(&tx, job.id).await?;
         execute(&tx, CONFIGURE, &[&job.id.0, &account, &first_stage]).await?;
@@ -222,11 +225,11 @@ impl Store {
         &self,
         actor: &Actor,
         action: &str,
-        change: impl AsyncFnOnce(&Transaction<'_>) -> Result<Changed<T>, E>,
+        change: impl AsyncFnOnce(&Transaction<'_>) -> Result<AuditedChange<T>, E>,
     ) -> Result<(T, Released), E> {
         let mut client = self.client().await?;
         let tx = client.transaction().await.map_err(StoreError::from)?;
-        let Changed { answer, audit, gone } = change(&tx).await?;
+        let AuditedChange { answer, audit, gone } = change(&tx).await?;
         if let Some((before, after)) = audit {
             write_audit(&tx, actor, action, None, &before, &after).await?;
         }
@@ -255,9 +258,9 @@ impl Store {
 }
 
 /// Ends a locked job, unless it has ended, and its open follow-ups.
-pub(super) async fn end(tx: Transaction<'_>, job: &Locked, actor: &Actor) -> Result<Answer, StoreError> {
+pub(super) async fn end(tx: Transaction<'_>, job: &Locked, actor: &Actor) -> Result<ActionResult, StoreError> {
     if job.state.is_done() {
-        return Ok(Answer::Already(job.id, job.state));
+        return Ok(ActionResult::Already(job.id, job.state));
     }
     let children = cancel_children(&tx, job.id).await?;
     execute(&tx, CANCEL, &[&job.id.0]).await?;
@@ -338,9 +341,9 @@ async fn finish(
     action: &str,
     now: JobState,
     after: Value,
-) -> Result<Answer, StoreError> {
+) -> Result<ActionResult, StoreError> {
     let before = json!({"state": job.state, "wait_reason": job.wait_reason});
     write_audit(&tx, actor, action, Some(job.id), &before, &after).await?;
     tx.commit().await?;
-    Ok(Answer::Done { job: job.id, before: job.state, now })
+    Ok(ActionResult::Done { job: job.id, before: job.state, now })
 }

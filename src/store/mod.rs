@@ -53,7 +53,7 @@ mod watched;
 
 use std::sync::Arc;
 
-pub use actions::{Actor, Answer, Changed, Target, audit_on};
+pub use actions::{ActionResult, Actor, AuditedChange, Target, audit_on};
 pub use announcements::Announcement;
 pub use backlog::{Backlog, Count};
 pub use cancel_many::{CancelledPage, ChosenJobs, ChosenPreview, ManyJobs};

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::Store;
-use super::actions::{Actor, Answer, Target, write_audit};
+use super::actions::{ActionResult, Actor, Target, write_audit};
 use super::error::StoreError;
 use super::sql::{execute, query_opt};
 
@@ -12,7 +12,7 @@ use super::sql::{execute, query_opt};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cancelling {
     /// The job is there.
-    Answered(Answer),
+    Answered(ActionResult),
     /// It is not, or not yet: it will be cancelled when it comes within 30 days.
     Noted,
 }
@@ -26,7 +26,7 @@ pub struct CancelByKey<'a> {
     pub dedupe_key: &'a str,
     /// Who sent it: the user that RabbitMQ has checked.
     pub producer: Option<&'a str>,
-    /// Whether it may be noted until its job comes. Otherwise the answer is [`Answer::NoSuchJob`].
+    /// Whether it may be noted until its job comes. Otherwise the answer is [`ActionResult::NoSuchJob`].
     pub may_note: bool,
 }
 
@@ -49,9 +49,9 @@ impl Store {
     pub async fn cancel_by_key(&self, asked: &CancelByKey<'_>, actor: &Actor) -> Result<Cancelling, StoreError> {
         let target = Target::Key { source: asked.source.to_owned(), dedupe_key: asked.dedupe_key.to_owned() };
         match self.cancel(&target, actor).await? {
-            Answer::NoSuchJob if asked.may_note && self.note(asked, actor).await? => Ok(Cancelling::Noted),
+            ActionResult::NoSuchJob if asked.may_note && self.note(asked, actor).await? => Ok(Cancelling::Noted),
             // It has come in between; or its key outlives it.
-            Answer::NoSuchJob => Ok(Cancelling::Answered(self.cancel(&target, actor).await?)),
+            ActionResult::NoSuchJob => Ok(Cancelling::Answered(self.cancel(&target, actor).await?)),
             answer => Ok(Cancelling::Answered(answer)),
         }
     }

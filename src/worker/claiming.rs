@@ -20,8 +20,8 @@ use crate::message::{
     sealed_place,
 };
 use crate::store::{
-    Actor, Announcement, Answer, Cancelling, Claim, Claimed, Incoming, Intaken, NewJob, NotClaimed, SoFar, StoreError, Tables,
-    Target,
+    ActionResult, Actor, Announcement, Cancelling, Claim, Claimed, Incoming, Intaken, NewJob, NotClaimed, SoFar, StoreError,
+    Tables, Target,
 };
 use crate::telemetry::names;
 use crate::trace::{TRACEPARENT, TRACESTATE, Trace};
@@ -289,9 +289,9 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             self.context.patiently(|| store.configure(&target, &configure.account, first, &actor)).await?
         };
         match answer {
-            Answer::Done { .. } | Answer::Already(..) => Ok(Taken::Nothing),
-            Answer::NoSuchJob => Err(Trouble::Refused(Refusal::NoSuchJob)),
-            Answer::Refused(job, why) => Err(Trouble::Refused(Refusal::Invalid { path: job.to_string(), detail: why })),
+            ActionResult::Done { .. } | ActionResult::Already(..) => Ok(Taken::Nothing),
+            ActionResult::NoSuchJob => Err(Trouble::Refused(Refusal::NoSuchJob)),
+            ActionResult::Refused(job, why) => Err(Trouble::Refused(Refusal::Invalid { path: job.to_string(), detail: why })),
         }
     }
 

@@ -5,7 +5,7 @@ use super::claiming::Trouble;
 use super::quotas::{Permit, counted};
 use crate::engine::Product;
 use crate::message::{Cancel, Intake, Refusal, Sender};
-use crate::store::{Actor, Answer, CancelByKey, Cancelling, Tables, Target};
+use crate::store::{ActionResult, Actor, CancelByKey, Cancelling, Tables, Target};
 
 impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     /// Room for a job in the quotas of its producer and its organization. A message whose job is there needs none.
@@ -35,7 +35,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         let asked = CancelByKey { source, dedupe_key, producer, may_note };
         let cancelling = self.context.patiently(|| self.context.store().cancel_by_key(&asked, actor)).await?;
         match (&cancelling, room) {
-            (Cancelling::Answered(Answer::NoSuchJob), Err(over)) => return Err(Refusal::Quota(counted(over)).into()),
+            (Cancelling::Answered(ActionResult::NoSuchJob), Err(over)) => return Err(Refusal::Quota(counted(over)).into()),
             (Cancelling::Noted, Ok(room)) => room.stored(),
             (Cancelling::Noted | Cancelling::Answered(_), _) => {}
         }

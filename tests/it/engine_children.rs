@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dispatch_worker::job::JobState;
-use dispatch_worker::store::{Actor, Answer, Target};
+use dispatch_worker::store::{ActionResult, Actor, Target};
 
 use crate::support::{Checks, Listener, TestWorld, WorkerOptions, acme};
 
@@ -47,7 +47,7 @@ async fn cancelling_a_job_cancels_its_open_follow_ups() {
     assert_eq!((row.wait_reason.as_deref(), row.open_children), (Some("children"), 3));
     let actor = Actor { who: "olga".to_owned(), role: "operator".to_owned(), reason: None };
     let answer = world.store().cancel(&Target::Id(row.id), &actor).await.unwrap();
-    assert_eq!(answer, Answer::Done { job: row.id, before: JobState::Waiting, now: JobState::Cancelled });
+    assert_eq!(answer, ActionResult::Done { job: row.id, before: JobState::Waiting, now: JobState::Cancelled });
     let states = world.database.rows("SELECT state FROM jobs").await.concat();
     assert_eq!(states, ["cancelled"; 4]);
     assert_eq!(world.witness().iter().filter(|entry| entry.effect).count(), 0);

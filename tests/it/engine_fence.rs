@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use dispatch_worker::devkit::simulator::faults::{FaultKind, FaultRule};
 use dispatch_worker::job::JobState;
-use dispatch_worker::store::{Actor, Answer, Target};
+use dispatch_worker::store::{ActionResult, Actor, Target};
 
 use crate::support::{Checks, TestWorld, WorkerOptions, wait_for};
 
@@ -19,7 +19,7 @@ async fn an_operator_s_cancel_on_a_running_job_fences_its_worker() {
     let row = world.job_by_key("one").await.unwrap();
     let actor = Actor { who: "olga".to_owned(), role: "operator".to_owned(), reason: Some("by mistake".to_owned()) };
     let answer = world.store().cancel(&Target::Id(row.id), &actor).await.unwrap();
-    assert_eq!(answer, Answer::Done { job: row.id, before: JobState::Running, now: JobState::Cancelled });
+    assert_eq!(answer, ActionResult::Done { job: row.id, before: JobState::Running, now: JobState::Cancelled });
     wait_for("the worker to notice", SOON, async || {
         let metrics = worker.metrics().await;
         if metrics.contains("dispatch_fenced_total 1") { Ok(()) } else { Err("it has not") }

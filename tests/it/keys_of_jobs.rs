@@ -6,7 +6,7 @@ use std::time::Duration;
 use dispatch_worker::broker::{KEY_CANCEL, Outgoing};
 use dispatch_worker::job::JobState;
 use dispatch_worker::maintenance::Retention;
-use dispatch_worker::store::{Actor, Answer, CancelByKey, Cancelling, Intaken};
+use dispatch_worker::store::{ActionResult, Actor, CancelByKey, Cancelling, Intaken};
 use dispatch_worker::tracker::Tracker;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -117,5 +117,5 @@ async fn a_cancel_whose_job_is_gone_is_kept_for_the_next_one_with_its_key_for_30
     let made = ours(bench.at_once(async { bench.writer.intake(&late).await }).await);
     assert_eq!(made.job.id, late.id, "a cancel of a month ago does not count");
     let answer = store.cancel_by_key(&cancel("late"), &actor).await.unwrap();
-    assert!(matches!(answer, Cancelling::Answered(Answer::Done { job, .. }) if job == late.id), "{answer:?}");
+    assert!(matches!(answer, Cancelling::Answered(ActionResult::Done { job, .. }) if job == late.id), "{answer:?}");
 }

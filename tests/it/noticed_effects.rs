@@ -18,7 +18,7 @@ const CALL: Duration = Duration::from_secs(20);
 fn blind() -> Intent {
     Intent {
         target: "somebody".to_owned(),
-        class: EffectClass::K3,
+        class: EffectClass::AtLeastOnce,
         keyed_for: None,
         resource: None,
         detail: json!({}),
@@ -29,7 +29,7 @@ fn blind() -> Intent {
 
 /// A call that only one job at a time may make.
 fn exclusive(resource: &str) -> Intent {
-    Intent { class: EffectClass::K1, resource: Some(resource.to_owned()), ..blind() }
+    Intent { class: EffectClass::CompareAndSet, resource: Some(resource.to_owned()), ..blind() }
 }
 
 async fn stored_of(bench: &Bench, claim: &Claim, intent: &Intent) -> IntentOutcome {
@@ -153,7 +153,7 @@ async fn of_two_intents_for_one_resource_that_are_stored_at_the_same_time_one_wa
 async fn the_window_of_a_keyed_effect_begins_with_its_first_call_that_may_have_gone_through() {
     let bench = Bench::new().await;
     let claim = bench.in_hand("one").await;
-    let keyed = Intent { class: EffectClass::K2, keyed_for: Some(Duration::from_secs(120)), ..blind() };
+    let keyed = Intent { class: EffectClass::Keyed, keyed_for: Some(Duration::from_secs(120)), ..blind() };
     let class_after = async |ledger: &str| {
         bench.database.rows(&format!("UPDATE effects SET {ledger}, first_intent_at = now() - interval '5 minutes'")).await;
         match stored_of(&bench, &claim, &keyed).await {
@@ -162,9 +162,9 @@ async fn the_window_of_a_keyed_effect_begins_with_its_first_call_that_may_have_g
         }
     };
     let is_old = async || bench.database.one("SELECT first_intent_at < now() - interval '4 minutes' FROM effects").await;
-    assert!(matches!(stored_of(&bench, &claim, &keyed).await, IntentOutcome::Go(first) if first.class == EffectClass::K2));
-    assert_eq!(class_after("state = 'failed'").await, EffectClass::K2, "nothing came of the first call");
+    assert!(matches!(stored_of(&bench, &claim, &keyed).await, IntentOutcome::Go(first) if first.class == EffectClass::Keyed));
+    assert_eq!(class_after("state = 'failed'").await, EffectClass::Keyed, "nothing came of the first call");
     assert_eq!(is_old().await, "f");
-    assert_eq!(class_after("state = 'unknown'").await, EffectClass::K3, "the other side has forgotten the key");
+    assert_eq!(class_after("state = 'unknown'").await, EffectClass::AtLeastOnce, "the other side has forgotten the key");
     assert_eq!(is_old().await, "t");
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use dispatch_worker::engine::{Child, Commit, Next};
 use dispatch_worker::fault::WaitOn;
 use dispatch_worker::job::{JobId, JobState, WaitReason};
-use dispatch_worker::store::{Actor, Answer, Committed, NewHold, Target};
+use dispatch_worker::store::{ActionResult, Actor, Committed, NewHold, Target};
 use dispatch_worker::tracker::{destination_cause, identity_cause};
 use serde_json::json;
 
@@ -31,7 +31,7 @@ async fn finish(bench: &Bench, child: JobId) -> Committed {
 }
 
 /// A person cancels one job.
-async fn cancel(bench: &Bench, job: JobId) -> Answer {
+async fn cancel(bench: &Bench, job: JobId) -> ActionResult {
     let actor = Actor { who: "olga".to_owned(), role: "operator".to_owned(), reason: None };
     bench.writer.store().cancel(&Target::Id(job), &actor).await.expect("Postgres answers")
 }
@@ -49,10 +49,10 @@ async fn stands(bench: &Bench, parent: JobId) -> Vec<String> {
 async fn a_follow_up_that_a_person_cancels_counts_as_done_once_and_the_parent_ends_with_the_others() {
     let bench = Bench::new().await;
     let (parent, children) = family(&bench, 3).await;
-    let cancelled = Answer::Done { job: children[0], before: JobState::Ready, now: JobState::Cancelled };
+    let cancelled = ActionResult::Done { job: children[0], before: JobState::Ready, now: JobState::Cancelled };
     assert_eq!(cancel(&bench, children[0]).await, cancelled);
     assert_eq!(stands(&bench, parent).await, ["waiting", "2", "f", "0"]);
-    assert_eq!(cancel(&bench, children[0]).await, Answer::Already(children[0], JobState::Cancelled));
+    assert_eq!(cancel(&bench, children[0]).await, ActionResult::Already(children[0], JobState::Cancelled));
     assert_eq!(finish(&bench, children[1]).await.parent_done, None);
     assert_eq!(stands(&bench, parent).await, ["waiting", "1", "f", "0"]);
     assert_eq!(finish(&bench, children[2]).await.parent_done, Some(parent));
@@ -66,7 +66,7 @@ async fn a_parent_succeeds_when_a_person_cancels_its_last_open_follow_up() {
     assert_eq!(finish(&bench, children[0]).await.parent_done, None);
     // The worker that runs it is fenced and does not count it a second time.
     let claim = bench.claim(children[1]).await;
-    let cancelled = Answer::Done { job: children[1], before: JobState::Running, now: JobState::Cancelled };
+    let cancelled = ActionResult::Done { job: children[1], before: JobState::Running, now: JobState::Cancelled };
     assert_eq!(cancel(&bench, children[1]).await, cancelled);
     let late = stage_done("first", Next::Finish);
     let fenced = bench.at_once(Box::pin(bench.writer.commit(run(&claim), &late))).await;

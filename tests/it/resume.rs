@@ -64,7 +64,8 @@ fn cases(pipeline: &str) -> Vec<Case> {
     let registry = registry();
     let stages = registry.get(pipeline).expect("a pipeline of the registry").stages();
     let points = stages.flat_map(|stage| POINTS.map(|point| (*stage, point)));
-    let told = |stage: &StageInfo| if stage.effect == Some(EffectClass::K3) { EACH.to_vec() } else { vec![&EVERYBODY[..]] };
+    let told =
+        |stage: &StageInfo| if stage.effect == Some(EffectClass::AtLeastOnce) { EACH.to_vec() } else { vec![&EVERYBODY[..]] };
     let of_point = |(stage, point): (StageInfo, &'static str)| {
         let case = move |notify| Case { stage: stage.name, point, notify, has_account: !stage.aside };
         told(&stage).into_iter().map(case)

@@ -17,7 +17,7 @@ use crate::app;
 use crate::config::{Links, ProviderLinks};
 use crate::pipelines::connection_tests::{Sent, try_destination};
 use crate::store::{self, Released};
-use crate::tracker::{Changed, DestinationRow, destination_cause, known_organization, set_destination_disabled};
+use crate::tracker::{DestinationRow, RowChange, destination_cause, known_organization, set_destination_disabled};
 
 /// Register where messages go, try it, replace its secret
 #[derive(Debug, Subcommand)]
@@ -125,7 +125,7 @@ impl Switch {
             let organization_id = known_organization(tx, organization).await?;
             let changed = set_destination_disabled(tx, organization_id, name, disabled).await?;
             let gone = (!disabled).then(|| destination_cause(changed.after.id));
-            Ok::<_, anyhow::Error>(store::Changed { audit: audit(&changed)?, gone, answer: changed })
+            Ok::<_, anyhow::Error>(store::AuditedChange { audit: audit(&changed)?, gone, answer: changed })
         });
         let (changed, released) = changed.await?;
         told(output, &changed, released)
@@ -154,14 +154,14 @@ impl Test {
 }
 
 /// For the audit log; nothing where nothing has changed.
-fn audit(changed: &Changed<DestinationRow>) -> anyhow::Result<Option<(Value, Value)>> {
+fn audit(changed: &RowChange<DestinationRow>) -> anyhow::Result<Option<(Value, Value)>> {
     if changed.before.as_ref() == Some(&changed.after) {
         return Ok(None);
     }
     Ok(Some((to_value(&changed.before)?, to_value(&changed.after)?)))
 }
 
-fn told(output: Output, changed: &Changed<DestinationRow>, released: Released) -> anyhow::Result<ExitCode> {
+fn told(output: Output, changed: &RowChange<DestinationRow>, released: Released) -> anyhow::Result<ExitCode> {
     let is_changed = changed.before.as_ref() != Some(&changed.after);
     let value =
         json!({"changed": is_changed, "now": changed.after, "jobs_released": released.now, "jobs_to_follow": released.later});

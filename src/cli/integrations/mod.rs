@@ -17,7 +17,7 @@ use crate::app;
 use crate::config::{Links, ProviderLinks};
 use crate::pipelines::connection_tests::try_account;
 use crate::store::{self, Released};
-use crate::tracker::{Changed, InstallationRow, installation_cause, known_organization, set_installation_disabled};
+use crate::tracker::{InstallationRow, RowChange, installation_cause, known_organization, set_installation_disabled};
 
 /// Register Azure DevOps accounts for organizations, try them, replace the secrets of their service hooks
 #[derive(Debug, Subcommand)]
@@ -125,7 +125,7 @@ impl Switch {
             let organization_id = known_organization(tx, organization).await?;
             let changed = set_installation_disabled(tx, organization_id, account_id, disabled).await?;
             let gone = (!disabled).then(|| installation_cause(changed.after.integration_id, organization_id));
-            Ok::<_, anyhow::Error>(store::Changed { audit: audit(&changed)?, gone, answer: changed })
+            Ok::<_, anyhow::Error>(store::AuditedChange { audit: audit(&changed)?, gone, answer: changed })
         });
         let (changed, released) = changed.await?;
         told(output, &changed, released)
@@ -157,14 +157,14 @@ impl Test {
 }
 
 /// For the audit log; nothing where nothing has changed.
-fn audit(changed: &Changed<InstallationRow>) -> anyhow::Result<Option<(serde_json::Value, serde_json::Value)>> {
+fn audit(changed: &RowChange<InstallationRow>) -> anyhow::Result<Option<(serde_json::Value, serde_json::Value)>> {
     if changed.before.as_ref() == Some(&changed.after) {
         return Ok(None);
     }
     Ok(Some((to_value(&changed.before)?, to_value(&changed.after)?)))
 }
 
-fn told(output: Output, changed: &Changed<InstallationRow>, released: Released) -> anyhow::Result<ExitCode> {
+fn told(output: Output, changed: &RowChange<InstallationRow>, released: Released) -> anyhow::Result<ExitCode> {
     let is_changed = changed.before.as_ref() != Some(&changed.after);
     let value =
         json!({"changed": is_changed, "now": changed.after, "jobs_released": released.now, "jobs_to_follow": released.later});

@@ -9,7 +9,7 @@ use crate::cli::connect;
 use crate::cli::consent::Consent;
 use crate::cli::output::Output;
 use crate::config::Links;
-use crate::store::Changed;
+use crate::store::AuditedChange;
 use crate::tracker::{NewInstallation, identity_cause, known_organization, register_installation};
 
 /// Register an account for an organization, or change what is registered; what is not said stays
@@ -66,7 +66,7 @@ impl Register {
             // Jobs that wait for the one before to sign in may go on as this one; others find out that they wait.
             let before = changed.before.as_ref().and_then(|before| before.identity_id);
             let gone = before.filter(|_| before != changed.after.identity_id).map(identity_cause);
-            Ok::<_, anyhow::Error>(Changed { audit: audit(&changed)?, gone, answer: changed })
+            Ok::<_, anyhow::Error>(AuditedChange { audit: audit(&changed)?, gone, answer: changed })
         });
         let (changed, released) = changed.await?;
         told(output, &changed, released)

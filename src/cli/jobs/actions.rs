@@ -11,7 +11,7 @@ use crate::cli::connect;
 use crate::cli::consent::Consent;
 use crate::cli::output::Output;
 use crate::config::Links;
-use crate::store::{Actor, Answer, JobRow, Store};
+use crate::store::{ActionResult, Actor, JobRow, Store};
 
 /// Make a parked, waiting or later-due job due now, with fresh attempts; its checkpoints stay
 #[derive(Debug, Args)]
@@ -76,18 +76,18 @@ pub(super) fn question(verb: &str, job: &JobRow) -> String {
     format!("{verb} job {} ({} of {}, {} at {})?", job.id, job.pipeline, job.organization, job.state, job.stage)
 }
 
-pub(super) fn told(output: Output, action: &str, answer: Answer) -> anyhow::Result<ExitCode> {
+pub(super) fn told(output: Output, action: &str, answer: ActionResult) -> anyhow::Result<ExitCode> {
     match answer {
-        Answer::Done { job, before, now } => {
+        ActionResult::Done { job, before, now } => {
             let value = json!({"job_id": job, "action": action, "changed": true, "before": before, "now": now});
             output.answer(&value, || format!("job {job}: was {before}, is {now}"))?;
         }
-        Answer::Already(job, state) => {
+        ActionResult::Already(job, state) => {
             let value = json!({"job_id": job, "action": action, "changed": false, "before": state, "now": state});
             output.answer(&value, || format!("job {job}: is {state} already, nothing was changed"))?;
         }
-        Answer::Refused(job, why) => bail!("job {job}: {why}"),
-        Answer::NoSuchJob => bail!("there is no such job"),
+        ActionResult::Refused(job, why) => bail!("job {job}: {why}"),
+        ActionResult::NoSuchJob => bail!("there is no such job"),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -20,7 +20,7 @@ use crate::devkit::simulator::witness;
 use crate::job::{JobId, JobState};
 use crate::pipelines::dispatch;
 use crate::secrets::Keyring;
-use crate::store::{self, Actor, Answer, Store, Target};
+use crate::store::{self, ActionResult, Actor, Store, Target};
 
 /// How long the outage lasts at least: longer than a first retry waits.
 const OUTAGE: Duration = Duration::from_millis(2500);
@@ -151,7 +151,7 @@ impl<'a> Play<'a> {
         let actor = Actor { who: SOURCE.to_owned(), role: "operator".to_owned(), reason: Some("the demo".to_owned()) };
         let account = self.traffic.account_id(Tenant::Acme);
         let answer = self.store.configure(&Target::Id(job), account, first, &actor).await?;
-        ensure!(matches!(answer, Answer::Done { .. }), "the account of job {job} could not be chosen: {answer:?}");
+        ensure!(matches!(answer, ActionResult::Done { .. }), "the account of job {job} could not be chosen: {answer:?}");
         Ok(())
     }
 

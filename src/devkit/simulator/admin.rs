@@ -24,7 +24,7 @@ use serde::de::Deserializer;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::call::{Answer, Call};
+use super::call::{ReceivedCall, SimulatedAnswer};
 use super::faults::FaultRule;
 use super::state::{AssigneeFormat, Options, State, Token};
 use super::world::{Edit, World};
@@ -86,7 +86,7 @@ pub(super) fn is_admin(path: &str) -> bool {
 }
 
 /// Answers one request.
-pub(super) fn answer(world: &mut World, call: &Call) -> Answer {
+pub(super) fn answer(world: &mut World, call: &ReceivedCall) -> SimulatedAnswer {
     let parts = call.parts();
     let outcome = match (&call.method, &parts[1..]) {
         (&Method::GET, ["state"]) => Ok(json!(world.state)),
@@ -119,15 +119,15 @@ pub(super) fn answer(world: &mut World, call: &Call) -> Answer {
         }
         _ => return refusal(StatusCode::NOT_FOUND, "there is no such admin call"),
     };
-    outcome.map_or_else(|reason| refusal(StatusCode::BAD_REQUEST, &reason), |body| Answer::ok(&body))
+    outcome.map_or_else(|reason| refusal(StatusCode::BAD_REQUEST, &reason), |body| SimulatedAnswer::ok(&body))
 }
 
-fn refusal(status: StatusCode, reason: &str) -> Answer {
-    Answer::json(status, &json!({ "error": reason }))
+fn refusal(status: StatusCode, reason: &str) -> SimulatedAnswer {
+    SimulatedAnswer::json(status, &json!({ "error": reason }))
 }
 
 /// Replaces the state document; `?mode=merge` takes the posted one over into the present one.
-fn load(world: &mut World, call: &Call) -> Result<Value, String> {
+fn load(world: &mut World, call: &ReceivedCall) -> Result<Value, String> {
     let posted: State = call.json()?;
     let state = match call.query.get("mode").map_or("replace", String::as_str) {
         "replace" => posted,
@@ -149,7 +149,7 @@ fn assignees(world: &World) -> BTreeMap<&String, &Option<String>> {
     present.map(|(key, item)| (key, &item.current().assigned_to)).collect()
 }
 
-fn events(world: &World, call: &Call) -> Result<Value, String> {
+fn events(world: &World, call: &ReceivedCall) -> Result<Value, String> {
     let after = call.query.get("after").map_or(Ok(0), |after| after.parse::<u64>());
     let after = after.map_err(|error| format!("after: {error}"))?;
     Ok(json!(world.events.iter().filter(|event| event.seq > after).collect::<Vec<_>>()))

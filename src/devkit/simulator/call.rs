@@ -18,7 +18,7 @@ use super::witness::Provider;
 const HIDDEN: &str = "***";
 
 /// A request, wholly received.
-pub(super) struct Call {
+pub(super) struct ReceivedCall {
     pub(super) method: Method,
     /// As sent, percent-encoded.
     pub(super) path: String,
@@ -32,7 +32,7 @@ pub(super) struct Call {
     pub(super) body: Vec<u8>,
 }
 
-impl Call {
+impl ReceivedCall {
     pub(super) fn new(parts: Parts, body: Vec<u8>) -> Self {
         let path = parts.uri.path().to_owned();
         let raw_query = parts.uri.query().map(str::to_owned);
@@ -177,7 +177,7 @@ pub(super) struct Description {
 }
 
 /// What is answered, and what the witness is told.
-pub(super) struct Answer {
+pub(super) struct SimulatedAnswer {
     pub(super) status: StatusCode,
     content_type: Cow<'static, str>,
     headers: Vec<(String, String)>,
@@ -188,7 +188,7 @@ pub(super) struct Answer {
     pub(super) detail: Value,
 }
 
-impl Answer {
+impl SimulatedAnswer {
     pub(super) fn json(status: StatusCode, body: &Value) -> Self {
         Self::text(status, "application/json; charset=utf-8", &body.to_string())
     }
@@ -252,7 +252,7 @@ mod tests {
         let call = |target: &str| {
             let request =
                 axum::http::Request::post(target).header("content-type", "application/x-www-form-urlencoded; charset=x");
-            Call::new(request.body(()).unwrap().into_parts().0, b"client_secret=canary&scope=a+b".to_vec())
+            ReceivedCall::new(request.body(()).unwrap().into_parts().0, b"client_secret=canary&scope=a+b".to_vec())
         };
         for (target, path, query) in [
             ("/api/v10/webhooks/42/canary?wait=true", "/api/v10/webhooks/42/***", Some("wait=true")),

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
 
-use super::call::{Answer, Call, Description};
+use super::call::{Description, ReceivedCall, SimulatedAnswer};
 use super::discord_webhooks;
 use super::hooks::timestamp;
 use super::state::Message;
@@ -32,7 +32,7 @@ struct NewMessage {
 }
 
 /// Keyed by the nonce, about the channel.
-pub(super) fn describe(call: &Call) -> Description {
+pub(super) fn describe(call: &ReceivedCall) -> Description {
     if let Some(description) = discord_webhooks::describe(call) {
         return description;
     }
@@ -42,7 +42,7 @@ pub(super) fn describe(call: &Call) -> Description {
 }
 
 /// Answers one request.
-pub(super) fn answer(world: &mut World, call: &Call) -> Answer {
+pub(super) fn answer(world: &mut World, call: &ReceivedCall) -> SimulatedAnswer {
     if let Some(answer) = discord_webhooks::answer(world, call) {
         return answer;
     }
@@ -63,7 +63,7 @@ pub(super) fn answer(world: &mut World, call: &Call) -> Answer {
     }
 }
 
-fn create(world: &mut World, call: &Call, channel: &str) -> Answer {
+fn create(world: &mut World, call: &ReceivedCall, channel: &str) -> SimulatedAnswer {
     let Ok(new) = call.json::<NewMessage>() else {
         return refusal(StatusCode::BAD_REQUEST, 50109, "The request body contains invalid JSON.");
     };
@@ -87,25 +87,25 @@ fn create(world: &mut World, call: &Call, channel: &str) -> Answer {
     if new.enforce_nonce == Some(true) && nonce.is_some() {
         let mut recent = messages.iter().rev().take_while(|message| message.timestamp >= remembered_since);
         if let Some(made) = recent.find(|message| message.nonce == new.nonce) {
-            return Answer::ok(&shown(channel, made)).detail(json!({ "deduped": true, "message": made.id }));
+            return SimulatedAnswer::ok(&shown(channel, made)).detail(json!({ "deduped": true, "message": made.id }));
         }
     }
     let id = snowflake(now);
     let detail = json!({ "message": id });
     messages.push(Message { id, content, nonce: new.nonce, allowed_mentions: new.allowed_mentions, timestamp: now });
     let made = messages.last().map(|made| shown(channel, made)).unwrap_or_default();
-    Answer::ok(&made).effect().detail(detail)
+    SimulatedAnswer::ok(&made).effect().detail(detail)
 }
 
 /// Newest first.
-fn list(world: &World, call: &Call, channel: &str) -> Answer {
+fn list(world: &World, call: &ReceivedCall, channel: &str) -> SimulatedAnswer {
     let limit = call.query.get("limit").map_or(Ok(50), |limit| limit.parse::<usize>());
     let Some(limit) = limit.ok().filter(|limit| (1..=100).contains(limit)) else {
         return invalid("limit", "NUMBER_TYPE_RANGE", "int value should be between 1 and 100.");
     };
     let messages = world.state.discord.channels.get(channel).map(Vec::as_slice).unwrap_or_default();
     let page: Vec<Value> = messages.iter().rev().take(limit).map(|message| shown(channel, message)).collect();
-    Answer::ok(&Value::Array(page))
+    SimulatedAnswer::ok(&Value::Array(page))
 }
 
 /// The id of what is made at this time.
@@ -152,12 +152,12 @@ fn shown(channel: &str, message: &Message) -> Value {
     shown
 }
 
-pub(super) fn invalid(field: &str, code: &str, message: &str) -> Answer {
+pub(super) fn invalid(field: &str, code: &str, message: &str) -> SimulatedAnswer {
     let errors = json!({ field: { "_errors": [{ "code": code, "message": message }] } });
     let body = json!({ "message": "Invalid Form Body", "code": 50035, "errors": errors });
-    Answer::json(StatusCode::BAD_REQUEST, &body)
+    SimulatedAnswer::json(StatusCode::BAD_REQUEST, &body)
 }
 
-pub(super) fn refusal(status: StatusCode, code: u32, message: &str) -> Answer {
-    Answer::json(status, &json!({ "message": message, "code": code }))
+pub(super) fn refusal(status: StatusCode, code: u32, message: &str) -> SimulatedAnswer {
+    SimulatedAnswer::json(status, &json!({ "message": message, "code": code }))
 }

@@ -5,7 +5,7 @@ use axum::http::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::call::{Answer, Call, Description};
+use super::call::{Description, ReceivedCall, SimulatedAnswer};
 use super::chats::Posted;
 use super::discord::{CONTENT_CHARS, invalid, refusal, snowflake};
 use super::world::World;
@@ -22,7 +22,7 @@ struct NewMessage {
 }
 
 /// The parts behind `webhooks`, with or without a version before it.
-fn parts(call: &Call) -> Option<Vec<&str>> {
+fn parts(call: &ReceivedCall) -> Option<Vec<&str>> {
     match call.parts()[..] {
         ["api", "v10", "webhooks", ref rest @ ..] | ["api", "webhooks", ref rest @ ..] => Some(rest.to_vec()),
         _ => None,
@@ -30,13 +30,13 @@ fn parts(call: &Call) -> Option<Vec<&str>> {
 }
 
 /// Without a key: neither knows one. About the webhook or the application, never with the token.
-pub(super) fn describe(call: &Call) -> Option<Description> {
+pub(super) fn describe(call: &ReceivedCall) -> Option<Description> {
     let id = *parts(call)?.first()?;
     Some(Description { key: None, subject: Some(format!("discord_webhook:{id}")) })
 }
 
 /// Answers one request, if it is for this module.
-pub(super) fn answer(world: &mut World, call: &Call) -> Option<Answer> {
+pub(super) fn answer(world: &mut World, call: &ReceivedCall) -> Option<SimulatedAnswer> {
     let parts = parts(call)?;
     let [id, token, ref rest @ ..] = parts[..] else { return Some(refusal(StatusCode::NOT_FOUND, 10015, "Unknown Webhook")) };
     let new = match read(call) {
@@ -57,7 +57,7 @@ pub(super) fn answer(world: &mut World, call: &Call) -> Option<Answer> {
 }
 
 /// Where messages go, and whether it is a click: that tells of a new message always, a webhook where it is waited for.
-fn messages<'w>(world: &'w mut World, id: &str, token: &str) -> Result<(&'w mut Vec<Posted>, bool), Answer> {
+fn messages<'w>(world: &'w mut World, id: &str, token: &str) -> Result<(&'w mut Vec<Posted>, bool), SimulatedAnswer> {
     let discord = &mut world.state.discord;
     if let Some(webhook) = discord.webhooks.get_mut(id) {
         let is_right = webhook.token == token;
@@ -73,7 +73,7 @@ fn messages<'w>(world: &'w mut World, id: &str, token: &str) -> Result<(&'w mut 
     }
 }
 
-fn read(call: &Call) -> Result<NewMessage, Answer> {
+fn read(call: &ReceivedCall) -> Result<NewMessage, SimulatedAnswer> {
     let Ok(new) = call.json::<NewMessage>() else {
         return Err(refusal(StatusCode::BAD_REQUEST, 50109, "The request body contains invalid JSON."));
     };
@@ -84,22 +84,23 @@ fn read(call: &Call) -> Result<NewMessage, Answer> {
     }
 }
 
-fn create(posted: &mut Vec<Posted>, new: NewMessage, id: String, wait: bool) -> Answer {
+fn create(posted: &mut Vec<Posted>, new: NewMessage, id: String, wait: bool) -> SimulatedAnswer {
     let NewMessage { content, flags, allowed_mentions } = new;
     let message = Posted { id, content: content.unwrap_or_default(), flags, allowed_mentions, edits: 0 };
     let detail = json!({ "message": message.id });
     let shown = json!({ "id": message.id, "content": message.content, "flags": message.flags });
     posted.push(message);
-    let answer = if wait { Answer::ok(&shown) } else { Answer::text(StatusCode::NO_CONTENT, "application/json", "") };
+    let answer =
+        if wait { SimulatedAnswer::ok(&shown) } else { SimulatedAnswer::text(StatusCode::NO_CONTENT, "application/json", "") };
     answer.effect().detail(detail)
 }
 
-fn edit(posted: &mut [Posted], new: NewMessage, id: &str) -> Answer {
+fn edit(posted: &mut [Posted], new: NewMessage, id: &str) -> SimulatedAnswer {
     let known = if id == "@original" { posted.first_mut() } else { posted.iter_mut().find(|message| message.id == id) };
     let Some(message) = known else { return refusal(StatusCode::NOT_FOUND, 10008, "Unknown Message") };
     message.content = new.content.unwrap_or_default();
     message.allowed_mentions = new.allowed_mentions;
     message.edits += 1;
     let shown = json!({ "id": message.id, "content": message.content, "flags": message.flags });
-    Answer::ok(&shown).effect().detail(json!({ "message": message.id, "edits": message.edits }))
+    SimulatedAnswer::ok(&shown).effect().detail(json!({ "message": message.id, "edits": message.edits }))
 }

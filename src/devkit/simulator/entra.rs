@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::call::{Answer, Call, Description};
+use super::call::{Description, ReceivedCall, SimulatedAnswer};
 use super::hooks::timestamp;
 use super::state::{State, Token};
 use super::world::World;
@@ -60,18 +60,18 @@ const GRANT: &str = "refresh_token";
 const RESOURCE: &str = "499b84ac-1321-427f-aa17-267ca6975798";
 
 /// Keyed by the beginning of the refresh token's SHA-256, about the client. The witness sees no token.
-pub(super) fn describe(call: &Call) -> Description {
+pub(super) fn describe(call: &ReceivedCall) -> Description {
     let form = call.form();
     let key = form.get("refresh_token").map(|token| HEXLOWER.encode(&Sha256::digest(token)[..8]));
     Description { key, subject: form.get("client_id").map(|client| format!("entra:{client}")) }
 }
 
 /// Answers one request.
-pub(super) fn answer(world: &mut World, call: &Call) -> Answer {
+pub(super) fn answer(world: &mut World, call: &ReceivedCall) -> SimulatedAnswer {
     issue(world, call).unwrap_or_else(|refused| refused)
 }
 
-fn issue(world: &mut World, call: &Call) -> Result<Answer, Answer> {
+fn issue(world: &mut World, call: &ReceivedCall) -> Result<SimulatedAnswer, SimulatedAnswer> {
     if call.method != Method::POST || call.media_type() != "application/x-www-form-urlencoded" {
         return Err(error(world, "invalid_request", 900_144, "The request body must be a form that is posted."));
     }
@@ -98,10 +98,10 @@ fn issue(world: &mut World, call: &Call) -> Result<Answer, Answer> {
         "access_token": access,
         "refresh_token": refresh
     });
-    Ok(Answer::ok(&body).effect().detail(json!({ "issued_to": user })))
+    Ok(SimulatedAnswer::ok(&body).effect().detail(json!({ "issued_to": user })))
 }
 
-fn check_client(world: &mut World, id: &str, secret: &str) -> Result<(), Answer> {
+fn check_client(world: &mut World, id: &str, secret: &str) -> Result<(), SimulatedAnswer> {
     match world.state.entra.clients.get(id) {
         Some(right) if right == secret => Ok(()),
         Some(_) => Err(error(world, "invalid_client", 7_000_215, "Invalid client secret provided.")),
@@ -110,7 +110,7 @@ fn check_client(world: &mut World, id: &str, secret: &str) -> Result<(), Answer>
 }
 
 /// The user of a refresh token that is good, which is counted as used.
-fn use_up(world: &mut World, presented: &str) -> Result<String, Answer> {
+fn use_up(world: &mut World, presented: &str) -> Result<String, SimulatedAnswer> {
     let once = world.state.options.refresh_tokens_once;
     match world.state.entra.refresh_tokens.get_mut(presented) {
         Some(token) if !token.revoked && (!once || token.uses == 0) => {
@@ -132,7 +132,7 @@ fn fresh(prefix: &str) -> String {
 }
 
 /// The vendor's form of an error: 401 where the client is not known, else 400.
-fn error(world: &mut World, error: &str, code: u32, message: &str) -> Answer {
+fn error(world: &mut World, error: &str, code: u32, message: &str) -> SimulatedAnswer {
     let status = if error == "invalid_client" { StatusCode::UNAUTHORIZED } else { StatusCode::BAD_REQUEST };
     let at = timestamp(world.tick());
     let trace = "0000aaaa-11bb-cccc-dd22-eeeeee333333";
@@ -144,5 +144,5 @@ fn error(world: &mut World, error: &str, code: u32, message: &str) -> Answer {
         "trace_id": trace,
         "correlation_id": trace
     });
-    Answer::json(status, &body).detail(json!({ "refused": error }))
+    SimulatedAnswer::json(status, &body).detail(json!({ "refused": error }))
 }

@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use serde::de::IgnoredAny;
 use serde_json::json;
 
-use super::call::Answer;
+use super::call::SimulatedAnswer;
 use super::faults::{FaultKind, FaultRule, ScriptedAnswer};
 
 impl FaultRule {
@@ -25,11 +25,11 @@ impl FaultRule {
     }
 
     /// What is answered instead of carrying the request out; for faults without an answer, never sent.
-    pub(super) fn answer(&self) -> Answer {
+    pub(super) fn answer(&self) -> SimulatedAnswer {
         let (status, message, retry_after) = match self.fault {
-            FaultKind::Nonsense => return Answer::text(StatusCode::OK, "text/html", "<<<{\"value\": [nonsense"),
+            FaultKind::Nonsense => return SimulatedAnswer::text(StatusCode::OK, "text/html", "<<<{\"value\": [nonsense"),
             FaultKind::RateLimit => (StatusCode::TOO_MANY_REQUESTS, "too many requests", Some(self.retry_after.unwrap_or(1))),
-            FaultKind::Answer => return self.scripted(Answer::text(StatusCode::OK, "text/plain", "")),
+            FaultKind::Answer => return self.scripted(SimulatedAnswer::text(StatusCode::OK, "text/plain", "")),
             FaultKind::ServerError
             | FaultKind::Refuse
             | FaultKind::LoseAnswer
@@ -37,7 +37,8 @@ impl FaultRule {
             | FaultKind::Slow
             | FaultKind::Decorate => (StatusCode::SERVICE_UNAVAILABLE, "the service is unavailable", self.retry_after),
         };
-        let answer = Answer::json(status, &json!({ "message": message, "retry_after": retry_after, "global": false, "code": 0 }));
+        let answer =
+            SimulatedAnswer::json(status, &json!({ "message": message, "retry_after": retry_after, "global": false, "code": 0 }));
         match retry_after {
             Some(seconds) => answer.header("retry-after", seconds.to_string()),
             None => answer,
@@ -45,11 +46,11 @@ impl FaultRule {
     }
 
     /// The real answer of a request that was carried out, as it goes out.
-    pub(super) fn dressed(&self, real: Answer) -> Answer {
+    pub(super) fn dressed(&self, real: SimulatedAnswer) -> SimulatedAnswer {
         match self.fault {
             FaultKind::Answer => self.scripted(real),
             FaultKind::Decorate => {
-                let add = |answer: Answer, (name, value): (&String, &String)| answer.header(name, value.clone());
+                let add = |answer: SimulatedAnswer, (name, value): (&String, &String)| answer.header(name, value.clone());
                 self.headers.iter().fold(real, add)
             }
             FaultKind::Refuse
@@ -63,10 +64,10 @@ impl FaultRule {
     }
 
     /// The answer given in the place of another one, whose effect and facts stay.
-    fn scripted(&self, real: Answer) -> Answer {
+    fn scripted(&self, real: SimulatedAnswer) -> SimulatedAnswer {
         let Some(scripted) = &self.answer else { return real };
         let status = StatusCode::from_u16(scripted.status).expect("a rule was checked when it was posted");
-        let mut answer = Answer::text(status, scripted.content_type(), &scripted.body);
+        let mut answer = SimulatedAnswer::text(status, scripted.content_type(), &scripted.body);
         (answer.effect, answer.detail) = (real.effect, real.detail);
         if self.is_done() {
             answer.detail["replaced_status"] = json!(real.status.as_u16());

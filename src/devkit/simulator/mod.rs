@@ -48,7 +48,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-use call::{Answer, Call, Description};
+use call::{Description, ReceivedCall, SimulatedAnswer};
 use faults::{FaultKind, FaultRule};
 use state::State;
 use witness::{Entry, Provider, Witness};
@@ -167,9 +167,9 @@ async fn connection(stream: TcpStream, simulator: Arc<Simulator>) {
 async fn handle(simulator: Arc<Simulator>, request: Request<Incoming>) -> Result<Response<Body>, Dropped> {
     let (parts, body) = request.into_parts();
     let Ok(body) = axum::body::to_bytes(Body::new(body), BODY_BYTES).await else {
-        return Ok(Answer::text(StatusCode::PAYLOAD_TOO_LARGE, "text/plain", "the body is too large").into_response());
+        return Ok(SimulatedAnswer::text(StatusCode::PAYLOAD_TOO_LARGE, "text/plain", "the body is too large").into_response());
     };
-    let call = Call::new(parts, body.to_vec());
+    let call = ReceivedCall::new(parts, body.to_vec());
     if admin::is_admin(&call.path) {
         return Ok(admin::answer(&mut simulator.world(), &call).into_response());
     }
@@ -203,7 +203,7 @@ async fn handle(simulator: Arc<Simulator>, request: Request<Incoming>) -> Result
     }
 }
 
-fn provider_of(call: &Call) -> Provider {
+fn provider_of(call: &ReceivedCall) -> Provider {
     match call.parts()[..] {
         ["api", ..] => Provider::Discord,
         ["webhook", ..] => Provider::Webhook,
@@ -225,10 +225,10 @@ impl Simulator {
     async fn carry_out(
         &self,
         provider: Provider,
-        call: &Call,
+        call: &ReceivedCall,
         caller: Option<String>,
         fault: Option<&FaultRule>,
-    ) -> Option<Answer> {
+    ) -> Option<SimulatedAnswer> {
         let description = match provider {
             // Mail does not come over HTTP, and what belongs to nobody is Azure DevOps'.
             Provider::AzureDevops | Provider::Email => azure_devops::describe(call),
@@ -254,7 +254,7 @@ impl Simulator {
     }
 }
 
-fn real_answer(world: &mut World, provider: Provider, call: &Call) -> Answer {
+fn real_answer(world: &mut World, provider: Provider, call: &ReceivedCall) -> SimulatedAnswer {
     match provider {
         Provider::AzureDevops | Provider::Email => azure_devops::answer(world, call),
         Provider::Entra => entra::answer(world, call),
@@ -265,7 +265,13 @@ fn real_answer(world: &mut World, provider: Provider, call: &Call) -> Answer {
     }
 }
 
-fn entry(provider: Provider, call: &Call, about: Description, fault: Option<FaultKind>, answer: &Answer) -> Entry {
+fn entry(
+    provider: Provider,
+    call: &ReceivedCall,
+    about: Description,
+    fault: Option<FaultKind>,
+    answer: &SimulatedAnswer,
+) -> Entry {
     let is_answered = fault.is_none_or(FaultKind::is_answered);
     let mut detail = answer.detail.clone();
     if fault == Some(FaultKind::LoseAnswer) {

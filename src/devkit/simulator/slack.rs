@@ -4,7 +4,7 @@ use axum::http::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::call::{Answer, Call, Description};
+use super::call::{Description, ReceivedCall, SimulatedAnswer};
 use super::world::World;
 
 /// The longest text, in characters.
@@ -20,16 +20,16 @@ struct NewMessage {
 }
 
 /// Without a key: Slack knows none. About the channel.
-pub(super) fn describe(call: &Call) -> Description {
+pub(super) fn describe(call: &ReceivedCall) -> Description {
     let channel = call.json::<NewMessage>().ok().and_then(|new| new.channel);
     Description { key: None, subject: channel.map(|channel| format!("slack:{channel}")) }
 }
 
 /// Answers one request; what is wrong is said inside a 200.
-pub(super) fn answer(world: &mut World, call: &Call) -> Answer {
+pub(super) fn answer(world: &mut World, call: &ReceivedCall) -> SimulatedAnswer {
     let ["slack", "api", "chat.postMessage"] = call.parts()[..] else { return refusal("unknown_method") };
     if call.method != Method::POST {
-        return Answer::text(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "the method is POST");
+        return SimulatedAnswer::text(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "the method is POST");
     }
     match call.bearer() {
         None => return refusal("not_authed"),
@@ -56,9 +56,9 @@ pub(super) fn answer(world: &mut World, call: &Call) -> Answer {
     let ts = format!("{}.{:06}", now.unix_timestamp(), now.microsecond());
     let message = json!({ "type": "message", "text": text, "ts": ts, "bot_id": "B0000000001" });
     let answer = json!({ "ok": true, "channel": channel, "ts": ts, "message": message });
-    Answer::ok(&answer).effect().detail(json!({ "ts": ts }))
+    SimulatedAnswer::ok(&answer).effect().detail(json!({ "ts": ts }))
 }
 
-fn refusal(word: &str) -> Answer {
-    Answer::ok(&json!({ "ok": false, "error": word })).detail(json!({ "refused": word }))
+fn refusal(word: &str) -> SimulatedAnswer {
+    SimulatedAnswer::ok(&json!({ "ok": false, "error": word })).detail(json!({ "refused": word }))
 }

@@ -3,7 +3,7 @@
 use axum::http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::call::{Answer, Call, Description};
+use super::call::{Description, ReceivedCall, SimulatedAnswer};
 use super::world::World;
 
 /// The largest body, in bytes.
@@ -11,12 +11,12 @@ const BODY_BYTES: usize = 28 * 1024;
 const CARD: &str = "application/vnd.microsoft.card.adaptive";
 
 /// Without a key: a workflow knows none. About the workflow.
-pub(super) fn describe(call: &Call) -> Description {
+pub(super) fn describe(call: &ReceivedCall) -> Description {
     Description { key: None, subject: call.segments.get(1).map(|name| format!("teams:{name}")) }
 }
 
 /// Answers one request.
-pub(super) fn answer(world: &mut World, call: &Call) -> Answer {
+pub(super) fn answer(world: &mut World, call: &ReceivedCall) -> SimulatedAnswer {
     let ["teams", name] = call.parts()[..] else { return refusal(StatusCode::NOT_FOUND, "the path is /teams/NAME") };
     let Some(workflow) = world.state.teams.get_mut(name) else {
         return refusal(StatusCode::NOT_FOUND, "there is no such workflow");
@@ -37,9 +37,9 @@ pub(super) fn answer(world: &mut World, call: &Call) -> Answer {
         return refusal(StatusCode::BAD_REQUEST, "the body is no message with a card");
     }
     workflow.received.push(body);
-    Answer::text(StatusCode::ACCEPTED, "text/plain", "").effect()
+    SimulatedAnswer::text(StatusCode::ACCEPTED, "text/plain", "").effect()
 }
 
-fn refusal(status: StatusCode, message: &str) -> Answer {
-    Answer::json(status, &json!({ "error": { "message": message } })).detail(json!({ "refused": message }))
+fn refusal(status: StatusCode, message: &str) -> SimulatedAnswer {
+    SimulatedAnswer::json(status, &json!({ "error": { "message": message } })).detail(json!({ "refused": message }))
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 use sha2::Sha256;
 use time::OffsetDateTime;
 
-use super::call::{Answer, Call, Description};
+use super::call::{Description, ReceivedCall, SimulatedAnswer};
 use super::state::{Delivered, WebhookMode};
 use super::world::World;
 
@@ -16,14 +16,14 @@ use super::world::World;
 const TOLERANCE_SECONDS: i64 = 300;
 
 /// Keyed by `webhook-id`, about the receiver.
-pub(super) fn describe(call: &Call) -> Description {
+pub(super) fn describe(call: &ReceivedCall) -> Description {
     let key = call.header("webhook-id").map(str::to_owned);
     let subject = call.segments.get(1).map(|name| format!("webhook:{name}"));
     Description { key, subject }
 }
 
 /// Answers one request.
-pub(super) fn answer(world: &mut World, call: &Call) -> Answer {
+pub(super) fn answer(world: &mut World, call: &ReceivedCall) -> SimulatedAnswer {
     let parts = call.parts();
     let ["webhook", name] = parts[..] else { return refusal(StatusCode::NOT_FOUND, "the path is /webhook/NAME") };
     let Some(receiver) = world.state.webhooks.get_mut(name) else {
@@ -37,7 +37,7 @@ pub(super) fn answer(world: &mut World, call: &Call) -> Answer {
         Err(reason) => return refusal(StatusCode::UNAUTHORIZED, reason),
     };
     let is_new = receiver.keys.insert(id.clone());
-    let accepted = Answer::ok(&json!({ "ok": true }));
+    let accepted = SimulatedAnswer::ok(&json!({ "ok": true }));
     if !is_new && receiver.mode == WebhookMode::Keyed {
         return accepted.detail(json!({ "deduped": true }));
     }
@@ -46,7 +46,7 @@ pub(super) fn answer(world: &mut World, call: &Call) -> Answer {
 }
 
 /// The `webhook-id` of a request that is signed with `secret` and of now; else why it is not.
-fn verified<'a>(secret: &str, call: &'a Call, now: i64) -> Result<&'a str, &'static str> {
+fn verified<'a>(secret: &str, call: &'a ReceivedCall, now: i64) -> Result<&'a str, &'static str> {
     let id = call.header("webhook-id").ok_or("webhook-id is missing")?;
     let timestamp = call.header("webhook-timestamp").ok_or("webhook-timestamp is missing")?;
     let signatures = call.header("webhook-signature").ok_or("webhook-signature is missing")?;
@@ -64,6 +64,6 @@ fn verified<'a>(secret: &str, call: &'a Call, now: i64) -> Result<&'a str, &'sta
     if decoded.any(|signature| mac.clone().verify_slice(&signature).is_ok()) { Ok(id) } else { Err("no signature fits") }
 }
 
-fn refusal(status: StatusCode, message: &str) -> Answer {
-    Answer::json(status, &json!({ "error": message })).detail(json!({ "refused": message }))
+fn refusal(status: StatusCode, message: &str) -> SimulatedAnswer {
+    SimulatedAnswer::json(status, &json!({ "error": message })).detail(json!({ "refused": message }))
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use time::{Duration, OffsetDateTime};
 
-use super::call::Call;
+use super::call::ReceivedCall;
 use super::faults::Faults;
 use super::hooks;
 use super::state::{AssigneeFormat, Revision, State, User, WorkItem, work_item_key};
@@ -56,7 +56,7 @@ impl World {
     }
 
     /// See [`super::witness::Entry::caller`].
-    pub(super) fn caller(&self, provider: Provider, call: &Call) -> Option<String> {
+    pub(super) fn caller(&self, provider: Provider, call: &ReceivedCall) -> Option<String> {
         match provider {
             Provider::AzureDevops => Some(self.state.tokens.get(call.bearer()?)?.user.clone()),
             Provider::Entra => Some(self.state.entra.refresh_tokens.get(call.form().get("refresh_token")?)?.user.clone()),

@@ -9,13 +9,13 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::AssigneeSync;
-use crate::engine::{Context, Outcome, Stage, Then};
+use crate::engine::{Context, Stage, StageOutcome, StageResult, Then};
 use crate::fault::StageFault;
 use crate::job::words;
 use crate::pipelines::dispatch::check_account::enabled;
 use crate::pipelines::{Dispatch, ProductFault, Services, SignedIn};
 use crate::providers::azure_devops::{FoundUser, UsersSearch};
-use crate::tracker::{Changes, Installation, User};
+use crate::tracker::{Installation, User};
 
 /// The stage.
 #[derive(Debug, Clone, Copy)]
@@ -68,20 +68,20 @@ impl FoundAssignee {
     pub fn target(self) -> Result<Target, ProductFault> {
         match self {
             Self::Write(target) => Ok(target),
-            Self::Nothing(_) | Self::Ambiguous(_) => {
-                Err(ProductFault::IncompleteCheckpoint(<FindAssignee as Stage<Dispatch>>::NAME))
-            }
+            Self::Nothing(_) | Self::Ambiguous(_) => Err(ProductFault::IncompleteCheckpoint(FindAssignee::NAME)),
         }
     }
 }
 
-impl Stage<Dispatch> for FindAssignee {
+impl Stage for FindAssignee {
+    type Product = Dispatch;
+
     const NAME: &'static str = "find_assignee";
     /// Large accounts have many pages of users, each with its own deadline; a run ends between two of them after a minute.
     const TIMEOUT: Duration = Duration::from_secs(300);
     type Output = FoundAssignee;
 
-    async fn run(&self, cx: &Context<'_, Dispatch>) -> Result<Outcome<FoundAssignee, Changes>, StageFault> {
+    async fn run(&self, cx: &Context<'_, Dispatch>) -> StageResult<Self> {
         let sync = cx.payload::<AssigneeSync>()?;
         let found = find(cx, &sync).await?;
         let (then, skipped) = match &found {
@@ -90,7 +90,7 @@ impl Stage<Dispatch> for FindAssignee {
             FoundAssignee::Ambiguous(_) => (Then::Finish, Some("ambiguous")),
         };
         let skipped = skipped.map(|why| (why.to_owned(), 1)).into_iter().collect();
-        Ok(Outcome::of(found).then(then).with_skipped("assignee", skipped))
+        Ok(StageOutcome::of(found).then(then).with_skipped("assignee", skipped))
     }
 }
 

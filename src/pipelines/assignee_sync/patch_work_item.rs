@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::AssigneeSync;
 use super::find_assignee::{FindAssignee, Target};
-use crate::engine::{Context, EngineFault, Intent, Outcome, Prepared, Stage, UnknownPolicy};
+use crate::engine::{Context, EngineFault, Intent, Prepared, Stage, StageOutcome, StageResult, UnknownPolicy};
 use crate::fault::{Certainty, Class, StageFault};
 use crate::job::{EffectClass, words};
 use crate::pipelines::dispatch::sync_assignees::as_written;
@@ -63,9 +63,11 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 
 type Looked = Prepared<Patched, Changes>;
 
-impl Stage<Dispatch> for PatchWorkItem {
+impl Stage for PatchWorkItem {
+    type Product = Dispatch;
+
     const NAME: &'static str = "patch_work_item";
-    const NEEDS: &'static [&'static str] = &[<FindAssignee as Stage<Dispatch>>::NAME];
+    const NEEDS: &'static [&'static str] = &[FindAssignee::NAME];
     const TIMEOUT: Duration = Duration::from_secs(60);
     const EFFECT: Option<EffectClass> = Some(EffectClass::CompareAndSet);
     type Output = Patched;
@@ -101,7 +103,7 @@ impl Stage<Dispatch> for PatchWorkItem {
         Ok(looked)
     }
 
-    async fn run(&self, cx: &Context<'_, Dispatch>) -> Result<Outcome<Patched, Changes>, StageFault> {
+    async fn run(&self, cx: &Context<'_, Dispatch>) -> StageResult<Self> {
         let sync = cx.payload::<AssigneeSync>()?;
         let target = cx.output::<FindAssignee>()?.target()?;
         let effect = cx.stored_effect()?;
@@ -126,7 +128,7 @@ impl Stage<Dispatch> for PatchWorkItem {
                 return Err(fault);
             }
         };
-        let outcome = Outcome::of(Patched { result: PatchResult::Written, rev: Some(rev) });
+        let outcome = StageOutcome::of(Patched { result: PatchResult::Written, rev: Some(rev) });
         Ok(outcome.with_changes(applied(&sync, rev)).with_provider_ref(Some(rev.to_string())))
     }
 }
@@ -174,7 +176,7 @@ fn decide(sight: &Sight<'_>, sync: &AssigneeSync, target: &Target, timeout: Dura
     }
     let value = target.unique_name.as_deref().map(assignee_key);
     if *written == value {
-        let outcome = Outcome::of(Patched { result: PatchResult::Already, rev: Some(item.rev) });
+        let outcome = StageOutcome::of(Patched { result: PatchResult::Already, rev: Some(item.rev) });
         let outcome = outcome.with_provider_ref(Some(item.rev.to_string()));
         return Prepared::Done(if *own_write { outcome.with_changes(applied(sync, item.rev)) } else { outcome });
     }
@@ -206,7 +208,7 @@ const fn applied(sync: &AssigneeSync, rev: i64) -> Changes {
 }
 
 const fn done(result: PatchResult) -> Looked {
-    Prepared::Done(Outcome::of(Patched { result, rev: None }))
+    Prepared::Done(StageOutcome::of(Patched { result, rev: None }))
 }
 
 #[cfg(test)]
@@ -294,6 +296,6 @@ mod tests {
 
     #[test]
     fn the_stage_lasts_longer_than_its_call() {
-        assert!(<PatchWorkItem as Stage<Dispatch>>::TIMEOUT > CALL_TIMEOUT);
+        assert!(PatchWorkItem::TIMEOUT > CALL_TIMEOUT);
     }
 }

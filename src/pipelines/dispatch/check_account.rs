@@ -7,8 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Reason, ShowConfiguration};
-use crate::engine::{Context, Outcome, Stage, Then};
-use crate::fault::StageFault;
+use crate::engine::{Context, Stage, StageOutcome, StageResult, Then};
 use crate::message::Request;
 use crate::pipelines::{Dispatch, ProductFault};
 use crate::tracker::Installation;
@@ -55,11 +54,13 @@ pub enum ActingAs {
     Nobody,
 }
 
-impl Stage<Dispatch> for CheckAccount {
+impl Stage for CheckAccount {
+    type Product = Dispatch;
+
     const NAME: &'static str = "check_account";
     type Output = CheckedAccount;
 
-    async fn run(&self, cx: &Context<'_, Dispatch>) -> Result<Outcome<CheckedAccount, crate::tracker::Changes>, StageFault> {
+    async fn run(&self, cx: &Context<'_, Dispatch>) -> StageResult<Self> {
         let request = cx.payload::<Request>()?;
         let tracker = &cx.services.tracker;
         let slug = &request.organization;
@@ -79,7 +80,7 @@ impl Stage<Dispatch> for CheckAccount {
         };
         let account = judge(named, installation, organization_id)?;
         let then = next(&account, acting_as);
-        Ok(Outcome::of(CheckedAccount { organization_id, account, acting_as }).then(then))
+        Ok(StageOutcome::of(CheckedAccount { organization_id, account, acting_as }).then(then))
     }
 }
 
@@ -104,9 +105,7 @@ pub(crate) fn enabled(installation: &Installation, organization_id: i64) -> Resu
 const fn next(account: &Account, acting_as: ActingAs) -> Then {
     match (account, acting_as) {
         (Account::Found { .. }, _) | (Account::Missing(_), ActingAs::Identity(_)) => Then::Next,
-        (Account::Missing(_), ActingAs::Installation | ActingAs::Nobody) => {
-            Then::Jump(<ShowConfiguration as Stage<Dispatch>>::NAME)
-        }
+        (Account::Missing(_), ActingAs::Installation | ActingAs::Nobody) => Then::Jump(ShowConfiguration::NAME),
     }
 }
 

@@ -13,10 +13,10 @@ use time::OffsetDateTime;
 
 use super::check_account::{Account, ActingAs, CheckedAccount, enabled};
 use super::{CheckAccount, ShowConfiguration};
-use crate::engine::{Context, Outcome, Stage, Then};
+use crate::engine::{Context, Stage, StageOutcome, StageResult, Then};
 use crate::fault::StageFault;
 use crate::pipelines::{Dispatch, ProductFault};
-use crate::tracker::{Changes, Identity, Installation, SyncSettings, Tracker};
+use crate::tracker::{Identity, Installation, SyncSettings, Tracker};
 
 /// The stage.
 #[derive(Debug, Clone, Copy)]
@@ -62,7 +62,7 @@ impl States {
     /// # Errors
     /// [`ProductFault::IncompleteCheckpoint`] where a hand-written checkpoint names none.
     pub fn account(&self) -> Result<&AccountState, ProductFault> {
-        self.account.as_ref().ok_or(ProductFault::IncompleteCheckpoint(<FetchStates as Stage<Dispatch>>::NAME))
+        self.account.as_ref().ok_or(ProductFault::IncompleteCheckpoint(FetchStates::NAME))
     }
 
     /// The identity, for stages that act as it.
@@ -70,18 +70,20 @@ impl States {
     /// # Errors
     /// As [`States::account`].
     pub fn identity(&self) -> Result<&IdentityState, ProductFault> {
-        self.identity.as_ref().ok_or(ProductFault::IncompleteCheckpoint(<FetchStates as Stage<Dispatch>>::NAME))
+        self.identity.as_ref().ok_or(ProductFault::IncompleteCheckpoint(FetchStates::NAME))
     }
 }
 
-impl Stage<Dispatch> for FetchStates {
+impl Stage for FetchStates {
+    type Product = Dispatch;
+
     const NAME: &'static str = "fetch_states";
-    const NEEDS: &'static [&'static str] = &[<CheckAccount as Stage<Dispatch>>::NAME];
+    const NEEDS: &'static [&'static str] = &[CheckAccount::NAME];
     /// Somebody else's refresh may be waited for before one's own.
     const TIMEOUT: Duration = Duration::from_secs(60);
     type Output = States;
 
-    async fn run(&self, cx: &Context<'_, Dispatch>) -> Result<Outcome<States, Changes>, StageFault> {
+    async fn run(&self, cx: &Context<'_, Dispatch>) -> StageResult<Self> {
         let checked = cx.output::<CheckAccount>()?;
         let tracker = &cx.services.tracker;
         let installation = installed(tracker, &checked).await?;
@@ -90,13 +92,13 @@ impl Stage<Dispatch> for FetchStates {
             Some(id) => tracker.identity(id).await?,
         };
         if let Some(identity) = &mut identity {
-            identity.token_expires_at = cx.services.sign_in_ahead(identity.id, <Self as Stage<Dispatch>>::NAME).await?;
+            identity.token_expires_at = cx.services.sign_in_ahead(identity.id, Self::NAME).await?;
         }
         let then = match &identity {
             Some(_) => Then::Next,
-            None => Then::Jump(<ShowConfiguration as Stage<Dispatch>>::NAME),
+            None => Then::Jump(ShowConfiguration::NAME),
         };
-        Ok(Outcome::of(states(installation, identity)).then(then))
+        Ok(StageOutcome::of(states(installation, identity)).then(then))
     }
 }
 

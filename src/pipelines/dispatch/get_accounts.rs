@@ -9,11 +9,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{FetchStates, RetrieveUser, ShowConfiguration};
-use crate::engine::{Context, Outcome, Stage, Then};
-use crate::fault::{StageFault, storable};
+use crate::engine::{Context, Stage, StageOutcome, StageResult, Then};
+use crate::fault::storable;
 use crate::pipelines::{Dispatch, SignedIn};
 use crate::providers::azure_devops;
-use crate::tracker::Changes;
 
 /// The stage.
 #[derive(Debug, Clone, Copy)]
@@ -35,20 +34,22 @@ pub struct UsableAccount {
     pub name: String,
 }
 
-impl Stage<Dispatch> for GetAccounts {
+impl Stage for GetAccounts {
+    type Product = Dispatch;
+
     const NAME: &'static str = "get_accounts";
-    const NEEDS: &'static [&'static str] = &[<FetchStates as Stage<Dispatch>>::NAME, <RetrieveUser as Stage<Dispatch>>::NAME];
+    const NEEDS: &'static [&'static str] = &[FetchStates::NAME, RetrieveUser::NAME];
     /// Two calls of Azure DevOps and, between them, a refresh that another's may be before.
     const TIMEOUT: Duration = Duration::from_secs(60);
     type Output = Accounts;
 
-    async fn run(&self, cx: &Context<'_, Dispatch>) -> Result<Outcome<Accounts, Changes>, StageFault> {
+    async fn run(&self, cx: &Context<'_, Dispatch>) -> StageResult<Self> {
         let states = cx.output::<FetchStates>()?;
         let user = cx.output::<RetrieveUser>()?;
         let found = SignedIn::of(cx, states.identity()?.id).call(&azure_devops::Accounts { member_id: &user.id }).await?;
         let accounts = by_name(found);
         let then = next(states.account.as_ref().map(|account| account.account_id.as_str()), &accounts);
-        Ok(Outcome::of(accounts).then(then))
+        Ok(StageOutcome::of(accounts).then(then))
     }
 }
 
@@ -67,7 +68,7 @@ fn by_name(accounts: Vec<azure_devops::Account>) -> Accounts {
 /// On, if the job's account is among those the identity may use.
 fn next(wanted: Option<&str>, usable: &Accounts) -> Then {
     let is_usable = |wanted: &str| usable.accounts.iter().any(|account| account.account_id.eq_ignore_ascii_case(wanted));
-    if wanted.is_some_and(is_usable) { Then::Next } else { Then::Jump(<ShowConfiguration as Stage<Dispatch>>::NAME) }
+    if wanted.is_some_and(is_usable) { Then::Next } else { Then::Jump(ShowConfiguration::NAME) }
 }
 
 #[cfg(test)]

@@ -19,12 +19,10 @@ use subtle::{Choice, ConstantTimeEq};
 
 use super::event_resource::work_item;
 use super::{AccountState, FetchStates};
-use crate::engine::{Context, Outcome, Stage};
-use crate::fault::StageFault;
+use crate::engine::{Context, Stage, StageOutcome, StageResult};
 use crate::job::words;
 use crate::message::{HookEvent, Request};
 use crate::pipelines::Dispatch;
-use crate::tracker::Changes;
 
 /// The stage.
 #[derive(Debug, Clone, Copy)]
@@ -90,15 +88,17 @@ words! {
     }
 }
 
-impl Stage<Dispatch> for HandleEvents {
+impl Stage for HandleEvents {
+    type Product = Dispatch;
+
     const NAME: &'static str = "handle_events";
-    const NEEDS: &'static [&'static str] = &[<FetchStates as Stage<Dispatch>>::NAME];
+    const NEEDS: &'static [&'static str] = &[FetchStates::NAME];
     type Output = HandledEvents;
 
-    async fn run(&self, cx: &Context<'_, Dispatch>) -> Result<Outcome<HandledEvents, Changes>, StageFault> {
+    async fn run(&self, cx: &Context<'_, Dispatch>) -> StageResult<Self> {
         let request = cx.payload::<Request>()?;
         if request.events.is_empty() {
-            return Ok(Outcome::of(HandledEvents::default()));
+            return Ok(StageOutcome::of(HandledEvents::default()));
         }
         let states = cx.output::<FetchStates>()?;
         let account = states.account()?;
@@ -108,7 +108,7 @@ impl Stage<Dispatch> for HandleEvents {
         let seen = cx.services.tracker.seen_events(account.integration_id, &ids).await?;
         let handled = sort(judged, seen);
         let skipped = handled.reasons();
-        Ok(Outcome::of(handled).with_skipped("events", skipped))
+        Ok(StageOutcome::of(handled).with_skipped("events", skipped))
     }
 }
 

@@ -14,14 +14,13 @@ use serde::{Deserialize, Serialize};
 use super::handle_events::HandledEvents;
 use super::search_issues::FoundWorkItems;
 use super::{FetchStates, HandleEvents, SearchIssues};
-use crate::engine::{Context, Outcome, Stage};
+use crate::engine::{Context, Stage, StageOutcome, StageResult};
 use crate::fault::{StageFault, storable};
 use crate::job::words;
 use crate::pipelines::{Dispatch, SignedIn};
 use crate::providers::azure_devops::{
     BATCH, StateCategories, StateCategory, UnreadableWorkItem, WorkItem, WorkItems, WorkItemsBatch,
 };
-use crate::tracker::Changes;
 
 /// The stage.
 #[derive(Debug, Clone, Copy)]
@@ -84,21 +83,19 @@ type States = BTreeMap<(String, String), TypeStates>;
 /// Of what is said of a work item that is set aside.
 const DETAIL_BYTES: usize = 300;
 
-impl Stage<Dispatch> for ProcessWorkItems {
+impl Stage for ProcessWorkItems {
+    type Product = Dispatch;
+
     const NAME: &'static str = "process_work_items";
-    const NEEDS: &'static [&'static str] = &[
-        <FetchStates as Stage<Dispatch>>::NAME,
-        <SearchIssues as Stage<Dispatch>>::NAME,
-        <HandleEvents as Stage<Dispatch>>::NAME,
-    ];
+    const NEEDS: &'static [&'static str] = &[FetchStates::NAME, SearchIssues::NAME, HandleEvents::NAME];
     /// Up to six batches, and one call for each (project, type); each with its own deadline.
     const TIMEOUT: Duration = Duration::from_secs(300);
     type Output = ProcessedWorkItems;
 
-    async fn run(&self, cx: &Context<'_, Dispatch>) -> Result<Outcome<ProcessedWorkItems, Changes>, StageFault> {
+    async fn run(&self, cx: &Context<'_, Dispatch>) -> StageResult<Self> {
         let concerned = concerned(&cx.output::<SearchIssues>()?, &cx.output::<HandleEvents>()?);
         if concerned.is_empty() {
-            return Ok(Outcome::of(ProcessedWorkItems::default()));
+            return Ok(StageOutcome::of(ProcessedWorkItems::default()));
         }
         let states = cx.output::<FetchStates>()?;
         let account = &states.account()?.account_name;
@@ -113,7 +110,7 @@ impl Stage<Dispatch> for ProcessWorkItems {
         let states = type_states(&mut azure_devops, account, &read.items).await?;
         let processed = processed(concerned, read, &states);
         let skipped = reasons(&processed);
-        Ok(Outcome::of(processed).with_skipped("work_items", skipped))
+        Ok(StageOutcome::of(processed).with_skipped("work_items", skipped))
     }
 }
 

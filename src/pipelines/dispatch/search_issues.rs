@@ -10,12 +10,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::FetchStates;
-use crate::engine::{Context, Outcome, Stage};
-use crate::fault::StageFault;
+use crate::engine::{Context, Stage, StageOutcome, StageResult};
 use crate::message::{Request, Search};
 use crate::pipelines::{Dispatch, SignedIn};
 use crate::providers::azure_devops::{SearchQuery, WorkItemSearch};
-use crate::tracker::Changes;
 
 /// The stage.
 #[derive(Debug, Clone, Copy)]
@@ -28,16 +26,18 @@ pub struct FoundWorkItems {
     pub work_item_ids: Vec<i64>,
 }
 
-impl Stage<Dispatch> for SearchIssues {
+impl Stage for SearchIssues {
+    type Product = Dispatch;
+
     const NAME: &'static str = "search_issues";
-    const NEEDS: &'static [&'static str] = &[<FetchStates as Stage<Dispatch>>::NAME];
+    const NEEDS: &'static [&'static str] = &[FetchStates::NAME];
     /// Five pages, each with its own deadline and perhaps a refresh.
     const TIMEOUT: Duration = Duration::from_secs(120);
     type Output = FoundWorkItems;
 
-    async fn run(&self, cx: &Context<'_, Dispatch>) -> Result<Outcome<FoundWorkItems, Changes>, StageFault> {
+    async fn run(&self, cx: &Context<'_, Dispatch>) -> StageResult<Self> {
         let request = cx.payload::<Request>()?;
-        let Some(search) = &request.search else { return Ok(Outcome::of(FoundWorkItems::default())) };
+        let Some(search) = &request.search else { return Ok(StageOutcome::of(FoundWorkItems::default())) };
         let states = cx.output::<FetchStates>()?;
         let mut azure_devops = SignedIn::of(cx, states.identity()?.id);
         let limit = usize::try_from(search.limit).unwrap_or(usize::MAX);
@@ -48,7 +48,7 @@ impl Stage<Dispatch> for SearchIssues {
             found.take(page);
             azure_devops.keep(SEARCH, &found);
         }
-        Ok(Outcome::of(ascending(found.found(limit))))
+        Ok(StageOutcome::of(ascending(found.found(limit))))
     }
 }
 

@@ -10,13 +10,13 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use super::{CheckAccount, FetchStates, Plan, SyncAssignees, UpdateAssignments};
-use crate::engine::{Child, Context, Outcome, Stage};
+use crate::engine::{Child, Context, Stage, StageOutcome, StageResult};
 use crate::fault::StageFault;
 use crate::message::Request;
 use crate::pipelines::assignee_sync::AssigneeSync;
 use crate::pipelines::messaging::{Event, Notice, Recipient};
 use crate::pipelines::{Dispatch, ProductFault};
-use crate::tracker::{Applied, AssigneeChange, Changes, Destination, OutboundLink, StatusChange, Tracker};
+use crate::tracker::{Applied, AssigneeChange, Destination, OutboundLink, StatusChange, Tracker};
 
 /// The stage.
 #[derive(Debug, Clone, Copy)]
@@ -32,21 +32,18 @@ pub struct FollowUps {
 /// Row ids of destinations, by organization.
 type Destinations = BTreeMap<i64, Vec<i64>>;
 
-impl Stage<Dispatch> for SendFollowUps {
+impl Stage for SendFollowUps {
+    type Product = Dispatch;
+
     const NAME: &'static str = "send_follow_ups";
-    const NEEDS: &'static [&'static str] = &[
-        <CheckAccount as Stage<Dispatch>>::NAME,
-        <FetchStates as Stage<Dispatch>>::NAME,
-        <SyncAssignees as Stage<Dispatch>>::NAME,
-        <UpdateAssignments as Stage<Dispatch>>::NAME,
-    ];
+    const NEEDS: &'static [&'static str] = &[CheckAccount::NAME, FetchStates::NAME, SyncAssignees::NAME, UpdateAssignments::NAME];
     type Output = FollowUps;
 
-    async fn run(&self, cx: &Context<'_, Dispatch>) -> Result<Outcome<FollowUps, Changes>, StageFault> {
+    async fn run(&self, cx: &Context<'_, Dispatch>) -> StageResult<Self> {
         let request = cx.payload::<Request>()?;
         let plan = cx.output::<SyncAssignees>()?;
         let applied = cx.output::<UpdateAssignments>()?;
-        let changed = Changed::of(&applied);
+        let changed = NetChanges::of(&applied);
         let tracker = &cx.services.tracker;
         let own = cx.output::<CheckAccount>()?.organization_id;
         let destinations = destinations(tracker, &request, own, &changed).await?;
@@ -61,18 +58,18 @@ impl Stage<Dispatch> for SendFollowUps {
             children.extend(syncs(&changed, &applied, &plan, &links, integration_id).iter().map(AssigneeSync::child));
         }
         let targets = children.iter().map(|child| child.target.clone()).collect();
-        Ok(Outcome::of(FollowUps { targets }).with_children(children))
+        Ok(StageOutcome::of(FollowUps { targets }).with_children(children))
     }
 }
 
 /// What has changed in the end, by group: several work items of one job may have decided one after the other.
 #[derive(Debug, Default)]
-struct Changed {
+struct NetChanges {
     assignees: BTreeMap<i64, AssigneeChange>,
     statuses: BTreeMap<i64, StatusChange>,
 }
 
-impl Changed {
+impl NetChanges {
     fn of(applied: &Applied) -> Self {
         let mut changed = Self::default();
         for change in &applied.assignees {
@@ -98,13 +95,13 @@ impl Changed {
     fn of_organization(&self, id: i64) -> Event {
         let assignees = self.new_assignees().filter(|change| change.organization_id == id).cloned().collect();
         let statuses = self.statuses.values().filter(|change| change.organization_id == id).cloned().collect();
-        Event::Outcome { assignees, statuses }
+        Event::StageOutcome { assignees, statuses }
     }
 }
 
 /// The request speaks for its own organization. A group of another organization that is linked to the same work items is
 /// told of to that organization's defaults only: no tenant hears of another's groups.
-async fn destinations(tracker: &Tracker, request: &Request, own: i64, changed: &Changed) -> Result<Destinations, StageFault> {
+async fn destinations(tracker: &Tracker, request: &Request, own: i64, changed: &NetChanges) -> Result<Destinations, StageFault> {
     let mut destinations = Destinations::new();
     // Looked up even where there is nothing to tell, so that a wrong name shows with the first job.
     if let Some(names) = &request.notify {
@@ -138,7 +135,7 @@ fn named(names: &[String], known: &[Destination], organization: &str) -> Result<
 }
 
 /// One for each (destination, changed group, kind of change).
-fn notices(changed: &Changed, plan: &Plan, destinations: &Destinations) -> Vec<Notice> {
+fn notices(changed: &NetChanges, plan: &Plan, destinations: &Destinations) -> Vec<Notice> {
     let assignees = changed
         .new_assignees()
         .map(|change| (change.organization_id, change.group_id, change.work_item_id, Event::Assignee(change.clone())));
@@ -163,7 +160,7 @@ fn happened_at(plan: &Plan, group_id: i64, work_item_id: i64) -> Option<OffsetDa
 
 /// Each other work item of a group whose assignee changed, and each one that has fallen behind its group.
 fn syncs(
-    changed: &Changed,
+    changed: &NetChanges,
     applied: &Applied,
     plan: &Plan,
     links: &[OutboundLink],
@@ -233,7 +230,7 @@ mod tests {
     fn the_work_item_that_decided_is_not_written_back_and_all_others_are() {
         let applied = Applied { assignees: vec![change(1, 17, None, Some(42))], ..Applied::default() };
         let links = [outbound(1, 3, 17), outbound(1, 3, 18), outbound(1, 4, 17)];
-        let syncs = syncs(&Changed::of(&applied), &applied, &Plan::default(), &links, 3);
+        let syncs = syncs(&NetChanges::of(&applied), &applied, &Plan::default(), &links, 3);
         let targets: Vec<String> = syncs.iter().map(|sync| sync.child().target).collect();
         assert_eq!(targets, ["assignee_sync:1:3:18", "assignee_sync:1:4:17"]);
         assert!(syncs.iter().all(|sync| sync.organization_id == 101));
@@ -244,7 +241,7 @@ mod tests {
         let behind = vec![BehindLink { group_id: 1, work_item_id: 18 }, BehindLink { group_id: 2, work_item_id: 19 }];
         let applied = Applied { assignees: vec![change(1, 17, None, Some(42))], behind, ..Applied::default() };
         let plan = Plan { organizations: BTreeMap::from([(1, 101), (2, 102)]), ..Plan::default() };
-        let syncs = syncs(&Changed::of(&applied), &applied, &plan, &[outbound(1, 3, 18)], 3);
+        let syncs = syncs(&NetChanges::of(&applied), &applied, &plan, &[outbound(1, 3, 18)], 3);
         let all: Vec<_> = syncs.iter().map(|sync| (sync.group_id, sync.organization_id, sync.work_item_id)).collect();
         assert_eq!(all, [(1, 101, 18), (2, 102, 19)]);
     }
@@ -252,13 +249,13 @@ mod tests {
     #[test]
     fn two_decisions_in_one_job_are_told_as_one_and_none_if_nothing_is_left_of_them() {
         let assignees = vec![change(1, 17, None, Some(42)), change(1, 18, Some(42), Some(43))];
-        let changed = Changed::of(&Applied { assignees, ..Applied::default() });
+        let changed = NetChanges::of(&Applied { assignees, ..Applied::default() });
         let destinations = Destinations::from([(101, vec![9])]);
         let told = notices(&changed, &Plan::default(), &destinations);
         assert_eq!(told.len(), 1);
         assert_eq!(told[0].event, Event::Assignee(change(1, 18, None, Some(43))));
         let back = vec![change(1, 17, Some(42), Some(43)), change(1, 18, Some(43), Some(42))];
-        let changed = Changed::of(&Applied { assignees: back, ..Applied::default() });
+        let changed = NetChanges::of(&Applied { assignees: back, ..Applied::default() });
         assert_eq!(notices(&changed, &Plan::default(), &destinations), []);
     }
 
@@ -269,8 +266,8 @@ mod tests {
             statuses: vec![status(2)],
             ..Applied::default()
         };
-        let told = Changed::of(&applied).of_organization(101);
-        assert_eq!(told, Event::Outcome { assignees: vec![change(1, 18, None, Some(43))], statuses: Vec::new() });
+        let told = NetChanges::of(&applied).of_organization(101);
+        assert_eq!(told, Event::StageOutcome { assignees: vec![change(1, 18, None, Some(43))], statuses: Vec::new() });
     }
 
     #[test]
@@ -281,7 +278,7 @@ mod tests {
             ..Applied::default()
         };
         let destinations = Destinations::from([(101, vec![9, 8]), (102, vec![7])]);
-        let told = notices(&Changed::of(&applied), &Plan::default(), &destinations);
+        let told = notices(&NetChanges::of(&applied), &Plan::default(), &destinations);
         let targets: BTreeSet<String> = told.iter().map(|notice| notice.child().target).collect();
         let right = [
             "messaging:7:2:assignee",

@@ -11,13 +11,12 @@ use super::check_account::{Account, ActingAs, CheckedAccount};
 use super::fetch_states::States;
 use super::get_accounts::{Accounts, UsableAccount};
 use super::{CheckAccount, FetchStates, GetAccounts};
-use crate::engine::{Context, Outcome, Stage, Then};
-use crate::fault::{StageFault, WaitOn};
+use crate::engine::{Context, Stage, StageOutcome, StageResult, Then};
+use crate::fault::WaitOn;
 use crate::job::{JobId, WaitReason, words};
 use crate::message::Request;
 use crate::pipelines::Dispatch;
 use crate::pipelines::messaging::{Choice, Event, Notice, Question};
-use crate::tracker::Changes;
 
 /// The stage.
 #[derive(Debug, Clone, Copy)]
@@ -69,16 +68,14 @@ pub struct Field {
     pub required: bool,
 }
 
-impl Stage<Dispatch> for ShowConfiguration {
+impl Stage for ShowConfiguration {
+    type Product = Dispatch;
+
     const NAME: &'static str = "show_configuration";
-    const NEEDS: &'static [&'static str] = &[
-        <CheckAccount as Stage<Dispatch>>::NAME,
-        <FetchStates as Stage<Dispatch>>::NAME,
-        <GetAccounts as Stage<Dispatch>>::NAME,
-    ];
+    const NEEDS: &'static [&'static str] = &[CheckAccount::NAME, FetchStates::NAME, GetAccounts::NAME];
     type Output = Configuration;
 
-    async fn run(&self, cx: &Context<'_, Dispatch>) -> Result<Outcome<Configuration, Changes>, StageFault> {
+    async fn run(&self, cx: &Context<'_, Dispatch>) -> StageResult<Self> {
         let checked = cx.output::<CheckAccount>()?;
         let states = cx.maybe_output::<FetchStates>()?;
         let accounts = cx.maybe_output::<GetAccounts>()?;
@@ -86,13 +83,13 @@ impl Stage<Dispatch> for ShowConfiguration {
         let configuration = configuration(reason, accounts, cx.job.id);
         let clicked = cx.payload::<Request>()?.interaction.is_some();
         let children = if clicked { vec![question(&configuration, cx.job.id).child()] } else { Vec::new() };
-        Ok(Outcome::of(configuration).with_children(children).then(until_configured(cx.job.id)))
+        Ok(StageOutcome::of(configuration).with_children(children).then(until_configured(cx.job.id)))
     }
 }
 
 fn until_configured(job: JobId) -> Then {
     let on = WaitOn { reason: WaitReason::Configuration, key: format!("configuration:{job}"), observed: 0 };
-    Then::Wait { on, resume_at: <CheckAccount as Stage<Dispatch>>::NAME }
+    Then::Wait { on, resume_at: CheckAccount::NAME }
 }
 
 /// The same to who clicked.

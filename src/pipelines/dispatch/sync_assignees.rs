@@ -10,11 +10,11 @@ use serde::{Deserialize, Serialize};
 
 use super::process_work_items::ProcessedWorkItem;
 use super::{FetchStates, ProcessWorkItems};
-use crate::engine::{Context, Outcome, Stage};
-use crate::fault::{StageFault, storable};
+use crate::engine::{Context, Stage, StageOutcome, StageResult};
+use crate::fault::storable;
 use crate::pipelines::Dispatch;
 use crate::providers::azure_devops::{Assignee, StateCategory};
-use crate::tracker::{AssigneePlan, Changes, LinkedGroup, PlannedLink, StatusPlan, assignee_key, is_done_category};
+use crate::tracker::{AssigneePlan, LinkedGroup, PlannedLink, StatusPlan, assignee_key, is_done_category};
 
 /// The stage.
 #[derive(Debug, Clone, Copy)]
@@ -32,15 +32,17 @@ pub struct Plan {
 /// Users by project and verified e-mail, lowercase.
 type Members = HashMap<(i64, String), i64>;
 
-impl Stage<Dispatch> for SyncAssignees {
+impl Stage for SyncAssignees {
+    type Product = Dispatch;
+
     const NAME: &'static str = "sync_assignees";
-    const NEEDS: &'static [&'static str] = &[<FetchStates as Stage<Dispatch>>::NAME, <ProcessWorkItems as Stage<Dispatch>>::NAME];
+    const NEEDS: &'static [&'static str] = &[FetchStates::NAME, ProcessWorkItems::NAME];
     type Output = Plan;
 
-    async fn run(&self, cx: &Context<'_, Dispatch>) -> Result<Outcome<Plan, Changes>, StageFault> {
+    async fn run(&self, cx: &Context<'_, Dispatch>) -> StageResult<Self> {
         let processed = cx.output::<ProcessWorkItems>()?;
         if processed.items.is_empty() {
-            return Ok(Outcome::of(Plan::default()));
+            return Ok(StageOutcome::of(Plan::default()));
         }
         let integration_id = cx.output::<FetchStates>()?.account()?.integration_id;
         let items: HashMap<i64, ProcessedWorkItem> = processed.items.into_iter().map(|one| (one.item.id, one)).collect();
@@ -50,7 +52,7 @@ impl Stage<Dispatch> for SyncAssignees {
         let members = cx.services.tracker.members_by_email(&wanted(&groups, &items)).await?;
         let plan = plan(&groups, &items, &members);
         let skipped = left_aside(&plan, &items);
-        Ok(Outcome::of(plan).with_skipped("assignments", skipped))
+        Ok(StageOutcome::of(plan).with_skipped("assignments", skipped))
     }
 }
 

@@ -5,8 +5,7 @@
 //! *Safe to repeat*: changes and checkpoint are one transaction, and each link takes only a revision newer than its last.
 
 use super::{FetchStates, HandleEvents, SyncAssignees};
-use crate::engine::{Context, Outcome, Stage};
-use crate::fault::StageFault;
+use crate::engine::{Context, Stage, StageOutcome, StageResult};
 use crate::pipelines::Dispatch;
 use crate::tracker::{Applied, Changes};
 
@@ -14,24 +13,22 @@ use crate::tracker::{Applied, Changes};
 #[derive(Debug, Clone, Copy)]
 pub struct UpdateAssignments;
 
-impl Stage<Dispatch> for UpdateAssignments {
+impl Stage for UpdateAssignments {
+    type Product = Dispatch;
+
     const NAME: &'static str = "update_assignments";
-    const NEEDS: &'static [&'static str] = &[
-        <FetchStates as Stage<Dispatch>>::NAME,
-        <HandleEvents as Stage<Dispatch>>::NAME,
-        <SyncAssignees as Stage<Dispatch>>::NAME,
-    ];
+    const NEEDS: &'static [&'static str] = &[FetchStates::NAME, HandleEvents::NAME, SyncAssignees::NAME];
     type Output = Applied;
 
-    async fn run(&self, cx: &Context<'_, Dispatch>) -> Result<Outcome<Applied, Changes>, StageFault> {
+    async fn run(&self, cx: &Context<'_, Dispatch>) -> StageResult<Self> {
         let links = cx.output::<SyncAssignees>()?.links;
         let accepted = cx.output::<HandleEvents>()?.accepted;
         // A commit without changes can share its transaction with other jobs' commits.
         if links.is_empty() && accepted.is_empty() {
-            return Ok(Outcome::of(Applied::default()));
+            return Ok(StageOutcome::of(Applied::default()));
         }
         let integration_id = cx.output::<FetchStates>()?.account()?.integration_id;
         let seen_events = accepted.into_iter().map(|event| event.event_id).collect();
-        Ok(Outcome::apply(Changes::Assignments { integration_id, links, seen_events }))
+        Ok(StageOutcome::apply(Changes::Assignments { integration_id, links, seen_events }))
     }
 }

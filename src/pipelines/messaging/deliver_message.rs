@@ -15,14 +15,13 @@ use tokio::time::Instant;
 
 use super::render_message::{RenderMessage, RenderedMessage};
 use super::{Notice, Recipient, destination};
-use crate::engine::{Context, Intent, Outcome, Prepared, RetryPolicy, Stage, UnknownPolicy};
-use crate::fault::StageFault;
+use crate::engine::{Context, Intent, PrepareResult, Prepared, RetryPolicy, Stage, StageOutcome, StageResult, UnknownPolicy};
 use crate::job::EffectClass;
 use crate::pipelines::{Dispatch, ProductFault};
 use crate::providers::channel::{Channel, ChannelConfig, ChannelFault, Delivered, Delivery, RefusedRecipient, Rest};
 use crate::providers::discord_interaction::TOKEN_LIFE;
 use crate::providers::governor::Scope;
-use crate::tracker::{Changes, Destination};
+use crate::tracker::Destination;
 
 /// The stage.
 #[derive(Debug, Clone, Copy)]
@@ -47,16 +46,18 @@ const DELIVERED_TO: &str = "delivered_to";
 /// The longest delivery, whatever the setting says; the stage's own limit leaves room for the look before it.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 
-impl Stage<Dispatch> for DeliverMessage {
+impl Stage for DeliverMessage {
+    type Product = Dispatch;
+
     const NAME: &'static str = "deliver_message";
-    const NEEDS: &'static [&'static str] = &[<RenderMessage as Stage<Dispatch>>::NAME];
+    const NEEDS: &'static [&'static str] = &[RenderMessage::NAME];
     /// About a day, too, but at most an hour apart: people wait for messages after an outage.
     const RETRY: RetryPolicy = RetryPolicy { attempts: 30, base: Duration::from_secs(1), cap: Duration::from_secs(3600) };
     const TIMEOUT: Duration = Duration::from_secs(30);
     const EFFECT: Option<EffectClass> = Some(EffectClass::AtLeastOnce);
     type Output = DeliveredMessage;
 
-    async fn prepare(&self, cx: &Context<'_, Dispatch>) -> Result<Prepared<DeliveredMessage, Changes>, StageFault> {
+    async fn prepare(&self, cx: &Context<'_, Dispatch>) -> PrepareResult<Self> {
         let notice = cx.payload::<Notice>()?;
         let message = cx.output::<RenderMessage>()?;
         in_time(notice.to, OffsetDateTime::now_utc())?;
@@ -67,7 +68,7 @@ impl Stage<Dispatch> for DeliverMessage {
         Ok(Prepared::Effect(Box::new(intent)))
     }
 
-    async fn run(&self, cx: &Context<'_, Dispatch>) -> Result<Outcome<DeliveredMessage, Changes>, StageFault> {
+    async fn run(&self, cx: &Context<'_, Dispatch>) -> StageResult<Self> {
         let effect = cx.stored_effect()?;
         let message = cx.output::<RenderMessage>()?;
         let to = cx.payload::<Notice>()?.to;
@@ -94,7 +95,7 @@ impl Stage<Dispatch> for DeliverMessage {
         if !refused.is_empty() {
             warn_of(&refused, &destination);
         }
-        Ok(Outcome::of(DeliveredMessage { to, message_id: message_id.clone(), refused }).with_provider_ref(message_id))
+        Ok(StageOutcome::of(DeliveredMessage { to, message_id: message_id.clone(), refused }).with_provider_ref(message_id))
     }
 }
 
@@ -247,7 +248,7 @@ mod tests {
         assert_eq!((intent.class, intent.keyed_for), (EffectClass::Keyed, Some(Duration::from_secs(60))));
         assert_eq!((intent.unknown, intent.target.as_str()), (UnknownPolicy::Hold, "destination:9"));
         assert_eq!(intent.detail, json!({"destination_id": 9, "destination": "team", "kind": "pigeon"}), "and no secret");
-        assert!(intent.timeout < <DeliverMessage as Stage<Dispatch>>::TIMEOUT);
+        assert!(intent.timeout < DeliverMessage::TIMEOUT);
     }
 
     #[test]

@@ -70,7 +70,7 @@ pub enum Event {
     /// A group's status changed.
     Status(StatusChange),
     /// All that a job has changed in its own organization, or nothing.
-    Outcome {
+    StageOutcome {
         /// Groups whose assignee changed.
         assignees: Vec<AssigneeChange>,
         /// Groups whose status changed.
@@ -120,7 +120,7 @@ impl Notice {
         let about = match &self.event {
             Event::Assignee(change) => format!("{}:assignee", change.group_id),
             Event::Status(change) => format!("{}:status", change.group_id),
-            Event::Outcome { .. } => "outcome".to_owned(),
+            Event::StageOutcome { .. } => "outcome".to_owned(),
             Event::Configuration(_) => "configuration".to_owned(),
         };
         let payload = serde_json::to_value(self).expect("numbers, texts and an RFC 3339 date have a JSON form");
@@ -191,7 +191,7 @@ mod tests {
         let job = JobId::fresh();
         let question = Question { reason: "no_account".to_owned(), help: "Choose.".to_owned(), choices: Vec::new() };
         for (event, target) in [
-            (Event::Outcome { assignees: Vec::new(), statuses: Vec::new() }, "messaging:interaction:outcome"),
+            (Event::StageOutcome { assignees: Vec::new(), statuses: Vec::new() }, "messaging:interaction:outcome"),
             (Event::Configuration(question), "messaging:interaction:configuration"),
         ] {
             let notice = Notice::answer(job, event);

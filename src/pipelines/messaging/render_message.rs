@@ -7,11 +7,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Notice, destination, templates};
-use crate::engine::{Context, Outcome, Stage};
-use crate::fault::StageFault;
+use crate::engine::{Context, Stage, StageOutcome, StageResult};
 use crate::pipelines::Dispatch;
 use crate::providers::channel::Rendered;
-use crate::tracker::Changes;
 
 /// The stage.
 #[derive(Debug, Clone, Copy)]
@@ -26,14 +24,16 @@ pub struct RenderedMessage {
     pub rendered: Rendered,
 }
 
-impl Stage<Dispatch> for RenderMessage {
+impl Stage for RenderMessage {
+    type Product = Dispatch;
+
     const NAME: &'static str = "render_message";
     type Output = RenderedMessage;
 
-    async fn run(&self, cx: &Context<'_, Dispatch>) -> Result<Outcome<RenderedMessage, Changes>, StageFault> {
+    async fn run(&self, cx: &Context<'_, Dispatch>) -> StageResult<Self> {
         let notice = cx.payload::<Notice>()?;
         let (destination, channel) = destination(cx.services, &cx.job.organization, notice.to).await?;
         let rendered = channel.render(&templates::message(&notice));
-        Ok(Outcome::of(RenderedMessage { kind: destination.kind, rendered }))
+        Ok(StageOutcome::of(RenderedMessage { kind: destination.kind, rendered }))
     }
 }

@@ -24,7 +24,7 @@ pub struct Accounts<'a> {
 }
 
 impl Operation for Accounts<'_> {
-    type Answer = Vec<Account>;
+    type Output = Vec<Account>;
     const OF_ACCOUNT: bool = false;
 
     async fn send(&self, to: &AzureDevOps, caller: Caller<'_>) -> Result<Vec<Account>, AzureDevOpsFault> {

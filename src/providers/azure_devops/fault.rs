@@ -5,7 +5,7 @@ use std::fmt;
 use super::AZURE_DEVOPS;
 use crate::fault::{Certainty, Class, Fault};
 use crate::providers::governor::GovernorFault;
-use crate::providers::http::Answer;
+use crate::providers::http::HttpResponse;
 use crate::providers::http_fault::{HttpFault, HttpFaultKind};
 use crate::providers::said::Said;
 
@@ -177,7 +177,7 @@ impl AzureDevOpsFault {
 }
 
 /// What a 401 says beside a sign-in page; a page is nobody's sentence.
-pub(super) fn unauthorized(answer: &Answer) -> Option<Unauthorized> {
+pub(super) fn unauthorized(answer: &HttpResponse) -> Option<Unauthorized> {
     let is_page = || answer.header("content-type").is_some_and(|kind| kind.trim_start().starts_with("text/html"));
     let is_sign_in = match answer.status {
         203 | 302 | 401 => true,
@@ -197,7 +197,7 @@ const GONE: [&str; 3] = ["TF401232", "WorkItemUnauthorizedAccessException", "Wor
 
 /// Why a patch that tests the revision was refused, where that is about the work item as it is now. A 409 is always a change that
 /// came in between: what it conflicts with is read again before anything is decided.
-pub(super) fn overtaken(answer: &Answer) -> Option<AzureDevOpsFault> {
+pub(super) fn overtaken(answer: &HttpResponse) -> Option<AzureDevOpsFault> {
     let names = |said: &Said, codes: &[&str]| codes.iter().any(|code| said.names(code));
     match answer.status {
         409 | 412 => Some(AzureDevOpsFault::RevisionMoved(Said::of(&answer.body))),

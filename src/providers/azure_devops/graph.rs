@@ -102,7 +102,7 @@ pub struct Users {
 }
 
 impl Operation for UsersPage<'_> {
-    type Answer = Users;
+    type Output = Users;
 
     async fn send(&self, to: &AzureDevOps, caller: Caller<'_>) -> Result<Users, AzureDevOpsFault> {
         let mut query = vec![("api-version", API_VERSION)];

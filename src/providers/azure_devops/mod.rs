@@ -33,8 +33,8 @@ pub use work_items::{Assign, BATCH, StateCategories, StateCategory, UnreadableWo
 
 use self::list::List;
 use self::user_cache::UserCache;
-use super::governor::{CallLane, Governor, GovernorFault, Outcome, Scope};
-use super::http::{Answer, Call, HttpClient};
+use super::governor::{CallLane, CallResult, Governor, GovernorFault, Scope};
+use super::http::{HttpClient, HttpRequest, HttpResponse};
 use super::http_fault::{HttpFault, HttpFaultKind, Provider, provider, retry_after};
 use crate::message::is_segment;
 
@@ -129,8 +129,8 @@ impl AzureDevOps {
         })
     }
 
-    fn call(&self, method: Method, url: Url) -> Call {
-        Call::new(&AZURE_DEVOPS, method, url, Instant::now() + self.call_timeout)
+    fn call(&self, method: Method, url: Url) -> HttpRequest {
+        HttpRequest::new(&AZURE_DEVOPS, method, url, Instant::now() + self.call_timeout)
     }
 
     /// Whether work items could be called for now.
@@ -144,7 +144,7 @@ impl AzureDevOps {
 
     /// Sends with a token when the governor lets it out; tells a refused token from other answers. The status may still be
     /// anything else.
-    async fn send(&self, caller: Caller<'_>, call: Call) -> Result<Answer, AzureDevOpsFault> {
+    async fn send(&self, caller: Caller<'_>, call: HttpRequest) -> Result<HttpResponse, AzureDevOpsFault> {
         let scope = Scope::host(caller.organization, AZURE_DEVOPS.name, call.host()).from_lane(caller.lane);
         let call = call.authorization("Bearer", caller.token)?;
         let permit = self.governor.admit(&scope).await?;
@@ -158,20 +158,20 @@ impl AzureDevOps {
     }
 
     /// Sends with a token and wants a 2xx.
-    async fn fetch(&self, caller: Caller<'_>, call: Call) -> Result<Answer, AzureDevOpsFault> {
+    async fn fetch(&self, caller: Caller<'_>, call: HttpRequest) -> Result<HttpResponse, AzureDevOpsFault> {
         Ok(self.send(caller, call).await?.success()?)
     }
 }
 
 /// What an answer says of the host. The vendor asks for patience with `Retry-After`, before it refuses also in a 200
 /// (<https://learn.microsoft.com/azure/devops/integrate/concepts/rate-limits#api-client-experience>).
-fn outcome(answer: &Result<Answer, HttpFault>) -> Outcome {
-    let Ok(answer) = answer else { return Outcome::of(answer) };
+fn outcome(answer: &Result<HttpResponse, HttpFault>) -> CallResult {
+    let Ok(answer) = answer else { return CallResult::of(answer) };
     match (answer.status, retry_after(&answer.headers, SystemTime::now())) {
-        (429, retry_after) | (200..=299 | 500..=599, retry_after @ Some(_)) => Outcome::RateLimited { retry_after },
-        (408 | 425 | 500..=599, _) => Outcome::Failed,
-        (200..=299, None) => Outcome::Done,
-        _ => Outcome::Refused,
+        (429, retry_after) | (200..=299 | 500..=599, retry_after @ Some(_)) => CallResult::RateLimited { retry_after },
+        (408 | 425 | 500..=599, _) => CallResult::Failed,
+        (200..=299, None) => CallResult::Done,
+        _ => CallResult::Refused,
     }
 }
 

@@ -6,7 +6,7 @@ use super::{AzureDevOps, AzureDevOpsFault, Caller};
 /// short holds; only that client makes a [`Caller`].
 pub trait Operation: Send + Sync {
     /// What it brings.
-    type Answer: Send;
+    type Output: Send;
 
     /// Whether it is about an account, to which the token's owner may have no access although the token is good.
     const OF_ACCOUNT: bool = true;
@@ -15,5 +15,5 @@ pub trait Operation: Send + Sync {
     ///
     /// # Errors
     /// [`AzureDevOpsFault::Unauthorized`], [`AzureDevOpsFault::Governor`], [`AzureDevOpsFault::Http`], and what the operation names.
-    fn send(&self, to: &AzureDevOps, caller: Caller<'_>) -> impl Future<Output = Result<Self::Answer, AzureDevOpsFault>> + Send;
+    fn send(&self, to: &AzureDevOps, caller: Caller<'_>) -> impl Future<Output = Result<Self::Output, AzureDevOpsFault>> + Send;
 }

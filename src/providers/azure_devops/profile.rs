@@ -31,7 +31,7 @@ struct Body {
 pub struct ProfileMe;
 
 impl Operation for ProfileMe {
-    type Answer = Profile;
+    type Output = Profile;
     const OF_ACCOUNT: bool = false;
 
     async fn send(&self, to: &AzureDevOps, caller: Caller<'_>) -> Result<Profile, AzureDevOpsFault> {

@@ -9,7 +9,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::{API_VERSION, AzureDevOps, AzureDevOpsFault, Caller, Operation, address};
-use crate::providers::http::{Answer, BATCH_BODY_BYTES};
+use crate::providers::http::{BATCH_BODY_BYTES, HttpResponse};
 use crate::providers::http_fault::HttpFault;
 
 /// Results asked for at once.
@@ -132,7 +132,7 @@ fn id_of(result: &RawValue) -> Option<i64> {
 }
 
 impl Operation for SearchPage<'_> {
-    type Answer = SearchedPage;
+    type Output = SearchedPage;
 
     /// Also [`AzureDevOpsFault::SearchNotReady`], [`AzureDevOpsFault::SearchRefused`].
     async fn send(&self, to: &AzureDevOps, caller: Caller<'_>) -> Result<SearchedPage, AzureDevOpsFault> {
@@ -155,7 +155,7 @@ impl SearchPage<'_> {
     }
 
     /// The vendor says 200 also where it could not search: `infoCode` tells. A result without an id is left out.
-    fn page(&self, answer: &Answer) -> Result<SearchedPage, AzureDevOpsFault> {
+    fn page(&self, answer: &HttpResponse) -> Result<SearchedPage, AzureDevOpsFault> {
         let page: Page<'_> = answer.json()?;
         let is_trimmed = use_of(page.info_code)? == Use::Trimmed;
         let ids: Vec<i64> = page.results.iter().filter_map(|result| id_of(result)).collect();

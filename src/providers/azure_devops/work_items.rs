@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::list::Unreadable;
 use super::{API_VERSION, AZURE_DEVOPS, Assignee, AzureDevOps, AzureDevOpsFault, Caller, List, Operation, address, fault};
 use crate::fault::storable;
-use crate::providers::http::{BATCH_BODY_BYTES, Call};
+use crate::providers::http::{BATCH_BODY_BYTES, HttpRequest};
 
 /// The vendor takes at most this many ids at once.
 pub const BATCH: usize = 200;
@@ -148,7 +148,7 @@ pub struct WorkItemsBatch<'a> {
 }
 
 impl Operation for WorkItemsBatch<'_> {
-    type Answer = WorkItems;
+    type Output = WorkItems;
 
     async fn send(&self, to: &AzureDevOps, caller: Caller<'_>) -> Result<WorkItems, AzureDevOpsFault> {
         let url = address(&to.core, &[self.account, "_apis", "wit", "workitemsbatch"], &[("api-version", API_VERSION)])?;
@@ -179,9 +179,9 @@ pub struct StateCategories<'a> {
 }
 
 impl Operation for StateCategories<'_> {
-    type Answer = BTreeMap<String, StateCategory>;
+    type Output = BTreeMap<String, StateCategory>;
 
-    async fn send(&self, to: &AzureDevOps, caller: Caller<'_>) -> Result<Self::Answer, AzureDevOpsFault> {
+    async fn send(&self, to: &AzureDevOps, caller: Caller<'_>) -> Result<Self::Output, AzureDevOpsFault> {
         let segments = [self.account, self.project, "_apis", "wit", "workitemtypes", self.work_item_type, "states"];
         let url = address(&to.core, &segments, &[("api-version", API_VERSION)])?;
         let answer = to.fetch(caller, to.call(Method::GET, url)).await?;
@@ -211,7 +211,7 @@ struct Assigned {
 }
 
 impl Operation for Assign<'_> {
-    type Answer = i64;
+    type Output = i64;
 
     /// Also [`AzureDevOpsFault::RevisionMoved`] where it is not at `rev` any more, [`AzureDevOpsFault::WorkItemGone`] where there is
     /// none any more. The certainty of [`AzureDevOpsFault::Http`] says whether the change may have been made.
@@ -222,7 +222,8 @@ impl Operation for Assign<'_> {
             {"op": "test", "path": "/rev", "value": self.rev},
             {"op": "add", "path": "/fields/System.AssignedTo", "value": self.unique_name.unwrap_or_default()},
         ]);
-        let call = Call::new(&AZURE_DEVOPS, Method::PATCH, url, self.deadline).json("application/json-patch+json", &patch)?;
+        let call =
+            HttpRequest::new(&AZURE_DEVOPS, Method::PATCH, url, self.deadline).json("application/json-patch+json", &patch)?;
         let answer = to.send(caller, call).await?;
         match fault::overtaken(&answer) {
             Some(overtaken) => Err(overtaken),

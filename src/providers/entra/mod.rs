@@ -15,7 +15,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::governor::Scope;
-use super::http::{Answer, Call, HttpClient};
+use super::http::{HttpClient, HttpRequest, HttpResponse};
 use super::http_fault::{HttpFault, Provider, provider};
 use super::scrub::scrub;
 use super::text::cut;
@@ -230,7 +230,7 @@ impl Entra {
             ("refresh_token", refresh_token.expose_secret()),
             ("scope", SCOPE),
         ];
-        let call = Call::new(&ENTRA, Method::POST, self.token_url.clone(), deadline);
+        let call = HttpRequest::new(&ENTRA, Method::POST, self.token_url.clone(), deadline);
         let call = call.body("application/x-www-form-urlencoded", encoded(&self.token_url, &form)).body_limit(BODY_BYTES);
         let mut answer = self.http.send(call).await?;
         if (200..300).contains(&answer.status) {
@@ -250,7 +250,7 @@ fn encoded(url: &Url, form: &[(&str, &str)]) -> Vec<u8> {
 }
 
 /// The parser's own message could quote a token, so it is not passed on.
-fn tokens(answer: &Answer) -> Result<Tokens, EntraFault> {
+fn tokens(answer: &HttpResponse) -> Result<Tokens, EntraFault> {
     let body: Body = serde_json::from_slice(&answer.body)
         .map_err(|_| answer.malformed("right is a JSON object with access_token and expires_in"))?;
     let seconds = body.expires_in.as_u64().or_else(|| body.expires_in.as_str()?.parse().ok());
@@ -275,7 +275,7 @@ fn forget(body: &mut Vec<u8>, secrets: &[&SecretString]) {
 }
 
 /// What an answer other than 2xx means.
-fn refusal(answer: Answer) -> EntraFault {
+fn refusal(answer: HttpResponse) -> EntraFault {
     let told = match answer.status {
         400 | 401 | 403 => serde_json::from_slice::<ErrorBody>(&answer.body).ok(),
         _ => None,

@@ -42,14 +42,14 @@ struct ProviderGroup {
 
 /// A call under way.
 #[derive(Debug)]
-pub(super) struct Call {
+pub(super) struct AdmittedCall {
     lane: CallLane,
     ticket: Ticket,
     /// In its bulkhead.
     number: u64,
 }
 
-impl Call {
+impl AdmittedCall {
     /// When it was let out.
     pub(super) const fn began(&self) -> Instant {
         self.ticket.began
@@ -164,9 +164,9 @@ impl DestinationState {
     }
 
     /// Lets a call out.
-    pub(super) fn let_out(&self, asking: Asking) -> Result<Call, NotNow> {
+    pub(super) fn let_out(&self, asking: Asking) -> Result<AdmittedCall, NotNow> {
         let Asking { lane, now, .. } = asking;
-        self.ask(asking, |destination, bulkhead, member| Call {
+        self.ask(asking, |destination, bulkhead, member| AdmittedCall {
             lane,
             ticket: destination.let_out(lane, now),
             number: bulkhead.let_out(member, now),
@@ -190,7 +190,7 @@ impl DestinationState {
     }
 
     /// Counts a call out at `now`, doing `end` to its destination.
-    pub(super) fn count_out<V>(&self, call: Call, now: Instant, end: impl FnOnce(&mut Destination, Ticket) -> V) -> V {
+    pub(super) fn count_out<V>(&self, call: AdmittedCall, now: Instant, end: impl FnOnce(&mut Destination, Ticket) -> V) -> V {
         let made = self.change(|destination| end(destination, call.ticket));
         if locked(&self.group.bulkheads[call.lane]).leave(call.number, now) {
             self.group.changed.notify_waiters();

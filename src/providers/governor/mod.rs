@@ -34,14 +34,14 @@ use tokio::time::{Instant, sleep_until};
 #[cfg(test)]
 pub(crate) use tests::alone;
 
-pub use destination::Outcome;
+pub use destination::CallResult;
 pub use fault::GovernorFault;
 pub use lanes::{CallLane, Lanes};
 pub use rates::{BadRate, DEFAULT_RATES, Rates};
 pub use scope::Scope;
 
 use self::destination::{Asking, HoldRequest, NotNow};
-use self::destination_states::{Call, DestinationState, DestinationStates};
+use self::destination_states::{AdmittedCall, DestinationState, DestinationStates};
 use self::hold_cache::{Copied, Held};
 use self::scope::Target;
 use self::unsaid::Unsaid;
@@ -105,10 +105,10 @@ pub struct Permit<'a> {
     governor: &'a Governor,
     scope: &'a Scope,
     place: Arc<DestinationState>,
-    call: Option<Call>,
+    call: Option<AdmittedCall>,
 }
 
-impl Outcome {
+impl CallResult {
     /// Of a call's answer, by the class of what went wrong.
     pub fn of<T, F: Fault>(answer: &Result<T, F>) -> Self {
         let Err(fault) = answer else { return Self::Done };
@@ -151,7 +151,7 @@ impl Governor {
     ) -> Result<Result<T, F>, GovernorFault> {
         let permit = self.admit(scope).await?;
         let answer = call.await;
-        permit.settle(Outcome::of(&answer)).await;
+        permit.settle(CallResult::of(&answer)).await;
         Ok(answer)
     }
 
@@ -279,11 +279,17 @@ impl Governor {
     }
 
     /// The hold that an ended call asks for, of as much as it says.
-    fn limited<'a>(&self, scope: &'a Scope, outcome: Outcome, began: Instant, request: HoldRequest) -> (&'a Target, HoldRequest) {
+    fn limited<'a>(
+        &self,
+        scope: &'a Scope,
+        outcome: CallResult,
+        began: Instant,
+        request: HoldRequest,
+    ) -> (&'a Target, HoldRequest) {
         let (target, retry_after) = match outcome {
-            Outcome::RateLimited { retry_after } => (scope.own(), retry_after),
-            Outcome::AllRateLimited { retry_after } => (scope.widest(), retry_after),
-            Outcome::Done | Outcome::Failed | Outcome::Refused => return (scope.own(), request),
+            CallResult::RateLimited { retry_after } => (scope.own(), retry_after),
+            CallResult::AllRateLimited { retry_after } => (scope.widest(), retry_after),
+            CallResult::Done | CallResult::Failed | CallResult::Refused => return (scope.own(), request),
         };
         match retry_after {
             Some(_) => (target, request),
@@ -304,11 +310,11 @@ impl InForce<'_> {
 
 impl Permit<'_> {
     /// Counts the call out, and holds the destination where its answer says so.
-    pub async fn settle(mut self, outcome: Outcome) {
+    pub async fn settle(mut self, outcome: CallResult) {
         let Some(call) = self.call.take() else { return };
         let (began, now) = (call.began(), Instant::now());
         let request = self.place.count_out(call, now, |destination, ticket| destination.settle(ticket, outcome, now));
-        if outcome == Outcome::Done {
+        if outcome == CallResult::Done {
             let mut unsaid = locked(&self.governor.unsaid);
             self.scope.targets().for_each(|target| unsaid.succeeded(&target.text, began));
         }

@@ -19,7 +19,7 @@ use super::destination::{
 #[derive(Debug)]
 pub(super) struct ProviderBulkhead {
     seats: Seats,
-    under_way: Vec<Call>,
+    under_way: Vec<CallUnderWay>,
     last_number: u64,
     /// When a seat last became free.
     freed: Instant,
@@ -38,13 +38,13 @@ pub(super) struct Member {
 }
 
 #[derive(Debug, Clone)]
-struct Call {
+struct CallUnderWay {
     number: u64,
     began: Instant,
     to: Member,
 }
 
-impl Call {
+impl CallUnderWay {
     fn overdue_at(&self) -> Instant {
         self.began + self.to.overdue_after
     }
@@ -68,12 +68,12 @@ impl ProviderBulkhead {
             let why = if to.tenant.is_some() { Why::TenantBusy } else { Why::ProviderBusy };
             (why, self.together_with(to).last())
         } else if self.is_refused(to, now) {
-            let in_the_way = |call: &&Call| call.to.standing != Standing::Quick || call.is_doubtful(now);
+            let in_the_way = |call: &&CallUnderWay| call.to.standing != Standing::Quick || call.is_doubtful(now);
             (Why::ProviderHangs, self.under_way.iter().find(in_the_way))
         } else {
             return Ok(());
         };
-        let overdue_at = decides.map(Call::overdue_at);
+        let overdue_at = decides.map(CallUnderWay::overdue_at);
         self.is_wanted = true;
         let (hanging, busy) = (HoldRequest { why, length: HANGING_HOLD }, HoldRequest { why, length: BUSY_HOLD });
         wait_for_seat(overdue_at, self.freed, since, now, (hanging, busy))
@@ -85,7 +85,7 @@ impl ProviderBulkhead {
     }
 
     /// The calls that take seats of the same part: the organization's, or all.
-    fn together_with<'a>(&'a self, to: &'a Member) -> impl Iterator<Item = &'a Call> {
+    fn together_with<'a>(&'a self, to: &'a Member) -> impl Iterator<Item = &'a CallUnderWay> {
         self.under_way.iter().filter(|call| call.to.tenant == to.tenant)
     }
 
@@ -104,7 +104,7 @@ impl ProviderBulkhead {
     /// Counts in a call to which [`ProviderBulkhead::ask`] has just said yes; its number.
     pub(super) fn let_out(&mut self, to: Member, now: Instant) -> u64 {
         self.last_number += 1;
-        self.under_way.push(Call { number: self.last_number, began: now, to });
+        self.under_way.push(CallUnderWay { number: self.last_number, began: now, to });
         self.last_number
     }
 

@@ -50,7 +50,7 @@ struct Job {
     left: usize,
     since: Instant,
     /// The call under way, when it ends and how.
-    call: Option<(Call, Instant, Outcome)>,
+    call: Option<(AdmittedCall, Instant, CallResult)>,
 }
 
 struct Simulation {
@@ -142,8 +142,8 @@ impl Simulation {
                     if let Some(request) = place.count_out(call, now, |one, ticket| one.settle(ticket, outcome, now)) {
                         self.hold(job.tenant, request);
                     }
-                    self.tenants[job.tenant].done += usize::from(outcome == Outcome::Done);
-                    job.left -= usize::from(outcome == Outcome::Done);
+                    self.tenants[job.tenant].done += usize::from(outcome == CallResult::Done);
+                    job.left -= usize::from(outcome == CallResult::Done);
                     job.since = now;
                     if job.left > 0 {
                         self.jobs.push(job);
@@ -189,7 +189,7 @@ impl Simulation {
             let waits_for = match let_out {
                 Some(Ok(call)) => {
                     let answer = answers(now - self.start);
-                    let (after, outcome) = answer.map_or((DEADLINE, Outcome::Failed), |after| (after, Outcome::Done));
+                    let (after, outcome) = answer.map_or((DEADLINE, CallResult::Failed), |after| (after, CallResult::Done));
                     job.call = Some((call, now + after, outcome));
                     self.jobs.push(job);
                     continue;

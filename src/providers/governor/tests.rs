@@ -77,12 +77,12 @@ async fn is_held(governor: &Governor, scope: &Scope) -> bool {
     matches!(governor.look(scope).await, Err(GovernorFault::Held { .. }))
 }
 
-async fn settle(governor: &Governor, scope: &Scope, outcome: Outcome) {
+async fn settle(governor: &Governor, scope: &Scope, outcome: CallResult) {
     governor.admit(scope).await.unwrap_or_else(|fault| panic!("{fault}")).settle(outcome).await;
 }
 
-fn patience(millis: u64) -> Outcome {
-    Outcome::RateLimited { retry_after: Some(Duration::from_millis(millis)) }
+fn patience(millis: u64) -> CallResult {
+    CallResult::RateLimited { retry_after: Some(Duration::from_millis(millis)) }
 }
 
 /// Waits until a destination is held no more, for two seconds at most.
@@ -123,8 +123,8 @@ async fn a_hold_that_was_released_holds_nobody_back_and_calls_ask_nobody() {
     let reads = kept.reads.load(Ordering::Relaxed);
     let began = Instant::now();
     while began.elapsed() < 2 * FRESH {
-        settle(&governor, &scope(1), Outcome::Refused).await;
-        settle(&governor, &scope(2), Outcome::Done).await;
+        settle(&governor, &scope(1), CallResult::Refused).await;
+        settle(&governor, &scope(2), CallResult::Done).await;
     }
     assert_eq!(kept.reads.load(Ordering::Relaxed), reads);
 }
@@ -134,7 +134,7 @@ async fn a_circuit_that_opened_elsewhere_is_tried_with_one_call() {
     let kept: Arc<Kept> = Arc::default();
     let (one, other) = (sharing(&kept), sharing(&kept));
     for _ in 0..5 {
-        settle(&one, &scope(1), Outcome::Failed).await;
+        settle(&one, &scope(1), CallResult::Failed).await;
     }
     other.refresh().await.unwrap();
     assert!(is_held(&one, &scope(1)).await && is_held(&other, &scope(1)).await);
@@ -144,7 +144,7 @@ async fn a_circuit_that_opened_elsewhere_is_tried_with_one_call() {
     let here = scope(1);
     let probe = other.admit(&here).await.unwrap_or_else(|fault| panic!("{fault}"));
     assert!(is_held(&other, &here).await, "the others wait for what comes of it");
-    probe.settle(Outcome::Done).await;
+    probe.settle(CallResult::Done).await;
     until_free(&other, &here).await;
 }
 
@@ -158,7 +158,7 @@ async fn calls_to_a_destination_that_hangs_wait_for_a_moment_and_those_to_others
     assert!(began.elapsed() >= Duration::from_millis(250), "a seat might have become free");
     let began = Instant::now();
     assert!(is_held(&governor, &hanging).await);
-    settle(&governor, &scope(2), Outcome::Done).await;
+    settle(&governor, &scope(2), CallResult::Done).await;
     assert!(began.elapsed() < Duration::from_millis(200), "{:?}", began.elapsed());
 }
 
@@ -169,7 +169,7 @@ async fn a_seat_goes_to_whoever_waits_as_soon_as_it_is_free() {
     let first = governor.admit(&busy).await.expect("a seat");
     let _second = governor.admit(&busy).await.expect("a seat");
     // The third one asks first.
-    let (third, ()) = tokio::join!(biased; governor.admit(&busy), first.settle(Outcome::Done));
+    let (third, ()) = tokio::join!(biased; governor.admit(&busy), first.settle(CallResult::Done));
     assert!(third.is_ok());
 }
 
@@ -183,7 +183,7 @@ async fn a_limit_for_all_holds_every_destination_of_that_credential_for_every_re
     let kept = Arc::default();
     let (one, other) = (sharing(&kept), sharing(&kept));
     let retry_after = Some(Duration::from_millis(300));
-    settle(&one, &channel("acme", 1, "bot-1"), Outcome::AllRateLimited { retry_after }).await;
+    settle(&one, &channel("acme", 1, "bot-1"), CallResult::AllRateLimited { retry_after }).await;
     other.refresh().await.unwrap();
     for governor in [&one, &other] {
         for held in [channel("acme", 1, "bot-1"), channel("umbrella", 2, "bot-1")] {
@@ -203,7 +203,7 @@ async fn a_limit_for_all_holds_every_destination_of_that_credential_for_every_re
 async fn who_is_limited_with_nobody_is_held_alone_whatever_the_answer_says() {
     let governor = sharing(&Arc::default());
     let retry_after = Some(Duration::from_secs(1));
-    settle(&governor, &scope(1), Outcome::AllRateLimited { retry_after }).await;
+    settle(&governor, &scope(1), CallResult::AllRateLimited { retry_after }).await;
     assert!(is_held(&governor, &scope(1)).await && !is_held(&governor, &scope(2)).await);
 }
 
@@ -217,7 +217,7 @@ async fn a_limit_without_a_length_is_longer_each_time_also_where_it_holds_for_al
         governor.refresh().await.unwrap();
         length.as_secs()
     };
-    let (alone, all) = (Outcome::RateLimited { retry_after: None }, Outcome::AllRateLimited { retry_after: None });
+    let (alone, all) = (CallResult::RateLimited { retry_after: None }, CallResult::AllRateLimited { retry_after: None });
     assert_eq!([refused(&scope(1), alone).await, refused(&scope(1), alone).await, refused(&scope(2), alone).await], [5, 10, 5]);
     let channels = [channel("acme", 1, "bot-1"), channel("umbrella", 2, "bot-1"), channel("umbrella", 3, "bot-1")];
     let mut lengths = Vec::new();
@@ -225,9 +225,9 @@ async fn a_limit_without_a_length_is_longer_each_time_also_where_it_holds_for_al
         lengths.push(refused(channel, all).await);
     }
     assert_eq!(lengths, [5, 10, 20]);
-    settle(&governor, &channels[1], Outcome::Refused).await;
+    settle(&governor, &channels[1], CallResult::Refused).await;
     assert_eq!(refused(&channels[0], all).await, 40, "a refusal is no success");
-    settle(&governor, &channels[1], Outcome::Done).await;
+    settle(&governor, &channels[1], CallResult::Done).await;
     assert_eq!(refused(&channels[0], all).await, 5);
 }
 
@@ -245,7 +245,7 @@ async fn who_finds_a_seat_does_not_wait_for_those_that_found_none_and_each_repli
     assert!(left > BUSY_HOLD / 2 && left <= BUSY_HOLD, "{left:?}");
     other.refresh().await.unwrap();
     assert!(!is_held(&other, &busy).await);
-    second.settle(Outcome::Done).await;
+    second.settle(CallResult::Done).await;
     assert!(!is_held(&governor, &busy).await);
 }
 
@@ -266,7 +266,7 @@ async fn destinations_are_forgotten_when_there_are_too_many() {
     let busy = scope(0);
     let _call = governor.admit(&busy).await.ok();
     for id in 1..=i64::try_from(DESTINATIONS).unwrap() + 10 {
-        settle(&governor, &scope(id), Outcome::Done).await;
+        settle(&governor, &scope(id), CallResult::Done).await;
     }
     let states = locked(&governor.states.known);
     assert!(states.len() <= DESTINATIONS && states.contains_key(busy.as_str()));

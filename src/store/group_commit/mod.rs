@@ -32,13 +32,13 @@ const GROUP_ROWS: usize = 256;
 /// Payloads of one group, in bytes; one that is larger goes alone.
 const GROUP_BYTES: usize = 4 << 20;
 
-type Answer<A> = oneshot::Sender<Result<A, StoreError>>;
+type ReplyTo<A> = oneshot::Sender<Result<A, StoreError>>;
 
 /// A write, and who waits for it.
 enum Request {
-    Intake(Arc<NewJob>, Answer<Intaken>),
-    Claim(Wanted, Answer<Claimed>),
-    Plain(Box<PlainCommit>, Answer<Option<PlainDone>>),
+    Intake(Arc<NewJob>, ReplyTo<Intaken>),
+    Claim(Wanted, ReplyTo<Claimed>),
+    Plain(Box<PlainCommit>, ReplyTo<Option<PlainDone>>),
     /// Nobody waits: events that are not forgotten are published again.
     Announced(Vec<i64>),
 }
@@ -46,9 +46,9 @@ enum Request {
 /// Writes that go out together.
 #[derive(Default)]
 struct Group {
-    intakes: Vec<(Arc<NewJob>, Answer<Intaken>)>,
-    claims: Vec<(Wanted, Answer<Claimed>)>,
-    plains: Vec<(Box<PlainCommit>, Answer<Option<PlainDone>>)>,
+    intakes: Vec<(Arc<NewJob>, ReplyTo<Intaken>)>,
+    claims: Vec<(Wanted, ReplyTo<Claimed>)>,
+    plains: Vec<(Box<PlainCommit>, ReplyTo<Option<PlainDone>>)>,
     announced: Vec<i64>,
     bytes: usize,
 }
@@ -94,7 +94,7 @@ impl Groups {
         }
     }
 
-    async fn ask<A>(&self, request: impl FnOnce(Answer<A>) -> Request) -> Result<A, StoreError> {
+    async fn ask<A>(&self, request: impl FnOnce(ReplyTo<A>) -> Request) -> Result<A, StoreError> {
         let (answer, answered) = oneshot::channel();
         self.put(request(answer));
         answered.await.unwrap_or(Err(StoreError::WriterGone))
@@ -255,7 +255,7 @@ impl Group {
 }
 
 /// A caller that has gone meanwhile is found by what it left in its row.
-fn tell<Q, A>(asked: Vec<(Q, Answer<A>)>, answers: Vec<Result<A, StoreError>>) {
+fn tell<Q, A>(asked: Vec<(Q, ReplyTo<A>)>, answers: Vec<Result<A, StoreError>>) {
     for ((_, asked), answer) in asked.into_iter().zip(answers) {
         drop(asked.send(answer));
     }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use tokio_postgres::Row;
 
-use super::{Changed, Rotated, seconds, unknown};
+use super::{Rotated, RowChange, seconds, unknown};
 use crate::secrets::Keyring;
 use crate::tracker::destinations::{PREVIOUS_SECRET, SECRET, place};
 use crate::tracker::moved::{ONE_AT_A_TIME, Target, stays};
@@ -111,7 +111,7 @@ pub async fn register_destination(
     client: &impl GenericClient,
     keyring: &Keyring,
     new: &NewDestination<'_>,
-) -> Result<Changed<DestinationRow>, TrackerFault> {
+) -> Result<RowChange<DestinationRow>, TrackerFault> {
     const WRITE: &str = "
         INSERT INTO destinations AS d (organization_id, name, kind, config, is_default, unknown_policy)
         VALUES ($1, $2, $3, $4, coalesce($5, false), coalesce($6, 'resend'))
@@ -134,7 +134,7 @@ pub async fn register_destination(
         execute(client, SECRET_SQL, &[&id, &sealed]).await?;
     }
     let after = only(client, *organization_id, name).await?.ok_or_else(|| gone(name))?;
-    Ok(Changed { before, after })
+    Ok(RowChange { before, after })
 }
 
 /// Refuses a change of a destination without its secret that would take the one it has to another place.
@@ -155,13 +155,13 @@ pub async fn set_destination_disabled(
     organization_id: i64,
     name: &str,
     disabled: bool,
-) -> Result<Changed<DestinationRow>, TrackerFault> {
+) -> Result<RowChange<DestinationRow>, TrackerFault> {
     const SQL: &str = "UPDATE destinations SET disabled = $2 WHERE id = $1";
     let id = destination_id(client, organization_id, name).await?;
     let before = only(client, organization_id, name).await?.ok_or_else(|| gone(name))?;
     execute(client, SQL, &[&id, &disabled]).await?;
     let after = DestinationRow { disabled, ..before.clone() };
-    Ok(Changed { before: Some(before), after })
+    Ok(RowChange { before: Some(before), after })
 }
 
 /// Makes a secret a destination's present one; the one before is good for `keep` more. Where it is the present one already,

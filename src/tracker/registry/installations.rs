@@ -7,7 +7,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use tokio_postgres::Row;
 
-use super::{Changed, Rotated, seconds, unknown};
+use super::{Rotated, RowChange, seconds, unknown};
 use crate::tracker::organizations::settings_of;
 use crate::tracker::{SyncSettings, TrackerFault, execute, query, query_opt};
 
@@ -96,7 +96,7 @@ pub async fn installation_rows(
 pub async fn register_installation(
     client: &impl GenericClient,
     new: &NewInstallation<'_>,
-) -> Result<Changed<InstallationRow>, TrackerFault> {
+) -> Result<RowChange<InstallationRow>, TrackerFault> {
     const ACCOUNT: &str = "
         INSERT INTO integrations (account_id, account_name) VALUES ($1, $2)
         ON CONFLICT (lower(account_id)) DO UPDATE SET account_name = EXCLUDED.account_name
@@ -125,7 +125,7 @@ pub async fn register_installation(
     )
     .await?;
     let after = only(client, organization_id, new.account_id).await?.ok_or_else(|| gone(new.account_id))?;
-    Ok(Changed { before, after })
+    Ok(RowChange { before, after })
 }
 
 /// Switches an organization's account off or on.
@@ -137,7 +137,7 @@ pub async fn set_installation_disabled(
     organization_id: i64,
     account_id: &str,
     disabled: bool,
-) -> Result<Changed<InstallationRow>, TrackerFault> {
+) -> Result<RowChange<InstallationRow>, TrackerFault> {
     const SQL: &str = "
         UPDATE organization_integrations o SET disabled = $3
         FROM integrations i
@@ -148,7 +148,7 @@ pub async fn set_installation_disabled(
     };
     execute(client, SQL, &[&organization_id, &account_id, &disabled]).await?;
     let after = InstallationRow { disabled, ..before.clone() };
-    Ok(Changed { before: Some(before), after })
+    Ok(RowChange { before: Some(before), after })
 }
 
 /// Makes a hook secret, given by its SHA-256, the account's present one; those before it end after `keep` at the latest.

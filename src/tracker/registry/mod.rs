@@ -22,7 +22,7 @@ use super::{Destination, Tracker, TrackerFault, query};
 
 /// A row before and after a change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Changed<R> {
+pub struct RowChange<R> {
     /// None where it is new.
     pub before: Option<R>,
     /// As it is now.

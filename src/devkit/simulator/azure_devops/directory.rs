@@ -6,14 +6,14 @@ use data_encoding::BASE64URL_NOPAD;
 use serde_json::{Value, json};
 
 use super::{Reply, Scope, bad_request, not_found};
-use crate::devkit::simulator::call::{Answer, Call};
+use crate::devkit::simulator::call::{ReceivedCall, SimulatedAnswer};
 use crate::devkit::simulator::state::User;
 use crate::devkit::simulator::world::World;
 
 /// `GET /_apis/profile/profiles/me`.
 pub(super) fn profile(world: &World, unique_name: &str) -> Reply {
     let user = world.state.users.get(unique_name).ok_or_else(|| not_found("the token's user does not exist"))?;
-    Ok(Answer::ok(&json!({
+    Ok(SimulatedAnswer::ok(&json!({
         "displayName": user.display_name,
         "publicAlias": user.id,
         "emailAddress": user.mail_address.as_deref().unwrap_or(unique_name),
@@ -25,7 +25,7 @@ pub(super) fn profile(world: &World, unique_name: &str) -> Reply {
 }
 
 /// `GET /_apis/accounts?memberId=`: the organizations of that person, who need not be the caller.
-pub(super) fn accounts(world: &World, call: &Call) -> Reply {
+pub(super) fn accounts(world: &World, call: &ReceivedCall) -> Reply {
     let member = call.query.get("memberId").ok_or_else(|| bad_request("memberId or ownerId is required"))?;
     let person = world.state.users.iter().find(|(_, user)| user.id.to_string() == *member);
     let accounts = world.state.accounts.iter();
@@ -39,11 +39,11 @@ pub(super) fn accounts(world: &World, call: &Call) -> Reply {
             "properties": {}
         })
     });
-    Ok(Answer::list(&shown.collect::<Vec<_>>()))
+    Ok(SimulatedAnswer::list(&shown.collect::<Vec<_>>()))
 }
 
 /// `GET /{org}/_apis/graph/users`, in order of unique name. The continuation token names the last user of the page.
-pub(super) fn users(world: &World, call: &Call, scope: &Scope<'_>) -> Reply {
+pub(super) fn users(world: &World, call: &ReceivedCall, scope: &Scope<'_>) -> Reply {
     let members = &world.state.accounts[scope.organization].members;
     let after = match call.query.get("continuationToken") {
         Some(token) => Some(page_end(token).ok_or_else(|| bad_request("continuationToken is none that was handed out"))?),
@@ -53,7 +53,7 @@ pub(super) fn users(world: &World, call: &Call, scope: &Scope<'_>) -> Reply {
     let mut rest = members.range::<str, _>((from, Bound::Unbounded)).filter_map(|name| world.state.users.get_key_value(name));
     let page: Vec<(&String, &User)> = rest.by_ref().take(world.state.options.graph_page_size.max(1)).collect();
     let shown: Vec<Value> = page.iter().map(|(name, user)| graph_user(name, user)).collect();
-    let answer = Answer::list(&shown);
+    let answer = SimulatedAnswer::list(&shown);
     match (rest.next(), page.last()) {
         (Some(_), Some((last, _))) => Ok(answer.header("x-ms-continuationtoken", BASE64URL_NOPAD.encode(last.as_bytes()))),
         _ => Ok(answer),
@@ -89,5 +89,5 @@ pub(super) fn states(world: &World, scope: &Scope<'_>, wanted: &str) -> Reply {
     let found = world.state.work_item_types.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted));
     let (_, states) = found.ok_or_else(|| not_found(&format!("VS402323: Work item type {wanted} does not exist in project")))?;
     let shown = states.iter().map(|state| json!({ "name": state.name, "color": "b2b2b2", "category": state.category }));
-    Ok(Answer::list(&shown.collect::<Vec<_>>()))
+    Ok(SimulatedAnswer::list(&shown.collect::<Vec<_>>()))
 }

@@ -8,12 +8,12 @@ mod work_items;
 use axum::http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::call::{Answer, Call, Description};
+use super::call::{Description, ReceivedCall, SimulatedAnswer};
 use super::state::{Account, WorkItem};
 use super::world::World;
 
 /// A handler's answer. `Err` is a refusal: an answer too, apart only so that `?` ends a handler early.
-type Reply = Result<Answer, Answer>;
+type Reply = Result<SimulatedAnswer, SimulatedAnswer>;
 
 /// What a path names.
 struct Target<'a> {
@@ -76,7 +76,7 @@ impl Scope<'_> {
 
 /// About the work item in the path; a PATCH is keyed by the revision it tests, a page of a search by where it
 /// begins, a batch by its first id.
-pub(super) fn describe(call: &Call) -> Description {
+pub(super) fn describe(call: &ReceivedCall) -> Description {
     let parts = call.parts();
     match Target::of(&parts) {
         Some(Target { organization: Some(organization), resource: Resource::WorkItem(id), .. }) => {
@@ -97,11 +97,11 @@ pub(super) fn describe(call: &Call) -> Description {
 }
 
 /// Answers one request.
-pub(super) fn answer(world: &mut World, call: &Call) -> Answer {
+pub(super) fn answer(world: &mut World, call: &ReceivedCall) -> SimulatedAnswer {
     route(world, call).unwrap_or_else(|refused| refused)
 }
 
-fn route(world: &mut World, call: &Call) -> Reply {
+fn route(world: &mut World, call: &ReceivedCall) -> Reply {
     let parts = call.parts();
     let user = authenticated(world, call)?;
     let target = Target::of(&parts).ok_or_else(|| not_found("the path is none of those simulated"))?;
@@ -128,11 +128,11 @@ fn route(world: &mut World, call: &Call) -> Reply {
 }
 
 /// The unique name of the user whose valid token the request bears.
-fn authenticated(world: &World, call: &Call) -> Result<String, Answer> {
+fn authenticated(world: &World, call: &ReceivedCall) -> Result<String, SimulatedAnswer> {
     match call.bearer().and_then(|token| world.state.tokens.get(token)) {
         Some(token) if token.sign_in_page => {
             let page = "<!DOCTYPE html><html><head><title>Azure DevOps Services | Sign In</title></head><body></body></html>";
-            Err(Answer::text(StatusCode::NON_AUTHORITATIVE_INFORMATION, "text/html; charset=utf-8", page))
+            Err(SimulatedAnswer::text(StatusCode::NON_AUTHORITATIVE_INFORMATION, "text/html; charset=utf-8", page))
         }
         Some(token) if !token.expired => Ok(token.user.clone()),
         Some(_) | None => Err(unauthorized("")),
@@ -140,7 +140,7 @@ fn authenticated(world: &World, call: &Call) -> Result<String, Answer> {
 }
 
 /// `api-version` is required; where the call is a preview, so is its flag.
-fn check_version(call: &Call, preview: bool) -> Result<(), Answer> {
+fn check_version(call: &ReceivedCall, preview: bool) -> Result<(), SimulatedAnswer> {
     let version = call.query.get("api-version").map_or("", String::as_str);
     let bad = |key, message: String| Err(error(StatusCode::BAD_REQUEST, key, &message));
     let is_preview = version.starts_with("7.1-preview");
@@ -154,7 +154,7 @@ fn check_version(call: &Call, preview: bool) -> Result<(), Answer> {
     Ok(())
 }
 
-fn scope<'a>(world: &World, user: &'a str, target: &Target<'a>) -> Result<Scope<'a>, Answer> {
+fn scope<'a>(world: &World, user: &'a str, target: &Target<'a>) -> Result<Scope<'a>, SimulatedAnswer> {
     let organization = target.organization.ok_or_else(|| not_found("the path begins with an organization"))?;
     let account = world.state.accounts.get(organization).ok_or_else(|| not_found("there is no such organization"))?;
     if !account.members.contains(user) {
@@ -166,7 +166,7 @@ fn scope<'a>(world: &World, user: &'a str, target: &Target<'a>) -> Result<Scope<
 }
 
 /// The name of the project that goes by `wanted`, a name or an id.
-fn project_name(account: &Account, wanted: &str) -> Result<String, Answer> {
+fn project_name(account: &Account, wanted: &str) -> Result<String, SimulatedAnswer> {
     let fits = |(name, id): &(&String, &uuid::Uuid)| name.eq_ignore_ascii_case(wanted) || id.to_string() == wanted;
     let found = account.projects.iter().find(fits).map(|(name, _)| name.clone());
     found.ok_or_else(|| {
@@ -176,7 +176,7 @@ fn project_name(account: &Account, wanted: &str) -> Result<String, Answer> {
 }
 
 /// The vendor's form of an error.
-fn error(status: StatusCode, type_key: &str, message: &str) -> Answer {
+fn error(status: StatusCode, type_key: &str, message: &str) -> SimulatedAnswer {
     let body = json!({
         "$id": "1",
         "innerException": null,
@@ -186,20 +186,20 @@ fn error(status: StatusCode, type_key: &str, message: &str) -> Answer {
         "errorCode": 0,
         "eventId": 3000
     });
-    Answer::json(status, &body).detail(json!({ "refused": message }))
+    SimulatedAnswer::json(status, &body).detail(json!({ "refused": message }))
 }
 
-fn bad_request(message: &str) -> Answer {
+fn bad_request(message: &str) -> SimulatedAnswer {
     error(StatusCode::BAD_REQUEST, "VssPropertyValidationException", message)
 }
 
-fn not_found(message: &str) -> Answer {
+fn not_found(message: &str) -> SimulatedAnswer {
     error(StatusCode::NOT_FOUND, "VssResourceNotFoundException", message)
 }
 
 /// The vendor names the user by id, and nobody where it does not accept the token
 /// (<https://github.com/microsoft/azure-devops-auth-samples/issues/52>).
-fn unauthorized(user: &str) -> Answer {
+fn unauthorized(user: &str) -> SimulatedAnswer {
     let message = format!("TF400813: The user '{user}' is not authorized to access this resource.");
     error(StatusCode::UNAUTHORIZED, "UnauthorizedRequestException", &message)
         .header("www-authenticate", "Bearer authorization_uri=https://login.microsoftonline.com/common".to_owned())

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Reply, Scope, bad_request};
-use crate::devkit::simulator::call::{Answer, Call};
+use crate::devkit::simulator::call::{ReceivedCall, SimulatedAnswer};
 use crate::devkit::simulator::hooks::{person, timestamp};
 use crate::devkit::simulator::state::{AssigneeFormat, WorkItem};
 use crate::devkit::simulator::world::World;
@@ -27,7 +27,7 @@ struct Request {
 }
 
 /// `POST /{org}[/{project}]/_apis/search/workitemsearchresults`, in order of id. `count` is of all that match.
-pub(super) fn search(world: &World, call: &Call, scope: &Scope<'_>) -> Reply {
+pub(super) fn search(world: &World, call: &ReceivedCall, scope: &Scope<'_>) -> Reply {
     let request: Request = call.json().map_err(|error| bad_request(&error))?;
     if request.text.trim().is_empty() || request.top == 0 || request.top > TOP {
         return Err(bad_request(&format!("searchText is not empty and $top is from 1 to {TOP}")));
@@ -37,10 +37,10 @@ pub(super) fn search(world: &World, call: &Call, scope: &Scope<'_>) -> Reply {
     found.sort_by_key(|(id, _)| *id);
     let page = found.iter().skip(request.skip).take(request.top);
     let results: Vec<Value> = page.map(|(id, item)| result(world, scope, *id, item)).collect();
-    Ok(Answer::ok(&json!({ "count": found.len(), "results": results, "infoCode": info_code, "facets": {} })))
+    Ok(SimulatedAnswer::ok(&json!({ "count": found.len(), "results": results, "infoCode": info_code, "facets": {} })))
 }
 
-fn matching<'w>(world: &'w World, scope: &Scope<'_>, request: &Request) -> Result<Vec<(i64, &'w WorkItem)>, Answer> {
+fn matching<'w>(world: &'w World, scope: &Scope<'_>, request: &Request) -> Result<Vec<(i64, &'w WorkItem)>, SimulatedAnswer> {
     let words: Vec<String> = request.text.split_whitespace().map(str::to_lowercase).collect();
     let filters = request.filters.clone().unwrap_or_default();
     let known = ["System.TeamProject", "System.WorkItemType", "System.State", "System.AssignedTo"];

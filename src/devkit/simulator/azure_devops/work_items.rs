@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{Reply, Scope, bad_request, error};
-use crate::devkit::simulator::call::{Answer, Call};
+use crate::devkit::simulator::call::{ReceivedCall, SimulatedAnswer};
 use crate::devkit::simulator::hooks;
 use crate::devkit::simulator::state::{AssigneeFormat, RevMismatch, WorkItem};
 use crate::devkit::simulator::world::{Edit, World};
@@ -34,7 +34,7 @@ struct Operation {
 
 /// `POST /{org}[/{project}]/_apis/wit/workitemsbatch`, in the order asked for. With `errorPolicy: omit` what is missing is
 /// null; without, one that is missing fails all.
-pub(super) fn batch(world: &World, call: &Call, scope: &Scope<'_>) -> Reply {
+pub(super) fn batch(world: &World, call: &ReceivedCall, scope: &Scope<'_>) -> Reply {
     let request: BatchRequest = call.json().map_err(|error| bad_request(&error))?;
     if request.ids.is_empty() || request.ids.len() > BATCH_IDS {
         return Err(bad_request(&format!("VS402337: ids holds from 1 to {BATCH_IDS} ids")));
@@ -49,18 +49,18 @@ pub(super) fn batch(world: &World, call: &Call, scope: &Scope<'_>) -> Reply {
         None if omit => Ok(Value::Null),
         None => Err(missing(*id)),
     });
-    Ok(Answer::list(&shown.collect::<Result<Vec<_>, _>>()?))
+    Ok(SimulatedAnswer::list(&shown.collect::<Result<Vec<_>, _>>()?))
 }
 
 /// `GET /{org}[/{project}]/_apis/wit/workitems/{id}?fields=`.
-pub(super) fn get(world: &World, call: &Call, scope: &Scope<'_>, id: i64) -> Reply {
+pub(super) fn get(world: &World, call: &ReceivedCall, scope: &Scope<'_>, id: i64) -> Reply {
     let item = scope.work_item(world, id).ok_or_else(|| missing(id))?;
     let fields = call.query.get("fields").map(|names| names.split(',').map(str::to_owned).collect::<Vec<_>>());
-    Ok(Answer::ok(&resource(world, scope, id, item, fields.as_deref())))
+    Ok(SimulatedAnswer::ok(&resource(world, scope, id, item, fields.as_deref())))
 }
 
 /// `PATCH /{org}[/{project}]/_apis/wit/workitems/{id}`. A patch that changes nothing makes no revision.
-pub(super) fn patch(world: &mut World, call: &Call, scope: &Scope<'_>, id: i64) -> Reply {
+pub(super) fn patch(world: &mut World, call: &ReceivedCall, scope: &Scope<'_>, id: i64) -> Reply {
     if call.media_type() != "application/json-patch+json" {
         let message = "the content type is application/json-patch+json";
         return Err(error(StatusCode::UNSUPPORTED_MEDIA_TYPE, "VssRequestContentTypeNotSupportedException", message));
@@ -89,7 +89,7 @@ pub(super) fn patch(world: &mut World, call: &Call, scope: &Scope<'_>, id: i64) 
     };
     let item = scope.work_item(world, id).ok_or_else(|| missing(id))?;
     let facts = json!({ "rev_before": before.rev, "rev_after": rev_after, "value_before": before.assigned_to, "value": wanted });
-    let answer = Answer::ok(&resource(world, scope, id, item, None)).detail(facts);
+    let answer = SimulatedAnswer::ok(&resource(world, scope, id, item, None)).detail(facts);
     Ok(if changes { answer.effect() } else { answer })
 }
 
@@ -105,7 +105,7 @@ fn rev(value: &Value) -> Option<i64> {
     value.as_i64().or_else(|| value.as_str()?.parse().ok())
 }
 
-fn moved_on(world: &World, tested: &Value, present: i64) -> Answer {
+fn moved_on(world: &World, tested: &Value, present: i64) -> SimulatedAnswer {
     let status = match world.state.options.rev_mismatch {
         RevMismatch::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
         RevMismatch::BadRequest => StatusCode::BAD_REQUEST,
@@ -116,7 +116,7 @@ fn moved_on(world: &World, tested: &Value, present: i64) -> Answer {
 }
 
 /// The unique name of who is to be assigned; `None` for nobody.
-fn assignee(world: &World, value: &Value) -> Result<Option<String>, Answer> {
+fn assignee(world: &World, value: &Value) -> Result<Option<String>, SimulatedAnswer> {
     let name = value.as_str().ok_or_else(|| bad_request("System.AssignedTo is a unique name, or empty for nobody"))?;
     if name.is_empty() {
         return Ok(None);
@@ -143,7 +143,7 @@ fn resource(world: &World, scope: &Scope<'_>, id: i64, item: &WorkItem, wanted: 
     json!({ "id": id, "rev": current.rev, "fields": fields, "url": url })
 }
 
-fn missing(id: i64) -> Answer {
+fn missing(id: i64) -> SimulatedAnswer {
     let message = format!("TF401232: Work item {id} does not exist, or you do not have permissions to read it.");
     error(StatusCode::NOT_FOUND, "WorkItemUnauthorizedAccessException", &message)
 }

@@ -28,7 +28,7 @@ const TOKENS_AFTER_HOLD: u32 = 4;
 
 /// What came of a call, as the governor counts it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum CallResult {
     /// It was answered.
     Done,
     /// It was answered, and the other side asks for patience.
@@ -241,29 +241,29 @@ impl Destination {
 
     /// Counts a call out, with what came of it; a hold to be placed because of it. That of a limit without a length is the
     /// shortest one.
-    pub(super) fn settle(&mut self, ticket: Ticket, outcome: Outcome, now: Instant) -> Option<HoldRequest> {
+    pub(super) fn settle(&mut self, ticket: Ticket, outcome: CallResult, now: Instant) -> Option<HoldRequest> {
         let took = self.leave(ticket, now);
         let limited = |why, retry_after: Option<Duration>| {
             Some(HoldRequest { why, length: retry_after.unwrap_or(unsaid::FIRST).min(LONGEST_HOLD) })
         };
         match outcome {
-            Outcome::Done | Outcome::Refused => {
+            CallResult::Done | CallResult::Refused => {
                 self.answered(ticket, took, now);
                 let under_way = self.under_way_from(ticket.lane);
                 self.windows[ticket.lane].grow(under_way);
                 None
             }
-            Outcome::RateLimited { retry_after } => {
+            CallResult::RateLimited { retry_after } => {
                 self.answered(ticket, took, now);
                 self.shrink();
                 limited(Why::RateLimited, retry_after)
             }
-            Outcome::AllRateLimited { retry_after } => {
+            CallResult::AllRateLimited { retry_after } => {
                 self.answered(ticket, took, now);
                 self.shrink();
                 limited(Why::AllRateLimited, retry_after)
             }
-            Outcome::Failed => {
+            CallResult::Failed => {
                 // What is refused at once takes nobody's seat.
                 self.standing = if took < SLOW { Standing::Quick } else { Standing::Slow };
                 self.shrink();

@@ -43,7 +43,7 @@ fn a_destination_that_hangs_keeps_its_first_seats_and_no_more() {
         Err(NotNow::Hold(HoldRequest { why: Why::Hanging, length: HANGING_HOLD })),
         "at once"
     );
-    assert_eq!(hanging.settle(tickets[0], Outcome::Failed, later), None);
+    assert_eq!(hanging.settle(tickets[0], CallResult::Failed, later), None);
     go(&mut hanging, later);
     assert_eq!(
         ask(&mut hanging, later, later, 1),
@@ -62,16 +62,16 @@ fn a_destination_that_answers_gets_more_seats_where_they_are_wanted_and_loses_th
             tickets.push(quick.let_out(LANE, now));
         }
         now += QUICK;
-        tickets.into_iter().for_each(|ticket| assert_eq!(quick.settle(ticket, Outcome::Done, now), None));
+        tickets.into_iter().for_each(|ticket| assert_eq!(quick.settle(ticket, CallResult::Done, now), None));
     }
     assert_eq!(window(&quick).min(SEATS.most(1)), MOST);
     assert_eq!(ask(&mut quick, now, now, 3), Ok(()));
     assert_eq!(window(&quick), SEATS.most(3), "others have come");
     let failing = go(&mut quick, now);
-    assert_eq!(quick.settle(failing, Outcome::Failed, now + SLOW), None);
+    assert_eq!(quick.settle(failing, CallResult::Failed, now + SLOW), None);
     assert_eq!(window(&quick), SEATS.base);
     let alone = go(&mut quick, now);
-    assert_eq!(quick.settle(alone, Outcome::Done, now + QUICK), None);
+    assert_eq!(quick.settle(alone, CallResult::Done, now + QUICK), None);
     assert_eq!(window(&quick), SEATS.base, "nobody wanted a seat more");
 }
 
@@ -82,7 +82,7 @@ fn a_seat_is_waited_for_as_long_as_seats_become_free() {
     let first = go(&mut busy, start);
     go(&mut busy, start);
     let freed = start + Duration::from_millis(200);
-    assert_eq!(busy.settle(first, Outcome::Done, freed), None);
+    assert_eq!(busy.settle(first, CallResult::Done, freed), None);
     go(&mut busy, freed);
     assert_eq!(ask(&mut busy, start, freed, 1), Err(NotNow::Wait { until: freed + PATIENCE, why: Why::Busy }));
 }
@@ -93,19 +93,19 @@ fn a_rate_is_kept_by_a_short_wait_or_a_hold_after_which_some_tokens_are_there() 
     let mut slow = destination("5/5", start);
     for _ in 0..5 {
         let ticket = go(&mut slow, start);
-        slow.settle(ticket, Outcome::Done, start);
+        slow.settle(ticket, CallResult::Done, start);
     }
     let hold = HoldRequest { why: Why::Rate, length: Duration::from_secs(4) };
     assert_eq!(ask(&mut slow, start, start, 1), Err(NotNow::Hold(hold)));
     let after = start + hold.length;
     for _ in 0..TOKENS_AFTER_HOLD {
         let ticket = go(&mut slow, after);
-        slow.settle(ticket, Outcome::Done, after);
+        slow.settle(ticket, CallResult::Done, after);
     }
     let mut brisk = destination("10/1", start);
     for _ in 0..10 {
         let ticket = go(&mut brisk, start);
-        brisk.settle(ticket, Outcome::Done, start);
+        brisk.settle(ticket, CallResult::Done, start);
     }
     assert!(matches!(ask(&mut brisk, start, start, 1), Err(NotNow::Wait { until, .. }) if until <= start + PATIENCE));
 }
@@ -117,7 +117,7 @@ fn what_the_other_side_asks_for_is_what_it_is_held_for_up_to_an_hour() {
     for (asked, held) in [(Some(3), Some(3)), (None, Some(5)), (Some(9000), Some(3600))] {
         let ticket = go(&mut asking, now);
         let retry_after = asked.map(Duration::from_secs);
-        let request = asking.settle(ticket, Outcome::RateLimited { retry_after }, now);
+        let request = asking.settle(ticket, CallResult::RateLimited { retry_after }, now);
         assert_eq!(request.map(|request| (request.why, request.length.as_secs())), held.map(|held| (Why::RateLimited, held)));
     }
 }
@@ -131,12 +131,12 @@ fn five_failures_open_the_circuit_and_refusals_do_not() {
         failing.settle(ticket, outcome, now)
     };
     for _ in 0..20 {
-        assert_eq!(settle(Outcome::Refused), None);
+        assert_eq!(settle(CallResult::Refused), None);
     }
     for _ in 1..FAILURES {
-        assert_eq!(settle(Outcome::Failed), None);
+        assert_eq!(settle(CallResult::Failed), None);
     }
-    let request = settle(Outcome::Failed).expect("the circuit opens");
+    let request = settle(CallResult::Failed).expect("the circuit opens");
     assert_eq!((request.why, request.length), (Why::Failing, Duration::from_secs(5)));
     assert!(matches!(ask(&mut failing, now, now, 1), Err(NotNow::Hold(HoldRequest { why: Why::Failing, .. }))));
     let after = now + request.length;
@@ -166,15 +166,15 @@ fn a_destination_stands_as_its_last_call_was_and_an_overdue_one_under_way_counts
     let mut one = destination("1000/1", now);
     assert_eq!(one.standing(now), Standing::New);
     let (quick, hanging) = (go(&mut one, now), go(&mut one, now));
-    one.settle(quick, Outcome::Failed, now + QUICK);
+    one.settle(quick, CallResult::Failed, now + QUICK);
     assert_eq!([one.standing(now + QUICK), one.standing(now + SLOW)], [Standing::Quick, Standing::Slow]);
     one.drop_call(hanging, now + QUICK);
     assert_eq!(one.standing(now + SLOW), Standing::Quick, "its end says nothing");
     let failing = go(&mut one, now);
-    one.settle(failing, Outcome::Failed, now + SLOW);
+    one.settle(failing, CallResult::Failed, now + SLOW);
     assert_eq!(one.standing(now + SLOW), Standing::Slow);
     let slow = go(&mut one, now);
-    one.settle(slow, Outcome::Done, now + CALM);
+    one.settle(slow, CallResult::Done, now + CALM);
     assert_eq!(one.standing(now + CALM), Standing::Quick, "it answers");
     go(&mut one, now);
     assert_eq!([one.standing(now + CALM), one.standing(now + 2 * CALM)], [Standing::Quick, Standing::Slow]);
@@ -187,7 +187,7 @@ fn whoever_answers_calmly_is_not_taken_for_hanging_and_gets_more_seats() {
     let tickets = [go(&mut calm, start), go(&mut calm, start)];
     assert!(ask(&mut calm, start, start, 1).is_err(), "a third seat is wanted");
     let now = start + CALM;
-    tickets.into_iter().for_each(|ticket| assert_eq!(calm.settle(ticket, Outcome::Done, now), None));
+    tickets.into_iter().for_each(|ticket| assert_eq!(calm.settle(ticket, CallResult::Done, now), None));
     assert_eq!(window(&calm), SEATS.base + 1);
     let _under_way = [go(&mut calm, now), go(&mut calm, now), go(&mut calm, now)];
     let later = now + CALM;
@@ -214,7 +214,7 @@ fn each_lane_has_seats_of_its_own_and_a_failure_takes_those_of_all() {
     };
     let calls = lanes.map(|lane| fill(&mut host, lane));
     assert_eq!(calls.each_ref().map(Vec::len), [24, 12]);
-    host.settle(calls[0][0], Outcome::Failed, now + SLOW);
+    host.settle(calls[0][0], CallResult::Failed, now + SLOW);
     for ticket in calls.concat().into_iter().skip(1) {
         host.drop_call(ticket, now);
     }
@@ -238,10 +238,10 @@ proptest! {
             let Some(ticket) = under_way.first().copied().filter(|_| what < 5) else { continue };
             under_way.remove(0);
             let outcome = match what {
-                0 => Outcome::Done,
-                1 => Outcome::Failed,
-                2 => Outcome::Refused,
-                3 => Outcome::RateLimited { retry_after: None },
+                0 => CallResult::Done,
+                1 => CallResult::Failed,
+                2 => CallResult::Refused,
+                3 => CallResult::RateLimited { retry_after: None },
                 _ => { destination.drop_call(ticket, now); continue }
             };
             destination.settle(ticket, outcome, now);
