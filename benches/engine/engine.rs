@@ -158,7 +158,7 @@ impl Bench {
             .then(Idle::<7>)
             .then(Idle::<8>)
             .then(Idle::<9>);
-        let registry = Arc::new(Registry::new(vec![idle]));
+        let registry = Arc::new(Registry::new(idle, Vec::new()));
         let store = Store::new(self.pool.clone(), Arc::clone(&keyring));
         let writers = store::writers_pool(&self.place.database_url).unwrap();
         let writer = Arc::new(Writer::new(store, writers, NoTables, [("dispatch", NAMES[0])].into()));

@@ -106,19 +106,19 @@ impl Process {
         in_hand: &TaskTracker,
         (lease, over): (&Arc<Lease>, &CancellationToken),
     ) -> Vec<Arc<LaneLimiter>> {
-        let lanes = self.lanes();
-        // Intake takes the seats of the first lane.
-        let limiters: Vec<_> = (lanes.iter().enumerate())
-            .map(|(number, lane)| (if number == 0 { LaneLimiter::with_intake } else { LaneLimiter::new }, *lane))
-            .map(|(made, lane)| Arc::new(made(lane, self.settings.concurrency_of(lane.name))))
-            .collect();
+        let intake_lane = self.context.registry.intake().lane;
+        let limiter =
+            |lane: Lane, new: fn(Lane, usize) -> LaneLimiter| Arc::new(new(lane, self.settings.concurrency_of(lane.name)));
+        // New jobs run on the lane of their wake-ups.
+        let intake_limiter = limiter(intake_lane, LaneLimiter::with_intake);
+        let others = self.lanes().into_iter().filter(|lane| *lane != intake_lane);
+        let limiters: Vec<_> =
+            std::iter::once(Arc::clone(&intake_limiter)).chain(others.map(|lane| limiter(lane, LaneLimiter::new))).collect();
         let mut queues: Vec<Served> = limiters.iter().map(|limiter| Served::steadily(limiter.lane.queue, limiter)).collect();
-        if let (Some(limiter), Some(lane)) = (limiters.first(), lanes.first()) {
-            let intake = Served { name: "intake", prefetch: throttle.prefetch(), ..Served::steadily(INTAKE_QUEUE, limiter) };
-            let rows_only = |queue| Served::steadily(queue, &Arc::new(LaneLimiter::rows_only(*lane)));
-            let control = Served { name: "control", ..rows_only(CONTROL_QUEUE) };
-            queues.extend([intake, control, rows_only(PARKED_QUEUE)]);
-        }
+        let intake = Served { name: "intake", prefetch: throttle.prefetch(), ..Served::steadily(INTAKE_QUEUE, &intake_limiter) };
+        let rows_only = |queue| Served::steadily(queue, &Arc::new(LaneLimiter::rows_only(intake_lane)));
+        let control = Served { name: "control", ..rows_only(CONTROL_QUEUE) };
+        queues.extend([intake, control, rows_only(PARKED_QUEUE)]);
         let (mut watches, mut health) = (Vec::new(), Vec::new());
         for Served { name, queue, limiter, prefetch } in queues {
             let (deliveries, received) = mpsc::channel(HANDED_OVER);

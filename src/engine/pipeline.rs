@@ -195,24 +195,33 @@ impl<P: Product> Pipeline<P> {
     }
 }
 
-/// All pipelines.
-pub struct Registry<P: Product>(Vec<Pipeline<P>>);
+/// All pipelines: the one whose jobs come as intake, and those of follow-ups.
+pub struct Registry<P: Product> {
+    intake: Pipeline<P>,
+    follow_ups: Vec<Pipeline<P>>,
+}
 
 impl<P: Product> Registry<P> {
     /// Of these pipelines.
     #[must_use]
-    pub const fn new(pipelines: Vec<Pipeline<P>>) -> Self {
-        Self(pipelines)
+    pub const fn new(intake: Pipeline<P>, follow_ups: Vec<Pipeline<P>>) -> Self {
+        Self { intake, follow_ups }
+    }
+
+    /// The pipeline of what producers publish.
+    #[must_use]
+    pub const fn intake(&self) -> &Pipeline<P> {
+        &self.intake
     }
 
     /// By name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Pipeline<P>> {
-        self.0.iter().find(|pipeline| pipeline.name == name)
+        self.iter().find(|pipeline| pipeline.name == name)
     }
 
-    /// In order.
+    /// In order; the pipeline of intake is the first.
     pub fn iter(&self) -> impl Iterator<Item = &Pipeline<P>> {
-        self.0.iter()
+        std::iter::once(&self.intake).chain(&self.follow_ups)
     }
 }

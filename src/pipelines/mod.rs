@@ -40,5 +40,5 @@ pub const MESSAGING: Lane = Lane { name: "messaging", queue: "dispatch.messaging
 /// Where a pipeline's list is not sound: a defect seen at every start.
 #[must_use]
 pub fn registry() -> Registry<Dispatch> {
-    Registry::new(vec![dispatch::pipeline(), assignee_sync::pipeline(), messaging::pipeline()])
+    Registry::new(dispatch::pipeline(), vec![assignee_sync::pipeline(), messaging::pipeline()])
 }

@@ -88,7 +88,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         let place = self.place(limiter, &intake).await;
         let payload = self.payload(id, &intake, &delivery.body)?;
         let about = intake.about();
-        let pipeline = self.context.registry.iter().next().ok_or_else(|| StoreError::Row("there are no pipelines".to_owned()))?;
+        let pipeline = self.context.registry.intake();
         let trace = Trace::received(delivery.header(TRACEPARENT), delivery.header(TRACESTATE));
         let new = Arc::new(NewJob {
             id,
