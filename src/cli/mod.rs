@@ -1,5 +1,7 @@
-//! The command line: one file per command. Data goes to stdout, everything else to stderr; the exit code is 0, 1, or 2 where
-//! the command line or a setting is not right. **Invariant:** only this module prints.
+//! The command line: one file per command. Data goes to stdout, everything else to stderr. The exit code is 0, 1, or 2 for an
+//! invalid command line or setting.
+//!
+//! **Invariant:** only `cli` prints.
 
 mod check;
 mod connect;
@@ -21,6 +23,7 @@ mod output;
 mod pipelines;
 mod producers;
 mod publish;
+mod reference;
 mod schema;
 mod secret;
 mod settings;
@@ -43,7 +46,7 @@ use crate::telemetry;
 #[derive(Debug, Parser)]
 #[command(name = "dispatch", version, max_term_width = 100)]
 struct Cli {
-    /// One JSON document on stdout instead of text for people
+    /// Print one JSON document on stdout instead of text
     #[arg(long, global = true)]
     json: bool,
     #[command(flatten)]
@@ -54,7 +57,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Own private servers for the process that started it
+    /// Run private servers for the parent process
     #[cfg(feature = "devkit")]
     #[command(hide = true)]
     Guard,
@@ -62,7 +65,7 @@ enum Command {
     Other(Box<Other>),
 }
 
-/// What runs in this process's runtime, with logs.
+/// A command that runs in this process's runtime, with logs.
 #[derive(Debug, Subcommand)]
 enum Other {
     Worker(Box<worker::Worker>),
@@ -92,10 +95,11 @@ enum Other {
     Topology(topology::Topology),
     Migrate(migrate::Migrate),
     Check(Box<check::Check>),
-    /// List every stage in order: needs, effects, retry, timeout
+    /// List every stage in order with its needs, effect class, retry policy and timeout
     Pipelines,
     /// Print the table of settings as Markdown
     Settings,
+    Reference(reference::Reference),
     #[cfg(feature = "devkit")]
     Demo(demo::Demo),
     #[cfg(feature = "devkit")]
@@ -103,15 +107,15 @@ enum Other {
     Simulator(simulator::Simulator),
 }
 
-/// Parses the command line, runs the command, and gives the exit code.
+/// Parses the command line, runs the command and returns the exit code.
 #[must_use]
 pub fn run() -> ExitCode {
     let run = || start(parse()?);
     run().unwrap_or_else(|error| failure::report(&error))
 }
 
-/// Twice: the first time shows which command it is, and so which secrets are to be read from files. What the parser itself
-/// refuses, or is asked to print, ends the process.
+/// Parses the command line twice: the first pass determines the command, and so the secrets that are read from files. An error
+/// of the parser, `--help` and `--version` end the process.
 fn parse() -> Result<Cli, SecretFileFault> {
     let matches = Cli::command().get_matches();
     let mut matches = config::with_secret_files(Cli::command(), &matches)?.get_matches();
@@ -121,12 +125,12 @@ fn parse() -> Result<Cli, SecretFileFault> {
 fn start(cli: Cli) -> anyhow::Result<ExitCode> {
     #[cfg_attr(
         not(feature = "devkit"),
-        expect(clippy::infallible_destructuring_match, reason = "with the development kit there is another command")
+        expect(clippy::infallible_destructuring_match, reason = "with the development kit there is a second command")
     )]
     let command = match cli.command {
         #[cfg(feature = "devkit")]
         Command::Guard => {
-            // It builds a runtime of its own, and each line of its stderr is for the one who watches its owner.
+            // The guard builds its own runtime. It runs without logs: its stderr reports to the parent process line by line.
             crate::devkit::guard::run()?;
             return Ok(ExitCode::SUCCESS);
         }
@@ -136,15 +140,15 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
     if command.takes_settings() {
         settings::check_environment(&Cli::command())?;
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot build a runtime")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot build the Tokio runtime")?;
     runtime.block_on(Box::pin(command.run(Output::new(cli.json))))
 }
 
 impl Other {
-    /// Whether a misspelt setting would matter to it; `check` tells of one itself, beside all else that is not right.
+    /// Returns whether a misspelt setting ends the command. `check` reports misspelt settings itself, with its other findings.
     const fn takes_settings(&self) -> bool {
         match self {
-            Self::Check(_) | Self::Schema(_) | Self::Pipelines | Self::Settings => false,
+            Self::Check(_) | Self::Schema(_) | Self::Pipelines | Self::Settings | Self::Reference(_) => false,
             #[cfg(feature = "devkit")]
             Self::Simulator(_) => false,
             _ => true,
@@ -171,6 +175,7 @@ impl Other {
             Self::Check(check) => check.run(output).await,
             Self::Pipelines => pipelines::run(output),
             Self::Settings => settings::run(&Cli::command(), output),
+            Self::Reference(reference) => reference.run(&Cli::command(), output),
             #[cfg(feature = "devkit")]
             Self::Demo(demo) => demo.run(output).await,
             #[cfg(feature = "devkit")]

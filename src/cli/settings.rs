@@ -1,4 +1,4 @@
-//! `dispatch settings`: the table of settings, taken from the parser itself, so that the README cannot say anything else.
+//! `dispatch settings`: the table of settings, generated from the parser, so that the documentation cannot differ from it.
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
@@ -25,14 +25,20 @@ pub(super) fn run(command: &Command, output: Output) -> anyhow::Result<ExitCode>
     Ok(ExitCode::SUCCESS)
 }
 
-/// Whether every variable of the environment that looks like a setting is one of `command` and its subcommands.
+/// The settings of `command` and its subcommands as a Markdown table.
+pub(super) fn table(command: &Command) -> String {
+    markdown(&settings(command))
+}
+
+/// Checks that every environment variable with the prefix of settings is a setting of `command` or a subcommand.
 pub(super) fn check_environment(command: &Command) -> Result<(), UnknownSettings> {
     let names = |argument| name(argument).into_iter().chain(secret_file_setting(argument));
     let known: Vec<String> = arguments(command).into_iter().flat_map(names).collect();
     config::check_environment(&known)
 }
 
-/// Every setting that is not hidden, once, in order of declaration, the outermost last, and then those without a flag.
+/// Returns every visible setting once: in order of declaration, global settings after those of subcommands, settings without a
+/// flag last.
 fn settings(command: &Command) -> Vec<Setting> {
     let mut seen = BTreeSet::new();
     let shown = arguments(command).into_iter().filter(|argument| !argument.is_hide_set());
@@ -50,7 +56,7 @@ fn arguments(command: &Command) -> Vec<&Arg> {
     inner.chain(command.get_arguments()).collect()
 }
 
-/// The variable that an argument can be set by.
+/// Returns the environment variable of an argument.
 fn name(argument: &Arg) -> Option<String> {
     Some(argument.get_env()?.to_string_lossy().into_owned())
 }
@@ -66,10 +72,10 @@ fn setting(argument: &Arg) -> Option<Setting> {
     })
 }
 
-/// The other form of a secret one.
+/// Returns the `…_FILE` form of a secret setting.
 fn file(argument: &Arg) -> Option<Setting> {
     let (environment, secret) = (secret_file_setting(argument)?, name(argument)?);
-    let meaning = format!("Absolute path of a file that holds `{secret}`, read where that is not set");
+    let meaning = format!("Absolute path of a file with the value of `{secret}`; use one of the two");
     Some(Setting { environment, flag: None, default: None, meaning })
 }
 
@@ -99,8 +105,8 @@ mod tests {
         let told = |name: &str| settings.iter().filter(|setting| setting.environment == name).count();
         assert_eq!((told("DISPATCH_DATABASE_URL"), told("DISPATCH_CONCURRENCY"), told("DISPATCH_CRASH_AT")), (1, 1, 0));
         assert_eq!((told("DISPATCH_DATABASE_URL_FILE"), told("DISPATCH_DATABASE_CA_FILE")), (1, 0));
-        assert!(markdown(&settings).contains("| `DISPATCH_CONCURRENCY` | `--concurrency` | `32` | Jobs run at a time"));
-        assert!(markdown(&settings).contains("| `DISPATCH_USER` | – | – | Who runs a command"));
+        assert!(markdown(&settings).contains("| `DISPATCH_CONCURRENCY` | `--concurrency` | `32` | Concurrency limit"));
+        assert!(markdown(&settings).contains("| `DISPATCH_USER` | – | – | Operator's name"));
     }
 
     #[test]
