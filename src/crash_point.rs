@@ -1,4 +1,4 @@
-//! Points at which a test may abort the process, as `kill -9` would: no destructor runs, no answer is sent.
+//! Points at which a test can abort the process as `kill -9` would: no destructor runs, no answer is sent.
 
 #[cfg(feature = "devkit")]
 mod armed {
@@ -8,13 +8,14 @@ mod armed {
     struct CrashPoint {
         stage: String,
         point: String,
-        /// Reached this many times before the abort.
+        /// The process aborts when the point is reached for this many more times.
         countdown: AtomicU32,
     }
 
     static ARMED: OnceLock<CrashPoint> = OnceLock::new();
 
-    /// Arms `stage:point[:n]`: the process aborts the n-th time it is reached. Returns `false` where it does not read.
+    /// Arms `stage:point[:n]`: the process aborts the n-th time the point is reached. Returns `false` if the setting cannot be
+    /// parsed.
     pub fn arm(setting: &str) -> bool {
         let mut parts = setting.split(':');
         let (Some(stage), Some(point)) = (parts.next(), parts.next()) else { return false };
@@ -26,7 +27,7 @@ mod armed {
     pub(crate) fn reach(stage: &str, point: &str) {
         let Some(armed) = ARMED.get() else { return };
         if armed.stage == stage && armed.point == point && armed.countdown.fetch_sub(1, Ordering::SeqCst) == 1 {
-            tracing::error!(stage, point, "aborting at the crash point");
+            tracing::error!(stage, point, "the crash point is reached; the process aborts");
             std::process::abort();
         }
     }
@@ -35,8 +36,9 @@ mod armed {
 #[cfg(feature = "devkit")]
 pub use armed::arm;
 
-/// Says that `stage` has come to `point`: `after_claim`, `after_intent`, `after_call`, `after_commit` or `after_publish`; where
-/// it refreshes tokens, `after_refresh_answer` and `after_refresh_saved`.
+/// Records that `stage` has reached `point`: `after_claim`, `after_intent`, `after_call`, `after_commit` or `after_publish`;
+/// if it refreshes tokens, also `after_refresh_answer` and `after_refresh_saved`. Aborts the process if that crash point is
+/// armed.
 pub(crate) fn reach(stage: &str, point: &str) {
     #[cfg(feature = "devkit")]
     armed::reach(stage, point);

@@ -1,17 +1,18 @@
-//! Text of others in logs and on terminals: what could begin a line, move a cursor or turn the direction of writing around is
-//! shown, not done.
+//! Escapes untrusted text for logs and terminals: characters that could begin a line, move a cursor or change the direction of
+//! text are shown, not executed.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 
-/// Whether a character does something where it is shown: controls (C0 with CR, LF and ESC; DEL; C1), the line and paragraph
-/// separators U+2028 and U+2029, and what embeds, overrides or isolates a direction (Unicode Standard Annex 9).
+/// Returns whether a character acts where it is shown: control characters (C0 with CR, LF and ESC; DEL; C1), the line and
+/// paragraph separators U+2028 and U+2029, and the characters that embed, override or isolate a direction (Unicode Standard
+/// Annex 9).
 #[must_use]
 pub fn acts(character: char) -> bool {
     character.is_control() || matches!(character, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// A text as one line that does nothing: each character that [`acts`] is shown as in a Rust literal (`\n`, `\u{1b}`).
+/// Displays a text as one harmless line: each character that [`acts`] is written as in a Rust literal (`\n`, `\u{1b}`).
 #[derive(Debug, Clone, Copy)]
 pub struct Escaped<'a>(pub &'a str);
 
@@ -29,8 +30,8 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-/// A JSON text that means the same, with what JSON lets stand in a string though it [`acts`] as `\uXXXX`. Below U+0020 there is
-/// only white space between values.
+/// Returns JSON text with the same meaning in which characters that [`acts`] holds for, but that JSON permits in a string, are
+/// written as `\uXXXX`. Below U+0020, JSON contains only white space between values.
 #[must_use]
 pub fn json(text: &str) -> Cow<'_, str> {
     let must_go = |character: char| character > '\u{1f}' && acts(character);
@@ -40,7 +41,7 @@ pub fn json(text: &str) -> Cow<'_, str> {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
         if must_go(character) {
-            // All of them are in the basic plane. Writing to a string cannot fail.
+            // All of these characters are in the basic plane, and writing to a string cannot fail.
             let _ = write!(escaped, "\\u{:04x}", u32::from(character));
         } else {
             escaped.push(character);

@@ -1,5 +1,5 @@
-//! What went wrong, as data: every boundary's error enum says what kind of failure it is, so that one table
-//! ([`crate::engine::decide`]) decides what becomes of the job.
+//! Failures as data: the error enum of every boundary classifies its failures, so that one function ([`crate::engine::decide`])
+//! decides what becomes of the job.
 
 use std::error::Error;
 use std::time::Duration;
@@ -8,69 +8,69 @@ use sha2::{Digest, Sha256};
 
 use crate::job::WaitReason;
 
-/// What kind of failure this is. A status that a boundary does not know is [`Class::Permanent`], a word that it does not know
+/// The class of a failure. A status that a boundary does not know is [`Class::Permanent`], a word that it does not know
 /// [`Class::Unrecognized`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Class {
-    /// Worth another try after a delay: timeouts, connection errors, 408, 425, 429, 5xx.
+    /// The failure may pass, so the stage is retried after a delay: timeouts, connection errors, 408, 425, 429, 5xx.
     Transient {
-        /// The other side's own wish (`Retry-After`), honoured to the second.
+        /// The provider's `Retry-After`, honoured to the second.
         retry_after: Option<Duration>,
     },
-    /// Trying again cannot help: the job is parked until a person looks.
+    /// A retry cannot help: the job is parked until a person looks.
     Permanent,
-    /// The other side said something that is not known here: tried again a few times, then parked.
+    /// The provider answered with a word that is not known here: the stage is retried a few times, then the job is parked.
     Unrecognized,
-    /// Postgres or RabbitMQ is ill: not the job's failure, no attempt is used.
+    /// Postgres or RabbitMQ is unavailable: this is not a failure of the job, and no attempt is used.
     Infrastructure,
-    /// Somebody else moved first (a compare-and-set lost): read again and decide again at once.
+    /// A compare-and-set was lost: the stage reads and decides again at once.
     Conflict,
-    /// A named cause must go away first: no attempt is used.
+    /// A named cause must go away first: the job waits, and no attempt is used.
     Wait(WaitOn),
-    /// The stage ended early with what it has so far: it goes on in a later run, no attempt is used.
+    /// The stage ended early with partial results: a later run continues it, and no attempt is used.
     Unfinished,
 }
 
 /// The cause a job waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WaitOn {
-    /// Why, as people read it.
+    /// The reason, as people read it.
     pub reason: WaitReason,
-    /// The cause by name (`identity:7`, `integration:3`, `schema:2`), shared by all jobs that wait for it.
+    /// The name of the cause (`identity:7`, `integration:3`, `schema:2`), shared by all jobs that wait for it.
     pub key: String,
-    /// What was seen of the cause (a row's version); the commit tests the cause again against it.
+    /// The version of the cause that was read (of a row); the commit tests the cause again against it.
     pub observed: i64,
 }
 
-/// Whether the call behind a failed stage can have changed the outside.
+/// Whether the call of a failed stage may have changed the outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Certainty {
-    /// The call was refused or never sent: nothing happened.
+    /// The call was refused or never sent: it had no effect.
     NotDone,
-    /// It may have happened: the answer was lost, or it was an error that proves nothing.
+    /// The call may have had its effect: the answer was lost, or it was an error that proves nothing.
     Unknown,
 }
 
 /// An error at a boundary.
 pub trait Fault: Error + Send + Sync + 'static {
-    /// Stable, lowercase, dotted: `azure_devops.rate_limited`. Stored, counted, never renamed.
+    /// Returns the stable code, lowercase and dotted: `azure_devops.rate_limited`. It is stored, counted, and never renamed.
     fn code(&self) -> &'static str;
-    /// What kind of failure it is.
+    /// Returns the class of the failure.
     fn class(&self) -> Class;
-    /// What a person can do about it.
+    /// Returns what a person can do about it.
     fn hint(&self) -> String;
-    /// Whether the outside may have changed.
+    /// Returns whether the outside may have changed.
     fn certainty(&self) -> Certainty {
         Certainty::NotDone
     }
-    /// Whether the other side asks for patience with everything that is sent the same way (with the same credential, from the
-    /// same address), and not with this destination alone.
+    /// Returns whether the provider's rate limit applies to everything that is sent the same way (with the same credential, from
+    /// the same address), and not to this destination alone.
     fn limits_all(&self) -> bool {
         false
     }
 }
 
-/// Any [`Fault`], boxed: what a stage fails with.
+/// The error of a stage: any [`Fault`], boxed.
 #[derive(Debug)]
 pub struct StageFault(Box<dyn Fault>);
 
@@ -105,19 +105,18 @@ impl StageFault {
         self.0.certainty()
     }
 
-    /// The whole chain of causes on one line, cut to 2 KiB.
+    /// Returns the whole chain of causes on one line, truncated to 2 KiB.
     #[must_use]
     pub fn message(&self) -> String {
         chain(self.0.as_ref())
     }
 }
 
-/// The longest message stored of an error, in bytes.
+/// The longest stored error message, in bytes.
 pub const MESSAGE_BYTES: usize = 2048;
 
-/// An error and its causes on one line, `outer: inner`, cut to [`MESSAGE_BYTES`]; a cause that the one before has quoted already
-/// is left out. NUL, which Postgres' `text` cannot hold,
-/// becomes U+FFFD.
+/// Returns an error and its causes on one line, `outer: inner`, truncated to [`MESSAGE_BYTES`]. A cause that the error before it
+/// already quotes is omitted. NUL, which Postgres' `text` cannot hold, becomes U+FFFD.
 #[must_use]
 pub fn chain(error: &dyn Error) -> String {
     let mut line = error.to_string();
@@ -133,7 +132,7 @@ pub fn chain(error: &dyn Error) -> String {
     storable(&line, MESSAGE_BYTES)
 }
 
-/// `text` cut to `limit` bytes at a character boundary, without NUL.
+/// Returns `text` truncated to `limit` bytes at a character boundary, with NUL replaced by U+FFFD.
 #[must_use]
 pub fn storable(text: &str, limit: usize) -> String {
     let mut text = text.replace('\0', "\u{fffd}");
@@ -145,8 +144,8 @@ pub fn storable(text: &str, limit: usize) -> String {
     text
 }
 
-/// Groups alike failures: SHA-256 (16 hex digits) over pipeline, stage, code and the message with numbers and ids
-/// replaced by `#`.
+/// Returns the fingerprint that groups similar failures: SHA-256 (16 hex digits) over pipeline, stage, code and the message, with
+/// words that contain digits replaced by `#`.
 #[must_use]
 pub fn fingerprint(pipeline: &str, stage: &str, code: &str, message: &str) -> String {
     let mut hash = Sha256::new();

@@ -1,4 +1,4 @@
-//! The governor's holds, kept in the store: the one place where the two meet, so that neither knows the other.
+//! The governor's holds, kept in the store. Only this module depends on both, so that neither depends on the other.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -12,29 +12,29 @@ use crate::job::ReplicaId;
 use crate::providers::governor::{Governor, Holds, LiveHold, NewHold};
 use crate::store::{self, Store};
 
-/// How often every replica looks what the others and people have held.
+/// How often each replica reads the holds of other replicas and of operators.
 const EVERY: Duration = Duration::from_millis(500);
 
-/// Holds as rows of the store.
+/// Keeps holds as rows of the store.
 pub(crate) struct StoredHolds {
     store: Store,
     replica: AtomicI64,
 }
 
 impl StoredHolds {
-    /// In this store.
+    /// Creates an adapter for this store.
     #[must_use]
     pub(crate) const fn new(store: Store) -> Self {
         Self { store, replica: AtomicI64::new(0) }
     }
 
-    /// Who places holds from now on.
+    /// Sets the replica that places holds from now on.
     pub(crate) fn act_as(&self, replica: ReplicaId) {
         self.replica.store(replica.0, Ordering::Relaxed);
     }
 }
 
-/// For providers that nobody calls.
+/// Keeps no holds; for providers that are never called.
 pub(crate) struct Unkept;
 
 impl Holds for Unkept {
@@ -62,8 +62,8 @@ impl Holds for StoredHolds {
             let rows = self.store.live_holds().await?;
             let live = rows.into_iter().map(|row| {
                 let left = row.left();
-                // A person's own words do not say that it is a person's.
-                let reason = if row.automatic { row.reason } else { format!("{} wants it: {}", row.who, row.reason) };
+                // An operator's reason alone does not show that an operator placed the hold.
+                let reason = if row.automatic { row.reason } else { format!("{} holds it: {}", row.who, row.reason) };
                 LiveHold { scope: row.scope, is_circuit: row.kind == "circuit", reason, left }
             });
             Ok(live.collect())
@@ -72,7 +72,7 @@ impl Holds for StoredHolds {
     }
 }
 
-/// Keeps the governor's copy of the holds young until `end`.
+/// Refreshes the governor's copy of the holds until `end`.
 pub(crate) async fn follow(governor: Arc<Governor>, end: CancellationToken) {
     loop {
         look(&governor).await;
@@ -83,9 +83,9 @@ pub(crate) async fn follow(governor: Arc<Governor>, end: CancellationToken) {
     }
 }
 
-/// Reads the holds once; what cannot be read now is read soon.
+/// Refreshes the copy once. If the holds cannot be read, the next refresh reads them.
 pub(crate) async fn look(governor: &Governor) {
     if let Err(fault) = governor.refresh().await {
-        tracing::warn!(error = fault.message(), "holds cannot be read yet");
+        tracing::warn!(error = fault.message(), "the holds cannot be read; the governor uses the known ones");
     }
 }

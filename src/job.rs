@@ -1,4 +1,4 @@
-//! The nouns of the engine: a job, its numbers and its states. No I/O.
+//! The nouns of the engine: a job, its ids, counters and states. No I/O.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,27 +8,29 @@ use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// A job's id: UUID version 7 (RFC 9562), so ids sort by the time of their making and a partition boundary is a date.
+/// The id of a job: a UUID version 7 (RFC 9562), so ids sort by creation time and a partition boundary is a date.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct JobId(pub Uuid);
 
 impl JobId {
-    /// A new id, of now.
+    /// Creates a new id with the present time.
     #[must_use]
     pub fn fresh() -> Self {
         Self(Uuid::now_v7())
     }
 
-    /// When the job was accepted, to the millisecond, by the clock of who accepted it; for a follow-up, when its parent was.
+    /// Returns when the job was accepted, to the millisecond, by the clock of the worker that accepted it. For a follow-up,
+    /// returns when its parent was accepted.
     #[must_use]
     pub fn accepted_at(self) -> OffsetDateTime {
         let (seconds, nanos) = self.0.get_timestamp().map_or((0, 0), |at| at.to_unix());
         OffsetDateTime::UNIX_EPOCH + std::time::Duration::new(seconds, nanos)
     }
 
-    /// The id of the follow-up that `parent`, in `generation`, makes for `target`: always the same one, so that making it
-    /// twice makes it once. It keeps the parent's timestamp, so it lives in the parent's partition.
+    /// Returns the id of the follow-up that `parent`, in `generation`, makes for `target`. The id is always the same, so a
+    /// repeated commit makes the follow-up once. It keeps the parent's timestamp, so the follow-up is in the parent's
+    /// partition.
     #[must_use]
     pub fn of_child(parent: Self, generation: Generation, target: &str) -> Self {
         let mut hash = Sha256::new();
@@ -58,22 +60,23 @@ impl FromStr for JobId {
     }
 }
 
-/// The fencing number: one more with every claim and every operator's action. A write that names an older one is refused.
+/// The fencing token of a job: raised by every claim, every action on the job and every takeover. A write with an older epoch is
+/// refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Epoch(pub i64);
 
-/// Raised by an operator's re-run and by `configure`; checkpoints belong to a generation.
+/// The generation of a job's run, raised by `configure`. Checkpoints belong to a generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Generation(pub i32);
 
-/// One try of one stage, from 1.
+/// The number of an attempt of a stage, from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Attempt(pub i32);
 
-/// One incarnation of a worker process.
+/// The id of one incarnation of a worker process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ReplicaId(pub i64);
@@ -84,7 +87,7 @@ impl fmt::Display for ReplicaId {
     }
 }
 
-/// Makes an enum whose values are stored and shown as fixed lowercase words.
+/// Declares an enum whose values are stored and shown as fixed words.
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
         $(#[$doc])*
@@ -92,10 +95,10 @@ macro_rules! words {
         pub enum $name { $($(#[$vdoc])* #[serde(rename = $word)] $variant),+ }
 
         impl $name {
-            /// Every value, in order of declaration.
+            /// Every value, in the order of declaration.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
 
-            /// The word stored in Postgres, sent in messages and shown to people.
+            /// Returns the word that is stored in Postgres, sent in messages and shown to people.
             #[must_use]
             pub const fn word(self) -> &'static str {
                 match self { $(Self::$variant => $word),+ }
@@ -123,38 +126,38 @@ macro_rules! words {
 }
 pub(crate) use words;
 
-/// A word that is not one of those an enum knows.
+/// A word that stands for no value of an enum.
 #[derive(Debug, thiserror::Error)]
-#[error("{kind} has no `{word}`; right would be one of: {right}")]
+#[error("{kind}: expected one of {right}; got `{word}`")]
 pub struct UnknownWord {
-    /// The enum.
+    /// The name of the enum.
     pub kind: &'static str,
-    /// What was read.
+    /// The word that was parsed.
     pub word: String,
-    /// What would be right.
+    /// The words of the enum.
     pub right: String,
 }
 
 words! {
-    /// Where a job stands.
+    /// The state of a job.
     JobState {
-        /// Due at `due_at`, or later a retry.
+        /// The job is due at `due_at`.
         Ready = "ready",
-        /// Has an owner.
+        /// A replica has claimed the job.
         Running = "running",
-        /// Waits for a cause to go away.
+        /// The job waits for its follow-ups or for a named cause.
         Waiting = "waiting",
-        /// Done.
+        /// The job and all its follow-ups are done.
         Succeeded = "succeeded",
-        /// Ended by a person or a producer.
+        /// A person, a producer or the retention has ended the job.
         Cancelled = "cancelled",
-        /// A person must look.
+        /// The job needs a person.
         Parked = "parked",
     }
 }
 
 impl JobState {
-    /// Whether nothing more will happen by itself and no person is asked for.
+    /// Returns whether the job is over: it succeeded or was cancelled.
     #[must_use]
     pub const fn is_done(self) -> bool {
         matches!(self, Self::Succeeded | Self::Cancelled)
@@ -162,77 +165,77 @@ impl JobState {
 }
 
 words! {
-    /// Why a job waits.
+    /// The reason why a job waits.
     WaitReason {
-        /// For its follow-ups.
+        /// The job waits for its follow-ups.
         Children = "children",
-        /// For somebody to choose an account.
+        /// The job waits until an account is chosen.
         Configuration = "configuration",
-        /// For an identity's tokens.
+        /// The job waits for new tokens of an identity.
         Reauthentication = "reauthentication",
-        /// For an installation to be enabled.
+        /// The job waits until an installation is enabled.
         InstallationDisabled = "installation_disabled",
-        /// For a hold to be released.
+        /// The job waits until a hold ends.
         Hold = "hold",
-        /// For a worker that knows its schema.
+        /// The job waits for a worker that knows its schema, pipeline, stage or checkpoints.
         Version = "version",
     }
 }
 
 words! {
-    /// What a repeated call to the outside can do.
+    /// The class of an effect: what a repeated call can do.
     EffectClass {
-        /// Compare-and-set: repeating gives the same state, guarded by a revision.
+        /// A compare-and-set: a repeated call leads to the same state, guarded by a revision.
         CompareAndSet = "K1",
-        /// Keyed: the other side dedupes on our key.
+        /// Keyed: the provider dedupes on the idempotency key.
         Keyed = "K2",
-        /// Blind: neither.
+        /// At-least-once: a repeated call may be a duplicate.
         AtLeastOnce = "K3",
     }
 }
 
 words! {
-    /// What is known of an effect.
+    /// The known state of an effect.
     EffectState {
-        /// The intent is stored, the call's outcome is not.
+        /// The intent is stored, the outcome of the call is not.
         InFlight = "in_flight",
-        /// It happened.
+        /// The effect happened.
         Confirmed = "confirmed",
-        /// It did not happen.
+        /// The effect did not happen.
         Failed = "failed",
-        /// It may have happened.
+        /// The effect may have happened.
         Unknown = "unknown",
     }
 }
 
-/// What the engine knows of a claimed job while it runs.
+/// A claimed job, as the engine uses it.
 #[derive(Debug, Clone)]
 pub struct Job {
-    /// Its id.
+    /// The id.
     pub id: JobId,
-    /// The pipeline it goes through.
+    /// The pipeline that the job passes through.
     pub pipeline: String,
-    /// The tenant's slug.
+    /// The slug of the organization.
     pub organization: String,
-    /// The account chosen by `configure`; it wins over the payload's.
+    /// The account chosen by `configure`, which takes precedence over the payload's.
     pub account: Option<String>,
     /// The producer, or the pipeline of the parent.
     pub source: String,
-    /// The payload as stored: the intake request, or what the parent's last stage wrote for this follow-up.
+    /// The payload as stored: the intake request, or the payload that the parent's last stage wrote for this follow-up.
     pub payload: Box<serde_json::value::RawValue>,
     /// The job that made this follow-up.
     pub parent: Option<JobId>,
-    /// Of this run.
+    /// The generation of this run.
     pub generation: Generation,
-    /// Of this claim.
+    /// The epoch of this claim.
     pub epoch: Epoch,
     /// The stage due.
     pub stage: String,
-    /// Of the stage due.
+    /// The attempt of the stage due.
     pub attempt: Attempt,
-    /// Not to be worked on after this time.
+    /// The time after which no stage of the job runs.
     pub deadline: Option<OffsetDateTime>,
-    /// W3C trace context of the producer, if it sent one.
+    /// The W3C trace context of the job.
     pub traceparent: Option<String>,
 }
 

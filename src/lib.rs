@@ -1,7 +1,7 @@
-//! A queue-driven worker: jobs go through small stages that are safe to repeat, with checkpoints in Postgres, and resume after
-//! any crash. README.md says what it promises, ARCHITECTURE.md how it keeps it; this is the map, in reading order.
+//! A queue-driven worker: jobs pass through small stages that are safe to repeat, with checkpoints in Postgres, and resume after
+//! any crash. README.md describes what it does, ARCHITECTURE.md how; this is the map of the modules, in reading order.
 //!
-//! An engine, a product, its edges, one straight line:
+//! An engine, a product, its edges, and the path of a job:
 //!
 //! ```text
 //! main → cli → app → maintenance → worker → {store, broker}       worker runs what app hands it: pipelines over services
@@ -10,18 +10,18 @@
 //!
 //! *Nouns*, which do no I/O and which everything may name:
 //! - [`job`]: ids, epochs, states, classes of effects; a claimed job
-//! - [`message`]: what producers send, what the worker sends itself, what it announces
-//! - [`fault`]: what went wrong, as data: class, code, hint, certainty
-//! - [`quota`]: how much a producer or an organization may have in Postgres
-//! - [`escape`]: text of others in logs and on terminals
+//! - [`message`]: messages of producers, wake-ups, outcome events and replies
+//! - [`fault`]: failures as data: class, code, hint, certainty
+//! - [`quota`]: limits on what a producer or an organization may have in Postgres
+//! - [`escape`]: escaping of untrusted text in logs and on terminals
 //! - [`secrets`]: the keyring, and values sealed with it
-//! - [`tls_policy`]: which ways to Postgres and RabbitMQ are refused, and whom TLS trusts
+//! - [`tls_policy`]: connections to Postgres and RabbitMQ that are refused, and trusted authorities
 //! - [`trace`]: the trace that a job belongs to
-//! - [`pg_error`], [`reconnect`], [`crash_point`]: which errors say that Postgres is ill; delays between attempts to connect;
-//!   where a test may abort the process
+//! - [`pg_error`], [`reconnect`], [`crash_point`]: errors that mean that Postgres is unavailable; delays between attempts to
+//!   connect; points where a test may abort the process
 //!
-//! *The engine*, which knows that there are stages, not which:
-//! - [`engine`]: stage, pipeline, checkpoint, effect, retry, and every branch of a job's life ([`engine::decide`])
+//! *The engine*, which is independent of any particular stage:
+//! - [`engine`]: stage, pipeline, checkpoint, effect, retry, and every branch in the life of a job ([`engine::decide`])
 //!
 //! *The product*:
 //! - [`pipelines`]: ★ the list of pipelines and their lanes; one file per stage, one list per pipeline
@@ -29,19 +29,19 @@
 //! *The edges*, each the only place that names its driver:
 //! - [`store`]: Postgres, the engine's tables: claim, commit, intent, due rows, takeover, operators' actions
 //! - [`tracker`]: Postgres, the product's tables: organizations, people, groups, links, destinations
-//! - [`erasure`]: a person or an organization erased from the tables of both
+//! - [`erasure`]: Postgres, both sets of tables: erasing a person or an organization
 //! - [`broker`]: RabbitMQ: topology, consumers, confirmed publishes
-//! - [`providers`]: HTTP and SMTP: Azure DevOps, Microsoft Entra, and the channels that messages go through
+//! - [`providers`]: HTTP and SMTP: Azure DevOps, Microsoft Entra, and the channels of messages
 //!
-//! *The line*:
-//! - [`worker`]: ★ from a delivery to its ack; lanes, lease, heartbeat, deafness
-//! - [`maintenance`]: ★ the duties of a replica beside it, a file for each
-//! - [`app`]: a worker process put together; the only module that spawns, beside the
-//!   pool of `store`. With `holds`, where the governor's holds are stored
+//! *The path of a job*:
+//! - [`worker`]: ★ from a delivery to its ack; lanes, lease, heartbeat, consumer liveness
+//! - [`maintenance`]: ★ the duties of a replica, which run beside that path, a file for each
+//! - [`app`]: assembles a worker process; the only module that spawns, besides the pool of `store`. With `holds`, which keeps
+//!   the governor's holds in the store
 //!
-//! *What people touch*:
+//! *What people use*:
 //! - [`cli`]: one file per command; the only module that prints
-//! - [`ops`], with what a worker says of itself in `readiness`: health and metrics over HTTP
+//! - [`ops`], with the checks behind `/readyz` in `readiness`: health and metrics over HTTP
 //! - [`config`]: settings; the only module that reads the environment
 //! - [`telemetry`]: logs, and metrics by name
 //! - `devkit` (a feature, left out of images): private servers, the provider simulator with its witness log, the demo

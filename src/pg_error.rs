@@ -1,9 +1,9 @@
-//! Which Postgres errors mean that Postgres is ill, not that the statement is wrong.
+//! Classifies errors of Postgres: is the server unavailable, or is the statement wrong?
 
 use tokio_postgres::Error;
 
-/// How the driver's own errors begin where our side is wrong: a statement that does not fit its tables, a setting that is no
-/// setting. The driver keeps its kinds of errors private, so their words must do.
+/// Prefixes of the driver's own errors for mistakes of this program: a statement that does not fit its tables, or a setting
+/// that cannot be parsed. The driver keeps its kinds of errors private, so their texts must do.
 const OURS: [&str; 7] = [
     "error serializing parameter",
     "error deserializing column",
@@ -14,17 +14,17 @@ const OURS: [&str; 7] = [
     "query returned an unexpected number",
 ];
 
-/// Whether `error` is the server's or the link's trouble: class 08 (connection), 53 (resources), 57P (operator intervention),
-/// 25006 (read-only), 40001 (serialization), 40P01 (deadlock), 55P03 (lock not available), 57014 (the pool's own statement
-/// timeout ran out), or no SQLSTATE at all (connection lost, no answer), save where the driver says that our side is wrong.
-/// Codes: PostgreSQL documentation, appendix A.
+/// Returns whether `error` is one of the server or the connection: class 08 (connection), 53 (resources), 57P (operator
+/// intervention), 58 (system error), 25006 (read-only), 40001 (serialization), 40P01 (deadlock), 55P03 (lock not
+/// available), 57014 (the pool's own statement timeout), or no SQLSTATE at all (connection lost, no answer), unless the
+/// driver reports a mistake of this program. Codes: PostgreSQL documentation, appendix A.
 #[must_use]
 pub fn is_infrastructure(error: &Error) -> bool {
     error.code().map_or_else(|| !is_ours(&error.to_string()), |state| is_ill(state.code()))
 }
 
-/// Whether Postgres has refused a row or another transaction was in the way: what was sent with it is rolled back, and Postgres
-/// is well.
+/// Returns whether Postgres has refused a row, or another transaction was in the way: the whole transaction is rolled back,
+/// and Postgres is available.
 #[must_use]
 pub fn is_rolled_back(error: &Error) -> bool {
     error.code().is_some_and(|state| !is_ill(state.code()) || CONTENTION.contains(&state.code()))

@@ -1,4 +1,4 @@
-//! What a worker says of itself when asked whether it is ready.
+//! The checks behind `/readyz`.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,7 +14,7 @@ use crate::ops::{Check, Readiness};
 use crate::store::Store;
 use crate::worker::{IntakeThrottle, Lease};
 
-/// Whether a lane hears its queue.
+/// Whether a queue's consumer is connected and receives.
 pub(crate) struct LaneHealth {
     pub(crate) name: &'static str,
     pub(crate) deaf: watch::Receiver<bool>,
@@ -27,8 +27,8 @@ struct Incarnation {
     throttle: Arc<IntakeThrottle>,
 }
 
-/// Postgres writable, schema right, publisher connected and not blocked, each lane receiving, lease held, not draining, no duty
-/// late.
+/// The readiness of a worker: Postgres is writable, the schema new enough, the publisher connected and not blocked, the lease
+/// held; each lane receives, no drain has begun, and no duty is late.
 pub(crate) struct WorkerReadiness {
     store: Store,
     publisher: Publisher,
@@ -42,7 +42,7 @@ impl WorkerReadiness {
         Self { store, publisher, drain, duties, incarnation: Mutex::new(None) }
     }
 
-    /// A new incarnation has begun.
+    /// Replaces the parts of the previous incarnation by those of a new one.
     pub(crate) fn incarnation(&self, lease: Arc<Lease>, lanes: Vec<LaneHealth>, throttle: Arc<IntakeThrottle>) {
         *self.incarnation.lock().unwrap_or_else(PoisonError::into_inner) = Some(Incarnation { lease, lanes, throttle });
     }
@@ -60,13 +60,13 @@ impl WorkerReadiness {
         for lane in &incarnation.lanes {
             let hears = match &*lane.link.borrow() {
                 Link::Down(why) => Err(why.clone()),
-                Link::Up(_) if *lane.deaf.borrow() => Err("its queue has messages and none comes".to_owned()),
+                Link::Up(_) if *lane.deaf.borrow() => Err("its queue has messages and the consumer receives none".to_owned()),
                 Link::Up(since) => Ok(format!("consuming for {} s", since.elapsed().as_secs())),
             };
             checks.push(check(&format!("lane_{}", lane.name), hears));
         }
-        // A full backlog is told, but it is no fault of this worker's.
-        checks.push(check("backlog", Ok(incarnation.throttle.paused().unwrap_or_else(|| "intake goes on".to_owned()))));
+        // A full backlog is shown, but the worker is ready: it is not a fault of this worker.
+        checks.push(check("backlog", Ok(incarnation.throttle.paused().unwrap_or_else(|| "intake is not paused".to_owned()))));
         checks
     }
 }
@@ -77,7 +77,7 @@ impl Readiness for WorkerReadiness {
             let postgres = self.store.check_writable().await.map(|()| "writable".to_owned()).map_err(|error| chain(&error));
             let schema = match self.store.schema_version().await {
                 Ok((found, needed)) if found >= needed => Ok(format!("V{found}")),
-                Ok((found, needed)) => Err(format!("V{found}, but V{needed} is needed: run `dispatch migrate`")),
+                Ok((found, needed)) => Err(format!("expected V{needed}, got V{found}; run `dispatch migrate`")),
                 Err(error) => Err(chain(&error)),
             };
             let publisher = self.publisher.trouble().map_or_else(|| Ok("connected".to_owned()), |error| Err(chain(&error)));

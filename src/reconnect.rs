@@ -1,11 +1,12 @@
-//! How long to wait between attempts to rebuild a link. The only module that names `backoff`.
+//! Delays between attempts to reconnect. The only module that names `backoff`.
 
 use std::time::Duration;
 
 use backoff::ExponentialBackoff;
 use backoff::backoff::Backoff;
 
-/// Delays that grow from 50 ms to 2 s with jitter and never end: a link is rebuilt however long its server was away.
+/// Delays that grow from 50 ms to 2 s with jitter and never end: a connection is opened again however long its server was
+/// unavailable.
 pub struct Reconnect(ExponentialBackoff);
 
 impl Default for Reconnect {
@@ -22,15 +23,15 @@ impl Default for Reconnect {
 }
 
 impl Reconnect {
-    /// The next delay.
+    /// Returns the next delay.
     ///
     /// # Panics
-    /// Never: without a longest elapsed time there is always a next delay.
+    /// Never: without a maximum elapsed time, there is always a next delay.
     pub fn next_delay(&mut self) -> Duration {
-        self.0.next_backoff().expect("there is no longest elapsed time")
+        self.0.next_backoff().expect("there is no maximum elapsed time")
     }
 
-    /// Begins again with the shortest delay, after a success.
+    /// Starts again with the shortest delay, after a success.
     pub fn reset(&mut self) {
         self.0.reset();
     }

@@ -1,7 +1,7 @@
-//! Tokens at rest: XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha) under a keyring.
+//! Seals secrets at rest with XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha) and the keys of a keyring.
 //!
-//! Format `v1.<key id>.<nonce>.<ciphertext>`, the last two in unpadded base64url. The additional data names table, column,
-//! row and key id, so a ciphertext moved elsewhere does not open.
+//! The format is `v1.<key id>.<nonce>.<ciphertext>`, the last two in unpadded base64url. The additional data names table, column,
+//! row and key id, so a ciphertext that is moved to another row does not open.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use data_encoding::{BASE64, BASE64URL_NOPAD};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 
-/// Where a sealed value lives.
+/// The place of a sealed value, part of its additional data.
 #[derive(Debug, Clone, Copy)]
 pub struct Place<'a> {
     /// The table.
@@ -22,20 +22,20 @@ pub struct Place<'a> {
     pub row: &'a str,
 }
 
-/// A column of sealed values, for whoever looks at all of them. Each is listed in the `SEALED` of its table's module.
+/// A column of sealed values, for code that visits all of them. Each is listed in the `SEALED` of its table's module.
 #[derive(Debug, Clone, Copy)]
 pub struct SealedColumn {
-    /// The table; its rows are known by `id`.
+    /// The table, whose rows have the key `id`.
     pub table: &'static str,
-    /// As in [`Place::column`].
+    /// The column, as in [`Place::column`].
     pub column: &'static str,
-    /// What `id` is.
+    /// The type of `id`.
     pub id: RowId,
-    /// Where the value is part of a JSON column; otherwise the column is the value.
+    /// The position of the value if it is part of a JSON column; otherwise the column is the value.
     pub within: Option<Within>,
 }
 
-/// What a table's rows are known by.
+/// The type of a table's `id`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RowId {
     /// A `bigint` above 0.
@@ -49,27 +49,27 @@ pub enum RowId {
 pub struct Within {
     /// The column.
     pub json: &'static str,
-    /// An SQL pattern (`LIKE`) that every text with a value has; others may have it too.
+    /// An SQL pattern (`LIKE`) that matches every text with a value; it may match others as well.
     pub pattern: &'static str,
-    /// The value in the column's text.
+    /// Returns the value in the text of the column.
     pub find: fn(&str) -> Option<String>,
 }
 
 impl SealedColumn {
-    /// A column that is the value.
+    /// Describes a column that is the value.
     #[must_use]
     pub const fn plain(table: &'static str, column: &'static str, id: RowId) -> Self {
         Self { table, column, id, within: None }
     }
 }
 
-/// The id of the key that a value was sealed with.
+/// Returns the id of the key that a value was sealed with.
 #[must_use]
 pub fn key_of(sealed: &str) -> Option<&str> {
     sealed.strip_prefix("v1.")?.split_once('.').map(|(id, _)| id)
 }
 
-/// Keys by id: the first one seals, all open.
+/// Keys by id. The first one seals; all of them open.
 pub struct Keyring(Vec<(String, XChaCha20Poly1305)>);
 
 impl fmt::Debug for Keyring {
@@ -78,11 +78,11 @@ impl fmt::Debug for Keyring {
     }
 }
 
-/// The key of docker-compose.yml, which everybody knows.
+/// The key of docker-compose.yml, which is public.
 const PUBLISHED: &[u8; 32] = b"development-only-key-32-bytes!!!";
 
-/// Whether the first key of a keyring setting, which seals, is the one of docker-compose.yml, whatever its id. Behind another one
-/// it only opens what it has sealed, until `dispatch keys rotate` is done.
+/// Returns whether the first key of a keyring setting, which seals, is the one of docker-compose.yml, whatever its id. After
+/// another key it only opens the values it has sealed, until `dispatch keys rotate` is done.
 #[must_use]
 pub fn seals_with_published_key(setting: &SecretString) -> bool {
     let first = setting.expose_secret().split(',').next().and_then(|part| part.trim().split_once(':'));
@@ -97,45 +97,45 @@ pub enum SecretError {
         "the keyring must be `id:key[,id:key…]`, each id of 1 to 16 letters, digits, `-` or `_`, each key 32 bytes in base64: {0}"
     )]
     Keyring(&'static str),
-    /// The value names a key that the keyring lacks.
+    /// The value was sealed with a key that the keyring does not have.
     #[error("sealed with key `{0}`, which is not in the keyring; add it (DISPATCH_KEYRING) after the present ones")]
     UnknownKey(String),
-    /// The value does not open: damaged, or moved from another row.
+    /// The value does not open: it is damaged, or was moved from another row.
     #[error("a sealed value does not open: it is damaged or belongs to another row")]
     DoesNotOpen,
 }
 
 impl Keyring {
-    /// Reads `id:base64key[,id:base64key…]`.
+    /// Parses `id:base64key[,id:base64key…]`.
     ///
     /// # Errors
-    /// [`SecretError::Keyring`] says what is wrong, never with the key.
+    /// [`SecretError::Keyring`], which never contains the key.
     pub fn parse(setting: &SecretString) -> Result<Self, SecretError> {
         let mut keys = Vec::new();
         for part in setting.expose_secret().split(',') {
             let (id, key) = part.trim().split_once(':').ok_or(SecretError::Keyring("a part has no `:`"))?;
             let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
             if id.is_empty() || id.len() > 16 || !id.chars().all(plain) {
-                return Err(SecretError::Keyring("an id is not right"));
+                return Err(SecretError::Keyring("an id is not valid"));
             }
             let bytes = BASE64.decode(key.as_bytes()).map_err(|_| SecretError::Keyring("a key is not base64"))?;
             let key: [u8; 32] = bytes.try_into().map_err(|_| SecretError::Keyring("a key is not 32 bytes long"))?;
             if keys.iter().any(|(known, _)| known == id) {
-                return Err(SecretError::Keyring("an id is there twice"));
+                return Err(SecretError::Keyring("an id occurs twice"));
             }
             keys.push((id.to_owned(), XChaCha20Poly1305::new(&Key::from(key))));
         }
         Ok(Self(keys))
     }
 
-    /// A new key as a keyring setting, `k1:<base64>`.
+    /// Creates a keyring setting with one new key, `k1:<base64>`.
     #[must_use]
     pub fn fresh_setting() -> SecretString {
         let key: [u8; 32] = rand::random();
         SecretString::from(format!("k1:{}", BASE64.encode(&key)))
     }
 
-    /// The id of the key that seals.
+    /// Returns the id of the key that seals.
     ///
     /// # Panics
     /// Never: a parsed keyring has at least one key.
@@ -144,13 +144,13 @@ impl Keyring {
         &self.0.first().expect("a parsed keyring has a key").0
     }
 
-    /// Whether it has the key with this id.
+    /// Returns whether the keyring has the key with this id.
     #[must_use]
     pub fn has(&self, key: &str) -> bool {
         self.0.iter().any(|(id, _)| id == key)
     }
 
-    /// SHA-256 of a text under the first key: who lacks the key cannot tell which text it is of.
+    /// Returns a hash of a text under the first key. Without the key, the text cannot be guessed from the hash.
     ///
     /// # Panics
     /// Never: a parsed keyring has at least one key, and sealing in memory cannot fail.
@@ -159,7 +159,7 @@ impl Keyring {
         let (_, cipher) = self.0.first().expect("a parsed keyring has a key");
         let digest = Sha256::digest(text.as_bytes());
         let payload = Payload { msg: &digest, aad: b"keyed hash" };
-        // The nonce is always the same; but what it seals is never seen, only a hash of it.
+        // A fixed nonce is safe here, because the ciphertext is never shown, only a hash of it.
         let sealed = cipher.encrypt(&XNonce::from([0; 24]), payload).expect("sealing fails only past 256 GiB");
         Sha256::digest(&sealed).into()
     }
@@ -179,10 +179,10 @@ impl Keyring {
         format!("v1.{id}.{}.{}", BASE64URL_NOPAD.encode(&nonce), BASE64URL_NOPAD.encode(&sealed))
     }
 
-    /// Opens what [`Keyring::seal`] made for the same place.
+    /// Opens a value that [`Keyring::seal`] made for the same place.
     ///
     /// # Errors
-    /// [`SecretError`] where the key is not known or the value does not open.
+    /// [`SecretError`] if the keyring does not have the key or the value does not open.
     pub fn open(&self, place: Place<'_>, sealed: &str) -> Result<Vec<u8>, SecretError> {
         let mut parts = sealed.split('.');
         let (Some("v1"), Some(id), Some(nonce), Some(text), None) =
@@ -200,10 +200,10 @@ impl Keyring {
         cipher.decrypt(&XNonce::from(nonce), payload).map_err(|_| SecretError::DoesNotOpen)
     }
 
-    /// As [`Keyring::open`], for text.
+    /// Opens a value as [`Keyring::open`] does, as text.
     ///
     /// # Errors
-    /// As [`Keyring::open`]; also where the plain text is not UTF-8.
+    /// As [`Keyring::open`]; also if the plain text is not UTF-8.
     pub fn open_text(&self, place: Place<'_>, sealed: &str) -> Result<SecretString, SecretError> {
         let plain = self.open(place, sealed)?;
         String::from_utf8(plain).map(SecretString::from).map_err(|_| SecretError::DoesNotOpen)
@@ -272,6 +272,6 @@ mod tests {
         }
         let key = Keyring::fresh_setting();
         let twice = format!("{0},{0}", key.expose_secret());
-        assert!(matches!(Keyring::parse(&SecretString::from(twice)), Err(SecretError::Keyring("an id is there twice"))));
+        assert!(matches!(Keyring::parse(&SecretString::from(twice)), Err(SecretError::Keyring("an id occurs twice"))));
     }
 }

@@ -1,7 +1,7 @@
-//! Logs to stderr, metrics for Prometheus: what they are called and how they are written.
+//! Logs to stderr and metrics for Prometheus: the names of metrics, and the formats of logs.
 //!
-//! **Invariant:** an event is one line of the log, whatever text of others is in its fields: in text every field is escaped as
-//! it is written, in JSON every line.
+//! **Invariant:** an event is one line of the log, whatever its fields contain: the text format escapes every field,
+//! the JSON format every line.
 
 use std::fmt;
 use std::io::{self, IsTerminal};
@@ -20,94 +20,95 @@ use crate::escape::{self, Escaped};
 
 /// Names of metrics, each with its labels. The label sets are closed: no job id, tenant, URL or free text.
 pub mod names {
-    /// Histogram in seconds, `pipeline`, `stage`, `outcome`: runs of a stage, its commit not included.
+    /// Histogram in seconds, `pipeline`, `stage`, `outcome`: durations of stage runs, without their commits.
     pub const STAGE_SECONDS: &str = "dispatch_stage_seconds";
-    /// Counter, `pipeline`, `state`: jobs given up by their worker, by the state they came to.
+    /// Counter, `pipeline`, `state`: claims that ended with a commit, by the state of the job after it.
     pub const JOBS: &str = "dispatch_jobs_total";
     /// Counter, `pipeline`, `stage`, `outcome`: attempts that did not succeed.
     pub const ATTEMPTS: &str = "dispatch_attempts_total";
-    /// Counter: jobs taken from replicas whose lease was over.
+    /// Counter: jobs taken over from dead replicas.
     pub const TAKEOVERS: &str = "dispatch_takeovers_total";
-    /// Counter: writes refused because the lease was lost.
+    /// Counter: runs that ended because another owner or an action had raised the job's epoch.
     pub const FENCED: &str = "dispatch_fenced_total";
     /// Counter: wake-ups published.
     pub const WAKEUPS: &str = "dispatch_wakeups_total";
-    /// Counter: wake-ups that named no row.
+    /// Counter: wake-ups for jobs without a row.
     pub const WAKEUPS_WITHOUT_ROW: &str = "dispatch_wakeups_without_row_total";
-    /// Counter: messages that no queue took.
+    /// Counter: published messages that RabbitMQ returned, because no queue is bound for them.
     pub const RETURNED_PUBLISHES: &str = "dispatch_returned_publishes_total";
-    /// Counter, `link`: connections rebuilt.
+    /// Counter, `link`: connections made again after they were lost.
     pub const RECONNECTS: &str = "dispatch_reconnects_total";
-    /// Counter: consumers cancelled by the broker.
+    /// Counter: consumers that RabbitMQ cancelled.
     pub const CONSUMER_CANCELS: &str = "dispatch_consumer_cancels_total";
-    /// Counter, `code`: messages that could not become a job.
+    /// Counter, `code`: messages that became dead letters.
     pub const DEAD_LETTERS: &str = "dispatch_dead_letters_total";
     /// Counter, `what` (`event`, `reply`), `why` (`refused`, `unconfirmed`, `returned`, `too_old`): outcome events and replies
-    /// given up.
+    /// dropped.
     pub const DROPPED: &str = "dispatch_events_dropped_total";
-    /// Counter: effects whose outcome nobody knows.
+    /// Counter: effects with an unknown outcome.
     pub const UNKNOWN_EFFECTS: &str = "dispatch_unknown_effects_total";
     /// Counter, `lane`: messages received.
     pub const DELIVERIES: &str = "dispatch_deliveries_total";
-    /// Histogram in rows: groups of claims and plain commits, each one transaction.
+    /// Histogram in rows: sizes of group commits, each one transaction of claims and plain commits.
     pub const GROUP_ROWS: &str = "dispatch_group_rows";
-    /// Counter, `code`: calls that Postgres or RabbitMQ was too ill for.
+    /// Counter, `code`: calls that failed because Postgres or RabbitMQ was unavailable.
     pub const INFRASTRUCTURE_ERRORS: &str = "dispatch_infrastructure_errors_total";
-    /// Gauge: 1 while no new messages are taken, as too many jobs or dead letters are there.
+    /// Gauge: 1 while intake is paused, because too many jobs wait or too many dead letters are open.
     pub const INTAKE_PAUSED: &str = "dispatch_intake_paused";
-    /// Gauge in bytes: memory charged to messages that are not rows yet. At `DISPATCH_INTAKE_BYTES`, no more are read.
+    /// Gauge in bytes: memory charged to messages that are not rows yet. At `DISPATCH_INTAKE_BYTES` no further ones are read.
     pub const INTAKE_BYTES: &str = "dispatch_intake_bytes";
-    /// Counter, `kind` (`open`, `later`, `waiting`, `dead_letters`, `keys`), `by` (`producer`, `organization`): messages, or bodies of
-    /// dead letters, that a quota had no room for.
+    /// Counter, `kind` (`open`, `later`, `waiting`, `dead_letters`, `keys`), `by` (`producer`, `organization`): messages, or
+    /// bodies of dead letters, that a quota had no room for.
     pub const QUOTA_REFUSALS: &str = "dispatch_quota_refusals_total";
-    /// Gauge, `kind`, `by`: how full the fullest quota is that this process has asked about lately; 1 is full.
+    /// Gauge, `kind`, `by`: usage of the fullest quota that this process has used lately; 1 is full.
     pub const QUOTA_FULLEST: &str = "dispatch_quota_fullest";
-    /// Histogram in seconds, `duty`, `outcome`: runs of a duty: `done`, `more` where its time was over first, `failed`, `cut`.
+    /// Histogram in seconds, `duty`, `outcome`: durations of a duty's runs: `done`; `more` if the time limit ended the run first;
+    /// `failed`; `cut` if a round did not return in time.
     pub const DUTY_SECONDS: &str = "dispatch_duty_seconds";
-    /// Gauge, `duty`: 1 while the duty has not been done for too long.
+    /// Gauge, `duty`: 1 while the duty is late.
     pub const DUTY_LATE: &str = "dispatch_duty_late";
-    /// Gauge, `provider`: destinations that this process does not call, or tries with one call, because they failed.
+    /// Gauge, `provider`: destinations whose circuit breaker is open or lets one probe through, in this process.
     pub const OPEN_CIRCUITS: &str = "dispatch_open_circuits";
-    /// Counter, `provider`: holds of destinations placed.
+    /// Counter, `provider`: holds placed.
     pub const HOLDS_PLACED: &str = "dispatch_holds_placed_total";
 }
 
-/// Upper bounds of a stage's duration, in seconds: from a local commit to the longest time a stage may take.
+/// The buckets of a stage's duration, in seconds: from a local commit to the longest time that a stage may take.
 const STAGE_BUCKETS: [f64; 14] = [0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 120.0, 300.0];
 
-/// Upper bounds of a group, in rows.
+/// The buckets of a group's size, in rows.
 const GROUP_BUCKETS: [f64; 8] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 256.0];
 
-/// Upper bounds of a duty's run, in seconds.
+/// The buckets of a duty's run, in seconds.
 const DUTY_BUCKETS: [f64; 8] = [0.005, 0.025, 0.1, 0.5, 2.0, 10.0, 60.0, 300.0];
 
-/// What the drivers may say unless the setting names them. `lapin` logs as errors what it also returns, and what it returns is
-/// logged where it is handled; the others' debug events hold parameters and headers.
+/// The log levels of the drivers, unless the setting names them. `lapin` logs as errors what it also returns, and returned errors
+/// are logged where they are handled. The debug events of the others contain parameters and headers.
 const DRIVERS: &str = "lapin=off,tokio_postgres=info,reqwest=info,hyper=info,hyper_util=info,h2=info,rustls=info";
 
-/// Telemetry that cannot be set up.
+/// A failure to set up logs or metrics.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
-    /// The filter does not read.
-    #[error("DISPATCH_LOG is not a filter; right is for example `info` or `info,dispatch_worker=debug`")]
+    /// The filter cannot be parsed.
+    #[error("DISPATCH_LOG is not a valid filter; use for example `info` or `info,dispatch_worker=debug`")]
     Filter(#[from] tracing_subscriber::filter::ParseError),
-    /// A subscriber is there already.
+    /// The process has a subscriber already.
     #[error("logs are set up already")]
     Logs(#[from] tracing_subscriber::util::TryInitError),
-    /// A recorder is there already.
+    /// The recorder cannot be built, or the process has one already.
     #[error("metrics cannot be set up")]
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
 }
 
-/// Sends the process's logs to stderr, as the settings say, and panics with them. Colours only on a terminal and without
-/// `NO_COLOR`.
+/// Sends the logs of the process to stderr, in the format of the settings, and panics as events. Colours are used only on a
+/// terminal and without `NO_COLOR`.
 ///
 /// # Errors
-/// [`TelemetryError`]: the filter is not right, or logs were set up before.
+/// [`TelemetryError`]: the filter is not valid, or logs were set up before.
 pub fn log_to_stderr(settings: &LogSettings) -> Result<(), TelemetryError> {
     let filter = EnvFilter::builder().parse(format!("{DRIVERS},{}", settings.log))?;
     let colours = io::stderr().is_terminal() && !no_color();
-    // Where nobody reads stderr any more, its end is no reason to panic.
+    // A closed stderr is no reason to panic.
     let builder =
         tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_target(true).log_internal_errors(false);
     match settings.log_format {
@@ -126,7 +127,7 @@ pub fn log_to_stderr(settings: &LogSettings) -> Result<(), TelemetryError> {
     Ok(())
 }
 
-/// A panic's message may quote any text (the one whose slice was out of its bounds), so it is an event like others.
+/// Logs a panic as an event, because its message may quote untrusted text (for example one whose slice was out of bounds).
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let payload = panic.payload();
     let message = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
@@ -134,8 +135,8 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     tracing::error!(panic.message = message, panic.at = at, "a thread panicked");
 }
 
-/// Writes an event's or a span's fields as text, the message too, with [`Escaped`] around all of it: whoever logs need not think
-/// of it, drivers neither.
+/// Formats the fields of an event or a span as text, the message included, and escapes all of it with [`Escaped`], so that no
+/// caller has to, in this crate or in a driver.
 struct OneLine;
 
 impl<'writer> FormatFields<'writer> for OneLine {
@@ -146,11 +147,11 @@ impl<'writer> FormatFields<'writer> for OneLine {
     }
 }
 
-/// Lines of JSON, with what JSON does not escape of itself; see [`escape::json`].
+/// Writes lines of JSON, and escapes what JSON itself does not; see [`escape::json`].
 struct JsonLines<W>(W);
 
 impl<W: io::Write> io::Write for JsonLines<W> {
-    /// Takes an event's line, which comes in one piece.
+    /// Writes the line of an event, which arrives in one piece.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.0.write_all(escape::json(&String::from_utf8_lossy(line)).as_bytes())?;
         Ok(line.len())
@@ -161,11 +162,11 @@ impl<W: io::Write> io::Write for JsonLines<W> {
     }
 }
 
-/// Makes the process's recorder and describes every metric. Whoever holds the handle calls
-/// [`PrometheusHandle::run_upkeep`] every few seconds; otherwise histograms grow until the next scrape.
+/// Installs the recorder of the process and describes every metric. The caller must call [`PrometheusHandle::run_upkeep`] every
+/// few seconds; otherwise histograms grow until the next scrape.
 ///
 /// # Errors
-/// [`TelemetryError::Metrics`] where the process has a recorder already.
+/// [`TelemetryError::Metrics`] if the process has a recorder already.
 pub fn record_metrics() -> Result<PrometheusHandle, TelemetryError> {
     let handle = builder()?.install_recorder()?;
     describe();
@@ -182,38 +183,38 @@ fn builder() -> Result<PrometheusBuilder, TelemetryError> {
         .set_buckets_for_metric(duties, &DUTY_BUCKETS)?)
 }
 
-/// Registers every metric's description with the present recorder.
+/// Registers the description of every metric with the present recorder.
 pub fn describe() {
-    describe_histogram!(names::STAGE_SECONDS, Unit::Seconds, "How long stages ran, by pipeline, stage and outcome");
-    describe_counter!(names::JOBS, "Jobs that a worker was done with, by pipeline and the state they came to");
-    describe_counter!(names::ATTEMPTS, "Attempts that did not succeed, by pipeline, stage and outcome");
-    describe_counter!(names::TAKEOVERS, "Jobs taken from replicas whose lease was over");
-    describe_counter!(names::FENCED, "Writes refused because the lease was lost");
+    describe_histogram!(names::STAGE_SECONDS, Unit::Seconds, "Duration of stage runs, by pipeline, stage and outcome");
+    describe_counter!(names::JOBS, "Claims that ended with a commit, by pipeline and the state of the job after it");
+    describe_counter!(names::ATTEMPTS, "Stage attempts that did not succeed, by pipeline, stage and outcome");
+    describe_counter!(names::TAKEOVERS, "Jobs taken over from dead replicas");
+    describe_counter!(names::FENCED, "Runs that ended because the replica no longer owned the job");
     describe_counter!(names::WAKEUPS, "Wake-ups published");
-    describe_counter!(names::WAKEUPS_WITHOUT_ROW, "Wake-ups that named no row, as after a database was restored");
-    describe_counter!(names::RETURNED_PUBLISHES, "Messages that no queue took");
-    describe_counter!(names::RECONNECTS, "Connections rebuilt, by link");
-    describe_counter!(names::CONSUMER_CANCELS, "Consumers cancelled by the broker");
-    describe_counter!(names::DEAD_LETTERS, "Messages that could not become a job, by reason code");
-    describe_counter!(names::DROPPED, "Outcome events and replies that were given up, by what and why");
-    describe_counter!(names::UNKNOWN_EFFECTS, "Effects whose outcome nobody knows");
+    describe_counter!(names::WAKEUPS_WITHOUT_ROW, "Wake-ups for jobs without a row, for example after a database restore");
+    describe_counter!(names::RETURNED_PUBLISHES, "Published messages that RabbitMQ returned as unroutable");
+    describe_counter!(names::RECONNECTS, "Connections made again after they were lost, by link");
+    describe_counter!(names::CONSUMER_CANCELS, "Consumers cancelled by RabbitMQ");
+    describe_counter!(names::DEAD_LETTERS, "Messages that became dead letters, by reason code");
+    describe_counter!(names::DROPPED, "Outcome events and replies that were dropped, by what and why");
+    describe_counter!(names::UNKNOWN_EFFECTS, "Effects with an unknown outcome");
     describe_counter!(names::DELIVERIES, "Messages received, by lane");
-    describe_histogram!(names::GROUP_ROWS, Unit::Count, "Rows of claims and plain commits in one transaction");
-    describe_counter!(names::INFRASTRUCTURE_ERRORS, "Calls that Postgres or RabbitMQ was too ill for, by code");
-    describe_gauge!(names::INTAKE_PAUSED, "1 while no new messages are taken, as too many jobs or dead letters are there");
-    describe_gauge!(names::INTAKE_BYTES, Unit::Bytes, "Memory charged to messages that are not rows yet");
+    describe_histogram!(names::GROUP_ROWS, Unit::Count, "Rows of claims and plain commits in one group commit");
+    describe_counter!(names::INFRASTRUCTURE_ERRORS, "Calls that failed because Postgres or RabbitMQ was unavailable, by code");
+    describe_gauge!(names::INTAKE_PAUSED, "1 while intake is paused, because too many jobs wait or dead letters are open");
+    describe_gauge!(names::INTAKE_BYTES, Unit::Bytes, "Memory charged to received messages that are not stored yet");
     describe_counter!(
         names::QUOTA_REFUSALS,
-        "Messages, or bodies of dead letters, that a quota had no room for, by kind and holder"
+        "Messages, or bodies of dead letters, refused because a quota was full, by kind and holder"
     );
     describe_gauge!(
         names::QUOTA_FULLEST,
-        "How full the fullest quota is that was asked about lately, by kind and holder; 1 is full"
+        "Usage of the fullest quota that this process has used lately, by kind and holder; 1 is full"
     );
-    describe_histogram!(names::DUTY_SECONDS, Unit::Seconds, "Runs of a duty, by duty and outcome");
-    describe_gauge!(names::DUTY_LATE, "1 while a duty has not been done for too long, by duty");
-    describe_gauge!(names::OPEN_CIRCUITS, "Destinations not called, or tried with one call, because they failed, by provider");
-    describe_counter!(names::HOLDS_PLACED, "Holds of destinations placed, by provider");
+    describe_histogram!(names::DUTY_SECONDS, Unit::Seconds, "Duration of duty runs, by duty and outcome");
+    describe_gauge!(names::DUTY_LATE, "1 while a duty is late, by duty");
+    describe_gauge!(names::OPEN_CIRCUITS, "Destinations whose circuit breaker is not closed, by provider");
+    describe_counter!(names::HOLDS_PLACED, "Holds placed, by provider");
 }
 
 #[cfg(test)]
@@ -224,7 +225,7 @@ mod tests {
 
     use super::*;
 
-    /// What the others would have written.
+    /// Untrusted text that tries to forge a line.
     const HOSTILE: &str = "x\r\n2026-01-01T00:00:00Z INFO forged\u{1b}[2J\u{85}\u{2028}\u{202e}y";
 
     #[derive(Clone, Default)]
@@ -247,7 +248,7 @@ mod tests {
         }
     }
 
-    /// As any call site, and any driver, might put it.
+    /// Logs the text in the ways that any call site or driver might.
     fn log_hostile() {
         let span = tracing::info_span!("job", plain = HOSTILE, shown = %HOSTILE);
         let _entered = span.enter();

@@ -1,42 +1,42 @@
-//! W3C Trace Context (<https://www.w3.org/TR/trace-context/>): what a producer sends with a job goes with it, to its follow-ups,
-//! its events and its calls to the outside.
+//! W3C Trace Context (<https://www.w3.org/TR/trace-context/>): passes the trace of a producer's message on to the job, its
+//! follow-ups, its events and its calls to other services.
 
 use std::fmt;
 
 use data_encoding::HEXLOWER;
 
-/// The header of a trace.
+/// The header with the ids and flags of a trace.
 pub const TRACEPARENT: &str = "traceparent";
-/// What vendors add to it.
+/// The header with the vendors' additions to a trace.
 pub const TRACESTATE: &str = "tracestate";
 
-/// Vendors should pass on at least this many characters of `tracestate` (section 3.3.1.5); no more are kept.
+/// The longest `tracestate` that is kept. Section 3.3.1.5 recommends passing on at least this many characters.
 const TRACESTATE_LIMIT: usize = 512;
-/// `00-` trace id `-` parent id `-` flags.
+/// The length of `00-` trace id `-` parent id `-` flags.
 const LENGTH: usize = 55;
 
 tokio::task_local! {
     static CURRENT: Trace;
 }
 
-/// A place in a trace.
+/// A position in a trace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trace {
     id: [u8; 16],
-    /// The span whose children the spans of this process are.
+    /// The parent of the spans of this process.
     parent: [u8; 8],
     flags: u8,
     state: Option<String>,
 }
 
 impl Trace {
-    /// The trace that a message came with, or a new one where it has none or one that is malformed.
+    /// Returns the trace of a message, or a new one if the message has none or a malformed one.
     #[must_use]
     pub fn received(traceparent: Option<&str>, tracestate: Option<&str>) -> Self {
         Self::parse(traceparent, tracestate).unwrap_or_else(Self::fresh)
     }
 
-    /// The trace of these headers; a state without a trace is dropped with it (section 3.3).
+    /// Parses these headers. A state without a valid trace is dropped with it (section 3.3).
     #[must_use]
     pub fn parse(traceparent: Option<&str>, tracestate: Option<&str>) -> Option<Self> {
         let text = traceparent?;
@@ -45,7 +45,7 @@ impl Trace {
         let mut parts = fields.split('-');
         let version = octets::<1>(parts.next()?)?;
         let (id, parent, [flags]) = (octets(parts.next()?)?, octets(parts.next()?)?, octets(parts.next()?)?);
-        // A later version may say more behind the flags; this one may not.
+        // A later version may have more fields after the flags; version 00 may not.
         let is_whole = parts.next().is_none() && (rest.is_empty() || (version != [0] && rest.starts_with('-')));
         let is_valid = is_whole && version != [0xff] && id != [0; 16] && parent != [0; 8];
         let is_passable = |state: &&str| {
@@ -55,25 +55,25 @@ impl Trace {
         is_valid.then_some(Self { id, parent, flags, state })
     }
 
-    /// A trace that begins here. It is not sampled: nothing here records it.
+    /// Creates a trace that begins here. It is not sampled, because this process records no spans.
     fn fresh() -> Self {
         let id = rand::random::<u128>().max(1).to_be_bytes();
         Self { id, parent: fresh_span(), flags: 0, state: None }
     }
 
-    /// The trace's id: 32 hexadecimal digits.
+    /// Returns the id of the trace: 32 hexadecimal digits.
     #[must_use]
     pub fn id(&self) -> String {
         HEXLOWER.encode(&self.id)
     }
 
-    /// See [`TRACESTATE`].
+    /// Returns the [`TRACESTATE`].
     #[must_use]
     pub fn state(&self) -> Option<&str> {
         self.state.as_deref()
     }
 
-    /// The same trace in a span of its own.
+    /// Returns the same trace with a new span.
     #[must_use]
     pub fn child(&self) -> Self {
         Self { parent: fresh_span(), ..self.clone() }
@@ -84,14 +84,14 @@ impl Trace {
         CURRENT.scope(self, future).await
     }
 
-    /// A span of its own in the trace that is [around](Self::around) the caller, if one is.
+    /// Returns a new span in the trace that is [around](Self::around) the caller, if there is one.
     #[must_use]
     pub fn child_of_current() -> Option<Self> {
         CURRENT.try_with(Self::child).ok()
     }
 }
 
-/// As [`TRACEPARENT`] has it, in version 00.
+/// Writes the [`TRACEPARENT`], in version 00.
 impl fmt::Display for Trace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "00-{}-{}-{:02x}", HEXLOWER.encode(&self.id), HEXLOWER.encode(&self.parent), self.flags)
@@ -102,7 +102,7 @@ fn fresh_span() -> [u8; 8] {
     rand::random::<u64>().max(1).to_be_bytes()
 }
 
-/// Exactly `N` octets in lowercase hexadecimal.
+/// Parses exactly `N` octets of lowercase hexadecimal.
 fn octets<const N: usize>(text: &str) -> Option<[u8; N]> {
     HEXLOWER.decode(text.as_bytes()).ok()?.try_into().ok()
 }
@@ -119,7 +119,7 @@ mod tests {
         assert_eq!((trace.to_string().as_str(), trace.state()), (PARENT, Some("congo=t61rcWkgMzE")));
         assert_eq!(trace.id(), "4bf92f3577b34da6a3ce929d0e0e4736");
         let later = format!("cc{}-what-is-to-come", &PARENT[2..]);
-        assert_eq!(Trace::parse(Some(&later), None).unwrap().to_string(), PARENT, "of a later version this much is understood");
+        assert_eq!(Trace::parse(Some(&later), None).unwrap().to_string(), PARENT, "the known fields of a later version are used");
     }
 
     #[test]
@@ -149,7 +149,7 @@ mod tests {
         ] {
             assert_eq!(Trace::parse(Some(wrong), None), None, "{wrong}");
             let fresh = Trace::received(Some(wrong), Some("a=b"));
-            assert_eq!(Trace::parse(Some(&fresh.to_string()), None), Some(fresh.clone()), "a new trace is a right one");
+            assert_eq!(Trace::parse(Some(&fresh.to_string()), None), Some(fresh.clone()), "a new trace is valid");
             assert_eq!(fresh.state(), None);
         }
     }

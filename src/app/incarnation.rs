@@ -23,7 +23,7 @@ use crate::worker::{
     prefetch,
 };
 
-/// What lives as long as the process, whatever becomes of its incarnations.
+/// The parts that live as long as the process, across its incarnations.
 pub(super) struct Process {
     pub(super) database_url: Endpoint,
     pub(super) amqp_url: Endpoint,
@@ -33,23 +33,23 @@ pub(super) struct Process {
     pub(super) holds: Arc<StoredHolds>,
     pub(super) readiness: Arc<WorkerReadiness>,
     pub(super) duties: Arc<Duties>,
-    /// The same for all incarnations.
+    /// Identifies the process; all its incarnations share it.
     pub(super) id: Uuid,
     pub(super) spawn: Spawn,
     pub(super) drain: CancellationToken,
 }
 
 impl Process {
-    /// One incarnation: from its lease to the loss of it, or to the end of the drain. `false`: it could not begin.
+    /// Runs one incarnation until its lease is lost or the drain is over. Returns `false` if it could not begin.
     pub(super) async fn incarnation(&self) -> bool {
         let (throttle, (heartbeat, lease)) = match self.begin().await {
             Ok(begun) => begun,
             Err(error) => {
-                tracing::warn!(error = crate::fault::chain(&error), "no incarnation can begin yet");
+                tracing::warn!(error = crate::fault::chain(&error), "no incarnation can begin yet; the worker tries again");
                 return false;
             }
         };
-        tracing::info!(replica = %lease.replica(), "a new incarnation");
+        tracing::info!(replica = %lease.replica(), "a new incarnation has begun");
         self.holds.act_as(lease.replica());
         let over = CancellationToken::new();
         (self.spawn)("heartbeat", Box::pin(beat(heartbeat, Arc::clone(&lease), self.drain.clone(), over.clone())));
@@ -71,7 +71,7 @@ impl Process {
             () = self.drain.cancelled() => {
                 in_hand.close();
                 if tokio::time::timeout(self.settings.drain(), in_hand.wait()).await.is_err() {
-                    tracing::warn!(in_hand = in_hand.len(), "the drain took too long: what is left is taken over");
+                    tracing::warn!(in_hand = in_hand.len(), "the drain took too long; other replicas take over the jobs in hand");
                 }
             }
         }
@@ -79,7 +79,7 @@ impl Process {
         true
     }
 
-    /// Counts what waits before anything is taken.
+    /// Counts the backlog before any intake is taken, then begins the heartbeat.
     async fn begin(&self) -> Result<(Arc<IntakeThrottle>, (Heartbeat, Arc<Lease>)), StoreError> {
         let limit = self.settings.backlog_limit;
         let backlog = self.context.store().backlog(limit).await?;
@@ -98,7 +98,7 @@ impl Process {
         self.context.registry.iter().map(|pipeline| pipeline.lane).collect()
     }
 
-    /// Starts a consumer and a loop for each queue. Returns the lanes' seats.
+    /// Starts a consumer and a lane loop for each queue. Returns the limiters of the lanes.
     fn serve(
         &self,
         worker: &Arc<Worker<Dispatch, TrackerTables>>,
@@ -109,7 +109,7 @@ impl Process {
         let intake_lane = self.context.registry.intake().lane;
         let limiter =
             |lane: Lane, new: fn(Lane, usize) -> LaneLimiter| Arc::new(new(lane, self.settings.concurrency_of(lane.name)));
-        // New jobs run on the lane of their wake-ups.
+        // Intake uses the permits of the lane that also gets the jobs' wake-ups.
         let intake_limiter = limiter(intake_lane, LaneLimiter::with_intake);
         let others = self.lanes().into_iter().filter(|lane| *lane != intake_lane);
         let limiters: Vec<_> =
@@ -142,10 +142,10 @@ impl Process {
     }
 }
 
-/// Deliveries between a consumer and its lane, which takes them at once.
+/// The most deliveries between a consumer and its lane loop, which takes them at once.
 const HANDED_OVER: usize = 64;
 
-/// A queue, and whose seats its deliveries take.
+/// A queue, and the limiter whose permits its deliveries use.
 struct Served {
     name: &'static str,
     queue: &'static str,
@@ -160,7 +160,7 @@ impl Served {
     }
 }
 
-/// Consumes a queue until the drain, or drops everything where the lease is lost.
+/// Consumes a queue until the drain, or drops the consumer when the lease is lost.
 async fn consume(consumers: QueueConsumer, stop: CancellationToken, close: CancellationToken, lost: CancellationToken) {
     tokio::select! {
         () = consumers.run(stop, close) => {}

@@ -1,4 +1,4 @@
-//! A worker process, put together: links, lanes, incarnations, drain. The only module that spawns, beside the pool of `store`.
+//! Assembles a worker process: connections, lanes, incarnations, drain. The only module that spawns, besides the pool of `store`.
 
 mod incarnation;
 
@@ -65,7 +65,7 @@ impl Tables for TrackerTables {
 /// Runs a worker until SIGTERM or SIGINT, then drains.
 ///
 /// # Errors
-/// Settings that are not right, a schema that is not this program's, an address that cannot be listened on.
+/// Invalid settings, a schema older than this program needs, an address that cannot be listened on.
 pub async fn run_worker(links: Links, settings: WorkerSettings) -> anyhow::Result<()> {
     arm_crash_point(&settings)?;
     anyhow::ensure!(
@@ -83,14 +83,14 @@ pub async fn run_worker(links: Links, settings: WorkerSettings) -> anyhow::Resul
     let metrics = telemetry::record_metrics()?;
     let router = ops::router(OpsState::new(Arc::clone(&readiness) as _, metrics.clone()), hosts);
     let (ops_end, upkeep_end) = (end.clone(), end.clone());
-    // Heard, and asked, also while Postgres is waited for.
+    // Signals and the operations server work also while the worker waits for Postgres.
     spawn("signals", Box::pin(signals(drain.clone(), end.clone())));
     spawn("metrics upkeep", Box::pin(upkeep(metrics, Arc::clone(&duties), upkeep_end)));
     spawn("operations server", Box::pin(ops::serve(listener, router, ops_end)));
     if drain.run_until_cancelled(wait_for_schema(context.store())).await.transpose()?.is_none() {
         return goodbye(&tasks, &end).await;
     }
-    // What is held is known before the first job comes.
+    // The holds are read before the first job arrives.
     holds::look(&context.services.providers.governor).await;
     let tables = (context.store().clone(), context.services.tracker.clone());
     for (duty, task) in duties_of_process(tables, due_announcements, keep(&settings.keep), &duties, &end) {
@@ -132,23 +132,23 @@ pub async fn run_worker(links: Links, settings: WorkerSettings) -> anyhow::Resul
             () = drain.cancelled() => {}
         }
     }
-    // What does not end by itself is not worth waiting for: everything is stored.
+    // The announcer gets a short time for the rest: every event is stored and is published when its row is due.
     drained.cancel();
     drop(tokio::time::timeout(std::time::Duration::from_secs(2), told.cancelled()).await);
     goodbye(&tasks, &end).await
 }
 
-/// Ends what still runs.
+/// Cancels everything that still runs, and waits for it for a limited time.
 async fn goodbye(tasks: &TaskTracker, end: &CancellationToken) -> anyhow::Result<()> {
     end.cancel();
     tasks.close();
-    // Long enough for tokens that are being saved.
+    // Long enough for refreshed tokens to be saved.
     drop(tokio::time::timeout(std::time::Duration::from_secs(6), tasks.wait()).await);
     tracing::info!("drained");
     Ok(())
 }
 
-/// What a worker works with, and what must be run for it.
+/// The context of a worker, and the parts that must be spawned for it.
 struct Made {
     context: WorkerContext<Dispatch, TrackerTables>,
     holds: Arc<StoredHolds>,
@@ -157,11 +157,11 @@ struct Made {
     due_announcements: DueAnnouncements,
 }
 
-/// The keyring of the settings. The one of docker-compose.yml is none where Postgres or RabbitMQ is on another machine, be it that
-/// only the other one is connected to.
+/// Returns the keyring of the settings. The published one of docker-compose.yml is refused where Postgres or RabbitMQ is on
+/// another machine, even if the caller connects to only one of them.
 ///
 /// # Errors
-/// Settings that are not right.
+/// Invalid settings.
 pub fn keyring(links: &Links) -> anyhow::Result<Keyring> {
     let keyring = Keyring::parse(links.keyring()?)?;
     if links.seals_with_published_key() {
@@ -188,7 +188,7 @@ fn made(links: &Links, settings: &WorkerSettings, spawn: Spawn) -> anyhow::Resul
     let providers = providers(Arc::<StoredHolds>::clone(&holds), lanes, &settings.providers)?;
     let services = Arc::new(Services { tracker, providers, spawn });
     let amqp = checked(links.amqp_url()?)?;
-    // Three connections: RabbitMQ stops reading from a whole connection for the sake of one queue.
+    // Three connections, because RabbitMQ stops reading a whole connection when one queue cannot keep up.
     let (wake_ups, publishes) = publisher(&amqp, "publisher");
     let (events, publishes_events) = publisher(&amqp, "events");
     let (replies, publishes_replies) = publisher(&amqp, "replies");
@@ -204,38 +204,38 @@ fn made(links: &Links, settings: &WorkerSettings, spawn: Spawn) -> anyhow::Resul
     Ok(Made { context, holds, publishers: [publishes, publishes_events, publishes_replies], announcing, due_announcements })
 }
 
-/// What stages reach the outside with, for a command that does what one of their stages does.
+/// Returns the services of stages, for a command that does the same as a stage.
 ///
 /// # Errors
-/// Settings that are not right; nothing is connected yet.
+/// Invalid settings. Nothing is connected yet.
 pub fn services(links: &Links, settings: &ProviderLinks) -> anyhow::Result<Services> {
     let keyring = Arc::new(keyring(links)?);
     let pool = store::pool(links.database_url()?, COMMAND_CONNECTIONS)?;
     let holds = Arc::new(StoredHolds::new(Store::new(pool.clone(), Arc::clone(&keyring))));
     let providers = providers(holds, Lanes::all(1), settings)?;
-    // A command waits for what it does.
+    // A command waits for its own work, so the tracker of spawned work is not awaited.
     Ok(Services { tracker: Tracker::new(pool, keyring), providers, spawn: spawner(&TaskTracker::new()) })
 }
 
-/// Whether the providers' settings are right; nobody is called.
+/// Checks the providers' settings, without calling a provider.
 ///
 /// # Errors
-/// What is not right.
+/// The first invalid setting.
 pub fn check_providers(settings: &ProviderLinks) -> anyhow::Result<()> {
     providers(Arc::new(holds::Unkept), Lanes::all(1), settings).map(drop)
 }
 
-/// One for the tracker, one for what is held.
+/// The connections of a command: one for the tracker, one for the holds.
 const COMMAND_CONNECTIONS: usize = 2;
 
 fn providers(holds: Arc<dyn Holds>, lanes: Lanes, settings: &ProviderLinks) -> anyhow::Result<Providers> {
-    // Whoever installed one first has done the same.
+    // An error means that the same provider is already installed.
     drop(rustls::crypto::ring::default_provider().install_default());
     let made = || {
         let rates = Rates::parse(&settings.rates).context("DISPATCH_RATES")?;
         anyhow::Ok(Providers::new(&provider_settings(settings), Arc::new(Governor::new(rates, lanes, holds)))?)
     };
-    made().context(NotRight("a provider's setting is not right"))
+    made().context(NotRight("a setting of a provider is not valid"))
 }
 
 fn provider_settings(settings: &ProviderLinks) -> ProviderSettings {
@@ -260,7 +260,7 @@ fn provider_settings(settings: &ProviderLinks) -> ProviderSettings {
     }
 }
 
-/// Waits for Postgres, then checks that its schema is this program's.
+/// Waits for Postgres, then checks that its schema is new enough for this program.
 async fn wait_for_schema(store: &Store) -> anyhow::Result<()> {
     let mut reconnect = Reconnect::default();
     let (found, needed) = loop {
@@ -269,7 +269,7 @@ async fn wait_for_schema(store: &Store) -> anyhow::Result<()> {
                 tracing::warn!(error = crate::fault::chain(&error), "waiting for Postgres");
                 tokio::time::sleep(reconnect.next_delay()).await;
             }
-            answer => break answer.context("the schema cannot be read; right is to run `dispatch migrate` first")?,
+            answer => break answer.context("the schema cannot be read; run `dispatch migrate` first")?,
         }
     };
     anyhow::ensure!(found >= needed, "the schema is at V{found} and this program needs V{needed}; run `dispatch migrate`");
@@ -277,7 +277,7 @@ async fn wait_for_schema(store: &Store) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A worker runs as whoever it is told to; what its role can do too much is worth a line.
+/// Warns if the worker's role has more rights in Postgres than a worker needs. The worker runs nevertheless.
 async fn warn_of_power(store: &Store) {
     let looked = async {
         let role = store.session().await?.user;
@@ -291,11 +291,12 @@ async fn warn_of_power(store: &Store) {
             excess = excess.join("; "),
             "the worker's role in Postgres can do more than a worker needs; use a login of `dispatch migrate --worker-login`"
         ),
-        Err(error) => tracing::warn!(error = crate::fault::chain(&error), "what the worker's role can do is not known"),
+        Err(error) => tracing::warn!(error = crate::fault::chain(&error), "the rights of the worker's role cannot be read"),
     }
 }
 
-/// Folds histograms' samples into their buckets, so that they do not grow until the next scrape; says which duties are late.
+/// Every 5 s, folds the samples of histograms into buckets, so that they do not grow until the next scrape, and sets the
+/// gauges of late duties.
 async fn upkeep(metrics: PrometheusHandle, duties: Arc<Duties>, end: CancellationToken) {
     loop {
         tokio::select! {
@@ -321,11 +322,11 @@ const fn keep(settings: &KeepSettings) -> Keep {
     }
 }
 
-/// The first signal drains, the second one ends.
+/// Waits for signals: the first one drains the worker, the second one ends the process.
 async fn signals(drain: CancellationToken, end: CancellationToken) {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
-        tracing::error!("signals cannot be listened for");
+        tracing::error!("the signal handlers cannot be installed: the worker does not drain on SIGTERM or SIGINT");
         return;
     };
     for last in [false, true] {
@@ -335,10 +336,10 @@ async fn signals(drain: CancellationToken, end: CancellationToken) {
             () = end.cancelled() => return,
         }
         if last {
-            tracing::warn!("a second signal: ending at once");
+            tracing::warn!("a second signal arrived; the process ends at once");
             std::process::exit(1);
         }
-        tracing::info!("draining: stages in hand are finished, nothing new is taken");
+        tracing::info!("the worker drains: it finishes the stages in hand and takes nothing new");
         drain.cancel();
     }
 }
@@ -352,7 +353,7 @@ fn spawner(tasks: &TaskTracker) -> Spawn {
     })
 }
 
-/// For the operations server: where it listens, and the names that it answers to.
+/// Binds the address of the operations server, and returns the listener with the host names that the server accepts.
 async fn listen(settings: &WorkerSettings) -> anyhow::Result<(TcpListener, HostNames)> {
     let listener = TcpListener::bind(settings.ops_listen)
         .await

@@ -1,6 +1,6 @@
-//! Acks of one channel, gathered: what has come in while the last one was being sent goes out together.
+//! Batched acks of one channel: deliveries finished while the last ack was being sent are acked together.
 //!
-//! **Invariant:** an ack of several deliveries names one that is outstanding, and covers none that is in hand.
+//! **Invariant:** an ack of several deliveries names an outstanding one, and covers none that is in hand.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use crate::fault::chain;
 
-/// Where a delivery says that it is done with. Bounded by the channel's prefetch.
+/// The sender with which a delivery reports that it is finished. The channel's prefetch bounds the number of values.
 pub(super) type Done = mpsc::UnboundedSender<u64>;
 
 /// The deliveries of one channel that are not acked.
@@ -21,11 +21,11 @@ struct Outstanding(BTreeMap<u64, bool>);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Ack {
     tag: u64,
-    /// Of all outstanding deliveries up to this one, too.
+    /// Also acks all outstanding deliveries before this one.
     multiple: bool,
 }
 
-/// Gathers the acks of one channel.
+/// Batches the acks of one channel.
 pub(super) struct Acks {
     channel: Channel,
     outstanding: Outstanding,
@@ -39,19 +39,19 @@ impl Acks {
         Self { channel, outstanding: Outstanding::default(), done, sender }
     }
 
-    /// A message has come; returns where it is said to be done with.
+    /// Registers a delivery. Returns the sender with which it reports that it is finished.
     pub(super) fn delivered(&mut self, tag: u64) -> Done {
         self.outstanding.0.insert(tag, false);
         self.sender.clone()
     }
 
-    /// Waits until a delivery is done with. Cancelled, it has taken nothing.
+    /// Waits until a delivery is finished. Is cancellation-safe.
     pub(super) async fn next(&mut self) -> u64 {
-        self.done.recv().await.expect("one sender is this one's own")
+        self.done.recv().await.expect("`self` holds a sender")
     }
 
-    /// Acks `first`, where one is given, and all that are done with by now. What cannot be acked any more, because its
-    /// connection is gone, comes again and finds its row finished.
+    /// Acks `first`, if given, and all deliveries finished by now. A delivery that can no longer be acked, because its
+    /// connection is gone, is delivered again and finds its row finished.
     pub(super) async fn send(&mut self, first: Option<u64>) {
         first.into_iter().for_each(|tag| self.outstanding.done(tag));
         while let Ok(tag) = self.done.try_recv() {
@@ -59,7 +59,7 @@ impl Acks {
         }
         for Ack { tag, multiple } in self.outstanding.take() {
             if let Err(error) = self.channel.basic_ack(tag, BasicAckOptions { multiple }).await {
-                tracing::debug!(error = chain(&error), "an ack was not sent: the delivery's channel is gone");
+                tracing::debug!(error = chain(&error), "an ack was lost with its channel; the message is redelivered");
             }
         }
     }
@@ -72,8 +72,9 @@ impl Outstanding {
         }
     }
 
-    /// What can be acked now: one ack for the oldest deliveries without a gap, one for each behind a delivery that is still in
-    /// hand. The broker closes a channel over a tag that is not outstanding: each names one that is.
+    /// Returns the acks that can be sent now: one for the oldest deliveries without a gap, and one for each finished
+    /// delivery behind one that is still in hand. Each names an outstanding tag, because the broker closes the channel
+    /// on any other.
     fn take(&mut self) -> Vec<Ack> {
         let oldest = self.0.iter().take_while(|(_, done)| **done).map(|(tag, _)| *tag);
         let (last, number) = oldest.fold((None, 0), |(_, number), tag| (Some(tag), number + 1));
@@ -112,7 +113,7 @@ mod tests {
     }
 
     proptest! {
-        /// As the broker sees it: every ack names an outstanding tag, and nothing is acked that is still in hand.
+        /// Checks from the broker's side: every ack names an outstanding tag, and no delivery in hand is acked.
         #[test]
         fn acks_never_name_what_is_not_outstanding_nor_cover_what_is_in_hand(
             steps in proptest::collection::vec((0_usize..20, any::<bool>()), 1..60)

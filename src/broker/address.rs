@@ -1,4 +1,4 @@
-//! Where RabbitMQ is: the URL's hosts, each with what all of them share, and how they are spoken to.
+//! The addresses of RabbitMQ: one URL per host, with the common parts of the setting, and the TLS configuration.
 
 use std::net::Ipv6Addr;
 use std::sync::Arc;
@@ -10,19 +10,20 @@ use super::BrokerError;
 use crate::tls_policy::{Encryption, Endpoint, Peer, RABBITMQ, Wish, is_this_machine};
 
 const HEARTBEAT_SECONDS: u16 = 5;
-/// A quarter of RabbitMQ's default. A content header comes in one frame whatever its size; a large one is cut before the driver.
+/// The largest frame, a quarter of RabbitMQ's default. A content header is a single frame of any size; a large one is
+/// truncated before the driver reads it.
 const FRAME_BYTES: u32 = 32 << 10;
 
-/// Where to connect, and with what TLS.
+/// The hosts to connect to, and the TLS configuration.
 pub(super) struct Plan {
-    /// At least one; they differ in host and port only.
+    /// At least one host. They differ only in host and port.
     pub(super) hosts: Vec<AMQPUri>,
     pub(super) tls: Option<TlsConnector>,
 }
 
 impl Plan {
     /// # Errors
-    /// [`BrokerError::Url`]; [`BrokerError::Refused`] where one of the hosts would be.
+    /// [`BrokerError::Url`]; [`BrokerError::Refused`] if a connection to one of the hosts is not permitted.
     pub(super) fn of(endpoint: &Endpoint) -> Result<Self, BrokerError> {
         let hosts = hosts(endpoint.url()).ok_or(BrokerError::Url)?;
         let mut is_encrypted = false;
@@ -40,29 +41,30 @@ impl Plan {
         Ok(Self { hosts, tls })
     }
 
-    /// The same for every host.
+    /// Returns the virtual host, which is the same for every host.
     pub(super) fn vhost(&self) -> &str {
         self.hosts.first().map_or("", |uri| &uri.vhost)
     }
 
-    /// The same for every host.
+    /// Returns the user, which is the same for every host.
     pub(super) fn user(&self) -> &str {
         self.hosts.first().map_or("", |uri| &uri.authority.userinfo.username)
     }
 
-    /// Whether something goes to another machine unencrypted.
+    /// Returns whether traffic to another machine is unencrypted.
     pub(super) fn is_plain_elsewhere(&self) -> bool {
         self.tls.is_none() && self.hosts.iter().any(|uri| !is_this_machine(&uri.authority.host))
     }
 }
 
-/// As errors have it.
+/// Returns the host and port for error texts.
 pub(super) fn name(uri: &AMQPUri) -> String {
     let AMQPAuthority { host, port, .. } = &uri.authority;
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-/// A URL for each host of `scheme://user:password@host:port,host:port/vhost?query`; `None` where one of them is not right.
+/// Returns a URL for each host of `scheme://user:password@host:port,host:port/vhost?query`, or `None` if one is
+/// invalid.
 fn hosts(url: &str) -> Option<Vec<AMQPUri>> {
     let (scheme, rest) = url.split_once("://")?;
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
@@ -70,18 +72,18 @@ fn hosts(url: &str) -> Option<Vec<AMQPUri>> {
     let (user, hosts) = authority.rfind('@').map_or(("", authority), |at| authority.split_at(at + 1));
     let several = hosts.contains(',');
     let uri = |host: &str| {
-        // One URL without a host stands for this machine; among several it is a slip.
+        // A single URL without a host means this machine; in a list, an empty host is a mistake.
         if several && (host.is_empty() || host.starts_with(':')) {
             return None;
         }
         let mut uri: AMQPUri = format!("{scheme}://{user}{host}{tail}").parse().ok()?;
-        // The driver's parser knows names and IPv4 addresses, and takes an IPv6 one for `localhost`.
+        // The driver's parser supports names and IPv4 addresses, and reads an IPv6 address as `localhost`.
         if let Some(literal) = ipv6_literal(host) {
             uri.authority.host = literal;
         }
-        // Heartbeats find a half-open connection; the setting wins where the URL has one.
+        // Heartbeats detect a half-open connection. A value in the URL takes precedence.
         uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
-        // The driver keeps room for 64 frames of each connection, of whatever size the server allows.
+        // The driver reserves 64 frames per connection, of whatever size the server allows.
         uri.query.frame_max.get_or_insert(FRAME_BYTES);
         Some(uri)
     };
@@ -107,13 +109,13 @@ mod tests {
     #[test]
     fn a_broker_elsewhere_is_spoken_to_over_tls_only_and_with_a_user_of_ones_own() {
         for (url, part) in [
-            ("amqp://u:canary@rabbitmq:5672/", "right is amqps://"),
-            ("amqp://u:canary@localhost.example/", "right is amqps://"),
-            ("amqp://127.0.0.1:canary@other.example", "right is amqps://"),
+            ("amqp://u:canary@rabbitmq:5672/", "use amqps://"),
+            ("amqp://u:canary@localhost.example/", "use amqps://"),
+            ("amqp://127.0.0.1:canary@other.example", "use amqps://"),
             ("amqp://u:canary@[2001:db8::1]:5672/x", "2001:db8::1"),
             ("amqps://guest:canary@rabbitmq/", "default user"),
             ("amqps://rabbitmq/", "default user"),
-            // Each of several is judged.
+            // Each host of a list is checked.
             ("amqp://u:canary@localhost,127.0.0.1:5673,mq-3:5672/x", "mq-3"),
             ("amqp://u:canary@[::1]:5672,[2001:db8::1]/x", "2001:db8::1"),
             ("amqps://guest:canary@localhost,mq-2/x", "mq-2"),

@@ -1,5 +1,5 @@
-//! Consuming: a connection per queue, so that a message that kills one stops no other lane, and a supervisor that starts afresh
-//! on any doubt.
+//! Consuming. Each queue has its own connection, so that a message that breaks a connection stops no other lane, and a
+//! supervisor that reconnects on any failure.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,50 +20,53 @@ use crate::reconnect::Reconnect;
 use crate::telemetry::names;
 use crate::tls_policy::Endpoint;
 
-/// Where the deliveries of one queue go.
+/// The destination of the deliveries of one queue.
 pub struct LaneInput {
     /// The queue.
     pub queue: &'static str,
-    /// Deliveries in hand at most, all replicas' consumers apart; 0: none is taken. Followed while it changes.
+    /// The maximum number of deliveries in hand, for this replica; 0 stops consuming. Changes take effect while the
+    /// consumer runs.
     pub prefetch: watch::Receiver<u16>,
-    /// To the lane.
+    /// The channel to the lane.
     pub deliveries: mpsc::Sender<Delivery>,
-    /// When the last one came.
+    /// The time of the last delivery.
     pub last_received: watch::Sender<Instant>,
 }
 
-/// What is known of the consuming connection.
+/// The state of the consuming connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Link {
-    /// Not there; why.
+    /// Not connected, with the reason.
     Down(String),
     /// Consuming since.
     Up(Instant),
 }
 
-/// Keeps the consuming connection of one queue.
+/// Maintains the consuming connection of one queue.
 pub struct QueueConsumer {
     endpoint: Endpoint,
     lane: LaneInput,
-    /// The process's, whose part deliveries are that are not rows yet.
+    /// The budget of the process, which is charged for deliveries until they are rows.
     budget: ByteBudget,
     link: watch::Sender<Link>,
     rebuild: Arc<Notify>,
 }
 
-/// A connection that has held for this long was well.
+/// The time after which a connection counts as stable.
 const HELD: Duration = Duration::from_secs(5);
-/// How often a connection is looked at while nothing comes.
+/// The interval at which an idle connection is checked.
 const LOOK: Duration = Duration::from_millis(250);
 
 struct Live {
     connection: Connection,
     channel: Channel,
-    /// None while nothing is to be taken.
+    /// `None` while the prefetch is 0.
     deliveries: Option<Consumer>,
-    /// The consumer is cancelled for one with another prefetch; what it was sent already still comes.
+    /// The consumer is cancelled, to be replaced by one with another prefetch. Messages already sent to it still
+    /// arrive.
     ending: bool,
-    /// Its answer. What comes before it is handed on meanwhile: it may wait until others are acked.
+    /// The pending answer to the cancellation. Deliveries before it are passed on meanwhile, because it may wait until
+    /// others are acked.
     cancelling: Option<PendingCall>,
     acks: Acks,
     inbound: Taker,
@@ -72,26 +75,26 @@ struct Live {
 type PendingCall = Pin<Box<dyn Future<Output = Result<(), BrokerError>> + Send>>;
 
 impl QueueConsumer {
-    /// For this queue. What it takes is charged to `budget`.
+    /// Creates the consumer of a queue. Its deliveries are charged to `budget`.
     #[must_use]
     pub fn new(endpoint: impl Into<Endpoint>, lane: LaneInput, budget: ByteBudget) -> Self {
         let (link, _) = watch::channel(Link::Down("not connected yet".to_owned()));
         Self { endpoint: endpoint.into(), lane, budget, link, rebuild: Arc::new(Notify::new()) }
     }
 
-    /// Tells how the connection is.
+    /// Returns a receiver of the connection's state.
     #[must_use]
     pub fn link(&self) -> watch::Receiver<Link> {
         self.link.subscribe()
     }
 
-    /// Drops the connection and starts afresh, when notified.
+    /// Returns the notification that makes the consumer drop its connection and connect again.
     #[must_use]
     pub fn rebuild(&self) -> Arc<Notify> {
         Arc::clone(&self.rebuild)
     }
 
-    /// Consumes until cancelled, then takes nothing more; deliveries in hand can still be acked until `close`.
+    /// Consumes until cancelled, then accepts no more; deliveries in hand can still be acked until `close`.
     pub async fn run(mut self, cancel: CancellationToken, close: CancellationToken) {
         let mut reconnect = Reconnect::default();
         while !cancel.is_cancelled() {
@@ -101,7 +104,7 @@ impl QueueConsumer {
                     self.link.send_replace(Link::Up(since));
                     let why = self.consume(&mut live, &cancel).await;
                     let waited = live.inbound.waits();
-                    // A connection that a message kills at once is not rebuilt at full speed.
+                    // A connection that a message breaks at once is not rebuilt at full speed.
                     if since.elapsed() > HELD {
                         reconnect.reset();
                     }
@@ -113,12 +116,12 @@ impl QueueConsumer {
                 }
                 Err(error) => (crate::fault::chain(&error), false),
             };
-            tracing::warn!(queue = self.lane.queue, why, "the consumer starts afresh");
+            tracing::warn!(queue = self.lane.queue, why, "the consuming connection was dropped; the consumer reconnects");
             metrics::counter!(names::RECONNECTS, "link" => self.lane.queue).increment(1);
             self.link.send_replace(Link::Down(why));
             let delay = reconnect.next_delay();
             let pause = async {
-                // RabbitMQ gives up a connection that is not read from; another one would wait as this one did.
+                // RabbitMQ closes a connection that is not read. A new one would wait for memory as this one did.
                 if waited {
                     self.budget.has_room().await;
                 }
@@ -142,13 +145,13 @@ impl QueueConsumer {
         Ok(Live { connection, channel, deliveries, ending: false, cancelling: None, acks, inbound: taker })
     }
 
-    /// Hands deliveries on until something is in doubt; returns what.
+    /// Passes deliveries on until something fails. Returns the reason.
     async fn consume(&mut self, live: &mut Live, cancel: &CancellationToken) -> String {
         loop {
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => return "draining".to_owned(),
-                () = self.rebuild.notified() => return "the queue has messages and none came".to_owned(),
+                () = self.rebuild.notified() => return "the queue has messages, but none were delivered".to_owned(),
                 Ok(()) = self.lane.prefetch.changed(), if !live.inbound.waits() => if let Err(error) = self.change_prefetch(live).await {
                     return crate::fault::chain(&error);
                 },
@@ -165,7 +168,7 @@ impl QueueConsumer {
                         let done = live.acks.delivered(delivery.delivery_tag);
                         let arrived = live.inbound.take(live.channel.id(), delivery.delivery_tag);
                         if self.lane.deliveries.send(Delivery::new(delivery, arrived, done)).await.is_err() {
-                            return "the lane is gone".to_owned();
+                            return "the lane has ended".to_owned();
                         }
                     }
                     Some(Err(error)) => return error.to_string(),
@@ -180,7 +183,7 @@ impl QueueConsumer {
                 },
                 () = tokio::time::sleep(LOOK) => {
                     if live.inbound.waits() {
-                        // It is not deaf: the next one is there and waits for memory.
+                        // The connection is not stuck: the next delivery has arrived and waits for memory.
                         self.lane.last_received.send_replace(Instant::now());
                     }
                     if !live.connection.status().connected() || !live.channel.status().connected() {
@@ -191,8 +194,8 @@ impl QueueConsumer {
         }
     }
 
-    /// The broker takes another prefetch for a new consumer only: the old one is cancelled, and followed by a new one when all
-    /// that it was sent has come. What is in hand stays in hand.
+    /// Changes the prefetch. The broker applies it only to a new consumer, so the old one is cancelled, and replaced
+    /// when everything sent to it has arrived. Deliveries in hand stay in hand.
     async fn change_prefetch(&mut self, live: &mut Live) -> Result<(), BrokerError> {
         let Some(deliveries) = &live.deliveries else {
             live.deliveries = subscribe(&live.channel, &mut self.lane).await?;
@@ -224,7 +227,7 @@ async fn ended(call: &mut Option<PendingCall>) -> Result<(), BrokerError> {
     }
 }
 
-/// Consumes with the prefetch of now, unless that is 0.
+/// Consumes with the current prefetch, unless that is 0.
 async fn subscribe(channel: &Channel, lane: &mut LaneInput) -> Result<Option<Consumer>, BrokerError> {
     let prefetch = *lane.prefetch.borrow_and_update();
     lane.last_received.send_replace(Instant::now());

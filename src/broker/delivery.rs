@@ -1,4 +1,4 @@
-//! A message in hand.
+//! Messages in hand.
 
 use serde_json::Value;
 
@@ -7,24 +7,25 @@ use super::headers::{self, storable};
 use super::sanitize::{Arrived, Charge};
 use crate::message::{Discarded, Envelope};
 
-/// A message in hand. It belongs to the connection it came over, and ends as [`Delivery::ack`] or [`Delivery::abandon`].
+/// A message in hand. It belongs to the connection that delivered it, and ends with [`Delivery::ack`] or
+/// [`Delivery::abandon`].
 #[derive(Debug)]
 pub struct Delivery {
-    /// As received; of a body that was [discarded](Self::discarded), its beginning.
+    /// The body as received; only the beginning of a body that was [discarded](Self::discarded).
     pub body: Vec<u8>,
-    /// What is known of a body over the limit, which was thrown away while it came.
+    /// Size and digest of a body over the limit, which was discarded while it arrived.
     pub discarded: Option<Discarded>,
-    /// As received, storable.
+    /// The routing key as received, storable.
     pub routing_key: String,
-    /// Content type, encoding, ids: as received.
+    /// Content type, encoding and ids, as received.
     pub envelope: Envelope,
-    /// Where the producer wants answers, storable.
+    /// The queue for replies, storable.
     pub reply_to: Option<String>,
-    /// Given back with answers, storable.
+    /// The id that is returned with replies, storable.
     pub correlation_id: Option<String>,
-    /// The header table, as JSON, its texts storable; of one over the limit, its first fields.
+    /// The header table as JSON with storable texts; only the first fields of one over the limit.
     pub headers: Value,
-    /// The memory it takes, given back when it is a row or gone.
+    /// The memory it takes, released when it is a row or dropped.
     charge: Option<Charge>,
     tag: u64,
     done: Done,
@@ -47,7 +48,7 @@ impl Delivery {
             header_bytes: header_bytes.unwrap_or_else(|| headers::producer_bytes(&header_table)),
         };
         let (discarded, mut body) = discarded.map_or((None, from.data), |(whole, beginning)| (Some(whole), beginning));
-        // The driver's buffer has grown by doubling.
+        // The driver's buffer grows by doubling.
         body.shrink_to_fit();
         Self {
             routing_key: storable(from.routing_key.as_str()),
@@ -63,26 +64,26 @@ impl Delivery {
         }
     }
 
-    /// A header's text.
+    /// Returns a header's text.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(Value::as_str)
     }
 
-    /// Its body is stored: nobody needs it here any more, and others may come.
+    /// Frees the body and its memory charge after it was stored.
     pub fn forget_body(&mut self) {
         self.body = Vec::new();
         self.charge = None;
     }
 
-    /// Done with it: it is acked with the others that are done with at the same time.
+    /// Finishes the delivery. It is acked together with others that finish at the same time.
     pub fn ack(self) {
         if self.done.send(self.tag).is_err() {
-            tracing::debug!("an ack came too late: the delivery's connection is gone");
+            tracing::debug!("an ack was lost with its connection; the message is redelivered");
         }
     }
 
-    /// Not done with it: it goes back when its channel closes.
+    /// Drops the delivery without an ack. It returns to its queue when its channel closes.
     pub fn abandon(self) {
         drop(self);
     }

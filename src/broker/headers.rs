@@ -1,4 +1,4 @@
-//! Header tables as JSON, and back.
+//! Conversion of header tables to and from JSON.
 
 use lapin::types::{AMQPValue, FieldArray, FieldTable, ShortString};
 use serde_json::{Map, Value};
@@ -6,20 +6,21 @@ use serde_json::{Map, Value};
 use super::BrokerError;
 use crate::message::DELIVERY_COUNTS;
 
-/// What a broker writes into the header table of what it dead-letters or returns to a queue
-/// (<https://www.rabbitmq.com/docs/dlx#effects>, <https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling>), and
-/// what tells it where else to put a message (<https://www.rabbitmq.com/docs/sender-selected>).
+/// Headers that a broker adds to a message that it dead-letters or returns to a queue
+/// (<https://www.rabbitmq.com/docs/dlx#effects>,
+/// <https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling>).
 const OF_THE_BROKER: &[&str] = &["x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count"];
+/// Headers that give a message further routing keys (<https://www.rabbitmq.com/docs/sender-selected>).
 const OTHER_QUEUES: &[&str] = &["CC", "BCC"];
 
-/// A header table as JSON, its texts storable.
+/// Converts a header table to JSON with storable texts.
 pub(super) fn to_json(table: &FieldTable) -> Value {
     let fields = table.inner().iter().map(|(name, value)| (storable(name.as_str()), plain(value)));
     Value::Object(fields.collect::<Map<_, _>>())
 }
 
-/// The size of a header table on the wire (AMQP 0-9-1, 4.2.5.5), in bytes, without the counts that the broker has added: what a
-/// message is refused for must not depend on how often it comes.
+/// Returns the size of a header table on the wire (AMQP 0-9-1, 4.2.5.5), in bytes, without the counts that the broker
+/// adds: a refusal must not depend on the number of deliveries.
 pub(super) fn producer_bytes(table: &FieldTable) -> usize {
     let is_count = |name: &str, value: &AMQPValue| {
         DELIVERY_COUNTS.contains(&name) && matches!(value, AMQPValue::LongInt(_) | AMQPValue::LongLongInt(_))
@@ -28,19 +29,19 @@ pub(super) fn producer_bytes(table: &FieldTable) -> usize {
     table_bytes(table) - counts.map(|(name, value)| field_bytes(name, value)).sum::<usize>()
 }
 
-/// Tables, lists and long texts begin with their length in four bytes.
+/// Size of the length field of tables, lists and long texts, in bytes.
 const LENGTH: usize = 4;
 
 fn table_bytes(table: &FieldTable) -> usize {
     LENGTH + table.inner().iter().map(|(name, value)| field_bytes(name, value)).sum::<usize>()
 }
 
-/// A name with its length in one byte, and a value.
+/// Returns the size of a field: a name with its length in one byte, and a value.
 fn field_bytes(name: &ShortString, value: &AMQPValue) -> usize {
     1 + name.as_str().len() + value_bytes(value)
 }
 
-/// A value with its type in one byte.
+/// Returns the size of a value with its type in one byte.
 fn value_bytes(value: &AMQPValue) -> usize {
     1 + match value {
         AMQPValue::Void => 0,
@@ -57,7 +58,7 @@ fn value_bytes(value: &AMQPValue) -> usize {
     }
 }
 
-/// The headers that a message is published again with: those its producer gave it for the worker.
+/// Returns the headers with which a message is published again: those that its producer set for the worker.
 #[must_use]
 pub fn producer_headers(headers: &Value) -> Map<String, Value> {
     let is_producer_s = |name: &str| {
@@ -67,7 +68,7 @@ pub fn producer_headers(headers: &Value) -> Map<String, Value> {
     fields.filter(|(name, _)| is_producer_s(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
-/// A header table; numbers become 64 bits wide.
+/// Converts JSON to a header table. Numbers become 64 bits wide.
 pub(super) fn from_json(headers: &Map<String, Value>) -> Result<FieldTable, BrokerError> {
     let mut table = FieldTable::default();
     for (name, value) in headers {
@@ -112,13 +113,13 @@ fn plain(value: &AMQPValue) -> Value {
     }
 }
 
-/// Without NUL, which Postgres' `text` cannot hold: what cannot be stored would not even become a dead letter. The protocol
-/// and the broker limit its length.
+/// Returns the text without NUL, which Postgres' `text` cannot hold: a message that cannot be stored could not even
+/// become a dead letter. The protocol and the broker limit its length.
 pub(super) fn storable(text: &str) -> String {
     crate::fault::storable(text, usize::MAX)
 }
 
-/// A name or a text of AMQP's short kind.
+/// Converts a text to a short string of AMQP.
 pub(super) fn short(text: &str) -> Result<ShortString, BrokerError> {
     ShortString::try_new(text).map_err(|_| BrokerError::LongName(crate::fault::storable(text, 60)))
 }

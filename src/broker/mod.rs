@@ -1,5 +1,5 @@
-//! RabbitMQ: the only module that names `lapin`. Its auto-recovery stays off: any doubt drops a connection whole, and a
-//! supervisor starts afresh.
+//! RabbitMQ. Only this module uses `lapin`. The driver's auto-recovery stays off: on any failure, the connection is
+//! dropped as a whole and a supervisor connects again.
 
 mod acks;
 mod address;
@@ -39,67 +39,68 @@ pub const EXCHANGE: &str = "dispatch";
 pub const WAKE: &str = "dispatch.wake";
 /// The exchange of outcome events (topic).
 pub const EVENTS: &str = "dispatch.events";
-/// Where the broker puts what it gives up delivering (fanout).
+/// The dead-letter exchange of messages that the broker stops delivering (fanout).
 pub const DEAD: &str = "dispatch.dead";
-/// The queue of intake. Wake-ups have queues of their own: they do not stand behind a long intake.
+/// The intake queue. Wake-ups have queues of their own, so that they do not wait behind a long intake queue.
 pub const INTAKE_QUEUE: &str = "dispatch.jobs";
-/// The queue of `configure` and `cancel`, which no long intake and no full backlog stop.
+/// The queue of `configure` and `cancel`, which neither a long intake queue nor a full backlog stops.
 pub const CONTROL_QUEUE: &str = "dispatch.control";
 /// The queue behind [`DEAD`].
 pub const PARKED_QUEUE: &str = "dispatch.parked";
-/// Intake.
+/// The routing key of a job.
 pub const KEY_JOB: &str = "job";
-/// Supplies an account.
+/// The routing key of `configure`.
 pub const KEY_CONFIGURE: &str = "configure";
-/// Cancels a job.
+/// The routing key of `cancel`.
 pub const KEY_CANCEL: &str = "cancel";
 
-/// For the only host, and for one of several: the next one is there soon.
+/// The connect timeout for a single host.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The connect timeout per host for several hosts, shorter so that the next one is tried soon.
 const CONNECT_TIMEOUT_OF_SEVERAL: Duration = Duration::from_secs(2);
-/// A broker that takes longer than this to answer a call has lost it.
+/// The time within which the broker must answer a call.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What goes wrong between the worker and RabbitMQ.
+/// A failure between the worker and RabbitMQ.
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
-    /// The URL does not read.
+    /// The URL cannot be parsed.
     #[error(
-        "the RabbitMQ URL does not read; use amqps://user:password@host:port/vhost (amqp:// on this machine), with \
+        "the RabbitMQ URL cannot be parsed; use amqps://user:password@host:port/vhost (amqp:// on this machine), with \
          host:port,host:port for a cluster"
     )]
     Url,
-    /// The way to it is not taken.
-    #[error("the link to RabbitMQ is not made")]
+    /// The TLS policy does not permit the connection.
+    #[error("the connection to RabbitMQ is not permitted")]
     Refused(#[from] LinkFault),
-    /// The link.
+    /// The connection or a channel failed.
     #[error("RabbitMQ")]
     Link(#[from] lapin::Error),
-    /// The link, to each of several hosts.
-    #[error("no host of RabbitMQ can be connected to: {0}")]
+    /// Connecting to each of several hosts failed.
+    #[error("cannot connect to any RabbitMQ host: {0}")]
     NoHost(String),
-    /// No answer in time.
+    /// RabbitMQ did not answer in time.
     #[error("RabbitMQ did not answer within {} s", .0.as_secs())]
     TimedOut(Duration),
-    /// There is no connection now.
+    /// There is no connection at the moment.
     #[error("there is no connection to RabbitMQ")]
     NotConnected,
-    /// The broker has an alarm and reads nothing.
-    #[error("RabbitMQ takes no messages: it has a memory or disk alarm, see `rabbitmq-diagnostics alarms`")]
+    /// The broker has an alarm and does not read from publishers.
+    #[error("RabbitMQ accepts no messages: it has a memory or disk alarm; see `rabbitmq-diagnostics alarms`")]
     Blocked,
-    /// The broker took the message and refused it.
-    #[error("RabbitMQ refused the message (nack): a queue is full or ill")]
+    /// The broker received the message and refused it.
+    #[error("RabbitMQ refused the message (nack): a queue is full or unavailable")]
     Nacked,
-    /// No queue is bound for it.
-    #[error("no queue takes the message: {0}; run `dispatch topology declare`")]
+    /// No queue is bound for the message.
+    #[error("no queue is bound for the message: {0}; run `dispatch topology declare`")]
     Returned(String),
-    /// Confirms are off: a defect.
-    #[error("the channel does not confirm")]
+    /// The channel is not in confirm mode, which is a defect.
+    #[error("the channel is not in confirm mode")]
     NotConfirming,
-    /// A name that AMQP cannot carry.
+    /// A name is too long for AMQP.
     #[error("{0:?} is longer than 255 bytes")]
     LongName(String),
-    /// The topology is not what the worker needs.
+    /// The topology differs from what the worker needs.
     #[error("the topology differs: {0}; run `dispatch topology check`")]
     Topology(String),
 }
@@ -137,11 +138,11 @@ impl Fault for BrokerError {
     }
 
     fn hint(&self) -> String {
-        "Look at RabbitMQ: its log, its alarms, `dispatch topology check`.".to_owned()
+        "Check RabbitMQ's log and alarms, and run `dispatch topology check`.".to_owned()
     }
 }
 
-/// The virtual host that a URL names.
+/// Returns the virtual host that a URL names.
 ///
 /// # Errors
 /// As [`checked`].
@@ -149,7 +150,7 @@ pub fn vhost_of(endpoint: &Endpoint) -> Result<String, BrokerError> {
     Ok(Plan::of(endpoint)?.vhost().to_owned())
 }
 
-/// The user that a URL names.
+/// Returns the user that a URL names.
 ///
 /// # Errors
 /// As [`checked`].
@@ -157,13 +158,13 @@ pub fn user_of(endpoint: &Endpoint) -> Result<String, BrokerError> {
     Ok(Plan::of(endpoint)?.user().to_owned())
 }
 
-/// Whether a host of an endpoint is another machine and is reached without encryption.
+/// Returns whether a host of the endpoint is on another machine and is reached without encryption.
 #[must_use]
 pub fn is_plain_elsewhere(endpoint: &Endpoint) -> bool {
     Plan::of(endpoint).is_ok_and(|plan| plan.is_plain_elsewhere())
 }
 
-/// `endpoint` itself, where connecting over it would not be refused, to whichever of its hosts.
+/// Returns `endpoint` if connecting to each of its hosts is permitted.
 ///
 /// # Errors
 /// [`BrokerError::Url`], [`BrokerError::Refused`].
@@ -172,13 +173,13 @@ pub fn checked(endpoint: Endpoint) -> Result<Endpoint, BrokerError> {
     Ok(endpoint)
 }
 
-/// Connects once, within a bound, to one of the endpoint's hosts: a random one, or the next that takes the connection. `name` is
-/// what RabbitMQ's management shows.
+/// Connects once, within a time limit, to one of the endpoint's hosts: a random one, or else the next that accepts the
+/// connection. RabbitMQ's management UI shows `name`.
 async fn connect(endpoint: &Endpoint, name: &str) -> Result<Connection, BrokerError> {
     connect_inbound(endpoint, name, None).await
 }
 
-/// As [`connect`]; deliveries come over it where `inbound` is given.
+/// As [`connect`]. With `inbound`, the connection receives deliveries.
 async fn connect_inbound(endpoint: &Endpoint, name: &str, inbound: Option<Arc<Inbound>>) -> Result<Connection, BrokerError> {
     let Plan { mut hosts, tls } = Plan::of(endpoint)?;
     let limit = if hosts.len() > 1 { CONNECT_TIMEOUT_OF_SEVERAL } else { CONNECT_TIMEOUT };

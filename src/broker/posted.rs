@@ -1,5 +1,5 @@
-//! Publishing where each message waits for its own confirm: one that never comes costs no other message anything, and no
-//! connection. That a connection is dead is found by AMQP's heartbeats instead.
+//! Publishing with a separate confirm wait per message, so that a missing confirm affects no other message and no
+//! connection. AMQP heartbeats detect a dead connection instead.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,12 +12,12 @@ use tokio::time::Instant;
 use super::publisher::{Live, Outgoing, Publisher, answer};
 use super::{BrokerError, within};
 
-/// How long a message waits for a connection, or for a channel that replaces one.
+/// How long a message waits for a connection, or for the channel that replaces one.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// A connection that takes no message for so long is replaced.
+/// A connection that accepts no message for this long is replaced.
 const SENDING: Duration = Duration::from_secs(3);
 
-/// A message that was sent and is not confirmed yet. It keeps its channel open.
+/// A message that was sent and is not confirmed yet. Keeps its channel open.
 pub struct Posted {
     confirm: PublisherConfirm,
     live: Arc<Live>,
@@ -25,19 +25,19 @@ pub struct Posted {
 }
 
 impl Publisher {
-    /// Sends one message, behind those that were sent before. Waits for a connection for 1 s, and for the connection to take the
-    /// message for 3 s; not for its confirm.
+    /// Sends one message, after those sent before. Waits up to 1 s for a connection, and up to 3 s for the connection
+    /// to accept the message, but not for the confirm.
     ///
     /// # Errors
-    /// [`BrokerError::NotConnected`], [`BrokerError::Blocked`] and [`BrokerError::LongName`]: nothing was sent. Otherwise it may
-    /// have been.
+    /// [`BrokerError::NotConnected`], [`BrokerError::Blocked`] and [`BrokerError::LongName`] mean that nothing was
+    /// sent. After any other error, the message may have been sent.
     pub async fn post(&self, message: &Outgoing) -> Result<Posted, BrokerError> {
         let live = self.sound().await?;
         let confirm = self.send(&live, message, Instant::now() + SENDING).await?;
         Ok(Posted { confirm, live, renew: Arc::clone(&self.renew) })
     }
 
-    /// A connection whose channel may be published on.
+    /// Waits for a connection whose channel can be used for publishing.
     async fn sound(&self) -> Result<Arc<Live>, BrokerError> {
         let mut live = self.live.clone();
         let is_sound = |live: &Option<Arc<Live>>| live.as_ref().is_some_and(|live| live.is_connected() && !live.is_worn());
@@ -51,12 +51,12 @@ impl Publisher {
 }
 
 impl Posted {
-    /// Waits for the confirm, `limit` at most.
+    /// Waits at most `limit` for the confirm.
     ///
     /// # Errors
-    /// [`BrokerError::TimedOut`]: it did not come, and the message may have arrived; [`BrokerError::Blocked`]: RabbitMQ has an
-    /// alarm and has not read the message yet; [`BrokerError::Link`]: the connection was lost first; otherwise what RabbitMQ
-    /// answered.
+    /// [`BrokerError::TimedOut`]: no confirm came, and the message may have arrived. [`BrokerError::Blocked`]: RabbitMQ
+    /// has an alarm and has not read the message yet. [`BrokerError::Link`]: the connection was lost first. Otherwise,
+    /// RabbitMQ's answer.
     pub async fn confirmed(self, limit: Duration) -> Result<(), BrokerError> {
         let confirmation = within(limit, self.confirm).await;
         if let Err(BrokerError::TimedOut(_)) = confirmation {

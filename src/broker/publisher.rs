@@ -1,4 +1,5 @@
-//! Publishing: persistent, confirmed, on a connection of its own (a memory or disk alarm blocks a connection that writes).
+//! Publishing of persistent messages with confirms, on separate connections (a memory or disk alarm blocks a connection
+//! that publishes).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,36 +23,36 @@ use crate::trace::{TRACEPARENT, TRACESTATE, Trace};
 /// A message to be published.
 #[derive(Debug, Default, Clone)]
 pub struct Outgoing {
-    /// To this exchange; the empty one routes by queue name.
+    /// The exchange. The default exchange, with the empty name, routes by queue name.
     pub exchange: &'static str,
-    /// With this key.
+    /// The routing key.
     pub routing_key: String,
-    /// Whether a queue must take it.
+    /// Whether the message is returned if no queue is bound for it.
     pub mandatory: bool,
-    /// As is.
+    /// The body.
     pub body: Vec<u8>,
-    /// `application/json` where it says nothing else.
+    /// AMQP `content_type`; `application/json` by default.
     pub content_type: Option<String>,
-    /// As is.
+    /// AMQP `content_encoding`.
     pub content_encoding: Option<String>,
-    /// As is.
+    /// AMQP `message_id`.
     pub message_id: Option<String>,
-    /// As is.
+    /// AMQP `app_id`.
     pub app_id: Option<String>,
-    /// As is.
+    /// AMQP `reply_to`.
     pub reply_to: Option<String>,
-    /// As is.
+    /// AMQP `correlation_id`.
     pub correlation_id: Option<String>,
     /// The header table.
     pub headers: Map<String, Value>,
-    /// As the headers `traceparent` and `tracestate`.
+    /// Sent as the headers `traceparent` and `tracestate`.
     pub trace: Option<Trace>,
 }
 
-/// A queue as a passive declare shows it.
+/// The size of a queue, from a passive declare.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Depth {
-    /// Messages that wait.
+    /// Ready messages.
     pub ready: u32,
     /// Consumers.
     pub consumers: u32,
@@ -59,22 +60,22 @@ pub struct Depth {
 
 pub(super) struct Live {
     connection: Arc<Connection>,
-    /// Whom RabbitMQ has let in, which each message says: it vouches for that.
+    /// The authenticated user, sent as `user_id` with each message; RabbitMQ verifies it.
     user: ShortString,
     pub(super) channel: Channel,
-    /// Confirms that were waited for in vain. The driver and the broker keep something of each until the channel is closed.
+    /// Confirms that did not arrive in time. The driver and the broker keep state for each until the channel is closed.
     pub(super) lost: AtomicUsize,
 }
 
 impl Live {
-    /// A channel on a connection.
+    /// Opens a channel in confirm mode on a connection.
     async fn on(connection: Arc<Connection>, user: ShortString) -> Result<Self, BrokerError> {
         let channel = within(CALL_TIMEOUT, connection.create_channel()).await?;
         within(CALL_TIMEOUT, channel.confirm_select(ConfirmSelectOptions::default())).await?;
         Ok(Self { connection, user, channel, lost: AtomicUsize::new(0) })
     }
 
-    /// Its channel owes so many confirms that another one takes its place.
+    /// Returns whether the channel lacks so many confirms that it must be replaced.
     pub(super) fn is_worn(&self) -> bool {
         self.lost.load(Ordering::Relaxed) >= LOST_CONFIRMS
     }
@@ -83,22 +84,22 @@ impl Live {
         self.connection.status().connected() && self.channel.status().connected()
     }
 
-    /// The broker has told of an alarm, as it does to those who have published.
+    /// Returns whether the broker has reported an alarm, which it does to connections that have published.
     pub(super) fn is_blocked(&self) -> bool {
         self.connection.status().blocked()
     }
 }
 
-/// Publishes over whatever connection its supervisor has.
+/// Publishes over the current connection of its supervisor.
 #[derive(Clone)]
 pub struct Publisher {
     pub(super) live: watch::Receiver<Option<Arc<Live>>>,
     doubt: Arc<Notify>,
-    /// Has the supervisor replace the channel.
+    /// Makes the supervisor replace the channel.
     pub(super) renew: Arc<Notify>,
 }
 
-/// Keeps a publisher's connection.
+/// Maintains a publisher's connection.
 pub struct PublisherSupervisor {
     endpoint: Endpoint,
     /// Label `link` of [`names::RECONNECTS`], and part of the connection's name.
@@ -108,20 +109,20 @@ pub struct PublisherSupervisor {
     renew: Arc<Notify>,
 }
 
-/// How often a connection is looked at.
+/// The interval at which a connection is checked.
 const LOOK: Duration = Duration::from_millis(250);
-/// A connection that is blocked for longer may be dead: the end of the alarm is not heard on it.
+/// The longest alarm. A connection that is blocked for longer may be dead, and would not receive the end of the alarm.
 const LONGEST_ALARM: Duration = Duration::from_secs(60);
 /// How long a publish waits for a connection.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Confirms that one channel may owe. RabbitMQ stops reading from a channel, and soon from its connection, when a quorum queue
-/// has not answered for 32 messages of it, or a classic queue for 400 (`quorum_commands_soft_limit`,
-/// `credit_flow_default_credit` of RabbitMQ's application `rabbit`).
+/// The number of missing confirms after which a channel is replaced. RabbitMQ stops reading from a channel, and soon
+/// from its connection, when a quorum queue has not answered for 32 messages of that channel, or a classic queue for
+/// 400 (`quorum_commands_soft_limit`, `credit_flow_default_credit` of RabbitMQ's application `rabbit`).
 const LOST_CONFIRMS: usize = 24;
 
-/// A publisher, and the supervisor whose [`PublisherSupervisor::run`] keeps it connected. `link` is the label of
-/// [`names::RECONNECTS`]; RabbitMQ's management shows the connection as `dispatch {link}`.
+/// Returns a publisher, and the supervisor whose [`PublisherSupervisor::run`] keeps it connected. `link` is the label
+/// of [`names::RECONNECTS`]; RabbitMQ's management UI shows the connection as `dispatch {link}`.
 #[must_use]
 pub fn publisher(endpoint: impl Into<Endpoint>, link: &'static str) -> (Publisher, PublisherSupervisor) {
     let (sender, live) = watch::channel(None);
@@ -131,7 +132,7 @@ pub fn publisher(endpoint: impl Into<Endpoint>, link: &'static str) -> (Publishe
 }
 
 impl PublisherSupervisor {
-    /// Connects, and connects again whenever anything is in doubt, until cancelled.
+    /// Connects, and reconnects on any failure, until cancelled.
     pub async fn run(self, cancel: CancellationToken) {
         let mut reconnect = Reconnect::default();
         while !cancel.is_cancelled() {
@@ -141,7 +142,11 @@ impl PublisherSupervisor {
                     self.watch(live, &cancel).await;
                 }
                 Err(error) => {
-                    tracing::warn!(link = self.link, error = crate::fault::chain(&error), "no publishing connection");
+                    tracing::warn!(
+                        link = self.link,
+                        error = crate::fault::chain(&error),
+                        "the publisher cannot connect; it retries"
+                    );
                 }
             }
             metrics::counter!(names::RECONNECTS, "link" => self.link).increment(1);
@@ -152,7 +157,7 @@ impl PublisherSupervisor {
         }
     }
 
-    /// Offers a connection until it is closed, doubted or no longer wanted.
+    /// Offers a connection to the publisher until it is closed, reported as broken, or the supervisor is cancelled.
     async fn watch(&self, live: Live, cancel: &CancellationToken) {
         let mut live = Arc::new(live);
         self.live.send_replace(Some(Arc::clone(&live)));
@@ -167,7 +172,7 @@ impl PublisherSupervisor {
                 }
                 () = self.renew.notified() => {
                     if live.is_worn() {
-                        // Who still waits for a confirm of the old channel keeps it open.
+                        // Messages that still wait for a confirm of the old channel keep it open.
                         let renewed = Live::on(Arc::clone(&live.connection), live.user.clone());
                         let Ok(fresh) = renewed.await else { break };
                         live = Arc::new(fresh);
@@ -182,7 +187,7 @@ impl PublisherSupervisor {
     }
 }
 
-/// The link of commands, and of wake-ups.
+/// The link name of commands and of wake-ups.
 pub(super) const PUBLISHER: &str = "publisher";
 
 pub(super) async fn open(endpoint: &Endpoint, link: &str) -> Result<Live, BrokerError> {
@@ -204,7 +209,7 @@ impl Publisher {
         Self { live, doubt: Arc::new(Notify::new()), renew: Arc::new(Notify::new()) }
     }
 
-    /// Why nothing can be published now, if so.
+    /// Returns the reason why nothing can be published at the moment, if there is one.
     #[must_use]
     pub fn trouble(&self) -> Option<BrokerError> {
         match self.live.borrow().as_deref() {
@@ -217,7 +222,7 @@ impl Publisher {
     /// Publishes one message and waits for its confirm.
     ///
     /// # Errors
-    /// [`BrokerError`]: only an ack without a returned message is success.
+    /// [`BrokerError`]: only an ack without a returned message counts as success.
     pub async fn publish(&self, message: &Outgoing) -> Result<(), BrokerError> {
         let live = self.live().await?;
         let deadline = Instant::now() + CALL_TIMEOUT;
@@ -225,15 +230,15 @@ impl Publisher {
         self.confirmed(&live, sent, deadline).await
     }
 
-    /// Publishes a batch in one confirm window: all are sent, then all confirms are awaited. One answer each, in order.
+    /// Publishes a batch: sends all messages, then waits for all confirms. Returns one result per message, in order.
     pub async fn publish_all(&self, messages: &[Outgoing]) -> Vec<Result<(), BrokerError>> {
         let live = match self.live().await {
             Ok(live) => live,
             Err(BrokerError::Blocked) => return messages.iter().map(|_| Err(BrokerError::Blocked)).collect(),
             Err(_) => return messages.iter().map(|_| Err(BrokerError::NotConnected)).collect(),
         };
-        // One bound for the whole batch: neither a broker that takes nothing, under an alarm, nor a queue that does not confirm
-        // holds up anybody for longer.
+        // One time limit for the whole batch, so that neither a broker under an alarm nor a queue that does not confirm
+        // delays the caller for longer.
         let deadline = Instant::now() + CALL_TIMEOUT;
         let mut sent = Vec::with_capacity(messages.len());
         for message in messages {
@@ -249,13 +254,13 @@ impl Publisher {
         answers
     }
 
-    /// How long a queue is.
+    /// Returns the depth of a queue.
     ///
     /// # Errors
-    /// [`BrokerError`], also where there is no such queue.
+    /// [`BrokerError`], also if the queue does not exist.
     pub async fn depth(&self, queue: &str) -> Result<Depth, BrokerError> {
         let live = self.live().await?;
-        // On a channel of its own: the broker closes the channel of a failed look.
+        // On a separate channel: the broker closes the channel of a failed passive declare.
         let channel = within(CALL_TIMEOUT, live.connection.create_channel()).await.inspect_err(|_| self.doubt(&live))?;
         let (ready, consumers) = topology::look(&channel, queue).await?;
         drop(within(CALL_TIMEOUT, channel.close(200, "looked".into())).await);
@@ -269,7 +274,7 @@ impl Publisher {
             Ok(Ok(now)) => now.as_ref().map(Arc::clone).ok_or(BrokerError::NotConnected)?,
             Ok(Err(_)) | Err(_) => return Err(BrokerError::NotConnected),
         };
-        // Nothing would be written before the alarm is over: whoever asks has better to do than to wait.
+        // RabbitMQ reads nothing until the alarm is over, so the caller should not wait.
         if now.is_blocked() { Err(BrokerError::Blocked) } else { Ok(now) }
     }
 
@@ -281,7 +286,7 @@ impl Publisher {
         within(deadline.saturating_duration_since(Instant::now()), sending).await.inspect_err(|_| self.doubt(live))
     }
 
-    /// Has the supervisor replace this connection, unless it has already, or the broker has said why it does not answer.
+    /// Makes the supervisor replace this connection, unless it already has, or an alarm explains the missing answer.
     fn doubt(&self, live: &Live) {
         if !live.is_blocked() && self.live.borrow().as_ref().is_some_and(|now| std::ptr::eq(Arc::as_ptr(now), live)) {
             self.doubt.notify_one();
@@ -294,7 +299,7 @@ impl Publisher {
     }
 }
 
-/// What a confirm says: only an ack without a returned message is success.
+/// Converts a confirm to a result: only an ack without a returned message is success.
 pub(super) fn answer(confirmation: Confirmation) -> Result<(), BrokerError> {
     match confirmation {
         Confirmation::Ack(None) => Ok(()),

@@ -1,5 +1,5 @@
-//! What becomes of a producer's messages, told to the producer itself through RabbitMQ's direct reply-to: no queue is declared, so
-//! no right to configure is needed, and what comes after the connection is gone is lost
+//! Replies to a producer through RabbitMQ's direct reply-to. No queue is declared, so the producer needs no permission
+//! to configure. Replies that arrive after the connection is gone are lost
 //! (<https://www.rabbitmq.com/docs/3.13/direct-reply-to>).
 
 use std::sync::Arc;
@@ -15,26 +15,27 @@ use super::publisher::{Live, PUBLISHER, Publisher, open};
 use super::{BrokerError, CALL_TIMEOUT, within};
 use crate::message::DIRECT_REPLY;
 
-/// How often a connection is looked at while nothing comes.
+/// The interval at which an idle connection is checked.
 const LOOK: Duration = Duration::from_millis(250);
 
 /// One reply.
 #[derive(Debug)]
 pub struct Reply {
-    /// As the message had it.
+    /// The `correlation_id` of the message.
     pub correlation_id: Option<String>,
-    /// JSON.
+    /// The body, JSON.
     pub body: Vec<u8>,
 }
 
-/// The replies to what one publisher sends with [`DIRECT_REPLY`] as its `reply_to`.
+/// The replies to the messages that one publisher sends with [`DIRECT_REPLY`] as `reply_to`.
 pub struct Replies {
     live: Arc<Live>,
     consumer: Consumer,
 }
 
 impl Publisher {
-    /// Connects once, without a supervisor, as a producer that listens: consumed first, on the channel that publishes.
+    /// Connects once, without a supervisor, as a producer that receives replies. Consuming starts first, on the channel
+    /// that publishes, as direct reply-to requires.
     ///
     /// # Errors
     /// [`BrokerError`].
@@ -48,10 +49,10 @@ impl Publisher {
 }
 
 impl Replies {
-    /// The next reply.
+    /// Waits for the next reply.
     ///
     /// # Errors
-    /// [`BrokerError`] when the connection is gone, and with it every reply to come.
+    /// [`BrokerError`] if the connection is lost, and with it all further replies.
     pub async fn next(&mut self) -> Result<Reply, BrokerError> {
         loop {
             tokio::select! {

@@ -1,7 +1,8 @@
-//! What a worker's user may do in RabbitMQ, found out without doing it.
+//! Checks the permissions of a worker's user in RabbitMQ without using them.
 //!
-//! Each call has an argument that RabbitMQ refuses, after it has looked at the right to make the call
-//! (<https://www.rabbitmq.com/docs/access-control#authorisation>): no message is published or taken, and no consumer is added.
+//! Each call has an argument that RabbitMQ rejects after it has checked the permission for the call
+//! (<https://www.rabbitmq.com/docs/access-control#authorisation>), so no message is published or consumed and no
+//! consumer is added.
 
 use lapin::options::{BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions};
 use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
@@ -12,16 +13,17 @@ use super::{BrokerError, CALL_TIMEOUT, CONTROL_QUEUE, EVENTS, INTAKE_QUEUE, PARK
 use crate::engine::Lane;
 use crate::tls_policy::Endpoint;
 
-/// What workers publish to; the exchange without a name, which answers `reply_to`, has one where rights are given.
+/// The exchanges that workers publish to. The default exchange, used for `reply_to`, has the name `amq.default` in
+/// permissions.
 const WRITTEN: [(&str, &str); 3] = [(WAKE, WAKE), (EVENTS, EVENTS), ("", "amq.default")];
-/// No queue is bound by it, and none has it as its name.
+/// A routing key that no queue is bound with, and that is not the name of a queue.
 const UNBOUND: &str = "dispatch.check";
 
-/// The rights that a worker needs and this user does not have, a line for each kind of right. What is not there at all is
-/// [`topology::missing`]'s to tell.
+/// Returns the permissions that a worker needs and this user lacks, one line per kind. [`topology::missing`] reports
+/// queues and exchanges that do not exist.
 ///
 /// # Errors
-/// [`BrokerError`] where the broker cannot be reached.
+/// [`BrokerError`] if the broker cannot be reached.
 pub async fn missing_rights(endpoint: impl Into<Endpoint>, lanes: &[Lane]) -> Result<Vec<String>, BrokerError> {
     let connection = connect(&endpoint.into(), "dispatch check").await?;
     let (mut unread, mut unwritten) = (Vec::new(), Vec::new());
@@ -40,12 +42,13 @@ pub async fn missing_rights(endpoint: impl Into<Endpoint>, lanes: &[Lane]) -> Re
     Ok(lines.map(|(right, names)| format!("{right}: {}", names.join(", "))).collect())
 }
 
-/// The broker closes the channel of each call that it refuses.
+/// Opens a channel for one call, because the broker closes the channel of each call that it rejects.
 async fn channel(connection: &Connection) -> Result<Channel, BrokerError> {
     within(CALL_TIMEOUT, connection.create_channel()).await
 }
 
-/// A priority is a number. Would a broker take this one, it would hand out one message at most, and get it back with the channel.
+/// Consumes with a priority that is not a number. A broker that accepted it would deliver at most one message, and get
+/// it back when the channel closes.
 async fn consume(channel: &Channel, queue: &str) -> Result<(), BrokerError> {
     within(CALL_TIMEOUT, channel.basic_qos(1, BasicQosOptions::default())).await?;
     let mut arguments = FieldTable::default();
@@ -54,7 +57,7 @@ async fn consume(channel: &Channel, queue: &str) -> Result<(), BrokerError> {
     within(CALL_TIMEOUT, consuming).await.map(drop)
 }
 
-/// An expiration is a number.
+/// Publishes with an expiration that is not a number.
 async fn publish(channel: &Channel, exchange: &str) -> Result<(), BrokerError> {
     within(CALL_TIMEOUT, channel.confirm_select(ConfirmSelectOptions::default())).await?;
     let properties = BasicProperties::default().with_expiration("none".into());
@@ -63,7 +66,7 @@ async fn publish(channel: &Channel, exchange: &str) -> Result<(), BrokerError> {
     within(CALL_TIMEOUT, publishing).await.map(drop)
 }
 
-/// Whether what a call was refused for is something else than the right to make it.
+/// Returns whether the call was rejected for a reason other than a missing permission.
 fn allowed(answer: Result<(), BrokerError>) -> Result<bool, BrokerError> {
     let Err(error) = answer else { return Ok(true) };
     match soft_error(&error) {
@@ -73,7 +76,7 @@ fn allowed(answer: Result<(), BrokerError>) -> Result<bool, BrokerError> {
     }
 }
 
-/// Whether the user lacks the right to make the call.
+/// Returns whether the user lacks the permission for the call.
 pub(super) fn is_access_refused(error: &BrokerError) -> bool {
     matches!(soft_error(error), Some(AMQPSoftError::ACCESSREFUSED))
 }

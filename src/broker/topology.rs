@@ -1,4 +1,5 @@
-//! Exchanges, queues and bindings, every argument explicit. An administrator declares them; a worker only looks.
+//! Exchanges, queues and bindings, with every argument explicit. An administrator declares them; a worker only checks
+//! them.
 
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
@@ -11,9 +12,11 @@ use super::{
 use crate::engine::Lane;
 use crate::tls_policy::Endpoint;
 
-/// High, because a crash counts every prefetched neighbour: the worker itself judges crashes.
+/// The delivery limit of queues. It is high because a crash counts against every prefetched message; the worker itself
+/// counts attempts.
 const DELIVERY_LIMIT: i64 = 1000;
-/// A queue longer than this refuses publishes; the waker keeps its queues far shorter, so only intake's can reach it.
+/// The length at which a queue refuses publishes. The waker keeps its queues far shorter, so only the intake queue can
+/// reach it.
 const MAX_LENGTH: i64 = 1_000_000;
 const MAX_BYTES: i64 = 4 << 30;
 
@@ -21,7 +24,7 @@ struct QueuePlan {
     name: &'static str,
     arguments: FieldTable,
     bindings: Vec<(&'static str, &'static str)>,
-    /// Bindings of versions before, by which producers reached what is not theirs.
+    /// Bindings of earlier versions, through which producers could reach queues that are not theirs.
     outdated: Vec<(&'static str, &'static str)>,
 }
 
@@ -64,19 +67,19 @@ fn lane_arguments() -> FieldTable {
     arguments
 }
 
-/// What [`declare`] does with the bindings of versions before.
+/// Treatment of the bindings of earlier versions by [`declare`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outdated {
-    /// They stay, for workers of that version that still run.
+    /// Keep them, for workers of that version that still run.
     Keep,
-    /// They go.
+    /// Remove them.
     Remove,
 }
 
-/// Declares everything for these lanes and intake. Returns what was done, a line each. Repeating it changes nothing.
+/// Declares everything for intake and these lanes. Returns one line per declaration. Repeating it changes nothing.
 ///
 /// # Errors
-/// [`BrokerError`]; a queue that exists with other arguments is refused by the broker, which says how it differs.
+/// [`BrokerError`]; the broker rejects a queue that exists with other arguments, and reports the difference.
 pub async fn declare(endpoint: impl Into<Endpoint>, lanes: &[Lane], outdated: Outdated) -> Result<Vec<String>, BrokerError> {
     let connection = connect(&endpoint.into(), "dispatch topology").await?;
     let channel = within(CALL_TIMEOUT, connection.create_channel()).await?;
@@ -98,10 +101,10 @@ pub async fn declare(endpoint: impl Into<Endpoint>, lanes: &[Lane], outdated: Ou
             .await?;
             lines.push(format!("binding {exchange} --{key}--> {}", plan.name));
         }
-        // After the new ones: nothing is without a way.
+        // Removed after the new ones are declared, so that every message always has a route.
         let outdated = if outdated == Outdated::Remove { plan.outdated } else { Vec::new() };
         for (exchange, key) in outdated {
-            // RabbitMQ takes the removal of a binding that is not there.
+            // RabbitMQ accepts the removal of a binding that does not exist.
             let removing = channel.queue_unbind(plan.name.into(), exchange.into(), key.into(), FieldTable::default());
             within(CALL_TIMEOUT, removing).await?;
         }
@@ -110,12 +113,12 @@ pub async fn declare(endpoint: impl Into<Endpoint>, lanes: &[Lane], outdated: Ou
     Ok(lines)
 }
 
-/// What the broker says differs from what [`declare`] would make; empty where nothing does. Queues' arguments are compared by
-/// declaring again what is already there, which needs the right to configure; a missing thing is told, not made. Bindings
-/// cannot be asked for in AMQP: a publish that no queue takes tells at run time.
+/// Returns the differences from what [`declare`] would create, as reported by the broker; empty if there are none. The
+/// arguments of existing queues are compared by declaring them again, which needs the permission to configure; missing
+/// objects are reported, not created. AMQP cannot list bindings: a missing one is found when a publish is returned.
 ///
 /// # Errors
-/// [`BrokerError`] where the broker cannot be reached.
+/// [`BrokerError`] if the broker cannot be reached.
 pub async fn check(endpoint: impl Into<Endpoint>, lanes: &[Lane]) -> Result<Vec<String>, BrokerError> {
     let connection = connect(&endpoint.into(), "dispatch topology").await?;
     let mut differences = Vec::new();
@@ -147,16 +150,17 @@ pub async fn check(endpoint: impl Into<Endpoint>, lanes: &[Lane]) -> Result<Vec<
     Ok(differences)
 }
 
-/// What of [`declare`] is not there, looked for without the right to configure; arguments are not compared. From RabbitMQ 4.3 on,
-/// nobody may look for what they have no right on: that is not missing, it is not theirs.
+/// Returns the objects of [`declare`] that do not exist. Needs no permission to configure; arguments are not compared.
+/// From RabbitMQ 4.3 on, a user without any permission on an object cannot check it: such an object is not reported as
+/// missing.
 ///
 /// # Errors
-/// [`BrokerError`] where the broker cannot be reached.
+/// [`BrokerError`] if the broker cannot be reached.
 pub async fn missing(endpoint: impl Into<Endpoint>, lanes: &[Lane]) -> Result<Vec<String>, BrokerError> {
     let connection = connect(&endpoint.into(), "dispatch check").await?;
     let mut missing = Vec::new();
     for (name, kind) in exchanges() {
-        // A passive declare that finds nothing closes its channel.
+        // A passive declare of a missing object closes its channel.
         let channel = within(CALL_TIMEOUT, connection.create_channel()).await?;
         if let Err(error) = exchange_is_there(&channel, name, kind).await
             && !rights::is_access_refused(&error)
@@ -181,7 +185,7 @@ async fn exchange_is_there(channel: &Channel, name: &'static str, kind: Exchange
     within(CALL_TIMEOUT, channel.exchange_declare(name.into(), kind, passive, FieldTable::default())).await
 }
 
-/// Looks at a queue without changing it: ready messages and consumers.
+/// Returns the numbers of ready messages and of consumers of a queue, without changing it.
 pub(super) async fn look(channel: &Channel, queue: &str) -> Result<(u32, u32), BrokerError> {
     let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     let looked = within(CALL_TIMEOUT, channel.queue_declare(queue.into(), passive, FieldTable::default())).await?;
@@ -189,6 +193,6 @@ pub(super) async fn look(channel: &Channel, queue: &str) -> Result<(u32, u32), B
 }
 
 pub(super) async fn close(connection: Connection) {
-    // Whether the goodbye is heard changes nothing.
+    // A failed close changes nothing.
     drop(within(CALL_TIMEOUT, connection.close(200, "done".into())).await);
 }

@@ -1,4 +1,4 @@
-//! What the driver speaks over: TCP, TLS where the link wants it, and what comes in made legible and limited.
+//! The driver's transport: TCP, TLS if the link requires it, and the sanitizing of incoming bytes.
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
@@ -24,7 +24,7 @@ use super::sanitize::{Inbound, Legible};
 
 type Link = Compat<Legible<Either<TlsStream<TcpStream>, TcpStream>>>;
 
-/// The driver's own reactor, but for what it calls a TCP stream.
+/// The driver's own reactor, except for its TCP streams.
 #[derive(Debug, Clone)]
 struct Links(Tokio);
 
@@ -52,7 +52,7 @@ impl Reactor for Links {
     }
 }
 
-/// Connects to `uri`, over TLS where there is some. It consumes where `inbound` is given.
+/// Connects to `uri`, over TLS if `tls` is given. The connection consumes if `inbound` is given.
 pub(super) async fn connect(
     uri: AMQPUri,
     tls: Option<TlsConnector>,
@@ -66,7 +66,7 @@ pub(super) async fn connect(
 
 async fn link(authority: &AMQPAuthority, tls: Option<&TlsConnector>, inbound: Option<Arc<Inbound>>) -> io::Result<Link> {
     let tcp = TcpStream::connect((authority.host.as_str(), authority.port)).await?;
-    // Acks and confirms are small, and somebody waits for each.
+    // Acks and confirms are small and latency-sensitive.
     tcp.set_nodelay(true)?;
     let Some(tls) = tls else { return Ok(legible(Either::Right(tcp), inbound)) };
     let name =

@@ -1,4 +1,4 @@
-//! Whether a person agrees to a change, and why they make it.
+//! Confirmation of a change by the operator, and the reason for the audit log.
 
 use anyhow::bail;
 use clap::Args;
@@ -8,47 +8,48 @@ use super::output::{ask, can_ask};
 use crate::config;
 use crate::store::Actor;
 
-/// What every command takes that changes something.
+/// Options of every command that makes changes.
 #[derive(Debug, Args)]
 pub(super) struct Consent {
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(long, short)]
     yes: bool,
-    /// Why, for the audit log
+    /// Reason for the audit log
     #[arg(long)]
     reason: Option<String>,
 }
 
 impl Consent {
-    /// Whether it is given already or can be asked for.
+    /// Fails unless `--yes` is given or a prompt is possible.
     pub(super) fn can_be_had(&self) -> anyhow::Result<()> {
         if self.is_possible() {
             return Ok(());
         }
-        Err(Usage("there is no terminal to ask on; right is --yes".to_owned()).into())
+        Err(Usage("expected a terminal for the confirmation prompt, got none; use --yes".to_owned()).into())
     }
 
-    /// Whether it is given already or somebody can be asked: without it a command that is dry by default stays so.
+    /// Returns whether `--yes` is given or a prompt is possible. Otherwise a command that is a dry run by default changes
+    /// nothing.
     pub(super) fn is_possible(&self) -> bool {
         self.yes || can_ask()
     }
 
-    /// Asks, unless it is given already; without it the command ends here.
+    /// Asks `question` unless `--yes` is given. Without consent it fails, and the command ends.
     pub(super) fn to(&self, question: &str) -> anyhow::Result<()> {
         self.can_be_had()?;
         if !self.yes && !ask(question)? {
-            bail!("nothing was changed");
+            bail!("not confirmed; nothing was changed");
         }
         Ok(())
     }
 
-    /// Who acts, for the audit log.
+    /// Returns the actor for the audit log.
     pub(super) fn actor(&self) -> Actor {
         operator(self.reason.clone())
     }
 }
 
-/// Whoever runs the command.
+/// Returns the operator who runs the command, as an actor for the audit log.
 pub(super) fn operator(reason: Option<String>) -> Actor {
     Actor { who: config::user(), role: "operator".to_owned(), reason }
 }

@@ -1,4 +1,4 @@
-//! `dispatch demo`: two hundred jobs, a failing provider and a killed worker, on private servers.
+//! `dispatch demo`: two hundred jobs, a failing provider and a killed worker on private servers.
 
 use std::process::ExitCode;
 
@@ -7,10 +7,10 @@ use clap::Args;
 use super::output::Output;
 use crate::devkit::demo::{self, DemoOptions};
 
-/// Two hundred jobs through two workers on private servers, one of them killed; then everything promised is verified
+/// Run 200 jobs through two workers on private servers, kill one of them, then verify the guarantees
 #[derive(Debug, Args)]
 pub(super) struct Demo {
-    /// Leave everything running at the end, and say how to look around
+    /// Keep the servers running at the end, and print how to inspect them
     #[arg(long)]
     keep: bool,
 }

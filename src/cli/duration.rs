@@ -1,13 +1,13 @@
-//! Lengths of time on the command line.
+//! Durations on the command line.
 
 use std::time::Duration;
 
-/// Nothing that is meant to end lasts longer.
+/// The longest duration, in days.
 const LONGEST_DAYS: u64 = 90;
 
-/// Reads `90s`, `15m`, `24h` or `7d`, at most 90 days.
+/// Parses `90s`, `15m`, `24h` or `7d`, at most 90 days.
 pub(super) fn parse(text: &str) -> Result<Duration, String> {
-    let right = || format!("right is a number and a unit, up to {LONGEST_DAYS}d: 90s, 15m, 24h, 7d");
+    let right = || format!("expected a number and a unit, {LONGEST_DAYS}d at most; use 90s, 15m, 24h or 7d");
     let unit = text.chars().last().ok_or_else(right)?;
     let seconds = match unit {
         's' => 1,

@@ -1,5 +1,4 @@
-//! How a command ends that did not do what it was asked: one line on stderr, exit code 1, or 2 where the command line or a
-//! setting is not right.
+//! Reports a failed command: one line on stderr and exit code 1, or 2 for an invalid command line or setting.
 
 use std::process::ExitCode;
 
@@ -11,22 +10,22 @@ use crate::secrets::SecretError;
 use crate::store::StoreError;
 use crate::telemetry::TelemetryError;
 
-/// The command line is not right, in a way that the parser cannot see. The text says what would be.
+/// An invalid command line that the parser cannot detect. The text states what to use instead.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct Usage(pub(super) String);
 
-/// Exit code of a wrong command line or setting, as the parser's own.
+/// Exit code for an invalid command line or setting, the same as the parser's.
 pub(super) const USAGE: u8 = 2;
 
-/// Prints the chain of causes on one line and gives the exit code.
+/// Prints the chain of causes on one line and returns the exit code.
 pub(super) fn report(error: &anyhow::Error) -> ExitCode {
     say(&format!("error: {}", chain(error.as_ref())));
     ExitCode::from(if is_usage(error) { USAGE } else { 1 })
 }
 
 fn is_usage(error: &anyhow::Error) -> bool {
-    // What was added as context is found by its type here, and not in the chain.
+    // An error that was added as context is found by its type on the outer error, not in the chain.
     error.is::<NotRight>() || error.chain().any(is_usage_itself)
 }
 
@@ -50,9 +49,9 @@ mod tests {
 
     #[test]
     fn a_wrong_setting_is_told_from_a_failure_however_deep_it_lies() {
-        let setting: Result<(), _> = Err(StoreError::Url("right is …".to_owned()));
+        let setting: Result<(), _> = Err(StoreError::Url("use …".to_owned()));
         assert!(is_usage(&setting.context("opening").unwrap_err()));
-        assert!(is_usage(&anyhow::Error::new(Usage("right is --yes".to_owned()))));
+        assert!(is_usage(&anyhow::Error::new(Usage("use --yes".to_owned()))));
         assert!(is_usage(&SecretError::Keyring("a key is not base64").into()));
         assert!(is_usage(&anyhow!("its address is not right").context(NotRight("a provider's setting")).context("starting")));
         assert!(!is_usage(&anyhow!("there is no such job")));

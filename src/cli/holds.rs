@@ -1,4 +1,4 @@
-//! `dispatch holds list|place|release`: destinations that are left alone for a time.
+//! `dispatch holds list|place|release`: holds on destinations, which stop the calls to them for a time.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use super::output::{Output, ask, can_ask, plain, rendered, when};
 use crate::config::{self, Links};
 use crate::store::{Actor, HoldRow, Store};
 
-/// See which destinations are left alone, and why; hold one, or end its hold
+/// List, place and release holds on destinations
 #[derive(Debug, Subcommand)]
 pub(super) enum Holds {
     List(List),
@@ -22,24 +22,24 @@ pub(super) enum Holds {
     Release(Release),
 }
 
-/// List the holds in force: since when, until when, why, and how many jobs wait
+/// List the holds in force with their start, end, reason and number of waiting jobs
 #[derive(Debug, Args)]
 pub(super) struct List {
     #[command(flatten)]
     links: Links,
 }
 
-/// Hold one destination: its jobs wait until then, all others go on
+/// Place a hold on one destination: its jobs wait until the hold ends, all others continue
 #[derive(Debug, Args)]
 pub(super) struct Place {
     #[command(flatten)]
     action: Action,
-    /// For how long: 90s, 10m, 2h; a week at most
+    /// Duration of the hold: 90s, 10m, 2h, 7d; at most a week
     #[arg(long = "for", default_value = "1h", value_parser = length, value_name = "LENGTH")]
     length: Duration,
 }
 
-/// End the holds of one destination; the jobs that wait for them go on a few at a time
+/// Release the holds of one destination; waiting jobs continue, a few at a time
 #[derive(Debug, Args)]
 pub(super) struct Release {
     #[command(flatten)]
@@ -50,14 +50,14 @@ pub(super) struct Release {
 struct Action {
     #[command(flatten)]
     links: Links,
-    /// Which destination: organization|provider|host, organization|channel|number of the destination, or all that are limited
-    /// together, as `dispatch holds list` shows them: *|channel|name
+    /// Destination: organization|provider|host, organization|channel|number of the destination, or *|channel|name for
+    /// destinations with a common limit, as `dispatch holds list` shows them
     #[arg(value_parser = scope)]
     scope: String,
-    /// Why, for the audit log and for whoever waits
+    /// Reason for the audit log, shown with the hold and for waiting jobs
     #[arg(long)]
     reason: String,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(long, short)]
     yes: bool,
 }
@@ -85,7 +85,7 @@ impl Place {
         let store = self.action.agreed("Hold").await?;
         let (scope, actor) = (&self.action.scope, self.action.actor());
         if let Some((destination, _)) = scope.split_once('#') {
-            bail!("expected a whole destination, got what waits for a seat there; use '{destination}'");
+            bail!("expected a destination, got the wait key of its concurrency limit; use '{destination}'");
         }
         let until = store.hold(scope, self.length, &actor).await?;
         let value = json!({"scope": scope, "action": "place", "until": when(until)});
@@ -96,27 +96,27 @@ impl Place {
 
 impl Release {
     async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
-        let store = self.action.agreed("End every hold of").await?;
+        let store = self.action.agreed("Release every hold of").await?;
         let scope = &self.action.scope;
         let ended = store.end_holds(scope, &self.action.actor()).await?;
         if ended == 0 {
-            bail!("{scope} is not held; `dispatch holds list` shows what is");
+            bail!("expected a destination with a hold, got {scope}; use a scope that `dispatch holds list` shows");
         }
         let value = json!({"scope": scope, "action": "release", "ended": ended});
-        output.answer(&value, || format!("{} is held no more; its jobs go on a few at a time", plain(scope)))?;
+        output.answer(&value, || format!("{} is no longer held; its jobs continue, a few at a time", plain(scope)))?;
         Ok(ExitCode::SUCCESS)
     }
 }
 
 impl Action {
-    /// The store, once somebody has agreed to do `verb` to the destination.
+    /// Asks for consent to do `verb` to the destination, then returns the store.
     async fn agreed(&self, verb: &str) -> anyhow::Result<Store> {
         if !self.yes && !can_ask() {
-            return Err(Usage("there is no terminal to ask on; right is --yes".to_owned()).into());
+            return Err(Usage("expected a terminal for the confirmation prompt, got none; use --yes".to_owned()).into());
         }
         let store = connect::store(&self.links).await?;
         if !self.yes && !ask(&format!("{verb} {}?", self.scope))? {
-            bail!("nothing was changed");
+            bail!("not confirmed; nothing was changed");
         }
         Ok(store)
     }
@@ -142,7 +142,7 @@ fn table(output: Output, rows: &[HoldRow]) -> String {
     rendered(table)
 }
 
-/// A misspelt scope would hold nothing and say so to nobody.
+/// Checks a scope: a misspelt one would hold nothing without an error.
 fn scope(text: &str) -> Result<String, String> {
     let parts: Vec<&str> = text.split('|').collect();
     if parts.len() == 3 && parts.iter().all(|part| !part.trim().is_empty()) {
@@ -153,7 +153,7 @@ fn scope(text: &str) -> Result<String, String> {
         .to_owned())
 }
 
-/// A hold is not to be forgotten.
+/// The longest hold, in seconds, so that a forgotten hold ends.
 const LONGEST: u64 = 7 * 86_400;
 
 fn length(text: &str) -> Result<Duration, String> {
@@ -163,7 +163,7 @@ fn length(text: &str) -> Result<Duration, String> {
     let seconds = seconds.filter(|seconds| (1..=LONGEST).contains(seconds));
     seconds
         .map(Duration::from_secs)
-        .ok_or_else(|| "right is a number and s, m, h or d, such as 90s or 1h; a week at most".to_owned())
+        .ok_or_else(|| "expected a number and s, m, h or d, at most a week; use 90s or 1h for example".to_owned())
 }
 
 #[cfg(test)]

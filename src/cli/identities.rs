@@ -1,5 +1,5 @@
-//! `dispatch identities`: who the worker acts as, and the tokens it does so with. Tokens come from stdin or a file, never from
-//! the command line, and are never shown.
+//! `dispatch identities`: the identities that the worker acts as, and their tokens. Tokens come from stdin or a file, never from
+//! the command line, and are never printed.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -26,7 +26,7 @@ use crate::secrets::Keyring;
 use crate::store::{self, Actor, AuditedChange, CappedCount};
 use crate::tracker::{GivenTokens, IdentityRow, TokenEnd, Tracker, identity_cause, register_identity, set_tokens};
 
-/// Look at identities, register one, give it new tokens, try it
+/// List, register and test identities, and replace their tokens
 #[derive(Debug, Subcommand)]
 pub(super) enum Identities {
     List(List),
@@ -35,12 +35,12 @@ pub(super) enum Identities {
     Test(Box<Test>),
 }
 
-/// List identities: when the token ends, how often it has changed, how many jobs wait for new ones
+/// List identities with the expiry time and version of the token, and the number of jobs that wait for one
 #[derive(Debug, Args)]
 pub(super) struct List {
     #[command(flatten)]
     links: Links,
-    /// Only those of this organization
+    /// Only of this organization
     #[arg(long, value_name = "SLUG")]
     organization: Option<String>,
 }
@@ -52,14 +52,14 @@ pub(super) struct Register {
     given: Given,
 }
 
-/// Give an identity other tokens, instead of all it had; the jobs that wait for them go on
+/// Replace all tokens of an identity; jobs that wait for them continue
 #[derive(Debug, Args)]
 pub(super) struct SetTokens {
     #[command(flatten)]
     given: Given,
 }
 
-/// Sign in as an identity, refreshing its token where that is due, and say who Azure DevOps takes it for
+/// Sign in to Azure DevOps as an identity, refreshing its token if due, and print its profile
 #[derive(Debug, Args)]
 pub(super) struct Test {
     #[command(flatten)]
@@ -72,10 +72,10 @@ pub(super) struct Test {
 
 #[derive(Debug, Args)]
 struct Who {
-    /// Slug of its organization
+    /// Organization of the identity
     #[arg(long, value_name = "SLUG")]
     organization: String,
-    /// Its name
+    /// Name of the identity
     #[arg(long)]
     name: String,
 }
@@ -86,16 +86,16 @@ struct Given {
     links: Links,
     #[command(flatten)]
     who: Who,
-    /// Why, for the audit log
+    /// Reason for the audit log
     #[arg(long)]
     reason: Option<String>,
-    /// JSON with `access_token`, `refresh_token` or both, and `expires_in` (seconds) or `expires_at` of the access token, as
-    /// Microsoft Entra's token endpoint answers; `-` is stdin
+    /// JSON file with `access_token`, `refresh_token` or both, and `expires_in` (seconds) or `expires_at` of the access token,
+    /// for example the response of Microsoft Entra's token endpoint; `-` is stdin
     #[arg(value_name = "FILE", default_value = "-")]
     file: PathBuf,
 }
 
-/// What is read of a file of tokens. Entra's answer has more members.
+/// The fields of a token file. A response of Entra has more, which are ignored.
 #[derive(Deserialize)]
 struct TokenFile {
     #[serde(default)]
@@ -122,7 +122,7 @@ impl Identities {
 impl List {
     async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
         let store = connect::store(&self.links).await?;
-        // Nothing is opened.
+        // No value is unsealed.
         let tracker = tracker(&self.links, &Arc::new(Keyring::parse(&Keyring::fresh_setting())?))?;
         let identities = tracker.identities(self.organization.as_deref()).await?;
         let causes: Vec<String> = identities.iter().map(|identity| identity_cause(identity.id)).collect();
@@ -154,7 +154,7 @@ impl Test {
             let email = profile.email.as_deref().map_or_else(String::new, |email| format!(" <{}>", plain(email)));
             let refreshed = if is_refreshed { ", refreshed just now" } else { "" };
             format!(
-                "{} of {} is {}{email}, {}\nits token ends {}{refreshed}",
+                "{} of {} is {}{email}, {}\nits token expires {}{refreshed}",
                 plain(&now.name),
                 plain(&now.organization),
                 plain(&profile.display_name),
@@ -166,7 +166,7 @@ impl Test {
     }
 }
 
-/// What is done with tokens that are given.
+/// The action on the given tokens.
 #[derive(Clone, Copy)]
 enum Deed {
     Register,
@@ -200,7 +200,7 @@ impl Given {
         let value = json!({"identity": identity, "jobs_released": released.now, "jobs_to_follow": released.later});
         output.answer(&value, || {
             let version = &identity["version"];
-            format!("{} of {}: version {version} of its tokens\njobs that go on: {released}", plain(name), plain(organization))
+            format!("{} of {}: version {version} of its tokens\njobs released: {released}", plain(name), plain(organization))
         })?;
         Ok(ExitCode::SUCCESS)
     }
@@ -216,11 +216,11 @@ impl TokenFile {
             (None, None) if access.is_none() => TokenEnd::In(Duration::ZERO),
             (None, None) => {
                 let right = "`expires_in` (seconds) or `expires_at` (RFC 3339) beside `access_token`";
-                return Err(Usage(format!("when the access token ends is not said; right is {right}")).into());
+                return Err(Usage(format!("expected the expiry time of the access token, got none; use {right}")).into());
             }
         };
         if access.is_none() && refresh.is_none() {
-            return Err(Usage("there is no token; right is `access_token`, `refresh_token` or both".to_owned()).into());
+            return Err(Usage("expected a token, got none; use `access_token`, `refresh_token` or both".to_owned()).into());
         }
         let (access_token, refresh_token) = (access.map(SecretString::from), refresh.map(SecretString::from));
         Ok(GivenTokens { access_token, refresh_token, end })
@@ -232,13 +232,13 @@ fn tracker(links: &Links, keyring: &Arc<Keyring>) -> anyhow::Result<Tracker> {
 }
 
 fn shown(identity: &IdentityRow, waiting: CappedCount) -> anyhow::Result<Value> {
-    let mut value = serde_json::to_value(identity).context("the answer as JSON")?;
+    let mut value = serde_json::to_value(identity).context("the answer cannot be encoded as JSON")?;
     value["jobs_waiting"] = Value::from(waiting.at_least());
     Ok(value)
 }
 
 fn table(output: Output, rows: &[(IdentityRow, CappedCount)]) -> String {
-    let headings = ["id", "organization", "name", "token ends", "version", "refresh token", "jobs waiting"];
+    let headings = ["id", "organization", "name", "token expires", "version", "refresh token", "jobs waiting"];
     let mut table = output.table(&headings);
     for (identity, waiting) in rows {
         let refresh = match (identity.has_refresh_token, identity.refresh_refused_at) {
@@ -281,8 +281,8 @@ mod tests {
     #[test]
     fn a_file_that_is_not_right_is_told_without_its_tokens() {
         for (text, right) in [
-            ("{}", "there is no token"),
-            (r#"{"access_token":" ","refresh_token":""}"#, "there is no token"),
+            ("{}", "expected a token"),
+            (r#"{"access_token":" ","refresh_token":""}"#, "expected a token"),
             (r#"{"access_token":"canary"}"#, "`expires_in`"),
             (r#"{"access_token":["canary"]}"#, "access_token"),
             (r#"{"access_token":1,"refresh_token":"canary"}"#, "access_token"),

@@ -1,4 +1,4 @@
-//! `dispatch keys`: which keys the sealed values have, and sealing them anew.
+//! `dispatch keys`: counts sealed values by key, and reseals them with the first key.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -17,12 +17,12 @@ use crate::secrets::SealedColumn;
 use crate::store::{self, Store};
 use crate::tracker;
 
-/// Rows of a page where nothing is written.
+/// Rows of a page when counting.
 const PAGE: i64 = 5000;
-/// Passes over a column: a worker that still seals with another key may add values meanwhile.
+/// Passes over a column. A worker that still seals with another key may add values meanwhile.
 const PASSES: usize = 3;
 
-/// See which keys the sealed values have, and seal them anew with the first one
+/// Count the sealed values by key, and reseal them with the keyring's first key
 #[derive(Debug, Subcommand)]
 pub(super) enum Keys {
     List(List),
@@ -36,12 +36,12 @@ pub(super) struct List {
     links: Links,
 }
 
-/// Seal every value anew with the keyring's first key, while workers run; repeating it goes on where it stopped
+/// Reseal every value with the keyring's first key while workers run; run again after an interruption to continue
 #[derive(Debug, Args)]
 pub(super) struct Rotate {
     #[command(flatten)]
     links: Links,
-    /// Rows looked at in one statement
+    /// Rows read by one statement
     #[arg(long, default_value_t = 500, value_name = "ROWS", value_parser = clap::value_parser!(i64).range(1..=10_000))]
     batch: i64,
     #[command(flatten)]
@@ -54,11 +54,11 @@ struct Count {
     column: &'static str,
     key: String,
     values: u64,
-    /// Whether the keyring has it.
+    /// Whether the keyring has the key.
     known: bool,
 }
 
-/// A value that stays as it is.
+/// A value that could not be unsealed and is unchanged.
 #[derive(Debug, Serialize)]
 struct Unopened {
     table: &'static str,
@@ -84,7 +84,7 @@ impl List {
             counts.extend(count(&store, column).await?);
         }
         output.answer(&json!({"seals_with": store.seals_with(), "values": counts}), || table(output, &counts))?;
-        say(&format!("new values are sealed with key {}", store.seals_with()));
+        say(&format!("workers with this keyring seal new values with key {}", store.seals_with()));
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -94,14 +94,14 @@ impl Rotate {
         self.consent.can_be_had()?;
         let store = connect::store_with_keyring(&self.links).await?;
         let key = store.seals_with().to_owned();
-        self.consent.to(&format!("Seal every value anew with key {key}?"))?;
+        self.consent.to(&format!("Reseal every value with key {key}?"))?;
         let actor = self.consent.actor();
-        // A rotation that dies leaves this row alone.
+        // After an interrupted rotation, this is its only audit row.
         store.audit(&actor, "keys.rotate", None, &Value::Null, &json!({"key": key})).await?;
         let (mut resealed, mut unopened) = (Vec::new(), Vec::new());
         for column in columns() {
             let values = self.reseal(&store, column, &mut unopened).await?;
-            say(&format!("{}.{}: {values} sealed anew", column.table, column.column));
+            say(&format!("{}.{}: resealed {values} values", column.table, column.column));
             resealed.push(json!({"table": column.table, "column": column.column, "values": values}));
         }
         let left = self.left(&store, &key).await?;
@@ -110,17 +110,17 @@ impl Rotate {
             if left == 0 { format!("every value is sealed with key {key}") } else { String::new() }
         })?;
         for Unopened { table, column, row, why } in &unopened {
-            say(&format!("{table}.{column} of row {row} stays as it is: {why}"));
+            say(&format!("{table}.{column} of row {row} is unchanged: {why}"));
         }
         if left > unopened.len() as u64 {
             say(&format!(
-                "{left} values have other keys: a worker still seals with one; start all workers with {key} first, then repeat"
+                "{left} values have other keys: a worker still seals with one; start all workers with {key} first, then retry"
             ));
         }
         Ok(if left == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
-    /// Values with other keys, those among them that came meanwhile to columns that were done.
+    /// Counts values with other keys, including those added meanwhile to columns that were already resealed.
     async fn left(&self, store: &Store, key: &str) -> anyhow::Result<u64> {
         let mut left = 0;
         for column in columns() {
@@ -129,7 +129,7 @@ impl Rotate {
         Ok(left)
     }
 
-    /// Passes over a column until nothing is left to be done. Returns how many values were sealed anew.
+    /// Passes over a column until no value is left to reseal. Returns the number of resealed values.
     async fn reseal(&self, store: &Store, column: &'static SealedColumn, unopened: &mut Vec<Unopened>) -> anyhow::Result<u64> {
         let mut values = 0;
         for _ in 0..PASSES {
@@ -155,7 +155,7 @@ impl Rotate {
             failed.extend(done.unopened);
             let Some(last) = page.last else { break };
             if done.values > 0 {
-                say(&format!("{}.{}: {values} so far, up to row {last}", column.table, column.column));
+                say(&format!("{}.{}: resealed {values} values so far, up to row {last}", column.table, column.column));
             }
             after = Some(last);
         }
@@ -166,7 +166,7 @@ impl Rotate {
     }
 }
 
-/// Every column of sealed values.
+/// Returns every column of sealed values.
 pub(super) fn columns() -> impl Iterator<Item = &'static SealedColumn> {
     tracker::SEALED.iter().chain(store::SEALED)
 }

@@ -1,4 +1,4 @@
-//! `dispatch migrate`: brings the schema up to date.
+//! `dispatch migrate`: migrates the schema to the current version.
 
 use std::process::ExitCode;
 
@@ -10,7 +10,7 @@ use super::output::{Output, plain, say};
 use crate::config::{Links, MigrateSettings};
 use crate::store::{self, Migrated, WorkerLogin};
 
-/// Bring the database's schema up to date and grant the roles their rights, as the owner; repeating it changes nothing
+/// Migrate the database schema and grant the roles their rights, as the owner; idempotent
 #[derive(Debug, Args)]
 pub(super) struct Migrate {
     #[command(flatten)]
@@ -30,11 +30,11 @@ impl Migrate {
                 [] => "the schema is up to date".to_owned(),
                 names => names.iter().map(|name| format!("applied {name}\n")).collect(),
             };
-            let login = name.map_or_else(String::new, |name| format!("\nworkers may log in as {}", plain(name)));
+            let login = name.map_or_else(String::new, |name| format!("\nlogin for workers: {}", plain(name)));
             format!("{}{login}", schema.trim_end())
         })?;
         for statement in left {
-            say(&format!("expected the right to run this, got none; an administrator runs: {statement}"));
+            say(&format!("expected the right to run this statement, got none; have an administrator run: {statement}"));
         }
         Ok(ExitCode::SUCCESS)
     }

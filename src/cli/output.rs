@@ -1,7 +1,7 @@
-//! What commands say: data on stdout, as JSON or for people, everything else on stderr. Nothing else in the program prints.
+//! Output of commands: data on stdout, as JSON or text, everything else on stderr. No other module prints.
 //!
-//! **Invariant:** nothing that a command says drives a terminal, but for the colours of its own tables: each way out of here
-//! looks at every character.
+//! **Invariant:** no output of a command controls a terminal, apart from the colours of its own tables; `cli/output.rs`
+//! checks every character.
 
 use std::borrow::Cow;
 use std::io::{self, ErrorKind, IsTerminal, Write};
@@ -16,7 +16,7 @@ use crate::config::no_color;
 use crate::escape::{self, acts};
 use crate::job::JobState;
 
-/// Where a command's answer goes and in which form.
+/// The form of a command's answer.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Output {
     json: bool,
@@ -24,20 +24,20 @@ pub(super) struct Output {
 }
 
 impl Output {
-    /// For people, or one JSON document.
+    /// Output as text, or as one JSON document.
     pub(super) fn new(json: bool) -> Self {
         Self { json, colours: io::stdout().is_terminal() && !no_color() }
     }
 
-    /// Whether the answer is JSON.
+    /// Returns whether the answer is JSON.
     pub(super) const fn is_json(self) -> bool {
         self.json
     }
 
-    /// The command's answer: `value` as JSON on one line, or the text for people.
+    /// Prints the command's answer: `value` as JSON on one line, or the text of `people`.
     pub(super) fn answer(self, value: &impl Serialize, people: impl FnOnce() -> String) -> anyhow::Result<()> {
         let text = if self.json {
-            escape::json(&serde_json::to_string(value).context("the answer as JSON")?).into_owned()
+            escape::json(&serde_json::to_string(value).context("the answer cannot be encoded as JSON")?).into_owned()
         } else {
             without_commands(&people(), self.colours).into_owned()
         };
@@ -47,12 +47,12 @@ impl Output {
         raw(format!("{}\n", text.trim_end_matches('\n')).as_bytes())
     }
 
-    /// A line for people that comes before the answer; JSON has the answer alone.
+    /// Prints a line before the answer. With JSON output it prints nothing.
     pub(super) fn line(self, text: &str) -> anyhow::Result<()> {
         if self.json { Ok(()) } else { raw(format!("{}\n", plain(text)).as_bytes()) }
     }
 
-    /// An empty table with these headings, as wide as the terminal.
+    /// Returns an empty table with these headings, as wide as the terminal.
     pub(super) fn table(self, headings: &[&str]) -> Table {
         let mut table = Table::new();
         table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
@@ -64,7 +64,7 @@ impl Output {
         table
     }
 
-    /// A state in its colour.
+    /// Returns a cell with the state in its colour.
     pub(super) fn state(self, state: JobState) -> Cell {
         let colour = match state {
             JobState::Ready => Color::Reset,
@@ -82,7 +82,7 @@ impl Output {
     }
 }
 
-/// A table as text, without blanks at the ends of its lines.
+/// Renders a table as text without trailing blanks.
 pub(super) fn rendered(mut table: Table) -> String {
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
@@ -90,7 +90,7 @@ pub(super) fn rendered(mut table: Table) -> String {
     table.trim_fmt()
 }
 
-/// A stored text for stdout as it is, but for control characters that would reach a terminal.
+/// Prints stored text on stdout unchanged. On a terminal it replaces control characters.
 pub(super) fn verbatim(text: &str) -> anyhow::Result<()> {
     if !io::stdout().is_terminal() {
         return raw(text.as_bytes());
@@ -98,46 +98,47 @@ pub(super) fn verbatim(text: &str) -> anyhow::Result<()> {
     raw(format!("{}\n", without_commands(text, false).trim_end_matches('\n')).as_bytes())
 }
 
-/// Bytes for stdout.
+/// Writes bytes to stdout.
 pub(super) fn raw(bytes: &[u8]) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
-        // The reader has seen enough (`| head`).
+        // The reader closed the pipe (`| head`).
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        written => written.context("writing to stdout"),
+        written => written.context("cannot write to stdout"),
     }
 }
 
-/// A line for whoever watches, on stderr.
+/// Prints a line on stderr.
 pub(super) fn say(line: &str) {
-    // A stderr that is closed has nobody watching.
+    // A closed stderr has no reader.
     drop(writeln!(io::stderr(), "{}", plain(line)));
 }
 
-/// Lines for whoever watches.
+/// Prints several lines on stderr.
 pub(super) fn say_lines(text: &str) {
     text.lines().for_each(say);
 }
 
-/// Whether somebody can be asked.
+/// Returns whether a prompt is possible: stdin and stderr are terminals.
 pub(super) fn can_ask() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
 }
 
-/// Asks on the terminal; anything but yes is no.
+/// Prompts on the terminal. Every answer except `y` and `yes` counts as no.
 pub(super) fn ask(question: &str) -> anyhow::Result<bool> {
-    write!(io::stderr(), "{} [y/N] ", plain(question)).context("asking")?;
+    write!(io::stderr(), "{} [y/N] ", plain(question)).context("cannot print the prompt")?;
     let mut answer = String::new();
-    io::stdin().read_line(&mut answer).context("reading the answer")?;
+    io::stdin().read_line(&mut answer).context("cannot read the answer to the prompt")?;
     Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
-/// Stored text for a terminal, as one line: what could move its cursor, or worse (see [`acts`]), becomes U+FFFD.
+/// Returns stored text as one line that is safe on a terminal: each character that acts on a terminal (see [`acts`]) becomes
+/// U+FFFD.
 pub(super) fn plain(text: &str) -> String {
     text.replace(acts, "\u{fffd}")
 }
 
-/// Lines for a terminal, as [`plain`] has each of them. The colours that tables have stay where they are wanted.
+/// Returns lines that are safe on a terminal, each as [`plain`] makes it. With `colours` the colours of tables are kept.
 fn without_commands(text: &str, colours: bool) -> Cow<'_, str> {
     if !text.contains(|character| character != '\n' && acts(character)) {
         return Cow::Borrowed(text);
@@ -162,25 +163,25 @@ fn without_commands(text: &str, colours: bool) -> Cow<'_, str> {
     Cow::Owned(safe)
 }
 
-/// The length of a colour or style (`ESC [ … m`) that `text` begins with, in bytes.
+/// Returns the length in bytes of the colour or style sequence (`ESC [ … m`) at the start of `text`, or 0.
 fn colour(text: &str) -> usize {
     let parameters =
         text.strip_prefix("\u{1b}[").map(|rest| (rest, rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == ';')));
     parameters.filter(|(_, behind)| behind.starts_with('m')).map_or(0, |(rest, behind)| 3 + rest.len() - behind.len())
 }
 
-/// An optional text, `-` where there is none.
+/// Returns the text, or `-` for `None`.
 pub(super) fn or_dash(text: Option<&str>) -> String {
     text.map_or_else(|| "-".to_owned(), plain)
 }
 
-/// `2025-03-04 14:05:00Z`.
+/// Formats a time in UTC: `2025-03-04 14:05:00Z`.
 pub(super) fn when(at: OffsetDateTime) -> String {
     let at = at.to_offset(UtcOffset::UTC);
     format!("{} {:02}:{:02}:{:02}Z", at.date(), at.hour(), at.minute(), at.second())
 }
 
-/// `12 ms`, `3.4 s`.
+/// Formats milliseconds: `12 ms`, `3.4 s`.
 pub(super) fn milliseconds(ms: i64) -> String {
     if ms < 1000 {
         return format!("{ms} ms");

@@ -1,4 +1,4 @@
-//! `dispatch pipelines`: every stage in order, printed from the registry that the worker runs.
+//! `dispatch pipelines`: prints every stage in order from the registry that the worker runs.
 
 use std::process::ExitCode;
 
@@ -22,7 +22,7 @@ struct PipelineRow {
 struct StageRow {
     stage: &'static str,
     version: i32,
-    /// Reached by a jump only.
+    /// Reached only by a jump from another stage.
     aside: bool,
     needs: &'static [&'static str],
     effect: Option<EffectClass>,
@@ -88,7 +88,7 @@ fn text(output: Output, rows: &[PipelineRow]) -> String {
     rendered(table)
 }
 
-/// `30 s`, `5 min`, `12 h`: in the largest unit that divides it.
+/// Formats seconds in the largest unit that divides them: `30 s`, `5 min`, `12 h`.
 fn seconds(number: f64) -> String {
     match [(3600.0, "h"), (60.0, "min")].into_iter().find(|(unit, _)| number >= *unit && number % unit == 0.0) {
         Some((unit, name)) => format!("{} {name}", number / unit),

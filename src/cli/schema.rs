@@ -1,4 +1,4 @@
-//! `dispatch schema`: the producers' contract, printed from the types that the worker reads and writes.
+//! `dispatch schema`: the contract with producers, generated from the types that the worker reads and writes.
 
 use std::process::ExitCode;
 
@@ -10,32 +10,32 @@ use super::output::Output;
 use crate::broker::{EVENTS, EXCHANGE, KEY_CANCEL, KEY_CONFIGURE, KEY_JOB};
 use crate::message::schema::{self, Addresses};
 
-/// Print the JSON Schema (2020-12) of a message, or the AsyncAPI 3.0 document of all
+/// Print the JSON Schema (2020-12) of one message, or the AsyncAPI 3.0 document of all messages
 #[derive(Debug, Args)]
 pub(super) struct Schema {
-    /// Of what
+    /// Document to print
     #[arg(value_enum)]
     of: Document,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Document {
-    /// A job, as a producer sends it
+    /// Job message of a producer
     Job,
-    /// Supplies the account that a job waits for
+    /// Message that supplies the account a job waits for
     Configure,
-    /// Ends a job
+    /// Message that cancels a job
     Cancel,
-    /// Outcome events and replies
+    /// Outcome events and replies of the worker
     Outcome,
-    /// All of them, with exchanges and routing keys
+    /// All messages, with exchanges and routing keys
     Asyncapi,
 }
 
 impl Schema {
     pub(super) fn run(self, output: Output) -> anyhow::Result<ExitCode> {
         let document = self.of.value();
-        let pretty = serde_json::to_string_pretty(&document).context("the document as JSON")?;
+        let pretty = serde_json::to_string_pretty(&document).context("the document cannot be encoded as JSON")?;
         output.answer(&document, || pretty)?;
         Ok(ExitCode::SUCCESS)
     }
@@ -71,8 +71,8 @@ mod tests {
             let is = std::fs::read_to_string(&file).unwrap_or_default();
             assert!(
                 is == right,
-                "{} is not what the types say; if that is meant, run\n  dispatch schema {name} > src/message/schema/{name}.json\nand \
-                 tell producers in CHANGELOG.md",
+                "{} differs from the types; if the change is intended, run\n  \
+                 dispatch schema {name} > src/message/schema/{name}.json\nand add the change to CHANGELOG.md for producers",
                 file.display()
             );
         }

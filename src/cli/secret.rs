@@ -1,4 +1,4 @@
-//! Secrets, which come from a file or from stdin, never from the command line, and are shown to nobody.
+//! Secrets come from a file or from stdin, never from the command line, and are never printed.
 
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
@@ -13,30 +13,30 @@ use super::publish::contents;
 /// The longest secret, in bytes.
 const LONGEST: usize = 8 << 10;
 
-/// Where a secret comes from.
+/// The source of a secret.
 #[derive(Debug, Args)]
 pub(super) struct SecretSource {
-    /// The file that holds the secret and nothing else; `-` is stdin
+    /// File that contains only the secret; `-` is stdin
     #[arg(long, value_name = "FILE")]
     secret_file: Option<PathBuf>,
 }
 
 impl SecretSource {
-    /// The secret of the file, if one is named.
+    /// Reads the secret from the file, if one is given.
     pub(super) fn optional(&self) -> anyhow::Result<Option<SecretString>> {
         self.secret_file.as_deref().map(read).transpose()
     }
 
-    /// The secret of the file, or of stdin where none is named.
+    /// Reads the secret from the file, or from stdin if none is given.
     pub(super) fn required(&self) -> anyhow::Result<SecretString> {
         read(self.secret_file.as_deref().unwrap_or_else(|| Path::new("-")))
     }
 }
 
-/// The file's only line.
+/// Reads the file's only line.
 fn read(file: &Path) -> anyhow::Result<SecretString> {
     if file == Path::new("-") && io::stdin().is_terminal() {
-        let right = "a secret is not typed where it can be seen; right is `… < FILE`, or --secret-file FILE";
+        let right = "expected a secret from a file, got a terminal, which would show it; use `… < FILE` or --secret-file FILE";
         return Err(Usage(right.to_owned()).into());
     }
     let (name, bytes) = contents(file)?;
@@ -44,7 +44,7 @@ fn read(file: &Path) -> anyhow::Result<SecretString> {
 }
 
 fn secret(bytes: Vec<u8>) -> Result<SecretString, &'static str> {
-    const RIGHT: &str = "a secret is one line of 1 to 8192 bytes of UTF-8 text";
+    const RIGHT: &str = "expected one line of 1 to 8192 bytes of UTF-8 text; use a file that contains only the secret";
     let text = String::from_utf8(bytes).map_err(|_| RIGHT)?;
     let line = text.strip_suffix('\n').unwrap_or(&text);
     let line = line.strip_suffix('\r').unwrap_or(line);

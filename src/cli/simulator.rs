@@ -1,4 +1,4 @@
-//! `dispatch simulator` (hidden): the provider simulator as a process of its own.
+//! `dispatch simulator` (hidden): the provider simulator as a separate process.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,13 +12,13 @@ use crate::devkit::simulator::{self, SimulatorOptions};
 /// Simulate Azure DevOps, Discord, Slack, Teams, webhook receivers and a mail server until SIGTERM or the end of stdin
 #[derive(Debug, Args)]
 pub(super) struct Simulator {
-    /// Where it listens; port 0 is any free one
+    /// Address to listen on; port 0 is any free port
     #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDRESS")]
     listen: SocketAddr,
-    /// The witness log; an existing one is gone on with
+    /// Witness log; an existing one is continued
     #[arg(long, value_name = "FILE")]
     witness: PathBuf,
-    /// A JSON file with the state to begin with
+    /// JSON file with the initial state
     #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,
 }

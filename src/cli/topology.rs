@@ -18,17 +18,17 @@ pub(super) enum Topology {
     Check(Check),
 }
 
-/// Declare what the worker needs; an administrator's command, repeating it changes nothing
+/// Declare the exchanges, queues and bindings of the worker, as an administrator; idempotent
 #[derive(Debug, Args)]
 pub(super) struct Declare {
     #[command(flatten)]
     links: Links,
-    /// Leave the bindings of the version before in place, while workers of that version still run
+    /// Keep the bindings of the previous version while its workers still run
     #[arg(long)]
     keep_old_bindings: bool,
 }
 
-/// Print what the broker says differs; exit code 1 where something does
+/// Print differences from the expected topology; exit code 1 if there are any
 #[derive(Debug, Args)]
 pub(super) struct Check {
     #[command(flatten)]
@@ -48,7 +48,7 @@ impl Topology {
                 let differences = topology::check(check.links.amqp_url()?, &lanes()).await?;
                 let right = differences.is_empty();
                 output.answer(&json!({"right": right, "differences": differences}), || {
-                    if right { "the topology is right".to_owned() } else { lines(&differences) }
+                    if right { "the topology is as expected".to_owned() } else { lines(&differences) }
                 })?;
                 Ok(if right { ExitCode::SUCCESS } else { ExitCode::FAILURE })
             }

@@ -1,4 +1,4 @@
-//! `dispatch tracker import|export`: organizations, people, groups and links, from and as one JSON document.
+//! `dispatch tracker import|export`: imports and exports the tracker as one JSON document.
 
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
@@ -22,35 +22,35 @@ use crate::secrets::Keyring;
 use crate::store::{self, Actor, CappedCount, Released};
 use crate::tracker::{self, ImportCounts, Imported, TrackerDocument};
 
-/// Bring in organizations, people, groups and links, or write them out
+/// Import or export organizations, people, groups, links, identities and destinations
 #[derive(Debug, Subcommand)]
 pub(super) enum Tracker {
     Import(Import),
     Export(Export),
 }
 
-/// Import a tracker document; repeating it changes nothing. Jobs whose cause for waiting is gone go on
+/// Import a tracker document; idempotent; jobs continue if the import removes the cause of their wait
 #[derive(Debug, Args)]
 pub(super) struct Import {
     #[command(flatten)]
     links: Links,
-    /// Why, for the audit log
+    /// Reason for the audit log
     #[arg(long)]
     reason: Option<String>,
-    /// The document, JSON; `-` is stdin
+    /// JSON file with the document; `-` is stdin
     #[arg(value_name = "FILE")]
     file: PathBuf,
 }
 
-/// Print everything as the document that import takes; without secrets, importing it leaves them as they are
+/// Print the tracker as a document for import; without secrets, importing it keeps the present ones
 #[derive(Debug, Args)]
 pub(super) struct Export {
     #[command(flatten)]
     links: Links,
-    /// With tokens and secrets in plain text, but not to a terminal; an audit row says who did
+    /// Include tokens and secrets in plain text, never on a terminal; the audit log records it
     #[arg(long)]
     with_secrets: bool,
-    /// Why, for the audit log
+    /// Reason for the audit log
     #[arg(long)]
     reason: Option<String>,
 }
@@ -68,21 +68,21 @@ impl Export {
     async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
         let tracker = if self.with_secrets {
             if io::stdout().is_terminal() {
-                return Err(Usage("secrets are not shown on a terminal; right is `… > FILE`".to_owned()).into());
+                return Err(Usage("expected a file for the secrets, got a terminal; use `… > FILE`".to_owned()).into());
             }
             let store = connect::store_with_keyring(&self.links).await?;
-            // Before they are read, so that nobody gets them without a trace.
+            // Written before the secrets are read, so that every access is recorded.
             store.audit(&operator(self.reason), "tracker.export_secrets", None, &Value::Null, &Value::Null).await?;
             connect::tracker_with_keyring(&self.links).await?
         } else {
             connect::tracker(&self.links).await?
         };
         let export = tracker.export(self.with_secrets).await?;
-        let document = serde_json::to_string_pretty(&export.document).context("the document as JSON")?;
-        // As JSON has it, so that the file means what the tables do.
+        let document = serde_json::to_string_pretty(&export.document).context("the document cannot be encoded as JSON")?;
+        // Escaped as JSON, so that the file has the same values as the tables.
         output.answer(&export.document, || escape::json(&document).into_owned())?;
         if export.people_left_out > 0 {
-            say(&format!("{} people without a verified address are left out: they have no key", export.people_left_out));
+            say(&format!("skipped {} people without a verified address: they have no key", export.people_left_out));
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -113,7 +113,7 @@ async fn import(links: &Links, keyring: &Keyring, document: &TrackerDocument, ac
     .await
 }
 
-/// A JSON document of a kind; what is wrong is told by its place, and without the values, which may be tokens.
+/// Parses a JSON document. An error names the path, and omits values, which may be tokens.
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> anyhow::Result<T> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let document = serde_path_to_error::deserialize(&mut reader)
@@ -122,7 +122,7 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> anyhow::Result<T> {
     Ok(document)
 }
 
-/// A parser's message without the string it quotes, which may be a token.
+/// Returns a parser's message without the string that it quotes, which may be a token.
 fn without_values(message: &str) -> String {
     match (message.find('"'), message.rfind('"')) {
         (Some(first), Some(last)) if first < last => format!("{}…{}", &message[..=first], &message[last..]),
@@ -135,7 +135,7 @@ fn text(output: Output, counts: &ImportCounts, released: Released) -> String {
     for (name, rows) in counts {
         table.add_row([Cell::new(plain(name)), Cell::new(rows)]);
     }
-    format!("{}\n\njobs that go on: {released}", rendered(table))
+    format!("{}\n\njobs released: {released}", rendered(table))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! `dispatch worker`: runs jobs until it is told to stop.
+//! `dispatch worker`: runs jobs until a signal stops it.
 
 use std::process::ExitCode;
 
@@ -7,7 +7,7 @@ use clap::Args;
 use crate::app;
 use crate::config::{Links, WorkerSettings};
 
-/// Run jobs until told to stop: SIGTERM or SIGINT drains, a second one ends at once
+/// Run jobs until a signal: the first SIGTERM or SIGINT drains, a second one ends at once
 #[derive(Debug, Args)]
 pub(super) struct Worker {
     #[command(flatten)]

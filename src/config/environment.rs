@@ -1,25 +1,25 @@
-//! What is read of the environment beside the settings, and names in it that look like settings and are none.
+//! Environment variables that are not settings of the command line, and the check for unknown settings.
 
-/// Servers that tests use instead of starting private ones: Postgres and RabbitMQ URLs.
+/// Returns the Postgres and RabbitMQ URLs of servers that tests use instead of private ones.
 #[must_use]
 pub fn test_servers() -> Option<(String, String)> {
     let read = |name: &str| std::env::var_os(name).and_then(|value| value.into_string().ok());
     Some((read("DISPATCH_TEST_DATABASE_URL")?, read("DISPATCH_TEST_AMQP_URL")?))
 }
 
-/// How many cases a property test with real servers runs, where somebody wants more than its default.
+/// Returns the number of cases that a property test with real servers runs, if set.
 #[must_use]
 pub fn test_cases() -> Option<u32> {
     number("DISPATCH_TEST_CASES")
 }
 
-/// How many times as large as usual the tables are whose statements are looked at, where somebody wants them larger.
+/// Returns the factor by which the tables for the tests of statements are larger than usual, if set.
 #[must_use]
 pub fn test_scale() -> Option<u32> {
     number("DISPATCH_TEST_SCALE")
 }
 
-/// The one case that a property test with real servers runs again.
+/// Returns the seed of the only case that a property test with real servers runs, if set.
 #[must_use]
 pub fn test_seed() -> Option<u64> {
     number("DISPATCH_TEST_SEED")
@@ -29,24 +29,24 @@ fn number<N: std::str::FromStr>(name: &str) -> Option<N> {
     std::env::var_os(name)?.into_string().ok()?.parse().ok()
 }
 
-/// Settings that no command has a flag for, with what they mean.
+/// Settings without a flag, with their descriptions.
 pub const WITHOUT_FLAG: [(&str, &str); 1] =
-    [("DISPATCH_USER", "Who runs a command, for the audit log; otherwise the user of the shell")];
-/// What only tests read.
+    [("DISPATCH_USER", "Operator's name in the audit log; if unset, the first of `SUDO_USER`, `USER` and `LOGNAME` that is set")];
+/// Variables that only tests read.
 const OF_TESTS: [&str; 5] =
     ["DISPATCH_TEST_DATABASE_URL", "DISPATCH_TEST_AMQP_URL", "DISPATCH_TEST_CASES", "DISPATCH_TEST_SEED", "DISPATCH_TEST_SCALE"];
 const PREFIX: &str = "DISPATCH_";
 
-/// Variables of the environment that look like settings and are none.
+/// Environment variables with the prefix of settings that are not settings.
 #[derive(Debug, thiserror::Error)]
-#[error("{}; right are those that `dispatch settings` lists", .0.join(", "))]
+#[error("{}; use a setting that `dispatch settings` lists", .0.join(", "))]
 pub struct UnknownSettings(Vec<String>);
 
-/// Whether every variable of the environment that looks like a setting is one: a misspelt one would be overlooked. `known` are
-/// the names of the command line.
+/// Checks that every environment variable with the prefix of settings is a setting: a misspelt one would have no effect. `known`
+/// are the names of the command line.
 ///
 /// # Errors
-/// [`UnknownSettings`] names each, and the setting that it is most like.
+/// [`UnknownSettings`] names each unknown variable and the most similar setting.
 pub fn check_environment(known: &[String]) -> Result<(), UnknownSettings> {
     let names = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
     let unknown = unknown_settings(names, known);
@@ -62,14 +62,14 @@ fn unknown_settings(names: impl Iterator<Item = String>, known: &[String]) -> Ve
     let mut unknown: Vec<String> = names.filter(is_unknown).collect();
     unknown.sort_unstable();
     let told = |name: &String| match nearest(name, known) {
-        Some(near) => format!("{name} is no setting (did you mean {near}?)"),
-        None => format!("{name} is no setting"),
+        Some(near) => format!("{name} is not a setting (did you mean {near}?)"),
+        None => format!("{name} is not a setting"),
     };
     unknown.iter().map(told).collect()
 }
 
-/// Where a service is called `dispatch-…`, Kubernetes gives every container of the namespace `DISPATCH_…_SERVICE_HOST`,
-/// `…_SERVICE_PORT[_NAME]`, `…_PORT`, `…_PORT_5432_TCP[_ADDR]` and the like
+/// Returns whether Kubernetes sets the variable. For a service named `dispatch-…` it sets `DISPATCH_…_SERVICE_HOST`,
+/// `…_SERVICE_PORT[_NAME]`, `…_PORT`, `…_PORT_5432_TCP[_ADDR]` and similar variables in every container of the namespace
 /// (<https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables>).
 fn is_service_link(name: &str) -> bool {
     let is_number = |rest: &str| rest.strip_prefix('_').is_some_and(|number| number.starts_with(|c: char| c.is_ascii_digit()));
@@ -78,7 +78,7 @@ fn is_service_link(name: &str) -> bool {
     is_port || name.ends_with("_SERVICE_HOST") || name.contains("_SERVICE_PORT_")
 }
 
-/// The name that `name` is most like, where it is like any: two letters in three are the same.
+/// Returns the known name with the smallest edit distance from `name`, if that is at most a third of its length.
 fn nearest<'n>(name: &str, known: &'n [String]) -> Option<&'n str> {
     let tail = |name: &'_ str| name.strip_prefix(PREFIX).unwrap_or(name).to_owned();
     let wanted = tail(name);
@@ -86,7 +86,7 @@ fn nearest<'n>(name: &str, known: &'n [String]) -> Option<&'n str> {
     (near.0 * 3 <= wanted.chars().count()).then_some(near.1)
 }
 
-/// How many letters must be put in, left out or changed to make `b` of `a` (Levenshtein's distance).
+/// Returns the Levenshtein distance: the number of insertions, deletions and substitutions that turn `a` into `b`.
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
@@ -101,14 +101,14 @@ fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
-/// The user who runs a command, for the audit log.
+/// Returns the user who runs the command, for the audit log.
 #[must_use]
 pub fn user() -> String {
     let name = ["DISPATCH_USER", "SUDO_USER", "USER", "LOGNAME"].iter().find_map(std::env::var_os);
     name.and_then(|name| name.into_string().ok()).unwrap_or_else(|| "unknown".to_owned())
 }
 
-/// Whether colours are unwanted (<https://no-color.org>).
+/// Returns whether colours are disabled (<https://no-color.org>).
 #[must_use]
 pub fn no_color() -> bool {
     std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
@@ -134,7 +134,10 @@ mod tests {
             let told = unknown(&[name]);
             assert!(told.len() == 1 && told[0].starts_with(name) && told[0].contains(near), "{told:?}");
         }
-        assert_eq!(unknown(&["DISPATCH_", "DISPATCH_COLOUR"]), ["DISPATCH_ is no setting", "DISPATCH_COLOUR is no setting"]);
+        assert_eq!(
+            unknown(&["DISPATCH_", "DISPATCH_COLOUR"]),
+            ["DISPATCH_ is not a setting", "DISPATCH_COLOUR is not a setting"]
+        );
     }
 
     #[test]

@@ -4,13 +4,13 @@ use clap::Args;
 
 use crate::quota::{Amounts, ORGANIZATION_QUOTAS, PRODUCER_QUOTAS, organization_quotas, producer_quotas};
 
-/// How much of Postgres a producer and an organization may use.
+/// Limits of the rows and bytes in Postgres of one producer and one organization.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct QuotaSettings {
-    /// What one producer may have in Postgres, kind=rows/bytes, separated by commas; what is not named keeps its default. More is refused as `quota`
+    /// Quotas of one producer in Postgres, as comma-separated kind=rows/bytes; omitted kinds keep their defaults. Messages beyond a quota are refused as `quota`
     #[arg(long, env = "DISPATCH_PRODUCER_QUOTAS", default_value = PRODUCER_QUOTAS, value_parser = producer_quotas, value_name = "QUOTAS")]
     pub producer_quotas: Amounts,
-    /// The same of one organization: jobs that are open, for later, and waiting or parked
+    /// Quotas of one organization in Postgres, in the same form: open jobs, jobs for later, and waiting or parked jobs
     #[arg(long, env = "DISPATCH_ORGANIZATION_QUOTAS", default_value = ORGANIZATION_QUOTAS, value_parser = organization_quotas, value_name = "QUOTAS")]
     pub organization_quotas: Amounts,
 }

@@ -1,5 +1,5 @@
-//! Secret settings in files: where `DISPATCH_X` holds a secret, `DISPATCH_X_FILE` names a file with it, as orchestrators give
-//! secrets to containers. What is secret is seen by the type of the argument, so a new secret setting has its file as well.
+//! Secret settings in files: if `DISPATCH_X` is a secret, `DISPATCH_X_FILE` is the path of a file with its value, which is how
+//! orchestrators pass secrets to containers. The type of the argument marks a secret, so a new secret setting has its file too.
 
 use std::any::TypeId;
 use std::env;
@@ -15,40 +15,40 @@ const SUFFIX: &str = "_FILE";
 /// The largest file, in bytes: far more than a URL or a keyring needs.
 const LARGEST: u64 = 64 << 10;
 
-/// A secret setting that cannot be read from its file. The text names the setting and the file, never a content.
+/// An error that a secret setting cannot be read from its file. The text names the setting and the file, never the content.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretFileFault {
-    /// Nobody could say which of the two counts.
+    /// The setting and its file are both set.
     #[error("expected one of {0} and {0}{SUFFIX}, got both; use {0}{SUFFIX} alone")]
     Both(String),
-    /// Not shown: it may be the secret itself, put into the wrong variable.
+    /// The value is not an absolute path. The text omits it: it may be the secret itself, in the wrong variable.
     #[error(
-        "{0}{SUFFIX}: expected an absolute path, got something else (not shown: it may be the secret); use /run/secrets/… or the like"
+        "{0}{SUFFIX}: expected an absolute path, got something else (not shown: it may be the secret); use /run/secrets/… for example"
     )]
     NoPath(String),
-    /// The file does not open, or is a folder.
-    #[error("{name}{SUFFIX}: expected a file that this user may read, got an error at {}; use a file with nothing but {name}", path.display())]
+    /// The file cannot be opened, or is a directory.
+    #[error("{name}{SUFFIX}: expected a file that this user may read, got an error at {}; use a file that contains only {name}", path.display())]
     Unreadable {
         /// The setting, without the suffix.
         name: String,
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
-    /// The file has no value in it.
-    #[error("{name}{SUFFIX}: expected {LARGEST} bytes of UTF-8 text at most, got {got} in {}; use a file with nothing but {name}", path.display())]
+    /// The file does not contain a value.
+    #[error("{name}{SUFFIX}: expected at most {LARGEST} bytes of UTF-8 text, got {got} in {}; use a file that contains only {name}", path.display())]
     Content {
         /// The setting, without the suffix.
         name: String,
         /// The file.
         path: PathBuf,
-        /// What it holds instead.
+        /// What the file contains instead.
         got: &'static str,
     },
 }
 
-/// The variable that names the file of a secret argument; `None` for every other argument.
+/// Returns the variable that names the file of a secret argument, or `None` for any other argument.
 #[must_use]
 pub fn secret_file_setting(argument: &Arg) -> Option<String> {
     is_secret(argument).then(|| Some(format!("{}{SUFFIX}", argument.get_env()?.to_str()?))).flatten()
@@ -58,11 +58,11 @@ fn is_secret(argument: &Arg) -> bool {
     argument.get_value_parser().type_id() == TypeId::of::<SecretString>()
 }
 
-/// `command` with the secrets of files as defaults of the arguments that `matches` used: the command that was called and those it
-/// is within. A flag still wins.
+/// Returns `command` with the secrets from files as default values of the arguments of the commands in `matches`: the called
+/// command and its parents. A flag takes precedence.
 ///
 /// # Errors
-/// [`SecretFileFault`].
+/// [`SecretFileFault`] if a file cannot be read or used.
 pub fn with_secret_files(command: Command, matches: &ArgMatches) -> Result<Command, SecretFileFault> {
     fill(command, matches, &|name| env::var_os(name))
 }
@@ -100,19 +100,19 @@ fn secret_of(argument: &Arg, environment: Environment<'_>) -> Result<Option<Stri
     content(bytes).map(Some).map_err(|got| SecretFileFault::Content { name: name.to_owned(), path, got })
 }
 
-/// At most a byte more than [`LARGEST`].
+/// Reads at most one byte more than [`LARGEST`].
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-/// Without the line's end that an editor or `echo` puts there.
+/// Returns the text without one trailing line end, which editors and `echo` add.
 fn content(bytes: Vec<u8>) -> Result<String, &'static str> {
     if bytes.len() as u64 > LARGEST {
         return Err("more");
     }
-    let mut text = String::from_utf8(bytes).map_err(|_| "bytes that are no UTF-8 text")?;
+    let mut text = String::from_utf8(bytes).map_err(|_| "bytes that are not UTF-8")?;
     if text.ends_with('\n') {
         text.pop();
         if text.ends_with('\r') {
@@ -133,7 +133,7 @@ mod tests {
     use super::*;
     use crate::config::Links;
 
-    /// The keyring of `dispatch jobs list`, where only these variables are set.
+    /// Returns the keyring of `dispatch jobs list` if only these variables are set.
     fn keyring(variables: &[(&str, &str)], flags: &[&str]) -> Result<Option<String>, String> {
         let variables: BTreeMap<&str, &str> = variables.iter().copied().collect();
         let command = || {
@@ -179,7 +179,7 @@ mod tests {
         for (bytes, part) in [
             (Some(vec![]), "got nothing"),
             (Some(b"\n".to_vec()), "got nothing"),
-            (Some([b"canary".as_slice(), &[0xff]].concat()), "no UTF-8"),
+            (Some([b"canary".as_slice(), &[0xff]].concat()), "not UTF-8"),
             (Some(b"canary".repeat(largest / 6 + 1)), "got more"),
             (None, "No such file"),
         ] {

@@ -1,20 +1,20 @@
-//! Processes that stand still: a server that neither answers nor closes its connections.
+//! Freezes processes, so that a server neither answers nor closes its connections.
 
 use std::fs;
 
 use anyhow::Context;
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Stops `parent`, then its children: it cannot start or reap one any more, so their ids are theirs.
+/// Freezes `parent`, then its children. A frozen parent cannot start or reap a child, so their ids stay valid.
 ///
 /// # Errors
-/// There is no `/proc` to find the children in, or a signal is refused; they may stand still in part then.
+/// There is no `/proc` to find the children in, or a signal is refused. Some processes may be frozen then.
 pub(super) fn freeze(parent: Pid) -> anyhow::Result<()> {
     send(parent, Signal::STOP)?;
     children(parent)?.into_iter().try_for_each(|child| send(child, Signal::STOP))
 }
 
-/// Lets them go on, the parent last.
+/// Resumes the processes, the parent last.
 ///
 /// # Errors
 /// As [`freeze`].
@@ -25,14 +25,14 @@ pub(super) fn thaw(parent: Pid) -> anyhow::Result<()> {
 
 fn send(process: Pid, signal: Signal) -> anyhow::Result<()> {
     match kill_process(process, signal) {
-        // One that has just ended stands still.
+        // A process that has just ended needs no signal.
         Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
         Err(error) => Err(error).with_context(|| format!("cannot signal process {}", process.as_raw_nonzero())),
     }
 }
 
 fn children(parent: Pid) -> anyhow::Result<Vec<Pid>> {
-    let entries = fs::read_dir("/proc").context("/proc does not read: processes are found in it on Linux only")?;
+    let entries = fs::read_dir("/proc").context("cannot read /proc, in which processes are found (on Linux only)")?;
     let ids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     let is_child = |id: &i32| {
         let stat = fs::read_to_string(format!("/proc/{id}/stat"));
@@ -41,7 +41,7 @@ fn children(parent: Pid) -> anyhow::Result<Vec<Pid>> {
     Ok(ids.filter(is_child).filter_map(Pid::from_raw).collect())
 }
 
-/// The fourth field of `/proc/PID/stat`; the second, a name in parentheses, may hold anything.
+/// Returns the fourth field of `/proc/PID/stat`. The second, a name in parentheses, may contain anything.
 /// Source: `proc_pid_stat(5)`.
 fn parent_of(stat: &str) -> Option<i32> {
     stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()

@@ -1,9 +1,9 @@
 //! The guard: a process that owns the private servers and stops them when the process that started it is gone.
 //!
-//! It is the body of the hidden subcommand `dispatch guard`. The first line on stdin is [`Options`]; the first line on stdout
-//! is [`Started`] or `{"error":"…"}`. Lines on stdin after that are [`Request`]s, each answered by one [`GuardReply`] line. What
-//! it wants to tell people goes to stderr, one line each. The end of stdin, SIGTERM or SIGINT end it; a holder that dies by
-//! SIGKILL closes its end of the pipe too. A parent-death signal would not do: it fires when the spawning *thread* ends.
+//! It implements the hidden subcommand `dispatch guard`. The first line on stdin is [`Options`]; the first line on stdout
+//! is [`Started`] or `{"error":"…"}`. Further lines on stdin are [`Request`]s, each answered by one [`GuardReply`] line. Messages
+//! for people go to stderr, one line each. The end of stdin, SIGTERM or SIGINT ends the guard; a holder killed by SIGKILL closes
+//! its end of the pipe too. A parent-death signal would not do: it fires when the spawning *thread* ends.
 
 use std::cell::Cell;
 use std::fs::Permissions;
@@ -22,11 +22,11 @@ use super::install::{self, Programs, Wanted};
 use super::postgres::Postgres;
 use super::rabbitmq::RabbitMq;
 
-/// How often, and how far apart, the removal of the data is tried.
+/// The number of attempts to remove the data, `REMOVE_PAUSE` apart.
 const REMOVE_TRIES: usize = 20;
 const REMOVE_PAUSE: Duration = Duration::from_millis(100);
 
-/// What to start: the first line on stdin.
+/// The servers to start: the first line on stdin.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Options {
@@ -34,16 +34,16 @@ pub struct Options {
     pub postgres: bool,
     /// Start RabbitMQ.
     pub rabbitmq: bool,
-    /// Go on after the end of stdin, until a signal.
+    /// Keep running after the end of stdin, until a signal.
     #[serde(default)]
     pub keep: bool,
-    /// The folder for all data: made by the guard, so it must not exist, and removed at the end. Without it, a new one among
+    /// The folder for all data. The guard creates it, so it must not exist, and removes it at the end. Default: a new one among
     /// the temporary files.
     #[serde(default)]
     pub dir: Option<PathBuf>,
 }
 
-/// Where the servers are: the first line on stdout. URLs hold passwords; a server that was not wanted has none.
+/// The addresses of the servers: the first line on stdout. URLs contain passwords; a server that was not requested has none.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Started {
     /// `postgres://postgres:PASSWORD@127.0.0.1:PORT/postgres`, the superuser.
@@ -56,86 +56,86 @@ pub struct Started {
     pub dir: PathBuf,
 }
 
-/// A line on stdin once the servers run.
+/// A line on stdin after the servers have started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
-    /// Told back in the answer.
+    /// Returned in the answer.
     #[serde(default)]
     pub id: u64,
-    /// What to do.
+    /// The command.
     pub cmd: Command,
 }
 
-/// What the guard can be told to do. A server that starts is answered for once it accepts connections.
+/// A command to the guard. A command that starts a server is answered when the server accepts connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Command {
-    /// Stop RabbitMQ in order and start it again on the same ports and data.
+    /// Stop RabbitMQ gracefully and start it again on the same ports and data.
     RestartRabbitmq,
-    /// Stop RabbitMQ in order.
+    /// Stop RabbitMQ gracefully.
     StopRabbitmq,
     /// Stop RabbitMQ as a crash would.
     CrashRabbitmq,
     /// Start RabbitMQ again.
     StartRabbitmq,
-    /// Set off RabbitMQ's memory alarm: it takes no messages.
+    /// Set RabbitMQ's memory alarm, so that it accepts no messages.
     AlarmRabbitmq,
-    /// End the alarm.
+    /// Clear the alarm.
     CalmRabbitmq,
-    /// Suspend the queues of RabbitMQ whose names end in `.suspended`: they take messages and confirm none.
+    /// Suspend the queues of RabbitMQ whose names end in `.suspended`: they accept messages and confirm none.
     SuspendQueues,
-    /// Have them go on.
+    /// Resume these queues.
     ResumeQueues,
     /// Stop Postgres as a crash would and start it again on the same port and data.
     RestartPostgres,
-    /// Stop Postgres in order, closing its clients' connections.
+    /// Stop Postgres gracefully, closing its clients' connections.
     StopPostgres,
     /// Stop Postgres as a crash would.
     CrashPostgres,
     /// Start Postgres again.
     StartPostgres,
-    /// Have every process of Postgres stand still: it takes connections and says nothing.
+    /// Freeze every process of Postgres: it accepts connections and sends nothing.
     FreezePostgres,
-    /// Let them go on.
+    /// Resume these processes.
     ThawPostgres,
-    /// From now on, go on after the end of stdin, until a signal.
+    /// From now on, keep running after the end of stdin, until a signal.
     Detach,
 }
 
 /// The answer to one [`Request`]: `{"id":1,"ok":true}` or `{"id":1,"error":"…"}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GuardReply {
-    /// The request's; 0 where it could not be read.
+    /// Id of the request; 0 if it could not be parsed.
     #[serde(default)]
     pub id: u64,
-    /// What became of it.
+    /// The result.
     #[serde(flatten)]
     pub outcome: GuardOutcome,
 }
 
-/// What became of a [`Request`].
+/// The result of a [`Request`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GuardOutcome {
     /// Done (always `true`).
     Ok(bool),
-    /// Why not.
+    /// The reason for the failure.
     Error(String),
 }
 
-/// Runs the guard until it is to end; returns once the servers have stopped and their data are gone. Builds a runtime of
-/// its own, so it is to be called outside of any; and from the main thread, as the servers are also stopped when the thread
-/// that started them ends (SIGKILL to the guard; their data stay behind then).
+/// Runs the guard until it must end, and returns when the servers have stopped and their data are gone. Builds its own runtime,
+/// so it must be called outside of any; and from the main thread, because the servers are also stopped when the thread that
+/// started them ends (after SIGKILL to the guard; their data remain then).
 ///
 /// # Errors
-/// The options cannot be read, or a server cannot be installed or started; also told on stdout.
+/// The options cannot be parsed, or a server cannot be installed or started. The error is also written to stdout.
 pub fn run() -> anyhow::Result<()> {
-    // Away from the terminal, so that Ctrl-C reaches the holder alone and stdin's end decides. It is refused to the leader
-    // of a process group: then whoever started us has already put us aside.
+    // Leave the terminal's session, so that Ctrl-C reaches only the holder, and the end of stdin decides. This fails for the
+    // leader of a process group, which its starter has already separated.
     let _leader = rustix::process::setsid();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot build a runtime")?;
     let outcome = runtime.block_on(serve());
-    // An installation may be under way: apt finishes by itself.
+    // An installation may be in progress: apt finishes by itself.
     runtime.shutdown_background();
     outcome
 }
@@ -144,16 +144,16 @@ async fn serve() -> anyhow::Result<()> {
     let served = start_and_serve().await;
     if let Err(error) = &served {
         write_line(&GuardOutcome::Error(format!("{error:#}")));
-        bail!("the servers did not start; the line on stdout says why");
+        bail!("the servers did not start; the line on stdout has the reason");
     }
     served
 }
 
 async fn start_and_serve() -> anyhow::Result<()> {
     let (mut lines, holder_gone) = read_stdin();
-    let line = lines.recv().await.context("stdin ended before a line with options")?;
+    let line = lines.recv().await.context("stdin ended before the line with the options")?;
     let options: Options =
-        serde_json::from_str(&line).context("the first line is not like {\"postgres\":true,\"rabbitmq\":true}")?;
+        serde_json::from_str(&line).context("expected a first line like {\"postgres\":true,\"rabbitmq\":true}")?;
     let kept = Cell::new(options.keep);
     let mut end = End { holder_gone, term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? };
     let mut fleet = tokio::select! {
@@ -165,12 +165,12 @@ async fn start_and_serve() -> anyhow::Result<()> {
         () = end.wanted(&kept) => {}
         () = answer_all(&mut lines, &mut fleet, &kept) => {}
     }
-    // At once, not in order: their data goes too, and the next run is not to wait.
+    // Kill the servers: their data are removed too, and the next run must not wait.
     drop(fleet);
     Ok(())
 }
 
-/// Answers requests as they come; never ends.
+/// Answers requests as they arrive; never returns.
 async fn answer_all(lines: &mut mpsc::UnboundedReceiver<String>, fleet: &mut Fleet, kept: &Cell<bool>) {
     while let Some(line) = lines.recv().await {
         let answer = match serde_json::from_str::<Request>(&line) {
@@ -181,7 +181,7 @@ async fn answer_all(lines: &mut mpsc::UnboundedReceiver<String>, fleet: &mut Fle
             Ok(Request { id, cmd }) => GuardReply { id, outcome: fleet.obey(cmd).await.into() },
             Err(error) => GuardReply {
                 id: 0,
-                outcome: GuardOutcome::Error(format!("not a request like {{\"cmd\":\"restart_rabbitmq\"}}: {error}")),
+                outcome: GuardOutcome::Error(format!("expected a request like {{\"cmd\":\"restart_rabbitmq\"}}: {error}")),
             },
         };
         write_line(&answer);
@@ -198,7 +198,7 @@ impl From<anyhow::Result<()>> for GuardOutcome {
     }
 }
 
-/// What ends the guard.
+/// The conditions that end the guard.
 struct End {
     holder_gone: CancellationToken,
     term: Signal,
@@ -221,7 +221,7 @@ impl End {
     }
 }
 
-/// The servers. Dropped, they are stopped at once, and then their folder is removed.
+/// The servers. On drop they are killed, and then their folder is removed.
 struct Fleet {
     postgres: Option<Postgres>,
     rabbitmq: Option<RabbitMq>,
@@ -275,7 +275,7 @@ impl Fleet {
                 postgres.crash().await;
                 postgres.start().await?;
             }
-            // Answered where the end is watched for.
+            // Handled where the end is watched for.
             Command::Detach => {}
         }
         Ok(())
@@ -295,12 +295,12 @@ async fn start_rabbitmq(programs: Option<&Programs>, dir: &Path) -> anyhow::Resu
     Ok(Some(RabbitMq::create(sbin, epmd, &dir.join("rabbitmq"), password()).await?))
 }
 
-/// 192 random bits, in letters that need no quoting anywhere.
+/// Returns 192 random bits, in characters that need no quoting.
 fn password() -> String {
     data_encoding::HEXLOWER.encode(&rand::random::<[u8; 24]>())
 }
 
-/// The folder for all data, removed when dropped.
+/// The folder for all data, removed on drop.
 struct DataDir(PathBuf);
 
 impl DataDir {
@@ -312,7 +312,7 @@ impl DataDir {
         let cannot = || format!("cannot create the data folder {}, which must not exist yet", path.display());
         std::fs::create_dir(&path).with_context(cannot)?;
         let dir = Self(path);
-        // Postgres may run as a user of its own, whatever our umask; each server's own folder is closed to others.
+        // Postgres may run as another user, whatever the umask; each server's own folder is closed to others.
         std::fs::set_permissions(&dir.0, Permissions::from_mode(0o755))?;
         Ok(dir)
     }
@@ -320,18 +320,18 @@ impl DataDir {
 
 impl Drop for DataDir {
     fn drop(&mut self) {
-        // A server's last child may still be writing for a moment after a server was killed.
+        // The last child of a killed server may still be writing for a moment.
         for _ in 0..REMOVE_TRIES {
             match std::fs::remove_dir_all(&self.0) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => std::thread::sleep(REMOVE_PAUSE),
                 _ => return,
             }
         }
-        say(&format!("could not remove {}", self.0.display()));
+        say(&format!("cannot remove {}", self.0.display()));
     }
 }
 
-/// Lines of stdin, and what is cancelled at its end. A thread, as a read of stdin cannot be given up.
+/// Returns the lines of stdin, and a token cancelled at its end. A thread reads, because a read cannot be cancelled.
 fn read_stdin() -> (mpsc::UnboundedReceiver<String>, CancellationToken) {
     let (sender, lines) = mpsc::unbounded_channel();
     let ended = CancellationToken::new();
@@ -347,14 +347,14 @@ fn read_stdin() -> (mpsc::UnboundedReceiver<String>, CancellationToken) {
     (lines, ended)
 }
 
-/// One JSON line on stdout. The holder may be gone: then there is nobody to tell.
+/// Writes one JSON line to stdout. Ignores failures, because the holder may be gone.
 fn write_line(value: &impl Serialize) {
     let line = serde_json::to_string(value).expect("plain structures are always JSON");
     let mut stdout = std::io::stdout().lock();
     let _holder_gone = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
 }
 
-/// One line on stderr, for people. Nobody may be reading.
+/// Writes one line to stderr. Ignores failures: nobody may be reading.
 fn say(line: &str) {
     let _nobody = writeln!(std::io::stderr(), "{line}");
 }

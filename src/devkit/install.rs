@@ -1,4 +1,4 @@
-//! Finds the programs of Postgres and RabbitMQ; on Debian and its descendants, as root, installs what is missing.
+//! Finds the programs of Postgres and RabbitMQ, and installs missing ones on Debian and its derivatives as root.
 
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
@@ -8,14 +8,14 @@ use anyhow::{Context, bail};
 
 use super::process::log_tail;
 
-/// Postgres before this version is not used.
+/// The oldest supported version of Postgres.
 const OLDEST_POSTGRES: u32 = 13;
-/// Where apt's words go, and what two installations at the same time lock. Only root can write there.
+/// The log of apt, which also serves as the lock between installations. Only root can write there.
 const LOG: &str = "/run/dispatch-install.log";
-/// Debian makes a cluster `main` with every new Postgres, unless this file says otherwise.
+/// Debian creates a cluster `main` with every new Postgres, unless this file says otherwise.
 const CLUSTER_CONF: &str = "/etc/postgresql-common/createcluster.conf";
 
-/// Which servers are wanted.
+/// The required servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wanted {
     /// Postgres 13 or later.
@@ -24,7 +24,7 @@ pub struct Wanted {
     pub rabbitmq: bool,
 }
 
-/// Where the programs are; `None` for what is not on this machine.
+/// The paths of the programs; `None` for programs that are not on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Programs {
     /// The folder of `initdb` and `postgres`, of the newest version.
@@ -36,7 +36,7 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// Looks for the programs where Debian puts them, for Postgres also on the `PATH`.
+    /// Looks for the programs where Debian puts them, and for Postgres also on the `PATH`.
     #[must_use]
     pub fn find() -> Self {
         let path_postgres = || {
@@ -55,7 +55,7 @@ impl Programs {
         }
     }
 
-    /// Debian's names of the packages that `wanted` lacks.
+    /// Returns the Debian packages that `wanted` lacks.
     #[must_use]
     pub fn missing(&self, wanted: Wanted) -> Vec<&'static str> {
         let mut packages = Vec::new();
@@ -69,11 +69,11 @@ impl Programs {
     }
 }
 
-/// Finds the programs that `wanted` needs. What is missing is installed with apt, where we are root, and said through
-/// `report` in one line. Takes up to a minute then, blocking.
+/// Finds the programs that `wanted` needs. As root, installs missing ones with apt and reports that in one line through
+/// `report`. Blocks, for up to a minute during an installation.
 ///
 /// # Errors
-/// Something is missing and we are not root or apt is not there (the text has the commands to run), or apt failed.
+/// A program is missing and the user is not root or there is no apt (the text has the commands to run), or apt failed.
 pub fn ensure(wanted: Wanted, report: &dyn Fn(&str)) -> anyhow::Result<Programs> {
     let programs = Programs::find();
     let packages = programs.missing(wanted);
@@ -85,7 +85,7 @@ pub fn ensure(wanted: Wanted, report: &dyn Fn(&str)) -> anyhow::Result<Programs>
     }
     let log = OpenOptions::new().append(true).create(true).open(LOG).with_context(|| format!("cannot open {LOG}"))?;
     log.lock().with_context(|| format!("cannot lock {LOG}"))?;
-    // Whoever held the lock may have installed the same.
+    // The previous holder of the lock may have installed the same packages.
     let packages = Programs::find().missing(wanted);
     if !packages.is_empty() {
         report(&format!("installing {} with apt-get (the servers' services stay off; log: {LOG})", packages.join(" and ")));
@@ -95,7 +95,7 @@ pub fn ensure(wanted: Wanted, report: &dyn Fn(&str)) -> anyhow::Result<Programs>
     let still_missing = programs.missing(wanted);
     if !still_missing.is_empty() {
         bail!(
-            "apt-get installed {0}, yet no usable {0} is found (Postgres must be {OLDEST_POSTGRES} or later)",
+            "apt-get installed {0}, but no usable {0} was found (Postgres must be {OLDEST_POSTGRES} or later)",
             still_missing.join(", ")
         );
     }
@@ -122,7 +122,8 @@ fn install(packages: &[&str], log: &File) -> anyhow::Result<()> {
     arguments.extend(packages);
     apt(&arguments, log)?;
     if Path::new("/run/systemd/system").exists() {
-        // Under systemd the run level below is not looked at. The services are as new as their packages: nobody uses them.
+        // Under systemd the run level below has no effect. The services are as new as their packages, so nothing uses
+        // them.
         let mut systemctl = Command::new("systemctl");
         let done = logged(systemctl.args(["disable", "--now"]).args(packages), log)?.status().context("cannot run systemctl")?;
         if !done.success() {
@@ -139,7 +140,7 @@ fn install(packages: &[&str], log: &File) -> anyhow::Result<()> {
 fn apt(arguments: &[&str], log: &File) -> anyhow::Result<()> {
     let mut command = Command::new("apt-get");
     command.args(["-o", "DPkg::Lock::Timeout=300"]).args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
-    // Single-user mode, as far as the packages can see: without systemd they start no service then.
+    // Pretend single-user mode: without systemd, the packages start no service then.
     command.env("RUNLEVEL", "1").env("PREVLEVEL", "N");
     let status = logged(&mut command, log)?.status().context("cannot run apt-get")?;
     if !status.success() {
@@ -148,12 +149,12 @@ fn apt(arguments: &[&str], log: &File) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Output goes to a file, not to a pipe of ours: if we end, apt must be able to finish.
+/// Redirects the output to a file instead of a pipe, so that apt can finish if this process ends.
 fn logged<'a>(command: &'a mut Command, log: &File) -> anyhow::Result<&'a mut Command> {
     Ok(command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log.try_clone()?))
 }
 
-/// The newest `<root>/<prefix><version>/<folder>` that holds `program`.
+/// Returns the newest `<root>/<prefix><version>/<folder>` that contains `program`.
 fn newest(root: &str, prefix: &str, folder: &str, program: &str) -> Option<(Vec<u32>, PathBuf)> {
     let entries = std::fs::read_dir(root).ok()?;
     entries
@@ -166,14 +167,14 @@ fn newest(root: &str, prefix: &str, folder: &str, program: &str) -> Option<(Vec<
         .max()
 }
 
-/// `3.10.8` as numbers, so that 3.10 is newer than 3.9; what follows the numbers does not count.
+/// Parses `3.10.8` into numbers, so that 3.10 is newer than 3.9. Ignores anything after the numbers.
 fn version(text: &str) -> Option<Vec<u32>> {
     let digits = text.split(|c: char| !c.is_ascii_digit() && c != '.').next()?;
     let numbers: Vec<u32> = digits.split('.').map_while(|part| part.parse().ok()).collect();
     (!numbers.is_empty()).then_some(numbers)
 }
 
-/// `initdb (PostgreSQL) 15.14 (Debian …)` → 15.
+/// Returns the major version: `initdb (PostgreSQL) 15.14 (Debian …)` → 15.
 fn postgres_version(bin: &Path) -> Option<u32> {
     let output = Command::new(bin.join("initdb")).arg("--version").output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;

@@ -1,7 +1,8 @@
-//! What the demo and the tests need and images are built without: private servers, the provider simulator with its witness log, the demo.
+//! Infrastructure of the demo and the tests that images are built without: private servers, the provider simulator with
+//! its witness log, and the demo.
 //!
-//! [`servers::Servers`] is what callers hold. It starts a guard process ([`guard`]), which finds or installs the servers'
-//! programs ([`install`]), owns the servers, and stops them when the holder is gone, however it went.
+//! Callers hold a [`servers::Servers`]. It starts a guard process ([`guard`]), which finds or installs the servers'
+//! programs ([`install`]), owns the servers, and stops them when the holder is gone for any reason.
 
 pub mod demo;
 mod frozen;

@@ -1,4 +1,4 @@
-//! Free loopback ports below the range from which the kernel picks clients' own ports.
+//! Free loopback ports below the range that the kernel uses for outgoing connections.
 
 use std::io;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
@@ -6,34 +6,34 @@ use std::ops::Range;
 
 use rand::RngExt;
 
-/// Where ports are looked for. Linux gives clients ports from 32768 up (`net.ipv4.ip_local_port_range`): a server's port
-/// among them can be taken by somebody's outgoing connection while the server restarts.
+/// The range of ports to try. Linux uses ports from 32768 up for clients (`net.ipv4.ip_local_port_range`): an outgoing
+/// connection could take such a port while a server restarts.
 const RANGE: Range<u16> = 20_000..32_000;
 
-/// How many ports are tried before giving up.
+/// The number of ports to try.
 const TRIES: usize = 200;
 
-/// A TCP port of 127.0.0.1 that was free, kept from other callers of [`reserve`], in this process and in others, while
-/// this value lives, also while nothing listens on it.
+/// A TCP port of 127.0.0.1 that was free. While this value lives, no other caller of [`reserve`] gets it, in this
+/// process or in another, even if no program listens on it.
 #[derive(Debug)]
 pub struct Port {
     number: u16,
-    /// The UDP port of the same number, bound: a lock that the kernel drops with the process.
+    /// The UDP port of the same number, bound as a lock that the kernel releases with the process.
     _lock: UdpSocket,
 }
 
 impl Port {
-    /// The port's number.
+    /// Returns the number of the port.
     #[must_use]
     pub fn number(&self) -> u16 {
         self.number
     }
 }
 
-/// Finds a port on which nobody listens.
+/// Finds a port on which no program listens.
 ///
 /// # Errors
-/// The last refusal, where 200 random ports were all taken.
+/// The last error, if 200 random ports were all taken.
 pub fn reserve() -> io::Result<Port> {
     let mut refusal = io::Error::from(io::ErrorKind::AddrInUse);
     for _ in 0..TRIES {
@@ -47,7 +47,7 @@ pub fn reserve() -> io::Result<Port> {
 
 fn lock(number: u16) -> io::Result<Port> {
     let lock = UdpSocket::bind((Ipv4Addr::LOCALHOST, number))?;
-    // A server may listen on all addresses, which a bind to loopback alone does not always notice.
+    // A server may listen on all addresses, which a bind to loopback does not always detect.
     drop(TcpListener::bind((Ipv4Addr::UNSPECIFIED, number))?);
     drop(TcpListener::bind((Ipv4Addr::LOCALHOST, number))?);
     Ok(Port { number, _lock: lock })

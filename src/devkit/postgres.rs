@@ -1,4 +1,4 @@
-//! A private Postgres: data folder, port and password of its own, on loopback.
+//! A private Postgres with its own data folder, port and password, on loopback.
 //! Source: <https://www.postgresql.org/docs/current/app-initdb.html>, `app-postgres.html`, `server-shutdown.html`.
 
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown};
@@ -13,11 +13,12 @@ use super::frozen;
 use super::ports::{self, Port};
 use super::process::{Abrupt, Launch, Process};
 
-/// Bounds for `initdb`, for the start (recovery after an abrupt stop included) and for a fast stop.
+/// Time limits for `initdb`, for the start (including recovery after a crash) and for a fast shutdown.
 const INIT_LIMIT: Duration = Duration::from_secs(60);
 const START_LIMIT: Duration = Duration::from_secs(60);
 const STOP_LIMIT: Duration = Duration::from_secs(10);
-/// Settings beside the port. Durability is tested, so `fsync` stays on. Nobody uses a socket file, whose path has a limit.
+/// Settings other than the port. Durability is tested, so `fsync` stays on. There is no socket file, whose path has a
+/// length limit.
 const SETTINGS: [&str; 6] = [
     "listen_addresses=127.0.0.1",
     "unix_socket_directories=",
@@ -38,7 +39,7 @@ pub(crate) struct Postgres {
     is_frozen: bool,
 }
 
-/// Whom the server runs as, where we are root: Postgres refuses to run as root.
+/// The user that runs the server if this process is root: Postgres refuses to run as root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Owner {
     uid: u32,
@@ -46,12 +47,12 @@ struct Owner {
 }
 
 impl Postgres {
-    /// Makes the data folder `dir` and starts the server in it. `bin` is the folder of Postgres' programs.
+    /// Creates the data folder `dir` and starts the server in it. `bin` is the folder of Postgres' programs.
     pub(crate) async fn create(bin: &Path, dir: &Path, password: String) -> anyhow::Result<Self> {
         let owner = if rustix::process::geteuid().is_root() { Some(Owner::find()?) } else { None };
         if let (Some(_), Some(closed)) = (owner, closed_above(dir)) {
             bail!(
-                "Postgres runs as the user `postgres`, to whom {} is closed; set TMPDIR to a folder open to all",
+                "Postgres runs as the user `postgres`, who cannot access {}; set TMPDIR to a folder open to all",
                 closed.display()
             );
         }
@@ -64,7 +65,7 @@ impl Postgres {
         Ok(postgres)
     }
 
-    /// Where the superuser connects, password included.
+    /// Returns the superuser's URL, including the password.
     pub(crate) fn url(&self) -> String {
         format!("postgres://postgres:{}@127.0.0.1:{}/postgres", self.password, self.port.number())
     }
@@ -86,7 +87,7 @@ impl Postgres {
         Ok(())
     }
 
-    /// Stops the server in order, closing its clients' connections; if that takes too long, at once.
+    /// Stops the server gracefully, closing its clients' connections; if that takes too long, kills it.
     pub(crate) async fn stop(&mut self) {
         self.let_go_on();
         if let Some(process) = self.process.take() {
@@ -102,14 +103,14 @@ impl Postgres {
         }
     }
 
-    /// Has all its processes stand still, until [`Postgres::thaw`] or its end.
+    /// Freezes all its processes until [`Postgres::thaw`] or its end.
     pub(crate) fn freeze(&mut self) -> anyhow::Result<()> {
-        // Set first: half of it may be done when it fails.
+        // Set first, because a failure may leave some processes frozen.
         self.is_frozen = true;
         frozen::freeze(self.pid()?)
     }
 
-    /// Lets them go on.
+    /// Resumes the processes.
     pub(crate) fn thaw(&mut self) -> anyhow::Result<()> {
         frozen::thaw(self.pid()?)?;
         self.is_frozen = false;
@@ -121,10 +122,10 @@ impl Postgres {
         id.context("Postgres is not running")
     }
 
-    /// Who stands still hears no signal, and would stay behind.
+    /// Resumes frozen processes, which would handle no signal and remain.
     fn let_go_on(&mut self) {
         if self.is_frozen {
-            // What has ended needs none.
+            // Processes that have ended need no signal.
             let _gone = self.thaw();
         }
     }
@@ -154,7 +155,7 @@ impl Postgres {
 
     fn give(&self, path: &Path) -> anyhow::Result<()> {
         if let Some(Owner { uid, gid }) = self.owner {
-            chown(path, Some(uid), Some(gid)).with_context(|| format!("cannot give {} to postgres", path.display()))?;
+            chown(path, Some(uid), Some(gid)).with_context(|| format!("cannot give {} to user postgres", path.display()))?;
         }
         Ok(())
     }
@@ -173,17 +174,17 @@ impl Drop for Postgres {
 impl Owner {
     fn find() -> anyhow::Result<Self> {
         let passwd = std::fs::read_to_string("/etc/passwd").context("cannot read /etc/passwd")?;
-        Self::parse(&passwd).context("Postgres refuses to run as root, and there is no user `postgres` to run it as; make one")
+        Self::parse(&passwd).context("Postgres refuses to run as root, and there is no user `postgres` to run it as; create one")
     }
 
-    /// From lines `name:x:uid:gid:…`.
+    /// Parses lines `name:x:uid:gid:…`.
     fn parse(passwd: &str) -> Option<Self> {
         let mut fields = passwd.lines().find_map(|line| line.strip_prefix("postgres:"))?.split(':').skip(1);
         Some(Self { uid: fields.next()?.parse().ok()?, gid: fields.next()?.parse().ok()? })
     }
 }
 
-/// The folder above `dir` that others may not pass through.
+/// Returns the folder above `dir` that other users cannot enter.
 fn closed_above(dir: &Path) -> Option<&Path> {
     let is_closed = |above: &&Path| above.metadata().is_ok_and(|of| of.permissions().mode() & 0o001 == 0);
     dir.ancestors().skip(1).find(is_closed)

@@ -1,4 +1,5 @@
-//! A server's process: started in its own process group, watched, and stopped only by ids that are certainly its own.
+//! A server's process: started in its own process group, monitored, and signalled only by ids that certainly belong to
+//! it.
 
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt;
@@ -10,20 +11,20 @@ use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::{Child, Command};
 
-/// How much of a log an error shows, in bytes.
+/// The length of the log's end that an error contains, in bytes.
 const LOG_TAIL: usize = 2000;
-/// How often a condition is looked at.
+/// The interval at which a condition is checked.
 const POLL: Duration = Duration::from_millis(25);
-/// How long a process may take to end after the last signal.
+/// The time limit for a process to end after the last signal.
 const LAST_WAIT: Duration = Duration::from_secs(5);
-/// Where commands look for programs: nothing else of our own environment reaches them, as variables such as `PGOPTIONS` or
-/// `ERL_FLAGS` would change what a server does.
+/// The `PATH` of commands. Nothing else of this process' environment is passed on, because variables such as
+/// `PGOPTIONS` or `ERL_FLAGS` would change the behavior of a server.
 const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// Passes a signal on to its program when the thread that started it has ended. The guard starts everything from the thread
-/// in which it waits for its end.
+/// Sends its program a signal when the thread that started it has ended. The guard starts everything from the thread
+/// that waits for the guard's end.
 const SETPRIV: &str = "/usr/bin/setpriv";
 
-/// A running server. Dropped, it is stopped at once.
+/// A running server. It is killed on drop.
 pub(crate) struct Process {
     name: &'static str,
     child: Child,
@@ -36,7 +37,7 @@ pub(crate) struct Process {
 pub(crate) enum Abrupt {
     /// For a program whose children end with it.
     Kill,
-    /// For Postgres, whose immediate shutdown it is: its children have sessions of their own.
+    /// For Postgres, where it means an immediate shutdown: its children have sessions of their own.
     Quit,
 }
 
@@ -48,7 +49,7 @@ impl Abrupt {
         }
     }
 
-    /// As `setpriv` calls it.
+    /// Returns the name of the signal for `setpriv`.
     fn name(self) -> &'static str {
         match self {
             Self::Kill => "KILL",
@@ -57,8 +58,7 @@ impl Abrupt {
     }
 }
 
-/// A server or a program that prepares one, to be started: in a directory and with an environment of its own, nothing on stdin,
-/// stdout and stderr in a log.
+/// A program to start, in its own directory and environment, with stdin closed and stdout and stderr in a log.
 pub(crate) struct Launch {
     pub(crate) command: Command,
     name: &'static str,
@@ -67,8 +67,8 @@ pub(crate) struct Launch {
 }
 
 impl Launch {
-    /// `program` in directory `dir`, with its log in there, called `<name>.log`. It gets the signal `abrupt` too if we are
-    /// killed ourselves, where `setpriv` is there to arrange for it.
+    /// Prepares `program` in directory `dir`, with the log `<name>.log` there. If `setpriv` is available, the program
+    /// gets the signal `abrupt` when this process is killed.
     pub(crate) fn new(name: &'static str, program: &Path, dir: &Path, abrupt: Abrupt) -> anyhow::Result<Self> {
         let command = if Path::new(SETPRIV).exists() {
             let mut command = Command::new(SETPRIV);
@@ -80,7 +80,7 @@ impl Launch {
         Self::of(command, name, dir, abrupt)
     }
 
-    /// As [`Launch::new`], but it may outlive us, see [`Process::leave`].
+    /// As [`Launch::new`], but the program may outlive this process, see [`Process::leave`].
     pub(crate) fn lasting(name: &'static str, program: &Path, dir: &Path, abrupt: Abrupt) -> anyhow::Result<Self> {
         Self::of(Command::new(program), name, dir, abrupt)
     }
@@ -95,13 +95,13 @@ impl Launch {
         Ok(Self { command, name, log, abrupt })
     }
 
-    /// Starts it.
+    /// Starts the program.
     pub(crate) fn spawn(mut self) -> anyhow::Result<Process> {
         let child = self.command.spawn().with_context(|| format!("cannot start {}", self.name))?;
         Ok(Process { name: self.name, child, log: self.log, abrupt: self.abrupt })
     }
 
-    /// Runs it to its end, within `limit`.
+    /// Runs the program to its end, within `limit`.
     pub(crate) async fn run(self, limit: Duration) -> anyhow::Result<()> {
         let name = self.name;
         let mut process = self.spawn()?;
@@ -115,8 +115,8 @@ impl Launch {
 }
 
 impl Process {
-    /// Waits until `ready` says so. An error if the process ends first, or is not ready within `limit`; both show the end of
-    /// its log.
+    /// Waits until `ready` returns true. Fails if the process ends first or is not ready within `limit`; the error
+    /// contains the end of its log.
     pub(crate) async fn wait_ready(&mut self, limit: Duration, ready: impl AsyncFn() -> bool) -> anyhow::Result<()> {
         let deadline = Instant::now() + limit;
         while !ready().await {
@@ -129,7 +129,7 @@ impl Process {
         Ok(())
     }
 
-    /// An error with the end of its log, if it has ended.
+    /// Returns an error with the end of the log if the process has ended.
     pub(crate) fn check_running(&mut self) -> anyhow::Result<()> {
         if let Some(status) = self.child.try_wait()? {
             bail!("{} ended by itself ({status}); its log ends with:\n{}", self.name, log_tail(&self.log));
@@ -137,30 +137,31 @@ impl Process {
         Ok(())
     }
 
-    /// Its process id, while it has not been waited for.
+    /// Returns the process id, until the process has been waited for.
     pub(crate) fn id(&self) -> Option<u32> {
         self.child.id()
     }
 
-    /// Lets it run on after us; its id, for whoever is to end it.
+    /// Leaves the process running, and returns its id.
     pub(crate) fn leave(self) -> Option<u32> {
         let id = self.id();
         std::mem::forget(self);
         id
     }
 
-    /// Sends `signal` and waits up to `limit` for the end; after that it is stopped at once, as when dropped.
+    /// Sends `signal` and waits up to `limit` for the end; then kills it, as on drop.
     pub(crate) async fn stop(mut self, signal: Signal, limit: Duration) {
         self.signal(signal);
-        // Whether it ended or not, dropping it does the rest.
+        // In either case, dropping it does the rest.
         let _outcome = tokio::time::timeout(limit, self.child.wait()).await;
     }
 
-    /// Signals the process group. While the child is not reaped, its id, and so its group's, cannot belong to another.
+    /// Signals the process group. Until the child is reaped, its id, and so its group's, cannot belong to another
+    /// process.
     fn signal(&self, signal: Signal) {
         let group = self.child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
         if let Some(group) = group {
-            // A group that has just ended is what is wanted.
+            // An error means that the group has ended, as intended.
             let _ended = kill_process_group(group, signal);
         }
     }
@@ -191,7 +192,7 @@ impl Drop for Process {
     }
 }
 
-/// The end of a log file, as far as it can be read.
+/// Returns the end of a log file, as far as it can be read.
 pub(crate) fn log_tail(log: &Path) -> String {
     let bytes = std::fs::read(log).unwrap_or_default();
     let start = bytes.len().saturating_sub(LOG_TAIL);

@@ -15,14 +15,15 @@ use super::management::Management;
 use super::ports::{self, Port};
 use super::process::{Abrupt, Launch, Process};
 
-/// Bound for the start.
+/// The time limit of a start.
 const START_LIMIT: Duration = Duration::from_secs(90);
-/// Bound for a stop in order. It has closed its connections and written its messages within a moment; then, with the
-/// management plugin, it waits 5 s for a part of itself that has stopped already (seen with 3.10), which is not waited for.
+/// The time limit of a graceful stop. RabbitMQ closes its connections and writes its messages within a moment, but with
+/// the management plugin it then waits 5 s for a part of itself that has already stopped (observed with 3.10). That is
+/// not waited for.
 const STOP_LIMIT: Duration = Duration::from_secs(3);
-/// Bound for the port mapper's start.
+/// The time limit of the port mapper's start.
 const EPMD_LIMIT: Duration = Duration::from_secs(10);
-/// Bound for a command to the server.
+/// The time limit of a command to the server.
 const CONTROL_LIMIT: Duration = Duration::from_secs(30);
 /// The only user, an administrator.
 const USER: &str = "dispatch";
@@ -36,13 +37,13 @@ pub(crate) struct RabbitMq {
     distribution: Port,
     epmd_port: Port,
     password: String,
-    // Before the port mapper, so that it is stopped first.
+    // Declared before the port mapper, so that it is dropped first.
     process: Option<Process>,
     _epmd: Process,
 }
 
 impl RabbitMq {
-    /// Makes the data folder `dir` and starts the server in it. `sbin` is RabbitMQ's folder of scripts.
+    /// Creates the data folder `dir` and starts the server in it. `sbin` is RabbitMQ's folder of scripts.
     pub(crate) async fn create(sbin: &Path, epmd: &Path, dir: &Path, password: String) -> anyhow::Result<Self> {
         std::fs::DirBuilder::new().mode(0o700).create(dir).with_context(|| format!("cannot create {}", dir.display()))?;
         let port = || ports::reserve().context("no free port for RabbitMQ");
@@ -66,17 +67,17 @@ impl RabbitMq {
         Ok(rabbitmq)
     }
 
-    /// Where clients connect to vhost `/`, password included.
+    /// Returns the URL of vhost `/`, including the password.
     pub(crate) fn amqp_url(&self) -> String {
         format!("amqp://{USER}:{}@127.0.0.1:{}/%2f", self.password, self.amqp.number())
     }
 
-    /// The management API, password included.
+    /// Returns the URL of the management API, including the password.
     pub(crate) fn management_url(&self) -> String {
         format!("http://{USER}:{}@127.0.0.1:{}", self.password, self.management.number())
     }
 
-    /// Starts the server and waits until it speaks AMQP and HTTP.
+    /// Starts the server and waits until it accepts AMQP and HTTP.
     pub(crate) async fn start(&mut self) -> anyhow::Result<()> {
         if self.process.is_some() {
             bail!("RabbitMQ is running already");
@@ -97,7 +98,8 @@ impl RabbitMq {
         command.env("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1").env("ERL_EPMD_ADDRESS", "127.0.0.1");
         command.env("RABBITMQ_DIST_PORT", self.distribution.number().to_string());
         command.env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "-kernel inet_dist_use_interface {127,0,0,1} +S 2:2");
-        // The script then becomes the server, rather than waiting for it: the process that we know is the one that runs.
+        // The script then replaces itself by the server instead of waiting for it, so that the known process is the
+        // server.
         command.env("RUNNING_UNDER_SYSTEMD", "true");
         let mut process = launch.spawn()?;
         let management = Management::new(&self.management_url())?;
@@ -107,7 +109,7 @@ impl RabbitMq {
         Ok(())
     }
 
-    /// One of RabbitMQ's programs, for this server.
+    /// Prepares one of RabbitMQ's programs for this server.
     fn launch(&self, program: &'static str) -> anyhow::Result<Launch> {
         let mut launch = Launch::new(program, &self.sbin.join(program), &self.dir, Abrupt::Kill)?;
         launch.command.env("RABBITMQ_NODENAME", "dispatch@localhost");
@@ -115,7 +117,7 @@ impl RabbitMq {
         Ok(launch)
     }
 
-    /// Sets off the memory alarm, or ends it. Meanwhile the server reads nothing from whoever has published.
+    /// Sets or clears the memory alarm. While it is set, the server does not read from connections that have published.
     /// Source: <https://www.rabbitmq.com/docs/memory#configuring-threshold>.
     pub(crate) async fn alarm(&self, on: bool) -> anyhow::Result<()> {
         let mut launch = self.launch("rabbitmqctl")?;
@@ -123,8 +125,8 @@ impl RabbitMq {
         launch.run(CONTROL_LIMIT).await
     }
 
-    /// Suspends the processes of classic queues whose names end in `.suspended`, or has them go on. Meanwhile such a queue is
-    /// routed to and confirms nothing, as one on a node that hangs.
+    /// Suspends or resumes the processes of classic queues whose names end in `.suspended`. A suspended queue receives
+    /// messages and confirms none, like a queue on a node that hangs.
     /// Source: <https://www.erlang.org/doc/apps/stdlib/sys.html#suspend/1>.
     pub(crate) async fn suspend(&self, on: bool) -> anyhow::Result<()> {
         let mut launch = self.launch("rabbitmqctl")?;
@@ -137,14 +139,14 @@ impl RabbitMq {
         launch.run(CONTROL_LIMIT).await
     }
 
-    /// Stops the server in order: its clients are told, its messages are written. The port mapper goes on.
+    /// Stops the server gracefully: its clients are notified, its messages are written. The port mapper keeps running.
     pub(crate) async fn stop(&mut self) {
         if let Some(process) = self.process.take() {
             process.stop(Signal::TERM, STOP_LIMIT).await;
         }
     }
 
-    /// Stops the server as a crash would. The port mapper goes on.
+    /// Stops the server as a crash would. The port mapper keeps running.
     pub(crate) async fn crash(&mut self) {
         if let Some(process) = self.process.take() {
             process.stop(Signal::KILL, STOP_LIMIT).await;
@@ -160,7 +162,8 @@ async fn start_epmd(epmd: &Path, dir: &Path, port: u16) -> anyhow::Result<Proces
     Ok(process)
 }
 
-/// No statistics: they are up to 5 s late, so nothing here reads them, and collecting them takes a share of a small machine.
+/// Returns the configuration. Statistics are off: they are up to 5 s old, so nothing here reads them, and collecting
+/// them slows down a small machine.
 fn configuration(amqp: u16, management: u16, password: &str) -> String {
     format!(
         "listeners.tcp.loopback = 127.0.0.1:{amqp}\n\
@@ -184,7 +187,7 @@ fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
     std::io::Write::write_all(&mut file, text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Whether a broker answers AMQP's protocol header with a method frame (type 1), its `connection.start`.
+/// Returns whether a broker answers AMQP's protocol header with a method frame (type 1), its `connection.start`.
 /// Source: AMQP 0-9-1, 2.2.4 "The Connection Class", 4.2.2 "Protocol Header".
 async fn speaks_amqp(port: u16) -> bool {
     let greet = async {

@@ -1,4 +1,4 @@
-//! The holder's side of the private servers: starts the guard, and makes databases, vhosts and outages for tests.
+//! The holder's side of the private servers. Starts the guard, and creates databases, vhosts and outages for tests.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -16,17 +16,17 @@ use super::management::Management;
 pub use super::management::{PRODUCER_RIGHTS, Rights, WORKER_RIGHTS};
 use crate::broker::Publisher;
 
-/// The longest wait for a statement such as `CREATE DATABASE`.
+/// The time limit of a statement such as `CREATE DATABASE`.
 const STATEMENT_LIMIT: Duration = Duration::from_secs(60);
 
-/// A Postgres and a RabbitMQ to use. Those that [`Servers::start`] started are stopped, and their data removed, once this is
-/// dropped or its process has ended, however it ended. Usable from any runtime, so one value can serve many tests.
+/// A Postgres and a RabbitMQ. Those that [`Servers::start`] started are stopped, and their data removed, when this is dropped or
+/// its process has ended for any reason. Usable from any runtime, so one value can serve many tests.
 pub struct Servers {
     /// `postgres://USER:PASSWORD@HOST:PORT/DATABASE`, of a user that may create databases.
     pub database_url: String,
     /// `amqp://USER:PASSWORD@HOST:PORT/VHOST`.
     pub amqp_url: String,
-    /// `http://USER:PASSWORD@HOST:PORT`, RabbitMQ's management API, where known.
+    /// `http://USER:PASSWORD@HOST:PORT`, RabbitMQ's management API, if known.
     pub management_url: Option<String>,
     /// The folder for data and logs of the servers that were started.
     pub dir: Option<PathBuf>,
@@ -34,35 +34,35 @@ pub struct Servers {
     guard: Option<Guard>,
 }
 
-/// What a queue holds.
+/// The contents of a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueueDepth {
-    /// Messages waiting for a consumer.
+    /// Ready messages.
     pub ready: u64,
-    /// Messages handed out and not yet acknowledged.
+    /// Delivered messages that are not acknowledged yet.
     pub unacked: u64,
-    /// Consumers attached.
+    /// Consumers.
     pub consumers: u32,
 }
 
-/// Servers that exist already, to be used instead of private ones.
+/// Existing servers, to be used instead of private ones.
 #[derive(Clone, Default)]
 pub struct Existing {
     /// See [`Servers::database_url`].
     pub database_url: Option<String>,
     /// See [`Servers::amqp_url`].
     pub amqp_url: Option<String>,
-    /// See [`Servers::management_url`]; only looked at with an `amqp_url`.
+    /// See [`Servers::management_url`]; only used with an `amqp_url`.
     pub management_url: Option<String>,
 }
 
 impl Servers {
-    /// Starts a private Postgres and a private RabbitMQ under a guard process, `<binary> guard`; about 5 s, or a minute where
-    /// they must be installed first. What people should know (an installation) is passed to `report`, a line at a time, from
-    /// another thread. If the future is dropped, so are the servers.
+    /// Starts a private Postgres and a private RabbitMQ under a guard process, `<binary> guard`. Takes about 5 s, or a minute if
+    /// they must be installed first. Messages for people (an installation) are passed to `report`, a line at a time, from another
+    /// thread. If the future is dropped, so are the servers.
     ///
     /// # Errors
-    /// The guard cannot be started, or could not install or start the servers: its own words, with the end of their logs.
+    /// The guard cannot be started, or failed to start the servers; the text is its error, with the end of their logs.
     pub async fn start(binary: &Path, report: impl Fn(&str) + Send + 'static) -> anyhow::Result<Self> {
         Self::start_missing(binary, Existing::default(), report).await
     }
@@ -70,7 +70,7 @@ impl Servers {
     /// As [`Servers::start`], but starts only what does not exist already.
     ///
     /// # Errors
-    /// As [`Servers::start`]; also a URL that is none.
+    /// As [`Servers::start`]; also an invalid URL.
     pub async fn start_missing(
         binary: &Path,
         existing: Existing,
@@ -82,7 +82,7 @@ impl Servers {
             return Self::external(database_url, amqp_url, existing.management_url.as_deref());
         }
         let (guard, started) = Guard::start(binary, &options, report).await?;
-        let own = "the guard did not start what it was asked for";
+        let own = "the guard did not start the requested servers";
         let database_url = existing.database_url.or(started.database_url).context(own)?;
         let amqp_url = existing.amqp_url.or(started.amqp_url).context(own)?;
         let management_url = started.management_url.or(existing.management_url);
@@ -90,10 +90,10 @@ impl Servers {
         Ok(Self { dir: Some(started.dir), guard: Some(guard), ..servers })
     }
 
-    /// Servers that somebody else runs. Without a management URL no vhosts are made: the one in `amqp_url` is used.
+    /// Uses existing servers. Without a management URL no vhosts are created, and the one in `amqp_url` is used.
     ///
     /// # Errors
-    /// A URL that is none.
+    /// The URL is invalid.
     pub fn external(database_url: &str, amqp_url: &str, management_url: Option<&str>) -> anyhow::Result<Self> {
         parse(database_url)?;
         parse(amqp_url)?;
@@ -107,7 +107,7 @@ impl Servers {
         })
     }
 
-    /// The guard's process id, if there is a guard.
+    /// Returns the guard's process id, if there is a guard.
     #[must_use]
     pub fn guard_pid(&self) -> Option<u32> {
         self.guard.as_ref().map(|guard| guard.pid)
@@ -120,24 +120,24 @@ impl Servers {
         }
     }
 
-    /// Lets the servers run on after this process. SIGTERM to the returned process id, the guard's, ends them.
+    /// Leaves the servers running after this process. SIGTERM to the returned process id, the guard's, stops them.
     ///
     /// # Errors
-    /// There is no guard, or it is gone.
+    /// There is no guard, or it has ended.
     pub async fn detach(self) -> anyhow::Result<u32> {
         self.command(Command::Detach).await?;
         self.guard_pid().context("there is no guard")
     }
 
-    /// Has the guard do something to its servers, such as an outage; returns once it is done.
+    /// Sends the guard a command, such as an outage. Returns when it is done.
     ///
     /// # Errors
-    /// There is no guard, it is gone, or it could not.
+    /// There is no guard, it has ended, or the command failed.
     pub async fn command(&self, command: Command) -> anyhow::Result<()> {
         self.guard.as_ref().context("these servers were not started here")?.command(command).await
     }
 
-    /// Makes a database, as a copy of `template` where given (nobody may be connected to that one), and returns its URL.
+    /// Creates a database, as a copy of `template` if given (which must have no connections), and returns its URL.
     ///
     /// # Errors
     /// Postgres does not answer or refuses, or the name is not 1 to 63 of `a-z A-Z 0-9 _ -`.
@@ -150,7 +150,7 @@ impl Servers {
         with_path(&self.database_url, name)
     }
 
-    /// Removes a database, closing its connections; one that is not there is no error.
+    /// Removes a database, closing its connections. A missing one is not an error.
     ///
     /// # Errors
     /// As [`Servers::create_database`].
@@ -158,7 +158,7 @@ impl Servers {
         self.execute(&format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", quoted(name)?)).await
     }
 
-    /// Makes a vhost and returns its URL; without a management URL that is the given one.
+    /// Creates a vhost and returns its URL. Without a management URL, returns the given one.
     ///
     /// # Errors
     /// The management API does not answer or refuses, or the name is not 1 to 63 of `a-z A-Z 0-9 _ -`.
@@ -169,8 +169,8 @@ impl Servers {
         with_path(&self.amqp_url, name)
     }
 
-    /// Removes a vhost with its queues, closing its connections; one that is not there is no error. Without a management URL
-    /// nothing is removed.
+    /// Removes a vhost with its queues, closing its connections. A missing one is not an error. Without a management
+    /// URL, removes nothing.
     ///
     /// # Errors
     /// The management API does not answer or refuses.
@@ -181,8 +181,8 @@ impl Servers {
         }
     }
 
-    /// Makes a user of RabbitMQ with these rights in a vhost, and returns the URL with which they connect to it; one that is
-    /// there gets other rights.
+    /// Creates a RabbitMQ user with these permissions in a vhost, and returns its URL. An existing user gets the
+    /// permissions.
     ///
     /// # Errors
     /// There is no management URL, or the management API does not answer or refuses.
@@ -191,28 +191,28 @@ impl Servers {
         with_user(&with_path(&self.amqp_url, vhost)?, user, password)
     }
 
-    /// Removes a user of RabbitMQ.
+    /// Removes a RabbitMQ user.
     ///
     /// # Errors
-    /// As [`Servers::create_user`]; also where there is no such user.
+    /// As [`Servers::create_user`]; also if there is no such user.
     pub async fn delete_user(&self, user: &str) -> anyhow::Result<()> {
         self.users()?.delete_user(user).await
     }
 
     fn users(&self) -> anyhow::Result<&Management> {
-        self.management.as_ref().context("users are made through the URL of RabbitMQ's management API")
+        self.management.as_ref().context("creating users requires the URL of RabbitMQ's management API")
     }
 
-    /// What a queue holds at this moment, by its name and its vhost's.
+    /// Returns the contents of a queue at this moment.
     ///
     /// # Errors
     /// There is no management URL, RabbitMQ does not answer, or there is no such queue.
     pub async fn queue_depth(&self, vhost: &str, queue: &str) -> anyhow::Result<QueueDepth> {
-        let management = self.management.as_ref().context("a queue's depth needs the URL of RabbitMQ's management API")?;
+        let management = self.management.as_ref().context("a queue's depth requires the URL of RabbitMQ's management API")?;
         let (totals, consumers) = tokio::try_join!(management.queue_totals(vhost), self.consumers(vhost, queue))?;
         let totals = totals.into_iter().find(|totals| totals.name == queue);
         let totals = totals.with_context(|| format!("there is no queue {queue} in vhost {vhost}"))?;
-        let unknown = || format!("queue {queue} does not tell its length yet");
+        let unknown = || format!("queue {queue} does not report its length yet");
         Ok(QueueDepth {
             ready: totals.messages_ready.with_context(unknown)?,
             unacked: totals.messages_unacknowledged.with_context(unknown)?,
@@ -220,7 +220,7 @@ impl Servers {
         })
     }
 
-    /// Only the queue's declaration tells its consumers at once; a passive one changes nothing.
+    /// Returns the number of consumers. Only a declare reports it without delay; a passive one changes nothing.
     async fn consumers(&self, vhost: &str, queue: &str) -> anyhow::Result<u32> {
         let mut url = parse(&self.amqp_url)?;
         url.path_segments_mut().map_err(|()| anyhow::anyhow!("the AMQP URL has no vhost"))?.clear().push(vhost);
@@ -240,27 +240,27 @@ impl Servers {
     }
 }
 
-/// A name in quotes, for SQL; of letters that also need no escaping in a URL.
+/// Quotes a name for SQL. Its characters also need no escaping in a URL.
 fn quoted(name: &str) -> anyhow::Result<String> {
     let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
-    ensure!(is_plain && (1..=63).contains(&name.len()), "the name {name:?} is not 1 to 63 of a-z A-Z 0-9 _ -");
+    ensure!(is_plain && (1..=63).contains(&name.len()), "expected a name of 1 to 63 characters a-z A-Z 0-9 _ -, got {name:?}");
     Ok(format!("\"{name}\""))
 }
 
-/// The URL itself is not told, as it holds a password.
+/// Parses a URL. The error omits the URL, because it contains a password.
 fn parse(url: &str) -> anyhow::Result<Url> {
     let parsed = Url::parse(url).ok().filter(Url::has_host);
-    parsed.context("a server's URL is not like scheme://user:password@host:port/name")
+    parsed.context("expected a server URL like scheme://user:password@host:port/name")
 }
 
-/// The same server, with another user and password.
+/// Returns the URL of the same server with another user and password.
 ///
 /// # Errors
-/// A URL that is none, or that takes no user.
+/// The URL is invalid, or cannot have a user.
 pub fn with_user(url: &str, user: &str, password: &str) -> anyhow::Result<String> {
     let mut url = parse(url)?;
     let named = url.set_username(user).and_then(|()| url.set_password(Some(password)));
-    named.map_err(|()| anyhow::anyhow!("the URL of a server takes no user"))?;
+    named.map_err(|()| anyhow::anyhow!("the URL of a server cannot have a user"))?;
     Ok(url.into())
 }
 
@@ -270,17 +270,17 @@ fn with_path(url: &str, path: &str) -> anyhow::Result<String> {
     Ok(url.into())
 }
 
-/// The guard process. Blocking pipes and threads rather than tokio's: those belong to the runtime that made them, and the
-/// test that starts the servers is not the last one to use them.
+/// The guard process. It uses blocking pipes and threads rather than tokio's, which would belong to the runtime that
+/// created them; other tests use the servers later.
 struct Guard {
     pid: u32,
     talk: Mutex<Talk>,
 }
 
 struct Talk {
-    /// Open while the servers are to run.
+    /// Open while the servers must run.
     stdin: ChildStdin,
-    /// Lines of the guard's stdout; ends when the guard has ended.
+    /// Lines of the guard's stdout. The channel closes when the guard has ended.
     lines: mpsc::UnboundedReceiver<String>,
     last_id: u64,
 }
@@ -298,11 +298,11 @@ impl Guard {
         std::thread::spawn(move || read_until_ended(child, &sender));
         let mut talk = Talk { stdin, lines, last_id: 0 };
         talk.send(&serde_json::to_string(options)?)?;
-        let line = talk.lines.recv().await.context("the guard ended without a word")?;
+        let line = talk.lines.recv().await.context("the guard ended without a line on stdout")?;
         if let Ok(GuardOutcome::Error(error)) = serde_json::from_str(&line) {
             bail!("{error}");
         }
-        let started = serde_json::from_str(&line).context("the guard's first line cannot be read")?;
+        let started = serde_json::from_str(&line).context("the guard's first line cannot be parsed")?;
         Ok((Self { pid, talk: Mutex::new(talk) }, started))
     }
 
@@ -312,15 +312,15 @@ impl Guard {
         let id = talk.last_id;
         talk.send(&serde_json::to_string(&Request { id, cmd: command })?)?;
         while let Some(line) = talk.lines.recv().await {
-            let answer: GuardReply = serde_json::from_str(&line).context("the guard's answer cannot be read")?;
+            let answer: GuardReply = serde_json::from_str(&line).context("the guard's answer cannot be parsed")?;
             match answer.outcome {
-                // An answer that nobody waited for.
+                // The answer of an earlier request that was abandoned.
                 _ if answer.id != id => {}
                 GuardOutcome::Ok(_) => return Ok(()),
                 GuardOutcome::Error(error) => bail!("{error}"),
             }
         }
-        bail!("the guard is gone")
+        bail!("the guard has ended")
     }
 
     async fn stop(self) {
@@ -332,8 +332,8 @@ impl Guard {
 
 impl Talk {
     fn send(&mut self, line: &str) -> anyhow::Result<()> {
-        // One write, so that a line is never half there; a pipe holds many of them, so this does not block.
-        self.stdin.write_all(format!("{line}\n").as_bytes()).context("the guard is gone")
+        // A single write, so that a line is never partial. A pipe buffers many of them, so this does not block.
+        self.stdin.write_all(format!("{line}\n").as_bytes()).context("the guard has ended")
     }
 }
 
@@ -343,15 +343,15 @@ fn report_lines(stderr: ChildStderr, report: impl Fn(&str)) {
     }
 }
 
-/// Passes on the guard's lines; at their end waits for the guard's own, so that it never stays behind unreaped.
+/// Passes on the guard's lines. At their end, waits for the guard's end, so that it is always reaped.
 fn read_until_ended(mut child: Child, lines: &mpsc::UnboundedSender<String>) {
     if let Some(stdout) = child.stdout.take() {
         for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-            // Whoever held the servers may have gone; the guard's end is waited for all the same.
+            // The receiver may be gone; the guard must be waited for all the same.
             let _nobody = lines.send(line);
         }
     }
-    // It cannot fail for a child that nobody else waits for.
+    // This cannot fail, because nothing else waits for this child.
     let _status = child.wait();
 }
 

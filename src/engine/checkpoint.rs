@@ -2,14 +2,14 @@
 
 use serde_json::value::RawValue;
 
-/// One finished stage's output, as stored.
+/// The stored output of one finished stage.
 #[derive(Debug, Clone)]
 pub struct Checkpoint {
-    /// The stage's durable name.
+    /// The durable name of the stage.
     pub stage: String,
-    /// The version of the stage that wrote it.
+    /// The version of the stage that wrote the output.
     pub version: i32,
-    /// Its output, JSON.
+    /// The output as JSON.
     pub output: Box<RawValue>,
 }
 
@@ -18,24 +18,24 @@ pub struct Checkpoint {
 pub struct Outputs(Vec<Checkpoint>);
 
 impl Outputs {
-    /// Those that a claim loaded.
+    /// Creates it from the checkpoints that a claim loaded.
     #[must_use]
     pub const fn new(checkpoints: Vec<Checkpoint>) -> Self {
         Self(checkpoints)
     }
 
-    /// The checkpoint of `stage`.
+    /// Returns the checkpoint of `stage`.
     #[must_use]
     pub fn get(&self, stage: &str) -> Option<&Checkpoint> {
         self.0.iter().find(|checkpoint| checkpoint.stage == stage)
     }
 
-    /// Adds what a commit has just stored.
+    /// Adds a checkpoint that a commit has just stored.
     pub fn push(&mut self, checkpoint: Checkpoint) {
         self.0.push(checkpoint);
     }
 
-    /// All of them, oldest first.
+    /// Iterates over the checkpoints, oldest first.
     pub fn iter(&self) -> impl Iterator<Item = &Checkpoint> {
         self.0.iter()
     }

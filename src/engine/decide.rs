@@ -1,4 +1,4 @@
-//! Every branch of a job's life, as a pure function: what came of a stage, and what must be committed because of it.
+//! Every branch in the life of a job, as a pure function from the result of a stage to what must be committed.
 
 use std::time::Duration;
 
@@ -21,11 +21,11 @@ pub enum Ended<C> {
     Fault(StageFault),
     /// It panicked, with this message.
     Panicked(String),
-    /// It took longer than its time.
+    /// It took longer than its timeout.
     TimedOut(Duration),
 }
 
-/// Where a run stands, for [`decide`].
+/// The state of a run, for [`decide`].
 pub struct Position<'a> {
     /// The job as claimed.
     pub job: &'a Job,
@@ -33,39 +33,39 @@ pub struct Position<'a> {
     pub stage: &'a StageInfo,
     /// The stage after it in the list.
     pub next: Option<&'static str>,
-    /// Compare-and-sets lost in this attempt so far.
+    /// The number of compare-and-sets lost in this attempt so far.
     pub conflicts: u32,
     /// The stored intent, if the run had one.
     pub effect: Option<&'a Effect>,
-    /// Time left until the job's deadline, if it has one.
+    /// The time left until the job's deadline, if it has one.
     pub deadline_in: Option<Duration>,
-    /// Whether this delivery may go on with the next stage.
+    /// Whether this delivery may continue with the next stage.
     pub keep_going: bool,
-    /// What the stage has fetched so far.
+    /// The partial results of the stage.
     pub kept: &'a Kept<'a>,
 }
 
-/// What to do about it.
+/// What the worker must do after a run.
 #[derive(Debug)]
 pub enum Decision<C> {
     /// Commit this.
     Commit(Box<Commit<C>>),
     /// Look and run again at once, within this attempt.
     Repeat,
-    /// Postgres or RabbitMQ is ill: run the stage again when it is well; no attempt is used.
+    /// Postgres or RabbitMQ is unavailable: run the stage again after a pause; no attempt is used.
     Infrastructure(StageFault),
-    /// Give the job up with what the stage has so far; it is due at once.
+    /// Give the job up with the partial results of the stage; it is due at once.
     GiveUp,
 }
 
 words! {
     /// How an attempt that did not succeed ended.
     AttemptOutcome {
-        /// It will be tried again.
+        /// The stage is retried later.
         Retried = "retried",
-        /// A person must look.
+        /// The job is parked: a person must look.
         Parked = "parked",
-        /// It waits for a cause.
+        /// The job waits for a cause.
         Waited = "waited",
     }
 }
@@ -73,30 +73,30 @@ words! {
 /// One transaction, fenced by the claim's epoch.
 #[derive(Debug)]
 pub struct Commit<C> {
-    /// What is recorded of the stage.
+    /// The record of the run.
     pub record: Record,
-    /// What became of its effect.
+    /// The outcome of its effect.
     pub effect: Option<EffectOutcome>,
-    /// What became of effects that earlier attempts left open, where this one found nothing more to do.
+    /// The state of effects that earlier attempts left open, if this attempt found nothing more to do.
     pub leftover: Option<EffectState>,
-    /// Product data.
+    /// The changes to the product's tables.
     pub changes: Option<C>,
-    /// Follow-ups.
+    /// The follow-ups to insert.
     pub children: Vec<Child>,
     /// What becomes of the job.
     pub next: Next,
-    /// What the stage left aside; each kind replaces what is stored of it.
+    /// Counts of what the stage skipped; each kind replaces the stored counts of that kind.
     pub skipped: Skipped,
-    /// What the stage has fetched so far, where it is not finished: see [`super::Kept`].
+    /// The partial results of an unfinished stage: see [`super::Kept`].
     pub partial: Option<Box<RawValue>>,
 }
 
-/// What is recorded of a stage's run.
+/// The record of a stage's run.
 #[derive(Debug)]
 pub enum Record {
-    /// It succeeded.
+    /// The run succeeded.
     Checkpoint(CheckpointRecord),
-    /// It did not.
+    /// The run did not succeed.
     Attempt(AttemptRecord),
 }
 
@@ -105,9 +105,9 @@ pub enum Record {
 pub struct CheckpointRecord {
     /// The stage.
     pub stage: &'static str,
-    /// Of the stage's output.
+    /// The version of the stage's output.
     pub version: i32,
-    /// `None` where applying the changes gives it.
+    /// The output; `None` where applying the changes gives it.
     pub output: Option<Box<RawValue>>,
 }
 
@@ -116,86 +116,86 @@ pub struct CheckpointRecord {
 pub struct AttemptRecord {
     /// The stage.
     pub stage: String,
-    /// How it ended.
+    /// How the attempt ended.
     pub outcome: AttemptOutcome,
-    /// Why.
+    /// Why it did not succeed.
     pub failure: Failure,
 }
 
 /// A failure as stored and shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// Stable code.
+    /// The stable code.
     pub code: String,
     /// The chain of causes.
     pub message: String,
     /// What a person can do.
     pub hint: String,
-    /// Groups alike failures.
+    /// Groups similar failures.
     pub fingerprint: String,
 }
 
-/// What became of an effect.
+/// The outcome of an effect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EffectOutcome {
-    /// The effect.
+    /// The key of the effect.
     pub key: String,
-    /// Now known.
+    /// The new state.
     pub state: EffectState,
-    /// The other side's name for what was made.
+    /// The provider's name for what was made.
     pub provider_ref: Option<String>,
 }
 
 /// What becomes of the job row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Next {
-    /// The named stage is due; `keep` where this claim goes on with it at once.
+    /// The named stage is due.
     Stage {
         /// Its name.
         stage: String,
-        /// Otherwise the job is given up with a wake-up.
+        /// Whether this claim continues with it at once; otherwise the job is given up with a wake-up.
         keep: bool,
     },
-    /// No stage is left: succeeded, or waiting for its follow-ups.
+    /// No stage is left: the job succeeds, or waits for its follow-ups.
     Finish,
-    /// Waits, unless the cause is already gone.
+    /// The job waits, unless the cause is already gone.
     Wait {
         /// The cause.
         on: WaitOn,
         /// The stage due afterwards.
         resume_at: String,
     },
-    /// The same stage again, later.
+    /// The same stage is due again, later.
     Retry {
-        /// From now, on the database's clock.
+        /// The delay from now, by Postgres' clock.
         after: Duration,
         /// Whether an attempt was used.
         used_attempt: bool,
     },
-    /// A person must look.
+    /// The job is parked: a person must look.
     Park,
 }
 
-/// Compare-and-sets that may be lost in one attempt before it counts as failed.
+/// The number of lost compare-and-sets at which an attempt counts as failed.
 const CONFLICTS: u32 = 5;
-/// Attempts in all, the first included, at what the other side says in words that are not known here: some of them pass, and the
-/// others are for a person soon.
+/// The number of attempts, the first included, while the provider answers with words that are not known here. Some such answers
+/// pass by themselves; the others need a person soon.
 const UNRECOGNIZED_ATTEMPTS: i32 = 4;
 
-/// What must be committed for what came of a stage. `chance` in 0..1 spreads retries.
+/// Decides what must be committed for the result of a stage. `chance` in 0..1 spreads retries.
 pub fn decide<C>(at: &Position<'_>, ended: Ended<C>, chance: f64) -> Decision<C> {
     let fault = match ended {
         Ended::Done(outcome) => return Decision::Commit(Box::new(succeed(at, *outcome))),
         Ended::Fault(fault) => fault,
         Ended::Panicked(message) => {
             let failure =
-                failure(at, "engine.panicked", &message, "A defect of the stage: see the log, then retry with a mended worker.");
+                failure(at, "engine.panicked", &message, "A defect of the stage: see the log, then retry with a fixed worker.");
             return Decision::Commit(Box::new(park(at, failure, Certainty::Unknown)));
         }
         Ended::TimedOut(limit) => {
             let message = format!("the stage took longer than {} s", limit.as_secs());
             let failure =
-                failure(at, "engine.timed_out", &message, "It is tried again; if it goes on, look at what the stage calls.");
+                failure(at, "engine.timed_out", &message, "The stage is retried. If it persists, check the service it calls.");
             return Decision::Commit(Box::new(retry(at, failure, None, Certainty::Unknown, chance)));
         }
     };
@@ -223,7 +223,7 @@ fn succeed<C>(at: &Position<'_>, outcome: ErasedOutcome<C>) -> Commit<C> {
         Then::Finish => Next::Finish,
     };
     let left = at.stage.effect.is_some() && at.effect.is_none();
-    // Not found does not mean not done: a call whose answer was lost may have been overtaken since.
+    // If the change is not found, the call may still have been made: another writer may have replaced it since.
     let leftover = left.then_some(if provider_ref.is_some() { EffectState::Confirmed } else { EffectState::Unknown });
     let effect = at.effect.map(|effect| EffectOutcome { key: effect.key.clone(), state: EffectState::Confirmed, provider_ref });
     let record = Record::Checkpoint(CheckpointRecord { stage: at.stage.name, version: at.stage.version, output });
@@ -276,7 +276,7 @@ mod tests {
     use crate::job::{Attempt, EffectClass, Epoch, Generation, JobId};
 
     #[derive(Debug, thiserror::Error)]
-    #[error("the other side said: {0}")]
+    #[error("the provider said: {0}")]
     struct Said(&'static str);
 
     impl Fault for Said {
@@ -293,7 +293,7 @@ mod tests {
         }
     }
 
-    /// What is committed for the given attempt of a stage that can have an effect and had none.
+    /// Returns the commit for the given attempt of a stage that can have an effect and had none.
     fn committed(attempt: i32, ended: Ended<()>) -> Commit<()> {
         committed_with(None, attempt, ended)
     }
@@ -360,7 +360,7 @@ mod tests {
         let became_of = |attempt, ended| committed_with(Some(&call), attempt, ended).effect;
         let unknown = EffectOutcome { key: "k".to_owned(), state: EffectState::Unknown, provider_ref: None };
         assert_eq!(became_of(1, Ended::Panicked("index out of bounds".to_owned())), Some(unknown.clone()));
-        // Whether it is tried again or, at the last attempt, parked.
+        // Both when the stage is retried and when, at the last attempt, the job is parked.
         for attempt in [1, RetryPolicy::DEFAULT.attempts] {
             assert_eq!(became_of(attempt, Ended::TimedOut(Duration::from_secs(1))), Some(unknown.clone()), "{attempt}");
         }

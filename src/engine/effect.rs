@@ -1,4 +1,4 @@
-//! Effects: calls that change the outside, and what a second look at one decides.
+//! Effects: calls that change the outside, and the rules by which a repeated attempt is judged.
 
 use std::time::{Duration, Instant};
 
@@ -7,26 +7,26 @@ use sha2::{Digest, Sha256};
 
 use crate::job::{EffectClass, EffectState, Epoch, Generation, JobId};
 
-/// What a stage is about to do to the outside, stored before it does it.
+/// An effect that a stage is about to have, stored before the call.
 #[derive(Debug, Clone)]
 pub struct Intent {
-    /// What the effect is for, unique within the stage: part of its key.
+    /// The target of the effect, unique within the stage: part of its key.
     pub target: String,
-    /// What repeating it can do.
+    /// What a repeated call can do.
     pub class: EffectClass,
-    /// For how long after the first intent the other side dedupes on our key; after that a K2 is judged as K3.
+    /// How long after the first intent the provider dedupes on the key; afterwards a keyed effect is judged as at-least-once.
     pub keyed_for: Option<Duration>,
-    /// What only one effect at a time may touch (`work_item:3:17`), across all jobs and replicas.
+    /// The resource that only one effect at a time may change (`work_item:3:17`), across all jobs and replicas.
     pub resource: Option<String>,
-    /// Facts a later look needs (a revision, a value). No secrets.
+    /// Facts that a later look needs (a revision, a value). No secrets.
     pub detail: Value,
-    /// What to do where the outcome is unknown and cannot be found out.
+    /// What to do if the outcome is unknown and cannot be determined.
     pub unknown: UnknownPolicy,
-    /// The call's own deadline.
+    /// The longest time for the call.
     pub timeout: Duration,
 }
 
-/// A destination's wish for a K3 effect whose outcome is unknown.
+/// A destination's policy for an at-least-once effect whose outcome is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UnknownPolicy {
     /// Send it again: a duplicate is better than nothing.
@@ -35,23 +35,23 @@ pub enum UnknownPolicy {
     Hold,
 }
 
-/// An effect whose intent is stored: what the stage's `run` may now do.
+/// An effect whose intent is stored, so the stage's `run` may now make the call.
 #[derive(Debug, Clone)]
 pub struct Effect {
-    /// The same for all attempts; the other side's idempotency key.
+    /// The idempotency key, the same in all attempts of a generation.
     pub key: String,
-    /// As judged now (a K2 out of its window is K3).
+    /// The class as judged now: a keyed effect after its window is at-least-once.
     pub class: EffectClass,
-    /// Of the intent.
+    /// The facts of the intent.
     pub detail: Value,
-    /// When the call must be over, on the monotonic clock: taken before the intent was stored, so a process that was frozen
-    /// in between does not send late.
+    /// When the call must be over, by the monotonic clock. The deadline is set before the intent is stored, so a process that was
+    /// frozen in between does not send late.
     pub deadline: Instant,
     /// Whether an earlier attempt with the same key may have gone through.
     pub repeated: bool,
 }
 
-/// The key of an effect: SHA-256 over job, generation, stage and target, in lowercase base32 without padding (52
+/// Returns the key of an effect: SHA-256 over job, generation, stage and target, in lowercase base32 without padding (52
 /// characters, RFC 4648). Its first 25 characters serve as Discord's nonce.
 #[must_use]
 pub fn effect_key(job: JobId, generation: Generation, stage: &str, target: &str) -> String {
@@ -64,30 +64,30 @@ pub fn effect_key(job: JobId, generation: Generation, stage: &str, target: &str)
     data_encoding::BASE32_NOPAD.encode(&hash.finalize()).to_ascii_lowercase()
 }
 
-/// What the ledger knows of an earlier intent for the same key.
+/// The ledger's row of an earlier intent with the same key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PastEffect {
-    /// Last known.
+    /// The last known state.
     pub state: EffectState,
-    /// Whether an attempt before the last one may have done it.
+    /// Whether an attempt before the last one may have had the effect.
     pub maybe_done: bool,
-    /// Of the claim that stored it.
+    /// The epoch of the claim that stored the intent.
     pub epoch: Epoch,
-    /// How long ago the first intent was stored, of those since the last one of which it is known that nothing came of it.
+    /// The age of the first intent, counted since the last attempt that is known to have had no effect.
     pub age: Duration,
-    /// How long the earlier call may still be under way; zero where its deadline has passed.
+    /// How long the earlier call may still be under way; zero if its deadline has passed.
     pub may_still_run: Duration,
 }
 
 impl PastEffect {
-    /// Whether it is known that nothing has come of it: the next attempt is like the first.
+    /// Returns whether it is known that no attempt had the effect: then the next attempt is like the first.
     #[must_use]
     pub const fn is_undone(&self) -> bool {
         matches!(self.state, EffectState::Failed) && !self.maybe_done
     }
 
-    /// Whether the last attempt may have done it. An intent of the same claim without an outcome was never called for: a
-    /// claim commits what came of every call before it stores another intent.
+    /// Returns whether the last attempt may have had the effect. The call of an intent without an outcome was not made if the
+    /// intent is of the same claim: a claim commits the outcome of every call before it stores another intent.
     #[must_use]
     pub fn is_open(&self, epoch: Epoch) -> bool {
         match self.state {
@@ -97,30 +97,30 @@ impl PastEffect {
         }
     }
 
-    /// Whether any attempt before the present one may have done it.
+    /// Returns whether any attempt before the present one may have had the effect.
     #[must_use]
     pub fn may_be_done(&self, epoch: Epoch) -> bool {
         self.maybe_done || self.is_open(epoch)
     }
 }
 
-/// What to do about an intended effect.
+/// The decision about an intended effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Planned {
-    /// Do it.
+    /// The call may be made.
     Go {
-        /// As judged now.
+        /// The class as judged now.
         class: EffectClass,
         /// Whether a duplicate becomes possible, which must be recorded first.
         record_unknown: bool,
     },
-    /// An earlier owner may still be doing it: look again after this.
+    /// An earlier owner's call may still be under way: look again after this time.
     NotYet(Duration),
-    /// Nobody can know, and the destination wants a person to decide.
+    /// The outcome cannot be determined, and by the destination's policy a person decides.
     Held,
 }
 
-/// Judges an intent by what the ledger knows of earlier ones. Pure.
+/// Judges an intent by the ledger's row of earlier ones. Pure.
 #[must_use]
 pub fn judge(intent: &Intent, past: Option<PastEffect>, epoch: Epoch) -> Planned {
     let fresh = Planned::Go { class: intent.class, record_unknown: false };

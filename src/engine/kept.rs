@@ -1,5 +1,5 @@
-//! What a run of a stage has so far, in named pieces: what it has read, and what it has done already. The commit that ends the run
-//! without finishing the stage stores them with the job, so that the next run neither reads nor does them again.
+//! The partial results of a stage, in named pieces: what a run has read, and what it has already done. The commit that ends
+//! a run without finishing the stage stores them with the job, so that the next run neither reads nor does them again.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -14,20 +14,20 @@ use time::OffsetDateTime;
 use super::pipeline::StageInfo;
 use crate::job::Generation;
 
-/// All pieces of a stage together, in bytes of JSON. What does not fit is fetched again by the next run.
+/// The most bytes of JSON in all pieces of a stage. The next run fetches again what does not fit.
 const BYTES: usize = 4 << 20;
-/// Pieces of a stage, at most.
+/// The most pieces of a stage.
 const PIECES: usize = 1024;
 
-/// Whether a run should end at its next step: the worker drains, or the delivery has taken its time.
+/// Returns whether a run should end before its next call: the worker drains, or the delivery has reached its time limit.
 pub type ShouldEnd<'a> = &'a (dyn Fn() -> bool + Send + Sync);
 
-/// What an earlier run has stored, see [`Kept::to_stored`].
+/// The partial results that an earlier run stored, see [`Kept::to_stored`].
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Partial<'a> {
-    /// JSON; none where nothing was stored.
+    /// The pieces as JSON; `None` if nothing was stored.
     pub json: Option<&'a RawValue>,
-    /// A person has started the stage again since: what was read before that is read again.
+    /// Whether a person has retried the job since: then everything that was read is read again.
     pub read_again: bool,
 }
 
@@ -44,7 +44,7 @@ pub struct Kept<'a> {
 struct Pieces {
     named: BTreeMap<String, Piece>,
     bytes: usize,
-    /// This run has added some.
+    /// Whether this run has added some.
     is_new: bool,
 }
 
@@ -52,13 +52,13 @@ struct Pieces {
 struct Piece {
     #[serde(with = "time::serde::timestamp")]
     at: OffsetDateTime,
-    /// It says what was done, not what was read.
+    /// Whether the piece records what was done, not what was read.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     done: bool,
     value: Box<RawValue>,
 }
 
-/// As stored: `{stage, version, generation, pieces}`.
+/// The stored form: `{stage, version, generation, pieces}`.
 #[derive(Serialize, Deserialize)]
 struct Stored<'a> {
     #[serde(borrow)]
@@ -69,7 +69,7 @@ struct Stored<'a> {
 }
 
 impl<'a> Kept<'a> {
-    /// Those that an earlier run has stored, if it was of this stage in this version and generation.
+    /// Loads the pieces that an earlier run stored, if it was of this stage in this version and generation.
     #[must_use]
     pub fn new(info: &StageInfo, generation: Generation, partial: Partial<'_>, should_end: ShouldEnd<'a>) -> Self {
         let (stage, version) = (info.name, info.version);
@@ -81,30 +81,31 @@ impl<'a> Kept<'a> {
         Self { stage, version, generation, should_end, pieces: Mutex::new(Pieces { named, bytes, is_new: false }) }
     }
 
-    /// The stage.
+    /// Returns the stage's name.
     #[must_use]
     pub const fn stage(&self) -> &'static str {
         self.stage
     }
 
-    /// A piece, where there is one of this shape.
+    /// Returns a piece, if there is one of this shape.
     pub fn get<T: DeserializeOwned>(&self, piece: &str) -> Option<T> {
         serde_json::from_str(self.pieces().named.get(piece)?.value.get()).ok()
     }
 
-    /// As [`Kept::get`], unless it was kept longer ago than this.
+    /// Returns a piece as [`Kept::get`] does, unless it is older than `limit`.
     pub fn younger<T: DeserializeOwned>(&self, piece: &str, limit: Duration) -> Option<T> {
         let pieces = self.pieces();
         let known = pieces.named.get(piece).filter(|known| OffsetDateTime::now_utc() - known.at < limit)?;
         serde_json::from_str(known.value.get()).ok()
     }
 
-    /// Keeps what was read in place of the piece of the same name. A piece that does not fit is left out.
+    /// Keeps something that was read, in place of the piece of the same name. A piece that does not fit is not kept.
     pub fn put(&self, piece: &str, value: &impl Serialize) {
         self.add(piece, value, false);
     }
 
-    /// As [`Kept::put`], of what was done, which is not done again whoever starts the stage again.
+    /// Keeps a record of something that was done, as [`Kept::put`] does. It is not done again, even when a person retries the
+    /// job.
     pub fn put_done(&self, piece: &str, value: &impl Serialize) {
         self.add(piece, value, true);
     }
@@ -119,7 +120,7 @@ impl<'a> Kept<'a> {
                 stage = self.stage,
                 piece,
                 bytes,
-                "a partial result is too large to keep: a later run fetches it again"
+                "a partial result is too large to keep; a later run fetches it again"
             );
             return;
         }
@@ -128,22 +129,22 @@ impl<'a> Kept<'a> {
         pieces.is_new = true;
     }
 
-    /// Forgets every piece: what was decided on them is decided again.
+    /// Deletes every piece: everything that was decided from them is decided again.
     pub fn clear(&self) {
         *self.pieces() = Pieces::default();
     }
 
-    /// Whether nothing would be lost with this run.
+    /// Returns whether there are no pieces.
     pub fn is_empty(&self) -> bool {
         self.pieces().named.is_empty()
     }
 
-    /// Whether the run should end here and go on later: it has got further, and its time is up.
+    /// Returns whether the run should end here and continue later: it has made progress, and [`ShouldEnd`] returns `true`.
     pub fn should_end(&self) -> bool {
         self.pieces().is_new && (self.should_end)()
     }
 
-    /// All pieces as they are stored; none where there are none.
+    /// Returns all pieces in their stored form; `None` if there are none.
     pub fn to_stored(&self) -> Option<Box<RawValue>> {
         let pieces = self.pieces();
         if pieces.named.is_empty() {
@@ -207,7 +208,7 @@ mod tests {
         run.put("a", &1);
         assert!(run.should_end());
         let next = kept("s", 1, Some(&run.to_stored().unwrap()), &|| true);
-        assert!(!next.should_end(), "what was stored before is no progress of this run");
+        assert!(!next.should_end(), "pieces stored before are not progress of this run");
     }
 
     #[test]
@@ -234,6 +235,6 @@ mod tests {
         assert_eq!((run.get::<i64>("a"), run.get::<String>("large")), (Some(1), None));
         run.put("half", &"x".repeat(BYTES / 2));
         run.put("half", &"y".repeat(BYTES / 2));
-        assert!(run.get::<String>("half").unwrap().starts_with('y'), "what is replaced makes room");
+        assert!(run.get::<String>("half").unwrap().starts_with('y'), "a replaced piece makes room");
     }
 }

@@ -1,7 +1,7 @@
-//! The engine: it knows that there are stages, not which, and does no I/O.
+//! The engine: stages, pipelines and decisions, without I/O and without any particular stage.
 //!
-//! A [`Pipeline`] is an ordered list of [`Stage`]s. A stage's outcome is data ([`StageOutcome`]); [`decide`] turns what came of a
-//! run into what must be committed ([`Commit`]). Carrying it out is the business of `store` and `worker`.
+//! A [`Pipeline`] is an ordered list of [`Stage`]s. A stage's outcome is data ([`StageOutcome`]); [`decide`] maps the result of a
+//! run to what must be committed ([`Commit`]). `store` and `worker` carry it out.
 
 mod checkpoint;
 mod decide;
@@ -29,5 +29,5 @@ pub use stage::{
     Child, Context, EngineFault, NoEffect, PrepareResult, Prepared, Product, Stage, StageOutcome, StageResult, Then,
 };
 
-/// How a concurrent piece of work is started: `app` supplies it, names it and awaits it.
+/// Starts a named future concurrently. `app` supplies this function and awaits what it has started.
 pub type Spawn = Arc<dyn Fn(&'static str, Pin<Box<dyn Future<Output = ()> + Send>>) + Send + Sync>;

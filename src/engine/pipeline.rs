@@ -14,18 +14,18 @@ use super::stage::{Child, Context, EngineFault, Prepared, Product, Stage, StageO
 use crate::fault::StageFault;
 use crate::job::EffectClass;
 
-/// A queue with its own concurrency.
+/// A queue with a concurrency limit of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Lane {
-    /// In metrics, settings and routing keys.
+    /// The name in metrics, settings and routing keys.
     pub name: &'static str,
     /// The RabbitMQ queue.
     pub queue: &'static str,
-    /// The routing key of its wake-ups on the exchange `dispatch`.
+    /// The routing key of the lane's wake-ups on the exchange `dispatch.wake`.
     pub wake_key: &'static str,
 }
 
-/// What is known of a stage without running it.
+/// The constants of a stage.
 #[derive(Debug, Clone, Copy)]
 pub struct StageInfo {
     /// See [`Stage::NAME`].
@@ -40,41 +40,41 @@ pub struct StageInfo {
     pub timeout: Duration,
     /// See [`Stage::EFFECT`].
     pub effect: Option<EffectClass>,
-    /// Reached by a jump only.
+    /// Whether the stage is reached by a jump only.
     pub aside: bool,
 }
 
 /// A stage's outcome with its output as JSON.
 #[derive(Debug)]
 pub struct ErasedOutcome<C> {
-    /// `None` where applying the changes gives it.
+    /// The output; `None` where applying the changes gives it.
     pub output: Option<Box<RawValue>>,
-    /// Follow-ups.
+    /// The follow-ups to insert.
     pub children: Vec<Child>,
-    /// Product data.
+    /// The changes to the product's tables.
     pub changes: Option<C>,
-    /// Where the job goes.
+    /// Where the job continues.
     pub then: Then,
-    /// The other side's name for what was made.
+    /// The provider's name for what was made.
     pub provider_ref: Option<String>,
-    /// What was left aside.
+    /// Counts of what the stage skipped.
     pub skipped: Skipped,
 }
 
-/// What came of a stage's look.
+/// The result of a stage's look.
 #[derive(Debug)]
 pub enum ErasedPrepared<C> {
-    /// Run it.
+    /// Run the stage.
     NoEffect,
-    /// Store this, then run it.
+    /// Store this intent, then run the stage.
     Effect(Box<Intent>),
-    /// Nothing to do.
+    /// There is nothing to do; this is the outcome.
     Done(ErasedOutcome<C>),
 }
 
 type Boxed<'a, T> = Pin<Box<dyn Future<Output = Result<T, StageFault>> + Send + 'a>>;
 
-/// A stage whose output type is forgotten.
+/// A stage without its output type.
 pub trait ErasedStage<P: Product>: Send + Sync {
     /// See [`Stage::prepare`].
     fn prepare<'a>(&'a self, cx: &'a Context<'a, P>) -> Boxed<'a, ErasedPrepared<P::Changes>>;
@@ -113,15 +113,15 @@ struct Entry<P: Product> {
 
 /// An ordered list of stages on a lane.
 pub struct Pipeline<P: Product> {
-    /// Durable.
+    /// The durable name.
     pub name: &'static str,
-    /// Where its jobs queue.
+    /// The lane that its jobs run on.
     pub lane: Lane,
     entries: Vec<Entry<P>>,
 }
 
 impl<P: Product> Pipeline<P> {
-    /// An empty list.
+    /// Creates an empty pipeline.
     #[must_use]
     pub const fn new(name: &'static str, lane: Lane) -> Self {
         Self { name, lane, entries: Vec::new() }
@@ -130,7 +130,7 @@ impl<P: Product> Pipeline<P> {
     /// Adds the next stage.
     ///
     /// # Panics
-    /// Where its name is taken or a need is not earlier in the list: both are defects seen at every start.
+    /// Where its name is taken or a need is not earlier in the list: both are defects that show at every start.
     #[must_use]
     pub fn then<S: Stage<Product = P>>(self, stage: S) -> Self {
         self.add(stage, false)
@@ -163,7 +163,7 @@ impl<P: Product> Pipeline<P> {
         self
     }
 
-    /// The first stage's name.
+    /// Returns the first stage's name.
     ///
     /// # Panics
     /// Where the pipeline is empty.
@@ -172,18 +172,18 @@ impl<P: Product> Pipeline<P> {
         self.entries.first().expect("a pipeline has at least one stage").info.name
     }
 
-    /// All stages in order.
+    /// Iterates over the stages in order.
     pub fn stages(&self) -> impl Iterator<Item = &StageInfo> {
         self.entries.iter().map(|entry| &entry.info)
     }
 
-    /// A stage by name.
+    /// Returns a stage by name.
     #[must_use]
     pub fn stage(&self, name: &str) -> Option<(&StageInfo, &dyn ErasedStage<P>)> {
         self.entries.iter().find(|entry| entry.info.name == name).map(|entry| (&entry.info, entry.stage.as_ref()))
     }
 
-    /// The stage that follows `name` in the list, if there is one.
+    /// Returns the stage that follows `name` in the list, without those reached by a jump only.
     #[must_use]
     pub fn after(&self, name: &str) -> Option<&'static str> {
         let at = self.entries.iter().position(|entry| entry.info.name == name)?;
@@ -195,32 +195,32 @@ impl<P: Product> Pipeline<P> {
     }
 }
 
-/// All pipelines: the one whose jobs come as intake, and those of follow-ups.
+/// All pipelines: the one whose jobs arrive as intake, and those of follow-ups.
 pub struct Registry<P: Product> {
     intake: Pipeline<P>,
     follow_ups: Vec<Pipeline<P>>,
 }
 
 impl<P: Product> Registry<P> {
-    /// Of these pipelines.
+    /// Creates a registry of these pipelines.
     #[must_use]
     pub const fn new(intake: Pipeline<P>, follow_ups: Vec<Pipeline<P>>) -> Self {
         Self { intake, follow_ups }
     }
 
-    /// The pipeline of what producers publish.
+    /// Returns the pipeline of intake jobs.
     #[must_use]
     pub const fn intake(&self) -> &Pipeline<P> {
         &self.intake
     }
 
-    /// By name.
+    /// Returns a pipeline by name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Pipeline<P>> {
         self.iter().find(|pipeline| pipeline.name == name)
     }
 
-    /// In order; the pipeline of intake is the first.
+    /// Iterates over the pipelines; that of intake is the first.
     pub fn iter(&self) -> impl Iterator<Item = &Pipeline<P>> {
         std::iter::once(&self.intake).chain(&self.follow_ups)
     }

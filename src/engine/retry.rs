@@ -1,31 +1,31 @@
-//! When to try again: a pure function of policy, attempt and chance.
+//! Retry delays: a pure function of policy, attempt and chance.
 
 use std::time::Duration;
 
 use crate::job::Attempt;
 
-/// How often and how far apart a stage is tried.
+/// How often a stage is attempted, and how long apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetryPolicy {
-    /// Attempts in all, the first included.
+    /// The number of attempts, the first included.
     pub attempts: i32,
     /// The upper bound of the first delay; each later bound is three times the one before.
     pub base: Duration,
-    /// No delay is longer.
+    /// The upper bound of every delay.
     pub cap: Duration,
 }
 
-/// The other side's `Retry-After` is honoured up to this.
+/// The longest `Retry-After` that is honoured; a longer one is shortened to this.
 const RETRY_AFTER_CAP: Duration = Duration::from_secs(3600);
-/// A delay is at least this, so that a retry never spins.
+/// The shortest delay, so that retries never spin.
 const SHORTEST: Duration = Duration::from_millis(50);
 
 impl RetryPolicy {
-    /// Twelve attempts, the last one at most about 20 hours after the first.
+    /// The default: twelve attempts, the last one at most about 20 hours after the first.
     pub const DEFAULT: Self = Self { attempts: 12, base: Duration::from_secs(1), cap: Duration::from_secs(12 * 3600) };
 
-    /// How long after failed attempt `attempt` the next one is due, or `None` where it was the last one. Exponential with
-    /// full jitter (`chance` in 0..1); a `retry_after` replaces it exactly, up to an hour.
+    /// Returns how long after the failed attempt `attempt` the next one is due, or `None` if it was the last one. The delay is
+    /// exponential with full jitter (`chance` in 0..1). A `retry_after` replaces it exactly, up to an hour.
     #[must_use]
     pub fn delay(&self, attempt: Attempt, retry_after: Option<Duration>, chance: f64) -> Option<Duration> {
         if attempt.0 >= self.attempts {

@@ -1,4 +1,4 @@
-//! What a stage left aside, in counts: a job that did little says why.
+//! Counts of what a stage skipped, so that a job that did little shows why.
 
 use std::collections::BTreeMap;
 
@@ -7,14 +7,14 @@ use crate::fault::storable;
 /// Counts by kind (`events`, `work_items`) and reason (`duplicate`). Kinds and reasons are stored and published: never renamed.
 pub type Skipped = BTreeMap<&'static str, BTreeMap<String, u32>>;
 
-/// Reasons of one kind, at most.
+/// The most reasons of one kind.
 const REASONS: usize = 32;
 /// The longest reason, in bytes.
 const REASON_BYTES: usize = 64;
-/// The sum of the reasons for which there is no room.
+/// The reason that stands for all those for which there is no room.
 const OTHER: &str = "other";
 
-/// `counts` within the limits and without zeros.
+/// Returns `counts` within the limits and without zeros.
 pub(super) fn bounded(counts: BTreeMap<String, u32>) -> BTreeMap<String, u32> {
     let named = if counts.len() > REASONS { REASONS - 1 } else { REASONS };
     let mut kept = BTreeMap::new();

@@ -1,4 +1,4 @@
-//! What a stage is: a named step that is safe to repeat and whose outcome is data.
+//! Stages: named units of work that are safe to repeat and whose outcome is data.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -17,36 +17,37 @@ use super::skipped::{Skipped, bounded};
 use crate::fault::{Class, Fault, StageFault, WaitOn};
 use crate::job::{EffectClass, Job};
 
-/// What the engine is generic over: the product brings the services its stages use and the changes its commits apply.
+/// The product that the engine is generic over: the services of its stages, and the changes that its commits apply.
 pub trait Product: Send + Sync + 'static {
-    /// What stages reach the outside with.
+    /// The services that stages call.
     type Services: Send + Sync;
-    /// Product data that a commit applies in its own transaction.
+    /// The changes to the product's tables that a commit applies in its own transaction.
     type Changes: Send + Sync + 'static;
 }
 
-/// A named step of a pipeline. Its file's head says what it needs, what it changes and why it is safe to repeat.
+/// A stage of a pipeline. The head of its file states what it needs, what it changes and why it is safe to repeat.
 pub trait Stage: Send + Sync + 'static {
-    /// What it is a stage of.
+    /// The product that the stage belongs to.
     type Product: Product;
 
-    /// Durable: in Postgres, messages and metrics. Never renamed.
+    /// The durable name, in Postgres, messages and metrics. It is never renamed.
     const NAME: &'static str;
-    /// Raised when the output's shape changes; a worker that does not know a stored version leaves the job to one that does.
+    /// The version of the output, raised when its shape changes. A worker that does not know a stored version leaves the job
+    /// to one that does.
     const VERSION: i32 = 1;
     /// The stages whose outputs it reads; each must come earlier in the pipeline.
     const NEEDS: &'static [&'static str] = &[];
-    /// How often it is tried.
+    /// How often and how far apart it is attempted.
     const RETRY: RetryPolicy = RetryPolicy::DEFAULT;
-    /// Longest time for one attempt.
+    /// The longest time for its look, and for its run.
     const TIMEOUT: Duration = Duration::from_secs(30);
-    /// The worst class of effect it can have, if it has any.
+    /// The class of its effects that guarantees least, if it has any.
     const EFFECT: Option<EffectClass> = None;
-    /// Stored as its checkpoint.
+    /// The output, stored as its checkpoint.
     type Output: Serialize + DeserializeOwned + Send + 'static;
 
-    /// Looks before it leaps: a stage with an effect says here what it is about to do, and the engine stores that before
-    /// [`Stage::run`] is called. Changes nothing outside.
+    /// Looks: reads what the run needs and, if the stage is about to have an effect, returns the intent, which the engine stores
+    /// before it calls [`Stage::run`]. Changes nothing outside.
     fn prepare(&self, _cx: &Context<'_, Self::Product>) -> impl Future<Output = PrepareResult<Self>> + Send {
         std::future::ready(Ok(Prepared::NoEffect(NoEffect)))
     }
@@ -62,40 +63,40 @@ pub type PrepareResult<S> = Result<Prepared<<S as Stage>::Output, ChangesOf<S>>,
 /// What [`Stage::run`] returns.
 pub type StageResult<S> = Result<StageOutcome<<S as Stage>::Output, ChangesOf<S>>, StageFault>;
 
-/// Says that a stage changes nothing outside.
+/// The marker of a run that changes nothing outside.
 #[derive(Debug, Clone, Copy)]
 pub struct NoEffect;
 
-/// What came of looking.
+/// The result of a stage's look.
 #[derive(Debug)]
 pub enum Prepared<O, C> {
-    /// Nothing outside will change: run it.
+    /// Nothing outside will change: run the stage.
     NoEffect(NoEffect),
-    /// Store this, then run it.
+    /// Store this intent, then run the stage.
     Effect(Box<Intent>),
     /// There is nothing to do: this is the outcome.
     Done(StageOutcome<O, C>),
 }
 
-/// What a finished stage hands to the commit.
+/// The outcome of a finished stage, which its commit stores.
 #[derive(Debug)]
 pub struct StageOutcome<O, C> {
-    /// The checkpoint; `None` where applying `changes` gives it.
+    /// The output; `None` where applying `changes` gives it.
     pub output: Option<O>,
     /// Follow-ups, inserted by the commit.
     pub children: Vec<Child>,
-    /// Product data, applied in the commit's transaction.
+    /// Changes to the product's tables, applied in the commit's transaction.
     pub changes: Option<C>,
-    /// Where the job goes from here.
+    /// Where the job continues.
     pub then: Then,
-    /// The other side's name for what was made (a message id, a revision).
+    /// The provider's name for what was made (a message id, a revision).
     pub provider_ref: Option<String>,
-    /// What was left aside.
+    /// Counts of what the stage skipped.
     pub skipped: Skipped,
 }
 
 impl<O, C> StageOutcome<O, C> {
-    /// An output, nothing else, and on to the next stage.
+    /// Creates an outcome with an output alone, which leads to the next stage.
     pub const fn of(output: O) -> Self {
         Self {
             output: Some(output),
@@ -107,7 +108,7 @@ impl<O, C> StageOutcome<O, C> {
         }
     }
 
-    /// Changes whose application in the commit gives the output.
+    /// Creates an outcome with changes, whose application in the commit gives the output.
     pub const fn apply(changes: C) -> Self {
         Self {
             output: None,
@@ -119,29 +120,29 @@ impl<O, C> StageOutcome<O, C> {
         }
     }
 
-    /// With follow-ups.
+    /// Sets the follow-ups.
     #[must_use]
     pub fn with_children(mut self, children: Vec<Child>) -> Self {
         self.children = children;
         self
     }
 
-    /// With changes beside the output.
+    /// Sets changes that are applied in addition to the output.
     #[must_use]
     pub fn with_changes(mut self, changes: C) -> Self {
         self.changes = Some(changes);
         self
     }
 
-    /// With the other side's name for what was made.
+    /// Sets the provider's name for what was made.
     #[must_use]
     pub fn with_provider_ref(mut self, provider_ref: Option<String>) -> Self {
         self.provider_ref = provider_ref;
         self
     }
 
-    /// With what was left aside, in counts by reason; where nothing was, that says nothing. Of one kind at most 32 reasons of at
-    /// most 64 bytes are kept; the others are counted as `other`.
+    /// Adds the counts by reason of what was skipped; empty counts add nothing. At most 32 reasons of one kind are kept, of at
+    /// most 64 bytes; the others are counted as `other`.
     #[must_use]
     pub fn with_skipped(mut self, kind: &'static str, counts: BTreeMap<String, u32>) -> Self {
         let counts = bounded(counts);
@@ -151,7 +152,7 @@ impl<O, C> StageOutcome<O, C> {
         self
     }
 
-    /// Going elsewhere than to the next stage.
+    /// Sets where the job continues, if not at the next stage.
     #[must_use]
     pub fn then(mut self, then: Then) -> Self {
         self.then = then;
@@ -159,40 +160,40 @@ impl<O, C> StageOutcome<O, C> {
     }
 }
 
-/// Where a job goes after a stage.
+/// Where a job continues after a stage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Then {
-    /// To the next stage of the list, or to the end.
+    /// At the next stage of the list; after the last stage the job finishes.
     Next,
-    /// To the named stage.
+    /// At the named stage.
     Jump(&'static str),
-    /// Nowhere until the cause is gone; then to the named stage.
+    /// The job waits until the cause is gone, and continues at the named stage.
     Wait {
         /// The cause.
         on: WaitOn,
         /// The stage due afterwards.
         resume_at: &'static str,
     },
-    /// To the end: the rest of the list is not needed.
+    /// The job finishes: the rest of the list is not needed.
     Finish,
 }
 
-/// A follow-up to be made.
+/// A follow-up to insert.
 #[derive(Debug, Clone)]
 pub struct Child {
     /// Its pipeline's name.
     pub pipeline: &'static str,
     /// Unique among the parent's children of one generation; its id derives from it.
     pub target: String,
-    /// What its first stage reads.
+    /// The payload that its first stage reads.
     pub payload: Value,
 }
 
-/// What a stage sees.
+/// Everything that a stage can use.
 pub struct Context<'a, P: Product> {
     /// The job.
     pub job: &'a Job,
-    /// The way to the outside.
+    /// The services to call.
     pub services: &'a P::Services,
     /// The stored intent, in `run` of a stage that has one.
     pub effect: Option<&'a Effect>,
@@ -203,8 +204,8 @@ pub struct Context<'a, P: Product> {
 }
 
 impl<'a, P: Product> Context<'a, P> {
-    /// For a stage of a claimed job. `payload` keeps the decoded payload between the stages of one run, `kept` what this stage
-    /// has fetched so far.
+    /// Creates the context for a stage of a claimed job. `payload` keeps the decoded payload between the stages of one run,
+    /// `kept` the partial results of this stage.
     #[must_use]
     pub const fn new(
         job: &'a Job,
@@ -217,31 +218,31 @@ impl<'a, P: Product> Context<'a, P> {
         Self { job, services, effect: None, outputs, needs, payload, kept }
     }
 
-    /// With the stored intent.
+    /// Sets the stored intent.
     #[must_use]
     pub const fn with_effect(mut self, effect: Option<&'a Effect>) -> Self {
         self.effect = effect;
         self
     }
 
-    /// What this stage has so far, in this run and in earlier ones that did not finish it.
+    /// Returns the partial results of this stage, from this run and from earlier ones that did not finish it.
     #[must_use]
     pub const fn pieces(&self) -> &'a Kept<'a> {
         self.kept
     }
 
-    /// The output of an earlier stage, which must be among this stage's needs.
+    /// Returns the output of an earlier stage, which must be among this stage's needs.
     ///
     /// # Errors
-    /// [`EngineFault`] where it is not, has no checkpoint or does not have the expected shape.
+    /// [`EngineFault`] if it is not among them, has no checkpoint, or its checkpoint does not have the expected shape.
     pub fn output<S: Stage<Product = P>>(&self) -> Result<S::Output, EngineFault> {
         self.maybe_output::<S>()?.ok_or(EngineFault::Missing(S::NAME))
     }
 
-    /// As [`Context::output`], for a stage that a jump may have left out: `None` where it has no checkpoint.
+    /// Returns the output of an earlier stage that a jump may have skipped: `None` if it has no checkpoint.
     ///
     /// # Errors
-    /// [`EngineFault`] where the stage is not among this stage's needs or its checkpoint does not have the expected shape.
+    /// [`EngineFault`] if the stage is not among this stage's needs, or its checkpoint does not have the expected shape.
     pub fn maybe_output<S: Stage<Product = P>>(&self) -> Result<Option<S::Output>, EngineFault> {
         if !self.needs.contains(&S::NAME) {
             return Err(EngineFault::Undeclared(S::NAME));
@@ -250,10 +251,10 @@ impl<'a, P: Product> Context<'a, P> {
         serde_json::from_str(checkpoint.output.get()).map(Some).map_err(|error| EngineFault::Shape(S::NAME, error))
     }
 
-    /// The job's payload, decoded once per run.
+    /// Returns the job's payload, decoded once per run.
     ///
     /// # Errors
-    /// [`EngineFault::Payload`] where it does not have the expected shape.
+    /// [`EngineFault::Payload`] if it does not have the expected shape.
     pub fn payload<T: DeserializeOwned + Send + Sync + 'static>(&self) -> Result<Arc<T>, EngineFault> {
         if let Some(known) = self.payload.get().and_then(|known| Arc::clone(known).downcast::<T>().ok()) {
             return Ok(known);
@@ -264,19 +265,19 @@ impl<'a, P: Product> Context<'a, P> {
         Ok(decoded)
     }
 
-    /// The stored intent of this run.
+    /// Returns the stored intent of this run.
     ///
     /// # Errors
-    /// [`EngineFault::NoIntent`] where the stage's `prepare` stored none.
+    /// [`EngineFault::NoIntent`] if the stage's `prepare` returned none.
     pub fn stored_effect(&self) -> Result<&'a Effect, EngineFault> {
         self.effect.ok_or(EngineFault::NoIntent)
     }
 }
 
-/// A job and the code that runs it do not fit together.
+/// A mismatch between a job and the code that runs it, or an unfinished stage.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineFault {
-    /// A stage reads what it did not declare.
+    /// A stage reads an output that it does not declare as a need.
     #[error("the output of `{0}` is read but not among the stage's needs")]
     Undeclared(&'static str),
     /// No checkpoint of a stage that must have run.
@@ -288,11 +289,11 @@ pub enum EngineFault {
     /// A payload that does not decode.
     #[error("the job's payload does not have the expected shape")]
     Payload(#[source] serde_json::Error),
-    /// `run` wants an intent that `prepare` did not store.
+    /// `run` needs an intent, and `prepare` returned none.
     #[error("the stage has no stored intent")]
     NoIntent,
-    /// The run ends between two of its calls, as the worker drains or the delivery has taken its time.
-    #[error("the stage is not finished: it goes on from here in a later run")]
+    /// The run ends between two of its calls, because the worker drains or the delivery has reached its time limit.
+    #[error("the stage is not finished; a later run continues from here")]
     Unfinished,
 }
 
@@ -317,6 +318,7 @@ impl Fault for EngineFault {
     }
 
     fn hint(&self) -> String {
-        "This is a defect of the worker, or a row edited by hand. Re-run the job from the stage before, with a worker that knows it.".to_owned()
+        "A defect of the worker, or a row edited by hand. Start a worker that is fixed or knows the version, then retry the job."
+            .to_owned()
     }
 }

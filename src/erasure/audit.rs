@@ -1,5 +1,5 @@
-//! The audit log keeps that somebody did something, and the pseudonym of who is erased. The owner's function `erase_from_audit` alone may
-//! change it, texts only, a page at a time; it says so in the log.
+//! Erases from the audit log: actions stay, and a pseudonym replaces the subject. Only the owner's function `erase_from_audit`
+//! may change the log; it changes texts only, one page at a time, and records that in the log.
 
 use super::words::member;
 use super::{Erasure, ErasureError, Whose};
@@ -9,7 +9,7 @@ const NEWEST: &str = "SELECT coalesce(max(id), 0) AS newest FROM audit_log";
 const PAGE: &str = "SELECT last, changed FROM erase_from_audit($1, $2, $3, $4, $5, $6, $7)";
 
 impl Erasure<'_> {
-    /// Everything that was in the log when it begins. A dry run undoes what it did.
+    /// Erases from all rows that are in the log at the start. A dry run rolls its changes back.
     pub(super) async fn audit(&mut self, letters: &[i64]) -> Result<(), ErasureError> {
         let up_to: i64 = self.client.query_one(NEWEST, &[]).await?.try_get("newest")?;
         let slug = match &self.whose {

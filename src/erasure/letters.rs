@@ -1,4 +1,4 @@
-//! Messages that are kept sealed: dead letters, and payloads of jobs whose schema was not known. They are opened a few at a time to see
+//! Erases sealed messages: dead letters, and the payloads of jobs with an unknown schema. They are opened in small pages to find
 //! whom they name.
 
 use serde_json::{Value, json};
@@ -12,9 +12,9 @@ use crate::job::JobId;
 use crate::message::sealed_place;
 use crate::secrets::Place;
 
-/// Messages in one statement; each has up to 1 MiB.
+/// The number of messages in one statement; each has up to 1 MiB.
 const PAGE: i64 = 16;
-/// Rows deleted in one statement.
+/// The number of rows deleted in one statement.
 const DELETED: usize = 1_000;
 
 const LETTERS: &str = "
@@ -24,7 +24,7 @@ const LETTERS: &str = "
 
 const DELETE_LETTERS: &str = "DELETE FROM dead_letters WHERE id = ANY ($1)";
 
-/// Events that say which dead letter they are about.
+/// Deletes the events about dead letters.
 const DELETE_REFUSALS: &str = r#"
     DELETE FROM announcements WHERE job_id IS NULL
         AND substring(body::text from '"dead_letter_id"\s*:\s*(\d{1,18})')::bigint = ANY ($1)"#;
@@ -36,8 +36,8 @@ const PAYLOADS: &str = "
 const EMPTY_PAYLOAD: &str = "UPDATE jobs SET sealed_payload = NULL, payload = $2 WHERE id = $1";
 
 impl Erasure<'_> {
-    /// The dead letters that are theirs: of a person, those that name them; of an organization, those of its jobs, and those that
-    /// cannot be parsed and name it.
+    /// Returns the dead letters of the subject: for a person, those that name the person; for an organization, those of its jobs,
+    /// and those that cannot be parsed and name it.
     pub(super) async fn letters(&self) -> Result<Vec<i64>, ErasureError> {
         let (mut after, mut theirs) = (0, Vec::new());
         loop {
@@ -89,7 +89,7 @@ impl Erasure<'_> {
         Ok(())
     }
 
-    /// Empties sealed payloads of jobs that are done and name a person.
+    /// Empties the sealed payloads of finished jobs that name the person.
     pub(super) async fn sealed_payloads(&mut self) -> Result<(), ErasureError> {
         let mut after = Uuid::nil();
         loop {

@@ -1,4 +1,4 @@
-//! Jobs that are not done would write again what is erased: they end first.
+//! Refuses an erasure while live jobs exist: they would write the erased data again.
 
 use uuid::Uuid;
 
@@ -10,7 +10,7 @@ use crate::message::sealed_place;
 const OF_ORGANIZATION: &str = "
     SELECT id FROM jobs WHERE organization = $1 AND state NOT IN ('succeeded', 'cancelled') ORDER BY id LIMIT $2";
 
-/// Those that name a person in what they came with or have found out.
+/// Selects the live jobs that name a person in their payload, checkpoints, pieces or effects.
 const NAMING: &str = "
     SELECT id FROM jobs j WHERE state NOT IN ('succeeded', 'cancelled') AND (payload::text ~* $1 OR partial::text ~* $1
         OR EXISTS (SELECT FROM checkpoints c WHERE c.job_id = j.id AND c.output::text ~* $1)
@@ -22,7 +22,7 @@ const SEALED: &str = "
     WHERE id > $1 AND sealed_payload IS NOT NULL AND state NOT IN ('succeeded', 'cancelled') ORDER BY id LIMIT 16";
 
 impl Erasure<'_> {
-    /// Refuses where jobs of the organization are live.
+    /// Refuses if the organization has live jobs.
     pub(super) async fn no_live_jobs_of(&self, slug: &str) -> Result<(), ErasureError> {
         let limit = i64::try_from(NAMED).unwrap_or(i64::MAX);
         let rows = self.client.query(OF_ORGANIZATION, &[&slug, &limit]).await?;
@@ -30,7 +30,7 @@ impl Erasure<'_> {
         if jobs.is_empty() { Ok(()) } else { Err(ErasureError::Live { jobs, option: format!(" --organization {slug}") }) }
     }
 
-    /// Refuses where live jobs name the person.
+    /// Refuses if live jobs name the person.
     pub(super) async fn no_live_jobs_naming(&self) -> Result<(), ErasureError> {
         let limit = i64::try_from(NAMED).unwrap_or(i64::MAX);
         let rows = self.client.query(NAMING, &[&self.pattern, &limit]).await?;

@@ -1,11 +1,11 @@
-//! Erasing a person or an organization from every table, of the engine and of the product: what is theirs is deleted, and where
-//! something else must stay, a pseudonym stands in their place.
+//! Erases a person or an organization from all tables of the engine and of the product: deletes their own data, and replaces
+//! their names by a pseudonym where other data must stay.
 //!
-//! **Invariant:** what names somebody is looked for until nothing is left, and the row that says who it is goes last: an erasure that
-//! dies is repeated as it is.
+//! **Invariant:** an erasure repeats its search until nothing names the subject, and deletes the row that identifies
+//! the subject last; an interrupted erasure is repeated unchanged.
 //!
-//! An erasure walks over whole tables, a window at a time, on a connection of its own without limits of time. It needs the owner's role
-//! and the keyring: bodies of dead letters are opened to see whose they are. Nothing of it runs in a worker.
+//! An erasure scans whole tables, one window at a time, on its own connection without timeouts. It needs the owner's role and the
+//! keyring, because it opens the bodies of dead letters to find their subjects. It never runs in a worker.
 
 mod audit;
 mod letters;
@@ -27,10 +27,10 @@ use crate::fault::{Class, Fault};
 use crate::pg_error::is_infrastructure;
 use crate::secrets::{Keyring, SecretError};
 
-/// Live jobs that a refusal names.
+/// The number of live jobs that a refusal names.
 const NAMED: usize = 10;
 
-/// Whom.
+/// The subject of an erasure.
 #[derive(Debug, Clone)]
 pub enum Subject {
     /// A user, by id or by an address.
@@ -39,10 +39,10 @@ pub enum Subject {
     Organization(String),
 }
 
-/// Rows deleted or rewritten, by table.
+/// The numbers of deleted or rewritten rows, by table.
 pub type Rows = BTreeMap<&'static str, u64>;
 
-/// What is to be erased, found and named.
+/// An erasure whose subject has been found.
 pub struct Erasure<'a> {
     client: &'a mut Client,
     keyring: &'a Keyring,
@@ -60,40 +60,40 @@ enum Whose {
     Organization { id: i64, slug: String },
 }
 
-/// Why nothing, or not everything, is erased.
+/// An error that stops an erasure.
 #[derive(Debug, thiserror::Error)]
 pub enum ErasureError {
-    /// Postgres refused, or the link broke.
-    #[error("a statement of the erasure failed; run it as the owner of the tables, and again to go on")]
+    /// Postgres refused a statement, or the connection failed.
+    #[error("a statement of the erasure failed; run the erasure as the owner of the tables, and repeat it to continue")]
     Database(#[from] tokio_postgres::Error),
-    /// A sealed value does not open.
-    #[error("a sealed value that may name them")]
+    /// A sealed value cannot be opened.
+    #[error("a sealed value that may name the subject cannot be opened")]
     Secret(#[from] SecretError),
-    /// Nobody is known so.
+    /// The subject does not exist.
     #[error("expected a {kind}, got `{name}`, which is not known; use {instead}")]
     Unknown {
         /// `user` or `organization`.
         kind: &'static str,
-        /// As asked.
+        /// The requested name.
         name: String,
-        /// What would be known.
+        /// The form of an existing name.
         instead: &'static str,
     },
-    /// Several people have claimed an address that none of them has verified.
+    /// Several users have an address that none of them has verified.
     #[error("expected one user, got {ids:?}, who all claim the address; use the id of one")]
     Ambiguous {
-        /// Their ids.
+        /// The ids of these users.
         ids: Vec<i64>,
     },
-    /// Jobs that are not done would go on with what is erased.
+    /// Live jobs would write the erased data again.
     #[error("expected no live jobs, got {}; let them end or use `dispatch jobs cancel{option}` first", .jobs.join(", "))]
     Live {
-        /// Some of them.
+        /// Some of these jobs.
         jobs: Vec<String>,
-        /// What chooses them all.
+        /// The option of `dispatch jobs cancel` that selects all of them.
         option: String,
     },
-    /// More people than one pass can look for.
+    /// More names than one pass can search for.
     #[error("expected at most {WORDS_LIMIT} names and addresses, got more; use `dispatch erase person` for some people first")]
     TooMany,
 }
@@ -124,12 +124,12 @@ impl Fault for ErasureError {
     }
 
     fn hint(&self) -> String {
-        "Repeat the erasure: what was done stays, and it goes on where it stopped.".to_owned()
+        "Repeat the erasure: finished parts stay erased, and it continues where it stopped.".to_owned()
     }
 }
 
 impl<'a> Erasure<'a> {
-    /// Finds whom it is about and what names them; changes nothing.
+    /// Finds the subject and the names to search for; changes nothing.
     ///
     /// # Errors
     /// [`ErasureError`].
@@ -147,19 +147,21 @@ impl<'a> Erasure<'a> {
         Ok(Self { client, keyring, whose, words, pattern, pseudonym, is_dry: true, rows: Rows::new() })
     }
 
-    /// What stands in their place: `erased-` and 8 hexadecimal digits, the same however often the erasure is repeated.
+    /// Returns the pseudonym: `erased-` and 8 hexadecimal digits. It is the same when the erasure is repeated.
     #[must_use]
     pub fn pseudonym(&self) -> &str {
         &self.pseudonym
     }
 
-    /// Names that are not looked for in texts, since they are too short to tell them from other words, or others have them, too.
+    /// Returns the names that are not searched for in texts, because they are too short or too long, or because others have them
+    /// too.
     #[must_use]
     pub fn left_out(&self) -> &[String] {
         &self.words.left_out
     }
 
-    /// Erases, or, dry, counts what would be; how many rows of each table. What was done before an error stays.
+    /// Erases the subject, or counts the rows in a dry run. Returns the numbers of rows by table. Changes made before an error
+    /// stay.
     ///
     /// # Errors
     /// [`ErasureError`]; [`ErasureError::Live`] before anything is changed.

@@ -1,5 +1,5 @@
-//! An organization: its jobs with their history, its dead letters, everything that was registered for it, and the people and accounts
-//! that nobody else has.
+//! Erases an organization: its jobs with their history, its dead letters, everything that was registered for it, and the people
+//! and accounts that no other organization has.
 
 use tokio_postgres::Client;
 
@@ -9,7 +9,7 @@ use super::{Erasure, ErasureError, Whose};
 
 const FIND: &str = "SELECT id, name FROM organizations WHERE slug = $1";
 
-/// Users who belong to this organization `$1` and to no other, in whatever way.
+/// Selects the users who belong to the organization `$1` and to no other, in any way.
 macro_rules! only_here {
     () => {
         "WITH belongings AS (
@@ -27,7 +27,7 @@ macro_rules! only_here {
     };
 }
 
-/// What names those people, and this organization and its accounts; at most one more than are looked for.
+/// Selects the names of those people and of the accounts `$2`; at most one more than the limit.
 const NAMES: &str = concat!(
     only_here!(),
     "SELECT name FROM (
@@ -39,12 +39,12 @@ const NAMES: &str = concat!(
     ) names LIMIT 1001"
 );
 
-/// Accounts that no other organization has installed.
+/// Selects the accounts that no other organization has installed.
 const ACCOUNTS: &str = "
     SELECT o.integration_id AS id FROM organization_integrations o WHERE o.organization_id = $1 AND NOT EXISTS (
         SELECT FROM organization_integrations x WHERE x.integration_id = o.integration_id AND x.organization_id <> $1)";
 
-/// Up to so many people go in one transaction, with all that says they belong here.
+/// Selects the people whom one transaction deletes, together with the rows that assign them to the organization.
 const PEOPLE: &str = concat!(
     only_here!(),
     ", chosen AS MATERIALIZED (SELECT user_id FROM only_here ORDER BY user_id LIMIT 500)
@@ -58,7 +58,7 @@ const OF_PEOPLE: &[(&str, &str)] = &[
 ];
 
 const OF_JOB: &str = "EXISTS (SELECT FROM jobs j WHERE j.id = t.job_id AND j.organization = $1)";
-/// The engine's rows of the jobs of `$1`, jobs last.
+/// The engine's rows of the jobs of `$1`; jobs last.
 const OF_JOBS: &[(&str, &str)] = &[
     ("checkpoints", OF_JOB),
     ("attempts", OF_JOB),
@@ -70,14 +70,15 @@ const OF_JOBS: &[(&str, &str)] = &[
     ("jobs", "t.organization = $1"),
 ];
 
-/// History that has outlived its jobs and names them in a text that matches `$1`.
+/// History whose jobs no longer exist, with a text that matches `$1`.
 const OF_FORGOTTEN_JOBS: &[(&str, &str)] = &[
     ("checkpoints", "t.output::text ~* $1 AND NOT EXISTS (SELECT FROM jobs j WHERE j.id = t.job_id)"),
     ("attempts", "t.message ~* $1 AND NOT EXISTS (SELECT FROM jobs j WHERE j.id = t.job_id)"),
     ("effects", "concat_ws(' ', t.target, t.resource, t.detail) ~* $1 AND NOT EXISTS (SELECT FROM jobs j WHERE j.id = t.job_id)"),
 ];
 
-/// Whoever belongs here by a group alone becomes a member of a project, so that an erasure that dies finds them again.
+/// Makes the people who belong to the organization only through a group members of a project, so that a repeated erasure finds
+/// them again.
 const KEEP_FOUND: &str = concat!(
     only_here!(),
     "INSERT INTO project_members (project_id, user_id)
@@ -88,7 +89,7 @@ const KEEP_FOUND: &str = concat!(
 
 const IN_GROUPS: &str =
     "t.group_id IN (SELECT g.id FROM issue_groups g JOIN projects p ON p.id = g.project_id WHERE p.organization_id = $1)";
-/// What its groups `$1` have, before the people go.
+/// The rows of the groups of organization `$1`, deleted before the people.
 const OF_GROUPS: &[(&str, &str)] = &[
     ("activities", IN_GROUPS),
     ("group_history", IN_GROUPS),
@@ -98,7 +99,7 @@ const OF_GROUPS: &[(&str, &str)] = &[
     ("issue_groups", "t.project_id IN (SELECT id FROM projects WHERE organization_id = $1)"),
 ];
 
-/// What is left of it, in the order of references.
+/// The remaining rows of the organization, in the order of references.
 const REGISTERED: &[(&str, &str)] = &[
     ("project_members", "t.project_id IN (SELECT id FROM projects WHERE organization_id = $1)"),
     ("team_members", "t.team_id IN (SELECT id FROM teams WHERE organization_id = $1)"),
@@ -107,14 +108,15 @@ const REGISTERED: &[(&str, &str)] = &[
     ("destinations", "t.organization_id = $1"),
 ];
 
-/// What belongs to accounts `$1`.
+/// The rows of the accounts `$1`.
 const OF_ACCOUNTS: &[(&str, &str)] = &[
     ("seen_events", "t.integration_id = ANY ($1)"),
     ("external_issues", "t.integration_id = ANY ($1)"),
     ("subscriptions", "t.integration_id = ANY ($1)"),
 ];
 
-/// In one transaction, since which accounts are its own is seen by the first of these tables.
+/// The statements of the last transaction. They share it because the first of these tables determines which accounts are the
+/// organization's own.
 const LAST: &[(&str, &str)] = &[
     (
         "organization_integrations",
@@ -125,7 +127,7 @@ const LAST: &[(&str, &str)] = &[
     ("organizations", "DELETE FROM organizations WHERE id = $1 AND $2::bigint[] IS NOT NULL"),
 ];
 
-/// Which organization that is, and what names it.
+/// Finds the organization and the names to search for.
 pub(super) async fn find(client: &Client, slug: &str) -> Result<(Whose, Words), ErasureError> {
     let Some(row) = client.query_opt(FIND, &[&slug]).await? else {
         return Err(ErasureError::Unknown { kind: "organization", name: slug.to_owned(), instead: "the slug of one" });

@@ -1,32 +1,33 @@
-//! Passes over whole tables, a few pages of the disk at a time: what names somebody is in no index. Each window is a transaction of its
-//! own, so an erasure that dies has done what it has done and is repeated.
+//! Passes over whole tables, a few disk pages at a time, because no index contains names. Each window is its own transaction, so
+//! an interrupted erasure keeps its changes and is repeated.
 
 use tokio_postgres::types::ToSql;
 
 use super::{Erasure, ErasureError};
 
-/// Pages of 8 KiB in one window; values of other rows may be as large as a message, and are outside of these pages.
+/// The number of 8 KiB pages in one window. Large values, such as messages, are stored outside of these pages.
 const WINDOW: i64 = 64;
-/// A row that somebody moves at the same time may be passed by: passes are repeated until one has found nothing, so many at most.
+/// The maximum number of passes. A pass may miss a row that is moved at the same time, so passes are repeated until one finds
+/// nothing.
 const PASSES: usize = 3;
 
-/// The tables that hold rows: the partitions of one that is partitioned, otherwise itself.
+/// Selects the tables that hold rows: the partitions of a partitioned table, otherwise the table itself.
 const LEAVES: &str = "
     SELECT id::text AS name, pg_relation_size(id) / current_setting('block_size')::bigint + 1 AS pages
     FROM (SELECT oid::regclass AS id FROM pg_class WHERE oid = $1::text::regclass AND relkind = 'r'
         UNION SELECT relid FROM pg_partition_tree($1::text::regclass) WHERE isleaf) leaves
     ORDER BY name";
 
-/// What a pass does with the rows that it finds.
+/// The action of a pass on the rows that it finds.
 pub(super) enum Deed<'a> {
-    /// `SET` of an `UPDATE`.
+    /// Updates the rows with this `SET` clause.
     Set(&'a str),
     Delete,
 }
 
 impl Erasure<'_> {
-    /// Changes or deletes the rows of a table that meet a condition over `t`, and counts them; a dry run only counts. The deed may
-    /// not leave a row that meets the condition again.
+    /// Changes or deletes the rows of a table that meet a condition over `t`, and counts them; a dry run only counts. A changed
+    /// row must not meet the condition again.
     pub(super) async fn pass(
         &mut self,
         table: &'static str,

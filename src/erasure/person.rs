@@ -1,4 +1,4 @@
-//! A person: what is theirs alone goes; what happened in groups stays, with a pseudonym or nobody in their place.
+//! Erases a person: deletes their own rows; the history of groups stays, with a pseudonym or no user in their place.
 
 use serde_json::Value;
 use tokio_postgres::Client;
@@ -10,7 +10,7 @@ use super::{Erasure, ErasureError, Whose};
 use crate::secrets::Place;
 use crate::tracker::email_key;
 
-/// By id, or by an address: a verified one is one user's.
+/// Finds users by id or by an address; a verified address belongs to one user.
 const FIND: &str = "
     SELECT id FROM users WHERE id::text = $1
     UNION
@@ -18,7 +18,7 @@ const FIND: &str = "
         AND (e.verified OR NOT EXISTS (SELECT FROM user_emails v WHERE v.email = e.email AND v.verified))
     ORDER BY id LIMIT 10";
 
-/// Their name, unless another user has it, too, and their addresses but those that another user has verified.
+/// Selects the person's name with a flag whether another user has it too, and the addresses that no other user has verified.
 const NAMES: &str = "
     SELECT u.name AS name, EXISTS (SELECT FROM users o WHERE o.id <> u.id AND lower(o.name) = lower(u.name)) AS is_shared
         FROM users u WHERE u.id = $1
@@ -26,7 +26,7 @@ const NAMES: &str = "
     SELECT e.email, false FROM user_emails e WHERE e.user_id = $1
         AND NOT EXISTS (SELECT FROM user_emails v WHERE v.email = e.email AND v.verified AND v.user_id <> e.user_id)";
 
-/// Identities named by nothing else: their tokens are the person's.
+/// Selects the identities whose whole name names the person: their tokens are the person's.
 const IDENTITIES: &str = "SELECT id FROM identities WHERE regexp_replace(name, $1, '', 'i') = ''";
 const FORGET_TOKENS: &str = "
     UPDATE identities SET access_token = $2, refresh_token = NULL, token_expires_at = now(), version = version + 1,
@@ -36,10 +36,10 @@ const FORGET_TOKENS: &str = "
 const DESTINATIONS: &str = "SELECT id, config FROM destinations WHERE config::text ~* $1 ORDER BY id";
 const RECONFIGURE: &str = "UPDATE destinations SET config = $2, disabled = disabled OR $3 WHERE id = $1";
 
-/// The row that says who it is.
+/// Deletes the row that identifies the person.
 const FORGET: &str = "WITH addresses AS (DELETE FROM user_emails WHERE user_id = $1) DELETE FROM users WHERE id = $1";
 
-/// Who that is, and what names them.
+/// Finds the person and the names to search for.
 pub(super) async fn find(client: &Client, key: &str) -> Result<(Whose, Words), ErasureError> {
     let rows = client.query(FIND, &[&key.trim(), &email_key(key)]).await?;
     let ids = rows.iter().map(|row| Ok(row.try_get("id")?)).collect::<Result<Vec<i64>, ErasureError>>()?;
@@ -81,7 +81,7 @@ impl Erasure<'_> {
         Ok(())
     }
 
-    /// In a group's feed, history and assignment nobody is named any more.
+    /// Removes the person from the feeds, the history and the assignments of groups.
     async fn in_groups(&mut self, id: i64) -> Result<(), ErasureError> {
         let (as_text, pseudonym) = (id.to_string(), self.pseudonym.clone());
         self.pass("activities", Deed::Set("user_id = NULL"), "t.user_id = $1", &[&id]).await?;
@@ -95,7 +95,7 @@ impl Erasure<'_> {
         self.pass("group_assignees", Deed::Set("user_id = NULL"), "t.user_id = $1", &[&id]).await
     }
 
-    /// Jobs that act as such an identity wait for somebody to sign in.
+    /// Deletes the tokens of the person's identities. Jobs that act as such an identity wait until somebody signs in.
     async fn identities(&mut self) -> Result<(), ErasureError> {
         for row in self.client.query(IDENTITIES, &[&self.pattern]).await? {
             let id: i64 = row.try_get("id")?;
@@ -107,7 +107,7 @@ impl Erasure<'_> {
         Ok(())
     }
 
-    /// Their addresses go from lists of recipients; a destination whose list becomes empty is disabled.
+    /// Removes the person's addresses from lists of recipients. A destination whose list becomes empty is disabled.
     async fn destinations(&mut self) -> Result<(), ErasureError> {
         let rows = self.client.query(DESTINATIONS, &[&self.pattern]).await?;
         for row in &rows {
@@ -121,7 +121,8 @@ impl Erasure<'_> {
         Ok(())
     }
 
-    /// Takes what names them out of lists, and puts the pseudonym for other texts. Whether a list is empty now, or an address gone.
+    /// Removes texts that name the person from lists, and replaces other such texts by the pseudonym. Returns whether a list
+    /// became empty or a text was replaced.
     fn without(&self, value: &mut Value) -> bool {
         match value {
             Value::String(text) if self.words.is_in(text) => {
@@ -134,7 +135,7 @@ impl Erasure<'_> {
                 let is_empty = values.is_empty() && before > 0;
                 values.iter_mut().filter_map(|value| self.without(value).then_some(())).count() > 0 || is_empty
             }
-            // Each of them is looked at.
+            // `count`, unlike `any`, visits every member.
             Value::Object(members) => members.values_mut().filter_map(|value| self.without(value).then_some(())).count() > 0,
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
         }

@@ -1,9 +1,10 @@
-//! Texts that somebody may be named in: in each of these columns a pseudonym takes their place.
+//! Replaces names by the pseudonym in every column with texts.
 
 use super::passes::Deed;
 use super::{Erasure, ErasureError};
 
-/// Columns of a table, as text and as JSON. Sealed values are none: those that may name somebody are opened elsewhere.
+/// The columns of a table with text and with JSON. Sealed columns are not included: those that may name somebody are opened
+/// elsewhere.
 struct Columns {
     table: &'static str,
     text: &'static [&'static str],
@@ -29,7 +30,7 @@ const TEXTS: &[Columns] = &[
 ];
 
 impl Erasure<'_> {
-    /// Every text of every table but the audit log.
+    /// Replaces the names in all texts of all tables except the audit log.
     pub(super) async fn texts(&mut self) -> Result<(), ErasureError> {
         let (pattern, pseudonym) = (self.pattern.clone(), self.pseudonym.clone());
         for Columns { table, text, json } in TEXTS {
@@ -37,7 +38,7 @@ impl Erasure<'_> {
             let jsons = json.iter().map(|column| format!("{column} = regexp_replace({column}::text, $1, $2, 'gi')::json"));
             let set: Vec<String> = texts.chain(jsons).collect();
             let named: Vec<String> = text.iter().chain(*json).map(|column| format!("t.{column}::text ~* $1")).collect();
-            // A dry run has the same parameters.
+            // Uses both parameters, because a dry run passes the same ones.
             let condition = format!("$2::text IS NOT NULL AND ({})", named.join(" OR "));
             self.pass(table, Deed::Set(&set.join(", ")), &condition, &[&pattern, &pseudonym]).await?;
         }

@@ -1,29 +1,30 @@
-//! What a person or an organization is named by, as Postgres and as this program look for it in texts.
+//! The names of a person or an organization, and the search for them in texts, by Postgres and by this program.
 
 use std::fmt::Write;
 
 use serde_json::Value;
 
-/// Shorter ones are in too many other words.
+/// The minimum length of a word: shorter ones occur in too many other words.
 const SHORTEST: usize = 3;
-/// Words of one erasure, and the longest one in characters: a regular expression of all of them is searched for in every text.
+/// The maximum number of words of one erasure; `LENGTH_LIMIT` is the maximum length of one in characters. Every text is matched
+/// against a regular expression of all of them.
 pub const WORDS_LIMIT: usize = 1_000;
 const LENGTH_LIMIT: usize = 320;
-/// Is in no text.
+/// A regular expression that matches no text.
 const NOTHING: &str = "(?=.)(?!.)";
 
-/// Names and addresses. They are found whole, whatever the case of their letters: `ann@acme.example` is not in
+/// Names and addresses. The search is case-insensitive and finds only whole words: `ann@acme.example` is not in
 /// `joann@acme.example`.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Words {
-    /// In lowercase, longest first.
+    /// The words in lowercase, longest first.
     words: Vec<String>,
-    /// Those that are not looked for, since they are too short or too long.
+    /// The words that are not searched for, because they are too short or too long.
     pub(super) left_out: Vec<String>,
 }
 
 impl Words {
-    /// Of these texts; `None`: they are more than [`WORDS_LIMIT`].
+    /// Collects the words of these texts; `None` if there are more than [`WORDS_LIMIT`].
     pub(super) fn of(texts: impl IntoIterator<Item = String>) -> Option<Self> {
         let mut all = Self::default();
         for text in texts {
@@ -40,20 +41,20 @@ impl Words {
         (all.words.len() <= WORDS_LIMIT).then_some(all)
     }
 
-    /// As an advanced regular expression of Postgres', for comparisons without regard to case. It finds a word in plain text and in
-    /// the text of JSON, where characters may be escaped. Without words it finds nothing.
+    /// Returns an advanced regular expression of Postgres for case-insensitive matches. It finds a word in plain text and in the
+    /// text of JSON, where characters may be escaped. Without words it matches nothing.
     pub(super) fn pattern(&self) -> String {
         if self.words.is_empty() {
             return NOTHING.to_owned();
         }
         let words: Vec<String> = self.words.iter().map(|word| word.chars().map(either).collect()).collect();
-        // What stands before a word may be an escape of JSON, whose last character is a letter.
+        // A word may follow a JSON escape, whose last character is a letter.
         let begins = r"(?:(?<![[:alnum:]_.+-])|(?<=\\[bfnrt])|(?<=\\u[0-9a-f]{4}))";
         let ends = r"(?![[:alnum:]_-]|\.[[:alnum:]])";
         format!("{begins}(?:{}){ends}", words.join("|"))
     }
 
-    /// Whether one of them is in a text.
+    /// Returns whether a text contains one of the words.
     pub(super) fn is_in(&self, text: &str) -> bool {
         let text = text.to_lowercase();
         self.words
@@ -80,7 +81,7 @@ fn ends_with_escape(before: &str) -> bool {
     short || hex.is_some_and(|hex| hex.starts_with("\\u") && hex[2..].chars().all(|c| c.is_ascii_hexdigit()))
 }
 
-/// A character as it is, and as JSON may write it. Letters and digits of ASCII are never escaped by a serializer.
+/// Returns an expression for a character, plain or as JSON may escape it. Serializers never escape ASCII letters and digits.
 fn either(c: char) -> String {
     if c.is_ascii_alphanumeric() {
         return c.to_string();
@@ -91,7 +92,7 @@ fn either(c: char) -> String {
         forms.push_str(&literal(variant));
         forms.push('|');
         for unit in variant.encode_utf16(&mut units) {
-            write!(forms, r"\\u{unit:04x}").expect("a string takes any text");
+            write!(forms, r"\\u{unit:04x}").expect("writing to a string cannot fail");
         }
         forms.push('|');
     }
@@ -109,14 +110,14 @@ fn literal(c: char) -> String {
     if c.is_ascii_punctuation() { format!("\\{c}") } else { c.to_string() }
 }
 
-/// The text of a message or a payload, as [`Words`] are looked for in it: JSON is written again, so that no character is escaped that
-/// need not be.
+/// Returns the text of a message or a payload for a search by [`Words`]. JSON is serialized again, so that no character is
+/// escaped unnecessarily.
 pub(super) fn readable(bytes: &[u8]) -> String {
     let parsed = serde_json::from_slice::<Value>(bytes).ok();
     parsed.map_or_else(|| String::from_utf8_lossy(bytes).into_owned(), |json| json.to_string())
 }
 
-/// A regular expression of the member of a JSON object that names an organization.
+/// Returns a regular expression for the member of a JSON object that names an organization.
 pub(super) fn member(name: &str, value: &str) -> String {
     let value: String = value.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_string() } else { either(c) }).collect();
     format!(r#""{name}"\s*:\s*"{value}""#)

@@ -1,4 +1,5 @@
-//! Counts what waits in Postgres: more of it than the operator wants stops intake.
+//! Counts the jobs that wait for their turn and the open dead letters. When either reaches the operator's limit, intake is
+//! paused.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ pub(super) struct CountBacklog {
     pub(super) store: Store,
     pub(super) throttle: Arc<IntakeThrottle>,
     pub(super) count: Count,
-    /// What this replica had made when the count began.
+    /// The rows that this replica had made when the count began.
     pub(super) made: Backlog,
 }
 
@@ -26,7 +27,7 @@ impl Duty for CountBacklog {
         late_after: Duration::from_secs(30),
     };
 
-    /// One page of the count.
+    /// Reads one page of the count.
     async fn round(&mut self, _: OffsetDateTime) -> Result<bool, Trouble> {
         let counted = self.store.count_backlog(&mut self.count, self.throttle.backlog_limit).await?;
         let Some(counted) = counted else { return Ok(true) };

@@ -1,4 +1,4 @@
-//! Tests again whether the causes are gone that jobs wait for, and lets jobs go that waited for a version which this worker knows.
+//! Tests again whether the causes that jobs wait for are gone, and releases jobs that wait for a version which this worker knows.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::worker::{WorkerContext, version_key};
 /// See the module.
 pub(super) struct Causes<P: Product, T: Tables<Changes = P::Changes>> {
     pub(super) context: WorkerContext<P, T>,
-    /// Where a pass over all causes stands.
+    /// The position of the pass over all causes.
     pub(super) at: CauseCursor,
 }
 
@@ -24,12 +24,12 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Duty for Causes<P, T> {
         late_after: Duration::from_secs(900),
     };
 
-    /// A bounded number of causes. One that cannot be tested does not keep the others from it.
+    /// Tests a bounded number of causes. A cause that cannot be tested does not stop the others.
     async fn round(&mut self, _: OffsetDateTime) -> Result<bool, Trouble> {
         let more = match self.context.writer.retest_causes(&mut self.at).await {
             Ok(more) => more,
             Err(CommitError::Changes(fault)) => {
-                tracing::warn!(error = fault.message(), "a cause cannot be tested; the others are");
+                tracing::warn!(error = fault.message(), "a cause cannot be tested; the duty tests the others");
                 true
             }
             Err(error) => return Err(error.into()),

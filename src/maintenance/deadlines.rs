@@ -1,4 +1,4 @@
-//! Parks jobs whose deadline passes while they wait.
+//! Parks jobs whose deadline passes while they wait, other than for their follow-ups.
 
 use std::time::Duration;
 

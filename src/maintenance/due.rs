@@ -1,4 +1,5 @@
-//! Wakes what is due: publishes for rows that are due and not woken, organizations in turn, and for those whose wake-up nobody took.
+//! The waker: publishes wake-ups for rows that are due and not stamped, organizations in turn, and again for rows whose
+//! wake-up no replica has claimed.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,11 +13,11 @@ use crate::job::{JobId, ReplicaId};
 use crate::store::{Circle, StoreError, Tables};
 use crate::worker::{LaneLimiter, WorkerContext};
 
-/// A wake-up that nobody claimed is published again after this, where its queue is empty.
+/// A wake-up without a claim is published again after this time if its queue is empty.
 const STALE: Duration = Duration::from_secs(5);
-/// And after this, whatever its queue holds.
+/// A wake-up without a claim is published again after this time whatever its queue holds.
 const STALE_ANYHOW: Duration = Duration::from_secs(600);
-/// Looks in one round, at most: a circle of many organizations that have nothing due takes several.
+/// The most pages read in one round: a circle of many organizations without due rows takes several.
 const LOOKS: usize = 64;
 
 /// See the module.
@@ -24,7 +25,7 @@ pub(super) struct Due<P: Product, T: Tables<Changes = P::Changes>> {
     pub(super) context: WorkerContext<P, T>,
     pub(super) replica: ReplicaId,
     pub(super) limiters: Vec<Arc<LaneLimiter>>,
-    /// Where each pipeline's circle of organizations goes on.
+    /// The position in each pipeline's circle of organizations.
     pub(super) circles: HashMap<&'static str, Circle>,
 }
 
@@ -36,7 +37,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Duty for Due<P, T> {
         late_after: Duration::from_secs(10),
     };
 
-    /// A queue that cannot be looked at does not keep the others waiting for long: the last trouble is what the round met.
+    /// Wakes every lane. A queue whose depth cannot be read does not delay the others for long; the round returns the last error.
     async fn round(&mut self, _: OffsetDateTime) -> Result<bool, Trouble> {
         let stamping = self.context.stamps.while_stamping();
         let mut met = Ok(false);
@@ -51,8 +52,8 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Duty for Due<P, T> {
 }
 
 impl<P: Product, T: Tables<Changes = P::Changes>> Due<P, T> {
-    /// Fills the lane's queue up to twice its capacity, or what it does until the tick after the next; the rest of a backlog
-    /// stays in Postgres, in fair order.
+    /// Fills the lane's queue up to twice the lane's capacity, or to what the lane completes in two rounds, whichever is
+    /// more. The rest of a backlog stays in Postgres, where its order can still be fair.
     async fn wake_lane(&mut self, limiter: &LaneLimiter) -> Result<(), Trouble> {
         let depth = self.context.publisher.depth(limiter.lane.queue).await?;
         let soon = limiter.pace() * 2 * Self::PLAN.every.as_millis() as usize / 1000;
@@ -71,7 +72,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Due<P, T> {
         Ok(())
     }
 
-    /// Once around the circle of organizations, at most.
+    /// Wakes due rows of a pipeline, at most once around the circle of organizations.
     async fn wake_due(&mut self, pipeline: &'static str, room: usize) -> Result<(), Trouble> {
         let mut left = room;
         let mut is_whole = self.circles.get(pipeline).is_none_or(Circle::begins);
@@ -84,13 +85,14 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Due<P, T> {
             if left == 0 || (ends_circle && is_whole) {
                 return Ok(());
             }
-            // What was begun in the middle is looked through from the start.
+            // A circle that was begun in the middle is read once more, from its start.
             is_whole |= ends_circle;
         }
         Ok(())
     }
 
-    /// Publishes for the rows that were stamped. Where the answer was lost, nobody knows which: all our stamps are taken back.
+    /// Publishes wake-ups for the rows that were stamped. If the answer was lost, it is not known which rows those are: every
+    /// stamp of this replica is in doubt.
     async fn publish(&self, pipeline: &str, stamped: Result<Vec<JobId>, StoreError>) -> Result<usize, StoreError> {
         let stamped = stamped.inspect_err(|_| self.context.stamps.doubt_all())?;
         let wake: Vec<_> = stamped.into_iter().map(|job| (job, pipeline.to_owned())).collect();

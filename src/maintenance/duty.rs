@@ -1,5 +1,5 @@
-//! A duty: a named piece of work that is done again and again, with an interval, a bound, a metric, and a record of when it was last
-//! done. No duty waits for another one.
+//! A duty: named work that is repeated at an interval, with a time limit, a metric, and a record of when it was last done. No
+//! duty waits for another one.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -12,37 +12,38 @@ use tokio_util::sync::CancellationToken;
 use crate::fault::chain;
 use crate::telemetry::names;
 
-/// What a duty met.
+/// The error of a failed round.
 pub type Trouble = Box<dyn Error + Send + Sync>;
 
-/// How a duty is done.
+/// The schedule of a duty.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
-    /// As in metrics, logs and `/readyz`.
+    /// The name in metrics, logs and `/readyz`.
     pub name: &'static str,
-    /// From the end of one run to the beginning of the next.
+    /// The time from the end of one run to the beginning of the next.
     pub every: Duration,
-    /// A run ends after this, at the latest; what is left is done in the next.
+    /// The longest time for a run; the next run does the rest.
     pub at_most: Duration,
-    /// Not done for longer than this, it is late.
+    /// The duty is late when it has not been done for longer than this.
     pub late_after: Duration,
 }
 
 /// One of a replica's duties.
 pub trait Duty: Send + 'static {
-    /// How it is done.
+    /// The schedule.
     const PLAN: Plan;
 
-    /// One bounded round; `true`: there is more, which the same run goes on with. `now` is this machine's clock.
+    /// Does one bounded round. Returns `true` if there is more to do, with which the same run continues. `now` is this machine's
+    /// clock.
     fn round(&mut self, now: OffsetDateTime) -> impl Future<Output = Result<bool, Trouble>> + Send;
 }
 
-/// A run that fails is made again after this, where its interval is longer.
+/// The longest delay before a failed run is repeated.
 const AGAIN_AFTER: Duration = Duration::from_secs(30);
-/// A duty that was never done in this process is late after this, at the latest.
+/// A duty that was never done in this process is late after this time at the latest.
 const FIRST_WITHIN: Duration = Duration::from_secs(600);
 
-/// When each of a process's duties was last done, whatever becomes of its incarnations.
+/// The record of when each duty of the process was last done, across its incarnations.
 #[derive(Debug, Default)]
 pub struct Duties(Mutex<BTreeMap<&'static str, Seen>>);
 
@@ -54,19 +55,19 @@ struct Seen {
     trouble: Option<String>,
 }
 
-/// How a duty stands.
+/// The status of a duty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Standing {
-    /// Its name.
+    /// The name of the duty.
     pub duty: &'static str,
-    /// It has not been done for too long.
+    /// Whether the duty has not been done for too long.
     pub is_late: bool,
-    /// When it was last done, and what its last run met.
+    /// When the duty was last done, and the error of its last run if it failed.
     pub detail: String,
 }
 
 impl Duties {
-    /// How each stands now, by name; sets the gauge of those that are late.
+    /// Returns the status of every duty, by name, and sets the gauge of late duties.
     pub fn standings(&self) -> Vec<Standing> {
         let seen = self.seen();
         let standings: Vec<_> = seen.values().map(Seen::standing).collect();
@@ -80,7 +81,7 @@ impl Duties {
         self.seen().entry(plan.name).or_insert_with(|| Seen { plan, since: Instant::now(), done: None, trouble: None });
     }
 
-    /// Records a run. What goes wrong again and again is logged once.
+    /// Records a run. Repeated failures are logged once.
     fn record(&self, plan: Plan, result: Result<(), String>) {
         let mut all = self.seen();
         let Some(seen) = all.get_mut(plan.name) else { return };
@@ -88,12 +89,12 @@ impl Duties {
             Ok(()) => {
                 seen.done = Some(Instant::now());
                 if seen.trouble.take().is_some() {
-                    tracing::info!(duty = plan.name, "the duty is done again");
+                    tracing::info!(duty = plan.name, "the duty succeeded again");
                 }
             }
             Err(why) => {
                 if seen.trouble.is_none() {
-                    tracing::warn!(duty = plan.name, error = why, "the duty failed; it is tried again");
+                    tracing::warn!(duty = plan.name, error = why, "the duty failed; it is repeated");
                 }
                 seen.trouble = Some(why);
             }
@@ -119,7 +120,7 @@ impl Seen {
     }
 }
 
-/// Does a duty again and again until `end`.
+/// Repeats a duty until `end`.
 pub async fn keep<D: Duty>(mut duty: D, duties: Arc<Duties>, end: CancellationToken) {
     duties.expect(D::PLAN);
     while !end.is_cancelled() {
@@ -133,7 +134,7 @@ pub async fn keep<D: Duty>(mut duty: D, duties: Arc<Duties>, end: CancellationTo
     }
 }
 
-/// One run: round after round while there is more and time. How long to wait for the next.
+/// Does one run: rounds while there is more to do and time is left. Returns how long to wait before the next run.
 async fn run<D: Duty>(duty: &mut D, duties: &Duties) -> Duration {
     let plan = D::PLAN;
     let began = Instant::now();
@@ -145,7 +146,7 @@ async fn run<D: Duty>(duty: &mut D, duties: &Duties) -> Duration {
         }
         Ok::<_, Trouble>(false)
     };
-    // A round that hangs is given up a little later than a run that is long.
+    // A run with a round that hangs is cut off a little later than a run that is merely long.
     let ended = tokio::time::timeout(plan.at_most + plan.at_most / 4, rounds).await;
     let (outcome, result, pause) = match ended {
         Ok(Ok(false)) => ("done", Ok(()), plan.every),
@@ -164,7 +165,7 @@ mod tests {
 
     const NAME: &str = "counted";
 
-    /// Says of each round whether there is more, or fails.
+    /// Returns the scripted result of each round.
     struct Scripted(Vec<Result<bool, &'static str>>);
 
     impl Duty for Scripted {

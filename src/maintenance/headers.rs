@@ -1,4 +1,4 @@
-//! Seals the headers of dead letters that a worker of an earlier version has kept, which still runs or ran until lately.
+//! Seals the headers of dead letters that a worker of an earlier version stored, which still runs or ran until recently.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Lets jobs go whose hold is over, destination by destination, a few more with every step.
+//! Releases jobs whose hold is over, destination by destination, a few more in each round.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::store::{HoldCursor, Store};
 /// See the module.
 pub(super) struct AfterHolds {
     pub(super) store: Store,
-    /// Where a pass over all holds stands.
+    /// The position of the pass over all holds.
     pub(super) at: HoldCursor,
 }
 

@@ -1,4 +1,5 @@
-//! Looks how long the intake queue is: more messages than the lane does in a second become rows.
+//! Reads the depth of the intake queue: more messages than the lane completes in a second are a burst, whose messages become
+//! rows.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use crate::worker::{IntakeThrottle, LaneLimiter};
 pub(super) struct LookAtIntake {
     pub(super) publisher: Publisher,
     pub(super) throttle: Arc<IntakeThrottle>,
-    /// Whose seats intake takes.
+    /// The limiter whose permits intake uses.
     pub(super) limiter: Arc<LaneLimiter>,
 }
 

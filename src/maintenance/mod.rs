@@ -1,6 +1,7 @@
-//! ★ The duties of a replica beside the line: a file for each, each a named task with an interval, a bound and a metric of its own.
+//! ★ The duties of a replica, which run beside the path of its jobs: a file for each, with an interval, a time limit and a metric
+//! of its own.
 //!
-//! **Invariant:** no duty waits for another one, and one that needs only Postgres never waits for RabbitMQ.
+//! **Invariant:** no duty waits for another one, and a duty that needs only Postgres never waits for RabbitMQ.
 
 mod backlog;
 mod causes;
@@ -34,25 +35,25 @@ use crate::store::{CauseCursor, Count, HoldCursor, Keep, Store, Tables};
 use crate::tracker::Tracker;
 use crate::worker::{DueAnnouncements, IntakeThrottle, LaneLimiter, Lease, Quotas, WorkerContext};
 
-/// A named task, for `app` to run.
+/// A named future, for `app` to spawn.
 pub type Task = (&'static str, BoxFuture<'static, ()>);
 
-/// What the duties of one incarnation work with.
+/// The parts of an incarnation that its duties work with.
 pub struct Incarnation<P: Product, T: Tables<Changes = P::Changes>> {
-    /// Of this incarnation.
+    /// The context of the incarnation.
     pub context: WorkerContext<P, T>,
-    /// Its lease.
+    /// The lease of the incarnation.
     pub lease: Arc<Lease>,
-    /// Of the lanes; the first one's take intake, too.
+    /// The limiters of the lanes; the first is that of the lane that takes intake.
     pub limiters: Vec<Arc<LaneLimiter>>,
-    /// How intake is taken.
+    /// Decides how intake is taken.
     pub throttle: Arc<IntakeThrottle>,
-    /// How much producers and organizations may still send.
+    /// The quotas of producers and organizations.
     pub quotas: Arc<Quotas>,
 }
 
 impl<P: Product, T: Tables<Changes = P::Changes>> Incarnation<P, T> {
-    /// ★ The duties of an incarnation, each a task that runs until `end`.
+    /// ★ Returns the duties of an incarnation, each a future that runs until `end`.
     pub fn duties(self, duties: &Arc<Duties>, end: &CancellationToken) -> Vec<Task> {
         let Self { context, lease, limiters, throttle, quotas } = self;
         let (replica, store) = (lease.replica(), context.store().clone());
@@ -77,8 +78,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Incarnation<P, T> {
     }
 }
 
-/// ★ The duties of a process, which need no lease: each a task that runs from its start until `end`, whatever becomes of its
-/// incarnations.
+/// ★ Returns the duties of a process, which need no lease: each a future that runs until `end`, across all incarnations.
 pub fn duties_of_process(
     (store, tracker): (Store, Tracker),
     due_announcements: DueAnnouncements,

@@ -1,4 +1,5 @@
-//! Frees rows that show this replica as their owner though nobody here has them in hand: a write whose answer was lost.
+//! Frees rows that name this replica as their owner although it does not have them in hand, as after a write whose answer was
+//! lost.
 
 use std::time::Duration;
 
@@ -26,11 +27,11 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Duty for Orphans<P, T> {
 
     async fn round(&mut self, _: OffsetDateTime) -> Result<bool, Trouble> {
         let mut orphans = self.context.store().owned(self.replica).await?;
-        // Looked at after the rows were read: whoever claims takes its job in hand first.
+        // The jobs in hand are read after the rows, because a claim takes its job in hand before it writes the row.
         orphans.retain(|(job, _)| !self.context.running.has(*job));
         for (job, epoch) in orphans {
             if self.context.store().free_orphan(self.replica, job, epoch).await? {
-                tracing::warn!(job.id = %job, "a job of ours was in nobody's hand; it is due again");
+                tracing::warn!(job.id = %job, "a job of this replica was an orphan: no run had it in hand; it is due again");
             }
         }
         Ok(false)

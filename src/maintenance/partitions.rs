@@ -1,4 +1,5 @@
-//! Keeps the partitions: makes those of the coming months, moves rows of theirs out of the default, drops old ones whole.
+//! Maintains the partitions: makes those of the coming months, moves their rows out of the default partition, and drops old
+//! partitions whole.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Forgets quotas that nobody uses just now, here and in Postgres, and says how full the fullest ones are.
+//! Forgets unused quotas, in memory and in Postgres, and sets the gauge of the fullest ones.
 
 use std::sync::Arc;
 use std::time::Duration;

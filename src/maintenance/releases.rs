@@ -1,4 +1,4 @@
-//! Lets jobs go on whose cause is gone: a step of every release a second, until none is left.
+//! Releases jobs whose cause is gone: a bounded number of jobs of every release each second, until none is left.
 
 use std::time::Duration;
 

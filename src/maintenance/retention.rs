@@ -1,8 +1,7 @@
-//! One sweep over everything that is kept for some time only, in the engine's tables and in the product's, round by round. One replica
-//! at a time does it.
+//! Deletes what is over, in the engine's tables and in the product's: a pass of bounded rounds, done by one replica at a time.
 //!
-//! **Invariant:** what is deleted because of its age is judged by the caller's clock, and nothing is deleted while that clock and
-//! Postgres' differ by more than 10 minutes.
+//! **Invariant:** the caller's clock decides what is old enough to be deleted, and nothing is deleted while that clock
+//! and Postgres' clock differ by more than 10 minutes.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -14,18 +13,18 @@ use crate::job::JobId;
 use crate::store::{Keep, Store, StoreError, Turn};
 use crate::tracker::{Tracker, TrackerFault};
 
-/// Something of a sweep could not be deleted; the rest of the sweep goes on.
+/// An error of one part of a pass; the rest of the pass continues.
 #[derive(Debug, thiserror::Error)]
 pub enum RetentionError {
-    /// Of the engine's tables.
+    /// An error in the engine's tables.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Of the product's tables.
+    /// An error in the product's tables.
     #[error(transparent)]
     Tracker(#[from] TrackerFault),
 }
 
-/// Where a sweep stands.
+/// The position of a pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
     Jobs(Option<JobId>),
@@ -61,7 +60,7 @@ impl Step {
     }
 }
 
-/// Deletes what is older than [`Keep`] says.
+/// Deletes what is older than [`Keep`] allows.
 #[derive(Debug)]
 pub struct Retention {
     keep: Keep,
@@ -69,18 +68,19 @@ pub struct Retention {
 }
 
 impl Retention {
-    /// Its first sweep begins with the first round.
+    /// Creates a retention whose first pass begins with the first round.
     #[must_use]
     pub const fn new(keep: Keep) -> Self {
         Self { keep, at: Mutex::new(Step::FIRST) }
     }
 
-    /// The next bounded part of a sweep. `now` is this machine's clock, read for this call: a sweep may take long. `true`: more is left; call again at once. `false`: the sweep
-    /// is over, or another replica is at one; the next call begins another.
+    /// Does the next bounded part of a pass. `now` is this machine's clock, read for this call, because a pass may take long.
+    /// Returns `true` if more is left: call again at once. Returns `false` if the pass is over, or if another replica is
+    /// doing one: the next call begins another pass.
     ///
     /// # Errors
-    /// [`StoreError::Clocks`] where Postgres' clock is another by more than 10 minutes: nothing is deleted then. [`RetentionError`];
-    /// the next call goes on with what comes behind that.
+    /// [`StoreError::Clocks`] where Postgres' clock differs from `now` by more than 10 minutes: nothing is deleted then.
+    /// [`RetentionError`]: the next call continues with the part after the one that failed.
     pub async fn round(&self, store: &Store, tracker: &Tracker, now: OffsetDateTime) -> Result<bool, RetentionError> {
         let step = *self.at.lock().unwrap_or_else(PoisonError::into_inner);
         let done = store.in_turn(Turn::Retention, now, self.take(step, store, tracker, now)).await;
@@ -93,7 +93,7 @@ impl Retention {
         done.map(|_| next.is_some())
     }
 
-    /// Takes a step. Where it is to be taken again because more is left of it, the step.
+    /// Does one part of a pass. Returns the position to continue at if more of this part is left.
     async fn take(
         &self,
         step: Step,
@@ -122,7 +122,7 @@ impl Retention {
     }
 }
 
-/// The duty of it.
+/// The duty that runs the retention.
 pub(super) struct Sweep {
     pub(super) retention: Retention,
     pub(super) store: Store,

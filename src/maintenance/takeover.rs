@@ -1,5 +1,5 @@
-//! Buries dead replicas and takes over their jobs. It needs Postgres only: the jobs get the next seats of this replica, and are rows
-//! that are due for whoever wakes.
+//! Ends dead replicas and takes over their jobs. It needs only Postgres: the jobs get the next permits of this replica, and their
+//! rows are due, so the wakers of all replicas find them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,7 +33,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Duty for Takeover<P, T> {
         let jobs = freed.due.len() + freed.parked;
         if !freed.replicas.is_empty() || jobs > 0 {
             metrics::counter!(names::TAKEOVERS).increment(jobs as u64);
-            tracing::warn!(replicas = ?freed.replicas, jobs, parked = freed.parked, "took over from dead replicas");
+            tracing::warn!(replicas = ?freed.replicas, jobs, parked = freed.parked, "took over the jobs of dead replicas");
         }
         for limiter in &self.limiters {
             let ours = |pipeline: &str| self.context.registry.get(pipeline).is_some_and(|known| known.lane == limiter.lane);

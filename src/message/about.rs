@@ -1,32 +1,32 @@
-//! What a job's message says, whatever its schema.
+//! The common facts of a job's message, for every schema.
 
 use time::OffsetDateTime;
 
 use super::intake::Intake;
 
-/// What a job's message says, whatever its schema: of a newer one as far as that says it as this one does.
+/// The common facts of a job's message. For a newer schema, the fields that it shares with this one.
 #[derive(Debug, Clone, Copy)]
 pub struct AboutJob<'a> {
-    /// Of the message.
+    /// Schema version of the message.
     pub schema: i64,
-    /// The producer's name for itself.
+    /// The source.
     pub source: &'a str,
-    /// The producer's key.
+    /// The dedupe key.
     pub dedupe_key: &'a str,
-    /// The tenant; empty where a newer schema does not say it.
+    /// The tenant's slug; empty if a newer schema does not have it.
     pub organization: &'a str,
     /// SHA-256 of the canonical JSON.
     pub digest: &'a [u8; 32],
-    /// Whose interaction of Discord's it passes on.
+    /// The Discord application of the job's interaction.
     pub application: Option<&'a str>,
-    /// Not to start before this.
+    /// The earliest time to start.
     pub not_before: Option<OffsetDateTime>,
-    /// Not to be worked on after this.
+    /// The time after which the job is parked instead of run.
     pub deadline: Option<OffsetDateTime>,
 }
 
 impl Intake {
-    /// What the message says.
+    /// Returns the common facts of the message.
     #[must_use]
     pub fn about(&self) -> AboutJob<'_> {
         match self {

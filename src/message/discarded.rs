@@ -1,4 +1,5 @@
-//! A body over the limit, which is thrown away while it comes, and what a refused message says of itself.
+//! Bodies over the limit, which are discarded while they arrive, and the source and dedupe key that a refused message
+//! names.
 
 use std::fmt;
 
@@ -9,33 +10,34 @@ use sha2::{Digest, Sha256};
 
 use super::repair::{shown_string, without_mark};
 
-/// A body of which only a beginning is left.
+/// Size and digest of a body of which only the beginning was kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Discarded {
     /// Its size as received.
     pub bytes: u64,
-    /// SHA-256 of all of it.
+    /// SHA-256 of the whole body.
     pub sha256: [u8; 32],
 }
 
 impl Discarded {
-    /// Of a body that is there.
+    /// Returns size and digest of a body that is in memory.
     #[must_use]
     pub fn of(body: &[u8]) -> Self {
         Self { bytes: body.len() as u64, sha256: Sha256::digest(body).into() }
     }
 }
 
-/// What a refused message says of itself, as far as it can be read. Nothing else of it is built in memory, whatever its size.
+/// The source and dedupe key of a refused message, as far as they can be parsed. No other field is built in memory,
+/// whatever its size.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Said {
-    /// The producer.
+    /// The source.
     pub source: Option<String>,
-    /// Its key.
+    /// The dedupe key.
     pub dedupe_key: Option<String>,
 }
 
-/// The two fields, where both stand at most once in a whole object.
+/// The two fields of a complete object in which each occurs at most once.
 #[derive(Default, Deserialize)]
 struct Whole<'a> {
     #[serde(borrow, default)]
@@ -45,7 +47,7 @@ struct Whole<'a> {
 }
 
 impl Said {
-    /// By all of a body.
+    /// Reads the fields from a complete body.
     #[must_use]
     pub fn by(body: &[u8]) -> Self {
         let whole = serde_json::from_slice::<Whole<'_>>(without_mark(body)).unwrap_or_default();
@@ -53,7 +55,7 @@ impl Said {
         Self { source: text(whole.source), dedupe_key: text(whole.dedupe_key) }
     }
 
-    /// By the beginning of a body: what stands behind it is not known.
+    /// Reads the fields from the beginning of a body, whose rest is unknown.
     #[must_use]
     pub fn by_beginning(beginning: &[u8]) -> Self {
         let mut said = Self::default();
@@ -63,7 +65,7 @@ impl Said {
     }
 }
 
-/// Gathers the fields of an object until it is cut off.
+/// Collects the fields of an object until it is truncated.
 struct Gather<'s>(&'s mut Said);
 
 impl<'de> Visitor<'de> for Gather<'_> {

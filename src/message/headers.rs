@@ -1,19 +1,23 @@
-//! Which AMQP headers of a message may be stored and shown as they are. All others may hold secrets of their producers.
+//! The allow-list of AMQP headers that may be stored and shown unsealed. Any other header may hold a secret of its
+//! producer.
 
 use serde_json::{Map, Value};
 
 use crate::trace::{TRACEPARENT, TRACESTATE, Trace};
 
-/// How often a message was dead-lettered, by queue and reason (<https://www.rabbitmq.com/docs/dlx#effects>).
+/// The header that counts how often a message was dead-lettered, by queue and reason
+/// (<https://www.rabbitmq.com/docs/dlx#effects>).
 const DEATHS: &str = "x-death";
-/// Entries of [`DEATHS`] that are kept, and the longest text in one, in bytes.
+/// The maximum number of [`DEATHS`] entries that are kept, and the longest text in one, in bytes.
 const DEATHS_LIMIT: usize = 8;
 const TEXT_LIMIT: usize = 255;
-/// Counts of deliveries, which the broker adds when it hands a message out again; a text under such a name is not the broker's.
+/// Delivery counts, which the broker adds when it redelivers a message. A text value under such a name is not the
+/// broker's.
 pub const DELIVERY_COUNTS: &[&str] = &["x-delivery-count", "x-acquired-count"];
 
-/// The headers of the allow-list: a trace context that parses, the broker's counts, and of `x-death` the queue, the reason and the
-/// count of each entry. A producer may set any of these names: what does not have the broker's form is left out.
+/// Returns the headers of the allow-list: a trace context that parses, the broker's counts, and the queue, reason and
+/// count of each `x-death` entry. A producer may set any of these names, so values that do not have the broker's form
+/// are dropped.
 #[must_use]
 pub fn allowed_headers(headers: &Value) -> Value {
     let text = |name| headers.get(name).and_then(Value::as_str);
@@ -32,7 +36,7 @@ pub fn allowed_headers(headers: &Value) -> Value {
     Value::Object(allowed)
 }
 
-/// An entry of [`DEATHS`] without the routing keys and exchanges, which are the producer's words.
+/// Returns an entry of [`DEATHS`] without its routing keys and exchanges, which the producer chooses.
 fn death(entry: &Value) -> Option<Value> {
     let count = entry.get("count").filter(|count| count.is_i64())?;
     let mut kept = Map::from_iter([("count".to_owned(), count.clone())]);

@@ -1,7 +1,9 @@
-//! From an AMQP body to a [`Request`]: limits first, then JSON, then shape, then secrets hashed or sealed. Pure.
+//! Decodes an AMQP body into a [`Request`]: limits first, then JSON, then the shape, then secrets hashed or sealed. No
+//! I/O.
 //!
-//! A value that cannot be represented (see [`repair`]) costs only what holds it. In an event's payload, which nobody reads here, it
-//! is repaired; in a field that is read, the message is refused with the field's path.
+//! A value that cannot be represented (see [`repair`]) affects only the part that holds it. In an event's payload,
+//! which is not parsed here, it is repaired. In a field that is parsed, it causes a refusal that names the field's
+//! path.
 
 use std::borrow::Cow;
 
@@ -23,18 +25,18 @@ use super::{
 use crate::job::JobId;
 use crate::secrets::Keyring;
 
-/// What came beside the body.
+/// The AMQP properties of a message, and the size of its headers.
 #[derive(Debug, Clone, Default)]
 pub struct Envelope {
     /// AMQP `content_type`.
     pub content_type: Option<String>,
     /// AMQP `content_encoding`.
     pub content_encoding: Option<String>,
-    /// AMQP `message_id`, the dedupe key where the body has none.
+    /// AMQP `message_id`: the dedupe key if the body has none.
     pub message_id: Option<String>,
-    /// AMQP `app_id`, the source where the body has none.
+    /// AMQP `app_id`: the source if the body has none.
     pub app_id: Option<String>,
-    /// AMQP `user_id`: RabbitMQ takes no message whose connection belongs to another user
+    /// AMQP `user_id`. RabbitMQ rejects a message whose `user_id` differs from the user of its connection
     /// (<https://www.rabbitmq.com/docs/validated-user-id>).
     pub user_id: Option<String>,
     /// Size of the header table in bytes.
@@ -44,42 +46,42 @@ pub struct Envelope {
 /// A decoded intake message.
 #[derive(Debug)]
 pub enum Intake {
-    /// A job this worker can run.
+    /// A job that this worker can run.
     Request {
-        /// As stored.
+        /// The job as stored.
         request: Box<Request>,
-        /// SHA-256 of the canonical JSON, secrets hashed.
+        /// SHA-256 of the canonical JSON with its secrets hashed.
         digest: [u8; 32],
     },
-    /// A job of a newer schema: stored sealed, left for a newer worker.
+    /// A job with a newer schema: stored sealed, for a newer worker.
     Newer(Newer),
 }
 
-/// What is known of a job of a newer schema.
+/// The known fields of a job with a newer schema.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Newer {
-    /// Its number.
+    /// Version of the schema.
     pub schema: i64,
     /// The producer.
     pub source: String,
-    /// Its key.
+    /// The dedupe key.
     pub dedupe_key: String,
-    /// The tenant, where the message says it as this schema does.
+    /// The tenant's slug, if the message has it in the same place as this schema.
     pub organization: String,
     /// SHA-256 of the canonical JSON.
     pub digest: [u8; 32],
 }
 
-/// Decodes an intake message for the job `id`, whose row seals the interaction token.
+/// Decodes an intake message for the job `id`. The interaction token is sealed for that job's row.
 ///
 /// # Errors
-/// [`Refusal`], whose text says what would be right.
+/// [`Refusal`], whose text states what was expected.
 pub fn decode_intake(body: &[u8], envelope: &Envelope, keyring: &Keyring, id: JobId) -> Result<Intake, Refusal> {
     let body = admissible(body, envelope)?;
     let peek = body.value()?;
     let schema = peek.get("schema").ok_or(Refusal::Missing("schema"))?;
     let schema =
-        schema.as_i64().filter(|number| *number >= 1).ok_or_else(|| invalid("schema", "right is a whole number from 1"))?;
+        schema.as_i64().filter(|number| *number >= 1).ok_or_else(|| invalid("schema", "expected a whole number from 1"))?;
     let source = key_field(&peek, "source", envelope.app_id.as_deref(), SOURCE_LENGTH)?;
     let dedupe_key = key_field(&peek, "dedupe_key", envelope.message_id.as_deref(), KEY_LENGTH)?;
     let digest = canonical_digest(&peek);
@@ -101,10 +103,11 @@ pub fn decode_intake(body: &[u8], envelope: &Envelope, keyring: &Keyring, id: Jo
     Ok(Intake::Request { request, digest })
 }
 
-/// What is read of a message of any schema, each at most once: where a key stands twice, another reader may take the message for
-/// another job. Source and key are whole texts: repaired, two keys could become one.
+/// The fields that are read from a message of any schema, each at most once: if a key occurred twice, another parser
+/// could take the message for another job. Source and key are strings that need no repair: after a repair, two keys
+/// could be equal.
 #[derive(Deserialize)]
-#[expect(dead_code, reason = "only looked for twice, and for what is spoiled")]
+#[expect(dead_code, reason = "only checked for duplicates and for values that cannot be represented")]
 struct Head {
     schema: Option<IgnoredAny>,
     source: Option<String>,
@@ -115,7 +118,7 @@ struct Head {
 /// Decodes a `configure` or `cancel` message.
 ///
 /// # Errors
-/// [`Refusal`], whose text says what would be right.
+/// [`Refusal`], whose text states what was expected.
 pub fn decode_control<T: DeserializeOwned>(body: &[u8], envelope: &Envelope) -> Result<T, Refusal> {
     let body = admissible(body, envelope)?;
     match body.value()?.get("schema").and_then(Value::as_i64) {
@@ -124,8 +127,8 @@ pub fn decode_control<T: DeserializeOwned>(body: &[u8], envelope: &Envelope) -> 
     }
 }
 
-/// SHA-256 of a message's canonical JSON: keys sorted, no white space, each `shared_secret` and `token` replaced by its
-/// SHA-256, so that the digest can be stored.
+/// Returns the SHA-256 of a message's canonical JSON: keys sorted, no white space, each `shared_secret` and `token`
+/// replaced by its SHA-256, so that the digest can be stored.
 #[must_use]
 pub fn canonical_digest(message: &Value) -> [u8; 32] {
     let mut hash = Sha256::new();
@@ -178,22 +181,23 @@ fn admissible<'a>(body: &'a [u8], envelope: &Envelope) -> Result<Body<'a>, Refus
     Ok(Body { as_sent, repaired })
 }
 
-/// Whether a body of this `content_encoding` is JSON as it stands. Spring AMQP and kombu set the character set there.
+/// Returns whether a body with this `content_encoding` is unencoded. Spring AMQP and kombu set the character set there.
 fn is_plain(content_encoding: &str) -> bool {
     ["", "identity", "utf-8", "utf8"].iter().any(|plain| content_encoding.eq_ignore_ascii_case(plain))
 }
 
 impl Body<'_> {
-    /// All of it.
+    /// Parses the whole body.
     fn value(&self) -> Result<Value, Refusal> {
         serde_json::from_str(&self.repaired).map_err(|error| {
-            // With its place in the body as sent.
+            // Take the error of the body as sent, so that its position is right.
             let error = serde_json::from_str::<IgnoredAny>(self.as_sent).err().unwrap_or(error);
             Refusal::NotJson(error.to_string())
         })
     }
 
-    /// The body as sent in the shape of `T`: what is spoiled is met only where it is read. That it is JSON is known by then.
+    /// Deserializes the body as sent into a `T`. A value that cannot be represented is an error only in a field that
+    /// `T` reads. The caller has already checked that the body is JSON.
     fn shaped<T: DeserializeOwned>(&self) -> Result<T, Refusal> {
         let mut reader = serde_json::Deserializer::from_str(self.as_sent);
         let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
@@ -206,7 +210,7 @@ impl Body<'_> {
         Ok(value)
     }
 
-    /// What is stored of the events, where something in the body is spoiled.
+    /// Repairs the payloads of the events, if the body needed a repair.
     fn repair_payloads(&self, events: &mut [wire::Event]) -> Result<(), Refusal> {
         if matches!(self.repaired, Cow::Borrowed(_)) {
             return Ok(());
@@ -219,15 +223,16 @@ impl Body<'_> {
     }
 }
 
-/// Why a value of a JSON text cannot be read. The parser's words name its place and repeat nothing of it.
+/// Describes why a JSON value cannot be represented. The parser's error gives its position and repeats none of its
+/// content.
 fn spoiled(error: &serde_json::Error) -> String {
     format!(
         "expected a value that can be represented, got {error}; use whole characters, and numbers that a 64-bit float can hold"
     )
 }
 
-/// A shape error of serde's without the value it met (``invalid type: integer `7`, expected a string``), which may be a secret
-/// given in the wrong place or as the wrong type. A refusal is stored, logged and announced.
+/// Returns a serde shape error without the offending value (``invalid type: integer `7`, expected a string``). The
+/// value may be a secret in the wrong place or of the wrong type, and a refusal is stored, logged and announced.
 fn without_value(detail: &str) -> String {
     let quotes_a_value = detail.starts_with("invalid type: ") || detail.starts_with("invalid value: ");
     match detail.rfind(", expected ").filter(|_| quotes_a_value) {
@@ -242,7 +247,7 @@ fn without_value(detail: &str) -> String {
 fn key_field(peek: &Value, name: &'static str, beside: Option<&str>, limit: usize) -> Result<String, Refusal> {
     let value = match peek.get(name) {
         None | Some(Value::Null) => beside.ok_or(Refusal::Missing(name))?,
-        Some(value) => value.as_str().ok_or_else(|| invalid(name, "right is a string"))?,
+        Some(value) => value.as_str().ok_or_else(|| invalid(name, "expected a string"))?,
     };
     text_field(name, value, limit)?;
     Ok(value.to_owned())
@@ -254,17 +259,18 @@ fn text_field(path: &str, value: &str, limit: usize) -> Result<(), Refusal> {
 
 fn names_field(path: &str, names: &[String], limit: usize, length: usize) -> Result<(), Refusal> {
     if names.len() > limit {
-        return Err(invalid(path, &format!("{} are given; at most {limit} are taken", names.len())));
+        return Err(invalid(path, &format!("expected at most {limit} names, got {}", names.len())));
     }
     names.iter().try_for_each(|name| text_field(path, name, length))
 }
 
-/// Postgres keeps times in UTC, where one near the ends of the calendar may lie in a year that RFC 3339 cannot write.
+/// Checks that a time can be written in UTC, as Postgres stores it: near the ends of the calendar, its year in UTC may
+/// be one that RFC 3339 cannot write.
 fn date_field(path: &str, value: Option<OffsetDateTime>) -> Result<(), Refusal> {
     let Some(value) = value else { return Ok(()) };
     match value.checked_to_offset(UtcOffset::UTC) {
         Some(utc) if (0..=9999).contains(&utc.year()) => Ok(()),
-        Some(_) | None => Err(invalid(path, "right is a time that lies in the years 0000 to 9999 of UTC")),
+        Some(_) | None => Err(invalid(path, "expected a time in the years 0000 to 9999, in UTC")),
     }
 }
 
@@ -319,7 +325,7 @@ fn check_search(search: &Search) -> Result<(), Refusal> {
     if let Some(project) = &search.project {
         text_field("search.project", project, SEARCH_NAME_LENGTH)?;
         if !wire::is_segment(project) {
-            let right = "right is a project's name or id: no control characters, and not dots and blanks alone";
+            let right = "expected a project's name or id: no control characters, and not only dots and blanks";
             return Err(invalid("search.project", right));
         }
     }
@@ -327,22 +333,22 @@ fn check_search(search: &Search) -> Result<(), Refusal> {
         names_field(path, names, SEARCH_NAMES_LIMIT, SEARCH_NAME_LENGTH)?;
     }
     if !(1..=SEARCH_LIMIT).contains(&search.limit) {
-        return Err(invalid("search.limit", &format!("right is 1 to {SEARCH_LIMIT}")));
+        return Err(invalid("search.limit", &format!("expected 1 to {SEARCH_LIMIT}")));
     }
     Ok(())
 }
 
-/// What becomes part of an address is what Discord makes, and nothing that leads elsewhere.
+/// Checks the parts of an interaction that become part of a URL, so that none can lead to another address.
 fn check_interaction(interaction: &wire::Interaction) -> Result<(), Refusal> {
     if !wire::is_discord_id(&interaction.application_id) {
-        return Err(invalid("interaction.application_id", "right is a Discord id: up to 20 digits, as text"));
+        return Err(invalid("interaction.application_id", "expected a Discord id: up to 20 digits, as a string"));
     }
     if interaction.message_id.as_deref().is_some_and(|id| id != "@original" && !wire::is_discord_id(id)) {
-        return Err(invalid("interaction.message_id", "right is a Discord id, as text, or `@original`"));
+        return Err(invalid("interaction.message_id", "expected a Discord id, as a string, or `@original`"));
     }
     text_field("interaction.token", &interaction.token, TOKEN_LENGTH)?;
     if !wire::is_interaction_token(&interaction.token) {
-        return Err(invalid("interaction.token", "right is the token as Discord gave it"));
+        return Err(invalid("interaction.token", "expected the token as issued by Discord"));
     }
     Ok(())
 }

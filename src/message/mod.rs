@@ -1,5 +1,6 @@
-//! The wire: what producers send ([`Request`], [`Configure`], [`Cancel`]), what the worker sends itself ([`WakeUp`]) and what it
-//! announces ([`Outcome`], made of the [`Facts`] that `store` keeps). Decoding an intake message is [`decode_intake`].
+//! The wire format: the messages of producers ([`Request`], [`Configure`], [`Cancel`]), the worker's messages to itself
+//! ([`WakeUp`]) and its announcements ([`Outcome`], built from the [`Facts`] that `store` keeps). [`decode_intake`]
+//! decodes an intake message.
 
 mod about;
 mod discarded;
@@ -40,68 +41,68 @@ use crate::secrets::Place;
 pub const SCHEMA: i64 = 1;
 /// The largest intake message, in bytes.
 pub const MESSAGE_LIMIT: usize = 1 << 20;
-/// The deepest JSON, in nested arrays and objects.
+/// The deepest nesting of arrays and objects in a message.
 pub const DEPTH_LIMIT: usize = 64;
-/// The most events of one job.
+/// The maximum number of events of one job.
 pub const EVENTS_LIMIT: usize = 200;
-/// The most destinations of one job.
+/// The maximum number of destinations of one job.
 pub const NOTIFY_LIMIT: usize = 50;
-/// The most work items of one search.
+/// The maximum number of work items of one search.
 pub const SEARCH_LIMIT: u32 = 1000;
-/// The longest producer's name, in characters.
+/// The longest `source`, in characters.
 pub const SOURCE_LENGTH: usize = 64;
 /// The longest dedupe key, in characters.
 pub const KEY_LENGTH: usize = 255;
-/// The longest organization's slug, in characters.
+/// The longest slug of an organization, in characters.
 pub const NAME_LENGTH: usize = 64;
 /// The longest account id, and the longest name of an identity or a destination, in characters.
 pub const ACCOUNT_LENGTH: usize = 255;
 /// The longest search text, in characters.
 pub const SEARCH_LENGTH: usize = 1000;
-/// The longest project, work item type and state of a search, in characters.
+/// The longest project, work item type or state in a search, in characters.
 pub const SEARCH_NAME_LENGTH: usize = 255;
-/// The most work item types of one search, and the most states.
+/// The maximum number of work item types in one search, and of states.
 pub const SEARCH_NAMES_LIMIT: usize = 50;
-/// The longest token of an interaction, in characters.
+/// The longest interaction token, in characters.
 pub const TOKEN_LENGTH: usize = 1024;
-/// How long a job may be put off by `not_before`.
+/// The longest time by which `not_before` may delay a job.
 pub const LONGEST_DELAY: time::Duration = time::Duration::days(30);
 /// The largest AMQP header table, in bytes.
 pub const HEADERS_LIMIT: usize = 8 << 10;
 
-/// Where the raw bytes of a job of a newer schema are sealed for.
+/// Returns the place for which the raw bytes of a job with a newer schema are sealed.
 #[must_use]
 pub const fn sealed_place(job: &str) -> Place<'_> {
     Place { table: "jobs", column: "sealed_payload", row: job }
 }
 
-/// A dispatch job as stored: the intake message after its secrets were hashed or sealed.
+/// A dispatch job as stored: the intake message with its secrets hashed or sealed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Request {
-    /// Of the message.
+    /// Schema version of the message.
     pub schema: i64,
     /// The producer.
     pub source: String,
-    /// Unique for the producer while the job is kept.
+    /// Unique per producer for as long as the job is kept.
     pub dedupe_key: String,
     /// The tenant's slug.
     pub organization: String,
-    /// Azure DevOps account id; none asks for configuration.
+    /// Azure DevOps account id; without one, the job waits for configuration.
     pub account: Option<String>,
-    /// Which identity to act as; none means the installation's.
+    /// Name of the identity to act as; without one, the installation's identity.
     pub identity: Option<String>,
-    /// What to search for.
+    /// The search for work items.
     pub search: Option<Search>,
-    /// Service-hook bodies.
+    /// Service-hook events.
     pub events: Vec<HookEvent>,
-    /// Names of destinations; none means the organization's defaults, an empty list nobody.
+    /// Names of destinations. Without a list, the organization's defaults; with an empty list, none.
     pub notify: Option<Vec<String>>,
-    /// Where a person clicked.
+    /// The Discord interaction to answer.
     pub interaction: Option<Interaction>,
-    /// Not to start before this.
+    /// The earliest time to start.
     #[serde(with = "time::serde::rfc3339::option")]
     pub not_before: Option<OffsetDateTime>,
-    /// Not to be worked on after this.
+    /// The time after which the job is parked instead of run.
     #[serde(with = "time::serde::rfc3339::option")]
     pub deadline: Option<OffsetDateTime>,
 }
@@ -110,22 +111,22 @@ pub struct Request {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Search {
-    /// Azure DevOps' search text.
+    /// Search text, in the syntax of Azure DevOps.
     #[schemars(length(min = 1, max = SEARCH_LENGTH), regex(pattern = wire::NO_NUL))]
     pub text: String,
-    /// In this project only: its name or id, a segment of an address.
+    /// Restricts the search to this project: its name or id, a single URL path segment.
     #[serde(default)]
     #[schemars(length(min = 1, max = SEARCH_NAME_LENGTH), regex(pattern = wire::SEGMENT))]
     pub project: Option<String>,
-    /// Of these types only.
+    /// Restricts the search to these work item types.
     #[serde(default)]
     #[schemars(length(max = SEARCH_NAMES_LIMIT), inner(length(min = 1, max = SEARCH_NAME_LENGTH), regex(pattern = wire::NO_NUL)))]
     pub work_item_types: Vec<String>,
-    /// In these states only.
+    /// Restricts the search to these states.
     #[serde(default)]
     #[schemars(length(max = SEARCH_NAMES_LIMIT), inner(length(min = 1, max = SEARCH_NAME_LENGTH), regex(pattern = wire::NO_NUL)))]
     pub states: Vec<String>,
-    /// At most this many work items, 1 to 1000.
+    /// Maximum number of work items, 1 to 1000.
     #[serde(default = "default_search_limit")]
     #[schemars(range(min = 1, max = SEARCH_LIMIT))]
     pub limit: u32,
@@ -135,12 +136,12 @@ const fn default_search_limit() -> u32 {
     SEARCH_LIMIT
 }
 
-/// A service-hook body as received, with its secret hashed.
+/// A service-hook event as received, with its shared secret hashed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct HookEvent {
-    /// As received, but for values that cannot be represented; not looked into before `handle_events`.
+    /// The body as received, except for values that cannot be represented. Not parsed before `handle_events`.
     pub payload: Box<RawValue>,
-    /// SHA-256 of the shared secret, lowercase hex.
+    /// SHA-256 of the shared secret, in lowercase hex.
     pub secret_sha256: Option<String>,
 }
 
@@ -155,14 +156,14 @@ impl PartialEq for HookEvent {
 pub struct Interaction {
     /// Discord's application id.
     pub application_id: String,
-    /// Sealed with the keyring; never shown.
+    /// The token, sealed with the keyring; never displayed.
     pub sealed_token: String,
     /// The message to edit, if any.
     pub message_id: Option<String>,
 }
 
 impl Interaction {
-    /// Where the token of the job with this id is sealed for.
+    /// Returns the place for which the interaction token of this job is sealed.
     #[must_use]
     pub const fn token_place(job: &str) -> Place<'_> {
         Place { table: "jobs", column: INTERACTION_TOKEN, row: job }
@@ -175,10 +176,10 @@ impl fmt::Debug for Interaction {
     }
 }
 
-/// The column, as sealed values have it, of an interaction's token.
+/// The column name under which an interaction's token is sealed.
 pub const INTERACTION_TOKEN: &str = "payload.interaction.token";
 
-/// The interaction of a stored [`Request`]; nothing else of it is built, whatever it is.
+/// Returns the interaction of a stored [`Request`]. Deserializes no other field, so other fields may have any form.
 #[must_use]
 pub fn interaction_of(payload: &str) -> Option<Interaction> {
     #[derive(Deserialize)]
@@ -188,46 +189,46 @@ pub fn interaction_of(payload: &str) -> Option<Interaction> {
     serde_json::from_str::<Payload>(payload).ok()?.interaction
 }
 
-/// Supplies the choice that a job waits for (routing key `configure`).
+/// Supplies the account that a job waits for (routing key `configure`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(title = "configure")]
 pub struct Configure {
-    /// The number of this schema.
+    /// Version of this schema.
     #[serde(deserialize_with = "wire::control_schema")]
     #[schemars(extend("const" = SCHEMA))]
     pub schema: i64,
-    /// The waiting job.
+    /// Id of the waiting job.
     #[schemars(with = "String", regex(pattern = wire::UUID), extend("format" = "uuid"))]
     pub job_id: JobId,
-    /// The chosen account id.
+    /// Id of the chosen Azure DevOps account.
     #[serde(deserialize_with = "wire::account")]
     #[schemars(length(min = 1, max = ACCOUNT_LENGTH), regex(pattern = wire::NO_NUL))]
     pub account: String,
 }
 
-/// Cancels a job by its producer's key (routing key `cancel`).
+/// Cancels a job by its source and dedupe key (routing key `cancel`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(title = "cancel")]
 pub struct Cancel {
-    /// The number of this schema.
+    /// Version of this schema.
     #[serde(deserialize_with = "wire::control_schema")]
     #[schemars(extend("const" = SCHEMA))]
     pub schema: i64,
-    /// The producer.
+    /// The source of the job.
     #[serde(deserialize_with = "wire::source")]
     #[schemars(length(min = 1, max = SOURCE_LENGTH), regex(pattern = wire::NO_NUL))]
     pub source: String,
-    /// Its key.
+    /// The dedupe key of the job.
     #[serde(deserialize_with = "wire::dedupe_key")]
     #[schemars(length(min = 1, max = KEY_LENGTH), regex(pattern = wire::NO_NUL))]
     pub dedupe_key: String,
 }
 
-/// "Look at this row": all that the worker publishes to itself.
+/// Asks a worker to look at a job's row. The only kind of message that the worker publishes to itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WakeUp {
-    /// The row.
+    /// Id of the job.
     pub job_id: JobId,
 }

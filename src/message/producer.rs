@@ -1,29 +1,30 @@
-//! Who publishes, and what a producer's messages may name. Pure: who is registered is known elsewhere.
+//! Producers, and the names that their messages may use. No I/O: registrations are stored elsewhere.
 
 use std::sync::Arc;
 
 use super::Refusal;
 
-/// RabbitMQ's direct reply-to: what a requester names and consumes, and what the names begin with by which it is answered. One is
-/// made for each channel that asks for replies, and cannot be guessed (<https://www.rabbitmq.com/docs/direct-reply-to>).
+/// RabbitMQ's direct reply-to: the pseudo-queue that a requester names and consumes, and the prefix of the generated
+/// names to which answers go. RabbitMQ generates one name per requesting channel; it cannot be guessed
+/// (<https://www.rabbitmq.com/docs/direct-reply-to>).
 pub const DIRECT_REPLY: &str = "amq.rabbitmq.reply-to";
 
-/// A registered producer. Each list holds names, and beginnings of names with a `*` behind them.
+/// A registered producer. Each list holds names, and prefixes followed by `*`.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Producer {
-    /// The user of RabbitMQ that it publishes as.
+    /// The RabbitMQ user that it publishes as.
     pub name: String,
     /// The sources of its jobs.
     pub sources: Vec<String>,
-    /// The tenants that its jobs may be for.
+    /// The organizations that its jobs may be for.
     pub organizations: Vec<String>,
-    /// The queues that it may have answers sent to, beside direct replies.
+    /// The queues to which it may have replies sent, in addition to direct reply-to.
     pub reply_queues: Vec<String>,
-    /// The Discord applications whose interactions it may pass on.
+    /// The Discord applications whose interactions it may forward.
     pub applications: Vec<String>,
 }
 
-/// A name in a message that must be its producer's.
+/// A name in a message that its producer must be permitted to use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Named<'a> {
     /// `source`.
@@ -36,17 +37,17 @@ pub enum Named<'a> {
     Application(&'a str),
 }
 
-/// Who has sent a message.
+/// The sender of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Sender {
-    /// Every message is trusted, with the user that RabbitMQ has checked, if the message has one.
+    /// Every message is trusted. Holds the user that RabbitMQ has verified, if the message has one.
     Trusted(Option<String>),
     /// A registered producer.
     Known(Arc<Producer>),
 }
 
 impl Sender {
-    /// The user that RabbitMQ has checked.
+    /// Returns the user that RabbitMQ has verified.
     #[must_use]
     pub fn name(&self) -> Option<&str> {
         match self {
@@ -55,10 +56,10 @@ impl Sender {
         }
     }
 
-    /// Whether all these names are the sender's to use.
+    /// Checks that the sender may use all these names.
     ///
     /// # Errors
-    /// [`Refusal::NotPermitted`] for the first that is not.
+    /// [`Refusal::NotPermitted`] for the first name that it may not use.
     pub fn may_name(&self, names: &[Named<'_>]) -> Result<(), Refusal> {
         match self {
             Self::Trusted(_) => Ok(()),

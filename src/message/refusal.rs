@@ -1,103 +1,103 @@
-//! Why a message could not become a job.
+//! Reasons why a message did not become a job.
 
 use super::{DEPTH_LIMIT, EVENTS_LIMIT, HEADERS_LIMIT, LONGEST_DELAY, MESSAGE_LIMIT, SCHEMA};
 use crate::quota::Over;
 
-/// Why a message was made a dead letter. `Display` says what would be right.
+/// The reason why a message became a dead letter. Its `Display` text states what was expected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// Over the size limit.
-    #[error("the message has {0} bytes; at most {MESSAGE_LIMIT} are taken")]
+    #[error("expected a message of at most {MESSAGE_LIMIT} bytes, got {0}")]
     TooLarge(usize),
     /// Over the header limit.
     #[error("the header table has more than {HEADERS_LIMIT} bytes")]
     HeadersTooLarge,
-    /// Not JSON by its own word.
-    #[error("the content type is {0:?}; right is application/json")]
+    /// The content type is not JSON.
+    #[error("expected the content type application/json, got {0:?}")]
     ContentType(String),
     /// Compressed or otherwise encoded.
     #[error("expected a body without content_encoding, or with identity or utf-8, got {0:?}; use a body that is not compressed")]
     ContentEncoding(String),
-    /// Not text.
+    /// The body is not UTF-8.
     #[error("the body is not UTF-8 from byte {0} on")]
     NotUtf8(usize),
     /// Not JSON.
     #[error("the body is not JSON: {0}")]
     NotJson(String),
-    /// Nested too deep.
+    /// The body is nested too deeply.
     #[error("the body is nested deeper than {DEPTH_LIMIT} arrays and objects")]
     TooDeep,
-    /// Not of the schema's shape.
+    /// The body does not match the schema.
     #[error("at `{path}`: {detail}")]
     Invalid {
-        /// Where, as a path.
+        /// Path of the field.
         path: String,
-        /// What is wrong.
+        /// What is wrong with it.
         detail: String,
     },
     /// A required field is missing.
     #[error("`{0}` is required")]
     Missing(&'static str),
     /// Too many events.
-    #[error("the job has {0} events; at most {EVENTS_LIMIT} are taken")]
+    #[error("expected at most {EVENTS_LIMIT} events, got {0}")]
     TooManyEvents(usize),
-    /// The same key came with another payload.
-    #[error("job {0} came with this key and another payload; use a new dedupe_key for a new job")]
+    /// A job with the same key and another payload exists.
+    #[error("job {0} has the same dedupe_key and another payload; use a new dedupe_key for a new job")]
     DedupeConflict(String),
-    /// No handler for it.
-    #[error("no message is taken with the routing key {0:?}")]
+    /// The routing key is unknown.
+    #[error("the routing key {0:?} is unknown")]
     RoutingKey(String),
-    /// A `configure` or `cancel` of a newer schema: what it asks for is not known.
-    #[error("`schema` is {0}, and this worker knows {SCHEMA} alone")]
+    /// A `configure` or `cancel` with a newer schema, whose meaning is unknown.
+    #[error("expected a `schema` of {SCHEMA}, got {0}")]
     Schema(i64),
-    /// A job of a schema that the next version of this program will not know either.
+    /// A job with a schema that the next version of this program will not support either.
     #[error("expected a `schema` from 1 to {next}, got {got}; use {SCHEMA}", next = SCHEMA + 1, got = .0)]
     UnknownSchema(i64),
-    /// Nobody knows who sent it.
+    /// The message does not name its sender.
     #[error(
-        "expected the AMQP property user_id, got none; use the name of the RabbitMQ user that publishes, and have it registered \
+        "expected the AMQP property user_id, got none; use the name of the RabbitMQ user that publishes, and register it \
          with `dispatch producers register`"
     )]
     NoUser,
-    /// Sent by a user that is no producer.
+    /// The sender is not a registered producer.
     #[error("expected a registered producer as user_id, got {0:?}; use `dispatch producers register {0}`")]
     UnknownProducer(String),
-    /// It names what is not its producer's.
+    /// The message uses a name that its producer may not use.
     #[error("expected {what} of producer {producer:?}, got {value:?}; use one of its own, or `dispatch producers register`")]
     NotPermitted {
-        /// A kind of name, with its article.
+        /// The kind of name, with its article.
         what: &'static str,
-        /// Who sent the message.
+        /// The producer that sent the message.
         producer: String,
-        /// What it names.
+        /// The name.
         value: String,
     },
-    /// It claims to be published again by an operator, and cannot prove it.
+    /// The message claims to be a replay by an operator, without a valid proof.
     #[error("expected a header `x-dispatch-replay` of `dispatch dead-letters replay`, got another; use none")]
     ForgedReplay,
-    /// The tracker has no such organization.
+    /// The tracker does not have this organization.
     #[error("expected an organization of the tracker, got {0:?}; use `dispatch tracker import` to add it")]
     UnknownOrganization(String),
-    /// Put off for too long.
+    /// `not_before` is too far in the future.
     #[error("expected a `not_before` within {days} days, got {got}; use an earlier time", days = LONGEST_DELAY.whole_days(), got = .0)]
     TooFarAhead(String),
-    /// A wake-up that names no job.
-    #[error("the wake-up is not one: {0}; right is {{\"job_id\": …}}, and only workers send it")]
+    /// A wake-up that cannot be parsed.
+    #[error("the wake-up cannot be parsed: {0}; expected {{\"job_id\": …}}, which only workers send")]
     WakeUp(String),
-    /// A `configure` or `cancel` for a job that is not there.
+    /// A `configure` or `cancel` for a job that does not exist.
     #[error("there is no such job")]
     NoSuchJob,
-    /// Its producer, or its organization, has too much in Postgres already.
+    /// Its producer or its organization has reached a quota in Postgres.
     #[error("{0}")]
     Quota(Over),
-    /// The broker gave up delivering it.
-    #[error("the broker gave up delivering it: {0}")]
+    /// Postgres permanently refused to store the message.
+    #[error("the message cannot be stored: {0}")]
     Undeliverable(String),
 }
 
 #[deny(clippy::wildcard_enum_match_arm)]
 impl Refusal {
-    /// Stable reason code.
+    /// Returns the stable reason code.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {

@@ -1,35 +1,35 @@
-//! JSON that is valid by its grammar, but holds a value that cannot be represented: made readable, so that one spoiled value does
-//! not cost the message around it.
+//! Repair of JSON that is grammatically valid but holds a value that cannot be represented, so that one such value does
+//! not make the whole message unreadable.
 //!
-//! The grammar (RFC 8259, <https://www.rfc-editor.org/rfc/rfc8259>) allows the escape of half a surrogate pair (section 8.2) and
-//! numbers of any size (section 6), and lets a reader skip a byte order mark (section 8.1). `serde_json` refuses all three. Text
-//! that is not JSON stays as it is, and is refused where it is parsed.
+//! The grammar (RFC 8259, <https://www.rfc-editor.org/rfc/rfc8259>) allows the escape of half a surrogate pair (section
+//! 8.2) and numbers of any size (section 6), and lets a parser ignore a byte order mark (section 8.1). `serde_json`
+//! rejects all three. Text that is not JSON stays as it is, and is refused where it is parsed.
 
 use std::borrow::Cow;
 
 use serde::de::IgnoredAny;
 use serde_json::{Number, Value};
 
-/// U+FEFF in UTF-8, which some producers begin a text with.
+/// U+FEFF in UTF-8, with which some producers begin a text.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-/// What stands for half a surrogate pair: the replacement character, as long as what it replaces.
+/// The replacement character, which replaces half a surrogate pair and is as long as its escape.
 const REPLACEMENT: &str = "\\ufffd";
 /// Bytes of an escaped UTF-16 code unit: `\u` and four hex digits.
 const CODE_UNIT_BYTES: usize = 6;
-/// A number without an exponent and of at most so many characters is below the largest double, 1.8e308.
+/// The length in characters up to which a number without an exponent is below the largest double, 1.8e308.
 const DIGITS_IN_RANGE: usize = 308;
 
 /// A JSON text after [`repair`].
 pub(super) struct Repaired<'a> {
-    /// The text itself where there was nothing to do; otherwise at most 1.4 times as long.
+    /// The original text if it needed no repair; otherwise at most 1.4 times as long.
     pub(super) text: Cow<'a, str>,
     /// The deepest nesting of its arrays and objects.
     pub(super) depth: usize,
 }
 
-/// Replaces each half of a surrogate pair that stands alone by U+FFFD, and each number that `serde_json` cannot represent by a
-/// string of the same characters, so that two such numbers stay two. Reads the text once, and copies it only where it changes it.
-/// A text that is not JSON does not become JSON.
+/// Replaces each half of a surrogate pair that stands alone by U+FFFD, and each number that `serde_json` cannot
+/// represent by a string of the same characters, so that two different numbers stay different. Reads the text once, and
+/// copies it only if something changes. Text that is not JSON does not become JSON.
 pub(super) fn repair(text: &str) -> Repaired<'_> {
     let mut pass = Pass { text, copied: 0, out: String::new(), open: 0, depth: 0 };
     let mut at = 0;
@@ -45,20 +45,20 @@ pub(super) fn repair(text: &str) -> Repaired<'_> {
     pass.end()
 }
 
-/// A message's body without its byte order mark.
+/// Returns a message's body without its byte order mark.
 #[must_use]
 pub fn without_mark(body: &[u8]) -> &[u8] {
     body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body)
 }
 
-/// A JSON string as it is shown to people: half a surrogate pair is U+FFFD, and a number that cannot be represented is its
-/// characters. `None` for other values.
+/// Returns a JSON string as it is displayed: half a surrogate pair becomes U+FFFD, and a number that cannot be
+/// represented becomes its characters. Returns `None` for other values.
 #[must_use]
 pub fn shown_string(json: &str) -> Option<String> {
     serde_json::from_str(&repair(json).text).ok()
 }
 
-/// A message's body as JSON, as intake reads it but without its limits. `None` where it is not JSON.
+/// Parses a message's body as intake does, but without its limits. Returns `None` if it is not JSON.
 #[must_use]
 pub fn read_body(body: &[u8]) -> Option<Value> {
     let text = str::from_utf8(without_mark(body)).ok()?;
@@ -67,14 +67,14 @@ pub fn read_body(body: &[u8]) -> Option<Value> {
 
 struct Pass<'a> {
     text: &'a str,
-    /// How much of the text is in `out`, in its repaired form.
+    /// The length of the part of `text` that is in `out`, repaired.
     copied: usize,
     out: String,
     open: usize,
     depth: usize,
 }
 
-/// Each takes a place in the text and gives the place after what it has read.
+/// Each method takes a position in the text and returns the position after the part that it has read.
 impl<'a> Pass<'a> {
     fn opened(&mut self, at: usize) -> usize {
         self.open += 1;
@@ -87,7 +87,7 @@ impl<'a> Pass<'a> {
         at + 1
     }
 
-    /// The rest of a string, to behind its closing quote.
+    /// Reads the rest of a string, including its closing quote.
     fn string(&mut self, mut at: usize) -> usize {
         while let Some(byte) = self.text.as_bytes().get(at) {
             at = match byte {
@@ -102,7 +102,8 @@ impl<'a> Pass<'a> {
     fn escape(&mut self, at: usize) -> usize {
         let next = at + CODE_UNIT_BYTES;
         match self.code_unit(at) {
-            // A backslash and one more byte; after an unfinished `\u`, whatever follows, which is then no JSON.
+            // A backslash and one more byte. After an unfinished `\u` that byte may be anything; the text is then not
+            // JSON.
             None => at + 2,
             Some(0xd800..=0xdbff) if matches!(self.code_unit(next), Some(0xdc00..=0xdfff)) => next + CODE_UNIT_BYTES,
             Some(0xd800..=0xdfff) => self.replace(at, next, REPLACEMENT),
@@ -110,7 +111,7 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// The UTF-16 code unit whose escape begins here.
+    /// Returns the UTF-16 code unit whose escape begins here.
     fn code_unit(&self, at: usize) -> Option<u16> {
         let escape = self.text.as_bytes().get(at..at + CODE_UNIT_BYTES)?;
         let digits = escape.strip_prefix(b"\\u")?;
@@ -128,7 +129,7 @@ impl<'a> Pass<'a> {
         if !is_out_of_range(number) {
             return end;
         }
-        // A string there would be a key, and the text JSON.
+        // Before a colon, a string would be a key, and the text would become JSON.
         if behind.trim_start_matches([' ', '\t', '\n', '\r']).starts_with(':') {
             return end;
         }
@@ -153,7 +154,8 @@ impl<'a> Pass<'a> {
     }
 }
 
-/// Whether it is a number of JSON's grammar that `serde_json` cannot represent. Skipping it checks its grammar alone.
+/// Returns whether the text is a JSON number that `serde_json` cannot represent. Deserializing it as ignored checks
+/// only its grammar.
 fn is_out_of_range(number: &str) -> bool {
     let may_be = number.len() > DIGITS_IN_RANGE || number.contains(['e', 'E']);
     may_be && serde_json::from_str::<IgnoredAny>(number).is_ok() && serde_json::from_str::<Number>(number).is_err()

@@ -1,22 +1,22 @@
-//! How a message that an operator publishes again shows whose it is: its AMQP user is the operator's, and a sealed header names the
-//! producer. Only who has the keyring can make one, and it fits that body alone.
+//! The proof of origin of a replayed message. Its AMQP user is the operator's, so a sealed header names the producer.
+//! Making one requires the keyring, and it is valid for that body only.
 
 use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
 use crate::secrets::{Keyring, Place};
 
-/// The header.
+/// Name of the header.
 pub const REPLAY: &str = "x-dispatch-replay";
 
-/// The header's value for a body of `producer`; `None` where that is not known.
+/// Returns the header's value for a body of `producer`, which is `None` if the producer is unknown.
 #[must_use]
 pub fn proof_of_replay(keyring: &Keyring, body: &[u8], producer: Option<&str>) -> String {
     keyring.seal(place(&digest(body)), producer.unwrap_or_default().as_bytes())
 }
 
-/// Whose a body is that comes with this header; inside, `None` where that is not known. Outside, `None`: the header was not made
-/// for this body.
+/// Returns the producer that the header names for this body: `Some(None)` if the producer is unknown, `None` if the
+/// header was not made for this body.
 #[must_use]
 pub fn replayed_for(keyring: &Keyring, body: &[u8], proof: &str) -> Option<Option<String>> {
     let producer = keyring.open(place(&digest(body)), proof).ok()?;

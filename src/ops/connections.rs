@@ -1,7 +1,7 @@
-//! Connections of the operations server: few at a time, each for one request and a short time.
+//! The connections of the operations server: a limited number, each for one request and a short time.
 //!
-//! **Invariant:** the operations server has at most 64 connections, fewer where the process may have few file descriptors; who
-//! opens many takes them from others who do, not from the worker.
+//! **Invariant:** the operations server has at most 64 connections, fewer when the process may have few file
+//! descriptors; a client that opens many takes them from other clients, not from the worker.
 
 use std::collections::VecDeque;
 use std::io;
@@ -23,31 +23,31 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 
-/// What a connection may take. Each is for one request: who comes often connects again.
+/// The limits of connections. Each connection serves one request.
 #[derive(Debug, Clone, Copy)]
 struct Limits {
-    /// From its first moment until the request's head is there.
+    /// The longest time until the head of the request has arrived.
     head: Duration,
-    /// From its first moment to its last, the answer's last byte included.
+    /// The longest time until the last byte of the answer is sent.
     whole: Duration,
-    /// How many there are at a time.
+    /// The most connections at a time.
     connections: usize,
 }
 
-/// Longer than a look at readiness takes, with time for the answer to leave.
+/// The limits in use: longer than the readiness checks take, with time to send the answer.
 const LIMITS: Limits = Limits { head: Duration::from_secs(5), whole: Duration::from_secs(10), connections: 64 };
-/// Fewer would be taken by one probe, one scrape and one person.
+/// The lowest limit of connections: one probe, one scrape and one person would use up fewer.
 const FEWEST: usize = 4;
-/// Bytes of a request's head.
+/// The most bytes in the head of a request.
 const HEAD_BYTES: usize = 16 << 10;
-/// Headers of a request.
+/// The most headers of a request.
 const HEADERS: usize = 64;
-/// How long nothing is accepted after an accept that failed: there may be no file descriptors left.
+/// How long nothing is accepted after a failed accept, because the process may have no file descriptors left.
 const PAUSE: Duration = Duration::from_secs(1);
-/// How long open connections may go on once the server is cancelled.
+/// How long open connections may continue after the server is cancelled.
 const GOODBYE: Duration = Duration::from_secs(1);
 
-/// Serves until `cancel`; connections still open then have a second.
+/// Serves until `cancel`. Connections that are open then may continue for a second.
 pub async fn serve(listener: TcpListener, router: Router, cancel: CancellationToken) {
     let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let connections = usize::try_from(descriptors / 16).unwrap_or(usize::MAX).clamp(FEWEST, LIMITS.connections);
@@ -62,7 +62,7 @@ async fn serve_within(limits: Limits, listener: TcpListener, router: Router, can
         tokio::select! {
             biased;
             () = cancel.cancelled() => break,
-            // What has ended has let go of its descriptor before the next one is taken.
+            // A connection that has ended releases its descriptor before the next one is accepted.
             Some(ended) = open.next(), if !open.is_empty() => places.leave(&ended),
             stream = door.next() => {
                 if places.count() < limits.connections || places.send_the_oldest_away() {
@@ -72,11 +72,11 @@ async fn serve_within(limits: Limits, listener: TcpListener, router: Router, can
         }
     }
     drop(door);
-    // Who takes longer is cut off.
+    // Connections that take longer are cut off.
     drop(tokio::time::timeout(GOODBYE, open.collect::<Vec<_>>()).await);
 }
 
-/// One request and its answer; gives its place back.
+/// Serves one request, and returns the place of the connection.
 async fn connection(limits: Limits, stream: TcpStream, router: Router, place: Arc<Place>) -> Arc<Place> {
     let router = TowerToHyperService::new(router);
     let answer = service_fn(|request| {
@@ -95,21 +95,21 @@ async fn connection(limits: Limits, stream: TcpStream, router: Router, place: Ar
         .max_headers(HEADERS)
         .keep_alive(false);
     let served = tokio::time::timeout(limits.whole, http.serve_connection(TokioIo::new(stream), answer));
-    // What goes wrong on a connection is its other end's to know. A page that panics ends its own connection alone.
+    // Errors of a connection concern only its client. A page that panics ends only its own connection.
     drop(place.away.run_until_cancelled(AssertUnwindSafe(served).catch_unwind()).await);
     place
 }
 
-/// A connection, as the others' accept sees it.
+/// The place of a connection among the open ones.
 #[derive(Debug, Default)]
 struct Place {
-    /// Cancelled where another connection gets the place.
+    /// Cancelled when another connection gets the place.
     away: CancellationToken,
-    /// A request is here and its answer is being made, which has a limit of its own.
+    /// Whether a request has arrived and is being answered, which has a time limit of its own.
     is_answered: AtomicBool,
 }
 
-/// Open connections, the oldest first.
+/// The open connections, oldest first.
 #[derive(Debug, Default)]
 struct Places(VecDeque<Arc<Place>>);
 
@@ -128,8 +128,8 @@ impl Places {
         self.0.retain(|place| !Arc::ptr_eq(place, ended));
     }
 
-    /// Makes room for a newer one: who has just connected mostly has a request, who has been silent has none. False where every
-    /// connection is being answered.
+    /// Makes room for a new connection by closing the oldest silent one: a new connection usually has a request, a silent one has
+    /// none. Returns `false` if every connection is being answered.
     fn send_the_oldest_away(&mut self) -> bool {
         let Some(at) = self.0.iter().position(|place| !place.is_answered.load(Ordering::Relaxed)) else { return false };
         let Some(oldest) = self.0.remove(at) else { return false };
@@ -138,8 +138,7 @@ impl Places {
     }
 }
 
-/// Accepts, and stays shut for a while after an error: with no descriptors left, accepting again at once would fail for ever, at
-/// full speed.
+/// Accepts connections, and pauses after an error: without free descriptors, accepting again at once would fail in a tight loop.
 struct Door {
     listener: TcpListener,
     opens: Pin<Box<Sleep>>,
@@ -151,7 +150,7 @@ impl Door {
         Self { listener, opens: Box::pin(tokio::time::sleep(Duration::ZERO)), is_reported: false }
     }
 
-    /// Safe to drop at any time.
+    /// Accepts the next connection. Safe to drop at any time.
     async fn next(&mut self) -> TcpStream {
         loop {
             if !self.opens.is_elapsed() {
@@ -162,7 +161,7 @@ impl Door {
                     self.is_reported = false;
                     return stream;
                 }
-                // The other end has given up; the next one may be waiting.
+                // This client has disconnected; the next one may be waiting.
                 Err(error) if is_of_the_connection(&error) => {}
                 Err(error) => {
                     if !self.is_reported {
@@ -194,11 +193,11 @@ mod tests {
     const SHORT: Limits = Limits { head: Duration::from_millis(200), whole: Duration::from_millis(400), connections: 3 };
     const LONG: Limits = Limits { head: Duration::from_secs(60), whole: Duration::from_secs(60), connections: 3 };
 
-    /// A server within `limits` whose page `/never` takes for ever, for as long as `client` runs.
+    /// Runs a server within `limits`, whose page `/never` never answers, while `client` runs.
     async fn with<T>(limits: Limits, client: impl AsyncFnOnce(std::net::SocketAddr) -> T) -> T {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let panics = async || -> &'static str { panic!("a page that is not right") };
+        let panics = async || -> &'static str { panic!("a page that panics") };
         let large = async || "x".repeat(64 << 20);
         let router = Router::new()
             .route("/", get(async || "ok"))
@@ -270,7 +269,7 @@ mod tests {
                 silent.push(TcpStream::connect(address).await.unwrap());
             }
             assert!(sent(address, REQUEST).await.contains("200 OK"));
-            // All but the newest three had to go, one of those for the request.
+            // All but the newest three were closed, and one of these for the request.
             for stream in &mut silent[..18] {
                 assert_eq!(ended(stream).await, "");
             }
@@ -286,13 +285,13 @@ mod tests {
                 let mut stream = TcpStream::connect(address).await.unwrap();
                 stream.write_all(b"GET /never HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
                 busy.push(stream);
-                // It is looked at before the next one comes.
+                // The server accepts it before the next one connects.
                 tokio::task::yield_now().await;
             }
             assert_eq!(sent(address, REQUEST).await, "");
             let mut byte = [0];
             for stream in &mut busy {
-                assert!(stream.read(&mut byte).now_or_never().is_none(), "it was sent away");
+                assert!(stream.read(&mut byte).now_or_never().is_none(), "it was closed");
             }
             drop(busy);
         })

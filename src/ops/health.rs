@@ -1,4 +1,4 @@
-//! Whether the process lives and whether it is ready for work.
+//! Liveness and readiness of the process.
 
 use std::time::Duration;
 
@@ -12,32 +12,32 @@ use tokio::sync::Mutex;
 
 use super::server::OpsState;
 
-/// One thing that must be right before a worker is ready: `postgres`, `schema`, a lane, `draining`.
+/// One condition of a worker's readiness: `postgres`, `schema`, a lane, `draining`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Check {
-    /// Unique among a worker's checks, lowercase.
+    /// The name, lowercase and unique among the checks of a worker.
     pub name: String,
-    /// Whether it is right.
+    /// Whether the condition holds.
     pub ok: bool,
-    /// What was seen, or what would be right. Shown to whoever can reach the server: no secrets.
+    /// What was found, or what is expected. Everyone who can reach the server can read it: no secrets.
     pub detail: String,
 }
 
-/// Who knows whether the worker is ready.
+/// The source of the readiness checks.
 pub trait Readiness: Send + Sync + 'static {
-    /// Looks at everything now. A look that takes longer than 3 s is given up: then the worker is not ready.
+    /// Runs all checks now. If they take longer than 3 s, they are abandoned and the worker is not ready.
     fn checks(&self) -> BoxFuture<'_, Vec<Check>>;
 }
 
-/// The longest that a look is waited for; a probe's own timeout is to be longer.
+/// The longest time for the checks. The timeout of a probe must be longer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 
-/// The event loop answers: nothing else is looked at, so that an ill neighbour does not get the process killed.
+/// Answers as long as the event loop runs. Nothing else is checked, so an unavailable dependency does not get the process killed.
 pub(super) async fn livez() -> &'static str {
     "ok\n"
 }
 
-/// 200 or 503, `{"ready": bool, "checks": {name: {"ok": bool, "detail": text}}}`.
+/// Answers 200 or 503 with `{"ready": bool, "checks": {name: {"ok": bool, "detail": text}}}`.
 pub(super) async fn readyz(State(state): State<OpsState>) -> Response {
     let checks = look(state.readiness.as_ref(), &state.looking, PATIENCE).await;
     let ready = checks.iter().all(|check| check.ok);
@@ -47,7 +47,8 @@ pub(super) async fn readyz(State(state): State<OpsState>) -> Response {
     (status, Json(json!({"ready": ready, "checks": shown}))).into_response()
 }
 
-/// One look at a time, so that many who ask at once have no more than one connection to Postgres of the worker's between them.
+/// Runs the checks of one request at a time, so that concurrent requests use no more than one of the worker's connections to
+/// Postgres.
 async fn look(readiness: &dyn Readiness, looking: &Mutex<()>, patience: Duration) -> Vec<Check> {
     let in_turn = async {
         let _turn = looking.lock().await;
@@ -80,7 +81,7 @@ mod tests {
         let checks = look(&Hangs, &Mutex::default(), Duration::ZERO).await;
         assert!(!checks[0].ok && checks[0].detail.contains("no answer"), "{checks:?}");
     }
-    /// Counts who looks at the same time.
+    /// Counts checks that run at the same time.
     #[derive(Default)]
     struct Crowded {
         now: AtomicUsize,

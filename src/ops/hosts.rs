@@ -1,7 +1,7 @@
-//! Which names a request may be sent to, and which requests are not looked at further.
+//! Refuses requests that name another host, and requests with a body.
 //!
-//! A page of another site can have its own name point at this machine (DNS rebinding); its visitors' browsers would then read what
-//! the operations server says. They say which name they asked for, so other names than the server's own are refused.
+//! Another site can let its own name point at this machine (DNS rebinding), and the browsers of its visitors would then read the
+//! pages of the operations server. Browsers send the name that they asked for, so names other than the server's own are refused.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -14,14 +14,14 @@ use axum::http::{HeaderMap, StatusCode, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-/// The names of the operations server: this machine's loopback, the address that is listened on, and those of a setting.
+/// The names of the operations server: loopback, the address that it listens on, and those of a setting.
 #[derive(Debug, Clone)]
 pub struct HostNames {
     listen: IpAddr,
     more: Arc<[String]>,
 }
 
-/// Why a request is not answered with a page.
+/// The reason why a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Refusal {
     NoHost,
@@ -30,14 +30,15 @@ enum Refusal {
 }
 
 impl HostNames {
-    /// `more` are names or addresses without a port, as in DISPATCH_OPS_HOSTS.
+    /// Creates the set of names. `more` are names or addresses without a port, as in DISPATCH_OPS_HOSTS.
     #[must_use]
     pub fn new(listen: SocketAddr, more: &[String]) -> Self {
         let more = more.iter().map(|name| name.to_ascii_lowercase()).collect();
         Self { listen: listen.ip(), more }
     }
 
-    /// The port is not compared: a browser cannot be brought to lie about the name, and that is enough.
+    /// Returns whether the authority names this server. The port is not compared: a browser cannot be made to send a false
+    /// name, and that is enough.
     fn has(&self, authority: &Authority) -> bool {
         let name = authority.host().to_ascii_lowercase();
         let bare = name.trim_start_matches('[').trim_end_matches(']');
@@ -49,11 +50,11 @@ impl HostNames {
         let mut named = request.headers().get_all(HOST).iter();
         let host = match (named.next(), named.next()) {
             (Some(host), None) => Some(host.to_str().ok().and_then(|host| host.parse().ok()).ok_or(Refusal::NoHost)?),
-            // RFC 9112, 3.2: exactly one. HTTP/1.0 knows none, and every browser sends one.
+            // RFC 9112, 3.2: exactly one Host. HTTP/1.0 does not require it, and every browser sends one.
             (None, _) if request.version() == Version::HTTP_10 => None,
             _ => return Err(Refusal::NoHost),
         };
-        // Where the request line has a name as well, it counts (RFC 9112, 3.2.2); so both must be right.
+        // A name in the request line takes precedence (RFC 9112, 3.2.2), so both names must be the server's.
         let asked = request.uri().authority().into_iter().chain(host.as_ref());
         if !asked.into_iter().all(|authority| self.has(authority)) {
             return Err(Refusal::OtherHost);
@@ -62,7 +63,7 @@ impl HostNames {
     }
 }
 
-/// No page takes one, so none is read.
+/// Returns whether a request has a body. No page takes one, so none is read.
 fn has_body(headers: &HeaderMap) -> bool {
     headers.contains_key(TRANSFER_ENCODING) || headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0")
 }
@@ -73,7 +74,7 @@ impl IntoResponse for Refusal {
             Self::NoHost => {
                 (StatusCode::BAD_REQUEST, "expected one Host header, got none or several; use the server's address\n")
             }
-            // What was asked for is not repeated: it is text of others.
+            // The name that was sent is not repeated: it is untrusted text.
             Self::OtherHost => (
                 StatusCode::MISDIRECTED_REQUEST,
                 "expected a name of this server as the Host, got another one; use its address, or add the name to DISPATCH_OPS_HOSTS\n",
@@ -84,7 +85,7 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// The pages behind it get only requests that have a name of the server and no body.
+/// Passes on only requests that name this server and have no body.
 pub(super) async fn only_ours(State(hosts): State<HostNames>, request: Request, next: Next) -> Response {
     match hosts.judge(&request) {
         Ok(()) => next.run(request).await,

@@ -1,4 +1,4 @@
-//! The operations server: health, readiness and metrics for whoever watches the worker. It only reads.
+//! The operations server: health, readiness and metrics of the worker over HTTP. It changes nothing.
 
 mod connections;
 mod health;

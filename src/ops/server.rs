@@ -1,4 +1,4 @@
-//! Routes, and the headers of every answer.
+//! The routes of the operations server, and the headers of every answer.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -16,32 +16,32 @@ use tokio::sync::Mutex;
 use super::health::{Readiness, livez, readyz};
 use super::hosts::{HostNames, only_ours};
 
-/// What the routes answer from.
+/// The state that the routes share.
 #[derive(Clone)]
 pub struct OpsState {
     pub(super) readiness: Arc<dyn Readiness>,
-    /// Held by the one request that looks at readiness.
+    /// Held by the one request that runs the readiness checks.
     pub(super) looking: Arc<Mutex<()>>,
     metrics: PrometheusHandle,
 }
 
 impl OpsState {
-    /// `readiness` is for `/readyz`, `metrics` for `/metrics`.
+    /// Creates the state. `readiness` is for `/readyz`, `metrics` for `/metrics`.
     #[must_use]
     pub fn new(readiness: Arc<dyn Readiness>, metrics: PrometheusHandle) -> Self {
         Self { readiness, looking: Arc::default(), metrics }
     }
 }
 
-/// Paths and what they are for: the routes of [`router`] beside the index, and the index's links.
+/// The paths of [`router`] besides the index, with their meaning: the links of the index.
 const LINKS: [(&str, &str); 3] = [
-    ("/livez", "the process answers; looks at nothing else"),
-    ("/readyz", "the worker takes jobs; says what is not right where it does not"),
-    ("/metrics", "Prometheus text format"),
+    ("/livez", "whether the process answers; checks nothing else"),
+    ("/readyz", "whether the worker takes jobs, with the result of every check"),
+    ("/metrics", "metrics in the Prometheus text format"),
 ];
 
-/// The routes `/`, `/livez`, `/readyz` and `/metrics`, all `GET`, for requests to one of `hosts`, each answer with headers
-/// that let a browser do nothing with it.
+/// Returns the routes `/`, `/livez`, `/readyz` and `/metrics`, all `GET`, for requests to one of `hosts`. Every answer has
+/// headers that prevent a browser from using it.
 pub fn router(state: OpsState, hosts: HostNames) -> Router {
     Router::new()
         .route("/", get(index))
@@ -78,7 +78,7 @@ async fn metrics(State(state): State<OpsState>) -> Response {
 }
 
 async fn not_found() -> (StatusCode, &'static str) {
-    (StatusCode::NOT_FOUND, "there is no such page; / has the list\n")
+    (StatusCode::NOT_FOUND, "there is no such page; / lists the pages\n")
 }
 
 async fn harden(mut response: Response) -> Result<Response, Infallible> {
@@ -117,12 +117,12 @@ mod tests {
         Check { name: name.to_owned(), ok, detail: "as seen".to_owned() }
     }
 
-    /// The whole answer to a `GET`, as sent.
+    /// Returns the whole answer to a `GET`, as sent.
     async fn get(readiness: Fake, path: &str) -> String {
         asked(readiness, &format!("GET {path}")).await
     }
 
-    /// The whole answer to a request line without its version.
+    /// Returns the whole answer to a request line, which is passed without its version.
     async fn asked(readiness: Fake, line: &str) -> String {
         let recorder = PrometheusBuilder::new().build_recorder();
         metrics::with_local_recorder(&recorder, || metrics::counter!("dispatch_takeovers_total").increment(1));

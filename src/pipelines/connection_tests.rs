@@ -1,4 +1,4 @@
-//! What an operator tries before jobs do: whether an identity may use an account, whether a destination takes a message.
+//! Connection tests for operators: whether an identity may use an account, and whether a destination accepts a message.
 
 use data_encoding::BASE32_NOPAD;
 use secrecy::SecretString;
@@ -15,32 +15,32 @@ use crate::providers::azure_devops::{Accounts, Profile, ProfileMe};
 use crate::providers::channel::{BadConfig, ChannelConfig, ChannelFault, Delivered, Delivery, Message, RefusedRecipient, Rest};
 use crate::tracker::Destination;
 
-/// As logs name it.
+/// The name of a test in logs, in place of a stage's.
 const TEST: &str = "test";
 
-/// What an identity sees of Azure DevOps.
+/// The accounts that an identity may use.
 #[derive(Debug, Serialize)]
 pub struct AccountTrial {
-    /// Whom the token belongs to, as shown.
+    /// The display name of the token's owner.
     pub user: String,
-    /// Names of the accounts that they may use.
+    /// The names of the accounts that the owner may use.
     pub accounts: Vec<String>,
-    /// Whether the account asked about is among them.
+    /// Whether the tested account is among them.
     pub usable: bool,
 }
 
-/// Asks Azure DevOps with an identity's token whose it is.
+/// Reads the profile of the owner of an identity's token from Azure DevOps.
 ///
 /// # Errors
-/// As the stage `retrieve_user`.
+/// The same as the stage `retrieve_user`.
 pub async fn try_identity(services: &Services, identity_id: i64) -> Result<Profile, StageFault> {
     services.as_identity(identity_id, TEST).call(&ProfileMe).await
 }
 
-/// Asks Azure DevOps with an identity's token whose it is, and whether they may use an account.
+/// Reads the profile of the owner of an identity's token from Azure DevOps, and whether the owner may use an account.
 ///
 /// # Errors
-/// As the stages `retrieve_user` and `get_accounts`.
+/// The same as the stages `retrieve_user` and `get_accounts`.
 pub async fn try_account(services: &Services, identity_id: i64, account_id: &str) -> Result<AccountTrial, StageFault> {
     let mut azure_devops = services.as_identity(identity_id, TEST);
     let user = azure_devops.call(&ProfileMe).await?;
@@ -51,10 +51,10 @@ pub async fn try_account(services: &Services, identity_id: i64, account_id: &str
     Ok(AccountTrial { user: user.display_name, accounts, usable })
 }
 
-/// Whether a channel can deliver with these settings; nobody is called.
+/// Checks whether a channel can deliver with these settings, without a call.
 ///
 /// # Errors
-/// [`BadConfig`] says what would be right.
+/// [`BadConfig`] describes the expected settings.
 pub fn check_destination(
     providers: &Providers,
     kind: &str,
@@ -64,32 +64,33 @@ pub fn check_destination(
 ) -> Result<(), BadConfig> {
     let Some(channel) = providers.channel(kind) else {
         let kinds: Vec<_> = providers.channels.iter().map(|channel| channel.kind()).collect();
-        return Err(BadConfig(format!("there is no kind `{kind}`; right would be one of: {}", kinds.join(", "))));
+        return Err(BadConfig(format!("there is no kind `{kind}`; use one of: {}", kinds.join(", "))));
     };
     let config = ChannelConfig { public: public.clone(), secret: secret.cloned(), previous_secret: previous_secret.cloned() };
     channel.check_config(&config)
 }
 
-/// What came of a trial message.
+/// The result of a test message.
 #[derive(Debug, Serialize)]
 pub struct Sent {
-    /// The other side's name for it, where it has one.
+    /// The provider's id of the message, if it returns one.
     pub message_id: Option<String>,
-    /// Recipients that are refused for good; the others have it.
+    /// Recipients that are refused permanently; the others have received the message.
     pub refused: Vec<RefusedRecipient>,
 }
 
-/// Delivers a message that says that it is a trial, once, whether or not the destination is disabled.
+/// Delivers a test message once, even if the destination is disabled.
 ///
 /// # Errors
-/// As the stage `deliver_message`, and where some recipients are refused for now, though the others have the message.
+/// The same as the stage `deliver_message`. If some recipients are refused for now, their fault is returned, although the others
+/// have received the message.
 pub async fn try_destination(services: &Services, destination: &Destination, who: &str) -> Result<Sent, StageFault> {
     let channel = services.providers.channel(&destination.kind);
     let channel =
         channel.ok_or_else(|| ProductFault::UnknownChannel { name: destination.name.clone(), kind: destination.kind.clone() })?;
     let config = config(destination);
     let rendered = channel.render(&trial(&destination.name, who));
-    // As long as an effect's key, and like none.
+    // Has the length of an effect's key, and equals none.
     let key = BASE32_NOPAD.encode(&rand::random::<[u8; 32]>()).to_ascii_lowercase();
     let deadline = Instant::now() + services.providers.call_timeout;
     let delivery = Delivery::first(&config, &rendered, &key, channel.class(&config), deadline);

@@ -1,17 +1,17 @@
-//! What goes wrong in a stage itself, beside what the tracker, the providers and the engine report.
+//! The faults of the stages themselves, beside those of the tracker, the providers and the engine.
 
 use crate::fault::{Class, Fault, WaitOn};
 use crate::job::{JobId, WaitReason};
 use crate::providers::discord_interaction::{EXPIRED, EXPIRED_HINT};
 use crate::tracker::{destination_cause, identity_cause, installation_cause};
 
-/// A stage cannot go on. `Display` says what is so, [`Fault::hint`] what would be right.
+/// A fault that stops a stage. `Display` describes the state, [`Fault::hint`] the action that resolves it.
 #[derive(Debug, thiserror::Error)]
 pub enum ProductFault {
     /// The request names an organization that the tracker does not have.
     #[error("there is no organization `{0}`")]
     UnknownOrganization(String),
-    /// A person has switched the installation off.
+    /// A person has disabled the installation.
     #[error("the installation of account {account} is disabled")]
     InstallationDisabled {
         /// The installation's integration.
@@ -21,82 +21,82 @@ pub enum ProductFault {
         /// The account's name.
         account: String,
     },
-    /// An identity's token has ended, or Azure DevOps does not take it.
+    /// An identity's token has expired, or Azure DevOps refuses it.
     #[error("identity {identity_id} must sign in again: {why}")]
     Reauthentication {
         /// The identity.
         identity_id: i64,
-        /// Of the token that was seen.
+        /// The version of the token that was used.
         version: i64,
-        /// What was seen of it.
+        /// What is wrong with the token, and why it is not refreshed.
         why: String,
     },
-    /// Somebody else has been refreshing an identity's tokens for as long as it may take.
-    #[error("the tokens of identity {0} are being refreshed, and it takes long")]
+    /// Another refresh of an identity's tokens has held the turn for longer than a refresh may take.
+    #[error("another refresh of the tokens of identity {0} has not finished in time")]
     RefreshBusy(i64),
-    /// An identity row is gone, or an installation has none to act as.
+    /// An identity's row does not exist, or an installation has no identity.
     #[error("there is no identity to act as: {0}")]
     NoIdentity(String),
-    /// A work item does not have what is needed of it.
+    /// A work item lacks a required field, or the field has an unexpected form.
     #[error("work item {id} cannot be read: {why}")]
     UnreadableWorkItem {
         /// Its id in its account.
         id: i64,
-        /// What was expected, and what came.
+        /// The expected and the actual value.
         why: String,
     },
-    /// A checkpoint written by hand leaves out what the pipeline has made sure of before.
+    /// A checkpoint written by hand lacks data that the pipeline relies on.
     #[error("the checkpoint of `{0}` names no account or no identity")]
     IncompleteCheckpoint(&'static str),
     /// The request names destinations that its organization does not have.
     #[error("there is no destination {} in organization `{organization}`", names.join(", "))]
     UnknownDestination {
-        /// As the request names them, in backquotes.
+        /// The names in the request, in backquotes.
         names: Vec<String>,
         /// The tenant's slug.
         organization: String,
     },
-    /// The destination of a message that was rendered before is gone.
-    #[error("destination {0} is gone")]
+    /// The destination of a message no longer exists.
+    #[error("destination {0} no longer exists")]
     DestinationGone(i64),
-    /// A person has switched the destination off.
-    #[error("destination `{name}` takes no messages for now")]
+    /// A person has disabled the destination.
+    #[error("destination `{name}` is disabled")]
     DestinationDisabled {
         /// Row id.
         id: i64,
         /// Its name.
         name: String,
     },
-    /// The job that a click made is gone, and with it what would answer the click.
+    /// The job that a click created no longer exists, and with it the token that answers the click.
     #[error("job {0} has no interaction to answer")]
     InteractionGone(JobId),
-    /// The click is too long ago to be answered.
-    #[error("the click that made job {0} is too long ago to be answered")]
+    /// The click is too old to be answered.
+    #[error("the click that created job {0} is too old to be answered")]
     InteractionExpired(JobId),
-    /// A destination's policy for unknown outcomes is no word that is known.
-    #[error("destination `{name}` has the policy `{policy}` for unknown outcomes")]
+    /// A destination's policy for unknown outcomes is neither `resend` nor `hold`.
+    #[error("expected the policy for unknown outcomes of destination `{name}` to be `resend` or `hold`, got `{policy}`")]
     UnknownPolicy {
         /// The destination's name.
         name: String,
         /// Its policy.
         policy: String,
     },
-    /// A destination is of a kind that this worker does not know.
-    #[error("destination `{name}` is of the kind `{kind}`, which this worker does not know")]
+    /// A destination has a kind that this worker does not support.
+    #[error("destination `{name}` has the kind `{kind}`, which this worker does not support")]
     UnknownChannel {
         /// The destination's name.
         name: String,
         /// Its kind.
         kind: String,
     },
-    /// A destination has become another kind since its message was rendered.
-    #[error("the message was rendered for `{rendered}`, but destination `{name}` is now of the kind `{kind}`")]
+    /// A destination's kind has changed since its message was rendered.
+    #[error("the message was rendered for the kind `{rendered}`, but destination `{name}` now has the kind `{kind}`")]
     ChannelChanged {
         /// The destination's name.
         name: String,
-        /// Its kind now.
+        /// Its present kind.
         kind: String,
-        /// Its kind then.
+        /// The kind for which the message was rendered.
         rendered: String,
     },
 }
@@ -153,41 +153,40 @@ impl Fault for ProductFault {
                 format!("Import organization `{slug}` with `dispatch tracker import`, then retry; or correct the producer.")
             }
             Self::InstallationDisabled { account, .. } => {
-                format!("Switch account {account} on with `dispatch integrations enable`; the job goes on by itself.")
+                format!("Enable account {account} with `dispatch integrations enable`; the job then continues.")
             }
             Self::Reauthentication { identity_id, .. } => {
                 format!(
                     "Sign in again as identity {identity_id} (`dispatch identities list`) and store its new tokens with \
-                     `dispatch identities set-tokens`; all jobs that wait for it go on."
+                     `dispatch identities set-tokens`; all jobs that wait for them then continue."
                 )
             }
-            Self::RefreshBusy(_) => "Microsoft Entra or the way to it is slow; it is tried again by itself.".to_owned(),
+            Self::RefreshBusy(_) => "Microsoft Entra or the network is slow; the worker retries.".to_owned(),
             Self::UnreadableWorkItem { id, .. } => {
                 format!("Open work item {id} in Azure DevOps and complete its type, state and project; then retry.")
             }
             Self::NoIdentity(_) => "Give the installation an identity with `dispatch tracker import`, then retry.".to_owned(),
             Self::IncompleteCheckpoint(_) => {
-                "A checkpoint was written by hand: cancel the job and publish it again with a new dedupe_key.".to_owned()
+                "The checkpoint was written by hand: cancel the job and publish it again with a new dedupe_key.".to_owned()
             }
             Self::UnknownDestination { organization, .. } => format!(
                 "Register it with `dispatch destinations register --organization {organization}`, then retry: \
-                 the assignments are applied already, the job goes on from here."
+                 the assignments are already applied, and the job continues at this stage."
             ),
             Self::DestinationGone(_) => {
-                "Cancel this follow-up: its message cannot be sent any more. Register the destination again for later ones."
-                    .to_owned()
+                "Cancel this follow-up: its message cannot be sent. Register the destination again for later messages.".to_owned()
             }
             Self::DestinationDisabled { name, .. } => {
-                format!("Switch destination `{name}` on with `dispatch destinations enable`; the job goes on by itself.")
+                format!("Enable destination `{name}` with `dispatch destinations enable`; the job then continues.")
             }
-            Self::InteractionGone(_) => "Cancel this follow-up: nobody can be answered any more.".to_owned(),
+            Self::InteractionGone(_) => "Cancel this follow-up: the click can no longer be answered.".to_owned(),
             Self::InteractionExpired(_) => EXPIRED_HINT.to_owned(),
             Self::UnknownPolicy { name, .. } => {
-                format!("Register destination `{name}` again, with the policy `resend` or `hold`.")
+                format!("Register destination `{name}` again with the policy `resend` or `hold`.")
             }
             Self::UnknownChannel { name, .. } => {
                 format!(
-                    "Register destination `{name}` again with a kind that `dispatch destinations` lists, or start a worker that knows it."
+                    "Register destination `{name}` again with a kind that `dispatch destinations` lists, or start a worker that supports it."
                 )
             }
             Self::ChannelChanged { name, rendered, .. } => {

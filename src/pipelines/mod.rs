@@ -1,4 +1,4 @@
-//! The product: the list of pipelines and their lanes, and what their stages reach the outside with.
+//! The product: the list of pipelines and their lanes, and the services that their stages use.
 
 pub mod assignee_sync;
 pub mod connection_tests;
@@ -18,7 +18,7 @@ pub use signed_in::SignedIn;
 use crate::engine::{Lane, Product, Registry};
 use crate::tracker;
 
-/// What the engine runs here: stages over [`Services`], commits that apply [`tracker::Changes`].
+/// The product that the engine runs: its stages use [`Services`], its commits apply [`tracker::Changes`].
 #[derive(Debug, Clone, Copy)]
 pub struct Dispatch;
 
@@ -27,17 +27,17 @@ impl Product for Dispatch {
     type Changes = tracker::Changes;
 }
 
-/// Incoming requests, once they are rows.
+/// The lane of incoming requests, after intake has stored them as rows.
 pub const DISPATCH: Lane = Lane { name: "dispatch", queue: "dispatch.wake", wake_key: "wake.dispatch" };
-/// Assignees to other linked work items.
+/// The lane of follow-ups that write assignees to other linked work items.
 pub const ASSIGNEE_SYNC: Lane = Lane { name: "assignee_sync", queue: "dispatch.assignee-sync", wake_key: "wake.assignee_sync" };
-/// Messages to people.
+/// The lane of follow-ups that send messages to people.
 pub const MESSAGING: Lane = Lane { name: "messaging", queue: "dispatch.messaging", wake_key: "wake.messaging" };
 
-/// All pipelines, in the order in which people see them.
+/// Returns all pipelines, in the order in which they are listed to people.
 ///
 /// # Panics
-/// Where a pipeline's list is not sound: a defect seen at every start.
+/// If a pipeline's list of stages is inconsistent. Such a defect shows at every start.
 #[must_use]
 pub fn registry() -> Registry<Dispatch> {
     Registry::new(dispatch::pipeline(), vec![assignee_sync::pipeline(), messaging::pipeline()])

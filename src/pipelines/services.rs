@@ -1,15 +1,15 @@
-//! What stages reach the outside with.
+//! The services that stages use.
 
 use crate::engine::Spawn;
 use crate::providers::Providers;
 use crate::tracker::Tracker;
 
-/// What stages reach the outside with. Signing in as an identity is in `sign_in`.
+/// The services that stages use to access our tables and the providers. Signing in as an identity is in `sign_in`.
 pub struct Services {
     /// Our own tables.
     pub tracker: Tracker,
     /// Azure DevOps, Microsoft Entra and the channels of messages.
     pub providers: Providers,
-    /// Starts what must be done even where the stage that began it is let go.
+    /// Spawns work that must finish even if the stage that started it is dropped.
     pub spawn: Spawn,
 }

@@ -1,7 +1,9 @@
-//! Signing in as an identity: its access token, refreshed at Microsoft Entra where it must be.
+//! Signing in as an identity: provides its access token and refreshes it at Microsoft Entra when necessary.
 //!
-//! One refreshes at a time among all replicas, by a turn on the identity's row; the others wait for the new version.
-//! **Invariant:** refreshed tokens are saved before they are used, and only in place of those they were refreshed from.
+//! Among all replicas, one refresh per identity runs at a time: it holds a turn on the identity's row. The others wait for the
+//! new version.
+//! **Invariant:** refreshed tokens are saved before they are used, and replace only the tokens they were refreshed
+//! from.
 
 use std::time::Duration;
 
@@ -16,51 +18,53 @@ use crate::fault::{Class, Fault, StageFault};
 use crate::providers::entra::{EntraFault, Tokens};
 use crate::tracker::{AccessToken, NewTokens, RefreshTurn, TrackerFault, Turn};
 
-/// A token this close to its end may end on the way.
+/// A token that expires within this time may expire before a call reaches Azure DevOps.
 pub(super) const MARGIN: time::Duration = time::Duration::seconds(30);
-/// A job begins with a token that lives at least this long, where one can be had.
+/// A job begins with a token that is valid for at least this long, if one is available.
 const AHEAD: time::Duration = time::Duration::minutes(5);
-/// The longest refresh, whatever the setting for calls says, so that a stage's own limit leaves room to wait for another's.
+/// The upper limit of a refresh call, regardless of the setting for calls, so that a stage's own timeout leaves room to wait for
+/// another refresh.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long tokens in hand are tried to be saved while Postgres is ill: they cannot be had again.
+/// How long saving new tokens is retried while Postgres is unavailable: Entra does not issue the same tokens again.
 const SAVING: Duration = Duration::from_secs(5);
-/// How often a turn is asked for: at first, and later.
+/// The first and the longest interval between two requests for a turn.
 const PACE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
-/// A token that is refused is refreshed once in this time: if the new one is refused as well, its age is not what is wrong, and jobs
-/// that wait would release each other for ever.
+/// A refused token is refreshed at most once in this time: if the new one is refused as well, its age is not the cause, and
+/// waiting jobs would release each other forever.
 const AFTER_REFUSAL: Duration = Duration::from_secs(3600);
-/// The same of one that is known not to be valid.
+/// The same for a token that is known to be invalid.
 const AFTER_PROOF: Duration = Duration::from_secs(600);
-/// Tokens may have changed, to others that have ended too, while their turn was waited for.
+/// While this waits for its turn, the tokens may be replaced by others that have expired too.
 const ROUNDS: usize = 2;
 
-/// Why tokens are to be refreshed.
+/// Why tokens are refreshed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Occasion {
-    /// The access token has ended, or is about to.
+    /// The access token has expired or is about to expire.
     Ended,
-    /// Azure DevOps does not take the access token: it, or its owner.
+    /// Azure DevOps refuses the access token or its owner; the answer does not tell which.
     Refused,
-    /// Azure DevOps does not show the token's owner their own profile: it is the token.
+    /// Azure DevOps refuses even the profile of the token's owner, so the token is invalid.
     NotValid,
 }
 
-/// What came of asking for another token.
+/// The result of a request for another token.
 #[derive(Debug)]
 pub(super) enum Renewal {
-    /// It is here: refreshed now, or by somebody else meanwhile.
+    /// The new token, refreshed by this call or by another one meanwhile.
     Renewed(AccessToken),
-    /// There is none to be had without a person, and why.
+    /// The reason why no new token is available without a person.
     Impossible(String),
 }
 
 impl Services {
-    /// The end of the identity's token, refreshed already if it ends within five minutes. While it is good, it does not matter
-    /// whether that succeeds, and nobody waits for another's refresh. `stage`: whose crash points are passed.
+    /// Returns the expiry of the identity's token; refreshes the token first if it expires within five minutes. While the token
+    /// is valid, a refresh may fail, and this does not wait for another refresh. `stage` names the stage whose crash points are
+    /// passed.
     ///
     /// # Errors
-    /// [`ProductFault::Reauthentication`] where it cannot be refreshed, [`ProductFault::NoIdentity`] where the identity is
-    /// gone, [`ProductFault::RefreshBusy`], the tracker's fault or Microsoft Entra's.
+    /// [`ProductFault::Reauthentication`] if the token cannot be refreshed, [`ProductFault::NoIdentity`] if the identity does not
+    /// exist, [`ProductFault::RefreshBusy`], or a fault of the tracker or of Microsoft Entra.
     pub async fn sign_in_ahead(&self, identity_id: i64, stage: &'static str) -> Result<OffsetDateTime, StageFault> {
         let token = self.token(identity_id).await?;
         if token.ends_in <= MARGIN {
@@ -72,21 +76,25 @@ impl Services {
         match self.renew_in_turn(&token, stage).await {
             Ok(renewed) => Ok(renewed.unwrap_or(token).expires_at),
             Err(fault) if fault.class() != Class::Infrastructure => {
-                tracing::warn!(identity.id = identity_id, error = fault.message(), "a token that ends soon is not refreshed");
+                tracing::warn!(
+                    identity.id = identity_id,
+                    error = fault.message(),
+                    "refreshing a token that expires soon failed; the job uses the token that it has"
+                );
                 Ok(token.expires_at)
             }
             Err(fault) => Err(fault),
         }
     }
 
-    /// Another token than the one that was seen, where it is this one's turn to have it refreshed.
+    /// Replaces the token that was seen, if this call gets the turn to refresh it or finds that another one has done so.
     async fn renew_in_turn(&self, seen: &AccessToken, stage: &'static str) -> Result<Option<AccessToken>, StageFault> {
         self.providers.governor.look(&self.providers.entra.scope(&seen.organization)).await?;
         let deadline = self.call_deadline();
         match self.turn(seen, Occasion::Ended).await? {
             RefreshTurn::Yours(turn) => match self.refresh(seen, Occasion::Ended, turn, deadline, stage).await? {
                 Renewal::Renewed(token) => Ok(Some(token)),
-                Renewal::Impossible(why_not) => Err(reauthentication(seen, "its token ends soon", &why_not).into()),
+                Renewal::Impossible(why_not) => Err(reauthentication(seen, "its token expires soon", &why_not).into()),
             },
             RefreshTurn::Moved => self.token(seen.identity_id).await.map(Some),
             RefreshTurn::Taken | RefreshTurn::NoRefreshToken | RefreshTurn::Refused(_) | RefreshTurn::RefusedAgain => Ok(None),
@@ -98,10 +106,10 @@ impl Services {
         Ok(token.ok_or_else(|| ProductFault::NoIdentity(format!("identity {identity_id} is gone")))?)
     }
 
-    /// The identity's token, good for half a minute at least; refreshed first if it is not.
+    /// Returns the identity's token, valid for at least half a minute; refreshes it first if it is not.
     ///
     /// # Errors
-    /// As [`Services::sign_in_ahead`].
+    /// The same as [`Services::sign_in_ahead`].
     pub(super) async fn good_token(&self, identity_id: i64, stage: &'static str) -> Result<AccessToken, StageFault> {
         let mut token = self.token(identity_id).await?;
         for _ in 0..ROUNDS {
@@ -116,24 +124,24 @@ impl Services {
         Ok(token)
     }
 
-    /// Another token than the one that was seen: refreshed here, or by somebody else meanwhile.
+    /// Replaces the token that was seen: this call refreshes it, or another one has done so meanwhile.
     ///
     /// # Errors
-    /// [`ProductFault::RefreshBusy`], the tracker's fault or Microsoft Entra's, but for a refusal.
+    /// [`ProductFault::RefreshBusy`], or a fault of the tracker or of Microsoft Entra, except a refusal.
     pub(super) async fn renew(&self, seen: &AccessToken, occasion: Occasion, stage: &'static str) -> Result<Renewal, StageFault> {
         let impossible = |why_not: &str| Ok(Renewal::Impossible(why_not.to_owned()));
         if !self.providers.entra.has_client() {
-            return impossible("no client of Microsoft Entra is set");
+            return impossible("no client of Microsoft Entra is configured");
         }
-        // A turn that was taken before is over by then, and was asked for once more.
+        // By then, a turn taken before this call has expired and has been requested once more.
         let give_up = Instant::now() + self.longest_turn() + 2 * PACE.1;
         let mut pace = PACE.0;
         let scope = self.providers.entra.scope(&seen.organization);
         loop {
-            // Asked before the turn, which nobody keeps while Microsoft Entra is to be left alone.
+            // Checked before the turn is taken, so that nobody holds a turn while calls to Microsoft Entra are held.
             self.providers.governor.look(&scope).await?;
-            // Set before the turn is asked for, and looked at before the first byte is sent: a process that was frozen in
-            // between does not send in somebody else's turn.
+            // Set before the turn is requested, and checked before the first byte is sent: a process that was frozen in
+            // between does not send during another's turn.
             let deadline = self.call_deadline();
             match self.turn(seen, occasion).await? {
                 RefreshTurn::Yours(turn) => return self.refresh(seen, occasion, turn, deadline, stage).await,
@@ -141,9 +149,9 @@ impl Services {
                 RefreshTurn::NoRefreshToken => return impossible("there is no refresh token"),
                 RefreshTurn::Refused(said) => {
                     let said = said.as_deref().unwrap_or("its refresh token was refused");
-                    return impossible(&format!("{said} (a moment ago; it is not asked again at once)"));
+                    return impossible(&format!("{said} (a moment ago; the refresh is not repeated at once)"));
                 }
-                RefreshTurn::RefusedAgain => return impossible("it was refreshed for that already, a short time ago"),
+                RefreshTurn::RefusedAgain => return impossible("it was already refreshed for that reason a short time ago"),
                 RefreshTurn::Taken if Instant::now() + pace > give_up => {
                     return Err(ProductFault::RefreshBusy(seen.identity_id).into());
                 }
@@ -166,7 +174,7 @@ impl Services {
         Instant::now() + self.providers.call_timeout.min(CALL_TIMEOUT)
     }
 
-    /// The call, and time to save what it brings.
+    /// Returns the time for the call and for saving the tokens that it returns.
     fn longest_turn(&self) -> Duration {
         self.providers.call_timeout.min(CALL_TIMEOUT) + SAVING
     }
@@ -192,7 +200,7 @@ impl Services {
             Err(not_called) => (None, Err(not_called.into())),
         };
         if let Err(error) = self.tracker.end_refresh_turn(seen.identity_id, &turn, refused.as_deref()).await {
-            tracing::warn!(error = crate::fault::chain(&error), "a refresh turn ends by itself");
+            tracing::warn!(error = crate::fault::chain(&error), "ending a refresh turn failed; the turn expires by itself");
         }
         came_to
     }
@@ -207,12 +215,13 @@ impl Services {
         reach(stage, "after_refresh_answer");
         self.save(seen, occasion, tokens).await?;
         reach(stage, "after_refresh_saved");
-        tracing::info!(identity.id = seen.identity_id, "its tokens are refreshed");
-        // Whatever is stored now is used: a person may have been first.
+        tracing::info!(identity.id = seen.identity_id, "the tokens of an identity were refreshed");
+        // The stored tokens are used: a person may have stored others first.
         self.token(seen.identity_id).await
     }
 
-    /// In a task of its own: tokens cannot be had again, so they are saved even where the job is let go meanwhile.
+    /// Saves the tokens in a spawned task: Entra does not issue them again, so they are saved even if the job is released
+    /// meanwhile.
     async fn save(&self, seen: &AccessToken, occasion: Occasion, tokens: Tokens) -> Result<(), StageFault> {
         let Tokens { access_token, refresh_token, expires_in } = tokens;
         let tokens = NewTokens { access_token, refresh_token, expires_in, after_refusal: occasion != Occasion::Ended };
@@ -222,24 +231,24 @@ impl Services {
         let saving = async move {
             let saved = loop {
                 match tracker.save_tokens(identity_id, version, &tokens).await {
-                    // Saved, or overtaken by who saved others.
+                    // Saved, or other tokens were saved first.
                     Ok(_) => break Ok(()),
                     Err(fault) if fault.class() == Class::Infrastructure && Instant::now() < give_up => sleep(PACE.1).await,
                     Err(fault) => break Err(fault.into()),
                 }
             };
-            // Where nobody listens any more, they are saved all the same.
+            // The receiver may be gone; the tokens are saved anyway.
             drop(tell.send(saved));
         };
         (self.spawn)("token save", Box::pin(saving.in_current_span()));
-        told.await.expect("it tells unless it panics")
+        told.await.expect("the save task sends its result unless it panics")
     }
 }
 
-/// What is wrong with an access token whose life is over.
-const ENDED: &str = "its token has ended";
+/// The description of an expired access token.
+const ENDED: &str = "its token has expired";
 
-/// Why a person is needed: what is wrong with the access token, and why it is not refreshed.
+/// Makes the fault for an identity that needs a person: `what` is wrong with the access token, `why_not` it is not refreshed.
 pub(super) fn reauthentication(seen: &AccessToken, what: &str, why_not: &str) -> ProductFault {
     ProductFault::Reauthentication {
         identity_id: seen.identity_id,
@@ -270,7 +279,7 @@ mod tests {
     #[test]
     fn a_person_reads_what_is_wrong_and_why_it_is_not_refreshed() {
         let fault = reauthentication(&token(), ENDED, "there is no refresh token");
-        let expected = "identity 7 must sign in again: its token has ended, and is not refreshed: there is no refresh token";
+        let expected = "identity 7 must sign in again: its token has expired, and is not refreshed: there is no refresh token";
         assert_eq!(fault.to_string(), expected);
         assert!(fault.hint().contains("dispatch identities set-tokens"), "{}", fault.hint());
     }

@@ -1,7 +1,9 @@
-//! Azure DevOps as one identity: the only way in which a stage calls it. A call gets a token that is good, waits for a short hold
-//! where something would be lost otherwise, and is made once more with a new token where its token is refused.
+//! The client of Azure DevOps signed in as one identity: the only way in which a stage calls Azure DevOps. A call gets a valid
+//! token, waits for a short hold if fetched data would be lost otherwise, and is repeated once with a new token if its token is
+//! refused.
 //!
-//! **Invariant:** only the signed-in client makes a caller of Azure DevOps, so no stage can forget to renew a refused token.
+//! **Invariant:** only the signed-in client makes a `Caller` of Azure DevOps, so no stage can omit renewing a refused
+//! token.
 
 use std::fmt;
 use std::time::Duration;
@@ -18,11 +20,11 @@ use crate::providers::azure_devops::{AzureDevOpsFault, Caller, Operation, Profil
 use crate::providers::governor::{CallLane, GovernorFault};
 use crate::tracker::AccessToken;
 
-/// The longest hold that a run waits for where it has fetched something already; for a longer one the job waits.
+/// The longest hold that a run waits for if it has already fetched something; for a longer one the job waits.
 const SHORT_HOLD: Duration = Duration::from_secs(5);
-/// All such waits of one run together: it keeps its seat meanwhile.
+/// The limit of all such waits of one run together: the run keeps its permit meanwhile.
 const WAITS: Duration = Duration::from_secs(10);
-/// What was read longer ago is read again. Holds are at most an hour.
+/// Data that was read longer ago is read again. Holds last at most an hour.
 const KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
 
 /// An identity's access to Azure DevOps for one run of one stage. Its token is never part of a checkpoint.
@@ -32,7 +34,7 @@ pub struct SignedIn<'a> {
     stage: &'static str,
     kept: Option<&'a Kept<'a>>,
     lane: CallLane,
-    /// Whether the run may end between two calls: not once an intent is stored.
+    /// Whether the run may end between two calls; false after an intent is stored.
     may_end: bool,
     token: Option<(AccessToken, Instant)>,
     is_renewed: bool,
@@ -46,7 +48,7 @@ impl fmt::Debug for SignedIn<'_> {
 }
 
 impl Services {
-    /// Access as an identity outside of a stage; `what` names it in logs.
+    /// Signs in as an identity outside of a stage; `what` names the caller in logs.
     #[must_use]
     pub const fn as_identity(&self, identity_id: i64, what: &'static str) -> SignedIn<'_> {
         let (kept, lane, token, waited) = (None, CallLane::Dispatch, None, Duration::ZERO);
@@ -55,7 +57,7 @@ impl Services {
 }
 
 impl<'a> SignedIn<'a> {
-    /// Access for a run of a stage.
+    /// Signs in as an identity for one run of a stage.
     #[must_use]
     pub fn of(cx: &Context<'a, Dispatch>, identity_id: i64) -> Self {
         let kept = cx.pieces();
@@ -65,10 +67,10 @@ impl<'a> SignedIn<'a> {
         Self { kept: Some(kept), lane, may_end: cx.effect.is_none(), ..outside }
     }
 
-    /// What an operation brings, as an earlier run of this stage has kept it under this name, or else called for and kept.
+    /// Returns the answer to an operation that an earlier run of this stage has kept under this name, or else calls and keeps it.
     ///
     /// # Errors
-    /// As [`SignedIn::call`].
+    /// The same as [`SignedIn::call`].
     pub async fn fetch<O>(&mut self, piece: &str, operation: &O) -> Result<O::Output, StageFault>
     where
         O: Operation<Output: Serialize + DeserializeOwned>,
@@ -81,23 +83,23 @@ impl<'a> SignedIn<'a> {
         Ok(answer)
     }
 
-    /// What an earlier run of this stage has read and kept under this name, unless that is too long ago.
+    /// Returns the value that an earlier run of this stage has kept under this name, unless it is too old.
     #[must_use]
     pub fn known<T: DeserializeOwned>(&self, piece: &str) -> Option<T> {
         self.kept?.younger(piece, KEPT_FOR)
     }
 
-    /// Keeps what was read for a later run, should this one not finish its stage.
+    /// Keeps a value for a later run, in case this run does not finish its stage.
     pub fn keep(&self, piece: &str, value: &impl Serialize) {
         if let Some(kept) = self.kept {
             kept.put(piece, value);
         }
     }
 
-    /// Whether Azure DevOps may be called now; waits for a short hold. Asked before an intent is stored.
+    /// Waits until Azure DevOps may be called, if a hold is short. Stages call this before an intent is stored.
     ///
     /// # Errors
-    /// As [`SignedIn::call`].
+    /// The same as [`SignedIn::call`].
     pub async fn may_call(&mut self) -> Result<(), StageFault> {
         loop {
             let azure_devops = &self.services.providers.azure_devops;
@@ -109,20 +111,21 @@ impl<'a> SignedIn<'a> {
         }
     }
 
-    /// Calls.
+    /// Calls an operation and returns its answer.
     ///
     /// # Errors
-    /// [`super::ProductFault::Reauthentication`] where the token is refused and no new one can be had, or is refused as well;
-    /// [`AzureDevOpsFault::NoAccess`] where the token is good and its owner has no access; a hold that is not waited for here;
-    /// [`EngineFault::Unfinished`] between two calls; what the operation fails with, and what [`Services::sign_in_ahead`] does.
+    /// [`super::ProductFault::Reauthentication`] if the token is refused and no new one is available, or the new one is refused
+    /// as well; [`AzureDevOpsFault::NoAccess`] if the token is valid and its owner has no access; the fault of a hold that is too
+    /// long to wait for; [`EngineFault::Unfinished`] between two calls; and the errors of the operation and of
+    /// [`Services::sign_in_ahead`].
     pub async fn call<O: Operation>(&mut self, operation: &O) -> Result<O::Output, StageFault> {
         Ok(self.try_call(operation).await??)
     }
 
-    /// As [`SignedIn::call`], for who decides itself about what the operation fails with.
+    /// Calls as [`SignedIn::call`] does, but returns the operation's own fault as a value, for callers that handle it.
     ///
     /// # Errors
-    /// As [`SignedIn::call`], but for the operation's own.
+    /// The same as [`SignedIn::call`], except the operation's own.
     pub async fn try_call<O: Operation>(&mut self, operation: &O) -> Result<Result<O::Output, AzureDevOpsFault>, StageFault> {
         loop {
             if self.may_end && self.kept.is_some_and(Kept::should_end) {
@@ -139,22 +142,22 @@ impl<'a> SignedIn<'a> {
         }
     }
 
-    /// Waits for a hold that is over soon, in its seat, where what was fetched so far would have to be put aside for it.
+    /// Waits for a short hold while keeping the permit, if the run has fetched data that it would otherwise have to store.
     async fn wait_for(&mut self, not_now: GovernorFault) -> Result<(), StageFault> {
         let GovernorFault::Held { left, for_seat, .. } = not_now else { return Err(not_now.into()) };
         let loses = self.kept.is_some_and(|kept| !kept.is_empty());
-        // Whoever waits for a seat at a destination does not keep one of the lane's meanwhile.
+        // A run that waits for a permit of a destination must not keep a permit of the lane meanwhile.
         if !loses || for_seat || left > SHORT_HOLD || self.waited + left > WAITS {
             return Err(not_now.into());
         }
-        // Never for no time at all: a hold that ends just now must not be asked for again and again.
+        // Never zero: a hold that ends just now must not be polled in a tight loop.
         let left = left.max(Duration::from_millis(20));
         self.waited += left;
         sleep(left).await;
         Ok(())
     }
 
-    /// Another token in place of one that was refused, once in a run.
+    /// Replaces a refused token, once in a run.
     async fn renew<O: Operation>(&mut self, refusal: Unauthorized) -> Result<(), StageFault> {
         let mut why_not = "a new token is refused as well".to_owned();
         if !self.is_renewed {
@@ -168,8 +171,8 @@ impl<'a> SignedIn<'a> {
         {
             return Err(fault.into());
         }
-        // The owner's own profile is refused as well, so it is the token. It may have been refreshed of late because of an account
-        // that its owner has no access to.
+        // The owner's own profile is refused as well, so the token is invalid. A recent refresh may have had another cause: an
+        // account that its owner cannot access.
         if !self.is_renewed {
             match self.refresh(Occasion::NotValid, &refusal).await? {
                 Ok(()) => return Ok(()),
@@ -180,7 +183,7 @@ impl<'a> SignedIn<'a> {
         Err(reauthentication(self.token().await?, &what, &why_not).into())
     }
 
-    /// Has the token refreshed, or says why it is not.
+    /// Refreshes the token, or returns the reason why it is not refreshed.
     async fn refresh(&mut self, occasion: Occasion, refusal: &Unauthorized) -> Result<Result<(), String>, StageFault> {
         let refused = self.token().await?.clone();
         match self.services.renew(&refused, occasion, self.stage).await? {
@@ -199,8 +202,8 @@ impl<'a> SignedIn<'a> {
         }
     }
 
-    /// Whether it is not the token that is refused, but its owner here: Azure DevOps says 401 to both. The profile is its owner's
-    /// own, and needs no access to any account.
+    /// Returns a fault unless the token itself is refused: Azure DevOps answers 401 also if the token's owner has no access to
+    /// the account. The owner's profile needs no access to any account.
     async fn is_access_refused(&mut self, refusal: &Unauthorized) -> Result<Option<AzureDevOpsFault>, StageFault> {
         let (azure_devops, lane) = (&self.services.providers.azure_devops, self.lane);
         let refusal = refusal.clone();
@@ -212,19 +215,19 @@ impl<'a> SignedIn<'a> {
         })
     }
 
-    /// The token, fetched with the first call and again shortly before it ends.
+    /// Returns the token; reads it with the first call and again shortly before it expires.
     async fn token(&mut self) -> Result<&AccessToken, StageFault> {
         if self.token.as_ref().is_none_or(|(_, good_until)| Instant::now() >= *good_until) {
             let token = self.services.good_token(self.identity_id, self.stage).await?;
             self.put(token);
         }
-        let (token, _) = self.token.as_ref().expect("it was just put there");
+        let (token, _) = self.token.as_ref().expect("the token was just set");
         Ok(token)
     }
 
     fn put(&mut self, token: AccessToken) {
         let good_for = Duration::try_from(token.ends_in - MARGIN).unwrap_or_default();
-        // A token that is used up to its margin has just been looked at; it is not asked for again with every call.
+        // A token within its margin has just been read; the minimum of 1 s avoids reading it again with every call.
         let good_until = Instant::now() + good_for.max(Duration::from_secs(1));
         self.token = Some((token, good_until));
     }

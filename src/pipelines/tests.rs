@@ -1,5 +1,5 @@
-//! Runs stages as the engine does, from their checkpoints, with services that reach nobody: a stage that wants the outside
-//! where the request gives it no reason to fails here.
+//! Runs stages as the engine does, from their checkpoints, with services that cannot reach any server: a stage that makes a call
+//! which the request does not require fails here.
 
 use std::sync::{Arc, OnceLock};
 
@@ -54,7 +54,7 @@ fn outputs(known: &[(&str, Value)]) -> Outputs {
     Outputs::new(known.iter().map(checkpoint).collect())
 }
 
-/// Looks and runs as the worker does, without storing anything.
+/// Prepares and runs a stage as the worker does, without storing anything.
 async fn run(job: &Job, stage: &str, outputs: &Outputs) -> Result<ErasedOutcome<Changes>, StageFault> {
     let (registry, services, payload) = (registry(), services(), OnceLock::new());
     let (info, code) = registry.get(&job.pipeline).unwrap().stage(stage).unwrap();

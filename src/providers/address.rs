@@ -1,12 +1,12 @@
-//! Which addresses may be called: the rules that keep a request from being turned inwards (SSRF).
+//! The rules for addresses that may be called. They prevent requests to internal addresses (SSRF).
 //!
-//! A destination's address is other people's text, and so is what its name resolves to. Only addresses of the public
-//! internet are called; which they are not is said by the IANA registries of special-purpose addresses
-//! (<https://www.iana.org/assignments/iana-ipv4-special-registry>, `iana-ipv6-special-registry`) and by the few that clouds
-//! answer on. A literal is looked at in the URL; a name is looked at by `Resolver`, which is the driver's own, so that what
-//! is connected to is what was looked at, whatever the name resolves to a moment later.
+//! A destination's address is untrusted text, and so are the addresses that its name resolves to. Only addresses of the
+//! public internet are called: none of the IANA registries of special-purpose addresses
+//! (<https://www.iana.org/assignments/iana-ipv4-special-registry>, `iana-ipv6-special-registry`), and none of the metadata
+//! services of clouds. A literal address is checked in the URL. A name is checked by `Resolver`, which the HTTP driver itself
+//! uses, so that the connection goes to the checked address even if the name resolves to another one a moment later.
 //!
-//! **Invariant:** a request goes only to an address that was looked at for the connection it goes over.
+//! **Invariant:** a request goes only to an address that was checked for the connection it uses.
 
 use std::error::Error;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -16,52 +16,50 @@ use std::{fmt, io};
 use futures_util::future::{BoxFuture, FutureExt};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
-/// Why an address is not called. `Display` says what would be right.
+/// The reason why an address may not be called. `Display` states what is expected instead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rule {
     /// This machine.
     Loopback,
     /// A private network: RFC 1918, unique-local (RFC 4193), site-local (RFC 3879).
     Private,
-    /// This link: RFC 3927, RFC 4291.
+    /// A link-local network: RFC 3927, RFC 4291.
     LinkLocal,
-    /// Where clouds tell a machine its credentials.
+    /// A cloud's metadata service, which gives a machine its credentials.
     Metadata,
-    /// Behind a carrier's translation: RFC 6598.
+    /// A carrier's shared address space: RFC 6598.
     Shared,
-    /// More than one machine: multicast and broadcast.
+    /// Multicast and broadcast.
     Many,
-    /// For examples (RFC 5737, RFC 3849, RFC 9637) and measurements (RFC 2544, RFC 5180).
+    /// Documentation (RFC 5737, RFC 3849, RFC 9637) and benchmarking (RFC 2544, RFC 5180).
     Example,
-    /// An IPv4 address inside an IPv6 one, which is routed by what is inside: mapped, compatible, NAT64 (RFC 6052, RFC
+    /// An IPv4 address inside an IPv6 one, which is routed by the IPv4 address: mapped, compatible, NAT64 (RFC 6052, RFC
     /// 8215), 6to4 and Teredo.
     Embedded,
-    /// Not given to anybody: "this network", protocol assignments, the future's.
+    /// Unassigned: "this network", protocol assignments, reserved for the future.
     Reserved,
 }
 
 impl Rule {
-    /// What would be right.
+    /// Returns what is expected, and what the address is.
     #[must_use]
     pub const fn text(self) -> &'static str {
         match self {
-            Self::Loopback => "the address must not be of this machine (127.0.0.0/8, ::1); right is one of the public internet",
+            Self::Loopback => "expected an address of the public internet, got one of this machine (127.0.0.0/8, ::1)",
             Self::Private => {
-                "the address must not be private (10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, fc00::/7); right is one of the \
-                 public internet"
+                "expected an address of the public internet, got a private one (10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, \
+                 fc00::/7)"
             }
-            Self::LinkLocal => {
-                "the address must not be link-local (169.254.0.0/16, fe80::/10); right is one of the public internet"
-            }
-            Self::Metadata => "the address must not be a cloud's metadata service; right is one of the public internet",
-            Self::Shared => "the address must not be a carrier's shared one (100.64.0.0/10); right is one of the public internet",
-            Self::Many => "the address must be one machine's, not multicast or broadcast",
-            Self::Example => "the address must not be one for documentation or measurements; right is the address that is meant",
+            Self::LinkLocal => "expected an address of the public internet, got a link-local one (169.254.0.0/16, fe80::/10)",
+            Self::Metadata => "expected an address of the public internet, got a cloud's metadata service",
+            Self::Shared => "expected an address of the public internet, got a carrier's shared one (100.64.0.0/10)",
+            Self::Many => "expected the address of one machine, got a multicast or broadcast address",
+            Self::Example => "expected an address of the public internet, got one for documentation or benchmarking",
             Self::Embedded => {
-                "the address must not be an IPv4 address inside an IPv6 one (mapped, NAT64, 6to4, Teredo); right is the IPv4 \
-                 address itself"
+                "expected an address of the public internet, got an IPv4 address inside an IPv6 one (mapped, NAT64, 6to4, \
+                 Teredo); use the IPv4 address"
             }
-            Self::Reserved => "the address must not be a reserved one; right is one of the public internet",
+            Self::Reserved => "expected an address of the public internet, got a reserved one",
         }
     }
 }
@@ -72,7 +70,7 @@ impl fmt::Display for Rule {
     }
 }
 
-/// The rule that `address` breaks; `allow_loopback` is the development setting.
+/// Returns the rule that `address` breaks, if any. `allow_loopback` is the development setting.
 #[must_use]
 pub fn broken_rule(address: IpAddr, allow_loopback: bool) -> Option<Rule> {
     let rule = if METADATA.contains(&address) {
@@ -86,8 +84,8 @@ pub fn broken_rule(address: IpAddr, allow_loopback: bool) -> Option<Rule> {
     rule.filter(|rule| !(allow_loopback && *rule == Rule::Loopback))
 }
 
-/// AWS, Azure, Google and most others; AWS and Google over IPv6; Alibaba; Azure's host, which is a public address that only
-/// its guests reach.
+/// The metadata services of AWS, Azure, Google and most others; of AWS and Google over IPv6; of Alibaba; and Azure's host, a
+/// public address that only its guests can reach.
 const METADATA: [IpAddr; 5] = [
     IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
@@ -117,19 +115,19 @@ fn rule_v6(address: Ipv6Addr) -> Option<Rule> {
         [0, 0, 0, 0, 0, 0, 0, 0] => Rule::Reserved,
         // Compatible, mapped, and the translated form of RFC 2765.
         [0, 0, 0, 0, 0, 0 | 0xffff, ..] | [0, 0, 0, 0, 0xffff, 0, ..] => Rule::Embedded,
-        // NAT64; Teredo; 6to4. The latter two are withdrawn: nobody is reached by them only.
+        // NAT64; Teredo; 6to4. The latter two are withdrawn, so no server is reachable only through them.
         [0x64, 0xff9b, ..] | [0x2001, 0, ..] | [0x2002, ..] => Rule::Embedded,
         [0xfc00..=0xfdff | 0xfec0..=0xfeff, ..] => Rule::Private,
         [0xfe80..=0xfebf, ..] => Rule::LinkLocal,
         [0xff00..=0xffff, ..] => Rule::Many,
         [0x2001, 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] | [0x2001, 2, 0, ..] => Rule::Example,
-        // Protocol assignments (2001::/23), and whatever is not of the one block that is given to people.
+        // Protocol assignments (2001::/23), and everything outside the one block of global unicast addresses (2000::/3).
         [0x2001, 0..=0x1ff, ..] | [0..=0x1fff | 0x4000.., ..] => Rule::Reserved,
         _ => return None,
     })
 }
 
-/// A name that resolves to what may not be called.
+/// A name that resolves to an address that may not be called.
 #[derive(Debug, thiserror::Error)]
 #[error("{name} resolves to {address}: {rule}")]
 pub struct RefusedName {
@@ -139,7 +137,7 @@ pub struct RefusedName {
 }
 
 impl RefusedName {
-    /// Among the causes of an error.
+    /// Returns the refused name among the causes of an error.
     #[must_use]
     pub fn in_chain<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e Self> {
         let mut cause = Some(error);
@@ -153,20 +151,20 @@ impl RefusedName {
     }
 }
 
-/// Resolves a name to addresses (their port does not matter).
+/// A function that resolves a name to addresses. Their port is ignored.
 pub(super) type Lookup = Arc<dyn Fn(String) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> + Send + Sync>;
 
-/// The driver's resolver: gives only addresses that may be called.
+/// The resolver of the HTTP driver. Returns only addresses that may be called.
 ///
-/// One that may not be called among others refuses the name: whoever serves the public internet has no reason to name an
-/// inner address beside it, and the driver, which tries them in turn, would reach it as soon as the others do not answer.
+/// One address that may not be called refuses the whole name: a public service has no reason to list an internal address, and
+/// the driver, which tries the addresses in turn, would connect to it when the others do not answer.
 pub(super) struct Resolver {
     allow_loopback: bool,
     lookup: Lookup,
 }
 
 impl Resolver {
-    /// Asks the system.
+    /// Creates a resolver that uses the system's.
     pub(super) fn of_system(allow_loopback: bool) -> Self {
         let ask = |name: String| async move { Ok(tokio::net::lookup_host((name, 0)).await?.collect()) }.boxed();
         Self::new(allow_loopback, Arc::new(ask))
@@ -203,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn every_range_is_refused_from_its_first_address_to_its_last() {
+    fn every_range_is_refused_from_its_first_to_its_last_address() {
         for (rule_of, addresses) in [
             (Rule::Loopback, &["127.0.0.0", "127.255.255.255", "::1"][..]),
             (Rule::Private, &["10.0.0.0", "10.255.255.255", "172.16.0.0", "172.31.255.255", "192.168.0.0", "192.168.255.255"]),
@@ -227,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_beside_the_ranges_is_public() {
+    fn addresses_next_to_the_ranges_are_public() {
         for address in [
             "1.0.0.0",
             "9.255.255.255",
@@ -261,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn the_development_setting_opens_loopback_and_nothing_else() {
+    fn the_development_setting_permits_loopback_only() {
         let open = |address: &str| broken_rule(address.parse().unwrap(), true);
         assert_eq!((open("127.0.0.1"), open("::1")), (None, None));
         assert_eq!(open("::ffff:127.0.0.1"), Some(Rule::Embedded));

@@ -1,4 +1,4 @@
-//! What messages go through. To add a way: one file with an `impl Channel`, one line in [`channels`].
+//! Channels, which deliver messages. A new channel needs one file with an `impl Channel`, and one line in [`channels`].
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -23,7 +23,7 @@ use super::webhook::Webhook;
 use crate::fault::{Certainty, Class, Fault};
 use crate::job::EffectClass;
 
-/// ★ The list of channels. Mail goes out through `smtp`.
+/// ★ The list of channels. Mail is sent through `smtp`.
 #[must_use]
 pub fn channels(http: &HttpClient, settings: &ProviderSettings, smtp: Option<SmtpServer>) -> Vec<Box<dyn Channel>> {
     vec![
@@ -36,72 +36,72 @@ pub fn channels(http: &HttpClient, settings: &ProviderSettings, smtp: Option<Smt
     ]
 }
 
-/// A way to tell people something.
+/// A channel, which delivers messages to people or programs.
 pub trait Channel: Send + Sync {
-    /// Durable: the `kind` of destinations in Postgres. Never renamed.
+    /// Returns the `kind` of destinations in Postgres. Stored, so never renamed.
     fn kind(&self) -> &'static str;
 
-    /// What repeating a delivery to this destination can do.
+    /// Returns the class of a delivery to this destination, which states the effect of a repetition.
     fn class(&self, config: &ChannelConfig) -> EffectClass;
 
-    /// For how long after the first intent the other side dedupes on our key; `None` is without end (or not at all, for a
-    /// channel that is not keyed).
+    /// Returns how long after the first intent the provider dedupes on the key. `None` means without end, or not at all for a
+    /// channel that is not keyed.
     fn keyed_for(&self, config: &ChannelConfig) -> Option<Duration>;
 
-    /// `message` as this channel sends it: escaped and within its limits. Depends on nothing else, so it can be stored and
-    /// sent again byte for byte.
+    /// Renders `message` as this channel sends it: escaped and within its limits. The result depends only on `message`, so it can
+    /// be stored and sent again byte for byte.
     fn render(&self, message: &Message) -> Rendered;
 
-    /// What a destination has in common with others that the other side may limit together with it: stored and shown, so never a
-    /// secret. `None` where it limits each by itself.
+    /// Returns the name of the provider's limit that a destination shares with others. It is stored and shown, so it is never a
+    /// secret. `None` if the provider limits each destination separately.
     fn shared_limit(&self, _config: &ChannelConfig) -> Option<String> {
         None
     }
 
-    /// Whether a destination can be delivered to.
+    /// Checks a destination's settings.
     ///
     /// # Errors
-    /// [`BadConfig`] says what would be right.
+    /// [`BadConfig`] states what is expected.
     fn check_config(&self, config: &ChannelConfig) -> Result<(), BadConfig>;
 
-    /// Delivers once. Each channel's file says what proves a delivery; anything else is a fault.
+    /// Makes one attempt to deliver. Each channel's module states what proves a delivery; anything else is a fault.
     ///
     /// # Errors
-    /// [`ChannelFault`], whose certainty says whether the message may have been delivered.
+    /// [`ChannelFault`], whose certainty states whether the message may have been delivered.
     fn deliver<'a>(&'a self, delivery: Delivery<'a>) -> BoxFuture<'a, Result<Delivered, ChannelFault>>;
 }
 
 /// A destination's settings.
 #[derive(Debug, Clone)]
 pub struct ChannelConfig {
-    /// What may be shown: its shape is the channel's business.
+    /// The settings that may be shown. Each channel defines their shape.
     pub public: Value,
-    /// What may not (a bot's token, a signing secret).
+    /// The secret (a bot's token, a signing secret).
     pub secret: Option<SecretString>,
-    /// The secret before the present one, while it is being replaced.
+    /// The previous secret, during a rotation.
     pub previous_secret: Option<SecretString>,
 }
 
-/// What is to be told, as data; no part of it is escaped.
+/// The content of a message as data. No part of it is escaped.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
-    /// The kind of event, dotted: `group.assignee_changed`.
+    /// The type of the event, dotted: `group.assignee_changed`.
     #[serde(rename = "type")]
     pub event: String,
-    /// When it happened.
+    /// When the event happened.
     #[serde(default, with = "time::serde::rfc3339::option")]
     pub happened_at: Option<OffsetDateTime>,
-    /// One line.
+    /// The title, one line.
     pub title: String,
-    /// Further lines.
+    /// The lines after the title.
     #[serde(default)]
     pub lines: Vec<String>,
-    /// The same for machines: organization, group, work item, from, to.
+    /// The same content for programs: organization, group, work item, from, to.
     #[serde(default)]
     pub details: Value,
 }
 
-/// A message in a channel's own form, to be stored and sent as it is.
+/// A message in a channel's own format, stored and sent unchanged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Rendered(pub String);
@@ -109,24 +109,24 @@ pub struct Rendered(pub String);
 /// One delivery.
 #[derive(Debug, Clone, Copy)]
 pub struct Delivery<'a> {
-    /// Where to.
+    /// The destination's settings.
     pub config: &'a ChannelConfig,
-    /// What.
+    /// The message.
     pub rendered: &'a Rendered,
     /// The effect's key (52 characters of lowercase base32), the same for all attempts.
     pub key: &'a str,
-    /// The effect's class as judged for this attempt.
+    /// The effect's class for this attempt.
     pub class: EffectClass,
-    /// When the call must be over, by the monotonic clock.
+    /// The deadline of the call, by the monotonic clock.
     pub deadline: Instant,
-    /// Whether an earlier attempt with the same key may have gone through.
+    /// Whether an earlier attempt with the same key may have delivered the message.
     pub repeated: bool,
-    /// Recipients that earlier attempts have delivered to, as [`Rest::served`] named them: they get nothing again.
+    /// The recipients of earlier attempts, as in [`Rest::served`]. They do not get the message again.
     pub served: &'a [String],
 }
 
 impl<'a> Delivery<'a> {
-    /// A first attempt, to everybody.
+    /// Returns a first attempt, to all recipients.
     #[must_use]
     pub const fn first(
         config: &'a ChannelConfig,
@@ -139,45 +139,45 @@ impl<'a> Delivery<'a> {
     }
 }
 
-/// What came of a delivery that was proven.
+/// The result of a proven delivery.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Delivered {
-    /// The other side's name for the message.
+    /// The provider's id of the message.
     pub provider_ref: Option<String>,
-    /// Recipients that are refused for good; the others have the message. Empty for a channel whose destinations have one
+    /// The recipients that are refused permanently; the others have the message. Empty for a channel whose destinations have one
     /// recipient.
     pub refused: Vec<RefusedRecipient>,
-    /// What is still to be done, where some recipients are refused for now.
+    /// The remaining part of the delivery, if some recipients are refused temporarily.
     pub rest: Option<Rest>,
 }
 
 impl Delivered {
-    /// All of it, to a destination's only recipient.
+    /// Returns the result of a complete delivery.
     #[must_use]
     pub const fn whole(provider_ref: Option<String>) -> Self {
         Self { provider_ref, refused: Vec::new(), rest: None }
     }
 }
 
-/// A recipient who does not get a message.
+/// A recipient that does not get a message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefusedRecipient {
-    /// Their address.
+    /// The recipient's address.
     pub to: String,
-    /// What the other side said: scrubbed and short.
+    /// The provider's reason, scrubbed and short.
     pub said: String,
 }
 
-/// The unfinished part of a delivery.
+/// The remaining part of a delivery.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Rest {
-    /// All recipients who have the message by now, those of earlier attempts included: the next [`Delivery::served`].
+    /// All recipients that have the message, those of earlier attempts included: the next [`Delivery::served`].
     pub served: Vec<String>,
-    /// Who does not have it yet, and why. Nothing of it is done.
+    /// The recipients that do not have it yet, and the reason. The message was not delivered to them.
     pub fault: Refusal,
 }
 
-/// A destination's settings that cannot work: says what would be right, never a secret.
+/// Invalid settings of a destination. States what is expected, never a secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct BadConfig(pub String);
@@ -185,32 +185,32 @@ pub struct BadConfig(pub String);
 /// A message was not delivered.
 #[derive(Debug, thiserror::Error)]
 pub enum ChannelFault {
-    /// The destination's settings cannot work; nothing was sent.
-    #[error("{provider}: the destination's settings cannot work")]
+    /// The destination's settings are invalid; nothing was sent.
+    #[error("{provider}: the destination's settings are invalid")]
     Config {
         /// The channel.
         provider: &'static Provider,
-        /// What would be right.
+        /// What is expected.
         #[source]
         problem: BadConfig,
     },
     /// The call failed.
     #[error(transparent)]
     Http(#[from] HttpFault),
-    /// The other side refused in words of its own.
+    /// The provider refused the message, in its own format.
     #[error(transparent)]
     Refused(#[from] Refusal),
 }
 
-/// A refusal in the other side's own words: inside an answer that HTTP calls a success, or in another protocol.
+/// A refusal in the provider's own format: inside an answer with a successful HTTP status, or in another protocol.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{provider} said: {said}")]
+#[error("{provider}: {said}")]
 pub struct Refusal {
     /// The channel.
     pub provider: &'static Provider,
     /// See [`Fault::code`].
     pub code: &'static str,
-    /// Scrubbed.
+    /// The provider's reason, scrubbed.
     pub said: String,
     /// See [`Fault::class`].
     pub class: Class,
@@ -262,9 +262,9 @@ impl Fault for ChannelFault {
     }
 }
 
-/// A destination's public settings in their channel's shape.
+/// Decodes a destination's public settings into their channel's shape.
 pub(super) fn decode<'de, T: Deserialize<'de>>(public: &'de Value, right: &str) -> Result<T, BadConfig> {
-    T::deserialize(public).map_err(|error| BadConfig(format!("{error}; right would be {right}")))
+    T::deserialize(public).map_err(|error| BadConfig(format!("{error}; use {right}")))
 }
 
 #[cfg(test)]

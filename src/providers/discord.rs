@@ -1,11 +1,11 @@
 //! Discord, as a bot (<https://discord.com/developers/docs/resources/message#create-message>).
 //!
-//! **Proof of delivery**: a 2xx whose body names the message (`id`). So does, to a repeated call, a 404 with the code 10008
-//! ("Unknown Message"): the nonce found the message of an earlier attempt, and somebody has deleted it since. Discord means it
-//! so (<https://github.com/discord/discord-api-docs/pull/6647>): no second message is made.
+//! **Proof of delivery**: a 2xx whose body has the message's `id`. For a repeated call also a 404 with the code 10008 ("Unknown
+//! Message"): the nonce found the message of an earlier attempt, which has been deleted since. This is intended by Discord
+//! (<https://github.com/discord/discord-api-docs/pull/6647>): it creates no second message.
 //!
-//! Keyed: with `enforce_nonce` Discord gives back the message a bot has already made with a nonce "in the past few
-//! minutes" instead of making another; two minutes are relied on.
+//! Keyed: with `enforce_nonce`, Discord returns the message that the bot has already created with this nonce "in the past few
+//! minutes" instead of another one; the worker relies on two minutes.
 
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
@@ -33,15 +33,15 @@ const CONTENT_CHARACTERS: usize = 2000;
 const TITLE_CHARACTERS: usize = 256;
 const NONCE_CHARACTERS: usize = 25;
 const NONCE_KEPT_FOR: Duration = Duration::from_secs(120);
-/// A link in a work item's title must not unfold into somebody else's page.
+/// A link in a work item's title must not show a preview of a foreign page.
 pub(super) const SUPPRESS_EMBEDS: u32 = 1 << 2;
-/// The vendor wants this form, and may block others.
+/// The vendor requires this format, and may block others.
 pub(super) const AGENT: &str = concat!("DiscordBot (dispatch-worker, ", env!("CARGO_PKG_VERSION"), ")");
-/// What calls without a bot's token have in common: Discord counts them by where they come from.
+/// The shared limit of calls without a bot's token: Discord counts them by the caller's address.
 pub(super) const CALLERS_ADDRESS: &str = "address";
-const RIGHT: &str = r#"{"channel_id": "123456789012345678"}, with "api_base" where the API lives elsewhere"#;
+const RIGHT: &str = r#"{"channel_id": "123456789012345678"}, with "api_base" for another address of the API"#;
 
-/// Messages of a bot in a Discord channel.
+/// A channel that posts messages of a bot to Discord.
 #[derive(Debug)]
 pub struct Discord {
     http: HttpClient,
@@ -57,7 +57,7 @@ struct Settings<'a> {
     api_base: Option<Cow<'a, str>>,
 }
 
-/// What is read of a message that was made or edited.
+/// The part that is parsed of a message that was created or edited.
 #[derive(Deserialize)]
 pub(super) struct Created {
     pub(super) id: String,
@@ -72,13 +72,13 @@ struct RateLimited {
 }
 
 impl Discord {
-    /// With the API at `api` (`https://discord.com/api/v10`).
+    /// Creates a channel that uses the API at `api` (`https://discord.com/api/v10`).
     #[must_use]
     pub fn new(http: HttpClient, api: &str) -> Self {
         Self { http, api: api.to_owned() }
     }
 
-    /// Where messages are made, and the bot's token.
+    /// Returns the URL that creates messages, and the bot's token.
     fn target<'c>(&self, config: &'c ChannelConfig) -> Result<(Url, &'c SecretString), BadConfig> {
         let settings: Settings<'_> = decode(&config.public, RIGHT)?;
         let id = settings.channel_id.as_ref();
@@ -86,7 +86,7 @@ impl Discord {
             return Err(BadConfig("`channel_id` must be a Discord id: up to 20 digits, as text".to_owned()));
         }
         let base = settings.api_base.as_deref().unwrap_or(&self.api);
-        let mut url = self.http.parse_url(base).map_err(|why| BadConfig(format!("the API's address is not usable: {why}")))?;
+        let mut url = self.http.parse_url(base).map_err(|why| BadConfig(format!("the API's address is invalid: {why}")))?;
         let mut path = url.path_segments_mut().map_err(|()| BadConfig("the API's address must have a path".to_owned()))?;
         path.pop_if_empty().extend(["channels", id, "messages"]);
         drop(path);
@@ -151,9 +151,9 @@ impl Channel for Discord {
     }
 }
 
-/// How long Discord asks to wait: the body says it to the millisecond, the header in whole seconds. And with what: the limit of a
-/// bot as a whole says that it is global (<https://discord.com/developers/docs/topics/rate-limits#exceeding-a-rate-limit>); an
-/// answer without JSON is the edge's, which blocks the address that calls
+/// Returns the rate limit of an answer. The body states it to the millisecond, the header in whole seconds. The limit of the
+/// whole bot is global (<https://discord.com/developers/docs/topics/rate-limits#exceeding-a-rate-limit>). An answer without
+/// JSON comes from the edge, which blocks the caller's address
 /// (<https://discord.com/developers/docs/topics/rate-limits#invalid-request-limit-aka-cloudflare-bans>).
 pub(super) fn patience(answer: &HttpResponse) -> Patience {
     let by_header = retry_after(&answer.headers, SystemTime::now());
@@ -169,13 +169,13 @@ pub(super) fn patience(answer: &HttpResponse) -> Patience {
     Patience { retry_after: exact.or(by_header), with_all: is_global }
 }
 
-/// What the destinations of one bot have in common, without its token.
+/// Returns the name of the limit that all destinations of a bot share, without its token.
 fn name_of_bot(token: &SecretString) -> String {
     let hash = Sha256::digest(token.expose_secret().as_bytes());
     format!("bot-{}", HEXLOWER.encode(&hash[..8]))
 }
 
-/// `message` in Discord's markdown, within its limit.
+/// Returns `message` in Discord's markdown, within its limit.
 pub(super) fn markdown(message: &Message) -> String {
     let mut content = Capped::new(CONTENT_CHARACTERS);
     content.push("**");
@@ -188,17 +188,17 @@ pub(super) fn markdown(message: &Message) -> String {
     content.finish()
 }
 
-/// One line of plain text as pieces of Discord markdown that show it as it is: markup, mentions (`<@1>`, `@everyone`), masked links
-/// and bare ones lose their meaning, line breaks and other controls (those of writing direction too) become spaces.
+/// Returns one line of plain text as pieces of Discord markdown. Markup, mentions (`<@1>`, `@everyone`), masked links and bare
+/// links are escaped; line breaks and other control characters (also those of writing direction) become spaces.
 fn escape(line: &str) -> Vec<String> {
     let mut pieces = Vec::with_capacity(line.len());
     let mut at_start = true;
     for character in unlinked(line).chars() {
         pieces.push(match character {
             '\\' | '*' | '_' | '~' | '`' | '|' | '<' | '>' | '[' | ']' | '#' => format!("\\{character}"),
-            // Only there do they begin a list or small print.
+            // Only at the start do they begin a list or small print.
             '-' | '+' if at_start => format!("\\{character}"),
-            // A zero-width space: nobody is called by a name that is broken up.
+            // A zero-width space prevents the mention.
             '@' => "@\u{200b}".to_owned(),
             c => visible(c).to_string(),
         });
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_message_carries_the_first_25_characters_of_the_key_and_mentions_nobody() {
+    async fn a_message_has_the_first_25_characters_of_the_key_as_nonce_and_no_mentions() {
         let (delivered, server) = deliver(ok(&json!({"id": "7001", "content": "x"}))).await;
         assert_eq!(delivered.unwrap().provider_ref.as_deref(), Some("7001"));
         let request = server.received().remove(0);
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_rate_limit_is_honoured_from_the_body_and_else_from_the_header() {
+    async fn a_rate_limit_is_parsed_from_the_body_or_else_from_the_header() {
         for (answer, seconds) in [
             (reply(429, "retry-after: 2\r\n", r#"{"message": "slow", "retry_after": 1.25, "global": false}"#), 1.25),
             (reply(429, "retry-after: 2\r\n", "error code: 1015"), 2.0),
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_limit_that_is_global_or_comes_from_the_edge_is_of_all_that_the_bot_sends() {
+    async fn a_global_limit_or_one_of_the_edge_applies_to_all_calls_of_the_bot() {
         let page = "<!DOCTYPE html><title>Access denied | discord.com used Cloudflare to restrict access</title>";
         for (answer, seconds, with_all) in [
             (reply(429, "", r#"{"retry_after": 6.5, "global": true}"#), Some(6.5), true),
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn channels_of_one_bot_have_its_limit_in_common_and_its_token_is_not_shown() {
+    fn destinations_of_one_bot_share_a_limit_whose_name_does_not_show_the_token() {
         let limit = |secret: &str| {
             let config = ChannelConfig { secret: Some(secret.into()), ..config(json!({"channel_id": "42"})) };
             discord().shared_limit(&config).expect("a bot has a limit")
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_discord_did_not_say_clearly_is_unknown() {
+    async fn an_answer_that_proves_nothing_is_unknown() {
         for (answer, code) in [
             (Reply::Lose, "discord.connection_lost"),
             (reply(502, "", "bad gateway"), "discord.server_error"),
@@ -322,19 +322,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_repeated_message_that_was_deleted_meanwhile_is_done_and_a_first_one_cannot_have_been() {
+    async fn a_repeated_message_that_was_deleted_is_done_and_a_first_one_is_not_found() {
         let gone = || reply(404, "", r#"{"message": "Unknown Message", "code": 10008}"#);
         assert_eq!(attempt(gone(), true).await.0.unwrap(), Delivered::whole(None));
         let fault = attempt(gone(), false).await.0.unwrap_err();
         assert_eq!((fault.code(), fault.class()), ("discord.not_found", Class::Permanent));
         for other in [reply(404, "", r#"{"code": 10003}"#), reply(404, "", "nothing here"), reply(403, "", r#"{"code": 10008}"#)]
         {
-            assert!(attempt(other, true).await.0.is_err(), "only this code of a 404 speaks of the message");
+            assert!(attempt(other, true).await.0.is_err(), "only a 404 with this code is about the message");
         }
     }
 
     #[tokio::test]
-    async fn a_code_that_speaks_of_time_wins_over_its_status_and_a_strange_one_is_tried_a_few_times() {
+    async fn a_transient_code_overrides_the_status_and_an_unknown_one_is_unrecognized() {
         let slow = || Class::Transient { retry_after: None };
         for (status, body, code, class) in [
             (400, r#"{"code": 40062, "message": "Service resource is being rate limited"}"#, "discord.try_later", slow()),
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn markup_and_mentions_lose_their_meaning() {
+    fn markup_and_mentions_are_escaped() {
         let lines = ["@everyone <@1> `code` **b**", "- list", "  # head\n> quote", "[click](https://x)", "a-b"];
         let Rendered(text) = discord().render(&message("<@&9> *t*", &lines));
         let expected = [
@@ -369,10 +369,10 @@ mod tests {
     }
 
     #[test]
-    fn bad_settings_say_what_would_be_right() {
+    fn the_fault_of_bad_settings_states_what_is_expected() {
         for (public, part) in [
             (json!({}), "channel_id"),
-            (json!({"channel_id": 7}), "right would be"),
+            (json!({"channel_id": 7}), "; use {"),
             (json!({"channel_id": "general"}), "digits"),
             (json!({"channel_id": "1", "api_base": "http://example.com"}), "https://"),
             (json!({"channel_id": "1", "color": "red"}), "color"),
@@ -388,7 +388,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_message_fits_and_no_escape_is_cut(title in ".{0,400}", lines in prop::collection::vec("[*@é🦀a\\\\]{0,900}", 0..5)) {
+        fn a_message_fits_with_whole_escapes(title in ".{0,400}", lines in prop::collection::vec("[*@é🦀a\\\\]{0,900}", 0..5)) {
             let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
             let Rendered(text) = discord().render(&message(&title, &lines));
             prop_assert!(text.chars().count() <= CONTENT_CHARACTERS);

@@ -1,11 +1,11 @@
-//! Answers to a person who clicked in Discord
-//! (<https://discord.com/developers/docs/interactions/receiving-and-responding#followup-messages>): a message that only that
-//! person sees, or the edit of a message that is known.
+//! Answers to clicks in Discord
+//! (<https://discord.com/developers/docs/interactions/receiving-and-responding#followup-messages>): a message that only the
+//! person who clicked sees, or the edit of a known message.
 //!
-//! **Proof of delivery**: a 2xx whose body names the message (`id`).
+//! **Proof of delivery**: a 2xx whose body has the message's `id`.
 //!
-//! No destination is of this kind: the request that came from the click brings address and token. A new message is blind, an
-//! edit gives the same state however often it is repeated.
+//! No destination has this kind: the request made from the click contains the address and the token. A new message is
+//! at-least-once; an edit is compare-and-set, because a repetition gives the same state.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -28,22 +28,22 @@ use crate::job::EffectClass;
 use crate::message::{is_discord_id, is_interaction_token};
 
 static DISCORD_INTERACTION: Provider = provider!("discord_interaction");
-/// For how long the vendor takes an interaction's token.
+/// How long the vendor accepts an interaction's token.
 pub const TOKEN_LIFE: Duration = Duration::from_secs(15 * 60);
-/// Of an answer that comes too late.
+/// The code of an answer after the end of its token.
 pub const EXPIRED: &str = "interaction_expired";
-/// What can be done about that.
+/// The hint for such an answer.
 pub const EXPIRED_HINT: &str =
-    "Discord takes an answer for 15 minutes only: cancel this follow-up. The job itself is not affected.";
-/// "Unknown Webhook" and "Invalid Webhook Token": what an ended token is answered with.
+    "Discord accepts an answer only for 15 minutes: cancel this follow-up. The job itself is not affected.";
+/// "Unknown Webhook" and "Invalid Webhook Token": the codes for an expired token.
 const GONE: [u32; 2] = [10015, 50027];
-/// `EPHEMERAL`: only who clicked sees it.
+/// `EPHEMERAL`: only the person who clicked sees the message.
 const EPHEMERAL: u32 = 1 << 6;
-/// The message that the click was first answered with.
+/// The first message that answered the click.
 const ORIGINAL: &str = "@original";
 const RIGHT: &str = r#"{"application_id": "123456789012345678", "message_id": null}"#;
 
-/// Messages to who clicked.
+/// A channel that answers clicks.
 #[derive(Debug)]
 pub struct DiscordInteraction {
     http: HttpClient,
@@ -60,13 +60,13 @@ struct Settings<'a> {
 }
 
 impl DiscordInteraction {
-    /// With the API at `api` (`https://discord.com/api/v10`).
+    /// Creates a channel that uses the API at `api` (`https://discord.com/api/v10`).
     #[must_use]
     pub fn new(http: HttpClient, api: &str) -> Self {
         Self { http, api: api.to_owned() }
     }
 
-    /// What to call, and whether that edits a message.
+    /// Returns the URL to call, and whether the call edits a message.
     fn target(&self, config: &ChannelConfig) -> Result<(Url, bool), BadConfig> {
         let settings: Settings<'_> = decode(&config.public, RIGHT)?;
         if !is_discord_id(&settings.application_id) {
@@ -80,8 +80,7 @@ impl DiscordInteraction {
         if !is_interaction_token(token) {
             return Err(BadConfig("the interaction's token must be the one that Discord gave".to_owned()));
         }
-        let mut url =
-            self.http.parse_url(&self.api).map_err(|why| BadConfig(format!("the API's address is not usable: {why}")))?;
+        let mut url = self.http.parse_url(&self.api).map_err(|why| BadConfig(format!("the API's address is invalid: {why}")))?;
         let mut path = url.path_segments_mut().map_err(|()| BadConfig("the API's address must have a path".to_owned()))?;
         path.pop_if_empty().extend(["webhooks", &settings.application_id, token]);
         if let Some(message) = message {
@@ -147,7 +146,7 @@ impl Channel for DiscordInteraction {
     }
 }
 
-/// That the token is none any more, where the answer says so.
+/// Returns the refusal of an expired token, if the answer states that.
 fn ended(answer: &HttpResponse) -> Option<Refusal> {
     if !matches!(answer.status, 401 | 404) {
         return None;
@@ -193,7 +192,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_new_answer_is_seen_by_who_clicked_alone_and_a_known_message_is_edited() {
+    async fn a_new_answer_is_ephemeral_and_a_known_message_is_edited() {
         let path = format!("/api/v10/webhooks/99/{TOKEN}");
         for (message_id, method, target, flags) in [
             (None, "POST", path.clone(), 4 | 64),
@@ -210,7 +209,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_ended_token_is_told_from_other_failures_and_never_shown() {
+    async fn an_expired_token_is_distinguished_from_other_failures_and_never_shown() {
         for (answer, code, certainty) in [
             (reply(404, "", r#"{"code": 10015, "message": "Unknown Webhook"}"#), EXPIRED, Certainty::NotDone),
             (reply(401, "", r#"{"code": 50027}"#), EXPIRED, Certainty::NotDone),
@@ -226,14 +225,14 @@ mod tests {
     }
 
     #[test]
-    fn an_edit_is_a_compare_and_set_and_a_new_message_is_blind() {
+    fn an_edit_is_compare_and_set_and_a_new_message_is_at_least_once() {
         let class = |public| interaction("https://discord.com/api/v10").class(&config(public));
         assert_eq!(class(json!({"application_id": "99", "message_id": "77"})), EffectClass::CompareAndSet);
         assert_eq!(class(json!({"application_id": "99"})), EffectClass::AtLeastOnce);
     }
 
     #[test]
-    fn what_a_request_brings_cannot_lead_to_another_path() {
+    fn the_settings_of_a_request_cannot_change_the_path() {
         let interaction = interaction("https://discord.com/api/v10");
         for (public, token) in [
             (json!({"application_id": ".."}), TOKEN),

@@ -1,9 +1,9 @@
-//! A Discord channel's webhook (<https://discord.com/developers/docs/resources/webhook#execute-webhook>).
+//! The webhook of a Discord channel (<https://discord.com/developers/docs/resources/webhook#execute-webhook>).
 //!
-//! **Proof of delivery**: a 2xx whose body names the message (`id`), which `wait=true` asks for: without it, Discord answers
-//! before the message is made.
+//! **Proof of delivery**: a 2xx whose body has the message's `id`, which `wait=true` requests: without it, Discord answers before
+//! it creates the message.
 //!
-//! The whole address is the secret. Blind: a webhook has no nonce.
+//! The whole address is the secret. At-least-once: a webhook has no nonce.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ const RIGHT: &str = "{}: the webhook's address is the secret";
 const RIGHT_SECRET: &str =
     "the secret must be the webhook's address as Discord shows it: https://discord.com/api/webhooks/ID/TOKEN";
 
-/// Messages through a channel's webhook.
+/// A channel that posts messages through a Discord webhook.
 #[derive(Debug)]
 pub struct DiscordWebhook {
     http: HttpClient,
@@ -38,13 +38,13 @@ pub struct DiscordWebhook {
 struct Settings {}
 
 impl DiscordWebhook {
-    /// Sends with `http`.
+    /// Creates a channel that sends with `http`.
     #[must_use]
     pub const fn new(http: HttpClient) -> Self {
         Self { http }
     }
 
-    /// Where messages are made, answered with what was made.
+    /// Returns the URL that creates messages and answers with the created message.
     fn target(&self, config: &ChannelConfig) -> Result<Url, BadConfig> {
         let Settings {} = decode(&config.public, RIGHT)?;
         let secret = config.secret.as_ref().ok_or_else(|| BadConfig(RIGHT_SECRET.to_owned()))?;
@@ -105,7 +105,7 @@ impl Channel for DiscordWebhook {
     }
 }
 
-/// `…/webhooks/ID/TOKEN`, without anything behind it but a query (`thread_id`, for example).
+/// Returns whether `url` is `…/webhooks/ID/TOKEN`, optionally with a query (`thread_id`, for example).
 fn is_webhook(url: &Url) -> bool {
     let parts: Vec<&str> = url.path_segments().into_iter().flatten().collect();
     matches!(parts[..], [.., "webhooks", id, token] if is_discord_id(id) && !token.is_empty())
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_message_is_waited_for_and_mentions_nobody() {
+    async fn a_message_is_created_synchronously_without_mentions() {
         let (delivered, server) = deliver(ok(&json!({"id": "7001"}))).await;
         assert_eq!(delivered.unwrap().provider_ref.as_deref(), Some("7001"));
         let request = server.received().remove(0);
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_failure_is_classed_and_does_not_show_the_address() {
+    async fn a_failure_is_classified_and_does_not_show_the_address() {
         let patient = Class::Transient { retry_after: Some(Duration::from_millis(500)) };
         let slow = Class::Transient { retry_after: None };
         for (answer, code, class, certainty) in [
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_webhook_s_address_will_do_and_it_is_not_shown() {
+    fn only_a_webhook_s_address_is_accepted_and_it_is_not_shown() {
         for good in ["https://discord.com/api/webhooks/42/t-o_k", "https://discord.com/api/v10/webhooks/42/x?thread_id=7"] {
             assert_eq!(webhook().check_config(&config(json!({}), good)), Ok(()));
         }

@@ -1,8 +1,8 @@
-//! What Discord's own codes say beside a status
+//! The meaning of Discord's JSON error codes
 //! (<https://docs.discord.com/developers/topics/opcodes-and-status-codes#json>).
 //!
-//! The status decides nearly always. Not where a code says that it is a matter of time, whatever 4xx it comes with; and not where
-//! the status is none of those that Discord describes, and the code none that is known here.
+//! The status decides in almost all cases. The code decides if it is a transient one, with any 4xx; and if Discord does not
+//! document the status, so that the code is treated as unrecognized.
 
 use std::time::SystemTime;
 
@@ -16,24 +16,24 @@ use crate::fault::{Certainty, Class};
 
 /// "Unknown Message".
 pub(super) const UNKNOWN_MESSAGE: u32 = 10008;
-/// Slow mode; write limits of a channel and of a server; sending, and a feature, switched off for a time; "service resource is
-/// being rate limited"; "application not yet available"; "API resource is currently overloaded".
+/// Transient codes: slow mode; write limits of a channel and of a server; sending, or a feature, temporarily disabled; "service
+/// resource is being rate limited"; "application not yet available"; "API resource is currently overloaded".
 const LATER: [u32; 8] = [20016, 20028, 20029, 40004, 40006, 40062, 110_001, 130_000];
-/// The 4xx that Discord describes, and those that any HTTP server answers.
+/// The 4xx statuses that Discord documents, and those that any HTTP server may answer.
 const DESCRIBED: [u16; 13] = [400, 401, 403, 404, 405, 408, 410, 411, 413, 414, 415, 425, 429];
-const PATIENCE: &str = "Discord asks for patience; it is tried again by itself.";
+const PATIENCE: &str = "Discord is busy or unavailable; the job is retried automatically.";
 
 #[derive(Deserialize)]
 struct ErrorBody {
     code: u32,
 }
 
-/// Discord's own code, where an answer has one.
+/// Returns Discord's error code, if the answer has one.
 pub(super) fn code(answer: &HttpResponse) -> Option<u32> {
     answer.json::<ErrorBody>().ok().map(|body| body.code)
 }
 
-/// The refusal that Discord's code makes of an answer; nothing where its status says all.
+/// Returns the refusal that Discord's code means, or `None` if the status decides.
 pub(super) fn refusal(provider: &'static Provider, answer: &HttpResponse) -> Option<Refusal> {
     if !(400..500).contains(&answer.status) || answer.status == 429 {
         return None;
@@ -45,7 +45,7 @@ pub(super) fn refusal(provider: &'static Provider, answer: &HttpResponse) -> Opt
     } else if DESCRIBED.contains(&answer.status) {
         return None;
     } else {
-        let hint = format!("Look the code {code} up among Discord's JSON error codes; then retry.");
+        let hint = format!("Look up the code {code} in Discord's list of JSON error codes; then retry.");
         (provider.codes.unrecognized, Class::Unrecognized, hint.into())
     };
     let said = format!("{}: {}", answer.status, Said::of(&answer.body));

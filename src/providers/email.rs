@@ -1,11 +1,10 @@
 //! E-mail, as plain text (RFC 5322, RFC 3834) through the mail server of the settings.
 //!
-//! **Proof of delivery**: the mail server's 250 after the content (any 2yz: RFC 5321 §4.2.1), for those recipients that it has
-//! accepted before; what becomes of the others stands in `email_recipients`. Whether a mail is read, or comes back later,
-//! cannot be known here.
+//! **Proof of delivery**: the mail server's 250 after the content (any 2yz: RFC 5321 §4.2.1), for the recipients that it accepted
+//! before; `email_recipients` handles the others. The channel cannot know whether a mail bounces later or is read.
 //!
-//! Blind: mail servers do not deduplicate. The `Message-ID` is the effect's key all the same, so that two copies can be told
-//! to be one mail, and many readers show them as one.
+//! At-least-once: mail servers do not dedupe. The `Message-ID` is the effect's key nevertheless, so that two copies can be
+//! recognized as one mail, and many mail programs show them as one.
 
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
@@ -29,7 +28,7 @@ const RECIPIENTS: usize = 20;
 const ADDRESS_BYTES: usize = 320;
 const RIGHT: &str = r#"{"from": "Dispatch <dispatch@example.com>", "to": ["team@example.com"]}"#;
 
-/// Mails to a list of addresses.
+/// A channel that sends mails to a list of addresses.
 #[derive(Debug)]
 pub struct Email {
     server: Option<SmtpServer>,
@@ -43,7 +42,7 @@ struct Settings<'a> {
     to: Vec<String>,
 }
 
-/// A destination that can be delivered to.
+/// A destination with valid settings.
 struct Target<'s> {
     server: &'s SmtpServer,
     credentials: Option<Credentials>,
@@ -51,7 +50,7 @@ struct Target<'s> {
     to: Vec<Mailbox>,
 }
 
-/// What is stored of a mail between rendering and delivery.
+/// The stored form of a mail between rendering and delivery.
 #[derive(Serialize, Deserialize)]
 struct Written {
     subject: String,
@@ -59,7 +58,7 @@ struct Written {
 }
 
 impl Email {
-    /// Through this server; without one, no destination works.
+    /// Creates a channel through this server. Without a server, every destination is invalid.
     #[must_use]
     pub const fn new(server: Option<SmtpServer>) -> Self {
         Self { server }
@@ -89,7 +88,7 @@ impl Email {
         })?;
         let id = format!("<{}@{}>", delivery.key, target.from.email.domain());
         let letter = letter(&target, written, &id).map_err(|error| bad(BadConfig(error.to_string())))?;
-        // The header names everybody all the same: it is one mail.
+        // The header still names all recipients, because it is one mail.
         let left: Vec<Address> = target.to.into_iter().map(|mailbox| mailbox.email).filter(|to| !has_it(to, &delivery)).collect();
         if left.is_empty() {
             return Ok(Delivered::whole(Some(id)));
@@ -117,7 +116,7 @@ impl Channel for Email {
     fn render(&self, message: &Message) -> Rendered {
         let subject = one_line(&cut(&message.title, SUBJECT_CHARACTERS));
         let mut text = Capped::new(BODY_CHARACTERS);
-        // Mail programs make links of plain text.
+        // Mail programs turn addresses in plain text into links.
         text.push(&unlinked(&subject));
         text.push("\r\n");
         for line in &message.lines {
@@ -141,7 +140,7 @@ fn has_it(to: &Address, delivery: &Delivery<'_>) -> bool {
     delivery.served.iter().any(|served| served == AsRef::<str>::as_ref(to))
 }
 
-/// An address, with a name or without, as one header line can hold it and any server takes it.
+/// Parses an address, with or without a name, that fits in one header line and that any server accepts.
 fn mailbox(field: &str, text: &str) -> Result<Mailbox, BadConfig> {
     let wrong = || BadConfig(format!("`{field}` must hold ASCII addresses such as team@example.com or Team <team@example.com>"));
     if text.len() > ADDRESS_BYTES || text.chars().any(char::is_control) {
@@ -161,7 +160,7 @@ fn letter(target: &Target<'_>, written: Written, id: &str) -> Result<Letter, let
         .subject(written.subject)
         .message_id(Some(id.to_owned()))
         .date(SystemTime::now())
-        // No out-of-office answers to us.
+        // Prevents out-of-office replies.
         .raw_header(auto)
         .header(ContentType::TEXT_PLAIN)
         .body(written.text)
@@ -204,7 +203,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_mail_has_its_key_as_its_id_and_says_that_a_machine_wrote_it() {
+    async fn a_mail_has_the_key_as_its_id_and_is_marked_as_auto_generated() {
         let (sent, lines) = deliver(&message("Größe", &["It was Ödön."]), Vec::new()).await;
         let id = format!("<{KEY}@acme.example>");
         assert_eq!(sent.unwrap().provider_ref.as_deref(), Some(id.as_str()));
@@ -222,14 +221,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn no_title_and_no_line_becomes_a_header() {
+    async fn titles_and_lines_cannot_inject_headers() {
         let hostile = message("T\r\nBcc: eve@evil.example\r\n\r\nowned", &["a\r\n.\r\nMAIL FROM:<eve@evil.example>", "."]);
         let (sent, lines) = deliver(&hostile, Vec::new()).await;
         assert!(sent.is_ok());
         let head: Vec<&String> = lines.iter().take_while(|line| !line.is_empty()).collect();
         assert!(head.iter().all(|line| !line.starts_with("Bcc")), "{head:?}");
         assert_eq!(lines.iter().filter(|line| line.starts_with("MAIL")).count(), 1, "{lines:?}");
-        assert_eq!(lines.iter().filter(|line| *line == ".").count(), 1, "the only end is ours: {lines:?}");
+        assert_eq!(lines.iter().filter(|line| *line == ".").count(), 1, "the content ends only once: {lines:?}");
     }
 
     #[tokio::test]
@@ -242,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mail_stays_small() {
+    fn a_mail_is_limited_in_size() {
         let Rendered(text) = email("smtps://mail.example").render(&message(&"t".repeat(500), &["long line "; 5000]));
         let written: Written = serde_json::from_str(&text).unwrap();
         assert_eq!(written.subject.chars().count(), SUBJECT_CHARACTERS);
@@ -250,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_settings_say_what_would_be_right() {
+    fn the_fault_of_bad_settings_states_what_is_expected() {
         let email = email("smtps://mail.example");
         let many: Vec<String> = (0..21).map(|number| format!("p{number}@acme.example")).collect();
         for (public, part) in [

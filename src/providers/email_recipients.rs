@@ -1,8 +1,8 @@
-//! What the recipients of one mail make of its delivery.
+//! The result of a mail with several recipients.
 //!
-//! Those whom the server accepts get the mail, those whom it refuses for good (5yz) are named, and those whom it refuses for now
-//! (4yz) are tried again without the others: [`Rest::served`] says who has the mail already. Where nobody has it, the delivery
-//! failed.
+//! Accepted recipients get the mail. Recipients refused permanently (5yz) are listed in the result. Recipients refused
+//! temporarily (4yz) are retried without the others: [`Rest::served`] lists the recipients that have the mail. If none has it,
+//! the delivery failed.
 
 use lettre::Address;
 
@@ -10,16 +10,16 @@ use super::channel::{ChannelFault, Delivered, Refusal, RefusedRecipient, Rest};
 use super::smtp::{EMAIL, Recipients};
 use crate::fault::{Certainty, Class};
 
-const ADDRESSES: &str = "The mail server refuses every address: register the destination again with addresses that it takes.";
-const WAIT: &str = "The mail server refuses addresses for now; they are tried again by themselves.";
-const WAIT_FOR_SOME: &str = "The mail server refuses some addresses for now; they are tried again by themselves, and the others, \
-                             who have the mail, get no second one. If it goes on, register the destination without them.";
+const ADDRESSES: &str = "The mail server refuses every address: register the destination again with addresses that it accepts.";
+const WAIT: &str = "The mail server refuses addresses temporarily; the job is retried automatically.";
+const WAIT_FOR_SOME: &str = "The mail server refuses some addresses temporarily; they are retried automatically, and the others \
+                             do not get the mail again. If this continues, register the destination without them.";
 
-/// The outcome of a delivery of the mail `id` that the server has answered for each recipient left; `served` have it from earlier
-/// attempts.
+/// Returns the result of a delivery of the mail `id`, by the server's decision about each remaining recipient. The recipients in
+/// `served` have it from earlier attempts.
 ///
 /// # Errors
-/// `email.recipient_refused` where everybody is refused for good, `email.try_later` where nobody has the mail and some may get it.
+/// `email.recipient_refused` if all are refused permanently, `email.try_later` if none has the mail and some may get it later.
 pub(super) fn outcome(id: String, served: &[String], answered: Recipients) -> Result<Delivered, ChannelFault> {
     let Recipients { taken, refused, waiting } = answered;
     let served = [served, &taken].concat();
@@ -30,7 +30,7 @@ pub(super) fn outcome(id: String, served: &[String], answered: Recipients) -> Re
     Ok(Delivered { provider_ref: Some(id), refused, rest })
 }
 
-/// `refusal`, of a call that was for `left` alone, with their names.
+/// Adds the recipients in `left`, for whom the call was made, to `refusal`.
 pub(super) fn of_the_rest(refusal: Refusal, left: &[Address]) -> Refusal {
     let names: Vec<&str> = left.iter().map(AsRef::as_ref).collect();
     let said = format!("{} (still without the mail: {})", refusal.said, names.join(", "));
@@ -58,8 +58,8 @@ fn unfinished(served: usize, refused: &[RefusedRecipient], waiting: &[RefusedRec
     }
 }
 
-/// `not yet for b@x: transient error (450): …; not for a@x, c@x: permanent error (550): …`: all names, and of each kind what was
-/// said first.
+/// Returns all names, with the first reason of each kind:
+/// `not yet for b@x: transient error (450): …; not for a@x, c@x: permanent error (550): …`.
 fn listed(refused: &[RefusedRecipient], waiting: &[RefusedRecipient]) -> String {
     let of_kind = |kind: &str, all: &[RefusedRecipient]| {
         let first = all.first()?;
@@ -93,7 +93,7 @@ mod tests {
 
     type Acts = Vec<(&'static str, Act)>;
 
-    /// A mail to Ann, Bob and Eve, of whom `served` have it already; and the lines that the server got.
+    /// Sends a mail to Ann, Bob and Eve, except those in `served`. Returns the result, and the lines that the server received.
     async fn attempt(served: &[&str], acts: Acts) -> (Result<Delivered, ChannelFault>, Vec<String>) {
         drop(rustls::crypto::ring::default_provider().install_default());
         let script = ScriptedSmtp::start(acts);
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_recipient_who_is_gone_is_named_and_the_others_get_the_mail() {
+    async fn a_permanently_refused_recipient_is_listed_and_the_others_get_the_mail() {
         let (sent, lines) = attempt(&[], vec![(TO_BOB, GONE)]).await;
         let Delivered { provider_ref, refused, rest } = sent.unwrap();
         assert_eq!((provider_ref.as_deref(), names(&refused), rest), (Some("<key@acme.example>"), vec![BOB], None));
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_recipient_who_is_refused_for_now_is_left_for_later_and_the_others_get_the_mail_now() {
+    async fn a_temporarily_refused_recipient_remains_and_the_others_get_the_mail() {
         let (sent, lines) = attempt(&[], vec![(TO_BOB, LATER), ("RCPT TO:<eve", GONE)]).await;
         let Delivered { refused, rest, .. } = sent.unwrap();
         let Rest { served, fault } = rest.unwrap();
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_repeat_is_for_the_rest_alone_and_is_the_same_mail() {
+    async fn a_retry_sends_the_same_mail_only_to_the_remaining_recipients() {
         let (sent, lines) = attempt(&[ANN, EVE], Vec::new()).await;
         assert_eq!(sent.unwrap(), Delivered::whole(Some("<key@acme.example>".to_owned())));
         assert_eq!(envelope(&lines), [BOB]);
@@ -151,23 +151,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_repeat_that_brings_nothing_new_keeps_who_was_served() {
+    async fn a_retry_without_progress_keeps_the_served_recipients() {
         let (sent, lines) = attempt(&[ANN], vec![("RCPT", LATER)]).await;
         let rest = sent.unwrap().rest.unwrap();
         assert_eq!((rest.served, rest.fault.code, has_content(&lines)), (vec![ANN.to_owned()], "email.partly_delivered", false));
         let (sent, lines) = attempt(&[ANN, EVE], vec![("RCPT", GONE)]).await;
         let Delivered { refused, rest, .. } = sent.unwrap();
-        assert_eq!((names(&refused), rest, has_content(&lines)), (vec![BOB], None, false), "the others have it: it is done");
+        assert_eq!((names(&refused), rest, has_content(&lines)), (vec![BOB], None, false), "the others have the mail");
     }
 
     #[tokio::test]
-    async fn nobody_is_called_where_everybody_has_the_mail() {
+    async fn no_server_is_called_if_all_recipients_have_the_mail() {
         let (sent, lines) = attempt(&[EVE, ANN, BOB], Vec::new()).await;
         assert!(sent.is_ok() && lines.is_empty(), "{lines:?}");
     }
 
     #[tokio::test]
-    async fn a_mail_that_everybody_is_refused_for_is_not_sent() {
+    async fn a_mail_is_not_sent_if_all_recipients_are_refused() {
         let slow = Class::Transient { retry_after: None };
         for (acts, code, class) in [
             (vec![("RCPT", GONE)], "email.recipient_refused", Class::Permanent),
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_comes_after_the_content_is_for_all_of_this_call_and_names_the_rest() {
+    async fn a_fault_after_the_content_applies_to_all_recipients_of_the_call() {
         let (sent, _) = attempt(&[], vec![(TO_BOB, GONE), (".", Act::Say("554 spam"))]).await;
         let fault = sent.unwrap_err();
         assert_eq!((fault.code(), fault.certainty()), ("email.refused", Certainty::NotDone));

@@ -1,7 +1,8 @@
-//! The one HTTP client: what every call to the outside has in common.
+//! The HTTP client for all calls to other services.
 //!
-//! No redirects, no proxy of the system, no decompression; a deadline per call, looked at before anything is sent; a limit
-//! on what is read; only addresses that [`super::address`] lets through.
+//! The client follows no redirects, uses no proxy of the system, and does not decompress answers. Each call has a deadline, which
+//! is checked before anything is sent, and a limit for the size of the answer. Only addresses that [`super::address`] permits are
+//! called.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -21,36 +22,36 @@ use super::address::{self, Resolver};
 use super::http_fault::{HttpFault, HttpFaultKind, Patience, Provider, retry_after};
 use crate::trace::{TRACEPARENT, TRACESTATE, Trace};
 
-/// The body read of an ordinary answer, in bytes.
+/// The limit for the body of an ordinary answer, in bytes.
 pub const BODY_BYTES: usize = 1 << 20;
-/// The body read of an answer to a batch, in bytes: room for 20 KiB of each of 200 work items, search results or users.
+/// The limit for the body of an answer to a batch, in bytes: 20 KiB for each of 200 work items, search results or users.
 pub const BATCH_BODY_BYTES: usize = 4 << 20;
-/// The body read of an answer other than 2xx, in bytes; the rest is left.
+/// The part of the body that is read of an answer other than 2xx, in bytes.
 const ERROR_BODY_BYTES: usize = 64 << 10;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// Shorter than the idle time of common servers: a connection they have closed meanwhile makes an outcome unknown.
+/// Shorter than the idle timeout of common servers: a call over a connection that the server has closed has an unknown outcome.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 const AGENT: &str = concat!("dispatch-worker/", env!("CARGO_PKG_VERSION"));
 
-/// The client cannot be made.
+/// The client cannot be created.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientFault {
-    /// TLS has no cryptography.
+    /// No cryptography provider for TLS is installed.
     #[error("no cryptography provider is installed; install rustls' ring provider before the first client")]
     NoCryptoProvider,
     /// The driver refuses its settings.
-    #[error("the HTTP client cannot be made")]
+    #[error("the HTTP client cannot be created")]
     Driver(#[source] reqwest::Error),
 }
 
-/// Sends requests. Cheap to clone: clones share their connections.
+/// A client that sends requests. Cheap to clone: clones share their connections.
 #[derive(Debug, Clone)]
 pub struct HttpClient {
     client: reqwest::Client,
     allow_http_loopback: bool,
 }
 
-/// A request that is ready to go. Its `Debug` form shows nothing of the address, which may hold a secret.
+/// A request that is ready to be sent. Its `Debug` form does not show the address, which may contain a secret.
 pub struct HttpRequest {
     provider: &'static Provider,
     method: Method,
@@ -61,24 +62,24 @@ pub struct HttpRequest {
     reading: Reading,
 }
 
-/// What is read of the body of a 2xx answer.
+/// The part of the body that is read of a 2xx answer.
 #[derive(Debug, Clone, Copy)]
 enum Reading {
     Nothing,
-    /// Nothing after this many bytes.
+    /// The first bytes, at most this many.
     Start(usize),
-    /// All; an answer with more bytes is a fault.
+    /// The whole body; an answer with more bytes is a fault.
     Whole(usize),
 }
 
-/// An answer, whatever its status. Its `Debug` form does not exist: bodies hold other people's data.
+/// An answer with any status. It has no `Debug` form, because bodies contain other people's data.
 pub struct HttpResponse {
     provider: &'static Provider,
     /// The HTTP status.
     pub status: u16,
     /// The header fields.
     pub headers: HeaderMap,
-    /// The body: as the call asked for where the status is 2xx, else as much as could be read of its first 64 KiB.
+    /// The body: as the call requests for a 2xx, otherwise as much as could be read of its first 64 KiB.
     pub body: Vec<u8>,
 }
 
@@ -89,70 +90,69 @@ impl fmt::Debug for HttpRequest {
 }
 
 impl HttpRequest {
-    /// A call that must be over at `deadline` (the runtime's monotonic clock).
+    /// Creates a request whose call must end before `deadline` (the runtime's monotonic clock).
     #[must_use]
     pub fn new(provider: &'static Provider, method: Method, url: Url, deadline: Instant) -> Self {
         let (headers, body) = (HeaderMap::new(), Vec::new());
         Self { provider, method, url, headers, body, deadline, reading: Reading::Whole(BODY_BYTES) }
     }
 
-    /// With a header field.
+    /// Sets a header field.
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.insert(name, value);
         self
     }
 
-    /// With credentials: `Authorization: SCHEME SECRET`, kept out of `Debug` output.
+    /// Sets the credentials, `Authorization: SCHEME SECRET`, which `Debug` output does not show.
     ///
     /// # Errors
-    /// [`HttpFaultKind::Unsendable`] where the secret cannot stand in a header (a line break, for example).
+    /// [`HttpFaultKind::Unsendable`] if a header cannot carry the secret (because of a line break, for example).
     pub fn authorization(self, scheme: &str, secret: &SecretString) -> Result<Self, HttpFault> {
         let value = HeaderValue::from_str(&format!("{scheme} {}", secret.expose_secret()));
-        let mut value = value.map_err(|_| self.unsendable("the credentials hold characters that no header can carry"))?;
+        let mut value = value.map_err(|_| self.unsendable("the credentials contain characters that no header can carry"))?;
         value.set_sensitive(true);
         Ok(self.header(AUTHORIZATION, value))
     }
 
-    /// With a body of the given media type.
+    /// Sets a body of the given media type.
     #[must_use]
     pub fn body(mut self, media_type: &'static str, body: Vec<u8>) -> Self {
         self.body = body;
         self.header(CONTENT_TYPE, HeaderValue::from_static(media_type))
     }
 
-    /// With a JSON body of the given media type.
+    /// Sets a JSON body of the given media type.
     ///
     /// # Errors
-    /// [`HttpFaultKind::Unsendable`] where `value` has no JSON form.
+    /// [`HttpFaultKind::Unsendable`] if `value` has no JSON form.
     pub fn json(self, media_type: &'static str, value: &impl Serialize) -> Result<Self, HttpFault> {
         let body = serde_json::to_vec(value).map_err(|error| self.unsendable(&error.to_string()))?;
         Ok(self.body(media_type, body))
     }
 
-    /// Reading at most `limit` bytes of a 2xx answer instead of [`BODY_BYTES`].
+    /// Limits the body of a 2xx answer to `limit` bytes instead of [`BODY_BYTES`].
     #[must_use]
     pub const fn body_limit(mut self, limit: usize) -> Self {
         self.reading = Reading::Whole(limit);
         self
     }
 
-    /// Reading the first `limit` bytes of a 2xx answer, and leaving the rest, for a vendor that says in a few words what came of
-    /// the call.
+    /// Reads only the first `limit` bytes of a 2xx answer, for a vendor that states the result of the call in a few words.
     #[must_use]
     pub const fn body_start(mut self, limit: usize) -> Self {
         self.reading = Reading::Start(limit);
         self
     }
 
-    /// Reading nothing of a 2xx answer: its status says all.
+    /// Reads nothing of the body of a 2xx answer: its status is sufficient.
     #[must_use]
     pub const fn status_only(mut self) -> Self {
         self.reading = Reading::Nothing;
         self
     }
 
-    /// The host it goes to.
+    /// Returns the host of the request.
     #[must_use]
     pub fn host(&self) -> &str {
         self.url.host_str().unwrap_or_default()
@@ -164,16 +164,16 @@ impl HttpRequest {
 }
 
 impl HttpClient {
-    /// A client. `allow_http_loopback` lets `http:` addresses of this machine through (development).
+    /// Creates a client. `allow_http_loopback` permits `http:` addresses of this machine (development).
     ///
     /// # Errors
-    /// [`ClientFault`] where no cryptography provider is installed or the driver refuses.
+    /// [`ClientFault`] if no cryptography provider is installed or the driver refuses its settings.
     pub fn new(allow_http_loopback: bool) -> Result<Self, ClientFault> {
         Self::resolving(Resolver::of_system(allow_http_loopback), allow_http_loopback)
     }
 
     pub(super) fn resolving(resolver: Resolver, allow_http_loopback: bool) -> Result<Self, ClientFault> {
-        // The driver would panic without one.
+        // The driver panics without a cryptography provider.
         if rustls::crypto::CryptoProvider::get_default().is_none() {
             return Err(ClientFault::NoCryptoProvider);
         }
@@ -191,17 +191,17 @@ impl HttpClient {
         Ok(Self { client, allow_http_loopback })
     }
 
-    /// Whether `url` may be called: `https:`, or `http:` to loopback where the settings allow it; no credentials inside; where
-    /// the host is an address, one that may be called. What a name resolves to is looked at when it is connected to.
+    /// Checks that `url` may be called: `https:`, or `http:` to loopback if the settings permit it; without credentials; and if
+    /// the host is an address, one that may be called. A name is checked when the client connects to it.
     ///
     /// # Errors
-    /// What would be right, for a person.
+    /// What the URL must be, for an operator.
     pub fn check_url(&self, url: &Url) -> Result<(), &'static str> {
         if !url.username().is_empty() || url.password().is_some() {
             return Err("the address must not contain a user name or password");
         }
         let host = url.host_str().ok_or("the address must name a host")?;
-        // The URL's parser has made dotted numbers of every other way to write an IPv4 address.
+        // The URL parser has converted every other notation of an IPv4 address to dotted numbers.
         let literal = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok();
         if let Some(rule) = literal.and_then(|literal| address::broken_rule(literal, self.allow_http_loopback)) {
             return Err(rule.text());
@@ -214,17 +214,17 @@ impl HttpClient {
         }
     }
 
-    /// Reads and checks an address from settings.
+    /// Parses and checks an address from settings.
     ///
     /// # Errors
-    /// What would be right, for a person.
+    /// What the URL must be, for an operator.
     pub fn parse_url(&self, text: &str) -> Result<Url, &'static str> {
         let url = Url::parse(text).map_err(|_| "the address must be an absolute URL such as https://example.com/hook")?;
         self.check_url(&url)?;
         Ok(url)
     }
 
-    /// Sends `call` and reads the answer, whatever its status.
+    /// Sends `call` and reads the answer, with any status.
     ///
     /// # Errors
     /// Every [`HttpFaultKind`] but `Status` and `Malformed`.
@@ -250,7 +250,7 @@ impl HttpClient {
 }
 
 impl HttpResponse {
-    /// Itself where the status is 2xx.
+    /// Returns the answer if its status is 2xx.
     ///
     /// # Errors
     /// [`HttpFaultKind::Status`] otherwise.
@@ -259,7 +259,7 @@ impl HttpResponse {
         self.success_or(Patience { retry_after, with_all: false })
     }
 
-    /// As [`HttpResponse::success`], where the vendor says in its own way how long to wait, and with what.
+    /// As [`HttpResponse::success`], for a vendor that states the rate limit and its extent in its own way.
     ///
     /// # Errors
     /// [`HttpFaultKind::Status`] unless the status is 2xx.
@@ -270,21 +270,21 @@ impl HttpResponse {
         Err(self.fault(HttpFaultKind::of_status(self.status, patience, &self.body)))
     }
 
-    /// The body, decoded. What `T` does not name costs nothing.
+    /// Decodes the JSON body. Fields that `T` does not name are skipped.
     ///
     /// # Errors
-    /// [`HttpFaultKind::Malformed`] where it does not have the shape of `T`.
+    /// [`HttpFaultKind::Malformed`] if the body does not have the shape of `T`.
     pub fn json<'body, T: Deserialize<'body>>(&'body self) -> Result<T, HttpFault> {
         serde_json::from_slice(&self.body).map_err(|error| self.malformed(&error.to_string()))
     }
 
-    /// That this answer is not what the vendor describes.
+    /// Returns the fault of an answer that does not match the vendor's documentation.
     #[must_use]
     pub fn malformed(&self, why: &str) -> HttpFault {
         self.fault(HttpFaultKind::Malformed(super::scrub::scrub(why)))
     }
 
-    /// A header field as text.
+    /// Returns a header field as text.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
@@ -295,7 +295,7 @@ impl HttpResponse {
     }
 }
 
-/// W3C Trace Context of the job that the call is made for, in a span of its own.
+/// Returns the W3C Trace Context of the job that makes the call, with a span of its own.
 fn trace_headers() -> HeaderMap {
     let Some(trace) = Trace::child_of_current() else { return HeaderMap::new() };
     let named = [(TRACEPARENT, Some(trace.to_string())), (TRACESTATE, trace.state().map(str::to_owned))];
@@ -305,8 +305,8 @@ fn trace_headers() -> HeaderMap {
     named.into_iter().filter_map(header).collect()
 }
 
-/// What `future` gives, or nothing once `deadline` has passed. The clock is read before each poll: a process that was
-/// frozen between connecting and sending must not send afterwards, which a timer alone (it fires late) would let happen.
+/// Returns the output of `future`, or `None` once `deadline` has passed. The clock is read before each poll: a process that was
+/// frozen between connecting and sending must not send afterwards. A timer alone fires late and does not prevent that.
 pub(super) async fn within<F: Future>(deadline: Instant, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     let mut alarm = pin!(sleep_until(deadline));
@@ -327,7 +327,7 @@ async fn read_whole(response: &mut Response, limit: usize, deadline: Instant) ->
     if body.len() > limit { Err(HttpFaultKind::TooLarge(limit)) } else { Ok(body) }
 }
 
-/// The first `limit` bytes. A body that breaks off before them is a fault: what is missing could say anything.
+/// Reads the first `limit` bytes. A body that is truncated before them is a fault, because the missing part is not known.
 async fn read_start(response: &mut Response, limit: usize, deadline: Instant) -> Result<Vec<u8>, HttpFaultKind> {
     let mut body = Vec::new();
     while body.len() < limit {
@@ -339,7 +339,7 @@ async fn read_start(response: &mut Response, limit: usize, deadline: Instant) ->
     Ok(body)
 }
 
-/// As much of an error's body as comes in time: the status is known and must not be lost with it.
+/// Reads as much of an error's body as arrives in time. A failure is ignored, because the status is known and must be kept.
 async fn read_some(response: &mut Response, deadline: Instant) -> Vec<u8> {
     let mut body = Vec::new();
     while let Some(Ok(Some(chunk))) = within(deadline, response.chunk()).await {
@@ -357,7 +357,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_was_frozen_beyond_its_deadline_does_not_go_on() {
+    async fn a_process_frozen_beyond_the_deadline_does_not_continue_the_call() {
         let mut went_on = false;
         let frozen = poll_fn(|_| {
             went_on = true;

@@ -1,5 +1,4 @@
-//! What can go wrong with an HTTP call, once for all providers: the class of each failure, and whether the other side may
-//! have acted.
+//! The faults of HTTP calls, for all providers: the class of each fault, and whether the provider may have acted.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -10,10 +9,10 @@ use super::address::RefusedName;
 use super::said::Said;
 use crate::fault::{Certainty, Class, Fault};
 
-/// A provider as errors name it, with its stable codes.
+/// A provider, as errors name it, with its stable error codes.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Provider {
-    /// As codes begin: `azure_devops`.
+    /// The prefix of its error codes: `azure_devops`.
     pub name: &'static str,
     pub(super) codes: Codes,
 }
@@ -36,7 +35,7 @@ pub(super) struct Codes {
     pub(super) redirected: &'static str,
     pub(super) refused: &'static str,
     pub(super) bad_config: &'static str,
-    /// What the other side says in words that are not known here, see [`Class::Unrecognized`].
+    /// The provider answered with an unknown error code, see [`Class::Unrecognized`].
     pub(super) unrecognized: &'static str,
 }
 
@@ -73,23 +72,23 @@ pub(super) use provider;
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {kind}", provider.name)]
 pub struct HttpFault {
-    /// Who was called.
+    /// The provider that was called.
     pub provider: &'static Provider,
-    /// What went wrong.
+    /// The kind of failure.
     #[source]
     pub kind: HttpFaultKind,
 }
 
-/// What went wrong with a call.
+/// The kind of failure of a call.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpFaultKind {
-    /// The request was not sent because it could not or must not be.
+    /// The request could not be built, or must not be sent. Nothing was sent.
     #[error("not sent: {0}")]
     Unsendable(String),
-    /// The address is not one that may be called; what would be right. Nothing was sent.
+    /// The address may not be called; the text states what is expected. Nothing was sent.
     #[error("not sent: {0}")]
     AddressRefused(String),
-    /// No connection came about: resolving, connecting or the TLS handshake failed, or took longer than it may.
+    /// No connection was established: resolving, connecting or the TLS handshake failed or timed out.
     #[error("no connection")]
     Unreachable(#[source] reqwest::Error),
     /// The call's deadline had passed before anything was sent.
@@ -101,10 +100,10 @@ pub enum HttpFaultKind {
     /// The connection broke before the answer was complete.
     #[error("the connection was lost before the answer was complete")]
     Lost(#[source] reqwest::Error),
-    /// The answer has more bytes than are taken.
+    /// The answer exceeds the limit for its size.
     #[error("the answer has more than {0} bytes")]
     TooLarge(usize),
-    /// A 2xx whose body is not what the vendor describes.
+    /// A 2xx whose body does not match the vendor's documentation.
     #[error("the answer does not have the expected shape: {0}")]
     Malformed(String),
     /// An answer other than 2xx.
@@ -112,37 +111,36 @@ pub enum HttpFaultKind {
     Status {
         /// The HTTP status.
         status: u16,
-        /// The other side's `Retry-After`.
+        /// The provider's `Retry-After`.
         retry_after: Option<Duration>,
         /// See [`Patience::with_all`].
         with_all: bool,
-        /// What the other side said of it: see [`Said`].
+        /// The provider's explanation: see [`Said`].
         body: String,
     },
 }
 
-/// What an answer asks for before the next call.
+/// The rate limit that an answer states.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Patience {
-    /// For how long.
+    /// The time to wait before the next call.
     pub retry_after: Option<Duration>,
-    /// With everything that is sent the same way (with the same credential, from the same address), not with this destination
-    /// alone.
+    /// Whether the limit applies to all calls with the same credential or from the same address, not to this destination alone.
     pub with_all: bool,
 }
 
 impl HttpFaultKind {
-    /// Of an answer other than 2xx.
+    /// Returns the fault of an answer other than 2xx.
     #[must_use]
     pub fn of_status(status: u16, patience: Patience, body: &[u8]) -> Self {
         let Patience { retry_after, with_all } = patience;
         Self::Status { status, retry_after, with_all, body: Said::of(body).to_string() }
     }
 
-    /// Of an error of the driver.
+    /// Converts an error of the HTTP driver.
     #[must_use]
     pub(super) fn of_driver(error: reqwest::Error) -> Self {
-        // A URL may carry what nobody else should read (a path with a key in it).
+        // A URL may contain a secret (a path with a key in it).
         let error = error.without_url();
         if error.is_builder() {
             return Self::Unsendable("the request could not be built".to_owned());
@@ -199,19 +197,19 @@ impl Fault for HttpFault {
         match &self.kind {
             HttpFaultKind::Unsendable(why) => format!("Correct the address or the settings of {name}: {why}."),
             HttpFaultKind::AddressRefused(why) => format!("Register another address for {name}: {why}."),
-            HttpFaultKind::Unreachable(_) => format!("Look whether {name} can be reached from here (name, route, certificate)."),
+            HttpFaultKind::Unreachable(_) => format!("Check that this machine can reach {name} (name, route, certificate)."),
             HttpFaultKind::Expired | HttpFaultKind::TimedOut | HttpFaultKind::Lost(_) => {
-                format!("{name} is slow or the way to it is; it is tried again by itself.")
+                format!("{name} or the network is slow; the job is retried automatically.")
             }
-            HttpFaultKind::TooLarge(limit) => format!("{name} sent more than the {limit} bytes taken; ask it for less."),
-            HttpFaultKind::Malformed(_) => format!("Look whether the address belongs to {name}, and not to a proxy before it."),
+            HttpFaultKind::TooLarge(limit) => format!("{name} sent more than the limit of {limit} bytes; request less."),
+            HttpFaultKind::Malformed(_) => format!("Check that the address belongs to {name}, and not to a proxy."),
             HttpFaultKind::Status { status, .. } => match status {
                 401 => format!("{name} does not accept the credentials: renew them."),
                 403 => format!("The credentials for {name} lack a permission: grant it."),
-                404 | 410 => format!("What {name} was asked for does not exist there: look at the ids and addresses."),
-                300..=399 => format!("{name} points elsewhere, and redirects are not followed: register the final address."),
-                408 | 425 | 429 | 500..=599 => format!("{name} asks for patience; it is tried again by itself."),
-                _ => format!("{name} refuses the request; its answer says why."),
+                404 | 410 => format!("The requested resource does not exist at {name}: check the ids and addresses."),
+                300..=399 => format!("{name} redirects, and redirects are not followed: register the final address."),
+                408 | 425 | 429 | 500..=599 => format!("{name} is busy or unavailable; the job is retried automatically."),
+                _ => format!("{name} refuses the request; its answer states the reason."),
             },
         }
     }
@@ -242,9 +240,9 @@ impl fmt::Display for Provider {
     }
 }
 
-/// What `Retry-After` asks for, as seconds or as an HTTP-date in any of its three forms (RFC 9110 §10.2.3, §5.6.7). What cannot
-/// be read is none, and so is zero or a date gone by: caches in front of a server that is ill send it with every answer, and
-/// whoever took it at its word would use up all attempts within seconds.
+/// Returns the time stated by `Retry-After`, as seconds or as an HTTP-date in any of its three forms (RFC 9110 §10.2.3, §5.6.7).
+/// Returns `None` for a value that cannot be parsed, for zero and for a date in the past: caches in front of an unavailable
+/// server send such values with every answer, and a job that followed them would use all its attempts within seconds.
 #[must_use]
 pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
@@ -255,7 +253,7 @@ pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     wish(asked)
 }
 
-/// How long the other side asks to wait, where it asks for anything.
+/// Returns the time to wait, or `None` if it is zero.
 pub(super) fn wish(asked: Duration) -> Option<Duration> {
     (!asked.is_zero()).then_some(asked)
 }
@@ -272,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_short_list_is_transient_and_only_4xx_proves_that_nothing_was_done() {
+    fn only_listed_statuses_are_transient_and_only_4xx_proves_that_nothing_was_done() {
         let patient = Class::Transient { retry_after: Some(Duration::from_secs(3)) };
         for (status, code, class, certainty) in [
             (302, "test.redirected", Class::Permanent, Certainty::Unknown),
@@ -292,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_is_read_as_seconds_and_as_a_date() {
+    fn retry_after_is_parsed_as_seconds_and_as_a_date() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_700);
         for (text, expected) in [
             ("17", Some(17)),
@@ -312,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_body_is_scrubbed_and_cut() {
+    fn an_error_body_is_scrubbed_and_truncated() {
         let body = format!("Bearer s3cr3t {}", "x ".repeat(5000));
         let fault = HttpFaultKind::of_status(400, Patience::default(), body.as_bytes()).to_string();
         assert!(!fault.contains("s3cr3t") && fault.len() < 2100, "{fault}");

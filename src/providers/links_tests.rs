@@ -1,4 +1,4 @@
-//! Nothing that others wrote is a link in any chat or mail.
+//! Tests that untrusted text is not a link in any chat or mail.
 
 use serde_json::Value;
 
@@ -7,7 +7,7 @@ use super::channel::{Message, channels};
 use super::scripted::client;
 use super::text::LINK_BREAK;
 
-/// What readers make links of, in titles and names of people.
+/// Texts that programs turn into links, as they occur in titles and names of people.
 const LINKS: [&str; 7] = [
     "https://evil.example/login",
     "http://10.0.0.1/",
@@ -19,18 +19,18 @@ const LINKS: [&str; 7] = [
 ];
 
 #[test]
-fn no_channel_for_people_shows_a_link_of_others() {
+fn no_channel_for_people_shows_a_link_in_untrusted_text() {
     let lines = LINKS.iter().map(|link| format!("Pay at {link} today")).collect();
     let title = format!("WEB-17 is now assigned to {}", LINKS.join(" "));
     let message = Message { event: "x".into(), happened_at: None, title, lines, details: Value::Null };
     let mut seen = Vec::new();
     for channel in channels(&client(), &ProviderSettings::default(), None) {
-        // What a program receives is not changed for people.
+        // A webhook delivers to programs, without changes for people.
         if channel.kind() == "webhook" {
             continue;
         }
         let rendered = channel.render(&message).0;
-        // A card names its own schema.
+        // A card contains the URL of its schema.
         let text =
             rendered.replace("http://adaptivecards.io/schemas/adaptive-card.json", "").replace("vnd.microsoft.card.adaptive", "");
         let text = text
@@ -41,7 +41,7 @@ fn no_channel_for_people_shows_a_link_of_others() {
         for sign in ["https:", "http:", "mailto:", "www.", "evil.", "eve@", "10.0"] {
             assert!(!text.contains(sign), "{}: {sign} in {text}", channel.kind());
         }
-        assert!(text.contains(&format!("evil{LINK_BREAK}.example")), "{}: it can still be read: {text}", channel.kind());
+        assert!(text.contains(&format!("evil{LINK_BREAK}.example")), "{}: the text stays readable: {text}", channel.kind());
         seen.push(channel.kind());
     }
     assert_eq!(seen, ["discord", "discord_webhook", "email", "slack", "teams"]);

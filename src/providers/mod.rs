@@ -1,7 +1,7 @@
-//! The ways to other people's services: Azure DevOps, Microsoft Entra, and the channels messages go through.
+//! Clients of other services: Azure DevOps, Microsoft Entra, and the channels that deliver messages.
 //!
-//! The only place that names the drivers of HTTP and SMTP. What is common to all calls (limits, deadlines, the class and
-//! certainty of each failure) is in [`http`] and [`http_fault`]; which addresses may be called is in [`address`].
+//! Only this module uses the drivers of HTTP and SMTP. [`http`] and [`http_fault`] contain the parts common to all calls: limits,
+//! deadlines, and the class and certainty of each failure. [`address`] decides which addresses may be called.
 
 pub mod address;
 pub mod azure_devops;
@@ -53,27 +53,27 @@ use self::governor::Governor;
 use self::http::{ClientFault, HttpClient};
 use self::smtp::{BadSmtp, SmtpServer};
 
-/// Where providers are and how they are called.
+/// The addresses of the providers, and how they are called.
 #[derive(Debug, Clone)]
 pub struct ProviderSettings {
-    /// Azure DevOps' hosts.
+    /// The hosts of Azure DevOps.
     pub hosts: Hosts,
-    /// Where tokens are refreshed.
+    /// The settings of Microsoft Entra, which refreshes tokens.
     pub entra: EntraSettings,
-    /// Discord's API, with its version.
+    /// The URL of Discord's API, with its version.
     pub discord_api: String,
-    /// Slack's Web API.
+    /// The URL of Slack's Web API.
     pub slack_api: String,
-    /// The mail server as a URL, see [`SmtpServer::parse`]; without one, no mail goes out.
+    /// The mail server as a URL, see [`SmtpServer::parse`]. Without one, no mail is sent.
     pub smtp_server: Option<SecretString>,
-    /// Lets plain `http:` through to this machine (development).
+    /// Permits plain `http:` to this machine (development).
     pub allow_http_loopback: bool,
-    /// The longest time for one call.
+    /// The longest duration of one call.
     pub call_timeout: Duration,
 }
 
 impl Default for ProviderSettings {
-    /// The vendors' own addresses, https only, ten seconds.
+    /// Returns the vendors' addresses, https only, and a timeout of ten seconds.
     fn default() -> Self {
         Self {
             hosts: Hosts::default(),
@@ -90,47 +90,47 @@ impl Default for ProviderSettings {
 /// The providers cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupFault {
-    /// No client.
+    /// The HTTP client cannot be created.
     #[error(transparent)]
     Client(#[from] ClientFault),
-    /// An address of Azure DevOps.
+    /// The address of an Azure DevOps host is invalid.
     #[error(transparent)]
     Host(#[from] BadHost),
-    /// A setting of Microsoft Entra's.
+    /// A setting of Microsoft Entra is invalid.
     #[error(transparent)]
     Entra(#[from] BadEntra),
-    /// The address of Discord's API.
-    #[error("the setting for Discord's API is not usable: {0}")]
+    /// The address of Discord's API is invalid.
+    #[error("the setting for Discord's API is invalid: {0}")]
     Discord(&'static str),
-    /// The address of Slack's API.
-    #[error("the setting for Slack's API is not usable: {0}")]
+    /// The address of Slack's API is invalid.
+    #[error("the setting for Slack's API is invalid: {0}")]
     Slack(&'static str),
-    /// The mail server.
-    #[error("the setting for the mail server is not usable")]
+    /// The address of the mail server is invalid.
+    #[error("the setting for the mail server is invalid")]
     Smtp(#[from] BadSmtp),
 }
 
 /// All providers.
 pub struct Providers {
-    /// The tracker.
+    /// The client of Azure DevOps.
     pub azure_devops: AzureDevOps,
-    /// Who gives new tokens for it.
+    /// The client of Microsoft Entra, which issues tokens for Azure DevOps.
     pub entra: Entra,
-    /// What messages go through.
+    /// The channels that deliver messages.
     pub channels: Vec<Box<dyn Channel>>,
-    /// Lets their calls out. Azure DevOps asks it itself; who delivers through a channel asks it before.
+    /// The governor of their calls. The client of Azure DevOps asks it itself; the caller of a channel asks it before the call.
     pub governor: Arc<Governor>,
-    /// What answers go through to who clicked in Discord; no destination is of its kind.
+    /// The channel of answers to clicks in Discord. No destination has its kind.
     pub interaction: DiscordInteraction,
-    /// See [`ProviderSettings::call_timeout`]; the deadline of an effect's call is its intent's.
+    /// See [`ProviderSettings::call_timeout`]. The call of an effect has the deadline of its intent instead.
     pub call_timeout: Duration,
 }
 
 impl Providers {
-    /// Sets them up; calls nobody. Wants rustls' cryptography provider installed.
+    /// Creates the clients, without any call. Requires that rustls' cryptography provider is installed.
     ///
     /// # Errors
-    /// [`SetupFault`] says which setting is wrong and what would be right.
+    /// [`SetupFault`] states which setting is invalid and what is expected.
     pub fn new(settings: &ProviderSettings, governor: Arc<Governor>) -> Result<Self, SetupFault> {
         let http = HttpClient::new(settings.allow_http_loopback)?;
         http.parse_url(&settings.discord_api).map_err(SetupFault::Discord)?;
@@ -144,7 +144,7 @@ impl Providers {
         Ok(Self { azure_devops, entra, channels, governor, interaction, call_timeout })
     }
 
-    /// The channel for destinations of `kind`; the answer to an interaction has no destination.
+    /// Returns the channel for destinations of `kind`. The channel of answers to clicks is not among them.
     #[must_use]
     pub fn channel(&self, kind: &str) -> Option<&dyn Channel> {
         self.channels.iter().find(|channel| channel.kind() == kind).map(AsRef::as_ref)

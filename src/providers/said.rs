@@ -1,4 +1,4 @@
-//! What the other side said of a refusal, read from the forms in which vendors say it.
+//! A vendor's explanation of a refusal, parsed from the formats that vendors use.
 
 use std::fmt;
 
@@ -6,14 +6,15 @@ use serde_json::Value;
 
 use super::scrub::scrub;
 
-/// A refusal's code and sentence: scrubbed of what looks like a secret, each at most 2 KiB. Empty where the answer has no body.
+/// The code and the sentence of a refusal, without anything that looks like a secret, each at most 2 KiB. Empty if the answer has
+/// no body.
 ///
-/// Azure DevOps answers `{typeKey, message}`, Microsoft Entra `{error, error_description}` (RFC 6749 §5.2), Discord `{code, message,
-/// errors}`, Slack `{error}`, workflows of Microsoft Teams `{error: {code, message}}`, others `{title, detail}` (RFC 9457). A body of
-/// another form is a sentence as it stands.
+/// Azure DevOps answers `{typeKey, message}`, Microsoft Entra `{error, error_description}` (RFC 6749 §5.2), Discord
+/// `{code, message, errors}`, Slack `{error}`, workflows of Microsoft Teams `{error: {code, message}}`, others `{title, detail}`
+/// (RFC 9457). A body in any other format is the sentence itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Said {
-    /// The vendor's word or number: `WorkItemRevisionMismatchException`, `invalid_grant`, `50013`.
+    /// The vendor's error code: `WorkItemRevisionMismatchException`, `invalid_grant`, `50013`.
     pub code: Option<String>,
     /// The vendor's sentence: `TF400813: The user … is not authorized to access this resource.`
     pub sentence: String,
@@ -21,11 +22,11 @@ pub struct Said {
 
 const CODES: [&str; 3] = ["typeKey", "code", "error"];
 const SENTENCES: [&str; 5] = ["message", "Message", "error_description", "detail", "title"];
-/// Where more is said: Discord's account of each field that is wrong.
+/// The field with details: Discord's list of invalid fields.
 const MORE: &str = "errors";
 
 impl Said {
-    /// Of an answer's body.
+    /// Parses the body of an answer.
     #[must_use]
     pub fn of(body: &[u8]) -> Self {
         let read = serde_json::from_slice::<Value>(body).ok().and_then(|value| Self::of_json(&value));
@@ -50,13 +51,13 @@ impl Said {
         (!said.is_empty()).then_some(said)
     }
 
-    /// Whether the vendor's code is this one, or its sentence has it: `TF26071` stands at the beginning of one.
+    /// Returns whether the vendor's code is `code`, or its sentence contains it: a sentence may begin with `TF26071`.
     #[must_use]
     pub fn names(&self, code: &str) -> bool {
         self.code.as_deref() == Some(code) || self.sentence.contains(code)
     }
 
-    /// Whether nothing was said.
+    /// Returns whether there is neither a code nor a sentence.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.code.is_none() && self.sentence.is_empty()
@@ -82,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn the_code_and_the_sentence_are_read_from_each_vendor_s_form() {
+    fn the_code_and_the_sentence_are_parsed_from_each_vendor_s_format() {
         for (body, expected) in [
             (
                 r#"{"$id":"1","message":"TF26071: changed","typeName":"X","typeKey":"WorkItemRevisionMismatchException","errorCode":0}"#,
@@ -118,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_code_is_known_by_its_own_field_and_at_the_head_of_a_sentence() {
+    fn a_code_is_found_in_its_own_field_and_in_the_sentence() {
         let said = Said::of(br#"{"typeKey":"K","message":"VS403351: Test Operation failed"}"#);
         assert!(said.names("K") && said.names("VS403351") && !said.names("TF26071"));
     }

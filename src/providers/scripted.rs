@@ -1,5 +1,5 @@
-//! A scripted HTTP server for the tests of this folder: it gives the answers it was told to, in order, on loopback, and
-//! keeps what it was asked. It speaks bytes, so it can also lose an answer or stop in the middle of one.
+//! A scripted HTTP server for the tests of this module. It sends the given answers in order, on loopback, and records the
+//! requests. It works on bytes, so it can also lose an answer or stop in the middle of one.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::http::HttpClient;
 
-/// What was received.
+/// A received request.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Received {
     pub(super) method: String,
@@ -30,29 +30,29 @@ impl Received {
     }
 }
 
-/// What to do with the next request.
+/// The reply to the next request.
 pub(super) enum Reply {
     /// Send these bytes and close.
     Bytes(Vec<u8>),
-    /// Close without a word.
+    /// Close the connection without an answer.
     Lose,
-    /// Keep the connection and say nothing until the client goes away.
+    /// Keep the connection open without an answer until the client closes it.
     Hang,
 }
 
-/// An answer with a status, extra header lines and a body.
+/// Returns an answer with a status, extra header lines and a body.
 pub(super) fn reply(status: u16, headers: &str, body: &str) -> Reply {
     let length = body.len();
     let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {length}\r\nconnection: close\r\n{headers}\r\n");
     Reply::Bytes([head.as_bytes(), body.as_bytes()].concat())
 }
 
-/// A 200 with a JSON body.
+/// Returns a 200 with a JSON body.
 pub(super) fn json(body: &Value) -> Reply {
     reply(200, "content-type: application/json\r\n", &body.to_string())
 }
 
-/// The server.
+/// A server that follows a script.
 pub(super) struct Scripted {
     pub(super) url: String,
     received: Arc<Mutex<Vec<Received>>>,
@@ -83,7 +83,7 @@ fn answer(mut stream: TcpStream, reply: Reply, log: &Mutex<Vec<Received>>) {
     let Some(request) = read(&mut BufReader::new(&stream)) else { return };
     log.lock().unwrap().push(request);
     match reply {
-        // The client may have gone away over the size of the answer.
+        // The client may have closed the connection because of the size of the answer.
         Reply::Bytes(bytes) => drop(stream.write_all(&bytes)),
         Reply::Lose => {}
         Reply::Hang => drop(stream.read(&mut [0])),
@@ -107,14 +107,14 @@ fn read(stream: &mut impl BufRead) -> Option<Received> {
     Some(request)
 }
 
-/// A client that may call it.
+/// Returns a client that may call the server.
 pub(super) fn client() -> HttpClient {
-    // Another test of this process may have been first.
+    // Another test of this process may have installed it already.
     drop(rustls::crypto::ring::default_provider().install_default());
     HttpClient::new(true).unwrap()
 }
 
-/// A deadline that no working test meets.
+/// Returns a deadline that no working test reaches.
 pub(super) fn soon() -> Instant {
     Instant::now() + Duration::from_secs(10)
 }

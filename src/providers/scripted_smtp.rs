@@ -1,29 +1,30 @@
-//! A scripted SMTP server for the tests of this folder: one dialogue on loopback, with replies that are as told and
-//! otherwise friendly.
+//! A scripted SMTP server for the tests of this module. It serves one dialogue on loopback, and replies as the script states,
+//! otherwise with success.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
-/// What to do instead of a friendly reply.
+/// The action instead of a successful reply.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Act {
     /// Reply with this line.
     Say(&'static str),
-    /// Close without a word.
+    /// Close the connection without a reply.
     Close,
-    /// Say nothing until the client goes away.
+    /// Keep the connection open without a reply until the client closes it.
     Hang,
 }
 
-/// The server.
+/// A server that follows a script.
 pub(super) struct ScriptedSmtp {
     pub(super) url: String,
     received: Arc<Mutex<Vec<String>>>,
 }
 
 impl ScriptedSmtp {
-    /// Acts as told at a verb (`""` is the greeting, `.` the end of the content), or at lines that begin so (`RCPT TO:<ann`).
+    /// Starts a server with an action for each verb (`""` is the greeting, `.` the end of the content), or for lines that begin
+    /// with a text (`RCPT TO:<ann`).
     pub(super) fn start(acts: Vec<(&'static str, Act)>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("smtp://{}", listener.local_addr().unwrap());
@@ -37,7 +38,7 @@ impl ScriptedSmtp {
         Self { url, received }
     }
 
-    /// Every line that came.
+    /// Returns every received line.
     pub(super) fn received(&self) -> Vec<String> {
         self.received.lock().unwrap().clone()
     }

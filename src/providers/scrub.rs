@@ -1,19 +1,19 @@
-//! Takes what looks like a secret out of text that others sent: an error body may repeat a token, and error bodies are
+//! Removes text that looks like a secret from other services' answers: an error body may repeat a token, and error bodies are
 //! stored, logged and shown.
 
 use crate::fault::{MESSAGE_BYTES, storable};
 
-/// What stands where a secret stood.
+/// The replacement of a secret.
 const MARK: &str = "[scrubbed]";
 /// A run of letters and digits this long is more likely a key than a word.
 const LONG: usize = 32;
-/// The shortest credential after `Bot` or `Basic`, which are ordinary words too.
+/// The shortest credential after `Bot` or `Basic`, which are also ordinary words.
 const AFTER_SCHEME: usize = 16;
-/// Names whose value, after `:` or `=`, is a secret.
+/// Names of secrets; the value follows after `:` or `=`.
 const NAMES: [&str; 7] = ["token", "secret", "password", "authorization", "signature", "api_key", "apikey"];
 
-/// `text` without anything that looks like a credential, cut to [`MESSAGE_BYTES`] afterwards, so that no secret is halved
-/// into something that no longer looks like one.
+/// Returns `text` without anything that looks like a credential, truncated to [`MESSAGE_BYTES`]. Truncation comes last, so that
+/// it cannot shorten a secret to text that no longer looks like one.
 #[must_use]
 pub fn scrub(text: &str) -> String {
     let mut out = String::with_capacity(text.len().min(MESSAGE_BYTES));
@@ -33,11 +33,11 @@ pub fn scrub(text: &str) -> String {
         }
         rest = tail;
     }
-    // NUL grows when it is replaced, so that comes before the cut.
+    // The replacement of NUL is longer, so it comes before the truncation.
     storable(&out.replace('\0', "\u{fffd}"), MESSAGE_BYTES)
 }
 
-/// What stands before a word: the word before, and what is between.
+/// The text before a word: the previous word, and the characters between them.
 #[derive(Default)]
 struct Before {
     word: String,
@@ -60,7 +60,7 @@ fn is_scheme(word: &str) -> bool {
     ["bearer", "bot", "basic"].iter().any(|scheme| word.eq_ignore_ascii_case(scheme))
 }
 
-/// The characters of base64, base64url, JSON web tokens and percent-encoding; `=` only ends a word and is left outside.
+/// Returns whether `c` occurs in base64, base64url, JSON web tokens or percent-encoding. `=` only ends a word and is excluded.
 fn is_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '_' | '-' | '.' | '~' | '%')
 }
@@ -72,12 +72,12 @@ fn looks_secret(word: &str) -> bool {
         || (word.len() >= LONG && has(u8::is_ascii_digit) && has(u8::is_ascii_alphabetic) && !is_guid(word))
 }
 
-/// Whether a word is the name before the `@` of an e-mail address, which people need to read: no credentials of a URL, which stand
-/// behind a scheme or a colon.
+/// Returns whether a word is the local part of an e-mail address, which operators need to read. Credentials in a URL follow a
+/// scheme or a colon and do not count.
 fn is_mailbox(word: &str, gap: &str, tail: &str) -> bool {
     let of_mailbox = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '+');
     let domain = tail.strip_prefix('@').and_then(|rest| rest.split(|c| !is_word(c)).next()).unwrap_or_default();
-    // A GUID without hyphens is part of some names; a longer run is a key in front of a host.
+    // Some names contain a GUID without hyphens; a longer run is a key in front of a host.
     let has_key = word.split(|c: char| !c.is_ascii_alphanumeric()).any(|run| run.len() > LONG);
     !gap.ends_with([':', '@']) && word.chars().all(of_mailbox) && !word.starts_with("eyJ") && !has_key && domain.contains('.')
 }
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_looks_like_a_credential_is_taken_out() {
+    fn text_that_looks_like_a_credential_is_removed() {
         for (text, secret) in [
             ("Authorization: Bearer abc.def-ghi rejected", "abc.def-ghi"),
             ("header `Authorization: Bot MTk4NjIyNDgzNDcxOTI1MjQ4.Cl2FMQ.ZnCjm1XVW7vRze4b7Cq4se7kKWs`", "ZnCjm1XV"),
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn what_helps_a_person_stays() {
+    fn text_that_operators_need_is_kept() {
         for text in [
             "VS403351: Test Operation for path /rev failed, value 5 was not equal to test value 4.",
             "TF400813: The user '4d7f2a10-1c2b-4e5f-8a9b-0c1d2e3f4a5b' is not authorized",
@@ -135,7 +135,7 @@ mod tests {
         }
 
         #[test]
-        fn a_long_random_key_never_comes_through(key in "[A-Za-z0-9+/]{40,90}", before in "[ \"'(,]{1,2}") {
+        fn a_long_random_key_is_always_removed(key in "[A-Za-z0-9+/]{40,90}", before in "[ \"'(,]{1,2}") {
             prop_assume!(key.bytes().any(|b| b.is_ascii_digit()) && key.bytes().any(|b| b.is_ascii_alphabetic()));
             let out = scrub(&format!("{before}{key} is wrong"));
             prop_assert!(!out.contains(&key));

@@ -1,10 +1,10 @@
 //! Slack, as a bot (<https://docs.slack.dev/reference/methods/chat.postMessage/>).
 //!
-//! **Proof of delivery**: a 2xx whose body says `"ok": true` and names `channel` and `ts` of the message. `"ok": false` is a
-//! refusal; what its word means stands in `slack_words`.
+//! **Proof of delivery**: a 2xx whose body has `"ok": true`, and `channel` and `ts` of the message. `"ok": false` is a refusal;
+//! `slack_words` has the meaning of its error code.
 //!
-//! Blind: Slack describes no key on which a message of an app would be deduplicated. (`client_msg_id` belongs to its own
-//! clients; its makers advise others not to rely on it: <https://github.com/slackapi/java-slack-sdk/issues/852>.)
+//! At-least-once: Slack documents no key that dedupes messages of an app. (`client_msg_id` is for its own clients; its developers
+//! advise others not to rely on it: <https://github.com/slackapi/java-slack-sdk/issues/852>.)
 
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
@@ -23,12 +23,12 @@ use super::text::{Capped, cut, unlinked, visible};
 use crate::job::EffectClass;
 
 static SLACK: Provider = provider!("slack");
-/// What the vendor recommends; from 40,000 on it would cut the text itself.
+/// The limit that the vendor recommends; it truncates text of 40,000 characters and more itself.
 const TEXT_CHARACTERS: usize = 4000;
 const TITLE_CHARACTERS: usize = 256;
 const RIGHT: &str = r#"{"channel": "C0123456789"}"#;
 
-/// Messages of a bot in a Slack channel.
+/// A channel that posts messages of a bot to Slack.
 #[derive(Debug)]
 pub struct Slack {
     http: HttpClient,
@@ -42,13 +42,13 @@ struct Settings<'a> {
     channel: Cow<'a, str>,
 }
 
-/// The answer to every call: `ok` says what came of it, whatever the HTTP status.
+/// The answer to every call: `ok` is the result, with any HTTP status.
 #[derive(Deserialize)]
 struct Posted {
     ok: bool,
     #[serde(default)]
     error: Option<String>,
-    /// The scope that is missing.
+    /// The missing scope.
     #[serde(default)]
     needed: Option<String>,
     #[serde(default)]
@@ -58,13 +58,13 @@ struct Posted {
 }
 
 impl Slack {
-    /// With the Web API at `api` (`https://slack.com/api`).
+    /// Creates a channel that uses the Web API at `api` (`https://slack.com/api`).
     #[must_use]
     pub fn new(http: HttpClient, api: &str) -> Self {
         Self { http, api: api.to_owned() }
     }
 
-    /// Where messages are posted, the channel's id, and the bot's token.
+    /// Returns the URL that messages are posted to, the channel's id, and the bot's token.
     fn target<'c>(&self, config: &'c ChannelConfig) -> Result<(Url, Cow<'c, str>, &'c SecretString), BadConfig> {
         let Settings { channel } = decode(&config.public, RIGHT)?;
         let is_id = channel.starts_with(['C', 'D', 'G'])
@@ -73,8 +73,7 @@ impl Slack {
         if !is_id {
             return Err(BadConfig("`channel` must be a Slack id such as C0123456789, not a name".to_owned()));
         }
-        let mut url =
-            self.http.parse_url(&self.api).map_err(|why| BadConfig(format!("the API's address is not usable: {why}")))?;
+        let mut url = self.http.parse_url(&self.api).map_err(|why| BadConfig(format!("the API's address is invalid: {why}")))?;
         let mut path = url.path_segments_mut().map_err(|()| BadConfig("the API's address must have a path".to_owned()))?;
         path.pop_if_empty().push("chat.postMessage");
         drop(path);
@@ -85,7 +84,7 @@ impl Slack {
     async fn post_message(&self, delivery: Delivery<'_>) -> Result<Delivered, ChannelFault> {
         let bad = |problem| ChannelFault::Config { provider: &SLACK, problem };
         let (url, channel, token) = self.target(delivery.config).map_err(bad)?;
-        // Nothing in the text is markup, a link that unfolds, or a name that is called.
+        // Disables markup, link previews and mentions in the text.
         let body = json!({
             "channel": channel,
             "text": delivery.rendered.0,
@@ -109,7 +108,7 @@ impl Slack {
                 let patience = retry_after(&answer.headers, SystemTime::now());
                 Err(refusal(&SLACK, &word, needed.as_deref(), patience).into())
             }
-            Posted { error: None, .. } => Err(answer.malformed("`ok` is false, and no `error` says why").into()),
+            Posted { error: None, .. } => Err(answer.malformed("`ok` is false without an `error`").into()),
         }
     }
 }
@@ -146,10 +145,10 @@ impl Channel for Slack {
     }
 }
 
-/// One line of plain text as pieces without Slack's control sequences (`<!channel>`, `<@U1>`, `<https://…|text>`), see
-/// <https://docs.slack.dev/messaging/formatting-message-text/#escaping>.
+/// Returns one line of plain text as pieces, with Slack's control sequences (`<!channel>`, `<@U1>`, `<https://…|text>`) escaped,
+/// see <https://docs.slack.dev/messaging/formatting-message-text/#escaping>.
 ///
-/// Bare links are broken up, too: `parse` is the server's promise, and says nothing of what an app makes of a text.
+/// Bare links are broken up, too: `parse` controls only the server, not the apps that show a text.
 fn escape(line: &str) -> Vec<String> {
     let piece = |character| match character {
         '&' => "&amp;".to_owned(),
@@ -193,7 +192,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_message_is_posted_without_markup_links_or_names() {
+    async fn a_message_is_posted_without_markup_links_or_mentions() {
         let (delivered, server) = deliver(ok(&json!({"ok": true, "channel": "C042", "ts": "1503435956.000247"}))).await;
         assert_eq!(delivered.unwrap().provider_ref.as_deref(), Some("C042/1503435956.000247"));
         let request = server.received().remove(0);
@@ -208,7 +207,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refusal_inside_a_200_is_a_failure_of_its_own_kind() {
+    async fn a_refusal_inside_a_200_is_classified_by_its_error_code() {
         let transient = |seconds: Option<u64>| Class::Transient { retry_after: seconds.map(Duration::from_secs) };
         for (word, header, code, class, certainty) in [
             ("ratelimited", "retry-after: 7\r\n", "slack.rate_limited", transient(Some(7)), Certainty::NotDone),
@@ -230,7 +229,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_http_failure_and_a_strange_answer_prove_nothing_but_a_429_proves_that_nothing_was_done() {
+    async fn http_failures_and_unexpected_answers_prove_nothing_except_a_429() {
         for (answer, code, certainty) in [
             (reply(429, "retry-after: 3\r\n", ""), "slack.rate_limited", Certainty::NotDone),
             (reply(503, "", "oops"), "slack.server_error", Certainty::Unknown),
@@ -245,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn control_sequences_lose_their_meaning() {
+    fn control_sequences_are_escaped() {
         let lines = ["<!channel> <@U1> @everyone", "<https://x|click> &lt;", "a\r\nb"];
         let Rendered(text) = slack("https://slack.com/api").render(&message("<#C1>", &lines));
         let expected =
@@ -254,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_settings_say_what_would_be_right_and_no_secret() {
+    fn the_fault_of_bad_settings_states_what_is_expected_and_no_secret() {
         let slack = slack("https://slack.com/api");
         for (public, part) in [
             (json!({}), "channel"),
@@ -275,7 +274,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(48))]
 
         #[test]
-        fn a_message_fits_and_no_entity_is_cut(lines in prop::collection::vec("[&<é🦀a]{0,900}", 0..8)) {
+        fn a_message_fits_and_no_entity_is_split(lines in prop::collection::vec("[&<é🦀a]{0,900}", 0..8)) {
             let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
             let Rendered(text) = slack("https://slack.com/api").render(&message("T", &lines));
             prop_assert!(text.chars().count() <= TEXT_CHARACTERS);

@@ -1,8 +1,8 @@
-//! What Slack's words for a refused message mean: the whole list of errors of `chat.postMessage`
+//! The meaning of Slack's error codes for a refused message: the complete list of errors of `chat.postMessage`
 //! (<https://docs.slack.dev/reference/methods/chat.postMessage/#errors>), and the few that Slack's own clients and other methods
-//! describe beside it (`external_channel_migrating`, `invalid_json`, `json_not_object`, `msg_too_long`).
+//! document (`external_channel_migrating`, `invalid_json`, `json_not_object`, `msg_too_long`).
 //!
-//! Slack adds words at any time and says so. One that is not listed here is tried again a few times, then parked with the word.
+//! Slack may add codes at any time. A job with a code that is not listed here is retried a few times, then parked with the code.
 
 use std::time::Duration;
 
@@ -14,32 +14,32 @@ use crate::fault::{Certainty, Class};
 
 const TOKEN: &str = "Register the destination again with a bot token that Slack accepts.";
 const CHANNEL: &str = "Register the destination again with the id of a channel that the bot can see.";
-const ARCHIVED: &str = "Bring the channel back, or register another one; then retry.";
+const ARCHIVED: &str = "Unarchive the channel, or register another one; then retry.";
 const INVITE: &str = "Invite the bot to the channel; then retry.";
-const PERMISSION: &str = "Give the bot the scope `chat:write`, and leave to post in this channel.";
+const PERMISSION: &str = "Give the bot the scope `chat:write`, and permission to post in this channel.";
 const WORKSPACE: &str = "A setting of the Slack workspace forbids it: let its administrators allow this app here, or register another \
                          channel; then retry.";
-const DEFECT: &str = "This is a defect of the worker: Slack does not take the form of the message.";
-const PATIENCE: &str = "Slack asks for patience; it is tried again by itself.";
+const DEFECT: &str = "This is a defect of the worker: Slack does not accept the format of the message.";
+const PATIENCE: &str = "Slack is busy or unavailable; the job is retried automatically.";
 
-/// The longest word that is shown whole.
+/// The limit for an unknown error code in a hint.
 const WORD_CHARACTERS: usize = 100;
 
-/// What a word means for the message.
+/// The meaning of an error code for the message.
 #[derive(Debug, Clone, Copy)]
 enum Meaning {
-    /// Only a person can change it; what they can do.
+    /// Permanent; the text is the hint for an operator.
     Never(&'static str),
-    /// Nothing was posted, and later it may be.
+    /// Transient; nothing was posted.
     Later,
-    /// As `Later`, because of too many messages.
+    /// As `Later`, because of a rate limit.
     TooMany,
-    /// It may pass, and the message may have been posted.
+    /// Transient; the message may have been posted.
     Unproven,
 }
 use Meaning::{Later, Never, TooMany, Unproven};
 
-/// Each word behind `slack.`, which makes a permanent one's code.
+/// The error codes, each after `slack.`, so that the text is the fault's code for a permanent one.
 const WORDS: [(&str, Meaning); 73] = [
     ("slack.access_denied", Never(PERMISSION)),
     ("slack.accesslimited", Never(WORKSPACE)),
@@ -119,10 +119,10 @@ const WORDS: [(&str, Meaning); 73] = [
     ("slack.two_factor_setup_required", Never(WORKSPACE)),
 ];
 
-/// What an answer with `"ok": false` means. `needed`: the scope that is missing, where Slack names it.
+/// Returns the refusal that an answer with `"ok": false` means. `needed` is the missing scope, if Slack states it.
 ///
-/// The vendor says of `internal_error` and `fatal_error` that some of it may have been done; `request_timeout` is about a body
-/// that did not arrive. A word that is not known is a refusal like the others: `"ok": false` says so.
+/// According to the vendor, a part of the call may have been done after `internal_error` and `fatal_error`; `request_timeout`
+/// means that the body did not arrive. An unknown code is a refusal, too, because of `"ok": false`.
 pub(super) fn refusal(provider: &'static Provider, word: &str, needed: Option<&str>, retry_after: Option<Duration>) -> Refusal {
     let codes = &provider.codes;
     let transient = Class::Transient { retry_after };
@@ -134,7 +134,7 @@ pub(super) fn refusal(provider: &'static Provider, word: &str, needed: Option<&s
         Some((_, Unproven)) => (codes.server_error, transient, Certainty::Unknown, PATIENCE.into()),
         None => {
             let word = cut(&scrub(word), WORD_CHARACTERS);
-            let hint = format!("Look `{word}` up among the errors of Slack's chat.postMessage; then retry.");
+            let hint = format!("Look up `{word}` in the list of errors of Slack's chat.postMessage; then retry.");
             (codes.unrecognized, Class::Unrecognized, Certainty::NotDone, hint.into())
         }
     };
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn every_word_of_the_list_is_known_once_and_named() {
+    fn every_listed_code_is_listed_once_and_recognized() {
         for (code, _) in WORDS {
             let word = code.strip_prefix("slack.").unwrap();
             assert_eq!(WORDS.iter().filter(|(other, _)| *other == code).count(), 1, "{word}");
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn what_passes_by_itself_is_tried_again() {
+    fn transient_codes_are_retried() {
         let transient = Class::Transient { retry_after: None };
         for word in ["external_channel_migrating", "team_added_to_org", "org_login_required", "message_limit_exceeded"] {
             let Refusal { code, class, certainty, .. } = of(word);
@@ -176,14 +176,14 @@ mod tests {
     }
 
     #[test]
-    fn a_word_that_is_not_on_the_list_is_unrecognized_and_stands_in_message_and_hint() {
+    fn an_unlisted_code_is_unrecognized_and_shown_in_message_and_hint() {
         let fault = ChannelFault::from(of("channel_on_holiday"));
         assert_eq!((fault.code(), fault.class()), ("slack.unrecognized", Class::Unrecognized));
         assert!(fault.to_string().contains("channel_on_holiday") && fault.hint().contains("channel_on_holiday"), "{fault}");
     }
 
     #[test]
-    fn a_missing_scope_is_named() {
+    fn a_missing_scope_is_shown() {
         let fault = ChannelFault::from(refusal(&SLACK, "missing_scope", Some("chat:write"), None));
         assert_eq!(fault.code(), "slack.missing_scope");
         assert!(fault.to_string().contains("chat:write"), "{fault}");

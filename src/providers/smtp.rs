@@ -1,8 +1,8 @@
-//! One mail over SMTP (RFC 5321), over TLS from the start or after STARTTLS (RFC 8314, RFC 3207).
+//! Sends one mail over SMTP (RFC 5321), with TLS from the start or after STARTTLS (RFC 8314, RFC 3207).
 //!
-//! The dialogue is led command by command, because the driver's own way of sending does not say how far it came, and that
-//! decides whether the mail may have been taken: not before the content is on its way. It also ends at the first recipient that
-//! is refused, while RFC 5321 §3.3 lets the others have the mail.
+//! This module sends each command itself. The driver's own function for sending does not report how far the dialogue came, which
+//! decides whether the server may have accepted the mail: it cannot have before the content is sent. That function also ends at
+//! the first refused recipient, while RFC 5321 §3.3 permits delivery to the others.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -30,28 +30,27 @@ use crate::fault::{Certainty, Class};
 
 pub(super) static EMAIL: Provider = provider!("email");
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// The mail is taken already; the goodbye is a courtesy.
+/// The server has accepted the mail already, so a missing reply to QUIT does not matter.
 const GOODBYE: Duration = Duration::from_secs(1);
-const RIGHT: &str = "right is smtps://user:password@host:port, or smtp://user:password@host:port?tls=required";
+const RIGHT: &str = "use smtps://user:password@host:port, or smtp://user:password@host:port?tls=required";
 
-const PATIENCE: &str = "The mail server asks for patience; it is tried again by itself.";
-const REACH: &str = "Look whether the mail server can be reached from here (name, route, certificate).";
-const SLOW: &str = "The mail server is slow or the way to it is; it is tried again by itself.";
+const PATIENCE: &str = "The mail server refuses the mail temporarily; the job is retried automatically.";
+const REACH: &str = "Check that this machine can reach the mail server (name, route, certificate).";
+const SLOW: &str = "The mail server or the network is slow; the job is retried automatically.";
 const CREDENTIALS: &str =
     "The mail server does not accept the credentials: correct DISPATCH_SMTP_URL or the destination's secret.";
 const ABILITY: &str =
-    "The mail server lacks STARTTLS or a known way to sign in: choose another port or server in DISPATCH_SMTP_URL.";
-const REFUSED: &str = "The mail server refuses the mail; its answer says why.";
-const INJECTED: &str = "The server is broken, or somebody on the way adds to what it says: nothing of that was used. Use smtps:// in \
-                        DISPATCH_SMTP_URL.";
-const UNEXPECTED: &str =
-    "The mail server says what RFC 5321 does not have at this point: look whether DISPATCH_SMTP_URL names one.";
-/// "Service not available, closing transmission channel": about the dialogue, whatever it answers.
+    "The mail server lacks STARTTLS or a supported authentication method: use another port or server in DISPATCH_SMTP_URL.";
+const REFUSED: &str = "The mail server refuses the mail; its reply states the reason.";
+const INJECTED: &str = "The server is broken, or an attacker on the network injects replies; none of them was used. Use smtps:// \
+                        in DISPATCH_SMTP_URL.";
+const UNEXPECTED: &str = "The reply is not one of RFC 5321 for this command: check that DISPATCH_SMTP_URL names a mail server.";
+/// "Service not available, closing transmission channel": ends the dialogue after any command.
 const CLOSING: u16 = 421;
-/// Of what is said of one recipient.
+/// The limit for the server's text about one recipient.
 const SAID_CHARACTERS: usize = 300;
 
-/// The server that takes our mail.
+/// The mail server for outgoing mail.
 pub struct SmtpServer {
     host: String,
     port: u16,
@@ -61,16 +60,16 @@ pub struct SmtpServer {
 }
 
 enum Security {
-    /// To this machine alone, in development.
+    /// Plaintext, only to this machine, for development.
     Plain,
     StartTls(TlsParameters),
     Tls(TlsParameters),
 }
 
-/// A setting that names no usable mail server; says what would be right, never the setting.
+/// A setting that names no usable mail server. States what is expected, never the setting itself.
 #[derive(Debug, thiserror::Error)]
 pub enum BadSmtp {
-    /// It is not such a URL.
+    /// The setting is not a URL of a mail server.
     #[error("{0}; {RIGHT}")]
     Url(&'static str),
     /// TLS cannot be set up.
@@ -78,34 +77,34 @@ pub enum BadSmtp {
     Tls(#[source] Error),
 }
 
-/// A mail, ready to go.
+/// A mail, ready to be sent.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Mailing<'a> {
     pub(super) from: &'a Address,
     pub(super) to: &'a [Address],
-    /// Headers and body, in ASCII.
+    /// The headers and the body, in ASCII.
     pub(super) content: &'a [u8],
 }
 
-/// What the server said of each recipient of a mail.
+/// The server's decision about each recipient of a mail.
 #[derive(Debug, Default)]
 pub(super) struct Recipients {
-    /// They have the mail. Where there is nobody, its content was not sent.
+    /// The accepted recipients, who have the mail. If there are none, the content was not sent.
     pub(super) taken: Vec<String>,
-    /// 5yz: for good.
+    /// The recipients refused permanently (5yz).
     pub(super) refused: Vec<RefusedRecipient>,
-    /// 4yz: for now.
+    /// The recipients refused temporarily (4yz).
     pub(super) waiting: Vec<RefusedRecipient>,
 }
 
-/// How far a dialogue came.
+/// The phase of a dialogue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Connect,
     SignIn,
     Sender,
     Recipient,
-    /// The content may have been taken.
+    /// The server may have accepted the content.
     Content,
 }
 
@@ -116,17 +115,17 @@ impl fmt::Debug for SmtpServer {
 }
 
 impl SmtpServer {
-    /// Reads `smtps://user:password@host:port` or `smtp://user:password@host:port?tls=required`; user and password may be
-    /// left out. `allow_plain_loopback` lets plain `smtp:` to this machine through (development).
+    /// Parses `smtps://user:password@host:port` or `smtp://user:password@host:port?tls=required`; user and password are
+    /// optional. `allow_plain_loopback` permits plain `smtp:` to this machine (development).
     ///
     /// # Errors
-    /// [`BadSmtp`] says what would be right.
+    /// [`BadSmtp`] states what is expected.
     pub fn parse(setting: &SecretString, allow_plain_loopback: bool) -> Result<Self, BadSmtp> {
-        let url = Url::parse(setting.expose_secret()).map_err(|_| BadSmtp::Url("it is no URL"))?;
-        let host = url.host_str().filter(|host| !host.is_empty()).ok_or(BadSmtp::Url("it names no host"))?;
+        let url = Url::parse(setting.expose_secret()).map_err(|_| BadSmtp::Url("the setting is not a URL"))?;
+        let host = url.host_str().filter(|host| !host.is_empty()).ok_or(BadSmtp::Url("the URL has no host"))?;
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         if !matches!(url.path(), "" | "/") || url.fragment().is_some() {
-            return Err(BadSmtp::Url("it has more than a host"));
+            return Err(BadSmtp::Url("the URL has more than a host"));
         }
         let tls = || TlsParameters::new(host.clone()).map_err(BadSmtp::Tls);
         let is_loopback = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
@@ -134,20 +133,20 @@ impl SmtpServer {
             ("smtps", None) => (Security::Tls(tls()?), 465),
             ("smtp", Some("tls=required")) => (Security::StartTls(tls()?), 587),
             ("smtp", None) if allow_plain_loopback && is_loopback => (Security::Plain, 25),
-            ("smtp", None) => return Err(BadSmtp::Url("without TLS, mail goes only to loopback, where the settings allow it")),
-            _ => return Err(BadSmtp::Url("scheme or query is not right")),
+            ("smtp", None) => return Err(BadSmtp::Url("plaintext is permitted only to loopback, if the settings allow it")),
+            _ => return Err(BadSmtp::Url("the scheme or the query is not supported")),
         };
         let decoded = |text: &str| percent_decode_str(text).decode_utf8().map(std::borrow::Cow::into_owned).ok();
-        let bad = || BadSmtp::Url("user or password is not UTF-8");
+        let bad = || BadSmtp::Url("the user or the password is not UTF-8");
         let user = Some(url.username()).filter(|user| !user.is_empty()).map(|user| decoded(user).ok_or_else(bad)).transpose()?;
         let password = url.password().map(|password| decoded(password).ok_or_else(bad)).transpose()?.map(SecretString::from);
         Ok(Self { port: url.port().unwrap_or(port), host, user, password, security })
     }
 
-    /// Who signs in: the server's user, with `password` or else the setting's own.
+    /// Returns the credentials: the setting's user, with `password` or the setting's own.
     ///
     /// # Errors
-    /// What would be right.
+    /// What is missing.
     pub(super) fn credentials(&self, password: Option<&SecretString>) -> Result<Option<Credentials>, &'static str> {
         match (&self.user, password.or(self.password.as_ref())) {
             (Some(user), Some(password)) => Ok(Some(Credentials::new(user.clone(), password.expose_secret().to_owned()))),
@@ -157,10 +156,10 @@ impl SmtpServer {
         }
     }
 
-    /// Sends a mail to those recipients that the server accepts.
+    /// Sends a mail to the recipients that the server accepts.
     ///
     /// # Errors
-    /// [`Refusal`], whose certainty says whether the mail may have been taken for those accepted.
+    /// [`Refusal`], whose certainty states whether the server may have accepted the mail.
     pub(super) async fn send(
         &self,
         mailing: Mailing<'_>,
@@ -177,7 +176,7 @@ impl SmtpServer {
         Ok(recipients)
     }
 
-    /// Connected and greeted, over TLS where that is meant.
+    /// Connects and greets the server, and starts TLS unless the link is plaintext.
     async fn connect(&self) -> Result<AsyncSmtpConnection, Refusal> {
         let refused = |error: Error| refusal(Phase::Connect, &error);
         let (server, hello) = ((self.host.as_str(), self.port), ClientId::default());
@@ -195,7 +194,7 @@ impl SmtpServer {
         AsyncSmtpConnection::connect_tokio1(server, Some(CONNECT_TIMEOUT), &hello, tls, None).await.map_err(refused)
     }
 
-    /// Everything before the content.
+    /// Runs the dialogue up to the content.
     async fn open(
         &self,
         mailing: Mailing<'_>,
@@ -221,7 +220,8 @@ impl SmtpServer {
 }
 
 impl Recipients {
-    /// The first digit decides (RFC 5321 §4.2.1). What is not about the recipient ends the dialogue.
+    /// Adds a recipient, by the first digit of the reply (RFC 5321 §4.2.1). A reply that is not about the recipient ends the
+    /// dialogue.
     fn add(&mut self, to: &Address, answer: Result<Response, Error>) -> Result<(), Refusal> {
         let to = to.to_string();
         match answer {
@@ -246,7 +246,7 @@ fn said_of_one(error: &Error) -> String {
     cut(&scrub(&crate::fault::chain(error)), SAID_CHARACTERS)
 }
 
-/// Only a reply of the severity that a step has for its success (RFC 5321 §4.3.2) is one; the driver takes every 2yz and 3yz.
+/// Checks that a reply has the severity of success for its command (RFC 5321 §4.3.2). The driver accepts every 2yz and 3yz.
 fn of_severity(severity: Severity, phase: Phase, answer: Result<Response, Error>) -> Result<(), Refusal> {
     let response = answer.map_err(|error| refusal(phase, &error))?;
     if response.code().severity == severity {
@@ -263,7 +263,7 @@ fn of_severity(severity: Severity, phase: Phase, answer: Result<Response, Error>
     })
 }
 
-/// What is known where nothing was decided.
+/// Returns the certainty of a dialogue that ended without a decision of the server.
 const fn unanswered(phase: Phase) -> Certainty {
     match phase {
         Phase::Content => Certainty::Unknown,
@@ -271,7 +271,7 @@ const fn unanswered(phase: Phase) -> Certainty {
     }
 }
 
-/// A reply is a decision, whenever it comes; silence after the content is none.
+/// Converts an error of the driver. A reply is a decision of the server in every phase; a missing reply after the content is not.
 fn refusal(phase: Phase, error: &Error) -> Refusal {
     let transient = Class::Transient { retry_after: None };
     let codes = &EMAIL.codes;
@@ -301,11 +301,11 @@ fn unreachable(error: &(dyn std::error::Error + 'static)) -> Refusal {
 }
 
 fn too_late(phase: Phase) -> Refusal {
-    let what = if phase == Phase::Content { "about the mail" } else { "that lets the mail go" };
+    let what = if phase == Phase::Content { "the content" } else { "the commands before the content" };
     Refusal {
         provider: &EMAIL,
         code: EMAIL.codes.timed_out,
-        said: format!("nothing {what} before the call's deadline"),
+        said: format!("no reply to {what} before the call's deadline"),
         class: Class::Transient { retry_after: None },
         certainty: unanswered(phase),
         hint: SLOW.into(),

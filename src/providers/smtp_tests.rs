@@ -1,4 +1,4 @@
-//! What a dialogue with a mail server comes to.
+//! Tests of dialogues with a mail server.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ async fn send(acts: &[(&'static str, Act)], limit: Duration) -> (Result<Recipien
 }
 
 #[tokio::test]
-async fn a_mail_goes_to_each_recipient_after_signing_in() {
+async fn a_mail_is_sent_to_each_recipient_after_authentication() {
     let (sent, script) = send(&[], PLENTY).await;
     let Recipients { taken, refused, waiting } = sent.unwrap();
     assert_eq!((taken.join(" ").as_str(), refused, waiting), ("b@acme.example c@acme.example", Vec::new(), Vec::new()));
@@ -40,7 +40,7 @@ async fn a_mail_goes_to_each_recipient_after_signing_in() {
 }
 
 #[tokio::test]
-async fn a_reply_is_a_decision_and_silence_after_the_content_is_none() {
+async fn a_reply_decides_the_certainty_and_a_missing_reply_after_the_content_is_unknown() {
     let slow = || Class::Transient { retry_after: None };
     for (verb, act, code, class, certainty) in [
         ("", Act::Close, "email.unreachable", slow(), Certainty::NotDone),
@@ -66,13 +66,13 @@ async fn a_reply_is_a_decision_and_silence_after_the_content_is_none() {
         let refusal = sent.unwrap_err();
         assert_eq!((refusal.code, refusal.class, refusal.certainty), (code, class, certainty), "{verb}: {}", refusal.said);
         let has_content = script.received().iter().any(|line| line == "..hello");
-        assert_eq!(has_content, verb == ".", "{verb}: content that nobody asked for would be read as commands");
+        assert_eq!(has_content, verb == ".", "{verb}: content without a 354 would be parsed as commands");
     }
 }
 
-/// RFC 3207 §4.2: what was learnt before TLS is forgotten.
+/// RFC 3207 §4.2: the client discards all knowledge from before TLS.
 #[tokio::test]
-async fn what_is_said_between_the_reply_to_starttls_and_tls_ends_the_dialogue() {
+async fn replies_injected_between_starttls_and_tls_end_the_dialogue() {
     let agreed = ("EHLO", Act::Say("250-hello\r\n250 STARTTLS"));
     for (injected, code) in [
         ("220 go on\r\n250-mine\r\n250 AUTH PLAIN\r\n235 in\r\n250 fine", "email.unrecognized"),
@@ -85,13 +85,13 @@ async fn what_is_said_between_the_reply_to_starttls_and_tls_ends_the_dialogue() 
         let mailing = Mailing { from: &from, to: &to, content: b"Subject: x\r\n\r\nhello\r\n" };
         let refusal = server.send(mailing, None, Instant::now() + PLENTY).await.unwrap_err();
         assert_eq!((refusal.code, refusal.certainty), (code, Certainty::NotDone), "{}", refusal.said);
-        assert!(code != "email.unrecognized" || refusal.said.contains("answer nothing") && refusal.hint.contains("smtps://"));
-        assert_eq!(script.received().last().map(String::as_str), Some("STARTTLS"), "nothing is said after it");
+        assert!(code != "email.unrecognized" || refusal.said.contains("unsolicited") && refusal.hint.contains("smtps://"));
+        assert_eq!(script.received().last().map(String::as_str), Some("STARTTLS"), "nothing is sent after it");
     }
 }
 
 #[tokio::test]
-async fn the_deadline_ends_a_dialogue_and_what_was_not_sent_is_not_done() {
+async fn the_deadline_ends_a_dialogue_and_a_mail_that_was_not_sent_is_not_done() {
     for (verb, certainty) in [("MAIL", Certainty::NotDone), (".", Certainty::Unknown)] {
         let (sent, _script) = send(&[(verb, Act::Hang)], Duration::from_millis(400)).await;
         let refusal = sent.unwrap_err();
@@ -102,7 +102,7 @@ async fn the_deadline_ends_a_dialogue_and_what_was_not_sent_is_not_done() {
 }
 
 #[test]
-fn only_tls_goes_further_than_this_machine() {
+fn plaintext_is_permitted_only_to_this_machine() {
     for good in ["smtps://mail.example", "smtp://u:p%40ss@mail.example:2525?tls=required", "smtp://127.0.0.1:25", "smtp://[::1]"]
     {
         assert!(parse(good).is_ok(), "{good}");
@@ -112,18 +112,18 @@ fn only_tls_goes_further_than_this_machine() {
         ("smtp://mail.example?tls=maybe", "query"),
         ("https://mail.example", "scheme"),
         ("smtps://mail.example/inbox", "more than a host"),
-        ("mail.example", "no URL"),
+        ("mail.example", "not a URL"),
         ("smtps://canary:canary@mail.example?x", "query"),
     ] {
         let error = parse(bad).unwrap_err().to_string();
-        assert!(error.contains(part) && error.contains("right is") && !error.contains("canary"), "{error}");
+        assert!(error.contains(part) && error.contains("use smtps://") && !error.contains("canary"), "{error}");
     }
     let setting = SecretString::from("smtp://127.0.0.1:25".to_owned());
-    assert!(SmtpServer::parse(&setting, false).is_err(), "plain text needs the development setting");
+    assert!(SmtpServer::parse(&setting, false).is_err(), "plaintext requires the development setting");
 }
 
 #[test]
-fn a_destination_s_password_wins_and_needs_a_user() {
+fn a_destination_s_password_takes_precedence_and_requires_a_user() {
     let own = SecretString::from("own".to_owned());
     let with = |url: &str, password| parse(url).unwrap().credentials(password);
     let is = |user: &str, password: &str| Some(Credentials::new(user.to_owned(), password.to_owned()));

@@ -1,8 +1,8 @@
-//! The way to a mail server until TLS begins (RFC 3207).
+//! The connection to a mail server until TLS begins (RFC 3207).
 //!
-//! What comes before TLS comes from anybody on the way. The driver reads ahead, keeps what it has read across the upgrade, and would
-//! take a reply that was sent in plaintext for one of the server's (the flaw of many clients, CVE-2011-0411 and its kin). So it is
-//! given one line at a time, and whatever else is there when the client speaks ends the connection.
+//! Bytes before TLS can come from anyone on the network. The driver reads ahead and keeps the bytes across the upgrade, so it
+//! would accept a reply injected in plaintext as one of the server's (the flaw of many clients, CVE-2011-0411 and similar).
+//! Therefore the driver gets one line at a time, and any further byte that is present when the client sends ends the connection.
 
 use std::error::Error;
 use std::io;
@@ -16,33 +16,33 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
-/// What may have come and not been handed out, in bytes; more stays with the system.
+/// The most bytes that are received and not yet passed on; further bytes stay in the system's buffer.
 const UNREAD_BYTES: usize = 1024;
 /// The first byte of a TLS handshake (RFC 8446 §5.1), which no command of SMTP begins with.
 const HANDSHAKE: u8 = 22;
 
-/// Bytes that came before anything was said that they could answer.
+/// Bytes that arrived before a command that they could answer.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "expected nothing before the next command or TLS, got at least {0} bytes that answer nothing; use smtps://, which is encrypted \
-         from its first byte"
+    "expected nothing before the next command or TLS, got at least {0} unsolicited bytes; use smtps://, which is encrypted from \
+         its first byte"
 )]
 pub(super) struct Unasked(usize);
 
 impl Unasked {
-    /// Whether this is what an error comes from.
+    /// Returns whether unsolicited bytes are among the causes of an error.
     pub(super) fn is_cause_of(error: &(dyn Error + 'static)) -> bool {
         std::iter::successors(Some(error), |&error| error.source())
             .any(|one| one.downcast_ref::<io::Error>().and_then(io::Error::get_ref).is_some_and(|inner| inner.is::<Self>()))
     }
 }
 
-/// A connection in lockstep: it hands out one line of plaintext at a time, and refuses to send while there is another one. From the
-/// first byte of a TLS handshake on, it hands through.
+/// A connection in lockstep. Passes on one line of plaintext at a time, and refuses to send while further bytes are present. From
+/// the first byte of a TLS handshake on, passes everything through.
 #[derive(Debug)]
 pub(super) struct Lockstep<S> {
     stream: S,
-    /// Come, but not handed out; at most [`UNREAD_BYTES`].
+    /// Received but not yet passed on; at most [`UNREAD_BYTES`].
     unread: Vec<u8>,
     is_through: bool,
 }
@@ -50,7 +50,7 @@ pub(super) struct Lockstep<S> {
 /// Connects to the first address of a host that answers within a time.
 ///
 /// # Errors
-/// The last address' error.
+/// The error of the last address.
 pub(super) async fn connect(server: (&str, u16), within: Duration) -> io::Result<Lockstep<TcpStream>> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for address in lookup_host(server).await? {
@@ -64,7 +64,7 @@ pub(super) async fn connect(server: (&str, u16), within: Duration) -> io::Result
 }
 
 impl<S: AsyncRead + Unpin> Lockstep<S> {
-    /// Reads what there is, up to [`UNREAD_BYTES`] with what there was; says how many bytes it was.
+    /// Reads the available bytes, up to a total of [`UNREAD_BYTES`]. Returns how many were read.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let mut space = [0; UNREAD_BYTES];
         let mut read = ReadBuf::new(&mut space[self.unread.len()..]);
@@ -73,7 +73,7 @@ impl<S: AsyncRead + Unpin> Lockstep<S> {
         Poll::Ready(Ok(read.filled().len()))
     }
 
-    /// Nothing may have come that was not handed out, by now.
+    /// Checks that no byte is present that was not passed on.
     fn nothing_unasked(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         if self.unread.is_empty()
             && let Poll::Ready(Err(error)) = self.poll_fill(cx)
@@ -146,23 +146,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_reply_of_several_lines_comes_line_by_line_and_may_be_answered() {
+    async fn a_multiline_reply_is_passed_on_line_by_line_and_a_command_may_follow() {
         let (mut client, mut server) = pair();
         server.write_all(b"250-one\r\n250 two\r\n").await.unwrap();
         assert_eq!((read(&mut client).await.as_str(), read(&mut client).await.as_str()), ("250-one\r\n", "250 two\r\n"));
         client.write_all(b"STARTTLS\r\n").await.unwrap();
         server.write_all(b"220 go").await.unwrap();
-        assert_eq!(read(&mut client).await, "220 go", "a line may come in pieces");
+        assert_eq!(read(&mut client).await, "220 go", "a line may arrive in pieces");
         server.write_all(b" on\r\n").await.unwrap();
         assert_eq!(read(&mut client).await, " on\r\n");
         client.write_all(&[HANDSHAKE, 3, 1]).await.unwrap();
         server.write_all(b"\x16\n\x03").await.unwrap();
-        assert_eq!(read(&mut client).await, "\x16\n\x03", "under TLS there are no lines");
+        assert_eq!(read(&mut client).await, "\x16\n\x03", "TLS records are not split into lines");
         client.write_all(&[HANDSHAKE]).await.unwrap();
     }
 
     #[tokio::test]
-    async fn nothing_is_sent_where_more_has_come_than_was_asked_for() {
+    async fn nothing_is_sent_while_unsolicited_bytes_are_present() {
         for unasked in [&b"250 "[..], b"250 fine\r\n", &[b'2'; 5000]] {
             for at_once in [true, false] {
                 let (mut client, mut server) = pair();
@@ -176,7 +176,7 @@ mod tests {
                 }
                 let error = client.write_all(&[HANDSHAKE, 3, 1]).await.unwrap_err();
                 assert!(Unasked::is_cause_of(&error) && error.to_string().contains("use smtps://"), "{error}");
-                assert!(client.unread.len() <= UNREAD_BYTES && client.write_all(b"QUIT\r\n").await.is_err(), "it is over");
+                assert!(client.unread.len() <= UNREAD_BYTES && client.write_all(b"QUIT\r\n").await.is_err(), "it stays refused");
             }
         }
     }

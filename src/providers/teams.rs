@@ -2,10 +2,10 @@
 //! (<https://learn.microsoft.com/en-us/microsoftteams/platform/webhooks-and-connectors/how-to/connectors-using>): an adaptive
 //! card (<https://adaptivecards.io/explorer/TextBlock.html>) inside a message.
 //!
-//! What proves a delivery stands in `teams_answer`, which addresses are retired in `teams_address`. That a
-//! workflow has taken a card is all that can be known: what it does with it afterwards stands in its own run history.
+//! `teams_answer` decides what proves a delivery, `teams_address` which addresses are retired. The channel can know only that a
+//! workflow has accepted a card; the workflow's run history shows what it did with it.
 //!
-//! The whole address is the secret: its query signs it. Blind: a workflow knows no key, and runs once for each request.
+//! The whole address is the secret: its query signs it. At-least-once: a workflow has no key, and runs once for each request.
 
 use std::time::Duration;
 
@@ -24,17 +24,17 @@ use super::text::{Capped, cut, unlinked, visible};
 use crate::job::EffectClass;
 
 static TEAMS: Provider = provider!("teams");
-/// The vendor takes about 28 KB, counting what its own service adds.
+/// The vendor accepts about 28 KB, including the data that its own service adds.
 const BODY_BYTES: usize = 24 << 10;
 const TITLE_CHARACTERS: usize = 256;
-/// Of one line, escapes included.
+/// The limit for one line, escapes included.
 const LINE_CHARACTERS: usize = 2000;
-/// Without it, the service counts every character as two bytes.
+/// Without the charset, the service counts every character as two bytes.
 const MEDIA_TYPE: &str = "application/json; charset=utf-8";
 const RIGHT: &str = "{}: the workflow's address is the secret";
 const RIGHT_SECRET: &str = "the secret must be the address that the workflow shows, with its query";
 
-/// Cards in a Teams channel or chat, posted by a workflow.
+/// A channel that posts cards to a Teams channel or chat through a workflow.
 #[derive(Debug)]
 pub struct Teams {
     http: HttpClient,
@@ -60,7 +60,7 @@ impl TextBlock {
 }
 
 impl Teams {
-    /// Sends with `http`.
+    /// Creates a channel that sends with `http`.
     #[must_use]
     pub const fn new(http: HttpClient) -> Self {
         Self { http }
@@ -72,14 +72,15 @@ impl Teams {
         self.http.parse_url(secret.expose_secret()).map_err(|why| BadConfig(format!("{RIGHT_SECRET}: {why}")))
     }
 
-    /// No address that is known to be retired is registered.
+    /// Returns the address for registration, which must not be known as retired.
     fn new_target(&self, config: &ChannelConfig) -> Result<Url, BadConfig> {
         let url = self.target(config)?;
         Retired::of(&url).map_or(Ok(url), |retired| Err(BadConfig(retired.text().to_owned())))
     }
 
-    /// Nobody is behind a connector's address any more, so it is not called. One on `logic.azure.com` that was registered in its
-    /// time is: another product lives there too, and the answer shows who is there.
+    /// Returns the address for a delivery. The address of a connector is not called, because no service answers there any more.
+    /// An address on `logic.azure.com` that was registered earlier is called: another product uses that host, too, and the
+    /// answer shows which one it is.
     fn present_target(&self, config: &ChannelConfig) -> Result<Url, BadConfig> {
         let url = self.target(config)?;
         match Retired::of(&url) {
@@ -115,7 +116,7 @@ impl Channel for Teams {
     fn render(&self, message: &Message) -> Rendered {
         let title = escaped(&cut(&message.title, TITLE_CHARACTERS));
         let mut blocks = vec![TextBlock { weight: Some("Bolder"), ..TextBlock::line(title) }];
-        // Each block after the title comes with a comma.
+        // Each block after the title adds a comma.
         let mut room = BODY_BYTES - in_json(&body(&blocks)).len() - in_json(&TextBlock::line("…".to_owned())).len() - 1;
         for line in &message.lines {
             let block = TextBlock::line(escaped(line));
@@ -158,8 +159,8 @@ fn in_json(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("text and numbers have a JSON form")
 }
 
-/// One line of plain text in the Markdown of a card's text, which shows it as it is: markup, links (bare ones too), mentions (`<at>`) and a
-/// card's own functions (`{{DATE(…)}}`) lose their meaning.
+/// Returns one line of plain text in the Markdown of a card's text. Markup, links (also bare ones), mentions (`<at>`) and
+/// functions of cards (`{{DATE(…)}}`) are escaped.
 fn escaped(line: &str) -> String {
     let mut text = Capped::new(LINE_CHARACTERS);
     let mut at_start = true;
@@ -168,7 +169,7 @@ fn escaped(line: &str) -> String {
             '\\' | '*' | '_' | '~' | '`' | '|' | '<' | '>' | '[' | ']' | '(' | ')' | '{' | '}' | '#' | '&' | '!' => {
                 text.push(&format!("\\{character}"));
             }
-            // Only there do they begin a list.
+            // Only at the start do they begin a list.
             '-' | '+' if at_start => text.push(&format!("\\{character}")),
             c => text.push(visible(c).encode_utf8(&mut [0; 4])),
         }
@@ -232,7 +233,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_failure_is_classed_and_does_not_show_the_address() {
+    async fn a_failure_is_classified_and_does_not_show_the_address() {
         let patient = Class::Transient { retry_after: Some(Duration::from_secs(9)) };
         let slow = Class::Transient { retry_after: None };
         for (answer, code, class, certainty) in [
@@ -249,7 +250,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_2xx_that_says_that_the_delivery_failed_is_none_and_has_the_status_of_its_text() {
+    async fn a_2xx_with_a_failed_delivery_in_its_body_is_classified_by_the_status_in_the_body() {
         const SAID: &str = "Webhook message delivery failed with error: Microsoft Teams endpoint returned HTTP error ";
         let slow = || Class::Transient { retry_after: None };
         let patient = Class::Transient { retry_after: Some(Duration::from_secs(9)) };
@@ -281,7 +282,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_retired_address_is_not_registered_and_a_connector_s_is_not_called_either() {
+    async fn a_retired_address_cannot_be_registered_and_a_connector_s_is_not_called() {
         let connector = config("https://acme.webhook.office.com/webhookb2/canary");
         let moved = config("https://prod-1.westus.logic.azure.com/workflows/canary?api-version=2016-06-01&sig=canary");
         for (config, part) in [(&connector, "Send webhook alerts to a channel"), (&moved, "environment.api.powerplatform.com")] {
@@ -296,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn markup_links_mentions_and_functions_lose_their_meaning() {
+    fn markup_links_mentions_and_functions_are_escaped() {
         let lines = ["[click](https://x) <at>x</at>", "- list", "{{DATE(2020)}} &lt; **b**", "a\r\nb", "a-b"];
         let expected = [
             "\\<at\\>Ann\\</at\\>",
@@ -310,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_settings_say_what_would_be_right_and_not_the_address() {
+    fn the_fault_of_bad_settings_states_what_is_expected_and_not_the_address() {
         let good = "https://default1.2.environment.api.powerplatform.com:443/powerautomate/automations/direct/workflows/1?sig=x";
         assert_eq!(teams().check_config(&config(good)), Ok(()));
         for (public, secret) in [
@@ -329,7 +330,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(48))]
 
         #[test]
-        fn a_card_fits_and_no_escape_is_cut(title in ".{0,400}", lines in prop::collection::vec("[*\"é🦀a\\\\]{0,900}", 0..30)) {
+        fn a_card_fits_and_no_escape_is_split(title in ".{0,400}", lines in prop::collection::vec("[*\"é🦀a\\\\]{0,900}", 0..30)) {
             let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
             let rendered = teams().render(&message(&title, &lines));
             prop_assert!(rendered.0.len() <= BODY_BYTES);

@@ -1,30 +1,30 @@
 //! Addresses of Microsoft Teams that are known to be retired.
 //!
 //! - Office 365 connectors (`outlook.office.com/webhook…`, `outlook.office365.com/webhook…`, `*.webhook.office.com`): no new ones
-//!   since August 2024, switched off for everybody from 18 to 22 May 2026
+//!   since August 2024, switched off for all tenants from 18 to 22 May 2026
 //!   (<https://devblogs.microsoft.com/microsoft365dev/retirement-of-office-365-connectors-within-microsoft-teams/>, message
 //!   center MC1181996).
 //! - Workflows of Power Automate on `*.logic.azure.com`: the address of each moved to `*.environment.api.powerplatform.com`, and
-//!   the old one triggers nothing since 30 November 2025; sovereign clouds (`logic.azure.us`, …) are not affected
+//!   the old one has triggered nothing since 30 November 2025; sovereign clouds (`logic.azure.us`, …) are not affected
 //!   (<https://learn.microsoft.com/troubleshoot/power-platform/power-automate/flow-run-issues/triggers-troubleshoot#changes-to-http-or-teams-webhook-trigger-flows-on-logic-apps-environment-architecture>).
-//!   Azure Logic Apps, another product on the same hosts, stay; their addresses say `api-version=2016-10-01`, those of Power
-//!   Automate `2016-06-01`.
+//!   Azure Logic Apps, another product on the same hosts, are not retired; their addresses contain `api-version=2016-10-01`,
+//!   those of Power Automate `2016-06-01`.
 
 use reqwest::Url;
 
-/// How an address came to be retired.
+/// The reason why an address is retired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Retired {
-    /// It is an Office 365 connector's.
+    /// The address of an Office 365 connector.
     Connector,
-    /// It is the address that a workflow had before it moved.
+    /// The address of a workflow before it moved.
     MovedWorkflow,
 }
 
 const LOGIC_APPS_VERSION: &str = "2016-10-01";
 
 impl Retired {
-    /// Whether it is known to be retired.
+    /// Returns the reason if an address is known to be retired.
     pub(super) fn of(url: &Url) -> Option<Self> {
         let host = url.host_str().unwrap_or_default().trim_end_matches('.');
         let is_webhook = url.path().starts_with("/webhook");
@@ -36,7 +36,7 @@ impl Retired {
         (host.ends_with(".logic.azure.com") && !is_logic_app()).then_some(Self::MovedWorkflow)
     }
 
-    /// What was expected instead, and where to find it.
+    /// Returns what is expected instead, and where to find it.
     pub(super) const fn text(self) -> &'static str {
         match self {
             Self::Connector => {
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_microsoft_has_retired_is_known_and_what_stays_is_not() {
+    fn retired_addresses_are_recognized_and_others_are_not() {
         for (address, expected) in [
             ("https://acme.webhook.office.com/webhookb2/1@2/IncomingWebhook/3/4", Some(Retired::Connector)),
             ("https://acme.webhook.office.com./webhookb2/1", Some(Retired::Connector)),

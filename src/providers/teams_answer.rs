@@ -1,10 +1,10 @@
-//! What an answer to a card in Microsoft Teams proves.
+//! The proof of delivery in an answer of Microsoft Teams to a card.
 //!
-//! **Proof of delivery**: a 2xx without a body (a workflow answers 202 and has then taken the card), or a 200 with the body `1`
-//! (what a connector answered). Anything else in a 2xx is none: connectors answer 200 as well where the service behind them
-//! refused the card, and say so in the body: `Webhook message delivery failed with error: Microsoft Teams endpoint returned HTTP
-//! error 429 with ContextId …` (<https://github.com/MicrosoftDocs/msteams-docs/issues/7425>,
-//! <https://github.com/MicrosoftDocs/msteams-docs/issues/1810>), and a proxy in between answers a page of its own.
+//! **Proof of delivery**: a 2xx without a body (a workflow answers 202 after it has accepted the card), or a 200 with the body
+//! `1` (the answer of a connector). Any other body of a 2xx proves nothing: connectors answer 200 even if the service behind them
+//! refused the card, and state it in the body: `Webhook message delivery failed with error: Microsoft Teams endpoint returned
+//! HTTP error 429 with ContextId …` (<https://github.com/MicrosoftDocs/msteams-docs/issues/7425>,
+//! <https://github.com/MicrosoftDocs/msteams-docs/issues/1810>), and a proxy answers with its own page.
 
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
@@ -16,27 +16,27 @@ use super::scrub::scrub;
 use super::text::cut;
 use crate::fault::{Certainty, Class};
 
-/// The body read of an answer, in bytes.
+/// The part of the body that is read of an answer, in bytes.
 pub(super) const ANSWER_BYTES: usize = 4 << 10;
-/// Of the vendor's sentence, in an error.
+/// The limit for the vendor's text in an error.
 const SAID_CHARACTERS: usize = 500;
 const CONNECTOR_TOOK_IT: &str = "1";
 const DELIVERY_FAILED: &str = "delivery failed";
-/// What stands before the status that the service behind a connector answered with.
+/// The text before the status of the service behind a connector.
 const INNER_STATUS: &str = "http error ";
 
-const TOO_LARGE: &str = "Teams takes no card of this size: this is a defect of the worker, which keeps cards small.";
-const REFUSED: &str = "Teams refuses the card; its answer says why. Look whether the channel still exists, and use a workflow's \
-                       address instead of a connector's.";
-const PATIENCE: &str = "Teams asks for patience; it is tried again by itself.";
-const UNPROVED: &str = "The answer does not prove that the card was taken: look whether the address belongs to a workflow that answers \
-                        202 without a body, and whether the card is in the channel; then retry or cancel.";
-const UNKNOWN: &str = "Teams says that the delivery failed, and not why: look at the workflow's run history; then retry.";
+const TOO_LARGE: &str = "Teams accepts no card of this size: this is a defect of the worker, which limits the size of cards.";
+const REFUSED: &str = "Teams refuses the card; its answer states the reason. Check that the channel still exists, and use the \
+                       address of a workflow, not of a connector.";
+const PATIENCE: &str = "Teams is busy or unavailable; the job is retried automatically.";
+const UNPROVED: &str = "The answer does not prove that the card was accepted: check that the address belongs to a workflow that \
+                        answers 202 without a body, and whether the card is in the channel; then retry or cancel.";
+const UNKNOWN: &str = "Teams states that the delivery failed, without a reason: check the workflow's run history; then retry.";
 
-/// Nothing where the answer, a 2xx, proves that the card was taken.
+/// Checks that an answer with a 2xx proves that the card was accepted.
 ///
 /// # Errors
-/// [`ChannelFault::Refused`], whose certainty says whether the card may have been taken all the same.
+/// [`ChannelFault::Refused`], whose certainty states whether the card may have been accepted nevertheless.
 pub(super) fn proof(provider: &'static Provider, answer: &HttpResponse) -> Result<(), ChannelFault> {
     let text = String::from_utf8_lossy(&answer.body);
     let text = text.trim_start_matches('\u{feff}').trim();
@@ -50,7 +50,8 @@ pub(super) fn proof(provider: &'static Provider, answer: &HttpResponse) -> Resul
     Err(refusal(provider, inner, text, patience).into())
 }
 
-/// The card may have been taken, and may be posted again with each further try: so it is tried a few times only.
+/// Returns the refusal of an answer that proves nothing. The card may have been accepted, and each retry may post it again, so
+/// the number of retries is small.
 fn proves_nothing(provider: &'static Provider, text: &str) -> Refusal {
     Refusal {
         provider,
@@ -62,8 +63,8 @@ fn proves_nothing(provider: &'static Provider, text: &str) -> Refusal {
     }
 }
 
-/// Whether `text` says that the delivery failed, and with which status, as far as it says that. A page is for people, whatever
-/// it says.
+/// Returns the inner status if `text` states that the delivery failed; the status is `None` if the text has none. An HTML page
+/// does not count, whatever its text.
 fn failure(text: &str) -> Option<Option<u16>> {
     if text.starts_with('<') {
         return None;
@@ -84,7 +85,7 @@ fn refusal(provider: &'static Provider, inner: Option<u16>, text: &str, retry_af
         _ => (provider.codes.unrecognized, Class::Unrecognized, UNKNOWN),
     };
     let said = scrub(&cut(text, SAID_CHARACTERS));
-    // A 5xx proves nothing, whoever passes it on.
+    // A 5xx proves nothing, also if a connector reports it.
     let certainty = if matches!(inner, Some(500..=599)) { Certainty::Unknown } else { Certainty::NotDone };
     Refusal { provider, code, said, class, certainty, hint: Cow::Borrowed(hint) }
 }

@@ -1,9 +1,9 @@
-//! Text for people: without controls, within a channel's limit.
+//! Text for people: without control characters, within a channel's limit.
 
 use crate::escape::acts;
 
-/// Text that ends with an ellipsis at its limit, which is in characters (Unicode scalar values). It grows by whole pieces, so
-/// that no escape is cut in two.
+/// Text that ends with an ellipsis at its limit, which is in characters (Unicode scalar values). Only whole pieces are added, so
+/// that no escape is split.
 #[derive(Debug)]
 pub(super) struct Capped {
     text: String,
@@ -40,31 +40,31 @@ impl Capped {
     }
 }
 
-/// The character, or a space for what would break a line or turn the direction of writing around.
+/// Returns the character, or a space for one that would break a line or change the direction of writing.
 pub(super) fn visible(character: char) -> char {
     if acts(character) { ' ' } else { character }
 }
 
-/// `text` as one line, see [`visible`].
+/// Returns `text` as one line, see [`visible`].
 pub(super) fn one_line(text: &str) -> String {
     text.chars().map(visible).collect()
 }
 
-/// Between the parts of what would be a link.
+/// The separator between the parts of a possible link.
 ///
-/// A hair space, and none of the characters without a width: those are part of a host name to some (Android's `Linkify`, and the
-/// mail programs made with it), and browsers leave them out of it (UTS #46), so that the link works. No reader makes a link
-/// across white space.
+/// A hair space. A character without width does not break a link: some programs treat it as part of a host name (Android's
+/// `Linkify`, and mail programs that use it), and browsers remove it from the name (UTS #46), so that the link works. No program
+/// makes a link across white space.
 pub(super) const LINK_BREAK: char = '\u{200a}';
 
-/// One line of others' text in which no reader finds a link: neither an address with a scheme, nor a bare host name or e-mail
-/// address, nor a share of Windows'. Chats and mail programs make links of them whether or not a message has any markup. It looks
-/// the same but for a [`LINK_BREAK`] before each `:`, `.`, `@` and second `\` that holds such a thing together; times and numbers
-/// stay as they are.
+/// Returns one line of untrusted text in which no program finds a link: neither a URL, nor a bare host name or e-mail address,
+/// nor a Windows share. Chats and mail programs make links of them even in messages without markup. The text looks the same
+/// except for a [`LINK_BREAK`] before each `:`, `.`, `@` and second `\` inside a possible link; times and numbers stay
+/// unchanged.
 pub(super) fn unlinked(line: &str) -> String {
     let mut text = String::with_capacity(line.len());
     for word in line.split_inclusive(char::is_whitespace) {
-        // An address of IPv4 has three.
+        // An IPv4 address has three dots.
         let is_number_s =
             |before: char, after: char| before.is_ascii_digit() && after.is_ascii_digit() && word.matches(is_dot).count() < 3;
         let (mut before, mut characters) = (' ', word.chars().peekable());
@@ -90,12 +90,12 @@ fn holds_together(before: char, character: char, after: char) -> bool {
     }
 }
 
-/// A full stop, or what host names take for one (UTS #46).
+/// Returns whether `character` is a full stop, or equivalent to one in host names (UTS #46).
 const fn is_dot(character: char) -> bool {
     matches!(character, '.' | '\u{3002}' | '\u{ff0e}' | '\u{ff61}')
 }
 
-/// `text` cut to `limit` characters (Unicode scalar values), the last one an ellipsis where something was cut.
+/// Returns `text` truncated to `limit` characters (Unicode scalar values). Truncated text ends with an ellipsis.
 pub(super) fn cut(text: &str, limit: usize) -> String {
     if text.chars().nth(limit).is_none() {
         return text.to_owned();
@@ -109,13 +109,13 @@ mod tests {
 
     use super::*;
 
-    /// Without the breaks.
+    /// Removes the link breaks.
     fn joined(text: &str) -> String {
         text.replace(LINK_BREAK, "")
     }
 
     #[test]
-    fn nothing_in_a_line_is_a_link_and_what_is_none_stays_as_it_is() {
+    fn links_in_a_line_are_broken_and_other_text_stays_unchanged() {
         for (line, shown) in [
             ("see https://evil.example/a?b=c.d#e", "see https|://evil|.example/a?b=c|.d#e"),
             ("www.evil.example, evil.example.", "www|.evil|.example, evil|.example."),
@@ -136,7 +136,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_line_without_the_breaks_is_what_was_written_and_with_them_has_no_link(
+        fn a_line_with_the_breaks_has_no_link_and_without_them_is_the_original(
             parts in prop::collection::vec(prop_oneof![
                 Just("https://".to_owned()), Just(".".to_owned()), Just("@".to_owned()), Just(":".to_owned()), Just("www.".to_owned()),
                 Just(" ".to_owned()), Just("evil".to_owned()), Just("com".to_owned()), Just("\\\\".to_owned()), ".{0,3}",
@@ -153,20 +153,20 @@ mod tests {
     }
 
     #[test]
-    fn text_is_cut_at_characters_and_says_so() {
+    fn text_is_truncated_at_characters_and_ends_with_an_ellipsis() {
         assert_eq!(cut("äöü", 3), "äöü");
         assert_eq!(cut("äöü€", 3), "äö…");
     }
 
     #[test]
-    fn a_piece_that_does_not_fit_is_left_out_whole() {
+    fn a_piece_that_does_not_fit_is_omitted_completely() {
         let mut text = Capped::new(5);
         text.push_all(["ab", "&amp;", "c"]);
         assert_eq!(text.finish(), "ab…");
     }
 
     #[test]
-    fn what_breaks_a_line_or_turns_it_around_becomes_a_space() {
+    fn characters_that_break_a_line_or_change_its_direction_become_spaces() {
         assert_eq!(one_line("a\r\nb\u{202e}c\u{2028}d\u{0}é"), "a  b c d é");
     }
 }

@@ -1,9 +1,9 @@
-//! A webhook, signed after the Standard Webhooks specification
+//! Webhooks, signed according to the Standard Webhooks specification
 //! (<https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>).
 //!
-//! **Proof of delivery**: any 2xx, which is the specification's own rule; a receiver's body means nothing.
+//! **Proof of delivery**: any 2xx, as the specification states; the body of the answer is ignored.
 //!
-//! Keyed where the receiver is declared to honour `webhook-id`, which is the effect's key; blind otherwise.
+//! Keyed if the destination declares that the receiver honours `webhook-id`, which is the effect's key; otherwise at-least-once.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -26,17 +26,17 @@ use super::text::cut;
 use crate::job::EffectClass;
 
 static WEBHOOK: Provider = provider!("webhook");
-/// The specification's range for a secret, in bytes.
+/// The range of the specification for a secret, in bytes.
 const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 const TITLE_CHARACTERS: usize = 256;
 const LINES: usize = 50;
 const LINE_CHARACTERS: usize = 500;
-/// Longer details are left out: the body stays small, as the specification advises.
+/// Longer details are omitted to keep the body small, as the specification advises.
 const DETAILS_BYTES: usize = 16 << 10;
 const RIGHT: &str = r#"{"url": "https://example.com/hook", "honours_webhook_id": false}"#;
 const RIGHT_SECRET: &str = "the signing secret must be `whsec_` and 24 to 64 bytes in base64";
 
-/// Signed POSTs to an address of the destination's own.
+/// A channel that sends signed POST requests to the destination's address.
 #[derive(Debug)]
 pub struct Webhook {
     http: HttpClient,
@@ -67,16 +67,16 @@ struct Data<'a> {
 }
 
 impl Webhook {
-    /// Sends with `http`.
+    /// Creates a channel that sends with `http`.
     #[must_use]
     pub const fn new(http: HttpClient) -> Self {
         Self { http }
     }
 
-    /// Where to, and the keys to sign with, the present one first.
+    /// Returns the URL and the signing keys, the current one first.
     fn target(&self, config: &ChannelConfig) -> Result<(Url, Vec<SecretSlice<u8>>), BadConfig> {
         let settings: Settings<'_> = decode(&config.public, RIGHT)?;
-        let url = self.http.parse_url(&settings.url).map_err(|why| BadConfig(format!("`url` is not usable: {why}")))?;
+        let url = self.http.parse_url(&settings.url).map_err(|why| BadConfig(format!("`url` is invalid: {why}")))?;
         let present = config.secret.as_ref().ok_or_else(|| BadConfig(RIGHT_SECRET.to_owned()))?;
         let keys = std::iter::once(present).chain(&config.previous_secret).map(signing_key).collect::<Result<_, _>>()?;
         Ok((url, keys))
@@ -141,7 +141,7 @@ fn signing_key(secret: &SecretString) -> Result<SecretSlice<u8>, BadConfig> {
     key.map(SecretSlice::from).ok_or_else(|| BadConfig(RIGHT_SECRET.to_owned()))
 }
 
-/// `v1,` and the base64 of HMAC-SHA256 over `id.timestamp.body`.
+/// Returns `v1,` and the base64 of HMAC-SHA256 over `id.timestamp.body`.
 fn sign(key: &SecretSlice<u8>, id: &str, timestamp: i64, body: &[u8]) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(key.expose_secret()).expect("HMAC takes keys of any length");
     mac.update(format!("{id}.{timestamp}.").as_bytes());
@@ -150,7 +150,7 @@ fn sign(key: &SecretSlice<u8>, id: &str, timestamp: i64, body: &[u8]) -> String 
 }
 
 fn value(text: &str) -> Result<HeaderValue, HttpFault> {
-    let unsendable = |_| HttpFaultKind::Unsendable("the effect's key cannot stand in a header".to_owned());
+    let unsendable = |_| HttpFaultKind::Unsendable("a header cannot carry the effect's key".to_owned());
     HeaderValue::from_str(text).map_err(unsendable).map_err(|kind| HttpFault { provider: &WEBHOOK, kind })
 }
 
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn the_signature_is_that_of_the_specification() {
+    fn the_signature_matches_the_example_of_the_specification() {
         let key = signing_key(&SECRET.into()).unwrap();
         let signature = sign(&key, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, br#"{"test": 2432232314}"#);
         assert_eq!(signature, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_stays_small() {
+    fn a_body_is_limited_in_size() {
         let mut big = message();
         big.title = "é".repeat(5000);
         big.lines = vec!["\"".repeat(5000); 500];
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_settings_say_what_would_be_right_and_no_secret() {
+    fn the_fault_of_bad_settings_states_what_is_expected_and_no_secret() {
         let good = json!({"url": "https://example.com/hook"});
         assert_eq!(webhook().check_config(&config(good.clone(), [Some(SECRET), Some(OLD)])), Ok(()));
         for (public, secrets, part) in [

@@ -1,4 +1,4 @@
-//! How much of Postgres a producer or an organization may use: kinds, limits, and the arithmetic of what a replica may make. Pure.
+//! Quotas: how much of Postgres a producer or an organization may use. Kinds, limits, and the computation of grants. Pure.
 
 mod setting;
 mod share;
@@ -10,26 +10,26 @@ use std::fmt;
 pub use setting::{BadQuota, ORGANIZATION_QUOTAS, PRODUCER_QUOTAS, organization_quotas, producer_quotas};
 pub use share::{Asked, Grant, Over, fullness};
 
-/// What a quota is of.
+/// Kind of rows that a quota limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// Jobs and follow-ups that are ready or running.
     Open,
-    /// Jobs that nobody has claimed and whose `not_before` is in the future.
+    /// Jobs that were never claimed and whose `not_before` is in the future.
     Later,
     /// Jobs that wait or are parked.
     Waiting,
-    /// Messages that could not become a job and that nobody has dealt with.
+    /// Open dead letters.
     DeadLetters,
-    /// Cancels that came before their job.
+    /// Cancels that arrived before their job.
     Keys,
 }
 
 impl Kind {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Self; 5] = [Self::Open, Self::Later, Self::Waiting, Self::DeadLetters, Self::Keys];
 
-    /// As stored, in settings and in metrics.
+    /// Returns the word that is stored and used in settings and metrics.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
@@ -41,13 +41,13 @@ impl Kind {
         }
     }
 
-    /// In a sentence, and what helps where there are too many.
+    /// Returns the name for messages, and what helps if the quota is exceeded.
     const fn described(self) -> (&'static str, &'static str) {
         match self {
             Self::Open => ("open jobs", "a lower rate, and publish it again when jobs have finished"),
             Self::Later => ("jobs for later", "fewer jobs with `not_before`, and publish it again when some of them have run"),
             Self::Waiting => (
-                "jobs that wait, are parked or run and may come to it",
+                "jobs that wait, are parked, or may do so later",
                 "`dispatch jobs list --state parked` to see what they need, and publish it again",
             ),
             Self::DeadLetters => ("open dead letters", "`dispatch dead-letters replay` or `discard`"),
@@ -56,38 +56,38 @@ impl Kind {
     }
 }
 
-/// Rows, and bytes in them.
+/// A number of rows and their bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Amount {
     /// Rows.
     pub rows: u64,
-    /// Bytes of what was received.
+    /// Bytes of the received messages.
     pub bytes: u64,
 }
 
 impl Amount {
-    /// More than anybody can have.
+    /// An amount that no holder can reach.
     pub const UNLIMITED: Self = Self { rows: 1 << 50, bytes: 1 << 50 };
 
-    /// One row of so many bytes.
+    /// Returns one row of this many bytes.
     #[must_use]
     pub const fn row(bytes: u64) -> Self {
         Self { rows: 1, bytes }
     }
 
-    /// Both added.
+    /// Returns the sum.
     #[must_use]
     pub const fn plus(self, other: Self) -> Self {
         Self { rows: self.rows.saturating_add(other.rows), bytes: self.bytes.saturating_add(other.bytes) }
     }
 
-    /// What is left without the other; nothing at least.
+    /// Returns the difference; not less than zero.
     #[must_use]
     pub const fn less(self, other: Self) -> Self {
         Self { rows: self.rows.saturating_sub(other.rows), bytes: self.bytes.saturating_sub(other.bytes) }
     }
 
-    /// Whether neither is more than the room has.
+    /// Returns whether neither rows nor bytes exceed those of `room`.
     #[must_use]
     pub const fn fits(self, room: Self) -> bool {
         self.rows <= room.rows && self.bytes <= room.bytes
@@ -98,7 +98,7 @@ impl Amount {
     }
 }
 
-/// An amount of each kind: a limit, or what is used.
+/// An amount of each kind: a limit or a usage.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Amounts {
     /// See [`Kind::Open`].
@@ -114,7 +114,7 @@ pub struct Amounts {
 }
 
 impl Amounts {
-    /// Of one kind.
+    /// Returns the amount of one kind.
     #[must_use]
     pub const fn of(&self, kind: Kind) -> Amount {
         match kind {
@@ -126,7 +126,7 @@ impl Amounts {
         }
     }
 
-    /// The same, to change it.
+    /// Returns the amount of one kind, mutable.
     pub const fn of_mut(&mut self, kind: Kind) -> &mut Amount {
         match kind {
             Kind::Open => &mut self.open,
@@ -138,17 +138,17 @@ impl Amounts {
     }
 }
 
-/// Whose quota it is.
+/// The holder of a quota.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Holder {
-    /// A producer; `None`: all messages without one together.
+    /// A producer; `None` for all messages without a producer together.
     Producer(Option<String>),
-    /// A tenant.
+    /// An organization.
     Organization(String),
 }
 
 impl Holder {
-    /// As stored.
+    /// Returns the key that is stored.
     #[must_use]
     pub fn key(&self) -> String {
         match self {
@@ -158,7 +158,7 @@ impl Holder {
         }
     }
 
-    /// As in metrics.
+    /// Returns the word that is used in metrics.
     #[must_use]
     pub const fn word(&self) -> &'static str {
         match self {

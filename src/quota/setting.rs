@@ -1,19 +1,19 @@
-//! Quotas as an operator sets them.
+//! Quotas as settings.
 
 use super::{Amount, Amounts, Kind};
 
-/// Quotas of a producer, where the setting says nothing else. Open jobs and those for later are together fewer than the backlog that
-/// stops intake for everybody.
+/// Default quotas of a producer. Open jobs and those for later are together fewer than the backlog that pauses intake for
+/// all producers.
 pub const PRODUCER_QUOTAS: &str = "open=50000/1GiB,later=50000/1GiB,waiting=100000/2GiB,dead_letters=10000/256MiB,keys=10000";
-/// Quotas of an organization, likewise. It is not said by a dead letter and by a cancel whose they are.
+/// Default quotas of an organization. There are none for dead letters and cancels, which do not name an organization.
 pub const ORGANIZATION_QUOTAS: &str = "open=90000/2GiB,later=90000/2GiB,waiting=200000/4GiB";
 
-/// Kinds that a producer has quotas of.
+/// Kinds of quotas of a producer.
 const OF_PRODUCERS: &[Kind] = &Kind::ALL;
-/// Kinds that an organization has quotas of.
+/// Kinds of quotas of an organization.
 const OF_ORGANIZATIONS: &[Kind] = &[Kind::Open, Kind::Later, Kind::Waiting];
 
-/// A setting that cannot be understood.
+/// A setting that cannot be parsed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("expected kind=rows/bytes, such as open=50000/1GiB, got `{part}`; use the kinds {kinds}, with commas between them")]
 pub struct BadQuota {
@@ -25,19 +25,19 @@ fn words(kinds: &[Kind]) -> String {
     kinds.iter().map(|kind| kind.word()).collect::<Vec<_>>().join(", ")
 }
 
-/// Quotas of a producer: `kind=rows/bytes`, separated by commas, the bytes with KiB, MiB or GiB behind them or none of these;
-/// without bytes, rows alone count. What is not named has [`PRODUCER_QUOTAS`].
+/// Parses the quotas of a producer: `kind=rows/bytes`, separated by commas. The bytes may have the suffix KiB, MiB or GiB;
+/// without bytes, only rows are limited. A kind that is not given has the quota of [`PRODUCER_QUOTAS`].
 ///
 /// # Errors
-/// [`BadQuota`] names the part that cannot be understood.
+/// [`BadQuota`] names the part that cannot be parsed.
 pub fn producer_quotas(setting: &str) -> Result<Amounts, BadQuota> {
     parse(OF_PRODUCERS, PRODUCER_QUOTAS, setting)
 }
 
-/// As [`producer_quotas`], of an organization.
+/// Parses the quotas of an organization like [`producer_quotas`].
 ///
 /// # Errors
-/// As [`producer_quotas`].
+/// Same as [`producer_quotas`].
 pub fn organization_quotas(setting: &str) -> Result<Amounts, BadQuota> {
     parse(OF_ORGANIZATIONS, ORGANIZATION_QUOTAS, setting)
 }

@@ -1,22 +1,22 @@
-//! What a replica may make of the room that a quota leaves.
+//! The share of a quota that a replica may use.
 
 use std::fmt;
 use std::time::Duration;
 
 use super::{Amount, Amounts, Holder, Kind};
 
-/// A quota that a message does not fit into.
+/// A quota that a message would exceed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Over {
-    /// Whose.
+    /// Holder of the quota.
     pub holder: Holder,
-    /// Of what.
+    /// Kind of the quota.
     pub kind: Kind,
-    /// Of bytes; otherwise of rows.
+    /// Whether bytes exceed the quota; otherwise rows do.
     pub in_bytes: bool,
     /// The quota.
     pub limit: u64,
-    /// What there would be with the message.
+    /// The usage including the message.
     pub wanted: u64,
 }
 
@@ -31,36 +31,37 @@ impl fmt::Display for Over {
     }
 }
 
-/// What there is when a replica asks for more.
+/// The state of a quota when a replica asks for a grant.
 #[derive(Debug, Clone, Copy)]
 pub struct Asked<'a> {
-    /// Whose quota it is.
+    /// Holder of the quota.
     pub holder: &'a Holder,
     /// The quotas.
     pub limits: &'a Amounts,
-    /// As counted.
+    /// The counted usage.
     pub used: Amounts,
-    /// What others may still make, and what this replica is making.
+    /// The amount that other replicas may still write and that this replica is writing.
     pub promised: Amounts,
-    /// Replicas that run.
+    /// Number of running replicas.
     pub replicas: u32,
-    /// What must fit at least.
+    /// The minimum amount that must fit.
     pub need: Amount,
 }
 
-/// What a replica may make until it asks again.
+/// The amount that a replica may write until it asks again.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Grant {
-    /// At least what it needs.
+    /// At least what the replica needs.
     pub amount: Amount,
-    /// There is far more room than that.
+    /// Whether more than half of the quota is free.
     pub is_roomy: bool,
-    /// How much of the quota is taken: 1 is all of it.
+    /// The used part of the quota: 1 is all of it.
     pub fullness: f64,
 }
 
 impl Grant {
-    /// How long it is good for. Where there is little room, what one replica does not use is soon of use to the others.
+    /// Returns how long the grant lasts. If little of the quota is free, the part that one replica does not use soon
+    /// becomes available to the others.
     #[must_use]
     pub const fn lasts(self) -> Duration {
         Duration::from_secs(if self.is_roomy { 60 } else { 2 })
@@ -68,17 +69,17 @@ impl Grant {
 }
 
 impl Asked<'_> {
-    /// A share of the room that is left. Each replica is promised so little of it that half is left when all have asked: one that
-    /// asks again, or has just started, finds some.
+    /// Grants a share of the free part of a quota. The share is so small that half of the free part is left when all
+    /// replicas have asked: a replica that asks again, or has just started, gets some of it.
     ///
     /// # Errors
-    /// [`Over`]: there is too little room for what is needed.
+    /// [`Over`] if less is free than the replica needs.
     pub fn grant(&self, kind: Kind) -> Result<Grant, Over> {
         let checks = self.checks(kind);
         for (kind, taken) in &checks {
             self.check(*kind, *taken)?;
         }
-        // A job for later needs no room among the open ones yet, beyond that there is some.
+        // A job for later uses none of the open quota yet; it is enough that there is some left.
         let bounding = if kind == Kind::Later { &checks[..1] } else { &checks[..] };
         let rooms = bounding.iter().map(|(kind, taken)| (self.limits.of(*kind), self.limits.of(*kind).less(*taken)));
         let is_roomy = rooms.clone().all(|(limit, room)| room.rows > limit.rows / 2 && room.bytes > limit.bytes / 2);
@@ -89,8 +90,9 @@ impl Asked<'_> {
         Ok(Grant { amount: share.each(self.need, u64::max), is_roomy, fullness })
     }
 
-    /// The quotas that a new row of this kind counts for, its own first, with what is taken of each. An open job may come to wait
-    /// or be parked: it takes room there, too, so that no job exceeds that quota later. One for later comes to be open.
+    /// Returns the quotas that a new row of this kind counts towards, its own first, each with the used part. An open job
+    /// may wait or be parked later, so it counts towards that quota, too, and no job exceeds it later. A job for later
+    /// becomes open.
     fn checks(&self, kind: Kind) -> Vec<(Kind, Amount)> {
         let taken = |kind| self.used.of(kind).plus(self.promised.of(kind));
         let open = [(Kind::Open, taken(Kind::Open)), (Kind::Waiting, self.used.waiting.plus(taken(Kind::Open)))];
@@ -114,7 +116,7 @@ impl Asked<'_> {
     }
 }
 
-/// What of its quotas a holder uses, in the fullest kind: 1 is all of it.
+/// Returns the used part of a quota, in rows or bytes, whichever is larger: 1 is all of it.
 #[must_use]
 #[expect(clippy::cast_precision_loss, reason = "a share of a quota")]
 pub fn fullness(used: Amount, limit: Amount) -> f64 {

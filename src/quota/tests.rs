@@ -14,7 +14,7 @@ fn shop() -> Holder {
     Holder::Producer(Some("shop".to_owned()))
 }
 
-/// Ten rows and a MiB of each kind.
+/// Ten rows and one MiB of each kind.
 fn ten() -> Amounts {
     let ten = amount(10, MIB);
     Amounts { open: ten, later: ten, waiting: ten, dead_letters: ten, keys: ten }
@@ -90,9 +90,9 @@ fn a_replica_gets_a_share_of_the_room_and_what_it_needs_where_the_share_is_less(
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// A replica takes a row of so many bytes, asking where it has no grant for it.
+    /// A replica writes a row of this many bytes, asking first if its grant is too small.
     Make(usize, u64),
-    /// What a replica is making is there to be counted.
+    /// What a replica is writing becomes visible to the count.
     Land(usize),
     /// A row is finished.
     Finish,
@@ -123,7 +123,7 @@ impl Replica {
 }
 
 proptest! {
-    /// Whoever asks in whatever order: what is there and what is being made never exceeds the quota.
+    /// In whatever order replicas ask: the stored rows and those being written never exceed the quota.
     #[test]
     fn replicas_together_never_make_more_than_the_quota(steps in steps(), rows in 1..40_u64, bytes in 100..3000_u64) {
         let (holder, limit) = (shop(), amount(rows, bytes));
@@ -163,7 +163,7 @@ proptest! {
         }
     }
 
-    /// While there is room for it, a message is taken, whatever the others have been promised by one ask each.
+    /// While the quota has room, a message is accepted, whatever the others were granted by one request each.
     #[test]
     fn replicas_that_have_asked_once_leave_half_of_the_room(rows in 100..100_000_u64, replicas in 1..20_u32) {
         let (holder, limit) = (shop(), amount(rows, 1 << 40));

@@ -1,4 +1,4 @@
-//! What people do to one job. Each action raises the epoch, so a running job is taken out of its owner's hands, and writes its
+//! Actions of people on one job. Each action raises the epoch, which takes a running job from its owner, and writes its
 //! audit row in the same transaction.
 
 use deadpool_postgres::{GenericClient, Transaction};
@@ -16,59 +16,59 @@ use super::sql::{execute, query_one, query_opt};
 use crate::job::{JobId, JobState};
 use crate::message::outcome;
 
-/// Who acts and why.
+/// The person or program that acts, and the reason.
 #[derive(Debug, Clone)]
 pub struct Actor {
-    /// A name.
+    /// Name of the actor.
     pub who: String,
     /// `operator`, `producer` …
     pub role: String,
-    /// In their words.
+    /// The reason, in the actor's words.
     pub reason: Option<String>,
 }
 
-/// Which job.
+/// The job that an action is for.
 #[derive(Debug, Clone)]
 pub enum Target {
-    /// By id.
+    /// The job with this id.
     Id(JobId),
-    /// By its producer's key.
+    /// The job with this producer's key.
     Key {
-        /// The producer.
+        /// Name of the producer.
         source: String,
-        /// Its key.
+        /// The dedupe key.
         dedupe_key: String,
     },
 }
 
-/// What came of an action.
+/// Result of an action.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ActionResult {
-    /// Done: the job's state before and now.
+    /// The action was carried out.
     Done {
         /// The job.
         job: JobId,
-        /// Before.
+        /// State before the action.
         before: JobState,
-        /// Now.
+        /// State after the action.
         now: JobState,
     },
-    /// It was so already: nothing was changed.
+    /// The job is in the requested state already; nothing was changed.
     Already(JobId, JobState),
-    /// Not possible; the text says what would be.
+    /// The action is not possible; the text says what to do instead.
     Refused(JobId, String),
     /// There is no such job.
     NoSuchJob,
 }
 
-/// What a person's change of the product's tables came to.
+/// A change of the product's tables by a person.
 #[derive(Debug, Clone)]
 pub struct AuditedChange<T> {
-    /// For the caller.
+    /// The answer for the caller.
     pub answer: T,
-    /// What was there before and what is there now, for the audit log; `None`: nothing has changed.
+    /// The state before and after the change, for the audit log; `None` if nothing has changed.
     pub audit: Option<(Value, Value)>,
-    /// The cause that is gone, whose jobs go on.
+    /// The cause that the change removes; the jobs that wait for it are released.
     pub gone: Option<String>,
 }
 
@@ -96,7 +96,7 @@ const ALLOW_REPEAT: &str = "
     UPDATE effects SET state = 'failed', maybe_done = false, unknowns = unknowns + 1, settled_at = now()
     WHERE job_id = $1 AND (state IN ('in_flight', 'unknown') OR maybe_done)";
 
-/// What ends a row of `jobs` before it is done, whoever asks for it, however many there are.
+/// The assignments that cancel a row of `jobs`, for one job or many.
 macro_rules! cancelled {
     () => {
         "state = 'cancelled', epoch = epoch + 1, owner = NULL, wait_reason = NULL, wait_key = NULL, wait_observed = NULL, \
@@ -124,7 +124,8 @@ const AUDIT: &str = "
     INSERT INTO audit_log (who, role, action, job_id, before, after, reason) VALUES ($1, $2, $3, $4, $5, $6, $7)";
 
 impl Store {
-    /// Makes a parked, waiting or later-due job due now, with fresh attempts. Its checkpoints stay: it goes on where it stopped.
+    /// Makes a job that is parked, waiting or due later due now, with all its attempts. Its checkpoints are kept: it
+    /// continues at the stage where it stopped.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -141,22 +142,19 @@ impl Store {
                 return Ok(ActionResult::Refused(job.id, "it waits for its follow-ups; retry the one that is parked".to_owned()));
             }
             JobState::Waiting if job.wait_reason.as_deref() == Some("configuration") => {
-                return Ok(ActionResult::Refused(
-                    job.id,
-                    "it waits for an account; right is `dispatch jobs configure`".to_owned(),
-                ));
+                return Ok(ActionResult::Refused(job.id, "it waits for an account; use `dispatch jobs configure`".to_owned()));
             }
             JobState::Ready | JobState::Waiting | JobState::Parked => {}
         }
         if job.error_code.as_deref() == Some("unknown_outcome") {
-            // Who retries it has decided that a duplicate may be; it is recorded before it can be.
+            // The person who retries the job accepts a duplicate; this is recorded before the duplicate can happen.
             execute(&tx, ALLOW_REPEAT, &[&job.id.0]).await?;
         }
         execute(&tx, RETRY, &[&job.id.0]).await?;
         finish(tx, &job, actor, "retry", JobState::Ready, json!({"state": "ready"})).await
     }
 
-    /// Ends a job that is not done, and its open follow-ups.
+    /// Cancels a job that is not done, and its open follow-ups.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -169,8 +167,8 @@ impl Store {
         }
     }
 
-    /// Supplies the account that a job waits for; it begins again at `first_stage`, as a new generation with the same id. What
-    /// still asks for the account is cancelled.
+    /// Sets the account that a job waits for. The job starts again at `first_stage`, as a new generation with the same id.
+    /// Follow-ups that ask for the account are cancelled.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -195,11 +193,11 @@ impl Store {
         finish(tx, &job, actor, "configure", JobState::Ready, json!({"state": "ready", "account": account})).await
     }
 
-    /// Makes a change that other modules know how to make, and writes its audit row, in one transaction. `change` gives its
-    /// answer and what there was before and is after; without the latter nothing has changed, and nothing is written.
+    /// Makes a change that another module implements and writes its audit row, in one transaction. `change` returns its
+    /// answer and the state before and after it. If it returns no states, nothing has changed and nothing is written.
     ///
     /// # Errors
-    /// Those of `change`, and [`StoreError`]; nothing is changed then.
+    /// Errors of `change`, and [`StoreError`]; nothing is changed then.
     pub async fn audited<T, E: From<StoreError>>(
         &self,
         actor: &Actor,
@@ -216,11 +214,12 @@ impl Store {
         Ok(answer)
     }
 
-    /// As [`Store::audited`], for a change that may take away a cause to wait for: the jobs that wait for it are released in the
-    /// same transaction, be something changed or not. Returns the change's answer and which jobs go on.
+    /// Makes a change like [`Store::audited`] that may remove a cause of waiting, and releases the jobs that wait for this
+    /// cause in the same transaction, even if nothing was changed. Returns the answer of the change and the number of
+    /// released jobs.
     ///
     /// # Errors
-    /// As [`Store::audited`].
+    /// Same as [`Store::audited`].
     pub async fn audited_release<T, E: From<StoreError>>(
         &self,
         actor: &Actor,
@@ -241,7 +240,7 @@ impl Store {
         Ok((answer, released))
     }
 
-    /// Writes an audit row for what a person did or saw, `before` and `after` being what it changed or concerned.
+    /// Writes an audit row for an action of a person; `before` and `after` describe what it changed or concerned.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -257,7 +256,7 @@ impl Store {
     }
 }
 
-/// Ends a locked job, unless it has ended, and its open follow-ups.
+/// Cancels a locked job, unless it is done, and its open follow-ups.
 pub(super) async fn end(tx: Transaction<'_>, job: &Locked, actor: &Actor) -> Result<ActionResult, StoreError> {
     if job.state.is_done() {
         return Ok(ActionResult::Already(job.id, job.state));
@@ -274,13 +273,13 @@ pub(super) async fn end(tx: Transaction<'_>, job: &Locked, actor: &Actor) -> Res
     finish(tx, job, actor, "cancel", JobState::Cancelled, after).await
 }
 
-/// Ends what of a job's follow-ups is open, locked in order; returns how many there were.
+/// Cancels the open follow-ups of a job, locked in the order of their ids, and returns their number.
 async fn cancel_children(tx: &Transaction<'_>, parent: JobId) -> Result<u64, StoreError> {
     execute(tx, LOCK_CHILDREN, &[&parent.0]).await?;
     execute(tx, CANCEL_CHILDREN, &[&parent.0]).await
 }
 
-/// Writes an audit row on a connection of any kind, in a transaction where it is one: for changes that are not made through the pool.
+/// Writes an audit row on any connection or transaction, for changes that are not made through the pool.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -309,7 +308,7 @@ pub(super) async fn write_audit<C: GenericClient>(
     Ok(())
 }
 
-/// Locks the target, its parent first.
+/// Locks the target, and its parent before it.
 pub(super) async fn find(tx: &Transaction<'_>, target: &Target) -> Result<Option<Locked>, StoreError> {
     let id = match target {
         Target::Id(id) => *id,

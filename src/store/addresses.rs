@@ -1,42 +1,43 @@
-//! Which addresses of Postgres have failed of late: they are tried last, and what is left of them is not used again.
+//! Addresses of Postgres that failed recently. They are tried last, and pooled connections to them that are older than the
+//! failure are not reused.
 //!
-//! It is kept for the process: its pools and its heartbeat learn of each other.
+//! The state is shared in the process, so that pools and heartbeat profit from each other.
 
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long an address is tried last.
+/// How long a failed address is tried last.
 const REMEMBERED: Duration = Duration::from_secs(30);
 
-/// By address, of which settings name a few.
+/// By address; the settings contain only a few.
 static FAILED: LazyLock<Mutex<HashMap<String, Failed>>> = LazyLock::new(Mutex::default);
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Failed {
-    /// The last time, unless it has worked since.
+    /// Time of the last failure, unless a connection was opened since.
     at: Option<Instant>,
-    /// When a connection that had been made was given up for its silence.
+    /// When an established connection was closed because the server was silent.
     silent: Option<Instant>,
 }
 
 fn failed<T>(look: impl FnOnce(&mut HashMap<String, Failed>) -> T) -> T {
-    // Whoever panicked left whole entries.
+    // The map is consistent after a panic: entries are replaced as a whole.
     look(&mut FAILED.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// No connection could be made to it, or not one of the kind that was asked for.
+/// Records that no connection could be opened to it, or none with the requested properties.
 pub(super) fn refused(address: &str) {
     failed(|all| all.entry(address.to_owned()).or_default().at = Some(Instant::now()));
 }
 
-/// It owed an answer for too long.
+/// Records that it owed an answer for too long.
 pub(super) fn silent(address: &str) {
     let now = Some(Instant::now());
     failed(|all| all.insert(address.to_owned(), Failed { at: now, silent: now }));
 }
 
-/// A connection to it was made.
+/// Records that a connection to it was opened.
 pub(super) fn works(address: &str) {
     failed(|all| {
         if let Some(known) = all.get_mut(address) {
@@ -45,7 +46,7 @@ pub(super) fn works(address: &str) {
     });
 }
 
-/// Puts what has failed of late behind the rest, the most recent last.
+/// Moves the addresses that failed recently to the end, the most recent failure last.
 pub(super) fn failed_last<T>(ways: &mut [T], address: impl Fn(&T) -> &str) {
     failed(|all| {
         let failed_at = |way: &T| all.get(address(way)).and_then(|failed| failed.at).filter(|at| at.elapsed() < REMEMBERED);
@@ -53,7 +54,8 @@ pub(super) fn failed_last<T>(ways: &mut [T], address: impl Fn(&T) -> &str) {
     });
 }
 
-/// Whether one of `addresses` has been silent since `made`: a connection of that age may be to a server that does nothing.
+/// Returns whether one of `addresses` was silent since `made`: a connection of that age may lead to a server that does not
+/// answer.
 pub(super) fn is_suspect(addresses: &[String], made: Instant) -> bool {
     failed(|all| addresses.iter().filter_map(|address| all.get(address)?.silent).any(|silent| silent >= made))
 }

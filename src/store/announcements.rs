@@ -1,5 +1,5 @@
-//! Outcome events: their facts are written by the transaction that makes the outcome, and gone when the broker has confirmed the
-//! event.
+//! Outcome events (the outbox). The transaction that causes an outcome stores its facts; they are deleted when the broker
+//! has confirmed the event.
 
 use deadpool_postgres::GenericClient;
 use serde_json::value::RawValue;
@@ -17,31 +17,31 @@ use crate::message::{Facts, Outcome, outcome};
 /// An outcome event to be published.
 #[derive(Debug)]
 pub struct Announcement {
-    /// Its row.
+    /// Id of its row.
     pub id: i64,
-    /// None of a message that became no job.
+    /// The job; `None` for a message that became no job.
     pub job: Option<JobId>,
-    /// On `dispatch.events`; none where the producer alone is told.
+    /// Routing key on `dispatch.events`; `None` if only the producer gets the event.
     pub routing_key: Option<String>,
-    /// The same body goes to this queue.
+    /// The queue that the same body is published to.
     pub reply_to: Option<String>,
-    /// Given back to the producer.
+    /// Returned to the producer.
     pub correlation_id: Option<String>,
     /// W3C trace context of the job, if it has one.
     pub traceparent: Option<String>,
-    /// What vendors add to it.
+    /// W3C `tracestate` of the job.
     pub tracestate: Option<String>,
-    /// JSON: an [`Outcome`].
+    /// An [`Outcome`] as JSON.
     pub body: Vec<u8>,
-    /// It has been there for so long that a reply which is refused is not tried again.
+    /// Whether it is so old that a refused reply is not retried.
     pub is_old: bool,
-    /// Publishes of the event that were refused or not confirmed.
+    /// Publishes of the event that the broker refused or did not confirm.
     pub tries: i32,
-    /// The same of the reply.
+    /// Publishes of the reply that the broker refused or did not confirm.
     pub reply_tries: i32,
 }
 
-/// The columns by which [`announcement`] reads a row.
+/// The columns that [`announcement`] reads.
 macro_rules! announcement_columns {
     () => {
         "id, job_id, routing_key, reply_only, reply_to, correlation_id, traceparent, tracestate, body, tries, reply_tries,
@@ -50,8 +50,8 @@ macro_rules! announcement_columns {
 }
 pub(super) use announcement_columns;
 
-/// The [`Facts`] of a job, as JSON: an expression over the columns of `jobs`. Its arguments are the event and further facts (names
-/// and values, with a comma behind each), as SQL.
+/// The [`Facts`] of a job as JSON: an expression over the columns of `jobs`. Its arguments are the event and further facts
+/// as SQL (names and values, each followed by a comma).
 macro_rules! job_facts {
     ($event:literal, $more:expr) => {
         concat!(
@@ -67,7 +67,7 @@ macro_rules! job_facts {
 }
 pub(super) use job_facts;
 
-/// What was left aside, and the template where the job waits for an account: for [`job_facts`].
+/// Further facts for [`job_facts`]: skipped items, and the template if the job waits for an account.
 macro_rules! skipped_and_configuration {
     () => {
         "'skipped', skipped, 'configuration', (SELECT output FROM checkpoints c WHERE c.job_id = jobs.id
@@ -75,7 +75,7 @@ macro_rules! skipped_and_configuration {
     };
 }
 
-/// Which follow-up `f` is parked, and why.
+/// The facts of a parked follow-up `f`.
 macro_rules! follow_up_facts {
     () => {
         "json_build_object('job_id', f.id, 'pipeline', f.pipeline, 'code', f.error_code, 'message', f.error_message,
@@ -83,8 +83,8 @@ macro_rules! follow_up_facts {
     };
 }
 
-/// Follow-ups are the worker's own affair: only jobs without a parent are announced. `$3` seconds are left to the writer
-/// before another may publish it. `$4`: only of jobs that have succeeded in this very transaction.
+/// Only jobs without a parent are announced: follow-ups are internal to the worker. For `$3` seconds, only the writer
+/// publishes the row. With `$4`, only jobs that have succeeded in this transaction are announced.
 pub(super) const ANNOUNCE: &str = concat!(
     "
     INSERT INTO announcements (job_id, routing_key, reply_to, correlation_id, traceparent, tracestate, body, publish_after)
@@ -96,7 +96,7 @@ pub(super) const ANNOUNCE: &str = concat!(
     announcement_columns!()
 );
 
-/// An event of its parent for each of these follow-ups that is parked. A parent that has ended has no more events.
+/// Inserts one event of the parent for each of these follow-ups that is parked. A parent that has ended has no more events.
 const ANNOUNCE_FOLLOW_UPS: &str = concat!(
     "
     INSERT INTO announcements (job_id, routing_key, reply_to, correlation_id, traceparent, tracestate, body, publish_after)
@@ -111,10 +111,11 @@ const ANNOUNCE_FOLLOW_UPS: &str = concat!(
     announcement_columns!()
 );
 
-/// Waits for whoever moves the job just now. What comes later goes to the new queue.
+/// Waits for the transaction that currently changes the job. Later events go to the new queue.
 const MOVE_REPLIES: &str = "UPDATE jobs SET reply_to = $2, correlation_id = $3 WHERE id = $1";
 
-/// Behind [`MOVE_REPLIES`], as a statement of its own, which sees all that the other one has waited for.
+/// Runs after [`MOVE_REPLIES`] as a separate statement, which sees the result of the transaction that the other one has
+/// waited for.
 const ANSWER: &str = concat!(
     "
     INSERT INTO announcements (job_id, routing_key, reply_only, reply_to, correlation_id, traceparent, tracestate, body,
@@ -138,10 +139,11 @@ const ANSWER: &str = concat!(
 
 pub(super) const DONE: &str = "DELETE FROM announcements WHERE id = ANY($1)";
 
-/// Seconds in which the writer of an outcome event publishes it itself, before another may.
+/// Seconds in which only the writer of an outcome event publishes it.
 pub(super) const WRITER_PUBLISHES: f64 = LEFT_ALONE.as_secs_f64();
 
-/// Writes the event `event` of these jobs; the caller publishes what comes back, or it is due after `leave` seconds.
+/// Inserts the event `event` of these jobs. The caller publishes the returned rows; otherwise they are due after `leave`
+/// seconds.
 pub(super) async fn announce<C: GenericClient>(
     on: &C,
     jobs: &[JobId],
@@ -151,7 +153,7 @@ pub(super) async fn announce<C: GenericClient>(
     query(on, ANNOUNCE, &[&ids(jobs), &event, &leave, &false]).await?.iter().map(announcement).collect()
 }
 
-/// As [`announce`], of follow-ups that this transaction has parked: each is an event of its parent.
+/// Inserts an event of the parent for each of these follow-ups, which this transaction has parked; like [`announce`].
 pub(super) async fn announce_follow_ups<C: GenericClient>(
     on: &C,
     parked: &[JobId],
@@ -160,7 +162,7 @@ pub(super) async fn announce_follow_ups<C: GenericClient>(
     query(on, ANNOUNCE_FOLLOW_UPS, &[&ids(parked), &outcome::FOLLOW_UP, &leave]).await?.iter().map(announcement).collect()
 }
 
-/// Writes what there is to say of jobs and follow-ups that this transaction has parked; it is due at once.
+/// Inserts the events of jobs and follow-ups that this transaction has parked; they are due at once.
 pub(super) async fn announce_parked<C: GenericClient>(on: &C, parked: &[JobId]) -> Result<(), StoreError> {
     if !parked.is_empty() {
         announce(on, parked, outcome::PARKED, 0.0).await?;
@@ -191,7 +193,8 @@ pub(super) fn announcement(row: &Row) -> Result<Announcement, StoreError> {
     })
 }
 
-/// The event as published. One that only a newer worker knows goes out as it is stored: its facts say what it is about.
+/// Returns the body to publish. An event that only a newer worker knows is published as it is stored: it contains its
+/// facts.
 fn body(stored: &RawValue, reply_only: bool) -> Vec<u8> {
     let facts = serde_json::from_str::<Facts>(stored.get()).ok();
     let facts = facts.map(|facts| if reply_only { facts.as_answer() } else { facts });
@@ -201,8 +204,8 @@ fn body(stored: &RawValue, reply_only: bool) -> Vec<u8> {
 }
 
 impl Store {
-    /// Answers a message that came again: `reply_to` is told where the job stands and, from now on, what becomes of it. The caller
-    /// publishes what comes back, if there is anything to tell.
+    /// Answers a message that was received again: `reply_to` gets the current state of the job and, from now on, its
+    /// outcomes. The caller publishes the returned event, if there is one.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -1,4 +1,4 @@
-//! How much waits in Postgres: counted page by page, so that no statement reads all of a long backlog.
+//! Counts the backlog in Postgres page by page, so that no statement reads all of a long backlog.
 
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -7,16 +7,16 @@ use super::Store;
 use super::error::StoreError;
 use super::sql::query_opt;
 
-/// What waits in Postgres for its turn or its time, and for a person.
+/// The rows that wait for their turn, their time or a person.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Backlog {
-    /// Jobs that are ready and not woken.
+    /// Jobs that are ready and have no wake-up.
     pub jobs: u32,
-    /// Dead letters that nobody has dealt with.
+    /// Open dead letters.
     pub dead_letters: u32,
 }
 
-/// A count under way.
+/// A count in progress.
 #[derive(Debug, Default)]
 pub struct Count {
     so_far: Backlog,
@@ -26,7 +26,7 @@ pub struct Count {
     letters_done: bool,
 }
 
-/// Where in the index of due rows a page ended.
+/// The place in the index of due rows where a page ended.
 #[derive(Debug)]
 struct Place {
     pipeline: String,
@@ -35,10 +35,10 @@ struct Place {
     id: Uuid,
 }
 
-/// Rows that one statement counts, at most.
+/// Maximum number of rows that one statement counts.
 const PAGE: i64 = 2000;
 
-/// Along `jobs_not_woken`; gives the last row of the page and the page's length.
+/// Reads along `jobs_not_woken`; returns the last row of the page and the number of its rows.
 pub(super) const JOBS_FROM_START: &str = "
     SELECT pipeline, organization, due_at, id, n FROM (
         SELECT pipeline, organization, due_at, id, row_number() OVER (ORDER BY pipeline, organization, due_at, id) AS n FROM jobs
@@ -60,10 +60,11 @@ pub(super) const LETTERS_AFTER: &str = "
     ORDER BY n DESC LIMIT 1";
 
 impl Store {
-    /// Goes on with a count by one page of each kind. What waits, once everything is counted or `limit` of either is reached.
+    /// Continues a count by one page of each kind. Returns the backlog once all rows are counted, or the count of each kind
+    /// has reached `limit`.
     ///
     /// # Errors
-    /// [`StoreError`]; the count can be gone on with.
+    /// [`StoreError`]; the count can be continued.
     pub async fn count_backlog(&self, count: &mut Count, limit: u32) -> Result<Option<Backlog>, StoreError> {
         let client = self.client().await?;
         if !count.jobs_done {
@@ -94,7 +95,7 @@ impl Store {
         Ok((count.jobs_done && count.letters_done).then_some(count.so_far))
     }
 
-    /// What waits, each kind counted up to about `limit`.
+    /// Returns the backlog, each kind counted up to about `limit`.
     ///
     /// # Errors
     /// [`StoreError`].

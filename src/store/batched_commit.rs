@@ -1,4 +1,4 @@
-//! Plain commits: a checkpoint, and the next stage or the end. Many of them are one statement.
+//! Plain commits: a checkpoint, and the next stage or the end of the job. One statement writes many of them.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -17,12 +17,12 @@ use super::rows::skipped_with;
 use crate::engine::{Commit, Next, Record, Skipped};
 use crate::job::{JobId, JobState};
 
-/// A commit of a stage that neither calls, changes nor sends anything.
+/// A commit of a stage without effects, changes and follow-ups.
 #[derive(Debug)]
 pub(super) struct PlainCommit {
     fence: Fence,
     done: &'static str,
-    /// The stage that is due now; the one that is done where it was the last one.
+    /// The next stage; the finished one if it was the last.
     pub(super) due: String,
     version: i32,
     pub(super) output: Box<RawValue>,
@@ -32,15 +32,15 @@ pub(super) struct PlainCommit {
     skipped: Option<Skipped>,
 }
 
-/// What a plain commit has led to.
+/// Result of a plain commit.
 #[derive(Debug)]
 pub(super) struct PlainDone {
     pub(super) state: JobState,
     pub(super) announcement: Option<Announcement>,
 }
 
-/// One fence for all: a row that is no longer ours is left out, and so is its checkpoint. The state is asked for in words that no
-/// partial index is of, so that rows are found by their keys, whatever the planner has seen of the table.
+/// One fence for all rows: a row that has another owner or epoch is skipped, and so is its checkpoint. The condition on the
+/// state matches no partial index, so that rows are found by their keys whatever the planner knows of the table.
 pub(super) const PLAIN: &str = concat!(
     "
     WITH fence AS (
@@ -69,13 +69,13 @@ pub(super) const PLAIN: &str = concat!(
 );
 
 impl PlainCommit {
-    /// `commit` as a plain one, if it is one.
+    /// Returns `commit` as a plain commit, if it is one.
     pub(super) fn of<C>(run: Run<'_>, commit: &Commit<C>) -> Option<Self> {
         let bare = commit.effect.is_none() && commit.leftover.is_none() && commit.changes.is_none() && commit.children.is_empty();
         let Record::Checkpoint(checkpoint) = &commit.record else { return None };
         let (due, finish) = match &commit.next {
             Next::Stage { stage, keep: true } => (stage.clone(), false),
-            // A follow-up's end is counted in its parent's row: it goes alone.
+            // The end of a follow-up is counted in its parent's row, so it is not a plain commit.
             Next::Finish if run.job.parent.is_none() => (run.job.stage.clone(), true),
             Next::Stage { .. } | Next::Finish | Next::Wait { .. } | Next::Retry { .. } | Next::Park => return None,
         };
@@ -85,7 +85,7 @@ impl PlainCommit {
         Some(Self { fence: *run.fence, done, due, version, output, attempt, took: run.took, finish, skipped })
     }
 
-    /// Whether the job ends with it.
+    /// Returns whether the commit ends the job.
     pub(super) const fn finishes(&self) -> bool {
         self.finish
     }
@@ -95,7 +95,7 @@ impl PlainCommit {
     }
 }
 
-/// [`PLAIN`]'s parameters, a column each.
+/// The columns of [`PLAIN`]'s parameters.
 pub(super) struct PlainCommits<'a> {
     ids: Vec<Uuid>,
     epochs: Vec<i64>,
@@ -144,7 +144,8 @@ impl<'a> PlainCommits<'a> {
     }
 }
 
-/// What each of `commits` has led to, given the rows that [`PLAIN`] moved and the events of those that ended. `None`: fenced.
+/// Returns the result of each of `commits`, from the rows that [`PLAIN`] updated and the events of those that ended. `None`
+/// if the commit is fenced.
 pub(super) fn done<'a>(
     commits: impl Iterator<Item = &'a PlainCommit>,
     moved: &[Row],

@@ -1,9 +1,10 @@
-//! Ends many jobs that a filter chooses, a page at a time: each as [`Store::cancel`] ends one, in a few statements for all of them.
+//! Cancels the jobs that match a filter, a page at a time. Each job is cancelled as by [`Store::cancel`], in a few
+//! statements for the whole page.
 //!
-//! **Invariant:** a bulk action ends no job that was accepted after somebody has agreed to it.
+//! **Invariant:** a bulk action ends no job that was accepted after the operator agreed to it.
 //!
-//! A page is a range of ids, so an action that dies or is repeated loses none and ends none twice: what it has ended does not match
-//! any more.
+//! A page is a range of ids. An action that is interrupted or repeated therefore skips no job and cancels none twice: a
+//! cancelled job no longer matches the filter.
 
 use std::collections::BTreeMap;
 
@@ -24,63 +25,63 @@ use super::sql::{execute, query, query_one};
 use crate::job::{JobId, JobState};
 use crate::message::outcome;
 
-/// Jobs that are looked at in one statement.
+/// Jobs that one statement reads.
 const WINDOW: i64 = 5_000;
-/// Jobs that are ended in one transaction, and their follow-ups, but for those of a single job.
+/// Maximum number of jobs, and of follow-ups, that one transaction cancels. The follow-ups of a single job may be more.
 const BATCH: usize = 1_000;
 const BATCH_FOLLOW_UPS: i64 = 5_000;
-/// Jobs that a preview shows.
+/// Jobs in a preview.
 const SAMPLE: usize = 10;
-/// Times that a transaction is made which Postgres has undone, since it waited for another one for too long.
+/// Maximum number of times that a transaction is run which Postgres rolls back because of contention.
 const TRIES: usize = 3;
 
-/// Which jobs: all that are not done, and have everything that is given here.
+/// A filter for jobs that are not done. A job matches if it has every property that is given.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct ManyJobs {
-    /// In this state; one of those that are done chooses nothing.
+    /// In this state. A state that is done matches no job.
     pub state: Option<JobState>,
-    /// Of this tenant.
+    /// Of this organization.
     pub organization: Option<String>,
     /// Of this source.
     pub source: Option<String>,
-    /// Sent by this user of RabbitMQ.
+    /// Published by this user of RabbitMQ.
     pub producer: Option<String>,
-    /// Whose last failure has this code.
+    /// With this code in the last failure.
     pub error_code: Option<String>,
-    /// Accepted at least so many seconds ago.
+    /// Accepted at least this many seconds ago.
     pub older_than_seconds: Option<u64>,
 }
 
-/// A filter with the moment it is about: what comes later is not chosen.
+/// A filter and the moment it was chosen at: jobs accepted later do not match.
 #[derive(Debug)]
 pub struct ChosenJobs {
     filter: ManyJobs,
     accepted_by: OffsetDateTime,
-    /// The newest job then.
+    /// Id of the newest job at that moment.
     last: Uuid,
 }
 
-/// What a filter chooses, for whoever has to agree.
+/// The jobs that a filter matches, for a person to confirm.
 #[derive(Debug, Serialize)]
 pub struct ChosenPreview {
-    /// How many jobs.
+    /// Number of jobs.
     pub count: CappedCount,
-    /// Those that came first, at most ten.
+    /// The oldest jobs, at most ten.
     pub sample: Vec<JobRow>,
 }
 
-/// What was done to a page.
+/// Result of cancelling a page.
 #[derive(Debug, Default)]
 pub struct CancelledPage {
-    /// Where to go on; `None`: the action is done.
+    /// Start of the next page; `None` if the action is done.
     pub next: Option<JobId>,
-    /// Jobs that were chosen and ended.
+    /// Matching jobs that were cancelled.
     pub jobs: u64,
-    /// Follow-ups that were ended with them.
+    /// Follow-ups that were cancelled with them.
     pub follow_ups: u64,
 }
 
-/// A page before its jobs are locked.
+/// A page whose jobs are not locked yet.
 struct Looked {
     last: Option<Uuid>,
     jobs: Vec<Candidate>,
@@ -96,7 +97,7 @@ struct Candidate {
 const NOW: &str = "
     SELECT now() - $1::bigint * interval '1 second' AS accepted_by, (SELECT id FROM jobs ORDER BY id DESC LIMIT 1) AS last";
 
-/// The filter, over the columns of `jobs` and the parameters from `$1` on.
+/// The condition of the filter, over the columns of `jobs` and the parameters from `$1` on.
 macro_rules! chosen {
     () => {
         "state || '' NOT IN ('succeeded', 'cancelled') AND created_at <= $1 AND ($2::text IS NULL OR state || '' = $2)
@@ -105,7 +106,7 @@ macro_rules! chosen {
     };
 }
 
-/// The jobs of a range of ids, of those the ones that are chosen, and where the range ends.
+/// Selects the matching jobs of a range of ids, and the end of the range.
 macro_rules! page {
     ($range:literal, $order:literal) => {
         concat!(
@@ -127,20 +128,20 @@ macro_rules! page {
 }
 
 pub(super) const PAGE: &str = page!("id > $7 AND id <= $8", "id");
-/// What stands still has an index of its own.
+/// Waiting and parked jobs have an index of their own.
 pub(super) const PAGE_HALTED: &str =
     page!("state IN ('waiting', 'parked') AND (state, id) > ($2, $7) AND (state, id) <= ($2, $8)", "state, id");
 
 const SHOWN: &str = concat!("SELECT ", job_columns!(), " FROM jobs j WHERE j.id = ANY ($1) ORDER BY j.id");
 
 const LOCK: &str = "SELECT id FROM jobs WHERE id = ANY ($1) ORDER BY id FOR UPDATE";
-/// The parents are locked: none gets another follow-up.
+/// The parents are locked already, so none of them gets another follow-up.
 const LOCK_FOLLOW_UPS: &str = "
     SELECT id FROM jobs WHERE id = ANY ($2 || ARRAY(
         SELECT id FROM jobs WHERE parent_id = ANY ($1) AND state NOT IN ('succeeded', 'cancelled')))
     ORDER BY id FOR UPDATE";
 
-/// What is still chosen now that it is locked.
+/// Cancels the jobs that still match after they were locked.
 const CANCEL: &str = concat!(
     "WITH before AS MATERIALIZED (
         SELECT id, parent_id, state, wait_reason FROM jobs WHERE id = ANY ($7) AND ",
@@ -163,7 +164,7 @@ const CANCEL_FOLLOW_UPS: &str = concat!(
     SELECT parent_id, count(*) AS follow_ups FROM ended GROUP BY parent_id"
 );
 
-/// A parent that this transaction has ended has none open.
+/// Does not match a parent that this transaction has cancelled: it has no open follow-ups.
 const FOLLOW_UPS_DONE: &str = concat!(
     "UPDATE jobs SET ",
     children_done!("given.done"),
@@ -172,7 +173,7 @@ const FOLLOW_UPS_DONE: &str = concat!(
     RETURNING jobs.id, state = 'succeeded' AND open_children = 0 AS done"
 );
 
-/// A row for each job, as [`Store::cancel`] writes it: whoever looks for a job's end by its id finds it.
+/// Writes one row per job, like [`Store::cancel`], so that a search by job id finds it.
 const AUDIT: &str = "
     INSERT INTO audit_log (who, role, action, job_id, before, after, reason)
     SELECT $1, $2, 'cancel', given.id, json_build_object('state', given.state, 'wait_reason', given.wait_reason),
@@ -191,7 +192,7 @@ impl ChosenJobs {
 }
 
 impl Store {
-    /// What a filter chooses from now on.
+    /// Fixes the moment that the filter applies to.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -202,7 +203,7 @@ impl Store {
         Ok(ChosenJobs { filter, accepted_by: row.try_get("accepted_by")?, last })
     }
 
-    /// How many jobs are chosen, and some of them. It looks at pages until it has counted [`CappedCount::LIMIT`].
+    /// Counts the matching jobs and returns some of them. Reads pages until it has counted [`CappedCount::LIMIT`].
     ///
     /// # Errors
     /// [`StoreError`].
@@ -219,8 +220,8 @@ impl Store {
         Ok(ChosenPreview { count: CappedCount::of(count), sample: rows.iter().map(job_row).collect::<Result<_, _>>()? })
     }
 
-    /// Ends the chosen jobs among the next ones behind `after`, with their open follow-ups, an event and an audit row each, some of
-    /// them in one transaction. What was done before an error stays.
+    /// Cancels the matching jobs of the next page after `after`, in several transactions, with their open follow-ups and
+    /// one event and one audit row each. Jobs cancelled before an error stay cancelled.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -272,7 +273,7 @@ impl Store {
     }
 }
 
-/// How many of these go into one transaction: at least one.
+/// Returns how many of these jobs go into one transaction: at least one.
 fn batch_of(jobs: &[Candidate]) -> usize {
     let mut follow_ups = 0;
     let few = jobs.iter().take(BATCH).take_while(|job| {
@@ -282,7 +283,7 @@ fn batch_of(jobs: &[Candidate]) -> usize {
     few.count().max(1)
 }
 
-/// Locks parents before their follow-ups, each in the order of ids, as everybody does.
+/// Locks parents before their follow-ups, each in the order of ids, like all other code.
 async fn cancel_all(
     tx: &Transaction<'_>,
     chosen: &ChosenJobs,

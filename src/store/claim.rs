@@ -1,5 +1,5 @@
-//! Becoming a job's owner: from a wake-up, whose row is taken, a group of them in one statement. `intake` makes rows, and what
-//! it claims with them is made a claim here.
+//! Claims of jobs. A wake-up claims the row of its job, a group of them in one statement. `intake` inserts rows, and what
+//! it claims in the same statement becomes a claim here.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use super::sql::query;
 use crate::engine::{Checkpoint, Outputs};
 use crate::job::{Attempt, Epoch, Generation, Job, JobId, ReplicaId};
 
-/// The right to write for a running job. Only a claim makes one; a write with an old one is refused.
+/// The permission to write for a running job. Only a claim creates one; a write with an outdated fence is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fence {
     pub(super) job: JobId,
@@ -25,71 +25,71 @@ pub struct Fence {
 }
 
 impl Fence {
-    /// The job.
+    /// Returns the job.
     #[must_use]
     pub const fn job(&self) -> JobId {
         self.job
     }
 }
 
-/// A job in hand.
+/// A job that this replica has claimed.
 #[derive(Debug)]
 pub struct Claim {
-    /// As stored.
+    /// The job as stored.
     pub job: Job,
-    /// Of its finished stages.
+    /// The outputs of its finished stages.
     pub outputs: Outputs,
-    /// For every write.
+    /// Required by every write.
     pub fence: Fence,
-    /// Its deadline, if it has one, on this process's monotonic clock.
+    /// The job's deadline on this process's monotonic clock, if it has one.
     pub deadline: Option<Instant>,
-    /// Of a schema that was not known when it came.
+    /// The sealed payload of a job whose schema was unknown when it arrived.
     pub sealed_payload: Option<String>,
-    /// Its owners have died on it: a replica has one of these in hand at a time, so that the next death says whether it was the
-    /// job's doing.
+    /// Whether owners have died while running the job. A replica runs one such job at a time, so that the next death shows
+    /// whether the job caused it.
     pub is_suspect: bool,
-    /// What vendors add to the job's trace context.
+    /// W3C `tracestate` of the job.
     pub tracestate: Option<String>,
-    /// What the stage due has fetched in earlier runs: see [`crate::engine::Kept`].
+    /// Data that earlier runs of the current stage have fetched, see [`crate::engine::Kept`].
     pub partial: Option<Box<RawValue>>,
     /// See [`crate::engine::Partial::read_again`].
     pub read_again: bool,
 }
 
 impl Claim {
-    /// Whether the job's deadline has passed.
+    /// Returns whether the job's deadline has passed.
     #[must_use]
     pub fn is_overdue(&self) -> bool {
         self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }
 }
 
-/// Owners that died without a commit in between before their job is a suspect.
+/// Consecutive owners that die without a commit before a job is a suspect.
 pub(super) const SUSPECT_AFTER: i32 = 2;
-/// And before it is parked.
+/// Consecutive owners that die without a commit before a job is parked.
 pub(super) const CRASHES: i32 = 5;
 
-/// What a wake-up led to.
+/// Result of a wake-up.
 #[derive(Debug)]
 pub enum Claimed {
-    /// The job is ours.
+    /// This replica owns the job now.
     Ours(Box<Claim>),
-    /// It is not: nothing to do.
+    /// The job was not claimed: there is nothing to do.
     Not(NotClaimed),
 }
 
-/// Why a wake-up led to nothing.
+/// Why a wake-up claimed nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotClaimed {
-    /// There is no such row (a restored database).
+    /// There is no such row, for example in a restored database.
     NoRow,
-    /// Finished, waiting, parked, not due yet, or owned.
+    /// The job is finished, waiting, parked, not due yet, or owned.
     NotDue,
-    /// This replica's lease is over: it may not claim.
+    /// The lease of this replica has ended: it must not claim.
     LeaseLost,
 }
 
-/// The state is asked for in words that no partial index is of: see `plain::PLAIN`.
+/// The condition on the state matches no partial index, for the reason given at `batched_commit::PLAIN`.
 pub(super) const CLAIM: &str = "
     UPDATE jobs SET state = 'running', owner = asked.replica, epoch = epoch + 1, woken_at = coalesce(woken_at, now())
     FROM unnest($1::uuid[], $2::bigint[]) AS asked (id, replica)
@@ -117,7 +117,8 @@ const CHECKPOINTS: &str = "
     ORDER BY c.finished_at, c.stage";
 
 impl Store {
-    /// A row that shows this replica as its owner though none of its runs has it: a claim whose answer was lost.
+    /// Returns a claim for a row that names this replica as its owner although none of its runs has it: the answer to the
+    /// claim was lost.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -128,19 +129,19 @@ impl Store {
     }
 }
 
-/// A job and the replica that wants it.
+/// A job and the replica that claims it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Wanted {
     pub(super) job: JobId,
     pub(super) replica: ReplicaId,
 }
 
-/// [`CLAIM`]'s parameters.
+/// Returns [`CLAIM`]'s parameters.
 pub(super) fn columns(wanted: &[Wanted]) -> (Vec<Uuid>, Vec<i64>) {
     wanted.iter().map(|one| (one.job.0, one.replica.0)).unzip()
 }
 
-/// What each of `wanted` has led to, given the rows that [`CLAIM`] took.
+/// Returns the result for each of `wanted`, from the rows that [`CLAIM`] updated.
 pub(super) async fn claimed(
     client: &deadpool_postgres::Client,
     wanted: &[Wanted],
@@ -172,7 +173,7 @@ async fn why_not(client: &deadpool_postgres::Client, asked: &[Wanted]) -> Result
     query(client, WHY_NOT, &[&ids, &replicas]).await?.iter().map(reason).collect()
 }
 
-/// A row made by `intake` for `new`, claimed in the same statement; `deadline_in` seconds its deadline passes.
+/// Returns the claim for a row that `intake` inserted and claimed for `new`; its deadline passes in `deadline_in` seconds.
 pub(super) fn fresh(replica: ReplicaId, new: &NewJob, deadline_in: Option<f64>) -> Result<Claim, StoreError> {
     let Incoming::Known(payload) = &new.payload else {
         return Err(StoreError::Row("a job of a newer schema was claimed".to_owned()));
@@ -195,13 +196,13 @@ pub(super) fn fresh(replica: ReplicaId, new: &NewJob, deadline_in: Option<f64>) 
     Ok(Claim { tracestate: new.tracestate.clone(), ..claim(replica, job, Outputs::default(), deadline_in) })
 }
 
-/// The claims of rows that this worker owns, each with its checkpoints.
+/// Returns the claims for rows that this worker owns, each with its checkpoints.
 async fn claims(client: &deadpool_postgres::Client, rows: &[Row]) -> Result<Vec<Result<Claim, StoreError>>, StoreError> {
     let mut jobs = Vec::with_capacity(rows.len());
     let (mut ids, mut generations) = (Vec::new(), Vec::new());
     for row in rows {
         let (id, generation) = (row.try_get::<_, Uuid>("id")?, row.try_get::<_, i32>("generation")?);
-        // What no claim has ever committed anything for has no checkpoints.
+        // A job for which no claim has committed anything has no checkpoints.
         if row.try_get::<_, i64>("committed_epoch")? > 0 {
             ids.push(id);
             generations.push(generation);
@@ -254,7 +255,7 @@ fn checkpoint(row: &Row) -> Result<Checkpoint, StoreError> {
     Ok(Checkpoint { stage: row.try_get("stage")?, version: row.try_get("version")?, output })
 }
 
-/// Seconds of the database as a duration; less than nothing is nothing.
+/// Converts seconds of the database into a duration; negative values become zero.
 pub(super) fn seconds(value: Option<f64>) -> Option<Duration> {
     value.map(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX))
 }

@@ -1,4 +1,4 @@
-//! The commit: one transaction, fenced by the claim's epoch, that stores what came of a stage and moves the job on.
+//! The commit: one transaction, fenced by the claim's epoch, that stores the result of a stage and moves the job.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -24,12 +24,12 @@ use crate::fault::StageFault;
 use crate::job::{Job, JobId, JobState, ReplicaId};
 use crate::message::outcome;
 
-/// What the product does inside the engine's transactions.
+/// The product's part of the engine's transactions.
 pub trait Tables: Send + Sync + 'static {
-    /// Product data.
+    /// Changes of the product's tables.
     type Changes: Send + Sync + 'static;
 
-    /// Applies changes; what comes back is the checkpoint of a stage that gave no output of its own.
+    /// Applies changes. Returns the checkpoint of a stage that has no output of its own.
     fn apply<'a>(
         &'a self,
         tx: &'a tokio_postgres::Transaction<'_>,
@@ -37,7 +37,8 @@ pub trait Tables: Send + Sync + 'static {
         changes: &'a Self::Changes,
     ) -> Pin<Box<dyn Future<Output = Result<Box<RawValue>, StageFault>> + Send + 'a>>;
 
-    /// Whether the cause `key`, as it was `observed`, is still there, looked at under `FOR SHARE`. `None`: no machine can tell.
+    /// Returns whether the cause `key` is still present as it was `observed`, read under `FOR SHARE`. `None` if the cause
+    /// cannot be tested.
     fn cause_present<'a>(
         &'a self,
         tx: &'a tokio_postgres::Transaction<'_>,
@@ -46,34 +47,34 @@ pub trait Tables: Send + Sync + 'static {
     ) -> Pin<Box<dyn Future<Output = Result<Option<bool>, StageFault>> + Send + 'a>>;
 }
 
-/// A commit that went through.
+/// Result of a commit.
 #[derive(Debug)]
 pub struct Committed {
-    /// Of the job now; `Running` where the claim goes on.
+    /// State of the job; `Running` if the claim continues.
     pub state: JobState,
-    /// The stage due now.
+    /// The current stage of the job.
     pub stage: String,
-    /// The checkpoint that was stored.
+    /// The stored checkpoint.
     pub output: Option<Box<RawValue>>,
-    /// Rows made due by this commit, whose wake-ups the caller publishes: id and pipeline.
+    /// Rows that this commit has made due and whose wake-ups the caller publishes: id and pipeline.
     pub wake: Vec<(JobId, String)>,
     /// Outcome events that the caller publishes.
     pub announcements: Vec<Announcement>,
-    /// The job whose last follow-up this was: it has succeeded too.
+    /// The parent, if this was its last open follow-up: it has succeeded, too.
     pub parent_done: Option<JobId>,
 }
 
-/// A commit that did not.
+/// Error of a commit.
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
-    /// The lease is lost: touch nothing.
-    #[error("fenced: another claim or an operator has moved the job on")]
+    /// The job has another owner or epoch; the caller must not write for it any more.
+    #[error("fenced: another claim or an action has changed the job")]
     Fenced,
     /// The product's changes cannot be applied.
     #[error("the stage's changes cannot be applied")]
     Changes(StageFault),
-    /// Postgres.
-    #[error("the commit")]
+    /// A statement or the connection failed.
+    #[error("the commit failed")]
     Store(#[from] StoreError),
 }
 
@@ -83,12 +84,12 @@ impl From<tokio_postgres::Error> for CommitError {
     }
 }
 
-/// What is known of the run that is committed.
+/// The run that is committed.
 #[derive(Debug, Clone, Copy)]
 pub struct Run<'a> {
-    /// The right to write.
+    /// Permits writing for the job.
     pub fence: &'a Fence,
-    /// As claimed, with the stage and attempt that ran.
+    /// The job as claimed, with the stage and the attempt that ran.
     pub job: &'a Job,
     /// How long the stage ran.
     pub took: Duration,
@@ -110,7 +111,7 @@ const SETTLE_LEFTOVER: &str = "
     UPDATE effects SET state = $4, settled_at = now()
     WHERE job_id = $1 AND generation = $2 AND stage = $3 AND state IN ('in_flight', 'unknown')";
 
-/// The way all claims and commits take.
+/// Writes all claims and commits.
 pub struct Writer<T> {
     store: Store,
     groups: Groups,
@@ -119,55 +120,55 @@ pub struct Writer<T> {
 }
 
 impl<T: Tables> Writer<T> {
-    /// Over the engine's tables, with connections of its own ([`super::writers_pool`]), the product's part and the stages at
-    /// which follow-ups begin.
+    /// Creates a writer over the engine's tables, with its own connections ([`super::writers_pool`]), the product's tables
+    /// and the first stages of the pipelines.
     #[must_use]
     pub fn new(store: Store, pool: deadpool_postgres::Pool, tables: T, first_stages: FirstStages) -> Self {
         Self { store, groups: Groups::new(pool), tables, first_stages }
     }
 
-    /// The engine's tables.
+    /// Returns the engine's tables.
     #[must_use]
     pub const fn store(&self) -> &Store {
         &self.store
     }
 
-    /// The product's part.
+    /// Returns the product's tables.
     #[must_use]
     pub const fn tables(&self) -> &T {
         &self.tables
     }
 
-    /// Writes group after group until `end`: `app` runs [`super::WRITERS`] of these. Without one, nobody gets an answer.
+    /// Writes groups until `end`. `app` runs [`super::WRITERS`] of these; without one, no write completes.
     pub async fn write_groups(&self, end: CancellationToken) {
         self.groups.write(end).await;
     }
 
-    /// Makes a row of an intake message and, where `new.owner` says so and it is due, becomes its owner in the same statement.
+    /// Inserts a row for an intake message. If `new.owner` is set and the job is due, the same statement claims it.
     ///
     /// # Errors
-    /// [`StoreError`]; where the link broke, the row may be there: the message, taken again, finds it.
+    /// [`StoreError`]. If the connection was lost, the row may be stored: a redelivery of the message finds it.
     pub async fn intake(&self, new: &Arc<NewJob>) -> Result<Intaken, StoreError> {
         self.groups.intake(Arc::clone(new)).await
     }
 
-    /// Takes a row that is ready and due.
+    /// Claims a row that is ready and due.
     ///
     /// # Errors
-    /// [`StoreError`]; where the link broke, the row may be ours: [`Store::adopt`] tells.
+    /// [`StoreError`]. If the connection was lost, the row may be claimed: [`Store::adopt`] finds out.
     pub async fn claim(&self, replica: ReplicaId, job: JobId) -> Result<Claimed, StoreError> {
         self.groups.claim(Wanted { job, replica }).await
     }
 
-    /// Forgets events that the broker has confirmed, soon. What is not forgotten is published again.
+    /// Deletes events that the broker has confirmed, with a later group. An event that is not deleted is published again.
     pub fn announced(&self, ids: Vec<i64>) {
         self.groups.announced(ids);
     }
 
-    /// Stores what came of a stage and moves the job on.
+    /// Stores the result of a stage and moves the job.
     ///
     /// # Errors
-    /// [`CommitError`]; after [`CommitError::Store`] the commit may have gone through: [`Store::landed`] tells.
+    /// [`CommitError`]. After [`CommitError::Store`] the commit may have gone through: [`Store::landed`] finds out.
     pub async fn commit(&self, run: Run<'_>, commit: &Commit<T::Changes>) -> Result<Committed, CommitError> {
         match PlainCommit::of(run, commit) {
             Some(plain) => self.commit_plain(plain).await,
@@ -187,7 +188,7 @@ impl<T: Tables> Writer<T> {
         let mut client = self.store.client().await?;
         let tx = client.transaction().await.map_err(StoreError::Database)?;
         if let Some(parent) = job.parent {
-            // Parent before child, everywhere, so that two commits never wait for each other.
+            // A parent is locked before its follow-up everywhere, so that two commits never wait for each other.
             rows::lock(&tx, parent).await?;
         }
         let cause_gone = self.cause_gone(&tx, &commit.next).await?;

@@ -1,4 +1,4 @@
-//! Writes besides the commit on behalf of a running job, and what to do when nobody knows whether a commit went through.
+//! Writes on behalf of a running job besides the commit, and the read that decides a commit of unknown outcome.
 
 use std::time::Duration;
 
@@ -17,25 +17,25 @@ use crate::message::Request;
 /// Whether a commit of unknown outcome went through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Landed {
-    /// It did. Its wake-ups and events are left to the waker.
+    /// It went through. Its wake-ups and events are left to the waker.
     Yes,
-    /// It did not, and the job is still ours: commit again.
+    /// It did not go through, and this replica still owns the job: commit again.
     No,
-    /// The job is no longer ours, whether it did or not: touch nothing.
+    /// This replica no longer owns the job, whether the commit went through or not: do not write for it.
     Fenced,
 }
 
-/// What the stage due of a job has so far, where the job is given up.
+/// Data that the current stage has fetched so far, when its job is given up.
 #[derive(Debug, Clone, Copy)]
 pub enum SoFar<'a> {
-    /// It was not run: what is stored stays.
+    /// The stage was not run: the stored value is kept.
     AsStored,
-    /// This, see [`crate::engine::Kept::to_stored`].
+    /// This value, see [`crate::engine::Kept::to_stored`].
     Only(Option<&'a RawValue>),
 }
 
-/// Waits for an undecided old backend. The look at what it has stored is a statement of its own: one that began before the
-/// lock was had would not see it.
+/// Waits until Postgres has decided the old transaction. Its result is read by a separate statement: one that began before
+/// the lock was granted would not see it.
 const LOCK: &str = "SELECT epoch = $2 AND coalesce(owner = $3, false) AS ours FROM jobs WHERE id = $1 FOR UPDATE";
 
 const LANDED: &str = "
@@ -60,7 +60,7 @@ const UNSEAL: &str = "
     WHERE id = $1 AND epoch = $2 AND owner = $3 AND state = 'running'";
 
 impl Store {
-    /// The running jobs that show `replica` as their owner, with their epochs.
+    /// Returns the running jobs that `replica` owns, with their epochs.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -69,7 +69,8 @@ impl Store {
         rows.iter().map(|row| Ok((JobId(row.try_get("id")?), Epoch(row.try_get("epoch")?)))).collect()
     }
 
-    /// Makes a job due that `replica` owns in this epoch without having it in hand. `false`: it has moved on.
+    /// Makes a job due that `replica` owns in this epoch but does not run. Returns `false` if the job has another owner or
+    /// epoch.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -80,7 +81,7 @@ impl Store {
     /// Reads back whether a commit went through whose answer was lost.
     ///
     /// # Errors
-    /// [`StoreError`]; ask again.
+    /// [`StoreError`]; read again.
     pub async fn landed<C>(&self, run: Run<'_>, commit: &Commit<C>) -> Result<Landed, StoreError> {
         let Run { fence, job, .. } = run;
         let (stage, outcome) = match &commit.record {
@@ -100,7 +101,7 @@ impl Store {
         })
     }
 
-    /// Gives a claimed job up without a record, due again after `delay`. `false`: it was no longer ours.
+    /// Gives up a claimed job without a record; it is due again after `delay`. Returns `false` if the write was fenced.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -115,8 +116,8 @@ impl Store {
         Ok(written == 1)
     }
 
-    /// Replaces the sealed bytes of a job whose schema has become known, and gives the job up: it is due as one that has just
-    /// come. `false`: it was no longer ours.
+    /// Replaces the sealed payload of a job whose schema is known now, and gives up the job: it is due like one that has
+    /// just arrived. Returns `false` if the write was fenced.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -1,6 +1,6 @@
-//! Connections to Postgres: the addresses of the setting in turn, each within a limit, until one is of the kind asked for.
-//! The order and the meaning of the setting are those of `tokio_postgres::Config::connect`, which gives a server that is
-//! connected to and says nothing all the time in the world.
+//! Connections to Postgres. The addresses of the setting are tried in turn, each with a timeout, until a server has the
+//! requested properties. The order and the meaning of the setting are those of `tokio_postgres::Config::connect`, which has
+//! no timeout for a server that accepts the connection and then sends nothing.
 
 use std::io;
 use std::net::SocketAddr;
@@ -24,14 +24,14 @@ use tokio_util::either::Either;
 use super::addresses;
 use super::watched::{Watch, Watched, WatchedTls};
 
-/// For one address: until a session is there.
+/// The time limit for one address, until a session is established.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 type Socket = Either<TcpStream, UnixStream>;
 /// A client, and the future that drives its connection.
 pub(super) type Connected = (Client, BoxFuture<'static, Result<(), Error>>);
 
-/// Where Postgres is, and how it is spoken to.
+/// The servers of Postgres and how to connect to them.
 #[derive(Clone)]
 pub(super) struct Servers {
     config: Config,
@@ -39,21 +39,21 @@ pub(super) struct Servers {
     hosts: Vec<Server>,
 }
 
-/// One of the setting's hosts.
+/// One host of the setting.
 #[derive(Debug, Clone)]
 struct Server {
-    /// What is connected to.
+    /// The address to connect to.
     at: Host,
     port: u16,
-    /// Whom a certificate must name.
+    /// The name that the certificate must contain.
     name: Option<String>,
-    /// As errors have it.
+    /// The address in the words of error messages.
     address: String,
 }
 
 impl Servers {
     /// # Errors
-    /// What is wrong with the setting, where its hosts, addresses and ports do not fit each other.
+    /// A description of the mistake in the setting, if its hosts, addresses and ports do not match.
     pub(super) fn new(config: Config, tls: MakeRustlsConnect) -> Result<Self, &'static str> {
         let (names, literal, ports) = (config.get_hosts(), config.get_hostaddrs(), config.get_ports());
         let count = names.len().max(literal.len());
@@ -89,15 +89,15 @@ impl Servers {
         &self.config
     }
 
-    /// Each as errors have it.
+    /// Returns the address of each host, in the words of error messages.
     pub(super) fn addresses(&self) -> Vec<String> {
         self.hosts.iter().map(|host| host.address.clone()).collect()
     }
 
-    /// A session. Where Postgres owes an answer on it and sends nothing for `silence`, it ends.
+    /// Opens a session. The session fails if Postgres owes an answer and sends nothing for `silence`.
     ///
     /// # Errors
-    /// The only server's error; the error of one that did answer; else one that names them all.
+    /// The error of the only server, or of a server that answered; otherwise an error that names all servers.
     pub(super) async fn connect(&self, silence: Option<Duration>) -> Result<Connected, Error> {
         let mut hosts: Vec<&Server> = self.hosts.iter().collect();
         if self.is_shuffled() {
@@ -124,7 +124,7 @@ impl Servers {
         self.config.get_load_balance_hosts() == LoadBalanceHosts::Random
     }
 
-    /// Each address of one host in turn.
+    /// Tries each address of one host in turn.
     async fn connect_to(&self, host: &Server, silence: Option<Duration>) -> Result<Connected, Error> {
         let name = match &host.at {
             Host::Unix(folder) => {
@@ -173,7 +173,7 @@ impl Servers {
         Ok(Either::Left(stream))
     }
 
-    /// A session over what `open` opens, within [`CONNECT_TIMEOUT`] in all.
+    /// Opens a session over the socket that `open` returns, within [`CONNECT_TIMEOUT`] in all.
     async fn within(
         &self,
         host: &Server,
@@ -216,12 +216,12 @@ impl Servers {
         Ok((client, connection.boxed()))
     }
 
-    /// What `transaction_read_only` must not be.
+    /// Returns the value of `transaction_read_only` that is not acceptable.
     fn unwanted(&self) -> Option<bool> {
         match self.config.get_target_session_attrs() {
             TargetSessionAttrs::ReadWrite => Some(true),
             TargetSessionAttrs::ReadOnly => Some(false),
-            // `Any`, and what a later driver may know.
+            // `Any`, and values that a later version of the driver may add.
             _ => None,
         }
     }
@@ -249,9 +249,9 @@ fn user_timeout(_: &TcpStream, _: Duration) -> io::Result<()> {
     Ok(())
 }
 
-/// Of what went wrong at each server.
+/// Returns one error for the errors of all servers.
 async fn one_of(mut errors: Vec<(&str, Error)>) -> Error {
-    // A server that says why is more than one that is not there.
+    // An error that a server sent is more useful than an error of the connection.
     if let Some(number) = errors.iter().position(|(_, error)| error.code().is_some()) {
         return errors.swap_remove(number).1;
     }
@@ -262,13 +262,14 @@ async fn one_of(mut errors: Vec<(&str, Error)>) -> Error {
     as_error(io::Error::other(each.join("; "))).await
 }
 
-/// The driver's error for `error`. Only the driver makes its errors, so it is given a stream that fails so.
+/// Converts `error` into an error of the driver. Only the driver can create its errors, so the driver gets a stream that
+/// fails with `error`.
 async fn as_error(error: io::Error) -> Error {
     let failed = Config::new().user("nobody").connect_raw(Failing(Some(error)), NoTls).await;
     failed.err().expect("a session begins with a byte that is sent")
 }
 
-/// Fails at once.
+/// A stream that fails at once.
 struct Failing(Option<io::Error>);
 
 impl Failing {

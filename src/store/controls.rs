@@ -1,5 +1,5 @@
-//! Holds of destinations: placed by workers and by people, known to all replicas, and the jobs that wait for them let go a few
-//! at a time when they are over.
+//! Holds of destinations. Workers and people place them, all replicas see them, and the jobs that wait for a hold are
+//! released in small batches when it ends.
 //!
 //! A hold is a row of `controls` of the kind `hold` or `circuit`. Jobs wait for the key `hold:<scope>`.
 
@@ -18,39 +18,39 @@ use super::error::StoreError;
 use super::releases::released_by;
 use super::sql::{query, query_one, query_opt};
 
-/// How the key begins that jobs wait for.
+/// Prefix of the wait key.
 const KEY: &str = "hold:";
-/// Holds in force that are read, at most.
+/// Maximum number of holds in force that are read.
 const LIVE: i64 = 10_000;
-/// Keys that are looked at in one round, at most.
+/// Maximum number of keys that one round handles.
 const KEYS: i32 = 64;
-/// Jobs let go at once where nobody remembers the hold.
+/// Jobs released at once if the row of the hold no longer exists.
 const FORGOTTEN: i32 = 64;
 
-/// A hold in force, as people see it.
+/// A hold in force, as commands print it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct HoldRow {
-    /// `<organization>|<provider>|<host or destination id>`; with `#seats` behind it where nothing is missing but a seat; of all
-    /// that the other side limits together `*|<provider>|<what they have in common>`.
+    /// `<organization>|<provider>|<host or destination id>`, with the suffix `#seats` if only a permit is missing; or
+    /// `*|<provider>|<name>` for everything that the provider limits together.
     pub scope: String,
-    /// `hold`, or `circuit` where the destination has failed.
+    /// `hold`, or `circuit` if the circuit breaker of the destination is open.
     pub kind: String,
-    /// Why.
+    /// The reason.
     pub reason: String,
     /// `replica 7`, or a person.
     pub who: String,
-    /// Whether a worker has placed it.
+    /// Whether a worker placed it.
     pub automatic: bool,
-    /// Since when.
+    /// When it began.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
-    /// Until when.
+    /// When it ends.
     #[serde(with = "time::serde::rfc3339")]
     pub expires_at: OffsetDateTime,
-    /// Of the database, when this was read.
+    /// The database's clock when the row was read.
     #[serde(with = "time::serde::rfc3339")]
     pub now: OffsetDateTime,
-    /// Jobs that wait for it.
+    /// Number of jobs that wait for it.
     pub waiting: CappedCount,
 }
 
@@ -59,25 +59,26 @@ pub struct HoldRow {
 pub struct NewHold<'a> {
     /// As [`HoldRow::scope`].
     pub scope: &'a str,
-    /// Whether the destination's circuit is open.
+    /// Whether the destination's circuit breaker is open.
     pub is_circuit: bool,
-    /// Why.
+    /// The reason.
     pub reason: &'a str,
-    /// Who places it.
+    /// The worker that places it.
     pub who: &'a str,
-    /// From now on, by the database's clock.
+    /// Length from now on, by the database's clock.
     pub length: Duration,
 }
 
 impl HoldRow {
-    /// How long it still lasts.
+    /// Returns how long it still lasts.
     #[must_use]
     pub fn left(&self) -> Duration {
         Duration::try_from(self.expires_at - self.now).unwrap_or_default()
     }
 }
 
-/// One that is in force is never shortened, and says why and who until a longer one comes; one that is over begins anew.
+/// A hold in force is never shortened, and keeps its reason and its author until a longer one replaces them. A hold that
+/// has ended begins again.
 pub(super) const PLACE: &str = "
     INSERT INTO controls (kind, scope, reason, who, automatic, expires_at)
     VALUES ($1, $2, $3, $4, true, now() + $5 * interval '1 second')
@@ -97,11 +98,11 @@ const PLACE_BY_HAND: &str = "
     VALUES ('hold', $1, $2, $3, now() + $4 * interval '1 second')
     RETURNING expires_at";
 
-/// Where a pass over the keys of all holds stands; the caller keeps it between rounds.
+/// The position of a pass over the keys of all holds; the caller keeps it between rounds.
 #[derive(Debug, Clone, Default)]
 pub struct HoldCursor(String);
 
-/// The columns of a [`HoldRow`], and what makes a hold one that is in force.
+/// The columns of a [`HoldRow`], and the condition for a hold in force.
 macro_rules! live {
     ($waiting:expr, $condition:literal) => {
         concat!(
@@ -116,7 +117,7 @@ macro_rules! live {
 
 pub(super) const IN_FORCE: &str = live!("0::bigint", " ORDER BY c.expires_at DESC LIMIT $1");
 
-/// How many jobs wait for `c`, at most `$1`.
+/// Counts the jobs that wait for `c`, up to `$1`.
 macro_rules! waiting {
     () => {
         "(SELECT count(*) FROM (SELECT FROM jobs j
@@ -138,8 +139,8 @@ pub(super) const END: &str = "
     WHERE scope = $1 AND kind IN ('hold', 'circuit') AND released_at IS NULL AND expires_at > now()
     RETURNING reason";
 
-/// Hops from key to key along the index. A hold that was ended by hand counts as over a second later, when every replica has
-/// seen it; the last one to end keeps count of the steps.
+/// Walks from key to key along the index. A hold that a person has ended counts as over one second later, when every
+/// replica has seen it. The row of the last hold that ended counts the batches.
 pub(super) const OVER: &str = "
     WITH RECURSIVE keys AS (
         (SELECT wait_key, 1 AS number FROM jobs WHERE state = 'waiting' AND wait_reason = 'hold' AND wait_key > $1
@@ -158,14 +159,14 @@ pub(super) const OVER: &str = "
         ORDER BY at DESC LIMIT 1) ended ON true
     ORDER BY k.number";
 
-/// Four jobs first, twice as many each time, 64 at most. Who comes second in the same second does not step.
+/// Releases four jobs first and twice as many each time, up to 64. Only one replica steps within 900 ms.
 pub(super) const STEP: &str = "
     UPDATE controls SET step = CASE WHEN step = 0 THEN 4 ELSE least(step * 2, 64) END, stepped_at = now()
     WHERE id = $1 AND (stepped_at IS NULL OR stepped_at <= now() - interval '900 milliseconds')
     RETURNING step";
 
 impl Store {
-    /// Places a worker's hold. How long it lasts now: not shorter than one that was there.
+    /// Places a hold of a worker. Returns how long the hold lasts now; it is never shortened.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -176,7 +177,7 @@ impl Store {
         Ok(Duration::try_from_secs_f64(row.try_get("seconds")?).unwrap_or_default())
     }
 
-    /// Every hold in force, without who waits for it.
+    /// Returns every hold in force, without the number of jobs that wait for it.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -184,7 +185,7 @@ impl Store {
         query(&self.client().await?, IN_FORCE, &[&LIVE]).await?.iter().map(hold_row).collect()
     }
 
-    /// The holds in force for people, those that last longest first.
+    /// Returns the holds in force for people, the longest first.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -192,7 +193,7 @@ impl Store {
         query(&self.client().await?, SHOWN, &[&CappedCount::ROWS, &LIVE]).await?.iter().map(hold_row).collect()
     }
 
-    /// The hold that jobs with this wait key wait for, while it is in force.
+    /// Returns the hold that jobs with this wait key wait for, if it is in force.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -201,7 +202,7 @@ impl Store {
         query_opt(&self.client().await?, OF_SCOPE, &[&CappedCount::ROWS, &scope]).await?.as_ref().map(hold_row).transpose()
     }
 
-    /// Holds a destination because a person says so, for `length` from now on. Until when.
+    /// Places a hold of a person, for `length` from now on, and returns its end.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -217,7 +218,7 @@ impl Store {
         Ok(until)
     }
 
-    /// Ends every hold of a destination. How many there were; where there was none, nothing is written.
+    /// Ends every hold of a destination and returns their number. If there is none, nothing is written.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -234,8 +235,8 @@ impl Store {
         Ok(ended.len())
     }
 
-    /// Makes due some of the jobs whose hold is over, destination by destination: one step of each among a bounded number of
-    /// keys, from the cursor on. Whether there are more; after the last one the cursor is at the beginning again.
+    /// Makes due some of the jobs whose hold has ended: one batch for each of a bounded number of keys, from the cursor on.
+    /// Returns whether there are more keys; after the last one, the cursor is at the beginning again.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -258,7 +259,7 @@ impl Store {
     }
 }
 
-/// Lets go some of the jobs that wait for a hold which is over, as many as it is the turn of its row.
+/// Releases the next batch of jobs that wait for a hold which has ended; the row of the hold determines its size.
 async fn step(tx: &Transaction<'_>, key: &str, control: Option<i64>) -> Result<(), StoreError> {
     let jobs: i32 = match control {
         None => FORGOTTEN,
@@ -271,8 +272,8 @@ async fn step(tx: &Transaction<'_>, key: &str, control: Option<i64>) -> Result<(
     Ok(())
 }
 
-/// Whether the hold `key` is in force, whose rows stay locked against a release until the transaction ends. `None`: it is
-/// another cause.
+/// Returns whether the hold `key` is in force; its rows stay locked against a release until the transaction ends. `None`
+/// for another kind of cause.
 pub(super) async fn hold_present(tx: &Transaction<'_>, key: &str) -> Result<Option<bool>, StoreError> {
     let Some(scope) = key.strip_prefix(KEY) else { return Ok(None) };
     Ok(Some(!query(tx, PRESENT, &[&scope]).await?.is_empty()))

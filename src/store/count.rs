@@ -1,38 +1,39 @@
-//! Counts for people, up to a limit: nobody needs to know whether 30,000 jobs wait or 31,000, and counting them all takes long.
+//! Counts with an upper limit: a person does not need to know whether 30,000 or 31,000 jobs wait, and counting all of them
+//! takes long.
 
 use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-/// A count that stops at [`CappedCount::LIMIT`]. People read `10,000+` where there are more; JSON has the limit itself then.
+/// A count that stops at [`CappedCount::LIMIT`]. Above the limit it is displayed as `10,000+`; in JSON, it is the limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CappedCount(i64);
 
 impl CappedCount {
     /// The largest count that is exact.
     pub const LIMIT: i64 = 10_000;
-    /// Rows that a statement counts: one more says that there are more.
+    /// Rows that a statement counts: one more than the limit shows that there are more.
     pub(super) const ROWS: i64 = Self::LIMIT + 1;
 
-    /// Of as many rows, of which at most one more than the limit were counted.
+    /// Creates a count from a number of rows, of which at most one more than the limit was counted.
     #[must_use]
     pub const fn of(rows: i64) -> Self {
         Self(rows)
     }
 
-    /// At most the limit.
+    /// Returns the count, at most the limit.
     #[must_use]
     pub fn at_least(self) -> i64 {
         self.0.min(Self::LIMIT)
     }
 
-    /// What is left of as many without so many of them; one that has stopped at the limit stays.
+    /// Subtracts rows; a count above the limit stays as it is.
     #[must_use]
     pub fn without(self, rows: usize) -> Self {
         if self.0 > Self::LIMIT { self } else { Self(self.0.saturating_sub(i64::try_from(rows).unwrap_or(i64::MAX)).max(0)) }
     }
 
-    /// Whether there are none.
+    /// Returns whether the count is zero.
     #[must_use]
     pub const fn is_zero(self) -> bool {
         self.0 == 0

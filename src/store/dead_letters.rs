@@ -1,4 +1,4 @@
-//! Messages that could not become a job, kept with their raw bytes and their headers sealed.
+//! Dead letters: messages that could not become a job, stored with their sealed body and headers.
 
 use deadpool_postgres::GenericClient;
 use secrecy::SecretString;
@@ -13,26 +13,26 @@ use super::sql::{execute, query, query_one, query_opt};
 use crate::message::{Discarded, MESSAGE_LIMIT, Refusal, allowed_headers};
 use crate::secrets::Place;
 
-/// A message to be kept.
+/// A message to store as a dead letter.
 #[derive(Debug)]
 pub struct NewDeadLetter<'a> {
-    /// Why.
+    /// Why the message was refused.
     pub refusal: &'a Refusal,
-    /// As received, or its beginning where it was discarded.
+    /// The body as received, or its first bytes if the rest was discarded.
     pub body: &'a [u8],
-    /// What is known of a body of which only the beginning is left.
+    /// Size and hash of a body of which only the first bytes are left.
     pub discarded: Option<Discarded>,
     /// As received.
     pub routing_key: &'a str,
     /// As received.
     pub headers: Value,
-    /// Who sent it: the user that RabbitMQ has checked.
+    /// The user that published the message, as verified by RabbitMQ.
     pub producer: Option<&'a str>,
-    /// Whether the source is the producer's to name: only then are source and key announced.
+    /// Whether the producer may use this source. Only then are source and key announced.
     pub is_its_senders: bool,
-    /// The source, where the message names one.
+    /// The source, if the message contains one.
     pub source: Option<String>,
-    /// Its key, likewise.
+    /// The dedupe key, if the message contains one.
     pub dedupe_key: Option<String>,
     /// As received.
     pub message_id: Option<String>,
@@ -49,7 +49,7 @@ pub struct NewDeadLetter<'a> {
 }
 
 impl NewDeadLetter<'_> {
-    /// What it takes when it is stored, in bytes: body and headers as they are sealed, and those headers that are not.
+    /// Returns the stored size in bytes: body and headers as sealed, and the unsealed headers.
     #[must_use]
     pub fn kept_bytes(&self) -> u64 {
         let sealed = |bytes: usize| bytes.div_ceil(3) * 4 + SEAL_BYTES;
@@ -58,56 +58,57 @@ impl NewDeadLetter<'_> {
     }
 }
 
-/// What a seal adds to a body, about: the id of the key, a nonce, a tag.
+/// The approximate size that a seal adds: the id of the key, a nonce and a tag.
 const SEAL_BYTES: usize = 80;
 
-/// A dead letter in a list.
+/// A dead letter's row, as commands print it.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct DeadLetterRow {
-    /// Its number.
+    /// Its id.
     pub id: i64,
     /// Reason code.
     pub code: String,
-    /// What would have been right.
+    /// The expectation and what was received instead.
     pub detail: String,
     /// The producer.
     pub source: Option<String>,
-    /// Its key.
+    /// The producer's key.
     pub dedupe_key: Option<String>,
     /// As received.
     pub message_id: Option<String>,
     /// As received.
     pub routing_key: String,
-    /// Size as received.
+    /// Size of the body as received.
     pub body_bytes: i64,
-    /// When it came.
+    /// When the message was received.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
-    /// When somebody dealt with it.
+    /// When it was resolved.
     #[serde(with = "time::serde::rfc3339::option")]
     pub resolved_at: Option<OffsetDateTime>,
     /// How: `replayed` or `discarded`.
     pub resolution: Option<String>,
-    /// Who.
+    /// The person or duty that resolved it.
     pub resolved_by: Option<String>,
-    /// Why, in their words.
+    /// The reason, in their words.
     pub resolved_reason: Option<String>,
 }
 
-/// A dead letter with what was received.
+/// A dead letter with the received message.
 #[derive(Debug, serde::Serialize)]
 pub struct DeadLetter {
     /// Its row.
     #[serde(flatten)]
     pub row: DeadLetterRow,
-    /// Those of the allow-list; where a worker of an earlier version has kept it, and for a short while, all of them.
+    /// The headers of the allow-list. A dead letter that a worker of an earlier version stored has all headers here for a
+    /// short while.
     pub headers: Value,
     /// SHA-256 of the body, hex.
     pub body_sha256: String,
-    /// The body, opened; shown only on an audited request. None where it was not kept.
+    /// The opened body, shown only on an audited request; `None` if it was not stored.
     #[serde(skip)]
     pub body: Option<SecretString>,
-    /// All headers as received, a JSON object, opened; likewise.
+    /// All headers as received, opened, as a JSON object; shown only on an audited request.
     #[serde(skip)]
     pub all_headers: SecretString,
 }
@@ -135,7 +136,7 @@ macro_rules! letter_columns {
 }
 pub(super) use letter_columns;
 
-/// The rows below a number.
+/// Selects the rows below an id.
 macro_rules! list {
     ($condition:literal) => {
         concat!("SELECT ", letter_columns!(), " FROM dead_letters WHERE ", $condition, "id < $1 ORDER BY id DESC LIMIT $2")
@@ -149,7 +150,7 @@ const SHOW: &str =
     concat!("SELECT ", letter_columns!(), ", headers, sealed_headers, sealed_body, body_sha256 FROM dead_letters WHERE id = $1");
 
 impl Store {
-    /// Keeps a message and announces its refusal, in one transaction. Returns the dead letter's number.
+    /// Stores a message and announces its refusal, in one transaction. Returns the id of the dead letter.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -157,7 +158,7 @@ impl Store {
         self.keep(new, true).await
     }
 
-    /// As [`Store::keep_dead_letter`], without body and headers: hash, size and code stay.
+    /// Stores a message like [`Store::keep_dead_letter`], but without body and headers: only hash, size and code.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -208,7 +209,7 @@ impl Store {
         Ok(id)
     }
 
-    /// Announces the refusal of a message that is not kept, and of so many others before it that were not announced.
+    /// Announces the refusal of a message that is not stored, and the number of earlier ones that were not announced.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -221,7 +222,7 @@ impl Store {
         announce(&self.client().await?, new, None, &detail).await
     }
 
-    /// The newest dead letters below `before`, open ones only unless `resolved_too`.
+    /// Returns the newest dead letters below `before`; only open ones unless `resolved_too`.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -230,7 +231,7 @@ impl Store {
         query(&self.client().await?, sql, &[&before, &limit]).await?.iter().map(row_of).collect()
     }
 
-    /// One dead letter, opened.
+    /// Returns one dead letter, opened.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -1,5 +1,5 @@
-//! Puts aside many dead letters that a filter chooses, a page of numbers at a time: each as [`Store::resolve`] does with one. What
-//! was put aside does not match any more, so an action that died is repeated as it is.
+//! Discards the dead letters that match a filter, a page of ids at a time. Each letter is discarded as by
+//! [`Store::resolve`]. A discarded letter no longer matches, so an interrupted action is repeated unchanged.
 
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -12,57 +12,57 @@ use super::dead_letters::{DeadLetterRow, letter_columns, row_of};
 use super::error::StoreError;
 use super::sql::{query, query_one};
 
-/// Letters that are looked at in one statement, and put aside in one transaction.
+/// Letters that one statement reads and one transaction discards.
 const PAGE: i64 = 2_000;
-/// Letters that a preview shows.
+/// Letters in a preview.
 const SAMPLE: usize = 10;
 
-/// Which dead letters: all that are open, and have everything that is given here.
+/// A filter for open dead letters. A letter matches if it has every property that is given.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct ManyLetters {
-    /// Refused for this reason.
+    /// Refused with this code.
     pub code: Option<String>,
     /// Of this source.
     pub source: Option<String>,
-    /// Sent by this user of RabbitMQ.
+    /// Published by this user of RabbitMQ.
     pub producer: Option<String>,
-    /// Kept at least so many seconds ago.
+    /// Stored at least this many seconds ago.
     pub older_than_seconds: Option<u64>,
-    /// At most so many, oldest first.
+    /// At most this many, oldest first.
     pub limit: Option<u32>,
 }
 
-/// A filter with the moment it is about: what comes later is not chosen.
+/// A filter and the moment it was chosen at: letters stored later do not match.
 #[derive(Debug)]
 pub struct ChosenLetters {
     filter: ManyLetters,
     kept_by: OffsetDateTime,
-    /// The newest letter then.
+    /// Id of the newest letter at that moment.
     last: i64,
 }
 
-/// What a filter chooses, for whoever has to agree. Its limit is left out of account.
+/// The letters that a filter matches, for a person to confirm. Ignores the filter's limit.
 #[derive(Debug, Serialize)]
 pub struct LettersPreview {
-    /// How many letters.
+    /// Number of letters.
     pub count: CappedCount,
-    /// Those that came first, at most ten.
+    /// The oldest letters, at most ten.
     pub sample: Vec<DeadLetterRow>,
 }
 
-/// What was done to a page.
+/// Result of discarding a page.
 #[derive(Debug)]
 pub struct DiscardedPage {
-    /// The last number that was looked at; `None`: the action is done.
+    /// The last id that was read; `None` if the action is done.
     pub next: Option<i64>,
-    /// Letters that were put aside.
+    /// Letters that were discarded.
     pub letters: u64,
 }
 
 const NOW: &str = "
     SELECT now() - $1::bigint * interval '1 second' AS kept_by, coalesce((SELECT id FROM dead_letters ORDER BY id DESC LIMIT 1), 0) AS last";
 
-/// The next open letters, and of those the ones that are chosen.
+/// Selects the next open letters, and those of them that match.
 macro_rules! looked {
     () => {
         "WITH looked AS MATERIALIZED (
@@ -82,7 +82,7 @@ pub(super) const LOOK: &str = concat!(
 
 const SHOWN: &str = concat!("SELECT ", letter_columns!(), " FROM dead_letters WHERE id = ANY ($1) ORDER BY id");
 
-/// A row for each letter in the audit log, as of one alone.
+/// Writes one audit row per letter, like [`Store::resolve`].
 const DISCARD: &str = concat!(
     looked!(),
     ", locked AS MATERIALIZED (
@@ -103,7 +103,7 @@ const DISCARD: &str = concat!(
 );
 
 impl ChosenLetters {
-    /// At most how many are put aside.
+    /// Returns the maximum number of letters to discard.
     #[must_use]
     pub fn limit(&self) -> Option<u32> {
         self.filter.limit
@@ -116,7 +116,7 @@ impl ChosenLetters {
 }
 
 impl Store {
-    /// What a filter chooses from now on.
+    /// Fixes the moment that the filter applies to.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -126,7 +126,7 @@ impl Store {
         Ok(ChosenLetters { filter, kept_by: row.try_get("kept_by")?, last: row.try_get("last")? })
     }
 
-    /// How many letters are chosen, and some of them. It looks at pages until it has counted [`CappedCount::LIMIT`].
+    /// Counts the matching letters and returns some of them. Reads pages until it has counted [`CappedCount::LIMIT`].
     ///
     /// # Errors
     /// [`StoreError`].
@@ -144,8 +144,8 @@ impl Store {
         Ok(LettersPreview { count: CappedCount::of(count), sample: rows.iter().map(row_of).collect::<Result<_, _>>()? })
     }
 
-    /// Puts aside the chosen ones among the next open letters behind `after`, at most `at_most`, with an audit row each, in one
-    /// transaction.
+    /// Discards the matching letters among the next open ones after `after`, at most `at_most`, with one audit row each, in
+    /// one transaction.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -1,7 +1,8 @@
-//! What the waker takes: rows that are due and not woken, organizations in turn; and the stamps that say who woke a row.
+//! Rows for the waker: due rows without a wake-up, in turn by organization; and the stamps that record which replica woke a
+//! row.
 //!
-//! A stamp is `woken_at` and `woken_by`: "this replica publishes a wake-up for this row". It is taken back where the wake-up was not
-//! published, where nobody knows whether it was, and where its replica has ended.
+//! A stamp is `woken_at` and `woken_by`: this replica publishes a wake-up for this row. A stamp is removed if the wake-up
+//! was not published, if its outcome is unknown, or if its replica has ended.
 
 use std::time::{Duration, Instant};
 
@@ -13,35 +14,36 @@ use super::error::StoreError;
 use super::sql::{execute, query, query_one};
 use crate::job::{JobId, ReplicaId};
 
-/// Organizations that one look visits, at most: what has no due row is passed over at the cost of one index entry.
+/// Maximum number of organizations that one look visits. An organization without a due row costs one index entry.
 const HOPS: i32 = 500;
-/// Stamps that are taken back in one statement, at most.
+/// Maximum number of stamps that one statement removes.
 const STAMPS: i64 = 1000;
 
-/// Where in the circle of a pipeline's organizations the next look begins, and from which time on rows are looked at.
+/// The position in the circle of a pipeline's organizations where the next look begins, and the time from which rows are
+/// read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Circle {
     after: String,
-    /// Before this no row was left in the last circle.
+    /// Rows due before this time were all taken in the last circle.
     floor: Option<OffsetDateTime>,
-    /// The earliest row of this circle so far.
+    /// The earliest row of the current circle so far.
     earliest: Option<OffsetDateTime>,
-    /// When the last circle began that looked at all rows.
+    /// When the last circle that read all rows began.
     whole: Option<Instant>,
 }
 
-/// A circle looks at all rows where the last one that did is older than this: a row may become due again with an earlier time than
-/// those that are left (a takeover, a stamp taken back).
+/// How often a circle reads all rows: a row may become due again with an earlier time than those that are left (after a
+/// takeover, or when a stamp is removed).
 const WHOLE_EVERY: Duration = Duration::from_secs(5);
 
 impl Circle {
-    /// The next look begins with the first organization.
+    /// Returns whether the next look begins with the first organization.
     #[must_use]
     pub const fn begins(&self) -> bool {
         self.after.is_empty()
     }
 
-    /// From when on rows are looked at.
+    /// Returns the time from which rows are read; `None` for all rows.
     fn from(&mut self) -> Option<OffsetDateTime> {
         if self.begins() {
             let is_whole = self.whole.is_none_or(|whole| whole.elapsed() >= WHOLE_EVERY);
@@ -53,7 +55,7 @@ impl Circle {
         self.floor
     }
 
-    /// After a look that went as far as `last` and saw nothing before `earliest`.
+    /// Records a look that ended at `last` and saw no row before `earliest`.
     fn looked(&mut self, ends: bool, last: Option<String>, earliest: OffsetDateTime) {
         self.earliest = self.earliest.into_iter().chain([earliest]).min();
         self.after = if ends { String::new() } else { last.unwrap_or_default() };
@@ -63,23 +65,24 @@ impl Circle {
     }
 }
 
-/// What one look at a pipeline's organizations took.
+/// Result of one look at a pipeline's organizations.
 #[derive(Debug)]
 pub struct Page {
-    /// Rows stamped; the caller publishes their wake-ups.
+    /// The stamped rows; the caller publishes their wake-ups.
     pub jobs: Vec<JobId>,
-    /// The last organization was visited: the next look begins with the first one.
+    /// Whether the last organization was visited: the next look begins with the first one.
     pub ends_circle: bool,
 }
 
-/// Organizations in turn: the first due row of each, then the second of each. The recursion hops from organization to organization
-/// along `jobs_not_woken`, beginning after `$3`, until it has found as many with a due row as rows are wanted; so a look reads no more
-/// than a small multiple of what it takes, however many organizations and rows there are. The rows are looked at again by their keys:
-/// in words that no partial index is of, since a planner that has seen the table empty would read all of that index for each.
+/// Takes organizations in turn: the first due row of each, then the second of each. The recursion walks from organization
+/// to organization along `jobs_not_woken`, beginning after `$3`, until it has found as many organizations with a due row as
+/// rows are requested. A look therefore reads no more than a small multiple of what it takes, however many organizations
+/// and rows there are. The rows are read again by their keys, with conditions that match no partial index: a planner with
+/// the statistics of an empty table would read the whole of that index for each row.
 ///
-/// Rows before `$6` are not looked at: while a dump holds its snapshot, the index keeps an entry for each row that was woken since it
-/// began, and the oldest come first. What the next circle need not look at are rows before the first one that is left, or before now,
-/// less 5 s for transactions that have begun and not committed.
+/// Rows before `$6` are not read: while a dump holds its snapshot, the index keeps an entry for each row that was woken
+/// since the dump began, and the oldest entries come first. The next circle skips rows before the first one that is left,
+/// or before now, less 5 s for transactions that have begun and not committed.
 pub(super) const DUE: &str = "
     WITH RECURSIVE organizations AS (
         (SELECT organization, due_at, 1 AS hop, (due_at <= now())::int AS found FROM jobs
@@ -130,7 +133,7 @@ pub(super) const UNSTAMP_OF: &str = "
     )
     UPDATE jobs SET woken_at = NULL FROM locked WHERE jobs.id = locked.id RETURNING jobs.id";
 
-/// Hops from replica to replica along `jobs_stamped`.
+/// Walks from replica to replica along `jobs_stamped`.
 pub(super) const UNSTAMP_ENDED: &str = "
     WITH RECURSIVE stampers AS (
         (SELECT woken_by FROM jobs WHERE state = 'ready' AND woken_at IS NOT NULL AND woken_by IS NOT NULL ORDER BY woken_by LIMIT 1)
@@ -150,10 +153,10 @@ pub(super) const UNSTAMP_ENDED: &str = "
     UPDATE jobs SET woken_at = NULL WHERE id = ANY (ARRAY(SELECT id FROM locked)) RETURNING id";
 
 impl Store {
-    /// Stamps up to `limit` rows of a pipeline that are due and not woken, organizations in turn, and moves `circle` on.
+    /// Stamps up to `limit` due rows of a pipeline that have no wake-up, in turn by organization, and advances `circle`.
     ///
     /// # Errors
-    /// [`StoreError`]; rows may be stamped then: see [`Store::unstamp`].
+    /// [`StoreError`]; rows may be stamped nevertheless, see [`Store::unstamp`].
     pub async fn take_due(&self, pipeline: &str, limit: i64, me: ReplicaId, circle: &mut Circle) -> Result<Page, StoreError> {
         let from = circle.from().unwrap_or(OffsetDateTime::UNIX_EPOCH);
         let row = query_one(&self.client().await?, DUE, &[&pipeline, &limit, &circle.after, &HOPS, &me.0, &from]).await?;
@@ -163,16 +166,16 @@ impl Store {
         Ok(Page { jobs: ids.into_iter().map(JobId).collect(), ends_circle })
     }
 
-    /// Stamps again rows that were woken longer than `age` ago and not claimed since.
+    /// Stamps again rows that were woken more than `age` ago and not claimed since.
     ///
     /// # Errors
-    /// [`StoreError`]; rows may be stamped then: see [`Store::unstamp`].
+    /// [`StoreError`]; rows may be stamped nevertheless, see [`Store::unstamp`].
     pub async fn take_stale(&self, pipeline: &str, limit: i64, age: Duration, me: ReplicaId) -> Result<Vec<JobId>, StoreError> {
         let rows = query(&self.client().await?, STALE, &[&pipeline, &limit, &age.as_secs_f64(), &me.0]).await?;
         rows.iter().map(|row| Ok(JobId(row.try_get::<_, Uuid>("id")?))).collect()
     }
 
-    /// Takes back the stamps of wake-ups that were not published: the waker publishes them.
+    /// Removes the stamps of wake-ups that were not published: the waker publishes them.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -182,8 +185,8 @@ impl Store {
         Ok(())
     }
 
-    /// Takes back a bounded number of the stamps of `replica` that are older than `age`. A wake-up too many is harmless. `true`: there
-    /// are more.
+    /// Removes a bounded number of the stamps of `replica` that are older than `age`. A duplicate wake-up is harmless.
+    /// Returns whether there are more.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -192,7 +195,7 @@ impl Store {
         Ok(taken == STAMPS.unsigned_abs())
     }
 
-    /// Takes back a bounded number of stamps of replicas that have ended, however old. `true`: there are more.
+    /// Removes a bounded number of stamps of replicas that have ended, of any age. Returns whether there are more.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -1,4 +1,4 @@
-//! What goes wrong between the worker and its tables.
+//! Errors of the store.
 
 use time::OffsetDateTime;
 
@@ -10,54 +10,54 @@ use crate::tls_policy::LinkFault;
 /// An error of the store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Postgres refused, or the link broke.
-    #[error("Postgres")]
+    /// Postgres refused a statement, or the connection was lost.
+    #[error("a request to Postgres failed")]
     Database(#[from] tokio_postgres::Error),
-    /// No connection could be had.
+    /// The pool returned no connection.
     #[error("no Postgres connection")]
     Pool(#[from] deadpool_postgres::PoolError),
-    /// A sealed value does not open.
-    #[error("a sealed value")]
+    /// A sealed value cannot be opened.
+    #[error("cannot open a sealed value")]
     Secret(#[from] SecretError),
-    /// What a whole group of writes met.
+    /// The error of a whole group of writes.
     #[error(transparent)]
     Group(std::sync::Arc<StoreError>),
-    /// A group was written; what came of it could not be read.
-    #[error("what was written cannot be read back")]
+    /// A group was committed, but its results could not be read.
+    #[error("a group was committed, but its results cannot be read")]
     AfterCommit(#[source] Box<StoreError>),
-    /// The write's group had a defect.
-    #[error("no writer answers")]
+    /// The write's group panicked.
+    #[error("the writer of this group failed; the outcome is unknown")]
     WriterGone,
-    /// A key was known and is not any more: the message is taken again.
-    #[error("a key was known and is not any more")]
+    /// The key existed and was deleted in between: the message is redelivered.
+    #[error("the dedupe key existed and was deleted in between")]
     KeyGone,
-    /// A stored value that this version does not understand.
-    #[error("a stored row does not read: {0}")]
+    /// A stored value that this version cannot parse.
+    #[error("a stored row cannot be parsed: {0}")]
     Row(String),
-    /// A standby, or a database that is set so.
+    /// The server is a standby, or the database is read-only.
     #[error("Postgres is read-only; name the primary, or add target_session_attrs=read-write")]
     ReadOnly,
-    /// The machines' clocks: nothing is deleted or dropped because of its age.
+    /// The clocks of worker and Postgres differ: nothing is deleted or dropped because of its age.
     #[error("expected clocks less than 10 minutes apart, got {worker} here and {database} in Postgres; use NTP on both machines")]
     Clocks {
-        /// This machine's.
+        /// This machine's clock.
         worker: OffsetDateTime,
-        /// Postgres'.
+        /// Postgres' clock.
         database: OffsetDateTime,
     },
-    /// In the middle of something, without an error.
+    /// The connection ended during an operation, without an error.
     #[error("Postgres closed the connection")]
     Closed,
-    /// A setting.
-    #[error("the Postgres URL is not right: {0}")]
+    /// The URL of Postgres is not valid.
+    #[error("the Postgres URL is not valid: {0}")]
     Url(String),
-    /// The way to Postgres.
-    #[error("the link to Postgres is not made")]
+    /// The connection to Postgres is not permitted.
+    #[error("no connection to Postgres is opened")]
     Link(#[from] LinkFault),
-    /// The setting of a worker's login; what is wrong with it, never what it is.
+    /// The setting of a worker's login is not valid. The text names the mistake and never the value.
     #[error("expected the worker's login as user:password, {0}; use user:password with eight characters or more of password")]
     Login(&'static str),
-    /// Roles that are missing, or that can do too much; the text says which, and what to do.
+    /// Roles are missing or have too many privileges; the text names them and what to do.
     #[error("{0}")]
     Roles(String),
     /// A migration failed.
@@ -66,13 +66,14 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether waiting and trying again is right: Postgres is ill, the job is not.
+    /// Returns whether to wait and try again: Postgres is unavailable, and the job is not at fault.
     #[must_use]
     pub fn is_infrastructure(&self) -> bool {
         self.class() == Class::Infrastructure
     }
 
-    /// Whether it says that nothing is stored, because of a row or of another transaction: Postgres is well.
+    /// Returns whether nothing is stored because Postgres refused a row or another transaction was in the way; Postgres is
+    /// available.
     pub(super) fn is_rolled_back(&self) -> bool {
         matches!(self, Self::Database(error) if is_rolled_back(error))
     }
@@ -105,7 +106,7 @@ impl Fault for StoreError {
         match self {
             Self::Database(error) if is_infrastructure(error) => Class::Infrastructure,
             Self::Group(error) => error.class(),
-            // The rows are read again before anything else is done about them.
+            // The rows are read again before anything else happens to them.
             Self::Pool(_) | Self::ReadOnly | Self::Closed | Self::AfterCommit(_) | Self::WriterGone | Self::KeyGone => {
                 Class::Infrastructure
             }
@@ -130,14 +131,16 @@ impl Fault for StoreError {
             | Self::Closed
             | Self::AfterCommit(_)
             | Self::WriterGone
-            | Self::KeyGone => "Look at Postgres: its log, its connections, its disk.".to_owned(),
+            | Self::KeyGone => "Check Postgres: its log, its connections, its disk.".to_owned(),
             Self::Secret(_) => "Give the worker the keyring that sealed the value (DISPATCH_KEYRING).".to_owned(),
-            Self::Row(_) => "A newer worker or a hand has written the row; run the newest worker.".to_owned(),
-            Self::Clocks { .. } => "Look at the clocks of this machine and of Postgres'; let NTP set both.".to_owned(),
-            Self::Url(_) | Self::Link(_) => "Mend the setting DISPATCH_DATABASE_URL, or the one that the error names.".to_owned(),
+            Self::Row(_) => "A newer worker or a person has written the row; run the newest worker.".to_owned(),
+            Self::Clocks { .. } => "Synchronize the clocks of this machine and of Postgres with NTP.".to_owned(),
+            Self::Url(_) | Self::Link(_) => {
+                "Correct the setting DISPATCH_DATABASE_URL, or the one that the error names.".to_owned()
+            }
             Self::Login(_) => "Set DISPATCH_WORKER_LOGIN to user:password.".to_owned(),
             Self::Roles(_) => "Have an administrator of Postgres run what the error names, then repeat.".to_owned(),
-            Self::Migration(_) => "Read the cause, mend it, run `dispatch migrate` again.".to_owned(),
+            Self::Migration(_) => "Correct the cause, then run `dispatch migrate` again.".to_owned(),
         }
     }
 }

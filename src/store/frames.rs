@@ -1,23 +1,23 @@
-//! Postgres' messages in a stream of bytes, told apart by their first byte.
-//! Source: PostgreSQL documentation, "Frontend/Backend Protocol", "Message Formats".
+//! The messages of Postgres' protocol in a stream of bytes, distinguished by their first byte. Source: PostgreSQL
+//! documentation, "Frontend/Backend Protocol", "Message Formats".
 
-/// The kind of a message and its length, in network order; the length counts itself and not the kind.
+/// Size of a message's kind and length. The length is in network order and counts itself, but not the kind.
 const HEADER: usize = 5;
-/// Of these bytes, those of the length.
+/// Size of the length.
 const LENGTH: usize = 4;
 
-/// Where in the stream the bytes end that were seen so far: between two messages at first.
+/// Position in the stream after the bytes seen so far; initially between two messages.
 #[derive(Debug, Default)]
 pub(super) struct Frames {
     header: [u8; HEADER],
-    /// How much of the header is there.
+    /// Bytes of the header seen so far.
     filled: usize,
-    /// How much of the message is still to come after its header.
+    /// Bytes of the message that are still to come after its header.
     rest: usize,
 }
 
 impl Frames {
-    /// How many messages of one of `kinds` begin in `bytes`, which follow what was seen before.
+    /// Returns how many messages of one of `kinds` begin in `bytes`, which follow the bytes seen before.
     pub(super) fn count(&mut self, mut bytes: &[u8], kinds: &[u8]) -> usize {
         let mut found = 0;
         while !bytes.is_empty() {
@@ -48,7 +48,7 @@ mod tests {
 
     #[test]
     fn messages_are_counted_wherever_the_stream_is_cut() {
-        // A row whose text looks like the end of an answer, two ends of answers, a message without a body.
+        // A row whose text looks like `ReadyForQuery`, two `ReadyForQuery`, and a message without a body.
         let stream = b"D\0\0\0\x0aZ\0\0\0\x05IZ\0\0\0\x05In\0\0\0\x04Z\0\0\0\x05T";
         for cut in 0..=stream.len() {
             let mut frames = Frames::default();

@@ -1,8 +1,9 @@
-//! Headers of dead letters: sealed as a whole, since they may hold secrets of producers.
+//! Headers of dead letters. They are sealed as a whole, since they may contain secrets of producers.
 //!
-//! **Invariant:** of a dead letter's headers only those of the allow-list are stored unsealed.
+//! **Invariant:** of a dead letter's headers, only those of the allow-list are stored unsealed.
 //!
-//! A worker of an earlier version, which may run beside this one, stores all of them unsealed: [`Store::seal_headers`] catches up.
+//! A worker of an earlier version, which may run at the same time, stores all of them unsealed: [`Store::seal_headers`]
+//! seals them later.
 
 use serde_json::Value;
 use tokio_postgres::Row;
@@ -14,7 +15,7 @@ use super::sql::{execute, query};
 use crate::message::allowed_headers;
 use crate::secrets::{Keyring, Place};
 
-/// Rows of one statement; a header table has 8 KiB at most.
+/// Rows of one statement; a header table has at most 8 KiB.
 const BATCH: i64 = 100;
 
 pub(super) const UNSEALED: &str = "
@@ -24,19 +25,19 @@ const SEAL: &str = "
     UPDATE dead_letters SET headers = given.allowed, sealed_headers = given.sealed
     FROM unnest($1::bigint[], $2::json[], $3::text[]) AS given (id, allowed, sealed) WHERE dead_letters.id = given.id";
 
-/// All headers of a dead letter, sealed for its row.
+/// Returns all headers of a dead letter, sealed for its row.
 pub(super) fn seal(keyring: &Keyring, row: &str, headers: &Value) -> String {
     keyring.seal(place(row), headers.to_string().as_bytes())
 }
 
-/// All headers of a dead letter as received, from the columns `sealed_headers` and `headers` of its row.
+/// Returns all headers of a dead letter as received, from the columns `sealed_headers` and `headers` of its row.
 pub(super) fn received(keyring: &Keyring, id: &str, row: &Row) -> Result<Value, StoreError> {
     let Some(sealed) = row.try_get::<_, Option<&str>>("sealed_headers")? else {
         let Json(headers) = row.try_get("headers")?;
         return Ok(headers);
     };
     let text = keyring.open(place(id), sealed)?;
-    serde_json::from_slice(&text).map_err(|_| StoreError::Row(format!("the headers of dead letter {id} are no JSON")))
+    serde_json::from_slice(&text).map_err(|_| StoreError::Row(format!("the headers of dead letter {id} are not JSON")))
 }
 
 const fn place(row: &str) -> Place<'_> {
@@ -44,7 +45,8 @@ const fn place(row: &str) -> Place<'_> {
 }
 
 impl Store {
-    /// Seals the headers of some dead letters that a worker of an earlier version has kept. `true`: more may be left.
+    /// Seals the headers of some dead letters that a worker of an earlier version has stored. Returns whether there may be
+    /// more.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -1,4 +1,4 @@
-//! Reading jobs for people: one job, whole or its row.
+//! Reads jobs for people: one job's row, or its whole history.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -14,10 +14,10 @@ use super::sql::{query, query_opt};
 use crate::job::{JobId, JobState, WaitReason};
 use crate::message::outcome::Skipped;
 
-/// Follow-ups that are shown with their job, at most; `jobs list --parent` shows them all.
+/// Maximum number of follow-ups that are shown with their job; `jobs list --parent` shows all of them.
 const FOLLOW_UPS: i64 = 1000;
 
-/// A job in a list.
+/// A job's row, as commands print it.
 #[derive(Debug, Clone, Serialize)]
 pub struct JobRow {
     /// Its id.
@@ -32,37 +32,37 @@ pub struct JobRow {
     pub source: String,
     /// Its key.
     pub dedupe_key: String,
-    /// Where it stands.
+    /// Its state.
     pub state: JobState,
-    /// The stage due.
+    /// The current stage.
     pub stage: String,
-    /// Of the stage due.
+    /// Attempt of the current stage, from 1.
     pub attempt: i32,
     /// Raised by `configure` and by a re-run.
     pub generation: i32,
-    /// Raised by every claim and action.
+    /// Raised by every claim and every action.
     pub epoch: i64,
-    /// The replica that has it.
+    /// The replica that owns it.
     pub owner: Option<i64>,
     /// Why it waits.
     pub wait_reason: Option<String>,
-    /// For what.
+    /// The key of what it waits for.
     pub wait_key: Option<String>,
-    /// Follow-ups not done.
+    /// Number of follow-ups that are not done.
     pub open_children: i32,
-    /// Of the last failure.
+    /// Code of the last failure.
     pub error_code: Option<String>,
-    /// Of the last failure.
+    /// Message of the last failure.
     pub error_message: Option<String>,
-    /// What a person can do.
+    /// How a person can resolve the last failure.
     pub error_hint: Option<String>,
-    /// Not before.
+    /// The job does not run before this time.
     #[serde(with = "time::serde::rfc3339")]
     pub due_at: OffsetDateTime,
     /// When a wake-up was last published.
     #[serde(with = "time::serde::rfc3339::option")]
     pub woken_at: Option<OffsetDateTime>,
-    /// When something was last committed for it.
+    /// When a commit last changed it.
     #[serde(with = "time::serde::rfc3339")]
     pub last_progress_at: OffsetDateTime,
     /// When it was accepted.
@@ -71,24 +71,24 @@ pub struct JobRow {
     /// When it ended.
     #[serde(with = "time::serde::rfc3339::option")]
     pub finished_at: Option<OffsetDateTime>,
-    /// Not after.
+    /// The job must be done by this time.
     #[serde(with = "time::serde::rfc3339::option")]
     pub deadline: Option<OffsetDateTime>,
-    /// Of the database, when this was read.
+    /// The database's clock when the row was read.
     #[serde(with = "time::serde::rfc3339")]
     pub now: OffsetDateTime,
-    /// Whether the owner's lease is good.
+    /// Whether the owner's lease is valid.
     pub owner_alive: bool,
-    /// Takeovers in a row without a commit.
+    /// Consecutive takeovers without a commit.
     pub crash_count: i32,
-    /// What its stages left aside.
+    /// The items that its stages skipped.
     pub skipped: Option<Skipped>,
 }
 
-/// A checkpoint as people see it.
+/// A checkpoint, as commands print it.
 #[derive(Debug, Clone, Serialize)]
 pub struct CheckpointRow {
-    /// Of this generation.
+    /// The job's generation.
     pub generation: i32,
     /// The stage.
     pub stage: String,
@@ -101,22 +101,22 @@ pub struct CheckpointRow {
     /// When it was committed.
     #[serde(with = "time::serde::rfc3339")]
     pub finished_at: OffsetDateTime,
-    /// As stored.
+    /// The stored output.
     pub output: Value,
 }
 
 /// An attempt that did not succeed.
 #[derive(Debug, Clone, Serialize)]
 pub struct AttemptRow {
-    /// Of this generation.
+    /// The job's generation.
     pub generation: i32,
     /// The stage.
     pub stage: String,
-    /// From 1.
+    /// Number of the attempt, from 1.
     pub attempt: i32,
     /// `retried`, `parked` or `waited`.
     pub outcome: String,
-    /// Stable code.
+    /// Stable error code.
     pub error_code: String,
     /// The chain of causes.
     pub message: String,
@@ -124,27 +124,27 @@ pub struct AttemptRow {
     pub duration_ms: i64,
     /// The replica.
     pub replica: i64,
-    /// When.
+    /// When it ended.
     #[serde(with = "time::serde::rfc3339")]
     pub at: OffsetDateTime,
 }
 
-/// An entry of the ledger.
+/// An entry of the ledger of effects.
 #[derive(Debug, Clone, Serialize)]
 pub struct EffectRow {
     /// The idempotency key.
     pub key: String,
     /// The stage.
     pub stage: String,
-    /// What it is for.
+    /// The target of the effect.
     pub target: String,
-    /// K1, K2 or K3.
+    /// Class of the effect: K1, K2 or K3.
     pub class: String,
     /// `in_flight`, `confirmed`, `failed` or `unknown`.
     pub state: String,
     /// How often a duplicate became possible.
     pub unknowns: i32,
-    /// The other side's name for what was made.
+    /// The provider's id of what was created.
     pub provider_ref: Option<String>,
 }
 
@@ -154,17 +154,17 @@ pub struct JobView {
     /// Its row.
     #[serde(flatten)]
     pub row: JobRow,
-    /// In order.
+    /// In the order of their ends.
     pub checkpoints: Vec<CheckpointRow>,
-    /// In order.
+    /// In the order of their times.
     pub attempts: Vec<AttemptRow>,
-    /// In order.
+    /// In the order of their first intents.
     pub effects: Vec<EffectRow>,
     /// Its newest follow-ups.
     pub children: Vec<JobRow>,
 }
 
-/// The columns of a [`JobRow`], of `jobs j`; a macro, so that each statement stays one constant text.
+/// The columns of a [`JobRow`] from `jobs j`. A macro, so that each statement is one constant text.
 macro_rules! job_columns {
     () => {
         "j.id, j.pipeline, j.parent_id, j.organization, j.source, j.dedupe_key, j.state, j.stage, j.attempt, j.generation, j.epoch,
@@ -190,11 +190,11 @@ pub(super) const ATTEMPTS: &str = "
     WHERE job_id = $1 ORDER BY at";
 pub(super) const EFFECTS: &str = "
     SELECT key, stage, target, class, state, unknowns, provider_ref FROM effects WHERE job_id = $1 ORDER BY first_intent_at";
-/// Reads every job: for the demo, whose database is small. Nothing that runs in a loop or behind a command uses it.
+/// Reads every job. For the demo only, whose database is small: nothing that runs in a loop or behind a command uses it.
 const COUNTS: &str = "SELECT pipeline, state, wait_reason, count(*) AS jobs FROM jobs GROUP BY 1, 2, 3 ORDER BY 1, 2, 3";
 
 impl Store {
-    /// One job's row.
+    /// Returns one job's row.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -202,7 +202,7 @@ impl Store {
         query_opt(&self.client().await?, SHOW, &[&id.0]).await?.as_ref().map(job_row).transpose()
     }
 
-    /// One job's row, by its producer's key.
+    /// Returns one job's row, by its producer's key.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -210,7 +210,7 @@ impl Store {
         query_opt(&self.client().await?, BY_KEY, &[&source, &dedupe_key]).await?.as_ref().map(job_row).transpose()
     }
 
-    /// One job with its whole history.
+    /// Returns one job with its whole history.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -225,7 +225,7 @@ impl Store {
         Ok(Some(JobView { row, checkpoints, attempts, effects, children }))
     }
 
-    /// How many jobs there are by pipeline, state and wait reason. It reads all of them.
+    /// Counts the jobs by pipeline, state and wait reason. Reads every job.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -242,7 +242,7 @@ pub(super) fn state_of(row: &Row) -> Result<JobState, StoreError> {
     word.parse().map_err(|error: crate::job::UnknownWord| StoreError::Row(error.to_string()))
 }
 
-/// Why a row waits, if it does.
+/// Returns why a row waits, if it does.
 pub(super) fn reason_of(row: &Row) -> Result<Option<WaitReason>, StoreError> {
     let word: Option<&str> = row.try_get("wait_reason")?;
     word.map(str::parse).transpose().map_err(|error: crate::job::UnknownWord| StoreError::Row(error.to_string()))

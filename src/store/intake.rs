@@ -1,4 +1,4 @@
-//! Making rows of intake messages, a group of them in one statement, and becoming their owner in the same.
+//! Inserts rows for intake messages, a group of them in one statement, and claims them in the same statement.
 
 use std::collections::HashMap;
 
@@ -17,43 +17,43 @@ use crate::job::{JobId, ReplicaId};
 /// A job to be made from an intake message.
 #[derive(Debug)]
 pub struct NewJob {
-    /// Its id, used unless the key is known already.
+    /// Id of the new job; not used if the key is known already.
     pub id: JobId,
-    /// Its pipeline and first stage.
+    /// Name of its pipeline.
     pub pipeline: &'static str,
-    /// See [`NewJob::pipeline`].
+    /// First stage of the pipeline.
     pub stage: &'static str,
-    /// Who sent it: the user that RabbitMQ has checked.
+    /// The user that published the message, as verified by RabbitMQ.
     pub producer: Option<String>,
-    /// The name that the producer gives itself, and its key.
+    /// The name that the producer uses for itself.
     pub source: String,
-    /// See [`NewJob::source`].
+    /// The producer's key for the message.
     pub dedupe_key: String,
     /// SHA-256 of the canonical message.
     pub digest: [u8; 32],
     /// The tenant.
     pub organization: String,
-    /// Of the message.
+    /// Schema version of the message.
     pub schema: i64,
-    /// What the stages read, or the sealed bytes of a newer schema.
+    /// Input of the stages, or the sealed bytes of a newer schema.
     pub payload: Incoming,
-    /// The size of the message as received, in bytes: for its quotas.
+    /// Size of the message as received, in bytes; counts towards quotas.
     pub bytes: usize,
-    /// Not before.
+    /// The job does not run before this time.
     pub not_before: Option<OffsetDateTime>,
-    /// Not after.
+    /// The job must be done by this time.
     pub deadline: Option<OffsetDateTime>,
-    /// Where outcomes go besides `dispatch.events`.
+    /// The queue for outcomes, in addition to `dispatch.events`.
     pub reply_to: Option<String>,
-    /// Given back with them.
+    /// Returned with the outcomes.
     pub correlation_id: Option<String>,
     /// W3C trace context.
     pub traceparent: Option<String>,
-    /// What vendors add to it.
+    /// W3C `tracestate` of the message.
     pub tracestate: Option<String>,
-    /// Who claims it at once; otherwise it is left to the waker.
+    /// The replica that claims the job at once; `None` leaves it to the waker.
     pub owner: Option<ReplicaId>,
-    /// The newest schema this worker runs: a job of a newer one waits.
+    /// The newest schema that this worker can run: a job of a newer one waits.
     pub known_schema: i64,
 }
 
@@ -62,29 +62,30 @@ pub struct NewJob {
 pub enum Incoming {
     /// JSON of a known schema.
     Known(Box<RawValue>),
-    /// Sealed bytes of a newer one.
+    /// Sealed bytes of a newer schema.
     Newer(String),
 }
 
-/// What an intake message led to.
+/// Result of an intake message.
 #[derive(Debug)]
 pub enum Intaken {
-    /// A new row, claimed; the caller publishes its events.
+    /// A new row that is claimed; the caller publishes its events.
     Ours(Box<Claim>, Vec<Announcement>),
-    /// A new row, left to the waker, or cancelled before it came; the caller publishes its events.
+    /// A new row that is left to the waker, or was cancelled before it arrived; the caller publishes its events.
     Accepted(Vec<Announcement>),
-    /// The same message came before: look at its row, and answer where it asks for answers.
+    /// The same message arrived before: read its row, and reply if the message asks for replies.
     Known(JobId),
-    /// Another message came before with the same key.
+    /// Another message with the same key arrived before.
     Conflict(JobId),
 }
 
-/// A key without a job is a cancel that came first: the job is made and cancelled at once. `job.accepted` and what follows at once
-/// are announced with the row. A key whose job is gone is taken over; one that has come within the hour is its job's, which this
-/// statement's snapshot may not show yet. (The job is looked up by a scalar subquery: an `EXISTS` might be planned as a hash of all
-/// jobs.) The keys come in order, so that two groups with the same keys do not wait for each other in a
-/// circle. What goes from one part to another is looked up in a hash (`IN` where it is no condition): a join of the parts would
-/// compare each row with each, since the writers' plans know no hash joins.
+/// A key without a job is a cancel that arrived first: the job is inserted and cancelled at once. `job.accepted` and the
+/// events that follow at once are inserted with the row. A key whose job no longer exists is reused. A key younger than an
+/// hour belongs to its job, even if the snapshot of this statement does not show that job yet. (The job is looked up by a
+/// scalar subquery, because an `EXISTS` might be planned as a hash of all jobs.) The keys are inserted in order, so that
+/// two groups with the same keys do not deadlock. Rows pass from one part to another by a lookup in a hash (`IN` where it
+/// is no condition): a join of the parts would compare each row with each other, because the writers' plans use no hash
+/// joins.
 pub(super) const INTAKE: &str = concat!(
     "
     WITH asked AS (
@@ -147,7 +148,7 @@ const KNOWN_KEYS: &str = "
     SELECT source, dedupe_key, job_id, digest FROM job_keys
     WHERE (source, dedupe_key) IN (SELECT source, dedupe_key FROM unnest($1::text[], $2::text[]) AS asked (source, dedupe_key))";
 
-/// Jobs to be made, a column of [`INTAKE`]'s parameters each.
+/// The jobs of a group, as the columns of [`INTAKE`]'s parameters.
 pub(super) struct NewJobs<'a> {
     ids: Vec<Uuid>,
     texts: [Vec<Option<&'a str>>; 11],
@@ -244,7 +245,7 @@ impl Incoming {
         }
     }
 
-    /// In bytes.
+    /// Returns the size in bytes.
     pub(super) fn len(&self) -> usize {
         match self {
             Self::Known(payload) => payload.get().len(),
@@ -253,8 +254,8 @@ impl Incoming {
     }
 }
 
-/// What each of `new` has led to, given the rows that [`INTAKE`] made: what made none was known before. A job's events are a row
-/// each.
+/// Returns the result for each of `new`, from the rows that [`INTAKE`] inserted: a message without a row was known before.
+/// There is one row per event.
 pub(super) async fn intaken(
     client: &deadpool_postgres::Client,
     new: &[&NewJob],

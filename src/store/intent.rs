@@ -1,4 +1,4 @@
-//! The ledger of effects: an intent is stored before the call it is for.
+//! The ledger of effects: an intent is stored before its call.
 
 use std::time::{Duration, Instant};
 
@@ -12,20 +12,20 @@ use super::sql::{execute, query_one, query_opt};
 use crate::engine::{Effect, Intent, PastEffect, Planned, effect_key, judge};
 use crate::job::{Epoch, Job};
 
-/// What storing an intent led to.
+/// Result of storing an intent.
 #[derive(Debug)]
 pub enum IntentOutcome {
-    /// It is stored: call.
+    /// The intent is stored: make the call.
     Go(Effect),
-    /// Another effect, or an earlier owner of this one, may still be under way: look again after this.
+    /// Another effect, or this effect of an earlier owner, may still be in flight: try again after this time.
     NotYet(Duration),
-    /// Nobody can know what came of the last call, and the destination wants a person to decide.
+    /// The outcome of the last call is unknown, and the policy of the destination requires a person to decide.
     Held,
-    /// The lease is lost.
+    /// The write was fenced.
     Fenced,
 }
 
-/// Another effect on the same resource is mostly over long before its deadline: it is looked at again after this.
+/// Another effect on the same resource usually ends long before its deadline, so the next try is not later than this.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 const FENCE: &str = "SELECT id FROM jobs WHERE id = $1 AND epoch = $2 AND owner = $3 AND state = 'running' FOR UPDATE";
@@ -49,10 +49,10 @@ const REFUSED: &str = "
     UPDATE effects SET state = 'failed', settled_at = now() WHERE job_id = $1 AND key = $2 AND epoch = $3 AND state = 'in_flight'";
 
 impl Store {
-    /// Stores what the running stage of `job` is about to do, unless the ledger forbids it now.
+    /// Stores the intent of the running stage of `job`, unless the ledger forbids it now.
     ///
     /// # Errors
-    /// [`StoreError`]; where the link broke the intent may be stored, and storing it again is harmless.
+    /// [`StoreError`]. If the connection was lost, the intent may be stored; storing it again is harmless.
     pub async fn store_intent(&self, fence: &Fence, job: &Job, intent: &Intent) -> Result<IntentOutcome, StoreError> {
         let deadline = Instant::now() + intent.timeout;
         let mut client = self.client().await?;
@@ -94,7 +94,8 @@ impl Store {
         Ok(IntentOutcome::Go(Effect { key, class, detail, deadline, repeated }))
     }
 
-    /// Settles an effect of this claim whose call was refused. One that a later claim has stored anew is left alone.
+    /// Settles an effect of this claim whose call was refused. An effect that a later claim has stored again is not
+    /// changed.
     ///
     /// # Errors
     /// [`StoreError`]; settling it again is harmless.
@@ -104,7 +105,7 @@ impl Store {
     }
 }
 
-/// When to look again, where the resource is in use by another job's effect.
+/// Returns when to try again if another job's effect uses the resource.
 async fn busy(tx: &Transaction<'_>, fence: &Fence, intent: &Intent) -> Result<Option<Duration>, StoreError> {
     let Some(resource) = &intent.resource else { return Ok(None) };
     execute(tx, LOCK_RESOURCE, &[resource]).await?;

@@ -1,6 +1,6 @@
-//! Keys at rest: which one every sealed value has, and sealing them anew with the first one, while workers run.
+//! Keys at rest: returns the key of every sealed value, and reseals values with the first key while workers run.
 //!
-//! **Invariant:** sealing a value anew changes nothing else of its row, and only a value that is still the one that was opened.
+//! **Invariant:** resealing a value changes nothing else of its row, and replaces only the value that was opened.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use super::sql::{execute, query};
 use crate::message::{INTERACTION_TOKEN, interaction_of};
 use crate::secrets::{Place, RowId, SealedColumn, SecretError, Within, key_of};
 
-/// The engine's columns of sealed values.
+/// The sealed columns of the engine's tables.
 pub const SEALED: &[SealedColumn] = &[
     SealedColumn::plain("jobs", "sealed_payload", RowId::Uuid),
     SealedColumn {
@@ -29,42 +29,42 @@ pub const SEALED: &[SealedColumn] = &[
     SealedColumn::plain("dead_letters", "sealed_headers", RowId::Number),
 ];
 
-/// Values of one statement, and of one transaction: some are as long as a message.
+/// Values in one statement and one transaction: some are as long as a message.
 const CHUNK: usize = 16;
 
-/// What [`Store::reseal`] did.
+/// Result of [`Store::reseal`].
 #[derive(Debug, Default)]
 pub struct Resealed {
-    /// Values sealed anew.
+    /// Number of resealed values.
     pub values: u64,
-    /// Rows in other hands.
+    /// Rows that another transaction has locked.
     pub skipped: Vec<String>,
-    /// Rows whose value does not open, and why.
+    /// Rows whose value cannot be opened, and why.
     pub unopened: Vec<(String, SecretError)>,
 }
 
 /// A page of a table's rows.
 #[derive(Debug, Default)]
 pub struct SealedPage {
-    /// Where the next page begins; none after the last one.
+    /// Id of the last row; the next page begins after it. `None` if the page is empty.
     pub last: Option<String>,
-    /// Rows with a value, and the id of its key.
+    /// The rows with a value, each with the id of its key.
     pub rows: Vec<(String, String)>,
 }
 
-/// A column's parts of SQL, made of its static names alone.
+/// The SQL for a column, built from its static names only.
 struct Sql {
     /// The type of `id`.
     id: &'static str,
-    /// Below all ids.
+    /// A value below all ids.
     below_all: &'static str,
-    /// The text that is or holds the sealed value.
+    /// The text that is or contains the sealed value.
     stored: String,
-    /// The id of its key; empty where only a look into the text can tell, null where there is no value.
+    /// The id of its key; empty if only the text itself can tell, null if there is no value.
     key: String,
     /// Sets the value to `given.new`.
     set: String,
-    /// Whether the row `t` still has the value `given.old`.
+    /// Tests whether the row `t` still has the value `given.old`.
     is_old: String,
 }
 
@@ -80,12 +80,12 @@ impl Sql {
                 id,
                 below_all,
                 stored: name.to_owned(),
-                // The first bytes of a long value are read without the rest.
+                // Reads only the first bytes of a long value.
                 key: format!("split_part(substr({name}, 1, 32), '.', 2)"),
                 set: format!("{name} = given.new"),
                 is_old: format!("t.{name} = given.old"),
             },
-            // As text, because Postgres' operators on json refuse a text that has `\u0000` anywhere in it.
+            // Compared as text, because Postgres' operators on json refuse a text that contains `\u0000`.
             Some(Within { json, pattern, .. }) => Self {
                 id,
                 below_all,
@@ -97,7 +97,7 @@ impl Sql {
         }
     }
 
-    /// Values by the ids of their rows.
+    /// Returns the statement that reads values by the ids of their rows.
     fn read(&self, table: &str, lock: &str) -> String {
         let Self { id, stored, .. } = self;
         format!(
@@ -112,14 +112,14 @@ fn find(column: &SealedColumn, row: &Row) -> Result<Option<String>, StoreError> 
 }
 
 impl Store {
-    /// The sealed values of a column in at most `limit` rows after this one.
+    /// Returns the sealed values of a column in at most `limit` rows after `after`.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn sealed_page(&self, of: &SealedColumn, after: Option<&str>, limit: i64) -> Result<SealedPage, StoreError> {
         let (table, sql) = (of.table, Sql::of(of));
         let Sql { id, below_all, key, .. } = &sql;
-        // `t.id`, since `id` would be the text.
+        // `t.id`, because `id` would be the text.
         let page_sql =
             format!("SELECT id::text AS id, {key} AS key FROM {table} t WHERE t.id > $1::text::{id} ORDER BY t.id LIMIT $2");
         let after = after.unwrap_or(below_all);
@@ -146,11 +146,11 @@ impl Store {
         Ok(page)
     }
 
-    /// Seals these rows' values anew with the first key, a few in a transaction. A row in other hands is skipped, or, with
-    /// `patient`, waited for, one at a time.
+    /// Reseals the values of these rows with the first key, a few in a transaction. A row that is locked is skipped; with
+    /// `patient`, each row is waited for, one at a time.
     ///
     /// # Errors
-    /// [`StoreError`]; what was done before stays.
+    /// [`StoreError`]; values resealed before the error stay so.
     pub async fn reseal(&self, of: &SealedColumn, ids: &[String], patient: bool) -> Result<Resealed, StoreError> {
         let mut done = Resealed::default();
         for ids in ids.chunks(if patient { 1 } else { CHUNK }) {
@@ -194,7 +194,7 @@ impl Store {
         Ok(())
     }
 
-    /// The newest row with a value, among the `within` newest rows.
+    /// Returns the newest row with a value among the `within` newest rows.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -208,7 +208,7 @@ impl Store {
         Ok(rows.first().map(|row| row.try_get("id")).transpose()?)
     }
 
-    /// Whether the values of these rows open; gives those that do not, and why.
+    /// Tries to open the values of these rows. Returns the rows whose value cannot be opened, and why.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -224,13 +224,13 @@ impl Store {
         Ok(unopened)
     }
 
-    /// The id of the key that seals.
+    /// Returns the id of the key that seals.
     #[must_use]
     pub fn seals_with(&self) -> &str {
         self.keyring.first()
     }
 
-    /// Whether the keyring has this key.
+    /// Returns whether the keyring has this key.
     #[must_use]
     pub fn has_key(&self, key: &str) -> bool {
         self.keyring.has(key)

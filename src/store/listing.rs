@@ -1,9 +1,10 @@
 //! Lists of jobs for people, newest first.
 //!
-//! There is one statement for each way in: follow-ups by their parent, jobs that stand still or run by their state. For anything
-//! else no index is kept, since every job would pay for it: those lists, and filters beside a way in, look at a window of the
-//! newest ids below the cursor, and at the next window, until the page is full, there are no more, or [`LOOK`] have been looked at.
-//! Each list is bounded by ids on both sides, so that no plan of Postgres' can read more than the window.
+//! There is one statement for each access path: follow-ups by their parent; waiting, parked and running jobs by their
+//! state. There is no index for anything else, since every job would pay for it. Those lists, and filters in addition to an
+//! access path, read a window of the newest ids below the cursor, and then the next window, until the page is full, there
+//! are no more jobs, or [`LOOK`] jobs have been read. Each list is bounded by ids on both sides, so that no plan can read
+//! more than the window.
 
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -18,7 +19,7 @@ use crate::job::{JobId, JobState};
 
 /// Jobs in a window.
 const WINDOW: i64 = 5_000;
-/// Jobs that are looked at for one page, at most.
+/// Maximum number of jobs that are read for one page.
 const LOOK: i64 = 100_000;
 
 /// Which jobs to list.
@@ -28,13 +29,13 @@ pub struct JobFilter {
     pub state: Option<JobState>,
     /// Of this pipeline.
     pub pipeline: Option<String>,
-    /// Of this tenant.
+    /// Of this organization.
     pub organization: Option<String>,
-    /// Of this producer.
+    /// Of this source.
     pub source: Option<String>,
-    /// Of this parent.
+    /// Follow-ups of this parent.
     pub parent: Option<JobId>,
-    /// Made before this one: the page's cursor.
+    /// Older than this job: the cursor of the page.
     pub before: Option<JobId>,
     /// At most this many.
     pub limit: i64,
@@ -45,30 +46,30 @@ pub struct JobFilter {
 pub struct Listed {
     /// Newest first.
     pub jobs: Vec<JobRow>,
-    /// Where looking has ended before the page was full, though there are older jobs.
+    /// Where reading stopped before the page was full, although there are older jobs.
     pub stopped: Option<Stopped>,
 }
 
-/// Where a list has stopped looking.
+/// Where a list stopped reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Stopped {
-    /// How many jobs were looked at.
+    /// Number of jobs that were read.
     pub looked: i64,
     /// When the last of them was accepted.
     #[serde(with = "time::serde::rfc3339")]
     pub back_to: OffsetDateTime,
-    /// Its id: the cursor for what is older.
+    /// Its id: the cursor for older jobs.
     pub before: JobId,
 }
 
-/// A way in: which jobs it has, newest first, and where a window of them ends.
+/// An access path: the statement for its jobs, newest first, and the statement for the end of a window.
 struct Way {
     list: &'static str,
-    /// `None`: all of them are a few.
+    /// `None` if all its jobs fit into one window.
     edge: Option<&'static str>,
 }
 
-/// The list of a way in: ids below `$1` down to `$2`, filtered. Within these few it is filtered without an index.
+/// Selects jobs of an access path: ids below `$1` down to `$2`, filtered. The few rows are filtered without an index.
 macro_rules! list {
     ($range:literal, $order:literal) => {
         concat!(
@@ -85,7 +86,7 @@ macro_rules! list {
     };
 }
 
-/// The last of the `$2 + 1` newest ids below `$1`; no row: there are fewer.
+/// Selects the last of the `$2 + 1` newest ids below `$1`; no row if there are fewer.
 macro_rules! edge {
     ($range:literal, $order:literal) => {
         concat!(
@@ -99,8 +100,8 @@ macro_rules! edge {
     };
 }
 
-// Where a way in has an index of its own, the range and the order are in the columns of that index. With an equality instead, a
-// planner that takes the kind for evenly spread would rather walk over all ids until it has found enough.
+// If an access path has an index, range and order use the columns of that index. With an equality instead, a planner that
+// assumes an even distribution would rather walk over all ids until it has found enough.
 pub(super) const NEWEST: &str = list!("j.id < $1 AND j.id >= $2", "j.id DESC");
 pub(super) const NEWEST_EDGE: &str = edge!("j.id < $1", "j.id DESC");
 pub(super) const WAITING: &str = list!(
@@ -125,7 +126,7 @@ pub(super) const FOLLOW_UPS: &str = list!(
 );
 pub(super) const FOLLOW_UPS_EDGE: &str =
     edge!("j.parent_id IS NOT NULL AND (j.parent_id, j.id) < ($3, $1) AND j.parent_id >= $3", "j.parent_id DESC, j.id DESC");
-/// No more run than there are seats; the order by owner is that of their index.
+/// There are no more running jobs than permits; the order by owner is that of their index.
 pub(super) const RUNNING: &str = list!(
     "j.id = ANY (ARRAY(SELECT id FROM jobs WHERE state = 'running' ORDER BY owner LIMIT 10000)) AND j.id < $1 AND j.id >= $2",
     "j.id DESC"
@@ -144,7 +145,8 @@ impl JobFilter {
         }
     }
 
-    /// Whether it asks for more than its way in answers, so that a page may need many more rows than it has.
+    /// Returns whether the filter has conditions beyond its access path, so that a page may read many more rows than it
+    /// returns.
     fn is_narrow(&self) -> bool {
         let answers_state =
             self.parent.is_none() && matches!(self.state, None | Some(JobState::Waiting | JobState::Parked | JobState::Running));
@@ -156,7 +158,7 @@ impl JobFilter {
 }
 
 impl Store {
-    /// Jobs, newest first.
+    /// Returns jobs, newest first.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -192,13 +194,14 @@ impl Store {
 }
 
 impl Listed {
-    /// It has ended because it is full, or because there are no more.
+    /// Returns a page that ended because it is full or because there are no more jobs.
     fn until_full(self) -> Self {
         Self { stopped: None, ..self }
     }
 }
 
-/// The last id of a window of so many jobs below `before`, and when that job was accepted. `None`: it has no more jobs than a window.
+/// Returns the last id of a window below `before`, and when that job was accepted. `None` if there are no more jobs than
+/// the window holds.
 async fn edge(
     client: &deadpool_postgres::Client,
     sql: &str,

@@ -1,5 +1,5 @@
-//! The role that a worker logs in with: a member of `dispatch_worker` and of nothing else. Postgres gets a verifier of its password
-//! (SCRAM-SHA-256, RFC 5802), so that the password itself is in no statement and in no log.
+//! The role that a worker logs in with: a member of `dispatch_worker` and of nothing else. Postgres gets a verifier of its
+//! password (SCRAM-SHA-256, RFC 5802), so that the password itself is in no statement and in no log.
 
 use std::time::Duration;
 
@@ -15,22 +15,22 @@ use super::probe::too_much;
 use super::rights::{READER, WORKER};
 use super::roles::{is_elsewhere, is_known};
 
-/// While another database of the cluster is migrated.
+/// Maximum number of tries while another database of the cluster is migrated.
 const TRIES: u32 = 20;
 const BETWEEN: Duration = Duration::from_millis(100);
-/// Bytes of a role's name (NAMEDATALEN).
+/// Maximum length of a role's name in bytes (NAMEDATALEN).
 const LONGEST: usize = 63;
-/// Characters of a password, at least.
+/// Minimum length of a password in characters.
 const SHORTEST_PASSWORD: usize = 8;
 
-/// A worker's login, to be made or changed.
+/// A worker's login to create or change.
 pub struct WorkerLogin {
     name: String,
     verifier: SecretString,
 }
 
 impl WorkerLogin {
-    /// From `user:password`.
+    /// Parses `user:password`.
     ///
     /// # Errors
     /// [`StoreError::Login`], without the password.
@@ -48,18 +48,18 @@ impl WorkerLogin {
         Ok(Self { name: name.to_owned(), verifier: scram_sha_256(password.as_bytes()).into() })
     }
 
-    /// The role's name.
+    /// Returns the role's name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Makes the login, or gives it its password, and makes it a member of the workers' group; with an audit row where an actor is
-    /// given.
+    /// Creates the login or changes its password, and makes it a member of the workers' group. Writes an audit row if an
+    /// actor is given.
     ///
     /// # Errors
-    /// [`StoreError::Roles`] where there is such a role and it can do more than a worker may, or where this role may make none;
-    /// [`StoreError`].
+    /// [`StoreError::Roles`] if the role exists with more privileges than a worker may have, or if this role may not create
+    /// it; otherwise [`StoreError`].
     pub(super) async fn make(&self, client: &mut Client, actor: Option<&Actor>) -> Result<(), StoreError> {
         for _ in 1..TRIES {
             match self.make_once(client, actor).await {
@@ -82,7 +82,7 @@ impl WorkerLogin {
             )));
         }
         let verb = if known { "ALTER" } else { "CREATE" };
-        // The name has no quotes, and a verifier is ASCII without any.
+        // The name contains no quotes, and a verifier is ASCII without quotes.
         let make = format!(r#"{verb} ROLE "{name}" LOGIN PASSWORD '{verifier}'; GRANT {WORKER} TO "{name}""#);
         tx.batch_execute(&make).await.map_err(|error| self.explained(error))?;
         if let Some(actor) = actor {

@@ -1,4 +1,4 @@
-//! The schema, by refinery, under an advisory lock, and after it the roles that work with it.
+//! Migrations of the schema (by refinery, under an advisory lock), and the roles that use it.
 
 use serde_json::{Value, json};
 use tokio_postgres::Client;
@@ -17,32 +17,34 @@ mod embedded {
     refinery::embed_migrations!("migrations");
 }
 
-/// One process at a time; the number is this project's own.
+/// Admits one process at a time. The number is chosen for this project.
 const LOCK: &str = "SELECT pg_advisory_lock(7264019, 0)";
 const VERSION: &str = "SELECT coalesce(max(version), 0)::bigint AS version FROM refinery_schema_history";
 
-/// What a migration has done.
+/// Result of a migration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Migrated {
-    /// The names of the migrations applied.
+    /// Names of the applied migrations.
     pub applied: Vec<String>,
-    /// Statements that this role may not run, for an administrator.
+    /// Statements that this role may not run; an administrator runs them.
     pub left: Vec<String>,
 }
 
-/// Brings the schema up to date, grants the groups of roles their rights, and makes the partitions of the coming months, as far as
-/// their locks are had at once. Returns the names of the migrations applied.
+/// Migrates the schema, grants the group roles their privileges, and creates the partitions of the coming months whose
+/// locks are granted at once. Returns the names of the applied migrations.
 ///
 /// # Errors
-/// [`StoreError`] where Postgres refuses; what was applied before stays.
+/// [`StoreError`] if Postgres refuses a statement; earlier migrations stay applied.
 pub async fn migrate(endpoint: impl Into<Endpoint>) -> Result<Vec<String>, StoreError> {
     Ok(migrate_with(endpoint, None, None).await?.applied)
 }
 
-/// As [`migrate`], and makes a worker's login, or gives it another password. What was changed has its audit rows, by `actor`.
+/// Migrates like [`migrate`], and creates a worker's login or changes its password. Each change gets an audit row of
+/// `actor`.
 ///
 /// # Errors
-/// As [`migrate`]; [`StoreError::Roles`] where the roles are missing and this one may not make them: nothing is applied then.
+/// Errors of [`migrate`]; [`StoreError::Roles`] if the roles are missing and this role may not create them: nothing is
+/// applied then.
 pub async fn migrate_with(
     endpoint: impl Into<Endpoint>,
     login: Option<&WorkerLogin>,
@@ -76,10 +78,10 @@ fn newest() -> i64 {
 }
 
 impl Store {
-    /// The schema's version, and the one this program needs.
+    /// Returns the version of the schema and the version that this program needs.
     ///
     /// # Errors
-    /// [`StoreError`] where Postgres refuses, also where nothing was migrated yet.
+    /// [`StoreError`] if Postgres refuses the statement, for example because nothing was migrated yet.
     pub async fn schema_version(&self) -> Result<(i64, i64), StoreError> {
         let row = query_one(&self.client().await?, VERSION, &[]).await?;
         Ok((row.try_get("version")?, newest()))

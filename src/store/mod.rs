@@ -1,6 +1,6 @@
-//! Postgres, the engine's tables. Every statement is a const beside the one function that runs it.
+//! The engine's tables in Postgres. Every statement is a constant beside the one function that runs it.
 //!
-//! **Invariant:** only `claim` makes a [`Fence`], and every write on behalf of a running job demands one.
+//! **Invariant:** only `claim` makes a [`Fence`], and every write on behalf of a running job requires one.
 
 mod actions;
 mod addresses;
@@ -101,7 +101,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// Over a pool; the keyring seals what must not be read in a dump.
+    /// Creates a store over a pool. The keyring seals the values that must not be readable in a dump.
     #[must_use]
     pub const fn new(pool: deadpool_postgres::Pool, keyring: Arc<Keyring>) -> Self {
         Self { pool, keyring }
@@ -111,10 +111,10 @@ impl Store {
         Ok(self.pool.get().await?)
     }
 
-    /// Whether Postgres answers and takes writes.
+    /// Checks that Postgres answers and accepts writes.
     ///
     /// # Errors
-    /// [`StoreError`] where it does not.
+    /// [`StoreError`] if it does not.
     pub async fn check_writable(&self) -> Result<(), StoreError> {
         let row =
             self.client().await?.query_one("SELECT current_setting('transaction_read_only') = 'on' AS read_only", &[]).await?;

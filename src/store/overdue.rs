@@ -1,4 +1,4 @@
-//! Waiting jobs whose deadline passes.
+//! Parks waiting jobs whose deadline passes.
 
 use super::Store;
 use super::announcements::announce_parked;
@@ -6,10 +6,10 @@ use super::error::StoreError;
 use super::sql::query;
 use crate::job::JobId;
 
-/// Jobs parked in one transaction, at most.
+/// Maximum number of jobs parked in one transaction.
 const JOBS: i64 = 500;
 
-/// What waits for its follow-ups is not parked: it has done its own part.
+/// A job that waits for its follow-ups is not parked: its own stages are done.
 pub(super) const OVERDUE: &str = "
     WITH overdue AS MATERIALIZED (
         SELECT id FROM jobs WHERE state = 'waiting' AND wait_reason <> 'children' AND deadline < now()
@@ -23,7 +23,7 @@ pub(super) const OVERDUE: &str = "
     RETURNING jobs.id";
 
 impl Store {
-    /// Parks waiting jobs whose deadline has passed, a bounded number at a time. Whether there may be more.
+    /// Parks waiting jobs whose deadline has passed, a bounded number at a time. Returns whether there may be more.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -1,6 +1,7 @@
-//! The monthly partitions of the jobs' history (`checkpoints`, `attempts`, `effects`): made ahead of time, filled with what stands in
-//! the default partitions, and dropped whole when no job of their month is left. What is done to one of them is a function of the
-//! schema (V16), which waits 200 ms for a lock, and a transaction of its own; a worker owns none of the tables and may call it.
+//! The monthly partitions of the jobs' history (`checkpoints`, `attempts`, `effects`). They are created ahead of time,
+//! filled with the rows of the default partitions, and dropped as a whole when no job of their month is left. Each change
+//! of a partition is a function of the schema (V16), which waits 200 ms for a lock, in a transaction of its own. A worker
+//! owns none of the tables and may call the functions.
 
 use time::{Duration, OffsetDateTime};
 use tokio_postgres::Client;
@@ -10,32 +11,35 @@ use super::error::StoreError;
 use super::sql::{query, query_one};
 use super::turns::Turn;
 
-/// Months behind the present one that have partitions.
+/// Number of months after the current one that have partitions.
 const AHEAD: i32 = 3;
-/// A month is over for so long before its partitions are dropped: clocks and long transactions have time to end it, too.
+/// How long after the end of a month its partitions may be dropped: by then, clocks and long transactions agree that it is
+/// over.
 const OVER_FOR: Duration = Duration::days(7);
-/// Partitions dropped in one call, at most.
+/// Maximum number of partitions dropped in one call.
 const DROPS: i64 = 48;
 
 const MISSING: &str = "SELECT parent, month FROM missing_partitions($1, $2)";
 const MAKE: &str = "SELECT make_partition($1, $2) AS done";
-/// The order makes the planner take the index, whatever it expects to find.
+/// The order makes the planner use the index, whatever it expects to find.
 const OVER: &str = "
     SELECT parent, name FROM history_partitions() p
     WHERE high <= first_job_id_of($1) AND (SELECT true FROM jobs WHERE id >= p.low AND id < p.high ORDER BY id LIMIT 1) IS NULL
     ORDER BY low, parent LIMIT $2";
 const DROP: &str = "SELECT drop_partition($1, $2, $3) AS done";
 
-/// For a connection that keeps no prepared statements; the database's clock decides.
+/// For a connection without prepared statements; uses the database's clock.
 const MISSING_NOW: &str = "SELECT parent, month FROM missing_partitions(now(), $1)";
 
 impl Store {
-    /// Makes the partitions of this month and the next three, moves what stands in the default ones into its month's, and drops
-    /// those of past months in which no job is left. `now` is this machine's clock. `true`: more is left; call again at once. A
-    /// lock that is not had, or another replica that does the same, ends the call with `false` and what is left for the next one.
+    /// Creates the partitions of this month and the next three, moves rows from the default partitions into those of their
+    /// months, and drops partitions of past months without jobs. `now` is this machine's clock. Returns whether more is
+    /// left: call again at once. If a lock is not granted, or another replica does the same, the call returns `false` and
+    /// leaves the rest to the next one.
     ///
     /// # Errors
-    /// [`StoreError::Clocks`] where Postgres' clock is another by more than 10 minutes: nothing is done then; [`StoreError`].
+    /// [`StoreError::Clocks`] if Postgres' clock differs by more than 10 minutes: nothing is done then; otherwise
+    /// [`StoreError`].
     pub async fn keep_partitions(&self, now: OffsetDateTime) -> Result<bool, StoreError> {
         Ok(self.in_turn(Turn::Partitions, now, self.keep_in_turn(now)).await?.unwrap_or(false))
     }
@@ -62,7 +66,7 @@ impl Store {
     }
 }
 
-/// Makes the missing partitions on a migration's connection. A lock that is not had is left to the workers.
+/// Creates the missing partitions on a migration's connection. If a lock is not granted, the workers create them later.
 pub(super) async fn make_missing(client: &Client) -> Result<(), StoreError> {
     for row in client.query(MISSING_NOW, &[&AHEAD]).await? {
         let (parent, month): (String, OffsetDateTime) = (row.try_get("parent")?, row.try_get("month")?);
@@ -74,7 +78,7 @@ pub(super) async fn make_missing(client: &Client) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Says what came of a partition; `false`: this is not the time for any.
+/// Logs what was done to a partition. Returns `false` if the others must wait, too.
 fn say(done: &str, parent: &str, which: &str) -> bool {
     match done {
         "made" | "dropped" => tracing::info!(parent, which, "partition {done}"),
@@ -93,7 +97,7 @@ fn say(done: &str, parent: &str, which: &str) -> bool {
             "partition not made: a worker may make those of the next four months and of past months with rows, 160 in all; its rows \
              stay in the default partition; run `SELECT make_partition('{parent}', '{which}')` as the owner"
         ),
-        // There, gone, young, needed: somebody else was faster.
+        // Exists, gone, young or needed: another process was faster.
         _ => {}
     }
     !matches!(done, "busy" | "elsewhere")

@@ -1,5 +1,5 @@
-//! A cancel that comes before its job: the wish is kept as a key without a job, and the intake of the job finds it there. The
-//! key's uniqueness puts the two in order, whoever comes first.
+//! Cancels that arrive before their job. The request is stored as a key without a job, and the intake of the job finds it.
+//! The uniqueness of the key serializes the two, in whatever order they arrive.
 
 use serde_json::{Value, json};
 
@@ -8,30 +8,30 @@ use super::actions::{ActionResult, Actor, Target, write_audit};
 use super::error::StoreError;
 use super::sql::{execute, query_opt};
 
-/// What came of a producer's cancel.
+/// Result of a producer's cancel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cancelling {
-    /// The job is there.
+    /// The job exists.
     Answered(ActionResult),
-    /// It is not, or not yet: it will be cancelled when it comes within 30 days.
+    /// The job does not exist (yet): it is cancelled if it arrives within 30 days.
     Noted,
 }
 
 /// A cancel by its job's key.
 #[derive(Debug, Clone, Copy)]
 pub struct CancelByKey<'a> {
-    /// The job's.
+    /// Source of the job.
     pub source: &'a str,
-    /// The job's.
+    /// Dedupe key of the job.
     pub dedupe_key: &'a str,
-    /// Who sent it: the user that RabbitMQ has checked.
+    /// The user that published the cancel, as verified by RabbitMQ.
     pub producer: Option<&'a str>,
-    /// Whether it may be noted until its job comes. Otherwise the answer is [`ActionResult::NoSuchJob`].
+    /// Whether the cancel may be stored until its job arrives. Otherwise the answer is [`ActionResult::NoSuchJob`].
     pub may_note: bool,
 }
 
-/// Takes the key of a job that is gone, and a note that is too old to count. Whether the job is there is asked of the statement's
-/// own snapshot, which may be older than a key that has just come: such a key is not judged.
+/// Reuses the key of a job that no longer exists, and an outdated pending cancel. The snapshot of the statement decides
+/// whether the job exists, and it may be older than a new key: such a key is left unchanged.
 const NOTE: &str = "
     INSERT INTO job_keys AS k (source, dedupe_key, cancelled_by, producer) VALUES ($1, $2, $3, $4)
     ON CONFLICT (source, dedupe_key) DO UPDATE SET job_id = NULL, digest = NULL, cancelled_by = excluded.cancelled_by,
@@ -42,7 +42,7 @@ const NOTE: &str = "
 const IS_NOTED: &str = "SELECT job_id IS NULL AS noted FROM job_keys WHERE source = $1 AND dedupe_key = $2";
 
 impl Store {
-    /// Ends the job of this key, or notes that it is to be ended when it comes: its message may still wait in the queue.
+    /// Cancels the job with this key, or stores the cancel for when it arrives: its message may still be in the queue.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -50,13 +50,13 @@ impl Store {
         let target = Target::Key { source: asked.source.to_owned(), dedupe_key: asked.dedupe_key.to_owned() };
         match self.cancel(&target, actor).await? {
             ActionResult::NoSuchJob if asked.may_note && self.note(asked, actor).await? => Ok(Cancelling::Noted),
-            // It has come in between; or its key outlives it.
+            // The job has arrived in between, or its key outlives it.
             ActionResult::NoSuchJob => Ok(Cancelling::Answered(self.cancel(&target, actor).await?)),
             answer => Ok(Cancelling::Answered(answer)),
         }
     }
 
-    /// Whether the wish is noted now.
+    /// Returns whether the cancel is stored.
     async fn note(&self, asked: &CancelByKey<'_>, actor: &Actor) -> Result<bool, StoreError> {
         let CancelByKey { source, dedupe_key, producer, .. } = asked;
         let mut client = self.client().await?;

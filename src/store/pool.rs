@@ -1,4 +1,4 @@
-//! Connections to Postgres, with TLS where they leave this machine or the settings ask for it.
+//! Connections to Postgres, with TLS if they leave this machine or the settings require it.
 
 use std::time::Duration;
 
@@ -15,32 +15,32 @@ use super::connect::{CONNECT_TIMEOUT, Connected, Servers};
 use super::error::StoreError;
 use crate::tls_policy::{self, Encryption, Endpoint, POSTGRES, Peer, Wish};
 
-/// A pooled statement that takes longer than this has lost its server. Postgres ends it before [`SILENCE`] is over. Every statement
-/// finds its rows through an index: a plan made while a table is empty would read the whole of it, for as long as the connection
-/// lives. Where there is no index, what sequential scans then seem to cost would have every plan compiled (`jit`), which takes longer
-/// than to run it.
+/// Postgres ends a pooled statement that exceeds its timeout before [`SILENCE`] has passed; a statement that takes longer
+/// has lost its server. Every statement finds its rows through an index: a plan made while a table is empty would otherwise
+/// read the whole table for the lifetime of the connection. With sequential scans disabled, a plan without an index has so
+/// high a cost that Postgres would compile it (`jit`), which takes longer than running it.
 const LIMITS: &str = "-c statement_timeout=8000 -c idle_in_transaction_session_timeout=30000 -c lock_timeout=5000 \
     -c enable_seqscan=off -c jit=off";
-/// How long a pooled connection waits for anything while Postgres owes it an answer.
+/// How long a pooled connection waits while Postgres owes an answer and sends nothing.
 const SILENCE: Duration = Duration::from_secs(9);
 const WAIT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The writers look rows up by their keys only: their plans are made once, and of index look-ups. A locked row delays its group for a
-/// second at most.
+/// The writers look rows up by their keys only, so their plans are made once and use indexes. A locked row delays its group
+/// for at most one second.
 const WRITERS: &str = "-c plan_cache_mode=force_generic_plan -c enable_hashjoin=off -c enable_mergejoin=off -c lock_timeout=1000";
 
-/// A pool of at most `size` connections.
+/// Creates a pool of at most `size` connections.
 ///
 /// # Errors
-/// [`StoreError::Url`] or [`StoreError::Link`] where the setting is not right; nothing is connected yet.
+/// [`StoreError::Url`] or [`StoreError::Link`] if the setting is wrong. Nothing is connected yet.
 pub fn pool(endpoint: impl Into<Endpoint>, size: usize) -> Result<Pool, StoreError> {
     pool_with(&endpoint.into(), size, LIMITS)
 }
 
-/// The connections of the group writer.
+/// Creates the pool of the group writer.
 ///
 /// # Errors
-/// As [`pool`].
+/// Same as [`pool`].
 pub fn writers_pool(endpoint: impl Into<Endpoint>) -> Result<Pool, StoreError> {
     pool_with(&endpoint.into(), super::WRITERS, &format!("{LIMITS} {WRITERS}"))
 }
@@ -52,7 +52,7 @@ fn pool_with(endpoint: &Endpoint, size: usize, options: &str) -> Result<Pool, St
     let manager = ManagerConfig { recycling_method: RecyclingMethod::Fast };
     let manager = Manager::from_connect(servers.config().clone(), Pooled(servers), manager);
     let is_trusted = Hook::sync_fn(move |_, metrics| match addresses::is_suspect(&addresses, metrics.created) {
-        true => Err(HookError::message("a connection as old as this one was given up for its silence")),
+        true => Err(HookError::message("another connection of this age was closed because the server was silent")),
         false => Ok(()),
     });
     Pool::builder(manager)
@@ -65,7 +65,7 @@ fn pool_with(endpoint: &Endpoint, size: usize, options: &str) -> Result<Pool, St
         .map_err(|error| StoreError::Url(error.to_string()))
 }
 
-/// Makes the connections of a pool.
+/// Opens the connections of a pool.
 struct Pooled(Servers);
 
 impl Connect for Pooled {
@@ -78,28 +78,28 @@ impl Connect for Pooled {
     }
 }
 
-/// **Invariant:** the tasks that `store` spawns drive one pooled connection each, and end with it.
+/// **Invariant:** `store` spawns only the drivers of pooled connections; each ends with its connection.
 #[expect(clippy::disallowed_methods, reason = "the pool takes a task for each connection, and ends it")]
 fn drive(connection: BoxFuture<'static, Result<(), Error>>) -> JoinHandle<()> {
     tokio::spawn(async move {
         if let Err(error) = connection.await {
-            tracing::warn!(error = crate::fault::chain(&error), "a connection to Postgres has ended");
+            tracing::warn!(error = crate::fault::chain(&error), "a connection to Postgres ended; the pool replaces it");
         }
     })
 }
 
-/// One connection of its own, outside any pool, and the future that drives it. Its statements have no limit.
+/// Opens one connection outside any pool, and returns it with the future that drives it. Its statements have no timeout.
 ///
 /// # Errors
-/// [`StoreError`] where it cannot be made.
+/// [`StoreError`] if the connection cannot be opened.
 pub async fn connect(endpoint: impl Into<Endpoint>) -> Result<Connected, StoreError> {
     Ok(parse(&endpoint.into(), None)?.connect(None).await?)
 }
 
-/// Does something on a connection of its own, as [`connect`] makes it, and closes it.
+/// Runs `work` on a connection of its own, opened by [`connect`], and closes it.
 ///
 /// # Errors
-/// As [`connect`]; where the connection ends meanwhile; those of `work`.
+/// Errors of [`connect`] and of `work`; [`StoreError`] if the connection ends before `work` does.
 pub async fn on_connection<T, E: From<StoreError>>(
     endpoint: impl Into<Endpoint>,
     work: impl AsyncFnOnce(&mut Client) -> Result<T, E>,
@@ -111,10 +111,10 @@ pub async fn on_connection<T, E: From<StoreError>>(
     }
 }
 
-/// As [`connect`], and it ends where Postgres owes an answer on it and sends nothing for `silence`.
+/// Opens a connection like [`connect`], which fails if Postgres owes an answer and sends nothing for `silence`.
 ///
 /// # Errors
-/// As [`connect`].
+/// Same as [`connect`].
 pub async fn connect_watched(endpoint: impl Into<Endpoint>, silence: Duration) -> Result<Connected, StoreError> {
     Ok(parse(&endpoint.into(), None)?.connect(Some(silence)).await?)
 }
@@ -122,13 +122,13 @@ pub async fn connect_watched(endpoint: impl Into<Endpoint>, silence: Duration) -
 fn parse(endpoint: &Endpoint, options: Option<&str>) -> Result<Servers, StoreError> {
     let text = endpoint.url();
     let mode = ssl_mode(text);
-    // libpq's words for what is always done here: `require` verifies certificate and name.
+    // libpq's names for what is always done here: `require` verifies certificate and name.
     let text = match mode {
         Some(stricter @ ("verify-ca" | "verify-full")) => &text.replacen(&format!("sslmode={stricter}"), "sslmode=require", 1),
         _ => text,
     };
     // The parser's own message may quote the URL, so it is not passed on.
-    let mut config: Config = text.parse().map_err(|_| not_right("it does not read"))?;
+    let mut config: Config = text.parse().map_err(|_| not_right("it cannot be parsed"))?;
     if let Some(options) = options {
         config.options(options);
     }
@@ -145,14 +145,14 @@ fn parse(endpoint: &Endpoint, options: Option<&str>) -> Result<Servers, StoreErr
     let judge = |host: &String| endpoint.judge(&Peer { service: &POSTGRES, host, user, password, wish });
     let judged = hosts.iter().map(judge).collect::<Result<Vec<_>, _>>()?;
     if judged.contains(&Encryption::Tls) {
-        // The driver's default, `prefer`, falls back to plaintext without a word.
+        // The driver's default, `prefer`, falls back to plaintext silently.
         config.ssl_mode(SslMode::Require);
     } else if wish == Wish::Silent {
-        // On this machine: a server's own certificate, which nobody has signed, is no obstacle.
+        // On this machine, a self-signed certificate of the server must not prevent the connection.
         config.ssl_mode(SslMode::Disable);
     }
     let tls = match config.get_ssl_mode() {
-        // Reading the system's authorities takes its time, and nobody would ask for them.
+        // Reading the system's certificate authorities takes time, and nothing would use them.
         SslMode::Disable => tls_policy::no_tls(),
         _ => endpoint.tls(&POSTGRES),
     };
@@ -166,7 +166,7 @@ fn not_right(what: &str) -> StoreError {
     ))
 }
 
-/// What is connected to: addresses where they are given, else names.
+/// Returns the hosts to connect to: addresses if they are given, otherwise names.
 fn hosts(config: &Config) -> Vec<String> {
     if !config.get_hostaddrs().is_empty() {
         return config.get_hostaddrs().iter().map(ToString::to_string).collect();
@@ -178,7 +178,7 @@ fn hosts(config: &Config) -> Vec<String> {
     config.get_hosts().iter().map(name).collect()
 }
 
-/// The value of `sslmode`, in a URL or in key-value pairs.
+/// Returns the value of `sslmode` in a URL or in key-value pairs.
 fn ssl_mode(text: &str) -> Option<&str> {
     text.split(['?', '&', ' ']).find_map(|part| part.strip_prefix("sslmode="))
 }
@@ -212,8 +212,8 @@ mod tests {
             ("user=u password=canary", "it names no host"),
             ("host=localhost,localhost hostaddr=127.0.0.1 password=canary", "differ in number; use one address for each name"),
             ("host=localhost,localhost port=1,2,3 password=canary", "differ in number; use one port for all"),
-            ("postgres://u:canary@localhost:port/x", "it does not read"),
-            ("postgres://u:canary@localhost/x?target_session_attrs=fast", "it does not read"),
+            ("postgres://u:canary@localhost:port/x", "it cannot be parsed"),
+            ("postgres://u:canary@localhost/x?target_session_attrs=fast", "it cannot be parsed"),
         ] {
             let error = crate::fault::chain(&servers(url).err().unwrap_or_else(|| panic!("{url} is taken")));
             assert!(error.contains(part) && error.contains("use postgres://") && !error.contains("canary"), "{url}: {error}");

@@ -1,4 +1,4 @@
-//! What `dispatch check --live` asks Postgres.
+//! The queries of `dispatch check --live`.
 
 use time::OffsetDateTime;
 use tokio_postgres::GenericClient;
@@ -8,18 +8,18 @@ use super::error::StoreError;
 use super::rights::{FUNCTIONS, SEQUENCES, of_worker};
 use super::sql::{query, query_one};
 
-/// A connection as Postgres sees it.
+/// Properties of a connection, as Postgres sees it.
 #[derive(Debug, Clone)]
 pub struct Session {
-    /// The role.
+    /// The current role.
     pub user: String,
-    /// The version of TLS; none where the connection is plain.
+    /// The version of TLS; `None` for a plaintext connection.
     pub tls: Option<String>,
     /// Whether the server is on this machine.
     pub local: bool,
-    /// Whether it is a standby, which takes no writes.
+    /// Whether the server is a standby, which accepts no writes.
     pub standby: bool,
-    /// Of the server.
+    /// Version of the server.
     pub version: String,
 }
 
@@ -29,7 +29,8 @@ const SESSION: &str = "
         current_setting('server_version') AS version
     FROM (VALUES (pg_backend_pid())) AS own (pid) LEFT JOIN pg_stat_ssl s ON s.pid = own.pid";
 
-/// What of `rights` this role does not have; to lock a row takes the right to update it, to take an id by hand one on its sequence.
+/// Selects the privileges of `rights` that this role lacks. Locking a row requires `UPDATE`; drawing an id requires `USAGE`
+/// on its sequence.
 const MISSING_RIGHTS: &str = "
     SELECT name || ': ' || string_agg(wish, ', ' ORDER BY wish) AS missing
     FROM unnest($1::text[], $2::text[]) AS wanted (name, rights) CROSS JOIN unnest(string_to_array(rights, ',')) AS wish
@@ -43,7 +44,7 @@ const MISSING_RIGHTS: &str = "
     WHERE NOT coalesce(has_function_privilege(to_regprocedure(name), 'EXECUTE'), false)
     ORDER BY missing";
 
-/// What a role can do, by itself or through one that it is a member of, and a worker's may not.
+/// Selects what a role can do, by itself or through a role that it is a member of, although a worker must not.
 const TOO_MUCH: &str = "
     WITH me AS (SELECT oid, rolsuper FROM pg_roles WHERE rolname = $1),
     mine AS (
@@ -76,7 +77,7 @@ const TOO_MUCH: &str = "
 const CLOCK: &str = "SELECT clock_timestamp() AS now";
 
 impl Store {
-    /// How this store is connected.
+    /// Returns the properties of this store's connection.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -91,7 +92,7 @@ impl Store {
         })
     }
 
-    /// The rights that a worker needs and this role does not have, a line for each table, sequence and function.
+    /// Returns the privileges that a worker needs and this role lacks, one line per table, sequence and function.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -101,7 +102,8 @@ impl Store {
         Ok(rows.iter().map(|row| row.try_get("missing")).collect::<Result<_, _>>()?)
     }
 
-    /// What a role can do and a worker's may not, each as it follows the role's name: `owns the database`. None of a worker's login.
+    /// Returns what a role can do although a worker must not, each as the predicate of a sentence: `owns the database`.
+    /// Empty for a worker's login.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -109,7 +111,7 @@ impl Store {
         too_much(&**self.client().await?, role).await
     }
 
-    /// What time it is by Postgres' clock.
+    /// Returns the time on Postgres' clock.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -118,7 +120,7 @@ impl Store {
     }
 }
 
-/// As [`Store::excess_of`], on any connection; nothing of a role that there is not.
+/// Returns the same as [`Store::excess_of`], on any connection; nothing for a role that does not exist.
 pub(super) async fn too_much<C: GenericClient>(on: &C, role: &str) -> Result<Vec<String>, StoreError> {
     let rows = on.query(TOO_MUCH, &[&role, &of_worker().0]).await?;
     Ok(rows.iter().map(|row| row.try_get("what")).collect::<Result<_, _>>()?)

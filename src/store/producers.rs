@@ -1,4 +1,4 @@
-//! Registered producers, and what intake must know before it lets them in.
+//! Registered producers, and what intake must know to accept their messages.
 
 use deadpool_postgres::Transaction;
 use serde_json::{Value, json};
@@ -10,10 +10,10 @@ use super::error::StoreError;
 use super::sql::{execute, query, query_opt};
 use crate::message::Producer;
 
-/// Producers that are listed, at most.
+/// Maximum number of producers in a list.
 const LISTED: i64 = 10_000;
 
-/// The row of one name, or the rows after a name.
+/// Selects the row of one name, or all rows by name.
 macro_rules! producers {
     ($rest:literal) => {
         concat!("SELECT name, sources, organizations, reply_queues, applications FROM producers ", $rest)
@@ -38,20 +38,20 @@ pub(super) const TENANT_OF_KEY: &str = "
     SELECT jobs.source, jobs.organization FROM job_keys JOIN jobs ON jobs.id = job_keys.job_id
     WHERE job_keys.source = $1 AND job_keys.dedupe_key = $2";
 
-/// Whose a job is.
+/// The source and the organization of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tenant {
-    /// The source that its message named.
+    /// The source in its message.
     pub source: String,
-    /// The organization that it is for.
+    /// Its organization.
     pub organization: String,
 }
 
-/// What a registration changed, as the audit log has it: before, and now.
+/// The change of a registration for the audit log: before and after; `None` if nothing has changed.
 pub type Registration = Option<(Value, Value)>;
 
 impl Store {
-    /// The producer that publishes as this user of RabbitMQ.
+    /// Returns the producer that publishes as this user of RabbitMQ.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -59,7 +59,7 @@ impl Store {
         query_opt(&self.client().await?, ONE, &[&name]).await?.as_ref().map(producer).transpose()
     }
 
-    /// All producers by name, 10,000 at most.
+    /// Returns the producers by name, at most 10,000.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -67,7 +67,7 @@ impl Store {
         query(&self.client().await?, ALL, &[&LISTED]).await?.iter().map(producer).collect()
     }
 
-    /// Whether the tracker has an organization of this slug.
+    /// Returns whether the tracker has an organization with this slug.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -75,7 +75,7 @@ impl Store {
         Ok(query_opt(&self.client().await?, ORGANIZATION, &[&slug]).await?.is_some())
     }
 
-    /// Whose a job is; `None` where there is no such job.
+    /// Returns the tenant of a job; `None` if there is no such job.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -90,7 +90,7 @@ impl Store {
     }
 }
 
-/// Registers a producer, or replaces what the one of this name may name.
+/// Registers a producer, or replaces what the registered one may use.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -103,7 +103,7 @@ pub async fn register_producer(tx: &Transaction<'_>, new: &Producer) -> Result<R
     Ok(Some((json!(before), json!(new))))
 }
 
-/// Removes a producer: what it publishes from now on is refused, what it has published goes on.
+/// Removes a producer. What it publishes from now on is refused; its jobs continue.
 ///
 /// # Errors
 /// [`StoreError`].

@@ -1,4 +1,4 @@
-//! Rows of outcome events that were not published at once: taken again, put off, given up for their age.
+//! Rows of outcome events that were not published at once: published again, delayed, or dropped because of their age.
 
 use std::time::Duration;
 
@@ -11,11 +11,11 @@ use super::error::StoreError;
 use super::sql::{execute, query};
 use crate::job::JobId;
 
-/// For so long a row is left to whoever has written or taken it: until then, nobody else publishes it. It must be longer than a
-/// message is in hand, from when it is handed over until its confirm is no longer waited for.
+/// For this long, only the writer of a row or the replica that took it publishes it. It must exceed the time from handing a
+/// message to the broker until its confirm is no longer awaited.
 pub const LEFT_ALONE: Duration = Duration::from_secs(10);
 
-/// Rows that are taken or dropped in one round, at most.
+/// Maximum number of rows that one round takes or drops.
 const ROUND: i64 = 200;
 
 const TAKE_DUE: &str = concat!(
@@ -27,8 +27,8 @@ const TAKE_DUE: &str = concat!(
     announcement_columns!()
 );
 
-/// Ids grow with time, so the oldest rows have the smallest: no more of them are looked at than one round drops. One that may be
-/// in flight is left to whoever has it.
+/// Ids grow with time, so the oldest rows have the smallest ids, and the statement reads no more rows than one round drops.
+/// A row that may be in flight is skipped.
 const DROP_OLD: &str = "
     DELETE FROM announcements WHERE id = ANY(ARRAY(
         SELECT id FROM (SELECT id, created_at, publish_after FROM announcements ORDER BY id LIMIT $2) AS oldest
@@ -45,37 +45,37 @@ const SETTLE: &str = "
         AS settled (id, tries, reply_tries, event_over, reply_over, after)
     WHERE a.id = settled.id";
 
-/// What is left of an announcement after it was published, or not.
+/// What is left to publish of an announcement.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Unsettled {
-    /// Its row.
+    /// Id of its row.
     pub id: i64,
-    /// Publishes of the event that were refused or not confirmed, the last one included.
+    /// Publishes of the event that were refused or not confirmed, including the last one.
     pub tries: i32,
-    /// The same of the reply.
+    /// Publishes of the reply that were refused or not confirmed, including the last one.
     pub reply_tries: i32,
-    /// The event is published, or given up.
+    /// Whether the event is published or given up.
     pub event_over: bool,
-    /// The reply is.
+    /// Whether the reply is published or given up.
     pub reply_over: bool,
-    /// After so long the rest is published again; otherwise when the row is no longer left alone.
+    /// Delay before the rest is published again; `None`: when [`LEFT_ALONE`] has passed.
     pub after: Option<Duration>,
 }
 
-/// A row that was dropped for its age.
+/// A row that was dropped because of its age.
 #[derive(Debug)]
 pub struct TooOld {
-    /// None of a message that became no job.
+    /// The job; `None` for a message that became no job.
     pub job: Option<JobId>,
-    /// Its event was not published.
+    /// Whether its event was not published.
     pub event: bool,
-    /// Its reply to this queue was not.
+    /// The queue of a reply that was not published.
     pub reply_to: Option<String>,
 }
 
 impl Store {
-    /// Takes up to 200 announcements that are due, in order, and leaves them to the caller for [`LEFT_ALONE`]. `true`: there may
-    /// be more.
+    /// Takes up to 200 due announcements, in order; for [`LEFT_ALONE`], only the caller publishes them. Also returns
+    /// whether there may be more.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -86,10 +86,10 @@ impl Store {
         Ok((due, is_full(&rows)))
     }
 
-    /// Stores what is left of announcements.
+    /// Stores what is left to publish of announcements.
     ///
     /// # Errors
-    /// [`StoreError`]; then they are published again with the tries that they had.
+    /// [`StoreError`]; the announcements are then published again with their earlier numbers of tries.
     pub async fn settle_announcements(&self, unsettled: &[Unsettled]) -> Result<(), StoreError> {
         let ids: Vec<i64> = unsettled.iter().map(|one| one.id).collect();
         let tries: Vec<i32> = unsettled.iter().map(|one| one.tries).collect();
@@ -101,8 +101,8 @@ impl Store {
         Ok(())
     }
 
-    /// Drops up to 200 announcements that are older than `age`, whatever kept them from being published. `true`: there may be
-    /// more.
+    /// Drops up to 200 announcements older than `age`, whatever prevented their publication. Also returns whether there may
+    /// be more.
     ///
     /// # Errors
     /// [`StoreError`].

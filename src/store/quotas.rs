@@ -1,7 +1,8 @@
-//! How much a producer or an organization has, counted by an index alone and up to its quota; and what each replica may still make.
+//! The usage of a producer or an organization, counted with an index only and up to its quota; and the grants of the
+//! replicas.
 //!
-//! **Invariant:** who is given room of a quota counts under the quota's lock, with what the others were given; so replicas together
-//! make no more than the quota has, save what a write brings that takes longer than its grant.
+//! **Invariant:** a quota is granted under the quota's lock, from a count of the rows and of the other replicas'
+//! grants; all replicas together exceed a quota only by writes that take longer than their grant.
 
 use std::time::Duration;
 
@@ -14,31 +15,31 @@ use super::sql::{execute, query, query_one};
 use crate::job::ReplicaId;
 use crate::quota::{Amount, Amounts, Asked, Grant, Holder, Kind, Over};
 
-/// A replica that may make no more without asking.
+/// A request of a replica whose grant is used up.
 #[derive(Debug)]
 pub struct QuotaAsk<'a> {
-    /// Whose quota.
+    /// Holder of the quota.
     pub holder: &'a Holder,
-    /// Of what: [`Kind::Open`] and [`Kind::Later`] for jobs.
+    /// Kind of the quota: [`Kind::Open`] or [`Kind::Later`] for jobs.
     pub kind: Kind,
     /// The holder's quotas.
     pub limits: &'a Amounts,
-    /// Who asks.
+    /// The replica that asks.
     pub replica: ReplicaId,
-    /// What it is making: given before, and not known to be stored.
+    /// The amount it is writing: granted before, and not known to be stored.
     pub making: Amount,
-    /// What it needs at least.
+    /// The minimum amount that must fit.
     pub need: Amount,
 }
 
-/// Others count a grant for so much longer than it lasts: writes that began at its end are stored by then.
+/// Others count a grant for this much longer than it lasts, so that writes which began at its end are stored by then.
 const GRACE: Duration = Duration::from_secs(8);
-/// Rows of each kind that are counted where no quota bounds it.
+/// Maximum number of rows of each kind that are counted without a quota.
 const SHOWN: i64 = 1_000_000;
-/// Grants that are forgotten in one statement.
+/// Maximum number of grants that one statement deletes.
 const FORGOTTEN: i64 = 1000;
 
-/// Rows and bytes by kind, of at most `$1` jobs, which are given by a query of `state`, `due_at`, `epoch` and `bytes`.
+/// Counts rows and bytes by kind of at most `$1` jobs; the query returns `state`, `due_at`, `epoch` and `bytes`.
 macro_rules! jobs_by_kind {
     ($with:literal, $jobs:literal) => {
         concat!(
@@ -62,7 +63,7 @@ pub(super) const JOBS_WITHOUT_PRODUCER: &str = jobs_by_kind!(
     "",
     "SELECT state, due_at, epoch, bytes FROM jobs WHERE finished_at IS NULL AND producer IS NULL ORDER BY producer, organization"
 );
-/// Hops from producer to producer; nulls are last in the index.
+/// Walks from producer to producer; nulls are last in the index.
 pub(super) const JOBS_OF_ORGANIZATION: &str = jobs_by_kind!(
     "WITH RECURSIVE producers AS (
         (SELECT producer, 1 AS hop FROM jobs WHERE finished_at IS NULL AND producer > '' ORDER BY producer LIMIT 1)
@@ -80,7 +81,7 @@ pub(super) const JOBS_OF_ORGANIZATION: &str = jobs_by_kind!(
         ORDER BY producer, organization)"
 );
 
-/// Rows and bytes of at most `$1` dead letters or keys.
+/// Counts rows and bytes of at most `$1` dead letters or keys.
 macro_rules! all_of {
     ($kind:literal, $bytes:literal, $from:literal) => {
         concat!(
@@ -102,12 +103,12 @@ pub(super) const LETTERS_WITHOUT_PRODUCER: &str =
 pub(super) const KEYS_OF_PRODUCER: &str = all_of!("keys", "0", "job_keys WHERE job_id IS NULL AND producer = $2");
 pub(super) const KEYS_WITHOUT_PRODUCER: &str = all_of!("keys", "0", "job_keys WHERE job_id IS NULL AND producer IS NULL");
 
-/// Of one quota: who comes second sees what the first one has given itself.
+/// Locks one quota: the next replica sees what the previous one was granted.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(7264020, hashtext($1))";
 
 const REPLICAS: &str = "SELECT count(*) AS replicas FROM replicas WHERE ended_at IS NULL AND alive_until > now()";
 
-/// What was given, but to this replica of the kind that it asks for.
+/// Sums up the grants, except this replica's grant of the kind that it asks for.
 pub(super) const PROMISED: &str = "
     SELECT kind, sum(rows)::bigint AS rows, sum(bytes)::bigint AS bytes FROM quota_grants
     WHERE holder = $1 AND until > now() AND NOT (kind = $2 AND replica = $3)
@@ -123,10 +124,10 @@ pub(super) const FORGET: &str = "
         SELECT holder, kind, replica FROM quota_grants WHERE until < now() - interval '1 hour' ORDER BY until LIMIT $1)";
 
 impl Store {
-    /// Gives a replica room of a quota, or says that there is none. What it was given before is replaced.
+    /// Grants a replica a part of a quota, which replaces its previous grant; or returns the quota that is exceeded.
     ///
     /// # Errors
-    /// [`StoreError`]; nothing is given then.
+    /// [`StoreError`]; nothing is granted then.
     pub async fn ask_quota(&self, ask: &QuotaAsk<'_>) -> Result<Result<Grant, Over>, StoreError> {
         let (holder, kind) = (ask.holder.key(), ask.kind.word());
         let mut client = self.client().await?;
@@ -148,7 +149,7 @@ impl Store {
         Ok(granted)
     }
 
-    /// What a producer or an organization has now, each kind counted up to a million rows.
+    /// Returns the usage of a producer or an organization, each kind counted up to a million rows.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -162,7 +163,7 @@ impl Store {
         Ok(used)
     }
 
-    /// Deletes some grants that are over. `true`: there may be more.
+    /// Deletes some grants that have ended. Returns whether there may be more.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -172,7 +173,7 @@ impl Store {
     }
 }
 
-/// What a holder has of a kind, or, of jobs, of all their kinds; of dead letters and keys an organization has none.
+/// Returns the usage of a kind; for jobs, of all their kinds. An organization has no dead letters and no keys.
 async fn count(tx: &Transaction<'_>, holder: &Holder, kind: Kind, most: i64) -> Result<Amounts, StoreError> {
     let (of_producer, without_producer, of_organization) = match kind {
         Kind::Open | Kind::Later | Kind::Waiting => (JOBS_OF_PRODUCER, JOBS_WITHOUT_PRODUCER, Some(JOBS_OF_ORGANIZATION)),
@@ -190,7 +191,7 @@ async fn count(tx: &Transaction<'_>, holder: &Holder, kind: Kind, most: i64) -> 
     Ok(used)
 }
 
-/// Rows to count: one more than all quotas of the rows' table have.
+/// Returns how many rows to count: one more than all quotas for rows of this table.
 fn most(limits: &Amounts, kind: Kind) -> i64 {
     let rows = |kind: &Kind| limits.of(*kind).rows;
     let kinds: &[Kind] = match kind {

@@ -1,9 +1,9 @@
-//! Jobs that wait for a cause go on when it is gone, until none is left.
+//! Releases the jobs that wait for a cause when the cause is gone.
 //!
-//! Whoever removes a cause calls `begin_release` in the same transaction. It makes the first page of jobs due and, where there
-//! are more, notes a release: a row of `releases`, which any replica steps on, page after page, whoever dies in between. A job
-//! that begins to wait in that moment tests its cause in its own commit (see `commit`), so that none is left behind; what is left
-//! nevertheless, or was removed by other means, [`Writer::retest_causes`] finds.
+//! The code that removes a cause calls `begin_release` in the same transaction. This makes the first page of jobs due. If
+//! there are more, it inserts a release, a row of `releases`: any replica advances it page by page, even if others die in
+//! between. A job that begins to wait at that moment tests its cause in its own commit (see `commit`), so that none is left
+//! behind. [`Writer::retest_causes`] finds jobs that are left nevertheless, or whose cause was removed in another way.
 
 use std::fmt;
 
@@ -16,21 +16,22 @@ use super::count::CappedCount;
 use super::error::StoreError;
 use super::sql::{execute, query, query_one, query_opt};
 
-/// Jobs of one release that go on in one step. A release steps once a second: 50,000 jobs go on within two minutes. More at once
-/// would help nobody, since they are only made ready: the duty that wakes what is due does so in fair order among organizations,
-/// and the governor paces their calls. It keeps transactions short, and other jobs' wake-ups do not wait behind a burst of writes.
+/// Jobs of one release that are made due at once. A release advances once a second: 50,000 jobs are released within two
+/// minutes. A larger page has no benefit, since the jobs are only made ready: the waker wakes them in fair order among
+/// organizations, and the governor paces their calls. A small page keeps transactions short, and other jobs' wake-ups do
+/// not wait behind a burst of writes.
 const PAGE: i64 = 500;
-/// Releases stepped in one round, at most.
+/// Maximum number of pages released in one round.
 const ROUND: usize = 16;
-/// Causes tested in one round, at most.
+/// Maximum number of causes tested in one round.
 const CAUSES_AT_ONCE: i32 = 100;
 
-/// Jobs that go on because a cause is gone.
+/// Jobs that are released because a cause is gone.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Released {
-    /// At once.
+    /// Released at once.
     pub now: u64,
-    /// Within the next seconds or minutes, by whichever worker runs.
+    /// Released within the next seconds or minutes, by any running worker.
     pub later: CappedCount,
 }
 
@@ -41,7 +42,7 @@ impl fmt::Display for Released {
     }
 }
 
-/// Where a pass over all causes stands; the caller keeps it between rounds.
+/// The position of a pass over all causes; the caller keeps it between rounds.
 #[derive(Debug, Clone, Default)]
 pub struct CauseCursor {
     key: String,
@@ -50,10 +51,10 @@ pub struct CauseCursor {
 
 pub(super) const BEGIN: &str = "SELECT begin_release($1, $2) AS released";
 
-/// Makes due at most so many of the jobs that wait for a key.
+/// Makes due at most `$2` of the jobs that wait for a key.
 pub(super) const RELEASE: &str = "SELECT release_waiting($1, $2) AS released";
 
-/// The release that has waited longest for its next step. Whoever comes second in the same second takes another one.
+/// Takes the release that has waited longest for its next page. A second replica takes another one in the same second.
 pub(super) const TURN: &str = "
     UPDATE releases SET next_at = now() + interval '1 second'
     WHERE cause = (SELECT cause FROM releases WHERE next_at <= now() ORDER BY next_at LIMIT 1 FOR UPDATE SKIP LOCKED)
@@ -65,7 +66,7 @@ pub(super) const MOVE: &str = "UPDATE releases SET after_observed = $2, after_id
 
 pub(super) const END: &str = "DELETE FROM releases WHERE cause = $1";
 
-/// Hops from cause to cause along the index, so that a cause that many wait for costs no more than another.
+/// Walks from cause to cause along the index, so that a cause with many jobs costs no more than another.
 pub(super) const CAUSES: &str = "
     WITH RECURSIVE causes AS (
         (SELECT wait_key, wait_observed, wait_reason, 1 AS number FROM jobs
@@ -87,7 +88,7 @@ pub(super) const WAITING: &str = "
     FROM unnest($1::text[]) WITH ORDINALITY AS given (key, number) ORDER BY number";
 
 impl Store {
-    /// Releases the jobs that wait for `cause`, which is gone: the first ones at once. Returns how many.
+    /// Begins to release the jobs that wait for `cause`, which is gone. Returns how many are released at once.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -95,10 +96,11 @@ impl Store {
         begin(&self.client().await?, cause, None).await
     }
 
-    /// One step of each release that is due for one, of a bounded number of them. Whether others are due, too.
+    /// Releases one page of each release that is due, up to a bounded number of releases. Returns whether others are due,
+    /// too.
     ///
     /// # Errors
-    /// [`StoreError`]; what was released before stays so.
+    /// [`StoreError`]; jobs released before the error stay so.
     pub async fn step_releases(&self) -> Result<bool, StoreError> {
         let mut client = self.client().await?;
         for _ in 0..ROUND {
@@ -109,7 +111,7 @@ impl Store {
         Ok(true)
     }
 
-    /// How many jobs wait for a cause.
+    /// Counts the jobs that wait for a cause.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -117,7 +119,7 @@ impl Store {
         waiting(&self.client().await?, cause).await
     }
 
-    /// How many jobs wait for each of these causes, in their order.
+    /// Counts the jobs that wait for each of these causes, in their order.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -128,12 +130,12 @@ impl Store {
 }
 
 impl<T: Tables> Writer<T> {
-    /// Tests again a bounded number of causes, from the cursor on, and begins to release the jobs of those that are gone. Whether
-    /// there are more; after the last one the cursor is at the beginning again. Left out are causes that no machine can test, and
-    /// holds, whose jobs are let go step by step.
+    /// Tests a bounded number of causes again, from the cursor on, and begins to release the jobs of those that are gone.
+    /// Returns whether there are more; after the last one, the cursor is at the beginning again. Skips causes that cannot
+    /// be tested, and holds, whose jobs are released in batches.
     ///
     /// # Errors
-    /// [`CommitError`]; the cursor is then behind the cause that could not be tested.
+    /// [`CommitError`]; the cursor is then after the cause that could not be tested.
     pub async fn retest_causes(&self, at: &mut CauseCursor) -> Result<bool, CommitError> {
         let mut client = self.store().client().await?;
         let causes = query(&client, CAUSES, &[&at.key, &at.observed, &CAUSES_AT_ONCE]).await?;
@@ -147,7 +149,7 @@ impl<T: Tables> Writer<T> {
             let present = self.tables().cause_present(&tx, &at.key, at.observed).await.map_err(CommitError::Changes)?;
             if present == Some(false) {
                 let released = begin(&tx, &at.key, Some(at.observed)).await?;
-                tracing::info!(cause = at.key, released, "a cause is gone, and its jobs go on");
+                tracing::info!(cause = at.key, released, "a cause is gone; the jobs that wait for it are released");
             }
             tx.commit().await?;
         }
@@ -159,12 +161,13 @@ impl<T: Tables> Writer<T> {
     }
 }
 
-/// Begins to release the jobs that wait for `cause`; with `seen`, those that saw at most so much of it. How many go on at once.
+/// Begins to release the jobs that wait for `cause`; with `seen`, those that observed at most this version of it. Returns
+/// how many are released at once.
 async fn begin<C: GenericClient>(on: &C, cause: &str, seen: Option<i64>) -> Result<u64, StoreError> {
     counted(&query_one(on, BEGIN, &[&cause, &seen]).await?)
 }
 
-/// As `begin`, of all that wait for it, and how many of them follow.
+/// Begins to release all jobs that wait for `cause`, and counts those that follow.
 pub(super) async fn begin_for_people<C: GenericClient>(on: &C, cause: &str) -> Result<Released, StoreError> {
     Ok(Released { now: begin(on, cause, None).await?, later: waiting(on, cause).await? })
 }
@@ -174,7 +177,7 @@ pub(super) async fn released_by<C: GenericClient>(on: &C, key: &str, most: i64) 
     counted(&query_one(on, RELEASE, &[&key, &most]).await?)
 }
 
-/// A step of the release whose turn it is. `false`: none is due.
+/// Releases the next page of the release whose turn it is. Returns whether one was due.
 async fn step(client: &mut Client) -> Result<bool, StoreError> {
     let tx = client.transaction().await?;
     let Some(turn) = query_opt(&tx, TURN, &[]).await? else { return Ok(false) };

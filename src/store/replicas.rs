@@ -1,4 +1,4 @@
-//! One row per worker process; its lease is the right to the jobs it owns.
+//! Replicas: one row per incarnation of a worker process. A replica may run its jobs while its lease is valid.
 
 use std::time::Duration;
 
@@ -10,17 +10,17 @@ use super::error::StoreError;
 use super::sql::query;
 use crate::job::ReplicaId;
 
-/// How long a renewed lease is good for, on the database's clock.
+/// Length of a renewed lease, on the database's clock.
 const LEASE: Duration = Duration::from_secs(4);
 
-/// A worker process that begins.
+/// A worker process that starts an incarnation.
 #[derive(Debug, Clone)]
 pub struct NewReplica {
-    /// Of this program.
+    /// Version of the program.
     pub version: String,
-    /// The machine.
+    /// Name of the machine.
     pub host: String,
-    /// The process.
+    /// Process id.
     pub pid: i32,
     /// The same for all incarnations of one process, and for no other process.
     pub process: Uuid,
@@ -28,28 +28,28 @@ pub struct NewReplica {
     pub lanes: Vec<String>,
 }
 
-/// A replica's heartbeat: a connection of its own whose session also holds an advisory lock for the replica's id, so that a
-/// killed process is seen as soon as its session is gone.
+/// A replica's heartbeat: a connection of its own. Its session also holds an advisory lock for the replica's id, so that a
+/// killed process is detected as soon as its session ends.
 pub struct Heartbeat {
     client: Client,
     /// This incarnation.
     pub replica: ReplicaId,
 }
 
-/// A replica as people see it.
+/// A replica, as commands print it.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct ReplicaRow {
     /// Its id.
     pub id: i64,
-    /// Of its program.
+    /// Version of its program.
     pub version: String,
-    /// The machine.
+    /// Name of the machine.
     pub host: String,
-    /// The process.
+    /// Process id.
     pub pid: i32,
-    /// Jobs it owns.
+    /// Number of jobs it owns.
     pub running: i64,
-    /// Finishing what it has.
+    /// Whether it drains: it finishes its jobs and claims no others.
     pub draining: bool,
 }
 
@@ -57,8 +57,8 @@ const NEXT_ID: &str = "SELECT nextval(pg_get_serial_sequence('replicas', 'id')) 
 const REGISTER: &str = "
     INSERT INTO replicas (id, version, host, pid, lanes, alive_until, process) OVERRIDING SYSTEM VALUE
     VALUES ($1, $2, $3, $4, $5, now() + $6 * interval '1 second', $7)";
-/// Whoever begins again in the same process did not die of its jobs: Postgres or the link was away, or the process stood still.
-/// Where others were quicker and have buried it, it is no longer blamed.
+/// A process that starts another incarnation did not die of its jobs: Postgres or the connection was unavailable, or the
+/// process was suspended. If another replica has ended the old row already, that incarnation is no longer blamed.
 const END_BEFORE: &str = "
     UPDATE replicas SET ended_at = coalesce(ended_at, now()), alive_until = least(alive_until, now()), ended_well = true
     WHERE process = $1 AND NOT ended_well";
@@ -73,13 +73,14 @@ const LIST: &str = "
     FROM replicas r WHERE r.ended_at IS NULL AND r.alive_until > now() ORDER BY r.id";
 
 impl Heartbeat {
-    /// Begins a new incarnation on a connection that nothing else uses; those before it of the same process have ended well.
+    /// Starts a new incarnation on a connection that nothing else uses. Earlier incarnations of the same process have ended
+    /// well.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn begin(client: Client, new: &NewReplica) -> Result<Self, StoreError> {
         let id: i64 = client.query_one(NEXT_ID, &[]).await?.try_get("id")?;
-        // The lock comes first: a row whose lock can be taken belongs to the dead.
+        // The lock is taken first: a row whose lock can be taken belongs to a dead replica.
         client.execute(LOCK, &[&id]).await?;
         client.execute(END_BEFORE, &[&new.process]).await?;
         let lease = LEASE.as_secs_f64();
@@ -87,7 +88,7 @@ impl Heartbeat {
         Ok(Self { client, replica: ReplicaId(id) })
     }
 
-    /// Renews the lease. `false`: it had run out, this incarnation is over.
+    /// Renews the lease. Returns `false` if it had ended: this incarnation is over.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -95,7 +96,7 @@ impl Heartbeat {
         Ok(self.client.execute(RENEW, &[&self.replica.0, &LEASE.as_secs_f64(), &draining]).await? == 1)
     }
 
-    /// Ends this incarnation: what it still owns is free at once.
+    /// Ends this incarnation: the jobs it still owns are free at once.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -106,7 +107,7 @@ impl Heartbeat {
 }
 
 impl Store {
-    /// The replicas whose lease is good.
+    /// Returns the replicas whose lease is valid.
     ///
     /// # Errors
     /// [`StoreError`].

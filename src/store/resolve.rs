@@ -1,4 +1,4 @@
-//! What people do about dead letters: publish them again, or put them aside.
+//! Resolves dead letters: publishes them again or discards them.
 
 use secrecy::SecretSlice;
 use serde_json::{Value, json};
@@ -12,17 +12,17 @@ use super::error::StoreError;
 use super::headers;
 use super::sql::{query, query_one, query_opt};
 
-/// What becomes of a dead letter.
+/// How a dead letter was resolved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resolution {
-    /// Published again: it is a job now, or a dead letter anew.
+    /// Published again: its message is a job now, or a new dead letter.
     Replayed,
-    /// Put aside.
+    /// Discarded.
     Discarded,
 }
 
 impl Resolution {
-    /// As stored and shown.
+    /// Returns the word that is stored and shown.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
@@ -32,18 +32,18 @@ impl Resolution {
     }
 }
 
-/// A dead letter as it was received, to be published again.
+/// A dead letter as received, to be published again.
 #[derive(Debug)]
 pub struct Replay {
     /// As received.
     pub routing_key: String,
-    /// Who sent it, where that is known.
+    /// The user that published it, if known.
     pub producer: Option<String>,
-    /// As received, the broker's own among them.
+    /// All headers as received, including those of the broker.
     pub headers: Value,
-    /// As received; it may hold secrets.
+    /// As received; may contain secrets.
     pub body: SecretSlice<u8>,
-    /// As received; empty where it had none, `None` where that was not kept.
+    /// As received; empty if it had none, `None` if it was not stored.
     pub content_type: Option<String>,
     /// As received.
     pub content_encoding: Option<String>,
@@ -60,33 +60,33 @@ pub struct Replay {
 /// Why a dead letter cannot be published again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotReplayable {
-    /// No row.
+    /// There is no such row.
     #[error("there is no such dead letter")]
     NoSuchLetter,
-    /// Somebody was faster.
-    #[error("it was {0} before; `dispatch dead-letters show` says by whom")]
+    /// It was resolved before.
+    #[error("it was {0} already; `dispatch dead-letters show` shows by whom")]
     Resolved(String),
-    /// Only its beginning is kept.
-    #[error("only the first {kept} of its {bytes} bytes were kept; right is that its producer publishes it anew, smaller")]
+    /// Only the first bytes of the body are stored.
+    #[error("expected a whole body, got the first {kept} of its {bytes} bytes; have its producer publish a smaller message")]
     Cut {
-        /// Kept.
+        /// Stored bytes.
         kept: usize,
-        /// Received.
+        /// Received bytes.
         bytes: i64,
     },
-    /// Its producer had too many.
+    /// The body was not stored because the producer exceeded its quota of dead letters.
     #[error(
-        "expected a dead letter with its body, got one of {0} bytes whose body was not kept, as its producer's dead letters were over \
-         their quota; use its source and dedupe_key to have it published again"
+        "expected a dead letter with its body, got one of {0} bytes whose body was not kept because its producer's dead letters \
+         were over quota; use its source and dedupe_key to have it published again"
     )]
     NotKept(i64),
-    /// The stored bytes are not those that came.
-    #[error("its stored bytes do not have the SHA-256 of what was received")]
+    /// The hash of the stored bytes is not that of the received ones.
+    #[error("its stored bytes do not have the SHA-256 of the received body")]
     Damaged,
 }
 
 pub(super) const OPEN: &str = "SELECT id FROM dead_letters WHERE resolved_at IS NULL ORDER BY id LIMIT $1";
-/// The range and the order are in the columns of the code's index; the same is true of the count.
+/// Range and order use the columns of the index on `code`; the same is true of the count.
 pub(super) const OPEN_OF_CODE: &str = "
     SELECT id FROM dead_letters WHERE resolved_at IS NULL AND code >= $2 AND code <= $2 ORDER BY code, id LIMIT $1";
 pub(super) const COUNT: &str = "
@@ -107,7 +107,8 @@ const RESOLVE: &str = "
     RETURNING code, source, dedupe_key";
 
 impl Store {
-    /// The numbers of open dead letters, oldest first, at most `limit`, with this code if one is given; and how many there are.
+    /// Returns the ids of open dead letters, oldest first, at most `limit`, with this code if one is given; and their
+    /// number.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -124,11 +125,12 @@ impl Store {
         Ok((ids, CappedCount::of(count.try_get("letters")?)))
     }
 
-    /// An open dead letter as it was received. Publishing it and [`Store::resolve`] are two things: a process that dies in
-    /// between leaves it open, and publishing it once more is harmless, as (source, dedupe key) makes the same job of it.
+    /// Returns an open dead letter as it was received. Publishing it and calling [`Store::resolve`] are separate: if the
+    /// process dies in between, the letter stays open. Publishing it once more is harmless, because (source, dedupe key)
+    /// maps to the same job.
     ///
     /// # Errors
-    /// [`StoreError`]; inside, [`NotReplayable`].
+    /// [`StoreError`]; the inner error is [`NotReplayable`].
     pub async fn replay(&self, id: i64) -> Result<Result<Replay, NotReplayable>, StoreError> {
         let Some(row) = query_opt(&self.client().await?, READ, &[&id]).await? else {
             return Ok(Err(NotReplayable::NoSuchLetter));
@@ -160,7 +162,7 @@ impl Store {
         }))
     }
 
-    /// Marks an open dead letter, with its audit row. `false`: it is not there, or not open any more.
+    /// Resolves an open dead letter and writes its audit row. Returns `false` if there is no such open letter.
     ///
     /// # Errors
     /// [`StoreError`].

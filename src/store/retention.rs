@@ -1,8 +1,9 @@
-//! What is over is kept for some time and then deleted, a bounded number of rows at a time. A job goes together with its key; its
-//! history goes with the partition of its month (`partitions`), and row by row where it has none.
+//! Deletes finished rows after some time, a bounded number at a time. A job is deleted together with its key; its history
+//! is deleted with the partition of its month (`partitions`), or row by row if it has no partition.
 //!
-//! **Invariant:** no round of deletions reads again what an earlier one of the same sweep has left: a walk along a primary key goes on
-//! where it stopped, everything else begins at the old end of an index of what is over.
+//! **Invariant:** no round of deletions reads rows again that an earlier round of the same pass has left; a walk along
+//! a primary key continues where it stopped, and every other deletion starts at the old end of an index of rows that
+//! are over.
 
 use std::time::Duration;
 
@@ -17,36 +18,38 @@ use super::resolve::Resolution;
 use super::sql::{execute, query, query_one, query_opt};
 use crate::job::JobId;
 
-/// How long what is over is kept.
+/// How long finished rows are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Keep {
-    /// Since its end: jobs with their keys, resolved dead letters, holds; since they were seen: events of service hooks.
+    /// Jobs with their keys, resolved dead letters and holds, since their end; events of service hooks, since they were
+    /// received.
     pub jobs: Duration,
-    /// Jobs that are parked or wait without a deadline, since they last went on, before they are cancelled; open dead letters
-    /// before they are discarded.
+    /// Jobs that are parked or wait without a deadline, since their last progress, before they are cancelled; open dead
+    /// letters before they are discarded.
     pub parked: Duration,
     /// Rows of the audit log, at least 365 days: Postgres refuses to delete younger ones.
     pub audit: Duration,
-    /// What groups' assignees and statuses were, and their activities.
+    /// Changes of groups' assignees and statuses, and the groups' activities.
     pub history: Duration,
-    /// Rows of replicas, since they ended.
+    /// Rows of replicas, since their end.
     pub replicas: Duration,
 }
 
-/// Rows that one statement looks at or deletes, at most.
+/// Maximum number of rows that one statement reads or deletes.
 const BATCH: i64 = 2000;
-/// Open dead letters discarded in one round, at most: each is a transaction.
+/// Maximum number of open dead letters that one round discards: each needs a transaction.
 const LETTERS: i64 = 200;
-/// A cancel that came before its job counts for so long.
+/// How long a cancel that arrived before its job is kept.
 const CANCELS: Duration = Duration::from_hours(30 * 24);
 
-/// Whatever the planner thinks of a table that was empty, or has just been filled: rows are found by their keys, in their order.
+/// Makes every plan find rows by their keys and in their order, even if the statistics are those of an empty table or of
+/// one that was just filled.
 const BY_KEYS: &str = "
     SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off;
     SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off";
 
-/// A job that nobody has moved since `$before`: parked, or waiting for somebody who does not come. One that waits for follow-ups
-/// goes on when they do.
+/// The condition for a job without progress since `$before` that is parked or waits without a deadline. A job that waits
+/// for follow-ups continues when they are done.
 macro_rules! given_up {
     ($before:literal) => {
         concat!(
@@ -80,7 +83,7 @@ const STILL_GIVEN_UP: &str = concat!("SELECT id FROM jobs WHERE id = $1 AND ", g
 
 const RANGES: &str = "SELECT parent, low, high FROM history_partitions()";
 
-/// A table of the history, and what deletes of it what belongs to some jobs.
+/// The tables of the history, each with the statement that deletes the rows of some jobs.
 const HISTORY: [(&str, &str); 3] = [
     ("checkpoints", "DELETE FROM checkpoints WHERE job_id = ANY ($1)"),
     ("attempts", "DELETE FROM attempts WHERE job_id = ANY ($1)"),
@@ -99,7 +102,7 @@ const FORGET_LETTERS: &str = "
     DELETE FROM dead_letters WHERE id IN (SELECT id FROM dead_letters WHERE resolved_at < $1 ORDER BY resolved_at LIMIT $2
         FOR UPDATE SKIP LOCKED)";
 
-/// The condition is asked again of the row itself: a worker may use an old one again at the same moment.
+/// The statement tests the condition again on the row itself: a worker may reuse an old row at the same moment.
 const FORGET_CONTROLS: &str = "
     WITH walked AS MATERIALIZED (SELECT id FROM controls WHERE id > $1 ORDER BY id LIMIT $3),
     gone AS (
@@ -113,12 +116,13 @@ const FORGET_REPLICAS: &str = "
         WHERE ended_at < $1 AND NOT EXISTS (SELECT FROM jobs WHERE owner = r.id AND state = 'running')
         ORDER BY ended_at LIMIT $2 FOR UPDATE SKIP LOCKED)";
 
-/// A worker has no right to delete from it: the owner's function does, of rows that are a year old.
+/// A worker may not delete from the audit log. The owner's function does, for rows that are at least a year old.
 const PRUNE_AUDIT: &str = "SELECT prune_audit($1, $2) AS pruned";
 
 impl Store {
-    /// Walks over the next jobs behind `after` that are old enough to be over: deletes those that have ended, with their keys, and
-    /// cancels those that are given up, with an audit row and an event each. Where to go on; `None`: the walk is at its end.
+    /// Processes the next jobs after `after` that are old enough: deletes jobs that are done, with their keys, and cancels
+    /// jobs that are given up, with one audit row and one event each. Returns where to continue; `None` if there are no
+    /// more jobs.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -138,7 +142,7 @@ impl Store {
         Ok(row.try_get::<_, Option<Uuid>>("next")?.map(JobId))
     }
 
-    /// Cancels a job as a person would, if it is still so old.
+    /// Cancels a job as a person would, if it is still given up.
     async fn give_up(&self, job: JobId, keep: &Keep, before: OffsetDateTime) -> Result<(), StoreError> {
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
@@ -149,7 +153,7 @@ impl Store {
         Ok(())
     }
 
-    /// Deletes cancels that came 30 days ago and whose job never came. `true`: more may be left.
+    /// Deletes cancels older than 30 days whose job never arrived. Returns whether there may be more.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -157,7 +161,7 @@ impl Store {
         self.forget(FORGET_CANCELS, now - CANCELS).await
     }
 
-    /// Discards open dead letters that nobody has dealt with, with an audit row each. `true`: more may be left.
+    /// Discards old open dead letters, with one audit row each. Returns whether there may be more.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -169,7 +173,7 @@ impl Store {
         Ok(i64::try_from(old.len()) == Ok(LETTERS))
     }
 
-    /// Deletes dead letters that were resolved long ago. `true`: more may be left.
+    /// Deletes dead letters that were resolved long ago. Returns whether there may be more.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -177,8 +181,8 @@ impl Store {
         self.forget(FORGET_LETTERS, now - keep.jobs).await
     }
 
-    /// Walks over the next holds behind `after` and deletes those that ended long ago. Where to go on; `None`: the walk is at its
-    /// end.
+    /// Processes the next holds after `after` and deletes those that ended long ago. Returns where to continue; `None` if
+    /// there are no more holds.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -187,7 +191,7 @@ impl Store {
         Ok(row.try_get("next")?)
     }
 
-    /// Deletes the rows of replicas that ended long ago and own nothing. `true`: more may be left.
+    /// Deletes the rows of replicas that ended long ago and own no job. Returns whether there may be more.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -195,7 +199,7 @@ impl Store {
         self.forget(FORGET_REPLICAS, now - keep.replicas).await
     }
 
-    /// Deletes old rows of the audit log. `true`: more may be left.
+    /// Deletes old rows of the audit log. Returns whether there may be more.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -215,7 +219,7 @@ impl Store {
     }
 }
 
-/// Deletes the history of those jobs whose month has no partition of its own.
+/// Deletes the history of the jobs whose month has no partition of its own.
 async fn forget_history(tx: &Transaction<'_>, jobs: &[Uuid]) -> Result<(), StoreError> {
     if jobs.is_empty() {
         return Ok(());
@@ -234,7 +238,7 @@ async fn forget_history(tx: &Transaction<'_>, jobs: &[Uuid]) -> Result<(), Store
     Ok(())
 }
 
-/// Who acts where nobody has, for the audit log.
+/// Returns the actor of the audit rows that retention writes.
 fn retention(keep: &Keep) -> Actor {
     let days = keep.parked.as_secs() / 86_400;
     let reason = format!("nobody has dealt with it for {days} days (DISPATCH_KEEP_PARKED_DAYS)");

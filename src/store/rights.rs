@@ -1,17 +1,18 @@
-//! Who may do what with the schema: one table, from which `dispatch migrate` grants (`roles`) and `dispatch check --live` says what
-//! is missing (`probe`). A new table, or a new column that readers may see, has its line here.
+//! The privileges of the worker and reader roles on the schema. `dispatch migrate` grants them (`roles`), and
+//! `dispatch check --live` reports the missing ones (`probe`). Every new table, and every new column that readers may see, gets
+//! a line here.
 
-/// The group of roles that workers log in with.
+/// The group role of the roles that workers log in with.
 pub const WORKER: &str = "dispatch_worker";
-/// The group of roles that look: no payloads, no sealed values, no tokens, no reply addresses, no names or addresses of people.
+/// The group role with read access, but not to payloads, sealed values, tokens, reply addresses, names or addresses of people.
 pub(super) const READER: &str = "dispatch_reader";
 
-/// A table and the rights on it, as SQL has them.
+/// A table and the privileges on it, in the words of SQL.
 pub(super) struct TableRights {
     pub(super) table: &'static str,
-    /// What a worker does with it, commas between. To lock a row takes the right to update it.
+    /// The privileges of a worker, separated by commas. Locking a row requires `UPDATE`.
     pub(super) worker: &'static str,
-    /// The columns that a reader sees, commas between; none: it sees nothing of the table.
+    /// The columns that a reader may select, separated by commas; empty: no access to the table.
     pub(super) reader: &'static str,
 }
 
@@ -57,7 +58,6 @@ pub(super) const TABLES: &[TableRights] = &[
     on("quota_grants", ALL, "holder,kind,replica,rows,bytes,until"),
     on("releases", ALL, "cause,up_to,after_observed,after_id,begun_at,next_at"),
     on("producers", "SELECT", "name,sources,organizations,reply_queues,applications,created_at,changed_at"),
-    on("quota_grants", ALL, "holder,kind,replica,rows,bytes,until"),
     on("organizations", "SELECT", "id,slug,name"),
     on("projects", "SELECT", "id,organization_id,slug,name"),
     on("users", "SELECT", ""),
@@ -88,11 +88,11 @@ pub(super) const TABLES: &[TableRights] = &[
     on("seen_events", ALL, "integration_id,event_id,job_id,seen_at"),
 ];
 
-/// Sequences of which a worker takes ids by hand.
+/// Sequences that a worker draws ids from with `nextval`.
 pub(super) const SEQUENCES: &[&str] = &["dead_letters_id_seq", "replicas_id_seq"];
 
-/// What a worker has the owner do, each bounded by itself (V16). Nobody else may call them, nor any other function that runs with
-/// its owner's rights.
+/// Functions that run with the rights of their owner for a worker; each of them limits what it does (V16). No other role may call
+/// them or any other function that runs with its owner's rights.
 pub(super) const FUNCTIONS: &[&str] = &[
     "drop_partition(text,text,timestamptz)",
     "make_partition(text,timestamptz,bigint)",
@@ -100,7 +100,7 @@ pub(super) const FUNCTIONS: &[&str] = &[
     "prune_audit(timestamptz,bigint)",
 ];
 
-/// The table and the worker's rights on it as two lists, for a statement's parameters.
+/// Returns the tables and the worker's privileges on them as two lists, for the parameters of a statement.
 pub(super) fn of_worker() -> (Vec<&'static str>, Vec<&'static str>) {
     TABLES.iter().map(|rights| (rights.table, rights.worker)).unzip()
 }

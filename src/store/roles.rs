@@ -1,5 +1,5 @@
-//! The roles of `rights` in Postgres: the groups `dispatch_worker` and `dispatch_reader`, and what each of them may do. Groups
-//! belong to the whole cluster, where other databases are migrated at the same time; grants belong to this database.
+//! The roles of `rights` in Postgres: the group roles `dispatch_worker` and `dispatch_reader`, and their privileges. Roles
+//! belong to the whole cluster, in which other databases may be migrated at the same time; grants belong to this database.
 
 use std::fmt::Write as _;
 
@@ -11,10 +11,10 @@ use super::rights::{FUNCTIONS, READER, SEQUENCES, TABLES, WORKER};
 
 const EXISTS: &str = "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1) AS known";
 
-/// No partition is made or dropped meanwhile, which would change the same rows of Postgres' catalogue.
+/// Prevents that a partition is created or dropped meanwhile, which would change the same rows of Postgres' catalog.
 const ALONE: &str = "SELECT pg_advisory_xact_lock(7264019, 1)";
 
-/// Of our own functions, those that run with their owner's rights and that anybody may call.
+/// Selects our functions that run with their owner's rights and that every role may call.
 const OPEN_FUNCTIONS: &str = "
     SELECT p.oid::regprocedure::text AS name FROM pg_proc p
     WHERE p.pronamespace = 'public'::regnamespace AND p.prosecdef AND pg_has_role(current_user, p.proowner, 'MEMBER')
@@ -22,8 +22,8 @@ const OPEN_FUNCTIONS: &str = "
         AND EXISTS (SELECT FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a WHERE a.grantee = 0)
     ORDER BY name";
 
-/// What is still to be done by the owner of the database and of the schema `public`; before Postgres 15 everybody may make tables
-/// there. Who may connect is left to them.
+/// Selects the statements that only the owner of the database and of the schema `public` can run; before Postgres 15, every
+/// role may create tables there. Who may connect is left to the owner.
 const AROUND: &str = "
     SELECT statement FROM (VALUES
         (1, has_database_privilege('dispatch_worker', current_database(), 'TEMPORARY'),
@@ -35,10 +35,10 @@ const AROUND: &str = "
             'REVOKE CREATE ON SCHEMA public FROM PUBLIC, dispatch_worker, dispatch_reader')
     ) AS wanted (number, is_due, statement) WHERE is_due ORDER BY number";
 
-/// Makes the groups that are missing.
+/// Creates the missing group roles.
 ///
 /// # Errors
-/// [`StoreError::Roles`] with the statements for an administrator, where this role may make none.
+/// [`StoreError::Roles`] with the statements for an administrator, if this role may not create roles.
 pub(super) async fn make_groups(client: &Client) -> Result<(), StoreError> {
     let mut missing = Vec::new();
     for group in [WORKER, READER] {
@@ -47,7 +47,7 @@ pub(super) async fn make_groups(client: &Client) -> Result<(), StoreError> {
         }
         match client.batch_execute(&format!("CREATE ROLE {group} NOLOGIN")).await {
             Ok(()) => {}
-            // Whoever migrates another database of the cluster was faster.
+            // Another migration in the cluster has created it in between.
             Err(error) if is_elsewhere(&error) => {}
             Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => missing.push(group),
             Err(error) => return Err(error.into()),
@@ -63,13 +63,13 @@ pub(super) async fn make_groups(client: &Client) -> Result<(), StoreError> {
     )))
 }
 
-/// Whether there is such a role.
+/// Returns whether the role exists.
 pub(super) async fn is_known<C: GenericClient>(on: &C, role: &str) -> Result<bool, StoreError> {
     Ok(on.query_one(EXISTS, &[&role]).await?.try_get("known")?)
 }
 
-/// Grants both groups what `rights` says, and takes away whatever else they and everybody have. Returns the statements that only an
-/// administrator may run.
+/// Grants the privileges of `rights` to both groups, and revokes all others from them and from `PUBLIC`. Returns the
+/// statements that only an administrator may run.
 ///
 /// # Errors
 /// [`StoreError`]; nothing is granted then.
@@ -86,7 +86,7 @@ pub(super) async fn grant(client: &mut Client) -> Result<Vec<String>, StoreError
     for statement in around(client).await? {
         match client.batch_execute(&statement).await {
             Err(error) if error.code() != Some(&SqlState::INSUFFICIENT_PRIVILEGE) => return Err(error.into()),
-            // Without the right to it, Postgres refuses or only warns: what is left is looked at again.
+            // Without the privilege, Postgres refuses or only warns; `around` then returns what is left.
             _ => {}
         }
     }
@@ -98,7 +98,7 @@ async fn around(client: &Client) -> Result<Vec<String>, StoreError> {
     Ok(rows.iter().map(|row| row.try_get("statement")).collect::<Result<_, _>>()?)
 }
 
-/// The statements for every table, sequence and function.
+/// Returns the statements for every table, sequence and function.
 fn grants() -> String {
     let mut sql = String::new();
     let mut say = |statement: std::fmt::Arguments<'_>| writeln!(sql, "{statement};").expect("a string takes all that is written");
@@ -123,8 +123,8 @@ fn grants() -> String {
     sql
 }
 
-/// Whether somebody else changes the same role at this moment, or has just made it. Postgres has no code of its own for the former:
-/// "tuple concurrently updated" is an internal error.
+/// Returns whether another session changes the same role at this moment, or has just created it. Postgres has no code of
+/// its own for the former: "tuple concurrently updated" is an internal error.
 pub(super) fn is_elsewhere(error: &tokio_postgres::Error) -> bool {
     let is_any = |states: [SqlState; 3]| error.code().is_some_and(|code| states.contains(code));
     is_any([SqlState::DUPLICATE_OBJECT, SqlState::UNIQUE_VIOLATION, SqlState::INTERNAL_ERROR])

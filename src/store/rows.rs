@@ -1,4 +1,4 @@
-//! How a commit moves job rows: the job's own, its follow-ups', its parent's.
+//! How a commit changes job rows: the job's own, its follow-ups' and its parent's.
 
 use std::collections::BTreeMap;
 
@@ -18,13 +18,13 @@ use crate::message::outcome::event_of;
 /// The first stage of each pipeline, by name.
 pub type FirstStages = BTreeMap<&'static str, &'static str>;
 
-/// Where a commit moves its job.
+/// The change of the job's row by a commit.
 #[derive(Debug)]
 pub(super) struct Move {
     pub(super) stage: String,
     state: JobState,
     attempt: i32,
-    /// No stage is left: succeeded or waiting for follow-ups, which the row itself knows.
+    /// No stage is left: the job succeeds or waits for its follow-ups, depending on its row.
     finish: bool,
     due_in: f64,
     /// This worker publishes the wake-up.
@@ -35,12 +35,12 @@ pub(super) struct Move {
     partial: Option<Box<RawValue>>,
 }
 
-/// A job row after its move.
+/// A job row after its change.
 #[derive(Debug)]
 pub(super) struct Moved {
     pub(super) state: JobState,
     pub(super) woken: bool,
-    /// The outcome event this move makes, if it makes one.
+    /// The outcome event of this change, if there is one.
     pub(super) event: Option<String>,
 }
 
@@ -67,7 +67,7 @@ impl Move {
             Next::Stage { stage, keep: false } => Self { stage: stage.clone(), wake: true, ..here },
             Next::Finish => Self { finish: true, state: JobState::Succeeded, ..here },
             Next::Wait { on, resume_at } => {
-                // A wait in the middle of a stage forgets no attempt that was used before it.
+                // A wait in the middle of a stage keeps the attempts that were used before it.
                 let attempt = if *resume_at == job.stage { job.attempt.0 } else { 1 };
                 let here = Self { stage: resume_at.clone(), attempt, ..here };
                 if cause_gone {
@@ -106,8 +106,8 @@ const ADVANCE: &str = "
     WHERE id = $1 AND epoch = $2 AND owner = $3 AND state = 'running'
     RETURNING state, wait_reason";
 
-/// `jobs.skipped` with more kinds, which replace what is there of the same kind. The argument is those kinds as SQL. Where there
-/// is nothing to merge, nothing is parsed.
+/// Merges kinds into `jobs.skipped`; a kind replaces an earlier value of the same kind. The argument is the SQL of these
+/// kinds. If there is nothing to merge, nothing is parsed.
 macro_rules! skipped_with {
     ($kinds:literal) => {
         concat!(
@@ -125,7 +125,7 @@ pub(super) use skipped_with;
 
 const SKIP: &str = concat!("UPDATE jobs SET skipped = ", skipped_with!("$2::json"), " WHERE id = $1");
 
-/// The first ones are woken by who makes them, the rest by the waker, in fair order among all organizations.
+/// The creator wakes the first follow-ups; the waker wakes the others in fair order among all organizations.
 const INSERT_CHILDREN: &str = "
     INSERT INTO jobs (id, pipeline, parent_id, source, dedupe_key, organization, schema, payload, traceparent, tracestate, deadline,
         producer, bytes, state, stage, woken_at, woken_by)
@@ -137,12 +137,12 @@ const INSERT_CHILDREN: &str = "
         AS child (id, pipeline, dedupe_key, payload, stage, number)
     WHERE parent.id = $6";
 
-/// Follow-ups that are woken by who makes them.
+/// Follow-ups that their creator wakes.
 const WOKEN_AT_ONCE: usize = 32;
-/// Follow-ups of one job, at most.
+/// Maximum number of follow-ups of one job.
 const CHILDREN_LIMIT: usize = 10_000;
 
-/// What becomes of a parent when so many of its open follow-ups are done: one that waits for nothing else has succeeded.
+/// Counts some open follow-ups of a parent as done. A parent that waits for nothing else has succeeded.
 macro_rules! children_done {
     ($done:literal) => {
         concat!(
@@ -174,7 +174,7 @@ pub(super) async fn lock(tx: &Transaction<'_>, id: JobId) -> Result<(), StoreErr
     Ok(())
 }
 
-/// Moves the job's own row; `None`: fenced.
+/// Changes the job's own row. Returns `None` if the write is fenced.
 pub(super) async fn advance(tx: &Transaction<'_>, fence: &Fence, step: &Move) -> Result<Option<Moved>, StoreError> {
     let (reason, key, observed) = match &step.wait {
         Some((reason, key, observed)) => (Some(reason.word()), Some(key.as_str()), Some(*observed)),
@@ -211,7 +211,7 @@ pub(super) async fn advance(tx: &Transaction<'_>, fence: &Fence, step: &Move) ->
     Ok(Some(Moved { state, woken: step.wake, event }))
 }
 
-/// Adds what a stage left aside to the row of a job that this transaction has moved.
+/// Adds the items that a stage skipped to the row of a job that this transaction has changed.
 pub(super) async fn skip(tx: &Transaction<'_>, job: JobId, skipped: &Skipped) -> Result<(), StoreError> {
     if !skipped.is_empty() {
         execute(tx, SKIP, &[&job.0, &Json(skipped)]).await?;
@@ -219,7 +219,7 @@ pub(super) async fn skip(tx: &Transaction<'_>, job: JobId, skipped: &Skipped) ->
     Ok(())
 }
 
-/// Inserts a job's follow-ups. Returns those that `waker`, who makes them, wakes.
+/// Inserts a job's follow-ups. Returns those that the creator, `waker`, wakes.
 pub(super) async fn insert_children(
     tx: &Transaction<'_>,
     job: &Job,
@@ -231,7 +231,7 @@ pub(super) async fn insert_children(
         return Ok(Vec::new());
     }
     if children.len() > CHILDREN_LIMIT {
-        return Err(StoreError::Row(format!("the job has {} follow-ups; at most {CHILDREN_LIMIT} are made", children.len())));
+        return Err(StoreError::Row(format!("expected at most {CHILDREN_LIMIT} follow-ups of a job, got {}", children.len())));
     }
     let ids: Vec<Uuid> = children.iter().map(|child| JobId::of_child(job.id, job.generation, &child.target).0).collect();
     let pipelines: Vec<&str> = children.iter().map(|child| child.pipeline).collect();
@@ -247,7 +247,7 @@ pub(super) async fn insert_children(
     Ok(ids.into_iter().map(JobId).zip(pipelines.into_iter().map(str::to_owned)).take(WOKEN_AT_ONCE).collect())
 }
 
-/// Counts one follow-up as done. `true`: it was the last one and the parent has succeeded.
+/// Counts one follow-up as done. Returns whether it was the last one and the parent has succeeded.
 pub(super) async fn child_done(tx: &Transaction<'_>, parent: JobId) -> Result<bool, StoreError> {
     match query_opt(tx, CHILD_DONE, &[&parent.0]).await? {
         Some(row) => Ok(row.try_get("done")?),

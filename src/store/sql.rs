@@ -1,4 +1,4 @@
-//! Statements are prepared once per connection, whether in a transaction or not.
+//! Helpers that prepare each statement once per connection, in a transaction or not.
 
 use deadpool_postgres::GenericClient;
 use tokio_postgres::Row;

@@ -1,12 +1,12 @@
-//! The statements that run in a loop or behind a command, for the test that looks at how many rows each of them reads. Left out are
-//! those that find one row by its key in so many words.
+//! The statements that run in a loop or behind a command, for the test that checks how many rows each of them reads.
+//! Statements that find a single row by its full key are not listed.
 
 use super::{
     backlog, cancel_many, controls, dead_letters, discard_many, due, headers, inspect, listing, overdue, quotas, releases,
     resolve, takeover,
 };
 
-/// Those of workers, which run again and again on connections that live for long; each by its name: module and constant.
+/// Statements of workers, which run repeatedly on long-lived connections; each by its name: module and constant.
 pub const IN_LOOPS: &[(&str, &str)] = &[
     ("controls::IN_FORCE", controls::IN_FORCE),
     ("controls::PRESENT", controls::PRESENT),
@@ -40,7 +40,7 @@ pub const IN_LOOPS: &[(&str, &str)] = &[
     ("releases::CAUSES", releases::CAUSES),
 ];
 
-/// Those of commands, likewise; a command has connections of its own.
+/// Statements of commands, by their names; a command has connections of its own.
 pub const BEHIND_COMMANDS: &[(&str, &str)] = &[
     ("cancel_many::PAGE", cancel_many::PAGE),
     ("cancel_many::PAGE_HALTED", cancel_many::PAGE_HALTED),

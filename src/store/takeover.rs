@@ -1,4 +1,5 @@
-//! Taking the jobs of dead replicas: burying the dead, freeing what they owned, and whose fault it was.
+//! Takeover of the jobs of dead replicas: ends the replicas, frees their jobs, and counts which jobs may have caused the
+//! deaths.
 
 use uuid::Uuid;
 
@@ -13,18 +14,18 @@ use crate::job::{JobId, JobState, ReplicaId};
 /// Jobs taken from dead owners.
 #[derive(Debug, Default)]
 pub struct Freed {
-    /// Replicas found dead.
+    /// Replicas that were ended.
     pub replicas: Vec<i64>,
     /// Jobs made due, with their pipelines.
     pub due: Vec<(JobId, String)>,
-    /// Jobs parked because their owners keep dying on them.
+    /// Number of jobs parked because their owners keep dying.
     pub parked: usize,
 }
 
-/// Jobs freed in one transaction, at most.
+/// Maximum number of jobs freed in one transaction.
 const JOBS: i64 = 500;
 
-/// The lock of a live replica's session cannot be taken; one that can belongs to a dead session.
+/// The advisory lock of a live replica's session cannot be taken; if it can, the session is gone.
 const BURY: &str = "
     UPDATE replicas SET ended_at = now()
     WHERE id IN (SELECT id FROM replicas WHERE ended_at IS NULL AND id <> $1
@@ -32,10 +33,11 @@ const BURY: &str = "
         FOR UPDATE SKIP LOCKED)
     RETURNING id";
 
-/// A replica takes everything that it has in hand with it, and only one of these may be to blame. Where a suspect was among them
-/// (there is one at a time, see [`super::Claim::is_suspect`]), it is blamed alone. A replica that turned out to have ended well, since
-/// its process went on as another incarnation, is no longer blamed: it was Postgres or the link. When the job was due is left: whoever
-/// wakes it again wakes it before those that came after it. Hops from owner to owner along `jobs_owned`.
+/// A dead replica was running several jobs, and only one of them may be to blame. If a suspect was among them (a replica
+/// runs one at a time, see [`super::Claim::is_suspect`]), it alone is blamed. A replica that has ended well after all,
+/// since its process continued as another incarnation, is no longer blamed: Postgres or the connection was unavailable.
+/// `due_at` is not changed, so a freed job is woken before those that arrived after it. Walks from owner to owner along
+/// `jobs_owned`.
 pub(super) const FREE: &str = "
     WITH RECURSIVE owners AS (
         (SELECT owner FROM jobs WHERE state = 'running' ORDER BY owner LIMIT 1)
@@ -76,7 +78,7 @@ pub(super) const FREE: &str = "
     RETURNING jobs.id, jobs.pipeline, jobs.state";
 
 impl Store {
-    /// Buries dead replicas and frees what they owned, a bounded number at a time. The rows are left to the waker.
+    /// Ends dead replicas and frees their jobs, a bounded number at a time. The rows are left to the waker.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -1,5 +1,5 @@
-//! Duties that one replica at a time does, and only with a clock that agrees with Postgres': what is dropped or deleted because of
-//! its age.
+//! Duties that only one replica at a time carries out, and only if its clock agrees with Postgres': they drop or delete
+//! data because of its age.
 
 use time::{Duration, OffsetDateTime};
 
@@ -7,20 +7,21 @@ use super::Store;
 use super::error::StoreError;
 use super::sql::query_one;
 
-/// Clocks that differ by more than this are not believed.
+/// The largest difference between the clocks.
 const APART: Duration = Duration::minutes(10);
 
 /// A duty of one replica at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Turn {
-    /// Making, draining and dropping partitions.
+    /// Creates, fills and drops partitions.
     Partitions,
-    /// Deleting what is older than the settings say.
+    /// Deletes data that is older than the settings permit.
     Retention,
 }
 
 impl Turn {
-    /// Of its advisory lock. 0 is a migration's, 1 the lock within which one partition is made or dropped.
+    /// Returns the number of its advisory lock. 0 is the lock of a migration, 1 the lock for creating or dropping one
+    /// partition.
     const fn number(self) -> i32 {
         match self {
             Self::Partitions => 2,
@@ -29,15 +30,16 @@ impl Turn {
     }
 }
 
-/// Held by a transaction that does nothing else, so that a replica which dies gives it back.
+/// Held by a transaction that does nothing else, so that a replica that dies releases it.
 const TAKE: &str = "SELECT pg_try_advisory_xact_lock(7264019, $1) AS taken, clock_timestamp() AS now";
 
 impl Store {
-    /// Does `work` if no other replica does the same just now: `None`. `now` is this machine's clock.
+    /// Runs `work`, unless another replica currently carries out the same duty: returns `None` then. `now` is this
+    /// machine's clock.
     ///
     /// # Errors
-    /// [`StoreError::Clocks`] where Postgres' clock is another by more than 10 minutes: nothing is done then. Else those of `work`,
-    /// and [`StoreError`].
+    /// [`StoreError::Clocks`] if Postgres' clock differs by more than 10 minutes: nothing is done then. Otherwise errors of
+    /// `work`, and [`StoreError`].
     pub async fn in_turn<T, E: From<StoreError>>(
         &self,
         turn: Turn,
@@ -55,7 +57,7 @@ impl Store {
             return if clocks_agree { Ok(None) } else { Err(StoreError::Clocks { worker: now, database }.into()) };
         }
         let done = work.await;
-        // Waited for, so that the next turn finds it given back. A connection that is lost has given it back itself.
+        // Awaited, so that the lock is free for the next turn. If the connection was lost, the lock is free already.
         drop(held.rollback().await);
         done.map(Some)
     }

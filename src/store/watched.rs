@@ -1,11 +1,11 @@
-//! A stream to Postgres that ends where an answer is awaited and nothing comes.
+//! A stream to Postgres that fails if an answer is owed and no bytes arrive for too long.
 //!
-//! **Invariant:** a connection of the pools on which Postgres owes an answer and sends nothing for 9 s fails, and with it every
+//! **Invariant:** a pooled connection on which Postgres owes an answer and sends nothing for 9 s fails with every
 //! statement on it; a connection on which nothing is owed has no limit.
 //!
-//! Postgres' own limits are shorter, so a server that is well always answers in time. What is owed is counted: each `Query` and
-//! each `Sync` that is sent is owed one `ReadyForQuery`. Bytes alone would not do: the answer to a statement whose caller has
-//! given up may come while the next statement waits.
+//! Postgres' own limits are shorter, so a healthy server always answers in time. Owed answers are counted: Postgres owes
+//! one `ReadyForQuery` for each `Query` and each `Sync` that was sent. Counting bytes is not enough: the answer to a
+//! statement whose caller has given up may arrive while the next statement waits.
 
 use std::io;
 use std::pin::Pin;
@@ -21,19 +21,20 @@ use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 
 use super::frames::Frames;
 
-/// `Query` and `Sync`: what Postgres answers with one [`ANSWERED`] each.
+/// `Query` and `Sync`: Postgres answers each with one [`ANSWERED`].
 const ASKS: &[u8] = b"QS";
 /// `ReadyForQuery`.
 const ANSWERED: &[u8] = b"Z";
 
-/// What the streams of one connection share with whoever made it.
+/// State shared between the streams of one connection and the code that opened it.
 #[derive(Debug)]
 pub(super) struct Watch {
-    /// The longest silence while something is owed; `None`: any.
+    /// The longest silence while an answer is owed; `None` for no limit.
     limit: Option<Duration>,
-    /// Set once the session is up: before, messages have another form, and whoever connects has a limit of its own.
+    /// Set once the session is established. Before that, messages have another format, and connecting has a timeout of its
+    /// own.
     is_on: AtomicBool,
-    /// What is called with the address then.
+    /// Called with the address when the limit is reached.
     on_silence: fn(&str),
     address: String,
 }
@@ -43,23 +44,23 @@ impl Watch {
         Arc::new(Self { limit, is_on: AtomicBool::new(false), on_silence, address })
     }
 
-    /// From here on silence is measured.
+    /// Starts to measure silence.
     pub(super) fn begin(&self) {
         self.is_on.store(true, Ordering::Relaxed);
     }
 }
 
-/// A stream, and the limit of its silence.
+/// A stream with a limit on its silence.
 pub(super) struct Watched<S> {
     stream: S,
     watch: Arc<Watch>,
     asks: Frames,
     answers: Frames,
-    /// Answers that Postgres owes.
+    /// Number of answers that Postgres owes.
     owed: usize,
-    /// Whether there are bytes that the stream does not take.
+    /// Whether the stream does not accept bytes that are to be sent.
     is_stuck: bool,
-    /// When the silence is over, while there is one.
+    /// When the limit is reached, while silence is measured.
     end: Option<Pin<Box<Sleep>>>,
 }
 
@@ -69,7 +70,7 @@ impl<S> Watched<S> {
         Self { stream, watch, asks, answers, owed: 0, is_stuck: false, end: None }
     }
 
-    /// The stream alone, for a layer between it and the messages.
+    /// Returns the inner stream, for a layer between it and the messages.
     pub(super) fn into_parts(self) -> (S, Arc<Watch>) {
         (self.stream, self.watch)
     }
@@ -78,7 +79,7 @@ impl<S> Watched<S> {
         self.watch.limit.filter(|_| self.watch.is_on.load(Ordering::Relaxed))
     }
 
-    /// Whether the silence has lasted too long. Whoever polls is woken when it has.
+    /// Returns the limit if the silence has reached it. Otherwise the task that polls is woken when it does.
     fn is_over(&mut self, context: &mut Context<'_>) -> Option<Duration> {
         let Some(limit) = self.limit().filter(|_| self.owed > 0 || self.is_stuck) else {
             self.end = None;
@@ -88,7 +89,7 @@ impl<S> Watched<S> {
         end.as_mut().poll(context).is_ready().then_some(limit)
     }
 
-    /// After a try that could do nothing: an error where the silence has lasted too long.
+    /// Returns an error if the silence has reached the limit; called after an operation that could do nothing.
     fn wait<T>(&mut self, context: &mut Context<'_>) -> Poll<io::Result<T>> {
         let Some(limit) = self.is_over(context) else { return Poll::Pending };
         (self.watch.on_silence)(&self.watch.address);
@@ -96,7 +97,8 @@ impl<S> Watched<S> {
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, text)))
     }
 
-    /// After a try to send. One that succeeds does not fail for the silence: what has come may not be read yet.
+    /// Handles the outcome of sending. Sending that succeeds does not fail for the silence: an answer may have arrived and
+    /// not been read yet.
     fn sent<T>(&mut self, context: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         self.is_stuck = outcome.is_pending();
         if self.is_stuck {
@@ -110,7 +112,7 @@ impl<S> Watched<S> {
 impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        // What is there is read first: this process may have slept, not Postgres.
+        // Available bytes are read first: this process may have been suspended, and not Postgres.
         let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(context, buffer) else {
             return self.wait(context);
         };
@@ -129,7 +131,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         let outcome = Pin::new(&mut self.stream).poll_write(context, bytes);
         if let (Poll::Ready(Ok(taken)), Some(_)) = (&outcome, self.limit()) {
             let asked = self.asks.count(&bytes[..*taken], ASKS);
-            // Sending more prolongs no silence of somebody who owes an answer already.
+            // Sending more does not prolong the silence while an answer is owed already.
             if self.owed == 0 {
                 self.end = None;
             }
@@ -156,7 +158,7 @@ impl<S: TlsStream + Unpin> TlsStream for Watched<S> {
     }
 }
 
-/// Puts TLS below what is watched: the messages are above it.
+/// Adds TLS below the watched stream, so that the stream sees the messages in plain text.
 pub(super) struct WatchedTls<C>(pub(super) C);
 
 impl<S, C> TlsConnect<Watched<S>> for WatchedTls<C>
@@ -187,10 +189,10 @@ mod tests {
     const SYNC: &[u8] = b"S\0\0\0\x04";
     const READY: &[u8] = b"Z\0\0\0\x05I";
     const NOTICE: &[u8] = b"N\0\0\0\x05\0";
-    /// Shorter than the limit; two of it are longer.
+    /// Shorter than the limit; twice this is longer.
     const A_WHILE: Duration = Duration::from_millis(60);
 
-    /// A watched stream and its other end.
+    /// Returns a watched stream and the other end of its connection.
     fn pair(on_silence: fn(&str)) -> (Watched<DuplexStream>, DuplexStream) {
         let (here, there) = duplex(64);
         let watch = Watch::new(Some(LIMIT), "db.test:5432".to_owned(), on_silence);
@@ -247,7 +249,7 @@ mod tests {
             there.write_all(bytes).await.unwrap();
             stream.read_exact(&mut [0; 6]).await.unwrap();
         }
-        // Terminate is not answered.
+        // Postgres does not answer Terminate.
         stream.write_all(b"X\0\0\0\x04").await.unwrap();
         assert!(tokio::time::timeout(LIMIT * 3, stream.read_u8()).await.is_err(), "it waits");
     }
@@ -270,7 +272,7 @@ mod tests {
         stream.write_all(SYNC).await.unwrap();
         assert!(tokio::time::timeout(Duration::from_millis(1), stream.read_u8()).await.is_err());
         there.write_all(READY).await.unwrap();
-        // This process sleeps, and reads before it looks at its clock.
+        // This process is suspended and reads before it looks at its clock.
         std::thread::sleep(LIMIT * 2);
         stream.flush().await.unwrap();
         assert_eq!(stream.read_u8().await.unwrap(), b'Z');

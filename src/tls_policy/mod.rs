@@ -1,9 +1,10 @@
-//! Links to Postgres and RabbitMQ: what is refused before anything is connected, and who is trusted.
+//! The TLS policy for links to Postgres and RabbitMQ: which links are refused before they connect, and which authorities are
+//! trusted.
 //!
-//! **Invariant:** what leaves this machine for Postgres or RabbitMQ is encrypted and its other end verified, unless a setting
-//! that says nothing else allows plaintext.
+//! **Invariant:** traffic to Postgres or RabbitMQ on another machine is encrypted and the peer verified, unless a
+//! setting dedicated to that purpose permits plaintext.
 //!
-//! What everybody knows, default passwords and the key of docker-compose.yml, does not leave this machine (`published`).
+//! Published secrets (default passwords, the key of docker-compose.yml) are not used for other machines (`published`).
 
 mod published;
 
@@ -18,7 +19,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 pub use self::published::Published;
 
-/// A URL, and what the settings say of the way there. A URL alone stands for: the system's roots, no plaintext to others.
+/// A URL and the settings of the link. A URL alone means the system's authorities, and no plaintext to other machines.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
     url: SecretString,
@@ -27,7 +28,7 @@ pub struct Endpoint {
     published: Published,
 }
 
-/// What can be linked to, as errors name it.
+/// A server that can be linked to, as errors name it.
 #[derive(Debug)]
 pub struct Service {
     name: &'static str,
@@ -36,7 +37,7 @@ pub struct Service {
     warned: Once,
 }
 
-/// The database.
+/// The database server.
 pub static POSTGRES: Service = Service {
     name: "Postgres",
     ca_setting: "DISPATCH_DATABASE_CA",
@@ -47,123 +48,123 @@ pub static POSTGRES: Service = Service {
 pub static RABBITMQ: Service =
     Service { name: "RabbitMQ", ca_setting: "DISPATCH_AMQP_CA", encrypted: "amqps:// in the URL", warned: Once::new() };
 
-/// One end of a link, as its URL has it.
+/// The peer of a link, as its URL states it.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer<'a> {
-    /// What it is.
+    /// The kind of server.
     pub service: &'static Service,
-    /// Its name or address; a path for a socket file.
+    /// The host name or address, or the path of a socket file.
     pub host: &'a str,
-    /// Whom we are there.
+    /// The user name for the server.
     pub user: &'a str,
-    /// Empty where there is none.
+    /// The password; empty if there is none.
     pub password: &'a [u8],
-    /// What the URL asks for.
+    /// The encryption that the URL asks for.
     pub wish: Wish,
 }
 
-/// What a URL says of encryption.
+/// The encryption that a URL asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wish {
-    /// It asks for it.
+    /// The URL requires TLS.
     Tls,
-    /// It can be satisfied without.
+    /// The URL permits plaintext.
     Plaintext,
-    /// It says nothing.
+    /// The URL states nothing.
     Silent,
 }
 
-/// How a link is made.
+/// The encryption of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encryption {
-    /// With TLS and a verified certificate, or not at all.
+    /// TLS with a verified certificate, or no link.
     Tls,
-    /// As the URL has it.
+    /// As the URL states.
     Plaintext,
 }
 
-/// A link that is not made. `Display` says what would be right.
+/// The reason why a link is refused. `Display` states what to use instead.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkFault {
-    /// Others could read along.
+    /// The link to another machine would not be encrypted.
     #[error(
-        "{service} at {host} would be spoken to in plaintext; right is {right} (DISPATCH_ALLOW_PLAINTEXT_LINKS=true allows it, on a \
-         network that is yours alone)"
+        "expected an encrypted link to {service} at {host}, got plaintext; use {right} (DISPATCH_ALLOW_PLAINTEXT_LINKS=true \
+         permits plaintext, for a network of your own)"
     )]
     Plaintext {
-        /// Which.
+        /// The server.
         service: &'static str,
-        /// Where.
+        /// Its host.
         host: String,
-        /// What the URL should say.
+        /// What to use in the URL.
         right: &'static str,
     },
-    /// Everybody knows it.
-    #[error("{service} at {host} would be given a default user or password; right is a user and a password of your own")]
+    /// The link to another machine would use a default user or password.
+    #[error("expected a user and a password of your own for {service} at {host}, got a default user or password")]
     DefaultPassword {
-        /// Which.
+        /// The server.
         service: &'static str,
-        /// Where.
+        /// Its host.
         host: String,
     },
-    /// Everybody can open what it seals.
+    /// Secrets in a database on another machine would be sealed with a published key.
     #[error(
-        "expected a key of your own in DISPATCH_KEYRING, got the one of docker-compose.yml, which everybody knows, and {service} at \
-         {host} is not on this machine; use k1:<32 bytes in base64>, for example from `openssl rand -base64 32`, and keep the old \
-         one behind it until `dispatch keys rotate` is done"
+        "expected a key of your own in DISPATCH_KEYRING, got the published one of docker-compose.yml, and {service} at {host} is \
+         not on this machine; use k1:<32 bytes in base64>, for example from `openssl rand -base64 32`, and keep the old one \
+         behind it until `dispatch keys rotate` is done"
     )]
     PublishedKey {
-        /// Which.
+        /// The server.
         service: &'static str,
-        /// Where.
+        /// Its host.
         host: String,
     },
-    /// Verification is asked for where nothing is encrypted.
-    #[error("{setting} is set and the URL asks for plaintext; right is {right}, or no {setting}")]
+    /// An authority is set, but the URL permits plaintext.
+    #[error("{setting} is set, but the URL permits plaintext; use {right}, or unset {setting}")]
     Contradiction {
         /// The setting.
         setting: &'static str,
-        /// What the URL should say.
+        /// What to use in the URL.
         right: &'static str,
     },
-    /// The file with the certificate authorities.
-    #[error("{setting}: {} {why}; right is a PEM file with the certificates of your authority", path.display())]
+    /// The file of certificate authorities cannot be used.
+    #[error("{setting}: {} {why}; use a PEM file with the certificates of your authority", path.display())]
     Ca {
         /// The setting.
         setting: &'static str,
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// What is wrong with it.
         why: String,
     },
-    /// No cryptography.
+    /// The TLS library cannot be set up.
     #[error("TLS cannot be set up: {0}")]
     Tls(rustls::Error),
 }
 
 impl Endpoint {
-    /// `ca` is a PEM file of the only authorities to trust; without one, the system's are.
+    /// Creates an endpoint. `ca` is a PEM file of the only authorities to trust; without one, the system's are trusted.
     #[must_use]
     pub const fn new(url: SecretString, ca: Option<PathBuf>, allow_plaintext: bool) -> Self {
         Self { url, ca, allow_plaintext, published: Published { development: false, key: false } }
     }
 
-    /// The same, where the settings have something that everybody knows.
+    /// Returns the endpoint with the published secrets that the settings use.
     #[must_use]
     pub fn with_published(self, published: Published) -> Self {
         Self { published, ..self }
     }
 
-    /// The URL, which holds a password.
+    /// Returns the URL, which contains a password.
     #[must_use]
     pub fn url(&self) -> &str {
         self.url.expose_secret()
     }
 
-    /// How a link to `peer` is made. Plaintext that leaves this machine is warned of once a process.
+    /// Decides how a link to `peer` is encrypted. Logs a warning, once per process, about plaintext to another machine.
     ///
     /// # Errors
-    /// [`LinkFault`] where it is not made.
+    /// [`LinkFault`] if the link is refused.
     pub fn judge(&self, peer: &Peer<'_>) -> Result<Encryption, LinkFault> {
         let Peer { service, host, wish, .. } = *peer;
         let is_here = is_this_machine(host);
@@ -181,7 +182,8 @@ impl Endpoint {
                     tracing::warn!(
                         service = service.name,
                         host,
-                        "PLAINTEXT: passwords and data go unencrypted to another machine, as DISPATCH_ALLOW_PLAINTEXT_LINKS allows"
+                        "PLAINTEXT: the link to another machine is not encrypted, as DISPATCH_ALLOW_PLAINTEXT_LINKS permits; \
+                         others on the network can read passwords and data"
                     );
                 });
                 Ok(Encryption::Plaintext)
@@ -192,10 +194,10 @@ impl Endpoint {
         }
     }
 
-    /// What TLS to `service` is made with: certificates are verified, names too.
+    /// Returns the TLS configuration for `service`, which verifies certificates and names.
     ///
     /// # Errors
-    /// [`LinkFault::Ca`] where the file of authorities does not read or holds none.
+    /// [`LinkFault::Ca`] if the file of authorities cannot be read or contains none; [`LinkFault::Tls`].
     pub fn tls(&self, service: &Service) -> Result<ClientConfig, LinkFault> {
         let roots = match &self.ca {
             Some(path) => {
@@ -211,7 +213,7 @@ impl Endpoint {
     }
 }
 
-/// What goes where a driver wants TLS and the link has none: it trusts nobody.
+/// Returns a TLS configuration without authorities, for drivers that require one although the link does not use TLS.
 ///
 /// # Errors
 /// [`LinkFault::Tls`].
@@ -244,16 +246,16 @@ impl From<&Self> for Endpoint {
 }
 
 fn authorities(path: &Path) -> Result<RootCertStore, String> {
-    let pem = std::fs::read(path).map_err(|error| format!("does not read ({error})"))?;
+    let pem = std::fs::read(path).map_err(|error| format!("cannot be read ({error})"))?;
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&pem) {
         let certificate = certificate.map_err(|error| format!("is not PEM ({error})"))?;
-        roots.add(certificate).map_err(|error| format!("has a certificate that does not read ({error})"))?;
+        roots.add(certificate).map_err(|error| format!("has a certificate that cannot be parsed ({error})"))?;
     }
     if roots.is_empty() { Err("holds no certificate".to_owned()) } else { Ok(roots) }
 }
 
-/// Whether `host` is this machine: `localhost`, a loopback address, a socket file.
+/// Returns whether `host` is this machine: `localhost`, a loopback address, or a socket file.
 #[must_use]
 pub fn is_this_machine(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
@@ -273,13 +275,13 @@ mod tests {
     }
 
     #[test]
-    fn what_leaves_this_machine_is_encrypted_unless_a_loud_setting_allows_otherwise() {
+    fn links_to_other_machines_are_encrypted_unless_a_setting_permits_plaintext() {
         let (here, there) = ("127.0.0.1", "db.example");
         for (host, wish, ca, allowed, right) in [
             (there, Wish::Silent, None, false, Ok(Encryption::Tls)),
             (there, Wish::Silent, None, true, Ok(Encryption::Tls)),
             (there, Wish::Tls, Some("ca.pem"), false, Ok(Encryption::Tls)),
-            (there, Wish::Plaintext, None, false, Err("plaintext; right is sslmode=require")),
+            (there, Wish::Plaintext, None, false, Err("plaintext; use sslmode=require")),
             (there, Wish::Plaintext, None, true, Ok(Encryption::Plaintext)),
             (there, Wish::Plaintext, Some("ca.pem"), true, Err("DISPATCH_DATABASE_CA is set")),
             (here, Wish::Silent, None, false, Ok(Encryption::Plaintext)),
@@ -292,13 +294,13 @@ mod tests {
             match (judged, right) {
                 (Ok(found), Ok(right)) => assert_eq!(found, right, "{host} {wish:?} {ca:?} {allowed}"),
                 (Err(fault), Err(part)) => assert!(fault.to_string().contains(part), "{fault}"),
-                (judged, right) => panic!("{host} {wish:?} {ca:?} {allowed}: {judged:?}, right is {right:?}"),
+                (judged, right) => panic!("{host} {wish:?} {ca:?} {allowed}: {judged:?}, expected {right:?}"),
             }
         }
     }
 
     #[test]
-    fn default_passwords_stay_on_this_machine_whatever_the_settings_allow() {
+    fn default_passwords_are_refused_for_other_machines_whatever_the_settings_permit() {
         for (user, password) in [
             ("guest", "guest"),
             ("guest", "of its own"),
@@ -312,7 +314,7 @@ mod tests {
             for wish in [Wish::Tls, Wish::Plaintext] {
                 let fault = link(None, true).judge(&peer("db.example", user, password, wish)).unwrap_err();
                 assert!(matches!(fault, LinkFault::DefaultPassword { .. }), "{user}");
-                assert!(fault.to_string().contains("right is") && !fault.to_string().contains(password), "{fault}");
+                assert!(fault.to_string().contains("of your own") && !fault.to_string().contains(password), "{fault}");
                 assert!(link(None, false).judge(&peer("::1", user, password, wish)).is_ok());
             }
         }
@@ -322,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn this_machine_is_told_from_others() {
+    fn this_machine_is_distinguished_from_others() {
         for here in ["localhost", "127.0.0.1", "127.9.9.9", "::1", "[::1]", "/run/postgresql"] {
             assert!(is_this_machine(here), "{here}");
         }
@@ -332,21 +334,21 @@ mod tests {
     }
 
     #[test]
-    fn a_file_without_authorities_says_what_is_wrong_with_it() {
+    fn the_fault_of_a_file_without_authorities_states_what_is_wrong() {
         let folder = std::env::temp_dir().join(format!("authorities-{}", uuid::Uuid::now_v7()));
         std::fs::create_dir(&folder).unwrap();
         for (name, text, part) in [
-            ("missing", None, "does not read"),
+            ("missing", None, "cannot be read"),
             ("empty", Some(""), "holds no certificate"),
             ("cut", Some("-----BEGIN CERTIFICATE-----\nAAAA"), "is not PEM"),
-            ("bad", Some("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), "certificate that does not read"),
+            ("bad", Some("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), "certificate that cannot be parsed"),
         ] {
             let path = folder.join(name);
             if let Some(text) = text {
                 std::fs::write(&path, text).unwrap();
             }
             let fault = Endpoint::new("x".into(), Some(path), false).tls(&RABBITMQ).unwrap_err().to_string();
-            assert!(fault.contains(part) && fault.contains("DISPATCH_AMQP_CA") && fault.contains("right is"), "{fault}");
+            assert!(fault.contains(part) && fault.contains("DISPATCH_AMQP_CA") && fault.contains("use a PEM file"), "{fault}");
         }
         std::fs::remove_dir_all(folder).unwrap();
         assert!(!format!("{:?}", link(None, false)).contains("canary"));

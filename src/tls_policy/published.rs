@@ -1,34 +1,36 @@
-//! What everybody knows: default users and passwords, and the password and the key of docker-compose.yml. They are for servers on
-//! this machine.
+//! Published secrets: default users and passwords, and the password and the key of docker-compose.yml. They are accepted only
+//! for servers on this machine.
 //!
-//! The containers of docker-compose.yml are on one machine, but see each other under names of their own. DISPATCH_DEVELOPMENT says
-//! that this is so; it is believed for names without a dot, which only such a network knows, and never for an address or a
-//! domain's name.
+//! The containers of docker-compose.yml run on one machine, but reach each other by container names. DISPATCH_DEVELOPMENT
+//! declares such a network. It applies to names without a dot, which resolve only in such a network, and never to an address or
+//! a domain name.
 
 use std::sync::Once;
 
 use super::{LinkFault, Peer, is_this_machine};
 
-/// What the settings have of it. By default: nothing.
+/// The published secrets that the settings use, and whether they may. The default is neither.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Published {
     /// DISPATCH_DEVELOPMENT: servers under names without a dot count as this machine.
     pub development: bool,
-    /// DISPATCH_KEYRING seals with the key of docker-compose.yml.
+    /// Whether DISPATCH_KEYRING seals with the key of docker-compose.yml.
     pub key: bool,
 }
 
 static WARNED: Once = Once::new();
 
 impl Published {
+    /// Refuses published secrets for a server on another machine.
+    ///
     /// # Errors
-    /// [`LinkFault::DefaultPassword`], [`LinkFault::PublishedKey`] where the server is on another machine.
+    /// [`LinkFault::DefaultPassword`], [`LinkFault::PublishedKey`].
     pub(super) fn judge(self, peer: &Peer<'_>) -> Result<(), LinkFault> {
         if self.development {
             WARNED.call_once(|| {
                 tracing::warn!(
-                    "DEVELOPMENT: a key and passwords that everybody knows are accepted for servers under names without a dot, as \
-                     DISPATCH_DEVELOPMENT allows; do not set it where data matter"
+                    "DEVELOPMENT: DISPATCH_DEVELOPMENT is set, so a published key and published passwords are accepted for \
+                     servers under names without a dot; unset it in production"
                 );
             });
         }
@@ -47,13 +49,13 @@ impl Published {
     }
 }
 
-/// Of a network of containers, as `postgres`: neither an address nor a name of the domain name system.
+/// Returns whether `host` is the name of a container, such as `postgres`: neither an address nor a domain name.
 fn is_container_name(host: &str) -> bool {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     host.starts_with(|c: char| c.is_ascii_alphabetic()) && host.chars().all(is_plain)
 }
 
-/// A user whom every installation has, or a password that everybody tries first.
+/// Returns whether the user is a default one, or the password is a common default or equals the user name.
 fn has_default_password(peer: &Peer<'_>) -> bool {
     let password = peer.password.to_ascii_lowercase();
     let is_known = DEFAULT_PASSWORDS.iter().any(|known| known.as_bytes() == password);
@@ -61,10 +63,10 @@ fn has_default_password(peer: &Peer<'_>) -> bool {
     peer.user == "guest" || is_known || is_the_user
 }
 
-/// Of docker-compose.yml.
+/// The password in docker-compose.yml.
 const COMPOSE_PASSWORD: &[u8] = b"development-only";
 
-/// Of servers, their images, and their manuals' examples.
+/// The default passwords of servers, of their images, and of the examples in their manuals.
 const DEFAULT_PASSWORDS: [&str; 16] = [
     "guest",
     "postgres",
@@ -97,7 +99,7 @@ mod tests {
     const COMPOSE: &str = "development-only";
 
     #[test]
-    fn the_key_and_the_password_of_compose_are_refused_away_from_this_machine() {
+    fn the_key_and_the_password_of_compose_are_refused_for_other_machines() {
         let (key, none) = (Published { key: true, ..Published::default() }, Published::default());
         for here in ["127.0.0.1", "::1", "localhost", "/run/postgresql"] {
             assert!(judge(key, here, COMPOSE).is_ok(), "{here}");
@@ -112,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn development_is_believed_for_a_container_s_name_and_for_nothing_that_others_can_reach() {
+    fn development_applies_to_container_names_and_not_to_addresses_or_domain_names() {
         let development = Published { development: true, key: true };
         for container in ["postgres", "rabbitmq", "my-db_2"] {
             assert!(judge(development, container, COMPOSE).is_ok(), "{container}");

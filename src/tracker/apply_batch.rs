@@ -1,4 +1,4 @@
-//! What applying a plan writes, gathered over all its groups and saved with one statement per table.
+//! The rows that applying a plan writes, collected over all its groups and saved with one statement per table.
 
 use time::OffsetDateTime;
 use tokio_postgres::Transaction;
@@ -9,7 +9,7 @@ use super::assignments::status_word;
 use super::{ChangedBy, TrackerFault, Typed};
 use crate::fault::{MESSAGE_BYTES, storable};
 
-/// Rows to write, column by column.
+/// The rows to write, in columns.
 #[derive(Default)]
 pub(super) struct Written {
     links: Links,
@@ -29,7 +29,7 @@ struct Links {
     category: Vec<Option<String>>,
 }
 
-/// Who is the assignee, whether or not it is somebody else than before.
+/// Decided assignees, including unchanged ones.
 #[derive(Default)]
 struct Decisions {
     group_id: Vec<i64>,
@@ -38,7 +38,7 @@ struct Decisions {
     by: Vec<i64>,
 }
 
-/// Groups whose assignee is somebody else than before.
+/// Groups whose assignee has changed.
 #[derive(Default)]
 struct Assignments {
     group_id: Vec<i64>,
@@ -70,7 +70,7 @@ struct History {
 }
 
 impl Written {
-    /// Takes down what a verdict means for the tables.
+    /// Adds the rows that result from a verdict.
     pub(super) fn note(&mut self, group: &GroupNow, verdict: &Verdict<'_>) {
         for link in &verdict.links {
             self.links.group_id.push(group.id);
@@ -109,7 +109,7 @@ impl Written {
         self.history.push(group, "assignee", text(group.assignee), text(decision.user));
     }
 
-    /// Writes everything taken down.
+    /// Writes all collected rows.
     pub(super) async fn save(&self, tx: &Transaction<'_>, by: ChangedBy) -> Result<(), TrackerFault> {
         self.links.save(tx).await?;
         self.decisions.save(tx).await?;
@@ -212,8 +212,8 @@ impl Decisions {
 }
 
 impl Assignments {
-    /// Ends and begins subscriptions: the old assignee's ends, the new one's begins; the members of the group's team are
-    /// subscribed while one of them is the assignee. What people asked for themselves stays.
+    /// Updates subscriptions: deletes the old assignee's and inserts the new one's. The members of the group's team are
+    /// subscribed while one of them is the assignee. Subscriptions that people made themselves stay.
     async fn save(&self, tx: &Transaction<'_>) -> Result<(), TrackerFault> {
         const OFF: &str = "
             DELETE FROM group_subscriptions s
@@ -253,7 +253,7 @@ impl Statuses {
     }
 }
 
-/// Runs a statement over columns, unless they have no rows.
+/// Runs a statement over columns, unless they are empty.
 async fn write(tx: &Transaction<'_>, rows: &[i64], sql: &str, params: Typed<'_>) -> Result<(), TrackerFault> {
     if !rows.is_empty() {
         tx.execute_typed(sql, params).await?;

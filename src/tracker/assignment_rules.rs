@@ -1,27 +1,27 @@
-//! Decides what a group's news mean for its assignee and its status. Pure.
+//! Decides the assignee and the status of a group from new revisions of its work items. Pure functions.
 
 use time::OffsetDateTime;
 
 use super::{AssigneePlan, PlannedLink, SyncSettings, in_microseconds};
 
-/// Whether a state category counts as done.
+/// Returns whether a state category counts as done.
 /// Source: <https://learn.microsoft.com/en-us/azure/devops/boards/work-items/workflow-and-state-categories>.
 #[must_use]
 pub fn is_done_category(category: &str) -> bool {
     matches!(category, "Resolved" | "Completed")
 }
 
-/// Which change of which work item decides: the later one, and of two at the same microsecond that of the work item with the
-/// higher row id, so that the order of arrival does not matter.
+/// The order of changes: the latest change decides. Of two changes in the same microsecond, the one of the work item with the
+/// higher row id decides, so that the order of arrival does not matter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Rank {
-    /// `System.ChangedDate`, in microseconds as Postgres keeps it.
+    /// `System.ChangedDate`, in microseconds as Postgres stores it.
     pub(super) at: OffsetDateTime,
-    /// Row id of the work item.
+    /// The row id of the work item.
     pub(super) by: i64,
 }
 
-/// A group, as locked.
+/// A locked group.
 #[derive(Debug, Clone)]
 pub(super) struct GroupNow {
     pub(super) id: i64,
@@ -41,18 +41,18 @@ pub(super) struct LinkNow {
     pub(super) applied_rev: i64,
     pub(super) status_rev: i64,
     pub(super) applied_category: Option<String>,
-    /// The ledger says that the planned revision is our own work for this group.
+    /// Whether the ledger identifies the planned revision as our own write for this group.
     pub(super) own_write: bool,
 }
 
-/// What a plan says about a link, beside what the link is.
+/// A planned revision together with the present link.
 #[derive(Debug, Clone)]
 pub(super) struct News<'a> {
     pub(super) planned: &'a PlannedLink,
     pub(super) now: LinkNow,
 }
 
-/// What to store on a link.
+/// The values to store on a link.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct LinkNext<'a> {
     pub(super) external_issue_id: i64,
@@ -61,7 +61,7 @@ pub(super) struct LinkNext<'a> {
     pub(super) applied_category: Option<&'a str>,
 }
 
-/// A vote that decides.
+/// A vote for an assignee, with its rank.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Decision<'a> {
     pub(super) user: Option<i64>,
@@ -76,11 +76,11 @@ pub(super) struct StatusDecision<'a> {
     pub(super) news: &'a News<'a>,
 }
 
-/// What to do with a group.
+/// The result for a group.
 #[derive(Debug)]
 pub(super) struct Verdict<'a> {
     pub(super) links: Vec<LinkNext<'a>>,
-    /// Who is the assignee, whether or not it is somebody else than before.
+    /// The decided assignee, even if unchanged.
     pub(super) assignee: Option<Decision<'a>>,
     pub(super) status: Option<StatusDecision<'a>>,
     pub(super) unresolved: Vec<(&'a News<'a>, &'a str)>,
@@ -88,13 +88,13 @@ pub(super) struct Verdict<'a> {
     pub(super) old_news: u32,
 }
 
-/// What a link has to say about the assignee.
+/// The contribution of a link to the decision about the assignee.
 enum Voice<'a> {
-    /// Nothing is asked of it.
+    /// The link does not take part.
     Silent,
-    /// Nothing new, or our own work.
+    /// The revision is not new, or is our own write.
     Old,
-    /// The tracker's assignee is nobody we know.
+    /// Azure DevOps' assignee matches no user of ours.
     Unresolved(&'a str),
     Vote(Option<i64>),
 }
@@ -123,7 +123,8 @@ impl<'a> News<'a> {
         self.now.settings.status_inbound && self.planned.rev > self.now.status_rev
     }
 
-    /// The status this link asks for. The plan's own wish was made from what an earlier stage saw; the locked link decides.
+    /// Returns the status that this link requests. The plan's status was derived from the link that an earlier stage read; here
+    /// the locked link decides.
     fn wished_status(&self) -> Option<bool> {
         if !self.tells_status() {
             return None;
@@ -145,7 +146,7 @@ impl<'a> News<'a> {
     }
 }
 
-/// Judges all news of one locked group at once.
+/// Decides about one locked group from all its new revisions together.
 pub(super) fn judge<'a>(group: &GroupNow, news: &'a [News<'a>]) -> Verdict<'a> {
     let mut votes = Vec::new();
     let mut unresolved = Vec::new();

@@ -1,6 +1,6 @@
-//! Applying changes inside the transaction of a job's commit: what `update_assignments` planned, and the revisions our own
-//! writes made. Groups are locked in the order of their ids, so two commits cannot wait for each other; the lock is the one that
-//! rows referring to a group do not conflict with, so neither does an import.
+//! Applies changes inside the transaction of a job's commit: the plan of `update_assignments`, and the revisions of our own
+//! writes. Groups are locked in the order of their ids, so two commits cannot wait for each other. The lock (`FOR NO KEY UPDATE`)
+//! does not conflict with inserting rows that refer to a group, so an import does not wait either.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -18,10 +18,10 @@ use super::{
 };
 
 /// Applies a stage's changes. Returns the stage's output as JSON: [`Applied`] for [`Changes::Assignments`], `{}` for
-/// [`Changes::AppliedRevision`]. Applying the same changes twice changes nothing the second time.
+/// [`Changes::AppliedRevision`]. Applying the same changes a second time changes nothing.
 ///
 /// # Errors
-/// [`TrackerFault::Database`]; [`TrackerFault::UnknownReference`] where the plan assigns a user who is not there.
+/// [`TrackerFault::Database`]; [`TrackerFault::UnknownReference`] if the plan assigns a user that does not exist.
 pub async fn apply(tx: &Transaction<'_>, by: ChangedBy, changes: &Changes) -> Result<Box<RawValue>, TrackerFault> {
     let output = match changes {
         Changes::Assignments { integration_id, links, seen_events } => {
@@ -37,7 +37,7 @@ pub async fn apply(tx: &Transaction<'_>, by: ChangedBy, changes: &Changes) -> Re
     output.map_err(TrackerFault::Encode)
 }
 
-/// A group and the names of users: what it takes to tell people of a change.
+/// A group and the names of users, from which the output about a change is made.
 struct Telling<'a> {
     group: &'a GroupNow,
     names: &'a HashMap<i64, String>,
@@ -101,18 +101,18 @@ impl Telling<'_> {
             at: format!("the plan for group {}", self.group.short_id),
             kind: "user",
             name: user.to_string(),
-            right: "the id of a user who is still there".to_owned(),
+            right: "the id of an existing user".to_owned(),
         })?;
         Ok((user, name.clone()))
     }
 }
 
-/// The word stored for a status.
+/// Returns the word that is stored for a status.
 pub(super) const fn status_word(resolved: bool) -> &'static str {
     if resolved { "resolved" } else { "unresolved" }
 }
 
-/// The plan by (group, work item): of one link named twice, the newer revision.
+/// Returns the plan by (group, work item). If a link is named twice, the newer revision is used.
 fn newest_of_each(links: &[PlannedLink]) -> BTreeMap<(i64, i64), &PlannedLink> {
     let mut plan: BTreeMap<(i64, i64), &PlannedLink> = BTreeMap::new();
     for link in links {
@@ -126,8 +126,8 @@ fn newest_of_each(links: &[PlannedLink]) -> BTreeMap<(i64, i64), &PlannedLink> {
 
 type Groups = BTreeMap<i64, GroupNow>;
 
-/// Locks the plan's groups in order of id. Only what belongs to the locked rows is read here: a row that was waited for is
-/// read anew by Postgres, rows joined to it are not.
+/// Locks the plan's groups in the order of their ids. Reads only columns of the locked rows: after waiting for a lock, Postgres
+/// reads the locked row again, but not the rows joined to it.
 async fn lock_groups(tx: &Transaction<'_>, plan: &BTreeMap<(i64, i64), &PlannedLink>) -> Result<Groups, TrackerFault> {
     const SQL: &str = "
         SELECT g.id, g.short_id, g.title, g.status, p.organization_id
@@ -154,9 +154,9 @@ async fn lock_groups(tx: &Transaction<'_>, plan: &BTreeMap<(i64, i64), &PlannedL
     tx.query_typed(SQL, &[(&ids, Type::INT8_ARRAY)]).await?.iter().map(group).collect()
 }
 
-/// Reads links and assignees of locked groups, and what the ledger says of the planned revisions. A link that has been
-/// removed since the plan was made is left out. An effect whose detail names a `group_id` is that group's own write only:
-/// for another group of the same work item it is news.
+/// Reads links and assignees of locked groups, and whether the ledger identifies the planned revisions as our own writes. Skips
+/// links that were removed since the plan was made. An effect whose detail names a `group_id` is an own write of that group only;
+/// for another group of the same work item it is a new change.
 async fn read_links<'a>(
     tx: &Transaction<'_>,
     integration_id: i64,
@@ -224,7 +224,7 @@ fn link_of(row: &Row) -> Result<LinkNow, TrackerFault> {
     })
 }
 
-/// The names of everybody who is an assignee or may become one.
+/// Reads the names of all present and planned assignees.
 async fn read_names(
     tx: &Transaction<'_>,
     groups: &Groups,
@@ -241,7 +241,8 @@ async fn read_names(
     tx.query_typed(SQL, &[(&ids, Type::INT8_ARRAY)]).await?.iter().map(named).collect()
 }
 
-/// Marks events seen; says how many were not yet. In order of id, so that two commits cannot wait for each other.
+/// Marks events as seen and returns how many are new. Inserts in the order of ids, so that two commits cannot wait for each
+/// other.
 async fn mark_seen(tx: &Transaction<'_>, by: ChangedBy, integration_id: i64, event_ids: &[String]) -> Result<u32, TrackerFault> {
     const SQL: &str = "
         INSERT INTO seen_events (integration_id, event_id, job_id)
@@ -257,7 +258,7 @@ async fn mark_seen(tx: &Transaction<'_>, by: ChangedBy, integration_id: i64, eve
     Ok(u32::try_from(marked).unwrap_or(u32::MAX))
 }
 
-/// Stores the revision that has our value, under the group's lock. An older one than the link has changes nothing.
+/// Stores the revision that has our value, under the group's lock. A revision older than the link's changes nothing.
 async fn apply_revision(
     tx: &Transaction<'_>,
     group_id: i64,

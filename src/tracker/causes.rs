@@ -1,4 +1,4 @@
-//! Causes that jobs wait for and that live in the tracker's tables.
+//! Causes in the tracker's tables that jobs wait for.
 
 use deadpool_postgres::GenericClient;
 use tokio_postgres::types::Type;
@@ -6,34 +6,35 @@ use tokio_postgres::{Row, Transaction};
 
 use super::{TrackerFault, query};
 
-/// The wait key of an identity whose tokens are refused; observed: its `version`.
+/// Returns the wait key of an identity whose tokens are refused. Jobs observe its `version`.
 #[must_use]
 pub fn identity_cause(identity_id: i64) -> String {
     format!("identity:{identity_id}")
 }
 
-/// The wait key of a disabled installation; nothing is observed of it.
+/// Returns the wait key of a disabled installation. Jobs observe nothing of it.
 #[must_use]
 pub fn installation_cause(integration_id: i64, organization_id: i64) -> String {
     format!("integration:{integration_id}@{organization_id}")
 }
 
-/// The wait key of a destination that takes no messages.
+/// Returns the wait key of a disabled destination.
 #[must_use]
 pub fn destination_cause(destination_id: i64) -> String {
     format!("destination:{destination_id}")
 }
 
-/// The function of the engine's tables that releases the jobs that wait for a cause.
+/// Calls the SQL function of the engine that releases the jobs that wait for a cause.
 pub(super) const BEGIN_RELEASE: &str = "SELECT begin_release($1, $2) AS released";
 
-/// Releases the jobs that wait for `cause`, which this transaction removes; with `seen`, those that saw at most so much of it. The
-/// first ones are due when it commits, the others go on in a while, whoever runs then. Returns how many are due at once.
+/// Releases the jobs that wait for `cause`, which this transaction removes; with `seen`, only those that observed at most this
+/// value. The first jobs are due when the transaction commits. A duty of any replica releases the others later. Returns how many
+/// jobs are due at once.
 pub(super) async fn begin_release(client: &impl GenericClient, cause: &str, seen: Option<i64>) -> Result<u64, TrackerFault> {
     query(client, BEGIN_RELEASE, &[&cause, &seen]).await?.first().map_or(Ok(0), released)
 }
 
-/// What [`BEGIN_RELEASE`] has made due.
+/// Returns how many jobs [`BEGIN_RELEASE`] has made due.
 pub(super) fn released(row: &Row) -> Result<u64, TrackerFault> {
     Ok(u64::try_from(row.try_get::<_, i64>("released")?).unwrap_or_default())
 }
@@ -58,10 +59,10 @@ fn cause_of(key: &str) -> Option<Cause> {
     }
 }
 
-/// Whether a cause is still there: `identity:ID` while the identity's version is the one `observed`, `integration:ID@ORG`
-/// (ORG: the organization's row id) while that installation is disabled, `destination:ID` while that destination is. Its row
-/// stays locked against change until the transaction ends, so that a cause cannot go away in the very moment a job begins to
-/// wait for it. A row that is not there is no cause. `None`: the tracker does not know this kind of cause.
+/// Returns whether a cause is present: `identity:ID` while the identity's version is the `observed` one, `integration:ID@ORG`
+/// (ORG: the organization's row id) while that installation is disabled, `destination:ID` while that destination is disabled.
+/// The row stays locked against changes until the transaction ends, so that a cause cannot disappear while a job begins to wait
+/// for it. A row that does not exist is no cause. Returns `None` if the tracker does not know this kind of cause.
 ///
 /// # Errors
 /// [`TrackerFault::Database`].

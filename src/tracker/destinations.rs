@@ -1,4 +1,4 @@
-//! Destinations for messages.
+//! Reads destinations for messages.
 
 use deadpool_postgres::GenericClient;
 use tokio_postgres::Row;
@@ -10,12 +10,12 @@ use crate::secrets::{Keyring, Place};
 pub(super) const SECRET: &str = "secret";
 pub(super) const PREVIOUS_SECRET: &str = "previous_secret";
 
-/// Where a destination's sealed column lives.
+/// Returns the place of a destination's sealed column.
 pub(super) const fn place<'a>(column: &'a str, id: &'a str) -> Place<'a> {
     Place { table: "destinations", column, row: id }
 }
 
-/// An organization's default destinations, by name.
+/// Returns an organization's default destinations, sorted by name.
 pub(super) async fn default_destinations(
     client: &impl GenericClient,
     keyring: &Keyring,
@@ -31,7 +31,7 @@ pub(super) async fn default_destinations(
     rows.iter().map(|row| destination_of(row, keyring)).collect()
 }
 
-/// An organization's destinations with these names, in the order of the names; a name that is not registered is left out.
+/// Returns an organization's destinations with these names, in the order of the names; unregistered names are omitted.
 pub(super) async fn destinations_by_name(
     client: &impl GenericClient,
     keyring: &Keyring,
@@ -49,7 +49,7 @@ pub(super) async fn destinations_by_name(
     rows.iter().map(|row| destination_of(row, keyring)).collect()
 }
 
-/// One destination.
+/// Returns a destination.
 pub(super) async fn destination(
     client: &impl GenericClient,
     keyring: &Keyring,

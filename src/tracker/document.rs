@@ -1,4 +1,4 @@
-//! The tracker document: everything an organization has, by natural keys. What may be absent stays as it is.
+//! The tracker document: the data of organizations by natural keys. An absent optional value keeps the stored one.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,17 +9,17 @@ use time::OffsetDateTime;
 
 use super::types::SyncSettings;
 
-/// The tracker document of `dispatch tracker import` and `export`: everything an organization has, by natural keys.
+/// The tracker document of `dispatch tracker import` and `export`: the data of organizations by natural keys.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrackerDocument {
-    /// People, known by their first e-mail.
+    /// People; the key is their first e-mail.
     #[serde(default)]
     pub users: Vec<UserDocument>,
-    /// Azure DevOps accounts, known by account id.
+    /// Azure DevOps accounts; the key is the account id.
     #[serde(default)]
     pub integrations: Vec<IntegrationDocument>,
-    /// Tenants, known by slug.
+    /// Tenants; the key is the slug.
     #[serde(default)]
     pub organizations: Vec<OrganizationDocument>,
 }
@@ -28,7 +28,7 @@ pub struct TrackerDocument {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UserDocument {
-    /// As shown.
+    /// The display name.
     pub name: String,
     /// Verified addresses, at least one; the first one is the key.
     pub emails: Vec<String>,
@@ -45,18 +45,18 @@ pub struct IntegrationDocument {
     /// Secrets of its service-hook subscriptions, plain in the document, stored as SHA-256. Two may be valid at once.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hook_secrets: Vec<String>,
-    /// Such secrets as they are stored: what an export has of them.
+    /// The stored digests of such secrets, which an export contains.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hook_secret_digests: Vec<HookSecretDigest>,
 }
 
-/// A hook secret as it is stored.
+/// The stored form of a hook secret.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HookSecretDigest {
     /// 64 hexadecimal digits.
     pub sha256: String,
-    /// Its end, where it is being replaced.
+    /// The expiry, during a rotation.
     #[serde(default, with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
     pub valid_until: Option<OffsetDateTime>,
 }
@@ -67,39 +67,39 @@ pub struct HookSecretDigest {
 pub struct OrganizationDocument {
     /// The key.
     pub slug: String,
-    /// As shown.
+    /// The display name.
     pub name: String,
-    /// Who the worker can act as, known by name.
+    /// Identities that the worker can act as; the key is the name.
     #[serde(default)]
     pub identities: Vec<IdentityDocument>,
-    /// Accounts in use, known by account id.
+    /// Accounts in use; the key is the account id.
     #[serde(default)]
     pub installations: Vec<InstallationDocument>,
-    /// Teams, known by slug.
+    /// Teams; the key is the slug.
     #[serde(default)]
     pub teams: Vec<TeamDocument>,
-    /// Projects, known by slug.
+    /// Projects; the key is the slug.
     #[serde(default)]
     pub projects: Vec<ProjectDocument>,
-    /// Destinations, known by name.
+    /// Destinations; the key is the name.
     #[serde(default)]
     pub destinations: Vec<DestinationDocument>,
 }
 
-/// Who the worker can act as.
+/// An identity that the worker can act as.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct IdentityDocument {
     /// The key.
     pub name: String,
-    /// Plain in the document, stored sealed. Without any token those that are there stay; jobs of a new identity wait
-    /// `reauthentication`.
+    /// The access token, plain in the document, stored sealed. Without any token, the stored ones stay; the jobs of a new
+    /// identity wait `reauthentication`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access_token: Option<String>,
-    /// Plain in the document, stored sealed. It goes with the access token, or alone: then it is used at once.
+    /// The refresh token, plain in the document, stored sealed. It may be given without an access token and is then used at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refresh_token: Option<String>,
-    /// End of the access token's life; goes with it.
+    /// The expiry of the access token; required with it.
     #[serde(default, with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<OffsetDateTime>,
 }
@@ -108,15 +108,15 @@ pub struct IdentityDocument {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InstallationDocument {
-    /// Of the integration.
+    /// The id of the account.
     pub account_id: String,
     /// The identity used when a job names none.
     #[serde(default)]
     pub identity: Option<String>,
-    /// Jobs wait while it is.
+    /// Whether the account is disabled; its jobs wait.
     #[serde(default)]
     pub disabled: bool,
-    /// What is synchronised.
+    /// The settings for synchronization.
     pub settings: SyncSettings,
 }
 
@@ -126,7 +126,7 @@ pub struct InstallationDocument {
 pub struct TeamDocument {
     /// The key.
     pub slug: String,
-    /// First e-mails of users.
+    /// Verified e-mails of users.
     pub members: Vec<String>,
 }
 
@@ -136,12 +136,12 @@ pub struct TeamDocument {
 pub struct ProjectDocument {
     /// The key.
     pub slug: String,
-    /// As shown.
+    /// The display name.
     pub name: String,
-    /// First e-mails of users.
+    /// Verified e-mails of users.
     #[serde(default)]
     pub members: Vec<String>,
-    /// Groups, known by short id.
+    /// Groups; the key is the short id.
     #[serde(default)]
     pub groups: Vec<GroupDocument>,
 }
@@ -152,7 +152,7 @@ pub struct ProjectDocument {
 pub struct GroupDocument {
     /// The key (`WEB-17`).
     pub short_id: String,
-    /// As shown.
+    /// The title.
     pub title: String,
     /// Linked work items by account.
     #[serde(default)]
@@ -166,13 +166,13 @@ pub struct GroupDocument {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LinkDocument {
-    /// Of the integration.
+    /// The id of the account.
     pub account_id: String,
-    /// In that account.
+    /// The work item's id in that account.
     pub work_item_id: i64,
 }
 
-/// A place for messages.
+/// A destination for messages.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DestinationDocument {
@@ -182,16 +182,16 @@ pub struct DestinationDocument {
     pub kind: String,
     /// Public settings of the channel.
     pub config: Value,
-    /// Plain in the document, stored sealed. Without one the secret stays.
+    /// The secret, plain in the document, stored sealed. Without it, the stored one stays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<String>,
-    /// Whether jobs that name nobody send here.
+    /// Whether jobs that name no destinations send here.
     #[serde(default)]
     pub default: bool,
     /// `resend` or `hold`.
     #[serde(default = "resend")]
     pub unknown_policy: String,
-    /// Messages wait while it is. Where it is not said, it stays.
+    /// Whether the destination is disabled; its messages wait. `None` keeps the stored value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disabled: Option<bool>,
 }

@@ -1,4 +1,4 @@
-//! What can go wrong with the product's tables.
+//! Errors of the product's tables.
 
 use deadpool_postgres::PoolError;
 
@@ -6,40 +6,40 @@ use crate::fault::{Class, Fault};
 use crate::pg_error::is_infrastructure;
 use crate::secrets::SecretError;
 
-/// The tracker's tables could not be read or written as asked.
+/// An error while the tracker's tables are read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum TrackerFault {
-    /// Postgres refused a statement, or could not be heard.
-    #[error("a statement on the tracker's tables did not succeed")]
+    /// Postgres refused a statement, or the connection failed.
+    #[error("a statement on the tracker's tables failed")]
     Database(#[from] tokio_postgres::Error),
-    /// No connection.
-    #[error("no connection to the tracker's tables")]
+    /// The pool returned no connection.
+    #[error("no connection to the tracker's tables is available")]
     Pool(#[from] PoolError),
-    /// A sealed value does not open.
-    #[error("a token or secret of the tracker cannot be used")]
+    /// A sealed value cannot be opened.
+    #[error("a token or secret of the tracker cannot be opened")]
     Secret(#[from] SecretError),
-    /// Something names what does not exist.
-    #[error("{at}: there is no {kind} `{name}`; right would be {right}")]
+    /// A reference to something that does not exist.
+    #[error("{at}: there is no {kind} `{name}`; use {right}")]
     UnknownReference {
-        /// Where it is named.
+        /// The place of the reference.
         at: String,
-        /// Of what kind.
+        /// The kind of the missing object.
         kind: &'static str,
-        /// The name.
+        /// The missing name.
         name: String,
-        /// What would be right.
+        /// The names to use instead.
         right: String,
     },
     /// A tracker document that contradicts itself or the tables.
     #[error("{at}: {problem}")]
     Document {
-        /// Where.
+        /// The place in the document.
         at: String,
-        /// What is wrong and what would be right.
+        /// The problem and its solution.
         problem: String,
     },
-    /// An output that cannot be written as JSON.
-    #[error("what was applied cannot be written as JSON")]
+    /// A stage's output cannot be serialized as JSON.
+    #[error("the applied changes cannot be serialized as JSON")]
     Encode(#[source] serde_json::Error),
 }
 
@@ -70,8 +70,8 @@ impl Fault for TrackerFault {
         match self {
             Self::Database(_) => "Compare the database's migrations with this worker's version (`dispatch migrate`); otherwise this is a defect of the worker.",
             Self::Pool(_) => "Check that Postgres is up and that its connection limit leaves room for every replica's pool.",
-            Self::Secret(_) => "Put the key named back into DISPATCH_KEYRING after the present ones, or import the token anew.",
-            Self::UnknownReference { .. } | Self::Document { .. } => "Correct the place named and import again: nothing was changed.",
+            Self::Secret(_) => "Add the named key to DISPATCH_KEYRING again, after the present ones, or import the token again.",
+            Self::UnknownReference { .. } | Self::Document { .. } => "Correct the named place and import again: nothing was changed.",
             Self::Encode(_) => "This is a defect of the worker.",
         }
         .to_owned()

@@ -1,4 +1,4 @@
-//! Service-hook events that a job has committed.
+//! Reads the service-hook events that jobs have marked as seen.
 
 use std::collections::HashSet;
 
@@ -7,15 +7,15 @@ use deadpool_postgres::GenericClient;
 use super::{TrackerFault, query};
 use crate::fault::storable;
 
-/// The longest event id that is told from another, in bytes. Azure DevOps' are GUIDs.
+/// The limit of a stored event id in bytes; longer ones are truncated. Azure DevOps uses GUIDs.
 const EVENT_ID_BYTES: usize = 512;
 
-/// An event id as stored: hostile ones are cut, and hold no NUL.
+/// Returns an event id in its stored form: truncated, and without NUL.
 pub(super) fn stored_id(event_id: &str) -> String {
     storable(event_id, EVENT_ID_BYTES)
 }
 
-/// Which of these events have been seen: a job that handled them has committed its assignments.
+/// Returns which of these events have been seen: a job that handled them has committed its assignments.
 pub(super) async fn seen_events(
     client: &impl GenericClient,
     integration_id: i64,

@@ -1,4 +1,4 @@
-//! `dispatch tracker export`: the tables as the document that [`super::import`] takes, in the order of its natural keys.
+//! `dispatch tracker export`: exports the tables as a document for [`super::import`], sorted by natural keys.
 
 use deadpool_postgres::Transaction;
 use secrecy::{ExposeSecret, SecretString};
@@ -15,21 +15,22 @@ use super::{
 };
 use crate::secrets::{Keyring, Place};
 
-/// A document, and what cannot be part of one.
+/// An exported document, and the number of people that it cannot contain.
 #[derive(Debug)]
 pub struct Export {
-    /// As `import` takes it.
+    /// The document for `import`.
     pub document: TrackerDocument,
     /// People without a verified address: they have no key.
     pub people_left_out: i64,
 }
 
 impl Tracker {
-    /// Everything that a document can have, as of one moment. Without secrets it has the names of identities and destinations,
-    /// not their tokens; importing it leaves tokens as they are. A secret that is being replaced goes with its successor alone.
+    /// Exports everything that a document can contain, from one snapshot. Without secrets, the document has the names of
+    /// identities and destinations, not their tokens and secrets; importing it keeps the stored ones. During a rotation, only the
+    /// new secret of a destination is exported.
     ///
     /// # Errors
-    /// [`TrackerFault`]; with secrets also where one does not open.
+    /// [`TrackerFault`]; with secrets, also if a sealed value cannot be opened.
     pub async fn export(&self, with_secrets: bool) -> Result<Export, TrackerFault> {
         const LEFT_OUT: &str = "
             SELECT count(*) AS people FROM users u
@@ -55,7 +56,7 @@ impl Tracker {
 
 struct Reading<'a> {
     tx: Transaction<'a>,
-    /// Only where secrets are asked for.
+    /// The keyring; only set if secrets are requested.
     keyring: Option<&'a Keyring>,
 }
 
@@ -66,7 +67,7 @@ const USERS: &str = r#"
           JOIN user_emails e ON e.user_id = u.id AND e.verified
           GROUP BY u.id) people"#;
 
-/// Without what is sealed. A person is named by the first verified address.
+/// An organization without sealed values. A person is named by the first verified address.
 const ORGANIZATION: &str = r#"
     SELECT json_build_object('slug', o.slug, 'name', o.name,
         'installations', (
@@ -109,7 +110,7 @@ const ORGANIZATION: &str = r#"
     FROM organizations o WHERE o.id = $1"#;
 
 impl Reading<'_> {
-    /// The document that a statement makes.
+    /// Returns the document that a statement builds.
     async fn json<T: DeserializeOwned>(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<T, TrackerFault> {
         let rows = query(&self.tx, sql, params).await?;
         let value = rows.first().map_or(Ok(Value::Null), |row| row.try_get("document"))?;
@@ -154,7 +155,7 @@ impl Reading<'_> {
         let mut identities = Vec::new();
         for row in query(&self.tx, SQL, &[&organization_id]).await? {
             let id = row.try_get::<_, i64>("id")?.to_string();
-            // An identity that was made without a token has an empty one.
+            // An identity that was registered without a token has an empty one.
             let token =
                 self.opened(identity_place(ACCESS_TOKEN, &id), row.try_get("access_token")?)?.filter(|token| !token.is_empty());
             let expires_at = row.try_get("token_expires_at")?;

@@ -1,4 +1,4 @@
-//! Groups, the work items they are linked to, and their assignees.
+//! Reads groups, the work items that are linked to them, and their assignees.
 
 use deadpool_postgres::GenericClient;
 use tokio_postgres::Row;
@@ -8,23 +8,23 @@ use super::{GroupAssignee, LinkedGroup, OutboundLink, TrackerFault, User, query,
 use crate::fault::storable;
 use crate::job::JobId;
 
-/// The longest assignee that is told from another, in bytes.
+/// The limit of a stored assignee in bytes; longer ones are truncated.
 const ASSIGNEE_BYTES: usize = 1024;
 
-/// The tracker's own name for an assignee (e-mail or unique name) as stored in the ledger and compared.
+/// Returns Azure DevOps' name of an assignee (e-mail or unique name) in the form that the ledger stores and compares.
 #[must_use]
 pub fn assignee_key(tracker_assignee: &str) -> String {
     storable(&tracker_assignee.to_lowercase(), ASSIGNEE_BYTES)
 }
 
-/// The name under which the ledger knows a work item as a resource.
+/// Returns the resource name of a work item in the ledger.
 #[must_use]
 pub fn work_item_resource(integration_id: i64, work_item_id: i64) -> String {
     format!("work_item:{integration_id}:{work_item_id}")
 }
 
-/// The groups linked to these work items, in organizations whose installation is enabled and has assignee or status inbound
-/// sync on, in order of group and work item.
+/// Returns the groups linked to these work items, in organizations whose installation is enabled and has assignee or status
+/// inbound sync on, sorted by group and work item.
 pub(super) async fn linked_groups(
     client: &impl GenericClient,
     integration_id: i64,
@@ -46,7 +46,7 @@ pub(super) async fn linked_groups(
     query(client, SQL, &[&integration_id, &work_item_ids]).await?.iter().map(linked_group_of).collect()
 }
 
-/// Every work item linked to these groups through an enabled installation with outbound sync on, in order of group,
+/// Returns every work item linked to these groups through an enabled installation with outbound sync on, sorted by group,
 /// integration and work item.
 pub(super) async fn outbound_links(client: &impl GenericClient, group_ids: &[i64]) -> Result<Vec<OutboundLink>, TrackerFault> {
     const SQL: &str = "
@@ -68,8 +68,8 @@ pub(super) async fn outbound_links(client: &impl GenericClient, group_ids: &[i64
     query(client, SQL, &[&group_ids]).await?.iter().map(link).collect()
 }
 
-/// A group's assignee now, with the verified addresses in the order in which they became known; `None` where the group is
-/// not there.
+/// Returns a group's present assignee, with the verified addresses in the order in which they became known; `None` if the group
+/// does not exist.
 pub(super) async fn group_assignee(client: &impl GenericClient, group_id: i64) -> Result<Option<GroupAssignee>, TrackerFault> {
     const SQL: &str = "
         SELECT a.decided_at, u.id, u.name,
@@ -87,7 +87,7 @@ pub(super) async fn group_assignee(client: &impl GenericClient, group_id: i64) -
     Ok(Some(GroupAssignee { user, decided_at: row.try_get("decided_at")? }))
 }
 
-/// The revision of a work item last applied to a group's assignee (0 = none), `None` where the two are not linked.
+/// Returns the revision of a work item last applied to a group's assignee (0 = none), `None` if the two are not linked.
 pub(super) async fn link_applied_rev(
     client: &impl GenericClient,
     group_id: i64,
@@ -103,8 +103,8 @@ pub(super) async fn link_applied_rev(
     row.map(|row| Ok(row.try_get("applied_rev")?)).transpose()
 }
 
-/// Whether the ledger has an effect of ours that made this revision of a work item: stored with the revision before it and
-/// with this assignee (in any case of letters; `None` = unassigned), and not known to have failed.
+/// Returns whether the ledger has an effect that made this revision of a work item: one with the previous revision and this
+/// assignee (case-insensitive; `None` = unassigned) that is not known to have failed.
 pub(super) async fn own_write(
     client: &impl GenericClient,
     integration_id: i64,
@@ -125,7 +125,7 @@ pub(super) async fn own_write(
     row.map_or(Ok(false), |row| Ok(row.try_get("ours")?))
 }
 
-/// Whether the ledger has an effect of this job whose outcome is not known.
+/// Returns whether the ledger has an effect of this job without a known outcome.
 pub(super) async fn has_open_effect(client: &impl GenericClient, job: JobId) -> Result<bool, TrackerFault> {
     const SQL: &str = "SELECT EXISTS (SELECT 1 FROM effects WHERE job_id = $1 AND state IN ('in_flight', 'unknown')) AS is_open";
     let row = query_opt(client, SQL, &[&job.0]).await?;

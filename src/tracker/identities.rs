@@ -1,4 +1,4 @@
-//! Identities and their tokens, which are sealed at rest.
+//! Reads identities and their tokens, which are sealed at rest, and saves refreshed tokens.
 
 use std::time::Duration;
 
@@ -14,12 +14,12 @@ use crate::secrets::{Keyring, Place};
 pub(super) const ACCESS_TOKEN: &str = "access_token";
 pub(super) const REFRESH_TOKEN: &str = "refresh_token";
 
-/// Where an identity's sealed column lives.
+/// Returns the place of an identity's sealed column.
 pub(super) const fn place<'a>(column: &'a str, id: &'a str) -> Place<'a> {
     Place { table: "identities", column, row: id }
 }
 
-/// The rows of an [`IdentityRow`].
+/// Makes a query for the columns of [`IdentityRow`].
 macro_rules! identities {
     ($condition:literal) => {
         concat!(
@@ -36,7 +36,7 @@ const IDENTITIES: &str = identities!("");
 const IDENTITIES_OF: &str = identities!("WHERE o.slug = $1");
 
 impl Tracker {
-    /// The identity of an organization with this name.
+    /// Returns the identity of an organization with this name.
     ///
     /// # Errors
     /// [`TrackerFault`].
@@ -48,7 +48,7 @@ impl Tracker {
         query_opt(&self.client().await?, SQL, &[&organization_id, &name]).await?.as_ref().map(identity_of).transpose()
     }
 
-    /// An identity.
+    /// Returns an identity.
     ///
     /// # Errors
     /// [`TrackerFault`].
@@ -57,7 +57,7 @@ impl Tracker {
         query_opt(&self.client().await?, SQL, &[&identity_id]).await?.as_ref().map(identity_of).transpose()
     }
 
-    /// Every identity, or those of one organization, by organization and name.
+    /// Returns all identities or those of one organization, sorted by organization and name.
     ///
     /// # Errors
     /// [`TrackerFault`].
@@ -70,10 +70,10 @@ impl Tracker {
         rows.iter().map(IdentityRow::of).collect()
     }
 
-    /// An identity's access token, opened.
+    /// Returns an identity's access token, opened.
     ///
     /// # Errors
-    /// [`TrackerFault`], also where a sealed value does not open.
+    /// [`TrackerFault`], also if a sealed value cannot be opened.
     pub async fn access_token(&self, identity_id: i64) -> Result<Option<AccessToken>, TrackerFault> {
         const SQL: &str = "
             SELECT i.access_token, i.token_expires_at, i.version, o.slug,
@@ -93,13 +93,13 @@ impl Tracker {
         }))
     }
 
-    /// Asks to be the one, among all replicas, who refreshes the tokens of this `version`, for at most `longest`. The turn is a
-    /// time on the row, so that no transaction is open while Microsoft Entra is asked; it ends with [`Tracker::save_tokens`],
-    /// [`Tracker::end_refresh_turn`], or by itself. `refreshed_before`: because the access token is refused before its end, unless it
-    /// was refreshed for that within this time.
+    /// Requests the turn to refresh the tokens of this `version`, exclusive among all replicas, for at most `longest`. The turn
+    /// is a time on the row, so that no transaction is open during the call of Microsoft Entra. It ends with
+    /// [`Tracker::save_tokens`], [`Tracker::end_refresh_turn`], or by expiring. `refreshed_before` is set if the access token was
+    /// refused before its expiry: the turn is then refused if a refresh for that reason was made within this time.
     ///
     /// # Errors
-    /// [`TrackerFault`], also where a sealed value does not open.
+    /// [`TrackerFault`], also if a sealed value cannot be opened.
     pub async fn take_refresh_turn(
         &self,
         identity_id: i64,
@@ -124,10 +124,10 @@ impl Tracker {
         Ok(RefreshTurn::Yours(Turn { refresh_token, until: row.try_get("refreshing_until")? }))
     }
 
-    /// Ends a turn that brought no tokens, unless it is over already; `refused`: what was said of the refresh token, where that is why.
+    /// Ends a turn that returned no tokens, unless it has expired; `refused` is the answer if the refresh token was refused.
     ///
     /// # Errors
-    /// [`TrackerFault`]; the turn then ends by itself.
+    /// [`TrackerFault`]; the turn then expires by itself.
     pub async fn end_refresh_turn(&self, identity_id: i64, turn: &Turn, refused: Option<&str>) -> Result<(), TrackerFault> {
         const SQL: &str = "
             UPDATE identities
@@ -138,8 +138,8 @@ impl Tracker {
         Ok(())
     }
 
-    /// Saves refreshed tokens in place of those of `version`, ends the turn, and releases, in the same transaction, the jobs that
-    /// wait for others than these. `false`: the tokens have changed since, and nothing was saved.
+    /// Saves refreshed tokens in place of those of `version`, ends the turn, and, in the same transaction, releases the jobs that
+    /// wait for new tokens. Returns `false`, and saves nothing, if the tokens have changed since.
     ///
     /// # Errors
     /// [`TrackerFault`].

@@ -1,4 +1,4 @@
-//! What answers a person who clicked: kept, sealed, in the payload of the job that came of the click.
+//! Reads the token that answers a click: it is sealed in the payload of the job that the click created.
 
 use deadpool_postgres::GenericClient;
 
@@ -7,7 +7,7 @@ use crate::job::JobId;
 use crate::message::{Interaction, interaction_of};
 use crate::secrets::Keyring;
 
-/// The interaction of a job, its token opened.
+/// Returns the interaction of a job, with the opened token.
 pub(super) async fn interaction(
     client: &impl GenericClient,
     keyring: &Keyring,
@@ -17,7 +17,7 @@ pub(super) async fn interaction(
     const SQL: &str = "SELECT payload::text AS payload FROM jobs WHERE id = $1";
     let Some(row) = query_opt(client, SQL, &[&job.0]).await? else { return Ok(None) };
     let stored: Option<&str> = row.try_get("payload")?;
-    // What the intake has stored reads back; anything else is no interaction.
+    // Intake stores a payload that can be parsed; any other payload contains no interaction.
     let Some(interaction) = stored.and_then(interaction_of) else { return Ok(None) };
     let token = keyring.open_text(Interaction::token_place(&job.to_string()), &interaction.sealed_token)?;
     let Interaction { application_id, message_id, .. } = interaction;

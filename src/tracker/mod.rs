@@ -1,6 +1,6 @@
-//! Postgres, the product's tables: organizations, their people, groups and links, identities, destinations. Reading is done by
-//! free functions over a client, which [`Tracker`] calls with a connection of its pool; writing by [`apply`], inside the
-//! transaction of a job's commit, and by [`import`].
+//! The product's tables in Postgres: organizations, their people, groups and links, identities, destinations. Free functions over
+//! a client read them; [`Tracker`] calls these with a connection of its pool. [`apply`] writes inside the transaction of a job's
+//! commit, and [`import`] in its own.
 
 mod apply_batch;
 mod assignment_rules;
@@ -49,9 +49,8 @@ pub use types::*;
 use crate::job::JobId;
 use crate::secrets::Keyring;
 
-/// The way to the product's tables for everything that is not part of a job's commit. Each method takes a connection, does
-/// its one thing and gives the connection back; nothing is held between calls. All of them fail with
-/// [`TrackerFault::Pool`] or [`TrackerFault::Database`].
+/// Access to the product's tables outside of a job's commit. Each method takes a connection from the pool and returns it at the
+/// end; nothing is held between calls. All methods can fail with [`TrackerFault::Pool`] or [`TrackerFault::Database`].
 #[derive(Clone)]
 pub struct Tracker {
     pool: Pool,
@@ -59,7 +58,7 @@ pub struct Tracker {
 }
 
 impl Tracker {
-    /// Over this pool; tokens are sealed and opened with this keyring.
+    /// Creates a tracker that uses this pool, and seals and opens tokens with this keyring.
     #[must_use]
     pub const fn new(pool: Pool, keyring: Arc<Keyring>) -> Self {
         Self { pool, keyring }
@@ -69,7 +68,7 @@ impl Tracker {
         Ok(self.pool.get().await?)
     }
 
-    /// The id of the organization with this slug.
+    /// Returns the id of the organization with this slug.
     ///
     /// # Errors
     /// [`TrackerFault`].
@@ -78,7 +77,7 @@ impl Tracker {
         organizations::organization_id(&client, slug).await
     }
 
-    /// The installation of an account, named by its id (in any case of letters), in an organization.
+    /// Returns the installation of an account, named by its id (case-insensitive), in an organization.
     ///
     /// # Errors
     /// [`TrackerFault`].
@@ -87,7 +86,7 @@ impl Tracker {
         organizations::installation(&client, organization_id, account_id).await
     }
 
-    /// An account, whoever uses it.
+    /// Returns an account, independent of the organizations that use it.
     ///
     /// # Errors
     /// [`TrackerFault`].
@@ -96,7 +95,7 @@ impl Tracker {
         organizations::integration(&client, integration_id).await
     }
 
-    /// SHA-256 of every shared secret that the account's service hooks may use now.
+    /// Returns the SHA-256 of every shared secret that the account's service hooks may use now.
     ///
     /// # Errors
     /// [`TrackerFault`].
@@ -105,7 +104,7 @@ impl Tracker {
         organizations::hook_secrets(&client, integration_id).await
     }
 
-    /// Which of these events have been seen: a job that handled them has committed its assignments.
+    /// Returns which of these events have been seen: a job that handled them has committed its assignments.
     ///
     /// # Errors
     /// [`TrackerFault`].
@@ -114,8 +113,8 @@ impl Tracker {
         events::seen_events(&client, integration_id, ids).await
     }
 
-    /// The groups linked to these work items, in organizations whose installation is enabled and has assignee or status inbound
-    /// sync on, in order of group and work item.
+    /// Returns the groups linked to these work items, in organizations whose installation is enabled and has assignee or status
+    /// inbound sync on, sorted by group and work item.
     ///
     /// # Errors
     /// [`TrackerFault`].
@@ -124,8 +123,8 @@ impl Tracker {
         groups::linked_groups(&client, integration_id, work_item_ids).await
     }
 
-    /// For each (project, e-mail) the member of that project who has this address verified, whatever the case of its letters.
-    /// What nobody matches is left out.
+    /// Returns, for each (project, e-mail), the member of the project who has verified this address (case-insensitive). Pairs
+    /// without a match are omitted.
     ///
     /// # Errors
     /// [`TrackerFault`].
@@ -134,7 +133,7 @@ impl Tracker {
         people::members_by_email(&client, wanted).await
     }
 
-    /// Every work item linked to these groups through an enabled installation with outbound sync on, in order of group,
+    /// Returns every work item linked to these groups through an enabled installation with outbound sync on, sorted by group,
     /// integration and work item.
     ///
     /// # Errors
@@ -144,7 +143,7 @@ impl Tracker {
         groups::outbound_links(&client, group_ids).await
     }
 
-    /// A group's assignee now; `None` where the group is not there.
+    /// Returns a group's present assignee; `None` if the group does not exist.
     ///
     /// # Errors
     /// [`TrackerFault`].
@@ -153,7 +152,7 @@ impl Tracker {
         groups::group_assignee(&client, group_id).await
     }
 
-    /// The revision of a work item last applied to a group's assignee (0 = none); `None` where the two are not linked.
+    /// Returns the revision of a work item last applied to a group's assignee (0 = none); `None` if the two are not linked.
     ///
     /// # Errors
     /// [`TrackerFault`].
@@ -167,8 +166,8 @@ impl Tracker {
         groups::link_applied_rev(&client, group_id, integration_id, work_item_id).await
     }
 
-    /// Whether the ledger has an effect of ours that made this revision of a work item with this assignee (in any case of
-    /// letters; `None` = unassigned).
+    /// Returns whether the ledger has an effect that made this revision of a work item with this assignee (case-insensitive;
+    /// `None` = unassigned).
     ///
     /// # Errors
     /// [`TrackerFault`].
@@ -183,7 +182,7 @@ impl Tracker {
         groups::own_write(&client, integration_id, work_item_id, rev, tracker_assignee).await
     }
 
-    /// Whether the ledger has an effect of this job whose outcome is not known.
+    /// Returns whether the ledger has an effect of this job without a known outcome.
     ///
     /// # Errors
     /// [`TrackerFault`].
@@ -191,29 +190,29 @@ impl Tracker {
         groups::has_open_effect(&self.client().await?, job).await
     }
 
-    /// One destination.
+    /// Returns a destination.
     ///
     /// # Errors
-    /// [`TrackerFault`], also where a sealed value does not open.
+    /// [`TrackerFault`], also if a sealed value cannot be opened.
     pub async fn destination(&self, id: i64) -> Result<Option<Destination>, TrackerFault> {
         let client = self.client().await?;
         destinations::destination(&client, &self.keyring, id).await
     }
 
-    /// What answers the person whose click made a job; `None` where no click did, or the job is gone.
+    /// Returns the interaction that answers the click that created a job; `None` if no click did, or the job no longer exists.
     ///
     /// # Errors
-    /// [`TrackerFault`], also where the sealed token does not open.
+    /// [`TrackerFault`], also if the sealed token cannot be opened.
     pub async fn interaction(&self, job: JobId) -> Result<Option<Clicked>, TrackerFault> {
         let client = self.client().await?;
         interactions::interaction(&client, &self.keyring, job).await
     }
 
-    /// An organization's destinations with these names, in their order (a name that is not registered is left out), or for
-    /// `None` its defaults, by name. Disabled ones are among them.
+    /// Returns an organization's destinations with these names, in their order (unregistered names are omitted), or for `None`
+    /// its defaults, sorted by name. Includes disabled ones.
     ///
     /// # Errors
-    /// [`TrackerFault`], also where a sealed value does not open.
+    /// [`TrackerFault`], also if a sealed value cannot be opened.
     pub async fn destinations(&self, organization_id: i64, names: Option<&[String]>) -> Result<Vec<Destination>, TrackerFault> {
         let client = self.client().await?;
         match names {
@@ -223,11 +222,11 @@ impl Tracker {
     }
 }
 
-/// Parameters of a statement that is sent with their types, so that it needs no round trip to be prepared: a commit's transaction
-/// is the driver's own, which keeps no prepared statements.
+/// Parameters of a statement with their types, so that the statement needs no round trip for preparation: the transaction of a
+/// commit is the driver's own, which caches no prepared statements.
 type Typed<'a> = &'a [(&'a (dyn ToSql + Sync), Type)];
 
-/// A time as Postgres keeps it: without what is finer than a microsecond.
+/// Returns a time as Postgres stores it, truncated to microseconds.
 fn in_microseconds(at: OffsetDateTime) -> OffsetDateTime {
     at.replace_microsecond(at.microsecond()).unwrap_or(at)
 }

@@ -1,18 +1,18 @@
-//! A destination's secret is for one place: one kind of channel, and the host and channel that its public settings name. Elsewhere
-//! it is not used: whoever changes the place gives the secret again.
+//! Binds a destination's secret to one place: the kind of channel, and the host and channel that the public settings name. A
+//! change of the place requires the secret again.
 //!
-//! **Invariant:** a stored secret is used only where the one who gave it said: a change of kind, host or channel that does not bring
-//! the secret again is refused, and ends what is left of a rotation.
+//! **Invariant:** a stored secret is used only at the place it was given for; a change of kind, host or channel without
+//! the secret is refused, and a change with it ends the rotation of the old one.
 
 use serde_json::Value;
 
 use super::TrackerFault;
 
-/// Public settings that have no say in where a secret goes, by kind; any other one has, of new kinds too. A mail server's password
-/// goes to the server of the workers' settings, whoever is written to.
+/// Public settings that do not affect where a secret is sent, by kind. All others do, including those of new kinds. The password
+/// of a mail server goes to the server in the workers' settings, regardless of the recipients.
 const NO_PLACE: &[(&str, &str)] = &[("email", "from"), ("email", "to"), ("webhook", "honours_webhook_id")];
 
-/// Of a value that an error shows.
+/// The limit of a value that an error shows.
 const SHOWN_CHARACTERS: usize = 200;
 
 /// Kind and public settings of a destination.
@@ -22,14 +22,14 @@ pub(super) struct Target<'a> {
     pub(super) config: &'a Value,
 }
 
-/// Destinations are written by one transaction at a time: otherwise a secret could come to a row between the look at its place and
-/// the change of it.
+/// Serializes the transactions that write destinations: otherwise a secret could be stored in a row between the check of its
+/// place and the change of the place.
 pub(super) const ONE_AT_A_TIME: &str = "SELECT pg_advisory_xact_lock(7264019, 2)";
 
-/// Refuses to leave a secret where its place changes. `name` is the destination's, `right` says where the secret is given.
+/// Refuses to keep a secret whose place changes. `name` is the destination's name; `right` is where the secret can be given.
 ///
 /// # Errors
-/// [`TrackerFault::Document`] says what changes.
+/// [`TrackerFault::Document`] describes the change.
 pub(super) fn stays(name: &str, from: Target<'_>, to: Target<'_>, right: &str) -> Result<(), TrackerFault> {
     change(from, to).map_or(Ok(()), |change| {
         Err(TrackerFault::Document {
@@ -39,7 +39,7 @@ pub(super) fn stays(name: &str, from: Target<'_>, to: Target<'_>, right: &str) -
     })
 }
 
-/// What of the place changes, if anything does.
+/// Describes the change of the place, if there is one.
 fn change(from: Target<'_>, to: Target<'_>) -> Option<String> {
     if from.kind != to.kind {
         return Some(format!("the kind changes from {} to {}", shown(&from.kind.into()), shown(&to.kind.into())));

@@ -1,18 +1,18 @@
-//! Organizations, and the Azure DevOps accounts they use.
+//! Reads organizations and the Azure DevOps accounts that they use.
 
 use deadpool_postgres::GenericClient;
 use tokio_postgres::Row;
 
 use super::{Installation, Integration, SyncSettings, TrackerFault, query, query_opt};
 
-/// The id of the organization with this slug.
+/// Returns the id of the organization with this slug.
 pub(super) async fn organization_id(client: &impl GenericClient, slug: &str) -> Result<Option<i64>, TrackerFault> {
     const SQL: &str = "SELECT id FROM organizations WHERE slug = $1";
     let row = query_opt(client, SQL, &[&slug]).await?;
     row.map(|row| Ok(row.try_get("id")?)).transpose()
 }
 
-/// The installation of an account, named by its id (in any case of letters), in an organization.
+/// Returns the installation of an account, named by its id (case-insensitive), in an organization.
 pub(super) async fn installation(
     client: &impl GenericClient,
     organization_id: i64,
@@ -28,7 +28,7 @@ pub(super) async fn installation(
     row.as_ref().map(installation_of).transpose()
 }
 
-/// An account, whoever uses it.
+/// Returns an account, independent of the organizations that use it.
 pub(super) async fn integration(client: &impl GenericClient, integration_id: i64) -> Result<Option<Integration>, TrackerFault> {
     const SQL: &str = "SELECT id, account_name, account_id FROM integrations WHERE id = $1";
     let Some(row) = query_opt(client, SQL, &[&integration_id]).await? else { return Ok(None) };

@@ -1,4 +1,4 @@
-//! People, known by their verified e-mail addresses.
+//! Reads people by their verified e-mail addresses.
 
 use std::collections::HashMap;
 
@@ -7,17 +7,17 @@ use deadpool_postgres::GenericClient;
 use super::{TrackerFault, query};
 use crate::fault::storable;
 
-/// The longest address that is told from another, in bytes; RFC 5321 allows 254.
+/// The limit of a stored address in bytes; longer ones are truncated. RFC 5321 allows 254.
 const EMAIL_BYTES: usize = 1024;
 
-/// An e-mail address as stored and compared: without blanks around it, in lowercase.
+/// Returns an e-mail address in the form in which it is stored and compared: trimmed and in lowercase.
 #[must_use]
 pub fn email_key(email: &str) -> String {
     storable(&email.trim().to_lowercase(), EMAIL_BYTES)
 }
 
-/// For each (project, e-mail) the member of that project who has this address verified, whatever the case of its letters.
-/// What nobody matches is left out.
+/// Returns, for each (project, e-mail), the member of the project who has verified this address (case-insensitive). Pairs without
+/// a match are omitted.
 pub(super) async fn members_by_email(
     client: &impl GenericClient,
     wanted: &[(i64, String)],

@@ -1,16 +1,16 @@
-//! What the product's tables keep for some time only: events of service hooks, what groups were, secrets that have ended. Each
-//! statement deletes a bounded number of rows, from the old end.
+//! Retention of the product's tables: deletes old service-hook events, old history of groups and expired secrets. Each statement
+//! deletes a bounded number of rows, oldest first.
 
 use time::OffsetDateTime;
 
 use super::{Tracker, TrackerFault, execute, registry};
 
-/// Rows that one statement deletes, at most.
+/// The maximum number of rows that one statement deletes.
 const BATCH: i64 = 5000;
 
 impl Tracker {
-    /// Forgets events seen before `before`. `true`: more may be left. A repetition of a forgotten event is harmless: the tracker's
-    /// present state decides.
+    /// Deletes events seen before `before`. Returns `true` if more may be left. A repetition of a deleted event is harmless: the
+    /// present state of the work item decides.
     ///
     /// # Errors
     /// [`TrackerFault`].
@@ -22,19 +22,19 @@ impl Tracker {
         self.forget(SQL, before).await
     }
 
-    /// Forgets what groups' assignees and statuses were before `before`. `true`: more may be left.
+    /// Deletes the history of groups' assignees and statuses before `before`. Returns `true` if more may be left.
     ///
     /// # Errors
     /// [`TrackerFault`].
     pub async fn forget_history(&self, before: OffsetDateTime) -> Result<bool, TrackerFault> {
-        // Ids are in the order of time.
+        // Ids ascend with time.
         const SQL: &str = "
             DELETE FROM group_history
             WHERE id IN (SELECT id FROM (SELECT id, at FROM group_history ORDER BY id LIMIT $2) oldest WHERE at < $1)";
         self.forget(SQL, before).await
     }
 
-    /// Forgets groups' activities before `before`. `true`: more may be left.
+    /// Deletes groups' activities before `before`. Returns `true` if more may be left.
     ///
     /// # Errors
     /// [`TrackerFault`].
@@ -45,7 +45,7 @@ impl Tracker {
         self.forget(SQL, before).await
     }
 
-    /// Forgets secrets of service hooks and destinations that have ended; says how many.
+    /// Deletes expired secrets of service hooks and destinations, and returns how many.
     ///
     /// # Errors
     /// [`TrackerFault`].
@@ -53,7 +53,8 @@ impl Tracker {
         registry::forget_secrets(&self.client().await?, now).await
     }
 
-    /// Planned for the table as it is now, not as it was when the connection was made.
+    /// Runs a deletion with a custom plan, so that Postgres plans for the present table, not for the one at the time of
+    /// connecting.
     async fn forget(&self, sql: &str, before: OffsetDateTime) -> Result<bool, TrackerFault> {
         let mut client = self.client().await?;
         let tx = client.transaction().await?;

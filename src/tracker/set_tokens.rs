@@ -1,5 +1,5 @@
-//! Identities and tokens as people give them: registering one, and giving it new tokens after signing in again. Each is part of
-//! a transaction of the caller's, which also holds the audit row.
+//! Registers identities, and replaces their tokens after a person has signed in again. Each function runs in a transaction of its
+//! caller, which writes the audit row in it.
 
 use std::time::Duration;
 
@@ -11,14 +11,14 @@ use super::registry::{known_organization, unknown};
 use super::{GivenTokens, IdentityRow, TokenEnd, TrackerFault, execute, in_microseconds, query, query_opt};
 use crate::secrets::Keyring;
 
-/// Names that an error offers, at most.
+/// The maximum number of names that an error lists.
 const OFFERED: i64 = 20;
 
 /// Registers an identity of an organization.
 ///
 /// # Errors
-/// [`TrackerFault::UnknownReference`] where there is no such organization, [`TrackerFault::Document`] where there is such an
-/// identity already, [`TrackerFault::Database`].
+/// [`TrackerFault::UnknownReference`] if the organization does not exist, [`TrackerFault::Document`] if the identity already
+/// exists, [`TrackerFault::Database`].
 pub async fn register_identity(
     tx: &impl GenericClient,
     keyring: &Keyring,
@@ -39,16 +39,16 @@ pub async fn register_identity(
     if execute(tx, SQL, &[&id, &organization_id, &name, &access, &refresh, &at, &seconds]).await? == 0 {
         return Err(TrackerFault::Document {
             at: format!("identity {name} of organization {organization}"),
-            problem: "it is registered already; right would be `dispatch identities set-tokens`".to_owned(),
+            problem: "it is registered already; use `dispatch identities set-tokens`".to_owned(),
         });
     }
     identity_of(tx, organization, name).await
 }
 
-/// Gives an identity other tokens, instead of all it had. Returns it as it was and as it is.
+/// Replaces all tokens of an identity. Returns the identity before and after the change.
 ///
 /// # Errors
-/// [`TrackerFault::UnknownReference`] where there is no such identity, [`TrackerFault::Database`].
+/// [`TrackerFault::UnknownReference`] if the identity does not exist, [`TrackerFault::Database`].
 pub async fn set_tokens(
     tx: &impl GenericClient,
     keyring: &Keyring,
@@ -68,7 +68,7 @@ pub async fn set_tokens(
     Ok((before, after))
 }
 
-/// Tokens as the row keeps them.
+/// Tokens in the form in which the row stores them.
 struct Sealed {
     access: String,
     refresh: Option<String>,
@@ -77,7 +77,7 @@ struct Sealed {
 }
 
 impl Sealed {
-    /// Without an access token, one stands there that has ended: it is refreshed before its first use.
+    /// Seals the tokens. A missing access token is stored as an expired empty one, which is refreshed before its first use.
     fn of(keyring: &Keyring, id: i64, tokens: &GivenTokens) -> Self {
         let (at, life) = match (&tokens.access_token, tokens.end) {
             (Some(_), TokenEnd::At(at)) => (Some(in_microseconds(at)), Duration::ZERO),
@@ -90,7 +90,7 @@ impl Sealed {
     }
 }
 
-/// An identity of an organization, locked against change where it stands in a transaction.
+/// Returns an identity of an organization; inside a transaction, locks it against changes.
 async fn identity_of(client: &impl GenericClient, organization: &str, name: &str) -> Result<IdentityRow, TrackerFault> {
     const SQL: &str = "
         SELECT i.id, o.slug, i.name, i.token_expires_at, i.version, i.refresh_token IS NOT NULL AS has_refresh_token,

@@ -1,4 +1,4 @@
-//! The product's nouns, as read from and written to its tables.
+//! The types that are read from and written to the product's tables.
 
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
@@ -16,15 +16,15 @@ pub struct Installation {
     pub account_name: String,
     /// The account's id (a GUID), as jobs name it.
     pub account_id: String,
-    /// Switched off by a person: jobs wait.
+    /// Whether a person has disabled the installation; its jobs wait.
     pub disabled: bool,
-    /// Who the worker acts as when the job does not say.
+    /// The identity that the worker acts as when a job names none.
     pub identity_id: Option<i64>,
-    /// What is synchronised.
+    /// The settings for synchronization.
     pub settings: SyncSettings,
 }
 
-/// An Azure DevOps account, whoever uses it.
+/// An Azure DevOps account, independent of the organizations that use it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Integration {
     /// Row id.
@@ -35,14 +35,14 @@ pub struct Integration {
     pub account_id: String,
 }
 
-/// What an organization wants synchronised through one installation.
+/// The settings of one installation for synchronization.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SyncSettings {
-    /// Tracker's assignee → our groups.
+    /// Whether the assignee in Azure DevOps is applied to our groups.
     pub assignee_inbound: bool,
-    /// Our groups' assignee → the other linked work items.
+    /// Whether our groups' assignee is written to the other linked work items.
     pub assignee_outbound: bool,
-    /// Tracker's state category → our groups' status.
+    /// Whether the state category in Azure DevOps is applied to our groups' status.
     pub status_inbound: bool,
 }
 
@@ -51,117 +51,117 @@ pub struct SyncSettings {
 pub struct Identity {
     /// Row id.
     pub id: i64,
-    /// Unique in the organization.
+    /// The name, unique in the organization.
     pub name: String,
-    /// End of the access token's life.
+    /// The expiry of the access token.
     pub token_expires_at: OffsetDateTime,
-    /// One more with every change of the tokens.
+    /// The version of the tokens; each change increments it.
     pub version: i64,
 }
 
-/// An identity's token, opened.
+/// An identity's opened access token.
 #[derive(Debug, Clone)]
 pub struct AccessToken {
-    /// Of the identity.
+    /// The identity.
     pub identity_id: i64,
     /// The slug of the identity's organization.
     pub organization: String,
-    /// Never stored or shown.
+    /// The token in plain text; it is never stored or shown.
     pub token: SecretString,
-    /// End of its life.
+    /// The expiry.
     pub expires_at: OffsetDateTime,
-    /// What is left of its life by Postgres' clock; negative once it has ended.
+    /// The time until the expiry by Postgres' clock; negative if the token has expired.
     pub ends_in: Duration,
-    /// One more with every change of the tokens.
+    /// The version of the tokens; each change increments it.
     pub version: i64,
 }
 
 /// Whether a caller may refresh an identity's tokens.
 #[derive(Debug)]
 pub enum RefreshTurn {
-    /// Yes, alone, until the time it asked for is over.
+    /// The caller has the turn, until the time that it requested has passed.
     Yours(Turn),
-    /// Not now: somebody else is at it. Ask again.
+    /// Another caller has the turn; try again.
     Taken,
-    /// The tokens have changed since, or the identity is gone: read the access token again.
+    /// The tokens have changed since, or the identity does not exist: read the access token again.
     Moved,
     /// There is no refresh token: a person must sign in.
     NoRefreshToken,
-    /// Microsoft Entra refused the refresh token less than a minute ago, and said this: a person must sign in.
+    /// Microsoft Entra refused the refresh token less than a minute ago, with this answer: a person must sign in.
     Refused(Option<String>),
-    /// Tokens were refreshed because the access token was refused, within the time asked about: its age is not what is wrong.
+    /// Within the given time, the tokens were already refreshed because the access token was refused: its age is not the cause.
     RefusedAgain,
 }
 
 /// The right to refresh an identity's tokens, see [`RefreshTurn::Yours`].
 #[derive(Debug)]
 pub struct Turn {
-    /// Opened.
+    /// The opened refresh token.
     pub refresh_token: SecretString,
-    /// End of the turn by Postgres' clock; nobody else has a turn with this end.
+    /// The end of the turn by Postgres' clock; no other turn has this end.
     pub until: OffsetDateTime,
 }
 
-/// Tokens as Microsoft Entra gave them.
+/// The tokens that Microsoft Entra returned.
 #[derive(Debug)]
 pub struct NewTokens {
     /// The new access token.
     pub access_token: SecretString,
-    /// The new refresh token; `None` leaves the old one in place (RFC 6749 §6).
+    /// The new refresh token; `None` keeps the old one (RFC 6749 §6).
     pub refresh_token: Option<SecretString>,
-    /// How long the access token lives.
+    /// The lifetime of the access token.
     pub expires_in: std::time::Duration,
-    /// Whether they were asked for because the access token before was refused.
+    /// Whether the refresh was made because the previous access token was refused.
     pub after_refusal: bool,
 }
 
-/// Tokens as a person gives them; at least one of the two.
+/// The tokens that a person gives; at least one of the two.
 #[derive(Debug)]
 pub struct GivenTokens {
-    /// None: it is refreshed before its first use.
+    /// The access token; if `None`, it is refreshed before its first use.
     pub access_token: Option<SecretString>,
-    /// None: nothing is refreshed.
+    /// The refresh token; if `None`, the access token is not refreshed.
     pub refresh_token: Option<SecretString>,
-    /// Of the access token.
+    /// The expiry of the access token.
     pub end: TokenEnd,
 }
 
-/// When a token's life ends.
+/// The expiry of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenEnd {
-    /// Then.
+    /// At this time.
     At(OffsetDateTime),
-    /// So long from now, by Postgres' clock.
+    /// After this duration from now, by Postgres' clock.
     In(std::time::Duration),
 }
 
-/// An identity as people see it, without its tokens.
+/// An identity without its tokens, as shown to people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct IdentityRow {
     /// Row id.
     pub id: i64,
-    /// Slug of its organization.
+    /// The slug of its organization.
     pub organization: String,
-    /// Unique in the organization.
+    /// The name, unique in the organization.
     pub name: String,
-    /// End of the access token's life.
+    /// The expiry of the access token.
     #[serde(with = "time::serde::rfc3339")]
     pub token_expires_at: OffsetDateTime,
-    /// One more with every change of the tokens.
+    /// The version of the tokens; each change increments it.
     pub version: i64,
     /// Whether it has a refresh token.
     pub has_refresh_token: bool,
-    /// When Microsoft Entra last refused the refresh token; none where it has taken one since.
+    /// When Microsoft Entra last refused the refresh token; `None` if it has accepted one since.
     #[serde(with = "time::serde::rfc3339::option")]
     pub refresh_refused_at: Option<OffsetDateTime>,
 }
 
-/// A person of ours.
+/// A user of the tracker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct User {
     /// Row id.
     pub id: i64,
-    /// As shown.
+    /// The display name.
     pub name: String,
     /// Verified e-mail addresses, lowercase, in order.
     pub emails: Vec<String>,
@@ -178,53 +178,53 @@ pub struct LinkedGroup {
     pub organization_id: i64,
     /// The linked work item.
     pub work_item_id: i64,
-    /// Of this organization's installation.
+    /// The settings of this organization's installation.
     pub settings: SyncSettings,
     /// The present assignee.
     pub assignee: Option<i64>,
-    /// Revision last applied to the assignee, or written by us; 0 = none.
+    /// The revision last applied to the assignee, or written by us; 0 = none.
     pub applied_rev: i64,
-    /// State category last applied, as a word; `None` = none.
+    /// The state category last applied, as a word; `None` = none.
     pub applied_category: Option<String>,
 }
 
-/// What `sync_assignees` plans for one (group, work item) link.
+/// The plan of `sync_assignees` for one (group, work item) link.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlannedLink {
     /// The group.
     pub group_id: i64,
     /// The work item.
     pub work_item_id: i64,
-    /// Of the work item, as read.
+    /// The revision of the work item that was read.
     pub rev: i64,
-    /// Of the work item's last change, as read.
+    /// The time of the work item's last change that was read.
     #[serde(with = "time::serde::rfc3339")]
     pub changed_date: OffsetDateTime,
-    /// The assignee as the tracker writes it (lowercase e-mail or unique name), `None` = unassigned: to recognise our own writes.
+    /// The assignee in Azure DevOps (lowercase e-mail or unique name), `None` = unassigned; identifies our own writes.
     pub tracker_assignee: Option<String>,
-    /// For the assignee.
+    /// The plan for the assignee.
     pub assignee: AssigneePlan,
-    /// For the status.
+    /// The plan for the status.
     pub status: StatusPlan,
     /// The work item's state category, as a word.
     pub category: String,
 }
 
-/// What to do with a group's assignee.
+/// The planned change of a group's assignee.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AssigneePlan {
-    /// To this user.
+    /// Assigns this user.
     Assign(i64),
-    /// To nobody.
+    /// Removes the assignee.
     Unassign,
-    /// As it is.
+    /// Keeps the assignee.
     Keep,
-    /// As it is, because the tracker's assignee is nobody we know: why.
+    /// Keeps the assignee, because the one in Azure DevOps matches no user; contains the reason.
     Unresolved(String),
 }
 
-/// What to do with a group's status.
+/// The planned change of a group's status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StatusPlan {
@@ -232,7 +232,7 @@ pub enum StatusPlan {
     Resolve,
     /// The work item is no longer done.
     Unresolve,
-    /// Nothing.
+    /// No change.
     None,
 }
 
@@ -241,41 +241,41 @@ pub enum StatusPlan {
 pub enum Changes {
     /// Stage `update_assignments`: the plan, and the events that now count as seen.
     Assignments {
-        /// Of the installation.
+        /// The account.
         integration_id: i64,
-        /// One per link.
+        /// The plan, one entry per link.
         links: Vec<PlannedLink>,
-        /// Event ids.
+        /// The ids of the events.
         seen_events: Vec<String>,
     },
     /// Stage `patch_work_item`: the revision that our own write made, or that already had our value.
     AppliedRevision {
-        /// The group the value came from.
+        /// The group whose value was written.
         group_id: i64,
-        /// Of the work item.
+        /// The account of the work item.
         integration_id: i64,
         /// The work item.
         work_item_id: i64,
-        /// The revision that has our value.
+        /// The revision with our value.
         rev: i64,
     },
 }
 
-/// What applying [`Changes::Assignments`] did: the output of `update_assignments`.
+/// The result of applying [`Changes::Assignments`]: the output of `update_assignments`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Applied {
     /// Groups whose assignee changed.
     pub assignees: Vec<AssigneeChange>,
     /// Groups whose status changed.
     pub statuses: Vec<StatusChange>,
-    /// Links whose work item has fallen behind its group (the group follows a later change of another work item): outbound
-    /// sync brings them in line.
+    /// Links whose work item is behind its group (the group follows a later change of another work item). Outbound sync
+    /// updates them.
     pub behind: Vec<BehindLink>,
-    /// Links left alone because their revision was not newer, or was written by us.
+    /// The number of links skipped because their revision was not newer, or was written by us.
     pub old_news: u32,
-    /// Links whose assignee nobody of ours matches.
+    /// The number of links whose assignee matches no user of ours.
     pub unresolved: u32,
-    /// Events newly marked seen.
+    /// The number of events newly marked as seen.
     pub events_seen: u32,
 }
 
@@ -286,15 +286,15 @@ pub struct AssigneeChange {
     pub group_id: i64,
     /// Its organization.
     pub organization_id: i64,
-    /// As shown to people (`WEB-17`).
+    /// The group's short id, as shown to people (`WEB-17`).
     pub group_short_id: String,
-    /// As shown to people.
+    /// The group's title, as shown to people.
     pub group_title: String,
     /// The work item that decided.
     pub work_item_id: i64,
-    /// Before: id and name.
+    /// Id and name of the previous assignee.
     pub from: Option<(i64, String)>,
-    /// After: id and name.
+    /// Id and name of the new assignee.
     pub to: Option<(i64, String)>,
 }
 
@@ -305,9 +305,9 @@ pub struct StatusChange {
     pub group_id: i64,
     /// Its organization.
     pub organization_id: i64,
-    /// As shown to people.
+    /// The group's short id, as shown to people.
     pub group_short_id: String,
-    /// As shown to people.
+    /// The group's title, as shown to people.
     pub group_title: String,
     /// The work item that decided.
     pub work_item_id: i64,
@@ -329,56 +329,56 @@ pub struct BehindLink {
 pub struct OutboundLink {
     /// The group.
     pub group_id: i64,
-    /// Of the installation.
+    /// The account of the work item.
     pub integration_id: i64,
     /// The work item.
     pub work_item_id: i64,
 }
 
-/// A group's assignee now.
+/// A group's present assignee.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupAssignee {
-    /// Nobody, or a user with verified e-mails.
+    /// A user with verified e-mails; `None` if the group is unassigned.
     pub user: Option<User>,
-    /// `System.ChangedDate` of the work item revision that decided; `None` = never decided by the tracker.
+    /// `System.ChangedDate` of the work item revision that decided; `None` if no work item has decided.
     pub decided_at: Option<OffsetDateTime>,
 }
 
-/// A place for messages, registered by an organization.
+/// A destination for messages, registered by an organization.
 #[derive(Debug, Clone)]
 pub struct Destination {
     /// Row id.
     pub id: i64,
-    /// Slug of the organization that has registered it.
+    /// The slug of the organization that has registered it.
     pub organization: String,
-    /// Unique in the organization.
+    /// The name, unique in the organization.
     pub name: String,
     /// The channel's kind: `discord`, `webhook` …
     pub kind: String,
     /// Public settings of the channel.
     pub config: Value,
-    /// Opened.
+    /// The opened secret.
     pub secret: Option<SecretString>,
-    /// The one before it, opened, while it is being replaced.
+    /// The opened previous secret, during a rotation.
     pub previous_secret: Option<SecretString>,
-    /// `resend` or `hold`, for blind effects whose outcome is unknown.
+    /// `resend` or `hold`, for at-least-once effects with an unknown outcome.
     pub unknown_policy: String,
-    /// Takes no messages for now.
+    /// Whether the destination is disabled; its messages wait.
     pub disabled: bool,
 }
 
-/// A person's click in Discord, and what answers it.
+/// A person's click in Discord, with the token for the answer.
 #[derive(Debug, Clone)]
 pub struct Clicked {
     /// Discord's application id.
     pub application_id: String,
-    /// The message to edit instead of making one.
+    /// The message to edit instead of sending a new one.
     pub message_id: Option<String>,
-    /// Opened.
+    /// The opened token.
     pub token: SecretString,
 }
 
-/// Who caused a change, for activity rows.
+/// The cause of a change, for activity rows.
 #[derive(Debug, Clone, Copy)]
 pub struct ChangedBy {
     /// The job.

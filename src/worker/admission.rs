@@ -1,5 +1,5 @@
-//! Who has sent a message, and whether it may say what it says. RabbitMQ vouches for the user; what a user may name is a row,
-//! read again every few seconds, and always before a message is refused for it.
+//! Identifies the sender of a message and checks what the message names. RabbitMQ verifies the user; a row says what the user may
+//! name. The row is read again every few seconds, and always before a message is refused because of it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,24 +12,24 @@ use crate::engine::Product;
 use crate::message::{Named, Producer, REPLAY, Refusal, Sender, replayed_for};
 use crate::store::{StoreError, Tables};
 
-/// How long a producer's row, or an organization's, is taken for current: what is taken away is gone after this.
+/// How long the row of a producer or an organization is cached. A right that is withdrawn is gone after this time.
 const CURRENT: Duration = Duration::from_secs(5);
-/// Nothing is refused for what was read longer ago: what was just registered counts.
+/// A row read longer ago than this is read again before a refusal, so a producer can publish as soon as it is registered.
 const JUST_NOW: Duration = Duration::from_millis(100);
-/// Names that are remembered, at most.
+/// The most names that are cached.
 const REMEMBERED: usize = 4096;
 
-/// What is known of senders and organizations.
+/// The cached rows of producers and organizations.
 #[derive(Debug)]
 pub struct Admission {
-    /// One tenant: whoever may publish is trusted.
+    /// Whether every user that may publish is trusted, as with one tenant.
     trusts_all: bool,
     producers: Recent<Option<Arc<Producer>>>,
     organizations: Recent<bool>,
 }
 
 impl Admission {
-    /// Knowing nothing yet. `trusts_all`: every message is believed.
+    /// Creates an empty cache. With `trusts_all`, every message is trusted.
     #[must_use]
     pub fn new(trusts_all: bool) -> Self {
         Self { trusts_all, producers: Recent::default(), organizations: Recent::default() }
@@ -37,10 +37,11 @@ impl Admission {
 }
 
 impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
-    /// Who has sent a message.
+    /// Returns the sender of a message.
     pub(super) async fn sender(&self, delivery: &Delivery) -> Result<Sender, Trouble> {
         let user = match delivery.header(REPLAY) {
-            // An operator publishes it again for its producer; one from before producers were known is the operator's word.
+            // An operator replays the message for its producer. A message kept before producers were verified has none: it is
+            // trusted, because the operator is.
             Some(proof) => match replayed_for(&self.context.keyring, &delivery.body, proof) {
                 Some(None) => return Ok(Sender::Trusted(None)),
                 Some(producer) => producer,
@@ -59,7 +60,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         known.map(Sender::Known).ok_or_else(|| Refusal::UnknownProducer(crate::fault::storable(&user, 255)).into())
     }
 
-    /// Refuses a message that names what is not its sender's.
+    /// Refuses a message that names something that is not its sender's.
     pub(super) async fn permit(&self, sender: &Sender, names: &[Named<'_>]) -> Result<(), Trouble> {
         let Err(refusal) = sender.may_name(names) else { return Ok(()) };
         let Some(name) = sender.name() else { return Err(refusal.into()) };
@@ -69,7 +70,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         }
     }
 
-    /// Refuses a message for an organization that there is not.
+    /// Refuses a message for an organization that does not exist.
     pub(super) async fn known_organization(&self, slug: &str) -> Result<(), Trouble> {
         let store = self.context.store();
         for within in [CURRENT, JUST_NOW] {
@@ -88,7 +89,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     }
 }
 
-/// What was read of names lately.
+/// A cache of values that were read by name.
 #[derive(Debug)]
 struct Recent<V>(Mutex<HashMap<String, (Instant, V)>>);
 
@@ -99,7 +100,7 @@ impl<V> Default for Recent<V> {
 }
 
 impl<V: Clone> Recent<V> {
-    /// What was read of a name `within` this time, or is read now.
+    /// Returns the value that was read for a name `within` this time, or reads it now.
     async fn get(
         &self,
         name: &str,
@@ -120,7 +121,7 @@ impl<V: Clone> Recent<V> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= REMEMBERED && !known.contains_key(name) {
             known.retain(|_, (at, _)| at.elapsed() < CURRENT);
-            // Names that nobody has registered may come by the thousand: they cost a look each, and no memory.
+            // Unregistered names may arrive by the thousand: each costs a read, but no memory.
             if known.len() >= REMEMBERED {
                 return;
             }
@@ -139,13 +140,13 @@ mod tests {
     fn a_name_is_read_once_in_its_time_and_names_by_the_thousand_take_no_more_memory() {
         let recent = Recent::<usize>::default();
         let get = |name: &str, within, value| {
-            recent.get(name, within, async move || Ok(value)).now_or_never().expect("nothing is waited for").unwrap()
+            recent.get(name, within, async move || Ok(value)).now_or_never().expect("it does not wait").unwrap()
         };
         assert_eq!([get("a", CURRENT, 1), get("a", CURRENT, 2), get("a", Duration::ZERO, 3)], [1, 1, 3]);
         for number in 0..REMEMBERED + 100 {
             assert_eq!(get(&format!("n{number}"), CURRENT, number), number);
         }
         assert_eq!(recent.0.lock().unwrap().len(), REMEMBERED);
-        assert_eq!(get("a", CURRENT, 4), 3, "what is in use is still known");
+        assert_eq!(get("a", CURRENT, 4), 3, "a name in use stays cached");
     }
 }

@@ -1,4 +1,5 @@
-//! From a delivery to a claim: decode, then make the row or take it. What cannot become a job becomes a dead letter.
+//! From a delivery to a claim: decodes the message, then inserts the job's row or claims it. A message that cannot become a job
+//! becomes a dead letter.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,17 +27,17 @@ use crate::store::{
 use crate::telemetry::names;
 use crate::trace::{TRACEPARENT, TRACESTATE, Trace};
 
-/// What a delivery led to.
+/// The result of taking a delivery.
 pub(super) enum Taken {
-    /// A claimed job, and events of its claim to be published.
+    /// A job was claimed; the announcements are the events of its claim, to be published.
     Ours(Box<Claim>, Holding, Vec<Announcement>),
-    /// Nothing more to do: ack.
+    /// Nothing is left to do: the delivery is acked.
     Nothing,
-    /// Not here, not now: it goes back.
+    /// This replica cannot take the delivery now: it returns to its queue.
     Back,
 }
 
-/// What a claimed job holds while it is in hand.
+/// The resources that a claimed job holds while it is in hand.
 pub(super) struct Holding {
     _in_hand: InHand,
     _permit: Permit,
@@ -45,17 +46,17 @@ pub(super) struct Holding {
 }
 
 impl Holding {
-    /// The job has committed something: it is no suspect any more, and the next one has its turn.
+    /// Records that the job has committed: it is no longer a suspect, and another suspect can run.
     pub(super) fn cleared(&mut self) {
         self.suspect = None;
     }
 }
 
-/// A suspect that finds another one in hand comes again after this.
+/// How long a suspect is postponed while another one is in hand.
 const SUSPECTS_TURN: Duration = Duration::from_secs(1);
 
 impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
-    /// Takes a delivery: claims its job, or does what it asks for.
+    /// Takes a delivery: claims its job, or carries out the control message.
     pub(super) async fn take(&self, delivery: &Delivery, limiter: &Arc<LaneLimiter>) -> Taken {
         metrics::counter!(names::DELIVERIES, "lane" => limiter.lane.name).increment(1);
         if let Some(discarded) = &delivery.discarded {
@@ -111,7 +112,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             owner: place.is_some().then(|| self.lease.replica()),
             known_schema: self.context.known_schema,
         });
-        // The payload is all that is left of it.
+        // Only the payload is needed from here on.
         drop(intake);
         let in_hand = self.context.running.take(id).expect("a fresh id is not in hand");
         let intaken = self.context.patiently(|| self.context.writer.intake(&new)).await?;
@@ -132,7 +133,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
                 Ok(Taken::Nothing)
             }
             Intaken::Known(known) => {
-                // Where the answer to our own insert was lost, the known job is this one: let go of it to take it again.
+                // If the answer to our own insert was lost, the known job is this one: release it, so that it can be claimed.
                 drop(in_hand);
                 self.answer_again(known, &new).await?;
                 match place {
@@ -149,7 +150,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         decode_intake(&delivery.body, &delivery.envelope, &self.context.keyring, id)
     }
 
-    /// What is stored of a message: what its stages read, or all of it, sealed.
+    /// Returns the payload to store: the part that the stages read or, for a newer schema, the whole message, sealed.
     fn payload(&self, id: JobId, intake: &Intake, body: &[u8]) -> Result<Incoming, StoreError> {
         match intake {
             Intake::Request { request, .. } => {
@@ -160,7 +161,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         }
     }
 
-    /// Refuses a job that names what is not its sender's, or what there is not.
+    /// Refuses a job that names something that is not its sender's, or an organization that does not exist.
     async fn admit(&self, sender: &Sender, delivery: &Delivery, intake: &Intake) -> Result<(), Trouble> {
         let AboutJob { source, organization, application, not_before, .. } = intake.about();
         let mut names = vec![Named::Source(source), Named::Organization(organization)];
@@ -170,11 +171,11 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         if let Some(time) = not_before.filter(|time| *time > OffsetDateTime::now_utc() + LONGEST_DELAY) {
             return Err(Refusal::TooFarAhead(time.to_string()).into());
         }
-        // A newer schema may say it elsewhere.
+        // A message of a newer schema may name its organization elsewhere.
         if organization.is_empty() { Ok(()) } else { self.known_organization(organization).await }
     }
 
-    /// Tells who asks for answers where the job of a message that came again stands.
+    /// Replies with the state of the known job to a repeated message, if its producer asks for replies.
     async fn answer_again(&self, known: JobId, new: &NewJob) -> Result<(), StoreError> {
         if let Some(reply_to) = &new.reply_to {
             let correlation_id = new.correlation_id.as_deref();
@@ -185,8 +186,9 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         Ok(())
     }
 
-    /// A seat for an intake message, or none where it should only become a row: its organization is over its share, every seat is
-    /// taken and the queue long or too many wait already, the replica drains, or the job is not for now.
+    /// Returns a permit and a share for an intake message, or `None` if the message should only become a row: its
+    /// organization has used its share, no permit is free while the queue is long or too many messages wait already, the
+    /// replica drains, or the job's `not_before` is in the future.
     async fn place(&self, limiter: &Arc<LaneLimiter>, intake: &Intake) -> Option<(Permit, TenantShare)> {
         let Intake::Request { request, .. } = intake else { return None };
         let later = request.not_before.is_some_and(|time| time > OffsetDateTime::now_utc());
@@ -221,7 +223,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         self.take_row(wake_up.job_id, permit, None).await
     }
 
-    /// Takes the job of a dead owner. What goes wrong is told where its wake-up comes.
+    /// Claims the job of a dead owner. An error is ignored here: the job's wake-up meets it again and reports it.
     pub(super) async fn take_freed(&self, id: JobId, limiter: &Arc<LaneLimiter>) -> Taken {
         let permit = tokio::select! {
             biased;
@@ -233,7 +235,8 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
 
     async fn take_row(&self, id: JobId, permit: Permit, share: Option<TenantShare>) -> Result<Taken, Trouble> {
         let Some(in_hand) = self.context.running.take(id) else {
-            // It is in hand here, perhaps just being given up: then this wake-up is the only one, and the waker makes another.
+            // The job is in hand here, and may be about to be given up. Then this wake-up is the only one; without the stamp, the
+            // waker publishes another.
             let jobs = [id];
             self.context.patiently(|| self.context.store().unwake(&jobs)).await?;
             return Ok(Taken::Nothing);
@@ -247,7 +250,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
                 metrics::counter!(names::WAKEUPS_WITHOUT_ROW).increment(1);
                 return Ok(Taken::Nothing);
             }
-            // A claim whose answer was lost shows us as the owner, and nobody here has it in hand.
+            // After a claim whose answer was lost, the row names this replica as the owner, and the job is not in hand here.
             Claimed::Not(NotClaimed::NotDue) => {
                 let adopted = self.context.patiently(|| self.context.store().adopt(replica, id)).await?;
                 let Some(claim) = adopted else { return Ok(Taken::Nothing) };
@@ -295,7 +298,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         }
     }
 
-    /// Refuses a message about a job that is not its sender's, in the words for one that there is not.
+    /// Refuses a message about a job that is not its sender's, with the same words as for a job that does not exist.
     async fn permit_job(&self, sender: &Sender, target: &Target) -> Result<(), Trouble> {
         if let Sender::Trusted(_) = sender {
             return Ok(());
@@ -315,7 +318,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     }
 }
 
-/// Why a delivery leads to no claim.
+/// The reason why a delivery leads to no claim.
 pub(super) enum Trouble {
     Refused(Refusal),
     Store(StoreError),

@@ -1,4 +1,5 @@
-//! Never deaf: status flags prove nothing, so a lane with free seats whose queue has messages must receive some.
+//! Checks that consumers receive messages. The status flags of a connection prove nothing, so a lane with free permits whose
+//! queue has messages must receive some.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,23 +13,23 @@ use crate::broker::Publisher;
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 const DEAF_AFTER: Duration = Duration::from_secs(15);
 
-/// What is watched of a lane.
+/// The parts of a lane that the check reads and sets.
 pub struct LaneWatch {
-    /// Whose free seats its deliveries would take.
+    /// The limiter whose permits the lane's deliveries use.
     pub limiter: Arc<LaneLimiter>,
-    /// What it consumes.
+    /// The queue that the lane consumes.
     pub queue: &'static str,
-    /// Deliveries that it takes.
+    /// The consumer's prefetch; with 0 it receives nothing on purpose.
     pub prefetch: watch::Receiver<u16>,
-    /// When its last delivery came.
+    /// When the last delivery arrived.
     pub last_received: watch::Receiver<Instant>,
-    /// Whether it is deaf now.
+    /// Set to whether the consumer receives nothing although it should.
     pub deaf: watch::Sender<bool>,
-    /// Has its consumer start afresh.
+    /// Makes the consumer connect again.
     pub rebuild: Arc<Notify>,
 }
 
-/// Looks every few seconds until `end`; a deaf lane has its consumer rebuilt.
+/// Checks every lane every 5 s until `end`, and rebuilds a consumer that has received nothing for 15 s although it should have.
 pub async fn deafness(lanes: Vec<LaneWatch>, publisher: Publisher, end: CancellationToken) {
     loop {
         tokio::select! {
@@ -41,7 +42,7 @@ pub async fn deafness(lanes: Vec<LaneWatch>, publisher: Publisher, end: Cancella
             let deaf = quiet && listens && lane.limiter.free() > 0 && has_messages(&publisher, lane.queue).await;
             lane.deaf.send_replace(deaf);
             if deaf {
-                tracing::error!(queue = lane.queue, "messages wait and none comes: the consumer is rebuilt");
+                tracing::error!(queue = lane.queue, "the queue has messages and the consumer receives none; it is rebuilt");
                 lane.rebuild.notify_one();
             }
         }

@@ -1,4 +1,4 @@
-//! What a worker works with, and the few things all its pieces do with it.
+//! The parts that a worker works with, and the operations that all its modules share.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,27 +18,27 @@ use crate::secrets::Keyring;
 use crate::store::{Announcement, Fence, SoFar, Store, StoreError, Tables, Writer};
 use crate::telemetry::names;
 
-/// What a worker works with.
+/// The parts that a worker, its duties and its announcer share.
 pub struct WorkerContext<P: Product, T: Tables<Changes = P::Changes>> {
-    /// Claims and commits.
+    /// Writes claims and commits.
     pub writer: Arc<Writer<T>>,
     /// The pipelines.
     pub registry: Arc<Registry<P>>,
-    /// What stages reach the outside with.
+    /// The services that stages call.
     pub services: Arc<P::Services>,
-    /// Seals and opens.
+    /// Seals payloads and opens them.
     pub keyring: Arc<Keyring>,
-    /// Wake-ups.
+    /// Publishes wake-ups.
     pub publisher: Publisher,
-    /// Publishes events while nobody waits.
+    /// Publishes events and replies; its callers do not wait.
     pub announcer: Announcer,
-    /// The newest intake schema it runs.
+    /// The newest intake schema that this worker can run.
     pub known_schema: i64,
-    /// Who may publish what.
+    /// The cached rows that say what producers may name.
     pub admission: Arc<Admission>,
-    /// Jobs in hand.
+    /// The jobs in hand.
     pub running: Arc<Running>,
-    /// Wake-ups that may not have been published.
+    /// The stamps of wake-ups that may not have been published.
     pub stamps: Arc<Stamps>,
 }
 
@@ -59,14 +59,14 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Clone for WorkerContext<P, T> 
     }
 }
 
-/// The jobs this process has in hand: a row that shows us as its owner and is not among them is an orphan.
+/// The jobs in hand. A row that names this replica as its owner and is not among them is an orphan.
 #[derive(Debug, Default)]
 pub struct Running {
     jobs: Mutex<HashSet<JobId>>,
     suspect: AtomicBool,
 }
 
-/// The one suspect in hand; dropping it lets another one in.
+/// The right to run the one suspect at a time. Dropping it releases it.
 pub(super) struct Suspect(Arc<Running>);
 
 impl Drop for Suspect {
@@ -75,7 +75,7 @@ impl Drop for Suspect {
     }
 }
 
-/// A job in hand; dropping it lets it go.
+/// A job in hand. Dropping it releases the job.
 pub(super) struct InHand {
     running: Arc<Running>,
     job: JobId,
@@ -88,38 +88,38 @@ impl Drop for InHand {
 }
 
 impl Running {
-    /// Whether a job is in hand.
+    /// Returns whether a job is in hand.
     #[must_use]
     pub fn has(&self, job: JobId) -> bool {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner).contains(&job)
     }
 
-    /// Takes a job in hand, unless it is already.
+    /// Takes a job in hand, or returns `None` where it is in hand already.
     pub(super) fn take(self: &Arc<Self>, job: JobId) -> Option<InHand> {
         let new = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).insert(job);
         new.then(|| InHand { running: Arc::clone(self), job })
     }
 
-    /// The place for a suspect, unless there is one in hand.
+    /// Returns the right to run a suspect, or `None` while another one runs.
     pub(super) fn suspect(self: &Arc<Self>) -> Option<Suspect> {
         (!self.suspect.swap(true, Ordering::AcqRel)).then(|| Suspect(Arc::clone(self)))
     }
 }
 
 impl<P: Product, T: Tables<Changes = P::Changes>> WorkerContext<P, T> {
-    /// The same for another incarnation, which has nothing in hand.
+    /// Returns the context of another incarnation, which has nothing in hand.
     #[must_use]
     pub fn for_incarnation(&self) -> Self {
         Self { running: Arc::default(), stamps: Arc::default(), ..self.clone() }
     }
 
-    /// The engine's tables.
+    /// Returns the store of the engine's tables.
     #[must_use]
     pub fn store(&self) -> &Store {
         self.writer.store()
     }
 
-    /// Calls until Postgres is well: its illness is not the job's failure.
+    /// Repeats a call while Postgres is unavailable, which is not a failure of the job.
     pub(super) async fn patiently<V, F>(&self, mut call: impl FnMut() -> F) -> Result<V, StoreError>
     where
         F: Future<Output = Result<V, StoreError>>,
@@ -136,7 +136,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> WorkerContext<P, T> {
         }
     }
 
-    /// A short wait while Postgres or RabbitMQ is ill, different for each job.
+    /// Waits for a short time while Postgres or RabbitMQ is unavailable, jittered so that jobs do not retry together.
     pub(super) async fn pause(&self) {
         tokio::time::sleep(Duration::from_millis(rand::random_range(100..700))).await;
     }
@@ -145,18 +145,18 @@ impl<P: Product, T: Tables<Changes = P::Changes>> WorkerContext<P, T> {
     pub(super) async fn postpone(&self, fence: &Fence, delay: Duration, so_far: SoFar<'_>) {
         match self.patiently(|| self.store().postpone(fence, delay, so_far)).await {
             Ok(true) => {}
-            Ok(false) => tracing::info!("fenced: the job is no longer ours"),
-            Err(error) => tracing::error!(error = crate::fault::chain(&error), "a job cannot be given up"),
+            Ok(false) => tracing::info!("the job was fenced: this replica no longer owns it and cannot give it up"),
+            Err(error) => tracing::error!(error = crate::fault::chain(&error), "a job could not be given up"),
         }
     }
 
-    /// Publishes wake-ups, and has outcome events published. What fails is found again when it is due.
+    /// Publishes wake-ups, and passes outcome events to the announcer. The waker and the duty `events` repeat what fails.
     pub(super) async fn publish(&self, wake: &[(JobId, String)], announcements: Vec<Announcement>) {
         self.wake(wake).await;
         self.announcer.tell(announcements);
     }
 
-    /// Publishes wake-ups for rows that this replica has stamped; the stamps of those that fail are taken back, soon.
+    /// Publishes wake-ups for rows that this replica has stamped. The duty `stamps` takes back the stamps of those that fail.
     pub async fn wake(&self, wake: &[(JobId, String)]) {
         if wake.is_empty() {
             return;
@@ -171,7 +171,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> WorkerContext<P, T> {
         tracing::warn!(
             error = crate::fault::chain(error),
             wake_ups = failed.len(),
-            "wake-ups were not published; the waker will"
+            "wake-ups were not published; the waker publishes them"
         );
         self.stamps.doubt(&failed);
     }

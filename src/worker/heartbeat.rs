@@ -1,4 +1,4 @@
-//! One small heartbeat a replica, on a connection of its own.
+//! The heartbeat of a replica, on a connection of its own.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,13 +12,13 @@ use crate::tls_policy::Endpoint;
 
 /// How often the lease is renewed.
 const EVERY: Duration = Duration::from_secs(1);
-/// A renewal that takes longer is as good as lost.
+/// A renewal that is not answered within this time has failed.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
-/// How long its connection may be silent meanwhile. It ends before the lease is given up: whoever begins again knows by then which
-/// server to leave.
+/// How long the heartbeat's connection may be silent while an answer is owed. It is shorter than [`ANSWER_WITHIN`], so the next
+/// incarnation already knows which address to avoid.
 const SILENCE: Duration = Duration::from_millis(2800);
 
-/// Begins a new incarnation.
+/// Begins a new incarnation, with its heartbeat and its lease.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -28,7 +28,7 @@ pub async fn begin(endpoint: &Endpoint, new: &NewReplica, spawn: &Spawn) -> Resu
         "heartbeat connection",
         Box::pin(async move {
             if let Err(error) = connection.await {
-                tracing::debug!(error = crate::fault::chain(&error), "the heartbeat's connection has ended");
+                tracing::debug!(error = crate::fault::chain(&error), "the connection of the heartbeat ended");
             }
         }),
     );
@@ -49,12 +49,15 @@ pub async fn beat(heartbeat: Heartbeat, lease: Arc<Lease>, drain: CancellationTo
         let sent = Instant::now();
         match tokio::time::timeout(ANSWER_WITHIN, heartbeat.renew(drain.is_cancelled())).await {
             Ok(Ok(true)) => lease.renew(sent),
-            Ok(Ok(false)) => return lease.lose("it had run out before it was renewed".to_owned()),
+            Ok(Ok(false)) => return lease.lose("it expired before it was renewed".to_owned()),
             Ok(Err(error)) => return lease.lose(crate::fault::chain(&error)),
             Err(_) => return lease.lose(format!("Postgres did not answer within {} s", ANSWER_WITHIN.as_secs())),
         }
     }
     if let Err(error) = heartbeat.end().await {
-        tracing::warn!(error = crate::fault::chain(&error), "the incarnation was not ended; its lease runs out by itself");
+        tracing::warn!(
+            error = crate::fault::chain(&error),
+            "the end of the incarnation was not stored; its lease expires by itself"
+        );
     }
 }

@@ -1,8 +1,8 @@
-//! How intake is taken from its queue: at the lane's own pace, quickly as rows, or not at all.
+//! Decides how intake is taken from its queue: at the pace of the lane, in a burst as rows, or not at all.
 //!
-//! A queue that is longer than what the lane soon does becomes rows, which are woken organizations in turn: whoever comes behind
-//! another's thousands in the queue does not wait for them. Where Postgres holds more than the operator wants, messages stay with
-//! the broker.
+//! A queue that is longer than what the lane will soon complete becomes rows, which are woken organizations in turn: a message
+//! behind thousands of another organization does not wait for them. When Postgres holds as many jobs or dead letters as the
+//! operator allows, messages stay in RabbitMQ.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -11,42 +11,42 @@ use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use crate::store::Backlog;
 use crate::telemetry::names;
 
-/// Messages in hand while a long queue becomes rows, at least.
+/// The least prefetch during a burst.
 const BURST: u16 = 512;
-/// Bodies that are decoded at a time, of those that are not small.
+/// The most bodies larger than [`SMALL`] that are decoded at the same time.
 const DECODED_AT_A_TIME: usize = 2;
-/// In bytes.
+/// The largest body that is decoded at once, in bytes.
 const SMALL: usize = 64 << 10;
-/// What a message has become that waits for its turn.
+/// A message that became a job and waits for its turn.
 pub(super) const ONE_JOB: Backlog = Backlog { jobs: 1, dead_letters: 0 };
-/// What a message has become that waits for a person.
+/// A message that became a dead letter and waits for a person.
 pub(super) const ONE_DEAD_LETTER: Backlog = Backlog { jobs: 0, dead_letters: 1 };
 
-/// How intake is taken.
+/// Sets the prefetch of the intake consumer, and limits the decoding of large bodies.
 pub struct IntakeThrottle {
-    /// What the consumer of intake follows.
+    /// The prefetch that the intake consumer uses.
     prefetch: watch::Sender<u16>,
     steady: u16,
-    /// Jobs that may wait in Postgres for their turn, and open dead letters; with more of either, nothing is taken.
+    /// The number of jobs that wait in Postgres for their turn, or of open dead letters, at which intake is paused.
     pub backlog_limit: u32,
-    /// The queue is long.
+    /// Whether the queue is long.
     burst: watch::Sender<bool>,
-    /// Where large bodies are decoded.
+    /// Limits how many large bodies are decoded at the same time.
     decoding: Semaphore,
     seen: Mutex<Seen>,
 }
 
-/// What is known of both sides.
+/// The backlog as this replica knows it.
 struct Seen {
-    /// As counted last, and what was made here since.
+    /// The last count, and the rows that this replica has made since.
     waiting: Backlog,
-    /// What was made here since the start.
+    /// The rows that this replica has made since its start.
     made: Backlog,
     full: bool,
 }
 
 impl IntakeThrottle {
-    /// For a lane with so many seats, and with what waits already.
+    /// Creates the throttle of a lane with `limiters` permits, where `waiting` is the present backlog.
     #[must_use]
     pub fn new(limiters: usize, backlog_limit: u32, waiting: Backlog) -> Self {
         let steady = super::lane::prefetch(limiters);
@@ -59,14 +59,14 @@ impl IntakeThrottle {
         throttle
     }
 
-    /// Messages in hand at most, as it changes; 0: none is taken.
+    /// Returns the prefetch of the intake consumer as it changes. At 0 intake is paused.
     #[must_use]
     pub fn prefetch(&self) -> watch::Receiver<u16> {
         self.prefetch.subscribe()
     }
 
-    /// A place to decode a body of so many bytes in. Decoded, JSON takes up to forty times its size; so of large bodies a few are
-    /// decoded at a time, however many cores there are.
+    /// Waits until a body of `bytes` bytes may be decoded. Decoded JSON takes up to forty times its size, so only a few large
+    /// bodies are decoded at the same time, whatever the number of cores.
     pub(super) async fn decoding_place(&self, bytes: usize) -> Option<SemaphorePermit<'_>> {
         if bytes <= SMALL {
             return None;
@@ -74,22 +74,22 @@ impl IntakeThrottle {
         Some(self.decoding.acquire().await.expect("the semaphore is never closed"))
     }
 
-    /// Why nothing is taken, if so, and what helps.
+    /// Returns why intake is paused and what helps, or `None` where it is not paused.
     #[must_use]
     pub fn paused(&self) -> Option<String> {
         let seen = self.seen();
         seen.full.then(|| why_paused(seen.waiting))
     }
 
-    /// Until the queue is long: intake that finds no free seat becomes a row then instead of waiting for one.
+    /// Waits until the queue is long: then an intake message without a permit becomes a row at once.
     pub(super) async fn in_burst(&self) {
-        self.burst.subscribe().wait_for(|burst| *burst).await.expect("the sender is this one's own");
+        self.burst.subscribe().wait_for(|burst| *burst).await.expect("the throttle owns the sender");
     }
 
-    /// The queue holds `ready` messages, of which the lane soon does `soon`.
+    /// Records that the queue holds `ready` messages, and that the lane will soon complete `soon` of them.
     pub fn queue_holds(&self, ready: usize, soon: usize) {
         let seen = self.seen();
-        // It is not left at the first message less: each change of the prefetch is a new consumer.
+        // A burst ends only at half of that, because each change of the prefetch needs a new consumer.
         self.burst.send_if_modified(|burst| {
             let long = ready > if *burst { soon / 2 } else { soon };
             std::mem::replace(burst, long) != long
@@ -97,19 +97,19 @@ impl IntakeThrottle {
         self.adjust(seen);
     }
 
-    /// What was made here so far, for who begins to count.
+    /// Returns the rows that this replica has made so far. A count of the backlog reads it before it begins.
     pub fn made(&self) -> Backlog {
         self.seen().made
     }
 
-    /// So much waits, as counted from when so much was `made`.
+    /// Records a count of the backlog that began when this replica had made `made`.
     pub fn backlog_is(&self, counted: Backlog, made: Backlog) {
         let mut seen = self.seen();
         seen.waiting = each(counted, each(seen.made, made, u32::wrapping_sub), u32::saturating_add);
         self.adjust(seen);
     }
 
-    /// A message has become a row, [`ONE_JOB`] or [`ONE_DEAD_LETTER`].
+    /// Records that a message became a row, [`ONE_JOB`] or [`ONE_DEAD_LETTER`].
     pub(super) fn one_more(&self, one: Backlog) {
         let mut seen = self.seen();
         seen.waiting = each(seen.waiting, one, u32::saturating_add);
@@ -125,9 +125,13 @@ impl IntakeThrottle {
         if full != std::mem::replace(&mut seen.full, full) {
             metrics::gauge!(names::INTAKE_PAUSED).set(f64::from(u8::from(full)));
             if full {
-                tracing::warn!(limit = self.backlog_limit, why = why_paused(seen.waiting), "new messages stay in RabbitMQ");
+                tracing::warn!(
+                    limit = self.backlog_limit,
+                    why = why_paused(seen.waiting),
+                    "intake is paused: new messages stay in RabbitMQ"
+                );
             } else {
-                tracing::info!(waiting, "intake goes on");
+                tracing::info!(waiting, "intake is resumed");
             }
         }
         let room = self.backlog_limit.saturating_sub(waiting);
@@ -145,7 +149,7 @@ impl IntakeThrottle {
     }
 }
 
-/// Both kinds of the one with those of the other.
+/// Combines two backlogs kind by kind.
 fn each(one: Backlog, other: Backlog, with: fn(u32, u32) -> u32) -> Backlog {
     Backlog { jobs: with(one.jobs, other.jobs), dead_letters: with(one.dead_letters, other.dead_letters) }
 }

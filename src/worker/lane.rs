@@ -1,4 +1,4 @@
-//! A lane: how many of its jobs run at a time, and whose.
+//! A lane: limits how many of its jobs run at the same time, and divides them among organizations.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,53 +14,55 @@ use crate::engine::{Lane, Product, Spawn};
 use crate::job::JobId;
 use crate::store::Tables;
 
-/// Deliveries in hand for so many seats: the next ones are there when a seat becomes free.
+/// Returns the prefetch for a lane with `limiters` permits: half as many again, so the next delivery is already here when a
+/// permit becomes free.
 #[must_use]
 pub fn prefetch(limiters: usize) -> u16 {
     u16::try_from(limiters * 3 / 2).unwrap_or(u16::MAX).max(2)
 }
 
-/// Of so many seats of a lane that takes intake, one is kept for organizations that have none.
+/// A lane that takes intake reserves one permit of this many for organizations that have none.
 const ONE_KEPT_OF: usize = 8;
 
-/// Jobs of dead owners that wait for a seat here, at most: more than one takeover frees, so that none waits for RabbitMQ.
+/// The most jobs of dead owners that wait for a permit here: more than one takeover frees, so that none of them waits for
+/// RabbitMQ.
 const TAKEN_OVER: usize = 1024;
 
-/// An organization counts as active for this long after its last delivery.
+/// An organization is active for this long after its last delivery.
 const ACTIVE_FOR: Duration = Duration::from_secs(10);
 
-/// The seats of a lane on this replica.
+/// The concurrency limit of a lane on this replica: hands out its permits.
 pub struct LaneLimiter {
     /// The lane.
     pub lane: Lane,
     permits: Arc<Semaphore>,
-    /// Of the seats, those kept for organizations that have none.
+    /// The permits that are reserved for organizations that have none.
     kept: Arc<Semaphore>,
-    /// Where intake waits for a seat.
+    /// Limits how many intake messages wait for a permit.
     waiting_room: Semaphore,
-    /// The one that stands in the queue for a seat, of wake-ups and intake.
+    /// Lets one wake-up or intake message at a time wait on `permits`.
     line: Semaphore,
-    /// The one that stands in the queue for that, of intake.
+    /// Lets one intake message at a time wait on `line`.
     turn: Semaphore,
     taken_over: Mutex<VecDeque<JobId>>,
     more_taken_over: Notify,
     capacity: usize,
     organizations: Mutex<HashMap<String, Active>>,
-    /// Whether claims are run here; otherwise deliveries only become rows.
+    /// Whether jobs run on this lane; otherwise deliveries only become rows.
     pub(super) runs: bool,
-    /// Seats freed so far.
+    /// The number of permits released so far.
     freed: Arc<AtomicUsize>,
     pace: Mutex<Pace>,
 }
 
-/// How many seats are freed in a second.
+/// The rate at which permits are released.
 struct Pace {
     seen: usize,
     at: Instant,
     per_second: f64,
 }
 
-/// A pace is looked at again after this.
+/// How long a measured pace is used before it is measured again.
 const PACE_OVER: Duration = Duration::from_secs(1);
 
 struct Active {
@@ -68,7 +70,7 @@ struct Active {
     last_seen: Instant,
 }
 
-/// A seat in use; dropping it frees it.
+/// The right to run one job on a lane. Dropping it releases it.
 pub(super) struct Permit {
     _permit: OwnedSemaphorePermit,
     freed: Arc<AtomicUsize>,
@@ -80,11 +82,11 @@ impl Drop for Permit {
     }
 }
 
-/// An organization's running job; dropping it counts it out.
+/// One job in its organization's share of a lane. Dropping it returns the part of the share.
 pub(super) struct TenantShare {
     limiter: Arc<LaneLimiter>,
     organization: String,
-    /// The organization has nothing else in hand here.
+    /// Whether the organization had no other job on this lane when this one was counted.
     is_first: bool,
 }
 
@@ -97,13 +99,14 @@ impl Drop for TenantShare {
 }
 
 impl LaneLimiter {
-    /// For `capacity` jobs at a time, which all come as wake-ups.
+    /// Creates the limiter of a lane for `capacity` jobs at a time, all of which arrive as wake-ups.
     #[must_use]
     pub fn new(lane: Lane, capacity: usize) -> Self {
         Self::keeping(lane, capacity, 0)
     }
 
-    /// For `capacity` jobs at a time, some of which come as intake: only those may have the seats that are kept.
+    /// Creates the limiter of a lane for `capacity` jobs at a time, some of which arrive as intake. Only those can use the
+    /// reserved permits.
     #[must_use]
     pub fn with_intake(lane: Lane, capacity: usize) -> Self {
         Self::keeping(lane, capacity, capacity / ONE_KEPT_OF)
@@ -127,38 +130,39 @@ impl LaneLimiter {
         }
     }
 
-    /// For deliveries that only become rows again: what the broker gave up.
+    /// Creates a limiter for queues whose deliveries run no job: control messages, and messages that RabbitMQ gave up delivering.
     #[must_use]
     pub fn rows_only(lane: Lane) -> Self {
         Self { runs: false, ..Self::new(lane, 1) }
     }
 
-    /// A free seat, when there is one.
+    /// Waits in line for a permit.
     pub(super) async fn permit(&self) -> Permit {
         let _line = self.line.acquire().await.expect("the semaphore is never closed");
         self.permit_past_line().await
     }
 
-    /// A free seat, when there is one, before whatever stands in line: for a job whose owner is dead.
+    /// Waits for a permit ahead of the line, for a job whose owner is dead.
     pub(super) async fn permit_past_line(&self) -> Permit {
         let permit = Arc::clone(&self.permits).acquire_owned().await.expect("the semaphore is never closed");
         Permit { _permit: permit, freed: Arc::clone(&self.freed) }
     }
 
-    /// A place to wait in for [`LaneLimiter::permit_in_turn`], while there is one.
+    /// Returns a place to wait in for [`LaneLimiter::permit_in_turn`], or `None` where too many intake messages wait already.
     pub(super) fn waiting_place(&self) -> Option<SemaphorePermit<'_>> {
         self.waiting_room.try_acquire().ok()
     }
 
-    /// A seat for intake, when there is one. Wake-ups are of older jobs, those of dead owners among them: of all intake that waits,
-    /// only one stands in the queue with them.
+    /// Waits for a permit for an intake message. Of all intake that waits, one message at a time stands in line with the
+    /// wake-ups, because wake-ups are for older jobs and for jobs of dead owners.
     pub(super) async fn permit_in_turn(&self) -> Permit {
         let _turn = self.turn.acquire().await.expect("the semaphore is never closed");
         self.permit().await
     }
 
-    /// Jobs of dead owners are due again: they have the next seats here, without waiting for their wake-ups to come through the
-    /// queue, or for RabbitMQ to be there. A bounded number of them waits; the others are left to their wake-ups.
+    /// Queues jobs of dead owners, which are due again, for the next permits of this lane: they wait neither for their
+    /// wake-ups to pass through the queue nor for RabbitMQ to be available. The number that waits is bounded; the others come
+    /// with their wake-ups.
     pub fn take_over(&self, jobs: impl Iterator<Item = JobId>) {
         let mut waiting = self.taken_over.lock().unwrap_or_else(PoisonError::into_inner);
         let room = TAKEN_OVER.saturating_sub(waiting.len());
@@ -167,7 +171,7 @@ impl LaneLimiter {
         self.more_taken_over.notify_one();
     }
 
-    /// The next job of a dead owner, when there is one.
+    /// Waits for the next job of a dead owner.
     async fn next_taken_over(&self) -> JobId {
         loop {
             let next = self.taken_over.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
@@ -178,26 +182,26 @@ impl LaneLimiter {
         }
     }
 
-    /// A seat that is free now; the kept ones are for the first job of an organization.
+    /// Returns a permit if one is free now. The reserved permits are only for the first job of an organization.
     pub(super) fn free_permit(&self, share: &TenantShare) -> Option<Permit> {
         let kept = || share.is_first.then(|| Arc::clone(&self.kept).try_acquire_owned().ok()).flatten();
         let permit = Arc::clone(&self.permits).try_acquire_owned().ok().or_else(kept)?;
         Some(Permit { _permit: permit, freed: Arc::clone(&self.freed) })
     }
 
-    /// Free seats now, for whoever comes.
+    /// Returns the number of free permits, without the reserved ones.
     #[must_use]
     pub fn free(&self) -> usize {
         self.permits.available_permits()
     }
 
-    /// Seats in all.
+    /// Returns the number of permits, with the reserved ones.
     #[must_use]
     pub const fn capacity(&self) -> usize {
         self.capacity
     }
 
-    /// Jobs that this lane is done with in a second.
+    /// Returns how many jobs this lane has lately completed in a second.
     pub fn pace(&self) -> usize {
         let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
         let over = pace.at.elapsed();
@@ -208,7 +212,8 @@ impl LaneLimiter {
         pace.per_second as usize
     }
 
-    /// Counts a job of `organization` in, unless it has its share: with `n` active organizations, the `n`-th part of the seats.
+    /// Counts a job of `organization`, or returns `None` where the organization has used its share. With `n` active
+    /// organizations, the share is the `n`-th part of the permits.
     pub(super) fn share(self: &Arc<Self>, organization: &str) -> Option<TenantShare> {
         let mut active = self.active();
         active.retain(|_, one| one.running > 0 || one.last_seen.elapsed() < ACTIVE_FOR);
@@ -231,22 +236,22 @@ impl LaneLimiter {
     }
 }
 
-/// A lane being served.
+/// The loop that serves one queue.
 pub struct LaneRun<P: Product, T: Tables<Changes = P::Changes>> {
-    /// Who does the work.
+    /// The worker that handles the deliveries.
     pub worker: Arc<Worker<P, T>>,
-    /// Where.
+    /// The limiter whose permits the deliveries use.
     pub limiter: Arc<LaneLimiter>,
-    /// From the consumer; bounded by its prefetch.
+    /// The deliveries from the consumer, whose prefetch bounds them.
     pub deliveries: mpsc::Receiver<Delivery>,
-    /// The deliveries in hand, awaited by the drain.
+    /// The deliveries in hand; the drain waits for them.
     pub in_hand: TaskTracker,
-    /// Starts one piece of work a delivery.
+    /// Starts one concurrent run for each delivery.
     pub spawn: Spawn,
 }
 
 impl<P: Product, T: Tables<Changes = P::Changes>> LaneRun<P, T> {
-    /// Hands every delivery, and every job of a dead owner, to a piece of work of its own until the consumer ends.
+    /// Starts a concurrent run for every delivery, and for every job of a dead owner, until the consumer ends.
     pub async fn serve(mut self) {
         loop {
             let (worker, limiter) = (Arc::clone(&self.worker), Arc::clone(&self.limiter));
@@ -279,7 +284,7 @@ mod tests {
     fn one_organization_may_use_every_seat_and_two_share_them() {
         let limiter = Arc::new(LaneLimiter::new(LANE, 4));
         let first: Vec<_> = (0..4).map(|_| limiter.share("a").unwrap()).collect();
-        assert!(limiter.share("b").is_some(), "b has its share whatever a has");
+        assert!(limiter.share("b").is_some(), "b has its share however many jobs a has");
         assert!(limiter.share("a").is_none(), "a is over its share while b is active");
         drop(first);
         assert!(limiter.share("a").is_some());
@@ -316,7 +321,7 @@ mod tests {
         let mut taken_over = Box::pin(limiter.permit_past_line());
         assert!((&mut taken_over).now_or_never().is_none());
         permits.clear();
-        assert!(taken_over.now_or_never().is_some(), "one wake-up at most has its permit before");
+        assert!(taken_over.now_or_never().is_some(), "at most one wake-up gets its permit first");
         let jobs: Vec<_> = (0..=TAKEN_OVER).map(|_| JobId::fresh()).collect();
         limiter.take_over(jobs.iter().copied());
         let next = std::iter::from_fn(|| limiter.next_taken_over().now_or_never()).collect::<Vec<_>>();
@@ -330,7 +335,7 @@ mod tests {
         let permits: Vec<_> = shares.iter().map(|share| limiter.free_permit(share)).collect();
         assert_eq!(permits.iter().flatten().count(), 7);
         let (first, second) = (limiter.share("b").unwrap(), limiter.share("b").unwrap());
-        let _permit = limiter.free_permit(&first).expect("a kept one");
+        let _permit = limiter.free_permit(&first).expect("a reserved one");
         assert!(limiter.free_permit(&second).is_none());
     }
 

@@ -1,4 +1,4 @@
-//! A replica's right to the jobs it owns, by its own monotonic clock.
+//! The lease of a replica, measured by the replica's own monotonic clock.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -8,10 +8,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::job::ReplicaId;
 
-/// A replica that could not renew for this long starts no effect.
+/// A replica whose last renewal is older than this starts no effect.
 const EFFECTS_WITHIN: Duration = Duration::from_secs(3);
 
-/// One incarnation's lease.
+/// The lease of one incarnation.
 #[derive(Debug)]
 pub struct Lease {
     replica: ReplicaId,
@@ -21,40 +21,40 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Just begun.
+    /// Creates a lease that was renewed just now.
     #[must_use]
     pub fn new(replica: ReplicaId) -> Self {
         let (renewed, _) = watch::channel(Instant::now());
         Self { replica, renewed, lost: CancellationToken::new(), why: Mutex::new(None) }
     }
 
-    /// Whose it is.
+    /// Returns the replica that holds the lease.
     #[must_use]
     pub const fn replica(&self) -> ReplicaId {
         self.replica
     }
 
-    /// Cancelled when this incarnation is over.
+    /// Returns a token that is cancelled when the lease is lost.
     #[must_use]
     pub fn lost(&self) -> CancellationToken {
         self.lost.clone()
     }
 
-    /// Renewed by a heartbeat that was sent at `sent`.
+    /// Renews the lease by a heartbeat that was sent at `sent`.
     pub fn renew(&self, sent: Instant) {
         self.renewed.send_replace(sent);
     }
 
-    /// This incarnation is over.
+    /// Ends the lease, and with it this incarnation.
     pub fn lose(&self, why: String) {
-        tracing::warn!(why, replica = %self.replica, "the lease is lost: this incarnation drops its jobs");
+        tracing::warn!(why, replica = %self.replica, "the lease is lost; this incarnation drops its jobs");
         if let Ok(mut known) = self.why.lock() {
             *known = Some(why);
         }
         self.lost.cancel();
     }
 
-    /// Waits until the lease is fresh enough to start an effect. Never returns where it is lost: the caller is dropped.
+    /// Waits until the lease is fresh enough to start an effect. Does not return once the lease is lost: the caller is dropped.
     pub async fn may_start_effect(&self) {
         let mut renewed = self.renewed.subscribe();
         let fresh = |at: &Instant| at.elapsed() < EFFECTS_WITHIN;

@@ -1,13 +1,13 @@
-//! The line, from a delivery to its ack:
+//! The path of a job, from a delivery to its ack:
 //!
 //! ```text
 //! delivery ─ decode ─ claim
-//!    └─ loop: stage due ─ [intent commit] ─ run ─ decide ─ commit ─ publish what the commit made due
+//!    └─ for each stage due: look ─ [store intent] ─ run ─ decide ─ commit ─ publish what the commit made due
 //! ─ ack
 //! ```
 //!
 //! **Invariant:** no transaction and no pooled connection is open while a stage runs.
-//! **Invariant:** a delivery is acked after everything it led to is stored; what is stored is found again by the waker.
+//! **Invariant:** a delivery is acked only after everything it led to is stored; the waker finds what is stored.
 
 mod admission;
 mod announcer;
@@ -60,27 +60,27 @@ use stage_run::{Due, Step};
 pub struct Worker<P: Product, T: Tables<Changes = P::Changes>> {
     context: WorkerContext<P, T>,
     lease: Arc<Lease>,
-    /// No new claims; stages in hand are finished.
+    /// Cancelled when the worker drains: it finishes the stages in hand and claims nothing new.
     drain: CancellationToken,
     throttle: Arc<IntakeThrottle>,
     quotas: Arc<Quotas>,
 }
 
-/// One delivery may keep a worker busy for this long; then the job is given up with a wake-up.
+/// The longest time that one delivery occupies the worker; then the worker gives the job up, with a wake-up.
 const LONGEST_DELIVERY: Duration = Duration::from_secs(60);
 
-/// How a committed step goes on.
+/// How a run continues after a stage.
 enum After {
-    /// The next stage is due and this claim goes on.
+    /// The next stage is due, and this claim goes on with it.
     GoOn,
-    /// The job is finished, waits, or is given up.
+    /// The job is finished, waits, is given up, or is fenced.
     Stop,
-    /// Nobody knows what the row looks like: read it again.
+    /// The state of the row is not known: it must be read again.
     ReadAgain,
 }
 
 impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
-    /// Of these parts, under this lease.
+    /// Creates a worker from its parts, under `lease`.
     #[must_use]
     pub const fn new(
         context: WorkerContext<P, T>,
@@ -92,7 +92,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         Self { context, lease, drain, throttle, quotas }
     }
 
-    /// Takes a delivery to its end. Where the lease is lost on the way, it goes back.
+    /// Handles a delivery up to its ack. If the lease is lost meanwhile, the delivery returns to its queue.
     pub(crate) async fn handle(&self, mut delivery: Delivery, limiter: &Arc<LaneLimiter>) {
         let lost = self.lease.lost();
         tokio::select! {
@@ -113,8 +113,8 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         }
     }
 
-    /// Takes over the job of a dead owner as a wake-up would, which comes as well. Where the lease is lost on the way, whoever
-    /// finds us dead does the same.
+    /// Claims and runs the job of a dead owner, as its wake-up would, which arrives as well. If the lease is lost meanwhile, the
+    /// replica that takes over this one's jobs does the same.
     pub(crate) async fn take_over(&self, job: JobId, limiter: &Arc<LaneLimiter>) {
         let lost = self.lease.lost();
         tokio::select! {
@@ -132,13 +132,13 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         let trace = Trace::received(claim.job.traceparent.as_deref(), claim.tracestate.as_deref());
         let span = tracing::info_span!("job", job.id = %claim.job.id, job.pipeline = claim.job.pipeline,
             job.organization = claim.job.organization, trace.id = trace.id());
-        // What the claim announces goes out before anything that its stages do.
+        // The events of the claim are published before those of its stages.
         self.context.announcer.tell(told);
         let run = self.run(*claim, &mut holding);
         trace.around(run.instrument(span)).await;
     }
 
-    /// Runs a claimed job stage by stage until it is finished, waits, is given up or is no longer ours.
+    /// Runs a claimed job stage by stage until it is finished, waits, is given up or is fenced.
     async fn run(&self, mut claim: Claim, holding: &mut Holding) {
         let started = Instant::now();
         loop {
@@ -152,7 +152,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
                 Ok(Some(again)) => claim = again,
                 Ok(None) => return,
                 Err(error) => {
-                    tracing::error!(error = crate::fault::chain(&error), "the job's row does not read");
+                    tracing::error!(error = crate::fault::chain(&error), "the job's row cannot be read; the run ends");
                     return;
                 }
             }
@@ -179,7 +179,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         }
     }
 
-    /// Runs the stage due until something is committed of it, or the job is given up.
+    /// Runs the stage due until a commit records its outcome, or the job is given up.
     async fn run_stage(
         &self,
         claim: &Claim,
@@ -214,7 +214,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
                 Decision::Commit(commit) => *commit,
                 Decision::Repeat => {
                     conflicts += 1;
-                    // Somebody else moved first: what was seen before that is seen again.
+                    // The compare-and-set was lost: everything read before it must be read again.
                     due.kept.clear();
                     self.refused(claim, effect.as_ref()).await;
                     continue;
@@ -236,13 +236,13 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         }
     }
 
-    /// Gives the job up without a record, with what its stage has fetched so far.
+    /// Gives the job up without a record of the run, and stores the partial results of its stage.
     async fn give_up(&self, claim: &Claim, due: &Due<'_, P>, delay: Duration) -> After {
         self.context.postpone(&claim.fence, delay, SoFar::Only(due.kept.to_stored().as_deref())).await;
         After::Stop
     }
 
-    /// Commits until it is known what became of it.
+    /// Commits, and repeats the commit until its outcome is known.
     async fn commit(&self, run: Run<'_>, at: &Position<'_>, mut commit: Commit<P::Changes>) -> Result<Committed, After> {
         let (mut replaced, mut in_doubt) = (false, false);
         loop {
@@ -263,7 +263,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
                 report::ill(&fault);
                 self.context.pause().await;
             }
-            // An earlier one that seemed lost may have come late, and be what this one meets.
+            // An earlier commit that seemed lost may have landed late, and may be the reason why this one fails.
             if is_ill || std::mem::take(&mut in_doubt) {
                 match self.context.patiently(|| self.context.store().landed(run, &commit)).await {
                     Ok(Landed::No) if is_ill => {
@@ -272,7 +272,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
                     }
                     Ok(Landed::No) => {}
                     Ok(Landed::Yes) => {
-                        // Its follow-ups are stamped, and nobody knows which.
+                        // Its follow-ups are stamped, but it is not known which.
                         self.context.stamps.doubt_all();
                         return Err(After::ReadAgain);
                     }
@@ -282,7 +282,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             if replaced {
                 tracing::error!(
                     error = fault.message(),
-                    "the job can be neither committed nor parked; it is tried again in a minute"
+                    "the job can be neither committed nor parked; it is due again in a minute"
                 );
                 self.context.postpone(run.fence, LONGEST_DELIVERY, SoFar::Only(commit.partial.as_deref())).await;
                 return Err(After::Stop);
@@ -290,7 +290,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             replaced = true;
             let effect = commit.effect.take();
             match decide(at, Ended::Fault(fault), rand::random()) {
-                // What was done outside stays done, whatever is wrong with storing what came of it.
+                // The effect has happened, even if its outcome cannot be stored as the stage returned it.
                 Decision::Commit(instead) => {
                     let effect = effect.map(|effect| EffectOutcome { provider_ref: None, ..effect });
                     commit = Commit { effect, ..*instead };
@@ -313,8 +313,8 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         After::GoOn
     }
 
-    /// The claim's pipeline, where this worker knows it, its stage, its schema and its checkpoints' versions; otherwise the job
-    /// waits for a worker that does.
+    /// Returns the claim's pipeline if this worker knows the pipeline, the stage, the schema and the versions of the checkpoints;
+    /// otherwise commits that the job waits for a worker that does.
     async fn known(&self, claim: &Claim) -> Option<&Pipeline<P>> {
         match version_skew::unseal(&self.context, claim).await {
             Ok(false) => {}
@@ -342,7 +342,10 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         match self.context.writer.commit(run, &commit).await {
             Ok(committed) => self.context.publish(&committed.wake, committed.announcements).await,
             Err(error) => {
-                tracing::warn!(error = crate::fault::chain(&error), "a job of another version cannot be left waiting yet");
+                tracing::warn!(
+                    error = crate::fault::chain(&error),
+                    "a job of another version could not be made to wait; it is due again in a second"
+                );
                 self.context.postpone(&claim.fence, Duration::from_secs(1), SoFar::AsStored).await;
             }
         }
@@ -351,6 +354,6 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
 
 fn fenced(stage: &StageInfo) -> After {
     metrics::counter!(names::FENCED).increment(1);
-    tracing::info!(stage = stage.name, "fenced: the job is no longer ours");
+    tracing::info!(stage = stage.name, "the job was fenced: this replica no longer owns it and drops it");
     After::Stop
 }

@@ -1,4 +1,4 @@
-//! A message that is refused becomes a dead letter, as far as its producer's quota has room; the refusal is announced either way.
+//! Stores a refused message as a dead letter, as far as its producer's quota has room. The refusal is announced either way.
 
 use super::Worker;
 use super::claiming::Taken;
@@ -12,7 +12,8 @@ use crate::store::{NewDeadLetter, StoreError, Tables};
 use crate::telemetry::names;
 
 impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
-    /// Keeps what could not become a job. Where even that fails, the message goes back and comes again.
+    /// Stores a message that could not become a job as a dead letter. If that fails, the message returns to its queue and is
+    /// redelivered.
     pub(super) async fn keep(&self, delivery: &Delivery, refusal: &Refusal) -> Taken {
         let read = if delivery.discarded.is_some() { Said::by_beginning } else { Said::by };
         let said = read(&delivery.body);
@@ -57,19 +58,19 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
                 tracing::debug!(
                     error.code = code,
                     error = chain(refusal),
-                    "a message is refused and not kept: its producer's quota is full"
+                    "a message was refused and is not stored as a dead letter: its producer's quota is full"
                 );
                 Taken::Nothing
             }
             Err(error) => {
-                tracing::error!(error = chain(&error), "a dead letter cannot be stored");
+                tracing::error!(error = chain(&error), "a dead letter could not be stored; its message returns to the queue");
                 self.context.pause().await;
                 Taken::Back
             }
         }
     }
 
-    /// The number of the dead letter, if there is room for one.
+    /// Stores the dead letter and returns its number, or `None` where the quota has no room for it.
     async fn store_refused(&self, new: &NewDeadLetter<'_>) -> Result<Option<i64>, StoreError> {
         let context = &self.context;
         let bytes = new.kept_bytes();

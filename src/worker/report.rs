@@ -1,4 +1,4 @@
-//! One INFO a finished job, one WARN a retry, one ERROR a parked job; and the counters.
+//! Logs and counts the outcomes of stages: INFO for a finished job, WARN for a retry, ERROR for a parked job.
 
 use crate::engine::{AttemptOutcome, Commit, Position, Record};
 use crate::fault::StageFault;
@@ -6,13 +6,17 @@ use crate::job::{EffectState, JobState};
 use crate::store::{Committed, Run};
 use crate::telemetry::names;
 
-/// Postgres or RabbitMQ is ill.
+/// Reports that Postgres or RabbitMQ is unavailable.
 pub(super) fn ill(fault: &StageFault) {
     metrics::counter!(names::INFRASTRUCTURE_ERRORS, "code" => fault.code()).increment(1);
-    tracing::warn!(error.code = fault.code(), error = fault.message(), "infrastructure is ill: waiting, no attempt is used");
+    tracing::warn!(
+        error.code = fault.code(),
+        error = fault.message(),
+        "Postgres or RabbitMQ is unavailable; the job waits, no attempt is used"
+    );
 }
 
-/// A stage's outcome is stored.
+/// Reports the outcome of a stage that was committed.
 pub(super) fn committed<C>(run: Run<'_>, at: &Position<'_>, commit: &Commit<C>, committed: &Committed) {
     let pipeline = run.job.pipeline.clone();
     let outcome = match &commit.record {
@@ -34,7 +38,7 @@ pub(super) fn committed<C>(run: Run<'_>, at: &Position<'_>, commit: &Commit<C>, 
                 attempt = run.job.attempt.0,
                 error.code = failure.code,
                 error = failure.message,
-                "it will be tried again"
+                "an attempt failed; the stage is retried later"
             ),
             AttemptOutcome::Waited => {
                 tracing::info!(stage = at.stage.name, error.code = failure.code, reason = failure.message, "the job waits");
@@ -49,11 +53,11 @@ pub(super) fn committed<C>(run: Run<'_>, at: &Position<'_>, commit: &Commit<C>, 
         }
     }
     match committed.state {
-        JobState::Succeeded => tracing::info!("succeeded"),
+        JobState::Succeeded => tracing::info!("the job succeeded"),
         JobState::Parked | JobState::Ready | JobState::Running | JobState::Waiting | JobState::Cancelled => {}
     }
     if let Some(parent) = committed.parent_done {
-        tracing::info!(parent.id = %parent, "its parent has succeeded with it");
+        tracing::info!(parent.id = %parent, "the last follow-up is done; the parent has succeeded");
     }
     if !matches!(committed.state, JobState::Running) {
         metrics::counter!(names::JOBS, "pipeline" => pipeline, "state" => committed.state.word()).increment(1);

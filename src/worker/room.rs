@@ -1,4 +1,4 @@
-//! Room in the quotas for what a delivery would make.
+//! Charges the rows that a delivery makes to the quotas.
 
 use super::Worker;
 use super::claiming::Trouble;
@@ -8,7 +8,7 @@ use crate::message::{Cancel, Intake, Refusal, Sender};
 use crate::store::{ActionResult, Actor, CancelByKey, Cancelling, Tables, Target};
 
 impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
-    /// Room for a job in the quotas of its producer and its organization. A message whose job is there needs none.
+    /// Returns room for a job in the quotas of its producer and its organization. A message whose job exists needs no room.
     pub(super) async fn room_for(&self, sender: &Sender, intake: &Intake, bytes: usize) -> Result<Option<Permit>, Trouble> {
         let about = intake.about();
         let ask = || self.quotas.job(sender.name(), about.organization, about.not_before, bytes);
@@ -23,7 +23,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         }
     }
 
-    /// Cancels a job, or notes that it is to be cancelled when it comes, if the producer has not noted too many.
+    /// Cancels a job. If the job has not arrived yet, notes the cancel for its arrival, as far as the producer's quota has room.
     pub(super) async fn cancel_within_quota(
         &self,
         cancel: &Cancel,

@@ -1,4 +1,4 @@
-//! One attempt of one stage: look, store the intent, run. Panics are caught, time is bounded.
+//! One attempt of one stage: looks, stores the intent, runs. Panics are caught, and time is bounded.
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
@@ -13,7 +13,7 @@ use crate::engine::{Context, Effect, Ended, ErasedPrepared, ErasedStage, Kept, P
 use crate::fault::{Class, Fault, StageFault};
 use crate::store::{Claim, IntentOutcome, Tables};
 
-/// The stage due of a claimed job, with what its runs share.
+/// The stage due of a claimed job, and what its runs share.
 pub(super) struct Due<'a, P: Product> {
     pub(super) info: &'a StageInfo,
     pub(super) stage: &'a dyn ErasedStage<P>,
@@ -23,29 +23,29 @@ pub(super) struct Due<'a, P: Product> {
     pub(super) kept: &'a Kept<'a>,
 }
 
-/// What an attempt came to.
+/// The result of an attempt.
 pub(super) enum Step<C> {
-    /// It ended, with this effect where it had one.
+    /// The attempt ended, with this effect if it had one.
     Ended(Ended<C>, Option<Effect>),
-    /// The ledger says not now.
+    /// The effect must not start before this time has passed.
     NotYet(Duration),
-    /// The job is no longer ours.
+    /// This replica no longer owns the job.
     Fenced,
 }
 
 impl<C> Step<C> {
-    /// The job's deadline has passed before the stage began, or before its effect was called for.
+    /// Ends an attempt because the job's deadline passed before the stage began, or before the call of its effect.
     pub(super) fn overdue(effect: Option<Effect>) -> Self {
         Self::Ended(Ended::Fault(LineFault::DeadlineExceeded.into()), effect)
     }
 }
 
-/// Why the line itself ends a stage.
+/// A reason why the worker, and not the stage, ends a run.
 #[derive(Debug, thiserror::Error)]
 enum LineFault {
     #[error("the job's deadline has passed")]
     DeadlineExceeded,
-    #[error("nobody knows whether the last call went through, and the destination's policy is `hold`")]
+    #[error("it is not known whether the last call went through, and the destination's policy is `hold`")]
     UnknownOutcome,
 }
 
@@ -66,14 +66,14 @@ impl Fault for LineFault {
         match self {
             Self::DeadlineExceeded => "Publish the job again with a later deadline, or retry it now by hand.".to_owned(),
             Self::UnknownOutcome => {
-                "Look at the destination whether the message is there; then retry the job or cancel it.".to_owned()
+                "Check whether the message is at the destination; then retry the job or cancel it.".to_owned()
             }
         }
     }
 }
 
 impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
-    /// Looks, stores the intent where there is one, and runs.
+    /// Looks, stores the intent if there is one, and runs the stage.
     pub(super) async fn attempt(&self, claim: &Claim, due: &Due<'_, P>) -> Step<P::Changes> {
         let Due { info, stage, payload, kept, .. } = *due;
         let services = &*self.context.services;
@@ -89,14 +89,14 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             None => None,
             Some(intent) => {
                 self.lease.may_start_effect().await;
-                // Looking took its time, and so does storing the intent: nothing is done outside after the deadline.
+                // Time has passed since the look, and storing the intent takes more: no effect starts after the deadline.
                 if claim.is_overdue() {
                     return Step::overdue(None);
                 }
                 let stored =
                     self.context.patiently(|| self.context.store().store_intent(&claim.fence, &claim.job, &intent)).await;
                 match stored {
-                    // Whoever waits for its turn at a destination does not call for it after the job's deadline.
+                    // A call that waits for a permit of its destination is not made after the job's deadline.
                     Ok(IntentOutcome::Go(effect)) => {
                         let deadline = claim.deadline.map_or(effect.deadline, |deadline| deadline.min(effect.deadline));
                         Some(Effect { deadline, ..effect })
@@ -118,12 +118,12 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         Step::Ended(ended, effect)
     }
 
-    /// Settles an effect whose call was refused because somebody else moved first. Otherwise the next look, and everybody
-    /// else's, could take the other's work for ours where the two have the same value.
+    /// Settles an effect whose compare-and-set was lost. Otherwise the next look, in this job or another, could take the other
+    /// writer's change for ours if the two have the same value.
     pub(super) async fn refused(&self, claim: &Claim, effect: Option<&Effect>) {
         let Some(effect) = effect else { return };
         if let Err(error) = self.context.patiently(|| self.context.store().effect_refused(&claim.fence, &effect.key)).await {
-            tracing::error!(error = crate::fault::chain(&error), "a refused effect cannot be settled");
+            tracing::error!(error = crate::fault::chain(&error), "an effect whose compare-and-set was lost could not be settled");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Wake-ups of this replica that may not have been published: the stamps of their rows are to be taken back.
+//! The stamps of this replica that are in doubt: their wake-ups may not have been published, so the stamps must be taken back.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -6,31 +6,31 @@ use std::time::{Duration, Instant};
 use crate::job::{JobId, ReplicaId};
 use crate::store::{Store, StoreError};
 
-/// Jobs in doubt that are remembered one by one; with more, every stamp of the replica is in doubt.
+/// The most jobs whose stamps are in doubt one by one; with more, every stamp of the replica is in doubt.
 const JOBS: usize = 10_000;
 
-/// A statement whose answer was lost may still be under way at Postgres for so long: its own limit is 8 s.
+/// How long a statement whose answer was lost may still run in Postgres, whose limit for it is 8 s.
 const UNDECIDED_FOR: Duration = Duration::from_secs(10);
 
-/// Stamps in doubt, of one incarnation.
+/// The stamps of one incarnation that are in doubt.
 #[derive(Debug, Default)]
 pub struct Stamps(Mutex<Doubt>);
 
 #[derive(Debug, Default)]
 struct Doubt {
     jobs: Vec<JobId>,
-    /// All that were made until then.
+    /// Every stamp made until this time is in doubt.
     all: Option<Instant>,
 }
 
-/// Rows are being stamped and their wake-ups published; see [`Stamps::while_stamping`].
+/// A guard over rows that are stamped and published; see [`Stamps::while_stamping`].
 pub struct Stamping {
     stamps: Arc<Stamps>,
     is_done: bool,
 }
 
 impl Stamping {
-    /// Every stamp is published or in doubt by itself.
+    /// Ends the guard: every stamp was published, or is in doubt by itself.
     pub fn done(mut self) {
         self.is_done = true;
     }
@@ -45,7 +45,7 @@ impl Drop for Stamping {
 }
 
 impl Stamps {
-    /// The wake-ups of these jobs were not published, as far as is known.
+    /// Puts the stamps of these jobs in doubt: their wake-ups may not have been published.
     pub(super) fn doubt(&self, jobs: &[JobId]) {
         let mut doubt = self.locked();
         if doubt.jobs.len() + jobs.len() > JOBS {
@@ -55,24 +55,25 @@ impl Stamps {
         }
     }
 
-    /// Rows were stamped, and nobody knows which: the answer was lost.
+    /// Puts every stamp in doubt: rows were stamped, but the answer that names them was lost.
     pub fn doubt_all(&self) {
         self.locked().all = Some(Instant::now());
     }
 
-    /// Where what is returned is dropped before it is done, every stamp is in doubt: rows may be stamped and not published.
+    /// Returns a guard. If it is dropped before it is done, every stamp is in doubt, because rows may be stamped and not
+    /// published.
     #[must_use]
     pub fn while_stamping(self: &Arc<Self>) -> Stamping {
         Stamping { stamps: Arc::clone(self), is_done: false }
     }
 
-    /// Takes a bounded number of the stamps in doubt back. `true`: there are more. What fails stays in doubt, and what may not have
-    /// been stored yet is looked for again.
+    /// Takes a bounded number of the stamps in doubt back. `true`: there are more. What fails stays in doubt, and what may
+    /// not have been stored yet is looked for again.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn take_back(&self, store: &Store, me: ReplicaId) -> Result<bool, StoreError> {
-        // They stay in doubt until it is done: whoever waits for Postgres here may be dropped.
+        // The stamps stay in doubt until they are taken back, because this future may be dropped while it waits for Postgres.
         let (jobs, all) = {
             let doubt = self.locked();
             (doubt.jobs.clone(), doubt.all)

@@ -1,4 +1,5 @@
-//! Jobs of another version: a schema, pipeline, stage or checkpoint that this worker does not know waits for one that does.
+//! Jobs of another version: a job with a schema, pipeline, stage or checkpoint version that this worker does not know waits for a
+//! worker that does.
 
 use serde_json::value::to_raw_value;
 
@@ -24,7 +25,7 @@ impl Unknown {
                 job,
                 "newer_version",
                 what,
-                "Start a worker of the version that knows it, or roll back what made it.",
+                "Start a worker of a version that knows it, or roll back the change that made it.",
             ),
         }
     }
@@ -37,7 +38,7 @@ impl Unknown {
         Self { wait: None, failure: failure(job, "unreadable_payload", what, "Cancel the job and publish it again.") }
     }
 
-    /// The job waits for a worker that knows it, or is parked where none can.
+    /// Returns the commit that makes the job wait for a worker that knows it, or parks the job if no worker can run it.
     pub(super) fn into_commit<C>(self, claim: &Claim) -> Commit<C> {
         let job = &claim.job;
         let (outcome, next) = match self.wait {
@@ -55,13 +56,14 @@ fn failure(job: &Job, code: &str, message: &str, hint: &str) -> Failure {
     Failure { code: code.to_owned(), message: message.to_owned(), hint: hint.to_owned(), fingerprint }
 }
 
-/// What a job of an unknown pipeline waits for; with `/stage@version` behind it, of an unknown stage.
+/// Returns the key that a job of an unknown pipeline waits for. `of` is `pipeline`, or `pipeline/stage@version` for an unknown
+/// stage.
 #[must_use]
 pub fn version_key(of: &str) -> String {
     format!("version:{of}")
 }
 
-/// Whether the stage due or a checkpoint is newer than this worker.
+/// Returns an [`Unknown`] if this worker does not know the stage due, or if a checkpoint is newer than this worker.
 pub(super) fn unknown_stage<P: Product>(pipeline: &Pipeline<P>, claim: &Claim) -> Option<Unknown> {
     let job = &claim.job;
     if pipeline.stage(&job.stage).is_none() {
@@ -76,8 +78,8 @@ pub(super) fn unknown_stage<P: Product>(pipeline: &Pipeline<P>, claim: &Claim) -
     Some(Unknown::newer(job, key, &format!("the checkpoint of `{}` is of version {}", newer.stage, newer.version)))
 }
 
-/// Decodes the payload of a job that came with a newer schema, now that this worker may know it. The job is given up then, to
-/// begin as one that has just come: `false` means that there was nothing to decode.
+/// Decodes the sealed payload of a job that arrived with a newer schema, which this worker may know. The job is then given up, to
+/// begin again like a new job. Returns `false` if there was nothing to decode.
 pub(super) async fn unseal<P: Product, T: Tables<Changes = P::Changes>>(
     context: &WorkerContext<P, T>,
     claim: &Claim,
@@ -92,7 +94,8 @@ pub(super) async fn unseal<P: Product, T: Tables<Changes = P::Changes>>(
     unsealed.map(|_| true).map_err(|error| unreadable(&chain(&error)))
 }
 
-/// Source and key may have come beside the body, so they are the row's. The bytes themselves were admitted when they came.
+/// Opens and decodes a sealed payload. Source and key may have been properties of the message, so they come from the row. The
+/// sender of the bytes was checked when they arrived.
 fn open<P: Product, T: Tables<Changes = P::Changes>>(
     context: &WorkerContext<P, T>,
     job: &Job,

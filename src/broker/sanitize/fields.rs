@@ -1,54 +1,54 @@
-//! What is read of a frame's payload: texts that are not UTF-8 are blanked, tables nested too deep become bytes, and the size of the
-//! header table is measured. Formats: AMQP 0-9-1, 4.2.3 and 4.2.5, with RabbitMQ's field types
-//! (<https://www.rabbitmq.com/amqp-0-9-1-errata#section_3>).
+//! Reads and repairs the payload of a frame: texts that are not UTF-8 are blanked, tables nested too deeply become
+//! bytes, and the size of the header table is measured. Formats: AMQP 0-9-1, 4.2.3 and 4.2.5, with RabbitMQ's field
+//! types (<https://www.rabbitmq.com/amqp-0-9-1-errata#section_3>).
 
 use crate::message::{DELIVERY_COUNTS, DEPTH_LIMIT, HEADERS_LIMIT};
 
-/// `basic.deliver`: its class and its method.
+/// Class and method of `basic.deliver`.
 pub(super) const DELIVER: [u8; 4] = [0, 60, 0, 60];
-/// Class, weight and the body's size come before the properties.
+/// Position of the properties, after class, weight and the body's size.
 const PROPERTIES: usize = 12;
-/// A table begins with its length in four bytes.
+/// Size of a table's length field, in bytes.
 const LENGTH: usize = 4;
 
-/// A frame's payload, read and repaired from its beginning to its end. Where something cannot be read, the rest stays as it is: the
-/// driver's parser is the judge.
+/// A frame's payload, read and repaired from its beginning to its end. If something cannot be parsed, the rest stays as
+/// it is, and the driver's parser decides.
 pub(super) struct Fields<'f> {
     bytes: &'f mut [u8],
     at: usize,
     headers: Headers,
 }
 
-/// What a content header's table is found to be.
+/// Measurements of a content header's table.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Headers {
-    /// Values, nested ones too, of the fields up to `kept`.
+    /// Number of values, including nested ones, in the fields up to `kept`.
     pub(super) values: usize,
-    /// The table's size on the wire in bytes, without the counts that RabbitMQ has added.
+    /// The table's size on the wire in bytes, without the delivery counts that RabbitMQ adds.
     pub(super) bytes: usize,
-    /// Where the table's length stands in the payload.
+    /// Position of the table's length in the payload.
     pub(super) at: usize,
-    /// Where the last field ends with which the table is within [`HEADERS_LIMIT`].
+    /// End of the last field with which the table is within [`HEADERS_LIMIT`].
     pub(super) kept: usize,
-    /// Where the table ends.
+    /// End of the table.
     pub(super) end: usize,
 }
 
 impl Headers {
-    /// Whether the table is larger than intake takes.
+    /// Returns whether the table is larger than intake accepts.
     pub(super) const fn is_too_large(&self) -> bool {
         self.bytes > HEADERS_LIMIT
     }
 }
 
 impl<'f> Fields<'f> {
-    /// Of this payload.
+    /// Creates a reader of this payload.
     pub(super) fn of(bytes: &'f mut [u8]) -> Self {
         Self { bytes, at: 0, headers: Headers::default() }
     }
 
-    /// Consumer tag, delivery tag, whether it is a redelivery, exchange, routing key. Returns the delivery tag; `None` where the
-    /// payload cannot be read or is no `basic.deliver`.
+    /// Reads a `basic.deliver`: consumer tag, delivery tag, redelivered flag, exchange, routing key. Returns the
+    /// delivery tag, or `None` if the payload cannot be parsed or is another method.
     pub(super) fn deliver(&mut self) -> Option<u64> {
         if !self.bytes.starts_with(&DELIVER) {
             return None;
@@ -62,15 +62,15 @@ impl<'f> Fields<'f> {
         Some(tag)
     }
 
-    /// Class, weight, the body's size, a bit for each property that is there, from the highest on, and these. Returns what the
-    /// header table is.
+    /// Reads a content header: class, weight, the body's size, one flag per property from the highest bit on, and the
+    /// properties. Returns the measurements of the header table.
     pub(super) fn properties(&mut self) -> Option<Headers> {
         self.skip(PROPERTIES)?;
         let present = self.number(2)?;
         for bit in (2..16).rev().filter(|bit| present >> bit & 1 == 1) {
             match bit {
                 13 => self.header_table()?,
-                // Delivery mode and priority; the timestamp.
+                // Delivery mode and priority. 6 is the timestamp.
                 11 | 12 => self.skip(1)?,
                 6 => self.skip(8)?,
                 _ => self.text()?,
@@ -100,7 +100,7 @@ impl<'f> Fields<'f> {
         (self.at == end).then_some(())
     }
 
-    /// A list of values, or a table of names and values.
+    /// Reads a list of values, or a table of names and values.
     fn list(&mut self, depth: usize, is_table: bool) -> Option<()> {
         let end = self.length()?;
         while self.at < end {
@@ -126,7 +126,7 @@ impl<'f> Fields<'f> {
             b'F' | b'A' if depth + 1 < DEPTH_LIMIT => self.list(depth + 1, self.bytes[kind] == b'F'),
             b'S' | b'x' | b'F' | b'A' => {
                 if matches!(self.bytes[kind], b'F' | b'A') {
-                    // Bytes have the same form: a length, and as many.
+                    // Byte arrays have the same form: a length, and that many bytes.
                     self.bytes[kind] = b'x';
                 }
                 let end = self.length()?;
@@ -144,7 +144,7 @@ impl<'f> Fields<'f> {
         Some(())
     }
 
-    /// A length of four bytes; returns where what it is of ends.
+    /// Reads a length of four bytes. Returns the end of what it measures.
     fn length(&mut self) -> Option<usize> {
         let length = usize::try_from(self.number(LENGTH)?).ok()?;
         self.at.checked_add(length).filter(|end| *end <= self.bytes.len())
@@ -162,12 +162,12 @@ impl<'f> Fields<'f> {
     }
 }
 
-/// Up to eight bytes, the most significant first.
+/// Returns the number in up to eight bytes, the most significant first.
 pub(super) fn number(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
-/// Makes what is not UTF-8 NUL.
+/// Replaces bytes that are not UTF-8 by NUL.
 fn blank(mut text: &mut [u8]) {
     while let Err(error) = std::str::from_utf8(text) {
         let from = error.valid_up_to();

@@ -1,5 +1,5 @@
-//! Finds the frames in a stream of bytes, repairs those that need it, throws bodies away that are too large, and stops before a
-//! delivery that there is no memory for. Frames: AMQP 0-9-1, 2.3.5 and 4.2.3; contents: 4.2.6.
+//! Splits a stream of bytes into frames, repairs frames where needed, discards bodies that are too large, and stops
+//! before a delivery for which there is no memory. Frames: AMQP 0-9-1, 2.3.5 and 4.2.3; contents: 4.2.6.
 
 use std::collections::HashMap;
 use std::io;
@@ -11,7 +11,7 @@ use super::fields::{Fields, Headers, number};
 use super::inbound::{Arrived, Charge, Inbound, weight};
 use crate::message::{Discarded, MESSAGE_LIMIT};
 
-/// Type, channel and size.
+/// Length of a frame's head: type, channel and size.
 const HEAD: usize = 7;
 /// The last byte of every frame.
 const FRAME_END: u8 = 0xce;
@@ -21,36 +21,37 @@ const BODY: u8 = 3;
 const HEARTBEAT: u8 = 8;
 /// A heartbeat as a server sends it.
 pub(super) const HEARTBEAT_FRAME: [u8; 8] = [HEARTBEAT, 0, 0, 0, 0, 0, 0, FRAME_END];
-/// Where a content header's payload has the body's size.
+/// Position of the body's size in a content header's payload.
 const BODY_SIZE: std::ops::Range<usize> = 4..12;
-/// A frame to be repaired is gathered first. RabbitMQ's have 128 KiB at most, and a header table grows by what RabbitMQ adds to it.
+/// The largest frame that is buffered for repair. RabbitMQ's frames have at most 128 KiB, but a header table grows by
+/// what RabbitMQ adds.
 const LARGEST: usize = 1 << 20;
-/// Of a body that is thrown away, so much is kept, to say whose message it was.
+/// The number of bytes kept of a discarded body, to identify its message.
 pub(super) const BEGINNING: usize = 4 << 10;
 
-/// Finds the frames in a stream of bytes.
+/// Splits a stream of bytes into frames.
 #[derive(Default)]
 pub(super) struct Frames {
     state: State,
-    /// What is gathered of a frame.
+    /// The buffered part of a frame.
     frame: Vec<u8>,
-    /// The content that each channel is in the middle of.
+    /// The content that is incomplete on each channel.
     contents: HashMap<u16, Content>,
-    /// Of a consuming connection: where its deliveries are accounted for.
+    /// The accounting of deliveries, on a consuming connection.
     inbound: Option<Arc<Inbound>>,
 }
 
 #[derive(Debug)]
 enum State {
-    /// So many bytes are missing until more can be said.
+    /// This many bytes are missing for the next decision.
     Gather(usize),
-    /// So many bytes are passed on as they are.
+    /// This many bytes are passed on unchanged.
     Pass(usize),
-    /// So many bytes, the frame's last one included, are of a body that is thrown away.
+    /// This many bytes, including the frame's last one, belong to a discarded body.
     Discard(u16, usize),
-    /// The frame that is gathered is a delivery's content header, and its body may not come yet.
+    /// The buffered frame is a delivery's content header, and there is no memory for its body yet.
     Held(Announced),
-    /// Whatever this is, it is not AMQP's frames.
+    /// The stream does not consist of AMQP frames.
     Lost,
 }
 
@@ -60,7 +61,7 @@ impl Default for State {
     }
 }
 
-/// A delivery whose content header is there.
+/// A delivery whose content header has arrived.
 #[derive(Debug, Clone, Copy)]
 struct Announced {
     channel: u16,
@@ -70,17 +71,17 @@ struct Announced {
     weight: u32,
 }
 
-/// What comes after a method that carries content.
+/// What follows a method that carries content.
 enum Content {
-    /// The header, of a delivery with this tag.
+    /// The header of the delivery with this tag.
     Delivery(u64),
-    /// So many bytes of a body.
+    /// This many bytes of a body.
     Body(u64),
-    /// So many bytes of a body that is thrown away.
+    /// This many bytes of a body that is discarded.
     Discarded(u64, Box<Discarding>),
 }
 
-/// A body while it is thrown away. Its header waits: with it, the driver has the whole message.
+/// A body that is being discarded. Its header is held back, because with it the driver has the whole message.
 struct Discarding {
     delivery: Announced,
     charge: Option<Charge>,
@@ -90,16 +91,16 @@ struct Discarding {
 }
 
 impl Frames {
-    /// Of a connection, which consumes where `inbound` is given.
+    /// Creates the splitter of a connection, which consumes if `inbound` is given.
     pub(super) fn new(inbound: Option<Arc<Inbound>>) -> Self {
         Self { inbound, ..Self::default() }
     }
 
-    /// Takes what has come and appends what can be passed on. Returns how many bytes it has taken: not all of them where a delivery
-    /// is [held](Self::held).
+    /// Processes `input` and appends to `out` what can be passed on. Returns the number of bytes processed, which is
+    /// less than all of them if a delivery is [held](Self::held).
     ///
     /// # Errors
-    /// The peer breaks the order of contents; `out` has what came before.
+    /// The peer breaks the order of contents; `out` has everything before that.
     pub(super) fn feed(&mut self, input: &[u8], out: &mut Vec<u8>) -> io::Result<usize> {
         let mut rest = input;
         while !rest.is_empty() {
@@ -130,7 +131,7 @@ impl Frames {
         Ok(input.len() - rest.len())
     }
 
-    /// The memory that the delivery takes that is waited with, in bytes.
+    /// Returns the memory that the held delivery takes, in bytes.
     pub(super) const fn held(&self) -> Option<u32> {
         match self.state {
             State::Held(Announced { weight, .. }) => Some(weight),
@@ -138,33 +139,33 @@ impl Frames {
         }
     }
 
-    /// Lets the held delivery go on.
+    /// Admits the held delivery.
     pub(super) fn admit(&mut self, charge: Charge, out: &mut Vec<u8>) {
         if let State::Held(delivery) = std::mem::take(&mut self.state) {
             self.begin(delivery, Some(charge), out);
         }
     }
 
-    /// Throws the held delivery's body away: nobody takes it any more.
+    /// Discards the held delivery's body, because its consumer is gone.
     pub(super) fn refuse(&mut self, out: &mut Vec<u8>) {
         if let State::Held(delivery) = std::mem::take(&mut self.state) {
             self.begin_discarding(delivery, None, out);
         }
     }
 
-    /// What is left of a frame when the stream has ended.
+    /// Returns the buffered part of a frame when the stream has ended.
     pub(super) fn rest(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.frame)
     }
 
-    /// A frame's head is there, or all of it.
+    /// Processes the buffer, which holds a frame's head or a whole frame.
     fn gathered(&mut self, out: &mut Vec<u8>) -> io::Result<State> {
         if self.frame.len() > HEAD {
             return self.whole(out);
         }
         let [kind, first, second, size @ ..] = &self.frame[..] else { return Ok(State::Lost) };
         let (kind, channel, size) = (*kind, u16::from_be_bytes([*first, *second]), number(size));
-        // After the payload comes one more byte, the frame's end.
+        // The payload is followed by one more byte, the frame end.
         let rest = usize::try_from(size).unwrap_or(usize::MAX).saturating_add(1);
         match kind {
             METHOD | CONTENT_HEADER if rest <= LARGEST => Ok(State::Gather(rest)),
@@ -183,7 +184,7 @@ impl Frames {
         }
     }
 
-    /// The head of a part of a body.
+    /// Processes the head of a body frame.
     fn body(&mut self, channel: u16, size: u64, rest: usize, out: &mut Vec<u8>) -> io::Result<State> {
         let left = match self.contents.get_mut(&channel) {
             Some(Content::Body(left) | Content::Discarded(left, _)) => left,
@@ -202,7 +203,7 @@ impl Frames {
         Ok(State::Pass(rest))
     }
 
-    /// A method, or a content header.
+    /// Processes a method or a content header.
     fn whole(&mut self, out: &mut Vec<u8>) -> io::Result<State> {
         let channel = u16::from_be_bytes([self.frame[1], self.frame[2]]);
         let before = self.contents.remove(&channel);
@@ -229,7 +230,7 @@ impl Frames {
             if self.inbound.is_some() && body > MESSAGE_LIMIT as u64 {
                 return Err(broken("expected a delivery, got another large content"));
             }
-            // What was published over this connection and comes back over it.
+            // A message that was published over this connection and is returned over it.
             self.pass_header(channel, body, out);
             return Ok(State::default());
         };
@@ -249,7 +250,7 @@ impl Frames {
         Ok(State::default())
     }
 
-    /// Goes on behind a content header: to a body for the driver, or to one that is thrown away.
+    /// Continues after a content header, with a body for the driver or one that is discarded.
     fn begin(&mut self, delivery: Announced, charge: Option<Charge>, out: &mut Vec<u8>) {
         if delivery.body > MESSAGE_LIMIT as u64 {
             return self.begin_discarding(delivery, charge, out);
@@ -276,7 +277,7 @@ impl Frames {
         self.contents.insert(delivery.channel, Content::Discarded(delivery.body, Box::new(discarding)));
     }
 
-    /// Counts a part of a body and throws it away; `is_last` is the part that ends its frame.
+    /// Counts and discards a part of a body. `is_last` marks the part that ends its frame.
     fn discard(&mut self, channel: u16, part: &[u8], is_last: bool, out: &mut Vec<u8>) -> io::Result<()> {
         let Some(Content::Discarded(left, discarding)) = self.contents.get_mut(&channel) else { return Ok(()) };
         let payload = if is_last { part.strip_suffix(&[FRAME_END]) } else { Some(part) };
@@ -290,7 +291,7 @@ impl Frames {
         Ok(())
     }
 
-    /// All of a body has come and is gone: the driver gets its message without one.
+    /// Passes a message on without its body after all of the body was discarded.
     fn discarded(&mut self, channel: u16, out: &mut Vec<u8>) {
         let Some(Content::Discarded(_, discarding)) = self.contents.remove(&channel) else { return };
         let Discarding { delivery, charge, header, beginning, sha256 } = *discarding;
@@ -307,7 +308,7 @@ impl Frames {
     }
 }
 
-/// Cuts the header table of a content header behind the last field that is kept.
+/// Truncates the header table of a content header after the last field that is kept.
 fn cut(frame: &mut Vec<u8>, headers: &Headers) {
     let first_field = headers.at + 4;
     let length = u32::try_from(headers.kept - first_field).unwrap_or_default();
@@ -318,5 +319,5 @@ fn cut(frame: &mut Vec<u8>, headers: &Headers) {
 }
 
 fn broken(why: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("RabbitMQ's frames are not in order: {why}"))
+    io::Error::new(io::ErrorKind::InvalidData, format!("the frames from RabbitMQ are invalid: {why}"))
 }

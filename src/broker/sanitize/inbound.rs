@@ -1,11 +1,12 @@
-//! What is known of the deliveries of a connection beside what the driver hands out: the memory each is charged with, and what was
-//! thrown away of it.
+//! Accounting of a connection's deliveries that the driver does not do: the memory charged for each, and the bodies
+//! discarded.
 //!
-//! A process has one [`ByteBudget`]. Where it is used up, a connection's stream is not read on before its next delivery of some
-//! size, until others are rows, or gone. Small messages are not counted: the prefetch limits them, and wake-ups and control messages
-//! never wait for memory.
+//! A process has one [`ByteBudget`]. When it is used up, a connection stops reading before its next large delivery
+//! until other messages are stored as rows or dropped. Small messages are not counted: the prefetch limits them, so
+//! wake-ups and control messages never wait for memory.
 //!
-//! **Invariant:** nothing that gives memory of the budget back waits for memory of the budget, or for a connection that does.
+//! **Invariant:** nothing that returns memory to the intake budget waits for memory of the budget, or for a connection
+//! that does.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,17 +18,19 @@ use tokio_util::sync::PollSemaphore;
 use crate::message::Discarded;
 use crate::telemetry::names;
 
-/// A body is in memory up to so many times until it is a row: as it came, decoded, to be stored, and in the statement.
+/// The maximum number of copies of a body in memory until it is a row: as received, decoded, to be stored, and in the
+/// statement.
 const COPIES: u64 = 4;
-/// A header table is in memory as it came and as JSON; a value of one byte takes so many there.
+/// The memory that a header value of one byte takes as JSON.
 const VALUE: u64 = 128;
+/// The number of copies of a header table in memory, as received and as JSON.
 const HEADER_COPIES: u64 = 3;
-/// What takes no more than this is not counted.
+/// Deliveries that take no more bytes than this are not counted.
 const UNCOUNTED: u32 = 4 << 10;
-/// A connection that was given up while its messages waited comes back when such a part of the budget is free.
+/// A connection that was lost while its messages waited reconnects when this part of the budget (1/4) is free.
 const COME_BACK: u32 = 4;
 
-/// Memory that messages of one process may take until they are rows, in bytes.
+/// The memory that messages of one process may take until they are rows, in bytes.
 #[derive(Debug, Clone)]
 pub struct ByteBudget {
     free: Arc<Semaphore>,
@@ -35,20 +38,20 @@ pub struct ByteBudget {
 }
 
 impl ByteBudget {
-    /// Of so many bytes.
+    /// Creates a budget of `bytes`.
     #[must_use]
     pub fn new(bytes: u32) -> Self {
         metrics::gauge!(names::INTAKE_BYTES).set(0.0);
         Self { free: Arc::new(Semaphore::new(bytes as usize)), total: bytes }
     }
 
-    /// Bytes that are free.
+    /// Returns the free bytes.
     #[must_use]
     pub fn free(&self) -> usize {
         self.free.available_permits()
     }
 
-    /// Until a part of it is free that is worth connecting for.
+    /// Waits until enough of it is free to make connecting worthwhile.
     pub(in crate::broker) async fn has_room(&self) {
         let enough = self.free.acquire_many(self.total / COME_BACK).await;
         drop(enough.expect("the semaphore is never closed"));
@@ -59,7 +62,7 @@ impl ByteBudget {
     }
 }
 
-/// A part of the budget; dropping it gives it back.
+/// A part of the budget, released on drop.
 #[derive(Debug)]
 pub(in crate::broker) struct Charge(OwnedSemaphorePermit);
 
@@ -76,20 +79,20 @@ impl Drop for Charge {
     }
 }
 
-/// The memory that a delivery takes, in bytes.
+/// Returns the memory that a delivery takes, in bytes.
 pub(super) fn weight(body: u64, header_frame: usize, values: usize) -> u64 {
     let headers = (header_frame as u64) * HEADER_COPIES + (values as u64) * VALUE;
     body.saturating_mul(COPIES).saturating_add(headers)
 }
 
-/// What is known of a delivery beside what the driver hands out.
+/// Facts of a delivery that the driver does not report.
 #[derive(Debug, Default)]
 pub(in crate::broker) struct Arrived {
-    /// The memory it takes, where that is counted.
+    /// The memory it takes, if that is counted.
     pub(in crate::broker) charge: Option<Charge>,
-    /// What is known of a body that was thrown away, and how it began.
+    /// Size and digest of a discarded body, and its beginning.
     pub(in crate::broker) discarded: Option<(Discarded, Vec<u8>)>,
-    /// The size of a header table that was cut.
+    /// The size of a truncated header table.
     pub(in crate::broker) header_bytes: Option<usize>,
 }
 
@@ -100,28 +103,28 @@ pub(in crate::broker) struct Inbound {
     state: Mutex<State>,
 }
 
-/// Bounded by the prefetch.
+/// State shared by the stream and the consumer. The prefetch bounds its size.
 #[derive(Debug, Default)]
 struct State {
     arrived: HashMap<(u16, u64), Arrived>,
-    /// The stream waits for memory.
+    /// Waker of the stream while it waits for memory.
     waiting: Option<Waker>,
     is_over: bool,
 }
 
-/// The consumer's end. Dropped, nobody takes deliveries any more: they are read without their bodies, and charged with nothing, until
-/// the connection has ended.
+/// The consumer's end. Once it is dropped, deliveries have no consumer: until the connection ends, they are read
+/// without their bodies and charged nothing.
 #[derive(Debug)]
 pub(in crate::broker) struct Taker(Arc<Inbound>);
 
 impl Inbound {
-    /// For a new connection.
+    /// Creates both ends for a new connection.
     pub(in crate::broker) fn new(budget: &ByteBudget) -> (Arc<Self>, Taker) {
         let inbound = Arc::new(Self { budget: budget.clone(), state: Mutex::default() });
         (Arc::clone(&inbound), Taker(inbound))
     }
 
-    /// A delivery that takes more than there is waits until nothing else is counted.
+    /// Limits a weight to the whole budget: a delivery that takes more waits until nothing else is counted.
     pub(super) fn within_budget(&self, weight: u64) -> u32 {
         u32::try_from(weight).unwrap_or(u32::MAX).min(self.budget.total)
     }
@@ -138,7 +141,7 @@ impl Inbound {
         self.state().is_over
     }
 
-    /// Its header is passed on next.
+    /// Records the facts of a delivery whose header is passed on next.
     pub(super) fn arrived(&self, delivery: (u16, u64), arrived: Arrived) {
         let is_known = arrived.charge.is_some() || arrived.discarded.is_some() || arrived.header_bytes.is_some();
         let mut state = self.state();
@@ -147,7 +150,7 @@ impl Inbound {
         }
     }
 
-    /// The stream waits for memory. `false`: it need not, as nobody takes deliveries any more.
+    /// Registers that the stream waits for memory. Returns `false` if it need not, because the consumer is gone.
     pub(super) fn waits(&self, waker: &Waker) -> bool {
         let mut state = self.state();
         if !state.is_over {
@@ -166,12 +169,12 @@ impl Inbound {
 }
 
 impl Taker {
-    /// What is known of a delivery of this channel and tag; once.
+    /// Removes and returns the facts of the delivery with this channel and tag.
     pub(in crate::broker) fn take(&self, channel: u16, tag: u64) -> Arrived {
         self.0.state().arrived.remove(&(channel, tag)).unwrap_or_default()
     }
 
-    /// Whether the stream waits for memory.
+    /// Returns whether the stream waits for memory.
     pub(in crate::broker) fn waits(&self) -> bool {
         self.0.state().waiting.is_some()
     }

@@ -1,4 +1,4 @@
-//! What deliveries may take: their bodies, their header tables, and the memory of all of them.
+//! The limits of deliveries: their bodies, their header tables, and the memory of all of them.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -31,14 +31,14 @@ fn header(channel: u16, size: usize, present: u16, properties: &[u8]) -> Vec<u8>
     frame(2, channel, &[&[0, 60, 0, 0], &(size as u64).to_be_bytes()[..], &present.to_be_bytes(), properties].concat())
 }
 
-/// A delivery's frames, its body in parts of `part` bytes.
+/// Returns a delivery's frames, with its body in parts of `part` bytes.
 fn delivery(channel: u16, tag: u64, body: &[u8], part: usize) -> Vec<Vec<u8>> {
     let mut frames = vec![deliver(channel, tag), header(channel, body.len(), 0, &[])];
     frames.extend(body.chunks(part).map(|part| frame(3, channel, part)));
     frames
 }
 
-/// Kind, channel and payload of each.
+/// Returns kind, channel and payload of each frame.
 fn frames_of(mut bytes: &[u8]) -> Vec<(u8, u16, Vec<u8>)> {
     let mut frames = Vec::new();
     while let [kind, first, second, a, b, c, d, rest @ ..] = bytes {
@@ -51,7 +51,7 @@ fn frames_of(mut bytes: &[u8]) -> Vec<(u8, u16, Vec<u8>)> {
     frames
 }
 
-/// Of each channel, the bodies as the driver gathers them.
+/// Returns the bodies of each channel as the driver assembles them.
 fn gathered(bytes: &[u8]) -> HashMap<u16, Vec<Vec<u8>>> {
     let mut bodies: HashMap<u16, Vec<Vec<u8>>> = HashMap::new();
     let mut missing = HashMap::new();
@@ -75,7 +75,7 @@ fn consuming(budget: u32) -> (Frames, Arc<Inbound>, Taker, ByteBudget) {
     (Frames::new(Some(Arc::clone(&inbound))), inbound, taker, budget)
 }
 
-/// Feeds all of it, each delivery being let in at once; `None` where the peer breaks the order.
+/// Feeds all of the input and admits each delivery at once. Returns `None` if the peer breaks the order of frames.
 fn let_in(frames: &mut Frames, budget: &ByteBudget, input: &[u8], cuts: &[usize]) -> Option<Vec<u8>> {
     let (mut out, mut rest, mut cuts) = (Vec::new(), input, cuts.iter().cycle());
     let mut gate = budget.gate();
@@ -132,7 +132,7 @@ fn a_header_table_over_the_limit_keeps_its_first_fields_and_its_size_is_known() 
         assert_eq!(out, [deliver(1, 7), expected, frame(3, 1, b"{}")].concat());
         assert_eq!(taker.take(1, 7).header_bytes, is_cut.then_some(HEADERS_LIMIT + 1));
     }
-    // What the driver and JSON make of a value of one byte is what is counted.
+    // The limit counts the memory that the driver and JSON use for a value of one byte.
     let voids = long(&[&short(b"a")[..], b"A", &long(&[b'V'; 8000])].concat());
     let input = [deliver(1, 7), header(1, 0, HEADERS, &voids)].concat();
     let (mut frames, _, taker, budget) = consuming(BUDGET);
@@ -173,7 +173,7 @@ fn what_comes_back_to_a_publisher_is_passed_on_whatever_its_size() {
     assert_eq!(fed(&mut Frames::default(), &returned, &[4096]), (returned, None));
 }
 
-/// Reads what can be read now.
+/// Reads as much as is available now.
 fn now<S: AsyncRead + Unpin>(stream: &mut Legible<S>) -> Vec<u8> {
     let (mut out, mut buffer) = (Vec::new(), vec![0; 128 << 10]);
     while let Some(read) = stream.read(&mut buffer).now_or_never() {
@@ -193,10 +193,10 @@ async fn a_delivery_that_there_is_no_memory_for_waits_and_the_driver_gets_heartb
     let input = [delivery(1, 1, &body, 128 << 10), delivery(1, 2, &body, 128 << 10), delivery(1, 3, b"{}", 9)].concat().concat();
     let mut stream = Legible::new(&input[..], Some(inbound));
     let first = gathered(&now(&mut stream));
-    // The second one's method frame has come.
+    // The method frame of the second one has arrived.
     assert!(first[&1].len() == 1 && first[&1][0] == body);
     assert!(taker.waits());
-    // More often than the shortest setting of heartbeats makes the driver miss one.
+    // More often than the driver would miss a heartbeat at the shortest setting.
     for _ in 0..2 {
         let mut meanwhile = [0; 64];
         let bytes = tokio::time::timeout(Duration::from_secs(2), stream.read(&mut meanwhile)).await.unwrap().unwrap();
@@ -225,7 +225,7 @@ async fn where_nobody_takes_deliveries_any_more_they_come_without_bodies_and_are
     assert_eq!(budget.free(), 4 << 20);
 }
 
-/// A body with its tag in it.
+/// Returns a body that contains its tag.
 fn numbered(tag: u64, bytes: usize) -> Vec<u8> {
     let mut body = tag.to_be_bytes().to_vec();
     body.resize(bytes.max(8), b'x');
@@ -283,7 +283,7 @@ proptest! {
                 next += 1;
             }
             let counted: u64 = in_hand.iter().filter(|(_, one)| one.charge.is_some()).map(|(bytes, _)| 4 * bytes).sum();
-            // One that takes more than there is comes alone.
+            // A delivery that takes more than the budget arrives alone.
             prop_assert!(counted <= 1 << 20 || in_hand.iter().filter(|(_, one)| one.charge.is_some()).count() == 1);
             if came.len() == sizes.len() {
                 break;

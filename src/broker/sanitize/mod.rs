@@ -1,12 +1,13 @@
-//! What lies between a connection's bytes and the driver. It makes what producers write legible: the driver's parser takes the
-//! whole connection for broken where a text is not UTF-8, which AMQP allows, and follows tables as deep as they are nested, which may
-//! be deeper than its stack: one such message, handed out again and again, would stop its lane. And it limits the memory that
-//! deliveries take: the driver gathers whatever is announced, all that the prefetch lets come.
+//! Sanitizes the bytes of a connection before the driver reads them. It repairs the text of producers: the driver's
+//! parser closes the whole connection on text that is not UTF-8, which AMQP allows, and recurses into nested tables
+//! without a limit, which can overflow its stack. One such message, delivered again and again, would stop its lane. It
+//! also limits the memory of deliveries: the driver buffers whatever is announced, as much as the prefetch allows.
 //!
-//! In texts, bytes that are not UTF-8 become NUL, which intake refuses wherever a text counts; a table or list nested deeper than JSON
-//! may be becomes plain bytes ([`fields`]). A body over the limit is counted and thrown away while it comes, and a header table over
-//! its limit is cut; both are known by the delivery's tag ([`frames`]). A delivery that there is no memory for waits in the socket
-//! ([`inbound`]), and with it all that comes behind it over this connection; the driver gets heartbeats meanwhile.
+//! In texts, bytes that are not UTF-8 become NUL, which intake refuses wherever the text matters. A table or list
+//! nested deeper than JSON may be becomes plain bytes ([`fields`]). A body over the limit is counted and discarded
+//! while it arrives, and a header table over its limit is truncated; both are recorded under the delivery's tag
+//! ([`frames`]). A delivery for which there is no memory waits in the socket ([`inbound`]), and everything behind it on
+//! this connection waits too; the driver gets heartbeats meanwhile.
 
 mod fields;
 mod frames;
@@ -31,17 +32,17 @@ pub use inbound::ByteBudget;
 pub(super) use inbound::{Arrived, Charge, Inbound, Taker};
 
 const CHUNK: usize = 64 << 10;
-/// Shorter than the shortest time after which a driver misses heartbeats.
+/// The interval of heartbeats to the driver, shorter than any time after which it misses one.
 const HEARTBEAT_EVERY: Duration = Duration::from_millis(500);
 
-/// A stream from a broker, repaired and limited as it is read.
+/// A stream from the broker, repaired and limited as it is read.
 pub(super) struct Legible<S> {
     inner: S,
     frames: Frames,
-    /// What has come, and which part of it is not taken yet.
+    /// Bytes read from the stream; `came` is the part that is not processed yet.
     chunk: Box<[u8]>,
     came: std::ops::Range<usize>,
-    /// What can be passed on, and how much of it has been.
+    /// Bytes that can be passed on; the first `given` of them have been.
     legible: Vec<u8>,
     given: usize,
     /// The inner stream's end.
@@ -49,16 +50,16 @@ pub(super) struct Legible<S> {
     memory: Option<Memory>,
 }
 
-/// What a consuming connection waits for before a delivery.
+/// The memory that a consuming connection waits for before a delivery.
 struct Memory {
     inbound: Arc<Inbound>,
     gate: PollSemaphore,
-    /// Until the next heartbeat that the driver gets while it waits.
+    /// Time of the next heartbeat to the driver while it waits.
     heartbeat: Pin<Box<Sleep>>,
 }
 
 impl<S> Legible<S> {
-    /// Of a connection, which consumes where `inbound` is given. Within a runtime.
+    /// Wraps the stream of a connection, which consumes if `inbound` is given. Requires a runtime.
     pub(super) fn new(inner: S, inbound: Option<Arc<Inbound>>) -> Self {
         let memory = inbound.as_ref().map(|inbound| Memory {
             gate: inbound.gate(),
@@ -69,12 +70,12 @@ impl<S> Legible<S> {
         Self { inner, frames, chunk, came: 0..0, legible: Vec::new(), given: 0, end: None, memory }
     }
 
-    /// Ready when the held delivery, if there is one, may go on, or when there is something to pass on meanwhile.
+    /// Is ready when there is no held delivery, when it is admitted, or when there is something to pass on meanwhile.
     fn poll_memory(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let (Some(weight), Some(memory)) = (self.frames.held(), &mut self.memory) else { return Poll::Ready(()) };
-        // Registered first: what ends meanwhile wakes this reader.
+        // The waker is registered first, so that a consumer that ends now wakes this reader.
         if !memory.inbound.waits(cx.waker()) {
-            // What it stood in line for is somebody else's.
+            // A new gate leaves the queue of the semaphore, so that others get the memory.
             memory.gate = memory.inbound.gate();
             self.frames.refuse(&mut self.legible);
             return Poll::Ready(());
@@ -91,7 +92,7 @@ impl<S> Legible<S> {
         Poll::Ready(())
     }
 
-    /// Takes what has come as far as it can be.
+    /// Processes the bytes read so far, as far as possible.
     fn take_in(&mut self) {
         match self.frames.feed(&self.chunk[self.came.clone()], &mut self.legible) {
             Ok(taken) => self.came.start += taken,

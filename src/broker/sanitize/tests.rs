@@ -1,4 +1,4 @@
-//! What comes out of a stream, however it is cut.
+//! The output of a stream, for any division of its input.
 
 use lapin::types::{AMQPValue, FieldTable};
 use proptest::prelude::*;
@@ -13,7 +13,7 @@ const CONTENT_HEADER: u8 = 2;
 const BODY: u8 = 3;
 const HEARTBEAT: u8 = 8;
 
-/// Feeds `input` in parts of the lengths `cuts`, again and again; what comes out, and the error that it ends with.
+/// Feeds `input` in parts whose lengths cycle through `cuts`. Returns the output and the error that ended it.
 pub(super) fn fed(frames: &mut Frames, input: &[u8], cuts: &[usize]) -> (Vec<u8>, Option<String>) {
     let (mut out, mut rest, mut cuts) = (Vec::new(), input, cuts.iter().cycle());
     while !rest.is_empty() {
@@ -40,7 +40,7 @@ pub(super) fn long(bytes: &[u8]) -> Vec<u8> {
     [&u32::try_from(bytes.len()).unwrap().to_be_bytes(), bytes].concat()
 }
 
-/// A content header with these properties.
+/// Returns a content header with these properties.
 fn header(present: u16, properties: &[u8]) -> Vec<u8> {
     let size = [0, 0, 0, 0, 0, 0, 0, 2];
     frame(CONTENT_HEADER, &[&[0, 60, 0, 0], &size[..], &present.to_be_bytes(), properties].concat())
@@ -52,7 +52,7 @@ fn repaired(input: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Tables within a table.
+/// Returns tables nested in a table.
 fn nested(depth: usize) -> Vec<u8> {
     (0..depth).fold(Vec::new(), |inner, _| [&short(b"a\xff")[..], b"F", &long(&inner)].concat())
 }
@@ -72,12 +72,12 @@ fn texts_become_utf_8_wherever_they_stand() {
 
 #[test]
 fn tables_are_nested_as_deep_as_json_may_be_and_no_deeper() {
-    // The header table itself is one more.
+    // The header table itself is one more level.
     for (depth, is_kept) in [(DEPTH_LIMIT - 1, true), (DEPTH_LIMIT, false), (10_000, false)] {
         let input = header(1 << 13, &long(&nested(depth)));
         let output = repaired(&input);
         assert_eq!(output.len(), input.len());
-        // The repaired text before each table, and the table's kind: a length may have that byte, too.
+        // Count the repaired text together with the table's kind, because a length may contain that byte, too.
         let kept = output.windows(3).filter(|window| *window == b"a\0F").count();
         assert_eq!(kept == depth, is_kept, "{depth}: {kept}");
         assert!(kept < DEPTH_LIMIT);

@@ -1,4 +1,4 @@
-//! What the servers say.
+//! Checks that connect to Postgres and RabbitMQ.
 
 use std::sync::Arc;
 
@@ -13,9 +13,9 @@ use crate::pipelines;
 use crate::secrets::Keyring;
 use crate::store::{self, Session, Store, StoreError};
 
-/// Further from the database's clock than this, times in logs and tokens' ends mislead.
+/// With a larger difference from the database's clock, times in logs and expiry times of tokens mislead.
 const CLOCK_TOLERANCE: Duration = Duration::SECOND;
-/// The newest rows among which a sealed value is looked for.
+/// Number of the newest rows that are searched for a sealed value.
 const LOOKED_THROUGH: i64 = 1000;
 
 pub(super) async fn findings(links: &Links) -> Vec<Finding> {
@@ -25,9 +25,9 @@ pub(super) async fn findings(links: &Links) -> Vec<Finding> {
 }
 
 async fn postgres(links: &Links) -> Vec<Finding> {
-    // Settings that are not right have been told of.
+    // `offline` has reported invalid settings.
     let Some((url, fresh)) = links.database_url().ok().zip(Keyring::parse(&Keyring::fresh_setting()).ok()) else {
-        return vec![Finding::fail("postgres", "not looked at: DISPATCH_DATABASE_URL is not set")];
+        return vec![Finding::fail("postgres", "not checked: DISPATCH_DATABASE_URL is not set")];
     };
     let keyring = links.keyring().ok().and_then(|setting| Keyring::parse(setting).ok());
     let opens = keyring.is_some();
@@ -50,7 +50,7 @@ async fn postgres(links: &Links) -> Vec<Finding> {
         findings.push(if opens {
             Finding::of("sealed_values", sealed(&store).await)
         } else {
-            Finding::fail("sealed_values", "not looked at: there is no keyring")
+            Finding::fail("sealed_values", "not checked: there is no valid keyring")
         });
     }
     findings
@@ -66,31 +66,31 @@ fn reachable(session: &Session) -> Finding {
 fn tls(session: &Session) -> Finding {
     match (&session.tls, session.local) {
         (Some(version), _) => Finding::ok("postgres_tls", version.clone()),
-        (None, true) => Finding::ok("postgres_tls", "plain, on this machine"),
-        (None, false) => Finding::warn("postgres_tls", "plain to another machine; right is a URL without sslmode=disable"),
+        (None, true) => Finding::ok("postgres_tls", "plaintext, on this machine"),
+        (None, false) => Finding::warn("postgres_tls", "plaintext to another machine; use a URL without sslmode=disable"),
     }
 }
 
 async fn schema(store: &Store) -> Result<String, String> {
     match store.schema_version().await {
         Ok((found, needed)) if found >= needed => Ok(format!("V{found}")),
-        Ok((found, needed)) => Err(format!("V{found}, but V{needed} is needed; right is to run `dispatch migrate`")),
+        Ok((found, needed)) => Err(format!("expected V{needed}, got V{found}; run `dispatch migrate`")),
         Err(error) if error.is_infrastructure() => Err(chain(&error)),
-        Err(error) => Err(format!("{}; right is to run `dispatch migrate`", chain(&error))),
+        Err(error) => Err(format!("{}; run `dispatch migrate`", chain(&error))),
     }
 }
 
-/// A worker that is taken over by somebody does as much harm as its role lets it.
+/// An attacker who controls a worker has the rights of its role, so the role must have no others.
 fn role(session: &Session, excess: Result<Vec<String>, StoreError>) -> Finding {
     let role = &session.user;
     match excess {
         Err(error) => Finding::fail("role", chain(&error)),
-        Ok(excess) if excess.is_empty() => Finding::ok("role", format!("{role} owns nothing and may become nobody who does")),
+        Ok(excess) if excess.is_empty() => Finding::ok("role", format!("{role} owns nothing and cannot assume a role that does")),
         Ok(excess) => Finding::fail(
             "role",
             format!(
-                "expected a role for workers alone, got {role}, which {}; use a login of `dispatch migrate --worker-login`, and the \
-                 owner for `dispatch migrate` and for what registers and imports",
+                "expected a role for workers alone, got {role}, which {}; use a login of `dispatch migrate --worker-login`, and \
+                 the owner for `dispatch migrate`, for registering and for importing",
                 excess.join("; ")
             ),
         ),
@@ -105,7 +105,7 @@ fn rights(session: &Session, missing: Result<Vec<String>, StoreError>) -> Findin
             let fix = format!("make it a member of {} and run `dispatch migrate`", store::WORKER);
             Finding::fail("rights", format!("{role} lacks {}; {fix}", missing.join("; ")))
         }
-        Ok(_) => Finding::ok("rights", "on every table"),
+        Ok(_) => Finding::ok("rights", "every right that a worker needs"),
     }
 }
 
@@ -118,22 +118,22 @@ async fn clock(store: &Store) -> Finding {
     compare(before, there, OffsetDateTime::now_utc())
 }
 
-/// The database was asked between `before` and `after`.
+/// Compares the database's clock with this machine's. The database answered between `before` and `after`.
 fn compare(before: OffsetDateTime, there: OffsetDateTime, after: OffsetDateTime) -> Finding {
     let took = after - before;
     let middle: OffsetDateTime = before + took / 2;
     let ahead: Duration = there - middle;
     let detail = format!("the database's clock is {} ms ahead of this machine's", ahead.whole_milliseconds());
     if ahead.abs() - took / 2 >= CLOCK_TOLERANCE {
-        Finding::fail("clock", format!("{detail}; right is less than 1 s: run NTP on both"))
+        Finding::fail("clock", format!("{detail}, expected less than 1 s; run NTP on both machines"))
     } else if took > CLOCK_TOLERANCE {
-        Finding::warn("clock", format!("not certain: the database took {} ms to answer", took.whole_milliseconds()))
+        Finding::warn("clock", format!("not certain: the database took {} ms to reply", took.whole_milliseconds()))
     } else {
         Finding::ok("clock", detail)
     }
 }
 
-/// Opens the newest value of each column.
+/// Unseals the newest value of each column.
 async fn sealed(store: &Store) -> Result<String, String> {
     let (mut opened, mut wrong) = (0, Vec::new());
     for column in columns() {
@@ -143,12 +143,12 @@ async fn sealed(store: &Store) -> Result<String, String> {
         wrong
             .extend(unopened.iter().map(|(row, why)| format!("{}.{} of row {row}: {}", column.table, column.column, chain(why))));
     }
-    if wrong.is_empty() { Ok(format!("the newest one of {opened} columns opens")) } else { Err(wrong.join("; ")) }
+    if wrong.is_empty() { Ok(format!("unsealed the newest value of {opened} columns")) } else { Err(wrong.join("; ")) }
 }
 
 async fn rabbitmq(links: &Links) -> Vec<Finding> {
     let Ok(url) = links.amqp_url() else {
-        return vec![Finding::fail("rabbitmq", "not looked at: DISPATCH_AMQP_URL is not set")];
+        return vec![Finding::fail("rabbitmq", "not checked: DISPATCH_AMQP_URL is not set")];
     };
     let lanes: Vec<_> = pipelines::registry().iter().map(|pipeline| pipeline.lane).collect();
     let missing = match topology::missing(&url, &lanes).await {
@@ -156,25 +156,25 @@ async fn rabbitmq(links: &Links) -> Vec<Finding> {
         Err(error) => return vec![Finding::fail("rabbitmq", chain(&error))],
     };
     let tls = if broker::is_plain_elsewhere(&url) {
-        Finding::warn("rabbitmq_tls", "plain to another machine; right is amqps://")
+        Finding::warn("rabbitmq_tls", "plaintext to another machine; use amqps://")
     } else {
         Finding::ok("rabbitmq_tls", "TLS, or on this machine")
     };
     let topology = if missing.is_empty() {
         Finding::ok(
             "topology",
-            "every exchange and queue is there; `dispatch topology check` compares their arguments, nobody their bindings",
+            "every exchange and queue exists; `dispatch topology check` compares their arguments; bindings cannot be checked",
         )
     } else {
-        Finding::fail("topology", format!("{}; right is to run `dispatch topology declare`", missing.join("; ")))
+        Finding::fail("topology", format!("{}; run `dispatch topology declare`", missing.join("; ")))
     };
     let rights = match broker::missing_rights(&url, &lanes).await {
         Err(error) => Finding::fail("rabbitmq_rights", chain(&error)),
         Ok(missing) if !missing.is_empty() => Finding::fail(
             "rabbitmq_rights",
-            format!("the user lacks {}; right is to grant them (`rabbitmqctl set_permissions`)", missing.join("; ")),
+            format!("the user lacks {}; use `rabbitmqctl set_permissions` to grant them", missing.join("; ")),
         ),
-        Ok(_) => Finding::ok("rabbitmq_rights", "to read every queue and to write to every exchange that a worker uses"),
+        Ok(_) => Finding::ok("rabbitmq_rights", "the user can read every queue and write to every exchange that a worker uses"),
     };
     vec![Finding::ok("rabbitmq", "connected"), tls, topology, rights]
 }

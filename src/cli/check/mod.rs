@@ -1,4 +1,5 @@
-//! `dispatch check`: is everything right that a worker needs? One line for each thing, with what would be right.
+//! `dispatch check`: checks everything that a worker needs, and prints one line for each check: its state and, on failure, what
+//! to use instead.
 
 mod live;
 mod offline;
@@ -14,12 +15,12 @@ use super::failure::USAGE;
 use super::output::{Output, plain, rendered};
 use crate::config::{Links, WorkerSettings};
 
-/// Check settings, keyring and URLs; with --live also servers, schema, rights, topology, keys and clock
+/// Check settings, keyring and URLs; with --live also servers, schema, role, rights, topology, keys and clock
 ///
-/// Exit code 2 where a setting is not right, 1 where only --live finds something.
+/// Exit code 2 if a setting is invalid, 1 if only a check of --live fails.
 #[derive(Debug, Args)]
 pub(super) struct Check {
-    /// Connect to Postgres and RabbitMQ, and look; changes nothing
+    /// Check Postgres and RabbitMQ too, without changing anything
     #[arg(long)]
     live: bool,
     #[command(flatten)]
@@ -28,12 +29,12 @@ pub(super) struct Check {
     settings: WorkerSettings,
 }
 
-/// What is found of one thing.
+/// The result of one check.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 struct Finding {
     check: &'static str,
     state: State,
-    /// How it is, or what would be right.
+    /// What was found, and on failure what to use instead.
     detail: String,
 }
 
@@ -41,7 +42,7 @@ struct Finding {
 #[serde(rename_all = "snake_case")]
 enum State {
     Ok,
-    /// It works, and could be better.
+    /// A worker runs, but the setting is not recommended.
     Warn,
     Fail,
 }
@@ -77,7 +78,7 @@ impl Finding {
         Self { check, state: State::Fail, detail: detail.into() }
     }
 
-    /// Right, or wrong for a reason that says what would be right.
+    /// Converts a result: `Ok` passes, `Err` fails with its text as the detail.
     fn of(check: &'static str, seen: Result<String, String>) -> Self {
         match seen {
             Ok(detail) => Self::ok(check, detail),

@@ -1,4 +1,4 @@
-//! What can be said of the settings alone.
+//! Checks of the settings without a connection.
 
 use clap::Command;
 
@@ -11,13 +11,13 @@ use crate::fault::chain;
 use crate::secrets::Keyring;
 use crate::store;
 
-/// Whether the environment has settings that there are not.
+/// Checks that the environment has no unknown settings.
 pub(super) fn environment(command: &Command) -> Finding {
-    let known = settings::check_environment(command).map(|()| "each is known".to_owned());
+    let known = settings::check_environment(command).map(|()| "no unknown setting in the environment".to_owned());
     Finding::of("settings", known.map_err(|error| error.to_string()))
 }
 
-/// Everything is looked at, whatever was found before.
+/// Runs every check, also after a failed one.
 pub(super) fn findings(links: &Links, settings: &WorkerSettings) -> Vec<Finding> {
     let listen = settings.ops_listen;
     vec![
@@ -28,20 +28,20 @@ pub(super) fn findings(links: &Links, settings: &WorkerSettings) -> Vec<Finding>
         if listen.ip().is_loopback() {
             Finding::ok("ops_listen", listen.to_string())
         } else {
-            Finding::fail("ops_listen", format!("{listen} is not a loopback address; right is 127.0.0.1 and a port"))
+            Finding::fail("ops_listen", format!("expected a loopback address, got {listen}; use 127.0.0.1 and a port"))
         },
     ]
 }
 
 fn database(links: &Links) -> Result<String, String> {
     let url = links.database_url().map_err(|error| error.to_string())?;
-    store::pool(url, 1).map(|_| "reads".to_owned()).map_err(|error| chain(&error))
+    store::pool(url, 1).map(|_| "valid".to_owned()).map_err(|error| chain(&error))
 }
 
 fn amqp(links: &Links) -> Result<String, String> {
     let url = links.amqp_url().map_err(|error| error.to_string())?;
     let vhost = broker::checked(url).and_then(|url| broker::vhost_of(&url));
-    vhost.map(|vhost| format!("reads; vhost {vhost}")).map_err(|error| chain(&error))
+    vhost.map(|vhost| format!("valid; vhost {vhost}")).map_err(|error| chain(&error))
 }
 
 fn keyring(links: &Links) -> Result<String, String> {
@@ -50,8 +50,8 @@ fn keyring(links: &Links) -> Result<String, String> {
 }
 
 fn providers(settings: &WorkerSettings) -> Result<String, String> {
-    let plain = if settings.providers.allow_http_loopback { "; plain http to this machine is allowed" } else { "" };
+    let plain = if settings.providers.allow_http_loopback { "; plaintext HTTP to this machine is allowed" } else { "" };
     app::check_providers(&settings.providers)
-        .map(|()| format!("addresses are right{plain}"))
+        .map(|()| format!("the settings are valid{plain}"))
         .map_err(|error| chain(error.as_ref()))
 }

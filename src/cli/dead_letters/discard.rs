@@ -1,5 +1,5 @@
-//! `dispatch dead-letters discard`: some by their numbers, or all open ones that a filter chooses. The filter is previewed and agreed
-//! to first; letters that come later are not among them.
+//! `dispatch dead-letters discard`: discards dead letters by number, or all open ones that match a filter. It previews the
+//! matches and asks for confirmation. Dead letters that are added later are not included.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -16,37 +16,37 @@ use crate::cli::output::{Output, say, say_lines};
 use crate::config::Links;
 use crate::store::{CappedCount, ChosenLetters, LettersPreview, ManyLetters, Resolution, Store};
 
-/// Pages between two lines of progress.
+/// Pages between two progress lines.
 const PROGRESS: u64 = 10;
 
-/// Put dead letters aside: they stay, and are listed with --all only
+/// Discard dead letters: they are kept, but listed with --all only
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Discard {
     #[command(flatten)]
     links: Links,
-    /// Their numbers
+    /// Numbers of the dead letters
     #[arg(value_name = "NUMBER", required_unless_present_any = ["all", "code", "source", "producer", "older_than"],
         conflicts_with_all = ["all", "code", "source", "producer", "older_than", "limit", "dry_run"])]
     ids: Vec<i64>,
-    /// All that are open now, or of those the ones that the other options choose
+    /// Discard all that are open now and match the other options
     #[arg(long)]
     all: bool,
-    /// Refused for this reason
+    /// Only with this code
     #[arg(long)]
     code: Option<String>,
-    /// Of this source
+    /// Only of this source
     #[arg(long)]
     source: Option<String>,
-    /// Sent by this user of RabbitMQ
+    /// Only published by this RabbitMQ user
     #[arg(long, value_name = "USER")]
     producer: Option<String>,
-    /// Kept at least so long ago: 90s, 15m, 24h, 7d
+    /// Only stored at least this long ago: 90s, 15m, 24h, 7d; at most 90d
     #[arg(long, value_name = "AGE", value_parser = duration::parse)]
     older_than: Option<Duration>,
-    /// At most this many, oldest first
+    /// Discard at most this many, oldest first
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
-    /// Show what is chosen, and put nothing aside
+    /// Show the matches without discarding them
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
@@ -64,12 +64,12 @@ impl Discard {
 
     async fn some(&self, store: &Store, output: Output) -> anyhow::Result<ExitCode> {
         let mut tally = Tally::new(Resolution::Discarded, CappedCount::default());
-        self.consent.to(&format!("Put {} dead letters aside?", self.ids.len()))?;
+        self.consent.to(&format!("Discard {} dead letters?", self.ids.len()))?;
         for id in &self.ids {
             if store.resolve(*id, Resolution::Discarded, &self.consent.actor()).await? {
                 tally.done.push(*id);
             } else {
-                tally.not_done.push((*id, "there is no open dead letter of this number".to_owned()));
+                tally.not_done.push((*id, "there is no open dead letter with this number".to_owned()));
             }
         }
         tally.tell(output)
@@ -90,19 +90,19 @@ impl Discard {
         }
         say_lines(&table(Output::new(false), &preview.sample));
         let limit = self.limit.map(|limit| format!("at most {limit} of ")).unwrap_or_default();
-        self.consent.to(&format!("Put {limit}{} dead letters aside?", preview.count))?;
+        self.consent.to(&format!("Discard {limit}{} dead letters?", preview.count))?;
         let actor = self.consent.actor();
         store.audit(&actor, "dead_letters.discard_many", None, &json!(null), &json!(filter)).await?;
         let letters = self.discard(store, &chosen).await?;
         store.audit(&actor, "dead_letters.discarded_many", None, &json!(filter), &json!({"discarded": letters})).await?;
         let left = preview.count.without(usize::try_from(letters).unwrap_or(usize::MAX));
         let value = json!({"resolution": Resolution::Discarded.word(), "discarded": letters, "left": left, "dry_run": false});
-        output.answer(&value, || format!("{letters} dead letters are put aside"))?;
+        output.answer(&value, || format!("discarded {letters} dead letters"))?;
         Ok(ExitCode::SUCCESS)
     }
 
-    /// Page after page until nothing is left or the limit is reached. The audit log has a row for each letter, and one before and
-    /// one after them for the action.
+    /// Discards page by page until no match is left or the limit is reached. The audit log gets one row for each dead letter, and
+    /// one row before and one after them for the action.
     async fn discard(&self, store: &Store, chosen: &ChosenLetters) -> anyhow::Result<u64> {
         let (mut after, mut letters, mut pages) = (0, 0, 0_u64);
         loop {
@@ -112,7 +112,7 @@ impl Discard {
             let is_full = chosen.limit().is_some_and(|limit| letters >= u64::from(limit));
             let Some(next) = page.next.filter(|_| !is_full) else { return Ok(letters) };
             if pages % PROGRESS == 0 {
-                say(&format!("{letters} dead letters put aside so far, up to number {next}"));
+                say(&format!("discarded {letters} dead letters so far, up to number {next}"));
             }
             after = next;
         }
@@ -126,7 +126,7 @@ fn previewed(output: Output, preview: &LettersPreview) -> anyhow::Result<ExitCod
         if sample.is_empty() { String::new() } else { format!("{}\n\n{count} dead letters", table(output, sample)) }
     })?;
     if count.is_zero() {
-        say("no open dead letters are chosen");
+        say("no open dead letter matches");
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,4 +1,4 @@
-//! `dispatch dead-letters`: messages that could not become a job: look at them, publish them again, put them aside.
+//! `dispatch dead-letters`: lists, shows, replays and discards messages that could not become a job.
 
 mod discard;
 mod resolve;
@@ -17,7 +17,7 @@ use super::output::{Output, or_dash, plain, rendered, say, verbatim, when};
 use crate::config::Links;
 use crate::store::{DeadLetter, DeadLetterRow};
 
-/// Look at messages that could not become a job, publish them again, or put them aside
+/// List, show, replay or discard dead letters: messages that could not become a job
 #[derive(Debug, Subcommand)]
 pub(super) enum DeadLetters {
     List(List),
@@ -31,29 +31,29 @@ pub(super) enum DeadLetters {
 pub(super) struct List {
     #[command(flatten)]
     links: Links,
-    /// Those that somebody has dealt with too
+    /// Include replayed and discarded dead letters
     #[arg(long)]
     all: bool,
-    /// Older than this one: the next page begins after the last number of this one
+    /// Only older than this number; use the last number of a page for the next page
     #[arg(long, value_name = "NUMBER", default_value_t = i64::MAX, hide_default_value = true)]
     before: i64,
-    /// At most this many
+    /// Show at most this many
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=1000))]
     limit: i64,
 }
 
-/// Show one dead letter: why, where it came from, its trace and the broker's headers, size and SHA-256
+/// Show one dead letter: its code, detail, origin, trace and broker headers, size and SHA-256
 #[derive(Debug, Args)]
 pub(super) struct Show {
     #[command(flatten)]
     links: Links,
-    /// Its number
+    /// Number of the dead letter
     #[arg(value_name = "NUMBER")]
     id: i64,
-    /// Print the body, and on stderr all headers, which may hold secrets; an audit row says who did
+    /// Print the body, and on stderr all headers; they may contain secrets, so the audit log records it
     #[arg(long)]
     raw: bool,
-    /// Why, for the audit log
+    /// Reason for the audit log
     #[arg(long)]
     reason: Option<String>,
 }
@@ -76,7 +76,7 @@ impl List {
         output.answer(&rows, || if rows.is_empty() { String::new() } else { table(output, &rows) })?;
         match rows.last() {
             None => say("no dead letters"),
-            Some(last) if i64::try_from(rows.len()) == Ok(self.limit) => say(&format!("for more: --before {}", last.id)),
+            Some(last) if i64::try_from(rows.len()) == Ok(self.limit) => say(&format!("next page: --before {}", last.id)),
             Some(_) => {}
         }
         Ok(ExitCode::SUCCESS)
@@ -86,23 +86,23 @@ impl List {
 impl Show {
     async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
         let store = connect::store_with_keyring(&self.links).await?;
-        let letter = store.dead_letter(self.id).await?.context("there is no such dead letter")?;
+        let letter = store.dead_letter(self.id).await?.context("there is no dead letter with this number")?;
         if !self.raw {
             output.answer(&letter, || page(output, &letter))?;
             return Ok(ExitCode::SUCCESS);
         }
         let body = letter.body.as_ref().context(
-            "expected a dead letter with its body, got one whose body was not kept, as its producer's dead letters were over their quota; \
-             use its size and SHA-256, shown without --raw",
+            "expected a dead letter with its body, got one whose body was not kept because its producer exceeded the quota of \
+             dead letters; use its size and SHA-256, which are shown without --raw",
         )?;
         let actor = operator(self.reason);
-        // Before the body is shown, so that nobody sees it without a trace.
+        // Written before the body is shown, so that every access is recorded.
         store.audit(&actor, "dead_letter.show_raw", None, &Value::Null, &json!({"dead_letter_id": self.id})).await?;
         let (body, headers) = (body.expose_secret(), letter.all_headers.expose_secret());
         if output.is_json() {
-            let mut value = serde_json::to_value(&letter).context("the answer as JSON")?;
+            let mut value = serde_json::to_value(&letter).context("the answer cannot be encoded as JSON")?;
             value["body"] = Value::from(body);
-            value["headers"] = serde_json::from_str(headers).context("its headers as JSON")?;
+            value["headers"] = serde_json::from_str(headers).context("the headers cannot be parsed as JSON")?;
             output.answer(&value, String::new)?;
         } else {
             say(&format!("headers: {headers}"));

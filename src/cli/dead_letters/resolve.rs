@@ -1,5 +1,5 @@
-//! `dispatch dead-letters replay`: publishes dead letters again. A replay publishes, waits for the confirm, then marks;
-//! a crash in between leaves the letter open, and a second replay is harmless: (source, dedupe key) makes the same job of it.
+//! `dispatch dead-letters replay`: publishes dead letters again. A replay publishes, waits for the confirm, then marks the dead
+//! letter. A crash in between leaves it open, and a second replay is harmless: (source, dedupe key) identifies the same job.
 
 use std::process::ExitCode;
 
@@ -31,26 +31,26 @@ pub(in crate::cli) struct Replay {
 
 #[derive(Debug, Args)]
 struct Which {
-    /// Their numbers
+    /// Numbers of the dead letters
     #[arg(value_name = "NUMBER", required_unless_present = "all", conflicts_with = "all")]
     ids: Vec<i64>,
-    /// All that are open now, oldest first
+    /// Replay all that are open now, oldest first
     #[arg(long)]
     all: bool,
-    /// Of those, the ones with this code
+    /// With --all: only with this code
     #[arg(long, requires = "all", conflicts_with = "ids")]
     code: Option<String>,
-    /// Of those, at most this many
+    /// With --all: replay at most this many
     #[arg(long, requires = "all", conflicts_with = "ids", default_value_t = 100, value_parser = clap::value_parser!(i64).range(1..=1000))]
     limit: i64,
 }
 
-/// What came of a run.
+/// The result of a replay or discard by number.
 pub(super) struct Tally {
     how: Resolution,
     pub(super) done: Vec<i64>,
     pub(super) not_done: Vec<(i64, String)>,
-    /// Open ones that the limit has left.
+    /// Open dead letters beyond the limit.
     left: CappedCount,
 }
 
@@ -68,7 +68,7 @@ impl Replay {
             for id in ids {
                 match publish(&store, &publisher, &keyring, id).await? {
                     Ok(()) => {
-                        // Somebody else may have marked it since: then it was published twice, which makes one job.
+                        // Another operator may have marked it meanwhile. Then it was published twice, which makes one job.
                         store.resolve(id, Resolution::Replayed, &self.consent.actor()).await?;
                         tally.done.push(id);
                     }
@@ -81,7 +81,8 @@ impl Replay {
 }
 
 impl Which {
-    /// The numbers, and how many more there are. They are chosen once: what is refused again is not met again.
+    /// Returns the numbers, and how many more there are. They are selected once, so a message that is refused again is not
+    /// replayed twice.
     async fn letters(&self, store: &Store) -> anyhow::Result<(Vec<i64>, CappedCount)> {
         if !self.all {
             return Ok((self.ids.clone(), CappedCount::default()));
@@ -92,7 +93,7 @@ impl Which {
     }
 }
 
-/// Publishes a letter and waits for the broker's confirm; inside, why it cannot be.
+/// Publishes a dead letter and waits for the broker's confirm. The inner error is the reason why it cannot be replayed.
 async fn publish(store: &Store, publisher: &Publisher, keyring: &Keyring, id: i64) -> anyhow::Result<Result<(), String>> {
     let letter = match store.replay(id).await? {
         Ok(letter) => letter,
@@ -101,7 +102,7 @@ async fn publish(store: &Store, publisher: &Publisher, keyring: &Keyring, id: i6
     Ok(publisher.publish(&message(letter, keyring)).await.map_err(|error| chain(&error)))
 }
 
-/// It comes from the user of RabbitMQ that publishes it, and shows whose it is.
+/// Returns the message to publish. Its `user_id` is the RabbitMQ user of this command; a header proves the original producer.
 fn message(letter: Letter, keyring: &Keyring) -> Outgoing {
     let body = letter.body.expose_secret().to_vec();
     let mut headers = producer_headers(&letter.headers);
@@ -138,7 +139,7 @@ impl Tally {
         match self.left {
             _ if self.done.is_empty() && self.not_done.is_empty() => say("no dead letters"),
             left if left.is_zero() => {}
-            left => say(&format!("{left} more are open; run it again, or raise --limit")),
+            left => say(&format!("{left} more are open; run the command again or increase --limit")),
         }
         Ok(if self.not_done.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }

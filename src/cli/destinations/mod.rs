@@ -1,4 +1,4 @@
-//! `dispatch destinations`: where messages go.
+//! `dispatch destinations`: destinations of messages.
 
 mod register;
 mod rotate;
@@ -19,7 +19,7 @@ use crate::pipelines::connection_tests::{Sent, try_destination};
 use crate::store::{self, Released};
 use crate::tracker::{DestinationRow, RowChange, destination_cause, known_organization, set_destination_disabled};
 
-/// Register where messages go, try it, replace its secret
+/// Register and test destinations of messages, and replace their secrets
 #[derive(Debug, Subcommand)]
 pub(super) enum Destinations {
     List(List),
@@ -35,19 +35,19 @@ pub(super) enum Destinations {
 pub(super) struct List {
     #[command(flatten)]
     links: Links,
-    /// Of this organization
+    /// Only of this organization
     #[arg(long, value_name = "SLUG")]
     organization: Option<String>,
 }
 
-/// Switch a destination on; jobs that wait for it go on
+/// Enable a destination; jobs that wait for it continue
 #[derive(Debug, Args)]
 pub(super) struct Enable {
     #[command(flatten)]
     switch: Switch,
 }
 
-/// Switch a destination off; messages for it wait
+/// Disable a destination; messages for it wait
 #[derive(Debug, Args)]
 pub(super) struct Disable {
     #[command(flatten)]
@@ -64,7 +64,7 @@ struct Switch {
     consent: Consent,
 }
 
-/// Send a message that says that it is a test, once, also where the destination is disabled
+/// Send one test message, even if the destination is disabled
 #[derive(Debug, Args)]
 pub(super) struct Test {
     #[command(flatten)]
@@ -73,17 +73,17 @@ pub(super) struct Test {
     providers: ProviderLinks,
     #[command(flatten)]
     which: Which,
-    /// Why, for the audit log
+    /// Reason for the audit log
     #[arg(long)]
     reason: Option<String>,
 }
 
 #[derive(Debug, Args)]
 struct Which {
-    /// The destination's name
+    /// Name of the destination
     #[arg(value_name = "NAME")]
     name: String,
-    /// Its organization
+    /// Organization of the destination
     #[arg(long, value_name = "SLUG")]
     organization: String,
 }
@@ -140,20 +140,20 @@ impl Test {
         let destination = services.tracker.known_destination(organization, name).await?;
         let actor = operator(self.reason);
         let tested = json!({"destination_id": destination.id, "destination": name});
-        // Before it is sent, so that nobody gets a message without a trace.
+        // Written before the message is sent, so that every test message is recorded.
         store.audit(&actor, "destination.test", None, &Value::Null, &tested).await?;
         let sent = try_destination(&services, &destination, &actor.who).await;
         let Sent { message_id, refused } = sent.map_err(|fault| anyhow!("{}; {}", fault.message(), fault.hint()))?;
         output.answer(&json!({"destination": name, "sent": true, "message_id": message_id, "refused": refused}), || {
-            let sent = format!("sent; the other side's name for it: {}", or_dash(message_id.as_deref()));
-            let refused = refused.iter().map(|one| format!("\nnot to {}: {}", plain(&one.to), plain(&one.said)));
+            let sent = format!("sent; the provider's message id: {}", or_dash(message_id.as_deref()));
+            let refused = refused.iter().map(|one| format!("\nnot sent to {}: {}", plain(&one.to), plain(&one.said)));
             std::iter::once(sent).chain(refused).collect()
         })?;
         Ok(ExitCode::SUCCESS)
     }
 }
 
-/// For the audit log; nothing where nothing has changed.
+/// Returns the row before and after for the audit log, or `None` if nothing changed.
 fn audit(changed: &RowChange<DestinationRow>) -> anyhow::Result<Option<(Value, Value)>> {
     if changed.before.as_ref() == Some(&changed.after) {
         return Ok(None);
@@ -165,8 +165,7 @@ fn told(output: Output, changed: &RowChange<DestinationRow>, released: Released)
     let is_changed = changed.before.as_ref() != Some(&changed.after);
     let value =
         json!({"changed": is_changed, "now": changed.after, "jobs_released": released.now, "jobs_to_follow": released.later});
-    output
-        .answer(&value, || format!("{}\n\njobs that go on: {released}", table(output, std::slice::from_ref(&changed.after))))?;
+    output.answer(&value, || format!("{}\n\njobs released: {released}", table(output, std::slice::from_ref(&changed.after))))?;
     Ok(ExitCode::SUCCESS)
 }
 

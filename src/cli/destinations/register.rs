@@ -1,4 +1,4 @@
-//! `dispatch destinations register`.
+//! `dispatch destinations register`: registers a destination.
 
 use std::process::ExitCode;
 
@@ -18,32 +18,32 @@ use crate::pipelines::connection_tests::check_destination;
 use crate::store::Released;
 use crate::tracker::{NewDestination, known_organization, register_destination, secret_stays};
 
-/// Register a destination, or change the one of this name; the default and the policy stay where they are not said, and
-/// the secret where kind, host and channel stay
+/// Register a destination, or change the one with this name; --default and --unknown-policy keep their values if omitted,
+/// and so does the secret if kind, host and channel are unchanged
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Register {
     #[command(flatten)]
     links: Links,
     #[command(flatten)]
     providers: ProviderLinks,
-    /// Its organization
+    /// Organization of the destination
     #[arg(long, value_name = "SLUG")]
     organization: String,
-    /// Its name in the organization
+    /// Name of the destination, unique in the organization
     #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
     name: String,
-    /// The kind of channel: discord, webhook …
+    /// Kind of channel: discord, discord_webhook, email, slack, teams or webhook
     #[arg(long)]
     kind: String,
-    /// The channel's public settings
+    /// Public settings of the channel, a JSON object
     #[arg(long, value_name = "JSON", value_parser = settings)]
     config: Value,
     #[command(flatten)]
     source: SecretSource,
-    /// Whether jobs that name nobody send here; at first they do not
+    /// Whether jobs that name no destination use this one; initially false
     #[arg(long, value_name = "true|false")]
     default: Option<bool>,
-    /// What becomes of a message that may or may not have arrived; at first it is sent again
+    /// Policy for a message with an unknown outcome; initially resend
     #[arg(long, value_enum)]
     unknown_policy: Option<UnknownPolicy>,
     #[command(flatten)]
@@ -52,9 +52,9 @@ pub(in crate::cli) struct Register {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum UnknownPolicy {
-    /// It is sent again
+    /// Send the message again
     Resend,
-    /// Its job is parked for a person
+    /// Park the job until a person decides
     Hold,
 }
 
@@ -67,7 +67,7 @@ impl Register {
         let services = app::services(&self.links, &self.providers)?;
         services.tracker.known_organization(&self.organization).await?;
         let rows = services.tracker.destination_rows(Some(&self.organization)).await?;
-        // A secret that stays must fit the new settings too, and the place it was given for.
+        // A kept secret must be valid for the new settings, and its host and channel must not change.
         let present = match (&secret, rows.iter().find(|row| row.name == self.name && row.has_secret)) {
             (None, Some(row)) => {
                 secret_stays(row, &self.kind, &self.config).map_err(|problem| anyhow!(Usage(problem.to_string())))?;
@@ -91,7 +91,7 @@ impl Register {
                 unknown_policy: self.unknown_policy.map(UnknownPolicy::word),
             };
             let changed = register_destination(tx, &keyring, &new).await?;
-            // A secret shows in no row, so it counts as a change.
+            // A secret appears in no row, so a given secret counts as a change.
             let audit = audit(&changed)?.or_else(|| secret.as_ref().map(|_| (Value::Null, Value::from("its secret"))));
             Ok::<_, anyhow::Error>((changed, audit))
         });
@@ -110,5 +110,5 @@ impl UnknownPolicy {
 
 fn settings(text: &str) -> Result<Value, String> {
     let value: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
-    if value.is_object() { Ok(value) } else { Err("right is a JSON object".to_owned()) }
+    if value.is_object() { Ok(value) } else { Err("expected a JSON object, got another JSON value".to_owned()) }
 }

@@ -1,4 +1,4 @@
-//! `dispatch destinations rotate-secret`: the secret before stays beside the new one for a while.
+//! `dispatch destinations rotate-secret`: replaces a destination's secret. The previous one stays in use for a time.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::config::{Links, ProviderLinks};
 use crate::pipelines::connection_tests::check_destination;
 use crate::tracker::rotate_destination_secret;
 
-/// Replace a destination's secret; a webhook is signed with both for a while
+/// Replace a destination's secret; a webhook is signed with both for --keep-for
 #[derive(Debug, Args)]
 pub(in crate::cli) struct RotateSecret {
     #[command(flatten)]
@@ -30,7 +30,7 @@ pub(in crate::cli) struct RotateSecret {
     which: Which,
     #[command(flatten)]
     source: SecretSource,
-    /// How long the secret before is used beside the new one: 90s, 15m, 24h, 7d
+    /// How long the previous secret stays in use: 90s, 15m, 24h, 7d; at most 90d
     #[arg(long, default_value = "24h", value_name = "TIME", value_parser = duration::parse)]
     keep_for: Duration,
     #[command(flatten)]
@@ -65,8 +65,8 @@ impl RotateSecret {
         let rotated = rotated.await?;
         output.answer(&json!({"destination": name, "rotated": rotated}), String::new)?;
         say(&match rotated.previous_until {
-            Some(until) => format!("the new secret is used; the one before is beside it until {}", when(until)),
-            None => "the new secret is used, and no other".to_owned(),
+            Some(until) => format!("the new secret is in use; the previous one stays in use until {}", when(until)),
+            None => "the new secret is in use; there is no other".to_owned(),
         });
         Ok(ExitCode::SUCCESS)
     }

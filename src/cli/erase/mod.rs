@@ -1,5 +1,5 @@
-//! `dispatch erase`: a person or an organization out of every table. It shows how many rows of each table that is, and changes nothing
-//! before somebody agrees.
+//! `dispatch erase`: erases a person or an organization from every table. It first shows the number of rows in each table, and
+//! changes nothing without consent.
 
 use std::process::ExitCode;
 
@@ -15,27 +15,28 @@ use crate::config::Links;
 use crate::erasure::{Erasure, Rows, Subject};
 use crate::store::{self, Actor, Store};
 
-/// Erase a person or an organization from every table, as the owner's role; README.md says what backups keep
+/// Erase a person or an organization from every table, as the owner; docs/operators.md describes what backups keep
 #[derive(Debug, Subcommand)]
 pub(super) enum Erase {
     Person(Person),
     Organization(Organization),
 }
 
-/// Erase a person: without --yes only show how many rows that is
+/// Erase a person: show the row counts and ask; without --yes and a terminal, change nothing
 #[derive(Debug, Args)]
 pub(super) struct Person {
-    /// A user's id, or an e-mail address of theirs
+    /// Id or e-mail address of a user
     #[arg(value_name = "ID|E-MAIL")]
     person: String,
     #[command(flatten)]
     erasing: Erasing,
 }
 
-/// Erase an organization, with the people and accounts that no other has: without --yes only show how many rows that is
+/// Erase an organization, with the people and accounts of no other organization: show the row counts and ask; without --yes
+/// and a terminal, change nothing
 #[derive(Debug, Args)]
 pub(super) struct Organization {
-    /// Its slug
+    /// Slug of the organization
     #[arg(value_name = "SLUG")]
     organization: String,
     #[command(flatten)]
@@ -76,21 +77,21 @@ impl Erasing {
         let pseudonym = erasure.pseudonym().to_owned();
         let would_be = erasure.run(true).await?;
         for name in erasure.left_out() {
-            say(&format!("`{name}` alone is not looked for in texts: it is too short, or others have it, too"));
+            say(&format!("texts are not searched for `{name}` alone: it is too short or too long, or others have it too"));
         }
         if !self.consent.is_possible() {
             answer(output, &pseudonym, &would_be, true)?;
-            say("nothing was changed; use --yes to erase");
+            say("nothing was changed; use --yes to erase these rows");
             return Ok(ExitCode::SUCCESS);
         }
         say_lines(&table(Output::new(false), &would_be));
-        self.consent.to(&format!("Erase {kind} {pseudonym} from these rows, for good?"))?;
+        self.consent.to(&format!("Erase {kind} {pseudonym} from these rows permanently?"))?;
         let actor = self.consent.actor();
         let named = json!({"pseudonym": pseudonym});
-        // Before the audit log is looked at: should the reason name them, that goes, too.
+        // Written before the audit log is searched, so that a reason that names the person is erased too.
         store.audit(&actor, &format!("erase.{kind}"), None, &Value::Null, &named).await?;
         let rows = erasure.run(false).await?;
-        // The actor may have been the one who is erased.
+        // The actor may be the erased person.
         let done = Actor { who: "erase".to_owned(), role: actor.role, reason: None };
         let after = json!({"pseudonym": pseudonym, "rows": rows});
         store.audit(&done, &format!("erased.{kind}"), None, &Value::Null, &after).await?;

@@ -1,4 +1,4 @@
-//! `dispatch integrations`: Azure DevOps accounts in use by organizations.
+//! `dispatch integrations`: Azure DevOps accounts of organizations.
 
 mod register;
 mod rotate;
@@ -19,7 +19,7 @@ use crate::pipelines::connection_tests::try_account;
 use crate::store::{self, Released};
 use crate::tracker::{InstallationRow, RowChange, installation_cause, known_organization, set_installation_disabled};
 
-/// Register Azure DevOps accounts for organizations, try them, replace the secrets of their service hooks
+/// Register and test Azure DevOps accounts of organizations, and replace their service hook secrets
 #[derive(Debug, Subcommand)]
 pub(super) enum Integrations {
     List(List),
@@ -30,24 +30,24 @@ pub(super) enum Integrations {
     RotateSecret(rotate::RotateSecret),
 }
 
-/// List the accounts that organizations use
+/// List the accounts of organizations
 #[derive(Debug, Args)]
 pub(super) struct List {
     #[command(flatten)]
     links: Links,
-    /// Of this organization
+    /// Only of this organization
     #[arg(long, value_name = "SLUG")]
     organization: Option<String>,
 }
 
-/// Switch an organization's account on; jobs that wait for it go on
+/// Enable an organization's account; jobs that wait for it continue
 #[derive(Debug, Args)]
 pub(super) struct Enable {
     #[command(flatten)]
     switch: Switch,
 }
 
-/// Switch an organization's account off; its jobs wait
+/// Disable an organization's account; its jobs wait
 #[derive(Debug, Args)]
 pub(super) struct Disable {
     #[command(flatten)]
@@ -64,7 +64,7 @@ struct Switch {
     consent: Consent,
 }
 
-/// Ask Azure DevOps whose the token is, refreshed where that is due, and whether they may use the account
+/// Sign in to Azure DevOps, refreshing the token if due, and check access to the account; exit code 1 without access
 #[derive(Debug, Args)]
 pub(super) struct Test {
     #[command(flatten)]
@@ -73,17 +73,17 @@ pub(super) struct Test {
     providers: ProviderLinks,
     #[command(flatten)]
     which: Which,
-    /// Act as this identity, not the installation's
+    /// Identity to use; default: the installation's
     #[arg(long, value_name = "NAME")]
     identity: Option<String>,
 }
 
 #[derive(Debug, Args)]
 struct Which {
-    /// The account's id
+    /// Id of the account
     #[arg(value_name = "ACCOUNT_ID")]
     account_id: String,
-    /// The organization that uses it
+    /// Organization that uses the account
     #[arg(long, value_name = "SLUG")]
     organization: String,
 }
@@ -141,7 +141,7 @@ impl Test {
         let rows = services.tracker.installation_rows(Some(organization)).await?;
         let installed = rows.into_iter().find(|row| row.account_id.eq_ignore_ascii_case(account_id));
         let named = self.identity.or_else(|| installed.and_then(|row| row.identity));
-        let named = named.context("the account is not registered with an identity; right is --identity NAME")?;
+        let named = named.context("expected an account with an identity, got none; use --identity NAME")?;
         let identity = services.tracker.identity_by_name(organization_id, &named).await?;
         let identity = identity.with_context(|| format!("{organization} has no identity `{named}`"))?;
         let trial = try_account(&services, identity.id, account_id).await;
@@ -156,7 +156,7 @@ impl Test {
     }
 }
 
-/// For the audit log; nothing where nothing has changed.
+/// Returns the row before and after for the audit log, or `None` if nothing changed.
 fn audit(changed: &RowChange<InstallationRow>) -> anyhow::Result<Option<(serde_json::Value, serde_json::Value)>> {
     if changed.before.as_ref() == Some(&changed.after) {
         return Ok(None);
@@ -168,8 +168,7 @@ fn told(output: Output, changed: &RowChange<InstallationRow>, released: Released
     let is_changed = changed.before.as_ref() != Some(&changed.after);
     let value =
         json!({"changed": is_changed, "now": changed.after, "jobs_released": released.now, "jobs_to_follow": released.later});
-    output
-        .answer(&value, || format!("{}\n\njobs that go on: {released}", table(output, std::slice::from_ref(&changed.after))))?;
+    output.answer(&value, || format!("{}\n\njobs released: {released}", table(output, std::slice::from_ref(&changed.after))))?;
     Ok(ExitCode::SUCCESS)
 }
 

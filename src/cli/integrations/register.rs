@@ -1,4 +1,4 @@
-//! `dispatch integrations register`.
+//! `dispatch integrations register`: registers an account for an organization.
 
 use std::process::ExitCode;
 
@@ -12,33 +12,33 @@ use crate::config::Links;
 use crate::store::AuditedChange;
 use crate::tracker::{NewInstallation, identity_cause, known_organization, register_installation};
 
-/// Register an account for an organization, or change what is registered; what is not said stays
+/// Register an account for an organization, or change it; omitted options keep their values
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Register {
     #[command(flatten)]
     links: Links,
-    /// The organization that uses it
+    /// Organization that uses the account
     #[arg(long, value_name = "SLUG")]
     organization: String,
-    /// The account's id, a GUID
+    /// Id of the account, a GUID
     #[arg(long, value_name = "ID", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     account_id: String,
-    /// The account's name, as it stands in URLs
+    /// Name of the account, as in its URLs
     #[arg(long, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     account_name: String,
-    /// Who the worker acts as when a job names nobody
+    /// Identity that the worker uses if a job names none
     #[arg(long, value_name = "NAME")]
     identity: Option<String>,
-    /// Whether assignees come from Azure DevOps; at first they do
+    /// Whether assignees are synchronised from Azure DevOps; initially true
     #[arg(long, value_name = "true|false")]
     assignee_inbound: Option<bool>,
-    /// Whether assignees go to the other linked work items; at first they do
+    /// Whether assignees are synchronised to the other linked work items; initially true
     #[arg(long, value_name = "true|false")]
     assignee_outbound: Option<bool>,
-    /// Whether the status comes from Azure DevOps; at first it does
+    /// Whether the status is synchronised from Azure DevOps; initially true
     #[arg(long, value_name = "true|false")]
     status_inbound: Option<bool>,
-    /// Switch it off: its jobs wait until `dispatch integrations enable`
+    /// Disable the account: its jobs wait until `dispatch integrations enable`
     #[arg(long)]
     disabled: bool,
     #[command(flatten)]
@@ -63,7 +63,7 @@ impl Register {
                 disabled: self.disabled.then_some(true),
             };
             let changed = register_installation(tx, &new).await?;
-            // Jobs that wait for the one before to sign in may go on as this one; others find out that they wait.
+            // Jobs that wait for the previous identity to sign in may continue with this one; the others wait again.
             let before = changed.before.as_ref().and_then(|before| before.identity_id);
             let gone = before.filter(|_| before != changed.after.identity_id).map(identity_cause);
             Ok::<_, anyhow::Error>(AuditedChange { audit: audit(&changed)?, gone, answer: changed })

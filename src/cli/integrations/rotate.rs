@@ -1,4 +1,4 @@
-//! `dispatch integrations rotate-secret`: the secret before stays valid for a while, so that two are.
+//! `dispatch integrations rotate-secret`: replaces a hook secret. Both secrets are valid for a time.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -17,20 +17,20 @@ use crate::cli::secret::SecretSource;
 use crate::config::Links;
 use crate::tracker::rotate_hook_secret;
 
-/// Replace the secret of an account's service hooks; the one before stays valid for a while
+/// Replace the secret of an account's service hooks; the previous one stays valid for --keep-for
 #[derive(Debug, Args)]
 pub(in crate::cli) struct RotateSecret {
     #[command(flatten)]
     links: Links,
-    /// The account's id
+    /// Id of the account
     #[arg(value_name = "ACCOUNT_ID")]
     account_id: String,
     #[command(flatten)]
     source: SecretSource,
-    /// Make a secret, and print it once, on stdout
+    /// Generate a secret and print it once, on stdout
     #[arg(long, conflicts_with = "secret_file")]
     generate: bool,
-    /// How long the secret before stays valid: 90s, 15m, 24h, 7d
+    /// How long the previous secret stays valid: 90s, 15m, 24h, 7d; at most 90d
     #[arg(long, default_value = "24h", value_name = "TIME", value_parser = duration::parse)]
     keep_for: Duration,
     #[command(flatten)]
@@ -61,8 +61,8 @@ impl RotateSecret {
         }
         output.answer(&answer, || if self.generate { secret.expose_secret().to_owned() } else { String::new() })?;
         say(&match rotated.previous_until {
-            Some(until) => format!("the new secret is valid; the one before is so until {}", when(until)),
-            None => "the new secret is valid, and no other".to_owned(),
+            Some(until) => format!("the new secret is valid; the previous one is valid until {}", when(until)),
+            None => "the new secret is valid; there is no other".to_owned(),
         });
         Ok(ExitCode::SUCCESS)
     }

@@ -1,4 +1,4 @@
-//! `dispatch jobs retry|configure`: each asks first, takes a reason, and leaves an audit row.
+//! `dispatch jobs retry|configure`: each asks for confirmation, takes a reason and writes an audit row.
 
 use std::process::ExitCode;
 
@@ -13,19 +13,19 @@ use crate::cli::output::Output;
 use crate::config::Links;
 use crate::store::{ActionResult, Actor, JobRow, Store};
 
-/// Make a parked, waiting or later-due job due now, with fresh attempts; its checkpoints stay
+/// Make a parked, waiting or delayed job due now, with its attempts reset; its checkpoints are kept
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Retry {
     #[command(flatten)]
     action: Action,
 }
 
-/// Supply the account that a job waits for; it begins again at its first stage
+/// Supply the account that a job waits for; the job restarts at its first stage
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Configure {
     #[command(flatten)]
     action: Action,
-    /// The chosen account's id
+    /// Id of the chosen account
     #[arg(long, value_name = "ID")]
     account: String,
 }
@@ -48,18 +48,18 @@ impl Retry {
 }
 
 impl Configure {
-    /// The stage at which a job begins again: the first one of the only pipeline that takes an account.
+    /// The stage at which the job restarts: the first stage of the only pipeline that takes an account.
     const FIRST_STAGE: &str = "check_account";
 
     pub(super) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
-        let store = self.action.agreed(&format!("Give the account {} to", self.account)).await?;
+        let store = self.action.agreed(&format!("Use account {} for", self.account)).await?;
         let (target, actor) = (self.action.job.target(), self.action.actor());
         told(output, "configure", store.configure(&target, &self.account, Self::FIRST_STAGE, &actor).await?)
     }
 }
 
 impl Action {
-    /// The store, once somebody has agreed to do `verb` to the job.
+    /// Asks for consent to do `verb` to the job, then returns the store.
     async fn agreed(&self, verb: &str) -> anyhow::Result<Store> {
         self.consent.can_be_had()?;
         let store = connect::store(&self.links).await?;
@@ -80,11 +80,11 @@ pub(super) fn told(output: Output, action: &str, answer: ActionResult) -> anyhow
     match answer {
         ActionResult::Done { job, before, now } => {
             let value = json!({"job_id": job, "action": action, "changed": true, "before": before, "now": now});
-            output.answer(&value, || format!("job {job}: was {before}, is {now}"))?;
+            output.answer(&value, || format!("job {job}: was {before}, is now {now}"))?;
         }
         ActionResult::Already(job, state) => {
             let value = json!({"job_id": job, "action": action, "changed": false, "before": state, "now": state});
-            output.answer(&value, || format!("job {job}: is {state} already, nothing was changed"))?;
+            output.answer(&value, || format!("job {job}: is already {state}; nothing was changed"))?;
         }
         ActionResult::Refused(job, why) => bail!("job {job}: {why}"),
         ActionResult::NoSuchJob => bail!("there is no such job"),

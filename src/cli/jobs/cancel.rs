@@ -1,5 +1,5 @@
-//! `dispatch jobs cancel`: one job, or all that a filter chooses. The filter is previewed and agreed to first; jobs that come later
-//! are not among them.
+//! `dispatch jobs cancel`: cancels one job, or all jobs that match a filter. It previews the matches and asks for confirmation.
+//! Jobs that are accepted later are not included.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -18,39 +18,39 @@ use crate::config::Links;
 use crate::job::{JobId, JobState};
 use crate::store::{ChosenJobs, ChosenPreview, ManyJobs, Store, Target};
 
-/// Pages between two lines of progress.
+/// Pages between two progress lines.
 const PROGRESS: u64 = 10;
 
-/// End a job that is not done, and its open follow-ups; or all jobs that a filter chooses
+/// Cancel an open job and its open follow-ups, or all open jobs that match a filter
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Cancel {
     #[command(flatten)]
     links: Links,
-    /// The job's id
+    /// Id of the job
     #[arg(value_name = "ID", conflicts_with_all = ["key", "source", "organization", "producer", "state", "error_code", "older_than"])]
     id: Option<JobId>,
-    /// The producer's dedupe_key, together with --source
+    /// The job's dedupe_key; requires --source
     #[arg(long, requires = "source", conflicts_with_all = ["organization", "producer", "state", "error_code", "older_than"])]
     key: Option<String>,
-    /// The source: with --key of one job, otherwise of all
+    /// Source of the job with --key; otherwise only jobs of this source
     #[arg(long)]
     source: Option<String>,
-    /// Of this organization
+    /// Only of this organization
     #[arg(long, value_name = "SLUG")]
     organization: Option<String>,
-    /// Sent by this user of RabbitMQ
+    /// Only published by this RabbitMQ user
     #[arg(long, value_name = "USER")]
     producer: Option<String>,
-    /// In this state: ready, running, waiting or parked
+    /// Only in this state: ready, running, waiting or parked
     #[arg(long, value_parser = open_state)]
     state: Option<JobState>,
-    /// Whose last failure has this code
+    /// Only with this error code of the last failure
     #[arg(long, value_name = "CODE")]
     error_code: Option<String>,
-    /// Accepted at least so long ago: 90s, 15m, 24h, 7d
+    /// Only accepted at least this long ago: 90s, 15m, 24h, 7d; at most 90d
     #[arg(long, value_name = "AGE", value_parser = duration::parse)]
     older_than: Option<Duration>,
-    /// Show what a filter chooses, and end nothing
+    /// Show the jobs that match the filter without cancelling them
     #[arg(long, conflicts_with_all = ["id", "key"])]
     dry_run: bool,
     #[command(flatten)]
@@ -60,7 +60,7 @@ pub(in crate::cli) struct Cancel {
 fn open_state(text: &str) -> Result<JobState, String> {
     let state: JobState = text.parse().map_err(|error| format!("{error}"))?;
     if state.is_done() {
-        Err("expected ready, running, waiting or parked; a job that is done is not cancelled".to_owned())
+        Err("expected the state of an open job, got that of a finished job; use ready, running, waiting or parked".to_owned())
     } else {
         Ok(state)
     }
@@ -100,8 +100,8 @@ impl Cancel {
         };
         let texts = [&filter.organization, &filter.source, &filter.producer, &filter.error_code];
         if texts.iter().all(|text| text.is_none()) && filter.state.is_none() && filter.older_than_seconds.is_none() {
-            let what = "expected a job or a filter, got neither; use an ID, --source with --key, or at least one of --organization, \
-                        --source, --producer, --state, --error-code, --older-than";
+            let what = "expected a job or a filter, got neither; use an ID, --source with --key, or one or more of \
+                        --organization, --source, --producer, --state, --error-code, --older-than";
             return Err(Usage(what.to_owned()).into());
         }
         Ok(filter)
@@ -122,12 +122,12 @@ impl Cancel {
         self.consent.to(&format!("Cancel {} jobs and their open follow-ups?", preview.count))?;
         let (jobs, follow_ups) = self.cancel(&store, &chosen, &json!(filter)).await?;
         let value = json!({"cancelled": jobs, "follow_ups_cancelled": follow_ups, "dry_run": false});
-        output.answer(&value, || format!("{jobs} jobs are cancelled, and {follow_ups} of their follow-ups"))?;
+        output.answer(&value, || format!("cancelled {jobs} jobs and {follow_ups} follow-ups"))?;
         Ok(ExitCode::SUCCESS)
     }
 
-    /// Page after page, with a line of progress now and then. The audit log has a row for each job, and one before and one after
-    /// them for the action.
+    /// Cancels page by page, with a progress line after every [`PROGRESS`] pages. The audit log gets one row for each job, and
+    /// one row before and one after them for the action.
     async fn cancel(&self, store: &Store, chosen: &ChosenJobs, filter: &Value) -> anyhow::Result<(u64, u64)> {
         let actor = self.consent.actor();
         store.audit(&actor, "jobs.cancel_many", None, &Value::Null, filter).await?;
@@ -137,7 +137,7 @@ impl Cancel {
             (jobs, follow_ups, pages) = (jobs + page.jobs, follow_ups + page.follow_ups, pages + 1);
             let Some(next) = page.next else { break };
             if pages % PROGRESS == 0 {
-                say(&format!("{jobs} jobs cancelled so far, up to {next}"));
+                say(&format!("cancelled {jobs} jobs so far, up to {next}"));
             }
             after = Some(next);
         }
@@ -154,7 +154,7 @@ fn previewed(output: Output, preview: &ChosenPreview) -> anyhow::Result<ExitCode
         sample => format!("{}\n\n{} jobs, and their open follow-ups", rendered(table(output, sample)), preview.count),
     })?;
     if preview.count.is_zero() {
-        say("no open jobs are chosen");
+        say("no open job matches");
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,4 +1,4 @@
-//! `dispatch jobs explain`: why is this job not moving?
+//! `dispatch jobs explain`: explains why a job makes no progress.
 
 use std::process::ExitCode;
 
@@ -15,7 +15,7 @@ use crate::pipelines;
 use crate::store::explain::{Facts, explain, standing};
 use crate::store::{CappedCount, JobRow, Store};
 
-/// Say in a sentence where one job stands, why, and what happens next
+/// Explain in a sentence the state of one job, its cause and what happens next
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Explain {
     #[command(flatten)]
@@ -48,7 +48,7 @@ async fn waiting_for_same(store: &Store, row: &JobRow) -> anyhow::Result<CappedC
     })
 }
 
-/// Where the stage due stands in its pipeline's list, and how often it is tried.
+/// Returns the position of the job's stage in its pipeline, and the stage's number of attempts.
 fn position<P: Product>(registry: &Registry<P>, row: &JobRow) -> Facts {
     let Some(pipeline) = registry.get(&row.pipeline) else { return Facts::default() };
     let in_turn: Vec<_> = pipeline.stages().filter(|stage| !stage.aside).collect();

@@ -1,4 +1,4 @@
-//! `dispatch jobs list`: newest first, a page at a time.
+//! `dispatch jobs list`: lists jobs, newest first, one page at a time.
 
 use std::process::ExitCode;
 
@@ -16,25 +16,25 @@ use crate::store::{JobFilter, JobRow, Listed, Stopped};
 pub(in crate::cli) struct List {
     #[command(flatten)]
     links: Links,
-    /// In this state: ready, running, waiting, succeeded, cancelled or parked
+    /// Only in this state: ready, running, waiting, succeeded, cancelled or parked
     #[arg(long)]
     state: Option<JobState>,
-    /// Of this pipeline
+    /// Only of this pipeline
     #[arg(long)]
     pipeline: Option<String>,
-    /// Of this organization
+    /// Only of this organization
     #[arg(long, value_name = "SLUG")]
     organization: Option<String>,
-    /// Of this producer
+    /// Only of this source
     #[arg(long)]
     source: Option<String>,
-    /// Follow-ups of this job
+    /// Only follow-ups of this job
     #[arg(long, value_name = "ID")]
     parent: Option<JobId>,
-    /// Made before this one: the next page begins after the last id of this one
+    /// Only older than this job; use the last id of a page for the next page
     #[arg(long, value_name = "ID")]
     before: Option<JobId>,
-    /// At most this many
+    /// Show at most this many
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=1000))]
     limit: i64,
 }
@@ -56,11 +56,11 @@ impl List {
         match (stopped, jobs.last()) {
             (Some(Stopped { looked, back_to, before }), _) => {
                 let back_to = when(back_to);
-                say(&format!("looked at {looked} jobs, back to {back_to}; use --before {before} to look further back"));
+                say(&format!("searched {looked} jobs, back to {back_to}; use --before {before} to search older jobs"));
             }
             (None, None) => say("no jobs"),
             (None, Some(last)) if i64::try_from(jobs.len()) == Ok(filter.limit) => {
-                say(&format!("for more: --before {}", last.id))
+                say(&format!("next page: --before {}", last.id))
             }
             (None, Some(_)) => {}
         }
@@ -68,7 +68,7 @@ impl List {
     }
 }
 
-/// Jobs as a table.
+/// Returns jobs as a table.
 pub(super) fn table(output: Output, jobs: &[JobRow]) -> Table {
     let mut table = output.table(&["id", "state", "stage", "why", "organization", "source", "key", "accepted"]);
     for job in jobs {
@@ -84,7 +84,7 @@ pub(super) fn table(output: Output, jobs: &[JobRow]) -> Table {
             Cell::new(when(job.created_at)),
         ]);
     }
-    // An id or a state in pieces is of no use.
+    // Ids and states are not wrapped, so that they can be copied.
     for column in table.column_iter_mut().take(2) {
         column.set_constraint(ColumnConstraint::ContentWidth);
     }

@@ -1,4 +1,4 @@
-//! `dispatch jobs`: look at jobs, act on one, cancel many.
+//! `dispatch jobs`: lists and shows jobs, acts on one, cancels many.
 
 mod actions;
 mod cancel;
@@ -15,7 +15,7 @@ use super::output::Output;
 use crate::job::JobId;
 use crate::store::{JobRow, Store, Target};
 
-/// Look at jobs, act on one, or cancel many
+/// List, show, explain, retry, cancel or configure jobs
 #[derive(Debug, Subcommand)]
 pub(super) enum Jobs {
     List(list::List),
@@ -39,16 +39,16 @@ impl Jobs {
     }
 }
 
-/// Which job: by its id, or by its producer's key.
+/// Selects a job by its id, or by its source and dedupe key.
 #[derive(Debug, Args)]
 struct Selector {
-    /// The job's id
+    /// Id of the job
     #[arg(value_name = "ID", required_unless_present = "key", conflicts_with_all = ["source", "key"])]
     id: Option<JobId>,
-    /// The producer, together with --key
+    /// Source of the job; requires --key
     #[arg(long, requires = "key")]
     source: Option<String>,
-    /// The producer's dedupe_key, together with --source
+    /// The job's dedupe_key; requires --source
     #[arg(long, requires = "source")]
     key: Option<String>,
 }
@@ -57,7 +57,7 @@ impl Selector {
     fn target(&self) -> Target {
         match (self.id, &self.source, &self.key) {
             (Some(id), ..) => Target::Id(id),
-            // The parser asks for both where there is no id.
+            // The parser requires both if there is no id.
             (None, source, key) => {
                 Target::Key { source: source.clone().unwrap_or_default(), dedupe_key: key.clone().unwrap_or_default() }
             }

@@ -1,4 +1,4 @@
-//! `dispatch jobs show`: one job with its whole history.
+//! `dispatch jobs show`: shows one job with its history.
 
 use std::fmt::Write;
 use std::process::ExitCode;
@@ -27,7 +27,7 @@ impl Show {
     pub(super) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
         let store = connect::store(&self.links).await?;
         let id = self.job.row(&store).await?.id;
-        let view = store.job_view(id).await?.context("the job was removed just now")?;
+        let view = store.job_view(id).await?.context("the job was deleted meanwhile")?;
         output.answer(&view, || page(output, &view))?;
         Ok(ExitCode::SUCCESS)
     }
@@ -37,7 +37,7 @@ fn page(output: Output, view: &JobView) -> String {
     let mut page = rendered(row(output, &view.row));
     let parts = [
         ("checkpoints", view.checkpoints.len(), checkpoints(output, view)),
-        ("attempts that did not succeed", view.attempts.len(), attempts(output, view)),
+        ("unsuccessful attempts", view.attempts.len(), attempts(output, view)),
         ("effects", view.effects.len(), effects(output, view)),
         ("follow-ups", view.children.len(), super::list::table(output, &view.children)),
     ];
@@ -51,7 +51,7 @@ fn page(output: Output, view: &JobView) -> String {
 fn row(output: Output, row: &JobRow) -> Table {
     let mut table = output.table(&[]);
     let wait = row.wait_reason.as_deref().map(|reason| format!("{reason} ({})", row.wait_key.as_deref().unwrap_or("-")));
-    let owner = row.owner.map(|owner| format!("replica {owner}{}", if row.owner_alive { "" } else { ", whose lease is over" }));
+    let owner = row.owner.map(|owner| format!("replica {owner}{}", if row.owner_alive { "" } else { " (lease expired)" }));
     table.add_row([Cell::new("id"), Cell::new(row.id)]);
     table.add_row([Cell::new("state"), output.state(row.state)]);
     let texts = [

@@ -1,4 +1,4 @@
-//! `dispatch producers`: who may publish, and what.
+//! `dispatch producers`: the registry of producers and their permissions.
 
 mod register;
 mod usage;
@@ -16,7 +16,7 @@ use crate::config::Links;
 use crate::message::Producer;
 use crate::store::{Registration, remove_producer};
 
-/// Register who may publish, and what their messages may name
+/// List, register and remove producers, and show their quotas
 #[derive(Debug, Subcommand)]
 pub(super) enum Producers {
     List(List),
@@ -25,19 +25,19 @@ pub(super) enum Producers {
     Usage(usage::Usage),
 }
 
-/// List producers with what their messages may name
+/// List producers and the names that their messages may use
 #[derive(Debug, Args)]
 pub(super) struct List {
     #[command(flatten)]
     links: Links,
 }
 
-/// Remove a producer: within 5 s its messages are refused; jobs that it has published go on
+/// Remove a producer: its messages are refused within 5 s; its jobs continue
 #[derive(Debug, Args)]
 pub(super) struct Remove {
     #[command(flatten)]
     links: Links,
-    /// The user of RabbitMQ
+    /// RabbitMQ user of the producer
     #[arg(value_name = "USER")]
     name: String,
     #[command(flatten)]
@@ -60,7 +60,7 @@ impl List {
         let producers = connect::store(&self.links).await?.producers().await?;
         output.answer(&producers, || if producers.is_empty() { String::new() } else { table(output, &producers) })?;
         if producers.is_empty() {
-            say("no producers; `dispatch producers register` adds one");
+            say("no producers; use `dispatch producers register` to add one");
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -1,4 +1,4 @@
-//! `dispatch producers register`.
+//! `dispatch producers register`: registers a producer.
 
 use std::process::ExitCode;
 
@@ -14,24 +14,24 @@ use crate::config::Links;
 use crate::message::Producer;
 use crate::store::register_producer;
 
-/// Register a user of RabbitMQ as a producer, or replace what it may name; a name that ends with `*` stands for all that begin so
+/// Register a RabbitMQ user as a producer, or replace its permissions; a trailing `*` in a name matches every suffix
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Register {
     #[command(flatten)]
     links: Links,
-    /// The user of RabbitMQ that it publishes as
+    /// RabbitMQ user that the producer publishes as
     #[arg(value_name = "USER", value_parser = NonEmptyStringValueParser::new())]
     name: String,
-    /// A source that its messages may name
+    /// Source that its messages may use; repeatable
     #[arg(long = "source", value_name = "NAME", required = true, value_parser = NonEmptyStringValueParser::new())]
     sources: Vec<String>,
-    /// An organization that its jobs may be for
+    /// Organization that its jobs may belong to; repeatable
     #[arg(long = "organization", value_name = "SLUG", required = true, value_parser = NonEmptyStringValueParser::new())]
     organizations: Vec<String>,
-    /// A queue of its own that answers may go to; direct replies need none
+    /// Queue of its own that may receive replies; repeatable; direct replies need none
     #[arg(long = "reply-queue", value_name = "QUEUE", value_parser = NonEmptyStringValueParser::new())]
     reply_queues: Vec<String>,
-    /// A Discord application whose interactions it may pass on
+    /// Discord application whose interactions it may forward; repeatable
     #[arg(long = "application", value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
     applications: Vec<String>,
     #[command(flatten)]
@@ -48,7 +48,7 @@ impl Register {
         for other in others.iter().filter(|other| other.name != new.name) {
             if let Some(source) = new.sources.iter().find(|source| other.sources.contains(source)) {
                 say(&format!(
-                    "{} may name the source {source} too: who shares a source can cancel the other's jobs and take its keys",
+                    "{} may use the source {source} too: producers with the same source can cancel each other's jobs and take their keys",
                     other.name
                 ));
             }

@@ -1,4 +1,4 @@
-//! `dispatch producers usage`: what each producer has in Postgres, against its quotas.
+//! `dispatch producers usage`: shows the rows and bytes of each producer in Postgres, and its quotas.
 
 use std::process::ExitCode;
 
@@ -11,22 +11,22 @@ use crate::cli::output::{Output, plain, rendered};
 use crate::config::{Links, QuotaSettings};
 use crate::quota::{Amount, Amounts, Holder, Kind};
 
-/// Show what producers and organizations have in Postgres, in rows and bytes, and their quotas
+/// Show the rows and bytes of producers and organizations in Postgres, and their quotas
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Usage {
     #[command(flatten)]
     links: Links,
     #[command(flatten)]
     quotas: QuotaSettings,
-    /// Users of RabbitMQ; otherwise all that are registered, and what has no producer
+    /// RabbitMQ users; without users and organizations: all registered producers, and rows without a producer
     #[arg(value_name = "USER")]
     names: Vec<String>,
-    /// An organization too
+    /// Organization to show; repeatable
     #[arg(long = "organization", value_name = "SLUG")]
     organizations: Vec<String>,
 }
 
-/// One line.
+/// The usage and quota of one holder.
 #[derive(Serialize)]
 struct Standing {
     holder: String,

@@ -1,4 +1,4 @@
-//! `dispatch publish`: sends jobs as a producer would, and waits until the broker has confirmed each.
+//! `dispatch publish`: publishes jobs as a producer does, and waits for the broker's confirms.
 
 mod read;
 mod wait;
@@ -21,45 +21,45 @@ use crate::config::Links;
 use crate::message::Outcome;
 use crate::secrets::Keyring;
 
-/// Messages in one confirm window.
+/// Messages published before their confirms are awaited.
 const WINDOW: usize = 256;
 
-/// Publish jobs from files or stdin, and wait until the broker has confirmed them
+/// Publish jobs from files or stdin, and wait for the broker's confirms
 #[derive(Debug, Args)]
 pub(super) struct Publish {
     #[command(flatten)]
     links: Links,
-    /// Files with one JSON document each; none or `-` is stdin
+    /// Files with one JSON document each; no file or `-` is stdin
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Each line is a document (JSON Lines)
+    /// Read each line as a document (JSON Lines)
     #[arg(long)]
     lines: bool,
-    /// Send as is, whatever it is
+    /// Publish the documents without validation
     #[arg(long)]
     no_validate: bool,
-    /// The producer, for documents that do not name one
+    /// Source for documents without a `source`
     #[arg(long)]
     source: Option<String>,
-    /// A queue of yours that gets the outcome, beside `dispatch.events`
+    /// Queue of the producer that receives the outcome events, in addition to `dispatch.events`
     #[arg(long, value_name = "QUEUE")]
     reply_to: Option<String>,
-    /// Given back with the outcome
+    /// Correlation id that the outcome events repeat
     #[arg(long, value_name = "ID")]
     correlation_id: Option<String>,
     #[command(flatten)]
     wait: wait::Wait,
 }
 
-/// A message the broker has confirmed.
+/// A message that the broker has confirmed.
 #[derive(Debug, Serialize)]
 struct Published {
-    /// As the worker will see it; none where the document was not validated and does not say.
+    /// The source that the worker will see. `None` if the document was not validated and has none.
     source: Option<String>,
     dedupe_key: Option<String>,
-    /// Where the document came from.
+    /// File and line of the document.
     origin: String,
-    /// What was heard of it last, where it was waited for.
+    /// The last outcome received, with `--wait`.
     #[serde(skip_serializing_if = "Option::is_none")]
     outcome: Option<Outcome>,
 }
@@ -67,9 +67,7 @@ struct Published {
 impl Publish {
     pub(super) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
         if self.reply_to.as_deref().is_some_and(|queue| queue.starts_with("dispatch.")) && !self.no_validate {
-            return Err(
-                Usage("--reply-to may not name a queue of `dispatch.`; right is a queue of the producer's".to_owned()).into()
-            );
+            return Err(Usage("expected --reply-to to be a queue of the producer, got a queue of `dispatch.`".to_owned()).into());
         }
         let url = self.links.amqp_url()?;
         let documents = self.documents()?;
@@ -82,10 +80,10 @@ impl Publish {
         failure.map_or(Ok(ExitCode::SUCCESS), Err)
     }
 
-    /// All documents, each one checked before the first one is sent.
+    /// Reads all documents, and validates each one before the first one is published.
     fn documents(&self) -> anyhow::Result<Vec<Document>> {
         let mut documents = read::all(&self.files, self.lines)?;
-        // Nothing that it seals is kept.
+        // Nothing that this keyring seals is stored.
         let keyring = Keyring::parse(&Keyring::fresh_setting())?;
         for document in &mut documents {
             document.identify(self.source.as_deref());
@@ -96,7 +94,7 @@ impl Publish {
         Ok(documents)
     }
 
-    /// Sends until one fails; what was confirmed before stays so.
+    /// Publishes until one message fails. Returns the confirmed messages and the first error.
     async fn send(&self, publisher: &Publisher, documents: Vec<Document>) -> (Vec<Published>, Option<anyhow::Error>) {
         let progress = if documents.len() > WINDOW {
             ProgressBar::new(u64::try_from(documents.len()).unwrap_or(u64::MAX))

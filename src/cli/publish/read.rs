@@ -1,4 +1,4 @@
-//! Documents from files or stdin, and what goes beside each on the wire.
+//! Documents from files or stdin, and the AMQP properties of each.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -11,24 +11,24 @@ use crate::job::JobId;
 use crate::message::{Envelope, Intake, decode_intake, read_body};
 use crate::secrets::Keyring;
 
-/// One document to be published.
+/// A document to publish.
 #[derive(Debug)]
 pub(super) struct Document {
-    /// As is.
+    /// The document's bytes, unchanged.
     pub(super) body: Vec<u8>,
-    /// File and line, for messages.
+    /// File and line, for error messages.
     pub(super) origin: String,
     /// AMQP `message_id`: the dedupe key of a body that has none.
     pub(super) message_id: Option<String>,
     /// AMQP `app_id`: the source of a body that has none.
     pub(super) app_id: Option<String>,
-    /// As the worker will see it, where that is known.
+    /// The source that the worker will see, if known.
     pub(super) source: Option<String>,
-    /// Likewise.
+    /// The dedupe key that the worker will see, if known.
     pub(super) dedupe_key: Option<String>,
 }
 
-/// Every document of these files in order; no file, or `-`, is stdin.
+/// Reads every document of these files in order. No file, or `-`, is stdin.
 pub(super) fn all(files: &[PathBuf], lines: bool) -> anyhow::Result<Vec<Document>> {
     let stdin = [PathBuf::from("-")];
     let files = if files.is_empty() { &stdin } else { files };
@@ -40,15 +40,15 @@ pub(super) fn all(files: &[PathBuf], lines: bool) -> anyhow::Result<Vec<Document
     Ok(documents)
 }
 
-/// A file's name for messages, and its bytes; `-` is stdin.
+/// Returns a file's name for error messages, and its bytes. `-` is stdin.
 pub(in crate::cli) fn contents(file: &Path) -> anyhow::Result<(String, Vec<u8>)> {
     if file == Path::new("-") {
         let mut bytes = Vec::new();
-        std::io::stdin().lock().read_to_end(&mut bytes).context("reading stdin")?;
+        std::io::stdin().lock().read_to_end(&mut bytes).context("cannot read stdin")?;
         return Ok(("stdin".to_owned(), bytes));
     }
     let name = file.display().to_string();
-    let bytes = std::fs::read(file).with_context(|| format!("reading {name}"))?;
+    let bytes = std::fs::read(file).with_context(|| format!("cannot read {name}"))?;
     Ok((name, bytes))
 }
 
@@ -69,7 +69,7 @@ impl Document {
         Self { body, origin, message_id: None, app_id: None, source: None, dedupe_key: None }
     }
 
-    /// Gives what the body lacks: `source`, and a key of its own.
+    /// Sets the properties that replace missing fields of the body: `source`, and a fresh dedupe key.
     pub(super) fn identify(&mut self, source: Option<&str>) {
         let body = read_body(&self.body).unwrap_or_default();
         let field = |name: &str| body.get(name).and_then(Value::as_str).map(str::to_owned);
@@ -81,7 +81,7 @@ impl Document {
         self.dedupe_key = field("dedupe_key").or_else(|| self.message_id.clone());
     }
 
-    /// Decodes as the worker will.
+    /// Decodes the document as the worker will.
     pub(super) fn validate(&mut self, keyring: &Keyring) -> anyhow::Result<()> {
         let envelope = Envelope {
             content_type: Some("application/json".to_owned()),

@@ -1,5 +1,5 @@
-//! `dispatch publish --wait`: follows jobs to their outcomes. When the connection is lost the same messages are published again:
-//! they are the same jobs, and the answer is where each stands now.
+//! `dispatch publish --wait`: follows jobs to their outcomes. After a lost connection it publishes the same messages again: they
+//! are the same jobs, and the reply is the current state of each.
 
 use std::collections::{BTreeMap, HashMap};
 use std::process::ExitCode;
@@ -23,36 +23,36 @@ use crate::reconnect::Reconnect;
 
 #[derive(Debug, Args)]
 pub(super) struct Wait {
-    /// Follow each job to its outcome; exit code 0 only if all have succeeded
+    /// Follow each job to its outcome; exit code 0 only if all succeed
     #[arg(long, conflicts_with_all = ["reply_to", "correlation_id"])]
     pub(super) wait: bool,
-    /// Give up following after this long; the jobs go on
+    /// Stop following after this many seconds; the jobs continue
     #[arg(long, value_name = "SECONDS", requires = "wait", value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
     timeout: Option<u64>,
-    /// Follow also a job that waits for a person: to choose an account, or to look at a parked follow-up
+    /// Keep following a job that waits for a person: for an account, or for a parked follow-up
     #[arg(long, requires = "wait")]
     keep_waiting: bool,
 }
 
-/// Whether there is more to come of a job.
+/// Whether more outcomes of a job are expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Standing {
     GoesOn,
     Succeeded,
-    /// Ended otherwise, or nothing happens before somebody acts.
+    /// Ended without success, or blocked until a person acts.
     Over,
 }
 
-/// A job that is asked for.
+/// A job that is followed.
 struct Followed {
-    /// Source and key, for people.
+    /// Source and key, for the output.
     name: String,
     last: Option<Outcome>,
     standing: Standing,
 }
 
-/// What was sent. The same message twice is the same job, whose outcomes go to where it was asked for last: so both ask for it
-/// with the same correlation id.
+/// The published documents. Two equal messages are the same job, whose outcomes go to the last requester, so both have the same
+/// correlation id.
 struct Sent {
     /// In order, each with its correlation id.
     documents: Vec<(String, Document)>,
@@ -61,7 +61,7 @@ struct Sent {
 }
 
 impl Wait {
-    /// Publishes, and prints what is heard until there is no more to come.
+    /// Publishes, and prints outcomes until none are expected.
     pub(super) async fn follow(&self, output: Output, url: &Endpoint, documents: Vec<Document>) -> anyhow::Result<ExitCode> {
         let mut sent = Sent::of(documents);
         let until = self.timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds));
@@ -80,13 +80,13 @@ impl Wait {
         }
         match ended {
             Some(Err(error)) => Err(error),
-            None => bail!("not every job has ended within {} s; they go on", self.timeout.unwrap_or_default()),
+            None => bail!("not every job ended within {} s; the jobs continue", self.timeout.unwrap_or_default()),
             Some(Ok(())) => Ok(if succeeded { ExitCode::SUCCESS } else { ExitCode::FAILURE }),
         }
     }
 
     async fn hear_all(&self, output: Output, url: &Endpoint, sent: &mut Sent) -> anyhow::Result<()> {
-        // What cannot be sent at all is an error at once; a connection that was there is waited for.
+        // A failure of the first connection is an error. A connection that is lost later is re-established.
         let mut replies = ask(url, sent).await?;
         let mut reconnect = Reconnect::default();
         while sent.followed.values().any(|one| one.standing == Standing::GoesOn) {
@@ -96,12 +96,12 @@ impl Wait {
                     self.heard(output, &mut sent.followed, &reply)?;
                 }
                 Err(error) => {
-                    say(&format!("the connection is lost, asking again: {}", chain(&error)));
+                    say(&format!("the connection was lost; reconnecting: {}", chain(&error)));
                     replies = loop {
                         tokio::time::sleep(reconnect.next_delay()).await;
                         match ask(url, sent).await {
                             Ok(replies) => break replies,
-                            Err(error) => tracing::debug!(error = chain(&error), "not yet"),
+                            Err(error) => tracing::debug!(error = chain(&error), "reconnecting failed; another attempt follows"),
                         }
                     };
                 }
@@ -113,10 +113,10 @@ impl Wait {
     fn heard(&self, output: Output, followed: &mut BTreeMap<String, Followed>, reply: &Reply) -> anyhow::Result<()> {
         let Some(one) = reply.correlation_id.as_ref().and_then(|id| followed.get_mut(id)) else { return Ok(()) };
         let Ok(outcome) = serde_json::from_slice::<Outcome>(&reply.body) else {
-            say("a newer worker has answered with an event that is not known here");
+            say("received an unknown event; a worker has a newer version than this command");
             return Ok(());
         };
-        // Events come at least once.
+        // Events are delivered at least once.
         let is_news = one.last.as_ref() != Some(&outcome);
         if is_news && one.standing == Standing::GoesOn {
             one.standing = self.standing(&outcome);
@@ -170,14 +170,15 @@ impl Followed {
 }
 
 impl Document {
-    /// What tells the worker which job it is: source, key and content; `None` where that is not known here.
+    /// Returns what identifies the job to the worker: source, key and content digest. `None` if they are not known here.
     fn job(&self) -> Option<(String, String, [u8; 32])> {
         let digest = canonical_digest(&read_body(&self.body)?);
         Some((self.source.clone()?, self.dedupe_key.clone()?, digest))
     }
 }
 
-/// Sends everything that is not over yet, on a connection that hears the answers. The publisher must live as long as they.
+/// Publishes every document whose job is still followed, on a connection that receives the replies. The publisher must live as
+/// long as the replies.
 async fn ask(url: &Endpoint, sent: &Sent) -> Result<(Publisher, Replies), BrokerError> {
     let (publisher, replies) = Publisher::connect_with_replies(url).await?;
     let goes_on = |id: &str| sent.followed.get(id).is_some_and(|one| one.standing == Standing::GoesOn);
@@ -195,7 +196,7 @@ async fn ask(url: &Endpoint, sent: &Sent) -> Result<(Publisher, Replies), Broker
     Ok((publisher, replies))
 }
 
-/// An outcome as a sentence.
+/// Describes an outcome in a sentence.
 fn told(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Accepted(accepted) => match (accepted.job.state, accepted.reason) {
@@ -235,7 +236,7 @@ fn aside(skipped: Option<&Skipped>) -> String {
     skipped.map_or_else(String::new, |skipped| format!(" (skipped: {})", counted(skipped)))
 }
 
-/// What a person can choose from, and how.
+/// Returns the accounts that a person can choose from, after a line of help.
 fn choices(outcome: &Outcome) -> Vec<String> {
     let Outcome::WaitingForConfiguration(WaitingForConfiguration { configuration: Some(template), .. }) = outcome else {
         return Vec::new();

@@ -1,16 +1,16 @@
-//! What goes wrong on purpose, and whether it has.
+//! The injected faults, and the number of requests that each has affected.
 
 use super::world::FEED;
 use crate::devkit::simulator::client::SimulatorClient;
 use crate::devkit::simulator::faults::{FaultKind, FaultRule};
 use crate::devkit::simulator::witness::Provider;
 
-/// A fault brought into force.
+/// An injected fault.
 struct Planned {
-    /// For people.
+    /// Description.
     what: &'static str,
     id: u64,
-    /// Requests it had met when it was ended.
+    /// Requests that it had affected when it was removed.
     hits: Option<u64>,
 }
 
@@ -20,11 +20,11 @@ pub(super) struct Faults {
     planned: Vec<Planned>,
 }
 
-/// Discord answers nothing but this for a while.
+/// The fault of the Discord outage.
 const OUTAGE: &str = "Discord answers 503";
-/// Long enough to be killed meanwhile.
-const SLOW: &str = "Azure DevOps is slow to tell of work items";
-/// How long that call takes, in milliseconds.
+/// The fault that slows requests down, so that a worker can be killed meanwhile.
+const SLOW: &str = "Azure DevOps answers slowly";
+/// The duration of such a request, in milliseconds.
 const SLOW_MILLIS: u64 = 1500;
 
 impl Faults {
@@ -32,17 +32,17 @@ impl Faults {
         Self { simulator, planned: Vec::new() }
     }
 
-    /// Providers fail: most of them for the next few calls, Discord until [`Faults::end_outage`]. The oldest fault that fits a
-    /// request is the one it meets, so the lost answers come before the outage.
+    /// Injects the faults: most of them for the next few requests, the Discord outage until [`Faults::end_outage`]. The
+    /// oldest fault that matches a request applies, so the lost answers come before the outage.
     pub(super) async fn outage(&mut self) -> anyhow::Result<()> {
         let (lost, devops) = (FaultKind::LoseAnswer, Provider::AzureDevops);
         let discord = |fault| FaultRule::new(fault).provider(Provider::Discord).method("POST");
         let webhook = |path: &str| FaultRule::new(lost).provider(Provider::Webhook).path_contains(path).times(1);
         for (what, rule) in [
-            ("Discord posts a message and its answer is lost", discord(lost).times(2)),
+            ("Discord posts a message and the answer is lost", discord(lost).times(2)),
             (OUTAGE, discord(FaultKind::ServerError)),
-            ("a webhook receiver that dedupes loses its answer", webhook("/webhook/ledger")),
-            ("a webhook receiver that does not dedupe loses its answer", webhook(&format!("/webhook/{FEED}"))),
+            ("the answer of a webhook receiver that dedupes is lost", webhook("/webhook/ledger")),
+            ("the answer of a webhook receiver that does not dedupe is lost", webhook(&format!("/webhook/{FEED}"))),
             ("a work item is patched and the answer is lost", FaultRule::new(lost).provider(devops).method("PATCH").times(2)),
             (
                 "Azure DevOps answers 429",
@@ -58,33 +58,33 @@ impl Faults {
         Ok(())
     }
 
-    /// How many requests have met the outage.
+    /// Returns the number of requests that the outage has affected.
     pub(super) async fn outage_hits(&self) -> anyhow::Result<u64> {
         self.hits_of(OUTAGE).await
     }
 
-    /// Discord is well again.
+    /// Ends the Discord outage.
     pub(super) async fn end_outage(&mut self) -> anyhow::Result<()> {
         self.end(OUTAGE).await
     }
 
-    /// The next calls for work items take long enough to be in hand when a worker is killed.
+    /// Slows down requests for work items, so that they are in flight when a worker is killed.
     pub(super) async fn slow(&mut self) -> anyhow::Result<()> {
         let rule = FaultRule::new(FaultKind::Slow).provider(Provider::AzureDevops).path_contains("workitemsbatch");
         self.plan(SLOW, &rule.millis(SLOW_MILLIS)).await
     }
 
-    /// How many calls are or were slow.
+    /// Returns the number of slow requests.
     pub(super) async fn slow_hits(&self) -> anyhow::Result<u64> {
         self.hits_of(SLOW).await
     }
 
-    /// Everything is as fast as before.
+    /// Ends the slow requests.
     pub(super) async fn end_slow(&mut self) -> anyhow::Result<()> {
         self.end(SLOW).await
     }
 
-    /// How many requests met each fault.
+    /// Returns the number of requests that each fault has affected.
     pub(super) async fn met(&self) -> anyhow::Result<Vec<(&'static str, u64)>> {
         let listed = self.simulator.faults().await?;
         let hits = |planned: &Planned| {

@@ -1,5 +1,4 @@
-//! Everything the demo starts, each a process of its own: private servers, the simulator, two workers. Dropped, all of it
-//! stops.
+//! The processes of the demo: private servers, the simulator and two workers. Dropping the fleet stops all of them.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,28 +26,28 @@ use crate::secrets::Keyring;
 use crate::store::{self, Actor, Store, StoreError, WorkerLogin};
 use crate::{pipelines, telemetry, tracker};
 
-/// How long a worker may take to be ready.
+/// The time limit for a worker to become ready.
 const READY_LIMIT: Duration = Duration::from_secs(20);
-/// How long a worker may take to drain.
+/// The time limit for a worker to drain.
 const DRAIN_LIMIT: Duration = Duration::from_secs(8);
-/// The longest wait for a look at a worker.
+/// The time limit of a request to a worker.
 const LOOK: Duration = Duration::from_secs(5);
-/// In the demo's folder.
+/// Name of the witness log in the demo's folder.
 const WITNESS: &str = "witness.jsonl";
 const DATABASE: &str = "dispatch";
 const VHOST: &str = "dispatch";
-/// The user of RabbitMQ that publishes.
+/// The RabbitMQ user that publishes.
 const PRODUCER: &str = "demo-producer";
-/// The role that the workers log in with.
+/// The Postgres role that the workers log in with.
 const WORKER: &str = "demo_worker";
 
-/// How others reach what was started.
+/// The URLs and keys of the processes.
 pub(super) struct Links {
-    /// As the owner.
+    /// Postgres, as the owner of the schema.
     pub(super) database_url: SecretString,
-    /// As a worker.
+    /// Postgres, as a worker.
     pub(super) worker_url: SecretString,
-    /// Of an administrator.
+    /// RabbitMQ, as an administrator.
     pub(super) amqp_url: SecretString,
     pub(super) producer_amqp_url: SecretString,
     worker_amqp_url: SecretString,
@@ -56,14 +55,14 @@ pub(super) struct Links {
     pub(super) simulator_url: String,
 }
 
-/// A worker process and its operations server's port.
+/// A worker process and the port of its operations server.
 struct Worker {
     name: &'static str,
     port: Port,
     process: Option<Process>,
 }
 
-/// What runs.
+/// The running processes.
 pub(super) struct Fleet {
     pub(super) links: Links,
     pub(super) simulator: SimulatorProcess,
@@ -76,24 +75,24 @@ pub(super) struct Fleet {
     keep: bool,
 }
 
-/// What runs on after us.
+/// The processes that keep running after the demo.
 pub(super) struct Left {
-    /// To be signalled, in this order, for all of it to end.
+    /// Process ids to signal, in this order, to stop everything.
     pub(super) pids: Vec<u32>,
-    /// Of the workers' operations servers.
+    /// Ports of the workers' operations servers.
     pub(super) ports: Vec<u16>,
 }
 
 impl Fleet {
-    /// Starts the servers and the simulator, prepares the database and the broker, imports the tracker document. The workers
-    /// are still to be started. `binary` is this program; `keep`: it may be left running.
+    /// Starts the servers and the simulator, prepares the database and the broker, and imports the tracker document,
+    /// but does not start the workers. `binary` is this program. With `keep`, the processes may be left running.
     pub(super) async fn start(
         binary: PathBuf,
         keep: bool,
         report: impl Fn(&str) + Send + 'static,
     ) -> anyhow::Result<(Self, World)> {
         let folder = Folder::create()?;
-        let log = std::fs::File::create_new(folder.path.join("simulator.log")).context("cannot make the simulator's log")?;
+        let log = std::fs::File::create_new(folder.path.join("simulator.log")).context("cannot create the simulator's log")?;
         let witness = folder.path.join(WITNESS);
         let (servers, simulator) =
             tokio::try_join!(Servers::start(&binary, report), SimulatorProcess::start_logging(&binary, &witness, log.into()))?;
@@ -123,7 +122,7 @@ impl Fleet {
         Ok((Self { links, simulator, workers, servers, folder, http, binary, keep }, world))
     }
 
-    /// Starts the workers that do not run, and waits until they are ready.
+    /// Starts the workers that are not running, and waits until they are ready.
     pub(super) async fn start_workers(&mut self) -> anyhow::Result<()> {
         let (binary, folder, links, keep) = (&self.binary, &self.folder.path, &self.links, self.keep);
         for worker in self.workers.iter_mut().filter(|worker| worker.process.is_none()) {
@@ -138,24 +137,24 @@ impl Fleet {
         join_all(ready).await.into_iter().collect()
     }
 
-    /// The process id of the worker that is to be killed.
+    /// Returns the process id of the worker to be killed.
     pub(super) fn victim(&self) -> Option<u32> {
         self.workers[0].process.as_ref().and_then(Process::id)
     }
 
-    /// Kills that worker, with SIGKILL, and waits until it is gone.
+    /// Kills that worker with SIGKILL, and waits until it is gone.
     pub(super) async fn kill_victim(&mut self) {
         if let Some(process) = self.workers[0].process.take() {
             process.stop(Signal::KILL, LOOK).await;
         }
     }
 
-    /// An error if a worker has ended by itself.
+    /// Returns an error if a worker has ended by itself.
     pub(super) fn check(&mut self) -> anyhow::Result<()> {
         self.workers.iter_mut().filter_map(|worker| worker.process.as_mut()).try_for_each(Process::check_running)
     }
 
-    /// How many jobs the workers that run have taken over from others.
+    /// Returns the number of jobs that the running workers have taken over.
     pub(super) async fn takeovers(&self) -> anyhow::Result<u64> {
         let mut sum = 0;
         for worker in &self.workers {
@@ -166,12 +165,12 @@ impl Fleet {
         Ok(sum)
     }
 
-    /// What the simulator has written of every request it received.
+    /// Returns the path of the simulator's log of every request.
     pub(super) fn witness(&self) -> PathBuf {
         self.folder.path.join(WITNESS)
     }
 
-    /// Ends everything in order: the workers drain, then the rest stops. Their logs go too, unless `keep_logs`.
+    /// Stops everything in order: the workers drain first. Deletes the logs unless `keep_logs`.
     pub(super) async fn stop(mut self, keep_logs: bool) -> anyhow::Result<()> {
         let processes = self.workers.iter_mut().filter_map(|worker| worker.process.take());
         join_all(processes.map(|process| process.stop(Signal::TERM, DRAIN_LIMIT))).await;
@@ -181,13 +180,13 @@ impl Fleet {
         Ok(())
     }
 
-    /// Ends everything at once, as after an error. Says where the logs are.
+    /// Stops everything at once after an error. Returns a text with the path of the logs.
     pub(super) fn abandon(mut self) -> String {
         self.folder.kept = true;
-        format!("the workers' logs and the witness log are in {}", self.folder.path.display())
+        format!("the logs of the workers and the witness log are in {}", self.folder.path.display())
     }
 
-    /// Lets everything run on after us.
+    /// Leaves everything running after the demo.
     pub(super) async fn leave(mut self) -> anyhow::Result<Left> {
         let simulator = self.simulator.detach().await?;
         let guard = self.servers.detach().await?;
@@ -210,7 +209,7 @@ fn launch(worker: &Worker, binary: &Path, folder: &Path, links: &Links, keep: bo
     launch.spawn()
 }
 
-/// What a worker, or somebody who looks around, needs to know.
+/// Returns the environment of a worker, which also serves for inspecting the demo.
 pub(super) fn environment(links: &Links) -> Vec<(&'static str, String)> {
     let simulator = &links.simulator_url;
     vec![
@@ -223,12 +222,13 @@ pub(super) fn environment(links: &Links) -> Vec<(&'static str, String)> {
         ("DISPATCH_AZURE_DEVOPS_URL", simulator.clone()),
         ("DISPATCH_DISCORD_URL", format!("{simulator}/api/v10")),
         ("DISPATCH_ALLOW_HTTP_LOOPBACK", "true".to_owned()),
-        // The simulated channel takes any number of messages, and nobody wants to wait for the real one's pace.
+        // The simulated channel accepts any rate; the real rate limit would only slow down the demo.
         ("DISPATCH_RATES", "discord=200/1".to_owned()),
     ]
 }
 
-/// URLs of RabbitMQ for an administrator, a producer and a worker, the latter two with the rights that the README gives them.
+/// Returns RabbitMQ URLs for an administrator, a producer and a worker; the latter two have the permissions that the
+/// documentation lists.
 async fn users(servers: &Servers) -> anyhow::Result<(SecretString, SecretString, SecretString)> {
     let administrator = servers.create_vhost(VHOST).await?;
     let password = || HEXLOWER.encode(&rand::random::<[u8; 16]>());
@@ -237,7 +237,7 @@ async fn users(servers: &Servers) -> anyhow::Result<(SecretString, SecretString,
     Ok((administrator.into(), producer.into(), worker.into()))
 }
 
-/// The demo's producer, and the administrator, who may publish by hand.
+/// Registers the demo's producer, and the administrator for publishing by hand.
 async fn register_producers(links: &Links) -> anyhow::Result<()> {
     let administrator = broker::user_of(&links.amqp_url.clone().into())?;
     let store = Store::new(store::pool(&links.database_url, 1)?, Arc::new(Keyring::parse(&links.keyring)?));
@@ -254,12 +254,13 @@ async fn register_producers(links: &Links) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Who acts here, for the audit log.
+/// Returns the actor for the audit log.
 fn demo() -> Actor {
     Actor { who: "demo".to_owned(), role: "operator".to_owned(), reason: None }
 }
 
-/// Migrates, and makes the login that the workers use. People are told of the demo, not of each migration.
+/// Migrates the database, and creates the login of the workers. Logging is off, so that the output does not list each
+/// migration.
 async fn migrate(database_url: &SecretString) -> anyhow::Result<SecretString> {
     let password = HEXLOWER.encode(&rand::random::<[u8; 20]>());
     let login = WorkerLogin::parse(&format!("{WORKER}:{password}").into())?;
@@ -284,13 +285,13 @@ async fn is_ok(http: &Client, url: &str) -> bool {
     http.get(url).send().await.is_ok_and(|response| response.status() == StatusCode::OK)
 }
 
-/// The value of a counter without labels in Prometheus' text format; 0 where it was never counted.
+/// Returns the value of a counter without labels in Prometheus' text format, or 0 if it is absent.
 fn counted(metrics: &str, name: &str) -> u64 {
     let value = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok();
     metrics.lines().find_map(value).unwrap_or_default()
 }
 
-/// The folder for logs and the witness log, removed when dropped unless it is to be kept.
+/// The folder for logs and the witness log. It is removed on drop unless it is kept.
 pub(super) struct Folder {
     pub(super) path: PathBuf,
     kept: bool,
@@ -308,13 +309,13 @@ impl Folder {
 impl Drop for Folder {
     fn drop(&mut self) {
         if !self.kept {
-            // What cannot be removed lies among the temporary files.
+            // A folder that cannot be removed remains in the temporary directory.
             let _left_behind = std::fs::remove_dir_all(&self.path);
         }
     }
 }
 
-/// Waits until `holds`, looking again and again, at the longest until `deadline`.
+/// Waits until `holds` returns true, checking repeatedly, at most until `deadline`.
 pub(super) async fn until(
     deadline: Instant,
     what: &str,
@@ -324,7 +325,7 @@ pub(super) async fn until(
     let began = Instant::now();
     while !holds().await? {
         if Instant::now() > deadline {
-            bail!("waited {:.1} s for this in vain: {what}", began.elapsed().as_secs_f64());
+            bail!("this did not happen within {:.1} s: {what}", began.elapsed().as_secs_f64());
         }
         tokio::time::sleep(EVERY).await;
     }

@@ -1,8 +1,8 @@
-//! `dispatch demo`: two hundred jobs through two real workers, one of which is killed, against simulated providers, one of
-//! which fails for a while; then everything that was promised is verified.
+//! `dispatch demo`: sends two hundred jobs through two real workers, one of which is killed, against simulated
+//! providers, one of which fails for a while, and then verifies the guarantees.
 //!
-//! `world` is who and what there is, `script` what happens, `traffic` carries it out, `faults` what goes wrong on
-//! purpose, `fleet` the processes, `play` the run itself, `verify` what must hold in the end.
+//! `world` has the people, work items and tracker document, `script` the plan; `traffic` carries it out, `faults`
+//! injects faults, `fleet` manages the processes, `play` is the run itself, and `verify` checks the result.
 
 mod faults;
 mod fleet;
@@ -32,27 +32,27 @@ use self::traffic::SOURCE;
 use self::verify::Check;
 use super::install::{self, Wanted};
 
-/// All is over by then, counted from the start of the servers.
+/// The time limit of the demo, from the start of the servers.
 const LIMIT: Duration = Duration::from_secs(60);
-/// What verifying and stopping may take of it.
+/// The part of the limit reserved for verifying and stopping.
 const RESERVE: Duration = Duration::from_secs(7);
-/// The exit code of a program that SIGINT has ended.
+/// The exit code of a program that was ended by SIGINT.
 const INTERRUPTED: u8 = 130;
 
-/// How the demo is run.
+/// Options of the demo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DemoOptions {
-    /// Leave everything running at the end, and say how to look around.
+    /// Leave everything running at the end, and print how to inspect it.
     pub keep: bool,
-    /// One JSON object on stdout instead of text for people.
+    /// Print one JSON object on stdout instead of text.
     pub json: bool,
 }
 
-/// Runs the demo. Exit code 0: everything that was promised holds; 1: not, and what does not is told; 130: interrupted. Takes
-/// at most 60 s, what must be installed first apart. Everything that was started has stopped then, unless it is to be kept.
+/// Runs the demo. Returns exit code 0 if all guarantees hold, 1 if not (the output names the failures), and 130 if
+/// interrupted. Takes at most 60 s, not counting installations. Stops everything that it started, unless it is kept.
 ///
 /// # Errors
-/// Something could not be started, or the run could not be brought to its end.
+/// Something could not be started, or the run could not be completed.
 pub async fn run(options: DemoOptions) -> anyhow::Result<ExitCode> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let progress = Progress::new(JOBS as u64);
@@ -63,18 +63,18 @@ pub async fn run(options: DemoOptions) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Whatever runs stops when the run is dropped.
+/// Reports the interruption. Dropping the run stops everything.
 fn interrupted(progress: &Progress) -> ExitCode {
     progress.finish();
-    progress.say("interrupted: everything that was started stops");
+    progress.say("interrupted; stopping everything");
     ExitCode::from(INTERRUPTED)
 }
 
 async fn demo(options: DemoOptions, progress: &Progress) -> anyhow::Result<ExitCode> {
     install(progress).await?;
     let started = Instant::now();
-    let binary = std::env::current_exe().context("this program's own path is not known")?;
-    progress.say("starting a private Postgres and RabbitMQ, and the providers' simulator");
+    let binary = std::env::current_exe().context("the path of this program is unknown")?;
+    progress.say("starting a private Postgres, a private RabbitMQ and the provider simulator");
     let reported = progress.clone();
     let starting = Fleet::start(binary.clone(), options.keep, move |line| reported.say(line));
     let in_time = tokio::time::timeout(LIMIT, starting).await;
@@ -82,7 +82,7 @@ async fn demo(options: DemoOptions, progress: &Progress) -> anyhow::Result<ExitC
     progress.tick();
     let playing = async {
         fleet.start_workers().await?;
-        progress.say("two workers run");
+        progress.say("two workers are running");
         let mut play = Play::new(&mut fleet, &world, progress, started + LIMIT - RESERVE).await?;
         play.run().await?;
         play.verify(started).await
@@ -96,20 +96,20 @@ async fn demo(options: DemoOptions, progress: &Progress) -> anyhow::Result<ExitC
     }
 }
 
-/// Finds or installs the servers' programs, on a thread of its own: apt cannot be waited for otherwise.
+/// Finds or installs the servers' programs, on a separate thread because installing with apt blocks.
 async fn install(progress: &Progress) -> anyhow::Result<()> {
     let (done, outcome) = oneshot::channel();
     let progress = progress.clone();
     std::thread::spawn(move || {
         let installed = install::ensure(Wanted { postgres: true, rabbitmq: true }, &|line| progress.say(line));
-        // Nobody waits where the demo was interrupted.
+        // The receiver is gone if the demo was interrupted.
         let _interrupted = done.send(installed);
     });
-    outcome.await.context("the installation ended without a word")??;
+    outcome.await.context("the installation ended without a result")??;
     Ok(())
 }
 
-/// Tells what came of it, and stops or leaves what runs.
+/// Prints the result, and stops or leaves the processes.
 async fn end(options: DemoOptions, fleet: Fleet, binary: &Path, summary: &Summary, checks: &[Check]) -> anyhow::Result<ExitCode> {
     let holds = checks.iter().all(|check| check.outcome.is_ok());
     let text = summary.text(checks);
@@ -127,7 +127,7 @@ async fn end(options: DemoOptions, fleet: Fleet, binary: &Path, summary: &Summar
         let logs = fleet.folder.path.clone();
         fleet.stop(!holds).await?;
         if !holds {
-            tell(&format!("the workers' logs and the witness log are in {}", logs.display()));
+            tell(&format!("the logs of the workers and the witness log are in {}", logs.display()));
         }
     }
     Ok(if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -146,15 +146,15 @@ async fn how_to_look_around(fleet: Fleet, binary: &Path) -> anyhow::Result<Strin
         .collect();
     let pids = pids.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
     Ok(format!(
-        "\nEverything still runs. To look around:\n{exports}\n  {dispatch} jobs list --state waiting\n  \
+        "\nEverything still runs. To inspect it:\n{exports}\n  {dispatch} jobs list --state waiting\n  \
          {dispatch} jobs explain --source {SOURCE} --key 001-assign\n  {dispatch} jobs show --source {SOURCE} --key 001-assign\n  \
          {dispatch} dead-letters list\n  {dispatch} pipelines\n{workers}  curl -s {simulator}/_sim/assignees\n  \
-         less {witness}\n  psql \"$DISPATCH_DATABASE_URL\"\n  RabbitMQ: {management}\n\nLogs: {folder}. To end it all:\n  \
+         less {witness}\n  psql \"$DISPATCH_DATABASE_URL\"\n  RabbitMQ: {management}\n\nLogs: {folder}. To stop it all:\n  \
          kill {pids}; rm -r {folder}\n"
     ))
 }
 
-/// On stderr. Nobody may be reading.
+/// Prints on stderr, and ignores failures: nobody may be reading.
 fn tell(text: &str) {
     let _nobody = writeln!(std::io::stderr(), "{text}");
 }

@@ -1,4 +1,4 @@
-//! The run itself: waves of jobs, an outage, a killed worker, and the wait for the end.
+//! The run: waves of jobs, an outage, a killed worker, and the wait until all jobs have ended.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -22,17 +22,17 @@ use crate::pipelines::dispatch;
 use crate::secrets::Keyring;
 use crate::store::{self, ActionResult, Actor, Store, Target};
 
-/// How long the outage lasts at least: longer than a first retry waits.
+/// The minimum duration of the outage, longer than the delay of a first retry.
 const OUTAGE: Duration = Duration::from_millis(2500);
-/// How many requests the outage meets at least.
+/// The minimum number of requests that fail during the outage.
 const OUTAGE_HITS: u64 = 3;
-/// How many jobs a worker has in hand when it is killed, at least.
+/// The minimum number of jobs that a worker has in hand when it is killed.
 const IN_HAND: i64 = 3;
-/// How many messages are sent again as they were.
+/// The number of messages that are sent again unchanged.
 const REPEATED: usize = 10;
-/// How long a single condition may take.
+/// The time limit for a single condition.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Nothing moves and not all is as planned: after this it will not be.
+/// The time without progress after which the run is over, even if the result is not as planned.
 const STILL: Duration = Duration::from_secs(3);
 
 /// The run.
@@ -43,18 +43,18 @@ pub(super) struct Play<'a> {
     pool: Pool,
     store: Store,
     progress: &'a Progress,
-    /// Until when all jobs must have ended.
+    /// The time by which all jobs must have ended.
     deadline: Instant,
     refused: usize,
 }
 
-/// How many jobs stand where.
+/// Counts of jobs by their progress.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Standing {
     requests: i64,
-    /// Requests that will not move by themselves.
+    /// Published jobs that do not continue by themselves.
     ended: i64,
-    /// Jobs that are due, run, or will be due, when the hold of their destination is over at the latest.
+    /// Jobs that are due or running, or become due, at the latest when the hold of their destination ends.
     moving: i64,
     configuration: i64,
     parked: i64,
@@ -67,7 +67,7 @@ impl Standing {
 }
 
 impl<'a> Play<'a> {
-    /// Prepares to play; jobs must have ended by `deadline`.
+    /// Prepares the run; jobs must have ended by `deadline`.
     pub(super) async fn new(
         fleet: &'a mut Fleet,
         world: &'a World,
@@ -82,7 +82,7 @@ impl<'a> Play<'a> {
         Ok(Self { fleet, traffic, faults: Faults::new(simulator), pool, store, progress, deadline, refused: 0 })
     }
 
-    /// Plays from the first wave to the last job's end, and shows how far it is.
+    /// Runs from the first wave to the end of the last job, and shows the progress.
     pub(super) async fn run(&mut self) -> anyhow::Result<()> {
         let (store, progress) = (self.store.clone(), self.progress);
         tokio::select! {
@@ -101,37 +101,37 @@ impl<'a> Play<'a> {
         self.traffic.wave(script::fourth_wave()).await?;
         self.wait_for(self.traffic.jobs * 3 / 4).await?;
         let own = self.traffic.own_writes(JOBS).await?;
-        self.progress.say(&format!("{} jobs published, {own} of them our own writes come back as events", self.traffic.jobs));
+        self.progress.say(&format!("{} jobs published, {own} of them for the worker's own writes", self.traffic.jobs));
         self.wait_for_all().await
     }
 
-    /// Publishes what cannot become a job, one of them with the key of a job that is there.
+    /// Publishes messages that cannot become jobs, one of them with the key of an existing job.
     async fn refuse(&mut self) -> anyhow::Result<()> {
         let key = self.traffic.first_key()?.to_owned();
         let store = &self.store;
         let is_there = async || Ok(store.job_by_key(SOURCE, &key).await?.is_some());
         until(self.patience(), "the first job is accepted", is_there).await?;
         self.refused = self.traffic.refused(&key).await?;
-        self.progress.say(&format!("{} messages published that cannot be a job", self.refused));
+        self.progress.say(&format!("{} messages published that must be refused", self.refused));
         Ok(())
     }
 
     async fn outage(&mut self) -> anyhow::Result<()> {
         self.faults.outage().await?;
         let began = Instant::now();
-        self.progress.say("providers fail: answers are lost, Discord is down, Azure DevOps wants less");
+        self.progress.say("injecting faults: lost answers, an outage of Discord, rate limits of Azure DevOps");
         self.traffic.wave(script::second_wave()).await?;
         self.traffic.repeat(REPEATED).await?;
         self.configure().await?;
         let faults = &self.faults;
         let met = async || Ok(began.elapsed() >= OUTAGE && faults.outage_hits().await? >= OUTAGE_HITS);
-        until(self.patience(), "Discord's outage is noticed", met).await?;
+        until(self.patience(), "requests have failed because of the Discord outage", met).await?;
         self.faults.end_outage().await?;
-        self.progress.say("Discord is well again");
+        self.progress.say("Discord is available again");
         Ok(())
     }
 
-    /// Chooses accounts for the jobs that wait for it, as a producer and as an operator; one is left waiting.
+    /// Chooses accounts for the jobs that wait for one, as a producer and as an operator. One job is left waiting.
     async fn configure(&mut self) -> anyhow::Result<()> {
         let keys: Vec<String> = self.traffic.without_account.iter().take(CONFIGURED).cloned().collect();
         for (index, key) in keys.iter().enumerate() {
@@ -142,7 +142,7 @@ impl<'a> Play<'a> {
                 self.configure_by_hand(job).await?;
             }
         }
-        self.progress.say(&format!("the accounts of {} waiting jobs are chosen", keys.len()));
+        self.progress.say(&format!("accounts chosen for {} waiting jobs", keys.len()));
         Ok(())
     }
 
@@ -151,7 +151,7 @@ impl<'a> Play<'a> {
         let actor = Actor { who: SOURCE.to_owned(), role: "operator".to_owned(), reason: Some("the demo".to_owned()) };
         let account = self.traffic.account_id(Tenant::Acme);
         let answer = self.store.configure(&Target::Id(job), account, first, &actor).await?;
-        ensure!(matches!(answer, ActionResult::Done { .. }), "the account of job {job} could not be chosen: {answer:?}");
+        ensure!(matches!(answer, ActionResult::Done { .. }), "cannot choose the account of job {job}: {answer:?}");
         Ok(())
     }
 
@@ -167,11 +167,11 @@ impl<'a> Play<'a> {
         found.context("it was found just above")
     }
 
-    /// Kills a worker that has jobs in hand, and starts another in its place.
+    /// Kills a worker that has jobs in hand, and starts another one.
     async fn kill(&mut self) -> anyhow::Result<()> {
         self.faults.slow().await?;
         self.traffic.wave(script::third_wave()).await?;
-        let pid = self.fleet.victim().context("no worker runs")?;
+        let pid = self.fleet.victim().context("no worker is running")?;
         let (store, faults, mut in_hand) = (&self.store, &self.faults, 0);
         let has_jobs = async || {
             let slow = faults.slow_hits().await?;
@@ -181,10 +181,10 @@ impl<'a> Play<'a> {
         };
         until(self.patience(), "a worker has jobs in hand", has_jobs).await?;
         self.fleet.kill_victim().await;
-        self.progress.say(&format!("worker {pid} is killed (-9) with {in_hand} jobs in hand"));
+        self.progress.say(&format!("worker {pid} was killed (kill -9) while it ran {in_hand} jobs"));
         self.faults.end_slow().await?;
         self.fleet.start_workers().await?;
-        self.progress.say("another worker runs in its place");
+        self.progress.say("a new worker has replaced it");
         Ok(())
     }
 
@@ -199,7 +199,8 @@ impl<'a> Play<'a> {
         until(until_then, "enough of the jobs published so far have ended", enough).await
     }
 
-    /// Until everything is as planned, nothing moves any more, or time is up: what is not as planned is then told.
+    /// Waits until everything is as planned, nothing progresses, or time is up. [`Play::as_planned`] reports any
+    /// difference.
     async fn wait_for_all(&mut self) -> anyhow::Result<()> {
         let (store, fleet, deadline) = (&self.store, &mut *self.fleet, self.deadline);
         let refused = self.refused;
@@ -217,7 +218,7 @@ impl<'a> Play<'a> {
         until(deadline + PATIENCE, "all jobs have ended", over).await
     }
 
-    /// What came of it, and whether everything holds that was promised.
+    /// Returns the counts and the results of all checks.
     pub(super) async fn verify(&mut self, started: Instant) -> anyhow::Result<(Summary, Vec<Check>)> {
         let client: Client = self.pool.get().await?;
         let witness = witness::read(&self.fleet.witness()).context("the witness log")?;
@@ -239,7 +240,7 @@ impl<'a> Play<'a> {
         Ok((summary, checks))
     }
 
-    /// Every job has ended, but for those that were to wait or to be parked.
+    /// Checks that every job has succeeded, except those that must wait or be parked.
     async fn as_planned(&self, client: &Client) -> anyhow::Result<Check> {
         const SQL: &str = "
             SELECT j.dedupe_key, j.pipeline, j.state, j.stage, j.wait_reason, j.error_code FROM jobs j
@@ -258,21 +259,21 @@ impl<'a> Play<'a> {
         }
         let standing = standing(&self.store).await?;
         if !standing.is_as_planned() {
-            problems.push(format!("the plan is {JOBS} jobs, {LEFT_WAITING} of them waiting and {PARKED} parked: {standing:?}"));
+            problems.push(format!("expected {JOBS} jobs, {LEFT_WAITING} waiting and {PARKED} parked, got {standing:?}"));
         }
         let letters = self.store.dead_letters(true, i64::MAX, 100).await?.len();
         if letters != self.refused {
-            problems.push(format!("{} messages cannot be a job, yet there are {letters} dead letters", self.refused));
+            problems.push(format!("expected {} dead letters, got {letters}", self.refused));
         }
-        let seen = format!("{} succeeded, {LEFT_WAITING} waits and {PARKED} is parked on purpose", JOBS - LEFT_WAITING - PARKED);
-        Ok(Check::of("every job has ended as planned", &problems, seen))
+        let seen = format!("{} succeeded, {LEFT_WAITING} waits and {PARKED} is parked, as planned", JOBS - LEFT_WAITING - PARKED);
+        Ok(Check::of("every job has the planned result", &problems, seen))
     }
 
-    /// A run that did nothing does not pass.
+    /// Checks that the faults took place, so that a run in which nothing happened does not pass.
     async fn something_happened(&self, summary: &Summary) -> anyhow::Result<Check> {
         let met = self.faults.met().await?;
         let mut problems: Vec<String> =
-            met.iter().filter(|(_, hits)| *hits == 0).map(|(what, _)| format!("no request met this: {what}")).collect();
+            met.iter().filter(|(_, hits)| *hits == 0).map(|(what, _)| format!("no request met the fault: {what}")).collect();
         let numbers = [
             ("retries", summary.retries),
             ("assignments changed", summary.assignments_changed),
@@ -281,7 +282,7 @@ impl<'a> Play<'a> {
         ];
         problems.extend(numbers.iter().filter(|(_, number)| *number == 0).map(|(what, _)| format!("{what}: none")));
         let hits: u64 = met.iter().map(|(_, hits)| hits).sum();
-        Ok(Check::of("what was to go wrong went wrong", &problems, format!("{} faults met {hits} requests", met.len())))
+        Ok(Check::of("every injected fault took place", &problems, format!("{} faults affected {hits} requests", met.len())))
     }
 
     fn patience(&self) -> Instant {
@@ -289,12 +290,12 @@ impl<'a> Play<'a> {
     }
 }
 
-/// Shows how far the jobs are, until it is dropped.
+/// Shows the progress of the jobs until it is dropped.
 async fn watch(store: &Store, progress: &Progress) -> anyhow::Result<Infallible> {
     const EVERY: Duration = Duration::from_millis(250);
     loop {
         let standing = standing(store).await?;
-        progress.moved(u64::try_from(standing.ended)?, format!("{} jobs move, follow-ups included", standing.moving));
+        progress.moved(u64::try_from(standing.ended)?, format!("{} in progress, including follow-ups", standing.moving));
         tokio::time::sleep(EVERY).await;
     }
 }

@@ -1,4 +1,4 @@
-//! What people see meanwhile, on stderr: a bar on a terminal, plain lines elsewhere.
+//! Progress on stderr: a bar on a terminal, plain lines elsewhere.
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};
@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// How far apart plain lines are.
+/// The interval between plain lines.
 const PLAIN_EVERY: Duration = Duration::from_secs(5);
 const TICK: Duration = Duration::from_millis(120);
 
-/// Shows how far the demo is. Clones show the same.
+/// Displays the progress of the demo. Clones share the display.
 #[derive(Clone)]
 pub(super) struct Progress {
     bar: ProgressBar,
@@ -19,10 +19,10 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Of `jobs` jobs.
+    /// Creates a display for `jobs` jobs.
     pub(super) fn new(jobs: u64) -> Self {
         let bar = ProgressBar::new(jobs);
-        // The template is a constant that reads; without it the bar would only look different.
+        // The template is a constant and valid. Without it, only the look of the bar would differ.
         if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed:>3} {bar:32} {pos}/{len} jobs  {msg}") {
             bar.set_style(style);
         }
@@ -30,12 +30,12 @@ impl Progress {
         Self { bar, started: now, last_plain: Arc::new(Mutex::new(now)) }
     }
 
-    /// Begins to move.
+    /// Starts the animation.
     pub(super) fn tick(&self) {
         self.bar.enable_steady_tick(TICK);
     }
 
-    /// A line that stays.
+    /// Prints a line that stays.
     pub(super) fn say(&self, line: &str) {
         let seconds = self.started.elapsed().as_secs_f64();
         let line = format!("[{seconds:5.1} s] {line}");
@@ -46,7 +46,7 @@ impl Progress {
         }
     }
 
-    /// How many jobs have ended, and what else goes on.
+    /// Updates the number of ended jobs, with a note.
     pub(super) fn moved(&self, ended: u64, note: String) {
         if self.bar.is_hidden() {
             let Ok(mut last) = self.last_plain.lock() else { return };
@@ -62,13 +62,13 @@ impl Progress {
         self.bar.set_message(note);
     }
 
-    /// Nothing moves any more.
+    /// Ends the display.
     pub(super) fn finish(&self) {
         self.bar.finish_and_clear();
     }
 }
 
-/// Nobody may be reading.
+/// Prints on stderr, and ignores failures: nobody may be reading.
 fn plain(line: &str) {
     let _nobody = writeln!(std::io::stderr(), "{line}");
 }

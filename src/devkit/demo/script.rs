@@ -1,15 +1,15 @@
-//! The plan: what happens in the tracker and what is asked of the worker, in waves. Always the same.
+//! The plan: changes in the tracker and jobs, in waves. It is the same in every run.
 
 use std::ops::RangeInclusive;
 
 use super::world::{PEOPLE, SHARED, SINGLE, Tenant, UNLINKED};
 
-/// How many jobs are published in all.
+/// The total number of jobs.
 pub(super) const JOBS: usize = 200;
-/// Jobs without an account that are configured, and those that are left waiting on purpose.
+/// The number of jobs without an account that are configured, and of those that are left waiting.
 pub(super) const CONFIGURED: usize = 4;
 pub(super) const LEFT_WAITING: usize = 1;
-/// Jobs whose deadline is long past: parked.
+/// The number of jobs whose deadline is in the past, which are parked.
 pub(super) const PARKED: usize = 1;
 
 /// A work item.
@@ -19,34 +19,34 @@ pub(super) struct Item {
     pub(super) id: i64,
 }
 
-/// What a person does to a work item.
+/// A person's change of a work item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Edit {
-    /// To this one of [`PEOPLE`].
+    /// Assigns it to this one of [`PEOPLE`].
     Assign(usize),
     Unassign,
     State(&'static str),
 }
 
-/// What becomes one job.
+/// The origin of one job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Deed {
-    /// People change work items; the job has an event of each.
+    /// People change work items; the job has an event for each change.
     Changes(&'static str, Vec<(Item, Edit)>),
-    /// Somebody without the secret sends the event of a change that was never made.
+    /// A sender without the secret sends the event of a change that was never made.
     Forged(Item),
-    /// An event comes again, in a job of its own.
+    /// An event is sent again, in another job.
     Again,
-    /// The work items that match, whatever events there were.
+    /// A search for work items, independent of events.
     Search(Tenant),
-    /// A change, in a job that names no account.
+    /// A change, in a job without an account.
     NoAccount(Item, Edit),
-    /// A job whose deadline is long past.
+    /// A job whose deadline is in the past.
     Overdue,
 }
 
 impl Deed {
-    /// For the job's key.
+    /// Returns the word for the job's key.
     pub(super) const fn word(&self) -> &'static str {
         match self {
             Self::Changes(word, _) => word,
@@ -59,7 +59,7 @@ impl Deed {
     }
 }
 
-/// Everything is assigned for the first time.
+/// Returns the first wave: everything is assigned for the first time.
 pub(super) fn first_wave() -> Vec<Deed> {
     let mut deeds: Vec<Deed> = singles().enumerate().map(|(index, item)| change("assign", item, assign(index))).collect();
     deeds.extend(groups().enumerate().map(|(index, group)| change("assign", group[0], assign(index + 1))));
@@ -70,7 +70,7 @@ pub(super) fn first_wave() -> Vec<Deed> {
     deeds
 }
 
-/// While a provider fails: every kind of change, forgeries and repetitions.
+/// Returns the wave during the outage: every kind of change, forgeries and repetitions.
 pub(super) fn second_wave() -> Vec<Deed> {
     let mut deeds: Vec<Deed> = singles()
         .enumerate()
@@ -80,7 +80,7 @@ pub(super) fn second_wave() -> Vec<Deed> {
             _ => change("reassign", item, assign(index + 1)),
         })
         .collect();
-    // Another work item of each group decides now.
+    // Another work item of each group determines its assignee now.
     deeds.extend(groups().enumerate().map(|(index, group)| change("reassign", group[1], assign(index + 3))));
     deeds.extend(unlinked().map(|item| change("unlinked", item, assign(1))));
     deeds.extend(singles().take(8).map(Deed::Forged));
@@ -88,7 +88,8 @@ pub(super) fn second_wave() -> Vec<Deed> {
     deeds
 }
 
-/// While a worker is killed: what was unassigned is assigned, what was resolved is not; several work items in one job.
+/// Returns the wave while a worker is killed: unassigned items are assigned, resolved ones reopened, and some jobs have
+/// several work items.
 pub(super) fn third_wave() -> Vec<Deed> {
     let mut deeds: Vec<Deed> = singles()
         .enumerate()
@@ -107,7 +108,7 @@ pub(super) fn third_wave() -> Vec<Deed> {
     deeds
 }
 
-/// After that; the rest of [`JOBS`] are our own writes coming back as events.
+/// Returns the last wave. The rest of [`JOBS`] are events of the worker's own writes.
 pub(super) fn fourth_wave() -> Vec<Deed> {
     let last = |(index, item)| match index % 7 {
         0 => change("unassign", item, Edit::Unassign),
@@ -136,7 +137,7 @@ fn unlinked() -> impl Iterator<Item = Item> {
     UNLINKED.into_iter().flat_map(of)
 }
 
-/// The work items of each group that has several.
+/// Returns the work items of each group that has several.
 fn groups() -> impl Iterator<Item = Vec<Item>> {
     SHARED.into_iter().flat_map(|(tenant, ids, together)| {
         let items: Vec<Item> = of((tenant, ids)).collect();

@@ -1,4 +1,4 @@
-//! What came of it: one JSON object, or text for people.
+//! The result of the demo, as one JSON object or as text.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -8,39 +8,39 @@ use serde::Serialize;
 
 use super::verify::Check;
 
-/// The demo in numbers.
+/// The counts of a demo run.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Summary {
-    /// Requests that became a job.
+    /// Published messages that became jobs.
     pub(super) jobs: i64,
-    /// Of those.
+    /// Jobs that succeeded.
     pub(super) succeeded: i64,
-    /// Of those.
+    /// Jobs that wait.
     pub(super) waiting: i64,
-    /// Of those.
+    /// Jobs that are parked.
     pub(super) parked: i64,
-    /// Messages that could not become a job.
+    /// Messages that were refused.
     pub(super) dead_letters: i64,
-    /// How often a group's assignee changed.
+    /// Number of changes of a group's assignee.
     pub(super) assignments_changed: i64,
-    /// Jobs made by jobs.
+    /// Follow-ups of jobs.
     pub(super) follow_ups: i64,
-    /// Messages to people.
+    /// Messages delivered to destinations.
     pub(super) messages_delivered: i64,
-    /// Attempts that were tried again.
+    /// Attempts that were retried.
     pub(super) retries: i64,
     /// Jobs taken over from a dead worker.
     pub(super) takeovers: u64,
-    /// Effects that happened more often than they may.
+    /// Effects that took place more often than allowed.
     pub(super) duplicate_effects: u64,
     /// Confirmed messages that are neither a job nor a dead letter.
     pub(super) lost_jobs: u64,
-    /// From the start of the servers to here.
+    /// Seconds since the start of the servers.
     pub(super) seconds: f64,
 }
 
 impl Summary {
-    /// What Postgres knows of it.
+    /// Returns the counts that are in Postgres.
     pub(super) async fn counted(client: &Client) -> anyhow::Result<Self> {
         const SQL: &str = "
             SELECT count(*) FILTER (WHERE parent_id IS NULL) AS jobs,
@@ -68,14 +68,14 @@ impl Summary {
         })
     }
 
-    /// For people: the numbers, then what was verified.
+    /// Formats the counts and the results of the checks as text.
     pub(super) fn text(&self, checks: &[Check]) -> String {
         let mut text = format!("\n{} jobs in {:.1} s\n", self.jobs, self.seconds);
         for (what, number) in [
             ("succeeded", self.succeeded),
-            ("waiting for a person's choice", self.waiting),
-            ("parked for a person to look at", self.parked),
-            ("messages refused as dead letters", self.dead_letters),
+            ("waiting for an account to be chosen", self.waiting),
+            ("parked until an operator acts", self.parked),
+            ("messages refused and kept as dead letters", self.dead_letters),
             ("assignments changed", self.assignments_changed),
             ("follow-up jobs", self.follow_ups),
             ("messages delivered", self.messages_delivered),
@@ -86,13 +86,13 @@ impl Summary {
         line(&mut text, "jobs taken over from the killed worker", &self.takeovers);
         line(&mut text, "duplicate effects", &self.duplicate_effects);
         line(&mut text, "lost jobs", &self.lost_jobs);
-        text.push_str("\nVerified, from the providers' log of what they received and from Postgres:\n");
+        text.push_str("\nVerified from the requests that the providers received and from Postgres:\n");
         for check in checks {
             let (mark, seen) = match &check.outcome {
                 Ok(seen) => ("ok    ", seen),
                 Err(problem) => ("BROKEN", problem),
             };
-            // Writing to a text cannot fail.
+            // Writing to a string cannot fail.
             let _ = writeln!(text, "  {mark} {}: {seen}", check.promise);
         }
         text
@@ -100,11 +100,11 @@ impl Summary {
 }
 
 fn line(text: &mut String, what: &str, number: &dyn std::fmt::Display) {
-    // Writing to a text cannot fail.
+    // Writing to a string cannot fail.
     let _ = writeln!(text, "  {number:>6}  {what}");
 }
 
-/// On stdout, for whoever asked.
+/// Prints the result on stdout.
 pub(super) fn print(text: &str) -> anyhow::Result<()> {
     let mut stdout = std::io::stdout().lock();
     writeln!(stdout, "{}", text.trim_end())?;

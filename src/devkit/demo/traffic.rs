@@ -1,5 +1,5 @@
-//! Carries the plan out: people change work items in the simulator, and the service-hook bodies that this gives rise to are
-//! published as jobs, through the real broker.
+//! Carries out the plan: changes work items in the simulator, and publishes the resulting service-hook bodies as jobs
+//! through a real broker.
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
@@ -13,14 +13,14 @@ use crate::devkit::simulator::state::AssigneeFormat;
 use crate::job::JobId;
 use crate::message::{Configure, MESSAGE_LIMIT, SCHEMA};
 
-/// The producer.
+/// The source of the jobs.
 pub(super) const SOURCE: &str = "demo";
-/// Each of these jobs also names a destination that is no default.
+/// One in this many jobs also names a destination that is not a default.
 const AUDITED_EACH: usize = 6;
-/// How events name assignees, in turn.
+/// The formats of assignees in events, used in turn.
 const FORMATS: [AssigneeFormat; 3] = [AssigneeFormat::Identity, AssigneeFormat::NameAndMail, AssigneeFormat::DisplayName];
 
-/// What must become of a confirmed message.
+/// The required result of a confirmed message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Fate {
     /// A job with this key.
@@ -29,25 +29,25 @@ pub(super) enum Fate {
     DeadLetter(String),
 }
 
-/// Publishes, and keeps what was confirmed.
+/// Publishes messages, and records those that were confirmed.
 pub(super) struct Traffic<'a> {
     publisher: Publisher,
     simulator: SimulatorClient,
     world: &'a World,
-    /// What every message that the broker has confirmed must have led to.
+    /// The required result of every message that the broker has confirmed.
     pub(super) confirmed: Vec<Fate>,
-    /// Keys of jobs without an account, in order.
+    /// Keys of the jobs without an account, in order.
     pub(super) without_account: Vec<String>,
-    /// Keys of jobs with an event without the right secret.
+    /// Keys of the jobs with an event that has a wrong secret.
     pub(super) forged: Vec<String>,
-    /// Keys of jobs that are to be parked.
+    /// Keys of the jobs that must be parked.
     pub(super) parked: Vec<String>,
-    /// Jobs so far, repeated messages not counted.
+    /// Number of jobs so far, not counting repeated messages.
     pub(super) jobs: usize,
     published: Vec<Outgoing>,
     /// Genuine events so far.
     events: Vec<(Tenant, Value)>,
-    /// How many of them were sent again.
+    /// The number of events that were sent again.
     sent_again: usize,
 }
 
@@ -68,7 +68,7 @@ impl<'a> Traffic<'a> {
         }
     }
 
-    /// Carries out a wave: every change is made and every job published and confirmed.
+    /// Carries out a wave: makes every change, and publishes every job and waits for its confirm.
     pub(super) async fn wave(&mut self, deeds: Vec<Deed>) -> anyhow::Result<()> {
         let mut messages = Vec::with_capacity(deeds.len());
         for deed in deeds {
@@ -79,7 +79,7 @@ impl<'a> Traffic<'a> {
         self.publish(messages).await
     }
 
-    /// Sends messages again that were sent before, byte for byte: they become no further job.
+    /// Sends earlier messages again, byte for byte. They become no further jobs.
     pub(super) async fn repeat(&mut self, count: usize) -> anyhow::Result<()> {
         let again = self.published.iter().take(count).cloned().map(|message| {
             let key = message.message_id.clone().unwrap_or_default();
@@ -89,12 +89,13 @@ impl<'a> Traffic<'a> {
         self.publish(again).await
     }
 
-    /// The key of the first job.
+    /// Returns the key of the first job.
     pub(super) fn first_key(&self) -> anyhow::Result<&str> {
-        self.published.first().and_then(|message| message.message_id.as_deref()).context("nothing was published yet")
+        self.published.first().and_then(|message| message.message_id.as_deref()).context("nothing has been published yet")
     }
 
-    /// Sends what cannot become a job: no JSON, more than the limit, a `known` key with another payload. Says how many.
+    /// Sends messages that cannot become jobs: invalid JSON, a body over the limit, and a `known` key with another
+    /// payload. Returns their number.
     pub(super) async fn refused(&mut self, known: &str) -> anyhow::Result<usize> {
         let conflict = json!({ "schema": SCHEMA, "source": SOURCE, "dedupe_key": known, "organization": "globex" });
         let bodies = [
@@ -108,7 +109,8 @@ impl<'a> Traffic<'a> {
         Ok(count)
     }
 
-    /// Publishes our own writes, come back as events, and where there are too few of them searches, until there are `jobs`.
+    /// Publishes the events of the worker's own writes, and searches if there are too few of them, until there are
+    /// `jobs`. Returns the number of such events.
     pub(super) async fn own_writes(&mut self, jobs: usize) -> anyhow::Result<usize> {
         let room = jobs.saturating_sub(self.jobs);
         let events = self.simulator.events(0).await?;
@@ -128,16 +130,16 @@ impl<'a> Traffic<'a> {
         Ok(own)
     }
 
-    /// The id of a tenant's account.
+    /// Returns the id of a tenant's account.
     pub(super) fn account_id(&self, tenant: Tenant) -> &str {
         self.world.account_id(tenant)
     }
 
-    /// Chooses the account of a waiting job, as a producer does.
+    /// Chooses the account of a waiting job, as a producer.
     pub(super) async fn configure(&self, job_id: JobId, tenant: Tenant) -> anyhow::Result<()> {
         let account = self.world.account_id(tenant).to_owned();
         let body = serde_json::to_vec(&Configure { schema: SCHEMA, job_id, account })?;
-        self.publisher.publish(&message("configure", KEY_CONFIGURE, body)).await.context("the choice of an account")
+        self.publisher.publish(&message("configure", KEY_CONFIGURE, body)).await.context("cannot publish the account")
     }
 
     async fn publish(&mut self, messages: Vec<(Fate, Outgoing)>) -> anyhow::Result<()> {
@@ -197,7 +199,7 @@ impl<'a> Traffic<'a> {
         Ok((key, message))
     }
 
-    /// Makes a change as its new assignee would, or else the first of all people.
+    /// Makes a change as its new assignee, or else as the first person.
     async fn change(&mut self, item: Item, edit: Edit) -> anyhow::Result<Value> {
         let (assigned_to, state, by) = match edit {
             Edit::Assign(person) => (Some(Some(PEOPLE[person].1.to_owned())), None, PEOPLE[person].1),
@@ -225,7 +227,7 @@ impl<'a> Traffic<'a> {
         json!({ "payload": event, "shared_secret": self.world.hook_secret })
     }
 
-    /// The whole message, with a key of its own.
+    /// Completes the message with a key of its own.
     fn finished(&mut self, word: &str, mut fields: Value, organization: &str) -> (String, Outgoing) {
         self.jobs += 1;
         let key = format!("{:03}-{word}", self.jobs);

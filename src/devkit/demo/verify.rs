@@ -1,4 +1,4 @@
-//! Whether what was promised holds: the witness log (what the providers received) and Postgres, each against the other.
+//! Verifies the guarantees by comparing the witness log (the requests that the providers received) with Postgres.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -11,11 +11,11 @@ use crate::devkit::simulator::witness::{Entry, Provider};
 use crate::engine::Registry;
 use crate::pipelines::{self, Dispatch};
 
-/// One thing that was to hold.
+/// A guarantee and the result of checking it.
 pub(super) struct Check {
-    /// As a sentence.
+    /// The guarantee, as a sentence.
     pub(super) promise: &'static str,
-    /// What was looked at, or what does not hold.
+    /// What was checked, or what does not hold.
     pub(super) outcome: Result<String, String>,
 }
 
@@ -24,7 +24,7 @@ impl Check {
         Self { promise, outcome }
     }
 
-    /// Holds if there are no `problems`; `seen` is what was looked at.
+    /// Creates a check that holds if there are no `problems`. `seen` states what was checked.
     pub(super) fn of(promise: &'static str, problems: &[String], seen: String) -> Self {
         const SHOWN: usize = 5;
         if problems.is_empty() {
@@ -38,7 +38,8 @@ impl Check {
     }
 }
 
-/// Every confirmed message has a job's row or a dead letter. Also says how many have neither.
+/// Checks that every confirmed message has a job's row or a dead letter. Also returns the number of messages that have
+/// neither.
 pub(super) async fn nothing_lost(client: &Client, confirmed: &[Fate]) -> anyhow::Result<(Check, u64)> {
     const KEYS: &str = "SELECT k.dedupe_key AS id FROM job_keys k JOIN jobs j ON j.id = k.job_id WHERE k.source = $1";
     const LETTERS: &str = "SELECT message_id AS id FROM dead_letters WHERE message_id IS NOT NULL";
@@ -51,10 +52,10 @@ pub(super) async fn nothing_lost(client: &Client, confirmed: &[Fate]) -> anyhow:
     let lost: Vec<String> = confirmed.iter().filter(|fate| !is_there(fate)).map(|fate| format!("{fate:?}")).collect();
     let seen = format!("{} confirmed messages: {} jobs, {} dead letters", confirmed.len(), keys.len(), letters.len());
     let count = u64::try_from(lost.len())?;
-    Ok((Check::of("nothing is lost: every confirmed message is a job or a dead letter", &lost, seen), count))
+    Ok((Check::of("no message is lost: each confirmed one is a job or a dead letter", &lost, seen), count))
 }
 
-/// Every finished job has each checkpoint once, in order and without a gap.
+/// Checks that every finished job has each checkpoint once, in order and without a gap.
 pub(super) async fn checkpoints(client: &Client) -> anyhow::Result<Check> {
     const SQL: &str = "
         SELECT j.id::text AS id, j.pipeline,
@@ -73,10 +74,11 @@ pub(super) async fn checkpoints(client: &Client) -> anyhow::Result<Check> {
         }
     }
     let seen = format!("{count} checkpoints of {} finished jobs", rows.len());
-    Ok(Check::of("each checkpoint once, in order, none missing", &problems, seen))
+    Ok(Check::of("each stage has one checkpoint, in order, none missing", &problems, seen))
 }
 
-/// All stages of the pipeline; `assignee_sync` may end early, where there is nobody to write.
+/// Returns whether these are all stages of the pipeline, in order. `assignee_sync` may end early if no work item has to
+/// be updated.
 fn in_order(registry: &Registry<Dispatch>, pipeline: &str, stages: &[String]) -> bool {
     let Some(known) = registry.get(pipeline) else { return false };
     let list: Vec<&str> = known.stages().filter(|stage| !stage.aside).map(|stage| stage.name).collect();
@@ -84,7 +86,7 @@ fn in_order(registry: &Registry<Dispatch>, pipeline: &str, stages: &[String]) ->
     (may_end_early || stages.len() == list.len()) && stages.iter().zip(&list).all(|(stage, expected)| stage == expected)
 }
 
-/// What the ledger knows of one effect.
+/// An effect in the ledger.
 struct Ledgered {
     key: String,
     class: String,
@@ -93,8 +95,9 @@ struct Ledgered {
     is_message: bool,
 }
 
-/// Effects against the witness: K1 and K2 once, K3 at most once more for each recorded unknown, and none that the ledger does
-/// not know. Also says how many were duplicates.
+/// Compares the effects with the witness log: compare-and-set and keyed effects happen once, at-least-once effects at
+/// most once more for each unknown outcome, and there are no requests outside the ledger. Also returns the number of
+/// duplicates.
 pub(super) async fn effects(client: &Client, witness: &[Entry]) -> anyhow::Result<(Vec<Check>, u64)> {
     const SQL: &str = "
         SELECT e.key, e.class, e.state, e.unknowns, e.stage = 'deliver_message' AS is_message
@@ -110,16 +113,16 @@ pub(super) async fn effects(client: &Client, witness: &[Entry]) -> anyhow::Resul
         patched.iter().filter(|(_, times)| **times > 1).map(|(key, times)| format!("{key}: {times} times")).collect();
     let mut guarded_problems = guarded.clone();
     if patched.len() > patches {
-        guarded_problems.push(format!("{} work items were patched for {patches} follow-ups", patched.len()));
+        guarded_problems.push(format!("{} work items were patched, but there are {patches} follow-ups", patched.len()));
     }
     let known: HashSet<&str> = messages.iter().flat_map(|effect| names(&effect.key)).collect();
     let strangers: Vec<String> =
         sent.keys().filter(|key| !known.contains(key.as_str())).map(|key| format!("{key} is not in the ledger")).collect();
     let checks = vec![
-        Check::of("no work item patched twice for one reason (K1)", &guarded_problems, format!("{} patches", patched.len())),
-        Check::of("no keyed message twice, none missing (K2)", &keyed, of_class(&messages, "K2")),
-        Check::of("no blind message more often than recorded, none missing (K3)", &blind, of_class(&messages, "K3")),
-        Check::of("nothing was sent that the ledger does not know", &strangers, format!("{} requests received", witness.len())),
+        Check::of("no assignee is written twice (compare-and-set)", &guarded_problems, format!("{} patches", patched.len())),
+        Check::of("no message with an idempotency key is duplicated or missing", &keyed, of_class(&messages, "K2")),
+        Check::of("no at-least-once message is missing or repeated unrecorded", &blind, of_class(&messages, "K3")),
+        Check::of("every request sent is in the ledger", &strangers, format!("{} requests received", witness.len())),
     ];
     Ok((checks, keyed_extra + blind_extra + u64::try_from(guarded.len())?))
 }
@@ -134,7 +137,7 @@ fn ledgered(row: &Row) -> anyhow::Result<Ledgered> {
     })
 }
 
-/// How often requests with each key took effect.
+/// Returns how often requests with each key took effect.
 fn effective(witness: &[Entry], wanted: impl Fn(&Entry) -> bool) -> BTreeMap<String, u64> {
     let mut times = BTreeMap::new();
     for entry in witness.iter().filter(|entry| entry.effect && wanted(entry)) {
@@ -143,13 +146,13 @@ fn effective(witness: &[Entry], wanted: impl Fn(&Entry) -> bool) -> BTreeMap<Str
     times
 }
 
-/// A key as receivers see it: whole, or as Discord's nonce.
+/// Returns the forms of a key that receivers see: the whole key, or its beginning as Discord's nonce.
 fn names(key: &str) -> [&str; 2] {
     const NONCE: usize = 25;
     [key, key.get(..NONCE).unwrap_or(key)]
 }
 
-/// Problems of a class's messages, and how many effects were too many.
+/// Returns the problems of a class's messages, and the number of excess effects.
 fn once(messages: &[&Ledgered], sent: &BTreeMap<String, u64>, class: &str) -> (Vec<String>, u64) {
     let (mut problems, mut extra) = (Vec::new(), 0);
     for effect in messages.iter().filter(|effect| effect.class == class) {
@@ -157,7 +160,7 @@ fn once(messages: &[&Ledgered], sent: &BTreeMap<String, u64>, class: &str) -> (V
         let allowed = 1 + if class == "K3" { effect.unknowns } else { 0 };
         extra += times.saturating_sub(allowed);
         if times > allowed {
-            problems.push(format!("{}: {times} times, {allowed} allowed", effect.key));
+            problems.push(format!("{}: sent {times} times, {allowed} allowed", effect.key));
         }
         if effect.state == "confirmed" && times == 0 {
             problems.push(format!("{}: confirmed, but never received", effect.key));
@@ -169,10 +172,10 @@ fn once(messages: &[&Ledgered], sent: &BTreeMap<String, u64>, class: &str) -> (V
 fn of_class(messages: &[&Ledgered], class: &str) -> String {
     let of_class = messages.iter().filter(|effect| effect.class == class);
     let (count, unknowns) = of_class.fold((0, 0), |(count, unknowns), effect| (count + 1, unknowns + effect.unknowns));
-    if class == "K3" { format!("{count} messages, {unknowns} outcomes recorded as unknown") } else { format!("{count} messages") }
+    if class == "K3" { format!("{count} messages, {unknowns} unknown outcomes recorded") } else { format!("{count} messages") }
 }
 
-/// Each linked work item's assignee is its group's, by e-mail address.
+/// Checks that each linked work item has the same assignee as its group, by e-mail address.
 pub(super) async fn assignees(client: &Client, tracker: &BTreeMap<String, Option<String>>) -> anyhow::Result<Check> {
     const SQL: &str = "
         SELECT i.account_name || ':' || e.work_item_id AS item, o.slug || ' ' || g.short_id AS in_group, u.name,
@@ -197,14 +200,14 @@ pub(super) async fn assignees(client: &Client, tracker: &BTreeMap<String, Option
         assigned += usize::from(name.is_some());
         if !is_equal {
             let nobody = || "nobody".to_owned();
-            problems.push(format!("{group} is {}'s, {item} is {}'s", name.unwrap_or_else(nobody), there.unwrap_or_else(nobody)));
+            problems.push(format!("{group} has {}, {item} has {}", name.unwrap_or_else(nobody), there.unwrap_or_else(nobody)));
         }
     }
     let seen = format!("{} links, {assigned} of them assigned", rows.len());
-    Ok(Check::of("every linked work item's assignee is its group's", &problems, seen))
+    Ok(Check::of("every linked work item has the same assignee as its group", &problems, seen))
 }
 
-/// No event without the right secret was taken for genuine.
+/// Checks that no event without the right secret was accepted.
 pub(super) async fn forgeries(client: &Client, keys: &[String]) -> anyhow::Result<Check> {
     const SQL: &str = "
         SELECT j.dedupe_key, c.output FROM jobs j JOIN checkpoints c ON c.job_id = j.id AND c.stage = 'handle_events'
@@ -217,7 +220,7 @@ pub(super) async fn forgeries(client: &Client, keys: &[String]) -> anyhow::Resul
     let is_ignored =
         |output: &Value| output["accepted"] == serde_json::json!([]) && output["ignored"][0]["reason"] == "bad_secret";
     let taken: Vec<String> = keys.iter().filter(|key| !handled.get(*key).is_some_and(is_ignored)).cloned().collect();
-    Ok(Check::of("no event with a bad secret was believed", &taken, format!("{} forged events", keys.len())))
+    Ok(Check::of("no event with a wrong secret was accepted", &taken, format!("{} forged events", keys.len())))
 }
 
 fn texts(rows: &[Row]) -> anyhow::Result<HashSet<String>> {

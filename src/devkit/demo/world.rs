@@ -1,4 +1,5 @@
-//! The demo's world: people, work items, and the tracker document that knows them. Always the same but for its secrets.
+//! The demo's data: people, work items, and the tracker document that refers to them. Only its secrets differ between
+//! runs.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +13,7 @@ use crate::tracker::{
     OrganizationDocument, ProjectDocument, SyncSettings, TeamDocument, TrackerDocument, UserDocument,
 };
 
-/// As shown, and the sign-in address. Names as they are met in the wild.
+/// Display names and sign-in addresses. Some names contain characters that occur in practice and need escaping.
 pub(super) const PEOPLE: [(&str, &str); 6] = [
     ("Ann Archer", "ann@contoso.example"),
     ("Bob <the> Builder", "bob@contoso.example"),
@@ -21,18 +22,18 @@ pub(super) const PEOPLE: [(&str, &str); 6] = [
     ("Eve O'Neill", "eve@contoso.example"),
     ("Fatima Al-Fihri", "fatima@contoso.example"),
 ];
-/// Who the worker acts as, and the name of that identity in the tracker.
+/// The person as whom the worker acts, and the name of that identity in the tracker.
 const ROBOT: (&str, &str) = ("Dispatch Robot", "robot@contoso.example");
 pub(super) const IDENTITY: &str = "robot";
-/// The address of the one who makes our own changes.
+/// The address of the person who makes the worker's own changes.
 pub(super) const ROBOT_ADDRESS: &str = ROBOT.1;
 
 const CHANNEL: &str = "1100000000000000001";
-/// A receiver that dedupes, of Acme; jobs may name it.
+/// A receiver of Acme that dedupes; jobs may name it.
 pub(super) const AUDIT: &str = "audit";
-/// A receiver that dedupes, of Globex.
+/// A receiver of Globex that dedupes.
 const LEDGER: &str = "ledger";
-/// A receiver that does not dedupe, of Initech.
+/// A receiver of Initech that does not dedupe.
 pub(super) const FEED: &str = "feed";
 
 /// An organization that sends jobs.
@@ -52,7 +53,7 @@ impl Tenant {
         }
     }
 
-    /// Its Azure DevOps account's name.
+    /// Returns the name of its Azure DevOps account.
     pub(super) const fn account(self) -> &'static str {
         match self {
             Self::Acme => "contoso",
@@ -60,7 +61,7 @@ impl Tenant {
         }
     }
 
-    /// The account's project.
+    /// Returns the project of its account.
     const fn project(self) -> &'static str {
         match self {
             Self::Acme => "Shop",
@@ -68,7 +69,7 @@ impl Tenant {
         }
     }
 
-    /// The ids of its account's work items.
+    /// Returns the ids of the work items in its account.
     pub(super) const fn items(self) -> std::ops::RangeInclusive<i64> {
         match self {
             Self::Acme => 1..=36,
@@ -77,26 +78,27 @@ impl Tenant {
     }
 }
 
-/// Work items linked to one group each, or to one group in each of two projects, or also to a group of another tenant.
+/// Work items that are linked to one group each, to one group in each of two projects, or also to a group of another
+/// tenant.
 pub(super) const SINGLE: [(Tenant, std::ops::RangeInclusive<i64>); 3] =
     [(Tenant::Acme, 1..=10), (Tenant::Acme, 23..=32), (Tenant::Globex, 101..=108)];
-/// Work items that share a group: this many in a row, from the first on.
+/// Work items that share a group: this many consecutive ones, from the first on.
 pub(super) const SHARED: [(Tenant, std::ops::RangeInclusive<i64>, usize); 2] =
     [(Tenant::Acme, 11..=22, 3), (Tenant::Globex, 109..=116, 2)];
-/// Work items that no group is linked to.
+/// Work items that are not linked to a group.
 pub(super) const UNLINKED: [(Tenant, std::ops::RangeInclusive<i64>); 2] = [(Tenant::Acme, 33..=36), (Tenant::Globex, 117..=118)];
 
-/// What the simulator begins with, what is imported into the tracker, and the secrets they share.
+/// The initial state of the simulator, the document imported into the tracker, and the secrets that they share.
 pub(super) struct World {
     pub(super) state: State,
     pub(super) document: TrackerDocument,
-    /// Of the service hooks.
+    /// The shared secret of the service hooks.
     pub(super) hook_secret: String,
     accounts: BTreeMap<&'static str, String>,
 }
 
 impl World {
-    /// With fresh secrets; `simulator` is where the webhook receivers are.
+    /// Creates the data with fresh secrets. The webhook receivers are at `simulator`.
     pub(super) fn new(simulator: &str) -> Self {
         let secrets = Secrets::fresh();
         let state = state(&secrets);
@@ -107,7 +109,7 @@ impl World {
         Self { state, document, hook_secret: secrets.hook, accounts }
     }
 
-    /// The id of a tenant's account.
+    /// Returns the id of a tenant's account.
     pub(super) fn account_id(&self, tenant: Tenant) -> &str {
         self.accounts.get(tenant.account()).map_or("", String::as_str)
     }
@@ -209,7 +211,7 @@ fn globex(accounts: &BTreeMap<&'static str, String>, secrets: &Secrets, simulato
     }
 }
 
-/// Follows work items of Acme's account and writes to none.
+/// Returns the organization that follows work items of Acme's account and writes to none.
 fn initech(accounts: &BTreeMap<&'static str, String>, secrets: &Secrets, simulator: &str) -> OrganizationDocument {
     let account = &accounts["contoso"];
     OrganizationDocument {
@@ -261,7 +263,7 @@ fn webhook(name: &str, keyed: bool, secrets: &Secrets, simulator: &str) -> Desti
     }
 }
 
-/// A group for each work item, `PREFIX-first` and so on.
+/// Returns a group for each work item, named `PREFIX-first` and so on.
 fn single(
     prefix: &'static str,
     first: usize,
@@ -271,7 +273,7 @@ fn single(
     shared(prefix, first, items, 1, account)
 }
 
-/// A group for each `together` work items in a row.
+/// Returns a group for each `together` consecutive work items.
 fn shared(
     prefix: &'static str,
     first: usize,

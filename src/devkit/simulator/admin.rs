@@ -1,4 +1,5 @@
-//! `/_sim/…`: how tests and the demo set the world up, act as people in it, and look at it. Never in the witness log.
+//! `/_sim/…`: calls with which tests and the demo set up the data, act as people, and inspect the result. They are not
+//! in the witness log.
 //!
 //! | call | body | answer |
 //! |---|---|---|
@@ -13,9 +14,9 @@
 //! | `POST /_sim/faults` | [`FaultRule`] | `{id}` |
 //! | `GET /_sim/faults` | | list of [`super::faults::FaultReport`] |
 //! | `DELETE /_sim/faults[/ID]` | | null |
-//! | `POST /_sim/detach` | | null; goes on after the end of stdin |
+//! | `POST /_sim/detach` | | null; keeps running after the end of stdin |
 //!
-//! What is wrong is answered with 400 (404 for an unknown path) and `{error}`, which says what would be right.
+//! A wrong call is answered with 400 (404 for an unknown path) and `{error}`, which states what was expected.
 
 use std::collections::BTreeMap;
 
@@ -29,7 +30,7 @@ use super::faults::FaultRule;
 use super::state::{AssigneeFormat, Options, State, Token};
 use super::world::{Edit, World};
 
-/// A change that a person makes to a work item. Without `assigned_to` and `state` it is a revision that changes neither.
+/// A person's change of a work item. Without `assigned_to` and `state`, the revision changes neither.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Change {
@@ -37,21 +38,21 @@ pub struct Change {
     pub org: String,
     /// The work item's id.
     pub work_item: i64,
-    /// The new assignee's unique name or e-mail; `Some(None)` (JSON null) = nobody; `None` (absent) = as it is.
+    /// The new assignee's unique name or e-mail; `Some(None)` (JSON null) = none; `None` (absent) = unchanged.
     #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub assigned_to: Option<Option<String>>,
     /// The new state's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
-    /// The unique name of who makes it; default: who made the revision before.
+    /// The unique name of the person who makes it; default: the author of the previous revision.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
-    /// How the event names the assignee; default: as in [`Options::assignee_format`].
+    /// The format of the assignee in the event; default: [`Options::assignee_format`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<AssigneeFormat>,
 }
 
-/// A change of a token. What is absent stays as it is; a token that is new needs `user`.
+/// A change of a token. Absent fields are unchanged; a new token requires `user`.
 #[derive(Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TokenChange {
@@ -75,12 +76,12 @@ struct WorkItemName {
     work_item: i64,
 }
 
-/// Tells null from absent.
+/// Distinguishes null from absent.
 fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<String>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
 }
 
-/// Whether a request is for this module.
+/// Returns whether a path belongs to this module.
 pub(super) fn is_admin(path: &str) -> bool {
     path == "/_sim" || path.starts_with("/_sim/")
 }
@@ -126,7 +127,7 @@ fn refusal(status: StatusCode, reason: &str) -> SimulatedAnswer {
     SimulatedAnswer::json(status, &json!({ "error": reason }))
 }
 
-/// Replaces the state document; `?mode=merge` takes the posted one over into the present one.
+/// Replaces the state document; `?mode=merge` merges the posted one into the current one.
 fn load(world: &mut World, call: &ReceivedCall) -> Result<Value, String> {
     let posted: State = call.json()?;
     let state = match call.query.get("mode").map_or("replace", String::as_str) {
@@ -136,14 +137,14 @@ fn load(world: &mut World, call: &ReceivedCall) -> Result<Value, String> {
             merged.merge(posted);
             merged
         }
-        other => return Err(format!("mode {other:?}: replace or merge is right")),
+        other => return Err(format!("expected the mode replace or merge, got {other:?}")),
     };
     state.check()?;
     world.state = state;
     Ok(Value::Null)
 }
 
-/// The present assignees of all work items that are there, by organization and id.
+/// Returns the current assignees of all existing work items, by organization and id.
 fn assignees(world: &World) -> BTreeMap<&String, &Option<String>> {
     let present = world.state.work_items.iter().filter(|(_, item)| !item.deleted);
     present.map(|(key, item)| (key, &item.current().assigned_to)).collect()
@@ -184,7 +185,7 @@ fn delete(world: &mut World, name: &WorkItemName) -> Result<Value, String> {
 
 fn change_token(world: &mut World, change: TokenChange) -> Result<Value, String> {
     let old = world.state.tokens.get(&change.token);
-    let user = change.user.or_else(|| old.map(|token| token.user.clone())).ok_or("a new token needs a user")?;
+    let user = change.user.or_else(|| old.map(|token| token.user.clone())).ok_or("a new token requires a user")?;
     let expired = change.expired.or_else(|| old.map(|token| token.expired)).unwrap_or(false);
     let sign_in_page = change.sign_in_page.or_else(|| old.map(|token| token.sign_in_page)).unwrap_or(false);
     world.state.tokens.insert(change.token, Token { user, expired, sign_in_page });

@@ -1,4 +1,4 @@
-//! A request in hand and what is answered: plain data, so that every provider is a function from one to the other.
+//! Requests and answers as plain data, so that every provider is a function from one to the other.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -14,19 +14,19 @@ use sha2::{Digest, Sha256};
 use super::faults::Request;
 use super::witness::Provider;
 
-/// What the witness has in the place of a secret.
+/// The text that replaces a secret in the witness log.
 const HIDDEN: &str = "***";
 
-/// A request, wholly received.
+/// A completely received request.
 pub(super) struct ReceivedCall {
     pub(super) method: Method,
-    /// As sent, percent-encoded.
+    /// The path as sent, percent-encoded.
     pub(super) path: String,
-    /// As sent.
+    /// The query as sent.
     pub(super) raw_query: Option<String>,
-    /// Decoded; of a repeated name the last value.
+    /// The decoded query. For a repeated name, the last value.
     pub(super) query: BTreeMap<String, String>,
-    /// The parts of the path, decoded.
+    /// The decoded parts of the path.
     pub(super) segments: Vec<String>,
     headers: HeaderMap,
     pub(super) body: Vec<u8>,
@@ -41,28 +41,28 @@ impl ReceivedCall {
         Self { method: parts.method, path, raw_query, query, segments, headers: parts.headers, body }
     }
 
-    /// A header's value, if it is there and is text.
+    /// Returns a header's value, if it is present and is text.
     pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// `Content-Type` without its parameters, lowercase; empty if there is none.
+    /// Returns the `Content-Type` without its parameters, in lowercase; empty if there is none.
     pub(super) fn media_type(&self) -> String {
         let value = self.header("content-type").unwrap_or_default();
         value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
     }
 
-    /// The body read as JSON; the error says where it is wrong.
+    /// Parses the body as JSON. The error states where it is wrong.
     pub(super) fn json<T: DeserializeOwned>(&self) -> Result<T, String> {
         serde_json::from_slice(&self.body).map_err(|error| error.to_string())
     }
 
-    /// The body read as `application/x-www-form-urlencoded`; of a repeated name the last value.
+    /// Parses the body as `application/x-www-form-urlencoded`. For a repeated name, the last value.
     pub(super) fn form(&self) -> BTreeMap<String, String> {
         form(&String::from_utf8_lossy(&self.body))
     }
 
-    /// What faults are looked for by.
+    /// Returns the properties by which faults are matched.
     pub(super) fn request<'a>(&'a self, provider: Provider, caller: Option<&'a str>) -> Request<'a> {
         Request {
             provider,
@@ -74,17 +74,17 @@ impl ReceivedCall {
         }
     }
 
-    /// The token in the `Authorization` header, where it is a bearer's.
+    /// Returns the bearer token in the `Authorization` header.
     pub(super) fn bearer(&self) -> Option<&str> {
         self.header("authorization").and_then(|value| value.strip_prefix("Bearer "))
     }
 
-    /// The path's parts, to match on.
+    /// Returns the path's parts, for matching.
     pub(super) fn parts(&self) -> Vec<&str> {
         self.segments.iter().map(String::as_str).collect()
     }
 
-    /// The path as the witness keeps it: without the token of a webhook or a click.
+    /// Returns the path for the witness log, without the token of a webhook or an interaction.
     pub(super) fn told_path(&self) -> String {
         let parts: Vec<&str> = self.path.split('/').collect();
         let token = match parts[..] {
@@ -95,7 +95,7 @@ impl ReceivedCall {
         parts.iter().enumerate().map(|(at, part)| if at == token { HIDDEN } else { part }).collect::<Vec<_>>().join("/")
     }
 
-    /// The query as the witness keeps it: without the signature of a workflow's address.
+    /// Returns the query for the witness log, without the signature of a workflow's address.
     pub(super) fn told_query(&self) -> Option<String> {
         let told = |pair: &str| match pair.split_once('=') {
             Some(("sig", _)) => format!("sig={HIDDEN}"),
@@ -117,7 +117,7 @@ impl ReceivedCall {
     }
 }
 
-/// A JSON value without what it says.
+/// Returns the shape of a JSON value, without its content.
 fn shape(value: &Value) -> Value {
     match value {
         Value::Null => json!("null"),
@@ -147,7 +147,7 @@ fn form_decoded(text: &str) -> String {
     percent_decoded(&text.replace('+', " "))
 }
 
-/// RFC 3986 §2.1; a `%` that is not followed by two hexadecimal digits stands for itself.
+/// Decodes percent-encoding (RFC 3986 §2.1). A `%` that is not followed by two hexadecimal digits stands for itself.
 fn percent_decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -167,7 +167,7 @@ fn percent_decoded(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// What a request is about, known before anything is done.
+/// The key and subject of a request, determined before it is carried out.
 #[derive(Default)]
 pub(super) struct Description {
     /// See [`super::witness::Entry::key`].
@@ -176,13 +176,13 @@ pub(super) struct Description {
     pub(super) subject: Option<String>,
 }
 
-/// What is answered, and what the witness is told.
+/// An answer, with its facts for the witness log.
 pub(super) struct SimulatedAnswer {
     pub(super) status: StatusCode,
     content_type: Cow<'static, str>,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
-    /// Whether something was changed.
+    /// Whether the request changed something.
     pub(super) effect: bool,
     /// See [`super::witness::Entry::detail`].
     pub(super) detail: Value,
@@ -197,7 +197,7 @@ impl SimulatedAnswer {
         Self::json(StatusCode::OK, body)
     }
 
-    /// 200 with `{count, value}`, the vendor's form of a list.
+    /// Returns a 200 with `{count, value}`, the vendor's form of a list.
     pub(super) fn list(items: &[Value]) -> Self {
         Self::ok(&json!({ "count": items.len(), "value": items }))
     }
@@ -212,13 +212,13 @@ impl SimulatedAnswer {
         self
     }
 
-    /// With what the witness is told beside the usual.
+    /// Sets the further facts for the witness log.
     pub(super) fn detail(mut self, detail: Value) -> Self {
         self.detail = detail;
         self
     }
 
-    /// As one that changed something.
+    /// Marks the answer as one that changed something.
     pub(super) fn effect(mut self) -> Self {
         self.effect = true;
         self

@@ -1,4 +1,4 @@
-//! The parts of the [`State`] document that Slack, Teams, Discord's webhooks and the mail server have.
+//! The parts of the [`State`] document for Slack, Teams, Discord's webhooks and the mail server.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,19 +11,19 @@ use super::state::State;
 #[derive(Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Slack {
-    /// Bot tokens that are let in.
+    /// Accepted bot tokens.
     pub tokens: BTreeSet<String>,
-    /// Messages received, oldest first, by channel id: the bodies as sent. A channel that is not here does not exist.
+    /// Bodies of received messages, oldest first, by channel id. A channel that is not here does not exist.
     pub channels: BTreeMap<String, Vec<Value>>,
 }
 
-/// A workflow of Teams with a webhook.
+/// A Teams workflow with a webhook.
 #[derive(Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TeamsHook {
-    /// `sig` in the query.
+    /// The value of `sig` in the query.
     pub signature: String,
-    /// The bodies received, oldest first.
+    /// Received bodies, oldest first.
     #[serde(default)]
     pub received: Vec<Value>,
 }
@@ -32,28 +32,28 @@ pub struct TeamsHook {
 #[derive(Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DiscordHook {
-    /// The last part of its address.
+    /// The last part of its URL.
     pub token: String,
     /// Messages, oldest first.
     #[serde(default)]
     pub posted: Vec<Posted>,
 }
 
-/// A click in Discord that can be answered.
+/// A Discord interaction that can be answered.
 #[derive(Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Click {
-    /// Whose it was.
+    /// The application of the interaction.
     pub application_id: String,
-    /// Over: answered as Discord does after 15 minutes.
+    /// Whether it is expired, and answered as Discord does after 15 minutes.
     #[serde(default)]
     pub ended: bool,
-    /// Messages, oldest first; the first one that is there from the beginning goes by `@original` too.
+    /// Messages, oldest first. The one present from the beginning, if any, is also named `@original`.
     #[serde(default)]
     pub posted: Vec<Posted>,
 }
 
-/// A message that came through a webhook's address.
+/// A message sent through a webhook's URL.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Posted {
@@ -61,13 +61,13 @@ pub struct Posted {
     pub id: String,
     /// The text.
     pub content: String,
-    /// As sent.
+    /// The value as sent.
     #[serde(default)]
     pub flags: u64,
-    /// As sent.
+    /// The value as sent.
     #[serde(default)]
     pub allowed_mentions: Value,
-    /// How often it was edited.
+    /// The number of edits.
     #[serde(default)]
     pub edits: u32,
 }
@@ -76,26 +76,26 @@ pub struct Posted {
 #[derive(Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MailServer {
-    /// Passwords by user; empty: nobody need sign in.
+    /// Passwords by user. If empty, signing in is not required.
     pub users: BTreeMap<String, String>,
-    /// Mails taken, oldest first.
+    /// Accepted mails, oldest first.
     pub received: Vec<Mail>,
 }
 
-/// A mail that was taken.
+/// An accepted mail.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mail {
-    /// Of the envelope.
+    /// The sender in the envelope.
     pub from: String,
-    /// Of the envelope.
+    /// The recipients in the envelope.
     pub to: Vec<String>,
-    /// Headers and body, as they came, without the stuffing of dots.
+    /// Headers and body as received, without dot-stuffing.
     pub content: String,
 }
 
 impl State {
-    /// With an empty Slack channel and a bot token that may write to it.
+    /// Adds an empty Slack channel and a bot token that may write to it.
     #[must_use]
     pub fn slack(mut self, token: &str, channel: &str) -> Self {
         self.slack.tokens.insert(token.to_owned());
@@ -103,21 +103,21 @@ impl State {
         self
     }
 
-    /// With a workflow of Teams at `/teams/NAME?sig=SIGNATURE`.
+    /// Adds a Teams workflow at `/teams/NAME?sig=SIGNATURE`.
     #[must_use]
     pub fn teams(mut self, name: &str, signature: &str) -> Self {
         self.teams.insert(name.to_owned(), TeamsHook { signature: signature.to_owned(), received: Vec::new() });
         self
     }
 
-    /// With a Discord channel's webhook at `/api/webhooks/ID/TOKEN`.
+    /// Adds a Discord channel's webhook at `/api/webhooks/ID/TOKEN`.
     #[must_use]
     pub fn discord_webhook(mut self, id: &str, token: &str) -> Self {
         self.discord.webhooks.insert(id.to_owned(), DiscordHook { token: token.to_owned(), posted: Vec::new() });
         self
     }
 
-    /// With a click that was answered with one message already, `original`, if that is given.
+    /// Adds an interaction that was already answered with the message `original`, if given.
     #[must_use]
     pub fn click(mut self, application_id: &str, token: &str, original: Option<&str>) -> Self {
         let message = |id: &str| Posted {
@@ -133,7 +133,7 @@ impl State {
         self
     }
 
-    /// With a user of the mail server.
+    /// Adds a user of the mail server.
     #[must_use]
     pub fn mail_user(mut self, user: &str, password: &str) -> Self {
         self.mail.users.insert(user.to_owned(), password.to_owned());

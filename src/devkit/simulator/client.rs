@@ -14,7 +14,7 @@ use super::faults::{FaultReport, FaultRule};
 use super::state::{Options, State};
 use super::world::Event;
 
-/// Talks to `/_sim/…`. Every method errs if the simulator does not answer within 10 s, or says that something is wrong.
+/// Calls `/_sim/…`. Every method fails if the simulator does not answer within 10 s, or answers with an error.
 #[derive(Debug, Clone)]
 pub struct SimulatorClient {
     url: String,
@@ -22,18 +22,18 @@ pub struct SimulatorClient {
 }
 
 impl SimulatorClient {
-    /// For the simulator at `url` (`http://127.0.0.1:PORT`, without a slash at the end).
+    /// Creates a client of the simulator at `url` (`http://127.0.0.1:PORT`, without a trailing slash).
     ///
     /// # Errors
-    /// If no HTTP client can be made.
+    /// If no HTTP client can be created.
     pub fn new(url: impl Into<String>) -> anyhow::Result<Self> {
-        // An error means that one is installed already, which is as good.
+        // An error means that one is already installed, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10)).build()?;
         Ok(Self { url: url.into(), http })
     }
 
-    /// The simulator's base URL, which is every provider's too.
+    /// Returns the simulator's base URL, which is also that of every provider.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
@@ -47,7 +47,7 @@ impl SimulatorClient {
         self.post("state", state).await
     }
 
-    /// Takes a state document over into the present one, see [`State::merge`].
+    /// Merges a state document into the current one, see [`State::merge`].
     ///
     /// # Errors
     /// See [`SimulatorClient`].
@@ -55,7 +55,7 @@ impl SimulatorClient {
         self.post("state?mode=merge", state).await
     }
 
-    /// The present state document, with the messages received.
+    /// Returns the current state document, with the received messages.
     ///
     /// # Errors
     /// See [`SimulatorClient`].
@@ -63,7 +63,7 @@ impl SimulatorClient {
         self.get("state").await
     }
 
-    /// Replaces the options alone.
+    /// Replaces only the options.
     ///
     /// # Errors
     /// See [`SimulatorClient`].
@@ -71,7 +71,7 @@ impl SimulatorClient {
         self.post("options", options).await
     }
 
-    /// Changes a work item as a person would; answers the service-hook event's body.
+    /// Changes a work item as a person would. Returns the service-hook event's body.
     ///
     /// # Errors
     /// See [`SimulatorClient`]; also if the work item, a user or the state does not exist.
@@ -87,7 +87,7 @@ impl SimulatorClient {
         self.post("delete_work_item", &json!({ "org": organization, "work_item": id })).await
     }
 
-    /// Lets a token expire, renews it or makes one.
+    /// Expires, renews or creates a token.
     ///
     /// # Errors
     /// See [`SimulatorClient`]; also if the token is new and names no user.
@@ -95,16 +95,16 @@ impl SimulatorClient {
         self.post("tokens", change).await
     }
 
-    /// Brings a fault into force; answers its id.
+    /// Adds a fault. Returns its id.
     ///
     /// # Errors
     /// See [`SimulatorClient`].
     pub async fn fault(&self, rule: &FaultRule) -> anyhow::Result<u64> {
         let answer: Value = self.post("faults", rule).await?;
-        answer["id"].as_u64().context("the answer to a fault has no id")
+        answer["id"].as_u64().context("the answer to a new fault has no id")
     }
 
-    /// Every fault since the last clearing, with how many requests it has met.
+    /// Returns every fault since the last clearing, with the number of requests that it has affected.
     ///
     /// # Errors
     /// See [`SimulatorClient`].
@@ -112,7 +112,7 @@ impl SimulatorClient {
         self.get("faults").await
     }
 
-    /// Ends one fault.
+    /// Removes one fault.
     ///
     /// # Errors
     /// See [`SimulatorClient`]; also if there is no such fault.
@@ -120,7 +120,7 @@ impl SimulatorClient {
         self.call(Method::DELETE, &format!("faults/{id}"), None::<&()>).await
     }
 
-    /// Ends every fault and forgets its hits.
+    /// Removes every fault and its counts.
     ///
     /// # Errors
     /// See [`SimulatorClient`].
@@ -128,7 +128,7 @@ impl SimulatorClient {
         self.call(Method::DELETE, "faults", None::<&()>).await
     }
 
-    /// The present assignee (unique name) of every work item, by [`super::state::work_item_key`].
+    /// Returns the current assignee (unique name) of every work item, by [`super::state::work_item_key`].
     ///
     /// # Errors
     /// See [`SimulatorClient`].
@@ -136,7 +136,7 @@ impl SimulatorClient {
         self.get("assignees").await
     }
 
-    /// The service-hook events with a number above `after`, oldest first.
+    /// Returns the service-hook events with a number above `after`, oldest first.
     ///
     /// # Errors
     /// See [`SimulatorClient`].
@@ -144,7 +144,7 @@ impl SimulatorClient {
         self.get(&format!("events?after={after}")).await
     }
 
-    /// From now on the simulator goes on after the end of its stdin, until SIGTERM.
+    /// Makes the simulator keep running after the end of its stdin, until SIGTERM.
     ///
     /// # Errors
     /// See [`SimulatorClient`].

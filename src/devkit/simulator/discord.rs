@@ -15,10 +15,10 @@ use super::world::World;
 pub(super) const CONTENT_CHARS: usize = 2000;
 /// The longest nonce, in characters.
 const NONCE_CHARS: usize = 25;
-/// The first instant a snowflake can name, in milliseconds since 1970.
+/// The first time that a snowflake can represent, in milliseconds since 1970.
 const EPOCH_MILLIS: i128 = 1_420_070_400_000;
 
-/// What is read of a message to be made.
+/// The fields of a new message that are read.
 #[derive(Deserialize)]
 struct NewMessage {
     #[serde(default)]
@@ -31,7 +31,7 @@ struct NewMessage {
     allowed_mentions: Value,
 }
 
-/// Keyed by the nonce, about the channel.
+/// Describes a request by its channel, with the nonce as key.
 pub(super) fn describe(call: &ReceivedCall) -> Description {
     if let Some(description) = discord_webhooks::describe(call) {
         return description;
@@ -97,7 +97,7 @@ fn create(world: &mut World, call: &ReceivedCall, channel: &str) -> SimulatedAns
     SimulatedAnswer::ok(&made).effect().detail(detail)
 }
 
-/// Newest first.
+/// Lists messages, newest first.
 fn list(world: &World, call: &ReceivedCall, channel: &str) -> SimulatedAnswer {
     let limit = call.query.get("limit").map_or(Ok(50), |limit| limit.parse::<usize>());
     let Some(limit) = limit.ok().filter(|limit| (1..=100).contains(limit)) else {
@@ -108,13 +108,13 @@ fn list(world: &World, call: &ReceivedCall, channel: &str) -> SimulatedAnswer {
     SimulatedAnswer::ok(&Value::Array(page))
 }
 
-/// The id of what is made at this time.
+/// Returns the id of an object created at this time.
 pub(super) fn snowflake(at: OffsetDateTime) -> String {
     let millis = at.unix_timestamp_nanos() / 1_000_000 - EPOCH_MILLIS;
     (millis << 22).to_string()
 }
 
-/// A nonce as text; `None` where there is none, or it is neither a string nor an integer.
+/// Returns a nonce as text, or `None` if there is none or it is neither a string nor an integer.
 fn nonce_text(nonce: &Value) -> Option<String> {
     match nonce {
         Value::String(text) => Some(text.clone()),
@@ -123,7 +123,7 @@ fn nonce_text(nonce: &Value) -> Option<String> {
     }
 }
 
-/// `MessageResponse` with every member the description requires.
+/// Returns a `MessageResponse` with every required member.
 fn shown(channel: &str, message: &Message) -> Value {
     let mut shown = json!({
         "id": message.id,

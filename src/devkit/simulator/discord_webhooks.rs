@@ -1,4 +1,4 @@
-//! Discord v10: messages through a webhook's address, and the answers to clicks, which go the same way
+//! Discord v10: messages through a webhook's URL, and answers to interactions, which use the same path
 //! (<https://discord.com/developers/docs/resources/webhook>).
 
 use axum::http::{Method, StatusCode};
@@ -10,7 +10,7 @@ use super::chats::Posted;
 use super::discord::{CONTENT_CHARS, invalid, refusal, snowflake};
 use super::world::World;
 
-/// What is read of a message to be made or edited.
+/// The fields of a new or edited message that are read.
 #[derive(Deserialize)]
 struct NewMessage {
     #[serde(default)]
@@ -21,7 +21,7 @@ struct NewMessage {
     allowed_mentions: Value,
 }
 
-/// The parts behind `webhooks`, with or without a version before it.
+/// Returns the parts of the path after `webhooks`, with or without a version before it.
 fn parts(call: &ReceivedCall) -> Option<Vec<&str>> {
     match call.parts()[..] {
         ["api", "v10", "webhooks", ref rest @ ..] | ["api", "webhooks", ref rest @ ..] => Some(rest.to_vec()),
@@ -29,7 +29,7 @@ fn parts(call: &ReceivedCall) -> Option<Vec<&str>> {
     }
 }
 
-/// Without a key: neither knows one. About the webhook or the application, never with the token.
+/// Describes a request by its webhook or application, never by the token. There is no key, because neither dedupes.
 pub(super) fn describe(call: &ReceivedCall) -> Option<Description> {
     let id = *parts(call)?.first()?;
     Some(Description { key: None, subject: Some(format!("discord_webhook:{id}")) })
@@ -56,7 +56,8 @@ pub(super) fn answer(world: &mut World, call: &ReceivedCall) -> Option<Simulated
     })
 }
 
-/// Where messages go, and whether it is a click: that tells of a new message always, a webhook where it is waited for.
+/// Returns the list of messages, and whether it belongs to an interaction: that always returns a new message, a webhook
+/// only with `wait`.
 fn messages<'w>(world: &'w mut World, id: &str, token: &str) -> Result<(&'w mut Vec<Posted>, bool), SimulatedAnswer> {
     let discord = &mut world.state.discord;
     if let Some(webhook) = discord.webhooks.get_mut(id) {

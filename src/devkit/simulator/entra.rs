@@ -30,23 +30,23 @@ pub struct Entra {
 pub struct RefreshToken {
     /// The unique name of the user it belongs to.
     pub user: String,
-    /// How often tokens were issued for it.
+    /// The number of times that tokens were issued for it.
     #[serde(default)]
     pub uses: u64,
-    /// Answered `invalid_grant`.
+    /// Whether it is answered with `invalid_grant`.
     #[serde(default)]
     pub revoked: bool,
 }
 
 impl State {
-    /// With a client of Microsoft Entra's.
+    /// Adds a client of Microsoft Entra.
     #[must_use]
     pub fn entra_client(mut self, id: &str, secret: &str) -> Self {
         self.entra.clients.insert(id.to_owned(), secret.to_owned());
         self
     }
 
-    /// With a refresh token of a person.
+    /// Adds a refresh token of a person.
     #[must_use]
     pub fn refresh_token(mut self, token: &str, unique_name: &str) -> Self {
         let of_user = RefreshToken { user: unique_name.to_owned(), uses: 0, revoked: false };
@@ -56,10 +56,11 @@ impl State {
 }
 
 const GRANT: &str = "refresh_token";
-/// Azure DevOps' resource id.
+/// The resource id of Azure DevOps.
 const RESOURCE: &str = "499b84ac-1321-427f-aa17-267ca6975798";
 
-/// Keyed by the beginning of the refresh token's SHA-256, about the client. The witness sees no token.
+/// Describes a request by its client, with the beginning of the refresh token's SHA-256 as key. The witness log
+/// contains no token.
 pub(super) fn describe(call: &ReceivedCall) -> Description {
     let form = call.form();
     let key = form.get("refresh_token").map(|token| HEXLOWER.encode(&Sha256::digest(token)[..8]));
@@ -109,7 +110,7 @@ fn check_client(world: &mut World, id: &str, secret: &str) -> Result<(), Simulat
     }
 }
 
-/// The user of a refresh token that is good, which is counted as used.
+/// Returns the user of a valid refresh token, and counts a use of the token.
 fn use_up(world: &mut World, presented: &str) -> Result<String, SimulatedAnswer> {
     let once = world.state.options.refresh_tokens_once;
     match world.state.entra.refresh_tokens.get_mut(presented) {
@@ -126,12 +127,12 @@ fn use_up(world: &mut World, presented: &str) -> Result<String, SimulatedAnswer>
     }
 }
 
-/// 256 bits of chance: no prefix tells it from a real one but ours, which searches for secrets look for.
+/// Returns a token of 256 random bits with a prefix of ours, which secret scans look for.
 fn fresh(prefix: &str) -> String {
     format!("{prefix}-{}", BASE64URL_NOPAD.encode(&rand::random::<[u8; 32]>()))
 }
 
-/// The vendor's form of an error: 401 where the client is not known, else 400.
+/// Returns an error in the vendor's form: 401 if the client is unknown, else 400.
 fn error(world: &mut World, error: &str, code: u32, message: &str) -> SimulatedAnswer {
     let status = if error == "invalid_client" { StatusCode::UNAUTHORIZED } else { StatusCode::BAD_REQUEST };
     let at = timestamp(world.tick());

@@ -1,4 +1,4 @@
-//! What goes out where a request has met a fault: another answer, or its own with headers added.
+//! Answers to requests that are affected by a fault: another answer, or the real one with headers added.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::call::SimulatedAnswer;
 use super::faults::{FaultKind, FaultRule, ScriptedAnswer};
 
 impl FaultRule {
-    /// How long to wait before the request is carried out.
+    /// Returns the delay before the request is carried out.
     pub(super) fn delay(&self) -> Duration {
         match self.fault {
             FaultKind::Slow => Duration::from_millis(self.millis.unwrap_or(1000)),
@@ -24,7 +24,8 @@ impl FaultRule {
         }
     }
 
-    /// What is answered instead of carrying the request out; for faults without an answer, never sent.
+    /// Returns the answer that is sent without carrying out the request. For faults without an answer, it is never
+    /// sent.
     pub(super) fn answer(&self) -> SimulatedAnswer {
         let (status, message, retry_after) = match self.fault {
             FaultKind::Nonsense => return SimulatedAnswer::text(StatusCode::OK, "text/html", "<<<{\"value\": [nonsense"),
@@ -45,7 +46,7 @@ impl FaultRule {
         }
     }
 
-    /// The real answer of a request that was carried out, as it goes out.
+    /// Returns the answer to send for a request that was carried out.
     pub(super) fn dressed(&self, real: SimulatedAnswer) -> SimulatedAnswer {
         match self.fault {
             FaultKind::Answer => self.scripted(real),
@@ -63,7 +64,7 @@ impl FaultRule {
         }
     }
 
-    /// The answer given in the place of another one, whose effect and facts stay.
+    /// Returns the scripted answer with the effect and facts of the real one.
     fn scripted(&self, real: SimulatedAnswer) -> SimulatedAnswer {
         let Some(scripted) = &self.answer else { return real };
         let status = StatusCode::from_u16(scripted.status).expect("a rule was checked when it was posted");
@@ -76,7 +77,7 @@ impl FaultRule {
         others.fold(answer, |answer, (name, value)| answer.header(name, value.clone()))
     }
 
-    /// The reply line for mail, where it is given.
+    /// Returns the reply line for mail, if given.
     pub(super) fn reply(&self) -> Option<&str> {
         self.answer.as_ref().map(|answer| answer.body.as_str())
     }

@@ -1,4 +1,4 @@
-//! Faults: what goes wrong on purpose, for which requests, and how often it has.
+//! Injected faults, the requests that they apply to, and counts of affected requests.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::witness::Provider;
 /// The SMTP command that names one recipient.
 pub(super) const RECIPIENT: &str = "RCPT";
 
-/// What a fault is looked for by.
+/// The properties of a request by which a fault is matched.
 pub(super) struct Request<'a> {
     pub(super) provider: Provider,
     pub(super) method: &'a str,
@@ -21,58 +21,59 @@ pub(super) struct Request<'a> {
     pub(super) body: &'a [u8],
 }
 
-/// What goes wrong.
+/// The kind of a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FaultKind {
-    /// The connection is dropped; nothing is done.
+    /// The connection is dropped; the request is not carried out.
     Refuse,
-    /// It is done and logged, then the connection is dropped without an answer.
+    /// The request is carried out and logged, then the connection is dropped without an answer.
     LoseAnswer,
-    /// Nothing is done and no answer comes; after `millis` (never, without) the connection is dropped.
+    /// The request is neither carried out nor answered. The connection is dropped after `millis` (never, without).
     Hang,
-    /// It is done after `millis` (default 1000), even if the sender has given up by then.
+    /// The request is carried out after `millis` (default 1000), even if the sender has given up by then.
     Slow,
-    /// 429 with `Retry-After`; nothing is done.
+    /// 429 with `Retry-After`; the request is not carried out.
     RateLimit,
-    /// 503; nothing is done.
+    /// 503; the request is not carried out.
     ServerError,
-    /// 200 with a body that is no JSON; nothing is done.
+    /// 200 with a body that is not JSON; the request is not carried out.
     Nonsense,
-    /// The rule's `answer` as it stands; nothing is done, unless its `done` says so.
+    /// The rule's `answer`; the request is not carried out, unless `done` is set.
     Answer,
-    /// It is done, and its own answer goes out with [`FaultRule::headers`] added.
+    /// The request is carried out, and its own answer is sent with [`FaultRule::headers`] added.
     Decorate,
 }
 
 impl FaultKind {
-    /// Whether an answer goes out.
+    /// Returns whether an answer is sent.
     #[must_use]
     pub const fn is_answered(self) -> bool {
         !matches!(self, Self::Refuse | Self::LoseAnswer | Self::Hang)
     }
 }
 
-/// An answer in the test's own words.
+/// An answer defined by a test.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ScriptedAnswer {
     /// The HTTP status, 200 to 599. Mail takes its code from the reply line in `body`.
     pub status: u16,
-    /// Without `content-type` the body is JSON where it parses as JSON, else HTML where it begins with `<`, else plain text.
+    /// Headers. Without `content-type`, the body is JSON if it parses as JSON, else HTML if it begins with `<`, else
+    /// plain text.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
-    /// The body; for mail the reply line, without its end: `550 5.1.1 unknown`.
+    /// The body. For mail, the reply line without its line end: `550 5.1.1 unknown`.
     #[serde(default)]
     pub body: String,
 }
 
-/// A fault and the requests it is for: those that fit every filter given. For a single recipient of a mail: the method `RCPT`,
-/// the address as the path, and [`FaultKind::Answer`] with the reply line.
+/// A fault and the requests that it applies to, which match every given filter. For a single recipient of a mail: the
+/// method `RCPT`, the address as the path, and [`FaultKind::Answer`] with the reply line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FaultRule {
-    /// What goes wrong.
+    /// The kind of the fault.
     pub fault: FaultKind,
     /// Only requests to this provider.
     #[serde(default)]
@@ -92,32 +93,32 @@ pub struct FaultRule {
     /// Only bodies that contain this (as sent).
     #[serde(default)]
     pub body_contains: Option<String>,
-    /// The first so many requests that fit, and that no older fault has met, are let through.
+    /// The number of matching requests, not affected by an older fault, that are let through first.
     #[serde(default)]
     pub after: Option<u64>,
-    /// For how many requests; `None` = until it is deleted.
+    /// The number of requests to affect; `None` = all, until it is removed.
     #[serde(default)]
     pub count: Option<u64>,
-    /// How long, in milliseconds, for [`FaultKind::Slow`] and [`FaultKind::Hang`]; how late, for [`FaultKind::Answer`] and
-    /// [`FaultKind::Decorate`] (default 0).
+    /// The duration in milliseconds for [`FaultKind::Slow`] and [`FaultKind::Hang`]; the delay for
+    /// [`FaultKind::Answer`] and [`FaultKind::Decorate`] (default 0).
     #[serde(default)]
     pub millis: Option<u64>,
     /// Seconds in `Retry-After`, default 1, for [`FaultKind::RateLimit`]; also sent with [`FaultKind::ServerError`] if given.
     #[serde(default)]
     pub retry_after: Option<u64>,
-    /// For [`FaultKind::Answer`], which needs it.
+    /// The answer of [`FaultKind::Answer`], which requires it.
     #[serde(default)]
     pub answer: Option<ScriptedAnswer>,
-    /// For [`FaultKind::Answer`]: the request is carried out all the same, and only its answer is replaced.
+    /// For [`FaultKind::Answer`]: the request is carried out, and only its answer is replaced.
     #[serde(default)]
     pub done: Option<bool>,
-    /// For [`FaultKind::Decorate`]: added to the real answer.
+    /// For [`FaultKind::Decorate`]: headers added to the real answer.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
 }
 
 impl FaultRule {
-    /// A fault that every request meets, until it is deleted.
+    /// Creates a fault that affects every request until it is removed.
     #[must_use]
     pub fn new(fault: FaultKind) -> Self {
         Self {
@@ -138,20 +139,20 @@ impl FaultRule {
         }
     }
 
-    /// This answer instead of doing anything, see [`ScriptedAnswer`].
+    /// Creates a fault that sends this answer without carrying out the request, see [`ScriptedAnswer`].
     #[must_use]
     pub fn answering(status: u16, body: impl Into<String>) -> Self {
         let answer = ScriptedAnswer { status, headers: BTreeMap::new(), body: body.into() };
         Self { answer: Some(answer), ..Self::new(FaultKind::Answer) }
     }
 
-    /// The real answer, with what [`Self::header`] adds.
+    /// Creates a fault that sends the real answer with the headers that [`Self::header`] adds.
     #[must_use]
     pub fn decorating() -> Self {
         Self::new(FaultKind::Decorate)
     }
 
-    /// With a header: of the answer given, or beside those of the real one.
+    /// Adds a header to the given answer, or to the real one.
     #[must_use]
     pub fn header(mut self, name: &str, value: &str) -> Self {
         let headers = self.answer.as_mut().map_or(&mut self.headers, |answer| &mut answer.headers);
@@ -159,84 +160,84 @@ impl FaultRule {
         self
     }
 
-    /// See [`Self::done`].
+    /// Sets [`Self::done`].
     #[must_use]
     pub fn done(mut self) -> Self {
         self.done = Some(true);
         self
     }
 
-    /// See [`Self::after`].
+    /// Sets [`Self::after`].
     #[must_use]
     pub fn after(mut self, count: u64) -> Self {
         self.after = Some(count);
         self
     }
 
-    /// Only for requests to `provider`.
+    /// Restricts the fault to requests to `provider`.
     #[must_use]
     pub fn provider(mut self, provider: Provider) -> Self {
         self.provider = Some(provider);
         self
     }
 
-    /// Only for this HTTP method, upper case.
+    /// Restricts the fault to this HTTP method, in upper case.
     #[must_use]
     pub fn method(mut self, method: &str) -> Self {
         self.method = Some(method.to_owned());
         self
     }
 
-    /// Only for paths that contain `part`.
+    /// Restricts the fault to paths that contain `part`.
     #[must_use]
     pub fn path_contains(mut self, part: &str) -> Self {
         self.path_contains = Some(part.to_owned());
         self
     }
 
-    /// Only for requests of this user.
+    /// Restricts the fault to requests of this user.
     #[must_use]
     pub fn caller(mut self, unique_name: &str) -> Self {
         self.caller = Some(unique_name.to_owned());
         self
     }
 
-    /// Only for queries that contain `part`.
+    /// Restricts the fault to queries that contain `part`.
     #[must_use]
     pub fn query_contains(mut self, part: &str) -> Self {
         self.query_contains = Some(part.to_owned());
         self
     }
 
-    /// Only for bodies that contain `part`.
+    /// Restricts the fault to bodies that contain `part`.
     #[must_use]
     pub fn body_contains(mut self, part: &str) -> Self {
         self.body_contains = Some(part.to_owned());
         self
     }
 
-    /// Only for the next `count` requests that fit.
+    /// Restricts the fault to the next `count` matching requests.
     #[must_use]
     pub fn times(mut self, count: u64) -> Self {
         self.count = Some(count);
         self
     }
 
-    /// For how long, see [`Self::millis`].
+    /// Sets the duration, see [`Self::millis`].
     #[must_use]
     pub fn millis(mut self, millis: u64) -> Self {
         self.millis = Some(millis);
         self
     }
 
-    /// See [`Self::retry_after`].
+    /// Sets [`Self::retry_after`].
     #[must_use]
     pub fn retry_after(mut self, seconds: u64) -> Self {
         self.retry_after = Some(seconds);
         self
     }
 
-    /// Whether the request is carried out all the same.
+    /// Returns whether the request is carried out.
     #[must_use]
     pub fn is_done(&self) -> bool {
         match self.fault {
@@ -246,10 +247,10 @@ impl FaultRule {
         }
     }
 
-    /// Checks what cannot be sent; the error says what is expected.
+    /// Checks that the answer can be sent. The error states what was expected.
     ///
     /// # Errors
-    /// If [`FaultKind::Answer`] has no answer, or the answer's status or a header is none that HTTP knows.
+    /// If [`FaultKind::Answer`] has no answer, or its status or a header is invalid in HTTP.
     pub fn check(&self) -> Result<(), String> {
         match (self.fault, &self.answer) {
             (FaultKind::Answer, None) => return Err("expected `answer` beside the fault `answer`, got none".to_owned()),
@@ -267,7 +268,8 @@ impl FaultRule {
         Ok(())
     }
 
-    /// A single recipient is met only by rules that name its method, so that those for whole mails stay as they are.
+    /// Returns whether the rule matches. A single recipient matches only rules that name its method, so that rules for
+    /// whole mails are not used up.
     fn fits(&self, request: &Request<'_>) -> bool {
         let has = |part: &Option<String>, text: &str| part.as_ref().is_none_or(|part| text.contains(part.as_str()));
         self.provider.is_none_or(|wanted| wanted == request.provider)
@@ -279,22 +281,22 @@ impl FaultRule {
     }
 }
 
-/// A fault as listed.
+/// An entry of the list of faults.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FaultReport {
-    /// To delete it by.
+    /// The id, for removing it.
     pub id: u64,
-    /// How many requests it has met.
+    /// The number of affected requests.
     pub hits: u64,
-    /// How many it has let through, see [`FaultRule::after`].
+    /// The number of requests let through, see [`FaultRule::after`].
     #[serde(default)]
     pub passed: u64,
-    /// As posted.
+    /// The rule as posted.
     #[serde(flatten)]
     pub rule: FaultRule,
 }
 
-/// The faults in force, oldest first. One that is used up stays listed.
+/// The faults, oldest first. A used-up fault stays listed.
 #[derive(Default)]
 pub(super) struct Faults {
     last_id: u64,
@@ -320,7 +322,7 @@ impl Faults {
         self.listed.clear();
     }
 
-    /// The oldest fault in force that fits the request and does not let it through, counted as having met it.
+    /// Returns the oldest active fault that matches the request and does not let it through, and counts the request.
     pub(super) fn strike(&mut self, request: &Request<'_>) -> Option<FaultRule> {
         let in_force = |fault: &&mut FaultReport| fault.rule.count.is_none_or(|count| fault.hits < count);
         for fault in self.listed.values_mut().filter(in_force).filter(|fault| fault.rule.fits(request)) {

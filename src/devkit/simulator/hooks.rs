@@ -1,4 +1,5 @@
-//! Service-hook events as Azure DevOps sends them: `workitem.updated`, resource version 1.0, after the documented sample
+//! Service-hook events as Azure DevOps sends them: `workitem.updated`, resource version 1.0, based on the documented
+//! sample
 //! (<https://learn.microsoft.com/azure/devops/service-hooks/events#work-item-updated>).
 
 use serde_json::{Map, Value, json};
@@ -18,7 +19,7 @@ pub(super) struct Update<'a> {
     pub(super) event_id: Uuid,
 }
 
-/// The event's body. `None` where the organization, project or work item is not in `state`.
+/// Returns the event's body, or `None` if the organization, project or work item is not in `state`.
 pub(super) fn updated(state: &State, update: &Update<'_>) -> Option<Value> {
     let account = state.accounts.get(update.organization)?;
     let item = state.work_items.get(&work_item_key(update.organization, update.id))?;
@@ -65,7 +66,7 @@ pub(super) fn updated(state: &State, update: &Update<'_>) -> Option<Value> {
     }))
 }
 
-/// The fields that differ, with `oldValue` and `newValue`; a side without a value is absent.
+/// Returns the fields that differ, with `oldValue` and `newValue`; a missing value is absent.
 fn changed_fields(state: &State, update: &Update<'_>) -> Value {
     let (old, new) = (update.old, update.new);
     let mut fields = Map::new();
@@ -90,7 +91,7 @@ fn changed_fields(state: &State, update: &Update<'_>) -> Value {
     Value::Object(fields)
 }
 
-/// All fields of a revision, identities in `format`. Without an assignee there is no `System.AssignedTo`.
+/// Returns all fields of a revision, with identities in `format`. Without an assignee there is no `System.AssignedTo`.
 pub(super) fn fields(state: &State, item: &WorkItem, revision: &Revision, format: AssigneeFormat) -> Map<String, Value> {
     let first = item.revisions.first().unwrap_or(revision);
     let fields = [
@@ -116,7 +117,8 @@ pub(super) fn fields(state: &State, item: &WorkItem, revision: &Revision, format
     fields
 }
 
-/// A person in one of the formats met in the wild. Somebody unknown is their unique name.
+/// Returns a person in one of the formats that occur in practice. An unknown person is represented by their unique
+/// name.
 pub(super) fn person(state: &State, unique_name: &str, format: AssigneeFormat) -> Value {
     let Some(user) = state.users.get(unique_name) else { return json!(unique_name) };
     let name = &user.display_name;
@@ -152,7 +154,7 @@ fn display_name<'a>(state: &'a State, unique_name: &'a str) -> &'a str {
     state.users.get(unique_name).map_or(unique_name, |user| &user.display_name)
 }
 
-/// `2014-07-15T17:42:44.663Z`, as the vendor writes times.
+/// Formats a time as the vendor does, such as `2014-07-15T17:42:44.663Z`.
 pub(super) fn timestamp(at: OffsetDateTime) -> String {
     at.to_offset(time::UtcOffset::UTC)
         .format(format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z"))

@@ -1,12 +1,13 @@
-//! The provider simulator: Azure DevOps 7.1, Microsoft Entra's token endpoint, Discord v10, Slack, workflows of Microsoft Teams
-//! and signed webhook receivers on one loopback port, told apart by path, and a mail server on another, with a [`witness`] log
-//! of every request received and [`faults`] on demand.
+//! The provider simulator: Azure DevOps 7.1, Microsoft Entra's token endpoint, Discord v10, Slack, Microsoft Teams
+//! workflows and signed webhook receivers on one loopback port, distinguished by path, and a mail server on another. It
+//! has a [`witness`] log of every received request, and [`faults`] on demand.
 //!
-//! A request is read whole, may meet a fault, is carried out under one lock, is written to the witness log in
-//! the order in which it took effect, and is answered when that line is on disk. Carrying out is a plain function from the
-//! [`world`] and the request to an answer, one per provider. A sender that goes away does not undo anything.
+//! A request is read completely, may be affected by a fault, is carried out under one lock, is written to the witness
+//! log in the order in which it took effect, and is answered when that line is on disk. Carrying out is a plain
+//! function from the [`world`] and the request to an answer, one per provider. A sender that disconnects undoes
+//! nothing.
 //!
-//! **Invariant:** a request that took effect has a line in the witness log before its sender can know.
+//! **Invariant:** a request that took effect has a line in the simulator's witness log before its sender can know.
 
 pub mod admin;
 mod azure_devops;
@@ -54,22 +55,22 @@ use state::State;
 use witness::{Entry, Provider, Witness};
 use world::World;
 
-/// The largest body taken, in bytes.
+/// The largest accepted body, in bytes.
 const BODY_BYTES: usize = 16 * 1024 * 1024;
 
-/// Where the simulator listens and what it begins with.
+/// The addresses and files of the simulator.
 #[derive(Debug, Clone)]
 pub struct SimulatorOptions {
     /// The address; port 0 = any free one.
     pub listen: SocketAddr,
-    /// The witness log. An existing one is gone on with.
+    /// The witness log. An existing one is continued.
     pub witness: PathBuf,
-    /// A JSON file with the [`State`] to begin with; it is not written to.
+    /// A JSON file with the initial [`State`]; it is not written to.
     pub state: Option<PathBuf>,
 }
 
-/// Serves until SIGTERM or, unless it was detached, until stdin ends (with stdin closed or at `/dev/null`, at once). `announce` gets one line, once
-/// the ports are open: `{"url":"http://127.0.0.1:PORT","smtp":"smtp://127.0.0.1:PORT"}`.
+/// Serves until SIGTERM or, unless detached, until stdin ends (at once if stdin is closed or `/dev/null`). `announce`
+/// gets one line when the ports are open: `{"url":"http://127.0.0.1:PORT","smtp":"smtp://127.0.0.1:PORT"}`.
 ///
 /// # Errors
 /// If the state file is not a [`State`], the witness log cannot be opened, or the address cannot be listened on.
@@ -87,7 +88,7 @@ pub async fn run(options: SimulatorOptions, announce: impl FnOnce(&str)) -> anyh
     announce(&json!({ "url": url, "smtp": smtp }).to_string());
     let simulator = Arc::new(Simulator { world: Mutex::new(World::new(state)), witness });
     let holder_gone = async {
-        // Whether it ended or its thread did.
+        // Either stdin or its thread has ended.
         let _ = stdin_ended.await;
         if simulator.world().detached {
             std::future::pending::<()>().await;
@@ -112,7 +113,8 @@ fn read_state(path: &std::path::Path) -> anyhow::Result<State> {
     Ok(state)
 }
 
-/// Answers when stdin ends. A thread of its own reads it: the runtime could not stop while one of its threads did.
+/// Returns a receiver that completes when stdin ends. A separate thread reads stdin, because the runtime could not stop
+/// while one of its threads did.
 fn stdin_end() -> std::io::Result<oneshot::Receiver<()>> {
     let (ended, receiver) = oneshot::channel();
     std::thread::Builder::new().name("stdin".to_owned()).spawn(move || {
@@ -128,12 +130,12 @@ struct Simulator {
     witness: Witness,
 }
 
-/// The service's error: hyper then closes the connection without an answer.
+/// The error on which hyper closes the connection without an answer.
 #[derive(Debug, thiserror::Error)]
 #[error("the connection is dropped")]
 struct Dropped;
 
-/// Accepts until `stop`; then every open connection is dropped.
+/// Accepts connections until `stop`, then drops every open one.
 async fn serve(listener: TcpListener, simulator: Arc<Simulator>, stop: impl Future<Output = ()>) {
     let mut connections = JoinSet::new();
     tokio::pin!(stop);
@@ -145,9 +147,9 @@ async fn serve(listener: TcpListener, simulator: Arc<Simulator>, stop: impl Futu
                 Ok((stream, _)) => {
                     connections.spawn(connection(stream, Arc::clone(&simulator)));
                 }
-                // Out of file descriptors, or the peer is gone already: the next one may do better.
+                // There are no free file descriptors, or the peer is gone: the next one may succeed.
                 Err(error) => {
-                    tracing::warn!(error = crate::fault::chain(&error), "a connection could not be accepted");
+                    tracing::warn!(error = crate::fault::chain(&error), "cannot accept a connection");
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }
             }
@@ -156,14 +158,14 @@ async fn serve(listener: TcpListener, simulator: Arc<Simulator>, stop: impl Futu
 }
 
 async fn connection(stream: TcpStream, simulator: Arc<Simulator>) {
-    // Only a matter of speed.
+    // A failure only affects speed.
     let _ = stream.set_nodelay(true);
     let service = service_fn(move |request| handle(Arc::clone(&simulator), request));
-    // The error is the peer's going away, or our own `Dropped`.
+    // An error means that the peer has disconnected, or is our own `Dropped`.
     let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }
 
-#[expect(clippy::disallowed_methods, reason = "the work outlives a sender that goes away, as it does at a real provider")]
+#[expect(clippy::disallowed_methods, reason = "the work outlives a sender that disconnects, as at a real provider")]
 async fn handle(simulator: Arc<Simulator>, request: Request<Incoming>) -> Result<Response<Body>, Dropped> {
     let (parts, body) = request.into_parts();
     let Ok(body) = axum::body::to_bytes(Body::new(body), BODY_BYTES).await else {
@@ -215,13 +217,14 @@ fn provider_of(call: &ReceivedCall) -> Provider {
 }
 
 impl Simulator {
-    /// A panic under the lock is a bug in one answer; the tests that follow are better served by the world as it is.
+    /// Locks the data, also after a panic under the lock, which is a bug in one answer: further tests can still use the
+    /// data.
     fn world(&self) -> MutexGuard<'_, World> {
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Does what is asked, or what the fault does instead, and gives the answer when the witness has it on disk. `None` if
-    /// the witness cannot write.
+    /// Carries out the request or its fault, and returns the answer when the witness log has it on disk, or `None` if
+    /// the log cannot be written.
     async fn carry_out(
         &self,
         provider: Provider,
@@ -230,7 +233,7 @@ impl Simulator {
         fault: Option<&FaultRule>,
     ) -> Option<SimulatedAnswer> {
         let description = match provider {
-            // Mail does not come over HTTP, and what belongs to nobody is Azure DevOps'.
+            // Mail does not arrive over HTTP, and requests that match no provider belong to Azure DevOps.
             Provider::AzureDevops | Provider::Email => azure_devops::describe(call),
             Provider::Entra => entra::describe(call),
             Provider::Discord => discord::describe(call),

@@ -1,4 +1,4 @@
-//! The simulator as a process of its own, so that nothing that happens to a worker happens to the witness.
+//! The simulator as a separate process, so that nothing that happens to a worker affects the witness log.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -11,19 +11,20 @@ use tokio::process::{Child, Command};
 
 use super::client::SimulatorClient;
 
-/// How long a start may take.
+/// The time limit of a start.
 const START: Duration = Duration::from_secs(30);
 
-/// A running simulator. It ends when this is dropped, and also when this process ends in whatever way: its stdin then does.
+/// A running simulator. It ends when this is dropped, and when this process ends for any reason, because its stdin then
+/// closes.
 #[derive(Debug)]
 pub struct SimulatorProcess {
     /// The base URL of every provider.
     pub url: String,
     /// The mail server's URL.
     pub smtp_url: String,
-    /// For the admin calls.
+    /// The client for admin calls.
     pub client: SimulatorClient,
-    /// Its stdin is open; closing it stops the simulator.
+    /// The process. Closing its stdin stops the simulator.
     pub child: Child,
 }
 
@@ -42,7 +43,7 @@ impl SimulatorProcess {
         Self::start_logging(binary, witness, Stdio::inherit()).await
     }
 
-    /// As [`SimulatorProcess::start`], with its log somewhere else than on our stderr.
+    /// As [`SimulatorProcess::start`], with its log written to `log` instead of this process' stderr.
     ///
     /// # Errors
     /// As [`SimulatorProcess::start`].
@@ -50,7 +51,7 @@ impl SimulatorProcess {
         let mut command = Command::new(binary);
         command.args(["simulator", "--listen", "127.0.0.1:0", "--witness"]).arg(witness);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log).kill_on_drop(true);
-        // Away from the terminal, so that Ctrl-C reaches its holder alone.
+        // Not in the terminal's foreground group, so that Ctrl-C reaches only the holder.
         command.process_group(0);
         let mut child = command.spawn().with_context(|| format!("starting {} simulator", binary.display()))?;
         let stdout = child.stdout.take().context("the simulator's stdout was piped just above")?;
@@ -62,14 +63,14 @@ impl SimulatorProcess {
         Ok(Self { url, smtp_url: smtp, client, child })
     }
 
-    /// Lets it run on after this process. SIGTERM to the returned process id ends it.
+    /// Leaves it running after this process. SIGTERM to the returned process id stops it.
     ///
     /// # Errors
     /// If it does not answer, or has ended.
     pub async fn detach(self) -> anyhow::Result<u32> {
         self.client.detach().await?;
         let pid = self.child.id().context("the simulator has ended")?;
-        // Dropped, it would be killed.
+        // Dropping it would kill it.
         std::mem::forget(self.child);
         Ok(pid)
     }

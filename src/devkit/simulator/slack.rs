@@ -10,7 +10,7 @@ use super::world::World;
 /// The longest text, in characters.
 const TEXT_CHARS: usize = 40_000;
 
-/// What is read of a message to be made.
+/// The fields of a new message that are read.
 #[derive(Deserialize)]
 struct NewMessage {
     #[serde(default)]
@@ -19,13 +19,13 @@ struct NewMessage {
     text: Option<String>,
 }
 
-/// Without a key: Slack knows none. About the channel.
+/// Describes a request by its channel. There is no key, because Slack does not dedupe.
 pub(super) fn describe(call: &ReceivedCall) -> Description {
     let channel = call.json::<NewMessage>().ok().and_then(|new| new.channel);
     Description { key: None, subject: channel.map(|channel| format!("slack:{channel}")) }
 }
 
-/// Answers one request; what is wrong is said inside a 200.
+/// Answers one request. Errors are reported inside a 200.
 pub(super) fn answer(world: &mut World, call: &ReceivedCall) -> SimulatedAnswer {
     let ["slack", "api", "chat.postMessage"] = call.parts()[..] else { return refusal("unknown_method") };
     if call.method != Method::POST {

@@ -1,7 +1,7 @@
-//! A mail server (RFC 5321) that takes everything. A fault is looked for at `MAIL`, under that method and the path `/smtp`:
-//! refused, hanging and rate-limited mails end there; one that is slow, or whose answer is lost or replaced, meets it after its
-//! content. Another one is looked for at each `RCPT`, under that method and the address for a path: a reply line that does not
-//! begin with `2` leaves that recipient out, and the dialogue goes on.
+//! A mail server (RFC 5321) that accepts everything. A fault is matched at `MAIL`, with that method and the path
+//! `/smtp`: refused, hanging and rate-limited mails end there; a slow mail, or one whose answer is lost or replaced, is
+//! affected after its content. Another fault is matched at each `RCPT`, with that method and the address as path: a
+//! reply line that does not begin with `2` skips that recipient, and the dialogue continues.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,10 +24,10 @@ const GREETING: &str = "220 simulator";
 const FINE: &str = "250 fine";
 const READY: &str = "354 end with a dot";
 const TAKEN: &str = "250 taken";
-/// The most that one dialogue may send, in bytes.
+/// The maximum number of bytes that a client may send in one dialogue.
 const DIALOGUE_BYTES: u64 = 1 << 20;
 
-/// One dialogue.
+/// A dialogue with one client.
 struct Dialogue {
     simulator: Arc<Simulator>,
     lines: BufReader<tokio::io::Take<OwnedReadHalf>>,
@@ -37,7 +37,7 @@ struct Dialogue {
     fault: Option<FaultRule>,
 }
 
-/// Accepts for ever; dropped, it drops every dialogue.
+/// Accepts connections forever. Dropping it drops every dialogue.
 pub(super) async fn serve(listener: TcpListener, simulator: Arc<Simulator>) {
     let mut dialogues = JoinSet::new();
     loop {
@@ -46,7 +46,7 @@ pub(super) async fn serve(listener: TcpListener, simulator: Arc<Simulator>) {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => drop(dialogues.spawn(Dialogue::of(stream, Arc::clone(&simulator)).run())),
                 Err(error) => {
-                    tracing::warn!(error = crate::fault::chain(&error), "a connection could not be accepted");
+                    tracing::warn!(error = crate::fault::chain(&error), "cannot accept a connection");
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }
             }
@@ -61,7 +61,7 @@ impl Dialogue {
         Self { simulator, lines: BufReader::new(read.take(DIALOGUE_BYTES)), replies, is_signed_in: false, mail, fault: None }
     }
 
-    /// To its end, which is nobody's error.
+    /// Runs the dialogue to its end, ignoring I/O errors.
     async fn run(mut self) {
         let _ = self.converse().await;
     }
@@ -111,7 +111,7 @@ impl Dialogue {
         !self.is_signed_in && !self.simulator.world().state.mail.users.is_empty()
     }
 
-    /// `PLAIN` and the base64 of `\0user\0password` (RFC 4616).
+    /// Handles `PLAIN` and the base64 of `\0user\0password` (RFC 4616).
     async fn sign_in(&mut self, given: &str) -> std::io::Result<()> {
         let plain = given.strip_prefix("PLAIN ").and_then(|encoded| BASE64.decode(encoded.as_bytes()).ok()).unwrap_or_default();
         let plain = String::from_utf8_lossy(&plain).into_owned();
@@ -121,7 +121,7 @@ impl Dialogue {
         self.reply(if self.is_signed_in { "235 welcome" } else { "535 user or password is not right" }).await
     }
 
-    /// Begins a mail, or does what its fault does; `false`: the dialogue is over.
+    /// Begins a mail, or applies its fault. Returns `false` if the dialogue is over.
     async fn begin(&mut self, from: &str) -> std::io::Result<bool> {
         self.mail = Mail { from: address(from), to: Vec::new(), content: String::new() };
         self.fault = self.strike("MAIL", PATH);
@@ -143,7 +143,7 @@ impl Dialogue {
         Ok(false)
     }
 
-    /// Takes one recipient, or does what its fault does; `false`: the dialogue is over.
+    /// Accepts one recipient, or applies its fault. Returns `false` if the dialogue is over.
     async fn recipient(&mut self, to: &str) -> std::io::Result<bool> {
         let to = address(to);
         let Some(fault) = self.strike(RECIPIENT, &to) else {
@@ -174,7 +174,7 @@ impl Dialogue {
         self.simulator.world().faults.strike(&request)
     }
 
-    /// Takes the content; `false`: the dialogue is over.
+    /// Receives the content. Returns `false` if the dialogue is over.
     async fn take(&mut self) -> std::io::Result<bool> {
         self.reply(READY).await?;
         loop {
@@ -197,7 +197,7 @@ impl Dialogue {
         Ok(true)
     }
 
-    /// The line of a whole mail, and of one that has not come so far.
+    /// Writes the log line of a complete mail, or of one that ended early.
     async fn log(&self, method: &str, status: Option<u16>, effect: bool) {
         let subject = self.mail.to.first().map(|to| format!("email:{to}"));
         let fault = self.fault.as_ref().map(|rule| rule.fault);
@@ -211,7 +211,7 @@ impl Dialogue {
         self.keep(line).await;
     }
 
-    /// What all lines have in common.
+    /// Returns an entry with the common fields.
     fn entry(&self) -> Entry {
         Entry {
             seq: 0,
@@ -234,7 +234,7 @@ impl Dialogue {
         }
     }
 
-    /// Writes the witness's line, and keeps a mail that is taken, in the order of effects.
+    /// Writes the line to the witness log and keeps an accepted mail, in the order of effects.
     async fn keep(&self, line: Entry) {
         let stored = {
             let mut world = self.simulator.world();
@@ -243,20 +243,20 @@ impl Dialogue {
             }
             self.simulator.witness.submit(line)
         };
-        // A witness that cannot write stops everything, which tests notice.
+        // If the witness log cannot be written, everything stops, which tests notice.
         if stored.await.is_err() {
             std::future::pending::<()>().await;
         }
     }
 }
 
-/// What a fault does to a command.
+/// The effect of a fault on a command.
 enum Refusal {
-    /// The command is taken; the fault is met later, or not at all.
+    /// The command is accepted; the fault applies later, or not at all.
     Later,
-    /// No reply ever.
+    /// No reply is sent.
     Silence,
-    /// The reply's code and line; without a line the connection is dropped.
+    /// The reply's code and line. Without a line, the connection is dropped.
     End(Option<u16>, Option<String>),
 }
 
@@ -274,18 +274,18 @@ fn refusal(rule: &FaultRule) -> Refusal {
     }
 }
 
-/// The three digits that a reply line begins with.
+/// Returns the three digits at the beginning of a reply line.
 fn code(reply: &str) -> Option<u16> {
     reply.get(..3)?.parse().ok()
 }
 
-/// What stands between `<` and `>`.
+/// Returns the text between `<` and `>`.
 fn address(text: &str) -> String {
     let inner = text.split_once('<').and_then(|(_, rest)| rest.split_once('>')).map(|(inner, _)| inner);
     inner.unwrap_or(text).to_owned()
 }
 
-/// The part before the `@`.
+/// Returns the part of the message id before the `@`.
 fn message_id(content: &str) -> Option<String> {
     let line = content.lines().take_while(|line| !line.is_empty()).find_map(|line| line.strip_prefix("Message-ID: "))?;
     Some(line.trim_start_matches('<').split('@').next().unwrap_or_default().to_owned())

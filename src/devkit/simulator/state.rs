@@ -1,5 +1,5 @@
-//! The state document: everything the simulated providers know. Tests and the demo build one in Rust and post it;
-//! `GET /_sim/state` answers the present one in the same shape.
+//! The state document, with all data of the simulated providers. Tests and the demo build one in Rust and post it; `GET
+//! /_sim/state` returns the current one in the same form.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::chats::{Click, DiscordHook, MailServer, Slack, TeamsHook};
 pub use super::entra::{Entra, RefreshToken};
 
-/// Everything. No `Debug`: it holds tokens and signing secrets.
+/// All data. There is no `Debug`, because it contains tokens and signing secrets.
 #[derive(Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct State {
@@ -38,7 +38,7 @@ pub struct State {
     pub teams: BTreeMap<String, TeamsHook>,
     /// The simulated mail server.
     pub mail: MailServer,
-    /// How the simulator behaves.
+    /// Options of the simulator.
     pub options: Options,
 }
 
@@ -46,16 +46,16 @@ pub struct State {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct User {
-    /// The identity's id, and the profile's.
+    /// The id of the identity and of the profile.
     pub id: Uuid,
-    /// As people read it. May hold anything, `<` and `>` too.
+    /// The display name. May contain any characters, including `<` and `>`.
     pub display_name: String,
     /// The e-mail address of record; may differ from the unique name, or be missing.
     #[serde(default)]
     pub mail_address: Option<String>,
     /// The subject descriptor.
     pub descriptor: String,
-    /// `DOMAIN\user` of a person kept on the company's own servers.
+    /// `DOMAIN\user` of a person in an on-premises directory.
     #[serde(default)]
     pub login: Option<String>,
 }
@@ -66,10 +66,10 @@ pub struct User {
 pub struct Token {
     /// The unique name of the user it belongs to.
     pub user: String,
-    /// Answered 401.
+    /// Whether it is answered with 401.
     #[serde(default)]
     pub expired: bool,
-    /// Answered 203 with an HTML sign-in page.
+    /// Whether it is answered with 203 and an HTML sign-in page.
     #[serde(default)]
     pub sign_in_page: bool,
 }
@@ -82,7 +82,7 @@ pub struct Account {
     pub id: Uuid,
     /// The id of its collection, as in service-hook events.
     pub collection_id: Uuid,
-    /// Unique names of those who may use it.
+    /// Unique names of the members.
     #[serde(default)]
     pub members: BTreeSet<String>,
     /// Project ids by name.
@@ -94,7 +94,7 @@ pub struct Account {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WorkItemState {
-    /// `Active`.
+    /// The name, such as `Active`.
     pub name: String,
     /// `Proposed`, `InProgress`, `Resolved`, `Completed` or `Removed`.
     pub category: String,
@@ -108,14 +108,14 @@ pub struct WorkItem {
     pub project: String,
     /// The type's name.
     pub work_item_type: String,
-    /// Searched for, and shown.
+    /// The title.
     pub title: String,
-    /// Oldest first; never empty; the last is the present one.
+    /// The revisions, oldest first; never empty. The last is the current one.
     pub revisions: Vec<Revision>,
-    /// What `System.AssignedTo` holds instead of the last revision's assignee, until an assignee is written.
+    /// The value of `System.AssignedTo` instead of the last revision's assignee, until an assignee is written.
     #[serde(default)]
     pub assigned_to_as_is: Option<Value>,
-    /// Gone: as if it had never been.
+    /// Whether it is deleted, as if it had never existed.
     #[serde(default)]
     pub deleted: bool,
 }
@@ -124,15 +124,15 @@ pub struct WorkItem {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Revision {
-    /// From 1.
+    /// The number, from 1.
     pub rev: i64,
     /// The state's name.
     pub state: String,
     /// The assignee's unique name.
     pub assigned_to: Option<String>,
-    /// The unique name of who made this revision.
+    /// The unique name of the person who made this revision.
     pub changed_by: String,
-    /// When; strictly increasing over the revisions.
+    /// The time, strictly increasing over the revisions.
     #[serde(with = "time::serde::rfc3339")]
     pub changed_date: OffsetDateTime,
 }
@@ -141,13 +141,13 @@ pub struct Revision {
 #[derive(Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Discord {
-    /// Bot tokens that are let in.
+    /// Accepted bot tokens.
     pub tokens: BTreeSet<String>,
-    /// Messages received, oldest first, by channel id. A channel that is not here does not exist.
+    /// Received messages, oldest first, by channel id. A channel that is not here does not exist.
     pub channels: BTreeMap<String, Vec<Message>>,
     /// Webhooks of channels, by id.
     pub webhooks: BTreeMap<String, DiscordHook>,
-    /// Clicks that can be answered, by token.
+    /// Interactions that can be answered, by token.
     pub clicks: BTreeMap<String, Click>,
 }
 
@@ -159,13 +159,13 @@ pub struct Message {
     pub id: String,
     /// The text.
     pub content: String,
-    /// As sent: a string, an integer or null.
+    /// The nonce as sent: a string, an integer or null.
     #[serde(default)]
     pub nonce: Value,
-    /// As sent.
+    /// The value as sent.
     #[serde(default)]
     pub allowed_mentions: Value,
-    /// When it was made.
+    /// The time at which it was created.
     #[serde(with = "time::serde::rfc3339")]
     pub timestamp: OffsetDateTime,
 }
@@ -178,7 +178,7 @@ pub struct Webhook {
     pub secret: String,
     /// Whether it dedupes.
     pub mode: WebhookMode,
-    /// What it took effect on, oldest first.
+    /// The messages that took effect, oldest first.
     #[serde(default)]
     pub received: Vec<Delivered>,
     /// The `webhook-id`s seen.
@@ -190,9 +190,9 @@ pub struct Webhook {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WebhookMode {
-    /// On `webhook-id`: a repeated one is answered 200 and has no effect.
+    /// It dedupes on `webhook-id`: a repeated one is answered with 200 and has no effect.
     Keyed,
-    /// Not at all: each has its effect.
+    /// It does not dedupe: each message takes effect.
     Blind,
 }
 
@@ -206,25 +206,25 @@ pub struct Delivered {
     pub body: String,
 }
 
-/// How the simulator behaves.
+/// Options of the simulator.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
-    /// Before every answer of a provider, in milliseconds.
+    /// Delay before every answer of a provider, in milliseconds.
     pub latency_millis: u64,
-    /// Users on one page of the graph.
+    /// The number of users on one page of the graph.
     pub graph_page_size: usize,
-    /// `infoCode` of search answers; anything but 0 comes with no results.
+    /// The `infoCode` of search answers. Any value but 0 comes without results.
     pub search_info_code: i64,
-    /// How a PATCH whose `test /rev` does not hold is refused.
+    /// The refusal of a PATCH whose `test /rev` fails.
     pub rev_mismatch: RevMismatch,
-    /// For how long Discord remembers a nonce, in seconds.
+    /// How long Discord remembers a nonce, in seconds.
     pub nonce_seconds: i64,
-    /// How events name the assignee when the change does not say.
+    /// The format of assignees in events, unless the change states one.
     pub assignee_format: AssigneeFormat,
-    /// Whether a refresh token is good for one refresh only. At Microsoft Entra it is not.
+    /// Whether a refresh token is valid for one refresh only. At Microsoft Entra it is not.
     pub refresh_tokens_once: bool,
-    /// `expires_in` of the access tokens that Entra issues, in seconds. They do not end by themselves.
+    /// The `expires_in` of access tokens that Entra issues, in seconds. They do not actually expire.
     pub access_token_seconds: u64,
     /// Whether Azure DevOps refuses the access tokens that Entra issues.
     pub issued_tokens_refused: bool,
@@ -246,7 +246,7 @@ impl Default for Options {
     }
 }
 
-/// How a PATCH whose `test /rev` does not hold is refused; each with `VS403351` in the message.
+/// The refusal of a PATCH whose `test /rev` fails. Each has `VS403351` in the message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RevMismatch {
@@ -258,7 +258,7 @@ pub enum RevMismatch {
     Conflict,
 }
 
-/// How a service-hook event names an assignee.
+/// The format of an assignee in a service-hook event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AssigneeFormat {
@@ -266,19 +266,19 @@ pub enum AssigneeFormat {
     Identity,
     /// `Name <someone@example.com>`.
     NameAndMail,
-    /// The bare display name.
+    /// Only the display name.
     DisplayName,
-    /// `Name <DOMAIN\user>`; the domain is `FABRIKAM` where the user has no login.
+    /// `Name <DOMAIN\user>`; the domain is `FABRIKAM` if the user has no login.
     NameAndLogin,
 }
 
-/// The key of a work item in [`State::work_items`] and in the map of assignees: `contoso:17`.
+/// Returns the key of a work item in [`State::work_items`] and in the map of assignees: `contoso:17`.
 #[must_use]
 pub fn work_item_key(organization: &str, id: i64) -> String {
     format!("{organization}:{id}")
 }
 
-/// A version 4 UUID (RFC 9562) that is always the same for the same `name`, so that documents need no randomness.
+/// Returns a version 4 UUID (RFC 9562) that depends only on `name`, so that documents need no randomness.
 #[must_use]
 pub fn stable_uuid(name: &str) -> Uuid {
     let digest = Sha256::digest(name.as_bytes());
@@ -288,7 +288,7 @@ pub fn stable_uuid(name: &str) -> Uuid {
 }
 
 impl User {
-    /// A person with ids made from `unique_name`, which is their e-mail address too.
+    /// Creates a person with ids derived from `unique_name`, which is also the e-mail address.
     #[must_use]
     pub fn named(display_name: &str, unique_name: &str) -> Self {
         let id = stable_uuid(&format!("user {unique_name}"));
@@ -303,7 +303,7 @@ impl User {
 }
 
 impl State {
-    /// A state with the type `Bug` (New, Active, Resolved, Closed) and nothing else.
+    /// Creates a state with only the type `Bug` (New, Active, Resolved, Closed).
     #[must_use]
     pub fn new() -> Self {
         let states = [("New", "Proposed"), ("Active", "InProgress"), ("Resolved", "Resolved"), ("Closed", "Completed")];
@@ -311,14 +311,14 @@ impl State {
         Self { work_item_types: BTreeMap::from([("Bug".to_owned(), states.to_vec())]), ..Self::default() }
     }
 
-    /// With a person, see [`User::named`].
+    /// Adds a person, see [`User::named`].
     #[must_use]
     pub fn user(mut self, display_name: &str, unique_name: &str) -> Self {
         self.users.insert(unique_name.to_owned(), User::named(display_name, unique_name));
         self
     }
 
-    /// With a valid token of a person.
+    /// Adds a valid token of a person.
     #[must_use]
     pub fn token(mut self, token: &str, unique_name: &str) -> Self {
         let of_user = Token { user: unique_name.to_owned(), expired: false, sign_in_page: false };
@@ -326,7 +326,7 @@ impl State {
         self
     }
 
-    /// With an organization that has one project, and everybody added so far as a member.
+    /// Adds an organization with one project, and everybody added so far as a member.
     #[must_use]
     pub fn account(mut self, organization: &str, project: &str) -> Self {
         let account = Account {
@@ -339,7 +339,7 @@ impl State {
         self
     }
 
-    /// With a `Bug` in the state `New`, revision 1 of 2020-01-01, changed by its assignee or else by the first user.
+    /// Adds a `Bug` in the state `New`, revision 1 of 2020-01-01, changed by its assignee or else by the first user.
     #[must_use]
     pub fn bug(mut self, organization: &str, project: &str, id: i64, title: &str, assigned_to: Option<&str>) -> Self {
         let author = assigned_to.map(str::to_owned).or_else(|| self.users.keys().next().cloned());
@@ -362,7 +362,7 @@ impl State {
         self
     }
 
-    /// With an empty Discord channel and a bot token that may write to it.
+    /// Adds an empty Discord channel and a bot token that may write to it.
     #[must_use]
     pub fn channel(mut self, token: &str, channel: &str) -> Self {
         self.discord.tokens.insert(token.to_owned());
@@ -370,7 +370,7 @@ impl State {
         self
     }
 
-    /// With a webhook receiver whose secret is `whsec_` and base64.
+    /// Adds a webhook receiver whose secret is `whsec_` and base64.
     #[must_use]
     pub fn webhook(mut self, name: &str, secret: &str, mode: WebhookMode) -> Self {
         let receiver = Webhook { secret: secret.to_owned(), mode, received: Vec::new(), keys: BTreeSet::new() };
@@ -378,7 +378,7 @@ impl State {
         self
     }
 
-    /// Takes over everything in `other`: what has the same key is replaced, and the options are.
+    /// Merges `other` into this state. Entries with the same key are replaced, and so are the options.
     pub fn merge(&mut self, mut other: Self) {
         self.merge_chats(&mut other);
         self.users.extend(other.users);

@@ -1,4 +1,4 @@
-//! Workflows of Microsoft Teams that post what their webhook receives, at `/teams/NAME?sig=SIGNATURE`.
+//! Microsoft Teams workflows that post the bodies their webhooks receive, at `/teams/NAME?sig=SIGNATURE`.
 
 use axum::http::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ use super::world::World;
 const BODY_BYTES: usize = 28 * 1024;
 const CARD: &str = "application/vnd.microsoft.card.adaptive";
 
-/// Without a key: a workflow knows none. About the workflow.
+/// Describes a request by its workflow. There is no key, because a workflow does not dedupe.
 pub(super) fn describe(call: &ReceivedCall) -> Description {
     Description { key: None, subject: call.segments.get(1).map(|name| format!("teams:{name}")) }
 }

@@ -1,4 +1,4 @@
-//! A webhook receiver after the Standard Webhooks specification
+//! A webhook receiver according to the Standard Webhooks specification
 //! (<https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>).
 
 use axum::http::{Method, StatusCode};
@@ -12,10 +12,10 @@ use super::call::{Description, ReceivedCall, SimulatedAnswer};
 use super::state::{Delivered, WebhookMode};
 use super::world::World;
 
-/// How far `webhook-timestamp` may be from now, in seconds.
+/// The largest difference of `webhook-timestamp` from now, in seconds.
 const TOLERANCE_SECONDS: i64 = 300;
 
-/// Keyed by `webhook-id`, about the receiver.
+/// Describes a request by its receiver, with `webhook-id` as key.
 pub(super) fn describe(call: &ReceivedCall) -> Description {
     let key = call.header("webhook-id").map(str::to_owned);
     let subject = call.segments.get(1).map(|name| format!("webhook:{name}"));
@@ -45,7 +45,7 @@ pub(super) fn answer(world: &mut World, call: &ReceivedCall) -> SimulatedAnswer 
     accepted.effect().detail(json!({ "repeated": !is_new }))
 }
 
-/// The `webhook-id` of a request that is signed with `secret` and of now; else why it is not.
+/// Returns the `webhook-id` of a request that is signed with `secret` and current, or else the reason for a refusal.
 fn verified<'a>(secret: &str, call: &'a ReceivedCall, now: i64) -> Result<&'a str, &'static str> {
     let id = call.header("webhook-id").ok_or("webhook-id is missing")?;
     let timestamp = call.header("webhook-timestamp").ok_or("webhook-timestamp is missing")?;

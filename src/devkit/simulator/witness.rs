@@ -1,4 +1,4 @@
-//! The witness: one JSON line per request received, on disk before its answer goes out.
+//! The witness log: one JSON line per received request, on disk before its answer is sent.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
@@ -13,11 +13,11 @@ use tokio::sync::oneshot;
 
 use super::faults::FaultKind;
 
-/// A provider that is stood in for.
+/// A simulated provider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Provider {
-    /// Azure DevOps; also what no provider knows.
+    /// Azure DevOps; also requests that match no provider.
     AzureDevops,
     /// Microsoft Entra's token endpoint.
     Entra,
@@ -29,32 +29,34 @@ pub enum Provider {
     Slack,
     /// A workflow of Microsoft Teams.
     Teams,
-    /// The mail server; its entries have an SMTP command and a reply's code for method and status.
+    /// The mail server. Its entries have an SMTP command as method and a reply code as status.
     Email,
 }
 
-/// One request received.
+/// A received request.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
-    /// From 1, in the order in which the requests took effect; goes on when a simulator is started on an old file.
+    /// Number from 1, in the order in which the requests took effect. Continues when a simulator is started on an
+    /// existing file.
     pub seq: u64,
-    /// When it took effect or was refused.
+    /// The time at which it took effect or was refused.
     #[serde(with = "time::serde::rfc3339")]
     pub at: OffsetDateTime,
-    /// Whom it was for.
+    /// The provider that received it.
     pub provider: Provider,
-    /// `POST`.
+    /// The HTTP method.
     pub method: String,
-    /// As sent, still percent-encoded, without the query; `***` stands for a token in it.
+    /// The path as sent, percent-encoded, without the query. `***` replaces a token in it.
     pub path: String,
-    /// The query as sent, without `?`; `***` stands for a signature.
+    /// The query as sent, without `?`. `***` replaces a signature.
     pub query: Option<String>,
     /// The `Content-Type` as sent.
     pub content_type: Option<String>,
-    /// What the sender's repetitions have in common: a nonce, a `webhook-id`, `work_item:contoso:17@3`, `search:contoso@200`
-    /// (where the page begins), `work_items:contoso@17` (the first id of the batch).
+    /// The key that repetitions of the request share: a nonce, a `webhook-id`, `work_item:contoso:17@3`,
+    /// `search:contoso@200` (the start of the page), `work_items:contoso@17` (the first id of the batch).
     pub key: Option<String>,
-    /// The unique name of the user whose access or refresh token it bears, where the token is known; expired ones are.
+    /// The unique name of the user whose access or refresh token the request has, if the token is known; expired ones
+    /// are.
     #[serde(default)]
     pub caller: Option<String>,
     /// The W3C trace context as sent.
@@ -62,26 +64,26 @@ pub struct Entry {
     pub traceparent: Option<String>,
     /// SHA-256 of the body, lowercase hexadecimal.
     pub body_sha256: String,
-    /// The body's shape where it is JSON: each scalar is the name of its type, each array has its items' shapes once. Of a form,
-    /// the names of its fields.
+    /// The shape of a JSON body: each scalar is replaced by the name of its type, each array by the distinct shapes of
+    /// its items. For a form, the names of its fields.
     #[serde(default)]
     pub body_shape: Option<Value>,
-    /// The HTTP status answered; `None` where the connection was dropped without an answer.
+    /// The HTTP status of the answer; `None` if the connection was dropped without an answer.
     pub status: Option<u16>,
-    /// Whether it changed something: neither refused nor recognised as a repetition.
+    /// Whether it changed something, that is, was neither refused nor recognized as a repetition.
     pub effect: bool,
-    /// What it was about: `work_item:contoso:17`, `discord:123`, `webhook:team`.
+    /// The subject: `work_item:contoso:17`, `discord:123`, `webhook:team`.
     pub subject: Option<String>,
-    /// The fault it met.
+    /// The fault that was applied.
     pub fault: Option<FaultKind>,
-    /// Small facts: revisions before and after, the value, `deduped`, `lost_status`.
+    /// Further facts: revisions before and after, the value, `deduped`, `lost_status`.
     pub detail: Value,
 }
 
-/// Reads a witness file. A last line that was cut off is not counted.
+/// Reads a witness file. An incomplete last line is ignored.
 ///
 /// # Errors
-/// If the file cannot be read, or holds a whole line that is not an [`Entry`].
+/// If the file cannot be read, or has a complete line that is not an [`Entry`].
 pub fn read(path: &Path) -> io::Result<Vec<Entry>> {
     let text = std::fs::read_to_string(path)?;
     text.split_inclusive('\n')
@@ -90,7 +92,7 @@ pub fn read(path: &Path) -> io::Result<Vec<Entry>> {
         .collect()
 }
 
-/// The end that appends. One thread writes; lines that come in while it syncs share the next sync.
+/// The writer of the log. A single thread writes; lines that arrive while it syncs share the next sync.
 pub(super) struct Witness {
     lines: mpsc::Sender<Line>,
     seq: AtomicU64,
@@ -102,7 +104,7 @@ struct Line {
 }
 
 impl Witness {
-    /// Opens or creates the file and goes on after its last whole line.
+    /// Opens or creates the file and appends after its last complete line.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         let last = read(path)?.last().map_or(0, |entry| entry.seq);
@@ -115,29 +117,29 @@ impl Witness {
     }
 
     /// Numbers and queues an entry. Called under the world's lock, so that the order of lines is the order of effects.
-    /// The receiver answers when it is on disk, or errs if it cannot be written.
+    /// The receiver completes when the entry is on disk, or fails if it cannot be written.
     pub(super) fn submit(&self, mut entry: Entry) -> oneshot::Receiver<()> {
         entry.seq = self.seq.fetch_add(1, Ordering::Relaxed);
         let mut bytes = serde_json::to_vec(&entry).expect("an entry has no map with keys that are not strings");
         bytes.push(b'\n');
         let (stored, receiver) = oneshot::channel();
-        // A writer that gave up has dropped its end; then `stored` is dropped here, and the receiver errs.
+        // If the writer has stopped, its end is dropped; then `stored` is dropped here, and the receiver fails.
         let _ = self.lines.send(Line { bytes, stored });
         receiver
     }
 }
 
-/// Writes until every sender is gone. Stops at the first error: then no request is answered any more, which tests notice.
+/// Writes until every sender is gone. Stops at the first error; then no request is answered, which tests notice.
 fn append(mut file: File, queue: &mpsc::Receiver<Line>) {
     while let Ok(first) = queue.recv() {
         let batch: Vec<Line> = std::iter::once(first).chain(queue.try_iter()).collect();
         let bytes: Vec<u8> = batch.iter().flat_map(|line| line.bytes.iter().copied()).collect();
         if let Err(error) = file.write_all(&bytes).and_then(|()| file.sync_data()) {
-            tracing::error!(error = crate::fault::chain(&error), "the witness file cannot be written");
+            tracing::error!(error = crate::fault::chain(&error), "cannot write the witness file");
             return;
         }
         for line in batch {
-            // Nobody waits where the simulator is stopping.
+            // The receiver is gone if the simulator is stopping.
             let _ = line.stored.send(());
         }
     }

@@ -1,4 +1,4 @@
-//! The world behind the lock: the state document, the events it gave rise to, the faults in force and the clock.
+//! The data behind the lock: the state document, the events of its changes, the active faults and the clock.
 
 use rand::RngExt as _;
 use serde::{Deserialize, Serialize};
@@ -11,22 +11,22 @@ use super::hooks;
 use super::state::{AssigneeFormat, Revision, State, User, WorkItem, work_item_key};
 use super::witness::Provider;
 
-/// A service-hook event that a change gave rise to.
+/// A service-hook event caused by a change.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Event {
-    /// From 1.
+    /// Number, from 1.
     pub seq: u64,
     /// The organization's name.
     pub organization: String,
     /// The work item's id.
     pub work_item: i64,
-    /// The unique name of who made the change.
+    /// The unique name of the person who made the change.
     pub by: String,
-    /// As a subscriber receives it.
+    /// The body that a subscriber receives.
     pub body: Value,
 }
 
-/// What is to be different in the next revision of a work item; `None` = as it is.
+/// The changes of the next revision of a work item; `None` keeps a field.
 pub(super) struct Edit {
     pub(super) assigned_to: Option<Option<String>>,
     pub(super) state: Option<String>,
@@ -34,12 +34,12 @@ pub(super) struct Edit {
     pub(super) format: Option<AssigneeFormat>,
 }
 
-/// Everything behind the lock.
+/// The data behind the lock.
 pub(super) struct World {
     pub(super) state: State,
     pub(super) events: Vec<Event>,
     pub(super) faults: Faults,
-    /// Whether the end of stdin is not the end.
+    /// Whether the simulator keeps running after the end of stdin.
     pub(super) detached: bool,
     last_instant: OffsetDateTime,
 }
@@ -49,7 +49,7 @@ impl World {
         Self { state, events: Vec::new(), faults: Faults::default(), detached: false, last_instant: OffsetDateTime::UNIX_EPOCH }
     }
 
-    /// Now, to the millisecond, and later than ever before.
+    /// Returns the current time in milliseconds, later than at every earlier call.
     pub(super) fn tick(&mut self) -> OffsetDateTime {
         self.last_instant = OffsetDateTime::now_utc().truncate_to_millisecond().max(self.last_instant + Duration::MILLISECOND);
         self.last_instant
@@ -64,13 +64,13 @@ impl World {
         }
     }
 
-    /// A work item that is there, by organization and id.
+    /// Returns an existing work item, by organization and id.
     pub(super) fn work_item(&self, organization: &str, id: i64) -> Option<&WorkItem> {
         self.state.work_items.get(&work_item_key(organization, id)).filter(|item| !item.deleted)
     }
 
-    /// Makes a new revision and its event; the number of the new revision and the event's body. `None` if there is no
-    /// such work item.
+    /// Creates a revision and its event. Returns the number of the revision and the event's body, or `None` if there is
+    /// no such work item.
     pub(super) fn revise(&mut self, organization: &str, id: i64, edit: Edit) -> Option<(i64, Value)> {
         let now = self.tick();
         let old = self.work_item(organization, id)?.current().clone();
@@ -100,10 +100,10 @@ impl World {
 }
 
 impl WorkItem {
-    /// The present revision.
+    /// Returns the current revision.
     ///
     /// # Panics
-    /// If there is none, which documents are checked against when they are loaded.
+    /// If there is none; documents are checked for this when they are loaded.
     #[must_use]
     pub fn current(&self) -> &Revision {
         self.revisions.last().expect("a loaded work item has a revision")
@@ -111,7 +111,8 @@ impl WorkItem {
 }
 
 impl State {
-    /// The unique name and the person that go by `name`: a unique name, an e-mail address, or `Name <either>`, in any case.
+    /// Returns the unique name and the person for `name`: a unique name, an e-mail address, or `Name <either>`, in any
+    /// case.
     #[must_use]
     pub fn find_user(&self, name: &str) -> Option<(&String, &User)> {
         let bracketed = name.strip_suffix('>').and_then(|rest| rest.rsplit_once('<'));
@@ -121,21 +122,22 @@ impl State {
         })
     }
 
-    /// Checks what the simulator relies on; the error says what would be right.
+    /// Checks the assumptions of the simulator. The error states what was expected.
     ///
     /// # Errors
-    /// If a work item has no revision, no known project or an id that is no number, or its key is not `organization:id`.
+    /// If a work item has no revision, no known project or an id that is not a number, or its key is not
+    /// `organization:id`.
     pub fn check(&self) -> Result<(), String> {
         for (key, item) in &self.work_items {
             let parsed = key.rsplit_once(':').and_then(|(organization, id)| Some((organization, id.parse::<i64>().ok()?)));
-            let (organization, _) = parsed.ok_or_else(|| format!("work item {key:?}: a key is organization:id"))?;
+            let (organization, _) = parsed.ok_or_else(|| format!("work item {key:?}: expected a key organization:id"))?;
             let account = self.accounts.get(organization);
             let account = account.ok_or_else(|| format!("work item {key:?}: there is no account {organization:?}"))?;
             if !account.projects.contains_key(&item.project) {
                 return Err(format!("work item {key:?}: {organization:?} has no project {:?}", item.project));
             }
             if item.revisions.is_empty() {
-                return Err(format!("work item {key:?}: it needs at least one revision"));
+                return Err(format!("work item {key:?}: expected at least one revision"));
             }
         }
         Ok(())

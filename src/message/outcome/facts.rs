@@ -1,4 +1,4 @@
-//! What is stored of an event, and the event that is made of it.
+//! The stored facts of an event, and the event that is built from them.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -9,8 +9,8 @@ use super::{
 };
 use crate::job::{JobId, JobState, WaitReason};
 
-/// What is stored of an event until it is published: everything that any event says, flat. Fields that a statement leaves out or
-/// that are null are not there.
+/// The facts of an event, stored until it is published: the fields of all events in one flat structure. A field that a
+/// statement omits or sets to null is absent.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Facts {
     event: String,
@@ -34,14 +34,14 @@ pub struct Facts {
     at: String,
 }
 
-/// Stored facts that make no event of these types.
+/// Stored facts that match no event of these types.
 #[derive(Debug, thiserror::Error)]
-#[error("the stored event `{0}` is not one that this worker knows")]
+#[error("the stored event `{0}` is unknown to this worker")]
 pub struct UnknownEvent(String);
 
 impl Facts {
-    /// The same facts as the answer to a message that came again: the event of where the job stands now, [`ACCEPTED`] where that
-    /// is no outcome and no follow-up is parked.
+    /// Returns the same facts as the answer to a repeated message: the event of the job's current state, or
+    /// [`ACCEPTED`] if that state is not an outcome and no follow-up is parked.
     #[must_use]
     pub fn as_answer(mut self) -> Self {
         let standing = self.state.and_then(|state| event_of(state, self.reason));
@@ -67,7 +67,8 @@ impl Facts {
         Some(Waiting { job, reason: self.reason?, wait_key: self.wait_key?, error, skipped: self.skipped })
     }
 
-    /// Whatever the job itself waits for, it also waits for this follow-up.
+    /// Returns the event of a parked follow-up. Its reason is `children`, because the job waits for this follow-up in
+    /// addition to its own reason.
     fn follow_up(self) -> Option<WaitingForFollowUp> {
         let (reason, wait_key) = (WaitReason::Children, WaitReason::Children.word().to_owned());
         let waiting = Waiting { job: self.about()?, reason, wait_key, error: None, skipped: self.skipped };

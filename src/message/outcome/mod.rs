@@ -1,5 +1,6 @@
-//! What the worker announces: outcome events on `dispatch.events`, and the same bodies as replies. The store keeps [`Facts`] with
-//! the change they are about; what is published is an [`Outcome`] made of them, so that these types alone decide the wire.
+//! Announcements of the worker: outcome events on `dispatch.events`, and replies with the same bodies. The store keeps
+//! [`Facts`] with the change they describe. The worker publishes an [`Outcome`] built from them, so that only these
+//! types define the wire format.
 
 mod facts;
 
@@ -16,39 +17,39 @@ use crate::job::{JobId, JobState, WaitReason};
 /// The schema of the events that this worker announces.
 pub const OUTCOME_SCHEMA: i64 = 1;
 
-/// A job's row was made.
+/// A job's row was inserted.
 pub const ACCEPTED: &str = "job.accepted";
 /// A job and all its follow-ups are done.
 pub const SUCCEEDED: &str = "job.succeeded";
-/// A job needs a person.
+/// A job is parked until an operator acts.
 pub const PARKED: &str = "job.parked";
-/// A job was ended by a person or a producer.
+/// A job was ended by an operator or a producer.
 pub const CANCELLED: &str = "job.cancelled";
 /// A message did not become a job.
 pub const REFUSED: &str = "message.refused";
-/// A follow-up of a job is parked: nothing more happens to it, and the job does not succeed, until a person acts.
+/// A follow-up of a job is parked. It does not run again, and the job does not succeed, until an operator acts.
 pub const FOLLOW_UP: &str = "job.waiting.follow_up";
-/// Before the reason why a job waits.
+/// The prefix of the reason why a job waits.
 const WAITING: &str = "job.waiting.";
 
-/// What became of a message or of its job. `event` tells which, and is the routing key on `dispatch.events`.
+/// The outcome of a message or of its job. `event` names it, and is the routing key on `dispatch.events`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(title = "outcome")]
 #[serde(tag = "event")]
 pub enum Outcome {
-    /// The message is a job now.
+    /// The message became a job.
     #[serde(rename = "job.accepted")]
     Accepted(Accepted),
     /// The job and all its follow-ups are done.
     #[serde(rename = "job.succeeded")]
     Succeeded(Ended),
-    /// The job was ended by a person or a producer.
+    /// The job was ended by an operator or a producer.
     #[serde(rename = "job.cancelled")]
     Cancelled(Ended),
-    /// A person must look at the job.
+    /// The job is parked until an operator acts.
     #[serde(rename = "job.parked")]
     Parked(Parked),
-    /// The job waits for somebody to choose an account.
+    /// The job waits until an account is chosen.
     #[serde(rename = "job.waiting.configuration")]
     WaitingForConfiguration(WaitingForConfiguration),
     /// The job waits for an identity's tokens.
@@ -60,10 +61,10 @@ pub enum Outcome {
     /// The job waits for a hold to be released.
     #[serde(rename = "job.waiting.hold")]
     WaitingForHold(Waiting),
-    /// The job waits for a worker that knows its version.
+    /// The job waits for a worker that supports its schema version.
     #[serde(rename = "job.waiting.version")]
     WaitingForVersion(Waiting),
-    /// A follow-up of the job is parked: a person must look at it, and the job waits for it.
+    /// A follow-up of the job is parked until an operator acts, and the job waits for it.
     #[serde(rename = "job.waiting.follow_up")]
     WaitingForFollowUp(WaitingForFollowUp),
     /// The message did not become a job; it is kept as a dead letter.
@@ -71,43 +72,43 @@ pub enum Outcome {
     Refused(Refused),
 }
 
-/// What every event of a job says.
+/// The fields that every event of a job has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct About {
-    /// 1; of these events, not of the job.
+    /// Version of the event schema, 1; not the schema version of the job.
     #[schemars(extend("const" = OUTCOME_SCHEMA))]
     pub schema: i64,
-    /// The job, made when it was accepted.
+    /// Id of the job, assigned when it was accepted.
     #[schemars(with = "String", extend("format" = "uuid"))]
     pub job_id: JobId,
-    /// The producer.
+    /// The source of the job.
     pub source: String,
-    /// The producer's key.
+    /// The dedupe key of the job.
     pub dedupe_key: String,
-    /// The tenant's slug; empty where a job of a newer schema does not say it.
+    /// The organization's slug; empty if a job with a newer schema does not have one.
     pub organization: String,
-    /// Where the job stood at that time.
+    /// State of the job at the time of the event.
     pub state: JobState,
-    /// When, on the database's clock: RFC 3339, UTC.
+    /// Time of the event on the database's clock: RFC 3339, UTC.
     #[schemars(extend("format" = "date-time"))]
     pub at: String,
 }
 
-/// The row was made.
+/// The job's row was inserted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Accepted {
-    /// Which job.
+    /// The job.
     #[serde(flatten)]
     pub job: About,
-    /// Why it waits, where its state is `waiting`.
+    /// Why the job waits, if its state is `waiting`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<WaitReason>,
 }
 
-/// What a job's stages left aside: counts by kind and reason.
+/// The counts of what a job's stages skipped, by kind and reason.
 pub type Skipped = BTreeMap<String, BTreeMap<String, u32>>;
 
-/// Counts on one line: `assignments: 1 unresolved; events: 2 duplicate, 1 malformed`.
+/// Formats the counts on one line: `assignments: 1 unresolved; events: 2 duplicate, 1 malformed`.
 #[must_use]
 pub fn counted(skipped: &Skipped) -> String {
     let mut line = String::new();
@@ -122,67 +123,67 @@ pub fn counted(skipped: &Skipped) -> String {
     line
 }
 
-/// Nothing more will happen.
+/// The job has ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Ended {
-    /// Which job.
+    /// The job.
     #[serde(flatten)]
     pub job: About,
-    /// What the job's stages left aside, by kind (`events`, `work_items`, `assignments`) and reason; not there where nothing was.
+    /// Counts of skipped items by kind (`events`, `work_items`, `assignments`) and reason; absent if none was skipped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skipped: Option<Skipped>,
 }
 
-/// A person must look.
+/// The job is parked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Parked {
-    /// Which job.
+    /// The job.
     #[serde(flatten)]
     pub job: About,
     /// Stable code, as in `error`.
     pub code: String,
-    /// What a person can do, as in `error`.
+    /// What an operator can do, as in `error`.
     pub hint: String,
-    /// At what.
+    /// The failure that parked the job.
     pub error: Failure,
-    /// What the job's stages left aside, by kind (`events`, `work_items`, `assignments`) and reason; not there where nothing was.
+    /// Counts of skipped items by kind (`events`, `work_items`, `assignments`) and reason; absent if none was skipped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skipped: Option<Skipped>,
 }
 
-/// Why a job is parked, or waits.
+/// The failure because of which a job is parked or waits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Failure {
-    /// Stable, lowercase, dotted: `azure_devops.refused`.
+    /// Stable code in lowercase with dots, such as `azure_devops.refused`.
     pub code: String,
-    /// The chain of causes.
+    /// The error and its causes.
     pub message: String,
-    /// What a person can do.
+    /// What an operator can do.
     pub hint: String,
 }
 
-/// The job waits for a cause to go away.
+/// The job waits until a cause is resolved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Waiting {
-    /// Which job.
+    /// The job.
     #[serde(flatten)]
     pub job: About,
-    /// Why.
+    /// Why the job waits.
     pub reason: WaitReason,
-    /// For what: `identity:7`, `schema:2`. Jobs with the same one wait for the same thing.
+    /// What the job waits for, such as `identity:7` or `schema:2`. Jobs with the same key wait for the same thing.
     pub wait_key: String,
-    /// What the stage has met that made it wait; not there where no failure did.
+    /// The failure that made the job wait; absent if no failure did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Failure>,
-    /// What the job's stages left aside, by kind (`events`, `work_items`, `assignments`) and reason; not there where nothing was.
+    /// Counts of skipped items by kind (`events`, `work_items`, `assignments`) and reason; absent if none was skipped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skipped: Option<Skipped>,
 }
 
-/// The job waits for an account to be chosen.
+/// The job waits until an account is chosen.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct WaitingForConfiguration {
-    /// Which job, and why.
+    /// The job, and why it waits.
     #[serde(flatten)]
     pub waiting: Waiting,
     /// The template: `reason`, `no_accounts`, `choices` (each `account_id`, `name`), `fields`, `help`, `html`.
@@ -193,42 +194,42 @@ pub struct WaitingForConfiguration {
 /// A follow-up of the job is parked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct WaitingForFollowUp {
-    /// Which job, with the reason and the wait key `children`.
+    /// The job, with the reason and the wait key `children`.
     #[serde(flatten)]
     pub waiting: Waiting,
-    /// Which follow-up, and at what.
+    /// The follow-up and its failure.
     pub follow_up: ParkedFollowUp,
 }
 
 /// A follow-up that is parked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ParkedFollowUp {
-    /// Its id, for `dispatch jobs show` and `dispatch jobs retry`.
+    /// Id of the follow-up, for `dispatch jobs show` and `dispatch jobs retry`.
     #[schemars(with = "String", extend("format" = "uuid"))]
     pub job_id: JobId,
-    /// Its pipeline: `assignee_sync` or `messaging`.
+    /// Pipeline of the follow-up: `assignee_sync` or `messaging`.
     pub pipeline: String,
     /// Stable code, as in `error` of a parked job.
     pub code: String,
-    /// The chain of causes.
+    /// The error and its causes.
     pub message: String,
-    /// What a person can do.
+    /// What an operator can do.
     pub hint: String,
 }
 
 /// The message did not become a job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Refused {
-    /// 1; of these events, not of the message.
+    /// Version of the event schema, 1; not the schema version of the message.
     #[schemars(extend("const" = OUTCOME_SCHEMA))]
     pub schema: i64,
-    /// The user of RabbitMQ that published the message, where it says so.
+    /// The RabbitMQ user that published the message, if the message names it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub producer: Option<String>,
-    /// The source, where the message names one that is its producer's.
+    /// The source, if the message names one that its producer may use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
-    /// Its key, likewise.
+    /// The dedupe key, likewise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dedupe_key: Option<String>,
     /// AMQP `message_id`.
@@ -236,17 +237,17 @@ pub struct Refused {
     pub message_id: Option<String>,
     /// Stable reason code.
     pub code: String,
-    /// What would have been right.
+    /// Why the message was refused, and what was expected.
     pub detail: String,
-    /// Its number among the dead letters; not there where it is not kept, as its producer has too many of them.
+    /// Id of the dead letter; absent if the message was not kept because its producer has too many dead letters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dead_letter_id: Option<i64>,
-    /// When, on the database's clock: RFC 3339, UTC.
+    /// Time of the event on the database's clock: RFC 3339, UTC.
     #[schemars(extend("format" = "date-time"))]
     pub at: String,
 }
 
-/// The event of a job that has come to `state`; waiting for follow-ups is no outcome.
+/// Returns the event of a job that has reached `state`, or `None` if it waits for follow-ups, which is not an outcome.
 #[must_use]
 pub fn event_of(state: JobState, reason: Option<WaitReason>) -> Option<String> {
     match (state, reason) {
@@ -259,7 +260,7 @@ pub fn event_of(state: JobState, reason: Option<WaitReason>) -> Option<String> {
 }
 
 impl Outcome {
-    /// What every event of a job says; nothing of a message that did not become one.
+    /// Returns the common fields of a job's event, or `None` for a message that did not become a job.
     #[must_use]
     pub const fn about(&self) -> Option<&About> {
         match self {

@@ -1,4 +1,4 @@
-//! Facts in, events out.
+//! Events built from stored facts.
 
 use serde_json::{Value, json};
 
@@ -77,7 +77,7 @@ fn what_was_left_aside_is_said_where_a_job_ends_or_waits() {
     assert_eq!(counted(&skipped), "assignments: 3 unresolved; events: 2 duplicate, 1 malformed");
 }
 
-/// A follow-up as it is stored with an event of its parent.
+/// Returns a follow-up as it is stored with an event of its parent.
 fn parked() -> Value {
     json!({"job_id": ID, "pipeline": "messaging", "code": "slack.refused", "message": "not_in_channel", "hint": "Invite the bot."})
 }

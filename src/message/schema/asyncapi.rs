@@ -1,11 +1,11 @@
-//! The AsyncAPI 3.0 document (<https://www.asyncapi.com/docs/reference/specification/v3.0.0>): the worker as an application that
-//! receives jobs and control messages and sends outcomes.
+//! The AsyncAPI 3.0 document (<https://www.asyncapi.com/docs/reference/specification/v3.0.0>). It describes the worker
+//! as an application that receives jobs and control messages and sends outcomes.
 
 use serde_json::{Map, Value, json};
 
 use crate::message::{MESSAGE_LIMIT, SCHEMA};
 
-/// Where messages go on the broker.
+/// The exchanges and routing keys of messages.
 #[derive(Debug, Clone, Copy)]
 pub struct Addresses {
     /// The direct exchange of jobs and control messages.
@@ -20,16 +20,16 @@ pub struct Addresses {
     pub cancel: &'static str,
 }
 
-/// JSON Schema 2020-12 as a message's payload.
+/// The schema format of a message's payload, JSON Schema 2020-12.
 const SCHEMA_FORMAT: &str = "application/schema+json;version=2020-12";
 
-/// The document, for a worker of `version`.
+/// Returns the document for a worker of `version`.
 #[must_use]
 pub fn asyncapi(version: &str, at: Addresses) -> Value {
     let received = [
         (at.job, "Work for one organization.", super::job()),
         (at.configure, "Supplies the account that a job waits for.", super::configure()),
-        (at.cancel, "Ends a job and its follow-ups, also one that has not come yet.", super::cancel()),
+        (at.cancel, "Ends a job and its follow-ups, even if the job has not arrived yet.", super::cancel()),
     ];
     let (mut channels, mut operations, mut messages) = (Map::new(), Map::new(), Map::new());
     for (key, summary, schema) in received {
@@ -44,7 +44,7 @@ pub fn asyncapi(version: &str, at: Addresses) -> Value {
         if key == at.job {
             operation["reply"] = json!({
                 "address": {
-                    "description": "A queue of the producer's; RabbitMQ's direct reply-to serves too. Without one, no reply is sent.",
+                    "description": "A queue of the producer, or RabbitMQ's direct reply-to. Without one, no reply is sent.",
                     "location": "$message.header#/reply_to"
                 },
                 "channel": {"$ref": "#/channels/reply"},
@@ -53,14 +53,14 @@ pub fn asyncapi(version: &str, at: Addresses) -> Value {
         }
         operations.insert(format!("receive_{key}"), operation);
     }
-    let outcomes = "What becomes of messages and jobs, at least once. The routing key is the body's `event`.";
+    let outcomes = "Outcomes of messages and jobs, delivered at least once. The routing key is the body's `event`.";
     channels.insert("outcome".to_owned(), channel("{event}", outcomes, at.events, "topic", "outcome"));
-    channels["outcome"]["parameters"] = json!({"event": {"description": "As in the body."}});
+    channels["outcome"]["parameters"] = json!({"event": {"description": "The `event` of the body."}});
     channels.insert(
         "reply".to_owned(),
         json!({
             "address": null,
-            "description": "The queue that a job's message names in `reply_to`.",
+            "description": "The queue that the job's message names in `reply_to`.",
             "messages": {"outcome": {"$ref": "#/components/messages/outcome"}}
         }),
     );
@@ -79,7 +79,7 @@ pub fn asyncapi(version: &str, at: Addresses) -> Value {
         "info": {
             "title": "dispatch-worker",
             "version": version,
-            "description": format!("What producers send and hear, in schema {SCHEMA}, over AMQP 0-9-1.")
+            "description": format!("The messages that producers send and receive over AMQP 0-9-1, in schema version {SCHEMA}.")
         },
         "defaultContentType": "application/json",
         "channels": channels,
@@ -88,7 +88,7 @@ pub fn asyncapi(version: &str, at: Addresses) -> Value {
     })
 }
 
-/// A routing key of an exchange, with its one message.
+/// Returns a channel: a routing key of an exchange, with its only message.
 fn channel(address: &str, description: &str, exchange: &str, kind: &str, message: &str) -> Value {
     json!({
         "address": address,
@@ -118,17 +118,17 @@ fn message(name: &str, summary: &str, mut schema: Value) -> Value {
     })
 }
 
-/// AMQP properties and headers that are understood, or given back.
+/// Returns the AMQP properties and headers that the worker reads or returns.
 fn headers() -> Value {
     let text = |description: &str| json!({"type": "string", "description": description});
     json!({
         "type": "object",
         "properties": {
-            "message_id": text("The dedupe key of a job whose body has none."),
-            "app_id": text("The source of a job whose body has none; who is written down as the actor of a control message."),
-            "correlation_id": text("Given back with each reply."),
-            "reply_to": text("The queue that gets a job's outcomes too; not one that begins with `dispatch.`."),
-            "traceparent": text("W3C Trace Context; it goes with the job, its follow-ups and its events."),
+            "message_id": text("The dedupe key of a job, if the body has none."),
+            "app_id": text("The source of a job, if the body has none; the recorded actor of a control message."),
+            "correlation_id": text("Returned with each reply."),
+            "reply_to": text("A queue that also receives the job's outcomes; its name must not begin with `dispatch.`."),
+            "traceparent": text("W3C Trace Context, passed on to the job, its follow-ups and its events."),
             "tracestate": text("W3C Trace Context.")
         }
     })

@@ -1,10 +1,10 @@
-//! JSON Schemas (2020-12) of what producers send and hear, made of the types themselves, and an AsyncAPI document that puts them
-//! together. The files beside this one are what `dispatch schema` prints; a test compares them.
+//! JSON Schemas (2020-12) of the messages that producers send and receive, generated from the types, and an AsyncAPI
+//! document that combines them. `dispatch schema` prints the files in this directory; a test compares them.
 //!
-//! A message that is valid after its schema is taken, but for what a schema cannot say: `source` and `dedupe_key` may come as AMQP
-//! properties instead, and one of the two ways is required; 1 MiB, 64 arrays and objects inside each other; a key given twice;
-//! whole numbers written with a fraction (`1.0`); days that no calendar has; times that lie outside the years 0000 to 9999 of UTC;
-//! half a surrogate pair in a text.
+//! A message that is valid according to its schema is accepted, with these exceptions, which a schema cannot express:
+//! `source` and `dedupe_key` may be AMQP properties instead, and one of the two forms is required; the limits of 1 MiB
+//! and of 64 nested arrays and objects; duplicate keys; whole numbers written with a fraction (`1.0`); days that do not
+//! exist in the calendar; times outside the years 0000 to 9999 in UTC; half a surrogate pair in a text.
 
 mod asyncapi;
 
@@ -17,25 +17,25 @@ pub use asyncapi::{Addresses, asyncapi};
 
 use super::{Cancel, Configure, Outcome, wire};
 
-/// Of a job's message.
+/// Returns the schema of a job.
 #[must_use]
 pub fn job() -> Value {
     received::<wire::Job>()
 }
 
-/// Of a `configure` message.
+/// Returns the schema of a `configure` message.
 #[must_use]
 pub fn configure() -> Value {
     received::<Configure>()
 }
 
-/// Of a `cancel` message.
+/// Returns the schema of a `cancel` message.
 #[must_use]
 pub fn cancel() -> Value {
     received::<Cancel>()
 }
 
-/// Of outcome events and replies. Further fields may come with newer workers.
+/// Returns the schema of outcome events and replies. Newer workers may add fields.
 #[must_use]
 pub fn outcome() -> Value {
     of::<Outcome>(settings().for_serialize())
@@ -45,10 +45,10 @@ fn received<T: JsonSchema>() -> Value {
     of::<T>(settings().for_deserialize())
 }
 
-/// Without references, so that a schema can stand in another document.
+/// Returns settings without references, so that a schema can be embedded in another document.
 fn settings() -> SchemaSettings {
     let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
-    // `int64` and the like are Rust's, and mean nothing to others.
+    // Formats such as `int64` are specific to Rust.
     settings.with_transform(RestrictFormats::default())
 }
 

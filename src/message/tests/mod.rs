@@ -1,4 +1,4 @@
-//! Bad input at the door: what each kind of message is refused for, and what no message can do.
+//! Decoding of bad input: the refusal of each kind of message, and properties that no message can break.
 
 mod properties;
 mod repair;
@@ -23,7 +23,7 @@ fn message() -> Value {
     json!({ "schema": 1, "source": "hooks", "dedupe_key": "k-1", "organization": "acme" })
 }
 
-/// [`message`] with one field as it should not be.
+/// [`message`] with one field replaced.
 fn with(field: &str, value: Value) -> String {
     let mut message = message();
     message[field] = value;
@@ -51,7 +51,7 @@ fn code(body: impl AsRef<[u8]>) -> &'static str {
     decode(body).err().map_or("accepted", |refusal| refusal.code())
 }
 
-/// One event whose payload nests `levels` deep; the message around it adds three.
+/// A message with one event whose payload nests `levels` deep; the message around it adds three levels.
 fn nested(levels: usize) -> String {
     let payload = format!("{}0{}", "[".repeat(levels), "]".repeat(levels));
     without("events").replacen('{', &format!(r#"{{"events":[{{"payload":{payload}}}],"#), 1)
@@ -222,7 +222,7 @@ fn dates_that_no_calendar_and_no_clock_has_are_refused() {
         "infinity",
         "soon",
         "",
-        // In UTC these lie past the last year that a timestamp can hold, and before the first.
+        // In UTC, these are after the last year that a timestamp can hold, and before the first.
         "9999-12-31T23:59:59-23:59",
         "0000-01-01T00:00:00+23:59",
     ];

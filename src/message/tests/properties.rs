@@ -1,4 +1,4 @@
-//! What holds for every message.
+//! Properties that hold for every message.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ fn digest(body: &str) -> [u8; 32] {
     }
 }
 
-/// Any JSON value, small.
+/// Generates a small JSON value.
 pub(super) fn any_json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -30,7 +30,7 @@ pub(super) fn any_json() -> impl Strategy<Value = Value> {
     })
 }
 
-/// The same JSON, its keys in the opposite order and white space everywhere.
+/// Returns the same JSON with its keys in the opposite order and white space everywhere.
 fn rewritten(value: &Value) -> String {
     match value {
         Value::Object(fields) => {

@@ -1,4 +1,4 @@
-//! One spoiled value does not cost its message; two different keys do not become one.
+//! A value that cannot be represented does not make its message unreadable, and two different keys do not become equal.
 
 use proptest::prelude::*;
 use serde_json::value::RawValue;
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::message::repair::repair;
 
-/// Escapes of halves of surrogate pairs that stand alone, and what stands for them.
+/// Escapes of halves of surrogate pairs that stand alone, and their replacements.
 const HALVES: [(&str, &str); 9] = [
     (r"\ud83d", r"\ufffd"),
     (r"\uDE00", r"\ufffd"),
@@ -19,12 +19,12 @@ const HALVES: [(&str, &str); 9] = [
     (r"\ud83d\n", r"\ufffd\n"),
     (r"\\\ud83d", r"\\\ufffd"),
 ];
-/// Strings without such halves, and what is no escape at all.
+/// Strings without such halves, and text that is not an escape.
 const WHOLE: [&str; 9] =
     [r"\ud83d\ude00", r"\uD83D\uDE00", r"\\ud83d", r"\\\\ud83d", r"\u00e9", r"\ud7ff\ue000", "😀", r"\ud83", r"\u+83d"];
-/// Numbers past the largest double.
+/// Numbers beyond the largest double.
 const HUGE: [&str; 6] = ["1e999", "-1E+999", "1.7976931348623159e308", "123.4e400", "1e99999999999999999999", "-0.1e310"];
-/// Numbers at any end of a double's range, or none of JSON's.
+/// Numbers at the limits of a double's range, and text that is not a JSON number.
 const OTHER: [&str; 11] = [
     "0e999",
     "1e308",
@@ -48,7 +48,7 @@ fn holding(field: &str, json: &str) -> String {
     with(field, Value::from("HOLE")).replace("\"HOLE\"", json)
 }
 
-/// The refusal's path.
+/// Returns the path in the refusal.
 fn refused_at(body: &str) -> String {
     match decode(body).unwrap_err() {
         Refusal::Invalid { path, .. } => path,
@@ -99,7 +99,7 @@ fn text_that_is_not_json_does_not_become_json() {
     );
 }
 
-/// Were any of these read twice over from each place, the test would not end.
+/// If any of these were read again from each position, the test would not end.
 #[test]
 fn a_mebibyte_of_anything_is_read_once() {
     let filled = |piece: &str| piece.repeat(MESSAGE_LIMIT / piece.len());
@@ -217,7 +217,7 @@ fn what_a_refused_message_says_of_itself_is_shown_as_far_as_it_can_be() {
     assert_eq!(read_body(b"\xff"), None);
 }
 
-/// Pieces of JSON, whole and spoiled, and pieces of neither.
+/// Generates pieces of JSON, with and without unrepresentable values, and pieces of other text.
 fn fragment() -> impl Strategy<Value = String> {
     let plain = ["{", "}", "[", "]", ",", ":", " ", "\n", "true", "nul", "\"", "\\", "\\u", "a", "é", "0", "-", "e", "1", "."];
     let escapes = HALVES.map(|(half, _)| half).into_iter().chain(WHOLE);
@@ -227,7 +227,7 @@ fn fragment() -> impl Strategy<Value = String> {
     prop::sample::select(pieces.collect::<Vec<_>>())
 }
 
-/// Text that is JSON by its grammar, and may be spoiled anywhere.
+/// Generates text that is grammatically JSON and may hold unrepresentable values anywhere.
 fn spoiled_json() -> impl Strategy<Value = String> {
     let escapes = HALVES.map(|(half, _)| half).into_iter().chain(WHOLE[..7].iter().copied());
     let string = prop::sample::select(escapes.collect::<Vec<_>>()).prop_map(|text| format!("\"{text}\""));
@@ -244,7 +244,7 @@ fn spoiled_json() -> impl Strategy<Value = String> {
 }
 
 fn is_json(text: &str) -> bool {
-    // It checks the grammar alone.
+    // This checks only the grammar.
     serde_json::from_str::<&RawValue>(text).is_ok()
 }
 

@@ -1,4 +1,4 @@
-//! The JSON Schemas and the decoder say the same, but for what a schema cannot say.
+//! The JSON Schemas and the decoder agree, except where a schema cannot express a rule.
 
 use jsonschema::Validator;
 use proptest::prelude::*;
@@ -11,13 +11,13 @@ fn validator(schema: &Value) -> Validator {
     jsonschema::options().should_validate_formats(true).build(schema).unwrap()
 }
 
-/// Whether the decoder takes it.
+/// Returns whether the decoder accepts the message.
 fn is_taken(message: &Value) -> bool {
     matches!(decode(message.to_string()), Ok(Intake::Request { .. }))
 }
 
-/// What only the decoder knows: where source and key come from, whole numbers written as fractions, leap seconds, and which
-/// times UTC can write.
+/// Returns whether only the decoder can judge the message: the origin of source and key, whole numbers written as
+/// fractions, leap seconds, and times that UTC cannot express.
 fn is_beyond_a_schema(message: &Value) -> bool {
     let is_fraction = |value: Option<&Value>| value.is_some_and(|number| number.is_f64());
     let no_key = ["source", "dedupe_key"].iter().any(|name| message.get(name).is_none_or(Value::is_null));

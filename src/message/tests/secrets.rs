@@ -1,4 +1,4 @@
-//! Secrets end at the door.
+//! Decoding hashes or seals secrets, and no refusal repeats one.
 
 use std::collections::BTreeSet;
 

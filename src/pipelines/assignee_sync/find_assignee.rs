@@ -1,8 +1,8 @@
-//! Who is the group's assignee in the work item's account?
+//! Finds the group's assignee among the users of the work item's account.
 //!
 //! *Needs*: nothing.
-//! *Effects*: none: it reads our own tables and the account's users (kept for up to five minutes).
-//! *Safe to repeat*: a read; `patch_work_item` looks again whether its answer still holds.
+//! *Effects*: none. The stage reads our own tables and the account's users (cached for up to five minutes).
+//! *Safe to repeat*: the stage only reads, and `patch_work_item` checks again that the result is still valid.
 
 use std::time::Duration;
 
@@ -21,39 +21,39 @@ use crate::tracker::{Installation, User};
 #[derive(Debug, Clone, Copy)]
 pub struct FindAssignee;
 
-/// What is to be written, if anything.
+/// The result of the search: an assignee to write, or a reason to write nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FoundAssignee {
-    /// This.
+    /// The assignee is to be written.
     Write(Target),
-    /// Nothing: the job ends here.
+    /// There is nothing to write; the job ends here.
     Nothing(Nothing),
-    /// Nothing, as several users of the account answer to the assignee's addresses alike: their names.
+    /// There is nothing to write, because several users of the account match the assignee's addresses equally: their names.
     Ambiguous(Vec<String>),
 }
 
-/// What is to be written, where and as whom.
+/// The assignee to write, the account, and the identity to act as.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Target {
     /// The `{organization}` segment of Azure DevOps' URLs.
     pub account_name: String,
-    /// Who to act as.
+    /// The identity to act as.
     pub identity_id: i64,
-    /// The group's assignee; none = nobody.
+    /// The group's assignee; `None` if the group is unassigned.
     pub user_id: Option<i64>,
-    /// What `System.AssignedTo` takes for that user.
+    /// The value of `System.AssignedTo` for that user.
     pub unique_name: Option<String>,
 }
 
 words! {
     /// Why there is nothing to write.
     Nothing {
-        /// The group is gone.
+        /// The group no longer exists.
         GroupGone = "group_gone",
         /// The organization no longer uses the account.
         NotInstalled = "not_installed",
-        /// The organization no longer wants it.
+        /// The organization has switched outbound assignees off.
         OutboundOff = "outbound_off",
         /// None of the user's verified e-mail addresses is known in the account.
         NotInAccount = "not_in_account",
@@ -61,10 +61,10 @@ words! {
 }
 
 impl FoundAssignee {
-    /// What is to be written, for the stage after this one.
+    /// Returns the target for the next stage.
     ///
     /// # Errors
-    /// [`ProductFault::IncompleteCheckpoint`] where a hand-written checkpoint says nothing.
+    /// [`ProductFault::IncompleteCheckpoint`] if a checkpoint written by hand contains none.
     pub fn target(self) -> Result<Target, ProductFault> {
         match self {
             Self::Write(target) => Ok(target),
@@ -77,7 +77,7 @@ impl Stage for FindAssignee {
     type Product = Dispatch;
 
     const NAME: &'static str = "find_assignee";
-    /// Large accounts have many pages of users, each with its own deadline; a run ends between two of them after a minute.
+    /// Large accounts have many pages of users, each with its own deadline; after a minute, a run ends between two pages.
     const TIMEOUT: Duration = Duration::from_secs(300);
     type Output = FoundAssignee;
 
@@ -113,7 +113,7 @@ async fn find(cx: &Context<'_, Dispatch>, sync: &AssigneeSync) -> Result<FoundAs
     Ok(matched(account_name, identity_id, &user, known))
 }
 
-/// Looks through the account's users, page by page, as a tenant's identity.
+/// Searches the account's users page by page, as a tenant's identity.
 async fn find_user(
     cx: &Context<'_, Dispatch>,
     (organization_id, identity_id): (i64, i64),
@@ -139,13 +139,13 @@ async fn find_user(
     Ok(found)
 }
 
-/// The installation of the group's own organization: one tenant never acts as another's identity.
+/// Returns the installation of the group's own organization: one tenant never acts as another's identity.
 async fn installation(services: &Services, sync: &AssigneeSync) -> Result<Option<Installation>, StageFault> {
     let Some(integration) = services.tracker.integration(sync.integration_id).await? else { return Ok(None) };
     Ok(services.tracker.installation(sync.organization_id, &integration.account_id).await?)
 }
 
-/// Who to act as, or nobody where the organization no longer wants it.
+/// Returns the identity to act as, or `None` if the organization has switched outbound assignees off.
 fn acting(installation: &Installation, organization_id: i64) -> Result<Option<i64>, ProductFault> {
     if !installation.settings.assignee_outbound {
         return Ok(None);
@@ -157,7 +157,7 @@ fn acting(installation: &Installation, organization_id: i64) -> Result<Option<i6
 
 fn matched(account_name: String, identity_id: i64, user: &User, found: FoundUser) -> FoundAssignee {
     match found {
-        // The empty name would unassign.
+        // An empty name would unassign the work item.
         FoundUser::One(known) if !known.principal_name.trim().is_empty() => {
             let (user_id, unique_name) = (Some(user.id), Some(known.principal_name));
             FoundAssignee::Write(Target { account_name, identity_id, user_id, unique_name })

@@ -1,4 +1,4 @@
-//! The pipeline `assignee_sync`: a group's assignee to another work item linked to it.
+//! The pipeline `assignee_sync`: writes a group's assignee to another work item that is linked to the group.
 
 pub mod find_assignee;
 pub mod patch_work_item;
@@ -14,18 +14,18 @@ use crate::engine::{Child, Pipeline};
 /// The pipeline's name.
 pub const NAME: &str = "assignee_sync";
 
-/// ★ The stages in order.
+/// ★ Returns the pipeline with its stages in order.
 #[must_use]
 pub fn pipeline() -> Pipeline<Dispatch> {
     Pipeline::new(NAME, ASSIGNEE_SYNC).then(FindAssignee).then(PatchWorkItem)
 }
 
-/// The payload: which work item should have which group's assignee.
+/// The payload: a work item, and the group whose assignee it should have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct AssigneeSync {
     /// The group.
     pub group_id: i64,
-    /// The group's organization: it acts as one of its own identities.
+    /// The group's organization; the job acts as one of its identities.
     pub organization_id: i64,
     /// The work item's account.
     pub integration_id: i64,
@@ -34,13 +34,13 @@ pub struct AssigneeSync {
 }
 
 impl AssigneeSync {
-    /// The follow-up that carries it out. Its target names all that tells it from others.
+    /// Returns the follow-up that writes the assignee. Its target distinguishes it from the other follow-ups of the job.
     ///
     /// # Panics
-    /// Never: four numbers have a JSON form.
+    /// Never: four numbers can be serialized as JSON.
     #[must_use]
     pub fn child(&self) -> Child {
-        let payload = serde_json::to_value(self).expect("four numbers have a JSON form");
+        let payload = serde_json::to_value(self).expect("four numbers can be serialized as JSON");
         let target = format!("{NAME}:{}:{}:{}", self.group_id, self.integration_id, self.work_item_id);
         Child { pipeline: NAME, target, payload }
     }

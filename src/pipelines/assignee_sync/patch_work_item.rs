@@ -1,9 +1,9 @@
-//! Writes the assignee, unless the group or a person has moved on.
+//! Writes the assignee, unless the group has another assignee by now or a person has changed the work item.
 //!
 //! *Needs*: `find_assignee`.
-//! *Effects*: K1, `work_item:{integration}:{id}`: a PATCH that tests the revision first; one at a time per work item.
-//! *Safe to repeat*: the value is already there after a PATCH whose answer was lost, which the ledger shows to be our own
-//! write; a PATCH made for an older revision is refused.
+//! *Effects*: K1 on `work_item:{integration}:{id}`: a PATCH that tests the revision first. One PATCH per work item at a time.
+//! *Safe to repeat*: after a PATCH whose answer was lost, the work item already has the value, and the ledger identifies it as
+//! our own write. Azure DevOps refuses a PATCH for an older revision.
 
 use std::time::Duration;
 
@@ -24,41 +24,41 @@ use crate::tracker::{Changes, GroupAssignee, assignee_key, work_item_resource};
 #[derive(Debug, Clone, Copy)]
 pub struct PatchWorkItem;
 
-/// What became of the work item.
+/// The result for the work item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Patched {
-    /// In a word.
+    /// The result as a word.
     pub result: PatchResult,
-    /// The revision that has the group's assignee, where there is one.
+    /// The revision with the group's assignee, if there is one.
     pub rev: Option<i64>,
 }
 
 words! {
-    /// What became of a work item, in a word.
+    /// The result for a work item, as a word.
     PatchResult {
         /// It was assigned.
         Written = "written",
         /// It had the group's assignee already.
         Already = "already",
-        /// The group has another assignee by now, or a person's later change is about to decide.
+        /// The group has another assignee by now, or a person's later change will decide.
         Superseded = "superseded",
-        /// It is deleted, or the identity may not see it.
+        /// It is deleted, or the identity cannot see it.
         Deleted = "deleted",
         /// It is no longer linked to the group.
         Unlinked = "unlinked",
     }
 }
 
-/// What the ledger keeps of the intent; the tracker knows our own write by it.
+/// The details that the ledger stores with the intent; the tracker recognizes our own write by them.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Detail {
-    /// For another group of the same work item, our write is news.
+    /// The group of the write. For another group of the same work item, our write is a new change.
     group_id: i64,
     rev_before: i64,
     value: Option<String>,
 }
 
-/// The longest PATCH, whatever the setting says; the stage's own limit leaves room for the look before it.
+/// The upper limit of a PATCH, regardless of the setting; the stage's own timeout leaves room for the reads before it.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 
 type Looked = Prepared<Patched, Changes>;
@@ -76,13 +76,14 @@ impl Stage for PatchWorkItem {
         let sync = cx.payload::<AssigneeSync>()?;
         let target = cx.output::<FindAssignee>()?.target()?;
         let tracker = &cx.services.tracker;
-        // In this order. A link's revision is applied in one commit with what it decides: one that counts as applied here has
-        // decided the group that is read after it, or else a person's change would be neither news nor in the group, and be
-        // written over for good. And what another follow-up has written was the group's before the work item is read here: a
-        // group read earlier than that could be an older one, which would be written over the newer.
-        // What was seen in an earlier run, before a wait, is older than both. That does no harm: what is written depends on the work
-        // item still being at the revision that was seen, and if it is not, everything is seen again. But where an earlier call may
-        // have written, only a new look shows its work.
+        // The order of these reads matters. One commit applies a link's revision together with its decision. If the revision read
+        // here counts as applied, the group read after it already contains the decision; otherwise a person's change would be
+        // neither new nor in the group, and would be overwritten permanently. The group is read after the work item: a value that
+        // another follow-up has written was the group's assignee before that write, so a group read earlier could be older and
+        // overwrite the newer value.
+        // A work item kept by an earlier run, before a wait, is older than both. That is harmless: the PATCH succeeds only if the
+        // work item is still at that revision, and otherwise everything is read again. But if an earlier call may have written,
+        // only a new read shows its result.
         if cx.pieces().get::<WorkItem>(LOOK).is_some() && tracker.has_open_effect(cx.job.id).await? {
             cx.pieces().clear();
         }
@@ -97,7 +98,7 @@ impl Stage for PatchWorkItem {
         let sight = Sight { group: &group, item: &item, written, applied_rev, own_write };
         let looked = decide(&sight, &sync, &target, cx.services.providers.call_timeout.min(CALL_TIMEOUT));
         if matches!(looked, Prepared::Effect(_)) {
-            // Waited for before the intent is stored, whose deadline counts from then.
+            // Waits before the intent is stored, because the intent's deadline counts from then.
             azure_devops.may_call().await?;
         }
         Ok(looked)
@@ -115,7 +116,7 @@ impl Stage for PatchWorkItem {
             unique_name: target.unique_name.as_deref(),
             deadline: Instant::from_std(effect.deadline),
         };
-        // What was seen is of no use once the work item may be another one: kept only where it is known to be as it was.
+        // The kept work item is useless once it may have changed: it is kept only if it is known to be unchanged.
         let seen: Option<WorkItem> = cx.pieces().get(LOOK);
         cx.pieces().clear();
         let rev = match SignedIn::of(cx, target.identity_id).call(&assign).await {
@@ -133,7 +134,8 @@ impl Stage for PatchWorkItem {
     }
 }
 
-/// The work item as it is, or as an earlier run of this stage has seen it; none where it is deleted or the identity may not see it.
+/// Returns the present work item, or the one that an earlier run of this stage has kept; `None` if it is deleted or the identity
+/// cannot see it.
 async fn look(azure_devops: &mut SignedIn<'_>, sync: &AssigneeSync, target: &Target) -> Result<Option<WorkItem>, StageFault> {
     if let Some(seen) = azure_devops.known(LOOK) {
         return Ok(Some(seen));
@@ -154,18 +156,18 @@ async fn look(azure_devops: &mut SignedIn<'_>, sync: &AssigneeSync, target: &Tar
     Ok(item)
 }
 
-/// What is kept of the look before a PATCH.
+/// The name of the kept piece: the work item that was read before a PATCH.
 const LOOK: &str = "look";
 
-/// What is seen before a PATCH.
+/// The state that was read before a PATCH.
 struct Sight<'a> {
     group: &'a GroupAssignee,
     item: &'a WorkItem,
-    /// The work item's assignee as the ledger would have it.
+    /// The work item's assignee in the form that the ledger stores.
     written: Option<String>,
-    /// Of the link.
+    /// The revision that the link has applied.
     applied_rev: i64,
-    /// Whether the work item's revision is our own write, not yet applied.
+    /// Whether the work item's revision is our own write that is not yet applied.
     own_write: bool,
 }
 
@@ -180,7 +182,7 @@ fn decide(sight: &Sight<'_>, sync: &AssigneeSync, target: &Target, timeout: Dura
         let outcome = outcome.with_provider_ref(Some(item.rev.to_string()));
         return Prepared::Done(if *own_write { outcome.with_changes(applied(sync, item.rev)) } else { outcome });
     }
-    // A person's change that no job has handled yet, not earlier than what the group follows: its own event will decide.
+    // A person's change that no job has handled yet, and that is not earlier than the group's decision: its own event decides.
     let is_news = item.rev > *applied_rev && !own_write;
     if is_news && group.decided_at.is_some_and(|decided_at| item.changed_date >= decided_at) {
         return done(PatchResult::Superseded);
@@ -196,7 +198,7 @@ fn intent(sync: &AssigneeSync, detail: &Detail, timeout: Duration) -> Intent {
         class: EffectClass::CompareAndSet,
         keyed_for: None,
         resource: Some(work_item),
-        detail: serde_json::to_value(detail).expect("numbers and a text have a JSON form"),
+        detail: serde_json::to_value(detail).expect("numbers and a string can be serialized as JSON"),
         unknown: UnknownPolicy::Resend,
         timeout,
     }

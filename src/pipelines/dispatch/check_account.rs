@@ -1,8 +1,8 @@
-//! Is the account named in the request one we know?
+//! Looks up the organization, the account and the identity that the request names.
 //!
 //! *Needs*: nothing.
 //! *Effects*: none.
-//! *Safe to repeat*: it only reads our own tables.
+//! *Safe to repeat*: the stage only reads our own tables.
 
 use serde::{Deserialize, Serialize};
 
@@ -16,14 +16,14 @@ use crate::tracker::Installation;
 #[derive(Debug, Clone, Copy)]
 pub struct CheckAccount;
 
-/// What the tracker knows of the request's tenant, account and identity.
+/// The request's tenant, account and identity as the tracker stores them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckedAccount {
     /// The tenant.
     pub organization_id: i64,
     /// The account.
     pub account: Account,
-    /// Who to act as.
+    /// The identity to act as.
     pub acting_as: ActingAs,
 }
 
@@ -31,22 +31,22 @@ pub struct CheckedAccount {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Account {
-    /// It is.
+    /// The account is installed.
     Found {
         /// Row id of the integration.
         integration_id: i64,
         /// The account's id, as installed.
         account_id: String,
     },
-    /// It is not, or none was named.
+    /// The account is not installed, or the request names none.
     Missing(Reason),
 }
 
-/// Who to act as.
+/// The identity to act as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ActingAs {
-    /// The request names nobody: the installation's identity.
+    /// The installation's identity, because the request names none.
     Installation,
     /// The identity that the request names.
     Identity(i64),
@@ -92,7 +92,7 @@ fn judge(named: Option<&str>, installation: Option<Installation>, organization_i
     Ok(Account::Found { integration_id: found.integration_id, account_id: found.account_id })
 }
 
-/// Refuses an installation that a person has switched off.
+/// Refuses an installation that a person has disabled.
 pub(crate) fn enabled(installation: &Installation, organization_id: i64) -> Result<(), ProductFault> {
     if !installation.disabled {
         return Ok(());
@@ -101,7 +101,7 @@ pub(crate) fn enabled(installation: &Installation, organization_id: i64) -> Resu
     Err(ProductFault::InstallationDisabled { integration_id: installation.integration_id, organization_id, account })
 }
 
-/// Without an account, an identity can still say which accounts there are to choose from.
+/// Returns the next stage. Without an account, an identity can still list the accounts to choose from.
 const fn next(account: &Account, acting_as: ActingAs) -> Then {
     match (account, acting_as) {
         (Account::Found { .. }, _) | (Account::Missing(_), ActingAs::Identity(_)) => Then::Next,

@@ -1,8 +1,8 @@
-//! Which work item, and which revision, does the `resource` of an event speak of?
+//! Parses the work item's id and revision from the `resource` of an event.
 //!
-//! A subscription says how much of the resource it sends. With minimal details there are only `id` and `url`, and the `id` of an
-//! update is the update's number; the work item then stands in `url` alone. Source: Microsoft, "Web Hooks", "Resource details to
-//! send" (<https://learn.microsoft.com/azure/devops/service-hooks/services/webhooks>).
+//! A subscription determines how much of the resource is sent. With minimal details, the resource contains only `id` and `url`,
+//! and the `id` of an update is the number of the update; only `url` then contains the work item's id. Source: Microsoft, "Web
+//! Hooks", "Resource details to send" (<https://learn.microsoft.com/azure/devops/service-hooks/services/webhooks>).
 //!
 //! `url` is never called. It is a hint like the rest of the body, and only numbers are taken from it.
 
@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-/// The fields that say which work item it is, each as whatever it may be.
+/// The fields that identify the work item, each as an arbitrary JSON value.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Resource {
@@ -34,7 +34,7 @@ struct Revision {
     rev: Value,
 }
 
-/// The work item's id and revision. The `workItemId` of an update is 0 in test notifications.
+/// Returns the work item's id and revision. The `workItemId` of an update is 0 in test notifications.
 pub(super) fn work_item(is_update: bool, resource: &RawValue) -> Option<(i64, Option<i64>)> {
     let resource: Resource = serde_json::from_str(resource.get()).ok()?;
     let revision = resource.revision.and_then(|revision| serde_json::from_str(revision.get()).ok());
@@ -45,7 +45,7 @@ pub(super) fn work_item(is_update: bool, resource: &RawValue) -> Option<(i64, Op
     Some((id.or(id_in_url)?, rev))
 }
 
-/// An id or a revision. Some relays write numbers as text, or with a fraction (`17.0`).
+/// Parses an id or a revision. Some relays write numbers as strings, or with a fraction (`17.0`).
 fn number(value: &Value) -> Option<i64> {
     match value {
         Value::Number(number) => number.as_i64().or_else(|| number.as_f64()?.to_string().parse().ok()).filter(is_right),
@@ -59,13 +59,13 @@ fn digits(text: &str) -> Option<i64> {
     text.parse().ok().filter(|number| is_plain && is_right(number))
 }
 
-/// Ids and revisions are positive 32-bit numbers; another id would make Azure DevOps refuse the whole batch.
+/// Checks an id or a revision: both are positive 32-bit numbers, and Azure DevOps refuses a whole batch for any other id.
 fn is_right(number: &i64) -> bool {
     (1..=i64::from(i32::MAX)).contains(number)
 }
 
-/// What follows the last `workItems` or `recyclebin` of an address: the id, and the revision where it says `/revisions/N`. An
-/// organization or a project may have the same name, and stands before.
+/// Parses the id after the last `workItems` or `recyclebin` of a URL, and the revision if `/revisions/N` follows. An organization
+/// or a project may have the same name, but precedes them in the URL.
 fn named_in(url: &str) -> Option<(i64, Option<i64>)> {
     let path = url.split(['?', '#']).next()?;
     let mut segments = path.split('/');

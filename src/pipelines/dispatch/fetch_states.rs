@@ -1,10 +1,10 @@
-//! The account's state and the identity's state, as they are now.
+//! Reads the present state of the account and of the identity.
 //!
 //! *Needs*: `check_account`.
-//! *Effects*: none that anybody sees: a token that ends within five minutes is refreshed at Microsoft Entra.
-//! *Safe to repeat*: it reads our own tables; tokens stay there, later stages fetch them by identity. A refreshed token is saved
-//! in place of the one it was refreshed from, by one refresher at a time; the refresh token before stays good at Entra, and
-//! where it does not, the job waits for a person.
+//! *Effects*: none in the ledger. A token that expires within five minutes is refreshed at Microsoft Entra.
+//! *Safe to repeat*: the stage reads our own tables; tokens stay there, and later stages read them by identity. One refresh at a
+//! time saves its tokens in place of those that it refreshed. The previous refresh token stays valid at Entra; if it does not,
+//! the job waits for a person.
 
 use std::time::Duration;
 
@@ -22,12 +22,12 @@ use crate::tracker::{Identity, Installation, SyncSettings, Tracker};
 #[derive(Debug, Clone, Copy)]
 pub struct FetchStates;
 
-/// What the following stages act on and as.
+/// The account and the identity that the following stages use.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct States {
-    /// None where the job's account is missing and is still to be chosen.
+    /// `None` if the job has no account yet.
     pub account: Option<AccountState>,
-    /// None where there is nobody to act as: the job waits for configuration.
+    /// `None` if there is no identity to act as; the job then waits for configuration.
     pub identity: Option<IdentityState>,
 }
 
@@ -40,7 +40,7 @@ pub struct AccountState {
     pub account_id: String,
     /// The `{organization}` segment of Azure DevOps' URLs.
     pub account_name: String,
-    /// What this organization wants synchronised.
+    /// The settings of this organization for synchronization.
     pub settings: SyncSettings,
 }
 
@@ -49,26 +49,26 @@ pub struct AccountState {
 pub struct IdentityState {
     /// Row id.
     pub id: i64,
-    /// As people know it.
+    /// The name shown to people.
     pub name: String,
-    /// End of the access token's life.
+    /// The expiry of the access token.
     #[serde(with = "time::serde::rfc3339")]
     pub token_expires_at: OffsetDateTime,
 }
 
 impl States {
-    /// The account, for stages that come after its choice.
+    /// Returns the account, for stages after its choice.
     ///
     /// # Errors
-    /// [`ProductFault::IncompleteCheckpoint`] where a hand-written checkpoint names none.
+    /// [`ProductFault::IncompleteCheckpoint`] if a checkpoint written by hand names none.
     pub fn account(&self) -> Result<&AccountState, ProductFault> {
         self.account.as_ref().ok_or(ProductFault::IncompleteCheckpoint(FetchStates::NAME))
     }
 
-    /// The identity, for stages that act as it.
+    /// Returns the identity, for stages that act as it.
     ///
     /// # Errors
-    /// As [`States::account`].
+    /// The same as [`States::account`].
     pub fn identity(&self) -> Result<&IdentityState, ProductFault> {
         self.identity.as_ref().ok_or(ProductFault::IncompleteCheckpoint(FetchStates::NAME))
     }
@@ -79,7 +79,7 @@ impl Stage for FetchStates {
 
     const NAME: &'static str = "fetch_states";
     const NEEDS: &'static [&'static str] = &[CheckAccount::NAME];
-    /// Somebody else's refresh may be waited for before one's own.
+    /// A run may wait for another refresh before its own.
     const TIMEOUT: Duration = Duration::from_secs(60);
     type Output = States;
 
@@ -102,7 +102,7 @@ impl Stage for FetchStates {
     }
 }
 
-/// The installation as it is now: somebody may have disabled or removed it since `check_account`.
+/// Returns the present installation: it may have been disabled or removed since `check_account`.
 async fn installed(tracker: &Tracker, checked: &CheckedAccount) -> Result<Option<Installation>, StageFault> {
     let Account::Found { account_id, .. } = &checked.account else { return Ok(None) };
     let installation = tracker.installation(checked.organization_id, account_id).await?;

@@ -1,8 +1,8 @@
-//! Which accounts may that user use? Without any, or without the job's, somebody has to choose.
+//! Lists the accounts that the token's owner may use. If the job's account is not among them, a person must choose one.
 //!
 //! *Needs*: `fetch_states`, `retrieve_user`.
-//! *Effects*: none: it reads Azure DevOps' list of accounts.
-//! *Safe to repeat*: a read.
+//! *Effects*: none. The stage reads the list of accounts from Azure DevOps.
+//! *Safe to repeat*: the stage only reads.
 
 use std::time::Duration;
 
@@ -18,19 +18,19 @@ use crate::providers::azure_devops;
 #[derive(Debug, Clone, Copy)]
 pub struct GetAccounts;
 
-/// What the identity may use.
+/// The accounts that the identity may use.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accounts {
-    /// By name.
+    /// The accounts, sorted by name.
     pub accounts: Vec<UsableAccount>,
 }
 
 /// An account the identity may use.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UsableAccount {
-    /// As `configure` takes it.
+    /// The id that `configure` takes.
     pub account_id: String,
-    /// As shown.
+    /// The display name.
     pub name: String,
 }
 
@@ -39,7 +39,7 @@ impl Stage for GetAccounts {
 
     const NAME: &'static str = "get_accounts";
     const NEEDS: &'static [&'static str] = &[FetchStates::NAME, RetrieveUser::NAME];
-    /// Two calls of Azure DevOps and, between them, a refresh that another's may be before.
+    /// Covers two calls of Azure DevOps and, between them, a refresh that may wait for another one.
     const TIMEOUT: Duration = Duration::from_secs(60);
     type Output = Accounts;
 
@@ -53,11 +53,11 @@ impl Stage for GetAccounts {
     }
 }
 
-/// Of an account's id and name.
+/// The limit of an account's id and name.
 const NAME_BYTES: usize = 255;
 
 fn by_name(accounts: Vec<azure_devops::Account>) -> Accounts {
-    // They go into events, which Postgres makes of the checkpoint: it refuses a NUL there.
+    // Postgres builds events from the checkpoint and refuses a NUL there.
     let text = |text: String| storable(&text, NAME_BYTES);
     let usable = |account: azure_devops::Account| UsableAccount { account_id: text(account.id), name: text(account.name) };
     let mut accounts: Vec<UsableAccount> = accounts.into_iter().map(usable).collect();
@@ -65,7 +65,7 @@ fn by_name(accounts: Vec<azure_devops::Account>) -> Accounts {
     Accounts { accounts }
 }
 
-/// On, if the job's account is among those the identity may use.
+/// Continues with the next stage if the job's account is among those that the identity may use.
 fn next(wanted: Option<&str>, usable: &Accounts) -> Then {
     let is_usable = |wanted: &str| usable.accounts.iter().any(|account| account.account_id.eq_ignore_ascii_case(wanted));
     if wanted.is_some_and(is_usable) { Then::Next } else { Then::Jump(ShowConfiguration::NAME) }

@@ -1,13 +1,12 @@
-//! Which service-hook events are genuine and new?
+//! Selects the service-hook events that are genuine and new.
 //!
 //! *Needs*: `fetch_states`.
-//! *Effects*: none. An event counts as seen only when `update_assignments` has committed it: a job that parks half-way does
-//! not eat its events.
-//! *Safe to repeat*: it only reads our own tables and the stored request.
+//! *Effects*: none. An event counts as seen only after `update_assignments` has committed it, so the events of a job that is
+//! parked before that stage are not lost.
+//! *Safe to repeat*: the stage only reads our own tables and the stored request.
 //!
-//! Events are only hints (the tracker's present state decides), so a body is looked into no further than its sender and its
-//! work item. Source: Microsoft, "Service hooks events"
-//! (<https://learn.microsoft.com/azure/devops/service-hooks/events>).
+//! Events are only hints, because the present state of the work item decides. Only the sender and the work item are parsed from a
+//! body. Source: Microsoft, "Service hooks events" (<https://learn.microsoft.com/azure/devops/service-hooks/events>).
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -28,17 +27,17 @@ use crate::pipelines::Dispatch;
 #[derive(Debug, Clone, Copy)]
 pub struct HandleEvents;
 
-/// Each event of the request is in one of the two lists.
+/// The events of the request; each is in one of the two lists.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HandledEvents {
     /// Genuine and new, in the request's order.
     pub accepted: Vec<AcceptedEvent>,
-    /// Left alone, in the request's order.
+    /// Skipped, in the request's order.
     pub ignored: Vec<IgnoredEvent>,
 }
 
 impl HandledEvents {
-    /// How many events were ignored, by reason.
+    /// Counts the ignored events by reason.
     fn reasons(&self) -> BTreeMap<String, u32> {
         let mut reasons = BTreeMap::new();
         for event in &self.ignored {
@@ -53,37 +52,37 @@ impl HandledEvents {
 pub struct AcceptedEvent {
     /// Azure DevOps' id of the event.
     pub event_id: String,
-    /// The work item it speaks of.
+    /// The work item that the event names.
     pub work_item_id: i64,
-    /// The revision it speaks of, where it says so.
+    /// The revision that the event names, if any.
     pub rev: Option<i64>,
 }
 
-/// An event left alone.
+/// A skipped event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IgnoredEvent {
-    /// Its place in the request, from 0.
+    /// The index in the request, from 0.
     pub index: usize,
-    /// Its id, where it has one.
+    /// The event's id, if it has one.
     pub event_id: Option<String>,
-    /// Why.
+    /// The reason why the event is skipped.
     pub reason: IgnoredReason,
 }
 
 words! {
-    /// Why an event is left alone.
+    /// Why an event is skipped.
     IgnoredReason {
-        /// Seen before, or twice in this job.
+        /// The event was seen before, or is twice in this job.
         Duplicate = "duplicate",
-        /// Not an event that says that a work item changed.
+        /// The event's type does not report a change of a work item.
         UnsupportedEventType = "unsupported_event_type",
-        /// Of another account than the job's.
+        /// The event is from another account than the job's.
         WrongAccount = "wrong_account",
-        /// Without a shared secret, or with none of the account's.
+        /// The event has no shared secret, or one that is not the account's.
         BadSecret = "bad_secret",
-        /// It names no work item.
+        /// The event names no work item.
         NotAWorkItem = "not_a_work_item",
-        /// Its body has no event's shape.
+        /// The body does not have the form of an event.
         Malformed = "malformed",
     }
 }
@@ -112,13 +111,13 @@ impl Stage for HandleEvents {
     }
 }
 
-/// An event before it is known whether it is new.
+/// An event that is checked except for being new.
 struct Judged {
     event_id: Option<String>,
     verdict: Result<AcceptedEvent, IgnoredReason>,
 }
 
-/// The fields that every event has, each as whatever it may be.
+/// The fields that every event has, each as an arbitrary JSON value.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Body {
@@ -152,33 +151,34 @@ fn judge(event: &HookEvent, account: &AccountState, secrets: &[[u8; 32]]) -> Jud
 
 const CREATED: &str = "workitem.created";
 const UPDATED: &str = "workitem.updated";
-/// A deletion and its undoing change whether there is a work item to follow, so the tracker is asked again. A comment
+/// The supported event types. A deletion or a restoration changes whether the work item exists, so it is read again. A comment
 /// changes neither assignee nor state.
 const SUPPORTED: [&str; 4] = [CREATED, UPDATED, "workitem.deleted", "workitem.restored"];
-/// Azure DevOps' event ids are GUIDs; anything longer is not one of them.
+/// The limit of an event's id. Azure DevOps uses GUIDs, which are shorter.
 const EVENT_ID_BYTES: usize = 128;
 
-/// An id that Postgres can hold and a person can read.
+/// Returns an event's id if Postgres can store it and a person can read it.
 fn event_id(id: &Value) -> Option<String> {
     let id = id.as_str()?;
     let right = !id.is_empty() && id.len() <= EVENT_ID_BYTES && id.bytes().all(|byte| byte.is_ascii_graphic());
     right.then(|| id.to_owned())
 }
 
-/// Compares with every secret, in constant time, so that neither a match's place nor a near miss shows.
+/// Compares with every secret in constant time, so that the time reveals neither which secret matches nor how closely.
 fn is_known_secret(given: Option<&str>, secrets: &[[u8; 32]]) -> bool {
     let Some(given) = given.and_then(|hex| HEXLOWER_PERMISSIVE.decode(hex.as_bytes()).ok()) else { return false };
     secrets.iter().fold(Choice::from(0), |found, secret| found | secret.as_slice().ct_eq(&given)).into()
 }
 
-/// A body that names collections or accounts must name the job's; one that names none is vouched for by its secret alone.
+/// Checks the account: a body that names collections or accounts must name the job's. For a body that names none, the secret
+/// alone decides.
 fn is_of_account(containers: Option<&Value>, account_id: &str) -> bool {
     let id = |container: &str| containers.and_then(|all| all.get(container)?.get("id")?.as_str());
     let mut named = [id("collection"), id("account")].into_iter().flatten().peekable();
     named.peek().is_none() || named.any(|id| id.eq_ignore_ascii_case(account_id))
 }
 
-/// Genuine events that are new are accepted, each id once.
+/// Accepts the genuine events that are new, each id once.
 fn sort(judged: Vec<Judged>, mut seen: HashSet<String>) -> HandledEvents {
     let mut handled = HandledEvents::default();
     for (index, Judged { event_id, verdict }) in judged.into_iter().enumerate() {

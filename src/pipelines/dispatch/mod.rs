@@ -1,4 +1,4 @@
-//! The pipeline `dispatch`: one incoming request, carried through ten stages.
+//! The pipeline `dispatch`: processes one incoming request in ten stages.
 
 pub mod check_account;
 mod event_resource;
@@ -31,7 +31,7 @@ pub use update_assignments::UpdateAssignments;
 use super::{DISPATCH, Dispatch};
 use crate::engine::Pipeline;
 
-/// ★ The ten stages in order, and the one beside them that a job without an account jumps to.
+/// ★ Returns the pipeline with its ten stages in order, and the stage outside that order to which a job without an account jumps.
 #[must_use]
 pub fn pipeline() -> Pipeline<Dispatch> {
     Pipeline::new("dispatch", DISPATCH)

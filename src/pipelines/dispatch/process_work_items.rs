@@ -1,10 +1,10 @@
-//! What is true in the tracker now, for each work item concerned? The present state decides, an event is only a hint: order,
-//! loss and repetition of events do not matter.
+//! Reads the present state of each work item concerned. The present state decides and an event is only a hint, so order, loss
+//! and repetition of events do not matter.
 //!
 //! *Needs*: `fetch_states`, `search_issues`, `handle_events`.
-//! *Effects*: none: it reads work items and the meaning of their states.
-//! *Safe to repeat*: a read; a newer answer is a better one, and revisions keep an older one from being applied after it. What was
-//! read is kept where the stage is interrupted.
+//! *Effects*: none. The stage reads work items and the categories of their states.
+//! *Safe to repeat*: the stage only reads. A repeat reads a newer state, and revisions prevent an older one from being applied
+//! after it. Pieces that were read are kept if the stage is interrupted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -29,58 +29,58 @@ pub struct ProcessWorkItems;
 /// The work items concerned.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessedWorkItems {
-    /// As they are now, by id.
+    /// The present work items, sorted by id.
     pub items: Vec<ProcessedWorkItem>,
-    /// Those that are deleted, or that the identity may not see, by id.
+    /// The work items that are deleted, or that the identity cannot see, sorted by id.
     pub deleted: Vec<i64>,
-    /// Those of which something cannot be read, by id: it stops none of the others.
+    /// The work items that are skipped in whole or in part, sorted by id; they do not stop the others.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub set_aside: Vec<SetAside>,
 }
 
-/// A work item as it is now.
+/// The present state of a work item.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessedWorkItem {
-    /// Revision, assignee, state, who changed it and when.
+    /// Revision, assignee, state, and the person and time of the last change.
     pub item: WorkItem,
-    /// What its state means; none where its type no longer has that state, or its type's states cannot be read.
+    /// The category of its state; `None` if its type no longer has that state, or if the states of its type cannot be read.
     pub category: Option<StateCategory>,
 }
 
-/// A work item of which something is left aside.
+/// A work item that is skipped in whole or in part.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SetAside {
-    /// Which one.
+    /// The work item.
     pub work_item_id: i64,
-    /// What is left aside, and why.
+    /// The skipped part and the reason.
     pub reason: SetAsideReason,
-    /// What Azure DevOps said, or what was expected of its answer.
+    /// The answer of Azure DevOps, or the expected and the actual form of its answer.
     pub detail: String,
 }
 
 words! {
-    /// Why something of a work item is left aside.
+    /// Why a work item is skipped in whole or in part.
     SetAsideReason {
-        /// All of it: a field that is needed is missing, or is not what the vendor describes.
+        /// The whole work item is skipped: a required field is missing, or does not have the documented form.
         Unreadable = "unreadable",
-        /// Its status: Azure DevOps does not tell what the states of its type mean.
+        /// Its status is skipped: Azure DevOps does not return the categories of its type's states.
         StatesUnavailable = "states_unavailable",
     }
 }
 
-/// What the states of a type mean in a project.
+/// The categories of a type's states in a project.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum TypeStates {
     Known(BTreeMap<String, StateCategory>),
-    /// What Azure DevOps said instead.
+    /// The refusal of Azure DevOps.
     Refused(String),
 }
 
-/// Of a (project, type).
+/// The states by (project, type).
 type States = BTreeMap<(String, String), TypeStates>;
 
-/// Of what is said of a work item that is set aside.
+/// The limit of [`SetAside::detail`].
 const DETAIL_BYTES: usize = 300;
 
 impl Stage for ProcessWorkItems {
@@ -88,7 +88,7 @@ impl Stage for ProcessWorkItems {
 
     const NAME: &'static str = "process_work_items";
     const NEEDS: &'static [&'static str] = &[FetchStates::NAME, SearchIssues::NAME, HandleEvents::NAME];
-    /// Up to six batches, and one call for each (project, type); each with its own deadline.
+    /// Covers up to six batches, and one call for each (project, type); each call has its own deadline.
     const TIMEOUT: Duration = Duration::from_secs(300);
     type Output = ProcessedWorkItems;
 
@@ -118,7 +118,7 @@ fn concerned(found: &FoundWorkItems, events: &HandledEvents) -> BTreeSet<i64> {
     found.work_item_ids.iter().copied().chain(events.accepted.iter().map(|event| event.work_item_id)).collect()
 }
 
-/// How many work items are left aside, whole or in part, by reason.
+/// Counts the work items that are skipped in whole or in part, by reason.
 fn reasons(processed: &ProcessedWorkItems) -> BTreeMap<String, u32> {
     let mut reasons = BTreeMap::from([("deleted".to_owned(), u32::try_from(processed.deleted.len()).unwrap_or(u32::MAX))]);
     for one in &processed.set_aside {
@@ -127,7 +127,7 @@ fn reasons(processed: &ProcessedWorkItems) -> BTreeMap<String, u32> {
     reasons
 }
 
-/// A type that Azure DevOps does not know, or does not show, stops none of the others.
+/// Reads the states of all types. A type that Azure DevOps does not know or does not show does not stop the others.
 async fn type_states(azure_devops: &mut SignedIn<'_>, account: &str, items: &[WorkItem]) -> Result<States, StageFault> {
     let mut states = States::new();
     let types: BTreeSet<(&str, &str)> = items.iter().map(|item| (item.project.as_str(), item.work_item_type.as_str())).collect();
@@ -156,7 +156,7 @@ fn processed(mut concerned: BTreeSet<i64>, read: WorkItems, states: &States) -> 
     let mut items = Vec::with_capacity(read.items.len());
     let mut set_aside = unreadable(&mut concerned, &read);
     for item in read.items {
-        // What was not asked for, or comes twice, is no business of this job.
+        // Work items that were not requested, and duplicates, are ignored.
         if !concerned.remove(&item.id) {
             continue;
         }
@@ -176,8 +176,8 @@ fn processed(mut concerned: BTreeSet<i64>, read: WorkItems, states: &States) -> 
     ProcessedWorkItems { items, deleted: concerned.into_iter().collect(), set_aside }
 }
 
-/// The work items that cannot be read, which are concerned no more. Where one does not even say which it is, each that is missing
-/// may be it: none of them is taken for deleted.
+/// Returns the work items that cannot be read, and removes them from `concerned`. If an unreadable one has no id, it may be any
+/// of the missing ones, so none of these counts as deleted.
 fn unreadable(concerned: &mut BTreeSet<i64>, read: &WorkItems) -> Vec<SetAside> {
     let aside = |work_item_id, why: &str| SetAside { work_item_id, reason: SetAsideReason::Unreadable, detail: why.to_owned() };
     let mut set_aside = Vec::new();

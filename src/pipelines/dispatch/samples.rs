@@ -1,4 +1,4 @@
-//! Values that the stages' unit tests start from.
+//! Sample values for the unit tests of stages.
 
 use time::macros::datetime;
 

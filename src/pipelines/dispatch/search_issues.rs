@@ -1,9 +1,9 @@
-//! Which work items match the request's search?
+//! Finds the work items that match the request's search.
 //!
 //! *Needs*: `fetch_states`.
-//! *Effects*: none: it reads Azure DevOps' search, and nothing where the request asks for nothing.
-//! *Safe to repeat*: a read; another answer is as good, since the work items' present state is read after it. Pages that were read
-//! are kept where the stage is interrupted.
+//! *Effects*: none. The stage calls the search of Azure DevOps, or makes no call if the request has no search.
+//! *Safe to repeat*: the stage only reads. A different answer is equally valid, because the present state of the work items is
+//! read afterwards. Pages that were read are kept if the stage is interrupted.
 
 use std::time::Duration;
 
@@ -19,10 +19,10 @@ use crate::providers::azure_devops::{SearchQuery, WorkItemSearch};
 #[derive(Debug, Clone, Copy)]
 pub struct SearchIssues;
 
-/// What the search found.
+/// The work items that the search found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FoundWorkItems {
-    /// Each once, ascending.
+    /// The ids in ascending order, without duplicates.
     pub work_item_ids: Vec<i64>,
 }
 
@@ -31,7 +31,7 @@ impl Stage for SearchIssues {
 
     const NAME: &'static str = "search_issues";
     const NEEDS: &'static [&'static str] = &[FetchStates::NAME];
-    /// Five pages, each with its own deadline and perhaps a refresh.
+    /// Covers five pages, each with its own deadline and possibly a refresh.
     const TIMEOUT: Duration = Duration::from_secs(120);
     type Output = FoundWorkItems;
 
@@ -52,7 +52,7 @@ impl Stage for SearchIssues {
     }
 }
 
-/// What is kept between two pages.
+/// The name of the piece that is kept between two pages.
 const SEARCH: &str = "search";
 
 fn query(search: &Search) -> SearchQuery {

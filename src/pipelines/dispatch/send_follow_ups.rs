@@ -1,8 +1,9 @@
-//! Child jobs for what has changed: assignees to other linked work items, messages to people, an answer to who clicked.
+//! Makes the follow-ups of the changes: assignees to other linked work items, messages to people, and an answer to a click.
 //!
 //! *Needs*: `check_account`, `fetch_states`, `sync_assignees`, `update_assignments`.
-//! *Effects*: none outside: the children are data, inserted by the commit; their ids derive from parent, generation, target.
-//! *Safe to repeat*: the same changes give the same targets, so a repeat cannot double a child.
+//! *Effects*: none outside Postgres. Follow-ups are data that the commit inserts; their ids derive from parent, generation and
+//! target.
+//! *Safe to repeat*: the same changes result in the same targets, so a repeat cannot duplicate a follow-up.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,10 +23,10 @@ use crate::tracker::{Applied, AssigneeChange, Destination, OutboundLink, StatusC
 #[derive(Debug, Clone, Copy)]
 pub struct SendFollowUps;
 
-/// What the job waits for; empty, and it is finished.
+/// The follow-ups that the job waits for; without any, the job is finished.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FollowUps {
-    /// The children's targets, in order.
+    /// The targets of the follow-ups, in order.
     pub targets: Vec<String>,
 }
 
@@ -62,7 +63,7 @@ impl Stage for SendFollowUps {
     }
 }
 
-/// What has changed in the end, by group: several work items of one job may have decided one after the other.
+/// The net changes by group: several work items of one job may have changed the same group in sequence.
 #[derive(Debug, Default)]
 struct NetChanges {
     assignees: BTreeMap<i64, AssigneeChange>,
@@ -86,12 +87,12 @@ impl NetChanges {
         assignees.chain(self.statuses.values().map(|change| change.organization_id)).collect()
     }
 
-    /// The assignees that are not what they were.
+    /// Returns the changes whose assignee differs from the previous one.
     fn new_assignees(&self) -> impl Iterator<Item = &AssigneeChange> {
         self.assignees.values().filter(|change| change.from != change.to)
     }
 
-    /// What who asked for it may know.
+    /// Returns the changes of one organization, which the requester may see.
     fn of_organization(&self, id: i64) -> Event {
         let assignees = self.new_assignees().filter(|change| change.organization_id == id).cloned().collect();
         let statuses = self.statuses.values().filter(|change| change.organization_id == id).cloned().collect();
@@ -99,11 +100,12 @@ impl NetChanges {
     }
 }
 
-/// The request speaks for its own organization. A group of another organization that is linked to the same work items is
-/// told of to that organization's defaults only: no tenant hears of another's groups.
+/// Returns the destinations by organization. The request names only destinations of its own organization. Changes of another
+/// organization's groups that are linked to the same work items go only to that organization's default destinations, so no tenant
+/// receives messages about another's groups.
 async fn destinations(tracker: &Tracker, request: &Request, own: i64, changed: &NetChanges) -> Result<Destinations, StageFault> {
     let mut destinations = Destinations::new();
-    // Looked up even where there is nothing to tell, so that a wrong name shows with the first job.
+    // Looked up even if nothing has changed, so that a wrong name shows with the first job.
     if let Some(names) = &request.notify {
         let known = if names.is_empty() { Vec::new() } else { tracker.destinations(own, Some(names)).await? };
         destinations.insert(own, named(names, &known, &request.organization)?);
@@ -117,7 +119,7 @@ async fn destinations(tracker: &Tracker, request: &Request, own: i64, changed: &
     Ok(destinations)
 }
 
-/// The ids of the named destinations, each once, in the request's order.
+/// Returns the ids of the named destinations in the request's order, without duplicates.
 fn named(names: &[String], known: &[Destination], organization: &str) -> Result<Vec<i64>, ProductFault> {
     let by_name: BTreeMap<&str, i64> = known.iter().map(|destination| (destination.name.as_str(), destination.id)).collect();
     let (mut ids, mut missing) = (Vec::new(), Vec::new());
@@ -134,7 +136,7 @@ fn named(names: &[String], known: &[Destination], organization: &str) -> Result<
     Err(ProductFault::UnknownDestination { names: missing, organization: organization.to_owned() })
 }
 
-/// One for each (destination, changed group, kind of change).
+/// Returns one notice for each (destination, changed group, kind of change).
 fn notices(changed: &NetChanges, plan: &Plan, destinations: &Destinations) -> Vec<Notice> {
     let assignees = changed
         .new_assignees()
@@ -158,7 +160,7 @@ fn happened_at(plan: &Plan, group_id: i64, work_item_id: i64) -> Option<OffsetDa
     link.map(|link| link.changed_date)
 }
 
-/// Each other work item of a group whose assignee changed, and each one that has fallen behind its group.
+/// Returns a follow-up for each other work item of a group whose assignee changed, and for each one that is behind its group.
 fn syncs(
     changed: &NetChanges,
     applied: &Applied,

@@ -1,8 +1,8 @@
-//! The job's answer to "no account" or "no accounts": a configuration template. The job then waits until somebody chooses.
+//! Makes a configuration template for a job without a usable account. The job then waits until a person chooses an account.
 //!
-//! *Needs*: `check_account`; `fetch_states` and `get_accounts` where they have run.
-//! *Effects*: none; the engine announces the template with the wait, and a follow-up asks the person who clicked, if one did.
-//! *Safe to repeat*: it only puts together what earlier stages have found.
+//! *Needs*: `check_account`; `fetch_states` and `get_accounts` if they have run.
+//! *Effects*: none. The engine announces the template with the wait; if a click created the job, a follow-up asks that person.
+//! *Safe to repeat*: the stage only combines the output of earlier stages.
 
 use maud::{Markup, html};
 use serde::{Deserialize, Serialize};
@@ -33,38 +33,38 @@ words! {
         NoIdentity = "no_identity",
         /// The organization does not have the identity that the request names.
         UnknownIdentity = "unknown_identity",
-        /// The identity may use no account at all.
+        /// The identity may not use any account.
         NoAccounts = "no_accounts",
         /// The identity may use accounts, but not this one.
         AccountNotUsable = "account_not_usable",
     }
 }
 
-/// What a person must know to choose.
+/// The information that a person needs to choose an account.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Configuration {
-    /// Why it is asked for.
+    /// Why the job asks for configuration.
     pub reason: Reason,
-    /// Whether the identity is known to have no account to choose from.
+    /// Whether it is known that the identity may not use any account.
     pub no_accounts: bool,
-    /// The accounts the identity may use, by name; empty where that is not known.
+    /// The accounts that the identity may use, sorted by name; empty if they are unknown.
     pub choices: Vec<UsableAccount>,
-    /// What is to be filled in.
+    /// The fields to fill in.
     pub fields: Vec<Field>,
     /// What to do, in a sentence or two.
     pub help: String,
-    /// The same as a small HTML form.
+    /// The template as a small HTML form.
     pub html: String,
 }
 
-/// Something to be filled in.
+/// A field to fill in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Field {
-    /// As `configure` takes it.
+    /// The name that `configure` takes.
     pub name: String,
-    /// As shown.
+    /// The display name.
     pub label: String,
-    /// Whether it must be given.
+    /// Whether a value is required.
     pub required: bool,
 }
 
@@ -92,7 +92,7 @@ fn until_configured(job: JobId) -> Then {
     Then::Wait { on, resume_at: CheckAccount::NAME }
 }
 
-/// The same to who clicked.
+/// Returns the same question as a message to the person who clicked.
 fn question(configuration: &Configuration, job: JobId) -> Notice {
     let choice = |usable: &UsableAccount| Choice { account_id: usable.account_id.clone(), name: usable.name.clone() };
     let choices = configuration.choices.iter().map(choice).collect();
@@ -141,7 +141,7 @@ fn help(reason: Reason, no_accounts: bool, job: JobId) -> String {
     )
 }
 
-/// Everything in it is data and is escaped.
+/// Renders the form. All values are data and are escaped.
 fn form(choices: &[UsableAccount], fields: &[Field], help: &str, job: JobId) -> Markup {
     html! {
         form method="post" action=(format!("/api/v1/jobs/{job}/configure")) {

@@ -1,8 +1,8 @@
-//! Which groups, which users: the plan.
+//! Plans the assignees and statuses of the linked groups.
 //!
 //! *Needs*: `fetch_states`, `process_work_items`.
-//! *Effects*: none: the plan is applied by `update_assignments`.
-//! *Safe to repeat*: it only reads our own tables; what moves meanwhile is seen when the plan is applied.
+//! *Effects*: none. `update_assignments` applies the plan.
+//! *Safe to repeat*: the stage only reads our own tables, and applying the plan detects changes that were made meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -20,12 +20,12 @@ use crate::tracker::{AssigneePlan, LinkedGroup, PlannedLink, StatusPlan, assigne
 #[derive(Debug, Clone, Copy)]
 pub struct SyncAssignees;
 
-/// What is to be applied; empty where no group is linked to the work items.
+/// The changes to apply; empty if no group is linked to the work items.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
-    /// One for each (group, work item), by group and work item.
+    /// One entry for each (group, work item), sorted by group and work item.
     pub links: Vec<PlannedLink>,
-    /// The organization of each group: follow-ups act and speak as the group's own, whoever sent the request.
+    /// The organization of each group: follow-ups act for the group's organization, which may differ from the request's.
     pub organizations: BTreeMap<i64, i64>,
 }
 
@@ -56,7 +56,7 @@ impl Stage for SyncAssignees {
     }
 }
 
-/// Each (project, e-mail) to look up, once.
+/// Returns each (project, e-mail) to look up, without duplicates.
 fn wanted(groups: &[LinkedGroup], items: &HashMap<i64, ProcessedWorkItem>) -> Vec<(i64, String)> {
     let wish = |group: &LinkedGroup| {
         let email = items.get(&group.work_item_id)?.item.assigned_to.email()?;
@@ -83,7 +83,7 @@ fn plan(groups: &[LinkedGroup], items: &HashMap<i64, ProcessedWorkItem>, members
     Plan { links: groups.iter().filter_map(link).collect(), organizations }
 }
 
-/// Work items that decide about no group, and links whose assignee is nobody here.
+/// Counts the work items without a linked group, and the links whose assignee is not a user of the tracker.
 fn left_aside(plan: &Plan, items: &HashMap<i64, ProcessedWorkItem>) -> BTreeMap<String, u32> {
     let linked: HashSet<i64> = plan.links.iter().map(|link| link.work_item_id).collect();
     let not_linked = items.keys().filter(|id| !linked.contains(id)).count();
@@ -109,7 +109,8 @@ fn assignee_plan(group: &LinkedGroup, assignee: &Assignee, members: &Members) ->
     )
 }
 
-/// Not-done → done resolves, done → not-done unresolves; where nothing was applied yet, only done says something.
+/// Returns the change of status: not-done → done resolves, done → not-done unresolves. If nothing was applied yet, only done
+/// causes a change.
 fn status_plan(group: &LinkedGroup, now: Option<StateCategory>) -> StatusPlan {
     let Some(now) = now.filter(|_| group.settings.status_inbound) else { return StatusPlan::None };
     match (group.applied_category.as_deref().map(is_done_category), now.is_done()) {
@@ -119,12 +120,12 @@ fn status_plan(group: &LinkedGroup, now: Option<StateCategory>) -> StatusPlan {
     }
 }
 
-/// As a word. A state without a meaning leaves the category as it was last applied.
+/// Returns the category as a word. A state without a category leaves the last applied one.
 fn category_word(group: &LinkedGroup, now: Option<StateCategory>) -> String {
     now.map_or_else(|| group.applied_category.clone().unwrap_or_default(), |category| word(category).to_owned())
 }
 
-/// The vendor's own word, which the tracker's tables keep.
+/// Returns the vendor's word, which the tracker's tables store.
 const fn word(category: StateCategory) -> &'static str {
     match category {
         StateCategory::Proposed => "Proposed",
@@ -136,7 +137,8 @@ const fn word(category: StateCategory) -> &'static str {
     }
 }
 
-/// The assignee as the ledger of our own writes has it, `None` for nobody. Somebody who cannot be told is not nobody.
+/// Returns the assignee in the form that the ledger of our own writes stores, `None` if unassigned. A person without a name or an
+/// address does not count as unassigned.
 pub(crate) fn as_written(assignee: &Assignee) -> Option<String> {
     match assignee {
         Assignee::Unassigned => None,
@@ -144,7 +146,7 @@ pub(crate) fn as_written(assignee: &Assignee) -> Option<String> {
     }
 }
 
-/// Names come from the tracker, in any length.
+/// The limit of a stored reason, which contains names of any length.
 const REASON_BYTES: usize = 500;
 
 fn reason(text: &str) -> String {

@@ -1,15 +1,16 @@
-//! Applies the plan, in one transaction: assignees, subscriptions, statuses, activity; the events count as seen.
+//! Applies the plan in one transaction: assignees, subscriptions, statuses and activity. The same transaction marks the events as
+//! seen.
 //!
 //! *Needs*: `fetch_states`, `handle_events`, `sync_assignees`.
-//! *Effects*: none outside. Our own tables (K0): the changes are data, applied in the commit that stores the checkpoint.
-//! *Safe to repeat*: changes and checkpoint are one transaction, and each link takes only a revision newer than its last.
+//! *Effects*: none outside Postgres. The changes to our own tables (K0) are data, which the commit of the checkpoint applies.
+//! *Safe to repeat*: changes and checkpoint are one transaction, and a link accepts only a revision newer than its last one.
 
 use super::{FetchStates, HandleEvents, SyncAssignees};
 use crate::engine::{Context, Stage, StageOutcome, StageResult};
 use crate::pipelines::Dispatch;
 use crate::tracker::{Applied, Changes};
 
-/// The stage. Its output is what applying the plan has changed.
+/// The stage. Its output lists the changes that applying the plan has made.
 #[derive(Debug, Clone, Copy)]
 pub struct UpdateAssignments;
 

@@ -1,11 +1,11 @@
 //! Delivers the message through its destination's channel.
 //!
 //! *Needs*: `render_message`.
-//! *Effects*: the class its channel declares (K1, K2 or K3), key from job, generation, stage and `destination:{id}`; for an
-//! answer to a click, `interaction:{job}`.
-//! *Safe to repeat*: K2 goes out with the same key; before a K3 whose outcome is unknown is repeated, the engine records that
-//! a duplicate is possible, or parks the job where the destination wishes to hold. Where some recipients are refused for now, the
-//! others' names are kept with the job, and a repeat is for the rest alone.
+//! *Effects*: the class that the channel declares (K1, K2 or K3). The key derives from job, generation, stage and
+//! `destination:{id}`, or `interaction:{job}` for an answer to a click.
+//! *Safe to repeat*: a keyed delivery is repeated with the same key. Before an at-least-once delivery with an unknown outcome is
+//! repeated, the engine records that a duplicate is possible, or parks the job if the destination's policy is `hold`. If some
+//! recipients are refused for now, the names of the others are kept with the job, and a repeat delivers only to the rest.
 
 use std::time::Duration;
 
@@ -27,23 +27,23 @@ use crate::tracker::Destination;
 #[derive(Debug, Clone, Copy)]
 pub struct DeliverMessage;
 
-/// Where the message is.
+/// The result of a delivery.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeliveredMessage {
-    /// Whose it is.
+    /// The recipient of the message.
     #[serde(flatten)]
     pub to: Recipient,
-    /// The other side's name for the message, where it has one.
+    /// The provider's id of the message, if it returns one.
     pub message_id: Option<String>,
-    /// Recipients that are refused for good; the others have the message.
+    /// Recipients that are refused permanently; the others have received the message.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refused: Vec<RefusedRecipient>,
 }
 
-/// The piece that is kept of an unfinished delivery: who has the message.
+/// The name of the kept piece of an unfinished delivery: the recipients that have received the message.
 const DELIVERED_TO: &str = "delivered_to";
 
-/// The longest delivery, whatever the setting says; the stage's own limit leaves room for the look before it.
+/// The upper limit of a delivery, regardless of the setting; the stage's own timeout leaves room for the reads before it.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 
 impl Stage for DeliverMessage {
@@ -51,7 +51,7 @@ impl Stage for DeliverMessage {
 
     const NAME: &'static str = "deliver_message";
     const NEEDS: &'static [&'static str] = &[RenderMessage::NAME];
-    /// About a day, too, but at most an hour apart: people wait for messages after an outage.
+    /// Retries for about a day, like other stages, but at most an hour apart: people wait for messages after an outage.
     const RETRY: RetryPolicy = RetryPolicy { attempts: 30, base: Duration::from_secs(1), cap: Duration::from_secs(3600) };
     const TIMEOUT: Duration = Duration::from_secs(30);
     const EFFECT: Option<EffectClass> = Some(EffectClass::AtLeastOnce);
@@ -106,12 +106,12 @@ fn warn_of(refused: &[RefusedRecipient], destination: &Destination) {
         destination.kind,
         recipients.refused = recipients.join(", "),
         said = refused.first().map(|recipient| recipient.said.as_str()),
-        "a message is delivered without the recipients that are refused for good; register the destination without them"
+        "a message was not delivered to recipients that are refused permanently; register the destination without them"
     );
 }
 
-/// Each registered destination is slow or held alone, whichever organization's job the message is of, or with all that its channel
-/// says are limited together; the clicks of an organization share a place.
+/// Returns the scope in which calls are limited and held. Each registered destination has its own, for the messages of all jobs,
+/// unless its channel declares a limit that several destinations share. The clicks of an organization share one scope.
 fn scope(destination: &Destination, to: Recipient, channel: &dyn Channel) -> Scope {
     let organization = &destination.organization;
     let scope = match to {
@@ -121,7 +121,8 @@ fn scope(destination: &Destination, to: Recipient, channel: &dyn Channel) -> Sco
     scope.limited_with(channel.shared_limit(&config(destination)))
 }
 
-/// Discord counts from the click, which comes before its job is accepted; who is later than that need not try.
+/// Refuses an answer after the click's token has expired. Discord counts from the click, which precedes the acceptance of its
+/// job, so a later call cannot succeed.
 fn in_time(to: Recipient, now: OffsetDateTime) -> Result<(), ProductFault> {
     match to {
         Recipient::Interaction(job) if now - job.accepted_at() >= TOKEN_LIFE => Err(ProductFault::InteractionExpired(job)),
@@ -129,7 +130,7 @@ fn in_time(to: Recipient, now: OffsetDateTime) -> Result<(), ProductFault> {
     }
 }
 
-/// Facts that the ledger keeps.
+/// The details that the ledger stores with the intent.
 #[derive(Serialize)]
 struct Detail<'a> {
     #[serde(flatten)]
@@ -159,13 +160,13 @@ fn intent(
         class: channel.class(&config),
         keyed_for: channel.keyed_for(&config),
         resource: resource(to),
-        detail: serde_json::to_value(Detail { to, destination: name, kind }).expect("an id and texts have a JSON form"),
+        detail: serde_json::to_value(Detail { to, destination: name, kind }).expect("an id and strings have a JSON form"),
         unknown: unknown_policy(destination)?,
         timeout,
     })
 }
 
-/// The answers to one click may be edits of one message: they go out one after the other.
+/// Returns the resource that serializes answers: the answers to one click may edit the same message.
 fn resource(to: Recipient) -> Option<String> {
     matches!(to, Recipient::Interaction(_)).then(|| to.target())
 }
@@ -178,7 +179,7 @@ fn unknown_policy(destination: &Destination) -> Result<UnknownPolicy, ProductFau
     }
 }
 
-/// How its channel sees a destination.
+/// Returns a destination's configuration in the form that its channel takes.
 pub(in crate::pipelines) fn config(destination: &Destination) -> ChannelConfig {
     let Destination { config, secret, previous_secret, .. } = destination;
     ChannelConfig { public: config.clone(), secret: secret.clone(), previous_secret: previous_secret.clone() }
@@ -194,7 +195,7 @@ mod tests {
     use crate::job::JobId;
     use crate::providers::channel::{BadConfig, Message, Rendered};
 
-    /// Keyed for a minute; delivers nothing.
+    /// A channel that is keyed for a minute and delivers nothing.
     struct Pigeon;
 
     impl Channel for Pigeon {

@@ -21,16 +21,16 @@ use crate::tracker::{AssigneeChange, Clicked, Destination, StatusChange};
 /// The pipeline's name.
 pub const NAME: &str = "messaging";
 
-/// ★ The stages in order.
+/// ★ Returns the pipeline with its stages in order.
 #[must_use]
 pub fn pipeline() -> Pipeline<Dispatch> {
     Pipeline::new(NAME, MESSAGING).then(RenderMessage).then(DeliverMessage)
 }
 
-/// The payload: what to tell whom.
+/// The payload: an event and its recipient.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Notice {
-    /// Whom.
+    /// The recipient.
     #[serde(flatten)]
     pub to: Recipient,
     /// When the work item changed, by the tracker's clock.
@@ -40,18 +40,18 @@ pub struct Notice {
     pub event: Event,
 }
 
-/// Who is told.
+/// The recipient of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Recipient {
     /// A registered destination, by row id.
     DestinationId(i64),
-    /// The person whose click made this job. The job's payload has what answers it, sealed: it is in no other place.
+    /// The person whose click created this job. The token for the answer is sealed in that job's payload and stored nowhere else.
     Interaction(JobId),
 }
 
 impl Recipient {
-    /// As effects name it.
+    /// Returns the target by which effects name this recipient.
     #[must_use]
     pub fn target(self) -> String {
         match self {
@@ -61,7 +61,7 @@ impl Recipient {
     }
 }
 
-/// What happened: one template for each.
+/// What happened. Each variant has a template.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Event {
@@ -69,48 +69,48 @@ pub enum Event {
     Assignee(AssigneeChange),
     /// A group's status changed.
     Status(StatusChange),
-    /// All that a job has changed in its own organization, or nothing.
+    /// All changes of a job in its own organization; may be none.
     StageOutcome {
         /// Groups whose assignee changed.
         assignees: Vec<AssigneeChange>,
         /// Groups whose status changed.
         statuses: Vec<StatusChange>,
     },
-    /// A job waits for somebody to choose an account.
+    /// A job waits until a person chooses an account.
     Configuration(Question),
 }
 
-/// Which account?
+/// The question which account a job should use.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Question {
-    /// Why it is asked, as a word.
+    /// The reason for the question, as a word.
     pub reason: String,
     /// What to do, in a sentence or two.
     pub help: String,
-    /// What there is to choose from, as far as it is known.
+    /// The accounts to choose from, as far as they are known.
     pub choices: Vec<Choice>,
 }
 
 /// An account to choose.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Choice {
-    /// As `configure` takes it.
+    /// The id that `configure` takes.
     pub account_id: String,
-    /// As shown.
+    /// The display name.
     pub name: String,
 }
 
 impl Notice {
-    /// An answer to the person whose click made `job`.
+    /// Returns an answer to the person whose click created `job`.
     #[must_use]
     pub const fn answer(job: JobId, event: Event) -> Self {
         Self { to: Recipient::Interaction(job), happened_at: None, event }
     }
 
-    /// The follow-up that carries it out. Its target names all that tells it from others.
+    /// Returns the follow-up that delivers this notice. Its target distinguishes it from the other follow-ups of the job.
     ///
     /// # Panics
-    /// Never: the years of a `System.ChangedDate` are those of RFC 3339, from which it was read.
+    /// Never: `System.ChangedDate` was parsed from RFC 3339, so its year can be formatted.
     #[must_use]
     pub fn child(&self) -> Child {
         let to = match self.to {
@@ -123,12 +123,13 @@ impl Notice {
             Event::StageOutcome { .. } => "outcome".to_owned(),
             Event::Configuration(_) => "configuration".to_owned(),
         };
-        let payload = serde_json::to_value(self).expect("numbers, texts and an RFC 3339 date have a JSON form");
+        let payload = serde_json::to_value(self).expect("numbers, strings and an RFC 3339 date can be serialized as JSON");
         Child { pipeline: NAME, target: format!("{NAME}:{to}:{about}"), payload }
     }
 }
 
-/// The destination as it is now, with its channel, for a message of a job of `organization`. Its secret is never part of a checkpoint.
+/// Returns the present destination and its channel, for a message of a job of `organization`. The destination's secret is never
+/// part of a checkpoint.
 async fn destination<'a>(
     services: &'a Services,
     organization: &str,
@@ -147,7 +148,7 @@ async fn destination<'a>(
     Ok((destination, channel))
 }
 
-/// The destination that a request brings itself, where it came from a click.
+/// Returns the destination that a request from a click carries itself.
 async fn clicked(services: &Services, organization: &str, job: JobId) -> Result<Destination, StageFault> {
     let Clicked { application_id, message_id, token } =
         services.tracker.interaction(job).await?.ok_or(ProductFault::InteractionGone(job))?;
@@ -159,7 +160,7 @@ async fn clicked(services: &Services, organization: &str, job: JobId) -> Result<
         config: json!({ "application_id": application_id, "message_id": message_id }),
         secret: Some(token),
         previous_secret: None,
-        // Only one person sees a second copy, and it says the same.
+        // A duplicate has the same text, and only one person sees it.
         unknown_policy: "resend".to_owned(),
         disabled: false,
     })

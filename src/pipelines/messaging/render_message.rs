@@ -1,7 +1,7 @@
-//! The message in its channel's own form: escaped, within its limits.
+//! Renders the message in its channel's form: escaped, and within the channel's limits.
 //!
 //! *Needs*: nothing.
-//! *Effects*: none: it reads the destination's kind and puts text together.
+//! *Effects*: none. The stage reads the destination's kind and formats text.
 //! *Safe to repeat*: the same payload and kind give the same text.
 
 use serde::{Deserialize, Serialize};
@@ -15,12 +15,12 @@ use crate::providers::channel::Rendered;
 #[derive(Debug, Clone, Copy)]
 pub struct RenderMessage;
 
-/// What will be delivered, byte for byte, however often it is tried.
+/// The rendered message. All attempts deliver the same bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RenderedMessage {
     /// The channel's kind.
     pub kind: String,
-    /// In that channel's form.
+    /// The message in that channel's form.
     pub rendered: Rendered,
 }
 

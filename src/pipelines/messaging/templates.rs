@@ -1,4 +1,4 @@
-//! One template per kind of event. They make data: escaping and limits are the channel's business.
+//! One template per kind of event. Templates return data; the channel escapes it and applies its limits.
 
 use serde_json::json;
 
@@ -92,7 +92,7 @@ fn decided_by(work_item_id: i64) -> String {
     format!("Work item {work_item_id} in Azure DevOps decided.")
 }
 
-/// Names may hold anything; a title is one line.
+/// Joins the lines of a text: names may contain any character, and a title is one line.
 fn one_line(text: &str) -> String {
     text.split(|c: char| c.is_control()).filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
 }

@@ -5,13 +5,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{API_VERSION, AzureDevOps, AzureDevOpsFault, Caller, List, Operation, address};
 
-/// An account (also called organization or collection) a member may use.
+/// An account (the vendor also calls it organization or collection) that a member may use.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Account {
-    /// The id.
+    /// The account's id.
     #[serde(alias = "accountId")]
     pub id: String,
-    /// The name, as it stands in addresses.
+    /// The name, as in addresses.
     #[serde(alias = "accountName")]
     pub name: String,
 }

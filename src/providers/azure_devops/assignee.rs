@@ -1,4 +1,4 @@
-//! Who a work item is assigned to, in every form `System.AssignedTo` is met in.
+//! The assignee of a work item, parsed from every format of `System.AssignedTo`.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -7,20 +7,20 @@ use serde_json::value::RawValue;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Assignee {
-    /// Nobody.
+    /// The work item has no assignee.
     Unassigned,
-    /// Somebody. Where every part is missing, somebody who cannot be told: matching nobody, never "nobody".
+    /// A person. If every part is missing, an unidentified person, who matches no user and is not the same as `Unassigned`.
     Person {
-        /// As people read it.
+        /// The display name.
         display_name: Option<String>,
         /// The e-mail address, as written.
         email: Option<String>,
-        /// What Azure DevOps knows the person by: an e-mail address, or on premises `DOMAIN\user`.
+        /// The unique name in Azure DevOps: an e-mail address, or on premises `DOMAIN\user`.
         unique_name: Option<String>,
     },
 }
 
-/// An identity object. A part that is no text is none.
+/// An identity object. A part that is not a string counts as missing.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Identity<'a> {
@@ -45,9 +45,9 @@ impl From<Identity<'_>> for Assignee {
 }
 
 impl Assignee {
-    /// Reads a field's value: an identity object, `Name <mail>`, `Name <DOMAIN\user>`, a bare name or address; null, empty
-    /// or blank is nobody. Never fails: a value of another kind is somebody who cannot be told, so that nonsense unassigns
-    /// nobody.
+    /// Parses the value of a field: an identity object, `Name <mail>`, `Name <DOMAIN\user>`, or a bare name or address. Null,
+    /// empty and blank values are `Unassigned`. Never fails: any other value is an unidentified person, so that an invalid value
+    /// does not remove an assignee.
     #[must_use]
     pub fn read(field: Option<&RawValue>) -> Self {
         let Some(field) = field.map(RawValue::get) else { return Self::Unassigned };
@@ -61,13 +61,13 @@ impl Assignee {
         }
     }
 
-    /// As [`Assignee::read`], of a value that has been read already.
+    /// As [`Assignee::read`], of a value that has been parsed already.
     #[cfg(test)]
     pub(crate) fn parse(value: &serde_json::Value) -> Self {
         Self::read(serde_json::value::to_raw_value(value).ok().as_deref())
     }
 
-    /// The e-mail address, where one is known.
+    /// Returns the e-mail address, if it is known.
     #[must_use]
     pub fn email(&self) -> Option<&str> {
         match self {
@@ -76,7 +76,7 @@ impl Assignee {
         }
     }
 
-    /// What tells this person from others: the unique name, or else the name people read.
+    /// Returns the name that identifies the person: the unique name, or else the display name.
     #[must_use]
     pub fn label(&self) -> Option<&str> {
         match self {
@@ -99,8 +99,8 @@ impl Assignee {
     }
 }
 
-/// `Name <account>` in two, by the last `<`: names may hold brackets, accounts do not. What stands in the brackets must be
-/// an account, or they belong to the name.
+/// Splits `Name <account>` at the last `<`: names may contain brackets, accounts do not. If the brackets do not contain an
+/// account, they belong to the name.
 fn split_account(text: &str) -> Option<(&str, &str)> {
     let (name, account) = text.strip_suffix('>')?.rsplit_once('<')?;
     let account = account.trim();
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn every_form_met_in_the_wild_is_read() {
+    fn every_known_format_is_parsed() {
         let mail = "someone@example.com";
         for (value, expected) in [
             (json!({"displayName": "Some One", "uniqueName": mail, "descriptor": "aad.x"}), person("Some One", mail, mail)),
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_nobody_and_nonsense_is_not() {
+    fn empty_values_are_unassigned_and_invalid_ones_are_an_unidentified_person() {
         for value in [json!(null), json!(""), json!("  "), json!({})] {
             assert_eq!(Assignee::parse(&value), Assignee::Unassigned, "{value}");
         }
@@ -165,24 +165,24 @@ mod tests {
     }
 
     #[test]
-    fn a_field_that_is_not_there_is_nobody_and_white_space_means_nothing() {
+    fn a_missing_field_is_unassigned_and_white_space_is_ignored() {
         let read = |text: &str| Assignee::read(Some(serde_json::from_str(text).unwrap()));
         assert_eq!(Assignee::read(None), Assignee::Unassigned);
         assert_eq!((read(" null "), read("{ \n }")), (Assignee::Unassigned, Assignee::Unassigned));
         assert_eq!(read(" { \"displayName\" : \"A\\u0041\" } "), person("AA", "", ""));
-        assert_eq!(read(r#"{"uniqueName": "a@x.example", "uniqueName": "b@x.example"}"#), person("", "", ""), "said twice");
+        assert_eq!(read(r#"{"uniqueName": "a@x.example", "uniqueName": "b@x.example"}"#), person("", "", ""), "a duplicate part");
     }
 
     proptest! {
         #[test]
-        fn a_mail_comes_back_whatever_the_name(name in any::<String>(), mail in "[a-zA-Z0-9._+-]{1,20}@[a-z0-9.äß-]{1,20}") {
+        fn a_mail_address_is_parsed_with_any_name(name in any::<String>(), mail in "[a-zA-Z0-9._+-]{1,20}@[a-z0-9.äß-]{1,20}") {
             let text = format!("{name} <{mail}>");
             let assignee = Assignee::parse(&json!(text));
             prop_assert_eq!(assignee.email(), Some(mail.as_str()));
         }
 
         #[test]
-        fn any_text_is_read(text in any::<String>()) {
+        fn any_text_is_parsed(text in any::<String>()) {
             let assignee = Assignee::parse(&json!(text));
             prop_assert_eq!(assignee == Assignee::Unassigned, text.trim().is_empty());
         }

@@ -1,4 +1,4 @@
-//! What can go wrong with a call to Azure DevOps, and how its refusals are told apart.
+//! The faults of calls to Azure DevOps, and how its refusals are distinguished.
 
 use std::fmt;
 
@@ -12,64 +12,64 @@ use crate::providers::said::Said;
 /// A call to Azure DevOps failed.
 #[derive(Debug, thiserror::Error)]
 pub enum AzureDevOpsFault {
-    /// The access token is not (or no longer) accepted for this call: 401, 203, or a sign-in page instead of an answer. Whether it
-    /// is the token or its owner's rights cannot be told from one answer.
+    /// The access token is not (or no longer) accepted for this call: 401, 203, or a sign-in page instead of an answer. One
+    /// answer does not show whether the token is invalid or its owner has no access.
     #[error("azure_devops: the access token is not accepted: {0}")]
     Unauthorized(Unauthorized),
-    /// A sign-in page or a redirect to one, although the token is accepted elsewhere and was renewed.
-    #[error("azure_devops: the access token is valid, and yet the account {0}")]
+    /// A sign-in page or a redirect to one, although the token is accepted elsewhere and was refreshed.
+    #[error("azure_devops: the access token is valid, but the account {0}")]
     SignInPage(Unauthorized),
-    /// The token is refused, and whether it is good could not be found out.
-    #[error("azure_devops: the access token is not accepted: {refusal}; whether it is valid could not be found out")]
+    /// The token is refused, and its validity could not be checked.
+    #[error("azure_devops: the access token is not accepted: {refusal}; its validity could not be checked")]
     Unverified {
         /// The refusal.
         refusal: Unauthorized,
-        /// What came in place of its owner's profile.
+        /// The fault of the request for the owner's profile.
         #[source]
         why: Box<AzureDevOpsFault>,
     },
-    /// The token is good, and its owner may not do this.
+    /// The token is valid, but its owner has no access.
     #[error("azure_devops: the access token is valid, but its owner has no access: {0}")]
     NoAccess(Unauthorized),
-    /// The work item is no longer at the revision the change was made for.
-    #[error("azure_devops: the work item's revision has moved on: {0}")]
+    /// The work item is no longer at the revision that the change was made for.
+    #[error("azure_devops: the work item's revision has changed: {0}")]
     RevisionMoved(Said),
-    /// The work item is not there any more, or the token may not see it.
+    /// The work item does not exist any more, or the token may not see it.
     #[error("azure_devops: the work item is gone: {0}")]
     WorkItemGone(Said),
-    /// The search answers, but not with what is there.
+    /// The search answers without complete results, because its index is not ready.
     #[error("azure_devops: the search is not ready: infoCode {code}, {meaning}")]
     SearchNotReady {
-        /// The vendor's number.
+        /// The vendor's `infoCode`.
         code: i64,
-        /// The vendor's words for it.
+        /// The vendor's text for it.
         meaning: &'static str,
     },
-    /// The search cannot be carried out as it was asked for.
+    /// The vendor refuses the query.
     #[error("azure_devops: the search is refused: infoCode {code}, {meaning}")]
     SearchRefused {
-        /// The vendor's number.
+        /// The vendor's `infoCode`.
         code: i64,
-        /// The vendor's words for it.
+        /// The vendor's text for it.
         meaning: &'static str,
     },
-    /// There are more users than are looked through.
+    /// The organization has more users than are searched.
     #[error("azure_devops: the organization has more than {0} pages of users")]
     TooManyUsers(usize),
-    /// It was not called.
+    /// The governor did not admit the call.
     #[error(transparent)]
     Governor(#[from] GovernorFault),
-    /// What can happen to any call.
+    /// A fault that any HTTP call can have.
     #[error(transparent)]
     Http(#[from] HttpFault),
 }
 
-/// A refusal of what was asked for.
+/// A refusal of a request for its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refused<'a> {
-    /// The HTTP status; none where it could not even be sent.
+    /// The HTTP status; `None` if the request could not be sent.
     pub status: Option<u16>,
-    /// What Azure DevOps said, or why it could not be sent.
+    /// The explanation of Azure DevOps, or the reason why the request could not be sent.
     pub said: &'a str,
 }
 
@@ -82,13 +82,13 @@ impl fmt::Display for Refused<'_> {
     }
 }
 
-/// An answer in place of which a signed-in caller would have got another one.
+/// An answer to a caller that is not signed in.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("answered {status}{}", if said.is_empty() { " with a sign-in page".to_owned() } else { format!(": {said}") })]
 pub struct Unauthorized {
     /// The HTTP status.
     pub status: u16,
-    /// What the vendor said; nothing where it showed a sign-in page.
+    /// The vendor's explanation; empty for a sign-in page.
     pub said: Said,
 }
 
@@ -125,7 +125,7 @@ impl Fault for AzureDevOpsFault {
         match self {
             Self::Unauthorized(_) => "Sign the identity in again.".to_owned(),
             Self::SignInPage(_) => {
-                "Azure DevOps shows its sign-in page for this account; it is tried again by itself.".to_owned()
+                "Azure DevOps shows its sign-in page for this account; the job is retried automatically.".to_owned()
             }
             Self::Unverified { why, .. } => why.hint(),
             Self::NoAccess(_) => {
@@ -133,11 +133,13 @@ impl Fault for AzureDevOpsFault {
                  application access), or have the installation act as another identity; then retry."
                     .to_owned()
             }
-            Self::RevisionMoved(_) => "Somebody else changed the work item; it is read again by itself.".to_owned(),
-            Self::WorkItemGone(_) => "The work item is read again by itself.".to_owned(),
-            Self::SearchNotReady { .. } => "Azure DevOps is building its search index; it is tried again by itself.".to_owned(),
+            Self::RevisionMoved(_) => "Another change came first; the job reads the work item again automatically.".to_owned(),
+            Self::WorkItemGone(_) => "The job reads the work item again automatically.".to_owned(),
+            Self::SearchNotReady { .. } => {
+                "Azure DevOps is building its search index; the job is retried automatically.".to_owned()
+            }
             Self::SearchRefused { .. } => "Correct the search of the request and publish it with a new dedupe_key.".to_owned(),
-            Self::TooManyUsers(_) => "Assign by hand: the organization has too many users to look through.".to_owned(),
+            Self::TooManyUsers(_) => "Assign by hand: the organization has too many users to search.".to_owned(),
             Self::Governor(fault) => fault.hint(),
             Self::Http(fault) => fault.hint(),
         }
@@ -161,8 +163,8 @@ impl Fault for AzureDevOpsFault {
 }
 
 impl AzureDevOpsFault {
-    /// What is wrong with what was asked for, where the same would be said of it again: nothing about the token, the
-    /// destination's health or the way to it.
+    /// Returns the refusal of the request's content, which a repetition would get again. `None` for faults of the token, of the
+    /// host or of the network.
     #[must_use]
     pub fn refused(&self) -> Option<Refused<'_>> {
         let Self::Http(HttpFault { kind, .. }) = self else { return None };
@@ -176,7 +178,7 @@ impl AzureDevOpsFault {
     }
 }
 
-/// What a 401 says beside a sign-in page; a page is nobody's sentence.
+/// Returns the refusal of a token: a 401 with the vendor's explanation, or a sign-in page, whose text is not an explanation.
 pub(super) fn unauthorized(answer: &HttpResponse) -> Option<Unauthorized> {
     let is_page = || answer.header("content-type").is_some_and(|kind| kind.trim_start().starts_with("text/html"));
     let is_sign_in = match answer.status {
@@ -190,13 +192,13 @@ pub(super) fn unauthorized(answer: &HttpResponse) -> Option<Unauthorized> {
     })
 }
 
-/// Codes of a `test` that failed and of a revision that has moved on, whatever the status they come with.
+/// The codes of a failed `test` and of a changed revision, with any status.
 const MOVED: [&str; 4] = ["VS403351", "TF26071", "TestPatchOperationFailedException", "WorkItemRevisionMismatchException"];
-/// Codes of a work item that does not exist or may not be seen.
+/// The codes of a work item that does not exist or may not be seen.
 const GONE: [&str; 3] = ["TF401232", "WorkItemUnauthorizedAccessException", "WorkItemNotFoundException"];
 
-/// Why a patch that tests the revision was refused, where that is about the work item as it is now. A 409 is always a change that
-/// came in between: what it conflicts with is read again before anything is decided.
+/// Returns the fault of a patch that was refused because of the work item's present state. A 409 always means a concurrent
+/// change: the job reads the work item again before it decides.
 pub(super) fn overtaken(answer: &HttpResponse) -> Option<AzureDevOpsFault> {
     let names = |said: &Said, codes: &[&str]| codes.iter().any(|code| said.names(code));
     match answer.status {

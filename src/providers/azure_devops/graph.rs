@@ -9,28 +9,28 @@ use crate::providers::http::BATCH_BODY_BYTES;
 
 /// This area is still a preview in 7.1.
 const API_VERSION: &str = "7.1-preview.1";
-/// Pages looked through; the vendor puts some hundred users on one.
+/// The most pages that are searched; the vendor returns some hundred users per page.
 pub(super) const PAGES: usize = 200;
-/// Users that answer to the same addresses, at most: more are not told apart either.
+/// The most users with the same addresses that are kept. More would not help to choose one.
 const CANDIDATES: usize = 16;
-/// How the vendor names an identity whose principal name another one has taken over.
+/// The prefix that the vendor gives an identity whose principal name another one has taken over.
 const CONFLICT: &str = "OIDCONFLICT_";
 
 /// A user of an account.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GraphUser {
-    /// The vendor's own id of the user.
+    /// The vendor's id of the user.
     pub descriptor: String,
-    /// What `System.AssignedTo` takes; empty where the vendor gives none.
+    /// The name for `System.AssignedTo`; empty if the vendor returns none.
     #[serde(alias = "principalName", default, deserialize_with = "or_empty")]
     pub principal_name: String,
-    /// The e-mail address; empty where the vendor gives none.
+    /// The e-mail address; empty if the vendor returns none.
     #[serde(alias = "mailAddress", default, deserialize_with = "or_empty")]
     pub mail_address: String,
-    /// As people read it; empty where the vendor gives none.
+    /// The display name; empty if the vendor returns none.
     #[serde(alias = "displayName", default, deserialize_with = "or_empty")]
     pub display_name: String,
-    /// Deleted or disabled where it comes from.
+    /// Whether the user is deleted or disabled in its origin.
     #[serde(alias = "isDeletedInOrigin", default, deserialize_with = "or_false")]
     pub is_deleted: bool,
 }
@@ -43,17 +43,17 @@ fn or_empty<'de, D: serde::Deserializer<'de>>(value: D) -> Result<String, D::Err
     Ok(Option::deserialize(value)?.unwrap_or_default())
 }
 
-/// How well a user answers to an address; the best one is the least.
+/// The quality of a user's match with an address; the best match is the least.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Match {
-    /// Deleted, or an identity whose name another one has taken over.
+    /// The user is deleted, or another identity has taken over its name.
     is_stale: bool,
-    /// By e-mail address, not by principal name.
+    /// The e-mail address matches, not the principal name.
     is_by_mail: bool,
 }
 
 impl GraphUser {
-    /// How it answers to one of `wanted` (lower case), if it does.
+    /// Returns the match with one of `wanted` (lower case), if there is one.
     fn matches(&self, wanted: &[String]) -> Option<Match> {
         let is_one = |name: &str| !name.is_empty() && wanted.contains(&name.to_lowercase());
         let is_by_mail = !is_one(&self.principal_name);
@@ -62,23 +62,23 @@ impl GraphUser {
     }
 }
 
-/// Who answers to an address.
+/// The result of a search for a user.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FoundUser {
-    /// Nobody.
+    /// No user matches.
     Nobody,
-    /// One user, or one who does so better than all others: by an exact principal name before an e-mail address, live ones before
-    /// deleted ones and those whose name another one has taken over.
+    /// One user matches, or matches better than all others: an exact principal name is better than an e-mail address, and a live
+    /// user is better than a deleted one or one whose name another identity has taken over.
     One(GraphUser),
-    /// Several alike: their names, or what stands for them.
+    /// Several users match equally: their principal names, or descriptors where these are missing.
     Several(Vec<String>),
 }
 
-/// A search for the user who answers to some addresses, page by page. It can be stored between two pages.
+/// A search for the user with one of some addresses, page by page. It can be stored between two pages.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UsersSearch {
-    /// Addresses in lower case, sorted.
+    /// The addresses in lower case, sorted.
     wanted: Vec<String>,
     next: Option<String>,
     pages: usize,
@@ -94,7 +94,7 @@ pub struct UsersPage<'a> {
     next: Option<&'a str>,
 }
 
-/// What a page brings.
+/// One page of users.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Users {
     users: Vec<GraphUser>,
@@ -116,8 +116,8 @@ impl Operation for UsersPage<'_> {
 }
 
 impl UsersSearch {
-    /// For the user whose principal name or e-mail address is one of `emails`, whatever the case. `None`: there is nothing to look
-    /// for.
+    /// Creates a search for the user whose principal name or e-mail address is one of `emails`, regardless of case. Returns
+    /// `None` if `emails` has no address.
     #[must_use]
     pub fn new(emails: &[String]) -> Option<Self> {
         let mut wanted: Vec<String> = emails.iter().map(|email| email.trim().to_lowercase()).collect();
@@ -128,16 +128,17 @@ impl UsersSearch {
         (!search.wanted.is_empty()).then_some(search)
     }
 
-    /// Whether it looks for the same addresses.
+    /// Returns whether both search for the same addresses.
     #[must_use]
     pub fn is_for_the_same(&self, other: &Self) -> bool {
         self.wanted == other.wanted
     }
 
-    /// The page to ask for, unless it is over. Where there are more pages than are looked through, whoever was found has to do.
+    /// Returns the next page, or `None` at the end of the search. If there are more pages than are searched, the users found so
+    /// far are the result.
     ///
     /// # Errors
-    /// [`AzureDevOpsFault::TooManyUsers`] where nobody was found on all of them.
+    /// [`AzureDevOpsFault::TooManyUsers`] if no user was found on these pages.
     pub fn next<'a>(&'a self, account: &'a str) -> Result<Option<UsersPage<'a>>, AzureDevOpsFault> {
         match self.is_over {
             true => Ok(None),
@@ -147,8 +148,8 @@ impl UsersSearch {
         }
     }
 
-    /// Takes a page over. A live user with exactly the wanted principal name ends the search where one address is wanted: there is
-    /// none better, and none like it.
+    /// Adds the users of a page. In a search for one address, a live user with exactly this principal name ends the search: no
+    /// other match can be better or equal.
     pub fn take(&mut self, page: Users) {
         for user in page.users {
             let Some(is) = user.matches(&self.wanted) else { continue };
@@ -162,7 +163,7 @@ impl UsersSearch {
         self.next = page.next;
     }
 
-    /// Who was found.
+    /// Returns the result of the search.
     #[must_use]
     pub fn found(self) -> FoundUser {
         let Some(best) = self.candidates.iter().filter_map(|user| user.matches(&self.wanted)).min() else {
@@ -180,13 +181,13 @@ impl UsersSearch {
 }
 
 impl AzureDevOps {
-    /// Who was found for this search in the last five minutes, by the tenant (its row id) who asks.
+    /// Returns the result of the same search by the same tenant (its row id) in the last five minutes.
     #[must_use]
     pub fn known_user(&self, organization_id: i64, account: &str, search: &UsersSearch) -> Option<FoundUser> {
         self.users.get(organization_id, &key(account, search), Instant::now())
     }
 
-    /// Remembers for a tenant (its row id) who was found, for five minutes.
+    /// Remembers the result of a search by a tenant (its row id) for five minutes.
     pub fn remember_user(&self, organization_id: i64, account: &str, search: &UsersSearch, found: &FoundUser) {
         self.users.put(organization_id, key(account, search), found.clone(), Instant::now());
     }
@@ -226,7 +227,7 @@ mod tests {
     const ANN: &str = "ann@field.example";
 
     #[test]
-    fn an_exact_principal_name_wins_over_a_mail_address_and_a_live_user_over_a_stale_one() {
+    fn a_principal_name_is_preferred_to_a_mail_address_and_a_live_user_to_a_stale_one() {
         let live = user("Ann@field.example", "other@field.example");
         let by_mail = user("ann.smith@corp.example", ANN);
         let conflict = user("OIDCONFLICT_UpnReuse_4d7f_ann@field.example", ANN);
@@ -238,11 +239,11 @@ mod tests {
             assert_eq!(found(&[ANN], pages), FoundUser::One(live.clone()));
         }
         assert_eq!(found(&[ANN], vec![vec![conflict.clone(), by_mail.clone(), deleted]]), FoundUser::One(by_mail));
-        assert_eq!(found(&[ANN], vec![vec![conflict.clone()]]), FoundUser::One(conflict), "there is nobody better");
+        assert_eq!(found(&[ANN], vec![vec![conflict.clone()]]), FoundUser::One(conflict), "there is no better match");
     }
 
     #[test]
-    fn several_alike_are_named_and_nobody_is_chosen() {
+    fn several_equal_matches_are_listed_and_none_is_chosen() {
         let pages =
             || vec![vec![user("a@corp.example", ANN)], vec![user("b@corp.example", ANN), user("c@corp.example", "x@y.example")]];
         assert_eq!(found(&[ANN], pages()), FoundUser::Several(vec!["a@corp.example".into(), "b@corp.example".into()]));
@@ -253,9 +254,9 @@ mod tests {
     }
 
     #[test]
-    fn candidates_have_a_limit_and_the_exact_one_is_found_behind_it() {
+    fn candidates_are_limited_and_an_exact_match_after_the_limit_is_found() {
         let crowd: Vec<GraphUser> = (0..100).map(|number| user(&format!("p{number}@corp.example"), ANN)).collect();
-        let FoundUser::Several(names) = found(&[ANN], vec![crowd.clone()]) else { panic!("nobody is better than the others") };
+        let FoundUser::Several(names) = found(&[ANN], vec![crowd.clone()]) else { panic!("no match is better than the others") };
         assert_eq!(names.len(), CANDIDATES);
         assert_eq!(found(&[ANN], vec![crowd, vec![user(ANN, "")]]), FoundUser::One(user(ANN, "")));
     }

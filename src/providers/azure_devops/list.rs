@@ -1,4 +1,4 @@
-//! The vendor's lists.
+//! Parsing of the vendor's lists.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -7,26 +7,26 @@ use serde::de::{Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-/// They come as `{count, value}`, and where the description says so as a bare array. What is null, as the token may not see it, is
-/// left out. An entry that cannot be read spoils no other one. Read as it comes, without a copy of what nobody asked for: an answer
-/// may be hostile.
+/// A list of entries: `{count, value}`, or a bare array where the documentation states that. A null entry, which the token may
+/// not see, is skipped. An entry that cannot be parsed does not affect the others. The parser is streaming and does not copy
+/// unused fields, because an answer may be hostile.
 pub(super) struct List<'a, T> {
     pub(super) items: Vec<T>,
     /// The entries that do not have the shape of `T`.
     pub(super) unreadable: Vec<Unreadable<'a>>,
 }
 
-/// An entry that cannot be read.
+/// An entry that cannot be parsed.
 pub(super) struct Unreadable<'a> {
     pub(super) entry: &'a RawValue,
     pub(super) why: serde_json::Error,
 }
 
 impl<T> List<'_, T> {
-    /// The entries that could be read.
+    /// Returns the entries that could be parsed.
     ///
     /// # Errors
-    /// Where there are entries and none of them could be read: the answer is not what the vendor describes.
+    /// If there are entries and none of them could be parsed: the answer does not match the vendor's documentation.
     pub(super) fn readable(self) -> Result<Vec<T>, serde_json::Error> {
         match self.unreadable.into_iter().next() {
             Some(first) if self.items.is_empty() => Err(first.why),
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_entry_that_cannot_be_read_spoils_no_other_one() {
+    fn an_entry_that_cannot_be_parsed_does_not_affect_the_others() {
         for text in [r#"{"count": 4, "value": [1, null, "x", 2]}"#, r#"[1, null, "x", 2]"#] {
             let list: List<'_, i64> = serde_json::from_str(text).unwrap();
             assert_eq!(list.unreadable.iter().map(|one| one.entry.get()).collect::<Vec<_>>(), [r#""x""#]);
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_of_which_nothing_can_be_read_is_no_list_and_an_empty_one_is() {
+    fn a_list_without_readable_entries_is_an_error_and_an_empty_list_is_not() {
         let read = |text: &'static str| serde_json::from_str::<List<'_, i64>>(text).unwrap().readable();
         assert!(read(r#"["x", "y"]"#).is_err());
         assert_eq!(read(r#"{"value": [null]}"#).unwrap(), [0; 0]);

@@ -1,6 +1,7 @@
 //! Azure DevOps Services, REST 7.1 (<https://learn.microsoft.com/rest/api/azure/devops/?view=azure-devops-rest-7.1>).
 //!
-//! Each file below is one area of the vendor's; this one holds what they share: hosts, addresses, credentials and faults.
+//! Each submodule is one area of the vendor's API. This module has the parts that they share: hosts, addresses, credentials and
+//! faults.
 
 mod accounts;
 mod assignee;
@@ -41,23 +42,23 @@ use crate::message::is_segment;
 static AZURE_DEVOPS: Provider = provider!("azure_devops");
 const API_VERSION: &str = "7.1";
 
-/// Where the vendor's areas live: absolute addresses.
+/// The absolute addresses of the vendor's areas.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hosts {
-    /// Profiles.
+    /// The host of profiles.
     pub profile: String,
-    /// Accounts; with the profiles where not set.
+    /// The host of accounts; the same as of profiles if not set.
     pub accounts: Option<String>,
-    /// Users.
+    /// The host of users.
     pub graph: String,
-    /// The search.
+    /// The host of the search.
     pub search: String,
-    /// Work items.
+    /// The host of work items.
     pub core: String,
 }
 
 impl Default for Hosts {
-    /// The vendor's own.
+    /// Returns the vendor's hosts.
     fn default() -> Self {
         Self {
             profile: "https://app.vssps.visualstudio.com".to_owned(),
@@ -69,28 +70,28 @@ impl Default for Hosts {
     }
 }
 
-/// An address in the settings that cannot be called.
+/// An address in the settings that may not be called.
 #[derive(Debug, thiserror::Error)]
-#[error("the setting for Azure DevOps' host `{area}` is not usable: {why}")]
+#[error("the setting for Azure DevOps' host `{area}` is invalid: {why}")]
 pub struct BadHost {
-    /// Which of the [`Hosts`].
+    /// The field of [`Hosts`].
     pub area: &'static str,
-    /// What would be right.
+    /// What is expected.
     pub why: &'static str,
 }
 
-/// Who calls.
+/// The caller of an operation.
 #[derive(Debug, Clone, Copy)]
 pub struct Caller<'a> {
     /// The tenant's slug.
     pub organization: &'a str,
-    /// The access token of one of its identities.
+    /// The access token of one of the tenant's identities.
     pub token: &'a SecretString,
-    /// The lane of the job that it calls for.
+    /// The lane of the job that makes the call.
     pub lane: CallLane,
 }
 
-/// The way to Azure DevOps. Who calls comes with each call.
+/// The client of Azure DevOps. Each call names its [`Caller`].
 pub struct AzureDevOps {
     http: HttpClient,
     governor: Arc<Governor>,
@@ -110,10 +111,10 @@ impl fmt::Debug for AzureDevOps {
 }
 
 impl AzureDevOps {
-    /// A way to `hosts`. A call that reads may take `call_timeout`; what pages, that long per page.
+    /// Creates a client of `hosts`. A call that reads may take `call_timeout`, a paged one that long per page.
     ///
     /// # Errors
-    /// [`BadHost`] where one of the addresses cannot be called.
+    /// [`BadHost`] if one of the addresses may not be called.
     pub fn new(http: HttpClient, governor: Arc<Governor>, hosts: &Hosts, call_timeout: Duration) -> Result<Self, BadHost> {
         let parse = |area, text: &str| http.parse_url(text).map_err(|why| BadHost { area, why });
         Ok(Self {
@@ -133,17 +134,17 @@ impl AzureDevOps {
         HttpRequest::new(&AZURE_DEVOPS, method, url, Instant::now() + self.call_timeout)
     }
 
-    /// Whether work items could be called for now.
+    /// Checks whether the governor would admit a call to the host of work items now.
     ///
     /// # Errors
-    /// [`GovernorFault`] where not.
+    /// [`GovernorFault`] if it would not.
     pub async fn look(&self, caller: Caller<'_>) -> Result<(), GovernorFault> {
         let host = self.core.host_str().unwrap_or_default();
         self.governor.look(&Scope::host(caller.organization, AZURE_DEVOPS.name, host).from_lane(caller.lane)).await
     }
 
-    /// Sends with a token when the governor lets it out; tells a refused token from other answers. The status may still be
-    /// anything else.
+    /// Sends a call with a token once the governor admits it. A refused token is a fault; an answer with any other status is
+    /// returned.
     async fn send(&self, caller: Caller<'_>, call: HttpRequest) -> Result<HttpResponse, AzureDevOpsFault> {
         let scope = Scope::host(caller.organization, AZURE_DEVOPS.name, call.host()).from_lane(caller.lane);
         let call = call.authorization("Bearer", caller.token)?;
@@ -157,13 +158,13 @@ impl AzureDevOps {
         }
     }
 
-    /// Sends with a token and wants a 2xx.
+    /// Sends a call with a token and requires a 2xx.
     async fn fetch(&self, caller: Caller<'_>, call: HttpRequest) -> Result<HttpResponse, AzureDevOpsFault> {
         Ok(self.send(caller, call).await?.success()?)
     }
 }
 
-/// What an answer says of the host. The vendor asks for patience with `Retry-After`, before it refuses also in a 200
+/// Returns the result of a call for the governor. The vendor sends `Retry-After` also in a 200, before it refuses calls
 /// (<https://learn.microsoft.com/azure/devops/integrate/concepts/rate-limits#api-client-experience>).
 fn outcome(answer: &Result<HttpResponse, HttpFault>) -> CallResult {
     let Ok(answer) = answer else { return CallResult::of(answer) };
@@ -175,11 +176,11 @@ fn outcome(answer: &Result<HttpResponse, HttpFault>) -> CallResult {
     }
 }
 
-/// An address below `base`: each segment percent-encoded, so that a name with a slash stays one segment.
+/// Returns an address below `base`. Each segment is percent-encoded, so that a name with a slash stays one segment.
 fn address(base: &Url, segments: &[&str], query: &[(&str, &str)]) -> Result<Url, HttpFault> {
     let unsendable = |why: String| HttpFault { provider: &AZURE_DEVOPS, kind: HttpFaultKind::Unsendable(why) };
     if let Some(bad) = segments.iter().find(|segment| !is_segment(segment)) {
-        return Err(unsendable(format!("{bad:?} is not a name that can stand in an address")));
+        return Err(unsendable(format!("{bad:?} cannot be a segment of an address")));
     }
     let mut url = base.clone();
     let mut path = url.path_segments_mut().map_err(|()| unsendable("the host's address has no path".to_owned()))?;

@@ -1,19 +1,20 @@
-//! What can be asked of Azure DevOps: one type for each of the vendor's operations that is used.
+//! The operations of Azure DevOps: one type for each of the vendor's operations that the worker uses.
 
 use super::{AzureDevOps, AzureDevOpsFault, Caller};
 
 /// One operation with its parameters. Stages call it through a signed-in client, which refreshes a refused token and waits for
 /// short holds; only that client makes a [`Caller`].
 pub trait Operation: Send + Sync {
-    /// What it brings.
+    /// The result.
     type Output: Send;
 
-    /// Whether it is about an account, to which the token's owner may have no access although the token is good.
+    /// Whether the operation is about an account, to which the token's owner may have no access although the token is valid.
     const OF_ACCOUNT: bool = true;
 
-    /// Sends it once.
+    /// Sends the operation once.
     ///
     /// # Errors
-    /// [`AzureDevOpsFault::Unauthorized`], [`AzureDevOpsFault::Governor`], [`AzureDevOpsFault::Http`], and what the operation names.
+    /// [`AzureDevOpsFault::Unauthorized`], [`AzureDevOpsFault::Governor`], [`AzureDevOpsFault::Http`], and those that the
+    /// operation documents.
     fn send(&self, to: &AzureDevOps, caller: Caller<'_>) -> impl Future<Output = Result<Self::Output, AzureDevOpsFault>> + Send;
 }

@@ -5,14 +5,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{API_VERSION, AzureDevOps, AzureDevOpsFault, Caller, Operation, address};
 
-/// Who a token belongs to.
+/// The profile of a token's owner.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Profile {
-    /// The member's id, as `accounts` wants it.
+    /// The member id, as [`super::Accounts`] requires it.
     pub id: String,
-    /// As people read it; empty where the vendor gives none.
+    /// The display name; empty if the vendor returns none.
     pub display_name: String,
-    /// Where the vendor gives one.
+    /// The e-mail address, if the vendor returns one.
     pub email: Option<String>,
 }
 

@@ -12,23 +12,23 @@ use super::{API_VERSION, AzureDevOps, AzureDevOpsFault, Caller, Operation, addre
 use crate::providers::http::{BATCH_BODY_BYTES, HttpResponse};
 use crate::providers::http_fault::HttpFault;
 
-/// Results asked for at once.
+/// The results of one page.
 const PAGE: usize = 200;
-/// The vendor gives no results beyond these.
+/// The vendor returns no results beyond this number.
 const WINDOW: usize = 1000;
 
-/// What to look for.
+/// The query of a search.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SearchQuery {
-    /// The words.
+    /// The search text.
     pub text: String,
-    /// Only in this project (name or id).
+    /// The project (name or id); all if `None`.
     #[serde(default)]
     pub project: Option<String>,
-    /// Only of these types; all where empty.
+    /// The types; all if empty.
     #[serde(default)]
     pub work_item_types: Vec<String>,
-    /// Only in these states; all where empty.
+    /// The states; all if empty.
     #[serde(default)]
     pub states: Vec<String>,
 }
@@ -40,12 +40,12 @@ impl SearchQuery {
     }
 }
 
-/// How far a search has come: what it has found and what it asks for next. It can be stored between two pages.
+/// The progress of a search: the work items found, and the next page. It can be stored between two pages.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkItemSearch {
-    /// Each once, in the vendor's order.
+    /// The ids without duplicates, in the vendor's order.
     ids: Vec<i64>,
-    /// Results seen.
+    /// The number of results read.
     skip: usize,
     is_over: bool,
 }
@@ -55,26 +55,26 @@ pub struct WorkItemSearch {
 pub struct SearchPage<'a> {
     /// The `{organization}` segment.
     pub account: &'a str,
-    /// What to look for.
+    /// The query.
     pub query: &'a SearchQuery,
     skip: usize,
     top: usize,
 }
 
-/// What a page brings.
+/// One page of results.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SearchedPage {
     ids: Vec<i64>,
     results: usize,
-    /// Of all results there are, where the vendor says it.
+    /// The number of all results, if the vendor states it.
     count: Option<usize>,
-    /// The vendor gave fewer results than were asked for, though there are more.
+    /// Whether the vendor returned fewer results than requested although there are more.
     is_trimmed: bool,
     asked: usize,
 }
 
 impl WorkItemSearch {
-    /// The page to ask for, unless `limit` work items are found or there are no more.
+    /// Returns the next page, or `None` if `limit` work items are found or there are no more.
     #[must_use]
     pub fn next<'a>(&self, account: &'a str, query: &'a SearchQuery, limit: usize) -> Option<SearchPage<'a>> {
         let wanted = limit.saturating_sub(self.ids.len()).min(WINDOW.saturating_sub(self.skip));
@@ -82,7 +82,7 @@ impl WorkItemSearch {
         (!self.is_over && wanted > 0).then_some(page)
     }
 
-    /// Takes a page over.
+    /// Adds the results of a page.
     pub fn take(&mut self, page: SearchedPage) {
         for id in page.ids {
             if !self.ids.contains(&id) {
@@ -94,7 +94,7 @@ impl WorkItemSearch {
         self.is_over = all || page.results == 0 || (page.results < page.asked && !page.is_trimmed);
     }
 
-    /// At most `limit` work items, in the vendor's order.
+    /// Returns at most `limit` work items, in the vendor's order.
     #[must_use]
     pub fn found(mut self, limit: usize) -> Vec<i64> {
         self.ids.truncate(limit);
@@ -119,7 +119,7 @@ struct Hit<'a> {
     fields: Fields<'a>,
 }
 
-/// The vendor writes the id as text, under its name in lower case.
+/// The fields of a result. The vendor sends the id as text, with its name in lower case.
 #[derive(Deserialize)]
 struct Fields<'a> {
     #[serde(rename = "system.id", alias = "System.Id", borrow, default)]
@@ -154,7 +154,7 @@ impl SearchPage<'_> {
         address(&to.search, &segments, &[("api-version", API_VERSION)])
     }
 
-    /// The vendor says 200 also where it could not search: `infoCode` tells. A result without an id is left out.
+    /// Parses a page. The vendor answers 200 even if it could not search; `infoCode` shows it. A result without an id is skipped.
     fn page(&self, answer: &HttpResponse) -> Result<SearchedPage, AzureDevOpsFault> {
         let page: Page<'_> = answer.json()?;
         let is_trimmed = use_of(page.info_code)? == Use::Trimmed;
@@ -163,28 +163,32 @@ impl SearchPage<'_> {
             return Err(answer.malformed("no result has a `system.id`").into());
         }
         if ids.len() < page.results.len() {
-            tracing::warn!(results = page.results.len(), readable = ids.len(), "results of a search have no id and are left out");
+            tracing::warn!(
+                results = page.results.len(),
+                readable = ids.len(),
+                "some results of a search have no id and are skipped"
+            );
         }
         Ok(SearchedPage { ids, results: page.results.len(), count: page.count, is_trimmed, asked: self.top })
     }
 }
 
-/// What is done with the results of a search.
+/// The completeness of a page of results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Use {
-    /// All that was asked for is there.
+    /// The page is complete.
     Whole,
-    /// There may be more than were given at once.
+    /// There may be more results than the page has.
     Trimmed,
 }
 
-/// The vendor's table of `infoCode` (its description of `WorkItemSearchResponse`). Codes that are not in it are "used for internal
-/// purpose": the results are used.
+/// Returns the meaning of an `infoCode`, by the vendor's table (in its documentation of `WorkItemSearchResponse`). Codes that are
+/// not in it are "used for internal purpose": the results are used.
 fn use_of(code: i64) -> Result<Use, AzureDevOpsFault> {
     let not_ready = |meaning| Err(AzureDevOpsFault::SearchNotReady { code, meaning });
     let refused = |meaning| Err(AzureDevOpsFault::SearchRefused { code, meaning });
     match code {
-        // Neither branches nor facets are asked for.
+        // The request contains neither branches nor facets.
         0 | 9 | 10 => Ok(Use::Whole),
         1 => not_ready("Account is being reindexed"),
         2 => not_ready("Account indexing has not started"),
@@ -210,7 +214,7 @@ mod tests {
     use crate::fault::{Class, Fault};
 
     #[test]
-    fn each_info_code_of_the_vendor_s_table_is_used_waited_for_or_refused() {
+    fn each_info_code_of_the_vendor_s_table_is_used_retried_or_refused() {
         for code in [0, 9, 10, 77] {
             assert_eq!(use_of(code).unwrap(), Use::Whole, "{code}");
         }
@@ -235,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_search_goes_on_after_a_page_that_the_vendor_has_trimmed() {
+    fn a_search_continues_after_a_trimmed_page() {
         let query = SearchQuery::default();
         let mut search = WorkItemSearch::default();
         let page = |ids: std::ops::Range<i64>, is_trimmed| {
@@ -250,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_search_that_was_stored_asks_for_the_next_page() {
+    fn a_stored_search_continues_with_the_next_page() {
         let query = SearchQuery::default();
         let mut search = WorkItemSearch::default();
         search.take(SearchedPage { ids: (0..200).collect(), results: 200, count: Some(900), is_trimmed: false, asked: PAGE });

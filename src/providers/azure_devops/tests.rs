@@ -1,4 +1,4 @@
-//! Calls to Azure DevOps against a scripted server.
+//! Tests of calls to Azure DevOps against a scripted server.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -27,7 +27,7 @@ fn azure(replies: Vec<Reply>) -> (AzureDevOps, Scripted) {
     (AzureDevOps::new(client(), alone(), &hosts, Duration::from_secs(10)).unwrap(), server)
 }
 
-/// A search to its end.
+/// Runs a search to its end.
 async fn search(azure: &AzureDevOps, query: &SearchQuery, limit: usize) -> Result<Vec<i64>, AzureDevOpsFault> {
     let mut search = WorkItemSearch::default();
     while let Some(page) = search.next("fabrikam", query, limit) {
@@ -37,7 +37,7 @@ async fn search(azure: &AzureDevOps, query: &SearchQuery, limit: usize) -> Resul
     Ok(search.found(limit))
 }
 
-/// Looks through the users to the end.
+/// Searches the users to the end.
 async fn find_user(azure: &AzureDevOps, emails: &[&str]) -> Result<FoundUser, AzureDevOpsFault> {
     let emails: Vec<String> = emails.iter().map(|&email| email.to_owned()).collect();
     let mut search = UsersSearch::new(&emails).expect("an address");
@@ -72,7 +72,7 @@ fn targets(server: &Scripted) -> Vec<String> {
     server.received().iter().map(|Received { method, target, .. }| format!("{method} {target}")).collect()
 }
 
-/// One of the vendor's hosts: whatever it is asked for, there is nothing of it.
+/// Starts one of the vendor's hosts, which answers every request with an empty result.
 fn host() -> Scripted {
     let nothing = value!({"id": "m-1", "rev": 1, "value": [], "results": []});
     Scripted::start((0..10).map(|_| json(&nothing)).collect())
@@ -138,7 +138,7 @@ async fn each_call_reaches_the_host_of_its_area_and_accounts_are_with_the_profil
 }
 
 #[tokio::test]
-async fn who_fails_and_asks_for_no_time_at_all_is_a_failure_like_others_and_opens_the_circuit() {
+async fn a_503_with_a_retry_after_of_zero_counts_as_a_failure_and_opens_the_circuit() {
     let (azure, server) = azure((0..5).map(|_| reply(503, "retry-after: 0\r\n", "ill")).collect());
     for _ in 0..5 {
         let fault = ProfileMe.send(&azure, caller()).await.unwrap_err();
@@ -150,7 +150,7 @@ async fn who_fails_and_asks_for_no_time_at_all_is_a_failure_like_others_and_open
 }
 
 #[tokio::test]
-async fn every_form_of_a_sign_in_page_is_unauthorized() {
+async fn every_kind_of_sign_in_page_is_unauthorized() {
     for answer in [
         reply(401, "", ""),
         reply(203, "content-type: text/html; charset=utf-8\r\n", "<html>"),
@@ -167,7 +167,7 @@ async fn every_form_of_a_sign_in_page_is_unauthorized() {
 }
 
 #[tokio::test]
-async fn a_search_is_paged_and_each_work_item_comes_once_in_order() {
+async fn a_search_is_paged_and_returns_each_work_item_once_in_order() {
     let (azure, server) = azure(vec![hits((1..=200).rev(), 202), hits([1, 300], 202)]);
     let query = SearchQuery { text: "x".into(), states: vec!["New".into()], ..SearchQuery::default() };
     let ids = search(&azure, &query, 1000).await.unwrap();
@@ -198,7 +198,7 @@ async fn a_search_that_is_still_indexing_is_transient() {
 }
 
 #[tokio::test]
-async fn work_items_come_without_the_missing_ones_and_those_that_cannot_be_read_by_themselves() {
+async fn missing_work_items_are_omitted_and_unreadable_ones_are_returned_separately() {
     let mut stateless = item(3);
     stateless["fields"]["System.State"] = Value::Null;
     let first = json(&value!({"count": 5, "value": [item(1), null, item(2), stateless, {"rev": 1}]}));
@@ -216,7 +216,7 @@ async fn work_items_come_without_the_missing_ones_and_those_that_cannot_be_read_
 }
 
 #[tokio::test]
-async fn a_refusal_says_what_the_vendor_said() {
+async fn a_refusal_has_the_vendor_s_explanation() {
     let body = r#"{"typeKey": "WorkItemTypeNotFoundException", "message": "VS402323: type does not exist in project"}"#;
     let (azure, _server) = azure(vec![reply(404, "", body), reply(403, "", ""), reply(503, "", body)]);
     let fault = states(&azure, "Old", "Bug").await.unwrap_err();
@@ -226,11 +226,11 @@ async fn a_refusal_says_what_the_vendor_said() {
     assert_eq!(fault.to_string(), format!("azure_devops: answered 404: {said}"));
     let refused = states(&azure, "Old", "Bug").await.unwrap_err();
     assert_eq!(refused.refused().map(|refused| refused.status), Some(Some(403)));
-    assert_eq!(states(&azure, "Old", "Bug").await.unwrap_err().refused(), None, "it passes by");
+    assert_eq!(states(&azure, "Old", "Bug").await.unwrap_err().refused(), None, "it is transient");
 }
 
 #[tokio::test]
-async fn a_401_carries_the_vendor_s_sentence_and_a_sign_in_page_none() {
+async fn a_401_has_the_vendor_s_explanation_and_a_sign_in_page_has_none() {
     let said = r#"{"typeKey": "UnauthorizedRequestException", "message": "TF400813: The user is not authorized"}"#;
     let page = reply(203, "content-type: text/html\r\n", "<html>Sign In</html>");
     let (azure, _server) = azure(vec![reply(401, "", said), page]);
@@ -270,7 +270,7 @@ async fn an_assignment_tests_the_revision_first() {
 }
 
 #[tokio::test]
-async fn every_form_of_a_moved_revision_is_a_conflict_and_nothing_else_is() {
+async fn every_answer_about_a_changed_revision_is_a_conflict_and_no_other_is() {
     let moved = r#"{"message": "VS403351: Test Operation for path /rev failed"}"#;
     let overtaken = r#"{"typeKey": "WorkItemRevisionMismatchException", "message": "TF26071: changed by someone else"}"#;
     for answer in [
@@ -298,7 +298,7 @@ async fn every_form_of_a_moved_revision_is_a_conflict_and_nothing_else_is() {
 }
 
 #[tokio::test]
-async fn a_work_item_that_is_gone_is_looked_for_again() {
+async fn a_work_item_that_is_gone_is_a_conflict() {
     let gone = r#"{"typeKey": "WorkItemUnauthorizedAccessException", "message": "TF401232: Work item 7 does not exist"}"#;
     let fault = assign(&azure(vec![reply(404, "", gone)]).0, 4, None).await.unwrap_err();
     assert_eq!((fault.code(), fault.class()), ("azure_devops.work_item_gone", Class::Conflict));
@@ -306,7 +306,7 @@ async fn a_work_item_that_is_gone_is_looked_for_again() {
 }
 
 #[tokio::test]
-async fn a_user_is_found_on_a_later_page_whatever_the_case_and_remembered() {
+async fn a_user_is_found_on_a_later_page_regardless_of_case_and_remembered() {
     let other = value!({"descriptor": "aad.1", "principalName": "a@example.com", "mailAddress": null, "displayName": "A"});
     let user = value!({"descriptor": "aad.2", "principalName": "P@corp", "mailAddress": "Some.One@Example.com"});
     let nameless = value!({"descriptor": null});
@@ -320,13 +320,13 @@ async fn a_user_is_found_on_a_later_page_whatever_the_case_and_remembered() {
     let again = search(["some.one@example.com", "X@example.com "]);
     assert_eq!(azure.known_user(1, "Fabrikam", &again), Some(found));
     assert_eq!(azure.known_user(1, "contoso", &again), None);
-    assert_eq!(azure.known_user(2, "Fabrikam", &again), None, "another tenant looks for itself");
+    assert_eq!(azure.known_user(2, "Fabrikam", &again), None, "another tenant does not see it");
     let page = "GET /fabrikam/_apis/graph/users?api-version=7.1-preview.1";
     assert_eq!(targets(&server), [page.to_owned(), format!("{page}&continuationToken=n%2F2%3D")]);
 }
 
 #[tokio::test]
-async fn pages_without_end_are_not_followed_without_end() {
+async fn the_number_of_pages_is_limited() {
     let page = || reply(200, "x-ms-continuationtoken: again\r\n", r#"{"value": []}"#);
     let (azure, server) = azure((0..=graph::PAGES).map(|_| page()).collect());
     let fault = find_user(&azure, &["x@example.com"]).await.unwrap_err();
@@ -335,12 +335,12 @@ async fn pages_without_end_are_not_followed_without_end() {
 }
 
 #[test]
-fn nobody_is_looked_for_without_an_address() {
+fn there_is_no_search_without_an_address() {
     assert_eq!(UsersSearch::new(&[" ".to_owned()]), None);
 }
 
 #[tokio::test]
-async fn a_name_that_would_change_the_address_is_not_sent() {
+async fn a_name_that_would_change_the_path_is_not_sent() {
     let (azure, server) = azure(Vec::new());
     for name in ["..", ".", "", " .. ", ".\t.", "\n", "a\r"] {
         let fault = WorkItemsBatch { account: name, ids: &[1] }.send(&azure, caller()).await.unwrap_err();
@@ -350,7 +350,7 @@ async fn a_name_that_would_change_the_address_is_not_sent() {
 }
 
 #[tokio::test]
-async fn an_answer_to_a_batch_has_its_limit_and_nothing_is_made_of_what_nobody_asked_for() {
+async fn an_answer_to_a_batch_is_limited_in_size_and_unused_fields_are_skipped() {
     async fn read(body: &str) -> [Result<usize, AzureDevOpsFault>; 3] {
         let (azure, _server) = azure((0..3).map(|_| reply(200, "", body)).collect());
         [
@@ -373,11 +373,11 @@ async fn an_answer_to_a_batch_has_its_limit_and_nothing_is_made_of_what_nobody_a
     for result in [searched, users] {
         assert_eq!(result.unwrap_err().code(), "azure_devops.malformed_answer");
     }
-    assert_eq!(items.unwrap(), 0, "each entry is set aside by itself");
+    assert_eq!(items.unwrap(), 0, "each entry is skipped by itself");
 }
 
 #[tokio::test]
-async fn a_search_result_is_known_by_its_id_as_text_or_number() {
+async fn a_search_result_may_have_its_id_as_text_or_number() {
     let results = value!([{"fields": {"system.id": "5", "system.title": ["x"]}, "hits": [{}]}, {"fields": {"System.Id": 6}}]);
     let (azure, _server) =
         azure(vec![json(&value!({"count": 2, "results": results})), json(&value!({"results": [{"fields": {}}]}))]);

@@ -1,5 +1,5 @@
-//! Remembers which user answers to which e-mail addresses, for a short time and a bounded number of them: for each tenant what its
-//! own identities have found, since others need not see the same users, and may not learn who is in an account.
+//! A bounded cache of the users found for e-mail addresses, with a short lifetime. Each tenant sees only what its own identities
+//! have found: the identities of others may not see the same users, and must not learn who is in an account.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -12,9 +12,9 @@ use super::FoundUser;
 /// An account's name and e-mail addresses, in lower case, sorted.
 pub(super) type Key = (String, Vec<String>);
 const KEPT_FOR: Duration = Duration::from_secs(300);
-/// Of one tenant.
+/// The most entries of one tenant.
 const OF_TENANT: usize = 512;
-/// Of all tenants.
+/// The most entries of all tenants.
 const ENTRIES: usize = 4096;
 
 #[derive(Debug)]
@@ -25,8 +25,9 @@ struct Entry {
 
 type OfTenant = HashMap<Key, Entry>;
 
-/// Findings (nobody is one too) by the tenant's row id, each for [`KEPT_FOR`]: at most [`OF_TENANT`] of one, whose own oldest makes
-/// room, and at most [`ENTRIES`] of all, where the tenant that has most gives one up.
+/// Results of searches (also [`FoundUser::Nobody`]) by the tenant's row id, each kept for [`KEPT_FOR`]. A tenant has at most
+/// [`OF_TENANT`] entries, of which the oldest is evicted; all tenants have at most [`ENTRIES`], of which the tenant with the most
+/// entries loses its oldest.
 #[derive(Debug, Default)]
 pub(super) struct UserCache(Mutex<HashMap<i64, OfTenant>>);
 
@@ -81,7 +82,7 @@ mod tests {
         ("org".to_owned(), vec![format!("{number}@example.com")])
     }
 
-    /// So many of a tenant's, a microsecond apart.
+    /// Adds `count` entries of a tenant, a microsecond apart.
     fn fill(cache: &UserCache, tenant: i64, count: usize, start: Instant) {
         for number in 0..count {
             cache.put(tenant, key(number), FoundUser::Nobody, start + Duration::from_micros(u64::try_from(number).unwrap()));
@@ -93,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_finding_is_kept_for_five_minutes() {
+    fn an_entry_is_kept_for_five_minutes() {
         let (cache, start) = (UserCache::default(), Instant::now());
         cache.put(1, key(1), FoundUser::Nobody, start);
         assert_eq!(cache.get(1, &key(1), start + KEPT_FOR - Duration::from_secs(1)), Some(FoundUser::Nobody));
@@ -102,14 +103,14 @@ mod tests {
     }
 
     #[test]
-    fn a_tenant_does_not_get_what_another_one_has_found() {
+    fn a_tenant_does_not_see_the_entries_of_another() {
         let (cache, start) = (UserCache::default(), Instant::now());
         cache.put(1, key(1), FoundUser::Nobody, start);
         assert_eq!(cache.get(2, &key(1), start), None);
     }
 
     #[test]
-    fn a_tenant_s_oldest_makes_room_for_its_newest_and_nobody_else_s_does() {
+    fn a_full_tenant_evicts_only_its_own_oldest_entry() {
         let (cache, start) = (UserCache::default(), Instant::now());
         cache.put(2, key(0), FoundUser::Nobody, start);
         fill(&cache, 1, OF_TENANT + 1, start);
@@ -120,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn where_all_places_are_taken_the_tenant_that_has_most_gives_one_up() {
+    fn a_full_cache_evicts_an_entry_of_the_tenant_with_the_most() {
         let (cache, start) = (UserCache::default(), Instant::now());
         let full = i64::try_from(ENTRIES / OF_TENANT).unwrap() - 1;
         (1..=full).for_each(|tenant| fill(&cache, tenant, OF_TENANT, start));
@@ -129,10 +130,10 @@ mod tests {
         let now = start + Duration::from_secs(1);
         (102..202).for_each(|tenant| fill(&cache, tenant, 1, now));
         assert_eq!(count(&cache.0.lock().unwrap()), ENTRIES);
-        assert!((101..202).all(|tenant| kept(&cache, tenant) == 1), "those that have little keep it");
+        assert!((101..202).all(|tenant| kept(&cache, tenant) == 1), "tenants with few entries keep them");
         assert!((1..=full).all(|tenant| kept(&cache, tenant) < OF_TENANT));
         let late = start + KEPT_FOR + Duration::from_millis(1);
         fill(&cache, 300, 1, late);
-        assert_eq!((kept(&cache, 1), kept(&cache, 201), kept(&cache, 300)), (0, 1, 1), "what is over goes first");
+        assert_eq!((kept(&cache, 1), kept(&cache, 201), kept(&cache, 300)), (0, 1, 1), "expired entries are evicted first");
     }
 }

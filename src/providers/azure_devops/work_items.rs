@@ -14,55 +14,55 @@ use super::{API_VERSION, AZURE_DEVOPS, Assignee, AzureDevOps, AzureDevOpsFault, 
 use crate::fault::storable;
 use crate::providers::http::{BATCH_BODY_BYTES, HttpRequest};
 
-/// The vendor takes at most this many ids at once.
+/// The most ids that the vendor accepts in one request.
 pub const BATCH: usize = 200;
 const FIELDS: [&str; 6] =
     ["System.TeamProject", "System.WorkItemType", "System.AssignedTo", "System.State", "System.ChangedBy", "System.ChangedDate"];
-/// Of what is said of an entry that cannot be read.
+/// The limit for the reason why an entry cannot be parsed.
 const WHY_BYTES: usize = 200;
 
-/// A work item as it is now.
+/// The present state of a work item.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkItem {
-    /// Its id, unique in the account.
+    /// The id, unique in the account.
     pub id: i64,
-    /// Its revision, from 1.
+    /// The revision, from 1.
     pub rev: i64,
     /// The project's name.
     pub project: String,
     /// The type's name (`Bug`).
     pub work_item_type: String,
-    /// Who it is assigned to.
+    /// The assignee.
     pub assigned_to: Assignee,
-    /// The state's name; [`StateCategories`] says what it means.
+    /// The state's name; [`StateCategories`] returns its meaning.
     pub state: String,
-    /// Who made this revision: the unique name, or else the display name.
+    /// The author of this revision: the unique name, or else the display name.
     pub changed_by: Option<String>,
-    /// When.
+    /// The time of this revision.
     #[serde(with = "time::serde::rfc3339")]
     pub changed_date: OffsetDateTime,
 }
 
-/// What a state means, whatever its name.
+/// The meaning of a state, independent of its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StateCategory {
-    /// Not begun.
+    /// Not started.
     Proposed,
-    /// Begun.
+    /// Started.
     InProgress,
-    /// Solved, to be verified.
+    /// Solved, not verified yet.
     Resolved,
     /// Done.
     Completed,
-    /// Taken off the list.
+    /// Removed from the backlog.
     Removed,
-    /// A category the vendor's description does not name.
+    /// A category that the vendor does not document.
     #[serde(other)]
     Other,
 }
 
 impl StateCategory {
-    /// Whether the work is done: resolved or completed.
+    /// Returns whether the work is done: resolved or completed.
     #[must_use]
     pub const fn is_done(self) -> bool {
         matches!(self, Self::Resolved | Self::Completed)
@@ -111,18 +111,18 @@ impl From<Body<'_>> for WorkItem {
 /// The work items of a batch.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkItems {
-    /// Those there are, in the vendor's order.
+    /// The work items that exist, in the vendor's order.
     pub items: Vec<WorkItem>,
-    /// Those that do not have the shape of a work item.
+    /// The entries that do not have the shape of a work item.
     pub unreadable: Vec<UnreadableWorkItem>,
 }
 
-/// A work item of which what is needed cannot be read.
+/// A work item that cannot be parsed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnreadableWorkItem {
-    /// Where it says which one it is.
+    /// The id, if the entry has one.
     pub id: Option<i64>,
-    /// What was expected, and what came.
+    /// What was expected, and what the entry has.
     pub why: String,
 }
 
@@ -137,8 +137,7 @@ impl From<Unreadable<'_>> for UnreadableWorkItem {
     }
 }
 
-/// `POST …/_apis/wit/workitemsbatch`: work items as they are now. Those that are deleted, or that the token may not see, are left
-/// out.
+/// `POST …/_apis/wit/workitemsbatch`: the present state of work items, without deleted ones and those that the token may not see.
 #[derive(Debug, Clone, Copy)]
 pub struct WorkItemsBatch<'a> {
     /// The `{organization}` segment.
@@ -167,12 +166,12 @@ struct State {
     category: StateCategory,
 }
 
-/// `GET …/_apis/wit/workitemtypes/{type}/states`: what each state of a type means in a project.
+/// `GET …/_apis/wit/workitemtypes/{type}/states`: the meaning of each state of a type in a project.
 #[derive(Debug, Clone, Copy)]
 pub struct StateCategories<'a> {
     /// The `{organization}` segment.
     pub account: &'a str,
-    /// Name or id.
+    /// The project's name or id.
     pub project: &'a str,
     /// The type's name.
     pub work_item_type: &'a str,
@@ -190,18 +189,18 @@ impl Operation for StateCategories<'_> {
     }
 }
 
-/// `PATCH …/_apis/wit/workitems/{id}`: assigns the work item if it is still at a revision, and gives its new one.
+/// `PATCH …/_apis/wit/workitems/{id}`: assigns the work item if it is still at a revision. Returns the new revision.
 #[derive(Debug, Clone, Copy)]
 pub struct Assign<'a> {
     /// The `{organization}` segment.
     pub account: &'a str,
     /// The work item.
     pub id: i64,
-    /// The revision it must still be at.
+    /// The expected revision.
     pub rev: i64,
-    /// Whom to; nobody where `None`.
+    /// The unique name of the new assignee; `None` to unassign.
     pub unique_name: Option<&'a str>,
-    /// When the call must be over.
+    /// The deadline of the call.
     pub deadline: Instant,
 }
 
@@ -213,8 +212,8 @@ struct Assigned {
 impl Operation for Assign<'_> {
     type Output = i64;
 
-    /// Also [`AzureDevOpsFault::RevisionMoved`] where it is not at `rev` any more, [`AzureDevOpsFault::WorkItemGone`] where there is
-    /// none any more. The certainty of [`AzureDevOpsFault::Http`] says whether the change may have been made.
+    /// Also [`AzureDevOpsFault::RevisionMoved`] if the work item is no longer at `rev`, [`AzureDevOpsFault::WorkItemGone`] if it
+    /// does not exist any more. The certainty of [`AzureDevOpsFault::Http`] states whether the change may have been made.
     async fn send(&self, to: &AzureDevOps, caller: Caller<'_>) -> Result<i64, AzureDevOpsFault> {
         let segments = [self.account, "_apis", "wit", "workitems", &self.id.to_string()];
         let url = address(&to.core, &segments, &[("api-version", API_VERSION)])?;

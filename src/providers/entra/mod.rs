@@ -1,9 +1,9 @@
 //! Microsoft Entra's token endpoint: the refresh grant
 //! (<https://learn.microsoft.com/entra/identity-platform/v2-oauth2-auth-code-flow#refresh-the-access-token>, RFC 6749 §6).
 //!
-//! Entra gives a new refresh token with every answer and leaves the old one good for its time
-//! (<https://learn.microsoft.com/entra/identity-platform/refresh-tokens>). Its errors are told apart by the word in `error`;
-//! the numbers in `error_codes` may change at any time, so they are only passed on to people
+//! Entra returns a new refresh token with every answer, and the old one stays valid until its expiry
+//! (<https://learn.microsoft.com/entra/identity-platform/refresh-tokens>). Its errors are distinguished by `error`; the numbers
+//! in `error_codes` may change at any time, so they are only shown to people
 //! (<https://learn.microsoft.com/entra/identity-platform/reference-error-codes>).
 
 use std::time::Duration;
@@ -22,43 +22,43 @@ use super::text::cut;
 use crate::fault::{Certainty, Class, Fault};
 
 static ENTRA: Provider = provider!("entra");
-/// Azure DevOps, and a new refresh token.
+/// The scope: Azure DevOps, and a new refresh token.
 const SCOPE: &str = "499b84ac-1321-427f-aa17-267ca6975798/.default offline_access";
-/// The body read of an answer, in bytes: two tokens of some kilobytes each.
+/// The limit for the body of an answer, in bytes: two tokens of some kilobytes each.
 const BODY_BYTES: usize = 64 << 10;
-/// The longest unknown word that is shown whole.
+/// The limit for an unknown error code in a hint.
 const WORD_CHARACTERS: usize = 100;
-/// The longest life of an access token that is believed; the vendor's longest is a day.
+/// The longest accepted lifetime of an access token, in seconds; the vendor's longest is a day.
 const LONGEST_LIFE: u64 = 7 * 24 * 3600;
 
-/// Where tokens are refreshed, and as which client.
+/// The token endpoint, and the client that refreshes tokens.
 #[derive(Debug, Clone)]
 pub struct EntraSettings {
     /// The token endpoint.
     pub token_url: String,
-    /// The registered application.
+    /// The id of the registered application.
     pub client_id: Option<String>,
-    /// Its secret.
+    /// The secret of the application.
     pub client_secret: Option<SecretString>,
 }
 
 impl Default for EntraSettings {
-    /// The vendor's own address for work and school accounts of any tenant; no client.
+    /// Returns the vendor's address for work and school accounts of any tenant, without a client.
     fn default() -> Self {
         let token_url = "https://login.microsoftonline.com/organizations/oauth2/v2.0/token".to_owned();
         Self { token_url, client_id: None, client_secret: None }
     }
 }
 
-/// Settings that tokens cannot be refreshed with.
+/// An invalid setting of the token endpoint or the client.
 #[derive(Debug, thiserror::Error)]
-#[error("{setting} is not usable: {why}")]
+#[error("{setting} is invalid: {why}")]
 pub struct BadEntra {
     setting: &'static str,
     why: &'static str,
 }
 
-/// The way to the token endpoint.
+/// The client of the token endpoint.
 #[derive(Debug)]
 pub struct Entra {
     http: HttpClient,
@@ -66,46 +66,46 @@ pub struct Entra {
     client: Option<(String, SecretString)>,
 }
 
-/// Tokens as Microsoft Entra gives them.
+/// Tokens issued by Microsoft Entra.
 #[derive(Debug)]
 pub struct Tokens {
     /// The new access token.
     pub access_token: SecretString,
-    /// The new refresh token; without one the old one stays (RFC 6749 §6).
+    /// The new refresh token; without one, the old one stays valid (RFC 6749 §6).
     pub refresh_token: Option<SecretString>,
-    /// How long the access token lives.
+    /// The lifetime of the access token.
     pub expires_in: Duration,
 }
 
-/// A refresh did not succeed.
+/// A failed refresh.
 #[derive(Debug, thiserror::Error)]
 pub enum EntraFault {
-    /// The refresh token is not (or no longer) accepted, or Microsoft Entra wants to see the person.
+    /// The refresh token is not (or no longer) accepted, or Microsoft Entra requires an interactive sign-in.
     #[error("entra: the refresh token is refused: {0}")]
     Refused(String),
-    /// The client is not accepted, or not for this.
+    /// The client is not accepted, or not permitted to refresh tokens.
     #[error("entra: the client is refused: {text}")]
     Client {
-        /// The word in `error`.
+        /// The `error` of the answer.
         error: String,
-        /// What Microsoft Entra says of it, scrubbed.
+        /// The explanation of Microsoft Entra, scrubbed.
         text: String,
     },
-    /// Microsoft Entra asks for patience, in the words of OAuth.
-    #[error("entra: not now: {0}")]
+    /// Microsoft Entra is temporarily unavailable, according to the OAuth error.
+    #[error("entra: temporarily unavailable: {0}")]
     Later(String),
-    /// A word in `error` that is not known here.
+    /// The `error` of the answer is unknown.
     #[error("entra: {text}")]
     Unrecognized {
-        /// The word, scrubbed.
+        /// The `error` of the answer, scrubbed.
         error: String,
-        /// What Microsoft Entra says of it, scrubbed.
+        /// The explanation of Microsoft Entra, scrubbed.
         text: String,
     },
     /// No client is set.
     #[error("entra: no client is set")]
     NoClient,
-    /// What can happen to any call.
+    /// A fault that any HTTP call can have.
     #[error(transparent)]
     Http(#[from] HttpFault),
 }
@@ -136,9 +136,9 @@ impl Fault for EntraFault {
         match self {
             Self::Refused(_) => "Sign the identity in again.".to_owned(),
             Self::Client { error, .. } => client_hint(error).to_owned(),
-            Self::Later(_) => "Microsoft Entra asks for patience; it is tried again by itself.".to_owned(),
+            Self::Later(_) => "Microsoft Entra is temporarily unavailable; the job is retried automatically.".to_owned(),
             Self::Unrecognized { error, .. } => {
-                format!("Look `{error}` up among the errors of Microsoft Entra's token endpoint; then retry.")
+                format!("Look up `{error}` in the list of errors of Microsoft Entra's token endpoint; then retry.")
             }
             Self::NoClient => "Set DISPATCH_ENTRA_CLIENT_ID and DISPATCH_ENTRA_CLIENT_SECRET.".to_owned(),
             Self::Http(fault) => fault.hint(),
@@ -155,18 +155,18 @@ impl Fault for EntraFault {
     }
 }
 
-/// Which setting a word in `error` speaks of.
+/// Returns the hint for an `error` about the client, which names the setting to correct.
 fn client_hint(error: &str) -> &'static str {
     match error {
-        "invalid_client" => "Correct DISPATCH_ENTRA_CLIENT_SECRET: it is not the client's, or it has ended; then retry.",
+        "invalid_client" => "Correct DISPATCH_ENTRA_CLIENT_SECRET: it is not the client's, or it has expired; then retry.",
         "unauthorized_client" => {
-            "Correct DISPATCH_ENTRA_CLIENT_ID, or the tenant in DISPATCH_ENTRA_TOKEN_URL: the client is not known there, or may not \
-             refresh tokens; then retry."
+            "Correct DISPATCH_ENTRA_CLIENT_ID, or the tenant in DISPATCH_ENTRA_TOKEN_URL: the client is unknown there, or may \
+             not refresh tokens; then retry."
         }
         "invalid_scope" | "invalid_resource" => {
             "Give the client the permission for Azure DevOps in its registration; then retry."
         }
-        _ => "Look whether DISPATCH_ENTRA_TOKEN_URL is the token endpoint of Microsoft Entra, version 2.0; then retry.",
+        _ => "Check that DISPATCH_ENTRA_TOKEN_URL is the token endpoint of Microsoft Entra, version 2.0; then retry.",
     }
 }
 
@@ -175,7 +175,7 @@ struct Body {
     access_token: String,
     #[serde(default)]
     refresh_token: Option<String>,
-    /// Seconds, as a number; older endpoints send them as text.
+    /// The lifetime in seconds, as a number; older endpoints send text.
     expires_in: Value,
 }
 
@@ -189,35 +189,35 @@ struct ErrorBody {
 }
 
 impl Entra {
-    /// A way to the token endpoint.
+    /// Creates a client of the token endpoint.
     ///
     /// # Errors
-    /// [`BadEntra`] where the address cannot be called, or only half of a client is set.
+    /// [`BadEntra`] if the address may not be called, or only one of the client's id and secret is set.
     pub fn new(http: HttpClient, settings: &EntraSettings) -> Result<Self, BadEntra> {
         let bad = |setting, why| BadEntra { setting, why };
         let token_url = http.parse_url(&settings.token_url).map_err(|why| bad("DISPATCH_ENTRA_TOKEN_URL", why))?;
         let client = match (&settings.client_id, &settings.client_secret) {
             (Some(id), Some(secret)) => Some((id.clone(), secret.clone())),
             (None, None) => None,
-            (Some(_), None) => return Err(bad("DISPATCH_ENTRA_CLIENT_SECRET", "it is not set, and the client's id is")),
-            (None, Some(_)) => return Err(bad("DISPATCH_ENTRA_CLIENT_ID", "it is not set, and the client's secret is")),
+            (Some(_), None) => return Err(bad("DISPATCH_ENTRA_CLIENT_SECRET", "it is not set, but the client's id is")),
+            (None, Some(_)) => return Err(bad("DISPATCH_ENTRA_CLIENT_ID", "it is not set, but the client's secret is")),
         };
         Ok(Self { http, token_url, client })
     }
 
-    /// Whether there is a client to refresh as.
+    /// Returns whether a client is set.
     #[must_use]
     pub const fn has_client(&self) -> bool {
         self.client.is_some()
     }
 
-    /// The token endpoint, as an organization calls it.
+    /// Returns the scope of calls of an organization to the token endpoint.
     #[must_use]
     pub fn scope(&self, organization: &str) -> Scope {
         Scope::host(organization, ENTRA.name, self.token_url.host_str().unwrap_or_default())
     }
 
-    /// `POST` of the refresh grant. Nothing is sent once `deadline` has passed.
+    /// Sends the refresh grant. Nothing is sent once `deadline` has passed.
     ///
     /// # Errors
     /// [`EntraFault`], never with a token.
@@ -241,7 +241,7 @@ impl Entra {
     }
 }
 
-/// The form as the URL standard writes one (`application/x-www-form-urlencoded`), which is what a URL's query is.
+/// Encodes a form as `application/x-www-form-urlencoded`, which is the encoding of a URL's query.
 fn encoded(url: &Url, form: &[(&str, &str)]) -> Vec<u8> {
     let mut url = url.clone();
     url.set_query(None);
@@ -249,10 +249,10 @@ fn encoded(url: &Url, form: &[(&str, &str)]) -> Vec<u8> {
     url.query().unwrap_or_default().as_bytes().to_vec()
 }
 
-/// The parser's own message could quote a token, so it is not passed on.
+/// Parses the tokens. The message of the parser could quote a token, so it is discarded.
 fn tokens(answer: &HttpResponse) -> Result<Tokens, EntraFault> {
     let body: Body = serde_json::from_slice(&answer.body)
-        .map_err(|_| answer.malformed("right is a JSON object with access_token and expires_in"))?;
+        .map_err(|_| answer.malformed("expected a JSON object with access_token and expires_in"))?;
     let seconds = body.expires_in.as_u64().or_else(|| body.expires_in.as_str()?.parse().ok());
     let seconds = seconds.ok_or_else(|| answer.malformed("expires_in is not a number of seconds"))?;
     if body.access_token.trim().is_empty() {
@@ -265,7 +265,7 @@ fn tokens(answer: &HttpResponse) -> Result<Tokens, EntraFault> {
     })
 }
 
-/// Takes what was sent out of an answer that repeats it, however short it is.
+/// Removes the sent secrets from an answer that repeats them, also short ones.
 fn forget(body: &mut Vec<u8>, secrets: &[&SecretString]) {
     let mut text = String::from_utf8_lossy(body).into_owned();
     for secret in secrets.iter().filter(|secret| !secret.expose_secret().is_empty()) {
@@ -274,7 +274,7 @@ fn forget(body: &mut Vec<u8>, secrets: &[&SecretString]) {
     *body = text.into_bytes();
 }
 
-/// What an answer other than 2xx means.
+/// Returns the fault of an answer other than 2xx.
 fn refusal(answer: HttpResponse) -> EntraFault {
     let told = match answer.status {
         400 | 401 | 403 => serde_json::from_slice::<ErrorBody>(&answer.body).ok(),
@@ -303,8 +303,8 @@ fn refusal(answer: HttpResponse) -> EntraFault {
 }
 
 impl ErrorBody {
-    /// `invalid_grant (AADSTS700082): The refresh token has expired due to inactivity.`, scrubbed. Below the first line there
-    /// are only ids of the request.
+    /// Returns the explanation, scrubbed: `invalid_grant (AADSTS700082): The refresh token has expired due to inactivity.` The
+    /// lines after the first one have only ids of the request.
     fn text(&self) -> String {
         let codes: Vec<String> = self.error_codes.iter().map(|code| format!("AADSTS{code}")).collect();
         let codes = if codes.is_empty() { String::new() } else { format!(" ({})", codes.join(", ")) };

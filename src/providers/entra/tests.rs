@@ -1,4 +1,4 @@
-//! The token endpoint, played by a server with scripted answers.
+//! Tests of the client against a scripted token endpoint.
 
 use serde_json::json;
 
@@ -27,7 +27,7 @@ async fn refused(status: u16, body: &str) -> EntraFault {
 }
 
 #[tokio::test]
-async fn a_refresh_is_a_form_and_brings_both_tokens() {
+async fn a_refresh_sends_a_form_and_returns_both_tokens() {
     let answer = json!({"token_type": "Bearer", "access_token": "a-2", "refresh_token": "r-2", "expires_in": 3599});
     let (tokens, server) = refresh(vec![ok(&answer)]).await;
     let tokens = tokens.unwrap();
@@ -42,14 +42,14 @@ async fn a_refresh_is_a_form_and_brings_both_tokens() {
 }
 
 #[tokio::test]
-async fn a_life_may_come_as_text_and_a_refresh_token_may_not_come() {
+async fn a_lifetime_may_be_text_and_a_refresh_token_may_be_missing() {
     let (tokens, _) = refresh(vec![ok(&json!({"access_token": "a-2", "expires_in": "60"}))]).await;
     let tokens = tokens.unwrap();
     assert!(tokens.refresh_token.is_none() && tokens.expires_in == Duration::from_secs(60));
 }
 
 #[tokio::test]
-async fn only_a_refused_token_asks_for_the_person() {
+async fn each_error_is_classified_and_its_hint_names_the_setting() {
     let told = |error: &str| json!({"error": error, "error_description": "no", "error_codes": [70008]}).to_string();
     let patient = Class::Transient { retry_after: None };
     let asked = Class::Transient { retry_after: Some(Duration::from_secs(7)) };
@@ -76,7 +76,7 @@ async fn only_a_refused_token_asks_for_the_person() {
 }
 
 #[tokio::test]
-async fn what_people_need_of_an_error_is_kept_and_no_secret() {
+async fn the_explanation_of_an_error_is_kept_without_secrets() {
     let description =
         format!("AADSTS700082: The refresh token {REFRESH} has expired due to inactivity.\r\nTrace ID: 0000aaaa-11bb-cccc\r\n");
     let body = json!({"error": "invalid_grant", "error_description": description, "error_codes": [700_082]});
@@ -90,7 +90,7 @@ async fn what_people_need_of_an_error_is_kept_and_no_secret() {
 }
 
 #[tokio::test]
-async fn an_answer_without_tokens_is_malformed_and_quotes_nothing() {
+async fn an_answer_without_tokens_is_malformed_and_not_quoted() {
     for body in [
         json!({"access_token": "canary-a", "expires_in": "canary-b"}),
         json!({"access_token": ["canary-a"], "expires_in": 1}),

@@ -1,35 +1,35 @@
-//! A destination's circuit: opens when calls keep failing, lets one probe through afterwards. Pure: time is an argument.
+//! A destination's circuit breaker: opens after consecutive failures, then admits one probe. Pure: time is an argument.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Failures in a row that open a circuit.
+/// The number of consecutive failures that opens a circuit.
 pub(super) const FAILURES: u32 = 5;
-/// How long a circuit is open the first time; each further time twice as long.
+/// How long a circuit stays open the first time; each further time twice as long.
 const FIRST: Duration = Duration::from_secs(5);
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// Whether calls may go out.
+/// The state of a circuit breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Circuit {
-    /// They may; this many have failed in a row.
+    /// Calls may go out. `failures` counts the consecutive failures.
     Closed { failures: u32 },
-    /// They may not. `times` counts how often it has opened since it was closed.
+    /// No call may go out. `times` counts how often the circuit has opened since it was closed.
     Open { until: Instant, times: u32 },
-    /// One may, to find out; `probing` while it is under way.
+    /// One probe may go out; `probing` while it is in flight.
     HalfOpen { times: u32, probing: bool },
 }
 
-/// What a circuit says to a call.
+/// The answer of a circuit breaker to a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Says {
     Go,
-    /// Go, as the one that finds out.
+    /// The call may go out as the probe.
     Probe,
-    /// Another one is finding out.
+    /// A probe is in flight.
     Probing,
-    /// Not before then.
+    /// No call may go out before this time.
     Open(Instant),
 }
 
@@ -38,7 +38,7 @@ impl Circuit {
         Self::Closed { failures: 0 }
     }
 
-    /// What it says to a call at `now`. Who goes as [`Says::Probe`] calls [`Circuit::probe`] too.
+    /// Decides about a call at `now`. The caller of a call that goes out as [`Says::Probe`] must call [`Circuit::probe`], too.
     pub(super) fn ask(&mut self, now: Instant) -> Says {
         match *self {
             Self::Closed { .. } => Says::Go,
@@ -52,21 +52,21 @@ impl Circuit {
         }
     }
 
-    /// The probe is under way.
+    /// Records that the probe is in flight.
     pub(super) fn probe(&mut self) {
         if let Self::HalfOpen { probing, .. } = self {
             *probing = true;
         }
     }
 
-    /// A call has shown that the other side answers. Calls that began before the circuit opened say nothing any more.
+    /// Records that a call was answered. Calls that began before the circuit opened do not count.
     pub(super) fn succeeded(&mut self, was_probe: bool) {
         if was_probe || matches!(self, Self::Closed { .. }) {
             *self = Self::new();
         }
     }
 
-    /// A call has failed at `now`; until when the circuit is open because of it, where it opens.
+    /// Records that a call failed at `now`. If this opens the circuit, returns until when it is open.
     pub(super) fn failed(&mut self, was_probe: bool, now: Instant) -> Option<Instant> {
         let times = match *self {
             Self::Closed { failures } if failures + 1 < FAILURES => {
@@ -82,21 +82,21 @@ impl Circuit {
         Some(until)
     }
 
-    /// A probe has ended without an answer to the question.
+    /// Records that a probe ended without a result.
     pub(super) fn probe_lost(&mut self) {
         if let Self::HalfOpen { probing, .. } = self {
             *probing = false;
         }
     }
 
-    /// Another replica's circuit is open until then.
+    /// Records that the circuit of another replica is open until `until`.
     pub(super) fn seen_open(&mut self, until: Instant) {
         if matches!(self, Self::Closed { .. }) {
             *self = Self::Open { until, times: 1 };
         }
     }
 
-    /// The hold of an open circuit was released before its time.
+    /// Records that the hold of an open circuit was released before its time.
     pub(super) fn released(&mut self, now: Instant) {
         if let Self::Open { until, .. } = self {
             *until = (*until).min(now);
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_in_a_row_open_it_and_one_success_in_between_does_not() {
+    fn consecutive_failures_open_a_circuit_and_a_success_resets_the_count() {
         let now = Instant::now();
         let mut circuit = Circuit::new();
         for _ in 0..3 {
@@ -139,14 +139,14 @@ mod tests {
     }
 
     #[test]
-    fn one_probe_goes_out_and_closes_it_or_opens_it_for_longer() {
+    fn one_probe_goes_out_and_closes_the_circuit_or_opens_it_for_longer() {
         let now = Instant::now();
         let (mut circuit, mut until) = opened(now);
         for seconds in [10, 20, 40, 60, 60] {
             assert_eq!(circuit.ask(until), Says::Probe);
             circuit.probe();
             assert_eq!(circuit.ask(until), Says::Probing, "one at a time");
-            assert_eq!(circuit.failed(false, until), None, "a call from before says nothing");
+            assert_eq!(circuit.failed(false, until), None, "a call from before does not count");
             let again = circuit.failed(true, until).expect("the probe has failed");
             assert_eq!(again - until, Duration::from_secs(seconds));
             until = again;
@@ -154,13 +154,13 @@ mod tests {
         assert_eq!(circuit.ask(until), Says::Probe);
         circuit.probe();
         circuit.succeeded(false);
-        assert_eq!(circuit.ask(until), Says::Probing, "a call from before says nothing");
+        assert_eq!(circuit.ask(until), Says::Probing, "a call from before does not count");
         circuit.succeeded(true);
         assert_eq!(circuit.ask(until), Says::Go);
     }
 
     #[test]
-    fn a_probe_without_an_answer_lets_another_one_go() {
+    fn another_probe_may_follow_a_probe_without_a_result() {
         let (mut circuit, until) = opened(Instant::now());
         assert_eq!(circuit.ask(until), Says::Probe);
         circuit.probe();
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn another_replica_s_open_circuit_is_probed_here_too_and_a_release_ends_it() {
+    fn a_circuit_opened_by_another_replica_is_probed_here_and_a_release_ends_it() {
         let now = Instant::now();
         let mut circuit = Circuit::new();
         circuit.seen_open(now + FIRST);
@@ -179,9 +179,9 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever happens, it is never open for longer than a minute, and after that exactly one call goes out.
+        /// In any sequence of events, a circuit is never open for longer than a minute, and then exactly one call goes out.
         #[test]
-        fn an_open_circuit_always_ends_and_lets_one_call_through(steps in proptest::collection::vec((0..4u8, 0..90u64), 1..200)) {
+        fn an_open_circuit_always_ends_and_admits_one_probe(steps in proptest::collection::vec((0..4u8, 0..90u64), 1..200)) {
             let mut now = Instant::now();
             let mut circuit = Circuit::new();
             let mut probing = false;

@@ -1,4 +1,4 @@
-//! The destinations that were called of late, each with what it shares with the others of its provider.
+//! The destinations that were called recently, each with the bulkhead that it shares with its provider's other destinations.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
@@ -13,22 +13,22 @@ use super::provider_bulkhead::{Member, ProviderBulkhead};
 use super::{Rates, Scope, locked};
 use crate::telemetry::names;
 
-/// How often it is counted how many destinations are active.
+/// How often the active destinations are counted.
 const RECOUNT: Duration = Duration::from_secs(1);
-/// Destinations remembered, at most.
+/// The most destinations that are remembered.
 pub(super) const DESTINATIONS: usize = 4096;
-/// Hosts are taken to answer within this until they have shown something else: a batch takes seconds where the vendor is slow.
+/// Hosts are assumed to answer within this time until they show otherwise: a batch takes seconds when the vendor is slow.
 const PACE_OF_HOSTS: Duration = Duration::from_secs(3);
 
-/// One destination, shared by the calls that want to go there.
+/// The state of one destination, shared by all calls to it.
 pub(super) struct DestinationState {
     group: Arc<ProviderGroup>,
-    /// Of a host, the organization whose it is.
+    /// The organization, for a host.
     tenant: Option<Arc<str>>,
     state: Mutex<Destination>,
-    /// Something has changed for those who wait.
+    /// Notified when the state changes, for the calls that wait.
     pub(super) changed: Notify,
-    /// One of several calls that find the same thing places the hold.
+    /// Serializes calls that find the same reason, so that one of them places the hold.
     pub(super) placing: tokio::sync::Mutex<()>,
 }
 
@@ -36,38 +36,38 @@ pub(super) struct DestinationState {
 struct ProviderGroup {
     provider: &'static str,
     bulkheads: PerLane<Mutex<ProviderBulkhead>>,
-    /// As [`DestinationState::changed`], where they wait for each other.
+    /// As [`DestinationState::changed`], for calls that wait for a permit of the bulkhead.
     changed: Notify,
 }
 
-/// A call under way.
+/// An admitted call, in flight.
 #[derive(Debug)]
 pub(super) struct AdmittedCall {
     lane: CallLane,
     ticket: Ticket,
-    /// In its bulkhead.
+    /// The number of the call in its bulkhead.
     number: u64,
 }
 
 impl AdmittedCall {
-    /// When it was let out.
+    /// Returns when the call was admitted.
     pub(super) const fn began(&self) -> Instant {
         self.ticket.began
     }
 }
 
-/// Every destination that is known.
+/// The states of all known destinations.
 pub(super) struct DestinationStates {
     rates: Rates,
     lanes: Lanes,
     /// By scope.
     pub(super) known: Mutex<HashMap<String, Arc<DestinationState>>>,
-    /// By provider, and whether they are hosts.
+    /// By provider, hosts and destinations of messages apart.
     groups: Mutex<HashMap<(&'static str, bool), Arc<ProviderGroup>>>,
     active: Mutex<Active>,
 }
 
-/// How many are active in each lane.
+/// The active destinations and organizations of each lane.
 #[derive(Debug, Default)]
 struct Active {
     counted: Option<Instant>,
@@ -82,7 +82,7 @@ impl DestinationStates {
         Self { rates, lanes, known: Mutex::default(), groups: Mutex::default(), active: Mutex::default() }
     }
 
-    /// The place of a scope, which is known from now on, and active in its lane.
+    /// Returns the state of a scope. The scope is known from then on, and active in its lane.
     pub(super) fn of(&self, scope: &Scope, now: Instant) -> Arc<DestinationState> {
         let place = self.known_or_new(scope, now);
         if place.change(|destination| destination.touch(scope.lane(), now)) {
@@ -121,7 +121,7 @@ impl DestinationStates {
         DestinationState { group, tenant, state, changed: Notify::new(), placing: tokio::sync::Mutex::default() }
     }
 
-    /// The holds of these scopes' open circuits are gone before their time.
+    /// Records that the holds of these scopes' open circuits ended before their time.
     pub(super) fn released(&self, scopes: &[String], now: Instant) {
         let known = locked(&self.known);
         for place in scopes.iter().filter_map(|scope| known.get(scope)) {
@@ -129,7 +129,7 @@ impl DestinationStates {
         }
     }
 
-    /// How many share a lane with this one; counted once a second, and when one comes that was not active.
+    /// Returns how many share a lane with this destination. Counted once a second, and when a destination becomes active.
     pub(super) fn active_count(&self, place: &DestinationState, lane: CallLane, now: Instant) -> ActiveCount {
         let mut active = locked(&self.active);
         if active.counted.is_none_or(|counted| now.saturating_duration_since(counted) >= RECOUNT) {
@@ -158,12 +158,12 @@ impl DestinationStates {
 }
 
 impl DestinationState {
-    /// Says whether a call could go out.
+    /// Checks whether a call could go out.
     pub(super) fn look(&self, asking: Asking) -> Result<(), NotNow> {
         self.ask(asking, |_, _, _| ())
     }
 
-    /// Lets a call out.
+    /// Admits a call.
     pub(super) fn let_out(&self, asking: Asking) -> Result<AdmittedCall, NotNow> {
         let Asking { lane, now, .. } = asking;
         self.ask(asking, |destination, bulkhead, member| AdmittedCall {
@@ -173,7 +173,7 @@ impl DestinationState {
         })
     }
 
-    /// Does `then` where a call may go out.
+    /// Runs `then` if a call may go out.
     fn ask<V>(
         &self,
         asking: Asking,
@@ -189,7 +189,7 @@ impl DestinationState {
         })
     }
 
-    /// Counts a call out at `now`, doing `end` to its destination.
+    /// Releases the permits of a call at `now`, and applies `end` to its destination.
     pub(super) fn count_out<V>(&self, call: AdmittedCall, now: Instant, end: impl FnOnce(&mut Destination, Ticket) -> V) -> V {
         let made = self.change(|destination| end(destination, call.ticket));
         if locked(&self.group.bulkheads[call.lane]).leave(call.number, now) {
@@ -198,7 +198,7 @@ impl DestinationState {
         made
     }
 
-    /// Ready when something has changed, since this was called, for those who wait.
+    /// Returns a future that is ready when the state has changed after this call.
     pub(super) fn change_seen(&self) -> impl Future<Output = ()> {
         let (here, in_group) = (self.changed.notified(), self.group.changed.notified());
         async move {
@@ -209,7 +209,7 @@ impl DestinationState {
         }
     }
 
-    /// Changes the state, and the gauge with it.
+    /// Changes the state, and updates the gauge of open circuits.
     pub(super) fn change<V>(&self, change: impl FnOnce(&mut Destination) -> V) -> V {
         let mut state = locked(&self.state);
         let was_closed = state.is_closed();

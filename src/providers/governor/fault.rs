@@ -1,4 +1,4 @@
-//! Why a destination was not called.
+//! The fault of a call that the governor did not admit.
 
 use std::time::Duration;
 
@@ -9,29 +9,29 @@ use super::scope::Target;
 use crate::fault::{Class, Fault, StageFault, WaitOn};
 use crate::job::WaitReason;
 
-/// A destination was not called.
+/// The governor did not admit a call.
 #[derive(Debug, thiserror::Error)]
 pub enum GovernorFault {
-    /// It is held.
+    /// The destination is held.
     #[error("{reason} and is held")]
     Held {
-        /// The scope that is held: its own, or that of all which the other side limits together.
+        /// The scope of the hold: the destination, its permits, or its shared limit.
         scope: String,
-        /// Why, as a clause.
+        /// The reason, as a clause.
         reason: String,
-        /// How long the hold still lasts, as far as this replica knows.
+        /// The remaining time of the hold, as far as this replica knows.
         left: Duration,
-        /// Whether nothing is missing but a seat. Who waits for one in place keeps a seat of its lane from others meanwhile.
+        /// Whether only a permit of the destination is missing. A job that waits in place meanwhile keeps a permit of its lane.
         for_seat: bool,
     },
-    /// It must be left alone, and the hold that would say so cannot be stored.
+    /// The destination must be held, and the hold cannot be stored.
     #[error("a hold of {scope} cannot be stored: {why}")]
     NotPlaced {
-        /// Its scope.
+        /// The scope of the hold.
         scope: String,
-        /// What went wrong.
+        /// The message of the store's fault.
         why: String,
-        /// Of that.
+        /// The class of the store's fault.
         class: Class,
     },
 }
@@ -58,7 +58,7 @@ impl Fault for GovernorFault {
 
     fn class(&self) -> Class {
         match self {
-            // Nothing is observed of a hold: it is there or it is not.
+            // A hold has no counter to observe: it exists or it does not.
             Self::Held { scope, .. } => {
                 Class::Wait(WaitOn { reason: WaitReason::Hold, key: format!("hold:{scope}"), observed: 0 })
             }
@@ -69,9 +69,9 @@ impl Fault for GovernorFault {
     fn hint(&self) -> String {
         match self {
             Self::Held { scope, .. } => {
-                format!("It goes on by itself when the hold is over; `dispatch holds release '{scope}'` ends it now.")
+                format!("The job continues when the hold ends; `dispatch holds release '{scope}'` ends the hold now.")
             }
-            Self::NotPlaced { .. } => "Look at Postgres: its log, its connections, its disk.".to_owned(),
+            Self::NotPlaced { .. } => "Check Postgres: its log, its connections, its disk.".to_owned(),
         }
     }
 }

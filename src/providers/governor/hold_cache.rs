@@ -1,4 +1,4 @@
-//! The copy of the holds in memory, by which calls are let out.
+//! The copy of the holds in memory, by which calls are admitted.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -8,45 +8,46 @@ use tokio::time::Instant;
 use super::LiveHold;
 use crate::fault::StageFault;
 
-/// A copy that is older is read again before a job is told to wait.
+/// The age up to which the copy is fresh. An older copy is refreshed before a job waits for a hold.
 pub(super) const FRESH: Duration = Duration::from_millis(100);
 
-/// A hold as it is remembered.
+/// A hold in the copy.
 #[derive(Debug, Clone)]
 pub(super) struct Held {
-    /// Not later than where it is kept.
+    /// The end of the hold, not later than in the store.
     pub(super) until: Instant,
-    /// When it was read or placed.
+    /// When the hold was read or placed.
     pub(super) noted: Instant,
     pub(super) is_circuit: bool,
     pub(super) reason: String,
 }
 
-/// What is known of the holds.
+/// The known holds.
 #[derive(Debug, Default)]
 pub(super) struct Copied {
     holds: HashMap<String, Held>,
-    /// When they were last read, or could not be.
+    /// When the last read began, successful or not.
     read: Option<Instant>,
 }
 
 impl Copied {
-    /// The hold in force, and whether what is known is fresh.
+    /// Returns the hold in force of a scope, and whether that knowledge is fresh.
     pub(super) fn known(&self, scope: &str, now: Instant) -> (Option<Held>, bool) {
         let held = self.holds.get(scope).filter(|held| now < held.until).cloned();
         let noted = held.as_ref().map(|held| held.noted).max(self.read);
         (held, noted.is_some_and(|noted| now.saturating_duration_since(noted) < FRESH))
     }
 
-    /// Remembers a hold that was placed here.
+    /// Adds a hold that this replica has placed.
     pub(super) fn note(&mut self, scope: &str, held: Held) {
         self.holds.insert(scope.to_owned(), held);
     }
 
-    /// Takes over what was read, `begun` being when reading began. The scopes whose circuit is open no more.
+    /// Replaces the copy with the holds read from the store; the read began at `begun`. Returns the scopes whose holds of an open
+    /// circuit are gone.
     ///
     /// # Errors
-    /// What went wrong with reading; what was known stays.
+    /// The fault of the read. The copy then stays as it was.
     pub(super) fn take_over(
         &mut self,
         live: Result<Vec<LiveHold>, StageFault>,
@@ -63,7 +64,7 @@ impl Copied {
         let mut gone = Vec::new();
         for (scope, held) in std::mem::replace(&mut self.holds, known) {
             if held.noted > begun {
-                // Placed while the others were read.
+                // Placed during the read.
                 self.holds.insert(scope, held);
             } else if held.is_circuit && !self.holds.contains_key(&scope) {
                 gone.push(scope);

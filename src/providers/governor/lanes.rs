@@ -1,15 +1,15 @@
-//! The lanes that calls come from. Each has seats of its own for jobs, so each call is counted in the lane it comes from.
+//! The lanes that calls come from. Each lane has its own permits for jobs, so each call counts in the lane it comes from.
 
 use std::ops::{Index, IndexMut};
 
 /// A lane that calls come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CallLane {
-    /// Requests: they call providers' hosts.
+    /// The lane of requests, which calls providers' hosts.
     Dispatch,
-    /// Assignees: they call providers' hosts, too.
+    /// The lane of assignee syncs, which calls providers' hosts, too.
     AssigneeSync,
-    /// Messages: they call registered destinations.
+    /// The lane of messages, which calls registered destinations.
     Messaging,
 }
 
@@ -17,7 +17,7 @@ impl CallLane {
     pub(super) const ALL: [Self; 3] = [Self::Dispatch, Self::AssigneeSync, Self::Messaging];
 }
 
-/// How many jobs run at a time in each lane.
+/// The number of jobs that each lane runs at a time.
 #[derive(Debug, Clone, Copy)]
 pub struct Lanes {
     /// In [`CallLane::Dispatch`].
@@ -29,7 +29,7 @@ pub struct Lanes {
 }
 
 impl Lanes {
-    /// Of one size, for a command that makes a few calls itself.
+    /// Returns lanes of the same size, for a command that makes a few calls itself.
     #[must_use]
     pub const fn all(size: usize) -> Self {
         Self { dispatch: size, assignee_sync: size, messaging: size }

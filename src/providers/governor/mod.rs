@@ -1,14 +1,15 @@
-//! The governor: how fast each destination is called, and when it is left alone.
+//! The governor: rate limits, circuit breakers, concurrency limits and holds for calls to other services.
 //!
-//! Every call to the outside asks first. A destination (tenant × provider × host, or a registered destination of messages) has
-//! a token bucket, a circuit and a number of seats of each lane in this process, and all destinations of a provider have some
-//! together; and it may be held, by this replica, by another one or by a person, which all replicas know from [`Holds`]: it
-//! alone, or with all that the other side limits together. A job that meets a held destination waits for the hold, out of its
-//! seat and without using an attempt; every other destination goes on. Where nothing is missing but a seat, the hold is one of the
-//! destination's seats, and keeps nobody waiting who finds one.
+//! Every call to another service asks the governor first. In this process, a destination (tenant × provider × host, or a
+//! registered destination of messages) has a token bucket, a circuit breaker and a concurrency limit in each lane, and all
+//! destinations of a provider share a bulkhead. A replica or an operator can hold a destination, alone or together with all
+//! destinations under the same shared limit of the provider; [`Holds`] makes holds known to all replicas. A job for a held
+//! destination waits for the hold, outside its permit and without using an attempt; jobs for other destinations continue.
+//! If only a permit is missing, the hold applies to the destination's permits: a call that finds a free permit ignores it.
 //!
-//! **Invariant:** a call that may go out asks neither Postgres nor RabbitMQ: holds are read from a copy in memory.
-//! **Invariant:** nobody is told to wait for a hold that is not stored, so that its end can let everybody go on.
+//! **Invariant:** a call that may go out asks neither Postgres nor RabbitMQ; the governor reads holds from a copy in
+//! memory.
+//! **Invariant:** a job waits only for a hold that is stored, so the end of the hold can release it.
 
 mod circuit;
 mod destination;
@@ -48,12 +49,12 @@ use self::unsaid::Unsaid;
 use crate::fault::{Class, Fault, StageFault};
 use crate::telemetry::names;
 
-/// Where holds are kept for all replicas.
+/// The store of holds, shared by all replicas.
 pub trait Holds: Send + Sync {
-    /// Places a hold, unless a longer one is there. How long it still lasts, by the clock of whoever keeps it.
+    /// Places a hold, unless a longer one exists. Returns the remaining time of the hold in force, by the store's clock.
     fn place<'a>(&'a self, hold: NewHold<'a>) -> BoxFuture<'a, Result<Duration, StageFault>>;
 
-    /// Every hold in force.
+    /// Returns every hold in force.
     fn live(&self) -> BoxFuture<'_, Result<Vec<LiveHold>, StageFault>>;
 }
 
@@ -62,11 +63,11 @@ pub trait Holds: Send + Sync {
 pub struct NewHold<'a> {
     /// See [`Scope::as_str`].
     pub scope: &'a str,
-    /// Whether a circuit is open, or the other side has asked for patience.
+    /// Whether an open circuit breaker is the cause.
     pub is_circuit: bool,
-    /// What is so, as a clause: `acme's Azure DevOps answered 429`.
+    /// The cause as a clause: `acme's Azure DevOps answered 429`.
     pub reason: &'a str,
-    /// For how long.
+    /// How long the hold lasts.
     pub length: Duration,
 }
 
@@ -79,11 +80,11 @@ pub struct LiveHold {
     pub is_circuit: bool,
     /// As placed.
     pub reason: String,
-    /// How long it still lasts.
+    /// The remaining time.
     pub left: Duration,
 }
 
-/// Lets calls out.
+/// Decides when calls to other services may go out.
 pub struct Governor {
     states: DestinationStates,
     holds: Arc<dyn Holds>,
@@ -92,15 +93,15 @@ pub struct Governor {
     unsaid: Mutex<Unsaid>,
 }
 
-/// A hold that keeps a scope from being called, or its seats from being waited for.
+/// A hold in force, of a destination or of its permits.
 struct InForce<'a> {
     target: &'a Target,
     held: Held,
-    /// Read or placed a moment ago.
+    /// Whether the hold was read or placed within [`hold_cache::FRESH`].
     is_fresh: bool,
 }
 
-/// The right to one call. Dropped without [`Permit::settle`], its call has had no answer.
+/// The right to make one call. If it is dropped without [`Permit::settle`], its call counts as unanswered.
 pub struct Permit<'a> {
     governor: &'a Governor,
     scope: &'a Scope,
@@ -109,7 +110,7 @@ pub struct Permit<'a> {
 }
 
 impl CallResult {
-    /// Of a call's answer, by the class of what went wrong.
+    /// Classifies the answer of a call by the class of its fault.
     pub fn of<T, F: Fault>(answer: &Result<T, F>) -> Self {
         let Err(fault) = answer else { return Self::Done };
         match fault.class() {
@@ -128,7 +129,7 @@ impl CallResult {
 }
 
 impl Governor {
-    /// With these rates, for lanes of these sizes.
+    /// Creates a governor with these rates, for lanes of these sizes.
     #[must_use]
     pub fn new(rates: Rates, lanes: Lanes, holds: Arc<dyn Holds>) -> Self {
         Self {
@@ -140,10 +141,10 @@ impl Governor {
         }
     }
 
-    /// Calls a destination where it may be called, and counts what came of it.
+    /// Calls a destination if the governor admits the call, and records the result.
     ///
     /// # Errors
-    /// [`GovernorFault`] where it was not called.
+    /// [`GovernorFault`] if the destination was not called.
     pub async fn call<T, F: Fault>(
         &self,
         scope: &Scope,
@@ -155,16 +156,17 @@ impl Governor {
         Ok(answer)
     }
 
-    /// The right to one call, after a short wait where that helps.
+    /// Returns the permit for one call. Waits briefly if a token or a permit is missing.
     ///
     /// # Errors
-    /// [`GovernorFault::Held`] where the destination is held, [`GovernorFault::NotPlaced`] where it should be.
+    /// [`GovernorFault::Held`] if the destination is held, [`GovernorFault::NotPlaced`] if it needs a hold that cannot be
+    /// stored.
     pub async fn admit<'a>(&'a self, scope: &'a Scope) -> Result<Permit<'a>, GovernorFault> {
         let (place, call) = self.pass(scope, DestinationState::let_out).await?;
         Ok(Permit { governor: self, scope, place, call: Some(call) })
     }
 
-    /// Whether a call could go out now: asked before an intent is stored, so that a job that must wait leaves none behind.
+    /// Checks whether a call could go out now. Asked before an intent is stored, so that a job that must wait stores none.
     ///
     /// # Errors
     /// As [`Governor::admit`].
@@ -172,10 +174,10 @@ impl Governor {
         self.pass(scope, DestinationState::look).await.map(|_| ())
     }
 
-    /// Reads the holds of all replicas again.
+    /// Refreshes the copy of all replicas' holds.
     ///
     /// # Errors
-    /// Those of [`Holds::live`]; what was known stays, and ends by itself.
+    /// Those of [`Holds::live`]. The copy then keeps the known holds until they end.
     pub async fn refresh(&self) -> Result<(), StageFault> {
         let begun = Instant::now();
         let live = self.holds.live().await;
@@ -184,7 +186,7 @@ impl Governor {
         Ok(())
     }
 
-    /// Waits until the destination does not say no to what is `asked` of it.
+    /// Waits until `asked` succeeds on the destination's state, or fails where the destination is held or must be.
     async fn pass<V>(
         &self,
         scope: &Scope,
@@ -203,7 +205,7 @@ impl Governor {
                 Ok(done) => return Ok((Arc::clone(&place), done)),
                 Err(refused) => refused,
             };
-            // A call that finds no seat waits with those that found none before it; one that finds a seat does not look at this.
+            // Only a call without a permit looks at the hold of the permits: it waits with the calls that found none before it.
             if refused.is_for_seats()
                 && let Some(found) = self.held(std::iter::once(scope.seats())).await
             {
@@ -219,7 +221,7 @@ impl Governor {
         }
     }
 
-    /// The hold in force of any of these, by a copy that is fresh where it says so.
+    /// Returns a hold in force of any of these targets. Refreshes an outdated copy before it reports a hold.
     async fn held<'a>(&self, targets: impl Iterator<Item = &'a Target> + Clone) -> Option<InForce<'a>> {
         let found = self.known(targets.clone())?;
         if found.is_fresh {
@@ -229,13 +231,13 @@ impl Governor {
         if self.known(targets.clone()).is_some_and(|found| !found.is_fresh)
             && let Err(fault) = self.refresh().await
         {
-            tracing::debug!(error = fault.message(), "holds cannot be read; what was known is gone by");
+            tracing::debug!(error = fault.message(), "the holds cannot be read; the governor uses the known ones");
         }
         drop(reading);
         self.known(targets)
     }
 
-    /// What the copy says: of several holds the one that lasts longest.
+    /// Returns the hold that lasts longest, as the copy has it.
     fn known<'a>(&self, targets: impl Iterator<Item = &'a Target>) -> Option<InForce<'a>> {
         let (copied, now) = (locked(&self.copied), Instant::now());
         let in_force = |target: &'a Target| {
@@ -245,7 +247,7 @@ impl Governor {
         targets.filter_map(in_force).max_by_key(|found| found.held.until)
     }
 
-    /// Holds a destination that nobody has held meanwhile.
+    /// Holds a destination, unless another call has held it meanwhile.
     async fn hold(&self, scope: &Scope, place: &DestinationState, request: HoldRequest) -> GovernorFault {
         let _one_at_a_time = place.placing.lock().await;
         let target = if request.why.is_for_seats() { scope.seats() } else { scope.own() };
@@ -271,14 +273,19 @@ impl Governor {
         let asked = Instant::now();
         let left = self.holds.place(NewHold { scope: &target.text, is_circuit, reason: &reason, length }).await?;
         metrics::counter!(names::HOLDS_PLACED, "provider" => scope.provider()).increment(1);
-        tracing::warn!(hold.scope = target.text, hold.seconds = left.as_secs_f64(), reason, "a destination is held");
+        tracing::warn!(
+            hold.scope = target.text,
+            hold.seconds = left.as_secs_f64(),
+            reason,
+            "the governor placed a hold; jobs for this destination wait"
+        );
         let held = Held { until: asked + left, noted: Instant::now(), is_circuit, reason };
         locked(&self.copied).note(&target.text, held.clone());
         place.changed.notify_waiters();
         Ok(held)
     }
 
-    /// The hold that an ended call asks for, of as much as it says.
+    /// Returns the hold that the result of a call requires: its target, and its length.
     fn limited<'a>(
         &self,
         scope: &'a Scope,
@@ -299,7 +306,7 @@ impl Governor {
 }
 
 impl InForce<'_> {
-    /// That the place is not called because of it.
+    /// Returns the fault of a call that this hold prevents. An open circuit elsewhere opens the one here.
     fn refuse(self, place: &DestinationState) -> GovernorFault {
         if self.held.is_circuit {
             place.change(|destination| destination.seen_open(self.held.until));
@@ -309,7 +316,7 @@ impl InForce<'_> {
 }
 
 impl Permit<'_> {
-    /// Counts the call out, and holds the destination where its answer says so.
+    /// Records the result of the call, and holds the destination if the result requires it.
     pub async fn settle(mut self, outcome: CallResult) {
         let Some(call) = self.call.take() else { return };
         let (began, now) = (call.began(), Instant::now());
@@ -321,7 +328,11 @@ impl Permit<'_> {
         if let Some(request) = request {
             let (target, request) = self.governor.limited(self.scope, outcome, began, request);
             if let Err(fault) = self.governor.place_hold(self.scope, &self.place, target, request).await {
-                tracing::warn!(hold.scope = target.text, error = fault.message(), "a hold cannot be placed");
+                tracing::warn!(
+                    hold.scope = target.text,
+                    error = fault.message(),
+                    "a hold cannot be stored; the destination is not held"
+                );
             }
         }
         self.place.changed.notify_waiters();

@@ -1,10 +1,10 @@
-//! All destinations of one provider as one lane of this process calls them: how many of its calls may be under way at a time, and
-//! how many of them may be overdue. Pure: time is an argument.
+//! The bulkhead of one provider in one lane of this process: how many of its calls may be in flight, and how many of them may
+//! be overdue. Pure: time is an argument.
 //!
-//! A provider that hangs under many destinations would take the whole lane, two seats for each. So it has its destinations' part
-//! of the lane and no more, and of that a quarter of the lane for calls that are overdue or go where the last one was not
-//! answered. Destinations that answer, however slowly, are not kept to that quarter. Hosts are one provider's wherever they are
-//! called: there it is each organization that has its part of the lane.
+//! A provider that hangs under many destinations would take the whole lane, two permits for each. So the provider gets at most
+//! its destinations' share of the lane. Calls that are overdue, or go to a destination that did not answer its last call,
+//! together get at most a quarter of the lane. Destinations that answer, however slowly, are not limited to that quarter.
+//! All hosts belong to one provider, so for hosts each organization has its own share of the lane.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,23 +15,23 @@ use super::destination::{
     ActiveCount, Asking, BUSY_HOLD, HANGING_HOLD, HoldRequest, NotNow, Seats, Standing, Why, wait_for_seat,
 };
 
-/// The calls of one provider.
+/// The calls in flight of one provider.
 #[derive(Debug)]
 pub(super) struct ProviderBulkhead {
     seats: Seats,
     under_way: Vec<CallUnderWay>,
     last_number: u64,
-    /// When a seat last became free.
+    /// When a permit was last released.
     freed: Instant,
-    /// Whether a call had to wait for one since then.
+    /// Whether a call had to wait for a permit since then.
     is_wanted: bool,
 }
 
-/// The destination that a call goes to, as it is then.
+/// The destination of a call, as its state was when the call asked.
 #[derive(Debug, Clone)]
 pub(super) struct Member {
     pub(super) standing: Standing,
-    /// Of hosts, the organization whose it is.
+    /// The organization, for a host.
     pub(super) tenant: Option<Arc<str>>,
     /// A call that takes this long is overdue.
     pub(super) overdue_after: Duration,
@@ -49,7 +49,7 @@ impl CallUnderWay {
         self.began + self.to.overdue_after
     }
 
-    /// Whether it is overdue, or may well become so.
+    /// Returns whether the call is overdue, or likely to become so.
     fn is_doubtful(&self, now: Instant) -> bool {
         self.to.standing == Standing::Slow || now >= self.overdue_at()
     }
@@ -60,10 +60,10 @@ impl ProviderBulkhead {
         Self { seats, under_way: Vec::new(), last_number: 0, freed: now, is_wanted: false }
     }
 
-    /// What it says to a call to this destination. Nothing is taken yet.
+    /// Checks whether a call to this destination may go out. Takes no permit.
     pub(super) fn ask(&mut self, to: &Member, asking: Asking) -> Result<(), NotNow> {
         let Asking { active_count, since, now, .. } = asking;
-        // A full part hangs where its youngest call is overdue, the share for overdue calls where its oldest is.
+        // A full share hangs if its youngest call is overdue; the quarter for overdue calls hangs if its oldest call is.
         let (why, decides) = if self.is_full(to, active_count) {
             let why = if to.tenant.is_some() { Why::TenantBusy } else { Why::ProviderBusy };
             (why, self.together_with(to).last())
@@ -79,18 +79,18 @@ impl ProviderBulkhead {
         wait_for_seat(overdue_at, self.freed, since, now, (hanging, busy))
     }
 
-    /// Whether all seats of those that have some together are taken.
+    /// Returns whether all permits of the share that `to` belongs to are taken.
     fn is_full(&self, to: &Member, active_count: ActiveCount) -> bool {
         self.together_with(to).count() >= self.seats.part(active_count)
     }
 
-    /// The calls that take seats of the same part: the organization's, or all.
+    /// Returns the calls that count in the same share: the organization's, or all.
     fn together_with<'a>(&'a self, to: &'a Member) -> impl Iterator<Item = &'a CallUnderWay> {
         self.under_way.iter().filter(|call| call.to.tenant == to.tenant)
     }
 
-    /// Whether the provider's overdue calls are as many as it may have, and this would be one more. What was never called may turn
-    /// out to answer: it has a few seats of its own then.
+    /// Returns whether the provider has as many overdue calls as it may have, and this call could become one more. Destinations
+    /// that were never called have a few permits of their own, to show whether they answer.
     fn is_refused(&self, to: &Member, now: Instant) -> bool {
         let hangs = || self.under_way.iter().filter(|call| call.is_doubtful(now)).count() >= self.seats.overdue();
         let new = || self.together_with(to).filter(|call| call.to.standing == Standing::New).count();
@@ -101,14 +101,14 @@ impl ProviderBulkhead {
         }
     }
 
-    /// Counts in a call to which [`ProviderBulkhead::ask`] has just said yes; its number.
+    /// Takes a permit for a call that [`ProviderBulkhead::ask`] has just admitted, and returns the number of the call.
     pub(super) fn let_out(&mut self, to: Member, now: Instant) -> u64 {
         self.last_number += 1;
         self.under_way.push(CallUnderWay { number: self.last_number, began: now, to });
         self.last_number
     }
 
-    /// Counts a call out; whether another one waits for its seat.
+    /// Releases a call's permit. Returns whether another call waits for it.
     pub(super) fn leave(&mut self, number: u64, now: Instant) -> bool {
         self.under_way.retain(|call| call.number != number);
         self.freed = now;
@@ -147,7 +147,7 @@ mod tests {
         bulkhead.ask(&member(standing), Asking { lane: CallLane::Messaging, active_count, since, now })
     }
 
-    /// Lets out as many calls as go out at once, up to `most`.
+    /// Admits as many calls as the bulkhead allows at once, up to `most`.
     fn fill(bulkhead: &mut ProviderBulkhead, standing: Standing, most: usize, now: Instant) -> Vec<u64> {
         let mut numbers = Vec::new();
         while numbers.len() < most && ask(bulkhead, standing, now, now, ACTIVE) == Ok(()) {
@@ -157,14 +157,14 @@ mod tests {
     }
 
     #[test]
-    fn a_provider_that_begins_to_hang_takes_its_destinations_part_of_the_lane_and_no_more() {
+    fn a_provider_that_begins_to_hang_takes_at_most_its_destinations_share_of_the_lane() {
         let start = Instant::now();
         let mut hanging = bulkhead(start);
         assert_eq!(fill(&mut hanging, Standing::Quick, 100, start).len(), 16 * 8 / 13);
         let patience = ask(&mut hanging, Standing::Quick, start, start, ACTIVE);
         assert!(
             matches!(patience, Err(NotNow::Wait { until, .. }) if until < start + SLOW),
-            "a seat may become free: {patience:?}"
+            "a permit may become free: {patience:?}"
         );
         let later = start + SLOW;
         let held = HoldRequest { why: Why::ProviderBusy, length: HANGING_HOLD };
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn of_hosts_each_organization_has_its_part_of_the_lane_whatever_the_others_hosts_do() {
+    fn each_organization_has_its_own_share_of_the_lane_for_hosts() {
         let now = Instant::now();
         let mut hosts = ProviderBulkhead::new(Seats::of_host(16), now);
         let asking = Asking { lane: CallLane::AssigneeSync, active_count: ActiveCount { all: 2, own: 1 }, since: now, now };
@@ -197,29 +197,33 @@ mod tests {
     }
 
     #[test]
-    fn a_quarter_of_the_lane_is_for_calls_that_may_not_be_answered_and_a_destination_that_answers_goes_on() {
+    fn calls_that_may_hang_get_a_quarter_of_the_lane_and_a_destination_that_answers_is_not_limited_to_it() {
         let start = Instant::now();
         let mut hanging = bulkhead(start);
         let slow = fill(&mut hanging, Standing::Slow, 100, start);
         assert_eq!(slow.len(), 4);
         assert!(
             matches!(ask(&mut hanging, Standing::Slow, start, start, ACTIVE), Err(NotNow::Wait { .. })),
-            "they may be quick again"
+            "their answers may still arrive"
         );
         assert_eq!(fill(&mut hanging, Standing::Quick, 2, start).len(), 2);
-        assert_eq!(fill(&mut hanging, Standing::New, 100, start).len(), 2, "who was never called has seats too, but few");
+        assert_eq!(
+            fill(&mut hanging, Standing::New, 100, start).len(),
+            2,
+            "destinations that were never called have a few permits"
+        );
         let later = start + SLOW;
         let held = HoldRequest { why: Why::ProviderHangs, length: HANGING_HOLD };
         for standing in [Standing::Slow, Standing::New] {
             assert_eq!(ask(&mut hanging, standing, later, later, ACTIVE), Err(NotNow::Hold(held)));
         }
         assert_eq!(ask(&mut hanging, Standing::Quick, later, later, ACTIVE), Ok(()));
-        assert!(hanging.leave(slow[0], later), "others have wanted its seat");
+        assert!(hanging.leave(slow[0], later), "others have waited for its permit");
         assert!(!hanging.leave(slow[1], later), "nobody since");
     }
 
     #[test]
-    fn calls_that_have_become_overdue_count_wherever_they_go_and_without_them_everybody_goes() {
+    fn overdue_calls_to_any_destination_count_and_without_them_every_call_is_admitted() {
         let start = Instant::now();
         let mut bulkhead = bulkhead(start);
         let young = fill(&mut bulkhead, Standing::New, 4, start);
@@ -232,10 +236,10 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever calls come and go, no more are under way than the provider's part, nor slow ones beyond their share that
-        /// were known to be slow, and every one is counted out.
+        /// For any sequence of calls, at most the provider's share is in flight, and at most a quarter of the lane goes to
+        /// destinations known as slow; and every permit is released.
         #[test]
-        fn a_provider_s_seats_are_never_exceeded_and_never_lost(
+        fn a_provider_s_permits_are_never_exceeded_and_never_lost(
             steps in proptest::collection::vec((0..3u8, any::<bool>(), 0..700u64), 1..200)
         ) {
             let mut now = Instant::now();

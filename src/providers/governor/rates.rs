@@ -1,48 +1,51 @@
-//! How many calls a destination takes, and the bucket that keeps to it. Pure: time is an argument.
+//! Rate limits of destinations, and the token bucket that enforces them. Pure: time is an argument.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// What each provider is taken to allow, where the setting says nothing else. Discord: five messages in five seconds a channel,
-/// as its answers' headers have it (<https://discord.com/developers/docs/topics/rate-limits>); through a webhook five in two
-/// seconds, and thirty a minute in all, which its headers do not say (<https://github.com/discord/discord-api-docs/issues/367>).
-/// Each click has a limit of its own and gets one answer: all of an organization's have what an application has. Slack: one message a second a
-/// channel, bursts tolerated (<https://docs.slack.dev/apis/web-api/rate-limits>). Teams: four requests a second
-/// (<https://learn.microsoft.com/microsoftteams/platform/webhooks-and-connectors/how-to/connectors-using>). Azure DevOps counts
-/// work, not calls, and says itself when it is too much.
+/// The rate limits of each provider, unless the setting names another.
+///
+/// - Discord: five messages in five seconds per channel, according to the headers of its answers
+///   (<https://discord.com/developers/docs/topics/rate-limits>). Through a webhook, five in two seconds, and thirty a minute in
+///   total, which its headers do not state (<https://github.com/discord/discord-api-docs/issues/367>). Each click has its own
+///   limit and gets one answer, so all clicks of an organization share the limit of an application.
+/// - Slack: one message a second per channel, bursts tolerated (<https://docs.slack.dev/apis/web-api/rate-limits>).
+/// - Teams: four requests a second
+///   (<https://learn.microsoft.com/microsoftteams/platform/webhooks-and-connectors/how-to/connectors-using>).
+/// - Azure DevOps limits work, not calls, and answers with `Retry-After` when the limit is exceeded.
 pub const DEFAULT_RATES: &str = "azure_devops=200/1,discord=5/5,discord_webhook=5/10,discord_interaction=50/1,\
     slack=3/3,teams=4/1,email=10/1,webhook=50/1";
 
-/// For a provider that neither the setting nor the defaults name.
+/// The rate limit of a provider that neither the setting nor the defaults name.
 const ANY_OTHER: Rate = Rate { calls: 50, per: Duration::from_secs(1) };
-/// The longest time a rate may speak of, in seconds.
+/// The longest period of a rate limit, in seconds.
 const LONGEST_PERIOD: u64 = 3600;
-/// The largest number of calls.
+/// The largest number of calls of a rate limit.
 const MOST_CALLS: u32 = 1_000_000;
 
-/// Calls to one destination in a time; all of them may come at once.
+/// The number of calls to one destination in a period. All of them may come in one burst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Rate {
     calls: u32,
     per: Duration,
 }
 
-/// A setting that cannot be understood.
+/// A setting that cannot be parsed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a rate; right is provider=calls/seconds, such as discord=5/5, separated by commas")]
+#[error("expected provider=calls/seconds, separated by commas (such as discord=5/5), got `{0}`")]
 pub struct BadRate(String);
 
-/// The rate of each provider.
+/// The rate limit of each provider.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rates(BTreeMap<String, Rate>);
 
 impl Rates {
-    /// `provider=calls/seconds`, separated by commas; what is not named has [`DEFAULT_RATES`].
+    /// Parses `provider=calls/seconds`, separated by commas. A provider that is not named has its rate of [`DEFAULT_RATES`].
     ///
     /// # Errors
-    /// [`BadRate`] names the part that is not right.
+    /// [`BadRate`] with the part that cannot be parsed.
     pub fn parse(setting: &str) -> Result<Self, BadRate> {
         let parts = DEFAULT_RATES.split(',').chain(setting.split(',')).map(str::trim).filter(|part| !part.is_empty());
         let rate = |part: &str| parse_one(part).ok_or_else(|| BadRate(part.to_owned()));
@@ -67,13 +70,13 @@ impl Rate {
         f64::from(self.calls) / self.per.as_secs_f64()
     }
 
-    /// How long a bucket takes to gain this many tokens.
+    /// Returns how long a bucket takes to gain this many tokens.
     pub(super) fn time_for(self, tokens: u32) -> Duration {
         Duration::from_secs_f64(f64::from(tokens.min(self.calls)) / self.per_second())
     }
 }
 
-/// A token bucket: full at first, one token a call, refilled at the rate.
+/// A token bucket: full at first, one token per call, refilled at the rate.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bucket {
     tokens: f64,
@@ -85,16 +88,16 @@ impl Bucket {
         Self { tokens: f64::from(rate.calls), at: now }
     }
 
-    /// How long until there is a token; zero where there is one.
+    /// Returns the time until a token is available, or zero if one is.
     pub(super) fn until_token(&mut self, rate: Rate, now: Instant) -> Duration {
         let gained = now.saturating_duration_since(self.at).as_secs_f64() * rate.per_second();
         self.tokens = (self.tokens + gained).min(f64::from(rate.calls));
         self.at = self.at.max(now);
-        // What is a token but for rounding is one.
+        // Rounding may leave slightly less than a whole token.
         if self.tokens > 1.0 - 1e-6 { Duration::ZERO } else { Duration::from_secs_f64((1.0 - self.tokens) / rate.per_second()) }
     }
 
-    /// Takes a token that [`Bucket::until_token`] has found to be there.
+    /// Takes a token that [`Bucket::until_token`] has found available.
     pub(super) fn take(&mut self) {
         self.tokens = (self.tokens - 1.0).max(0.0);
     }
@@ -120,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_setting_replaces_what_it_names_and_nothing_else() {
+    fn a_setting_replaces_only_the_rates_that_it_names() {
         let rates = Rates::parse("discord = 50/1, pigeon=1/60").unwrap();
         assert_eq!(rates.of("discord"), Rate { calls: 50, per: Duration::from_secs(1) });
         assert_eq!(rates.of("pigeon"), Rate { calls: 1, per: Duration::from_secs(60) });
@@ -135,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_bucket_gives_its_burst_and_then_one_at_a_time() {
+    fn a_full_bucket_allows_a_burst_and_then_one_call_at_a_time() {
         let rate = Rate { calls: 5, per: Duration::from_secs(5) };
         let mut now = Instant::now();
         let mut bucket = Bucket::full(rate, now);

@@ -1,15 +1,15 @@
-//! Which destination: a tenant's way to one place of one provider, and what limits it together with others.
+//! The scope of a call: a tenant's host or destination at one provider, and the limit that it shares with others.
 
 use std::fmt;
 
 use super::lanes::CallLane;
 
-/// In the place of the organization, where a limit is nobody's alone.
+/// Replaces the organization in the scope of a shared limit.
 const EVERYBODY: &str = "*";
-/// Behind a destination's own name, for what only waits for a seat there.
+/// The suffix of a destination's scope for a hold of its permits.
 const SEATS: &str = "#seats";
 
-/// A destination as holds name it: `<organization>|<provider>|<host or destination id>`.
+/// A destination, named as in holds: `<organization>|<provider>|<host or destination id>`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Scope {
     own: Target,
@@ -20,32 +20,32 @@ pub struct Scope {
     tenant: Option<String>,
 }
 
-/// What a hold is of.
+/// The subject of a hold.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Target {
-    /// As stored.
+    /// The stored form.
     pub(super) text: String,
-    /// As people call it: `acme's Azure DevOps`.
+    /// The name in messages: `acme's Azure DevOps`.
     pub(super) called: String,
     /// See [`Scope::seats`].
     pub(super) is_seats: bool,
 }
 
 impl Scope {
-    /// A provider's host, as an organization calls it from the lane of requests; see [`Scope::from_lane`].
+    /// Returns the scope of a provider's host that an organization calls from the lane of requests; see [`Scope::from_lane`].
     #[must_use]
     pub fn host(organization: &str, provider: &'static str, host: &str) -> Self {
         let tenant = Some(organization.to_owned());
         Self { tenant, lane: CallLane::Dispatch, ..Self::new(organization, provider, host, "") }
     }
 
-    /// A registered destination of messages, by its row id.
+    /// Returns the scope of a registered destination of messages, by its row id.
     #[must_use]
     pub fn destination(organization: &str, kind: &'static str, id: i64) -> Self {
         Self::new(organization, kind, &id.to_string(), &format!(" (destination {id})"))
     }
 
-    /// Where an organization's clicks are answered; as a destination, since the same lane delivers to it.
+    /// Returns the scope of the answers to an organization's clicks: a destination, since the same lane delivers to it.
     #[must_use]
     pub fn clicks(organization: &str, kind: &'static str) -> Self {
         Self::new(organization, kind, "clicks", "")
@@ -65,14 +65,14 @@ impl Scope {
         }
     }
 
-    /// Called from another lane: the seats of each are counted by themselves.
+    /// Returns the scope as called from another lane. Each lane counts its permits separately.
     #[must_use]
     pub fn from_lane(self, lane: CallLane) -> Self {
         Self { lane, ..self }
     }
 
-    /// As one of several destinations, of whichever organization, that the other side limits together (`limit` names what they
-    /// have in common): a limit that holds for all of them is `*|<provider>|<limit>`.
+    /// Adds the shared limit of the provider that applies to this destination and to others, of any organization. `limit` names
+    /// what they have in common; the scope of a hold of all of them is `*|<provider>|<limit>`.
     #[must_use]
     pub fn limited_with(self, limit: Option<String>) -> Self {
         let target = |limit: String| Target {
@@ -83,45 +83,44 @@ impl Scope {
         Self { shared: limit.map(target), ..self }
     }
 
-    /// As stored.
+    /// Returns the stored form.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.own.text
     }
 
-    /// The provider, as in error codes.
+    /// Returns the provider, as in error codes.
     #[must_use]
     pub const fn provider(&self) -> &'static str {
         self.provider
     }
 
-    /// Whose host it is; none for a destination of messages.
+    /// Returns the organization of a host, or `None` for a destination of messages.
     pub(super) fn tenant(&self) -> Option<&str> {
         self.tenant.as_deref()
     }
 
-    /// Where it is called from.
     pub(super) const fn lane(&self) -> CallLane {
         self.lane
     }
 
-    /// Itself alone.
+    /// Returns the destination alone.
     pub(super) const fn own(&self) -> &Target {
         &self.own
     }
 
-    /// Its seats: a hold of them keeps only those waiting who find none. Every replica has its own, so that one where all are taken
-    /// says nothing of the others.
+    /// Returns the destination's permits. Their hold applies only to calls that find no permit: each replica has its own permits,
+    /// so others may still have free ones.
     pub(super) const fn seats(&self) -> &Target {
         &self.seats
     }
 
-    /// All that the other side limits together; itself where that is nothing else.
+    /// Returns the shared limit, or the destination alone if it has none.
     pub(super) fn widest(&self) -> &Target {
         self.shared.as_ref().unwrap_or(&self.own)
     }
 
-    /// Everything whose hold keeps it from being called.
+    /// Returns every target whose hold prevents calls to the destination.
     pub(super) fn targets(&self) -> impl Iterator<Item = &Target> + Clone {
         std::iter::once(&self.own).chain(&self.shared)
     }
@@ -156,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scope_has_a_text_to_be_stored_and_a_name_for_people() {
+    fn a_scope_has_a_stored_form_and_a_name_for_messages() {
         let devops = Scope::host("acme", "azure_devops", "dev.azure.com");
         assert_eq!(named(&devops), ("acme|azure_devops|dev.azure.com", "acme's Azure DevOps"));
         let hook = Scope::destination("acme", "webhook", 7);
@@ -168,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn destinations_with_one_credential_have_one_limit_whichever_organization_s_they_are() {
+    fn destinations_of_any_organization_with_the_same_credential_share_a_limit() {
         let bot = |organization, id| Scope::destination(organization, "discord", id).limited_with(Some("bot-1f".to_owned()));
         assert_eq!(bot("acme", 1).widest(), bot("umbrella", 2).widest());
         let widest = bot("acme", 1).widest().clone();

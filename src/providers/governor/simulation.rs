@@ -1,5 +1,5 @@
-//! A lane as its jobs call some destinations, by a clock of its own: jobs take seats of the lane in turn, ask, call, are held and
-//! are let go a few at a time, as workers, governor and store do it.
+//! A simulation of a lane whose jobs call destinations, by a clock of its own: jobs take permits of the lane in turn, ask, call,
+//! are held and are released a few at a time, as workers, governor and store do it.
 
 use std::collections::VecDeque;
 
@@ -9,27 +9,27 @@ use super::destination::Why;
 use super::*;
 
 const TICK: Duration = Duration::from_millis(5);
-/// Of a call that is not answered.
+/// The deadline of a call.
 const DEADLINE: Duration = Duration::from_secs(10);
 const QUICK: Duration = Duration::from_millis(20);
 const HOST: &str = "dev.azure.com";
 
-/// When in a run something is so.
+/// A moment, as the time since the start of the run.
 type At = Duration;
-/// How long after it began a call is answered, if it is; by when it begins.
+/// How long a call takes that begins at a moment; `None` if it is not answered.
 type Answers = Box<dyn FnMut(At) -> Option<Duration>>;
 
-/// A tenant's jobs, all alike, and the destination that each of them calls.
+/// A tenant's jobs, all alike, and the destination that they call.
 struct Tenant {
     scope: Scope,
     answers: Answers,
-    /// When its jobs come.
+    /// When its jobs arrive.
     comes: At,
-    /// Calls of one job, one after the other.
+    /// The calls of one job, one after the other.
     calls: usize,
-    /// Jobs that wait for a seat of the lane, each with the calls that it has still to make.
+    /// The jobs that wait for a permit of the lane, each with the number of its remaining calls.
     queue: VecDeque<usize>,
-    /// Of the destination, and of its seats.
+    /// The holds of the destination and of its permits.
     holds: [Hold; 2],
     done: usize,
 }
@@ -39,17 +39,17 @@ struct Tenant {
 struct Hold {
     until: Option<Instant>,
     waiting: VecDeque<usize>,
-    /// How many were let go last.
+    /// How many were released last.
     step: usize,
     stepped: Option<Instant>,
 }
 
-/// A job with a seat of the lane.
+/// A job with a permit of the lane.
 struct Job {
     tenant: usize,
     left: usize,
     since: Instant,
-    /// The call under way, when it ends and how.
+    /// The call in flight, its end and its result.
     call: Option<(AdmittedCall, Instant, CallResult)>,
 }
 
@@ -61,17 +61,17 @@ struct Simulation {
     tenants: Vec<Tenant>,
     jobs: Vec<Job>,
     turn: usize,
-    /// Every hold: of whom, why, when.
+    /// Every hold: tenant, reason, time.
     holds: Vec<(usize, Why, At)>,
 }
 
 impl Tenant {
-    /// An organization with so many jobs that make so many calls of a host each.
+    /// Returns an organization with `jobs` jobs, each of which makes `calls` calls to a host.
     fn of_host(name: &str, jobs: usize, calls: usize, answers: impl FnMut(At) -> Option<Duration> + 'static) -> Self {
         Self::new(Scope::host(name, "azure_devops", HOST), jobs, calls, Box::new(answers))
     }
 
-    /// A destination with so many messages to be delivered.
+    /// Returns a destination with `jobs` messages to deliver.
     fn of_messages(id: i64, jobs: usize, answers: impl FnMut(At) -> Option<Duration> + 'static) -> Self {
         Self::new(Scope::destination("acme", "webhook", id), jobs, 1, Box::new(answers))
     }
@@ -96,7 +96,7 @@ impl Hold {
         self.until.is_some_and(|until| now < until)
     }
 
-    /// The jobs that are let go at `now`: four once it is over, then twice as many each second.
+    /// Returns the jobs that are released at `now`: four when the hold ends, then twice as many each second.
     fn let_go(&mut self, now: Instant) -> Vec<usize> {
         let is_time = self.stepped.is_none_or(|stepped| now >= stepped + seconds(1));
         if self.is_in_force(now) || self.waiting.is_empty() || !is_time {
@@ -109,16 +109,16 @@ impl Hold {
 }
 
 impl Simulation {
-    /// Of a lane of so many seats.
+    /// Creates a lane of `seats` permits.
     fn new(seats: usize, tenants: Vec<Tenant>) -> Self {
-        // Seats alone decide.
+        // The rates are high, so that only permits limit the calls.
         let rates = Rates::parse("azure_devops=1000000/1,webhook=1000000/1").unwrap();
         let start = Instant::now();
         let (states, jobs, holds) = (DestinationStates::new(rates, Lanes::all(seats)), Vec::new(), Vec::new());
         Self { states, start, now: start, seats, tenants, jobs, turn: 0, holds }
     }
 
-    /// Goes on until so long after the start, doing `look` at each moment.
+    /// Runs until `until` after the start, and calls `look` at each tick.
     fn run(&mut self, until: Duration, mut look: impl FnMut(&Self)) {
         while self.now < self.start + until {
             self.end_calls();
@@ -157,7 +157,7 @@ impl Simulation {
         }
     }
 
-    /// Tenants in turn.
+    /// Gives the free permits to the tenants in turn.
     fn take_seats(&mut self) {
         let mut passed = 0;
         while self.jobs.len() < self.seats && passed < self.tenants.len() {
@@ -206,7 +206,7 @@ impl Simulation {
         }
     }
 
-    /// DestinationStates a hold; which of the two.
+    /// Places a hold, and returns which of the tenant's two holds it is.
     fn hold(&mut self, tenant: usize, HoldRequest { why, length }: HoldRequest) -> usize {
         self.holds.push((tenant, why, self.now - self.start));
         let which = usize::from(why.is_for_seats());
@@ -218,7 +218,7 @@ impl Simulation {
         self.jobs.iter().filter(|job| job.tenant == tenant && job.call.is_some()).count()
     }
 
-    /// Calls of a tenant that are answered between two moments.
+    /// Returns how many calls of a tenant are answered between two moments.
     fn done_between(&mut self, tenant: usize, from: At, until: At) -> usize {
         self.run(from, |_| ());
         let before = self.tenants[tenant].done;
@@ -226,7 +226,7 @@ impl Simulation {
         self.tenants[tenant].done - before
     }
 
-    /// The fewest calls of a tenant that are under way, and the most, at any moment between two.
+    /// Returns the fewest and the most calls of a tenant that are in flight at any tick between two moments.
     fn under_way_between(&mut self, tenant: usize, from: At, until: At) -> (usize, usize) {
         self.run(from, |_| ());
         let mut seen = (usize::MAX, 0);
@@ -237,7 +237,7 @@ impl Simulation {
         seen
     }
 
-    /// The holds of those that were taken for hanging.
+    /// Returns the holds of destinations that were considered hanging.
     fn hanging(&self) -> Vec<(usize, Why, At)> {
         let hangs = |(_, why, _): &&(usize, Why, At)| matches!(why, Why::Hanging | Why::ProviderHangs);
         self.holds.iter().filter(hangs).copied().collect()
@@ -248,7 +248,7 @@ const fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// Answers that take four to six seconds, each another time.
+/// Returns answers that take four to six seconds, at random.
 fn calm(seed: u64) -> impl FnMut(At) -> Option<Duration> {
     let mut random = seed;
     move |_| {
@@ -268,9 +268,9 @@ const fn never(_: At) -> Option<Duration> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(8))]
 
-    /// 20 jobs of one organization in the lane of requests, which has 32 seats; and as many as it may have of a lane of 16.
+    /// 20 jobs of one organization in a lane of 32 permits; and, in a lane of 16, as many as the organization may have.
     #[test]
-    fn calm_answers_keep_every_job_of_an_organization_calling_and_are_never_taken_for_hanging(
+    fn slow_answers_keep_every_job_of_an_organization_calling_and_are_never_considered_hanging(
         seed in any::<u64>(), calls in 1..6usize,
     ) {
         for (seats, jobs) in [(32, 20), (16, 12)] {
@@ -282,7 +282,7 @@ proptest! {
     }
 
     #[test]
-    fn more_jobs_than_an_organization_may_have_calls_cost_it_none_of_them(seed in any::<u64>(), jobs in 25..100usize) {
+    fn an_organization_with_more_jobs_than_permits_still_uses_all_its_permits(seed in any::<u64>(), jobs in 25..100usize) {
         let mut lane = Simulation::new(32, vec![Tenant::of_host("acme", jobs, 3, calm(seed))]);
         let (fewest, most) = lane.under_way_between(0, seconds(6), seconds(90));
         prop_assert!(fewest >= 22 && most == 24, "{} to {}", fewest, most);
@@ -291,7 +291,7 @@ proptest! {
 }
 
 #[test]
-fn a_newcomer_has_half_the_calls_as_soon_as_those_that_are_under_way_are_answered() {
+fn a_newcomer_gets_half_the_calls_once_the_calls_in_flight_are_answered() {
     let newcomer = Tenant::of_host("umbrella", 20, 3, calm(7)).coming(seconds(30));
     let mut lane = Simulation::new(32, vec![Tenant::of_host("acme", 40, 3, calm(1)), newcomer]);
     let (_, most) = lane.under_way_between(1, seconds(30), seconds(31));
@@ -301,7 +301,7 @@ fn a_newcomer_has_half_the_calls_as_soon_as_those_that_are_under_way_are_answere
     assert_eq!(lane.hanging(), []);
 }
 
-/// What share of their speed the others keep while the last one of these does not answer, from its first deadline on.
+/// Returns the fraction of their speed that the other tenants keep while the last one does not answer, after its first deadline.
 fn kept_speed(seats: usize, tenants: impl Fn(fn(At) -> Option<Duration>) -> Vec<Tenant>) -> f64 {
     let speed = |answers| {
         let mut lane = Simulation::new(seats, tenants(answers));
@@ -317,7 +317,7 @@ fn kept_speed(seats: usize, tenants: impl Fn(fn(At) -> Option<Duration>) -> Vec<
 }
 
 #[test]
-fn a_host_that_never_answers_has_its_first_seats_and_leaves_the_others_their_speed() {
+fn a_host_that_never_answers_keeps_its_initial_permits_and_does_not_slow_the_others() {
     let tenants = |answers| vec![Tenant::of_host("acme", 60, 3, quick), Tenant::of_host("umbrella", 60, 3, answers)];
     for seats in [16, 32] {
         let kept = kept_speed(seats, tenants);
@@ -326,7 +326,7 @@ fn a_host_that_never_answers_has_its_first_seats_and_leaves_the_others_their_spe
 }
 
 #[test]
-fn a_receiver_that_never_answers_has_its_first_seats_and_leaves_the_others_their_speed() {
+fn a_receiver_that_never_answers_keeps_its_initial_permits_and_does_not_slow_the_others() {
     let tenants = |answers: fn(At) -> Option<Duration>| {
         let others = (1..5).map(|id| Tenant::of_messages(id, 60, quick));
         others.chain([Tenant::of_messages(5, 60, answers)]).collect()
@@ -336,7 +336,7 @@ fn a_receiver_that_never_answers_has_its_first_seats_and_leaves_the_others_their
 }
 
 #[test]
-fn a_calm_host_that_stops_answering_is_found_out_at_its_calls_first_deadline() {
+fn a_slow_host_that_stops_answering_is_detected_at_the_first_deadline_of_its_calls() {
     let stops = seconds(60);
     let mut calm = calm(3);
     let answers = move |at| calm(at).filter(|_| at < stops);
@@ -351,7 +351,7 @@ fn a_calm_host_that_stops_answering_is_found_out_at_its_calls_first_deadline() {
 }
 
 #[test]
-fn a_host_that_is_quick_then_calm_then_quick_has_its_jobs_calling_all_the_while() {
+fn a_host_that_is_quick_then_slow_then_quick_is_called_throughout() {
     let calm_from = seconds(30)..seconds(90);
     let answers = move |at| Some(if calm_from.contains(&at) { seconds(5) } else { QUICK });
     let mut lane = Simulation::new(32, vec![Tenant::of_host("acme", 20, 3, answers)]);
@@ -364,7 +364,7 @@ fn a_host_that_is_quick_then_calm_then_quick_has_its_jobs_calling_all_the_while(
 }
 
 #[test]
-fn a_receiver_that_becomes_calm_is_held_until_its_first_answer_only() {
+fn a_receiver_that_becomes_slow_is_held_only_until_its_first_answer() {
     let calm_from = seconds(30)..seconds(90);
     let answers = move |at| Some(if calm_from.contains(&at) { seconds(5) } else { QUICK });
     let mut lane = Simulation::new(16, vec![Tenant::of_messages(1, 20, answers)]);

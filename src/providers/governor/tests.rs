@@ -1,4 +1,4 @@
-//! The governor over holds that live in memory.
+//! Tests of the governor with a store of holds in memory.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -10,7 +10,7 @@ use super::hold_cache::FRESH;
 use super::*;
 use crate::fault::Certainty;
 
-/// Keeps holds as Postgres would, and counts how often it is asked.
+/// A store of holds in memory that counts its reads.
 #[derive(Default)]
 struct Kept {
     live: Mutex<Vec<(LiveHold, Instant)>>,
@@ -60,7 +60,7 @@ impl Holds for Kept {
     }
 }
 
-/// A governor that nobody shares holds with.
+/// Returns a governor with its own store of holds.
 pub(crate) fn alone() -> Arc<Governor> {
     Arc::new(sharing(&Arc::default()))
 }
@@ -85,7 +85,7 @@ fn patience(millis: u64) -> CallResult {
     CallResult::RateLimited { retry_after: Some(Duration::from_millis(millis)) }
 }
 
-/// Waits until a destination is held no more, for two seconds at most.
+/// Waits until a destination is no longer held, for two seconds at most.
 async fn until_free(governor: &Governor, scope: &Scope) {
     let free = async {
         while is_held(governor, scope).await {
@@ -96,7 +96,7 @@ async fn until_free(governor: &Governor, scope: &Scope) {
 }
 
 #[tokio::test]
-async fn a_429_holds_its_destination_for_every_replica_and_no_other() {
+async fn a_429_holds_its_destination_for_every_replica_and_no_other_destination() {
     let kept = Arc::default();
     let (one, other) = (sharing(&kept), sharing(&kept));
     let began = Instant::now();
@@ -113,7 +113,7 @@ async fn a_429_holds_its_destination_for_every_replica_and_no_other() {
 }
 
 #[tokio::test]
-async fn a_hold_that_was_released_holds_nobody_back_and_calls_ask_nobody() {
+async fn a_released_hold_stops_no_call_and_calls_without_a_hold_read_no_store() {
     let kept: Arc<Kept> = Arc::default();
     let governor = sharing(&kept);
     settle(&governor, &scope(1), patience(3_600_000)).await;
@@ -130,7 +130,7 @@ async fn a_hold_that_was_released_holds_nobody_back_and_calls_ask_nobody() {
 }
 
 #[tokio::test]
-async fn a_circuit_that_opened_elsewhere_is_tried_with_one_call() {
+async fn a_circuit_that_another_replica_opened_is_probed_with_one_call() {
     let kept: Arc<Kept> = Arc::default();
     let (one, other) = (sharing(&kept), sharing(&kept));
     for _ in 0..5 {
@@ -138,24 +138,24 @@ async fn a_circuit_that_opened_elsewhere_is_tried_with_one_call() {
     }
     other.refresh().await.unwrap();
     assert!(is_held(&one, &scope(1)).await && is_held(&other, &scope(1)).await);
-    // By hand, before its five seconds are over.
+    // The hold is released by hand, before its five seconds are over.
     locked(&kept.live).clear();
     other.refresh().await.unwrap();
     let here = scope(1);
     let probe = other.admit(&here).await.unwrap_or_else(|fault| panic!("{fault}"));
-    assert!(is_held(&other, &here).await, "the others wait for what comes of it");
+    assert!(is_held(&other, &here).await, "other calls wait for the probe");
     probe.settle(CallResult::Done).await;
     until_free(&other, &here).await;
 }
 
 #[tokio::test]
-async fn calls_to_a_destination_that_hangs_wait_for_a_moment_and_those_to_others_not_at_all() {
+async fn a_call_to_a_hanging_destination_waits_briefly_and_calls_to_others_do_not_wait() {
     let governor = sharing(&Arc::default());
     let hanging = scope(1);
     let _calls = [governor.admit(&hanging).await.ok(), governor.admit(&hanging).await.ok()];
     let began = Instant::now();
     assert!(is_held(&governor, &hanging).await);
-    assert!(began.elapsed() >= Duration::from_millis(250), "a seat might have become free");
+    assert!(began.elapsed() >= Duration::from_millis(250), "a permit might have become free");
     let began = Instant::now();
     assert!(is_held(&governor, &hanging).await);
     settle(&governor, &scope(2), CallResult::Done).await;
@@ -163,23 +163,23 @@ async fn calls_to_a_destination_that_hangs_wait_for_a_moment_and_those_to_others
 }
 
 #[tokio::test]
-async fn a_seat_goes_to_whoever_waits_as_soon_as_it_is_free() {
+async fn a_released_permit_goes_at_once_to_a_call_that_waits() {
     let governor = sharing(&Arc::default());
     let busy = scope(1);
-    let first = governor.admit(&busy).await.expect("a seat");
-    let _second = governor.admit(&busy).await.expect("a seat");
+    let first = governor.admit(&busy).await.expect("a permit is free");
+    let _second = governor.admit(&busy).await.expect("a permit is free");
     // The third one asks first.
     let (third, ()) = tokio::join!(biased; governor.admit(&busy), first.settle(CallResult::Done));
     assert!(third.is_ok());
 }
 
-/// A channel of a bot, whichever organization's.
+/// Returns a destination of an organization that is sent to by `bot`.
 fn channel(organization: &str, id: i64, bot: &str) -> Scope {
     Scope::destination(organization, "discord", id).limited_with(Some(bot.to_owned()))
 }
 
 #[tokio::test]
-async fn a_limit_for_all_holds_every_destination_of_that_credential_for_every_replica_and_no_other() {
+async fn a_shared_limit_holds_every_destination_of_its_credential_for_every_replica() {
     let kept = Arc::default();
     let (one, other) = (sharing(&kept), sharing(&kept));
     let retry_after = Some(Duration::from_millis(300));
@@ -200,7 +200,7 @@ async fn a_limit_for_all_holds_every_destination_of_that_credential_for_every_re
 }
 
 #[tokio::test]
-async fn who_is_limited_with_nobody_is_held_alone_whatever_the_answer_says() {
+async fn a_destination_without_a_shared_limit_is_held_alone_even_if_the_answer_limits_all() {
     let governor = sharing(&Arc::default());
     let retry_after = Some(Duration::from_secs(1));
     settle(&governor, &scope(1), CallResult::AllRateLimited { retry_after }).await;
@@ -208,7 +208,7 @@ async fn who_is_limited_with_nobody_is_held_alone_whatever_the_answer_says() {
 }
 
 #[tokio::test]
-async fn a_limit_without_a_length_is_longer_each_time_also_where_it_holds_for_all() {
+async fn a_rate_limit_without_a_length_is_longer_each_time_also_if_it_is_shared() {
     let kept: Arc<Kept> = Arc::default();
     let governor = sharing(&kept);
     let refused = async |scope: &Scope, outcome| {
@@ -226,19 +226,19 @@ async fn a_limit_without_a_length_is_longer_each_time_also_where_it_holds_for_al
     }
     assert_eq!(lengths, [5, 10, 20]);
     settle(&governor, &channels[1], CallResult::Refused).await;
-    assert_eq!(refused(&channels[0], all).await, 40, "a refusal is no success");
+    assert_eq!(refused(&channels[0], all).await, 40, "a refusal does not count as success");
     settle(&governor, &channels[1], CallResult::Done).await;
     assert_eq!(refused(&channels[0], all).await, 5);
 }
 
 #[tokio::test]
-async fn who_finds_a_seat_does_not_wait_for_those_that_found_none_and_each_replica_has_its_own() {
+async fn a_call_that_finds_a_permit_ignores_the_hold_of_permits_and_each_replica_has_its_own() {
     let kept = Arc::default();
     let (governor, other) = (sharing(&kept), sharing(&kept));
     let busy = scope(1);
-    let _first = governor.admit(&busy).await.expect("a seat");
-    let second = governor.admit(&busy).await.expect("a seat");
-    let fault = governor.look(&busy).await.expect_err("every seat is taken");
+    let _first = governor.admit(&busy).await.expect("a permit is free");
+    let second = governor.admit(&busy).await.expect("a permit is free");
+    let fault = governor.look(&busy).await.expect_err("every permit is taken");
     let Class::Wait(on) = fault.class() else { panic!("{fault}") };
     assert_eq!(on.key, "hold:acme|webhook|1#seats");
     let GovernorFault::Held { left, for_seat: true, .. } = fault else { panic!("{fault}") };
@@ -250,18 +250,18 @@ async fn who_finds_a_seat_does_not_wait_for_those_that_found_none_and_each_repli
 }
 
 #[tokio::test]
-async fn nobody_waits_for_a_hold_that_could_not_be_stored() {
+async fn no_job_waits_for_a_hold_that_could_not_be_stored() {
     let kept: Arc<Kept> = Arc::default();
     let governor = sharing(&kept);
     let hanging = scope(1);
     let _calls = [governor.admit(&hanging).await.ok(), governor.admit(&hanging).await.ok()];
     *locked(&kept.is_ill) = true;
-    let fault = governor.look(&hanging).await.expect_err("there is no seat");
+    let fault = governor.look(&hanging).await.expect_err("no permit is free");
     assert_eq!((fault.code(), fault.class()), ("governor.hold_not_stored", Class::Infrastructure));
 }
 
 #[tokio::test]
-async fn destinations_are_forgotten_when_there_are_too_many() {
+async fn idle_destinations_are_forgotten_when_too_many_are_known() {
     let governor = sharing(&Arc::default());
     let busy = scope(0);
     let _call = governor.admit(&busy).await.ok();

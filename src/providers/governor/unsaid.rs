@@ -1,5 +1,5 @@
-//! How long to hold what asks for patience without saying for how long (a 429 without `Retry-After`, the page of a provider's
-//! edge): longer each time, until a call succeeds. Pure: time is an argument.
+//! The length of holds for rate limits without a stated length (a 429 without `Retry-After`, the page of a provider's edge):
+//! longer each time, until a call succeeds. Pure: time is an argument.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -8,24 +8,24 @@ use tokio::time::Instant;
 
 use super::destination_states::DESTINATIONS;
 
-/// The first time, and the first one after a success.
+/// The length of the first hold, and of the first one after a success.
 pub(super) const FIRST: Duration = Duration::from_secs(5);
 const LONGEST: Duration = Duration::from_secs(600);
 
-/// The limits without a length that no success has ended yet, by what they hold.
+/// The rate limits without a stated length that no success has ended yet, by scope.
 #[derive(Debug, Default)]
 pub(super) struct Unsaid(HashMap<String, Step>);
 
 #[derive(Debug, Clone, Copy)]
 struct Step {
     length: Duration,
-    /// When it became so long.
+    /// When the length was last raised.
     since: Instant,
 }
 
 impl Unsaid {
-    /// How long to hold `held` after such an answer at `now` to a call that `began` then. Calls that were under way together are
-    /// all refused for the same cause, and count once.
+    /// Returns how long to hold `held` after such an answer at `now` to a call that began at `began`. Calls that were in flight
+    /// together are refused for the same cause, and count once.
     pub(super) fn length(&mut self, held: &str, began: Instant, now: Instant) -> Duration {
         if let Some(step) = self.0.get_mut(held) {
             if began >= step.since {
@@ -42,7 +42,7 @@ impl Unsaid {
         FIRST
     }
 
-    /// A call that `began` then has succeeded. One that was under way before the limit says nothing.
+    /// Records that a call that began at `began` has succeeded. A call that was in flight before the limit does not count.
     pub(super) fn succeeded(&mut self, held: &str, began: Instant) {
         if self.0.get(held).is_some_and(|step| began >= step.since) {
             self.0.remove(held);
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_time_is_twice_as_long_up_to_ten_minutes_and_the_first_one_after_a_success_is_short_again() {
+    fn the_length_doubles_up_to_ten_minutes_and_a_success_resets_it() {
         let mut now = Instant::now();
         let mut unsaid = Unsaid::default();
         for seconds in [5, 10, 20, 40, 80, 160, 320, 600, 600] {
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_under_way_together_count_once_and_say_nothing_of_what_came_after() {
+    fn calls_in_flight_together_count_once_and_their_successes_do_not_reset_the_length() {
         let begun = Instant::now();
         let now = begun + Duration::from_secs(1);
         let mut unsaid = Unsaid::default();
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_are_remembered_than_destinations() {
+    fn the_number_of_remembered_limits_is_bounded() {
         let begun = Instant::now();
         let mut unsaid = Unsaid::default();
         for number in 0..=DESTINATIONS {

@@ -1,4 +1,4 @@
-//! "Why is this job not moving?", answered from the fields that the claim and the waker look at. Pure.
+//! Explains why a job does not move, from the fields that the claim, the waker and the takeover use. Pure.
 
 use std::time::Duration;
 
@@ -12,42 +12,42 @@ use super::inspect::JobRow;
 use crate::job::{JobState, WaitReason};
 use crate::message::outcome::counted;
 
-/// What is known beside the row.
+/// Facts about a job that its row does not contain.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Facts {
-    /// The stage due is the k-th of n, from 1; `None` for one that is reached by a jump only, or is not known here.
+    /// Position of the current stage: the k-th of n, from 1. `None` for a stage that only a jump reaches, and for an unknown one.
     pub position: Option<(usize, usize)>,
-    /// Attempts that the stage due may use; `None` where the stage is not known here.
+    /// Maximum number of attempts of the current stage; `None` for an unknown stage.
     pub attempts: Option<i32>,
-    /// Jobs that wait for the same cause, this one included.
+    /// Number of jobs that wait for the same cause, including this one.
     pub waiting_for_same: CappedCount,
-    /// The hold it waits for, while that is in force.
+    /// The hold that the job waits for, if it is in force.
     pub hold: Option<HoldRow>,
 }
 
-/// Where a job stands, as the claim and the waker see it.
+/// Where a job stands for the claim, the waker and the takeover.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Standing {
-    /// Ready, due, and a wake-up was published: the next free worker claims it.
+    /// Ready and due, and its wake-up was published: the next free worker claims it.
     DueWoken,
     /// Ready and due, without a wake-up: the waker publishes one.
     DueNotWoken,
-    /// Ready, not due yet.
+    /// Ready, but not due yet.
     Later,
-    /// Owned by a replica whose lease is good.
+    /// Owned by a replica whose lease is valid.
     Running,
-    /// Owned by a replica whose lease is over: the waker frees it.
+    /// Owned by a replica whose lease has ended: the duty `takeover` frees it.
     OwnerDead,
-    /// Waits for a cause.
+    /// Waits for its follow-ups or for a named cause.
     Waiting,
-    /// Asks for a person.
+    /// Needs a person.
     Parked,
-    /// Done.
+    /// Succeeded or cancelled.
     Done,
 }
 
-/// Where `row` stands.
+/// Returns where `row` stands.
 #[must_use]
 pub fn standing(row: &JobRow) -> Standing {
     match row.state {
@@ -62,49 +62,58 @@ pub fn standing(row: &JobRow) -> Standing {
     }
 }
 
-/// One sentence: where the job stands, since when, why, and what happens next or what a person can do.
+/// Returns where the job stands, since when and why, and what happens next or which command to run.
 #[must_use]
 pub fn explain(row: &JobRow, facts: &Facts) -> String {
     let stage = stage(row, facts);
     let at = Clock { now: row.now };
     match standing(row) {
         Standing::DueWoken => {
-            let woken = row.woken_at.map_or_else(String::new, |woken| format!(" (wake-up published {})", at.since(woken)));
+            let woken = row.woken_at.map_or_else(String::new, |woken| format!("; wake-up published {}", at.since(woken)));
             format!(
-                "Ready at {stage} and due since {}, woken{woken}: the next free worker claims it; {}{}.",
+                "Ready at {stage} and due since {}{woken}. The next free worker claims it for {}.{}",
                 at.time(row.due_at),
                 attempt(row, facts),
                 overdue(row, &at)
             )
         }
         Standing::DueNotWoken => format!(
-            "Ready at {stage} and due since {}, not woken yet: the waker of any running worker publishes its wake-up in its \
-             organization's turn; {}{}.",
+            "Ready at {stage} and due since {}; its wake-up is not published yet. The waker of any running worker publishes it \
+             in its organization's turn, and a free worker claims the job for {}.{}",
             at.time(row.due_at),
             attempt(row, facts),
             overdue(row, &at)
         ),
         Standing::Later => format!(
-            "Ready at {stage}, not due before {} (in {}); {}{}.",
+            "Ready at {stage}, not due before {} (in {}), for {}. `dispatch jobs retry {}` makes it due now.{}",
             at.time(row.due_at),
             span(row.due_at - row.now),
             attempt(row, facts),
+            row.id,
             overdue(row, &at)
         ),
         Standing::Running => format!(
-            "Running at {stage}: replica {} has it, {}, last progress {}.",
+            "Running at {stage} on replica {}: {}, last progress {}.",
             owner(row),
             attempt(row, facts),
             at.since(row.last_progress_at)
         ),
         Standing::OwnerDead => format!(
-            "Running at {stage} by name only: the lease of replica {} is over, and the waker of any running worker frees the job \
-             (takeovers without progress so far: {} of {CRASHES}).",
+            "Running at {stage}, but the lease of its owner, replica {}, has ended. The duty `takeover` of any running worker \
+             frees the job within about 200 ms (takeovers without progress so far: {} of {CRASHES}). If none does, no worker \
+             runs: start one with `dispatch worker`.",
             owner(row),
             row.crash_count
         ),
         Standing::Waiting => waiting(row, facts, &stage, &at),
-        Standing::Parked => format!("Parked at {stage} after {}: {}.{}", attempt(row, facts), failure(row), hint(row)),
+        Standing::Parked => format!(
+            "Parked at {stage} after {}: {}.{} `dispatch jobs retry {id}` runs the stage again; `dispatch jobs cancel {id}` ends \
+             the job.",
+            attempt(row, facts),
+            failure(row),
+            hint(row),
+            id = row.id
+        ),
         Standing::Done => done(row, &at),
     }
 }
@@ -112,60 +121,69 @@ pub fn explain(row: &JobRow, facts: &Facts) -> String {
 fn waiting(row: &JobRow, facts: &Facts, stage: &str, at: &Clock) -> String {
     let reason = row.wait_reason.as_deref().and_then(|word| word.parse::<WaitReason>().ok());
     let since = at.time(row.last_progress_at);
-    let key = row.wait_key.as_deref().unwrap_or("nothing named");
+    let key = row.wait_key.as_deref().unwrap_or("no key");
     if key.starts_with("hold:") {
-        return held(row, facts, &format!("Waiting at {stage} since {since}"), at);
+        return held(row, facts, &format!("Waiting at {stage} since {since}, {}", attempt(row, facts)), at);
     }
     let (cause, next) = match reason {
         Some(WaitReason::Children) => {
             let jobs = if row.open_children == 1 { "follow-up is" } else { "follow-ups are" };
             return format!(
-                "Waiting since {since} for its follow-ups: {} {jobs} not done; `dispatch jobs list --parent {}` shows them.",
+                "Waiting since {since} for its follow-ups: {} {jobs} not done. `dispatch jobs list --parent {}` lists them; \
+                 retry or cancel those that are parked.",
                 row.open_children, row.id
             );
         }
         Some(WaitReason::Configuration) => {
-            ("somebody to choose an account", format!("`dispatch jobs configure {} --account ID` supplies it", row.id))
+            ("the choice of an account", format!("`dispatch jobs configure {} --account ID` sets the account", row.id))
         }
         Some(WaitReason::Reauthentication) => {
-            ("an identity's new tokens", "`dispatch identities set-tokens` brings them".to_owned())
+            ("new tokens of an identity", "`dispatch identities set-tokens` stores them".to_owned())
         }
-        Some(WaitReason::InstallationDisabled) => {
-            ("an installation to be enabled", "`dispatch tracker import` enables it".to_owned())
+        Some(WaitReason::InstallationDisabled) => (
+            "an account that is disabled for its organization",
+            "Enable it with `dispatch integrations enable`, or with `dispatch tracker import` of a document that enables it"
+                .to_owned(),
+        ),
+        Some(WaitReason::Hold) if key.starts_with("destination:") => (
+            "a disabled destination",
+            "The job does not continue by itself; `dispatch destinations enable` enables the destination".to_owned(),
+        ),
+        Some(WaitReason::Hold) => ("the end of a hold", "The job continues by itself".to_owned()),
+        Some(WaitReason::Version) => {
+            ("a worker of a newer version", "Start a worker that knows the job's schema, pipeline and stage".to_owned())
         }
-        Some(WaitReason::Hold) => ("a hold to end", "it goes on by itself".to_owned()),
-        Some(WaitReason::Version) => ("a worker that knows its schema", "start a newer worker".to_owned()),
-        None => ("a cause that this version does not know", "run the newest `dispatch`".to_owned()),
+        None => ("a cause that this version does not know", "Run the newest version of `dispatch`".to_owned()),
     };
-    let others = match facts.waiting_for_same {
-        jobs if jobs.at_least() <= 1 => String::new(),
-        jobs => format!("; {jobs} jobs wait for the same cause"),
-    };
-    let deadline = overdue(row, at);
     let failed = row.error_code.as_ref().map_or_else(String::new, |_| format!(": {}", failure(row)));
-    format!("Waiting at {stage} since {since} for {cause} (`{key}`){failed}; {next}{others}{deadline}.")
+    let (others, deadline) = (others(facts), overdue(row, at));
+    format!("Waiting at {stage} since {since} for {cause} (`{key}`){failed}. {next}.{others}{deadline}")
 }
 
-/// For a hold of a destination, as it is now; the job's own error may speak of an earlier one.
+/// Explains a wait for a hold of a destination, from the hold as it is now: the job's own error may describe an earlier one.
 fn held(row: &JobRow, facts: &Facts, begin: &str, at: &Clock) -> String {
     let cause = match &facts.hold {
-        Some(hold) if hold.automatic => format!("{} and is held until {}", hold.reason, at.time(hold.expires_at)),
         Some(hold) => {
             format!(
-                "{} holds `{}` until {} ({})",
+                "{} holds `{}` until {} ({}). The jobs that wait for it then continue by themselves in small batches; \
+                 `dispatch holds release` ends it now.",
                 hold.who,
                 hold.scope,
                 at.time(hold.expires_at),
                 hold.reason.trim_end_matches('.')
             )
         }
-        None => "its hold is over, and the jobs that waited for it go on a few at a time".to_owned(),
+        None => "the hold has ended. The jobs that waited for it continue by themselves in small batches.".to_owned(),
     };
-    let same = match facts.waiting_for_same {
+    format!("{begin}: {cause}{}{}", others(facts), overdue(row, at))
+}
+
+/// Returns how many jobs wait for the same cause, if this one is not the only one.
+fn others(facts: &Facts) -> String {
+    match facts.waiting_for_same {
         jobs if jobs.at_least() <= 1 => String::new(),
-        jobs => format!("; {jobs} jobs wait for the same reason"),
-    };
-    format!("{begin}: {cause}; {}{same}{}.", attempt(row, facts), overdue(row, at))
+        jobs => format!(" {jobs} jobs wait for the same cause."),
+    }
 }
 
 fn done(row: &JobRow, at: &Clock) -> String {
@@ -182,7 +200,7 @@ fn stage(row: &JobRow, facts: &Facts) -> String {
     }
 }
 
-/// The attempt under way or due, and why it is not the first.
+/// Returns the number of the attempt that runs or is due, and the failure of the previous one.
 fn attempt(row: &JobRow, facts: &Facts) -> String {
     let of = facts.attempts.map_or_else(String::new, |attempts| format!(" of {attempts}"));
     let after = match row.state {
@@ -204,13 +222,13 @@ fn hint(row: &JobRow) -> String {
     row.error_hint.as_ref().map_or_else(String::new, |hint| format!(" {hint}"))
 }
 
-/// What a deadline means for a job that is not being worked on.
+/// Returns what the deadline means for a job that is not running.
 fn overdue(row: &JobRow, at: &Clock) -> String {
     match row.deadline {
         Some(deadline) if deadline <= row.now => {
-            format!("; its deadline passed at {}, so it is parked when it is looked at next", at.time(deadline))
+            format!(" Its deadline passed at {}: a worker parks the job.", at.time(deadline))
         }
-        Some(deadline) => format!("; its deadline is {}", at.time(deadline)),
+        Some(deadline) => format!(" Its deadline is {}.", at.time(deadline)),
         None => String::new(),
     }
 }
@@ -219,13 +237,13 @@ fn owner(row: &JobRow) -> String {
     row.owner.map_or_else(|| "unknown".to_owned(), |owner| owner.to_string())
 }
 
-/// Times as people read them, seen from the database's `now`.
+/// Formats times for people, relative to the database's `now`.
 struct Clock {
     now: OffsetDateTime,
 }
 
 impl Clock {
-    /// `14:02:07 UTC`, with the date where it is another day.
+    /// Formats a time as `14:02:07 UTC`, with the date if it is not today.
     fn time(&self, at: OffsetDateTime) -> String {
         let at = at.to_offset(time::UtcOffset::UTC);
         let clock = format!("{:02}:{:02}:{:02} UTC", at.hour(), at.minute(), at.second());
@@ -237,7 +255,7 @@ impl Clock {
     }
 }
 
-/// The largest unit that fits, and the next one: `3 d 4 h`, `2 min 5 s`, `4 s`.
+/// Formats a length as its largest unit and the next one: `3 d 4 h`, `2 min 5 s`, `4 s`.
 fn span(length: time::Duration) -> String {
     let seconds = Duration::try_from(length).unwrap_or_default().as_secs();
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);

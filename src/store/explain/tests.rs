@@ -1,4 +1,4 @@
-//! Where a job stands, in a sentence.
+//! The explanation of each standing.
 
 use proptest::prelude::*;
 use time::macros::datetime;
@@ -62,19 +62,20 @@ fn a_ready_job_is_due_woken_or_later() {
     let woken = JobRow { woken_at: Some(datetime!(2025-03-04 14:04:56 UTC)), ..row(JobState::Ready) };
     assert_eq!(
         explain(&woken, &FACTS),
-        "Ready at stage `fetch_states` (2 of 10) and due since 14:02:00 UTC, woken (wake-up published 4 s ago): the next free \
-         worker claims it; attempt 1 of 12."
+        "Ready at stage `fetch_states` (2 of 10) and due since 14:02:00 UTC; wake-up published 4 s ago. The next free \
+         worker claims it for attempt 1 of 12."
     );
     assert_eq!(
         explain(&row(JobState::Ready), &FACTS),
-        "Ready at stage `fetch_states` (2 of 10) and due since 14:02:00 UTC, not woken yet: the waker of any running worker \
-         publishes its wake-up in its organization's turn; attempt 1 of 12."
+        "Ready at stage `fetch_states` (2 of 10) and due since 14:02:00 UTC; its wake-up is not published yet. The waker of \
+         any running worker publishes it in its organization's turn, and a free worker claims the job for attempt 1 of 12."
     );
     let later = JobRow { due_at: datetime!(2025-03-05 14:09:00 UTC), ..failed(row(JobState::Ready)) };
     assert_eq!(
         explain(&later, &FACTS),
-        "Ready at stage `fetch_states` (2 of 10), not due before 2025-03-05 14:09:00 UTC (in 1 d 0 h); attempt 3 of 12 after \
-         azure_devops.rate_limited (Azure DevOps answered 429)."
+        "Ready at stage `fetch_states` (2 of 10), not due before 2025-03-05 14:09:00 UTC (in 1 d 0 h), for attempt 3 of 12 after \
+         azure_devops.rate_limited (Azure DevOps answered 429). `dispatch jobs retry 0195612e-9a00-7000-8000-000000000001` makes \
+         it due now."
     );
 }
 
@@ -82,13 +83,14 @@ fn a_ready_job_is_due_woken_or_later() {
 fn a_running_job_has_a_live_owner_or_is_about_to_be_freed() {
     assert_eq!(
         explain(&row(JobState::Running), &FACTS),
-        "Running at stage `fetch_states` (2 of 10): replica 7 has it, attempt 1 of 12, last progress 2 min 53 s ago."
+        "Running at stage `fetch_states` (2 of 10) on replica 7: attempt 1 of 12, last progress 2 min 53 s ago."
     );
     let dead = JobRow { owner_alive: false, crash_count: 2, ..row(JobState::Running) };
     assert_eq!(
         explain(&dead, &Facts::default()),
-        "Running at stage `fetch_states` by name only: the lease of replica 7 is over, and the waker of any running worker \
-         frees the job (takeovers without progress so far: 2 of 5)."
+        "Running at stage `fetch_states`, but the lease of its owner, replica 7, has ended. The duty `takeover` of any running \
+         worker frees the job within about 200 ms (takeovers without progress so far: 2 of 5). If none does, no worker runs: \
+         start one with `dispatch worker`."
     );
 }
 
@@ -97,20 +99,31 @@ fn a_waiting_job_says_for_what_what_to_do_and_who_waits_too() {
     let facts = Facts { waiting_for_same: CappedCount::of(412), ..FACTS };
     assert_eq!(
         explain(&failed(waits("reauthentication", "identity:7")), &facts),
-        "Waiting at stage `fetch_states` (2 of 10) since 14:02:07 UTC for an identity's new tokens (`identity:7`): \
-         azure_devops.rate_limited (Azure DevOps answered 429); `dispatch identities set-tokens` brings them; 412 jobs wait for the \
-         same cause."
+        "Waiting at stage `fetch_states` (2 of 10) since 14:02:07 UTC for new tokens of an identity (`identity:7`): \
+         azure_devops.rate_limited (Azure DevOps answered 429). `dispatch identities set-tokens` stores them. 412 jobs wait for \
+         the same cause."
     );
     assert_eq!(
         explain(&JobRow { open_children: 3, ..waits("children", "children") }, &facts),
-        "Waiting since 14:02:07 UTC for its follow-ups: 3 follow-ups are not done; `dispatch jobs list --parent \
-         0195612e-9a00-7000-8000-000000000001` shows them."
+        "Waiting since 14:02:07 UTC for its follow-ups: 3 follow-ups are not done. `dispatch jobs list --parent \
+         0195612e-9a00-7000-8000-000000000001` lists them; retry or cancel those that are parked."
     );
     let deadline = JobRow { deadline: Some(datetime!(2025-03-04 15:00:00 UTC)), ..waits("configuration", "job") };
     assert_eq!(
         explain(&deadline, &FACTS),
-        "Waiting at stage `fetch_states` (2 of 10) since 14:02:07 UTC for somebody to choose an account (`job`); `dispatch \
-         jobs configure 0195612e-9a00-7000-8000-000000000001 --account ID` supplies it; its deadline is 15:00:00 UTC."
+        "Waiting at stage `fetch_states` (2 of 10) since 14:02:07 UTC for the choice of an account (`job`). `dispatch \
+         jobs configure 0195612e-9a00-7000-8000-000000000001 --account ID` sets the account. Its deadline is 15:00:00 UTC."
+    );
+    assert_eq!(
+        explain(&waits("installation_disabled", "integration:3@1"), &FACTS),
+        "Waiting at stage `fetch_states` (2 of 10) since 14:02:07 UTC for an account that is disabled for its organization \
+         (`integration:3@1`). Enable it with `dispatch integrations enable`, or with `dispatch tracker import` of a document \
+         that enables it."
+    );
+    assert_eq!(
+        explain(&waits("hold", "destination:9"), &FACTS),
+        "Waiting at stage `fetch_states` (2 of 10) since 14:02:07 UTC for a disabled destination (`destination:9`). The job does \
+         not continue by itself; `dispatch destinations enable` enables the destination."
     );
 }
 
@@ -129,16 +142,18 @@ fn a_held_job_says_what_its_destination_did_and_until_when() {
     };
     let row = JobRow { attempt: 3, ..waits("hold", "hold:contoso|azure_devops|dev.azure.com") };
     let told = |hold| explain(&row, &Facts { waiting_for_same: CappedCount::of(412), hold, ..FACTS });
-    let begin = "Waiting at stage `fetch_states` (2 of 10) since 14:02:07 UTC: ";
-    let end = "; attempt 3 of 12; 412 jobs wait for the same reason.";
-    let by_hand = HoldRow { automatic: false, who: "olga".to_owned(), reason: "they mend it.".to_owned(), ..hold.clone() };
+    let begin = "Waiting at stage `fetch_states` (2 of 10) since 14:02:07 UTC, attempt 3 of 12: ";
+    let then = "The jobs that wait for it then continue by themselves in small batches; `dispatch holds release` ends it now.";
+    let end = "412 jobs wait for the same cause.";
+    let by_hand = HoldRow { automatic: false, who: "olga".to_owned(), reason: "maintenance.".to_owned(), ..hold.clone() };
     for (hold, cause) in [
-        (Some(hold), "contoso's Azure DevOps answered 429 and is held until 14:09:00 UTC"),
-        (Some(by_hand), "olga holds `contoso|azure_devops|dev.azure.com` until 14:09:00 UTC (they mend it)"),
-        (None, "its hold is over, and the jobs that waited for it go on a few at a time"),
+        (hold, "replica 7 holds `contoso|azure_devops|dev.azure.com` until 14:09:00 UTC (contoso's Azure DevOps answered 429)."),
+        (by_hand, "olga holds `contoso|azure_devops|dev.azure.com` until 14:09:00 UTC (maintenance)."),
     ] {
-        assert_eq!(told(hold), format!("{begin}{cause}{end}"));
+        assert_eq!(told(Some(hold)), format!("{begin}{cause} {then} {end}"));
     }
+    let over = "the hold has ended. The jobs that waited for it continue by themselves in small batches.";
+    assert_eq!(told(None), format!("{begin}{over} {end}"));
 }
 
 #[test]
@@ -146,7 +161,8 @@ fn a_parked_job_says_its_failure_and_the_hint_and_a_done_one_how_long_it_took() 
     assert_eq!(
         explain(&failed(row(JobState::Parked)), &FACTS),
         "Parked at stage `fetch_states` (2 of 10) after attempt 3 of 12: azure_devops.rate_limited (Azure DevOps answered \
-         429). Look at the account's usage."
+         429). Look at the account's usage. `dispatch jobs retry 0195612e-9a00-7000-8000-000000000001` runs the stage again; \
+         `dispatch jobs cancel 0195612e-9a00-7000-8000-000000000001` ends the job."
     );
     let done = JobRow { finished_at: Some(datetime!(2025-03-03 12:30:00 UTC)), ..row(JobState::Succeeded) };
     assert_eq!(explain(&done, &FACTS), "Succeeded at 2025-03-03 12:30:00 UTC, 2 h 30 min after it was accepted.");
@@ -158,8 +174,8 @@ fn a_parked_job_says_its_failure_and_the_hint_and_a_done_one_how_long_it_took() 
 }
 
 proptest! {
-    /// The claim takes `state = 'ready' AND due_at <= now()`; the waker takes those of them without `woken_at`, and frees
-    /// `running` ones whose replica is over.
+    /// The claim takes `state = 'ready' AND due_at <= now()`; the waker takes those of them without `woken_at`; the takeover
+    /// frees `running` jobs whose replica's lease has ended.
     #[test]
     fn the_standing_is_what_the_claim_and_the_waker_see(
         state in 0..JobState::ALL.len(), due_in in -3..3i64, woken: bool, owner_alive: bool,

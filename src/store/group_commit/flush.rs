@@ -1,18 +1,18 @@
-//! How many groups are written at a time: it follows how long the disk takes to flush.
+//! The number of groups that are written at the same time; it depends on how long the disk takes to flush.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// At least two: one fills while the other is flushed.
+/// At least two: one is filled while the other is flushed.
 const FEWEST: usize = 2;
-/// No disk makes more of them worth their connections.
+/// More writers would not justify their connections on any disk.
 pub(super) const MOST: usize = 8;
-/// A writer more for each of these that a flush takes: on a slow disk, groups that are flushed at the same time share a flush.
+/// One more writer for each of these units that a flush takes: on a slow disk, concurrent groups share a flush.
 const A_WRITER_EACH: Duration = Duration::from_micros(333);
-/// Flushes that are remembered.
+/// Number of flush times that are kept.
 const REMEMBERED: usize = 64;
 
-/// How long the last flushes took.
+/// The durations of the last flushes.
 #[derive(Debug, Default)]
 pub(super) struct FlushTimes(VecDeque<Duration>);
 
@@ -24,7 +24,8 @@ impl FlushTimes {
         self.0.push_back(took);
     }
 
-    /// The quickest of them: the others have waited for a processor or a lock, which more writers would not mend.
+    /// Returns the number of writers for the shortest of them: the longer ones have waited for a processor or a lock, and
+    /// more writers would not help.
     pub(super) fn writers(&self) -> usize {
         self.0.iter().min().map_or(FEWEST, |quickest| writers_for(*quickest))
     }

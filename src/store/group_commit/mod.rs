@@ -1,10 +1,12 @@
 //! The group writer: claims and plain commits of many jobs in one transaction.
 //!
-//! A writer takes all that has come in while the others were being flushed, sends it as one transaction without waiting in
-//! between, and tells every caller its own result. There is no timer: with little to do, a group is one row.
+//! A writer takes all requests that have arrived while the other groups were flushed, sends them as one transaction without
+//! waiting in between, and returns its own result to every caller. There is no timer: under little load, a group is one
+//! row.
 //!
-//! **Invariant:** a group whose rows Postgres refuses is sent again row by row, so that one bad row does not fail its neighbours.
-//! **Invariant:** a group whose outcome nobody knows is not sent again: each caller looks at its own row first.
+//! **Invariant:** a group whose rows Postgres refuses is sent again row by row, so one bad row does not fail the
+//! others.
+//! **Invariant:** a group commit with an unknown outcome is not sent again; each caller first reads its own row.
 
 mod flush;
 mod send;
@@ -24,26 +26,26 @@ use super::claim::{Claimed, Wanted};
 use super::error::StoreError;
 use super::intake::{Intaken, NewJob};
 
-/// Groups that are written at a time, at most; so many connections they need.
+/// Maximum number of groups that are written at the same time; each needs a connection.
 pub const WRITERS: usize = flush::MOST;
 
-/// Rows of one group, at most.
+/// Maximum number of rows in a group.
 const GROUP_ROWS: usize = 256;
-/// Payloads of one group, in bytes; one that is larger goes alone.
+/// Maximum size of the payloads in a group, in bytes; a larger payload is written alone.
 const GROUP_BYTES: usize = 4 << 20;
 
 type ReplyTo<A> = oneshot::Sender<Result<A, StoreError>>;
 
-/// A write, and who waits for it.
+/// A write and the channel for its result.
 enum Request {
     Intake(Arc<NewJob>, ReplyTo<Intaken>),
     Claim(Wanted, ReplyTo<Claimed>),
     Plain(Box<PlainCommit>, ReplyTo<Option<PlainDone>>),
-    /// Nobody waits: events that are not forgotten are published again.
+    /// Nobody waits for the result: events that are not deleted are published again.
     Announced(Vec<i64>),
 }
 
-/// Writes that go out together.
+/// Writes that are sent together.
 #[derive(Default)]
 struct Group {
     intakes: Vec<(Arc<NewJob>, ReplyTo<Intaken>)>,
@@ -53,16 +55,16 @@ struct Group {
     bytes: usize,
 }
 
-/// What has come in and is not being written.
+/// The requests that are not being written yet.
 #[derive(Default)]
 struct Waiting {
     queue: VecDeque<Request>,
-    /// Groups that are being written.
+    /// Number of groups that are being written.
     busy: usize,
     times: FlushTimes,
 }
 
-/// The queue of writes, and its writers.
+/// The queue of writes and its writers.
 pub(super) struct Groups {
     pool: Pool,
     waiting: Mutex<Waiting>,
@@ -70,7 +72,7 @@ pub(super) struct Groups {
 }
 
 impl Groups {
-    /// Over connections of its own, which look rows up by their keys whatever the planner thinks of small tables.
+    /// Creates a queue over its own connections, whose plans look rows up by their keys even in small tables.
     pub(super) fn new(pool: Pool) -> Self {
         Self { pool, waiting: Mutex::default(), more: Notify::new() }
     }
@@ -83,7 +85,7 @@ impl Groups {
         self.ask(|answer| Request::Claim(wanted, answer)).await
     }
 
-    /// `None`: fenced.
+    /// Returns `None` if the commit is fenced.
     pub(super) async fn commit(&self, commit: PlainCommit) -> Result<Option<PlainDone>, StoreError> {
         self.ask(|answer| Request::Plain(Box::new(commit), answer)).await
     }
@@ -105,14 +107,15 @@ impl Groups {
         self.more.notify_one();
     }
 
-    /// Writes group after group until `end`, and then what is left. [`WRITERS`] of these run at a time; those that the disk is
-    /// too quick for wait.
+    /// Writes groups until `end`, and then the remaining requests. [`WRITERS`] of these run at the same time; on a fast
+    /// disk, some of them wait.
     pub(super) async fn write(&self, end: CancellationToken) {
         loop {
             if let Some(group) = self.take() {
-                // A defect in one group must not leave the others without a writer; its callers hear that theirs is gone.
+                // A panic in one group must not stop the writer for the others; the group's callers get
+                // [`StoreError::WriterGone`].
                 if AssertUnwindSafe(self.run(group)).catch_unwind().await.is_err() {
-                    tracing::error!("a group of writes panicked");
+                    tracing::error!("a group of writes panicked; its callers get an error");
                 }
                 self.waiting().busy -= 1;
                 continue;
@@ -127,7 +130,7 @@ impl Groups {
         }
     }
 
-    /// All that waits, within a group's limits, unless enough groups are being written.
+    /// Takes the waiting requests, within the limits of a group, unless enough groups are being written.
     fn take(&self) -> Option<Group> {
         let mut waiting = self.waiting();
         if waiting.queue.is_empty() || waiting.busy >= waiting.times.writers() {
@@ -151,14 +154,18 @@ impl Groups {
     async fn run(&self, group: Group) {
         match send::send(&self.pool, &group).await {
             Ok(sent) => {
-                // What claims nothing and commits nothing is not flushed.
+                // A group that claims nothing and commits nothing is not flushed.
                 if sent.has_written() {
                     self.waiting().times.record(sent.flush);
                 }
                 group.answer(sent);
             }
             Err(error) if group.rows() > 1 && error.is_rolled_back() => {
-                tracing::warn!(error = crate::fault::chain(&error), rows = group.rows(), "a group is sent again row by row");
+                tracing::warn!(
+                    error = crate::fault::chain(&error),
+                    rows = group.rows(),
+                    "Postgres rolled back a group of writes; its rows are sent again one by one"
+                );
                 for one in group.singles() {
                     match send::send(&self.pool, &one).await {
                         Ok(sent) => one.answer(sent),
@@ -166,7 +173,7 @@ impl Groups {
                     }
                 }
             }
-            // The driver sends what comes after a statement that it cannot send: the rest may be stored.
+            // After a statement that it cannot encode, the driver still sends the following ones: these may be stored.
             Err(error) if group.rows() > 1 && !error.is_infrastructure() => {
                 group.refuse(StoreError::AfterCommit(Box::new(error)))
             }
@@ -208,8 +215,8 @@ impl Group {
         }
     }
 
-    /// Puts the rows of each kind in the order of their keys, so that two groups do not wait for each other in a circle. Returns
-    /// what must wait for another group: one statement inserts a key once.
+    /// Sorts the rows of each kind by their keys, so that two groups do not deadlock. Returns the requests that must wait
+    /// for another group, since one statement inserts a key once.
     fn in_order(&mut self) -> Vec<Request> {
         let key = |new: &Arc<NewJob>| (new.source.clone(), new.dedupe_key.clone());
         self.intakes.sort_by_cached_key(|(new, _)| key(new));
@@ -228,7 +235,7 @@ impl Group {
         again
     }
 
-    /// Each row as a group of its own.
+    /// Returns each row as a group of its own.
     fn singles(self) -> impl Iterator<Item = Self> {
         let intakes = self.intakes.into_iter().map(|one| Self { intakes: vec![one], ..Self::default() });
         let claims = self.claims.into_iter().map(|one| Self { claims: vec![one], ..Self::default() });
@@ -237,14 +244,14 @@ impl Group {
         intakes.chain(claims).chain(plains).chain(announced)
     }
 
-    /// Tells every caller its own result.
+    /// Sends every caller its own result.
     fn answer(self, sent: send::Sent) {
         tell(self.intakes, sent.intakes);
         tell(self.claims, sent.claims);
         tell(self.plains, sent.plains);
     }
 
-    /// Tells every caller the same.
+    /// Sends every caller the same error.
     fn refuse(self, error: StoreError) {
         let error = Arc::new(error);
         let shared = || StoreError::Group(Arc::clone(&error));
@@ -254,7 +261,7 @@ impl Group {
     }
 }
 
-/// A caller that has gone meanwhile is found by what it left in its row.
+/// Sends results to their callers. If a caller is gone, its row shows what was written.
 fn tell<Q, A>(asked: Vec<(Q, ReplyTo<A>)>, answers: Vec<Result<A, StoreError>>) {
     for ((_, asked), answer) in asked.into_iter().zip(answers) {
         drop(asked.send(answer));

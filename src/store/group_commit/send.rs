@@ -14,17 +14,17 @@ use crate::store::error::StoreError;
 use crate::store::intake::{self, INTAKE, Intaken, NewJob, NewJobs};
 use crate::telemetry::names;
 
-/// What a group has led to, in the order of its rows.
+/// The results of a group, in the order of its rows.
 pub(super) struct Sent {
     pub(super) intakes: Vec<Result<Intaken, StoreError>>,
     pub(super) claims: Vec<Result<Claimed, StoreError>>,
     pub(super) plains: Vec<Result<Option<PlainDone>, StoreError>>,
-    /// How long the commit took, after the last statement; of a group that is one statement, the whole of it.
+    /// How long the commit took after the last statement; for a group of one statement, how long that statement took.
     pub(super) flush: Duration,
 }
 
 impl Sent {
-    /// Events that are forgotten do not count: somebody else may have been first.
+    /// Returns whether the group wrote anything. Deleted events do not count: another replica may have deleted them first.
     pub(super) fn has_written(&self) -> bool {
         let made = |one: &Result<Intaken, _>| matches!(one, Ok(Intaken::Ours(..) | Intaken::Accepted(_)));
         let claimed = |one: &Result<Claimed, _>| matches!(one, Ok(Claimed::Ours(_)));
@@ -33,7 +33,7 @@ impl Sent {
     }
 }
 
-/// A group's statements; those of no rows are left out.
+/// The statements of a group; `None` for a kind without rows.
 struct Statements {
     intake: Option<Statement>,
     claim: Option<Statement>,
@@ -42,7 +42,7 @@ struct Statements {
     forget: Option<Statement>,
 }
 
-/// The rows that came back.
+/// The rows that Postgres returned.
 struct Rows {
     intakes: Vec<Row>,
     claims: Vec<Row>,
@@ -51,17 +51,18 @@ struct Rows {
     flush: Duration,
 }
 
-/// Sends a group and reads what became of it.
+/// Sends a group and reads its results.
 ///
 /// # Errors
-/// [`StoreError`]. One that is not Postgres' illness says that nothing of the group is stored; after any other, nobody knows.
+/// [`StoreError`]. After an error that is not one of the infrastructure, nothing of the group is stored; after any other
+/// error, the outcome is unknown.
 pub(super) async fn send(pool: &Pool, group: &Group) -> Result<Sent, StoreError> {
     metrics::histogram!(names::GROUP_ROWS).record(group.rows() as f64);
     let client = pool.get().await?;
     let rows = transact(&client, group).await?;
     let new: Vec<&NewJob> = group.intakes.iter().map(|(new, _)| &**new).collect();
     let wanted: Vec<Wanted> = group.claims.iter().map(|(wanted, _)| *wanted).collect();
-    // It is committed: whatever goes wrong with reading, the rows are not written again.
+    // The group is committed: if reading the results fails, the rows are not written again.
     let after = |error| StoreError::AfterCommit(Box::new(error));
     Ok(Sent {
         intakes: intake::intaken(&client, &new, &rows.intakes).await.map_err(after)?,
@@ -88,7 +89,8 @@ async fn transact(client: &Client, group: &Group) -> Result<Rows, StoreError> {
     let announcements: [&(dyn ToSql + Sync); 4] = [&ended, &"job.succeeded", &WRITER_PUBLISHES, &true];
     let confirmed: [&(dyn ToSql + Sync); 1] = [&group.announced];
     let started = Instant::now();
-    // Each is sent when it is first polled, and they are polled in this order: nothing waits for an answer in between.
+    // Each statement is sent when its future is first polled, and they are polled in this order without waiting for an
+    // answer in between.
     let (begun, intakes, claims, plains, announced, forgotten, committed) = tokio::join!(
         biased;
         control(client, "BEGIN", alone),
@@ -99,7 +101,7 @@ async fn transact(client: &Client, group: &Group) -> Result<Rows, StoreError> {
         rows(client, statements.forget.as_ref(), &confirmed),
         control(client, "COMMIT", alone),
     );
-    // The first error is the one that made the others.
+    // The first error is the cause of the following ones.
     begun?;
     let last = [&intakes, &claims, &plains, &announced, &forgotten].iter().filter_map(|rows| rows.as_ref().ok()?.1).max();
     let (intakes, claims, plains, announced) = (intakes?.0, claims?.0, plains?.0, announced?.0);
@@ -109,7 +111,7 @@ async fn transact(client: &Client, group: &Group) -> Result<Rows, StoreError> {
     Ok(Rows { intakes, claims, plains, announced, flush })
 }
 
-/// Prepared before anything is sent: a statement that were prepared in between would be sent after the commit.
+/// Prepares the statements before anything is sent: a statement that is prepared in between would be sent after the commit.
 async fn prepare(client: &Client, group: &Group) -> Result<Statements, StoreError> {
     let prepared = async |sql: &str, wanted: bool| match wanted {
         true => client.prepare_cached(sql).await.map(Some),
@@ -132,7 +134,7 @@ impl Statements {
 
 type Timed<V> = Result<V, tokio_postgres::Error>;
 
-/// The rows of a statement, and when they came; of none, none.
+/// Returns the rows of a statement and when they arrived; no rows if there is no statement.
 async fn rows(
     client: &Client,
     statement: Option<&Statement>,
@@ -142,7 +144,7 @@ async fn rows(
     Ok((client.query(statement, parameters).await?, Some(Instant::now())))
 }
 
-/// A statement alone is its own transaction.
+/// Sends `BEGIN` or `COMMIT`, unless a single statement is its own transaction.
 async fn control(client: &Client, sql: &'static str, alone: bool) -> Timed<Instant> {
     if !alone {
         client.batch_execute(sql).await?;

@@ -1,4 +1,4 @@
-//! Azure DevOps accounts, their hook secrets, and who uses them.
+//! Imports Azure DevOps accounts, their hook secrets, and the organizations that use them.
 
 use std::collections::BTreeMap;
 
@@ -139,7 +139,7 @@ impl Import<'_> {
     }
 }
 
-/// Installations, column by column.
+/// The installations to write, in columns.
 #[derive(Default)]
 struct Installations {
     organization_id: Vec<i64>,

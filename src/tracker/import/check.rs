@@ -1,4 +1,4 @@
-//! What can be said of a document before the tables are asked.
+//! Checks of a document that do not need the tables.
 
 use std::collections::HashSet;
 
@@ -21,7 +21,7 @@ fn users(users: &[UserDocument]) -> Result<(), TrackerFault> {
     let mut owners = HashSet::new();
     for user in users {
         if user.emails.is_empty() {
-            return wrong(format!("user {}", user.name), "at least one e-mail is needed: the first one is the key");
+            return wrong(format!("user {}", user.name), "at least one e-mail is required: the first one is the key");
         }
         let emails: HashSet<String> = user.emails.iter().map(|email| email_key(email)).collect();
         for email in emails {
@@ -36,7 +36,7 @@ fn users(users: &[UserDocument]) -> Result<(), TrackerFault> {
     Ok(())
 }
 
-/// A SHA-256 from its hexadecimal digits.
+/// Parses a SHA-256 from its hexadecimal digits.
 pub(super) fn sha256(hex: &str) -> Option<[u8; 32]> {
     HEXLOWER_PERMISSIVE.decode(hex.as_bytes()).ok()?.try_into().ok()
 }
@@ -46,7 +46,7 @@ fn hook_secrets(integration: &IntegrationDocument) -> Result<(), TrackerFault> {
         return wrong(format!("integration {}", integration.account_id), "a hook secret is empty; leave it out instead");
     }
     if integration.hook_secret_digests.iter().any(|digest| sha256(&digest.sha256).is_none()) {
-        let problem = "a digest of a hook secret is not a SHA-256; right would be 64 hexadecimal digits";
+        let problem = "a digest of a hook secret is not a SHA-256; use 64 hexadecimal digits";
         return wrong(format!("integration {}", integration.account_id), problem);
     }
     Ok(())
@@ -69,12 +69,12 @@ fn organization(organization: &OrganizationDocument) -> Result<(), TrackerFault>
             return wrong(at(), "the refresh token is empty; leave it out instead");
         }
         if identity.access_token.is_some() != identity.expires_at.is_some() {
-            return wrong(at(), "access_token and expires_at go together; right would be both or neither");
+            return wrong(at(), "access_token and expires_at belong together; use both or neither");
         }
     }
     for destination in &organization.destinations {
         if !["resend", "hold"].contains(&destination.unknown_policy.as_str()) {
-            let problem = format!("there is no unknown_policy `{}`; right would be resend or hold", destination.unknown_policy);
+            let problem = format!("there is no unknown_policy `{}`; use resend or hold", destination.unknown_policy);
             return wrong(at(&format!("destination {}", destination.name)), &problem);
         }
     }
@@ -86,7 +86,7 @@ fn groups(organization: &OrganizationDocument, project: &ProjectDocument) -> Res
     distinct(&at, project.groups.iter().map(|group| group.short_id.clone()))?;
     for group in &project.groups {
         if let Some(link) = group.links.iter().find(|link| link.work_item_id <= 0) {
-            let problem = format!("there is no work item {}; right would be a number from 1", link.work_item_id);
+            let problem = format!("there is no work item {}; use a number from 1", link.work_item_id);
             return wrong(format!("group {}", group.short_id), &problem);
         }
     }
@@ -100,7 +100,7 @@ fn distinct(at: &str, keys: impl Iterator<Item = String>) -> Result<(), TrackerF
             return wrong(at.to_owned(), "a key is empty");
         }
         if let Some(twice) = seen.replace(key) {
-            return wrong(at.to_owned(), &format!("`{twice}` is there twice; right would be once"));
+            return wrong(at.to_owned(), &format!("`{twice}` occurs twice; use it once"));
         }
     }
     Ok(())
@@ -142,7 +142,7 @@ mod tests {
             (organization(json!({"identities": [identity]})), "access token is empty"),
             (organization(json!({"identities": [{"name": "bot", "access_token": "t"}]})), "both or neither"),
             (organization(json!({"identities": [{"name": "bot", "refresh_token": " "}]})), "refresh token is empty"),
-            (organization(json!({"installations": [installation("A"), installation("a")]})), "`a` is there twice"),
+            (organization(json!({"installations": [installation("A"), installation("a")]})), "`a` occurs twice"),
             (
                 organization(json!({"destinations": [{"name": "d", "kind": "k", "config": {}, "unknown_policy": "x"}]})),
                 "resend or hold",

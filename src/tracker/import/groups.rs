@@ -1,10 +1,10 @@
-//! Projects, their members and groups, and the groups' links.
+//! Imports projects, their members and groups, and the groups' links.
 
 use super::names::Names;
 use super::{Import, Tenant};
 use crate::tracker::{GroupDocument, ProjectDocument, TrackerFault, email_key};
 
-/// A project that is in the tables by now.
+/// A project whose row exists.
 struct Project<'a> {
     id: i64,
     tenant: &'a Tenant<'a>,

@@ -1,6 +1,6 @@
-//! `dispatch tracker import`: a document's organizations into the tables. One transaction, one import at a time; rows are found
-//! by their natural keys and become what the document says of them, what it does not name stays as it is. A statement writes
-//! only rows that differ, so a repeated import changes, locks and counts nothing.
+//! `dispatch tracker import`: imports a document's organizations into the tables, in one transaction and one import at a time.
+//! Rows are found by their natural keys and take the values of the document; rows that it does not name stay unchanged. A
+//! statement writes only rows that differ, so a repeated import changes, locks and counts nothing.
 
 mod accounts;
 mod check;
@@ -18,7 +18,7 @@ use super::moved::ONE_AT_A_TIME;
 use super::{ImportCounts, OrganizationDocument, TrackerDocument, TrackerFault};
 use crate::secrets::Keyring;
 
-/// Every table an import writes to; each has its count, be it 0.
+/// The tables that an import writes to; each has a count, which may be 0.
 const TABLES: [&str; 15] = [
     "destinations",
     "external_issues",
@@ -37,38 +37,38 @@ const TABLES: [&str; 15] = [
     "users",
 ];
 
-/// What an import has changed.
+/// The result of an import.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Imported {
-    /// Rows added or changed, by table.
+    /// The numbers of added or changed rows, by table.
     pub counts: ImportCounts,
-    /// The wait keys whose cause may be gone: `identity:ID` whose tokens changed, `integration:ID@ORG` that was enabled,
+    /// The wait keys whose cause may have disappeared: `identity:ID` with changed tokens, `integration:ID@ORG` that was enabled,
     /// `destination:ID` that changed. Their jobs are released.
     pub gone: Vec<String>,
-    /// Jobs that go on at once.
+    /// The number of released jobs that are due at once.
     pub released: u64,
 }
 
 impl Imported {
-    /// Whether the document said anything new.
+    /// Returns whether the import changed anything.
     #[must_use]
     pub fn is_change(&self) -> bool {
         !self.gone.is_empty() || self.counts.values().any(|rows| *rows > 0)
     }
 
-    /// What an audit row says of it: counts, and no values.
+    /// Returns the details for the audit row: counts, no values.
     #[must_use]
     pub fn audited(&self) -> Value {
         json!({"rows": self.counts, "causes_gone": self.gone.len(), "jobs_released": self.released})
     }
 }
 
-/// Imports a document, and releases in the same transaction the jobs whose cause for waiting may be gone. Where anything has
-/// changed, `audit` writes its row in that transaction, too.
+/// Imports a document and, in the same transaction, releases the jobs whose cause for waiting may have disappeared. If anything
+/// has changed, `audit` writes its row in that transaction too.
 ///
 /// # Errors
-/// [`TrackerFault::Document`] and [`TrackerFault::UnknownReference`] say what is wrong with the document;
-/// [`TrackerFault::Database`]; those of `audit`. Nothing is changed then.
+/// [`TrackerFault::Document`] and [`TrackerFault::UnknownReference`] for an invalid document; [`TrackerFault::Database`]; the
+/// errors of `audit`. On an error, nothing is changed.
 pub async fn import<E: From<TrackerFault>>(
     client: &mut Client,
     keyring: &Keyring,
@@ -105,7 +105,7 @@ struct Import<'a> {
     gone: Vec<String>,
 }
 
-/// An organization that is in the tables by now.
+/// An organization whose row exists.
 struct Tenant<'a> {
     id: i64,
     document: &'a OrganizationDocument,
@@ -150,7 +150,7 @@ impl Import<'_> {
         Ok(ids.into_iter().zip(documents).map(|(id, document)| Tenant { id, document }).collect())
     }
 
-    /// Runs a statement that gives `id` and `changed` for every given row, in their order; counts the changed ones.
+    /// Runs a statement that returns `id` and `changed` for every given row, in their order, and counts the changed ones.
     async fn upsert(&mut self, table: &'static str, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<i64>, TrackerFault> {
         let rows = self.tx.query(sql, params).await?;
         let mut ids = Vec::with_capacity(rows.len());

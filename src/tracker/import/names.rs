@@ -1,4 +1,4 @@
-//! Names that a document may refer to, and what is said of one that is not among them.
+//! The names that a document may refer to, and the error for an unknown name.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use tokio_postgres::Row;
 
 use crate::tracker::TrackerFault;
 
-/// How many right names an error tells.
+/// The number of existing names that an error lists.
 const TOLD: usize = 10;
 
 /// The rows of one kind by name, within a scope (an organization's id, or 0).
@@ -16,14 +16,14 @@ pub(super) struct Names {
 }
 
 impl Names {
-    /// From rows with `scope`, `name` and `id`.
+    /// Reads the names from rows with `scope`, `name` and `id`.
     pub(super) fn of(kind: &'static str, rows: &[Row]) -> Result<Self, TrackerFault> {
         let name =
             |row: &Row| -> Result<_, TrackerFault> { Ok(((row.try_get("scope")?, row.try_get("name")?), row.try_get("id")?)) };
         Ok(Self { kind, by_name: rows.iter().map(name).collect::<Result<_, _>>()? })
     }
 
-    /// The id of what `at` calls `name`.
+    /// Returns the id of `name`; an error names the place `at` of the reference.
     pub(super) fn id(&self, scope: i64, name: &str, at: impl FnOnce() -> String) -> Result<i64, TrackerFault> {
         let known = self.by_name.get(&(scope, name.to_owned())).copied();
         known.ok_or_else(|| TrackerFault::UnknownReference {
@@ -37,7 +37,7 @@ impl Names {
     fn right(&self, scope: i64) -> String {
         let names: Vec<&str> = self.by_name.keys().filter(|(of, _)| *of == scope).map(|(_, name)| name.as_str()).collect();
         match names.len() {
-            0 => format!("one added to the document (there is no {} yet)", self.kind),
+            0 => format!("one that the document adds (there is no {} yet)", self.kind),
             1..=TOLD => format!("one of: {}", names.join(", ")),
             many => format!("one of: {} and {} more", names[..TOLD].join(", "), many - TOLD),
         }
@@ -56,9 +56,9 @@ mod tests {
         let error = names.id(1, "x", || "group WEB-1".to_owned()).unwrap_err().to_string();
         assert_eq!(
             error,
-            "group WEB-1: there is no team `x`; right would be one of: t00, t01, t02, t03, t04, t05, t06, t07, t08, t09 and 2 more"
+            "group WEB-1: there is no team `x`; use one of: t00, t01, t02, t03, t04, t05, t06, t07, t08, t09 and 2 more"
         );
         let elsewhere = names.id(2, "t03", || "group API-1".to_owned()).unwrap_err().to_string();
-        assert!(elsewhere.ends_with("one added to the document (there is no team yet)"), "{elsewhere}");
+        assert!(elsewhere.ends_with("one that the document adds (there is no team yet)"), "{elsewhere}");
     }
 }

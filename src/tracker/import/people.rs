@@ -1,4 +1,4 @@
-//! Users, their addresses, teams and who belongs to what.
+//! Imports users, their addresses, teams and memberships.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -22,7 +22,7 @@ impl Import<'_> {
         self.emails(users, &ids).await
     }
 
-    /// The id of each user, known by the first e-mail, or a fresh one.
+    /// Returns the id of each user: the one of the first e-mail, or a new one.
     async fn user_ids(&self, users: &[UserDocument]) -> Result<Vec<i64>, TrackerFault> {
         const SQL: &str = "
             SELECT coalesce(e.user_id, nextval(pg_get_serial_sequence('users', 'id'))) AS id
@@ -36,8 +36,7 @@ impl Import<'_> {
         match ids.iter().zip(users).find(|(id, _)| !known.insert(**id)) {
             Some((_, twice)) => Err(TrackerFault::Document {
                 at: format!("user {}", twice.name),
-                problem: "the first e-mail belongs to a user whom the document names before; right would be one entry for both"
-                    .to_owned(),
+                problem: "the first e-mail belongs to an earlier user of the document; use one entry for both".to_owned(),
             }),
             None => Ok(ids),
         }
@@ -70,13 +69,13 @@ impl Import<'_> {
         }
         if let Some(taken) = self.rows(TAKEN, &[&owners, &emails]).await?.first() {
             let (email, name): (String, String) = (taken.try_get("email")?, taken.try_get("name")?);
-            let problem = format!("`{email}` is another user's; right would be an address that nobody else has verified");
+            let problem = format!("`{email}` belongs to another user; use an address that nobody else has verified");
             return Err(TrackerFault::Document { at: format!("user {name}"), problem });
         }
         self.write("user_emails", SQL, &[&owners, &emails]).await
     }
 
-    /// Everybody the document may mean by an e-mail, by every verified one of its own users and of those it refers to.
+    /// Returns the users by verified e-mail to which the document may refer: its own users and the members of teams and projects.
     pub(super) async fn known_people(&self, document: &TrackerDocument) -> Result<Names, TrackerFault> {
         const SQL: &str = "
             SELECT 0::bigint AS scope, email AS name, user_id AS id

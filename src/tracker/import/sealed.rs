@@ -1,5 +1,6 @@
-//! Identities and destinations: rows with sealed columns. A sealed value differs at every sealing, so a destination is opened
-//! and compared here, an identity known by a digest of what was last imported; only those that differ are written.
+//! Imports identities and destinations: rows with sealed columns. Sealing the same value twice gives different results, so a
+//! destination's secret is opened and compared, and an identity is compared by a digest of the last imported tokens. Only rows
+//! that differ are written.
 
 use secrecy::ExposeSecret;
 use serde_json::Value;
@@ -17,8 +18,8 @@ use crate::tracker::{
 };
 
 impl Import<'_> {
-    /// Takes tokens that differ from those last imported, whatever refreshes and people have made of them since: an old
-    /// document does not bring back old tokens, and one without tokens leaves those that are there.
+    /// Imports tokens that differ from the last imported ones. Refreshes and people may have replaced those since: an unchanged
+    /// document does not restore old tokens, and one without tokens keeps the stored ones.
     pub(super) async fn identities(&mut self, tenants: &[Tenant<'_>]) -> Result<(), TrackerFault> {
         const PRESENT: &str = "
             SELECT coalesce(t.id, nextval(pg_get_serial_sequence('identities', 'id'))) AS id, t.id IS NOT NULL AS present,
@@ -110,19 +111,19 @@ impl Import<'_> {
     }
 }
 
-/// SHA-256 of a document's tokens, each field with its length before it.
+/// Returns the SHA-256 of a document's tokens; each field is preceded by its length.
 fn tokens_digest(identity: &IdentityDocument) -> [u8; 32] {
     let mut hash = Sha256::new();
     let expires_at = identity.expires_at.map(|ends| in_microseconds(ends).unix_timestamp_nanos().to_string());
     for field in [identity.access_token.as_ref(), identity.refresh_token.as_ref(), expires_at.as_ref()] {
-        // No field is as long as this; so none and an empty one differ.
+        // No field has this length, so a missing field and an empty one differ.
         hash.update(field.map_or(u64::MAX, |text| text.len() as u64).to_le_bytes());
         hash.update(field.map_or(&[][..], |text| text.as_bytes()));
     }
     hash.finalize().into()
 }
 
-/// Whether the stored tokens open with this keyring. Where they do not any more, the import puts them right.
+/// Returns whether this keyring opens the stored tokens. If it does not, the import replaces them.
 fn tokens_open(keyring: &Keyring, id: i64, row: &Row) -> Result<bool, TrackerFault> {
     let id = id.to_string();
     for column in [ACCESS_TOKEN, REFRESH_TOKEN] {
@@ -156,7 +157,7 @@ fn same_destination(keyring: &Keyring, id: i64, row: &Row, given: &DestinationDo
         && given.secret.as_ref().map_or(Ok(true), is_secret)?)
 }
 
-/// A document may leave a secret out; it does not take the one that is there to another place.
+/// Refuses a document that omits a destination's secret and changes the place to which the stored one is sent.
 fn secret_stays(row: &Row, given: &DestinationDocument) -> Result<(), TrackerFault> {
     let has_secret = row.try_get::<_, Option<&str>>("secret")?.is_some();
     match (given.secret.as_ref(), row.try_get("kind")?, row.try_get::<_, Option<Value>>("config")?) {
@@ -168,7 +169,8 @@ fn secret_stays(row: &Row, given: &DestinationDocument) -> Result<(), TrackerFau
     }
 }
 
-/// Whether a sealed value is this plain one. One that does not open any more is not: the import puts it right.
+/// Returns whether a sealed value equals this plain one. If the sealed value cannot be opened, returns `false`, so the import
+/// replaces it.
 fn opens_to(keyring: &Keyring, place: Place<'_>, sealed: Option<&str>, plain: Option<&String>) -> bool {
     match (sealed, plain) {
         (None, None) => true,
@@ -179,7 +181,7 @@ fn opens_to(keyring: &Keyring, place: Place<'_>, sealed: Option<&str>, plain: Op
     }
 }
 
-/// Identities to write, column by column.
+/// The identities to write, in columns.
 #[derive(Default)]
 struct Identities<'a> {
     id: Vec<i64>,
@@ -198,7 +200,7 @@ impl<'a> Identities<'a> {
         self.id.push(id);
         self.organization_id.push(organization_id);
         self.name.push(&identity.name);
-        // Without a token, an identity begins with one that has ended.
+        // Without a token, an identity begins with an expired one.
         self.access_token.push(seal(ACCESS_TOKEN, identity.access_token.as_ref().unwrap_or(&String::new())));
         self.refresh_token.push(identity.refresh_token.as_ref().map(|token| seal(REFRESH_TOKEN, token)));
         self.expires_at.push(in_microseconds(identity.expires_at.unwrap_or(OffsetDateTime::UNIX_EPOCH)));
@@ -206,7 +208,7 @@ impl<'a> Identities<'a> {
     }
 }
 
-/// Destinations to write, column by column.
+/// The destinations to write, in columns.
 #[derive(Default)]
 struct Destinations<'a> {
     id: Vec<i64>,

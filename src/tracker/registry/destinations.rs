@@ -1,4 +1,4 @@
-//! Destinations and their secrets.
+//! Registration of destinations and their secrets.
 
 use std::time::Duration;
 
@@ -28,20 +28,20 @@ pub struct DestinationRow {
     pub kind: String,
     /// Public settings of the channel.
     pub config: Value,
-    /// Whether jobs that name nobody send here.
+    /// Whether jobs that name no destinations send here.
     pub default: bool,
     /// `resend` or `hold`.
     pub unknown_policy: String,
-    /// Takes no messages for now.
+    /// Whether the destination is disabled; its messages wait.
     pub disabled: bool,
     /// Whether it has a secret.
     pub has_secret: bool,
-    /// Until when the secret before it is good.
+    /// When the previous secret expires.
     #[serde(with = "time::serde::rfc3339::option")]
     pub previous_secret_until: Option<OffsetDateTime>,
 }
 
-/// A destination to be registered; what is `None` stays as it is, or is nothing, `false` or `resend` at first.
+/// A destination to register. A field that is `None` keeps its value; in a new row it is null, `false` or `resend`.
 #[derive(Debug)]
 pub struct NewDestination<'a> {
     /// The tenant.
@@ -52,15 +52,15 @@ pub struct NewDestination<'a> {
     pub kind: &'a str,
     /// Public settings of the channel.
     pub config: &'a Value,
-    /// Ends a rotation that is under way.
+    /// The secret. A new one ends a rotation in progress.
     pub secret: Option<&'a SecretString>,
-    /// Whether jobs that name nobody send here.
+    /// Whether jobs that name no destinations send here.
     pub default: Option<bool>,
     /// `resend` or `hold`.
     pub unknown_policy: Option<&'a str>,
 }
 
-/// The rows of a [`DestinationRow`].
+/// Makes a query for the columns of [`DestinationRow`].
 macro_rules! rows {
     ($condition:literal) => {
         concat!(
@@ -78,7 +78,7 @@ const ALL: &str = rows!("");
 const OF_ORGANIZATION: &str = rows!("WHERE d.organization_id = $1");
 const ONE: &str = rows!("WHERE d.organization_id = $1 AND d.name = $2");
 
-/// The destinations by organization and name: of one organization, or all.
+/// Returns the destinations of one organization or of all, sorted by organization and name.
 ///
 /// # Errors
 /// [`TrackerFault::Database`].
@@ -93,20 +93,20 @@ pub async fn destination_rows(
     rows.iter().map(row_of).collect()
 }
 
-/// The row id of a destination.
+/// Returns the row id of a destination.
 ///
 /// # Errors
-/// [`TrackerFault::UnknownReference`] names some that are there; [`TrackerFault::Database`].
+/// [`TrackerFault::UnknownReference`] lists the existing names; [`TrackerFault::Database`].
 pub async fn destination_id(client: &impl GenericClient, organization_id: i64, name: &str) -> Result<i64, TrackerFault> {
     let rows = destination_rows(client, Some(organization_id)).await?;
     let found = rows.iter().find(|row| row.name == name).map(|row| row.id);
     found.ok_or_else(|| unknown("destination", name, rows.into_iter().map(|row| row.name).collect()))
 }
 
-/// Registers a destination, or changes the one of this name. Whether its channel can use it is the caller's to check.
+/// Registers a destination, or changes the one with this name. The caller checks that the channel accepts the settings.
 ///
 /// # Errors
-/// [`TrackerFault::Document`] where kind, host or channel change and a secret would stay; [`TrackerFault::Database`].
+/// [`TrackerFault::Document`] if kind, host or channel change and a secret would stay; [`TrackerFault::Database`].
 pub async fn register_destination(
     client: &impl GenericClient,
     keyring: &Keyring,
@@ -137,19 +137,19 @@ pub async fn register_destination(
     Ok(RowChange { before, after })
 }
 
-/// Refuses a change of a destination without its secret that would take the one it has to another place.
+/// Refuses a change without a secret that would send the stored secret to another place.
 ///
 /// # Errors
-/// [`TrackerFault::Document`] says what changes.
+/// [`TrackerFault::Document`] describes the change.
 pub fn secret_stays(before: &DestinationRow, kind: &str, config: &Value) -> Result<(), TrackerFault> {
     let (from, to) = (Target { kind: &before.kind, config: &before.config }, Target { kind, config });
     stays(&before.name, from, to, "--secret-file")
 }
 
-/// Switches a destination off or on.
+/// Disables or enables a destination.
 ///
 /// # Errors
-/// [`TrackerFault::UnknownReference`] where there is none of this name; [`TrackerFault::Database`].
+/// [`TrackerFault::UnknownReference`] if there is none with this name; [`TrackerFault::Database`].
 pub async fn set_destination_disabled(
     client: &impl GenericClient,
     organization_id: i64,
@@ -164,12 +164,12 @@ pub async fn set_destination_disabled(
     Ok(RowChange { before: Some(before), after })
 }
 
-/// Makes a secret a destination's present one; the one before is good for `keep` more. Where it is the present one already,
-/// nothing is changed.
+/// Replaces a destination's secret; the previous one stays valid for `keep`. If the secret is already the present one, nothing
+/// changes.
 ///
 /// # Errors
-/// [`TrackerFault::Secret`] where the present one does not open, [`TrackerFault::UnknownReference`] where there is no such
-/// destination; [`TrackerFault::Database`].
+/// [`TrackerFault::Secret`] if the present secret cannot be opened, [`TrackerFault::UnknownReference`] if the destination does
+/// not exist; [`TrackerFault::Database`].
 pub async fn rotate_destination_secret(
     client: &impl GenericClient,
     keyring: &Keyring,
@@ -201,7 +201,7 @@ pub async fn rotate_destination_secret(
     Ok(Rotated { previous_until, forgotten: forget_previous_secrets(client, None).await? })
 }
 
-/// Those that have ended by `now`; without it, by Postgres' clock.
+/// Deletes previous secrets that expire by `now`, or, without it, by Postgres' clock.
 pub(super) async fn forget_previous_secrets(
     client: &impl GenericClient,
     now: Option<OffsetDateTime>,
@@ -217,7 +217,10 @@ async fn only(client: &impl GenericClient, organization_id: i64, name: &str) -> 
 }
 
 fn gone(name: &str) -> TrackerFault {
-    TrackerFault::Document { at: format!("destination {name}"), problem: "it was removed just now; register it again".to_owned() }
+    TrackerFault::Document {
+        at: format!("destination {name}"),
+        problem: "it was removed meanwhile; register it again".to_owned(),
+    }
 }
 
 fn row_of(row: &Row) -> Result<DestinationRow, TrackerFault> {

@@ -1,4 +1,4 @@
-//! Azure DevOps accounts in use by organizations, and the secrets of their service hooks.
+//! Registration of Azure DevOps accounts for organizations, and of the secrets of their service hooks.
 
 use std::time::Duration;
 
@@ -22,19 +22,20 @@ pub struct InstallationRow {
     pub account_id: String,
     /// The account's name in URLs.
     pub account_name: String,
-    /// Who the worker acts as when a job names nobody.
+    /// The identity that the worker acts as when a job names none.
     pub identity: Option<String>,
-    /// Its row id.
+    /// The row id of the identity.
     pub identity_id: Option<i64>,
-    /// Jobs wait while it is.
+    /// Whether the account is disabled; its jobs wait.
     pub disabled: bool,
-    /// What is synchronised.
+    /// The settings for synchronization.
     pub settings: SyncSettings,
-    /// Secrets that its service hooks may use now.
+    /// The number of secrets that its service hooks may use now.
     pub hook_secrets: i64,
 }
 
-/// An account to be used by an organization; what is `None` stays as it is, or is on (settings) or nobody (identity) at first.
+/// An account to register for an organization. A field that is `None` keeps its value; in a new row, settings are on and there is
+/// no identity.
 #[derive(Debug, Clone)]
 pub struct NewInstallation<'a> {
     /// The tenant.
@@ -51,11 +52,11 @@ pub struct NewInstallation<'a> {
     pub assignee_outbound: Option<bool>,
     /// See [`SyncSettings`].
     pub status_inbound: Option<bool>,
-    /// Jobs wait while it is.
+    /// Whether the account is disabled; its jobs wait.
     pub disabled: Option<bool>,
 }
 
-/// The rows of an [`InstallationRow`].
+/// Makes a query for the columns of [`InstallationRow`].
 macro_rules! rows {
     ($condition:literal) => {
         concat!(
@@ -74,7 +75,7 @@ const ALL: &str = rows!("");
 const OF_ORGANIZATION: &str = rows!("WHERE o.organization_id = $1");
 const ONE: &str = rows!("WHERE o.organization_id = $1 AND lower(i.account_id) = lower($2)");
 
-/// The accounts in use, by organization and name: of one organization, or all.
+/// Returns the accounts in use of one organization or of all, sorted by organization and name.
 ///
 /// # Errors
 /// [`TrackerFault::Database`].
@@ -89,10 +90,10 @@ pub async fn installation_rows(
     rows.iter().map(row_of).collect()
 }
 
-/// Registers an account for an organization, or changes what is registered.
+/// Registers an account for an organization, or changes the registration.
 ///
 /// # Errors
-/// [`TrackerFault::UnknownReference`] where the organization has no such identity; [`TrackerFault::Database`].
+/// [`TrackerFault::UnknownReference`] if the organization does not have the identity; [`TrackerFault::Database`].
 pub async fn register_installation(
     client: &impl GenericClient,
     new: &NewInstallation<'_>,
@@ -128,10 +129,10 @@ pub async fn register_installation(
     Ok(RowChange { before, after })
 }
 
-/// Switches an organization's account off or on.
+/// Disables or enables an organization's account.
 ///
 /// # Errors
-/// [`TrackerFault::UnknownReference`] where the organization does not use it; [`TrackerFault::Database`].
+/// [`TrackerFault::UnknownReference`] if the organization does not use it; [`TrackerFault::Database`].
 pub async fn set_installation_disabled(
     client: &impl GenericClient,
     organization_id: i64,
@@ -151,11 +152,11 @@ pub async fn set_installation_disabled(
     Ok(RowChange { before: Some(before), after })
 }
 
-/// Makes a hook secret, given by its SHA-256, the account's present one; those before it end after `keep` at the latest.
-/// Secrets that have ended are forgotten.
+/// Replaces the account's hook secret by one that is given as its SHA-256; previous secrets expire after `keep` at the latest.
+/// Deletes expired secrets.
 ///
 /// # Errors
-/// [`TrackerFault::UnknownReference`] where there is no such account; [`TrackerFault::Database`].
+/// [`TrackerFault::UnknownReference`] if the account does not exist; [`TrackerFault::Database`].
 pub async fn rotate_hook_secret(
     client: &impl GenericClient,
     account_id: &str,
@@ -186,7 +187,7 @@ pub async fn rotate_hook_secret(
     Ok(Rotated { previous_until, forgotten })
 }
 
-/// Those that have ended by `now`; without it, by Postgres' clock.
+/// Deletes hook secrets that expire by `now`, or, without it, by Postgres' clock.
 pub(super) async fn forget_hook_secrets(client: &impl GenericClient, now: Option<OffsetDateTime>) -> Result<u64, TrackerFault> {
     const SQL: &str = "DELETE FROM subscriptions WHERE valid_until <= coalesce($1, now())";
     execute(client, SQL, &[&now]).await
@@ -217,7 +218,7 @@ async fn identity(client: &impl GenericClient, organization_id: i64, name: &str)
 fn gone(account_id: &str) -> TrackerFault {
     TrackerFault::Document {
         at: format!("account {account_id}"),
-        problem: "it was removed just now; register it again".to_owned(),
+        problem: "it was removed meanwhile; register it again".to_owned(),
     }
 }
 

@@ -1,5 +1,5 @@
-//! What operators register one thing at a time: accounts for organizations, destinations, their secrets. Each function runs in
-//! a transaction of its caller's, who writes the audit row beside it.
+//! Registration by operators: accounts of organizations, destinations and their secrets. Each function runs in a transaction of
+//! its caller, which writes the audit row in it.
 
 mod destinations;
 mod installations;
@@ -23,19 +23,19 @@ use super::{Destination, Tracker, TrackerFault, query};
 /// A row before and after a change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RowChange<R> {
-    /// None where it is new.
+    /// The row before; `None` if it is new.
     pub before: Option<R>,
-    /// As it is now.
+    /// The present row.
     pub after: R,
 }
 
-/// Which secrets there are after a rotation.
+/// The result of a rotation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Rotated {
-    /// Until when the one before is good; none where there was none, or it ended at once.
+    /// When the previous secret expires; `None` if there was none, or if it expired at once.
     #[serde(with = "time::serde::rfc3339::option")]
     pub previous_until: Option<OffsetDateTime>,
-    /// Secrets that had ended and are forgotten now.
+    /// The number of expired secrets that were deleted.
     pub forgotten: u64,
 }
 
@@ -43,12 +43,12 @@ impl Tracker {
     /// See [`known_organization`].
     ///
     /// # Errors
-    /// As that.
+    /// The same as [`known_organization`].
     pub async fn known_organization(&self, slug: &str) -> Result<i64, TrackerFault> {
         known_organization(&self.client().await?, slug).await
     }
 
-    /// See [`installation_rows`]: of one organization, or all.
+    /// Returns the [`installation_rows`] of one organization or of all.
     ///
     /// # Errors
     /// [`TrackerFault`].
@@ -58,7 +58,7 @@ impl Tracker {
         installation_rows(&client, organization_id).await
     }
 
-    /// See [`destination_rows`]: of one organization, or all.
+    /// Returns the [`destination_rows`] of one organization or of all.
     ///
     /// # Errors
     /// [`TrackerFault`].
@@ -68,10 +68,10 @@ impl Tracker {
         destination_rows(&client, organization_id).await
     }
 
-    /// A destination by name, opened.
+    /// Returns a destination by name, with opened secrets.
     ///
     /// # Errors
-    /// [`TrackerFault`], also where there is none.
+    /// [`TrackerFault`], also if there is none.
     pub async fn known_destination(&self, organization: &str, name: &str) -> Result<Destination, TrackerFault> {
         let client = self.client().await?;
         let organization_id = known_organization(&client, organization).await?;
@@ -81,13 +81,13 @@ impl Tracker {
     }
 }
 
-/// Forgets secrets that have ended by `now`; says how many.
+/// Deletes secrets that expire by `now`, and returns how many.
 pub(super) async fn forget_secrets(client: &impl GenericClient, now: OffsetDateTime) -> Result<u64, TrackerFault> {
     let now = Some(now);
     Ok(installations::forget_hook_secrets(client, now).await? + destinations::forget_previous_secrets(client, now).await?)
 }
 
-/// The row id of an organization, by its slug; the error of one that is not there names some that are.
+/// Returns the row id of an organization by its slug. The error for an unknown one lists existing ones.
 ///
 /// # Errors
 /// [`TrackerFault::UnknownReference`], [`TrackerFault::Database`].
@@ -107,13 +107,13 @@ async fn maybe_organization(client: &impl GenericClient, slug: Option<&str>) -> 
     }
 }
 
-/// Something that is not there, with what is.
+/// Makes the error for an unknown name, with the existing names.
 pub(super) fn unknown(kind: &'static str, name: &str, known: Vec<String>) -> TrackerFault {
-    let right = if known.is_empty() { format!("to register a first {kind}") } else { format!("one of: {}", known.join(", ")) };
-    TrackerFault::UnknownReference { at: "as asked".to_owned(), kind, name: name.to_owned(), right }
+    let right = if known.is_empty() { format!("a newly registered {kind}") } else { format!("one of: {}", known.join(", ")) };
+    TrackerFault::UnknownReference { at: "request".to_owned(), kind, name: name.to_owned(), right }
 }
 
-/// Seconds for `make_interval`.
+/// Returns seconds for `make_interval`.
 fn seconds(of: Duration) -> f64 {
     of.as_secs_f64()
 }

@@ -1,4 +1,4 @@
-//! Tells of events and replies that are given up: each is counted at once, and named in the log within a second.
+//! Reports dropped events and replies: each is counted at once, and logged within a second.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,16 +9,16 @@ use super::verdict::{Dropped, What, Why};
 use crate::job::JobId;
 use crate::telemetry::names;
 
-/// Between lines of the log: while a subscriber's queue is full, events are dropped as fast as they are made.
+/// The interval between log lines: while a subscriber's queue is full, events are dropped as fast as they are made.
 const EVERY: Duration = Duration::from_secs(1);
-/// Jobs that a line names.
+/// The most jobs that a log line names.
 const NAMED: usize = 20;
 
-/// What was dropped and is not in the log yet.
+/// The dropped events and replies that are not logged yet.
 #[derive(Default)]
 pub(super) struct Drops {
     kinds: BTreeMap<(What, Why), Named>,
-    /// When it is to be logged.
+    /// When the next log lines are due.
     at: Option<Instant>,
 }
 
@@ -29,7 +29,7 @@ struct Named {
 }
 
 impl Drops {
-    /// Counts what is dropped.
+    /// Counts dropped messages.
     pub(super) fn add(&mut self, dropped: impl IntoIterator<Item = Dropped>) {
         for Dropped { what, why, job } in dropped {
             metrics::counter!(names::DROPPED, "what" => what.word(), "why" => why.word()).increment(1);
@@ -40,7 +40,7 @@ impl Drops {
         }
     }
 
-    /// Waits until there is something to log and it is time to.
+    /// Waits until log lines are due.
     pub(super) async fn due(&self) {
         match self.at {
             Some(at) => tokio::time::sleep_until(at).await,
@@ -48,7 +48,7 @@ impl Drops {
         }
     }
 
-    /// Logs a line for each kind and reason, if there is any.
+    /// Logs a line for each kind and reason with dropped messages.
     pub(super) fn log(&mut self) {
         for ((what, why), Named { count, jobs }) in std::mem::take(&mut self.kinds) {
             let jobs: Vec<String> = jobs.iter().map(JobId::to_string).collect();

@@ -1,4 +1,5 @@
-//! Announcements that were not published when they were written: taken again when they are due, dropped when they are too old.
+//! Takes announcements whose rows are due, because they were not published or are to be repeated, and drops those that are too
+//! old.
 
 use std::time::Duration;
 
@@ -10,19 +11,19 @@ use super::verdict::{Dropped, What, Why};
 use super::{EventLinks, HandedOver};
 use crate::store::{Store, StoreError, TooOld};
 
-/// Hands over what is due.
+/// The part of the announcer that takes rows that are due.
 pub struct DueAnnouncements {
     pub(super) store: Store,
     pub(super) links: EventLinks,
-    /// Announcements are dropped at this age.
+    /// The age at which announcements are dropped.
     pub(super) longest: Duration,
     pub(super) publishes: mpsc::Sender<HandedOver>,
 }
 
 impl DueAnnouncements {
-    /// One bounded round: drops up to 200 announcements that are too old, and hands over up to 200 that are due. It does not wait
-    /// for their confirms. Nothing is taken while nothing can be published, or while two rounds wait already. `true`: there may
-    /// be more.
+    /// Runs one bounded round: drops up to 200 announcements that are too old, and passes on up to 200 that are due, without
+    /// waiting for their confirms. Takes none while both connections are unavailable, or while two rounds wait already. Returns
+    /// `true` if there may be more.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -1,7 +1,8 @@
-//! Publishes outcome events and replies, in a task and on connections of their own. An event is a row until it is confirmed, or
-//! given up: what commits hand over is published at once, and what is left of it when it is due.
+//! Publishes outcome events and replies, concurrently with everything else and on connections of its own. An announcement is a
+//! row until its event and its reply are confirmed or dropped: it is published once when a commit passes it on, and again when
+//! its row is due.
 //!
-//! **Invariant:** nothing but events and replies waits for an event or a reply.
+//! **Invariant:** only events and replies wait for an event or a reply.
 
 mod dropped;
 mod due;
@@ -29,20 +30,20 @@ use outbox::{Outbox, OutboxRun, outbox};
 use targets::Kind;
 use verdict::{Fate, Settled, settled};
 
-/// Commits whose events wait to be published; those of more are left to their rows.
+/// The most commits whose events wait to be published; those of further commits are published when their rows are due.
 const WAITING: usize = 4096;
-/// Rounds of due rows that wait to be published.
+/// The most rounds of due rows that wait to be published.
 const DUE_WAITING: usize = 2;
-/// Announcements that are published at a time.
+/// The most announcements in flight.
 const ROWS: usize = 4096;
-/// What is left of so many announcements is stored at a time.
+/// The most announcements that are settled and stored together.
 const SETTLED: usize = 256;
 
-/// Where events are handed over.
+/// The sending half of the announcer.
 #[derive(Clone)]
 pub struct Announcer(mpsc::Sender<HandedOver>);
 
-/// Announcements in the order in which they are published, and since when their rows are left alone.
+/// Announcements in the order in which they are published, and the time since which their rows are this process's.
 struct HandedOver {
     announcements: Vec<Announcement>,
     since: Instant,
@@ -55,10 +56,10 @@ impl HandedOver {
 }
 
 impl Announcer {
-    /// Has them published, after all that were handed over before. Nobody waits.
+    /// Queues announcements behind the earlier ones, and returns at once.
     pub(super) fn tell(&self, announcements: Vec<Announcement>) {
         if !announcements.is_empty() && self.0.try_send(HandedOver::now(announcements)).is_err() {
-            tracing::debug!("more events than can be published at once: they are published when their rows are due");
+            tracing::debug!("the queue of events is full: they are published when their rows are due");
         }
     }
 }
@@ -71,7 +72,7 @@ pub struct EventLinks {
     pub replies: Publisher,
 }
 
-/// Publishes what is handed over.
+/// The receiving half of the announcer, which publishes.
 pub struct Announcing<T: Tables> {
     told: mpsc::Receiver<HandedOver>,
     due: mpsc::Receiver<HandedOver>,
@@ -80,7 +81,8 @@ pub struct Announcing<T: Tables> {
     writer: Arc<Writer<T>>,
 }
 
-/// Both ends, and what hands rows over that are due. `longest`: announcements are dropped at this age.
+/// Creates both halves of the announcer, and the part that takes rows that are due. Announcements older than `longest` are
+/// dropped.
 #[must_use]
 pub fn announcer<T: Tables>(
     links: EventLinks,
@@ -99,7 +101,7 @@ pub fn announcer<T: Tables>(
 type Published = (Announcement, Option<Fate>, Option<Fate>);
 
 impl<T: Tables> Announcing<T> {
-    /// Publishes until `end`, and then what is left.
+    /// Publishes until `end`, and then everything that is still queued.
     pub async fn run(self, end: CancellationToken) {
         let (rests, to_store) = mpsc::channel(ROWS);
         let (events, events_run) = self.events;
@@ -110,7 +112,7 @@ impl<T: Tables> Announcing<T> {
     }
 }
 
-/// Announcements on their way.
+/// The loop over the announcements in flight.
 struct Rows<T: Tables> {
     told: mpsc::Receiver<HandedOver>,
     due: mpsc::Receiver<HandedOver>,
@@ -151,7 +153,7 @@ impl<T: Tables> Rows<T> {
         })
     }
 
-    /// What is published or given up is forgotten; what is left of it is put off.
+    /// Deletes the rows of announcements that are published or dropped, and postpones the others.
     fn settle(&self, all: &[Published], drops: &mut Drops) {
         let mut over = Vec::new();
         for (announcement, event, reply) in all {
@@ -163,7 +165,7 @@ impl<T: Tables> Rows<T> {
             if let Some(rest) = rest
                 && self.rests.try_send(rest).is_err()
             {
-                tracing::debug!("Postgres does not take what is left of events: they are published again");
+                tracing::debug!("too many postponed events wait to be stored: they are published again when their rows are due");
             }
         }
         if !over.is_empty() {
@@ -172,7 +174,7 @@ impl<T: Tables> Rows<T> {
     }
 }
 
-/// Whichever comes first: neither keeps the other one waiting.
+/// Receives from whichever channel is ready first.
 async fn next(told: &mut mpsc::Receiver<HandedOver>, due: &mut mpsc::Receiver<HandedOver>) -> Option<HandedOver> {
     tokio::select! {
         Some(handed_over) = told.recv() => Some(handed_over),
@@ -181,7 +183,7 @@ async fn next(told: &mut mpsc::Receiver<HandedOver>, due: &mut mpsc::Receiver<Ha
     }
 }
 
-/// Stores what is left of announcements, in groups, until nothing comes any more.
+/// Stores the state of postponed announcements, in groups, until the channel is closed.
 async fn store_rests(store: Store, mut rests: mpsc::Receiver<Unsettled>) {
     let mut gathered = Vec::with_capacity(SETTLED);
     while rests.recv_many(&mut gathered, SETTLED).await > 0 {
@@ -189,7 +191,7 @@ async fn store_rests(store: Store, mut rests: mpsc::Receiver<Unsettled>) {
             tracing::warn!(
                 error = chain(&error),
                 announcements = gathered.len(),
-                "what is left of events is not stored: they are published again"
+                "the state of postponed events could not be stored: they are published again when their rows are due"
             );
         }
         gathered.clear();

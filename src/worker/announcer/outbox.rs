@@ -1,5 +1,5 @@
-//! One connection's messages: each is sent in its turn and waits for its own confirm, so that a queue which does not confirm
-//! holds up no other.
+//! Sends the messages of one connection, in order. Each waits for its own confirm, so a queue that does not confirm does not
+//! delay the others.
 
 use std::time::Duration;
 
@@ -15,15 +15,16 @@ use crate::broker::{BrokerError, Outgoing, Publisher};
 use crate::fault::chain;
 use crate::store::LEFT_ALONE;
 
-/// Messages that wait to be sent; those of more are left to their rows.
+/// The most messages that wait to be sent; further ones are published when their rows are due.
 const QUEUED: usize = 4096;
-/// A message that could not be sent for so long, since it was handed over, is left to its row.
+/// A message that could not be sent for this long after it was handed over is published when its row is due.
 const UNSENT_FOR: Duration = Duration::from_secs(3);
-/// A message is settled after so long at the latest. Its row is left alone for longer, so nobody else publishes it meanwhile.
+/// The latest time, after it was handed over, at which a message is settled. No other process takes its row before
+/// [`LEFT_ALONE`], which is longer, so no other process publishes it meanwhile.
 const IN_HAND: Duration = Duration::from_secs(9);
 const _: () = assert!(IN_HAND.as_secs() < LEFT_ALONE.as_secs());
 
-/// Where messages of one connection are handed over.
+/// The sending half of an outbox.
 pub(super) struct Outbox(mpsc::Sender<Item>);
 
 struct Item {
@@ -32,7 +33,7 @@ struct Item {
     fate: oneshot::Sender<Fate>,
 }
 
-/// Sends what is handed over.
+/// The receiving half of an outbox, which sends.
 pub(super) struct OutboxRun {
     items: mpsc::Receiver<Item>,
     publisher: Publisher,
@@ -41,14 +42,14 @@ pub(super) struct OutboxRun {
     in_flight: FuturesUnordered<BoxFuture<'static, Reacted>>,
 }
 
-/// A message that is in flight no longer.
+/// The reaction of a target to a message, which is no longer in flight.
 struct Reacted {
     place: String,
     sending: Sending,
     reaction: Reaction,
 }
 
-/// Both ends.
+/// Creates both halves of an outbox.
 pub(super) fn outbox(kind: Kind, publisher: Publisher) -> (Outbox, OutboxRun) {
     let (sender, items) = mpsc::channel(QUEUED);
     let targets = Targets::new(kind);
@@ -56,17 +57,17 @@ pub(super) fn outbox(kind: Kind, publisher: Publisher) -> (Outbox, OutboxRun) {
 }
 
 impl Outbox {
-    /// Has a message sent, behind those handed over before, and tells what becomes of it.
+    /// Queues a message behind the earlier ones, and returns its fate when it is settled.
     pub(super) fn hand_over(&self, message: Outgoing, handed_over: Instant) -> impl Future<Output = Fate> + use<> {
         let (fate, told) = oneshot::channel();
-        // Where there is no room, the other end of the channel is gone at once: nothing was sent.
+        // If the queue is full, the sender of the fate is dropped at once: nothing was sent.
         drop(self.0.try_send(Item { message, handed_over, fate }));
         async { told.await.unwrap_or(Fate::Unsent) }
     }
 }
 
 impl OutboxRun {
-    /// Sends until nobody can hand over any more, and everything is settled.
+    /// Sends until the sending half is dropped and every message is settled.
     pub(super) async fn run(mut self) {
         loop {
             let has_room = self.has_room();
@@ -89,7 +90,7 @@ impl OutboxRun {
         self.in_flight.len() < self.targets.in_flight_at_most()
     }
 
-    /// Nothing comes any more; what is in flight, and waits for it, is settled.
+    /// Settles the messages in flight and those that wait for them; no others arrive.
     async fn rest(&mut self) {
         while let Some(reacted) = self.in_flight.next().await {
             self.react(reacted).await;
@@ -133,7 +134,7 @@ impl OutboxRun {
                 return self.in_flight.push(Box::pin(confirmed));
             }
             Some(Err(BrokerError::LongName(_))) => (Fate::Returned, Reaction::None),
-            // The connection takes nothing, and is replaced.
+            // The connection does not accept the message, and is replaced.
             Some(Err(BrokerError::TimedOut(_))) => (Fate::Unsent, Reaction::Lost),
             Some(Err(error)) => judged(Err(error)),
             None => (Fate::Unsent, Reaction::None),
@@ -146,10 +147,10 @@ impl OutboxRun {
         match (self.kind, change) {
             (_, Change::Same) => {}
             (Kind::Events, Change::Silent) => {
-                tracing::warn!(routing_key = place, "events are not confirmed: a queue that is bound for them does not answer");
+                tracing::warn!(routing_key = place, "events are not confirmed: a queue bound for them does not answer");
             }
             (Kind::Replies, Change::Silent) => {
-                tracing::warn!(queue = place, "a reply queue does not confirm: it is left alone for a while");
+                tracing::warn!(queue = place, "a reply queue does not confirm: its replies are postponed");
             }
             (Kind::Events, Change::Confirms) => tracing::info!(routing_key = place, "events are confirmed again"),
             (Kind::Replies, Change::Confirms) => tracing::info!(queue = place, "a reply queue confirms again"),
@@ -157,12 +158,12 @@ impl OutboxRun {
     }
 }
 
-/// Nobody may be waiting any more.
+/// Reports the fate of a message; its receiver may be gone.
 fn settle(told: oneshot::Sender<Fate>, fate: Fate) {
     let _nobody = told.send(fate);
 }
 
-/// What an answer means for its message, and for its place.
+/// Returns what an answer means for its message, and for its target.
 fn judged(answer: Result<(), BrokerError>) -> (Fate, Reaction) {
     match answer {
         Ok(()) => (Fate::Confirmed, Reaction::Answered),
@@ -171,7 +172,10 @@ fn judged(answer: Result<(), BrokerError>) -> (Fate, Reaction) {
         Err(BrokerError::TimedOut(_)) => (Fate::Unconfirmed, Reaction::Silent),
         Err(BrokerError::Blocked) => (Fate::Unsent, Reaction::None),
         Err(error) => {
-            tracing::debug!(error = chain(&error), "an event or a reply has no connection; it is sent again");
+            tracing::debug!(
+                error = chain(&error),
+                "an event or a reply could not be sent: there is no connection; it is sent again"
+            );
             (Fate::Unsent, Reaction::Lost)
         }
     }

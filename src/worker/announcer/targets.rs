@@ -1,34 +1,36 @@
-//! What is known of each place that messages are published to: which ones have stopped confirming, and how much may be sent to
-//! them. Pure; it takes its clock as an argument.
+//! Tracks each target that messages are published to: whether it confirms, and how many messages may be sent to it. Pure; takes
+//! its clock as an argument.
 //!
-//! A reply queue that does not confirm is left alone, and then tried with one message at a time. Events cannot be held back from
-//! one subscriber: where one makes them unconfirmed, their confirms are waited for only shortly, until one comes again.
+//! A reply queue that does not confirm gets nothing for some time, and is then probed with one message at a time. Events
+//! cannot be held back from one subscriber: while one subscriber leaves them unconfirmed, the wait for their confirms is
+//! short, until one arrives again.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long a confirm is waited for.
+/// How long a message waits for its confirm.
 pub(super) const CONFIRM: Duration = Duration::from_secs(5);
-/// How long it is waited for where confirms do not come; one message at a time is waited for as long as ever.
+/// How long an event waits for its confirm while events are not confirmed; one event at a time, the probe, waits for [`CONFIRM`].
 const SHORT_CONFIRM: Duration = Duration::from_millis(20);
-/// Messages in flight, at most. A channel takes 400 for one queue that does not answer before its connection is stopped.
+/// The most messages in flight. RabbitMQ accepts 400 for a queue that does not answer before it stops reading the connection.
 const IN_FLIGHT: usize = 256;
-/// And while not one confirm has come for [`SILENT`] messages: fewer than stop a channel at a quorum queue.
+/// The most messages in flight after [`SILENT`] messages without one confirm: fewer than stop a channel at a quorum queue.
 const IN_FLIGHT_SILENT: usize = 8;
 const SILENT: usize = 24;
-/// Replies in flight to a queue that has not confirmed one yet; twice as many with each confirm, up to the most.
+/// The most replies in flight to a queue that has not confirmed one yet; doubled by each confirm, up to [`MOST_REPLIES`].
 const FIRST_REPLIES: usize = 4;
 const MOST_REPLIES: usize = 128;
-/// Messages that wait for others to the same queue, at most, and places that are known.
+/// The most messages that wait for others to the same queue.
 const WAITING: usize = 4096;
+/// The most targets that are tracked.
 const KNOWN: usize = 1024;
-/// A queue that does not confirm is left alone for so long, twice as long each time, up to the longest.
+/// How long a reply queue that does not confirm gets nothing; doubled each time, up to [`LONGEST_CLOSED`].
 const CLOSED: Duration = Duration::from_secs(30);
 const LONGEST_CLOSED: Duration = Duration::from_secs(600);
 
-/// What goes over a connection.
+/// What a connection carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// To an exchange, by routing key.
@@ -42,49 +44,49 @@ pub(super) enum Kind {
 pub(super) enum Admission {
     /// Now; it counts as in flight.
     Send(Sending),
-    /// Not before others to the same place have been answered.
+    /// Not before others to the same target have been answered.
     Wait,
-    /// Not before so long.
+    /// Not before this time has passed.
     Held(Duration),
 }
 
 /// How a message is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Sending {
-    /// How long its confirm is waited for.
+    /// How long the message waits for its confirm.
     pub(super) patience: Duration,
-    /// It shows whether a place confirms again.
+    /// Whether the message probes a target that has stopped confirming.
     is_probe: bool,
 }
 
-/// How a place has reacted to a message.
+/// How a target reacted to a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reaction {
-    /// It has answered, whatever the answer.
+    /// The target answered, whatever the answer.
     Answered,
-    /// No confirm came in time.
+    /// No confirm arrived in time.
     Silent,
     /// The message was not sent.
     None,
-    /// The connection was lost, or there is none: earlier silence may have been the connection's.
+    /// The connection was lost, or there is none: the connection may have caused the earlier silence.
     Lost,
 }
 
-/// What has changed with a reaction.
+/// How a reaction changed the state of a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Change {
     Same,
-    /// It does not confirm any longer.
+    /// The target has stopped confirming.
     Silent,
-    /// It confirms again.
+    /// The target confirms again.
     Confirms,
 }
 
-/// All places of one connection. `W` is a message that waits.
+/// All targets of one connection. `W` is a message that waits.
 pub(super) struct Targets<W> {
     kind: Kind,
     known: HashMap<String, Target<W>>,
-    /// Messages in a row, to whatever place, that were not confirmed.
+    /// The number of messages in a row, to any target, that were not confirmed.
     silent_in_a_row: usize,
     waiting: usize,
 }
@@ -92,7 +94,7 @@ pub(super) struct Targets<W> {
 struct Target<W> {
     in_flight: usize,
     allowed: usize,
-    /// Times that it was silent, since its last answer.
+    /// The number of messages without a confirm since the last answer; those in flight together count once.
     silences: u32,
     is_probed: bool,
     closed_until: Option<Instant>,
@@ -127,7 +129,7 @@ impl<W> Target<W> {
                 self.allowed = self.allowed.saturating_mul(2).min(MOST_REPLIES);
                 if was_silent { Change::Confirms } else { Change::Same }
             }
-            // Of several in flight the first one closes it.
+            // The first of several messages in flight has closed the queue.
             Reaction::Silent if self.closed_until.is_some_and(|until| until > now) => Change::Same,
             Reaction::Silent => {
                 self.closed_until = (kind == Kind::Replies).then(|| now + closed_for(self.silences));
@@ -139,7 +141,7 @@ impl<W> Target<W> {
     }
 }
 
-/// How long a queue is left alone that was silent so many times before.
+/// Returns how long a queue gets nothing after `silences` earlier silences.
 fn closed_for(silences: u32) -> Duration {
     CLOSED.saturating_mul(2_u32.saturating_pow(silences)).min(LONGEST_CLOSED)
 }
@@ -149,12 +151,12 @@ impl<W> Targets<W> {
         Self { kind, known: HashMap::new(), silent_in_a_row: 0, waiting: 0 }
     }
 
-    /// How many messages may be in flight at all.
+    /// Returns the most messages that may be in flight on the connection.
     pub(super) const fn in_flight_at_most(&self) -> usize {
         if self.silent_in_a_row < SILENT { IN_FLIGHT } else { IN_FLIGHT_SILENT }
     }
 
-    /// Whether a message may be sent to a place now.
+    /// Decides whether a message may be sent to a target now.
     pub(super) fn admit(&mut self, place: &str, now: Instant) -> Admission {
         if !self.known.contains_key(place) {
             if self.known.len() >= KNOWN {
@@ -167,7 +169,7 @@ impl<W> Targets<W> {
         sent(target, admission)
     }
 
-    /// Has a message wait that was admitted as [`Admission::Wait`]; it comes back where too many wait.
+    /// Queues a message that was admitted as [`Admission::Wait`], or returns it where too many wait.
     pub(super) fn wait(&mut self, place: &str, message: W) -> Option<W> {
         let Some(target) = self.known.get_mut(place).filter(|_| self.waiting < WAITING) else { return Some(message) };
         self.waiting += 1;
@@ -175,7 +177,7 @@ impl<W> Targets<W> {
         None
     }
 
-    /// Notes how a place has reacted to a message that was admitted.
+    /// Records how a target reacted to a message that was admitted.
     pub(super) fn react(&mut self, place: &str, sending: Sending, reaction: Reaction, now: Instant) -> Change {
         match reaction {
             Reaction::Answered => self.silent_in_a_row = 0,
@@ -189,8 +191,8 @@ impl<W> Targets<W> {
         target.react(self.kind, reaction, now)
     }
 
-    /// The next message that waits for this place, if it need not wait any longer. Without room only what stands alone is sent:
-    /// nothing else would have the rest looked at again.
+    /// Returns the next message that waits for this target, if it need not wait any longer. Without room, a message is sent only
+    /// if no other is in flight to the target, because then no other reaction would let the rest continue.
     pub(super) fn next(&mut self, place: &str, has_room: bool, now: Instant) -> Option<(W, Admission)> {
         let target = self.known.get_mut(place)?;
         let admission = target.admit(self.kind, now);
@@ -211,8 +213,8 @@ impl<W> Targets<W> {
         }
     }
 
-    /// Makes room: for one that is well, or else the one that is tried again first. There is always one: fewer are in flight than
-    /// are known.
+    /// Makes room by forgetting an idle target: one that confirms or, if there is none, the one that is probed next. There is
+    /// always an idle one, because fewer messages can be in flight than targets are tracked.
     fn forget_one(&mut self, now: Instant) {
         let idle = self.known.iter().filter(|(_, target)| target.in_flight == 0 && target.waiting.is_empty());
         let one = idle.min_by_key(|(_, target)| (target.silences > 0).then(|| target.closed_until.unwrap_or(now)));
@@ -241,7 +243,7 @@ mod tests {
         }
     }
 
-    /// Sends one message, which is met with silence.
+    /// Sends one message, which is not confirmed.
     fn silence(targets: &mut Targets<u8>, place: &str, now: Instant) -> Change {
         let one = sending(targets.admit(place, now));
         targets.react(place, one, Reaction::Silent, now)
@@ -257,7 +259,7 @@ mod tests {
             assert_eq!(change, if number == 0 { Change::Silent } else { Change::Same });
         }
         assert_eq!(targets.admit("bad", start), Admission::Held(CLOSED), "four silences at once close it once");
-        assert_eq!(sending(targets.admit("good", start)).patience, CONFIRM, "another queue is none of its business");
+        assert_eq!(sending(targets.admit("good", start)).patience, CONFIRM, "another queue is not affected");
         let later = start + CLOSED;
         let probe = sending(targets.admit("bad", later));
         assert_eq!(targets.admit("bad", later), Admission::Held(CONFIRM), "one at a time");
@@ -284,7 +286,7 @@ mod tests {
         assert_eq!(targets.next("q", true, now), None);
         targets.react("q", first[0], Reaction::Answered, now);
         let next: Vec<usize> = std::iter::from_fn(|| targets.next("q", true, now)).map(|(message, _)| message).collect();
-        assert_eq!(next, [0, 1, 2, 3, 4], "one has gone, and twice as many are let go");
+        assert_eq!(next, [0, 1, 2, 3, 4], "one was answered, and the limit is doubled");
         targets.react("q", first[1], Reaction::Answered, now);
         assert_eq!(targets.next("q", false, now), None, "there is no room");
         for one in &first[2..] {

@@ -1,43 +1,43 @@
-//! What becomes of an event or a reply that was published, or could not be: pure.
+//! Decides what becomes of an event or a reply after an attempt to publish it. Pure.
 
 use std::time::Duration;
 
 use crate::job::JobId;
 use crate::store::{Announcement, Unsettled};
 
-/// Publishes of one event, and of one reply that may have arrived, at most.
+/// The most times that a reply which may have arrived is published. An event has as many, by [`EVENT_DELAYS`].
 const MOST_TRIES: i32 = 3;
-/// Before an event is published for the second and the third time.
+/// The delays before an event is published for the second and the third time.
 const EVENT_DELAYS: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(8)];
-/// Between the tries of a reply, doubled each time, up to [`LONGEST_REPLY_DELAY`].
+/// The delay before a reply is published again; doubled each time, up to [`LONGEST_REPLY_DELAY`].
 const REPLY_DELAY: Duration = Duration::from_secs(5);
 const LONGEST_REPLY_DELAY: Duration = Duration::from_secs(600);
 
 /// What became of one message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
-    /// Every queue that it is for has it.
+    /// Every queue that the message is routed to has it.
     Confirmed,
     /// A queue has refused it; others may have it.
     Refused,
-    /// No confirm came in time: it may have arrived.
+    /// No confirm arrived in time: the message may have arrived.
     Unconfirmed,
-    /// No queue can take it.
+    /// The message is routed to no queue.
     Returned,
-    /// It was not sent, or the connection was lost before an answer could come.
+    /// The message was not sent, or the connection was lost before an answer arrived.
     Unsent,
-    /// It was not sent: its queue is left alone for so long.
+    /// The message was not sent: its queue gets nothing for this time.
     Held(Duration),
 }
 
-/// What is dropped.
+/// The kind of a dropped message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum What {
     Event,
     Reply,
 }
 
-/// Why it is dropped.
+/// Why a message is dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Why {
     Refused,
@@ -51,16 +51,16 @@ pub(super) enum Why {
 pub(super) struct Dropped {
     pub(super) what: What,
     pub(super) why: Why,
-    /// None of a message that became no job.
+    /// The job; `None` for a message that did not become one.
     pub(super) job: Option<JobId>,
 }
 
-/// What is to be stored of an announcement.
+/// The new state of an announcement.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Settled {
-    /// Nothing is left of it.
+    /// Whether the announcement is over and its row can be deleted.
     pub(super) is_over: bool,
-    /// What is left of it; `None` also where its row says so already.
+    /// The state to store; `None` also where the row has that state already.
     pub(super) rest: Option<Unsettled>,
     pub(super) dropped: Vec<Dropped>,
 }
@@ -69,15 +69,15 @@ pub(super) struct Settled {
 enum Verdict {
     Over,
     Dropped(Why),
-    /// A try was used.
+    /// Published again after this time; a try was used.
     Repeat(Duration),
-    /// No try was used.
+    /// Published after this time; no try was used.
     PutOff(Duration),
-    /// It is due again when its row is no longer left alone.
+    /// Published when its row is due; no try was used.
     Leave,
 }
 
-/// Judges an announcement by what became of its event and its reply; `None`: it had none.
+/// Returns the new state of an announcement from the fates of its event and its reply; `None` for one that it does not have.
 pub(super) fn settled(announcement: &Announcement, event: Option<Fate>, reply: Option<Fate>) -> Settled {
     let event = event.map_or(Verdict::Over, |fate| of_event(fate, announcement.tries));
     let reply = reply.map_or(Verdict::Over, |fate| of_reply(fate, announcement.reply_tries, announcement.is_old));
@@ -101,7 +101,7 @@ pub(super) fn settled(announcement: &Announcement, event: Option<Fate>, reply: O
     Settled { is_over, dropped: dropped.collect(), rest: (!is_over && is_news).then_some(rest) }
 }
 
-/// A nack or a missing confirm of an event is no sign that nobody has it: whoever listens would get it again and again.
+/// Judges an event. A nack or a missing confirm does not prove that no subscriber has the event, so it is repeated only twice.
 fn of_event(fate: Fate, tries: i32) -> Verdict {
     let again = |why| match usize::try_from(tries).ok().and_then(|tries| EVENT_DELAYS.get(tries)) {
         Some(delay) => Verdict::Repeat(*delay),
@@ -117,8 +117,8 @@ fn of_event(fate: Fate, tries: i32) -> Verdict {
     }
 }
 
-/// A reply goes to one queue. Refused, nobody has it: it is repeated until it is an hour old. Not confirmed, its producer may
-/// have it.
+/// Judges a reply, which goes to one queue. A refused reply has not arrived: it is repeated until it is an hour old. A reply
+/// without a confirm may have arrived.
 fn of_reply(fate: Fate, tries: i32, is_old: bool) -> Verdict {
     match fate {
         Fate::Confirmed => Verdict::Over,
@@ -135,7 +135,7 @@ fn of_reply(fate: Fate, tries: i32, is_old: bool) -> Verdict {
     }
 }
 
-/// An event does not wait for its job's reply.
+/// Returns the earlier of two delays, so an event does not wait for the reply of its job.
 fn sooner(event: Verdict, reply: Verdict) -> Option<Duration> {
     match (event, reply) {
         (Verdict::Leave, _) | (_, Verdict::Leave) => None,

@@ -1,44 +1,45 @@
-//! What this replica may make of one quota without asking. Pure: time is an argument.
+//! The room that this replica has in one quota without asking Postgres. Pure: time is an argument.
 
 use std::time::{Duration, Instant};
 
 use crate::quota::{Amount, Grant, Over};
 
-/// A full quota is asked about again after this, at the earliest.
+/// The least time before a full quota is asked about again.
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
-/// And after so many times what it took to ask: a producer that is over its quota keeps Postgres busy for a twentieth of the time.
+/// The same as a multiple of the time that asking took: a producer over its quota uses Postgres for at most a twentieth of the
+/// time.
 const AGAIN_AFTER_TIMES: u32 = 20;
-/// A full quota is logged so often, at most.
+/// The least time between log lines about a full quota.
 const LOGGED_EVERY: Duration = Duration::from_secs(60);
-/// Refusals of which nothing is stored are announced so often, at most.
+/// The least time between announcements of refusals of which nothing is stored.
 const ANNOUNCED_EVERY: Duration = Duration::from_secs(1);
 
-/// Of one quota of one holder.
+/// The ledger of one quota of one holder.
 #[derive(Debug)]
 pub(super) struct Ledger {
-    /// Of the last grant.
+    /// What is left of the last grant.
     left: Amount,
     until: Instant,
     /// Taken, and not known to be stored.
     making: Amount,
     over: Option<(Over, Instant)>,
-    /// How much of the quota was taken when it was last asked about.
+    /// How much of the quota was used when Postgres was last asked.
     pub(super) fullness: f64,
-    /// When it was last of use.
+    /// When room was last requested.
     pub(super) used_at: Instant,
     logged_at: Option<Instant>,
     announced_at: Option<Instant>,
     unannounced: u64,
 }
 
-/// What came of taking.
+/// The answer to a request for room.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Taken {
-    /// It may be made.
+    /// There is room, and it is taken.
     Yes,
-    /// It may not.
+    /// The quota is full.
     Over(Over),
-    /// Only who counts can say.
+    /// Only Postgres can decide.
     Ask,
 }
 
@@ -59,7 +60,7 @@ impl Ledger {
 
     pub(super) fn take(&mut self, now: Instant, need: Amount) -> Taken {
         self.used_at = now;
-        // Where bytes are too many, a row without any may still fit.
+        // If the limit on bytes is reached, a row without bytes may still fit.
         let counts = |over: &Over| need.bytes > 0 || !over.in_bytes;
         if let Some((over, _)) = self.over.as_ref().filter(|(over, until)| now < *until && counts(over)) {
             return Taken::Over(over.clone());
@@ -72,15 +73,15 @@ impl Ledger {
         Taken::Yes
     }
 
-    /// Nothing is taken while more is asked for. Returns what is being made.
+    /// Gives up the rest of the grant while Postgres is asked. Returns the amount that is being made.
     pub(super) fn begin_to_ask(&mut self) -> Amount {
         self.left = Amount::default();
         self.making
     }
 
-    /// With what was needed taken of it, however long it took to come.
+    /// Records a grant and takes `need` from it, however long the answer took.
     pub(super) fn granted(&mut self, asked_at: Instant, grant: Grant, need: Amount) {
-        // What was given back meanwhile is part of what was promised.
+        // Room that was given back meanwhile belongs to the amount that Postgres counted as being made.
         self.left = self.left.plus(grant.amount).less(need);
         self.making = self.making.plus(need);
         self.until = asked_at + grant.lasts();
@@ -90,7 +91,7 @@ impl Ledger {
         self.fullness = grant.fullness;
     }
 
-    /// `true`: it is worth a line in the log.
+    /// Records that the quota is full. Returns whether that should be logged.
     pub(super) fn refused(&mut self, asked_at: Instant, now: Instant, over: Over) -> bool {
         let again_after = AGAIN_AFTER.max((now - asked_at) * AGAIN_AFTER_TIMES);
         self.over = Some((over, now + again_after));
@@ -102,23 +103,24 @@ impl Ledger {
         is_news
     }
 
-    /// What was taken and is not known to be stored.
+    /// Returns the amount that was taken and is not known to be stored.
     pub(super) const fn making(&self) -> Amount {
         self.making
     }
 
-    /// It is there to be counted.
+    /// Records that a row is stored, where Postgres counts it.
     pub(super) fn stored(&mut self, amount: Amount) {
         self.making = self.making.less(amount);
     }
 
-    /// It was not made.
+    /// Records that a row was not made.
     pub(super) fn given_back(&mut self, amount: Amount) {
         self.making = self.making.less(amount);
         self.left = self.left.plus(amount);
     }
 
-    /// A message is refused and nothing of it is stored. Whether that is announced now, and for how many others before it.
+    /// Records a refused message of which nothing is stored. If it should be announced now, returns the number of earlier
+    /// ones that were not announced.
     pub(super) fn announces(&mut self, now: Instant) -> Option<u64> {
         if self.announced_at.is_some_and(|announced| now - announced < ANNOUNCED_EVERY) {
             self.unannounced += 1;

@@ -1,5 +1,5 @@
-//! Whether a message still fits into the quotas of its producer and its organization: answered from memory, while what this
-//! replica was last granted lasts.
+//! Decides whether a message fits into the quotas of its producer and its organization: from memory, as long as the last grant of
+//! this replica lasts.
 
 mod ledger;
 
@@ -19,13 +19,13 @@ use crate::telemetry::names;
 /// The quotas of each producer and of each organization.
 #[derive(Debug, Clone, Copy)]
 pub struct QuotaLimits {
-    /// Of each producer.
+    /// The quotas of each producer.
     pub producer: Amounts,
-    /// Of each organization: jobs alone.
+    /// The quotas of each organization, for jobs alone.
     pub organization: Amounts,
 }
 
-/// What this replica knows of quotas.
+/// The quotas as this replica knows them, and its grants.
 pub struct Quotas {
     store: Store,
     replica: ReplicaId,
@@ -33,41 +33,41 @@ pub struct Quotas {
     accounts: Mutex<HashMap<(Holder, Kind), Arc<Account>>>,
 }
 
-/// Quotas that are remembered, at most. Of one that was forgotten, the rest of its grant is lost until that ends.
+/// The most quotas that are kept in memory. The grant of a forgotten quota is unused until it expires.
 const ACCOUNTS: usize = 20_000;
-/// A quota that was of no use for so long is forgotten.
+/// A quota that was not used for this long is forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(120);
 
-/// How long what is being made is waited for.
+/// The delays before a full quota is asked about again while rows are being made.
 const SETTLE: [Duration; 3] = [Duration::from_millis(10), Duration::from_millis(30), Duration::from_millis(100)];
 
 struct Account {
     holder: Holder,
     kind: Kind,
     ledger: Mutex<Ledger>,
-    /// One asks for all that wait.
+    /// Held by the one caller that asks Postgres, for all that wait.
     asking: tokio::sync::Mutex<()>,
 }
 
-/// Room for one row, in each of the quotas that it counts for. Dropped, it is given back.
+/// Room for one row, in each of the quotas that the row counts for. Dropping it gives the room back.
 #[must_use]
 pub(super) struct Permit(Vec<(Arc<Account>, Amount)>);
 
-/// What may be kept of a message that is refused.
+/// How much of a refused message may be stored.
 pub(super) enum LetterRoom {
-    /// A dead letter.
+    /// The whole dead letter.
     Whole(Permit),
-    /// A dead letter without body and headers.
+    /// The dead letter without body and headers.
     WithoutBody(Permit),
-    /// Nothing. Where that is announced now, the number of others before it of which nothing was.
+    /// Nothing. If the refusal is announced now, the number of earlier ones that were not.
     Nothing(Option<u64>),
 }
 
-/// Room, or why there is none.
+/// Room, or the reason why there is none.
 pub(super) type Room = Result<Permit, Over>;
 
 impl Permit {
-    /// The row is there to be counted.
+    /// Records that the row is stored, where Postgres counts it.
     pub(super) fn stored(mut self) {
         for (account, amount) in self.0.drain(..) {
             account.ledger().stored(amount);
@@ -84,7 +84,7 @@ impl Drop for Permit {
 }
 
 impl Account {
-    /// Room, or why there is none, where it is known without asking.
+    /// Takes room from memory. Returns `None` where only Postgres can decide.
     fn take(&self, need: Amount) -> Option<Result<(), Over>> {
         let taken = self.ledger().take(Instant::now(), need);
         match taken {
@@ -100,13 +100,13 @@ impl Account {
 }
 
 impl Quotas {
-    /// Of this replica; nothing is counted yet.
+    /// Creates the quotas of this replica, which has no grants yet.
     #[must_use]
     pub fn new(store: Store, replica: ReplicaId, limits: QuotaLimits) -> Self {
         Self { store, replica, limits, accounts: Mutex::default() }
     }
 
-    /// Room for a job of so many bytes, of its producer and of its organization.
+    /// Takes room for a job of `bytes` bytes in the quotas of its producer and its organization.
     pub(super) async fn job(
         &self,
         producer: Option<&str>,
@@ -121,7 +121,7 @@ impl Quotas {
             Ok(room) => room,
             Err(over) => return Ok(Err(over)),
         };
-        // A job of a newer schema may name none.
+        // A job of a newer schema may name no organization.
         if !organization.is_empty() {
             match self.room(Holder::Organization(organization.to_owned()), kind, need).await? {
                 Ok(mut more) => room.0.append(&mut more.0),
@@ -131,12 +131,12 @@ impl Quotas {
         Ok(Ok(room))
     }
 
-    /// Room for a cancel that comes before its job.
+    /// Takes room for a cancel that arrives before its job.
     pub(super) async fn key(&self, producer: Option<&str>) -> Result<Room, StoreError> {
         self.room(of(producer), Kind::Keys, Amount::row(0)).await
     }
 
-    /// Room for a message that is refused, with so many bytes or without its body.
+    /// Takes room for a refused message, with its `bytes` bytes or without its body.
     pub(super) async fn letter(&self, producer: Option<&str>, bytes: u64) -> Result<LetterRoom, StoreError> {
         let over = match self.room(of(producer), Kind::DeadLetters, Amount::row(bytes)).await? {
             Ok(room) => return Ok(LetterRoom::Whole(room)),
@@ -167,8 +167,8 @@ impl Quotas {
         Ok(room.map(|()| Permit(vec![(account, need)])))
     }
 
-    /// Asks for room, and takes of it. What is being made may be counted twice, as a row and as a promise: where there is no room
-    /// beside it, it is waited for a little.
+    /// Asks Postgres for room and takes from it. A row that is being made may be counted twice, as a row and as a part of the
+    /// grant; while there is one, a full quota is asked about again after a short delay.
     async fn ask(&self, account: &Account, need: Amount) -> Result<Result<(), Over>, StoreError> {
         for pause in SETTLE {
             let is_making = account.ledger().making() != Amount::default();
@@ -199,7 +199,7 @@ impl Quotas {
                     quota.by = holder.word(),
                     quota.kind = kind.word(),
                     error = chain(over),
-                    "a quota is full: messages over it are refused"
+                    "a quota is full; messages over it are refused"
                 );
             }
             Err(_) => {}
@@ -222,7 +222,7 @@ impl Quotas {
         account
     }
 
-    /// Forgets what is of no use any more, and says how full the fullest quotas are.
+    /// Forgets unused quotas, and sets the gauge of the fullest quotas.
     pub fn tidy(&self) {
         let now = Instant::now();
         let mut fullest: HashMap<(&'static str, &'static str), f64> = HashMap::new();
@@ -251,7 +251,7 @@ fn of(producer: Option<&str>) -> Holder {
     Holder::Producer(producer.map(str::to_owned))
 }
 
-/// Counts a message, or a body, that a quota has no room for.
+/// Counts a refusal: a message or a body that a quota has no room for.
 pub(super) fn counted(over: Over) -> Over {
     metrics::counter!(names::QUOTA_REFUSALS, "kind" => over.kind.word(), "by" => over.holder.word()).increment(1);
     over

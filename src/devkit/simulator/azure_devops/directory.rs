@@ -1,4 +1,4 @@
-//! People, organizations and work item types: what is only ever read.
+//! People, organizations and work item types, which are only read.
 
 use std::ops::Bound;
 
@@ -24,7 +24,7 @@ pub(super) fn profile(world: &World, unique_name: &str) -> Reply {
     })))
 }
 
-/// `GET /_apis/accounts?memberId=`: the organizations of that person, who need not be the caller.
+/// `GET /_apis/accounts?memberId=`: the organizations of that person, which may differ from the caller.
 pub(super) fn accounts(world: &World, call: &ReceivedCall) -> Reply {
     let member = call.query.get("memberId").ok_or_else(|| bad_request("memberId or ownerId is required"))?;
     let person = world.state.users.iter().find(|(_, user)| user.id.to_string() == *member);

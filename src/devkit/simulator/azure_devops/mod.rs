@@ -1,5 +1,5 @@
-//! Azure DevOps Services REST API 7.1 (<https://learn.microsoft.com/rest/api/azure/devops>), as far as the product calls
-//! it: where a call goes to, who makes it and what they may see.
+//! The part of the Azure DevOps Services REST API 7.1 (<https://learn.microsoft.com/rest/api/azure/devops>) that the
+//! product calls: routing, authentication and access checks.
 
 mod directory;
 mod search;
@@ -12,10 +12,11 @@ use super::call::{Description, ReceivedCall, SimulatedAnswer};
 use super::state::{Account, WorkItem};
 use super::world::World;
 
-/// A handler's answer. `Err` is a refusal: an answer too, apart only so that `?` ends a handler early.
+/// The answer of a handler. `Err` is a refusal, which is also sent; it is an error only so that `?` ends a handler
+/// early.
 type Reply = Result<SimulatedAnswer, SimulatedAnswer>;
 
-/// What a path names.
+/// The parts of a path.
 struct Target<'a> {
     organization: Option<&'a str>,
     /// By name or id.
@@ -34,7 +35,7 @@ enum Resource<'a> {
 }
 
 impl<'a> Target<'a> {
-    /// `None` where the path is none of those known.
+    /// Parses a path. Returns `None` for an unknown path.
     fn of(parts: &[&'a str]) -> Option<Self> {
         let api = parts.iter().position(|part| *part == "_apis")?;
         let (organization, project) = match parts[..api] {
@@ -57,7 +58,8 @@ impl<'a> Target<'a> {
     }
 }
 
-/// Who calls, and where. The organization exists and the user is a member of it; the project, if any, exists.
+/// The caller and the scope of a call. The organization exists and the user is a member of it; the project, if any,
+/// exists.
 struct Scope<'a> {
     /// The unique name of the token's user.
     user: &'a str,
@@ -67,15 +69,15 @@ struct Scope<'a> {
 }
 
 impl Scope<'_> {
-    /// The work item, if it is there and in the scope.
+    /// Returns the work item, if it exists in the scope.
     fn work_item<'w>(&self, world: &'w World, id: i64) -> Option<&'w WorkItem> {
         let item = world.work_item(self.organization, id)?;
         self.project.as_ref().is_none_or(|project| *project == item.project).then_some(item)
     }
 }
 
-/// About the work item in the path; a PATCH is keyed by the revision it tests, a page of a search by where it
-/// begins, a batch by its first id.
+/// Describes a request by the work item in its path. The key of a PATCH is the revision that it tests, of a search page
+/// its start, of a batch its first id.
 pub(super) fn describe(call: &ReceivedCall) -> Description {
     let parts = call.parts();
     match Target::of(&parts) {
@@ -127,7 +129,7 @@ fn route(world: &mut World, call: &ReceivedCall) -> Reply {
     }
 }
 
-/// The unique name of the user whose valid token the request bears.
+/// Returns the unique name of the user whose valid token the request has.
 fn authenticated(world: &World, call: &ReceivedCall) -> Result<String, SimulatedAnswer> {
     match call.bearer().and_then(|token| world.state.tokens.get(token)) {
         Some(token) if token.sign_in_page => {
@@ -139,7 +141,7 @@ fn authenticated(world: &World, call: &ReceivedCall) -> Result<String, Simulated
     }
 }
 
-/// `api-version` is required; where the call is a preview, so is its flag.
+/// Checks `api-version`, which is required, and the preview flag, which a preview call requires.
 fn check_version(call: &ReceivedCall, preview: bool) -> Result<(), SimulatedAnswer> {
     let version = call.query.get("api-version").map_or("", String::as_str);
     let bad = |key, message: String| Err(error(StatusCode::BAD_REQUEST, key, &message));
@@ -165,7 +167,7 @@ fn scope<'a>(world: &World, user: &'a str, target: &Target<'a>) -> Result<Scope<
     Ok(Scope { user, organization, project })
 }
 
-/// The name of the project that goes by `wanted`, a name or an id.
+/// Returns the name of the project with the name or id `wanted`.
 fn project_name(account: &Account, wanted: &str) -> Result<String, SimulatedAnswer> {
     let fits = |(name, id): &(&String, &uuid::Uuid)| name.eq_ignore_ascii_case(wanted) || id.to_string() == wanted;
     let found = account.projects.iter().find(fits).map(|(name, _)| name.clone());
@@ -175,7 +177,7 @@ fn project_name(account: &Account, wanted: &str) -> Result<String, SimulatedAnsw
     })
 }
 
-/// The vendor's form of an error.
+/// Returns an error in the vendor's form.
 fn error(status: StatusCode, type_key: &str, message: &str) -> SimulatedAnswer {
     let body = json!({
         "$id": "1",
@@ -197,7 +199,7 @@ fn not_found(message: &str) -> SimulatedAnswer {
     error(StatusCode::NOT_FOUND, "VssResourceNotFoundException", message)
 }
 
-/// The vendor names the user by id, and nobody where it does not accept the token
+/// Returns the refusal of a user. The vendor names the user by id, and no user if it does not accept the token
 /// (<https://github.com/microsoft/azure-devops-auth-samples/issues/52>).
 fn unauthorized(user: &str) -> SimulatedAnswer {
     let message = format!("TF400813: The user '{user}' is not authorized to access this resource.");

@@ -1,4 +1,4 @@
-//! Work item search: every word of the text is in the title, or the text is the work item's id.
+//! Work item search: matches if every word of the text is in the title, or the text is the work item's id.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::devkit::simulator::hooks::{person, timestamp};
 use crate::devkit::simulator::state::{AssigneeFormat, WorkItem};
 use crate::devkit::simulator::world::World;
 
-/// The most results on one page.
+/// The maximum number of results on one page.
 const TOP: usize = 1000;
 
 #[derive(Deserialize)]
@@ -26,7 +26,7 @@ struct Request {
     filters: Option<BTreeMap<String, Vec<String>>>,
 }
 
-/// `POST /{org}[/{project}]/_apis/search/workitemsearchresults`, in order of id. `count` is of all that match.
+/// `POST /{org}[/{project}]/_apis/search/workitemsearchresults`, in order of id. `count` includes all matches.
 pub(super) fn search(world: &World, call: &ReceivedCall, scope: &Scope<'_>) -> Reply {
     let request: Request = call.json().map_err(|error| bad_request(&error))?;
     if request.text.trim().is_empty() || request.top == 0 || request.top > TOP {

@@ -1,4 +1,4 @@
-//! Work items: read one, read many, and the PATCH that is guarded by the revision.
+//! Work items: reading one, reading several, and the PATCH that is guarded by the revision.
 
 use axum::http::StatusCode;
 use serde::Deserialize;
@@ -10,7 +10,7 @@ use crate::devkit::simulator::hooks;
 use crate::devkit::simulator::state::{AssigneeFormat, RevMismatch, WorkItem};
 use crate::devkit::simulator::world::{Edit, World};
 
-/// The most ids in one batch.
+/// The maximum number of ids in one batch.
 const BATCH_IDS: usize = 200;
 
 #[derive(Deserialize)]
@@ -32,8 +32,8 @@ struct Operation {
     value: Value,
 }
 
-/// `POST /{org}[/{project}]/_apis/wit/workitemsbatch`, in the order asked for. With `errorPolicy: omit` what is missing is
-/// null; without, one that is missing fails all.
+/// `POST /{org}[/{project}]/_apis/wit/workitemsbatch`, in the requested order. With `errorPolicy: omit`, a missing work
+/// item is null; without, it fails the whole batch.
 pub(super) fn batch(world: &World, call: &ReceivedCall, scope: &Scope<'_>) -> Reply {
     let request: BatchRequest = call.json().map_err(|error| bad_request(&error))?;
     if request.ids.is_empty() || request.ids.len() > BATCH_IDS {
@@ -59,7 +59,7 @@ pub(super) fn get(world: &World, call: &ReceivedCall, scope: &Scope<'_>, id: i64
     Ok(SimulatedAnswer::ok(&resource(world, scope, id, item, fields.as_deref())))
 }
 
-/// `PATCH /{org}[/{project}]/_apis/wit/workitems/{id}`. A patch that changes nothing makes no revision.
+/// `PATCH /{org}[/{project}]/_apis/wit/workitems/{id}`. A patch that changes nothing creates no revision.
 pub(super) fn patch(world: &mut World, call: &ReceivedCall, scope: &Scope<'_>, id: i64) -> Reply {
     if call.media_type() != "application/json-patch+json" {
         let message = "the content type is application/json-patch+json";
@@ -93,14 +93,14 @@ pub(super) fn patch(world: &mut World, call: &ReceivedCall, scope: &Scope<'_>, i
     Ok(if changes { answer.effect() } else { answer })
 }
 
-/// The revision a patch tests, if it does.
+/// Returns the revision that a patch tests, if it does.
 pub(super) fn tested_rev(patch: &Value) -> Option<i64> {
     let operations = patch.as_array()?;
     let test = operations.iter().find(|operation| operation["op"] == "test" && operation["path"] == "/rev")?;
     rev(&test["value"])
 }
 
-/// The service takes a number and its text alike.
+/// Parses a revision. The service accepts a number or its text.
 fn rev(value: &Value) -> Option<i64> {
     value.as_i64().or_else(|| value.as_str()?.parse().ok())
 }
@@ -115,7 +115,7 @@ fn moved_on(world: &World, tested: &Value, present: i64) -> SimulatedAnswer {
     error(status, "TestPatchOperationFailedException", "VS403351: Test Operation for path /rev failed.").detail(facts)
 }
 
-/// The unique name of who is to be assigned; `None` for nobody.
+/// Returns the unique name of the new assignee; `None` removes the assignee.
 fn assignee(world: &World, value: &Value) -> Result<Option<String>, SimulatedAnswer> {
     let name = value.as_str().ok_or_else(|| bad_request("System.AssignedTo is a unique name, or empty for nobody"))?;
     if name.is_empty() {

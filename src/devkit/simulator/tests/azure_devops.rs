@@ -154,7 +154,7 @@ async fn the_states_of_a_type_have_categories() {
     assert_eq!(status_of(bench.azure(Method::GET, &path.replace("Bug", "Epic"))).await, 404);
 }
 
-/// Members of the documented sample that a reader may rely on.
+/// Members of the documented sample that consumers may rely on.
 const DOCUMENTED: &[&str] = &[
     "/id",
     "/eventType",

@@ -13,7 +13,7 @@ fn post(bench: &Bench, body: &Value) -> RequestBuilder {
     request.header("authorization", "Bot bot-token").json(body)
 }
 
-/// Signed as of `seconds` since 1970.
+/// Prepares a delivery signed at `seconds` since 1970.
 fn deliver(bench: &Bench, receiver: &str, id: &str, seconds: i64, key: &[u8]) -> RequestBuilder {
     let body = r#"{"text":"hello"}"#;
     let mut mac = Hmac::<Sha256>::new_from_slice(key).unwrap();

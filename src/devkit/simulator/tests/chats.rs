@@ -87,7 +87,7 @@ async fn a_webhook_and_a_click_take_messages_and_an_ended_click_does_not() {
     assert_eq!(texts(&discord.clicks["click-token"].posted), ["edited", "new"]);
 }
 
-/// A mail server on a loopback port with its witness log, and one dialogue with it.
+/// A mail server on a loopback port with its witness log, and one dialogue.
 struct MailBench {
     simulator: std::sync::Arc<Simulator>,
     witness: std::path::PathBuf,

@@ -1,4 +1,4 @@
-//! The simulator over real connections.
+//! Tests of the simulator over real connections.
 
 mod azure_devops;
 mod chat;
@@ -23,7 +23,7 @@ use super::{Simulator, serve};
 /// `whsec_` and the base64 of "a signing secret".
 const SECRET: &str = "whsec_YSBzaWduaW5nIHNlY3JldA==";
 
-/// A simulator on a loopback port, with its witness log; both gone when it is dropped.
+/// A simulator on a loopback port, with its witness log. Both are removed on drop.
 struct Bench {
     client: SimulatorClient,
     http: reqwest::Client,
@@ -53,12 +53,13 @@ impl Bench {
         Self { client, http, witness: path, _stop: stop }
     }
 
-    /// Jane and Ödön in `contoso`, its project `Fabrikam Fiber` with bug 17 of nobody, a channel and two receivers.
+    /// Creates Jane and Ödön in `contoso`, its project `Fabrikam Fiber` with the unassigned bug 17, a channel and two
+    /// receivers.
     async fn furnished() -> Self {
         Self::start(furnished()).await
     }
 
-    /// A call of Azure DevOps with Jane's token; `path` may hold a query.
+    /// Prepares a call of Azure DevOps with Jane's token. `path` may contain a query.
     fn azure(&self, method: Method, path: &str) -> RequestBuilder {
         self.azure_as("jane-token", method, path)
     }

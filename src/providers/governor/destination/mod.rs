@@ -1,4 +1,4 @@
-//! One destination as its calls are let out: bucket, circuit and seats together. Pure: time is an argument.
+//! The state of one destination: token bucket, circuit breaker and concurrency limits. Pure: time is an argument.
 
 mod pace;
 mod seats;
@@ -15,39 +15,39 @@ use super::lanes::{CallLane, PerLane};
 use super::rates::{Bucket, Rate};
 use super::unsaid;
 
-/// The longest wait for a token, and for a seat while none becomes free.
+/// The longest wait for a token, and for a permit while none becomes free.
 const PATIENCE: Duration = Duration::from_millis(250);
-/// How long a destination that hangs is held.
+/// How long a hanging destination is held.
 pub(super) const HANGING_HOLD: Duration = Duration::from_secs(2);
-/// How long one whose calls cannot all be had a seat for is held, or one that is being probed.
+/// How long a destination without a free permit is held, or one that is being probed.
 pub(super) const BUSY_HOLD: Duration = Duration::from_secs(1);
-/// However long the other side asks for.
+/// The longest hold; a longer `Retry-After` is shortened to it.
 const LONGEST_HOLD: Duration = Duration::from_secs(3600);
-/// Tokens that are there again when a hold for the rate ends: as many as jobs are let go first.
+/// Tokens that are available when a hold for the rate ends: as many as jobs are released first.
 const TOKENS_AFTER_HOLD: u32 = 4;
 
-/// What came of a call, as the governor counts it.
+/// The result of a call, as the governor counts it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CallResult {
     /// It was answered.
     Done,
-    /// It was answered, and the other side asks for patience.
+    /// It was answered, and the destination's rate limit is exceeded.
     RateLimited {
-        /// For how long; not for no time at all.
+        /// The time to wait, if stated; not zero.
         retry_after: Option<Duration>,
     },
-    /// As `RateLimited`, for all destinations that the other side limits together (see [`super::Scope::limited_with`]).
+    /// As `RateLimited`, for all destinations under one shared limit (see [`super::Scope::limited_with`]).
     AllRateLimited {
-        /// For how long; not for no time at all.
+        /// The time to wait, if stated; not zero.
         retry_after: Option<Duration>,
     },
-    /// It failed in a way that passes by: a timeout, no connection, a 5xx.
+    /// It failed transiently: a timeout, no connection, a 5xx.
     Failed,
-    /// It was refused for good, which says nothing against the destination.
+    /// It was refused permanently. The destination itself works.
     Refused,
 }
 
-/// Why a destination is held. The words follow its name.
+/// The reason of a hold. Its text follows the destination's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Why {
     RateLimited,
@@ -80,12 +80,12 @@ impl Why {
         }
     }
 
-    /// Whether it is the circuit that is open.
+    /// Returns whether the circuit breaker is the reason.
     pub(super) const fn is_circuit(self) -> bool {
         matches!(self, Self::Failing | Self::Probing)
     }
 
-    /// Whether nothing is wrong but that every seat is taken: whoever finds one free meanwhile may have it.
+    /// Returns whether only a permit is missing. A call that finds a free permit may ignore such a hold.
     pub(super) const fn is_for_seats(self) -> bool {
         matches!(self, Self::Busy | Self::ProviderBusy | Self::TenantBusy)
     }
@@ -101,19 +101,19 @@ pub(super) struct HoldRequest {
 /// Why a call cannot go out now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NotNow {
-    /// Ask again then, or as soon as something has changed.
+    /// Ask again at `until`, or as soon as the state changes.
     Wait {
-        /// When at the latest.
+        /// The time to ask again at the latest.
         until: Instant,
-        /// What for.
+        /// The reason to wait.
         why: Why,
     },
-    /// The destination is to be held.
+    /// The destination must be held.
     Hold(HoldRequest),
 }
 
 impl NotNow {
-    /// Whether nothing is missing but a seat.
+    /// Returns whether only a permit is missing.
     pub(super) const fn is_for_seats(self) -> bool {
         match self {
             Self::Wait { why, .. } | Self::Hold(HoldRequest { why, .. }) => why.is_for_seats(),
@@ -121,30 +121,30 @@ impl NotNow {
     }
 }
 
-/// What is known of how a destination answers.
+/// How a destination has answered so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Standing {
-    /// Nothing yet.
+    /// No call has ended yet.
     New,
-    /// Its last call was answered, however long that took, or failed at once; and none that is under way is overdue.
+    /// The last call was answered, after any time, or failed at once; and no call in flight is overdue.
     Quick,
-    /// Its last call was not answered, or one that is under way is overdue.
+    /// The last call was not answered, or a call in flight is overdue.
     Slow,
 }
 
-/// A call that would go out.
+/// A request to make a call.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Asking {
-    /// Where it comes from.
+    /// The lane of the call.
     pub(super) lane: CallLane,
-    /// How many share that lane, the destination included.
+    /// The active count of that lane, the destination included.
     pub(super) active_count: ActiveCount,
-    /// Since when it has waited.
+    /// When the call began to wait.
     pub(super) since: Instant,
     pub(super) now: Instant,
 }
 
-/// A call under way.
+/// A call in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ticket {
     number: u64,
@@ -160,17 +160,17 @@ pub(super) struct Destination {
     bucket: Bucket,
     circuit: Circuit,
     pace: Pace,
-    /// As its last call was.
+    /// The standing after the last call.
     standing: Standing,
     windows: PerLane<Window>,
-    /// Those that began first come first.
+    /// The calls in flight, the oldest first.
     under_way: Vec<Ticket>,
     last_number: u64,
     used: Instant,
 }
 
 impl Destination {
-    /// One that is taken to answer within `pace` until it has shown something else.
+    /// Creates a destination that is assumed to answer within `pace` until it shows otherwise.
     pub(super) fn new(rate: Rate, seats: &PerLane<Seats>, pace: Duration, now: Instant) -> Self {
         Self {
             rate,
@@ -185,7 +185,7 @@ impl Destination {
         }
     }
 
-    /// What it says to a call. Nothing is taken yet.
+    /// Checks whether a call may go out. Takes no token and no permit.
     pub(super) fn ask(&mut self, asking: Asking) -> Result<(), NotNow> {
         let Asking { lane, active_count, since, now } = asking;
         self.touch(lane, now);
@@ -211,13 +211,13 @@ impl Destination {
         Err(if until > since + PATIENCE { NotNow::Hold(request) } else { NotNow::Wait { until, why: request.why } })
     }
 
-    /// What is known of it at `now`.
+    /// Returns the standing at `now`.
     pub(super) fn standing(&self, now: Instant) -> Standing {
         let is_overdue = self.under_way.first().is_some_and(|oldest| self.is_overdue(*oldest, now));
         if is_overdue { Standing::Slow } else { self.standing }
     }
 
-    /// A call that takes this long is overdue.
+    /// Returns the time after which a call is overdue.
     pub(super) fn overdue_after(&self) -> Duration {
         self.pace.overdue_after()
     }
@@ -226,7 +226,7 @@ impl Destination {
         now >= ticket.began + self.overdue_after()
     }
 
-    /// Lets a call out to which [`Destination::ask`] has just said yes.
+    /// Takes a token and a permit for a call that [`Destination::ask`] has just admitted.
     pub(super) fn let_out(&mut self, lane: CallLane, now: Instant) -> Ticket {
         let probe = self.circuit.ask(now) == Says::Probe;
         if probe {
@@ -239,8 +239,8 @@ impl Destination {
         ticket
     }
 
-    /// Counts a call out, with what came of it; a hold to be placed because of it. That of a limit without a length is the
-    /// shortest one.
+    /// Records the result of a call. Returns the hold that the result requires; for a rate limit without a length, the shortest
+    /// one.
     pub(super) fn settle(&mut self, ticket: Ticket, outcome: CallResult, now: Instant) -> Option<HoldRequest> {
         let took = self.leave(ticket, now);
         let limited = |why, retry_after: Option<Duration>| {
@@ -264,7 +264,7 @@ impl Destination {
                 limited(Why::AllRateLimited, retry_after)
             }
             CallResult::Failed => {
-                // What is refused at once takes nobody's seat.
+                // A call that fails at once keeps no permit from other calls.
                 self.standing = if took < SLOW { Standing::Quick } else { Standing::Slow };
                 self.shrink();
                 let until = self.circuit.failed(ticket.probe, now)?;
@@ -273,20 +273,20 @@ impl Destination {
         }
     }
 
-    /// Counts a call out that was dropped before its answer: an overdue one has failed, any other says nothing.
+    /// Records a call that was dropped before its answer: it counts as failed if it was overdue, and not at all otherwise.
     pub(super) fn drop_call(&mut self, ticket: Ticket, now: Instant) {
         self.leave(ticket, now);
         if self.is_overdue(ticket, now) {
             self.standing = Standing::Slow;
             self.shrink();
-            // Who asks next finds the circuit open and places the hold.
+            // The next call that asks finds the circuit open and places the hold.
             let _until = self.circuit.failed(ticket.probe, now);
         } else if ticket.probe {
             self.circuit.probe_lost();
         }
     }
 
-    /// Frees the seat; how long the call has taken.
+    /// Releases the permit. Returns how long the call has taken.
     fn leave(&mut self, ticket: Ticket, now: Instant) -> Duration {
         self.under_way.retain(|one| one.number != ticket.number);
         self.windows[ticket.lane].free(now);
@@ -294,14 +294,14 @@ impl Destination {
         now.saturating_duration_since(ticket.began)
     }
 
-    /// Whatever the answer is, the destination gives answers.
+    /// Records that the destination answers, whatever the answer is.
     fn answered(&mut self, ticket: Ticket, took: Duration, now: Instant) {
         self.pace.answered(took, now);
         self.standing = Standing::Quick;
         self.circuit.succeeded(ticket.probe);
     }
 
-    /// Back to its first seats, wherever it is called from.
+    /// Resets the concurrency limit in every lane.
     fn shrink(&mut self) {
         for lane in CallLane::ALL {
             let under_way = self.under_way_from(lane);
@@ -313,7 +313,7 @@ impl Destination {
         self.under_way.iter().filter(|ticket| ticket.lane == lane).count()
     }
 
-    /// It is called from this lane; whether it was not, of late.
+    /// Records a call from this lane. Returns whether the destination was not active there before.
     pub(super) fn touch(&mut self, lane: CallLane, now: Instant) -> bool {
         let is_new = !self.is_active(lane, now);
         self.windows[lane].touch(now);
@@ -321,12 +321,12 @@ impl Destination {
         is_new
     }
 
-    /// Another replica, or this one, has an open circuit until then.
+    /// Opens the circuit until `until`, because a hold of an open circuit is in force.
     pub(super) fn seen_open(&mut self, until: Instant) {
         self.circuit.seen_open(until);
     }
 
-    /// Its hold is gone before its time.
+    /// Records that the hold ended before its time.
     pub(super) fn released(&mut self, now: Instant) {
         self.circuit.released(now);
     }
@@ -335,12 +335,12 @@ impl Destination {
         self.circuit.is_closed()
     }
 
-    /// Whether it is one of those that share this lane's seats.
+    /// Returns whether the destination counts among those that share this lane.
     pub(super) fn is_active(&self, lane: CallLane, now: Instant) -> bool {
         self.windows[lane].is_active(now) || self.under_way.iter().any(|ticket| ticket.lane == lane)
     }
 
-    /// When it was last used, where forgetting it would lose nothing.
+    /// Returns when it was last used, or `None` if its state must be kept.
     pub(super) fn idle_since(&self) -> Option<Instant> {
         (self.under_way.is_empty() && self.circuit.is_closed()).then_some(self.used)
     }

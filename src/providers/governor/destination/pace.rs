@@ -1,23 +1,23 @@
-//! How long a destination takes to answer, learned from its answers. Pure: time is an argument.
+//! The time that a destination takes to answer, learned from its answers. Pure: time is an argument.
 //!
-//! What takes long and answers is calm, not broken. So a call is overdue only when it takes longer than the destination's
-//! answers have led one to expect.
+//! A destination that answers slowly is not broken. A call is therefore overdue only if it takes longer than the destination's
+//! answers suggest.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// No call is overdue before this.
+/// The shortest time after which a call can be overdue.
 pub(super) const SLOW: Duration = Duration::from_secs(1);
-/// A call is overdue when it takes this many times as long as answers do.
+/// A call is overdue when it takes this many times as long as the answers take.
 const TIMES: u32 = 2;
-/// How often the pace is lowered by an answer: an idle destination has shown nothing, and a thousand quick answers in a moment do
-/// not say that the long ones are over.
+/// How often an answer can lower the expected time. An idle destination has shown nothing, and a thousand quick answers in a
+/// moment do not show that long ones have ended.
 const EASED_EVERY: Duration = Duration::from_secs(1);
-/// The part by which it is lowered then: half of it is gone after eleven seconds of quicker answers.
+/// The part by which an answer lowers the expected time. Eleven seconds of quicker answers halve it.
 const EASED_BY: u32 = 16;
 
-/// The longest time of late between a call and its answer. Deadlines of calls bound it.
+/// The longest recent time between a call and its answer. The deadlines of calls bound it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pace {
     longest: Duration,
@@ -25,12 +25,12 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// Of one that is taken to answer within `longest` until it has shown something else.
+    /// Creates the pace of a destination that is assumed to answer within `longest` until it shows otherwise.
     pub(super) const fn new(longest: Duration, now: Instant) -> Self {
         Self { longest, eased: now }
     }
 
-    /// A call was answered at `now`, after so long.
+    /// Records that a call was answered at `now`, `after` it began.
     pub(super) fn answered(&mut self, after: Duration, now: Instant) {
         if now.saturating_duration_since(self.eased) >= EASED_EVERY {
             self.longest -= self.longest / EASED_BY;
@@ -39,7 +39,7 @@ impl Pace {
         self.longest = self.longest.max(after);
     }
 
-    /// A call that takes this long is overdue.
+    /// Returns the time after which a call is overdue.
     pub(super) fn overdue_after(self) -> Duration {
         self.longest.saturating_mul(TIMES).max(SLOW)
     }
@@ -53,7 +53,7 @@ mod tests {
     const CALM: Duration = Duration::from_secs(5);
 
     #[test]
-    fn a_long_answer_counts_at_once_and_is_forgotten_in_the_course_of_quick_ones() {
+    fn a_slow_answer_counts_at_once_and_quick_answers_lower_the_expectation_gradually() {
         let mut now = Instant::now();
         let mut pace = Pace::new(Duration::ZERO, now);
         assert_eq!(pace.overdue_after(), SLOW);
@@ -69,7 +69,7 @@ mod tests {
             now += EASED_EVERY;
             pace.answered(QUICK, now);
         }
-        assert!(pace.overdue_after() > CALM, "a long one each six seconds is no surprise");
+        assert!(pace.overdue_after() > CALM, "a slow answer every six seconds is not overdue");
         for _ in 0..40 {
             now += EASED_EVERY;
             pace.answered(QUICK, now);
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_hour_is_no_answer() {
+    fn idle_time_does_not_lower_the_expectation() {
         let now = Instant::now();
         let mut pace = Pace::new(CALM, now);
         let later = now + Duration::from_secs(3600);

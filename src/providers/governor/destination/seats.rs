@@ -1,4 +1,4 @@
-//! Seats: how many calls may be under way at a time, of those that a lane has. Pure: time is an argument.
+//! Concurrency limits: how many of a lane's calls one destination may have in flight. Pure: time is an argument.
 
 use std::time::Duration;
 
@@ -6,84 +6,85 @@ use tokio::time::Instant;
 
 use super::{HoldRequest, NotNow, PATIENCE, wait_until};
 
-/// The longest wait for a seat while seats become free.
+/// The longest wait for a permit while permits become free.
 const QUEUE: Duration = Duration::from_secs(1);
-/// After its last call a destination still counts among those that share a lane.
+/// How long a destination stays active after its last call.
 const ACTIVE_FOR: Duration = Duration::from_secs(10);
 
-/// How many share a lane now: destinations of messages; of hosts, the organizations whose they are.
+/// How many share a lane now: destinations of messages, or the organizations that call hosts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::providers::governor) struct ActiveCount {
-    /// All that are active.
+    /// All active ones.
     pub(in crate::providers::governor) all: usize,
-    /// Those among them that have seats together: a provider's destinations, an organization by itself.
+    /// Those in the same share: a provider's destinations, or the one organization.
     pub(in crate::providers::governor) own: usize,
 }
 
-/// How the seats of a lane are shared.
+/// The rules by which a lane's permits are shared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::providers::governor) struct Seats {
-    /// Of the lane.
+    /// The permits of the lane.
     pub(super) capacity: usize,
-    /// Whatever happens, and after every failed call.
+    /// The guaranteed limit, and the limit after a failed call.
     pub(super) base: usize,
-    /// At first.
+    /// The initial limit.
     pub(super) first: usize,
-    /// Where nobody else is active.
+    /// The limit if nothing else is active.
     pub(super) alone: usize,
 }
 
 impl Seats {
-    /// Of a lane with `capacity` seats, at a destination of messages: at first an eighth of them, but at least two; half of them
-    /// where no other one is active.
+    /// Returns the rules for a destination of messages in a lane of `capacity` permits: an eighth of them at first, at least
+    /// two, and half of them if no other destination is active.
     pub(in crate::providers::governor) fn of_destination(capacity: usize) -> Self {
         let base = (capacity / 8).max(2);
         Self { capacity, base, first: base, alone: capacity / 2 }
     }
 
-    /// Of such a lane, at the hosts of one organization: three quarters where no other one is active, and from the first call on,
-    /// since nobody else calls them from there.
+    /// Returns the rules for the hosts of one organization in such a lane: three quarters of the permits if no other organization
+    /// is active. They apply from the first call on, because only this organization calls these hosts from the lane.
     pub(in crate::providers::governor) fn of_host(capacity: usize) -> Self {
         let base = (capacity / 8).max(2);
         let alone = capacity - capacity / 4;
         Self { capacity, base, first: alone.max(base), alone }
     }
 
-    /// Of one of `active_count` that are active.
+    /// Returns the most permits for one of `active_count` active destinations.
     pub(super) fn most(self, active_count: usize) -> usize {
         self.part(ActiveCount { all: active_count, own: 1 })
     }
 
-    /// Of some of those that are active together: equal parts, such that one is left for a newcomer or what one that is alone
-    /// leaves, so that nobody ever sits where another one would. A provider's destinations may have less than their first seats
-    /// together, where more are active than the lane has first seats for.
+    /// Returns the permits that `own` of `all` active destinations have together: equal parts of the lane, with one part left
+    /// for a newcomer, or the rest that a destination that is alone leaves. A newcomer therefore finds free permits. A provider's
+    /// destinations together may have fewer permits than the sum of their initial limits, if more destinations are active than
+    /// the lane has initial permits for.
     pub(in crate::providers::governor) fn part(self, ActiveCount { all, own }: ActiveCount) -> usize {
         let beside_a_newcomer = self.capacity * own / (all + 1);
         beside_a_newcomer.max(self.alone * own / all.max(1)).max(self.base)
     }
 
-    /// Of all calls of a provider that are overdue: a quarter of the lane.
+    /// Returns the permits for all overdue calls of a provider: a quarter of the lane.
     pub(in crate::providers::governor) fn overdue(self) -> usize {
         (self.capacity / 4).max(self.base)
     }
 
-    /// Whatever happens.
+    /// Returns the guaranteed limit.
     pub(in crate::providers::governor) const fn base(self) -> usize {
         self.base
     }
 }
 
-/// A destination's seats in one lane.
+/// A destination's concurrency limit in one lane.
 #[derive(Debug)]
 pub(super) struct Window {
     seats: Seats,
-    /// How many calls may be under way now.
+    /// How many calls may be in flight now.
     size: usize,
-    /// Whether a call had to wait for a seat since it last grew.
+    /// Whether the limit was reached since it last grew.
     was_full: bool,
-    /// When a seat last became free.
+    /// When a permit was last released.
     freed: Instant,
-    /// When it was last called from this lane.
+    /// When the destination was last called from this lane.
     used: Option<Instant>,
 }
 
@@ -92,7 +93,7 @@ impl Window {
         Self { seats, size: seats.first, was_full: false, freed: now, used: None }
     }
 
-    /// Whether all seats are taken for a call that comes while `active_count` are active and so many are under way.
+    /// Returns whether all permits are taken, with `under_way` calls in flight and `active_count` active destinations.
     pub(super) fn is_full(&mut self, under_way: usize, active_count: usize) -> bool {
         self.size = self.size.min(self.seats.most(active_count));
         let is_full = under_way >= self.size;
@@ -100,8 +101,8 @@ impl Window {
         is_full
     }
 
-    /// One seat more after an answer, where seats were wanted; so many calls are still under way. Cut to the part of the lane by
-    /// whoever asks next.
+    /// Raises the limit by one after an answer, if the limit was reached; `under_way` calls remain in flight. The next call that
+    /// asks lowers the limit to the destination's part of the lane.
     pub(super) fn grow(&mut self, under_way: usize) {
         if self.was_full {
             self.size = (self.size + 1).min(self.seats.capacity.max(self.seats.base));
@@ -109,40 +110,40 @@ impl Window {
         self.was_full = under_way >= self.size;
     }
 
-    /// Back to the seats that are left whatever happens.
+    /// Resets the limit to the guaranteed one.
     pub(super) fn shrink(&mut self, under_way: usize) {
         self.size = self.seats.base;
         self.was_full = under_way >= self.size;
     }
 
-    /// A seat has become free.
+    /// Records that a permit was released.
     pub(super) const fn free(&mut self, now: Instant) {
         (self.freed, self.used) = (now, Some(now));
     }
 
-    /// When a seat last became free.
+    /// Returns when a permit was last released.
     pub(super) const fn freed(&self) -> Instant {
         self.freed
     }
 
-    /// A call asks.
+    /// Records that a call asks.
     pub(super) const fn touch(&mut self, now: Instant) {
         self.used = Some(now);
     }
 
-    /// Whether it was called from this lane of late.
+    /// Returns whether the destination was called from this lane recently.
     pub(super) fn is_active(&self, now: Instant) -> bool {
         self.used.is_some_and(|used| now.saturating_duration_since(used) < ACTIVE_FOR)
     }
 
-    /// How many calls may be under way.
     #[cfg(test)]
     pub(super) const fn size(&self) -> usize {
         self.size
     }
 }
 
-/// Seats are waited for while they become free; not where the call that decides it is `overdue` from then on.
+/// Decides whether a call waits for a permit: it waits while permits become free, but not beyond the time at which the deciding
+/// call is `overdue`.
 pub(in crate::providers::governor) fn wait_for_seat(
     overdue: Option<Instant>,
     freed: Instant,
@@ -163,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lane_gives_one_destination_an_eighth_of_its_seats_and_while_it_answers_its_part_of_all() {
+    fn a_destination_gets_an_eighth_of_the_lane_at_first_and_up_to_its_equal_part_while_it_answers() {
         let seats = |capacity, active_count| {
             let seats = Seats::of_destination(capacity);
             (seats.first, seats.most(active_count))
@@ -173,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn an_organization_alone_has_three_quarters_of_a_lane_for_its_hosts_and_all_never_have_the_whole_lane() {
+    fn an_organization_that_is_alone_gets_three_quarters_of_the_lane_and_all_together_never_get_the_whole_lane() {
         let most = |capacity, active_count| Seats::of_host(capacity).most(active_count);
         assert_eq!([most(32, 1), most(32, 2), most(32, 3), most(32, 7), most(32, 100)], [24, 12, 8, 4, 4]);
         assert_eq!([most(16, 1), most(16, 2), most(1, 1)], [12, 6, 2]);

@@ -1,4 +1,4 @@
-//! A destination by itself.
+//! Tests of a single destination.
 
 use proptest::prelude::*;
 
@@ -7,7 +7,7 @@ use crate::providers::governor::Rates;
 
 const SEATS: Seats = Seats { capacity: 16, base: 2, first: 2, alone: 8 };
 const LANE: CallLane = CallLane::Messaging;
-/// What one destination has of them while no other is active.
+/// The most permits of one destination while no other is active.
 const MOST: usize = 8;
 const QUICK: Duration = Duration::from_millis(20);
 const CALM: Duration = Duration::from_secs(5);
@@ -30,12 +30,12 @@ fn go(destination: &mut Destination, now: Instant) -> Ticket {
 }
 
 #[test]
-fn a_destination_that_hangs_keeps_its_first_seats_and_no_more() {
+fn a_hanging_destination_keeps_its_initial_permits_and_no_more() {
     let start = Instant::now();
     let mut hanging = destination("1000/1", start);
     let tickets = [go(&mut hanging, start), go(&mut hanging, start)];
     let wait = start + PATIENCE;
-    assert_eq!(ask(&mut hanging, start, start, 1), Err(NotNow::Wait { until: wait, why: Why::Busy }), "a seat may become free");
+    assert_eq!(ask(&mut hanging, start, start, 1), Err(NotNow::Wait { until: wait, why: Why::Busy }), "a permit may become free");
     assert_eq!(ask(&mut hanging, start, wait, 1), Err(NotNow::Hold(HoldRequest { why: Why::Busy, length: BUSY_HOLD })));
     let later = start + SLOW;
     assert_eq!(
@@ -48,12 +48,12 @@ fn a_destination_that_hangs_keeps_its_first_seats_and_no_more() {
     assert_eq!(
         ask(&mut hanging, later, later, 1),
         Err(NotNow::Wait { until: later + PATIENCE, why: Why::Busy }),
-        "its other call is young"
+        "its other call is not overdue"
     );
 }
 
 #[test]
-fn a_destination_that_answers_gets_more_seats_where_they_are_wanted_and_loses_them_when_it_fails() {
+fn a_destination_that_answers_gets_more_permits_on_demand_and_loses_them_when_it_fails() {
     let mut now = Instant::now();
     let mut quick = destination("100000/1", now);
     for _ in 0..20 {
@@ -72,11 +72,11 @@ fn a_destination_that_answers_gets_more_seats_where_they_are_wanted_and_loses_th
     assert_eq!(window(&quick), SEATS.base);
     let alone = go(&mut quick, now);
     assert_eq!(quick.settle(alone, CallResult::Done, now + QUICK), None);
-    assert_eq!(window(&quick), SEATS.base, "nobody wanted a seat more");
+    assert_eq!(window(&quick), SEATS.base, "no call waited for another permit");
 }
 
 #[test]
-fn a_seat_is_waited_for_as_long_as_seats_become_free() {
+fn a_call_waits_for_a_permit_while_permits_become_free() {
     let start = Instant::now();
     let mut busy = destination("1000/1", start);
     let first = go(&mut busy, start);
@@ -88,7 +88,7 @@ fn a_seat_is_waited_for_as_long_as_seats_become_free() {
 }
 
 #[test]
-fn a_rate_is_kept_by_a_short_wait_or_a_hold_after_which_some_tokens_are_there() {
+fn a_missing_token_causes_a_short_wait_or_a_hold_that_ends_with_some_tokens_available() {
     let start = Instant::now();
     let mut slow = destination("5/5", start);
     for _ in 0..5 {
@@ -111,7 +111,7 @@ fn a_rate_is_kept_by_a_short_wait_or_a_hold_after_which_some_tokens_are_there() 
 }
 
 #[test]
-fn what_the_other_side_asks_for_is_what_it_is_held_for_up_to_an_hour() {
+fn a_hold_lasts_as_long_as_retry_after_states_up_to_an_hour() {
     let now = Instant::now();
     let mut asking = destination("1000/1", now);
     for (asked, held) in [(Some(3), Some(3)), (None, Some(5)), (Some(9000), Some(3600))] {
@@ -145,7 +145,7 @@ fn five_failures_open_the_circuit_and_refusals_do_not() {
 }
 
 #[test]
-fn a_call_that_was_dropped_frees_its_seat_and_counts_only_where_it_was_overdue() {
+fn a_dropped_call_releases_its_permit_and_counts_as_failed_only_if_it_was_overdue() {
     let now = Instant::now();
     let mut dropped = destination("1000/1", now);
     for _ in 0..2 * FAILURES {
@@ -161,7 +161,7 @@ fn a_call_that_was_dropped_frees_its_seat_and_counts_only_where_it_was_overdue()
 }
 
 #[test]
-fn a_destination_stands_as_its_last_call_was_and_an_overdue_one_under_way_counts_at_once() {
+fn the_standing_follows_the_last_call_and_an_overdue_call_in_flight_counts_at_once() {
     let now = Instant::now();
     let mut one = destination("1000/1", now);
     assert_eq!(one.standing(now), Standing::New);
@@ -169,7 +169,7 @@ fn a_destination_stands_as_its_last_call_was_and_an_overdue_one_under_way_counts
     one.settle(quick, CallResult::Failed, now + QUICK);
     assert_eq!([one.standing(now + QUICK), one.standing(now + SLOW)], [Standing::Quick, Standing::Slow]);
     one.drop_call(hanging, now + QUICK);
-    assert_eq!(one.standing(now + SLOW), Standing::Quick, "its end says nothing");
+    assert_eq!(one.standing(now + SLOW), Standing::Quick, "a call dropped before it is overdue does not count");
     let failing = go(&mut one, now);
     one.settle(failing, CallResult::Failed, now + SLOW);
     assert_eq!(one.standing(now + SLOW), Standing::Slow);
@@ -181,11 +181,11 @@ fn a_destination_stands_as_its_last_call_was_and_an_overdue_one_under_way_counts
 }
 
 #[test]
-fn whoever_answers_calmly_is_not_taken_for_hanging_and_gets_more_seats() {
+fn a_destination_that_answers_slowly_is_not_hanging_and_gets_more_permits() {
     let start = Instant::now();
     let mut calm = destination("1000/1", start);
     let tickets = [go(&mut calm, start), go(&mut calm, start)];
-    assert!(ask(&mut calm, start, start, 1).is_err(), "a third seat is wanted");
+    assert!(ask(&mut calm, start, start, 1).is_err(), "a third permit is requested");
     let now = start + CALM;
     tickets.into_iter().for_each(|ticket| assert_eq!(calm.settle(ticket, CallResult::Done, now), None));
     assert_eq!(window(&calm), SEATS.base + 1);
@@ -202,7 +202,7 @@ fn whoever_answers_calmly_is_not_taken_for_hanging_and_gets_more_seats() {
 }
 
 #[test]
-fn each_lane_has_seats_of_its_own_and_a_failure_takes_those_of_all() {
+fn each_lane_has_permits_of_its_own_and_a_failure_resets_the_limits_of_all_lanes() {
     let now = Instant::now();
     let lanes = [CallLane::Dispatch, CallLane::AssigneeSync];
     let rate = Rates::parse("x=1000/1").unwrap().of("x");
@@ -222,9 +222,9 @@ fn each_lane_has_seats_of_its_own_and_a_failure_takes_those_of_all() {
 }
 
 proptest! {
-    /// Whatever calls come and how they end, no more are under way than a lane gives, and every one is counted out.
+    /// For any sequence of calls and results, at most the lane's limit is in flight, and every permit is released.
     #[test]
-    fn seats_are_never_exceeded_and_never_lost(steps in proptest::collection::vec((0..6u8, 0..3000u64), 1..200)) {
+    fn permits_are_never_exceeded_and_never_lost(steps in proptest::collection::vec((0..6u8, 0..3000u64), 1..200)) {
         let mut now = Instant::now();
         let mut destination = destination("50/1", now);
         let mut under_way = Vec::new();
