@@ -1,5 +1,5 @@
-# The worker without its development kit: one program, the certificates it trusts, a user without rights. It writes nothing,
-# so the root file system can be read-only.
+# The worker without its development kit: one program, the certificates that it trusts, and an unprivileged user. It writes no
+# files, so the root file system can be read-only.
 FROM rust:1.95-bookworm AS build
 WORKDIR /build
 COPY Cargo.toml Cargo.lock ./

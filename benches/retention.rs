@@ -1,10 +1,10 @@
-//! Whether what is deleted keeps pace with what comes in: jobs taken in per second through the group writer, and jobs deleted per
-//! second by the retention, in one run on the same server. Quote the ratio; the figures are this machine's.
+//! Measures whether retention keeps pace with intake: jobs accepted per second through the group writer, and jobs deleted per
+//! second by the retention, in one run on the same server. Quote the ratio; the absolute figures depend on the machine.
 //!
-//! `cargo bench --bench retention` (`-- JOBS` for others than 50,000). It starts servers of its own.
+//! `cargo bench --bench retention`, with `-- JOBS` for a number other than 50,000. It starts servers of its own.
 
-#![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on ends where it stands")]
-#![allow(clippy::print_stdout, reason = "its figures are what it is for")]
+#![allow(clippy::unwrap_used, reason = "a benchmark that cannot continue panics")]
+#![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
 use std::path::Path;
 use std::pin::Pin;
@@ -37,8 +37,8 @@ const KEEP: Keep = Keep {
     replicas: Duration::from_hours(30 * DAY),
 };
 
-/// Jobs that ended more than a month ago, over two months, each with its key, three checkpoints and a seen event. Of the younger half,
-/// one in fifty is parked and stays, and its month's partition with it.
+/// Inserts jobs that ended 120 to 60 days ago, each with its key, three checkpoints and a seen event. Of the younger half, one in
+/// fifty is parked and stays, and so does the partition of its month.
 const OLD: &str = "
     SELECT make_partition(parent, now() - make_interval(months => n))
         FROM generate_series(1, 5) n, unnest(ARRAY['checkpoints', 'attempts', 'effects']) parent;
@@ -95,11 +95,11 @@ async fn main() {
         "{jobs} jobs: intake {intake:.0} jobs/s, retention {retention:.0} jobs/s, ratio {:.1} (goal: {GOAL})",
         retention / intake
     );
-    assert!(retention >= GOAL * intake, "what is deleted does not keep pace with twice the intake");
+    assert!(retention >= GOAL * intake, "retention is slower than twice the intake");
     servers.stop().await;
 }
 
-/// How long the group writer takes to make rows of so many messages.
+/// Returns how long the group writer takes to store this many messages as rows.
 async fn take_in(store: &Store, url: &SecretString, jobs: u32) -> Duration {
     let writer = Arc::new(Writer::new(store.clone(), store::writers_pool(url).unwrap(), NoTables, [("p", "s")].into()));
     let (end, writing) = (CancellationToken::new(), TaskTracker::new());
@@ -145,7 +145,7 @@ fn message(n: u32) -> NewJob {
     }
 }
 
-/// How long a sweep takes, and dropping the months that it has emptied.
+/// Returns how long it takes to delete the old rows and to drop the partitions of the months that are empty then.
 async fn delete(store: &Store, tracker: &Tracker) -> Duration {
     let (retention, now, began) = (Retention::new(KEEP), OffsetDateTime::now_utc(), Instant::now());
     while retention.round(store, tracker, now).await.unwrap() {}

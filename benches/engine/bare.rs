@@ -1,4 +1,4 @@
-//! Loops without an engine: take a message, store a row for each stage, publish a follow-up, ack.
+//! Loops without an engine: receive a message, store a row for each stage, publish a follow-up, ack.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,9 +21,9 @@ use crate::{Figures, Place, STAGES, Setting, quantile, wal};
 /// How rows are stored.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Commits {
-    /// All that came in while the last ones were flushed, by two writers.
+    /// Two writers, each of which commits all rows that arrived during its last flush.
     Grouped,
-    /// Each stage in a transaction of its own.
+    /// A transaction for each stage.
     Single,
 }
 
@@ -32,7 +32,7 @@ const OUT: &str = "out";
 const ROWS: usize = 1000;
 const CONNECTIONS: usize = 32;
 
-/// A row to be stored, and who waits for it.
+/// A row to store, and the channel that reports that it is stored.
 type Asked = (Uuid, i32, oneshot::Sender<()>);
 
 enum Rows {
@@ -90,7 +90,7 @@ pub(crate) async fn run(setting: &Setting<'_>, commits: Commits) -> Figures {
     Figures { took, p50: quantile(&times, 0.5), p99: quantile(&times, 0.99), wal }
 }
 
-/// A channel to queues of which one holds all jobs.
+/// Declares the queues and publishes all jobs to one of them. Returns the channel.
 async fn filled(place: &Place, setting: &Setting<'_>) -> Channel {
     let connection = Connection::connect(place.amqp_url.expose_secret(), ConnectionProperties::default()).await.unwrap();
     let channel = connection.create_channel().await.unwrap();
@@ -139,7 +139,7 @@ fn start_writers(pool: &Pool, writers: &mut JoinSet<()>) -> mpsc::Sender<Asked> 
     sender
 }
 
-/// Does all jobs; returns how long each took.
+/// Runs all jobs. Returns how long each took.
 async fn work(setting: &Setting<'_>, channel: &Channel, rows: &Arc<Rows>) -> Vec<Duration> {
     let prefetch = u16::try_from(setting.in_flight).unwrap();
     channel.basic_qos(prefetch, BasicQosOptions::default()).await.unwrap();

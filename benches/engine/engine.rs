@@ -1,4 +1,4 @@
-//! The worker's own line with stages that do nothing, put together as `app` does it.
+//! The worker's own line with stages that do nothing, assembled as in `app`.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -28,12 +28,12 @@ use tokio_util::task::TaskTracker;
 
 use crate::{Figures, Place, Setting, wal};
 
-/// Names of stages that do nothing.
+/// The names of the stages, which do nothing.
 const NAMES: [&str; crate::STAGES] = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"];
 const LANE: Lane = Lane { name: "dispatch", queue: "dispatch.wake", wake_key: "wake.dispatch" };
 const CONNECTIONS: usize = 16;
 const MANY: u32 = 10_000_000;
-/// Jobs a second, and for how long, where there is little to do.
+/// Jobs per second, and the duration, of the run under light load.
 const LIGHT: (u32, Duration) = (50, Duration::from_secs(10));
 
 fn replica() -> NewReplica {
@@ -87,7 +87,7 @@ impl Tables for NoTables {
     }
 }
 
-/// A worker that runs, and its place.
+/// A running worker and its [`Place`].
 struct Bench {
     place: Place,
     pool: Pool,
@@ -107,7 +107,7 @@ pub(crate) async fn run(setting: &Setting<'_>) -> Figures {
     bench.figures(wal, "(SELECT min(started_at) FROM checkpoints c WHERE c.job_id = j.id)").await
 }
 
-/// Few jobs, one after the other.
+/// Runs a few jobs, one after the other.
 pub(crate) async fn light(setting: &Setting<'_>) -> Figures {
     let bench = Bench::at(setting.place("light").await).await;
     bench.start(setting.in_flight).await;
@@ -173,7 +173,7 @@ impl Bench {
         });
         let links = EventLinks { events, replies };
         let (announcer, announcing, due) = announcer(links, Arc::clone(&writer), Duration::from_secs(3600));
-        // What its writers do not publish is left: the bench ends before it would be.
+        // Events that the writers do not publish stay unpublished: the benchmark ends before they are due.
         drop(due);
         spawn("announcer", Box::pin(announcing.run(self.end.clone())));
         let (services, running, stamps) = (Arc::new(()), Arc::default(), Arc::default());
@@ -219,7 +219,7 @@ impl Bench {
         Arc::new(move |_, work| drop(tasks.spawn(work)))
     }
 
-    /// Waits until so many jobs have succeeded. It looks seldom: looking takes its part of the machine.
+    /// Waits until this many jobs have succeeded. It polls rarely, because polling uses part of the machine.
     async fn done(&self, jobs: usize) {
         let client = self.pool.get().await.unwrap();
         let mut looks = tokio::time::interval(Duration::from_millis(250));
@@ -229,7 +229,7 @@ impl Bench {
         }
     }
 
-    /// Ends the worker and tells how long jobs took, from `since`, and all of them, from the worker's beginning.
+    /// Stops the worker. Returns how long jobs took from `since`, and how long all of them took from the worker's start.
     async fn figures(self, wal: f64, since: &str) -> Figures {
         self.end.cancel();
         self.tasks.close();

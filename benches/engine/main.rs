@@ -1,11 +1,11 @@
-//! The engine alone: jobs of ten stages that do nothing, each with a durable checkpoint, from a full queue. Beside it, in the same
-//! run and on the same servers, two bare loops without an engine: one that groups its commits, which is what the servers can do,
-//! and one that commits each stage by itself. Quote the ratios; the figures are this machine's.
+//! Measures the engine alone: jobs of ten stages that do nothing, each with a durable checkpoint, from a full queue. Two bare
+//! loops without an engine are measured in the same run on the same servers: one groups its commits, which is the limit of the
+//! servers, and one commits each stage in a transaction of its own. Quote the ratios; absolute figures depend on the machine.
 //!
-//! `cargo bench --bench engine` (`-- JOBS IN_FLIGHT` for others than 20,000 and 256). It starts servers of its own.
+//! `cargo bench --bench engine`, with `-- JOBS IN_FLIGHT` for numbers other than 20,000 and 256. It starts servers of its own.
 
-#![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on ends where it stands")]
-#![allow(clippy::print_stdout, reason = "its figures are what it is for")]
+#![allow(clippy::unwrap_used, reason = "a benchmark that cannot continue panics")]
+#![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
 mod bare;
 mod engine;
@@ -16,26 +16,26 @@ use std::time::Duration;
 use dispatch_worker::devkit::servers::Servers;
 use secrecy::SecretString;
 
-/// Of every job.
+/// The stages of each job.
 const STAGES: usize = 10;
 
-/// What is run, and where.
+/// The parameters of a run.
 struct Setting<'a> {
     servers: &'a Servers,
     jobs: usize,
     in_flight: usize,
 }
 
-/// A database and a vhost of one contestant's.
+/// The database and the virtual host of one contestant.
 struct Place {
     database_url: SecretString,
     amqp_url: SecretString,
 }
 
-/// What came of a contestant.
+/// The results of one contestant.
 struct Figures {
     took: Duration,
-    /// From its first stage to its end, for a job in the middle and for the slowest of a hundred.
+    /// The time of a job from its first stage to its end: the median, and the 99th percentile.
     p50: Duration,
     p99: Duration,
     /// Bytes of write-ahead log.
@@ -83,12 +83,12 @@ fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
 }
 
-/// The share `of` of sorted times.
+/// Returns the quantile `of` of sorted times.
 fn quantile(sorted: &[Duration], of: f64) -> Duration {
     sorted[((sorted.len() - 1) as f64 * of) as usize]
 }
 
-/// Where Postgres' write-ahead log ends, in bytes.
+/// Returns the position of the end of Postgres' write-ahead log, in bytes.
 async fn wal(client: &tokio_postgres::Client) -> f64 {
     let row = client.query_one("SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::float8 AS bytes", &[]).await.unwrap();
     row.get("bytes")

@@ -1,4 +1,4 @@
-//! Postgres and RabbitMQ at several addresses: one of them goes, and work goes on at the other.
+//! Failover between several addresses of Postgres and RabbitMQ.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -12,10 +12,10 @@ use secrecy::{ExposeSecret, SecretString};
 use crate::support::{Checks, Proxy, TestDatabase, TestWorld, WorkerOptions, WorkerProcess, acme, run, wait_for};
 
 const SOON: Duration = Duration::from_secs(30);
-/// From the end of an address to the end of a job that is published after it.
+/// The time limit from the loss of an address to the end of a job that is published afterwards.
 const GOES_ON_WITHIN: Duration = Duration::from_secs(10);
 
-/// A worker that has two ways to Postgres and two to RabbitMQ, and has done a job.
+/// A worker with two addresses of Postgres and two of RabbitMQ, which has completed a job.
 struct Scene {
     world: TestWorld,
     postgres: [Proxy; 2],
@@ -40,7 +40,7 @@ impl Scene {
         scene
     }
 
-    /// Publishes a job and waits for its end.
+    /// Publishes a job and waits until it succeeds.
     async fn is_done(&self, key: &str) {
         let event =
             self.world.assign(acme::WORK_ITEM, Some(if key.len().is_multiple_of(2) { acme::ANN } else { acme::BOB })).await;
@@ -48,7 +48,7 @@ impl Scene {
         self.world.wait_job_state(key, JobState::Succeeded, SOON).await;
     }
 
-    /// A job that is published now is done soon, and everything as it should be in the end.
+    /// Asserts that a job that is published now succeeds in time, and checks the guarantees.
     async fn goes_on(self) {
         let stopped = Instant::now();
         self.is_done("after").await;
@@ -60,41 +60,37 @@ impl Scene {
 }
 
 #[tokio::test]
-async fn when_the_first_postgres_is_gone_work_goes_on_at_the_second_within_10_s() {
+async fn a_worker_switches_to_the_second_postgres_within_10_s_when_the_first_is_gone() {
     let mut scene = Scene::new().await;
-    assert_eq!(scene.postgres[1].carried(), 0, "they are tried in turn");
+    assert_eq!(scene.postgres[1].carried(), 0, "addresses are tried in order");
     scene.postgres[0].stop().await;
     scene.goes_on().await;
 }
 
 #[tokio::test]
-async fn when_the_first_postgres_says_nothing_any_more_work_goes_on_at_the_second_within_10_s() {
+async fn a_worker_switches_to_the_second_postgres_within_10_s_when_the_first_stops_answering() {
     let scene = Scene::new().await;
     scene.postgres[0].fall_silent();
     scene.goes_on().await;
 }
 
 #[tokio::test]
-async fn when_a_rabbitmq_is_gone_work_goes_on_at_the_other_within_10_s() {
+async fn a_worker_switches_to_the_other_rabbitmq_within_10_s_when_one_is_gone() {
     let mut scene = Scene::new().await;
-    // Each connection has begun at one of them by chance.
+    // Each connection starts with a random address.
     let most = usize::from(scene.rabbitmq[1].carried() > scene.rabbitmq[0].carried());
     let before = scene.rabbitmq[1 - most].carried();
     scene.rabbitmq[most].stop().await;
     let other = &scene.rabbitmq[1 - most];
-    wait_for(
-        "connections to the other",
-        GOES_ON_WITHIN,
-        async || {
-            if other.carried() > before { Ok(()) } else { Err("there are none") }
-        },
-    )
+    wait_for("connections to the other address", GOES_ON_WITHIN, async || {
+        if other.carried() > before { Ok(()) } else { Err("there are none") }
+    })
     .await;
     scene.goes_on().await;
 }
 
 #[tokio::test]
-async fn an_address_that_takes_connections_and_says_nothing_holds_nobody_up_for_long() {
+async fn an_address_that_accepts_connections_and_never_answers_delays_a_connection_only_briefly() {
     let database = TestDatabase::new().await;
     let (silent, right) = (Proxy::to(&database.url).await, Proxy::to(&database.url).await);
     silent.fall_silent();
@@ -102,12 +98,12 @@ async fn an_address_that_takes_connections_and_says_nothing_holds_nobody_up_for_
         let begun = Instant::now();
         let connected = store::connect(SecretString::from(url)).await;
         assert!(connected.is_ok(), "{}", chain(&connected.err().unwrap()));
-        assert!(begun.elapsed() < Duration::from_secs(limit), "{:?}: it is known by and by", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(limit), "{:?}: silent addresses are remembered", begun.elapsed());
     }
     let amqp = SecretString::from(run().await.servers.amqp_url.clone());
     let (silent, right) = (Proxy::to(&amqp).await, Proxy::to(&amqp).await);
     silent.fall_silent();
-    // They begin at one or the other by chance.
+    // Each attempt starts with a random address.
     for _ in 0..4 {
         let begun = Instant::now();
         let connected = Publisher::connect(SecretString::from(silent.url_or(&right))).await;
@@ -116,7 +112,7 @@ async fn an_address_that_takes_connections_and_says_nothing_holds_nobody_up_for_
 }
 
 #[tokio::test]
-async fn where_no_address_answers_the_error_names_each() {
+async fn the_error_names_each_address_if_none_answers() {
     run().await;
     let error = store::connect(SecretString::from("postgres://u:canary@127.0.0.1:1,localhost:2/x")).await.err().unwrap();
     assert_eq!(error.class(), Class::Infrastructure);
@@ -129,14 +125,14 @@ async fn where_no_address_answers_the_error_names_each() {
 }
 
 #[tokio::test]
-async fn a_server_that_takes_no_writes_is_passed_over_where_the_setting_asks_for_one_that_does() {
+async fn a_read_only_server_is_skipped_if_the_url_requires_a_writable_one() {
     let database = TestDatabase::new().await;
     let url = |asked: &str| SecretString::from(format!("{}?target_session_attrs={asked}", database.url.expose_secret()));
     assert!(store::connect(url("read-write")).await.is_ok());
-    let error = chain(&store::connect(url("read-only")).await.err().expect("it takes writes"));
+    let error = chain(&store::connect(url("read-only")).await.err().expect("the server is writable"));
     assert!(error.contains("the server is not read-only"), "{error}");
     database.rows(&format!("ALTER DATABASE {} SET default_transaction_read_only = on", database.name)).await;
-    let error = store::connect(url("read-write")).await.err().expect("it takes no writes");
+    let error = store::connect(url("read-write")).await.err().expect("the server is read-only");
     assert!(error.is_infrastructure() && chain(&error).contains("the server is read-only"), "{error:?}");
     for asked in ["read-only", "any"] {
         assert!(store::connect(url(asked)).await.is_ok(), "{asked}");

@@ -1,14 +1,14 @@
-//! The house keeps its shape: which module may name which, who may name which driver, no file forgotten, no file too long.
+//! Checks of the code's structure: dependencies between modules, places of drivers, orphaned files, and file lengths.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// No I/O and no arrows but to each other.
+/// Modules without I/O and without dependencies except on each other.
 const NOUNS: &[&str] =
     &["job", "message", "fault", "quota", "secrets", "tls_policy", "trace", "pg_error", "reconnect", "crash_point", "escape"];
 
-/// Which modules of the crate a module may name, besides itself and the nouns. `module::item` allows that item only.
+/// The modules that a module may name, besides itself and [`NOUNS`]. `module::item` allows that item only.
 const ARROWS: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
     ("cli", &["app", "broker", "config", "devkit", "engine", "erasure", "pipelines", "store", "telemetry", "tracker"]),
@@ -44,11 +44,11 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("engine", &[]),
     ("telemetry", &["config"]),
     ("config", &[]),
-    // It plays every part but the worker's own: servers, providers, producer, operator.
+    // The devkit stands for everything around the worker: servers, providers, producers, operators.
     ("devkit", &["broker", "engine", "pipelines", "store", "telemetry", "tracker"]),
 ];
 
-/// A driver or a deed, and the only modules whose code may name it; a path names one file.
+/// A driver or a restricted call, and the only modules whose code may name it; a path stands for one file.
 const ONLY: &[(&str, &[&str])] = &[
     ("lapin::", &["broker"]),
     ("async_rs::", &["broker"]),
@@ -77,14 +77,14 @@ const LONGEST_FILE: usize = 400;
 
 /// A file of `src`.
 struct Source {
-    /// Within `src`, with slashes.
+    /// The path within `src`, with slashes.
     path: String,
-    /// The part of the crate it belongs to: a folder of `src`, or the file's own name.
+    /// The top-level module: a folder of `src`, or the file's own name.
     module: String,
     text: String,
-    /// Without comments.
+    /// The text without comments.
     code: String,
-    /// Without comments and tests; empty for a file of tests.
+    /// The text without comments and tests; empty for a file of tests.
     production: String,
 }
 
@@ -92,10 +92,10 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Every `.rs` file below `folder`, in order.
+/// Returns every `.rs` file below `folder`, in order.
 fn rust_files(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("a folder that reads").path()).collect();
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("a readable folder").path()).collect();
     paths.sort();
     paths
         .into_iter()
@@ -113,7 +113,7 @@ fn sources() -> Vec<Source> {
         .iter()
         .map(|file| {
             let text = fs::read_to_string(file).expect("a source file is text");
-            let path = file.strip_prefix(&src).expect("it was found there").to_string_lossy().replace('\\', "/");
+            let path = file.strip_prefix(&src).expect("the file is below src").to_string_lossy().replace('\\', "/");
             let module = path.split('/').next().unwrap_or_default().trim_end_matches(".rs").to_owned();
             let code = without_comments(&text);
             let production = without_tests(&code);
@@ -130,7 +130,7 @@ fn sources() -> Vec<Source> {
     sources
 }
 
-/// Comments are lines of their own, or follow their code after white space.
+/// Removes comments: whole lines, and ends of lines after a space.
 fn without_comments(text: &str) -> String {
     let mut code = String::with_capacity(text.len());
     for line in text.lines().filter(|line| !line.trim_start().starts_with("//")) {
@@ -140,12 +140,12 @@ fn without_comments(text: &str) -> String {
     code
 }
 
-/// A file's own tests are at its end.
+/// Removes the tests at the end of a file.
 fn without_tests(code: &str) -> String {
     code.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default().to_owned()
 }
 
-/// The `mod name;` lines of a file with what stands before them: attribute and name.
+/// Returns the modules that a file declares, each with whether it is for tests only.
 fn declared(code: &str) -> Vec<(bool, &str)> {
     let (mut declared, mut for_tests) = (Vec::new(), false);
     for line in code.lines().map(str::trim) {
@@ -158,7 +158,7 @@ fn declared(code: &str) -> Vec<(bool, &str)> {
     declared
 }
 
-/// The folder in which a file's modules are looked for, within `src`.
+/// Returns the folder of a file's submodules, within `src`.
 fn folder_of(path: &str) -> String {
     let stem = path.trim_end_matches(".rs");
     match stem {
@@ -167,7 +167,7 @@ fn folder_of(path: &str) -> String {
     }
 }
 
-/// The files, without `.rs`, of the modules that a file declares for tests only.
+/// Returns the files, without `.rs`, of the modules that a file declares for tests only.
 fn test_modules(source: &Source) -> Vec<String> {
     let folder = folder_of(&source.path);
     declared(&source.code).iter().filter(|(for_tests, _)| *for_tests).map(|(_, name)| format!("{folder}{name}")).collect()
@@ -177,13 +177,13 @@ fn is_word(character: char) -> bool {
     character.is_alphanumeric() || character == '_'
 }
 
-/// The places where `needle` begins a path or a name, and is not the tail of another.
+/// Returns the places where `needle` begins a path or a name and is not the end of another one.
 fn places<'c>(code: &'c str, needle: &'c str) -> impl Iterator<Item = &'c str> {
     let begins = move |at: &usize| !code[..*at].ends_with(|before: char| is_word(before) || before == ':');
     code.match_indices(needle).map(|(at, _)| at).filter(begins).map(move |at| &code[at + needle.len()..])
 }
 
-/// What a file names of the crate, `module::item` where it goes so far; a group in braces names each of its members.
+/// Returns what a file names of the crate, as `module` or `module::item`; a group in braces names each of its members.
 fn named(code: &str) -> BTreeSet<String> {
     let mut named = BTreeSet::new();
     for prefix in ["crate::", "dispatch_worker::"] {
@@ -216,7 +216,7 @@ fn none(found: &[String], right: &str) {
 }
 
 #[test]
-fn this_test_sees_what_it_looks_for() {
+fn the_checks_detect_what_they_look_for() {
     let code = without_comments(
         "//! `crate::cli`\nuse crate::{store, tracker::Group};\nlet pool = crate::broker::connect(); // crate::ops\n",
     );
@@ -232,34 +232,34 @@ fn this_test_sees_what_it_looks_for() {
 }
 
 #[test]
-fn modules_name_only_what_lies_below_them() {
+fn modules_depend_only_on_the_modules_that_are_listed_for_them() {
     let mut found = Vec::new();
     for source in sources().iter().filter(|source| source.path != "lib.rs") {
         if !NOUNS.contains(&&*source.module) && !ARROWS.iter().any(|(module, _)| *module == source.module) {
-            found.push(format!("src/{}: `{}` is not in this test's table of arrows", source.path, source.module));
+            found.push(format!("src/{}: `{}` is not in this test's table of dependencies", source.path, source.module));
         }
         let wrong = named(&source.code).into_iter().filter(|path| !is_allowed(&source.module, path));
         found.extend(wrong.map(|path| format!("src/{}: `{}` may not name `crate::{path}`", source.path, source.module)));
     }
-    none(&found, "arrows that ARCHITECTURE.md does not have:");
+    none(&found, "dependencies that ARCHITECTURE.md does not show:");
 }
 
 #[test]
-fn nobody_reaches_another_module_through_super() {
+fn no_file_reaches_another_module_through_super() {
     let mut found = Vec::new();
     for source in sources() {
         let depth = source.path.trim_end_matches(".rs").trim_end_matches("/mod").split('/').count();
-        // As many as the file is deep would be the crate itself.
+        // One `super::` per level of depth reaches the crate root.
         let out = "super::".repeat(depth);
         if !["lib.rs", "main.rs"].contains(&source.path.as_str()) && places(&source.production, &out).next().is_some() {
             found.push(format!("src/{}: `{out}`", source.path));
         }
     }
-    none(&found, "other modules are named as `crate::…`, so that arrows can be seen:");
+    none(&found, "name other modules as `crate::…`, so that dependencies are visible:");
 }
 
 #[test]
-fn each_driver_and_each_deed_has_its_one_place() {
+fn each_driver_and_each_restricted_call_is_named_only_in_its_place() {
     let mut found = Vec::new();
     for source in sources() {
         for (needle, modules) in ONLY {
@@ -272,7 +272,7 @@ fn each_driver_and_each_deed_has_its_one_place() {
     none(&found, "named outside its place:");
 }
 
-/// `thread::spawn` may stand behind `std::`, a driver may not.
+/// Returns whether the code names `needle`. `thread::spawn` counts behind `std::` too, a driver only at the start of a path.
 fn code_names(code: &str, needle: &str) -> bool {
     let is_deed = !needle.ends_with("::") || needle.contains("thread");
     if is_deed {
@@ -301,8 +301,8 @@ fn every_file_is_part_of_the_crate() {
     let mut reached = BTreeSet::from(["lib.rs".to_owned(), "main.rs".to_owned()]);
     let mut open: Vec<String> = reached.iter().cloned().collect();
     while let Some(path) = open.pop() {
-        let source = sources.iter().find(|source| source.path == path).expect("only files that are there are opened");
-        assert!(!source.code.contains("#[path"), "src/{path}: modules are where their names say");
+        let source = sources.iter().find(|source| source.path == path).expect("only existing files are queued");
+        assert!(!source.code.contains("#[path"), "src/{path}: use the default paths of modules");
         let folder = folder_of(&path);
         for (_, name) in declared(&source.code) {
             let files = [format!("{folder}{name}.rs"), format!("{folder}{name}/mod.rs")];
@@ -322,7 +322,7 @@ fn every_test_file_is_part_of_the_test_binary() {
     let tests = root().join("tests/it");
     let main = fs::read_to_string(tests.join("main.rs")).expect("tests/it/main.rs");
     let names: Vec<&str> = declared(&main).into_iter().map(|(_, name)| name).collect();
-    let entries = fs::read_dir(&tests).expect("tests/it").map(|entry| entry.expect("a folder that reads").path());
+    let entries = fs::read_dir(&tests).expect("tests/it").map(|entry| entry.expect("a readable folder").path());
     let mut orphans = Vec::new();
     for path in entries {
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
@@ -348,27 +348,28 @@ fn no_file_is_too_long() {
 }
 
 #[test]
-fn every_file_says_first_what_it_is_for() {
+fn every_file_begins_with_a_doc_comment() {
     let speaks = |source: &Source| source.production.is_empty() || source.text.starts_with("//! ");
     let silent: Vec<_> = sources().into_iter().filter(|one| !speaks(one)).map(|one| one.path).collect();
-    none(&silent, "files without a doc comment at their head:");
+    none(&silent, "files that do not begin with a doc comment:");
 }
 
 #[test]
-fn every_invariant_of_the_sources_is_in_the_architecture() {
-    let map = fs::read_to_string(root().join("ARCHITECTURE.md")).expect("ARCHITECTURE.md");
-    let (told, mut missing) = (plain(&map), Vec::new());
+fn every_invariant_of_the_sources_is_in_the_documents() {
+    let read = |name: &str| fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let documents = plain(&["ARCHITECTURE.md", "docs/internals/line.md"].map(read).concat());
+    let mut missing = Vec::new();
     for source in sources() {
         for sentence in invariants(&source.text) {
-            if !told.contains(&plain(&sentence)) {
+            if !documents.contains(&plain(&sentence)) {
                 missing.push(format!("src/{}: {sentence}", source.path));
             }
         }
     }
-    none(&missing, "invariants that ARCHITECTURE.md does not have word for word:");
+    none(&missing, "invariants that neither ARCHITECTURE.md nor docs/internals/line.md has word for word:");
 }
 
-/// The sentences that begin `**Invariant:**` in a file's doc comments.
+/// Returns the sentences that begin with `**Invariant:**` in a file's doc comments.
 fn invariants(text: &str) -> Vec<String> {
     let mut paragraphs = vec![String::new()];
     for line in text.lines().map(str::trim) {
@@ -385,7 +386,7 @@ fn invariants(text: &str) -> Vec<String> {
     paragraphs.iter().flat_map(sentences).map(|sentence| sentence.trim().trim_end_matches('.').to_owned()).collect()
 }
 
-/// Without what only one of the two ways of writing needs.
+/// Removes Markdown characters and normalizes white space.
 fn plain(text: &str) -> String {
     let bare: String = text.chars().filter(|character| !"`[]*".contains(*character)).collect();
     bare.split_whitespace().collect::<Vec<_>>().join(" ")

@@ -1,4 +1,4 @@
-//! Follow-ups that write one work item for one group, each for what the group was when it began.
+//! Concurrent follow-ups that write one work item, each with the assignee that the group had when the follow-up was created.
 
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ use serde_json::json;
 use crate::support::{Checks, TestWorld, WorkerOptions, acme};
 
 const SOON: Duration = Duration::from_secs(60);
-/// Long enough for a whole job and its follow-up.
+/// The latency of the slow read in milliseconds; long enough for a whole job and its follow-up.
 const LOOK_MILLIS: u64 = 6000;
 
 #[tokio::test]
-async fn a_follow_up_whose_look_was_slow_does_not_write_over_a_newer_one() {
+async fn a_follow_up_with_a_slow_read_does_not_overwrite_a_newer_one() {
     let world = TestWorld::acme().await;
     let _worker = world.worker(&WorkerOptions { call_seconds: Some(20), ..WorkerOptions::default() });
     let simulator = &world.simulator().await.client;
@@ -22,7 +22,7 @@ async fn a_follow_up_whose_look_was_slow_does_not_write_over_a_newer_one() {
     let finds = simulator.fault(&slow("graph/users", 1000)).await.unwrap();
     publish(&world, "older", acme::ANN).await;
     world.wait_fault_met(finds).await;
-    // The older follow-up is the only job there is; the next look at a work item is its look before the PATCH.
+    // The older follow-up is the only active job, so the next read of a work item is its read before the PATCH.
     let looks = simulator.fault(&slow("workitemsbatch", LOOK_MILLIS)).await.unwrap();
     world.wait_fault_met(looks).await;
     publish(&world, "newer", acme::BOB).await;
@@ -31,7 +31,7 @@ async fn a_follow_up_whose_look_was_slow_does_not_write_over_a_newer_one() {
     let assignee = async || simulator.assignees().await.unwrap().remove(&other).flatten();
     assert_eq!(assignee().await.as_deref(), Some(acme::BOB));
     let older = world.job_by_key("older").await.unwrap();
-    assert_eq!(older.open_children, 1, "the older follow-up still looks");
+    assert_eq!(older.open_children, 1, "the older follow-up is still reading");
     world.wait_job_state("older", JobState::Succeeded, SOON).await;
     assert_eq!(assignee().await.as_deref(), Some(acme::BOB));
     const RESULTS: &str = "SELECT output ->> 'result' FROM checkpoints WHERE stage = 'patch_work_item' ORDER BY finished_at";

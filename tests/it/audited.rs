@@ -1,15 +1,14 @@
-//! Every command that changes something leaves a row in the audit log, beside whose name Postgres has put who was connected, and
-//! from where.
+//! Every command that changes something writes a row to the audit log, to which Postgres adds the login and the client address.
 
 use std::collections::BTreeSet;
 
 use serde_json::json;
 
+use crate::documents::commands;
 use crate::operator_dead_letters::{letter, message};
-use crate::readme::commands;
 use crate::support::{TestWorld, WORKER, acme};
 
-/// Commands that change no row of the database's, or that a worker's own rows are the record of.
+/// Commands that change no row of the database, or whose record is the worker's own rows.
 const NOT_AUDITED: &[&str] = &[
     "dispatch check",
     "dispatch dead-letters list",
@@ -37,11 +36,11 @@ const NOT_AUDITED: &[&str] = &[
 /// The role that owns the database of a test.
 const OWNER: &str = "postgres";
 
-/// A command, what it reads, and what its audit row says.
+/// A command, its input, and the expected audit row.
 struct Case {
     line: String,
     stdin: String,
-    /// `action login`.
+    /// The expected `action login`.
     right: String,
 }
 
@@ -49,7 +48,7 @@ fn case(line: &str, stdin: &str, action: &str, login: &str) -> Case {
     Case { line: line.to_owned(), stdin: stdin.to_owned(), right: format!("{action} {login}") }
 }
 
-/// In an order in which each finds something to change.
+/// Returns the cases, in an order in which each one has something to change.
 async fn cases(world: &TestWorld) -> Vec<Case> {
     let (account, url) = (acme::account_id(), format!("{}/webhook/{}", world.simulator().await.url, acme::KEYED));
     let config = json!({"url": url, "honours_webhook_id": true});
@@ -108,7 +107,7 @@ async fn cases(world: &TestWorld) -> Vec<Case> {
     ]
 }
 
-/// Two jobs: one that is parked, and one that waits for an account.
+/// Inserts two jobs: a parked one, and one that waits for an account.
 async fn prepare(world: &TestWorld) {
     world
         .database
@@ -122,7 +121,7 @@ async fn prepare(world: &TestWorld) {
 }
 
 #[tokio::test]
-async fn every_command_that_changes_something_leaves_an_audit_row_with_who_was_connected_and_from_where() {
+async fn every_command_that_changes_something_writes_an_audit_row_with_the_login_and_the_client_address() {
     let world = TestWorld::acme().await;
     prepare(&world).await;
     let cases = cases(&world).await;
@@ -130,7 +129,7 @@ async fn every_command_that_changes_something_leaves_an_audit_row_with_who_was_c
         |command: &String| cases.iter().any(|case| format!("dispatch {} ", case.line).starts_with(&format!("{command} ")));
     let neither: BTreeSet<String> =
         commands().into_iter().filter(|command| !tried(command) && !NOT_AUDITED.contains(&command.as_str())).collect();
-    assert_eq!(neither, BTreeSet::new(), "a command has no line in this test: what does it change?");
+    assert_eq!(neither, BTreeSet::new(), "commands that are neither in cases() nor in NOT_AUDITED");
     for Case { line, stdin, right } in &cases {
         let arguments: Vec<&str> = line.split(' ').collect();
         let mut command = world.dispatch(&arguments).stdin(stdin.as_str()).tells_secrets();
@@ -147,14 +146,14 @@ async fn every_command_that_changes_something_leaves_an_audit_row_with_who_was_c
         assert_eq!(world.database.rows(&rows).await, [[right.as_str(), "olga", "operator", "127.0.0.1", "t"]], "{line}");
     }
     let imported = "SELECT after -> 'rows' ->> 'organizations' FROM audit_log WHERE action = 'tracker.import'";
-    assert_eq!(world.database.one(imported).await, "1", "in counts");
-    // The first one brings back what was erased.
+    assert_eq!(world.database.one(imported).await, "1", "the row contains the counts");
+    // The first import restores what was erased; the second one changes nothing.
     for _ in 0..2 {
         let again = world.dispatch(&["tracker", "import", "-"]).stdin(cases[0].stdin.as_str()).said().await;
         assert_eq!(again.code, Some(0), "{again:?}");
     }
     let count = "SELECT count(*) FROM audit_log WHERE action = 'tracker.import'";
-    assert_eq!(world.database.one(count).await, "2", "what changed nothing leaves no row");
+    assert_eq!(world.database.one(count).await, "2", "an import without changes writes no row");
     world.database.rows(&format!("DROP ROLE {}_audited", world.database.name)).await;
 }
 

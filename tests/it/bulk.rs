@@ -1,14 +1,14 @@
-//! Many jobs cancelled, and many dead letters put aside, by what they have in common: as one by one, in a few transactions.
+//! Bulk commands cancel jobs or discard dead letters by a filter, with the same result as one by one, in a few transactions.
 
 use dispatch_worker::store::{Actor, Target};
 use serde_json::{Value, json};
 
 use crate::support::{TestDatabase, TestWorld};
 
-/// Jobs of the organization that floods.
+/// The number of jobs of the burst.
 const MANY: usize = 20_000;
 
-/// `job(n)` in the order of `n`.
+/// Defines `job(n)`, whose ids are ordered by `n`.
 const NAMES: &str = "
     CREATE FUNCTION job(n bigint) RETURNS uuid LANGUAGE sql IMMUTABLE AS $$
         SELECT (lpad(to_hex(1700000000000 + n), 12, '0') || '70008000' || lpad(to_hex(n), 12, '0'))::uuid $$;
@@ -20,7 +20,7 @@ const NAMES: &str = "
             'stage', state, wait_reason, wait_reason, CASE WHEN wait_reason IS NULL THEN NULL ELSE 1 END, job(parent), children, code,
             CASE WHEN state = 'running' THEN 1 END, '{}', now() - interval '1 hour') $$";
 
-/// Jobs in every state, with and without follow-ups; their numbers begin behind `base`.
+/// Inserts jobs in every state, with and without follow-ups; their numbers begin after `base`.
 async fn families(database: &TestDatabase, base: u32, organization: &str) {
     let mut sql = String::new();
     let mut job = |n: u32, rest: &str| sql += &format!("CALL open_job({}, '{organization}', {rest});", base + n);
@@ -41,7 +41,7 @@ async fn families(database: &TestDatabase, base: u32, organization: &str) {
     database.rows(&sql).await;
 }
 
-/// What is stored of an organization's jobs: their rows, events and audit rows, without what tells one organization from another.
+/// Returns the rows, events and audit rows of an organization's jobs, without what identifies the organization.
 async fn stored(database: &TestDatabase, base: u32, organization: &str) -> Vec<Vec<String>> {
     let of = |n: &str| format!("(('x' || right({n}::text, 12))::bit(48)::bigint - {base})");
     let jobs = format!(
@@ -71,7 +71,7 @@ async fn cancelled(world: &TestWorld, filter: &[&str]) -> Value {
 }
 
 #[tokio::test]
-async fn many_jobs_are_cancelled_exactly_as_each_alone() {
+async fn a_bulk_cancel_stores_the_same_as_cancelling_each_job_alone() {
     let world = TestWorld::new().await;
     let database = &world.database;
     database.rows(NAMES).await;
@@ -87,7 +87,7 @@ async fn many_jobs_are_cancelled_exactly_as_each_alone() {
     assert_eq!((&seen["jobs"], &seen["dry_run"]), (&json!(7), &json!(true)), "{seen}");
     assert_eq!(seen["sample"].as_array().unwrap().len(), 7);
     assert_eq!(database.one("SELECT count(*) FROM jobs WHERE organization = 'many' AND epoch > 0").await, "0");
-    // A follow-up is chosen itself, beside its parent: it has a row of its own in the audit log, and nothing else differs.
+    // The filter also matches the follow-ups themselves: each has its own audit row, which is the only difference.
     let said = cancelled(&world, &filter).await;
     assert_eq!((&said["cancelled"], &said["follow_ups_cancelled"]), (&json!(7), &json!(0)), "{said}");
     let own = "DELETE FROM audit_log WHERE job_id IN (SELECT id FROM jobs WHERE parent_id IS NOT NULL)";
@@ -97,9 +97,9 @@ async fn many_jobs_are_cancelled_exactly_as_each_alone() {
         rows.concat().into_iter().map(|text| text.replace("\"follow_ups_cancelled\": 2", "\"follow_ups_cancelled\": 0")).collect()
     };
     assert_eq!(with_follow_ups(many), with_follow_ups(one));
-    assert_eq!(stored(database, 200, "others").await, others, "nobody else is touched");
+    assert_eq!(stored(database, 200, "others").await, others, "other organizations are unchanged");
     let again = world.dispatch(&["jobs", "cancel", "--yes", "--organization", "many"]).done().await;
-    assert_eq!(again["jobs"], json!(0), "nothing is left: {again}");
+    assert_eq!(again["jobs"], json!(0), "no job is left: {again}");
     let actions = "SELECT action, after::text FROM audit_log WHERE action LIKE 'jobs.%' ORDER BY id";
     let actions = database.rows(actions).await;
     assert_eq!(actions.len(), 2, "{actions:?}");
@@ -107,7 +107,7 @@ async fn many_jobs_are_cancelled_exactly_as_each_alone() {
 }
 
 #[tokio::test]
-async fn a_parent_whose_last_follow_ups_are_cancelled_by_their_error_has_succeeded() {
+async fn a_parent_succeeds_when_its_last_follow_ups_are_cancelled_by_their_error_code() {
     let world = TestWorld::new().await;
     let database = &world.database;
     database.rows(NAMES).await;
@@ -120,11 +120,11 @@ async fn a_parent_whose_last_follow_ups_are_cancelled_by_their_error_has_succeed
     let events = database.rows("SELECT routing_key FROM announcements ORDER BY id").await.concat();
     assert_eq!(events, ["job.cancelled", "job.succeeded"], "follow-ups have no events of their own");
     let none = cancelled(&world, &["--state", "ready", "--older-than", "2h"]).await;
-    assert_eq!(none["jobs"], json!(0), "all came an hour ago: {none}");
+    assert_eq!(none["jobs"], json!(0), "all were created an hour ago: {none}");
 }
 
 #[tokio::test]
-async fn twenty_thousand_jobs_are_cancelled_in_a_few_transactions_and_twenty_thousand_letters_put_aside() {
+async fn twenty_thousand_jobs_are_cancelled_and_twenty_thousand_dead_letters_discarded_in_a_few_transactions() {
     let world = TestWorld::new().await;
     let database = &world.database;
     database.rows(NAMES).await;
@@ -152,7 +152,7 @@ async fn twenty_thousand_jobs_are_cancelled_in_a_few_transactions_and_twenty_tho
         "SELECT count(DISTINCT job_id), count(*), count(DISTINCT xmin::text) FROM audit_log WHERE action = 'cancel'";
     let transactions = database.rows(transactions).await.concat();
     assert_eq!(transactions[..2], ["19800", "19800"]);
-    assert!(transactions[2].parse::<u32>().unwrap() <= 30, "a thousand jobs or so in each: {transactions:?}");
+    assert!(transactions[2].parse::<u32>().unwrap() <= 30, "about a thousand jobs in each: {transactions:?}");
 
     let began = std::time::Instant::now();
     let letters = ["dead-letters", "discard", "--code", "not_json", "--source", "flood", "--producer", "bad", "--yes"];
@@ -161,17 +161,17 @@ async fn twenty_thousand_jobs_are_cancelled_in_a_few_transactions_and_twenty_tho
     assert_eq!(database.one("SELECT count(*) FROM dead_letters WHERE resolved_at IS NOT NULL").await, "0");
     let said = world.dispatch(&letters).done().await;
     assert_eq!(said["discarded"], json!(MANY - MANY / 100), "{said}");
-    eprintln!("{} letters put aside in {:?}", MANY - MANY / 100, began.elapsed());
+    eprintln!("{} dead letters discarded in {:?}", MANY - MANY / 100, began.elapsed());
     let left = database.rows("SELECT source, count(*) FROM dead_letters WHERE resolved_at IS NULL GROUP BY 1").await;
     assert_eq!(left, [["others", "200"]]);
     let transactions = "SELECT count(*), count(DISTINCT xmin::text) FROM audit_log WHERE action = 'dead_letter.discard'";
     let transactions = database.rows(transactions).await.concat();
     assert_eq!(transactions[0], "19800");
-    assert!(transactions[1].parse::<u32>().unwrap() <= 12, "two thousand letters in each: {transactions:?}");
+    assert!(transactions[1].parse::<u32>().unwrap() <= 12, "two thousand dead letters in each: {transactions:?}");
 }
 
 #[tokio::test]
-async fn a_filter_is_named_in_full_and_agreed_to() {
+async fn a_bulk_cancel_requires_a_complete_filter_and_consent() {
     let world = TestWorld::new().await;
     for wrong in [
         &[][..],

@@ -1,4 +1,4 @@
-//! `not_before` and `deadline`: a job starts not earlier and does nothing outside later, on the database's clock.
+//! `not_before` and `deadline`: a job does not start before the one and has no effects after the other, by the database's clock.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::support::{Checks, Listener, TestWorld, WorkerOptions, acme, wait_for}
 
 const SOON: Duration = Duration::from_secs(30);
 
-/// A job about `item` with one time of the database's clock, `seconds` from now, in `field`.
+/// Returns a job about `item` whose `field` is a time of the database's clock, `seconds` from now.
 async fn timed(world: &TestWorld, key: &str, item: i64, field: &str, seconds: u32) -> Value {
     let event = world.assign(item, Some(acme::ANN)).await;
     let mut message = acme::job(key, &event);
@@ -21,13 +21,13 @@ async fn timed(world: &TestWorld, key: &str, item: i64, field: &str, seconds: u3
 }
 
 #[tokio::test]
-async fn a_job_starts_not_before_its_time_and_then_does() {
+async fn a_job_starts_at_its_not_before_and_not_earlier() {
     let world = TestWorld::acme().await;
     let _worker = world.worker(&WorkerOptions::default());
     let message = timed(&world, "one", acme::LONE_ITEM, "not_before", 3).await;
     world.publish_job(&message).await;
     let row = world.wait_job_state("one", JobState::Ready, SOON).await;
-    assert!(row.now < row.due_at && row.owner.is_none(), "it is there and waits for its time: {row:?}");
+    assert!(row.now < row.due_at && row.owner.is_none(), "the job is stored and waits: {row:?}");
     world.wait_job_state("one", JobState::Succeeded, SOON).await;
     let in_time = "SELECT min(c.started_at) >= (j.payload ->> 'not_before')::timestamptz FROM checkpoints c
         JOIN jobs j ON j.id = c.job_id WHERE j.parent_id IS NULL GROUP BY j.id, j.payload ->> 'not_before'";
@@ -36,7 +36,7 @@ async fn a_job_starts_not_before_its_time_and_then_does() {
 }
 
 #[tokio::test]
-async fn a_job_whose_next_attempt_would_come_too_late_is_parked_now() {
+async fn a_job_whose_next_attempt_would_miss_its_deadline_is_parked_at_once() {
     let world = TestWorld::acme().await;
     let listener = Listener::new(&world).await;
     listener.queue("watch", Some("job.parked")).await;
@@ -52,7 +52,7 @@ async fn a_job_whose_next_attempt_would_come_too_late_is_parked_now() {
 }
 
 #[tokio::test]
-async fn a_follow_up_has_its_parent_s_deadline() {
+async fn a_follow_up_inherits_its_parent_s_deadline() {
     let world = TestWorld::acme().await;
     let _worker = world.worker(&WorkerOptions::default());
     let patience = FaultRule { retry_after: Some(600), ..FaultRule::new(FaultKind::RateLimit) };
@@ -74,7 +74,7 @@ async fn a_follow_up_has_its_parent_s_deadline() {
 }
 
 #[tokio::test]
-async fn a_look_that_lasts_beyond_the_deadline_is_followed_by_no_effect() {
+async fn no_effect_follows_a_read_that_outlasts_the_deadline() {
     let world = TestWorld::acme().await;
     let _worker = world.worker(&WorkerOptions { call_seconds: Some(60), ..WorkerOptions::default() });
     let client = &world.simulator().await.client;
@@ -84,7 +84,7 @@ async fn a_look_that_lasts_beyond_the_deadline_is_followed_by_no_effect() {
     message["notify"] = json!([]);
     world.publish_job(&message).await;
     let hits = async || client.faults().await.unwrap().iter().map(|fault| fault.hits).collect::<Vec<_>>();
-    wait_for("the follow-up to look for its user", SOON, async || {
+    wait_for("the follow-up to search for its user", SOON, async || {
         let hits = hits().await;
         if hits == [1] { Ok(()) } else { Err(format!("{hits:?}")) }
     })
@@ -98,8 +98,8 @@ async fn a_look_that_lasts_beyond_the_deadline_is_followed_by_no_effect() {
         }
     })
     .await;
-    assert_eq!(hits().await, [1, 1], "it has looked at the work item");
-    assert!(world.witness().iter().all(|entry| entry.method != "PATCH"), "and has written nothing after it");
+    assert_eq!(hits().await, [1, 1], "the follow-up has read the work item");
+    assert!(world.witness().iter().all(|entry| entry.method != "PATCH"), "nothing was written afterwards");
     assert_eq!(world.database.one("SELECT count(*) FROM effects").await, "0");
     Checks { attempts: &[("patch_work_item", "deadline_exceeded")] }.hold(&world).await;
 }

@@ -1,4 +1,4 @@
-//! Who is woken next, and whose stamps are taken back: straight on the store.
+//! The order in which due rows are woken, and the removal of stamps; directly on the store.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use dispatch_worker::store::{Circle, Store};
 
 use crate::group_writer::Bench;
 
-/// Rows of the pipeline `p`, due at once, all at the same time.
+/// Inserts rows of the pipeline `p` that are due now, all with the same `due_at`.
 async fn due(bench: &Bench, organization: &str, number: usize) {
     let sql = format!(
         "INSERT INTO jobs (id, pipeline, source, dedupe_key, organization, schema, payload, state, stage, due_at)
@@ -30,7 +30,7 @@ async fn take(store: &Store, limit: i64, me: ReplicaId, circle: &mut Circle) -> 
 }
 
 #[tokio::test]
-async fn organizations_have_equal_shares_of_what_is_woken_and_rows_for_later_are_left() {
+async fn due_rows_are_woken_in_equal_shares_by_organization_and_later_rows_are_left() {
     let bench = Bench::new().await;
     let (store, mut circle) = (bench.writer.store(), Circle::default());
     due(&bench, "'a'", 50).await;
@@ -40,31 +40,31 @@ async fn organizations_have_equal_shares_of_what_is_woken_and_rows_for_later_are
     let (jobs, ends) = take(store, 6, bench.replica, &mut circle).await;
     assert_eq!((organizations_of(&bench, &jobs).await, ends), (vec!["a 3".to_owned(), "b 3".to_owned()], true));
     let (jobs, _) = take(store, 10, bench.replica, &mut circle).await;
-    assert_eq!(organizations_of(&bench, &jobs).await, ["a 10"], "nobody else has any");
+    assert_eq!(organizations_of(&bench, &jobs).await, ["a 10"], "no other organization has due rows");
     assert_eq!(bench.database.one("SELECT count(*) FROM jobs WHERE woken_by IS NULL").await, "38");
 }
 
 #[tokio::test]
-async fn one_look_after_the_other_goes_round_a_thousand_organizations_once() {
+async fn successive_pages_cover_a_thousand_organizations_once() {
     let bench = Bench::new().await;
     let (store, mut circle) = (bench.writer.store(), Circle::default());
     due(&bench, "'org-' || lpad(n::text, 5, '0')", 1200).await;
     let mut seen = BTreeSet::new();
     for look in 0..12 {
         let (jobs, ends) = take(store, 100, bench.replica, &mut circle).await;
-        assert_eq!((jobs.len(), ends), (100, false), "look {look}");
+        assert_eq!((jobs.len(), ends), (100, false), "page {look}");
         seen.extend(organizations_of(&bench, &jobs).await);
     }
-    assert_eq!(seen.len(), 1200, "each has had its turn");
+    assert_eq!(seen.len(), 1200, "every organization was covered");
     assert_eq!(take(store, 100, bench.replica, &mut circle).await, (Vec::new(), true));
     assert!(circle.begins());
     bench.database.rows("UPDATE jobs SET due_at = now() + interval '1 hour', woken_at = NULL").await;
     let (jobs, ends) = take(store, 100, bench.replica, &mut circle).await;
-    assert_eq!((jobs.len(), ends), (0, false), "one look passes over a bounded number of organizations that have nothing due");
+    assert_eq!((jobs.len(), ends), (0, false), "one page skips a bounded number of organizations without due rows");
 }
 
 #[tokio::test]
-async fn stamps_of_one_replica_and_of_ended_ones_are_taken_back_however_old() {
+async fn stamps_are_removed_by_replica_and_age_and_for_ended_replicas_at_any_age() {
     let bench = Bench::new().await;
     let (store, mut circle) = (bench.writer.store(), Circle::default());
     due(&bench, "'a'", 9).await;
@@ -75,12 +75,12 @@ async fn stamps_of_one_replica_and_of_ended_ones_are_taken_back_however_old() {
     }
     bench.database.rows("UPDATE jobs SET woken_at = now() - interval '1 day'").await;
     let stamped = "SELECT string_agg(DISTINCT woken_by::text, ',' ORDER BY woken_by::text) FROM jobs WHERE woken_at IS NOT NULL";
-    assert!(!store.unstamp_ended().await.unwrap(), "all live");
+    assert!(!store.unstamp_ended().await.unwrap(), "all replicas are live");
     bench.database.rows(&format!("UPDATE replicas SET ended_at = now() WHERE id = {}", ended.0)).await;
     store.unstamp_ended().await.unwrap();
     assert_eq!(bench.database.one(stamped).await, format!("{},{}", bench.replica.0, other.0));
     store.unstamp(bench.replica, Duration::from_hours(25)).await.unwrap();
-    assert_eq!(bench.database.one(stamped).await, format!("{},{}", bench.replica.0, other.0), "they are younger");
+    assert_eq!(bench.database.one(stamped).await, format!("{},{}", bench.replica.0, other.0), "the stamps are younger");
     store.unstamp(bench.replica, Duration::from_hours(23)).await.unwrap();
     assert_eq!(bench.database.one(stamped).await, other.0.to_string());
 }
@@ -92,8 +92,8 @@ async fn a_backlog_is_counted_page_by_page_up_to_its_limit() {
     due(&bench, "'b'", 1).await;
     let store = bench.writer.store();
     assert_eq!(store.backlog(100_000).await.unwrap().jobs, 4501);
-    assert_eq!(store.backlog(1500).await.unwrap().jobs, 2000, "a page more or less");
+    assert_eq!(store.backlog(1500).await.unwrap().jobs, 2000, "the count stops at the page that exceeds the limit");
     let mut circle = Circle::default();
     take(store, 501, bench.replica, &mut circle).await;
-    assert_eq!(store.backlog(100_000).await.unwrap().jobs, 4501 - 252, "half of what was wanted of one, and all of the other");
+    assert_eq!(store.backlog(100_000).await.unwrap().jobs, 4501 - 252, "251 rows of one organization and 1 of the other");
 }

@@ -11,7 +11,7 @@ const SOON: Duration = Duration::from_secs(60);
 const JOBS: usize = 12;
 
 #[tokio::test]
-async fn follow_ups_that_finish_together_succeed_their_parent_once() {
+async fn a_parent_succeeds_once_when_its_follow_ups_finish_together() {
     let world = TestWorld::acme().await;
     let listener = Listener::new(&world).await;
     listener.queue("finished", Some("job.succeeded")).await;
@@ -21,7 +21,7 @@ async fn follow_ups_that_finish_together_succeed_their_parent_once() {
         let to = if number % 2 == 0 { acme::ANN } else { acme::BOB };
         let event = world.assign(acme::LONE_ITEM, Some(to)).await;
         world.publish_job(&acme::job(key, &event)).await;
-        // One after the other, or a job would see the work item as a later one finds it, and have nothing to tell.
+        // One after the other: concurrent jobs could read a later revision of the work item and find no change to send.
         let row = world.wait_job_state(key, JobState::Succeeded, SOON).await;
         assert_eq!((row.open_children, world.job_view(row.id).await.children.len()), (0, 3));
     }
@@ -33,7 +33,7 @@ async fn follow_ups_that_finish_together_succeed_their_parent_once() {
     announced.sort();
     let mut expected = keys;
     expected.sort();
-    assert_eq!(announced, expected, "each parent is announced once, and no follow-up is");
+    assert_eq!(announced, expected, "each parent is announced once, and no follow-up");
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! The epoch: who acts on a job takes it out of its owner's hands.
+//! The epoch as a fencing token: an operator's action on a job fences its owner.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::support::{Checks, TestWorld, WorkerOptions, wait_for};
 const SOON: Duration = Duration::from_secs(30);
 
 #[tokio::test]
-async fn an_operator_s_cancel_on_a_running_job_fences_its_worker() {
+async fn cancelling_a_running_job_fences_its_worker() {
     let world = TestWorld::acme().await;
     let worker = world.worker(&WorkerOptions::default());
     world.publish_held_up("one", FaultRule::new(FaultKind::Slow).millis(1500)).await;
@@ -20,15 +20,15 @@ async fn an_operator_s_cancel_on_a_running_job_fences_its_worker() {
     let actor = Actor { who: "olga".to_owned(), role: "operator".to_owned(), reason: Some("by mistake".to_owned()) };
     let answer = world.store().cancel(&Target::Id(row.id), &actor).await.unwrap();
     assert_eq!(answer, ActionResult::Done { job: row.id, before: JobState::Running, now: JobState::Cancelled });
-    wait_for("the worker to notice", SOON, async || {
+    wait_for("the worker to be fenced", SOON, async || {
         let metrics = worker.metrics().await;
-        if metrics.contains("dispatch_fenced_total 1") { Ok(()) } else { Err("it has not") }
+        if metrics.contains("dispatch_fenced_total 1") { Ok(()) } else { Err("it has not been fenced") }
     })
     .await;
     let view = world.job_view(row.id).await;
     assert_eq!((view.row.state, view.row.epoch), (JobState::Cancelled, 2));
     let stages: Vec<&str> = view.checkpoints.iter().map(|one| one.stage.as_str()).collect();
-    assert_eq!(stages, ["check_account", "fetch_states"], "the stage that ran on has stored nothing");
+    assert_eq!(stages, ["check_account", "fetch_states"], "the running stage has stored nothing");
     let audited = "SELECT who || ' ' || action || ' ' || reason FROM audit_log";
     assert_eq!(world.database.one(audited).await, "olga cancel by mistake");
     Checks::default().hold(&world).await;

@@ -1,4 +1,4 @@
-//! The straight line, from a producer's message to what people see.
+//! The complete pipeline, from a producer's message to the delivered messages.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::support::{Checks, TestWorld, WorkerOptions, acme};
 const SOON: Duration = Duration::from_secs(30);
 
 #[tokio::test]
-async fn an_assignment_in_azure_devops_reaches_the_group_its_other_work_item_and_people() {
+async fn an_assignment_in_azure_devops_reaches_the_group_its_other_work_item_and_the_destinations() {
     let world = TestWorld::acme().await;
     let worker = world.worker(&WorkerOptions::default());
     worker.ready().await;

@@ -1,4 +1,4 @@
-//! A retry is a row with a later `due_at`.
+//! Retries: a retry is a row with a later `due_at`.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ const SOON: Duration = Duration::from_secs(30);
 const ASKED: Duration = Duration::from_secs(3);
 
 #[tokio::test]
-async fn a_provider_that_asks_for_patience_is_called_again_exactly_then() {
+async fn a_call_is_retried_exactly_after_the_provider_s_retry_after() {
     let world = TestWorld::acme().await;
     let _worker = world.worker(&WorkerOptions::default());
     let patience = FaultRule { retry_after: Some(ASKED.as_secs()), ..FaultRule::new(FaultKind::RateLimit) };
@@ -20,13 +20,13 @@ async fn a_provider_that_asks_for_patience_is_called_again_exactly_then() {
     world.publish_job(&acme::job("one", &event)).await;
     let waiting = wait_for("the second attempt to be due", SOON, async || {
         let row = world.job_by_key("one").await.ok_or("no row")?;
-        if row.attempt == 2 { Ok(row) } else { Err("it is at its first attempt") }
+        if row.attempt == 2 { Ok(row) } else { Err("the first attempt is not over") }
     })
     .await;
     assert_eq!((waiting.state, waiting.stage.as_str(), waiting.owner), (JobState::Ready, "retrieve_user", None));
     let view = world.job_view(waiting.id).await;
     let asked = waiting.due_at - view.attempts[0].at;
-    assert_eq!(asked.whole_milliseconds(), i128::try_from(ASKED.as_millis()).unwrap(), "no jitter on what was asked for");
+    assert_eq!(asked.whole_milliseconds(), i128::try_from(ASKED.as_millis()).unwrap(), "a Retry-After has no jitter");
 
     world.wait_job_state("one", JobState::Succeeded, SOON).await;
     let calls: Vec<_> = world.witness().into_iter().filter(|entry| entry.path.contains(acme::PROFILE)).collect();
@@ -38,7 +38,7 @@ async fn a_provider_that_asks_for_patience_is_called_again_exactly_then() {
 }
 
 #[tokio::test]
-async fn a_call_whose_answer_is_lost_happens_once_where_it_is_keyed_and_is_recorded_where_it_is_blind() {
+async fn a_call_with_a_lost_answer_takes_effect_once_if_keyed_and_is_recorded_as_unknown_otherwise() {
     let world = TestWorld::acme().await;
     let _worker = world.worker(&WorkerOptions::default());
     let simulator = &world.simulator().await.client;
@@ -56,7 +56,7 @@ async fn a_call_whose_answer_is_lost_happens_once_where_it_is_keyed_and_is_recor
     Checks { attempts: LOST }.hold(&world).await;
 }
 
-/// What a lost answer is called, at each stage that had one.
+/// The error codes of a lost answer at each stage that had one.
 const LOST: &[(&str, &str)] = &[
     ("patch_work_item", "azure_devops.connection_lost"),
     ("deliver_message", "discord.connection_lost"),

@@ -1,4 +1,4 @@
-//! Whose job it is when a worker goes: killed, its jobs are taken over; told to stop, it gives them up by itself.
+//! Jobs of a worker that ends: they are taken over if it is killed, and released if it drains.
 
 use std::time::{Duration, Instant};
 
@@ -8,10 +8,10 @@ use dispatch_worker::job::JobState;
 use crate::support::{Checks, TestWorld, WorkerOptions, wait_for};
 
 const SOON: Duration = Duration::from_secs(30);
-/// What the design promises.
+/// The guaranteed time of a takeover.
 const TAKEN_OVER_WITHIN: Duration = Duration::from_secs(5);
 #[tokio::test]
-async fn a_job_whose_worker_is_killed_in_mid_stage_is_taken_over_within_five_seconds() {
+async fn a_job_whose_worker_is_killed_mid_stage_is_taken_over_within_five_seconds() {
     let world = TestWorld::acme().await;
     let first = world.worker(&WorkerOptions::default());
     world.publish_held_up("one", FaultRule::new(FaultKind::Hang)).await;
@@ -21,19 +21,19 @@ async fn a_job_whose_worker_is_killed_in_mid_stage_is_taken_over_within_five_sec
     let killed = Instant::now();
     wait_for("another owner", SOON, async || {
         let job = world.job_by_key("one").await.ok_or("no row")?;
-        if job.epoch > 1 && job.state != JobState::Ready { Ok(()) } else { Err("it is nobody's or the dead worker's") }
+        if job.epoch > 1 && job.state != JobState::Ready { Ok(()) } else { Err("it has no owner or the dead one") }
     })
     .await;
     let took = killed.elapsed();
     assert!(took < TAKEN_OVER_WITHIN, "the takeover took {took:?}");
     let job = world.wait_job_state("one", JobState::Succeeded, SOON).await;
     let stages = format!("SELECT stage FROM checkpoints WHERE job_id = '{}' AND epoch = 1 ORDER BY finished_at", job.id);
-    assert_eq!(world.database.rows(&stages).await.concat(), ["check_account", "fetch_states"], "these are not run again");
+    assert_eq!(world.database.rows(&stages).await.concat(), ["check_account", "fetch_states"], "these stages are not run again");
     Checks::default().hold(&world).await;
 }
 
 #[tokio::test]
-async fn a_worker_that_is_told_to_stop_finishes_its_stage_and_gives_the_job_up_with_a_wake_up() {
+async fn a_draining_worker_finishes_its_stage_and_releases_the_job_with_a_wake_up() {
     let world = TestWorld::acme().await;
     let mut first = world.worker(&WorkerOptions::default());
     world.publish_held_up("one", FaultRule::new(FaultKind::Slow).millis(1500)).await;
@@ -42,8 +42,8 @@ async fn a_worker_that_is_told_to_stop_finishes_its_stage_and_gives_the_job_up_w
     assert_eq!(status.code(), Some(0), "{status}");
     let job = world.job_by_key("one").await.unwrap();
     assert_eq!((job.state, job.stage.as_str(), job.owner, job.attempt), (JobState::Ready, "get_accounts", None, 1));
-    assert!(job.woken_at.is_some(), "a wake-up waits for it");
-    wait_for("the wake-up, and no intake message again", SOON, async || {
+    assert!(job.woken_at.is_some(), "a wake-up is published");
+    wait_for("the wake-up to be the only message", SOON, async || {
         let depth = world.queue_depth("dispatch.wake").await;
         if (depth.ready, depth.unacked) == (1, 0) { Ok(()) } else { Err(format!("{depth:?}")) }
     })
@@ -52,6 +52,6 @@ async fn a_worker_that_is_told_to_stop_finishes_its_stage_and_gives_the_job_up_w
 
     let _second = world.worker(&WorkerOptions::default());
     world.wait_job_state("one", JobState::Succeeded, SOON).await;
-    assert_eq!(world.database.one("SELECT sum(crash_count) FROM jobs").await, "0", "a drain is no crash");
+    assert_eq!(world.database.one("SELECT sum(crash_count) FROM jobs").await, "0", "a drain is not a crash");
     Checks::default().hold(&world).await;
 }

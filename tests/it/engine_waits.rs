@@ -1,4 +1,4 @@
-//! A job that cannot go on waits, without using attempts, and goes on when the cause is gone.
+//! A job that cannot continue waits without using attempts, and continues when the cause is gone.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::support::{Checks, TestWorld, WorkerOptions, acme};
 const SOON: Duration = Duration::from_secs(30);
 
 #[tokio::test]
-async fn a_job_that_waits_for_reauthentication_goes_on_when_new_tokens_are_imported() {
+async fn a_job_that_waits_for_reauthentication_continues_when_new_tokens_are_imported() {
     let world = TestWorld::acme().await;
     let _worker = world.worker(&WorkerOptions::default());
     let simulator = world.simulator().await;
@@ -22,7 +22,7 @@ async fn a_job_that_waits_for_reauthentication_goes_on_when_new_tokens_are_impor
     assert_eq!((row.wait_reason.as_deref(), row.stage.as_str(), row.attempt), (Some("reauthentication"), "retrieve_user", 1));
     let identity = world.database.one("SELECT id FROM identities WHERE name = 'bot'").await;
     assert_eq!(row.wait_key, Some(format!("identity:{identity}")));
-    assert!(row.error_hint.is_some_and(|hint| !hint.is_empty()), "a person reads what to do");
+    assert!(row.error_hint.is_some_and(|hint| !hint.is_empty()), "the row has a hint for a person");
 
     let fresh = "canary-access-token-2";
     let known = TokenChange { token: fresh.to_owned(), user: Some(acme::BOT.to_owned()), ..TokenChange::default() };
@@ -31,6 +31,6 @@ async fn a_job_that_waits_for_reauthentication_goes_on_when_new_tokens_are_impor
     document.organizations[0].identities[0].access_token = Some(fresh.to_owned());
     world.import(&document).await;
     let row = world.wait_job_state("one", JobState::Succeeded, SOON).await;
-    assert_eq!(row.error_code, None, "what is over is not shown");
+    assert_eq!(row.error_code, None, "the error is cleared");
     Checks { attempts: &[("retrieve_user", "reauthentication")] }.hold(&world).await;
 }

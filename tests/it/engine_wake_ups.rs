@@ -1,4 +1,4 @@
-//! A message is a wake-up and the row is the job: doubled, lost or for no row, it costs time and never work.
+//! Wake-ups: the row is the job, so a wake-up that is duplicated, lost or without a row never loses or repeats work.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ pub(crate) async fn wake(world: &TestWorld, pipeline: &str, job: JobId) {
     world.publish_raw(&Outgoing { exchange: WAKE, routing_key, ..intake(json!({"job_id": job}).to_string()) }).await;
 }
 
-/// A job that is for later, so that nobody claims it before it is woken.
+/// Publishes a job with a later `not_before`, so that no worker claims it before it is woken.
 pub(crate) async fn later(world: &TestWorld, key: &str) -> JobId {
     let event = world.assign(acme::WORK_ITEM, Some(acme::ANN)).await;
     let mut job = acme::job(key, &event);
@@ -26,12 +26,12 @@ pub(crate) async fn later(world: &TestWorld, key: &str) -> JobId {
     job["not_before"] = json!(not_before.format(&Rfc3339).expect("a date of this century"));
     world.publish_job(&job).await;
     let row = world.wait_job_state(key, JobState::Ready, SOON).await;
-    assert_eq!((row.epoch, row.woken_at), (0, None), "it is only a row yet");
+    assert_eq!((row.epoch, row.woken_at), (0, None), "the job has not been claimed or woken");
     row.id
 }
 
 #[tokio::test]
-async fn doubled_messages_and_wake_ups_run_every_stage_once() {
+async fn duplicate_messages_and_wake_ups_run_every_stage_once() {
     let world = TestWorld::acme().await;
     let _workers = [world.worker(&WorkerOptions::default()), world.worker(&WorkerOptions::default())];
     let event = world.assign(acme::WORK_ITEM, Some(acme::ANN)).await;
@@ -52,11 +52,11 @@ async fn doubled_messages_and_wake_ups_run_every_stage_once() {
 }
 
 #[tokio::test]
-async fn wake_ups_that_come_at_the_same_moment_claim_a_job_once() {
+async fn simultaneous_wake_ups_claim_a_job_once() {
     let world = TestWorld::acme().await;
     let _workers = [world.worker(&WorkerOptions::default()), world.worker(&WorkerOptions::default())];
     let job = later(&world, "one").await;
-    // Stamped as woken, so that the waker leaves it to these.
+    // Stamped as woken, so that the waker does not publish another wake-up.
     world.database.rows("UPDATE jobs SET due_at = now(), woken_at = now()").await;
     for _ in 0..10 {
         wake(&world, "dispatch", job).await;
@@ -71,21 +71,21 @@ async fn a_lost_wake_up_is_published_again() {
     let world = TestWorld::acme().await;
     let _worker = world.worker(&WorkerOptions::default());
     later(&world, "one").await;
-    // As a worker leaves it that has published the wake-up; the broker has lost it.
+    // The state after a worker has published the wake-up and the broker has lost it.
     world.database.rows("UPDATE jobs SET due_at = now(), woken_at = now()").await;
     world.wait_job_state("one", JobState::Succeeded, SOON).await;
     Checks::default().hold(&world).await;
 }
 
 #[tokio::test]
-async fn a_wake_up_for_no_row_is_acked_and_counted() {
+async fn a_wake_up_without_a_row_is_acked_and_counted() {
     let world = TestWorld::acme().await;
     let worker = world.worker(&WorkerOptions::default());
     worker.ready().await;
     for pipeline in ["dispatch", "assignee_sync", "messaging"] {
         wake(&world, pipeline, JobId::fresh()).await;
     }
-    wait_for("the count of them", SOON, async || {
+    wait_for("the wake-ups to be counted", SOON, async || {
         let metrics = worker.metrics().await;
         if metrics.contains("dispatch_wakeups_without_row_total 3") { Ok(()) } else { Err(metrics) }
     })

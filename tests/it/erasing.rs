@@ -1,5 +1,5 @@
-//! A person or an organization erased: nothing that names them is left in any column of any table, but the pseudonym, and nobody else
-//! is harmed.
+//! Erasure of a person or an organization: only the pseudonym is left in the columns of all tables, and the data of others is
+//! unchanged.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::support::{TestDatabase, TestWorld, WorkerOptions, acme, intake, wait_
 
 const SOON: Duration = Duration::from_secs(30);
 
-/// Every row of every table as text, as in a dump, each behind its table's name.
+/// Returns every row of every table as text, with the table's name in front.
 async fn dump(database: &TestDatabase) -> Vec<String> {
     let tables = "SELECT c.oid::regclass FROM pg_class c WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r'
         AND c.relname <> 'refinery_schema_history' ORDER BY 1";
@@ -24,7 +24,7 @@ async fn dump(database: &TestDatabase) -> Vec<String> {
     rows
 }
 
-/// Rows that have one of these texts, in any case.
+/// Returns the rows that contain one of these texts, ignoring case.
 fn naming<'d>(dump: &'d [String], texts: &[String]) -> Vec<&'d String> {
     dump.iter().filter(|row| texts.iter().any(|text| row.to_lowercase().contains(&text.to_lowercase()))).collect()
 }
@@ -33,7 +33,7 @@ fn texts(texts: &[&str]) -> Vec<String> {
     texts.iter().map(|text| (*text).to_owned()).collect()
 }
 
-/// A job whose event says that Ann has the work item now.
+/// Publishes a job whose event assigns the work item to Ann, and waits until it succeeds.
 async fn assigned(world: &TestWorld, key: &str, item: i64) {
     let event = world.assign(item, Some(acme::ANN)).await;
     world.publish_job(&acme::job(key, &event)).await;
@@ -48,7 +48,7 @@ async fn letters(world: &TestWorld, expected: usize) {
     .await;
 }
 
-/// What a week leaves behind: jobs with their history, dead letters of this one and of others, holds, actions of operators.
+/// Produces typical data: jobs with their history, dead letters of this organization and of others, holds, actions of operators.
 async fn a_week(world: &TestWorld) {
     let worker = world.worker(&WorkerOptions::default());
     assigned(world, "canaries-1", acme::WORK_ITEM).await;
@@ -89,7 +89,7 @@ async fn a_week(world: &TestWorld) {
 }
 
 #[tokio::test]
-async fn nothing_of_an_organization_is_left_in_any_column_and_others_keep_everything() {
+async fn an_erased_organization_is_left_in_no_column_and_others_keep_everything() {
     let world = TestWorld::acme().await;
     let database = &world.database;
     a_week(&world).await;
@@ -139,7 +139,7 @@ async fn nothing_of_an_organization_is_left_in_any_column_and_others_keep_everyt
     assert!(naming(&after, &texts(&[pseudonym])).len() > 3, "{after:#?}");
     assert!(
         after.iter().any(|row| row.starts_with("audit_log:") && row.contains("destination")),
-        "that it was done stays: {after:#?}"
+        "the audit row of the action is kept: {after:#?}"
     );
 
     let others = [
@@ -157,7 +157,7 @@ async fn nothing_of_an_organization_is_left_in_any_column_and_others_keep_everyt
 }
 
 #[tokio::test]
-async fn nothing_names_an_erased_person_and_others_are_named_as_before() {
+async fn no_column_names_an_erased_person_and_others_are_named_as_before() {
     let world = TestWorld::acme().await;
     let database = &world.database;
     a_week(&world).await;
@@ -169,7 +169,7 @@ async fn nothing_names_an_erased_person_and_others_are_named_as_before() {
     let bob = naming(&before, &texts(&[acme::BOB])).len();
     assert!(naming(&before, &names).len() > 15, "{before:#?}");
 
-    // A job that is not done names her.
+    // An open job names her.
     let waits =
         "UPDATE jobs SET state = 'parked', finished_at = NULL WHERE dedupe_key = 'canaries-1' AND parent_id IS NULL RETURNING id";
     let live = database.one(waits).await;
@@ -189,15 +189,15 @@ async fn nothing_names_an_erased_person_and_others_are_named_as_before() {
     assert_eq!(database.one("SELECT count(*) FROM users").await, "1");
     assert_eq!(database.one("SELECT count(*) FROM group_assignees WHERE user_id IS NOT NULL").await, "0");
     let history = database.rows("SELECT DISTINCT after FROM group_history WHERE field = 'assignee' AND after IS NOT NULL").await;
-    assert_eq!(history, [[pseudonym]], "somebody had it");
+    assert_eq!(history, [[pseudonym]], "the history keeps a pseudonymous assignee");
     assert_eq!(database.one("SELECT config ->> 'to' FROM destinations WHERE name = 'mail'").await, "[\"bob@acme.example\"]");
     let who = database.rows("SELECT DISTINCT who FROM audit_log WHERE action = 'tracker.import'").await;
     assert_eq!(who, [[pseudonym]]);
-    assert_eq!(database.one("SELECT count(*) FROM dead_letters").await, "2", "of three, one named her");
+    assert_eq!(database.one("SELECT count(*) FROM dead_letters").await, "2", "one of three named her");
 }
 
 #[tokio::test]
-async fn an_erasure_that_was_killed_goes_on_when_repeated() {
+async fn a_killed_erasure_completes_when_repeated() {
     let world = TestWorld::acme().await;
     let worker = world.worker(&WorkerOptions::default());
     assigned(&world, "canaries-1", acme::WORK_ITEM).await;
@@ -207,7 +207,7 @@ async fn an_erasure_that_was_killed_goes_on_when_repeated() {
     let held = other.transaction().await.unwrap();
     held.execute("SELECT 1 FROM organizations WHERE slug = 'acme' FOR UPDATE", &[]).await.unwrap();
     let mut erasure = world.dispatch(&["erase", "organization", "acme", "--yes"]).start();
-    wait_for("its last statement", SOON, async || {
+    wait_for("the last statement of the erasure", SOON, async || {
         let blocked = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
         if world.database.one(blocked).await == "1" { Ok(()) } else { Err("not there yet") }
     })
@@ -224,7 +224,7 @@ async fn an_erasure_that_was_killed_goes_on_when_repeated() {
 }
 
 #[tokio::test]
-async fn the_audit_log_takes_no_other_change() {
+async fn the_audit_log_refuses_every_other_change() {
     let world = TestWorld::new().await;
     world.database.rows("INSERT INTO audit_log (who, role, action, reason) VALUES ('ann', 'operator', 'cancel', 'by ann')").await;
     let client = world.pool().get().await.unwrap();
@@ -240,9 +240,9 @@ async fn the_audit_log_takes_no_other_change() {
         client.batch_execute("RESET dispatch.erasing").await.unwrap();
     }
     let rights = "SELECT has_function_privilege('public', p.oid, 'EXECUTE') FROM pg_proc p WHERE proname = 'erase_from_audit'";
-    assert_eq!(world.database.one(rights).await, "f", "nobody but the owner may call it");
+    assert_eq!(world.database.one(rights).await, "f", "only the owner may call it");
     client.batch_execute("SELECT erase_from_audit(0, 10, 'ann', 'erased-0123abcd', NULL, NULL, '{}')").await.unwrap();
     let rows = world.database.rows("SELECT who, role, action, reason FROM audit_log ORDER BY id").await;
     assert_eq!(rows[0], ["erased-0123abcd", "operator", "cancel", "by erased-0123abcd"]);
-    assert_eq!(rows[1][2], "audit.erase", "it says what it did");
+    assert_eq!(rows[1][2], "audit.erase", "the erasure is audited");
 }

@@ -1,4 +1,4 @@
-//! Nobody writes lines into a worker's log, or drives an operator's terminal, with what is in messages and answers.
+//! Text in messages and answers can neither forge lines in a worker's log nor control an operator's terminal.
 
 use std::time::Duration;
 
@@ -12,25 +12,25 @@ use time::format_description::well_known::Rfc3339;
 use crate::support::{TestWorld, WorkerOptions, acme, wait_for};
 
 const SOON: Duration = Duration::from_secs(30);
-/// A line as the worker would write it, of a day before there was one.
+/// A line in the worker's format, from a time before the project existed.
 const FORGED: &str = "2001-01-01T00:00:00.000000Z ERROR dispatch_worker::worker: forged";
 
-/// What begins with a word, goes on in a line of its own, and rewrites the screen.
+/// Returns a text that begins with a word, continues with a forged line, and contains terminal control sequences.
 fn hostile(word: &str) -> String {
     format!("{word}\r\n{FORGED}\u{1b}[2J\u{9b}2J\u{85}{FORGED}\u{2028}\u{202e}")
 }
 
 #[tokio::test]
-async fn what_is_in_messages_and_answers_writes_no_line_of_the_log() {
+async fn text_in_messages_and_answers_cannot_forge_log_lines() {
     let world = TestWorld::acme().await;
-    // A field that is not known becomes part of why the message is refused, an answer part of why its job is parked.
+    // The name of an unknown field becomes part of the refusal, the answer part of the parked job's error.
     let mut unknown = acme::job("unknown field", &json!({}));
     unknown[hostile("field")] = json!(1);
     let mut nowhere = acme::job("nowhere", &json!({}));
-    // At most 64 characters.
+    // The limit is 64 characters.
     nowhere["organization"] = json!("organization\r\n2001-01-01T00:00:00Z INFO forged\u{1b}[2J\u{85}\u{202e}");
     let refusing = FaultRule::answering(403, hostile("answer")).path_contains(acme::PROFILE);
-    world.simulator().await.client.fault(&refusing).await.expect("the simulator takes the fault");
+    world.simulator().await.client.fault(&refusing).await.expect("the simulator accepts the fault");
     let event = world.assign(acme::LONE_ITEM, Some(acme::ANN)).await;
     let parked = hostile("key");
     let header = hostile("header");
@@ -40,7 +40,7 @@ async fn what_is_in_messages_and_answers_writes_no_line_of_the_log() {
     let worker = world.worker(&WorkerOptions::default());
     world.wait_job_state(&parked, JobState::Parked, SOON).await;
     world.wait_quiet(SOON).await;
-    wait_for("what the worker says of a dead letter and of a parked job", SOON, async || {
+    wait_for("the log lines of the dead letter and of the parked job", SOON, async || {
         let log = worker.log();
         let is_said = ["became a dead letter", "a person must look"].iter().all(|part| log.contains(part));
         if is_said { Ok(()) } else { Err(log) }
@@ -57,7 +57,7 @@ async fn what_is_in_messages_and_answers_writes_no_line_of_the_log() {
 }
 
 #[tokio::test]
-async fn what_is_in_messages_does_not_drive_an_operator_s_terminal() {
+async fn text_in_messages_cannot_control_an_operator_s_terminal() {
     let world = TestWorld::acme().await;
     let mut unknown = acme::job(&hostile("key"), &json!({}));
     unknown[hostile("field")] = json!(1);
@@ -77,6 +77,6 @@ async fn what_is_in_messages_does_not_drive_an_operator_s_terminal() {
         assert!(said.stdout.lines().all(|line| !line.starts_with("2001")), "{}", said.stdout);
         let answer = world.dispatch(&[arguments, &["--json"]].concat()).said().await.stdout;
         assert!(!answer.contains(|character| character != '\n' && acts(character)), "{answer:?}");
-        assert!(answer.contains("\\u009b"), "what it says is not changed: {answer}");
+        assert!(answer.contains("\\u009b"), "JSON keeps the text: {answer}");
     }
 }

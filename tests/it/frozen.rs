@@ -1,4 +1,4 @@
-//! A replica that is frozen, and goes on when its work is another's.
+//! A replica that is frozen and resumes after another one has taken over its jobs.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::support::{Checks, TestWorld, WorkerOptions, acme, wait_for};
 const SOON: Duration = Duration::from_secs(60);
 
 #[tokio::test]
-async fn its_job_is_done_by_another_and_it_touches_nothing_when_it_thaws() {
+async fn the_job_of_a_frozen_replica_is_completed_by_another_and_unchanged_when_it_thaws() {
     let world = TestWorld::acme().await;
     let frozen = world.worker(&WorkerOptions::default());
     world.publish_held_up("one", FaultRule::new(FaultKind::Slow).millis(1500)).await;
@@ -19,10 +19,10 @@ async fn its_job_is_done_by_another_and_it_touches_nothing_when_it_thaws() {
     let other = world.worker(&WorkerOptions::default());
     let job = world.wait_job_state("one", JobState::Succeeded, SOON).await;
     assert!(job.epoch > 1 && job.crash_count == 0, "{job:?}");
-    assert!(other.metrics().await.contains("dispatch_takeovers_total 1"), "it was taken over");
+    assert!(other.metrics().await.contains("dispatch_takeovers_total 1"), "the job was taken over");
 
     frozen.signal(Signal::CONT);
-    wait_for("the one that was frozen to begin anew", SOON, async || {
+    wait_for("the thawed process to begin a new incarnation", SOON, async || {
         match world.database.one("SELECT count(*) FROM replicas").await.as_str() {
             "3" => Ok(()),
             some => Err(format!("{some} incarnations")),
@@ -37,6 +37,6 @@ async fn its_job_is_done_by_another_and_it_touches_nothing_when_it_thaws() {
     world.wait_quiet(SOON).await;
     let after_it = "SELECT min(c.epoch) FROM checkpoints c JOIN jobs j ON j.id = c.job_id
         WHERE j.dedupe_key = 'one' AND c.stage NOT IN ('check_account', 'fetch_states')";
-    assert_ne!(world.database.one(after_it).await, "1", "what came after the freeze is the other's");
+    assert_ne!(world.database.one(after_it).await, "1", "all stages after the freeze ran on the other replica");
     Checks::default().hold(&world).await;
 }

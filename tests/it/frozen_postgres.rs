@@ -1,4 +1,4 @@
-//! A Postgres that stands still: its connections are left within 10 s, whoever waits on them, and nothing is lost by it.
+//! A frozen Postgres: every user of a connection drops it within 10 s, and nothing is lost.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,14 +13,14 @@ use crate::group_writer::{Bench, ours};
 use crate::support::{Checks, Proxy, TestDatabase, TestWorld, WorkerOptions, acme, wait_for};
 
 const SOON: Duration = Duration::from_secs(60);
-/// From the moment at which Postgres stands still.
+/// The time limit from the freeze of Postgres.
 const LEFT_WITHIN: Duration = Duration::from_secs(10);
 const JOBS: usize = 30;
 
 const WAITS: &str = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
 
 #[tokio::test]
-async fn a_worker_leaves_it_within_10_s_and_every_job_is_done_once_it_goes_on() {
+async fn a_worker_drops_its_connections_within_10_s_and_every_job_succeeds_once_postgres_resumes() {
     let world = TestWorld::with_own_servers().await;
     let worker = world.worker(&WorkerOptions { concurrency: Some(8), ..WorkerOptions::default() });
     let keys: Vec<String> = (0..JOBS).map(|number| format!("job-{number}")).collect();
@@ -33,24 +33,24 @@ async fn a_worker_leaves_it_within_10_s_and_every_job_is_done_once_it_goes_on() 
         publish(number).await;
     }
     world.wait_job_state(&keys[0], JobState::Succeeded, SOON).await;
-    // However quick the worker is, a statement is under way when Postgres stands still.
+    // The lock ensures that a statement is in flight when Postgres freezes.
     let mut client = world.pool().get().await.expect("a connection");
     let lock = client.transaction().await.expect("a transaction");
     lock.batch_execute("LOCK TABLE jobs IN SHARE ROW EXCLUSIVE MODE").await.expect("the lock");
     publish(JOBS - 1).await;
     wait_for("a statement of the worker to wait", SOON, async || match world.database.one(WAITS).await.as_str() {
-        "0" => Err("none does"),
+        "0" => Err("none waits"),
         _ => Ok(()),
     })
     .await;
     world.server_command(Command::FreezePostgres).await;
-    // What was under way has failed, and what begins does not hang on it.
-    wait_for("the worker to leave its connections", LEFT_WITHIN, async || {
+    // Statements in flight fail, and new ones do not hang.
+    wait_for("the worker to drop its connections", LEFT_WITHIN, async || {
         if worker.log().contains("owes an answer and has sent nothing for 9s") { Ok(()) } else { Err("it has not") }
     })
     .await;
     assert!(!worker.readiness().await.expect("its operations server answers").0);
-    wait_for("new connections to be given up too", LEFT_WITHIN, async || {
+    wait_for("new connections to time out", LEFT_WITHIN, async || {
         if worker.log().contains("no session within 3 s") { Ok(()) } else { Err("they are not") }
     })
     .await;
@@ -64,13 +64,13 @@ async fn a_worker_leaves_it_within_10_s_and_every_job_is_done_once_it_goes_on() 
 }
 
 #[tokio::test]
-async fn whoever_writes_or_reads_on_it_has_an_error_of_infrastructure_within_10_s() {
+async fn reads_and_writes_fail_with_an_infrastructure_error_within_10_s() {
     let database = TestDatabase::new().await;
-    // To whoever is connected, silence is what a server is that stands still.
+    // To a client, a silent connection looks the same as a frozen server.
     let proxy = Proxy::to(&database.url).await;
     let url = SecretString::from(proxy.url());
     let bench = Bench::by_way_of(&url, database).await;
-    let keyring = Keyring::parse(&Keyring::fresh_setting()).expect("a fresh keyring is right");
+    let keyring = Keyring::parse(&Keyring::fresh_setting()).expect("a fresh keyring is valid");
     let store = Store::new(store::pool(&url, 2).expect("a pool"), Arc::new(keyring));
     ours(bench.at_once(bench.writer.intake(&bench.job("before"))).await);
     let both = tokio::join!(store.check_writable(), store.check_writable());
@@ -85,7 +85,7 @@ async fn whoever_writes_or_reads_on_it_has_an_error_of_infrastructure_within_10_
         assert!(error.is_infrastructure(), "{error:?}");
     }
     assert!(begun.elapsed() < LEFT_WITHIN, "{:?}", begun.elapsed());
-    // The other connections of the pool are as old: nobody waits on them too.
+    // The pool's other connections are equally old and must not be waited for as well.
     let begun = Instant::now();
     assert!(store.check_writable().await.unwrap_err().is_infrastructure());
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());

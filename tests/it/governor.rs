@@ -1,4 +1,4 @@
-//! A destination that asks for patience, fails or hangs is left alone by every replica, and all others go on.
+//! The governor: every replica stops calling a destination that is rate-limited or fails, and calls to others continue.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use dispatch_worker::tracker::StatusChange;
 use crate::support::{Checks, TestWorld, WorkerOptions, acme, wait_for};
 
 const SOON: Duration = Duration::from_secs(60);
-/// Long enough for all jobs to meet the hold on a slow machine.
+/// The Retry-After; long enough for all jobs to meet the hold on a slow machine.
 const ASKED: Duration = Duration::from_secs(20);
 
-/// A registered destination of `acme`: a webhook, or a workflow of Teams.
+/// A registered destination of `acme`: a webhook or a Teams workflow.
 pub(crate) struct To {
     pub(crate) id: i64,
     pub(crate) path: String,
@@ -40,7 +40,7 @@ impl To {
     }
 }
 
-/// Makes `count` messages to each of these destinations due, the destinations in turn. Their keys begin with `batch`.
+/// Inserts `count` due messages for each of these destinations, alternating between them. Their keys begin with `batch`.
 pub(crate) async fn tell(world: &TestWorld, batch: &str, to: &[&To], count: usize) {
     let change = StatusChange {
         group_id: 1,
@@ -75,12 +75,12 @@ pub(crate) async fn wait_until(world: &TestWorld, batch: &str, state: &str, coun
     .await;
 }
 
-/// Waits until a query gives something; for as long as a hold takes to be known everywhere, for example.
+/// Waits until a query returns a row, for example until a hold is known on every replica.
 pub(crate) async fn wait_sql(world: &TestWorld, sql: &str) {
-    wait_for(sql, SOON, async || if world.database.rows(sql).await.is_empty() { Err("nothing yet") } else { Ok(()) }).await;
+    wait_for(sql, SOON, async || if world.database.rows(sql).await.is_empty() { Err("no row yet") } else { Ok(()) }).await;
 }
 
-/// Takes down which jobs are let go together after a hold.
+/// Records with a trigger which jobs are released together after a hold.
 async fn watch_steps(world: &TestWorld) {
     const SQL: &str = "
         CREATE TABLE let_go (job uuid, at timestamptz DEFAULT now());
@@ -96,7 +96,7 @@ async fn watch_steps(world: &TestWorld) {
 }
 
 #[tokio::test]
-async fn a_429_holds_its_destination_on_every_replica_and_its_jobs_go_on_a_few_at_a_time() {
+async fn a_429_holds_its_destination_on_every_replica_and_its_jobs_are_released_a_few_at_a_time() {
     const JOBS: usize = 30;
     let world = TestWorld::acme().await;
     watch_steps(&world).await;
@@ -108,18 +108,18 @@ async fn a_429_holds_its_destination_on_every_replica_and_its_jobs_go_on_a_few_a
     let patience = held.fault(FaultKind::RateLimit).times(1).retry_after(ASKED.as_secs());
     world.simulator().await.client.fault(&patience).await.unwrap();
     tell(&world, "first", &[&held], 1).await;
-    // Every replica looks twice a second, and has looked when these are over.
+    // Every replica polls holds twice a second, so all know the hold after three seconds.
     wait_sql(&world, "SELECT 1 FROM controls WHERE created_at < now() - interval '3 seconds'").await;
     tell(&world, "held", &[&held], JOBS).await;
     tell(&world, "other", &[&other], JOBS).await;
     wait_until(&world, "held", "waiting", JOBS).await;
     wait_until(&world, "other", "succeeded", JOBS).await;
-    let in_force = world.store().hold_of(&format!("hold:{}", held.scope())).await.unwrap().expect("it is held all the while");
+    let in_force = world.store().hold_of(&format!("hold:{}", held.scope())).await.unwrap().expect("the hold is in force");
     assert_eq!((in_force.kind.as_str(), in_force.waiting), ("hold", CappedCount::of(i64::try_from(JOBS).unwrap())));
     assert_eq!(in_force.reason, format!("acme's webhook (destination {}) answered 429", held.id));
     assert_eq!(world.database.one("SELECT count(DISTINCT replica) FROM attempts WHERE error_code = 'governor.held'").await, "2");
     let intents = format!("SELECT count(*) FROM effects WHERE target = 'destination:{}'", held.id);
-    assert_eq!(world.database.one(&intents).await, "1", "who waits has stored no intent");
+    assert_eq!(world.database.one(&intents).await, "1", "waiting jobs have stored no intent");
 
     for batch in [("first", 1), ("held", JOBS)] {
         wait_until(&world, batch.0, "succeeded", batch.1).await;
@@ -128,10 +128,10 @@ async fn a_429_holds_its_destination_on_every_replica_and_its_jobs_go_on_a_few_a
     let (refused, answered) = requests.split_first().expect("requests");
     assert_eq!((refused.status, answered.len()), (Some(429), JOBS + 1));
     let early: Vec<&Entry> = answered.iter().filter(|entry| entry.at - refused.at < ASKED).collect();
-    assert!(early.is_empty(), "called while it was held: {early:?}");
+    assert!(early.is_empty(), "called during the hold: {early:?}");
     let steps = world.database.rows("SELECT count(*) FROM let_go GROUP BY at ORDER BY at").await.concat();
     let steps: Vec<usize> = steps.iter().map(|step| step.parse().unwrap()).collect();
-    // A job that finds every seat taken is held again, and let go again.
+    // A job that finds no free permit is held and released again.
     let let_go = world.database.one("SELECT count(DISTINCT job) FROM let_go").await;
     assert_eq!((steps[0], let_go), (4, JOBS.to_string()), "{steps:?}");
     assert!(steps.windows(2).all(|two| two[1] <= 4.max(2 * two[0])), "more than a few at a time: {steps:?}");
@@ -141,7 +141,7 @@ async fn a_429_holds_its_destination_on_every_replica_and_its_jobs_go_on_a_few_a
     Checks { attempts: &[("deliver_message", "webhook.rate_limited")] }.hold(&world).await;
 }
 
-/// Runs `dispatch holds …` for the destination, and gives what it says.
+/// Runs `dispatch holds …` and returns its output.
 async fn holds(world: &TestWorld, arguments: &[&str]) -> String {
     let said = world.dispatch(&[&["holds"], arguments].concat()).said().await;
     assert_eq!(said.code, Some(0), "{said:?}");
@@ -149,7 +149,7 @@ async fn holds(world: &TestWorld, arguments: &[&str]) -> String {
 }
 
 #[tokio::test]
-async fn a_person_holds_a_destination_and_lets_its_jobs_go_before_the_time() {
+async fn an_operator_holds_a_destination_and_releases_its_jobs_early() {
     const JOBS: usize = 6;
     let world = TestWorld::acme().await;
     let to = To::named(&world, acme::KEYED).await;
@@ -172,7 +172,7 @@ async fn a_person_holds_a_destination_and_lets_its_jobs_go_before_the_time() {
 }
 
 #[tokio::test]
-async fn a_destination_that_keeps_failing_is_left_alone_and_one_call_finds_out_that_it_is_well() {
+async fn a_failing_destination_opens_its_circuit_and_one_successful_call_closes_it() {
     const JOBS: usize = 8;
     let world = TestWorld::acme().await;
     let worker = world.worker(&WorkerOptions::default());
@@ -189,13 +189,13 @@ async fn a_destination_that_keeps_failing_is_left_alone_and_one_call_finds_out_t
     wait_until(&world, "ill", "succeeded", JOBS).await;
     let metrics = worker.metrics().await;
     assert!(metrics.contains("dispatch_open_circuits{provider=\"webhook\"} 0"), "{metrics}");
-    let gap = to.requests(&world).windows(2).map(|two| two[1].at - two[0].at).max().expect("it was called again and again");
-    assert!(gap >= Duration::from_secs(4), "it was left alone for {gap}");
+    let gap = to.requests(&world).windows(2).map(|two| two[1].at - two[0].at).max().expect("several calls");
+    assert!(gap >= Duration::from_secs(4), "the longest pause was {gap}");
     Checks { attempts: &[("deliver_message", "webhook.server_error")] }.hold(&world).await;
 }
 
 #[tokio::test]
-async fn a_shorter_hold_takes_neither_the_reason_nor_the_name_of_a_longer_one() {
+async fn a_shorter_hold_replaces_neither_the_reason_nor_the_author_of_a_longer_one() {
     let world = TestWorld::new().await;
     let store = world.store();
     let place = async |who: &str, seconds: u64| {

@@ -1,4 +1,4 @@
-//! A destination, or a whole provider, that hangs leaves the others at speed.
+//! Isolation of hanging destinations and providers: the others keep their throughput.
 
 use std::collections::BTreeMap;
 
@@ -10,11 +10,11 @@ use time::OffsetDateTime;
 use crate::governor::{To, tell, wait_sql, wait_until};
 use crate::support::{TestWorld, WorkerOptions, acme};
 
-/// Messages to each destination in a round.
+/// The number of messages to each destination per round.
 const EACH: usize = 100;
 const ROUNDS: usize = 3;
 
-/// More webhook receivers and workflows of Teams, in the simulator and in the tracker.
+/// Registers webhook receivers and Teams workflows in the simulator and in the tracker.
 async fn register(world: &TestWorld, webhooks: &[&str], teams: &[&str]) -> (Vec<To>, Vec<To>) {
     let simulator = world.simulator().await;
     let mut state: State = simulator.client.state().await.unwrap();
@@ -22,7 +22,7 @@ async fn register(world: &TestWorld, webhooks: &[&str], teams: &[&str]) -> (Vec<
     let mut document = acme::document(&simulator.url);
     let destinations = &mut document.organizations[0].destinations;
     let model = destinations.iter().find(|one| one.name == acme::BLIND).cloned().expect("a webhook");
-    // Seats, not this machine, decide how fast messages go out.
+    // The latency makes the permits, not this machine, limit the throughput.
     state.options.latency_millis = 100;
     for name in webhooks {
         state = state.webhook(name, &secret, WebhookMode::Blind);
@@ -51,7 +51,7 @@ async fn register(world: &TestWorld, webhooks: &[&str], teams: &[&str]) -> (Vec<
     registered
 }
 
-/// Messages a second of the others, from when all became due until the last of them was delivered.
+/// Returns the messages per second of the other destinations, from when all became due until the last one was delivered.
 async fn speed_of_others(world: &TestWorld, batch: &str, hang: &[To], others: &[To]) -> f64 {
     let all: Vec<&To> = others.iter().chain(hang).collect();
     tell(world, batch, &all, EACH).await;
@@ -65,13 +65,14 @@ async fn speed_of_others(world: &TestWorld, batch: &str, hang: &[To], others: &[
     f64::from(u16::try_from(count).unwrap()) / seconds
 }
 
-/// What share of their speed the others keep while some hang, the middle one of all rounds; and how many calls hung.
+/// Returns the share of their throughput that the others keep while some hang, as the median of all rounds, and the number of
+/// hanging calls.
 async fn kept_speed(world: &TestWorld, hang: &[To], others: &[To], fault: &FaultRule) -> (f64, usize) {
     speed_of_others(world, "warm", hang, others).await;
     let simulator = &world.simulator().await.client;
     let began = OffsetDateTime::now_utc();
     let mut rounds = Vec::new();
-    // Well and hanging in turn, so that both meet the same neighbours on this machine.
+    // Healthy and hanging rounds alternate, so that both see the same load on this machine.
     for round in 0..ROUNDS {
         let well = speed_of_others(world, &format!("well-{round}"), hang, others).await;
         wait_until(world, &format!("well-{round}"), "succeeded", EACH * (hang.len() + others.len())).await;
@@ -84,7 +85,7 @@ async fn kept_speed(world: &TestWorld, hang: &[To], others: &[To], fault: &Fault
     rounds.sort_by(|one, other| one.0.total_cmp(&other.0));
     let (ratio, well, hanging) = rounds[ROUNDS / 2];
     eprintln!(
-        "messages a second of the others: {well:.0} while all are well, {hanging:.0} while {} hang, ratio {ratio:.2} ({rounds:.2?})",
+        "messages per second of the others: {well:.0} without faults, {hanging:.0} while {} hang: {ratio:.2} ({rounds:.2?})",
         hang.len()
     );
     let hung =
@@ -93,7 +94,7 @@ async fn kept_speed(world: &TestWorld, hang: &[To], others: &[To], fault: &Fault
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_destination_that_hangs_leaves_the_others_at_least_four_fifths_of_their_speed() {
+async fn a_hanging_destination_leaves_the_others_at_least_four_fifths_of_their_throughput() {
     let world = TestWorld::acme_alone().await;
     let (mut others, _) = register(&world, &["other-1", "other-2", "other-3", "other-4", "hangs"], &[]).await;
     let hangs = others.split_off(4);
@@ -101,21 +102,21 @@ async fn a_destination_that_hangs_leaves_the_others_at_least_four_fifths_of_thei
     worker.ready().await;
     let fault = FaultRule::new(FaultKind::Hang).path_contains(&hangs[0].path);
     let (ratio, hung) = kept_speed(&world, &hangs, &others, &fault).await;
-    assert!(hung >= 3, "it did hang: {hung} calls");
+    assert!(hung >= 3, "only {hung} calls hung");
     assert!(ratio >= 0.8, "ratio {ratio:.2}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_provider_that_hangs_under_many_destinations_leaves_other_providers_at_least_four_fifths_of_their_speed() {
+async fn a_hanging_provider_of_many_destinations_leaves_other_providers_at_least_four_fifths_of_their_throughput() {
     let world = TestWorld::acme_alone().await;
     let teams = ["t-1", "t-2", "t-3", "t-4", "t-5", "t-6", "t-7", "t-8"];
     let (others, hang) = register(&world, &["other-1", "other-2", "other-3", "other-4"], &teams).await;
-    // Seats alone decide how fast messages go out, and calls have deadlines that come more than once in a round.
+    // The permits alone limit the throughput, and calls reach their deadlines several times per round.
     let environment = BTreeMap::from([("DISPATCH_RATES".to_owned(), "webhook=5000/1,teams=5000/1".to_owned())]);
     let worker = world.worker(&WorkerOptions { call_seconds: Some(3), environment, ..WorkerOptions::default() });
     worker.ready().await;
     let fault = FaultRule::new(FaultKind::Hang).path_contains("/teams/");
     let (ratio, hung) = kept_speed(&world, &hang, &others, &fault).await;
-    assert!(hung >= hang.len(), "they did hang: {hung} calls");
+    assert!(hung >= hang.len(), "only {hung} calls hung");
     assert!(ratio >= 0.8, "ratio {ratio:.2}");
 }

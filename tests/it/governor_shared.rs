@@ -1,5 +1,4 @@
-//! A limit that holds for more than one destination keeps all of them from being called, of whichever organization, on every
-//! replica; and nobody else.
+//! A shared limit stops calls to all destinations that share it, of every organization and on every replica, and to no others.
 
 use std::time::Duration;
 
@@ -11,14 +10,14 @@ use serde_json::json;
 use crate::governor::{To, tell, wait_sql, wait_until};
 use crate::support::{Checks, TestWorld, WorkerOptions, acme};
 
-/// Long enough for all jobs to meet the hold on a slow machine.
+/// The Retry-After; long enough for all jobs to meet the hold on a slow machine.
 const ASKED: Duration = Duration::from_secs(12);
 const OTHER_BOT: &str = "canary-other-bot-token";
-/// Of the first bot, each with the organization whose destination it is.
+/// The channels of the first bot, each with the index of its organization.
 const CHANNELS: [(&str, usize); 4] = [("5001", 0), ("5002", 0), ("5003", 0), ("5004", 1)];
 const OTHER_CHANNEL: &str = "6001";
 
-/// Channels of one bot in two organizations, and one of another bot, in the simulator and in the tracker.
+/// Registers the channels of one bot in two organizations, and one of another bot, in the simulator and in the tracker.
 async fn register(world: &TestWorld) -> (Vec<To>, To) {
     let simulator = world.simulator().await;
     let mut state: State = simulator.client.state().await.unwrap();
@@ -45,20 +44,20 @@ async fn register(world: &TestWorld) -> (Vec<To>, To) {
     (registered, other)
 }
 
-/// Has the first of these channels answer that its bot sends too much everywhere, and waits until every replica knows.
+/// Makes the first of these channels answer with a global rate limit, and waits until every replica knows the hold.
 async fn limit(world: &TestWorld, channels: &[To], length: Duration) -> String {
     let said = json!({"message": "You are being rate limited.", "retry_after": length.as_secs_f64(), "global": true});
     let answer = FaultRule::answering(429, said.to_string()).header("X-RateLimit-Global", "true");
     world.simulator().await.client.fault(&answer.path_contains(&channels[0].path).times(1)).await.unwrap();
     tell(world, "first", &[&channels[0]], 1).await;
-    // Every replica looks twice a second, and has looked when these are over.
+    // Every replica polls holds twice a second, so all know the hold after two seconds.
     let known = "SELECT 1 FROM controls WHERE scope LIKE '*|discord|bot-%' AND created_at < now() - interval '2 seconds'";
     wait_sql(world, known).await;
     world.database.one("SELECT scope FROM controls WHERE scope LIKE '*|discord|bot-%'").await
 }
 
 #[tokio::test]
-async fn a_global_limit_holds_every_destination_of_its_bot_on_every_replica_until_it_is_over() {
+async fn a_global_limit_holds_every_destination_of_its_bot_on_every_replica_until_it_ends() {
     let world = TestWorld::acme().await;
     let (channels, other) = register(&world).await;
     let workers = [world.worker(&WorkerOptions::default()), world.worker(&WorkerOptions::default())];
@@ -70,7 +69,7 @@ async fn a_global_limit_holds_every_destination_of_its_bot_on_every_replica_unti
     tell(&world, "other", &[&other], 3).await;
     wait_until(&world, "rest", "waiting", 9).await;
     wait_until(&world, "other", "succeeded", 3).await;
-    let in_force = world.store().hold_of(&format!("hold:{scope}")).await.unwrap().expect("it is held all the while");
+    let in_force = world.store().hold_of(&format!("hold:{scope}")).await.unwrap().expect("the hold is in force");
     assert_eq!((in_force.kind.as_str(), in_force.waiting), ("hold", CappedCount::of(9)));
     assert!(in_force.reason.ends_with("answered 429 for everything that is sent this way"), "{}", in_force.reason);
 
@@ -81,12 +80,12 @@ async fn a_global_limit_holds_every_destination_of_its_bot_on_every_replica_unti
     let (refused, answered) = requests.split_first().expect("requests");
     assert_eq!((refused.status, answered.len()), (Some(429), 10));
     let early: Vec<_> = answered.iter().filter(|entry| entry.at - refused.at < ASKED).collect();
-    assert!(early.is_empty(), "called while it was held: {early:?}");
+    assert!(early.is_empty(), "called during the hold: {early:?}");
     Checks { attempts: &[("deliver_message", "discord.rate_limited")] }.hold(&world).await;
 }
 
 #[tokio::test]
-async fn a_person_sees_a_hold_of_all_and_ends_it() {
+async fn an_operator_lists_and_releases_a_shared_hold() {
     let world = TestWorld::acme().await;
     let (channels, _) = register(&world).await;
     let worker = world.worker(&WorkerOptions::default());

@@ -1,4 +1,4 @@
-//! The group writer: many callers, one transaction, each with its own result.
+//! The group writer: the calls of many callers share a transaction, and each caller receives its own result.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::{TestDatabase, gate, wait_for};
 
-/// A product whose stages change nothing. What jobs wait for is the tracker's.
+/// A product whose stages change nothing. The causes that jobs wait for are those of the tracker.
 pub(crate) struct NoChanges;
 
 impl Tables for NoChanges {
@@ -45,7 +45,7 @@ impl Tables for NoChanges {
     }
 }
 
-/// A writer of a database of its own, and a replica that lives; its only pipeline is `p`, which begins with the stage `first`.
+/// A writer with its own database and a live replica; the only pipeline is `p`, which begins with the stage `first`.
 pub(crate) struct Bench {
     pub(crate) database: TestDatabase,
     pub(crate) writer: Writer<NoChanges>,
@@ -59,7 +59,7 @@ impl Bench {
         Self::by_way_of(&url, database).await
     }
 
-    /// Its writers reach the database over this URL.
+    /// Creates a bench whose writers use this URL of the database.
     pub(crate) async fn by_way_of(url: &SecretString, database: TestDatabase) -> Self {
         let keyring = Arc::new(Keyring::parse(&SecretString::from(format!("k1:{}=", "A".repeat(43)))).expect("a keyring"));
         let writers = store::writers_pool(url).expect("a pool");
@@ -94,13 +94,13 @@ impl Bench {
         })
     }
 
-    /// A new job in hand.
+    /// Inserts a new job and returns its claim.
     pub(crate) async fn in_hand(&self, key: &str) -> Claim {
         let job = self.job(key);
         ours(self.at_once(self.writer.intake(&job)).await)
     }
 
-    /// Takes a job that is due.
+    /// Claims a due job.
     pub(crate) async fn claim(&self, job: JobId) -> Claim {
         match self.at_once(self.writer.claim(self.replica, job)).await {
             Ok(Claimed::Ours(claim)) => *claim,
@@ -108,17 +108,17 @@ impl Bench {
         }
     }
 
-    /// Commits what has come of a claim's stage, which is its own.
+    /// Commits the result of a claim's stage; the claim must not be fenced.
     pub(crate) async fn commit(&self, claim: &Claim, commit: &Commit<()>) -> Committed {
-        self.at_once(Box::pin(self.writer.commit(run(claim), commit))).await.expect("it is ours")
+        self.at_once(Box::pin(self.writer.commit(run(claim), commit))).await.expect("the claim is not fenced")
     }
 
-    /// See [`Bench::at_once`].
+    /// Runs all calls as one group, as [`Bench::at_once`] does.
     pub(crate) async fn together<V>(&self, calls: impl Iterator<Item = impl Future<Output = V>>) -> Vec<V> {
         self.at_once(join_all(calls)).await
     }
 
-    /// Polls every call once, so that all of them wait, before the writers begin: they are one group.
+    /// Polls the calls before the writers start, so that all of them wait and form one group.
     pub(crate) async fn at_once<V>(&self, calls: impl Future<Output = V>) -> V {
         let end = CancellationToken::new();
         let calls = async {
@@ -145,7 +145,7 @@ pub(crate) fn stage_done(stage: &'static str, next: Next) -> Commit<()> {
     Commit { record, effect: None, leftover: None, changes: None, children: Vec::new(), next, skipped, partial }
 }
 
-/// The stage at which every job here begins, where another one follows.
+/// Returns the commit of the first stage with a following stage.
 pub(crate) fn first_done() -> Commit<()> {
     stage_done("first", Next::Stage { stage: "second".to_owned(), keep: true })
 }
@@ -169,12 +169,12 @@ async fn a_row_that_postgres_refuses_does_not_fail_its_neighbours() {
         }
     }
     assert_eq!(bench.database.one("SELECT count(*) FROM jobs WHERE state = 'running'").await, "20");
-    // One group and one transaction for each row of it: fewer would mean that the bad row was never among the others.
+    // One group, repeated with a transaction per row. Fewer transactions would mean that the bad row was not in the group.
     assert_eq!(bench.database.one("SELECT count(DISTINCT xmin::text) FROM jobs").await, "20");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_comes_together_is_one_transaction() {
+async fn concurrent_calls_are_written_in_one_transaction() {
     let bench = Bench::new().await;
     let jobs: Vec<_> = (0..50).map(|n| bench.job(&format!("{n}"))).collect();
     let answers = bench.together(jobs.iter().map(|job| bench.writer.intake(job))).await;
@@ -200,26 +200,26 @@ async fn the_same_key_twice_in_one_group_is_one_job_and_another_payload_is_a_con
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_caller_hears_its_own_result() {
+async fn each_caller_receives_its_own_result() {
     let bench = Bench::new().await;
     let jobs: Vec<_> = (0..3).map(|n| bench.job(&format!("{n}"))).collect();
     let claims: Vec<Claim> =
         bench.together(jobs.iter().map(|job| bench.writer.intake(job))).await.into_iter().map(ours).collect();
-    // Somebody else has moved the second job on.
+    // Another owner has raised the second job's epoch.
     let second = claims[1].job.id;
     bench.database.rows(&format!("UPDATE jobs SET epoch = epoch + 1 WHERE id = '{second}'")).await;
     let (go_on, finish) = (first_done(), stage_done("first", Next::Finish));
     let commits = [&go_on, &go_on, &finish];
     let done = bench.together(claims.iter().zip(commits).map(|(claim, commit)| bench.writer.commit(run(claim), commit))).await;
     let [one, two, three] = done.try_into().expect("three answers");
-    assert_eq!(one.expect("it is ours").state, JobState::Running);
+    assert_eq!(one.expect("the claim is not fenced").state, JobState::Running);
     assert!(matches!(two, Err(CommitError::Fenced)), "{two:?}");
-    let three = three.expect("it is ours");
+    let three = three.expect("the claim is not fenced");
     assert_eq!((three.state, three.announcements.len()), (JobState::Succeeded, 1));
     assert_eq!(three.announcements[0].routing_key.as_deref(), Some("job.succeeded"));
     let checkpoints = bench.database.one("SELECT count(*) FROM checkpoints").await;
-    assert_eq!(checkpoints, "2", "the fenced one has written none");
-    // The event is there until it is said to be published.
+    assert_eq!(checkpoints, "2", "the fenced commit has written none");
+    // The event is kept until it is reported as published.
     assert_eq!(bench.database.one("SELECT count(*) FROM announcements WHERE routing_key = 'job.succeeded'").await, "1");
     bench.writer.announced(three.announcements.iter().map(|one| one.id).collect());
     let nobody = JobId::fresh();
@@ -229,7 +229,7 @@ async fn each_caller_hears_its_own_result() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_claim_loads_the_checkpoints_and_says_why_not() {
+async fn a_claim_loads_the_checkpoints_and_a_refused_claim_returns_the_reason() {
     let bench = Bench::new().await;
     let jobs: Vec<_> = (0..2).map(|n| bench.job(&format!("{n}"))).collect();
     let claims: Vec<Claim> =
@@ -247,7 +247,7 @@ async fn a_claim_loads_the_checkpoints_and_says_why_not() {
     let Ok(Claimed::Ours(claim)) = one else { panic!("{one:?}") };
     assert_eq!((claim.job.stage.as_str(), claim.job.epoch.0), ("second", 2));
     assert_eq!(claim.outputs.get("first").expect("its checkpoint").output.get(), "{\"done\":true}");
-    assert!(matches!(two, Ok(Claimed::Not(NotClaimed::NotDue))), "it is owned: {two:?}");
+    assert!(matches!(two, Ok(Claimed::Not(NotClaimed::NotDue))), "the job has an owner: {two:?}");
     bench.database.rows("UPDATE replicas SET alive_until = now() - interval '1 second'").await;
     bench.database.rows(&format!("UPDATE jobs SET state = 'ready', owner = NULL WHERE id = '{first}'")).await;
     let late = bench.together([bench.writer.claim(bench.replica, first)].into_iter()).await.pop().expect("an answer");
@@ -255,14 +255,14 @@ async fn a_claim_loads_the_checkpoints_and_says_why_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_statement_prepared_on_an_empty_table_looks_up_by_key_when_it_is_full() {
+async fn a_statement_prepared_on_an_empty_table_uses_the_index_when_the_table_is_full() {
     let bench = Bench::new().await;
     let prepared = bench.job("on an empty table");
     let claim = ours(bench.together([bench.writer.intake(&prepared)].into_iter()).await.pop().expect("an answer"));
     let commit = first_done();
     let end = CancellationToken::new();
     let work = async {
-        bench.writer.commit(run(&claim), &commit).await.expect("it is ours");
+        bench.writer.commit(run(&claim), &commit).await.expect("the claim is not fenced");
         drop(bench.writer.claim(bench.replica, claim.job.id).await);
         bench
             .database
@@ -274,7 +274,7 @@ async fn a_statement_prepared_on_an_empty_table_looks_up_by_key_when_it_is_full(
         for n in 0..WRITERS * 4 {
             let job = bench.job(&format!("full-{n}"));
             let claim = ours(bench.writer.intake(&job).await);
-            bench.writer.commit(run(&claim), &commit).await.expect("it is ours");
+            bench.writer.commit(run(&claim), &commit).await.expect("the claim is not fenced");
             drop(bench.writer.claim(bench.replica, claim.job.id).await);
         }
         end.cancel();
@@ -283,7 +283,7 @@ async fn a_statement_prepared_on_an_empty_table_looks_up_by_key_when_it_is_full(
     let Bench { database, writer, .. } = bench;
     let others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
     assert_ne!(database.one(others).await, "0", "the writers have connections");
-    // A connection's statistics are there when it has ended.
+    // The statistics of a connection are complete when it has ended.
     drop(writer);
     wait_for("the writers' connections to end", Duration::from_secs(10), async || match database.one(others).await {
         left if left == "0" => Ok(()),
@@ -291,20 +291,20 @@ async fn a_statement_prepared_on_an_empty_table_looks_up_by_key_when_it_is_full(
     })
     .await;
     let read = database.one("SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'jobs'").await;
-    assert!(read.parse::<u64>().expect("a number") < 20_000, "the table was read as a whole: {read} rows");
+    assert!(read.parse::<u64>().expect("a number") < 20_000, "the whole table was read: {read} rows");
 }
 
-/// Commits that stand at the gate.
+/// Counts the commits that are blocked at the gate.
 const IN_FLIGHT: &str = "
     SELECT count(*) FROM pg_stat_activity
     WHERE datname = current_database() AND backend_type = 'client backend' AND state = 'active' AND pid <> pg_backend_pid()";
 
-/// Jobs in hand, each made by a group of its own.
+/// Inserts jobs, each in its own group, and returns their claims.
 async fn made_one_by_one(bench: &Bench, number: usize) -> Vec<Claim> {
     let mut claims = Vec::with_capacity(number);
     for n in 0..number {
         let job = bench.job(&format!("{n}"));
-        // With a second statement in the group, what is timed is its commit alone.
+        // A second statement in the group makes the writer time the commit alone.
         let nobody = bench.writer.claim(bench.replica, JobId::fresh());
         let (intaken, _) = bench.at_once(join(bench.writer.intake(&job), nobody)).await;
         claims.push(ours(intaken));
@@ -312,8 +312,8 @@ async fn made_one_by_one(bench: &Bench, number: usize) -> Vec<Claim> {
     claims
 }
 
-/// Has jobs committed, one call after another, while no commit comes through: as many groups as may be are in flight, and the
-/// calls that come then wait. In how many transactions they were written in the end.
+/// Commits jobs one call after another while the gate blocks all commits, so that `in_flight` groups are in flight and later
+/// calls wait. Then opens the gate; returns the number of transactions and of checkpoints.
 async fn written_in_a_jam(bench: &Bench, claims: &[Claim], in_flight: usize) -> String {
     gate::shut(&bench.database, "first").await;
     let commit = first_done();
@@ -338,26 +338,26 @@ async fn written_in_a_jam(bench: &Bench, claims: &[Claim], in_flight: usize) -> 
         assert!(answers.iter().all(Result::is_ok), "{answers:?}");
         end.cancel();
     };
-    // Polled behind each call: whatever may be in flight is, before the next one comes.
+    // Polled after each call, so that every group that may be in flight is in flight before the next call.
     let writers = join_all((0..WRITERS).map(|_| bench.writer.write_groups(end.clone())));
     let ((), _) = tokio::join!(biased; jam, writers);
     bench.database.one("SELECT count(DISTINCT xmin::text) || ' of ' || count(*) FROM checkpoints").await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_commits_are_quick_two_groups_are_in_flight_and_what_comes_then_waits_to_be_one() {
+async fn two_groups_are_in_flight_while_commits_are_fast_and_later_calls_form_one_group() {
     let bench = Bench::new().await;
-    // Quick on any disk, for the connections that are made from now on.
+    // Makes commits of new connections fast on any disk.
     bench.database.rows(&format!("ALTER DATABASE {} SET synchronous_commit = off", bench.database.name)).await;
-    // The quickest counts, so that a busy machine would have to hold up each of these.
+    // The fastest commit counts, so a busy machine would have to delay each of these.
     let claims = made_one_by_one(&bench, 64).await;
     assert_eq!(written_in_a_jam(&bench, &claims[..4], 2).await, "3 of 4");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn once_commits_have_been_slow_as_many_groups_are_in_flight_as_there_are_writers() {
+async fn every_writer_has_a_group_in_flight_after_slow_commits() {
     let bench = Bench::new().await;
-    // No disk is worth more writers.
+    // Slow enough for the maximum number of groups in flight.
     gate::slow(&bench.database, "jobs", Duration::from_millis(10)).await;
     let claims = made_one_by_one(&bench, WRITERS + 2).await;
     let written = written_in_a_jam(&bench, &claims, WRITERS).await;

@@ -1,4 +1,4 @@
-//! The group writer, where writes of all kinds come together.
+//! The group writer with writes of all kinds in one group.
 
 use std::sync::Arc;
 
@@ -9,24 +9,24 @@ use futures_util::future::{join_all, join3};
 
 use crate::group_writer::{Bench, first_done, ours, run, stage_done};
 
-/// Of each kind.
+/// The number of writes of each kind.
 const ROWS: usize = 4;
 
-/// How many transactions the rows are of, and how many rows there are.
+/// Counts the transactions that wrote the rows, and the rows.
 const WRITTEN: &str = "
     SELECT count(DISTINCT tx) || ' of ' || count(*)
     FROM (SELECT xmin::text AS tx FROM jobs UNION ALL SELECT xmin::text FROM checkpoints) AS written";
 
-/// What comes together.
+/// The writes of a group.
 struct Mixed {
     new: Vec<Arc<NewJob>>,
-    /// Nobody has them in hand.
+    /// Jobs without an owner, to be claimed.
     ready: Vec<JobId>,
-    /// Their first stage is done: every second one's job ends with it.
+    /// Claims whose first stage is done; it is the last stage of every second job.
     running: Vec<Claim>,
 }
 
-/// What became of each.
+/// The results of the writes.
 struct Answers {
     intaken: Vec<Result<Intaken, StoreError>>,
     claimed: Vec<Result<Claimed, StoreError>>,
@@ -56,7 +56,7 @@ impl Mixed {
         Answers { intaken, claimed, committed }
     }
 
-    /// Each has its own good result.
+    /// Asserts that each write has succeeded with its own result.
     fn succeed(&self, answers: Answers) {
         let intaken: Vec<JobId> = answers.intaken.into_iter().map(|answer| ours(answer).job.id).collect();
         assert_eq!(intaken, self.new.iter().map(|job| job.id).collect::<Vec<_>>());
@@ -66,7 +66,7 @@ impl Mixed {
         });
         assert_eq!(claimed.collect::<Vec<_>>(), self.ready);
         let committed = answers.committed.into_iter().map(|answer| {
-            let done = answer.expect("it is ours");
+            let done = answer.expect("the claim is not fenced");
             (done.state, done.announcements.len())
         });
         let right = [(JobState::Running, 0), (JobState::Succeeded, 1)].repeat(self.running.len() / 2);
@@ -75,7 +75,7 @@ impl Mixed {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn new_jobs_claims_and_commits_that_come_together_are_one_transaction() {
+async fn concurrent_new_jobs_claims_and_commits_are_written_in_one_transaction() {
     let bench = Bench::new().await;
     let mixed = Mixed::on(&bench).await;
     let answers = mixed.written(&bench).await;
@@ -88,7 +88,7 @@ async fn new_jobs_claims_and_commits_that_come_together_are_one_transaction() {
 async fn a_new_job_that_postgres_refuses_fails_no_claim_and_no_commit() {
     let bench = Bench::new().await;
     let mut mixed = Mixed::on(&bench).await;
-    // Its source is too long, and it is the first to be sent again.
+    // Its source is too long, and it is the first to be repeated alone.
     let bad = NewJob { source: "a".repeat(65), ..Arc::into_inner(bench.job("bad")).expect("the only one") };
     mixed.new.push(Arc::new(bad));
     let mut answers = mixed.written(&bench).await;
@@ -96,18 +96,18 @@ async fn a_new_job_that_postgres_refuses_fails_no_claim_and_no_commit() {
     let refused = answers.intaken.pop().expect("an answer").expect_err("its source is too long");
     assert!(!refused.is_infrastructure(), "{refused:?}");
     mixed.succeed(answers);
-    // Row by row: fewer transactions would mean that the bad row was never among the others.
+    // Row by row: fewer transactions would mean that the bad row was not in the group.
     assert_eq!(bench.database.one(WRITTEN).await, format!("{} of {}", 3 * ROWS, 4 * ROWS));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_that_postgres_refuses_fails_no_new_job_and_no_claim() {
     let bench = Bench::new().await;
-    // Its checkpoint is there already. Made before the others, it is the first commit to be sent again.
+    // Its checkpoint exists already. The job is older than the others, so its commit is the first to be repeated alone.
     let job = bench.job("bad");
     let bad = ours(bench.at_once(bench.writer.intake(&job)).await);
     let commit = first_done();
-    bench.at_once(Box::pin(bench.writer.commit(run(&bad), &commit))).await.expect("it is ours");
+    bench.at_once(Box::pin(bench.writer.commit(run(&bad), &commit))).await.expect("the claim is not fenced");
     let mut mixed = Mixed::on(&bench).await;
     mixed.running.push(bad);
     let mut answers = mixed.written(&bench).await;
@@ -115,12 +115,12 @@ async fn a_commit_that_postgres_refuses_fails_no_new_job_and_no_claim() {
     let refused = answers.committed.pop().expect("an answer").expect_err("a stage has one checkpoint");
     assert!(matches!(&refused, CommitError::Store(error) if !error.is_infrastructure()), "{refused:?}");
     mixed.succeed(answers);
-    // Row by row, and the bad one's first commit with its job and its checkpoint.
+    // Row by row, in addition to the bad job's first commit, which wrote the job and its checkpoint.
     assert_eq!(bench.database.one(WRITTEN).await, format!("{} of {}", 3 * ROWS + 1, 4 * ROWS + 2));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_stages_leave_aside_is_kept_by_kind_whichever_way_their_commits_go() {
+async fn skipped_items_are_stored_by_kind_whether_their_commit_is_grouped_or_alone() {
     let bench = Bench::new().await;
     let jobs = [bench.job("one"), bench.job("two")];
     let claims: Vec<Claim> =
@@ -128,7 +128,7 @@ async fn what_stages_leave_aside_is_kept_by_kind_whichever_way_their_commits_go(
     let then = |keep| Next::Stage { stage: "next".to_owned(), keep };
     let left = |kind, reason: &str| Skipped::from([(kind, [(reason.to_owned(), 1)].into())]);
     let skipping = |stage, keep, skipped| Commit { skipped, ..stage_done(stage, then(keep)) };
-    // Both in one group: what the one leaves aside is not the other's.
+    // Both in one group: the skipped items of one job do not appear in the other.
     let commits = [skipping("first", true, left("events", "duplicate")), first_done()];
     let done = bench.together(claims.iter().zip(&commits).map(|(claim, commit)| bench.writer.commit(run(claim), commit))).await;
     assert!(done.iter().all(Result::is_ok), "{done:?}");
@@ -137,16 +137,16 @@ async fn what_stages_leave_aside_is_kept_by_kind_whichever_way_their_commits_go(
     let more = [
         (skipping("second", true, left("assignments", "unresolved")), [r#"{"duplicate":1}"#, r#"{"unresolved":1}"#]),
         (skipping("third", true, Skipped::new()), [r#"{"duplicate":1}"#, r#"{"unresolved":1}"#]),
-        // It gives the job up, and so goes alone.
+        // This commit releases the job, so it is written alone.
         (skipping("fourth", false, left("events", "malformed")), [r#"{"malformed":1}"#, r#"{"unresolved":1}"#]),
     ];
     for (commit, expected) in more {
-        bench.at_once(Box::pin(bench.writer.commit(run(&claims[0]), &commit))).await.expect("it is ours");
+        bench.at_once(Box::pin(bench.writer.commit(run(&claims[0]), &commit))).await.expect("the claim is not fenced");
         let kinds = "SELECT skipped::jsonb -> 'events', skipped::jsonb -> 'assignments' FROM jobs WHERE dedupe_key = 'one'";
         let kinds: Vec<String> = bench.database.rows(kinds).await.concat().iter().map(|kind| kind.replace(' ', "")).collect();
         assert_eq!(kinds, expected);
     }
     let alone = skipping("second", false, left("work_items", "gone"));
-    bench.at_once(Box::pin(bench.writer.commit(run(&claims[1]), &alone))).await.expect("it is ours");
+    bench.at_once(Box::pin(bench.writer.commit(run(&claims[1]), &alone))).await.expect("the claim is not fenced");
     assert_eq!(stored().await[1], r#"{"work_items":{"gone":1}}"#);
 }

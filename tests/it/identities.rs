@@ -1,5 +1,4 @@
-//! Identities refresh their tokens at Microsoft Entra: once for all replicas, saved before they are used, and a person is asked
-//! only where nothing else helps.
+//! Token refresh at Microsoft Entra: once for all replicas, saved before use. A person is asked only if nothing else helps.
 
 use std::collections::BTreeSet;
 use std::os::unix::process::ExitStatusExt;
@@ -26,7 +25,7 @@ const REFRESH: &str = "canary-refresh-token-1";
 const PAST: &str = "2020-01-01T00:00:00Z";
 const SIGABRT: i32 = 6;
 
-/// `acme`, whose identity has a refresh token and an access token that ends at `expires_at`.
+/// Creates `acme` with an identity that has a refresh token, and an access token that expires at `expires_at`.
 async fn scene(access_token: &str, expires_at: &str, options: Options) -> TestWorld {
     let world = TestWorld::acme().await;
     let simulator = world.simulator().await;
@@ -46,14 +45,14 @@ async fn with_ended_token(options: Options) -> TestWorld {
     scene(ENDED, PAST, options).await
 }
 
-/// A worker that has a client of Entra's.
+/// Returns options of a worker with an Entra client.
 fn configured() -> WorkerOptions {
     let client = [("DISPATCH_ENTRA_CLIENT_ID", CLIENT), ("DISPATCH_ENTRA_CLIENT_SECRET", CLIENT_SECRET)];
     let environment = client.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
     WorkerOptions { environment, ..WorkerOptions::default() }
 }
 
-/// A job that asks who it is and changes nothing.
+/// Publishes a job that only retrieves its user.
 async fn publish(world: &TestWorld, key: &str) {
     let mut job = acme::job(key, &Value::Null);
     job["events"] = json!([]);
@@ -68,14 +67,14 @@ fn refreshes(world: &TestWorld) -> Vec<Entry> {
     world.witness().into_iter().filter(|entry| entry.provider == Provider::Entra).collect()
 }
 
-/// `saved|access_refused|refresh_refused|free`: how often tokens were saved since the [`scene`] was set, what was refused, and
-/// whether nobody is refreshing.
+/// Returns `saved|access_refused|refresh_refused|free`: the number of saves since [`scene`], the refusals, and whether no refresh
+/// is in progress.
 async fn row(world: &TestWorld) -> String {
     let sql = "SELECT version - 2, access_refused_at IS NOT NULL, refresh_refused_at IS NOT NULL, refreshing_until IS NULL";
     world.database.rows(&format!("{sql} FROM identities WHERE name = 'bot'")).await.concat().join("|")
 }
 
-/// Runs `dispatch identities …` as an operator; its answer, or what it said on stderr.
+/// Runs `dispatch identities …` as an operator; returns its answer, or stderr if it fails.
 async fn identities(world: &TestWorld, arguments: &[&str], stdin: &Value) -> Result<Value, String> {
     let simulator = &world.simulator().await.url;
     let mut command = Command::new(BINARY);
@@ -102,7 +101,7 @@ fn of_bot<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
     [arguments, &["--organization", "acme", "--name", "bot"]].concat()
 }
 
-/// A person signs in again: new tokens that the simulator knows, stored by command.
+/// Stores new, valid tokens by command, as after a sign-in of a person.
 async fn sign_in_again(world: &TestWorld) -> Value {
     let fresh = TokenChange { token: "canary-fresh".to_owned(), user: Some(acme::BOT.to_owned()), ..TokenChange::default() };
     world.simulator().await.client.token(&fresh).await.unwrap();
@@ -118,7 +117,7 @@ async fn waits_for_the_person(world: &TestWorld, key: &str, why: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_replicas_with_twenty_jobs_refresh_an_ended_token_once() {
+async fn two_replicas_with_twenty_jobs_refresh_an_expired_token_once() {
     let world = with_ended_token(Options { refresh_tokens_once: true, latency_millis: 200, ..Options::default() }).await;
     let keys: Vec<String> = (0..20).map(|n| format!("job-{n}")).collect();
     let few = WorkerOptions { concurrency: Some(8), ..configured() };
@@ -132,7 +131,7 @@ async fn two_replicas_with_twenty_jobs_refresh_an_ended_token_once() {
     for key in &keys {
         succeeds(&world, key).await;
     }
-    assert_eq!(refreshes(&world).len(), 1, "everybody else has waited for it");
+    assert_eq!(refreshes(&world).len(), 1, "all other jobs have waited for the refresh");
     assert_eq!(row(&world).await, "1|f|f|t");
     let ran = world.database.one("SELECT count(DISTINCT replica) FROM checkpoints").await;
     assert_eq!(ran, "2", "both replicas had jobs");
@@ -140,7 +139,7 @@ async fn two_replicas_with_twenty_jobs_refresh_an_ended_token_once() {
     no_token_is_found(&world, &workers).await;
 }
 
-/// Neither those that were imported nor those that were issued are anywhere in clear.
+/// Asserts that neither the imported nor the issued tokens appear anywhere in plaintext.
 async fn no_token_is_found(world: &TestWorld, workers: &[WorkerProcess]) {
     let state = world.simulator().await.client.state().await.unwrap();
     let mut tokens: BTreeSet<String> = state.tokens.into_keys().chain(state.entra.refresh_tokens.into_keys()).collect();
@@ -161,7 +160,7 @@ async fn no_token_is_found(world: &TestWorld, workers: &[WorkerProcess]) {
     }
 }
 
-/// A worker that aborts at a point of its refresh, and what the outside has seen by then.
+/// Runs a worker that aborts at a crash point of its refresh, and asserts that it had called only Entra by then.
 async fn abort_at(world: &TestWorld, point: &str) {
     let crash_at = Some(format!("fetch_states:{point}"));
     let mut worker = world.worker(&WorkerOptions { crash_at, ..configured() });
@@ -169,14 +168,14 @@ async fn abort_at(world: &TestWorld, point: &str) {
     let status = worker.wait_exit(SOON).await;
     assert_eq!(status.signal(), Some(SIGABRT), "{status}");
     let called: Vec<Provider> = world.witness().iter().map(|entry| entry.provider).collect();
-    assert_eq!(called, [Provider::Entra], "nothing was used before it was saved");
+    assert_eq!(called, [Provider::Entra], "no token was used before it was saved");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tokens_lost_before_they_were_saved_are_asked_for_again() {
+async fn tokens_lost_before_they_are_saved_are_requested_again() {
     let world = with_ended_token(Options::default()).await;
     abort_at(&world, "after_refresh_answer").await;
-    assert_eq!(row(&world).await, "0|f|f|f", "nothing was saved, and the turn is not over");
+    assert_eq!(row(&world).await, "0|f|f|f", "nothing was saved, and the refresh is still reserved");
     let _second = world.worker(&configured());
     succeeds(&world, "one").await;
     let asked: Vec<Option<String>> = refreshes(&world).into_iter().map(|entry| entry.key).collect();
@@ -186,7 +185,7 @@ async fn tokens_lost_before_they_were_saved_are_asked_for_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn where_a_refresh_token_is_good_once_a_person_brings_what_was_lost() {
+async fn a_person_replaces_tokens_that_were_lost_with_a_single_use_refresh_token() {
     let world = with_ended_token(Options { refresh_tokens_once: true, ..Options::default() }).await;
     abort_at(&world, "after_refresh_answer").await;
     let _second = world.worker(&configured());
@@ -199,7 +198,7 @@ async fn where_a_refresh_token_is_good_once_a_person_brings_what_was_lost() {
         "The provided grant has expired due to it having been used, a fresh auth token is needed. (a moment ago",
     )
     .await;
-    assert_eq!(refreshes(&world).len(), 2, "the second job did not ask again");
+    assert_eq!(refreshes(&world).len(), 2, "the second job did not refresh again");
 
     let listed = identities(&world, &["list"], &Value::Null).await.unwrap();
     assert_eq!((&listed[0]["jobs_waiting"], &listed[0]["has_refresh_token"]), (&json!(2), &json!(true)));
@@ -216,7 +215,7 @@ async fn where_a_refresh_token_is_good_once_a_person_brings_what_was_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tokens_that_were_saved_are_used_after_a_crash() {
+async fn saved_tokens_are_used_after_a_crash() {
     let world = with_ended_token(Options { refresh_tokens_once: true, ..Options::default() }).await;
     abort_at(&world, "after_refresh_saved").await;
     assert_eq!(row(&world).await, "1|f|f|t");
@@ -227,16 +226,16 @@ async fn tokens_that_were_saved_are_used_after_a_crash() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tokens_in_hand_are_saved_although_the_worker_loses_its_job_meanwhile() {
+async fn received_tokens_are_saved_although_the_worker_loses_its_job_meanwhile() {
     let world = with_ended_token(Options { refresh_tokens_once: true, ..Options::default() }).await;
     let slow = FaultRule::new(FaultKind::Slow).provider(Provider::Entra).millis(5000).times(1);
     world.simulator().await.client.fault(&slow).await.unwrap();
     let _worker = world.worker(&configured());
     publish(&world, "one").await;
     let is = async |what: &str, sql: &str| {
-        wait_for(what, SOON, async || if world.database.one(sql).await == "t" { Ok(()) } else { Err("it is not so") }).await;
+        wait_for(what, SOON, async || if world.database.one(sql).await == "t" { Ok(()) } else { Err("not yet") }).await;
     };
-    is("a turn", "SELECT refreshing_until IS NOT NULL FROM identities WHERE name = 'bot'").await;
+    is("a refresh to begin", "SELECT refreshing_until IS NOT NULL FROM identities WHERE name = 'bot'").await;
     let mut client = world.pool().get().await.unwrap();
     let lock = client.transaction().await.unwrap();
     lock.execute("SELECT FROM identities WHERE name = 'bot' FOR UPDATE", &[]).await.unwrap();
@@ -246,12 +245,12 @@ async fn tokens_in_hand_are_saved_although_the_worker_loses_its_job_meanwhile() 
     is("a new incarnation", "SELECT count(*) = 2 FROM replicas").await;
     lock.rollback().await.unwrap();
     succeeds(&world, "one").await;
-    assert_eq!((refreshes(&world).len(), row(&world).await.as_str()), (1, "1|f|f|t"), "what was in hand was not lost");
+    assert_eq!((refreshes(&world).len(), row(&world).await.as_str()), (1, "1|f|f|t"), "the received tokens were not lost");
     Checks::default().hold(&world).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_token_refused_before_its_end_is_refreshed_once() {
+async fn a_token_refused_before_its_expiry_is_refreshed_once() {
     let world = scene(ENDED, "2099-01-01T00:00:00Z", Options::default()).await;
     let _worker = world.worker(&configured());
     publish(&world, "one").await;
@@ -264,13 +263,13 @@ async fn a_token_refused_before_its_end_is_refreshed_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn new_tokens_that_are_refused_too_wait_for_a_person_and_are_not_refreshed_for_ever() {
+async fn jobs_wait_for_a_person_if_the_new_tokens_are_refused_too_and_do_not_refresh_again() {
     let world = scene(ENDED, "2099-01-01T00:00:00Z", Options { issued_tokens_refused: true, ..Options::default() }).await;
     let _worker = world.worker(&configured());
     publish(&world, "one").await;
     waits_for_the_person(&world, "one", "Azure DevOps does not accept its token").await;
     publish(&world, "two").await;
-    waits_for_the_person(&world, "two", "refreshed for that already, a short time ago").await;
+    waits_for_the_person(&world, "two", "already refreshed for that reason a short time ago").await;
     assert_eq!((refreshes(&world).len(), row(&world).await.as_str()), (1, "1|t|f|t"));
     sign_in_again(&world).await;
     succeeds(&world, "one").await;
@@ -279,7 +278,7 @@ async fn new_tokens_that_are_refused_too_wait_for_a_person_and_are_not_refreshed
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_ill_token_endpoint_is_a_retry_and_a_wrong_client_parks() {
+async fn a_failing_token_endpoint_causes_retries_and_a_refused_client_parks_the_job() {
     let world = with_ended_token(Options::default()).await;
     let ill = FaultRule::new(FaultKind::ServerError).provider(Provider::Entra).times(2);
     world.simulator().await.client.fault(&ill).await.unwrap();
@@ -304,7 +303,7 @@ async fn an_ill_token_endpoint_is_a_retry_and_a_wrong_client_parks() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_token_endpoint_that_asks_for_patience_is_held_and_no_job_uses_an_attempt_meanwhile() {
+async fn a_rate_limited_token_endpoint_is_held_and_no_job_uses_an_attempt_meanwhile() {
     let world = with_ended_token(Options::default()).await;
     let busy = FaultRule::new(FaultKind::RateLimit).provider(Provider::Entra).retry_after(3).times(1);
     world.simulator().await.client.fault(&busy).await.unwrap();
@@ -316,14 +315,14 @@ async fn a_token_endpoint_that_asks_for_patience_is_held_and_no_job_uses_an_atte
     for key in &keys {
         succeeds(&world, key).await;
     }
-    assert_eq!(refreshes(&world).len(), 2, "one that was refused and, after its time, one for all");
+    assert_eq!(refreshes(&world).len(), 2, "one that was refused, and one for all jobs after the hold");
     let attempts = world.database.rows("SELECT error_code FROM attempts WHERE error_code <> 'governor.held'").await;
-    assert_eq!(attempts, [["entra.rate_limited"]], "the job that asked");
+    assert_eq!(attempts, [["entra.rate_limited"]], "only the job that made the request");
     assert_eq!(world.database.one("SELECT max(attempt) FROM checkpoints WHERE stage = 'fetch_states'").await, "2");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_token_that_ends_soon_is_refreshed_ahead_and_stops_nobody_while_it_is_good() {
+async fn a_token_that_expires_soon_is_refreshed_ahead_and_stays_in_use_until_then() {
     let world = scene(acme::TOKEN, PAST, Options::default()).await;
     let soon = "UPDATE identities SET token_expires_at = now() + interval '4 minutes'";
     world.database.rows(soon).await;
@@ -338,16 +337,16 @@ async fn a_token_that_ends_soon_is_refreshed_ahead_and_stops_nobody_while_it_is_
     assert_eq!((refreshes(&world).len(), row(&world).await.as_str()), (2, "1|f|f|t"));
     publish(&world, "three").await;
     succeeds(&world, "three").await;
-    assert_eq!(refreshes(&world).len(), 2, "an hour is long enough");
+    assert_eq!(refreshes(&world).len(), 2, "the new token is valid for an hour");
     Checks::default().hold(&world).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_a_client_an_ended_token_waits_and_a_test_with_one_lets_the_jobs_go_on() {
+async fn jobs_with_an_expired_token_wait_without_a_client_and_a_test_with_a_client_releases_them() {
     let world = with_ended_token(Options::default()).await;
     let _worker = world.worker(&WorkerOptions::default());
     publish(&world, "one").await;
-    waits_for_the_person(&world, "one", "no client of Microsoft Entra is set").await;
+    waits_for_the_person(&world, "one", "no client of Microsoft Entra is configured").await;
     let tested = identities(&world, &of_bot(&["test"]), &Value::Null).await.unwrap();
     assert_eq!((&tested["refreshed"], &tested["profile"]["display_name"]), (&json!(true), &json!("Bot")));
     succeeds(&world, "one").await;
@@ -366,10 +365,10 @@ async fn an_identity_is_registered_with_a_refresh_token_alone() {
     assert!(again.contains("registered already") && again.contains("set-tokens"), "{again}");
     let unknown = ["register", "--organization", "nobody", "--name", "bot"];
     let unknown = identities(&world, &unknown, &tokens).await.unwrap_err();
-    assert!(unknown.contains("no organization `nobody`; right would be one of: acme"), "{unknown}");
+    assert!(unknown.contains("no organization `nobody`; use one of: acme"), "{unknown}");
     let missing = ["set-tokens", "--organization", "acme", "--name", "third"];
     let missing = identities(&world, &missing, &tokens).await.unwrap_err();
-    assert!(missing.contains("no identity `third`; right would be one of: bot, second"), "{missing}");
+    assert!(missing.contains("no identity `third`; use one of: bot, second"), "{missing}");
 
     let tested = identities(&world, &[&["test"], &second[..]].concat(), &Value::Null).await.unwrap();
     assert_eq!((&tested["identity"]["version"], &tested["profile"]["email"]), (&json!(2), &json!(acme::BOT)));
@@ -378,5 +377,5 @@ async fn an_identity_is_registered_with_a_refresh_token_alone() {
     assert_eq!(names, [(&json!("bot"), &json!(2)), (&json!("second"), &json!(2))]);
     assert!(!listed.to_string().contains("token\":\"") && !listed.to_string().contains("canary"), "{listed}");
     let audit = world.database.rows("SELECT action, before ->> 'version', reason FROM audit_log").await;
-    assert_eq!(audit, [["identity.register", "-", "a second one"]], "what was refused left no trace");
+    assert_eq!(audit, [["identity.register", "-", "a second one"]], "refused commands write no audit row");
 }

@@ -1,4 +1,4 @@
-//! Servers that answer and do not do what they should: the jobs wait, and go on when they do it again.
+//! Servers that answer but cannot do their work: jobs wait and continue when the servers have recovered.
 
 use std::time::Duration;
 
@@ -15,14 +15,14 @@ use crate::support::{Checks, TestWorld, WorkerOptions, acme, lanes, wait_for};
 const SOON: Duration = Duration::from_secs(60);
 
 #[tokio::test]
-async fn while_postgres_is_read_only_jobs_wait_and_use_no_attempt() {
+async fn jobs_wait_without_using_an_attempt_while_postgres_is_read_only() {
     let world = TestWorld::acme().await;
     let worker = world.worker(&WorkerOptions::default());
     worker.ready().await;
     world.publish_held_up("one", FaultRule::new(FaultKind::Slow).millis(1000)).await;
     read_only(&world, "on").await;
     worker.not_ready("Postgres is read-only").await;
-    wait_for("the worker to meet it", SOON, async || {
+    wait_for("the worker to meet a read-only transaction", SOON, async || {
         if worker.log().contains("in a read-only transaction") { Ok(()) } else { Err("it has not") }
     })
     .await;
@@ -34,7 +34,7 @@ async fn while_postgres_is_read_only_jobs_wait_and_use_no_attempt() {
     Checks::default().hold(&world).await;
 }
 
-/// For connections that are made from now on; those that there are end.
+/// Sets the default of new connections, and terminates the existing ones.
 async fn read_only(world: &TestWorld, value: &str) {
     let client = world.pool().get().await.unwrap();
     client.batch_execute("SET default_transaction_read_only = off").await.unwrap();
@@ -46,7 +46,7 @@ async fn read_only(world: &TestWorld, value: &str) {
 }
 
 #[tokio::test]
-async fn a_queue_deleted_under_a_worker_loses_no_follow_up_and_is_consumed_when_it_is_there_again() {
+async fn a_queue_deleted_while_a_worker_runs_loses_no_follow_up_and_is_consumed_once_declared_again() {
     let world = TestWorld::acme().await;
     let worker = world.worker(&WorkerOptions::default());
     worker.ready().await;

@@ -1,4 +1,4 @@
-//! Clicks: a job that came of one answers the person who clicked, and keeps what answers to itself.
+//! Interactions: a job that comes from a click answers the person who clicked, and keeps the interaction token secret.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ const APPLICATION: &str = "9900";
 const TOKEN: &str = "canary-interaction-token";
 const ORIGINAL: &str = "7700";
 
-/// `acme` with a click, which was answered with a first message where `original` says so.
+/// Creates `acme` with a click; with `original`, the click already has a first message of this id.
 async fn world(original: Option<&str>) -> TestWorld {
     let world = TestWorld::acme().await;
     let more = State::new().click(APPLICATION, TOKEN, original);
@@ -24,7 +24,7 @@ async fn world(original: Option<&str>) -> TestWorld {
     world
 }
 
-/// A job of the click that tells nobody else; it assigns a work item.
+/// Returns a job of the click that assigns a work item and has no other destinations.
 async fn clicked(world: &TestWorld, message_id: Option<&str>) -> Value {
     let event = world.assign(acme::LONE_ITEM, Some(acme::ANN)).await;
     let mut job = acme::job("clicked", &event);
@@ -37,7 +37,7 @@ async fn click(world: &TestWorld) -> Click {
     world.simulator().await.client.state().await.unwrap().discord.clicks.remove(TOKEN).unwrap()
 }
 
-/// In no row at all: the parent has it sealed, the follow-up not even that.
+/// Asserts that no row contains the token in plaintext: the parent has it sealed, and the follow-up does not have it.
 async fn the_token_is_stored_nowhere(world: &TestWorld) {
     const ROWS: &str = "
         SELECT count(*) FROM (
@@ -50,7 +50,7 @@ async fn the_token_is_stored_nowhere(world: &TestWorld) {
 }
 
 #[tokio::test]
-async fn who_clicked_alone_is_told_what_changed() {
+async fn only_the_person_who_clicked_sees_what_changed() {
     let world = world(None).await;
     let worker = world.worker(&WorkerOptions::default());
     world.publish_job(&clicked(&world, None).await).await;
@@ -62,11 +62,11 @@ async fn who_clicked_alone_is_told_what_changed() {
     let effect = world.database.rows("SELECT class, state, provider_ref FROM effects").await;
     assert_eq!(effect, [["K3", "confirmed", message.id.as_str()]]);
     the_token_is_stored_nowhere(&world).await;
-    assert!(!worker.log().contains("canary"), "nor logged");
+    assert!(!worker.log().contains("canary"), "the token is not logged");
 }
 
 #[tokio::test]
-async fn an_edit_whose_answer_was_lost_is_repeated_without_a_duplicate() {
+async fn an_edit_with_a_lost_answer_is_repeated_without_a_duplicate() {
     let world = world(Some(ORIGINAL)).await;
     let lost = FaultRule::new(FaultKind::LoseAnswer).provider(Provider::Discord).method("PATCH").times(1);
     world.simulator().await.client.fault(&lost).await.unwrap();
@@ -81,7 +81,7 @@ async fn an_edit_whose_answer_was_lost_is_repeated_without_a_duplicate() {
 }
 
 #[tokio::test]
-async fn who_clicked_is_asked_for_an_account_and_told_afterwards_that_nothing_changed() {
+async fn the_person_who_clicked_is_asked_for_an_account_and_then_sees_that_nothing_changed() {
     let world = world(None).await;
     let _worker = world.worker(&WorkerOptions::default());
     let mut job = clicked(&world, None).await;
@@ -91,7 +91,7 @@ async fn who_clicked_is_asked_for_an_account_and_told_afterwards_that_nothing_ch
     world.publish_job(&job).await;
     let waiting = world.wait_job_state("clicked", JobState::Waiting, SOON).await;
     assert_eq!(waiting.wait_reason.as_deref(), Some("configuration"));
-    let question = wait_for("the question", SOON, async || click(&world).await.posted.pop().ok_or("it has not come")).await;
+    let question = wait_for("the question", SOON, async || click(&world).await.posted.pop().ok_or("no question yet")).await;
     assert!(question.content.starts_with("**Which Azure DevOps account?**"), "{}", question.content);
     assert!(question.content.contains(&format!("{}: {}", acme::ACCOUNT, acme::account_id())), "{}", question.content);
     world.publish_configure(waiting.id, &acme::account_id()).await;
@@ -102,7 +102,7 @@ async fn who_clicked_is_asked_for_an_account_and_told_afterwards_that_nothing_ch
 }
 
 #[tokio::test]
-async fn an_answer_that_comes_too_late_is_parked_and_the_job_waits_for_it_with_its_work_done() {
+async fn a_late_answer_to_a_click_is_parked_and_its_job_waits_with_its_work_done() {
     let world = world(None).await;
     let mut over = State::new().click(APPLICATION, TOKEN, None);
     over.discord.clicks.get_mut(TOKEN).unwrap().ended = true;
@@ -118,7 +118,7 @@ async fn an_answer_that_comes_too_late_is_parked_and_the_job_waits_for_it_with_i
     .await;
     let parent = world.job_by_key("clicked").await.unwrap();
     assert_eq!((parent.state, parent.wait_reason.as_deref()), (JobState::Waiting, Some("children")));
-    assert_eq!(world.database.one("SELECT state FROM effects").await, "failed", "nothing was done");
+    assert_eq!(world.database.one("SELECT state FROM effects").await, "failed", "nothing was posted");
     let assigned = "SELECT count(*) FROM checkpoints WHERE stage = 'update_assignments'";
     assert_eq!(world.database.one(assigned).await, "1");
 }

@@ -1,4 +1,4 @@
-//! A key lives as long as its job: whoever names an old job finds it, and nobody finds another one under its key.
+//! Dedupe keys live as long as their jobs: the key of an old job always finds that job and never another one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::support::{Listener, TestWorld, WorkerOptions, acme, intake};
 
 const SOON: Duration = Duration::from_secs(30);
 
-/// Makes everything so many days older.
+/// Makes all jobs and keys 31 days older.
 const OLDER: &str = "
     UPDATE job_keys SET job_id = aged.id, created_at = created_at - interval '31 days'
         FROM (SELECT id AS was, first_job_id_of(time_of_job_id(id) - interval '31 days') AS id FROM jobs) aged WHERE job_id = aged.was;
@@ -28,12 +28,12 @@ fn cancel(dedupe_key: &str) -> CancelByKey<'_> {
     CancelByKey { source: "test", dedupe_key, producer: None, may_note: true }
 }
 
-/// Of a job that waits for an account.
+/// Returns the message of a job that waits for an account.
 fn message(key: &str) -> Value {
     json!({"schema": 1, "source": acme::SOURCE, "dedupe_key": key, "organization": "acme", "identity": "bot"})
 }
 
-/// A job that has waited for 31 days, in which everything old was deleted.
+/// Publishes a job, makes it 31 days older, and runs the retention until nothing is left to delete.
 async fn waiting_for_a_month(world: &TestWorld, key: &str) {
     world.publish_job(&message(key)).await;
     world.wait_job_state(key, JobState::Waiting, SOON).await;
@@ -44,7 +44,7 @@ async fn waiting_for_a_month(world: &TestWorld, key: &str) {
 }
 
 #[tokio::test]
-async fn a_job_that_has_waited_for_31_days_is_cancelled_by_its_key_and_the_next_job_lives() {
+async fn a_job_that_has_waited_for_31_days_is_cancelled_by_its_key_and_the_next_job_is_not() {
     let world = TestWorld::acme().await;
     let _worker = world.worker(&WorkerOptions::default());
     waiting_for_a_month(&world, "old").await;
@@ -54,14 +54,14 @@ async fn a_job_that_has_waited_for_31_days_is_cancelled_by_its_key_and_the_next_
     assert_eq!(
         world.database.one("SELECT count(*) FROM job_keys WHERE job_id IS NULL").await,
         "0",
-        "no cancel is left for another"
+        "no cancel is stored for a later job"
     );
     world.publish_job(&message("next")).await;
     world.wait_job_state("next", JobState::Waiting, SOON).await;
 }
 
 #[tokio::test]
-async fn the_message_of_a_job_that_has_waited_for_31_days_makes_no_second_job_when_it_comes_again() {
+async fn repeating_the_message_of_a_job_that_has_waited_for_31_days_creates_no_second_job() {
     let world = TestWorld::acme().await;
     let listener = Listener::new(&world).await;
     listener.queue("answers", None).await;
@@ -78,7 +78,7 @@ async fn the_message_of_a_job_that_has_waited_for_31_days_makes_no_second_job_wh
 }
 
 #[tokio::test]
-async fn a_key_is_taken_over_when_its_job_is_gone_and_not_before() {
+async fn a_key_is_reused_after_its_job_is_deleted_and_not_before() {
     let bench = Bench::new().await;
     let first = bench.job("k");
     let (made, again) =
@@ -87,10 +87,10 @@ async fn a_key_is_taken_over_when_its_job_is_gone_and_not_before() {
     assert!(matches!(again, Ok(Intaken::Known(job)) if job == first.id), "{again:?}");
     bench.database.rows("UPDATE job_keys SET created_at = now() - interval '400 days'").await;
     let again = bench.at_once(async { bench.writer.intake(&bench.job("k")).await }).await;
-    assert!(matches!(again, Ok(Intaken::Known(job)) if job == first.id), "however old it is: {again:?}");
+    assert!(matches!(again, Ok(Intaken::Known(job)) if job == first.id), "an old key with a job: {again:?}");
     bench.database.rows("DELETE FROM jobs; UPDATE job_keys SET created_at = now()").await;
     let again = bench.at_once(async { bench.writer.intake(&bench.job("k")).await }).await;
-    assert!(matches!(again, Ok(Intaken::Known(_))), "its job may have come in this moment: {again:?}");
+    assert!(matches!(again, Ok(Intaken::Known(_))), "the job of a new key may not be visible yet: {again:?}");
     bench.database.rows("UPDATE job_keys SET created_at = now() - interval '2 hours'").await;
     let next = bench.job("k");
     let made = ours(bench.at_once(async { bench.writer.intake(&next).await }).await);
@@ -99,7 +99,7 @@ async fn a_key_is_taken_over_when_its_job_is_gone_and_not_before() {
 }
 
 #[tokio::test]
-async fn a_cancel_whose_job_is_gone_is_kept_for_the_next_one_with_its_key_for_30_days() {
+async fn a_cancel_of_a_deleted_job_is_kept_for_30_days_for_the_next_job_with_its_key() {
     let bench = Bench::new().await;
     let store = bench.writer.store();
     let actor = Actor { who: "p".to_owned(), role: "producer".to_owned(), reason: None };
@@ -115,7 +115,7 @@ async fn a_cancel_whose_job_is_gone_is_kept_for_the_next_one_with_its_key_for_30
     assert_eq!(store.cancel_by_key(&cancel("late"), &actor).await.unwrap(), Cancelling::Noted);
     bench.database.rows("UPDATE job_keys SET created_at = now() - interval '31 days'").await;
     let made = ours(bench.at_once(async { bench.writer.intake(&late).await }).await);
-    assert_eq!(made.job.id, late.id, "a cancel of a month ago does not count");
+    assert_eq!(made.job.id, late.id, "a cancel expires after 30 days");
     let answer = store.cancel_by_key(&cancel("late"), &actor).await.unwrap();
     assert!(matches!(answer, Cancelling::Answered(ActionResult::Done { job, .. }) if job == late.id), "{answer:?}");
 }

@@ -1,11 +1,10 @@
-//! No text of others is written into a log as it is: an event's field that is shown with `%`, and a message with something in it,
-//! are of a kind that this file lists. The formatter escapes what could begin a line all the same (`telemetry`); this keeps a
-//! field from looking like several.
+//! No external text is logged unquoted: every `%` field and every interpolated message in the sources is listed here. The
+//! formatter escapes line breaks in any case (`telemetry`); this check prevents that one field looks like several.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What may be shown as it is, by the file and as its code says it: numbers, ids and addresses of our own.
+/// The permitted `%` expressions by file: numbers, ids and addresses of the program itself.
 const SHOWN: &[(&str, &str)] = &[
     ("app/incarnation.rs", "lease.replica()"),
     ("app/mod.rs", "process.settings.ops_listen"),
@@ -15,7 +14,7 @@ const SHOWN: &[(&str, &str)] = &[
     ("worker/report.rs", "parent"),
 ];
 
-/// What may stand in a message's text: the names of our own tables and partitions, and what was done with one.
+/// The permitted interpolations in messages: names of the program's own tables and partitions, and what was done with one.
 const IN_MESSAGES: &[(&str, &str)] =
     &[("store/partitions.rs", "parent"), ("store/partitions.rs", "which"), ("store/partitions.rs", "done")];
 
@@ -33,14 +32,14 @@ const MACROS: [&str; 11] = [
     "trace_span!(",
 ];
 
-/// What a file logs: what is shown with `%`, and what stands in messages.
+/// The `%` expressions and the interpolations of a file.
 #[derive(Debug, Default, PartialEq)]
 struct Logged {
     shown: Vec<String>,
     in_messages: Vec<String>,
 }
 
-/// Of each event and span in a file's code.
+/// Collects the expressions of every event and span in a file's code.
 fn logged(code: &str) -> Logged {
     let mut logged = Logged::default();
     for name in MACROS.map(|name| format!("tracing::{name}")) {
@@ -49,7 +48,7 @@ fn logged(code: &str) -> Logged {
     logged
 }
 
-/// The arguments of one macro, from behind its bracket.
+/// Collects the expressions of one macro call; `arguments` begins after the opening bracket.
 fn read(arguments: &str, logged: &mut Logged) {
     let (mut depth, mut characters) = (1, arguments.char_indices());
     while let Some((at, character)) = characters.next() {
@@ -71,7 +70,7 @@ fn read(arguments: &str, logged: &mut Logged) {
     }
 }
 
-/// Up to the quotation mark that ends it.
+/// Returns the text up to the closing quotation mark.
 fn literal(text: &str) -> &str {
     let mut escaped = false;
     let end = text.find(|character| {
@@ -79,10 +78,10 @@ fn literal(text: &str) -> &str {
         escaped = character == '\\' && !escaped;
         ends
     });
-    &text[..end.expect("a text has an end")]
+    &text[..end.expect("a closing quotation mark")]
 }
 
-/// The names or positions in a format string.
+/// Returns the names or positions in a format string.
 fn interpolated(text: &str) -> impl Iterator<Item = String> {
     let bare = text.replace("{{", "").replace("}}", "");
     let inside: Vec<String> =
@@ -90,7 +89,7 @@ fn interpolated(text: &str) -> impl Iterator<Item = String> {
     inside.into_iter()
 }
 
-/// Up to the comma behind it, or the bracket that ends the macro.
+/// Returns the expression up to the next comma, or to the closing bracket of the macro.
 fn expression(text: &str) -> &str {
     let mut depth = 0;
     let end = text.find(|character| {
@@ -101,12 +100,12 @@ fn expression(text: &str) -> &str {
         }
         depth < 0 || depth == 0 && character == ','
     });
-    &text[..end.expect("a macro has an end")]
+    &text[..end.expect("a closing bracket")]
 }
 
-/// Every `.rs` file below a folder.
+/// Returns every `.rs` file below a folder.
 fn files(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).expect("a folder that reads").map(|entry| entry.expect("a folder that reads").path());
+    let entries = fs::read_dir(folder).expect("a readable folder").map(|entry| entry.expect("a readable folder").path());
     entries
         .flat_map(|path| match path.extension() {
             _ if path.is_dir() => files(&path),
@@ -117,22 +116,22 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn this_test_sees_what_it_looks_for() {
+fn the_check_detects_what_it_looks_for() {
     let code = r#"tracing::info!(a = %one(x, y).z, b = 3 , %c, "plain, %d"); tracing::warn_span!("x {e:?} {{f}}", g = ?h, %i)"#;
     let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
     assert_eq!(logged(code), Logged { shown: words(&["one(x, y).z", "c", "i"]), in_messages: words(&["e"]) });
 }
 
 #[test]
-fn only_values_of_our_own_are_logged_as_they_are() {
+fn only_listed_values_are_logged_unquoted() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let (mut found, mut seen) = (Vec::new(), 0);
     for file in files(&src) {
-        let path = file.strip_prefix(&src).expect("it was found there").to_string_lossy().into_owned();
+        let path = file.strip_prefix(&src).expect("the file is below src").to_string_lossy().into_owned();
         let text = fs::read_to_string(&file).expect("a source file is text");
         let code: Vec<&str> = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
         let code = code.join("\n");
-        // What tests plant is about this rule.
+        // Tests may log anything.
         let logged = logged(code.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default());
         seen += logged.shown.len() + logged.in_messages.len();
         let is_listed = |list: &[(&str, &str)], what: &str| list.contains(&(path.as_str(), what));
@@ -140,6 +139,6 @@ fn only_values_of_our_own_are_logged_as_they_are() {
         let in_messages = logged.in_messages.iter().filter(|what| !is_listed(IN_MESSAGES, what));
         found.extend(in_messages.map(|what| format!("src/{path}: {{{what}}}")));
     }
-    assert!(found.is_empty(), "give text as a value (`error = chain(&error)`), which is quoted:\n  {}", found.join("\n  "));
+    assert!(found.is_empty(), "pass text as a value (`error = chain(&error)`), which is quoted:\n  {}", found.join("\n  "));
     assert!(seen >= SHOWN.len() + IN_MESSAGES.len(), "the sources were not found");
 }

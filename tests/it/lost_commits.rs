@@ -1,4 +1,4 @@
-//! A commit whose answer never comes: what became of it is found out, and nothing is done twice.
+//! Commits with a lost answer: the worker determines their outcome, and nothing is done twice.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -11,17 +11,17 @@ use crate::engine_wake_ups::later;
 use crate::support::{Checks, Proxy, TestWorld, WorkerOptions, WorkerProcess, acme, gate, wait_for};
 
 const SOON: Duration = Duration::from_secs(30);
-/// Sooner than a stale wake-up is published again where its queue is empty.
+/// A time limit that is shorter than the age at which a stale wake-up is published again if its queue is empty.
 const STAMPS_WITHIN: Duration = Duration::from_secs(3);
-/// One whose record goes with a group's, and one that changes the tracker, whose commit goes alone.
+/// A stage whose commit is part of a group, and one that changes the tracker, whose commit is written alone.
 const STAGES: [&str; 2] = ["retrieve_user", "update_assignments"];
 
-/// Who waits for a commit to be decided.
+/// Counts the sessions that wait for a commit to be decided.
 const ASKS: &str = "
     SELECT count(*) FROM pg_stat_activity
     WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%AS ours FROM jobs%'";
 
-/// A job whose commit of a stage stands at the gate.
+/// A job whose commit of a stage is blocked at the gate.
 struct Scene {
     world: TestWorld,
     proxy: Proxy,
@@ -43,17 +43,17 @@ impl Scene {
         Self { world, proxy, first, _worker: worker }
     }
 
-    /// The link breaks before the answer, and the worker waits to see what became of the commit.
+    /// Cuts the connection before the answer, and waits until the worker queries the outcome of the commit.
     async fn cut_and_asked_for(&self) {
         self.proxy.cut(self.first.port);
-        wait_for("the worker to ask what became of it", SOON, async || match self.world.database.one(ASKS).await.as_str() {
+        wait_for("the worker to query the outcome", SOON, async || match self.world.database.one(ASKS).await.as_str() {
             "1" => Ok(()),
-            others => Err(format!("{others} ask")),
+            others => Err(format!("{others} sessions query it")),
         })
         .await;
     }
 
-    /// The job goes on, and everything is done once.
+    /// Opens the gate and asserts that the job succeeds and everything is done once.
     async fn goes_on(&self) {
         gate::open(&self.world.database).await;
         is_done_once(&self.world).await;
@@ -72,17 +72,17 @@ async fn publish_one(world: &TestWorld) {
     world.publish_job(&acme::job("one", &event)).await;
 }
 
-/// The job succeeds by the same worker in the same epoch.
+/// Asserts that the same worker completes the job in the same epoch.
 async fn is_done_once(world: &TestWorld) {
     world.wait_job_state("one", JobState::Succeeded, SOON).await;
     world.wait_quiet(SOON).await;
     let epochs = "SELECT max(epoch), max(crash_count) FROM jobs WHERE pipeline = 'dispatch'";
-    assert_eq!(world.database.rows(epochs).await, [["1", "0"]], "nobody took it over");
+    assert_eq!(world.database.rows(epochs).await, [["1", "0"]], "the job was not taken over");
     Checks::default().hold(world).await;
 }
 
 #[tokio::test]
-async fn one_that_comes_late_is_found_and_not_made_again() {
+async fn a_commit_that_completes_late_is_found_and_not_repeated() {
     for stage in STAGES {
         let scene = Scene::new(stage).await;
         scene.cut_and_asked_for().await;
@@ -91,12 +91,12 @@ async fn one_that_comes_late_is_found_and_not_made_again() {
 }
 
 #[tokio::test]
-async fn follow_ups_of_one_that_comes_late_are_woken_though_their_queue_is_not_empty() {
+async fn follow_ups_of_a_late_commit_are_woken_although_their_queue_is_not_empty() {
     let world = TestWorld::acme().await;
     let (proxy, worker) = worker_by_way_of_a_proxy(&world, Some(1)).await;
-    // One seat, and a message that takes its time: the messages behind it stand in the queue.
+    // With one permit and a slow message, the messages behind it stay in the queue.
     let slow = FaultRule::new(FaultKind::Slow).millis(12_000).path_contains("/webhook/").times(1);
-    let id = world.simulator().await.client.fault(&slow).await.expect("the simulator takes the fault");
+    let id = world.simulator().await.client.fault(&slow).await.expect("the simulator accepts the fault");
     for (key, to) in [("before-1", acme::ANN), ("before-2", acme::BOB)] {
         let event = world.assign(acme::OTHER_ITEM, Some(to)).await;
         world.publish_job(&acme::job(key, &event)).await;
@@ -106,27 +106,27 @@ async fn follow_ups_of_one_that_comes_late_are_woken_though_their_queue_is_not_e
     let scene = Scene::at(world, proxy, worker, "send_follow_ups").await;
     scene.cut_and_asked_for().await;
     gate::open(&scene.world.database).await;
-    // Stamped in a commit whose answer never came, nobody publishes their wake-ups before the stamps are taken back.
+    // The commit with the lost answer has stamped the follow-ups, so their wake-ups are published once the stamps are removed.
     let parent = scene.world.wait_job_state("one", JobState::Waiting, SOON).await;
     let stamped = format!(
         "SELECT count(*) FROM jobs WHERE parent_id = '{0}' AND state = 'ready'
             AND woken_at = (SELECT min(finished_at) FROM checkpoints WHERE job_id = '{0}' AND stage = 'send_follow_ups')",
         parent.id
     );
-    wait_for("the stamps to be taken back", STAMPS_WITHIN, async || match scene.world.database.one(&stamped).await.as_str() {
+    wait_for("the stamps to be removed", STAMPS_WITHIN, async || match scene.world.database.one(&stamped).await.as_str() {
         "0" => Ok(()),
-        some => Err(format!("{some} follow-ups are as the commit has stamped them")),
+        some => Err(format!("{some} follow-ups still have the stamp of the commit")),
     })
     .await;
     let depth = scene.world.publisher().await.depth(MESSAGING.queue).await.expect("RabbitMQ answers");
-    assert!(depth.ready > 0, "otherwise stale wake-ups are published again anyway");
+    assert!(depth.ready > 0, "an empty queue would have stale wake-ups published again anyway");
     scene.world.wait_job_state("one", JobState::Succeeded, SOON).await;
     scene.world.wait_quiet(SOON).await;
     Checks::default().hold(&scene.world).await;
 }
 
 #[tokio::test]
-async fn rows_that_were_stamped_by_a_statement_whose_answer_is_lost_are_woken_all_the_same() {
+async fn rows_stamped_by_a_statement_with_a_lost_answer_are_still_woken() {
     let world = TestWorld::acme().await;
     let (proxy, worker) = worker_by_way_of_a_proxy(&world, None).await;
     worker.ready().await;
@@ -135,9 +135,9 @@ async fn rows_that_were_stamped_by_a_statement_whose_answer_is_lost_are_woken_al
     world.database.rows("UPDATE jobs SET due_at = now()").await;
     let stamping = gate::at_it(&world.database, None).await;
     proxy.cut(stamping.port);
-    // The statement is not decided yet when the worker first takes its stamps back.
+    // The statement is still undecided when the worker first removes its stamps.
     wait_for(
-        "the worker to notice",
+        "the duty to fail",
         SOON,
         async || {
             if worker.log().contains("the duty failed") { Ok(()) } else { Err("it has not") }
@@ -148,17 +148,17 @@ async fn rows_that_were_stamped_by_a_statement_whose_answer_is_lost_are_woken_al
     let taken = Instant::now();
     wait_for("the job to be woken", SOON, async || {
         let row = world.job_by_key("one").await.ok_or("no row")?;
-        if row.epoch > 0 { Ok(()) } else { Err("nobody has claimed it") }
+        if row.epoch > 0 { Ok(()) } else { Err("it has not been claimed") }
     })
     .await;
-    assert!(taken.elapsed() < STAMPS_WITHIN, "a stale wake-up, published again after {:?}", taken.elapsed());
+    assert!(taken.elapsed() < STAMPS_WITHIN, "woken only as stale after {:?}", taken.elapsed());
     world.wait_job_state("one", JobState::Succeeded, SOON).await;
     world.wait_quiet(SOON).await;
     Checks::default().hold(&world).await;
 }
 
 #[tokio::test]
-async fn one_that_ended_with_its_backend_is_made_again() {
+async fn a_commit_that_ended_with_its_backend_is_repeated() {
     for stage in STAGES {
         let scene = Scene::new(stage).await;
         scene.world.database.rows(&format!("SELECT pg_terminate_backend({})", scene.first.backend)).await;
@@ -167,11 +167,11 @@ async fn one_that_ended_with_its_backend_is_made_again() {
     }
 }
 
-/// Only the commit of `retrieve_user` sends this to Postgres.
+/// A text that only the commit of `retrieve_user` sends to Postgres.
 const PROFILE: &str = "\"display_name\"";
 
 #[tokio::test]
-async fn one_that_arrives_after_it_was_not_found_is_found_when_the_second_one_meets_its_checkpoint() {
+async fn a_commit_that_arrives_after_the_lookup_is_found_when_the_repeated_one_meets_its_checkpoint() {
     let world = TestWorld::acme().await;
     let (proxy, _worker) = worker_by_way_of_a_proxy(&world, None).await;
     proxy.hold_back(PROFILE);
@@ -184,7 +184,7 @@ async fn one_that_arrives_after_it_was_not_found_is_found_when_the_second_one_me
     };
     let first = at_the_proxy(None).await;
     proxy.cut(first);
-    // The worker commits again only after it has looked and not found the first commit.
+    // The worker repeats the commit only after its lookup has not found the first one.
     let second = at_the_proxy(Some(first)).await;
     let checkpoints = async || world.database.one("SELECT count(*) FROM checkpoints WHERE stage = 'retrieve_user'").await;
     assert_eq!(checkpoints().await, "0");

@@ -1,4 +1,4 @@
-//! A lease that is lost is not the job's fault while its process lives.
+//! A lost lease does not count as a crash of the job if the process lives on.
 
 use std::time::Duration;
 
@@ -8,11 +8,11 @@ use dispatch_worker::job::JobState;
 use crate::support::{Checks, TestWorld, WorkerOptions, wait_for};
 
 const SOON: Duration = Duration::from_secs(30);
-/// More than would park a job whose owners die.
+/// The number of lost leases; more than the crashes that park a job.
 const LOST: u64 = 6;
 
 #[tokio::test]
-async fn a_job_whose_owners_lose_six_leases_and_live_on_is_not_parked() {
+async fn a_job_whose_living_owners_lose_six_leases_is_not_parked() {
     let world = TestWorld::acme().await;
     let _workers = [world.worker(&WorkerOptions::default()), world.worker(&WorkerOptions::default())];
     world.publish_held_up("one", FaultRule::new(FaultKind::Hang)).await;
@@ -25,19 +25,19 @@ async fn a_job_whose_owners_lose_six_leases_and_live_on_is_not_parked() {
             job.owner.ok_or_else(|| format!("after {} lost leases: {job:?}", lost - 1))
         })
         .await;
-        // The session of the owner's heartbeat ends, as in an outage; its process goes on as another replica.
+        // Ends the session of the owner's heartbeat, as an outage does; its process continues as another replica.
         let cut = format!(
             "SELECT count(pg_terminate_backend(pid)) FROM pg_locks WHERE locktype = 'advisory' AND classid = 7264021 AND objid = {owner}
                 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
         );
-        assert_eq!(world.database.one(&cut).await, "1", "its session holds its lock");
+        assert_eq!(world.database.one(&cut).await, "1", "the session holds the lock of the replica");
         wait_for("another owner", SOON, async || {
             let job = world.job_by_key("one").await.ok_or("no row")?;
             if job.owner != Some(owner) { Ok(()) } else { Err(format!("replica {owner} still has it")) }
         })
         .await;
         let ended = format!("SELECT ended_well FROM replicas WHERE id = {owner}");
-        wait_for("its process to go on as another replica", SOON, async || match world.database.one(&ended).await.as_str() {
+        wait_for("the process to continue as another replica", SOON, async || match world.database.one(&ended).await.as_str() {
             "t" => Ok(()),
             other => Err(other.to_owned()),
         })

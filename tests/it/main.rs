@@ -1,6 +1,6 @@
-//! Tests against real servers, one binary: a private Postgres and RabbitMQ are started once per run. See [`support`].
+//! Integration tests with real servers, in one binary. A private Postgres and RabbitMQ start once per run. See [`support`].
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot continue fails at once")]
 
 mod addresses;
 mod answers;
@@ -13,6 +13,7 @@ mod bad_input;
 mod bulk;
 mod contracts;
 mod deadlines;
+mod documents;
 mod due_rows;
 mod engine_children;
 mod engine_crash_loop;
@@ -68,7 +69,6 @@ mod producers;
 mod proportion;
 mod publish_wait;
 mod quotas;
-mod readme;
 mod releases;
 mod resume;
 mod retention;

@@ -1,4 +1,4 @@
-//! What messages take of a worker's memory: less than 256 MiB, however large they are, and however long Postgres stands still.
+//! Memory limits: messages take less than 256 MiB of a worker, however large they are and however long Postgres is frozen.
 
 use std::fs;
 use std::time::Duration;
@@ -17,27 +17,27 @@ use crate::support::{TestWorld, WorkerOptions, WorkerProcess, acme, wait_for};
 
 const SOON: Duration = Duration::from_secs(60);
 const MIB: usize = 1 << 20;
-/// What the kernel lets a worker have.
+/// The kernel's memory limit for a worker.
 const LIMIT: usize = 256 * MIB;
 const MESSAGES: usize = 50;
 const LARGE: usize = 100 * MIB;
-/// Large messages that RabbitMQ holds at a time.
+/// The number of large messages that RabbitMQ holds at a time.
 const AT_ONCE: usize = 3;
-/// More than fit into what the kernel lets a worker have, each of them a little below the limit of a message.
+/// The number of waiting messages, each slightly below the size limit. Several copies of them would not fit into [`LIMIT`].
 const WAITING: usize = 120;
 
 fn limited() -> WorkerOptions {
     WorkerOptions { memory: Some(LIMIT), ..WorkerOptions::default() }
 }
 
-/// The most memory that a worker has had so far, in bytes.
+/// Returns the peak memory of a worker in bytes.
 fn most_memory(worker: &WorkerProcess) -> usize {
     let status = fs::read_to_string(format!("/proc/{}/status", worker.pid)).expect("the worker runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux says it");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux reports VmHWM");
     line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") * 1024
 }
 
-/// A producer that sends what the program's own would not.
+/// A producer that sends messages which the program's own publisher refuses.
 struct Producer {
     user: String,
     channel: Channel,
@@ -47,34 +47,34 @@ struct Producer {
 impl Producer {
     async fn of(world: &TestWorld) -> Self {
         let url = world.amqp_url.expose_secret();
-        let connection = Connection::connect(url, ConnectionProperties::default()).await.expect("RabbitMQ takes a producer");
+        let connection = Connection::connect(url, ConnectionProperties::default()).await.expect("RabbitMQ accepts a connection");
         let channel = connection.create_channel().await.expect("a channel");
         channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
         let user = user_of(&world.amqp_url.clone().into()).expect("a URL of RabbitMQ");
         Self { user, channel, _connection: connection }
     }
 
-    /// Has the intake queue keep nothing on disk: it is not RabbitMQ's disk that is tested.
+    /// Replaces the intake queue by a classic one that keeps transient messages in memory, as RabbitMQ's disk is not under test.
     async fn keeps_intake_in_memory(&self) {
         let mut arguments = FieldTable::default();
         arguments.insert("x-queue-type".into(), AMQPValue::LongString("classic".into()));
         let (delete, declare, bind) =
             (QueueDeleteOptions::default(), QueueDeclareOptions::default(), QueueBindOptions::default());
-        self.channel.queue_delete(INTAKE_QUEUE.into(), delete).await.expect("RabbitMQ deletes it");
+        self.channel.queue_delete(INTAKE_QUEUE.into(), delete).await.expect("RabbitMQ deletes the queue");
         let declared =
             self.channel.queue_declare(INTAKE_QUEUE.into(), QueueDeclareOptions { durable: true, ..declare }, arguments);
-        declared.await.expect("RabbitMQ declares it");
+        declared.await.expect("RabbitMQ declares the queue");
         let bound = self.channel.queue_bind(INTAKE_QUEUE.into(), EXCHANGE.into(), KEY_JOB.into(), bind, FieldTable::default());
-        bound.await.expect("RabbitMQ binds it");
+        bound.await.expect("RabbitMQ binds the queue");
     }
 
-    /// Publishes a transient message, and waits until it is confirmed.
+    /// Publishes a transient message and waits for the confirm.
     async fn publish(&self, body: &[u8], headers: FieldTable) {
         let properties = BasicProperties::default().with_content_type("application/json".into()).with_headers(headers);
         let properties = properties.with_user_id(self.user.as_str().into());
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
         let sent = self.channel.basic_publish(EXCHANGE.into(), KEY_JOB.into(), options, body, properties);
-        let confirmed = sent.await.expect("RabbitMQ takes the message").await.expect("it is confirmed");
+        let confirmed = sent.await.expect("RabbitMQ accepts the message").await.expect("a confirm");
         assert!(confirmed.is_ack());
     }
 }
@@ -92,7 +92,7 @@ async fn wait_letters(world: &TestWorld, at_least: usize) {
 }
 
 #[tokio::test]
-async fn a_worker_with_256_mib_survives_fifty_messages_of_100_mib_and_header_floods() {
+async fn a_worker_with_256_mib_survives_fifty_messages_of_100_mib_and_fifty_huge_header_tables() {
     let world = TestWorld::with_own_servers().await;
     let producer = Producer::of(&world).await;
     producer.keeps_intake_in_memory().await;
@@ -117,7 +117,7 @@ async fn a_worker_with_256_mib_survives_fifty_messages_of_100_mib_and_header_flo
     expected.sort();
     assert_eq!(found, expected);
 
-    // Each value has one byte here, and a hundred in memory.
+    // Each value takes one byte on the wire and a hundred in memory.
     let flood = AMQPValue::FieldArray(vec![AMQPValue::Void; 120_000].into());
     let mut headers = FieldTable::default();
     headers.insert("a".into(), flood);
@@ -131,21 +131,21 @@ async fn a_worker_with_256_mib_survives_fifty_messages_of_100_mib_and_header_flo
     let event = world.assign(acme::WORK_ITEM, Some(acme::ANN)).await;
     world.publish_job(&acme::job("after", &event)).await;
     world.wait_job_state("after", JobState::Succeeded, SOON).await;
-    assert!(!worker.log().contains("starts afresh"), "a connection was lost");
+    assert!(!worker.log().contains("the consumer reconnects"), "a connection was lost");
     let most = most_memory(&worker);
     eprintln!("the worker had {} MiB at most", most / MIB);
     assert!(most < LIMIT, "{most}");
 }
 
 #[tokio::test]
-async fn messages_that_wait_for_postgres_take_less_than_256_mib_and_are_all_handled_after() {
+async fn messages_that_wait_for_postgres_take_less_than_256_mib_and_are_all_handled_afterwards() {
     let world = TestWorld::with_own_servers().await;
-    // Of what jobs take that run, the number of seats is the limit, not the budget: a job of 1 MiB takes up to 6.
+    // The memory of running jobs is limited by the concurrency, not by the budget: a job of 1 MiB takes up to 6 MiB.
     let worker = world.worker(&WorkerOptions { concurrency: Some(8), ..limited() });
     worker.ready().await;
     let mut client = world.pool().get().await.expect("a connection");
     let lock = client.transaction().await.expect("a transaction");
-    // The worker keeps its lease, and makes no rows.
+    // The worker keeps its lease but cannot insert rows.
     lock.batch_execute("LOCK TABLE jobs IN SHARE ROW EXCLUSIVE MODE").await.expect("the lock");
     let key = |number: usize| format!("large {number}");
     for number in 0..WAITING {
@@ -174,6 +174,6 @@ async fn messages_that_wait_for_postgres_take_less_than_256_mib_and_are_all_hand
     let most = most_memory(&worker);
     eprintln!("the worker had {} MiB at most", most / MIB);
     assert!(most < LIMIT, "{most}");
-    // The search for secrets at the world's end would take a while.
+    // Speeds up the search for secrets at the world's end.
     world.database.rows("TRUNCATE jobs CASCADE").await;
 }

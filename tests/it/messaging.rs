@@ -1,4 +1,4 @@
-//! Messages: the real worker tells of one change through every channel; what the other side has is looked at there.
+//! Messages: the real worker sends one change through every channel, and the test checks what each provider has received.
 
 use std::time::Duration;
 
@@ -19,10 +19,10 @@ const HOOK: &str = "discord-webhook";
 const MAIL: &str = "mail";
 const SLACK_CHANNEL: &str = "C042";
 const HOOK_ID: &str = "4200";
-/// What no channel may take for more than text.
+/// A text that no channel may interpret as markup, mentions or headers.
 const HOSTILE: &str = "@everyone <!channel> <at>x</at> [a](b) \r\nBcc: eve@evil.example";
 
-/// `acme` with a destination of every kind that it does not have yet; `policy` is theirs.
+/// Creates `acme` with additional destinations of all other kinds; `policy` is their policy for unknown outcomes.
 async fn world(policy: &str, title: &str) -> TestWorld {
     let world = TestWorld::acme().await;
     let simulator = world.simulator().await;
@@ -61,7 +61,7 @@ async fn world(policy: &str, title: &str) -> TestWorld {
     world
 }
 
-/// Publishes a job whose change is told to these destinations.
+/// Publishes a job whose change is sent to these destinations.
 async fn tell(world: &TestWorld, notify: &[&str]) {
     let event = world.assign(acme::LONE_ITEM, Some(acme::ANN)).await;
     let mut job = acme::job("told", &event);
@@ -77,7 +77,7 @@ async fn fault(world: &TestWorld, rule: FaultRule) {
     world.simulator().await.client.fault(&rule).await.unwrap();
 }
 
-/// The only follow-up of the job, with its history.
+/// Returns the only follow-up of the job, with its history.
 async fn message(world: &TestWorld) -> JobView {
     let parent = world.job_by_key("told").await.unwrap();
     let children = world.job_view(parent.id).await.children;
@@ -91,7 +91,7 @@ fn effect(view: &JobView) -> &EffectRow {
 }
 
 #[tokio::test]
-async fn one_change_is_told_through_every_channel_and_no_text_of_it_is_more_than_text() {
+async fn one_change_is_sent_through_every_channel_and_its_text_is_never_interpreted() {
     let world = world("resend", HOSTILE).await;
     let _worker = world.worker(&WorkerOptions::default());
     tell(&world, &[SLACK, TEAMS, HOOK, MAIL, acme::DISCORD, acme::BLIND]).await;
@@ -113,7 +113,7 @@ async fn one_change_is_told_through_every_channel_and_no_text_of_it_is_more_than
     let [posted] = &state.discord.webhooks[HOOK_ID].posted[..] else { panic!("one message in the webhook's channel") };
     assert!(posted.content.contains("@\u{200b}everyone \\<!channel\\>"), "{}", posted.content);
     assert_eq!(posted.allowed_mentions, json!({"parse": []}));
-    assert_eq!(posted.content, state.discord.channels["1001"][0].content, "as the bot tells it");
+    assert_eq!(posted.content, state.discord.channels["1001"][0].content, "the same text as the bot's");
 
     let [mail] = &state.mail.received[..] else { panic!("one mail") };
     assert_eq!(
@@ -122,11 +122,11 @@ async fn one_change_is_told_through_every_channel_and_no_text_of_it_is_more_than
     );
     let (head, body) = mail.content.split_once("\n\n").unwrap();
     assert!(head.contains("Subject: WEB-2 is now assigned to Ann") && !head.contains("Bcc"), "{head}");
-    // Quoted-printable, as what keeps links apart is not ASCII.
+    // The body is quoted-printable, as the characters that break up links are not ASCII.
     let body = body.replace("=\n", "").replace("=E2=80=8A", "|");
     assert!(body.contains("   Bcc: eve|@evil|.example") && !body.contains("\nBcc"), "{body}");
     let webhook: Value = serde_json::from_str(&state.webhooks[acme::BLIND].received[0].body).unwrap();
-    assert_eq!(webhook["data"]["lines"][0], HOSTILE, "a machine gets it as it is");
+    assert_eq!(webhook["data"]["lines"][0], HOSTILE, "a webhook receives the text unchanged");
 
     let known = world.database.rows("SELECT detail ->> 'kind', class, provider_ref FROM effects ORDER BY 1").await;
     let known: Vec<(&str, &str)> = known.iter().map(|row| (row[0].as_str(), row[1].as_str())).collect();
@@ -142,11 +142,11 @@ async fn one_change_is_told_through_every_channel_and_no_text_of_it_is_more_than
         AND detail ->> 'kind' = 'email'",
         )
         .await;
-    assert_eq!(reference, "t", "a mail's id is its effect's key");
+    assert_eq!(reference, "t", "the Message-ID is the key of the effect");
     no_secret_is_stored(&world).await;
 }
 
-/// In no row that jobs leave behind.
+/// Asserts that no row contains a secret in plaintext.
 async fn no_secret_is_stored(world: &TestWorld) {
     const ROWS: &str = "
         SELECT count(*) FROM (
@@ -157,7 +157,7 @@ async fn no_secret_is_stored(world: &TestWorld) {
 }
 
 #[tokio::test]
-async fn a_message_far_too_long_is_cut_to_what_each_channel_takes() {
+async fn an_oversized_message_is_truncated_to_the_limit_of_each_channel() {
     let world = world("resend", &"<é".repeat(30_000)).await;
     let _worker = world.worker(&WorkerOptions::default());
     tell(&world, &[SLACK, TEAMS, HOOK, MAIL]).await;
@@ -172,7 +172,7 @@ async fn a_message_far_too_long_is_cut_to_what_each_channel_takes() {
 }
 
 #[tokio::test]
-async fn a_refusal_that_asks_for_patience_is_tried_again_and_told_once() {
+async fn a_rate_limited_message_is_retried_and_delivered_once() {
     let world = world("hold", "Logout is slow").await;
     for (provider, path) in [
         (Provider::Slack, "/slack/"),
@@ -195,11 +195,11 @@ async fn a_refusal_that_asks_for_patience_is_tried_again_and_told_once() {
         state.mail.received.len(),
     ];
     assert_eq!(told, [1; 4]);
-    assert_eq!(world.database.one("SELECT sum(unknowns) FROM effects").await, "0", "nothing was ever uncertain");
+    assert_eq!(world.database.one("SELECT sum(unknowns) FROM effects").await, "0", "no outcome was unknown");
 }
 
 #[tokio::test]
-async fn a_lost_answer_is_resent_and_the_duplicate_is_recorded_before_it_is_possible() {
+async fn a_message_with_a_lost_answer_is_sent_again_after_the_possible_duplicate_is_recorded() {
     let world = world("resend", "Logout is slow").await;
     fault(&world, FaultRule::new(FaultKind::LoseAnswer).provider(Provider::Slack).times(1)).await;
     let options = WorkerOptions { call_seconds: Some(2), ..WorkerOptions::default() };
@@ -207,7 +207,7 @@ async fn a_lost_answer_is_resent_and_the_duplicate_is_recorded_before_it_is_poss
     let mut first = world.worker(&WorkerOptions { crash_at, ..options.clone() });
     tell(&world, &[SLACK]).await;
     first.wait_exit(SOON).await;
-    // The second intent is stored, its call not made yet.
+    // The second intent is stored, but its call has not been made.
     assert_eq!(state(&world).await.slack.channels[SLACK_CHANNEL].len(), 1);
     let view = message(&world).await;
     assert_eq!((effect(&view).class.as_str(), effect(&view).unknowns), ("K3", 1));
@@ -216,12 +216,12 @@ async fn a_lost_answer_is_resent_and_the_duplicate_is_recorded_before_it_is_poss
     world.wait_job_state("told", JobState::Succeeded, SOON).await;
     let (view, sent) = (message(&world).await, state(&world).await.slack.channels[SLACK_CHANNEL].len());
     assert_eq!((effect(&view).state.as_str(), sent), ("confirmed", 2));
-    // The crash made another duplicate possible, and nobody could know that it is none.
+    // After the crash, the outcome of the second call was unknown as well.
     assert_eq!(effect(&view).unknowns, 2);
 }
 
 #[tokio::test]
-async fn a_lost_answer_is_held_for_a_person_whose_retry_is_recorded() {
+async fn a_message_with_a_lost_answer_is_parked_for_a_person_whose_retry_is_recorded() {
     let world = world("hold", "Logout is slow").await;
     fault(&world, FaultRule::new(FaultKind::LoseAnswer).provider(Provider::Email).times(1)).await;
     let _worker = world.worker(&WorkerOptions::default());
@@ -237,7 +237,7 @@ async fn a_lost_answer_is_held_for_a_person_whose_retry_is_recorded() {
     let parent = world.job_by_key("told").await.unwrap();
     assert_eq!((parent.state, parent.wait_reason.as_deref()), (JobState::Waiting, Some("children")));
     let view = message(&world).await;
-    assert_eq!((effect(&view).unknowns, state(&world).await.mail.received.len()), (0, 1), "nothing was sent again");
+    assert_eq!((effect(&view).unknowns, state(&world).await.mail.received.len()), (0, 1), "the message was not sent again");
 
     let actor = Actor { who: "ann".to_owned(), role: "operator".to_owned(), reason: Some("it is not there".to_owned()) };
     world.store().retry(&Target::Id(parked.id), &actor).await.unwrap();
@@ -245,12 +245,12 @@ async fn a_lost_answer_is_held_for_a_person_whose_retry_is_recorded() {
     let (view, mails) = (message(&world).await, state(&world).await.mail.received);
     assert_eq!((effect(&view).state.as_str(), effect(&view).unknowns, mails.len()), ("confirmed", 1, 2));
     let id = |content: &str| content.lines().find(|line| line.starts_with("Message-ID")).map(str::to_owned);
-    assert_eq!(id(&mails[0].content), id(&mails[1].content), "readers can tell that they are one");
+    assert_eq!(id(&mails[0].content), id(&mails[1].content), "the duplicate has the same Message-ID");
     assert_eq!(world.database.one("SELECT action || ' by ' || who FROM audit_log").await, "retry by ann");
 }
 
 #[tokio::test]
-async fn a_mail_server_that_is_slow_is_waited_for_and_one_that_hangs_is_given_up_on_without_doubt() {
+async fn a_slow_mail_server_is_waited_for_and_a_hanging_one_times_out_without_an_unknown_outcome() {
     let world = world("hold", "Logout is slow").await;
     fault(&world, FaultRule::new(FaultKind::Hang).provider(Provider::Email).times(1)).await;
     fault(&world, FaultRule::new(FaultKind::Slow).provider(Provider::Email).millis(300).times(1)).await;

@@ -1,5 +1,4 @@
-//! What Azure DevOps is known to send, through the whole pipeline: every form of `System.AssignedTo`, and the vendor's own
-//! sample of an event.
+//! Data as Azure DevOps sends it, through the whole pipeline: every form of `System.AssignedTo`, and the vendor's sample event.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,15 +15,15 @@ const ZOE: &str = "zoë@acme.example";
 const MEMBERS: [&str; 3] = [acme::ANN, acme::BOB, ZOE];
 const PROJECT: &str = "FabrikamCloud";
 
-/// Who a group is assigned to in the end. Before, each has [`acme::BOB`].
+/// The final assignee of a group, which is first assigned to [`acme::BOB`].
 enum End {
     To(&'static str),
     Nobody,
-    /// As before, because of what this says.
+    /// Unchanged, for a reason that contains this text.
     Unresolved(&'static str),
 }
 
-/// Forms of an assignee, and what becomes of each.
+/// Returns the forms of an assignee and their expected results.
 fn forms() -> Vec<(Value, End)> {
     use End::{Nobody, To, Unresolved};
     let identity = |name: &str, unique_name: &str| json!({"displayName": name, "uniqueName": unique_name, "descriptor": "aad.x"});
@@ -50,14 +49,14 @@ fn forms() -> Vec<(Value, End)> {
     ]
 }
 
-/// The account, its project, a bug for each id and somebody to act as.
+/// Returns the simulator state: the account, its project, a bug for each id, and an identity.
 fn providers(bugs: impl Iterator<Item = i64>) -> State {
     let state = State::new().user("Bot", acme::BOT).user("Bob", acme::BOB).token(acme::TOKEN, acme::BOT);
     let state = state.account(acme::ACCOUNT, PROJECT);
     bugs.fold(state, |state, id| state.bug(acme::ACCOUNT, PROJECT, id, "Some great new idea!", Some(acme::BOB)))
 }
 
-/// A group for each bug.
+/// Returns a document with a group for each bug.
 fn document(account_id: &str, bugs: impl Iterator<Item = i64>) -> TrackerDocument {
     let group = |id: i64| {
         let links = json!([{"account_id": account_id, "work_item_id": id}]);
@@ -79,7 +78,7 @@ fn document(account_id: &str, bugs: impl Iterator<Item = i64>) -> TrackerDocumen
     serde_json::from_value(document).expect("a tracker document")
 }
 
-/// The e-mail address of who each group is assigned to.
+/// Returns the e-mail address of each group's assignee.
 async fn assignees(world: &TestWorld) -> BTreeMap<String, String> {
     const SQL: &str = "
         SELECT g.short_id, e.email FROM issue_groups g LEFT JOIN group_assignees a ON a.group_id = g.id
@@ -87,17 +86,17 @@ async fn assignees(world: &TestWorld) -> BTreeMap<String, String> {
     world.database.rows(SQL).await.into_iter().map(|row| (row[0].clone(), row[1].clone())).collect()
 }
 
-/// Runs a job to its end; gives a stage's output.
+/// Runs a job to its end; returns the output of a stage.
 async fn output(world: &TestWorld, message: &Value, stage: &str) -> Value {
     world.publish_job(message).await;
     let key = message["dedupe_key"].as_str().unwrap();
     let id = world.wait_job_state(key, JobState::Succeeded, SOON).await.id;
     let view = world.job_view(id).await;
-    view.checkpoints.into_iter().find(|checkpoint| checkpoint.stage == stage).expect("it has run").output
+    view.checkpoints.into_iter().find(|checkpoint| checkpoint.stage == stage).expect("the stage has run").output
 }
 
 #[tokio::test]
-async fn every_form_of_an_assignee_is_assigned_or_said_to_be_unresolved() {
+async fn every_form_of_an_assignee_is_assigned_or_reported_as_unresolved() {
     let forms: BTreeMap<i64, (Value, End)> = (101..).zip(forms()).collect();
     let world = TestWorld::new().await;
     let simulator = &world.simulator().await.client;
@@ -112,7 +111,7 @@ async fn every_form_of_an_assignee_is_assigned_or_said_to_be_unresolved() {
         message
     };
     output(&world, &search("before"), "sync_assignees").await;
-    assert!(assignees(&world).await.values().all(|email| email == acme::BOB), "each has somebody to lose");
+    assert!(assignees(&world).await.values().all(|email| email == acme::BOB), "every group is assigned to Bob first");
 
     for (id, (form, _)) in &forms {
         let item = state.work_items.get_mut(&work_item_key(acme::ACCOUNT, *id)).unwrap();
@@ -181,7 +180,7 @@ const SAMPLE: &str = r##"{
 }"##;
 
 #[tokio::test]
-async fn the_vendor_s_sample_of_an_event_leads_to_its_work_item() {
+async fn the_vendor_s_sample_event_resolves_to_its_work_item() {
     let sample: Value = serde_json::from_str(SAMPLE).unwrap();
     let account_id = sample["resourceContainers"]["account"]["id"].as_str().unwrap();
     let world = TestWorld::new().await;
@@ -195,7 +194,7 @@ async fn the_vendor_s_sample_of_an_event_leads_to_its_work_item() {
     let handled = output(&world, &message, "handle_events").await;
     let accepted = json!([{"event_id": sample["id"], "work_item_id": 5, "rev": 2}]);
     assert_eq!(handled, json!({"accepted": accepted, "ignored": []}));
-    // What the event says of the assignee is a hint: the tracker's word counts.
+    // The assignee in the event is only a hint; the value in Azure DevOps counts.
     let assignees = assignees(&world).await;
     assert_eq!((assignees["WEB-5"].as_str(), assignees["WEB-2"].as_str()), (acme::BOB, "-"));
     Checks::default().hold(&world).await;

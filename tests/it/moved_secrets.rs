@@ -1,14 +1,14 @@
-//! A stored secret does not come to a place that it was not given for: whoever changes kind, host or channel of a destination gives
-//! it again.
+//! A stored secret is never sent to a place that it was not given for: a change of a destination's kind, host or channel requires
+//! the secret again.
 
 use dispatch_worker::tracker::{DestinationDocument, TrackerDocument, TrackerFault, import};
 use serde_json::{Value, json};
 
 use crate::support::{Said, TestWorld, acme, unaudited};
 
-/// A kind of channel: a destination's settings and secret, and which other settings are another place, with what is said of it.
+/// A kind of channel with settings and a secret, and other settings that change the place, with the expected part of the error.
 type Kind = (&'static str, Value, &'static str, Vec<(Value, &'static str)>);
-/// A kind and its settings, what they become, and what is said of it.
+/// A kind and its settings, the new kind and settings, and the expected part of the error.
 type Move = (&'static str, Value, &'static str, Value, String);
 
 fn kinds() -> Vec<Kind> {
@@ -41,7 +41,7 @@ fn kinds() -> Vec<Kind> {
     ]
 }
 
-/// What changes the place of a destination of a kind: its public settings, or another kind whatever it has.
+/// Returns the changes that change the place of a destination: of its public settings, or of its kind.
 fn moves() -> Vec<Move> {
     let mut moves = Vec::new();
     for (kind, config, _, others) in kinds() {
@@ -70,7 +70,7 @@ async fn imported(world: &TestWorld, document: &TrackerDocument) -> Result<u64, 
     import(&mut client, &world.keyring, document, unaudited).await.map(|imported| imported.counts["destinations"])
 }
 
-/// Registers the destination of this name, with a secret or without.
+/// Registers a destination by command, with or without a secret.
 async fn register(world: &TestWorld, name: &str, kind: &str, config: &Value, secret: Option<&str>) -> Said {
     let config = config.to_string();
     let base =
@@ -80,7 +80,7 @@ async fn register(world: &TestWorld, name: &str, kind: &str, config: &Value, sec
     command.stdin(secret.unwrap_or_default()).said().await
 }
 
-/// Kind, settings and sealed secret of a destination, as they are stored.
+/// Returns the stored kind, settings and sealed secret of a destination.
 async fn stored(world: &TestWorld, name: &str) -> Vec<String> {
     let sql = format!(
         "SELECT kind, config, secret FROM destinations WHERE name = '{name}' AND organization_id = (SELECT id FROM organizations WHERE slug = 'aside')"
@@ -89,7 +89,7 @@ async fn stored(world: &TestWorld, name: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_document_without_a_secret_does_not_move_the_one_that_is_there() {
+async fn a_document_without_a_secret_cannot_move_the_stored_secret() {
     let world = TestWorld::acme().await;
     for (kind, config, secret, _) in kinds() {
         assert_eq!(imported(&world, &document(&format!("my {kind}"), kind, &config, Some(secret))).await.expect(kind), 1);
@@ -103,8 +103,8 @@ async fn a_document_without_a_secret_does_not_move_the_one_that_is_there() {
             "{fault}"
         );
         assert!(!fault.contains("canary"), "{fault}");
-        assert_eq!(stored(&world, &name).await, before, "nothing is changed");
-        assert_eq!(imported(&world, &document(&name, kind, &config, None)).await.expect(kind), 0, "what stays needs none");
+        assert_eq!(stored(&world, &name).await, before, "nothing has changed");
+        assert_eq!(imported(&world, &document(&name, kind, &config, None)).await.expect(kind), 0, "no secret needed");
         assert_eq!(imported(&world, &document(&name, to, &moved, Some("canary-new"))).await.expect(kind), 1, "{part}");
         let back = kinds().into_iter().find(|(one, ..)| *one == kind).expect("a kind").2;
         imported(&world, &document(&name, kind, &config, Some(back))).await.expect(kind);
@@ -112,7 +112,7 @@ async fn a_document_without_a_secret_does_not_move_the_one_that_is_there() {
 }
 
 #[tokio::test]
-async fn a_command_without_a_secret_does_not_move_the_one_that_is_there() {
+async fn a_command_without_a_secret_cannot_move_the_stored_secret() {
     let world = TestWorld::acme().await;
     for (kind, config, secret, _) in kinds() {
         let done = register(&world, &format!("my {kind}"), kind, &config, Some(secret)).await;
@@ -124,7 +124,7 @@ async fn a_command_without_a_secret_does_not_move_the_one_that_is_there() {
         let refused = register(&world, &name, to, &moved, None).await;
         assert!(refused.code == Some(2) && refused.stderr.contains(&part), "{refused:?}");
         assert!(refused.stderr.contains("expected the secret again") && refused.stderr.contains("--secret-file"), "{refused:?}");
-        assert_eq!(stored(&world, &name).await, before, "nothing is changed");
+        assert_eq!(stored(&world, &name).await, before, "nothing has changed");
     }
     let mail = json!({"from": "other@b.example", "to": ["d@b.example"]});
     assert_eq!(register(&world, "my email", "email", &mail, None).await.code, Some(0), "the password goes to the same server");
@@ -135,7 +135,7 @@ async fn a_command_without_a_secret_does_not_move_the_one_that_is_there() {
 }
 
 #[tokio::test]
-async fn a_secret_that_is_being_replaced_does_not_move_with_the_new_one() {
+async fn a_previous_secret_does_not_move_together_with_its_replacement() {
     let world = TestWorld::acme().await;
     let at = |host: &str| json!({"url": format!("https://{host}/hook")});
     let (old, new) = (acme::WEBHOOK_SECRET, acme::NEW_WEBHOOK_SECRET);
@@ -146,6 +146,6 @@ async fn a_secret_that_is_being_replaced_does_not_move_with_the_new_one() {
         "SELECT previous_secret IS NOT NULL, previous_secret_until IS NOT NULL FROM destinations WHERE name = 'webhook'
                     AND organization_id = (SELECT id FROM organizations WHERE slug = 'aside')";
     assert_eq!(world.database.rows(previous).await, [["t", "t"]]);
-    imported(&world, &document("webhook", "webhook", &at("other.example"), Some(new))).await.expect("it brings the secret");
+    imported(&world, &document("webhook", "webhook", &at("other.example"), Some(new))).await.expect("it has the secret");
     assert_eq!(world.database.rows(previous).await, [["f", "f"]]);
 }

@@ -1,5 +1,5 @@
-//! One producer and one organization misbehave in every way at once; what the others' jobs take stays as it was. What bodies of
-//! 100 MiB do is in `memory.rs`: RabbitMQ itself is held up by them, unless it has a limit of its own.
+//! One producer of one organization misbehaves in every way at once; the latency of the others' jobs stays the same. Bodies
+//! of 100 MiB are tested in `memory.rs`: they hold up RabbitMQ itself unless it has a limit of its own.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -16,16 +16,16 @@ use tokio::time::MissedTickBehavior;
 
 use crate::support::{TestWorld, WorkerOptions, acme, intake, wait_for};
 
-/// The source of the producer that misbehaves, whose organization is `initech`.
+/// The source of the misbehaving producer, whose organization is `initech`.
 const MALLORY: &str = "mallory";
 /// Jobs of the well-behaved producer in each phase, for `acme` and `globex` in turn.
 const JOBS: usize = 120;
 const EVERY: Duration = Duration::from_millis(100);
-/// What each call to Azure DevOps takes, as it does outside.
+/// The latency of each call to Azure DevOps, similar to the real one.
 const CALL_MILLIS: u64 = 40;
-/// The goal: p99 beside the misbehaviour, in times of p99 alone.
+/// The goal: p99 during the misbehaviour, divided by p99 without it.
 const AT_MOST: f64 = 1.5;
-/// Each kind of bad message comes once in this time.
+/// The interval at which one bad message of each kind is published.
 const BAD_EVERY: Duration = Duration::from_millis(400);
 const SOON: Duration = Duration::from_secs(60);
 
@@ -33,7 +33,7 @@ fn job(source: &str, organization: &str, key: &str) -> Value {
     json!({"schema": 1, "source": source, "dedupe_key": key, "organization": organization, "account": acme::account_id()})
 }
 
-/// Two more organizations on the account of `acme`.
+/// Returns a document with two more organizations on the account of `acme`.
 fn others(document: TrackerDocument) -> TrackerDocument {
     let named = |slug: &str| {
         let mut other = document.organizations[0].clone();
@@ -45,7 +45,7 @@ fn others(document: TrackerDocument) -> TrackerDocument {
     TrackerDocument { organizations: vec![named("globex"), named("initech")], ..document.clone() }
 }
 
-/// Publishes the well-behaved producer's jobs at their pace; gives how long each took, in seconds, once all are done.
+/// Publishes the well-behaved producer's jobs at a steady rate. Returns how long each took, in seconds, once all are done.
 async fn well_behaved(world: &TestWorld, phase: &str) -> Vec<f64> {
     let mut published = BTreeMap::new();
     let mut ticks = tokio::time::interval(EVERY);
@@ -61,7 +61,7 @@ async fn well_behaved(world: &TestWorld, phase: &str) -> Vec<f64> {
          WHERE source = '{}' AND dedupe_key LIKE '{phase}-%' AND state = 'succeeded'",
         acme::SOURCE
     );
-    let done = wait_for("every job of the phase", SOON, async || {
+    let done = wait_for("every job of the phase to succeed", SOON, async || {
         let done = world.database.rows(&sql).await;
         if done.len() == JOBS { Ok(done) } else { Err(format!("{} are done", done.len())) }
     })
@@ -69,13 +69,13 @@ async fn well_behaved(world: &TestWorld, phase: &str) -> Vec<f64> {
     done.iter().map(|row| row[1].parse::<f64>().expect("seconds") - published[&row[0]]).collect()
 }
 
-/// The value that 99 in 100 do not exceed.
+/// Returns the 99th percentile.
 fn p99(seconds: &mut [f64]) -> f64 {
     seconds.sort_by(f64::total_cmp);
     seconds[seconds.len() * 99 / 100 - 1]
 }
 
-/// One of each kind of bad message, with keys of this round.
+/// Returns one bad message of each kind, with keys of this round.
 fn bad_round(round: usize, victim: JobId) -> Vec<Outgoing> {
     let own = |kind: &str| job(MALLORY, "initech", &format!("{kind}-{round}"));
     let with = |kind: &str, field: &str, value: Value| {
@@ -86,18 +86,18 @@ fn bad_round(round: usize, victim: JobId) -> Vec<Outgoing> {
     let control = |key: &str, body: Value| Outgoing { routing_key: key.to_owned(), ..intake(body.to_string()) };
     let flood = (0..200).map(|n| (format!("x-header-{n}"), Value::from("x".repeat(100)))).collect();
     vec![
-        // Its own: as many as its quota takes, then refused; and for later; and cancels of jobs that never come.
+        // Names of its own: jobs within the quota, then over it; jobs for later; cancels of jobs that never arrive.
         intake(own("open").to_string()),
         with("later", "not_before", acme::later()),
         control(KEY_CANCEL, json!({"schema": 1, "source": MALLORY, "dedupe_key": format!("never-{round}")})),
-        // Others'.
+        // Names of others.
         intake(job(acme::SOURCE, "initech", &format!("source-{round}")).to_string()),
         intake(job(MALLORY, "acme", &format!("organization-{round}")).to_string()),
         intake(job(MALLORY, "nobody", &format!("nobody-{round}")).to_string()),
         Outgoing { reply_to: Some("dispatch.jobs".to_owned()), ..intake(own("reply").to_string()) },
         control(KEY_CANCEL, json!({"schema": 1, "source": acme::SOURCE, "dedupe_key": format!("misbehaved-{round}")})),
         control(KEY_CONFIGURE, json!({"schema": 1, "job_id": victim, "account": "a"})),
-        // Nonsense.
+        // Invalid messages.
         intake("no JSON"),
         with("far", "not_before", json!("2099-01-01T00:00:00Z")),
         with("schema", "schema", json!(9)),
@@ -108,22 +108,22 @@ fn bad_round(round: usize, victim: JobId) -> Vec<Outgoing> {
 
 /// Publishes bad messages until it is dropped.
 async fn misbehave(url: &SecretString, victim: JobId) {
-    let publisher = Publisher::connect(url).await.expect("RabbitMQ takes a producer");
+    let publisher = Publisher::connect(url).await.expect("RabbitMQ accepts the producer");
     let mut ticks = tokio::time::interval(BAD_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     for round in 0.. {
         ticks.tick().await;
         let taken = publisher.publish_all(&bad_round(round, victim)).await;
-        assert!(taken.iter().all(Result::is_ok), "RabbitMQ takes it: {taken:?}");
+        assert!(taken.iter().all(Result::is_ok), "RabbitMQ accepts every message: {taken:?}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_that_misbehaves_in_every_way_leaves_the_others_p99_at_one_and_a_half_times_its_value_alone() {
+async fn a_producer_that_misbehaves_raises_the_p99_of_others_by_at_most_half() {
     let world = TestWorld::acme_alone().await;
     let simulator = &world.simulator().await.client;
     world.import(&others(acme::document(&world.simulator().await.url))).await;
-    simulator.fault(&FaultRule::new(FaultKind::Slow).millis(CALL_MILLIS)).await.expect("the simulator takes the fault");
+    simulator.fault(&FaultRule::new(FaultKind::Slow).millis(CALL_MILLIS)).await.expect("the simulator accepts the fault");
     let url = SecretString::from(world.amqp_user(&PRODUCER_RIGHTS).await);
     let user = world.database.name.clone();
     let register = ["producers", "register", &user, "--source", MALLORY, "--organization", "initech", "--organization", "nobody"];
@@ -135,11 +135,11 @@ async fn one_that_misbehaves_in_every_way_leaves_the_others_p99_at_one_and_a_hal
     drop(well_behaved(&world, "warming").await);
 
     let mut alone = well_behaved(&world, "alone").await;
-    let victim = world.job_by_key("alone-0").await.expect("it is there").id;
+    let victim = world.job_by_key("alone-0").await.expect("the job exists").id;
     let began = Instant::now();
     let mut beside = tokio::select! {
         beside = well_behaved(&world, "misbehaved") => beside,
-        () = misbehave(&url, victim) => unreachable!("it goes on"),
+        () = misbehave(&url, victim) => unreachable!("it never returns"),
     };
     let (alone, beside) = (p99(&mut alone), p99(&mut beside));
     eprintln!(

@@ -1,4 +1,4 @@
-//! A job of a schema that no worker knows yet waits, sealed; a worker that knows it reads it.
+//! A job of a schema that no worker supports yet waits with a sealed payload; a worker that supports the schema runs it.
 
 use std::time::Duration;
 
@@ -10,13 +10,13 @@ use serde_json::{Value, json};
 use crate::support::{Checks, TestWorld, WorkerOptions, acme, intake};
 
 const SOON: Duration = Duration::from_secs(30);
-/// Until workers know this schema.
+/// A schema that workers do not support yet.
 const LATER: i64 = 2;
-/// Attempts of jobs that are parked.
+/// The last attempts of the jobs that are parked.
 const ATTEMPTS: &[(&str, &str)] = &[("check_account", "deadline_exceeded"), ("check_account", "unreadable_payload")];
 
-/// Has a worker accept a message whose source and key come beside the body, then makes the row that of a worker which did not
-/// know schema 1: only the number of the schema differs.
+/// Lets a worker accept a message whose source and key are AMQP properties, then changes its row to that of a worker that
+/// does not support schema 1: only the number of the schema differs.
 async fn left_by_an_older_worker(world: &TestWorld, key: &str, message: &Value) {
     let mut message = message.clone();
     let fields = message.as_object_mut().unwrap();
@@ -40,7 +40,7 @@ async fn left_by_an_older_worker(world: &TestWorld, key: &str, message: &Value) 
 }
 
 #[tokio::test]
-async fn what_an_older_worker_has_sealed_is_read_by_one_that_knows_its_schema() {
+async fn a_worker_runs_jobs_that_an_older_worker_sealed_because_of_their_schema() {
     let world = TestWorld::acme().await;
     let older = world.worker(&WorkerOptions::default());
     let message = acme::job("-", &world.assign(acme::LONE_ITEM, Some(acme::ANN)).await);
@@ -57,7 +57,7 @@ async fn what_an_older_worker_has_sealed_is_read_by_one_that_knows_its_schema() 
 
     let _worker = world.worker(&WorkerOptions::default());
     let right = world.wait_job_state("right", JobState::Succeeded, SOON).await;
-    assert_eq!((right.organization.as_str(), right.attempt), ("acme", 1), "as if it had come just now");
+    assert_eq!((right.organization.as_str(), right.attempt), ("acme", 1), "as if it had just arrived");
     let assignee = "SELECT count(*) FROM group_assignees a JOIN issue_groups g ON g.id = a.group_id WHERE g.short_id = 'WEB-2'";
     assert_eq!(world.database.one(assignee).await, "1");
     for (key, code) in [("too late", "deadline_exceeded"), ("not of that schema", "unreadable_payload")] {

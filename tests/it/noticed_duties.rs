@@ -1,4 +1,4 @@
-//! Duties of a replica: it finds jobs that no message points to.
+//! Duties of a replica: they find jobs that no message refers to.
 
 use std::time::Duration;
 
@@ -23,8 +23,8 @@ async fn a_running_job_that_its_live_owner_does_not_have_in_hand_becomes_due_aga
         owner = (SELECT id FROM replicas WHERE ended_at IS NULL)";
     world.database.rows(claimed).await;
     let job = world.wait_job_state("one", JobState::Succeeded, SOON).await;
-    assert_eq!((job.epoch, job.crash_count), (3, 0), "freed, claimed once, and no crash");
-    assert_eq!(world.database.one("SELECT count(*) FROM replicas").await, "1", "the replica has gone on");
+    assert_eq!((job.epoch, job.crash_count), (3, 0), "freed and claimed once, without a crash");
+    assert_eq!(world.database.one("SELECT count(*) FROM replicas").await, "1", "the same replica continues");
     Checks::default().hold(&world).await;
 }
 
@@ -43,15 +43,15 @@ async fn a_waiting_job_whose_deadline_passes_is_parked_and_announced() {
     let parked = world.wait_job_state("one", JobState::Parked, SOON).await;
     assert_eq!((parked.error_code.as_deref(), parked.wait_reason), (Some("deadline_exceeded"), None));
     assert_eq!(parked.epoch, waiting.epoch + 1, "an older claim is fenced");
-    assert!(parked.error_hint.is_some_and(|hint| !hint.is_empty()), "a person reads what to do");
+    assert!(parked.error_hint.is_some_and(|hint| !hint.is_empty()), "the hint is not empty");
     let (_, event) = listener.next("watch").await;
     assert_eq!((&event["job_id"], &event["code"]), (&json!(parked.id), &json!("deadline_exceeded")));
     Checks { attempts: &[("retrieve_user", "reauthentication")] }.hold(&world).await;
 }
 
-/// Shorter than a commit may stand at the gate.
+/// Shorter than the time that a commit may wait at the gate.
 const TAKEN_BACK_WITHIN: Duration = Duration::from_secs(15);
-/// Wake-ups in the queue behind a job that keeps the only slot.
+/// Wake-ups in the queue behind a job that holds the only permit.
 const BEHIND: usize = 20;
 
 #[tokio::test]
@@ -59,8 +59,9 @@ async fn a_stamp_of_a_dead_replica_is_taken_back_while_its_lane_s_queue_holds_me
     let world = TestWorld::acme().await;
     let dead = world.worker(&WorkerOptions::default());
     let (stamped, busy) = (later(&world, "stamped").await, later(&world, "busy").await);
-    // It stamped one row a minute ago and never published the wake-up. The queue stays full: the other job's wake-up is the first
-    // of many, and the only slot is taken by it. A stamp older than ten minutes would be taken back whoever made it.
+    // The dead worker stamped one row a minute ago and never published the wake-up. The queue is never empty: the other job's
+    // wake-up is the first of many, and that job holds the only permit. A stamp older than ten minutes would be taken back
+    // regardless of its replica.
     dead.signal(Signal::STOP);
     let stamps = format!(
         "UPDATE jobs SET due_at = now(), woken_by = (SELECT id FROM replicas),

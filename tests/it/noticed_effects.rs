@@ -1,4 +1,4 @@
-//! The ledger of effects: which claim may store an intent, what the ledger keeps of earlier calls, when a call must be over.
+//! The ledger of effects: the claims that may store an intent, the record of earlier calls, the deadline of a call.
 
 use std::time::{Duration, Instant};
 
@@ -11,10 +11,10 @@ use serde_json::json;
 use crate::group_writer::Bench;
 use crate::support::gate;
 
-/// Of the calls here.
+/// The timeout of the calls here.
 const CALL: Duration = Duration::from_secs(20);
 
-/// A call that the other side does not dedupe.
+/// Returns the intent of a call that the provider does not dedupe.
 fn blind() -> Intent {
     Intent {
         target: "somebody".to_owned(),
@@ -27,7 +27,7 @@ fn blind() -> Intent {
     }
 }
 
-/// A call that only one job at a time may make.
+/// Returns the intent of a call that only one job at a time may make.
 fn exclusive(resource: &str) -> Intent {
     Intent { class: EffectClass::CompareAndSet, resource: Some(resource.to_owned()), ..blind() }
 }
@@ -36,20 +36,20 @@ async fn stored_of(bench: &Bench, claim: &Claim, intent: &Intent) -> IntentOutco
     bench.writer.store().store_intent(&claim.fence, &claim.job, intent).await.expect("Postgres answers")
 }
 
-/// Stores the intent of a claim's stage: a blind call.
+/// Stores the intent of an at-least-once call for a claim's stage.
 async fn stored(bench: &Bench, claim: &Claim) -> IntentOutcome {
     stored_of(bench, claim, &blind()).await
 }
 
-/// As [`stored`]; the ledger must allow the call.
+/// Like [`stored`], but panics unless the ledger allows the call.
 async fn may_call(bench: &Bench, claim: &Claim) -> Effect {
     match stored(bench, claim).await {
         IntentOutcome::Go(effect) => effect,
-        other => panic!("it may not call: {other:?}"),
+        other => panic!("the call is not allowed: {other:?}"),
     }
 }
 
-/// A change of the job's row after the claim fences the claim's intent: nothing is stored.
+/// Asserts that a change of the job's row after the claim fences the claim's intent: nothing is stored.
 async fn is_fenced_by(change: &str) {
     let bench = Bench::new().await;
     let claim = bench.in_hand("one").await;
@@ -70,10 +70,10 @@ async fn a_replica_that_no_longer_owns_the_job_stores_no_intent_even_in_the_same
 }
 
 #[tokio::test]
-async fn a_blind_call_of_a_dead_owner_is_recorded_as_unknown_before_the_next_owner_calls() {
+async fn an_at_least_once_call_of_a_dead_owner_is_recorded_as_unknown_before_the_next_owner_calls() {
     let bench = Bench::new().await;
     let first = bench.in_hand("one").await;
-    assert!(!may_call(&bench, &first).await.repeated, "nobody has called before");
+    assert!(!may_call(&bench, &first).await.repeated, "this is the first call");
     let taken_over = "UPDATE jobs SET state = 'ready', owner = NULL, epoch = epoch + 1";
     let ledger = async || bench.database.rows("SELECT state, unknowns, maybe_done, epoch FROM effects").await.concat();
     assert_eq!(ledger().await, ["in_flight", "0", "f", "1"]);
@@ -117,9 +117,9 @@ async fn the_deadline_of_a_call_does_not_move_when_its_intent_takes_long_to_stor
     let asked = Instant::now();
     let effect = may_call(&bench, &claim).await;
     assert!(asked.elapsed() >= slow, "the commit was slow");
-    // Postgres' clock is read first: the time until the monotonic clock is read can only shorten what is left by the latter.
+    // Postgres' clock is read first: a delay before the monotonic clock is read can only shorten the time left by the latter.
     let left = bench.database.one("SELECT extract(epoch FROM deadline_at - clock_timestamp())::float8 FROM effects").await;
-    let left = Duration::from_secs_f64(left.parse().expect("seconds, of which some are left"));
+    let left = Duration::from_secs_f64(left.parse().expect("a positive number of seconds"));
     let ours = effect.deadline.saturating_duration_since(Instant::now());
     assert!(ours <= left, "{ours:?} left by the monotonic clock, {left:?} by the row");
 }
@@ -133,13 +133,13 @@ async fn two_jobs_do_not_call_for_one_resource_at_the_same_time() {
     let busy = stored_of(&bench, &two, &item).await;
     assert!(matches!(busy, IntentOutcome::NotYet(_)), "{busy:?}");
     assert!(matches!(stored_of(&bench, &two, &exclusive("work_item:1:18")).await, IntentOutcome::Go(_)), "another resource");
-    let IntentOutcome::Go(again) = stored_of(&bench, &one, &item).await else { panic!("its own effect is no obstacle") };
+    let IntentOutcome::Go(again) = stored_of(&bench, &one, &item).await else { panic!("a job's own effect does not block it") };
     bench.writer.store().effect_refused(&one.fence, &again.key).await.unwrap();
     assert!(matches!(stored_of(&bench, &two, &item).await, IntentOutcome::Go(_)), "the call is over");
 }
 
 #[tokio::test]
-async fn of_two_intents_for_one_resource_that_are_stored_at_the_same_time_one_waits() {
+async fn one_of_two_concurrent_intents_for_one_resource_waits() {
     let bench = Bench::new().await;
     let [one, two] = [bench.in_hand("one").await, bench.in_hand("two").await];
     gate::slow(&bench.database, "effects", Duration::from_secs(1)).await;
@@ -158,13 +158,13 @@ async fn the_window_of_a_keyed_effect_begins_with_its_first_call_that_may_have_g
         bench.database.rows(&format!("UPDATE effects SET {ledger}, first_intent_at = now() - interval '5 minutes'")).await;
         match stored_of(&bench, &claim, &keyed).await {
             IntentOutcome::Go(effect) => effect.class,
-            other => panic!("it may not call: {other:?}"),
+            other => panic!("the call is not allowed: {other:?}"),
         }
     };
     let is_old = async || bench.database.one("SELECT first_intent_at < now() - interval '4 minutes' FROM effects").await;
     assert!(matches!(stored_of(&bench, &claim, &keyed).await, IntentOutcome::Go(first) if first.class == EffectClass::Keyed));
-    assert_eq!(class_after("state = 'failed'").await, EffectClass::Keyed, "nothing came of the first call");
+    assert_eq!(class_after("state = 'failed'").await, EffectClass::Keyed, "the first call had no effect");
     assert_eq!(is_old().await, "f");
-    assert_eq!(class_after("state = 'unknown'").await, EffectClass::AtLeastOnce, "the other side has forgotten the key");
+    assert_eq!(class_after("state = 'unknown'").await, EffectClass::AtLeastOnce, "the provider no longer dedupes by the key");
     assert_eq!(is_old().await, "t");
 }

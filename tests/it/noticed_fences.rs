@@ -9,10 +9,10 @@ use dispatch_worker::store::{Claim, CommitError, Landed, SoFar};
 
 use crate::group_writer::{Bench, first_done, run, stage_done};
 
-/// Either one is enough.
+/// Statements of which each alone fences a claim.
 const MOVED_ON: [&str; 2] = ["UPDATE jobs SET epoch = epoch + 1", "UPDATE jobs SET owner = owner + 1"];
 
-/// A claim whose job has moved on without it.
+/// Returns a claim whose job has moved on without it.
 async fn fenced(moved_on: &str) -> (Bench, Claim) {
     let bench = Bench::new().await;
     let claim = bench.in_hand("one").await;
@@ -20,7 +20,7 @@ async fn fenced(moved_on: &str) -> (Bench, Claim) {
     (bench, claim)
 }
 
-/// The row, and what claims store beside it.
+/// Returns the job's row and its number of checkpoints.
 async fn stored(bench: &Bench) -> Vec<String> {
     bench.database.rows("SELECT jobs::text, (SELECT count(*) FROM checkpoints) FROM jobs").await.concat()
 }
@@ -36,7 +36,7 @@ async fn refuses(commit: Commit<()>) {
 }
 
 #[tokio::test]
-async fn a_commit_that_goes_with_a_group_is_refused_after_the_job_has_moved_on() {
+async fn a_grouped_commit_is_refused_after_the_job_has_moved_on() {
     refuses(first_done()).await;
 }
 
@@ -46,7 +46,7 @@ async fn a_commit_in_a_transaction_of_its_own_is_refused_after_the_job_has_moved
 }
 
 #[tokio::test]
-async fn a_claim_gives_up_and_frees_nothing_after_the_job_has_moved_on() {
+async fn a_claim_postpones_and_frees_nothing_after_the_job_has_moved_on() {
     for moved_on in MOVED_ON {
         let (bench, claim) = fenced(moved_on).await;
         let (store, before) = (bench.writer.store(), stored(&bench).await);
@@ -59,7 +59,7 @@ async fn a_claim_gives_up_and_frees_nothing_after_the_job_has_moved_on() {
 }
 
 #[tokio::test]
-async fn a_commit_of_an_earlier_claim_is_not_taken_for_one_of_this_claim() {
+async fn a_commit_of_an_earlier_claim_is_not_mistaken_for_one_of_a_later_claim() {
     let bench = Bench::new().await;
     let first = bench.in_hand("one").await;
     let failure = Failure { code: "c".to_owned(), message: "m".to_owned(), hint: "h".to_owned(), fingerprint: "f".to_owned() };
@@ -69,7 +69,7 @@ async fn a_commit_of_an_earlier_claim_is_not_taken_for_one_of_this_claim() {
     let waits = Commit { record: Record::Attempt(attempt), ..stage_done("first", next) };
     bench.commit(&first, &waits).await;
     assert_eq!(bench.writer.store().begin_release("schema:2").await.unwrap(), 1);
-    // A wait uses no attempt: but for the epoch, the next claim's commit is recorded in the same words.
+    // A wait uses no attempt, so the record of the next claim's commit differs only in its epoch.
     let second = bench.claim(first.job.id).await;
     assert_eq!(second.job.attempt, first.job.attempt);
     let landed = async || bench.writer.store().landed(run(&second), &waits).await.unwrap();

@@ -1,4 +1,4 @@
-//! Moves of a job that depend on another row: a parent counts its follow-ups, a job waits for a cause.
+//! State changes of a job that depend on another row: a parent counts its follow-ups, a job waits for a cause.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::support::wait_for;
 
 const SOON: Duration = Duration::from_secs(10);
 
-/// A job that waits for so many follow-ups, and these.
+/// Creates a job that waits for a number of follow-ups. Returns the job and its follow-ups.
 async fn family(bench: &Bench, follow_ups: usize) -> (JobId, Vec<JobId>) {
     let parent = bench.in_hand("parent").await;
     let child = |number| Child { pipeline: "p", target: format!("{number}"), payload: json!({}) };
@@ -24,19 +24,19 @@ async fn family(bench: &Bench, follow_ups: usize) -> (JobId, Vec<JobId>) {
     (parent.job.id, done.wake.into_iter().map(|(child, _)| child).collect())
 }
 
-/// A worker finishes a follow-up.
+/// Claims a follow-up and finishes it, as a worker does.
 async fn finish(bench: &Bench, child: JobId) -> Committed {
     let claim = bench.claim(child).await;
     bench.commit(&claim, &stage_done("first", Next::Finish)).await
 }
 
-/// A person cancels one job.
+/// Cancels a job, as an operator does.
 async fn cancel(bench: &Bench, job: JobId) -> ActionResult {
     let actor = Actor { who: "olga".to_owned(), role: "operator".to_owned(), reason: None };
     bench.writer.store().cancel(&Target::Id(job), &actor).await.expect("Postgres answers")
 }
 
-/// A parent's state, its number of open follow-ups, whether it has an end, and how many events say that it has succeeded.
+/// Returns a parent's state, its number of open follow-ups, whether it has ended, and its number of success events.
 async fn stands(bench: &Bench, parent: JobId) -> Vec<String> {
     let sql = format!(
         "SELECT state, open_children, finished_at IS NOT NULL, (SELECT count(*) FROM announcements a
@@ -46,7 +46,7 @@ async fn stands(bench: &Bench, parent: JobId) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_follow_up_that_a_person_cancels_counts_as_done_once_and_the_parent_ends_with_the_others() {
+async fn a_cancelled_follow_up_counts_as_done_once_and_the_parent_ends_with_the_others() {
     let bench = Bench::new().await;
     let (parent, children) = family(&bench, 3).await;
     let cancelled = ActionResult::Done { job: children[0], before: JobState::Ready, now: JobState::Cancelled };
@@ -60,11 +60,11 @@ async fn a_follow_up_that_a_person_cancels_counts_as_done_once_and_the_parent_en
 }
 
 #[tokio::test]
-async fn a_parent_succeeds_when_a_person_cancels_its_last_open_follow_up() {
+async fn a_parent_succeeds_when_its_last_open_follow_up_is_cancelled() {
     let bench = Bench::new().await;
     let (parent, children) = family(&bench, 2).await;
     assert_eq!(finish(&bench, children[0]).await.parent_done, None);
-    // The worker that runs it is fenced and does not count it a second time.
+    // The worker that runs it is fenced and does not count it again.
     let claim = bench.claim(children[1]).await;
     let cancelled = ActionResult::Done { job: children[1], before: JobState::Running, now: JobState::Cancelled };
     assert_eq!(cancel(&bench, children[1]).await, cancelled);
@@ -83,7 +83,7 @@ const CAUSES: &str = "
         SELECT id, 'bot', 'sealed', now() FROM acme)
     INSERT INTO destinations (organization_id, name, kind, config, disabled) SELECT id, 'team', 'webhook', '{}', true FROM acme";
 
-/// Causes to wait for, each with the statement that takes it away.
+/// Returns causes to wait for, each with the statement that removes it.
 fn causes() -> [(WaitOn, &'static str); 3] {
     let on = |reason, key, observed| WaitOn { reason, key, observed };
     [
@@ -120,17 +120,17 @@ async fn a_job_waits_for_a_cause_that_is_present() {
 }
 
 #[tokio::test]
-async fn a_job_whose_cause_goes_away_during_its_commit_is_ready_and_woken() {
+async fn a_job_whose_cause_is_removed_during_its_commit_is_ready_and_woken() {
     for (on, away) in causes() {
         let bench = with_causes().await;
         let claim = bench.in_hand("one").await;
         let mut client = bench.database.pool.get().await.expect("a connection");
         let tx = client.transaction().await.expect("Postgres answers");
-        assert_eq!(tx.execute(away, &[]).await.expect("it is there"), 1);
+        assert_eq!(tx.execute(away, &[]).await.expect("the statement succeeds"), 1);
         let committed = wait_for("the commit to wait for the cause's row", SOON, async || {
             const LOCKED: &str = "
                 SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-            if bench.database.one(LOCKED).await == "1" { Ok(()) } else { Err("it does not wait") }
+            if bench.database.one(LOCKED).await == "1" { Ok(()) } else { Err("no session waits for a lock") }
         });
         let gone = async { (committed.await, tx.commit().await.expect("Postgres answers")) };
         let commit = waits(&on);

@@ -1,4 +1,4 @@
-//! The operations server beside its worker: what others do to it costs the worker nothing, and it answers to its own names only.
+//! The operations server and its worker: its clients do not disturb the worker, and it answers only to its own host names.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,11 +11,11 @@ use tokio::net::TcpStream;
 use crate::support::{Checks, TestWorld, WorkerOptions, WorkerProcess, acme};
 
 const SOON: Duration = Duration::from_secs(30);
-/// Of the worker: enough for its work, and far fewer than the connections.
+/// The worker's limit of file descriptors: enough for its work, and far fewer than the connections.
 const DESCRIPTORS: u16 = 160;
 const SILENT: usize = 1000;
 
-/// The status of its page `/livez` where it is asked by this name.
+/// Returns the status of `/livez` when requested with this `Host`.
 async fn alive_as(worker: &WorkerProcess, host: Option<&str>) -> u16 {
     let http = reqwest::Client::builder().no_proxy().timeout(SOON).build().unwrap();
     let asked = http.get(format!("http://{}/livez", worker.operations()));
@@ -24,7 +24,7 @@ async fn alive_as(worker: &WorkerProcess, host: Option<&str>) -> u16 {
 }
 
 #[tokio::test]
-async fn a_thousand_silent_connections_to_the_operations_server_take_nothing_from_the_worker() {
+async fn a_thousand_silent_connections_to_the_operations_server_do_not_disturb_the_worker() {
     let own = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: own.maximum, maximum: own.maximum }).unwrap();
     let world = TestWorld::acme().await;
@@ -35,20 +35,20 @@ async fn a_thousand_silent_connections_to_the_operations_server_take_nothing_fro
         silent.push(TcpStream::connect(worker.operations()).await.unwrap());
     }
 
-    // Its work needs more descriptors than it had so far: calls to providers, transactions.
+    // A job needs more descriptors than the worker has used so far: for calls to providers and transactions.
     let event = world.assign(acme::WORK_ITEM, Some(acme::BOB)).await;
     world.publish_job(&acme::job("a", &event)).await;
     world.wait_job_state("a", JobState::Succeeded, SOON).await;
-    assert_eq!(alive_as(&worker, None).await, 200, "beside the silent ones");
+    assert_eq!(alive_as(&worker, None).await, 200, "while the silent connections are open");
     assert!(worker.readiness().await.unwrap().0);
     drop(silent);
-    assert_eq!(alive_as(&worker, None).await, 200, "after them");
-    assert!(!worker.log().contains("cannot accept connections"), "it has never been without descriptors");
+    assert_eq!(alive_as(&worker, None).await, 200, "after the silent connections are closed");
+    assert!(!worker.log().contains("cannot accept connections"), "it never runs out of descriptors");
     Checks::default().hold(&world).await;
 }
 
 #[tokio::test]
-async fn a_name_that_is_not_the_server_s_gets_no_page() {
+async fn a_request_with_an_unknown_host_name_is_answered_with_421() {
     let world = TestWorld::new().await;
     let environment = BTreeMap::from([("DISPATCH_OPS_HOSTS".to_owned(), "ops.example,10.0.0.7".to_owned())]);
     let worker = world.worker(&WorkerOptions { environment, ..WorkerOptions::default() });

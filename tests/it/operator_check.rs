@@ -1,4 +1,4 @@
-//! `dispatch check`: what is not right is told, each thing by its name.
+//! `dispatch check` reports each problem under the name of its check.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::support::{Dispatch, TestWorld, WorkerOptions, acme, intake, wait_for}
 
 const SOON: Duration = Duration::from_secs(30);
 
-/// Runs it; gives its exit code and, for each check, its state and detail.
+/// Runs the command. Returns its exit code and the name, state and detail of each check.
 async fn checked(command: Dispatch) -> (Option<i32>, Vec<(String, String, String)>) {
     let (code, said) = command.answer().await;
     let text = |value: &Value| value.as_str().expect("a text").to_owned();
@@ -24,7 +24,7 @@ async fn checked(command: Dispatch) -> (Option<i32>, Vec<(String, String, String
     (code, said["findings"].as_array().expect("a list").iter().map(finding).collect())
 }
 
-/// The only check that fails, with what it says, where it ends with this exit code.
+/// Returns the name and detail of the only check that fails. Panics unless the command ends with this exit code.
 async fn only_failure(command: Dispatch, right: i32) -> (String, String) {
     let (code, findings) = checked(command).await;
     assert_eq!(code, Some(right), "{findings:?}");
@@ -34,7 +34,7 @@ async fn only_failure(command: Dispatch, right: i32) -> (String, String) {
 }
 
 #[tokio::test]
-async fn a_world_that_is_right_passes_and_each_thing_is_told() {
+async fn a_correct_installation_passes_and_every_check_is_listed() {
     let world = TestWorld::acme().await;
     let (code, findings) = checked(world.dispatch(&["check", "--live"])).await;
     assert_eq!(code, Some(0), "{findings:?}");
@@ -69,7 +69,7 @@ async fn a_world_that_is_right_passes_and_each_thing_is_told() {
 }
 
 #[tokio::test]
-async fn settings_that_are_not_right_are_told_without_their_secrets() {
+async fn invalid_settings_are_reported_without_their_secrets() {
     let world = TestWorld::new().await;
     let (database, amqp, no_file) = ("DISPATCH_DATABASE_URL", "DISPATCH_AMQP_URL", "/nowhere/ca.pem");
     for (environment, check, right) in [
@@ -94,20 +94,20 @@ async fn settings_that_are_not_right_are_told_without_their_secrets() {
         let (failed, detail) = only_failure(with(&["check"]), 2).await;
         assert_eq!(failed, check, "{environment:?}: {detail}");
         assert!(detail.contains(right) && (check == "providers" || !detail.contains("canary")), "{detail}");
-        // A worker judges as the check does, and does not even begin.
+        // A worker applies the same rules and does not start.
         let said = with(&["worker"]).said().await;
         assert_eq!(said.code, Some(2), "{environment:?}: {said:?}");
     }
 }
 
 #[tokio::test]
-async fn a_misspelt_setting_ends_what_takes_settings_and_nothing_else() {
+async fn a_misspelt_setting_is_an_error_only_for_commands_that_take_settings() {
     let world = TestWorld::new().await;
     let misspelt = |arguments: &[&str]| world.dispatch(arguments).env("DISPATCH_DATABSE_URL", "canary");
     for arguments in [&["jobs", "list"][..], &["migrate"], &["topology", "check"]] {
         let said = misspelt(arguments).said().await;
         assert_eq!(said.code, Some(2), "{said:?}");
-        assert!(said.stderr.contains("DISPATCH_DATABSE_URL is no setting (did you mean DISPATCH_DATABASE_URL?)"), "{said:?}");
+        assert!(said.stderr.contains("DISPATCH_DATABSE_URL is not a setting (did you mean DISPATCH_DATABASE_URL?)"), "{said:?}");
         assert!(!said.stderr.contains("canary"), "{said:?}");
     }
     for arguments in [&["settings"][..], &["pipelines"], &["schema", "job"]] {
@@ -117,7 +117,7 @@ async fn a_misspelt_setting_ends_what_takes_settings_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn what_the_servers_lack_is_told() {
+async fn problems_of_the_servers_are_reported() {
     let world = TestWorld::acme().await;
     let live = || world.dispatch(&["check", "--live"]);
     let other = Keyring::fresh_setting().expose_secret().replace("k1:", "k9:");
@@ -139,13 +139,13 @@ async fn what_the_servers_lack_is_told() {
     assert!(check == "schema" && detail.contains("dispatch migrate"), "{detail}");
 }
 
-/// What somebody is told to lack, a line for each kind.
+/// Returns the missing rights that a finding lists, one line for each kind.
 fn lacking(missing: &str) -> Vec<&str> {
-    let told = missing.split_once(" lacks ").and_then(|(_, rest)| rest.rsplit_once("; ")).expect("what it lacks").0;
+    let told = missing.split_once(" lacks ").and_then(|(_, rest)| rest.rsplit_once("; ")).expect("a list of missing rights").0;
     told.split("; ").collect()
 }
 
-/// The rights that a role is told it lacks, as statements that grant them.
+/// Returns the missing rights of a role that a finding lists, as statements that grant them.
 fn grants(role: &str, missing: &str) -> Vec<String> {
     let grant = |line: &str| {
         let (name, rights) = line.split_once(": ").expect("a table and rights");
@@ -160,7 +160,7 @@ fn grants(role: &str, missing: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_role_with_the_rights_that_it_is_told_to_lack_runs_jobs_and_needs_no_other() {
+async fn a_role_with_exactly_the_rights_that_were_reported_missing_runs_jobs() {
     let world = TestWorld::acme().await;
     let role = format!("{}_worker", world.database.name);
     world
@@ -202,14 +202,14 @@ async fn a_role_with_the_rights_that_it_is_told_to_lack_runs_jobs_and_needs_no_o
     world.database.rows(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
 }
 
-/// The names of one kind of right that somebody is told to lack, as the pattern that RabbitMQ takes.
+/// Returns the names of one kind of missing right that a finding lists, as a pattern for RabbitMQ.
 fn pattern(missing: &str, kind: &str) -> String {
     let names = lacking(missing).into_iter().find_map(|line| line.strip_prefix(kind)?.strip_prefix(": ")).expect("names");
     format!("^({})$", names.replace(", ", "|").replace('.', "\\."))
 }
 
 #[tokio::test]
-async fn a_user_of_rabbitmq_with_the_rights_that_it_is_told_to_lack_runs_jobs_and_needs_no_other() {
+async fn a_rabbitmq_user_with_exactly_the_rights_that_were_reported_missing_runs_jobs() {
     let world = TestWorld::acme().await;
     let url = world.amqp_user(&Rights::default()).await;
     let as_worker = || world.dispatch(&["check", "--live"]).env("DISPATCH_AMQP_URL", &url);
@@ -220,9 +220,9 @@ async fn a_user_of_rabbitmq_with_the_rights_that_it_is_told_to_lack_runs_jobs_an
     world.amqp_user(&Rights { read: &read, write: &write, ..Rights::default() }).await;
     let (code, findings) = checked(as_worker()).await;
     assert_eq!(code, Some(0), "{findings:?}");
-    let depth = async |queue| world.publisher().await.depth(queue).await.expect("RabbitMQ tells a queue's depth");
-    assert_eq!(depth(INTAKE_QUEUE).await, Depth { ready: 1, consumers: 0 }, "nothing was taken");
-    assert_eq!(depth("canaries").await, Depth { ready: 0, consumers: 0 }, "and nobody was told anything");
+    let depth = async |queue| world.publisher().await.depth(queue).await.expect("RabbitMQ returns a queue's depth");
+    assert_eq!(depth(INTAKE_QUEUE).await, Depth { ready: 1, consumers: 0 }, "the check consumes nothing");
+    assert_eq!(depth("canaries").await, Depth { ready: 0, consumers: 0 }, "and publishes nothing");
 
     let environment = BTreeMap::from([("DISPATCH_AMQP_URL".to_owned(), url.clone())]);
     let worker = world.worker(&WorkerOptions { environment, ..WorkerOptions::default() });

@@ -1,4 +1,4 @@
-//! Dead letters published again or put aside by a person.
+//! Replays and discards of dead letters by a person.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::support::{Listener, TestWorld, WorkerOptions, acme, dead_letter, inta
 
 const SOON: Duration = Duration::from_secs(30);
 
-/// An intake message without events: it succeeds and changes nothing.
+/// Returns an intake message without events: its job succeeds and changes nothing.
 pub(crate) fn message(key: &str) -> Value {
     let mut message = acme::job(key, &Value::Null);
     message["events"] = json!([]);
@@ -21,10 +21,10 @@ pub(crate) fn message(key: &str) -> Value {
     message
 }
 
-/// A dead letter of a message that nothing is wrong with, as a defect of the worker would leave it.
+/// Stores a dead letter of a valid message, as a defect of the worker would leave it.
 pub(crate) async fn letter(world: &TestWorld, body: &Value) -> i64 {
     let body = body.to_string();
-    world.store().keep_dead_letter(&dead_letter(&body)).await.expect("it is kept")
+    world.store().keep_dead_letter(&dead_letter(&body)).await.expect("it is stored")
 }
 
 async fn open(world: &TestWorld) -> Vec<String> {
@@ -33,7 +33,7 @@ async fn open(world: &TestWorld) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_replayed_message_has_everything_that_it_came_with() {
+async fn a_replayed_message_has_its_original_properties_and_headers() {
     let world = TestWorld::acme().await;
     let listener = Listener::new(&world).await;
     listener.queue("answers", None).await;
@@ -53,7 +53,7 @@ async fn a_replayed_message_has_everything_that_it_came_with() {
     let id = world.store().keep_dead_letter(&came).await.unwrap();
     let _worker = world.worker(&WorkerOptions::default());
     assert_eq!(listener.next("answers").await.1["event"], "message.refused");
-    let said = world.dispatch(&["dead-letters", "replay", &id.to_string(), "--yes", "--reason", "mended"]).done().await;
+    let said = world.dispatch(&["dead-letters", "replay", &id.to_string(), "--yes", "--reason", "fixed"]).done().await;
     assert_eq!(said, json!({"resolution": "replayed", "done": [id], "not_done": [], "left": 0}));
     let (correlation_id, answer) = listener.next("answers").await;
     assert_eq!((correlation_id.as_deref(), &answer["event"]), (Some("c-17"), &json!("job.accepted")));
@@ -63,13 +63,13 @@ async fn a_replayed_message_has_everything_that_it_came_with() {
     let trace = world.database.one("SELECT traceparent FROM jobs").await;
     assert!(trace.starts_with("00-0af76519"), "{trace}");
     let sql = "SELECT resolution, resolved_by, resolved_reason, resolved_at IS NOT NULL FROM dead_letters";
-    assert_eq!(world.database.rows(sql).await, [["replayed", "olga", "mended", "t"]]);
+    assert_eq!(world.database.rows(sql).await, [["replayed", "olga", "fixed", "t"]]);
     let audit = world.database.rows("SELECT action, who, role, reason, after ->> 'dead_letter_id' FROM audit_log").await;
-    assert_eq!(audit, [["dead_letter.replay", "olga", "operator", "mended", &id.to_string()]]);
+    assert_eq!(audit, [["dead_letter.replay", "olga", "operator", "fixed", &id.to_string()]]);
 }
 
 #[tokio::test]
-async fn a_replay_that_died_before_it_was_marked_makes_no_second_job_when_repeated() {
+async fn repeating_a_replay_that_died_before_its_mark_creates_no_second_job() {
     let world = TestWorld::acme().await;
     let id = letter(&world, &message("once")).await.to_string();
     let replay = ["dead-letters", "replay", &id, "--yes"];
@@ -79,7 +79,7 @@ async fn a_replay_that_died_before_it_was_marked_makes_no_second_job_when_repeat
     world.dispatch(&replay).done().await;
     let (code, again) = world.dispatch(&replay).answer().await;
     assert_eq!((code, &again["done"]), (Some(1), &json!([])));
-    assert!(again["not_done"][0]["why"].as_str().unwrap().contains("replayed before"), "{again}");
+    assert!(again["not_done"][0]["why"].as_str().unwrap().contains("replayed already"), "{again}");
     let _worker = world.worker(&WorkerOptions::default());
     world.wait_job_state("once", JobState::Succeeded, SOON).await;
     world.wait_quiet(SOON).await;
@@ -88,14 +88,14 @@ async fn a_replay_that_died_before_it_was_marked_makes_no_second_job_when_repeat
 }
 
 #[tokio::test]
-async fn a_message_that_is_refused_again_becomes_a_new_dead_letter_and_one_that_is_right_by_now_is_done() {
+async fn a_replayed_message_takes_effect_or_becomes_a_new_dead_letter() {
     let world = TestWorld::acme().await;
     let _worker = world.worker(&WorkerOptions::default());
     let mut job = message("later");
     (job["account"], job["not_before"]) = (Value::Null, acme::later());
     world.publish_job(&job).await;
     let id = world.wait_job_state("later", JobState::Ready, SOON).await.id;
-    // It does not ask for an account yet.
+    // The job does not wait for an account yet.
     let configure = json!({"schema": 1, "job_id": id, "account": acme::account_id()}).to_string();
     let headers = Map::from_iter([("n".to_owned(), json!(7))]);
     world.publish_raw(&Outgoing { routing_key: KEY_CONFIGURE.to_owned(), headers, ..intake(configure) }).await;
@@ -122,7 +122,7 @@ async fn a_message_that_is_refused_again_becomes_a_new_dead_letter_and_one_that_
 }
 
 #[tokio::test]
-async fn bulk_is_bounded_by_code_and_number_and_never_without_consent() {
+async fn bulk_discards_respect_code_and_limit_and_require_consent() {
     let world = TestWorld::new().await;
     for n in 0..3 {
         letter(&world, &message(&n.to_string())).await;
@@ -130,7 +130,7 @@ async fn bulk_is_bounded_by_code_and_number_and_never_without_consent() {
     let first = letter(&world, &json!({})).await - 3;
     let refused = world.dispatch(&["dead-letters", "discard", "--all"]).said().await;
     assert_eq!(refused.code, Some(2));
-    assert!(refused.stderr.contains("right is --yes"), "{refused:?}");
+    assert!(refused.stderr.contains("use --yes"), "{refused:?}");
     for wrong in [&["--code", "x", "1"][..], &["1", "--all"], &[]] {
         let arguments = [&["dead-letters", "discard", "--yes"], wrong].concat();
         assert_eq!(world.dispatch(&arguments).said().await.code, Some(2), "{wrong:?}");
@@ -151,7 +151,7 @@ async fn bulk_is_bounded_by_code_and_number_and_never_without_consent() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_published_as_it_came_stays_open() {
+async fn a_dead_letter_that_cannot_be_replayed_stays_open() {
     let world = TestWorld::new().await;
     let long = format!("{{\"a\":\"{}\"}}", "x".repeat(1 << 20));
     let cut = world.store().keep_dead_letter(&dead_letter(&long)).await.unwrap();
@@ -162,20 +162,20 @@ async fn what_cannot_be_published_as_it_came_stays_open() {
     assert_eq!((code, &said["done"]), (Some(1), &json!([])));
     let why = |n: usize| said["not_done"][n]["why"].as_str().unwrap().to_owned();
     assert!(why(0).contains("1048576 of its"), "{said}");
-    assert!(why(1).contains("no queue takes the message"), "{said}");
+    assert!(why(1).contains("no queue is bound for the message"), "{said}");
     assert!(why(2).contains("no such dead letter"), "{said}");
     assert_eq!(open(&world).await.len(), 2);
 }
 
 #[tokio::test]
-async fn what_was_resolved_a_month_ago_is_forgotten_and_what_is_open_is_kept() {
+async fn dead_letters_resolved_a_month_ago_are_deleted_and_open_ones_are_kept() {
     let world = TestWorld::new().await;
     let (open, put_aside) = (letter(&world, &message("one")).await, letter(&world, &message("two")).await);
     let discard = ["dead-letters", "discard", &put_aside.to_string(), "--reason", "seen", "--yes"];
     world.dispatch(&discard).done().await;
     let forget = async || world.store().forget_letters(&KEEP, OffsetDateTime::now_utc()).await.unwrap();
     forget().await;
-    assert_eq!(world.database.one("SELECT count(*) FROM dead_letters").await, "2", "it was put aside just now");
+    assert_eq!(world.database.one("SELECT count(*) FROM dead_letters").await, "2", "it was discarded just now");
     world.database.rows("UPDATE dead_letters SET created_at = created_at - interval '31 days', resolved_at = resolved_at - interval '31 days'").await;
     forget().await;
     assert_eq!(world.database.one("SELECT id FROM dead_letters").await, open.to_string());

@@ -1,4 +1,4 @@
-//! Jobs looked at and acted on by a person, who knows them by their producer's key; and destinations looked at.
+//! Commands that show jobs and act on them by the producer's key, and the list of destinations.
 
 use std::time::Duration;
 
@@ -10,20 +10,20 @@ use crate::support::{Dispatch, TestWorld, WorkerOptions, acme, wait_for};
 
 const SOON: Duration = Duration::from_secs(30);
 
-/// `dispatch jobs VERB` for the job with this key.
+/// Returns the command `dispatch jobs VERB` for the job with this key.
 fn on(world: &TestWorld, verb: &str, key: &str, more: &[&str]) -> Dispatch {
     let job = ["jobs", verb, "--source", acme::SOURCE, "--key", key];
     world.dispatch(&[&job[..], more].concat())
 }
 
-/// A message without events that tells nobody.
+/// Returns a message without events and notifications.
 fn message(key: &str) -> Value {
     let mut message = acme::job(key, &Value::Null);
     (message["events"], message["notify"]) = (json!([]), json!([]));
     message
 }
 
-/// A job that waits for an account.
+/// Creates a job that waits for an account.
 async fn asking(world: &TestWorld, key: &str) -> JobRow {
     let mut message = acme::job(key, &world.assign(acme::LONE_ITEM, Some(acme::ANN)).await);
     message["account"] = Value::Null;
@@ -34,7 +34,7 @@ async fn asking(world: &TestWorld, key: &str) -> JobRow {
 }
 
 #[tokio::test]
-async fn a_job_that_waits_for_an_account_is_shown_and_explained_and_goes_on_when_it_is_given_one() {
+async fn a_job_that_waits_for_an_account_is_shown_and_explained_and_continues_after_the_choice() {
     let world = TestWorld::acme().await;
     let _worker = world.worker(&WorkerOptions::default());
     let job = asking(&world, "asks").await;
@@ -53,14 +53,14 @@ async fn a_job_that_waits_for_an_account_is_shown_and_explained_and_goes_on_when
     assert_eq!((&why["job_id"], &why["standing"]), (&json!(id), &json!("waiting")), "{why}");
     let sentence = on(&world, "explain", "asks", &[]).said().await.stdout;
     for told in [sentence.as_str(), why["explanation"].as_str().unwrap()] {
-        assert!(told.contains("for somebody to choose an account"), "{told}");
+        assert!(told.contains("for the choice of an account"), "{told}");
         assert!(told.contains(&format!("`dispatch jobs configure {id} --account ID`")), "{told}");
     }
 
     let account = acme::account_id();
     let choice = ["--account", &account, "--reason", "she said so", "--yes"];
     let unasked = on(&world, "configure", "asks", &choice[..4]).said().await;
-    assert!(unasked.code == Some(2) && unasked.stderr.contains("right is --yes"), "{unasked:?}");
+    assert!(unasked.code == Some(2) && unasked.stderr.contains("use --yes"), "{unasked:?}");
     let given = on(&world, "configure", "asks", &choice).done().await;
     let right = json!({"job_id": id, "action": "configure", "changed": true, "before": "waiting", "now": "ready"});
     assert_eq!(given, right);
@@ -75,7 +75,7 @@ async fn a_job_that_waits_for_an_account_is_shown_and_explained_and_goes_on_when
 }
 
 #[tokio::test]
-async fn a_job_that_is_due_later_and_one_that_is_parked_go_on_when_they_are_retried() {
+async fn a_retry_continues_a_job_that_is_due_later_and_one_that_is_parked() {
     let world = TestWorld::acme().await;
     let _worker = world.worker(&WorkerOptions::default());
     let mut later = message("later");
@@ -107,14 +107,14 @@ async fn a_job_that_is_due_later_and_one_that_is_parked_go_on_when_they_are_retr
     let done = on(&world, "show", "lost", &[]).done().await;
     let [before, after] = [&parked, &done].map(|shown| shown["checkpoints"].as_array().unwrap());
     assert_eq!(after.len(), before.len() + 1, "{done}");
-    assert_eq!(after[..before.len()], before[..], "no stage that was finished has run again");
+    assert_eq!(after[..before.len()], before[..], "no finished stage runs again");
     let audit = "SELECT who, role, reason FROM audit_log WHERE action = 'retry' ORDER BY id";
     let right = [["olga", "operator", "it is wanted now"], ["olga", "operator", "it is there now"]];
     assert_eq!(world.database.rows(audit).await, right);
 }
 
 #[tokio::test]
-async fn a_cancelled_job_has_ended_for_good_and_says_who_wanted_it_and_why() {
+async fn a_cancelled_job_cannot_be_continued_and_its_audit_row_has_the_person_and_the_reason() {
     let world = TestWorld::acme().await;
     let _worker = world.worker(&WorkerOptions::default());
     let id = asking(&world, "asks").await.id.to_string();
@@ -122,7 +122,7 @@ async fn a_cancelled_job_has_ended_for_good_and_says_who_wanted_it_and_why() {
         let said = on(&world, verb, "asks", more).said().await;
         assert!(said.code == Some(1) && said.stderr.contains(right), "{verb}: {said:?}");
     };
-    refused("retry", &["--yes"], "right is `dispatch jobs configure`").await;
+    refused("retry", &["--yes"], "use `dispatch jobs configure`").await;
     let cancel = ["--reason", "nobody needs it", "--yes"];
     let cancelled = on(&world, "cancel", "asks", &cancel).done().await;
     let right = json!({"job_id": id, "action": "cancel", "changed": true, "before": "waiting", "now": "cancelled"});
@@ -138,11 +138,11 @@ async fn a_cancelled_job_has_ended_for_good_and_says_who_wanted_it_and_why() {
     assert!(why["explanation"].as_str().unwrap().starts_with("Cancelled at"), "{why}");
     let audit = "SELECT who, role, action, job_id, reason, before ->> 'state', after ->> 'state' FROM audit_log";
     let right = ["olga", "operator", "cancel", &id, "nobody needs it", "waiting", "cancelled"];
-    assert_eq!(world.database.rows(audit).await, [right], "what was refused or was so already leaves no row");
+    assert_eq!(world.database.rows(audit).await, [right], "refused and repeated actions leave no row");
 }
 
 #[tokio::test]
-async fn a_key_that_its_producer_has_no_job_with_ends_every_command_with_exit_code_1() {
+async fn a_key_without_a_job_of_its_producer_ends_every_command_with_exit_code_1() {
     let world = TestWorld::acme().await;
     let _worker = world.worker(&WorkerOptions::default());
     let mut other = message("theirs");
@@ -170,7 +170,7 @@ async fn a_key_that_its_producer_has_no_job_with_ends_every_command_with_exit_co
 }
 
 #[tokio::test]
-async fn destinations_are_listed_by_name_and_kind_without_any_of_their_secrets() {
+async fn destinations_are_listed_by_name_and_kind_without_their_secrets() {
     let world = TestWorld::acme().await;
     let rotate = ["destinations", "rotate-secret", acme::KEYED, "--organization", "acme", "--yes"];
     world.dispatch(&rotate).stdin(acme::NEW_WEBHOOK_SECRET).done().await;
@@ -197,7 +197,7 @@ async fn destinations_are_listed_by_name_and_kind_without_any_of_their_secrets()
 
     let sealed = "SELECT unnest(array_remove(ARRAY[secret, previous_secret], NULL)) FROM destinations";
     let sealed = world.database.rows(sealed).await.concat();
-    assert_eq!(sealed.len(), rows.len() + 1, "those of all, and one before");
+    assert_eq!(sealed.len(), rows.len() + 1, "one secret of each destination and one previous secret");
     for text in [listed.to_string(), page.stdout] {
         for secret in sealed.iter().map(String::as_str).chain(["canary", "whsec_", "xoxb-", "sig="]) {
             assert!(!text.contains(secret), "{text}");

@@ -1,4 +1,4 @@
-//! Sealing every value anew with another key, while workers run.
+//! Key rotation: every stored value is sealed with another key while workers run.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,11 +16,11 @@ use crate::support::{Dispatch, TestWorld, WorkerOptions, acme, dead_letter, wait
 
 const SOON: Duration = Duration::from_secs(30);
 
-/// The keyring's settings of a rotation from `k1` to `k2`.
+/// The keyring settings of a rotation from `k1` to `k2`.
 struct Keys {
     /// The new key first, the old one behind it.
     both: String,
-    /// What is left in the end.
+    /// The new key alone, as after the rotation.
     new: String,
 }
 
@@ -39,7 +39,7 @@ impl Keys {
     }
 }
 
-/// A worker with a keyring of its own.
+/// Returns the options of a worker with this keyring.
 fn with_keyring(keyring: &str) -> WorkerOptions {
     let environment = BTreeMap::from([("DISPATCH_KEYRING".to_owned(), keyring.to_owned())]);
     WorkerOptions { environment, ..WorkerOptions::default() }
@@ -49,7 +49,7 @@ async fn keep_letter(world: &TestWorld, body: &str) -> i64 {
     world.store().keep_dead_letter(&dead_letter(body)).await.unwrap()
 }
 
-/// How many values each column has under a key, as `table.column=values`.
+/// Counts the values of each column that are sealed with a key, as `table.column=values`.
 async fn counted(world: &TestWorld, keyring: &str, key: &str) -> Vec<String> {
     let said = world.dispatch(&["keys", "list"]).env("DISPATCH_KEYRING", keyring).done().await;
     let of_key = said["values"].as_array().unwrap().iter().filter(|count| count["key"] == key);
@@ -57,14 +57,14 @@ async fn counted(world: &TestWorld, keyring: &str, key: &str) -> Vec<String> {
     of_key.map(|count| format!("{}.{}={}", text(&count["table"]), text(&count["column"]), count["values"])).collect()
 }
 
-/// A click that can be answered, with its token, as a job has it.
+/// Adds a click with this token to the simulator. Returns the `interaction` of a job for it.
 async fn click(world: &TestWorld, token: &str) -> Value {
     let click = State::new().click("7", token, None);
     world.simulator().await.client.merge_state(&click).await.unwrap();
     json!({"application_id": "7", "token": token})
 }
 
-/// A job that waits for an account, with an interaction's token.
+/// Creates a job that has an interaction's token and waits for an account.
 async fn waiting_job(world: &TestWorld, event: &Value) {
     let mut message = acme::job("waits", event);
     message["account"] = Value::Null;
@@ -73,7 +73,7 @@ async fn waiting_job(world: &TestWorld, event: &Value) {
     world.wait_job_state("waits", JobState::Waiting, SOON).await;
 }
 
-/// Gives a webhook another secret; its receiver knows the one before alone.
+/// Rotates a webhook's secret; its receiver knows only the previous one.
 async fn rotated_secret(world: &TestWorld) {
     let rotate = ["destinations", "rotate-secret", acme::KEYED, "--organization", "acme", "--keep-for", "1h", "--yes"];
     world.dispatch(&rotate).stdin(acme::NEW_WEBHOOK_SECRET).done().await;
@@ -89,7 +89,7 @@ async fn after_a_rotation_the_new_key_alone_opens_everything() {
     let keys = Keys::of(&world);
     rotated_secret(&world).await;
     let worker = world.worker(&WorkerOptions::default());
-    // It is meant to mislead.
+    // The event contains text that looks like sealed values.
     let event = json!({"sealed_token": "v1.k1.aaaa.bbbb", "nul": "a\u{0}b", "interaction": {"sealed_token": "v1.k1.cc.dd"}});
     waiting_job(&world, &event).await;
     let newer = json!({"schema": 2, "source": acme::SOURCE, "dedupe_key": "newer", "organization": "acme"});
@@ -114,12 +114,12 @@ async fn after_a_rotation_the_new_key_alone_opens_everything() {
     keys.rotate(&world).done().await;
     assert_eq!(counted(&world, &keys.new, "k2").await, everything);
     assert_eq!(counted(&world, &keys.new, "k1").await, Vec::<String>::new());
-    assert_eq!(world.database.one("SELECT max(version) FROM identities").await, "1", "the tokens are the same");
+    assert_eq!(world.database.one("SELECT max(version) FROM identities").await, "1", "the tokens themselves do not change");
 
     let after = payload(&world).await;
     let sealed = |payload: &str| interaction_of(payload).unwrap().sealed_token;
     let (old, new) = (sealed(&before), sealed(&after));
-    assert_eq!(after, before.replace(&old, &new), "nothing else of the payload has changed");
+    assert_eq!(after, before.replace(&old, &new), "nothing else in the payload changes");
     let ring = keys.new_alone();
     let opened = |table, column, row: &str, sealed: &str| {
         String::from_utf8(ring.open(Place { table, column, row }, sealed).unwrap()).unwrap()
@@ -128,7 +128,7 @@ async fn after_a_rotation_the_new_key_alone_opens_everything() {
     assert_eq!(opened("jobs", "payload.interaction.token", &job, &new), "canary-interaction");
     let tracker = Tracker::new(world.pool().clone(), Arc::new(keys.new_alone()));
     let clicked = tracker.interaction(world.job_by_key("waits").await.unwrap().id).await.unwrap().unwrap();
-    assert_eq!(clicked.token.expose_secret(), "canary-interaction", "whatever its events hold");
+    assert_eq!(clicked.token.expose_secret(), "canary-interaction", "regardless of the content of its events");
     let previous = "SELECT id, previous_secret FROM destinations WHERE previous_secret IS NOT NULL";
     let previous = world.database.rows(previous).await.concat();
     assert_eq!(opened("destinations", "previous_secret", &previous[0], &previous[1]), acme::WEBHOOK_SECRET);
@@ -145,12 +145,12 @@ async fn after_a_rotation_the_new_key_alone_opens_everything() {
     world.publish_configure(world.job_by_key("waits").await.unwrap().id, &acme::account_id()).await;
     world.wait_job_state("waits", JobState::Succeeded, SOON).await;
     let clicks = world.simulator().await.client.state().await.unwrap().discord.clicks;
-    assert!(!clicks["canary-interaction"].posted.is_empty(), "who clicked was answered");
+    assert!(!clicks["canary-interaction"].posted.is_empty(), "the click was answered");
     let again = keys.rotate(&world).done().await;
     assert!(again["resealed"].as_array().unwrap().iter().all(|column| column["values"] == 0), "{again}");
 }
 
-/// Waits until the rotation waits for a row of this table that the test holds.
+/// Waits until the rotation waits for a row of this table that the test has locked.
 async fn blocked(world: &TestWorld, table: &str) {
     let sql = format!(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = '{}' AND wait_event_type = 'Lock'
@@ -158,14 +158,14 @@ async fn blocked(world: &TestWorld, table: &str) {
         world.database.name
     );
     wait_for("the rotation to wait for a row", SOON, async || match world.database.one(&sql).await.as_str() {
-        "0" => Err("it does not"),
+        "0" => Err("it does not wait"),
         _ => Ok(()),
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_rotation_undoes_no_change_made_meanwhile_and_goes_on_after_it_was_killed() {
+async fn a_rotation_overwrites_no_concurrent_change_and_can_be_continued_after_a_kill() {
     let world = TestWorld::acme().await;
     let keys = Keys::of(&world);
     for n in 0..30 {
@@ -180,7 +180,7 @@ async fn a_rotation_undoes_no_change_made_meanwhile_and_goes_on_after_it_was_kil
     assert!(counted(&world, world.keyring_setting.expose_secret(), "k1").await.contains(&letters));
     let mut rotation = keys.rotate(&world).start();
     blocked(&world, "identities").await;
-    // A token is saved meanwhile, by a worker that seals with the old key.
+    // Meanwhile, a worker that seals with the old key saves a token.
     let id: i64 = row.get("id");
     let place = Place { table: "identities", column: "access_token", row: &id.to_string() };
     let saved = world.keyring.seal(place, b"saved-meanwhile");
@@ -189,7 +189,7 @@ async fn a_rotation_undoes_no_change_made_meanwhile_and_goes_on_after_it_was_kil
         .await
         .unwrap();
     refresh.commit().await.unwrap();
-    wait_for("all dead letters but the one in other hands", SOON, async || {
+    wait_for("all dead letters but the locked one to be resealed", SOON, async || {
         let left = world.database.rows("SELECT id FROM dead_letters WHERE sealed_body LIKE 'v1.k1.%'").await.concat();
         if left == ["11"] { Ok(()) } else { Err(format!("{left:?}")) }
     })
@@ -200,7 +200,7 @@ async fn a_rotation_undoes_no_change_made_meanwhile_and_goes_on_after_it_was_kil
     let identity = world.database.rows(&format!("SELECT access_token, version FROM identities WHERE id = {id}")).await.concat();
     assert_eq!(key_of(&identity[0]), Some("k2"));
     assert_eq!(keys.new_alone().open(place, &identity[0]).unwrap(), b"saved-meanwhile");
-    assert_eq!(identity[1], "2", "the save's own");
+    assert_eq!(identity[1], "2", "only the save increments it");
 
     let again = keys.rotate(&world).done().await;
     let resealed: Vec<&Value> = again["resealed"].as_array().unwrap().iter().filter(|column| column["values"] != 0).collect();
@@ -208,11 +208,11 @@ async fn a_rotation_undoes_no_change_made_meanwhile_and_goes_on_after_it_was_kil
     assert_eq!(resealed, [&of_letters("sealed_body", 1), &of_letters("sealed_headers", 30)]);
     assert_eq!(counted(&world, &keys.new, "k1").await, Vec::<String>::new());
     let audit = world.database.rows("SELECT action FROM audit_log ORDER BY id").await.concat();
-    assert_eq!(audit, ["keys.rotate", "keys.rotate", "keys.rotated"], "the one that was killed has begun and not ended");
+    assert_eq!(audit, ["keys.rotate", "keys.rotate", "keys.rotated"], "the killed rotation has begun and has not ended");
 }
 
 #[tokio::test]
-async fn a_value_that_does_not_open_is_told_and_the_others_are_done() {
+async fn a_value_that_cannot_be_opened_is_reported_and_the_others_are_resealed() {
     let world = TestWorld::acme().await;
     let keys = Keys::of(&world);
     let (first, second) = (keep_letter(&world, "a").await, keep_letter(&world, "b").await);
@@ -229,7 +229,7 @@ async fn a_value_that_does_not_open_is_told_and_the_others_are_done() {
     assert_eq!(unasked.code, Some(2), "{unasked:?}");
 }
 
-/// Publishes jobs of people who have clicked, each with a new event; gives their keys.
+/// Publishes jobs with interactions, each with a new event. Returns their keys.
 async fn publish_clicked(world: &TestWorld, batch: &str) -> Vec<String> {
     let mut keys = Vec::new();
     for (n, assignee) in [acme::ANN, acme::BOB, acme::ANN, acme::BOB].into_iter().enumerate() {
@@ -243,7 +243,7 @@ async fn publish_clicked(world: &TestWorld, batch: &str) -> Vec<String> {
     keys
 }
 
-/// The tables in which anything at all is sealed with a key, whatever the program knows of them.
+/// Returns the tables that contain any value sealed with a key, whether the program knows the column or not.
 async fn tables_with(world: &TestWorld, key: &str) -> Vec<String> {
     let mut found = Vec::new();
     for table in world.database.rows("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").await.concat() {
@@ -256,7 +256,7 @@ async fn tables_with(world: &TestWorld, key: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn jobs_that_come_during_a_rotation_succeed_and_nothing_stays_sealed_with_the_old_key() {
+async fn jobs_that_arrive_during_a_rotation_succeed_and_nothing_stays_sealed_with_the_old_key() {
     let world = TestWorld::acme().await;
     let keys = Keys::of(&world);
     rotated_secret(&world).await;
@@ -265,11 +265,11 @@ async fn jobs_that_come_during_a_rotation_succeed_and_nothing_stays_sealed_with_
     waiting_job(&world, &world.assign(acme::LONE_ITEM, Some(acme::BOB)).await).await;
     old.terminate();
     old.wait_exit(SOON).await;
-    assert!(tables_with(&world, "k1").await.contains(&"destinations".to_owned()), "it would be seen");
+    assert!(tables_with(&world, "k1").await.contains(&"destinations".to_owned()), "the search finds values of the old key");
 
     let worker = world.worker(&with_keyring(&keys.both));
     worker.ready().await;
-    // Rows that no job needs hold the rotation up, at its beginning and at its end.
+    // Locks on rows that no job needs delay the rotation at its beginning and at its end.
     let (mut one, mut other) = (world.pool().get().await.unwrap(), world.pool().get().await.unwrap());
     let beginning = one.transaction().await.unwrap();
     beginning.execute("SELECT 1 FROM identities WHERE name = 'spare' FOR UPDATE", &[]).await.unwrap();
@@ -292,7 +292,7 @@ async fn jobs_that_come_during_a_rotation_succeed_and_nothing_stays_sealed_with_
     }
     let clicks = world.simulator().await.client.state().await.unwrap().discord.clicks;
     assert_eq!(clicks.len(), published.len());
-    assert!(clicks.values().all(|click| !click.posted.is_empty()), "everybody who clicked was answered");
+    assert!(clicks.values().all(|click| !click.posted.is_empty()), "every click was answered");
     assert_eq!(counted(&world, &keys.both, "k1").await, Vec::<String>::new());
     assert_eq!(tables_with(&world, "k1").await, Vec::<String>::new());
     let again = keys.rotate(&world).done().await;

@@ -1,4 +1,4 @@
-//! Accounts and destinations registered, tried, switched and given new secrets by a person.
+//! Commands that register, test, enable and disable accounts and destinations and rotate their secrets.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::support::{Said, TestWorld, WorkerOptions, acme};
 
 const SOON: Duration = Duration::from_secs(30);
 
-/// A job about a fresh event, sent with this shared secret; it tells nobody.
+/// Publishes a job about a new event with this shared secret and without notifications.
 async fn publish(world: &TestWorld, key: &str, shared_secret: &str) {
     let event = world.assign(acme::LONE_ITEM, Some(if key.len().is_multiple_of(2) { acme::ANN } else { acme::BOB })).await;
     let mut message = acme::job(key, &event);
@@ -19,11 +19,11 @@ async fn publish(world: &TestWorld, key: &str, shared_secret: &str) {
     world.publish_job(&message).await;
 }
 
-/// How many events of a job were accepted.
+/// Waits until a job succeeds. Returns how many of its events were accepted.
 async fn accepted(world: &TestWorld, key: &str) -> usize {
     let job = world.wait_job_state(key, JobState::Succeeded, SOON).await;
     let view = world.job_view(job.id).await;
-    let stage = view.checkpoints.iter().find(|checkpoint| checkpoint.stage == "handle_events").expect("it has run");
+    let stage = view.checkpoints.iter().find(|checkpoint| checkpoint.stage == "handle_events").expect("the stage has run");
     stage.output["accepted"].as_array().expect("a list").len()
 }
 
@@ -32,13 +32,13 @@ async fn audited(world: &TestWorld) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn jobs_of_an_account_that_is_switched_off_wait_until_it_is_switched_on() {
+async fn jobs_of_a_disabled_account_wait_until_it_is_enabled() {
     let world = TestWorld::acme().await;
     let account = acme::account_id();
     let switch = |verb| world.dispatch(&["integrations", verb, &account, "--organization", "acme", "--yes"]);
     let off = switch("disable").done().await;
     assert_eq!((&off["changed"], &off["now"]["disabled"]), (&json!(true), &json!(true)));
-    assert_eq!(switch("disable").done().await["changed"], json!(false), "it was so already");
+    assert_eq!(switch("disable").done().await["changed"], json!(false), "it was disabled already");
     let _worker = world.worker(&WorkerOptions::default());
     publish(&world, "one", acme::HOOK_SECRET).await;
     let job = world.wait_job_state("one", JobState::Waiting, SOON).await;
@@ -49,7 +49,7 @@ async fn jobs_of_an_account_that_is_switched_off_wait_until_it_is_switched_on() 
 }
 
 #[tokio::test]
-async fn jobs_that_wait_for_an_identity_to_sign_in_go_on_as_the_one_that_takes_its_place() {
+async fn jobs_that_wait_for_an_identity_to_sign_in_continue_with_the_identity_that_replaces_it() {
     let world = TestWorld::acme().await;
     let mut document = acme::document(&world.simulator().await.url);
     let good = document.organizations[0].identities[0].clone();
@@ -69,7 +69,7 @@ async fn jobs_that_wait_for_an_identity_to_sign_in_go_on_as_the_one_that_takes_i
 }
 
 #[tokio::test]
-async fn an_account_is_registered_for_an_organization_and_what_is_not_said_later_stays() {
+async fn registering_an_account_again_keeps_the_settings_that_the_command_omits() {
     let world = TestWorld::acme().await;
     let globex: TrackerDocument = serde_json::from_value(json!({"organizations": [{"slug": "globex", "name": "Globex",
         "identities": [{"name": "robot", "access_token": "t", "expires_at": "2099-01-01T00:00:00Z"}]}]}))
@@ -82,13 +82,13 @@ async fn an_account_is_registered_for_an_organization_and_what_is_not_said_later
     };
     let nobody = register(&["--identity", "bot"]).said().await;
     assert_eq!(nobody.code, Some(1));
-    assert!(nobody.stderr.contains("no identity `bot`; right would be one of: robot"), "{nobody:?}");
-    assert_eq!(world.database.one("SELECT count(*) FROM integrations").await, "1", "nothing is left of what was refused");
+    assert!(nobody.stderr.contains("no identity `bot`; use one of: robot"), "{nobody:?}");
+    assert_eq!(world.database.one("SELECT count(*) FROM integrations").await, "1", "a refused registration stores nothing");
     register(&["--identity", "robot", "--assignee-outbound", "false", "--disabled"]).done().await;
     let again = register(&["--status-inbound", "false", "--reason", "too loud"]).done().await;
     let settings = json!({"assignee_inbound": true, "assignee_outbound": false, "status_inbound": false});
     assert_eq!((&again["now"]["settings"], &again["now"]["identity"]), (&settings, &json!("robot")));
-    assert_eq!(again["now"]["disabled"], json!(true), "registering it again does not switch it on");
+    assert_eq!(again["now"]["disabled"], json!(true), "registering it again does not enable it");
     let listed = world.dispatch(&["integrations", "list", "--organization", "globex"]).done().await;
     assert_eq!(listed, json!([again["now"]]));
     assert_eq!(world.dispatch(&["integrations", "list"]).done().await.as_array().unwrap().len(), 2);
@@ -99,7 +99,7 @@ async fn an_account_is_registered_for_an_organization_and_what_is_not_said_later
 }
 
 #[tokio::test]
-async fn a_trial_of_an_account_says_whose_the_token_is_and_whether_they_may_use_it() {
+async fn a_test_of_an_account_reports_the_token_s_user_and_whether_the_account_is_usable() {
     let world = TestWorld::acme().await;
     let account = acme::account_id();
     let trial = world.dispatch(&["integrations", "test", &account.to_uppercase(), "--organization", "acme"]).done().await;
@@ -109,11 +109,11 @@ async fn a_trial_of_an_account_says_whose_the_token_is_and_whether_they_may_use_
     assert_eq!((code, &said["trial"]["usable"]), (Some(1), &json!(false)));
     world.database.rows("UPDATE identities SET token_expires_at = now()").await;
     let ended = world.dispatch(&["integrations", "test", &account, "--organization", "acme"]).said().await;
-    assert!(ended.code == Some(1) && ended.stderr.contains("its token has ended"), "{ended:?}");
+    assert!(ended.code == Some(1) && ended.stderr.contains("its token has expired"), "{ended:?}");
 }
 
 #[tokio::test]
-async fn two_hook_secrets_are_valid_at_once_until_the_first_one_s_time_is_over() {
+async fn two_hook_secrets_are_valid_until_the_previous_one_expires() {
     let world = TestWorld::acme().await;
     let account = acme::account_id();
     let rotate = |more: &[&str]| world.dispatch(&[&["integrations", "rotate-secret", &account, "--yes"], more].concat());
@@ -139,7 +139,7 @@ async fn two_hook_secrets_are_valid_at_once_until_the_first_one_s_time_is_over()
     publish(&world, "made again", made).await;
     publish(&world, "given", "given-canary").await;
     assert_eq!((accepted(&world, "made again").await, accepted(&world, "given").await), (0, 1));
-    assert_eq!(world.database.one("SELECT count(*) FROM subscriptions").await, "1", "what has ended is forgotten");
+    assert_eq!(world.database.one("SELECT count(*) FROM subscriptions").await, "1", "expired secrets are deleted");
     let empty = rotate(&[]).stdin("\n").said().await;
     assert_eq!(empty.code, Some(2), "{empty:?}");
 }
@@ -148,7 +148,7 @@ fn told(said: &Said) -> String {
     format!("{}{}", said.stdout, said.stderr)
 }
 
-/// Registers the keyed webhook of the simulator's under another name.
+/// Returns the command that registers the simulator's keyed webhook under another name.
 fn register(world: &TestWorld, url: &str, more: &[&str], secret: &str) -> crate::support::Dispatch {
     let config = json!({"url": url, "honours_webhook_id": true}).to_string();
     let base = ["destinations", "register", "--organization", "acme", "--name", "new", "--kind", "webhook", "--yes"];
@@ -160,7 +160,7 @@ async fn new_destination_url(world: &TestWorld) -> String {
 }
 
 #[tokio::test]
-async fn a_destination_is_checked_registered_and_tried() {
+async fn a_destination_is_validated_registered_and_tested() {
     let world = TestWorld::acme().await;
     let url = new_destination_url(&world).await;
     for (url, secret, right) in
@@ -175,7 +175,7 @@ async fn a_destination_is_checked_registered_and_tried() {
     assert!(said.code == Some(2) && said.stderr.contains("one of: discord"), "{said:?}");
     let made = register(&world, &url, &["--unknown-policy", "hold"], acme::WEBHOOK_SECRET).said().await;
     assert!(made.code == Some(0) && !told(&made).contains("whsec_"), "{made:?}");
-    // Without its secret, which stays.
+    // The command omits the secret, which stays.
     let config = json!({"url": url}).to_string();
     let again = [&kind[..5], &["new", "--kind", "webhook", "--config", &config, "--default", "true", "--yes"]].concat();
     let now = world.dispatch(&again).done().await;
@@ -189,16 +189,16 @@ async fn a_destination_is_checked_registered_and_tried() {
 }
 
 #[tokio::test]
-async fn a_message_is_signed_with_both_secrets_until_the_first_one_s_time_is_over() {
+async fn a_message_is_signed_with_both_secrets_until_the_previous_one_expires() {
     let world = TestWorld::acme().await;
     let named = [acme::KEYED, "--organization", "acme"];
     let rotate = world.dispatch(&[&["destinations", "rotate-secret", "--yes", "--keep-for", "1h"], &named[..]].concat());
     let said = rotate.stdin(acme::NEW_WEBHOOK_SECRET).said().await;
     assert!(said.code == Some(0) && !told(&said).contains("whsec_"), "{said:?}");
-    // The same once more, as after a crash: the secret before is still kept.
+    // Repeated, as after a crash: the previous secret is still kept.
     let rotate = world.dispatch(&[&["destinations", "rotate-secret", "--yes", "--keep-for", "1h"], &named[..]].concat());
     assert!(rotate.stdin(acme::NEW_WEBHOOK_SECRET).done().await["rotated"]["previous_until"].is_string());
-    // The receiver knows the first secret alone.
+    // The receiver knows only the first secret.
     let _worker = world.worker(&WorkerOptions::default());
     let event = world.assign(acme::LONE_ITEM, Some(acme::ANN)).await;
     let mut message = acme::job("both", &event);
@@ -215,7 +215,7 @@ async fn a_message_is_signed_with_both_secrets_until_the_first_one_s_time_is_ove
 }
 
 #[tokio::test]
-async fn messages_for_a_destination_that_is_switched_off_wait_until_it_is_switched_on() {
+async fn messages_for_a_disabled_destination_wait_until_it_is_enabled() {
     let world = TestWorld::acme().await;
     let switch = |verb| world.dispatch(&["destinations", verb, acme::BLIND, "--organization", "acme", "--yes"]);
     switch("disable").done().await;
@@ -228,7 +228,7 @@ async fn messages_for_a_destination_that_is_switched_off_wait_until_it_is_switch
     assert_eq!(job.wait_reason.as_deref(), Some("children"));
     crate::support::wait_for("the message to wait", SOON, async || {
         let waits = "SELECT count(*) FROM jobs WHERE pipeline = 'messaging' AND wait_reason = 'hold'";
-        if world.database.one(waits).await == "1" { Ok(()) } else { Err("it does not") }
+        if world.database.one(waits).await == "1" { Ok(()) } else { Err("it does not wait") }
     })
     .await;
     let on: Value = switch("enable").done().await;

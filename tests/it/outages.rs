@@ -1,4 +1,4 @@
-//! Postgres and RabbitMQ killed under load, and RabbitMQ under an alarm, on servers of this file's own.
+//! Postgres and RabbitMQ killed under load, and RabbitMQ under an alarm, on servers of each test's own.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use dispatch_worker::job::JobState;
 
 use crate::support::{Checks, TestWorld, WorkerOptions, acme, gate, intake, queues, wait_for};
 
-/// A killed server needs some seconds to boot; the worker's own part of it is bounded by 10 s.
+/// A killed server needs some seconds to start; the worker's own part of the delay is at most 10 s.
 const AFTER_AN_OUTAGE: Duration = Duration::from_secs(60);
 const JOBS: usize = 30;
 
@@ -37,12 +37,12 @@ async fn survives(crash: Command, start: Command) {
     Checks::default().hold(&world).await;
 }
 
-/// Waits until RabbitMQ has written down which quorum queues it has: it does so some seconds after a queue was declared, and
-/// a queue that it does not know after a crash comes back empty and without a leader, for ever.
+/// Waits until RabbitMQ has written the names of its quorum queues to disk. It does so some seconds after a queue is declared;
+/// a queue whose name it does not know after a crash comes back empty and never gets a leader.
 /// Source: rabbitmq-server issue 15725; `ra_directory`, which inserts into `names.dets` without a sync.
 async fn knows_its_queues(world: &TestWorld) {
     let folder = world.servers_folder().join("rabbitmq/mnesia/dispatch@localhost/quorum/dispatch@localhost");
-    wait_for("RabbitMQ to write its queues down", Duration::from_secs(30), async || {
+    wait_for("RabbitMQ to write the names of its queues", Duration::from_secs(30), async || {
         let written = std::fs::read(folder.join("names.dets")).map_err(|error| error.to_string())?;
         let written = String::from_utf8_lossy(&written);
         let missing = queues().find(|queue| !written.contains(&format!("{}_{queue}", world.database.name)));
@@ -51,9 +51,9 @@ async fn knows_its_queues(world: &TestWorld) {
     .await;
 }
 
-/// Waits until each queue has a consumer, those too in which nothing is.
+/// Waits until each queue has a consumer, including the empty ones.
 async fn are_consumed(world: &TestWorld) {
-    // A new connection: the world's own went with the server.
+    // A new connection: the world's own ended with the server.
     let publisher = Publisher::connect(&world.amqp_url).await.unwrap();
     wait_for("a consumer for every queue", AFTER_AN_OUTAGE, async || {
         for queue in queues() {
@@ -73,7 +73,7 @@ async fn a_killed_rabbitmq_loses_no_job_and_uses_no_attempt() {
 }
 
 #[tokio::test]
-async fn a_memory_alarm_of_rabbitmq_holds_up_messages_and_no_work() {
+async fn a_memory_alarm_of_rabbitmq_blocks_messages_and_no_work() {
     let world = TestWorld::with_own_servers().await;
     gate::shut(&world.database, "update_assignments").await;
     let worker = world.worker(&WorkerOptions::default());
@@ -83,9 +83,9 @@ async fn a_memory_alarm_of_rabbitmq_holds_up_messages_and_no_work() {
     world.server_command(Command::AlarmRabbitmq).await;
     gate::open(&world.database).await;
     let row = world.wait_job_state("one", JobState::Waiting, AFTER_AN_OUTAGE).await;
-    assert_eq!(row.wait_reason.as_deref(), Some("children"), "what is in hand goes on");
+    assert_eq!(row.wait_reason.as_deref(), Some("children"), "the job in hand continues");
     worker.not_ready("it has a memory or disk alarm").await;
-    // It takes a publisher's patience; by then the worker has tried again, too.
+    // The publish fails after the publisher's timeout; by then, the worker has tried again, too.
     let producer = Publisher::connect(&world.amqp_url).await.unwrap();
     let again = producer.publish(&intake(acme::job("one", &event).to_string())).await;
     assert!(matches!(again, Err(BrokerError::TimedOut(_))), "{again:?}");
@@ -97,7 +97,7 @@ async fn a_memory_alarm_of_rabbitmq_holds_up_messages_and_no_work() {
     world.wait_quiet(AFTER_AN_OUTAGE).await;
     worker.ready().await;
     let reconnects = "dispatch_reconnects_total{link=\"publisher\"}";
-    assert!(!worker.metrics().await.contains(reconnects), "it has waited on the connection that it had");
+    assert!(!worker.metrics().await.contains(reconnects), "the worker keeps its connection");
     Checks::default().hold(&world).await;
 }
 

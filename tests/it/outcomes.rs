@@ -1,4 +1,4 @@
-//! What producers are told: outcome events on `dispatch.events` and at `reply_to`.
+//! Outcome events for producers: on `dispatch.events` and at `reply_to`.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::support::{Listener, TestWorld, WorkerOptions, acme, intake, wait_for}
 const SOON: Duration = Duration::from_secs(30);
 
 #[tokio::test]
-async fn a_producer_hears_at_its_reply_queue_and_on_the_event_exchange_that_its_job_has_succeeded() {
+async fn the_success_of_a_job_is_announced_at_its_reply_queue_and_on_the_event_exchange() {
     let world = TestWorld::acme().await;
     let listener = Listener::new(&world).await;
     listener.queue("answers", None).await;
@@ -30,13 +30,13 @@ async fn a_producer_hears_at_its_reply_queue_and_on_the_event_exchange_that_its_
         assert_eq!((&answer["event"], &answer["state"]), (&json!(event), &json!(state)), "{answer}");
         assert_eq!((&answer["schema"], &answer["job_id"]), (&json!(1), &json!(job.id.to_string())));
         assert_eq!((&answer["source"], &answer["dedupe_key"]), (&json!(acme::SOURCE), &json!("one")));
-        assert_eq!(listener.next("watch").await.1, answer, "the same event for whoever watches");
+        assert_eq!(listener.next("watch").await.1, answer, "both places have the same event");
     }
     world.wait_quiet(SOON).await;
 }
 
 #[tokio::test]
-async fn a_job_without_an_account_answers_with_a_template_and_one_that_is_cancelled_says_so() {
+async fn a_job_without_an_account_announces_the_choices_and_its_cancel_is_announced() {
     let world = TestWorld::acme().await;
     let listener = Listener::new(&world).await;
     listener.queue("watch", Some("job.#")).await;
@@ -57,7 +57,7 @@ async fn a_job_without_an_account_answers_with_a_template_and_one_that_is_cancel
 }
 
 #[tokio::test]
-async fn a_reply_that_nobody_takes_and_one_to_the_workers_own_queues_stop_nothing() {
+async fn an_undeliverable_reply_and_one_to_a_worker_s_queue_stop_nothing() {
     let world = TestWorld::acme().await;
     let listener = Listener::new(&world).await;
     listener.queue("watch", Some("job.succeeded")).await;
@@ -69,11 +69,11 @@ async fn a_reply_that_nobody_takes_and_one_to_the_workers_own_queues_stop_nothin
         assert_eq!(listener.next("watch").await.1["dedupe_key"], key);
     }
     world.wait_quiet(SOON).await;
-    assert_eq!(world.database.one("SELECT count(*) FROM dead_letters").await, "0", "no reply has come back as intake");
+    assert_eq!(world.database.one("SELECT count(*) FROM dead_letters").await, "0", "no reply comes back as intake");
 }
 
 #[tokio::test]
-async fn a_reply_that_its_queue_refuses_is_tried_for_an_hour_and_its_event_is_not_published_again() {
+async fn a_reply_that_its_queue_refuses_is_retried_for_an_hour_and_its_event_is_published_once() {
     let world = TestWorld::acme().await;
     let listener = Listener::new(&world).await;
     listener.full_queue("full", None).await;
@@ -83,7 +83,7 @@ async fn a_reply_that_its_queue_refuses_is_tried_for_an_hour_and_its_event_is_no
     let message = intake(acme::job("one", &event).to_string());
     world.publish_raw(&Outgoing { reply_to: Some("full".to_owned()), ..message }).await;
     assert_eq!(listener.next("watch").await.1["dedupe_key"], "one");
-    wait_for("both events to be told and their replies to be left", SOON, async || {
+    wait_for("both events to be published and their replies to be left", SOON, async || {
         let left = world.database.one("SELECT count(*) FROM announcements WHERE reply_only").await;
         if left == "2" { Ok(()) } else { Err(left) }
     })
@@ -94,7 +94,7 @@ async fn a_reply_that_its_queue_refuses_is_tried_for_an_hour_and_its_event_is_no
 }
 
 #[tokio::test]
-async fn the_same_message_again_is_answered_with_where_its_job_stands_and_makes_no_second_event() {
+async fn a_repeated_message_is_answered_with_the_state_of_its_job_and_causes_no_second_event() {
     let world = TestWorld::acme().await;
     let listener = Listener::new(&world).await;
     listener.queue("watch", Some("job.#")).await;
@@ -118,7 +118,7 @@ async fn the_same_message_again_is_answered_with_where_its_job_stands_and_makes_
     assert!(answer["configuration"]["choices"].is_array(), "{answer}");
     let job = world.job_by_key("three").await.unwrap().id;
     world.publish_configure(job, &acme::account_id()).await;
-    assert_eq!(listener.next("second").await.1["event"], "job.succeeded", "what comes later goes where it was last asked for");
+    assert_eq!(listener.next("second").await.1["event"], "job.succeeded", "later events go to the latest reply queue");
     send("third").await;
     let (_, answer) = listener.next("third").await;
     assert_eq!((&answer["event"], &answer["job_id"]), (&json!("job.succeeded"), &json!(job)));
@@ -129,12 +129,12 @@ async fn the_same_message_again_is_answered_with_where_its_job_stands_and_makes_
     }
     assert_eq!(events, ["job.accepted", "job.waiting.configuration", "job.succeeded"]);
     for queue in ["first", "second", "third"] {
-        assert!(listener.try_next(queue).await.is_none(), "{queue} hears no more");
+        assert!(listener.try_next(queue).await.is_none(), "{queue} receives no more");
     }
 }
 
 #[tokio::test]
-async fn a_job_that_is_left_to_the_waker_or_to_a_newer_worker_is_accepted_all_the_same() {
+async fn a_job_for_later_or_for_a_newer_worker_is_announced_as_accepted() {
     let world = TestWorld::acme().await;
     let listener = Listener::new(&world).await;
     listener.queue("watch", Some("job.#")).await;
@@ -154,7 +154,7 @@ async fn a_job_that_is_left_to_the_waker_or_to_a_newer_worker_is_accepted_all_th
 }
 
 #[tokio::test]
-async fn a_cancel_that_comes_before_its_job_ends_it_when_it_comes() {
+async fn a_cancel_that_arrives_before_its_job_cancels_the_job_when_it_arrives() {
     let world = TestWorld::acme().await;
     let listener = Listener::new(&world).await;
     listener.queue("answers", None).await;
@@ -163,9 +163,9 @@ async fn a_cancel_that_comes_before_its_job_ends_it_when_it_comes() {
     for _ in 0..2 {
         world.publish_raw(&Outgoing { routing_key: KEY_CANCEL.to_owned(), ..intake(cancel.clone()) }).await;
     }
-    wait_for("the wish to be noted", SOON, async || {
+    wait_for("the cancel to be stored", SOON, async || {
         let noted = "SELECT count(*) FROM job_keys WHERE job_id IS NULL AND cancelled_by IS NOT NULL";
-        if world.database.one(noted).await == "1" { Ok(()) } else { Err("it is not") }
+        if world.database.one(noted).await == "1" { Ok(()) } else { Err("it is not stored") }
     })
     .await;
     world.wait_quiet(SOON).await;
@@ -180,7 +180,7 @@ async fn a_cancel_that_comes_before_its_job_ends_it_when_it_comes() {
     }
     let job = world.wait_job_state("four", JobState::Cancelled, SOON).await;
     assert!(job.finished_at.is_some());
-    // The same message again is the same job: the wish was for one job, and is used up.
+    // The same message again refers to the same job: the cancel was for one job, and is used up.
     world.publish_raw(&message).await;
     assert_eq!(listener.next("answers").await.1["event"], "job.cancelled");
     world.wait_quiet(SOON).await;
@@ -190,7 +190,7 @@ async fn a_cancel_that_comes_before_its_job_ends_it_when_it_comes() {
 }
 
 #[tokio::test]
-async fn whoever_listens_hears_of_a_refused_message_with_its_number_among_the_dead_letters() {
+async fn a_refused_message_is_announced_with_the_id_of_its_dead_letter() {
     let world = TestWorld::acme().await;
     let listener = Listener::new(&world).await;
     listener.queue("watch", Some("#")).await;
@@ -208,19 +208,19 @@ async fn whoever_listens_hears_of_a_refused_message_with_its_number_among_the_de
     });
     assert_eq!(heard, right);
     assert!(heard["at"].is_string() && heard["producer"].is_string(), "{heard}");
-    assert_eq!(listener.next("refused").await.1, heard, "under a routing key of its own");
+    assert_eq!(listener.next("refused").await.1, heard, "with a routing key of its own");
     world.wait_quiet(SOON).await;
-    assert!(listener.try_next("watch").await.is_none(), "once, and of no job");
+    assert!(listener.try_next("watch").await.is_none(), "announced once, without an event of a job");
 }
 
-/// Publishes a job that asks who it is and changes nothing.
+/// Publishes a job that retrieves its user and changes nothing.
 async fn publish(world: &TestWorld, key: &str) {
     let mut message = acme::job(key, &Value::Null);
     (message["events"], message["notify"]) = (json!([]), json!([]));
     world.publish_job(&message).await;
 }
 
-/// The job is accepted and waits, and both are heard, the latter also by who listens for this reason alone.
+/// Asserts that the job is accepted and waits and that both are announced, the latter with a routing key for its reason.
 async fn hears_why_it_waits(world: &TestWorld, listener: &Listener, key: &str, reason: &str) {
     assert_eq!(listener.next("watch").await.1["event"], "job.accepted");
     let (_, heard) = listener.next("watch").await;
@@ -232,12 +232,12 @@ async fn hears_why_it_waits(world: &TestWorld, listener: &Listener, key: &str, r
     assert_eq!((&heard["state"], &heard["reason"]), (&json!("waiting"), &json!(reason)), "{heard}");
     assert!(heard["wait_key"].is_string() && heard["wait_key"] == json!(job.wait_key), "{heard}");
     let error = json!({"code": job.error_code, "message": job.error_message, "hint": job.error_hint});
-    assert!(error["code"].is_string() && heard["error"] == error, "at what: {heard}");
-    assert_eq!(listener.next(&event).await.1, heard, "under a routing key of its own");
+    assert!(error["code"].is_string() && heard["error"] == error, "the error that made it wait: {heard}");
+    assert_eq!(listener.next(&event).await.1, heard, "with a routing key of its own");
 }
 
 #[tokio::test]
-async fn whoever_listens_hears_for_which_cause_a_job_waits() {
+async fn a_waiting_job_is_announced_with_its_cause() {
     const SCOPE: &str = "acme|azure_devops|127.0.0.1";
     let world = TestWorld::acme().await;
     let listener = Listener::new(&world).await;
@@ -246,12 +246,12 @@ async fn whoever_listens_hears_for_which_cause_a_job_waits() {
     for key in &keys {
         listener.queue(key, Some(key)).await;
     }
-    // Before there is a worker: one that runs learns of it a moment later.
-    world.dispatch(&["holds", "place", SCOPE, "--reason", "they mend it", "--yes"]).done().await;
+    // Before the worker starts: a running worker would learn of the hold a moment later.
+    world.dispatch(&["holds", "place", SCOPE, "--reason", "maintenance", "--yes"]).done().await;
     let _worker = world.worker(&WorkerOptions::default());
     publish(&world, "held").await;
     hears_why_it_waits(&world, &listener, "held", "hold").await;
-    world.dispatch(&["holds", "release", SCOPE, "--reason", "mended", "--yes"]).done().await;
+    world.dispatch(&["holds", "release", SCOPE, "--reason", "maintenance is over", "--yes"]).done().await;
     assert_eq!(listener.next("watch").await.1["event"], "job.succeeded");
 
     let account = acme::account_id();
@@ -268,15 +268,15 @@ async fn whoever_listens_hears_for_which_cause_a_job_waits() {
     hears_why_it_waits(&world, &listener, "signed out", "reauthentication").await;
     world.wait_quiet(SOON).await;
     for queue in keys.iter().map(String::as_str).chain(["watch"]) {
-        assert!(listener.try_next(queue).await.is_none(), "{queue} hears no more");
+        assert!(listener.try_next(queue).await.is_none(), "{queue} receives no more");
     }
 }
 
-/// Work item that no group is linked to.
+/// A work item that no group is linked to.
 const UNLINKED: i64 = 40;
 
 #[tokio::test]
-async fn a_job_that_did_nothing_says_why_in_counts_at_its_end_and_when_it_is_shown() {
+async fn a_job_reports_what_it_skipped_as_counts_in_its_last_event_and_in_jobs_show() {
     let world = TestWorld::acme().await;
     let listener = Listener::new(&world).await;
     listener.queue("watch", Some("job.succeeded")).await;
@@ -299,7 +299,7 @@ async fn a_job_that_did_nothing_says_why_in_counts_at_its_end_and_when_it_is_sho
     let page = world.dispatch(&show).said().await.stdout;
     assert!(page.contains("events: 2 bad_secret, 1 unsupported_event_type"), "{page}");
 
-    // Two stages leave something aside, each of its own kind.
+    // Two stages skip something, each of its own kind.
     let mut message = acme::job("unlinked", &event);
     message["events"].as_array_mut().unwrap().push(json!({"payload": event, "shared_secret": acme::HOOK_SECRET}));
     world.publish_job(&message).await;
@@ -313,7 +313,7 @@ async fn a_job_that_did_nothing_says_why_in_counts_at_its_end_and_when_it_is_sho
 }
 
 #[tokio::test]
-async fn a_job_that_begins_again_has_left_nothing_aside() {
+async fn a_job_that_begins_again_has_skipped_nothing() {
     let world = TestWorld::acme().await;
     let listener = Listener::new(&world).await;
     listener.queue("watch", Some("job.succeeded")).await;

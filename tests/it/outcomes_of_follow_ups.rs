@@ -1,4 +1,4 @@
-//! A follow-up that is parked is an event of its parent, once each time it is parked, however it came to be.
+//! A parked follow-up is announced as an event of its parent, once each time it is parked, for any cause.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ const APPLICATION: &str = "9900";
 const TOKEN: &str = "canary-interaction-token";
 const FOLLOW_UP: &str = "job.waiting.follow_up";
 
-/// `acme` and a listener to what its jobs wait for.
+/// Returns the world `acme` and a listener for the `job.waiting` events of its jobs.
 async fn world() -> (TestWorld, Listener) {
     let world = TestWorld::acme().await;
     let listener = Listener::new(&world).await;
@@ -25,14 +25,14 @@ async fn world() -> (TestWorld, Listener) {
     (world, listener)
 }
 
-/// A job about a change that is told to these destinations.
+/// Returns a job about a change that notifies these destinations.
 async fn job(world: &TestWorld, key: &str, to: Option<&str>, notify: &[&str]) -> Value {
     let mut job = acme::job(key, &world.assign(acme::LONE_ITEM, to).await);
     job["notify"] = json!(notify);
     job
 }
 
-/// As [`job`], where a person has clicked whose click is over by now: its answer is parked by its own commit.
+/// Like [`job`], with an interaction that has expired: the follow-up that answers it is parked by its own commit.
 async fn too_late(world: &TestWorld, key: &str) -> Value {
     let mut over = State::new().click(APPLICATION, TOKEN, None);
     over.discord.clicks.get_mut(TOKEN).unwrap().ended = true;
@@ -42,7 +42,7 @@ async fn too_late(world: &TestWorld, key: &str) -> Value {
     job
 }
 
-/// What the event says of the parent and of its only follow-up.
+/// Asserts that the event describes the parent and its only follow-up. Returns the follow-up's id.
 async fn is_told(world: &TestWorld, key: &str, event: &Value, code: &str) -> JobId {
     let parent = world.job_by_key(key).await.unwrap();
     let [child] = &world.job_view(parent.id).await.children[..] else { panic!("one follow-up of {key}") };
@@ -70,7 +70,7 @@ fn actor() -> Actor {
 }
 
 #[tokio::test]
-async fn one_that_its_commit_parks_is_told_at_both_places_and_again_when_it_is_parked_again() {
+async fn a_follow_up_parked_by_its_commit_is_announced_at_both_places_each_time() {
     let (world, listener) = world().await;
     for queue in ["answers", "again"] {
         listener.queue(queue, None).await;
@@ -86,7 +86,7 @@ async fn one_that_its_commit_parks_is_told_at_both_places_and_again_when_it_is_p
     assert_eq!(listener.next("answers").await.1["event"], "job.accepted");
     assert_eq!(listener.next("answers").await.1, event);
     world.wait_quiet(SOON).await;
-    assert!(listener.try_next("watch").await.is_none(), "it is told once");
+    assert!(listener.try_next("watch").await.is_none(), "it is announced once");
 
     send("again").await;
     let (_, answer) = listener.next("again").await;
@@ -102,7 +102,7 @@ async fn one_that_its_commit_parks_is_told_at_both_places_and_again_when_it_is_p
 }
 
 #[tokio::test]
-async fn one_that_kills_its_workers_is_told_once() {
+async fn a_follow_up_that_kills_its_workers_is_announced_once() {
     let (world, listener) = world().await;
     let deadly = WorkerOptions::crash_at("render_message", "after_claim");
     world.publish_job(&job(&world, "deadly", Some(acme::ANN), &[acme::KEYED]).await).await;
@@ -114,11 +114,11 @@ async fn one_that_kills_its_workers_is_told_once() {
     let (_, event) = listener.next("watch").await;
     is_told(&world, "deadly", &event, "crash_loop").await;
     world.wait_quiet(SOON).await;
-    assert!(listener.try_next("watch").await.is_none(), "it is told once");
+    assert!(listener.try_next("watch").await.is_none(), "it is announced once");
 }
 
 #[tokio::test]
-async fn one_whose_deadline_passes_while_it_waits_is_told_once_unless_its_parent_has_ended() {
+async fn a_waiting_follow_up_whose_deadline_passes_is_announced_once_unless_its_parent_has_ended() {
     let (world, listener) = world().await;
     world.database.rows("UPDATE destinations SET disabled = true").await;
     let _worker = world.worker(&WorkerOptions::default());

@@ -1,4 +1,5 @@
-//! The monthly partitions of the jobs' history: made ahead, filled from the default ones, dropped whole, and nobody waits for it.
+//! The monthly partitions of the jobs' history are made ahead, filled from the default partitions and dropped as a whole, and
+//! no other statement waits for that.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use time::OffsetDateTime;
 
 use crate::support::{TestDatabase, wait_for};
 
-/// The months from this one on, as names of partitions end, `ahead` of them.
+/// Returns the months at these distances from the current one, in the form in which names of partitions end.
 async fn months(database: &TestDatabase, ahead: std::ops::RangeInclusive<i32>) -> Vec<String> {
     let mut names = Vec::new();
     for month in ahead {
@@ -20,7 +21,7 @@ async fn months(database: &TestDatabase, ahead: std::ops::RangeInclusive<i32>) -
 }
 
 fn store_of(database: &TestDatabase) -> Store {
-    let keyring = Keyring::parse(&Keyring::fresh_setting()).expect("a fresh keyring is right");
+    let keyring = Keyring::parse(&Keyring::fresh_setting()).expect("a fresh keyring is valid");
     Store::new(database.pool.clone(), Arc::new(keyring))
 }
 
@@ -28,7 +29,7 @@ fn now() -> OffsetDateTime {
     OffsetDateTime::now_utc()
 }
 
-/// An attempt of a job whose id is of the month that is so many away.
+/// Inserts an attempt of a job whose id is from the month at this distance.
 async fn attempt(database: &TestDatabase, months: i32, message: &str) {
     database
         .rows(&format!(
@@ -39,12 +40,12 @@ async fn attempt(database: &TestDatabase, months: i32, message: &str) {
         .await;
 }
 
-/// Where an attempt stands.
+/// Returns the partition of an attempt.
 async fn place(database: &TestDatabase, message: &str) -> String {
     database.one(&format!("SELECT tableoid::regclass FROM attempts WHERE message = '{message}'")).await
 }
 
-/// A job of the month that is so many away.
+/// Inserts a job of the month at this distance.
 async fn job(database: &TestDatabase, months: i32, state: &str) {
     database
         .rows(&format!(
@@ -61,7 +62,7 @@ async fn partitions(database: &TestDatabase, parent: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_migration_makes_this_month_s_partitions_and_those_of_three_more() {
+async fn a_migration_makes_the_partitions_of_this_month_and_of_the_next_three() {
     let database = TestDatabase::new().await;
     let months = months(&database, 0..=3).await;
     for parent in ["checkpoints", "attempts", "effects"] {
@@ -71,7 +72,7 @@ async fn a_migration_makes_this_month_s_partitions_and_those_of_three_more() {
 }
 
 #[tokio::test]
-async fn a_row_in_the_default_partition_stops_neither_a_migration_nor_a_worker_of_the_version_before() {
+async fn a_row_in_the_default_partition_stops_neither_a_migration_nor_a_worker_of_the_previous_version() {
     for way in ["migrate", "ensure_partitions", "keep_partitions"] {
         let database = TestDatabase::new().await;
         let months = months(&database, 1..=1).await;
@@ -80,19 +81,19 @@ async fn a_row_in_the_default_partition_stops_neither_a_migration_nor_a_worker_o
         attempt(&database, 7, "far ahead").await;
         assert_eq!(place(&database, "early").await, "attempts_default");
         match way {
-            "migrate" => drop(store::migrate(&database.url).await.expect("a row is no obstacle")),
+            "migrate" => drop(store::migrate(&database.url).await.expect("a row in the default partition is no obstacle")),
             "ensure_partitions" => drop(database.one("SELECT ensure_partitions(3)").await),
             _ => assert!(!store_of(&database).keep_partitions(now()).await.unwrap()),
         }
         assert_eq!(place(&database, "early").await, format!("attempts_{}", months[0]), "{way}");
-        assert_eq!(place(&database, "far ahead").await, "attempts_default", "its month is made when it comes nearer");
+        assert_eq!(place(&database, "far ahead").await, "attempts_default", "its partition is made when the month is nearer");
         attempt(&database, 1, "in time").await;
         assert_eq!(place(&database, "in time").await, format!("attempts_{}", months[0]));
     }
 }
 
 #[tokio::test]
-async fn more_rows_than_can_be_moved_at_once_stay_in_the_default_partition_and_stop_nothing() {
+async fn more_rows_than_one_call_may_move_stay_in_the_default_partition() {
     let database = TestDatabase::new().await;
     let months = months(&database, 1..=1).await;
     database.rows(&format!("DROP TABLE attempts_{}", months[0])).await;
@@ -108,7 +109,7 @@ async fn more_rows_than_can_be_moved_at_once_stay_in_the_default_partition_and_s
 }
 
 #[tokio::test]
-async fn inserts_do_not_wait_while_upkeep_stands_behind_a_dump_and_upkeep_succeeds_after_it() {
+async fn inserts_do_not_wait_while_maintenance_waits_for_a_dump_and_maintenance_succeeds_after_it() {
     let database = TestDatabase::new().await;
     let store = store_of(&database);
     let month = months(&database, 1..=1).await.concat();
@@ -122,7 +123,7 @@ async fn inserts_do_not_wait_while_upkeep_stands_behind_a_dump_and_upkeep_succee
     let before = partitions(&database, "attempts").await;
     let upkeep = async {
         for _ in 0..3 {
-            assert!(!store.keep_partitions(now()).await.expect("a lock that is not had is no error"));
+            assert!(!store.keep_partitions(now()).await.expect("a lock that is not acquired is no error"));
         }
     };
     let inserts = async {
@@ -131,14 +132,14 @@ async fn inserts_do_not_wait_while_upkeep_stands_behind_a_dump_and_upkeep_succee
         let sql = "INSERT INTO checkpoints (job_id, generation, stage, version, output, epoch, attempt, replica, started_at)
             VALUES (first_job_id_of(now()), 1, $1, 1, '{}', 1, 1, 1, now())";
         for n in 0..100 {
-            client.execute(sql, &[&n.to_string()]).await.expect("it does not wait for long");
+            client.execute(sql, &[&n.to_string()]).await.expect("the insert does not wait for long");
         }
         client.batch_execute("RESET statement_timeout").await.unwrap();
     };
     tokio::join!(upkeep, inserts);
     assert_eq!(partitions(&database, "attempts").await, before);
     assert!(!partitions(&database, "checkpoints").await.contains(&format!("checkpoints_{month}")));
-    assert_eq!(store::migrate(&database.url).await.expect("nor is it one for a migration"), Vec::<String>::new());
+    assert_eq!(store::migrate(&database.url).await.expect("it is no error for a migration either"), Vec::<String>::new());
 
     dump.commit().await.unwrap();
     assert!(!store.keep_partitions(now()).await.unwrap());
@@ -147,7 +148,7 @@ async fn inserts_do_not_wait_while_upkeep_stands_behind_a_dump_and_upkeep_succee
 }
 
 #[tokio::test]
-async fn a_partition_goes_when_no_job_of_its_month_is_left_and_stays_while_one_is_parked() {
+async fn a_partition_is_dropped_when_no_job_of_its_month_is_left_and_kept_while_one_is_parked() {
     let database = TestDatabase::new().await;
     let store = store_of(&database);
     for (months, message) in [(-4, "of nobody"), (-3, "of a parked job")] {
@@ -167,22 +168,22 @@ async fn a_partition_goes_when_no_job_of_its_month_is_left_and_stays_while_one_i
 }
 
 #[tokio::test]
-async fn a_clock_that_is_months_off_makes_and_drops_no_partition() {
+async fn a_worker_whose_clock_is_months_off_makes_and_drops_no_partition() {
     let database = TestDatabase::new().await;
     let store = store_of(&database);
     database.rows("SELECT make_partition('attempts', now() - interval '3 months')").await;
     let before = partitions(&database, "attempts").await;
     for days in [180, -180] {
-        let error = store.keep_partitions(now() + time::Duration::days(days)).await.expect_err("that is not the time");
+        let error = store.keep_partitions(now() + time::Duration::days(days)).await.expect_err("the clocks differ");
         assert!(matches!(error, StoreError::Clocks { .. }) && error.to_string().contains("use NTP"), "{error}");
     }
     assert_eq!(partitions(&database, "attempts").await, before);
-    assert!(!store.keep_partitions(now() + time::Duration::minutes(9)).await.unwrap(), "minutes are no obstacle");
+    assert!(!store.keep_partitions(now() + time::Duration::minutes(9)).await.unwrap(), "a difference of minutes is tolerated");
     assert_eq!(partitions(&database, "attempts").await.len(), before.len() - 1);
 }
 
 #[tokio::test]
-async fn one_replica_at_a_time_looks_after_the_partitions() {
+async fn one_replica_at_a_time_maintains_the_partitions() {
     let database = TestDatabase::new().await;
     let store = store_of(&database);
     database.rows("SELECT make_partition('attempts', now() - interval '3 months')").await;
@@ -193,7 +194,7 @@ async fn one_replica_at_a_time_looks_after_the_partitions() {
     assert!(!store.keep_partitions(now()).await.unwrap());
     assert_eq!(partitions(&database, "attempts").await, before);
     other.rollback().await.unwrap();
-    wait_for("its turn", Duration::from_secs(10), async || {
+    wait_for("the lock to be free and the old partition to be dropped", Duration::from_secs(10), async || {
         store.keep_partitions(now()).await.unwrap();
         if partitions(&database, "attempts").await.len() < before.len() { Ok(()) } else { Err("not yet") }
     })

@@ -1,6 +1,6 @@
-//! The README's producers in other languages are right: their messages are valid, their code reads, and they do what it says.
-//! Their libraries are installed beside them; only without an interpreter, or without what installs its libraries, are they not
-//! run, which is said.
+//! The example producers of `docs/producers.md` have valid messages and code that parses, and they work as documented. Their
+//! libraries are installed next to them. An example is skipped, with a message, only if its interpreter or the installer of its
+//! library is missing.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,30 +18,30 @@ use tokio::sync::Mutex;
 use crate::support::{TestWorld, WorkerOptions, wait_for};
 
 const SOON: Duration = Duration::from_secs(60);
-/// For a library from a registry.
+/// The limit for installing a library from a registry.
 const INSTALL_WITHIN: Duration = Duration::from_secs(180);
 /// The producer of both examples.
 const SOURCE: &str = "examples";
 
-/// Two tests may want the same library.
+/// Serializes installations: two tests may need the same library.
 static INSTALL: Mutex<()> = Mutex::const_new(());
 
-/// A language of an example.
+/// The language of an example.
 struct Language {
-    /// Its file, as the marker names it.
+    /// The example's file, as the marker names it.
     file: &'static str,
     fence: &'static str,
     interpreter: &'static str,
-    /// Reads a file without running it; the file's name follows.
+    /// Arguments with which the interpreter parses a file without running it; the file's name follows.
     check: &'static [&'static str],
-    /// Of the job in the example.
+    /// The dedupe key of the example's job.
     key: &'static str,
     library: &'static str,
-    /// Looks whether the library is found; run in the example's folder.
+    /// Arguments with which the interpreter checks that the library is found; run in the example's folder.
     finds: &'static [&'static str],
-    /// Looks whether libraries can be installed.
+    /// A command that checks whether libraries can be installed.
     installer: &'static [&'static str],
-    /// Installs the library, whose name follows, into the folder that it is run in.
+    /// A command that installs the library, whose name follows, into the current folder.
     install: &'static [&'static str],
 }
 
@@ -69,39 +69,41 @@ const NODE: Language = Language {
 };
 
 impl Language {
-    /// The example's text.
+    /// Returns the example's source text.
     fn code(&self) -> String {
-        let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).expect("README.md");
+        let readme =
+            fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/producers.md")).expect("docs/producers.md");
         let start = format!("<!-- {} -->\n```{}\n", self.file, self.fence);
-        let (_, rest) = readme.split_once(&start).unwrap_or_else(|| panic!("README.md has no `{start}`"));
+        let (_, rest) = readme.split_once(&start).unwrap_or_else(|| panic!("docs/producers.md has no `{start}`"));
         rest.split_once("\n```\n").expect("the fence is closed").0.to_owned()
     }
 
-    /// The object literal that is assigned to a name; it is JSON.
+    /// Returns the object literal that is assigned to a name. The literal is JSON.
     fn literal(&self, name: &str) -> Value {
         let code = self.code();
         let (_, rest) = code.split_once(&format!("{name} = ")).unwrap_or_else(|| panic!("{}: no {name}", self.file));
-        let end = rest.find("\n}").expect("it ends") + 2;
+        let end = rest.find("\n}").expect("the literal ends") + 2;
         serde_json::from_str(&rest[..end]).unwrap_or_else(|error| panic!("{}: {name}: {error}", self.file))
     }
 
-    /// The interpreter with the example, which lies in a folder of this run's own; `None` where there is none, which is said.
+    /// Writes the example into its folder. Returns the folder and the interpreter's command, or `None`, with a message, if
+    /// there is no interpreter.
     async fn command(&self) -> Option<(PathBuf, Command)> {
         let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("producer-{}", self.fence));
         fs::create_dir_all(&folder).expect("a folder for the example");
         let file = folder.join(self.file);
         fs::write(&file, self.code()).expect("the example is written");
         if let Err(why) = succeeds(Command::new(self.interpreter).arg("--version")).await {
-            eprintln!("README.md's {}: not run, {} is not here: {why}", self.file, self.interpreter);
+            eprintln!("docs/producers.md's {}: skipped, {} is missing: {why}", self.file, self.interpreter);
             return None;
         }
         let mut command = Command::new(self.interpreter);
-        // Python looks for libraries there; Node does so beside the file.
+        // Python searches this folder for libraries; Node searches next to the file.
         command.env("PYTHONPATH", &folder).current_dir(&folder).kill_on_drop(true);
         Some((folder, command))
     }
 
-    /// Runs the example, whose library is installed beside it if it is not there.
+    /// Returns the command that runs the example, after installing its library next to it if it is not found.
     async fn with_library(&self) -> Option<Command> {
         let (folder, mut command) = self.command().await?;
         let guard = INSTALL.lock().await;
@@ -109,12 +111,12 @@ impl Language {
         finds.args(self.finds);
         if succeeds(&mut finds).await.is_err() {
             if let Err(why) = succeeds(&mut started(self.installer)).await {
-                eprintln!("README.md's {}: not run, nothing here installs {}: {why}", self.file, self.library);
+                eprintln!("docs/producers.md's {}: skipped, nothing here installs {}: {why}", self.file, self.library);
                 return None;
             }
             let installed = succeeds(started(self.install).arg(self.library).current_dir(&folder)).await;
             let found = succeeds(&mut finds).await;
-            assert!(found.is_ok(), "{} cannot be had: {} says {installed:?}; then {found:?}", self.library, self.install[0]);
+            assert!(found.is_ok(), "{} is not installed: {} gave {installed:?}; then {found:?}", self.library, self.install[0]);
         }
         drop(guard);
         command.arg(folder.join(self.file));
@@ -129,7 +131,7 @@ fn started(line: &[&str]) -> Command {
     command
 }
 
-/// Runs a command to its end; the error is what it has said.
+/// Runs a command to its end. The error contains its status and its error output.
 async fn succeeds(command: &mut Command) -> Result<(), String> {
     command.stdin(Stdio::null()).kill_on_drop(true);
     match tokio::time::timeout(INSTALL_WITHIN, command.output()).await {
@@ -141,7 +143,7 @@ async fn succeeds(command: &mut Command) -> Result<(), String> {
 }
 
 #[tokio::test]
-async fn the_examples_messages_are_valid_and_their_code_reads() {
+async fn the_examples_messages_are_valid_and_their_code_parses() {
     let valid = |schema: &Value, message: &Value| assert!(jsonschema::is_valid(schema, message), "{message}");
     for language in [PYTHON, NODE] {
         valid(&schema::job(), &language.literal("JOB"));
@@ -155,16 +157,17 @@ async fn the_examples_messages_are_valid_and_their_code_reads() {
 }
 
 #[tokio::test]
-async fn the_example_in_python_does_what_it_says() {
+async fn the_python_example_works_as_documented() {
     does_what_it_says(&PYTHON).await;
 }
 
 #[tokio::test]
-async fn the_example_in_node_does_what_it_says() {
+async fn the_node_example_works_as_documented() {
     does_what_it_says(&NODE).await;
 }
 
-/// Its job is accepted, asks for an account, gets one and succeeds; one that nobody runs is cancelled before it is a job.
+/// Asserts that the example's job is accepted, waits for an account, gets one and succeeds, and that the example cancels a job
+/// that no worker takes in time.
 async fn does_what_it_says(language: &Language) {
     let Some(mut command) = language.with_library().await else { return };
     let world = TestWorld::acme().await;
@@ -183,7 +186,7 @@ async fn does_what_it_says(language: &Language) {
 
 async fn loses_patience(language: &Language) {
     let world = TestWorld::acme().await;
-    let mut command = language.with_library().await.expect("it was here just now");
+    let mut command = language.with_library().await.expect("the library is installed");
     command.env("AMQP_URL", world.amqp_url.expose_secret()).env("PATIENCE_SECONDS", "1").stdin(Stdio::null());
     let mut child = command.stdout(Stdio::piped()).spawn().expect("it runs");
     let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();

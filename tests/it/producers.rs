@@ -1,4 +1,4 @@
-//! Producers are somebody: who has published a message is what RabbitMQ says, and a message may name only what is its producer's.
+//! Producers: RabbitMQ identifies the producer of a message, and a message may name only what its producer may use.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,10 +15,10 @@ use serde_json::{Value, json};
 use crate::support::{Listener, TestWorld, WorkerOptions, acme, intake, lanes, wait_for};
 
 const SOON: Duration = Duration::from_secs(30);
-/// The source of the producer `mallory`, who has another tenant.
+/// The source of the producer `mallory`, which belongs to another tenant.
 const OTHERS: &str = "mallory-hooks";
 
-/// A world with a second organization, and a registered producer of it, who publishes over the returned connection.
+/// Returns a world with a second organization, and the publisher and URL of a producer that is registered for it.
 async fn with_mallory() -> (TestWorld, Publisher, SecretString) {
     let world = TestWorld::acme().await;
     world.database.rows("INSERT INTO organizations (slug, name) VALUES ('globex', 'Globex')").await;
@@ -27,7 +27,7 @@ async fn with_mallory() -> (TestWorld, Publisher, SecretString) {
     let register = ["producers", "register", &user, "--source", OTHERS, "--organization", "globex", "--yes"];
     let arguments = [&register[..], &["--reply-queue", "reply.mallory.*"]].concat();
     world.dispatch(&arguments).done().await;
-    let publisher = Publisher::connect(&url).await.expect("RabbitMQ takes a producer");
+    let publisher = Publisher::connect(&url).await.expect("RabbitMQ accepts the producer");
     (world, publisher, url)
 }
 
@@ -35,7 +35,7 @@ fn job(source: &str, key: &str, organization: &str) -> Value {
     json!({"schema": 1, "source": source, "dedupe_key": key, "organization": organization, "identity": "bot"})
 }
 
-/// The codes of the dead letters, oldest first, once there are so many.
+/// Waits until there are this many dead letters. Returns their codes, oldest first.
 async fn codes(world: &TestWorld, count: usize) -> Vec<String> {
     wait_for(&format!("{count} dead letters"), SOON, async || {
         let codes = world.database.rows("SELECT code FROM dead_letters ORDER BY id").await.concat();
@@ -45,7 +45,7 @@ async fn codes(world: &TestWorld, count: usize) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn nobody_acts_for_another_or_learns_what_is_anothers() {
+async fn a_producer_cannot_act_for_another_or_read_the_data_of_another() {
     let (world, mallory, _) = with_mallory().await;
     let listener = Listener::new(&world).await;
     listener.queue("watch", Some("message.refused")).await;
@@ -69,14 +69,14 @@ async fn nobody_acts_for_another_or_learns_what_is_anothers() {
         (control(KEY_CONFIGURE, json!({"schema": 1, "job_id": victim.id, "account": acme::account_id()})), "no_such_job"),
     ];
     for (number, (message, code)) in attempts.iter().enumerate() {
-        mallory.publish(message).await.expect("RabbitMQ takes the message");
+        mallory.publish(message).await.expect("RabbitMQ accepts the message");
         assert_eq!(codes(&world, number + 1).await.last().map(String::as_str), Some(*code), "attempt {number}");
         let refused = listener.next("watch").await.1;
         assert_eq!((&refused["code"], &refused["producer"]), (&json!(code), &json!(world.database.name)), "{refused}");
         let source = refused.get("source").and_then(Value::as_str);
-        assert!(source.is_none_or(|source| source == OTHERS), "nobody is refused under another's name: {refused}");
+        assert!(source.is_none_or(|source| source == OTHERS), "a refusal never names the source of another: {refused}");
     }
-    assert!(listener.try_next("victims-queue").await.is_none(), "the worker writes where its producer may not");
+    assert!(listener.try_next("victims-queue").await.is_none(), "the worker does not write to a queue of another producer");
     assert_eq!(world.wait_job_state("victim", JobState::Waiting, SOON).await.epoch, victim.epoch);
     world.publish_job(&job(acme::SOURCE, "later", "acme")).await;
     world.publish_job(&job(acme::SOURCE, "taken", "acme")).await;
@@ -88,7 +88,7 @@ async fn nobody_acts_for_another_or_learns_what_is_anothers() {
 }
 
 #[tokio::test]
-async fn what_a_producer_does_is_written_down_under_the_name_that_rabbitmq_knows() {
+async fn actions_of_a_producer_are_recorded_under_its_rabbitmq_user() {
     let (world, mallory, _) = with_mallory().await;
     let _worker = world.worker(&WorkerOptions::default());
     let message = Outgoing { app_id: Some("somebody else".to_owned()), ..intake(job(OTHERS, "own", "globex").to_string()) };
@@ -96,7 +96,7 @@ async fn what_a_producer_does_is_written_down_under_the_name_that_rabbitmq_knows
     let cancel = json!({"schema": 1, "source": OTHERS, "dedupe_key": "own"}).to_string();
     let cancel = Outgoing { routing_key: KEY_CANCEL.to_owned(), app_id: message.app_id.clone(), ..intake(cancel) };
     mallory.publish(&cancel).await.unwrap();
-    wait_for("the job's end", SOON, async || {
+    wait_for("the job to be cancelled", SOON, async || {
         let state = world.database.rows("SELECT state FROM jobs").await.concat();
         if state == ["cancelled"] { Ok(()) } else { Err(format!("{state:?}")) }
     })
@@ -108,7 +108,7 @@ async fn what_a_producer_does_is_written_down_under_the_name_that_rabbitmq_knows
 }
 
 #[tokio::test]
-async fn who_is_not_registered_is_refused_until_they_are_and_when_they_are_no_longer() {
+async fn a_producer_is_refused_before_its_registration_and_after_its_removal() {
     let world = TestWorld::acme().await;
     let worker = world.worker(&WorkerOptions::default());
     let url = SecretString::from(world.amqp_user(&PRODUCER_RIGHTS).await);
@@ -138,7 +138,7 @@ async fn who_is_not_registered_is_refused_until_they_are_and_when_they_are_no_lo
     let audited = world.database.rows(sql).await;
     assert_eq!(audited, [["producer.register", "olga", "ticket 1"], ["producer.remove", "olga", ""]]);
     let number = std::cell::Cell::new(0);
-    wait_for("the removal to be known", SOON, async || {
+    wait_for("the removal to take effect", SOON, async || {
         number.set(number.get() + 1);
         publisher.publish(&intake(job(OTHERS, &number.get().to_string(), "acme").to_string())).await.unwrap();
         let codes = world.database.rows("SELECT code FROM dead_letters ORDER BY id").await.concat();
@@ -149,7 +149,7 @@ async fn who_is_not_registered_is_refused_until_they_are_and_when_they_are_no_lo
     let trusting = BTreeMap::from([("DISPATCH_TRUST_PRODUCERS".to_owned(), "true".to_owned())]);
     let _worker = world.worker(&WorkerOptions { environment: trusting, ..WorkerOptions::default() });
     nameless(&world).await;
-    wait_for("the job of nobody", SOON, async || accepted("nameless").await).await;
+    wait_for("the job without a `user_id`", SOON, async || accepted("nameless").await).await;
 }
 
 /// Publishes a job without the property `user_id`.
@@ -157,11 +157,11 @@ async fn nameless(world: &TestWorld) {
     let channel = connected(world.amqp_url.expose_secret()).await;
     let properties = BasicProperties::default().with_content_type("application/json".into());
     let body = job(OTHERS, "nameless", "acme").to_string();
-    confirmed(&channel, EXCHANGE, KEY_JOB, body.as_bytes(), properties).await.expect("RabbitMQ takes it");
+    confirmed(&channel, EXCHANGE, KEY_JOB, body.as_bytes(), properties).await.expect("RabbitMQ accepts the message");
 }
 
 async fn connected(url: &str) -> Channel {
-    let connection = Connection::connect(url, ConnectionProperties::default()).await.expect("RabbitMQ takes a producer");
+    let connection = Connection::connect(url, ConnectionProperties::default()).await.expect("RabbitMQ accepts the producer");
     let channel = connection.create_channel().await.expect("a channel");
     channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
     channel
@@ -174,13 +174,13 @@ async fn confirmed(channel: &Channel, exchange: &str, key: &str, body: &[u8], pr
     confirm.await.map(|_| ()).map_err(|error| error.to_string())
 }
 
-/// Messages in a queue, as the queue itself counts them.
+/// Returns the number of messages in a queue, as the queue itself counts them.
 async fn ready(world: &TestWorld, queue: &str) -> u32 {
-    world.publisher().await.depth(queue).await.expect("RabbitMQ tells a queue's depth").ready
+    world.publisher().await.depth(queue).await.expect("RabbitMQ returns a queue's depth").ready
 }
 
 #[tokio::test]
-async fn a_producers_rights_reach_its_own_exchange_and_nothing_of_the_workers() {
+async fn a_producer_s_rights_cover_the_exchange_for_producers_and_nothing_of_the_workers() {
     let (world, _, url) = with_mallory().await;
     let fresh = async || connected(url.expose_secret()).await;
     for (exchange, key) in [(WAKE, "wake.dispatch"), (EVENTS, "message.refused"), ("", "dispatch.control")] {
@@ -189,7 +189,7 @@ async fn a_producers_rights_reach_its_own_exchange_and_nothing_of_the_workers() 
     }
     let forged = BasicProperties::default().with_user_id("guest".into());
     let refused = confirmed(&fresh().await, EXCHANGE, KEY_JOB, b"{}", forged).await;
-    assert!(refused.as_ref().is_err_and(|why| why.contains("PRECONDITION_FAILED")), "another's name: {refused:?}");
+    assert!(refused.as_ref().is_err_and(|why| why.contains("PRECONDITION_FAILED")), "the user id of another: {refused:?}");
     for queue in ["dispatch.jobs", "dispatch.control", "dispatch.wake", "dispatch.parked"] {
         let options = BasicConsumeOptions::default();
         let consumed = fresh().await.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await;
@@ -197,13 +197,13 @@ async fn a_producers_rights_reach_its_own_exchange_and_nothing_of_the_workers() 
     }
     for lane in lanes() {
         let waking = confirmed(&fresh().await, EXCHANGE, lane.wake_key, b"{}", BasicProperties::default()).await;
-        waking.expect("RabbitMQ takes it, for no queue");
+        waking.expect("RabbitMQ accepts the message, for no queue");
         assert_eq!(ready(&world, lane.queue).await, 0, "{}: producers do not reach it", lane.queue);
     }
 }
 
 #[tokio::test]
-async fn bindings_of_the_version_before_stay_as_long_as_they_are_wanted() {
+async fn bindings_of_the_previous_version_are_kept_or_removed_as_requested() {
     let world = TestWorld::new().await;
     let channel = connected(world.amqp_url.expose_secret()).await;
     let lane = lanes()[0];
@@ -213,19 +213,19 @@ async fn bindings_of_the_version_before_stay_as_long_as_they_are_wanted() {
         topology::declare(&world.amqp_url, &lanes(), outdated).await.unwrap();
         let persistent = BasicProperties::default().with_delivery_mode(2);
         confirmed(&channel, EXCHANGE, lane.wake_key, b"{}", persistent).await.unwrap();
-        assert_eq!(ready(&world, lane.queue).await, 1, "{outdated:?}: the first one has come, the second has not");
+        assert_eq!(ready(&world, lane.queue).await, 1, "{outdated:?}: the first message arrives, the second does not");
     }
 }
 
 #[tokio::test]
-async fn a_cancel_comes_through_while_a_full_backlog_stops_intake() {
+async fn a_cancel_takes_effect_while_a_full_backlog_pauses_intake() {
     let world = TestWorld::acme().await;
     let environment = BTreeMap::from([("DISPATCH_BACKLOG_LIMIT".to_owned(), "1".to_owned())]);
     let worker = world.worker(&WorkerOptions { environment, ..WorkerOptions::default() });
     world.publish_raw(&intake("no JSON")).await;
     wait_for("intake to be paused", SOON, async || {
         let paused = worker.log().contains("new messages stay in RabbitMQ");
-        if paused { Ok(()) } else { Err("it is not") }
+        if paused { Ok(()) } else { Err("it is not paused") }
     })
     .await;
     let id = "0198c0de-0000-7000-8000-000000000001";
@@ -244,7 +244,7 @@ async fn a_cancel_comes_through_while_a_full_backlog_stops_intake() {
 }
 
 #[tokio::test]
-async fn a_dead_letter_is_published_again_for_its_producer_whoever_does_it() {
+async fn a_dead_letter_is_replayed_for_its_original_producer() {
     let (world, mallory, _) = with_mallory().await;
     let _worker = world.worker(&WorkerOptions::default());
     world.database.rows("DELETE FROM organizations WHERE slug = 'globex'").await;
@@ -254,7 +254,7 @@ async fn a_dead_letter_is_published_again_for_its_producer_whoever_does_it() {
     assert_eq!(codes(&world, 2).await[1], "not_permitted");
     world.database.rows("INSERT INTO organizations (slug, name) VALUES ('globex', 'Globex')").await;
     world.dispatch(&["dead-letters", "replay", "--all", "--yes"]).done().await;
-    assert_eq!(codes(&world, 3).await[2], "not_permitted", "an operator's replay gives nobody more rights");
+    assert_eq!(codes(&world, 3).await[2], "not_permitted", "a replay by an operator gives the producer no more rights");
     wait_for("the job", SOON, async || {
         let rows = world.database.rows("SELECT dedupe_key, producer FROM jobs").await;
         if rows == [["early", &world.database.name]] { Ok(()) } else { Err(format!("{rows:?}")) }
@@ -270,7 +270,7 @@ async fn a_dead_letter_is_published_again_for_its_producer_whoever_does_it() {
 }
 
 #[tokio::test]
-async fn a_job_that_lies_too_far_ahead_or_that_nobody_could_run_is_refused_with_its_code() {
+async fn a_job_too_far_ahead_or_one_that_no_worker_can_run_is_refused_with_its_code() {
     let world = TestWorld::acme().await;
     let _worker = world.worker(&WorkerOptions::default());
     let with = |field: &str, value: Value| {
@@ -304,9 +304,9 @@ async fn a_job_that_lies_too_far_ahead_or_that_nobody_could_run_is_refused_with_
     .await;
 }
 
-/// The rights of `rabbitmqctl set_permissions` in the README, by the user of its example.
+/// Returns the patterns of `rabbitmqctl set_permissions` in `docs/operators.md`, by user.
 fn readme_rights() -> BTreeMap<String, [String; 3]> {
-    let readme = include_str!("../../README.md");
+    let readme = include_str!("../../docs/operators.md");
     let line = |line: &str| {
         let rest = line.trim().strip_prefix("rabbitmqctl set_permissions --vhost / ")?;
         let (user, rights) = rest.split_once(' ')?;
@@ -317,10 +317,10 @@ fn readme_rights() -> BTreeMap<String, [String; 3]> {
 }
 
 #[tokio::test]
-async fn the_readmes_three_sets_of_rights_are_enough() {
+async fn the_three_documented_sets_of_rabbitmq_rights_are_sufficient() {
     let rights = readme_rights();
     let of = |rights: &Rights<'_>| [rights.configure, rights.write, rights.read].map(str::to_owned);
-    assert_eq!(rights["dispatch-worker"], of(&WORKER_RIGHTS), "what the workers of all tests have");
+    assert_eq!(rights["dispatch-worker"], of(&WORKER_RIGHTS), "the rights of the workers in all tests");
     let world = TestWorld::acme().await;
     let as_rights = |user: &str| {
         let [configure, write, read] = &rights[user];
@@ -343,10 +343,10 @@ async fn the_readmes_three_sets_of_rights_are_enough() {
     let properties = BasicProperties::default().with_content_type("application/json".into());
     let properties = properties.with_user_id(user.into()).with_reply_to("reply.shop.1".into());
     let body = job("shop", "one", "acme").to_string();
-    confirmed(&channel, EXCHANGE, KEY_JOB, body.as_bytes(), properties).await.expect("RabbitMQ takes it");
+    confirmed(&channel, EXCHANGE, KEY_JOB, body.as_bytes(), properties).await.expect("RabbitMQ accepts the message");
     let options = BasicConsumeOptions::default();
     let mut answers = channel.basic_consume("reply.shop.1".into(), "".into(), options, FieldTable::default()).await.unwrap();
     let answer = tokio::time::timeout(SOON, futures_util::StreamExt::next(&mut answers)).await.expect("in time");
-    let answer: Value = serde_json::from_slice(&answer.expect("one comes").expect("a delivery").data).expect("JSON");
+    let answer: Value = serde_json::from_slice(&answer.expect("an answer").expect("a delivery").data).expect("JSON");
     assert_eq!(answer["event"], "job.accepted");
 }

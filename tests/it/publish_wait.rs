@@ -15,7 +15,7 @@ use crate::support::{BINARY, Checks, TestWorld, WorkerOptions, acme, wait_for};
 
 const SOON: Duration = Duration::from_secs(60);
 
-/// Starts `dispatch publish --wait` with one document a line.
+/// Starts `dispatch publish --wait` with one document per line.
 async fn publish(world: &TestWorld, documents: &[Value], more: &[&str]) -> Child {
     let mut command = Command::new(BINARY);
     command.args(["publish", "--lines", "--wait"]).args(more).env_clear().kill_on_drop(true);
@@ -24,7 +24,7 @@ async fn publish(world: &TestWorld, documents: &[Value], more: &[&str]) -> Child
     let mut child = command.spawn().expect("the program starts");
     let lines: Vec<String> = documents.iter().map(Value::to_string).collect();
     let mut stdin = child.stdin.take().expect("it is piped");
-    stdin.write_all(lines.join("\n").as_bytes()).await.expect("it reads");
+    stdin.write_all(lines.join("\n").as_bytes()).await.expect("it reads stdin");
     child
 }
 
@@ -35,7 +35,7 @@ async fn ended(child: Child) -> (Output, String) {
 }
 
 #[tokio::test]
-async fn it_prints_that_jobs_are_accepted_and_have_succeeded() {
+async fn publish_wait_prints_the_acceptance_and_the_success_of_each_job() {
     let world = TestWorld::acme().await;
     let worker = world.worker(&WorkerOptions::default());
     let mut documents = Vec::new();
@@ -50,21 +50,21 @@ async fn it_prints_that_jobs_are_accepted_and_have_succeeded() {
         let [accepted, succeeded] = &lines[..] else { panic!("{text}") };
         assert!(accepted.contains(&format!("accepted as job {job}")) && succeeded.ends_with(": succeeded"), "{text}");
     }
-    // The same again: where it stands is heard at once.
+    // A repeated message is answered with the job's state at once.
     let (output, text) = ended(publish(&world, &documents[..1], &["--json"]).await).await;
     let answer: Value = serde_json::from_str(&text).expect("one JSON document");
     assert!(output.status.success() && answer[0]["outcome"]["event"] == "job.succeeded", "{answer}");
     assert_eq!(world.database.one("SELECT count(*) FROM jobs WHERE parent_id IS NULL").await, "2");
-    assert!(!worker.log().contains("outcome events or replies are dropped"), "a direct reply is no returned one");
+    assert!(!worker.log().contains("outcome events or replies are dropped"), "a direct reply is not returned");
     Checks::default().hold(&world).await;
 }
 
 #[tokio::test]
-async fn the_same_message_twice_is_one_job_and_is_told_of_twice() {
+async fn a_message_published_twice_is_one_job_and_has_two_outcomes() {
     let world = TestWorld::acme().await;
     let document = acme::job("one", &world.assign(acme::LONE_ITEM, Some(acme::ANN)).await);
     let both = publish(&world, &[document.clone(), document.clone()], &["--json"]).await;
-    // Both wait for a worker, so that the second one comes while the job goes on.
+    // Both wait for a worker, so that the second one arrives while the job runs.
     wait_for("both messages", SOON, async || {
         let depth = world.queue_depth("dispatch.jobs").await;
         if depth.ready == 2 { Ok(()) } else { Err(format!("{depth:?}")) }
@@ -79,7 +79,7 @@ async fn the_same_message_twice_is_one_job_and_is_told_of_twice() {
     assert_eq!((output.status.code(), outcomes(&text)), (Some(0), vec![json!("job.succeeded"); 2]), "{text}");
     assert_eq!(world.database.one("SELECT count(*) FROM jobs WHERE parent_id IS NULL").await, "1");
 
-    // Another message with the same key is not that job: it is refused, and the others are not.
+    // Another message with the same key does not refer to that job: it is refused, and the others are not.
     let mut other = document.clone();
     other["account"] = json!("another");
     let (output, text) = ended(publish(&world, &[document.clone(), other, document], &["--json"]).await).await;
@@ -89,7 +89,7 @@ async fn the_same_message_twice_is_one_job_and_is_told_of_twice() {
 }
 
 #[tokio::test]
-async fn what_does_not_succeed_is_told_with_what_to_do_and_exit_code_1() {
+async fn an_outcome_other_than_success_is_printed_with_a_hint_and_exit_code_1() {
     let world = TestWorld::acme().await;
     let _worker = world.worker(&WorkerOptions::default());
     let job =
@@ -119,7 +119,7 @@ async fn what_does_not_succeed_is_told_with_what_to_do_and_exit_code_1() {
 }
 
 #[tokio::test]
-async fn a_job_whose_follow_up_is_parked_ends_it_with_what_to_do_until_that_is_cancelled() {
+async fn a_parked_follow_up_ends_publish_wait_with_a_hint_until_it_is_cancelled() {
     let world = TestWorld::acme().await;
     let mut over = State::new().click("9900", "canary-interaction-token", None);
     over.discord.clicks.get_mut("canary-interaction-token").unwrap().ended = true;
@@ -127,7 +127,7 @@ async fn a_job_whose_follow_up_is_parked_ends_it_with_what_to_do_until_that_is_c
     let _worker = world.worker(&WorkerOptions::default());
     let mut job = acme::job("clicked", &world.assign(acme::LONE_ITEM, Some(acme::ANN)).await);
     (job["notify"], job["interaction"]) = (json!([]), json!({"application_id": "9900", "token": "canary-interaction-token"}));
-    // The second time it is the answer to the repeated message that tells.
+    // The second time, the answer to the repeated message reports it.
     for _ in 0..2 {
         let (output, text) = ended(publish(&world, std::slice::from_ref(&job), &[]).await).await;
         assert_eq!(output.status.code(), Some(1), "{output:?}");
@@ -144,20 +144,20 @@ async fn a_job_whose_follow_up_is_parked_ends_it_with_what_to_do_until_that_is_c
 }
 
 #[tokio::test]
-async fn it_gives_up_after_its_time_and_the_job_goes_on() {
+async fn publish_wait_gives_up_after_its_timeout_and_the_job_continues() {
     let world = TestWorld::acme().await;
     let event = world.assign(acme::LONE_ITEM, Some(acme::ANN)).await;
     let (output, text) = ended(publish(&world, &[acme::job("one", &event)], &["--timeout", "1"]).await).await;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!((output.status.code(), text.as_str()), (Some(1), ""));
-    assert!(said.contains("within 1 s; they go on"), "{said}");
+    assert!(said.contains("within 1 s; the jobs continue"), "{said}");
     let _worker = world.worker(&WorkerOptions::default());
     world.wait_job_state("one", JobState::Succeeded, SOON).await;
     Checks::default().hold(&world).await;
 }
 
 #[tokio::test]
-async fn a_restart_of_the_broker_is_waited_for_and_the_outcome_is_heard() {
+async fn publish_wait_survives_a_restart_of_the_broker_and_receives_the_outcome() {
     let world = TestWorld::with_own_servers().await;
     let _worker = world.worker(&WorkerOptions::default());
     let job = json!({"schema": 1, "source": acme::SOURCE, "dedupe_key": "one", "organization": "acme", "identity": "bot"});

@@ -1,4 +1,4 @@
-//! A producer that is over its quota is refused, nothing of it is stored beyond the quota, and nobody else notices.
+//! Messages of a producer over its quota are refused, nothing is stored beyond the quota, and others are not affected.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -28,7 +28,7 @@ impl Greedy {
         let url = SecretString::from(world.amqp_user(&PRODUCER_RIGHTS).await);
         let register = ["producers", "register", &world.database.name, "--source", GREEDY, "--organization", "globex", "--yes"];
         world.dispatch(&register).done().await;
-        let publisher = Publisher::connect(&url).await.expect("RabbitMQ takes a producer");
+        let publisher = Publisher::connect(&url).await.expect("RabbitMQ accepts the producer");
         Self { world, publisher }
     }
 
@@ -36,7 +36,7 @@ impl Greedy {
         assert!(self.publisher.publish_all(&messages).await.iter().all(Result::is_ok));
     }
 
-    /// Rows of a table that are the producer's.
+    /// Counts the producer's rows of a table that meet a condition.
     async fn rows(&self, table: &str, condition: &str) -> usize {
         let sql = format!("SELECT count(*) FROM {table} WHERE producer = '{}' AND {condition}", self.world.database.name);
         self.world.database.one(&sql).await.parse().expect("a number")
@@ -50,14 +50,14 @@ impl Greedy {
         self.rows("dead_letters", "resolved_at IS NULL").await
     }
 
-    /// A job of another producer goes through.
+    /// Publishes a job of another producer and waits until it succeeds.
     async fn others_run(&self, key: &str) {
         let event = self.world.assign(acme::WORK_ITEM, Some(acme::ANN)).await;
         self.world.publish_job(&acme::job(key, &event)).await;
         self.world.wait_job_state(key, JobState::Succeeded, SOON).await;
     }
 
-    /// Waits until so many of its jobs are not finished and so many of its dead letters are open.
+    /// Waits until the producer has these numbers of unfinished jobs and of open dead letters.
     async fn come_to(&self, jobs: usize, letters: usize) {
         wait_for(&format!("{jobs} jobs and {letters} dead letters"), SOON, async || {
             match (self.unfinished().await, self.letters().await) {
@@ -69,7 +69,7 @@ impl Greedy {
     }
 }
 
-/// A worker with these quotas of a producer, and perhaps of an organization.
+/// Returns the options of a worker with these quotas of each producer and of each organization.
 fn with(producer: &str, organization: &str) -> WorkerOptions {
     let quotas = [("PRODUCER", producer), ("ORGANIZATION", organization)];
     let environment: BTreeMap<_, _> =
@@ -77,7 +77,7 @@ fn with(producer: &str, organization: &str) -> WorkerOptions {
     WorkerOptions { environment, ..WorkerOptions::default() }
 }
 
-/// A job of `globex` that asks for an account and waits, unless it is for later.
+/// Returns a job of `globex` that waits for an account, unless it is for later.
 fn job(key: &str, later: bool, padding: usize) -> Value {
     let mut job = json!({"schema": 1, "source": GREEDY, "dedupe_key": key, "organization": "globex", "identity": "bot"});
     if later {
@@ -114,7 +114,7 @@ async fn jobs_for_later_over_the_quota_are_refused_and_others_run() {
     let detail = format!("expected at most 5 jobs for later of producer {name:?}, got 6 with this one; use fewer jobs with");
     assert!(refused["detail"].as_str().unwrap().starts_with(&detail), "{refused}");
 
-    // A message whose job is there is no new job: it is not refused, however full the quota is.
+    // A message whose job exists creates no new job: it is not refused, however full the quota is.
     let key = greedy.world.database.one("SELECT dedupe_key FROM jobs WHERE source = 'greedy' LIMIT 1").await;
     greedy
         .publish(
@@ -124,18 +124,18 @@ async fn jobs_for_later_over_the_quota_are_refused_and_others_run() {
     greedy.others_run("behind it").await;
     greedy.come_to(5, 7).await;
 
-    // As soon as some are done there is room again.
+    // As soon as some jobs have ended, the quota has room again.
     greedy.world.database.rows("UPDATE jobs SET state = 'cancelled', finished_at = now() WHERE source = 'greedy'").await;
     let said = greedy.world.dispatch(&["dead-letters", "replay", "--all", "--yes", "--limit", "5"]).said().await;
-    wait_for("room for five again", SOON, async || match greedy.unfinished().await {
+    wait_for("five jobs to be accepted again", SOON, async || match greedy.unfinished().await {
         5 => Ok(()),
-        other => Err(format!("{other} are there: {said:?}")),
+        other => Err(format!("{other} are unfinished: {said:?}")),
     })
     .await;
 }
 
 #[tokio::test]
-async fn jobs_that_come_to_wait_never_exceed_their_quota() {
+async fn waiting_jobs_never_exceed_their_quota() {
     let greedy = Greedy::new().await;
     let worker = greedy.world.worker(&with("waiting=6", ""));
     greedy.publish(jobs(40, false, 0)).await;
@@ -147,7 +147,7 @@ async fn jobs_that_come_to_wait_never_exceed_their_quota() {
 }
 
 #[tokio::test]
-async fn a_quota_in_bytes_holds_large_jobs_back_and_takes_small_ones() {
+async fn jobs_over_a_quota_in_bytes_or_of_open_jobs_are_refused() {
     let greedy = Greedy::new().await;
     let _worker = greedy.world.worker(&with("later=1000/20KiB,open=3", ""));
     greedy.publish(jobs(10, true, 6000)).await;
@@ -155,7 +155,7 @@ async fn a_quota_in_bytes_holds_large_jobs_back_and_takes_small_ones() {
     let bytes = greedy.world.database.one("SELECT sum(bytes) FROM jobs WHERE source = 'greedy'").await;
     assert!((18_000..=20_480).contains(&bytes.parse::<usize>().unwrap()), "{bytes}");
 
-    // Nothing of what is open runs here: its pipeline is unknown.
+    // These open jobs never run: their pipeline is unknown.
     let fill = format!(
         "INSERT INTO jobs (id, pipeline, source, dedupe_key, organization, schema, payload, state, stage, producer)
             SELECT gen_random_uuid(), 'nobody', 's', 'k' || n, 'globex', 1, '{{}}', 'ready', 'first', '{}' FROM generate_series(1, 3) n",
@@ -190,7 +190,7 @@ async fn two_workers_together_do_not_exceed_a_quota() {
 }
 
 #[tokio::test]
-async fn an_organization_has_a_quota_whoever_publishes_and_another_one_does_not_notice() {
+async fn the_quota_of_an_organization_covers_all_producers_and_does_not_affect_another_organization() {
     let greedy = Greedy::new().await;
     let _worker = greedy.world.worker(&with("", "later=4"));
     let others: Vec<_> = (0..10)
@@ -204,7 +204,7 @@ async fn an_organization_has_a_quota_whoever_publishes_and_another_one_does_not_
     assert!(greedy.world.publisher().await.publish_all(&others).await.iter().all(Result::is_ok));
     greedy.others_run("meanwhile").await;
     let count = "SELECT (SELECT count(*) FROM jobs WHERE organization = 'globex') || ' and ' || count(*) FROM dead_letters";
-    wait_for("four jobs", SOON, async || match greedy.world.database.one(count).await.as_str() {
+    wait_for("four jobs and sixteen dead letters", SOON, async || match greedy.world.database.one(count).await.as_str() {
         "4 and 16" => Ok(()),
         other => Err(other.to_owned()),
     })
@@ -216,7 +216,7 @@ async fn an_organization_has_a_quota_whoever_publishes_and_another_one_does_not_
 }
 
 #[tokio::test]
-async fn of_a_flood_of_refused_messages_few_rows_stay_and_few_are_announced() {
+async fn a_burst_of_refused_messages_leaves_few_rows_and_few_announcements() {
     let greedy = Greedy::new().await;
     let listener = Listener::new(&greedy.world).await;
     listener.queue("refused", Some("message.refused")).await;
@@ -234,9 +234,9 @@ async fn of_a_flood_of_refused_messages_few_rows_stay_and_few_are_announced() {
     assert!(other.iter().all(|refused| refused["code"] == "not_json"), "{announced:?}");
     assert!(other[0]["detail"].as_str().unwrap().ends_with("the producer's dead letters are over quota"), "{announced:?}");
     greedy.world.dispatch(&["dead-letters", "discard", "--all", "--yes"]).done().await;
-    wait_for("room for dead letters again", SOON, async || {
+    wait_for("a dead letter to be stored again", SOON, async || {
         greedy.publish(vec![intake("no JSON")]).await;
-        if greedy.letters().await > 0 { Ok(()) } else { Err("none is kept") }
+        if greedy.letters().await > 0 { Ok(()) } else { Err("none is stored") }
     })
     .await;
 }
@@ -265,7 +265,7 @@ async fn a_dead_letter_over_the_quota_in_bytes_keeps_hash_size_and_code_and_cann
 }
 
 #[tokio::test]
-async fn cancels_that_come_before_their_jobs_are_noted_up_to_the_quota() {
+async fn cancels_that_arrive_before_their_jobs_are_stored_up_to_the_quota() {
     let greedy = Greedy::new().await;
     let _worker = greedy.world.worker(&with("keys=2", ""));
     greedy.publish((0..8).map(|n| cancel(&format!("never-{n}"))).collect()).await;
@@ -274,7 +274,7 @@ async fn cancels_that_come_before_their_jobs_are_noted_up_to_the_quota() {
     assert_eq!(greedy.rows("dead_letters", "code = 'quota'").await, 6);
     greedy.publish(vec![intake(job("there", true, 0).to_string())]).await;
     greedy.come_to(1, 6).await;
-    // A cancel of a job that is there needs no room.
+    // A cancel of a job that exists uses no quota.
     greedy.publish(vec![cancel("there")]).await;
     greedy.come_to(0, 6).await;
     assert_eq!(greedy.rows("jobs", "state = 'cancelled'").await, 1);

@@ -1,4 +1,4 @@
-//! Jobs that waited for a cause go on until none is left, whoever has removed it and whoever dies meanwhile.
+//! When a cause is gone, all jobs that waited for it continue, even if the process that removed it or that releases them dies.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,19 +16,19 @@ use tokio_postgres::Transaction;
 
 use crate::support::TestDatabase;
 
-/// Jobs that go on at once, and in each step.
+/// Jobs that are released at once, and in each further page.
 const PAGE: usize = 500;
 const CAUSE: &str = "integration:1@1";
 
 fn keyring() -> Arc<Keyring> {
-    Arc::new(Keyring::parse(&Keyring::fresh_setting()).expect("a fresh keyring is right"))
+    Arc::new(Keyring::parse(&Keyring::fresh_setting()).expect("a fresh keyring is valid"))
 }
 
 fn store(database: &TestDatabase) -> Store {
     Store::new(database.pool.clone(), keyring())
 }
 
-/// Makes jobs, of `state` and what follows it in the columns that are named.
+/// Inserts jobs with these values in these columns.
 async fn make(database: &TestDatabase, jobs: usize, columns: &str, values: &str) {
     let sql = format!(
         "INSERT INTO jobs (id, pipeline, source, dedupe_key, organization, schema, payload, stage, {columns})
@@ -51,12 +51,12 @@ async fn waiting(database: &TestDatabase) -> usize {
     count(database, "jobs WHERE state = 'waiting'").await
 }
 
-/// Every release's next second has come.
+/// Makes the next page of every release due.
 async fn next_second(database: &TestDatabase) {
     database.rows("UPDATE releases SET next_at = now()").await;
 }
 
-/// Steps until no release is left; how many steps it took.
+/// Releases pages until no release is left. Returns how many seconds' pages that took.
 async fn step_to_the_end(database: &TestDatabase, store: &Store, most: usize) -> usize {
     for steps in 0..=most {
         if count(database, "releases").await == 0 {
@@ -65,11 +65,11 @@ async fn step_to_the_end(database: &TestDatabase, store: &Store, most: usize) ->
         next_second(database).await;
         while store.step_releases().await.expect("a step") {}
     }
-    panic!("a release goes on after {most} steps");
+    panic!("a release is left after the pages of {most} seconds");
 }
 
 #[tokio::test]
-async fn all_of_12_000_jobs_go_on_after_new_tokens_though_whoever_saved_them_is_gone() {
+async fn all_of_12_000_jobs_continue_after_new_tokens_although_the_saving_process_is_gone() {
     let database = TestDatabase::new().await;
     let identity = "INSERT INTO identities (organization_id, name, access_token, token_expires_at, version)
         SELECT id, 'bot', '', now(), 2 FROM made RETURNING id";
@@ -85,7 +85,7 @@ async fn all_of_12_000_jobs_go_on_after_new_tokens_though_whoever_saved_them_is_
     let tracker = Tracker::new(database.pool.clone(), keyring());
     assert!(tracker.save_tokens(id, 2, &tokens).await.expect("tokens are saved"));
     drop(tracker);
-    assert_eq!(waiting(&database).await, 12_000 - PAGE, "a page goes on at once, and the rest is noted");
+    assert_eq!(waiting(&database).await, 12_000 - PAGE, "one page is released at once, and the rest is recorded");
 
     let store = store(&database);
     next_second(&database).await;
@@ -98,7 +98,7 @@ async fn all_of_12_000_jobs_go_on_after_new_tokens_though_whoever_saved_them_is_
 }
 
 #[tokio::test]
-async fn jobs_that_saw_a_later_version_of_the_cause_stay() {
+async fn jobs_that_observed_a_later_version_of_the_cause_keep_waiting() {
     let database = TestDatabase::new().await;
     wait_for_cause(&database, 2400, "reauthentication", "identity:1").await;
     let begun = database.one("SELECT begin_release('identity:1', 1)").await;
@@ -109,12 +109,12 @@ async fn jobs_that_saw_a_later_version_of_the_cause_stay() {
 }
 
 #[tokio::test]
-async fn a_job_that_waits_again_is_not_released_for_ever() {
+async fn a_release_ends_although_its_jobs_wait_again() {
     let database = TestDatabase::new().await;
     wait_for_cause(&database, 1200, "installation_disabled", CAUSE).await;
     let store = store(&database);
     assert_eq!(store.begin_release(CAUSE).await.expect("a release"), PAGE as u64);
-    // The installation was disabled again: whatever goes on waits for it again.
+    // The installation was disabled again: every job that continues waits for it again.
     let again = format!(
         "UPDATE jobs SET state = 'waiting', wait_reason = 'installation_disabled', wait_key = '{CAUSE}', wait_observed = 1, attempt = 2
          WHERE state = 'ready'"
@@ -124,11 +124,11 @@ async fn a_job_that_waits_again_is_not_released_for_ever() {
         next_second(&database).await;
         while store.step_releases().await.expect("a step") {}
     }
-    assert_eq!(count(&database, "releases").await, 0, "one pass over all that waited is enough");
+    assert_eq!(count(&database, "releases").await, 0, "one pass over all jobs that waited is enough");
 }
 
 #[tokio::test]
-async fn a_job_that_somebody_else_has_locked_is_not_left_behind() {
+async fn a_job_that_another_session_has_locked_is_released_later() {
     let database = TestDatabase::new().await;
     wait_for_cause(&database, 3, "installation_disabled", CAUSE).await;
     let store = store(&database);
@@ -138,20 +138,20 @@ async fn a_job_that_somebody_else_has_locked_is_not_left_behind() {
     assert_eq!(store.begin_release(CAUSE).await.expect("a release"), 2);
     next_second(&database).await;
     while store.step_releases().await.expect("a step") {}
-    assert_eq!((waiting(&database).await, count(&database, "releases").await), (1, 1), "it is not waited for");
+    assert_eq!((waiting(&database).await, count(&database, "releases").await), (1, 1), "the release does not wait for the lock");
     lock.rollback().await.expect("the lock ends");
     step_to_the_end(&database, &store, 3).await;
     assert_eq!(waiting(&database).await, 0);
 }
 
 #[tokio::test]
-async fn a_cause_that_nobody_waits_for_is_released_without_a_trace() {
+async fn a_release_of_a_cause_without_waiting_jobs_leaves_no_row() {
     let database = TestDatabase::new().await;
     assert_eq!(store(&database).begin_release(CAUSE).await.expect("a release"), 0);
     assert_eq!(count(&database, "releases").await, 0);
 }
 
-/// Causes with an even number are gone; of `unknown:…` nobody can tell.
+/// Tables in which causes with an even number are gone, and `unknown:…` is no known kind of cause.
 struct Even;
 
 impl Tables for Even {
@@ -173,7 +173,7 @@ impl Tables for Even {
 }
 
 #[tokio::test]
-async fn a_pass_over_causes_meets_each_of_many_a_hundred_at_a_time_and_begins_again() {
+async fn a_pass_over_causes_tests_each_one_a_hundred_at_a_time_and_then_begins_again() {
     let database = TestDatabase::new().await;
     let values = "'waiting', 'installation_disabled', CASE WHEN n <= 250 THEN 'cause:' ELSE 'unknown:' END || n, 0";
     make(&database, 270, "state, wait_reason, wait_key, wait_observed", values).await;
@@ -183,14 +183,14 @@ async fn a_pass_over_causes_meets_each_of_many_a_hundred_at_a_time_and_begins_ag
     for more in [true, true, false] {
         assert_eq!(writer.retest_causes(&mut cursor).await.expect("causes are tested"), more);
     }
-    assert_eq!(waiting(&database).await, 125 + 20, "of every other cause");
+    assert_eq!(waiting(&database).await, 125 + 20, "every other cause is gone");
     database.rows("UPDATE jobs SET wait_key = 'cause:2' WHERE wait_key = 'cause:1'").await;
     assert!(writer.retest_causes(&mut cursor).await.expect("causes are tested"));
     assert_eq!(waiting(&database).await, 124 + 20, "the next pass begins with the first cause");
 }
 
 #[tokio::test]
-async fn a_pass_over_holds_meets_each_of_many() {
+async fn a_pass_over_holds_reaches_every_hold() {
     let database = TestDatabase::new().await;
     let values = "'waiting', 'hold', 'hold:acme|webhook|' || n % 150, 0";
     make(&database, 300, "state, wait_reason, wait_key, wait_observed", values).await;
@@ -198,11 +198,11 @@ async fn a_pass_over_holds_meets_each_of_many() {
     for more in [true, true, false] {
         assert_eq!(store.step_after_holds(&mut cursor).await.expect("a round"), more);
     }
-    assert_eq!(waiting(&database).await, 0, "nobody remembers these holds");
+    assert_eq!(waiting(&database).await, 0, "these holds have no row");
 }
 
 #[tokio::test]
-async fn a_list_for_a_rare_organization_says_how_far_it_has_looked() {
+async fn a_list_of_a_rare_organization_s_jobs_reports_how_far_it_has_looked() {
     let database = TestDatabase::new().await;
     make(&database, 100_010, "state, finished_at", "'succeeded', now()").await;
     let store = store(&database);

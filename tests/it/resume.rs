@@ -1,5 +1,5 @@
-//! Resume: the real worker is aborted at every point of every stage of all three pipelines; another one goes on where it
-//! stopped, and every promise is checked exactly.
+//! Resume: the real worker is aborted at every crash point of every stage of all three pipelines. Another worker continues
+//! where it stopped, and every guarantee is checked exactly.
 
 use std::fmt;
 use std::os::unix::process::ExitStatusExt;
@@ -18,33 +18,33 @@ use crate::support::{Checks, TestWorld, WorkerOptions, acme};
 const POINTS: [&str; 5] = ["after_claim", "after_intent", "after_call", "after_commit", "after_publish"];
 /// Cases of one test that run at the same time.
 const AT_A_TIME: usize = 3;
-/// Each step of a case; the machine may be busy with all the others.
+/// The limit for each wait of a case; the machine may be busy with the other cases.
 const STEP: Duration = Duration::from_secs(60);
-/// A blind call that was under way is not repeated before its deadline has passed: short, so that a case is; not too short
-/// for a machine that is busy with other cases.
+/// The timeout of a call. An at-least-once call in flight is not repeated before its deadline has passed: a short timeout keeps
+/// a case short, but a machine that is busy with other cases needs some seconds.
 const CALL_SECONDS: u64 = 5;
 const KEY: &str = "resume";
 const SIGABRT: i32 = 6;
 const EVERYBODY: [&str; 3] = [acme::DISCORD, acme::KEYED, acme::BLIND];
 
-/// Where the first worker aborts, and what its job asks for.
+/// The point at which the first worker aborts, and the contents of its job.
 #[derive(Debug, Clone, Copy)]
 struct Case {
     stage: &'static str,
     point: &'static str,
     notify: &'static [&'static str],
-    /// Without an account the job asks for configuration.
+    /// Without an account, the job waits for a `configure`.
     has_account: bool,
 }
 
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{} telling {}", self.stage, self.point, self.notify.join(", "))
+        write!(f, "{}:{} notifying {}", self.stage, self.point, self.notify.join(", "))
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dispatch_job_aborted_at_any_point_of_any_stage_goes_on_where_it_stopped() {
+async fn a_dispatch_job_aborted_at_any_point_of_any_stage_continues_where_it_stopped() {
     all_resume(cases("dispatch")).await;
 }
 
@@ -54,11 +54,11 @@ async fn an_assignee_sync_aborted_at_any_point_of_any_stage_writes_the_work_item
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_aborted_at_any_point_of_any_stage_is_delivered_as_its_destination_s_class_promises() {
+async fn a_message_aborted_at_any_point_of_any_stage_is_delivered_as_the_class_of_its_destination_allows() {
     all_resume(cases("messaging")).await;
 }
 
-/// Every stage of a pipeline and every point; where messages go out, also every class of destination alone.
+/// Returns a case for every stage of a pipeline and every point; for a stage that sends messages, one for each destination.
 fn cases(pipeline: &str) -> Vec<Case> {
     const EACH: [&[&str]; 3] = [&[acme::DISCORD], &[acme::KEYED], &[acme::BLIND]];
     let registry = registry();
@@ -76,12 +76,12 @@ fn cases(pipeline: &str) -> Vec<Case> {
 async fn all_resume(cases: Vec<Case>) {
     let count = cases.len();
     let tried = stream::iter(cases).map(|case| async move {
-        // The rest is tried all the same, so that one run tells all that is wrong.
+        // The other cases run regardless, so that one run reports all failures.
         let outcome = AssertUnwindSafe(resume(case)).catch_unwind().await;
         if outcome.is_err() { Some(case.to_string()) } else { None }
     });
     let failed: Vec<String> = tried.buffer_unordered(AT_A_TIME).filter_map(std::future::ready).collect().await;
-    assert!(count >= POINTS.len(), "there is something to try");
+    assert!(count >= POINTS.len(), "every pipeline has a stage");
     assert!(failed.is_empty(), "{} of {count} cases failed:\n{}", failed.len(), failed.join("\n"));
 }
 
@@ -95,7 +95,7 @@ async fn resume(case: Case) {
     assert_eq!(status.signal(), Some(SIGABRT), "{case}: {status}");
     let left = owned(&world).await;
     let is_committed = matches!(case.point, "after_commit" | "after_publish");
-    assert!(is_committed || left.iter().any(|job| job.stage == case.stage), "{case}: nobody owns the stage's job");
+    assert!(is_committed || left.iter().any(|job| job.stage == case.stage), "{case}: no replica owns the stage's job");
 
     let _second = world.worker(&options);
     if !case.has_account {
@@ -120,7 +120,7 @@ async fn publish(world: &TestWorld, case: Case) {
     world.publish_job(&job).await;
 }
 
-/// A job that had an owner when its worker was gone.
+/// A job that still had an owner after its worker had aborted.
 #[derive(Debug, Deserialize)]
 struct Owned {
     id: String,
@@ -133,17 +133,17 @@ async fn owned(world: &TestWorld) -> Vec<Owned> {
     world.database.records("SELECT id, stage, epoch, owner FROM jobs WHERE owner IS NOT NULL").await
 }
 
-/// What the first worker owned was freed and claimed again, under greater epochs.
+/// Asserts that the first worker's jobs were freed and claimed again, each with a greater epoch.
 async fn took_over(world: &TestWorld, left: &[Owned]) {
     for Owned { id, stage, epoch, owner } in left {
         let now: i64 = number(world, &format!("SELECT epoch FROM jobs WHERE id = '{id}'")).await;
         assert!(now >= epoch + 2, "{stage} was owned at epoch {epoch} and is at {now}");
         let buried = format!("SELECT ended_at IS NOT NULL FROM replicas WHERE id = {owner}");
-        assert_eq!(world.database.one(&buried).await, "t", "the dead replica is found dead");
+        assert_eq!(world.database.one(&buried).await, "t", "the dead replica has an end");
     }
 }
 
-/// Every stage of every job has one checkpoint, and the outside saw what it should.
+/// Asserts that every stage of every job has one checkpoint and that the simulator saw the expected effects.
 async fn finished(world: &TestWorld, case: Case) {
     let children = 1 + case.notify.len();
     let asked = if case.has_account { 0 } else { 2 };
@@ -165,5 +165,5 @@ async fn finished(world: &TestWorld, case: Case) {
 
 async fn number<N: std::str::FromStr>(world: &TestWorld, sql: &str) -> N {
     let text = world.database.one(sql).await;
-    text.parse().unwrap_or_else(|_| panic!("{sql}: {text:?} is no such number"))
+    text.parse().unwrap_or_else(|_| panic!("{sql}: {text:?} is not such a number"))
 }

@@ -1,4 +1,4 @@
-//! What is over is kept as long as the settings say, and then goes: neither an hour earlier nor later, and however much there is.
+//! Finished data are kept as long as the settings say and then deleted, accurate to the hour and however much there is.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::tracker_fixture::World;
 
 const DAY: u64 = 24;
 
-/// The defaults.
+/// The default settings.
 pub(crate) const KEEP: Keep = Keep {
     jobs: Duration::from_hours(30 * DAY),
     parked: Duration::from_hours(180 * DAY),
@@ -21,7 +21,7 @@ pub(crate) const KEEP: Keep = Keep {
     replicas: Duration::from_hours(30 * DAY),
 };
 
-/// Ids of jobs made at a moment, unlike each other by a number.
+/// A function that returns the id of a job created at a time; the number makes it unique.
 const JOB_ID: &str = "
     CREATE FUNCTION job_id(at timestamptz, number integer) RETURNS uuid LANGUAGE sql AS $$
         SELECT (left(first_job_id_of(at)::text, 24) || lpad(to_hex(number), 12, '0'))::uuid
@@ -35,7 +35,7 @@ fn store_of(world: &World) -> Store {
     Store::new(world.database.pool.clone(), Arc::clone(&world.keyring))
 }
 
-/// One sweep; how many rounds it took.
+/// Runs rounds until nothing is left to delete. Returns how many it took.
 async fn sweep(world: &World, now: OffsetDateTime) -> Result<usize, RetentionError> {
     let (store, retention) = (store_of(world), Retention::new(KEEP));
     let mut rounds = 1;
@@ -45,7 +45,7 @@ async fn sweep(world: &World, now: OffsetDateTime) -> Result<usize, RetentionErr
     Ok(rounds)
 }
 
-/// Two rows of every kind, one on each side of its limit by an hour, named `old` and `young`.
+/// Inserts two rows of every kind: `old`, an hour past its limit, and `young`, an hour before it.
 async fn on_both_sides(database: &TestDatabase) {
     database.rows(JOB_ID).await;
     for (name, number, hours) in [("old", 1, 1), ("young", 2, -1)] {
@@ -92,7 +92,7 @@ async fn on_both_sides(database: &TestDatabase) {
     }
 }
 
-/// What there is to look at, and what is right after a sweep of what [`on_both_sides`] has made.
+/// Queries, and their expected results after the retention has run on the rows of [`on_both_sides`].
 const LEFT: &[(&str, &[&str])] = &[
     (
         "SELECT dedupe_key, state FROM jobs ORDER BY 1",
@@ -125,7 +125,7 @@ const LEFT: &[(&str, &[&str])] = &[
     ("SELECT count(*) FROM subscriptions WHERE secret_sha256 IN (sha256('old'), sha256('young'))", &["1"]),
 ];
 
-/// Whether what is left is what [`LEFT`] says: the first that is not, and what there is instead.
+/// Compares the rows that are left with [`LEFT`]. The error contains the first query that differs, and its result.
 async fn left(database: &TestDatabase) -> Result<(), String> {
     for (sql, right) in LEFT {
         let found: Vec<String> = database.rows(sql).await.iter().map(|row| row.join("|")).collect();
@@ -137,7 +137,7 @@ async fn left(database: &TestDatabase) -> Result<(), String> {
 }
 
 #[tokio::test]
-async fn everything_is_kept_until_its_limit_and_goes_after_it() {
+async fn every_row_is_kept_until_its_limit_and_deleted_after_it() {
     let world = World::new().await;
     on_both_sides(&world.database).await;
     sweep(&world, now()).await.unwrap();
@@ -149,15 +149,15 @@ async fn everything_is_kept_until_its_limit_and_goes_after_it() {
 }
 
 #[tokio::test]
-async fn a_worker_keeps_things_as_long_as_its_settings_say() {
+async fn a_worker_keeps_rows_as_long_as_its_settings_say() {
     let world = TestWorld::acme().await;
     on_both_sides(&world.database).await;
     let _worker = world.worker(&WorkerOptions::default());
-    wait_for("a sweep", Duration::from_secs(30), async || left(&world.database).await).await;
+    wait_for("the worker to delete what is old", Duration::from_secs(30), async || left(&world.database).await).await;
 }
 
 #[tokio::test]
-async fn jobs_that_wait_for_their_follow_ups_or_until_a_deadline_are_not_given_up() {
+async fn jobs_that_wait_for_their_follow_ups_or_until_a_deadline_are_not_cancelled() {
     let world = World::new().await;
     world.sql(JOB_ID).await;
     let long_ago = "now() - interval '200 days'";
@@ -175,7 +175,7 @@ async fn jobs_that_wait_for_their_follow_ups_or_until_a_deadline_are_not_given_u
         job(4, "state", "'ready'"),
     ];
     world.sql(&sql.concat()).await;
-    // A person has looked after this one since.
+    // A person has acted on this job since.
     world.sql(&job(5, "state", "'parked'")).await;
     world.sql("UPDATE jobs SET due_at = now() - interval '2 days' WHERE dedupe_key = '5'").await;
     sweep(&world, now()).await.unwrap();
@@ -184,14 +184,14 @@ async fn jobs_that_wait_for_their_follow_ups_or_until_a_deadline_are_not_given_u
 }
 
 #[tokio::test]
-async fn a_clock_that_is_months_off_deletes_nothing() {
+async fn a_worker_whose_clock_is_months_off_deletes_nothing() {
     let world = World::new().await;
     on_both_sides(&world.database).await;
     let rows = "SELECT (SELECT count(*) FROM jobs), (SELECT count(*) FROM job_keys), (SELECT count(*) FROM audit_log),
         (SELECT count(*) FROM seen_events), (SELECT count(*) FROM replicas), (SELECT count(*) FROM dead_letters)";
     let before = world.one(rows).await;
     for days in [180, -180] {
-        let error = sweep(&world, now() + time::Duration::days(days)).await.expect_err("that is not the time");
+        let error = sweep(&world, now() + time::Duration::days(days)).await.expect_err("the clocks differ");
         let RetentionError::Store(StoreError::Clocks { .. }) = &error else { panic!("{error:?}") };
         assert!(error.to_string().starts_with("expected clocks less than 10 minutes apart, got "), "{error}");
         assert_eq!(world.one(rows).await, before);
@@ -199,7 +199,7 @@ async fn a_clock_that_is_months_off_deletes_nothing() {
 }
 
 #[tokio::test]
-async fn however_much_is_old_one_sweep_deletes_it() {
+async fn all_old_rows_are_deleted_however_many_there_are() {
     let world = World::new().await;
     world.sql(JOB_ID).await;
     world
@@ -216,9 +216,9 @@ async fn however_much_is_old_one_sweep_deletes_it() {
         )
         .await;
     let default = "SELECT DISTINCT tableoid::regclass FROM checkpoints";
-    assert_eq!(world.one(default).await, "checkpoints_default", "the month has no partition, so its rows go one by one");
+    assert_eq!(world.one(default).await, "checkpoints_default", "the month has no partition, so its rows are deleted one by one");
     let rounds = sweep(&world, now()).await.unwrap();
-    assert!(rounds < 30, "{rounds} rounds: what must be kept was read again");
+    assert!(rounds < 30, "{rounds} rounds: rows that must be kept were read again");
     for (sql, left) in [
         ("SELECT count(*) FROM seen_events", "0"),
         ("SELECT count(*), count(*) FILTER (WHERE state = 'parked') FROM jobs", "3000|3000"),
@@ -230,7 +230,7 @@ async fn however_much_is_old_one_sweep_deletes_it() {
 }
 
 #[tokio::test]
-async fn the_history_of_a_month_with_a_partition_is_left_to_the_partition() {
+async fn the_history_of_a_month_with_a_partition_is_deleted_with_the_partition() {
     let world = World::new().await;
     world.sql(JOB_ID).await;
     world
@@ -247,13 +247,13 @@ async fn the_history_of_a_month_with_a_partition_is_left_to_the_partition() {
     sweep(&world, now()).await.unwrap();
     assert_eq!(world.one("SELECT count(*) FROM jobs").await, "0");
     assert_eq!(world.one("SELECT count(*) FROM checkpoints").await, "1");
-    assert_eq!(world.one("SELECT count(*) FROM attempts").await, "0", "there the month has none");
+    assert_eq!(world.one("SELECT count(*) FROM attempts").await, "0", "`attempts` has no partition of the month");
     store_of(&world).keep_partitions(now()).await.unwrap();
     assert_eq!(world.one("SELECT count(*) FROM checkpoints").await, "0");
 }
 
 #[tokio::test]
-async fn rows_of_the_audit_log_cannot_be_deleted_within_a_year_nor_changed_ever() {
+async fn rows_of_the_audit_log_cannot_be_deleted_within_a_year_and_never_be_changed() {
     let world = World::new().await;
     let insert = "INSERT INTO audit_log (who, role, action, at) VALUES ('ann', 'operator', 'a', now() - interval '364 days'),
         ('bob', 'operator', 'a', now() - interval '366 days')";
@@ -268,14 +268,14 @@ async fn rows_of_the_audit_log_cannot_be_deleted_within_a_year_nor_changed_ever(
         let error = client.execute(refused, &[]).await.expect_err(refused);
         assert!(error.as_db_error().is_some_and(|error| error.message().contains("insert-only")), "{error:?}");
     }
-    // Even where a setting would let it.
+    // Even if a setting would allow it.
     let keep = Keep { audit: Duration::from_hours(DAY), ..KEEP };
     store_of(&world).forget_audit(&keep, now()).await.unwrap();
     assert_eq!(world.sql("SELECT who FROM audit_log").await, ["ann"]);
 }
 
 #[tokio::test]
-async fn a_replica_that_a_job_names_is_kept_whenever_it_ended() {
+async fn a_replica_that_a_job_names_is_kept_however_long_ago_it_ended() {
     let world = World::new().await;
     world
         .sql(
@@ -290,7 +290,7 @@ async fn a_replica_that_a_job_names_is_kept_whenever_it_ended() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_deleted_does_not_keep_the_rest() {
+async fn a_deletion_that_fails_does_not_prevent_the_others() {
     let world = World::new().await;
     on_both_sides(&world.database).await;
     world.sql("ALTER TABLE audit_log RENAME TO elsewhere").await;

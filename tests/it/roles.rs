@@ -1,5 +1,5 @@
-//! Who may do what in Postgres: a worker's login owns nothing, makes and drops nothing but partitions that are due, and leaves the
-//! audit log as it is; a reader sees no secret; the owner is made by whoever administers Postgres, and may be anybody.
+//! Roles in Postgres: a worker's login owns nothing, creates and drops only partitions that are due, and cannot change the audit
+//! log; a reader sees no secret; an administrator of Postgres creates the owner, which may be any role.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use tokio_postgres::{Client, NoTls};
 
 use crate::support::{Checks, Dispatch, TestDatabase, TestWorld, WORKER, WorkerOptions, acme};
 
-/// A connection of a role's own, for as long as the runtime lasts.
+/// Opens a connection as a role. It lasts as long as the runtime.
 #[expect(clippy::disallowed_methods, reason = "its connection is driven beside the test, and ends with it")]
 async fn connected(url: &str) -> Result<Client, tokio_postgres::Error> {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
@@ -25,7 +25,7 @@ async fn as_worker(database: &TestDatabase) -> Client {
     connected(database.worker_url.expose_secret()).await.expect("a worker may connect")
 }
 
-/// What Postgres says to a statement that it refuses.
+/// Returns Postgres' message for a statement that it refuses.
 async fn refusal(client: &Client, sql: &str) -> String {
     let error = client.batch_execute(sql).await.expect_err(sql);
     error.as_db_error().unwrap_or_else(|| panic!("{sql}: {error}")).message().to_owned()
@@ -35,7 +35,7 @@ async fn said(client: &Client, sql: &str) -> String {
     client.query_one(sql, &[]).await.unwrap_or_else(|error| panic!("{sql}: {error:?}")).get(0)
 }
 
-/// The findings of `dispatch check --live`: exit code, and what it says of a check.
+/// Returns the exit code of `dispatch check --live`, and the state and detail of one check.
 async fn checked(command: Dispatch, check: &str) -> (Option<i32>, String) {
     let (code, answer) = command.answer().await;
     let finding = answer["findings"].as_array().unwrap().iter().find(|finding| finding["check"] == check).unwrap();
@@ -75,7 +75,7 @@ async fn a_worker_s_login_has_every_right_that_a_worker_needs_and_none_of_an_own
 }
 
 #[tokio::test]
-async fn every_table_and_every_function_of_the_owner_s_is_granted_to_the_roles_that_need_it_and_to_nobody_else() {
+async fn every_table_and_every_function_of_the_owner_is_granted_only_to_the_roles_that_need_it() {
     let database = TestDatabase::new().await;
     let tables = "SELECT c.relname FROM pg_class c WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p')
         AND NOT c.relispartition";
@@ -94,7 +94,7 @@ async fn every_table_and_every_function_of_the_owner_s_is_granted_to_the_roles_t
 }
 
 #[tokio::test]
-async fn a_reader_sees_what_became_of_jobs_and_no_payload_no_secret_and_no_person() {
+async fn a_reader_sees_the_outcomes_of_jobs_but_no_payload_no_secret_and_no_person() {
     let database = TestDatabase::new().await;
     let columns =
         "SELECT c.relname || '.' || a.attname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
@@ -105,7 +105,7 @@ async fn a_reader_sees_what_became_of_jobs_and_no_payload_no_secret_and_no_perso
     let secret = format!("{columns}'SELECT') AND a.attname ~ '{secret}' ORDER BY 1");
     let seen = database.rows(&secret).await.concat();
     let harmless = ["dead_letters.detail", "destinations.previous_secret_until", "identities.token_expires_at"];
-    assert_eq!(seen, harmless, "a code's explanation, and two ends");
+    assert_eq!(seen, harmless, "a code's explanation, and two expiry times");
     let people = format!("{columns}'SELECT') AND c.relname IN ('users', 'user_emails')");
     assert_eq!(database.rows(&people).await, Vec::<Vec<String>>::new());
     let written = format!("{columns}'INSERT,UPDATE,REFERENCES')");
@@ -114,14 +114,14 @@ async fn a_reader_sees_what_became_of_jobs_and_no_payload_no_secret_and_no_perso
 }
 
 #[tokio::test]
-async fn a_worker_has_only_partitions_made_and_dropped_that_are_due() {
+async fn a_worker_can_create_and_drop_only_partitions_that_are_due() {
     let database = TestDatabase::new().await;
     let worker = as_worker(&database).await;
     let make = |month: &str| format!("SELECT make_partition('attempts', now() + interval '{month}')");
     for (month, answer) in [("1 month", "there"), ("4 months", "made"), ("6 months", "refused"), ("-3 months", "refused")] {
         assert_eq!(said(&worker, &make(month)).await, answer, "{month}");
     }
-    // A row of the month makes it one that is due.
+    // A row of the month makes its partition due.
     let row =
         "INSERT INTO attempts (job_id, generation, stage, attempt, outcome, error_code, message, duration_ms, replica, epoch)
         SELECT first_job_id_of(now() - interval '3 months'), 1, 's', 1, 'retried', 'e', 'm', 1, 1, 1 FROM generate_series(1, 2)";
@@ -133,7 +133,7 @@ async fn a_worker_has_only_partitions_made_and_dropped_that_are_due() {
         )
     };
     for from in (5..165).step_by(10) {
-        assert_eq!(database.one(&of_months(from, from + 9)).await, "made", "the owner makes what it likes");
+        assert_eq!(database.one(&of_months(from, from + 9)).await, "made", "the owner may create any partition");
     }
     worker
         .batch_execute(
@@ -145,7 +145,7 @@ async fn a_worker_has_only_partitions_made_and_dropped_that_are_due() {
     assert_eq!(
         said(&worker, "SELECT make_partition('effects', now() - interval '2 months')").await,
         "refused",
-        "there are too many"
+        "there are too many partitions"
     );
     let next = "SELECT drop_partition('attempts', 'attempts_' || to_char(now() + interval '1 month', 'YYYYMM'), now() + interval '1 year')";
     assert_eq!(said(&worker, next).await, "young");
@@ -165,7 +165,7 @@ async fn a_worker_has_only_partitions_made_and_dropped_that_are_due() {
 }
 
 #[tokio::test]
-async fn a_row_of_the_audit_log_says_who_was_connected_whatever_its_writer_says() {
+async fn a_row_of_the_audit_log_records_the_real_login_and_address_whatever_its_writer_sets() {
     let database = TestDatabase::new().await;
     let worker = as_worker(&database).await;
     let forged = "INSERT INTO audit_log (who, role, action, login, address, at)
@@ -176,11 +176,11 @@ async fn a_row_of_the_audit_log_says_who_was_connected_whatever_its_writer_says(
     database.rows("INSERT INTO audit_log (who, role, action, at) VALUES ('old', 'r', 'a', now() - interval '400 days')").await;
     let pruned = "SELECT prune_audit(now() + interval '1 year', 1000000000)::text";
     assert_eq!([said(&worker, pruned).await, said(&worker, pruned).await], ["1", "0"]);
-    assert_eq!(database.rows("SELECT who FROM audit_log").await, [["ann"]], "nothing younger goes, whatever is asked for");
+    assert_eq!(database.rows("SELECT who FROM audit_log").await, [["ann"]], "younger rows stay, whatever is requested");
 }
 
 #[tokio::test]
-async fn a_worker_that_runs_as_the_owner_as_those_of_the_version_before_do_works_and_says_so() {
+async fn a_worker_that_runs_as_the_owner_works_and_logs_a_warning() {
     let world = TestWorld::acme().await;
     let environment = BTreeMap::from([("DISPATCH_DATABASE_URL".to_owned(), world.database.url.expose_secret().to_owned())]);
     let worker = world.worker(&WorkerOptions { environment, ..WorkerOptions::default() });
@@ -197,7 +197,7 @@ async fn a_worker_that_runs_as_the_owner_as_those_of_the_version_before_do_works
 }
 
 #[tokio::test]
-async fn a_migration_makes_a_worker_s_login_and_its_password_is_written_nowhere() {
+async fn a_migration_creates_a_worker_s_login_and_writes_its_password_nowhere() {
     let world = TestWorld::acme().await;
     let name = format!("{}_worker", world.database.name);
     world.database.rows(&format!("ALTER DATABASE {} SET log_statement = 'all'", world.database.name)).await;
@@ -210,8 +210,8 @@ async fn a_migration_makes_a_worker_s_login_and_its_password_is_written_nowhere(
         checked(world.dispatch(&["check", "--live"]).env("DISPATCH_DATABASE_URL", &url("canary-first")), "role").await;
     assert_eq!((code, role.split(' ').next()), (Some(0), Some("ok")), "{role}");
     assert_eq!(migrate("canary-second").done().await["left"], serde_json::json!([]));
-    assert!(connected(&url("canary-first")).await.is_err(), "it has another password");
-    let client = connected(&url("canary-second")).await.expect("this one");
+    assert!(connected(&url("canary-first")).await.is_err(), "the password was replaced");
+    let client = connected(&url("canary-second")).await.expect("the new password is accepted");
     assert!(refusal(&client, "CREATE TEMP TABLE t ()").await.contains("permission denied to create temporary tables"));
     let audit = "SELECT action, who, login, address, after ->> 'login' FROM audit_log";
     let row = ["migrate.worker_login", "olga", "postgres", "127.0.0.1", &name];
@@ -231,7 +231,7 @@ async fn a_migration_makes_a_worker_s_login_and_its_password_is_written_nowhere(
 }
 
 #[tokio::test]
-async fn an_owner_that_may_make_no_roles_is_told_what_an_administrator_runs_and_then_migrates() {
+async fn an_owner_without_createrole_migrates_after_an_administrator_runs_the_printed_statement() {
     let world = TestWorld::with_own_servers().await;
     let rename = |from: &str, to: &str| format!("ALTER ROLE dispatch_worker{from} RENAME TO dispatch_worker{to}");
     world.database.rows(&rename("", "_gone")).await;

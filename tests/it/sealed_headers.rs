@@ -1,5 +1,4 @@
-//! Headers of dead letters may hold secrets of producers: at rest they are sealed, and who publishes the message again gives them
-//! back.
+//! Headers of dead letters may contain secrets of producers: they are sealed at rest, and a replay restores them.
 
 use std::time::Duration;
 
@@ -12,12 +11,12 @@ use crate::support::{TestWorld, WorkerOptions, dead_letter, intake, wait_for};
 const SOON: Duration = Duration::from_secs(30);
 const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
-/// What a producer's framework sends along.
+/// Returns headers such as a producer's framework adds.
 fn headers() -> Value {
     json!({"authorization": "Bearer canary-header", "traceparent": TRACE, "x-tenant": {"key": "canary-header"}})
 }
 
-/// Every column of every dead letter, as in a dump.
+/// Returns every column of every dead letter, as a dump contains them.
 async fn dump(world: &TestWorld) -> String {
     world.database.rows("SELECT d::text FROM dead_letters d ORDER BY id").await.concat().join("\n")
 }
@@ -27,7 +26,7 @@ async fn raw(world: &TestWorld, id: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_secret_in_a_header_is_in_no_plain_column_and_a_replay_gives_it_back() {
+async fn a_secret_in_a_header_is_in_no_plain_column_and_a_replay_restores_it() {
     let world = TestWorld::acme().await;
     let worker = world.worker(&WorkerOptions::default());
     let Value::Object(sent) = headers() else { unreachable!("it is an object") };
@@ -44,34 +43,34 @@ async fn a_secret_in_a_header_is_in_no_plain_column_and_a_replay_gives_it_back()
     let audit = world.database.rows("SELECT action, who, after ->> 'dead_letter_id' FROM audit_log").await;
     assert_eq!(audit, [["dead_letter.show_raw", "olga", id.as_str()]]);
 
-    // It is refused again, with what it was published with.
+    // The message is refused again, with the headers that it was published with.
     world.dispatch(&["dead-letters", "replay", &id, "--yes"]).done().await;
     let again =
         wait_for("its successor", SOON, async || one(&format!("{newest}2")).await.pop().ok_or("none yet".to_owned())).await;
     let mut came = raw(&world, &again).await["headers"].take();
     came.as_object_mut().unwrap().remove("x-dispatch-replay");
-    assert_eq!(came, headers(), "but for the replay's own mark");
+    assert_eq!(came, headers(), "except for the replay's own header");
     assert!(!dump(&world).await.contains("canary"), "{}", dump(&world).await);
     drop(worker);
 }
 
 #[tokio::test]
-async fn headers_that_an_earlier_worker_kept_are_replayed_as_they_are_and_sealed_soon_after() {
+async fn headers_that_an_earlier_worker_stored_are_replayed_unchanged_and_sealed_soon_after() {
     let world = TestWorld::new().await;
     let store = world.store();
     let id = store.keep_dead_letter(&NewDeadLetter { headers: headers(), ..dead_letter("{}") }).await.unwrap();
-    // As a worker of the version before leaves it.
+    // As a worker of the previous version stores it.
     let plain = headers().to_string();
     world.database.rows(&format!("UPDATE dead_letters SET sealed_headers = NULL, headers = '{plain}'")).await;
     let replay = store.replay(id).await.unwrap().unwrap();
     assert_eq!(replay.headers, headers());
     assert_eq!(raw(&world, &id.to_string()).await["headers"], headers());
 
-    assert!(!store.seal_headers().await.unwrap(), "no more are left");
+    assert!(!store.seal_headers().await.unwrap(), "none is left to seal");
     assert!(!dump(&world).await.contains("canary"), "{}", dump(&world).await);
     assert_eq!(store.replay(id).await.unwrap().unwrap().headers, headers());
     assert_eq!(world.database.one("SELECT headers ->> 'traceparent' FROM dead_letters").await, TRACE);
     let sealed = dump(&world).await;
     assert!(!store.seal_headers().await.unwrap());
-    assert_eq!(dump(&world).await, sealed, "what is sealed stays as it is");
+    assert_eq!(dump(&world).await, sealed, "sealed headers do not change");
 }

@@ -1,4 +1,4 @@
-//! Secret settings: in files, and those that everybody knows.
+//! Secret settings: values in files, and publicly known values.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use secrecy::ExposeSecret;
 
 use crate::support::{Said, TestWorld};
 
-/// Writes each of the world's secrets to a file of its own; gives the variables that name them.
+/// Writes each of the world's secrets to a file of its own. Returns the settings and their files.
 fn files(world: &TestWorld) -> Vec<(String, PathBuf)> {
     let (database, amqp) = (world.database.worker_url.expose_secret(), world.amqp_url.expose_secret());
     let secrets = [("DATABASE_URL", database), ("AMQP_URL", amqp), ("KEYRING", world.keyring_setting.expose_secret())];
@@ -19,7 +19,7 @@ fn files(world: &TestWorld) -> Vec<(String, PathBuf)> {
     secrets.map(file).to_vec()
 }
 
-/// A command with a secret in a file, beside those in the environment or in its place.
+/// Runs a command with a secret in a file, in addition to the variable or in its place.
 async fn run(world: &TestWorld, arguments: &[&str], name: &str, path: &Path, is_beside: bool) -> Said {
     let command = world.dispatch(arguments);
     let command = if is_beside { command } else { command.without(name) };
@@ -27,7 +27,7 @@ async fn run(world: &TestWorld, arguments: &[&str], name: &str, path: &Path, is_
 }
 
 #[tokio::test]
-async fn a_secret_setting_may_be_in_a_file_and_not_in_two_places() {
+async fn a_secret_setting_may_be_in_a_file_but_not_in_two_places() {
     let world = TestWorld::acme().await;
     for (name, path) in files(&world) {
         let said = run(&world, &["check", "--live"], &name, &path, false).await;
@@ -38,16 +38,16 @@ async fn a_secret_setting_may_be_in_a_file_and_not_in_two_places() {
         assert!(said.stderr.contains(&expected), "{said:?}");
         let said = run(&world, &["jobs", "list"], &name, Path::new("/run/secrets/nowhere"), false).await;
         assert!(said.code == Some(2) && said.stderr.contains("/run/secrets/nowhere"), "{said:?}");
-        // What needs no settings does not look.
+        // A command that needs no settings does not check them.
         assert_eq!(run(&world, &["pipelines"], &name, &path, true).await.code, Some(0));
     }
 }
 
-/// As in docker-compose.yml.
+/// The keyring of docker-compose.yml.
 const KEY: &str = "dev:ZGV2ZWxvcG1lbnQtb25seS1rZXktMzItYnl0ZXMhISE=";
 
 #[tokio::test]
-async fn the_key_of_compose_is_refused_where_a_server_is_on_another_machine() {
+async fn the_key_of_compose_is_refused_if_a_server_is_on_another_machine() {
     let world = TestWorld::new().await;
     let check = async |environment: &[(&str, &str)]| {
         let command = world.dispatch(&["check"]).env("DISPATCH_KEYRING", KEY);
@@ -78,7 +78,7 @@ async fn the_key_of_compose_is_refused_where_a_server_is_on_another_machine() {
 }
 
 #[tokio::test]
-async fn a_command_that_opens_the_keyring_refuses_the_key_of_compose_for_the_sake_of_the_server_that_it_does_not_ask() {
+async fn a_command_that_opens_the_keyring_refuses_the_key_of_compose_even_if_it_does_not_use_the_remote_server() {
     let world = TestWorld::new().await;
     for arguments in [&["worker"][..], &["keys", "list"], &["keys", "rotate", "--yes"]] {
         let command = world.dispatch(arguments).env("DISPATCH_KEYRING", KEY);

@@ -1,4 +1,4 @@
-//! What every stage of the registry must have, whatever it does: contract lines in its doc, a name of its own, effects that say their class.
+//! The contract of every stage of the registry: contract lines in its doc, a unique name, and an effect class in its doc.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,8 +7,8 @@ use std::path::Path;
 use dispatch_worker::engine::StageInfo;
 use dispatch_worker::pipelines::registry;
 
-/// Every stage of every pipeline, with its file's text. A stage's file is named after the stage and lies in its pipeline's
-/// folder.
+/// Returns every stage of every pipeline, with its file's path and text. A stage's file is named after the stage and is in its
+/// pipeline's folder.
 fn stages() -> Vec<(String, StageInfo, String)> {
     let mut all = Vec::new();
     for pipeline in registry().iter() {
@@ -22,13 +22,13 @@ fn stages() -> Vec<(String, StageInfo, String)> {
     all
 }
 
-/// The head of a file: its `//!` lines.
+/// Returns the head of a file: its `//!` lines.
 fn module_doc(text: &str) -> Vec<&str> {
     text.lines().take_while(|line| line.starts_with("//!")).collect()
 }
 
 #[test]
-fn every_stage_s_file_says_what_it_needs_what_it_changes_and_why_it_is_safe_to_repeat() {
+fn every_stage_s_file_documents_its_needs_its_effects_and_why_it_is_safe_to_repeat() {
     for (path, _, text) in stages() {
         let doc = module_doc(&text);
         let lines = ["*Needs*: ", "*Effects*: ", "*Safe to repeat*: "];
@@ -39,7 +39,7 @@ fn every_stage_s_file_says_what_it_needs_what_it_changes_and_why_it_is_safe_to_r
                 place.unwrap_or_else(|| panic!("{path} lacks the doc line `{wanted}…`"))
             })
             .collect();
-        assert!(places.is_sorted(), "{path}: right is the order {lines:?}");
+        assert!(places.is_sorted(), "{path}: expected the order {lines:?}");
     }
 }
 
@@ -58,7 +58,7 @@ fn every_stage_s_doc_names_the_needs_that_its_code_declares() {
 }
 
 #[test]
-fn every_stage_with_an_effect_says_its_class_and_every_other_one_says_none() {
+fn every_stage_s_doc_names_the_class_of_its_effect_or_none() {
     for (path, stage, text) in stages() {
         let doc = module_doc(&text);
         let line = doc.iter().find(|line| line.starts_with("//! *Effects*")).copied().unwrap_or_default();
@@ -86,7 +86,7 @@ fn names_are_unique_and_no_stage_s_file_is_too_long() {
 }
 
 #[test]
-fn a_file_among_the_stages_is_a_stage_or_part_of_its_pipeline() {
+fn every_file_in_a_pipeline_s_folder_is_a_stage_or_a_part_of_the_pipeline() {
     const PARTS: [&str; 4] = ["event_resource", "mod", "samples", "templates"];
     for pipeline in registry().iter() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/pipelines").join(pipeline.name);
@@ -94,7 +94,7 @@ fn a_file_among_the_stages_is_a_stage_or_part_of_its_pipeline() {
             let path = entry.expect("a folder can be listed").path();
             let name = path.file_stem().and_then(|stem| stem.to_str()).expect("file names are ASCII");
             let known = PARTS.contains(&name) || pipeline.stage(name).is_some();
-            assert!(known, "{} is in no pipeline's list", path.display());
+            assert!(known, "{} is not a stage of its pipeline", path.display());
         }
     }
 }

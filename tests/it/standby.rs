@@ -1,4 +1,4 @@
-//! A primary that is gone for good, and a standby that takes its place.
+//! A primary that is lost for good, and a standby that replaces it.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -18,27 +18,27 @@ use tokio::process::{Child, Command};
 use crate::support::{Checks, TestDatabase, TestWorld, WorkerOptions, acme, wait_for};
 
 const SOON: Duration = Duration::from_secs(60);
-/// From the standby's promotion.
+/// The limit for the first success, from the standby's promotion.
 const GOES_ON_WITHIN: Duration = Duration::from_secs(10);
 const JOBS: usize = 20;
-/// Passes a signal on to the standby when the test's thread ends.
+/// Sends the standby a signal when the test's thread ends.
 const SETPRIV: &str = "/usr/bin/setpriv";
 
-/// A copy of a world's Postgres that follows it. Dropped, it is killed; its data go with those of the world's servers.
+/// A streaming replica of a world's Postgres. It is killed when dropped; its data are deleted with those of the servers.
 struct Standby {
     port: Port,
     _process: Child,
 }
 
 impl Standby {
-    /// Every commit waits for it from now on.
+    /// Starts a standby. From then on, every commit waits for it.
     async fn of(world: &TestWorld) -> Self {
         let database = &world.database;
         let programs = PathBuf::from(database.one("SELECT setting FROM pg_config WHERE name = 'BINDIR'").await);
         let owner = std::fs::metadata(database.one("SHOW data_directory").await).expect("the data are on this machine");
         let folder = world.servers_folder().join("standby");
         std::fs::DirBuilder::new().mode(0o700).create(&folder).expect("a new folder");
-        chown(&folder, Some(owner.uid()), Some(owner.gid())).expect("it is given to the server's user");
+        chown(&folder, Some(owner.uid()), Some(owner.gid())).expect("it belongs to the server's user");
         let program = |name: &str| {
             let mut command = lasting_as_long_as_this(&programs.join(name));
             let log = File::create(world.folder().join(format!("{name}.log"))).expect("a log file");
@@ -54,7 +54,7 @@ impl Standby {
         let port = ports::reserve().expect("a free port");
         let mut server = program("postgres");
         server.arg("-D").arg(&folder);
-        // What a standby has of these may not be less than its primary has.
+        // A standby requires at least the `max_connections` of its primary.
         for setting in
             [&format!("port={}", port.number()), "listen_addresses=127.0.0.1", "unix_socket_directories=", "max_connections=300"]
         {
@@ -72,14 +72,14 @@ impl Standby {
         standby
     }
 
-    /// The URL of the primary with the standby's address in front of its own.
+    /// Returns the URL of the primary with the standby's address in front of its own.
     fn in_front_of(&self, primary: &SecretString) -> String {
         let url = Url::parse(primary.expose_secret()).expect("a URL");
         let at = format!("127.0.0.1:{}", url.port().expect("it has a port"));
         url.as_str().replacen(&at, &format!("127.0.0.1:{},{at}", self.port.number()), 1)
     }
 
-    /// Makes it the primary; gives its database.
+    /// Promotes the standby to primary. Returns its database.
     async fn promote(&self, primary: &TestDatabase) -> TestDatabase {
         let here = |primary: &SecretString| {
             let mut url = Url::parse(primary.expose_secret()).expect("a URL");
@@ -103,7 +103,7 @@ fn lasting_as_long_as_this(program: &Path) -> Command {
 }
 
 #[tokio::test]
-async fn when_the_primary_is_lost_work_goes_on_at_the_promoted_standby_and_nothing_is_lost() {
+async fn work_continues_at_the_promoted_standby_without_loss_after_the_primary_is_lost() {
     let mut world = TestWorld::with_own_servers().await;
     let standby = Standby::of(&world).await;
     let both = format!("{}?target_session_attrs=read-write", standby.in_front_of(&world.database.worker_url));
@@ -130,6 +130,6 @@ async fn when_the_primary_is_lost_work_goes_on_at_the_promoted_standby_and_nothi
     }
     worker.ready().await;
     Checks::default().hold(&world).await;
-    // The world looks through its database at its end.
+    // The world inspects its database when it is dropped.
     drop((worker, world, standby));
 }

@@ -1,4 +1,4 @@
-//! A worker that begins before its servers do.
+//! A worker that starts before its servers.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use dispatch_worker::devkit::ports;
 use crate::support::{TestWorld, WorkerOptions};
 
 #[tokio::test]
-async fn without_postgres_it_says_that_it_is_not_ready_and_hears_that_it_is_to_stop() {
+async fn a_worker_without_postgres_is_not_ready_and_stops_on_sigterm() {
     let world = TestWorld::acme().await;
     let nobody = ports::reserve().unwrap();
     let url = format!("postgres://worker:canary-password@127.0.0.1:{}/dispatch", nobody.number());

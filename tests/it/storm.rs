@@ -1,5 +1,5 @@
-//! Replicas are killed under load, one after the other, and come again: nothing is lost, nothing happens twice, and what a dead
-//! one had in hand is soon in another's.
+//! Replicas are killed under load, one after the other, and replaced: no job is lost, no effect happens twice, and another
+//! replica soon takes over the jobs of a dead one.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -19,22 +19,22 @@ const JOBS: usize = 2_000;
 const GROUPS: i64 = 200;
 const FIRST_ITEM: i64 = 1_000;
 const A_KILL_EVERY: Duration = Duration::from_secs(2);
-/// How often the jobs of dead replicas are looked at.
+/// The interval at which the jobs of dead replicas are checked.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 const TAKEN_OVER_WITHIN: Duration = Duration::from_secs(5);
 const ALL_DONE_WITHIN: Duration = Duration::from_secs(600);
 
-/// A job that had an owner when that was killed.
+/// A job that its owner was running when the owner was killed.
 #[derive(Debug, Deserialize)]
 struct Left {
     id: String,
     epoch: i64,
 }
 
-/// What is known of jobs whose owners were killed.
+/// Jobs whose owners were killed.
 #[derive(Default)]
 struct Takeovers {
-    /// When their owners were killed, and their epochs then.
+    /// Jobs that are not taken over yet: when their owners were killed, and their epochs then.
     open: BTreeMap<String, (Instant, i64)>,
     took: Vec<Duration>,
 }
@@ -45,13 +45,13 @@ impl Takeovers {
             "SELECT j.id, j.epoch FROM jobs j JOIN replicas r ON r.id = j.owner WHERE r.pid = {pid} AND j.state = 'running'"
         );
         for Left { id, epoch } in world.database.records(&sql).await {
-            // One that was killed before it was taken over counts from the first kill.
+            // A job whose next owner is killed before the takeover is seen counts from the first kill.
             self.open.entry(id).or_insert((at, epoch));
         }
     }
 
-    /// Freeing a job raises its epoch, claiming it raises it again. One that needs no takeover is forgotten: what its owner had sent
-    /// before it was killed was committed after.
+    /// Records the jobs that have been taken over. Freeing a job increments its epoch, and claiming it increments it again. A job
+    /// that needs no takeover is dropped: Postgres committed after the kill what its owner had sent before.
     async fn look(&mut self, world: &TestWorld) {
         if self.open.is_empty() {
             return;
@@ -78,11 +78,11 @@ impl Takeovers {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_replicas_of_which_one_is_killed_every_two_seconds_lose_nothing_and_do_nothing_twice() {
+async fn no_job_is_lost_and_no_effect_happens_twice_while_one_of_two_replicas_is_killed_every_two_seconds() {
     let world = TestWorld::acme_alone().await;
     let items = FIRST_ITEM..FIRST_ITEM + 2 * GROUPS;
     let simulator = world.simulator().await;
-    simulator.client.load_state(&with_bugs(items.clone())).await.expect("a state that the simulator takes");
+    simulator.client.load_state(&with_bugs(items.clone())).await.expect("the simulator accepts the state");
     world.import(&with_groups(acme::document(&simulator.url), items)).await;
 
     let takeovers = Mutex::new(Takeovers::default());
@@ -100,7 +100,7 @@ async fn two_replicas_of_which_one_is_killed_every_two_seconds_lose_nothing_and_
         takeovers.quantile(0.99),
         takeovers.quantile(1.0)
     );
-    assert!(kills >= 3 && takeovers.took.len() >= 20, "a storm that did nothing proves nothing");
+    assert!(kills >= 3 && takeovers.took.len() >= 20, "there are too few kills or takeovers to prove anything");
     assert!(takeovers.quantile(0.99) <= TAKEN_OVER_WITHIN, "{:?}", takeovers.quantile(0.99));
     assert_eq!(world.database.one("SELECT count(*) FROM jobs WHERE parent_id IS NULL").await, JOBS.to_string(), "none is lost");
     assert_eq!(world.database.one("SELECT count(*) FROM jobs WHERE state <> 'succeeded'").await, "0");
@@ -111,7 +111,7 @@ fn with_bugs(items: Range<i64>) -> State {
     items.fold(acme::providers(), |state, id| state.bug(acme::ACCOUNT, acme::PROJECT, id, "Something is slow", None))
 }
 
-/// Two work items are a group.
+/// Adds a group for every two work items.
 fn with_groups(mut document: TrackerDocument, items: Range<i64>) -> TrackerDocument {
     let groups = &mut document.organizations[0].projects[0].groups;
     for item in items.step_by(2) {
@@ -125,7 +125,7 @@ fn with_groups(mut document: TrackerDocument, items: Range<i64>) -> TrackerDocum
     document
 }
 
-/// Every job is about the next work item, whose assignee changes to and fro; some tell people, through channels that dedupe.
+/// Publishes jobs, each about the next work item, whose assignee alternates; every tenth notifies channels that dedupe.
 async fn publish(world: &TestWorld) {
     for number in 0..JOBS {
         let item = FIRST_ITEM + i64::try_from(number).expect("it is small") % (2 * GROUPS);
@@ -146,8 +146,8 @@ async fn watch(world: &TestWorld, takeovers: &Mutex<Takeovers>) -> (usize, [Work
     }
 }
 
-/// Kills one of two replicas every two seconds and starts it again, until every job has succeeded. Returns how often, and those
-/// that still run.
+/// Kills one of two replicas every two seconds and starts another, until every job has succeeded. Returns the number of kills and
+/// the replicas that still run.
 async fn kill_in_turn(world: &TestWorld, takeovers: &Mutex<Takeovers>) -> (usize, [WorkerProcess; 2]) {
     let start = || world.worker(&WorkerOptions::default());
     let mut replicas: [WorkerProcess; 2] = [start(), start()];
@@ -176,7 +176,7 @@ async fn kill_in_turn(world: &TestWorld, takeovers: &Mutex<Takeovers>) -> (usize
     (kills, replicas)
 }
 
-/// Jobs that have not succeeded, and those that have not come.
+/// Counts the jobs that have not succeeded, including those that have not arrived.
 async fn left(world: &TestWorld) -> usize {
     let done: usize = world
         .database
@@ -187,7 +187,7 @@ async fn left(world: &TestWorld) -> usize {
     JOBS - done
 }
 
-/// What is not final, by where it stands.
+/// Returns the jobs that have not ended, counted by state and stage.
 async fn not_done(world: &TestWorld) -> String {
     let sql = "
         SELECT string_agg(format('%s %s/%s %s, crashes %s: %s', state, pipeline, stage, wait_reason, crash_count, number), '; ')

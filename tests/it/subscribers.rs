@@ -1,4 +1,5 @@
-//! Queues of others that refuse, or never confirm, what they are sent: they cost nobody else anything, and not for ever.
+//! Queues of subscribers and producers that refuse or never confirm messages: they delay no one else, and their messages are
+//! dropped after a while.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -12,13 +13,13 @@ use crate::isolation::{busy_and_idle, kill_and_measure};
 use crate::support::{Checks, Listener, TestWorld, WorkerOptions, WorkerProcess, acme, intake, wait_for};
 
 const SOON: Duration = Duration::from_secs(30);
-/// Until a message arrives whose way nothing stands in.
+/// The limit for a message that nothing delays.
 const PROMPTLY: Duration = Duration::from_secs(5);
 const JOBS: usize = 40;
-/// It never confirms once [`Command::SuspendQueues`] was given.
+/// A queue that never confirms after [`Command::SuspendQueues`].
 const SUSPENDED: &str = "answers.suspended";
 
-/// Publishes a job that asks who it is and changes nothing.
+/// Publishes a job that retrieves its user and changes nothing.
 async fn publish(world: &TestWorld, key: &str, reply_to: Option<&str>) {
     let mut message = acme::job(key, &Value::Null);
     (message["events"], message["notify"]) = (json!([]), json!([]));
@@ -26,7 +27,7 @@ async fn publish(world: &TestWorld, key: &str, reply_to: Option<&str>) {
     world.publish_raw(&Outgoing { reply_to, ..intake(message.to_string()) }).await;
 }
 
-/// How often each event has come to a queue, by job and event.
+/// The number of copies of each event that arrived at a queue, by job and event.
 #[derive(Default)]
 struct Received(BTreeMap<(String, String), usize>);
 
@@ -38,14 +39,14 @@ impl Received {
         }
     }
 
-    /// Each job was accepted and has succeeded, and each of it came once at least and three times at most.
+    /// Asserts that the acceptance and the success of each job arrived at least once and at most three times.
     fn is_each_at_most_three_times(&self, jobs: usize) {
         assert_eq!(self.0.len(), 2 * jobs, "{:?}", self.0);
         assert!(self.0.values().all(|copies| (1..=3).contains(copies)), "{:?}", self.0);
     }
 }
 
-/// The value of a metric's line, 0 where there is none.
+/// Returns the value of a metric's line, or 0 if there is none.
 async fn metric(worker: &WorkerProcess, line: &str) -> String {
     let metrics = worker.metrics().await;
     let value = metrics.lines().find_map(|found| found.strip_prefix(line)).unwrap_or("0");
@@ -53,7 +54,7 @@ async fn metric(worker: &WorkerProcess, line: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_full_subscriber_queue_gets_nobody_more_than_three_copies_and_its_events_are_dropped() {
+async fn a_full_subscriber_queue_causes_at_most_three_copies_elsewhere_and_its_events_are_dropped() {
     let world = TestWorld::acme().await;
     let listener = Listener::new(&world).await;
     listener.full_queue("full", Some("#")).await;
@@ -72,7 +73,7 @@ async fn a_full_subscriber_queue_gets_nobody_more_than_three_copies_and_its_even
     let dropped = metric(&worker, "dispatch_events_dropped_total{what=\"event\",why=\"refused\"}").await;
     assert_eq!(dropped, (2 * JOBS).to_string());
     let jobs = world.database.rows("SELECT id::text FROM jobs").await.concat();
-    wait_for("a line that names jobs whose events are dropped", SOON, async || {
+    wait_for("a log line that names jobs whose events are dropped", SOON, async || {
         let log = worker.log();
         let mut lines = log.lines().filter(|line| line.contains("WARN") && line.contains("are dropped"));
         if lines.any(|line| jobs.iter().any(|job| line.contains(job))) { Ok(()) } else { Err("there is none") }
@@ -81,8 +82,8 @@ async fn a_full_subscriber_queue_gets_nobody_more_than_three_copies_and_its_even
     Checks::default().hold(&world).await;
 }
 
-/// A worker, and queues of others that confirm nothing: [`SUSPENDED`] and, where `events` is, one that is bound for all events.
-/// Its jobs reply to it and to `answers`; `watch` receives all events.
+/// A worker and a queue that confirms nothing, [`SUSPENDED`], which is bound to all events if `events` is set. Jobs reply to it
+/// or to `answers`; `watch` receives all events of jobs.
 pub(crate) struct Scene {
     pub(crate) world: TestWorld,
     pub(crate) worker: WorkerProcess,
@@ -108,32 +109,32 @@ impl Scene {
         publish(&self.world, key, Some(SUSPENDED)).await;
     }
 
-    /// Waits until a publish to [`SUSPENDED`] was given up once.
+    /// Waits until a reply to [`SUSPENDED`] has timed out once.
     pub(crate) async fn wait_unconfirmed(&self) {
-        wait_for("a reply that is not confirmed", SOON, async || {
+        wait_for("a reply to time out", SOON, async || {
             let tried = "SELECT count(*) FROM announcements WHERE reply_tries > 0";
             let tried = self.world.database.one(tried).await;
-            if tried == "0" { Err("it is still waited for") } else { Ok(()) }
+            if tried == "0" { Err("it is still in flight") } else { Ok(()) }
         })
         .await;
     }
 
-    /// Makes every announcement so old that it is dropped, waits until none is left, and has the queues go on.
+    /// Makes every announcement so old that it is dropped, waits until none is left, and resumes the queues.
     pub(crate) async fn end(&self) {
         self.world.database.rows("UPDATE announcements SET created_at = now() - interval '25 hours'").await;
-        wait_for("what is old to be dropped", SOON, async || {
+        wait_for("the old announcements to be dropped", SOON, async || {
             match self.world.database.one("SELECT count(*) FROM announcements").await.as_str() {
                 "0" => Ok(()),
                 some => Err(format!("{some} are left")),
             }
         })
         .await;
-        // RabbitMQ's management API waits for a queue that is suspended.
+        // RabbitMQ's management API waits for a suspended queue.
         self.world.server_command(Command::ResumeQueues).await;
         self.world.wait_quiet(SOON).await;
     }
 
-    /// A job's replies and events come promptly.
+    /// Asserts that a job's replies and events arrive promptly.
     async fn is_prompt(&self, key: &str) {
         let published = Instant::now();
         publish(&self.world, key, Some("answers")).await;
@@ -150,7 +151,7 @@ impl Scene {
         assert!(took < PROMPTLY, "{key} took {took:?}");
     }
 
-    /// Publishes [`JOBS`] jobs, whose events are received promptly once they have succeeded.
+    /// Publishes [`JOBS`] jobs and asserts that their events arrive promptly once they have succeeded.
     async fn publish_and_receive(&self, when: &str, received: &mut Received) {
         let (keys, before) = ((0..JOBS).map(|number| format!("{number} {when}")), received.0.len());
         for key in keys.clone() {
@@ -166,7 +167,7 @@ impl Scene {
         }
     }
 
-    /// No connection was given up.
+    /// Asserts that no connection was replaced.
     async fn has_not_reconnected(&self) {
         let metrics = self.worker.metrics().await;
         for link in ["publisher", "events", "replies"] {
@@ -178,7 +179,7 @@ impl Scene {
 }
 
 #[tokio::test]
-async fn a_reply_queue_that_never_confirms_holds_up_no_other_reply_no_event_no_job_and_no_takeover() {
+async fn a_reply_queue_that_never_confirms_delays_no_other_reply_no_event_no_job_and_no_takeover() {
     let scene = Scene::new(false).await;
     scene.publish_to_suspended("bad").await;
     scene.world.wait_job_state("bad", JobState::Succeeded, PROMPTLY).await;
@@ -192,7 +193,7 @@ async fn a_reply_queue_that_never_confirms_holds_up_no_other_reply_no_event_no_j
     let (busy, idle) = busy_and_idle(&scene.world).await;
     kill_and_measure(&scene.world, busy).await;
     let left = scene.world.database.one("SELECT count(*) FROM announcements WHERE reply_tries > 1").await;
-    assert_eq!(left, "0", "one that does not confirm is left alone");
+    assert_eq!(left, "0", "a queue that does not confirm is not tried again");
     scene.has_not_reconnected().await;
     scene.end().await;
     let mut dropped = 0;
@@ -200,27 +201,27 @@ async fn a_reply_queue_that_never_confirms_holds_up_no_other_reply_no_event_no_j
         let line = "dispatch_events_dropped_total{what=\"reply\",why=\"too_old\"}";
         dropped += metric(worker, line).await.parse::<u32>().expect("a count");
     }
-    assert_eq!(dropped, 42, "of the replies of 21 jobs");
-    wait_for("the jobs that hang in other hands to be done", SOON, async || {
+    assert_eq!(dropped, 42, "two replies of each of 21 jobs");
+    wait_for("the hanging jobs of the other workers to be done", SOON, async || {
         let unfinished = "SELECT count(*) FROM jobs WHERE state IN ('ready', 'running')";
         match scene.world.database.one(unfinished).await.as_str() {
             "0" => Ok(()),
-            some => Err(format!("{some} are not")),
+            some => Err(format!("{some} are unfinished")),
         }
     })
     .await;
-    // Those that the other workers had in hand have hung until their calls were given up.
+    // The jobs that the other workers had in hand hung until their calls timed out.
     Checks { attempts: &[("retrieve_user", "azure_devops.timed_out")] }.hold(&scene.world).await;
 }
 
 #[tokio::test]
-async fn a_subscriber_queue_that_never_confirms_keeps_no_event_from_another() {
+async fn a_subscriber_queue_that_never_confirms_withholds_no_event_from_another() {
     let scene = Scene::new(true).await;
     let mut received = Received::default();
     scene.publish_and_receive("at first", &mut received).await;
-    wait_for("events that are not confirmed", SOON, async || {
+    wait_for("events to time out", SOON, async || {
         let tried = "SELECT count(*) FROM announcements WHERE tries > 0";
-        if scene.world.database.one(tried).await == "0" { Err("they are still waited for") } else { Ok(()) }
+        if scene.world.database.one(tried).await == "0" { Err("they are still in flight") } else { Ok(()) }
     })
     .await;
     for wave in 0..3 {

@@ -1,4 +1,4 @@
-//! A producer's trace goes with its job: to the calls, the follow-ups, the retries, the events and the log.
+//! A producer's trace continues in the calls, follow-ups, retries, events and log lines of its job.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -20,7 +20,7 @@ fn json_logs() -> WorkerOptions {
 }
 
 #[tokio::test]
-async fn the_trace_of_a_message_is_that_of_all_that_is_done_for_it() {
+async fn the_trace_of_a_message_continues_in_everything_that_its_job_does() {
     let world = TestWorld::acme().await;
     let listener = Listener::new(&world).await;
     listener.queue("answers", None).await;
@@ -41,7 +41,7 @@ async fn the_trace_of_a_message_is_that_of_all_that_is_done_for_it() {
     let calls = world.witness();
     assert!(calls.iter().any(|call| call.method == "PATCH") && calls.iter().any(|call| call.path.starts_with("/webhook/")));
     let profile = calls.iter().filter(|call| call.path.contains(acme::PROFILE)).count();
-    assert_eq!(profile, 2, "the retry is one of them");
+    assert_eq!(profile, 2, "the call and its retry");
     let traces: Vec<&str> = calls.iter().map(|call| call.traceparent.as_deref().unwrap_or("none")).collect();
     assert!(traces.iter().all(|trace| trace.starts_with(&format!("00-{TRACE}-")) && trace.ends_with("-01")), "{traces:#?}");
     let spans: BTreeSet<&str> = traces.iter().copied().chain([sent.as_str()]).collect();
@@ -60,7 +60,7 @@ async fn the_trace_of_a_message_is_that_of_all_that_is_done_for_it() {
     Checks { attempts: &[("retrieve_user", "azure_devops.rate_limited")] }.hold(&world).await;
 }
 
-/// Looks at the log's JSON lines that are about a job.
+/// Asserts that every JSON line of the log about a job has the trace.
 async fn every_line_of_a_job_has_the_trace(worker: &WorkerProcess, trace: &str) {
     // A job's end is logged after it is stored.
     let log = wait_for("the lines of a job and its follow-ups", SOON, async || {
@@ -70,7 +70,7 @@ async fn every_line_of_a_job_has_the_trace(worker: &WorkerProcess, trace: &str) 
     .await;
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let spans: Vec<Value> = lines.map(|line| line["span"].clone()).filter(|span| span["job.id"].is_string()).collect();
-    assert!(spans.len() >= 4, "a job and its follow-ups say that they have succeeded: {spans:?}");
+    assert!(spans.len() >= 4, "a job and its follow-ups log their success: {spans:?}");
     assert!(spans.iter().all(|span| span["trace.id"] == trace), "{spans:#?}");
 }
 
@@ -83,8 +83,8 @@ async fn a_malformed_trace_is_ignored_and_a_new_one_begins() {
     world.wait_job_state("one", JobState::Succeeded, SOON).await;
     let traces = world.database.rows("SELECT DISTINCT traceparent, tracestate FROM jobs").await;
     let [row] = &traces[..] else { panic!("a job and its follow-ups are in one trace: {traces:?}") };
-    let trace = Trace::parse(Some(&row[0]), None).expect("a trace that others can read");
-    assert_eq!(row[1], "-", "the state went with its trace");
+    let trace = Trace::parse(Some(&row[0]), None).expect("a valid trace");
+    assert_eq!(row[1], "-", "the state is dropped with its trace");
     let calls = world.witness();
     assert!(calls.iter().all(|call| call.traceparent.as_ref().is_some_and(|sent| sent.contains(&trace.id()))));
     every_line_of_a_job_has_the_trace(&worker, &trace.id()).await;

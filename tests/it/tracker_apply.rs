@@ -1,4 +1,4 @@
-//! Applying a plan: whose change counts, what follows from it, and what is left alone.
+//! Applying a plan: the change that counts, its consequences, and what stays unchanged.
 
 use dispatch_worker::tracker::{AssigneePlan, BehindLink, Changes, PlannedLink, TrackerFault};
 use serde_json::json;
@@ -28,7 +28,7 @@ async fn a_plan_is_applied_once() {
 }
 
 #[tokio::test]
-async fn an_older_revision_is_old_news_whatever_its_date() {
+async fn an_older_revision_is_ignored_whatever_its_date() {
     let world = World::new().await;
     world.apply(vec![world.assign("WEB-1", 17, 5, "Ann").await]).await;
     let older = PlannedLink { changed_date: NOON + HOUR, ..world.assign("WEB-1", 17, 4, "Bob").await };
@@ -60,7 +60,7 @@ async fn the_later_change_wins_in_either_order() {
 }
 
 #[tokio::test]
-async fn of_two_work_items_in_one_plan_the_later_one_decides_and_nothing_flickers() {
+async fn the_later_of_two_work_items_in_one_plan_decides_without_an_intermediate_change() {
     let world = World::new().await;
     let early = world.assign("WEB-1", 17, 3, "Ann").await;
     let late = PlannedLink { changed_date: NOON + HOUR, ..world.assign("WEB-1", 18, 3, "Bob").await };
@@ -77,7 +77,7 @@ async fn our_own_write_is_recognised_before_its_commit() {
     let group_id = world.group("WEB-1").await;
     let detail = json!({"group_id": group_id, "rev_before": 7, "value": "ann@example.com"});
     world.intend(18, "in_flight", &detail).await;
-    // The group has moved on from Ann, whom we had written; the event of our write must not bring her back.
+    // The group is no longer assigned to Ann, whom we wrote; the event of our write must not assign her again.
     let mut ours = world.assign("WEB-1", 18, 8, "Ann").await;
     ours.changed_date = NOON + HOUR;
     ours.tracker_assignee = Some("Ann@example.com".to_owned());
@@ -89,7 +89,7 @@ async fn our_own_write_is_recognised_before_its_commit() {
     let decided = "SELECT decided_at = '2026-03-01 12:00Z' FROM group_assignees";
     assert_eq!(world.one(decided).await, "t");
 
-    // The same for a revision that is not ours, or for another group, is a person's change.
+    // The same event for another group is a person's change.
     let other_group = PlannedLink { group_id: world.group("WEB-2").await, ..ours };
     world.apply(vec![other_group]).await;
     assert_eq!(world.assignee("WEB-2").await, "Ann");
@@ -108,7 +108,7 @@ async fn a_write_of_ours_that_failed_or_had_another_value_is_a_persons_change() 
 }
 
 #[tokio::test]
-async fn our_own_write_is_old_news_after_its_commit_and_the_next_person_counts() {
+async fn our_own_write_is_ignored_after_its_commit_and_the_next_person_s_change_counts() {
     let world = World::new().await;
     world.apply(vec![world.assign("WEB-1", 17, 5, "Bob").await]).await;
     let (group_id, integration_id) = (world.group("WEB-1").await, world.integration().await);
@@ -129,21 +129,21 @@ async fn our_own_write_is_old_news_after_its_commit_and_the_next_person_counts()
 }
 
 #[tokio::test]
-async fn an_equal_value_moves_the_decision_on_and_tells_nobody() {
+async fn an_equal_value_advances_the_decision_time_without_an_activity() {
     let world = World::new().await;
     world.apply(vec![world.assign("WEB-1", 17, 5, "Ann").await]).await;
     let equal = PlannedLink { changed_date: NOON + HOUR * 2, ..world.assign("WEB-1", 18, 1, "Ann").await };
     let applied = world.apply(vec![equal]).await;
     assert!(applied.assignees.is_empty() && applied.behind.is_empty(), "{applied:?}");
     assert_eq!(world.activities("WEB-1").await.len(), 1);
-    // A change between the two does not decide any more.
+    // A change between the two no longer decides.
     let between = PlannedLink { changed_date: NOON + HOUR, ..world.assign("WEB-1", 17, 6, "Bob").await };
     assert_eq!(world.apply(vec![between]).await.behind.len(), 1);
     assert_eq!(world.assignee("WEB-1").await, "Ann");
 }
 
 #[tokio::test]
-async fn unassigning_leaves_nobody() {
+async fn unassigning_leaves_no_assignee() {
     let world = World::new().await;
     world.apply(vec![world.assign("WEB-1", 17, 5, "Ann").await]).await;
     let nobody = PlannedLink { assignee: AssigneePlan::Unassign, ..world.link_plan("WEB-1", 17, 6).await };
@@ -157,7 +157,7 @@ async fn unassigning_leaves_nobody() {
 }
 
 #[tokio::test]
-async fn an_assignee_whom_nobody_matches_is_recorded_and_changes_nothing() {
+async fn an_assignee_without_a_matching_user_is_recorded_and_changes_nothing() {
     let world = World::new().await;
     world.apply(vec![world.assign("WEB-1", 17, 5, "Ann").await]).await;
     let reason = "nobody has x@example.com\0".to_owned();
@@ -169,13 +169,13 @@ async fn an_assignee_whom_nobody_matches_is_recorded_and_changes_nothing() {
     assert_eq!((applied.unresolved, applied.assignees.len(), applied.behind.len()), (1, 0, 0));
     assert_eq!(world.activities("WEB-1").await[1..], ["assignee_unresolved|-|nobody has x@example.com\u{fffd}|6"]);
     assert_eq!(world.link("WEB-1", 17).await, "6|6|InProgress");
-    // It has decided nothing: an earlier change of another work item that we can read still counts.
+    // It decides nothing: an earlier change of another work item that can be resolved still counts.
     let other = PlannedLink { changed_date: NOON + HOUR, ..world.assign("WEB-1", 18, 1, "Bob").await };
     world.apply(vec![other]).await;
     assert_eq!(world.assignee("WEB-1").await, "Bob");
 }
 
-/// `name|reason` of everybody subscribed to WEB-1.
+/// Returns `name|reason` of each subscription to WEB-1.
 async fn subscriptions(world: &World) -> Vec<String> {
     let sql = "SELECT u.name, s.reason FROM group_subscriptions s JOIN users u ON u.id = s.user_id
                JOIN issue_groups g ON g.id = s.group_id WHERE g.short_id = 'WEB-1' ORDER BY u.name, s.reason";
@@ -183,7 +183,7 @@ async fn subscriptions(world: &World) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn subscriptions_follow_the_assignee_and_a_team_stays_while_one_of_it_is_assigned() {
+async fn subscriptions_follow_the_assignee_and_a_team_stays_while_a_member_is_assigned() {
     let world = World::new().await;
     let (group, cid) = (world.group("WEB-1").await, world.user("Cid").await);
     world.sql(&format!("INSERT INTO group_subscriptions (group_id, user_id, reason) VALUES ({group}, {cid}, 'manual')")).await;
@@ -222,13 +222,13 @@ async fn a_status_follows_the_state_category() {
     }
     assert_eq!(world.activities("WEB-1").await, ["resolved|-|-|2", "unresolved|-|-|4", "resolved|-|-|6"]);
     assert_eq!(world.link("WEB-1", 17).await, "0|6|Completed");
-    // The first thing ever heard of another link counts only if it is done, and the group is resolved already.
+    // The first state of another link counts only if it is completed, and the group is resolved already.
     let open = world.link_plan("WEB-1", 18, 1).await;
     assert!(world.apply(vec![open]).await.statuses.is_empty());
 }
 
 #[tokio::test]
-async fn what_an_organization_has_switched_off_is_not_applied() {
+async fn changes_that_an_organization_has_disabled_are_not_applied() {
     let world = World::new().await;
     world.sql("UPDATE organization_integrations SET assignee_inbound = false, status_inbound = false").await;
     let plan = PlannedLink { category: "Completed".to_owned(), ..world.assign("WEB-1", 17, 5, "Ann").await };
@@ -262,12 +262,12 @@ async fn an_event_is_seen_once_it_is_committed() {
 
     world.sql("UPDATE seen_events SET seen_at = now() - interval '40 days' WHERE event_id <> 'e1'").await;
     let month_ago = time::OffsetDateTime::now_utc() - time::Duration::days(30);
-    assert!(!world.tracker.forget_events(month_ago).await.unwrap(), "nothing is left of them");
+    assert!(!world.tracker.forget_events(month_ago).await.unwrap(), "none is left to delete");
     assert_eq!(world.sql("SELECT event_id FROM seen_events").await, ["e1"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn commits_at_the_same_moment_neither_wait_for_each_other_for_ever_nor_lose_a_change() {
+async fn concurrent_commits_neither_deadlock_nor_lose_a_change() {
     let world = World::new().await;
     let (mut one, mut two) = (Vec::new(), Vec::new());
     for group in ["WEB-1", "WEB-2"] {
@@ -293,14 +293,14 @@ async fn commits_at_the_same_moment_neither_wait_for_each_other_for_ever_nor_los
             assert_eq!((world.link(group, 17).await, world.link(group, 18).await), (expected.clone(), expected));
         }
     }
-    // Each change began where the one before had ended.
+    // Each change starts from the value that the previous one left.
     let broken = "SELECT h.id FROM (SELECT id, before, lag(after) OVER (PARTITION BY group_id ORDER BY id) AS expected
                   FROM group_history) h WHERE h.before IS DISTINCT FROM h.expected";
     assert!(world.sql(broken).await.is_empty());
 }
 
 #[tokio::test]
-async fn a_commit_that_waits_for_a_group_holds_none_of_a_higher_id() {
+async fn a_commit_that_waits_for_a_group_has_locked_none_with_a_higher_id() {
     let world = World::new().await;
     let plan = vec![world.assign("WEB-2", 17, 1, "Ann").await, world.assign("WEB-1", 17, 1, "Ann").await];
     let mut client = world.database.pool.get().await.unwrap();

@@ -1,4 +1,4 @@
-//! A tracker document written out and read in again: nothing is lost, nothing changes.
+//! A tracker document that is exported and imported again: nothing is lost, nothing changes.
 
 use dispatch_worker::config;
 use proptest::prelude::{BoxedStrategy, Strategy, any};
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::support::TestWorld;
 use crate::tracker_fixture::{World, document};
 
-/// Databases are made for each case: a few are enough for a run, more can be asked for.
+/// Each case creates databases, so a run has a few cases by default; `config::test_cases` may set more.
 const CASES: u32 = 6;
 
 async fn exported(world: &World, with_secrets: bool) -> Value {
@@ -21,7 +21,7 @@ async fn exported(world: &World, with_secrets: bool) -> Value {
 /// Exports, imports into the same tables and into empty ones, and compares.
 async fn goes_round(document: Value) {
     let first = World::empty().await;
-    first.import(document).await.expect("a document that is right");
+    first.import(document).await.expect("a valid document");
     for with_secrets in [true, false] {
         let export = exported(&first, with_secrets).await;
         let (counts, gone) = first.import(export.clone()).await.expect("an export can be imported");
@@ -33,7 +33,7 @@ async fn goes_round(document: Value) {
 }
 
 #[tokio::test]
-async fn the_sample_organization_goes_round_with_all_that_it_has() {
+async fn the_sample_organization_survives_export_and_import_completely() {
     goes_round(document()).await;
     let world = World::empty().await;
     world.import(document()).await.unwrap();
@@ -55,7 +55,7 @@ async fn the_sample_organization_goes_round_with_all_that_it_has() {
 }
 
 #[tokio::test]
-async fn an_export_without_secrets_has_none_and_takes_none_away() {
+async fn an_export_without_secrets_contains_none_and_its_import_removes_none() {
     let world = World::empty().await;
     world.import(document()).await.unwrap();
     let export = exported(&world, false).await;
@@ -73,7 +73,7 @@ async fn an_export_without_secrets_has_none_and_takes_none_away() {
 }
 
 #[tokio::test]
-async fn the_command_shows_secrets_only_where_they_are_asked_for_and_leaves_a_trace() {
+async fn the_command_prints_secrets_only_on_request_and_is_audited() {
     let world = TestWorld::acme().await;
     let plain = world.dispatch(&["tracker", "export"]).said().await;
     assert!(plain.code == Some(0) && !plain.stdout.contains("canary"), "{plain:?}");
@@ -83,7 +83,7 @@ async fn the_command_shows_secrets_only_where_they_are_asked_for_and_leaves_a_tr
     let audit = world.database.rows("SELECT action, who, reason FROM audit_log").await;
     assert_eq!(audit, [["tracker.export_secrets", "olga", "backup"]]);
     let shown = world.dispatch(&["tracker", "export", "--with-secrets"]).on_a_terminal().said().await;
-    assert!(shown.code == Some(2) && shown.stdout.contains("right is `… > FILE`"), "{shown:?}");
+    assert!(shown.code == Some(2) && shown.stdout.contains("use `… > FILE`"), "{shown:?}");
     assert!(!shown.stdout.contains("canary") && world.database.one("SELECT count(*) FROM audit_log").await == "1", "{shown:?}");
     let other = TestWorld::new().await;
     let counts = other.dispatch(&["tracker", "import", "-"]).stdin(plain.stdout).done().await;
@@ -92,7 +92,7 @@ async fn the_command_shows_secrets_only_where_they_are_asked_for_and_leaves_a_tr
     assert_eq!(other.database.one(ended).await, "t", "jobs of an identity without a token wait for one");
 }
 
-/// Text with what breaks careless JSON and SQL.
+/// Generates text with characters that break careless JSON and SQL.
 fn text() -> BoxedStrategy<String> {
     proptest::string::string_regex("[a-zA-ZäÖß'\"\\\\{}%$;— \u{1F600}]{1,12}")
         .expect("a pattern")
@@ -100,7 +100,7 @@ fn text() -> BoxedStrategy<String> {
         .boxed()
 }
 
-/// A document whose references are right: numbers choose among what there is.
+/// Generates a document with valid references: numbers choose among what exists.
 fn documents() -> impl Strategy<Value = Value> {
     let users = (1usize..5).prop_flat_map(|n| proptest::collection::vec((text(), 1usize..4), n));
     let organizations = (0usize..4).prop_flat_map(|n| proptest::collection::vec(organization(), n));
@@ -125,7 +125,7 @@ fn documents() -> impl Strategy<Value = Value> {
     })
 }
 
-/// What is random of an organization: its texts, flags and choices.
+/// The random parts of an organization: its texts, flags and choices.
 #[derive(Debug, Clone)]
 struct Parts {
     name: String,
@@ -171,7 +171,7 @@ fn filled(n: usize, parts: &Parts, accounts: usize, email: &dyn Fn(usize) -> Str
 }
 
 #[tokio::test]
-async fn any_document_goes_round() {
+async fn any_document_survives_export_and_import() {
     let mut runner = TestRunner::new(Config::default());
     for case in 0..config::test_cases().unwrap_or(CASES) {
         let document = documents().new_tree(&mut runner).expect("a document").current();

@@ -1,4 +1,4 @@
-//! An organization to test the tracker with: two linked accounts, four people, one team, three groups.
+//! A sample organization for tests of the tracker: two linked accounts, four people, one team, three groups.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use tokio_postgres::SimpleQueryMessage;
 
 use crate::support::{TestDatabase, unaudited};
 
-/// When nothing else is said, the work item was changed then.
+/// The time of a work item's change unless a test sets another.
 pub(crate) const NOON: OffsetDateTime = datetime!(2026-03-01 12:00 UTC);
 
 pub(crate) fn document() -> Value {
@@ -66,17 +66,17 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// With nothing in it.
+    /// Returns a world with empty tables.
     pub(crate) async fn empty() -> Self {
         let database = TestDatabase::new().await;
-        let keyring = Arc::new(Keyring::parse(&Keyring::fresh_setting()).expect("a fresh keyring is right"));
+        let keyring = Arc::new(Keyring::parse(&Keyring::fresh_setting()).expect("a fresh keyring is valid"));
         let tracker = Tracker::new(database.pool.clone(), Arc::clone(&keyring));
         Self { database, keyring, tracker }
     }
 
     pub(crate) async fn new() -> Self {
         let world = Self::empty().await;
-        world.import(document()).await.expect("the sample document is right");
+        world.import(document()).await.expect("the sample document is valid");
         world
     }
 
@@ -87,7 +87,7 @@ impl World {
         Ok((counts.into_iter().filter(|(_, changed)| *changed > 0).collect(), gone))
     }
 
-    /// Runs statements; each row of an answer is one line, its columns joined by `|`, null as `-`.
+    /// Runs statements. Returns a line for each row, with its columns joined by `|` and null as `-`.
     pub(crate) async fn sql(&self, sql: &str) -> Vec<String> {
         let client = self.database.pool.get().await.expect("a connection");
         let messages = client.simple_query(sql).await.expect(sql);
@@ -143,7 +143,7 @@ impl World {
         self.sql(&format!("{sql} = '{short_id}' ORDER BY a.id")).await
     }
 
-    /// `applied_rev|status_rev|applied_category` of a link.
+    /// Returns `applied_rev|status_rev|applied_category` of a link.
     pub(crate) async fn link(&self, short_id: &str, work_item: i64) -> String {
         let sql = "SELECT l.applied_rev, l.status_rev, l.applied_category FROM group_links l
                    JOIN issue_groups g ON g.id = l.group_id JOIN external_issues e ON e.id = l.external_issue_id
@@ -151,7 +151,7 @@ impl World {
         self.one(&format!("{sql} = {work_item} AND g.short_id = '{short_id}'")).await
     }
 
-    /// A plan for a link at a revision: nothing planned yet, changed at noon.
+    /// Returns an empty plan for a link at a revision, changed at noon.
     pub(crate) async fn link_plan(&self, short_id: &str, work_item_id: i64, rev: i64) -> PlannedLink {
         PlannedLink {
             group_id: self.group(short_id).await,
@@ -165,7 +165,7 @@ impl World {
         }
     }
 
-    /// As [`World::link_plan`], to assign the named user.
+    /// Returns a plan like that of [`World::link_plan`] that assigns the named user.
     pub(crate) async fn assign(&self, short_id: &str, work_item_id: i64, rev: i64, user: &str) -> PlannedLink {
         let assignee = AssigneePlan::Assign(self.user(user).await);
         PlannedLink { assignee, ..self.link_plan(short_id, work_item_id, rev).await }
@@ -190,7 +190,7 @@ impl World {
         Ok(output.get().to_owned())
     }
 
-    /// Stores an effect of ours on a work item in the ledger.
+    /// Stores an effect of our own on a work item in the ledger.
     pub(crate) async fn intend(&self, work_item_id: i64, state: &str, detail: &Value) {
         let resource = format!("work_item:{}:{work_item_id}", self.integration().await);
         let job = JobId::fresh();

@@ -1,4 +1,4 @@
-//! Importing a tracker document: by natural keys, again and again.
+//! Imports of a tracker document: rows are found by natural keys, and an import can be repeated.
 
 use dispatch_worker::secrets::Keyring;
 use dispatch_worker::tracker::{NewTokens, RefreshTurn, TrackerFault};
@@ -12,7 +12,7 @@ fn counted(counts: &[(String, u64)]) -> Vec<(&str, u64)> {
     counts.iter().map(|(table, count)| (table.as_str(), *count)).collect()
 }
 
-/// The document with the value at a JSON pointer set.
+/// Returns the document with another value at a JSON pointer.
 fn with(pointer: &str, value: Value) -> Value {
     let mut changed = document();
     set(&mut changed, pointer, value);
@@ -43,7 +43,7 @@ async fn a_second_import_of_the_same_document_changes_nothing() {
 }
 
 #[tokio::test]
-async fn what_is_absent_stays() {
+async fn rows_that_the_document_omits_stay() {
     let world = World::new().await;
     let little = json!({"organizations": [{"slug": "acme", "name": "Acme Ltd", "projects": [{"slug": "web", "name": "Web"}]}]});
     let (counts, gone) = world.import(little).await.unwrap();
@@ -78,7 +78,7 @@ async fn each_changed_row_is_counted_under_its_table() {
 }
 
 #[tokio::test]
-async fn changed_causes_are_named() {
+async fn an_import_returns_the_causes_that_it_removes() {
     let world = World::new().await;
     let off = with("/organizations/0/installations/0/disabled", json!(true));
     let (counts, gone) = world.import(off).await.unwrap();
@@ -108,22 +108,16 @@ async fn changed_causes_are_named() {
 }
 
 #[tokio::test]
-async fn unknown_references_are_refused_with_what_would_be_right() {
+async fn unknown_references_are_refused_with_the_valid_names() {
     let world = World::new().await;
     let organization = "/organizations/0";
     let group = format!("{organization}/projects/0/groups/0");
     let table = [
-        (
-            with(&format!("{group}/links/0/account_id"), json!("nope")),
-            "account `nope`; right would be one of: account-1, account-2",
-        ),
-        (with(&format!("{group}/team"), json!("ops")), "team `ops`; right would be one of: web"),
-        (with(&format!("{organization}/installations/0/identity"), json!("rob")), "identity `rob`; right would be one of: bot"),
+        (with(&format!("{group}/links/0/account_id"), json!("nope")), "account `nope`; use one of: account-1, account-2"),
+        (with(&format!("{group}/team"), json!("ops")), "team `ops`; use one of: web"),
+        (with(&format!("{organization}/installations/0/identity"), json!("rob")), "identity `rob`; use one of: bot"),
         (with(&format!("{organization}/installations/0/account_id"), json!("x")), "account `x`"),
-        (
-            with(&format!("{organization}/teams/0/members/0"), json!("x@y.z")),
-            "user `x@y.z`; right would be one of: ann@example.com, ",
-        ),
+        (with(&format!("{organization}/teams/0/members/0"), json!("x@y.z")), "user `x@y.z`; use one of: ann@example.com, "),
         (
             with(&format!("{organization}/projects/0/members/0"), json!("x@y.z")),
             "project web of organization acme: there is no user",
@@ -143,11 +137,11 @@ async fn an_address_belongs_to_one_person() {
     let world = World::new().await;
     let taken = json!({"users": [{"name": "Eve", "emails": ["eve@example.com", "ANN@second.example"]}]});
     let error = world.import(taken).await.unwrap_err().to_string();
-    assert!(error.contains("user Eve: `ann@second.example` is another user's"), "{error}");
+    assert!(error.contains("user Eve: `ann@second.example` belongs to another user"), "{error}");
     let twice = json!({"users": [{"name": "A", "emails": ["ann@example.com"]}, {"name": "B", "emails": ["ann@second.example"]}]});
     let error = world.import(twice).await.unwrap_err().to_string();
-    assert!(error.contains("user B: the first e-mail belongs to a user whom the document names before"), "{error}");
-    // Somebody may be known by any verified address, and an address that was only claimed becomes verified.
+    assert!(error.contains("user B: the first e-mail belongs to an earlier user of the document"), "{error}");
+    // Any verified address identifies a user, and an import verifies an address that was only claimed.
     let bob = world.user("Bob").await;
     world.sql(&format!("INSERT INTO user_emails (user_id, email) VALUES ({bob}, 'robert@example.com')")).await;
     let known = json!({"users": [{"name": "Bob", "emails": ["bob@example.com", "robert@example.com"]}]});
@@ -180,7 +174,7 @@ async fn secrets_are_stored_sealed_or_as_digests() {
 }
 
 #[tokio::test]
-async fn a_token_that_no_longer_opens_is_put_right() {
+async fn an_import_replaces_values_that_can_no_longer_be_opened() {
     let mut world = World::new().await;
     world.keyring = std::sync::Arc::new(Keyring::parse(&Keyring::fresh_setting()).unwrap());
     let (counts, _) = world.import(document()).await.unwrap();
@@ -188,7 +182,7 @@ async fn a_token_that_no_longer_opens_is_put_right() {
 }
 
 #[tokio::test]
-async fn an_old_document_does_not_bring_back_old_tokens() {
+async fn an_old_document_does_not_restore_old_tokens() {
     let world = World::new().await;
     let id = world.identity().await;
     let refreshed = NewTokens {
@@ -216,7 +210,7 @@ async fn an_old_document_does_not_bring_back_old_tokens() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_two_imports_at_once_one_changes_nothing() {
+async fn one_of_two_concurrent_imports_changes_nothing() {
     let world = World::new().await;
     let mut other = document();
     other["organizations"][0]["slug"] = json!("other");

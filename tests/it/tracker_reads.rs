@@ -1,4 +1,4 @@
-//! What stages read of the tracker's tables, and the turns they take.
+//! Reads of the tracker's tables by stages, and the turns that they take to refresh an identity.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::tracker_fixture::{NOON, World};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// As Microsoft Entra gives them, for an hour.
+/// Returns tokens as Microsoft Entra issues them, valid for an hour.
 fn tokens(refresh: Option<&str>, after_refusal: bool) -> NewTokens {
     NewTokens {
         access_token: SecretString::from("access-2"),
@@ -23,7 +23,7 @@ fn tokens(refresh: Option<&str>, after_refusal: bool) -> NewTokens {
     }
 }
 
-/// A statement that makes jobs that wait for a cause.
+/// Returns a statement that inserts jobs that wait for a cause.
 fn waiting_jobs(count: u32, cause: &str) -> String {
     format!(
         "INSERT INTO jobs (id, pipeline, source, dedupe_key, organization, schema, payload, state, stage, wait_reason, wait_key,
@@ -120,7 +120,7 @@ async fn a_groups_assignee_comes_with_verified_addresses() {
 }
 
 #[tokio::test]
-async fn hook_secrets_end_at_their_time() {
+async fn hook_secrets_expire() {
     let world = World::new().await;
     let integration = world.integration().await;
     world.sql("UPDATE subscriptions SET valid_until = now() + interval '1 hour'").await;
@@ -130,7 +130,7 @@ async fn hook_secrets_end_at_their_time() {
 }
 
 #[tokio::test]
-async fn destinations_come_by_name_in_order_or_as_the_defaults() {
+async fn destinations_are_returned_by_name_in_order_or_as_the_defaults() {
     let world = World::new().await;
     let organization = world.organization().await;
     let names = ["audit", "nowhere", "team"].map(str::to_owned);
@@ -146,7 +146,7 @@ async fn destinations_come_by_name_in_order_or_as_the_defaults() {
 }
 
 #[tokio::test]
-async fn the_ledger_knows_our_own_writes() {
+async fn the_ledger_identifies_our_own_writes() {
     let world = World::new().await;
     let integration = world.integration().await;
     world.intend(17, "in_flight", &json!({"rev_before": 7, "value": "ann@example.com"})).await;
@@ -159,51 +159,51 @@ async fn the_ledger_knows_our_own_writes() {
 }
 
 #[tokio::test]
-async fn one_refreshes_an_identity_and_the_others_wait_for_the_new_version() {
+async fn one_worker_refreshes_an_identity_and_the_others_wait_for_the_new_version() {
     let world = World::new().await;
     let (id, tracker) = (world.identity().await, &world.tracker);
     let turn = async |version| tracker.take_refresh_turn(id, version, MINUTE, None).await.unwrap();
-    let RefreshTurn::Yours(first) = turn(1).await else { panic!("nobody else is at it") };
+    let RefreshTurn::Yours(first) = turn(1).await else { panic!("no other worker has the turn") };
     assert_eq!(first.refresh_token.expose_secret(), "refresh-1");
     assert!(matches!(turn(1).await, RefreshTurn::Taken));
     world.sql("UPDATE identities SET refreshing_until = now()").await;
-    let RefreshTurn::Yours(second) = turn(1).await else { panic!("a turn ends by itself") };
+    let RefreshTurn::Yours(second) = turn(1).await else { panic!("a turn expires") };
     tracker.end_refresh_turn(id, &first, Some("invalid_grant")).await.unwrap();
-    assert!(matches!(turn(1).await, RefreshTurn::Taken), "who is late does not end the next one's turn");
+    assert!(matches!(turn(1).await, RefreshTurn::Taken), "a late worker does not end the next turn");
     tracker.end_refresh_turn(id, &second, None).await.unwrap();
     assert!(matches!(turn(1).await, RefreshTurn::Yours(_)));
 
     assert!(tracker.save_tokens(id, 1, &tokens(Some("refresh-2"), false)).await.unwrap());
-    assert!(!tracker.save_tokens(id, 1, &tokens(None, false)).await.unwrap(), "who is late does not save");
+    assert!(!tracker.save_tokens(id, 1, &tokens(None, false)).await.unwrap(), "a late worker does not save");
     let token = tracker.access_token(id).await.unwrap().unwrap();
     assert_eq!((token.token.expose_secret(), token.version), ("access-2", 2));
     assert!(token.ends_in > time::Duration::seconds(3500) && token.ends_in <= time::Duration::HOUR, "{}", token.ends_in);
     assert!(matches!(turn(1).await, RefreshTurn::Moved));
     assert!(tracker.save_tokens(id, 2, &tokens(None, false)).await.unwrap());
-    let RefreshTurn::Yours(third) = turn(3).await else { panic!("the turn ended with the tokens") };
-    assert_eq!(third.refresh_token.expose_secret(), "refresh-2", "without a new one the old one stays");
+    let RefreshTurn::Yours(third) = turn(3).await else { panic!("saving the tokens ends the turn") };
+    assert_eq!(third.refresh_token.expose_secret(), "refresh-2", "without a new refresh token the old one stays");
     world.sql("UPDATE identities SET refresh_token = NULL, refreshing_until = NULL").await;
     assert!(matches!(turn(3).await, RefreshTurn::NoRefreshToken));
 }
 
 #[tokio::test]
-async fn what_was_refused_is_not_asked_for_again_at_once() {
+async fn a_refused_refresh_is_not_repeated_at_once() {
     let world = World::new().await;
     let (id, tracker) = (world.identity().await, &world.tracker);
     let hour = Some(60 * MINUTE);
     let turn = async |version, within| tracker.take_refresh_turn(id, version, MINUTE, within).await.unwrap();
-    let RefreshTurn::Yours(first) = turn(1, hour).await else { panic!("nobody else is at it") };
+    let RefreshTurn::Yours(first) = turn(1, hour).await else { panic!("no other worker has the turn") };
     tracker.end_refresh_turn(id, &first, Some("invalid_grant")).await.unwrap();
     let RefreshTurn::Refused(Some(said)) = turn(1, None).await else { panic!("it was refused a moment ago") };
     assert_eq!(said, "invalid_grant");
     world.sql("UPDATE identities SET refresh_refused_at = now() - interval '61 seconds'").await;
-    assert!(matches!(turn(1, hour).await, RefreshTurn::Yours(_)), "one that brought nothing is none");
+    assert!(matches!(turn(1, hour).await, RefreshTurn::Yours(_)), "a refresh that returned no tokens does not count");
     assert!(tracker.save_tokens(id, 1, &tokens(Some("refresh-2"), true)).await.unwrap());
     assert!(matches!(turn(2, hour).await, RefreshTurn::RefusedAgain));
-    let RefreshTurn::Yours(second) = turn(2, None).await else { panic!("its end is another occasion") };
+    let RefreshTurn::Yours(second) = turn(2, None).await else { panic!("the expiry of the token is another reason") };
     tracker.end_refresh_turn(id, &second, None).await.unwrap();
     world.sql("UPDATE identities SET access_refused_at = now() - interval '11 minutes'").await;
-    let RefreshTurn::Yours(third) = turn(2, Some(10 * MINUTE)).await else { panic!("it is refused for another reason") };
+    let RefreshTurn::Yours(third) = turn(2, Some(10 * MINUTE)).await else { panic!("a later refusal has another reason") };
     tracker.end_refresh_turn(id, &third, None).await.unwrap();
     assert!(matches!(turn(2, hour).await, RefreshTurn::RefusedAgain));
     world.sql("UPDATE identities SET access_refused_at = now() - interval '61 minutes'").await;
@@ -220,16 +220,16 @@ async fn saved_tokens_make_the_jobs_that_wait_for_them_due() {
     assert!(!tracker.save_tokens(id, 7, &tokens(None, false)).await.unwrap());
     assert_eq!(world.sql(states).await, ["waiting|f|504"], "nothing was saved");
     assert!(tracker.save_tokens(id, 1, &tokens(None, false)).await.unwrap());
-    assert_eq!(world.sql(states).await, ["ready|t|500", "waiting|f|4"], "a page of them at once");
+    assert_eq!(world.sql(states).await, ["ready|t|500", "waiting|f|4"], "one page is released at once");
     assert_eq!(
         world.sql("SELECT cause, up_to FROM releases").await,
         [format!("{}|1", identity_cause(id))],
-        "and the rest is noted"
+        "and the rest is recorded"
     );
 }
 
 #[tokio::test]
-async fn a_cause_is_present_until_somebody_removes_it_and_cannot_go_while_it_is_tested() {
+async fn a_cause_is_present_until_it_is_removed_and_cannot_be_removed_while_it_is_tested() {
     let world = World::new().await;
     let identity: i64 = world.one("SELECT id FROM identities").await.parse().unwrap();
     let destination: i64 = world.one("SELECT min(id) FROM destinations").await.parse().unwrap();
@@ -262,7 +262,7 @@ async fn a_cause_is_present_until_somebody_removes_it_and_cannot_go_while_it_is_
 }
 
 #[tokio::test]
-async fn a_wrong_statement_is_permanent() {
+async fn an_error_in_a_statement_is_permanent() {
     let world = World::new().await;
     let client = world.database.pool.get().await.unwrap();
     let row = client.query_one("SELECT 1::int AS one", &[]).await.unwrap();

@@ -1,4 +1,5 @@
-//! A stage that is interrupted between its calls: what it has is taken up where nothing has changed, and read again where it has.
+//! Stages that are interrupted between their calls: they reuse what they have read if nothing has changed, and read it again
+//! otherwise.
 
 use std::time::Duration;
 
@@ -13,17 +14,17 @@ use super::{NOBODY, refusal};
 use crate::support::{ANY_ATTEMPT, Checks, TestWorld, acme, wait_for};
 
 const SOON: Duration = Duration::from_secs(30);
-/// Two pages of a search and two batches.
+/// Enough work items for two pages of search results and two batches.
 const MANY: i64 = 250;
 const BATCH: &str = "/_apis/wit/workitemsbatch";
 
-/// An account with many work items of one title.
+/// Returns a tenant with many work items of the same title.
 fn many(name: &str) -> Tenant {
     let items = (1001..1001 + MANY).map(|id| Item { title: "One of many", ..Item::new(id) }).collect();
     Tenant { items, ..Tenant::new(name) }
 }
 
-/// How often each page of the search and each batch was asked for, and answered.
+/// Returns the number of answered requests for each page of the search and each batch.
 fn pages(world: &TestWorld) -> Vec<(String, usize)> {
     let witness = world.witness();
     let mut keys: Vec<&str> = witness.iter().filter_map(|entry| entry.key.as_deref()).collect();
@@ -32,7 +33,7 @@ fn pages(world: &TestWorld) -> Vec<(String, usize)> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_that_drains_between_two_pages_leaves_them_to_the_next_one() {
+async fn a_worker_that_drains_between_two_pages_leaves_the_read_pages_to_the_next_worker() {
     let world = TestWorld::new().await;
     let tenant = many("drained");
     tenant::settle(&world, State::new(), &[&tenant]).await;
@@ -46,8 +47,8 @@ async fn a_worker_that_drains_between_two_pages_leaves_them_to_the_next_one() {
     world.wait_fault_met(id).await;
     first.terminate();
     assert!(first.wait_exit(SOON).await.success());
-    let left = world.job_by_key("drained").await.expect("it has a row");
-    assert_eq!((left.state, left.stage.as_str(), left.attempt), (JobState::Ready, "search_issues", 1), "given up in mid-stage");
+    let left = world.job_by_key("drained").await.expect("the job has a row");
+    assert_eq!((left.state, left.stage.as_str(), left.attempt), (JobState::Ready, "search_issues", 1), "released mid-stage");
     assert_eq!(world.database.one("SELECT count(*) FROM attempts").await, "0", "no attempt was used");
 
     let _second = world.worker(&tenant::worker());
@@ -60,7 +61,7 @@ async fn a_worker_that_drains_between_two_pages_leaves_them_to_the_next_one() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_work_item_that_is_deleted_between_the_look_and_the_patch_ends_as_deleted() {
+async fn a_work_item_deleted_between_the_read_and_the_patch_ends_as_deleted() {
     let world = TestWorld::new().await;
     let tenant = Tenant { groups: vec![vec![17, 18]], ..Tenant::new("gone") };
     tenant::settle(&world, State::new(), &[&tenant]).await;
@@ -78,12 +79,12 @@ async fn a_work_item_that_is_deleted_between_the_look_and_the_patch_ends_as_dele
     world.wait_job_state("gone", JobState::Succeeded, SOON).await;
     let result = "SELECT output ->> 'result' FROM checkpoints WHERE stage = 'patch_work_item'";
     assert_eq!(world.database.one(result).await, "deleted");
-    assert_eq!(world.database.one("SELECT count(*) FROM attempts").await, "0", "it was decided again at once");
+    assert_eq!(world.database.one("SELECT count(*) FROM attempts").await, "0", "the decision was repeated within the attempt");
     Checks::default().hold(&world).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_person_who_retries_a_parked_job_has_read_again_what_was_read_before() {
+async fn retrying_a_parked_job_reads_its_pages_again() {
     let world = TestWorld::new().await;
     let tenant = Tenant { has_refresh_token: false, ..many("retried") };
     tenant::settle(&world, State::new(), &[&tenant]).await;

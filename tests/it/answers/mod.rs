@@ -1,5 +1,5 @@
-//! The other side as it really answers: slow, asking for patience in what worked, with reasons of its own, and differently for
-//! each part of what it was asked.
+//! Providers as they answer in the field: slowly, with Retry-After on success, with their own error codes and messages, and
+//! differently for each part of a request.
 
 mod cases;
 mod interrupted;
@@ -12,13 +12,13 @@ mod tenant;
 use dispatch_worker::devkit::simulator::faults::FaultRule;
 use serde_json::json;
 
-/// What stands in the place of data where a token is not accepted.
+/// The page that Azure DevOps returns instead of data if it does not accept a token.
 const SIGN_IN_PAGE: &str = "<!DOCTYPE html><html><head><title>Sign In</title></head><body></body></html>";
 
-/// What Azure DevOps says of a token that it does not accept: it knows no user by it.
+/// The message of Azure DevOps for a token that belongs to no user.
 const NOBODY: &str = "TF400813: The user '' is not authorized to access this resource.";
 
-/// Azure DevOps refuses, in the form of its errors.
+/// Returns a refusal in the error format of Azure DevOps.
 fn refusal(status: u16, type_key: &str, message: &str) -> FaultRule {
     FaultRule::answering(status, json!({"typeKey": type_key, "message": message}).to_string())
 }

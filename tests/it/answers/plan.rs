@@ -1,4 +1,4 @@
-//! What each call of a tenant's job meets, by chance: most meet something once.
+//! Random fault plans: most calls of a tenant's job meet a fault once.
 
 use data_encoding::BASE64URL_NOPAD;
 use dispatch_worker::devkit::simulator::faults::{FaultKind, FaultRule};
@@ -11,32 +11,32 @@ use super::tenant::{Item, PROJECT, Tenant};
 use super::{NOBODY, SIGN_IN_PAGE, refusal};
 use crate::support::acme;
 
-/// The types of work items, each with states of its own to ask for.
+/// The types of work items; the states of each type need a request of their own.
 pub(super) const TYPES: [&str; 3] = ["Bug", "Task", "Issue"];
-/// Users on one page.
+/// The page size of users.
 pub(super) const USERS_PAGE: usize = 3;
-/// They stand before Ann, who is on the last of three pages.
+/// Users that sort before Ann, who is on the last of three pages.
 const OTHERS: [&str; 6] = ["a1", "a2", "a3", "a4", "a5", "a6"];
 /// The first work item that the search finds.
 pub(super) const FIRST: i64 = 1001;
-/// The other one of its group, which the search does not find: Ann is written there.
+/// The other work item of its group, which the search does not find; Ann is written to it.
 pub(super) const LINKED: i64 = 18;
-/// What Azure DevOps gives and takes at once.
+/// The page size and batch size of Azure DevOps.
 const PAGE: i64 = 200;
-/// So many work items are found, by chance.
+/// The possible numbers of work items that the search finds.
 const FOUND: [i64; 2] = [205, 405];
 
-/// What a call meets.
+/// The fault that a call meets.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Meets {
     Nothing,
-    /// It works, and asks to wait so many seconds before the next one.
+    /// Success with a Retry-After of so many seconds.
     Hold(u32),
-    /// It works, after so many milliseconds.
+    /// Success after so many milliseconds.
     Slow(u64),
-    /// 429 with so many seconds.
+    /// 429 with a Retry-After of so many seconds.
     Limited(u64),
-    /// The token is not accepted: 401, or 203 with a page.
+    /// A refused token: 401, or 203 with a sign-in page.
     Refused(u16),
     /// No answer, until the worker is killed.
     Crash,
@@ -47,12 +47,12 @@ pub(super) enum Meets {
 pub(super) struct Planned {
     pub(super) stage: &'static str,
     pub(super) meets: Meets,
-    /// A rule that this call alone fits.
+    /// A rule that matches this call only.
     only: FaultRule,
 }
 
 impl Planned {
-    /// The rule that makes the call meet it, once.
+    /// Returns the rule that makes the call meet its fault once.
     pub(super) fn rule(&self) -> Option<FaultRule> {
         let met = match self.meets {
             Meets::Nothing => return None,
@@ -69,7 +69,7 @@ impl Planned {
 }
 
 impl Meets {
-    /// By chance.
+    /// Returns a random fault.
     fn any(rng: &mut StdRng) -> Self {
         match rng.random_range(0..100) {
             0..25 => Self::Hold(1),
@@ -82,7 +82,7 @@ impl Meets {
         }
     }
 
-    /// How long it holds its job up, in milliseconds.
+    /// Returns the delay of the job in milliseconds.
     const fn cost(self) -> u64 {
         match self {
             Self::Nothing | Self::Refused(_) | Self::Crash => 0,
@@ -93,17 +93,17 @@ impl Meets {
     }
 }
 
-/// A tenant whose job finds many work items of several types, and writes the assignee of the first to one that it does not find.
+/// Returns a tenant whose job finds many work items of several types and writes the assignee of the first one to [`LINKED`].
 pub(super) fn tenant(name: &str, rng: &mut StdRng) -> Tenant {
     let found = FOUND[rng.random_range(0..FOUND.len())];
-    let of_type = |id: i64| TYPES[usize::try_from(id).expect("it is small") % TYPES.len()];
+    let of_type = |id: i64| TYPES[usize::try_from(id).expect("a small number") % TYPES.len()];
     let item = |id: i64| Item { title: "One of many", kind: of_type(id), ..Item::new(id) };
     let items = (FIRST..FIRST + found).map(item).chain([Item::new(LINKED)]).collect();
     let others = OTHERS.map(|name| format!("{name}@field.example")).to_vec();
     Tenant { items, others, groups: vec![vec![FIRST, LINKED]], ..Tenant::new(name) }
 }
 
-/// Every call of the tenant's job and of its follow-up, in order, meeting nothing.
+/// Returns every call of the tenant's job and of its follow-up, in order and without faults.
 fn calls(tenant: &Tenant) -> Vec<Planned> {
     let at = |stage: &'static str, method: &str, path: &str| Planned {
         stage,
@@ -112,7 +112,7 @@ fn calls(tenant: &Tenant) -> Vec<Planned> {
     };
     let of_bot = |planned: Planned| Planned { only: planned.only.caller(&tenant.bot()), ..planned };
     let with_body = |planned: Planned, part: &str| Planned { only: planned.only.body_contains(part), ..planned };
-    let found = i64::try_from(tenant.items.len() - 1).expect("it is small");
+    let found = i64::try_from(tenant.items.len() - 1).expect("a small number");
     let begins: Vec<i64> = (0..found).step_by(PAGE as usize).collect();
     let (search, batch) = (tenant.path("/_apis/search/workitemsearchresults"), tenant.path("/_apis/wit/workitemsbatch"));
 
@@ -137,7 +137,7 @@ fn calls(tenant: &Tenant) -> Vec<Planned> {
     calls
 }
 
-/// The stage that makes a call of the log.
+/// Returns the stage that made a call of the witness log.
 pub(super) fn stage(entry: &Entry) -> &'static str {
     let ends = |end: &str| entry.path.ends_with(end);
     let looks = entry.key.as_ref().is_some_and(|key| key.ends_with(&format!("@{LINKED}")));
@@ -152,13 +152,13 @@ pub(super) fn stage(entry: &Entry) -> &'static str {
     }
 }
 
-/// A plan by chance that holds its job up no longer than this, in milliseconds; with a crash, before and after it.
+/// Returns a random plan that delays its job by at most the budget in milliseconds; with a crash, before and after the crash.
 pub(super) fn plan(tenant: &Tenant, crash: bool, budget: (u64, u64), rng: &mut StdRng) -> Vec<Planned> {
     let mut calls = calls(tenant);
     let crashes_at = if crash { rng.random_range(0..calls.len()) } else { 0 };
     let (mut before, mut after) = budget;
     let mut order: Vec<usize> = (0..calls.len()).collect();
-    // No call is more likely than another to find the budget used up.
+    // Each call is equally likely to find the budget used up.
     order.shuffle(rng);
     let mut is_refused = false;
     for at in order {

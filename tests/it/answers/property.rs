@@ -1,7 +1,7 @@
-//! Whatever each call of a job meets, it is made once, and once more for each refusal that it has met itself and for a crash of
-//! the stage that makes it; and every job ends.
+//! Property test with random faults: each call of a job is made once, and once more for each refusal that it meets and for a
+//! crash of its stage; and every job ends.
 //!
-//! `DISPATCH_TEST_SEED` makes the same plan again.
+//! `DISPATCH_TEST_SEED` repeats a plan.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -19,18 +19,18 @@ use super::tenant::{self, ANN, Tenant};
 use crate::support::{ANY_ATTEMPT, Checks, TestWorld, WorkerOptions, WorkerProcess, wait_for};
 
 const TENANTS: usize = 30;
-/// Of so many tenants, one crashes.
+/// One of so many tenants has a crash.
 const ONE_CRASHES_OF: usize = 5;
-/// How long what it meets may hold a job up, in milliseconds: all of it, and before and after a crash. Who hangs must not hang
-/// for longer than a call may take until all others do.
+/// The maximum delay of a job by faults, in milliseconds. With a crash, the delays before and after it are limited separately: a
+/// hanging call must not reach its deadline before all other calls that are to hang have been made.
 const BUDGET: u64 = 18_000;
 const BUDGETS_OF_A_CRASH: (u64, u64) = (4_000, 10_000);
-/// No call that hangs may be given up before the worker is killed.
+/// The deadline of a call: no hanging call may time out before the worker is killed.
 const CALL_SECONDS: u64 = 60;
 const ALL_HANG_WITHIN: Duration = Duration::from_secs(60);
 const ALL_DONE_WITHIN: Duration = Duration::from_secs(180);
 
-/// A tenant and what its calls meet.
+/// A tenant and the plan of its calls.
 struct Subject {
     tenant: Tenant,
     plan: Vec<Planned>,
@@ -46,7 +46,7 @@ impl Subject {
     }
 }
 
-/// A fault in force, of whose plan it is.
+/// An installed fault and the tenant it belongs to.
 struct Fault {
     id: u64,
     tenant: String,
@@ -54,11 +54,11 @@ struct Fault {
     stage: &'static str,
 }
 
-/// The stages that were in hand when the worker was killed, by tenant.
+/// The stages that were running when the worker was killed, by tenant.
 type Crashed = BTreeMap<String, BTreeSet<String>>;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_call_is_made_once_for_each_cause_whatever_it_meets_and_every_job_ends() {
+async fn each_call_is_made_once_per_cause_under_random_faults_and_every_job_ends() {
     let seed = config::test_seed().unwrap_or_else(rand::random);
     eprintln!("DISPATCH_TEST_SEED={seed}");
     let subjects = subjects(&mut StdRng::seed_from_u64(seed));
@@ -71,7 +71,7 @@ async fn each_call_is_made_once_for_each_cause_whatever_it_meets_and_every_job_e
     first.ready().await;
     let began = Instant::now();
     for tenant in &tenants {
-        // Later than what is there, or else it would not decide.
+        // The assignment must be newer than the existing revisions, or it would have no effect.
         tenant.assign(&world, FIRST, ANN).await;
         let mut job = tenant.job(&tenant.name);
         job["search"] = json!({"text": "many", "limit": 1000});
@@ -105,7 +105,7 @@ fn subjects(rng: &mut StdRng) -> Vec<Subject> {
     (0..TENANTS).map(&mut subject).collect()
 }
 
-/// More types of work items, and users on several pages.
+/// Returns a simulator state with several types of work items and small pages of users.
 fn providers() -> State {
     let mut state = State::new();
     let states = state.work_item_types[TYPES[0]].clone();
@@ -127,12 +127,12 @@ async fn set_faults(world: &TestWorld, subjects: &[Subject]) -> Vec<Fault> {
     faults
 }
 
-/// Kills the worker once every call that is to hang does; what it had in hand.
+/// Kills the worker once every planned call hangs; returns the stages that were running.
 async fn kill_where_all_hang(world: &TestWorld, worker: WorkerProcess, faults: &[Fault]) -> Crashed {
     let to_hang: BTreeSet<u64> = faults.iter().filter(|fault| fault.meets == Meets::Crash).map(|fault| fault.id).collect();
-    assert!(!to_hang.is_empty(), "nobody crashes");
+    assert!(!to_hang.is_empty(), "the plan contains a crash");
     let client = &world.simulator().await.client;
-    wait_for("every call that is to hang", ALL_HANG_WITHIN, async || {
+    wait_for("every planned call to hang", ALL_HANG_WITHIN, async || {
         let reports = client.faults().await.unwrap();
         let hang = reports.iter().filter(|report| to_hang.contains(&report.id) && report.hits > 0).count();
         if hang == to_hang.len() { Ok(()) } else { Err(format!("{hang} of {} hang", to_hang.len())) }
@@ -162,7 +162,7 @@ async fn all_succeed(world: &TestWorld) {
     assert_eq!(world.database.one("SELECT count(*) FROM jobs").await, (2 * TENANTS).to_string(), "each has one follow-up");
 }
 
-/// The plans that nothing came of.
+/// Returns the faults that no call has met.
 async fn not_met(world: &TestWorld, faults: &[Fault]) -> Vec<String> {
     let reports = world.simulator().await.client.faults().await.unwrap();
     let hits: BTreeMap<u64, u64> = reports.iter().map(|report| (report.id, report.hits)).collect();
@@ -170,7 +170,7 @@ async fn not_met(world: &TestWorld, faults: &[Fault]) -> Vec<String> {
     missed.map(|Fault { tenant, meets, stage, .. }| format!("{tenant}: no call of {stage} has met {meets:?}")).collect()
 }
 
-/// The calls of a tenant that were made more often than there were causes.
+/// Returns the calls of a tenant that were made more often than they have causes.
 fn differences(subject: &Subject, witness: &[Entry], crashed: &Crashed) -> Vec<String> {
     let name = &subject.tenant.name;
     let no_stages = BTreeSet::new();
@@ -196,14 +196,14 @@ fn differences(subject: &Subject, witness: &[Entry], crashed: &Crashed) -> Vec<S
     }
     let refreshes = own.iter().filter(|entry| entry.provider == Provider::Entra).count();
     let right = usize::from(subject.is_refused());
-    // One that was under way when the worker was killed is asked for again.
+    // A refresh that was in flight when the worker was killed is repeated.
     if refreshes < right || refreshes > right + stages.len().min(right) {
         wrong.push(format!("{name}: {refreshes} refreshes, and the token was refused {right} times"));
     }
     wrong
 }
 
-/// What two requests have in common that are one call, made twice.
+/// Returns the identity of a call; repetitions of one call have the same identity.
 fn identity(entry: &Entry) -> String {
     match &entry.key {
         Some(page) if page.starts_with("search:") => page.clone(),
@@ -214,7 +214,7 @@ fn identity(entry: &Entry) -> String {
     }
 }
 
-/// Whether nothing was done, so that the call must come again. What hangs is counted as the crash that it ends in.
+/// Returns whether the call was refused and must be repeated. A hanging call is counted as the crash that ends it.
 fn is_refusal(entry: &Entry) -> bool {
     matches!(entry.fault, Some(FaultKind::RateLimit | FaultKind::Answer))
 }

@@ -1,5 +1,5 @@
-//! Whoever refuses says why: the other side's own code and sentence come to the job's row, to what commands show, to the outcome
-//! event and to the log, without the secrets that stand beside them and with the name that was refused.
+//! Reasons of refusals: the provider's own code and message are in the job's row, in the output of commands, in the outcome event
+//! and in the log, with the refused name and without the secrets in the same text.
 
 use std::time::Duration;
 
@@ -19,13 +19,13 @@ const SEES_NOTHING: &str = "TF50309: The following account does not have suffici
 const UNKNOWN: &str = "The identity value 'OIDCONFLICT_UpnReuse_4d7f2a101c2b4e5f8a9b0c1d2e3f4a5b_ann@field.example' for field \
     'Assigned To' is an unknown identity.";
 
-/// A refusal, and where its reason is looked for.
+/// A refusal and the expected reason.
 struct Reason {
     name: &'static str,
     answers: fn(&Tenant) -> Vec<FaultRule>,
-    /// The outcome event that says it.
+    /// The outcome event that contains the reason.
     event: &'static str,
-    /// The code and the sentence.
+    /// The provider's code and message.
     says: &'static [&'static str],
 }
 
@@ -39,7 +39,7 @@ const REASONS: [Reason; 4] = [
         event: "job.parked",
         says: &["AccessCheckException", SEES_NOTHING],
     },
-    // Its refresh token is revoked, and its access token has ended.
+    // The refresh token is revoked, and the access token has expired.
     Reason {
         name: SIGNED_OUT,
         answers: |_| Vec::new(),
@@ -69,7 +69,7 @@ const REASONS: [Reason; 4] = [
 const SIGNED_OUT: &str = "signed-out";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_other_side_s_code_and_sentence_are_in_the_row_the_event_the_log_and_what_is_shown() {
+async fn the_provider_s_code_and_message_are_in_the_row_the_event_the_log_and_the_output_of_commands() {
     let world = TestWorld::new().await;
     let listener = Listener::new(&world).await;
     let tenants: Vec<Tenant> = REASONS.iter().map(|reason| with_channel(Tenant::new(reason.name))).collect();
@@ -96,7 +96,7 @@ async fn the_other_side_s_code_and_sentence_are_in_the_row_the_event_the_log_and
     Checks { attempts: ANY_ATTEMPT }.hold(&world).await;
 }
 
-/// 18 follows what becomes of 17, and a channel hears of it where it is told.
+/// Adds a Discord channel; for `stranger`, changes of 17 are also written to 18.
 fn with_channel(mut tenant: Tenant) -> Tenant {
     tenant.groups = vec![if tenant.name == "stranger" { vec![17, 18] } else { vec![17] }];
     tenant.destination("discord", &json!({"channel_id": CHANNEL}), BOT_TOKEN)
@@ -105,32 +105,32 @@ fn with_channel(mut tenant: Tenant) -> Tenant {
 async fn set(world: &TestWorld, tenants: &[Tenant]) {
     let all: Vec<&Tenant> = tenants.iter().collect();
     tenant::settle(world, State::new().channel(BOT_TOKEN, CHANNEL), &all).await;
-    let signed_out = tenants.iter().find(|tenant| tenant.name == SIGNED_OUT).expect("it is one of them");
+    let signed_out = tenants.iter().find(|tenant| tenant.name == SIGNED_OUT).expect("one of the tenants");
     let client = &world.simulator().await.client;
     let mut state = client.state().await.unwrap();
-    state.entra.refresh_tokens.get_mut(&signed_out.refresh_token()).expect("it has one").revoked = true;
+    state.entra.refresh_tokens.get_mut(&signed_out.refresh_token()).expect("the tenant has a refresh token").revoked = true;
     client.load_state(&state).await.unwrap();
     let ended = TokenChange { token: signed_out.token(), expired: Some(true), ..TokenChange::default() };
     client.token(&ended).await.unwrap();
 }
 
-/// The event that says why.
+/// Waits for the event that contains the reason.
 async fn heard(listener: &Listener, reason: &Reason) -> Value {
     wait_for(&format!("{} of {}", reason.event, reason.name), SOON, async || match listener.try_next(reason.name).await {
         Some((_, event)) if event["dedupe_key"] == reason.name => Ok(event),
         Some((_, other)) => Err(other.to_string()),
-        None => Err("none came".to_owned()),
+        None => Err("no event".to_owned()),
     })
     .await
 }
 
-/// Where the reason is not said.
+/// Returns the places where the reason is missing.
 async fn missing(world: &TestWorld, worker: &WorkerProcess, reason: &Reason, event: &Value) -> Vec<String> {
-    let job = world.job_by_key(reason.name).await.expect("it was announced");
+    let job = world.job_by_key(reason.name).await.expect("an announced job has a row");
     let is_of_follow_up = reason.event == "job.waiting.follow_up";
     let refused = if is_of_follow_up {
         let children = world.job_view(job.id).await.children;
-        children.into_iter().find(|child| child.error_code.is_some()).expect("a follow-up that was refused")
+        children.into_iter().find(|child| child.error_code.is_some()).expect("a refused follow-up")
     } else {
         job
     };

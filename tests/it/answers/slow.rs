@@ -1,4 +1,4 @@
-//! A provider that is slow and otherwise well is not taken for one that hangs: as many calls are under way as there are jobs.
+//! A provider that is slow but available is not treated as hanging: every job has a call in flight.
 
 use std::time::Duration;
 
@@ -11,18 +11,18 @@ use super::tenant::{self, ANN, Item, Tenant};
 use crate::support::{Checks, TestWorld, acme};
 
 const JOBS: i64 = 20;
-/// How long every answer takes.
+/// The latency of every answer.
 const ANSWER: Duration = Duration::from_secs(6);
-/// Of what so many jobs could do if nothing but the provider took any time.
+/// The minimum throughput as a share of what the jobs could achieve if only the provider took time.
 const LEAST: f64 = 0.8;
 const ALL_DONE_WITHIN: Duration = Duration::from_secs(120);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_provider_whose_every_answer_takes_six_seconds_is_called_for_all_jobs_at_a_time() {
+async fn a_provider_that_takes_six_seconds_per_answer_is_called_for_all_jobs_concurrently() {
     let world = TestWorld::acme_alone().await;
     let items = (1..=JOBS).map(Item::new).collect();
     let tenant = Tenant { items, groups: (1..=JOBS).map(|item| vec![item]).collect(), ..Tenant::new("slow") };
-    let latency_millis = u64::try_from(ANSWER.as_millis()).expect("it is small");
+    let latency_millis = u64::try_from(ANSWER.as_millis()).expect("a small number");
     let state = State { options: Options { latency_millis, ..Options::default() }, ..State::new() };
     tenant::settle(&world, state, &[&tenant]).await;
     let worker = world.worker(&tenant::worker());
@@ -47,16 +47,16 @@ async fn a_provider_whose_every_answer_takes_six_seconds_is_called_for_all_jobs_
     let witness = world.witness();
     let calls: Vec<&Entry> = witness.iter().filter(|entry| entry.provider == Provider::AzureDevops).collect();
     let (first, last) = (calls.first().expect("a call").at, calls.last().expect("a call").at);
-    // The log has when calls are answered.
+    // The witness log records the time of the answer.
     let took = (last - first).as_seconds_f64() + ANSWER.as_secs_f64();
-    let throughput = f64::from(u32::try_from(calls.len()).expect("it is small")) / took;
-    let could_be = f64::from(u32::try_from(jobs.len()).expect("it is small")) / ANSWER.as_secs_f64();
+    let throughput = f64::from(u32::try_from(calls.len()).expect("a small number")) / took;
+    let could_be = f64::from(u32::try_from(jobs.len()).expect("a small number")) / ANSWER.as_secs_f64();
     eprintln!(
         "{} calls in {took:.1} s: {throughput:.2} a second, {:.2} of what {JOBS} jobs could make",
         calls.len(),
         throughput / could_be
     );
-    assert!(throughput >= LEAST * could_be, "{throughput:.2} calls a second, and {could_be:.2} could be");
-    assert_eq!(world.database.one("SELECT count(*) FROM controls").await, "0", "nobody was held");
+    assert!(throughput >= LEAST * could_be, "{throughput:.2} calls a second of {could_be:.2} possible");
+    assert_eq!(world.database.one("SELECT count(*) FROM controls").await, "0", "no hold was placed");
     Checks::default().hold(&world).await;
 }

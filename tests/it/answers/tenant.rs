@@ -1,5 +1,5 @@
-//! Tenants that share a world: each an organization with one account and one identity of its own, all named after it, so that
-//! many run at a time and neither a hold nor a fault of one is another's.
+//! Tenants that share a world: each is an organization with its own account and identity, all named after it. Many run
+//! concurrently, and a hold or a fault of one does not affect another.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,17 +11,17 @@ use serde_json::{Value, json};
 
 use crate::support::{TestWorld, WorkerOptions, acme};
 
-/// A member of every tenant.
+/// The e-mail address of a member of every tenant.
 pub(super) const ANN: &str = "ann@field.example";
-/// Another one.
+/// The e-mail address of another member of every tenant.
 pub(super) const BOB: &str = "bob@field.example";
-/// Every account's project, where nothing else is said.
+/// The default project of every account.
 pub(super) const PROJECT: &str = "Shop";
-/// Of the worker at Microsoft Entra.
+/// The worker's client id at Microsoft Entra.
 const CLIENT: &str = "7f3c0d7a-0000-4000-8000-000000000009";
 const CLIENT_SECRET: &str = "canary-field-client-secret";
 
-/// A work item, `New` and in its first revision.
+/// A work item in state `New` and in its first revision.
 pub(super) struct Item {
     pub(super) id: i64,
     pub(super) title: &'static str,
@@ -31,28 +31,28 @@ pub(super) struct Item {
 }
 
 impl Item {
-    /// A bug of nobody.
+    /// Creates an unassigned bug.
     pub(super) const fn new(id: i64) -> Self {
         Self { id, title: "Login is slow", kind: "Bug", project: PROJECT, assigned_to: None }
     }
 }
 
-/// An organization, its account, who acts for it and what it has.
+/// An organization with its account, its identity and its contents.
 pub(super) struct Tenant {
-    /// Its slug, and a part of all its other names.
+    /// The slug, which is part of all other names of the tenant.
     pub(super) name: String,
     pub(super) items: Vec<Item>,
-    /// Work items by group.
+    /// The work items of each group.
     pub(super) groups: Vec<Vec<i64>>,
-    /// Users of the account beside Ann, Bob and the identity.
+    /// Further users of the account besides Ann, Bob and the identity.
     pub(super) others: Vec<String>,
     pub(super) has_refresh_token: bool,
-    /// As in the tracker document; all are defaults.
+    /// The destinations as in the tracker document; all are defaults.
     pub(super) destinations: Vec<Value>,
 }
 
 impl Tenant {
-    /// With two bugs of nobody, 17 and 18, and a refresh token.
+    /// Creates a tenant with two unassigned bugs, 17 and 18, and a refresh token.
     pub(super) fn new(name: &str) -> Self {
         Self {
             name: name.to_owned(),
@@ -64,27 +64,27 @@ impl Tenant {
         }
     }
 
-    /// The account's name in addresses.
+    /// Returns the account name in URLs.
     pub(super) fn account(&self) -> String {
         format!("acc-{}", self.name)
     }
 
-    /// A path of the account.
+    /// Returns a path below the account.
     pub(super) fn path(&self, rest: &str) -> String {
         format!("/{}{rest}", self.account())
     }
 
-    /// Who acts for it.
+    /// Returns the e-mail address of the identity.
     pub(super) fn bot(&self) -> String {
         format!("bot-{}@field.example", self.name)
     }
 
-    /// The first access token.
+    /// Returns the first access token.
     pub(super) fn token(&self) -> String {
         format!("canary-access-{}", self.name)
     }
 
-    /// The first refresh token.
+    /// Returns the first refresh token.
     pub(super) fn refresh_token(&self) -> String {
         format!("canary-refresh-{}", self.name)
     }
@@ -93,14 +93,14 @@ impl Tenant {
         stable_uuid(&format!("account {}", self.account())).to_string()
     }
 
-    /// With a destination of this kind, named after it and its place among them.
+    /// Adds a destination of this kind, named after the kind and its position.
     pub(super) fn destination(mut self, kind: &str, config: &Value, secret: &str) -> Self {
         let name = format!("{kind}-{}", self.destinations.len() + 1);
         self.destinations.push(json!({"name": name, "kind": kind, "config": config, "secret": secret, "default": true}));
         self
     }
 
-    /// A job that asks for nothing and tells nobody.
+    /// Returns a job without events, search and destinations.
     pub(super) fn job(&self, dedupe_key: &str) -> Value {
         json!({
             "schema": 1, "source": acme::SOURCE, "dedupe_key": dedupe_key, "organization": self.name,
@@ -108,14 +108,14 @@ impl Tenant {
         })
     }
 
-    /// A person assigns a work item; gives the service-hook event.
+    /// Assigns a work item as a person does; returns the service-hook event.
     pub(super) async fn assign(&self, world: &TestWorld, work_item: i64, to: &str) -> Value {
         let (org, by) = (self.account(), Some(BOB.to_owned()));
         let change = Change { org, work_item, assigned_to: Some(Some(to.to_owned())), by, ..Change::default() };
-        world.simulator().await.client.change(&change).await.expect("the simulator takes the change")
+        world.simulator().await.client.change(&change).await.expect("the simulator accepts the change")
     }
 
-    /// Whether a request was made for it.
+    /// Returns whether a request was made for the tenant.
     pub(super) fn made(&self, entry: &Entry) -> bool {
         let is_told = |destination: &Value| {
             let config = |name: &str| config_text(destination, name);
@@ -123,9 +123,9 @@ impl Tenant {
                 Some("discord") => entry.subject == Some(format!("discord:{}", config("channel_id"))),
                 Some("slack") => entry.subject == Some(format!("slack:{}", config("channel"))),
                 Some("teams") => entry.subject == Some(format!("teams:{}", self.name)),
-                // One tenant of a world has mail.
+                // Only one tenant of a world has an e-mail destination.
                 Some("email") => entry.provider == Provider::Email,
-                other => panic!("no kind that tests of answers know: {other:?}"),
+                other => panic!("unexpected kind of destination: {other:?}"),
             }
         };
         entry.caller.as_ref() == Some(&self.bot())
@@ -133,7 +133,7 @@ impl Tenant {
             || self.destinations.iter().any(is_told)
     }
 
-    /// Everything of it that the providers know, beside Ann and Bob.
+    /// Adds everything that the providers know of the tenant besides Ann and Bob.
     fn in_providers(&self, mut state: State) -> State {
         let bot = self.bot();
         state = state.user(&bot, &bot).token(&self.token(), &bot).account(&self.account(), PROJECT);
@@ -190,17 +190,17 @@ fn config_text<'a>(destination: &'a Value, name: &str) -> &'a str {
     destination["config"][name].as_str().unwrap_or_default()
 }
 
-/// The short id of the group that begins with this work item.
+/// Returns the short id of the group that begins with this work item.
 pub(super) fn group_name(first: i64) -> String {
     format!("G-{first}")
 }
 
-/// Puts tenants into a world, in the simulator and in the tracker; `state` holds what the providers know beside them.
+/// Adds tenants to a world, in the simulator and in the tracker; `state` is the initial state of the simulator.
 pub(super) async fn settle(world: &TestWorld, state: State, tenants: &[&Tenant]) {
     world.hears_events().await;
     let state = state.user("Ann", ANN).user("Bob", BOB).entra_client(CLIENT, CLIENT_SECRET);
     let state = tenants.iter().fold(state, |state, tenant| tenant.in_providers(state));
-    world.simulator().await.client.load_state(&state).await.expect("a state that the simulator takes");
+    world.simulator().await.client.load_state(&state).await.expect("the simulator accepts the state");
     world.import(&document(tenants)).await;
 }
 
@@ -214,14 +214,14 @@ fn document(tenants: &[&Tenant]) -> TrackerDocument {
     serde_json::from_value(document).expect("a tracker document")
 }
 
-/// A worker that has a client of Microsoft Entra's.
+/// Returns options of a worker with a Microsoft Entra client.
 pub(super) fn worker() -> WorkerOptions {
     let client = [("DISPATCH_ENTRA_CLIENT_ID", CLIENT), ("DISPATCH_ENTRA_CLIENT_SECRET", CLIENT_SECRET)];
     let environment = client.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
     WorkerOptions { environment, ..WorkerOptions::default() }
 }
 
-/// The e-mail address of each group's assignee, by tenant and group.
+/// Returns the e-mail address of each group's assignee, by tenant and group.
 pub(super) async fn assignees(world: &TestWorld) -> BTreeMap<(String, String), Option<String>> {
     const SQL: &str = "
         SELECT o.slug, g.short_id, e.email FROM issue_groups g

@@ -1,4 +1,4 @@
-//! What there is to see once everything has come to rest, and what must hold of it.
+//! The state after all work is done, and the checks on it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -9,7 +9,7 @@ use super::people::People;
 use super::scene;
 use crate::support::TestWorld;
 
-/// Takes down every revision that goes down.
+/// Records every decrease of a revision number, with triggers.
 pub(super) async fn watch(world: &TestWorld) {
     const SQL: &str = "
         CREATE TABLE went_down (what text NOT NULL);
@@ -26,20 +26,20 @@ pub(super) async fn watch(world: &TestWorld) {
     world.database.rows(SQL).await;
 }
 
-/// A decision on a group's assignee that made it somebody else.
+/// A decision that changed a group's assignee.
 struct Decision {
     group: String,
     work_item: i64,
     rev: i64,
 }
 
-/// Everything that is looked at.
+/// Everything that the checks read.
 pub(super) struct Evidence {
     tracker: State,
-    /// By short id.
+    /// The assignees of groups, by short id.
     assignees: BTreeMap<String, Option<String>>,
     decisions: Vec<Decision>,
-    /// Links found behind their group.
+    /// The number of links that were found behind their group.
     behind: usize,
     went_down: Vec<Vec<String>>,
     seen: BTreeSet<String>,
@@ -71,7 +71,7 @@ impl Evidence {
         }
         let effects = world.witness().into_iter().filter(|entry| entry.effect);
         Self {
-            tracker: world.simulator().await.client.state().await.expect("the simulator tells its state"),
+            tracker: world.simulator().await.client.state().await.expect("the simulator returns its state"),
             assignees: rows(ASSIGNEES).await.iter().map(assignee).collect(),
             decisions: rows(DECISIONS).await.iter().map(decision).collect(),
             behind: world.database.one(BEHIND).await.parse().expect("a number"),
@@ -82,7 +82,7 @@ impl Evidence {
         }
     }
 
-    /// Panics with everything that is not as it must be.
+    /// Panics with every violation.
     pub(super) fn check(&self, people: &People<'_>) {
         let mut wrong = String::new();
         for (group, items) in scene::groups() {
@@ -90,31 +90,32 @@ impl Evidence {
             let assignee = &self.assignees[&group];
             let in_tracker: Vec<_> = items.iter().map(|item| &self.item(*item).current().assigned_to).collect();
             if assignee != expected || in_tracker.iter().any(|assignee| *assignee != expected) {
-                writeln!(wrong, "{group}: {assignee:?}, its items {in_tracker:?}, right is {expected:?}")
-                    .expect("a string takes it");
+                writeln!(wrong, "{group}: {assignee:?}, its items {in_tracker:?}, expected {expected:?}")
+                    .expect("a string takes text");
                 self.tell(&group, &items, &mut wrong);
             }
         }
-        assert!(wrong.is_empty(), "assignees are not the tracker's:\n{wrong}");
-        assert!(self.went_down.is_empty(), "revisions went down: {:?}", self.went_down);
-        assert!(self.seen == people.published, "events seen and events published differ");
+        assert!(wrong.is_empty(), "wrong assignees:\n{wrong}");
+        assert!(self.went_down.is_empty(), "revision numbers decreased: {:?}", self.went_down);
+        assert!(self.seen == people.published, "seen events and published events differ");
         self.check_decisions();
         self.check_patches();
     }
 
-    /// Only what a person did decides, and each revision once.
+    /// Checks that only changes by people decide, and each revision at most once.
     fn check_decisions(&self) {
         let mut deciding = BTreeSet::new();
         for Decision { group, work_item, rev } in &self.decisions {
             let revision = self.item(*work_item).revisions.iter().find(|revision| revision.rev == *rev);
-            let revision = revision.expect("a decision names a revision that there is");
+            let revision = revision.expect("a decision names an existing revision");
             assert!(is_by_a_person(revision), "{group} follows the worker's own write: {work_item} at {rev}");
             assert!(deciding.insert((group, work_item, rev)), "{group} follows {work_item} at {rev} twice");
         }
-        assert!(deciding.len() > scene::groups().len(), "the groups have hardly changed: {}", deciding.len());
+        assert!(deciding.len() > scene::groups().len(), "too few decisions: {}", deciding.len());
     }
 
-    /// No ping-pong: each change of a group of three is written to two others at most, and each link found behind once.
+    /// Checks that there is no ping-pong: each change of a group of three is written to at most two others, and each link that
+    /// was found behind its group is written once.
     fn check_patches(&self) {
         let of_three: BTreeSet<String> =
             scene::groups().into_iter().filter(|(_, items)| items.len() == 3).map(|(id, _)| id).collect();
@@ -122,41 +123,41 @@ impl Evidence {
         let most = 2 * changes + self.behind;
         assert!((1..=most).contains(&self.patches.len()), "{} PATCHes, at most {most}", self.patches.len());
         let written: BTreeSet<&str> = self.patches.iter().map(String::as_str).collect();
-        assert_eq!(written.len(), self.patches.len(), "a revision was written over twice");
+        assert_eq!(written.len(), self.patches.len(), "a revision was overwritten twice");
     }
 
-    /// The worker's own events have changed nothing.
+    /// Checks that the events of the worker's own changes have changed nothing.
     pub(super) fn check_nothing_moved(&self, after: &Self) {
-        assert_eq!(self.patches.len(), after.patches.len(), "PATCHes after everything had come to rest");
-        assert_eq!(self.decisions.len(), after.decisions.len(), "changes after everything had come to rest");
-        assert!(after.seen.len() > self.seen.len() || self.patches.is_empty(), "the worker's own events have been handled");
+        assert_eq!(self.patches.len(), after.patches.len(), "PATCHes after all work was done");
+        assert_eq!(self.decisions.len(), after.decisions.len(), "decisions after all work was done");
+        assert!(after.seen.len() > self.seen.len() || self.patches.is_empty(), "the worker's own events were handled");
     }
 
-    /// What the last person to touch one of the work items left there.
+    /// Returns the assignee that was set by the last person to change one of the work items.
     fn last_word(&self, items: &[i64]) -> &Option<String> {
         let revisions = items.iter().flat_map(|item| self.item(*item).revisions.iter());
         let last = revisions.filter(|revision| is_by_a_person(revision)).max_by_key(|revision| revision.changed_date);
-        &last.expect("every item has been changed").assigned_to
+        &last.expect("every item has a revision by a person").assigned_to
     }
 
     fn item(&self, id: i64) -> &WorkItem {
         &self.tracker.work_items[&work_item_key(scene::ACCOUNT, id)]
     }
 
-    /// The history of a group that is wrong.
+    /// Appends the history of a group with a wrong assignee.
     fn tell(&self, group: &str, items: &[i64], story: &mut String) {
         for item in items {
             for revision in self.item(*item).revisions.iter().rev().take(6) {
                 let Revision { rev, assigned_to, changed_by, changed_date, .. } = revision;
                 writeln!(story, "    {item} at {rev}: {assigned_to:?} by {changed_by}, {changed_date}")
-                    .expect("a string takes it");
+                    .expect("a string takes text");
             }
             for effect in self.ledger.get(&item.to_string()).into_iter().flatten().rev().take(4) {
-                writeln!(story, "    ledger of {item}: {effect}").expect("a string takes it");
+                writeln!(story, "    ledger of {item}: {effect}").expect("a string takes text");
             }
         }
         for Decision { work_item, rev, .. } in self.decisions.iter().filter(|decision| decision.group == group) {
-            writeln!(story, "    decided by {work_item} at {rev}").expect("a string takes it");
+            writeln!(story, "    decided by {work_item} at {rev}").expect("a string takes text");
         }
     }
 }

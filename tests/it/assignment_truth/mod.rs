@@ -1,8 +1,8 @@
-//! Assignment truth (G6): people change work items while workers run; the service-hook events arrive shuffled, repeated and in
-//! part never, but for one after each item's last revision. In the end every group's assignee is the one that the last person
-//! to touch one of its work items left there, all of them have it, and nothing goes on moving.
+//! Assignment truth (G6): people change work items while workers run. The service-hook events arrive shuffled, repeated or not at
+//! all, except that the event of each item's last revision arrives. In the end every group and all its work items have the
+//! assignee that was set by the last person to change one of these work items, and no further changes follow.
 //!
-//! `DISPATCH_TEST_CASES` runs more cases than the default, `DISPATCH_TEST_SEED` one case again.
+//! `DISPATCH_TEST_CASES` sets the number of cases, `DISPATCH_TEST_SEED` repeats one case.
 
 mod evidence;
 mod people;
@@ -20,20 +20,20 @@ use crate::support::{Checks, TestWorld, WorkerOptions, wait_for};
 use evidence::Evidence;
 use people::People;
 
-/// Cases where nobody asks for more.
+/// The default number of cases.
 const CASES: u32 = 2;
-/// Every item has this many revisions made by people...
+/// The number of revisions of each item that people make.
 const REVISIONS: u32 = 20;
-/// ...in this many waves; the workers are at the events of one while the next one is made.
+/// The number of waves of revisions; the workers handle the events of one wave while the next one is made.
 const WAVES: u32 = 4;
-/// Until everything has come to rest.
+/// The time limit until no work is left.
 const REST: Duration = Duration::from_secs(180);
-/// Lost races for a work item, and lost answers.
+/// Expected failed attempts: lost races for a work item, and lost answers.
 const TRIED_AGAIN: &[(&str, &str)] =
     &[("patch_work_item", "azure_devops.revision_moved"), ("patch_work_item", "azure_devops.connection_lost")];
 
 #[test]
-fn assignees_end_equal_to_the_tracker_s_whatever_becomes_of_the_events() {
+fn assignees_converge_although_events_are_shuffled_repeated_and_lost() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let case = |seed: u64| {
         eprintln!("DISPATCH_TEST_SEED={seed}");
@@ -44,7 +44,7 @@ fn assignees_end_equal_to_the_tracker_s_whatever_becomes_of_the_events() {
     }
     let settings = ProptestConfig {
         cases: config::test_cases().unwrap_or(CASES),
-        // A seed is no smaller for being a smaller number.
+        // A smaller seed is not a smaller case, so shrinking is useless.
         max_shrink_iters: 0,
         failure_persistence: None,
         ..ProptestConfig::default()
@@ -82,17 +82,17 @@ async fn case(seed: u64) {
     scene::faults_have_happened(&world).await;
 }
 
-/// Waits until each of the `published` jobs has been taken in, every job has succeeded, and no queue holds a message.
+/// Waits until each of the `published` jobs has been accepted, every job has succeeded, and no queue holds a message.
 async fn rest(world: &TestWorld, published: usize) {
     const OPEN: &str = "
         SELECT pipeline, state, coalesce(wait_reason, error_code, ''), count(*) FROM jobs WHERE state <> 'succeeded' GROUP BY 1, 2, 3";
     const TAKEN_IN: &str = "SELECT count(*) FROM jobs WHERE pipeline = 'dispatch'";
-    wait_for("every job to be taken in and to succeed", REST, async || {
-        // Counted first: a job that is taken in after the look at the open ones would be missed.
+    wait_for("every job to be accepted and to succeed", REST, async || {
+        // Counted first, or a job that is accepted after the query of open jobs would be missed.
         let taken_in = world.database.one(TAKEN_IN).await;
         let open = world.database.rows(OPEN).await;
         let is_over = open.is_empty() && taken_in == published.to_string();
-        if is_over { Ok(()) } else { Err(format!("{taken_in} of {published} jobs taken in, not ended: {open:?}")) }
+        if is_over { Ok(()) } else { Err(format!("{taken_in} of {published} jobs accepted, open: {open:?}")) }
     })
     .await;
     world.wait_quiet(REST).await;

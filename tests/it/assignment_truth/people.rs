@@ -1,4 +1,4 @@
-//! People at work, and what becomes of the events.
+//! People who change work items, and the delivery of the events.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,23 +16,23 @@ use crate::support::{TestWorld, acme};
 const STATES: [&str; 4] = ["New", "Active", "Resolved", "Closed"];
 const FORMATS: [AssigneeFormat; 4] =
     [AssigneeFormat::Identity, AssigneeFormat::NameAndMail, AssigneeFormat::DisplayName, AssigneeFormat::NameAndLogin];
-/// Most events of one job.
+/// The maximum number of events per job.
 const TOGETHER: usize = 24;
 
-/// Those who change work items, and the line over which their events go.
+/// The people who change work items, with the events that have not been published.
 pub(super) struct People<'a> {
     world: &'a TestWorld,
     rng: StdRng,
     names: Vec<String>,
-    /// Events of people that are not published yet.
+    /// The events of people that have not been published.
     line: Vec<Value>,
     /// The event of each work item's last revision made by a person.
     last: BTreeMap<i64, Value>,
-    /// The simulator's events that have been looked at.
+    /// The sequence number of the last event read from the simulator.
     looked_at: u64,
-    /// Ids of events that have been published.
+    /// The ids of all published events.
     pub(super) published: BTreeSet<String>,
-    /// How many jobs have been published.
+    /// The number of published jobs.
     pub(super) jobs: usize,
 }
 
@@ -42,19 +42,19 @@ impl<'a> People<'a> {
         Self { world, rng, names, line: Vec::new(), last: BTreeMap::new(), looked_at: 0, published: BTreeSet::new(), jobs: 0 }
     }
 
-    /// Gives every work item so many revisions, in any order.
+    /// Makes `times` revisions of every work item, in random order.
     pub(super) async fn change_everything(&mut self, times: u32) {
         let mut items: Vec<i64> = (0..times).flat_map(|_| scene::items()).collect();
         items.shuffle(&mut self.rng);
         for item in items {
             let change = self.change_of(item);
-            let event = self.world.simulator().await.client.change(&change).await.expect("the simulator takes the change");
+            let event = self.world.simulator().await.client.change(&change).await.expect("the simulator accepts the change");
             self.last.insert(item, event.clone());
             self.line.push(event);
         }
     }
 
-    /// Assigned, reassigned, unassigned, moved to another state, or both.
+    /// Returns a random change of the assignee, the state, or both.
     fn change_of(&mut self, work_item: i64) -> Change {
         let somebody = self.names.choose(&mut self.rng).cloned();
         let kind = self.rng.random_range(0..20);
@@ -69,8 +69,8 @@ impl<'a> People<'a> {
         Change { org: scene::ACCOUNT.to_owned(), work_item, assigned_to, state, by, format }
     }
 
-    /// Publishes what has come in, shuffled: some events twice, some later, some never. The last time nothing is left over, and
-    /// each work item's last event is among them. The events of the worker's own changes are mixed in.
+    /// Publishes the events so far, shuffled with the events of the worker's own changes: some twice, some later, some never. If
+    /// `last` is set, none is postponed and the last event of each work item is included.
     pub(super) async fn publish(&mut self, last: bool) {
         let own = self.own_events().await;
         let mut chosen = Vec::new();
@@ -90,7 +90,7 @@ impl<'a> People<'a> {
         self.send(chosen).await;
     }
 
-    /// Publishes the events of all that the worker has done, each twice.
+    /// Publishes the events of all changes by the worker, each twice.
     pub(super) async fn publish_what_the_worker_did(&mut self) {
         self.looked_at = 0;
         let own = self.own_events().await;
@@ -98,7 +98,7 @@ impl<'a> People<'a> {
     }
 
     async fn own_events(&mut self) -> Vec<Value> {
-        let events = self.world.simulator().await.client.events(self.looked_at).await.expect("the simulator tells its events");
+        let events = self.world.simulator().await.client.events(self.looked_at).await.expect("the simulator returns its events");
         self.looked_at = events.last().map_or(self.looked_at, |event| event.seq);
         events.into_iter().filter(|event| event.by == scene::BOT).map(|event| event.body).collect()
     }

@@ -1,4 +1,4 @@
-//! A hundred work items of one account: most in groups of three or one, some in none.
+//! The test data: a hundred work items of one account, most in groups of three or one, some in no group.
 
 use dispatch_worker::devkit::simulator::faults::{FaultKind, FaultRule};
 use dispatch_worker::devkit::simulator::state::{Options, State, stable_uuid};
@@ -8,67 +8,67 @@ use serde_json::{Value, json};
 
 use crate::support::TestWorld;
 
-/// The account's name in URLs.
+/// The account name in URLs.
 pub(super) const ACCOUNT: &str = "contoso";
-/// Who the worker acts as.
+/// The e-mail address of the identity that the worker acts as.
 pub(super) const BOT: &str = "bot@acme.example";
-/// Of every job.
+/// The shared secret of every event.
 pub(super) const HOOK_SECRET: &str = "canary-hook-secret";
 
 const ITEMS: i64 = 100;
-/// Groups of three; the items after theirs have a group each, save for the last ones.
+/// The number of groups of three. The items after them have a group each, except for the last [`UNLINKED`] ones.
 const TRIPLES: i64 = 20;
 const UNLINKED: i64 = 10;
 const PEOPLE: [&str; 5] = ["ann", "bob", "cem", "dağ", "eve"];
 const PROJECT: &str = "Web";
 const TOKEN: &str = "canary-access-token";
-/// Work items whose PATCHes are done and never answered: for a while nobody but the ledger knows whose write it was.
+/// The work items whose PATCHes take effect without an answer: until the outcome is known, only the ledger shows who wrote them.
 const LOSSY: [&str; 2] = ["/workitems/1", "/workitems/4"];
-/// So many looks at work items take so long, in milliseconds: what was known before one of them is old after it.
+/// The number of slow reads of work items, and their latency in milliseconds; what was read before may be stale afterwards.
 const SLOW_LOOKS: u64 = 60;
 const LOOK_MILLIS: u64 = 80;
-/// Before every answer: room for races.
+/// The latency of every answer, which makes races likely.
 const LATENCY_MILLIS: u64 = 2;
 
-/// The work items' ids.
+/// Returns the ids of the work items.
 pub(super) fn items() -> impl Iterator<Item = i64> {
     1..=ITEMS
 }
 
-/// Unique names of the people who change work items and are assigned to them.
+/// Returns the unique names of the people who change work items and are assigned to them.
 pub(super) fn people() -> impl Iterator<Item = String> {
     PEOPLE.iter().map(|name| format!("{name}@acme.example"))
 }
 
-/// The account's id.
+/// Returns the account id.
 pub(super) fn account_id() -> String {
     stable_uuid(&format!("account {ACCOUNT}")).to_string()
 }
 
-/// Short ids of groups and their work items.
+/// Returns the groups: short ids and work items.
 pub(super) fn groups() -> Vec<(String, Vec<i64>)> {
     let triples = (0..TRIPLES).map(|n| vec![3 * n + 1, 3 * n + 2, 3 * n + 3]);
     let singles = (3 * TRIPLES + 1..=ITEMS - UNLINKED).map(|item| vec![item]);
     triples.chain(singles).map(|items| (format!("WEB-{}", items[0]), items)).collect()
 }
 
-/// Sets the scene in the simulator and in the tracker.
+/// Loads the test data into the simulator and the tracker.
 pub(super) async fn set(world: &TestWorld) {
     let simulator = world.simulator().await;
-    simulator.client.load_state(&providers()).await.expect("a state that the simulator takes");
+    simulator.client.load_state(&providers()).await.expect("the simulator accepts the state");
     for items in LOSSY {
         let rule = FaultRule::new(FaultKind::LoseAnswer).provider(Provider::AzureDevops).method("PATCH").path_contains(items);
-        simulator.client.fault(&rule).await.expect("the simulator takes the fault");
+        simulator.client.fault(&rule).await.expect("the simulator accepts the fault");
     }
     let slow = FaultRule::new(FaultKind::Slow).provider(Provider::AzureDevops).path_contains("workitemsbatch");
     let slow = slow.millis(LOOK_MILLIS).times(SLOW_LOOKS);
-    simulator.client.fault(&slow).await.expect("the simulator takes the fault");
+    simulator.client.fault(&slow).await.expect("the simulator accepts the fault");
     world.import(&document()).await;
 }
 
-/// A run in which no answer was lost shows less than it says.
+/// Asserts that every fault was met; otherwise the run proves less than it claims.
 pub(super) async fn faults_have_happened(world: &TestWorld) {
-    let faults = world.simulator().await.client.faults().await.expect("the simulator tells its faults");
+    let faults = world.simulator().await.client.faults().await.expect("the simulator lists its faults");
     assert!(faults.iter().all(|fault| fault.hits > 0), "{faults:?}");
 }
 

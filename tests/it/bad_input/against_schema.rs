@@ -1,4 +1,4 @@
-//! The table against the JSON Schema of a job: what a schema can say, it says as the worker does.
+//! The table against the JSON Schema of a job: within the expressive power of a schema, both accept the same messages.
 
 use dispatch_worker::broker::KEY_JOB;
 use dispatch_worker::message::{SCHEMA, schema};
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::table::{EVENTS, End, table};
 use crate::support::acme;
 
-/// Refused for what stands beside the body, or is only known to the worker.
+/// Rows that a schema cannot judge: they are refused for something outside the body, or for something that only the worker knows.
 const BEYOND: &[&str] = &[
     "no source",
     "no dedupe key",
@@ -31,7 +31,7 @@ const BEYOND: &[&str] = &[
 ];
 
 #[test]
-fn the_schema_of_a_job_refuses_what_the_worker_refuses_and_takes_what_it_takes() {
+fn the_json_schema_of_a_job_accepts_and_refuses_the_same_messages_as_the_worker() {
     let validator = jsonschema::options().should_validate_formats(true).build(&schema::job()).expect("a schema");
     let known = acme::job("known", &json!({"id": "e"}));
     let event = json!({
@@ -41,7 +41,7 @@ fn the_schema_of_a_job_refuses_what_the_worker_refuses_and_takes_what_it_takes()
     let (mut taken, mut refused) = (0, 0);
     for row in table(&known, vec![event; EVENTS]) {
         let Ok(body) = serde_json::from_slice::<Value>(&row.message.body) else { continue };
-        // Sent by hand, for what stands beside the body.
+        // A raw message is about something outside the body.
         if row.raw.is_some()
             || row.message.routing_key != KEY_JOB
             || BEYOND.contains(&row.name)
@@ -54,5 +54,5 @@ fn the_schema_of_a_job_refuses_what_the_worker_refuses_and_takes_what_it_takes()
         assert_eq!(validator.is_valid(&body), is_right, "{}", row.name);
         *(if is_right { &mut taken } else { &mut refused }) += 1;
     }
-    assert!(taken > 15 && refused > 60, "{taken} taken, {refused} refused");
+    assert!(taken > 15 && refused > 60, "{taken} accepted, {refused} refused");
 }

@@ -1,4 +1,4 @@
-//! Choices of accounts that are none.
+//! Choices of accounts that do not exist.
 
 use serde_json::json;
 
@@ -6,7 +6,7 @@ use super::*;
 use crate::support::Checks;
 
 #[tokio::test]
-async fn a_choice_of_an_account_that_is_not_there_asks_again_and_the_right_one_goes_on() {
+async fn choosing_an_unknown_account_asks_again_and_choosing_a_known_one_continues_the_job() {
     let world = TestWorld::acme().await;
     let _worker = world.worker(&WorkerOptions::default());
     let mut message = acme::job("choose", &world.assign(acme::LONE_ITEM, Some(acme::ANN)).await);
@@ -17,7 +17,7 @@ async fn a_choice_of_an_account_that_is_not_there_asks_again_and_the_right_one_g
     for (generation, account) in [(2, "nobody's"), (3, "../.."), (4, &"x".repeat(255))] {
         world.publish_configure(id, account).await;
         wait_for("the job to ask again", SOON, async || {
-            let row = world.job_by_key("choose").await.expect("it was there");
+            let row = world.job_by_key("choose").await.expect("the job has a row");
             let asks = row.state == JobState::Waiting && row.wait_reason.as_deref() == Some("configuration");
             if asks && row.generation == generation { Ok(()) } else { Err(format!("{row:?}")) }
         })

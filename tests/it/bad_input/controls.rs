@@ -1,4 +1,4 @@
-//! Rows that are no jobs: choices, ends, wake-ups, and what came another way.
+//! Rows that are not jobs: choices, cancels, wake-ups, and misrouted messages.
 
 use dispatch_worker::broker::{DEAD, KEY_CANCEL, KEY_CONFIGURE, Outgoing, WAKE};
 use dispatch_worker::job::JobId;
@@ -15,7 +15,7 @@ pub(super) fn rows() -> Vec<Row> {
     rows
 }
 
-/// Names of the rows of [`unreadable`], by what is sent.
+/// The names of the rows of [`unreadable`] for choices.
 const CHOICES: [&str; 6] = [
     "a choice that is not JSON",
     "a choice that is not UTF-8",
@@ -33,7 +33,7 @@ const ENDS: [&str; 6] = [
     "an end twice",
 ];
 
-/// Control messages pass the same door as jobs.
+/// Returns control messages that cannot be parsed; they are checked as jobs are.
 fn unreadable(key: &str, names: &[&'static str; 6]) -> Vec<Row> {
     let right = match key {
         KEY_CONFIGURE => json!({"schema": 1, "job_id": JobId::fresh(), "account": "a"}),
@@ -61,7 +61,7 @@ fn unreadable(key: &str, names: &[&'static str; 6]) -> Vec<Row> {
     ]
 }
 
-/// Messages with another routing key, and messages that came another way.
+/// Returns messages with another routing key, and messages that arrived through another exchange or queue.
 fn misaddressed() -> Vec<Row> {
     let keyed = |name: &'static str, key: &str, body: Value, end: End| {
         let message = Outgoing { routing_key: key.to_owned(), ..intake(body.to_string()) };

@@ -1,4 +1,4 @@
-//! Rows of events, each in a job that succeeds.
+//! Rows about events, each in a job that succeeds.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use crate::support::{acme, intake};
 
 pub(super) fn rows(seen: &Value, fresh: Vec<Value>) -> Vec<Row> {
     let mut fresh = fresh.into_iter();
-    let mut event = || fresh.next().expect("there are as many as it says");
+    let mut event = || fresh.next().expect("EVENTS is large enough");
     let mut rows = refused_or_not(seen, &mut event);
     rows.extend(of_other_forms(&mut event));
     rows.extend(spoiled(&mut event));
@@ -32,7 +32,7 @@ fn changed(payload: Value, pointer: &str, value: Value) -> Value {
     genuine(with_field(payload, pointer, value))
 }
 
-/// The work item stands neither in the URL nor in `workItemId`.
+/// Removes the work item from the URL and from `workItemId`.
 fn by_revision_alone(payload: Value) -> Value {
     let payload = with_field(payload, "/resource/url", Value::Null);
     with_field(payload, "/resource/workItemId", Value::Null)
@@ -86,7 +86,7 @@ fn refused_or_not(seen: &Value, mut event: impl FnMut() -> Value) -> Vec<Row> {
     ]
 }
 
-/// As relays write them, and as subscriptions with fewer details of the resource send them.
+/// Returns events as relays write them, and as subscriptions with fewer resource details send them.
 fn of_other_forms(mut event: impl FnMut() -> Value) -> Vec<Row> {
     let as_text = |payload: Value| {
         let id = payload["resource"]["workItemId"].to_string();
@@ -108,7 +108,7 @@ fn of_other_forms(mut event: impl FnMut() -> Value) -> Vec<Row> {
     ]
 }
 
-/// JSON, but with values that cannot be represented: neither the event nor its neighbour is lost.
+/// Returns jobs that are JSON but contain values that cannot be represented; neither the event nor its neighbour is lost.
 fn spoiled(mut event: impl FnMut() -> Value) -> Vec<Row> {
     let mut row = |name: &'static str, fields: &str| {
         let events = vec![changed(event(), "/resource/fields", json!("PLACE")), genuine(event())];

@@ -1,4 +1,4 @@
-//! Rows whose fields are of other types than theirs, out of their range, or there twice.
+//! Rows with fields of a wrong type, out of range, or given twice.
 
 use serde_json::{Value, json};
 
@@ -37,7 +37,7 @@ fn wrong_types() -> Vec<Row> {
     ]
 }
 
-/// A whole number from 1 that 64 bits can hold.
+/// Returns invalid schema versions: a version is an integer from 1 that fits into 64 bits.
 fn schemas() -> Vec<Row> {
     let schema = |name, value: Value| wrong(name, "schema", value);
     vec![
@@ -50,7 +50,7 @@ fn schemas() -> Vec<Row> {
     ]
 }
 
-/// Ids and token become parts of an address.
+/// Returns invalid interactions; their ids and token become parts of a URL.
 fn interactions() -> Vec<Row> {
     let interaction = |name, value: Value| wrong(name, "interaction", value);
     let of_token = |name, token: &str| interaction(name, json!({"application_id": "1", "token": token}));
@@ -82,7 +82,7 @@ fn not_quite_json() -> Vec<Row> {
     ]
 }
 
-/// One reader takes the first, another the last.
+/// Returns messages with duplicate fields, of which some parsers take the first and others the last.
 fn given_twice() -> Vec<Row> {
     let once = |name| {
         let click = json!({"application_id": "1", "token": "canary-interaction"});

@@ -1,4 +1,4 @@
-//! Rows at and past each limit.
+//! Rows at and beyond each limit.
 
 use dispatch_worker::broker::Outgoing;
 use dispatch_worker::job::JobState;
@@ -32,7 +32,7 @@ fn past_a_length() -> Vec<Row> {
     ]
 }
 
-/// What is asked of Azure DevOps; a project becomes part of an address.
+/// Returns searches beyond the limits; a project becomes part of a URL.
 fn of_a_search() -> Vec<Row> {
     let search = |name, field: &str, value: Value| {
         let mut search = json!({"text": "nothing is found"});
@@ -65,14 +65,14 @@ fn of_a_search() -> Vec<Row> {
     ]
 }
 
-/// What is at a limit is taken.
+/// Returns messages exactly at a limit, which are accepted.
 fn exactly_at_a_limit() -> Vec<Row> {
     let row = |name: &'static str, body: String, end: End| Row { name, message: intake(body), end, raw: None };
     let taken = |ignored| End::Handled { accepted: 0, ignored };
     let mut full = message("1 MiB").to_string();
     full.push_str(&" ".repeat((1 << 20) - full.len()));
     let many = with("200 events", "events", json!(vec![json!({"payload": {}}); 200])).to_string();
-    // The message, its events and one of them are three more.
+    // The message, its list of events and the event add three levels.
     let nested = format!("{}{}", "[".repeat(61), "]".repeat(61));
     let deep = with("64 deep", "events", json!([{"payload": "DEEP"}])).to_string().replace("\"DEEP\"", &nested);
     let names = vec!["x".repeat(255); 50];

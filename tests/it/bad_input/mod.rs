@@ -1,4 +1,4 @@
-//! Bad input: a table, each row published to a real worker between good neighbours. It ends as a dead letter, as a waiting or
+//! A table of bad input. Each row is published to a real worker between valid messages. It ends as a dead letter, as a waiting or
 //! parked job, or as an ignored event, with its reason code; it is acked once, its neighbours succeed, and nothing is lost.
 
 mod against_schema;
@@ -23,12 +23,12 @@ use crate::support::{Checks, TestWorld, WorkerOptions, WorkerProcess, acme, wait
 use table::{EVENTS, End, Row, table};
 
 const SOON: Duration = Duration::from_secs(30);
-/// Attempts that end where a row says that its job is parked or waits.
+/// The failed attempts of rows that end as parked or waiting jobs.
 const ATTEMPTS: &[(&str, &str)] =
     &[("check_account", "deadline_exceeded"), ("check_account", "newer_version"), ("send_follow_ups", "unknown_destination")];
 
 #[tokio::test]
-async fn bad_input_ends_where_it_can_be_seen_and_harms_nobody() {
+async fn bad_input_ends_visibly_and_does_not_affect_its_neighbours() {
     let world = TestWorld::acme().await;
     let worker = world.worker(&WorkerOptions::default());
     worker.ready().await;
@@ -65,7 +65,7 @@ fn good_key(number: usize) -> String {
     format!("good {number}")
 }
 
-/// Publishes a neighbour: a job with a genuine, new event, which tells nobody. Gives its message.
+/// Publishes a neighbour: a job with a genuine, new event and no destinations. Returns its message.
 async fn good(world: &TestWorld, number: usize) -> Value {
     let mut message = acme::job(&good_key(number), &changed(world, number).await);
     message["notify"] = json!([]);
@@ -73,17 +73,17 @@ async fn good(world: &TestWorld, number: usize) -> Value {
     message
 }
 
-/// A genuine event.
+/// Returns a genuine event.
 async fn changed(world: &TestWorld, number: usize) -> Value {
     let assignee = if number.is_multiple_of(2) { acme::ANN } else { acme::BOB };
     world.assign(acme::LONE_ITEM, Some(assignee)).await
 }
 
-/// How many events of a job were accepted, and why the others were ignored.
+/// Returns the number of accepted events of a job, and the reasons of the ignored ones.
 async fn handled(world: &TestWorld, dedupe_key: &str) -> (usize, Vec<String>) {
     let job = world.job_by_key(dedupe_key).await.expect("the job has a row");
     let view = world.job_view(job.id).await;
-    let stage = view.checkpoints.iter().find(|checkpoint| checkpoint.stage == "handle_events").expect("it has run");
+    let stage = view.checkpoints.iter().find(|checkpoint| checkpoint.stage == "handle_events").expect("the stage has run");
     for event in stage.output["accepted"].as_array().expect("a list") {
         assert_eq!(event["work_item_id"], acme::LONE_ITEM, "{dedupe_key}: {event}");
     }
@@ -92,7 +92,7 @@ async fn handled(world: &TestWorld, dedupe_key: &str) -> (usize, Vec<String>) {
     (stage.output["accepted"].as_array().expect("a list").len(), reasons)
 }
 
-/// What `dispatch dead-letters show` says of every dead letter, by the SHA-256 of its body.
+/// Returns the output of `dispatch dead-letters show` for every dead letter, by the SHA-256 of its body.
 async fn dead_letters(world: &TestWorld, rows: &[Row]) -> BTreeMap<String, Value> {
     let expected = rows.iter().filter(|row| matches!(row.end, End::DeadLetter(_))).count();
     wait_for("every dead letter", SOON, async || {
@@ -121,7 +121,7 @@ async fn check(world: &TestWorld, row: &Row, letters: &BTreeMap<String, Value>) 
             assert_eq!(letter["body_bytes"], row.message.body.len(), "{name}");
             assert_eq!(letter["routing_key"], row.message.routing_key.replace('\0', "\u{fffd}"), "{name}");
             let said = read_body(&row.message.body).unwrap_or_default();
-            // Of two, neither is told.
+            // A duplicate source is not shown.
             let said = said.get("source").filter(|_| !name.contains(" twice"));
             if let Some(source) = said.and_then(Value::as_str) {
                 assert_eq!(letter["source"], source, "{name}: {letter}");
@@ -147,8 +147,8 @@ fn letter_of<'a>(row: &Row, letters: &'a BTreeMap<String, Value>) -> &'a Value {
     letters.get(&sha256).unwrap_or_else(|| panic!("{}: no dead letter has its body", row.name))
 }
 
-/// Asked for, the body is shown as it came, up to a mebibyte of it, in so far as it is text. Who has seen it, and why, stays;
-/// whoever has seen the rest of the dead letter alone leaves no trace.
+/// Checks that `--raw` shows the body as it was received, as text, in full up to 1 MiB, and that this is audited with person and
+/// reason. Showing the dead letter without its body is not audited.
 async fn shows_its_body(world: &TestWorld, row: &Row, letters: &BTreeMap<String, Value>) {
     const WHY: &str = "its producer asks";
     let id = letter_of(row, letters)["id"].to_string();
@@ -156,13 +156,13 @@ async fn shows_its_body(world: &TestWorld, row: &Row, letters: &BTreeMap<String,
     let shown = raw["body"].as_str().expect("a text");
     let received = &row.message.body[..];
     let kept = if received.len() > 1 << 20 { &received[..4 << 10] } else { received };
-    assert!(shown == String::from_utf8_lossy(kept), "{}: another body is shown", row.name);
+    assert!(shown == String::from_utf8_lossy(kept), "{}: the shown body differs", row.name);
     let audit = format!("SELECT who, role, action, reason FROM audit_log WHERE after ->> 'dead_letter_id' = '{id}'");
     assert_eq!(world.database.rows(&audit).await, [["olga", "operator", "dead_letter.show_raw", WHY]], "{}", row.name);
 }
 
-/// Every message is one row or one dead letter, nothing is in a queue or comes again, and the worker has noticed nothing that
-/// it did not expect.
+/// Checks that every message is one row or one dead letter, that nothing is left in a queue or redelivered, and that the log
+/// contains no unexpected error.
 async fn nothing_is_lost_or_made_twice(world: &TestWorld, worker: &WorkerProcess, rows: &[Row]) {
     world.wait_quiet(SOON).await;
     let jobs = rows.iter().filter(|row| matches!(row.end, End::Job(..) | End::Handled { .. })).count() + rows.len() + 1;
@@ -172,7 +172,7 @@ async fn nothing_is_lost_or_made_twice(world: &TestWorld, worker: &WorkerProcess
     good(world, rows.len() + 1).await;
     world.wait_job_state(&good_key(rows.len() + 1), JobState::Succeeded, SOON).await;
     world.wait_quiet(SOON).await;
-    assert_eq!(deliveries().await, before + 1, "the last neighbour is the only message that has come since");
+    assert_eq!(deliveries().await, before + 1, "only the last neighbour was delivered since");
     let letters = rows.iter().filter(|row| matches!(row.end, End::DeadLetter(_))).count();
     assert_eq!(counted(worker, "dispatch_dead_letters_total").await, letters);
     assert_eq!(counted(worker, "dispatch_wakeups_without_row_total").await, 1);
@@ -184,7 +184,7 @@ async fn nothing_is_lost_or_made_twice(world: &TestWorld, worker: &WorkerProcess
     assert!(!log.contains(acme::HOOK_SECRET), "a secret is in the log");
 }
 
-/// A counter, summed over its labels.
+/// Returns the sum of a counter over its labels.
 async fn counted(worker: &WorkerProcess, name: &str) -> usize {
     let metrics = worker.metrics().await;
     let of_name = |line: &&str| line.split(['{', ' ']).next() == Some(name);

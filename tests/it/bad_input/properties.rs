@@ -1,4 +1,4 @@
-//! Properties that are not UTF-8, too large, nested too deep, or no source and no key.
+//! Rows about message properties: not UTF-8, too large, nested too deep, or without source and key.
 
 use dispatch_worker::broker::{DEAD, Outgoing};
 
@@ -21,7 +21,7 @@ const fn taken() -> End {
     End::Handled { accepted: 0, ignored: &[] }
 }
 
-/// The driver's parser alone would take the connection for broken, again and again.
+/// Returns properties that are not UTF-8; the driver's parser alone would treat each delivery as a broken connection.
 fn not_utf8() -> Vec<Row> {
     let keyless = without_key("a message id that is not UTF-8").to_string();
     let given_up = Outgoing {
@@ -57,10 +57,11 @@ fn not_utf8() -> Vec<Row> {
     ]
 }
 
-/// As large as they are on the wire. Nested too deep, they would overflow the stack of the driver's parser.
+/// Returns headers at and beyond the limits. Sizes are those on the wire. Headers nested too deep would overflow the stack of the
+/// driver's parser.
 fn headers() -> Vec<Row> {
     let too_large = || End::DeadLetter("headers_too_large");
-    // The table, the name and the text begin with their lengths: four bytes, one and four. One says that it is a text.
+    // The table, the name and the text begin with lengths of four, one and four bytes; one more byte is the type of the text.
     let of_bytes = |bytes: usize| Raw::json().header(b"a", bytes - (4 + 1 + 1 + 1 + 4));
     vec![
         row("headers of 8 KiB", of_bytes(8 << 10), taken()),
@@ -70,7 +71,7 @@ fn headers() -> Vec<Row> {
     ]
 }
 
-/// Source and key where the body has none.
+/// Returns messages whose source and key come from properties.
 fn names() -> Vec<Row> {
     let row = |name: &'static str, field: &str, app_id: Option<String>, message_id: Option<String>| {
         let message = Outgoing { app_id, message_id, ..intake(without(field, name).to_string()) };

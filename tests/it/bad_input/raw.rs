@@ -1,4 +1,4 @@
-//! Messages that no driver would send: AMQP 0-9-1 written by hand. Properties are whatever bytes they are.
+//! A minimal AMQP 0-9-1 publisher for messages that no driver sends: properties may contain any bytes.
 
 use dispatch_worker::broker::Outgoing;
 use reqwest::Url;
@@ -8,13 +8,13 @@ use tokio::net::TcpStream;
 
 use crate::support::TestWorld;
 
-/// Class and method of `basic.ack`: the broker has taken the message.
+/// The class and method of `basic.ack`, with which the broker confirms a message.
 const ACK: [u8; 4] = [0, 60, 0, 80];
 
-/// What takes the place of an [`Outgoing`]'s properties.
+/// Properties that replace those of an [`Outgoing`].
 #[derive(Default)]
 pub(super) struct Raw {
-    /// Another one than the message's.
+    /// Replaces the routing key of the message.
     routing_key: Option<&'static [u8]>,
     content_type: Option<&'static [u8]>,
     content_encoding: Option<&'static [u8]>,
@@ -47,25 +47,25 @@ impl Raw {
         Self { message_id: Some(text), ..self }
     }
 
-    /// The same text in every property that holds one and that the broker does not look into.
+    /// Sets every text property that the broker does not check.
     pub(super) fn everywhere(self, text: &'static [u8]) -> Self {
         let text = Some(text);
         Self { correlation_id: text, reply_to: text, message_id: text, kind: text, app_id: text, ..self }
     }
 
-    /// A header table with one long text.
+    /// Sets a header table with one long text.
     pub(super) fn header(self, name: &[u8], length: usize) -> Self {
         let headers = [&short(name)[..], b"S", &long(&vec![b'x'; length])].concat();
         Self { headers: Some(headers), ..self }
     }
 
-    /// A header table within a table within a table.
+    /// Sets a header table that is nested `depth` levels deep.
     pub(super) fn nested(self, depth: usize) -> Self {
         let headers = (0..depth).fold(Vec::new(), |inner, _| [&short(b"a")[..], b"F", &long(&inner)].concat());
         Self { headers: Some(headers), ..self }
     }
 
-    /// A bit for each property that is there, and these, persistent.
+    /// Encodes the property flags and the properties, with delivery mode persistent.
     fn properties(&self, user: &str) -> Vec<u8> {
         let (mut present, mut bytes) = (0_u16, Vec::new());
         let mut add = |bit: u16, property: Option<Vec<u8>>| {
@@ -103,7 +103,7 @@ fn method(channel: u8, id: [u8; 4], arguments: &[u8]) -> Vec<u8> {
     frame(1, channel, &[&id[..], arguments].concat())
 }
 
-/// Publishes a message with these properties and waits until the broker has taken it.
+/// Publishes a message with these properties and waits for the confirm.
 pub(super) async fn publish(world: &TestWorld, message: &Outgoing, raw: &Raw) {
     let url = Url::parse(world.amqp_url.expose_secret()).expect("a URL");
     let (host, port) = (url.host_str().expect("a host"), url.port().unwrap_or(5672));
@@ -115,7 +115,7 @@ pub(super) async fn publish(world: &TestWorld, message: &Outgoing, raw: &Raw) {
     let start = [&long(b"")[..], &short(b"PLAIN"), &long(login.as_bytes()), &short(b"en_US")].concat();
     link.send(&method(0, [0, 10, 0, 11], &start)).await;
     let tune = link.expect([0, 10, 0, 30]).await;
-    // As it wishes, without heartbeats.
+    // The limits that the broker offers, without heartbeats.
     link.send(&method(0, [0, 10, 0, 31], &[&tune[..6], &[0, 0]].concat())).await;
     link.send(&method(0, [0, 10, 0, 40], &[&short(vhost.as_bytes())[..], &[0, 0]].concat())).await;
     link.expect([0, 10, 0, 41]).await;
@@ -136,10 +136,10 @@ struct Link(TcpStream);
 
 impl Link {
     async fn send(&mut self, bytes: &[u8]) {
-        self.0.write_all(bytes).await.expect("RabbitMQ takes it");
+        self.0.write_all(bytes).await.expect("RabbitMQ accepts the bytes");
     }
 
-    /// The arguments of the next method, which must be this one.
+    /// Reads the next method, which must be `id`, and returns its arguments.
     async fn expect(&mut self, id: [u8; 4]) -> Vec<u8> {
         let mut head = [0; 7];
         self.0.read_exact(&mut head).await.expect("RabbitMQ answers");
@@ -147,7 +147,7 @@ impl Link {
         let mut payload = vec![0; size as usize + 1];
         self.0.read_exact(&mut payload).await.expect("a whole frame");
         let answer = String::from_utf8_lossy(&payload).into_owned();
-        assert!(head[0] == 1 && payload.starts_with(&id), "RabbitMQ answers otherwise: {answer:?}");
+        assert!(head[0] == 1 && payload.starts_with(&id), "unexpected answer of RabbitMQ: {answer:?}");
         payload[4..].to_vec()
     }
 }

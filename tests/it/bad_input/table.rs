@@ -1,4 +1,4 @@
-//! The rows.
+//! The rows of the table.
 
 use dispatch_worker::broker::Outgoing;
 use dispatch_worker::job::JobState;
@@ -8,39 +8,39 @@ use super::raw::Raw;
 use super::{controls, events, fields, limits, properties};
 use crate::support::{acme, intake};
 
-/// A message and its end.
+/// A message and its expected end.
 pub(super) struct Row {
-    /// What is bad about it; also its dedupe key, where it has one.
+    /// What is wrong with the message; also its dedupe key if it has one.
     pub(super) name: &'static str,
     pub(super) message: Outgoing,
     pub(super) end: End,
-    /// Sent by hand, with these properties instead of the message's.
+    /// The properties of a raw message, instead of the message's own.
     pub(super) raw: Option<Raw>,
 }
 
 impl Row {
-    /// With another end.
+    /// Replaces the expected end.
     pub(super) fn to(self, end: End) -> Self {
         Self { end, ..self }
     }
 }
 
-/// Where a message ends.
+/// The end of a message.
 pub(super) enum End {
-    /// As a dead letter with this code.
+    /// A dead letter with this code.
     DeadLetter(&'static str),
-    /// As a job in this state, for this reason: of its waiting, or the code of its error.
+    /// A job in this state, with this wait reason or error code.
     Job(JobState, &'static str),
-    /// As a job that succeeds, after so many of its events were accepted and the others ignored for these reasons.
+    /// A succeeded job with so many accepted events; the others are ignored for these reasons.
     Handled { accepted: usize, ignored: &'static [&'static str] },
-    /// As nothing but a count.
+    /// No row; the message is only counted.
     Nothing,
 }
 
-/// How many genuine events the table needs.
+/// The number of genuine events that the table needs.
 pub(super) const EVENTS: usize = 27;
 
-/// All rows. `known` is the message of a job that has succeeded; `fresh` are [`EVENTS`] genuine events that no job has handled.
+/// Returns all rows. `known` is the message of a succeeded job; `fresh` are [`EVENTS`] genuine events that no job has handled.
 pub(super) fn table(known: &Value, fresh: Vec<Value>) -> Vec<Row> {
     let mut rows = not_text_or_not_json();
     rows.extend(misshapen(known));
@@ -58,12 +58,12 @@ pub(super) fn letter(name: &'static str, body: impl Into<Vec<u8>>, code: &'stati
     Row { name, message: intake(body), end: End::DeadLetter(code), raw: None }
 }
 
-/// [`letter`] of a message with one field as it should not be.
+/// Returns a [`letter`] for a message with one invalid field.
 pub(super) fn wrong(name: &'static str, field: &str, value: Value) -> Row {
     letter(name, with(name, field, value).to_string(), "invalid_request")
 }
 
-/// An intake message without events.
+/// Returns an intake message without events.
 pub(super) fn message(name: &str) -> Value {
     let mut message = acme::job(name, &Value::Null);
     message["events"] = json!([]);
@@ -71,7 +71,7 @@ pub(super) fn message(name: &str) -> Value {
     message
 }
 
-/// [`message`] with one field as it should not be; absent where the value is null.
+/// Returns a [`message`] with one field replaced, or removed if the value is null.
 pub(super) fn with(name: &str, field: &str, value: Value) -> Value {
     let mut message = message(name);
     let fields = message.as_object_mut().expect("a message is an object");
@@ -83,10 +83,10 @@ pub(super) fn with(name: &str, field: &str, value: Value) -> Value {
     message
 }
 
-/// [`message`] with `PLACE` in an event's payload replaced by any bytes.
+/// Returns a [`message`] with the given bytes in place of `PLACE` in an event's payload.
 fn with_bytes(name: &str, bytes: &[u8]) -> Vec<u8> {
     let text = with(name, "events", json!([{"payload": {"a": "PLACE"}, "shared_secret": acme::HOOK_SECRET}])).to_string();
-    let (before, after) = text.split_once("PLACE").expect("the place is there");
+    let (before, after) = text.split_once("PLACE").expect("the text contains PLACE");
     [before.as_bytes(), bytes, after.as_bytes()].concat()
 }
 
@@ -153,12 +153,12 @@ fn misshapen(known: &Value) -> Vec<Row> {
     ]
 }
 
-/// Told from others by its account.
+/// Returns a message without a dedupe key; its account makes it unique.
 pub(super) fn without_key(account: &str) -> Value {
     without("dedupe_key", account)
 }
 
-/// [`without_key`], of another field.
+/// Returns a message without the given field; its account makes it unique.
 pub(super) fn without(field: &str, account: &str) -> Value {
     let mut message = with("-", field, Value::Null);
     message["account"] = json!(account);
@@ -169,7 +169,7 @@ fn past_a_limit() -> Vec<Row> {
     let mut long = message("1 MiB + 1").to_string();
     long.push_str(&" ".repeat((1 << 20) + 1 - long.len()));
     let many = with("201 events", "events", json!(vec![json!({"payload": {}}); 201])).to_string();
-    // The message, its events and one of them are three more.
+    // The message, its list of events and the event add three levels.
     let nested = format!("{}{}", "[".repeat(62), "]".repeat(62));
     let deep = with("65 deep", "events", json!([{"payload": "DEEP"}])).to_string().replace("\"DEEP\"", &nested);
     vec![

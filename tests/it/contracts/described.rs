@@ -1,5 +1,4 @@
-//! The table against the vendors' descriptions: Swagger 2.0 and OpenAPI 3.1, as they are published. A clone of the repository
-//! alone does not have them.
+//! The table against the vendors' published descriptions, Swagger 2.0 and OpenAPI 3.1. They are not part of the repository.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
@@ -11,12 +10,12 @@ use super::shape::{Field, Shape};
 use super::table::{STRING, TABLE};
 use super::{Body, Fact, Vendor, Wanted};
 
-/// The descriptions, beside the crate or beside the folder of its worktrees.
+/// Finds the folder of the descriptions, beside the crate or beside the folder of its worktrees.
 fn specifications() -> Option<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let found = ["..", "../..", "../../.."].iter().map(|up| root.join(up).join("shared/specs")).find(|folder| folder.is_dir());
     if found.is_none() {
-        // Past the harness, which shows nothing of a test that passes.
+        // Written to stderr directly, since the harness hides the output of a passed test.
         let said = "the table of contracts is not compared with the vendors' descriptions: there is no ../shared/specs";
         drop(writeln!(std::io::stderr(), "{said}"));
     }
@@ -24,7 +23,7 @@ fn specifications() -> Option<PathBuf> {
 }
 
 #[test]
-fn every_row_is_what_its_vendor_describes() {
+fn every_row_matches_its_vendor_s_description() {
     let Some(folder) = specifications() else { return };
     let mut wrong = Vec::new();
     for fact in TABLE {
@@ -32,11 +31,11 @@ fn every_row_is_what_its_vendor_describes() {
         let description = Description::read(&folder, file);
         wrong.extend(description.differs(fact).into_iter().map(|why| format!("{} ({file}): {why}", fact.name)));
     }
-    assert!(wrong.is_empty(), "rows that the vendor does not describe so:\n{}", wrong.join("\n"));
+    assert!(wrong.is_empty(), "rows that differ from the vendor's description:\n{}", wrong.join("\n"));
 }
 
 #[test]
-fn a_row_that_is_not_described_is_told() {
+fn a_row_that_differs_from_the_description_is_reported() {
     const VERSION: (&str, Wanted) = ("api-version", Wanted::Exactly("7.1"));
     const OLD: (&str, Wanted) = ("api-version", Wanted::Exactly("7.0"));
     const MAY: (&str, Wanted) = ("api-version", Wanted::Perhaps);
@@ -72,7 +71,7 @@ fn a_row_that_is_not_described_is_told() {
     }
 }
 
-/// The row with a body of this one property.
+/// Returns the row with a body of this one property.
 fn with(fact: Fact, name: &'static str, shape: Shape, is_required: bool) -> Fact {
     let fields = Box::leak(Box::new([Field { name, shape, is_required }]));
     let media_type = fact.body.expect("a row with a body").media_type;
@@ -88,7 +87,7 @@ impl Description {
         Self(serde_json::from_str(&text).expect("a description is JSON"))
     }
 
-    /// What of a row is not described so.
+    /// Returns the differences of a row from the description.
     fn differs(&self, fact: &Fact) -> Vec<String> {
         let Some(path) = self.0["paths"].get(fact.path) else { return vec!["there is no such path".to_owned()] };
         let Some(operation) = path.get(fact.method.to_lowercase()) else { return vec!["there is no such method".to_owned()] };
@@ -117,7 +116,7 @@ impl Description {
         wrong
     }
 
-    /// Scheme, host and base path.
+    /// Returns scheme, host and base path.
     fn base(&self) -> String {
         if let Some(url) = self.0["servers"][0]["url"].as_str() {
             return url.to_owned();
@@ -126,7 +125,7 @@ impl Description {
         format!("{scheme}://{host}{path}").trim_end_matches('/').to_owned()
     }
 
-    /// The schemas of a body by media type.
+    /// Returns the schemas of the body by media type.
     fn body(&self, operation: &Value, parameters: &[&Value]) -> Option<BTreeMap<String, Value>> {
         if let Some(content) = operation["requestBody"]["content"].as_object() {
             return Some(content.iter().map(|(media, one)| (media.clone(), one["schema"].clone())).collect());
@@ -135,7 +134,7 @@ impl Description {
         let schema = match (place("body").first(), place("formData")) {
             (Some(body), _) => body["schema"].clone(),
             (None, form) if form.is_empty() => return None,
-            // The same properties may be sent as JSON.
+            // Form parameters, which may also be sent as JSON.
             (None, form) => {
                 let properties: Value = form.iter().map(|one| (text(&one["name"]).to_owned(), (*one).clone())).collect();
                 let required: Value = form.iter().filter(|one| one["required"] == true).map(|one| one["name"].clone()).collect();
@@ -146,7 +145,7 @@ impl Description {
         Some(media.map(|media| (media.to_owned(), schema.clone())).collect())
     }
 
-    /// What of a shape, at this place in a body, is not described so.
+    /// Returns the differences of a shape from the schema at this place in the body.
     fn shape_differs(&self, shape: &Shape, schema: &Value, at: &str) -> Vec<String> {
         let described = self.types(schema);
         let wanted: &[&str] = match shape {
@@ -192,7 +191,7 @@ impl Description {
         wrong
     }
 
-    /// The types that a value may have.
+    /// Returns the types that a schema allows.
     fn types<'d>(&'d self, schema: &'d Value) -> BTreeSet<&'d str> {
         let said = |part: &'d Value| match &part["type"] {
             Value::String(one) => vec![one.as_str()],
@@ -204,14 +203,14 @@ impl Description {
         self.all(schema).into_iter().flat_map(said).collect()
     }
 
-    /// A description of "any value" says `object` and nothing more, as that of JSON Patch does.
+    /// Returns whether a schema stands for any value: some descriptions, such as that of JSON Patch, only state `object` then.
     fn is_anything(&self, schema: &Value) -> bool {
         let parts = self.all(schema);
         let says_more = |part: &&Value| part.get("properties").is_some() || part.get("additionalProperties").is_some();
         parts.len() == 1 && parts[0]["type"] == "object" && !parts.iter().any(says_more)
     }
 
-    /// A schema and what it is put together from.
+    /// Returns a schema and all schemas that it is composed of.
     fn all<'d>(&'d self, schema: &'d Value) -> Vec<&'d Value> {
         let schema = self.resolved(schema);
         let parts = ["allOf", "anyOf", "oneOf"].into_iter().filter_map(|name| schema[name].as_array()).flatten();
@@ -220,7 +219,7 @@ impl Description {
 
     fn resolved<'d>(&'d self, value: &'d Value) -> &'d Value {
         match value.get("$ref").and_then(Value::as_str).and_then(|reference| reference.strip_prefix('#')) {
-            Some(pointer) => self.resolved(self.0.pointer(pointer).expect("a description refers to what it has")),
+            Some(pointer) => self.resolved(self.0.pointer(pointer).expect("references resolve within the description")),
             None => value,
         }
     }

@@ -1,5 +1,4 @@
-//! Where requests go: the program's own defaults against the table. A simulator stands in for every host at once, so what it
-//! has witnessed does not tell.
+//! The default hosts of the program against the table. The witness log cannot show this, as the simulator replaces all hosts.
 
 use clap::{Args as _, Command};
 use dispatch_worker::config::ProviderLinks;
@@ -9,9 +8,9 @@ use super::Fact;
 use super::table::TABLE;
 
 #[test]
-fn every_default_of_the_program_is_the_host_in_the_table() {
+fn every_default_host_of_the_program_is_the_host_in_the_table() {
     let Hosts { profile, accounts, graph, search, core } = Hosts::default();
-    assert_eq!(accounts, None, "the accounts are with the profiles");
+    assert_eq!(accounts, None, "accounts and profiles have the same host");
     let hosts = [
         ("azure_devops_profile_url", profile),
         ("azure_devops_graph_url", graph),
@@ -26,7 +25,7 @@ fn every_default_of_the_program_is_the_host_in_the_table() {
 }
 
 #[test]
-fn a_default_that_is_another_host_is_told() {
+fn a_default_with_another_host_is_reported() {
     let row = |name: &str| TABLE.iter().find(|fact| fact.name == name).expect("a row");
     let told = |name: &str, default: &str| differs(row(name), |_| Some(default.to_owned()));
     assert_eq!(told("search", "https://almsearch.dev.azure.com"), None);
@@ -35,17 +34,17 @@ fn a_default_that_is_another_host_is_told() {
     assert_eq!(told("refresh of a token", "https://login.microsoftonline.com/common/oauth2/v2.0/token"), None);
     assert!(told("refresh of a token", "https://login.microsoftonline.com/common/oauth2/token").is_some());
     assert!(differs(row("search"), |_| None).is_some(), "there is no such setting");
-    assert_eq!(told("webhook", "https://example.com"), None, "its address is its owner's");
+    assert_eq!(told("webhook", "https://example.com"), None, "a receiver chooses its own address");
 }
 
-/// What a setting is where nobody sets it, whatever this process' environment has.
+/// Returns the default of a setting, regardless of this process's environment.
 fn default_of(setting: &str) -> Option<String> {
     let command = ProviderLinks::augment_args(Command::new("program"));
     let argument = command.get_arguments().find(|argument| argument.get_id() == setting)?;
     Some(argument.get_default_values().first()?.to_str()?.to_owned())
 }
 
-/// A default is the base of a row, or the whole address.
+/// Returns the difference if the default is neither the base of the row nor its whole address.
 fn differs(fact: &Fact, default_of: impl Fn(&str) -> Option<String>) -> Option<String> {
     let (setting, base) = (fact.vendor.setting?, fact.vendor.base?);
     let default = default_of(setting).unwrap_or_default();

@@ -1,5 +1,5 @@
-//! Contracts with the vendors: a table of facts about every request that the worker may send. Each request that a simulator has
-//! witnessed, in any test's world, must be one of the table's; the table itself is held against the vendors' own descriptions.
+//! Contracts with the vendors: a table of every request that the worker may send. Each request in the witness log of any test's
+//! world must match a row of the table, and the table itself is compared with the vendors' own descriptions.
 
 mod described;
 mod hosts;
@@ -16,52 +16,52 @@ use serde_json::Value;
 use shape::Shape;
 use table::TABLE;
 
-/// One request, as its vendor describes it.
+/// A request as its vendor describes it.
 #[derive(Clone, Copy)]
 struct Fact {
     name: &'static str,
     method: &'static str,
-    /// The vendor's template, below the base path; `{name}` stands for one segment.
+    /// The vendor's path template below the base path; `{name}` stands for one segment.
     path: &'static str,
-    /// A segment of it that may be left out.
+    /// A segment of the path that may be left out.
     optional: &'static str,
     query: &'static [(&'static str, Wanted)],
     body: Option<Body>,
     vendor: Vendor,
 }
 
-/// A query parameter's value.
+/// The requirement on a query parameter.
 #[derive(Clone, Copy)]
 enum Wanted {
-    /// It must be there, and be this.
+    /// Required, with this value.
     Exactly(&'static str),
-    /// It must be there.
+    /// Required, with any value.
     Something,
-    /// It may be there.
+    /// Optional.
     Perhaps,
 }
 
-/// A body, where there must be one.
+/// A required body.
 #[derive(Clone, Copy)]
 struct Body {
     media_type: &'static str,
     shape: Shape,
 }
 
-/// Whose request it is.
+/// The vendor of a request.
 #[derive(Clone, Copy)]
 struct Vendor {
-    /// The description among the specifications, where there is one.
+    /// The file of the description, if there is one.
     file: Option<&'static str>,
-    /// Where the vendor serves it, host and base path; nothing where its address is its owner's.
+    /// The vendor's host and base path; `None` if the receiver chooses its address.
     base: Option<&'static str>,
     /// The program's setting that has this base by default.
     setting: Option<&'static str>,
-    /// What stands before the template where it is sent to: the vendor's base path, and the simulator's own.
+    /// The possible prefixes of the path as sent: the vendor's base path, and the simulator's own.
     below: &'static [&'static str],
 }
 
-/// The requests that no row describes, and why the rows that are nearest do not. Mail is witnessed too, in words of its own.
+/// Returns the requests that match no row, with the differences from the nearest rows. Mail entries of the log are skipped.
 pub(crate) fn breaches(witness: &[Entry]) -> Vec<String> {
     witness.iter().filter(|entry| entry.provider != Provider::Email).filter_map(|entry| breach(entry, TABLE)).collect()
 }
@@ -89,7 +89,7 @@ impl Fact {
         self.vendor.below.iter().filter_map(|base| path.strip_prefix(base)).any(|path| templates.iter().any(|t| at(t, path)))
     }
 
-    /// What is not as described.
+    /// Returns the first difference from the description.
     fn differs(&self, entry: &Entry) -> Option<String> {
         self.query_differs(entry.query.as_deref().unwrap_or_default()).or_else(|| match &self.body {
             Some(body) => body.differs(entry.content_type.as_deref(), entry.body_shape.as_ref()),
@@ -110,9 +110,9 @@ impl Fact {
         }
         self.query.iter().find_map(|(name, wanted)| match (wanted, given.get(*name)) {
             (Wanted::Exactly(value), given) if given.map(String::as_str) != Some(value) => {
-                Some(format!("the query wants {name}={value}"))
+                Some(format!("the query requires {name}={value}"))
             }
-            (Wanted::Something, None) => Some(format!("the query wants `{name}`")),
+            (Wanted::Something, None) => Some(format!("the query requires `{name}`")),
             (Wanted::Exactly(_) | Wanted::Something | Wanted::Perhaps, _) => None,
         })
     }

@@ -1,4 +1,4 @@
-//! A request that is not in the table must be seen: right ones, and each with one thing wrong.
+//! Tests of the comparison with the table: valid requests, and requests with one deviation each.
 
 use dispatch_worker::devkit::simulator::witness::Entry;
 use serde_json::{Value, json};
@@ -10,11 +10,11 @@ const JSON: &str = "application/json; charset=utf-8";
 const FORM: &str = "application/x-www-form-urlencoded";
 const NONE: &str = "";
 
-/// What is sent, its media type and shape, and what is said of it: nothing where it is right.
+/// A request, its media type, its shape, and a part of the expected report; `None` for a valid request.
 type Row = (&'static str, &'static str, Value, Option<&'static str>);
 
 #[test]
-fn a_request_that_no_vendor_describes_is_told_and_a_right_one_is_not() {
+fn a_request_outside_the_table_is_reported_and_a_valid_one_is_not() {
     let none = |target, right| (target, NONE, Value::Null, right);
     let rows = [
         none("GET /_apis/profile/profiles/me?api-version=7.1", None),
@@ -22,7 +22,7 @@ fn a_request_that_no_vendor_describes_is_told_and_a_right_one_is_not() {
         none("OPTIONS /_apis/profile/profiles/me?api-version=7.1", Some("no row")),
         none("DELETE /contoso/_apis/wit/workitems/17?api-version=7.1", Some("no row")),
         none("GET /_apis/accounts?memberId=m&api-version=7.1", None),
-        none("GET /_apis/accounts?api-version=7.1", Some("wants `memberId`")),
+        none("GET /_apis/accounts?api-version=7.1", Some("requires `memberId`")),
         none("GET /_apis/accounts?memberId=m&memberId=n&api-version=7.1", Some("`memberId` twice")),
         none("GET /contoso/_apis/graph/users?api-version=7.1-preview.1", None),
         none("GET /contoso/_apis/graph/users?api-version=7.1", Some("7.1-preview.1")),
@@ -103,7 +103,7 @@ fn of_chats() -> Vec<Row> {
         (slack, FORM, said("string"), Some("media type")),
         (teams, JSON, card("null"), None),
         (teams, JSON, card("string"), Some("`body.attachments[].contentUrl` is one of")),
-        ("POST /teams/flow", JSON, card("null"), Some("wants `sig`")),
+        ("POST /teams/flow", JSON, card("null"), Some("requires `sig`")),
     ]
 }
 
@@ -128,12 +128,12 @@ fn expect(rows: impl Iterator<Item = Row>) {
     for (target, media, shape, right) in rows {
         let told = breaches(&[entry("webhook", target, media, &shape)]).concat();
         let is_right = right.map_or(told.is_empty(), |part| told.contains(part));
-        assert!(is_right, "{target} {media} {shape}: {told:?}, right is {right:?}");
+        assert!(is_right, "{target} {media} {shape}: expected {right:?}, got {told:?}");
     }
 }
 
 #[test]
-fn what_a_mail_server_has_seen_is_no_request_of_http() {
+fn mail_in_the_witness_log_is_not_compared_with_http_requests() {
     assert_eq!(breaches(&[entry("email", "DATA /smtp", NONE, &Value::Null)]), Vec::<String>::new());
     assert_eq!(breaches(&[entry("azure_devops", "DATA /smtp", NONE, &Value::Null)]).len(), 1);
 }

@@ -1,21 +1,21 @@
-//! What a value may be: JSON Schema's words for types, as deep as a row says.
+//! Shapes of JSON values, with the type names of JSON Schema.
 
 use serde_json::{Map, Value};
 
-/// What a value may be.
+/// The expected shape of a value.
 #[derive(Clone, Copy)]
 pub(super) enum Shape {
-    /// Of one of these types, whatever is in it.
+    /// A value of one of these types, with any content.
     Of(&'static [&'static str]),
-    /// An array of such values.
+    /// An array of values of this shape.
     List(&'static Shape),
-    /// An object with these properties and no other.
+    /// An object with these properties and no others.
     Object(&'static [Field]),
-    /// An object whose properties are such values, whatever their names.
+    /// An object with any property names and values of this shape.
     Map(&'static Shape),
 }
 
-/// A property: its name, what it may be, whether it must be there.
+/// A property of an object.
 pub(super) struct Field {
     pub(super) name: &'static str,
     pub(super) shape: Shape,
@@ -23,7 +23,7 @@ pub(super) struct Field {
 }
 
 impl Shape {
-    /// What of a value, as the witness keeps it, is not so; it stands at this place in the body.
+    /// Returns the first difference of a value in the witness log's form; `at` is its place in the body.
     pub(super) fn differs(&self, given: &Value, at: &str) -> Option<String> {
         match (self, given) {
             (Self::Of(types), _) if types.contains(&type_of(given)) => None,
@@ -49,7 +49,7 @@ fn object_differs(fields: &[Field], given: &Map<String, Value>, at: &str) -> Opt
     })
 }
 
-/// Of a value as the witness keeps it: scalars by the names of their types.
+/// Returns the type of a value in the witness log's form, which replaces scalars by their type names.
 fn type_of(shape: &Value) -> &str {
     match shape {
         Value::Array(_) => "array",

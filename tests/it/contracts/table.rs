@@ -1,14 +1,14 @@
-//! The facts.
+//! The rows of the table.
 
 use super::shape::{Field, Shape};
 use super::{Body, Fact, Vendor, Wanted};
 
 const JSON: &str = "application/json";
-/// Of every request to Azure DevOps whose area is no preview.
+/// The version parameter of every Azure DevOps area that is not in preview.
 const VERSION: (&str, Wanted) = ("api-version", Wanted::Exactly("7.1"));
-/// Where Azure DevOps serves most of its areas.
+/// The host of most Azure DevOps areas, and its setting.
 const CORE: (&str, &str) = ("https://dev.azure.com", "azure_devops_url");
-/// Where it serves profiles and accounts.
+/// The host of profiles and accounts, and its setting.
 const PROFILE: (&str, &str) = ("https://app.vssps.visualstudio.com", "azure_devops_profile_url");
 const GRAPH: (&str, &str) = ("https://vssps.dev.azure.com", "azure_devops_graph_url");
 const SEARCH: (&str, &str) = ("https://almsearch.dev.azure.com", "azure_devops_search_url");
@@ -23,13 +23,13 @@ const DISCORD: Vendor = Vendor {
     setting: Some("discord_url"),
     below: &["/api/v10"],
 };
-/// A webhook's own address has no version.
+/// The address of a Discord webhook has no version.
 const DISCORD_WEBHOOK: Vendor = Vendor { below: &["/api/v10", "/api"], ..DISCORD };
 const SLACK: Vendor =
     Vendor { file: Some("slack.json"), base: Some("https://slack.com/api"), setting: Some("slack_url"), below: &["/slack/api"] };
 const ENTRA: Vendor =
     Vendor { file: None, base: Some("https://login.microsoftonline.com"), setting: Some("entra_token_url"), below: &[""] };
-/// For a row whose address is its owner's.
+/// The vendor of a row whose receiver chooses its address.
 const ANYWHERE: Vendor = Vendor { file: None, base: None, setting: None, below: &[""] };
 
 pub(super) const STRING: Shape = Shape::Of(&["string"]);
@@ -49,9 +49,9 @@ const fn object(fields: &'static [Field]) -> Option<Body> {
     Some(Body { media_type: JSON, shape: Shape::Object(fields) })
 }
 
-/// Whom a text may call: nobody.
+/// The permitted mentions of a text: none.
 const MENTIONS: Shape = Shape::Object(&[must("parse", Shape::List(&STRING))]);
-/// What is sent to Discord as a message; `wait` of a webhook is in its query.
+/// The body of a message to Discord; the parameter `wait` of a webhook is in the query.
 const DISCORD_MESSAGE: &[Field] = &[must("content", STRING), must("allowed_mentions", MENTIONS), must("flags", INTEGER)];
 
 /// A card of Microsoft Teams.
@@ -60,7 +60,7 @@ const ATTACHMENT: Shape = Shape::Object(&[
     must("contentUrl", Shape::Of(&["null"])),
     must("content", Shape::Of(&["object"])),
 ]);
-/// What a webhook tells.
+/// The data of a webhook message.
 const EVENT: Shape = Shape::Object(&[must("title", STRING), must("lines", Shape::List(&STRING)), must("details", ANYTHING)]);
 
 pub(super) const TABLE: &[Fact] = &[
@@ -123,7 +123,7 @@ pub(super) const TABLE: &[Fact] = &[
         query: &[VERSION],
         body: Some(Body {
             media_type: "application/json-patch+json",
-            // RFC 6902 lets a value be anything, and so does the vendor, who describes it as an object.
+            // RFC 6902 allows any value, and so does the vendor, although its description states an object.
             shape: Shape::List(&Shape::Object(&[
                 must("op", STRING),
                 must("path", STRING),

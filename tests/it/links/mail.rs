@@ -1,4 +1,4 @@
-//! The way to the mail server, as the program itself takes it: verified before anybody signs in.
+//! The connection to the mail server, as the program opens it: verified before the sign-in.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use super::SOON;
 use super::peers::{Authority, GOOD, Identity, OVER, Peer, Protocol, Seen};
 use crate::support::{Said, TestWorld, acme};
 
-/// Sends a test message; what the mail server sees of it, and what is said.
+/// Runs a test delivery; returns what the mail server sees and the output of the command.
 async fn mail(world: &TestWorld, protocol: Protocol, identity: Option<Identity>, ca: Option<&Path>) -> (Seen, Said) {
     let peer = Peer::new(protocol, identity).await;
     let (scheme, query) = if protocol == Protocol::Smtps { ("smtps", "") } else { ("smtp", "?tls=required") };
@@ -14,17 +14,17 @@ async fn mail(world: &TestWorld, protocol: Protocol, identity: Option<Identity>,
     let arguments = ["destinations", "test", "--organization", "aside", "mail"];
     let mut command = world.dispatch(&arguments).env("DISPATCH_SMTP_URL", &url);
     if let Some(ca) = ca {
-        // Whom the system trusts.
+        // Replaces the certificate authorities that the system trusts.
         command = command.env("SSL_CERT_FILE", &ca.display().to_string());
     }
     let said = command.said();
     let serve = async { tokio::time::timeout(SOON, peer.serve()).await };
     let (seen, said) = tokio::join!(serve, said);
-    (seen.unwrap_or_else(|_| panic!("nobody has come: {said:?}")), said)
+    (seen.unwrap_or_else(|_| panic!("no connection: {said:?}")), said)
 }
 
 #[tokio::test]
-async fn a_mail_server_that_cannot_be_verified_is_told_no_password() {
+async fn no_password_is_sent_to_a_mail_server_that_cannot_be_verified() {
     let world = TestWorld::acme().await;
     let (own, other) = (Authority::new(), Authority::new());
     let authority = own.file(world.folder());
@@ -34,9 +34,9 @@ async fn a_mail_server_that_cannot_be_verified_is_told_no_password() {
         let plaintext = if protocol == Protocol::Smtps { "InvalidContentType" } else { "lacks STARTTLS" };
         for (what, identity, trusted, part) in [
             ("plaintext", None, known, plaintext),
-            ("vouched for by somebody else", Some(other.issue(&["localhost"], GOOD)), known, "UnknownIssuer"),
-            ("vouched for by nobody whom the system knows", Some(right.clone()), None, "UnknownIssuer"),
-            ("of another name", Some(own.issue(&["other.example"], GOOD)), known, "not valid for name"),
+            ("signed by another authority", Some(other.issue(&["localhost"], GOOD)), known, "UnknownIssuer"),
+            ("signed by an authority that the system does not trust", Some(right.clone()), None, "UnknownIssuer"),
+            ("with another name", Some(own.issue(&["other.example"], GOOD)), known, "not valid for name"),
             ("expired", Some(own.issue(&["localhost"], OVER)), known, "expired"),
         ] {
             let (seen, said) = mail(&world, protocol, identity, trusted).await;
@@ -49,20 +49,20 @@ async fn a_mail_server_that_cannot_be_verified_is_told_no_password() {
                 seen => assert_eq!(seen, Seen::Refused, "{protocol:?}, {what}"),
             }
         }
-        // It hangs up once it is trusted.
+        // The server closes the connection once it is trusted.
         let (seen, said) = mail(&world, protocol, Some(right.clone()), known).await;
         assert_eq!((seen, said.code), (Seen::Trusted, Some(1)), "{protocol:?}: {}", said.stderr);
     }
 }
 
-/// The server is the right one, and says nothing under TLS: all replies are somebody else's, who cannot break TLS.
+/// The server is genuine and sends nothing under TLS: all replies come from an attacker on the network who cannot break TLS.
 #[tokio::test]
-async fn what_was_said_in_plaintext_is_taken_for_no_reply_under_tls() {
+async fn replies_injected_in_plaintext_are_not_accepted_under_tls() {
     let world = TestWorld::acme().await;
     let own = Authority::new();
     let authority = own.file(world.folder());
     let right = own.issue(&["localhost"], GOOD);
     let (seen, said) = mail(&world, Protocol::InjectedSmtp, Some(right), Some(&authority)).await;
     assert_eq!((seen, said.code), (Seen::Refused, Some(1)), "{said:?}");
-    assert!(said.stderr.contains("bytes that answer nothing") && said.stderr.contains("smtps://"), "{}", said.stderr);
+    assert!(said.stderr.contains("unsolicited bytes") && said.stderr.contains("smtps://"), "{}", said.stderr);
 }

@@ -1,4 +1,4 @@
-//! The ways to Postgres and RabbitMQ: encrypted and verified, or refused with what would be right.
+//! The connections to Postgres and RabbitMQ: encrypted and verified, or refused with advice.
 
 mod mail;
 mod peers;
@@ -26,7 +26,7 @@ use peers::{Authority, GOOD, Identity, OVER, Peer, Protocol, Seen};
 const SOON: Duration = Duration::from_secs(30);
 const PASSWORD: &str = "canary-link-password";
 
-/// Connects to a peer at `localhost`; gives why it did not work, which in the end it never does.
+/// Connects to a peer at `localhost`; returns the error, as no peer completes the protocol.
 async fn connect(protocol: Protocol, port: u16, ca: Option<PathBuf>) -> String {
     let url = match protocol {
         Protocol::Postgres => format!("postgres://worker:{PASSWORD}@localhost:{port}/x?sslmode=require"),
@@ -35,16 +35,16 @@ async fn connect(protocol: Protocol, port: u16, ca: Option<PathBuf>) -> String {
     };
     let endpoint = Endpoint::new(url.into(), ca, false);
     match protocol {
-        Protocol::Postgres => chain(&store::connect(endpoint).await.err().expect("it is no Postgres")),
+        Protocol::Postgres => chain(&store::connect(endpoint).await.err().expect("the peer is not Postgres")),
         Protocol::Amqp | Protocol::Smtps | Protocol::Smtp | Protocol::InjectedSmtp => {
-            chain(&Publisher::connect(endpoint).await.err().expect("it is no RabbitMQ"))
+            chain(&Publisher::connect(endpoint).await.err().expect("the peer is not RabbitMQ"))
         }
     }
 }
 
 #[tokio::test]
-async fn a_peer_that_cannot_be_verified_is_told_no_password_and_the_error_says_why() {
-    // Installs the cryptography, as a process does that uses anything.
+async fn no_password_is_sent_to_a_server_that_cannot_be_verified_and_the_error_states_why() {
+    // Installs the TLS crypto provider.
     run().await;
     let folder = std::env::temp_dir().join(format!("links-{}", uuid::Uuid::now_v7()));
     std::fs::create_dir(&folder).unwrap();
@@ -55,9 +55,9 @@ async fn a_peer_that_cannot_be_verified_is_told_no_password_and_the_error_says_w
         let plaintext = if protocol == Protocol::Postgres { "does not support TLS" } else { "InvalidContentType" };
         for (what, identity, ca, said) in [
             ("plaintext", None, Some(&ca), plaintext),
-            ("vouched for by somebody else", Some(other.issue(&["localhost"], GOOD)), Some(&ca), "UnknownIssuer"),
-            ("vouched for by nobody whom the system knows", Some(right.clone()), None, "UnknownIssuer"),
-            ("of another name", Some(own.issue(&["other.example"], GOOD)), Some(&ca), "not valid for name \"localhost\""),
+            ("signed by another authority", Some(other.issue(&["localhost"], GOOD)), Some(&ca), "UnknownIssuer"),
+            ("signed by an authority that the system does not trust", Some(right.clone()), None, "UnknownIssuer"),
+            ("with another name", Some(own.issue(&["other.example"], GOOD)), Some(&ca), "not valid for name \"localhost\""),
             ("expired", Some(own.issue(&["localhost"], OVER)), Some(&ca), "certificate expired"),
         ] {
             let peer = Peer::new(protocol, identity).await;
@@ -74,15 +74,15 @@ async fn a_peer_that_cannot_be_verified_is_told_no_password_and_the_error_says_w
         }
         let peer = Peer::new(protocol, Some(right.clone())).await;
         let port = peer.port;
-        // It hangs up once it is trusted.
+        // The peer closes the connection once it is trusted.
         let (seen, _) = tokio::join!(peer.serve(), connect(protocol, port, Some(ca.clone())));
-        assert_eq!(seen, Seen::Trusted, "{protocol:?}: the right one is refused too");
+        assert_eq!(seen, Seen::Trusted, "{protocol:?}: a valid certificate is refused");
     }
     std::fs::remove_dir_all(folder).unwrap();
 }
 
 #[tokio::test]
-async fn a_worker_runs_over_tls_to_the_real_servers() {
+async fn a_worker_runs_over_tls_with_real_servers() {
     let world = TestWorld::with_own_servers().await;
     let authority = Authority::new();
     let identity = authority.issue(&["localhost", "127.0.0.1"], GOOD);
@@ -103,14 +103,14 @@ async fn a_worker_runs_over_tls_to_the_real_servers() {
     let worker = world.worker(&WorkerOptions { environment, ..WorkerOptions::default() });
     worker.ready().await;
     let encrypted = world.database.one("SELECT count(*) FROM pg_stat_ssl WHERE ssl").await;
-    assert!(encrypted.parse::<u32>().unwrap() >= 2, "its heartbeat's connection and its pool's: {encrypted}");
+    assert!(encrypted.parse::<u32>().unwrap() >= 2, "the connections of the heartbeat and of the pool: {encrypted}");
     let event = world.assign(acme::WORK_ITEM, Some(acme::ANN)).await;
     world.publish_job(&acme::job("one", &event)).await;
     world.wait_job_state("one", JobState::Succeeded, SOON).await;
     Checks::default().hold(&world).await;
 }
 
-/// Gives the private Postgres its certificate, from inside, as the key must be its own user's.
+/// Installs the certificate in the private Postgres, through SQL, as the key file must belong to the server's user.
 async fn encrypt_postgres(world: &TestWorld, identity: &Identity) {
     for (file, pem) in [("server.crt", &identity.certificate), ("server.key", &identity.key)] {
         let lines: Vec<String> = pem.trim().lines().map(|line| format!("'{}'", line.trim())).collect();
@@ -121,7 +121,7 @@ async fn encrypt_postgres(world: &TestWorld, identity: &Identity) {
     world.database.rows("SELECT pg_reload_conf()").await;
 }
 
-/// Gives the private RabbitMQ a second listener and starts it again; the listener's port.
+/// Adds a TLS listener to the private RabbitMQ and restarts it; returns the listener's port.
 async fn encrypt_rabbitmq(world: &TestWorld, identity: &Identity) -> u16 {
     let port = ports::reserve().expect("a free port");
     let number = port.number();
@@ -144,7 +144,7 @@ async fn encrypt_rabbitmq(world: &TestWorld, identity: &Identity) -> u16 {
     number
 }
 
-/// Runs the program with two URLs and, maybe, the loud setting.
+/// Runs the program with two URLs and optionally the setting that allows plaintext.
 async fn dispatch(arguments: &[&str], database: &str, amqp: &str, allow: bool) -> Output {
     let mut command = Command::new(BINARY);
     command.args(arguments).env_clear().env("DISPATCH_DATABASE_URL", database).env("DISPATCH_AMQP_URL", amqp);
@@ -154,7 +154,7 @@ async fn dispatch(arguments: &[&str], database: &str, amqp: &str, allow: bool) -
         command.env("DISPATCH_ALLOW_PLAINTEXT_LINKS", "true");
     }
     let output = tokio::time::timeout(SOON, command.kill_on_drop(true).output()).await;
-    output.expect("it ends by itself").expect("the program runs")
+    output.expect("the program ends by itself").expect("the program runs")
 }
 
 #[tokio::test]
@@ -164,19 +164,19 @@ async fn plaintext_and_default_passwords_do_not_leave_this_machine() {
     let database = |url: &'static str, part: &'static str| (["jobs", "list"], url, right, part);
     let broker = |url: &'static str, part: &'static str| (["topology", "check"], local, url, part);
     for (arguments, database, amqp, part) in [
-        database("postgres://worker:own@db.invalid/x?sslmode=disable", "right is sslmode=require"),
-        database("postgres://worker:own@db.invalid/x?sslmode=prefer", "right is sslmode=require"),
+        database("postgres://worker:own@db.invalid/x?sslmode=disable", "use sslmode=require"),
+        database("postgres://worker:own@db.invalid/x?sslmode=prefer", "use sslmode=require"),
         database("host=localhost hostaddr=192.0.2.7 user=worker password=own sslmode=disable", "192.0.2.7"),
         database("postgres://worker:own@127.0.0.1,db.invalid/x?sslmode=disable", "db.invalid"),
         database("postgres://postgres:postgres@db.invalid/x", "default user or password"),
-        broker("amqp://worker:own@mq.invalid/", "right is amqps://"),
+        broker("amqp://worker:own@mq.invalid/", "use amqps://"),
         broker("amqps://guest:guest@mq.invalid/", "default user or password"),
         broker("amqps://mq.invalid/", "default user or password"),
     ] {
         let output = dispatch(&arguments, database, amqp, false).await;
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.code() == Some(2) && said.contains(part), "{arguments:?} {database} {amqp}: {said}");
-        // A worker does not even begin.
+        // A worker does not start.
         let output = dispatch(&["worker"], database, amqp, false).await;
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.code() == Some(2) && said.contains(part), "{database} {amqp}: {said}");
@@ -184,29 +184,29 @@ async fn plaintext_and_default_passwords_do_not_leave_this_machine() {
 }
 
 #[tokio::test]
-async fn the_loud_setting_lets_plaintext_through_and_is_loud() {
+async fn the_plaintext_setting_allows_plaintext_and_warns() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    // Another machine as far as rules are concerned, and yet an address at which nobody is missed.
+    // The rules treat this address as another machine, although nothing listens there.
     let url = format!("postgres://worker:own@0.0.0.0:{}/x?sslmode=disable", listener.local_addr().unwrap().port());
     drop(listener);
     let output = dispatch(&["jobs", "list"], &url, "amqp://localhost", true).await;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.contains("PLAINTEXT") && said.contains("DISPATCH_ALLOW_PLAINTEXT_LINKS"), "{said}");
-    assert_eq!(output.status.code(), Some(1), "nobody listens there: {said}");
+    assert_eq!(output.status.code(), Some(1), "nothing listens there: {said}");
     let defaults = dispatch(&["jobs", "list"], &url.replace(":own@", ":password@"), "amqp://localhost", true).await;
-    assert_eq!(defaults.status.code(), Some(2), "default passwords are refused all the same");
+    assert_eq!(defaults.status.code(), Some(2), "default passwords are still refused");
 }
 
 #[tokio::test]
-async fn a_file_of_authorities_turns_tls_on_and_must_be_one() {
+async fn a_ca_file_turns_tls_on_and_must_hold_a_certificate() {
     let folder = std::env::temp_dir().join(format!("links-{}", uuid::Uuid::now_v7()));
     std::fs::create_dir(&folder).unwrap();
     let peer = Peer::new(Protocol::Postgres, None).await;
     let url = SecretString::from(format!("postgres://worker:{PASSWORD}@127.0.0.1:{}/x", peer.port));
     let endpoint = Endpoint::new(url.clone(), Some(Authority::new().file(&folder)), false);
     let (seen, error) = tokio::join!(peer.serve(), store::connect(endpoint));
-    assert_eq!(seen, Seen::Plaintext(Vec::new()), "nothing is said to a server without TLS");
-    let error = chain(&error.err().expect("it is no Postgres"));
+    assert_eq!(seen, Seen::Plaintext(Vec::new()), "nothing is sent to a server without TLS");
+    let error = chain(&error.err().expect("the peer is not Postgres"));
     assert!(error.contains("does not support TLS"), "{error}");
     let empty = folder.join("empty.pem");
     std::fs::write(&empty, "").unwrap();

@@ -1,4 +1,4 @@
-//! Peers that speak just enough of a protocol to be trusted or not, and who vouches for them.
+//! Minimal peers that go no further than the TLS handshake of a protocol, and certificate authorities for them.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,19 +13,19 @@ use tokio_rustls::TlsAcceptor;
 
 /// `SSLRequest`: a length of 8, and the code 80877103 (PostgreSQL documentation, "Message Formats").
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
-/// AMQP 0-9-1, 4.2.2.
+/// The protocol header (AMQP 0-9-1, 4.2.2).
 const AMQP_HEADER: &[u8] = b"AMQP\x00\x00\x09\x01";
-/// RFC 5321, 4.2.
+/// The greeting (RFC 5321, 4.2).
 const SMTP_GREETING: &[u8] = b"220 ready\r\n";
-/// To EHLO, AUTH, MAIL, RCPT, DATA, the content and QUIT.
+/// Replies to EHLO, AUTH, MAIL, RCPT, DATA, the content and QUIT.
 const INJECTED: &[u8] =
     b"250-mine\r\n250 AUTH PLAIN LOGIN\r\n235 in\r\n250 fine\r\n250 fine\r\n354 go on\r\n250 taken\r\n221 bye\r\n";
-/// Years in which a certificate is good.
+/// The years of a valid certificate.
 pub(super) const GOOD: [i32; 2] = [2020, 2100];
-/// And one that has been.
+/// The years of an expired certificate.
 pub(super) const OVER: [i32; 2] = [2001, 2002];
 
-/// Somebody who vouches.
+/// A certificate authority.
 pub(super) struct Authority {
     pem: String,
     issuer: Issuer<'static, KeyPair>,
@@ -42,7 +42,7 @@ impl Authority {
     pub(super) fn new() -> Self {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
-        // Two of the same name would be told apart by their signatures only.
+        // A unique name, or two authorities would differ only in their signatures.
         params.distinguished_name.push(DnType::CommonName, uuid::Uuid::now_v7().to_string());
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
@@ -51,7 +51,7 @@ impl Authority {
         Self { pem, issuer: Issuer::new(params, key) }
     }
 
-    /// Vouches for whoever has these names or addresses.
+    /// Issues a certificate for these names or addresses.
     pub(super) fn issue(&self, names: &[&str], good: [i32; 2]) -> Identity {
         let key = KeyPair::generate().unwrap();
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
@@ -61,7 +61,7 @@ impl Authority {
         Identity { certificate, key: key.serialize_pem() }
     }
 
-    /// Its certificate as a file in `folder`.
+    /// Writes the authority's certificate to a file in `folder`.
     pub(super) fn file(&self, folder: &Path) -> PathBuf {
         let path = folder.join("authority.pem");
         std::fs::write(&path, &self.pem).unwrap();
@@ -73,21 +73,21 @@ fn years([from, until]: [i32; 2]) -> (time::OffsetDateTime, time::OffsetDateTime
     (date_time_ymd(from, 1, 1), date_time_ymd(until, 1, 1))
 }
 
-/// Which protocol is spoken before TLS begins.
+/// The protocol before the TLS handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Protocol {
     Postgres,
     Amqp,
     /// TLS from the start.
     Smtps,
-    /// After STARTTLS, which one without an identity does not offer.
+    /// TLS after STARTTLS; a peer without an identity does not offer STARTTLS.
     Smtp,
-    /// As that, and in one packet with the reply to STARTTLS come those to all that will be said under TLS, where nothing more is
-    /// answered: as somebody on the way may add them.
+    /// As `Smtp`, but the packet with the reply to STARTTLS also contains replies to all later commands, as an attacker on the
+    /// network may add them. Under TLS the peer answers nothing.
     InjectedSmtp,
 }
 
-/// One that waits for one connection.
+/// A server that accepts one connection.
 pub(super) struct Peer {
     listener: TcpListener,
     pub(super) port: u16,
@@ -95,19 +95,19 @@ pub(super) struct Peer {
     identity: Option<Identity>,
 }
 
-/// What became of the connection.
+/// The outcome of the connection.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Seen {
-    /// The handshake was completed: the other side trusts us.
+    /// The client completed the handshake and trusts the peer.
     Trusted,
-    /// It was not.
+    /// The client did not complete the handshake.
     Refused,
-    /// There was none to be had from us; what else the other side said.
+    /// The peer had no TLS; the bytes that the client sent nevertheless.
     Plaintext(Vec<u8>),
 }
 
 impl Peer {
-    /// Without an identity it has no TLS.
+    /// Creates a peer; without an identity it has no TLS.
     pub(super) async fn new(protocol: Protocol, identity: Option<Identity>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -134,10 +134,10 @@ impl Peer {
     }
 }
 
-/// Up to where STARTTLS is agreed on, or is not offered (RFC 3207), and what is `injected` behind it.
+/// Speaks SMTP up to the reply to STARTTLS (RFC 3207), or to EHLO if it is not offered; appends `injected` to the reply.
 async fn greet(stream: &mut TcpStream, offers_tls: bool, injected: &[u8]) {
     stream.write_all(SMTP_GREETING).await.unwrap();
-    // The other side says nothing before it has its answer, so no byte of the handshake is read too early.
+    // The client sends nothing before it has the reply, so the buffer contains no byte of the handshake.
     let mut lines = BufReader::new(stream).lines();
     assert!(lines.next_line().await.unwrap().unwrap().starts_with("EHLO"));
     let replies: &[u8] = if offers_tls { b"250-hello\r\n250 STARTTLS\r\n" } else { b"250-hello\r\n250 AUTH PLAIN LOGIN\r\n" };
@@ -154,10 +154,10 @@ async fn shake_hands(stream: TcpStream, identity: &Identity, protocol: Protocol)
     let config = ServerConfig::builder().with_no_client_auth().with_single_cert(vec![certificate], key).unwrap();
     let Ok(mut stream) = TlsAcceptor::from(Arc::new(config)).accept(stream).await else { return Seen::Refused };
     if protocol == Protocol::Smtps {
-        // It may be gone already.
+        // The client may have closed the connection.
         drop(stream.write_all(SMTP_GREETING).await);
     }
-    // In TLS 1.3 the other side judges after our last word: only what it says then shows what it thinks.
+    // In TLS 1.3 the client verifies after the server's last handshake message; only later data shows that it trusts the server.
     match stream.read(&mut [0; 64]).await {
         Ok(1..) => Seen::Trusted,
         Ok(0) | Err(_) => Seen::Refused,
@@ -171,7 +171,7 @@ async fn decline(mut stream: TcpStream, protocol: Protocol) -> Seen {
         Protocol::Postgres | Protocol::Smtp | Protocol::InjectedSmtp => {}
     }
     let mut said = Vec::new();
-    // It may end with a reset: what came before is what counts.
+    // The connection may end with a reset; only the bytes before it count.
     drop(stream.read_to_end(&mut said).await);
     Seen::Plaintext(said)
 }

@@ -1,47 +1,47 @@
-//! How each statement is executed, and how many rows it may read.
+//! The parameters of each statement, and the number of rows that it may read.
 
-/// A statement with parameters as the program gives them.
+/// A statement with parameters like those of the program.
 pub(super) struct Case {
     /// Its name in the sources.
     pub(super) statement: &'static str,
     /// As in `EXECUTE`.
     pub(super) arguments: &'static str,
-    /// Rows that it may read whatever it returns.
+    /// Rows that it may read regardless of what it returns.
     pub(super) at_most: u64,
-    /// And for each row that it returns or changes.
+    /// Further rows that it may read for each row that it returns or changes.
     pub(super) for_each: u64,
-    /// Whether there are rows to return; a case that returns none otherwise would show nothing.
+    /// Whether the statement must return rows: a case that unexpectedly returns none would show nothing.
     pub(super) returns: bool,
 }
 
-/// That finds something.
+/// Returns a case that finds rows.
 const fn case(statement: &'static str, arguments: &'static str, at_most: u64, for_each: u64) -> Case {
     Case { statement, arguments, at_most, for_each, returns: true }
 }
 
-/// That finds nothing, though it has to look.
+/// Returns a case that searches and finds nothing.
 const fn empty(statement: &'static str, arguments: &'static str, at_most: u64) -> Case {
     Case { statement, arguments, at_most, for_each: 0, returns: false }
 }
 
-/// Of a count that stops at 10,001 rows.
+/// The limit of a count that stops at 10,001 rows.
 const COUNT: u64 = 10_050;
-/// Of a page of 500 jobs that are released: found, locked, changed.
+/// The limit of a page of 500 jobs that are released: found, locked, changed.
 const PAGE: u64 = 1_600;
-/// Of a page of 50 jobs, found in an index first, and of the replicas that may own them.
+/// The limit of a page of 50 jobs, found in an index first, and of the replicas that may own them.
 const LIST: u64 = 700;
-/// Of a window of 5,000 jobs, likewise.
+/// The limit of a window of 5,000 jobs, likewise.
 const WINDOW: u64 = 10_600;
-/// Of a window of 5,000 jobs, looked at for what is chosen and for its end.
+/// The limit of a window of 5,000 jobs, read once for the selection and once for the window's end.
 const PREVIEW: u64 = 20_100;
-/// Of the end of such a window.
+/// The limit of the end of such a window.
 const EDGE: u64 = 5_010;
-/// Of everything that runs, twice, and of the replicas.
+/// The limit of all running jobs, read twice, and of the replicas.
 const RUNNING: u64 = 2_200;
 
-/// Of a page of a count, and of the row that it ends with.
+/// The limit of a page of a count, and of the row at which it ends.
 const COUNTED: u64 = 2_050;
-/// Of 128 jobs of as many organizations: each is hopped to, found, locked, changed.
+/// The limit of 128 jobs of as many organizations: each organization is skipped to, and its job found, locked, changed.
 const WOKEN: u64 = 700;
 
 pub(super) const CASES: &[Case] = &[

@@ -1,5 +1,5 @@
-//! While a dump holds its snapshot, Postgres keeps every row version and every index entry: what was woken meanwhile must not be
-//! looked at again with each look for what is due.
+//! While a dump holds its snapshot, Postgres keeps every row version and every index entry: the query for due jobs must not read
+//! the jobs that were woken meanwhile each time again.
 
 use serde_json::Value;
 use tokio_postgres::SimpleQueryMessage;
@@ -10,7 +10,7 @@ use crate::support::TestDatabase;
 const JOBS: u32 = 20_000;
 const TAKEN: u32 = 18_000;
 
-/// Pages that a look for 16 due rows reads, those that are due since this time or later.
+/// Returns the number of pages that the query reads for 16 rows that are due since this time or later.
 async fn pages(database: &TestDatabase, since: &str) -> u64 {
     let client = database.pool.get().await.expect("a connection");
     let sql = format!(
@@ -28,7 +28,7 @@ async fn pages(database: &TestDatabase, since: &str) -> u64 {
 }
 
 #[tokio::test]
-async fn a_look_for_due_rows_passes_over_what_was_woken_under_a_dump_s_snapshot() {
+async fn the_query_for_due_jobs_skips_the_jobs_that_were_woken_during_a_dump() {
     let database = TestDatabase::new().await;
     let fill = format!(
         "INSERT INTO jobs (id, pipeline, source, dedupe_key, organization, schema, payload, state, stage, due_at)

@@ -1,7 +1,7 @@
-//! A statement that runs in a loop or behind a command reads rows in proportion to what it returns, however large the tables are:
-//! asserted from its plan and from Postgres' counters, not from time.
+//! Statements in loops and behind commands read rows in proportion to what they return, however large the tables are. The tests
+//! assert this from plans and from Postgres' counters, not from times.
 //!
-//! `DISPATCH_TEST_SCALE=16` looks at a million jobs, 200,000 of them due.
+//! `DISPATCH_TEST_SCALE=16` tests with a million jobs, 200,000 of them due.
 
 mod cases;
 mod dump;
@@ -18,10 +18,10 @@ use tokio_postgres::SimpleQueryMessage;
 use crate::support::TestDatabase;
 use cases::{CASES, Case};
 
-/// The ways in which Postgres plans a prepared statement: for parameters that it knows, and once for all.
+/// The ways in which Postgres plans a prepared statement: for the given parameters, and once for all parameters.
 const MODES: [&str; 2] = ["force_custom_plan", "force_generic_plan"];
 
-/// Rows that this connection has read and not reported yet, also those that functions read.
+/// The number of rows that this connection has read and not reported yet, including those that functions read.
 const COUNTERS: &str = "SELECT coalesce(sum(seq_tup_read + coalesce(idx_tup_fetch, 0)), 0) FROM pg_stat_xact_user_tables";
 
 #[test]
@@ -29,7 +29,7 @@ fn every_statement_has_a_case_and_every_case_a_statement() {
     let statements: BTreeSet<&str> = statements().map(|(name, _)| *name).collect();
     let cases: BTreeSet<&str> = CASES.iter().map(|case| case.statement).collect();
     assert_eq!(statements, cases);
-    assert_eq!(statements.len(), IN_LOOPS.len() + BEHIND_COMMANDS.len(), "a name twice");
+    assert_eq!(statements.len(), IN_LOOPS.len() + BEHIND_COMMANDS.len(), "a name is used twice");
 }
 
 #[tokio::test]
@@ -38,7 +38,7 @@ async fn statements_read_rows_in_proportion_to_what_they_return() {
     let scale = config::test_scale().unwrap_or(1);
     tables::name_places(&database, scale).await;
     tables::fill(&database, scale).await;
-    // As autovacuum leaves them.
+    // As autovacuum leaves the tables.
     tables::at_leisure(&database, "VACUUM ANALYZE").await;
     let client = database.pool.get().await.expect("a connection");
     let mut wrong = Vec::new();
@@ -54,9 +54,9 @@ async fn statements_read_rows_in_proportion_to_what_they_return() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// A worker's connection lives for long, and a plan with it.
+/// A worker's connection lives long, and a cached plan with it.
 #[tokio::test]
-async fn statements_planned_while_the_tables_were_empty_read_no_more() {
+async fn statements_planned_while_the_tables_were_empty_read_no_more_rows() {
     let database = TestDatabase::new().await;
     tables::name_places(&database, 1).await;
     let client = database.pool.get().await.expect("a connection");
@@ -87,7 +87,7 @@ fn statements() -> impl Iterator<Item = &'static (&'static str, &'static str)> {
     IN_LOOPS.iter().chain(BEHIND_COMMANDS)
 }
 
-/// Cases of statements whose plans are kept for long.
+/// Returns the cases of statements whose plans are cached for long.
 fn kept() -> impl Iterator<Item = (usize, &'static Case)> {
     let is_kept = |case: &Case| IN_LOOPS.iter().any(|(name, _)| *name == case.statement);
     CASES.iter().enumerate().filter(move |(_, case)| is_kept(case))
@@ -97,7 +97,7 @@ fn arguments(case: &Case) -> String {
     if case.arguments.is_empty() { String::new() } else { format!("({})", case.arguments) }
 }
 
-/// What is wrong with a statement, if anything is. It is rolled back, so that every statement meets the same rows.
+/// Returns what is wrong with a statement, if anything. It is rolled back, so that every statement sees the same rows.
 async fn broken(client: &Client, case: &Case, prepare: &str, name: &str) -> Option<String> {
     let explain = format!("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE {name} {}", arguments(case));
     let sql = format!("BEGIN; {prepare}; {COUNTERS}; {explain}; {COUNTERS}; ROLLBACK");
@@ -117,7 +117,7 @@ async fn broken(client: &Client, case: &Case, prepare: &str, name: &str) -> Opti
         return Some(format!("reads all of {}:\n{explained}", plan.whole_tables.join(", ")));
     }
     if case.returns != (plan.returned > 0) {
-        return Some(format!("returns {} rows, so that nothing is seen of it", plan.returned));
+        return Some(format!("returns {} rows, so the case shows nothing", plan.returned));
     }
     (read > allowed).then(|| format!("reads {read} rows for {}, at most {allowed} expected:\n{explained}", plan.returned))
 }

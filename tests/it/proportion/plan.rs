@@ -1,4 +1,4 @@
-//! What a statement's plan says that it has read.
+//! The rows that a statement has read, from its plan.
 
 use serde_json::Value;
 
@@ -8,15 +8,15 @@ const LARGE: [&str; 7] = ["jobs", "job_keys", "controls", "dead_letters", "annou
 /// A statement as it was executed.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
-    /// Rows that it returned; that it changed, where it returns none.
+    /// Rows that it returned, or changed if it returns none.
     pub(super) returned: u64,
-    /// Rows that its scans looked at, those thrown away included.
+    /// Rows that its scans read, including those that were filtered out.
     pub(super) read: u64,
     /// Large tables that it read from end to end.
     pub(super) whole_tables: Vec<String>,
 }
 
-/// Reads the answer of `EXPLAIN (ANALYZE, FORMAT JSON)`.
+/// Parses the result of `EXPLAIN (ANALYZE, FORMAT JSON)`.
 pub(super) fn read(explained: &str) -> Plan {
     let json: Value = serde_json::from_str(explained).expect("a plan in JSON");
     let top = &json[0]["Plan"];
@@ -44,19 +44,19 @@ fn add(plan: &mut Plan, node: &Value) {
     }
 }
 
-/// Of all times that the node ran.
+/// Returns a node's rows in all its loops.
 fn rows(node: &Value) -> u64 {
     number(node, "Actual Rows") * number(node, "Actual Loops")
 }
 
-/// Postgres 18 gives the average rows of a loop with a fraction.
+/// Returns a number of a node, rounded up: Postgres 18 reports the average rows of a loop with a fraction.
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count of rows is neither large nor negative")]
 fn number(node: &Value, name: &str) -> u64 {
     node[name].as_f64().unwrap_or_default().ceil() as u64
 }
 
 #[test]
-fn a_plan_is_read_with_what_its_scans_threw_away() {
+fn the_rows_that_scans_filter_out_count_as_read() {
     let plan = read(
         r#"[{"Plan": {"Node Type": "Limit", "Actual Rows": 2, "Actual Loops": 1, "Plans": [
             {"Node Type": "Index Scan", "Relation Name": "jobs", "Actual Rows": 3, "Actual Loops": 4, "Rows Removed by Filter": 5},

@@ -1,16 +1,16 @@
-//! Tables as they are after a bad week: a backlog, jobs that wait for one cause and for many, parked ones, old holds, dead replicas.
+//! Tables as after a bad week: a backlog, jobs that wait for one cause and for many, parked jobs, old holds, dead replicas.
 
 use dispatch_worker::store;
 
 use crate::support::TestDatabase;
 
-/// Of each organization at least one job is due.
+/// Organizations, each with at least one due job.
 const ORGANIZATIONS: u32 = 3_000;
 /// Holds in force, each with a job that waits for it; twice as many are over.
 const HOLDS: u32 = 2_000;
 
-/// Jobs by number, 1 being the oldest; from the oldest on: parked, held, parents of follow-ups, overdue ones, running ones, done
-/// ones, and then those that wait for an identity and those that are due.
+/// Inserts jobs by number; 1 is the oldest. From the oldest on, they are parked, held, parents of follow-ups, overdue, running
+/// and succeeded; the newest wait for an identity or are due.
 const FILL: &str = "
     INSERT INTO replicas (version, host, pid, lanes, alive_until, ended_at)
         SELECT '1', 'host', n, '{}', now() + interval '1 hour', CASE WHEN n > 8 THEN now() END FROM generate_series(1, 500) n;
@@ -61,14 +61,14 @@ const FILL: &str = "
             ELSE interval '1 hour' END
         FROM generate_series(1, 5000) n";
 
-/// What cases name jobs and holds by.
+/// Functions by which cases name jobs and holds.
 const NAMES: &str = "
     CREATE FUNCTION job(n bigint) RETURNS uuid LANGUAGE sql IMMUTABLE AS $$
         SELECT (lpad(to_hex(1700000000000 + n * 20), 12, '0') || '7000800000' || lpad(to_hex(n), 10, '0'))::uuid $$;
     CREATE FUNCTION scope() RETURNS text LANGUAGE sql IMMUTABLE AS $$
         SELECT 'org-' || parked_to() + 1 || '|webhook|' || parked_to() + 1 $$";
 
-/// Where each kind of jobs ends, and how many there are of other things.
+/// Returns the number of the last job of each kind, and the numbers of other rows.
 fn places(scale: u32) -> [(&'static str, u32); 12] {
     let (jobs, due, waiting, parked, parents) = (62_500 * scale, 12_500 * scale, 10_000 * scale, 5_000 * scale, 5_000 * scale);
     let held_to = parked + HOLDS;
@@ -89,7 +89,7 @@ fn places(scale: u32) -> [(&'static str, u32); 12] {
     ]
 }
 
-/// Makes the functions by which cases name jobs: `job(1)` is the oldest, `job(parked_to())` the newest parked one.
+/// Creates the functions by which cases name jobs: `job(1)` is the oldest, `job(parked_to())` the newest parked one.
 pub(super) async fn name_places(database: &TestDatabase, scale: u32) {
     for (name, number) in places(scale) {
         database.rows(&format!("CREATE FUNCTION {name}() RETURNS bigint LANGUAGE sql IMMUTABLE AS 'SELECT {number}'")).await;
@@ -103,7 +103,7 @@ pub(super) async fn fill(database: &TestDatabase, scale: u32) {
     at_leisure(database, &places(scale).iter().fold(FILL.to_owned(), filled)).await;
 }
 
-/// Without the time limit of pooled statements: a million rows take longer.
+/// Runs a statement without the time limit of pooled connections: a million rows take longer.
 pub(super) async fn at_leisure(database: &TestDatabase, sql: &str) {
     let (client, connection) = store::connect(&database.url).await.expect("a connection");
     tokio::select! {

@@ -1,8 +1,8 @@
-//! The standard small world: the organization `acme` with one Azure DevOps account, in the tracker and in the simulator.
+//! The standard small test world: the organization `acme` with one Azure DevOps account, in the tracker and in the simulator.
 //!
-//! The group `WEB-1` is linked to two work items, so a change of one is written to the other; `WEB-2` to a third one alone.
-//! Three destinations are told of every change: a Discord channel (K2 for two minutes), a webhook receiver that honours
-//! `webhook-id` (K2) and one that does not (K3). Synchronisation goes both ways.
+//! The group `WEB-1` is linked to two work items, so a change of one is written to the other; `WEB-2` is linked to a third one
+//! only. Three destinations receive every change: a Discord channel (keyed for two minutes), a webhook receiver that honours
+//! `webhook-id` (keyed) and one that does not (at-least-once). Assignees are synchronized in both directions.
 
 use dispatch_worker::devkit::simulator::state::{State, WebhookMode, stable_uuid};
 use dispatch_worker::tracker::TrackerDocument;
@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-/// Of every job that tests publish.
+/// The source of every job that tests publish.
 pub(crate) const SOURCE: &str = "tests";
-/// The account's name in URLs.
+/// The account name in URLs.
 pub(crate) const ACCOUNT: &str = "contoso";
 /// A work item of group `WEB-1`.
 pub(crate) const WORK_ITEM: i64 = 17;
@@ -20,45 +20,45 @@ pub(crate) const WORK_ITEM: i64 = 17;
 pub(crate) const OTHER_ITEM: i64 = 18;
 /// The only work item of group `WEB-2`.
 pub(crate) const LONE_ITEM: i64 = 19;
-/// A member.
+/// The e-mail address of a member.
 pub(crate) const ANN: &str = "ann@acme.example";
-/// Another member.
+/// The e-mail address of another member.
 pub(crate) const BOB: &str = "bob@acme.example";
-/// Who the worker acts as.
+/// The e-mail address of the identity that the worker acts as.
 pub(crate) const BOT: &str = "bot@acme.example";
-/// The worker's token.
+/// The access token of [`BOT`].
 pub(crate) const TOKEN: &str = "canary-access-token-1";
-/// What subscriptions sign with.
+/// The current secret of the service-hook subscriptions.
 pub(crate) const HOOK_SECRET: &str = "canary-hook-secret";
-/// A destination's name; K2 for two minutes.
+/// The name of the Discord destination; keyed for two minutes.
 pub(crate) const DISCORD: &str = "discord";
-/// A destination's name; K2.
+/// The name of the webhook destination that honours `webhook-id`; keyed.
 pub(crate) const KEYED: &str = "keyed";
-/// A destination's name; K3.
+/// The name of the webhook destination that ignores `webhook-id`; at-least-once.
 pub(crate) const BLIND: &str = "blind";
 
-/// Who signs in to the mail server, with a destination's secret.
+/// The user that signs in to the mail server; the password is the secret of a destination.
 pub(crate) const MAIL_USER: &str = "robot";
 
-/// In the path of the call of `retrieve_user`.
+/// The path of the request of `retrieve_user`.
 pub(crate) const PROFILE: &str = "/_apis/profile/profiles/me";
 
 /// The account's project.
 pub(crate) const PROJECT: &str = "Web";
 const CHANNEL: &str = "1001";
 const BOT_TOKEN: &str = "canary-bot-token";
-/// What subscriptions signed with before.
+/// The previous secret of the subscriptions.
 const PREVIOUS_HOOK_SECRET: &str = "canary-previous-hook-secret";
-/// Of an identity that nobody acts as.
+/// The refresh token of an unused identity.
 const REFRESH_TOKEN: &str = "canary-refresh-token";
-/// Of destinations that nobody is told through.
+/// The secret of an unused destination, as are the next two.
 const SLACK_TOKEN: &str = "xoxb-canary-slack-token";
 const SMTP_PASSWORD: &str = "canary-smtp-password";
 const URL_SIGNATURE: &str = "canary-url-signature";
-/// Of the click behind [`clicked`].
+/// The token of the interaction in [`clicked`].
 const INTERACTION_TOKEN: &str = "canary-interaction-token";
 
-/// Every secret of this world's but those of its servers: none may be found anywhere in clear. A new one is one more line.
+/// Every secret of this world except those of its servers. None may appear anywhere in plaintext. A new secret needs a line here.
 pub(super) const CANARIES: &[&str] = &[
     TOKEN,
     HOOK_SECRET,
@@ -74,17 +74,17 @@ pub(super) const CANARIES: &[&str] = &[
 ];
 /// `whsec_` and the base64 of 24 bytes.
 pub(crate) const WEBHOOK_SECRET: &str = "whsec_Y2FuYXJ5LXdlYmhvb2stc2VjcmV0LTAx";
-/// These bytes.
+/// The bytes that [`WEBHOOK_SECRET`] encodes.
 const WEBHOOK_KEY: &str = "canary-webhook-secret-01";
-/// What comes in its place in a rotation; as long.
+/// The replacement of [`WEBHOOK_SECRET`] in a rotation; of the same length.
 pub(crate) const NEW_WEBHOOK_SECRET: &str = "whsec_bmV3LWNhbmFyeS13ZWJob29rLXNlYy0x";
 
-/// The account's id.
+/// Returns the account id.
 pub(crate) fn account_id() -> String {
     stable_uuid(&format!("account {ACCOUNT}")).to_string()
 }
 
-/// What the providers know.
+/// Returns the initial state of the simulator.
 pub(crate) fn providers() -> State {
     State::new()
         .user("Ann", ANN)
@@ -100,7 +100,7 @@ pub(crate) fn providers() -> State {
         .webhook(BLIND, WEBHOOK_SECRET, WebhookMode::Blind)
 }
 
-/// What the tracker knows; its destinations are at the simulator.
+/// Returns the tracker document; its destinations are at the simulator.
 pub(crate) fn document(simulator: &str) -> TrackerDocument {
     let person = |name: &str, email: &str| json!({"name": name, "emails": [email]});
     let group = |short_id: &str, title: &str, items: &[i64]| {
@@ -132,13 +132,13 @@ pub(crate) fn document(simulator: &str) -> TrackerDocument {
     serde_json::from_value(document).expect("a tracker document")
 }
 
-/// A time that a job may be put off until, as a message has it.
+/// Returns a permitted `not_before` in the future, as a message contains it.
 pub(crate) fn later() -> Value {
     let time = OffsetDateTime::now_utc() + time::Duration::days(20);
     json!(time.format(&Rfc3339).expect("a time of this century"))
 }
 
-/// An organization that does nothing: it has the kinds of secrets that `acme` does without.
+/// Returns an organization that does nothing: it holds the kinds of secrets that `acme` does not have.
 fn aside() -> Value {
     let signed = format!("https://teams.example/workflows/1?sig={URL_SIGNATURE}");
     let mail = json!({"from": "dispatch@acme.example", "to": ["team@acme.example"]});
@@ -155,14 +155,14 @@ fn aside() -> Value {
     })
 }
 
-/// [`job`], where a person has clicked in Discord.
+/// Returns a [`job`] that comes from a click in Discord.
 pub(crate) fn clicked(dedupe_key: &str, event: &Value) -> Value {
     let mut job = job(dedupe_key, event);
     job["interaction"] = json!({"application_id": "99", "token": INTERACTION_TOKEN});
     job
 }
 
-/// An intake message of `acme` with one service-hook event; fields can be added or replaced.
+/// Returns an intake message of `acme` with one service-hook event; the caller may add or replace fields.
 pub(crate) fn job(dedupe_key: &str, event: &Value) -> Value {
     json!({
         "schema": 1, "source": SOURCE, "dedupe_key": dedupe_key, "organization": "acme", "account": account_id(),

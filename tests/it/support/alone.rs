@@ -1,4 +1,4 @@
-//! Tests that measure time run while no other one does anything: [`TestWorld::acme_alone`](super::TestWorld::acme_alone).
+//! Exclusive execution for tests that measure time: [`TestWorld::acme_alone`](super::TestWorld::acme_alone).
 
 use std::cell::RefCell;
 use std::sync::{Arc, LazyLock, Weak};
@@ -8,18 +8,18 @@ use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 static COMPANY: LazyLock<Arc<RwLock<()>>> = LazyLock::new(Arc::default);
 
 thread_local! {
-    /// Of this test, which runs on a thread of its own: one with two worlds has one place.
+    /// The place of the current test. Each test runs on its own thread, so a test with two worlds has one place.
     static PLACE: RefCell<Weak<Place>> = const { RefCell::new(Weak::new()) };
 }
 
-/// A test's place among those that run; held by its worlds.
+/// A shared or exclusive permit to run a test; held by the worlds of the test.
 pub(super) enum Place {
     Beside { _others: OwnedRwLockReadGuard<()> },
     Alone { _nobody: OwnedRwLockWriteGuard<()> },
 }
 
 impl Place {
-    /// Beside others, unless this test is alone already.
+    /// Waits for a shared permit, unless this test already has one.
     pub(super) async fn beside() -> Arc<Self> {
         let place = PLACE.with_borrow(Weak::upgrade);
         match place {
@@ -28,7 +28,7 @@ impl Place {
         }
     }
 
-    /// Waits until no other test has a world, and keeps them from beginning one.
+    /// Waits until no other test has a world, and prevents others from creating one.
     pub(super) async fn alone() -> Arc<Self> {
         Self::Alone { _nobody: Arc::clone(&COMPANY).write_owned().await }.kept()
     }

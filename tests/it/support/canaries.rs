@@ -1,5 +1,5 @@
-//! Secrets that must not be found: in logs, metrics, tables, messages, or in what commands show. Every world is searched at its
-//! end, whatever its test has looked at.
+//! The search for leaked secrets in logs, metrics, tables, messages, and the output of commands. Every world is searched when it
+//! ends, whatever its test checks.
 
 use data_encoding::{BASE64_NOPAD, HEXLOWER};
 use reqwest::Url;
@@ -10,15 +10,15 @@ use super::database::TestDatabase;
 use super::ear::left_behind;
 use super::world::TestWorld;
 
-/// So many jobs and dead letters of a world are shown by commands.
+/// The number of jobs and of dead letters per world that are shown by commands.
 const SHOWN: usize = 4;
-/// What secrets of any test's own making begin with.
+/// The prefix of secrets that tests create.
 const CANARY: &str = "canary-";
 
-/// What may not be found.
+/// A secret that must not be found.
 struct Secret {
     name: String,
-    /// As it is, in hexadecimal, and in base64 wherever in the encoded bytes it begins.
+    /// The text itself, in hexadecimal, and in base64 at each of the three alignments.
     forms: Vec<String>,
 }
 
@@ -34,14 +34,14 @@ impl Secret {
     }
 }
 
-/// The characters that stand for a text alone behind so many other bytes, whatever these and those that follow are.
+/// Returns the base64 characters that depend on the text alone when `before` other bytes precede it.
 fn in_base64(text: &str, before: usize) -> String {
     let bytes = [&vec![0; before][..], text.as_bytes()].concat();
     let (first, last) = ((before * 8).div_ceil(6), bytes.len() * 8 / 6);
     BASE64_NOPAD.encode(&bytes)[first..last].to_owned()
 }
 
-/// Where secrets of a world were found; never the secrets themselves.
+/// Returns the places where secrets of a world were found; never the secrets themselves.
 pub(super) async fn found(world: &TestWorld) -> Vec<String> {
     world.ear().await;
     show(world).await;
@@ -50,18 +50,18 @@ pub(super) async fn found(world: &TestWorld) -> Vec<String> {
     found
 }
 
-/// As [`found`], once its workers are gone: in what they have left behind. Messages that are left are taken.
+/// Does the same as [`found`] after the workers have ended, in what they have left behind. Remaining messages are consumed.
 pub(super) fn found_at_the_end(world: &TestWorld) -> Vec<String> {
     let search = || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        // The world's own connections belong to the test's runtime, which this waits in.
+        // The world's own connections belong to the runtime of the test, which is blocked here.
         runtime.block_on(async {
             let mut found = leaks(&secrets(world), &left_behind(&world.amqp_url).await);
             found.extend(left(world, &world.database.with_connections_of_its_own()).await);
             found
         })
     };
-    std::thread::scope(|scope| scope.spawn(search).join()).expect("a search that ends")
+    std::thread::scope(|scope| scope.spawn(search).join()).expect("the search does not panic")
 }
 
 async fn left(world: &TestWorld, database: &TestDatabase) -> Vec<String> {
@@ -75,7 +75,7 @@ async fn left(world: &TestWorld, database: &TestDatabase) -> Vec<String> {
     found
 }
 
-/// The world's secrets. Every canary has [`CANARY`] in it, so that this alone must be looked for.
+/// Returns the secrets of the world. Every canary contains [`CANARY`], so this prefix stands for all of them.
 fn secrets(world: &TestWorld) -> Vec<Secret> {
     let password = |url: &SecretString| {
         let url = Url::parse(url.expose_secret()).expect("a URL");
@@ -90,7 +90,7 @@ fn secrets(world: &TestWorld) -> Vec<Secret> {
     ]
 }
 
-/// The secrets that stand in these places; canaries by their names, where they are known.
+/// Returns a line for each secret in each of these places; known canaries are named.
 fn leaks(secrets: &[Secret], places: &[(String, String)]) -> Vec<String> {
     let mut leaks = Vec::new();
     for (place, text) in places {
@@ -104,7 +104,7 @@ fn leaks(secrets: &[Secret], places: &[(String, String)]) -> Vec<String> {
     leaks
 }
 
-/// Secrets in any column of any table, as text or as bytes.
+/// Searches every column of every table, as text and as bytes.
 async fn rows(database: &TestDatabase, secrets: &[Secret]) -> Vec<String> {
     let quoted = |text: &str| text.replace('\'', "''");
     let needle = |name: &str, form: &String| format!("('{}', '{}')", quoted(name), quoted(form));
@@ -123,13 +123,13 @@ async fn rows(database: &TestDatabase, secrets: &[Secret]) -> Vec<String> {
     database.rows(&format!("WITH needles (name, form) AS (VALUES {needles}) {searches}")).await.concat()
 }
 
-/// Partitions are searched with the table that they are of.
+/// Partitions are searched through their parent tables.
 const TABLES: &str = "
     SELECT quote_ident(relname) FROM pg_class
     WHERE relkind IN ('r', 'p') AND NOT relispartition AND relnamespace = 'public'::regnamespace ORDER BY relname";
 
-/// Has commands say what they know of some of the jobs and dead letters, a job for each pipeline and state: it is kept in the
-/// world's folder.
+/// Runs the commands that show some of the jobs and dead letters, one job for each pipeline and state. Their output is kept in
+/// the world's folder.
 async fn show(world: &TestWorld) {
     let jobs = format!("SELECT DISTINCT ON (pipeline, state) id FROM jobs ORDER BY pipeline, state, id LIMIT {SHOWN}");
     let letters = format!("SELECT id FROM dead_letters ORDER BY id LIMIT {SHOWN}");
@@ -143,7 +143,7 @@ async fn show(world: &TestWorld) {
     }
 }
 
-/// A search that finds nothing must be one that would.
+/// Tests of the search itself with planted secrets.
 mod planted {
     use std::collections::BTreeSet;
     use std::time::Duration;
@@ -157,10 +157,10 @@ mod planted {
     use crate::support::{WorkerOptions, wait_for};
 
     #[tokio::test]
-    async fn a_canary_is_found_wherever_it_is() {
+    async fn a_canary_is_found_in_every_place() {
         let mut world = TestWorld::acme().await;
-        assert!(told_apart(&world) >= 12, "of every kind");
-        assert_eq!(found(&world).await, Vec::<String>::new(), "an honest world is not blamed");
+        assert!(told_apart(&world) >= 12, "there are secrets of every kind");
+        assert_eq!(found(&world).await, Vec::<String>::new(), "a world without leaks has no findings");
         assert_eq!(world.broken_at_the_end(), Vec::<String>::new());
         plant(&world).await;
         let password = &secrets(&world).remove(0).forms[0];
@@ -186,11 +186,11 @@ mod planted {
             assert!(end.iter().any(|line| line.contains(place)), "{place}: {end:#?}");
         }
         assert!(end.iter().any(|line| line.contains("no row has this method and path")), "{end:#?}");
-        assert!(!end.iter().any(|line| line.contains("the outcome events")), "they were heard: {end:#?}");
+        assert!(!end.iter().any(|line| line.contains("the outcome events")), "they were consumed by the first search: {end:#?}");
         world.is_planted();
     }
 
-    /// How many secrets are looked for, each once, whatever its forms: the servers' and the canaries.
+    /// Returns the number of distinct secrets, of the servers and of the canaries, without other forms of the same secret.
     fn told_apart(world: &TestWorld) -> usize {
         let looked_for = secrets(world);
         let servers: Vec<&Secret> = looked_for.iter().filter(|secret| secret.name != "a canary").collect();
@@ -199,11 +199,11 @@ mod planted {
         let texts = servers.iter().map(|secret| secret.forms[0].as_str());
         let all: BTreeSet<&str> = acme::CANARIES.iter().copied().chain(texts).collect();
         let is_form = |text: &str| acme::CANARIES.iter().any(|other| *other != text && Secret::new("", other).is_in(text));
-        assert!(is_form(acme::WEBHOOK_SECRET), "its key is one of them");
+        assert!(is_form(acme::WEBHOOK_SECRET), "its key is one of the canaries");
         all.into_iter().filter(|text| !is_form(text)).count()
     }
 
-    /// In everything that is written down or sent.
+    /// Plants canaries in everything that is written or sent.
     async fn plant(world: &TestWorld) {
         std::fs::write(world.folder().join("worker-9.log"), format!("a line with {}", acme::HOOK_SECRET)).expect("a log");
         world.dispatch(&["tracker", "export", "--with-secrets", "--reason", "to be found"]).done().await;
@@ -224,7 +224,7 @@ mod planted {
     }
 
     #[test]
-    fn a_secret_is_known_in_base64_wherever_it_begins_and_every_canary_is_one() {
+    fn a_secret_is_recognized_in_base64_at_any_offset_and_every_canary_is_recognized() {
         for before in ["", "a", "ab", "\0robot\0", "Basic user:"] {
             for behind in ["", "c", "cd"] {
                 let text = BASE64.encode(format!("{before}{CANARY}{behind}").as_bytes());
@@ -236,7 +236,7 @@ mod planted {
     }
 
     #[tokio::test]
-    async fn a_click_s_token_stays_hidden_and_every_page_of_a_worker_is_looked_through() {
+    async fn a_click_s_token_stays_hidden_and_every_page_of_a_worker_is_searched() {
         let world = TestWorld::acme().await;
         let worker = world.worker(&WorkerOptions::default());
         worker.ready().await;
@@ -244,7 +244,7 @@ mod planted {
         let mut job = acme::clicked("one", &event);
         job["notify"] = json!([]);
         world.publish_job(&job).await;
-        // Whether there is anybody behind the click or not.
+        // The simulator does not know the interaction; the answer may fail.
         wait_for("the click to be answered", Duration::from_secs(30), async || {
             let answered = "SELECT count(*) FROM jobs WHERE pipeline = 'messaging' AND state IN ('succeeded', 'parked')";
             if world.database.one(answered).await == "1" { Ok(()) } else { Err("it is not") }
@@ -262,7 +262,7 @@ mod planted {
     }
 
     #[test]
-    fn a_secret_is_never_told_with_its_place() {
+    fn a_leak_report_never_contains_the_secret() {
         let secrets = [Secret::new("a password", "canary-x")];
         let places = [("a log".to_owned(), "… canary-x …".to_owned()), ("another".to_owned(), "canary".to_owned())];
         assert_eq!(leaks(&secrets, &places), ["a password is in a log"]);

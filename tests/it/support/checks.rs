@@ -1,4 +1,4 @@
-//! The checkers: the promises, looked for in SQL and in the witness log once everything has come to rest.
+//! The checkers of the project's guarantees. They read the tables and the witness log once no work is left.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -11,22 +11,22 @@ use super::canaries;
 use super::world::TestWorld;
 use crate::contracts;
 
-/// How long things may take to come to rest.
+/// The time limit until no work is left.
 const REST_WITHIN: Duration = Duration::from_secs(20);
-/// Discord's nonce is a key's beginning.
+/// Discord's nonce is a prefix of the key with this length.
 const NONCE_CHARACTERS: usize = 25;
 
-/// For a test that looks at the attempts itself: any may not have succeeded.
+/// Allows every failed attempt; for a test that checks the attempts itself.
 pub(crate) const ANY_ATTEMPT: &[(&str, &str)] = &[("*", "*")];
 
-/// What a test allows beside the promises.
+/// What a test allows in addition to the guarantees.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Checks {
-    /// The attempts that may not have succeeded: stage and error code; or [`ANY_ATTEMPT`].
+    /// The attempts that may have failed, by stage and error code; or [`ANY_ATTEMPT`].
     pub(crate) attempts: &'static [(&'static str, &'static str)],
 }
 
-/// Everything that is looked at.
+/// Everything that the checkers read.
 struct Evidence {
     jobs: BTreeMap<String, JobFact>,
     checkpoints: Vec<CheckpointFact>,
@@ -71,21 +71,21 @@ struct EffectFact {
     unknowns: usize,
     /// `work_item:ACCOUNT:ID` for a work item.
     subject: Option<String>,
-    /// `work_item:ACCOUNT:ID@REV`, as the last intent had it.
+    /// `work_item:ACCOUNT:ID@REV`, as in the last intent.
     tested: Option<String>,
-    /// Of the destination of a message.
+    /// The kind of a message's destination.
     kind: Option<String>,
-    /// What the checkpoint of a PATCH says; `already` where the value was found there, whoever wrote it.
+    /// The result in the checkpoint of a PATCH; `already` if the work item had the value already, whoever wrote it.
     result: Option<String>,
 }
 
 impl Checks {
-    /// Waits until the world has come to rest, then looks for broken promises.
+    /// Waits until no work is left, then asserts every guarantee.
     pub(crate) async fn hold(self, world: &TestWorld) {
         world.wait_quiet(REST_WITHIN).await;
         let mut broken = self.breaches(&Evidence::gather(world).await);
         broken.extend(canaries::found(world).await);
-        assert!(broken.is_empty(), "broken promises:\n{}", broken.join("\n"));
+        assert!(broken.is_empty(), "broken guarantees:\n{}", broken.join("\n"));
     }
 
     fn breaches(self, evidence: &Evidence) -> Vec<String> {
@@ -129,7 +129,7 @@ const JOBS: &str = "
     SELECT id, pipeline, state, generation, wait_reason, error_code, due_at > now() AS is_later FROM jobs";
 const CHECKPOINTS: &str = "
     SELECT job_id, generation, stage, epoch FROM checkpoints ORDER BY job_id, generation, finished_at, epoch";
-/// Whose destination is held was not tried.
+/// Attempts that a hold prevented are not counted as tried.
 const ATTEMPTS: &str = "SELECT stage, error_code FROM attempts WHERE error_code <> 'governor.held' ORDER BY at";
 const EFFECTS: &str = "
     SELECT e.job_id, e.generation, e.stage, e.key, e.class, e.state, e.unknowns,
@@ -139,7 +139,7 @@ const EFFECTS: &str = "
     FROM effects e LEFT JOIN integrations i ON e.target LIKE 'work_item:%' AND i.id::text = split_part(e.target, ':', 2)
     LEFT JOIN checkpoints c ON (c.job_id, c.generation, c.stage) = (e.job_id, e.generation, e.stage)";
 
-/// At most one checkpoint for each stage of a generation, in the pipeline's order, without gaps, under epochs that only grow.
+/// Checks that each stage has at most one checkpoint per generation, in pipeline order without gaps, under increasing epochs.
 fn checkpoints_are_in_order(evidence: &Evidence, broken: &mut Vec<String>) {
     let mut runs: BTreeMap<(&str, i32), Vec<&CheckpointFact>> = BTreeMap::new();
     for checkpoint in &evidence.checkpoints {
@@ -163,7 +163,7 @@ fn checkpoints_are_in_order(evidence: &Evidence, broken: &mut Vec<String>) {
             broken.push(format!("{job} generation {generation}: stages {done:?} are not the beginning of {in_line:?}"));
         }
         if !run.is_sorted_by_key(|one| one.epoch) {
-            broken.push(format!("{job} generation {generation}: an epoch went down"));
+            broken.push(format!("{job} generation {generation}: an epoch decreased"));
         }
         if fact.state == "succeeded" && fact.generation == generation && line.len() != in_line.len() {
             broken.push(format!("{job} has succeeded with stages {done:?} alone"));
@@ -171,7 +171,7 @@ fn checkpoints_are_in_order(evidence: &Evidence, broken: &mut Vec<String>) {
     }
 }
 
-/// Every job is final, or has a reason that a person can read.
+/// Checks that every job is final or has a readable reason.
 fn jobs_are_at_rest(evidence: &Evidence, broken: &mut Vec<String>) {
     for (id, job) in &evidence.jobs {
         let at_rest = match job.state.as_str() {
@@ -187,7 +187,8 @@ fn jobs_are_at_rest(evidence: &Evidence, broken: &mut Vec<String>) {
     }
 }
 
-/// K1 and K2: once where it is confirmed, never more. K3: once and at most once more for each recorded unknown.
+/// Checks the number of times each effect happened. Compare-and-set and keyed: exactly once if confirmed, never more than once.
+/// At-least-once: once, and at most once more for each recorded unknown outcome.
 fn effects_happened_as_often_as_their_class_allows(evidence: &Evidence, broken: &mut Vec<String>) {
     for effect in evidence.effects.iter().filter(|effect| !is_keyless(effect)) {
         let times = evidence.witness.iter().filter(|entry| entry.effect && is_of(entry, effect)).count();
@@ -198,7 +199,7 @@ fn effects_happened_as_often_as_their_class_allows(evidence: &Evidence, broken: 
             let EffectFact { class, stage, key, state, unknowns, .. } = effect;
             broken.push(format!("{class} effect {key} of {stage} ({state}, {unknowns} unknown) happened {times} times"));
         }
-        // A compare-and-set whose answer was lost may have been overtaken since: then nobody knows, and nothing hangs on it.
+        // A compare-and-set with a lost answer may have been superseded; then its outcome stays unknown and does not matter.
         let is_open = effect.state == "in_flight" || (effect.state == "unknown" && effect.class != "K1");
         if is_open && evidence.is_finished(effect) {
             broken.push(format!("{} has finished and its effect {} is still {}", effect.stage, effect.key, effect.state));
@@ -206,13 +207,13 @@ fn effects_happened_as_often_as_their_class_allows(evidence: &Evidence, broken: 
     }
 }
 
-/// Whether nothing in a request tells whose effect it is: whoever uses such a channel counts for themselves.
+/// Returns whether requests of the channel carry no key of the effect. Tests of such a channel count its requests themselves.
 fn is_keyless(effect: &EffectFact) -> bool {
     matches!(effect.kind.as_deref(), Some("slack" | "teams"))
 }
 
-/// Whether a request was this effect's. A PATCH that tests another revision than the ledger's is told apart by its subject
-/// alone, in [`every_effect_is_in_the_ledger`].
+/// Returns whether a request belongs to this effect. A PATCH that tests another revision than the ledger's is matched by its
+/// subject alone, in [`every_effect_is_in_the_ledger`].
 fn is_of(entry: &Entry, effect: &EffectFact) -> bool {
     let Some(key) = &entry.key else { return false };
     match entry.provider {
@@ -225,14 +226,14 @@ fn is_of(entry: &Entry, effect: &EffectFact) -> bool {
     }
 }
 
-/// Nothing happened outside without an intent, and no work item was written twice at one revision.
+/// Checks that every external effect has an intent, and that no work item was written twice at one revision.
 fn every_effect_is_in_the_ledger(evidence: &Evidence, broken: &mut Vec<String>) {
     let subjects: BTreeSet<&str> = evidence.effects.iter().filter_map(|effect| effect.subject.as_deref()).collect();
     let mut patches: BTreeMap<&str, usize> = BTreeMap::new();
     for entry in evidence.witness.iter().filter(|entry| entry.effect) {
         let known = match entry.provider {
             Provider::AzureDevops => entry.subject.as_deref().is_some_and(|subject| subjects.contains(subject)),
-            // Tokens are no job's effect: who refreshes them saves them.
+            // A token refresh is not an effect of a job.
             Provider::Entra | Provider::Slack | Provider::Teams => true,
             Provider::Discord | Provider::Webhook | Provider::Email => evidence.effects.iter().any(|effect| is_of(entry, effect)),
         };
@@ -248,7 +249,7 @@ fn every_effect_is_in_the_ledger(evidence: &Evidence, broken: &mut Vec<String>) 
     }
 }
 
-/// The checkers must see what they are for: each planted breach is told, and an honest world is not blamed.
+/// Tests of the checkers: they report each planted breach, and nothing in a correct world.
 mod planted {
     use serde::de::DeserializeOwned;
     use serde_json::{Value, json};
@@ -258,7 +259,7 @@ mod planted {
     const JOB: &str = "j";
     const KEY: &str = "abcdefghijklmnopqrstuvwxyz234567abcdefghijklmnopqrst";
 
-    /// A delivered message: both checkpoints, a confirmed effect, and its one request.
+    /// Returns the evidence of a delivered message: both checkpoints, a confirmed effect, and its one request.
     fn honest(class: &str) -> Evidence {
         let checkpoint =
             |stage: &str, epoch: i64| CheckpointFact { job_id: JOB.to_owned(), generation: 1, stage: stage.to_owned(), epoch };
@@ -295,18 +296,18 @@ mod planted {
     }
 
     #[test]
-    fn an_honest_world_is_not_blamed() {
+    fn a_correct_world_has_no_breaches() {
         for class in ["K2", "K3"] {
             assert_eq!(breaches(&honest(class)), Vec::<String>::new());
         }
         let mut unknown = honest("K3");
         unknown.effects[0].unknowns = 1;
         unknown.witness.push(request(&json!(KEY)));
-        assert_eq!(breaches(&unknown), Vec::<String>::new(), "a duplicate that was recorded is allowed");
+        assert_eq!(breaches(&unknown), Vec::<String>::new(), "a recorded possible duplicate is allowed");
     }
 
     #[test]
-    fn every_planted_breach_is_told() {
+    fn every_planted_breach_is_reported() {
         type Plant = fn(&mut Evidence);
         let plants: [(&str, Plant); 10] = [
             ("a stage twice", |it| it.checkpoints.insert(1, it.checkpoints[0].clone())),
@@ -324,7 +325,7 @@ mod planted {
             for class in ["K2", "K3"] {
                 let mut evidence = honest(class);
                 plant(&mut evidence);
-                assert!(!breaches(&evidence).is_empty(), "{what} ({class}) is not seen");
+                assert!(!breaches(&evidence).is_empty(), "{what} ({class}) is not reported");
             }
         }
         let mut attempt = honest("K2");

@@ -1,4 +1,4 @@
-//! The program's commands, run as a person runs them without a terminal.
+//! The program's commands, run as a person runs them, without a terminal.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -14,20 +14,20 @@ use tokio::process::{Child, Command};
 use super::servers::BINARY;
 use super::world::TestWorld;
 
-/// Commands that change what only the owner may: who there is and who may publish, and the schema. All others run as a worker's login does.
+/// Commands that need the database owner: they change accounts, producers or the schema. All others run with a worker's login.
 const OF_THE_OWNER: [&str; 7] = ["migrate", "tracker", "identities", "integrations", "destinations", "producers", "erase"];
-/// No command of a test takes longer.
+/// The time limit of a command.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A command with its environment, not run yet.
+/// A command with its environment that has not been run yet.
 pub(crate) struct Dispatch {
     command: Command,
     stdin: Vec<u8>,
-    /// Where what it says is kept for the search at the world's end.
+    /// The file that keeps the output for the search at the world's end.
     log: Option<PathBuf>,
 }
 
-/// What a command has said.
+/// The exit code and the output of a command.
 #[derive(Debug)]
 pub(crate) struct Said {
     pub(crate) code: Option<i32>,
@@ -36,7 +36,7 @@ pub(crate) struct Said {
 }
 
 impl TestWorld {
-    /// A command on this world's servers and keyring; its providers are the simulator, if there is one.
+    /// Returns a command that uses this world's servers and keyring, and its simulator as the providers if there is one.
     pub(crate) fn dispatch(&self, arguments: &[&str]) -> Dispatch {
         let is_owner = arguments.first().is_some_and(|command| OF_THE_OWNER.contains(command));
         let database = if is_owner { &self.database.url } else { &self.database.worker_url };
@@ -77,13 +77,13 @@ impl Dispatch {
         self
     }
 
-    /// It is asked for secrets: what it says is not searched for any.
+    /// Excludes the output from the search for secrets, for a command that prints secrets on request.
     pub(crate) fn tells_secrets(mut self) -> Self {
         self.log = None;
         self
     }
 
-    /// With a terminal as its stdout, which `script` (bsdutils, on every Debian) makes and passes on; so is what it says on stderr.
+    /// Gives the command a terminal as stdout, through `script` (bsdutils, on every Debian), which also passes stderr on.
     pub(crate) fn on_a_terminal(self) -> Self {
         let inner = self.command.as_std();
         let words = std::iter::once(inner.get_program()).chain(inner.get_args());
@@ -95,32 +95,32 @@ impl Dispatch {
         Self { command, ..self }
     }
 
-    /// Starts it; dropped, it is killed.
+    /// Starts the command; dropping the child kills it.
     pub(crate) fn start(mut self) -> Child {
         let output = || self.log.as_ref().map_or_else(Stdio::null, |log| appended(log).into());
         self.command.stdin(Stdio::null()).stdout(output()).stderr(output());
         self.command.spawn().expect("the program starts")
     }
 
-    /// Runs it to its end.
+    /// Runs the command to its end.
     pub(crate) async fn said(mut self) -> Said {
         let mut child = self.command.spawn().expect("the program starts");
         let mut stdin = child.stdin.take().expect("it is piped");
         let write = async move {
-            // A command that does not read has closed it, perhaps.
+            // A command that reads no stdin may have closed it.
             drop(stdin.write_all(&self.stdin).await);
             drop(stdin);
         };
         let run = async { tokio::join!(write, child.wait_with_output()).1 };
-        let output = tokio::time::timeout(LIMIT, run).await.expect("it ends in time").expect("its output can be read");
+        let output = tokio::time::timeout(LIMIT, run).await.expect("the command ends in time").expect("its output can be read");
         if let Some(log) = &self.log {
             std::fs::write(log, [&output.stdout[..], &output.stderr].concat()).expect("a log can be written");
         }
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("it says text");
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("the output is UTF-8");
         Said { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
     }
 
-    /// Runs it with `--json`; gives its exit code and its answer.
+    /// Runs the command with `--json`; returns its exit code and its answer.
     pub(crate) async fn answer(mut self) -> (Option<i32>, Value) {
         self.command.arg("--json");
         let said = self.said().await;
@@ -128,7 +128,7 @@ impl Dispatch {
         (said.code, answer.unwrap_or_else(|error| panic!("{error}: {said:?}")))
     }
 
-    /// As [`Dispatch::answer`], of a command that does what it was asked.
+    /// Runs the command with `--json`, asserts that it succeeds, and returns its answer.
     pub(crate) async fn done(mut self) -> Value {
         self.command.arg("--json");
         let said = self.said().await;

@@ -1,4 +1,4 @@
-//! A database of a test's own.
+//! A separate database for each test.
 
 use deadpool_postgres::Pool;
 use dispatch_worker::store;
@@ -9,16 +9,16 @@ use tokio_postgres::{SimpleQueryMessage, Transaction};
 
 use super::servers::{Run, run};
 
-/// Connections of a test itself.
+/// The pool size of a test.
 const CONNECTIONS: usize = 4;
 
 /// A migrated, empty database.
 pub(crate) struct TestDatabase {
-    /// As the owner.
+    /// Connections of the owner.
     pub(crate) pool: Pool,
-    /// The owner's.
+    /// The owner's URL.
     pub(crate) url: SecretString,
-    /// A worker's, with no more rights than it needs.
+    /// A worker's URL, with no more rights than a worker needs.
     pub(crate) worker_url: SecretString,
     pub(crate) name: String,
 }
@@ -36,13 +36,13 @@ impl TestDatabase {
         Self { pool, url, worker_url, name }
     }
 
-    /// The same, for another runtime.
+    /// Returns the same database with a pool for another runtime.
     pub(super) fn with_connections_of_its_own(&self) -> Self {
         let (url, worker_url) = (self.url.clone(), self.worker_url.clone());
         Self { pool: store::pool(&url, 1).expect("a pool"), url, worker_url, name: self.name.clone() }
     }
 
-    /// Runs statements; each row of an answer is its columns as text, null as `-`.
+    /// Runs statements and returns the rows, each with its columns as text, and null as `-`.
     pub(crate) async fn rows(&self, sql: &str) -> Vec<Vec<String>> {
         let client = self.pool.get().await.expect("a connection");
         let messages = client.simple_query(sql).await.unwrap_or_else(|error| panic!("{error:?}: {sql}"));
@@ -55,13 +55,13 @@ impl TestDatabase {
         messages.iter().filter_map(row).collect()
     }
 
-    /// The rows of a query, each column by its name.
+    /// Returns the rows of a query, deserialized by column name.
     pub(crate) async fn records<T: DeserializeOwned>(&self, query: &str) -> Vec<T> {
         let json = self.one(&format!("SELECT coalesce(json_agg(r), '[]') FROM ({query}) r")).await;
         serde_json::from_str(&json).unwrap_or_else(|error| panic!("{error}: {query}: {json}"))
     }
 
-    /// The one value that a query gives.
+    /// Returns the single value of a query.
     pub(crate) async fn one(&self, sql: &str) -> String {
         let rows = self.rows(sql).await;
         assert!(rows.len() == 1 && rows[0].len() == 1, "{sql}: {rows:?}");
@@ -69,7 +69,7 @@ impl TestDatabase {
     }
 }
 
-/// For imports that set a scene: nobody has asked for them.
+/// Writes no audit row; for imports that set up a test.
 pub(crate) async fn unaudited(_: &Transaction<'_>, _: &Imported) -> Result<(), TrackerFault> {
     Ok(())
 }

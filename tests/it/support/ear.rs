@@ -1,4 +1,4 @@
-//! Messages as a listener gets them: the outcome events of a world, and what is left in its queues.
+//! Messages as a consumer receives them: the outcome events of a world, and the messages left in its queues.
 
 use std::fmt::Write as _;
 
@@ -12,14 +12,14 @@ use secrecy::{ExposeSecret, SecretString};
 use super::world::{TestWorld, queues};
 
 const QUEUE: &str = "canaries";
-/// So many messages of a queue are looked at.
+/// The number of messages that are read from each queue.
 const LOOKED_AT: usize = 100;
 
-/// A queue for every outcome event of a world. It is connected to anew each time: servers may be killed meanwhile.
+/// A queue for every outcome event of a world. Each read opens a new connection, as servers may have been killed meanwhile.
 pub(super) struct Ear;
 
 impl TestWorld {
-    /// Searches the outcome events for secrets at its end, from the first call on. A world of [`TestWorld::acme`] does so anyway.
+    /// Records the outcome events from now on, for the search at the world's end. A world of [`TestWorld::acme`] does so anyway.
     pub(crate) async fn hears_events(&self) {
         self.ear().await;
     }
@@ -36,7 +36,7 @@ impl Ear {
         Self
     }
 
-    /// What has come since the last time, properties and bodies.
+    /// Returns the properties and bodies of the events since the last call.
     pub(super) async fn heard(&self, amqp_url: &SecretString) -> String {
         let (connection, channel) = open(amqp_url).await;
         let mut heard = String::new();
@@ -48,8 +48,8 @@ impl Ear {
     }
 }
 
-/// Takes what is left in the queues that the program writes to, properties and bodies by the queue. What a producer has
-/// published may hold the producer's secrets, and is parked as it came.
+/// Consumes what is left in the queues that the program writes to; returns properties and bodies by queue. Messages of producers
+/// are left out: they may contain the producer's secrets and are parked unchanged.
 pub(super) async fn left_behind(amqp_url: &SecretString) -> Vec<(String, String)> {
     let (connection, channel) = open(amqp_url).await;
     let mut places = Vec::new();
@@ -73,16 +73,16 @@ async fn get(channel: &Channel, queue: &str) -> Option<BasicGetMessage> {
 
 fn tell(got: &BasicGetMessage, told: &mut String) {
     let body = String::from_utf8_lossy(&got.delivery.data);
-    writeln!(told, "{} {:?} {body}", got.delivery.routing_key, got.delivery.properties).expect("text takes text");
+    writeln!(told, "{} {:?} {body}", got.delivery.routing_key, got.delivery.properties).expect("a string takes text");
 }
 
 async fn open(amqp_url: &SecretString) -> (Connection, Channel) {
     let url = amqp_url.expose_secret();
-    let connection = Connection::connect(url, ConnectionProperties::default()).await.expect("RabbitMQ takes a consumer");
+    let connection = Connection::connect(url, ConnectionProperties::default()).await.expect("RabbitMQ accepts a connection");
     let channel = connection.create_channel().await.expect("a channel");
     (connection, channel)
 }
 
 async fn close(connection: Connection) {
-    connection.close(200, "done".into()).await.expect("RabbitMQ says goodbye");
+    connection.close(200, "done".into()).await.expect("RabbitMQ closes the connection");
 }

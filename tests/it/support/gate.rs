@@ -1,12 +1,12 @@
-//! A gate that commits stand at: they are undecided for as long as a test wants. And commits that come through late.
-//! Workers may not look at a table of a test's: the functions that do have their owner's rights.
+//! A gate that blocks commits, so that they stay undecided for as long as a test needs; and delayed commits.
+//! Workers have no rights on the tables of a test, so the trigger functions run with their owner's rights.
 
 use std::time::Duration;
 
 use super::database::TestDatabase;
 use super::wait::wait_for;
 
-/// The trigger comes with the COMMIT. It looks again and again rather than wait for a lock, since for locks there is a time limit.
+/// The trigger runs at COMMIT. It polls instead of waiting for a lock, since `lock_timeout` limits waits for locks.
 const SHUT: &str = "
     CREATE TABLE gate (is_open boolean);
     CREATE FUNCTION stand_at_the_gate() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN
@@ -18,7 +18,7 @@ const SHUT: &str = "
 const ENDS_STAGE: &str = "OLD.stage = '{stage}' AND (NEW.stage <> '{stage}' OR NEW.state = 'waiting')";
 const WAKES: &str = "OLD.woken_at IS NULL AND NEW.woken_at IS NOT NULL AND NEW.state = 'ready'";
 
-/// The trigger comes with the COMMIT.
+/// The trigger runs at COMMIT.
 const SLOW: &str = "
     CREATE FUNCTION take_a_while() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN PERFORM pg_sleep({seconds}); RETURN NULL; END $$;
     CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON {table} DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
@@ -26,35 +26,35 @@ const SLOW: &str = "
 
 const AT_IT: &str = "SELECT pid, client_port FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
 
-/// Who stands at the gate.
+/// A backend that is blocked at the gate.
 pub(crate) struct Standing {
-    /// Its process.
+    /// The process id.
     pub(crate) backend: String,
-    /// The port it is reached from.
+    /// The port of the client.
     pub(crate) port: u16,
 }
 
-/// Commits that end this stage stand from now on, until [`open`].
+/// Blocks commits that end this stage, until [`open`].
 pub(crate) async fn shut(database: &TestDatabase, stage: &str) {
     database.rows(&SHUT.replace("{which}", &ENDS_STAGE.replace("{stage}", stage))).await;
 }
 
-/// What stamps a row as woken stands from now on, until [`open`].
+/// Blocks commits that stamp a row as woken, until [`open`].
 pub(crate) async fn shut_for_waking(database: &TestDatabase) {
     database.rows(&SHUT.replace("{which}", WAKES)).await;
 }
 
-/// For good.
+/// Opens the gate permanently.
 pub(crate) async fn open(database: &TestDatabase) {
     database.rows("INSERT INTO gate VALUES (true)").await;
 }
 
-/// A commit takes so much longer from now on for each row that it adds to one table, as on a disk that is slow to flush.
+/// Delays each commit by `by` for each row that it inserts into the table, as a disk with slow flushes does.
 pub(crate) async fn slow(database: &TestDatabase, table: &str, by: Duration) {
     database.rows(&SLOW.replace("{table}", table).replace("{seconds}", &by.as_secs_f64().to_string())).await;
 }
 
-/// Waits for the only backend at the gate, another than `before`.
+/// Waits until exactly one backend is at the gate, and it is not `before`.
 pub(crate) async fn at_it(database: &TestDatabase, before: Option<&Standing>) -> Standing {
     wait_for("a commit at the gate", Duration::from_secs(30), async || match database.rows(AT_IT).await.as_slice() {
         [one] if before.is_none_or(|before| before.backend != one[0]) => {

@@ -1,11 +1,11 @@
-//! Dead letters as a defect of the worker would leave them.
+//! Dead letters as a defect of the worker would store them.
 
 use dispatch_worker::broker::KEY_JOB;
 use dispatch_worker::message::Refusal;
 use dispatch_worker::store::NewDeadLetter;
 use serde_json::json;
 
-/// One of a job's message that came with nothing but its body, from a producer that is not registered.
+/// Returns the dead letter of an intake message that has nothing but a body, from a producer that is not registered.
 pub(crate) fn dead_letter(body: &str) -> NewDeadLetter<'_> {
     NewDeadLetter {
         producer: None,

@@ -1,4 +1,4 @@
-//! A producer that listens to what becomes of its jobs.
+//! A producer that consumes the outcome events of its jobs.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use super::world::TestWorld;
 
 const SOON: Duration = Duration::from_secs(30);
 
-/// A producer that listens.
+/// A consumer of outcome events.
 pub(crate) struct Listener {
     _connection: Connection,
     channel: Channel,
@@ -24,25 +24,25 @@ pub(crate) struct Listener {
 impl Listener {
     pub(crate) async fn new(world: &TestWorld) -> Self {
         let url = world.amqp_url.expose_secret();
-        let connection = Connection::connect(url, ConnectionProperties::default()).await.expect("RabbitMQ takes a consumer");
+        let connection = Connection::connect(url, ConnectionProperties::default()).await.expect("RabbitMQ accepts a connection");
         let channel = connection.create_channel().await.expect("a channel");
         Self { _connection: connection, channel }
     }
 
-    /// A queue of its own; with a binding it receives outcome events.
+    /// Declares a queue of this connection; with a binding it receives outcome events.
     pub(crate) async fn queue(&self, name: &str, events: Option<&str>) {
         let options = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
         self.channel.queue_declare(name.into(), options, FieldTable::default()).await.expect("a queue of its own");
         self.bind(name, events).await;
     }
 
-    /// A queue that is there as long as its vhost: one that is suspended would hold up the end of its connection.
+    /// Declares a queue that lives as long as its vhost: a suspended exclusive queue would block the close of its connection.
     pub(crate) async fn lasting_queue(&self, name: &str) {
         let options = QueueDeclareOptions::durable();
         self.channel.queue_declare(name.into(), options, FieldTable::default()).await.expect("a queue");
     }
 
-    /// Has a queue receive the outcome events with this routing key.
+    /// Binds a queue to the outcome events with this routing key.
     pub(crate) async fn bind(&self, name: &str, events: Option<&str>) {
         if let Some(key) = events {
             let (options, arguments) = (QueueBindOptions::default(), FieldTable::default());
@@ -50,7 +50,7 @@ impl Listener {
         }
     }
 
-    /// A queue that refuses every message; with a binding it refuses outcome events.
+    /// Declares a queue that refuses every message; with a binding it refuses outcome events.
     pub(crate) async fn full_queue(&self, name: &str, events: Option<&str>) {
         let options = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
         let mut arguments = FieldTable::default();
@@ -60,12 +60,12 @@ impl Listener {
         self.bind(name, events).await;
     }
 
-    /// The next message of a queue: its correlation id and its body.
+    /// Waits for the next message of a queue; returns its correlation id and its body.
     pub(crate) async fn next(&self, queue: &str) -> (Option<String>, Value) {
-        wait_for(&format!("a message in {queue}"), SOON, async || self.try_next(queue).await.ok_or("none came")).await
+        wait_for(&format!("a message in {queue}"), SOON, async || self.try_next(queue).await.ok_or("no message")).await
     }
 
-    /// The next message of a queue: its header `traceparent` and its body.
+    /// Waits for the next message of a queue; returns its header `traceparent` and its body.
     pub(crate) async fn next_traced(&self, queue: &str) -> (Option<String>, Value) {
         wait_for(&format!("a message in {queue}"), SOON, async || {
             let (_, traceparent, body) = self.get(queue).await.ok_or("none came")?;
@@ -74,14 +74,14 @@ impl Listener {
         .await
     }
 
-    /// The next message, if there is one now.
+    /// Returns the next message, if there is one now.
     pub(crate) async fn try_next(&self, queue: &str) -> Option<(Option<String>, Value)> {
         self.get(queue).await.map(|(correlation_id, _, body)| (correlation_id, body))
     }
 
     async fn get(&self, queue: &str) -> Option<(Option<String>, Option<String>, Value)> {
         let got = self.channel.basic_get(queue.into(), BasicGetOptions::default()).await.expect("RabbitMQ answers")?;
-        got.delivery.ack(BasicAckOptions::default()).await.expect("RabbitMQ takes an ack");
+        got.delivery.ack(BasicAckOptions::default()).await.expect("RabbitMQ accepts the ack");
         let correlation_id = got.properties.correlation_id().as_ref().map(|id| id.as_str().to_owned());
         let headers = got.properties.headers().as_ref();
         let traceparent = headers.and_then(|headers| match headers.inner().get(TRACEPARENT) {

@@ -1,4 +1,4 @@
-//! What was written down beside a world's tables: by its workers, commands and simulator, and by the servers of the run.
+//! The log files of a world: those of its workers, commands and simulator, and those of the servers of the run.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -6,23 +6,23 @@ use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-/// Where private servers log, in the folder of their run.
+/// The log folders of private servers, below the folder of their run.
 const SERVERS: [&str; 3] = ["postgres", "rabbitmq", "rabbitmq/log"];
-/// A line may have been half written when it was read last; so much before it is read again, in bytes.
+/// The number of bytes that are read again, as the last line may have been incomplete when it was read.
 const OVERLAP: u64 = 1024;
 
-/// How far the servers' logs have been read, by whichever world.
+/// The position up to which any world has read each server log.
 static READ: Mutex<BTreeMap<PathBuf, u64>> = Mutex::new(BTreeMap::new());
 
-/// What the servers log while a world is there. They serve others, too, and their logs grow with a run: nobody reads all of it.
+/// What the servers log during the life of a world. Their logs grow with the run, so no world reads them whole.
 pub(super) struct ServersLogs {
     folder: Option<PathBuf>,
-    /// How long each was when the world began.
+    /// The length of each log when the world was created.
     begun: BTreeMap<PathBuf, u64>,
 }
 
 impl ServersLogs {
-    /// Of servers that log below a folder, if they were started here.
+    /// Starts at the current end of the logs below `folder`; without a folder, the servers are not private and have no logs here.
     pub(super) fn from_now_on(folder: Option<&Path>) -> Self {
         let folder = folder.map(Path::to_owned);
         let mut logs = Self { folder, begun: BTreeMap::new() };
@@ -30,7 +30,7 @@ impl ServersLogs {
         logs
     }
 
-    /// What was logged since, and what no world has read yet, by the names of the files.
+    /// Returns what was logged since the start and what no world has read yet, by file name.
     pub(super) fn read(&self) -> Vec<(String, String)> {
         let mut read = READ.lock().unwrap_or_else(PoisonError::into_inner);
         let mut logs = Vec::new();
@@ -38,9 +38,9 @@ impl ServersLogs {
             let begun = self.begun.get(&path).copied().unwrap_or_default();
             let from = begun.min(read.get(&path).copied().unwrap_or_default()).saturating_sub(OVERLAP);
             let mut bytes = Vec::new();
-            let mut file = File::open(&path).expect("a log that reads");
+            let mut file = File::open(&path).expect("a readable log");
             file.seek(SeekFrom::Start(from)).expect("a log is a file");
-            file.read_to_end(&mut bytes).expect("a log that reads");
+            file.read_to_end(&mut bytes).expect("a readable log");
             read.insert(path.clone(), from + bytes.len() as u64);
             logs.push((path.display().to_string(), String::from_utf8_lossy(&bytes).into_owned()));
         }
@@ -52,15 +52,15 @@ impl ServersLogs {
     }
 }
 
-/// The logs in a folder, whole, by their names.
+/// Returns the logs of a folder with their whole text, by file name.
 pub(super) fn logs_in(folder: &Path) -> Vec<(String, String)> {
-    let text = |path: &Path| String::from_utf8_lossy(&std::fs::read(path).expect("a log that reads")).into_owned();
+    let text = |path: &Path| String::from_utf8_lossy(&std::fs::read(path).expect("a readable log")).into_owned();
     paths_in(folder).iter().map(|path| (path.display().to_string(), text(path))).collect()
 }
 
 fn paths_in(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).expect("a folder with logs");
-    let paths = entries.map(|entry| entry.expect("a folder that reads").path());
+    let paths = entries.map(|entry| entry.expect("a readable folder").path());
     let is_log = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "log" || extension == "jsonl");
     paths.filter(is_log).collect()
 }
@@ -72,13 +72,13 @@ fn length(path: &Path) -> u64 {
 mod planted {
     use super::*;
 
-    /// Long enough that what stands before is not read again.
+    /// Returns a line that is longer than the overlap, so that earlier lines are not read again.
     fn line(text: &str) -> String {
         format!("{text} {}\n", "-".repeat(2 * OVERLAP as usize))
     }
 
     #[test]
-    fn each_line_of_a_server_s_log_is_read_by_some_world_and_by_each_that_was_there() {
+    fn each_line_of_a_server_log_is_read_by_at_least_one_world_and_by_every_world_open_at_the_time() {
         let folder = std::env::temp_dir().join(format!("logs-{}", uuid::Uuid::now_v7()));
         for at in SERVERS {
             std::fs::create_dir_all(folder.join(at)).expect("a folder");
@@ -97,11 +97,11 @@ mod planted {
         let early = ServersLogs::from_now_on(Some(&folder));
         say("first");
         let late = ServersLogs::from_now_on(Some(&folder));
-        assert_eq!(read(&late), [true, true, false], "what nobody has read");
+        assert_eq!(read(&late), [true, true, false], "lines that no world has read");
         say("second");
-        assert_eq!(read(&late), [false, false, true], "once");
-        assert_eq!(read(&early), [false, true, true], "a secret of its own may stand there");
-        assert!(ServersLogs::from_now_on(None).read().is_empty(), "they are somebody else's");
-        std::fs::remove_dir_all(&folder).expect("it was made");
+        assert_eq!(read(&late), [false, false, true], "each line once");
+        assert_eq!(read(&early), [false, true, true], "they may contain a secret of this world");
+        assert!(ServersLogs::from_now_on(None).read().is_empty(), "the servers are not private");
+        std::fs::remove_dir_all(&folder).expect("the folder exists");
     }
 }

@@ -1,12 +1,12 @@
-//! What tests share: servers, a world of their own each, the real worker as a process, and the checkers.
+//! Shared support of the tests: servers, a separate world for each test, the real worker as a process, and the checkers.
 //!
 //! ```text
-//! TestWorld::acme()   a database, a vhost, a keyring, a simulator, and the organization `acme` in all of them
+//! TestWorld::acme()   a database, a vhost, a keyring, a simulator, and the organization `acme`
 //!   ├─ worker(…)      the real binary as a process; kill9, terminate, wait_exit, ready
-//!   ├─ publish_…      what a producer does
-//!   ├─ wait_…         conditions with a time limit; no test sleeps for a fixed time
-//!   ├─ check()        the promises, checked over SQL and the witness log
-//!   └─ drop           every request against the contracts, and the search for secrets
+//!   ├─ publish_…      publishes as a producer does
+//!   ├─ wait_…         waits for a condition with a time limit; no test sleeps for a fixed time
+//!   ├─ Checks::hold() checks the guarantees in the tables and the witness log
+//!   └─ drop           checks every request against the contracts, and searches for secrets
 //! ```
 
 pub(crate) mod acme;

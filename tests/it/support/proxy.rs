@@ -1,6 +1,5 @@
-//! A way to a server on which connections can be cut without the server hearing of it, and on which what clients send can be held
-//! back and delivered after they are gone. It can be stopped whole: it refuses as a machine that is down does, or takes connections
-//! and says nothing.
+//! A TCP proxy in front of a server. It can cut connections without closing them at the server, hold back what clients send and
+//! deliver it after they are gone, refuse connections as a machine that is down does, or accept connections and stay silent.
 
 use std::collections::HashMap;
 use std::future::pending;
@@ -14,12 +13,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// Where a URL names none.
+/// The default port of each URL scheme.
 const PORTS: [(&str, u16); 2] = [("postgres", 5432), ("amqp", 5672)];
-/// Carried at a time.
+/// The size of the copy buffers.
 const BYTES: usize = 64 * 1024;
 
-/// Carries until it is dropped.
+/// A proxy that runs until it is dropped.
 pub(crate) struct Proxy {
     url: Url,
     at: SocketAddr,
@@ -30,19 +29,19 @@ pub(crate) struct Proxy {
 /// Shared by the test and the connections.
 #[derive(Clone, Default)]
 struct Ways {
-    /// By the port from which the server sees each connection.
+    /// The connections by the client port that the server sees.
     connections: Arc<Mutex<HashMap<u16, Way>>>,
     /// Bytes that contain this are held back.
     held_back: Arc<Mutex<Option<&'static [u8]>>>,
-    /// From here on nothing is carried any more, and nothing that is sent is answered.
+    /// Once cancelled, nothing is forwarded and nothing is answered.
     silent: CancellationToken,
 }
 
-/// One connection.
+/// The state of one connection.
 #[derive(Clone, Default)]
 struct Way {
     cut: CancellationToken,
-    /// Something was held back.
+    /// Cancelled once something has been held back.
     holds: CancellationToken,
     delivered: CancellationToken,
 }
@@ -50,7 +49,7 @@ struct Way {
 impl Proxy {
     pub(crate) async fn to(server: &SecretString) -> Self {
         let mut url = Url::parse(server.expose_secret()).expect("a URL");
-        let usual = PORTS.iter().find(|(scheme, _)| *scheme == url.scheme()).expect("a server that is known").1;
+        let usual = PORTS.iter().find(|(scheme, _)| *scheme == url.scheme()).expect("a known scheme").1;
         let there = (url.host_str().expect("a host").to_owned(), url.port().unwrap_or(usual));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         let at = listener.local_addr().expect("it is bound");
@@ -62,50 +61,50 @@ impl Proxy {
         Self { url, at, ways, carries }
     }
 
-    /// The same server by way of this.
+    /// Returns the URL of the server through this proxy.
     pub(crate) fn url(&self) -> String {
         self.url.to_string()
     }
 
-    /// The same server by way of this, or of `other` where this is stopped.
+    /// Returns a URL of the server with two addresses: this proxy, then `other`.
     pub(crate) fn url_or(&self, other: &Self) -> String {
         let both = format!("{},{}", self.at, other.at);
         self.url.as_str().replacen(&self.at.to_string(), &both, 1)
     }
 
-    /// How many connections it carries, or has carried.
+    /// Returns the number of connections so far.
     pub(crate) fn carried(&self) -> usize {
-        self.ways.connections.lock().expect("nobody panics with it").len()
+        self.ways.connections.lock().expect("the lock is not poisoned").len()
     }
 
-    /// Ends the client's side of a connection.
+    /// Closes the client's side of a connection.
     pub(crate) fn cut(&self, seen_from: u16) {
         self.ways.of(seen_from).cut.cancel();
     }
 
-    /// From now on, the first bytes on each connection that contain `text`, and what the client sends behind them, stay here until
-    /// they are [delivered](Self::deliver).
+    /// From now on, holds back the first bytes on each connection that contain `text`, and everything that the client sends after
+    /// them, until they are [delivered](Self::deliver).
     pub(crate) fn hold_back(&self, text: &'static str) {
-        *self.ways.held_back.lock().expect("nobody panics with it") = Some(text.as_bytes());
+        *self.ways.held_back.lock().expect("the lock is not poisoned") = Some(text.as_bytes());
     }
 
-    /// The connections on which something is held back, or was.
+    /// Returns the connections on which something is or was held back.
     pub(crate) fn holding(&self) -> Vec<u16> {
-        let connections = self.ways.connections.lock().expect("nobody panics with it");
+        let connections = self.ways.connections.lock().expect("the lock is not poisoned");
         connections.iter().filter(|(_, way)| way.holds.is_cancelled()).map(|(seen_from, _)| *seen_from).collect()
     }
 
-    /// Sends the server what was held back, whether the client is still connected or not.
+    /// Sends what was held back to the server, whether the client is still connected or not.
     pub(crate) fn deliver(&self, seen_from: u16) {
         self.ways.of(seen_from).delivered.cancel();
     }
 
-    /// Cuts every connection and refuses new ones, for good.
+    /// Cuts every connection and refuses new ones, permanently.
     pub(crate) async fn stop(&mut self) {
         self.carries.shutdown().await;
     }
 
-    /// Keeps every connection and carries nothing on them, takes new ones and says nothing to them, for good.
+    /// Keeps existing connections and accepts new ones, but forwards nothing from now on.
     pub(crate) fn fall_silent(&self) {
         self.ways.silent.cancel();
     }
@@ -113,11 +112,11 @@ impl Proxy {
 
 impl Ways {
     fn of(&self, seen_from: u16) -> Way {
-        self.connections.lock().expect("nobody panics with it")[&seen_from].clone()
+        self.connections.lock().expect("the lock is not poisoned")[&seen_from].clone()
     }
 
     fn holds_back(&self, sent: &[u8]) -> bool {
-        let text = *self.held_back.lock().expect("nobody panics with it");
+        let text = *self.held_back.lock().expect("the lock is not poisoned");
         text.is_some_and(|text| sent.windows(text.len()).any(|part| part == text))
     }
 }
@@ -129,10 +128,10 @@ async fn accept(listener: TcpListener, there: (String, u16), ways: Ways) {
             carried.spawn(hold(client));
             continue;
         }
-        let server = TcpStream::connect(&there).await.expect("the server takes a connection");
+        let server = TcpStream::connect(&there).await.expect("the server accepts a connection");
         let seen_from = server.local_addr().expect("it is connected").port();
         let way = Way::default();
-        ways.connections.lock().expect("nobody panics with it").insert(seen_from, way.clone());
+        ways.connections.lock().expect("the lock is not poisoned").insert(seen_from, way.clone());
         carried.spawn(carry(client, server, way, ways.clone()));
     }
 }
@@ -144,7 +143,7 @@ async fn hold(_client: TcpStream) {
 async fn carry(mut client: TcpStream, mut server: TcpStream, way: Way, ways: Ways) {
     let mut held = Vec::new();
     tokio::select! {
-        // Whoever ends it, there is nothing left to carry.
+        // One of the two peers has closed the connection; nothing is left to forward.
         _ = both_ways(&mut client, &mut server, (&way, &ways), &mut held) => return,
         () = way.cut.cancelled() => drop(client),
         () = ways.silent.cancelled() => pending().await,
@@ -156,7 +155,7 @@ async fn carry(mut client: TcpStream, mut server: TcpStream, way: Way, ways: Way
     pending::<()>().await;
 }
 
-/// Carries bytes in both directions. What is held back stays in `held`.
+/// Forwards bytes in both directions. Bytes that are held back stay in `held`.
 async fn both_ways(
     client: &mut TcpStream,
     server: &mut TcpStream,

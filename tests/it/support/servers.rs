@@ -1,4 +1,4 @@
-//! The servers of a run: started once, by the first test that needs them, and gone when the process has ended.
+//! The servers of a run: the first test that needs them starts them, and they stop when the process ends.
 
 use std::path::Path;
 use std::sync::Mutex;
@@ -17,39 +17,39 @@ use tokio::sync::OnceCell;
 /// The program under test.
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_dispatch");
 
-/// The role that every worker of a test logs in with, one for the whole cluster.
+/// The role that every worker of a test logs in with; one for the whole cluster.
 pub(crate) const WORKER: &str = "dispatch_test_worker";
 
-/// RabbitMQ's management API is looked for here where the servers are somebody else's.
+/// The port of RabbitMQ's management API if the servers are not private.
 const MANAGEMENT_PORT: u16 = 15_672;
 
-/// Everything a run has once.
+/// The state that all tests of a run share.
 pub(crate) struct Run {
     pub(crate) servers: Servers,
-    /// Started here, and gone with this process.
+    /// Whether the servers were started here and stop with this process.
     is_private: bool,
-    /// Migrated; nobody stays connected to it.
+    /// The name of the migrated template database; no connection to it stays open.
     template: String,
-    /// Unlike that of any other run on the same servers.
+    /// A name that no other run on the same servers has.
     name: String,
     count: AtomicU32,
     worker_user: OnceCell<()>,
-    /// Worlds that have begun and not ended.
+    /// The number of open worlds.
     worlds: AtomicU32,
-    /// Of servers that are somebody else's: what removes worlds that have ended.
+    /// The threads that remove ended worlds from servers that are not private.
     cleaners: Mutex<Vec<JoinHandle<()>>>,
 }
 
 static RUN: OnceCell<Run> = OnceCell::const_new();
 
-/// The servers of this run, started if they are not yet.
+/// Returns the servers of this run, and starts them on the first call.
 pub(crate) async fn run() -> &'static Run {
     RUN.get_or_init(Run::start).await
 }
 
 impl Run {
     async fn start() -> Self {
-        // Whoever installed one first has done the same.
+        // An error means that the same provider is installed already.
         drop(rustls::crypto::ring::default_provider().install_default());
         match config::test_servers() {
             Some((database, amqp)) => {
@@ -64,7 +64,7 @@ impl Run {
         }
     }
 
-    /// Servers that nobody else uses.
+    /// Starts servers that no other test uses.
     pub(super) async fn private() -> Self {
         let started = Servers::start(Path::new(BINARY), |line| eprintln!("{line}")).await;
         Self::on(started.unwrap_or_else(|error| panic!("tests need Postgres and RabbitMQ: {error:#}"))).await
@@ -76,7 +76,7 @@ impl Run {
         let template = format!("{name}_template");
         let url = servers.create_database(&template, None).await.expect("a database for the template");
         let login = format!("{WORKER}:{}", worker_password(&servers));
-        let login = WorkerLogin::parse(&login.into()).expect("a login that is right");
+        let login = WorkerLogin::parse(&login.into()).expect("a valid login");
         let migrated = store::migrate_with(&SecretString::from(url.clone()), Some(&login), None).await;
         migrated.expect("the migrations apply to an empty database");
         let administrator = user_of(&SecretString::from(servers.amqp_url.clone()).into()).expect("a URL of RabbitMQ");
@@ -93,45 +93,45 @@ impl Run {
         }
     }
 
-    /// A name for a test's database and vhost.
+    /// Returns a new name for a database and a vhost.
     pub(crate) fn fresh_name(&self) -> String {
         format!("{}_{}", self.name, self.count.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// A name for a world, which is to be [removed](Self::remove).
+    /// Returns a new name for a world, which the caller must [remove](Self::remove).
     pub(crate) fn world_name(&self) -> String {
         self.worlds.fetch_add(1, Ordering::Relaxed);
         self.fresh_name()
     }
 
-    /// A migrated, empty database; returns its URL.
+    /// Creates a migrated, empty database; returns its URL.
     pub(crate) async fn create_database(&self, name: &str) -> SecretString {
         let url = self.servers.create_database(name, Some(&self.template)).await;
         SecretString::from(url.expect("a database from the template"))
     }
 
-    /// RabbitMQ's URL for the workers of a world: a user with the rights that the README gives one.
+    /// Returns RabbitMQ's URL for the workers of a world: a user with the documented rights.
     pub(crate) async fn worker_amqp_url(&self, vhost: &str) -> SecretString {
         let user = format!("{}_worker", self.name);
         let make = async || {
             let made = self.servers.create_user(vhost, &user, "canary-worker-password", &WORKER_RIGHTS).await;
-            SecretString::from(made.expect("RabbitMQ makes a user"))
+            SecretString::from(made.expect("RabbitMQ creates a user"))
         };
-        // RabbitMQ refuses one of two who make the same user at a time; afterwards, each world adds its rights.
+        // RabbitMQ refuses one of two concurrent requests that create the same user; afterwards, each world adds its rights.
         self.worker_user.get_or_init(async || drop(make().await)).await;
         make().await
     }
 
-    /// How a worker connects to a database: with no more rights than it needs.
+    /// Returns a worker's URL of a database, with no more rights than a worker needs.
     pub(crate) fn worker_url(&self, database: &SecretString) -> SecretString {
         let url = with_user(database.expose_secret(), WORKER, &worker_password(&self.servers));
         url.expect("a URL of Postgres").into()
     }
 
-    /// Removes a world. RabbitMQ is spared its queues at once; a database of a private Postgres goes with its server, since
-    /// dropping it would wait for a checkpoint.
+    /// Removes a world. Its vhost is deleted at once, to relieve RabbitMQ of its queues. The database of a private Postgres goes
+    /// away with its server, since dropping it would wait for a checkpoint.
     pub(crate) fn remove(&'static self, name: String) {
-        // A thread, as a runtime cannot be built inside the test's.
+        // A separate thread, as a runtime cannot block inside the runtime of the test.
         let cleaner = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             let removed = runtime.block_on(async {
@@ -146,17 +146,17 @@ impl Run {
         if self.is_private {
             return;
         }
-        let mut cleaners = self.cleaners.lock().expect("nobody panics with it");
+        let mut cleaners = self.cleaners.lock().expect("the lock is not poisoned");
         cleaners.push(cleaner);
-        // Nobody is waited for while another world is open: dropping a database waits for every client that is just signing in,
-        // and the task of such a client may be the one that drops this world.
+        // The threads are joined only with the last world: dropping a database waits for every client that is just signing in,
+        // and the Tokio task of such a client may be the one that drops this world.
         if is_last {
             cleaners.drain(..).for_each(|cleaner| drop(cleaner.join()));
         }
     }
 }
 
-/// Nobody crashes the servers that tests share, and many databases are made at once: waiting for the disk would only be slow.
+/// Turns off waits for the disk: shared servers never crash, and many databases are created at a time.
 async fn calm(url: &str) {
     run_sql(url, "ALTER SYSTEM SET fsync = off").await;
     run_sql(url, "SELECT pg_reload_conf()").await;
@@ -169,12 +169,12 @@ async fn run_sql(url: &str, sql: &str) {
     done.unwrap_or_else(|error| panic!("{error:?}: {sql}"));
 }
 
-/// Known to whoever may make the role on these servers: several runs that share them do not lock each other out. It is a canary.
+/// Derives the role's password from the server URL, so that several runs on the same servers agree on it. It is a canary.
 fn worker_password(servers: &Servers) -> String {
     format!("canary-{}", HEXLOWER.encode(&Sha256::digest(format!("{WORKER} {}", servers.database_url))))
 }
 
-/// Where RabbitMQ's management API is, with the credentials of `amqp`.
+/// Returns the URL of RabbitMQ's management API, with the credentials of `amqp`.
 fn management_of(amqp: &str) -> String {
     let mut url = reqwest::Url::parse(&amqp.replacen("amqp://", "http://", 1)).expect("DISPATCH_TEST_AMQP_URL is amqp://…");
     url.set_path("");

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How often a condition is looked at.
+/// The polling interval.
 const LOOK: Duration = Duration::from_millis(40);
 
-/// Looks until the condition gives a value. What it last said instead is told when the limit is over.
+/// Polls the condition until it returns `Ok`. Panics with its last error when the limit is over.
 pub(crate) async fn wait_for<T, E: std::fmt::Display>(
     what: &str,
     limit: Duration,
@@ -18,7 +18,7 @@ pub(crate) async fn wait_for<T, E: std::fmt::Display>(
         match condition().await {
             Ok(value) => return value,
             Err(instead) if Instant::now() > deadline => {
-                panic!("waited {} s for {what}; instead: {instead}", limit.as_secs());
+                panic!("waited {} s for {what}; last: {instead}", limit.as_secs());
             }
             Err(_) => tokio::time::sleep(LOOK).await,
         }

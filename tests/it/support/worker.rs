@@ -18,44 +18,44 @@ use super::servers::BINARY;
 use super::wait::wait_for;
 use super::world::TestWorld;
 
-/// How much of its log a failed test shows, in bytes.
+/// The number of bytes of the log that a failed test shows.
 const SHOWN_LOG: usize = 24_000;
-/// Until a worker must be ready.
+/// The time limit until a worker is ready.
 const READY_WITHIN: Duration = Duration::from_secs(30);
 /// Passes SIGKILL on to the worker when the test's thread ends, so that a killed test run leaves no worker behind.
 const SETPRIV: &str = "/usr/bin/setpriv";
 
-/// What an operations server shows to anybody.
+/// The public pages of the operations server.
 pub(super) const PAGES: [&str; 3] = ["/", "/readyz", "/metrics"];
-/// How long a page is waited for at a worker's end.
+/// The timeout for a page at the end of a worker.
 const PAGE_WITHIN: Duration = Duration::from_secs(1);
 
-/// How a worker is started. The defaults are those of the program, save for the number of connections and the addresses.
+/// The options of a worker. The defaults are those of the program, except for the number of connections and the addresses.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct WorkerOptions {
     /// `stage:point[:n]`.
     pub(crate) crash_at: Option<String>,
-    /// Jobs at a time in each lane.
+    /// The concurrency limit of each lane.
     pub(crate) concurrency: Option<u16>,
-    /// What the kernel lets it have of memory that it writes to, in bytes; with more, it aborts.
+    /// The limit of writable memory in bytes (RLIMIT_DATA); beyond it, the worker aborts.
     pub(crate) memory: Option<usize>,
-    /// Deadline of one call to a provider, in seconds.
+    /// The deadline of one call to a provider, in seconds.
     pub(crate) call_seconds: Option<u64>,
-    /// How many file descriptors it may have (RLIMIT_NOFILE).
+    /// The limit of file descriptors (RLIMIT_NOFILE).
     pub(crate) descriptors: Option<u16>,
-    /// Further environment, which wins.
+    /// Additional environment variables, which take precedence.
     pub(crate) environment: BTreeMap<String, String>,
 }
 
 impl WorkerOptions {
-    /// Aborts at a crash point.
+    /// Returns options with which the worker aborts at a crash point.
     pub(crate) fn crash_at(stage: &str, point: &str) -> Self {
         Self { crash_at: Some(format!("{stage}:{point}")), ..Self::default() }
     }
 }
 
-/// A running worker. Dropped, it is killed, and what its pages said last is kept for the search at the world's end; its log is
-/// shown when the test has failed.
+/// A running worker. Dropping it kills the process and keeps its last pages for the search at the world's end; if the test has
+/// failed, its log is printed.
 pub(crate) struct WorkerProcess {
     child: Child,
     pub(crate) pid: u32,
@@ -80,7 +80,7 @@ impl WorkerProcess {
         Self { child, pid, log, port }
     }
 
-    /// Waits until `/readyz` says yes.
+    /// Waits until `/readyz` reports ready.
     pub(crate) async fn ready(&self) {
         wait_for("a worker to be ready", READY_WITHIN, async || match self.readiness().await {
             Ok((true, _)) => Ok(()),
@@ -90,7 +90,7 @@ impl WorkerProcess {
         .await;
     }
 
-    /// Waits until `/readyz` says no, and why.
+    /// Waits until `/readyz` reports not ready, with `because` in its text.
     pub(crate) async fn not_ready(&self, because: &str) {
         wait_for(&format!("a worker that is not ready: {because}"), READY_WITHIN, async || match self.readiness().await {
             Ok((false, why)) if why.contains(because) => Ok(()),
@@ -99,57 +99,57 @@ impl WorkerProcess {
         .await;
     }
 
-    /// What `/readyz` says.
+    /// Returns whether `/readyz` reports ready, and its text.
     pub(crate) async fn readiness(&self) -> reqwest::Result<(bool, String)> {
         let http = reqwest::Client::builder().no_proxy().build()?;
         let answer = http.get(format!("http://127.0.0.1:{}/readyz", self.port.number())).send().await?;
         Ok((answer.status().is_success(), answer.text().await?))
     }
 
-    /// Where its operations server is.
+    /// Returns the address of the operations server.
     pub(crate) fn operations(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.port.number()).into()
     }
 
-    /// What its metrics say now, as Prometheus text.
+    /// Returns the current metrics as Prometheus text.
     pub(crate) async fn metrics(&self) -> String {
         let url = format!("http://127.0.0.1:{}/metrics", self.port.number());
         let answer = reqwest::get(url).await.expect("the worker answers");
         answer.text().await.expect("metrics are text")
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL and waits for the end.
     pub(crate) async fn kill9(mut self) {
-        self.child.kill().await.expect("it runs and is ours");
+        self.child.kill().await.expect("the process runs and is a child");
     }
 
-    /// SIGTERM: it drains.
+    /// Sends SIGTERM, which starts a drain.
     pub(crate) fn terminate(&self) {
         self.signal(Signal::TERM);
     }
 
-    /// Any signal, such as SIGSTOP and SIGCONT.
+    /// Sends any signal, such as SIGSTOP or SIGCONT.
     pub(crate) fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(self.pid.cast_signed()).expect("no process has the id 0");
-        // It is not reaped before it is waited for, so the id is its own.
-        kill_process(pid, signal).expect("it runs and is ours");
+        // The child has not been waited for, so its id cannot belong to another process.
+        kill_process(pid, signal).expect("the process runs and is a child");
     }
 
-    /// Waits for its end.
+    /// Waits for the end of the process.
     pub(crate) async fn wait_exit(&mut self, limit: Duration) -> ExitStatus {
         let ended = tokio::time::timeout(limit, self.child.wait()).await;
         let ended = ended.unwrap_or_else(|_| panic!("the worker still runs after {} s", limit.as_secs()));
-        ended.expect("it can be waited for")
+        ended.expect("the child can be waited for")
     }
 
-    /// Keeps its pages. One that has ended or does not answer says nothing.
+    /// Stores the pages of the worker, if it still answers.
     fn keep_pages(&self) {
         let pages: String = PAGES.iter().map_while(|path| page(self.port.number(), path).ok()).collect();
-        // There is no folder any more where the worker has outlived its world.
+        // The folder is gone if the worker has outlived its world.
         drop(std::fs::write(self.log.with_extension("pages.log"), pages));
     }
 
-    /// What it has logged so far.
+    /// Returns the log so far.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
@@ -167,7 +167,7 @@ impl Drop for WorkerProcess {
     }
 }
 
-/// An answer as it comes. Whoever drops a worker does not wait for a runtime.
+/// Requests a page with blocking I/O, as `Drop` cannot wait for a runtime.
 fn page(port: u16, path: &str) -> io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), PAGE_WITHIN)?;
     stream.set_read_timeout(Some(PAGE_WITHIN))?;
@@ -177,7 +177,7 @@ fn page(port: u16, path: &str) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
-/// Each of these programs becomes the next one, so that the process stays the same.
+/// Returns the command line. Each of these programs executes the next one in place, so that the process id stays the same.
 fn program(options: &WorkerOptions) -> Command {
     let limits =
         [options.memory.map(|bytes| format!("--data={bytes}")), options.descriptors.map(|most| format!("--nofile={most}"))];
@@ -186,7 +186,7 @@ fn program(options: &WorkerOptions) -> Command {
         if limits.is_empty() { Vec::new() } else { [vec!["prlimit".to_owned()], limits, vec!["--".to_owned()]].concat() };
     let watched = Path::new(SETPRIV).exists().then(|| [SETPRIV, "--pdeathsig", "KILL", "--"].map(str::to_owned));
     let mut words = limited.into_iter().chain(watched.into_iter().flatten()).chain([BINARY.to_owned()]);
-    let mut command = Command::new(words.next().expect("the program itself is there"));
+    let mut command = Command::new(words.next().expect("at least the program itself"));
     command.args(words);
     command
 }
@@ -202,7 +202,7 @@ fn environment(world: &TestWorld, port: u16, options: &WorkerOptions) -> BTreeMa
     set("POOL_SIZE", "4".to_owned());
     set("LOG", "info,dispatch_worker=debug".to_owned());
     set("ALLOW_HTTP_LOOPBACK", "true".to_owned());
-    // No test but the governor's own is about the pace of a channel.
+    // Only the governor's own tests are about rates.
     set("RATES", "azure_devops=5000/1,discord=5000/1,webhook=5000/1".to_owned());
     for name in ["AZURE_DEVOPS_URL", "AZURE_DEVOPS_PROFILE_URL", "AZURE_DEVOPS_GRAPH_URL", "AZURE_DEVOPS_SEARCH_URL"] {
         set(name, simulator.to_owned());

@@ -1,4 +1,4 @@
-//! A world of a test's own: database, vhost, keyring, simulator, workers.
+//! The world of one test: database, vhost, keyring, simulator, workers.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -36,8 +36,8 @@ use super::wait::wait_for;
 use super::worker::{PAGES, WorkerOptions, WorkerProcess};
 use crate::contracts;
 
-/// A database, a vhost with the topology, and a keyring. Dropped, database and vhost are gone; its files stay where the test
-/// has failed.
+/// A database, a vhost with the topology, and a keyring. Dropping the world removes database and vhost; its files are kept if
+/// the test has failed.
 pub(crate) struct TestWorld {
     run: &'static Run,
     pub(crate) database: TestDatabase,
@@ -50,7 +50,7 @@ pub(crate) struct TestWorld {
     publisher: OnceCell<Publisher>,
     workers: AtomicU32,
     commands: AtomicU32,
-    /// Where workers' operations servers listen, or have listened.
+    /// The ports of all operations servers so far.
     ops_ports: Mutex<Vec<u16>>,
     ear: OnceCell<Ear>,
     servers_logs: ServersLogs,
@@ -59,12 +59,12 @@ pub(crate) struct TestWorld {
 }
 
 impl TestWorld {
-    /// With nothing in it.
+    /// Creates an empty world.
     pub(crate) async fn new() -> Self {
         Self::on(run().await).await
     }
 
-    /// As [`TestWorld::acme`], on servers that no other test uses: they may be killed.
+    /// Creates a world as [`TestWorld::acme`] does, on servers that no other test uses, so that the test may kill them.
     pub(crate) async fn with_own_servers() -> Self {
         Self::acme_on(Box::leak(Box::new(Run::private().await))).await
     }
@@ -78,7 +78,7 @@ impl TestWorld {
         topology::declare(&amqp_url, &lanes(), topology::Outdated::Remove).await.expect("a topology");
         let worker_amqp_url = run.worker_amqp_url(&name).await;
         let keyring_setting = Keyring::fresh_setting();
-        let keyring = Arc::new(Keyring::parse(&keyring_setting).expect("a fresh keyring is right"));
+        let keyring = Arc::new(Keyring::parse(&keyring_setting).expect("a fresh keyring is valid"));
         Self {
             run,
             database,
@@ -99,12 +99,12 @@ impl TestWorld {
         }
     }
 
-    /// With the organization `acme`, see [`acme`].
+    /// Creates a world with the organization `acme`; see [`acme`].
     pub(crate) async fn acme() -> Self {
         Self::acme_on(run().await).await
     }
 
-    /// As [`TestWorld::acme`], for a test that measures time: no other one has a world meanwhile.
+    /// Creates a world as [`TestWorld::acme`] does, for a test that measures time: no other test has a world meanwhile.
     pub(crate) async fn acme_alone() -> Self {
         let _place = Place::alone().await;
         Self::acme().await
@@ -114,22 +114,22 @@ impl TestWorld {
         let world = Self::on(run).await;
         world.ear().await;
         let simulator = world.simulator().await;
-        simulator.client.load_state(&acme::providers()).await.expect("a state that the simulator takes");
+        simulator.client.load_state(&acme::providers()).await.expect("the simulator accepts the state");
         world.import(&acme::document(&simulator.url)).await;
         world
     }
 
-    /// Has the guard kill or start one of the servers.
+    /// Kills or starts one of the servers, through the guard process.
     pub(crate) async fn server_command(&self, command: Command) {
-        self.run.servers.command(command).await.expect("the guard does it");
+        self.run.servers.command(command).await.expect("the guard executes the command");
     }
 
-    /// Where the servers' data and settings are, if they were started here.
+    /// Returns the folder of the servers' data and settings; the servers must be private.
     pub(crate) fn servers_folder(&self) -> PathBuf {
         self.run.servers.dir.clone().expect("servers of this run")
     }
 
-    /// For its files; gone when the test has passed.
+    /// Returns the folder of the world's files, which is removed when the test has passed.
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
@@ -143,11 +143,11 @@ impl TestWorld {
     }
 
     pub(crate) async fn publisher(&self) -> &Publisher {
-        let connect = async || Publisher::connect(&self.amqp_url).await.expect("RabbitMQ takes a publisher");
+        let connect = async || Publisher::connect(&self.amqp_url).await.expect("RabbitMQ accepts a publisher");
         self.publisher.get_or_init(connect).await
     }
 
-    /// The simulator, started with an empty state if it is not yet.
+    /// Returns the simulator, and starts it with an empty state on the first call.
     pub(crate) async fn simulator(&self) -> &SimulatorProcess {
         let witness = self.witness_path();
         let start = async || SimulatorProcess::start(Path::new(BINARY), &witness).await.expect("the simulator starts");
@@ -166,7 +166,7 @@ impl TestWorld {
         self.folder.path().join("witness.jsonl")
     }
 
-    /// Every request that the simulator has received; none before it was started.
+    /// Returns every request that the simulator has received; none if it has not been started.
     pub(crate) fn witness(&self) -> Vec<Entry> {
         if self.simulator.get().is_none() {
             return Vec::new();
@@ -174,16 +174,16 @@ impl TestWorld {
         witness::read(&self.witness_path()).expect("a witness log")
     }
 
-    /// As `dispatch tracker import` does it, waiting jobs released.
+    /// Imports a document as `dispatch tracker import` does, including the release of waiting jobs.
     pub(crate) async fn import(&self, document: &TrackerDocument) -> ImportCounts {
         let mut client = self.pool().get().await.expect("a connection");
-        import(&mut client, &self.keyring, document, unaudited).await.expect("a document that is right").counts
+        import(&mut client, &self.keyring, document, unaudited).await.expect("a valid document").counts
     }
 
-    /// The URL of a user of RabbitMQ with these rights in this world's vhost: who there is gets others.
+    /// Creates a user of RabbitMQ with these rights in this world's vhost, or changes its rights; returns its URL.
     pub(crate) async fn amqp_user(&self, rights: &Rights<'_>) -> String {
         let made = self.run.servers.create_user(&self.database.name, &self.database.name, "canary-amqp-password", rights);
-        made.await.expect("RabbitMQ makes a user")
+        made.await.expect("RabbitMQ creates a user")
     }
 
     /// Removes the user of [`TestWorld::amqp_user`].
@@ -191,18 +191,18 @@ impl TestWorld {
         self.run.servers.delete_user(&self.database.name).await.expect("RabbitMQ removes the user");
     }
 
-    /// Starts a worker; it is not waited for.
+    /// Starts a worker without waiting until it is ready.
     pub(crate) fn worker(&self, options: &WorkerOptions) -> WorkerProcess {
         WorkerProcess::start(self, self.workers.fetch_add(1, Ordering::Relaxed) + 1, options)
     }
 
     pub(super) fn serves_at(&self, port: u16) {
-        self.ops_ports.lock().expect("nobody panics with it").push(port);
+        self.ops_ports.lock().expect("the lock is not poisoned").push(port);
     }
 
-    /// What the operations servers of the workers that still run say.
+    /// Returns the pages of the operations servers of all running workers.
     pub(super) async fn pages(&self) -> Vec<(String, String)> {
-        let ports = self.ops_ports.lock().expect("nobody panics with it").clone();
+        let ports = self.ops_ports.lock().expect("the lock is not poisoned").clone();
         let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
         let mut pages = Vec::new();
         for (port, path) in ports.iter().flat_map(|port| PAGES.map(|path| (port, path))) {
@@ -212,33 +212,33 @@ impl TestWorld {
         pages
     }
 
-    /// What its workers, commands and simulator have written down, and meanwhile the servers, by the names of the files.
+    /// Returns the logs of the workers, commands and simulator, and what the servers have logged meanwhile, by file name.
     pub(super) fn logs(&self) -> Vec<(String, String)> {
         let own = logs_in(self.folder.path());
         own.into_iter().chain(self.servers_logs.read()).collect()
     }
 
-    /// A file for what its next command says.
+    /// Returns the path of a new file for the output of a command.
     pub(super) fn command_log(&self) -> PathBuf {
         self.folder.path().join(format!("command-{}.log", self.commands.fetch_add(1, Ordering::Relaxed) + 1))
     }
 
-    /// Hears the outcome events, from the first call on.
+    /// Returns the recorder of outcome events, which records from the first call on.
     pub(super) async fn ear(&self) -> &Ear {
         self.ear.get_or_init(|| Ear::new(&self.amqp_url)).await
     }
 
-    /// Hears the outcome events, where it has begun to.
+    /// Returns the recorder of outcome events, if it has been started.
     pub(super) fn has_ear(&self) -> Option<&Ear> {
         self.ear.get()
     }
 
-    /// What was planted in it is not told at its end.
+    /// Skips the checks at the end, for a world with planted breaches.
     pub(super) fn is_planted(&mut self) {
         self.is_planted = true;
     }
 
-    /// What no world may have, whatever its test was about: a request that no vendor describes, a secret in clear.
+    /// Returns what no world may contain, whatever its test checks: requests that no vendor describes, and secrets in plaintext.
     pub(super) fn broken_at_the_end(&self) -> Vec<String> {
         let breaches = contracts::breaches(&self.witness());
         breaches.into_iter().chain(canaries::found_at_the_end(self)).collect()
@@ -255,18 +255,18 @@ impl TestWorld {
         self.publish_raw(&Outgoing { headers, ..intake(message.to_string()) }).await;
     }
 
-    /// Publishes anything; RabbitMQ must take it.
+    /// Publishes any message; RabbitMQ must confirm it.
     pub(crate) async fn publish_raw(&self, message: &Outgoing) {
-        self.publisher().await.publish(message).await.expect("RabbitMQ takes the message");
+        self.publisher().await.publish(message).await.expect("RabbitMQ confirms the message");
     }
 
-    /// Chooses an account for a job that waits for one.
+    /// Publishes the choice of an account for a job that waits for one.
     pub(crate) async fn publish_configure(&self, job: JobId, account: &str) {
         let body = json!({"schema": 1, "job_id": job, "account": account}).to_string();
         self.publish_raw(&Outgoing { routing_key: KEY_CONFIGURE.to_owned(), ..intake(body) }).await;
     }
 
-    /// A person assigns a work item of `acme` (nobody: `None`); gives the service-hook event.
+    /// Assigns a work item of `acme` as a person does (`None`: to nobody); returns the service-hook event.
     pub(crate) async fn assign(&self, work_item: i64, to: Option<&str>) -> Value {
         let change = Change {
             org: acme::ACCOUNT.to_owned(),
@@ -275,29 +275,29 @@ impl TestWorld {
             by: Some(acme::BOB.to_owned()),
             ..Change::default()
         };
-        self.simulator().await.client.change(&change).await.expect("the simulator takes the change")
+        self.simulator().await.client.change(&change).await.expect("the simulator accepts the change")
     }
 
-    /// Publishes a job about [`acme::WORK_ITEM`] and waits until its `retrieve_user` has met a fault: it is in mid-stage.
+    /// Publishes a job about [`acme::WORK_ITEM`] and waits until its `retrieve_user` has met the fault and is still running.
     pub(crate) async fn publish_held_up(&self, dedupe_key: &str, fault: FaultRule) {
         let simulator = &self.simulator().await.client;
-        let id = simulator.fault(&fault.path_contains(acme::PROFILE).times(1)).await.expect("the simulator takes the fault");
+        let id = simulator.fault(&fault.path_contains(acme::PROFILE).times(1)).await.expect("the simulator accepts the fault");
         let event = self.assign(acme::WORK_ITEM, Some(acme::ANN)).await;
         self.publish_job(&acme::job(dedupe_key, &event)).await;
         self.wait_fault_met(id).await;
     }
 
-    /// Waits until a request has met the simulator's fault with this id.
+    /// Waits until a request has met the fault with this id.
     pub(crate) async fn wait_fault_met(&self, id: u64) {
         let simulator = &self.simulator().await.client;
-        wait_for("a call that meets the fault", Duration::from_secs(30), async || {
+        wait_for("a request that meets the fault", Duration::from_secs(30), async || {
             let faults = simulator.faults().await.expect("the simulator lists its faults");
-            if faults.iter().any(|fault| fault.id == id && fault.hits > 0) { Ok(()) } else { Err("it has not come") }
+            if faults.iter().any(|fault| fault.id == id && fault.hits > 0) { Ok(()) } else { Err("none has come") }
         })
         .await;
     }
 
-    /// The row of a job of [`acme::SOURCE`].
+    /// Returns the row of a job of [`acme::SOURCE`].
     pub(crate) async fn job_by_key(&self, dedupe_key: &str) -> Option<JobRow> {
         self.store().job_by_key(acme::SOURCE, dedupe_key).await.expect("Postgres answers")
     }
@@ -315,7 +315,7 @@ impl TestWorld {
         .await
     }
 
-    /// RabbitMQ's management API takes its time on a busy machine.
+    /// Returns the depth of a queue. It retries, as RabbitMQ's management API is slow on a busy machine.
     pub(crate) async fn queue_depth(&self, queue: &str) -> QueueDepth {
         wait_for("the depth of a queue", Duration::from_secs(30), async || {
             self.run.servers.queue_depth(&self.database.name, queue).await.map_err(|error| format!("{error:#}"))
@@ -351,13 +351,13 @@ impl Drop for TestWorld {
     }
 }
 
-/// A world's files.
+/// The folder of a world's files.
 pub(super) struct Folder(PathBuf);
 
 impl Folder {
     fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(name);
-        std::fs::create_dir(&path).expect("a folder of its own");
+        std::fs::create_dir(&path).expect("a new folder");
         Self(path)
     }
 
@@ -376,7 +376,7 @@ impl Drop for Folder {
     }
 }
 
-/// An intake message with a body of any kind, as a well-behaved producer sends it.
+/// Returns an intake message with any body, as a well-behaved producer sends it.
 pub(crate) fn intake(body: impl Into<Vec<u8>>) -> Outgoing {
     Outgoing { exchange: EXCHANGE, routing_key: KEY_JOB.to_owned(), mandatory: true, body: body.into(), ..Outgoing::default() }
 }
@@ -385,7 +385,7 @@ pub(crate) fn lanes() -> Vec<Lane> {
     registry().iter().map(|pipeline| pipeline.lane).collect()
 }
 
-/// Every queue of a world.
+/// Returns every queue of a world.
 pub(crate) fn queues() -> impl Iterator<Item = &'static str> {
     lanes().into_iter().map(|lane| lane.queue).chain([INTAKE_QUEUE, CONTROL_QUEUE, PARKED_QUEUE])
 }

@@ -1,4 +1,4 @@
-//! What Azure DevOps answers.
+//! Answers of Azure DevOps.
 
 use dispatch_worker::devkit::simulator::faults::FaultRule;
 use serde_json::{Value, json};
@@ -11,11 +11,11 @@ use crate::answers::{NOBODY, SIGN_IN_PAGE, refusal};
 const SEARCH: &str = "/_apis/search/workitemsearchresults";
 const BATCH: &str = "/_apis/wit/workitemsbatch";
 const USERS: &str = "/_apis/graph/users";
-/// The work item that follow-ups write.
+/// The path of the work item that follow-ups write.
 const LINKED: &str = "/_apis/wit/workitems/18";
 const NO_ACCESS: &str = "TF400813: The user '4d7f2a10-1c2b-4e5f-8a9b-0c1d2e3f4a5b' is not authorized to access this resource.";
 const STALE: &str = "OIDCONFLICT_UpnReuse_4d7f2a101c2b4e5f8a9b0c1d2e3f4a5b_ann@field.example";
-/// On three pages of a search.
+/// The work items of three pages of search results.
 const MANY: std::ops::Range<i64> = 1001..1451;
 
 pub(super) const CASES: &[Case] = &[
@@ -44,7 +44,7 @@ pub(super) const CASES: &[Case] = &[
         expected: Expected {
             groups: ANN_HAS_IT,
             outside: &[(18, ANN)],
-            // The one of all work items concerned, and a look before each PATCH.
+            // One batch of all affected work items, and a read before each PATCH.
             calls: &[("PATCH /workitems/18", &[409, 409, 200]), ("POST /workitemsbatch", &[200; 4])],
             ..SUCCEEDED
         },
@@ -68,7 +68,7 @@ pub(super) const CASES: &[Case] = &[
     Case {
         name: "a05",
         has: |tenant, _| {
-            // No type of the simulator's goes by this name: asked for its states, it answers 404 with VS402323.
+            // The simulator has no type of this name and answers a request for its states with 404 and VS402323.
             let old = Item { kind: "Änderung", project: "Old", ..Item::new(18) };
             two_groups(Tenant { items: vec![Item::new(17), old], ..tenant })
         },
@@ -153,7 +153,7 @@ pub(super) const CASES: &[Case] = &[
     },
 ];
 
-/// They work, and ask for patience with what comes next.
+/// Successful answers with a Retry-After header.
 pub(super) const PATIENT: &[Case] = &[
     Case {
         name: "a09",
@@ -185,7 +185,7 @@ pub(super) const PATIENT: &[Case] = &[
     Case {
         name: "b06",
         has: |tenant, _| {
-            // They stand before Ann, who is on the second page.
+            // These users sort before Ann, who is on the second page.
             let others = ["aa@field.example", "ab@field.example", "ac@field.example"].map(str::to_owned).to_vec();
             linked(Tenant { others, ..tenant })
         },
@@ -211,7 +211,7 @@ fn nobody_signs_in_again(seen: &Seen<'_>, wrong: &mut Wrong) {
     for job in &seen.jobs {
         let hint = job.row.error_hint.clone().unwrap_or_default().to_lowercase();
         if hint.is_empty() || (hint.contains("sign") && hint.contains("again")) {
-            wrong.say(format_args!("signing in again is no cure, and the hint is {hint:?}"));
+            wrong.say(format_args!("signing in again does not help, but the hint is {hint:?}"));
         }
     }
 }
@@ -220,7 +220,7 @@ fn waiting(seconds: u32) -> FaultRule {
     FaultRule::decorating().header("Retry-After", &seconds.to_string())
 }
 
-/// Each call of the case was made once.
+/// Checks that each call of the case was made once.
 fn once_each(seen: &Seen<'_>, wrong: &mut Wrong) {
     wrong.equal("calls made more than once", seen.repeated(), Vec::new());
 }

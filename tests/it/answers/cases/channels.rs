@@ -1,4 +1,4 @@
-//! What channels answer to messages.
+//! Answers of channels to messages.
 
 use std::collections::BTreeSet;
 
@@ -13,13 +13,13 @@ use super::{ANN_HAS_IT, SUCCEEDED, one_group};
 use crate::answers::tenant::{ANN, BOB, Tenant};
 use crate::support::acme;
 
-/// A bot of each tenant's own: what holds one of them holds all its channels, and no other's.
+/// A separate bot for each tenant: a hold of a bot applies to all its channels and to no others.
 const BOTS: [(&str, &str); 2] = [("m08", "canary-field-bot-m08"), ("m13", "canary-field-bot-m13")];
 const CHANNELS: [&str; 5] = ["3001", "5001", "5002", "5003", "5004"];
 const SLACK_TOKEN: &str = "xoxb-canary-field-slack-token";
 const SMTP_PASSWORD: &str = "canary-field-smtp-password";
 const SIGNATURE: &str = "canary-field-signature";
-/// In seconds, as Discord says it.
+/// The global hold in seconds, in Discord's format.
 const GLOBAL_HOLD: f64 = 6.5;
 
 pub(super) const CASES: &[Case] = &[
@@ -126,7 +126,7 @@ pub(super) const CASES: &[Case] = &[
     },
 ];
 
-/// These channels at the simulator.
+/// Returns a simulator state with these channels.
 pub(super) fn providers() -> State {
     let state = State::new().teams("m01", SIGNATURE).teams("m14", SIGNATURE).slack(SLACK_TOKEN, "CMIGRATE1");
     let state = state.mail_user(acme::MAIL_USER, SMTP_PASSWORD);
@@ -135,7 +135,7 @@ pub(super) fn providers() -> State {
     state
 }
 
-/// What a connector of Teams that is retired answers, with 200.
+/// Returns the answer of a retired Teams connector, which reports errors with status 200.
 fn teams_failed(status: u16) -> FaultRule {
     let text = "Webhook message delivery failed with error: Microsoft Teams endpoint returned HTTP error";
     FaultRule::answering(200, format!("{text} {status} with ContextId tcid=0,server=msgapi-production-eus-azsc2-4-170."))
@@ -152,7 +152,7 @@ fn discord(tenant: Tenant, channels: &[&str]) -> Tenant {
     channels.iter().fold(one_group(tenant), add)
 }
 
-/// The only message was confirmed by its last attempt alone: the others are recorded as what did not succeed.
+/// Checks that the last attempt confirmed the only message and that all earlier attempts are recorded as failed.
 fn confirmed_at_attempt(seen: &Seen<'_>, last: usize, wrong: &mut Wrong) {
     let messages: Vec<_> = seen.messages().collect();
     let [message] = messages[..] else { return wrong.say(format_args!("{} messages", messages.len())) };

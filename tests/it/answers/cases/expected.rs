@@ -1,4 +1,4 @@
-//! What a case asks for, what it is expected to come to, and what was seen of it.
+//! The input of a case, its expected outcome, and the comparison with the observed outcome.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -11,52 +11,52 @@ use serde_json::Value;
 
 use crate::answers::tenant::{Tenant, group_name};
 
-/// One answer met in the field: who asks for what, what the other side answers, and what must come of it.
+/// An answer from the field: the jobs, the answers of the provider, and the expected outcome.
 pub(super) struct Case {
     pub(super) name: &'static str,
-    /// What the tenant has beside bugs 17 and 18; the simulator's address is given.
+    /// Adds what the tenant needs besides bugs 17 and 18.
     pub(super) has: fn(Tenant, &Addresses) -> Tenant,
-    /// What the other side answers.
+    /// The answers of the provider.
     pub(super) answers: fn(&Tenant) -> Vec<FaultRule>,
-    /// One job each; all but the first are published once every answer above has been met.
+    /// The jobs. All but the first are published once every answer above has been given.
     pub(super) asks: &'static [Ask],
     pub(super) expected: Expected,
 }
 
-/// Where the simulator is.
+/// The addresses of the simulator.
 pub(super) struct Addresses {
     pub(super) simulator: String,
 }
 
 /// A job.
 pub(super) struct Ask {
-    /// Work items that a person assigns before; their events are the job's.
+    /// The work items that a person assigns; their events are the events of the job.
     pub(super) assigned: &'static [(i64, &'static str)],
-    /// How such an event arrives: its text, which need not be good JSON.
+    /// Returns the text of an event as it arrives, which may be invalid JSON.
     pub(super) text: fn(usize, Value) -> String,
-    /// What is searched for.
+    /// The search text.
     pub(super) search: Option<&'static str>,
-    /// The destinations told.
+    /// The destinations to notify.
     pub(super) notify: &'static [&'static str],
 }
 
 impl Ask {
-    /// A search without events.
+    /// Returns a job with a search and no events.
     pub(super) const fn search(text: &'static str) -> Self {
         Self { search: Some(text), ..Self::events(&[]) }
     }
 
-    /// These changes' events, as they are.
+    /// Returns a job with the unchanged events of these assignments.
     pub(super) const fn events(assigned: &'static [(i64, &'static str)]) -> Self {
         Self { assigned, text: as_it_is, search: None, notify: &[] }
     }
 
-    /// With the texts of the events spoiled.
+    /// Replaces the texts of the events.
     pub(super) const fn spoiled(self, text: fn(usize, Value) -> String) -> Self {
         Self { text, ..self }
     }
 
-    /// With somebody to tell.
+    /// Sets the destinations to notify.
     pub(super) const fn telling(self, notify: &'static [&'static str]) -> Self {
         Self { notify, ..self }
     }
@@ -70,62 +70,62 @@ fn as_it_is(_: usize, event: Value) -> String {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Ends {
     Succeeded,
-    /// With this code, and with this in its message and in its event's.
+    /// Parked with this code; the message of the row and of the event contain `says`.
     Parked {
         code: &'static str,
         says: &'static str,
     },
-    /// One of its follow-ups, with this code; the job waits for it and says so.
+    /// A follow-up is parked with this code; the job waits for it and announces that.
     FollowUpParked {
         code: &'static str,
         says: &'static str,
     },
 }
 
-/// What must come of a case.
+/// The expected outcome of a case.
 pub(super) struct Expected {
-    /// Of every job.
+    /// The end of every job.
     pub(super) ends: Ends,
-    /// Who groups are assigned to, by their first work items.
+    /// The assignees of groups, by first work item.
     pub(super) groups: &'static [(i64, Option<&'static str>)],
-    /// Who work items are assigned to at Azure DevOps.
+    /// The assignees of work items at Azure DevOps.
     pub(super) outside: &'static [(i64, &'static str)],
-    /// The statuses of all calls to a method and path (its end), in order; 0 = none came.
+    /// The statuses of all calls by method and end of the path, in order; 0 stands for no answer.
     pub(super) calls: &'static [(&'static str, &'static [u16])],
-    /// Calls of Microsoft Entra.
+    /// The number of requests to Microsoft Entra.
     pub(super) refreshes: usize,
-    /// What was set aside: kind, reason and how many.
+    /// A skipped kind, its reason, and the count.
     pub(super) skipped: Option<(&'static str, &'static str, u64)>,
-    /// Whatever else.
+    /// Further checks.
     pub(super) also: fn(&Seen<'_>, &mut Wrong),
 }
 
 impl Expected {
-    /// To end so, and nothing else.
+    /// Expects this end and nothing else.
     pub(super) const fn to(ends: Ends) -> Self {
         Self { ends, groups: &[], outside: &[], calls: &[], refreshes: 0, skipped: None, also: |_, _| {} }
     }
 }
 
-/// What was seen of a case.
+/// The observed outcome of a case.
 pub(super) struct Seen<'a> {
     pub(super) tenant: &'a Tenant,
-    /// Its jobs.
+    /// The jobs of the case.
     pub(super) jobs: Vec<JobView>,
-    /// Their follow-ups.
+    /// The follow-ups of these jobs.
     pub(super) follow_ups: Vec<JobView>,
-    /// `skipped` of the jobs' rows, as stored.
+    /// The column `skipped` of the jobs' rows.
     pub(super) skipped: Vec<Value>,
-    /// Outcome events of its jobs, oldest first.
+    /// The outcome events of the jobs, oldest first.
     pub(super) events: Vec<&'a Value>,
-    /// Requests made for it, oldest first.
+    /// The requests made for the case, oldest first.
     pub(super) calls: Vec<&'a Entry>,
     pub(super) providers: &'a State,
     pub(super) outside: &'a BTreeMap<String, Option<String>>,
     pub(super) groups: &'a BTreeMap<(String, String), Option<String>>,
 }
 
-/// What is not as expected, of one case.
+/// The differences of one case.
 pub(super) struct Wrong {
     case: String,
     pub(super) texts: Vec<String>,
@@ -154,19 +154,19 @@ impl Wrong {
 }
 
 impl Seen<'_> {
-    /// The statuses of all calls to `METHOD …end of the path`, in order.
+    /// Returns the statuses of all calls to `METHOD …end of the path`, in order.
     pub(super) fn statuses(&self, call: &str) -> Vec<u16> {
         let (method, end) = call.split_once(' ').expect("a method and the end of a path");
         let fits = |entry: &&&Entry| entry.method == method && entry.path.ends_with(end);
         self.calls.iter().filter(fits).map(|entry| entry.status.unwrap_or(0)).collect()
     }
 
-    /// Every follow-up that delivers a message.
+    /// Returns every follow-up that delivers a message.
     pub(super) fn messages(&self) -> impl Iterator<Item = &JobView> {
         self.follow_ups.iter().filter(|job| job.row.pipeline == "messaging")
     }
 
-    /// How often each call was made that was made more than once.
+    /// Returns the calls that were made more than once, with their counts.
     pub(super) fn repeated(&self) -> Vec<String> {
         let mut made: BTreeMap<String, usize> = BTreeMap::new();
         for Entry { method, path, query, body_sha256, .. } in &self.calls {
@@ -176,7 +176,7 @@ impl Seen<'_> {
         made.into_iter().filter(|(_, times)| *times > 1).map(|(call, times)| format!("{times} times {call}")).collect()
     }
 
-    /// Says what is not as expected.
+    /// Adds every difference from the expected outcome to `wrong`.
     pub(super) fn check(&self, expected: &Expected, wrong: &mut Wrong) {
         if self.jobs.is_empty() {
             wrong.say("its job has no row");

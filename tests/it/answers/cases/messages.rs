@@ -1,4 +1,4 @@
-//! What producers pass on from service hooks.
+//! Events from service hooks as producers forward them.
 
 use serde_json::{Value, json};
 

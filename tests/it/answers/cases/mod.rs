@@ -1,5 +1,5 @@
-//! Answers met in the field, each a row: who asks for what, what the other side answers, and what must come of it. All run at
-//! the same time, in one world, each for an organization of its own.
+//! A table of answers from the field: the jobs, the answers of the provider, and the expected outcome. All cases run concurrently
+//! in one world, each for an organization of its own.
 
 mod azure_devops;
 mod channels;
@@ -15,15 +15,15 @@ use self::expected::{Addresses, Ask, Case, Ends, Expected, Seen, Wrong};
 use super::tenant::{self, ANN, BOB, Tenant};
 use crate::support::{ANY_ATTEMPT, Checks, Listener, TestWorld, acme, intake, wait_for};
 
-/// Until every case has ended, with all the patience that it is asked for.
+/// The time limit until every case has ended, including every Retry-After.
 const ENDED_WITHIN: Duration = Duration::from_secs(120);
 const QUIET_WITHIN: Duration = Duration::from_secs(20);
-/// Nobody waits for so long: a limit of ours comes first, and says which cases are not as expected.
+/// A limit that is never reached: another limit ends the wait first, so that the differences of all cases are reported.
 const FOREVER: Duration = Duration::from_secs(3600);
-/// Users on one page, everywhere: Ann, Bob and who acts.
+/// The page size of users in every account: Ann, Bob and the identity.
 const USERS_PAGE: usize = 3;
 
-/// A person assigns 17 to Ann.
+/// A job for the assignment of work item 17 to Ann.
 const ONE_EVENT: &[Ask] = &[Ask::events(&[(17, ANN)])];
 const TWO_EVENTS: &[Ask] = &[Ask::events(&[(17, ANN), (18, BOB)])];
 const ANN_HAS_IT: &[(i64, Option<&str>)] = &[(17, Some(ANN))];
@@ -38,13 +38,13 @@ fn two_groups(tenant: Tenant) -> Tenant {
     Tenant { groups: vec![vec![17], vec![18]], ..tenant }
 }
 
-/// One group with two work items: what is so of 17 is written to 18.
+/// Gives the tenant one group of two work items, so that changes of 17 are written to 18.
 fn linked(tenant: Tenant) -> Tenant {
     Tenant { groups: vec![vec![17, 18]], ..tenant }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn answers_met_in_the_field_come_to_what_is_expected_of_each() {
+async fn answers_from_the_field_have_the_expected_outcomes() {
     let world = TestWorld::new().await;
     let listener = Listener::new(&world).await;
     listener.queue("watch", Some("job.#")).await;
@@ -69,7 +69,7 @@ async fn answers_met_in_the_field_come_to_what_is_expected_of_each() {
     Checks { attempts: ANY_ATTEMPT }.hold(&world).await;
 }
 
-/// Sets the answers and publishes all jobs: those that come later once their case's answers have been met.
+/// Sets the answers and publishes all jobs; the later jobs of a case follow once its answers have been given.
 async fn ask(world: &TestWorld, cases: &[&Case], tenants: &[Tenant]) {
     let mut answers = Vec::new();
     for (case, tenant) in cases.iter().zip(tenants) {
@@ -108,12 +108,12 @@ async fn publish(world: &TestWorld, case: &Case, tenant: &Tenant, number: usize)
     if let Some(text) = asked.search {
         job["search"] = json!({"text": text, "limit": 1000});
     }
-    // Put in as they are: no value of ours could hold them.
+    // Inserted as text, since invalid JSON does not fit into a `Value`.
     let body = job.to_string().replace(r#""events":[]"#, &format!(r#""events":[{}]"#, events.join(",")));
     world.publish_raw(&intake(body)).await;
 }
 
-/// Waits until every job has ended, or waits for what only a person can do; past the limit, what is seen then counts.
+/// Waits until every job has ended or waits for a person. After the limit, the test continues with the state at that time.
 async fn rest(world: &TestWorld, jobs: usize) {
     const ENDED: &str = "
         SELECT (SELECT count(*) FROM dead_letters) + count(*) FROM jobs j WHERE parent_id IS NULL AND (
@@ -127,12 +127,12 @@ async fn rest(world: &TestWorld, jobs: usize) {
     });
     let in_time = tokio::time::timeout(ENDED_WITHIN, ended).await.is_ok();
     if in_time {
-        // Events that do not come are missed below, by their cases.
+        // A missing event is reported by its case below.
         drop(tokio::time::timeout(QUIET_WITHIN, world.wait_quiet(FOREVER)).await);
     }
 }
 
-/// What is not as expected, for each case of which anything is not.
+/// Returns the differences of each case that has any.
 async fn differences(world: &TestWorld, cases: &[&Case], tenants: &[Tenant], events: &[Value]) -> Vec<Vec<String>> {
     let client = &world.simulator().await.client;
     let (providers, outside) = (client.state().await.unwrap(), client.assignees().await.unwrap());
