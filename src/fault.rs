@@ -12,9 +12,14 @@ use crate::job::WaitReason;
 /// [`Class::Unrecognized`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Class {
-    /// The failure may pass, so the stage is retried after a delay: timeouts, connection errors, 408, 425, 429, 5xx.
+    /// The failure may pass, so the stage is retried after a delay: timeouts, connection errors, 408, 425, 5xx.
     Transient {
         /// The provider's `Retry-After`, honoured to the second.
+        retry_after: Option<Duration>,
+    },
+    /// The provider limits the rate of calls (429): as [`Class::Transient`], and its destination is held.
+    RateLimited {
+        /// The provider's `Retry-After`, honoured to the second; `None`: the governor chooses the length of the hold.
         retry_after: Option<Duration>,
     },
     /// A retry cannot help: the job is parked until a person looks.

@@ -205,7 +205,9 @@ pub fn decide<C>(at: &Position<'_>, ended: Ended<C>, chance: f64) -> Decision<C>
         Class::Infrastructure => return Decision::Infrastructure(fault),
         Class::Conflict if at.conflicts + 1 < CONFLICTS => return Decision::Repeat,
         Class::Conflict => retry(at, failure, None, certainty, chance),
-        Class::Transient { retry_after } => retry(at, failure, retry_after, certainty, chance),
+        Class::Transient { retry_after } | Class::RateLimited { retry_after } => {
+            retry(at, failure, retry_after, certainty, chance)
+        }
         Class::Unrecognized if at.job.attempt.0 < UNRECOGNIZED_ATTEMPTS => retry(at, failure, None, certainty, chance),
         Class::Permanent | Class::Unrecognized => park(at, failure, certainty),
         Class::Wait(on) => wait(at, failure, on, certainty),

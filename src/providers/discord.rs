@@ -269,7 +269,7 @@ mod tests {
         ] {
             let fault = deliver(answer).await.0.unwrap_err();
             let retry_after = Some(Duration::from_secs_f64(seconds));
-            assert_eq!((fault.code(), fault.class()), ("discord.rate_limited", Class::Transient { retry_after }));
+            assert_eq!((fault.code(), fault.class()), ("discord.rate_limited", Class::RateLimited { retry_after }));
         }
     }
 
@@ -290,7 +290,7 @@ mod tests {
             let fault = deliver(answer).await.0.unwrap_err();
             let retry_after = seconds.map(Duration::from_secs_f64);
             assert_eq!(fault.limits_all(), with_all, "{fault}");
-            if let Class::Transient { retry_after: asked } = fault.class() {
+            if let Class::Transient { retry_after: asked } | Class::RateLimited { retry_after: asked } = fault.class() {
                 assert_eq!(asked, retry_after, "{fault}");
             }
         }

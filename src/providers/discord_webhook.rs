@@ -148,7 +148,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_failure_is_classified_and_does_not_show_the_address() {
-        let patient = Class::Transient { retry_after: Some(Duration::from_millis(500)) };
+        let patient = Class::RateLimited { retry_after: Some(Duration::from_millis(500)) };
         let slow = Class::Transient { retry_after: None };
         for (answer, code, class, certainty) in [
             (reply(429, "", r#"{"retry_after": 0.5}"#), "discord_webhook.rate_limited", patient, Certainty::NotDone),

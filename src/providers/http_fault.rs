@@ -186,7 +186,8 @@ impl Fault for HttpFault {
             | HttpFaultKind::Lost(_)
             | HttpFaultKind::Malformed(_) => Class::Transient { retry_after: None },
             HttpFaultKind::Status { status, retry_after, .. } => match status {
-                408 | 425 | 429 | 500..=599 => Class::Transient { retry_after: *retry_after },
+                429 => Class::RateLimited { retry_after: *retry_after },
+                408 | 425 | 500..=599 => Class::Transient { retry_after: *retry_after },
                 _ => Class::Permanent,
             },
         }
@@ -271,7 +272,8 @@ mod tests {
 
     #[test]
     fn only_listed_statuses_are_transient_and_only_4xx_proves_that_nothing_was_done() {
-        let patient = Class::Transient { retry_after: Some(Duration::from_secs(3)) };
+        let retry_after = Some(Duration::from_secs(3));
+        let patient = Class::Transient { retry_after };
         for (status, code, class, certainty) in [
             (302, "test.redirected", Class::Permanent, Certainty::Unknown),
             (400, "test.refused", Class::Permanent, Certainty::NotDone),
@@ -280,7 +282,7 @@ mod tests {
             (404, "test.not_found", Class::Permanent, Certainty::NotDone),
             (408, "test.try_later", patient.clone(), Certainty::NotDone),
             (425, "test.try_later", patient.clone(), Certainty::NotDone),
-            (429, "test.rate_limited", patient.clone(), Certainty::NotDone),
+            (429, "test.rate_limited", Class::RateLimited { retry_after }, Certainty::NotDone),
             (500, "test.server_error", patient.clone(), Certainty::Unknown),
             (599, "test.server_error", patient.clone(), Certainty::Unknown),
         ] {

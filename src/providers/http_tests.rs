@@ -164,7 +164,7 @@ async fn a_compressed_answer_is_not_decompressed() {
 #[tokio::test]
 async fn retry_after_reaches_the_class() {
     let fault = fault(reply(429, "retry-after: 9\r\n", "slow down")).await;
-    assert_eq!(fault.class(), Class::Transient { retry_after: Some(Duration::from_secs(9)) });
+    assert_eq!(fault.class(), Class::RateLimited { retry_after: Some(Duration::from_secs(9)) });
     assert_eq!(fault.certainty(), Certainty::NotDone);
 }
 

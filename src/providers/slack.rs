@@ -208,17 +208,18 @@ mod tests {
 
     #[tokio::test]
     async fn a_refusal_inside_a_200_is_classified_by_its_error_code() {
-        let transient = |seconds: Option<u64>| Class::Transient { retry_after: seconds.map(Duration::from_secs) };
+        let limited = Class::RateLimited { retry_after: Some(Duration::from_secs(7)) };
+        let transient = || Class::Transient { retry_after: None };
         for (word, header, code, class, certainty) in [
-            ("ratelimited", "retry-after: 7\r\n", "slack.rate_limited", transient(Some(7)), Certainty::NotDone),
-            ("internal_error", "", "slack.server_error", transient(None), Certainty::Unknown),
-            ("fatal_error", "", "slack.server_error", transient(None), Certainty::Unknown),
-            ("request_timeout", "", "slack.try_later", transient(None), Certainty::NotDone),
+            ("ratelimited", "retry-after: 7\r\n", "slack.rate_limited", limited, Certainty::NotDone),
+            ("internal_error", "", "slack.server_error", transient(), Certainty::Unknown),
+            ("fatal_error", "", "slack.server_error", transient(), Certainty::Unknown),
+            ("request_timeout", "", "slack.try_later", transient(), Certainty::NotDone),
             ("channel_not_found", "", "slack.channel_not_found", Class::Permanent, Certainty::NotDone),
             ("not_in_channel", "", "slack.not_in_channel", Class::Permanent, Certainty::NotDone),
             ("token_revoked", "", "slack.token_revoked", Class::Permanent, Certainty::NotDone),
             ("msg_too_long", "", "slack.msg_too_long", Class::Permanent, Certainty::NotDone),
-            ("external_channel_migrating", "", "slack.try_later", transient(None), Certainty::NotDone),
+            ("external_channel_migrating", "", "slack.try_later", transient(), Certainty::NotDone),
             ("something_new", "", "slack.unrecognized", Class::Unrecognized, Certainty::NotDone),
         ] {
             let body = json!({"ok": false, "error": word}).to_string();

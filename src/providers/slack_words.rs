@@ -130,7 +130,7 @@ pub(super) fn refusal(provider: &'static Provider, word: &str, needed: Option<&s
     let (code, class, certainty, hint) = match known {
         Some((code, Never(hint))) => (*code, Class::Permanent, Certainty::NotDone, (*hint).into()),
         Some((_, Later)) => (codes.try_later, transient, Certainty::NotDone, PATIENCE.into()),
-        Some((_, TooMany)) => (codes.rate_limited, transient, Certainty::NotDone, PATIENCE.into()),
+        Some((_, TooMany)) => (codes.rate_limited, Class::RateLimited { retry_after }, Certainty::NotDone, PATIENCE.into()),
         Some((_, Unproven)) => (codes.server_error, transient, Certainty::Unknown, PATIENCE.into()),
         None => {
             let word = cut(&scrub(word), WORD_CHARACTERS);

@@ -234,7 +234,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_failure_is_classified_and_does_not_show_the_address() {
-        let patient = Class::Transient { retry_after: Some(Duration::from_secs(9)) };
+        let patient = Class::RateLimited { retry_after: Some(Duration::from_secs(9)) };
         let slow = Class::Transient { retry_after: None };
         for (answer, code, class, certainty) in [
             (reply(429, "retry-after: 9\r\n", ""), "teams.rate_limited", patient, Certainty::NotDone),
@@ -253,9 +253,9 @@ mod tests {
     async fn a_2xx_with_a_failed_delivery_in_its_body_is_classified_by_the_status_in_the_body() {
         const SAID: &str = "Webhook message delivery failed with error: Microsoft Teams endpoint returned HTTP error ";
         let slow = || Class::Transient { retry_after: None };
-        let patient = Class::Transient { retry_after: Some(Duration::from_secs(9)) };
+        let patient = Class::RateLimited { retry_after: Some(Duration::from_secs(9)) };
         for (header, text, code, class) in [
-            ("", format!("{SAID}429 with ContextId tcid=0"), "teams.rate_limited", slow()),
+            ("", format!("{SAID}429 with ContextId tcid=0"), "teams.rate_limited", Class::RateLimited { retry_after: None }),
             ("retry-after: 9\r\n", format!("{SAID}429 …"), "teams.rate_limited", patient),
             ("", format!("{SAID}503 …"), "teams.delivery_failed", slow()),
             ("", format!("{SAID}400 …"), "teams.delivery_failed", Class::Permanent),

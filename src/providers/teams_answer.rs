@@ -78,7 +78,7 @@ fn refusal(provider: &'static Provider, inner: Option<u16>, text: &str, retry_af
     const FAILED: &str = "teams.delivery_failed";
     let transient = Class::Transient { retry_after };
     let (code, class, hint) = match inner {
-        Some(429) => (provider.codes.rate_limited, transient, PATIENCE),
+        Some(429) => (provider.codes.rate_limited, Class::RateLimited { retry_after }, PATIENCE),
         Some(408 | 425 | 500..=599) => (FAILED, transient, PATIENCE),
         Some(413) => (FAILED, Class::Permanent, TOO_LARGE),
         Some(400..=499) => (FAILED, Class::Permanent, REFUSED),

@@ -52,6 +52,7 @@ async fn a_lifetime_may_be_text_and_a_refresh_token_may_be_missing() {
 async fn each_error_is_classified_and_its_hint_names_the_setting() {
     let told = |error: &str| json!({"error": error, "error_description": "no", "error_codes": [70008]}).to_string();
     let patient = Class::Transient { retry_after: None };
+    let limited = Class::RateLimited { retry_after: Some(Duration::from_secs(7)) };
     let asked = Class::Transient { retry_after: Some(Duration::from_secs(7)) };
     for (status, body, code, class) in [
         (400, told("invalid_grant"), "entra.refresh_refused", Class::Permanent),
@@ -61,7 +62,7 @@ async fn each_error_is_classified_and_its_hint_names_the_setting() {
         (400, told("temporarily_unavailable"), "entra.try_later", patient),
         (400, told("something_new"), "entra.unrecognized", Class::Unrecognized),
         (404, "<html>".to_owned(), "entra.not_found", Class::Permanent),
-        (429, told("invalid_grant"), "entra.rate_limited", asked.clone()),
+        (429, told("invalid_grant"), "entra.rate_limited", limited),
         (503, told("invalid_grant"), "entra.server_error", asked),
     ] {
         let fault = refused(status, &body).await;

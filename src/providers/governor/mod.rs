@@ -114,10 +114,10 @@ impl CallResult {
     pub fn of<T, F: Fault>(answer: &Result<T, F>) -> Self {
         let Err(fault) = answer else { return Self::Done };
         match fault.class() {
-            Class::Transient { retry_after } if retry_after.is_some() || fault.code().ends_with(".rate_limited") => {
+            Class::RateLimited { retry_after } | Class::Transient { retry_after: retry_after @ Some(_) } => {
                 if fault.limits_all() { Self::AllRateLimited { retry_after } } else { Self::RateLimited { retry_after } }
             }
-            Class::Transient { .. } => Self::Failed,
+            Class::Transient { retry_after: None } => Self::Failed,
             Class::Permanent
             | Class::Unrecognized
             | Class::Infrastructure
