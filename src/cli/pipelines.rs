@@ -56,7 +56,7 @@ impl StageRow {
         Self {
             stage: info.name,
             version: info.version,
-            aside: info.aside,
+            aside: info.off_path,
             needs: info.needs,
             effect: info.effect,
             attempts: info.retry.attempts,

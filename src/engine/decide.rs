@@ -323,7 +323,7 @@ mod tests {
             retry: RetryPolicy::DEFAULT,
             timeout: Duration::from_secs(1),
             effect: Some(EffectClass::CompareAndSet),
-            aside: false,
+            off_path: false,
         };
         let kept = Kept::new(&stage, Generation(1), Partial::default(), &|| false);
         let (conflicts, deadline_in) = (0, None);

@@ -166,7 +166,7 @@ mod tests {
 
     fn info(name: &'static str, version: i32) -> StageInfo {
         let (needs, retry, timeout) = (&[][..], RetryPolicy::DEFAULT, Duration::from_secs(1));
-        StageInfo { name, version, needs, retry, timeout, effect: None, aside: false }
+        StageInfo { name, version, needs, retry, timeout, effect: None, off_path: false }
     }
 
     fn kept<'a>(stage: &'static str, version: i32, stored: Option<&RawValue>, should_end: ShouldEnd<'a>) -> Kept<'a> {

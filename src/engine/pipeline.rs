@@ -41,7 +41,7 @@ pub struct StageInfo {
     /// See [`Stage::EFFECT`].
     pub effect: Option<EffectClass>,
     /// Whether the stage is reached by a jump only.
-    pub aside: bool,
+    pub off_path: bool,
 }
 
 /// A stage's outcome with its output as JSON.
@@ -141,11 +141,11 @@ impl<P: Product> Pipeline<P> {
     /// # Panics
     /// As [`Pipeline::then`].
     #[must_use]
-    pub fn aside<S: Stage<Product = P>>(self, stage: S) -> Self {
+    pub fn off_path<S: Stage<Product = P>>(self, stage: S) -> Self {
         self.add(stage, true)
     }
 
-    fn add<S: Stage<Product = P>>(mut self, stage: S, aside: bool) -> Self {
+    fn add<S: Stage<Product = P>>(mut self, stage: S, off_path: bool) -> Self {
         assert!(self.info(S::NAME).is_none(), "{}: there are two stages `{}`", self.name, S::NAME);
         for need in S::NEEDS {
             assert!(self.info(need).is_some(), "{}: `{}` needs `{need}`, which is not earlier", self.name, S::NAME);
@@ -157,7 +157,7 @@ impl<P: Product> Pipeline<P> {
             retry: S::RETRY,
             timeout: S::TIMEOUT,
             effect: S::EFFECT,
-            aside,
+            off_path,
         };
         self.entries.push(Entry { info, stage: Box::new(Eraser(stage)) });
         self
@@ -187,7 +187,7 @@ impl<P: Product> Pipeline<P> {
     #[must_use]
     pub fn after(&self, name: &str) -> Option<&'static str> {
         let at = self.entries.iter().position(|entry| entry.info.name == name)?;
-        self.entries[at + 1..].iter().find(|entry| !entry.info.aside).map(|entry| entry.info.name)
+        self.entries[at + 1..].iter().find(|entry| !entry.info.off_path).map(|entry| entry.info.name)
     }
 
     fn info(&self, name: &str) -> Option<&StageInfo> {

@@ -170,10 +170,9 @@ async fn an_ill_database_is_nobody_s_attempt() {
 }
 
 #[test]
-fn ten_stages_stand_in_order_and_one_beside_them() {
+fn the_first_stage_checks_the_account_and_only_the_configuration_is_off_the_path() {
     let registry = registry();
-    let dispatch = registry.get("dispatch").unwrap();
-    let aside: Vec<_> = dispatch.stages().filter(|stage| stage.aside).map(|stage| stage.name).collect();
-    assert_eq!((aside.as_slice(), dispatch.first()), (&["show_configuration"][..], "check_account"));
-    assert_eq!(dispatch.stages().filter(|stage| !stage.aside).count(), 10);
+    let dispatch = registry.intake();
+    let off_path: Vec<_> = dispatch.stages().filter(|stage| stage.off_path).map(|stage| stage.name).collect();
+    assert_eq!((off_path.as_slice(), dispatch.first()), (&["show_configuration"][..], "check_account"));
 }

@@ -24,6 +24,7 @@ const NOT_AUDITED: &[&str] = &[
     "dispatch jobs show",
     "dispatch keys list",
     "dispatch pipelines",
+    "dispatch reference",
     "dispatch producers list",
     "dispatch producers usage",
     "dispatch publish",

@@ -116,7 +116,8 @@ fn the_page_of_error_codes_has_every_code_of_the_sources_and_no_other() {
     assert!(known.len() > 80, "{known:?}");
     // Of the kinds that every provider has, the page may explain one of a single provider.
     let of_providers = document("src/providers/http_fault.rs");
-    let is_of_a_provider = |code: &&String| code.split_once('.').is_some_and(|(_, kind)| of_providers.contains(&format!("\".{kind}\"")));
+    let is_of_a_provider =
+        |code: &&String| code.split_once('.').is_some_and(|(_, kind)| of_providers.contains(&format!("\".{kind}\"")));
     let missing: Vec<_> = known.difference(&listed).collect();
     let extra: Vec<_> = listed.difference(&known).filter(|code| !is_of_a_provider(code)).collect();
     assert!(missing.is_empty() && extra.is_empty(), "missing: {missing:?}; of no source: {extra:?}");

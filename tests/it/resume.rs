@@ -67,7 +67,7 @@ fn cases(pipeline: &str) -> Vec<Case> {
     let told =
         |stage: &StageInfo| if stage.effect == Some(EffectClass::AtLeastOnce) { EACH.to_vec() } else { vec![&EVERYBODY[..]] };
     let of_point = |(stage, point): (StageInfo, &'static str)| {
-        let case = move |notify| Case { stage: stage.name, point, notify, has_account: !stage.aside };
+        let case = move |notify| Case { stage: stage.name, point, notify, has_account: !stage.off_path };
         told(&stage).into_iter().map(case)
     };
     points.flat_map(of_point).collect()

@@ -51,7 +51,7 @@ async fn waiting_for_same(store: &Store, row: &JobRow) -> anyhow::Result<CappedC
 /// Returns the position of the job's stage in its pipeline, and the stage's number of attempts.
 fn position<P: Product>(registry: &Registry<P>, row: &JobRow) -> Facts {
     let Some(pipeline) = registry.get(&row.pipeline) else { return Facts::default() };
-    let in_turn: Vec<_> = pipeline.stages().filter(|stage| !stage.aside).collect();
+    let in_turn: Vec<_> = pipeline.stages().filter(|stage| !stage.off_path).collect();
     let at = in_turn.iter().position(|stage| stage.name == row.stage);
     Facts {
         position: at.map(|at| (at + 1, in_turn.len())),

@@ -203,13 +203,13 @@ fn told(outcome: &Outcome) -> String {
             (JobState::Waiting, Some(reason)) => format!("accepted as job {}, waits: {reason}", accepted.job.job_id),
             (state, _) => format!("accepted as job {}, {state}", accepted.job.job_id),
         },
-        Outcome::Succeeded(ended) => format!("succeeded{}", aside(ended.skipped.as_ref())),
-        Outcome::Cancelled(ended) => format!("cancelled{}", aside(ended.skipped.as_ref())),
-        Outcome::Parked(parked) => format!("parked: {}{}", failed(&parked.error), aside(parked.skipped.as_ref())),
+        Outcome::Succeeded(ended) => format!("succeeded{}", skipped_counts(ended.skipped.as_ref())),
+        Outcome::Cancelled(ended) => format!("cancelled{}", skipped_counts(ended.skipped.as_ref())),
+        Outcome::Parked(parked) => format!("parked: {}{}", failed(&parked.error), skipped_counts(parked.skipped.as_ref())),
         Outcome::WaitingForFollowUp(WaitingForFollowUp { waiting, follow_up }) => {
             let error = format!("{}: {} {}", follow_up.code, follow_up.message, follow_up.hint);
             let (pipeline, id) = (&follow_up.pipeline, follow_up.job_id);
-            format!("its follow-up {id} ({pipeline}) is parked: {error}{}", aside(waiting.skipped.as_ref()))
+            format!("its follow-up {id} ({pipeline}) is parked: {error}{}", skipped_counts(waiting.skipped.as_ref()))
         }
         Outcome::WaitingForConfiguration(WaitingForConfiguration { waiting, .. })
         | Outcome::WaitingForReauthentication(waiting)
@@ -225,14 +225,14 @@ fn told(outcome: &Outcome) -> String {
 
 fn waits(Waiting { reason, wait_key, error, skipped, .. }: &Waiting) -> String {
     let error = error.as_ref().map_or_else(String::new, |error| format!(": {}", failed(error)));
-    format!("waits: {reason} ({wait_key}){error}{}", aside(skipped.as_ref()))
+    format!("waits: {reason} ({wait_key}){error}{}", skipped_counts(skipped.as_ref()))
 }
 
 fn failed(Failure { code, message, hint }: &Failure) -> String {
     format!("{code}: {message} {hint}")
 }
 
-fn aside(skipped: Option<&Skipped>) -> String {
+fn skipped_counts(skipped: Option<&Skipped>) -> String {
     skipped.map_or_else(String::new, |skipped| format!(" (skipped: {})", counted(skipped)))
 }
 

@@ -81,7 +81,7 @@ pub(super) async fn checkpoints(client: &Client) -> anyhow::Result<Check> {
 /// be updated.
 fn in_order(registry: &Registry<Dispatch>, pipeline: &str, stages: &[String]) -> bool {
     let Some(known) = registry.get(pipeline) else { return false };
-    let list: Vec<&str> = known.stages().filter(|stage| !stage.aside).map(|stage| stage.name).collect();
+    let list: Vec<&str> = known.stages().filter(|stage| !stage.off_path).map(|stage| stage.name).collect();
     let may_end_early = pipeline == pipelines::assignee_sync::NAME && stages.len() == 1;
     (may_end_early || stages.len() == list.len()) && stages.iter().zip(&list).all(|(stage, expected)| stage == expected)
 }

@@ -1,4 +1,4 @@
-//! The pipeline `dispatch`: processes one incoming request in ten stages.
+//! The pipeline `dispatch`: processes one incoming request in stages, one file for each.
 
 pub mod check_account;
 mod event_resource;
@@ -31,7 +31,7 @@ pub use update_assignments::UpdateAssignments;
 use super::{DISPATCH, Dispatch};
 use crate::engine::Pipeline;
 
-/// ★ Returns the pipeline with its ten stages in order, and the stage outside that order to which a job without an account jumps.
+/// ★ Returns the pipeline with its stages in order, and the stage outside that order to which a job without an account jumps.
 #[must_use]
 pub fn pipeline() -> Pipeline<Dispatch> {
     Pipeline::new("dispatch", DISPATCH)
@@ -45,5 +45,5 @@ pub fn pipeline() -> Pipeline<Dispatch> {
         .then(SyncAssignees)
         .then(UpdateAssignments)
         .then(SendFollowUps)
-        .aside(ShowConfiguration)
+        .off_path(ShowConfiguration)
 }

@@ -152,7 +152,7 @@ fn checkpoints_are_in_order(evidence: &Evidence, broken: &mut Vec<String>) {
             continue;
         };
         let Some(pipeline) = registry.get(&fact.pipeline) else { continue };
-        let in_line: Vec<&str> = pipeline.stages().filter(|stage| !stage.aside).map(|stage| stage.name).collect();
+        let in_line: Vec<&str> = pipeline.stages().filter(|stage| !stage.off_path).map(|stage| stage.name).collect();
         let done: Vec<&str> = run.iter().map(|one| one.stage.as_str()).collect();
         let (line, aside): (Vec<&str>, Vec<&str>) = done.iter().partition(|stage| in_line.contains(*stage));
         if line.len() > in_line.len()
