@@ -12,6 +12,7 @@
 mod admission;
 mod announcer;
 mod claiming;
+mod commit_recovery;
 mod consumer_liveness;
 mod context;
 mod heartbeat;
@@ -46,11 +47,9 @@ pub use version_skew::version_key;
 
 use crate::broker::Delivery;
 use crate::crash_point::reach;
-use crate::engine::{
-    Commit, Decision, EffectOutcome, Ended, Kept, Next, Partial, Pipeline, Position, Product, StageInfo, decide,
-};
+use crate::engine::{Decision, Kept, Partial, Pipeline, Position, Product, StageInfo, decide};
 use crate::job::{JobId, JobState};
-use crate::store::{Announcement, Claim, CommitError, Committed, Landed, Run, SoFar, Tables};
+use crate::store::{Announcement, Claim, Committed, Run, SoFar, Tables};
 use crate::telemetry::names;
 use crate::trace::Trace;
 use claiming::{Holding, Taken};
@@ -242,64 +241,6 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         After::Stop
     }
 
-    /// Commits, and repeats the commit until its outcome is known.
-    async fn commit(&self, run: Run<'_>, at: &Position<'_>, mut commit: Commit<P::Changes>) -> Result<Committed, After> {
-        let (mut replaced, mut in_doubt) = (false, false);
-        loop {
-            let error = match self.context.writer.commit(run, &commit).await {
-                Ok(committed) => {
-                    report::committed(run, at, &commit, &committed);
-                    return Ok(committed);
-                }
-                Err(error) => error,
-            };
-            let fault = match error {
-                CommitError::Fenced => return Err(fenced(at.stage)),
-                CommitError::Changes(fault) => fault,
-                CommitError::Store(error) => error.into(),
-            };
-            let is_ill = fault.class() == crate::fault::Class::Infrastructure;
-            if is_ill {
-                report::ill(&fault);
-                self.context.pause().await;
-            }
-            // An earlier commit that seemed lost may have landed late, and may be the reason why this one fails.
-            if is_ill || std::mem::take(&mut in_doubt) {
-                match self.context.patiently(|| self.context.store().landed(run, &commit)).await {
-                    Ok(Landed::No) if is_ill => {
-                        in_doubt = true;
-                        continue;
-                    }
-                    Ok(Landed::No) => {}
-                    Ok(Landed::Yes) => {
-                        // Its follow-ups are stamped, but it is not known which.
-                        self.context.stamps.doubt_all();
-                        return Err(After::ReadAgain);
-                    }
-                    Ok(Landed::Fenced) | Err(_) => return Err(fenced(at.stage)),
-                }
-            }
-            if replaced {
-                tracing::error!(
-                    error = fault.message(),
-                    "the job can be neither committed nor parked; it is due again in a minute"
-                );
-                self.context.postpone(run.fence, LONGEST_DELIVERY, SoFar::Only(commit.partial.as_deref())).await;
-                return Err(After::Stop);
-            }
-            replaced = true;
-            let effect = commit.effect.take();
-            match decide(at, Ended::Fault(fault), rand::random()) {
-                // The effect has happened, even if its outcome cannot be stored as the stage returned it.
-                Decision::Commit(instead) => {
-                    let effect = effect.map(|effect| EffectOutcome { provider_ref: None, ..effect });
-                    commit = Commit { effect, ..*instead };
-                }
-                Decision::Repeat | Decision::Infrastructure(_) | Decision::GiveUp => return Err(After::Stop),
-            }
-        }
-    }
-
     fn advance(&self, claim: &mut Claim, info: &StageInfo, committed: Committed) -> After {
         if committed.state != JobState::Running {
             return After::Stop;
@@ -311,44 +252,6 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         claim.job.stage = committed.stage;
         claim.job.attempt = crate::job::Attempt(1);
         After::GoOn
-    }
-
-    /// Returns the claim's pipeline if this worker knows the pipeline, the stage, the schema and the versions of the checkpoints;
-    /// otherwise commits that the job waits for a worker that does.
-    async fn known(&self, claim: &Claim) -> Option<&Pipeline<P>> {
-        match version_skew::unseal(&self.context, claim).await {
-            Ok(false) => {}
-            Ok(true) => return None,
-            Err(newer) => {
-                self.leave_to_newer(claim, *newer).await;
-                return None;
-            }
-        }
-        let Some(pipeline) = self.context.registry.get(&claim.job.pipeline) else {
-            self.leave_to_newer(claim, version_skew::Unknown::pipeline(&claim.job)).await;
-            return None;
-        };
-        if let Some(newer) = version_skew::unknown_stage(pipeline, claim) {
-            self.leave_to_newer(claim, newer).await;
-            return None;
-        }
-        Some(pipeline)
-    }
-
-    async fn leave_to_newer(&self, claim: &Claim, newer: version_skew::Unknown) {
-        let commit = newer.into_commit(claim);
-        let run = Run { fence: &claim.fence, job: &claim.job, took: Duration::ZERO };
-        debug_assert!(matches!(commit.next, Next::Wait { .. } | Next::Park), "an unknown job is not run");
-        match self.context.writer.commit(run, &commit).await {
-            Ok(committed) => self.context.publish(&committed.wake, committed.announcements).await,
-            Err(error) => {
-                tracing::warn!(
-                    error = crate::fault::chain(&error),
-                    "a job of another version could not be made to wait; it is due again in a second"
-                );
-                self.context.postpone(&claim.fence, Duration::from_secs(1), SoFar::AsStored).await;
-            }
-        }
     }
 }
 

@@ -1,17 +1,60 @@
 //! Jobs of another version: a job with a schema, pipeline, stage or checkpoint version that this worker does not know waits for a
 //! worker that does.
 
+use std::time::Duration;
+
 use serde_json::value::to_raw_value;
 
+use super::Worker;
 use super::context::WorkerContext;
 use crate::engine::{AttemptOutcome, AttemptRecord, Commit, Failure, Next, Pipeline, Product, Record, Skipped};
 use crate::fault::{WaitOn, chain, fingerprint};
 use crate::job::{Job, WaitReason};
 use crate::message::{Envelope, Intake, Request, decode_intake, sealed_place};
-use crate::store::{Claim, Tables};
+use crate::store::{Claim, Run, SoFar, Tables};
+
+impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
+    /// Returns the claim's pipeline if this worker knows the pipeline, the stage, the schema and the versions of the checkpoints;
+    /// otherwise commits that the job waits for a worker that does.
+    pub(super) async fn known(&self, claim: &Claim) -> Option<&Pipeline<P>> {
+        match unseal(&self.context, claim).await {
+            Ok(false) => {}
+            Ok(true) => return None,
+            Err(newer) => {
+                self.leave_to_newer(claim, *newer).await;
+                return None;
+            }
+        }
+        let Some(pipeline) = self.context.registry.get(&claim.job.pipeline) else {
+            self.leave_to_newer(claim, Unknown::pipeline(&claim.job)).await;
+            return None;
+        };
+        if let Some(newer) = unknown_stage(pipeline, claim) {
+            self.leave_to_newer(claim, newer).await;
+            return None;
+        }
+        Some(pipeline)
+    }
+
+    async fn leave_to_newer(&self, claim: &Claim, newer: Unknown) {
+        let commit = newer.into_commit(claim);
+        let run = Run { fence: &claim.fence, job: &claim.job, took: Duration::ZERO };
+        debug_assert!(matches!(commit.next, Next::Wait { .. } | Next::Park), "an unknown job is not run");
+        match self.context.writer.commit(run, &commit).await {
+            Ok(committed) => self.context.publish(&committed.wake, committed.announcements).await,
+            Err(error) => {
+                tracing::warn!(
+                    error = crate::fault::chain(&error),
+                    "a job of another version could not be made to wait; it is due again in a second"
+                );
+                self.context.postpone(&claim.fence, Duration::from_secs(1), SoFar::AsStored).await;
+            }
+        }
+    }
+}
 
 /// A claimed job that this worker cannot run.
-pub(super) struct Unknown {
+struct Unknown {
     wait: Option<WaitOn>,
     failure: Failure,
 }
@@ -30,7 +73,7 @@ impl Unknown {
         }
     }
 
-    pub(super) fn pipeline(job: &Job) -> Self {
+    fn pipeline(job: &Job) -> Self {
         Self::newer(job, version_key(&job.pipeline), &format!("this worker knows no pipeline `{}`", job.pipeline))
     }
 
@@ -39,7 +82,7 @@ impl Unknown {
     }
 
     /// Returns the commit that makes the job wait for a worker that knows it, or parks the job if no worker can run it.
-    pub(super) fn into_commit<C>(self, claim: &Claim) -> Commit<C> {
+    fn into_commit<C>(self, claim: &Claim) -> Commit<C> {
         let job = &claim.job;
         let (outcome, next) = match self.wait {
             Some(on) => (AttemptOutcome::Waited, Next::Wait { on, resume_at: job.stage.clone() }),
@@ -64,7 +107,7 @@ pub fn version_key(of: &str) -> String {
 }
 
 /// Returns an [`Unknown`] if this worker does not know the stage due, or if a checkpoint is newer than this worker.
-pub(super) fn unknown_stage<P: Product>(pipeline: &Pipeline<P>, claim: &Claim) -> Option<Unknown> {
+fn unknown_stage<P: Product>(pipeline: &Pipeline<P>, claim: &Claim) -> Option<Unknown> {
     let job = &claim.job;
     if pipeline.stage(&job.stage).is_none() {
         let key = version_key(&format!("{}/{}@1", job.pipeline, job.stage));
@@ -80,7 +123,7 @@ pub(super) fn unknown_stage<P: Product>(pipeline: &Pipeline<P>, claim: &Claim) -
 
 /// Decodes the sealed payload of a job that arrived with a newer schema, which this worker may know. The job is then given up, to
 /// begin again like a new job. Returns `false` if there was nothing to decode.
-pub(super) async fn unseal<P: Product, T: Tables<Changes = P::Changes>>(
+async fn unseal<P: Product, T: Tables<Changes = P::Changes>>(
     context: &WorkerContext<P, T>,
     claim: &Claim,
 ) -> Result<bool, Box<Unknown>> {
