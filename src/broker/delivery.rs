@@ -1,5 +1,7 @@
 //! Messages in hand.
 
+use std::time::Instant;
+
 use serde_json::Value;
 
 use super::acks::Done;
@@ -25,6 +27,8 @@ pub struct Delivery {
     pub correlation_id: Option<String>,
     /// The header table as JSON with storable texts; only the first fields of one over the limit.
     pub headers: Value,
+    /// When it arrived, on this process' clock.
+    pub received_at: Instant,
     /// The memory it takes, released when it is a row or dropped.
     charge: Option<Charge>,
     tag: u64,
@@ -58,6 +62,7 @@ impl Delivery {
             headers,
             body,
             discarded,
+            received_at: Instant::now(),
             charge,
             tag: from.delivery_tag,
             done,

@@ -14,8 +14,6 @@ use crate::store::{StoreError, Tables};
 
 /// How long the row of a producer or an organization is cached. A right that is withdrawn is gone after this time.
 const CURRENT: Duration = Duration::from_secs(5);
-/// A row read longer ago than this is read again before a refusal, so a producer can publish as soon as it is registered.
-const JUST_NOW: Duration = Duration::from_millis(100);
 /// The most names that are cached.
 const REMEMBERED: usize = 4096;
 
@@ -53,40 +51,47 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             return Ok(Sender::Trusted(user));
         }
         let user = user.ok_or(Refusal::NoUser)?;
-        let known = match self.producer(&user, CURRENT).await? {
+        let known = match self.producer_since(&user, cached_since()).await? {
             Some(producer) => Some(producer),
-            None => self.producer(&user, JUST_NOW).await?,
+            None => self.producer_since(&user, delivery.received_at).await?,
         };
         known.map(Sender::Known).ok_or_else(|| Refusal::UnknownProducer(crate::fault::storable(&user, 255)).into())
     }
 
-    /// Refuses a message that names something that is not its sender's.
-    pub(super) async fn permit(&self, sender: &Sender, names: &[Named<'_>]) -> Result<(), Trouble> {
+    /// Refuses a message, which arrived at `received`, that names something that is not its sender's.
+    pub(super) async fn permit(&self, sender: &Sender, names: &[Named<'_>], received: Instant) -> Result<(), Trouble> {
         let Err(refusal) = sender.may_name(names) else { return Ok(()) };
         let Some(name) = sender.name() else { return Err(refusal.into()) };
-        match self.producer(name, JUST_NOW).await? {
+        match self.producer_since(name, received).await? {
             Some(now) => Ok(Sender::Known(now).may_name(names)?),
             None => Err(refusal.into()),
         }
     }
 
-    /// Refuses a message for an organization that does not exist.
-    pub(super) async fn known_organization(&self, slug: &str) -> Result<(), Trouble> {
+    /// Refuses a message, which arrived at `received`, for an organization that does not exist.
+    pub(super) async fn known_organization(&self, slug: &str, received: Instant) -> Result<(), Trouble> {
         let store = self.context.store();
-        for within in [CURRENT, JUST_NOW] {
+        for since in [cached_since(), received] {
             let read = || self.context.patiently(|| store.has_organization(slug));
-            if self.context.admission.organizations.get(slug, within, read).await? {
+            if self.context.admission.organizations.get(slug, since, read).await? {
                 return Ok(());
             }
         }
         Err(Refusal::UnknownOrganization(crate::fault::storable(slug, 100)).into())
     }
 
-    async fn producer(&self, name: &str, within: Duration) -> Result<Option<Arc<Producer>>, StoreError> {
+    /// Returns a producer as it was at `since` or later.
+    async fn producer_since(&self, name: &str, since: Instant) -> Result<Option<Arc<Producer>>, StoreError> {
         let store = self.context.store();
         let read = async || Ok(self.context.patiently(|| store.producer(name)).await?.map(Arc::new));
-        self.context.admission.producers.get(name, within, read).await
+        self.context.admission.producers.get(name, since, read).await
     }
+}
+
+/// Returns since when a cached row is used. Before a refusal, a row counts only if it was read after the message arrived: a
+/// producer can publish as soon as it is registered, and messages that arrive together share one read.
+fn cached_since() -> Instant {
+    Instant::now().checked_sub(CURRENT).unwrap_or_else(Instant::now)
 }
 
 /// A cache of values that were read by name.
@@ -100,15 +105,10 @@ impl<V> Default for Recent<V> {
 }
 
 impl<V: Clone> Recent<V> {
-    /// Returns the value that was read for a name `within` this time, or reads it now.
-    async fn get(
-        &self,
-        name: &str,
-        within: Duration,
-        read: impl AsyncFnOnce() -> Result<V, StoreError>,
-    ) -> Result<V, StoreError> {
+    /// Returns the value that was read for a name at `since` or later, or reads it now.
+    async fn get(&self, name: &str, since: Instant, read: impl AsyncFnOnce() -> Result<V, StoreError>) -> Result<V, StoreError> {
         let remembered = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned();
-        if let Some((_, value)) = remembered.filter(|(at, _)| at.elapsed() < within) {
+        if let Some((_, value)) = remembered.filter(|(at, _)| *at >= since) {
             return Ok(value);
         }
         let at = Instant::now();
@@ -139,14 +139,17 @@ mod tests {
     #[test]
     fn a_name_is_read_once_in_its_time_and_names_by_the_thousand_take_no_more_memory() {
         let recent = Recent::<usize>::default();
-        let get = |name: &str, within, value| {
-            recent.get(name, within, async move || Ok(value)).now_or_never().expect("it does not wait").unwrap()
+        let get = |name: &str, since, value| {
+            recent.get(name, since, async move || Ok(value)).now_or_never().expect("it does not wait").unwrap()
         };
-        assert_eq!([get("a", CURRENT, 1), get("a", CURRENT, 2), get("a", Duration::ZERO, 3)], [1, 1, 3]);
+        let begun = Instant::now();
+        assert_eq!([get("a", begun, 1), get("a", begun, 2)], [1, 1]);
+        let later = Instant::now() + Duration::from_nanos(1);
+        assert_eq!([get("a", later, 3), get("a", begun, 4)], [3, 3]);
         for number in 0..REMEMBERED + 100 {
-            assert_eq!(get(&format!("n{number}"), CURRENT, number), number);
+            assert_eq!(get(&format!("n{number}"), begun, number), number);
         }
         assert_eq!(recent.0.lock().unwrap().len(), REMEMBERED);
-        assert_eq!(get("a", CURRENT, 4), 3, "a name in use stays cached");
+        assert_eq!(get("a", begun, 5), 3, "a name in use stays cached");
     }
 }

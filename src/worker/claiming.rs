@@ -2,7 +2,7 @@
 //! becomes a dead letter.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 use serde_json::value::to_raw_value;
@@ -13,7 +13,7 @@ use super::context::{InHand, Suspect, WorkerContext};
 use super::intake_throttle::ONE_JOB;
 use super::lane::{LaneLimiter, Permit, TenantShare};
 use crate::broker::{Delivery, KEY_CANCEL, KEY_CONFIGURE, KEY_JOB};
-use crate::engine::{Pipeline, Product};
+use crate::engine::Product;
 use crate::fault::{chain, storable};
 use crate::job::JobId;
 use crate::message::{
@@ -167,12 +167,12 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         let mut names = vec![Named::Source(source), Named::Organization(organization)];
         names.extend(delivery.reply_to.as_deref().map(Named::ReplyTo));
         names.extend(application.map(Named::Application));
-        self.permit(sender, &names).await?;
+        self.permit(sender, &names, delivery.received_at).await?;
         if let Some(time) = not_before.filter(|time| *time > OffsetDateTime::now_utc() + LONGEST_DELAY) {
             return Err(Refusal::TooFarAhead(time.to_string()).into());
         }
         // A message of a newer schema may name its organization elsewhere.
-        if organization.is_empty() { Ok(()) } else { self.known_organization(organization).await }
+        if organization.is_empty() { Ok(()) } else { self.known_organization(organization, delivery.received_at).await }
     }
 
     /// Replies with the state of the known job to a repeated message, if its producer asks for replies.
@@ -276,9 +276,9 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         let store = self.context.store();
         let answer = if delivery.routing_key == KEY_CANCEL {
             let cancel: Cancel = self.decode_control(delivery).await?;
-            self.permit(&sender, &[Named::Source(&cancel.source)]).await?;
+            self.permit(&sender, &[Named::Source(&cancel.source)], delivery.received_at).await?;
             let Cancel { source, dedupe_key, .. } = cancel.clone();
-            self.permit_job(&sender, &Target::Key { source, dedupe_key }).await?;
+            self.permit_job(&sender, &Target::Key { source, dedupe_key }, delivery.received_at).await?;
             let cancelling = self.cancel_within_quota(&cancel, sender.name(), &actor).await?;
             match cancelling {
                 Cancelling::Answered(answer) => answer,
@@ -286,9 +286,9 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             }
         } else {
             let configure: Configure = self.decode_control(delivery).await?;
-            let first = self.context.registry.iter().next().map(Pipeline::first).unwrap_or_default();
+            let first = self.context.registry.intake().first();
             let target = Target::Id(configure.job_id);
-            self.permit_job(&sender, &target).await?;
+            self.permit_job(&sender, &target, delivery.received_at).await?;
             self.context.patiently(|| store.configure(&target, &configure.account, first, &actor)).await?
         };
         match answer {
@@ -299,14 +299,14 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     }
 
     /// Refuses a message about a job that is not its sender's, with the same words as for a job that does not exist.
-    async fn permit_job(&self, sender: &Sender, target: &Target) -> Result<(), Trouble> {
+    async fn permit_job(&self, sender: &Sender, target: &Target, received: Instant) -> Result<(), Trouble> {
         if let Sender::Trusted(_) = sender {
             return Ok(());
         }
         let store = self.context.store();
         let Some(tenant) = self.context.patiently(|| store.tenant(target)).await? else { return Ok(()) };
         let names = [Named::Source(&tenant.source), Named::Organization(&tenant.organization)];
-        match self.permit(sender, &names).await {
+        match self.permit(sender, &names, received).await {
             Err(Trouble::Refused(_)) => Err(Refusal::NoSuchJob.into()),
             answer => answer,
         }
