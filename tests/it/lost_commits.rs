@@ -113,7 +113,8 @@ async fn follow_ups_of_a_late_commit_are_woken_although_their_queue_is_not_empty
             AND woken_at = (SELECT min(finished_at) FROM checkpoints WHERE job_id = '{0}' AND stage = 'send_follow_ups')",
         parent.id
     );
-    wait_for("the stamps to be removed", STAMPS_WITHIN, async || match scene.world.database.one(&stamped).await.as_str() {
+    // While its queue holds messages, a wake-up is published again as stale only after ten minutes.
+    wait_for("the stamps to be removed", SOON, async || match scene.world.database.one(&stamped).await.as_str() {
         "0" => Ok(()),
         some => Err(format!("{some} follow-ups still have the stamp of the commit")),
     })
