@@ -81,7 +81,7 @@ async fn main() {
     let pool = store::pool(&url, 16).unwrap();
     pool.get().await.unwrap().batch_execute(&OLD.replace("{jobs}", &jobs.to_string())).await.unwrap();
     let keyring = Arc::new(Keyring::parse(&Keyring::fresh_setting()).unwrap());
-    let store = Store::new(pool.clone(), Arc::clone(&keyring));
+    let store = Store::new(pool.clone());
 
     let intake = per_second(jobs, take_in(&store, &url, jobs).await);
     let tracker = Tracker::new(pool.clone(), keyring);

@@ -159,7 +159,7 @@ impl Bench {
             .then(Idle::<8>)
             .then(Idle::<9>);
         let registry = Arc::new(Registry::new(idle, Vec::new()));
-        let store = Store::new(self.pool.clone(), Arc::clone(&keyring));
+        let store = Store::new(self.pool.clone());
         let writers = store::writers_pool(&self.place.database_url).unwrap();
         let writer = Arc::new(Writer::new(store, writers, NoTables, [("dispatch", NAMES[0])].into()));
         for _ in 0..WRITERS {

@@ -92,7 +92,7 @@ pub async fn run_worker(links: Links, settings: WorkerSettings) -> anyhow::Resul
     }
     // The holds are read before the first job arrives.
     holds::look(&context.services.providers.governor).await;
-    let tables = (context.store().clone(), context.services.tracker.clone());
+    let tables = (context.store().clone(), context.services.tracker.clone(), Arc::clone(&context.keyring));
     for (duty, task) in duties_of_process(tables, due_announcements, keep(&settings.keep), &duties, &end) {
         spawn(duty, task);
     }
@@ -176,7 +176,7 @@ fn made(links: &Links, settings: &WorkerSettings, spawn: Spawn) -> anyhow::Resul
     let pool = store::pool(links.database_url()?, usize::from(settings.pool_size))?;
     let registry = Arc::new(pipelines::registry());
     let first_stages = registry.iter().map(|pipeline| (pipeline.name, pipeline.first())).collect();
-    let store = Store::new(pool.clone(), Arc::clone(&keyring));
+    let store = Store::new(pool.clone());
     let holds = Arc::new(StoredHolds::new(store.clone()));
     let concurrency = |lane: Lane| settings.concurrency_of(lane.name);
     let lanes = Lanes {
@@ -211,7 +211,7 @@ fn made(links: &Links, settings: &WorkerSettings, spawn: Spawn) -> anyhow::Resul
 pub fn services(links: &Links, settings: &ProviderLinks) -> anyhow::Result<Services> {
     let keyring = Arc::new(keyring(links)?);
     let pool = store::pool(links.database_url()?, COMMAND_CONNECTIONS)?;
-    let holds = Arc::new(StoredHolds::new(Store::new(pool.clone(), Arc::clone(&keyring))));
+    let holds = Arc::new(StoredHolds::new(Store::new(pool.clone())));
     let providers = providers(holds, Lanes::all(1), settings)?;
     // A command waits for its own work, so the tracker of spawned work is not awaited.
     Ok(Services { tracker: Tracker::new(pool, keyring), providers, spawn: spawner(&TaskTracker::new()) })

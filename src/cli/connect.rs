@@ -13,18 +13,9 @@ use crate::tracker::Tracker;
 /// Connections of the pool; a command runs one query at a time.
 const CONNECTIONS: usize = 2;
 
-/// Opens a store that neither seals nor unseals values, so the command needs no keyring.
+/// Opens the store.
 pub(super) async fn store(links: &Links) -> anyhow::Result<Store> {
-    open(links, Keyring::parse(&Keyring::fresh_setting())?).await
-}
-
-/// Opens a store with the configured keyring.
-pub(super) async fn store_with_keyring(links: &Links) -> anyhow::Result<Store> {
-    open(links, app::keyring(links)?).await
-}
-
-async fn open(links: &Links, keyring: Keyring) -> anyhow::Result<Store> {
-    let store = Store::new(store::pool(links.database_url()?, CONNECTIONS)?, Arc::new(keyring));
+    let store = Store::new(store::pool(links.database_url()?, CONNECTIONS)?);
     match store.schema_version().await {
         Ok((present, needed)) if present < needed => {
             bail!("expected schema V{needed}, got V{present}; run `dispatch migrate`")

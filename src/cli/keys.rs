@@ -11,9 +11,10 @@ use serde_json::{Value, json};
 use super::connect;
 use super::consent::Consent;
 use super::output::{Output, plain, rendered, say};
+use crate::app;
 use crate::config::Links;
 use crate::fault::chain;
-use crate::secrets::SealedColumn;
+use crate::secrets::{Keyring, SealedColumn};
 use crate::store::{self, Store};
 use crate::tracker;
 
@@ -78,13 +79,13 @@ impl Keys {
 
 impl List {
     async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
-        let store = connect::store_with_keyring(&self.links).await?;
+        let (store, keyring) = (connect::store(&self.links).await?, app::keyring(&self.links)?);
         let mut counts = Vec::new();
         for column in columns() {
-            counts.extend(count(&store, column).await?);
+            counts.extend(count(&store, &keyring, column).await?);
         }
-        output.answer(&json!({"seals_with": store.seals_with(), "values": counts}), || table(output, &counts))?;
-        say(&format!("workers with this keyring seal new values with key {}", store.seals_with()));
+        output.answer(&json!({"seals_with": keyring.first(), "values": counts}), || table(output, &counts))?;
+        say(&format!("workers with this keyring seal new values with key {}", keyring.first()));
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -92,19 +93,19 @@ impl List {
 impl Rotate {
     async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
         self.consent.can_be_had()?;
-        let store = connect::store_with_keyring(&self.links).await?;
-        let key = store.seals_with().to_owned();
+        let (store, keyring) = (connect::store(&self.links).await?, app::keyring(&self.links)?);
+        let key = keyring.first().to_owned();
         self.consent.to(&format!("Reseal every value with key {key}?"))?;
         let actor = self.consent.actor();
         // After an interrupted rotation, this is its only audit row.
         store.audit(&actor, "keys.rotate", None, &Value::Null, &json!({"key": key})).await?;
         let (mut resealed, mut unopened) = (Vec::new(), Vec::new());
         for column in columns() {
-            let values = self.reseal(&store, column, &mut unopened).await?;
+            let values = self.reseal(&store, &keyring, column, &mut unopened).await?;
             say(&format!("{}.{}: resealed {values} values", column.table, column.column));
             resealed.push(json!({"table": column.table, "column": column.column, "values": values}));
         }
-        let left = self.left(&store, &key).await?;
+        let left = self.left(&store, &keyring).await?;
         store.audit(&actor, "keys.rotated", None, &Value::Null, &json!({"key": key, "resealed": resealed})).await?;
         output.answer(&json!({"key": key, "resealed": resealed, "unopened": unopened, "left": left}), || {
             if left == 0 { format!("every value is sealed with key {key}") } else { String::new() }
@@ -121,19 +122,26 @@ impl Rotate {
     }
 
     /// Counts values with other keys, including those added meanwhile to columns that were already resealed.
-    async fn left(&self, store: &Store, key: &str) -> anyhow::Result<u64> {
+    async fn left(&self, store: &Store, keyring: &Keyring) -> anyhow::Result<u64> {
         let mut left = 0;
         for column in columns() {
-            left += count(store, column).await?.iter().filter(|count| count.key != key).map(|count| count.values).sum::<u64>();
+            let counts = count(store, keyring, column).await?;
+            left += counts.iter().filter(|count| count.key != keyring.first()).map(|count| count.values).sum::<u64>();
         }
         Ok(left)
     }
 
     /// Passes over a column until no value is left to reseal. Returns the number of resealed values.
-    async fn reseal(&self, store: &Store, column: &'static SealedColumn, unopened: &mut Vec<Unopened>) -> anyhow::Result<u64> {
+    async fn reseal(
+        &self,
+        store: &Store,
+        keyring: &Keyring,
+        column: &'static SealedColumn,
+        unopened: &mut Vec<Unopened>,
+    ) -> anyhow::Result<u64> {
         let mut values = 0;
         for _ in 0..PASSES {
-            let (resealed, failed) = self.pass(store, column).await?;
+            let (resealed, failed) = self.pass(store, keyring, column).await?;
             values += resealed;
             if resealed == 0 || !failed.is_empty() {
                 unopened.extend(failed);
@@ -143,13 +151,17 @@ impl Rotate {
         Ok(values)
     }
 
-    async fn pass(&self, store: &Store, column: &'static SealedColumn) -> anyhow::Result<(u64, Vec<Unopened>)> {
+    async fn pass(
+        &self,
+        store: &Store,
+        keyring: &Keyring,
+        column: &'static SealedColumn,
+    ) -> anyhow::Result<(u64, Vec<Unopened>)> {
         let (mut values, mut skipped, mut failed, mut after) = (0, Vec::new(), Vec::new(), None);
         loop {
             let page = store.sealed_page(column, after.as_deref(), self.batch).await?;
-            let old: Vec<String> =
-                page.rows.into_iter().filter(|(_, key)| key != store.seals_with()).map(|(row, _)| row).collect();
-            let done = store.reseal(column, &old, false).await?;
+            let old: Vec<String> = page.rows.into_iter().filter(|(_, key)| key != keyring.first()).map(|(row, _)| row).collect();
+            let done = store.reseal(keyring, column, &old, false).await?;
             values += done.values;
             skipped.extend(done.skipped);
             failed.extend(done.unopened);
@@ -159,7 +171,7 @@ impl Rotate {
             }
             after = Some(last);
         }
-        let done = store.reseal(column, &skipped, true).await?;
+        let done = store.reseal(keyring, column, &skipped, true).await?;
         failed.extend(done.unopened);
         let unopened = |(row, why)| Unopened { table: column.table, column: column.column, row, why: chain(&why) };
         Ok((values + done.values, failed.into_iter().map(unopened).collect()))
@@ -171,7 +183,7 @@ pub(super) fn columns() -> impl Iterator<Item = &'static SealedColumn> {
     tracker::SEALED.iter().chain(store::SEALED)
 }
 
-async fn count(store: &Store, column: &'static SealedColumn) -> anyhow::Result<Vec<Count>> {
+async fn count(store: &Store, keyring: &Keyring, column: &'static SealedColumn) -> anyhow::Result<Vec<Count>> {
     let mut by_key: BTreeMap<String, u64> = BTreeMap::new();
     let mut after = None;
     loop {
@@ -183,7 +195,7 @@ async fn count(store: &Store, column: &'static SealedColumn) -> anyhow::Result<V
         after = Some(last);
     }
     let count = |(key, values): (String, u64)| {
-        let known = store.has_key(&key);
+        let known = keyring.has(&key);
         Count { table: column.table, column: column.column, key, values, known }
     };
     Ok(by_key.into_iter().map(count).collect())

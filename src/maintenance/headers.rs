@@ -1,14 +1,19 @@
 //! Seals the headers of dead letters that a worker of an earlier version stored, which still runs or ran until recently.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use time::OffsetDateTime;
 
 use super::duty::{Duty, Plan, Trouble};
+use crate::secrets::Keyring;
 use crate::store::Store;
 
 /// See the module.
-pub(super) struct SealHeaders(pub(super) Store);
+pub(super) struct SealHeaders {
+    pub(super) store: Store,
+    pub(super) keyring: Arc<Keyring>,
+}
 
 impl Duty for SealHeaders {
     const PLAN: Plan = Plan {
@@ -19,6 +24,6 @@ impl Duty for SealHeaders {
     };
 
     async fn round(&mut self, _: OffsetDateTime) -> Result<bool, Trouble> {
-        Ok(self.0.seal_headers().await?)
+        Ok(self.store.seal_headers(&self.keyring).await?)
     }
 }

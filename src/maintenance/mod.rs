@@ -31,6 +31,7 @@ pub use duty::{Duties, Duty, Plan, Standing, Trouble, keep};
 pub use retention::{Retention, RetentionError};
 
 use crate::engine::Product;
+use crate::secrets::Keyring;
 use crate::store::{CauseCursor, Count, HoldCursor, Keep, Store, Tables};
 use crate::tracker::Tracker;
 use crate::worker::{DueAnnouncements, IntakeThrottle, LaneLimiter, Lease, Quotas, WorkerContext};
@@ -80,7 +81,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Incarnation<P, T> {
 
 /// ★ Returns the duties of a process, which need no lease: each a future that runs until `end`, across all incarnations.
 pub fn duties_of_process(
-    (store, tracker): (Store, Tracker),
+    (store, tracker, keyring): (Store, Tracker, Arc<Keyring>),
     due_announcements: DueAnnouncements,
     keep: Keep,
     duties: &Arc<Duties>,
@@ -90,7 +91,7 @@ pub fn duties_of_process(
     vec![
         keeping.task(events::Events(due_announcements)),
         keeping.task(partitions::KeepPartitions(store.clone())),
-        keeping.task(headers::SealHeaders(store.clone())),
+        keeping.task(headers::SealHeaders { store: store.clone(), keyring }),
         keeping.task(retention::Sweep { retention: Retention::new(keep), store, tracker }),
     ]
 }

@@ -11,7 +11,7 @@ use super::error::StoreError;
 use super::headers;
 use super::sql::{execute, query, query_one, query_opt};
 use crate::message::{Discarded, MESSAGE_LIMIT, Refusal, allowed_headers};
-use crate::secrets::Place;
+use crate::secrets::{Keyring, Place};
 
 /// A message to store as a dead letter.
 #[derive(Debug)]
@@ -154,28 +154,28 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn keep_dead_letter(&self, new: &NewDeadLetter<'_>) -> Result<i64, StoreError> {
-        self.keep(new, true).await
+    pub async fn keep_dead_letter(&self, keyring: &Keyring, new: &NewDeadLetter<'_>) -> Result<i64, StoreError> {
+        self.keep(keyring, new, true).await
     }
 
     /// Stores a message like [`Store::keep_dead_letter`], but without body and headers: only hash, size and code.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn keep_dead_letter_without_body(&self, new: &NewDeadLetter<'_>) -> Result<i64, StoreError> {
-        self.keep(new, false).await
+    pub async fn keep_dead_letter_without_body(&self, keyring: &Keyring, new: &NewDeadLetter<'_>) -> Result<i64, StoreError> {
+        self.keep(keyring, new, false).await
     }
 
-    async fn keep(&self, new: &NewDeadLetter<'_>, with_body: bool) -> Result<i64, StoreError> {
+    async fn keep(&self, keyring: &Keyring, new: &NewDeadLetter<'_>, with_body: bool) -> Result<i64, StoreError> {
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
         let id: i64 = query_one(&tx, NEXT_ID, &[]).await?.try_get("id")?;
         let row = id.to_string();
         let body = &new.body[..new.body.len().min(MESSAGE_LIMIT)];
-        let sealed = with_body.then(|| self.keyring.seal(place(&row), body));
+        let sealed = with_body.then(|| keyring.seal(place(&row), body));
         let whole = new.discarded.unwrap_or_else(|| Discarded::of(new.body));
         let received = if with_body { &new.headers } else { &Value::Object(Map::new()) };
-        let sealed_headers = headers::seal(&self.keyring, &row, received);
+        let sealed_headers = headers::seal(keyring, &row, received);
         let kept_bytes = if with_body { i32::try_from(new.kept_bytes()).unwrap_or(i32::MAX) } else { 0 };
         let (code, detail) = (new.refusal.code(), detail_of(new));
         execute(
@@ -235,11 +235,11 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn dead_letter(&self, id: i64) -> Result<Option<DeadLetter>, StoreError> {
+    pub async fn dead_letter(&self, keyring: &Keyring, id: i64) -> Result<Option<DeadLetter>, StoreError> {
         let Some(row) = query_opt(&self.client().await?, SHOW, &[&id]).await? else { return Ok(None) };
         let sealed: Option<String> = row.try_get("sealed_body")?;
-        let body = sealed.map(|sealed| self.keyring.open(place(&id.to_string()), &sealed)).transpose()?;
-        let all_headers = headers::received(&self.keyring, &id.to_string(), &row)?;
+        let body = sealed.map(|sealed| keyring.open(place(&id.to_string()), &sealed)).transpose()?;
+        let all_headers = headers::received(keyring, &id.to_string(), &row)?;
         let Json(headers) = row.try_get::<_, Json<Value>>("headers")?;
         let digest: Vec<u8> = row.try_get("body_sha256")?;
         Ok(Some(DeadLetter {

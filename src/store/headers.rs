@@ -50,13 +50,13 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn seal_headers(&self) -> Result<bool, StoreError> {
+    pub async fn seal_headers(&self, keyring: &Keyring) -> Result<bool, StoreError> {
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
         let (mut ids, mut allowed, mut sealed) = (Vec::new(), Vec::new(), Vec::new());
         for row in query(&tx, UNSEALED, &[&BATCH]).await? {
             let (id, Json(headers)) = (row.try_get::<_, i64>("id")?, row.try_get::<_, Json<Value>>("headers")?);
-            sealed.push(seal(&self.keyring, &id.to_string(), &headers));
+            sealed.push(seal(keyring, &id.to_string(), &headers));
             allowed.push(Json(allowed_headers(&headers)));
             ids.push(id);
         }

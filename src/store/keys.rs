@@ -10,7 +10,7 @@ use super::Store;
 use super::error::StoreError;
 use super::sql::{execute, query};
 use crate::message::{INTERACTION_TOKEN, interaction_of};
-use crate::secrets::{Place, RowId, SealedColumn, SecretError, Within, key_of};
+use crate::secrets::{Keyring, Place, RowId, SealedColumn, SecretError, Within, key_of};
 
 /// The sealed columns of the engine's tables.
 pub const SEALED: &[SealedColumn] = &[
@@ -151,15 +151,28 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`]; values resealed before the error stay so.
-    pub async fn reseal(&self, of: &SealedColumn, ids: &[String], patient: bool) -> Result<Resealed, StoreError> {
+    pub async fn reseal(
+        &self,
+        keyring: &Keyring,
+        of: &SealedColumn,
+        ids: &[String],
+        patient: bool,
+    ) -> Result<Resealed, StoreError> {
         let mut done = Resealed::default();
         for ids in ids.chunks(if patient { 1 } else { CHUNK }) {
-            self.reseal_few(of, ids, patient, &mut done).await?;
+            self.reseal_few(keyring, of, ids, patient, &mut done).await?;
         }
         Ok(done)
     }
 
-    async fn reseal_few(&self, of: &SealedColumn, ids: &[String], patient: bool, done: &mut Resealed) -> Result<(), StoreError> {
+    async fn reseal_few(
+        &self,
+        keyring: &Keyring,
+        of: &SealedColumn,
+        ids: &[String],
+        patient: bool,
+        done: &mut Resealed,
+    ) -> Result<(), StoreError> {
         let (table, sql) = (of.table, Sql::of(of));
         let Sql { id, set, is_old, .. } = &sql;
         let lock = if patient { "ORDER BY t.id FOR NO KEY UPDATE" } else { "ORDER BY t.id FOR NO KEY UPDATE SKIP LOCKED" };
@@ -178,11 +191,11 @@ impl Store {
         }
         let (mut rows, mut old, mut new) = (Vec::new(), Vec::new(), Vec::new());
         for (row, sealed) in found {
-            let Some(sealed) = sealed.filter(|sealed| key_of(sealed) != Some(self.keyring.first())) else { continue };
+            let Some(sealed) = sealed.filter(|sealed| key_of(sealed) != Some(keyring.first())) else { continue };
             let place = Place { table, column: of.column, row: &row };
-            match self.keyring.open(place, &sealed) {
+            match keyring.open(place, &sealed) {
                 Ok(plain) => {
-                    new.push(self.keyring.seal(place, &plain));
+                    new.push(keyring.seal(place, &plain));
                     old.push(sealed);
                     rows.push(row);
                 }
@@ -212,27 +225,20 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn try_open(&self, of: &SealedColumn, ids: &[String]) -> Result<Vec<(String, SecretError)>, StoreError> {
+    pub async fn try_open(
+        &self,
+        keyring: &Keyring,
+        of: &SealedColumn,
+        ids: &[String],
+    ) -> Result<Vec<(String, SecretError)>, StoreError> {
         let client = self.client().await?;
         let mut unopened = Vec::new();
         for row in query(&client, &Sql::of(of).read(of.table, ""), &[&ids]).await? {
             let id: String = row.try_get("id")?;
             let Some(sealed) = find(of, &row)? else { continue };
-            let opened = self.keyring.open(Place { table: of.table, column: of.column, row: &id }, &sealed);
+            let opened = keyring.open(Place { table: of.table, column: of.column, row: &id }, &sealed);
             unopened.extend(opened.err().map(|error| (id.clone(), error)));
         }
         Ok(unopened)
-    }
-
-    /// Returns the id of the key that seals.
-    #[must_use]
-    pub fn seals_with(&self) -> &str {
-        self.keyring.first()
-    }
-
-    /// Returns whether the keyring has this key.
-    #[must_use]
-    pub fn has_key(&self, key: &str) -> bool {
-        self.keyring.has(key)
     }
 }

@@ -51,8 +51,6 @@ mod takeover;
 mod turns;
 mod watched;
 
-use std::sync::Arc;
-
 pub use actions::{ActionResult, Actor, AuditedChange, Target, audit_on};
 pub use announcements::Announcement;
 pub use backlog::{Backlog, Count};
@@ -91,20 +89,17 @@ pub use statements::{BEHIND_COMMANDS, IN_LOOPS};
 pub use takeover::Freed;
 pub use turns::Turn;
 
-use crate::secrets::Keyring;
-
 /// Access to the engine's tables.
 #[derive(Clone)]
 pub struct Store {
     pool: deadpool_postgres::Pool,
-    keyring: Arc<Keyring>,
 }
 
 impl Store {
     /// Creates a store over a pool. The keyring seals the values that must not be readable in a dump.
     #[must_use]
-    pub const fn new(pool: deadpool_postgres::Pool, keyring: Arc<Keyring>) -> Self {
-        Self { pool, keyring }
+    pub const fn new(pool: deadpool_postgres::Pool) -> Self {
+        Self { pool }
     }
 
     async fn client(&self) -> Result<deadpool_postgres::Client, StoreError> {

@@ -11,6 +11,7 @@ use super::dead_letters::place;
 use super::error::StoreError;
 use super::headers;
 use super::sql::{query, query_one, query_opt};
+use crate::secrets::Keyring;
 
 /// How a dead letter was resolved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,7 +132,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`]; the inner error is [`NotReplayable`].
-    pub async fn replay(&self, id: i64) -> Result<Result<Replay, NotReplayable>, StoreError> {
+    pub async fn replay(&self, keyring: &Keyring, id: i64) -> Result<Result<Replay, NotReplayable>, StoreError> {
         let Some(row) = query_opt(&self.client().await?, READ, &[&id]).await? else {
             return Ok(Err(NotReplayable::NoSuchLetter));
         };
@@ -140,14 +141,14 @@ impl Store {
         }
         let bytes: i64 = row.try_get("body_bytes")?;
         let Some(sealed) = row.try_get("sealed_body")? else { return Ok(Err(NotReplayable::NotKept(bytes))) };
-        let body = self.keyring.open(place(&id.to_string()), sealed)?;
+        let body = keyring.open(place(&id.to_string()), sealed)?;
         if i64::try_from(body.len()) != Ok(bytes) {
             return Ok(Err(NotReplayable::Cut { kept: body.len(), bytes }));
         }
         if Sha256::digest(&body).as_slice() != row.try_get::<_, &[u8]>("body_sha256")? {
             return Ok(Err(NotReplayable::Damaged));
         }
-        let headers = headers::received(&self.keyring, &id.to_string(), &row)?;
+        let headers = headers::received(keyring, &id.to_string(), &row)?;
         Ok(Ok(Replay {
             producer: row.try_get("producer")?,
             routing_key: row.try_get("routing_key")?,

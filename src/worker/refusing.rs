@@ -76,12 +76,12 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         let bytes = new.kept_bytes();
         match context.patiently(|| self.quotas.letter(new.producer, bytes)).await? {
             LetterRoom::Whole(room) => {
-                let id = context.patiently(|| context.store().keep_dead_letter(new)).await?;
+                let id = context.patiently(|| context.store().keep_dead_letter(&context.keyring, new)).await?;
                 room.stored();
                 Ok(Some(id))
             }
             LetterRoom::WithoutBody(room) => {
-                let id = context.patiently(|| context.store().keep_dead_letter_without_body(new)).await?;
+                let id = context.patiently(|| context.store().keep_dead_letter_without_body(&context.keyring, new)).await?;
                 room.stored();
                 Ok(Some(id))
             }

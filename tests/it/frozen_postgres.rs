@@ -1,6 +1,5 @@
 //! A frozen Postgres: every user of a connection drops it within 10 s, and nothing is lost.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dispatch_worker::devkit::guard::Command;
@@ -70,8 +69,8 @@ async fn reads_and_writes_fail_with_an_infrastructure_error_within_10_s() {
     let proxy = Proxy::to(&database.url).await;
     let url = SecretString::from(proxy.url());
     let bench = Bench::by_way_of(&url, database).await;
-    let keyring = Keyring::parse(&Keyring::fresh_setting()).expect("a fresh keyring is valid");
-    let store = Store::new(store::pool(&url, 2).expect("a pool"), Arc::new(keyring));
+    let _keyring = Keyring::parse(&Keyring::fresh_setting()).expect("a fresh keyring is valid");
+    let store = Store::new(store::pool(&url, 2).expect("a pool"));
     ours(bench.at_once(bench.writer.intake(&bench.job("before"))).await);
     let both = tokio::join!(store.check_writable(), store.check_writable());
     assert!(both.0.is_ok() && both.1.is_ok(), "{both:?}");

@@ -61,9 +61,9 @@ impl Bench {
 
     /// Creates a bench whose writers use this URL of the database.
     pub(crate) async fn by_way_of(url: &SecretString, database: TestDatabase) -> Self {
-        let keyring = Arc::new(Keyring::parse(&SecretString::from(format!("k1:{}=", "A".repeat(43)))).expect("a keyring"));
+        let _keyring = Arc::new(Keyring::parse(&SecretString::from(format!("k1:{}=", "A".repeat(43)))).expect("a keyring"));
         let writers = store::writers_pool(url).expect("a pool");
-        let writer = Writer::new(Store::new(database.pool.clone(), keyring), writers, NoChanges, [("p", "first")].into());
+        let writer = Writer::new(Store::new(database.pool.clone()), writers, NoChanges, [("p", "first")].into());
         let replica = database
             .one("INSERT INTO replicas (version, host, pid, alive_until, lanes) VALUES ('1', 'h', 1, now() + interval '1 hour', '{}') RETURNING id")
             .await;

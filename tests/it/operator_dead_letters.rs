@@ -24,7 +24,7 @@ pub(crate) fn message(key: &str) -> Value {
 /// Stores a dead letter of a valid message, as a defect of the worker would leave it.
 pub(crate) async fn letter(world: &TestWorld, body: &Value) -> i64 {
     let body = body.to_string();
-    world.store().keep_dead_letter(&dead_letter(&body)).await.expect("it is stored")
+    world.store().keep_dead_letter(&world.keyring, &dead_letter(&body)).await.expect("it is stored")
 }
 
 async fn open(world: &TestWorld) -> Vec<String> {
@@ -50,7 +50,7 @@ async fn a_replayed_message_has_its_original_properties_and_headers() {
         correlation_id: Some("c-17"),
         ..dead_letter(&body)
     };
-    let id = world.store().keep_dead_letter(&came).await.unwrap();
+    let id = world.store().keep_dead_letter(&world.keyring, &came).await.unwrap();
     let _worker = world.worker(&WorkerOptions::default());
     assert_eq!(listener.next("answers").await.1["event"], "message.refused");
     let said = world.dispatch(&["dead-letters", "replay", &id.to_string(), "--yes", "--reason", "fixed"]).done().await;
@@ -154,9 +154,9 @@ async fn bulk_discards_respect_code_and_limit_and_require_consent() {
 async fn a_dead_letter_that_cannot_be_replayed_stays_open() {
     let world = TestWorld::new().await;
     let long = format!("{{\"a\":\"{}\"}}", "x".repeat(1 << 20));
-    let cut = world.store().keep_dead_letter(&dead_letter(&long)).await.unwrap();
+    let cut = world.store().keep_dead_letter(&world.keyring, &dead_letter(&long)).await.unwrap();
     let lost = NewDeadLetter { routing_key: "no.such.key", ..dead_letter("{}") };
-    let lost = world.store().keep_dead_letter(&lost).await.unwrap();
+    let lost = world.store().keep_dead_letter(&world.keyring, &lost).await.unwrap();
     let numbers = [cut.to_string(), lost.to_string()];
     let (code, said) = world.dispatch(&["dead-letters", "replay", &numbers[0], &numbers[1], "999", "--yes"]).answer().await;
     assert_eq!((code, &said["done"]), (Some(1), &json!([])));

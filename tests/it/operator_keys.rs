@@ -46,7 +46,7 @@ fn with_keyring(keyring: &str) -> WorkerOptions {
 }
 
 async fn keep_letter(world: &TestWorld, body: &str) -> i64 {
-    world.store().keep_dead_letter(&dead_letter(body)).await.unwrap()
+    world.store().keep_dead_letter(&world.keyring, &dead_letter(body)).await.unwrap()
 }
 
 /// Counts the values of each column that are sealed with a key, as `table.column=values`.

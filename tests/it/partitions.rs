@@ -1,7 +1,6 @@
 //! The monthly partitions of the jobs' history are made ahead, filled from the default partitions and dropped as a whole, and
 //! no other statement waits for that.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use dispatch_worker::secrets::Keyring;
@@ -21,8 +20,8 @@ async fn months(database: &TestDatabase, ahead: std::ops::RangeInclusive<i32>) -
 }
 
 fn store_of(database: &TestDatabase) -> Store {
-    let keyring = Keyring::parse(&Keyring::fresh_setting()).expect("a fresh keyring is valid");
-    Store::new(database.pool.clone(), Arc::new(keyring))
+    let _keyring = Keyring::parse(&Keyring::fresh_setting()).expect("a fresh keyring is valid");
+    Store::new(database.pool.clone())
 }
 
 fn now() -> OffsetDateTime {

@@ -25,7 +25,7 @@ fn keyring() -> Arc<Keyring> {
 }
 
 fn store(database: &TestDatabase) -> Store {
-    Store::new(database.pool.clone(), keyring())
+    Store::new(database.pool.clone())
 }
 
 /// Inserts jobs with these values in these columns.

@@ -1,6 +1,5 @@
 //! Finished data are kept as long as the settings say and then deleted, accurate to the hour and however much there is.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use dispatch_worker::maintenance::{Retention, RetentionError};
@@ -32,7 +31,7 @@ fn now() -> OffsetDateTime {
 }
 
 fn store_of(world: &World) -> Store {
-    Store::new(world.database.pool.clone(), Arc::clone(&world.keyring))
+    Store::new(world.database.pool.clone())
 }
 
 /// Runs rounds until nothing is left to delete. Returns how many it took.

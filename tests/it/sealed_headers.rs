@@ -58,19 +58,19 @@ async fn a_secret_in_a_header_is_in_no_plain_column_and_a_replay_restores_it() {
 async fn headers_that_an_earlier_worker_stored_are_replayed_unchanged_and_sealed_soon_after() {
     let world = TestWorld::new().await;
     let store = world.store();
-    let id = store.keep_dead_letter(&NewDeadLetter { headers: headers(), ..dead_letter("{}") }).await.unwrap();
+    let id = store.keep_dead_letter(&world.keyring, &NewDeadLetter { headers: headers(), ..dead_letter("{}") }).await.unwrap();
     // As a worker of the previous version stores it.
     let plain = headers().to_string();
     world.database.rows(&format!("UPDATE dead_letters SET sealed_headers = NULL, headers = '{plain}'")).await;
-    let replay = store.replay(id).await.unwrap().unwrap();
+    let replay = store.replay(&world.keyring, id).await.unwrap().unwrap();
     assert_eq!(replay.headers, headers());
     assert_eq!(raw(&world, &id.to_string()).await["headers"], headers());
 
-    assert!(!store.seal_headers().await.unwrap(), "none is left to seal");
+    assert!(!store.seal_headers(&world.keyring).await.unwrap(), "none is left to seal");
     assert!(!dump(&world).await.contains("canary"), "{}", dump(&world).await);
-    assert_eq!(store.replay(id).await.unwrap().unwrap().headers, headers());
+    assert_eq!(store.replay(&world.keyring, id).await.unwrap().unwrap().headers, headers());
     assert_eq!(world.database.one("SELECT headers ->> 'traceparent' FROM dead_letters").await, TRACE);
     let sealed = dump(&world).await;
-    assert!(!store.seal_headers().await.unwrap());
+    assert!(!store.seal_headers(&world.keyring).await.unwrap());
     assert_eq!(dump(&world).await, sealed, "sealed headers do not change");
 }

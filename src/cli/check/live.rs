@@ -1,7 +1,5 @@
 //! Checks that connect to Postgres and RabbitMQ.
 
-use std::sync::Arc;
-
 use time::{Duration, OffsetDateTime};
 
 use super::Finding;
@@ -26,13 +24,12 @@ pub(super) async fn findings(links: &Links) -> Vec<Finding> {
 
 async fn postgres(links: &Links) -> Vec<Finding> {
     // `offline` has reported invalid settings.
-    let Some((url, fresh)) = links.database_url().ok().zip(Keyring::parse(&Keyring::fresh_setting()).ok()) else {
+    let Ok(url) = links.database_url() else {
         return vec![Finding::fail("postgres", "not checked: DISPATCH_DATABASE_URL is not set")];
     };
     let keyring = links.keyring().ok().and_then(|setting| Keyring::parse(setting).ok());
-    let opens = keyring.is_some();
     let store = match store::pool(url, 1) {
-        Ok(pool) => Store::new(pool, Arc::new(keyring.unwrap_or(fresh))),
+        Ok(pool) => Store::new(pool),
         Err(error) => return vec![Finding::fail("postgres", chain(&error))],
     };
     let session = match store.session().await {
@@ -47,10 +44,9 @@ async fn postgres(links: &Links) -> Vec<Finding> {
     findings.push(role(&session, store.excess_of(&session.user).await));
     if is_current {
         findings.push(rights(&session, store.missing_rights().await));
-        findings.push(if opens {
-            Finding::of("sealed_values", sealed(&store).await)
-        } else {
-            Finding::fail("sealed_values", "not checked: there is no valid keyring")
+        findings.push(match &keyring {
+            Some(keyring) => Finding::of("sealed_values", sealed(&store, keyring).await),
+            None => Finding::fail("sealed_values", "not checked: there is no valid keyring"),
         });
     }
     findings
@@ -134,11 +130,11 @@ fn compare(before: OffsetDateTime, there: OffsetDateTime, after: OffsetDateTime)
 }
 
 /// Unseals the newest value of each column.
-async fn sealed(store: &Store) -> Result<String, String> {
+async fn sealed(store: &Store, keyring: &Keyring) -> Result<String, String> {
     let (mut opened, mut wrong) = (0, Vec::new());
     for column in columns() {
         let Some(newest) = store.newest_sealed(column, LOOKED_THROUGH).await.map_err(|error| chain(&error))? else { continue };
-        let unopened = store.try_open(column, &[newest]).await.map_err(|error| chain(&error))?;
+        let unopened = store.try_open(keyring, column, &[newest]).await.map_err(|error| chain(&error))?;
         opened += usize::from(unopened.is_empty());
         wrong
             .extend(unopened.iter().map(|(row, why)| format!("{}.{} of row {row}: {}", column.table, column.column, chain(why))));

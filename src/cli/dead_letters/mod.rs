@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::connect;
 use super::consent::operator;
 use super::output::{Output, or_dash, plain, rendered, say, verbatim, when};
+use crate::app;
 use crate::config::Links;
 use crate::store::{DeadLetter, DeadLetterRow};
 
@@ -85,8 +86,8 @@ impl List {
 
 impl Show {
     async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
-        let store = connect::store_with_keyring(&self.links).await?;
-        let letter = store.dead_letter(self.id).await?.context("there is no dead letter with this number")?;
+        let (store, keyring) = (connect::store(&self.links).await?, app::keyring(&self.links)?);
+        let letter = store.dead_letter(&keyring, self.id).await?.context("there is no dead letter with this number")?;
         if !self.raw {
             output.answer(&letter, || page(output, &letter))?;
             return Ok(ExitCode::SUCCESS);

@@ -59,7 +59,7 @@ impl Replay {
         self.consent.can_be_had()?;
         let amqp_url = self.links.amqp_url()?;
         let keyring = app::keyring(&self.links)?;
-        let store = connect::store_with_keyring(&self.links).await?;
+        let store = connect::store(&self.links).await?;
         let (ids, left) = self.which.letters(&store).await?;
         let mut tally = Tally::new(Resolution::Replayed, left);
         if !ids.is_empty() {
@@ -95,7 +95,7 @@ impl Which {
 
 /// Publishes a dead letter and waits for the broker's confirm. The inner error is the reason why it cannot be replayed.
 async fn publish(store: &Store, publisher: &Publisher, keyring: &Keyring, id: i64) -> anyhow::Result<Result<(), String>> {
-    let letter = match store.replay(id).await? {
+    let letter = match store.replay(keyring, id).await? {
         Ok(letter) => letter,
         Err(why) => return Ok(Err(why.to_string())),
     };

@@ -1,7 +1,6 @@
 //! The processes of the demo: private servers, the simulator and two workers. Dropping the fleet stops all of them.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -240,7 +239,7 @@ async fn users(servers: &Servers) -> anyhow::Result<(SecretString, SecretString,
 /// Registers the demo's producer, and the administrator for publishing by hand.
 async fn register_producers(links: &Links) -> anyhow::Result<()> {
     let administrator = broker::user_of(&links.amqp_url.clone().into())?;
-    let store = Store::new(store::pool(&links.database_url, 1)?, Arc::new(Keyring::parse(&links.keyring)?));
+    let store = Store::new(store::pool(&links.database_url, 1)?);
     let actor = demo();
     for name in [PRODUCER, &administrator] {
         let any = vec!["*".to_owned()];

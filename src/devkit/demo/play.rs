@@ -1,7 +1,6 @@
 //! The run: waves of jobs, an outage, a killed worker, and the wait until all jobs have ended.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -19,7 +18,6 @@ use crate::broker::Publisher;
 use crate::devkit::simulator::witness;
 use crate::job::{JobId, JobState};
 use crate::pipelines::dispatch;
-use crate::secrets::Keyring;
 use crate::store::{self, ActionResult, Actor, Store, Target};
 
 /// The minimum duration of the outage, longer than the delay of a first retry.
@@ -75,7 +73,7 @@ impl<'a> Play<'a> {
         deadline: Instant,
     ) -> anyhow::Result<Self> {
         let pool = store::pool(&fleet.links.database_url, 4)?;
-        let store = Store::new(pool.clone(), Arc::new(Keyring::parse(&fleet.links.keyring)?));
+        let store = Store::new(pool.clone());
         let publisher = Publisher::connect(&fleet.links.producer_amqp_url).await?;
         let simulator = fleet.simulator.client.clone();
         let traffic = Traffic::new(publisher, simulator.clone(), world);

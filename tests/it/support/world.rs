@@ -139,7 +139,7 @@ impl TestWorld {
     }
 
     pub(crate) fn store(&self) -> Store {
-        Store::new(self.database.pool.clone(), Arc::clone(&self.keyring))
+        Store::new(self.database.pool.clone())
     }
 
     pub(crate) async fn publisher(&self) -> &Publisher {
