@@ -96,7 +96,7 @@ impl NetChanges {
     fn of_organization(&self, id: i64) -> Event {
         let assignees = self.new_assignees().filter(|change| change.organization_id == id).cloned().collect();
         let statuses = self.statuses.values().filter(|change| change.organization_id == id).cloned().collect();
-        Event::StageOutcome { assignees, statuses }
+        Event::Outcome { assignees, statuses }
     }
 }
 
@@ -269,7 +269,7 @@ mod tests {
             ..Applied::default()
         };
         let told = NetChanges::of(&applied).of_organization(101);
-        assert_eq!(told, Event::StageOutcome { assignees: vec![change(1, 18, None, Some(43))], statuses: Vec::new() });
+        assert_eq!(told, Event::Outcome { assignees: vec![change(1, 18, None, Some(43))], statuses: Vec::new() });
     }
 
     #[test]

@@ -70,7 +70,7 @@ pub enum Event {
     /// A group's status changed.
     Status(StatusChange),
     /// All changes of a job in its own organization; may be none.
-    StageOutcome {
+    Outcome {
         /// Groups whose assignee changed.
         assignees: Vec<AssigneeChange>,
         /// Groups whose status changed.
@@ -120,7 +120,7 @@ impl Notice {
         let about = match &self.event {
             Event::Assignee(change) => format!("{}:assignee", change.group_id),
             Event::Status(change) => format!("{}:status", change.group_id),
-            Event::StageOutcome { .. } => "outcome".to_owned(),
+            Event::Outcome { .. } => "outcome".to_owned(),
             Event::Configuration(_) => "configuration".to_owned(),
         };
         let payload = serde_json::to_value(self).expect("numbers, strings and an RFC 3339 date can be serialized as JSON");
@@ -188,11 +188,26 @@ mod tests {
     }
 
     #[test]
+    fn a_stored_event_keeps_its_word() {
+        let (assignees, statuses) = (Vec::new(), Vec::new());
+        let question = Question { reason: "no_account".to_owned(), help: "Choose.".to_owned(), choices: Vec::new() };
+        for (event, stored) in [
+            (Event::Outcome { assignees, statuses }, json!({"outcome": {"assignees": [], "statuses": []}})),
+            (
+                Event::Configuration(question),
+                json!({"configuration": {"reason": "no_account", "help": "Choose.", "choices": []}}),
+            ),
+        ] {
+            assert_eq!(json!(event), stored);
+        }
+    }
+
+    #[test]
     fn an_answer_names_the_job_that_holds_what_answers_and_nothing_of_it() {
         let job = JobId::fresh();
         let question = Question { reason: "no_account".to_owned(), help: "Choose.".to_owned(), choices: Vec::new() };
         for (event, target) in [
-            (Event::StageOutcome { assignees: Vec::new(), statuses: Vec::new() }, "messaging:interaction:outcome"),
+            (Event::Outcome { assignees: Vec::new(), statuses: Vec::new() }, "messaging:interaction:outcome"),
             (Event::Configuration(question), "messaging:interaction:configuration"),
         ] {
             let notice = Notice::answer(job, event);

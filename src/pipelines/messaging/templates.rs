@@ -10,7 +10,7 @@ pub(super) fn message(notice: &Notice) -> Message {
     let written = match &notice.event {
         Event::Assignee(change) => assignee(change),
         Event::Status(change) => status(change),
-        Event::StageOutcome { assignees, statuses } => outcome(assignees, statuses),
+        Event::Outcome { assignees, statuses } => outcome(assignees, statuses),
         Event::Configuration(question) => configuration(question),
     };
     Message { happened_at: notice.happened_at, ..written }
