@@ -6,7 +6,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Json;
 use uuid::Uuid;
 
-use super::words::readable;
+use super::words::{parsed, readable};
 use super::{Erasure, ErasureError, Whose};
 use crate::job::JobId;
 use crate::message::sealed_place;
@@ -65,7 +65,7 @@ impl Erasure<'_> {
         };
         let (body, headers) = (opened("sealed_body")?, opened("sealed_headers")?);
         if let Whose::Organization { slug, .. } = &self.whose
-            && let Ok(Value::Object(body)) = serde_json::from_slice(&body)
+            && let Some(Value::Object(body)) = parsed(&body)
             && let Some(of) = body.get("organization").and_then(Value::as_str)
         {
             return Ok(of == slug);

@@ -4,6 +4,8 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
+use crate::message::read_body;
+
 /// The minimum length of a word: shorter ones occur in too many other words.
 const SHORTEST: usize = 3;
 /// The maximum number of words of one erasure; `LENGTH_LIMIT` is the maximum length of one in characters. Every text is matched
@@ -110,11 +112,20 @@ fn literal(c: char) -> String {
     if c.is_ascii_punctuation() { format!("\\{c}") } else { c.to_string() }
 }
 
-/// Returns the text of a message or a payload for a search by [`Words`]. JSON is serialized again, so that no character is
-/// escaped unnecessarily.
+/// Parses a stored message or payload as intake does, with invalid UTF-8 replaced. Returns `None` if it is not JSON.
+pub(super) fn parsed(bytes: &[u8]) -> Option<Value> {
+    read_body(String::from_utf8_lossy(bytes).as_bytes())
+}
+
+/// Returns the text of a message or a payload for a search by [`Words`]: as stored, which has the values of repeated keys, and
+/// JSON serialized again as well, so that no character is escaped unnecessarily.
 pub(super) fn readable(bytes: &[u8]) -> String {
-    let parsed = serde_json::from_slice::<Value>(bytes).ok();
-    parsed.map_or_else(|| String::from_utf8_lossy(bytes).into_owned(), |json| json.to_string())
+    let mut text = String::from_utf8_lossy(bytes).into_owned();
+    if let Some(json) = parsed(bytes) {
+        text.push('\n');
+        text.push_str(&json.to_string());
+    }
+    text
 }
 
 /// Returns a regular expression for the member of a JSON object that names an organization.
@@ -150,7 +161,17 @@ mod tests {
         for text in [r#"{"a": "Zo\u00eb Ann"}"#, r#"{"a": "\u005ao\u00eb\u0020Ann"}"#, r#"["Zoë Ann"]"#, "Zoë Ann, not JSON"] {
             assert!(words.is_in(&readable(text.as_bytes())), "{text}");
         }
-        assert!(words.is_in(&readable(b"\xff Zo\xc3\xab Ann")));
+        let others: [&[u8]; 5] = [
+            b"\xff Zo\xc3\xab Ann",
+            b"{\"a\": \"Zo\\u00eb Ann\", \"b\": \"\xff\"}",
+            b"\xef\xbb\xbf{\"a\": \"Zo\\u00eb Ann\"}",
+            b"{\"a\": \"Zo\\u00eb Ann\", \"b\": \"\\ud800\"}",
+            b"{\"a\": \"Zo\xc3\xab Ann\", \"a\": \"shadows it\"}",
+        ];
+        for bytes in others {
+            assert!(words.is_in(&readable(bytes)), "{}", String::from_utf8_lossy(bytes));
+        }
+        assert_eq!(parsed(b"{\"organization\": \"globex\", \"title\": \"acme caf\xe9\"}").unwrap()["organization"], "globex");
     }
 
     #[test]
