@@ -79,7 +79,7 @@ impl Keys {
 
 impl List {
     async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
-        let (store, keyring) = (connect::store(&self.links).await?, app::keyring(&self.links)?);
+        let (keyring, store) = (app::keyring(&self.links)?, connect::store(&self.links).await?);
         let mut counts = Vec::new();
         for column in columns() {
             counts.extend(count(&store, &keyring, column).await?);
@@ -93,7 +93,7 @@ impl List {
 impl Rotate {
     async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
         self.consent.can_be_had()?;
-        let (store, keyring) = (connect::store(&self.links).await?, app::keyring(&self.links)?);
+        let (keyring, store) = (app::keyring(&self.links)?, connect::store(&self.links).await?);
         let key = keyring.first().to_owned();
         self.consent.to(&format!("Reseal every value with key {key}?"))?;
         let actor = self.consent.actor();

@@ -70,10 +70,11 @@ impl Export {
             if io::stdout().is_terminal() {
                 return Err(Usage("expected a file for the secrets, got a terminal; use `… > FILE`".to_owned()).into());
             }
+            let tracker = connect::tracker_with_keyring(&self.links).await?;
             let store = connect::store(&self.links).await?;
             // Written before the secrets are read, so that every access is recorded.
             store.audit(&operator(self.reason), "tracker.export_secrets", None, &Value::Null, &Value::Null).await?;
-            connect::tracker_with_keyring(&self.links).await?
+            tracker
         } else {
             connect::tracker(&self.links).await?
         };

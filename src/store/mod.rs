@@ -96,7 +96,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// Creates a store over a pool. The keyring seals the values that must not be readable in a dump.
+    /// Creates a store over a pool.
     #[must_use]
     pub const fn new(pool: deadpool_postgres::Pool) -> Self {
         Self { pool }

@@ -89,7 +89,7 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
 }
 
 /// Returns since when a cached row is used. Before a refusal, a row counts only if it was read after the message arrived: a
-/// producer can publish as soon as it is registered, and messages that arrive together share one read.
+/// producer can publish as soon as it is registered, and messages that arrive before a read share it.
 fn cached_since() -> Instant {
     Instant::now().checked_sub(CURRENT).unwrap_or_else(Instant::now)
 }

@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use dispatch_worker::devkit::guard::Command;
 use dispatch_worker::job::JobState;
-use dispatch_worker::secrets::Keyring;
 use dispatch_worker::store::{self, Store};
 use secrecy::SecretString;
 
@@ -69,7 +68,6 @@ async fn reads_and_writes_fail_with_an_infrastructure_error_within_10_s() {
     let proxy = Proxy::to(&database.url).await;
     let url = SecretString::from(proxy.url());
     let bench = Bench::by_way_of(&url, database).await;
-    let _keyring = Keyring::parse(&Keyring::fresh_setting()).expect("a fresh keyring is valid");
     let store = Store::new(store::pool(&url, 2).expect("a pool"));
     ours(bench.at_once(bench.writer.intake(&bench.job("before"))).await);
     let both = tokio::join!(store.check_writable(), store.check_writable());

@@ -6,7 +6,6 @@ use std::time::Duration;
 use dispatch_worker::engine::{CheckpointRecord, Commit, Next, Record, Skipped};
 use dispatch_worker::fault::StageFault;
 use dispatch_worker::job::{JobId, JobState, ReplicaId};
-use dispatch_worker::secrets::Keyring;
 use dispatch_worker::store::{
     self, Claim, Claimed, CommitError, Committed, Incoming, Intaken, NewJob, NotClaimed, Run, Store, StoreError, Tables, WRITERS,
     Writer,
@@ -61,7 +60,6 @@ impl Bench {
 
     /// Creates a bench whose writers use this URL of the database.
     pub(crate) async fn by_way_of(url: &SecretString, database: TestDatabase) -> Self {
-        let _keyring = Arc::new(Keyring::parse(&SecretString::from(format!("k1:{}=", "A".repeat(43)))).expect("a keyring"));
         let writers = store::writers_pool(url).expect("a pool");
         let writer = Writer::new(Store::new(database.pool.clone()), writers, NoChanges, [("p", "first")].into());
         let replica = database

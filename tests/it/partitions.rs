@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use dispatch_worker::secrets::Keyring;
 use dispatch_worker::store::{self, Store, StoreError};
 use time::OffsetDateTime;
 
@@ -20,7 +19,6 @@ async fn months(database: &TestDatabase, ahead: std::ops::RangeInclusive<i32>) -
 }
 
 fn store_of(database: &TestDatabase) -> Store {
-    let _keyring = Keyring::parse(&Keyring::fresh_setting()).expect("a fresh keyring is valid");
     Store::new(database.pool.clone())
 }
 

@@ -124,7 +124,7 @@ async fn jobs_for_later_over_the_quota_are_refused_and_others_run() {
     greedy.others_run("behind it").await;
     greedy.come_to(5, 7).await;
 
-    // When some jobs have ended, the quota has room again; a worker may still refuse for two seconds (docs/operators.md).
+    // When some jobs have ended, the quota has room again; a worker may still refuse for two seconds, so messages are replayed.
     greedy.world.database.rows("UPDATE jobs SET state = 'cancelled', finished_at = now() WHERE source = 'greedy'").await;
     wait_for("five jobs to be accepted again", SOON, async || {
         let said = greedy.world.dispatch(&["dead-letters", "replay", "--all", "--yes", "--limit", "5"]).said().await;

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use dispatch_worker::devkit::servers::with_user;
 use dispatch_worker::job::JobState;
-use dispatch_worker::secrets::Keyring;
 use dispatch_worker::store::{self, Store};
 use secrecy::{ExposeSecret, SecretString};
 use tokio_postgres::{Client, NoTls};
@@ -45,7 +44,6 @@ async fn checked(command: Dispatch, check: &str) -> (Option<i32>, String) {
 #[tokio::test]
 async fn a_worker_s_login_has_every_right_that_a_worker_needs_and_none_of_an_owner() {
     let database = TestDatabase::new().await;
-    let _keyring = Keyring::parse(&Keyring::fresh_setting()).unwrap();
     let store = Store::new(store::pool(&database.worker_url, 1).unwrap());
     assert_eq!(store.missing_rights().await.unwrap(), Vec::<String>::new());
     assert_eq!(store.excess_of(WORKER).await.unwrap(), Vec::<String>::new());

@@ -86,7 +86,7 @@ impl List {
 
 impl Show {
     async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
-        let (store, keyring) = (connect::store(&self.links).await?, app::keyring(&self.links)?);
+        let (keyring, store) = (app::keyring(&self.links)?, connect::store(&self.links).await?);
         let letter = store.dead_letter(&keyring, self.id).await?.context("there is no dead letter with this number")?;
         if !self.raw {
             output.answer(&letter, || page(output, &letter))?;
