@@ -14,8 +14,8 @@ that names a variable can be set by that variable ([settings](settings.md)).
 
 - The answer goes to stdout, everything else to stderr. `--json` makes the answer one JSON document.
 - Exit codes: 0 done, 1 not done, 2 the command line or a setting is wrong; an interrupted `dispatch demo` exits with 130.
-- A command that changes a job or a dead letter asks first, or takes `--yes`. `--reason` goes into the audit log, with the person
-  who ran the command (`DISPATCH_USER`, or the user of the shell) and the login and the address that Postgres reports.
+- A command with the option `--yes` asks for confirmation unless it has that option. `--reason` goes into the audit log, with the
+  person who ran the command (`DISPATCH_USER`, or the user of the shell) and the login and the address that Postgres reports.
 - `NO_COLOR` turns colours off.
 ";
 
