@@ -28,14 +28,15 @@ pub(super) async fn store(links: &Links) -> anyhow::Result<Store> {
 
 /// Opens the tracker for a command that unseals no values.
 pub(super) async fn tracker(links: &Links) -> anyhow::Result<Tracker> {
-    drop(store(links).await?);
-    let keyring = Keyring::parse(&Keyring::fresh_setting())?;
-    Ok(Tracker::new(store::pool(links.database_url()?, CONNECTIONS)?, Arc::new(keyring)))
+    tracker_opening(links, Keyring::parse(&Keyring::fresh_setting())?).await
 }
 
 /// Opens the tracker with the configured keyring.
 pub(super) async fn tracker_with_keyring(links: &Links) -> anyhow::Result<Tracker> {
-    let keyring = app::keyring(links)?;
+    tracker_opening(links, app::keyring(links)?).await
+}
+
+async fn tracker_opening(links: &Links, keyring: Keyring) -> anyhow::Result<Tracker> {
     drop(store(links).await?);
     Ok(Tracker::new(store::pool(links.database_url()?, CONNECTIONS)?, Arc::new(keyring)))
 }

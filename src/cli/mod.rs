@@ -175,7 +175,7 @@ impl Other {
             Self::Check(check) => check.run(output).await,
             Self::Pipelines => pipelines::run(output),
             Self::Settings => settings::run(&Cli::command(), output),
-            Self::Reference(reference) => reference.run(&Cli::command(), output),
+            Self::Reference(reference) => reference.run(Cli::command(), output),
             #[cfg(feature = "devkit")]
             Self::Demo(demo) => demo.run(output).await,
             #[cfg(feature = "devkit")]

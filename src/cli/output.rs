@@ -170,6 +170,11 @@ fn colour(text: &str) -> usize {
     parameters.filter(|(_, behind)| behind.starts_with('m')).map_or(0, |(rest, behind)| 3 + rest.len() - behind.len())
 }
 
+/// Formats text for a cell of a Markdown table.
+pub(super) fn markdown_cell(text: &str) -> String {
+    text.trim().replace('|', "\\|").replace('\n', " ")
+}
+
 /// Returns the text, or `-` for `None`.
 pub(super) fn or_dash(text: Option<&str>) -> String {
     text.map_or_else(|| "-".to_owned(), plain)

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Arg, Command};
 use serde::Serialize;
 
-use super::output::Output;
+use super::output::{Output, markdown_cell};
 use crate::config::{self, UnknownSettings, WITHOUT_FLAG, secret_file_setting};
 
 /// One setting: an environment variable and its flag.
@@ -83,7 +83,7 @@ fn markdown(settings: &[Setting]) -> String {
     let mut lines = vec!["| setting | flag | default | meaning |".to_owned(), "|---|---|---|---|".to_owned()];
     let code = |text: Option<&String>| text.map_or_else(|| "–".to_owned(), |text| format!("`{text}`"));
     lines.extend(settings.iter().map(|setting| {
-        let meaning = setting.meaning.replace('|', "\\|").replace('\n', " ");
+        let meaning = markdown_cell(&setting.meaning);
         let (flag, default) = (code(setting.flag.as_ref()), code(setting.default.as_ref()));
         format!("| `{}` | {flag} | {default} | {meaning} |", setting.environment)
     }));

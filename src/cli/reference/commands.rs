@@ -2,9 +2,9 @@
 
 use std::fmt::Write;
 
-use clap::{Arg, ArgAction, Command};
+use clap::{Arg, Command};
 
-use super::cell;
+use crate::cli::output::markdown_cell;
 
 const INTRODUCTION: &str = "\
 # Commands
@@ -20,8 +20,7 @@ that names a variable can be set by that variable ([settings](settings.md)).
 ";
 
 /// A section for each command that does something, in the order of `--help`.
-pub(super) fn page(command: &Command) -> String {
-    let mut command = command.clone();
+pub(super) fn page(mut command: Command) -> String {
     command.build();
     let mut page = INTRODUCTION.to_owned();
     let globals: Vec<&Arg> = command.get_arguments().filter(|argument| is_shown(argument)).collect();
@@ -63,31 +62,33 @@ fn section(page: &mut String, name: &str, command: &Command, arguments: &[&Arg])
 fn form(argument: &Arg) -> String {
     let values =
         argument.get_value_names().unwrap_or_default().iter().map(|value| format!("<{value}>")).collect::<Vec<_>>().join(" ");
-    let takes_value = matches!(argument.get_action(), ArgAction::Set | ArgAction::Append);
     let name = argument.get_long().map(|long| format!("--{long}"));
-    let form = match (name, takes_value) {
+    let form = match (name, argument.get_action().takes_values()) {
         (Some(name), true) => format!("{name} {values}"),
         (Some(name), false) => name,
         (None, _) => values,
     };
     let variable = argument.get_env().map(|variable| format!(" (`{}`)", variable.to_string_lossy())).unwrap_or_default();
-    format!("`{}`{variable}", cell(&form))
+    format!("`{}`{variable}", markdown_cell(&form))
 }
 
 fn default(argument: &Arg) -> String {
     let values: Vec<_> = argument.get_default_values().iter().map(|value| value.to_string_lossy()).collect();
-    let is_flag = !matches!(argument.get_action(), ArgAction::Set | ArgAction::Append);
-    if values.is_empty() || is_flag { String::new() } else { format!("`{}`", cell(&values.join(", "))) }
+    if values.is_empty() || !argument.get_action().takes_values() {
+        String::new()
+    } else {
+        format!("`{}`", markdown_cell(&values.join(", ")))
+    }
 }
 
 /// What it is for, and the words that it takes where it takes no others.
 fn meaning(argument: &Arg) -> String {
     let help = argument.get_long_help().or_else(|| argument.get_help()).map(ToString::to_string).unwrap_or_default();
-    let is_flag = !matches!(argument.get_action(), ArgAction::Set | ArgAction::Append);
-    let words = if is_flag { Vec::new() } else { argument.get_possible_values() };
+    // Only of an argument that takes values.
+    let words = argument.get_possible_values();
     let words: Vec<String> =
         words.iter().filter(|word| !word.is_hide_set()).map(|word| format!("`{}`", word.get_name())).collect();
     let required = if argument.is_required_set() { " (required)" } else { "" };
     let words = if words.is_empty() { String::new() } else { format!("; one of {}", words.join(", ")) };
-    format!("{}{words}{required}", cell(&help))
+    format!("{}{words}{required}", markdown_cell(&help))
 }

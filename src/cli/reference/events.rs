@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-use super::cell;
+use crate::cli::output::markdown_cell;
 use crate::message::schema;
 
 /// A section for each event, with its fields.
@@ -23,7 +23,8 @@ pub(super) fn page() -> String {
         let required: Vec<&str> = event["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         for (field, value) in properties.into_iter().flatten() {
             let always = if required.contains(&field.as_str()) { "yes" } else { "" };
-            let _ = writeln!(page, "| `{field}` | {} | {always} | {} |", kind(value), cell(&meaning(field, name, value)));
+            let _ =
+                writeln!(page, "| `{field}` | {} | {always} | {} |", kind(value), markdown_cell(&meaning(field, name, value)));
         }
     }
     page

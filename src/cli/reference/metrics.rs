@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit, with_local_recorder};
 
-use super::cell;
+use crate::cli::output::markdown_cell;
 use crate::telemetry;
 
 /// Keeps descriptions, and measures nothing.
@@ -65,7 +65,7 @@ pub(super) fn page() -> String {
     for row in rows {
         let unit = row.unit.map_or_else(String::new, |unit| unit.as_str().to_owned());
         // Writing to a string cannot fail.
-        let _ = writeln!(page, "| `{}` | {} | {unit} | {} |", row.name, row.kind, cell(&row.text));
+        let _ = writeln!(page, "| `{}` | {} | {unit} | {} |", row.name, row.kind, markdown_cell(&row.text));
     }
     page
 }

@@ -33,11 +33,11 @@ enum Page {
 }
 
 impl Reference {
-    pub(super) fn run(self, command: &Command, output: Output) -> anyhow::Result<ExitCode> {
+    pub(super) fn run(self, command: Command, output: Output) -> anyhow::Result<ExitCode> {
         let page = match self.page {
             Page::Commands => commands::page(command),
             Page::Settings => {
-                format!("# Settings\n\nPrinted by `dispatch reference settings`.\n\n{}\n", settings::table(command))
+                format!("# Settings\n\nPrinted by `dispatch reference settings`.\n\n{}\n", settings::table(&command))
             }
             Page::Metrics => metrics::page(),
             Page::Events => events::page(),
@@ -45,9 +45,4 @@ impl Reference {
         output.answer(&json!({ "markdown": page }), || page.trim_end().to_owned())?;
         Ok(ExitCode::SUCCESS)
     }
-}
-
-/// Text for a cell of a Markdown table.
-fn cell(text: &str) -> String {
-    text.trim().replace('|', "\\|").replace('\n', " ")
 }
