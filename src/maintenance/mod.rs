@@ -72,7 +72,8 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Incarnation<P, T> {
             keeping.task(quotas::TidyQuotas { store: store.clone(), quotas }),
             keeping.task(backlog::CountBacklog { store, throttle: Arc::clone(&throttle), count, made }),
         ];
-        if let Some(limiter) = limiters.into_iter().next() {
+        let intake_lane = context.registry.intake().lane;
+        if let Some(limiter) = limiters.into_iter().find(|limiter| limiter.lane == intake_lane) {
             tasks.push(keeping.task(intake::LookAtIntake { publisher: context.publisher, throttle, limiter }));
         }
         tasks
