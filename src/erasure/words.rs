@@ -121,7 +121,7 @@ pub(super) fn parsed(bytes: &[u8]) -> Option<Value> {
 /// JSON serialized again as well, so that no character is escaped unnecessarily.
 pub(super) fn readable(bytes: &[u8]) -> String {
     let mut text = String::from_utf8_lossy(bytes).into_owned();
-    if let Some(json) = parsed(bytes) {
+    if let Some(json) = read_body(text.as_bytes()) {
         text.push('\n');
         text.push_str(&json.to_string());
     }
