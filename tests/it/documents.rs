@@ -186,7 +186,7 @@ fn the_summary_of_the_book_lists_every_page() {
     let summary = document("docs/SUMMARY.md");
     let listed: BTreeSet<&str> = links(&summary).into_iter().collect();
     let folder = root().join("docs");
-    let pages = sources(&folder).into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "md"));
+    let pages = documents().into_iter();
     let pages: BTreeSet<String> =
         pages.filter_map(|path| Some(path.strip_prefix(&folder).ok()?.to_string_lossy().into_owned())).collect();
     let missing: Vec<&String> = pages.iter().filter(|page| *page != "SUMMARY.md" && !listed.contains(page.as_str())).collect();

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::support::{TestDatabase, TestWorld, WorkerOptions, acme, intake, wait_for};
+use crate::support::{TestDatabase, TestWorld, WAITS_FOR_LOCK, WorkerOptions, acme, intake, wait_for};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -208,8 +208,7 @@ async fn a_killed_erasure_completes_when_repeated() {
     held.execute("SELECT 1 FROM organizations WHERE slug = 'acme' FOR UPDATE", &[]).await.unwrap();
     let mut erasure = world.dispatch(&["erase", "organization", "acme", "--yes"]).start();
     wait_for("the last statement of the erasure", SOON, async || {
-        let blocked = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-        if world.database.one(blocked).await == "1" { Ok(()) } else { Err("not there yet") }
+        if world.database.one(WAITS_FOR_LOCK).await == "1" { Ok(()) } else { Err("not there yet") }
     })
     .await;
     erasure.kill().await.unwrap();

@@ -8,14 +8,12 @@ use dispatch_worker::store::{self, Store};
 use secrecy::SecretString;
 
 use crate::group_writer::{Bench, ours};
-use crate::support::{Checks, Proxy, TestDatabase, TestWorld, WorkerOptions, acme, wait_for};
+use crate::support::{Checks, Proxy, TestDatabase, TestWorld, WAITS_FOR_LOCK, WorkerOptions, acme, wait_for};
 
 const SOON: Duration = Duration::from_secs(60);
 /// The time limit from the freeze of Postgres.
 const LEFT_WITHIN: Duration = Duration::from_secs(10);
 const JOBS: usize = 30;
-
-const WAITS: &str = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
 
 #[tokio::test]
 async fn a_worker_drops_its_connections_within_10_s_and_every_job_succeeds_once_postgres_resumes() {
@@ -36,7 +34,7 @@ async fn a_worker_drops_its_connections_within_10_s_and_every_job_succeeds_once_
     let lock = client.transaction().await.expect("a transaction");
     lock.batch_execute("LOCK TABLE jobs IN SHARE ROW EXCLUSIVE MODE").await.expect("the lock");
     publish(JOBS - 1).await;
-    wait_for("a statement of the worker to wait", SOON, async || match world.database.one(WAITS).await.as_str() {
+    wait_for("a statement of the worker to wait", SOON, async || match world.database.one(WAITS_FOR_LOCK).await.as_str() {
         "0" => Err("none waits"),
         _ => Ok(()),
     })

@@ -10,7 +10,7 @@ use dispatch_worker::tracker::{destination_cause, identity_cause};
 use serde_json::json;
 
 use crate::group_writer::{Bench, run, stage_done};
-use crate::support::wait_for;
+use crate::support::{WAITS_FOR_LOCK, wait_for};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -128,9 +128,7 @@ async fn a_job_whose_cause_is_removed_during_its_commit_is_ready_and_woken() {
         let tx = client.transaction().await.expect("Postgres answers");
         assert_eq!(tx.execute(away, &[]).await.expect("the statement succeeds"), 1);
         let committed = wait_for("the commit to wait for the cause's row", SOON, async || {
-            const LOCKED: &str = "
-                SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-            if bench.database.one(LOCKED).await == "1" { Ok(()) } else { Err("no session waits for a lock") }
+            if bench.database.one(WAITS_FOR_LOCK).await == "1" { Ok(()) } else { Err("no session waits for a lock") }
         });
         let gone = async { (committed.await, tx.commit().await.expect("Postgres answers")) };
         let commit = waits(&on);

@@ -3,7 +3,7 @@
 //! library is missing.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 use tokio::sync::Mutex;
 
+use crate::documents::document;
 use crate::support::{TestWorld, WorkerOptions, wait_for};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -71,10 +72,9 @@ const NODE: Language = Language {
 impl Language {
     /// Returns the example's source text.
     fn code(&self) -> String {
-        let readme =
-            fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/producers.md")).expect("docs/producers.md");
+        let producers = document("docs/producers.md");
         let start = format!("<!-- {} -->\n```{}\n", self.file, self.fence);
-        let (_, rest) = readme.split_once(&start).unwrap_or_else(|| panic!("docs/producers.md has no `{start}`"));
+        let (_, rest) = producers.split_once(&start).unwrap_or_else(|| panic!("docs/producers.md has no `{start}`"));
         rest.split_once("\n```\n").expect("the fence is closed").0.to_owned()
     }
 

@@ -4,6 +4,7 @@ use dispatch_worker::tracker::{AssigneePlan, BehindLink, Changes, PlannedLink, T
 use serde_json::json;
 use time::Duration;
 
+use crate::support::WAITS_FOR_LOCK;
 use crate::tracker_fixture::{NOON, World};
 
 const HOUR: Duration = Duration::hours(1);
@@ -307,8 +308,7 @@ async fn a_commit_that_waits_for_a_group_has_locked_none_with_a_higher_id() {
     let held = client.transaction().await.unwrap();
     held.batch_execute("SELECT id FROM issue_groups WHERE short_id = 'WEB-1' FOR UPDATE").await.unwrap();
     let look = async {
-        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-        while world.one(waiting).await == "0" {}
+        while world.one(WAITS_FOR_LOCK).await == "0" {}
         world.sql("SELECT id FROM issue_groups WHERE short_id = 'WEB-2' FOR UPDATE NOWAIT").await;
         held.commit().await.unwrap();
     };

@@ -12,6 +12,10 @@ use super::servers::{Run, run};
 /// The pool size of a test.
 const CONNECTIONS: usize = 4;
 
+/// Counts the sessions of this database that wait for a lock.
+pub(crate) const WAITS_FOR_LOCK: &str =
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+
 /// A migrated, empty database.
 pub(crate) struct TestDatabase {
     /// Connections of the owner.

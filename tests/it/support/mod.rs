@@ -28,7 +28,7 @@ mod world;
 
 pub(crate) use checks::{ANY_ATTEMPT, Checks};
 pub(crate) use command::{Dispatch, Said};
-pub(crate) use database::{TestDatabase, unaudited};
+pub(crate) use database::{TestDatabase, WAITS_FOR_LOCK, unaudited};
 pub(crate) use letters::dead_letter;
 pub(crate) use listener::Listener;
 pub(crate) use proxy::Proxy;
