@@ -3,7 +3,10 @@
 //!
 //! `cargo bench --bench retention`, with `-- JOBS` for a number other than 50,000. It starts servers of its own.
 
-#![allow(clippy::unwrap_used, reason = "a benchmark that cannot continue panics")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a benchmark that cannot continue panics"
+)]
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
 use std::path::Path;
@@ -17,7 +20,9 @@ use dispatch_worker::fault::StageFault;
 use dispatch_worker::job::JobId;
 use dispatch_worker::maintenance::Retention;
 use dispatch_worker::secrets::Keyring;
-use dispatch_worker::store::{self, Incoming, Intaken, Keep, NewJob, Store, Tables, WRITERS, Writer};
+use dispatch_worker::store::{
+    self, Incoming, Intaken, Keep, NewJob, Store, Tables, WRITERS, Writer,
+};
 use dispatch_worker::tracker::Tracker;
 use futures_util::StreamExt;
 use secrecy::SecretString;
@@ -62,11 +67,21 @@ type Boxed<'a, V> = Pin<Box<dyn Future<Output = Result<V, StageFault>> + Send + 
 impl Tables for NoTables {
     type Changes = ();
 
-    fn apply<'a>(&'a self, _: &'a tokio_postgres::Transaction<'_>, _: JobId, (): &'a ()) -> Boxed<'a, Box<RawValue>> {
+    fn apply<'a>(
+        &'a self,
+        _: &'a tokio_postgres::Transaction<'_>,
+        _: JobId,
+        (): &'a (),
+    ) -> Boxed<'a, Box<RawValue>> {
         Box::pin(std::future::ready(Ok(RawValue::NULL.to_owned())))
     }
 
-    fn cause_present<'a>(&'a self, _: &'a tokio_postgres::Transaction<'_>, _: &'a str, _: i64) -> Boxed<'a, Option<bool>> {
+    fn cause_present<'a>(
+        &'a self,
+        _: &'a tokio_postgres::Transaction<'_>,
+        _: &'a str,
+        _: i64,
+    ) -> Boxed<'a, Option<bool>> {
         Box::pin(std::future::ready(Ok(None)))
     }
 }
@@ -74,34 +89,64 @@ impl Tables for NoTables {
 #[tokio::main]
 async fn main() {
     drop(rustls::crypto::ring::default_provider().install_default());
-    let jobs = std::env::args().skip(1).find_map(|argument| argument.parse::<u32>().ok()).unwrap_or(50_000);
-    let servers = Servers::start(Path::new(env!("CARGO_BIN_EXE_dispatch")), |line| eprintln!("{line}")).await.unwrap();
+    let jobs = std::env::args()
+        .skip(1)
+        .find_map(|argument| argument.parse::<u32>().ok())
+        .unwrap_or(50_000);
+    let servers = Servers::start(Path::new(env!("CARGO_BIN_EXE_dispatch")), |line| {
+        eprintln!("{line}")
+    })
+    .await
+    .unwrap();
     let url = SecretString::from(servers.create_database("retention", None).await.unwrap());
     store::migrate(&url).await.unwrap();
     let pool = store::pool(&url, 16).unwrap();
-    pool.get().await.unwrap().batch_execute(&OLD.replace("{jobs}", &jobs.to_string())).await.unwrap();
+    pool.get()
+        .await
+        .unwrap()
+        .batch_execute(&OLD.replace("{jobs}", &jobs.to_string()))
+        .await
+        .unwrap();
     let keyring = Arc::new(Keyring::parse(&Keyring::fresh_setting()).unwrap());
     let store = Store::new(pool.clone());
 
     let intake = per_second(jobs, take_in(&store, &url, jobs).await);
     let tracker = Tracker::new(pool.clone(), keyring);
-    let left = count(&pool, "SELECT count(*) FROM jobs WHERE source = 'old' AND state = 'parked'").await;
+    let left = count(
+        &pool,
+        "SELECT count(*) FROM jobs WHERE source = 'old' AND state = 'parked'",
+    )
+    .await;
     let deleted = jobs - u32::try_from(left).unwrap();
     let retention = per_second(deleted, delete(&store, &tracker).await);
-    assert_eq!(count(&pool, "SELECT count(*) FROM jobs WHERE source = 'old'").await, left);
-    assert_eq!(count(&pool, "SELECT count(*) FROM job_keys").await, left + i64::from(jobs));
+    assert_eq!(
+        count(&pool, "SELECT count(*) FROM jobs WHERE source = 'old'").await,
+        left
+    );
+    assert_eq!(
+        count(&pool, "SELECT count(*) FROM job_keys").await,
+        left + i64::from(jobs)
+    );
     assert_eq!(count(&pool, "SELECT count(*) FROM seen_events").await, 0);
     println!(
         "{jobs} jobs: intake {intake:.0} jobs/s, retention {retention:.0} jobs/s, ratio {:.1} (goal: {GOAL})",
         retention / intake
     );
-    assert!(retention >= GOAL * intake, "retention is slower than twice the intake");
+    assert!(
+        retention >= GOAL * intake,
+        "retention is slower than twice the intake"
+    );
     servers.stop().await;
 }
 
 /// Returns how long the group writer takes to store this many messages as rows.
 async fn take_in(store: &Store, url: &SecretString, jobs: u32) -> Duration {
-    let writer = Arc::new(Writer::new(store.clone(), store::writers_pool(url).unwrap(), NoTables, [("p", "s")].into()));
+    let writer = Arc::new(Writer::new(
+        store.clone(),
+        store::writers_pool(url).unwrap(),
+        NoTables,
+        [("p", "s")].into(),
+    ));
     let (end, writing) = (CancellationToken::new(), TaskTracker::new());
     for _ in 0..WRITERS {
         let (writer, end) = (Arc::clone(&writer), end.clone());
@@ -112,7 +157,9 @@ async fn take_in(store: &Store, url: &SecretString, jobs: u32) -> Duration {
         let (writer, new) = (Arc::clone(&writer), Arc::new(message(n)));
         async move { writer.intake(&new).await.unwrap() }
     });
-    let accepted = taken.buffer_unordered(IN_FLIGHT).filter(|one| std::future::ready(matches!(one, Intaken::Accepted(_))));
+    let accepted = taken
+        .buffer_unordered(IN_FLIGHT)
+        .filter(|one| std::future::ready(matches!(one, Intaken::Accepted(_))));
     assert_eq!(accepted.count().await, jobs as usize);
     let took = began.elapsed();
     end.cancel();
@@ -147,7 +194,11 @@ fn message(n: u32) -> NewJob {
 
 /// Returns how long it takes to delete the old rows and to drop the partitions of the months that are empty then.
 async fn delete(store: &Store, tracker: &Tracker) -> Duration {
-    let (retention, now, began) = (Retention::new(KEEP), OffsetDateTime::now_utc(), Instant::now());
+    let (retention, now, began) = (
+        Retention::new(KEEP),
+        OffsetDateTime::now_utc(),
+        Instant::now(),
+    );
     while retention.round(store, tracker, now).await.unwrap() {}
     while store.keep_partitions(now).await.unwrap() {}
     began.elapsed()
@@ -158,5 +209,11 @@ fn per_second(jobs: u32, took: Duration) -> f64 {
 }
 
 async fn count(pool: &Pool, sql: &str) -> i64 {
-    pool.get().await.unwrap().query_one(sql, &[]).await.unwrap().get(0)
+    pool.get()
+        .await
+        .unwrap()
+        .query_one(sql, &[])
+        .await
+        .unwrap()
+        .get(0)
 }

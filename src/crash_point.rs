@@ -18,16 +18,31 @@ mod armed {
     /// parsed.
     pub fn arm(setting: &str) -> bool {
         let mut parts = setting.split(':');
-        let (Some(stage), Some(point)) = (parts.next(), parts.next()) else { return false };
-        let Ok(countdown) = parts.next().unwrap_or("1").parse::<u32>() else { return false };
-        let crash_point = CrashPoint { stage: stage.to_owned(), point: point.to_owned(), countdown: AtomicU32::new(countdown) };
+        let (Some(stage), Some(point)) = (parts.next(), parts.next()) else {
+            return false;
+        };
+        let Ok(countdown) = parts.next().unwrap_or("1").parse::<u32>() else {
+            return false;
+        };
+        let crash_point = CrashPoint {
+            stage: stage.to_owned(),
+            point: point.to_owned(),
+            countdown: AtomicU32::new(countdown),
+        };
         countdown > 0 && ARMED.set(crash_point).is_ok()
     }
 
     pub(crate) fn reach(stage: &str, point: &str) {
         let Some(armed) = ARMED.get() else { return };
-        if armed.stage == stage && armed.point == point && armed.countdown.fetch_sub(1, Ordering::SeqCst) == 1 {
-            tracing::error!(stage, point, "the crash point is reached; the process aborts");
+        if armed.stage == stage
+            && armed.point == point
+            && armed.countdown.fetch_sub(1, Ordering::SeqCst) == 1
+        {
+            tracing::error!(
+                stage,
+                point,
+                "the crash point is reached; the process aborts"
+            );
             std::process::abort();
         }
     }

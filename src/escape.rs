@@ -23,7 +23,9 @@ impl fmt::Display for Escaped<'_> {
             let (before, from) = rest.split_at(at);
             f.write_str(before)?;
             let mut characters = from.chars();
-            characters.next().map_or(Ok(()), |acting| write!(f, "{}", acting.escape_default()))?;
+            characters
+                .next()
+                .map_or(Ok(()), |acting| write!(f, "{}", acting.escape_default()))?;
             rest = characters.as_str();
         }
         f.write_str(rest)
@@ -59,8 +61,12 @@ mod tests {
 
     #[test]
     fn what_acts_is_shown_and_all_else_stays() {
-        let shown = Escaped("a\r\nb\u{1b}[2Jc\u{7f}\u{85}d\u{2028}\u{202e}\u{2066}é\u{0} \\n").to_string();
-        assert_eq!(shown, r"a\r\nb\u{1b}[2Jc\u{7f}\u{85}d\u{2028}\u{202e}\u{2066}é\u{0} \n");
+        let shown =
+            Escaped("a\r\nb\u{1b}[2Jc\u{7f}\u{85}d\u{2028}\u{202e}\u{2066}é\u{0} \\n").to_string();
+        assert_eq!(
+            shown,
+            r"a\r\nb\u{1b}[2Jc\u{7f}\u{85}d\u{2028}\u{202e}\u{2066}é\u{0} \n"
+        );
     }
 
     proptest! {

@@ -191,7 +191,10 @@ mod tests {
         #[derive(Debug, thiserror::Error)]
         #[error("no connection: {0}")]
         struct Quoting(#[source] std::io::Error);
-        assert_eq!(chain(&Quoting(std::io::Error::other("refused"))), "no connection: refused");
+        assert_eq!(
+            chain(&Quoting(std::io::Error::other("refused"))),
+            "no connection: refused"
+        );
     }
 
     #[test]

@@ -25,7 +25,10 @@ impl StoredHolds {
     /// Creates an adapter for this store.
     #[must_use]
     pub(crate) const fn new(store: Store) -> Self {
-        Self { store, replica: AtomicI64::new(0) }
+        Self {
+            store,
+            replica: AtomicI64::new(0),
+        }
     }
 
     /// Sets the replica that places holds from now on.
@@ -51,8 +54,22 @@ impl Holds for StoredHolds {
     fn place<'a>(&'a self, hold: NewHold<'a>) -> BoxFuture<'a, Result<Duration, StageFault>> {
         let who = format!("replica {}", self.replica.load(Ordering::Relaxed));
         async move {
-            let NewHold { scope, is_circuit, reason, length } = hold;
-            Ok(self.store.place_hold(&store::NewHold { scope, is_circuit, reason, who: &who, length }).await?)
+            let NewHold {
+                scope,
+                is_circuit,
+                reason,
+                length,
+            } = hold;
+            Ok(self
+                .store
+                .place_hold(&store::NewHold {
+                    scope,
+                    is_circuit,
+                    reason,
+                    who: &who,
+                    length,
+                })
+                .await?)
         }
         .boxed()
     }
@@ -63,8 +80,17 @@ impl Holds for StoredHolds {
             let live = rows.into_iter().map(|row| {
                 let left = row.left();
                 // An operator's reason alone does not show that an operator placed the hold.
-                let reason = if row.automatic { row.reason } else { format!("{} holds it: {}", row.who, row.reason) };
-                LiveHold { scope: row.scope, is_circuit: row.kind == "circuit", reason, left }
+                let reason = if row.automatic {
+                    row.reason
+                } else {
+                    format!("{} holds it: {}", row.who, row.reason)
+                };
+                LiveHold {
+                    scope: row.scope,
+                    is_circuit: row.kind == "circuit",
+                    reason,
+                    left,
+                }
             });
             Ok(live.collect())
         }
@@ -86,6 +112,9 @@ pub(crate) async fn follow(governor: Arc<Governor>, end: CancellationToken) {
 /// Refreshes the copy once. If the holds cannot be read, the next refresh reads them.
 pub(crate) async fn look(governor: &Governor) {
     if let Err(fault) = governor.refresh().await {
-        tracing::warn!(error = fault.message(), "the holds cannot be read; the governor uses the known ones");
+        tracing::warn!(
+            error = fault.message(),
+            "the holds cannot be read; the governor uses the known ones"
+        );
     }
 }

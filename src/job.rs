@@ -247,9 +247,18 @@ mod tests {
     fn a_child_id_is_a_version_7_uuid_that_repeats() {
         let parent = JobId::fresh();
         let one = JobId::of_child(parent, Generation(1), "messaging:team");
-        assert_eq!(one, JobId::of_child(parent, Generation(1), "messaging:team"));
-        assert_ne!(one, JobId::of_child(parent, Generation(2), "messaging:team"));
-        assert_ne!(one, JobId::of_child(parent, Generation(1), "messaging:other"));
+        assert_eq!(
+            one,
+            JobId::of_child(parent, Generation(1), "messaging:team")
+        );
+        assert_ne!(
+            one,
+            JobId::of_child(parent, Generation(2), "messaging:team")
+        );
+        assert_ne!(
+            one,
+            JobId::of_child(parent, Generation(1), "messaging:other")
+        );
         assert_eq!(one.0.get_version_num(), 7);
         assert_eq!(one.0.as_bytes()[..6], parent.0.as_bytes()[..6]);
     }
@@ -257,8 +266,15 @@ mod tests {
     #[test]
     fn an_id_says_when_its_job_was_accepted() {
         let id: JobId = "017f22e2-79b0-7cc3-98c4-dc0c0c07398f".parse().unwrap();
-        assert_eq!(id.accepted_at(), time::macros::datetime!(2022-02-22 19:22:22 UTC), "the example of RFC 9562, A.6");
-        assert_eq!(JobId::of_child(id, Generation(1), "x").accepted_at(), id.accepted_at());
+        assert_eq!(
+            id.accepted_at(),
+            time::macros::datetime!(2022-02-22 19:22:22 UTC),
+            "the example of RFC 9562, A.6"
+        );
+        assert_eq!(
+            JobId::of_child(id, Generation(1), "x").accepted_at(),
+            id.accepted_at()
+        );
     }
 
     #[test]

@@ -20,21 +20,28 @@ const OURS: [&str; 7] = [
 /// driver reports a mistake of this program. Codes: PostgreSQL documentation, appendix A.
 #[must_use]
 pub fn is_infrastructure(error: &Error) -> bool {
-    error.code().map_or_else(|| !is_ours(&error.to_string()), |state| is_ill(state.code()))
+    error.code().map_or_else(
+        || !is_ours(&error.to_string()),
+        |state| is_ill(state.code()),
+    )
 }
 
 /// Returns whether Postgres has refused a row, or another transaction was in the way: the whole transaction is rolled back,
 /// and Postgres is available.
 #[must_use]
 pub fn is_rolled_back(error: &Error) -> bool {
-    error.code().is_some_and(|state| !is_ill(state.code()) || CONTENTION.contains(&state.code()))
+    error
+        .code()
+        .is_some_and(|state| !is_ill(state.code()) || CONTENTION.contains(&state.code()))
 }
 
 /// Serialization, deadlock, lock not available.
 const CONTENTION: [&str; 3] = ["40001", "40P01", "55P03"];
 
 fn is_ill(state: &str) -> bool {
-    ["08", "53", "57P", "58"].iter().any(|class| state.starts_with(class))
+    ["08", "53", "57P", "58"]
+        .iter()
+        .any(|class| state.starts_with(class))
         || ["25006", "40001", "40P01", "55P03", "57014"].contains(&state)
 }
 
@@ -50,7 +57,10 @@ mod tests {
 
     #[test]
     fn an_ill_server_is_told_from_a_wrong_statement() {
-        for ill in ["08006", "53100", "53300", "57P01", "57P03", "25006", "40001", "40P01", "55P03", "57014"] {
+        for ill in [
+            "08006", "53100", "53300", "57P01", "57P03", "25006", "40001", "40P01", "55P03",
+            "57014",
+        ] {
             assert!(is_ill(ill), "{ill}");
         }
         for wrong in ["23505", "22021", "42703", "42P01", "40002", "25001"] {
@@ -60,7 +70,9 @@ mod tests {
 
     #[test]
     fn a_wrong_setting_is_ours() {
-        assert!(!is_infrastructure(&"port=none".parse::<Config>().unwrap_err()));
+        assert!(!is_infrastructure(
+            &"port=none".parse::<Config>().unwrap_err()
+        ));
     }
 
     #[tokio::test]

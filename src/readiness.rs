@@ -38,18 +38,46 @@ pub(crate) struct WorkerReadiness {
 }
 
 impl WorkerReadiness {
-    pub(crate) const fn new(store: Store, publisher: Publisher, drain: CancellationToken, duties: Arc<Duties>) -> Self {
-        Self { store, publisher, drain, duties, incarnation: Mutex::new(None) }
+    pub(crate) const fn new(
+        store: Store,
+        publisher: Publisher,
+        drain: CancellationToken,
+        duties: Arc<Duties>,
+    ) -> Self {
+        Self {
+            store,
+            publisher,
+            drain,
+            duties,
+            incarnation: Mutex::new(None),
+        }
     }
 
     /// Replaces the parts of the previous incarnation by those of a new one.
-    pub(crate) fn incarnation(&self, lease: Arc<Lease>, lanes: Vec<LaneHealth>, throttle: Arc<IntakeThrottle>) {
-        *self.incarnation.lock().unwrap_or_else(PoisonError::into_inner) = Some(Incarnation { lease, lanes, throttle });
+    pub(crate) fn incarnation(
+        &self,
+        lease: Arc<Lease>,
+        lanes: Vec<LaneHealth>,
+        throttle: Arc<IntakeThrottle>,
+    ) {
+        *self
+            .incarnation
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(Incarnation {
+            lease,
+            lanes,
+            throttle,
+        });
     }
 
     fn of_incarnation(&self) -> Vec<Check> {
-        let known = self.incarnation.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(incarnation) = known.as_ref() else { return vec![check("lease", Err("no incarnation has begun".to_owned()))] };
+        let known = self
+            .incarnation
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let Some(incarnation) = known.as_ref() else {
+            return vec![check("lease", Err("no incarnation has begun".to_owned()))];
+        };
         let lost = incarnation.lease.lost().is_cancelled();
         let lease = if lost {
             Err("lost; a new incarnation begins".to_owned())
@@ -60,13 +88,21 @@ impl WorkerReadiness {
         for lane in &incarnation.lanes {
             let hears = match &*lane.link.borrow() {
                 Link::Down(why) => Err(why.clone()),
-                Link::Up(_) if *lane.deaf.borrow() => Err("its queue has messages and the consumer receives none".to_owned()),
+                Link::Up(_) if *lane.deaf.borrow() => {
+                    Err("its queue has messages and the consumer receives none".to_owned())
+                }
                 Link::Up(since) => Ok(format!("consuming for {} s", since.elapsed().as_secs())),
             };
             checks.push(check(&format!("lane_{}", lane.name), hears));
         }
         // A full backlog is shown, but the worker is ready: it is not a fault of this worker.
-        checks.push(check("backlog", Ok(incarnation.throttle.paused().unwrap_or_else(|| "intake is not paused".to_owned()))));
+        checks.push(check(
+            "backlog",
+            Ok(incarnation
+                .throttle
+                .paused()
+                .unwrap_or_else(|| "intake is not paused".to_owned())),
+        ));
         checks
     }
 }
@@ -74,14 +110,28 @@ impl WorkerReadiness {
 impl Readiness for WorkerReadiness {
     fn checks(&self) -> BoxFuture<'_, Vec<Check>> {
         async move {
-            let postgres = self.store.check_writable().await.map(|()| "writable".to_owned()).map_err(|error| chain(&error));
+            let postgres = self
+                .store
+                .check_writable()
+                .await
+                .map(|()| "writable".to_owned())
+                .map_err(|error| chain(&error));
             let schema = match self.store.schema_version().await {
                 Ok((found, needed)) if found >= needed => Ok(format!("V{found}")),
-                Ok((found, needed)) => Err(format!("expected V{needed}, got V{found}; run `dispatch migrate`")),
+                Ok((found, needed)) => Err(format!(
+                    "expected V{needed}, got V{found}; run `dispatch migrate`"
+                )),
                 Err(error) => Err(chain(&error)),
             };
-            let publisher = self.publisher.trouble().map_or_else(|| Ok("connected".to_owned()), |error| Err(chain(&error)));
-            let draining = if self.drain.is_cancelled() { Err("draining".to_owned()) } else { Ok("no".to_owned()) };
+            let publisher = self
+                .publisher
+                .trouble()
+                .map_or_else(|| Ok("connected".to_owned()), |error| Err(chain(&error)));
+            let draining = if self.drain.is_cancelled() {
+                Err("draining".to_owned())
+            } else {
+                Ok("no".to_owned())
+            };
             let mut checks = vec![
                 check("postgres", postgres),
                 check("schema", schema),
@@ -91,7 +141,14 @@ impl Readiness for WorkerReadiness {
             checks.extend(self.of_incarnation());
             checks.extend(self.duties.standings().into_iter().map(|standing| {
                 let name = format!("duty_{}", standing.duty);
-                check(&name, if standing.is_late { Err(standing.detail) } else { Ok(standing.detail) })
+                check(
+                    &name,
+                    if standing.is_late {
+                        Err(standing.detail)
+                    } else {
+                        Ok(standing.detail)
+                    },
+                )
             }));
             checks
         }
@@ -101,5 +158,9 @@ impl Readiness for WorkerReadiness {
 
 fn check(name: &str, seen: Result<String, String>) -> Check {
     let ok = seen.is_ok();
-    Check { name: name.to_owned(), ok, detail: seen.unwrap_or_else(|why| why) }
+    Check {
+        name: name.to_owned(),
+        ok,
+        detail: seen.unwrap_or_else(|why| why),
+    }
 }

@@ -28,7 +28,9 @@ impl Reconnect {
     /// # Panics
     /// Never: without a maximum elapsed time, there is always a next delay.
     pub fn next_delay(&mut self) -> Duration {
-        self.0.next_backoff().expect("there is no maximum elapsed time")
+        self.0
+            .next_backoff()
+            .expect("there is no maximum elapsed time")
     }
 
     /// Starts again with the shortest delay, after a success.
@@ -46,6 +48,11 @@ mod tests {
         let mut reconnect = Reconnect::default();
         let delays: Vec<_> = (0..200).map(|_| reconnect.next_delay()).collect();
         assert!(delays[0] <= Duration::from_millis(100));
-        assert!(delays[100..].iter().all(|delay| *delay >= Duration::from_millis(900) && *delay <= Duration::from_secs(3)));
+        assert!(
+            delays[100..]
+                .iter()
+                .all(|delay| *delay >= Duration::from_millis(900)
+                    && *delay <= Duration::from_secs(3))
+        );
     }
 }

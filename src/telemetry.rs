@@ -74,7 +74,9 @@ pub mod names {
 }
 
 /// The buckets of a stage's duration, in seconds: from a local commit to the longest time that a stage may take.
-const STAGE_BUCKETS: [f64; 14] = [0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 120.0, 300.0];
+const STAGE_BUCKETS: [f64; 14] = [
+    0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 120.0, 300.0,
+];
 
 /// The buckets of a group's size, in rows.
 const GROUP_BUCKETS: [f64; 8] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 256.0];
@@ -84,13 +86,16 @@ const DUTY_BUCKETS: [f64; 8] = [0.005, 0.025, 0.1, 0.5, 2.0, 10.0, 60.0, 300.0];
 
 /// The log levels of the drivers, unless the setting names them. `lapin` logs as errors what it also returns, and returned errors
 /// are logged where they are handled. The debug events of the others contain parameters and headers.
-const DRIVERS: &str = "lapin=off,tokio_postgres=info,reqwest=info,hyper=info,hyper_util=info,h2=info,rustls=info";
+const DRIVERS: &str =
+    "lapin=off,tokio_postgres=info,reqwest=info,hyper=info,hyper_util=info,h2=info,rustls=info";
 
 /// A failure to set up logs or metrics.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
     /// The filter cannot be parsed.
-    #[error("DISPATCH_LOG is not a valid filter; use for example `info` or `info,dispatch_worker=debug`")]
+    #[error(
+        "DISPATCH_LOG is not a valid filter; use for example `info` or `info,dispatch_worker=debug`"
+    )]
     Filter(#[from] tracing_subscriber::filter::ParseError),
     /// The process has a subscriber already.
     #[error("logs are set up already")]
@@ -109,10 +114,17 @@ pub fn log_to_stderr(settings: &LogSettings) -> Result<(), TelemetryError> {
     let filter = EnvFilter::builder().parse(format!("{DRIVERS},{}", settings.log))?;
     let colours = io::stderr().is_terminal() && !no_color();
     // A closed stderr is no reason to panic.
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_target(true).log_internal_errors(false);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(colours)
+        .with_target(true)
+        .log_internal_errors(false);
     match settings.log_format {
-        LogFormat::Text => builder.with_writer(io::stderr).fmt_fields(OneLine).finish().try_init()?,
+        LogFormat::Text => builder
+            .with_writer(io::stderr)
+            .fmt_fields(OneLine)
+            .finish()
+            .try_init()?,
         LogFormat::Json => {
             builder
                 .with_writer(|| JsonLines(io::stderr()))
@@ -130,7 +142,10 @@ pub fn log_to_stderr(settings: &LogSettings) -> Result<(), TelemetryError> {
 /// Logs a panic as an event, because its message may quote untrusted text (for example one whose slice was out of bounds).
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let payload = panic.payload();
-    let message = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    let message = payload
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| payload.downcast_ref::<String>().map(String::as_str));
     let at = panic.location().map(ToString::to_string);
     tracing::error!(panic.message = message, panic.at = at, "a thread panicked");
 }
@@ -140,7 +155,11 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
 struct OneLine;
 
 impl<'writer> FormatFields<'writer> for OneLine {
-    fn format_fields<R: RecordFields>(&self, mut writer: Writer<'writer>, fields: R) -> fmt::Result {
+    fn format_fields<R: RecordFields>(
+        &self,
+        mut writer: Writer<'writer>,
+        fields: R,
+    ) -> fmt::Result {
         let mut text = String::new();
         DefaultFields::new().format_fields(Writer::new(&mut text), fields)?;
         write!(writer, "{}", Escaped(&text))
@@ -153,7 +172,8 @@ struct JsonLines<W>(W);
 impl<W: io::Write> io::Write for JsonLines<W> {
     /// Writes the line of an event, which arrives in one piece.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.0.write_all(escape::json(&String::from_utf8_lossy(line)).as_bytes())?;
+        self.0
+            .write_all(escape::json(&String::from_utf8_lossy(line)).as_bytes())?;
         Ok(line.len())
     }
 
@@ -185,24 +205,66 @@ fn builder() -> Result<PrometheusBuilder, TelemetryError> {
 
 /// Registers the description of every metric with the present recorder.
 pub fn describe() {
-    describe_histogram!(names::STAGE_SECONDS, Unit::Seconds, "Duration of stage runs, by pipeline, stage and outcome");
-    describe_counter!(names::JOBS, "Claims that ended with a commit, by pipeline and the state of the job after it");
-    describe_counter!(names::ATTEMPTS, "Stage attempts that did not succeed, by pipeline, stage and outcome");
+    describe_histogram!(
+        names::STAGE_SECONDS,
+        Unit::Seconds,
+        "Duration of stage runs, by pipeline, stage and outcome"
+    );
+    describe_counter!(
+        names::JOBS,
+        "Claims that ended with a commit, by pipeline and the state of the job after it"
+    );
+    describe_counter!(
+        names::ATTEMPTS,
+        "Stage attempts that did not succeed, by pipeline, stage and outcome"
+    );
     describe_counter!(names::TAKEOVERS, "Jobs taken over from dead replicas");
-    describe_counter!(names::FENCED, "Runs that ended because the replica no longer owned the job");
+    describe_counter!(
+        names::FENCED,
+        "Runs that ended because the replica no longer owned the job"
+    );
     describe_counter!(names::WAKEUPS, "Wake-ups published");
-    describe_counter!(names::WAKEUPS_WITHOUT_ROW, "Wake-ups for jobs without a row, for example after a database restore");
-    describe_counter!(names::RETURNED_PUBLISHES, "Published messages that RabbitMQ returned as unroutable");
-    describe_counter!(names::RECONNECTS, "Connections made again after they were lost, by link");
+    describe_counter!(
+        names::WAKEUPS_WITHOUT_ROW,
+        "Wake-ups for jobs without a row, for example after a database restore"
+    );
+    describe_counter!(
+        names::RETURNED_PUBLISHES,
+        "Published messages that RabbitMQ returned as unroutable"
+    );
+    describe_counter!(
+        names::RECONNECTS,
+        "Connections made again after they were lost, by link"
+    );
     describe_counter!(names::CONSUMER_CANCELS, "Consumers cancelled by RabbitMQ");
-    describe_counter!(names::DEAD_LETTERS, "Messages that became dead letters, by reason code");
-    describe_counter!(names::DROPPED, "Outcome events and replies that were dropped, by what and why");
+    describe_counter!(
+        names::DEAD_LETTERS,
+        "Messages that became dead letters, by reason code"
+    );
+    describe_counter!(
+        names::DROPPED,
+        "Outcome events and replies that were dropped, by what and why"
+    );
     describe_counter!(names::UNKNOWN_EFFECTS, "Effects with an unknown outcome");
     describe_counter!(names::DELIVERIES, "Messages received, by lane");
-    describe_histogram!(names::GROUP_ROWS, Unit::Count, "Rows of claims and plain commits in one group commit");
-    describe_counter!(names::INFRASTRUCTURE_ERRORS, "Calls that failed because Postgres or RabbitMQ was unavailable, by code");
-    describe_gauge!(names::INTAKE_PAUSED, "1 while intake is paused, because too many jobs wait or dead letters are open");
-    describe_gauge!(names::INTAKE_BYTES, Unit::Bytes, "Memory charged to received messages that are not stored yet");
+    describe_histogram!(
+        names::GROUP_ROWS,
+        Unit::Count,
+        "Rows of claims and plain commits in one group commit"
+    );
+    describe_counter!(
+        names::INFRASTRUCTURE_ERRORS,
+        "Calls that failed because Postgres or RabbitMQ was unavailable, by code"
+    );
+    describe_gauge!(
+        names::INTAKE_PAUSED,
+        "1 while intake is paused, because too many jobs wait or dead letters are open"
+    );
+    describe_gauge!(
+        names::INTAKE_BYTES,
+        Unit::Bytes,
+        "Memory charged to received messages that are not stored yet"
+    );
     describe_counter!(
         names::QUOTA_REFUSALS,
         "Messages, or bodies of dead letters, refused because a quota was full, by kind and holder"
@@ -211,9 +273,16 @@ pub fn describe() {
         names::QUOTA_FULLEST,
         "Usage of the fullest quota that this process has used lately, by kind and holder; 1 is full"
     );
-    describe_histogram!(names::DUTY_SECONDS, Unit::Seconds, "Duration of duty runs, by duty and outcome");
+    describe_histogram!(
+        names::DUTY_SECONDS,
+        Unit::Seconds,
+        "Duration of duty runs, by duty and outcome"
+    );
     describe_gauge!(names::DUTY_LATE, "1 while a duty is late, by duty");
-    describe_gauge!(names::OPEN_CIRCUITS, "Destinations whose circuit breaker is not closed, by provider");
+    describe_gauge!(
+        names::OPEN_CIRCUITS,
+        "Destinations whose circuit breaker is not closed, by provider"
+    );
     describe_counter!(names::HOLDS_PLACED, "Holds placed, by provider");
 }
 
@@ -261,26 +330,40 @@ mod tests {
     fn an_event_is_one_line_of_text_whatever_is_in_it() {
         let kept = Kept::default();
         let writer = kept.clone();
-        let logs = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).fmt_fields(OneLine).finish();
+        let logs = tracing_subscriber::fmt()
+            .with_writer(move || writer.clone())
+            .with_ansi(false)
+            .fmt_fields(OneLine)
+            .finish();
         tracing::subscriber::with_default(logs, log_hostile);
         let text = kept.text();
         let line = text.strip_suffix('\n').unwrap();
         assert!(!line.contains(escape::acts), "{line:?}");
         assert_eq!(line.matches("forged").count(), 7, "{line}");
-        assert!(line.contains(r"\r\n2026-01-01") && line.contains(r"\u{1b}[2J"), "{line}");
+        assert!(
+            line.contains(r"\r\n2026-01-01") && line.contains(r"\u{1b}[2J"),
+            "{line}"
+        );
     }
 
     #[test]
     fn an_event_is_one_line_of_json_with_what_was_said() {
         let kept = Kept::default();
         let writer = kept.clone();
-        let logs = tracing_subscriber::fmt().with_writer(move || JsonLines(writer.clone())).json().flatten_event(true).finish();
+        let logs = tracing_subscriber::fmt()
+            .with_writer(move || JsonLines(writer.clone()))
+            .json()
+            .flatten_event(true)
+            .finish();
         tracing::subscriber::with_default(logs, log_hostile);
         let text = kept.text();
         let line = text.strip_suffix('\n').unwrap();
         assert!(!line.contains(escape::acts), "{line:?}");
         let value: serde_json::Value = serde_json::from_str(line).unwrap();
-        assert_eq!((value["plain"].as_str(), value["span"]["plain"].as_str()), (Some(HOSTILE), Some(HOSTILE)));
+        assert_eq!(
+            (value["plain"].as_str(), value["span"]["plain"].as_str()),
+            (Some(HOSTILE), Some(HOSTILE))
+        );
     }
 
     #[test]
@@ -293,10 +376,23 @@ mod tests {
                 .record(0.02);
         });
         let text = recorder.handle().render();
-        assert!(text.contains("# HELP dispatch_takeovers_total Jobs taken"), "{text}");
+        assert!(
+            text.contains("# HELP dispatch_takeovers_total Jobs taken"),
+            "{text}"
+        );
         assert!(text.contains("dispatch_takeovers_total 2"), "{text}");
         let stage = r#"pipeline="dispatch",stage="check_account",outcome="succeeded""#;
-        assert!(text.contains(&format!("dispatch_stage_seconds_bucket{{{stage},le=\"0.01\"}} 0")), "{text}");
-        assert!(text.contains(&format!("dispatch_stage_seconds_bucket{{{stage},le=\"0.025\"}} 1")), "{text}");
+        assert!(
+            text.contains(&format!(
+                "dispatch_stage_seconds_bucket{{{stage},le=\"0.01\"}} 0"
+            )),
+            "{text}"
+        );
+        assert!(
+            text.contains(&format!(
+                "dispatch_stage_seconds_bucket{{{stage},le=\"0.025\"}} 1"
+            )),
+            "{text}"
+        );
     }
 }

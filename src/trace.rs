@@ -44,21 +44,38 @@ impl Trace {
         let rest = &text[LENGTH..];
         let mut parts = fields.split('-');
         let version = octets::<1>(parts.next()?)?;
-        let (id, parent, [flags]) = (octets(parts.next()?)?, octets(parts.next()?)?, octets(parts.next()?)?);
+        let (id, parent, [flags]) = (
+            octets(parts.next()?)?,
+            octets(parts.next()?)?,
+            octets(parts.next()?)?,
+        );
         // A later version may have more fields after the flags; version 00 may not.
-        let is_whole = parts.next().is_none() && (rest.is_empty() || (version != [0] && rest.starts_with('-')));
+        let is_whole = parts.next().is_none()
+            && (rest.is_empty() || (version != [0] && rest.starts_with('-')));
         let is_valid = is_whole && version != [0xff] && id != [0; 16] && parent != [0; 8];
         let is_passable = |state: &&str| {
-            !state.is_empty() && state.len() <= TRACESTATE_LIMIT && state.bytes().all(|byte| (b' '..=b'~').contains(&byte))
+            !state.is_empty()
+                && state.len() <= TRACESTATE_LIMIT
+                && state.bytes().all(|byte| (b' '..=b'~').contains(&byte))
         };
         let state = tracestate.filter(is_passable).map(str::to_owned);
-        is_valid.then_some(Self { id, parent, flags, state })
+        is_valid.then_some(Self {
+            id,
+            parent,
+            flags,
+            state,
+        })
     }
 
     /// Creates a trace that begins here. It is not sampled, because this process records no spans.
     fn fresh() -> Self {
         let id = rand::random::<u128>().max(1).to_be_bytes();
-        Self { id, parent: fresh_span(), flags: 0, state: None }
+        Self {
+            id,
+            parent: fresh_span(),
+            flags: 0,
+            state: None,
+        }
     }
 
     /// Returns the id of the trace: 32 hexadecimal digits.
@@ -76,7 +93,10 @@ impl Trace {
     /// Returns the same trace with a new span.
     #[must_use]
     pub fn child(&self) -> Self {
-        Self { parent: fresh_span(), ..self.clone() }
+        Self {
+            parent: fresh_span(),
+            ..self.clone()
+        }
     }
 
     /// Runs `future` as part of this trace.
@@ -94,7 +114,13 @@ impl Trace {
 /// Writes the [`TRACEPARENT`], in version 00.
 impl fmt::Display for Trace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "00-{}-{}-{:02x}", HEXLOWER.encode(&self.id), HEXLOWER.encode(&self.parent), self.flags)
+        write!(
+            f,
+            "00-{}-{}-{:02x}",
+            HEXLOWER.encode(&self.id),
+            HEXLOWER.encode(&self.parent),
+            self.flags
+        )
     }
 }
 
@@ -116,17 +142,27 @@ mod tests {
     #[test]
     fn a_trace_reads_and_writes_back() {
         let trace = Trace::parse(Some(PARENT), Some("congo=t61rcWkgMzE")).unwrap();
-        assert_eq!((trace.to_string().as_str(), trace.state()), (PARENT, Some("congo=t61rcWkgMzE")));
+        assert_eq!(
+            (trace.to_string().as_str(), trace.state()),
+            (PARENT, Some("congo=t61rcWkgMzE"))
+        );
         assert_eq!(trace.id(), "4bf92f3577b34da6a3ce929d0e0e4736");
         let later = format!("cc{}-what-is-to-come", &PARENT[2..]);
-        assert_eq!(Trace::parse(Some(&later), None).unwrap().to_string(), PARENT, "the known fields of a later version are used");
+        assert_eq!(
+            Trace::parse(Some(&later), None).unwrap().to_string(),
+            PARENT,
+            "the known fields of a later version are used"
+        );
     }
 
     #[test]
     fn a_span_of_its_own_is_in_the_same_trace() {
         let trace = Trace::parse(Some(PARENT), Some("a=b")).unwrap();
         let child = trace.child();
-        assert_eq!((child.id(), child.state(), child.flags), (trace.id(), trace.state(), 1));
+        assert_eq!(
+            (child.id(), child.state(), child.flags),
+            (trace.id(), trace.state(), 1)
+        );
         assert_ne!(child.parent, trace.parent);
     }
 
@@ -149,7 +185,11 @@ mod tests {
         ] {
             assert_eq!(Trace::parse(Some(wrong), None), None, "{wrong}");
             let fresh = Trace::received(Some(wrong), Some("a=b"));
-            assert_eq!(Trace::parse(Some(&fresh.to_string()), None), Some(fresh.clone()), "a new trace is valid");
+            assert_eq!(
+                Trace::parse(Some(&fresh.to_string()), None),
+                Some(fresh.clone()),
+                "a new trace is valid"
+            );
             assert_eq!(fresh.state(), None);
         }
     }
@@ -157,7 +197,11 @@ mod tests {
     #[test]
     fn a_state_that_no_header_can_carry_is_dropped() {
         for state in ["", "a=\nb", "a=é", &"x".repeat(TRACESTATE_LIMIT + 1)] {
-            assert_eq!(Trace::parse(Some(PARENT), Some(state)).unwrap().state(), None, "{state:?}");
+            assert_eq!(
+                Trace::parse(Some(PARENT), Some(state)).unwrap().state(),
+                None,
+                "{state:?}"
+            );
         }
     }
 
@@ -165,7 +209,11 @@ mod tests {
     async fn whoever_is_called_inside_a_trace_finds_it() {
         assert_eq!(Trace::child_of_current(), None);
         let trace = Trace::received(None, None);
-        let inside = trace.clone().around(async { Trace::child_of_current() }).await.unwrap();
+        let inside = trace
+            .clone()
+            .around(async { Trace::child_of_current() })
+            .await
+            .unwrap();
         assert_eq!(inside.id(), trace.id());
     }
 }

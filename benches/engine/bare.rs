@@ -7,7 +7,8 @@ use deadpool_postgres::Pool;
 use dispatch_worker::store;
 use futures_util::StreamExt;
 use lapin::options::{
-    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions, QueueDeclareOptions,
+    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions,
+    ConfirmSelectOptions, QueueDeclareOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, PublisherConfirm};
@@ -54,7 +55,10 @@ impl Rows {
                 let upsert = "INSERT INTO bare_jobs VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET stage = excluded.stage";
                 let upsert = tx.prepare_cached(upsert).await.unwrap();
                 tx.execute(&upsert, &[&job, &stage]).await.unwrap();
-                let insert = tx.prepare_cached("INSERT INTO bare_checkpoints (job_id, stage) VALUES ($1, $2)").await.unwrap();
+                let insert = tx
+                    .prepare_cached("INSERT INTO bare_checkpoints (job_id, stage) VALUES ($1, $2)")
+                    .await
+                    .unwrap();
                 tx.execute(&insert, &[&job, &stage]).await.unwrap();
                 tx.commit().await.unwrap();
             }
@@ -64,7 +68,11 @@ impl Rows {
 
 /// Runs all jobs of the setting.
 pub(crate) async fn run(setting: &Setting<'_>, commits: Commits) -> Figures {
-    let name = if commits == Commits::Grouped { "bare_grouped" } else { "bare_single" };
+    let name = if commits == Commits::Grouped {
+        "bare_grouped"
+    } else {
+        "bare_single"
+    };
     let place = setting.place(name).await;
     let pool = store::pool(&place.database_url, CONNECTIONS).unwrap();
     let client = pool.get().await.unwrap();
@@ -87,18 +95,37 @@ pub(crate) async fn run(setting: &Setting<'_>, commits: Commits) -> Figures {
     let took = began.elapsed();
     let wal = wal(&client).await - before;
     times.sort();
-    Figures { took, p50: quantile(&times, 0.5), p99: quantile(&times, 0.99), wal }
+    Figures {
+        took,
+        p50: quantile(&times, 0.5),
+        p99: quantile(&times, 0.99),
+        wal,
+    }
 }
 
 /// Declares the queues and publishes all jobs to one of them. Returns the channel.
 async fn filled(place: &Place, setting: &Setting<'_>) -> Channel {
-    let connection = Connection::connect(place.amqp_url.expose_secret(), ConnectionProperties::default()).await.unwrap();
+    let connection = Connection::connect(
+        place.amqp_url.expose_secret(),
+        ConnectionProperties::default(),
+    )
+    .await
+    .unwrap();
     let channel = connection.create_channel().await.unwrap();
-    channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
+    channel
+        .confirm_select(ConfirmSelectOptions::default())
+        .await
+        .unwrap();
     let mut quorum = FieldTable::default();
-    quorum.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+    quorum.insert(
+        "x-queue-type".into(),
+        AMQPValue::LongString("quorum".into()),
+    );
     for queue in [IN, OUT] {
-        channel.queue_declare(queue.into(), QueueDeclareOptions::durable(), quorum.clone()).await.unwrap();
+        channel
+            .queue_declare(queue.into(), QueueDeclareOptions::durable(), quorum.clone())
+            .await
+            .unwrap();
     }
     let mut sent = Vec::with_capacity(setting.jobs);
     for _ in 0..setting.jobs {
@@ -113,7 +140,16 @@ async fn filled(place: &Place, setting: &Setting<'_>) -> Channel {
 
 async fn publish(channel: &Channel, queue: &str, job: Uuid) -> PublisherConfirm {
     let properties = BasicProperties::default().with_delivery_mode(2);
-    channel.basic_publish("".into(), queue.into(), BasicPublishOptions::default(), job.as_bytes(), properties).await.unwrap()
+    channel
+        .basic_publish(
+            "".into(),
+            queue.into(),
+            BasicPublishOptions::default(),
+            job.as_bytes(),
+            properties,
+        )
+        .await
+        .unwrap()
 }
 
 fn start_writers(pool: &Pool, writers: &mut JoinSet<()>) -> mpsc::Sender<Asked> {
@@ -123,7 +159,10 @@ fn start_writers(pool: &Pool, writers: &mut JoinSet<()>) -> mpsc::Sender<Asked> 
         let (pool, asked) = (pool.clone(), Arc::clone(&asked));
         writers.spawn(async move {
             let client = pool.get().await.unwrap();
-            let jobs = client.prepare("INSERT INTO bare_checkpoints SELECT * FROM unnest($1::uuid[], $2::int[])").await.unwrap();
+            let jobs = client
+                .prepare("INSERT INTO bare_checkpoints SELECT * FROM unnest($1::uuid[], $2::int[])")
+                .await
+                .unwrap();
             loop {
                 let mut group = Vec::new();
                 if asked.lock().await.recv_many(&mut group, ROWS).await == 0 {
@@ -132,7 +171,9 @@ fn start_writers(pool: &Pool, writers: &mut JoinSet<()>) -> mpsc::Sender<Asked> 
                 let ids: Vec<Uuid> = group.iter().map(|(job, ..)| *job).collect();
                 let stages: Vec<i32> = group.iter().map(|(_, stage, _)| *stage).collect();
                 client.execute(&jobs, &[&ids, &stages]).await.unwrap();
-                group.into_iter().for_each(|(.., done)| done.send(()).unwrap());
+                group
+                    .into_iter()
+                    .for_each(|(.., done)| done.send(()).unwrap());
             }
         });
     }
@@ -142,9 +183,19 @@ fn start_writers(pool: &Pool, writers: &mut JoinSet<()>) -> mpsc::Sender<Asked> 
 /// Runs all jobs. Returns how long each took.
 async fn work(setting: &Setting<'_>, channel: &Channel, rows: &Arc<Rows>) -> Vec<Duration> {
     let prefetch = u16::try_from(setting.in_flight).unwrap();
-    channel.basic_qos(prefetch, BasicQosOptions::default()).await.unwrap();
-    let mut deliveries =
-        channel.basic_consume(IN.into(), "".into(), BasicConsumeOptions::default(), FieldTable::default()).await.unwrap();
+    channel
+        .basic_qos(prefetch, BasicQosOptions::default())
+        .await
+        .unwrap();
+    let mut deliveries = channel
+        .basic_consume(
+            IN.into(),
+            "".into(),
+            BasicConsumeOptions::default(),
+            FieldTable::default(),
+        )
+        .await
+        .unwrap();
     let seats = Arc::new(Semaphore::new(setting.in_flight));
     let mut running = JoinSet::new();
     for _ in 0..setting.jobs {
@@ -158,7 +209,11 @@ async fn work(setting: &Setting<'_>, channel: &Channel, rows: &Arc<Rows>) -> Vec
                 rows.store(job, i32::try_from(stage).unwrap()).await;
             }
             publish(&channel, OUT, Uuid::now_v7()).await.await.unwrap();
-            delivery.acker.ack(BasicAckOptions::default()).await.unwrap();
+            delivery
+                .acker
+                .ack(BasicAckOptions::default())
+                .await
+                .unwrap();
             drop(seat);
             began.elapsed()
         });

@@ -6,9 +6,12 @@ use std::time::{Duration, Instant};
 
 use deadpool_postgres::Pool;
 use dispatch_worker::broker::{
-    ByteBudget, EXCHANGE, INTAKE_QUEUE, KEY_JOB, LaneInput, Outgoing, Publisher, QueueConsumer, publisher, topology,
+    ByteBudget, EXCHANGE, INTAKE_QUEUE, KEY_JOB, LaneInput, Outgoing, Publisher, QueueConsumer,
+    publisher, topology,
 };
-use dispatch_worker::engine::{Context, Lane, Pipeline, Product, Registry, Spawn, Stage, StageOutcome};
+use dispatch_worker::engine::{
+    Context, Lane, Pipeline, Product, Registry, Spawn, Stage, StageOutcome,
+};
 use dispatch_worker::fault::StageFault;
 use dispatch_worker::job::JobId;
 use dispatch_worker::maintenance::Incarnation;
@@ -17,8 +20,8 @@ use dispatch_worker::secrets::Keyring;
 use dispatch_worker::store::{self, Backlog, NewReplica, Store, Tables, WRITERS, Writer};
 use dispatch_worker::tls_policy::Endpoint;
 use dispatch_worker::worker::{
-    Admission, EventLinks, IntakeThrottle, LaneLimiter, LaneRun, QuotaLimits, Quotas, Worker, WorkerContext, announcer, beat,
-    begin, prefetch,
+    Admission, EventLinks, IntakeThrottle, LaneLimiter, LaneRun, QuotaLimits, Quotas, Worker,
+    WorkerContext, announcer, beat, begin, prefetch,
 };
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -29,8 +32,14 @@ use tokio_util::task::TaskTracker;
 use crate::{Figures, Place, Setting, wal};
 
 /// The names of the stages, which do nothing.
-const NAMES: [&str; crate::STAGES] = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"];
-const LANE: Lane = Lane { name: "dispatch", queue: "dispatch.wake", wake_key: "wake.dispatch" };
+const NAMES: [&str; crate::STAGES] = [
+    "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
+];
+const LANE: Lane = Lane {
+    name: "dispatch",
+    queue: "dispatch.wake",
+    wake_key: "wake.dispatch",
+};
 const CONNECTIONS: usize = 16;
 const MANY: u32 = 10_000_000;
 /// Jobs per second, and the duration, of the run under light load.
@@ -48,7 +57,10 @@ fn replica() -> NewReplica {
 
 fn without_limits() -> QuotaLimits {
     let many = producer_quotas("open=10000000,later=10000000,waiting=10000000").unwrap();
-    QuotaLimits { producer: many, organization: many }
+    QuotaLimits {
+        producer: many,
+        organization: many,
+    }
 }
 
 struct Nothing;
@@ -78,11 +90,21 @@ type Boxed<'a, V> = Pin<Box<dyn Future<Output = Result<V, StageFault>> + Send + 
 impl Tables for NoTables {
     type Changes = ();
 
-    fn apply<'a>(&'a self, _: &'a tokio_postgres::Transaction<'_>, _: JobId, (): &'a ()) -> Boxed<'a, Box<RawValue>> {
+    fn apply<'a>(
+        &'a self,
+        _: &'a tokio_postgres::Transaction<'_>,
+        _: JobId,
+        (): &'a (),
+    ) -> Boxed<'a, Box<RawValue>> {
         Box::pin(std::future::ready(Ok(RawValue::NULL.to_owned())))
     }
 
-    fn cause_present<'a>(&'a self, _: &'a tokio_postgres::Transaction<'_>, _: &'a str, _: i64) -> Boxed<'a, Option<bool>> {
+    fn cause_present<'a>(
+        &'a self,
+        _: &'a tokio_postgres::Transaction<'_>,
+        _: &'a str,
+        _: i64,
+    ) -> Boxed<'a, Option<bool>> {
         Box::pin(std::future::ready(Ok(None)))
     }
 }
@@ -104,7 +126,12 @@ pub(crate) async fn run(setting: &Setting<'_>) -> Figures {
     bench.start(setting.in_flight).await;
     bench.done(setting.jobs).await;
     let wal = wal(&client).await - before;
-    bench.figures(wal, "(SELECT min(started_at) FROM checkpoints c WHERE c.job_id = j.id)").await
+    bench
+        .figures(
+            wal,
+            "(SELECT min(started_at) FROM checkpoints c WHERE c.job_id = j.id)",
+        )
+        .await
 }
 
 /// Runs a few jobs, one after the other.
@@ -124,11 +151,23 @@ pub(crate) async fn light(setting: &Setting<'_>) -> Figures {
 impl Bench {
     async fn at(place: Place) -> Self {
         store::migrate(&place.database_url).await.unwrap();
-        topology::declare(&place.amqp_url, &[LANE], topology::Outdated::Remove).await.unwrap();
+        topology::declare(&place.amqp_url, &[LANE], topology::Outdated::Remove)
+            .await
+            .unwrap();
         let pool = store::pool(&place.database_url, CONNECTIONS).unwrap();
         let organization = "INSERT INTO organizations (slug, name) VALUES ('o', 'O')";
-        pool.get().await.unwrap().batch_execute(organization).await.unwrap();
-        Self { place, pool, end: CancellationToken::new(), tasks: TaskTracker::new() }
+        pool.get()
+            .await
+            .unwrap()
+            .batch_execute(organization)
+            .await
+            .unwrap();
+        Self {
+            place,
+            pool,
+            end: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        }
     }
 
     async fn publish(&self, jobs: std::ops::Range<usize>) {
@@ -136,11 +175,23 @@ impl Bench {
         let message = |job: usize| {
             let body = json!({"schema": 1, "source": "bench", "dedupe_key": job.to_string(), "organization": "o"});
             let (routing_key, body) = (KEY_JOB.to_owned(), body.to_string().into_bytes());
-            Outgoing { exchange: EXCHANGE, routing_key, mandatory: true, body, ..Outgoing::default() }
+            Outgoing {
+                exchange: EXCHANGE,
+                routing_key,
+                mandatory: true,
+                body,
+                ..Outgoing::default()
+            }
         };
         let messages: Vec<Outgoing> = jobs.map(message).collect();
         for window in messages.chunks(1000) {
-            assert!(publisher.publish_all(window).await.iter().all(Result::is_ok));
+            assert!(
+                publisher
+                    .publish_all(window)
+                    .await
+                    .iter()
+                    .all(Result::is_ok)
+            );
         }
     }
 
@@ -161,10 +212,18 @@ impl Bench {
         let registry = Arc::new(Registry::new(idle, Vec::new()));
         let store = Store::new(self.pool.clone());
         let writers = store::writers_pool(&self.place.database_url).unwrap();
-        let writer = Arc::new(Writer::new(store, writers, NoTables, [("dispatch", NAMES[0])].into()));
+        let writer = Arc::new(Writer::new(
+            store,
+            writers,
+            NoTables,
+            [("dispatch", NAMES[0])].into(),
+        ));
         for _ in 0..WRITERS {
             let (writer, end) = (Arc::clone(&writer), self.end.clone());
-            spawn("writer", Box::pin(async move { writer.write_groups(end).await }));
+            spawn(
+                "writer",
+                Box::pin(async move { writer.write_groups(end).await }),
+            );
         }
         let [publisher, events, replies] = ["publisher", "events", "replies"].map(|link| {
             let (publisher, supervisor) = publisher(&self.place.amqp_url, link);
@@ -172,7 +231,8 @@ impl Bench {
             publisher
         });
         let links = EventLinks { events, replies };
-        let (announcer, announcing, due) = announcer(links, Arc::clone(&writer), Duration::from_secs(3600));
+        let (announcer, announcing, due) =
+            announcer(links, Arc::clone(&writer), Duration::from_secs(3600));
         // Events that the writers do not publish stay unpublished: the benchmark ends before they are due.
         drop(due);
         spawn("announcer", Box::pin(announcing.run(self.end.clone())));
@@ -190,25 +250,66 @@ impl Bench {
             stamps,
         };
         let new = replica();
-        let (heartbeat, lease) = begin(&Endpoint::from(&self.place.database_url), &new, &spawn).await.unwrap();
-        spawn("heartbeat", Box::pin(beat(heartbeat, Arc::clone(&lease), self.end.clone(), self.end.clone())));
+        let (heartbeat, lease) = begin(&Endpoint::from(&self.place.database_url), &new, &spawn)
+            .await
+            .unwrap();
+        spawn(
+            "heartbeat",
+            Box::pin(beat(
+                heartbeat,
+                Arc::clone(&lease),
+                self.end.clone(),
+                self.end.clone(),
+            )),
+        );
         let throttle = Arc::new(IntakeThrottle::new(in_flight, MANY, Backlog::default()));
-        let quotas = Arc::new(Quotas::new(context.store().clone(), lease.replica(), without_limits()));
+        let quotas = Arc::new(Quotas::new(
+            context.store().clone(),
+            lease.replica(),
+            without_limits(),
+        ));
         let (end, too) = (self.end.clone(), Arc::clone(&quotas));
-        let worker = Arc::new(Worker::new(context.clone(), Arc::clone(&lease), end, Arc::clone(&throttle), too));
+        let worker = Arc::new(Worker::new(
+            context.clone(),
+            Arc::clone(&lease),
+            end,
+            Arc::clone(&throttle),
+            too,
+        ));
         let limiter = Arc::new(LaneLimiter::with_intake(LANE, in_flight));
         let (_, steady) = watch::channel(prefetch(in_flight));
         for (queue, prefetch) in [(LANE.queue, steady), (INTAKE_QUEUE, throttle.prefetch())] {
             let (deliveries, received) = mpsc::channel(64);
             let (last_received, _) = watch::channel(Instant::now());
-            let input = LaneInput { queue, prefetch, deliveries, last_received };
-            let consumer = QueueConsumer::new(&self.place.amqp_url, input, ByteBudget::new(64 << 20));
-            spawn("consumer", Box::pin(consumer.run(self.end.clone(), self.end.clone())));
+            let input = LaneInput {
+                queue,
+                prefetch,
+                deliveries,
+                last_received,
+            };
+            let consumer =
+                QueueConsumer::new(&self.place.amqp_url, input, ByteBudget::new(64 << 20));
+            spawn(
+                "consumer",
+                Box::pin(consumer.run(self.end.clone(), self.end.clone())),
+            );
             let (worker, limiter) = (Arc::clone(&worker), Arc::clone(&limiter));
-            let run = LaneRun { worker, limiter, deliveries: received, in_hand: TaskTracker::new(), spawn: Arc::clone(&spawn) };
+            let run = LaneRun {
+                worker,
+                limiter,
+                deliveries: received,
+                in_hand: TaskTracker::new(),
+                spawn: Arc::clone(&spawn),
+            };
             spawn("lane", Box::pin(run.serve()));
         }
-        let incarnation = Incarnation { context, lease, limiters: vec![limiter], throttle, quotas };
+        let incarnation = Incarnation {
+            context,
+            lease,
+            limiters: vec![limiter],
+            throttle,
+            quotas,
+        };
         for (duty, task) in incarnation.duties(&Arc::default(), &self.end) {
             spawn(duty, task);
         }
@@ -224,7 +325,9 @@ impl Bench {
         let client = self.pool.get().await.unwrap();
         let mut looks = tokio::time::interval(Duration::from_millis(250));
         let done = "SELECT count(*) FROM jobs WHERE state = 'succeeded'";
-        while client.query_one(done, &[]).await.unwrap().get::<_, i64>(0) < i64::try_from(jobs).unwrap() {
+        while client.query_one(done, &[]).await.unwrap().get::<_, i64>(0)
+            < i64::try_from(jobs).unwrap()
+        {
             looks.tick().await;
         }
     }
@@ -243,6 +346,11 @@ impl Bench {
         let row = client.query_one(&sql, &[]).await.unwrap();
         let (quantiles, took): (Vec<f64>, f64) = (row.get(0), row.get(1));
         let [p50, p99, took] = [quantiles[0], quantiles[1], took].map(Duration::from_secs_f64);
-        Figures { took, p50, p99, wal }
+        Figures {
+            took,
+            p50,
+            p99,
+            wal,
+        }
     }
 }

@@ -4,7 +4,10 @@
 //!
 //! `cargo bench --bench engine`, with `-- JOBS IN_FLIGHT` for numbers other than 20,000 and 256. It starts servers of its own.
 
-#![allow(clippy::unwrap_used, reason = "a benchmark that cannot continue panics")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a benchmark that cannot continue panics"
+)]
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
 mod bare;
@@ -44,26 +47,64 @@ struct Figures {
 
 impl Setting<'_> {
     async fn place(&self, name: &str) -> Place {
-        let database_url = self.servers.create_database(name, None).await.unwrap().into();
-        Place { database_url, amqp_url: self.servers.create_vhost(name).await.unwrap().into() }
+        let database_url = self
+            .servers
+            .create_database(name, None)
+            .await
+            .unwrap()
+            .into();
+        Place {
+            database_url,
+            amqp_url: self.servers.create_vhost(name).await.unwrap().into(),
+        }
     }
 }
 
 #[tokio::main]
 async fn main() {
     drop(rustls::crypto::ring::default_provider().install_default());
-    let mut numbers = std::env::args().skip(1).filter_map(|argument| argument.parse::<usize>().ok());
-    let (jobs, in_flight) = (numbers.next().unwrap_or(20_000), numbers.next().unwrap_or(256));
-    let servers = Servers::start(Path::new(env!("CARGO_BIN_EXE_dispatch")), |line| eprintln!("{line}")).await.unwrap();
-    let setting = Setting { servers: &servers, jobs, in_flight };
+    let mut numbers = std::env::args()
+        .skip(1)
+        .filter_map(|argument| argument.parse::<usize>().ok());
+    let (jobs, in_flight) = (
+        numbers.next().unwrap_or(20_000),
+        numbers.next().unwrap_or(256),
+    );
+    let servers = Servers::start(Path::new(env!("CARGO_BIN_EXE_dispatch")), |line| {
+        eprintln!("{line}")
+    })
+    .await
+    .unwrap();
+    let setting = Setting {
+        servers: &servers,
+        jobs,
+        in_flight,
+    };
     println!("{jobs} jobs of {STAGES} stages, {in_flight} in flight");
-    println!("{:<28} {:>8} {:>9} {:>9} {:>9} {:>8}", "", "jobs/s", "of bare", "p50 ms", "p99 ms", "WAL kB");
+    println!(
+        "{:<28} {:>8} {:>9} {:>9} {:>9} {:>8}",
+        "", "jobs/s", "of bare", "p50 ms", "p99 ms", "WAL kB"
+    );
     let grouped = bare::run(&setting, bare::Commits::Grouped).await;
     tell(&setting, "bare, grouped commits", &grouped, &grouped);
-    tell(&setting, "bare, a commit for each stage", &bare::run(&setting, bare::Commits::Single).await, &grouped);
-    tell(&setting, "the engine", &engine::run(&setting).await, &grouped);
+    tell(
+        &setting,
+        "bare, a commit for each stage",
+        &bare::run(&setting, bare::Commits::Single).await,
+        &grouped,
+    );
+    tell(
+        &setting,
+        "the engine",
+        &engine::run(&setting).await,
+        &grouped,
+    );
     let light = engine::light(&setting).await;
-    println!("the engine at 50 jobs/s: p50 {:.1} ms, p99 {:.1} ms", millis(light.p50), millis(light.p99));
+    println!(
+        "the engine at 50 jobs/s: p50 {:.1} ms, p99 {:.1} ms",
+        millis(light.p50),
+        millis(light.p99)
+    );
     servers.stop().await;
 }
 
@@ -90,6 +131,12 @@ fn quantile(sorted: &[Duration], of: f64) -> Duration {
 
 /// Returns the position of the end of Postgres' write-ahead log, in bytes.
 async fn wal(client: &tokio_postgres::Client) -> f64 {
-    let row = client.query_one("SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::float8 AS bytes", &[]).await.unwrap();
+    let row = client
+        .query_one(
+            "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::float8 AS bytes",
+            &[],
+        )
+        .await
+        .unwrap();
     row.get("bytes")
 }

@@ -70,43 +70,91 @@ pub async fn run_worker(links: Links, settings: WorkerSettings) -> anyhow::Resul
     arm_crash_point(&settings)?;
     anyhow::ensure!(
         settings.ops_listen.ip().is_loopback(),
-        NotRight("the operations server has no authentication: DISPATCH_OPS_LISTEN must be a loopback address")
+        NotRight(
+            "the operations server has no authentication: DISPATCH_OPS_LISTEN must be a loopback address"
+        )
     );
     let (started, tasks) = (Instant::now(), TaskTracker::new());
     let (drain, end) = (CancellationToken::new(), CancellationToken::new());
     let spawn = spawner(&tasks);
-    let Made { context, holds, publishers, announcing, due_announcements } = made(&links, &settings, Arc::clone(&spawn))?;
+    let Made {
+        context,
+        holds,
+        publishers,
+        announcing,
+        due_announcements,
+    } = made(&links, &settings, Arc::clone(&spawn))?;
     let duties = Arc::new(Duties::default());
-    let readiness =
-        Arc::new(WorkerReadiness::new(context.store().clone(), context.publisher.clone(), drain.clone(), Arc::clone(&duties)));
+    let readiness = Arc::new(WorkerReadiness::new(
+        context.store().clone(),
+        context.publisher.clone(),
+        drain.clone(),
+        Arc::clone(&duties),
+    ));
     let (listener, hosts) = listen(&settings).await?;
     let metrics = telemetry::record_metrics()?;
-    let router = ops::router(OpsState::new(Arc::clone(&readiness) as _, metrics.clone()), hosts);
+    let router = ops::router(
+        OpsState::new(Arc::clone(&readiness) as _, metrics.clone()),
+        hosts,
+    );
     let (ops_end, upkeep_end) = (end.clone(), end.clone());
     // Signals and the operations server work also while the worker waits for Postgres.
     spawn("signals", Box::pin(signals(drain.clone(), end.clone())));
-    spawn("metrics upkeep", Box::pin(upkeep(metrics, Arc::clone(&duties), upkeep_end)));
-    spawn("operations server", Box::pin(ops::serve(listener, router, ops_end)));
-    if drain.run_until_cancelled(wait_for_schema(context.store())).await.transpose()?.is_none() {
+    spawn(
+        "metrics upkeep",
+        Box::pin(upkeep(metrics, Arc::clone(&duties), upkeep_end)),
+    );
+    spawn(
+        "operations server",
+        Box::pin(ops::serve(listener, router, ops_end)),
+    );
+    if drain
+        .run_until_cancelled(wait_for_schema(context.store()))
+        .await
+        .transpose()?
+        .is_none()
+    {
         return goodbye(&tasks, &end).await;
     }
     // The holds are read before the first job arrives.
     holds::look(&context.services.providers.governor).await;
-    let tables = (context.store().clone(), context.services.tracker.clone(), Arc::clone(&context.keyring));
-    for (duty, task) in duties_of_process(tables, due_announcements, keep(&settings.keep), &duties, &end) {
+    let tables = (
+        context.store().clone(),
+        context.services.tracker.clone(),
+        Arc::clone(&context.keyring),
+    );
+    for (duty, task) in duties_of_process(
+        tables,
+        due_announcements,
+        keep(&settings.keep),
+        &duties,
+        &end,
+    ) {
         spawn(duty, task);
     }
     for _ in 0..WRITERS {
         let (writer, end) = (Arc::clone(&context.writer), end.clone());
-        spawn("writer", Box::pin(async move { writer.write_groups(end).await }));
+        spawn(
+            "writer",
+            Box::pin(async move { writer.write_groups(end).await }),
+        );
     }
-    spawn("holds", Box::pin(holds::follow(Arc::clone(&context.services.providers.governor), end.clone())));
+    spawn(
+        "holds",
+        Box::pin(holds::follow(
+            Arc::clone(&context.services.providers.governor),
+            end.clone(),
+        )),
+    );
     for publisher in publishers {
         spawn("publisher", Box::pin(publisher.run(end.clone())));
     }
     let (drained, told) = (CancellationToken::new(), CancellationToken::new());
     let (run, over) = (announcing.run(drained.clone()), told.clone().drop_guard());
-    spawn("announcer", Box::pin(async move { (run.await, drop(over)).0 }));
+    spawn(
+        "announcer",
+        Box::pin(async move { (run.await, drop(over)).0 }),
+    );
     let process = Process {
         database_url: links.database_url()?,
         amqp_url: links.amqp_url()?,
@@ -165,7 +213,11 @@ struct Made {
 pub fn keyring(links: &Links) -> anyhow::Result<Keyring> {
     let keyring = Keyring::parse(links.keyring()?)?;
     if links.seals_with_published_key() {
-        links.database_url().ok().map(|url| store::pool(url, 1)).transpose()?;
+        links
+            .database_url()
+            .ok()
+            .map(|url| store::pool(url, 1))
+            .transpose()?;
         links.amqp_url().ok().map(checked).transpose()?;
     }
     Ok(keyring)
@@ -175,7 +227,10 @@ fn made(links: &Links, settings: &WorkerSettings, spawn: Spawn) -> anyhow::Resul
     let keyring = Arc::new(keyring(links)?);
     let pool = store::pool(links.database_url()?, usize::from(settings.pool_size))?;
     let registry = Arc::new(pipelines::registry());
-    let first_stages = registry.iter().map(|pipeline| (pipeline.name, pipeline.first())).collect();
+    let first_stages = registry
+        .iter()
+        .map(|pipeline| (pipeline.name, pipeline.first()))
+        .collect();
     let store = Store::new(pool.clone());
     let holds = Arc::new(StoredHolds::new(store.clone()));
     let concurrency = |lane: Lane| settings.concurrency_of(lane.name);
@@ -185,23 +240,53 @@ fn made(links: &Links, settings: &WorkerSettings, spawn: Spawn) -> anyhow::Resul
         messaging: concurrency(pipelines::MESSAGING),
     };
     let tracker = Tracker::new(pool, Arc::clone(&keyring));
-    let providers = providers(Arc::<StoredHolds>::clone(&holds), lanes, &settings.providers)?;
-    let services = Arc::new(Services { tracker, providers, spawn });
+    let providers = providers(
+        Arc::<StoredHolds>::clone(&holds),
+        lanes,
+        &settings.providers,
+    )?;
+    let services = Arc::new(Services {
+        tracker,
+        providers,
+        spawn,
+    });
     let amqp = checked(links.amqp_url()?)?;
     // Three connections, because RabbitMQ stops reading a whole connection when one queue cannot keep up.
     let (wake_ups, publishes) = publisher(&amqp, "publisher");
     let (events, publishes_events) = publisher(&amqp, "events");
     let (replies, publishes_replies) = publisher(&amqp, "replies");
-    let writer = Arc::new(Writer::new(store, store::writers_pool(links.database_url()?)?, TrackerTables, first_stages));
+    let writer = Arc::new(Writer::new(
+        store,
+        store::writers_pool(links.database_url()?)?,
+        TrackerTables,
+        first_stages,
+    ));
     let outgoing = worker::EventLinks { events, replies };
-    let (announcer, announcing, due_announcements) = announcer(outgoing, Arc::clone(&writer), settings.longest_event());
+    let (announcer, announcing, due_announcements) =
+        announcer(outgoing, Arc::clone(&writer), settings.longest_event());
     let (running, stamps) = (Arc::default(), Arc::default());
     let known_schema = SCHEMA;
     let admission = Arc::new(Admission::new(settings.trust_producers));
     let publisher = wake_ups;
-    let context =
-        WorkerContext { writer, registry, services, keyring, publisher, announcer, known_schema, admission, running, stamps };
-    Ok(Made { context, holds, publishers: [publishes, publishes_events, publishes_replies], announcing, due_announcements })
+    let context = WorkerContext {
+        writer,
+        registry,
+        services,
+        keyring,
+        publisher,
+        announcer,
+        known_schema,
+        admission,
+        running,
+        stamps,
+    };
+    Ok(Made {
+        context,
+        holds,
+        publishers: [publishes, publishes_events, publishes_replies],
+        announcing,
+        due_announcements,
+    })
 }
 
 /// Returns the services of stages, for a command that does the same as a stage.
@@ -214,7 +299,11 @@ pub fn services(links: &Links, settings: &ProviderLinks) -> anyhow::Result<Servi
     let holds = Arc::new(StoredHolds::new(Store::new(pool.clone())));
     let providers = providers(holds, Lanes::all(1), settings)?;
     // A command waits for its own work, so the tracker of spawned work is not awaited.
-    Ok(Services { tracker: Tracker::new(pool, keyring), providers, spawn: spawner(&TaskTracker::new()) })
+    Ok(Services {
+        tracker: Tracker::new(pool, keyring),
+        providers,
+        spawn: spawner(&TaskTracker::new()),
+    })
 }
 
 /// Checks the providers' settings, without calling a provider.
@@ -228,12 +317,19 @@ pub fn check_providers(settings: &ProviderLinks) -> anyhow::Result<()> {
 /// The connections of a command: one for the tracker, one for the holds.
 const COMMAND_CONNECTIONS: usize = 2;
 
-fn providers(holds: Arc<dyn Holds>, lanes: Lanes, settings: &ProviderLinks) -> anyhow::Result<Providers> {
+fn providers(
+    holds: Arc<dyn Holds>,
+    lanes: Lanes,
+    settings: &ProviderLinks,
+) -> anyhow::Result<Providers> {
     // An error means that the same provider is already installed.
     drop(rustls::crypto::ring::default_provider().install_default());
     let made = || {
         let rates = Rates::parse(&settings.rates).context("DISPATCH_RATES")?;
-        anyhow::Ok(Providers::new(&provider_settings(settings), Arc::new(Governor::new(rates, lanes, holds)))?)
+        anyhow::Ok(Providers::new(
+            &provider_settings(settings),
+            Arc::new(Governor::new(rates, lanes, holds)),
+        )?)
     };
     made().context(NotRight("a setting of a provider is not valid"))
 }
@@ -269,10 +365,15 @@ async fn wait_for_schema(store: &Store) -> anyhow::Result<()> {
                 tracing::warn!(error = crate::fault::chain(&error), "waiting for Postgres");
                 tokio::time::sleep(reconnect.next_delay()).await;
             }
-            answer => break answer.context("the schema cannot be read; run `dispatch migrate` first")?,
+            answer => {
+                break answer.context("the schema cannot be read; run `dispatch migrate` first")?;
+            }
         }
     };
-    anyhow::ensure!(found >= needed, "the schema is at V{found} and this program needs V{needed}; run `dispatch migrate`");
+    anyhow::ensure!(
+        found >= needed,
+        "the schema is at V{found} and this program needs V{needed}; run `dispatch migrate`"
+    );
     warn_of_power(store).await;
     Ok(())
 }
@@ -291,7 +392,10 @@ async fn warn_of_power(store: &Store) {
             excess = excess.join("; "),
             "the worker's role in Postgres can do more than a worker needs; use a login of `dispatch migrate --worker-login`"
         ),
-        Err(error) => tracing::warn!(error = crate::fault::chain(&error), "the rights of the worker's role cannot be read"),
+        Err(error) => tracing::warn!(
+            error = crate::fault::chain(&error),
+            "the rights of the worker's role cannot be read"
+        ),
     }
 }
 
@@ -325,8 +429,13 @@ const fn keep(settings: &KeepSettings) -> Keep {
 /// Waits for signals: the first one drains the worker, the second one ends the process.
 async fn signals(drain: CancellationToken, end: CancellationToken) {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
-        tracing::error!("the signal handlers cannot be installed: the worker does not drain on SIGTERM or SIGINT");
+    let (Ok(mut terminate), Ok(mut interrupt)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
+        tracing::error!(
+            "the signal handlers cannot be installed: the worker does not drain on SIGTERM or SIGINT"
+        );
         return;
     };
     for last in [false, true] {
@@ -357,14 +466,27 @@ fn spawner(tasks: &TaskTracker) -> Spawn {
 async fn listen(settings: &WorkerSettings) -> anyhow::Result<(TcpListener, HostNames)> {
     let listener = TcpListener::bind(settings.ops_listen)
         .await
-        .with_context(|| format!("the operations server cannot listen on {}", settings.ops_listen))?;
-    Ok((listener, HostNames::new(settings.ops_listen, &settings.ops_hosts)))
+        .with_context(|| {
+            format!(
+                "the operations server cannot listen on {}",
+                settings.ops_listen
+            )
+        })?;
+    Ok((
+        listener,
+        HostNames::new(settings.ops_listen, &settings.ops_hosts),
+    ))
 }
 
 #[cfg(feature = "devkit")]
 fn arm_crash_point(settings: &WorkerSettings) -> anyhow::Result<()> {
-    let Some(setting) = &settings.crash_at else { return Ok(()) };
-    anyhow::ensure!(crate::crash_point::arm(setting), NotRight("DISPATCH_CRASH_AT must be stage:point[:n]"));
+    let Some(setting) = &settings.crash_at else {
+        return Ok(());
+    };
+    anyhow::ensure!(
+        crate::crash_point::arm(setting),
+        NotRight("DISPATCH_CRASH_AT must be stage:point[:n]")
+    );
     Ok(())
 }
 

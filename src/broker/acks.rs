@@ -36,7 +36,12 @@ pub(super) struct Acks {
 impl Acks {
     pub(super) fn of(channel: Channel) -> Self {
         let (sender, done) = mpsc::unbounded_channel();
-        Self { channel, outstanding: Outstanding::default(), done, sender }
+        Self {
+            channel,
+            outstanding: Outstanding::default(),
+            done,
+            sender,
+        }
     }
 
     /// Registers a delivery. Returns the sender with which it reports that it is finished.
@@ -58,8 +63,15 @@ impl Acks {
             self.outstanding.done(tag);
         }
         for Ack { tag, multiple } in self.outstanding.take() {
-            if let Err(error) = self.channel.basic_ack(tag, BasicAckOptions { multiple }).await {
-                tracing::debug!(error = chain(&error), "an ack was lost with its channel; the message is redelivered");
+            if let Err(error) = self
+                .channel
+                .basic_ack(tag, BasicAckOptions { multiple })
+                .await
+            {
+                tracing::debug!(
+                    error = chain(&error),
+                    "an ack was lost with its channel; the message is redelivered"
+                );
             }
         }
     }
@@ -76,10 +88,28 @@ impl Outstanding {
     /// delivery behind one that is still in hand. Each names an outstanding tag, because the broker closes the channel
     /// on any other.
     fn take(&mut self) -> Vec<Ack> {
-        let oldest = self.0.iter().take_while(|(_, done)| **done).map(|(tag, _)| *tag);
+        let oldest = self
+            .0
+            .iter()
+            .take_while(|(_, done)| **done)
+            .map(|(tag, _)| *tag);
         let (last, number) = oldest.fold((None, 0), |(_, number), tag| (Some(tag), number + 1));
-        let mut acks: Vec<Ack> = last.into_iter().map(|tag| Ack { tag, multiple: number > 1 }).collect();
-        let behind = self.0.iter().skip(number).filter(|(_, done)| **done).map(|(tag, _)| Ack { tag: *tag, multiple: false });
+        let mut acks: Vec<Ack> = last
+            .into_iter()
+            .map(|tag| Ack {
+                tag,
+                multiple: number > 1,
+            })
+            .collect();
+        let behind = self
+            .0
+            .iter()
+            .skip(number)
+            .filter(|(_, done)| **done)
+            .map(|(tag, _)| Ack {
+                tag: *tag,
+                multiple: false,
+            });
         acks.extend(behind);
         self.0.retain(|_, done| !*done);
         acks
@@ -102,9 +132,21 @@ mod tests {
 
     #[test]
     fn the_oldest_without_a_gap_are_one_ack_and_those_behind_a_gap_one_each() {
-        let one = |tag| Ack { tag, multiple: false };
+        let one = |tag| Ack {
+            tag,
+            multiple: false,
+        };
         let mut all = outstanding(&[1, 2, 3, 4, 5, 6], &[1, 2, 3, 5]);
-        assert_eq!(all.take(), [Ack { tag: 3, multiple: true }, one(5)]);
+        assert_eq!(
+            all.take(),
+            [
+                Ack {
+                    tag: 3,
+                    multiple: true
+                },
+                one(5)
+            ]
+        );
         assert_eq!(all.take(), []);
         all.done(4);
         assert_eq!(all.take(), [one(4)], "5 is acked already");

@@ -34,10 +34,20 @@ impl Plan {
             };
             let AMQPAuthority { userinfo, host, .. } = &uri.authority;
             let (user, password) = (userinfo.username.as_str(), userinfo.password.as_bytes());
-            let judged = endpoint.judge(&Peer { service: &RABBITMQ, host, user, password, wish })?;
+            let judged = endpoint.judge(&Peer {
+                service: &RABBITMQ,
+                host,
+                user,
+                password,
+                wish,
+            })?;
             is_encrypted |= judged == Encryption::Tls;
         }
-        let tls = if is_encrypted { Some(TlsConnector::from(Arc::new(endpoint.tls(&RABBITMQ)?))) } else { None };
+        let tls = if is_encrypted {
+            Some(TlsConnector::from(Arc::new(endpoint.tls(&RABBITMQ)?)))
+        } else {
+            None
+        };
         Ok(Self { hosts, tls })
     }
 
@@ -48,19 +58,29 @@ impl Plan {
 
     /// Returns the user, which is the same for every host.
     pub(super) fn user(&self) -> &str {
-        self.hosts.first().map_or("", |uri| &uri.authority.userinfo.username)
+        self.hosts
+            .first()
+            .map_or("", |uri| &uri.authority.userinfo.username)
     }
 
     /// Returns whether traffic to another machine is unencrypted.
     pub(super) fn is_plain_elsewhere(&self) -> bool {
-        self.tls.is_none() && self.hosts.iter().any(|uri| !is_this_machine(&uri.authority.host))
+        self.tls.is_none()
+            && self
+                .hosts
+                .iter()
+                .any(|uri| !is_this_machine(&uri.authority.host))
     }
 }
 
 /// Returns the host and port for error texts.
 pub(super) fn name(uri: &AMQPUri) -> String {
     let AMQPAuthority { host, port, .. } = &uri.authority;
-    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+    if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
 }
 
 /// Returns a URL for each host of `scheme://user:password@host:port,host:port/vhost?query`, or `None` if one is
@@ -69,7 +89,9 @@ fn hosts(url: &str) -> Option<Vec<AMQPUri>> {
     let (scheme, rest) = url.split_once("://")?;
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, tail) = rest.split_at(end);
-    let (user, hosts) = authority.rfind('@').map_or(("", authority), |at| authority.split_at(at + 1));
+    let (user, hosts) = authority
+        .rfind('@')
+        .map_or(("", authority), |at| authority.split_at(at + 1));
     let several = hosts.contains(',');
     let uri = |host: &str| {
         // A single URL without a host means this machine; in a list, an empty host is a mistake.
@@ -92,7 +114,10 @@ fn hosts(url: &str) -> Option<Vec<AMQPUri>> {
 
 fn ipv6_literal(host: &str) -> Option<String> {
     let literal = host.strip_prefix('[')?.split(']').next()?;
-    literal.parse::<Ipv6Addr>().ok().map(|address| address.to_string())
+    literal
+        .parse::<Ipv6Addr>()
+        .ok()
+        .map(|address| address.to_string())
 }
 
 #[cfg(test)]
@@ -116,14 +141,20 @@ mod tests {
             ("amqps://guest:canary@rabbitmq/", "default user"),
             ("amqps://rabbitmq/", "default user"),
             // Each host of a list is checked.
-            ("amqp://u:canary@localhost,127.0.0.1:5673,mq-3:5672/x", "mq-3"),
+            (
+                "amqp://u:canary@localhost,127.0.0.1:5673,mq-3:5672/x",
+                "mq-3",
+            ),
             ("amqp://u:canary@[::1]:5672,[2001:db8::1]/x", "2001:db8::1"),
             ("amqps://guest:canary@localhost,mq-2/x", "mq-2"),
         ] {
             let error = plan(url).err().unwrap();
             assert_eq!(error.class(), Class::Permanent);
             let said = crate::fault::chain(&error);
-            assert!(said.contains(part) && !said.contains("canary"), "{url}: {said}");
+            assert!(
+                said.contains(part) && !said.contains("canary"),
+                "{url}: {said}"
+            );
         }
         for url in [
             "amqp://guest:guest@127.0.0.1/%2f",
@@ -154,18 +185,28 @@ mod tests {
             let error = plan(url).err().unwrap_or_else(|| panic!("{url} is taken"));
             assert!(matches!(error, BrokerError::Url), "{url}: {error:?}");
             let said = crate::fault::chain(&error);
-            assert!(said.contains("use amqps://") && said.contains("host:port,host:port") && !said.contains("canary"), "{said}");
+            assert!(
+                said.contains("use amqps://")
+                    && said.contains("host:port,host:port")
+                    && !said.contains("canary"),
+                "{said}"
+            );
         }
     }
 
     #[test]
     fn hosts_differ_in_nothing_but_host_and_port() {
-        let plan = plan("amqp://us%2Cer:p%40ss@127.0.0.1,[::1]:5673,localhost:5674/x%2fy?heartbeat=30").unwrap();
+        let plan =
+            plan("amqp://us%2Cer:p%40ss@127.0.0.1,[::1]:5673,localhost:5674/x%2fy?heartbeat=30")
+                .unwrap();
         let names: Vec<String> = plan.hosts.iter().map(name).collect();
         assert_eq!(names, ["127.0.0.1:5672", "[::1]:5673", "localhost:5674"]);
         for uri in &plan.hosts {
             let user = &uri.authority.userinfo;
-            assert_eq!((user.username.as_str(), user.password.as_str()), ("us,er", "p@ss"));
+            assert_eq!(
+                (user.username.as_str(), user.password.as_str()),
+                ("us,er", "p@ss")
+            );
             assert_eq!((uri.vhost.as_str(), uri.query.heartbeat), ("x/y", Some(30)));
         }
         assert!(plan.vhost() == "x/y" && plan.tls.is_none() && !plan.is_plain_elsewhere());
@@ -174,14 +215,25 @@ mod tests {
     #[test]
     fn heartbeats_are_asked_for_and_ports_are_those_of_the_scheme() {
         let one = plan("amqp://u:p@[::1]:5673/x").unwrap();
-        let AMQPUri { authority, query, .. } = &one.hosts[0];
+        let AMQPUri {
+            authority, query, ..
+        } = &one.hosts[0];
         assert_eq!((authority.host.as_str(), authority.port), ("::1", 5673));
-        assert_eq!((query.heartbeat, one.tls.is_none()), (Some(HEARTBEAT_SECONDS), true));
+        assert_eq!(
+            (query.heartbeat, one.tls.is_none()),
+            (Some(HEARTBEAT_SECONDS), true)
+        );
         assert_eq!(query.frame_max, Some(FRAME_BYTES));
         let several = plan("amqps://u:canary@b.example,c.example/x").unwrap();
-        assert_eq!(several.hosts.iter().map(name).collect::<Vec<_>>(), ["b.example:5671", "c.example:5671"]);
+        assert_eq!(
+            several.hosts.iter().map(name).collect::<Vec<_>>(),
+            ["b.example:5671", "c.example:5671"]
+        );
         assert!(several.tls.is_some() && !several.is_plain_elsewhere());
         let loud = Endpoint::new("amqp://u:own@127.0.0.1,b.example/x".into(), None, true);
-        assert!(Plan::of(&loud).unwrap().is_plain_elsewhere(), "one of two is elsewhere");
+        assert!(
+            Plan::of(&loud).unwrap().is_plain_elsewhere(),
+            "one of two is elsewhere"
+        );
     }
 }

@@ -79,7 +79,13 @@ impl QueueConsumer {
     #[must_use]
     pub fn new(endpoint: impl Into<Endpoint>, lane: LaneInput, budget: ByteBudget) -> Self {
         let (link, _) = watch::channel(Link::Down("not connected yet".to_owned()));
-        Self { endpoint: endpoint.into(), lane, budget, link, rebuild: Arc::new(Notify::new()) }
+        Self {
+            endpoint: endpoint.into(),
+            lane,
+            budget,
+            link,
+            rebuild: Arc::new(Notify::new()),
+        }
     }
 
     /// Returns a receiver of the connection's state.
@@ -116,7 +122,11 @@ impl QueueConsumer {
                 }
                 Err(error) => (crate::fault::chain(&error), false),
             };
-            tracing::warn!(queue = self.lane.queue, why, "the consuming connection was dropped; the consumer reconnects");
+            tracing::warn!(
+                queue = self.lane.queue,
+                why,
+                "the consuming connection was dropped; the consumer reconnects"
+            );
             metrics::counter!(names::RECONNECTS, "link" => self.lane.queue).increment(1);
             self.link.send_replace(Link::Down(why));
             let delay = reconnect.next_delay();
@@ -139,10 +149,20 @@ impl QueueConsumer {
         let (inbound, taker) = Inbound::new(&self.budget);
         let connection = connect_inbound(&self.endpoint, lane.queue, Some(inbound)).await?;
         let channel = within(CALL_TIMEOUT, connection.create_channel()).await?;
-        topology::look(&channel, lane.queue).await.map_err(|error| BrokerError::Topology(crate::fault::chain(&error)))?;
+        topology::look(&channel, lane.queue)
+            .await
+            .map_err(|error| BrokerError::Topology(crate::fault::chain(&error)))?;
         let deliveries = subscribe(&channel, lane).await?;
         let acks = Acks::of(channel.clone());
-        Ok(Live { connection, channel, deliveries, ending: false, cancelling: None, acks, inbound: taker })
+        Ok(Live {
+            connection,
+            channel,
+            deliveries,
+            ending: false,
+            cancelling: None,
+            acks,
+            inbound: taker,
+        })
     }
 
     /// Passes deliveries on until something fails. Returns the reason.
@@ -204,16 +224,21 @@ impl QueueConsumer {
         if !live.ending {
             live.ending = true;
             let (channel, tag) = (live.channel.clone(), deliveries.tag());
-            live.cancelling =
-                Some(Box::pin(
-                    async move { within(CALL_TIMEOUT, channel.basic_cancel(tag, BasicCancelOptions::default())).await },
-                ));
+            live.cancelling = Some(Box::pin(async move {
+                within(
+                    CALL_TIMEOUT,
+                    channel.basic_cancel(tag, BasicCancelOptions::default()),
+                )
+                .await
+            }));
         }
         Ok(())
     }
 }
 
-async fn next(deliveries: &mut Option<Consumer>) -> Option<lapin::Result<lapin::message::Delivery>> {
+async fn next(
+    deliveries: &mut Option<Consumer>,
+) -> Option<lapin::Result<lapin::message::Delivery>> {
     match deliveries {
         Some(deliveries) => deliveries.next().await,
         None => std::future::pending().await,
@@ -228,21 +253,36 @@ async fn ended(call: &mut Option<PendingCall>) -> Result<(), BrokerError> {
 }
 
 /// Consumes with the current prefetch, unless that is 0.
-async fn subscribe(channel: &Channel, lane: &mut LaneInput) -> Result<Option<Consumer>, BrokerError> {
+async fn subscribe(
+    channel: &Channel,
+    lane: &mut LaneInput,
+) -> Result<Option<Consumer>, BrokerError> {
     let prefetch = *lane.prefetch.borrow_and_update();
     lane.last_received.send_replace(Instant::now());
     if prefetch == 0 {
         return Ok(None);
     }
-    within(CALL_TIMEOUT, channel.basic_qos(prefetch, BasicQosOptions::default())).await?;
+    within(
+        CALL_TIMEOUT,
+        channel.basic_qos(prefetch, BasicQosOptions::default()),
+    )
+    .await?;
     let options = BasicConsumeOptions::default();
-    let consuming = channel.basic_consume(lane.queue.into(), "".into(), options, FieldTable::default());
+    let consuming =
+        channel.basic_consume(lane.queue.into(), "".into(), options, FieldTable::default());
     Ok(Some(within(CALL_TIMEOUT, consuming).await?))
 }
 
 /// Drops the consumer, but leaves its channel open so that deliveries in hand can be acked until `close`.
 async fn stop_taking(live: Live, close: &CancellationToken) {
-    let Live { connection, channel, deliveries, mut acks, inbound, .. } = live;
+    let Live {
+        connection,
+        channel,
+        deliveries,
+        mut acks,
+        inbound,
+        ..
+    } = live;
     drop((deliveries, inbound));
     loop {
         tokio::select! {

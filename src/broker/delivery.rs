@@ -37,9 +37,17 @@ pub struct Delivery {
 
 impl Delivery {
     pub(super) fn new(from: lapin::message::Delivery, arrived: Arrived, done: Done) -> Self {
-        let Arrived { charge, discarded, header_bytes } = arrived;
-        let text = |value: &Option<lapin::types::ShortString>| value.as_ref().map(|text| text.as_str().to_owned());
-        let clean = |value: &Option<lapin::types::ShortString>| value.as_ref().map(|text| storable(text.as_str()));
+        let Arrived {
+            charge,
+            discarded,
+            header_bytes,
+        } = arrived;
+        let text = |value: &Option<lapin::types::ShortString>| {
+            value.as_ref().map(|text| text.as_str().to_owned())
+        };
+        let clean = |value: &Option<lapin::types::ShortString>| {
+            value.as_ref().map(|text| storable(text.as_str()))
+        };
         let properties = &from.properties;
         let header_table = properties.headers().clone().unwrap_or_default();
         let headers = headers::to_json(&header_table);
@@ -51,7 +59,9 @@ impl Delivery {
             user_id: text(properties.user_id()),
             header_bytes: header_bytes.unwrap_or_else(|| headers::producer_bytes(&header_table)),
         };
-        let (discarded, mut body) = discarded.map_or((None, from.data), |(whole, beginning)| (Some(whole), beginning));
+        let (discarded, mut body) = discarded.map_or((None, from.data), |(whole, beginning)| {
+            (Some(whole), beginning)
+        });
         // The driver's buffer grows by doubling.
         body.shrink_to_fit();
         Self {

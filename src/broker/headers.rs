@@ -9,13 +9,22 @@ use crate::message::DELIVERY_COUNTS;
 /// Headers that a broker adds to a message that it dead-letters or returns to a queue
 /// (<https://www.rabbitmq.com/docs/dlx#effects>,
 /// <https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling>).
-const OF_THE_BROKER: &[&str] = &["x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count"];
+const OF_THE_BROKER: &[&str] = &[
+    "x-death",
+    "x-first-death-",
+    "x-last-death-",
+    "x-delivery-count",
+    "x-acquired-count",
+];
 /// Headers that give a message further routing keys (<https://www.rabbitmq.com/docs/sender-selected>).
 const OTHER_QUEUES: &[&str] = &["CC", "BCC"];
 
 /// Converts a header table to JSON with storable texts.
 pub(super) fn to_json(table: &FieldTable) -> Value {
-    let fields = table.inner().iter().map(|(name, value)| (storable(name.as_str()), plain(value)));
+    let fields = table
+        .inner()
+        .iter()
+        .map(|(name, value)| (storable(name.as_str()), plain(value)));
     Value::Object(fields.collect::<Map<_, _>>())
 }
 
@@ -23,17 +32,29 @@ pub(super) fn to_json(table: &FieldTable) -> Value {
 /// adds: a refusal must not depend on the number of deliveries.
 pub(super) fn producer_bytes(table: &FieldTable) -> usize {
     let is_count = |name: &str, value: &AMQPValue| {
-        DELIVERY_COUNTS.contains(&name) && matches!(value, AMQPValue::LongInt(_) | AMQPValue::LongLongInt(_))
+        DELIVERY_COUNTS.contains(&name)
+            && matches!(value, AMQPValue::LongInt(_) | AMQPValue::LongLongInt(_))
     };
-    let counts = table.inner().iter().filter(|(name, value)| is_count(name.as_str(), value));
-    table_bytes(table) - counts.map(|(name, value)| field_bytes(name, value)).sum::<usize>()
+    let counts = table
+        .inner()
+        .iter()
+        .filter(|(name, value)| is_count(name.as_str(), value));
+    table_bytes(table)
+        - counts
+            .map(|(name, value)| field_bytes(name, value))
+            .sum::<usize>()
 }
 
 /// Size of the length field of tables, lists and long texts, in bytes.
 const LENGTH: usize = 4;
 
 fn table_bytes(table: &FieldTable) -> usize {
-    LENGTH + table.inner().iter().map(|(name, value)| field_bytes(name, value)).sum::<usize>()
+    LENGTH
+        + table
+            .inner()
+            .iter()
+            .map(|(name, value)| field_bytes(name, value))
+            .sum::<usize>()
 }
 
 /// Returns the size of a field: a name with its length in one byte, and a value.
@@ -53,7 +74,9 @@ fn value_bytes(value: &AMQPValue) -> usize {
         AMQPValue::ShortString(text) => 1 + text.as_str().len(),
         AMQPValue::LongString(text) => LENGTH + text.as_bytes().len(),
         AMQPValue::ByteArray(bytes) => LENGTH + bytes.as_slice().len(),
-        AMQPValue::FieldArray(values) => LENGTH + values.as_slice().iter().map(value_bytes).sum::<usize>(),
+        AMQPValue::FieldArray(values) => {
+            LENGTH + values.as_slice().iter().map(value_bytes).sum::<usize>()
+        }
         AMQPValue::FieldTable(inner) => table_bytes(inner),
     }
 }
@@ -62,10 +85,16 @@ fn value_bytes(value: &AMQPValue) -> usize {
 #[must_use]
 pub fn producer_headers(headers: &Value) -> Map<String, Value> {
     let is_producer_s = |name: &str| {
-        !OTHER_QUEUES.contains(&name) && !OF_THE_BROKER.iter().any(|prefix| name.to_ascii_lowercase().starts_with(prefix))
+        !OTHER_QUEUES.contains(&name)
+            && !OF_THE_BROKER
+                .iter()
+                .any(|prefix| name.to_ascii_lowercase().starts_with(prefix))
     };
     let fields = headers.as_object().into_iter().flatten();
-    fields.filter(|(name, _)| is_producer_s(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
+    fields
+        .filter(|(name, _)| is_producer_s(name))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
 }
 
 /// Converts JSON to a header table. Numbers become 64 bits wide.
@@ -86,7 +115,9 @@ fn amqp(value: &Value) -> Result<AMQPValue, BrokerError> {
             None => AMQPValue::Double(number.as_f64().unwrap_or_default()),
         },
         Value::String(text) => AMQPValue::LongString(text.as_str().into()),
-        Value::Array(values) => AMQPValue::FieldArray(FieldArray::from(values.iter().map(amqp).collect::<Result<Vec<_>, _>>()?)),
+        Value::Array(values) => AMQPValue::FieldArray(FieldArray::from(
+            values.iter().map(amqp).collect::<Result<Vec<_>, _>>()?,
+        )),
         Value::Object(inner) => AMQPValue::FieldTable(from_json(inner)?),
     })
 }
@@ -105,9 +136,15 @@ fn plain(value: &AMQPValue) -> Value {
         AMQPValue::Float(value) => Value::from(*value),
         AMQPValue::Double(value) => Value::from(*value),
         AMQPValue::ShortString(value) => Value::from(storable(value.as_str())),
-        AMQPValue::LongString(value) => Value::from(storable(&String::from_utf8_lossy(value.as_bytes()))),
-        AMQPValue::ByteArray(value) => Value::from(storable(&String::from_utf8_lossy(value.as_slice()))),
-        AMQPValue::FieldArray(values) => Value::Array(values.as_slice().iter().map(plain).collect()),
+        AMQPValue::LongString(value) => {
+            Value::from(storable(&String::from_utf8_lossy(value.as_bytes())))
+        }
+        AMQPValue::ByteArray(value) => {
+            Value::from(storable(&String::from_utf8_lossy(value.as_slice())))
+        }
+        AMQPValue::FieldArray(values) => {
+            Value::Array(values.as_slice().iter().map(plain).collect())
+        }
         AMQPValue::FieldTable(inner) => to_json(inner),
         AMQPValue::DecimalValue(_) | AMQPValue::Void => Value::Null,
     }
@@ -132,7 +169,8 @@ mod tests {
 
     #[test]
     fn headers_go_out_as_they_came() {
-        let headers = json!({"traceparent": "00-a", "n": -7, "deep": {"list": [true, null, 0.5, "x"]}});
+        let headers =
+            json!({"traceparent": "00-a", "n": -7, "deep": {"list": [true, null, 0.5, "x"]}});
         let table = from_json(headers.as_object().unwrap()).unwrap();
         assert_eq!(to_json(&table), headers);
     }
@@ -146,8 +184,15 @@ mod tests {
         let written = 4 + names + types + values;
         assert_eq!(producer_bytes(&table), written);
         table.insert("x-delivery-count".into(), AMQPValue::LongLongInt(3));
-        assert_eq!(producer_bytes(&table), written, "the broker's count does not count");
-        table.insert("x-delivery-count".into(), AMQPValue::LongString("x".repeat(9000).as_str().into()));
+        assert_eq!(
+            producer_bytes(&table),
+            written,
+            "the broker's count does not count"
+        );
+        table.insert(
+            "x-delivery-count".into(),
+            AMQPValue::LongString("x".repeat(9000).as_str().into()),
+        );
         assert!(producer_bytes(&table) > 9000, "a text is not the broker's");
     }
 
@@ -155,6 +200,9 @@ mod tests {
     fn what_the_broker_wrote_and_other_queues_are_left_out() {
         let came = json!({"x-death": [{"count": 1}], "x-first-death-queue": "dispatch.jobs", "x-delivery-count": 9, "CC": ["q"],
             "x-deadline": "mine", "traceparent": "00-a"});
-        assert_eq!(Value::Object(producer_headers(&came)), json!({"x-deadline": "mine", "traceparent": "00-a"}));
+        assert_eq!(
+            Value::Object(producer_headers(&came)),
+            json!({"x-deadline": "mine", "traceparent": "00-a"})
+        );
     }
 }

@@ -86,7 +86,9 @@ pub enum BrokerError {
     #[error("there is no connection to RabbitMQ")]
     NotConnected,
     /// The broker has an alarm and does not read from publishers.
-    #[error("RabbitMQ accepts no messages: it has a memory or disk alarm; see `rabbitmq-diagnostics alarms`")]
+    #[error(
+        "RabbitMQ accepts no messages: it has a memory or disk alarm; see `rabbitmq-diagnostics alarms`"
+    )]
     Blocked,
     /// The broker received the message and refused it.
     #[error("RabbitMQ refused the message (nack): a queue is full or unavailable")]
@@ -133,7 +135,11 @@ impl Fault for BrokerError {
             | Self::Blocked
             | Self::Nacked
             | Self::Returned(_) => Class::Infrastructure,
-            Self::Url | Self::Refused(_) | Self::NotConfirming | Self::LongName(_) | Self::Topology(_) => Class::Permanent,
+            Self::Url
+            | Self::Refused(_)
+            | Self::NotConfirming
+            | Self::LongName(_)
+            | Self::Topology(_) => Class::Permanent,
         }
     }
 
@@ -180,16 +186,29 @@ async fn connect(endpoint: &Endpoint, name: &str) -> Result<Connection, BrokerEr
 }
 
 /// As [`connect`]. With `inbound`, the connection receives deliveries.
-async fn connect_inbound(endpoint: &Endpoint, name: &str, inbound: Option<Arc<Inbound>>) -> Result<Connection, BrokerError> {
+async fn connect_inbound(
+    endpoint: &Endpoint,
+    name: &str,
+    inbound: Option<Arc<Inbound>>,
+) -> Result<Connection, BrokerError> {
     let Plan { mut hosts, tls } = Plan::of(endpoint)?;
-    let limit = if hosts.len() > 1 { CONNECT_TIMEOUT_OF_SEVERAL } else { CONNECT_TIMEOUT };
+    let limit = if hosts.len() > 1 {
+        CONNECT_TIMEOUT_OF_SEVERAL
+    } else {
+        CONNECT_TIMEOUT
+    };
     let first = rand::random_range(..hosts.len());
     hosts.rotate_left(first);
     let mut errors = Vec::new();
     for uri in hosts {
         let at = address::name(&uri);
         let properties = ConnectionProperties::default().with_connection_name(name.into());
-        match within(limit, transport::connect(uri, tls.clone(), properties, inbound.clone())).await {
+        match within(
+            limit,
+            transport::connect(uri, tls.clone(), properties, inbound.clone()),
+        )
+        .await
+        {
             Ok(connection) => return Ok(connection),
             Err(error) => errors.push((at, error)),
         }
@@ -197,13 +216,19 @@ async fn connect_inbound(endpoint: &Endpoint, name: &str, inbound: Option<Arc<In
     match errors.len() {
         1 => Err(errors.swap_remove(0).1),
         _ => {
-            let each: Vec<String> = errors.iter().map(|(at, error)| format!("{at}: {}", crate::fault::chain(error))).collect();
+            let each: Vec<String> = errors
+                .iter()
+                .map(|(at, error)| format!("{at}: {}", crate::fault::chain(error)))
+                .collect();
             Err(BrokerError::NoHost(each.join("; ")))
         }
     }
 }
 
-async fn within<T>(limit: Duration, call: impl Future<Output = lapin::Result<T>>) -> Result<T, BrokerError> {
+async fn within<T>(
+    limit: Duration,
+    call: impl Future<Output = lapin::Result<T>>,
+) -> Result<T, BrokerError> {
     match tokio::time::timeout(limit, call).await {
         Ok(done) => Ok(done?),
         Err(_) => Err(BrokerError::TimedOut(limit)),

@@ -34,19 +34,33 @@ impl Publisher {
     pub async fn post(&self, message: &Outgoing) -> Result<Posted, BrokerError> {
         let live = self.sound().await?;
         let confirm = self.send(&live, message, Instant::now() + SENDING).await?;
-        Ok(Posted { confirm, live, renew: Arc::clone(&self.renew) })
+        Ok(Posted {
+            confirm,
+            live,
+            renew: Arc::clone(&self.renew),
+        })
     }
 
     /// Waits for a connection whose channel can be used for publishing.
     async fn sound(&self) -> Result<Arc<Live>, BrokerError> {
         let mut live = self.live.clone();
-        let is_sound = |live: &Option<Arc<Live>>| live.as_ref().is_some_and(|live| live.is_connected() && !live.is_worn());
+        let is_sound = |live: &Option<Arc<Live>>| {
+            live.as_ref()
+                .is_some_and(|live| live.is_connected() && !live.is_worn())
+        };
         let found = tokio::time::timeout(PATIENCE, live.wait_for(is_sound)).await;
         let now = match found {
-            Ok(Ok(now)) => now.as_ref().map(Arc::clone).ok_or(BrokerError::NotConnected)?,
+            Ok(Ok(now)) => now
+                .as_ref()
+                .map(Arc::clone)
+                .ok_or(BrokerError::NotConnected)?,
             Ok(Err(_)) | Err(_) => return Err(BrokerError::NotConnected),
         };
-        if now.is_blocked() { Err(BrokerError::Blocked) } else { Ok(now) }
+        if now.is_blocked() {
+            Err(BrokerError::Blocked)
+        } else {
+            Ok(now)
+        }
     }
 }
 

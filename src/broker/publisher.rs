@@ -71,8 +71,17 @@ impl Live {
     /// Opens a channel in confirm mode on a connection.
     async fn on(connection: Arc<Connection>, user: ShortString) -> Result<Self, BrokerError> {
         let channel = within(CALL_TIMEOUT, connection.create_channel()).await?;
-        within(CALL_TIMEOUT, channel.confirm_select(ConfirmSelectOptions::default())).await?;
-        Ok(Self { connection, user, channel, lost: AtomicUsize::new(0) })
+        within(
+            CALL_TIMEOUT,
+            channel.confirm_select(ConfirmSelectOptions::default()),
+        )
+        .await?;
+        Ok(Self {
+            connection,
+            user,
+            channel,
+            lost: AtomicUsize::new(0),
+        })
     }
 
     /// Returns whether the channel lacks so many confirms that it must be replaced.
@@ -124,11 +133,27 @@ const LOST_CONFIRMS: usize = 24;
 /// Returns a publisher, and the supervisor whose [`PublisherSupervisor::run`] keeps it connected. `link` is the label
 /// of [`names::RECONNECTS`]; RabbitMQ's management UI shows the connection as `dispatch {link}`.
 #[must_use]
-pub fn publisher(endpoint: impl Into<Endpoint>, link: &'static str) -> (Publisher, PublisherSupervisor) {
+pub fn publisher(
+    endpoint: impl Into<Endpoint>,
+    link: &'static str,
+) -> (Publisher, PublisherSupervisor) {
     let (sender, live) = watch::channel(None);
     let (doubt, renew) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let publisher = Publisher { live, doubt: Arc::clone(&doubt), renew: Arc::clone(&renew) };
-    (publisher, PublisherSupervisor { endpoint: endpoint.into(), link, live: sender, doubt, renew })
+    let publisher = Publisher {
+        live,
+        doubt: Arc::clone(&doubt),
+        renew: Arc::clone(&renew),
+    };
+    (
+        publisher,
+        PublisherSupervisor {
+            endpoint: endpoint.into(),
+            link,
+            live: sender,
+            doubt,
+            renew,
+        },
+    )
 }
 
 impl PublisherSupervisor {
@@ -192,7 +217,11 @@ pub(super) const PUBLISHER: &str = "publisher";
 
 pub(super) async fn open(endpoint: &Endpoint, link: &str) -> Result<Live, BrokerError> {
     let user = short(&user_of(endpoint)?)?;
-    Live::on(Arc::new(connect(endpoint, &format!("dispatch {link}")).await?), user).await
+    Live::on(
+        Arc::new(connect(endpoint, &format!("dispatch {link}")).await?),
+        user,
+    )
+    .await
 }
 
 impl Publisher {
@@ -201,12 +230,18 @@ impl Publisher {
     /// # Errors
     /// [`BrokerError`].
     pub async fn connect(endpoint: impl Into<Endpoint>) -> Result<Self, BrokerError> {
-        Ok(Self::over(Arc::new(open(&endpoint.into(), PUBLISHER).await?)))
+        Ok(Self::over(Arc::new(
+            open(&endpoint.into(), PUBLISHER).await?,
+        )))
     }
 
     pub(super) fn over(live: Arc<Live>) -> Self {
         let (_, live) = watch::channel(Some(live));
-        Self { live, doubt: Arc::new(Notify::new()), renew: Arc::new(Notify::new()) }
+        Self {
+            live,
+            doubt: Arc::new(Notify::new()),
+            renew: Arc::new(Notify::new()),
+        }
     }
 
     /// Returns the reason why nothing can be published at the moment, if there is one.
@@ -234,8 +269,15 @@ impl Publisher {
     pub async fn publish_all(&self, messages: &[Outgoing]) -> Vec<Result<(), BrokerError>> {
         let live = match self.live().await {
             Ok(live) => live,
-            Err(BrokerError::Blocked) => return messages.iter().map(|_| Err(BrokerError::Blocked)).collect(),
-            Err(_) => return messages.iter().map(|_| Err(BrokerError::NotConnected)).collect(),
+            Err(BrokerError::Blocked) => {
+                return messages.iter().map(|_| Err(BrokerError::Blocked)).collect();
+            }
+            Err(_) => {
+                return messages
+                    .iter()
+                    .map(|_| Err(BrokerError::NotConnected))
+                    .collect();
+            }
         };
         // One time limit for the whole batch, so that neither a broker under an alarm nor a queue that does not confirm
         // delays the caller for longer.
@@ -261,7 +303,9 @@ impl Publisher {
     pub async fn depth(&self, queue: &str) -> Result<Depth, BrokerError> {
         let live = self.live().await?;
         // On a separate channel: the broker closes the channel of a failed passive declare.
-        let channel = within(CALL_TIMEOUT, live.connection.create_channel()).await.inspect_err(|_| self.doubt(&live))?;
+        let channel = within(CALL_TIMEOUT, live.connection.create_channel())
+            .await
+            .inspect_err(|_| self.doubt(&live))?;
         let (ready, consumers) = topology::look(&channel, queue).await?;
         drop(within(CALL_TIMEOUT, channel.close(200, "looked".into())).await);
         Ok(Depth { ready, consumers })
@@ -271,29 +315,63 @@ impl Publisher {
         let mut live = self.live.clone();
         let found = tokio::time::timeout(PATIENCE, live.wait_for(Option::is_some)).await;
         let now = match found {
-            Ok(Ok(now)) => now.as_ref().map(Arc::clone).ok_or(BrokerError::NotConnected)?,
+            Ok(Ok(now)) => now
+                .as_ref()
+                .map(Arc::clone)
+                .ok_or(BrokerError::NotConnected)?,
             Ok(Err(_)) | Err(_) => return Err(BrokerError::NotConnected),
         };
         // RabbitMQ reads nothing until the alarm is over, so the caller should not wait.
-        if now.is_blocked() { Err(BrokerError::Blocked) } else { Ok(now) }
+        if now.is_blocked() {
+            Err(BrokerError::Blocked)
+        } else {
+            Ok(now)
+        }
     }
 
-    pub(super) async fn send(&self, live: &Live, message: &Outgoing, deadline: Instant) -> Result<PublisherConfirm, BrokerError> {
+    pub(super) async fn send(
+        &self,
+        live: &Live,
+        message: &Outgoing,
+        deadline: Instant,
+    ) -> Result<PublisherConfirm, BrokerError> {
         let properties = properties(message)?.with_user_id(live.user.clone());
-        let options = BasicPublishOptions { mandatory: message.mandatory, ..BasicPublishOptions::default() };
+        let options = BasicPublishOptions {
+            mandatory: message.mandatory,
+            ..BasicPublishOptions::default()
+        };
         let key = short(&message.routing_key)?;
-        let sending = live.channel.basic_publish(message.exchange.into(), key, options, &message.body, properties);
-        within(deadline.saturating_duration_since(Instant::now()), sending).await.inspect_err(|_| self.doubt(live))
+        let sending = live.channel.basic_publish(
+            message.exchange.into(),
+            key,
+            options,
+            &message.body,
+            properties,
+        );
+        within(deadline.saturating_duration_since(Instant::now()), sending)
+            .await
+            .inspect_err(|_| self.doubt(live))
     }
 
     /// Makes the supervisor replace this connection, unless it already has, or an alarm explains the missing answer.
     fn doubt(&self, live: &Live) {
-        if !live.is_blocked() && self.live.borrow().as_ref().is_some_and(|now| std::ptr::eq(Arc::as_ptr(now), live)) {
+        if !live.is_blocked()
+            && self
+                .live
+                .borrow()
+                .as_ref()
+                .is_some_and(|now| std::ptr::eq(Arc::as_ptr(now), live))
+        {
             self.doubt.notify_one();
         }
     }
 
-    async fn confirmed(&self, live: &Live, sent: PublisherConfirm, deadline: Instant) -> Result<(), BrokerError> {
+    async fn confirmed(
+        &self,
+        live: &Live,
+        sent: PublisherConfirm,
+        deadline: Instant,
+    ) -> Result<(), BrokerError> {
         let left = deadline.saturating_duration_since(Instant::now());
         answer(within(left, sent).await.inspect_err(|_| self.doubt(live))?)
     }
@@ -305,7 +383,9 @@ pub(super) fn answer(confirmation: Confirmation) -> Result<(), BrokerError> {
         Confirmation::Ack(None) => Ok(()),
         Confirmation::Ack(Some(returned)) | Confirmation::Nack(Some(returned)) => {
             metrics::counter!(names::RETURNED_PUBLISHES).increment(1);
-            Err(BrokerError::Returned(returned.reply_text.as_str().to_owned()))
+            Err(BrokerError::Returned(
+                returned.reply_text.as_str().to_owned(),
+            ))
         }
         Confirmation::Nack(None) => Err(BrokerError::Nacked),
         Confirmation::NotRequested => Err(BrokerError::NotConfirming),
@@ -313,9 +393,14 @@ pub(super) fn answer(confirmation: Confirmation) -> Result<(), BrokerError> {
 }
 
 fn properties(message: &Outgoing) -> Result<BasicProperties, BrokerError> {
-    let content_type = message.content_type.as_deref().unwrap_or("application/json");
+    let content_type = message
+        .content_type
+        .as_deref()
+        .unwrap_or("application/json");
     // 2: persistent (AMQP 0-9-1, basic class).
-    let mut properties = BasicProperties::default().with_delivery_mode(2).with_content_type(short(content_type)?);
+    let mut properties = BasicProperties::default()
+        .with_delivery_mode(2)
+        .with_content_type(short(content_type)?);
     if let Some(encoding) = &message.content_encoding {
         properties = properties.with_content_encoding(short(encoding)?);
     }

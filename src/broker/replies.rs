@@ -41,8 +41,16 @@ impl Publisher {
     /// [`BrokerError`].
     pub async fn connect_with_replies(url: &Endpoint) -> Result<(Self, Replies), BrokerError> {
         let live = Arc::new(open(url, PUBLISHER).await?);
-        let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
-        let consuming = live.channel.basic_consume(DIRECT_REPLY.into(), "".into(), options, FieldTable::default());
+        let options = BasicConsumeOptions {
+            no_ack: true,
+            ..BasicConsumeOptions::default()
+        };
+        let consuming = live.channel.basic_consume(
+            DIRECT_REPLY.into(),
+            "".into(),
+            options,
+            FieldTable::default(),
+        );
         let consumer = within(CALL_TIMEOUT, consuming).await?;
         Ok((Self::over(Arc::clone(&live)), Replies { live, consumer }))
     }

@@ -6,8 +6,8 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ExchangeKind};
 
 use super::{
-    BrokerError, CALL_TIMEOUT, CONTROL_QUEUE, DEAD, EVENTS, EXCHANGE, INTAKE_QUEUE, KEY_CANCEL, KEY_CONFIGURE, KEY_JOB,
-    PARKED_QUEUE, WAKE, connect, rights, within,
+    BrokerError, CALL_TIMEOUT, CONTROL_QUEUE, DEAD, EVENTS, EXCHANGE, INTAKE_QUEUE, KEY_CANCEL,
+    KEY_CONFIGURE, KEY_JOB, PARKED_QUEUE, WAKE, connect, rights, within,
 };
 use crate::engine::Lane;
 use crate::tls_policy::Endpoint;
@@ -29,14 +29,24 @@ struct QueuePlan {
 }
 
 fn exchanges() -> [(&'static str, ExchangeKind); 4] {
-    [(EXCHANGE, ExchangeKind::Direct), (WAKE, ExchangeKind::Direct), (EVENTS, ExchangeKind::Topic), (DEAD, ExchangeKind::Fanout)]
+    [
+        (EXCHANGE, ExchangeKind::Direct),
+        (WAKE, ExchangeKind::Direct),
+        (EVENTS, ExchangeKind::Topic),
+        (DEAD, ExchangeKind::Fanout),
+    ]
 }
 
 fn queues(lanes: &[Lane]) -> Vec<QueuePlan> {
     let control = vec![(EXCHANGE, KEY_CONFIGURE), (EXCHANGE, KEY_CANCEL)];
     let lane = |lane: &Lane| {
         let (bindings, outdated) = (vec![(WAKE, lane.wake_key)], vec![(EXCHANGE, lane.wake_key)]);
-        QueuePlan { name: lane.queue, arguments: lane_arguments(), bindings, outdated }
+        QueuePlan {
+            name: lane.queue,
+            arguments: lane_arguments(),
+            bindings,
+            outdated,
+        }
     };
     let intake = QueuePlan {
         name: INTAKE_QUEUE,
@@ -44,26 +54,57 @@ fn queues(lanes: &[Lane]) -> Vec<QueuePlan> {
         bindings: vec![(EXCHANGE, KEY_JOB)],
         outdated: control.clone(),
     };
-    let control = QueuePlan { name: CONTROL_QUEUE, arguments: lane_arguments(), bindings: control, outdated: Vec::new() };
-    let parked =
-        QueuePlan { name: PARKED_QUEUE, arguments: common_arguments(), bindings: vec![(DEAD, "")], outdated: Vec::new() };
-    [control, intake].into_iter().chain(lanes.iter().map(lane)).chain([parked]).collect()
+    let control = QueuePlan {
+        name: CONTROL_QUEUE,
+        arguments: lane_arguments(),
+        bindings: control,
+        outdated: Vec::new(),
+    };
+    let parked = QueuePlan {
+        name: PARKED_QUEUE,
+        arguments: common_arguments(),
+        bindings: vec![(DEAD, "")],
+        outdated: Vec::new(),
+    };
+    [control, intake]
+        .into_iter()
+        .chain(lanes.iter().map(lane))
+        .chain([parked])
+        .collect()
 }
 
 fn common_arguments() -> FieldTable {
     let mut arguments = FieldTable::default();
-    arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
-    arguments.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
+    arguments.insert(
+        "x-queue-type".into(),
+        AMQPValue::LongString("quorum".into()),
+    );
+    arguments.insert(
+        "x-overflow".into(),
+        AMQPValue::LongString("reject-publish".into()),
+    );
     arguments.insert("x-max-length".into(), AMQPValue::LongLongInt(MAX_LENGTH));
-    arguments.insert("x-max-length-bytes".into(), AMQPValue::LongLongInt(MAX_BYTES));
+    arguments.insert(
+        "x-max-length-bytes".into(),
+        AMQPValue::LongLongInt(MAX_BYTES),
+    );
     arguments
 }
 
 fn lane_arguments() -> FieldTable {
     let mut arguments = common_arguments();
-    arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(DELIVERY_LIMIT));
-    arguments.insert("x-dead-letter-exchange".into(), AMQPValue::LongString(DEAD.into()));
-    arguments.insert("x-dead-letter-strategy".into(), AMQPValue::LongString("at-least-once".into()));
+    arguments.insert(
+        "x-delivery-limit".into(),
+        AMQPValue::LongLongInt(DELIVERY_LIMIT),
+    );
+    arguments.insert(
+        "x-dead-letter-exchange".into(),
+        AMQPValue::LongString(DEAD.into()),
+    );
+    arguments.insert(
+        "x-dead-letter-strategy".into(),
+        AMQPValue::LongString("at-least-once".into()),
+    );
     arguments
 }
 
@@ -80,32 +121,66 @@ pub enum Outdated {
 ///
 /// # Errors
 /// [`BrokerError`]; the broker rejects a queue that exists with other arguments, and reports the difference.
-pub async fn declare(endpoint: impl Into<Endpoint>, lanes: &[Lane], outdated: Outdated) -> Result<Vec<String>, BrokerError> {
+pub async fn declare(
+    endpoint: impl Into<Endpoint>,
+    lanes: &[Lane],
+    outdated: Outdated,
+) -> Result<Vec<String>, BrokerError> {
     let connection = connect(&endpoint.into(), "dispatch topology").await?;
     let channel = within(CALL_TIMEOUT, connection.create_channel()).await?;
     let mut lines = Vec::new();
     for (name, kind) in exchanges() {
         lines.push(format!("exchange {name} ({kind:?})"));
-        let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
-        within(CALL_TIMEOUT, channel.exchange_declare(name.into(), kind, durable, FieldTable::default())).await?;
+        let durable = ExchangeDeclareOptions {
+            durable: true,
+            ..ExchangeDeclareOptions::default()
+        };
+        within(
+            CALL_TIMEOUT,
+            channel.exchange_declare(name.into(), kind, durable, FieldTable::default()),
+        )
+        .await?;
     }
     for plan in queues(lanes) {
-        within(CALL_TIMEOUT, channel.queue_declare(plan.name.into(), QueueDeclareOptions::durable(), plan.arguments)).await?;
+        within(
+            CALL_TIMEOUT,
+            channel.queue_declare(
+                plan.name.into(),
+                QueueDeclareOptions::durable(),
+                plan.arguments,
+            ),
+        )
+        .await?;
         lines.push(format!("queue {}", plan.name));
         for (exchange, key) in plan.bindings {
             let options = QueueBindOptions::default();
             within(
                 CALL_TIMEOUT,
-                channel.queue_bind(plan.name.into(), exchange.into(), key.into(), options, FieldTable::default()),
+                channel.queue_bind(
+                    plan.name.into(),
+                    exchange.into(),
+                    key.into(),
+                    options,
+                    FieldTable::default(),
+                ),
             )
             .await?;
             lines.push(format!("binding {exchange} --{key}--> {}", plan.name));
         }
         // Removed after the new ones are declared, so that every message always has a route.
-        let outdated = if outdated == Outdated::Remove { plan.outdated } else { Vec::new() };
+        let outdated = if outdated == Outdated::Remove {
+            plan.outdated
+        } else {
+            Vec::new()
+        };
         for (exchange, key) in outdated {
             // RabbitMQ accepts the removal of a binding that does not exist.
-            let removing = channel.queue_unbind(plan.name.into(), exchange.into(), key.into(), FieldTable::default());
+            let removing = channel.queue_unbind(
+                plan.name.into(),
+                exchange.into(),
+                key.into(),
+                FieldTable::default(),
+            );
             within(CALL_TIMEOUT, removing).await?;
         }
     }
@@ -119,7 +194,10 @@ pub async fn declare(endpoint: impl Into<Endpoint>, lanes: &[Lane], outdated: Ou
 ///
 /// # Errors
 /// [`BrokerError`] if the broker cannot be reached.
-pub async fn check(endpoint: impl Into<Endpoint>, lanes: &[Lane]) -> Result<Vec<String>, BrokerError> {
+pub async fn check(
+    endpoint: impl Into<Endpoint>,
+    lanes: &[Lane],
+) -> Result<Vec<String>, BrokerError> {
     let connection = connect(&endpoint.into(), "dispatch topology").await?;
     let mut differences = Vec::new();
     for (name, kind) in exchanges() {
@@ -128,9 +206,15 @@ pub async fn check(endpoint: impl Into<Endpoint>, lanes: &[Lane]) -> Result<Vec<
             differences.push(format!("exchange {name}: {}", crate::fault::chain(&error)));
             continue;
         }
-        let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
-        if let Err(error) =
-            within(CALL_TIMEOUT, channel.exchange_declare(name.into(), kind, durable, FieldTable::default())).await
+        let durable = ExchangeDeclareOptions {
+            durable: true,
+            ..ExchangeDeclareOptions::default()
+        };
+        if let Err(error) = within(
+            CALL_TIMEOUT,
+            channel.exchange_declare(name.into(), kind, durable, FieldTable::default()),
+        )
+        .await
         {
             differences.push(format!("exchange {name}: {}", crate::fault::chain(&error)));
         }
@@ -138,12 +222,24 @@ pub async fn check(endpoint: impl Into<Endpoint>, lanes: &[Lane]) -> Result<Vec<
     for plan in queues(lanes) {
         let channel = within(CALL_TIMEOUT, connection.create_channel()).await?;
         if let Err(error) = look(&channel, plan.name).await {
-            differences.push(format!("queue {}: {}", plan.name, crate::fault::chain(&error)));
+            differences.push(format!(
+                "queue {}: {}",
+                plan.name,
+                crate::fault::chain(&error)
+            ));
             continue;
         }
-        let declared = channel.queue_declare(plan.name.into(), QueueDeclareOptions::durable(), plan.arguments);
+        let declared = channel.queue_declare(
+            plan.name.into(),
+            QueueDeclareOptions::durable(),
+            plan.arguments,
+        );
         if let Err(error) = within(CALL_TIMEOUT, declared).await {
-            differences.push(format!("queue {}: {}", plan.name, crate::fault::chain(&error)));
+            differences.push(format!(
+                "queue {}: {}",
+                plan.name,
+                crate::fault::chain(&error)
+            ));
         }
     }
     close(connection).await;
@@ -156,7 +252,10 @@ pub async fn check(endpoint: impl Into<Endpoint>, lanes: &[Lane]) -> Result<Vec<
 ///
 /// # Errors
 /// [`BrokerError`] if the broker cannot be reached.
-pub async fn missing(endpoint: impl Into<Endpoint>, lanes: &[Lane]) -> Result<Vec<String>, BrokerError> {
+pub async fn missing(
+    endpoint: impl Into<Endpoint>,
+    lanes: &[Lane],
+) -> Result<Vec<String>, BrokerError> {
     let connection = connect(&endpoint.into(), "dispatch check").await?;
     let mut missing = Vec::new();
     for (name, kind) in exchanges() {
@@ -173,22 +272,44 @@ pub async fn missing(endpoint: impl Into<Endpoint>, lanes: &[Lane]) -> Result<Ve
         if let Err(error) = look(&channel, plan.name).await
             && !rights::is_access_refused(&error)
         {
-            missing.push(format!("queue {}: {}", plan.name, crate::fault::chain(&error)));
+            missing.push(format!(
+                "queue {}: {}",
+                plan.name,
+                crate::fault::chain(&error)
+            ));
         }
     }
     close(connection).await;
     Ok(missing)
 }
 
-async fn exchange_is_there(channel: &Channel, name: &'static str, kind: ExchangeKind) -> Result<(), BrokerError> {
-    let passive = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
-    within(CALL_TIMEOUT, channel.exchange_declare(name.into(), kind, passive, FieldTable::default())).await
+async fn exchange_is_there(
+    channel: &Channel,
+    name: &'static str,
+    kind: ExchangeKind,
+) -> Result<(), BrokerError> {
+    let passive = ExchangeDeclareOptions {
+        passive: true,
+        ..ExchangeDeclareOptions::default()
+    };
+    within(
+        CALL_TIMEOUT,
+        channel.exchange_declare(name.into(), kind, passive, FieldTable::default()),
+    )
+    .await
 }
 
 /// Returns the numbers of ready messages and of consumers of a queue, without changing it.
 pub(super) async fn look(channel: &Channel, queue: &str) -> Result<(u32, u32), BrokerError> {
-    let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-    let looked = within(CALL_TIMEOUT, channel.queue_declare(queue.into(), passive, FieldTable::default())).await?;
+    let passive = QueueDeclareOptions {
+        passive: true,
+        ..QueueDeclareOptions::default()
+    };
+    let looked = within(
+        CALL_TIMEOUT,
+        channel.queue_declare(queue.into(), passive, FieldTable::default()),
+    )
+    .await?;
     Ok((looked.message_count(), looked.consumer_count()))
 }
 

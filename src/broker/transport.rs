@@ -47,7 +47,10 @@ impl Reactor for Links {
         self.0.interval(time)
     }
 
-    fn tcp_connect_addr(&self, address: SocketAddr) -> impl Future<Output = io::Result<Link>> + Send + 'static {
+    fn tcp_connect_addr(
+        &self,
+        address: SocketAddr,
+    ) -> impl Future<Output = io::Result<Link>> + Send + 'static {
         TcpStream::connect(address).map_ok(|tcp| legible(Either::Right(tcp), None))
     }
 }
@@ -60,18 +63,31 @@ pub(super) async fn connect(
     inbound: Option<Arc<Inbound>>,
 ) -> lapin::Result<Connection> {
     let runtime = Runtime::new(RuntimeParts::new(Tokio::current(), Links(Tokio::current())));
-    let open = async move |uri: AMQPUri, _| Ok(AsyncTcpStream::Plain(link(&uri.authority, tls.as_ref(), inbound.clone()).await?));
+    let open = async move |uri: AMQPUri, _| {
+        Ok(AsyncTcpStream::Plain(
+            link(&uri.authority, tls.as_ref(), inbound.clone()).await?,
+        ))
+    };
     Connection::connector(uri, runtime, open, properties).await
 }
 
-async fn link(authority: &AMQPAuthority, tls: Option<&TlsConnector>, inbound: Option<Arc<Inbound>>) -> io::Result<Link> {
+async fn link(
+    authority: &AMQPAuthority,
+    tls: Option<&TlsConnector>,
+    inbound: Option<Arc<Inbound>>,
+) -> io::Result<Link> {
     let tcp = TcpStream::connect((authority.host.as_str(), authority.port)).await?;
     // Acks and confirms are small and latency-sensitive.
     tcp.set_nodelay(true)?;
-    let Some(tls) = tls else { return Ok(legible(Either::Right(tcp), inbound)) };
-    let name =
-        ServerName::try_from(authority.host.clone()).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-    Ok(legible(Either::Left(tls.connect(name, tcp).await?), inbound))
+    let Some(tls) = tls else {
+        return Ok(legible(Either::Right(tcp), inbound));
+    };
+    let name = ServerName::try_from(authority.host.clone())
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+    Ok(legible(
+        Either::Left(tls.connect(name, tcp).await?),
+        inbound,
+    ))
 }
 
 fn legible(way: Either<TlsStream<TcpStream>, TcpStream>, inbound: Option<Arc<Inbound>>) -> Link {

@@ -22,7 +22,9 @@ pub(super) async fn store(links: &Links) -> anyhow::Result<Store> {
         }
         Ok(_) => Ok(store),
         Err(error) if error.is_infrastructure() => Err(error.into()),
-        Err(error) => Err(error).context("the schema version cannot be read; run `dispatch migrate` to create the schema"),
+        Err(error) => Err(error).context(
+            "the schema version cannot be read; run `dispatch migrate` to create the schema",
+        ),
     }
 }
 
@@ -38,5 +40,8 @@ pub(super) async fn tracker_with_keyring(links: &Links) -> anyhow::Result<Tracke
 
 async fn tracker_opening(links: &Links, keyring: Keyring) -> anyhow::Result<Tracker> {
     drop(store(links).await?);
-    Ok(Tracker::new(store::pool(links.database_url()?, CONNECTIONS)?, Arc::new(keyring)))
+    Ok(Tracker::new(
+        store::pool(links.database_url()?, CONNECTIONS)?,
+        Arc::new(keyring),
+    ))
 }

@@ -25,7 +25,10 @@ impl Consent {
         if self.is_possible() {
             return Ok(());
         }
-        Err(Usage("expected a terminal for the confirmation prompt, got none; use --yes".to_owned()).into())
+        Err(Usage(
+            "expected a terminal for the confirmation prompt, got none; use --yes".to_owned(),
+        )
+        .into())
     }
 
     /// Returns whether `--yes` is given or a prompt is possible. Otherwise a command that is a dry run by default changes
@@ -51,5 +54,9 @@ impl Consent {
 
 /// Returns the operator who runs the command, as an actor for the audit log.
 pub(super) fn operator(reason: Option<String>) -> Actor {
-    Actor { who: config::user(), role: "operator".to_owned(), reason }
+    Actor {
+        who: config::user(),
+        role: "operator".to_owned(),
+        reason,
+    }
 }

@@ -17,6 +17,10 @@ pub(super) struct Demo {
 
 impl Demo {
     pub(super) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
-        demo::run(DemoOptions { keep: self.keep, json: output.is_json() }).await
+        demo::run(DemoOptions {
+            keep: self.keep,
+            json: output.is_json(),
+        })
+        .await
     }
 }

@@ -36,8 +36,14 @@ fn is_usage_itself(cause: &(dyn std::error::Error + 'static)) -> bool {
         || cause.is::<UnknownSettings>()
         || cause.is::<SecretFileFault>()
         || matches!(cause.downcast_ref(), Some(SecretError::Keyring(_)))
-        || matches!(cause.downcast_ref(), Some(StoreError::Url(_) | StoreError::Link(_) | StoreError::Login(_)))
-        || matches!(cause.downcast_ref(), Some(BrokerError::Url | BrokerError::Refused(_)))
+        || matches!(
+            cause.downcast_ref(),
+            Some(StoreError::Url(_) | StoreError::Link(_) | StoreError::Login(_))
+        )
+        || matches!(
+            cause.downcast_ref(),
+            Some(BrokerError::Url | BrokerError::Refused(_))
+        )
         || matches!(cause.downcast_ref(), Some(TelemetryError::Filter(_)))
 }
 
@@ -52,8 +58,14 @@ mod tests {
         let setting: Result<(), _> = Err(StoreError::Url("use …".to_owned()));
         assert!(is_usage(&setting.context("opening").unwrap_err()));
         assert!(is_usage(&anyhow::Error::new(Usage("use --yes".to_owned()))));
-        assert!(is_usage(&SecretError::Keyring("a key is not base64").into()));
-        assert!(is_usage(&anyhow!("its address is not right").context(NotRight("a provider's setting")).context("starting")));
+        assert!(is_usage(
+            &SecretError::Keyring("a key is not base64").into()
+        ));
+        assert!(is_usage(
+            &anyhow!("its address is not right")
+                .context(NotRight("a provider's setting"))
+                .context("starting")
+        ));
         assert!(!is_usage(&anyhow!("there is no such job")));
         assert!(!is_usage(&StoreError::ReadOnly.into()));
     }

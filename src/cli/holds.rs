@@ -85,11 +85,15 @@ impl Place {
         let store = self.action.agreed("Hold").await?;
         let (scope, actor) = (&self.action.scope, self.action.actor());
         if let Some((destination, _)) = scope.split_once('#') {
-            bail!("expected a destination, got the wait key of its concurrency limit; use '{destination}'");
+            bail!(
+                "expected a destination, got the wait key of its concurrency limit; use '{destination}'"
+            );
         }
         let until = store.hold(scope, self.length, &actor).await?;
         let value = json!({"scope": scope, "action": "place", "until": when(until)});
-        output.answer(&value, || format!("{} is held until {}", plain(scope), when(until)))?;
+        output.answer(&value, || {
+            format!("{} is held until {}", plain(scope), when(until))
+        })?;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -100,10 +104,17 @@ impl Release {
         let scope = &self.action.scope;
         let ended = store.end_holds(scope, &self.action.actor()).await?;
         if ended == 0 {
-            bail!("expected a destination with a hold, got {scope}; use a scope that `dispatch holds list` shows");
+            bail!(
+                "expected a destination with a hold, got {scope}; use a scope that `dispatch holds list` shows"
+            );
         }
         let value = json!({"scope": scope, "action": "release", "ended": ended});
-        output.answer(&value, || format!("{} is no longer held; its jobs continue, a few at a time", plain(scope)))?;
+        output.answer(&value, || {
+            format!(
+                "{} is no longer held; its jobs continue, a few at a time",
+                plain(scope)
+            )
+        })?;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -112,7 +123,10 @@ impl Action {
     /// Asks for consent to do `verb` to the destination, then returns the store.
     async fn agreed(&self, verb: &str) -> anyhow::Result<Store> {
         if !self.yes && !can_ask() {
-            return Err(Usage("expected a terminal for the confirmation prompt, got none; use --yes".to_owned()).into());
+            return Err(Usage(
+                "expected a terminal for the confirmation prompt, got none; use --yes".to_owned(),
+            )
+            .into());
         }
         let store = connect::store(&self.links).await?;
         if !self.yes && !ask(&format!("{verb} {}?", self.scope))? {
@@ -122,7 +136,11 @@ impl Action {
     }
 
     fn actor(&self) -> Actor {
-        Actor { who: config::user(), role: "operator".to_owned(), reason: Some(self.reason.clone()) }
+        Actor {
+            who: config::user(),
+            role: "operator".to_owned(),
+            reason: Some(self.reason.clone()),
+        }
     }
 }
 
@@ -158,12 +176,15 @@ const LONGEST: u64 = 7 * 86_400;
 
 fn length(text: &str) -> Result<Duration, String> {
     let units = [('s', 1), ('m', 60), ('h', 3600), ('d', 86_400)];
-    let unit = units.iter().find_map(|(unit, seconds)| Some((text.strip_suffix(*unit)?, *seconds)));
-    let seconds = unit.and_then(|(number, seconds)| number.parse::<u64>().ok()?.checked_mul(seconds));
+    let unit = units
+        .iter()
+        .find_map(|(unit, seconds)| Some((text.strip_suffix(*unit)?, *seconds)));
+    let seconds =
+        unit.and_then(|(number, seconds)| number.parse::<u64>().ok()?.checked_mul(seconds));
     let seconds = seconds.filter(|seconds| (1..=LONGEST).contains(seconds));
-    seconds
-        .map(Duration::from_secs)
-        .ok_or_else(|| "expected a number and s, m, h or d, at most a week; use 90s or 1h for example".to_owned())
+    seconds.map(Duration::from_secs).ok_or_else(|| {
+        "expected a number and s, m, h or d, at most a week; use 90s or 1h for example".to_owned()
+    })
 }
 
 #[cfg(test)]
@@ -172,15 +193,32 @@ mod tests {
 
     #[test]
     fn a_length_is_a_number_and_a_unit_up_to_a_week() {
-        assert_eq!(["90s", "10m", "2h", "7d"].map(|text| length(text).unwrap().as_secs()), [90, 600, 7200, 604_800]);
-        for wrong in ["", "90", "h", "-1h", "0s", "8d", "1w", "99999999999999999999d", "1 h"] {
+        assert_eq!(
+            ["90s", "10m", "2h", "7d"].map(|text| length(text).unwrap().as_secs()),
+            [90, 600, 7200, 604_800]
+        );
+        for wrong in [
+            "",
+            "90",
+            "h",
+            "-1h",
+            "0s",
+            "8d",
+            "1w",
+            "99999999999999999999d",
+            "1 h",
+        ] {
             assert!(length(wrong).unwrap_err().contains("90s"), "{wrong}");
         }
     }
 
     #[test]
     fn a_scope_has_three_parts() {
-        for right in ["acme|azure_devops|dev.azure.com", "*|discord|bot-1f2e3d4c5b6a7988", "acme|webhook|7#seats"] {
+        for right in [
+            "acme|azure_devops|dev.azure.com",
+            "*|discord|bot-1f2e3d4c5b6a7988",
+            "acme|webhook|7#seats",
+        ] {
             assert_eq!(scope(right).as_deref(), Ok(right));
         }
         for wrong in ["acme", "acme|discord", "acme||7", "acme|discord|7|8"] {

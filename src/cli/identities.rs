@@ -24,7 +24,9 @@ use crate::config::{self, Links, ProviderLinks};
 use crate::pipelines::connection_tests;
 use crate::secrets::Keyring;
 use crate::store::{self, Actor, AuditedChange, CappedCount};
-use crate::tracker::{GivenTokens, IdentityRow, TokenEnd, Tracker, identity_cause, register_identity, set_tokens};
+use crate::tracker::{
+    GivenTokens, IdentityRow, TokenEnd, Tracker, identity_cause, register_identity, set_tokens,
+};
 
 /// List, register and test identities, and replace their tokens
 #[derive(Debug, Subcommand)]
@@ -123,12 +125,30 @@ impl List {
     async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
         let store = connect::store(&self.links).await?;
         // No value is unsealed.
-        let tracker = tracker(&self.links, &Arc::new(Keyring::parse(&Keyring::fresh_setting())?))?;
+        let tracker = tracker(
+            &self.links,
+            &Arc::new(Keyring::parse(&Keyring::fresh_setting())?),
+        )?;
         let identities = tracker.identities(self.organization.as_deref()).await?;
-        let causes: Vec<String> = identities.iter().map(|identity| identity_cause(identity.id)).collect();
-        let rows: Vec<_> = identities.into_iter().zip(store.waiting_for_each(&causes).await?).collect();
-        let value = rows.iter().map(|(identity, waiting)| shown(identity, *waiting)).collect::<anyhow::Result<Vec<_>>>()?;
-        output.answer(&value, || if rows.is_empty() { String::new() } else { table(output, &rows) })?;
+        let causes: Vec<String> = identities
+            .iter()
+            .map(|identity| identity_cause(identity.id))
+            .collect();
+        let rows: Vec<_> = identities
+            .into_iter()
+            .zip(store.waiting_for_each(&causes).await?)
+            .collect();
+        let value = rows
+            .iter()
+            .map(|(identity, waiting)| shown(identity, *waiting))
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        output.answer(&value, || {
+            if rows.is_empty() {
+                String::new()
+            } else {
+                table(output, &rows)
+            }
+        })?;
         if rows.is_empty() {
             say("no identities");
         }
@@ -141,27 +161,48 @@ impl Test {
         drop(connect::store(&self.links).await?);
         let services = app::services(&self.links, &self.providers)?;
         let find = async || -> anyhow::Result<IdentityRow> {
-            let all = services.tracker.identities(Some(&self.who.organization)).await?;
-            let missing = || anyhow!("organization {} has no identity `{}`", self.who.organization, self.who.name);
-            all.into_iter().find(|identity| identity.name == self.who.name).ok_or_else(missing)
+            let all = services
+                .tracker
+                .identities(Some(&self.who.organization))
+                .await?;
+            let missing = || {
+                anyhow!(
+                    "organization {} has no identity `{}`",
+                    self.who.organization,
+                    self.who.name
+                )
+            };
+            all.into_iter()
+                .find(|identity| identity.name == self.who.name)
+                .ok_or_else(missing)
         };
         let before = find().await?;
         let profile = connection_tests::try_identity(&services, before.id).await;
         let profile = profile.map_err(|fault| anyhow!("{}. {}", fault.message(), fault.hint()))?;
         let now = find().await?;
         let is_refreshed = now.version != before.version;
-        output.answer(&json!({"identity": now, "refreshed": is_refreshed, "profile": profile}), || {
-            let email = profile.email.as_deref().map_or_else(String::new, |email| format!(" <{}>", plain(email)));
-            let refreshed = if is_refreshed { ", refreshed just now" } else { "" };
-            format!(
-                "{} of {} is {}{email}, {}\nits token expires {}{refreshed}",
-                plain(&now.name),
-                plain(&now.organization),
-                plain(&profile.display_name),
-                plain(&profile.id),
-                when(now.token_expires_at)
-            )
-        })?;
+        output.answer(
+            &json!({"identity": now, "refreshed": is_refreshed, "profile": profile}),
+            || {
+                let email = profile
+                    .email
+                    .as_deref()
+                    .map_or_else(String::new, |email| format!(" <{}>", plain(email)));
+                let refreshed = if is_refreshed {
+                    ", refreshed just now"
+                } else {
+                    ""
+                };
+                format!(
+                    "{} of {} is {}{email}, {}\nits token expires {}{refreshed}",
+                    plain(&now.name),
+                    plain(&now.organization),
+                    plain(&profile.display_name),
+                    plain(&profile.id),
+                    when(now.token_expires_at)
+                )
+            },
+        )?;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -178,8 +219,14 @@ impl Given {
         let keyring = app::keyring(&self.links)?;
         let store = connect::store(&self.links).await?;
         let (file, bytes) = contents(&self.file)?;
-        let tokens = parse::<TokenFile>(&bytes).and_then(TokenFile::tokens).context(file)?;
-        let actor = Actor { who: config::user(), role: "operator".to_owned(), reason: self.reason };
+        let tokens = parse::<TokenFile>(&bytes)
+            .and_then(TokenFile::tokens)
+            .context(file)?;
+        let actor = Actor {
+            who: config::user(),
+            role: "operator".to_owned(),
+            reason: self.reason,
+        };
         let action = match deed {
             Deed::Register => "identity.register",
             Deed::SetTokens => "identity.set_tokens",
@@ -187,20 +234,32 @@ impl Given {
         let Who { organization, name } = &self.who;
         let done = store.audited_release(&actor, action, async |tx| {
             let (before, now) = match deed {
-                Deed::Register => (None, register_identity(tx, &keyring, organization, name, &tokens).await?),
+                Deed::Register => (
+                    None,
+                    register_identity(tx, &keyring, organization, name, &tokens).await?,
+                ),
                 Deed::SetTokens => {
-                    let (before, now) = set_tokens(tx, &keyring, organization, name, &tokens).await?;
+                    let (before, now) =
+                        set_tokens(tx, &keyring, organization, name, &tokens).await?;
                     (Some(before), now)
                 }
             };
             let (gone, now) = (Some(identity_cause(now.id)), json!(now));
-            Ok::<_, anyhow::Error>(AuditedChange { audit: Some((json!(before), now.clone())), gone, answer: now })
+            Ok::<_, anyhow::Error>(AuditedChange {
+                audit: Some((json!(before), now.clone())),
+                gone,
+                answer: now,
+            })
         });
         let (identity, released) = done.await?;
         let value = json!({"identity": identity, "jobs_released": released.now, "jobs_to_follow": released.later});
         output.answer(&value, || {
             let version = &identity["version"];
-            format!("{} of {}: version {version} of its tokens\njobs released: {released}", plain(name), plain(organization))
+            format!(
+                "{} of {}: version {version} of its tokens\njobs released: {released}",
+                plain(name),
+                plain(organization)
+            )
         })?;
         Ok(ExitCode::SUCCESS)
     }
@@ -208,37 +267,67 @@ impl Given {
 
 impl TokenFile {
     fn tokens(self) -> anyhow::Result<GivenTokens> {
-        let token = |text: Option<String>| text.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
+        let token = |text: Option<String>| {
+            text.map(|text| text.trim().to_owned())
+                .filter(|text| !text.is_empty())
+        };
         let (access, refresh) = (token(self.access_token), token(self.refresh_token));
         let end = match (self.expires_at, self.expires_in) {
             (Some(at), _) => TokenEnd::At(at),
             (None, Some(seconds)) => TokenEnd::In(Duration::from_secs(seconds.into())),
             (None, None) if access.is_none() => TokenEnd::In(Duration::ZERO),
             (None, None) => {
-                let right = "`expires_in` (seconds) or `expires_at` (RFC 3339) beside `access_token`";
-                return Err(Usage(format!("expected the expiry time of the access token, got none; use {right}")).into());
+                let right =
+                    "`expires_in` (seconds) or `expires_at` (RFC 3339) beside `access_token`";
+                return Err(Usage(format!(
+                    "expected the expiry time of the access token, got none; use {right}"
+                ))
+                .into());
             }
         };
         if access.is_none() && refresh.is_none() {
-            return Err(Usage("expected a token, got none; use `access_token`, `refresh_token` or both".to_owned()).into());
+            return Err(Usage(
+                "expected a token, got none; use `access_token`, `refresh_token` or both"
+                    .to_owned(),
+            )
+            .into());
         }
-        let (access_token, refresh_token) = (access.map(SecretString::from), refresh.map(SecretString::from));
-        Ok(GivenTokens { access_token, refresh_token, end })
+        let (access_token, refresh_token) = (
+            access.map(SecretString::from),
+            refresh.map(SecretString::from),
+        );
+        Ok(GivenTokens {
+            access_token,
+            refresh_token,
+            end,
+        })
     }
 }
 
 fn tracker(links: &Links, keyring: &Arc<Keyring>) -> anyhow::Result<Tracker> {
-    Ok(Tracker::new(store::pool(links.database_url()?, 1)?, Arc::clone(keyring)))
+    Ok(Tracker::new(
+        store::pool(links.database_url()?, 1)?,
+        Arc::clone(keyring),
+    ))
 }
 
 fn shown(identity: &IdentityRow, waiting: CappedCount) -> anyhow::Result<Value> {
-    let mut value = serde_json::to_value(identity).context("the answer cannot be encoded as JSON")?;
+    let mut value =
+        serde_json::to_value(identity).context("the answer cannot be encoded as JSON")?;
     value["jobs_waiting"] = Value::from(waiting.at_least());
     Ok(value)
 }
 
 fn table(output: Output, rows: &[(IdentityRow, CappedCount)]) -> String {
-    let headings = ["id", "organization", "name", "token expires", "version", "refresh token", "jobs waiting"];
+    let headings = [
+        "id",
+        "organization",
+        "name",
+        "token expires",
+        "version",
+        "refresh token",
+        "jobs waiting",
+    ];
     let mut table = output.table(&headings);
     for (identity, waiting) in rows {
         let refresh = match (identity.has_refresh_token, identity.refresh_refused_at) {
@@ -275,21 +364,33 @@ mod tests {
         let given = given.unwrap();
         assert!(given.access_token.is_some() && given.refresh_token.is_some());
         assert_eq!(given.end, TokenEnd::In(Duration::from_secs(3599)));
-        assert_eq!(read(r#"{"refresh_token":"r\n"}"#).unwrap().end, TokenEnd::In(Duration::ZERO));
+        assert_eq!(
+            read(r#"{"refresh_token":"r\n"}"#).unwrap().end,
+            TokenEnd::In(Duration::ZERO)
+        );
     }
 
     #[test]
     fn a_file_that_is_not_right_is_told_without_its_tokens() {
         for (text, right) in [
             ("{}", "expected a token"),
-            (r#"{"access_token":" ","refresh_token":""}"#, "expected a token"),
+            (
+                r#"{"access_token":" ","refresh_token":""}"#,
+                "expected a token",
+            ),
             (r#"{"access_token":"canary"}"#, "`expires_in`"),
             (r#"{"access_token":["canary"]}"#, "access_token"),
-            (r#"{"access_token":1,"refresh_token":"canary"}"#, "access_token"),
+            (
+                r#"{"access_token":1,"refresh_token":"canary"}"#,
+                "access_token",
+            ),
             (r#""canary""#, "invalid type"),
         ] {
             let error = format!("{:#}", read(text).unwrap_err());
-            assert!(error.contains(right) && !error.contains("canary"), "{error}");
+            assert!(
+                error.contains(right) && !error.contains("canary"),
+                "{error}"
+            );
         }
     }
 }

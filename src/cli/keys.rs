@@ -79,13 +79,22 @@ impl Keys {
 
 impl List {
     async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
-        let (keyring, store) = (app::keyring(&self.links)?, connect::store(&self.links).await?);
+        let (keyring, store) = (
+            app::keyring(&self.links)?,
+            connect::store(&self.links).await?,
+        );
         let mut counts = Vec::new();
         for column in columns() {
             counts.extend(count(&store, &keyring, column).await?);
         }
-        output.answer(&json!({"seals_with": keyring.first(), "values": counts}), || table(output, &counts))?;
-        say(&format!("workers with this keyring seal new values with key {}", keyring.first()));
+        output.answer(
+            &json!({"seals_with": keyring.first(), "values": counts}),
+            || table(output, &counts),
+        )?;
+        say(&format!(
+            "workers with this keyring seal new values with key {}",
+            keyring.first()
+        ));
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -93,32 +102,75 @@ impl List {
 impl Rotate {
     async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
         self.consent.can_be_had()?;
-        let (keyring, store) = (app::keyring(&self.links)?, connect::store(&self.links).await?);
+        let (keyring, store) = (
+            app::keyring(&self.links)?,
+            connect::store(&self.links).await?,
+        );
         let key = keyring.first().to_owned();
-        self.consent.to(&format!("Reseal every value with key {key}?"))?;
+        self.consent
+            .to(&format!("Reseal every value with key {key}?"))?;
         let actor = self.consent.actor();
         // After an interrupted rotation, this is its only audit row.
-        store.audit(&actor, "keys.rotate", None, &Value::Null, &json!({"key": key})).await?;
+        store
+            .audit(
+                &actor,
+                "keys.rotate",
+                None,
+                &Value::Null,
+                &json!({"key": key}),
+            )
+            .await?;
         let (mut resealed, mut unopened) = (Vec::new(), Vec::new());
         for column in columns() {
             let values = self.reseal(&store, &keyring, column, &mut unopened).await?;
-            say(&format!("{}.{}: resealed {values} values", column.table, column.column));
-            resealed.push(json!({"table": column.table, "column": column.column, "values": values}));
+            say(&format!(
+                "{}.{}: resealed {values} values",
+                column.table, column.column
+            ));
+            resealed
+                .push(json!({"table": column.table, "column": column.column, "values": values}));
         }
         let left = self.left(&store, &keyring).await?;
-        store.audit(&actor, "keys.rotated", None, &Value::Null, &json!({"key": key, "resealed": resealed})).await?;
-        output.answer(&json!({"key": key, "resealed": resealed, "unopened": unopened, "left": left}), || {
-            if left == 0 { format!("every value is sealed with key {key}") } else { String::new() }
-        })?;
-        for Unopened { table, column, row, why } in &unopened {
-            say(&format!("{table}.{column} of row {row} is unchanged: {why}"));
+        store
+            .audit(
+                &actor,
+                "keys.rotated",
+                None,
+                &Value::Null,
+                &json!({"key": key, "resealed": resealed}),
+            )
+            .await?;
+        output.answer(
+            &json!({"key": key, "resealed": resealed, "unopened": unopened, "left": left}),
+            || {
+                if left == 0 {
+                    format!("every value is sealed with key {key}")
+                } else {
+                    String::new()
+                }
+            },
+        )?;
+        for Unopened {
+            table,
+            column,
+            row,
+            why,
+        } in &unopened
+        {
+            say(&format!(
+                "{table}.{column} of row {row} is unchanged: {why}"
+            ));
         }
         if left > unopened.len() as u64 {
             say(&format!(
                 "{left} values have other keys: a worker still seals with one; start all workers with {key} first, then retry"
             ));
         }
-        Ok(if left == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Ok(if left == 0 {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
     }
 
     /// Counts values with other keys, including those added meanwhile to columns that were already resealed.
@@ -126,7 +178,11 @@ impl Rotate {
         let mut left = 0;
         for column in columns() {
             let counts = count(store, keyring, column).await?;
-            left += counts.iter().filter(|count| count.key != keyring.first()).map(|count| count.values).sum::<u64>();
+            left += counts
+                .iter()
+                .filter(|count| count.key != keyring.first())
+                .map(|count| count.values)
+                .sum::<u64>();
         }
         Ok(left)
     }
@@ -159,22 +215,40 @@ impl Rotate {
     ) -> anyhow::Result<(u64, Vec<Unopened>)> {
         let (mut values, mut skipped, mut failed, mut after) = (0, Vec::new(), Vec::new(), None);
         loop {
-            let page = store.sealed_page(column, after.as_deref(), self.batch).await?;
-            let old: Vec<String> = page.rows.into_iter().filter(|(_, key)| key != keyring.first()).map(|(row, _)| row).collect();
+            let page = store
+                .sealed_page(column, after.as_deref(), self.batch)
+                .await?;
+            let old: Vec<String> = page
+                .rows
+                .into_iter()
+                .filter(|(_, key)| key != keyring.first())
+                .map(|(row, _)| row)
+                .collect();
             let done = store.reseal(keyring, column, &old, false).await?;
             values += done.values;
             skipped.extend(done.skipped);
             failed.extend(done.unopened);
             let Some(last) = page.last else { break };
             if done.values > 0 {
-                say(&format!("{}.{}: resealed {values} values so far, up to row {last}", column.table, column.column));
+                say(&format!(
+                    "{}.{}: resealed {values} values so far, up to row {last}",
+                    column.table, column.column
+                ));
             }
             after = Some(last);
         }
         let done = store.reseal(keyring, column, &skipped, true).await?;
         failed.extend(done.unopened);
-        let unopened = |(row, why)| Unopened { table: column.table, column: column.column, row, why: chain(&why) };
-        Ok((values + done.values, failed.into_iter().map(unopened).collect()))
+        let unopened = |(row, why)| Unopened {
+            table: column.table,
+            column: column.column,
+            row,
+            why: chain(&why),
+        };
+        Ok((
+            values + done.values,
+            failed.into_iter().map(unopened).collect(),
+        ))
     }
 }
 
@@ -183,7 +257,11 @@ pub(super) fn columns() -> impl Iterator<Item = &'static SealedColumn> {
     tracker::SEALED.iter().chain(store::SEALED)
 }
 
-async fn count(store: &Store, keyring: &Keyring, column: &'static SealedColumn) -> anyhow::Result<Vec<Count>> {
+async fn count(
+    store: &Store,
+    keyring: &Keyring,
+    column: &'static SealedColumn,
+) -> anyhow::Result<Vec<Count>> {
     let mut by_key: BTreeMap<String, u64> = BTreeMap::new();
     let mut after = None;
     loop {
@@ -196,7 +274,13 @@ async fn count(store: &Store, keyring: &Keyring, column: &'static SealedColumn) 
     }
     let count = |(key, values): (String, u64)| {
         let known = keyring.has(&key);
-        Count { table: column.table, column: column.column, key, values, known }
+        Count {
+            table: column.table,
+            column: column.column,
+            key,
+            values,
+            known,
+        }
     };
     Ok(by_key.into_iter().map(count).collect())
 }

@@ -21,20 +21,39 @@ pub(super) struct Migrate {
 
 impl Migrate {
     pub(super) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
-        let login = self.settings.worker_login.as_ref().map(WorkerLogin::parse).transpose()?;
-        let Migrated { applied, left } =
-            store::migrate_with(self.links.database_url()?, login.as_ref(), Some(&operator(None))).await?;
+        let login = self
+            .settings
+            .worker_login
+            .as_ref()
+            .map(WorkerLogin::parse)
+            .transpose()?;
+        let Migrated { applied, left } = store::migrate_with(
+            self.links.database_url()?,
+            login.as_ref(),
+            Some(&operator(None)),
+        )
+        .await?;
         let name = login.as_ref().map(WorkerLogin::name);
-        output.answer(&json!({"applied": applied, "worker_login": name, "left": left}), || {
-            let schema = match applied.as_slice() {
-                [] => "the schema is up to date".to_owned(),
-                names => names.iter().map(|name| format!("applied {name}\n")).collect(),
-            };
-            let login = name.map_or_else(String::new, |name| format!("\nlogin for workers: {}", plain(name)));
-            format!("{}{login}", schema.trim_end())
-        })?;
+        output.answer(
+            &json!({"applied": applied, "worker_login": name, "left": left}),
+            || {
+                let schema = match applied.as_slice() {
+                    [] => "the schema is up to date".to_owned(),
+                    names => names
+                        .iter()
+                        .map(|name| format!("applied {name}\n"))
+                        .collect(),
+                };
+                let login = name.map_or_else(String::new, |name| {
+                    format!("\nlogin for workers: {}", plain(name))
+                });
+                format!("{}{login}", schema.trim_end())
+            },
+        )?;
         for statement in left {
-            say(&format!("expected the right to run this statement, got none; have an administrator run: {statement}"));
+            say(&format!(
+                "expected the right to run this statement, got none; have an administrator run: {statement}"
+            ));
         }
         Ok(ExitCode::SUCCESS)
     }

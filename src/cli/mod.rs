@@ -119,13 +119,17 @@ pub fn run() -> ExitCode {
 fn parse() -> Result<Cli, SecretFileFault> {
     let matches = Cli::command().get_matches();
     let mut matches = config::with_secret_files(Cli::command(), &matches)?.get_matches();
-    Ok(Cli::from_arg_matches_mut(&mut matches).unwrap_or_else(|error| error.format(&mut Cli::command()).exit()))
+    Ok(Cli::from_arg_matches_mut(&mut matches)
+        .unwrap_or_else(|error| error.format(&mut Cli::command()).exit()))
 }
 
 fn start(cli: Cli) -> anyhow::Result<ExitCode> {
     #[cfg_attr(
         not(feature = "devkit"),
-        expect(clippy::infallible_destructuring_match, reason = "with the development kit there is a second command")
+        expect(
+            clippy::infallible_destructuring_match,
+            reason = "with the development kit there is a second command"
+        )
     )]
     let command = match cli.command {
         #[cfg(feature = "devkit")]
@@ -140,7 +144,10 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
     if command.takes_settings() {
         settings::check_environment(&Cli::command())?;
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot build the Tokio runtime")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot build the Tokio runtime")?;
     runtime.block_on(Box::pin(command.run(Output::new(cli.json))))
 }
 
@@ -148,7 +155,11 @@ impl Other {
     /// Returns whether a misspelt setting ends the command. `check` reports misspelt settings itself, with its other findings.
     const fn takes_settings(&self) -> bool {
         match self {
-            Self::Check(_) | Self::Schema(_) | Self::Pipelines | Self::Settings | Self::Reference(_) => false,
+            Self::Check(_)
+            | Self::Schema(_)
+            | Self::Pipelines
+            | Self::Settings
+            | Self::Reference(_) => false,
             #[cfg(feature = "devkit")]
             Self::Simulator(_) => false,
             _ => true,
@@ -196,18 +207,36 @@ mod tests {
     #[test]
     fn every_setting_that_hides_its_value_has_a_file_and_no_other() {
         fn of(command: &clap::Command) -> Vec<&clap::Arg> {
-            command.get_subcommands().flat_map(of).chain(command.get_arguments()).collect()
+            command
+                .get_subcommands()
+                .flat_map(of)
+                .chain(command.get_arguments())
+                .collect()
         }
         let command = Cli::command();
         let mut files = std::collections::BTreeSet::new();
         for argument in of(&command) {
             let file = config::secret_file_setting(argument);
-            assert_eq!(file.is_some(), argument.is_hide_env_values_set(), "{}", argument.get_id());
+            assert_eq!(
+                file.is_some(),
+                argument.is_hide_env_values_set(),
+                "{}",
+                argument.get_id()
+            );
             files.extend(file);
         }
-        let names = ["AMQP_URL", "DATABASE_URL", "ENTRA_CLIENT_SECRET", "KEYRING", "SMTP_URL"];
+        let names = [
+            "AMQP_URL",
+            "DATABASE_URL",
+            "ENTRA_CLIENT_SECRET",
+            "KEYRING",
+            "SMTP_URL",
+        ];
         let expected = names.map(|name| format!("DISPATCH_{name}_FILE"));
-        assert!(expected.iter().all(|name| files.contains(name)), "{files:?}");
+        assert!(
+            expected.iter().all(|name| files.contains(name)),
+            "{files:?}"
+        );
     }
 
     #[test]
@@ -216,8 +245,20 @@ mod tests {
         let id = "0195612e-9a00-7000-8000-000000000001";
         assert!(parse(&format!("dispatch jobs show {id}")).is_ok());
         assert!(parse("dispatch jobs show --source a --key b --json").is_ok());
-        for wrong in ["", " --source a", " --key b", " not-an-id", &format!(" {id} --source a --key b")] {
-            assert_eq!(parse(&format!("dispatch jobs show{wrong}")).unwrap_err().exit_code(), 2, "{wrong}");
+        for wrong in [
+            "",
+            " --source a",
+            " --key b",
+            " not-an-id",
+            &format!(" {id} --source a --key b"),
+        ] {
+            assert_eq!(
+                parse(&format!("dispatch jobs show{wrong}"))
+                    .unwrap_err()
+                    .exit_code(),
+                2,
+                "{wrong}"
+            );
         }
     }
 }

@@ -26,7 +26,10 @@ pub(super) struct Output {
 impl Output {
     /// Output as text, or as one JSON document.
     pub(super) fn new(json: bool) -> Self {
-        Self { json, colours: io::stdout().is_terminal() && !no_color() }
+        Self {
+            json,
+            colours: io::stdout().is_terminal() && !no_color(),
+        }
     }
 
     /// Returns whether the answer is JSON.
@@ -35,9 +38,16 @@ impl Output {
     }
 
     /// Prints the command's answer: `value` as JSON on one line, or the text of `people`.
-    pub(super) fn answer(self, value: &impl Serialize, people: impl FnOnce() -> String) -> anyhow::Result<()> {
+    pub(super) fn answer(
+        self,
+        value: &impl Serialize,
+        people: impl FnOnce() -> String,
+    ) -> anyhow::Result<()> {
         let text = if self.json {
-            escape::json(&serde_json::to_string(value).context("the answer cannot be encoded as JSON")?).into_owned()
+            escape::json(
+                &serde_json::to_string(value).context("the answer cannot be encoded as JSON")?,
+            )
+            .into_owned()
         } else {
             without_commands(&people(), self.colours).into_owned()
         };
@@ -49,17 +59,25 @@ impl Output {
 
     /// Prints a line before the answer. With JSON output it prints nothing.
     pub(super) fn line(self, text: &str) -> anyhow::Result<()> {
-        if self.json { Ok(()) } else { raw(format!("{}\n", plain(text)).as_bytes()) }
+        if self.json {
+            Ok(())
+        } else {
+            raw(format!("{}\n", plain(text)).as_bytes())
+        }
     }
 
     /// Returns an empty table with these headings, as wide as the terminal.
     pub(super) fn table(self, headings: &[&str]) -> Table {
         let mut table = Table::new();
-        table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+        table
+            .load_style(NOTHING)
+            .set_content_arrangement(ContentArrangement::Dynamic);
         if !headings.is_empty() {
-            table.set_header(
-                headings.iter().map(|heading| self.styled(Cell::new(heading), |cell| cell.add_attribute(Attribute::Bold))),
-            );
+            table.set_header(headings.iter().map(|heading| {
+                self.styled(Cell::new(heading), |cell| {
+                    cell.add_attribute(Attribute::Bold)
+                })
+            }));
         }
         table
     }
@@ -128,8 +146,13 @@ pub(super) fn can_ask() -> bool {
 pub(super) fn ask(question: &str) -> anyhow::Result<bool> {
     write!(io::stderr(), "{} [y/N] ", plain(question)).context("cannot print the prompt")?;
     let mut answer = String::new();
-    io::stdin().read_line(&mut answer).context("cannot read the answer to the prompt")?;
-    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+    io::stdin()
+        .read_line(&mut answer)
+        .context("cannot read the answer to the prompt")?;
+    Ok(matches!(
+        answer.trim().to_ascii_lowercase().as_str(),
+        "y" | "yes"
+    ))
 }
 
 /// Returns stored text as one line that is safe on a terminal: each character that acts on a terminal (see [`acts`]) becomes
@@ -153,7 +176,11 @@ fn without_commands(text: &str, colours: bool) -> Cow<'_, str> {
             None => 0,
         };
         safe.push_str(&from[..kept]);
-        let dropped = if kept == 0 { from.chars().next().map_or(0, char::len_utf8) } else { 0 };
+        let dropped = if kept == 0 {
+            from.chars().next().map_or(0, char::len_utf8)
+        } else {
+            0
+        };
         if dropped > 0 {
             safe.push('\u{fffd}');
         }
@@ -165,9 +192,15 @@ fn without_commands(text: &str, colours: bool) -> Cow<'_, str> {
 
 /// Returns the length in bytes of the colour or style sequence (`ESC [ … m`) at the start of `text`, or 0.
 fn colour(text: &str) -> usize {
-    let parameters =
-        text.strip_prefix("\u{1b}[").map(|rest| (rest, rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == ';')));
-    parameters.filter(|(_, behind)| behind.starts_with('m')).map_or(0, |(rest, behind)| 3 + rest.len() - behind.len())
+    let parameters = text.strip_prefix("\u{1b}[").map(|rest| {
+        (
+            rest,
+            rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == ';'),
+        )
+    });
+    parameters
+        .filter(|(_, behind)| behind.starts_with('m'))
+        .map_or(0, |(rest, behind)| 3 + rest.len() - behind.len())
 }
 
 /// Formats text for a cell of a Markdown table.
@@ -183,7 +216,13 @@ pub(super) fn or_dash(text: Option<&str>) -> String {
 /// Formats a time in UTC: `2025-03-04 14:05:00Z`.
 pub(super) fn when(at: OffsetDateTime) -> String {
     let at = at.to_offset(UtcOffset::UTC);
-    format!("{} {:02}:{:02}:{:02}Z", at.date(), at.hour(), at.minute(), at.second())
+    format!(
+        "{} {:02}:{:02}:{:02}Z",
+        at.date(),
+        at.hour(),
+        at.minute(),
+        at.second()
+    )
 }
 
 /// Formats milliseconds: `12 ms`, `3.4 s`.
@@ -200,20 +239,32 @@ mod tests {
 
     #[test]
     fn stored_text_cannot_drive_the_terminal() {
-        assert_eq!(plain("a\u{1b}[2Jb\nc\u{202e}d\u{2028}"), "a\u{fffd}[2Jb\u{fffd}c\u{fffd}d\u{fffd}");
+        assert_eq!(
+            plain("a\u{1b}[2Jb\nc\u{202e}d\u{2028}"),
+            "a\u{fffd}[2Jb\u{fffd}c\u{fffd}d\u{fffd}"
+        );
     }
 
     #[test]
     fn a_page_keeps_its_lines_and_colours_whatever_was_put_into_it() {
         let text = "\u{1b}[1;38;5;9mparked\u{1b}[0m\n\u{1b}]0;title\u{7}\u{9b}2J\u{202e}é";
-        assert_eq!(without_commands(text, true), "\u{1b}[1;38;5;9mparked\u{1b}[0m\n\u{fffd}]0;title\u{fffd}\u{fffd}2J\u{fffd}é");
+        assert_eq!(
+            without_commands(text, true),
+            "\u{1b}[1;38;5;9mparked\u{1b}[0m\n\u{fffd}]0;title\u{fffd}\u{fffd}2J\u{fffd}é"
+        );
         assert!(!without_commands(text, false).contains('\u{1b}'));
-        assert!(matches!(without_commands("two\nlines", false), Cow::Borrowed(_)));
+        assert!(matches!(
+            without_commands("two\nlines", false),
+            Cow::Borrowed(_)
+        ));
     }
 
     #[test]
     fn a_table_without_a_terminal_is_plain_text() {
-        let output = Output { json: false, colours: false };
+        let output = Output {
+            json: false,
+            colours: false,
+        };
         let mut table = output.table(&["state"]);
         table.add_row([output.state(JobState::Parked)]);
         assert_eq!(rendered(table), "state\nparked");
@@ -221,7 +272,10 @@ mod tests {
 
     #[test]
     fn times_are_utc_and_durations_short() {
-        assert_eq!(when(time::macros::datetime!(2025-03-04 15:05:00 +1)), "2025-03-04 14:05:00Z");
+        assert_eq!(
+            when(time::macros::datetime!(2025-03-04 15:05:00 +1)),
+            "2025-03-04 14:05:00Z"
+        );
         assert_eq!([milliseconds(7), milliseconds(3456)], ["7 ms", "3.4 s"]);
     }
 }

@@ -68,19 +68,40 @@ impl StageRow {
 }
 
 fn text(output: Output, rows: &[PipelineRow]) -> String {
-    let mut table = output.table(&["pipeline", "", "stage", "needs", "effect", "attempts", "delays up to", "timeout"]);
+    let mut table = output.table(&[
+        "pipeline",
+        "",
+        "stage",
+        "needs",
+        "effect",
+        "attempts",
+        "delays up to",
+        "timeout",
+    ]);
     for row in rows {
         let mut order = 0;
         for stage in &row.stages {
             order += usize::from(!stage.aside);
             table.add_row([
                 Cell::new(row.pipeline),
-                Cell::new(if stage.aside { "aside".to_owned() } else { order.to_string() }),
+                Cell::new(if stage.aside {
+                    "aside".to_owned()
+                } else {
+                    order.to_string()
+                }),
                 Cell::new(stage.stage),
-                Cell::new(if stage.needs.is_empty() { "-".to_owned() } else { stage.needs.join(", ") }),
+                Cell::new(if stage.needs.is_empty() {
+                    "-".to_owned()
+                } else {
+                    stage.needs.join(", ")
+                }),
                 Cell::new(stage.effect.map_or("-", EffectClass::word)),
                 Cell::new(stage.attempts),
-                Cell::new(format!("{}, {}", seconds(stage.first_delay_seconds), seconds(stage.longest_delay_seconds))),
+                Cell::new(format!(
+                    "{}, {}",
+                    seconds(stage.first_delay_seconds),
+                    seconds(stage.longest_delay_seconds)
+                )),
                 Cell::new(seconds(stage.timeout_seconds)),
             ]);
         }
@@ -90,7 +111,10 @@ fn text(output: Output, rows: &[PipelineRow]) -> String {
 
 /// Formats seconds in the largest unit that divides them: `30 s`, `5 min`, `12 h`.
 fn seconds(number: f64) -> String {
-    match [(3600.0, "h"), (60.0, "min")].into_iter().find(|(unit, _)| number >= *unit && number % unit == 0.0) {
+    match [(3600.0, "h"), (60.0, "min")]
+        .into_iter()
+        .find(|(unit, _)| number >= *unit && number % unit == 0.0)
+    {
         Some((unit, name)) => format!("{} {name}", number / unit),
         None => format!("{number} s"),
     }
@@ -103,13 +127,26 @@ mod tests {
     #[test]
     fn the_registry_is_printed_stage_by_stage_in_order() {
         let text = text(Output::new(false), &rows(&pipelines::registry()));
-        let place = |stage: &str| text.find(stage).unwrap_or_else(|| panic!("no {stage} in:\n{text}"));
-        assert!(place("check_account") < place("send_follow_ups") && place("send_follow_ups") < place("patch_work_item"));
-        assert!(text.lines().any(|line| line.contains("aside") && line.contains("show_configuration")), "{text}");
+        let place = |stage: &str| {
+            text.find(stage)
+                .unwrap_or_else(|| panic!("no {stage} in:\n{text}"))
+        };
+        assert!(
+            place("check_account") < place("send_follow_ups")
+                && place("send_follow_ups") < place("patch_work_item")
+        );
+        assert!(
+            text.lines()
+                .any(|line| line.contains("aside") && line.contains("show_configuration")),
+            "{text}"
+        );
     }
 
     #[test]
     fn durations_are_told_in_the_largest_unit_that_divides_them() {
-        assert_eq!([0.5, 30.0, 90.0, 300.0, 43_200.0].map(seconds), ["0.5 s", "30 s", "90 s", "5 min", "12 h"]);
+        assert_eq!(
+            [0.5, 30.0, 90.0, 300.0, 43_200.0].map(seconds),
+            ["0.5 s", "30 s", "90 s", "5 min", "12 h"]
+        );
     }
 }

@@ -35,7 +35,8 @@ enum Document {
 impl Schema {
     pub(super) fn run(self, output: Output) -> anyhow::Result<ExitCode> {
         let document = self.of.value();
-        let pretty = serde_json::to_string_pretty(&document).context("the document cannot be encoded as JSON")?;
+        let pretty = serde_json::to_string_pretty(&document)
+            .context("the document cannot be encoded as JSON")?;
         output.answer(&document, || pretty)?;
         Ok(ExitCode::SUCCESS)
     }
@@ -49,8 +50,13 @@ impl Document {
             Self::Cancel => schema::cancel(),
             Self::Outcome => schema::outcome(),
             Self::Asyncapi => {
-                let at =
-                    Addresses { exchange: EXCHANGE, events: EVENTS, job: KEY_JOB, configure: KEY_CONFIGURE, cancel: KEY_CANCEL };
+                let at = Addresses {
+                    exchange: EXCHANGE,
+                    events: EVENTS,
+                    job: KEY_JOB,
+                    configure: KEY_CONFIGURE,
+                    cancel: KEY_CANCEL,
+                };
                 schema::asyncapi(env!("CARGO_PKG_VERSION"), at)
             }
         }
@@ -83,7 +89,12 @@ mod tests {
         fn references(value: &Value, found: &mut Vec<String>) {
             match value {
                 Value::Object(fields) => {
-                    found.extend(fields.get("$ref").and_then(Value::as_str).map(str::to_owned));
+                    found.extend(
+                        fields
+                            .get("$ref")
+                            .and_then(Value::as_str)
+                            .map(str::to_owned),
+                    );
                     fields.values().for_each(|value| references(value, found));
                 }
                 Value::Array(items) => items.iter().for_each(|value| references(value, found)),
@@ -94,7 +105,12 @@ mod tests {
         references(&document, &mut found);
         assert!(found.len() > 10, "{found:?}");
         for reference in found {
-            assert!(document.pointer(reference.trim_start_matches('#')).is_some(), "{reference}");
+            assert!(
+                document
+                    .pointer(reference.trim_start_matches('#'))
+                    .is_some(),
+                "{reference}"
+            );
         }
     }
 }

@@ -29,7 +29,11 @@ impl SecretSource {
 
     /// Reads the secret from the file, or from stdin if none is given.
     pub(super) fn required(&self) -> anyhow::Result<SecretString> {
-        read(self.secret_file.as_deref().unwrap_or_else(|| Path::new("-")))
+        read(
+            self.secret_file
+                .as_deref()
+                .unwrap_or_else(|| Path::new("-")),
+        )
     }
 }
 
@@ -40,7 +44,9 @@ fn read(file: &Path) -> anyhow::Result<SecretString> {
         return Err(Usage(right.to_owned()).into());
     }
     let (name, bytes) = contents(file)?;
-    secret(bytes).map_err(|why| Usage(why.to_owned())).context(name)
+    secret(bytes)
+        .map_err(|why| Usage(why.to_owned()))
+        .context(name)
 }
 
 fn secret(bytes: Vec<u8>) -> Result<SecretString, &'static str> {

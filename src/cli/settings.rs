@@ -32,7 +32,11 @@ pub(super) fn table(command: &Command) -> String {
 
 /// Checks that every environment variable with the prefix of settings is a setting of `command` or a subcommand.
 pub(super) fn check_environment(command: &Command) -> Result<(), UnknownSettings> {
-    let names = |argument| name(argument).into_iter().chain(secret_file_setting(argument));
+    let names = |argument| {
+        name(argument)
+            .into_iter()
+            .chain(secret_file_setting(argument))
+    };
     let known: Vec<String> = arguments(command).into_iter().flat_map(names).collect();
     config::check_environment(&known)
 }
@@ -41,12 +45,21 @@ pub(super) fn check_environment(command: &Command) -> Result<(), UnknownSettings
 /// flag last.
 fn settings(command: &Command) -> Vec<Setting> {
     let mut seen = BTreeSet::new();
-    let shown = arguments(command).into_iter().filter(|argument| !argument.is_hide_set());
-    let mut found: Vec<Setting> = shown.flat_map(|argument| setting(argument).into_iter().chain(file(argument))).collect();
+    let shown = arguments(command)
+        .into_iter()
+        .filter(|argument| !argument.is_hide_set());
+    let mut found: Vec<Setting> = shown
+        .flat_map(|argument| setting(argument).into_iter().chain(file(argument)))
+        .collect();
     found.retain(|setting| seen.insert(setting.environment.clone()));
     found.extend(WITHOUT_FLAG.map(|(environment, meaning)| {
         let (environment, meaning) = (environment.to_owned(), meaning.to_owned());
-        Setting { environment, flag: None, default: None, meaning }
+        Setting {
+            environment,
+            flag: None,
+            default: None,
+            meaning,
+        }
     }));
     found
 }
@@ -63,29 +76,49 @@ fn name(argument: &Arg) -> Option<String> {
 
 fn setting(argument: &Arg) -> Option<Setting> {
     let environment = name(argument)?;
-    let defaults: Vec<_> = argument.get_default_values().iter().map(|value| value.to_string_lossy()).collect();
+    let defaults: Vec<_> = argument
+        .get_default_values()
+        .iter()
+        .map(|value| value.to_string_lossy())
+        .collect();
     Some(Setting {
         environment,
         flag: argument.get_long().map(|long| format!("--{long}")),
         default: (!defaults.is_empty()).then(|| defaults.join(", ")),
-        meaning: argument.get_help().map(ToString::to_string).unwrap_or_default(),
+        meaning: argument
+            .get_help()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
     })
 }
 
 /// Returns the `…_FILE` form of a secret setting.
 fn file(argument: &Arg) -> Option<Setting> {
     let (environment, secret) = (secret_file_setting(argument)?, name(argument)?);
-    let meaning = format!("Absolute path of a file with the value of `{secret}`; use one of the two");
-    Some(Setting { environment, flag: None, default: None, meaning })
+    let meaning =
+        format!("Absolute path of a file with the value of `{secret}`; use one of the two");
+    Some(Setting {
+        environment,
+        flag: None,
+        default: None,
+        meaning,
+    })
 }
 
 fn markdown(settings: &[Setting]) -> String {
-    let mut lines = vec!["| setting | flag | default | meaning |".to_owned(), "|---|---|---|---|".to_owned()];
-    let code = |text: Option<&String>| text.map_or_else(|| "–".to_owned(), |text| format!("`{text}`"));
+    let mut lines = vec![
+        "| setting | flag | default | meaning |".to_owned(),
+        "|---|---|---|---|".to_owned(),
+    ];
+    let code =
+        |text: Option<&String>| text.map_or_else(|| "–".to_owned(), |text| format!("`{text}`"));
     lines.extend(settings.iter().map(|setting| {
         let meaning = markdown_cell(&setting.meaning);
         let (flag, default) = (code(setting.flag.as_ref()), code(setting.default.as_ref()));
-        format!("| `{}` | {flag} | {default} | {meaning} |", setting.environment)
+        format!(
+            "| `{}` | {flag} | {default} | {meaning} |",
+            setting.environment
+        )
     }));
     lines.join("\n")
 }
@@ -100,12 +133,35 @@ mod tests {
     #[test]
     fn each_setting_is_told_once_with_its_default_and_hidden_ones_are_not() {
         let inner = |name: &'static str| Links::augment_args(Command::new(name));
-        let command = Command::new("x").subcommand(WorkerSettings::augment_args(inner("worker"))).subcommand(inner("jobs"));
+        let command = Command::new("x")
+            .subcommand(WorkerSettings::augment_args(inner("worker")))
+            .subcommand(inner("jobs"));
         let settings = settings(&command);
-        let told = |name: &str| settings.iter().filter(|setting| setting.environment == name).count();
-        assert_eq!((told("DISPATCH_DATABASE_URL"), told("DISPATCH_CONCURRENCY"), told("DISPATCH_CRASH_AT")), (1, 1, 0));
-        assert_eq!((told("DISPATCH_DATABASE_URL_FILE"), told("DISPATCH_DATABASE_CA_FILE")), (1, 0));
-        assert!(markdown(&settings).contains("| `DISPATCH_CONCURRENCY` | `--concurrency` | `32` | Concurrency limit"));
+        let told = |name: &str| {
+            settings
+                .iter()
+                .filter(|setting| setting.environment == name)
+                .count()
+        };
+        assert_eq!(
+            (
+                told("DISPATCH_DATABASE_URL"),
+                told("DISPATCH_CONCURRENCY"),
+                told("DISPATCH_CRASH_AT")
+            ),
+            (1, 1, 0)
+        );
+        assert_eq!(
+            (
+                told("DISPATCH_DATABASE_URL_FILE"),
+                told("DISPATCH_DATABASE_CA_FILE")
+            ),
+            (1, 0)
+        );
+        assert!(
+            markdown(&settings)
+                .contains("| `DISPATCH_CONCURRENCY` | `--concurrency` | `32` | Concurrency limit")
+        );
         assert!(markdown(&settings).contains("| `DISPATCH_USER` | – | – | Operator's name"));
     }
 

@@ -25,9 +25,16 @@ pub(super) struct Simulator {
 
 impl Simulator {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
-        let options = SimulatorOptions { listen: self.listen, witness: self.witness, state: self.state };
+        let options = SimulatorOptions {
+            listen: self.listen,
+            witness: self.witness,
+            state: self.state,
+        };
         let mut announced = Ok(());
-        simulator::run(options, |line| announced = raw(format!("{line}\n").as_bytes())).await?;
+        simulator::run(options, |line| {
+            announced = raw(format!("{line}\n").as_bytes())
+        })
+        .await?;
         announced?;
         Ok(ExitCode::SUCCESS)
     }

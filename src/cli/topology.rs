@@ -39,8 +39,13 @@ impl Topology {
     pub(super) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
         match self {
             Self::Declare(declare) => {
-                let outdated = if declare.keep_old_bindings { Outdated::Keep } else { Outdated::Remove };
-                let declared = topology::declare(declare.links.amqp_url()?, &lanes(), outdated).await?;
+                let outdated = if declare.keep_old_bindings {
+                    Outdated::Keep
+                } else {
+                    Outdated::Remove
+                };
+                let declared =
+                    topology::declare(declare.links.amqp_url()?, &lanes(), outdated).await?;
                 output.answer(&json!({"declared": declared}), || lines(&declared))?;
                 Ok(ExitCode::SUCCESS)
             }
@@ -48,16 +53,27 @@ impl Topology {
                 let differences = topology::check(check.links.amqp_url()?, &lanes()).await?;
                 let right = differences.is_empty();
                 output.answer(&json!({"right": right, "differences": differences}), || {
-                    if right { "the topology is as expected".to_owned() } else { lines(&differences) }
+                    if right {
+                        "the topology is as expected".to_owned()
+                    } else {
+                        lines(&differences)
+                    }
                 })?;
-                Ok(if right { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+                Ok(if right {
+                    ExitCode::SUCCESS
+                } else {
+                    ExitCode::FAILURE
+                })
             }
         }
     }
 }
 
 fn lanes() -> Vec<Lane> {
-    pipelines::registry().iter().map(|pipeline| pipeline.lane).collect()
+    pipelines::registry()
+        .iter()
+        .map(|pipeline| pipeline.lane)
+        .collect()
 }
 
 fn lines(of: &[String]) -> String {

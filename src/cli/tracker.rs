@@ -68,22 +68,37 @@ impl Export {
     async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
         let tracker = if self.with_secrets {
             if io::stdout().is_terminal() {
-                return Err(Usage("expected a file for the secrets, got a terminal; use `… > FILE`".to_owned()).into());
+                return Err(Usage(
+                    "expected a file for the secrets, got a terminal; use `… > FILE`".to_owned(),
+                )
+                .into());
             }
             let tracker = connect::tracker_with_keyring(&self.links).await?;
             let store = connect::store(&self.links).await?;
             // Written before the secrets are read, so that every access is recorded.
-            store.audit(&operator(self.reason), "tracker.export_secrets", None, &Value::Null, &Value::Null).await?;
+            store
+                .audit(
+                    &operator(self.reason),
+                    "tracker.export_secrets",
+                    None,
+                    &Value::Null,
+                    &Value::Null,
+                )
+                .await?;
             tracker
         } else {
             connect::tracker(&self.links).await?
         };
         let export = tracker.export(self.with_secrets).await?;
-        let document = serde_json::to_string_pretty(&export.document).context("the document cannot be encoded as JSON")?;
+        let document = serde_json::to_string_pretty(&export.document)
+            .context("the document cannot be encoded as JSON")?;
         // Escaped as JSON, so that the file has the same values as the tables.
         output.answer(&export.document, || escape::json(&document).into_owned())?;
         if export.people_left_out > 0 {
-            say(&format!("skipped {} people without a verified address: they have no key", export.people_left_out));
+            say(&format!(
+                "skipped {} people without a verified address: they have no key",
+                export.people_left_out
+            ));
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -95,19 +110,45 @@ impl Import {
         let store = connect::store(&self.links).await?;
         let (name, bytes) = contents(&self.file)?;
         let document: TrackerDocument = parse(&bytes).context(name)?;
-        let Imported { counts, gone, released } = import(&self.links, &keyring, &document, &operator(self.reason)).await?;
-        let later = store.waiting_for_each(&gone).await?.into_iter().map(CappedCount::at_least).sum();
-        let released = Released { now: released, later: CappedCount::of(later) };
+        let Imported {
+            counts,
+            gone,
+            released,
+        } = import(&self.links, &keyring, &document, &operator(self.reason)).await?;
+        let later = store
+            .waiting_for_each(&gone)
+            .await?
+            .into_iter()
+            .map(CappedCount::at_least)
+            .sum();
+        let released = Released {
+            now: released,
+            later: CappedCount::of(later),
+        };
         let value = json!({"rows": counts, "jobs_released": released.now, "jobs_to_follow": released.later});
         output.answer(&value, || text(output, &counts, released))?;
         Ok(ExitCode::SUCCESS)
     }
 }
 
-async fn import(links: &Links, keyring: &Keyring, document: &TrackerDocument, actor: &Actor) -> anyhow::Result<Imported> {
+async fn import(
+    links: &Links,
+    keyring: &Keyring,
+    document: &TrackerDocument,
+    actor: &Actor,
+) -> anyhow::Result<Imported> {
     store::on_connection(links.database_url()?, async |client| {
         tracker::import(client, keyring, document, async |tx, imported| {
-            Ok::<_, anyhow::Error>(store::audit_on(tx, actor, "tracker.import", &Value::Null, &imported.audited()).await?)
+            Ok::<_, anyhow::Error>(
+                store::audit_on(
+                    tx,
+                    actor,
+                    "tracker.import",
+                    &Value::Null,
+                    &imported.audited(),
+                )
+                .await?,
+            )
         })
         .await
     })
@@ -117,16 +158,25 @@ async fn import(links: &Links, keyring: &Keyring, document: &TrackerDocument, ac
 /// Parses a JSON document. An error names the path, and omits values, which may be tokens.
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> anyhow::Result<T> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let document = serde_path_to_error::deserialize(&mut reader)
-        .map_err(|error| anyhow!("at `{}`: {}", error.path(), without_values(&error.inner().to_string())))?;
-    reader.end().map_err(|error| anyhow!("after the document: {error}"))?;
+    let document = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        anyhow!(
+            "at `{}`: {}",
+            error.path(),
+            without_values(&error.inner().to_string())
+        )
+    })?;
+    reader
+        .end()
+        .map_err(|error| anyhow!("after the document: {error}"))?;
     Ok(document)
 }
 
 /// Returns a parser's message without the string that it quotes, which may be a token.
 fn without_values(message: &str) -> String {
     match (message.find('"'), message.rfind('"')) {
-        (Some(first), Some(last)) if first < last => format!("{}…{}", &message[..=first], &message[last..]),
+        (Some(first), Some(last)) if first < last => {
+            format!("{}…{}", &message[..=first], &message[last..])
+        }
         _ => message.to_owned(),
     }
 }
@@ -146,13 +196,22 @@ mod tests {
     #[test]
     fn a_wrong_document_is_told_by_its_path_and_without_its_secrets() {
         let secret = r#"{"integrations":[{"account_id":"a","account_name":"contoso","hook_secrets":"canary"}]}"#;
-        let error = parse::<TrackerDocument>(secret.as_bytes()).unwrap_err().to_string();
+        let error = parse::<TrackerDocument>(secret.as_bytes())
+            .unwrap_err()
+            .to_string();
         assert!(
-            error.starts_with("at `integrations[0].hook_secrets`: invalid type: string \"…\", expected a sequence"),
+            error.starts_with(
+                "at `integrations[0].hook_secrets`: invalid type: string \"…\", expected a sequence"
+            ),
             "{error}"
         );
-        let unknown = parse::<TrackerDocument>(br#"{"people":[]}"#).unwrap_err().to_string();
-        assert!(unknown.contains("unknown field `people`") && unknown.contains("`users`"), "{unknown}");
+        let unknown = parse::<TrackerDocument>(br#"{"people":[]}"#)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            unknown.contains("unknown field `people`") && unknown.contains("`users`"),
+            "{unknown}"
+        );
         assert!(parse::<TrackerDocument>(b"{} {}").is_err());
     }
 }

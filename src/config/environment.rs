@@ -4,7 +4,10 @@
 #[must_use]
 pub fn test_servers() -> Option<(String, String)> {
     let read = |name: &str| std::env::var_os(name).and_then(|value| value.into_string().ok());
-    Some((read("DISPATCH_TEST_DATABASE_URL")?, read("DISPATCH_TEST_AMQP_URL")?))
+    Some((
+        read("DISPATCH_TEST_DATABASE_URL")?,
+        read("DISPATCH_TEST_AMQP_URL")?,
+    ))
 }
 
 /// Returns the number of cases that a property test with real servers runs, if set.
@@ -30,11 +33,18 @@ fn number<N: std::str::FromStr>(name: &str) -> Option<N> {
 }
 
 /// Settings without a flag, with their descriptions.
-pub const WITHOUT_FLAG: [(&str, &str); 1] =
-    [("DISPATCH_USER", "Operator's name in the audit log; if unset, the first of `SUDO_USER`, `USER` and `LOGNAME` that is set")];
+pub const WITHOUT_FLAG: [(&str, &str); 1] = [(
+    "DISPATCH_USER",
+    "Operator's name in the audit log; if unset, the first of `SUDO_USER`, `USER` and `LOGNAME` that is set",
+)];
 /// Variables that only tests read.
-const OF_TESTS: [&str; 5] =
-    ["DISPATCH_TEST_DATABASE_URL", "DISPATCH_TEST_AMQP_URL", "DISPATCH_TEST_CASES", "DISPATCH_TEST_SEED", "DISPATCH_TEST_SCALE"];
+const OF_TESTS: [&str; 5] = [
+    "DISPATCH_TEST_DATABASE_URL",
+    "DISPATCH_TEST_AMQP_URL",
+    "DISPATCH_TEST_CASES",
+    "DISPATCH_TEST_SEED",
+    "DISPATCH_TEST_SCALE",
+];
 const PREFIX: &str = "DISPATCH_";
 
 /// Environment variables with the prefix of settings that are not settings.
@@ -50,7 +60,11 @@ pub struct UnknownSettings(Vec<String>);
 pub fn check_environment(known: &[String]) -> Result<(), UnknownSettings> {
     let names = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
     let unknown = unknown_settings(names, known);
-    if unknown.is_empty() { Ok(()) } else { Err(UnknownSettings(unknown)) }
+    if unknown.is_empty() {
+        Ok(())
+    } else {
+        Err(UnknownSettings(unknown))
+    }
 }
 
 fn unknown_settings(names: impl Iterator<Item = String>, known: &[String]) -> Vec<String> {
@@ -58,7 +72,8 @@ fn unknown_settings(names: impl Iterator<Item = String>, known: &[String]) -> Ve
         let flagless = WITHOUT_FLAG.iter().any(|(known, _)| *known == name);
         flagless || OF_TESTS.contains(&name) || known.iter().any(|known| known == name)
     };
-    let is_unknown = |name: &String| name.starts_with(PREFIX) && !is_known(name) && !is_service_link(name);
+    let is_unknown =
+        |name: &String| name.starts_with(PREFIX) && !is_known(name) && !is_service_link(name);
     let mut unknown: Vec<String> = names.filter(is_unknown).collect();
     unknown.sort_unstable();
     let told = |name: &String| match nearest(name, known) {
@@ -72,8 +87,13 @@ fn unknown_settings(names: impl Iterator<Item = String>, known: &[String]) -> Ve
 /// `…_SERVICE_PORT[_NAME]`, `…_PORT`, `…_PORT_5432_TCP[_ADDR]` and similar variables in every container of the namespace
 /// (<https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables>).
 fn is_service_link(name: &str) -> bool {
-    let is_number = |rest: &str| rest.strip_prefix('_').is_some_and(|number| number.starts_with(|c: char| c.is_ascii_digit()));
-    let mut after_port = name.match_indices("_PORT").map(|(at, port)| &name[at + port.len()..]);
+    let is_number = |rest: &str| {
+        rest.strip_prefix('_')
+            .is_some_and(|number| number.starts_with(|c: char| c.is_ascii_digit()))
+    };
+    let mut after_port = name
+        .match_indices("_PORT")
+        .map(|(at, port)| &name[at + port.len()..]);
     let is_port = after_port.any(|rest| rest.is_empty() || is_number(rest));
     is_port || name.ends_with("_SERVICE_HOST") || name.contains("_SERVICE_PORT_")
 }
@@ -82,7 +102,10 @@ fn is_service_link(name: &str) -> bool {
 fn nearest<'n>(name: &str, known: &'n [String]) -> Option<&'n str> {
     let tail = |name: &'_ str| name.strip_prefix(PREFIX).unwrap_or(name).to_owned();
     let wanted = tail(name);
-    let near = known.iter().map(|known| (distance(&wanted, &tail(known)), known)).min()?;
+    let near = known
+        .iter()
+        .map(|known| (distance(&wanted, &tail(known)), known))
+        .min()?;
     (near.0 * 3 <= wanted.chars().count()).then_some(near.1)
 }
 
@@ -104,8 +127,11 @@ fn distance(a: &str, b: &str) -> usize {
 /// Returns the user who runs the command, for the audit log.
 #[must_use]
 pub fn user() -> String {
-    let name = ["DISPATCH_USER", "SUDO_USER", "USER", "LOGNAME"].iter().find_map(std::env::var_os);
-    name.and_then(|name| name.into_string().ok()).unwrap_or_else(|| "unknown".to_owned())
+    let name = ["DISPATCH_USER", "SUDO_USER", "USER", "LOGNAME"]
+        .iter()
+        .find_map(std::env::var_os);
+    name.and_then(|name| name.into_string().ok())
+        .unwrap_or_else(|| "unknown".to_owned())
 }
 
 /// Returns whether colours are disabled (<https://no-color.org>).
@@ -119,7 +145,12 @@ mod tests {
     use super::*;
 
     fn unknown(names: &[&str]) -> Vec<String> {
-        let known = ["DISPATCH_CONCURRENCY", "DISPATCH_DATABASE_URL", "DISPATCH_DATABASE_CA"].map(str::to_owned);
+        let known = [
+            "DISPATCH_CONCURRENCY",
+            "DISPATCH_DATABASE_URL",
+            "DISPATCH_DATABASE_CA",
+        ]
+        .map(str::to_owned);
         unknown_settings(names.iter().map(|&name| name.to_owned()), &known)
     }
 
@@ -127,25 +158,51 @@ mod tests {
     fn a_setting_that_there_is_not_is_told_with_the_one_that_it_is_like() {
         for (name, near) in [
             ("DISPATCH_CONCURENCY", "did you mean DISPATCH_CONCURRENCY?"),
-            ("DISPATCH_CONCURRENCY_", "did you mean DISPATCH_CONCURRENCY?"),
-            ("DISPATCH_DATABSE_URI", "did you mean DISPATCH_DATABASE_URL?"),
-            ("DISPATCH_DATABASE_CAS", "did you mean DISPATCH_DATABASE_CA?"),
+            (
+                "DISPATCH_CONCURRENCY_",
+                "did you mean DISPATCH_CONCURRENCY?",
+            ),
+            (
+                "DISPATCH_DATABSE_URI",
+                "did you mean DISPATCH_DATABASE_URL?",
+            ),
+            (
+                "DISPATCH_DATABASE_CAS",
+                "did you mean DISPATCH_DATABASE_CA?",
+            ),
         ] {
             let told = unknown(&[name]);
-            assert!(told.len() == 1 && told[0].starts_with(name) && told[0].contains(near), "{told:?}");
+            assert!(
+                told.len() == 1 && told[0].starts_with(name) && told[0].contains(near),
+                "{told:?}"
+            );
         }
         assert_eq!(
             unknown(&["DISPATCH_", "DISPATCH_COLOUR"]),
-            ["DISPATCH_ is not a setting", "DISPATCH_COLOUR is not a setting"]
+            [
+                "DISPATCH_ is not a setting",
+                "DISPATCH_COLOUR is not a setting"
+            ]
         );
     }
 
     #[test]
     fn what_is_a_setting_or_none_of_ours_is_let_be() {
-        let service = ["HOST", "PORT", "PORT_AMQP"].map(|what| format!("DISPATCH_RABBITMQ_SERVICE_{what}"));
-        let port = ["", "_5672_TCP", "_5672_TCP_ADDR", "_5672_TCP_PROTO"].map(|what| format!("DISPATCH_PORT{what}"));
-        let others = ["DISPATCH_CONCURRENCY", "DISPATCH_USER", "DISPATCH_TEST_SEED", "DISPATCHER", "PATH"];
-        let names: Vec<&str> = others.into_iter().chain(service.iter().chain(&port).map(String::as_str)).collect();
+        let service =
+            ["HOST", "PORT", "PORT_AMQP"].map(|what| format!("DISPATCH_RABBITMQ_SERVICE_{what}"));
+        let port = ["", "_5672_TCP", "_5672_TCP_ADDR", "_5672_TCP_PROTO"]
+            .map(|what| format!("DISPATCH_PORT{what}"));
+        let others = [
+            "DISPATCH_CONCURRENCY",
+            "DISPATCH_USER",
+            "DISPATCH_TEST_SEED",
+            "DISPATCHER",
+            "PATH",
+        ];
+        let names: Vec<&str> = others
+            .into_iter()
+            .chain(service.iter().chain(&port).map(String::as_str))
+            .collect();
         assert_eq!(unknown(&names), Vec::<String>::new());
     }
 }

@@ -16,7 +16,8 @@ use crate::secrets::seals_with_published_key;
 use crate::tls_policy::{Endpoint, Published};
 
 pub use environment::{
-    UnknownSettings, WITHOUT_FLAG, check_environment, no_color, test_cases, test_scale, test_seed, test_servers, user,
+    UnknownSettings, WITHOUT_FLAG, check_environment, no_color, test_cases, test_scale, test_seed,
+    test_servers, user,
 };
 pub use quotas::QuotaSettings;
 pub use secret_files::{SecretFileFault, secret_file_setting, with_secret_files};
@@ -63,7 +64,10 @@ impl Links {
     /// # Errors
     /// [`Unset`] if the setting is missing.
     pub fn database_url(&self) -> Result<Endpoint, Unset> {
-        let unset = Unset("DISPATCH_DATABASE_URL", "postgres://user:password@host:port/database");
+        let unset = Unset(
+            "DISPATCH_DATABASE_URL",
+            "postgres://user:password@host:port/database",
+        );
         let url = self.database_url.clone().ok_or(unset)?;
         Ok(self.endpoint(url, self.database_ca.clone()))
     }
@@ -73,12 +77,18 @@ impl Links {
     /// # Errors
     /// [`Unset`] if the setting is missing.
     pub fn amqp_url(&self) -> Result<Endpoint, Unset> {
-        let url = self.amqp_url.clone().ok_or(Unset("DISPATCH_AMQP_URL", "amqps://user:password@host:port/vhost"))?;
+        let url = self.amqp_url.clone().ok_or(Unset(
+            "DISPATCH_AMQP_URL",
+            "amqps://user:password@host:port/vhost",
+        ))?;
         Ok(self.endpoint(url, self.amqp_ca.clone()))
     }
 
     fn endpoint(&self, url: SecretString, ca: Option<PathBuf>) -> Endpoint {
-        let published = Published { development: self.development, key: self.seals_with_published_key() };
+        let published = Published {
+            development: self.development,
+            key: self.seals_with_published_key(),
+        };
         Endpoint::new(url, ca, self.allow_plaintext_links).with_published(published)
     }
 
@@ -93,9 +103,10 @@ impl Links {
     /// # Errors
     /// [`Unset`] if the setting is missing.
     pub fn keyring(&self) -> Result<&SecretString, Unset> {
-        self.keyring
-            .as_ref()
-            .ok_or(Unset("DISPATCH_KEYRING", "k1:<32 bytes in base64>, for example from `openssl rand -base64 32`"))
+        self.keyring.as_ref().ok_or(Unset(
+            "DISPATCH_KEYRING",
+            "k1:<32 bytes in base64>, for example from `openssl rand -base64 32`",
+        ))
     }
 }
 
@@ -111,7 +122,12 @@ pub struct MigrateSettings {
 #[derive(Debug, Clone, Args)]
 pub struct WorkerSettings {
     /// Address of the operations server (health, metrics); a loopback address
-    #[arg(long, env = "DISPATCH_OPS_LISTEN", default_value = "127.0.0.1:9464", value_name = "ADDRESS")]
+    #[arg(
+        long,
+        env = "DISPATCH_OPS_LISTEN",
+        default_value = "127.0.0.1:9464",
+        value_name = "ADDRESS"
+    )]
     pub ops_listen: SocketAddr,
     /// Additional comma-separated host names (`Host` without the port) that the operations server accepts, for a proxy in front of it
     #[arg(long, env = "DISPATCH_OPS_HOSTS", value_delimiter = ',', value_parser = host_name, value_name = "NAMES")]
@@ -154,7 +170,12 @@ pub struct WorkerSettings {
     pub providers: ProviderLinks,
     /// Tests only: abort the n-th time that the crash point `stage:point[:n]` is reached
     #[cfg(feature = "devkit")]
-    #[arg(long, env = "DISPATCH_CRASH_AT", value_name = "STAGE:POINT", hide = true)]
+    #[arg(
+        long,
+        env = "DISPATCH_CRASH_AT",
+        value_name = "STAGE:POINT",
+        hide = true
+    )]
     pub crash_at: Option<String>,
 }
 
@@ -193,13 +214,28 @@ pub struct ProviderLinks {
     )]
     pub azure_devops_profile_url: String,
     /// Azure DevOps: Graph API
-    #[arg(long, env = "DISPATCH_AZURE_DEVOPS_GRAPH_URL", default_value = "https://vssps.dev.azure.com", value_name = "URL")]
+    #[arg(
+        long,
+        env = "DISPATCH_AZURE_DEVOPS_GRAPH_URL",
+        default_value = "https://vssps.dev.azure.com",
+        value_name = "URL"
+    )]
     pub azure_devops_graph_url: String,
     /// Azure DevOps: search API
-    #[arg(long, env = "DISPATCH_AZURE_DEVOPS_SEARCH_URL", default_value = "https://almsearch.dev.azure.com", value_name = "URL")]
+    #[arg(
+        long,
+        env = "DISPATCH_AZURE_DEVOPS_SEARCH_URL",
+        default_value = "https://almsearch.dev.azure.com",
+        value_name = "URL"
+    )]
     pub azure_devops_search_url: String,
     /// Azure DevOps: all other APIs
-    #[arg(long, env = "DISPATCH_AZURE_DEVOPS_URL", default_value = "https://dev.azure.com", value_name = "URL")]
+    #[arg(
+        long,
+        env = "DISPATCH_AZURE_DEVOPS_URL",
+        default_value = "https://dev.azure.com",
+        value_name = "URL"
+    )]
     pub azure_devops_url: String,
     /// Microsoft Entra: token endpoint, which refreshes identities' tokens
     #[arg(
@@ -216,10 +252,20 @@ pub struct ProviderLinks {
     #[arg(long, env = "DISPATCH_ENTRA_CLIENT_SECRET", hide_env_values = true, value_parser = secret, value_name = "SECRET")]
     pub entra_client_secret: Option<SecretString>,
     /// Discord: API
-    #[arg(long, env = "DISPATCH_DISCORD_URL", default_value = "https://discord.com/api/v10", value_name = "URL")]
+    #[arg(
+        long,
+        env = "DISPATCH_DISCORD_URL",
+        default_value = "https://discord.com/api/v10",
+        value_name = "URL"
+    )]
     pub discord_url: String,
     /// Slack: Web API
-    #[arg(long, env = "DISPATCH_SLACK_URL", default_value = "https://slack.com/api", value_name = "URL")]
+    #[arg(
+        long,
+        env = "DISPATCH_SLACK_URL",
+        default_value = "https://slack.com/api",
+        value_name = "URL"
+    )]
     pub slack_url: String,
     /// Mail server: smtps://user:password@host:port, or smtp://user:password@host:port?tls=required; without it, no mail is sent
     #[arg(long, env = "DISPATCH_SMTP_URL", hide_env_values = true, value_parser = secret, value_name = "URL")]
@@ -266,7 +312,13 @@ impl WorkerSettings {
 #[derive(Debug, Clone, Args)]
 pub struct LogSettings {
     /// Log filter in the syntax of tracing; the worker logs the state of its connections itself
-    #[arg(long, env = "DISPATCH_LOG", default_value = "info,lapin=off,refinery_core=warn", global = true, value_name = "FILTER")]
+    #[arg(
+        long,
+        env = "DISPATCH_LOG",
+        default_value = "info,lapin=off,refinery_core=warn",
+        global = true,
+        value_name = "FILTER"
+    )]
     pub log: String,
     /// Log format: `text` or `json`
     #[arg(long, env = "DISPATCH_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text, global = true)]
@@ -292,5 +344,7 @@ fn host_name(text: &str) -> Result<String, &'static str> {
     if is_name || text.parse::<IpAddr>().is_ok() {
         return Ok(text.to_owned());
     }
-    Err("expected host names or addresses without scheme, port and brackets; use ops.example,10.0.0.7 for example")
+    Err(
+        "expected host names or addresses without scheme, port and brackets; use ops.example,10.0.0.7 for example",
+    )
 }

@@ -2,7 +2,9 @@
 
 use clap::Args;
 
-use crate::quota::{Amounts, ORGANIZATION_QUOTAS, PRODUCER_QUOTAS, organization_quotas, producer_quotas};
+use crate::quota::{
+    Amounts, ORGANIZATION_QUOTAS, PRODUCER_QUOTAS, organization_quotas, producer_quotas,
+};
 
 /// Limits of the rows and bytes in Postgres of one producer and one organization.
 #[derive(Debug, Clone, Copy, Args)]

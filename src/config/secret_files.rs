@@ -51,7 +51,9 @@ pub enum SecretFileFault {
 /// Returns the variable that names the file of a secret argument, or `None` for any other argument.
 #[must_use]
 pub fn secret_file_setting(argument: &Arg) -> Option<String> {
-    is_secret(argument).then(|| Some(format!("{}{SUFFIX}", argument.get_env()?.to_str()?))).flatten()
+    is_secret(argument)
+        .then(|| Some(format!("{}{SUFFIX}", argument.get_env()?.to_str()?)))
+        .flatten()
 }
 
 fn is_secret(argument: &Arg) -> bool {
@@ -63,47 +65,81 @@ fn is_secret(argument: &Arg) -> bool {
 ///
 /// # Errors
 /// [`SecretFileFault`] if a file cannot be read or used.
-pub fn with_secret_files(command: Command, matches: &ArgMatches) -> Result<Command, SecretFileFault> {
+pub fn with_secret_files(
+    command: Command,
+    matches: &ArgMatches,
+) -> Result<Command, SecretFileFault> {
     fill(command, matches, &|name| env::var_os(name))
 }
 
 type Environment<'e> = &'e dyn Fn(&str) -> Option<OsString>;
 
-fn fill(command: Command, matches: &ArgMatches, environment: Environment<'_>) -> Result<Command, SecretFileFault> {
+fn fill(
+    command: Command,
+    matches: &ArgMatches,
+    environment: Environment<'_>,
+) -> Result<Command, SecretFileFault> {
     let mut secrets = Vec::new();
-    for argument in command.get_arguments().filter(|argument| is_secret(argument)) {
+    for argument in command
+        .get_arguments()
+        .filter(|argument| is_secret(argument))
+    {
         if let Some(secret) = secret_of(argument, environment)? {
             secrets.push((argument.get_id().clone(), secret));
         }
     }
     let given = |command: Command, (id, secret): (clap::Id, String)| {
-        command.mut_arg(id, |argument| argument.default_value(secret).hide_default_value(true))
+        command.mut_arg(id, |argument| {
+            argument.default_value(secret).hide_default_value(true)
+        })
     };
     let command = secrets.into_iter().fold(command, given);
-    let Some((name, inner)) = matches.subcommand() else { return Ok(command) };
-    let Some(subcommand) = command.find_subcommand(name).cloned() else { return Ok(command) };
+    let Some((name, inner)) = matches.subcommand() else {
+        return Ok(command);
+    };
+    let Some(subcommand) = command.find_subcommand(name).cloned() else {
+        return Ok(command);
+    };
     let subcommand = fill(subcommand, inner, environment)?;
     Ok(command.mut_subcommand(name, |_| subcommand))
 }
 
-fn secret_of(argument: &Arg, environment: Environment<'_>) -> Result<Option<String>, SecretFileFault> {
-    let Some(name) = argument.get_env().and_then(|name| name.to_str()) else { return Ok(None) };
-    let Some(path) = environment(&format!("{name}{SUFFIX}")).map(PathBuf::from) else { return Ok(None) };
+fn secret_of(
+    argument: &Arg,
+    environment: Environment<'_>,
+) -> Result<Option<String>, SecretFileFault> {
+    let Some(name) = argument.get_env().and_then(|name| name.to_str()) else {
+        return Ok(None);
+    };
+    let Some(path) = environment(&format!("{name}{SUFFIX}")).map(PathBuf::from) else {
+        return Ok(None);
+    };
     if environment(name).is_some() {
         return Err(SecretFileFault::Both(name.to_owned()));
     }
     if !path.is_absolute() {
         return Err(SecretFileFault::NoPath(name.to_owned()));
     }
-    let bytes =
-        read(&path).map_err(|source| SecretFileFault::Unreadable { name: name.to_owned(), path: path.clone(), source })?;
-    content(bytes).map(Some).map_err(|got| SecretFileFault::Content { name: name.to_owned(), path, got })
+    let bytes = read(&path).map_err(|source| SecretFileFault::Unreadable {
+        name: name.to_owned(),
+        path: path.clone(),
+        source,
+    })?;
+    content(bytes)
+        .map(Some)
+        .map_err(|got| SecretFileFault::Content {
+            name: name.to_owned(),
+            path,
+            got,
+        })
 }
 
 /// Reads at most one byte more than [`LARGEST`].
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    File::open(path)?
+        .take(LARGEST + 1)
+        .read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
@@ -119,7 +155,11 @@ fn content(bytes: Vec<u8>) -> Result<String, &'static str> {
             text.pop();
         }
     }
-    if text.is_empty() { Err("nothing") } else { Ok(text) }
+    if text.is_empty() {
+        Err("nothing")
+    } else {
+        Ok(text)
+    }
 }
 
 #[cfg(test)]
@@ -137,18 +177,22 @@ mod tests {
     fn keyring(variables: &[(&str, &str)], flags: &[&str]) -> Result<Option<String>, String> {
         let variables: BTreeMap<&str, &str> = variables.iter().copied().collect();
         let command = || {
-            let list = Links::augment_args(Command::new("list")).mut_args(|argument| argument.env(None::<&str>));
+            let list = Links::augment_args(Command::new("list"))
+                .mut_args(|argument| argument.env(None::<&str>));
             let named = list.mut_arg("keyring", |argument| argument.env("DISPATCH_TEST_NO_SUCH"));
             Command::new("dispatch").subcommand(Command::new("jobs").subcommand(named))
         };
         let line = || ["dispatch", "jobs", "list"].iter().chain(flags);
         let environment = |name: &str| variables.get(name).map(OsString::from);
         let matches = command().get_matches_from(line());
-        let filled = fill(command(), &matches, &environment).map_err(|fault| crate::fault::chain(&fault))?;
+        let filled =
+            fill(command(), &matches, &environment).map_err(|fault| crate::fault::chain(&fault))?;
         let matches = filled.get_matches_from(line());
         let (_, list) = matches.subcommand().unwrap().1.subcommand().unwrap();
         let links = Links::from_arg_matches(list).unwrap();
-        Ok(links.keyring.map(|keyring| keyring.expose_secret().to_owned()))
+        Ok(links
+            .keyring
+            .map(|keyring| keyring.expose_secret().to_owned()))
     }
 
     const FILE: &str = "DISPATCH_TEST_NO_SUCH_FILE";
@@ -159,12 +203,26 @@ mod tests {
         fs::create_dir(&folder).unwrap();
         let path = folder.join("keyring");
         let path = path.to_str().unwrap();
-        for (bytes, read) in [("k1:a", "k1:a"), ("k1:a\n", "k1:a"), ("k1:a\r\n", "k1:a"), ("k1:a\n\n", "k1:a\n"), (" x ", " x ")]
-        {
+        for (bytes, read) in [
+            ("k1:a", "k1:a"),
+            ("k1:a\n", "k1:a"),
+            ("k1:a\r\n", "k1:a"),
+            ("k1:a\n\n", "k1:a\n"),
+            (" x ", " x "),
+        ] {
             fs::write(path, bytes).unwrap();
-            assert_eq!(keyring(&[(FILE, path)], &[]).unwrap().as_deref(), Some(read), "{bytes:?}");
+            assert_eq!(
+                keyring(&[(FILE, path)], &[]).unwrap().as_deref(),
+                Some(read),
+                "{bytes:?}"
+            );
         }
-        assert_eq!(keyring(&[(FILE, path)], &["--keyring", "flag"]).unwrap().as_deref(), Some("flag"));
+        assert_eq!(
+            keyring(&[(FILE, path)], &["--keyring", "flag"])
+                .unwrap()
+                .as_deref(),
+            Some("flag")
+        );
         assert_eq!(keyring(&[], &[]).unwrap(), None);
         fs::remove_dir_all(folder).unwrap();
     }
@@ -188,7 +246,13 @@ mod tests {
                 fs::write(path, bytes).unwrap();
             }
             let said = keyring(&[(FILE, path)], &[]).unwrap_err();
-            assert!(said.contains(part) && said.contains(path) && said.contains(FILE) && said.contains("use a file"), "{said}");
+            assert!(
+                said.contains(part)
+                    && said.contains(path)
+                    && said.contains(FILE)
+                    && said.contains("use a file"),
+                "{said}"
+            );
             assert!(!said.contains("canary"), "{said}");
         }
         let said = keyring(&[(FILE, folder.to_str().unwrap())], &[]).unwrap_err();
@@ -200,12 +264,26 @@ mod tests {
 
     #[test]
     fn a_setting_and_its_file_are_not_both_taken_and_a_secret_for_a_path_is_not_shown() {
-        let both = keyring(&[("DISPATCH_TEST_NO_SUCH", "canary"), (FILE, "/run/secrets/x")], &[]).unwrap_err();
-        let expected = "expected one of DISPATCH_TEST_NO_SUCH and DISPATCH_TEST_NO_SUCH_FILE, got both";
-        assert!(both.contains(expected) && !both.contains("canary"), "{both}");
+        let both = keyring(
+            &[
+                ("DISPATCH_TEST_NO_SUCH", "canary"),
+                (FILE, "/run/secrets/x"),
+            ],
+            &[],
+        )
+        .unwrap_err();
+        let expected =
+            "expected one of DISPATCH_TEST_NO_SUCH and DISPATCH_TEST_NO_SUCH_FILE, got both";
+        assert!(
+            both.contains(expected) && !both.contains("canary"),
+            "{both}"
+        );
         for wrong in ["", "k1:canary", "postgres://u:canary@db/x"] {
             let said = keyring(&[(FILE, wrong)], &[]).unwrap_err();
-            assert!(said.contains("expected an absolute path") && !said.contains("canary"), "{said}");
+            assert!(
+                said.contains("expected an absolute path") && !said.contains("canary"),
+                "{said}"
+            );
         }
     }
 }

@@ -133,7 +133,10 @@ pub fn run() -> anyhow::Result<()> {
     // Leave the terminal's session, so that Ctrl-C reaches only the holder, and the end of stdin decides. This fails for the
     // leader of a process group, which its starter has already separated.
     let _leader = rustix::process::setsid();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot build a runtime")?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot build a runtime")?;
     let outcome = runtime.block_on(serve());
     // An installation may be in progress: apt finishes by itself.
     runtime.shutdown_background();
@@ -151,11 +154,18 @@ async fn serve() -> anyhow::Result<()> {
 
 async fn start_and_serve() -> anyhow::Result<()> {
     let (mut lines, holder_gone) = read_stdin();
-    let line = lines.recv().await.context("stdin ended before the line with the options")?;
-    let options: Options =
-        serde_json::from_str(&line).context("expected a first line like {\"postgres\":true,\"rabbitmq\":true}")?;
+    let line = lines
+        .recv()
+        .await
+        .context("stdin ended before the line with the options")?;
+    let options: Options = serde_json::from_str(&line)
+        .context("expected a first line like {\"postgres\":true,\"rabbitmq\":true}")?;
     let kept = Cell::new(options.keep);
-    let mut end = End { holder_gone, term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? };
+    let mut end = End {
+        holder_gone,
+        term: signal(SignalKind::terminate())?,
+        int: signal(SignalKind::interrupt())?,
+    };
     let mut fleet = tokio::select! {
         started = Fleet::start(&options) => started?,
         () = end.wanted(&kept) => return Ok(()),
@@ -171,17 +181,32 @@ async fn start_and_serve() -> anyhow::Result<()> {
 }
 
 /// Answers requests as they arrive; never returns.
-async fn answer_all(lines: &mut mpsc::UnboundedReceiver<String>, fleet: &mut Fleet, kept: &Cell<bool>) {
+async fn answer_all(
+    lines: &mut mpsc::UnboundedReceiver<String>,
+    fleet: &mut Fleet,
+    kept: &Cell<bool>,
+) {
     while let Some(line) = lines.recv().await {
         let answer = match serde_json::from_str::<Request>(&line) {
-            Ok(Request { id, cmd: Command::Detach }) => {
+            Ok(Request {
+                id,
+                cmd: Command::Detach,
+            }) => {
                 kept.set(true);
-                GuardReply { id, outcome: GuardOutcome::Ok(true) }
+                GuardReply {
+                    id,
+                    outcome: GuardOutcome::Ok(true),
+                }
             }
-            Ok(Request { id, cmd }) => GuardReply { id, outcome: fleet.obey(cmd).await.into() },
+            Ok(Request { id, cmd }) => GuardReply {
+                id,
+                outcome: fleet.obey(cmd).await.into(),
+            },
             Err(error) => GuardReply {
                 id: 0,
-                outcome: GuardOutcome::Error(format!("expected a request like {{\"cmd\":\"restart_rabbitmq\"}}: {error}")),
+                outcome: GuardOutcome::Error(format!(
+                    "expected a request like {{\"cmd\":\"restart_rabbitmq\"}}: {error}"
+                )),
             },
         };
         write_line(&answer);
@@ -230,14 +255,21 @@ struct Fleet {
 
 impl Fleet {
     async fn start(options: &Options) -> anyhow::Result<Self> {
-        let wanted = Wanted { postgres: options.postgres, rabbitmq: options.rabbitmq };
+        let wanted = Wanted {
+            postgres: options.postgres,
+            rabbitmq: options.rabbitmq,
+        };
         let programs = tokio::task::spawn_blocking(move || install::ensure(wanted, &say)).await??;
         let dir = DataDir::create(options.dir.as_deref())?;
         let (postgres, rabbitmq) = tokio::try_join!(
             start_postgres(wanted.postgres.then_some(&programs), &dir.0),
             start_rabbitmq(wanted.rabbitmq.then_some(&programs), &dir.0)
         )?;
-        Ok(Self { postgres, rabbitmq, dir })
+        Ok(Self {
+            postgres,
+            rabbitmq,
+            dir,
+        })
     }
 
     fn started(&self) -> Started {
@@ -282,17 +314,37 @@ impl Fleet {
     }
 }
 
-async fn start_postgres(programs: Option<&Programs>, dir: &Path) -> anyhow::Result<Option<Postgres>> {
-    let Some(programs) = programs else { return Ok(None) };
-    let bin = programs.postgres_bin.as_ref().context("Postgres is not installed")?;
-    Ok(Some(Postgres::create(bin, &dir.join("postgres"), password()).await?))
+async fn start_postgres(
+    programs: Option<&Programs>,
+    dir: &Path,
+) -> anyhow::Result<Option<Postgres>> {
+    let Some(programs) = programs else {
+        return Ok(None);
+    };
+    let bin = programs
+        .postgres_bin
+        .as_ref()
+        .context("Postgres is not installed")?;
+    Ok(Some(
+        Postgres::create(bin, &dir.join("postgres"), password()).await?,
+    ))
 }
 
-async fn start_rabbitmq(programs: Option<&Programs>, dir: &Path) -> anyhow::Result<Option<RabbitMq>> {
-    let Some(programs) = programs else { return Ok(None) };
-    let sbin = programs.rabbitmq_sbin.as_ref().context("RabbitMQ is not installed")?;
+async fn start_rabbitmq(
+    programs: Option<&Programs>,
+    dir: &Path,
+) -> anyhow::Result<Option<RabbitMq>> {
+    let Some(programs) = programs else {
+        return Ok(None);
+    };
+    let sbin = programs
+        .rabbitmq_sbin
+        .as_ref()
+        .context("RabbitMQ is not installed")?;
     let epmd = programs.epmd.as_ref().context("Erlang is not installed")?;
-    Ok(Some(RabbitMq::create(sbin, epmd, &dir.join("rabbitmq"), password()).await?))
+    Ok(Some(
+        RabbitMq::create(sbin, epmd, &dir.join("rabbitmq"), password()).await?,
+    ))
 }
 
 /// Returns 192 random bits, in characters that need no quoting.
@@ -306,10 +358,18 @@ struct DataDir(PathBuf);
 impl DataDir {
     fn create(wanted: Option<&Path>) -> anyhow::Result<Self> {
         let random = || {
-            std::env::temp_dir().join(format!("dispatch-servers-{}", data_encoding::HEXLOWER.encode(&rand::random::<[u8; 6]>())))
+            std::env::temp_dir().join(format!(
+                "dispatch-servers-{}",
+                data_encoding::HEXLOWER.encode(&rand::random::<[u8; 6]>())
+            ))
         };
         let path = std::path::absolute(wanted.map_or_else(random, Path::to_owned))?;
-        let cannot = || format!("cannot create the data folder {}, which must not exist yet", path.display());
+        let cannot = || {
+            format!(
+                "cannot create the data folder {}, which must not exist yet",
+                path.display()
+            )
+        };
         std::fs::create_dir(&path).with_context(cannot)?;
         let dir = Self(path);
         // Postgres may run as another user, whatever the umask; each server's own folder is closed to others.
@@ -323,7 +383,9 @@ impl Drop for DataDir {
         // The last child of a killed server may still be writing for a moment.
         for _ in 0..REMOVE_TRIES {
             match std::fs::remove_dir_all(&self.0) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => std::thread::sleep(REMOVE_PAUSE),
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    std::thread::sleep(REMOVE_PAUSE)
+                }
                 _ => return,
             }
         }
@@ -366,10 +428,25 @@ mod tests {
     #[test]
     fn requests_and_answers_are_the_lines_promised() {
         let request: Request = serde_json::from_str(r#"{"cmd":"restart_rabbitmq"}"#).unwrap();
-        assert_eq!(request, Request { id: 0, cmd: Command::RestartRabbitmq });
-        let done = GuardReply { id: 3, outcome: Ok(()).into() };
-        assert_eq!(serde_json::to_string(&done).unwrap(), r#"{"id":3,"ok":true}"#);
-        let refused = GuardReply { id: 4, outcome: Err(anyhow::anyhow!("no")).into() };
+        assert_eq!(
+            request,
+            Request {
+                id: 0,
+                cmd: Command::RestartRabbitmq
+            }
+        );
+        let done = GuardReply {
+            id: 3,
+            outcome: Ok(()).into(),
+        };
+        assert_eq!(
+            serde_json::to_string(&done).unwrap(),
+            r#"{"id":3,"ok":true}"#
+        );
+        let refused = GuardReply {
+            id: 4,
+            outcome: Err(anyhow::anyhow!("no")).into(),
+        };
         let text = serde_json::to_string(&refused).unwrap();
         assert_eq!(text, r#"{"id":4,"error":"no"}"#);
         assert_eq!(serde_json::from_str::<GuardReply>(&text).unwrap(), refused);
@@ -377,9 +454,19 @@ mod tests {
 
     #[test]
     fn options_name_the_servers_and_nothing_unknown() {
-        let options: Options = serde_json::from_str(r#"{"postgres":true,"rabbitmq":false}"#).unwrap();
-        assert_eq!(options, Options { postgres: true, ..Options::default() });
-        assert!(serde_json::from_str::<Options>(r#"{"postgres":true,"rabbitmq":false,"ports":1}"#).is_err());
+        let options: Options =
+            serde_json::from_str(r#"{"postgres":true,"rabbitmq":false}"#).unwrap();
+        assert_eq!(
+            options,
+            Options {
+                postgres: true,
+                ..Options::default()
+            }
+        );
+        assert!(
+            serde_json::from_str::<Options>(r#"{"postgres":true,"rabbitmq":false,"ports":1}"#)
+                .is_err()
+        );
     }
 
     #[test]

@@ -41,7 +41,8 @@ impl Programs {
     pub fn find() -> Self {
         let path_postgres = || {
             let bin = on_path("initdb")?.canonicalize().ok()?.parent()?.to_owned();
-            let is_usable = bin.join("postgres").exists() && postgres_version(&bin)? >= OLDEST_POSTGRES;
+            let is_usable =
+                bin.join("postgres").exists() && postgres_version(&bin)? >= OLDEST_POSTGRES;
             is_usable.then_some(bin)
         };
         let postgres = newest("/usr/lib/postgresql", "", "bin", "initdb");
@@ -50,7 +51,13 @@ impl Programs {
                 .filter(|(version, _)| version[0] >= OLDEST_POSTGRES)
                 .map(|(_, bin)| bin)
                 .or_else(path_postgres),
-            rabbitmq_sbin: newest("/usr/lib/rabbitmq/lib", "rabbitmq_server-", "sbin", "rabbitmq-server").map(|(_, sbin)| sbin),
+            rabbitmq_sbin: newest(
+                "/usr/lib/rabbitmq/lib",
+                "rabbitmq_server-",
+                "sbin",
+                "rabbitmq-server",
+            )
+            .map(|(_, sbin)| sbin),
             epmd: on_path("erl").and(on_path("epmd")),
         }
     }
@@ -83,12 +90,19 @@ pub fn ensure(wanted: Wanted, report: &dyn Fn(&str)) -> anyhow::Result<Programs>
     if !rustix::process::geteuid().is_root() || on_path("apt-get").is_none() {
         bail!("{}", advice(&packages));
     }
-    let log = OpenOptions::new().append(true).create(true).open(LOG).with_context(|| format!("cannot open {LOG}"))?;
+    let log = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(LOG)
+        .with_context(|| format!("cannot open {LOG}"))?;
     log.lock().with_context(|| format!("cannot lock {LOG}"))?;
     // The previous holder of the lock may have installed the same packages.
     let packages = Programs::find().missing(wanted);
     if !packages.is_empty() {
-        report(&format!("installing {} with apt-get (the servers' services stay off; log: {LOG})", packages.join(" and ")));
+        report(&format!(
+            "installing {} with apt-get (the servers' services stay off; log: {LOG})",
+            packages.join(" and ")
+        ));
         install(&packages, &log)?;
     }
     let programs = Programs::find();
@@ -114,8 +128,10 @@ fn advice(packages: &[&str]) -> String {
 
 fn install(packages: &[&str], log: &File) -> anyhow::Result<()> {
     if packages.contains(&"postgresql") && !Path::new(CLUSTER_CONF).exists() {
-        std::fs::create_dir_all("/etc/postgresql-common").context("cannot create /etc/postgresql-common")?;
-        std::fs::write(CLUSTER_CONF, "create_main_cluster = false\n").with_context(|| format!("cannot write {CLUSTER_CONF}"))?;
+        std::fs::create_dir_all("/etc/postgresql-common")
+            .context("cannot create /etc/postgresql-common")?;
+        std::fs::write(CLUSTER_CONF, "create_main_cluster = false\n")
+            .with_context(|| format!("cannot write {CLUSTER_CONF}"))?;
     }
     apt(&["update"], log)?;
     let mut arguments = vec!["install", "-y", "--no-install-recommends"];
@@ -125,7 +141,9 @@ fn install(packages: &[&str], log: &File) -> anyhow::Result<()> {
         // Under systemd the run level below has no effect. The services are as new as their packages, so nothing uses
         // them.
         let mut systemctl = Command::new("systemctl");
-        let done = logged(systemctl.args(["disable", "--now"]).args(packages), log)?.status().context("cannot run systemctl")?;
+        let done = logged(systemctl.args(["disable", "--now"]).args(packages), log)?
+            .status()
+            .context("cannot run systemctl")?;
         if !done.success() {
             bail!(
                 "systemctl disable --now {} failed ({done}); its log ends with:\n{}",
@@ -139,19 +157,31 @@ fn install(packages: &[&str], log: &File) -> anyhow::Result<()> {
 
 fn apt(arguments: &[&str], log: &File) -> anyhow::Result<()> {
     let mut command = Command::new("apt-get");
-    command.args(["-o", "DPkg::Lock::Timeout=300"]).args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
+    command
+        .args(["-o", "DPkg::Lock::Timeout=300"])
+        .args(arguments)
+        .env("DEBIAN_FRONTEND", "noninteractive");
     // Pretend single-user mode: without systemd, the packages start no service then.
     command.env("RUNLEVEL", "1").env("PREVLEVEL", "N");
-    let status = logged(&mut command, log)?.status().context("cannot run apt-get")?;
+    let status = logged(&mut command, log)?
+        .status()
+        .context("cannot run apt-get")?;
     if !status.success() {
-        bail!("apt-get {} failed ({status}); its log ends with:\n{}", arguments.join(" "), log_tail(Path::new(LOG)));
+        bail!(
+            "apt-get {} failed ({status}); its log ends with:\n{}",
+            arguments.join(" "),
+            log_tail(Path::new(LOG))
+        );
     }
     Ok(())
 }
 
 /// Redirects the output to a file instead of a pipe, so that apt can finish if this process ends.
 fn logged<'a>(command: &'a mut Command, log: &File) -> anyhow::Result<&'a mut Command> {
-    Ok(command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log.try_clone()?))
+    Ok(command
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log.try_clone()?))
 }
 
 /// Returns the newest `<root>/<prefix><version>/<folder>` that contains `program`.
@@ -169,20 +199,32 @@ fn newest(root: &str, prefix: &str, folder: &str, program: &str) -> Option<(Vec<
 
 /// Parses `3.10.8` into numbers, so that 3.10 is newer than 3.9. Ignores anything after the numbers.
 fn version(text: &str) -> Option<Vec<u32>> {
-    let digits = text.split(|c: char| !c.is_ascii_digit() && c != '.').next()?;
-    let numbers: Vec<u32> = digits.split('.').map_while(|part| part.parse().ok()).collect();
+    let digits = text
+        .split(|c: char| !c.is_ascii_digit() && c != '.')
+        .next()?;
+    let numbers: Vec<u32> = digits
+        .split('.')
+        .map_while(|part| part.parse().ok())
+        .collect();
     (!numbers.is_empty()).then_some(numbers)
 }
 
 /// Returns the major version: `initdb (PostgreSQL) 15.14 (Debian …)` → 15.
 fn postgres_version(bin: &Path) -> Option<u32> {
-    let output = Command::new(bin.join("initdb")).arg("--version").output().ok()?;
+    let output = Command::new(bin.join("initdb"))
+        .arg("--version")
+        .output()
+        .ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     version(text.split_whitespace().nth(2)?).map(|numbers| numbers[0])
 }
 
 fn on_path(program: &str) -> Option<PathBuf> {
-    let output = Command::new("sh").args(["-c", "command -v \"$0\"", program]).stderr(Stdio::null()).output().ok()?;
+    let output = Command::new("sh")
+        .args(["-c", "command -v \"$0\"", program])
+        .stderr(Stdio::null())
+        .output()
+        .ok()?;
     let found = String::from_utf8(output.stdout).ok()?;
     output.status.success().then(|| PathBuf::from(found.trim()))
 }
@@ -200,11 +242,36 @@ mod tests {
 
     #[test]
     fn only_what_is_wanted_and_absent_is_missing() {
-        let nothing = Programs { postgres_bin: None, rabbitmq_sbin: Some("/sbin".into()), epmd: None };
-        assert_eq!(nothing.missing(Wanted { postgres: true, rabbitmq: true }), ["postgresql", "rabbitmq-server"]);
-        assert_eq!(nothing.missing(Wanted { postgres: true, rabbitmq: false }), ["postgresql"]);
-        let epmd = Programs { epmd: Some("/bin/epmd".into()), ..nothing };
-        assert!(epmd.missing(Wanted { postgres: false, rabbitmq: true }).is_empty());
+        let nothing = Programs {
+            postgres_bin: None,
+            rabbitmq_sbin: Some("/sbin".into()),
+            epmd: None,
+        };
+        assert_eq!(
+            nothing.missing(Wanted {
+                postgres: true,
+                rabbitmq: true
+            }),
+            ["postgresql", "rabbitmq-server"]
+        );
+        assert_eq!(
+            nothing.missing(Wanted {
+                postgres: true,
+                rabbitmq: false
+            }),
+            ["postgresql"]
+        );
+        let epmd = Programs {
+            epmd: Some("/bin/epmd".into()),
+            ..nothing
+        };
+        assert!(
+            epmd.missing(Wanted {
+                postgres: false,
+                rabbitmq: true
+            })
+            .is_empty()
+        );
     }
 
     #[test]

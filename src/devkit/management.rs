@@ -48,15 +48,23 @@ pub const WORKER_RIGHTS: Rights<'static> = Rights {
     read: r"^dispatch\.(jobs|control|wake|assignee-sync|messaging|parked)$",
 };
 /// The permissions of a producer that uses only direct replies.
-pub const PRODUCER_RIGHTS: Rights<'static> = Rights { configure: "^$", write: "^dispatch$", read: "^$" };
+pub const PRODUCER_RIGHTS: Rights<'static> = Rights {
+    configure: "^$",
+    write: "^dispatch$",
+    read: "^$",
+};
 
 impl Management {
     /// Creates a client. `url` is `http://USER:PASSWORD@HOST:PORT`.
     pub(crate) fn new(url: &str) -> anyhow::Result<Self> {
         // A provider may be installed already: any will do, because there is no TLS here.
         let _already = rustls::crypto::ring::default_provider().install_default();
-        let mut base = Url::parse(url).context("expected a management URL http://USER:PASSWORD@HOST:PORT")?;
-        let (user, password) = (base.username().to_owned(), base.password().unwrap_or_default().to_owned());
+        let mut base =
+            Url::parse(url).context("expected a management URL http://USER:PASSWORD@HOST:PORT")?;
+        let (user, password) = (
+            base.username().to_owned(),
+            base.password().unwrap_or_default().to_owned(),
+        );
         let stripped = base.set_username("").and_then(|()| base.set_password(None));
         if stripped.is_err() {
             bail!("the management URL is not http://USER:PASSWORD@HOST:PORT");
@@ -64,8 +72,17 @@ impl Management {
         base.set_path("/api/");
         // No idle connections: they would belong to the runtime of the test that opened them, and fail in the next
         // test.
-        let client = Client::builder().no_proxy().pool_max_idle_per_host(0).timeout(TIMEOUT).build()?;
-        Ok(Self { client, base, user, password })
+        let client = Client::builder()
+            .no_proxy()
+            .pool_max_idle_per_host(0)
+            .timeout(TIMEOUT)
+            .build()?;
+        Ok(Self {
+            client,
+            base,
+            user,
+            password,
+        })
     }
 
     /// Returns whether the API answers and accepts the credentials.
@@ -75,19 +92,42 @@ impl Management {
 
     /// Creates a vhost in which `user` may do everything.
     pub(crate) async fn create_vhost(&self, vhost: &str, user: &str) -> anyhow::Result<()> {
-        self.call(Method::PUT, &["vhosts", vhost], Some(json!({}))).await?;
-        self.permit(vhost, user, &Rights { configure: ".*", write: ".*", read: ".*" }).await
+        self.call(Method::PUT, &["vhosts", vhost], Some(json!({})))
+            .await?;
+        self.permit(
+            vhost,
+            user,
+            &Rights {
+                configure: ".*",
+                write: ".*",
+                read: ".*",
+            },
+        )
+        .await
     }
 
     /// Creates a user with these permissions in a vhost. An existing user gets the password and the permissions.
-    pub(crate) async fn create_user(&self, vhost: &str, user: &str, password: &str, rights: &Rights<'_>) -> anyhow::Result<()> {
-        self.call(Method::PUT, &["users", user], Some(json!({"password": password, "tags": ""}))).await?;
+    pub(crate) async fn create_user(
+        &self,
+        vhost: &str,
+        user: &str,
+        password: &str,
+        rights: &Rights<'_>,
+    ) -> anyhow::Result<()> {
+        self.call(
+            Method::PUT,
+            &["users", user],
+            Some(json!({"password": password, "tags": ""})),
+        )
+        .await?;
         self.permit(vhost, user, rights).await
     }
 
     /// Removes a user.
     pub(crate) async fn delete_user(&self, user: &str) -> anyhow::Result<()> {
-        self.call(Method::DELETE, &["users", user], None).await.map(|_| ())
+        self.call(Method::DELETE, &["users", user], None)
+            .await
+            .map(|_| ())
     }
 
     /// Removes a vhost with its contents, closing its connections. A missing one is not an error.
@@ -105,14 +145,28 @@ impl Management {
         let request = self.request(Method::GET, &["queues", vhost])?;
         let request = request.query(&[("disable_stats", "true"), ("enable_queue_totals", "true")]);
         let response = accepted(send(request).await?).await?;
-        response.json().await.context("cannot parse the management API's answer on queues")
+        response
+            .json()
+            .await
+            .context("cannot parse the management API's answer on queues")
     }
 
     async fn permit(&self, vhost: &str, user: &str, rights: &Rights<'_>) -> anyhow::Result<()> {
-        self.call(Method::PUT, &["permissions", vhost, user], Some(serde_json::to_value(rights)?)).await.map(|_| ())
+        self.call(
+            Method::PUT,
+            &["permissions", vhost, user],
+            Some(serde_json::to_value(rights)?),
+        )
+        .await
+        .map(|_| ())
     }
 
-    async fn call(&self, method: Method, path: &[&str], body: Option<Value>) -> anyhow::Result<Response> {
+    async fn call(
+        &self,
+        method: Method,
+        path: &[&str],
+        body: Option<Value>,
+    ) -> anyhow::Result<Response> {
         let mut request = self.request(method, path)?;
         if let Some(body) = body {
             request = request.json(&body);
@@ -122,13 +176,22 @@ impl Management {
 
     fn request(&self, method: Method, path: &[&str]) -> anyhow::Result<RequestBuilder> {
         let mut url = self.base.clone();
-        url.path_segments_mut().map_err(|()| anyhow::anyhow!("{} has no path", self.base))?.pop_if_empty().extend(path);
-        Ok(self.client.request(method, url).basic_auth(&self.user, Some(&self.password)))
+        url.path_segments_mut()
+            .map_err(|()| anyhow::anyhow!("{} has no path", self.base))?
+            .pop_if_empty()
+            .extend(path);
+        Ok(self
+            .client
+            .request(method, url)
+            .basic_auth(&self.user, Some(&self.password)))
     }
 }
 
 async fn send(request: RequestBuilder) -> anyhow::Result<Response> {
-    request.send().await.context("RabbitMQ's management API does not answer")
+    request
+        .send()
+        .await
+        .context("RabbitMQ's management API does not answer")
 }
 
 async fn accepted(response: Response) -> anyhow::Result<Response> {
@@ -136,5 +199,8 @@ async fn accepted(response: Response) -> anyhow::Result<Response> {
         return Ok(response);
     }
     let (status, url) = (response.status(), response.url().clone());
-    bail!("{url} answered {status}: {}", response.text().await.unwrap_or_default());
+    bail!(
+        "{url} answered {status}: {}",
+        response.text().await.unwrap_or_default()
+    );
 }

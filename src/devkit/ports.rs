@@ -50,7 +50,10 @@ fn lock(number: u16) -> io::Result<Port> {
     // A server may listen on all addresses, which a bind to loopback does not always detect.
     drop(TcpListener::bind((Ipv4Addr::UNSPECIFIED, number))?);
     drop(TcpListener::bind((Ipv4Addr::LOCALHOST, number))?);
-    Ok(Port { number, _lock: lock })
+    Ok(Port {
+        number,
+        _lock: lock,
+    })
 }
 
 #[cfg(test)]

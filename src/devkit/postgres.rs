@@ -49,17 +49,31 @@ struct Owner {
 impl Postgres {
     /// Creates the data folder `dir` and starts the server in it. `bin` is the folder of Postgres' programs.
     pub(crate) async fn create(bin: &Path, dir: &Path, password: String) -> anyhow::Result<Self> {
-        let owner = if rustix::process::geteuid().is_root() { Some(Owner::find()?) } else { None };
+        let owner = if rustix::process::geteuid().is_root() {
+            Some(Owner::find()?)
+        } else {
+            None
+        };
         if let (Some(_), Some(closed)) = (owner, closed_above(dir)) {
             bail!(
                 "Postgres runs as the user `postgres`, who cannot access {}; set TMPDIR to a folder open to all",
                 closed.display()
             );
         }
-        std::fs::DirBuilder::new().mode(0o700).create(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        std::fs::DirBuilder::new()
+            .mode(0o700)
+            .create(dir)
+            .with_context(|| format!("cannot create {}", dir.display()))?;
         let port = ports::reserve().context("no free port for Postgres")?;
-        let mut postgres =
-            Self { bin: bin.to_owned(), dir: dir.to_owned(), port, password, owner, process: None, is_frozen: false };
+        let mut postgres = Self {
+            bin: bin.to_owned(),
+            dir: dir.to_owned(),
+            port,
+            password,
+            owner,
+            process: None,
+            is_frozen: false,
+        };
         postgres.init().await?;
         postgres.start().await?;
         Ok(postgres)
@@ -67,7 +81,11 @@ impl Postgres {
 
     /// Returns the superuser's URL, including the password.
     pub(crate) fn url(&self) -> String {
-        format!("postgres://postgres:{}@127.0.0.1:{}/postgres", self.password, self.port.number())
+        format!(
+            "postgres://postgres:{}@127.0.0.1:{}/postgres",
+            self.password,
+            self.port.number()
+        )
     }
 
     /// Starts the server and waits until it accepts a connection.
@@ -76,13 +94,19 @@ impl Postgres {
             bail!("Postgres is running already");
         }
         let mut launch = self.launch("postgres")?;
-        launch.command.arg("-D").arg(self.data()).args(["-c", &format!("port={}", self.port.number())]);
+        launch
+            .command
+            .arg("-D")
+            .arg(self.data())
+            .args(["-c", &format!("port={}", self.port.number())]);
         for setting in SETTINGS {
             launch.command.args(["-c", setting]);
         }
         let mut process = launch.spawn()?;
         let url = self.url();
-        process.wait_ready(START_LIMIT, async || accepts(&url).await).await?;
+        process
+            .wait_ready(START_LIMIT, async || accepts(&url).await)
+            .await?;
         self.process = Some(process);
         Ok(())
     }
@@ -118,7 +142,11 @@ impl Postgres {
     }
 
     fn pid(&self) -> anyhow::Result<Pid> {
-        let id = self.process.as_ref().and_then(Process::id).and_then(|id| Pid::from_raw(id.cast_signed()));
+        let id = self
+            .process
+            .as_ref()
+            .and_then(Process::id)
+            .and_then(|id| Pid::from_raw(id.cast_signed()));
         id.context("Postgres is not running")
     }
 
@@ -134,13 +162,28 @@ impl Postgres {
         let password_file = self.dir.join("password");
         self.give(&self.dir)?;
         std::io::Write::write_all(
-            &mut std::fs::File::options().write(true).create_new(true).mode(0o600).open(&password_file)?,
+            &mut std::fs::File::options()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&password_file)?,
             self.password.as_bytes(),
         )?;
         self.give(&password_file)?;
         let mut launch = self.launch("initdb")?;
-        launch.command.args(["--username=postgres", "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"]);
-        launch.command.arg("-D").arg(self.data()).arg("--pwfile").arg(&password_file);
+        launch.command.args([
+            "--username=postgres",
+            "--auth=scram-sha-256",
+            "--encoding=UTF8",
+            "--locale=C.UTF-8",
+            "--no-sync",
+        ]);
+        launch
+            .command
+            .arg("-D")
+            .arg(self.data())
+            .arg("--pwfile")
+            .arg(&password_file);
         launch.run(INIT_LIMIT).await?;
         std::fs::remove_file(&password_file).context("cannot remove initdb's password file")
     }
@@ -155,7 +198,8 @@ impl Postgres {
 
     fn give(&self, path: &Path) -> anyhow::Result<()> {
         if let Some(Owner { uid, gid }) = self.owner {
-            chown(path, Some(uid), Some(gid)).with_context(|| format!("cannot give {} to user postgres", path.display()))?;
+            chown(path, Some(uid), Some(gid))
+                .with_context(|| format!("cannot give {} to user postgres", path.display()))?;
         }
         Ok(())
     }
@@ -179,19 +223,32 @@ impl Owner {
 
     /// Parses lines `name:x:uid:gid:…`.
     fn parse(passwd: &str) -> Option<Self> {
-        let mut fields = passwd.lines().find_map(|line| line.strip_prefix("postgres:"))?.split(':').skip(1);
-        Some(Self { uid: fields.next()?.parse().ok()?, gid: fields.next()?.parse().ok()? })
+        let mut fields = passwd
+            .lines()
+            .find_map(|line| line.strip_prefix("postgres:"))?
+            .split(':')
+            .skip(1);
+        Some(Self {
+            uid: fields.next()?.parse().ok()?,
+            gid: fields.next()?.parse().ok()?,
+        })
     }
 }
 
 /// Returns the folder above `dir` that other users cannot enter.
 fn closed_above(dir: &Path) -> Option<&Path> {
-    let is_closed = |above: &&Path| above.metadata().is_ok_and(|of| of.permissions().mode() & 0o001 == 0);
+    let is_closed = |above: &&Path| {
+        above
+            .metadata()
+            .is_ok_and(|of| of.permissions().mode() & 0o001 == 0)
+    };
     dir.ancestors().skip(1).find(is_closed)
 }
 
 async fn accepts(url: &str) -> bool {
-    let Ok((client, connection)) = tokio_postgres::connect(url, NoTls).await else { return false };
+    let Ok((client, connection)) = tokio_postgres::connect(url, NoTls).await else {
+        return false;
+    };
     let ask = async move { client.simple_query("SELECT 1").await.is_ok() };
     tokio::join!(ask, connection).0
 }

@@ -69,10 +69,17 @@ pub(crate) struct Launch {
 impl Launch {
     /// Prepares `program` in directory `dir`, with the log `<name>.log` there. If `setpriv` is available, the program
     /// gets the signal `abrupt` when this process is killed.
-    pub(crate) fn new(name: &'static str, program: &Path, dir: &Path, abrupt: Abrupt) -> anyhow::Result<Self> {
+    pub(crate) fn new(
+        name: &'static str,
+        program: &Path,
+        dir: &Path,
+        abrupt: Abrupt,
+    ) -> anyhow::Result<Self> {
         let command = if Path::new(SETPRIV).exists() {
             let mut command = Command::new(SETPRIV);
-            command.args(["--pdeathsig", abrupt.name(), "--"]).arg(program);
+            command
+                .args(["--pdeathsig", abrupt.name(), "--"])
+                .arg(program);
             command
         } else {
             Command::new(program)
@@ -81,24 +88,61 @@ impl Launch {
     }
 
     /// As [`Launch::new`], but the program may outlive this process, see [`Process::leave`].
-    pub(crate) fn lasting(name: &'static str, program: &Path, dir: &Path, abrupt: Abrupt) -> anyhow::Result<Self> {
+    pub(crate) fn lasting(
+        name: &'static str,
+        program: &Path,
+        dir: &Path,
+        abrupt: Abrupt,
+    ) -> anyhow::Result<Self> {
         Self::of(Command::new(program), name, dir, abrupt)
     }
 
-    fn of(mut command: Command, name: &'static str, dir: &Path, abrupt: Abrupt) -> anyhow::Result<Self> {
+    fn of(
+        mut command: Command,
+        name: &'static str,
+        dir: &Path,
+        abrupt: Abrupt,
+    ) -> anyhow::Result<Self> {
         let log = dir.join(format!("{name}.log"));
-        let open = || File::options().append(true).create(true).mode(0o600).open(&log);
+        let open = || {
+            File::options()
+                .append(true)
+                .create(true)
+                .mode(0o600)
+                .open(&log)
+        };
         let log_file = open().with_context(|| format!("cannot open the log {}", log.display()))?;
-        command.env_clear().env("PATH", SEARCH_PATH).env("LC_ALL", "C.UTF-8").env("HOME", dir).current_dir(dir);
-        command.stdin(Stdio::null()).stderr(log_file.try_clone()?).stdout(log_file);
+        command
+            .env_clear()
+            .env("PATH", SEARCH_PATH)
+            .env("LC_ALL", "C.UTF-8")
+            .env("HOME", dir)
+            .current_dir(dir);
+        command
+            .stdin(Stdio::null())
+            .stderr(log_file.try_clone()?)
+            .stdout(log_file);
         command.process_group(0);
-        Ok(Self { command, name, log, abrupt })
+        Ok(Self {
+            command,
+            name,
+            log,
+            abrupt,
+        })
     }
 
     /// Starts the program.
     pub(crate) fn spawn(mut self) -> anyhow::Result<Process> {
-        let child = self.command.spawn().with_context(|| format!("cannot start {}", self.name))?;
-        Ok(Process { name: self.name, child, log: self.log, abrupt: self.abrupt })
+        let child = self
+            .command
+            .spawn()
+            .with_context(|| format!("cannot start {}", self.name))?;
+        Ok(Process {
+            name: self.name,
+            child,
+            log: self.log,
+            abrupt: self.abrupt,
+        })
     }
 
     /// Runs the program to its end, within `limit`.
@@ -106,9 +150,13 @@ impl Launch {
         let name = self.name;
         let mut process = self.spawn()?;
         let ended = tokio::time::timeout(limit, process.child.wait()).await;
-        let status = ended.with_context(|| format!("{name} took longer than {} s", limit.as_secs()))??;
+        let status =
+            ended.with_context(|| format!("{name} took longer than {} s", limit.as_secs()))??;
         if !status.success() {
-            bail!("{name} ended with {status}; its log ends with:\n{}", log_tail(&process.log));
+            bail!(
+                "{name} ended with {status}; its log ends with:\n{}",
+                log_tail(&process.log)
+            );
         }
         Ok(())
     }
@@ -117,12 +165,21 @@ impl Launch {
 impl Process {
     /// Waits until `ready` returns true. Fails if the process ends first or is not ready within `limit`; the error
     /// contains the end of its log.
-    pub(crate) async fn wait_ready(&mut self, limit: Duration, ready: impl AsyncFn() -> bool) -> anyhow::Result<()> {
+    pub(crate) async fn wait_ready(
+        &mut self,
+        limit: Duration,
+        ready: impl AsyncFn() -> bool,
+    ) -> anyhow::Result<()> {
         let deadline = Instant::now() + limit;
         while !ready().await {
             self.check_running()?;
             if Instant::now() > deadline {
-                bail!("{} was not ready within {} s; its log ends with:\n{}", self.name, limit.as_secs(), log_tail(&self.log));
+                bail!(
+                    "{} was not ready within {} s; its log ends with:\n{}",
+                    self.name,
+                    limit.as_secs(),
+                    log_tail(&self.log)
+                );
             }
             tokio::time::sleep(POLL).await;
         }
@@ -132,7 +189,11 @@ impl Process {
     /// Returns an error with the end of the log if the process has ended.
     pub(crate) fn check_running(&mut self) -> anyhow::Result<()> {
         if let Some(status) = self.child.try_wait()? {
-            bail!("{} ended by itself ({status}); its log ends with:\n{}", self.name, log_tail(&self.log));
+            bail!(
+                "{} ended by itself ({status}); its log ends with:\n{}",
+                self.name,
+                log_tail(&self.log)
+            );
         }
         Ok(())
     }
@@ -159,7 +220,10 @@ impl Process {
     /// Signals the process group. Until the child is reaped, its id, and so its group's, cannot belong to another
     /// process.
     fn signal(&self, signal: Signal) {
-        let group = self.child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+        let group = self
+            .child
+            .id()
+            .and_then(|id| Pid::from_raw(id.cast_signed()));
         if let Some(group) = group {
             // An error means that the group has ended, as intended.
             let _ended = kill_process_group(group, signal);

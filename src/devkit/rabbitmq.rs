@@ -44,11 +44,22 @@ pub(crate) struct RabbitMq {
 
 impl RabbitMq {
     /// Creates the data folder `dir` and starts the server in it. `sbin` is RabbitMQ's folder of scripts.
-    pub(crate) async fn create(sbin: &Path, epmd: &Path, dir: &Path, password: String) -> anyhow::Result<Self> {
-        std::fs::DirBuilder::new().mode(0o700).create(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    pub(crate) async fn create(
+        sbin: &Path,
+        epmd: &Path,
+        dir: &Path,
+        password: String,
+    ) -> anyhow::Result<Self> {
+        std::fs::DirBuilder::new()
+            .mode(0o700)
+            .create(dir)
+            .with_context(|| format!("cannot create {}", dir.display()))?;
         let port = || ports::reserve().context("no free port for RabbitMQ");
         let (amqp, management, distribution, epmd_port) = (port()?, port()?, port()?, port()?);
-        write_private(&dir.join("rabbitmq.conf"), &configuration(amqp.number(), management.number(), &password))?;
+        write_private(
+            &dir.join("rabbitmq.conf"),
+            &configuration(amqp.number(), management.number(), &password),
+        )?;
         write_private(&dir.join("enabled_plugins"), "[rabbitmq_management].\n")?;
         write_private(&dir.join("rabbitmq-env.conf"), "")?;
         write_private(&dir.join("advanced.config"), "[].\n")?;
@@ -69,12 +80,20 @@ impl RabbitMq {
 
     /// Returns the URL of vhost `/`, including the password.
     pub(crate) fn amqp_url(&self) -> String {
-        format!("amqp://{USER}:{}@127.0.0.1:{}/%2f", self.password, self.amqp.number())
+        format!(
+            "amqp://{USER}:{}@127.0.0.1:{}/%2f",
+            self.password,
+            self.amqp.number()
+        )
     }
 
     /// Returns the URL of the management API, including the password.
     pub(crate) fn management_url(&self) -> String {
-        format!("http://{USER}:{}@127.0.0.1:{}", self.password, self.management.number())
+        format!(
+            "http://{USER}:{}@127.0.0.1:{}",
+            self.password,
+            self.management.number()
+        )
     }
 
     /// Starts the server and waits until it accepts AMQP and HTTP.
@@ -95,16 +114,25 @@ impl RabbitMq {
         ] {
             command.env(name, self.dir.join(file));
         }
-        command.env("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1").env("ERL_EPMD_ADDRESS", "127.0.0.1");
+        command
+            .env("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1")
+            .env("ERL_EPMD_ADDRESS", "127.0.0.1");
         command.env("RABBITMQ_DIST_PORT", self.distribution.number().to_string());
-        command.env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "-kernel inet_dist_use_interface {127,0,0,1} +S 2:2");
+        command.env(
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
+            "-kernel inet_dist_use_interface {127,0,0,1} +S 2:2",
+        );
         // The script then replaces itself by the server instead of waiting for it, so that the known process is the
         // server.
         command.env("RUNNING_UNDER_SYSTEMD", "true");
         let mut process = launch.spawn()?;
         let management = Management::new(&self.management_url())?;
         let amqp = self.amqp.number();
-        process.wait_ready(START_LIMIT, async || speaks_amqp(amqp).await && management.is_up().await).await?;
+        process
+            .wait_ready(START_LIMIT, async || {
+                speaks_amqp(amqp).await && management.is_up().await
+            })
+            .await?;
         self.process = Some(process);
         Ok(())
     }
@@ -112,8 +140,12 @@ impl RabbitMq {
     /// Prepares one of RabbitMQ's programs for this server.
     fn launch(&self, program: &'static str) -> anyhow::Result<Launch> {
         let mut launch = Launch::new(program, &self.sbin.join(program), &self.dir, Abrupt::Kill)?;
-        launch.command.env("RABBITMQ_NODENAME", "dispatch@localhost");
-        launch.command.env("ERL_EPMD_PORT", self.epmd_port.number().to_string());
+        launch
+            .command
+            .env("RABBITMQ_NODENAME", "dispatch@localhost");
+        launch
+            .command
+            .env("ERL_EPMD_PORT", self.epmd_port.number().to_string());
         Ok(launch)
     }
 
@@ -121,7 +153,9 @@ impl RabbitMq {
     /// Source: <https://www.rabbitmq.com/docs/memory#configuring-threshold>.
     pub(crate) async fn alarm(&self, on: bool) -> anyhow::Result<()> {
         let mut launch = self.launch("rabbitmqctl")?;
-        launch.command.args(["set_vm_memory_high_watermark", if on { "0" } else { "0.4" }]);
+        launch
+            .command
+            .args(["set_vm_memory_high_watermark", if on { "0" } else { "0.4" }]);
         launch.run(CONTROL_LIMIT).await
     }
 
@@ -156,9 +190,17 @@ impl RabbitMq {
 
 async fn start_epmd(epmd: &Path, dir: &Path, port: u16) -> anyhow::Result<Process> {
     let mut launch = Launch::new("epmd", epmd, dir, Abrupt::Kill)?;
-    launch.command.args(["-port", &port.to_string(), "-address", "127.0.0.1"]);
+    launch
+        .command
+        .args(["-port", &port.to_string(), "-address", "127.0.0.1"]);
     let mut process = launch.spawn()?;
-    process.wait_ready(EPMD_LIMIT, async || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.is_ok()).await?;
+    process
+        .wait_ready(EPMD_LIMIT, async || {
+            TcpStream::connect((Ipv4Addr::LOCALHOST, port))
+                .await
+                .is_ok()
+        })
+        .await?;
     Ok(process)
 }
 
@@ -183,8 +225,13 @@ fn configuration(amqp: u16, management: u16, password: &str) -> String {
 }
 
 fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
-    let mut file = std::fs::File::options().write(true).create_new(true).mode(0o600).open(path)?;
-    std::io::Write::write_all(&mut file, text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
+    let mut file = std::fs::File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    std::io::Write::write_all(&mut file, text.as_bytes())
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Returns whether a broker answers AMQP's protocol header with a method frame (type 1), its `connection.start`.
@@ -195,5 +242,8 @@ async fn speaks_amqp(port: u16) -> bool {
         stream.write_all(b"AMQP\x00\x00\x09\x01").await?;
         stream.read_u8().await
     };
-    matches!(tokio::time::timeout(Duration::from_secs(5), greet).await, Ok(Ok(1)))
+    matches!(
+        tokio::time::timeout(Duration::from_secs(5), greet).await,
+        Ok(Ok(1))
+    )
 }

@@ -63,7 +63,10 @@ impl Servers {
     ///
     /// # Errors
     /// The guard cannot be started, or failed to start the servers; the text is its error, with the end of their logs.
-    pub async fn start(binary: &Path, report: impl Fn(&str) + Send + 'static) -> anyhow::Result<Self> {
+    pub async fn start(
+        binary: &Path,
+        report: impl Fn(&str) + Send + 'static,
+    ) -> anyhow::Result<Self> {
         Self::start_missing(binary, Existing::default(), report).await
     }
 
@@ -76,25 +79,39 @@ impl Servers {
         existing: Existing,
         report: impl Fn(&str) + Send + 'static,
     ) -> anyhow::Result<Self> {
-        let options =
-            Options { postgres: existing.database_url.is_none(), rabbitmq: existing.amqp_url.is_none(), ..Options::default() };
+        let options = Options {
+            postgres: existing.database_url.is_none(),
+            rabbitmq: existing.amqp_url.is_none(),
+            ..Options::default()
+        };
         if let (Some(database_url), Some(amqp_url)) = (&existing.database_url, &existing.amqp_url) {
             return Self::external(database_url, amqp_url, existing.management_url.as_deref());
         }
         let (guard, started) = Guard::start(binary, &options, report).await?;
         let own = "the guard did not start the requested servers";
-        let database_url = existing.database_url.or(started.database_url).context(own)?;
+        let database_url = existing
+            .database_url
+            .or(started.database_url)
+            .context(own)?;
         let amqp_url = existing.amqp_url.or(started.amqp_url).context(own)?;
         let management_url = started.management_url.or(existing.management_url);
         let servers = Self::external(&database_url, &amqp_url, management_url.as_deref())?;
-        Ok(Self { dir: Some(started.dir), guard: Some(guard), ..servers })
+        Ok(Self {
+            dir: Some(started.dir),
+            guard: Some(guard),
+            ..servers
+        })
     }
 
     /// Uses existing servers. Without a management URL no vhosts are created, and the one in `amqp_url` is used.
     ///
     /// # Errors
     /// The URL is invalid.
-    pub fn external(database_url: &str, amqp_url: &str, management_url: Option<&str>) -> anyhow::Result<Self> {
+    pub fn external(
+        database_url: &str,
+        amqp_url: &str,
+        management_url: Option<&str>,
+    ) -> anyhow::Result<Self> {
         parse(database_url)?;
         parse(amqp_url)?;
         Ok(Self {
@@ -134,16 +151,28 @@ impl Servers {
     /// # Errors
     /// There is no guard, it has ended, or the command failed.
     pub async fn command(&self, command: Command) -> anyhow::Result<()> {
-        self.guard.as_ref().context("these servers were not started here")?.command(command).await
+        self.guard
+            .as_ref()
+            .context("these servers were not started here")?
+            .command(command)
+            .await
     }
 
     /// Creates a database, as a copy of `template` if given (which must have no connections), and returns its URL.
     ///
     /// # Errors
     /// Postgres does not answer or refuses, or the name is not 1 to 63 of `a-z A-Z 0-9 _ -`.
-    pub async fn create_database(&self, name: &str, template: Option<&str>) -> anyhow::Result<String> {
+    pub async fn create_database(
+        &self,
+        name: &str,
+        template: Option<&str>,
+    ) -> anyhow::Result<String> {
         let statement = match template {
-            Some(template) => format!("CREATE DATABASE {} TEMPLATE {}", quoted(name)?, quoted(template)?),
+            Some(template) => format!(
+                "CREATE DATABASE {} TEMPLATE {}",
+                quoted(name)?,
+                quoted(template)?
+            ),
             None => format!("CREATE DATABASE {}", quoted(name)?),
         };
         self.execute(&statement).await?;
@@ -155,7 +184,11 @@ impl Servers {
     /// # Errors
     /// As [`Servers::create_database`].
     pub async fn drop_database(&self, name: &str) -> anyhow::Result<()> {
-        self.execute(&format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", quoted(name)?)).await
+        self.execute(&format!(
+            "DROP DATABASE IF EXISTS {} WITH (FORCE)",
+            quoted(name)?
+        ))
+        .await
     }
 
     /// Creates a vhost and returns its URL. Without a management URL, returns the given one.
@@ -163,9 +196,13 @@ impl Servers {
     /// # Errors
     /// The management API does not answer or refuses, or the name is not 1 to 63 of `a-z A-Z 0-9 _ -`.
     pub async fn create_vhost(&self, name: &str) -> anyhow::Result<String> {
-        let Some(management) = &self.management else { return Ok(self.amqp_url.clone()) };
+        let Some(management) = &self.management else {
+            return Ok(self.amqp_url.clone());
+        };
         quoted(name)?;
-        management.create_vhost(name, parse(&self.amqp_url)?.username()).await?;
+        management
+            .create_vhost(name, parse(&self.amqp_url)?.username())
+            .await?;
         with_path(&self.amqp_url, name)
     }
 
@@ -186,8 +223,16 @@ impl Servers {
     ///
     /// # Errors
     /// There is no management URL, or the management API does not answer or refuses.
-    pub async fn create_user(&self, vhost: &str, user: &str, password: &str, rights: &Rights<'_>) -> anyhow::Result<String> {
-        self.users()?.create_user(vhost, user, password, rights).await?;
+    pub async fn create_user(
+        &self,
+        vhost: &str,
+        user: &str,
+        password: &str,
+        rights: &Rights<'_>,
+    ) -> anyhow::Result<String> {
+        self.users()?
+            .create_user(vhost, user, password, rights)
+            .await?;
         with_user(&with_path(&self.amqp_url, vhost)?, user, password)
     }
 
@@ -200,7 +245,9 @@ impl Servers {
     }
 
     fn users(&self) -> anyhow::Result<&Management> {
-        self.management.as_ref().context("creating users requires the URL of RabbitMQ's management API")
+        self.management
+            .as_ref()
+            .context("creating users requires the URL of RabbitMQ's management API")
     }
 
     /// Returns the contents of a queue at this moment.
@@ -208,10 +255,15 @@ impl Servers {
     /// # Errors
     /// There is no management URL, RabbitMQ does not answer, or there is no such queue.
     pub async fn queue_depth(&self, vhost: &str, queue: &str) -> anyhow::Result<QueueDepth> {
-        let management = self.management.as_ref().context("a queue's depth requires the URL of RabbitMQ's management API")?;
-        let (totals, consumers) = tokio::try_join!(management.queue_totals(vhost), self.consumers(vhost, queue))?;
+        let management = self
+            .management
+            .as_ref()
+            .context("a queue's depth requires the URL of RabbitMQ's management API")?;
+        let (totals, consumers) =
+            tokio::try_join!(management.queue_totals(vhost), self.consumers(vhost, queue))?;
         let totals = totals.into_iter().find(|totals| totals.name == queue);
-        let totals = totals.with_context(|| format!("there is no queue {queue} in vhost {vhost}"))?;
+        let totals =
+            totals.with_context(|| format!("there is no queue {queue} in vhost {vhost}"))?;
         let unknown = || format!("queue {queue} does not report its length yet");
         Ok(QueueDepth {
             ready: totals.messages_ready.with_context(unknown)?,
@@ -223,7 +275,10 @@ impl Servers {
     /// Returns the number of consumers. Only a declare reports it without delay; a passive one changes nothing.
     async fn consumers(&self, vhost: &str, queue: &str) -> anyhow::Result<u32> {
         let mut url = parse(&self.amqp_url)?;
-        url.path_segments_mut().map_err(|()| anyhow::anyhow!("the AMQP URL has no vhost"))?.clear().push(vhost);
+        url.path_segments_mut()
+            .map_err(|()| anyhow::anyhow!("the AMQP URL has no vhost"))?
+            .clear()
+            .push(vhost);
         let looking = Publisher::connect(&SecretString::from(url.to_string())).await?;
         Ok(looking.depth(queue).await?.consumers)
     }
@@ -235,15 +290,22 @@ impl Servers {
             let ask = async move { client.batch_execute(statement).await };
             tokio::join!(ask, connection).0
         };
-        let done = tokio::time::timeout(STATEMENT_LIMIT, run).await.context("Postgres took too long")?;
+        let done = tokio::time::timeout(STATEMENT_LIMIT, run)
+            .await
+            .context("Postgres took too long")?;
         done.with_context(|| format!("Postgres did not run {statement}"))
     }
 }
 
 /// Quotes a name for SQL. Its characters also need no escaping in a URL.
 fn quoted(name: &str) -> anyhow::Result<String> {
-    let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
-    ensure!(is_plain && (1..=63).contains(&name.len()), "expected a name of 1 to 63 characters a-z A-Z 0-9 _ -, got {name:?}");
+    let is_plain = name
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
+    ensure!(
+        is_plain && (1..=63).contains(&name.len()),
+        "expected a name of 1 to 63 characters a-z A-Z 0-9 _ -, got {name:?}"
+    );
     Ok(format!("\"{name}\""))
 }
 
@@ -259,7 +321,9 @@ fn parse(url: &str) -> anyhow::Result<Url> {
 /// The URL is invalid, or cannot have a user.
 pub fn with_user(url: &str, user: &str, password: &str) -> anyhow::Result<String> {
     let mut url = parse(url)?;
-    let named = url.set_username(user).and_then(|()| url.set_password(Some(password)));
+    let named = url
+        .set_username(user)
+        .and_then(|()| url.set_password(Some(password)));
     named.map_err(|()| anyhow::anyhow!("the URL of a server cannot have a user"))?;
     Ok(url.into())
 }
@@ -286,24 +350,49 @@ struct Talk {
 }
 
 impl Guard {
-    async fn start(binary: &Path, options: &Options, report: impl Fn(&str) + Send + 'static) -> anyhow::Result<(Self, Started)> {
+    async fn start(
+        binary: &Path,
+        options: &Options,
+        report: impl Fn(&str) + Send + 'static,
+    ) -> anyhow::Result<(Self, Started)> {
         let mut command = std::process::Command::new(binary);
-        command.arg("guard").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().with_context(|| format!("cannot run {} guard", binary.display()))?;
+        command
+            .arg("guard")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command
+            .spawn()
+            .with_context(|| format!("cannot run {} guard", binary.display()))?;
         let pid = child.id();
         let stdin = child.stdin.take().context("the guard has no stdin")?;
         let stderr = child.stderr.take().context("the guard has no stderr")?;
         std::thread::spawn(move || report_lines(stderr, report));
         let (sender, lines) = mpsc::unbounded_channel();
         std::thread::spawn(move || read_until_ended(child, &sender));
-        let mut talk = Talk { stdin, lines, last_id: 0 };
+        let mut talk = Talk {
+            stdin,
+            lines,
+            last_id: 0,
+        };
         talk.send(&serde_json::to_string(options)?)?;
-        let line = talk.lines.recv().await.context("the guard ended without a line on stdout")?;
+        let line = talk
+            .lines
+            .recv()
+            .await
+            .context("the guard ended without a line on stdout")?;
         if let Ok(GuardOutcome::Error(error)) = serde_json::from_str(&line) {
             bail!("{error}");
         }
-        let started = serde_json::from_str(&line).context("the guard's first line cannot be parsed")?;
-        Ok((Self { pid, talk: Mutex::new(talk) }, started))
+        let started =
+            serde_json::from_str(&line).context("the guard's first line cannot be parsed")?;
+        Ok((
+            Self {
+                pid,
+                talk: Mutex::new(talk),
+            },
+            started,
+        ))
     }
 
     async fn command(&self, command: Command) -> anyhow::Result<()> {
@@ -312,7 +401,8 @@ impl Guard {
         let id = talk.last_id;
         talk.send(&serde_json::to_string(&Request { id, cmd: command })?)?;
         while let Some(line) = talk.lines.recv().await {
-            let answer: GuardReply = serde_json::from_str(&line).context("the guard's answer cannot be parsed")?;
+            let answer: GuardReply =
+                serde_json::from_str(&line).context("the guard's answer cannot be parsed")?;
             match answer.outcome {
                 // The answer of an earlier request that was abandoned.
                 _ if answer.id != id => {}
@@ -324,7 +414,9 @@ impl Guard {
     }
 
     async fn stop(self) {
-        let Talk { stdin, mut lines, .. } = self.talk.into_inner();
+        let Talk {
+            stdin, mut lines, ..
+        } = self.talk.into_inner();
         drop(stdin);
         while lines.recv().await.is_some() {}
     }
@@ -333,7 +425,9 @@ impl Guard {
 impl Talk {
     fn send(&mut self, line: &str) -> anyhow::Result<()> {
         // A single write, so that a line is never partial. A pipe buffers many of them, so this does not block.
-        self.stdin.write_all(format!("{line}\n").as_bytes()).context("the guard has ended")
+        self.stdin
+            .write_all(format!("{line}\n").as_bytes())
+            .context("the guard has ended")
     }
 }
 
@@ -361,13 +455,21 @@ mod tests {
 
     #[test]
     fn another_name_keeps_the_rest_of_a_url() {
-        assert_eq!(with_path("postgres://u:p@h:5432/postgres?a=b", "t_1").unwrap(), "postgres://u:p@h:5432/t_1?a=b");
-        assert_eq!(with_path("amqp://u:p@h:5672/%2f", "t-1").unwrap(), "amqp://u:p@h:5672/t-1");
+        assert_eq!(
+            with_path("postgres://u:p@h:5432/postgres?a=b", "t_1").unwrap(),
+            "postgres://u:p@h:5432/t_1?a=b"
+        );
+        assert_eq!(
+            with_path("amqp://u:p@h:5672/%2f", "t-1").unwrap(),
+            "amqp://u:p@h:5672/t-1"
+        );
     }
 
     #[test]
     fn a_url_that_is_none_is_refused_without_telling_it() {
-        let error = Servers::external("host=h password=canary", "amqp://u:p@h/", None).err().unwrap();
+        let error = Servers::external("host=h password=canary", "amqp://u:p@h/", None)
+            .err()
+            .unwrap();
         assert!(!format!("{error:#}").contains("canary"));
     }
 

@@ -188,15 +188,29 @@ pub fn decide<C>(at: &Position<'_>, ended: Ended<C>, chance: f64) -> Decision<C>
         Ended::Done(outcome) => return Decision::Commit(Box::new(succeed(at, *outcome))),
         Ended::Fault(fault) => fault,
         Ended::Panicked(message) => {
-            let failure =
-                failure(at, "engine.panicked", &message, "A defect of the stage: see the log, then retry with a fixed worker.");
+            let failure = failure(
+                at,
+                "engine.panicked",
+                &message,
+                "A defect of the stage: see the log, then retry with a fixed worker.",
+            );
             return Decision::Commit(Box::new(park(at, failure, Certainty::Unknown)));
         }
         Ended::TimedOut(limit) => {
             let message = format!("the stage took longer than {} s", limit.as_secs());
-            let failure =
-                failure(at, "engine.timed_out", &message, "The stage is retried. If it persists, check the service it calls.");
-            return Decision::Commit(Box::new(retry(at, failure, None, Certainty::Unknown, chance)));
+            let failure = failure(
+                at,
+                "engine.timed_out",
+                &message,
+                "The stage is retried. If it persists, check the service it calls.",
+            );
+            return Decision::Commit(Box::new(retry(
+                at,
+                failure,
+                None,
+                Certainty::Unknown,
+                chance,
+            )));
         }
     };
     let failure = failure(at, fault.code(), &fault.message(), &fault.hint());
@@ -208,7 +222,9 @@ pub fn decide<C>(at: &Position<'_>, ended: Ended<C>, chance: f64) -> Decision<C>
         Class::Transient { retry_after } | Class::RateLimited { retry_after } => {
             retry(at, failure, retry_after, certainty, chance)
         }
-        Class::Unrecognized if at.job.attempt.0 < UNRECOGNIZED_ATTEMPTS => retry(at, failure, None, certainty, chance),
+        Class::Unrecognized if at.job.attempt.0 < UNRECOGNIZED_ATTEMPTS => {
+            retry(at, failure, None, certainty, chance)
+        }
         Class::Permanent | Class::Unrecognized => park(at, failure, certainty),
         Class::Wait(on) => wait(at, failure, on, certainty),
         Class::Unfinished => return Decision::GiveUp,
@@ -216,28 +232,82 @@ pub fn decide<C>(at: &Position<'_>, ended: Ended<C>, chance: f64) -> Decision<C>
 }
 
 fn succeed<C>(at: &Position<'_>, outcome: ErasedOutcome<C>) -> Commit<C> {
-    let ErasedOutcome { output, children, changes, then, provider_ref, skipped } = outcome;
+    let ErasedOutcome {
+        output,
+        children,
+        changes,
+        then,
+        provider_ref,
+        skipped,
+    } = outcome;
     let provider_ref = provider_ref.map(|name| storable(&name, 255));
     let next = match then {
-        Then::Next => at.next.map_or(Next::Finish, |stage| Next::Stage { stage: stage.to_owned(), keep: at.keep_going }),
-        Then::Jump(stage) => Next::Stage { stage: stage.to_owned(), keep: at.keep_going },
-        Then::Wait { on, resume_at } => Next::Wait { on, resume_at: resume_at.to_owned() },
+        Then::Next => at.next.map_or(Next::Finish, |stage| Next::Stage {
+            stage: stage.to_owned(),
+            keep: at.keep_going,
+        }),
+        Then::Jump(stage) => Next::Stage {
+            stage: stage.to_owned(),
+            keep: at.keep_going,
+        },
+        Then::Wait { on, resume_at } => Next::Wait {
+            on,
+            resume_at: resume_at.to_owned(),
+        },
         Then::Finish => Next::Finish,
     };
     let left = at.stage.effect.is_some() && at.effect.is_none();
     // If the change is not found, the call may still have been made: another writer may have replaced it since.
-    let leftover = left.then_some(if provider_ref.is_some() { EffectState::Confirmed } else { EffectState::Unknown });
-    let effect = at.effect.map(|effect| EffectOutcome { key: effect.key.clone(), state: EffectState::Confirmed, provider_ref });
-    let record = Record::Checkpoint(CheckpointRecord { stage: at.stage.name, version: at.stage.version, output });
-    Commit { record, effect, leftover, changes, children, next, skipped, partial: None }
+    let leftover = left.then_some(if provider_ref.is_some() {
+        EffectState::Confirmed
+    } else {
+        EffectState::Unknown
+    });
+    let effect = at.effect.map(|effect| EffectOutcome {
+        key: effect.key.clone(),
+        state: EffectState::Confirmed,
+        provider_ref,
+    });
+    let record = Record::Checkpoint(CheckpointRecord {
+        stage: at.stage.name,
+        version: at.stage.version,
+        output,
+    });
+    Commit {
+        record,
+        effect,
+        leftover,
+        changes,
+        children,
+        next,
+        skipped,
+        partial: None,
+    }
 }
 
-fn retry<C>(at: &Position<'_>, failure: Failure, retry_after: Option<Duration>, certainty: Certainty, chance: f64) -> Commit<C> {
-    let Some(after) = at.stage.retry.delay(at.job.attempt, retry_after, chance) else { return park(at, failure, certainty) };
+fn retry<C>(
+    at: &Position<'_>,
+    failure: Failure,
+    retry_after: Option<Duration>,
+    certainty: Certainty,
+    chance: f64,
+) -> Commit<C> {
+    let Some(after) = at.stage.retry.delay(at.job.attempt, retry_after, chance) else {
+        return park(at, failure, certainty);
+    };
     if at.deadline_in.is_some_and(|left| after >= left) {
         return park(at, deadline_exceeded(at, &failure), certainty);
     }
-    unsuccessful(at, AttemptOutcome::Retried, failure, certainty, Next::Retry { after, used_attempt: true })
+    unsuccessful(
+        at,
+        AttemptOutcome::Retried,
+        failure,
+        certainty,
+        Next::Retry {
+            after,
+            used_attempt: true,
+        },
+    )
 }
 
 fn park<C>(at: &Position<'_>, failure: Failure, certainty: Certainty) -> Commit<C> {
@@ -246,28 +316,70 @@ fn park<C>(at: &Position<'_>, failure: Failure, certainty: Certainty) -> Commit<
 
 fn wait<C>(at: &Position<'_>, failure: Failure, on: WaitOn, certainty: Certainty) -> Commit<C> {
     let resume_at = at.stage.name.to_owned();
-    unsuccessful(at, AttemptOutcome::Waited, failure, certainty, Next::Wait { on, resume_at })
+    unsuccessful(
+        at,
+        AttemptOutcome::Waited,
+        failure,
+        certainty,
+        Next::Wait { on, resume_at },
+    )
 }
 
-fn unsuccessful<C>(at: &Position<'_>, outcome: AttemptOutcome, failure: Failure, certainty: Certainty, next: Next) -> Commit<C> {
+fn unsuccessful<C>(
+    at: &Position<'_>,
+    outcome: AttemptOutcome,
+    failure: Failure,
+    certainty: Certainty,
+    next: Next,
+) -> Commit<C> {
     let state = match certainty {
         Certainty::NotDone => EffectState::Failed,
         Certainty::Unknown => EffectState::Unknown,
     };
-    let effect = at.effect.map(|effect| EffectOutcome { key: effect.key.clone(), state, provider_ref: None });
-    let record = Record::Attempt(AttemptRecord { stage: at.stage.name.to_owned(), outcome, failure });
+    let effect = at.effect.map(|effect| EffectOutcome {
+        key: effect.key.clone(),
+        state,
+        provider_ref: None,
+    });
+    let record = Record::Attempt(AttemptRecord {
+        stage: at.stage.name.to_owned(),
+        outcome,
+        failure,
+    });
     let (skipped, partial) = (Skipped::new(), at.kept.to_stored());
-    Commit { record, effect, leftover: None, changes: None, children: Vec::new(), next, skipped, partial }
+    Commit {
+        record,
+        effect,
+        leftover: None,
+        changes: None,
+        children: Vec::new(),
+        next,
+        skipped,
+        partial,
+    }
 }
 
 fn failure(at: &Position<'_>, code: &str, message: &str, hint: &str) -> Failure {
     let fingerprint = fingerprint(&at.job.pipeline, at.stage.name, code, message);
-    Failure { code: code.to_owned(), message: message.to_owned(), hint: hint.to_owned(), fingerprint }
+    Failure {
+        code: code.to_owned(),
+        message: message.to_owned(),
+        hint: hint.to_owned(),
+        fingerprint,
+    }
 }
 
 fn deadline_exceeded(at: &Position<'_>, last: &Failure) -> Failure {
-    let message = format!("the next attempt would come after the job's deadline; the last one failed with {}", last.code);
-    failure(at, "deadline_exceeded", &message, "Publish the job again with a later deadline, or retry it now by hand.")
+    let message = format!(
+        "the next attempt would come after the job's deadline; the last one failed with {}",
+        last.code
+    );
+    failure(
+        at,
+        "deadline_exceeded",
+        &message,
+        "Publish the job again with a later deadline, or retry it now by hand.",
+    )
 }
 
 #[cfg(test)]
@@ -327,16 +439,33 @@ mod tests {
         };
         let kept = Kept::new(&stage, Generation(1), Partial::default(), &|| false);
         let (conflicts, deadline_in) = (0, None);
-        let at = Position { job: &job, stage: &stage, next: None, conflicts, effect, deadline_in, keep_going: true, kept: &kept };
+        let at = Position {
+            job: &job,
+            stage: &stage,
+            next: None,
+            conflicts,
+            effect,
+            deadline_in,
+            keep_going: true,
+            kept: &kept,
+        };
         match decide(&at, ended, 0.5) {
             Decision::Commit(commit) => *commit,
-            other @ (Decision::Repeat | Decision::Infrastructure(_) | Decision::GiveUp) => panic!("nothing to commit: {other:?}"),
+            other @ (Decision::Repeat | Decision::Infrastructure(_) | Decision::GiveUp) => {
+                panic!("nothing to commit: {other:?}")
+            }
         }
     }
 
     fn done(provider_ref: Option<String>, skipped: Skipped) -> Ended<()> {
-        let outcome =
-            ErasedOutcome { output: None, children: Vec::new(), changes: None, then: Then::Next, provider_ref, skipped };
+        let outcome = ErasedOutcome {
+            output: None,
+            children: Vec::new(),
+            changes: None,
+            then: Then::Next,
+            provider_ref,
+            skipped,
+        };
         Ended::Done(Box::new(outcome))
     }
 
@@ -360,35 +489,72 @@ mod tests {
             repeated: false,
         };
         let became_of = |attempt, ended| committed_with(Some(&call), attempt, ended).effect;
-        let unknown = EffectOutcome { key: "k".to_owned(), state: EffectState::Unknown, provider_ref: None };
-        assert_eq!(became_of(1, Ended::Panicked("index out of bounds".to_owned())), Some(unknown.clone()));
+        let unknown = EffectOutcome {
+            key: "k".to_owned(),
+            state: EffectState::Unknown,
+            provider_ref: None,
+        };
+        assert_eq!(
+            became_of(1, Ended::Panicked("index out of bounds".to_owned())),
+            Some(unknown.clone())
+        );
         // Both when the stage is retried and when, at the last attempt, the job is parked.
         for attempt in [1, RetryPolicy::DEFAULT.attempts] {
-            assert_eq!(became_of(attempt, Ended::TimedOut(Duration::from_secs(1))), Some(unknown.clone()), "{attempt}");
+            assert_eq!(
+                became_of(attempt, Ended::TimedOut(Duration::from_secs(1))),
+                Some(unknown.clone()),
+                "{attempt}"
+            );
         }
-        assert_eq!(committed(1, Ended::TimedOut(Duration::from_secs(1))).effect, None, "no call, no effect");
+        assert_eq!(
+            committed(1, Ended::TimedOut(Duration::from_secs(1))).effect,
+            None,
+            "no call, no effect"
+        );
     }
 
     #[test]
     fn what_a_finished_stage_left_aside_is_committed_with_it() {
         let skipped = Skipped::from([("events", [("duplicate".to_owned(), 2)].into())]);
         assert_eq!(committed(2, done(None, skipped.clone())).skipped, skipped);
-        assert_eq!(committed(2, Ended::TimedOut(Duration::from_secs(1))).skipped, Skipped::new());
+        assert_eq!(
+            committed(2, Ended::TimedOut(Duration::from_secs(1))).skipped,
+            Skipped::new()
+        );
     }
 
     #[test]
     fn a_word_that_is_not_known_is_tried_four_times_and_then_parked_with_the_word() {
         for attempt in 1..=5 {
-            let Commit { record, next, .. } = committed(attempt, Ended::Fault(Said("channel_on_holiday").into()));
-            let Record::Attempt(record) = record else { panic!("{record:?}") };
+            let Commit { record, next, .. } =
+                committed(attempt, Ended::Fault(Said("channel_on_holiday").into()));
+            let Record::Attempt(record) = record else {
+                panic!("{record:?}")
+            };
             if attempt < 4 {
                 assert_eq!(record.outcome, AttemptOutcome::Retried);
-                assert!(matches!(next, Next::Retry { used_attempt: true, .. }), "{attempt}: {next:?}");
+                assert!(
+                    matches!(
+                        next,
+                        Next::Retry {
+                            used_attempt: true,
+                            ..
+                        }
+                    ),
+                    "{attempt}: {next:?}"
+                );
             } else {
-                assert_eq!((record.outcome, next), (AttemptOutcome::Parked, Next::Park), "{attempt}");
+                assert_eq!(
+                    (record.outcome, next),
+                    (AttemptOutcome::Parked, Next::Park),
+                    "{attempt}"
+                );
             }
             let Failure { message, hint, .. } = record.failure;
-            assert!(message.contains("channel_on_holiday") && hint.contains("channel_on_holiday"), "{message}; {hint}");
+            assert!(
+                message.contains("channel_on_holiday") && hint.contains("channel_on_holiday"),
+                "{message}; {hint}"
+            );
         }
     }
 }

@@ -61,7 +61,9 @@ pub fn effect_key(job: JobId, generation: Generation, stage: &str, target: &str)
     hash.update(stage.as_bytes());
     hash.update([0]);
     hash.update(target.as_bytes());
-    data_encoding::BASE32_NOPAD.encode(&hash.finalize()).to_ascii_lowercase()
+    data_encoding::BASE32_NOPAD
+        .encode(&hash.finalize())
+        .to_ascii_lowercase()
 }
 
 /// The ledger's row of an earlier intent with the same key.
@@ -123,22 +125,37 @@ pub enum Planned {
 /// Judges an intent by the ledger's row of earlier ones. Pure.
 #[must_use]
 pub fn judge(intent: &Intent, past: Option<PastEffect>, epoch: Epoch) -> Planned {
-    let fresh = Planned::Go { class: intent.class, record_unknown: false };
+    let fresh = Planned::Go {
+        class: intent.class,
+        record_unknown: false,
+    };
     let Some(past) = past else { return fresh };
     if past.is_undone() {
         return fresh;
     }
-    let window_over =
-        intent.class == EffectClass::Keyed && intent.keyed_for.is_some_and(|window| past.age + intent.timeout >= window);
-    let class = if window_over { EffectClass::AtLeastOnce } else { intent.class };
+    let window_over = intent.class == EffectClass::Keyed
+        && intent
+            .keyed_for
+            .is_some_and(|window| past.age + intent.timeout >= window);
+    let class = if window_over {
+        EffectClass::AtLeastOnce
+    } else {
+        intent.class
+    };
     if class != EffectClass::AtLeastOnce || !past.may_be_done(epoch) {
-        return Planned::Go { class, record_unknown: false };
+        return Planned::Go {
+            class,
+            record_unknown: false,
+        };
     }
     if past.state == EffectState::InFlight && past.epoch < epoch && !past.may_still_run.is_zero() {
         return Planned::NotYet(past.may_still_run);
     }
     match intent.unknown {
-        UnknownPolicy::Resend => Planned::Go { class, record_unknown: true },
+        UnknownPolicy::Resend => Planned::Go {
+            class,
+            record_unknown: true,
+        },
         UnknownPolicy::Hold => Planned::Held,
     }
 }
@@ -150,18 +167,35 @@ mod tests {
     fn intent(class: EffectClass, unknown: UnknownPolicy) -> Intent {
         let keyed_for = (class == EffectClass::Keyed).then_some(Duration::from_secs(120));
         let timeout = Duration::from_secs(10);
-        Intent { target: "t".into(), class, keyed_for, resource: None, detail: Value::Null, unknown, timeout }
+        Intent {
+            target: "t".into(),
+            class,
+            keyed_for,
+            resource: None,
+            detail: Value::Null,
+            unknown,
+            timeout,
+        }
     }
 
     fn past(state: EffectState, age: u64, may_still_run: u64) -> Option<PastEffect> {
         let (age, may_still_run) = (Duration::from_secs(age), Duration::from_secs(may_still_run));
-        Some(PastEffect { state, maybe_done: false, epoch: Epoch(1), age, may_still_run })
+        Some(PastEffect {
+            state,
+            maybe_done: false,
+            epoch: Epoch(1),
+            age,
+            may_still_run,
+        })
     }
 
     #[test]
     fn a_refused_attempt_does_not_hide_an_unknown_one_before_it() {
         let keyed = intent(EffectClass::Keyed, UnknownPolicy::Hold);
-        let past = past(EffectState::Failed, 300, 0).map(|past| PastEffect { maybe_done: true, ..past });
+        let past = past(EffectState::Failed, 300, 0).map(|past| PastEffect {
+            maybe_done: true,
+            ..past
+        });
         assert_eq!(judge(&keyed, past, Epoch(2)), Planned::Held);
     }
 
@@ -169,7 +203,13 @@ mod tests {
     fn an_intent_of_the_same_claim_was_never_called_for() {
         let blind = intent(EffectClass::AtLeastOnce, UnknownPolicy::Hold);
         let go = judge(&blind, past(EffectState::InFlight, 1, 9), Epoch(1));
-        assert_eq!(go, Planned::Go { class: EffectClass::AtLeastOnce, record_unknown: false });
+        assert_eq!(
+            go,
+            Planned::Go {
+                class: EffectClass::AtLeastOnce,
+                record_unknown: false
+            }
+        );
     }
 
     #[test]
@@ -178,40 +218,79 @@ mod tests {
         let waits = judge(&blind, past(EffectState::InFlight, 3, 7), Epoch(2));
         assert_eq!(waits, Planned::NotYet(Duration::from_secs(7)));
         let go = judge(&blind, past(EffectState::InFlight, 11, 0), Epoch(2));
-        assert_eq!(go, Planned::Go { class: EffectClass::AtLeastOnce, record_unknown: true });
+        assert_eq!(
+            go,
+            Planned::Go {
+                class: EffectClass::AtLeastOnce,
+                record_unknown: true
+            }
+        );
         let refused = judge(&blind, past(EffectState::Failed, 11, 0), Epoch(2));
-        assert_eq!(refused, Planned::Go { class: EffectClass::AtLeastOnce, record_unknown: false });
+        assert_eq!(
+            refused,
+            Planned::Go {
+                class: EffectClass::AtLeastOnce,
+                record_unknown: false
+            }
+        );
     }
 
     #[test]
     fn only_an_attempt_whose_outcome_is_not_known_to_be_none_may_be_done() {
-        let of = |state, maybe_done| past(state, 3, 0).map(|past| PastEffect { maybe_done, ..past }.may_be_done(Epoch(2)));
+        let of = |state, maybe_done| {
+            past(state, 3, 0).map(|past| PastEffect { maybe_done, ..past }.may_be_done(Epoch(2)))
+        };
         assert_eq!(of(EffectState::Failed, false), Some(false));
         assert_eq!(of(EffectState::Failed, true), Some(true));
         assert_eq!(of(EffectState::Unknown, false), Some(true));
-        assert_eq!(of(EffectState::InFlight, false), Some(true), "its owner is gone");
+        assert_eq!(
+            of(EffectState::InFlight, false),
+            Some(true),
+            "its owner is gone"
+        );
     }
 
     #[test]
     fn a_held_destination_is_not_sent_to_again_when_nobody_can_know() {
         let blind = intent(EffectClass::AtLeastOnce, UnknownPolicy::Hold);
-        assert_eq!(judge(&blind, past(EffectState::Unknown, 11, 0), Epoch(2)), Planned::Held);
+        assert_eq!(
+            judge(&blind, past(EffectState::Unknown, 11, 0), Epoch(2)),
+            Planned::Held
+        );
     }
 
     #[test]
     fn a_keyed_effect_is_repeated_within_its_window_and_blind_after_it() {
         let keyed = intent(EffectClass::Keyed, UnknownPolicy::Resend);
         let within = judge(&keyed, past(EffectState::InFlight, 109, 7), Epoch(2));
-        assert_eq!(within, Planned::Go { class: EffectClass::Keyed, record_unknown: false });
+        assert_eq!(
+            within,
+            Planned::Go {
+                class: EffectClass::Keyed,
+                record_unknown: false
+            }
+        );
         let after = judge(&keyed, past(EffectState::InFlight, 110, 0), Epoch(2));
-        assert_eq!(after, Planned::Go { class: EffectClass::AtLeastOnce, record_unknown: true });
+        assert_eq!(
+            after,
+            Planned::Go {
+                class: EffectClass::AtLeastOnce,
+                record_unknown: true
+            }
+        );
     }
 
     #[test]
     fn a_keyed_effect_of_which_nothing_came_has_its_whole_window_again() {
         let keyed = intent(EffectClass::Keyed, UnknownPolicy::Resend);
         let again = judge(&keyed, past(EffectState::Failed, 600, 0), Epoch(2));
-        assert_eq!(again, Planned::Go { class: EffectClass::Keyed, record_unknown: false });
+        assert_eq!(
+            again,
+            Planned::Go {
+                class: EffectClass::Keyed,
+                record_unknown: false
+            }
+        );
     }
 
     #[test]

@@ -71,14 +71,39 @@ struct Stored<'a> {
 impl<'a> Kept<'a> {
     /// Loads the pieces that an earlier run stored, if it was of this stage in this version and generation.
     #[must_use]
-    pub fn new(info: &StageInfo, generation: Generation, partial: Partial<'_>, should_end: ShouldEnd<'a>) -> Self {
+    pub fn new(
+        info: &StageInfo,
+        generation: Generation,
+        partial: Partial<'_>,
+        should_end: ShouldEnd<'a>,
+    ) -> Self {
         let (stage, version) = (info.name, info.version);
-        let stored = partial.json.and_then(|json| serde_json::from_str::<Stored<'_>>(json.get()).ok());
-        let is_own = |stored: &Stored<'_>| (&*stored.stage, stored.version, stored.generation) == (stage, version, generation.0);
-        let mut named = stored.filter(is_own).map(|stored| stored.pieces.into_owned()).unwrap_or_default();
+        let stored = partial
+            .json
+            .and_then(|json| serde_json::from_str::<Stored<'_>>(json.get()).ok());
+        let is_own = |stored: &Stored<'_>| {
+            (&*stored.stage, stored.version, stored.generation) == (stage, version, generation.0)
+        };
+        let mut named = stored
+            .filter(is_own)
+            .map(|stored| stored.pieces.into_owned())
+            .unwrap_or_default();
         named.retain(|_, piece| piece.done || !partial.read_again);
-        let bytes = named.iter().map(|(name, piece)| name.len() + piece.value.get().len()).sum();
-        Self { stage, version, generation, should_end, pieces: Mutex::new(Pieces { named, bytes, is_new: false }) }
+        let bytes = named
+            .iter()
+            .map(|(name, piece)| name.len() + piece.value.get().len())
+            .sum();
+        Self {
+            stage,
+            version,
+            generation,
+            should_end,
+            pieces: Mutex::new(Pieces {
+                named,
+                bytes,
+                is_new: false,
+            }),
+        }
     }
 
     /// Returns the stage's name.
@@ -95,7 +120,10 @@ impl<'a> Kept<'a> {
     /// Returns a piece as [`Kept::get`] does, unless it is older than `limit`.
     pub fn younger<T: DeserializeOwned>(&self, piece: &str, limit: Duration) -> Option<T> {
         let pieces = self.pieces();
-        let known = pieces.named.get(piece).filter(|known| OffsetDateTime::now_utc() - known.at < limit)?;
+        let known = pieces
+            .named
+            .get(piece)
+            .filter(|known| OffsetDateTime::now_utc() - known.at < limit)?;
         serde_json::from_str(known.value.get()).ok()
     }
 
@@ -111,9 +139,14 @@ impl<'a> Kept<'a> {
     }
 
     fn add(&self, piece: &str, value: &impl Serialize, done: bool) {
-        let Ok(value) = to_raw_value(value) else { return };
+        let Ok(value) = to_raw_value(value) else {
+            return;
+        };
         let mut pieces = self.pieces();
-        let old = pieces.named.get(piece).map_or(0, |old| piece.len() + old.value.get().len());
+        let old = pieces
+            .named
+            .get(piece)
+            .map_or(0, |old| piece.len() + old.value.get().len());
         let bytes = pieces.bytes - old + piece.len() + value.get().len();
         if bytes > BYTES || (old == 0 && pieces.named.len() >= PIECES) {
             tracing::warn!(
@@ -124,7 +157,14 @@ impl<'a> Kept<'a> {
             );
             return;
         }
-        pieces.named.insert(piece.to_owned(), Piece { at: OffsetDateTime::now_utc(), done, value });
+        pieces.named.insert(
+            piece.to_owned(),
+            Piece {
+                at: OffsetDateTime::now_utc(),
+                done,
+                value,
+            },
+        );
         pieces.bytes = bytes;
         pieces.is_new = true;
     }
@@ -151,7 +191,13 @@ impl<'a> Kept<'a> {
             return None;
         }
         let (stage, version, generation) = (self.stage.into(), self.version, self.generation.0);
-        to_raw_value(&Stored { stage, version, generation, pieces: Cow::Borrowed(&pieces.named) }).ok()
+        to_raw_value(&Stored {
+            stage,
+            version,
+            generation,
+            pieces: Cow::Borrowed(&pieces.named),
+        })
+        .ok()
     }
 
     fn pieces(&self) -> MutexGuard<'_, Pieces> {
@@ -166,11 +212,32 @@ mod tests {
 
     fn info(name: &'static str, version: i32) -> StageInfo {
         let (needs, retry, timeout) = (&[][..], RetryPolicy::DEFAULT, Duration::from_secs(1));
-        StageInfo { name, version, needs, retry, timeout, effect: None, off_path: false }
+        StageInfo {
+            name,
+            version,
+            needs,
+            retry,
+            timeout,
+            effect: None,
+            off_path: false,
+        }
     }
 
-    fn kept<'a>(stage: &'static str, version: i32, stored: Option<&RawValue>, should_end: ShouldEnd<'a>) -> Kept<'a> {
-        Kept::new(&info(stage, version), Generation(1), Partial { json: stored, read_again: false }, should_end)
+    fn kept<'a>(
+        stage: &'static str,
+        version: i32,
+        stored: Option<&RawValue>,
+        should_end: ShouldEnd<'a>,
+    ) -> Kept<'a> {
+        Kept::new(
+            &info(stage, version),
+            Generation(1),
+            Partial {
+                json: stored,
+                read_again: false,
+            },
+            should_end,
+        )
     }
 
     #[test]
@@ -182,23 +249,51 @@ mod tests {
         let stored = first.to_stored().unwrap();
         let again = kept("s", 1, Some(&stored), &|| false);
         assert_eq!(again.get::<Vec<i64>>("page:0"), Some(vec![1, 2, 3]));
-        assert_eq!((again.get::<String>("page:0"), again.get::<i64>("page:1")), (None, None));
-        let partial = Partial { json: Some(&stored), read_again: false };
+        assert_eq!(
+            (again.get::<String>("page:0"), again.get::<i64>("page:1")),
+            (None, None)
+        );
+        let partial = Partial {
+            json: Some(&stored),
+            read_again: false,
+        };
         let other_generation = Kept::new(&info("s", 1), Generation(2), partial, &|| false);
-        let others = [kept("s", 2, Some(&stored), &|| false), kept("t", 1, Some(&stored), &|| false), other_generation];
+        let others = [
+            kept("s", 2, Some(&stored), &|| false),
+            kept("t", 1, Some(&stored), &|| false),
+            other_generation,
+        ];
         assert!(others.iter().all(Kept::is_empty));
-        assert!(kept("s", 1, Some(&RawValue::from_string("7".to_owned()).unwrap()), &|| false).is_empty());
+        assert!(
+            kept(
+                "s",
+                1,
+                Some(&RawValue::from_string("7".to_owned()).unwrap()),
+                &|| false
+            )
+            .is_empty()
+        );
     }
 
     #[test]
-    fn what_was_read_is_read_again_where_a_person_starts_it_again_and_what_was_done_is_not_done_again() {
+    fn what_was_read_is_read_again_where_a_person_starts_it_again_and_what_was_done_is_not_done_again()
+     {
         let run = kept("s", 1, None, &|| false);
         run.put("page", &1);
         run.put_done("delivered", &["a"]);
         let stored = run.to_stored().unwrap();
-        let partial = Partial { json: Some(&stored), read_again: true };
+        let partial = Partial {
+            json: Some(&stored),
+            read_again: true,
+        };
         let again = Kept::new(&info("s", 1), Generation(1), partial, &|| false);
-        assert_eq!((again.get::<i64>("page"), again.get::<Vec<String>>("delivered")), (None, Some(vec!["a".to_owned()])));
+        assert_eq!(
+            (
+                again.get::<i64>("page"),
+                again.get::<Vec<String>>("delivered")
+            ),
+            (None, Some(vec!["a".to_owned()]))
+        );
     }
 
     #[test]
@@ -208,20 +303,39 @@ mod tests {
         run.put("a", &1);
         assert!(run.should_end());
         let next = kept("s", 1, Some(&run.to_stored().unwrap()), &|| true);
-        assert!(!next.should_end(), "pieces stored before are not progress of this run");
+        assert!(
+            !next.should_end(),
+            "pieces stored before are not progress of this run"
+        );
     }
 
     #[test]
     fn each_piece_has_its_own_age_and_what_is_cleared_is_gone() {
         let at = OffsetDateTime::now_utc() - time::Duration::HOUR;
-        let piece = Piece { at, done: false, value: to_raw_value(&1).unwrap() };
+        let piece = Piece {
+            at,
+            done: false,
+            value: to_raw_value(&1).unwrap(),
+        };
         let pieces = Cow::Owned(BTreeMap::from([("a".to_owned(), piece)]));
-        let stored = to_raw_value(&Stored { stage: "s".into(), version: 1, generation: 1, pieces }).unwrap();
+        let stored = to_raw_value(&Stored {
+            stage: "s".into(),
+            version: 1,
+            generation: 1,
+            pieces,
+        })
+        .unwrap();
         let run = kept("s", 1, Some(&stored), &|| false);
         run.put("b", &2);
         let again = kept("s", 1, Some(&run.to_stored().unwrap()), &|| false);
         let (less, more) = (Duration::from_secs(3000), Duration::from_secs(4000));
-        assert_eq!((again.younger::<i64>("a", less), again.younger::<i64>("a", more)), (None, Some(1)));
+        assert_eq!(
+            (
+                again.younger::<i64>("a", less),
+                again.younger::<i64>("a", more)
+            ),
+            (None, Some(1))
+        );
         assert_eq!(again.younger::<i64>("b", less), Some(2));
         run.clear();
         assert!(run.is_empty() && run.to_stored().is_none());
@@ -232,9 +346,15 @@ mod tests {
         let run = kept("s", 1, None, &|| false);
         run.put("a", &1);
         run.put("large", &"x".repeat(BYTES));
-        assert_eq!((run.get::<i64>("a"), run.get::<String>("large")), (Some(1), None));
+        assert_eq!(
+            (run.get::<i64>("a"), run.get::<String>("large")),
+            (Some(1), None)
+        );
         run.put("half", &"x".repeat(BYTES / 2));
         run.put("half", &"y".repeat(BYTES / 2));
-        assert!(run.get::<String>("half").unwrap().starts_with('y'), "a replaced piece makes room");
+        assert!(
+            run.get::<String>("half").unwrap().starts_with('y'),
+            "a replaced piece makes room"
+        );
     }
 }

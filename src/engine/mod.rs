@@ -17,16 +17,19 @@ use std::sync::Arc;
 
 pub use checkpoint::{Checkpoint, Outputs};
 pub use decide::{
-    AttemptOutcome, AttemptRecord, CheckpointRecord, Commit, Decision, EffectOutcome, Ended, Failure, Next, Position, Record,
-    decide,
+    AttemptOutcome, AttemptRecord, CheckpointRecord, Commit, Decision, EffectOutcome, Ended,
+    Failure, Next, Position, Record, decide,
 };
 pub use effect::{Effect, Intent, PastEffect, Planned, UnknownPolicy, effect_key, judge};
 pub use kept::{Kept, Partial, ShouldEnd};
-pub use pipeline::{ErasedOutcome, ErasedPrepared, ErasedStage, Lane, Pipeline, Registry, StageInfo};
+pub use pipeline::{
+    ErasedOutcome, ErasedPrepared, ErasedStage, Lane, Pipeline, Registry, StageInfo,
+};
 pub use retry::RetryPolicy;
 pub use skipped::Skipped;
 pub use stage::{
-    Child, Context, EngineFault, NoEffect, PrepareResult, Prepared, Product, Stage, StageOutcome, StageResult, Then,
+    Child, Context, EngineFault, NoEffect, PrepareResult, Prepared, Product, Stage, StageOutcome,
+    StageResult, Then,
 };
 
 /// Starts a named future concurrently. `app` supplies this function and awaits what it has started.

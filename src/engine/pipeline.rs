@@ -100,10 +100,30 @@ impl<P: Product, S: Stage<Product = P>> ErasedStage<P> for Eraser<S> {
     }
 }
 
-fn erase<O: Serialize, C>(stage: &'static str, outcome: StageOutcome<O, C>) -> Result<ErasedOutcome<C>, EngineFault> {
-    let StageOutcome { output, children, changes, then, provider_ref, skipped } = outcome;
-    let output = output.map(|output| to_raw_value(&output)).transpose().map_err(|error| EngineFault::Shape(stage, error))?;
-    Ok(ErasedOutcome { output, children, changes, then, provider_ref, skipped })
+fn erase<O: Serialize, C>(
+    stage: &'static str,
+    outcome: StageOutcome<O, C>,
+) -> Result<ErasedOutcome<C>, EngineFault> {
+    let StageOutcome {
+        output,
+        children,
+        changes,
+        then,
+        provider_ref,
+        skipped,
+    } = outcome;
+    let output = output
+        .map(|output| to_raw_value(&output))
+        .transpose()
+        .map_err(|error| EngineFault::Shape(stage, error))?;
+    Ok(ErasedOutcome {
+        output,
+        children,
+        changes,
+        then,
+        provider_ref,
+        skipped,
+    })
 }
 
 struct Entry<P: Product> {
@@ -124,7 +144,11 @@ impl<P: Product> Pipeline<P> {
     /// Creates an empty pipeline.
     #[must_use]
     pub const fn new(name: &'static str, lane: Lane) -> Self {
-        Self { name, lane, entries: Vec::new() }
+        Self {
+            name,
+            lane,
+            entries: Vec::new(),
+        }
     }
 
     /// Adds the next stage.
@@ -146,9 +170,19 @@ impl<P: Product> Pipeline<P> {
     }
 
     fn add<S: Stage<Product = P>>(mut self, stage: S, off_path: bool) -> Self {
-        assert!(self.info(S::NAME).is_none(), "{}: there are two stages `{}`", self.name, S::NAME);
+        assert!(
+            self.info(S::NAME).is_none(),
+            "{}: there are two stages `{}`",
+            self.name,
+            S::NAME
+        );
         for need in S::NEEDS {
-            assert!(self.info(need).is_some(), "{}: `{}` needs `{need}`, which is not earlier", self.name, S::NAME);
+            assert!(
+                self.info(need).is_some(),
+                "{}: `{}` needs `{need}`, which is not earlier",
+                self.name,
+                S::NAME
+            );
         }
         let info = StageInfo {
             name: S::NAME,
@@ -159,7 +193,10 @@ impl<P: Product> Pipeline<P> {
             effect: S::EFFECT,
             off_path,
         };
-        self.entries.push(Entry { info, stage: Box::new(Eraser(stage)) });
+        self.entries.push(Entry {
+            info,
+            stage: Box::new(Eraser(stage)),
+        });
         self
     }
 
@@ -169,7 +206,11 @@ impl<P: Product> Pipeline<P> {
     /// Where the pipeline is empty.
     #[must_use]
     pub fn first(&self) -> &'static str {
-        self.entries.first().expect("a pipeline has at least one stage").info.name
+        self.entries
+            .first()
+            .expect("a pipeline has at least one stage")
+            .info
+            .name
     }
 
     /// Iterates over the stages in order.
@@ -180,14 +221,23 @@ impl<P: Product> Pipeline<P> {
     /// Returns a stage by name.
     #[must_use]
     pub fn stage(&self, name: &str) -> Option<(&StageInfo, &dyn ErasedStage<P>)> {
-        self.entries.iter().find(|entry| entry.info.name == name).map(|entry| (&entry.info, entry.stage.as_ref()))
+        self.entries
+            .iter()
+            .find(|entry| entry.info.name == name)
+            .map(|entry| (&entry.info, entry.stage.as_ref()))
     }
 
     /// Returns the stage that follows `name` in the list, without those reached by a jump only.
     #[must_use]
     pub fn after(&self, name: &str) -> Option<&'static str> {
-        let at = self.entries.iter().position(|entry| entry.info.name == name)?;
-        self.entries[at + 1..].iter().find(|entry| !entry.info.off_path).map(|entry| entry.info.name)
+        let at = self
+            .entries
+            .iter()
+            .position(|entry| entry.info.name == name)?;
+        self.entries[at + 1..]
+            .iter()
+            .find(|entry| !entry.info.off_path)
+            .map(|entry| entry.info.name)
     }
 
     fn info(&self, name: &str) -> Option<&StageInfo> {

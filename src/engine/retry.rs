@@ -22,12 +22,21 @@ const SHORTEST: Duration = Duration::from_millis(50);
 
 impl RetryPolicy {
     /// The default: twelve attempts, the last one at most about 20 hours after the first.
-    pub const DEFAULT: Self = Self { attempts: 12, base: Duration::from_secs(1), cap: Duration::from_secs(12 * 3600) };
+    pub const DEFAULT: Self = Self {
+        attempts: 12,
+        base: Duration::from_secs(1),
+        cap: Duration::from_secs(12 * 3600),
+    };
 
     /// Returns how long after the failed attempt `attempt` the next one is due, or `None` if it was the last one. The delay is
     /// exponential with full jitter (`chance` in 0..1). A `retry_after` replaces it exactly, up to an hour.
     #[must_use]
-    pub fn delay(&self, attempt: Attempt, retry_after: Option<Duration>, chance: f64) -> Option<Duration> {
+    pub fn delay(
+        &self,
+        attempt: Attempt,
+        retry_after: Option<Duration>,
+        chance: f64,
+    ) -> Option<Duration> {
         if attempt.0 >= self.attempts {
             return None;
         }
@@ -63,6 +72,9 @@ mod tests {
         let policy = RetryPolicy::DEFAULT;
         let wish = Duration::from_secs(17);
         assert_eq!(policy.delay(Attempt(1), Some(wish), 0.9), Some(wish));
-        assert_eq!(policy.delay(Attempt(1), Some(Duration::from_secs(9000)), 0.9), Some(RETRY_AFTER_CAP));
+        assert_eq!(
+            policy.delay(Attempt(1), Some(Duration::from_secs(9000)), 0.9),
+            Some(RETRY_AFTER_CAP)
+        );
     }
 }

@@ -48,12 +48,18 @@ pub trait Stage: Send + Sync + 'static {
 
     /// Looks: reads what the run needs and, if the stage is about to have an effect, returns the intent, which the engine stores
     /// before it calls [`Stage::run`]. Changes nothing outside.
-    fn prepare(&self, _cx: &Context<'_, Self::Product>) -> impl Future<Output = PrepareResult<Self>> + Send {
+    fn prepare(
+        &self,
+        _cx: &Context<'_, Self::Product>,
+    ) -> impl Future<Output = PrepareResult<Self>> + Send {
         std::future::ready(Ok(Prepared::NoEffect(NoEffect)))
     }
 
     /// Does the work, outside any transaction and without a pooled connection.
-    fn run(&self, cx: &Context<'_, Self::Product>) -> impl Future<Output = StageResult<Self>> + Send;
+    fn run(
+        &self,
+        cx: &Context<'_, Self::Product>,
+    ) -> impl Future<Output = StageResult<Self>> + Send;
 }
 
 /// The changes that a stage's commit may apply.
@@ -215,7 +221,15 @@ impl<'a, P: Product> Context<'a, P> {
         payload: &'a OnceLock<Arc<dyn Any + Send + Sync>>,
         kept: &'a Kept<'a>,
     ) -> Self {
-        Self { job, services, effect: None, outputs, needs, payload, kept }
+        Self {
+            job,
+            services,
+            effect: None,
+            outputs,
+            needs,
+            payload,
+            kept,
+        }
     }
 
     /// Sets the stored intent.
@@ -236,7 +250,8 @@ impl<'a, P: Product> Context<'a, P> {
     /// # Errors
     /// [`EngineFault`] if it is not among them, has no checkpoint, or its checkpoint does not have the expected shape.
     pub fn output<S: Stage<Product = P>>(&self) -> Result<S::Output, EngineFault> {
-        self.maybe_output::<S>()?.ok_or(EngineFault::Missing(S::NAME))
+        self.maybe_output::<S>()?
+            .ok_or(EngineFault::Missing(S::NAME))
     }
 
     /// Returns the output of an earlier stage that a jump may have skipped: `None` if it has no checkpoint.
@@ -247,19 +262,31 @@ impl<'a, P: Product> Context<'a, P> {
         if !self.needs.contains(&S::NAME) {
             return Err(EngineFault::Undeclared(S::NAME));
         }
-        let Some(checkpoint) = self.outputs.get(S::NAME) else { return Ok(None) };
-        serde_json::from_str(checkpoint.output.get()).map(Some).map_err(|error| EngineFault::Shape(S::NAME, error))
+        let Some(checkpoint) = self.outputs.get(S::NAME) else {
+            return Ok(None);
+        };
+        serde_json::from_str(checkpoint.output.get())
+            .map(Some)
+            .map_err(|error| EngineFault::Shape(S::NAME, error))
     }
 
     /// Returns the job's payload, decoded once per run.
     ///
     /// # Errors
     /// [`EngineFault::Payload`] if it does not have the expected shape.
-    pub fn payload<T: DeserializeOwned + Send + Sync + 'static>(&self) -> Result<Arc<T>, EngineFault> {
-        if let Some(known) = self.payload.get().and_then(|known| Arc::clone(known).downcast::<T>().ok()) {
+    pub fn payload<T: DeserializeOwned + Send + Sync + 'static>(
+        &self,
+    ) -> Result<Arc<T>, EngineFault> {
+        if let Some(known) = self
+            .payload
+            .get()
+            .and_then(|known| Arc::clone(known).downcast::<T>().ok())
+        {
             return Ok(known);
         }
-        let decoded = Arc::new(serde_json::from_str::<T>(self.job.payload.get()).map_err(EngineFault::Payload)?);
+        let decoded = Arc::new(
+            serde_json::from_str::<T>(self.job.payload.get()).map_err(EngineFault::Payload)?,
+        );
         let erased: Arc<dyn Any + Send + Sync> = Arc::<T>::clone(&decoded);
         self.payload.get_or_init(|| erased);
         Ok(decoded)
@@ -312,7 +339,11 @@ impl Fault for EngineFault {
 
     fn class(&self) -> Class {
         match self {
-            Self::Undeclared(_) | Self::Missing(_) | Self::Shape(..) | Self::Payload(_) | Self::NoIntent => Class::Permanent,
+            Self::Undeclared(_)
+            | Self::Missing(_)
+            | Self::Shape(..)
+            | Self::Payload(_)
+            | Self::NoIntent => Class::Permanent,
             Self::Unfinished => Class::Unfinished,
         }
     }

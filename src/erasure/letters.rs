@@ -57,10 +57,17 @@ impl Erasure<'_> {
     fn is_theirs(&self, id: i64, row: &Row) -> Result<bool, ErasureError> {
         let id = id.to_string();
         let opened = |column: &'static str| -> Result<Vec<u8>, ErasureError> {
-            let Some(sealed) = row.try_get::<_, Option<&str>>(column)?.filter(|sealed| !sealed.is_empty()) else {
+            let Some(sealed) = row
+                .try_get::<_, Option<&str>>(column)?
+                .filter(|sealed| !sealed.is_empty())
+            else {
                 return Ok(Vec::new());
             };
-            let place = Place { table: "dead_letters", column, row: &id };
+            let place = Place {
+                table: "dead_letters",
+                column,
+                row: &id,
+            };
             Ok(self.keyring.open(place, sealed)?)
         };
         let (body, headers) = (opened("sealed_body")?, opened("sealed_headers")?);
@@ -97,13 +104,20 @@ impl Erasure<'_> {
             for row in &rows {
                 after = row.try_get("id")?;
                 let id = JobId(after).to_string();
-                let opened = self.keyring.open(sealed_place(&id), row.try_get("sealed_payload")?)?;
+                let opened = self
+                    .keyring
+                    .open(sealed_place(&id), row.try_get("sealed_payload")?)?;
                 if !self.words.is_in(&readable(&opened)) {
                     continue;
                 }
                 self.count("jobs", 1);
                 if !self.is_dry {
-                    self.client.execute(EMPTY_PAYLOAD, &[&after, &Json(json!({"erased": self.pseudonym}))]).await?;
+                    self.client
+                        .execute(
+                            EMPTY_PAYLOAD,
+                            &[&after, &Json(json!({"erased": self.pseudonym}))],
+                        )
+                        .await?;
                 }
             }
             if i64::try_from(rows.len()) != Ok(PAGE) {

@@ -26,15 +26,28 @@ impl Erasure<'_> {
     pub(super) async fn no_live_jobs_of(&self, slug: &str) -> Result<(), ErasureError> {
         let limit = i64::try_from(NAMED).unwrap_or(i64::MAX);
         let rows = self.client.query(OF_ORGANIZATION, &[&slug, &limit]).await?;
-        let jobs = rows.iter().map(|row| Ok(JobId(row.try_get("id")?).to_string())).collect::<Result<Vec<_>, ErasureError>>()?;
-        if jobs.is_empty() { Ok(()) } else { Err(ErasureError::Live { jobs, option: format!(" --organization {slug}") }) }
+        let jobs = rows
+            .iter()
+            .map(|row| Ok(JobId(row.try_get("id")?).to_string()))
+            .collect::<Result<Vec<_>, ErasureError>>()?;
+        if jobs.is_empty() {
+            Ok(())
+        } else {
+            Err(ErasureError::Live {
+                jobs,
+                option: format!(" --organization {slug}"),
+            })
+        }
     }
 
     /// Refuses if live jobs name the person.
     pub(super) async fn no_live_jobs_naming(&self) -> Result<(), ErasureError> {
         let limit = i64::try_from(NAMED).unwrap_or(i64::MAX);
         let rows = self.client.query(NAMING, &[&self.pattern, &limit]).await?;
-        let mut jobs = rows.iter().map(|row| Ok(row.try_get("id")?)).collect::<Result<Vec<Uuid>, ErasureError>>()?;
+        let mut jobs = rows
+            .iter()
+            .map(|row| Ok(row.try_get("id")?))
+            .collect::<Result<Vec<Uuid>, ErasureError>>()?;
         let mut after = Uuid::nil();
         while jobs.len() < NAMED {
             let rows = self.client.query(SEALED, &[&after]).await?;
@@ -42,13 +55,27 @@ impl Erasure<'_> {
             after = last.try_get("id")?;
             for row in &rows {
                 let id: Uuid = row.try_get("id")?;
-                let opened = self.keyring.open(sealed_place(&JobId(id).to_string()), row.try_get("sealed_payload")?)?;
+                let opened = self.keyring.open(
+                    sealed_place(&JobId(id).to_string()),
+                    row.try_get("sealed_payload")?,
+                )?;
                 if self.words.is_in(&readable(&opened)) {
                     jobs.push(id);
                 }
             }
         }
-        let jobs: Vec<String> = jobs.into_iter().take(NAMED).map(|job| JobId(job).to_string()).collect();
-        if jobs.is_empty() { Ok(()) } else { Err(ErasureError::Live { jobs, option: " ID`, for each of them, `".to_owned() }) }
+        let jobs: Vec<String> = jobs
+            .into_iter()
+            .take(NAMED)
+            .map(|job| JobId(job).to_string())
+            .collect();
+        if jobs.is_empty() {
+            Ok(())
+        } else {
+            Err(ErasureError::Live {
+                jobs,
+                option: " ID`, for each of them, `".to_owned(),
+            })
+        }
     }
 }

@@ -64,7 +64,9 @@ enum Whose {
 #[derive(Debug, thiserror::Error)]
 pub enum ErasureError {
     /// Postgres refused a statement, or the connection failed.
-    #[error("a statement of the erasure failed; run the erasure as the owner of the tables, and repeat it to continue")]
+    #[error(
+        "a statement of the erasure failed; run the erasure as the owner of the tables, and repeat it to continue"
+    )]
     Database(#[from] tokio_postgres::Error),
     /// A sealed value cannot be opened.
     #[error("a sealed value that may name the subject cannot be opened")]
@@ -94,7 +96,9 @@ pub enum ErasureError {
         option: String,
     },
     /// More names than one pass can search for.
-    #[error("expected at most {WORDS_LIMIT} names and addresses, got more; use `dispatch erase person` for some people first")]
+    #[error(
+        "expected at most {WORDS_LIMIT} names and addresses, got more; use `dispatch erase person` for some people first"
+    )]
     TooMany,
 }
 
@@ -124,7 +128,8 @@ impl Fault for ErasureError {
     }
 
     fn hint(&self) -> String {
-        "Repeat the erasure: finished parts stay erased, and it continues where it stopped.".to_owned()
+        "Repeat the erasure: finished parts stay erased, and it continues where it stopped."
+            .to_owned()
     }
 }
 
@@ -133,7 +138,11 @@ impl<'a> Erasure<'a> {
     ///
     /// # Errors
     /// [`ErasureError`].
-    pub async fn of(client: &'a mut Client, keyring: &'a Keyring, subject: &Subject) -> Result<Self, ErasureError> {
+    pub async fn of(
+        client: &'a mut Client,
+        keyring: &'a Keyring,
+        subject: &Subject,
+    ) -> Result<Self, ErasureError> {
         let (whose, words) = match subject {
             Subject::Person(key) => person::find(client, key).await?,
             Subject::Organization(slug) => organization::find(client, slug).await?,
@@ -144,7 +153,16 @@ impl<'a> Erasure<'a> {
         };
         let pseudonym = format!("erased-{}", data_encoding::HEXLOWER.encode(&hashed[..4]));
         let pattern = words.pattern();
-        Ok(Self { client, keyring, whose, words, pattern, pseudonym, is_dry: true, rows: Rows::new() })
+        Ok(Self {
+            client,
+            keyring,
+            whose,
+            words,
+            pattern,
+            pseudonym,
+            is_dry: true,
+            rows: Rows::new(),
+        })
     }
 
     /// Returns the pseudonym: `erased-` and 8 hexadecimal digits. It is the same when the erasure is repeated.

@@ -51,9 +51,18 @@ const PEOPLE: &str = concat!(
     SELECT coalesce(array_agg(user_id), '{}') AS ids FROM chosen"
 );
 const OF_PEOPLE: &[(&str, &str)] = &[
-    ("project_members", "DELETE FROM project_members WHERE user_id = ANY ($1)"),
-    ("team_members", "DELETE FROM team_members WHERE user_id = ANY ($1)"),
-    ("user_emails", "DELETE FROM user_emails WHERE user_id = ANY ($1)"),
+    (
+        "project_members",
+        "DELETE FROM project_members WHERE user_id = ANY ($1)",
+    ),
+    (
+        "team_members",
+        "DELETE FROM team_members WHERE user_id = ANY ($1)",
+    ),
+    (
+        "user_emails",
+        "DELETE FROM user_emails WHERE user_id = ANY ($1)",
+    ),
     ("users", "DELETE FROM users WHERE id = ANY ($1)"),
 ];
 
@@ -66,15 +75,27 @@ const OF_JOBS: &[(&str, &str)] = &[
     ("announcements", OF_JOB),
     ("job_keys", OF_JOB),
     ("seen_events", OF_JOB),
-    ("controls", "t.scope = $1 OR starts_with(t.scope, $1 || '|')"),
+    (
+        "controls",
+        "t.scope = $1 OR starts_with(t.scope, $1 || '|')",
+    ),
     ("jobs", "t.organization = $1"),
 ];
 
 /// History whose jobs no longer exist, with a text that matches `$1`.
 const OF_FORGOTTEN_JOBS: &[(&str, &str)] = &[
-    ("checkpoints", "t.output::text ~* $1 AND NOT EXISTS (SELECT FROM jobs j WHERE j.id = t.job_id)"),
-    ("attempts", "t.message ~* $1 AND NOT EXISTS (SELECT FROM jobs j WHERE j.id = t.job_id)"),
-    ("effects", "concat_ws(' ', t.target, t.resource, t.detail) ~* $1 AND NOT EXISTS (SELECT FROM jobs j WHERE j.id = t.job_id)"),
+    (
+        "checkpoints",
+        "t.output::text ~* $1 AND NOT EXISTS (SELECT FROM jobs j WHERE j.id = t.job_id)",
+    ),
+    (
+        "attempts",
+        "t.message ~* $1 AND NOT EXISTS (SELECT FROM jobs j WHERE j.id = t.job_id)",
+    ),
+    (
+        "effects",
+        "concat_ws(' ', t.target, t.resource, t.detail) ~* $1 AND NOT EXISTS (SELECT FROM jobs j WHERE j.id = t.job_id)",
+    ),
 ];
 
 /// Makes the people who belong to the organization only through a group members of a project, so that a repeated erasure finds
@@ -87,8 +108,7 @@ const KEEP_FOUND: &str = concat!(
     ON CONFLICT (project_id, user_id) DO NOTHING"
 );
 
-const IN_GROUPS: &str =
-    "t.group_id IN (SELECT g.id FROM issue_groups g JOIN projects p ON p.id = g.project_id WHERE p.organization_id = $1)";
+const IN_GROUPS: &str = "t.group_id IN (SELECT g.id FROM issue_groups g JOIN projects p ON p.id = g.project_id WHERE p.organization_id = $1)";
 /// The rows of the groups of organization `$1`, deleted before the people.
 const OF_GROUPS: &[(&str, &str)] = &[
     ("activities", IN_GROUPS),
@@ -96,13 +116,22 @@ const OF_GROUPS: &[(&str, &str)] = &[
     ("group_subscriptions", IN_GROUPS),
     ("group_assignees", IN_GROUPS),
     ("group_links", IN_GROUPS),
-    ("issue_groups", "t.project_id IN (SELECT id FROM projects WHERE organization_id = $1)"),
+    (
+        "issue_groups",
+        "t.project_id IN (SELECT id FROM projects WHERE organization_id = $1)",
+    ),
 ];
 
 /// The remaining rows of the organization, in the order of references.
 const REGISTERED: &[(&str, &str)] = &[
-    ("project_members", "t.project_id IN (SELECT id FROM projects WHERE organization_id = $1)"),
-    ("team_members", "t.team_id IN (SELECT id FROM teams WHERE organization_id = $1)"),
+    (
+        "project_members",
+        "t.project_id IN (SELECT id FROM projects WHERE organization_id = $1)",
+    ),
+    (
+        "team_members",
+        "t.team_id IN (SELECT id FROM teams WHERE organization_id = $1)",
+    ),
     ("projects", "t.organization_id = $1"),
     ("teams", "t.organization_id = $1"),
     ("destinations", "t.organization_id = $1"),
@@ -122,27 +151,54 @@ const LAST: &[(&str, &str)] = &[
         "organization_integrations",
         "DELETE FROM organization_integrations WHERE organization_id = $1 AND $2::bigint[] IS NOT NULL",
     ),
-    ("integrations", "DELETE FROM integrations WHERE id = ANY ($2) AND $1::bigint IS NOT NULL"),
-    ("identities", "DELETE FROM identities WHERE organization_id = $1 AND $2::bigint[] IS NOT NULL"),
-    ("organizations", "DELETE FROM organizations WHERE id = $1 AND $2::bigint[] IS NOT NULL"),
+    (
+        "integrations",
+        "DELETE FROM integrations WHERE id = ANY ($2) AND $1::bigint IS NOT NULL",
+    ),
+    (
+        "identities",
+        "DELETE FROM identities WHERE organization_id = $1 AND $2::bigint[] IS NOT NULL",
+    ),
+    (
+        "organizations",
+        "DELETE FROM organizations WHERE id = $1 AND $2::bigint[] IS NOT NULL",
+    ),
 ];
 
 /// Finds the organization and the names to search for.
 pub(super) async fn find(client: &Client, slug: &str) -> Result<(Whose, Words), ErasureError> {
     let Some(row) = client.query_opt(FIND, &[&slug]).await? else {
-        return Err(ErasureError::Unknown { kind: "organization", name: slug.to_owned(), instead: "the slug of one" });
+        return Err(ErasureError::Unknown {
+            kind: "organization",
+            name: slug.to_owned(),
+            instead: "the slug of one",
+        });
     };
     let (id, name): (i64, String) = (row.try_get("id")?, row.try_get("name")?);
     let mut texts = vec![slug.to_owned(), name];
-    for row in client.query(NAMES, &[&id, &accounts(client, id).await?]).await? {
+    for row in client
+        .query(NAMES, &[&id, &accounts(client, id).await?])
+        .await?
+    {
         texts.push(row.try_get("name")?);
     }
     let words = Words::of(texts).ok_or(ErasureError::TooMany)?;
-    Ok((Whose::Organization { id, slug: slug.to_owned() }, words))
+    Ok((
+        Whose::Organization {
+            id,
+            slug: slug.to_owned(),
+        },
+        words,
+    ))
 }
 
 async fn accounts(client: &Client, id: i64) -> Result<Vec<i64>, ErasureError> {
-    client.query(ACCOUNTS, &[&id]).await?.iter().map(|row| Ok(row.try_get("id")?)).collect()
+    client
+        .query(ACCOUNTS, &[&id])
+        .await?
+        .iter()
+        .map(|row| Ok(row.try_get("id")?))
+        .collect()
 }
 
 impl Erasure<'_> {
@@ -156,7 +212,8 @@ impl Erasure<'_> {
         }
         let pattern = self.pattern.clone();
         for (table, condition) in OF_FORGOTTEN_JOBS {
-            self.pass(table, Deed::Delete, condition, &[&pattern]).await?;
+            self.pass(table, Deed::Delete, condition, &[&pattern])
+                .await?;
         }
         if !self.is_dry {
             self.client.execute(KEEP_FOUND, &[&id]).await?;
@@ -170,16 +227,27 @@ impl Erasure<'_> {
         }
         let accounts = accounts(self.client, id).await?;
         for (table, condition) in OF_ACCOUNTS {
-            self.pass(table, Deed::Delete, condition, &[&accounts]).await?;
+            self.pass(table, Deed::Delete, condition, &[&accounts])
+                .await?;
         }
         let producers = Deed::Set("organizations = array_remove(organizations, $1)");
-        self.pass("producers", producers, "$1 = ANY (t.organizations)", &[&slug]).await?;
+        self.pass(
+            "producers",
+            producers,
+            "$1 = ANY (t.organizations)",
+            &[&slug],
+        )
+        .await?;
         self.last(id, &accounts).await
     }
 
     async fn people(&mut self, id: i64) -> Result<(), ErasureError> {
         loop {
-            let ids: Vec<i64> = self.client.query_one(PEOPLE, &[&id]).await?.try_get("ids")?;
+            let ids: Vec<i64> = self
+                .client
+                .query_one(PEOPLE, &[&id])
+                .await?
+                .try_get("ids")?;
             if self.is_dry {
                 self.count("users", ids.len() as u64);
                 return Ok(());
@@ -193,14 +261,23 @@ impl Erasure<'_> {
                 deleted.push((*table, tx.execute(*sql, &[&ids]).await?));
             }
             tx.commit().await?;
-            deleted.into_iter().for_each(|(table, rows)| self.count(table, rows));
+            deleted
+                .into_iter()
+                .for_each(|(table, rows)| self.count(table, rows));
         }
     }
 
     async fn last(&mut self, id: i64, accounts: &[i64]) -> Result<(), ErasureError> {
         if self.is_dry {
-            self.pass("organization_integrations", Deed::Delete, "t.organization_id = $1", &[&id]).await?;
-            self.pass("identities", Deed::Delete, "t.organization_id = $1", &[&id]).await?;
+            self.pass(
+                "organization_integrations",
+                Deed::Delete,
+                "t.organization_id = $1",
+                &[&id],
+            )
+            .await?;
+            self.pass("identities", Deed::Delete, "t.organization_id = $1", &[&id])
+                .await?;
             self.count("integrations", accounts.len() as u64);
             self.count("organizations", 1);
             return Ok(());
@@ -211,7 +288,9 @@ impl Erasure<'_> {
             deleted.push((*table, tx.execute(*sql, &[&id, &accounts]).await?));
         }
         tx.commit().await?;
-        deleted.into_iter().for_each(|(table, rows)| self.count(table, rows));
+        deleted
+            .into_iter()
+            .for_each(|(table, rows)| self.count(table, rows));
         Ok(())
     }
 }

@@ -41,7 +41,10 @@ impl Erasure<'_> {
                 let (name, pages): (String, i64) = (leaf.try_get("name")?, leaf.try_get("pages")?);
                 let mut first = 0;
                 while first < pages {
-                    let window = format!("t.ctid >= '({first},0)' AND t.ctid < '({},0)' AND ({condition})", first + WINDOW);
+                    let window = format!(
+                        "t.ctid >= '({first},0)' AND t.ctid < '({},0)' AND ({condition})",
+                        first + WINDOW
+                    );
                     rows += self.window(&name, &deed, &window, parameters).await?;
                     first += WINDOW;
                 }
@@ -62,7 +65,13 @@ impl Erasure<'_> {
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<u64, ErasureError> {
         if self.is_dry {
-            let row = self.client.query_one(&format!("SELECT count(*) AS rows FROM {name} t WHERE {window}"), parameters).await?;
+            let row = self
+                .client
+                .query_one(
+                    &format!("SELECT count(*) AS rows FROM {name} t WHERE {window}"),
+                    parameters,
+                )
+                .await?;
             return Ok(u64::try_from(row.try_get::<_, i64>("rows")?).unwrap_or(0));
         }
         let sql = match deed {

@@ -33,8 +33,10 @@ const FORGET_TOKENS: &str = "
         refreshing_until = NULL, imported_sha256 = NULL
     WHERE id = $1";
 
-const DESTINATIONS: &str = "SELECT id, config FROM destinations WHERE config::text ~* $1 ORDER BY id";
-const RECONFIGURE: &str = "UPDATE destinations SET config = $2, disabled = disabled OR $3 WHERE id = $1";
+const DESTINATIONS: &str =
+    "SELECT id, config FROM destinations WHERE config::text ~* $1 ORDER BY id";
+const RECONFIGURE: &str =
+    "UPDATE destinations SET config = $2, disabled = disabled OR $3 WHERE id = $1";
 
 /// Deletes the row that identifies the person.
 const FORGET: &str = "WITH addresses AS (DELETE FROM user_emails WHERE user_id = $1) DELETE FROM users WHERE id = $1";
@@ -42,16 +44,29 @@ const FORGET: &str = "WITH addresses AS (DELETE FROM user_emails WHERE user_id =
 /// Finds the person and the names to search for.
 pub(super) async fn find(client: &Client, key: &str) -> Result<(Whose, Words), ErasureError> {
     let rows = client.query(FIND, &[&key.trim(), &email_key(key)]).await?;
-    let ids = rows.iter().map(|row| Ok(row.try_get("id")?)).collect::<Result<Vec<i64>, ErasureError>>()?;
+    let ids = rows
+        .iter()
+        .map(|row| Ok(row.try_get("id")?))
+        .collect::<Result<Vec<i64>, ErasureError>>()?;
     let id = match ids.as_slice() {
         [id] => *id,
-        [] => return Err(ErasureError::Unknown { kind: "user", name: key.to_owned(), instead: "a user's id or e-mail address" }),
+        [] => {
+            return Err(ErasureError::Unknown {
+                kind: "user",
+                name: key.to_owned(),
+                instead: "a user's id or e-mail address",
+            });
+        }
         _ => return Err(ErasureError::Ambiguous { ids }),
     };
     let (mut texts, mut shared) = (Vec::new(), Vec::new());
     for row in client.query(NAMES, &[&id]).await? {
         let name: String = row.try_get("name")?;
-        if row.try_get("is_shared")? { shared.push(name) } else { texts.push(name) }
+        if row.try_get("is_shared")? {
+            shared.push(name)
+        } else {
+            texts.push(name)
+        }
     }
     let mut words = Words::of(texts).ok_or(ErasureError::TooMany)?;
     words.left_out.extend(shared);
@@ -70,10 +85,12 @@ impl Erasure<'_> {
         self.audit(&letters).await?;
         self.in_groups(id).await?;
         for table in ["group_subscriptions", "team_members", "project_members"] {
-            self.pass(table, Deed::Delete, "t.user_id = $1", &[&id]).await?;
+            self.pass(table, Deed::Delete, "t.user_id = $1", &[&id])
+                .await?;
         }
         if self.is_dry {
-            self.pass("user_emails", Deed::Delete, "t.user_id = $1", &[&id]).await?;
+            self.pass("user_emails", Deed::Delete, "t.user_id = $1", &[&id])
+                .await?;
         } else {
             self.client.execute(FORGET, &[&id]).await?;
         }
@@ -84,7 +101,13 @@ impl Erasure<'_> {
     /// Removes the person from the feeds, the history and the assignments of groups.
     async fn in_groups(&mut self, id: i64) -> Result<(), ErasureError> {
         let (as_text, pseudonym) = (id.to_string(), self.pseudonym.clone());
-        self.pass("activities", Deed::Set("user_id = NULL"), "t.user_id = $1", &[&id]).await?;
+        self.pass(
+            "activities",
+            Deed::Set("user_id = NULL"),
+            "t.user_id = $1",
+            &[&id],
+        )
+        .await?;
         self.pass(
             "group_history",
             Deed::Set("before = CASE before WHEN $1 THEN $2 ELSE before END, after = CASE after WHEN $1 THEN $2 ELSE after END"),
@@ -92,7 +115,13 @@ impl Erasure<'_> {
             &[&as_text, &pseudonym],
         )
         .await?;
-        self.pass("group_assignees", Deed::Set("user_id = NULL"), "t.user_id = $1", &[&id]).await
+        self.pass(
+            "group_assignees",
+            Deed::Set("user_id = NULL"),
+            "t.user_id = $1",
+            &[&id],
+        )
+        .await
     }
 
     /// Deletes the tokens of the person's identities. Jobs that act as such an identity wait until somebody signs in.
@@ -100,8 +129,14 @@ impl Erasure<'_> {
         for row in self.client.query(IDENTITIES, &[&self.pattern]).await? {
             let id: i64 = row.try_get("id")?;
             if !self.is_dry {
-                let place = Place { table: "identities", column: "access_token", row: &id.to_string() };
-                self.client.execute(FORGET_TOKENS, &[&id, &self.keyring.seal(place, b"")]).await?;
+                let place = Place {
+                    table: "identities",
+                    column: "access_token",
+                    row: &id.to_string(),
+                };
+                self.client
+                    .execute(FORGET_TOKENS, &[&id, &self.keyring.seal(place, b"")])
+                    .await?;
             }
         }
         Ok(())
@@ -111,10 +146,13 @@ impl Erasure<'_> {
     async fn destinations(&mut self) -> Result<(), ErasureError> {
         let rows = self.client.query(DESTINATIONS, &[&self.pattern]).await?;
         for row in &rows {
-            let (id, Json(mut config)): (i64, Json<Value>) = (row.try_get("id")?, row.try_get("config")?);
+            let (id, Json(mut config)): (i64, Json<Value>) =
+                (row.try_get("id")?, row.try_get("config")?);
             let is_empty = self.without(&mut config);
             if !self.is_dry {
-                self.client.execute(RECONFIGURE, &[&id, &Json(config), &is_empty]).await?;
+                self.client
+                    .execute(RECONFIGURE, &[&id, &Json(config), &is_empty])
+                    .await?;
             }
         }
         self.count("destinations", rows.len() as u64);
@@ -133,10 +171,21 @@ impl Erasure<'_> {
                 let before = values.len();
                 values.retain(|value| !value.as_str().is_some_and(|text| self.words.is_in(text)));
                 let is_empty = values.is_empty() && before > 0;
-                values.iter_mut().filter_map(|value| self.without(value).then_some(())).count() > 0 || is_empty
+                values
+                    .iter_mut()
+                    .filter_map(|value| self.without(value).then_some(()))
+                    .count()
+                    > 0
+                    || is_empty
             }
             // `count`, unlike `any`, visits every member.
-            Value::Object(members) => members.values_mut().filter_map(|value| self.without(value).then_some(())).count() > 0,
+            Value::Object(members) => {
+                members
+                    .values_mut()
+                    .filter_map(|value| self.without(value).then_some(()))
+                    .count()
+                    > 0
+            }
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
         }
     }

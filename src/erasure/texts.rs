@@ -14,19 +14,65 @@ struct Columns {
 const TEXTS: &[Columns] = &[
     Columns {
         table: "jobs",
-        text: &["dedupe_key", "error_message", "error_hint", "reply_to", "correlation_id"],
+        text: &[
+            "dedupe_key",
+            "error_message",
+            "error_hint",
+            "reply_to",
+            "correlation_id",
+        ],
         json: &["payload", "partial"],
     },
-    Columns { table: "checkpoints", text: &[], json: &["output"] },
-    Columns { table: "attempts", text: &["message"], json: &[] },
-    Columns { table: "effects", text: &["target", "resource", "provider_ref"], json: &["detail"] },
-    Columns { table: "announcements", text: &["reply_to", "correlation_id"], json: &["body"] },
-    Columns { table: "job_keys", text: &["dedupe_key", "cancelled_by"], json: &[] },
-    Columns { table: "controls", text: &["scope", "reason", "who"], json: &[] },
-    Columns { table: "activities", text: &["reason"], json: &[] },
-    Columns { table: "issue_groups", text: &["title"], json: &[] },
-    Columns { table: "identities", text: &["name", "refresh_refusal"], json: &[] },
-    Columns { table: "destinations", text: &["name"], json: &[] },
+    Columns {
+        table: "checkpoints",
+        text: &[],
+        json: &["output"],
+    },
+    Columns {
+        table: "attempts",
+        text: &["message"],
+        json: &[],
+    },
+    Columns {
+        table: "effects",
+        text: &["target", "resource", "provider_ref"],
+        json: &["detail"],
+    },
+    Columns {
+        table: "announcements",
+        text: &["reply_to", "correlation_id"],
+        json: &["body"],
+    },
+    Columns {
+        table: "job_keys",
+        text: &["dedupe_key", "cancelled_by"],
+        json: &[],
+    },
+    Columns {
+        table: "controls",
+        text: &["scope", "reason", "who"],
+        json: &[],
+    },
+    Columns {
+        table: "activities",
+        text: &["reason"],
+        json: &[],
+    },
+    Columns {
+        table: "issue_groups",
+        text: &["title"],
+        json: &[],
+    },
+    Columns {
+        table: "identities",
+        text: &["name", "refresh_refusal"],
+        json: &[],
+    },
+    Columns {
+        table: "destinations",
+        text: &["name"],
+        json: &[],
+    },
 ];
 
 impl Erasure<'_> {
@@ -34,13 +80,27 @@ impl Erasure<'_> {
     pub(super) async fn texts(&mut self) -> Result<(), ErasureError> {
         let (pattern, pseudonym) = (self.pattern.clone(), self.pseudonym.clone());
         for Columns { table, text, json } in TEXTS {
-            let texts = text.iter().map(|column| format!("{column} = regexp_replace({column}, $1, $2, 'gi')"));
-            let jsons = json.iter().map(|column| format!("{column} = regexp_replace({column}::text, $1, $2, 'gi')::json"));
+            let texts = text
+                .iter()
+                .map(|column| format!("{column} = regexp_replace({column}, $1, $2, 'gi')"));
+            let jsons = json.iter().map(|column| {
+                format!("{column} = regexp_replace({column}::text, $1, $2, 'gi')::json")
+            });
             let set: Vec<String> = texts.chain(jsons).collect();
-            let named: Vec<String> = text.iter().chain(*json).map(|column| format!("t.{column}::text ~* $1")).collect();
+            let named: Vec<String> = text
+                .iter()
+                .chain(*json)
+                .map(|column| format!("t.{column}::text ~* $1"))
+                .collect();
             // Uses both parameters, because a dry run passes the same ones.
             let condition = format!("$2::text IS NOT NULL AND ({})", named.join(" OR "));
-            self.pass(table, Deed::Set(&set.join(", ")), &condition, &[&pattern, &pseudonym]).await?;
+            self.pass(
+                table,
+                Deed::Set(&set.join(", ")),
+                &condition,
+                &[&pattern, &pseudonym],
+            )
+            .await?;
         }
         Ok(())
     }

@@ -38,7 +38,9 @@ impl Words {
                 all.left_out.push(text);
             }
         }
-        all.words.sort_unstable_by(|one, other| other.len().cmp(&one.len()).then_with(|| one.cmp(other)));
+        all.words.sort_unstable_by(|one, other| {
+            other.len().cmp(&one.len()).then_with(|| one.cmp(other))
+        });
         all.words.dedup();
         (all.words.len() <= WORDS_LIMIT).then_some(all)
     }
@@ -49,7 +51,11 @@ impl Words {
         if self.words.is_empty() {
             return NOTHING.to_owned();
         }
-        let words: Vec<String> = self.words.iter().map(|word| word.chars().map(either).collect()).collect();
+        let words: Vec<String> = self
+            .words
+            .iter()
+            .map(|word| word.chars().map(either).collect())
+            .collect();
         // A word may follow a JSON escape, whose last character is a letter.
         let begins = r"(?:(?<![[:alnum:]_.+-])|(?<=\\[bfnrt])|(?<=\\u[0-9a-f]{4}))";
         let ends = r"(?![[:alnum:]_-]|\.[[:alnum:]])";
@@ -59,15 +65,20 @@ impl Words {
     /// Returns whether a text contains one of the words.
     pub(super) fn is_in(&self, text: &str) -> bool {
         let text = text.to_lowercase();
-        self.words
-            .iter()
-            .any(|word| text.match_indices(word.as_str()).any(|(at, _)| is_whole(&text[..at], &text[at + word.len()..])))
+        self.words.iter().any(|word| {
+            text.match_indices(word.as_str())
+                .any(|(at, _)| is_whole(&text[..at], &text[at + word.len()..]))
+        })
     }
 }
 
 fn is_whole(before: &str, after: &str) -> bool {
     let is_inner = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
-    let begins = !before.chars().next_back().is_some_and(|c| is_inner(c) || c == '.' || c == '+') || ends_with_escape(before);
+    let begins = !before
+        .chars()
+        .next_back()
+        .is_some_and(|c| is_inner(c) || c == '.' || c == '+')
+        || ends_with_escape(before);
     let mut next = after.chars();
     let ends = match next.next() {
         Some('.') => !next.next().is_some_and(char::is_alphanumeric),
@@ -78,9 +89,14 @@ fn is_whole(before: &str, after: &str) -> bool {
 }
 
 fn ends_with_escape(before: &str) -> bool {
-    let short = before.strip_suffix(['b', 'f', 'n', 'r', 't']).is_some_and(|rest| rest.ends_with('\\'));
+    let short = before
+        .strip_suffix(['b', 'f', 'n', 'r', 't'])
+        .is_some_and(|rest| rest.ends_with('\\'));
     let hex = before.len().checked_sub(6).and_then(|at| before.get(at..));
-    short || hex.is_some_and(|hex| hex.starts_with("\\u") && hex[2..].chars().all(|c| c.is_ascii_hexdigit()))
+    short
+        || hex.is_some_and(|hex| {
+            hex.starts_with("\\u") && hex[2..].chars().all(|c| c.is_ascii_hexdigit())
+        })
 }
 
 /// Returns an expression for a character, plain or as JSON may escape it. Serializers never escape ASCII letters and digits.
@@ -109,7 +125,11 @@ fn either(c: char) -> String {
 }
 
 fn literal(c: char) -> String {
-    if c.is_ascii_punctuation() { format!("\\{c}") } else { c.to_string() }
+    if c.is_ascii_punctuation() {
+        format!("\\{c}")
+    } else {
+        c.to_string()
+    }
 }
 
 /// Parses a stored message or payload as intake does, with invalid UTF-8 replaced. Returns `None` if it is not JSON.
@@ -130,7 +150,16 @@ pub(super) fn readable(bytes: &[u8]) -> String {
 
 /// Returns a regular expression for the member of a JSON object that names an organization.
 pub(super) fn member(name: &str, value: &str) -> String {
-    let value: String = value.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_string() } else { either(c) }).collect();
+    let value: String = value
+        .chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() {
+                c.to_string()
+            } else {
+                either(c)
+            }
+        })
+        .collect();
     format!(r#""{name}"\s*:\s*"{value}""#)
 }
 
@@ -145,12 +174,23 @@ mod tests {
     #[test]
     fn a_word_is_found_whole_and_in_any_case() {
         let words = words(&["ann@acme.example", "Zoë Ann"]);
-        for text in
-            ["ann@acme.example", "<ANN@acme.example>", "mail ann@acme.example.", "a\\nann@acme.example", "by ZOË ann, today"]
-        {
+        for text in [
+            "ann@acme.example",
+            "<ANN@acme.example>",
+            "mail ann@acme.example.",
+            "a\\nann@acme.example",
+            "by ZOË ann, today",
+        ] {
             assert!(words.is_in(text), "{text}");
         }
-        for text in ["joann@acme.example", "jo.ann@acme.example", "ann@acme.example.org", "ann@acme", "Zoë Anna", ""] {
+        for text in [
+            "joann@acme.example",
+            "jo.ann@acme.example",
+            "ann@acme.example.org",
+            "ann@acme",
+            "Zoë Anna",
+            "",
+        ] {
             assert!(!words.is_in(text), "{text}");
         }
     }
@@ -158,7 +198,12 @@ mod tests {
     #[test]
     fn an_escaped_word_is_found_where_the_text_is_json() {
         let words = words(&["Zoë Ann"]);
-        for text in [r#"{"a": "Zo\u00eb Ann"}"#, r#"{"a": "\u005ao\u00eb\u0020Ann"}"#, r#"["Zoë Ann"]"#, "Zoë Ann, not JSON"] {
+        for text in [
+            r#"{"a": "Zo\u00eb Ann"}"#,
+            r#"{"a": "\u005ao\u00eb\u0020Ann"}"#,
+            r#"["Zoë Ann"]"#,
+            "Zoë Ann, not JSON",
+        ] {
             assert!(words.is_in(&readable(text.as_bytes())), "{text}");
         }
         let others: [&[u8]; 5] = [
@@ -169,9 +214,16 @@ mod tests {
             b"{\"a\": \"Zo\xc3\xab Ann\", \"a\": \"shadows it\"}",
         ];
         for bytes in others {
-            assert!(words.is_in(&readable(bytes)), "{}", String::from_utf8_lossy(bytes));
+            assert!(
+                words.is_in(&readable(bytes)),
+                "{}",
+                String::from_utf8_lossy(bytes)
+            );
         }
-        assert_eq!(parsed(b"{\"organization\": \"globex\", \"title\": \"acme caf\xe9\"}").unwrap()["organization"], "globex");
+        assert_eq!(
+            parsed(b"{\"organization\": \"globex\", \"title\": \"acme caf\xe9\"}").unwrap()["organization"],
+            "globex"
+        );
     }
 
     #[test]

@@ -29,8 +29,13 @@ impl Duty for CountBacklog {
 
     /// Reads one page of the count.
     async fn round(&mut self, _: OffsetDateTime) -> Result<bool, Trouble> {
-        let counted = self.store.count_backlog(&mut self.count, self.throttle.backlog_limit).await?;
-        let Some(counted) = counted else { return Ok(true) };
+        let counted = self
+            .store
+            .count_backlog(&mut self.count, self.throttle.backlog_limit)
+            .await?;
+        let Some(counted) = counted else {
+            return Ok(true);
+        };
         self.throttle.backlog_is(counted, self.made);
         (self.count, self.made) = (Count::default(), self.throttle.made());
         Ok(false)

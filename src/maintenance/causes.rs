@@ -29,7 +29,10 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Duty for Causes<P, T> {
         let more = match self.context.writer.retest_causes(&mut self.at).await {
             Ok(more) => more,
             Err(CommitError::Changes(fault)) => {
-                tracing::warn!(error = fault.message(), "a cause cannot be tested; the duty tests the others");
+                tracing::warn!(
+                    error = fault.message(),
+                    "a cause cannot be tested; the duty tests the others"
+                );
                 true
             }
             Err(error) => return Err(error.into()),
@@ -43,13 +46,15 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Duty for Causes<P, T> {
 
 impl<P: Product, T: Tables<Changes = P::Changes>> Causes<P, T> {
     async fn release_known_versions(&self) -> Result<(), StoreError> {
-        let mut keys: Vec<String> = (1..=self.context.known_schema).map(|schema| format!("schema:{schema}")).collect();
+        let mut keys: Vec<String> = (1..=self.context.known_schema)
+            .map(|schema| format!("schema:{schema}"))
+            .collect();
         for pipeline in self.context.registry.iter() {
             keys.push(version_key(pipeline.name));
             for stage in pipeline.stages() {
-                keys.extend(
-                    (1..=stage.version).map(|version| version_key(&format!("{}/{}@{version}", pipeline.name, stage.name))),
-                );
+                keys.extend((1..=stage.version).map(|version| {
+                    version_key(&format!("{}/{}@{version}", pipeline.name, stage.name))
+                }));
             }
         }
         for key in keys {

@@ -57,16 +57,29 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Due<P, T> {
     async fn wake_lane(&mut self, limiter: &LaneLimiter) -> Result<(), Trouble> {
         let depth = self.context.publisher.depth(limiter.lane.queue).await?;
         let soon = limiter.pace() * 2 * Self::PLAN.every.as_millis() as usize / 1000;
-        let room = soon.max(2 * limiter.capacity()).saturating_sub(depth.ready as usize);
+        let room = soon
+            .max(2 * limiter.capacity())
+            .saturating_sub(depth.ready as usize);
         if room == 0 {
             return Ok(());
         }
-        let stale = if depth.ready == 0 { STALE } else { STALE_ANYHOW };
+        let stale = if depth.ready == 0 {
+            STALE
+        } else {
+            STALE_ANYHOW
+        };
         let registry = Arc::clone(&self.context.registry);
-        for pipeline in registry.iter().filter(|pipeline| pipeline.lane == limiter.lane) {
+        for pipeline in registry
+            .iter()
+            .filter(|pipeline| pipeline.lane == limiter.lane)
+        {
             self.wake_due(pipeline.name, room).await?;
             let limit = i64::try_from(room).unwrap_or(i64::MAX);
-            let stale = self.context.store().take_stale(pipeline.name, limit, stale, self.replica).await;
+            let stale = self
+                .context
+                .store()
+                .take_stale(pipeline.name, limit, stale, self.replica)
+                .await;
             self.publish(pipeline.name, stale).await?;
         }
         Ok(())
@@ -79,7 +92,11 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Due<P, T> {
         for _ in 0..LOOKS {
             let limit = i64::try_from(left).unwrap_or(i64::MAX);
             let circle = self.circles.entry(pipeline).or_default();
-            let page = self.context.store().take_due(pipeline, limit, self.replica, circle).await;
+            let page = self
+                .context
+                .store()
+                .take_due(pipeline, limit, self.replica, circle)
+                .await;
             let ends_circle = page.as_ref().is_ok_and(|page| page.ends_circle);
             left = left.saturating_sub(self.publish(pipeline, page.map(|page| page.jobs)).await?);
             if left == 0 || (ends_circle && is_whole) {
@@ -93,9 +110,16 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Due<P, T> {
 
     /// Publishes wake-ups for the rows that were stamped. If the answer was lost, it is not known which rows those are: every
     /// stamp of this replica is in doubt.
-    async fn publish(&self, pipeline: &str, stamped: Result<Vec<JobId>, StoreError>) -> Result<usize, StoreError> {
+    async fn publish(
+        &self,
+        pipeline: &str,
+        stamped: Result<Vec<JobId>, StoreError>,
+    ) -> Result<usize, StoreError> {
         let stamped = stamped.inspect_err(|_| self.context.stamps.doubt_all())?;
-        let wake: Vec<_> = stamped.into_iter().map(|job| (job, pipeline.to_owned())).collect();
+        let wake: Vec<_> = stamped
+            .into_iter()
+            .map(|job| (job, pipeline.to_owned()))
+            .collect();
         self.context.wake(&wake).await;
         Ok(wake.len())
     }

@@ -72,19 +72,27 @@ impl Duties {
         let seen = self.seen();
         let standings: Vec<_> = seen.values().map(Seen::standing).collect();
         for standing in &standings {
-            metrics::gauge!(names::DUTY_LATE, "duty" => standing.duty).set(f64::from(u8::from(standing.is_late)));
+            metrics::gauge!(names::DUTY_LATE, "duty" => standing.duty)
+                .set(f64::from(u8::from(standing.is_late)));
         }
         standings
     }
 
     fn expect(&self, plan: Plan) {
-        self.seen().entry(plan.name).or_insert_with(|| Seen { plan, since: Instant::now(), done: None, trouble: None });
+        self.seen().entry(plan.name).or_insert_with(|| Seen {
+            plan,
+            since: Instant::now(),
+            done: None,
+            trouble: None,
+        });
     }
 
     /// Records a run. Repeated failures are logged once.
     fn record(&self, plan: Plan, result: Result<(), String>) {
         let mut all = self.seen();
-        let Some(seen) = all.get_mut(plan.name) else { return };
+        let Some(seen) = all.get_mut(plan.name) else {
+            return;
+        };
         match result {
             Ok(()) => {
                 seen.done = Some(Instant::now());
@@ -94,7 +102,11 @@ impl Duties {
             }
             Err(why) => {
                 if seen.trouble.is_none() {
-                    tracing::warn!(duty = plan.name, error = why, "the duty failed; it is repeated");
+                    tracing::warn!(
+                        duty = plan.name,
+                        error = why,
+                        "the duty failed; it is repeated"
+                    );
                 }
                 seen.trouble = Some(why);
             }
@@ -113,10 +125,26 @@ impl Seen {
             None => (self.since.elapsed(), self.plan.late_after.min(FIRST_WITHIN)),
         };
         let is_late = since > limit;
-        let last = if self.done.is_some() { format!("done {} s ago", since.as_secs()) } else { "not done yet".to_owned() };
-        let trouble = self.trouble.as_ref().map(|why| format!("; last error: {why}")).unwrap_or_default();
-        let late = if is_late { format!("late, expected every {} s; ", self.plan.every.as_secs_f64()) } else { String::new() };
-        Standing { duty: self.plan.name, is_late, detail: format!("{late}{last}{trouble}") }
+        let last = if self.done.is_some() {
+            format!("done {} s ago", since.as_secs())
+        } else {
+            "not done yet".to_owned()
+        };
+        let trouble = self
+            .trouble
+            .as_ref()
+            .map(|why| format!("; last error: {why}"))
+            .unwrap_or_default();
+        let late = if is_late {
+            format!("late, expected every {} s; ", self.plan.every.as_secs_f64())
+        } else {
+            String::new()
+        };
+        Standing {
+            duty: self.plan.name,
+            is_late,
+            detail: format!("{late}{last}{trouble}"),
+        }
     }
 }
 
@@ -151,10 +179,22 @@ async fn run<D: Duty>(duty: &mut D, duties: &Duties) -> Duration {
     let (outcome, result, pause) = match ended {
         Ok(Ok(false)) => ("done", Ok(()), plan.every),
         Ok(Ok(true)) => ("more", Ok(()), plan.every.min(Duration::from_secs(1))),
-        Ok(Err(trouble)) => ("failed", Err(chain(trouble.as_ref())), plan.every.min(AGAIN_AFTER)),
-        Err(_) => ("cut", Err(format!("it took longer than {} s", plan.at_most.as_secs_f64())), plan.every.min(AGAIN_AFTER)),
+        Ok(Err(trouble)) => (
+            "failed",
+            Err(chain(trouble.as_ref())),
+            plan.every.min(AGAIN_AFTER),
+        ),
+        Err(_) => (
+            "cut",
+            Err(format!(
+                "it took longer than {} s",
+                plan.at_most.as_secs_f64()
+            )),
+            plan.every.min(AGAIN_AFTER),
+        ),
     };
-    metrics::histogram!(names::DUTY_SECONDS, "duty" => plan.name, "outcome" => outcome).record(began.elapsed());
+    metrics::histogram!(names::DUTY_SECONDS, "duty" => plan.name, "outcome" => outcome)
+        .record(began.elapsed());
     duties.record(plan, result);
     pause
 }
@@ -187,7 +227,10 @@ mod tests {
     struct Hanging;
 
     impl Duty for Hanging {
-        const PLAN: Plan = Plan { at_most: Duration::from_millis(20), ..Scripted::PLAN };
+        const PLAN: Plan = Plan {
+            at_most: Duration::from_millis(20),
+            ..Scripted::PLAN
+        };
 
         async fn round(&mut self, _: OffsetDateTime) -> Result<bool, Trouble> {
             std::future::pending().await
@@ -214,7 +257,10 @@ mod tests {
         let duties = expected();
         let mut duty = Scripted(vec![Err("no answer"), Ok(false)]);
         assert_eq!(run(&mut duty, &duties).await, AGAIN_AFTER);
-        assert_eq!(duties.standings()[0].detail, "not done yet; last error: no answer");
+        assert_eq!(
+            duties.standings()[0].detail,
+            "not done yet; last error: no answer"
+        );
         run(&mut duty, &duties).await;
         assert_eq!(duties.standings()[0].detail, "done 0 s ago");
     }
@@ -229,11 +275,33 @@ mod tests {
     #[test]
     fn a_duty_is_late_after_its_time_and_one_that_was_never_done_after_ten_minutes() {
         let now = Instant::now();
-        let ago = |seconds| now.checked_sub(Duration::from_secs(seconds)).expect("the machine runs for longer");
-        let daily = Plan { late_after: Duration::from_secs(100_000), ..Scripted::PLAN };
-        let late = |plan, since, done| Seen { plan, since, done, trouble: None }.standing().is_late;
+        let ago = |seconds| {
+            now.checked_sub(Duration::from_secs(seconds))
+                .expect("the machine runs for longer")
+        };
+        let daily = Plan {
+            late_after: Duration::from_secs(100_000),
+            ..Scripted::PLAN
+        };
+        let late = |plan, since, done| {
+            Seen {
+                plan,
+                since,
+                done,
+                trouble: None,
+            }
+            .standing()
+            .is_late
+        };
         assert!(!late(Scripted::PLAN, ago(119), None) && late(Scripted::PLAN, ago(121), None));
-        assert!(!late(Scripted::PLAN, ago(500), Some(ago(119))) && late(Scripted::PLAN, ago(500), Some(ago(121))));
-        assert!(!late(daily, ago(599), None) && late(daily, ago(601), None) && !late(daily, ago(900), Some(ago(700))));
+        assert!(
+            !late(Scripted::PLAN, ago(500), Some(ago(119)))
+                && late(Scripted::PLAN, ago(500), Some(ago(121)))
+        );
+        assert!(
+            !late(daily, ago(599), None)
+                && late(daily, ago(601), None)
+                && !late(daily, ago(900), Some(ago(700)))
+        );
     }
 }

@@ -28,7 +28,10 @@ impl Duty for LookAtIntake {
 
     async fn round(&mut self, _: OffsetDateTime) -> Result<bool, Trouble> {
         let depth = self.publisher.depth(INTAKE_QUEUE).await?;
-        self.throttle.queue_holds(depth.ready as usize, self.limiter.pace().max(2 * self.limiter.capacity()));
+        self.throttle.queue_holds(
+            depth.ready as usize,
+            self.limiter.pace().max(2 * self.limiter.capacity()),
+        );
         Ok(false)
     }
 }

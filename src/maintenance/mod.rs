@@ -56,25 +56,67 @@ pub struct Incarnation<P: Product, T: Tables<Changes = P::Changes>> {
 impl<P: Product, T: Tables<Changes = P::Changes>> Incarnation<P, T> {
     /// ★ Returns the duties of an incarnation, each a future that runs until `end`.
     pub fn duties(self, duties: &Arc<Duties>, end: &CancellationToken) -> Vec<Task> {
-        let Self { context, lease, limiters, throttle, quotas } = self;
+        let Self {
+            context,
+            lease,
+            limiters,
+            throttle,
+            quotas,
+        } = self;
         let (replica, store) = (lease.replica(), context.store().clone());
         let keeping = Keeping { duties, end };
         let (count, made) = (Count::default(), throttle.made());
         let mut tasks = vec![
-            keeping.task(due::Due { context: context.clone(), replica, limiters: limiters.clone(), circles: HashMap::new() }),
-            keeping.task(takeover::Takeover { context: context.clone(), replica, limiters: limiters.clone() }),
-            keeping.task(stamps::TakeBack { context: context.clone(), replica }),
-            keeping.task(orphans::Orphans { context: context.clone(), replica }),
-            keeping.task(causes::Causes { context: context.clone(), at: CauseCursor::default() }),
+            keeping.task(due::Due {
+                context: context.clone(),
+                replica,
+                limiters: limiters.clone(),
+                circles: HashMap::new(),
+            }),
+            keeping.task(takeover::Takeover {
+                context: context.clone(),
+                replica,
+                limiters: limiters.clone(),
+            }),
+            keeping.task(stamps::TakeBack {
+                context: context.clone(),
+                replica,
+            }),
+            keeping.task(orphans::Orphans {
+                context: context.clone(),
+                replica,
+            }),
+            keeping.task(causes::Causes {
+                context: context.clone(),
+                at: CauseCursor::default(),
+            }),
             keeping.task(releases::Releases(store.clone())),
-            keeping.task(holds::AfterHolds { store: store.clone(), at: HoldCursor::default() }),
+            keeping.task(holds::AfterHolds {
+                store: store.clone(),
+                at: HoldCursor::default(),
+            }),
             keeping.task(deadlines::Deadlines(store.clone())),
-            keeping.task(quotas::TidyQuotas { store: store.clone(), quotas }),
-            keeping.task(backlog::CountBacklog { store, throttle: Arc::clone(&throttle), count, made }),
+            keeping.task(quotas::TidyQuotas {
+                store: store.clone(),
+                quotas,
+            }),
+            keeping.task(backlog::CountBacklog {
+                store,
+                throttle: Arc::clone(&throttle),
+                count,
+                made,
+            }),
         ];
         let intake_lane = context.registry.intake().lane;
-        if let Some(limiter) = limiters.into_iter().find(|limiter| limiter.lane == intake_lane) {
-            tasks.push(keeping.task(intake::LookAtIntake { publisher: context.publisher, throttle, limiter }));
+        if let Some(limiter) = limiters
+            .into_iter()
+            .find(|limiter| limiter.lane == intake_lane)
+        {
+            tasks.push(keeping.task(intake::LookAtIntake {
+                publisher: context.publisher,
+                throttle,
+                limiter,
+            }));
         }
         tasks
     }
@@ -92,8 +134,15 @@ pub fn duties_of_process(
     vec![
         keeping.task(events::Events(due_announcements)),
         keeping.task(partitions::KeepPartitions(store.clone())),
-        keeping.task(headers::SealHeaders { store: store.clone(), keyring }),
-        keeping.task(retention::Sweep { retention: Retention::new(keep), store, tracker }),
+        keeping.task(headers::SealHeaders {
+            store: store.clone(),
+            keyring,
+        }),
+        keeping.task(retention::Sweep {
+            retention: Retention::new(keep),
+            store,
+            tracker,
+        }),
     ]
 }
 
@@ -104,6 +153,9 @@ struct Keeping<'a> {
 
 impl Keeping<'_> {
     fn task<D: Duty>(&self, duty: D) -> Task {
-        (D::PLAN.name, keep(duty, Arc::clone(self.duties), self.end.clone()).boxed())
+        (
+            D::PLAN.name,
+            keep(duty, Arc::clone(self.duties), self.end.clone()).boxed(),
+        )
     }
 }

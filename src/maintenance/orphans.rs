@@ -30,7 +30,12 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Duty for Orphans<P, T> {
         // The jobs in hand are read after the rows, because a claim takes its job in hand before it writes the row.
         orphans.retain(|(job, _)| !self.context.running.has(*job));
         for (job, epoch) in orphans {
-            if self.context.store().free_orphan(self.replica, job, epoch).await? {
+            if self
+                .context
+                .store()
+                .free_orphan(self.replica, job, epoch)
+                .await?
+            {
                 tracing::warn!(job.id = %job, "a job of this replica was an orphan: no run had it in hand; it is due again");
             }
         }

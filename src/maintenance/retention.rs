@@ -71,7 +71,10 @@ impl Retention {
     /// Creates a retention whose first pass begins with the first round.
     #[must_use]
     pub const fn new(keep: Keep) -> Self {
-        Self { keep, at: Mutex::new(Step::FIRST) }
+        Self {
+            keep,
+            at: Mutex::new(Step::FIRST),
+        }
     }
 
     /// Does the next bounded part of a pass. `now` is this machine's clock, read for this call, because a pass may take long.
@@ -81,9 +84,16 @@ impl Retention {
     /// # Errors
     /// [`StoreError::Clocks`] where Postgres' clock differs from `now` by more than 10 minutes: nothing is deleted then.
     /// [`RetentionError`]: the next call continues with the part after the one that failed.
-    pub async fn round(&self, store: &Store, tracker: &Tracker, now: OffsetDateTime) -> Result<bool, RetentionError> {
+    pub async fn round(
+        &self,
+        store: &Store,
+        tracker: &Tracker,
+        now: OffsetDateTime,
+    ) -> Result<bool, RetentionError> {
         let step = *self.at.lock().unwrap_or_else(PoisonError::into_inner);
-        let done = store.in_turn(Turn::Retention, now, self.take(step, store, tracker, now)).await;
+        let done = store
+            .in_turn(Turn::Retention, now, self.take(step, store, tracker, now))
+            .await;
         let next = match &done {
             Ok(Some(Some(same))) => Some(*same),
             Ok(Some(None)) | Err(_) => step.following(),
@@ -103,8 +113,15 @@ impl Retention {
     ) -> Result<Option<Step>, RetentionError> {
         let keep = &self.keep;
         let more = match step {
-            Step::Jobs(after) => return Ok(store.forget_jobs(keep, now, after).await?.map(|next| Step::Jobs(Some(next)))),
-            Step::Holds(after) => return Ok(store.forget_holds(keep, now, after).await?.map(Step::Holds)),
+            Step::Jobs(after) => {
+                return Ok(store
+                    .forget_jobs(keep, now, after)
+                    .await?
+                    .map(|next| Step::Jobs(Some(next))));
+            }
+            Step::Holds(after) => {
+                return Ok(store.forget_holds(keep, now, after).await?.map(Step::Holds));
+            }
             Step::Cancels => store.forget_cancels(now).await?,
             Step::OpenLetters => store.discard_old_letters(keep, now).await?,
             Step::Letters => store.forget_letters(keep, now).await?,
@@ -138,6 +155,9 @@ impl Duty for Sweep {
     };
 
     async fn round(&mut self, now: OffsetDateTime) -> Result<bool, Trouble> {
-        Ok(self.retention.round(&self.store, &self.tracker, now).await?)
+        Ok(self
+            .retention
+            .round(&self.store, &self.tracker, now)
+            .await?)
     }
 }

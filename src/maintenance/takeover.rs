@@ -36,8 +36,19 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Duty for Takeover<P, T> {
             tracing::warn!(replicas = ?freed.replicas, jobs, parked = freed.parked, "took over the jobs of dead replicas");
         }
         for limiter in &self.limiters {
-            let ours = |pipeline: &str| self.context.registry.get(pipeline).is_some_and(|known| known.lane == limiter.lane);
-            limiter.take_over(freed.due.iter().filter(|(_, pipeline)| ours(pipeline)).map(|(job, _)| *job));
+            let ours = |pipeline: &str| {
+                self.context
+                    .registry
+                    .get(pipeline)
+                    .is_some_and(|known| known.lane == limiter.lane)
+            };
+            limiter.take_over(
+                freed
+                    .due
+                    .iter()
+                    .filter(|(_, pipeline)| ours(pipeline))
+                    .map(|(job, _)| *job),
+            );
         }
         Ok(jobs > 0)
     }

@@ -36,7 +36,10 @@ impl Intake {
                 dedupe_key: &request.dedupe_key,
                 organization: &request.organization,
                 digest,
-                application: request.interaction.as_ref().map(|interaction| interaction.application_id.as_str()),
+                application: request
+                    .interaction
+                    .as_ref()
+                    .map(|interaction| interaction.application_id.as_str()),
                 not_before: request.not_before,
                 deadline: request.deadline,
             },

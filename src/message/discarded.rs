@@ -23,7 +23,10 @@ impl Discarded {
     /// Returns size and digest of a body that is in memory.
     #[must_use]
     pub fn of(body: &[u8]) -> Self {
-        Self { bytes: body.len() as u64, sha256: Sha256::digest(body).into() }
+        Self {
+            bytes: body.len() as u64,
+            sha256: Sha256::digest(body).into(),
+        }
     }
 }
 
@@ -52,7 +55,10 @@ impl Said {
     pub fn by(body: &[u8]) -> Self {
         let whole = serde_json::from_slice::<Whole<'_>>(without_mark(body)).unwrap_or_default();
         let text = |value: Option<&RawValue>| value.and_then(|value| shown_string(value.get()));
-        Self { source: text(whole.source), dedupe_key: text(whole.dedupe_key) }
+        Self {
+            source: text(whole.source),
+            dedupe_key: text(whole.dedupe_key),
+        }
     }
 
     /// Reads the fields from the beginning of a body, whose rest is unknown.
@@ -60,7 +66,8 @@ impl Said {
     pub fn by_beginning(beginning: &[u8]) -> Self {
         let mut said = Self::default();
         let mut reader = serde_json::Deserializer::from_slice(without_mark(beginning));
-        let _where_it_is_cut_off = serde::Deserializer::deserialize_map(&mut reader, Gather(&mut said));
+        let _where_it_is_cut_off =
+            serde::Deserializer::deserialize_map(&mut reader, Gather(&mut said));
         said
     }
 }
@@ -101,24 +108,51 @@ mod tests {
     use super::*;
 
     fn said(source: Option<&str>, dedupe_key: Option<&str>) -> Said {
-        Said { source: source.map(str::to_owned), dedupe_key: dedupe_key.map(str::to_owned) }
+        Said {
+            source: source.map(str::to_owned),
+            dedupe_key: dedupe_key.map(str::to_owned),
+        }
     }
 
     #[test]
     fn a_beginning_says_whose_it_is_as_far_as_it_goes() {
         let body = "\u{feff}{\"source\": \"a\", \"events\": [1, {\"x\": 2}], \"dedupe_key\": \"k\", \"account\": \"…";
-        assert_eq!(Said::by_beginning(body.as_bytes()), said(Some("a"), Some("k")));
+        assert_eq!(
+            Said::by_beginning(body.as_bytes()),
+            said(Some("a"), Some("k"))
+        );
         let cut = body.find("\"k\"").unwrap() + 2;
-        assert_eq!(Said::by_beginning(&body.as_bytes()[..cut]), said(Some("a"), None));
-        for nothing in ["", "{", "{\"source\": \"a\", \"source\": \"b\", ", "[\"source\"]", "\"source\"", "\0"] {
-            assert_eq!(Said::by_beginning(nothing.as_bytes()), Said::default(), "{nothing:?}");
+        assert_eq!(
+            Said::by_beginning(&body.as_bytes()[..cut]),
+            said(Some("a"), None)
+        );
+        for nothing in [
+            "",
+            "{",
+            "{\"source\": \"a\", \"source\": \"b\", ",
+            "[\"source\"]",
+            "\"source\"",
+            "\0",
+        ] {
+            assert_eq!(
+                Said::by_beginning(nothing.as_bytes()),
+                Said::default(),
+                "{nothing:?}"
+            );
         }
     }
 
     #[test]
     fn a_whole_body_that_cannot_be_read_says_nothing() {
-        assert_eq!(Said::by(b"{\"source\": \"a\", \"dedupe_key\": 7}"), said(Some("a"), None));
-        assert_eq!(Said::by(b"{\"source\": \"a\", \"source\": \"b\"}"), Said::default(), "of two, neither");
+        assert_eq!(
+            Said::by(b"{\"source\": \"a\", \"dedupe_key\": 7}"),
+            said(Some("a"), None)
+        );
+        assert_eq!(
+            Said::by(b"{\"source\": \"a\", \"source\": \"b\"}"),
+            Said::default(),
+            "of two, neither"
+        );
         assert_eq!(Said::by(b"{\"source\": \"a\""), Said::default());
     }
 }

@@ -24,14 +24,32 @@ pub fn allowed_headers(headers: &Value) -> Value {
     let mut allowed = Map::new();
     if let Some(trace) = Trace::parse(text(TRACEPARENT), text(TRACESTATE)) {
         allowed.insert(TRACEPARENT.to_owned(), Value::from(trace.to_string()));
-        allowed.extend(trace.state().map(|state| (TRACESTATE.to_owned(), Value::from(state))));
+        allowed.extend(
+            trace
+                .state()
+                .map(|state| (TRACESTATE.to_owned(), Value::from(state))),
+        );
     }
     for name in DELIVERY_COUNTS {
-        allowed.extend(headers.get(name).filter(|count| count.is_i64()).map(|count| ((*name).to_owned(), count.clone())));
+        allowed.extend(
+            headers
+                .get(name)
+                .filter(|count| count.is_i64())
+                .map(|count| ((*name).to_owned(), count.clone())),
+        );
     }
-    let deaths: Vec<Value> = headers.get(DEATHS).and_then(Value::as_array).into_iter().flatten().filter_map(death).collect();
+    let deaths: Vec<Value> = headers
+        .get(DEATHS)
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(death)
+        .collect();
     if !deaths.is_empty() {
-        allowed.insert(DEATHS.to_owned(), deaths.into_iter().take(DEATHS_LIMIT).collect());
+        allowed.insert(
+            DEATHS.to_owned(),
+            deaths.into_iter().take(DEATHS_LIMIT).collect(),
+        );
     }
     Value::Object(allowed)
 }
@@ -41,7 +59,10 @@ fn death(entry: &Value) -> Option<Value> {
     let count = entry.get("count").filter(|count| count.is_i64())?;
     let mut kept = Map::from_iter([("count".to_owned(), count.clone())]);
     for name in ["queue", "reason"] {
-        let text = entry.get(name).and_then(Value::as_str).filter(|text| text.len() <= TEXT_LIMIT);
+        let text = entry
+            .get(name)
+            .and_then(Value::as_str)
+            .filter(|text| text.len() <= TEXT_LIMIT);
         kept.extend(text.map(|text| (name.to_owned(), Value::from(text))));
     }
     Some(Value::Object(kept))
@@ -79,6 +100,9 @@ mod tests {
             assert!(!kept.contains("canary"), "{came}: {kept}");
         }
         let many = json!({"x-death": vec![json!({"count": 1}); 20]});
-        assert_eq!(allowed_headers(&many)["x-death"].as_array().unwrap().len(), DEATHS_LIMIT);
+        assert_eq!(
+            allowed_headers(&many)["x-death"].as_array().unwrap().len(),
+            DEATHS_LIMIT
+        );
     }
 }

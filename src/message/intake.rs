@@ -18,9 +18,9 @@ use time::{OffsetDateTime, UtcOffset};
 use super::refusal::Refusal;
 use super::repair::{Repaired, repair, without_mark};
 use super::{
-    ACCOUNT_LENGTH, DEPTH_LIMIT, EVENTS_LIMIT, HEADERS_LIMIT, HookEvent, Interaction, KEY_LENGTH, MESSAGE_LIMIT, NAME_LENGTH,
-    NOTIFY_LIMIT, Request, SCHEMA, SEARCH_LENGTH, SEARCH_LIMIT, SEARCH_NAME_LENGTH, SEARCH_NAMES_LIMIT, SOURCE_LENGTH, Search,
-    TOKEN_LENGTH, wire,
+    ACCOUNT_LENGTH, DEPTH_LIMIT, EVENTS_LIMIT, HEADERS_LIMIT, HookEvent, Interaction, KEY_LENGTH,
+    MESSAGE_LIMIT, NAME_LENGTH, NOTIFY_LIMIT, Request, SCHEMA, SEARCH_LENGTH, SEARCH_LIMIT,
+    SEARCH_NAME_LENGTH, SEARCH_NAMES_LIMIT, SOURCE_LENGTH, Search, TOKEN_LENGTH, wire,
 };
 use crate::job::JobId;
 use crate::secrets::Keyring;
@@ -76,23 +76,44 @@ pub struct Newer {
 ///
 /// # Errors
 /// [`Refusal`], whose text states what was expected.
-pub fn decode_intake(body: &[u8], envelope: &Envelope, keyring: &Keyring, id: JobId) -> Result<Intake, Refusal> {
+pub fn decode_intake(
+    body: &[u8],
+    envelope: &Envelope,
+    keyring: &Keyring,
+    id: JobId,
+) -> Result<Intake, Refusal> {
     let body = admissible(body, envelope)?;
     let peek = body.value()?;
     let schema = peek.get("schema").ok_or(Refusal::Missing("schema"))?;
-    let schema =
-        schema.as_i64().filter(|number| *number >= 1).ok_or_else(|| invalid("schema", "expected a whole number from 1"))?;
+    let schema = schema
+        .as_i64()
+        .filter(|number| *number >= 1)
+        .ok_or_else(|| invalid("schema", "expected a whole number from 1"))?;
     let source = key_field(&peek, "source", envelope.app_id.as_deref(), SOURCE_LENGTH)?;
-    let dedupe_key = key_field(&peek, "dedupe_key", envelope.message_id.as_deref(), KEY_LENGTH)?;
+    let dedupe_key = key_field(
+        &peek,
+        "dedupe_key",
+        envelope.message_id.as_deref(),
+        KEY_LENGTH,
+    )?;
     let digest = canonical_digest(&peek);
     if schema > SCHEMA + 1 {
         return Err(Refusal::UnknownSchema(schema));
     }
     if schema > SCHEMA {
         body.shaped::<Head>()?;
-        let organization = peek.get("organization").and_then(Value::as_str).unwrap_or_default();
+        let organization = peek
+            .get("organization")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
         let organization = crate::fault::storable(organization, 64);
-        return Ok(Intake::Newer(Newer { schema, source, dedupe_key, organization, digest }));
+        return Ok(Intake::Newer(Newer {
+            schema,
+            source,
+            dedupe_key,
+            organization,
+            digest,
+        }));
     }
     if peek.get("organization").is_none_or(Value::is_null) {
         return Err(Refusal::Missing("organization"));
@@ -107,7 +128,10 @@ pub fn decode_intake(body: &[u8], envelope: &Envelope, keyring: &Keyring, id: Jo
 /// could take the message for another job. Source and key are strings that need no repair: after a repair, two keys
 /// could be equal.
 #[derive(Deserialize)]
-#[expect(dead_code, reason = "only checked for duplicates and for values that cannot be represented")]
+#[expect(
+    dead_code,
+    reason = "only checked for duplicates and for values that cannot be represented"
+)]
 struct Head {
     schema: Option<IgnoredAny>,
     source: Option<String>,
@@ -139,7 +163,9 @@ pub fn canonical_digest(message: &Value) -> [u8; 32] {
 fn with_hashed_secrets(value: &Value) -> Value {
     let hashed = |(key, value): (&String, &Value)| {
         let value = match value {
-            Value::String(secret) if key == "shared_secret" || key == "token" => Value::String(sha256_hex(secret)),
+            Value::String(secret) if key == "shared_secret" || key == "token" => {
+                Value::String(sha256_hex(secret))
+            }
             other => with_hashed_secrets(other),
         };
         (key.clone(), value)
@@ -169,12 +195,22 @@ fn admissible<'a>(body: &'a [u8], envelope: &Envelope) -> Result<Body<'a>, Refus
     if !essence.eq_ignore_ascii_case("application/json") {
         return Err(Refusal::ContentType(crate::fault::storable(media, 100)));
     }
-    if let Some(encoding) = envelope.content_encoding.as_deref().filter(|encoding| !is_plain(encoding)) {
-        return Err(Refusal::ContentEncoding(crate::fault::storable(encoding, 100)));
+    if let Some(encoding) = envelope
+        .content_encoding
+        .as_deref()
+        .filter(|encoding| !is_plain(encoding))
+    {
+        return Err(Refusal::ContentEncoding(crate::fault::storable(
+            encoding, 100,
+        )));
     }
     let text = without_mark(body);
-    let as_sent = std::str::from_utf8(text).map_err(|error| Refusal::NotUtf8(body.len() - text.len() + error.valid_up_to()))?;
-    let Repaired { text: repaired, depth } = repair(as_sent);
+    let as_sent = std::str::from_utf8(text)
+        .map_err(|error| Refusal::NotUtf8(body.len() - text.len() + error.valid_up_to()))?;
+    let Repaired {
+        text: repaired,
+        depth,
+    } = repair(as_sent);
     if depth > DEPTH_LIMIT {
         return Err(Refusal::TooDeep);
     }
@@ -183,7 +219,9 @@ fn admissible<'a>(body: &'a [u8], envelope: &Envelope) -> Result<Body<'a>, Refus
 
 /// Returns whether a body with this `content_encoding` is unencoded. Spring AMQP and kombu set the character set there.
 fn is_plain(content_encoding: &str) -> bool {
-    ["", "identity", "utf-8", "utf8"].iter().any(|plain| content_encoding.eq_ignore_ascii_case(plain))
+    ["", "identity", "utf-8", "utf8"]
+        .iter()
+        .any(|plain| content_encoding.eq_ignore_ascii_case(plain))
 }
 
 impl Body<'_> {
@@ -191,7 +229,9 @@ impl Body<'_> {
     fn value(&self) -> Result<Value, Refusal> {
         serde_json::from_str(&self.repaired).map_err(|error| {
             // Take the error of the body as sent, so that its position is right.
-            let error = serde_json::from_str::<IgnoredAny>(self.as_sent).err().unwrap_or(error);
+            let error = serde_json::from_str::<IgnoredAny>(self.as_sent)
+                .err()
+                .unwrap_or(error);
             Refusal::NotJson(error.to_string())
         })
     }
@@ -203,10 +243,19 @@ impl Body<'_> {
         let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
             let path = error.path().to_string();
             let inner = error.into_inner();
-            let detail = if inner.is_syntax() || inner.is_eof() { spoiled(&inner) } else { without_value(&inner.to_string()) };
-            Refusal::Invalid { path, detail: crate::fault::storable(&detail, 500) }
+            let detail = if inner.is_syntax() || inner.is_eof() {
+                spoiled(&inner)
+            } else {
+                without_value(&inner.to_string())
+            };
+            Refusal::Invalid {
+                path,
+                detail: crate::fault::storable(&detail, 500),
+            }
         })?;
-        reader.end().map_err(|error| Refusal::NotJson(error.to_string()))?;
+        reader
+            .end()
+            .map_err(|error| Refusal::NotJson(error.to_string()))?;
         Ok(value)
     }
 
@@ -216,8 +265,11 @@ impl Body<'_> {
             return Ok(());
         }
         for event in events {
-            let Cow::Owned(text) = repair(event.payload.get()).text else { continue };
-            event.payload = RawValue::from_string(text).map_err(|error| Refusal::NotJson(error.to_string()))?;
+            let Cow::Owned(text) = repair(event.payload.get()).text else {
+                continue;
+            };
+            event.payload =
+                RawValue::from_string(text).map_err(|error| Refusal::NotJson(error.to_string()))?;
         }
         Ok(())
     }
@@ -234,7 +286,8 @@ fn spoiled(error: &serde_json::Error) -> String {
 /// Returns a serde shape error without the offending value (``invalid type: integer `7`, expected a string``). The
 /// value may be a secret in the wrong place or of the wrong type, and a refusal is stored, logged and announced.
 fn without_value(detail: &str) -> String {
-    let quotes_a_value = detail.starts_with("invalid type: ") || detail.starts_with("invalid value: ");
+    let quotes_a_value =
+        detail.starts_with("invalid type: ") || detail.starts_with("invalid value: ");
     match detail.rfind(", expected ").filter(|_| quotes_a_value) {
         Some(end) => {
             let kind = detail[..end].split(['`', '"']).next().unwrap_or_default();
@@ -244,10 +297,17 @@ fn without_value(detail: &str) -> String {
     }
 }
 
-fn key_field(peek: &Value, name: &'static str, beside: Option<&str>, limit: usize) -> Result<String, Refusal> {
+fn key_field(
+    peek: &Value,
+    name: &'static str,
+    beside: Option<&str>,
+    limit: usize,
+) -> Result<String, Refusal> {
     let value = match peek.get(name) {
         None | Some(Value::Null) => beside.ok_or(Refusal::Missing(name))?,
-        Some(value) => value.as_str().ok_or_else(|| invalid(name, "expected a string"))?,
+        Some(value) => value
+            .as_str()
+            .ok_or_else(|| invalid(name, "expected a string"))?,
     };
     text_field(name, value, limit)?;
     Ok(value.to_owned())
@@ -259,9 +319,14 @@ fn text_field(path: &str, value: &str, limit: usize) -> Result<(), Refusal> {
 
 fn names_field(path: &str, names: &[String], limit: usize, length: usize) -> Result<(), Refusal> {
     if names.len() > limit {
-        return Err(invalid(path, &format!("expected at most {limit} names, got {}", names.len())));
+        return Err(invalid(
+            path,
+            &format!("expected at most {limit} names, got {}", names.len()),
+        ));
     }
-    names.iter().try_for_each(|name| text_field(path, name, length))
+    names
+        .iter()
+        .try_for_each(|name| text_field(path, name, length))
 }
 
 /// Checks that a time can be written in UTC, as Postgres stores it: near the ends of the calendar, its year in UTC may
@@ -270,11 +335,20 @@ fn date_field(path: &str, value: Option<OffsetDateTime>) -> Result<(), Refusal> 
     let Some(value) = value else { return Ok(()) };
     match value.checked_to_offset(UtcOffset::UTC) {
         Some(utc) if (0..=9999).contains(&utc.year()) => Ok(()),
-        Some(_) | None => Err(invalid(path, "expected a time in the years 0000 to 9999, in UTC")),
+        Some(_) | None => Err(invalid(
+            path,
+            "expected a time in the years 0000 to 9999, in UTC",
+        )),
     }
 }
 
-fn checked(wire: wire::Job, source: String, dedupe_key: String, keyring: &Keyring, id: JobId) -> Result<Request, Refusal> {
+fn checked(
+    wire: wire::Job,
+    source: String,
+    dedupe_key: String,
+    keyring: &Keyring,
+    id: JobId,
+) -> Result<Request, Refusal> {
     text_field("organization", &wire.organization, NAME_LENGTH)?;
     for (path, value) in [("account", &wire.account), ("identity", &wire.identity)] {
         if let Some(value) = value {
@@ -293,17 +367,22 @@ fn checked(wire: wire::Job, source: String, dedupe_key: String, keyring: &Keyrin
     if let Some(interaction) = &wire.interaction {
         check_interaction(interaction)?;
     }
-    names_field("notify", wire.notify.as_deref().unwrap_or_default(), NOTIFY_LIMIT, ACCOUNT_LENGTH)?;
+    names_field(
+        "notify",
+        wire.notify.as_deref().unwrap_or_default(),
+        NOTIFY_LIMIT,
+        ACCOUNT_LENGTH,
+    )?;
     let row = id.to_string();
     let interaction = wire.interaction.map(|given| Interaction {
         application_id: given.application_id,
         sealed_token: keyring.seal(Interaction::token_place(&row), given.token.as_bytes()),
         message_id: given.message_id,
     });
-    let events = wire
-        .events
-        .into_iter()
-        .map(|event| HookEvent { payload: event.payload, secret_sha256: event.shared_secret.as_deref().map(sha256_hex) });
+    let events = wire.events.into_iter().map(|event| HookEvent {
+        payload: event.payload,
+        secret_sha256: event.shared_secret.as_deref().map(sha256_hex),
+    });
     Ok(Request {
         schema: wire.schema,
         source,
@@ -329,11 +408,17 @@ fn check_search(search: &Search) -> Result<(), Refusal> {
             return Err(invalid("search.project", right));
         }
     }
-    for (path, names) in [("search.work_item_types", &search.work_item_types), ("search.states", &search.states)] {
+    for (path, names) in [
+        ("search.work_item_types", &search.work_item_types),
+        ("search.states", &search.states),
+    ] {
         names_field(path, names, SEARCH_NAMES_LIMIT, SEARCH_NAME_LENGTH)?;
     }
     if !(1..=SEARCH_LIMIT).contains(&search.limit) {
-        return Err(invalid("search.limit", &format!("expected 1 to {SEARCH_LIMIT}")));
+        return Err(invalid(
+            "search.limit",
+            &format!("expected 1 to {SEARCH_LIMIT}"),
+        ));
     }
     Ok(())
 }
@@ -341,14 +426,27 @@ fn check_search(search: &Search) -> Result<(), Refusal> {
 /// Checks the parts of an interaction that become part of a URL, so that none can lead to another address.
 fn check_interaction(interaction: &wire::Interaction) -> Result<(), Refusal> {
     if !wire::is_discord_id(&interaction.application_id) {
-        return Err(invalid("interaction.application_id", "expected a Discord id: up to 20 digits, as a string"));
+        return Err(invalid(
+            "interaction.application_id",
+            "expected a Discord id: up to 20 digits, as a string",
+        ));
     }
-    if interaction.message_id.as_deref().is_some_and(|id| id != "@original" && !wire::is_discord_id(id)) {
-        return Err(invalid("interaction.message_id", "expected a Discord id, as a string, or `@original`"));
+    if interaction
+        .message_id
+        .as_deref()
+        .is_some_and(|id| id != "@original" && !wire::is_discord_id(id))
+    {
+        return Err(invalid(
+            "interaction.message_id",
+            "expected a Discord id, as a string, or `@original`",
+        ));
     }
     text_field("interaction.token", &interaction.token, TOKEN_LENGTH)?;
     if !wire::is_interaction_token(&interaction.token) {
-        return Err(invalid("interaction.token", "expected the token as issued by Discord"));
+        return Err(invalid(
+            "interaction.token",
+            "expected the token as issued by Discord",
+        ));
     }
     Ok(())
 }
@@ -358,5 +456,8 @@ fn sha256_hex(text: &str) -> String {
 }
 
 fn invalid(path: &str, detail: &str) -> Refusal {
-    Refusal::Invalid { path: path.to_owned(), detail: detail.to_owned() }
+    Refusal::Invalid {
+        path: path.to_owned(),
+        detail: detail.to_owned(),
+    }
 }

@@ -73,7 +73,11 @@ pub const HEADERS_LIMIT: usize = 8 << 10;
 /// Returns the place for which the raw bytes of a job with a newer schema are sealed.
 #[must_use]
 pub const fn sealed_place(job: &str) -> Place<'_> {
-    Place { table: "jobs", column: "sealed_payload", row: job }
+    Place {
+        table: "jobs",
+        column: "sealed_payload",
+        row: job,
+    }
 }
 
 /// A dispatch job as stored: the intake message with its secrets hashed or sealed.
@@ -166,13 +170,19 @@ impl Interaction {
     /// Returns the place for which the interaction token of this job is sealed.
     #[must_use]
     pub const fn token_place(job: &str) -> Place<'_> {
-        Place { table: "jobs", column: INTERACTION_TOKEN, row: job }
+        Place {
+            table: "jobs",
+            column: INTERACTION_TOKEN,
+            row: job,
+        }
     }
 }
 
 impl fmt::Debug for Interaction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Interaction").field("application_id", &self.application_id).finish_non_exhaustive()
+        f.debug_struct("Interaction")
+            .field("application_id", &self.application_id)
+            .finish_non_exhaustive()
     }
 }
 

@@ -81,16 +81,24 @@ impl Producer {
             return Ok(());
         }
         let (producer, value) = (self.name.clone(), crate::fault::storable(value, 100));
-        Err(Refusal::NotPermitted { what, producer, value })
+        Err(Refusal::NotPermitted {
+            what,
+            producer,
+            value,
+        })
     }
 }
 
 fn is_direct_reply(queue: &str) -> bool {
-    queue.strip_prefix(DIRECT_REPLY).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    queue
+        .strip_prefix(DIRECT_REPLY)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 fn fits(pattern: &str, name: &str) -> bool {
-    pattern.strip_suffix('*').map_or(pattern == name, |beginning| name.starts_with(beginning))
+    pattern
+        .strip_suffix('*')
+        .map_or(pattern == name, |beginning| name.starts_with(beginning))
 }
 
 #[cfg(test)]
@@ -123,13 +131,18 @@ mod tests {
             (Named::ReplyTo("reply.other.1"), false),
             (Named::ReplyTo("dispatch.jobs"), false),
             (Named::ReplyTo("amq.rabbitmq.reply-to"), true),
-            (Named::ReplyTo("amq.rabbitmq.reply-to.g1h2AA5yZXBseUAx.AAA"), true),
+            (
+                Named::ReplyTo("amq.rabbitmq.reply-to.g1h2AA5yZXBseUAx.AAA"),
+                true,
+            ),
             (Named::ReplyTo("amq.rabbitmq.reply-tomorrow"), false),
             (Named::Application("11"), false),
         ] {
             assert_eq!(shop().may_name(&[name]).is_ok(), allowed, "{name:?}");
         }
-        let refusal = shop().may_name(&[Named::Source("shop"), Named::Organization("globex")]).unwrap_err();
+        let refusal = shop()
+            .may_name(&[Named::Source("shop"), Named::Organization("globex")])
+            .unwrap_err();
         assert_eq!(refusal.code(), "not_permitted");
         assert_eq!(
             refusal.to_string(),
@@ -139,7 +152,13 @@ mod tests {
 
     #[test]
     fn a_trusted_sender_names_anything() {
-        assert_eq!(Sender::Trusted(None).may_name(&[Named::ReplyTo("dispatch.jobs")]), Ok(()));
-        assert_eq!(Sender::Trusted(Some("shop".to_owned())).name(), Some("shop"));
+        assert_eq!(
+            Sender::Trusted(None).may_name(&[Named::ReplyTo("dispatch.jobs")]),
+            Ok(())
+        );
+        assert_eq!(
+            Sender::Trusted(Some("shop".to_owned())).name(),
+            Some("shop")
+        );
     }
 }

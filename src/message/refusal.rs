@@ -16,7 +16,9 @@ pub enum Refusal {
     #[error("expected the content type application/json, got {0:?}")]
     ContentType(String),
     /// Compressed or otherwise encoded.
-    #[error("expected a body without content_encoding, or with identity or utf-8, got {0:?}; use a body that is not compressed")]
+    #[error(
+        "expected a body without content_encoding, or with identity or utf-8, got {0:?}; use a body that is not compressed"
+    )]
     ContentEncoding(String),
     /// The body is not UTF-8.
     #[error("the body is not UTF-8 from byte {0} on")]
@@ -42,7 +44,9 @@ pub enum Refusal {
     #[error("expected at most {EVENTS_LIMIT} events, got {0}")]
     TooManyEvents(usize),
     /// A job with the same key and another payload exists.
-    #[error("job {0} has the same dedupe_key and another payload; use a new dedupe_key for a new job")]
+    #[error(
+        "job {0} has the same dedupe_key and another payload; use a new dedupe_key for a new job"
+    )]
     DedupeConflict(String),
     /// The routing key is unknown.
     #[error("the routing key {0:?} is unknown")]
@@ -60,10 +64,14 @@ pub enum Refusal {
     )]
     NoUser,
     /// The sender is not a registered producer.
-    #[error("expected a registered producer as user_id, got {0:?}; use `dispatch producers register {0}`")]
+    #[error(
+        "expected a registered producer as user_id, got {0:?}; use `dispatch producers register {0}`"
+    )]
     UnknownProducer(String),
     /// The message uses a name that its producer may not use.
-    #[error("expected {what} of producer {producer:?}, got {value:?}; use one of its own, or `dispatch producers register`")]
+    #[error(
+        "expected {what} of producer {producer:?}, got {value:?}; use one of its own, or `dispatch producers register`"
+    )]
     NotPermitted {
         /// The kind of name, with its article.
         what: &'static str,
@@ -73,16 +81,22 @@ pub enum Refusal {
         value: String,
     },
     /// The message claims to be a replay by an operator, without a valid proof.
-    #[error("expected a header `x-dispatch-replay` of `dispatch dead-letters replay`, got another; use none")]
+    #[error(
+        "expected a header `x-dispatch-replay` of `dispatch dead-letters replay`, got another; use none"
+    )]
     ForgedReplay,
     /// The tracker does not have this organization.
-    #[error("expected an organization of the tracker, got {0:?}; use `dispatch tracker import` to add it")]
+    #[error(
+        "expected an organization of the tracker, got {0:?}; use `dispatch tracker import` to add it"
+    )]
     UnknownOrganization(String),
     /// `not_before` is too far in the future.
     #[error("expected a `not_before` within {days} days, got {got}; use an earlier time", days = LONGEST_DELAY.whole_days(), got = .0)]
     TooFarAhead(String),
     /// A wake-up that cannot be parsed.
-    #[error("the wake-up cannot be parsed: {0}; expected {{\"job_id\": …}}, which only workers send")]
+    #[error(
+        "the wake-up cannot be parsed: {0}; expected {{\"job_id\": …}}, which only workers send"
+    )]
     WakeUp(String),
     /// A `configure` or `cancel` for a job that does not exist.
     #[error("there is no such job")]

@@ -31,7 +31,13 @@ pub(super) struct Repaired<'a> {
 /// represent by a string of the same characters, so that two different numbers stay different. Reads the text once, and
 /// copies it only if something changes. Text that is not JSON does not become JSON.
 pub(super) fn repair(text: &str) -> Repaired<'_> {
-    let mut pass = Pass { text, copied: 0, out: String::new(), open: 0, depth: 0 };
+    let mut pass = Pass {
+        text,
+        copied: 0,
+        out: String::new(),
+        open: 0,
+        depth: 0,
+    };
     let mut at = 0;
     while let Some(byte) = text.as_bytes().get(at) {
         at = match byte {
@@ -105,7 +111,9 @@ impl<'a> Pass<'a> {
             // A backslash and one more byte. After an unfinished `\u` that byte may be anything; the text is then not
             // JSON.
             None => at + 2,
-            Some(0xd800..=0xdbff) if matches!(self.code_unit(next), Some(0xdc00..=0xdfff)) => next + CODE_UNIT_BYTES,
+            Some(0xd800..=0xdbff) if matches!(self.code_unit(next), Some(0xdc00..=0xdfff)) => {
+                next + CODE_UNIT_BYTES
+            }
             Some(0xd800..=0xdfff) => self.replace(at, next, REPLACEMENT),
             Some(_) => next,
         }
@@ -124,13 +132,17 @@ impl<'a> Pass<'a> {
     fn number(&mut self, at: usize) -> usize {
         let rest = &self.text[at..];
         let is_of_numbers = |c: char| matches!(c, '0'..='9' | '+' | '-' | '.' | 'e' | 'E');
-        let (number, behind) = rest.split_at(rest.find(|c| !is_of_numbers(c)).unwrap_or(rest.len()));
+        let (number, behind) =
+            rest.split_at(rest.find(|c| !is_of_numbers(c)).unwrap_or(rest.len()));
         let end = at + number.len();
         if !is_out_of_range(number) {
             return end;
         }
         // Before a colon, a string would be a key, and the text would become JSON.
-        if behind.trim_start_matches([' ', '\t', '\n', '\r']).starts_with(':') {
+        if behind
+            .trim_start_matches([' ', '\t', '\n', '\r'])
+            .starts_with(':')
+        {
             return end;
         }
         self.replace(at, end, &format!("\"{number}\""))
@@ -150,7 +162,10 @@ impl<'a> Pass<'a> {
             self.out.push_str(&self.text[self.copied..]);
             Cow::Owned(self.out)
         };
-        Repaired { text, depth: self.depth }
+        Repaired {
+            text,
+            depth: self.depth,
+        }
     }
 }
 
@@ -158,5 +173,7 @@ impl<'a> Pass<'a> {
 /// only its grammar.
 fn is_out_of_range(number: &str) -> bool {
     let may_be = number.len() > DIGITS_IN_RANGE || number.contains(['e', 'E']);
-    may_be && serde_json::from_str::<IgnoredAny>(number).is_ok() && serde_json::from_str::<Number>(number).is_err()
+    may_be
+        && serde_json::from_str::<IgnoredAny>(number).is_ok()
+        && serde_json::from_str::<Number>(number).is_err()
 }

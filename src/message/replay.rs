@@ -12,7 +12,10 @@ pub const REPLAY: &str = "x-dispatch-replay";
 /// Returns the header's value for a body of `producer`, which is `None` if the producer is unknown.
 #[must_use]
 pub fn proof_of_replay(keyring: &Keyring, body: &[u8], producer: Option<&str>) -> String {
-    keyring.seal(place(&digest(body)), producer.unwrap_or_default().as_bytes())
+    keyring.seal(
+        place(&digest(body)),
+        producer.unwrap_or_default().as_bytes(),
+    )
 }
 
 /// Returns the producer that the header names for this body: `Some(None)` if the producer is unknown, `None` if the
@@ -25,7 +28,11 @@ pub fn replayed_for(keyring: &Keyring, body: &[u8], proof: &str) -> Option<Optio
 }
 
 const fn place(digest: &str) -> Place<'_> {
-    Place { table: "dead_letters", column: "replay", row: digest }
+    Place {
+        table: "dead_letters",
+        column: "replay",
+        row: digest,
+    }
 }
 
 fn digest(body: &[u8]) -> String {
@@ -40,10 +47,16 @@ mod tests {
     fn a_proof_fits_its_body_and_its_keyring_alone() {
         let [ours, theirs] = [(); 2].map(|()| Keyring::parse(&Keyring::fresh_setting()).unwrap());
         let proof = proof_of_replay(&ours, b"{}", Some("shop"));
-        assert_eq!(replayed_for(&ours, b"{}", &proof), Some(Some("shop".to_owned())));
+        assert_eq!(
+            replayed_for(&ours, b"{}", &proof),
+            Some(Some("shop".to_owned()))
+        );
         assert_eq!(replayed_for(&ours, b"{ }", &proof), None);
         assert_eq!(replayed_for(&theirs, b"{}", &proof), None);
         assert_eq!(replayed_for(&ours, b"{}", "shop"), None);
-        assert_eq!(replayed_for(&ours, b"{}", &proof_of_replay(&ours, b"{}", None)), Some(None));
+        assert_eq!(
+            replayed_for(&ours, b"{}", &proof_of_replay(&ours, b"{}", None)),
+            Some(None)
+        );
     }
 }

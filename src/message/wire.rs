@@ -8,7 +8,10 @@ use serde_json::value::RawValue;
 use time::OffsetDateTime;
 
 use super::repair::repair;
-use super::{ACCOUNT_LENGTH, EVENTS_LIMIT, KEY_LENGTH, NAME_LENGTH, NOTIFY_LIMIT, SCHEMA, SOURCE_LENGTH, Search, TOKEN_LENGTH};
+use super::{
+    ACCOUNT_LENGTH, EVENTS_LIMIT, KEY_LENGTH, NAME_LENGTH, NOTIFY_LIMIT, SCHEMA, SOURCE_LENGTH,
+    Search, TOKEN_LENGTH,
+};
 
 /// Text without NUL, which Postgres cannot store. The syntax is ECMA-262, as in JSON Schema patterns.
 pub(super) const NO_NUL: &str = r"^[^\u0000]*$";
@@ -19,8 +22,7 @@ const DISCORD_ID: &str = "^[0-9]{1,20}$";
 /// See [`is_interaction_token`].
 const INTERACTION_TOKEN: &str = "^[0-9A-Za-z_=+:.-]*[0-9A-Za-z_=+:-][0-9A-Za-z_=+:.-]*$";
 /// RFC 3339 in capitals. `format` checks that the day exists in the calendar.
-pub(super) const DATE_TIME: &str =
-    "^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})$";
+pub(super) const DATE_TIME: &str = "^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})$";
 /// RFC 9562, with hyphens.
 pub(super) const UUID: &str = "^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$";
 
@@ -34,12 +36,18 @@ pub(super) struct Job {
     #[schemars(extend("const" = SCHEMA))]
     pub(super) schema: i64,
     /// Name of the producing system. Required here or as the AMQP property `app_id`.
-    #[expect(dead_code, reason = "named so that the key is known here; read before the shape is")]
+    #[expect(
+        dead_code,
+        reason = "named so that the key is known here; read before the shape is"
+    )]
     #[schemars(length(min = 1, max = SOURCE_LENGTH), regex(pattern = NO_NUL))]
     source: Option<String>,
     /// Together with `source`, unique while the job is kept (by default until 30 days after it ended).
     /// The same message again is the same job; a different one is refused. Required here or as the AMQP property `message_id`.
-    #[expect(dead_code, reason = "named so that the key is known here; read before the shape is")]
+    #[expect(
+        dead_code,
+        reason = "named so that the key is known here; read before the shape is"
+    )]
     #[schemars(length(min = 1, max = KEY_LENGTH), regex(pattern = NO_NUL))]
     dedupe_key: Option<String>,
     /// The tenant's slug.
@@ -108,7 +116,11 @@ pub(super) struct Interaction {
 /// Deserializes the schema version of a control message; only [`SCHEMA`] is valid.
 pub(super) fn control_schema<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
     let schema = i64::deserialize(deserializer)?;
-    if schema == SCHEMA { Ok(schema) } else { Err(serde::de::Error::custom(format!("expected {SCHEMA}"))) }
+    if schema == SCHEMA {
+        Ok(schema)
+    } else {
+        Err(serde::de::Error::custom(format!("expected {SCHEMA}")))
+    }
 }
 
 /// Deserializes a `source`.
@@ -131,10 +143,13 @@ pub(super) fn account<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Stri
 fn hook_secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     let given = Box::<RawValue>::deserialize(deserializer)?;
     // The parser's own error is dropped: it could repeat part of a secret.
-    serde_json::from_str(&repair(given.get()).text).map_err(|_| serde::de::Error::custom("expected a string"))
+    serde_json::from_str(&repair(given.get()).text)
+        .map_err(|_| serde::de::Error::custom("expected a string"))
 }
 
-fn text<'de, D: Deserializer<'de>, const LIMIT: usize>(deserializer: D) -> Result<String, D::Error> {
+fn text<'de, D: Deserializer<'de>, const LIMIT: usize>(
+    deserializer: D,
+) -> Result<String, D::Error> {
     let text = String::deserialize(deserializer)?;
     check_text(&text, LIMIT).map_err(serde::de::Error::custom)?;
     Ok(text)
@@ -168,6 +183,7 @@ pub fn is_discord_id(text: &str) -> bool {
 /// Returns whether the text has the form of an interaction's token. Any other text could change the address.
 #[must_use]
 pub fn is_interaction_token(text: &str) -> bool {
-    let is_of_tokens = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '=' | '+' | ':');
+    let is_of_tokens =
+        |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '=' | '+' | ':');
     text.chars().all(is_of_tokens) && text.contains(|c| c != '.')
 }

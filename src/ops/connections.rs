@@ -35,7 +35,11 @@ struct Limits {
 }
 
 /// The limits in use: longer than the readiness checks take, with time to send the answer.
-const LIMITS: Limits = Limits { head: Duration::from_secs(5), whole: Duration::from_secs(10), connections: 64 };
+const LIMITS: Limits = Limits {
+    head: Duration::from_secs(5),
+    whole: Duration::from_secs(10),
+    connections: 64,
+};
 /// The lowest limit of connections: one probe, one scrape and one person would use up fewer.
 const FEWEST: usize = 4;
 /// The most bytes in the head of a request.
@@ -50,11 +54,27 @@ const GOODBYE: Duration = Duration::from_secs(1);
 /// Serves until `cancel`. Connections that are open then may continue for a second.
 pub async fn serve(listener: TcpListener, router: Router, cancel: CancellationToken) {
     let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let connections = usize::try_from(descriptors / 16).unwrap_or(usize::MAX).clamp(FEWEST, LIMITS.connections);
-    serve_within(Limits { connections, ..LIMITS }, listener, router, cancel).await;
+    let connections = usize::try_from(descriptors / 16)
+        .unwrap_or(usize::MAX)
+        .clamp(FEWEST, LIMITS.connections);
+    serve_within(
+        Limits {
+            connections,
+            ..LIMITS
+        },
+        listener,
+        router,
+        cancel,
+    )
+    .await;
 }
 
-async fn serve_within(limits: Limits, listener: TcpListener, router: Router, cancel: CancellationToken) {
+async fn serve_within(
+    limits: Limits,
+    listener: TcpListener,
+    router: Router,
+    cancel: CancellationToken,
+) {
     let mut open = FuturesUnordered::new();
     let mut places = Places::default();
     let mut door = Door::new(listener);
@@ -77,7 +97,12 @@ async fn serve_within(limits: Limits, listener: TcpListener, router: Router, can
 }
 
 /// Serves one request, and returns the place of the connection.
-async fn connection(limits: Limits, stream: TcpStream, router: Router, place: Arc<Place>) -> Arc<Place> {
+async fn connection(
+    limits: Limits,
+    stream: TcpStream,
+    router: Router,
+    place: Arc<Place>,
+) -> Arc<Place> {
     let router = TowerToHyperService::new(router);
     let answer = service_fn(|request| {
         place.is_answered.store(true, Ordering::Relaxed);
@@ -94,9 +119,17 @@ async fn connection(limits: Limits, stream: TcpStream, router: Router, place: Ar
         .max_buf_size(HEAD_BYTES)
         .max_headers(HEADERS)
         .keep_alive(false);
-    let served = tokio::time::timeout(limits.whole, http.serve_connection(TokioIo::new(stream), answer));
+    let served = tokio::time::timeout(
+        limits.whole,
+        http.serve_connection(TokioIo::new(stream), answer),
+    );
     // Errors of a connection concern only its client. A page that panics ends only its own connection.
-    drop(place.away.run_until_cancelled(AssertUnwindSafe(served).catch_unwind()).await);
+    drop(
+        place
+            .away
+            .run_until_cancelled(AssertUnwindSafe(served).catch_unwind())
+            .await,
+    );
     place
 }
 
@@ -131,8 +164,16 @@ impl Places {
     /// Makes room for a new connection by closing the oldest silent one: a new connection usually has a request, a silent one has
     /// none. Returns `false` if every connection is being answered.
     fn send_the_oldest_away(&mut self) -> bool {
-        let Some(at) = self.0.iter().position(|place| !place.is_answered.load(Ordering::Relaxed)) else { return false };
-        let Some(oldest) = self.0.remove(at) else { return false };
+        let Some(at) = self
+            .0
+            .iter()
+            .position(|place| !place.is_answered.load(Ordering::Relaxed))
+        else {
+            return false;
+        };
+        let Some(oldest) = self.0.remove(at) else {
+            return false;
+        };
         oldest.away.cancel();
         true
     }
@@ -147,7 +188,11 @@ struct Door {
 
 impl Door {
     fn new(listener: TcpListener) -> Self {
-        Self { listener, opens: Box::pin(tokio::time::sleep(Duration::ZERO)), is_reported: false }
+        Self {
+            listener,
+            opens: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            is_reported: false,
+        }
     }
 
     /// Accepts the next connection. Safe to drop at any time.
@@ -180,7 +225,10 @@ impl Door {
 
 fn is_of_the_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset
+    )
 }
 
 #[cfg(test)]
@@ -190,8 +238,16 @@ mod tests {
 
     use super::*;
 
-    const SHORT: Limits = Limits { head: Duration::from_millis(200), whole: Duration::from_millis(400), connections: 3 };
-    const LONG: Limits = Limits { head: Duration::from_secs(60), whole: Duration::from_secs(60), connections: 3 };
+    const SHORT: Limits = Limits {
+        head: Duration::from_millis(200),
+        whole: Duration::from_millis(400),
+        connections: 3,
+    };
+    const LONG: Limits = Limits {
+        head: Duration::from_secs(60),
+        whole: Duration::from_secs(60),
+        connections: 3,
+    };
 
     /// Runs a server within `limits`, whose page `/never` never answers, while `client` runs.
     async fn with<T>(limits: Limits, client: impl AsyncFnOnce(std::net::SocketAddr) -> T) -> T {
@@ -210,8 +266,11 @@ mod tests {
             cancel.cancel();
             outcome
         };
-        let both = async { tokio::join!(serve_within(limits, listener, router, cancel.clone()), run).1 };
-        tokio::time::timeout(Duration::from_secs(20), both).await.expect("in time")
+        let both =
+            async { tokio::join!(serve_within(limits, listener, router, cancel.clone()), run).1 };
+        tokio::time::timeout(Duration::from_secs(20), both)
+            .await
+            .expect("in time")
     }
 
     /// Sends `text` and reads to the end, which may be a reset.
@@ -244,7 +303,10 @@ mod tests {
     async fn no_connection_stays_open_after_its_answer() {
         with(LONG, async |address| {
             let answer = sent(address, &REQUEST.repeat(2)).await;
-            assert!(answer.matches("200 OK").count() == 1 && answer.contains("connection: close"), "{answer}");
+            assert!(
+                answer.matches("200 OK").count() == 1 && answer.contains("connection: close"),
+                "{answer}"
+            );
         })
         .await;
     }
@@ -252,9 +314,14 @@ mod tests {
     #[tokio::test]
     async fn who_does_not_read_the_answer_and_who_waits_for_none_are_cut_off() {
         with(SHORT, async |address| {
-            assert_eq!(sent(address, "GET /never HTTP/1.1\r\nhost: x\r\n\r\n").await, "");
+            assert_eq!(
+                sent(address, "GET /never HTTP/1.1\r\nhost: x\r\n\r\n").await,
+                ""
+            );
             let mut slow = TcpStream::connect(address).await.unwrap();
-            slow.write_all(b"GET /large HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+            slow.write_all(b"GET /large HTTP/1.1\r\nhost: x\r\n\r\n")
+                .await
+                .unwrap();
             tokio::time::sleep(2 * SHORT.whole).await;
             assert!(ended(&mut slow).await.len() < 64 << 20);
         })
@@ -283,7 +350,10 @@ mod tests {
             let mut busy = Vec::new();
             for _ in 0..3 {
                 let mut stream = TcpStream::connect(address).await.unwrap();
-                stream.write_all(b"GET /never HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+                stream
+                    .write_all(b"GET /never HTTP/1.1\r\nhost: x\r\n\r\n")
+                    .await
+                    .unwrap();
                 busy.push(stream);
                 // The server accepts it before the next one connects.
                 tokio::task::yield_now().await;
@@ -291,7 +361,10 @@ mod tests {
             assert_eq!(sent(address, REQUEST).await, "");
             let mut byte = [0];
             for stream in &mut busy {
-                assert!(stream.read(&mut byte).now_or_never().is_none(), "it was closed");
+                assert!(
+                    stream.read(&mut byte).now_or_never().is_none(),
+                    "it was closed"
+                );
             }
             drop(busy);
         })
@@ -301,7 +374,10 @@ mod tests {
     #[tokio::test]
     async fn a_page_that_panics_ends_its_own_connection_alone() {
         with(LONG, async |address| {
-            assert_eq!(sent(address, "GET /panics HTTP/1.1\r\nhost: x\r\n\r\n").await, "");
+            assert_eq!(
+                sent(address, "GET /panics HTTP/1.1\r\nhost: x\r\n\r\n").await,
+                ""
+            );
             assert!(sent(address, REQUEST).await.contains("200 OK"));
         })
         .await;
@@ -310,8 +386,14 @@ mod tests {
     #[tokio::test]
     async fn a_head_that_is_too_large_is_refused() {
         with(LONG, async |address| {
-            let many = format!("GET / HTTP/1.1\r\nhost: x\r\n{}\r\n", "a: b\r\n".repeat(HEADERS));
-            let large = format!("GET / HTTP/1.1\r\nhost: x\r\na: {}\r\n\r\n", "b".repeat(HEAD_BYTES));
+            let many = format!(
+                "GET / HTTP/1.1\r\nhost: x\r\n{}\r\n",
+                "a: b\r\n".repeat(HEADERS)
+            );
+            let large = format!(
+                "GET / HTTP/1.1\r\nhost: x\r\na: {}\r\n\r\n",
+                "b".repeat(HEAD_BYTES)
+            );
             for head in [many, large] {
                 let answer = sent(address, &head).await;
                 assert!(answer.contains("431") || answer.is_empty(), "{answer}");

@@ -41,9 +41,15 @@ pub(super) async fn livez() -> &'static str {
 pub(super) async fn readyz(State(state): State<OpsState>) -> Response {
     let checks = look(state.readiness.as_ref(), &state.looking, PATIENCE).await;
     let ready = checks.iter().all(|check| check.ok);
-    let shown: Map<String, Value> =
-        checks.into_iter().map(|check| (check.name, json!({"ok": check.ok, "detail": check.detail}))).collect();
-    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let shown: Map<String, Value> = checks
+        .into_iter()
+        .map(|check| (check.name, json!({"ok": check.ok, "detail": check.detail})))
+        .collect();
+    let status = if ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
     (status, Json(json!({"ready": ready, "checks": shown}))).into_response()
 }
 
@@ -54,10 +60,16 @@ async fn look(readiness: &dyn Readiness, looking: &Mutex<()>, patience: Duration
         let _turn = looking.lock().await;
         readiness.checks().await
     };
-    tokio::time::timeout(patience, in_turn).await.unwrap_or_else(|_| {
-        let detail = format!("no answer within {} s", patience.as_secs());
-        vec![Check { name: "checks".to_owned(), ok: false, detail }]
-    })
+    tokio::time::timeout(patience, in_turn)
+        .await
+        .unwrap_or_else(|_| {
+            let detail = format!("no answer within {} s", patience.as_secs());
+            vec![Check {
+                name: "checks".to_owned(),
+                ok: false,
+                detail,
+            }]
+        })
 }
 
 #[cfg(test)]
@@ -79,7 +91,10 @@ mod tests {
     #[tokio::test]
     async fn a_look_that_hangs_is_not_ready() {
         let checks = look(&Hangs, &Mutex::default(), Duration::ZERO).await;
-        assert!(!checks[0].ok && checks[0].detail.contains("no answer"), "{checks:?}");
+        assert!(
+            !checks[0].ok && checks[0].detail.contains("no answer"),
+            "{checks:?}"
+        );
     }
     /// Counts checks that run at the same time.
     #[derive(Default)]
@@ -91,7 +106,10 @@ mod tests {
     impl Readiness for Crowded {
         fn checks(&self) -> BoxFuture<'_, Vec<Check>> {
             async {
-                self.most.fetch_max(1 + self.now.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+                self.most.fetch_max(
+                    1 + self.now.fetch_add(1, Ordering::Relaxed),
+                    Ordering::Relaxed,
+                );
                 tokio::task::yield_now().await;
                 self.now.fetch_sub(1, Ordering::Relaxed);
                 Vec::new()
@@ -103,7 +121,9 @@ mod tests {
     #[tokio::test]
     async fn many_who_ask_at_once_look_one_after_the_other() {
         let (crowded, looking) = (Crowded::default(), Mutex::default());
-        let all = futures_util::future::join_all((0..50).map(|_| look(&crowded, &looking, PATIENCE))).await;
+        let all =
+            futures_util::future::join_all((0..50).map(|_| look(&crowded, &looking, PATIENCE)))
+                .await;
         assert!(all.iter().all(Vec::is_empty) && crowded.most.load(Ordering::Relaxed) == 1);
     }
 }

@@ -34,7 +34,10 @@ impl HostNames {
     #[must_use]
     pub fn new(listen: SocketAddr, more: &[String]) -> Self {
         let more = more.iter().map(|name| name.to_ascii_lowercase()).collect();
-        Self { listen: listen.ip(), more }
+        Self {
+            listen: listen.ip(),
+            more,
+        }
     }
 
     /// Returns whether the authority names this server. The port is not compared: a browser cannot be made to send a false
@@ -43,13 +46,20 @@ impl HostNames {
         let name = authority.host().to_ascii_lowercase();
         let bare = name.trim_start_matches('[').trim_end_matches(']');
         let is_ours = |address: IpAddr| address.is_loopback() || address == self.listen;
-        name == "localhost" || bare.parse().is_ok_and(is_ours) || self.more.iter().any(|more| *more == name || *more == bare)
+        name == "localhost"
+            || bare.parse().is_ok_and(is_ours)
+            || self.more.iter().any(|more| *more == name || *more == bare)
     }
 
     fn judge(&self, request: &Request<Body>) -> Result<(), Refusal> {
         let mut named = request.headers().get_all(HOST).iter();
         let host = match (named.next(), named.next()) {
-            (Some(host), None) => Some(host.to_str().ok().and_then(|host| host.parse().ok()).ok_or(Refusal::NoHost)?),
+            (Some(host), None) => Some(
+                host.to_str()
+                    .ok()
+                    .and_then(|host| host.parse().ok())
+                    .ok_or(Refusal::NoHost)?,
+            ),
             // RFC 9112, 3.2: exactly one Host. HTTP/1.0 does not require it, and every browser sends one.
             (None, _) if request.version() == Version::HTTP_10 => None,
             _ => return Err(Refusal::NoHost),
@@ -59,34 +69,49 @@ impl HostNames {
         if !asked.into_iter().all(|authority| self.has(authority)) {
             return Err(Refusal::OtherHost);
         }
-        if has_body(request.headers()) { Err(Refusal::Body) } else { Ok(()) }
+        if has_body(request.headers()) {
+            Err(Refusal::Body)
+        } else {
+            Ok(())
+        }
     }
 }
 
 /// Returns whether a request has a body. No page takes one, so none is read.
 fn has_body(headers: &HeaderMap) -> bool {
-    headers.contains_key(TRANSFER_ENCODING) || headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0")
+    headers.contains_key(TRANSFER_ENCODING)
+        || headers
+            .get(CONTENT_LENGTH)
+            .is_some_and(|length| length != "0")
 }
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let said = match self {
-            Self::NoHost => {
-                (StatusCode::BAD_REQUEST, "expected one Host header, got none or several; use the server's address\n")
-            }
+            Self::NoHost => (
+                StatusCode::BAD_REQUEST,
+                "expected one Host header, got none or several; use the server's address\n",
+            ),
             // The name that was sent is not repeated: it is untrusted text.
             Self::OtherHost => (
                 StatusCode::MISDIRECTED_REQUEST,
                 "expected a name of this server as the Host, got another one; use its address, or add the name to DISPATCH_OPS_HOSTS\n",
             ),
-            Self::Body => (StatusCode::PAYLOAD_TOO_LARGE, "expected a request without a body, got one with a body; use GET\n"),
+            Self::Body => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "expected a request without a body, got one with a body; use GET\n",
+            ),
         };
         said.into_response()
     }
 }
 
 /// Passes on only requests that name this server and have no body.
-pub(super) async fn only_ours(State(hosts): State<HostNames>, request: Request, next: Next) -> Response {
+pub(super) async fn only_ours(
+    State(hosts): State<HostNames>,
+    request: Request,
+    next: Next,
+) -> Response {
     match hosts.judge(&request) {
         Ok(()) => next.run(request).await,
         Err(refusal) => refusal.into_response(),
@@ -98,7 +123,10 @@ mod tests {
     use super::*;
 
     fn judge(version: Version, uri: &str, headers: &[(&str, &str)]) -> Result<(), Refusal> {
-        let hosts = HostNames::new("10.1.2.3:9464".parse().unwrap(), &["Ops.example".to_owned(), "2001:db8::7".to_owned()]);
+        let hosts = HostNames::new(
+            "10.1.2.3:9464".parse().unwrap(),
+            &["Ops.example".to_owned(), "2001:db8::7".to_owned()],
+        );
         let mut request = Request::builder().version(version).uri(uri);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -119,33 +147,74 @@ mod tests {
             "OPS.EXAMPLE",
             "[2001:db8::7]:1",
         ] {
-            assert_eq!(judge(Version::HTTP_11, "/", &[("host", host)]), Ok(()), "{host}");
+            assert_eq!(
+                judge(Version::HTTP_11, "/", &[("host", host)]),
+                Ok(()),
+                "{host}"
+            );
         }
-        for host in
-            ["evil.example", "localhost.evil.example", "10.1.2.4:9464", "evil.ops.example", "0.0.0.0", "127.0.0.1.evil.example"]
-        {
-            assert_eq!(judge(Version::HTTP_11, "/", &[("host", host)]), Err(Refusal::OtherHost), "{host}");
+        for host in [
+            "evil.example",
+            "localhost.evil.example",
+            "10.1.2.4:9464",
+            "evil.ops.example",
+            "0.0.0.0",
+            "127.0.0.1.evil.example",
+        ] {
+            assert_eq!(
+                judge(Version::HTTP_11, "/", &[("host", host)]),
+                Err(Refusal::OtherHost),
+                "{host}"
+            );
         }
-        assert_eq!(judge(Version::HTTP_11, "http://evil.example/", &[("host", "localhost")]), Err(Refusal::OtherHost));
-        assert_eq!(judge(Version::HTTP_10, "http://evil.example/", &[]), Err(Refusal::OtherHost));
-        assert_eq!(judge(Version::HTTP_10, "/", &[("host", "evil.example")]), Err(Refusal::OtherHost));
+        assert_eq!(
+            judge(
+                Version::HTTP_11,
+                "http://evil.example/",
+                &[("host", "localhost")]
+            ),
+            Err(Refusal::OtherHost)
+        );
+        assert_eq!(
+            judge(Version::HTTP_10, "http://evil.example/", &[]),
+            Err(Refusal::OtherHost)
+        );
+        assert_eq!(
+            judge(Version::HTTP_10, "/", &[("host", "evil.example")]),
+            Err(Refusal::OtherHost)
+        );
     }
 
     #[test]
     fn a_request_names_one_host_but_one_of_http_1_0_may_have_none() {
         assert_eq!(judge(Version::HTTP_10, "/", &[]), Ok(()));
-        for headers in [&[][..], &[("host", "localhost"), ("host", "localhost")], &[("host", "")], &[("host", "a b")]] {
-            assert_eq!(judge(Version::HTTP_11, "/", headers), Err(Refusal::NoHost), "{headers:?}");
+        for headers in [
+            &[][..],
+            &[("host", "localhost"), ("host", "localhost")],
+            &[("host", "")],
+            &[("host", "a b")],
+        ] {
+            assert_eq!(
+                judge(Version::HTTP_11, "/", headers),
+                Err(Refusal::NoHost),
+                "{headers:?}"
+            );
         }
     }
 
     #[test]
     fn a_body_is_refused_unread() {
-        for (header, refused) in
-            [(("content-length", "0"), false), (("content-length", "1"), true), (("transfer-encoding", "x"), true)]
-        {
+        for (header, refused) in [
+            (("content-length", "0"), false),
+            (("content-length", "1"), true),
+            (("transfer-encoding", "x"), true),
+        ] {
             let judged = judge(Version::HTTP_11, "/", &[("host", "localhost"), header]);
-            assert_eq!(judged, if refused { Err(Refusal::Body) } else { Ok(()) }, "{header:?}");
+            assert_eq!(
+                judged,
+                if refused { Err(Refusal::Body) } else { Ok(()) },
+                "{header:?}"
+            );
         }
     }
 }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
@@ -29,14 +31,21 @@ impl OpsState {
     /// Creates the state. `readiness` is for `/readyz`, `metrics` for `/metrics`.
     #[must_use]
     pub fn new(readiness: Arc<dyn Readiness>, metrics: PrometheusHandle) -> Self {
-        Self { readiness, looking: Arc::default(), metrics }
+        Self {
+            readiness,
+            looking: Arc::default(),
+            metrics,
+        }
     }
 }
 
 /// The paths of [`router`] besides the index, with their meaning: the links of the index.
 const LINKS: [(&str, &str); 3] = [
     ("/livez", "whether the process answers; checks nothing else"),
-    ("/readyz", "whether the worker takes jobs, with the result of every check"),
+    (
+        "/readyz",
+        "whether the worker takes jobs, with the result of every check",
+    ),
     ("/metrics", "metrics in the Prometheus text format"),
 ];
 
@@ -74,11 +83,18 @@ async fn index() -> Html<String> {
 
 async fn metrics(State(state): State<OpsState>) -> Response {
     // <https://prometheus.io/docs/instrumenting/exposition_formats/>
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], state.metrics.render()).into_response()
+    (
+        [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
+        state.metrics.render(),
+    )
+        .into_response()
 }
 
 async fn not_found() -> (StatusCode, &'static str) {
-    (StatusCode::NOT_FOUND, "there is no such page; / lists the pages\n")
+    (
+        StatusCode::NOT_FOUND,
+        "there is no such page; / lists the pages\n",
+    )
 }
 
 async fn harden(mut response: Response) -> Result<Response, Infallible> {
@@ -86,7 +102,9 @@ async fn harden(mut response: Response) -> Result<Response, Infallible> {
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(
         CONTENT_SECURITY_POLICY,
-        HeaderValue::from_static("default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"),
+        HeaderValue::from_static(
+            "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        ),
     );
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -114,7 +132,11 @@ mod tests {
     }
 
     fn check(name: &str, ok: bool) -> Check {
-        Check { name: name.to_owned(), ok, detail: "as seen".to_owned() }
+        Check {
+            name: name.to_owned(),
+            ok,
+            detail: "as seen".to_owned(),
+        }
     }
 
     /// Returns the whole answer to a `GET`, as sent.
@@ -125,45 +147,80 @@ mod tests {
     /// Returns the whole answer to a request line, which is passed without its version.
     async fn asked(readiness: Fake, line: &str) -> String {
         let recorder = PrometheusBuilder::new().build_recorder();
-        metrics::with_local_recorder(&recorder, || metrics::counter!("dispatch_takeovers_total").increment(1));
+        metrics::with_local_recorder(&recorder, || {
+            metrics::counter!("dispatch_takeovers_total").increment(1)
+        });
         let state = OpsState::new(Arc::new(readiness), recorder.handle());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let cancel = CancellationToken::new();
         let client = async {
             let mut stream = TcpStream::connect(address).await.unwrap();
-            let request = format!("{line} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+            let request =
+                format!("{line} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
             stream.write_all(request.as_bytes()).await.unwrap();
             let mut answer = String::new();
             stream.read_to_string(&mut answer).await.unwrap();
             cancel.cancel();
             answer
         };
-        tokio::join!(serve(listener, router(state, HostNames::new(address, &[])), cancel.clone()), client).1
+        tokio::join!(
+            serve(
+                listener,
+                router(state, HostNames::new(address, &[])),
+                cancel.clone()
+            ),
+            client
+        )
+        .1
     }
 
     #[tokio::test]
     async fn a_worker_is_ready_when_every_check_is_right_and_says_which_is_not() {
-        let ready = get(Fake(vec![check("postgres", true), check("schema", true)]), "/readyz").await;
-        assert!(ready.starts_with("HTTP/1.1 200 ") && ready.contains(r#""ready":true"#), "{ready}");
-        let not = get(Fake(vec![check("postgres", true), check("draining", false)]), "/readyz").await;
+        let ready = get(
+            Fake(vec![check("postgres", true), check("schema", true)]),
+            "/readyz",
+        )
+        .await;
+        assert!(
+            ready.starts_with("HTTP/1.1 200 ") && ready.contains(r#""ready":true"#),
+            "{ready}"
+        );
+        let not = get(
+            Fake(vec![check("postgres", true), check("draining", false)]),
+            "/readyz",
+        )
+        .await;
         assert!(not.starts_with("HTTP/1.1 503 "), "{not}");
-        assert!(not.contains(r#""draining":{"detail":"as seen","ok":false}"#) && not.contains(r#""ready":false"#), "{not}");
+        assert!(
+            not.contains(r#""draining":{"detail":"as seen","ok":false}"#)
+                && not.contains(r#""ready":false"#),
+            "{not}"
+        );
     }
 
     #[tokio::test]
     async fn a_process_lives_whatever_its_checks_say() {
         let alive = get(Fake(vec![check("postgres", false)]), "/livez").await;
-        assert!(alive.starts_with("HTTP/1.1 200 ") && alive.ends_with("ok\n"), "{alive}");
+        assert!(
+            alive.starts_with("HTTP/1.1 200 ") && alive.ends_with("ok\n"),
+            "{alive}"
+        );
     }
 
     #[tokio::test]
     async fn every_answer_carries_the_headers_that_disarm_a_browser() {
-        for (path, wanted) in [("/", "href=\"/metrics\""), ("/metrics", "dispatch_takeovers_total 1"), ("/none", "no such page")]
-        {
+        for (path, wanted) in [
+            ("/", "href=\"/metrics\""),
+            ("/metrics", "dispatch_takeovers_total 1"),
+            ("/none", "no such page"),
+        ] {
             let answer = get(Fake(Vec::new()), path).await;
             assert!(answer.contains(wanted), "{answer}");
-            for header in ["x-content-type-options: nosniff", "content-security-policy: default-src 'none'"] {
+            for header in [
+                "x-content-type-options: nosniff",
+                "content-security-policy: default-src 'none'",
+            ] {
                 assert!(answer.contains(header), "{path}: {answer}");
             }
         }
@@ -175,6 +232,11 @@ mod tests {
             assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
         }
         let answer = asked(Fake(Vec::new()), "GET http://evil.example/metrics").await;
-        assert!(answer.starts_with("HTTP/1.1 421 ") && answer.contains("nosniff") && !answer.contains("evil"), "{answer}");
+        assert!(
+            answer.starts_with("HTTP/1.1 421 ")
+                && answer.contains("nosniff")
+                && !answer.contains("evil"),
+            "{answer}"
+        );
     }
 }

@@ -74,7 +74,9 @@ pub enum ProductFault {
     #[error("the click that created job {0} is too old to be answered")]
     InteractionExpired(JobId),
     /// A destination's policy for unknown outcomes is neither `resend` nor `hold`.
-    #[error("expected the policy for unknown outcomes of destination `{name}` to be `resend` or `hold`, got `{policy}`")]
+    #[error(
+        "expected the policy for unknown outcomes of destination `{name}` to be `resend` or `hold`, got `{policy}`"
+    )]
     UnknownPolicy {
         /// The destination's name.
         name: String,
@@ -90,7 +92,9 @@ pub enum ProductFault {
         kind: String,
     },
     /// A destination's kind has changed since its message was rendered.
-    #[error("the message was rendered for the kind `{rendered}`, but destination `{name}` now has the kind `{kind}`")]
+    #[error(
+        "the message was rendered for the kind `{rendered}`, but destination `{name}` now has the kind `{kind}`"
+    )]
     ChannelChanged {
         /// The destination's name.
         name: String,
@@ -125,13 +129,27 @@ impl Fault for ProductFault {
 
     fn class(&self) -> Class {
         match self {
-            Self::InstallationDisabled { integration_id, organization_id, .. } => {
-                wait(WaitReason::InstallationDisabled, installation_cause(*integration_id, *organization_id), 0)
+            Self::InstallationDisabled {
+                integration_id,
+                organization_id,
+                ..
+            } => wait(
+                WaitReason::InstallationDisabled,
+                installation_cause(*integration_id, *organization_id),
+                0,
+            ),
+            Self::Reauthentication {
+                identity_id,
+                version,
+                ..
+            } => wait(
+                WaitReason::Reauthentication,
+                identity_cause(*identity_id),
+                *version,
+            ),
+            Self::DestinationDisabled { id, .. } => {
+                wait(WaitReason::Hold, destination_cause(*id), 0)
             }
-            Self::Reauthentication { identity_id, version, .. } => {
-                wait(WaitReason::Reauthentication, identity_cause(*identity_id), *version)
-            }
-            Self::DestinationDisabled { id, .. } => wait(WaitReason::Hold, destination_cause(*id), 0),
             Self::RefreshBusy(_) => Class::Transient { retry_after: None },
             Self::UnknownOrganization(_)
             | Self::NoIdentity(_)
@@ -197,5 +215,9 @@ impl Fault for ProductFault {
 }
 
 const fn wait(reason: WaitReason, key: String, observed: i64) -> Class {
-    Class::Wait(WaitOn { reason, key, observed })
+    Class::Wait(WaitOn {
+        reason,
+        key,
+        observed,
+    })
 }

@@ -28,11 +28,23 @@ impl Product for Dispatch {
 }
 
 /// The lane of incoming requests, after intake has stored them as rows.
-pub const DISPATCH: Lane = Lane { name: "dispatch", queue: "dispatch.wake", wake_key: "wake.dispatch" };
+pub const DISPATCH: Lane = Lane {
+    name: "dispatch",
+    queue: "dispatch.wake",
+    wake_key: "wake.dispatch",
+};
 /// The lane of follow-ups that write assignees to other linked work items.
-pub const ASSIGNEE_SYNC: Lane = Lane { name: "assignee_sync", queue: "dispatch.assignee-sync", wake_key: "wake.assignee_sync" };
+pub const ASSIGNEE_SYNC: Lane = Lane {
+    name: "assignee_sync",
+    queue: "dispatch.assignee-sync",
+    wake_key: "wake.assignee_sync",
+};
 /// The lane of follow-ups that send messages to people.
-pub const MESSAGING: Lane = Lane { name: "messaging", queue: "dispatch.messaging", wake_key: "wake.messaging" };
+pub const MESSAGING: Lane = Lane {
+    name: "messaging",
+    queue: "dispatch.messaging",
+    wake_key: "wake.messaging",
+};
 
 /// Returns all pipelines, in the order in which they are listed to people.
 ///
@@ -40,5 +52,8 @@ pub const MESSAGING: Lane = Lane { name: "messaging", queue: "dispatch.messaging
 /// If a pipeline's list of stages is inconsistent. Such a defect shows at every start.
 #[must_use]
 pub fn registry() -> Registry<Dispatch> {
-    Registry::new(dispatch::pipeline(), vec![assignee_sync::pipeline(), messaging::pipeline()])
+    Registry::new(
+        dispatch::pipeline(),
+        vec![assignee_sync::pipeline(), messaging::pipeline()],
+    )
 }

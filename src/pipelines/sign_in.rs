@@ -65,7 +65,11 @@ impl Services {
     /// # Errors
     /// [`ProductFault::Reauthentication`] if the token cannot be refreshed, [`ProductFault::NoIdentity`] if the identity does not
     /// exist, [`ProductFault::RefreshBusy`], or a fault of the tracker or of Microsoft Entra.
-    pub async fn sign_in_ahead(&self, identity_id: i64, stage: &'static str) -> Result<OffsetDateTime, StageFault> {
+    pub async fn sign_in_ahead(
+        &self,
+        identity_id: i64,
+        stage: &'static str,
+    ) -> Result<OffsetDateTime, StageFault> {
         let token = self.token(identity_id).await?;
         if token.ends_in <= MARGIN {
             return Ok(self.good_token(identity_id, stage).await?.expires_at);
@@ -88,29 +92,49 @@ impl Services {
     }
 
     /// Replaces the token that was seen, if this call gets the turn to refresh it or finds that another one has done so.
-    async fn renew_in_turn(&self, seen: &AccessToken, stage: &'static str) -> Result<Option<AccessToken>, StageFault> {
-        self.providers.governor.look(&self.providers.entra.scope(&seen.organization)).await?;
+    async fn renew_in_turn(
+        &self,
+        seen: &AccessToken,
+        stage: &'static str,
+    ) -> Result<Option<AccessToken>, StageFault> {
+        self.providers
+            .governor
+            .look(&self.providers.entra.scope(&seen.organization))
+            .await?;
         let deadline = self.call_deadline();
         match self.turn(seen, Occasion::Ended).await? {
-            RefreshTurn::Yours(turn) => match self.refresh(seen, Occasion::Ended, turn, deadline, stage).await? {
+            RefreshTurn::Yours(turn) => match self
+                .refresh(seen, Occasion::Ended, turn, deadline, stage)
+                .await?
+            {
                 Renewal::Renewed(token) => Ok(Some(token)),
-                Renewal::Impossible(why_not) => Err(reauthentication(seen, "its token expires soon", &why_not).into()),
+                Renewal::Impossible(why_not) => {
+                    Err(reauthentication(seen, "its token expires soon", &why_not).into())
+                }
             },
             RefreshTurn::Moved => self.token(seen.identity_id).await.map(Some),
-            RefreshTurn::Taken | RefreshTurn::NoRefreshToken | RefreshTurn::Refused(_) | RefreshTurn::RefusedAgain => Ok(None),
+            RefreshTurn::Taken
+            | RefreshTurn::NoRefreshToken
+            | RefreshTurn::Refused(_)
+            | RefreshTurn::RefusedAgain => Ok(None),
         }
     }
 
     async fn token(&self, identity_id: i64) -> Result<AccessToken, StageFault> {
         let token = self.tracker.access_token(identity_id).await?;
-        Ok(token.ok_or_else(|| ProductFault::NoIdentity(format!("identity {identity_id} is gone")))?)
+        Ok(token
+            .ok_or_else(|| ProductFault::NoIdentity(format!("identity {identity_id} is gone")))?)
     }
 
     /// Returns the identity's token, valid for at least half a minute; refreshes it first if it is not.
     ///
     /// # Errors
     /// The same as [`Services::sign_in_ahead`].
-    pub(super) async fn good_token(&self, identity_id: i64, stage: &'static str) -> Result<AccessToken, StageFault> {
+    pub(super) async fn good_token(
+        &self,
+        identity_id: i64,
+        stage: &'static str,
+    ) -> Result<AccessToken, StageFault> {
         let mut token = self.token(identity_id).await?;
         for _ in 0..ROUNDS {
             if token.ends_in > MARGIN {
@@ -118,7 +142,9 @@ impl Services {
             }
             token = match self.renew(&token, Occasion::Ended, stage).await? {
                 Renewal::Renewed(renewed) => renewed,
-                Renewal::Impossible(why_not) => return Err(reauthentication(&token, ENDED, &why_not).into()),
+                Renewal::Impossible(why_not) => {
+                    return Err(reauthentication(&token, ENDED, &why_not).into());
+                }
             };
         }
         Ok(token)
@@ -128,7 +154,12 @@ impl Services {
     ///
     /// # Errors
     /// [`ProductFault::RefreshBusy`], or a fault of the tracker or of Microsoft Entra, except a refusal.
-    pub(super) async fn renew(&self, seen: &AccessToken, occasion: Occasion, stage: &'static str) -> Result<Renewal, StageFault> {
+    pub(super) async fn renew(
+        &self,
+        seen: &AccessToken,
+        occasion: Occasion,
+        stage: &'static str,
+    ) -> Result<Renewal, StageFault> {
         let impossible = |why_not: &str| Ok(Renewal::Impossible(why_not.to_owned()));
         if !self.providers.entra.has_client() {
             return impossible("no client of Microsoft Entra is configured");
@@ -144,14 +175,22 @@ impl Services {
             // between does not send during another's turn.
             let deadline = self.call_deadline();
             match self.turn(seen, occasion).await? {
-                RefreshTurn::Yours(turn) => return self.refresh(seen, occasion, turn, deadline, stage).await,
-                RefreshTurn::Moved => return self.token(seen.identity_id).await.map(Renewal::Renewed),
+                RefreshTurn::Yours(turn) => {
+                    return self.refresh(seen, occasion, turn, deadline, stage).await;
+                }
+                RefreshTurn::Moved => {
+                    return self.token(seen.identity_id).await.map(Renewal::Renewed);
+                }
                 RefreshTurn::NoRefreshToken => return impossible("there is no refresh token"),
                 RefreshTurn::Refused(said) => {
                     let said = said.as_deref().unwrap_or("its refresh token was refused");
-                    return impossible(&format!("{said} (a moment ago; the refresh is not repeated at once)"));
+                    return impossible(&format!(
+                        "{said} (a moment ago; the refresh is not repeated at once)"
+                    ));
                 }
-                RefreshTurn::RefusedAgain => return impossible("it was already refreshed for that reason a short time ago"),
+                RefreshTurn::RefusedAgain => {
+                    return impossible("it was already refreshed for that reason a short time ago");
+                }
                 RefreshTurn::Taken if Instant::now() + pace > give_up => {
                     return Err(ProductFault::RefreshBusy(seen.identity_id).into());
                 }
@@ -161,13 +200,24 @@ impl Services {
         }
     }
 
-    async fn turn(&self, seen: &AccessToken, occasion: Occasion) -> Result<RefreshTurn, TrackerFault> {
+    async fn turn(
+        &self,
+        seen: &AccessToken,
+        occasion: Occasion,
+    ) -> Result<RefreshTurn, TrackerFault> {
         let refreshed_before = match occasion {
             Occasion::Ended => None,
             Occasion::Refused => Some(AFTER_REFUSAL),
             Occasion::NotValid => Some(AFTER_PROOF),
         };
-        self.tracker.take_refresh_turn(seen.identity_id, seen.version, self.longest_turn(), refreshed_before).await
+        self.tracker
+            .take_refresh_turn(
+                seen.identity_id,
+                seen.version,
+                self.longest_turn(),
+                refreshed_before,
+            )
+            .await
     }
 
     fn call_deadline(&self) -> Instant {
@@ -189,9 +239,18 @@ impl Services {
     ) -> Result<Renewal, StageFault> {
         let entra = &self.providers.entra;
         let scope = entra.scope(&seen.organization);
-        let answer = self.providers.governor.call(&scope, entra.refresh(&turn.refresh_token, deadline)).await;
+        let answer = self
+            .providers
+            .governor
+            .call(&scope, entra.refresh(&turn.refresh_token, deadline))
+            .await;
         let (refused, came_to) = match answer {
-            Ok(Ok(tokens)) => return self.use_refreshed(seen, occasion, tokens, stage).await.map(Renewal::Renewed),
+            Ok(Ok(tokens)) => {
+                return self
+                    .use_refreshed(seen, occasion, tokens, stage)
+                    .await
+                    .map(Renewal::Renewed);
+            }
             Ok(Err(EntraFault::Refused(why))) => {
                 let why = format!("Microsoft Entra refused: {why}");
                 (Some(why.clone()), Ok(Renewal::Impossible(why)))
@@ -199,8 +258,15 @@ impl Services {
             Ok(Err(other)) => (None, Err(other.into())),
             Err(not_called) => (None, Err(not_called.into())),
         };
-        if let Err(error) = self.tracker.end_refresh_turn(seen.identity_id, &turn, refused.as_deref()).await {
-            tracing::warn!(error = crate::fault::chain(&error), "ending a refresh turn failed; the turn expires by itself");
+        if let Err(error) = self
+            .tracker
+            .end_refresh_turn(seen.identity_id, &turn, refused.as_deref())
+            .await
+        {
+            tracing::warn!(
+                error = crate::fault::chain(&error),
+                "ending a refresh turn failed; the turn expires by itself"
+            );
         }
         came_to
     }
@@ -215,17 +281,35 @@ impl Services {
         reach(stage, "after_refresh_answer");
         self.save(seen, occasion, tokens).await?;
         reach(stage, "after_refresh_saved");
-        tracing::info!(identity.id = seen.identity_id, "the tokens of an identity were refreshed");
+        tracing::info!(
+            identity.id = seen.identity_id,
+            "the tokens of an identity were refreshed"
+        );
         // The stored tokens are used: a person may have stored others first.
         self.token(seen.identity_id).await
     }
 
     /// Saves the tokens in a spawned task: Entra does not issue them again, so they are saved even if the job is released
     /// meanwhile.
-    async fn save(&self, seen: &AccessToken, occasion: Occasion, tokens: Tokens) -> Result<(), StageFault> {
-        let Tokens { access_token, refresh_token, expires_in } = tokens;
-        let tokens = NewTokens { access_token, refresh_token, expires_in, after_refusal: occasion != Occasion::Ended };
-        let (tracker, identity_id, version) = (self.tracker.clone(), seen.identity_id, seen.version);
+    async fn save(
+        &self,
+        seen: &AccessToken,
+        occasion: Occasion,
+        tokens: Tokens,
+    ) -> Result<(), StageFault> {
+        let Tokens {
+            access_token,
+            refresh_token,
+            expires_in,
+        } = tokens;
+        let tokens = NewTokens {
+            access_token,
+            refresh_token,
+            expires_in,
+            after_refusal: occasion != Occasion::Ended,
+        };
+        let (tracker, identity_id, version) =
+            (self.tracker.clone(), seen.identity_id, seen.version);
         let give_up = Instant::now() + SAVING;
         let (tell, told) = oneshot::channel();
         let saving = async move {
@@ -233,7 +317,11 @@ impl Services {
                 match tracker.save_tokens(identity_id, version, &tokens).await {
                     // Saved, or other tokens were saved first.
                     Ok(_) => break Ok(()),
-                    Err(fault) if fault.class() == Class::Infrastructure && Instant::now() < give_up => sleep(PACE.1).await,
+                    Err(fault)
+                        if fault.class() == Class::Infrastructure && Instant::now() < give_up =>
+                    {
+                        sleep(PACE.1).await
+                    }
                     Err(fault) => break Err(fault.into()),
                 }
             };
@@ -241,7 +329,8 @@ impl Services {
             drop(tell.send(saved));
         };
         (self.spawn)("token save", Box::pin(saving.in_current_span()));
-        told.await.expect("the save task sends its result unless it panics")
+        told.await
+            .expect("the save task sends its result unless it panics")
     }
 }
 
@@ -267,13 +356,25 @@ mod tests {
     fn token() -> AccessToken {
         let token = SecretString::from("canary".to_owned());
         let expires_at = datetime!(2026-01-02 03:04:05 UTC);
-        AccessToken { identity_id: 7, organization: "acme".to_owned(), token, expires_at, ends_in: MARGIN, version: 4 }
+        AccessToken {
+            identity_id: 7,
+            organization: "acme".to_owned(),
+            token,
+            expires_at,
+            ends_in: MARGIN,
+            version: 4,
+        }
     }
 
     #[test]
     fn a_refused_token_waits_for_a_newer_one_than_was_seen() {
-        let Class::Wait(on) = reauthentication(&token(), ENDED, "x").class() else { panic!("it waits for a person") };
-        assert_eq!((on.reason.word(), on.key.as_str(), on.observed), ("reauthentication", "identity:7", 4));
+        let Class::Wait(on) = reauthentication(&token(), ENDED, "x").class() else {
+            panic!("it waits for a person")
+        };
+        assert_eq!(
+            (on.reason.word(), on.key.as_str(), on.observed),
+            ("reauthentication", "identity:7", 4)
+        );
     }
 
     #[test]
@@ -281,6 +382,10 @@ mod tests {
         let fault = reauthentication(&token(), ENDED, "there is no refresh token");
         let expected = "identity 7 must sign in again: its token has expired, and is not refreshed: there is no refresh token";
         assert_eq!(fault.to_string(), expected);
-        assert!(fault.hint().contains("dispatch identities set-tokens"), "{}", fault.hint());
+        assert!(
+            fault.hint().contains("dispatch identities set-tokens"),
+            "{}",
+            fault.hint()
+        );
     }
 }

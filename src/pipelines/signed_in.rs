@@ -16,7 +16,9 @@ use super::sign_in::{MARGIN, Occasion, Renewal, reauthentication};
 use super::{Dispatch, Services, assignee_sync};
 use crate::engine::{Context, EngineFault, Kept};
 use crate::fault::StageFault;
-use crate::providers::azure_devops::{AzureDevOpsFault, Caller, Operation, ProfileMe, Unauthorized};
+use crate::providers::azure_devops::{
+    AzureDevOpsFault, Caller, Operation, ProfileMe, Unauthorized,
+};
 use crate::providers::governor::{CallLane, GovernorFault};
 use crate::tracker::AccessToken;
 
@@ -43,7 +45,10 @@ pub struct SignedIn<'a> {
 
 impl fmt::Debug for SignedIn<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SignedIn").field("identity_id", &self.identity_id).field("stage", &self.stage).finish_non_exhaustive()
+        f.debug_struct("SignedIn")
+            .field("identity_id", &self.identity_id)
+            .field("stage", &self.stage)
+            .finish_non_exhaustive()
     }
 }
 
@@ -52,7 +57,17 @@ impl Services {
     #[must_use]
     pub const fn as_identity(&self, identity_id: i64, what: &'static str) -> SignedIn<'_> {
         let (kept, lane, token, waited) = (None, CallLane::Dispatch, None, Duration::ZERO);
-        SignedIn { services: self, identity_id, stage: what, kept, lane, may_end: false, token, is_renewed: false, waited }
+        SignedIn {
+            services: self,
+            identity_id,
+            stage: what,
+            kept,
+            lane,
+            may_end: false,
+            token,
+            is_renewed: false,
+            waited,
+        }
     }
 }
 
@@ -63,8 +78,17 @@ impl<'a> SignedIn<'a> {
         let kept = cx.pieces();
         let outside = cx.services.as_identity(identity_id, kept.stage());
         let is_sync = cx.job.pipeline == assignee_sync::NAME;
-        let lane = if is_sync { CallLane::AssigneeSync } else { CallLane::Dispatch };
-        Self { kept: Some(kept), lane, may_end: cx.effect.is_none(), ..outside }
+        let lane = if is_sync {
+            CallLane::AssigneeSync
+        } else {
+            CallLane::Dispatch
+        };
+        Self {
+            kept: Some(kept),
+            lane,
+            may_end: cx.effect.is_none(),
+            ..outside
+        }
     }
 
     /// Returns the answer to an operation that an earlier run of this stage has kept under this name, or else calls and keeps it.
@@ -126,14 +150,20 @@ impl<'a> SignedIn<'a> {
     ///
     /// # Errors
     /// The same as [`SignedIn::call`], except the operation's own.
-    pub async fn try_call<O: Operation>(&mut self, operation: &O) -> Result<Result<O::Output, AzureDevOpsFault>, StageFault> {
+    pub async fn try_call<O: Operation>(
+        &mut self,
+        operation: &O,
+    ) -> Result<Result<O::Output, AzureDevOpsFault>, StageFault> {
         loop {
             if self.may_end && self.kept.is_some_and(Kept::should_end) {
                 return Err(EngineFault::Unfinished.into());
             }
             let azure_devops = &self.services.providers.azure_devops;
             let lane = self.lane;
-            match operation.send(azure_devops, caller(self.token().await?, lane)).await {
+            match operation
+                .send(azure_devops, caller(self.token().await?, lane))
+                .await
+            {
                 Ok(answer) => return Ok(Ok(answer)),
                 Err(AzureDevOpsFault::Governor(not_now)) => self.wait_for(not_now).await?,
                 Err(AzureDevOpsFault::Unauthorized(refusal)) => self.renew::<O>(refusal).await?,
@@ -144,7 +174,9 @@ impl<'a> SignedIn<'a> {
 
     /// Waits for a short hold while keeping the permit, if the run has fetched data that it would otherwise have to store.
     async fn wait_for(&mut self, not_now: GovernorFault) -> Result<(), StageFault> {
-        let GovernorFault::Held { left, for_seat, .. } = not_now else { return Err(not_now.into()) };
+        let GovernorFault::Held { left, for_seat, .. } = not_now else {
+            return Err(not_now.into());
+        };
         let loses = self.kept.is_some_and(|kept| !kept.is_empty());
         // A run that waits for a permit of a destination must not keep a permit of the lane meanwhile.
         if !loses || for_seat || left > SHORT_HOLD || self.waited + left > WAITS {
@@ -184,7 +216,11 @@ impl<'a> SignedIn<'a> {
     }
 
     /// Refreshes the token, or returns the reason why it is not refreshed.
-    async fn refresh(&mut self, occasion: Occasion, refusal: &Unauthorized) -> Result<Result<(), String>, StageFault> {
+    async fn refresh(
+        &mut self,
+        occasion: Occasion,
+        refusal: &Unauthorized,
+    ) -> Result<Result<(), String>, StageFault> {
         let refused = self.token().await?.clone();
         match self.services.renew(&refused, occasion, self.stage).await? {
             Renewal::Renewed(token) => {
@@ -204,21 +240,39 @@ impl<'a> SignedIn<'a> {
 
     /// Returns a fault unless the token itself is refused: Azure DevOps answers 401 also if the token's owner has no access to
     /// the account. The owner's profile needs no access to any account.
-    async fn is_access_refused(&mut self, refusal: &Unauthorized) -> Result<Option<AzureDevOpsFault>, StageFault> {
+    async fn is_access_refused(
+        &mut self,
+        refusal: &Unauthorized,
+    ) -> Result<Option<AzureDevOpsFault>, StageFault> {
         let (azure_devops, lane) = (&self.services.providers.azure_devops, self.lane);
         let refusal = refusal.clone();
-        Ok(match ProfileMe.send(azure_devops, caller(self.token().await?, lane)).await {
-            Ok(_) if refusal.said.is_empty() => Some(AzureDevOpsFault::SignInPage(refusal)),
-            Ok(_) => Some(AzureDevOpsFault::NoAccess(refusal)),
-            Err(AzureDevOpsFault::Unauthorized(_)) => None,
-            Err(fault) => Some(AzureDevOpsFault::Unverified { refusal, why: Box::new(fault) }),
-        })
+        Ok(
+            match ProfileMe
+                .send(azure_devops, caller(self.token().await?, lane))
+                .await
+            {
+                Ok(_) if refusal.said.is_empty() => Some(AzureDevOpsFault::SignInPage(refusal)),
+                Ok(_) => Some(AzureDevOpsFault::NoAccess(refusal)),
+                Err(AzureDevOpsFault::Unauthorized(_)) => None,
+                Err(fault) => Some(AzureDevOpsFault::Unverified {
+                    refusal,
+                    why: Box::new(fault),
+                }),
+            },
+        )
     }
 
     /// Returns the token; reads it with the first call and again shortly before it expires.
     async fn token(&mut self) -> Result<&AccessToken, StageFault> {
-        if self.token.as_ref().is_none_or(|(_, good_until)| Instant::now() >= *good_until) {
-            let token = self.services.good_token(self.identity_id, self.stage).await?;
+        if self
+            .token
+            .as_ref()
+            .is_none_or(|(_, good_until)| Instant::now() >= *good_until)
+        {
+            let token = self
+                .services
+                .good_token(self.identity_id, self.stage)
+                .await?;
             self.put(token);
         }
         let (token, _) = self.token.as_ref().expect("the token was just set");
@@ -234,5 +288,9 @@ impl<'a> SignedIn<'a> {
 }
 
 const fn caller(token: &AccessToken, lane: CallLane) -> Caller<'_> {
-    Caller { organization: token.organization.as_str(), token: &token.token, lane }
+    Caller {
+        organization: token.organization.as_str(),
+        token: &token.token,
+        lane,
+    }
 }

@@ -45,16 +45,28 @@ impl Rule {
     #[must_use]
     pub const fn text(self) -> &'static str {
         match self {
-            Self::Loopback => "expected an address of the public internet, got one of this machine (127.0.0.0/8, ::1)",
+            Self::Loopback => {
+                "expected an address of the public internet, got one of this machine (127.0.0.0/8, ::1)"
+            }
             Self::Private => {
                 "expected an address of the public internet, got a private one (10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, \
                  fc00::/7)"
             }
-            Self::LinkLocal => "expected an address of the public internet, got a link-local one (169.254.0.0/16, fe80::/10)",
-            Self::Metadata => "expected an address of the public internet, got a cloud's metadata service",
-            Self::Shared => "expected an address of the public internet, got a carrier's shared one (100.64.0.0/10)",
-            Self::Many => "expected the address of one machine, got a multicast or broadcast address",
-            Self::Example => "expected an address of the public internet, got one for documentation or benchmarking",
+            Self::LinkLocal => {
+                "expected an address of the public internet, got a link-local one (169.254.0.0/16, fe80::/10)"
+            }
+            Self::Metadata => {
+                "expected an address of the public internet, got a cloud's metadata service"
+            }
+            Self::Shared => {
+                "expected an address of the public internet, got a carrier's shared one (100.64.0.0/10)"
+            }
+            Self::Many => {
+                "expected the address of one machine, got a multicast or broadcast address"
+            }
+            Self::Example => {
+                "expected an address of the public internet, got one for documentation or benchmarking"
+            }
             Self::Embedded => {
                 "expected an address of the public internet, got an IPv4 address inside an IPv6 one (mapped, NAT64, 6to4, \
                  Teredo); use the IPv4 address"
@@ -152,7 +164,8 @@ impl RefusedName {
 }
 
 /// A function that resolves a name to addresses. Their port is ignored.
-pub(super) type Lookup = Arc<dyn Fn(String) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> + Send + Sync>;
+pub(super) type Lookup =
+    Arc<dyn Fn(String) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> + Send + Sync>;
 
 /// The resolver of the HTTP driver. Returns only addresses that may be called.
 ///
@@ -166,12 +179,17 @@ pub(super) struct Resolver {
 impl Resolver {
     /// Creates a resolver that uses the system's.
     pub(super) fn of_system(allow_loopback: bool) -> Self {
-        let ask = |name: String| async move { Ok(tokio::net::lookup_host((name, 0)).await?.collect()) }.boxed();
+        let ask = |name: String| {
+            async move { Ok(tokio::net::lookup_host((name, 0)).await?.collect()) }.boxed()
+        };
         Self::new(allow_loopback, Arc::new(ask))
     }
 
     pub(super) fn new(allow_loopback: bool, lookup: Lookup) -> Self {
-        Self { allow_loopback, lookup }
+        Self {
+            allow_loopback,
+            lookup,
+        }
     }
 }
 
@@ -183,7 +201,12 @@ impl Resolve for Resolver {
             let found = found.await?;
             for address in found.iter().map(SocketAddr::ip) {
                 if let Some(rule) = broken_rule(address, allow_loopback) {
-                    return Err(RefusedName { name, address, rule }.into());
+                    return Err(RefusedName {
+                        name,
+                        address,
+                        rule,
+                    }
+                    .into());
                 }
             }
             Ok(Box::new(found.into_iter()) as Addrs)
@@ -204,19 +227,122 @@ mod tests {
     fn every_range_is_refused_from_its_first_to_its_last_address() {
         for (rule_of, addresses) in [
             (Rule::Loopback, &["127.0.0.0", "127.255.255.255", "::1"][..]),
-            (Rule::Private, &["10.0.0.0", "10.255.255.255", "172.16.0.0", "172.31.255.255", "192.168.0.0", "192.168.255.255"]),
-            (Rule::Private, &["fc00::", "fdff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "fec0::1", "feff::1"]),
-            (Rule::LinkLocal, &["169.254.0.0", "169.254.255.255", "fe80::", "febf:ffff::"]),
-            (Rule::Metadata, &["169.254.169.254", "fd00:ec2::254", "fd20:ce::254", "100.100.100.200", "168.63.129.16"]),
+            (
+                Rule::Private,
+                &[
+                    "10.0.0.0",
+                    "10.255.255.255",
+                    "172.16.0.0",
+                    "172.31.255.255",
+                    "192.168.0.0",
+                    "192.168.255.255",
+                ],
+            ),
+            (
+                Rule::Private,
+                &[
+                    "fc00::",
+                    "fdff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
+                    "fec0::1",
+                    "feff::1",
+                ],
+            ),
+            (
+                Rule::LinkLocal,
+                &["169.254.0.0", "169.254.255.255", "fe80::", "febf:ffff::"],
+            ),
+            (
+                Rule::Metadata,
+                &[
+                    "169.254.169.254",
+                    "fd00:ec2::254",
+                    "fd20:ce::254",
+                    "100.100.100.200",
+                    "168.63.129.16",
+                ],
+            ),
             (Rule::Shared, &["100.64.0.0", "100.127.255.255"]),
-            (Rule::Many, &["224.0.0.0", "239.255.255.255", "255.255.255.255", "ff00::", "ff02::1"]),
-            (Rule::Example, &["192.0.2.0", "198.51.100.255", "203.0.113.7", "198.18.0.0", "198.19.255.255"]),
-            (Rule::Example, &["2001:db8::", "2001:db8:ffff::1", "3fff::1", "3fff:fff::1", "2001:2::1"]),
-            (Rule::Embedded, &["::ffff:8.8.8.8", "::ffff:127.0.0.1", "::8.8.8.8", "::ffff:0:10.0.0.1", "::2"]),
-            (Rule::Embedded, &["64:ff9b::8.8.8.8", "64:ff9b::10.0.0.1", "64:ff9b:1::1", "64:ff9b:1:ffff::1"]),
-            (Rule::Embedded, &["2002:7f00:1::", "2002:a00:1::1", "2001:0:4136:e378:8000:63bf:3fff:fdd2"]),
-            (Rule::Reserved, &["0.0.0.0", "0.255.255.255", "192.0.0.1", "192.88.99.1", "240.0.0.0", "255.255.255.254", "::"]),
-            (Rule::Reserved, &["100::1", "2001:10::1", "2001:20::1", "1fff::1", "4000::1", "5f00::1", "e000::1"]),
+            (
+                Rule::Many,
+                &[
+                    "224.0.0.0",
+                    "239.255.255.255",
+                    "255.255.255.255",
+                    "ff00::",
+                    "ff02::1",
+                ],
+            ),
+            (
+                Rule::Example,
+                &[
+                    "192.0.2.0",
+                    "198.51.100.255",
+                    "203.0.113.7",
+                    "198.18.0.0",
+                    "198.19.255.255",
+                ],
+            ),
+            (
+                Rule::Example,
+                &[
+                    "2001:db8::",
+                    "2001:db8:ffff::1",
+                    "3fff::1",
+                    "3fff:fff::1",
+                    "2001:2::1",
+                ],
+            ),
+            (
+                Rule::Embedded,
+                &[
+                    "::ffff:8.8.8.8",
+                    "::ffff:127.0.0.1",
+                    "::8.8.8.8",
+                    "::ffff:0:10.0.0.1",
+                    "::2",
+                ],
+            ),
+            (
+                Rule::Embedded,
+                &[
+                    "64:ff9b::8.8.8.8",
+                    "64:ff9b::10.0.0.1",
+                    "64:ff9b:1::1",
+                    "64:ff9b:1:ffff::1",
+                ],
+            ),
+            (
+                Rule::Embedded,
+                &[
+                    "2002:7f00:1::",
+                    "2002:a00:1::1",
+                    "2001:0:4136:e378:8000:63bf:3fff:fdd2",
+                ],
+            ),
+            (
+                Rule::Reserved,
+                &[
+                    "0.0.0.0",
+                    "0.255.255.255",
+                    "192.0.0.1",
+                    "192.88.99.1",
+                    "240.0.0.0",
+                    "255.255.255.254",
+                    "::",
+                ],
+            ),
+            (
+                Rule::Reserved,
+                &[
+                    "100::1",
+                    "2001:10::1",
+                    "2001:20::1",
+                    "1fff::1",
+                    "4000::1",
+                    "5f00::1",
+                    "e000::1",
+                ],
+            ),
         ] {
             for address in addresses {
                 assert_eq!(rule(address), Some(rule_of), "{address}");
@@ -263,6 +389,9 @@ mod tests {
         let open = |address: &str| broken_rule(address.parse().unwrap(), true);
         assert_eq!((open("127.0.0.1"), open("::1")), (None, None));
         assert_eq!(open("::ffff:127.0.0.1"), Some(Rule::Embedded));
-        assert_eq!((open("10.0.0.1"), open("169.254.169.254")), (Some(Rule::Private), Some(Rule::Metadata)));
+        assert_eq!(
+            (open("10.0.0.1"), open("169.254.169.254")),
+            (Some(Rule::Private), Some(Rule::Metadata))
+        );
     }
 }

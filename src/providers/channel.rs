@@ -25,7 +25,11 @@ use crate::job::EffectClass;
 
 /// ★ The list of channels. Mail is sent through `smtp`.
 #[must_use]
-pub fn channels(http: &HttpClient, settings: &ProviderSettings, smtp: Option<SmtpServer>) -> Vec<Box<dyn Channel>> {
+pub fn channels(
+    http: &HttpClient,
+    settings: &ProviderSettings,
+    smtp: Option<SmtpServer>,
+) -> Vec<Box<dyn Channel>> {
     vec![
         Box::new(Discord::new(http.clone(), &settings.discord_api)),
         Box::new(DiscordWebhook::new(http.clone())),
@@ -68,7 +72,10 @@ pub trait Channel: Send + Sync {
     ///
     /// # Errors
     /// [`ChannelFault`], whose certainty states whether the message may have been delivered.
-    fn deliver<'a>(&'a self, delivery: Delivery<'a>) -> BoxFuture<'a, Result<Delivered, ChannelFault>>;
+    fn deliver<'a>(
+        &'a self,
+        delivery: Delivery<'a>,
+    ) -> BoxFuture<'a, Result<Delivered, ChannelFault>>;
 }
 
 /// A destination's settings.
@@ -135,7 +142,15 @@ impl<'a> Delivery<'a> {
         class: EffectClass,
         deadline: Instant,
     ) -> Self {
-        Self { config, rendered, key, class, deadline, repeated: false, served: &[] }
+        Self {
+            config,
+            rendered,
+            key,
+            class,
+            deadline,
+            repeated: false,
+            served: &[],
+        }
     }
 }
 
@@ -155,7 +170,11 @@ impl Delivered {
     /// Returns the result of a complete delivery.
     #[must_use]
     pub const fn whole(provider_ref: Option<String>) -> Self {
-        Self { provider_ref, refused: Vec::new(), rest: None }
+        Self {
+            provider_ref,
+            refused: Vec::new(),
+            rest: None,
+        }
     }
 }
 
@@ -263,7 +282,10 @@ impl Fault for ChannelFault {
 }
 
 /// Decodes a destination's public settings into their channel's shape.
-pub(super) fn decode<'de, T: Deserialize<'de>>(public: &'de Value, right: &str) -> Result<T, BadConfig> {
+pub(super) fn decode<'de, T: Deserialize<'de>>(
+    public: &'de Value,
+    right: &str,
+) -> Result<T, BadConfig> {
     T::deserialize(public).map_err(|error| BadConfig(format!("{error}; use {right}")))
 }
 
@@ -274,7 +296,10 @@ mod tests {
 
     #[test]
     fn no_two_channels_share_a_kind() {
-        let mut kinds: Vec<_> = channels(&client(), &ProviderSettings::default(), None).iter().map(|c| c.kind()).collect();
+        let mut kinds: Vec<_> = channels(&client(), &ProviderSettings::default(), None)
+            .iter()
+            .map(|c| c.kind())
+            .collect();
         let count = kinds.len();
         kinds.sort_unstable();
         kinds.dedup();

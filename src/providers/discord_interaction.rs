@@ -17,7 +17,10 @@ use secrecy::ExposeSecret;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::channel::{BadConfig, Channel, ChannelConfig, ChannelFault, Delivered, Delivery, Message, Refusal, Rendered, decode};
+use super::channel::{
+    BadConfig, Channel, ChannelConfig, ChannelFault, Delivered, Delivery, Message, Refusal,
+    Rendered, decode,
+};
 use super::discord::{AGENT, CALLERS_ADDRESS, Created, SUPPRESS_EMBEDS, markdown, patience};
 use super::discord_words::{code, refusal};
 use super::http::{HttpClient, HttpRequest, HttpResponse};
@@ -33,8 +36,7 @@ pub const TOKEN_LIFE: Duration = Duration::from_secs(15 * 60);
 /// The code of an answer after the end of its token.
 pub const EXPIRED: &str = "interaction_expired";
 /// The hint for such an answer.
-pub const EXPIRED_HINT: &str =
-    "Discord accepts an answer only for 15 minutes: cancel this follow-up. The job itself is not affected.";
+pub const EXPIRED_HINT: &str = "Discord accepts an answer only for 15 minutes: cancel this follow-up. The job itself is not affected.";
 /// "Unknown Webhook" and "Invalid Webhook Token": the codes for an expired token.
 const GONE: [u32; 2] = [10015, 50027];
 /// `EPHEMERAL`: only the person who clicked sees the message.
@@ -63,26 +65,45 @@ impl DiscordInteraction {
     /// Creates a channel that uses the API at `api` (`https://discord.com/api/v10`).
     #[must_use]
     pub fn new(http: HttpClient, api: &str) -> Self {
-        Self { http, api: api.to_owned() }
+        Self {
+            http,
+            api: api.to_owned(),
+        }
     }
 
     /// Returns the URL to call, and whether the call edits a message.
     fn target(&self, config: &ChannelConfig) -> Result<(Url, bool), BadConfig> {
         let settings: Settings<'_> = decode(&config.public, RIGHT)?;
         if !is_discord_id(&settings.application_id) {
-            return Err(BadConfig("`application_id` must be a Discord id: up to 20 digits, as text".to_owned()));
+            return Err(BadConfig(
+                "`application_id` must be a Discord id: up to 20 digits, as text".to_owned(),
+            ));
         }
         let message = settings.message_id.as_deref();
         if message.is_some_and(|id| id != ORIGINAL && !is_discord_id(id)) {
-            return Err(BadConfig(format!("`message_id` must be a Discord id, as text, or `{ORIGINAL}`")));
+            return Err(BadConfig(format!(
+                "`message_id` must be a Discord id, as text, or `{ORIGINAL}`"
+            )));
         }
-        let token = config.secret.as_ref().map(|token| token.expose_secret()).unwrap_or_default();
+        let token = config
+            .secret
+            .as_ref()
+            .map(|token| token.expose_secret())
+            .unwrap_or_default();
         if !is_interaction_token(token) {
-            return Err(BadConfig("the interaction's token must be the one that Discord gave".to_owned()));
+            return Err(BadConfig(
+                "the interaction's token must be the one that Discord gave".to_owned(),
+            ));
         }
-        let mut url = self.http.parse_url(&self.api).map_err(|why| BadConfig(format!("the API's address is invalid: {why}")))?;
-        let mut path = url.path_segments_mut().map_err(|()| BadConfig("the API's address must have a path".to_owned()))?;
-        path.pop_if_empty().extend(["webhooks", &settings.application_id, token]);
+        let mut url = self
+            .http
+            .parse_url(&self.api)
+            .map_err(|why| BadConfig(format!("the API's address is invalid: {why}")))?;
+        let mut path = url
+            .path_segments_mut()
+            .map_err(|()| BadConfig("the API's address must have a path".to_owned()))?;
+        path.pop_if_empty()
+            .extend(["webhooks", &settings.application_id, token]);
         if let Some(message) = message {
             path.extend(["messages", message]);
         }
@@ -91,10 +112,16 @@ impl DiscordInteraction {
     }
 
     async fn answer(&self, delivery: Delivery<'_>) -> Result<Delivered, ChannelFault> {
-        let bad = |problem| ChannelFault::Config { provider: &DISCORD_INTERACTION, problem };
+        let bad = |problem| ChannelFault::Config {
+            provider: &DISCORD_INTERACTION,
+            problem,
+        };
         let (url, is_edit) = self.target(delivery.config).map_err(bad)?;
-        let (method, flags) =
-            if is_edit { (Method::PATCH, SUPPRESS_EMBEDS) } else { (Method::POST, SUPPRESS_EMBEDS | EPHEMERAL) };
+        let (method, flags) = if is_edit {
+            (Method::PATCH, SUPPRESS_EMBEDS)
+        } else {
+            (Method::POST, SUPPRESS_EMBEDS | EPHEMERAL)
+        };
         let body = json!({
             "content": delivery.rendered.0,
             "allowed_mentions": {"parse": []},
@@ -120,8 +147,14 @@ impl Channel for DiscordInteraction {
 
     fn class(&self, config: &ChannelConfig) -> EffectClass {
         match decode::<Settings<'_>>(&config.public, RIGHT) {
-            Ok(Settings { message_id: Some(_), .. }) => EffectClass::CompareAndSet,
-            Ok(Settings { message_id: None, .. }) | Err(_) => EffectClass::AtLeastOnce,
+            Ok(Settings {
+                message_id: Some(_),
+                ..
+            }) => EffectClass::CompareAndSet,
+            Ok(Settings {
+                message_id: None, ..
+            })
+            | Err(_) => EffectClass::AtLeastOnce,
         }
     }
 
@@ -141,7 +174,10 @@ impl Channel for DiscordInteraction {
         self.target(config).map(|_| ())
     }
 
-    fn deliver<'a>(&'a self, delivery: Delivery<'a>) -> BoxFuture<'a, Result<Delivered, ChannelFault>> {
+    fn deliver<'a>(
+        &'a self,
+        delivery: Delivery<'a>,
+    ) -> BoxFuture<'a, Result<Delivered, ChannelFault>> {
         self.answer(delivery).boxed()
     }
 }
@@ -177,10 +213,17 @@ mod tests {
     }
 
     fn config(public: Value) -> ChannelConfig {
-        ChannelConfig { public, secret: Some(TOKEN.into()), previous_secret: None }
+        ChannelConfig {
+            public,
+            secret: Some(TOKEN.into()),
+            previous_secret: None,
+        }
     }
 
-    async fn deliver(message_id: Option<&str>, answer: Reply) -> (Result<Delivered, ChannelFault>, Scripted) {
+    async fn deliver(
+        message_id: Option<&str>,
+        answer: Reply,
+    ) -> (Result<Delivered, ChannelFault>, Scripted) {
         let server = Scripted::start(vec![answer]);
         let interaction = interaction(&format!("{}/api/v10", server.url));
         let config = config(json!({"application_id": "99", "message_id": message_id}));
@@ -197,26 +240,62 @@ mod tests {
         for (message_id, method, target, flags) in [
             (None, "POST", path.clone(), 4 | 64),
             (Some("77"), "PATCH", format!("{path}/messages/77"), 4),
-            (Some("@original"), "PATCH", format!("{path}/messages/@original"), 4),
+            (
+                Some("@original"),
+                "PATCH",
+                format!("{path}/messages/@original"),
+                4,
+            ),
         ] {
             let (delivered, server) = deliver(message_id, ok(&json!({"id": "7001"}))).await;
             assert_eq!(delivered.unwrap().provider_ref.as_deref(), Some("7001"));
             let request = server.received().remove(0);
-            assert_eq!((request.method.as_str(), request.target.as_str()), (method, target.as_str()));
-            let expected = json!({"content": "**Hello**", "allowed_mentions": {"parse": []}, "flags": flags});
-            assert_eq!((request.json(), request.header("authorization")), (expected, None));
+            assert_eq!(
+                (request.method.as_str(), request.target.as_str()),
+                (method, target.as_str())
+            );
+            let expected =
+                json!({"content": "**Hello**", "allowed_mentions": {"parse": []}, "flags": flags});
+            assert_eq!(
+                (request.json(), request.header("authorization")),
+                (expected, None)
+            );
         }
     }
 
     #[tokio::test]
     async fn an_expired_token_is_distinguished_from_other_failures_and_never_shown() {
         for (answer, code, certainty) in [
-            (reply(404, "", r#"{"code": 10015, "message": "Unknown Webhook"}"#), EXPIRED, Certainty::NotDone),
-            (reply(401, "", r#"{"code": 50027}"#), EXPIRED, Certainty::NotDone),
-            (reply(404, "", r#"{"code": 10008}"#), "discord_interaction.not_found", Certainty::NotDone),
-            (reply(401, "", "no"), "discord_interaction.unauthorized", Certainty::NotDone),
-            (reply(500, "", r#"{"code": 10015}"#), "discord_interaction.server_error", Certainty::Unknown),
-            (Reply::Lose, "discord_interaction.connection_lost", Certainty::Unknown),
+            (
+                reply(404, "", r#"{"code": 10015, "message": "Unknown Webhook"}"#),
+                EXPIRED,
+                Certainty::NotDone,
+            ),
+            (
+                reply(401, "", r#"{"code": 50027}"#),
+                EXPIRED,
+                Certainty::NotDone,
+            ),
+            (
+                reply(404, "", r#"{"code": 10008}"#),
+                "discord_interaction.not_found",
+                Certainty::NotDone,
+            ),
+            (
+                reply(401, "", "no"),
+                "discord_interaction.unauthorized",
+                Certainty::NotDone,
+            ),
+            (
+                reply(500, "", r#"{"code": 10015}"#),
+                "discord_interaction.server_error",
+                Certainty::Unknown,
+            ),
+            (
+                Reply::Lose,
+                "discord_interaction.connection_lost",
+                Certainty::Unknown,
+            ),
         ] {
             let fault = deliver(None, answer).await.0.unwrap_err();
             assert_eq!((fault.code(), fault.certainty()), (code, certainty));
@@ -227,8 +306,14 @@ mod tests {
     #[test]
     fn an_edit_is_compare_and_set_and_a_new_message_is_at_least_once() {
         let class = |public| interaction("https://discord.com/api/v10").class(&config(public));
-        assert_eq!(class(json!({"application_id": "99", "message_id": "77"})), EffectClass::CompareAndSet);
-        assert_eq!(class(json!({"application_id": "99"})), EffectClass::AtLeastOnce);
+        assert_eq!(
+            class(json!({"application_id": "99", "message_id": "77"})),
+            EffectClass::CompareAndSet
+        );
+        assert_eq!(
+            class(json!({"application_id": "99"})),
+            EffectClass::AtLeastOnce
+        );
     }
 
     #[test]
@@ -236,16 +321,26 @@ mod tests {
         let interaction = interaction("https://discord.com/api/v10");
         for (public, token) in [
             (json!({"application_id": ".."}), TOKEN),
-            (json!({"application_id": "99", "message_id": "../.."}), TOKEN),
+            (
+                json!({"application_id": "99", "message_id": "../.."}),
+                TOKEN,
+            ),
             (json!({"application_id": "99", "message_id": ""}), TOKEN),
             (json!({"application_id": "99"}), ".."),
             (json!({"application_id": "99"}), "canary/messages"),
             (json!({"application_id": "99"}), ""),
         ] {
-            let config = ChannelConfig { public, secret: Some(token.into()), previous_secret: None };
+            let config = ChannelConfig {
+                public,
+                secret: Some(token.into()),
+                previous_secret: None,
+            };
             let BadConfig(why) = interaction.check_config(&config).unwrap_err();
             assert!(!why.contains("canary"), "{why}");
         }
-        assert_eq!(interaction.check_config(&config(json!({"application_id": "99"}))), Ok(()));
+        assert_eq!(
+            interaction.check_config(&config(json!({"application_id": "99"}))),
+            Ok(())
+        );
     }
 }

@@ -14,7 +14,9 @@ use secrecy::ExposeSecret;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::channel::{BadConfig, Channel, ChannelConfig, ChannelFault, Delivered, Delivery, Message, Rendered, decode};
+use super::channel::{
+    BadConfig, Channel, ChannelConfig, ChannelFault, Delivered, Delivery, Message, Rendered, decode,
+};
 use super::discord::{AGENT, CALLERS_ADDRESS, Created, SUPPRESS_EMBEDS, markdown, patience};
 use super::discord_words::refusal;
 use super::http::{HttpClient, HttpRequest};
@@ -24,8 +26,7 @@ use crate::message::is_discord_id;
 
 static DISCORD_WEBHOOK: Provider = provider!("discord_webhook");
 const RIGHT: &str = "{}: the webhook's address is the secret";
-const RIGHT_SECRET: &str =
-    "the secret must be the webhook's address as Discord shows it: https://discord.com/api/webhooks/ID/TOKEN";
+const RIGHT_SECRET: &str = "the secret must be the webhook's address as Discord shows it: https://discord.com/api/webhooks/ID/TOKEN";
 
 /// A channel that posts messages through a Discord webhook.
 #[derive(Debug)]
@@ -47,15 +48,26 @@ impl DiscordWebhook {
     /// Returns the URL that creates messages and answers with the created message.
     fn target(&self, config: &ChannelConfig) -> Result<Url, BadConfig> {
         let Settings {} = decode(&config.public, RIGHT)?;
-        let secret = config.secret.as_ref().ok_or_else(|| BadConfig(RIGHT_SECRET.to_owned()))?;
-        let url = self.http.parse_url(secret.expose_secret()).map_err(|why| BadConfig(format!("{RIGHT_SECRET}: {why}")))?;
-        let mut url = Some(url).filter(is_webhook).ok_or_else(|| BadConfig(RIGHT_SECRET.to_owned()))?;
+        let secret = config
+            .secret
+            .as_ref()
+            .ok_or_else(|| BadConfig(RIGHT_SECRET.to_owned()))?;
+        let url = self
+            .http
+            .parse_url(secret.expose_secret())
+            .map_err(|why| BadConfig(format!("{RIGHT_SECRET}: {why}")))?;
+        let mut url = Some(url)
+            .filter(is_webhook)
+            .ok_or_else(|| BadConfig(RIGHT_SECRET.to_owned()))?;
         url.query_pairs_mut().append_pair("wait", "true");
         Ok(url)
     }
 
     async fn execute(&self, delivery: Delivery<'_>) -> Result<Delivered, ChannelFault> {
-        let bad = |problem| ChannelFault::Config { provider: &DISCORD_WEBHOOK, problem };
+        let bad = |problem| ChannelFault::Config {
+            provider: &DISCORD_WEBHOOK,
+            problem,
+        };
         let url = self.target(delivery.config).map_err(bad)?;
         let body = json!({
             "content": delivery.rendered.0,
@@ -100,7 +112,10 @@ impl Channel for DiscordWebhook {
         self.target(config).map(|_| ())
     }
 
-    fn deliver<'a>(&'a self, delivery: Delivery<'a>) -> BoxFuture<'a, Result<Delivered, ChannelFault>> {
+    fn deliver<'a>(
+        &'a self,
+        delivery: Delivery<'a>,
+    ) -> BoxFuture<'a, Result<Delivered, ChannelFault>> {
         self.execute(delivery).boxed()
     }
 }
@@ -124,12 +139,19 @@ mod tests {
     }
 
     fn config(public: Value, url: &str) -> ChannelConfig {
-        ChannelConfig { public, secret: Some(url.to_owned().into()), previous_secret: None }
+        ChannelConfig {
+            public,
+            secret: Some(url.to_owned().into()),
+            previous_secret: None,
+        }
     }
 
     async fn deliver(answer: Reply) -> (Result<Delivered, ChannelFault>, Scripted) {
         let server = Scripted::start(vec![answer]);
-        let config = config(json!({}), &format!("{}/api/webhooks/42/canary-token?thread_id=7", server.url));
+        let config = config(
+            json!({}),
+            &format!("{}/api/webhooks/42/canary-token?thread_id=7", server.url),
+        );
         let rendered = Rendered("**Hello**".to_owned());
         let delivery = Delivery::first(&config, &rendered, "k", EffectClass::AtLeastOnce, soon());
         let result = webhook().deliver(delivery).await;
@@ -141,43 +163,91 @@ mod tests {
         let (delivered, server) = deliver(ok(&json!({"id": "7001"}))).await;
         assert_eq!(delivered.unwrap().provider_ref.as_deref(), Some("7001"));
         let request = server.received().remove(0);
-        assert_eq!(request.target, "/api/webhooks/42/canary-token?thread_id=7&wait=true");
-        let expected = json!({"content": "**Hello**", "allowed_mentions": {"parse": []}, "flags": 4});
-        assert_eq!((request.method.as_str(), request.json()), ("POST", expected));
+        assert_eq!(
+            request.target,
+            "/api/webhooks/42/canary-token?thread_id=7&wait=true"
+        );
+        let expected =
+            json!({"content": "**Hello**", "allowed_mentions": {"parse": []}, "flags": 4});
+        assert_eq!(
+            (request.method.as_str(), request.json()),
+            ("POST", expected)
+        );
     }
 
     #[tokio::test]
     async fn a_failure_is_classified_and_does_not_show_the_address() {
-        let patient = Class::RateLimited { retry_after: Some(Duration::from_millis(500)) };
+        let patient = Class::RateLimited {
+            retry_after: Some(Duration::from_millis(500)),
+        };
         let slow = Class::Transient { retry_after: None };
         for (answer, code, class, certainty) in [
-            (reply(429, "", r#"{"retry_after": 0.5}"#), "discord_webhook.rate_limited", patient, Certainty::NotDone),
-            (Reply::Lose, "discord_webhook.connection_lost", slow.clone(), Certainty::Unknown),
-            (reply(400, "", r#"{"code": 40062}"#), "discord_webhook.try_later", slow.clone(), Certainty::NotDone),
-            (reply(404, "", r#"{"code": 10015}"#), "discord_webhook.not_found", Class::Permanent, Certainty::NotDone),
+            (
+                reply(429, "", r#"{"retry_after": 0.5}"#),
+                "discord_webhook.rate_limited",
+                patient,
+                Certainty::NotDone,
+            ),
+            (
+                Reply::Lose,
+                "discord_webhook.connection_lost",
+                slow.clone(),
+                Certainty::Unknown,
+            ),
+            (
+                reply(400, "", r#"{"code": 40062}"#),
+                "discord_webhook.try_later",
+                slow.clone(),
+                Certainty::NotDone,
+            ),
+            (
+                reply(404, "", r#"{"code": 10015}"#),
+                "discord_webhook.not_found",
+                Class::Permanent,
+                Certainty::NotDone,
+            ),
         ] {
             let fault = deliver(answer).await.0.unwrap_err();
-            assert_eq!((fault.code(), fault.class(), fault.certainty()), (code, class, certainty));
+            assert_eq!(
+                (fault.code(), fault.class(), fault.certainty()),
+                (code, class, certainty)
+            );
             assert!(!format!("{fault:?} {}", crate::fault::chain(&fault)).contains("canary"));
         }
     }
 
     #[test]
     fn only_a_webhook_s_address_is_accepted_and_it_is_not_shown() {
-        for good in ["https://discord.com/api/webhooks/42/t-o_k", "https://discord.com/api/v10/webhooks/42/x?thread_id=7"] {
+        for good in [
+            "https://discord.com/api/webhooks/42/t-o_k",
+            "https://discord.com/api/v10/webhooks/42/x?thread_id=7",
+        ] {
             assert_eq!(webhook().check_config(&config(json!({}), good)), Ok(()));
         }
         for (public, bad) in [
             (json!({}), "https://discord.com/api/webhooks/42/"),
-            (json!({}), "https://discord.com/api/webhooks/42/canary/github"),
+            (
+                json!({}),
+                "https://discord.com/api/webhooks/42/canary/github",
+            ),
             (json!({}), "https://discord.com/api/webhooks/general/canary"),
             (json!({}), "http://discord.com/api/webhooks/42/canary"),
-            (json!({"channel_id": "1"}), "https://discord.com/api/webhooks/42/canary"),
+            (
+                json!({"channel_id": "1"}),
+                "https://discord.com/api/webhooks/42/canary",
+            ),
         ] {
             let BadConfig(why) = webhook().check_config(&config(public, bad)).unwrap_err();
-            assert!(why.contains("the secret") && !why.contains("canary"), "{why}");
+            assert!(
+                why.contains("the secret") && !why.contains("canary"),
+                "{why}"
+            );
         }
-        let without = ChannelConfig { public: json!({}), secret: None, previous_secret: None };
+        let without = ChannelConfig {
+            public: json!({}),
+            secret: None,
+            previous_secret: None,
+        };
         assert!(webhook().check_config(&without).is_err());
     }
 }

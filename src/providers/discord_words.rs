@@ -20,7 +20,9 @@ pub(super) const UNKNOWN_MESSAGE: u32 = 10008;
 /// resource is being rate limited"; "application not yet available"; "API resource is currently overloaded".
 const LATER: [u32; 8] = [20016, 20028, 20029, 40004, 40006, 40062, 110_001, 130_000];
 /// The 4xx statuses that Discord documents, and those that any HTTP server may answer.
-const DESCRIBED: [u16; 13] = [400, 401, 403, 404, 405, 408, 410, 411, 413, 414, 415, 425, 429];
+const DESCRIBED: [u16; 13] = [
+    400, 401, 403, 404, 405, 408, 410, 411, 413, 414, 415, 425, 429,
+];
 const PATIENCE: &str = "Discord is busy or unavailable; the job is retried automatically.";
 
 #[derive(Deserialize)]
@@ -41,13 +43,29 @@ pub(super) fn refusal(provider: &'static Provider, answer: &HttpResponse) -> Opt
     let code = code(answer)?;
     let (stable, class, hint) = if LATER.contains(&code) {
         let retry_after = retry_after(&answer.headers, SystemTime::now());
-        (provider.codes.try_later, Class::Transient { retry_after }, PATIENCE.into())
+        (
+            provider.codes.try_later,
+            Class::Transient { retry_after },
+            PATIENCE.into(),
+        )
     } else if DESCRIBED.contains(&answer.status) {
         return None;
     } else {
-        let hint = format!("Look up the code {code} in Discord's list of JSON error codes; then retry.");
-        (provider.codes.unrecognized, Class::Unrecognized, hint.into())
+        let hint =
+            format!("Look up the code {code} in Discord's list of JSON error codes; then retry.");
+        (
+            provider.codes.unrecognized,
+            Class::Unrecognized,
+            hint.into(),
+        )
     };
     let said = format!("{}: {}", answer.status, Said::of(&answer.body));
-    Some(Refusal { provider, code: stable, said, class, certainty: Certainty::NotDone, hint })
+    Some(Refusal {
+        provider,
+        code: stable,
+        said,
+        class,
+        certainty: Certainty::NotDone,
+        hint,
+    })
 }

@@ -16,7 +16,9 @@ use lettre::transport::smtp::authentication::Credentials;
 use lettre::{Address, Message as Letter};
 use serde::{Deserialize, Serialize};
 
-use super::channel::{BadConfig, Channel, ChannelConfig, ChannelFault, Delivered, Delivery, Message, Rendered, decode};
+use super::channel::{
+    BadConfig, Channel, ChannelConfig, ChannelFault, Delivered, Delivery, Message, Rendered, decode,
+};
 use super::email_recipients::{of_the_rest, outcome};
 use super::smtp::{EMAIL, Mailing, SmtpServer};
 use super::text::{Capped, cut, one_line, unlinked};
@@ -67,18 +69,36 @@ impl Email {
     fn target(&self, config: &ChannelConfig) -> Result<Target<'_>, BadConfig> {
         let settings: Settings<'_> = decode(&config.public, RIGHT)?;
         if settings.to.is_empty() || settings.to.len() > RECIPIENTS {
-            return Err(BadConfig(format!("`to` must have 1 to {RECIPIENTS} addresses")));
+            return Err(BadConfig(format!(
+                "`to` must have 1 to {RECIPIENTS} addresses"
+            )));
         }
         let from = mailbox("from", &settings.from)?;
-        let to = settings.to.iter().map(|address| mailbox("to", address)).collect::<Result<_, _>>()?;
+        let to = settings
+            .to
+            .iter()
+            .map(|address| mailbox("to", address))
+            .collect::<Result<_, _>>()?;
         let server = self.server.as_ref();
-        let server = server.ok_or_else(|| BadConfig("mail needs a server: set DISPATCH_SMTP_URL for the workers".to_owned()))?;
-        let credentials = server.credentials(config.secret.as_ref()).map_err(|why| BadConfig(why.to_owned()))?;
-        Ok(Target { server, credentials, from, to })
+        let server = server.ok_or_else(|| {
+            BadConfig("mail needs a server: set DISPATCH_SMTP_URL for the workers".to_owned())
+        })?;
+        let credentials = server
+            .credentials(config.secret.as_ref())
+            .map_err(|why| BadConfig(why.to_owned()))?;
+        Ok(Target {
+            server,
+            credentials,
+            from,
+            to,
+        })
     }
 
     async fn send(&self, delivery: Delivery<'_>) -> Result<Delivered, ChannelFault> {
-        let bad = |problem| ChannelFault::Config { provider: &EMAIL, problem };
+        let bad = |problem| ChannelFault::Config {
+            provider: &EMAIL,
+            problem,
+        };
         let target = self.target(delivery.config).map_err(bad)?;
         let written: Written = serde_json::from_str(&delivery.rendered.0).map_err(|_| {
             bad(BadConfig(
@@ -87,15 +107,34 @@ impl Email {
             ))
         })?;
         let id = format!("<{}@{}>", delivery.key, target.from.email.domain());
-        let letter = letter(&target, written, &id).map_err(|error| bad(BadConfig(error.to_string())))?;
+        let letter =
+            letter(&target, written, &id).map_err(|error| bad(BadConfig(error.to_string())))?;
         // The header still names all recipients, because it is one mail.
-        let left: Vec<Address> = target.to.into_iter().map(|mailbox| mailbox.email).filter(|to| !has_it(to, &delivery)).collect();
+        let left: Vec<Address> = target
+            .to
+            .into_iter()
+            .map(|mailbox| mailbox.email)
+            .filter(|to| !has_it(to, &delivery))
+            .collect();
         if left.is_empty() {
             return Ok(Delivered::whole(Some(id)));
         }
-        let mailing = Mailing { from: &target.from.email, to: &left, content: &letter.formatted() };
-        let sent = target.server.send(mailing, target.credentials.as_ref(), delivery.deadline).await;
-        let answered = sent.map_err(|refusal| if delivery.served.is_empty() { refusal } else { of_the_rest(refusal, &left) })?;
+        let mailing = Mailing {
+            from: &target.from.email,
+            to: &left,
+            content: &letter.formatted(),
+        };
+        let sent = target
+            .server
+            .send(mailing, target.credentials.as_ref(), delivery.deadline)
+            .await;
+        let answered = sent.map_err(|refusal| {
+            if delivery.served.is_empty() {
+                refusal
+            } else {
+                of_the_rest(refusal, &left)
+            }
+        })?;
         outcome(id, delivery.served, answered)
     }
 }
@@ -123,7 +162,10 @@ impl Channel for Email {
             text.push("\r\n");
             text.push_all(unlinked(&one_line(line)).chars().map(String::from));
         }
-        let written = Written { subject, text: text.finish() };
+        let written = Written {
+            subject,
+            text: text.finish(),
+        };
         Rendered(serde_json::to_string(&written).expect("texts have a JSON form"))
     }
 
@@ -131,27 +173,44 @@ impl Channel for Email {
         self.target(config).map(|_| ())
     }
 
-    fn deliver<'a>(&'a self, delivery: Delivery<'a>) -> BoxFuture<'a, Result<Delivered, ChannelFault>> {
+    fn deliver<'a>(
+        &'a self,
+        delivery: Delivery<'a>,
+    ) -> BoxFuture<'a, Result<Delivered, ChannelFault>> {
         self.send(delivery).boxed()
     }
 }
 
 fn has_it(to: &Address, delivery: &Delivery<'_>) -> bool {
-    delivery.served.iter().any(|served| served == AsRef::<str>::as_ref(to))
+    delivery
+        .served
+        .iter()
+        .any(|served| served == AsRef::<str>::as_ref(to))
 }
 
 /// Parses an address, with or without a name, that fits in one header line and that any server accepts.
 fn mailbox(field: &str, text: &str) -> Result<Mailbox, BadConfig> {
-    let wrong = || BadConfig(format!("`{field}` must hold ASCII addresses such as team@example.com or Team <team@example.com>"));
+    let wrong = || {
+        BadConfig(format!(
+            "`{field}` must hold ASCII addresses such as team@example.com or Team <team@example.com>"
+        ))
+    };
     if text.len() > ADDRESS_BYTES || text.chars().any(char::is_control) {
         return Err(wrong());
     }
     let mailbox: Mailbox = text.parse().map_err(|_| wrong())?;
-    if AsRef::<str>::as_ref(&mailbox.email).is_ascii() { Ok(mailbox) } else { Err(wrong()) }
+    if AsRef::<str>::as_ref(&mailbox.email).is_ascii() {
+        Ok(mailbox)
+    } else {
+        Err(wrong())
+    }
 }
 
 fn letter(target: &Target<'_>, written: Written, id: &str) -> Result<Letter, lettre::error::Error> {
-    let auto = HeaderValue::new(HeaderName::new_from_ascii_str("Auto-Submitted"), "auto-generated".to_owned());
+    let auto = HeaderValue::new(
+        HeaderName::new_from_ascii_str("Auto-Submitted"),
+        "auto-generated".to_owned(),
+    );
     let to = |builder: MessageBuilder, mailbox: &Mailbox| builder.to(mailbox.clone());
     target
         .to
@@ -180,22 +239,39 @@ mod tests {
 
     fn email(url: &str) -> Email {
         drop(rustls::crypto::ring::default_provider().install_default());
-        Email::new(Some(SmtpServer::parse(&SecretString::from(url.to_owned()), true).unwrap()))
+        Email::new(Some(
+            SmtpServer::parse(&SecretString::from(url.to_owned()), true).unwrap(),
+        ))
     }
 
     fn message(title: &str, lines: &[&str]) -> Message {
         let lines = lines.iter().map(|&line| line.to_owned()).collect();
-        Message { event: "x".into(), happened_at: None, title: title.into(), lines, details: Value::Null }
+        Message {
+            event: "x".into(),
+            happened_at: None,
+            title: title.into(),
+            lines,
+            details: Value::Null,
+        }
     }
 
     fn config(public: Value) -> ChannelConfig {
-        ChannelConfig { public, secret: None, previous_secret: None }
+        ChannelConfig {
+            public,
+            secret: None,
+            previous_secret: None,
+        }
     }
 
-    async fn deliver(message: &Message, acts: Vec<(&'static str, Act)>) -> (Result<Delivered, ChannelFault>, Vec<String>) {
+    async fn deliver(
+        message: &Message,
+        acts: Vec<(&'static str, Act)>,
+    ) -> (Result<Delivered, ChannelFault>, Vec<String>) {
         let script = ScriptedSmtp::start(acts);
         let email = email(&script.url);
-        let config = config(json!({"from": "Dispatch <bot@acme.example>", "to": ["Ann <ann@acme.example>", "bob@acme.example"]}));
+        let config = config(
+            json!({"from": "Dispatch <bot@acme.example>", "to": ["Ann <ann@acme.example>", "bob@acme.example"]}),
+        );
         let rendered = email.render(message);
         let delivery = Delivery::first(&config, &rendered, KEY, EffectClass::AtLeastOnce, soon());
         let sent = email.deliver(delivery).await;
@@ -222,27 +298,43 @@ mod tests {
 
     #[tokio::test]
     async fn titles_and_lines_cannot_inject_headers() {
-        let hostile = message("T\r\nBcc: eve@evil.example\r\n\r\nowned", &["a\r\n.\r\nMAIL FROM:<eve@evil.example>", "."]);
+        let hostile = message(
+            "T\r\nBcc: eve@evil.example\r\n\r\nowned",
+            &["a\r\n.\r\nMAIL FROM:<eve@evil.example>", "."],
+        );
         let (sent, lines) = deliver(&hostile, Vec::new()).await;
         assert!(sent.is_ok());
         let head: Vec<&String> = lines.iter().take_while(|line| !line.is_empty()).collect();
         assert!(head.iter().all(|line| !line.starts_with("Bcc")), "{head:?}");
-        assert_eq!(lines.iter().filter(|line| line.starts_with("MAIL")).count(), 1, "{lines:?}");
-        assert_eq!(lines.iter().filter(|line| *line == ".").count(), 1, "the content ends only once: {lines:?}");
+        assert_eq!(
+            lines.iter().filter(|line| line.starts_with("MAIL")).count(),
+            1,
+            "{lines:?}"
+        );
+        assert_eq!(
+            lines.iter().filter(|line| *line == ".").count(),
+            1,
+            "the content ends only once: {lines:?}"
+        );
     }
 
     #[tokio::test]
     async fn a_lost_answer_is_unknown_and_a_refused_recipient_is_not_done() {
         let (lost, _) = deliver(&message("T", &[]), vec![(".", Act::Close)]).await;
         assert_eq!(lost.unwrap_err().certainty(), Certainty::Unknown);
-        let (refused, _) = deliver(&message("T", &[]), vec![("RCPT", Act::Say("550 unknown"))]).await;
+        let (refused, _) =
+            deliver(&message("T", &[]), vec![("RCPT", Act::Say("550 unknown"))]).await;
         let fault = refused.unwrap_err();
-        assert_eq!((fault.code(), fault.certainty()), ("email.recipient_refused", Certainty::NotDone));
+        assert_eq!(
+            (fault.code(), fault.certainty()),
+            ("email.recipient_refused", Certainty::NotDone)
+        );
     }
 
     #[test]
     fn a_mail_is_limited_in_size() {
-        let Rendered(text) = email("smtps://mail.example").render(&message(&"t".repeat(500), &["long line "; 5000]));
+        let Rendered(text) =
+            email("smtps://mail.example").render(&message(&"t".repeat(500), &["long line "; 5000]));
         let written: Written = serde_json::from_str(&text).unwrap();
         assert_eq!(written.subject.chars().count(), SUBJECT_CHARACTERS);
         assert!(written.text.chars().count() <= BODY_CHARACTERS && written.text.ends_with('…'));
@@ -251,14 +343,22 @@ mod tests {
     #[test]
     fn the_fault_of_bad_settings_states_what_is_expected() {
         let email = email("smtps://mail.example");
-        let many: Vec<String> = (0..21).map(|number| format!("p{number}@acme.example")).collect();
+        let many: Vec<String> = (0..21)
+            .map(|number| format!("p{number}@acme.example"))
+            .collect();
         for (public, part) in [
             (json!({}), "from"),
             (json!({"from": "a@b.example", "to": []}), "1 to 20"),
             (json!({"from": "a@b.example", "to": many}), "1 to 20"),
             (json!({"from": "nobody", "to": ["a@b.example"]}), "`from`"),
-            (json!({"from": "a@b.example", "to": ["x@y.example\r\nBcc: eve@evil.example"]}), "`to`"),
-            (json!({"from": "a@b.example", "to": ["ödön@b.example"]}), "ASCII"),
+            (
+                json!({"from": "a@b.example", "to": ["x@y.example\r\nBcc: eve@evil.example"]}),
+                "`to`",
+            ),
+            (
+                json!({"from": "a@b.example", "to": ["ödön@b.example"]}),
+                "ASCII",
+            ),
         ] {
             let BadConfig(why) = email.check_config(&config(public)).unwrap_err();
             assert!(why.contains(part), "{why}");

@@ -11,7 +11,8 @@ use super::smtp::{EMAIL, Recipients};
 use crate::fault::{Certainty, Class};
 
 const ADDRESSES: &str = "The mail server refuses every address: register the destination again with addresses that it accepts.";
-const WAIT: &str = "The mail server refuses addresses temporarily; the job is retried automatically.";
+const WAIT: &str =
+    "The mail server refuses addresses temporarily; the job is retried automatically.";
 const WAIT_FOR_SOME: &str = "The mail server refuses some addresses temporarily; they are retried automatically, and the others \
                              do not get the mail again. If this continues, register the destination without them.";
 
@@ -20,20 +21,39 @@ const WAIT_FOR_SOME: &str = "The mail server refuses some addresses temporarily;
 ///
 /// # Errors
 /// `email.recipient_refused` if all are refused permanently, `email.try_later` if none has the mail and some may get it later.
-pub(super) fn outcome(id: String, served: &[String], answered: Recipients) -> Result<Delivered, ChannelFault> {
-    let Recipients { taken, refused, waiting } = answered;
+pub(super) fn outcome(
+    id: String,
+    served: &[String],
+    answered: Recipients,
+) -> Result<Delivered, ChannelFault> {
+    let Recipients {
+        taken,
+        refused,
+        waiting,
+    } = answered;
     let served = [served, &taken].concat();
     if served.is_empty() {
         return Err(nobody(&refused, &waiting).into());
     }
-    let rest = (!waiting.is_empty()).then(|| Rest { fault: unfinished(served.len(), &refused, &waiting), served });
-    Ok(Delivered { provider_ref: Some(id), refused, rest })
+    let rest = (!waiting.is_empty()).then(|| Rest {
+        fault: unfinished(served.len(), &refused, &waiting),
+        served,
+    });
+    Ok(Delivered {
+        provider_ref: Some(id),
+        refused,
+        rest,
+    })
 }
 
 /// Adds the recipients in `left`, for whom the call was made, to `refusal`.
 pub(super) fn of_the_rest(refusal: Refusal, left: &[Address]) -> Refusal {
     let names: Vec<&str> = left.iter().map(AsRef::as_ref).collect();
-    let said = format!("{} (still without the mail: {})", refusal.said, names.join(", "));
+    let said = format!(
+        "{} (still without the mail: {})",
+        refusal.said,
+        names.join(", ")
+    );
     Refusal { said, ..refusal }
 }
 
@@ -41,17 +61,35 @@ fn nobody(refused: &[RefusedRecipient], waiting: &[RefusedRecipient]) -> Refusal
     let (code, class, hint) = if waiting.is_empty() {
         ("email.recipient_refused", Class::Permanent, ADDRESSES)
     } else {
-        (EMAIL.codes.try_later, Class::Transient { retry_after: None }, WAIT)
+        (
+            EMAIL.codes.try_later,
+            Class::Transient { retry_after: None },
+            WAIT,
+        )
     };
     let said = listed(refused, waiting);
-    Refusal { provider: &EMAIL, code, said, class, certainty: Certainty::NotDone, hint: hint.into() }
+    Refusal {
+        provider: &EMAIL,
+        code,
+        said,
+        class,
+        certainty: Certainty::NotDone,
+        hint: hint.into(),
+    }
 }
 
-fn unfinished(served: usize, refused: &[RefusedRecipient], waiting: &[RefusedRecipient]) -> Refusal {
+fn unfinished(
+    served: usize,
+    refused: &[RefusedRecipient],
+    waiting: &[RefusedRecipient],
+) -> Refusal {
     Refusal {
         provider: &EMAIL,
         code: "email.partly_delivered",
-        said: format!("{}; recipients who have the mail: {served}", listed(refused, waiting)),
+        said: format!(
+            "{}; recipients who have the mail: {served}",
+            listed(refused, waiting)
+        ),
         class: Class::Transient { retry_after: None },
         certainty: Certainty::NotDone,
         hint: WAIT_FOR_SOME.into(),
@@ -94,21 +132,39 @@ mod tests {
     type Acts = Vec<(&'static str, Act)>;
 
     /// Sends a mail to Ann, Bob and Eve, except those in `served`. Returns the result, and the lines that the server received.
-    async fn attempt(served: &[&str], acts: Acts) -> (Result<Delivered, ChannelFault>, Vec<String>) {
+    async fn attempt(
+        served: &[&str],
+        acts: Acts,
+    ) -> (Result<Delivered, ChannelFault>, Vec<String>) {
         drop(rustls::crypto::ring::default_provider().install_default());
         let script = ScriptedSmtp::start(acts);
-        let email = Email::new(Some(SmtpServer::parse(&SecretString::from(script.url.clone()), true).unwrap()));
-        let public = json!({"from": "bot@acme.example", "to": [ANN, "Bob <bob@acme.example>", EVE]});
-        let config = ChannelConfig { public, secret: None, previous_secret: None };
+        let email = Email::new(Some(
+            SmtpServer::parse(&SecretString::from(script.url.clone()), true).unwrap(),
+        ));
+        let public =
+            json!({"from": "bot@acme.example", "to": [ANN, "Bob <bob@acme.example>", EVE]});
+        let config = ChannelConfig {
+            public,
+            secret: None,
+            previous_secret: None,
+        };
         let rendered = Rendered(json!({"subject": "S", "text": "hello"}).to_string());
         let served: Vec<String> = served.iter().map(|&one| one.to_owned()).collect();
         let first = Delivery::first(&config, &rendered, "key", EffectClass::AtLeastOnce, soon());
-        let sent = email.deliver(Delivery { served: &served, ..first }).await;
+        let sent = email
+            .deliver(Delivery {
+                served: &served,
+                ..first
+            })
+            .await;
         (sent, script.received())
     }
 
     fn envelope(lines: &[String]) -> Vec<&str> {
-        lines.iter().filter_map(|line| line.strip_prefix("RCPT TO:<")?.strip_suffix('>')).collect()
+        lines
+            .iter()
+            .filter_map(|line| line.strip_prefix("RCPT TO:<")?.strip_suffix('>'))
+            .collect()
     }
 
     fn has_content(lines: &[String]) -> bool {
@@ -122,10 +178,20 @@ mod tests {
     #[tokio::test]
     async fn a_permanently_refused_recipient_is_listed_and_the_others_get_the_mail() {
         let (sent, lines) = attempt(&[], vec![(TO_BOB, GONE)]).await;
-        let Delivered { provider_ref, refused, rest } = sent.unwrap();
-        assert_eq!((provider_ref.as_deref(), names(&refused), rest), (Some("<key@acme.example>"), vec![BOB], None));
+        let Delivered {
+            provider_ref,
+            refused,
+            rest,
+        } = sent.unwrap();
+        assert_eq!(
+            (provider_ref.as_deref(), names(&refused), rest),
+            (Some("<key@acme.example>"), vec![BOB], None)
+        );
         assert!(refused[0].said.contains("no such user"), "{refused:?}");
-        assert_eq!((envelope(&lines), has_content(&lines)), (vec![ANN, BOB, EVE], true));
+        assert_eq!(
+            (envelope(&lines), has_content(&lines)),
+            (vec![ANN, BOB, EVE], true)
+        );
     }
 
     #[tokio::test]
@@ -133,18 +199,33 @@ mod tests {
         let (sent, lines) = attempt(&[], vec![(TO_BOB, LATER), ("RCPT TO:<eve", GONE)]).await;
         let Delivered { refused, rest, .. } = sent.unwrap();
         let Rest { served, fault } = rest.unwrap();
-        assert_eq!((served, names(&refused), has_content(&lines)), (vec![ANN.to_owned()], vec![EVE], true));
+        assert_eq!(
+            (served, names(&refused), has_content(&lines)),
+            (vec![ANN.to_owned()], vec![EVE], true)
+        );
         let fault = ChannelFault::from(fault);
-        assert_eq!((fault.code(), fault.certainty()), ("email.partly_delivered", Certainty::NotDone));
+        assert_eq!(
+            (fault.code(), fault.certainty()),
+            ("email.partly_delivered", Certainty::NotDone)
+        );
         assert_eq!(fault.class(), Class::Transient { retry_after: None });
         let said = chain(&fault);
-        assert!(said.contains(BOB) && said.contains("greylisted") && said.contains(EVE) && !said.contains(ANN), "{said}");
+        assert!(
+            said.contains(BOB)
+                && said.contains("greylisted")
+                && said.contains(EVE)
+                && !said.contains(ANN),
+            "{said}"
+        );
     }
 
     #[tokio::test]
     async fn a_retry_sends_the_same_mail_only_to_the_remaining_recipients() {
         let (sent, lines) = attempt(&[ANN, EVE], Vec::new()).await;
-        assert_eq!(sent.unwrap(), Delivered::whole(Some("<key@acme.example>".to_owned())));
+        assert_eq!(
+            sent.unwrap(),
+            Delivered::whole(Some("<key@acme.example>".to_owned()))
+        );
         assert_eq!(envelope(&lines), [BOB]);
         let header = lines.iter().find(|line| line.starts_with("To: ")).unwrap();
         assert!(header.contains(ANN) && header.contains(BOB), "{header}");
@@ -154,10 +235,17 @@ mod tests {
     async fn a_retry_without_progress_keeps_the_served_recipients() {
         let (sent, lines) = attempt(&[ANN], vec![("RCPT", LATER)]).await;
         let rest = sent.unwrap().rest.unwrap();
-        assert_eq!((rest.served, rest.fault.code, has_content(&lines)), (vec![ANN.to_owned()], "email.partly_delivered", false));
+        assert_eq!(
+            (rest.served, rest.fault.code, has_content(&lines)),
+            (vec![ANN.to_owned()], "email.partly_delivered", false)
+        );
         let (sent, lines) = attempt(&[ANN, EVE], vec![("RCPT", GONE)]).await;
         let Delivered { refused, rest, .. } = sent.unwrap();
-        assert_eq!((names(&refused), rest, has_content(&lines)), (vec![BOB], None, false), "the others have the mail");
+        assert_eq!(
+            (names(&refused), rest, has_content(&lines)),
+            (vec![BOB], None, false),
+            "the others have the mail"
+        );
     }
 
     #[tokio::test]
@@ -170,15 +258,29 @@ mod tests {
     async fn a_mail_is_not_sent_if_all_recipients_are_refused() {
         let slow = Class::Transient { retry_after: None };
         for (acts, code, class) in [
-            (vec![("RCPT", GONE)], "email.recipient_refused", Class::Permanent),
+            (
+                vec![("RCPT", GONE)],
+                "email.recipient_refused",
+                Class::Permanent,
+            ),
             (vec![("RCPT", LATER)], "email.try_later", slow.clone()),
-            (vec![(TO_BOB, LATER), ("RCPT", GONE)], "email.try_later", slow),
+            (
+                vec![(TO_BOB, LATER), ("RCPT", GONE)],
+                "email.try_later",
+                slow,
+            ),
         ] {
             let (sent, lines) = attempt(&[], acts).await;
             let fault = sent.unwrap_err();
-            assert_eq!((fault.code(), fault.class(), fault.certainty()), (code, class, Certainty::NotDone));
+            assert_eq!(
+                (fault.code(), fault.class(), fault.certainty()),
+                (code, class, Certainty::NotDone)
+            );
             let said = chain(&fault);
-            assert!([ANN, BOB, EVE].iter().all(|name| said.contains(name)), "{said}");
+            assert!(
+                [ANN, BOB, EVE].iter().all(|name| said.contains(name)),
+                "{said}"
+            );
             assert!(!lines.iter().any(|line| line == "DATA"), "{lines:?}");
         }
     }
@@ -187,11 +289,20 @@ mod tests {
     async fn a_fault_after_the_content_applies_to_all_recipients_of_the_call() {
         let (sent, _) = attempt(&[], vec![(TO_BOB, GONE), (".", Act::Say("554 spam"))]).await;
         let fault = sent.unwrap_err();
-        assert_eq!((fault.code(), fault.certainty()), ("email.refused", Certainty::NotDone));
+        assert_eq!(
+            (fault.code(), fault.certainty()),
+            ("email.refused", Certainty::NotDone)
+        );
         let (sent, _) = attempt(&[ANN], vec![(".", Act::Close)]).await;
         let fault = sent.unwrap_err();
         let said = chain(&fault);
-        assert_eq!((fault.code(), fault.certainty()), ("email.connection_lost", Certainty::Unknown));
-        assert!(said.contains(BOB) && said.contains(EVE) && !said.contains(ANN), "{said}");
+        assert_eq!(
+            (fault.code(), fault.certainty()),
+            ("email.connection_lost", Certainty::Unknown)
+        );
+        assert!(
+            said.contains(BOB) && said.contains(EVE) && !said.contains(ANN),
+            "{said}"
+        );
     }
 }

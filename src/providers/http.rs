@@ -12,7 +12,9 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use reqwest::header::{
+    AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT,
+};
 use reqwest::{Method, Response, Url, redirect};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
@@ -37,7 +39,9 @@ const AGENT: &str = concat!("dispatch-worker/", env!("CARGO_PKG_VERSION"));
 #[derive(Debug, thiserror::Error)]
 pub enum ClientFault {
     /// No cryptography provider for TLS is installed.
-    #[error("no cryptography provider is installed; install rustls' ring provider before the first client")]
+    #[error(
+        "no cryptography provider is installed; install rustls' ring provider before the first client"
+    )]
     NoCryptoProvider,
     /// The driver refuses its settings.
     #[error("the HTTP client cannot be created")]
@@ -85,7 +89,10 @@ pub struct HttpResponse {
 
 impl fmt::Debug for HttpRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HttpRequest").field("provider", self.provider).field("method", &self.method).finish_non_exhaustive()
+        f.debug_struct("HttpRequest")
+            .field("provider", self.provider)
+            .field("method", &self.method)
+            .finish_non_exhaustive()
     }
 }
 
@@ -94,7 +101,15 @@ impl HttpRequest {
     #[must_use]
     pub fn new(provider: &'static Provider, method: Method, url: Url, deadline: Instant) -> Self {
         let (headers, body) = (HeaderMap::new(), Vec::new());
-        Self { provider, method, url, headers, body, deadline, reading: Reading::Whole(BODY_BYTES) }
+        Self {
+            provider,
+            method,
+            url,
+            headers,
+            body,
+            deadline,
+            reading: Reading::Whole(BODY_BYTES),
+        }
     }
 
     /// Sets a header field.
@@ -110,7 +125,9 @@ impl HttpRequest {
     /// [`HttpFaultKind::Unsendable`] if a header cannot carry the secret (because of a line break, for example).
     pub fn authorization(self, scheme: &str, secret: &SecretString) -> Result<Self, HttpFault> {
         let value = HeaderValue::from_str(&format!("{scheme} {}", secret.expose_secret()));
-        let mut value = value.map_err(|_| self.unsendable("the credentials contain characters that no header can carry"))?;
+        let mut value = value.map_err(|_| {
+            self.unsendable("the credentials contain characters that no header can carry")
+        })?;
         value.set_sensitive(true);
         Ok(self.header(AUTHORIZATION, value))
     }
@@ -127,7 +144,8 @@ impl HttpRequest {
     /// # Errors
     /// [`HttpFaultKind::Unsendable`] if `value` has no JSON form.
     pub fn json(self, media_type: &'static str, value: &impl Serialize) -> Result<Self, HttpFault> {
-        let body = serde_json::to_vec(value).map_err(|error| self.unsendable(&error.to_string()))?;
+        let body =
+            serde_json::to_vec(value).map_err(|error| self.unsendable(&error.to_string()))?;
         Ok(self.body(media_type, body))
     }
 
@@ -159,7 +177,10 @@ impl HttpRequest {
     }
 
     fn unsendable(&self, why: &str) -> HttpFault {
-        HttpFault { provider: self.provider, kind: HttpFaultKind::Unsendable(why.to_owned()) }
+        HttpFault {
+            provider: self.provider,
+            kind: HttpFaultKind::Unsendable(why.to_owned()),
+        }
     }
 }
 
@@ -169,10 +190,16 @@ impl HttpClient {
     /// # Errors
     /// [`ClientFault`] if no cryptography provider is installed or the driver refuses its settings.
     pub fn new(allow_http_loopback: bool) -> Result<Self, ClientFault> {
-        Self::resolving(Resolver::of_system(allow_http_loopback), allow_http_loopback)
+        Self::resolving(
+            Resolver::of_system(allow_http_loopback),
+            allow_http_loopback,
+        )
     }
 
-    pub(super) fn resolving(resolver: Resolver, allow_http_loopback: bool) -> Result<Self, ClientFault> {
+    pub(super) fn resolving(
+        resolver: Resolver,
+        allow_http_loopback: bool,
+    ) -> Result<Self, ClientFault> {
         // The driver panics without a cryptography provider.
         if rustls::crypto::CryptoProvider::get_default().is_none() {
             return Err(ClientFault::NoCryptoProvider);
@@ -185,10 +212,16 @@ impl HttpClient {
             .dns_resolver(Arc::new(resolver))
             .connect_timeout(CONNECT_TIMEOUT)
             .pool_idle_timeout(IDLE_TIMEOUT)
-            .default_headers(HeaderMap::from_iter([(USER_AGENT, HeaderValue::from_static(AGENT))]))
+            .default_headers(HeaderMap::from_iter([(
+                USER_AGENT,
+                HeaderValue::from_static(AGENT),
+            )]))
             .build()
             .map_err(ClientFault::Driver)?;
-        Ok(Self { client, allow_http_loopback })
+        Ok(Self {
+            client,
+            allow_http_loopback,
+        })
     }
 
     /// Checks that `url` may be called: `https:`, or `http:` to loopback if the settings permit it; without credentials; and if
@@ -202,15 +235,24 @@ impl HttpClient {
         }
         let host = url.host_str().ok_or("the address must name a host")?;
         // The URL parser has converted every other notation of an IPv4 address to dotted numbers.
-        let literal = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok();
-        if let Some(rule) = literal.and_then(|literal| address::broken_rule(literal, self.allow_http_loopback)) {
+        let literal = host
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .parse::<IpAddr>()
+            .ok();
+        if let Some(rule) =
+            literal.and_then(|literal| address::broken_rule(literal, self.allow_http_loopback))
+        {
             return Err(rule.text());
         }
-        let is_loopback = host == "localhost" || literal.is_some_and(|literal| literal.is_loopback());
+        let is_loopback =
+            host == "localhost" || literal.is_some_and(|literal| literal.is_loopback());
         match url.scheme() {
             "https" => Ok(()),
             "http" if self.allow_http_loopback && is_loopback => Ok(()),
-            _ => Err("the address must begin with https:// (plain http only to loopback, where the settings allow it)"),
+            _ => Err(
+                "the address must begin with https:// (plain http only to loopback, where the settings allow it)",
+            ),
         }
     }
 
@@ -219,7 +261,8 @@ impl HttpClient {
     /// # Errors
     /// What the URL must be, for an operator.
     pub fn parse_url(&self, text: &str) -> Result<Url, &'static str> {
-        let url = Url::parse(text).map_err(|_| "the address must be an absolute URL such as https://example.com/hook")?;
+        let url = Url::parse(text)
+            .map_err(|_| "the address must be an absolute URL such as https://example.com/hook")?;
         self.check_url(&url)?;
         Ok(url)
     }
@@ -229,23 +272,49 @@ impl HttpClient {
     /// # Errors
     /// Every [`HttpFaultKind`] but `Status` and `Malformed`.
     pub async fn send(&self, call: HttpRequest) -> Result<HttpResponse, HttpFault> {
-        let HttpRequest { provider, method, url, headers, body, deadline, reading } = call;
+        let HttpRequest {
+            provider,
+            method,
+            url,
+            headers,
+            body,
+            deadline,
+            reading,
+        } = call;
         let fault = |kind| HttpFault { provider, kind };
-        self.check_url(&url).map_err(|why| fault(HttpFaultKind::AddressRefused(why.to_owned())))?;
+        self.check_url(&url)
+            .map_err(|why| fault(HttpFaultKind::AddressRefused(why.to_owned())))?;
         if Instant::now() >= deadline {
             return Err(fault(HttpFaultKind::Expired));
         }
-        let request = self.client.request(method, url).headers(headers).headers(trace_headers()).body(body).send();
-        let sent = within(deadline, request).await.ok_or_else(|| fault(HttpFaultKind::TimedOut))?;
+        let request = self
+            .client
+            .request(method, url)
+            .headers(headers)
+            .headers(trace_headers())
+            .body(body)
+            .send();
+        let sent = within(deadline, request)
+            .await
+            .ok_or_else(|| fault(HttpFaultKind::TimedOut))?;
         let mut response = sent.map_err(|error| fault(HttpFaultKind::of_driver(error)))?;
         let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
         let body = match reading {
             _ if !status.is_success() => read_some(&mut response, deadline).await,
             Reading::Nothing => Vec::new(),
-            Reading::Start(limit) => read_start(&mut response, limit, deadline).await.map_err(fault)?,
-            Reading::Whole(limit) => read_whole(&mut response, limit, deadline).await.map_err(fault)?,
+            Reading::Start(limit) => read_start(&mut response, limit, deadline)
+                .await
+                .map_err(fault)?,
+            Reading::Whole(limit) => read_whole(&mut response, limit, deadline)
+                .await
+                .map_err(fault)?,
         };
-        Ok(HttpResponse { provider, status: status.as_u16(), headers, body })
+        Ok(HttpResponse {
+            provider,
+            status: status.as_u16(),
+            headers,
+            body,
+        })
     }
 }
 
@@ -256,7 +325,10 @@ impl HttpResponse {
     /// [`HttpFaultKind::Status`] otherwise.
     pub fn success(self) -> Result<Self, HttpFault> {
         let retry_after = retry_after(&self.headers, SystemTime::now());
-        self.success_or(Patience { retry_after, with_all: false })
+        self.success_or(Patience {
+            retry_after,
+            with_all: false,
+        })
     }
 
     /// As [`HttpResponse::success`], for a vendor that states the rate limit and its extent in its own way.
@@ -291,16 +363,27 @@ impl HttpResponse {
     }
 
     const fn fault(&self, kind: HttpFaultKind) -> HttpFault {
-        HttpFault { provider: self.provider, kind }
+        HttpFault {
+            provider: self.provider,
+            kind,
+        }
     }
 }
 
 /// Returns the W3C Trace Context of the job that makes the call, with a span of its own.
 fn trace_headers() -> HeaderMap {
-    let Some(trace) = Trace::child_of_current() else { return HeaderMap::new() };
-    let named = [(TRACEPARENT, Some(trace.to_string())), (TRACESTATE, trace.state().map(str::to_owned))];
+    let Some(trace) = Trace::child_of_current() else {
+        return HeaderMap::new();
+    };
+    let named = [
+        (TRACEPARENT, Some(trace.to_string())),
+        (TRACESTATE, trace.state().map(str::to_owned)),
+    ];
     let header = |(name, value): (&'static str, Option<String>)| {
-        Some((HeaderName::from_static(name), HeaderValue::try_from(value?).ok()?))
+        Some((
+            HeaderName::from_static(name),
+            HeaderValue::try_from(value?).ok()?,
+        ))
     };
     named.into_iter().filter_map(header).collect()
 }
@@ -322,17 +405,33 @@ pub(super) async fn within<F: Future>(deadline: Instant, future: F) -> Option<F:
     .await
 }
 
-async fn read_whole(response: &mut Response, limit: usize, deadline: Instant) -> Result<Vec<u8>, HttpFaultKind> {
+async fn read_whole(
+    response: &mut Response,
+    limit: usize,
+    deadline: Instant,
+) -> Result<Vec<u8>, HttpFaultKind> {
     let body = read_start(response, limit + 1, deadline).await?;
-    if body.len() > limit { Err(HttpFaultKind::TooLarge(limit)) } else { Ok(body) }
+    if body.len() > limit {
+        Err(HttpFaultKind::TooLarge(limit))
+    } else {
+        Ok(body)
+    }
 }
 
 /// Reads the first `limit` bytes. A body that is truncated before them is a fault, because the missing part is not known.
-async fn read_start(response: &mut Response, limit: usize, deadline: Instant) -> Result<Vec<u8>, HttpFaultKind> {
+async fn read_start(
+    response: &mut Response,
+    limit: usize,
+    deadline: Instant,
+) -> Result<Vec<u8>, HttpFaultKind> {
     let mut body = Vec::new();
     while body.len() < limit {
-        let chunk = within(deadline, response.chunk()).await.ok_or(HttpFaultKind::TimedOut)?;
-        let Some(chunk) = chunk.map_err(HttpFaultKind::of_driver)? else { break };
+        let chunk = within(deadline, response.chunk())
+            .await
+            .ok_or(HttpFaultKind::TimedOut)?;
+        let Some(chunk) = chunk.map_err(HttpFaultKind::of_driver)? else {
+            break;
+        };
         body.extend_from_slice(&chunk);
     }
     body.truncate(limit);

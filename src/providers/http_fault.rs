@@ -133,8 +133,16 @@ impl HttpFaultKind {
     /// Returns the fault of an answer other than 2xx.
     #[must_use]
     pub fn of_status(status: u16, patience: Patience, body: &[u8]) -> Self {
-        let Patience { retry_after, with_all } = patience;
-        Self::Status { status, retry_after, with_all, body: Said::of(body).to_string() }
+        let Patience {
+            retry_after,
+            with_all,
+        } = patience;
+        Self::Status {
+            status,
+            retry_after,
+            with_all,
+            body: Said::of(body).to_string(),
+        }
     }
 
     /// Converts an error of the HTTP driver.
@@ -148,7 +156,11 @@ impl HttpFaultKind {
         if let Some(refused) = RefusedName::in_chain(&error) {
             return Self::AddressRefused(refused.to_string());
         }
-        if error.is_connect() { Self::Unreachable(error) } else { Self::Lost(error) }
+        if error.is_connect() {
+            Self::Unreachable(error)
+        } else {
+            Self::Lost(error)
+        }
     }
 }
 
@@ -179,15 +191,25 @@ impl Fault for HttpFault {
 
     fn class(&self) -> Class {
         match &self.kind {
-            HttpFaultKind::Unsendable(_) | HttpFaultKind::AddressRefused(_) | HttpFaultKind::TooLarge(_) => Class::Permanent,
+            HttpFaultKind::Unsendable(_)
+            | HttpFaultKind::AddressRefused(_)
+            | HttpFaultKind::TooLarge(_) => Class::Permanent,
             HttpFaultKind::Unreachable(_)
             | HttpFaultKind::Expired
             | HttpFaultKind::TimedOut
             | HttpFaultKind::Lost(_)
             | HttpFaultKind::Malformed(_) => Class::Transient { retry_after: None },
-            HttpFaultKind::Status { status, retry_after, .. } => match status {
-                429 => Class::RateLimited { retry_after: *retry_after },
-                408 | 425 | 500..=599 => Class::Transient { retry_after: *retry_after },
+            HttpFaultKind::Status {
+                status,
+                retry_after,
+                ..
+            } => match status {
+                429 => Class::RateLimited {
+                    retry_after: *retry_after,
+                },
+                408 | 425 | 500..=599 => Class::Transient {
+                    retry_after: *retry_after,
+                },
                 _ => Class::Permanent,
             },
         }
@@ -196,20 +218,36 @@ impl Fault for HttpFault {
     fn hint(&self) -> String {
         let name = self.provider.name;
         match &self.kind {
-            HttpFaultKind::Unsendable(why) => format!("Correct the address or the settings of {name}: {why}."),
-            HttpFaultKind::AddressRefused(why) => format!("Register another address for {name}: {why}."),
-            HttpFaultKind::Unreachable(_) => format!("Check that this machine can reach {name} (name, route, certificate)."),
+            HttpFaultKind::Unsendable(why) => {
+                format!("Correct the address or the settings of {name}: {why}.")
+            }
+            HttpFaultKind::AddressRefused(why) => {
+                format!("Register another address for {name}: {why}.")
+            }
+            HttpFaultKind::Unreachable(_) => {
+                format!("Check that this machine can reach {name} (name, route, certificate).")
+            }
             HttpFaultKind::Expired | HttpFaultKind::TimedOut | HttpFaultKind::Lost(_) => {
                 format!("{name} or the network is slow; the job is retried automatically.")
             }
-            HttpFaultKind::TooLarge(limit) => format!("{name} sent more than the limit of {limit} bytes; request less."),
-            HttpFaultKind::Malformed(_) => format!("Check that the address belongs to {name}, and not to a proxy."),
+            HttpFaultKind::TooLarge(limit) => {
+                format!("{name} sent more than the limit of {limit} bytes; request less.")
+            }
+            HttpFaultKind::Malformed(_) => {
+                format!("Check that the address belongs to {name}, and not to a proxy.")
+            }
             HttpFaultKind::Status { status, .. } => match status {
                 401 => format!("{name} does not accept the credentials: renew them."),
                 403 => format!("The credentials for {name} lack a permission: grant it."),
-                404 | 410 => format!("The requested resource does not exist at {name}: check the ids and addresses."),
-                300..=399 => format!("{name} redirects, and redirects are not followed: register the final address."),
-                408 | 425 | 429 | 500..=599 => format!("{name} is busy or unavailable; the job is retried automatically."),
+                404 | 410 => format!(
+                    "The requested resource does not exist at {name}: check the ids and addresses."
+                ),
+                300..=399 => format!(
+                    "{name} redirects, and redirects are not followed: register the final address."
+                ),
+                408 | 425 | 429 | 500..=599 => {
+                    format!("{name} is busy or unavailable; the job is retried automatically.")
+                }
                 _ => format!("{name} refuses the request; its answer states the reason."),
             },
         }
@@ -221,7 +259,9 @@ impl Fault for HttpFault {
             | HttpFaultKind::AddressRefused(_)
             | HttpFaultKind::Unreachable(_)
             | HttpFaultKind::Expired => Certainty::NotDone,
-            HttpFaultKind::Status { status: 400..=499, .. } => Certainty::NotDone,
+            HttpFaultKind::Status {
+                status: 400..=499, ..
+            } => Certainty::NotDone,
             HttpFaultKind::TimedOut
             | HttpFaultKind::Lost(_)
             | HttpFaultKind::TooLarge(_)
@@ -249,7 +289,10 @@ pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let asked = match text.parse() {
         Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => httpdate::parse_http_date(text).ok()?.duration_since(now).ok()?,
+        Err(_) => httpdate::parse_http_date(text)
+            .ok()?
+            .duration_since(now)
+            .ok()?,
     };
     wish(asked)
 }
@@ -266,8 +309,14 @@ mod tests {
     static TEST: Provider = provider!("test");
 
     fn of_status(status: u16) -> HttpFault {
-        let patience = Patience { retry_after: Some(Duration::from_secs(3)), with_all: false };
-        HttpFault { provider: &TEST, kind: HttpFaultKind::of_status(status, patience, b"no") }
+        let patience = Patience {
+            retry_after: Some(Duration::from_secs(3)),
+            with_all: false,
+        };
+        HttpFault {
+            provider: &TEST,
+            kind: HttpFaultKind::of_status(status, patience, b"no"),
+        }
     }
 
     #[test]
@@ -277,17 +326,41 @@ mod tests {
         for (status, code, class, certainty) in [
             (302, "test.redirected", Class::Permanent, Certainty::Unknown),
             (400, "test.refused", Class::Permanent, Certainty::NotDone),
-            (401, "test.unauthorized", Class::Permanent, Certainty::NotDone),
+            (
+                401,
+                "test.unauthorized",
+                Class::Permanent,
+                Certainty::NotDone,
+            ),
             (403, "test.forbidden", Class::Permanent, Certainty::NotDone),
             (404, "test.not_found", Class::Permanent, Certainty::NotDone),
             (408, "test.try_later", patient.clone(), Certainty::NotDone),
             (425, "test.try_later", patient.clone(), Certainty::NotDone),
-            (429, "test.rate_limited", Class::RateLimited { retry_after }, Certainty::NotDone),
-            (500, "test.server_error", patient.clone(), Certainty::Unknown),
-            (599, "test.server_error", patient.clone(), Certainty::Unknown),
+            (
+                429,
+                "test.rate_limited",
+                Class::RateLimited { retry_after },
+                Certainty::NotDone,
+            ),
+            (
+                500,
+                "test.server_error",
+                patient.clone(),
+                Certainty::Unknown,
+            ),
+            (
+                599,
+                "test.server_error",
+                patient.clone(),
+                Certainty::Unknown,
+            ),
         ] {
             let fault = of_status(status);
-            assert_eq!((fault.code(), fault.class(), fault.certainty()), (code, class, certainty), "{status}");
+            assert_eq!(
+                (fault.code(), fault.class(), fault.certainty()),
+                (code, class, certainty),
+                "{status}"
+            );
         }
     }
 
@@ -306,7 +379,11 @@ mod tests {
             ("-1", None),
         ] {
             let headers = HeaderMap::from_iter([(RETRY_AFTER, text.parse().unwrap())]);
-            assert_eq!(retry_after(&headers, now), expected.map(Duration::from_secs), "{text}");
+            assert_eq!(
+                retry_after(&headers, now),
+                expected.map(Duration::from_secs),
+                "{text}"
+            );
         }
         assert_eq!(retry_after(&HeaderMap::new(), now), None);
     }

@@ -20,9 +20,18 @@ const LINKS: [&str; 7] = [
 
 #[test]
 fn no_channel_for_people_shows_a_link_in_untrusted_text() {
-    let lines = LINKS.iter().map(|link| format!("Pay at {link} today")).collect();
+    let lines = LINKS
+        .iter()
+        .map(|link| format!("Pay at {link} today"))
+        .collect();
     let title = format!("WEB-17 is now assigned to {}", LINKS.join(" "));
-    let message = Message { event: "x".into(), happened_at: None, title, lines, details: Value::Null };
+    let message = Message {
+        event: "x".into(),
+        happened_at: None,
+        title,
+        lines,
+        details: Value::Null,
+    };
     let mut seen = Vec::new();
     for channel in channels(&client(), &ProviderSettings::default(), None) {
         // A webhook delivers to programs, without changes for people.
@@ -31,18 +40,28 @@ fn no_channel_for_people_shows_a_link_in_untrusted_text() {
         }
         let rendered = channel.render(&message).0;
         // A card contains the URL of its schema.
-        let text =
-            rendered.replace("http://adaptivecards.io/schemas/adaptive-card.json", "").replace("vnd.microsoft.card.adaptive", "");
+        let text = rendered
+            .replace("http://adaptivecards.io/schemas/adaptive-card.json", "")
+            .replace("vnd.microsoft.card.adaptive", "");
         let text = text
             .replace(r#""subject":"#, "")
             .split(r#""text":"#)
             .skip(usize::from(channel.kind() == "email"))
             .collect::<String>();
-        for sign in ["https:", "http:", "mailto:", "www.", "evil.", "eve@", "10.0"] {
+        for sign in [
+            "https:", "http:", "mailto:", "www.", "evil.", "eve@", "10.0",
+        ] {
             assert!(!text.contains(sign), "{}: {sign} in {text}", channel.kind());
         }
-        assert!(text.contains(&format!("evil{LINK_BREAK}.example")), "{}: the text stays readable: {text}", channel.kind());
+        assert!(
+            text.contains(&format!("evil{LINK_BREAK}.example")),
+            "{}: the text stays readable: {text}",
+            channel.kind()
+        );
         seen.push(channel.kind());
     }
-    assert_eq!(seen, ["discord", "discord_webhook", "email", "slack", "teams"]);
+    assert_eq!(
+        seen,
+        ["discord", "discord_webhook", "email", "slack", "teams"]
+    );
 }

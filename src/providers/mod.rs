@@ -133,28 +133,48 @@ impl Providers {
     /// [`SetupFault`] states which setting is invalid and what is expected.
     pub fn new(settings: &ProviderSettings, governor: Arc<Governor>) -> Result<Self, SetupFault> {
         let http = HttpClient::new(settings.allow_http_loopback)?;
-        http.parse_url(&settings.discord_api).map_err(SetupFault::Discord)?;
-        http.parse_url(&settings.slack_api).map_err(SetupFault::Slack)?;
-        let smtp = settings.smtp_server.as_ref().map(|url| SmtpServer::parse(url, settings.allow_http_loopback)).transpose()?;
+        http.parse_url(&settings.discord_api)
+            .map_err(SetupFault::Discord)?;
+        http.parse_url(&settings.slack_api)
+            .map_err(SetupFault::Slack)?;
+        let smtp = settings
+            .smtp_server
+            .as_ref()
+            .map(|url| SmtpServer::parse(url, settings.allow_http_loopback))
+            .transpose()?;
         let channels = channels(&http, settings, smtp);
         let interaction = DiscordInteraction::new(http.clone(), &settings.discord_api);
         let call_timeout = settings.call_timeout;
         let entra = Entra::new(http.clone(), &settings.entra)?;
-        let azure_devops = AzureDevOps::new(http, Arc::clone(&governor), &settings.hosts, call_timeout)?;
-        Ok(Self { azure_devops, entra, channels, governor, interaction, call_timeout })
+        let azure_devops =
+            AzureDevOps::new(http, Arc::clone(&governor), &settings.hosts, call_timeout)?;
+        Ok(Self {
+            azure_devops,
+            entra,
+            channels,
+            governor,
+            interaction,
+            call_timeout,
+        })
     }
 
     /// Returns the channel for destinations of `kind`. The channel of answers to clicks is not among them.
     #[must_use]
     pub fn channel(&self, kind: &str) -> Option<&dyn Channel> {
-        self.channels.iter().find(|channel| channel.kind() == kind).map(AsRef::as_ref)
+        self.channels
+            .iter()
+            .find(|channel| channel.kind() == kind)
+            .map(AsRef::as_ref)
     }
 }
 
 impl fmt::Debug for Providers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kinds: Vec<_> = self.channels.iter().map(|channel| channel.kind()).collect();
-        f.debug_struct("Providers").field("azure_devops", &self.azure_devops).field("channels", &kinds).finish()
+        f.debug_struct("Providers")
+            .field("azure_devops", &self.azure_devops)
+            .field("channels", &kinds)
+            .finish()
     }
 }
 
@@ -169,10 +189,31 @@ mod tests {
         let governor = governor::alone;
         let providers = Providers::new(&good, governor()).unwrap();
         assert!(providers.channel("discord").is_some() && providers.channel("pigeon").is_none());
-        let plain = Hosts { graph: "http://vssps.dev.azure.com".to_owned(), ..Hosts::default() };
-        let error = Providers::new(&ProviderSettings { hosts: plain, ..good.clone() }, governor()).unwrap_err().to_string();
-        assert!(error.contains("graph") && error.contains("https://"), "{error}");
-        let error = Providers::new(&ProviderSettings { discord_api: "discord.com".to_owned(), ..good }, governor()).unwrap_err();
+        let plain = Hosts {
+            graph: "http://vssps.dev.azure.com".to_owned(),
+            ..Hosts::default()
+        };
+        let error = Providers::new(
+            &ProviderSettings {
+                hosts: plain,
+                ..good.clone()
+            },
+            governor(),
+        )
+        .unwrap_err()
+        .to_string();
+        assert!(
+            error.contains("graph") && error.contains("https://"),
+            "{error}"
+        );
+        let error = Providers::new(
+            &ProviderSettings {
+                discord_api: "discord.com".to_owned(),
+                ..good
+            },
+            governor(),
+        )
+        .unwrap_err();
         assert!(error.to_string().contains("Discord"), "{error}");
     }
 }

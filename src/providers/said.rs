@@ -29,8 +29,13 @@ impl Said {
     /// Parses the body of an answer.
     #[must_use]
     pub fn of(body: &[u8]) -> Self {
-        let read = serde_json::from_slice::<Value>(body).ok().and_then(|value| Self::of_json(&value));
-        read.unwrap_or_else(|| Self { code: None, sentence: scrub(String::from_utf8_lossy(body).trim()) })
+        let read = serde_json::from_slice::<Value>(body)
+            .ok()
+            .and_then(|value| Self::of_json(&value));
+        read.unwrap_or_else(|| Self {
+            code: None,
+            sentence: scrub(String::from_utf8_lossy(body).trim()),
+        })
     }
 
     fn of_json(value: &Value) -> Option<Self> {
@@ -41,13 +46,24 @@ impl Said {
         let word = |name: &&str| match value.get(*name)? {
             Value::String(text) if !text.is_empty() => Some(scrub(text)),
             Value::Number(number) => Some(number.to_string()),
-            Value::Null | Value::Bool(_) | Value::String(_) | Value::Array(_) | Value::Object(_) => None,
+            Value::Null
+            | Value::Bool(_)
+            | Value::String(_)
+            | Value::Array(_)
+            | Value::Object(_) => None,
         };
         let code = CODES.iter().find_map(word);
         let text = |name: &&str| value.get(*name)?.as_str().filter(|text| !text.is_empty());
         let sentence = SENTENCES.iter().find_map(text).unwrap_or_default();
-        let more = value.get(MORE).filter(|more| more.is_object()).map(|more| format!(" {more}")).unwrap_or_default();
-        let said = Self { code, sentence: scrub(&format!("{sentence}{more}")) };
+        let more = value
+            .get(MORE)
+            .filter(|more| more.is_object())
+            .map(|more| format!(" {more}"))
+            .unwrap_or_default();
+        let said = Self {
+            code,
+            sentence: scrub(&format!("{sentence}{more}")),
+        };
         (!said.is_empty()).then_some(said)
     }
 
@@ -89,15 +105,27 @@ mod tests {
                 r#"{"$id":"1","message":"TF26071: changed","typeName":"X","typeKey":"WorkItemRevisionMismatchException","errorCode":0}"#,
                 "WorkItemRevisionMismatchException: TF26071: changed",
             ),
-            (r#"{"error":"invalid_grant","error_description":"AADSTS70008: expired"}"#, "invalid_grant: AADSTS70008: expired"),
-            (r#"{"message":"Missing Permissions","code":50013}"#, "50013: Missing Permissions"),
+            (
+                r#"{"error":"invalid_grant","error_description":"AADSTS70008: expired"}"#,
+                "invalid_grant: AADSTS70008: expired",
+            ),
+            (
+                r#"{"message":"Missing Permissions","code":50013}"#,
+                "50013: Missing Permissions",
+            ),
             (
                 r#"{"message":"Invalid Form Body","code":50035,"errors":{"content":{"_errors":[]}}}"#,
                 r#"50035: Invalid Form Body {"content":{"_errors":[]}}"#,
             ),
             (r#"{"ok":false,"error":"not_in_channel"}"#, "not_in_channel"),
-            (r#"{"error":{"code":"WorkflowNotFound","message":"gone"}}"#, "WorkflowNotFound: gone"),
-            (r#"{"title":"Bad","detail":"no such field"}"#, "no such field"),
+            (
+                r#"{"error":{"code":"WorkflowNotFound","message":"gone"}}"#,
+                "WorkflowNotFound: gone",
+            ),
+            (
+                r#"{"title":"Bad","detail":"no such field"}"#,
+                "no such field",
+            ),
             ("<html>busy</html>", "<html>busy</html>"),
             (r#"{"a":1}"#, r#"{"a":1}"#),
             ("", ""),

@@ -22,7 +22,10 @@ pub(super) struct Received {
 
 impl Received {
     pub(super) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+        self.headers
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.as_str())
     }
 
     pub(super) fn json(&self) -> Value {
@@ -43,7 +46,9 @@ pub(super) enum Reply {
 /// Returns an answer with a status, extra header lines and a body.
 pub(super) fn reply(status: u16, headers: &str, body: &str) -> Reply {
     let length = body.len();
-    let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {length}\r\nconnection: close\r\n{headers}\r\n");
+    let head = format!(
+        "HTTP/1.1 {status} X\r\ncontent-length: {length}\r\nconnection: close\r\n{headers}\r\n"
+    );
     Reply::Bytes([head.as_bytes(), body.as_bytes()].concat())
 }
 
@@ -67,7 +72,9 @@ impl Scripted {
         let log = Arc::clone(&received);
         std::thread::spawn(move || {
             for reply in replies {
-                let Ok((stream, _)) = listener.accept() else { return };
+                let Ok((stream, _)) = listener.accept() else {
+                    return;
+                };
                 answer(stream, reply, &log);
             }
         });
@@ -80,7 +87,9 @@ impl Scripted {
 }
 
 fn answer(mut stream: TcpStream, reply: Reply, log: &Mutex<Vec<Received>>) {
-    let Some(request) = read(&mut BufReader::new(&stream)) else { return };
+    let Some(request) = read(&mut BufReader::new(&stream)) else {
+        return;
+    };
     log.lock().unwrap().push(request);
     match reply {
         // The client may have closed the connection because of the size of the answer.
@@ -94,14 +103,24 @@ fn read(stream: &mut impl BufRead) -> Option<Received> {
     let mut line = String::new();
     stream.read_line(&mut line).ok()?;
     let mut words = line.split_whitespace().map(str::to_owned);
-    let mut request = Received { method: words.next()?, target: words.next()?, ..Received::default() };
+    let mut request = Received {
+        method: words.next()?,
+        target: words.next()?,
+        ..Received::default()
+    };
     loop {
         let mut line = String::new();
         stream.read_line(&mut line).ok()?;
-        let Some((name, value)) = line.trim_end().split_once(": ") else { break };
-        request.headers.push((name.to_ascii_lowercase(), value.to_owned()));
+        let Some((name, value)) = line.trim_end().split_once(": ") else {
+            break;
+        };
+        request
+            .headers
+            .push((name.to_ascii_lowercase(), value.to_owned()));
     }
-    let length = request.header("content-length").map_or(0, |text| text.parse().unwrap());
+    let length = request
+        .header("content-length")
+        .map_or(0, |text| text.parse().unwrap());
     request.body = vec![0; length];
     stream.read_exact(&mut request.body).ok()?;
     Some(request)

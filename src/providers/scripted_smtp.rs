@@ -44,13 +44,21 @@ impl ScriptedSmtp {
     }
 }
 
-fn converse(mut stream: TcpStream, acts: &[(&'static str, Act)], log: &Mutex<Vec<String>>) -> std::io::Result<()> {
+fn converse(
+    mut stream: TcpStream,
+    acts: &[(&'static str, Act)],
+    log: &Mutex<Vec<String>>,
+) -> std::io::Result<()> {
     let mut lines = BufReader::new(stream.try_clone()?).lines();
     let mut said = String::new();
     loop {
         let verb = said.split([' ', ':']).next().unwrap_or_default();
         let is_meant = |at: &str| at == verb || (at.contains(':') && said.starts_with(at));
-        match acts.iter().find(|(at, _)| is_meant(at)).map(|(_, act)| *act) {
+        match acts
+            .iter()
+            .find(|(at, _)| is_meant(at))
+            .map(|(_, act)| *act)
+        {
             Some(Act::Say(reply)) => write!(stream, "{reply}\r\n")?,
             Some(Act::Close) => return Ok(()),
             Some(Act::Hang) => return stream.read(&mut [0; 64]).map(drop),
@@ -58,7 +66,9 @@ fn converse(mut stream: TcpStream, acts: &[(&'static str, Act)], log: &Mutex<Vec
         }
         let in_content = verb == "DATA";
         loop {
-            let Some(line) = lines.next().transpose()? else { return Ok(()) };
+            let Some(line) = lines.next().transpose()? else {
+                return Ok(());
+            };
             log.lock().unwrap().push(line.clone());
             if !in_content || line == "." {
                 said = line;

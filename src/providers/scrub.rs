@@ -10,7 +10,15 @@ const LONG: usize = 32;
 /// The shortest credential after `Bot` or `Basic`, which are also ordinary words.
 const AFTER_SCHEME: usize = 16;
 /// Names of secrets; the value follows after `:` or `=`.
-const NAMES: [&str; 7] = ["token", "secret", "password", "authorization", "signature", "api_key", "apikey"];
+const NAMES: [&str; 7] = [
+    "token",
+    "secret",
+    "password",
+    "authorization",
+    "signature",
+    "api_key",
+    "apikey",
+];
 
 /// Returns `text` without anything that looks like a credential, truncated to [`MESSAGE_BYTES`]. Truncation comes last, so that
 /// it cannot shorten a secret to text that no longer looks like one.
@@ -24,9 +32,13 @@ pub fn scrub(text: &str) -> String {
         let end = rest.find(|c| is_word(c) != in_word).unwrap_or(rest.len());
         let (run, tail) = rest.split_at(end);
         if in_word {
-            let is_secret = before.makes_secret(run) || (looks_secret(run) && !is_mailbox(run, &before.gap, tail));
+            let is_secret = before.makes_secret(run)
+                || (looks_secret(run) && !is_mailbox(run, &before.gap, tail));
             out.push_str(if is_secret { MARK } else { run });
-            before = Before { word: run.to_ascii_lowercase(), gap: String::new() };
+            before = Before {
+                word: run.to_ascii_lowercase(),
+                gap: String::new(),
+            };
         } else {
             out.push_str(run);
             run.clone_into(&mut before.gap);
@@ -46,7 +58,8 @@ struct Before {
 
 impl Before {
     fn makes_secret(&self, word: &str) -> bool {
-        let named = self.gap.contains([':', '=']) && NAMES.iter().any(|name| self.word.ends_with(name));
+        let named =
+            self.gap.contains([':', '=']) && NAMES.iter().any(|name| self.word.ends_with(name));
         let scheme = match self.word.as_str() {
             "bearer" => true,
             "bot" | "basic" => word.len() >= AFTER_SCHEME,
@@ -57,7 +70,9 @@ impl Before {
 }
 
 fn is_scheme(word: &str) -> bool {
-    ["bearer", "bot", "basic"].iter().any(|scheme| word.eq_ignore_ascii_case(scheme))
+    ["bearer", "bot", "basic"]
+        .iter()
+        .any(|scheme| word.eq_ignore_ascii_case(scheme))
 }
 
 /// Returns whether `c` occurs in base64, base64url, JSON web tokens or percent-encoding. `=` only ends a word and is excluded.
@@ -69,23 +84,37 @@ fn looks_secret(word: &str) -> bool {
     let has = |kind: fn(&u8) -> bool| word.bytes().any(|byte| kind(&byte));
     word.starts_with("whsec_")
         || (word.starts_with("eyJ") && word.len() > AFTER_SCHEME)
-        || (word.len() >= LONG && has(u8::is_ascii_digit) && has(u8::is_ascii_alphabetic) && !is_guid(word))
+        || (word.len() >= LONG
+            && has(u8::is_ascii_digit)
+            && has(u8::is_ascii_alphabetic)
+            && !is_guid(word))
 }
 
 /// Returns whether a word is the local part of an e-mail address, which operators need to read. Credentials in a URL follow a
 /// scheme or a colon and do not count.
 fn is_mailbox(word: &str, gap: &str, tail: &str) -> bool {
     let of_mailbox = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '+');
-    let domain = tail.strip_prefix('@').and_then(|rest| rest.split(|c| !is_word(c)).next()).unwrap_or_default();
+    let domain = tail
+        .strip_prefix('@')
+        .and_then(|rest| rest.split(|c| !is_word(c)).next())
+        .unwrap_or_default();
     // Some names contain a GUID without hyphens; a longer run is a key in front of a host.
-    let has_key = word.split(|c: char| !c.is_ascii_alphanumeric()).any(|run| run.len() > LONG);
-    !gap.ends_with([':', '@']) && word.chars().all(of_mailbox) && !word.starts_with("eyJ") && !has_key && domain.contains('.')
+    let has_key = word
+        .split(|c: char| !c.is_ascii_alphanumeric())
+        .any(|run| run.len() > LONG);
+    !gap.ends_with([':', '@'])
+        && word.chars().all(of_mailbox)
+        && !word.starts_with("eyJ")
+        && !has_key
+        && domain.contains('.')
 }
 
 fn is_guid(word: &str) -> bool {
     let groups: Vec<&str> = word.split('-').collect();
     groups.iter().map(|group| group.len()).eq([8, 4, 4, 4, 12])
-        && groups.iter().all(|group| group.bytes().all(|b| b.is_ascii_hexdigit()))
+        && groups
+            .iter()
+            .all(|group| group.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
 #[cfg(test)]
@@ -98,16 +127,31 @@ mod tests {
     fn text_that_looks_like_a_credential_is_removed() {
         for (text, secret) in [
             ("Authorization: Bearer abc.def-ghi rejected", "abc.def-ghi"),
-            ("header `Authorization: Bot MTk4NjIyNDgzNDcxOTI1MjQ4.Cl2FMQ.ZnCjm1XVW7vRze4b7Cq4se7kKWs`", "ZnCjm1XV"),
+            (
+                "header `Authorization: Bot MTk4NjIyNDgzNDcxOTI1MjQ4.Cl2FMQ.ZnCjm1XVW7vRze4b7Cq4se7kKWs`",
+                "ZnCjm1XV",
+            ),
             (r#"{"access_token":"short"}"#, "short"),
             (r#"{"client_secret" : "s3"}"#, "s3"),
             ("signed with whsec_MfKQ9r8G", "MfKQ9r8G"),
-            ("pat lm3nq7aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "lm3nq7"),
+            (
+                "pat lm3nq7aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+                "lm3nq7",
+            ),
             ("jwt eyJhbGciOiJIUzI1NiJ9.eyJzdWIi", "eyJ"),
-            ("https://user:lm3nq7aaaaaaaaaaaaaaaaaaaaaaaaaaaa@dev.example.com/x", "lm3nq7"),
-            ("https://lm3nq7aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa@dev.example.com/x", "lm3nq7"),
+            (
+                "https://user:lm3nq7aaaaaaaaaaaaaaaaaaaaaaaaaaaa@dev.example.com/x",
+                "lm3nq7",
+            ),
+            (
+                "https://lm3nq7aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa@dev.example.com/x",
+                "lm3nq7",
+            ),
             ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIi@field.example", "eyJ"),
-            ("clone lm3nq7aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa@dev.example.com", "lm3nq7"),
+            (
+                "clone lm3nq7aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa@dev.example.com",
+                "lm3nq7",
+            ),
         ] {
             let out = scrub(text);
             assert!(!out.contains(secret), "{out}");

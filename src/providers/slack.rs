@@ -15,7 +15,9 @@ use secrecy::SecretString;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::channel::{BadConfig, Channel, ChannelConfig, ChannelFault, Delivered, Delivery, Message, Rendered, decode};
+use super::channel::{
+    BadConfig, Channel, ChannelConfig, ChannelFault, Delivered, Delivery, Message, Rendered, decode,
+};
 use super::http::{HttpClient, HttpRequest};
 use super::http_fault::{Provider, provider, retry_after};
 use super::slack_words::refusal;
@@ -61,28 +63,49 @@ impl Slack {
     /// Creates a channel that uses the Web API at `api` (`https://slack.com/api`).
     #[must_use]
     pub fn new(http: HttpClient, api: &str) -> Self {
-        Self { http, api: api.to_owned() }
+        Self {
+            http,
+            api: api.to_owned(),
+        }
     }
 
     /// Returns the URL that messages are posted to, the channel's id, and the bot's token.
-    fn target<'c>(&self, config: &'c ChannelConfig) -> Result<(Url, Cow<'c, str>, &'c SecretString), BadConfig> {
+    fn target<'c>(
+        &self,
+        config: &'c ChannelConfig,
+    ) -> Result<(Url, Cow<'c, str>, &'c SecretString), BadConfig> {
         let Settings { channel } = decode(&config.public, RIGHT)?;
         let is_id = channel.starts_with(['C', 'D', 'G'])
             && (2..=32).contains(&channel.len())
-            && channel.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit());
+            && channel
+                .bytes()
+                .all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit());
         if !is_id {
-            return Err(BadConfig("`channel` must be a Slack id such as C0123456789, not a name".to_owned()));
+            return Err(BadConfig(
+                "`channel` must be a Slack id such as C0123456789, not a name".to_owned(),
+            ));
         }
-        let mut url = self.http.parse_url(&self.api).map_err(|why| BadConfig(format!("the API's address is invalid: {why}")))?;
-        let mut path = url.path_segments_mut().map_err(|()| BadConfig("the API's address must have a path".to_owned()))?;
+        let mut url = self
+            .http
+            .parse_url(&self.api)
+            .map_err(|why| BadConfig(format!("the API's address is invalid: {why}")))?;
+        let mut path = url
+            .path_segments_mut()
+            .map_err(|()| BadConfig("the API's address must have a path".to_owned()))?;
         path.pop_if_empty().push("chat.postMessage");
         drop(path);
-        let token = config.secret.as_ref().ok_or_else(|| BadConfig("the bot's token must be given as the secret".to_owned()))?;
+        let token = config
+            .secret
+            .as_ref()
+            .ok_or_else(|| BadConfig("the bot's token must be given as the secret".to_owned()))?;
         Ok((url, channel, token))
     }
 
     async fn post_message(&self, delivery: Delivery<'_>) -> Result<Delivered, ChannelFault> {
-        let bad = |problem| ChannelFault::Config { provider: &SLACK, problem };
+        let bad = |problem| ChannelFault::Config {
+            provider: &SLACK,
+            problem,
+        };
         let (url, channel, token) = self.target(delivery.config).map_err(bad)?;
         // Disables markup, link previews and mentions in the text.
         let body = json!({
@@ -100,15 +123,26 @@ impl Slack {
         let answer = self.http.send(call).await?.success()?;
         let posted: Posted = answer.json()?;
         match posted {
-            Posted { ok: true, channel: Some(channel), ts: Some(ts), .. } => {
-                Ok(Delivered::whole(Some(format!("{channel}/{ts}"))))
+            Posted {
+                ok: true,
+                channel: Some(channel),
+                ts: Some(ts),
+                ..
+            } => Ok(Delivered::whole(Some(format!("{channel}/{ts}")))),
+            Posted { ok: true, .. } => {
+                Err(answer.malformed("`ok` without `channel` and `ts`").into())
             }
-            Posted { ok: true, .. } => Err(answer.malformed("`ok` without `channel` and `ts`").into()),
-            Posted { error: Some(word), needed, .. } => {
+            Posted {
+                error: Some(word),
+                needed,
+                ..
+            } => {
                 let patience = retry_after(&answer.headers, SystemTime::now());
                 Err(refusal(&SLACK, &word, needed.as_deref(), patience).into())
             }
-            Posted { error: None, .. } => Err(answer.malformed("`ok` is false without an `error`").into()),
+            Posted { error: None, .. } => {
+                Err(answer.malformed("`ok` is false without an `error`").into())
+            }
         }
     }
 }
@@ -140,7 +174,10 @@ impl Channel for Slack {
         self.target(config).map(|_| ())
     }
 
-    fn deliver<'a>(&'a self, delivery: Delivery<'a>) -> BoxFuture<'a, Result<Delivered, ChannelFault>> {
+    fn deliver<'a>(
+        &'a self,
+        delivery: Delivery<'a>,
+    ) -> BoxFuture<'a, Result<Delivered, ChannelFault>> {
         self.post_message(delivery).boxed()
     }
 }
@@ -174,11 +211,21 @@ mod tests {
 
     fn message(title: &str, lines: &[&str]) -> Message {
         let lines = lines.iter().map(|&line| line.to_owned()).collect();
-        Message { event: "x".into(), happened_at: None, title: title.into(), lines, details: Value::Null }
+        Message {
+            event: "x".into(),
+            happened_at: None,
+            title: title.into(),
+            lines,
+            details: Value::Null,
+        }
     }
 
     fn config(public: Value) -> ChannelConfig {
-        ChannelConfig { public, secret: Some("canary-slack".into()), previous_secret: None }
+        ChannelConfig {
+            public,
+            secret: Some("canary-slack".into()),
+            previous_secret: None,
+        }
     }
 
     async fn deliver(answer: Reply) -> (Result<Delivered, ChannelFault>, Scripted) {
@@ -193,12 +240,24 @@ mod tests {
 
     #[tokio::test]
     async fn a_message_is_posted_without_markup_links_or_mentions() {
-        let (delivered, server) = deliver(ok(&json!({"ok": true, "channel": "C042", "ts": "1503435956.000247"}))).await;
-        assert_eq!(delivered.unwrap().provider_ref.as_deref(), Some("C042/1503435956.000247"));
+        let (delivered, server) = deliver(ok(
+            &json!({"ok": true, "channel": "C042", "ts": "1503435956.000247"}),
+        ))
+        .await;
+        assert_eq!(
+            delivered.unwrap().provider_ref.as_deref(),
+            Some("C042/1503435956.000247")
+        );
         let request = server.received().remove(0);
-        assert_eq!((request.method.as_str(), request.target.as_str()), ("POST", "/api/chat.postMessage"));
+        assert_eq!(
+            (request.method.as_str(), request.target.as_str()),
+            ("POST", "/api/chat.postMessage")
+        );
         assert_eq!(request.header("authorization"), Some("Bearer canary-slack"));
-        assert_eq!(request.header("content-type"), Some("application/json; charset=utf-8"));
+        assert_eq!(
+            request.header("content-type"),
+            Some("application/json; charset=utf-8")
+        );
         let expected = json!({
             "channel": "C042", "text": "Hello\nthere", "mrkdwn": false, "parse": "none", "link_names": false,
             "unfurl_links": false, "unfurl_media": false,
@@ -208,23 +267,89 @@ mod tests {
 
     #[tokio::test]
     async fn a_refusal_inside_a_200_is_classified_by_its_error_code() {
-        let limited = Class::RateLimited { retry_after: Some(Duration::from_secs(7)) };
+        let limited = Class::RateLimited {
+            retry_after: Some(Duration::from_secs(7)),
+        };
         let transient = || Class::Transient { retry_after: None };
         for (word, header, code, class, certainty) in [
-            ("ratelimited", "retry-after: 7\r\n", "slack.rate_limited", limited, Certainty::NotDone),
-            ("internal_error", "", "slack.server_error", transient(), Certainty::Unknown),
-            ("fatal_error", "", "slack.server_error", transient(), Certainty::Unknown),
-            ("request_timeout", "", "slack.try_later", transient(), Certainty::NotDone),
-            ("channel_not_found", "", "slack.channel_not_found", Class::Permanent, Certainty::NotDone),
-            ("not_in_channel", "", "slack.not_in_channel", Class::Permanent, Certainty::NotDone),
-            ("token_revoked", "", "slack.token_revoked", Class::Permanent, Certainty::NotDone),
-            ("msg_too_long", "", "slack.msg_too_long", Class::Permanent, Certainty::NotDone),
-            ("external_channel_migrating", "", "slack.try_later", transient(), Certainty::NotDone),
-            ("something_new", "", "slack.unrecognized", Class::Unrecognized, Certainty::NotDone),
+            (
+                "ratelimited",
+                "retry-after: 7\r\n",
+                "slack.rate_limited",
+                limited,
+                Certainty::NotDone,
+            ),
+            (
+                "internal_error",
+                "",
+                "slack.server_error",
+                transient(),
+                Certainty::Unknown,
+            ),
+            (
+                "fatal_error",
+                "",
+                "slack.server_error",
+                transient(),
+                Certainty::Unknown,
+            ),
+            (
+                "request_timeout",
+                "",
+                "slack.try_later",
+                transient(),
+                Certainty::NotDone,
+            ),
+            (
+                "channel_not_found",
+                "",
+                "slack.channel_not_found",
+                Class::Permanent,
+                Certainty::NotDone,
+            ),
+            (
+                "not_in_channel",
+                "",
+                "slack.not_in_channel",
+                Class::Permanent,
+                Certainty::NotDone,
+            ),
+            (
+                "token_revoked",
+                "",
+                "slack.token_revoked",
+                Class::Permanent,
+                Certainty::NotDone,
+            ),
+            (
+                "msg_too_long",
+                "",
+                "slack.msg_too_long",
+                Class::Permanent,
+                Certainty::NotDone,
+            ),
+            (
+                "external_channel_migrating",
+                "",
+                "slack.try_later",
+                transient(),
+                Certainty::NotDone,
+            ),
+            (
+                "something_new",
+                "",
+                "slack.unrecognized",
+                Class::Unrecognized,
+                Certainty::NotDone,
+            ),
         ] {
             let body = json!({"ok": false, "error": word}).to_string();
             let fault = deliver(reply(200, header, &body)).await.0.unwrap_err();
-            assert_eq!((fault.code(), fault.class(), fault.certainty()), (code, class, certainty), "{word}");
+            assert_eq!(
+                (fault.code(), fault.class(), fault.certainty()),
+                (code, class, certainty),
+                "{word}"
+            );
             assert!(fault.to_string().contains(word), "{fault}");
         }
     }
@@ -232,11 +357,31 @@ mod tests {
     #[tokio::test]
     async fn http_failures_and_unexpected_answers_prove_nothing_except_a_429() {
         for (answer, code, certainty) in [
-            (reply(429, "retry-after: 3\r\n", ""), "slack.rate_limited", Certainty::NotDone),
-            (reply(503, "", "oops"), "slack.server_error", Certainty::Unknown),
-            (reply(200, "", "<html>"), "slack.malformed_answer", Certainty::Unknown),
-            (ok(&json!({"ok": true})), "slack.malformed_answer", Certainty::Unknown),
-            (ok(&json!({"ok": false})), "slack.malformed_answer", Certainty::Unknown),
+            (
+                reply(429, "retry-after: 3\r\n", ""),
+                "slack.rate_limited",
+                Certainty::NotDone,
+            ),
+            (
+                reply(503, "", "oops"),
+                "slack.server_error",
+                Certainty::Unknown,
+            ),
+            (
+                reply(200, "", "<html>"),
+                "slack.malformed_answer",
+                Certainty::Unknown,
+            ),
+            (
+                ok(&json!({"ok": true})),
+                "slack.malformed_answer",
+                Certainty::Unknown,
+            ),
+            (
+                ok(&json!({"ok": false})),
+                "slack.malformed_answer",
+                Certainty::Unknown,
+            ),
             (Reply::Lose, "slack.connection_lost", Certainty::Unknown),
         ] {
             let fault = deliver(answer).await.0.unwrap_err();
@@ -246,10 +391,13 @@ mod tests {
 
     #[test]
     fn control_sequences_are_escaped() {
-        let lines = ["<!channel> <@U1> @everyone", "<https://x|click> &lt;", "a\r\nb"];
+        let lines = [
+            "<!channel> <@U1> @everyone",
+            "<https://x|click> &lt;",
+            "a\r\nb",
+        ];
         let Rendered(text) = slack("https://slack.com/api").render(&message("<#C1>", &lines));
-        let expected =
-            "&lt;#C1&gt;\n&lt;!channel&gt; &lt;\u{200a}@U1&gt; @everyone\n&lt;https\u{200a}://x|click&gt; &amp;lt;\na  b";
+        let expected = "&lt;#C1&gt;\n&lt;!channel&gt; &lt;\u{200a}@U1&gt; @everyone\n&lt;https\u{200a}://x|click&gt; &amp;lt;\na  b";
         assert_eq!(text, expected);
     }
 

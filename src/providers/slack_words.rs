@@ -13,13 +13,16 @@ use super::text::cut;
 use crate::fault::{Certainty, Class};
 
 const TOKEN: &str = "Register the destination again with a bot token that Slack accepts.";
-const CHANNEL: &str = "Register the destination again with the id of a channel that the bot can see.";
+const CHANNEL: &str =
+    "Register the destination again with the id of a channel that the bot can see.";
 const ARCHIVED: &str = "Unarchive the channel, or register another one; then retry.";
 const INVITE: &str = "Invite the bot to the channel; then retry.";
-const PERMISSION: &str = "Give the bot the scope `chat:write`, and permission to post in this channel.";
+const PERMISSION: &str =
+    "Give the bot the scope `chat:write`, and permission to post in this channel.";
 const WORKSPACE: &str = "A setting of the Slack workspace forbids it: let its administrators allow this app here, or register another \
                          channel; then retry.";
-const DEFECT: &str = "This is a defect of the worker: Slack does not accept the format of the message.";
+const DEFECT: &str =
+    "This is a defect of the worker: Slack does not accept the format of the message.";
 const PATIENCE: &str = "Slack is busy or unavailable; the job is retried automatically.";
 
 /// The limit for an unknown error code in a hint.
@@ -80,7 +83,9 @@ const WORDS: [(&str, Meaning); 73] = [
     ("slack.message_limit_exceeded", Later),
     (
         "slack.messages_tab_disabled",
-        Never("Switch the app's Messages tab on (App Home), or register another channel; then retry."),
+        Never(
+            "Switch the app's Messages tab on (App Home), or register another channel; then retry.",
+        ),
     ),
     ("slack.metadata_must_be_sent_from_app", Never(DEFECT)),
     ("slack.metadata_too_large", Never(DEFECT)),
@@ -100,15 +105,33 @@ const WORDS: [(&str, Meaning); 73] = [
     ("slack.ratelimited", TooMany),
     ("slack.request_timeout", Later),
     ("slack.restricted_action", Never(PERMISSION)),
-    ("slack.restricted_action_non_threadable_channel", Never(CHANNEL)),
-    ("slack.restricted_action_read_only_channel", Never(PERMISSION)),
+    (
+        "slack.restricted_action_non_threadable_channel",
+        Never(CHANNEL),
+    ),
+    (
+        "slack.restricted_action_read_only_channel",
+        Never(PERMISSION),
+    ),
     ("slack.restricted_action_thread_locked", Never(CHANNEL)),
-    ("slack.restricted_action_thread_only_channel", Never(CHANNEL)),
+    (
+        "slack.restricted_action_thread_only_channel",
+        Never(CHANNEL),
+    ),
     ("slack.send_on_behalf_not_allowed", Never(PERMISSION)),
     ("slack.service_unavailable", Unproven),
-    ("slack.slack_connect_canvas_sharing_blocked", Never(WORKSPACE)),
-    ("slack.slack_connect_file_link_sharing_blocked", Never(WORKSPACE)),
-    ("slack.slack_connect_lists_sharing_blocked", Never(WORKSPACE)),
+    (
+        "slack.slack_connect_canvas_sharing_blocked",
+        Never(WORKSPACE),
+    ),
+    (
+        "slack.slack_connect_file_link_sharing_blocked",
+        Never(WORKSPACE),
+    ),
+    (
+        "slack.slack_connect_lists_sharing_blocked",
+        Never(WORKSPACE),
+    ),
     ("slack.team_access_not_granted", Never(TOKEN)),
     ("slack.team_added_to_org", Later),
     ("slack.team_not_found", Never(CHANNEL)),
@@ -123,23 +146,62 @@ const WORDS: [(&str, Meaning); 73] = [
 ///
 /// According to the vendor, a part of the call may have been done after `internal_error` and `fatal_error`; `request_timeout`
 /// means that the body did not arrive. An unknown code is a refusal, too, because of `"ok": false`.
-pub(super) fn refusal(provider: &'static Provider, word: &str, needed: Option<&str>, retry_after: Option<Duration>) -> Refusal {
+pub(super) fn refusal(
+    provider: &'static Provider,
+    word: &str,
+    needed: Option<&str>,
+    retry_after: Option<Duration>,
+) -> Refusal {
     let codes = &provider.codes;
     let transient = Class::Transient { retry_after };
-    let known = WORDS.iter().find(|(code, _)| code.strip_prefix("slack.") == Some(word));
+    let known = WORDS
+        .iter()
+        .find(|(code, _)| code.strip_prefix("slack.") == Some(word));
     let (code, class, certainty, hint) = match known {
         Some((code, Never(hint))) => (*code, Class::Permanent, Certainty::NotDone, (*hint).into()),
-        Some((_, Later)) => (codes.try_later, transient, Certainty::NotDone, PATIENCE.into()),
-        Some((_, TooMany)) => (codes.rate_limited, Class::RateLimited { retry_after }, Certainty::NotDone, PATIENCE.into()),
-        Some((_, Unproven)) => (codes.server_error, transient, Certainty::Unknown, PATIENCE.into()),
+        Some((_, Later)) => (
+            codes.try_later,
+            transient,
+            Certainty::NotDone,
+            PATIENCE.into(),
+        ),
+        Some((_, TooMany)) => (
+            codes.rate_limited,
+            Class::RateLimited { retry_after },
+            Certainty::NotDone,
+            PATIENCE.into(),
+        ),
+        Some((_, Unproven)) => (
+            codes.server_error,
+            transient,
+            Certainty::Unknown,
+            PATIENCE.into(),
+        ),
         None => {
             let word = cut(&scrub(word), WORD_CHARACTERS);
-            let hint = format!("Look up `{word}` in the list of errors of Slack's chat.postMessage; then retry.");
-            (codes.unrecognized, Class::Unrecognized, Certainty::NotDone, hint.into())
+            let hint = format!(
+                "Look up `{word}` in the list of errors of Slack's chat.postMessage; then retry."
+            );
+            (
+                codes.unrecognized,
+                Class::Unrecognized,
+                Certainty::NotDone,
+                hint.into(),
+            )
         }
     };
-    let said = needed.map_or_else(|| scrub(word), |needed| scrub(&format!("{word} (needed: {needed})")));
-    Refusal { provider, code, said, class, certainty, hint }
+    let said = needed.map_or_else(
+        || scrub(word),
+        |needed| scrub(&format!("{word} (needed: {needed})")),
+    );
+    Refusal {
+        provider,
+        code,
+        said,
+        class,
+        certainty,
+        hint,
+    }
 }
 
 #[cfg(test)]
@@ -159,7 +221,11 @@ mod tests {
     fn every_listed_code_is_listed_once_and_recognized() {
         for (code, _) in WORDS {
             let word = code.strip_prefix("slack.").unwrap();
-            assert_eq!(WORDS.iter().filter(|(other, _)| *other == code).count(), 1, "{word}");
+            assert_eq!(
+                WORDS.iter().filter(|(other, _)| *other == code).count(),
+                1,
+                "{word}"
+            );
             let refusal = of(word);
             assert_ne!(refusal.class, Class::Unrecognized, "{word}");
             assert_eq!(refusal.said, word);
@@ -169,17 +235,38 @@ mod tests {
     #[test]
     fn transient_codes_are_retried() {
         let transient = Class::Transient { retry_after: None };
-        for word in ["external_channel_migrating", "team_added_to_org", "org_login_required", "message_limit_exceeded"] {
-            let Refusal { code, class, certainty, .. } = of(word);
-            assert_eq!((code, class, certainty), ("slack.try_later", transient.clone(), Certainty::NotDone), "{word}");
+        for word in [
+            "external_channel_migrating",
+            "team_added_to_org",
+            "org_login_required",
+            "message_limit_exceeded",
+        ] {
+            let Refusal {
+                code,
+                class,
+                certainty,
+                ..
+            } = of(word);
+            assert_eq!(
+                (code, class, certainty),
+                ("slack.try_later", transient.clone(), Certainty::NotDone),
+                "{word}"
+            );
         }
     }
 
     #[test]
     fn an_unlisted_code_is_unrecognized_and_shown_in_message_and_hint() {
         let fault = ChannelFault::from(of("channel_on_holiday"));
-        assert_eq!((fault.code(), fault.class()), ("slack.unrecognized", Class::Unrecognized));
-        assert!(fault.to_string().contains("channel_on_holiday") && fault.hint().contains("channel_on_holiday"), "{fault}");
+        assert_eq!(
+            (fault.code(), fault.class()),
+            ("slack.unrecognized", Class::Unrecognized)
+        );
+        assert!(
+            fault.to_string().contains("channel_on_holiday")
+                && fault.hint().contains("channel_on_holiday"),
+            "{fault}"
+        );
     }
 
     #[test]

@@ -32,15 +32,15 @@ pub(super) static EMAIL: Provider = provider!("email");
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// The server has accepted the mail already, so a missing reply to QUIT does not matter.
 const GOODBYE: Duration = Duration::from_secs(1);
-const RIGHT: &str = "use smtps://user:password@host:port, or smtp://user:password@host:port?tls=required";
+const RIGHT: &str =
+    "use smtps://user:password@host:port, or smtp://user:password@host:port?tls=required";
 
-const PATIENCE: &str = "The mail server refuses the mail temporarily; the job is retried automatically.";
+const PATIENCE: &str =
+    "The mail server refuses the mail temporarily; the job is retried automatically.";
 const REACH: &str = "Check that this machine can reach the mail server (name, route, certificate).";
 const SLOW: &str = "The mail server or the network is slow; the job is retried automatically.";
-const CREDENTIALS: &str =
-    "The mail server does not accept the credentials: correct DISPATCH_SMTP_URL or the destination's secret.";
-const ABILITY: &str =
-    "The mail server lacks STARTTLS or a supported authentication method: use another port or server in DISPATCH_SMTP_URL.";
+const CREDENTIALS: &str = "The mail server does not accept the credentials: correct DISPATCH_SMTP_URL or the destination's secret.";
+const ABILITY: &str = "The mail server lacks STARTTLS or a supported authentication method: use another port or server in DISPATCH_SMTP_URL.";
 const REFUSED: &str = "The mail server refuses the mail; its reply states the reason.";
 const INJECTED: &str = "The server is broken, or an attacker on the network injects replies; none of them was used. Use smtps:// \
                         in DISPATCH_SMTP_URL.";
@@ -110,7 +110,10 @@ enum Phase {
 
 impl fmt::Debug for SmtpServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SmtpServer").field("host", &self.host).field("port", &self.port).finish_non_exhaustive()
+        f.debug_struct("SmtpServer")
+            .field("host", &self.host)
+            .field("port", &self.port)
+            .finish_non_exhaustive()
     }
 }
 
@@ -121,37 +124,77 @@ impl SmtpServer {
     /// # Errors
     /// [`BadSmtp`] states what is expected.
     pub fn parse(setting: &SecretString, allow_plain_loopback: bool) -> Result<Self, BadSmtp> {
-        let url = Url::parse(setting.expose_secret()).map_err(|_| BadSmtp::Url("the setting is not a URL"))?;
-        let host = url.host_str().filter(|host| !host.is_empty()).ok_or(BadSmtp::Url("the URL has no host"))?;
-        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let url = Url::parse(setting.expose_secret())
+            .map_err(|_| BadSmtp::Url("the setting is not a URL"))?;
+        let host = url
+            .host_str()
+            .filter(|host| !host.is_empty())
+            .ok_or(BadSmtp::Url("the URL has no host"))?;
+        let host = host
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .to_owned();
         if !matches!(url.path(), "" | "/") || url.fragment().is_some() {
             return Err(BadSmtp::Url("the URL has more than a host"));
         }
         let tls = || TlsParameters::new(host.clone()).map_err(BadSmtp::Tls);
-        let is_loopback = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        let is_loopback =
+            host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
         let (security, port) = match (url.scheme(), url.query()) {
             ("smtps", None) => (Security::Tls(tls()?), 465),
             ("smtp", Some("tls=required")) => (Security::StartTls(tls()?), 587),
             ("smtp", None) if allow_plain_loopback && is_loopback => (Security::Plain, 25),
-            ("smtp", None) => return Err(BadSmtp::Url("plaintext is permitted only to loopback, if the settings allow it")),
+            ("smtp", None) => {
+                return Err(BadSmtp::Url(
+                    "plaintext is permitted only to loopback, if the settings allow it",
+                ));
+            }
             _ => return Err(BadSmtp::Url("the scheme or the query is not supported")),
         };
-        let decoded = |text: &str| percent_decode_str(text).decode_utf8().map(std::borrow::Cow::into_owned).ok();
+        let decoded = |text: &str| {
+            percent_decode_str(text)
+                .decode_utf8()
+                .map(std::borrow::Cow::into_owned)
+                .ok()
+        };
         let bad = || BadSmtp::Url("the user or the password is not UTF-8");
-        let user = Some(url.username()).filter(|user| !user.is_empty()).map(|user| decoded(user).ok_or_else(bad)).transpose()?;
-        let password = url.password().map(|password| decoded(password).ok_or_else(bad)).transpose()?.map(SecretString::from);
-        Ok(Self { port: url.port().unwrap_or(port), host, user, password, security })
+        let user = Some(url.username())
+            .filter(|user| !user.is_empty())
+            .map(|user| decoded(user).ok_or_else(bad))
+            .transpose()?;
+        let password = url
+            .password()
+            .map(|password| decoded(password).ok_or_else(bad))
+            .transpose()?
+            .map(SecretString::from);
+        Ok(Self {
+            port: url.port().unwrap_or(port),
+            host,
+            user,
+            password,
+            security,
+        })
     }
 
     /// Returns the credentials: the setting's user, with `password` or the setting's own.
     ///
     /// # Errors
     /// What is missing.
-    pub(super) fn credentials(&self, password: Option<&SecretString>) -> Result<Option<Credentials>, &'static str> {
+    pub(super) fn credentials(
+        &self,
+        password: Option<&SecretString>,
+    ) -> Result<Option<Credentials>, &'static str> {
         match (&self.user, password.or(self.password.as_ref())) {
-            (Some(user), Some(password)) => Ok(Some(Credentials::new(user.clone(), password.expose_secret().to_owned()))),
-            (Some(_), None) => Err("the user of DISPATCH_SMTP_URL needs a password, there or as the destination's secret"),
-            (None, Some(_)) => Err("a password needs a user, which DISPATCH_SMTP_URL does not name"),
+            (Some(user), Some(password)) => Ok(Some(Credentials::new(
+                user.clone(),
+                password.expose_secret().to_owned(),
+            ))),
+            (Some(_), None) => Err(
+                "the user of DISPATCH_SMTP_URL needs a password, there or as the destination's secret",
+            ),
+            (None, Some(_)) => {
+                Err("a password needs a user, which DISPATCH_SMTP_URL does not name")
+            }
             (None, None) => Ok(None),
         }
     }
@@ -170,7 +213,11 @@ impl SmtpServer {
         let (mut connection, recipients) = opened.ok_or_else(|| too_late(Phase::Connect))??;
         if !recipients.taken.is_empty() {
             let taken = within(deadline, connection.message(mailing.content)).await;
-            of_severity(Severity::PositiveCompletion, Phase::Content, taken.ok_or_else(|| too_late(Phase::Content))?)?;
+            of_severity(
+                Severity::PositiveCompletion,
+                Phase::Content,
+                taken.ok_or_else(|| too_late(Phase::Content))?,
+            )?;
         }
         drop(within(Instant::now() + GOODBYE, connection.quit()).await);
         Ok(recipients)
@@ -184,14 +231,22 @@ impl SmtpServer {
             Security::Plain => None,
             Security::Tls(tls) => Some(tls.clone()),
             Security::StartTls(tls) => {
-                let stream = starttls::connect(server, CONNECT_TIMEOUT).await.map_err(|error| unreachable(&error))?;
-                let connected = AsyncSmtpConnection::connect_with_transport(Box::new(stream), &hello).await;
+                let stream = starttls::connect(server, CONNECT_TIMEOUT)
+                    .await
+                    .map_err(|error| unreachable(&error))?;
+                let connected =
+                    AsyncSmtpConnection::connect_with_transport(Box::new(stream), &hello).await;
                 let mut connection = connected.map_err(refused)?;
-                connection.starttls(tls.clone(), &hello).await.map_err(refused)?;
+                connection
+                    .starttls(tls.clone(), &hello)
+                    .await
+                    .map_err(refused)?;
                 return Ok(connection);
             }
         };
-        AsyncSmtpConnection::connect_tokio1(server, Some(CONNECT_TIMEOUT), &hello, tls, None).await.map_err(refused)
+        AsyncSmtpConnection::connect_tokio1(server, Some(CONNECT_TIMEOUT), &hello, tls, None)
+            .await
+            .map_err(refused)
     }
 
     /// Runs the dialogue up to the content.
@@ -203,17 +258,28 @@ impl SmtpServer {
         let at = |phase| move |error: Error| refusal(phase, &error);
         let mut connection = self.connect().await?;
         if let Some(credentials) = credentials {
-            connection.auth(DEFAULT_MECHANISMS, credentials).await.map_err(at(Phase::SignIn))?;
+            connection
+                .auth(DEFAULT_MECHANISMS, credentials)
+                .await
+                .map_err(at(Phase::SignIn))?;
         }
-        let sender = connection.command(Mail::new(Some(mailing.from.clone()), Vec::new())).await;
+        let sender = connection
+            .command(Mail::new(Some(mailing.from.clone()), Vec::new()))
+            .await;
         of_severity(Severity::PositiveCompletion, Phase::Sender, sender)?;
         let mut recipients = Recipients::default();
         for address in mailing.to {
-            let answer = connection.command(Rcpt::new(address.clone(), Vec::new())).await;
+            let answer = connection
+                .command(Rcpt::new(address.clone(), Vec::new()))
+                .await;
             recipients.add(address, answer)?;
         }
         if !recipients.taken.is_empty() {
-            of_severity(Severity::PositiveIntermediate, Phase::Sender, connection.command(Data).await)?;
+            of_severity(
+                Severity::PositiveIntermediate,
+                Phase::Sender,
+                connection.command(Data).await,
+            )?;
         }
         Ok((connection, recipients))
     }
@@ -225,9 +291,15 @@ impl Recipients {
     fn add(&mut self, to: &Address, answer: Result<Response, Error>) -> Result<(), Refusal> {
         let to = to.to_string();
         match answer {
-            Err(error) if error.is_permanent() => self.refused.push(RefusedRecipient { to, said: said_of_one(&error) }),
+            Err(error) if error.is_permanent() => self.refused.push(RefusedRecipient {
+                to,
+                said: said_of_one(&error),
+            }),
             Err(error) if error.is_transient() && !is_closing(&error) => {
-                self.waiting.push(RefusedRecipient { to, said: said_of_one(&error) });
+                self.waiting.push(RefusedRecipient {
+                    to,
+                    said: said_of_one(&error),
+                });
             }
             other => {
                 of_severity(Severity::PositiveCompletion, Phase::Recipient, other)?;
@@ -239,7 +311,9 @@ impl Recipients {
 }
 
 fn is_closing(error: &Error) -> bool {
-    error.status().is_some_and(|code| u16::from(code) == CLOSING)
+    error
+        .status()
+        .is_some_and(|code| u16::from(code) == CLOSING)
 }
 
 fn said_of_one(error: &Error) -> String {
@@ -247,7 +321,11 @@ fn said_of_one(error: &Error) -> String {
 }
 
 /// Checks that a reply has the severity of success for its command (RFC 5321 §4.3.2). The driver accepts every 2yz and 3yz.
-fn of_severity(severity: Severity, phase: Phase, answer: Result<Response, Error>) -> Result<(), Refusal> {
+fn of_severity(
+    severity: Severity,
+    phase: Phase,
+    answer: Result<Response, Error>,
+) -> Result<(), Refusal> {
     let response = answer.map_err(|error| refusal(phase, &error))?;
     if response.code().severity == severity {
         return Ok(());
@@ -256,7 +334,10 @@ fn of_severity(severity: Severity, phase: Phase, answer: Result<Response, Error>
     Err(Refusal {
         provider: &EMAIL,
         code: EMAIL.codes.unrecognized,
-        said: cut(&scrub(&format!("expected {severity}yz, got {code} {line}")), SAID_CHARACTERS),
+        said: cut(
+            &scrub(&format!("expected {severity}yz, got {code} {line}")),
+            SAID_CHARACTERS,
+        ),
         class: Class::Unrecognized,
         certainty: unanswered(phase),
         hint: UNEXPECTED.into(),
@@ -276,9 +357,19 @@ fn refusal(phase: Phase, error: &Error) -> Refusal {
     let transient = Class::Transient { retry_after: None };
     let codes = &EMAIL.codes;
     let (code, class, certainty, hint) = match phase {
-        _ if Unasked::is_cause_of(error) => (codes.unrecognized, Class::Unrecognized, Certainty::NotDone, INJECTED),
+        _ if Unasked::is_cause_of(error) => (
+            codes.unrecognized,
+            Class::Unrecognized,
+            Certainty::NotDone,
+            INJECTED,
+        ),
         _ if error.is_transient() => (codes.try_later, transient, Certainty::NotDone, PATIENCE),
-        Phase::SignIn if error.is_permanent() => (codes.unauthorized, Class::Permanent, Certainty::NotDone, CREDENTIALS),
+        Phase::SignIn if error.is_permanent() => (
+            codes.unauthorized,
+            Class::Permanent,
+            Certainty::NotDone,
+            CREDENTIALS,
+        ),
         _ if error.is_permanent() => (codes.refused, Class::Permanent, Certainty::NotDone, REFUSED),
         _ if error.is_client() => (codes.refused, Class::Permanent, Certainty::NotDone, ABILITY),
         Phase::Connect => return unreachable(error),
@@ -286,7 +377,14 @@ fn refusal(phase: Phase, error: &Error) -> Refusal {
             (codes.connection_lost, transient, unanswered(phase), SLOW)
         }
     };
-    Refusal { provider: &EMAIL, code, said: scrub(&crate::fault::chain(error)), class, certainty, hint: hint.into() }
+    Refusal {
+        provider: &EMAIL,
+        code,
+        said: scrub(&crate::fault::chain(error)),
+        class,
+        certainty,
+        hint: hint.into(),
+    }
 }
 
 fn unreachable(error: &(dyn std::error::Error + 'static)) -> Refusal {
@@ -301,7 +399,11 @@ fn unreachable(error: &(dyn std::error::Error + 'static)) -> Refusal {
 }
 
 fn too_late(phase: Phase) -> Refusal {
-    let what = if phase == Phase::Content { "the content" } else { "the commands before the content" };
+    let what = if phase == Phase::Content {
+        "the content"
+    } else {
+        "the commands before the content"
+    };
     Refusal {
         provider: &EMAIL,
         code: EMAIL.codes.timed_out,

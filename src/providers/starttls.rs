@@ -32,8 +32,11 @@ pub(super) struct Unasked(usize);
 impl Unasked {
     /// Returns whether unsolicited bytes are among the causes of an error.
     pub(super) fn is_cause_of(error: &(dyn Error + 'static)) -> bool {
-        std::iter::successors(Some(error), |&error| error.source())
-            .any(|one| one.downcast_ref::<io::Error>().and_then(io::Error::get_ref).is_some_and(|inner| inner.is::<Self>()))
+        std::iter::successors(Some(error), |&error| error.source()).any(|one| {
+            one.downcast_ref::<io::Error>()
+                .and_then(io::Error::get_ref)
+                .is_some_and(|inner| inner.is::<Self>())
+        })
     }
 }
 
@@ -51,11 +54,20 @@ pub(super) struct Lockstep<S> {
 ///
 /// # Errors
 /// The error of the last address.
-pub(super) async fn connect(server: (&str, u16), within: Duration) -> io::Result<Lockstep<TcpStream>> {
+pub(super) async fn connect(
+    server: (&str, u16),
+    within: Duration,
+) -> io::Result<Lockstep<TcpStream>> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for address in lookup_host(server).await? {
         match timeout(within, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => return Ok(Lockstep { stream, unread: Vec::new(), is_through: false }),
+            Ok(Ok(stream)) => {
+                return Ok(Lockstep {
+                    stream,
+                    unread: Vec::new(),
+                    is_through: false,
+                });
+            }
             Ok(Err(error)) => last = error,
             Err(_) => last = io::ErrorKind::TimedOut.into(),
         }
@@ -88,7 +100,11 @@ impl<S: AsyncRead + Unpin> Lockstep<S> {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Lockstep<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if this.is_through {
             return Pin::new(&mut this.stream).poll_read(cx, buffer);
@@ -96,7 +112,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Lockstep<S> {
         if this.unread.is_empty() && ready!(this.poll_fill(cx))? == 0 {
             return Poll::Ready(Ok(()));
         }
-        let line = this.unread.iter().position(|byte| *byte == b'\n').map_or(this.unread.len(), |end| end + 1);
+        let line = this
+            .unread
+            .iter()
+            .position(|byte| *byte == b'\n')
+            .map_or(this.unread.len(), |end| end + 1);
         let handed: Vec<u8> = this.unread.drain(..line.min(buffer.remaining())).collect();
         buffer.put_slice(&handed);
         Poll::Ready(Ok(()))
@@ -104,7 +124,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Lockstep<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Lockstep<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         if !this.is_through {
             this.nothing_unasked(cx)?;
@@ -136,7 +160,14 @@ mod tests {
 
     fn pair() -> (Lockstep<DuplexStream>, DuplexStream) {
         let (stream, server) = duplex(1 << 14);
-        (Lockstep { stream, unread: Vec::new(), is_through: false }, server)
+        (
+            Lockstep {
+                stream,
+                unread: Vec::new(),
+                is_through: false,
+            },
+            server,
+        )
     }
 
     async fn read(from: &mut Lockstep<DuplexStream>) -> String {
@@ -149,15 +180,29 @@ mod tests {
     async fn a_multiline_reply_is_passed_on_line_by_line_and_a_command_may_follow() {
         let (mut client, mut server) = pair();
         server.write_all(b"250-one\r\n250 two\r\n").await.unwrap();
-        assert_eq!((read(&mut client).await.as_str(), read(&mut client).await.as_str()), ("250-one\r\n", "250 two\r\n"));
+        assert_eq!(
+            (
+                read(&mut client).await.as_str(),
+                read(&mut client).await.as_str()
+            ),
+            ("250-one\r\n", "250 two\r\n")
+        );
         client.write_all(b"STARTTLS\r\n").await.unwrap();
         server.write_all(b"220 go").await.unwrap();
-        assert_eq!(read(&mut client).await, "220 go", "a line may arrive in pieces");
+        assert_eq!(
+            read(&mut client).await,
+            "220 go",
+            "a line may arrive in pieces"
+        );
         server.write_all(b" on\r\n").await.unwrap();
         assert_eq!(read(&mut client).await, " on\r\n");
         client.write_all(&[HANDSHAKE, 3, 1]).await.unwrap();
         server.write_all(b"\x16\n\x03").await.unwrap();
-        assert_eq!(read(&mut client).await, "\x16\n\x03", "TLS records are not split into lines");
+        assert_eq!(
+            read(&mut client).await,
+            "\x16\n\x03",
+            "TLS records are not split into lines"
+        );
         client.write_all(&[HANDSHAKE]).await.unwrap();
     }
 
@@ -175,8 +220,15 @@ mod tests {
                     server.write_all(unasked).await.unwrap();
                 }
                 let error = client.write_all(&[HANDSHAKE, 3, 1]).await.unwrap_err();
-                assert!(Unasked::is_cause_of(&error) && error.to_string().contains("use smtps://"), "{error}");
-                assert!(client.unread.len() <= UNREAD_BYTES && client.write_all(b"QUIT\r\n").await.is_err(), "it stays refused");
+                assert!(
+                    Unasked::is_cause_of(&error) && error.to_string().contains("use smtps://"),
+                    "{error}"
+                );
+                assert!(
+                    client.unread.len() <= UNREAD_BYTES
+                        && client.write_all(b"QUIT\r\n").await.is_err(),
+                    "it stays refused"
+                );
             }
         }
     }

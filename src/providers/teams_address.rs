@@ -28,11 +28,15 @@ impl Retired {
     pub(super) fn of(url: &Url) -> Option<Self> {
         let host = url.host_str().unwrap_or_default().trim_end_matches('.');
         let is_webhook = url.path().starts_with("/webhook");
-        if host.ends_with(".webhook.office.com") || (is_webhook && matches!(host, "outlook.office.com" | "outlook.office365.com"))
+        if host.ends_with(".webhook.office.com")
+            || (is_webhook && matches!(host, "outlook.office.com" | "outlook.office365.com"))
         {
             return Some(Self::Connector);
         }
-        let is_logic_app = || url.query_pairs().any(|(name, value)| name == "api-version" && value == LOGIC_APPS_VERSION);
+        let is_logic_app = || {
+            url.query_pairs()
+                .any(|(name, value)| name == "api-version" && value == LOGIC_APPS_VERSION)
+        };
         (host.ends_with(".logic.azure.com") && !is_logic_app()).then_some(Self::MovedWorkflow)
     }
 
@@ -59,19 +63,50 @@ mod tests {
     #[test]
     fn retired_addresses_are_recognized_and_others_are_not() {
         for (address, expected) in [
-            ("https://acme.webhook.office.com/webhookb2/1@2/IncomingWebhook/3/4", Some(Retired::Connector)),
-            ("https://acme.webhook.office.com./webhookb2/1", Some(Retired::Connector)),
-            ("https://outlook.office.com/webhook/1@2/IncomingWebhook/3/4", Some(Retired::Connector)),
-            ("https://Outlook.Office365.com/webhookb2/1", Some(Retired::Connector)),
+            (
+                "https://acme.webhook.office.com/webhookb2/1@2/IncomingWebhook/3/4",
+                Some(Retired::Connector),
+            ),
+            (
+                "https://acme.webhook.office.com./webhookb2/1",
+                Some(Retired::Connector),
+            ),
+            (
+                "https://outlook.office.com/webhook/1@2/IncomingWebhook/3/4",
+                Some(Retired::Connector),
+            ),
+            (
+                "https://Outlook.Office365.com/webhookb2/1",
+                Some(Retired::Connector),
+            ),
             ("https://outlook.office.com/mail", None),
-            ("https://prod-1.westus.logic.azure.com:443/workflows/1?api-version=2016-06-01&sig=x", Some(Retired::MovedWorkflow)),
-            ("https://prod-1.westus.logic.azure.com/workflows/1?sig=x", Some(Retired::MovedWorkflow)),
-            ("https://prod-1.westus.logic.azure.com/workflows/1?api-version=2016-10-01&sig=x", None),
-            ("https://prod-1.usgovtexas.logic.azure.us/workflows/1?api-version=2016-06-01&sig=x", None),
-            ("https://default1.2.environment.api.powerplatform.com/powerautomate/automations/direct/workflows/1?sig=x", None),
+            (
+                "https://prod-1.westus.logic.azure.com:443/workflows/1?api-version=2016-06-01&sig=x",
+                Some(Retired::MovedWorkflow),
+            ),
+            (
+                "https://prod-1.westus.logic.azure.com/workflows/1?sig=x",
+                Some(Retired::MovedWorkflow),
+            ),
+            (
+                "https://prod-1.westus.logic.azure.com/workflows/1?api-version=2016-10-01&sig=x",
+                None,
+            ),
+            (
+                "https://prod-1.usgovtexas.logic.azure.us/workflows/1?api-version=2016-06-01&sig=x",
+                None,
+            ),
+            (
+                "https://default1.2.environment.api.powerplatform.com/powerautomate/automations/direct/workflows/1?sig=x",
+                None,
+            ),
             ("https://webhook.office.com.example.com/webhookb2/1", None),
         ] {
-            assert_eq!(Retired::of(&address.parse().unwrap()), expected, "{address}");
+            assert_eq!(
+                Retired::of(&address.parse().unwrap()),
+                expected,
+                "{address}"
+            );
         }
     }
 }

@@ -37,7 +37,10 @@ const UNKNOWN: &str = "Teams states that the delivery failed, without a reason: 
 ///
 /// # Errors
 /// [`ChannelFault::Refused`], whose certainty states whether the card may have been accepted nevertheless.
-pub(super) fn proof(provider: &'static Provider, answer: &HttpResponse) -> Result<(), ChannelFault> {
+pub(super) fn proof(
+    provider: &'static Provider,
+    answer: &HttpResponse,
+) -> Result<(), ChannelFault> {
     let text = String::from_utf8_lossy(&answer.body);
     let text = text.trim_start_matches('\u{feff}').trim();
     if text.is_empty() || (answer.status == 200 && text == CONNECTOR_TOOK_IT) {
@@ -56,7 +59,10 @@ fn proves_nothing(provider: &'static Provider, text: &str) -> Refusal {
     Refusal {
         provider,
         code: provider.codes.malformed_answer,
-        said: scrub(&format!("expected an empty body or `1`, got: {}", cut(text, SAID_CHARACTERS))),
+        said: scrub(&format!(
+            "expected an empty body or `1`, got: {}",
+            cut(text, SAID_CHARACTERS)
+        )),
         class: Class::Unrecognized,
         certainty: Certainty::Unknown,
         hint: Cow::Borrowed(UNPROVED),
@@ -70,15 +76,26 @@ fn failure(text: &str) -> Option<Option<u16>> {
         return None;
     }
     let text = text.to_ascii_lowercase();
-    let status = text.split_once(INNER_STATUS).and_then(|(_, rest)| rest.get(..3)?.parse().ok());
+    let status = text
+        .split_once(INNER_STATUS)
+        .and_then(|(_, rest)| rest.get(..3)?.parse().ok());
     (status.is_some() || text.contains(DELIVERY_FAILED)).then_some(status)
 }
 
-fn refusal(provider: &'static Provider, inner: Option<u16>, text: &str, retry_after: Option<Duration>) -> Refusal {
+fn refusal(
+    provider: &'static Provider,
+    inner: Option<u16>,
+    text: &str,
+    retry_after: Option<Duration>,
+) -> Refusal {
     const FAILED: &str = "teams.delivery_failed";
     let transient = Class::Transient { retry_after };
     let (code, class, hint) = match inner {
-        Some(429) => (provider.codes.rate_limited, Class::RateLimited { retry_after }, PATIENCE),
+        Some(429) => (
+            provider.codes.rate_limited,
+            Class::RateLimited { retry_after },
+            PATIENCE,
+        ),
         Some(408 | 425 | 500..=599) => (FAILED, transient, PATIENCE),
         Some(413) => (FAILED, Class::Permanent, TOO_LARGE),
         Some(400..=499) => (FAILED, Class::Permanent, REFUSED),
@@ -86,6 +103,17 @@ fn refusal(provider: &'static Provider, inner: Option<u16>, text: &str, retry_af
     };
     let said = scrub(&cut(text, SAID_CHARACTERS));
     // A 5xx proves nothing, also if a connector reports it.
-    let certainty = if matches!(inner, Some(500..=599)) { Certainty::Unknown } else { Certainty::NotDone };
-    Refusal { provider, code, said, class, certainty, hint: Cow::Borrowed(hint) }
+    let certainty = if matches!(inner, Some(500..=599)) {
+        Certainty::Unknown
+    } else {
+        Certainty::NotDone
+    };
+    Refusal {
+        provider,
+        code,
+        said,
+        class,
+        certainty,
+        hint: Cow::Borrowed(hint),
+    }
 }

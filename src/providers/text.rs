@@ -14,7 +14,12 @@ pub(super) struct Capped {
 
 impl Capped {
     pub(super) const fn new(limit: usize) -> Self {
-        Self { text: String::new(), characters: 0, limit, full: false }
+        Self {
+            text: String::new(),
+            characters: 0,
+            limit,
+            full: false,
+        }
     }
 
     pub(super) fn push(&mut self, piece: &str) {
@@ -32,7 +37,9 @@ impl Capped {
     }
 
     pub(super) fn push_all<P: AsRef<str>>(&mut self, pieces: impl IntoIterator<Item = P>) {
-        pieces.into_iter().for_each(|piece| self.push(piece.as_ref()));
+        pieces
+            .into_iter()
+            .for_each(|piece| self.push(piece.as_ref()));
     }
 
     pub(super) fn finish(self) -> String {
@@ -65,8 +72,9 @@ pub(super) fn unlinked(line: &str) -> String {
     let mut text = String::with_capacity(line.len());
     for word in line.split_inclusive(char::is_whitespace) {
         // An IPv4 address has three dots.
-        let is_number_s =
-            |before: char, after: char| before.is_ascii_digit() && after.is_ascii_digit() && word.matches(is_dot).count() < 3;
+        let is_number_s = |before: char, after: char| {
+            before.is_ascii_digit() && after.is_ascii_digit() && word.matches(is_dot).count() < 3
+        };
         let (mut before, mut characters) = (' ', word.chars().peekable());
         while let Some(character) = characters.next() {
             let after = characters.peek().copied().unwrap_or(' ');
@@ -100,7 +108,10 @@ pub(super) fn cut(text: &str, limit: usize) -> String {
     if text.chars().nth(limit).is_none() {
         return text.to_owned();
     }
-    text.chars().take(limit.saturating_sub(1)).chain(['…']).collect()
+    text.chars()
+        .take(limit.saturating_sub(1))
+        .chain(['…'])
+        .collect()
 }
 
 #[cfg(test)]
@@ -117,16 +128,34 @@ mod tests {
     #[test]
     fn links_in_a_line_are_broken_and_other_text_stays_unchanged() {
         for (line, shown) in [
-            ("see https://evil.example/a?b=c.d#e", "see https|://evil|.example/a?b=c|.d#e"),
-            ("www.evil.example, evil.example.", "www|.evil|.example, evil|.example."),
+            (
+                "see https://evil.example/a?b=c.d#e",
+                "see https|://evil|.example/a?b=c|.d#e",
+            ),
+            (
+                "www.evil.example, evil.example.",
+                "www|.evil|.example, evil|.example.",
+            ),
             ("mailto:eve@evil.example", "mailto|:eve|@evil|.example"),
-            ("tel:+49123 javascript:alert(1)", "tel|:+49123 javascript|:alert(1)"),
+            (
+                "tel:+49123 javascript:alert(1)",
+                "tel|:+49123 javascript|:alert(1)",
+            ),
             ("localhost:8080 10.0.0.1", "localhost|:8080 10|.0|.0|.1"),
             (r"\\evil\share", r"\|\evil\share"),
-            ("evil\u{3002}example evil\u{ff0e}example i❤.ws", "evil|\u{3002}example evil|\u{ff0e}example i❤|.ws"),
-            ("evil.\u{200b}example https\u{200b}://x", "evil|.\u{200b}example https\u{200b}|://x"),
+            (
+                "evil\u{3002}example evil\u{ff0e}example i❤.ws",
+                "evil|\u{3002}example evil|\u{ff0e}example i❤|.ws",
+            ),
+            (
+                "evil.\u{200b}example https\u{200b}://x",
+                "evil|.\u{200b}example https\u{200b}|://x",
+            ),
             ("config.rs", "config|.rs"),
-            ("Größe: 1.5 statt 2.25.1, um 14:05 Uhr ... so. (WEB-17)", "Größe: 1.5 statt 2.25.1, um 14:05 Uhr ... so. (WEB-17)"),
+            (
+                "Größe: 1.5 statt 2.25.1, um 14:05 Uhr ... so. (WEB-17)",
+                "Größe: 1.5 statt 2.25.1, um 14:05 Uhr ... so. (WEB-17)",
+            ),
             ("", ""),
         ] {
             assert_eq!(unlinked(line).replace(LINK_BREAK, "|"), shown);

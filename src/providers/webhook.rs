@@ -19,7 +19,9 @@ use serde_json::Value;
 use sha2::Sha256;
 use time::OffsetDateTime;
 
-use super::channel::{BadConfig, Channel, ChannelConfig, ChannelFault, Delivered, Delivery, Message, Rendered, decode};
+use super::channel::{
+    BadConfig, Channel, ChannelConfig, ChannelFault, Delivered, Delivery, Message, Rendered, decode,
+};
 use super::http::{HttpClient, HttpRequest};
 use super::http_fault::{HttpFault, HttpFaultKind, Provider, provider};
 use super::text::cut;
@@ -54,7 +56,10 @@ struct Settings<'a> {
 #[derive(Serialize)]
 struct Body<'a> {
     r#type: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none", with = "time::serde::rfc3339::option")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        with = "time::serde::rfc3339::option"
+    )]
     timestamp: Option<OffsetDateTime>,
     data: Data<'a>,
 }
@@ -76,23 +81,44 @@ impl Webhook {
     /// Returns the URL and the signing keys, the current one first.
     fn target(&self, config: &ChannelConfig) -> Result<(Url, Vec<SecretSlice<u8>>), BadConfig> {
         let settings: Settings<'_> = decode(&config.public, RIGHT)?;
-        let url = self.http.parse_url(&settings.url).map_err(|why| BadConfig(format!("`url` is invalid: {why}")))?;
-        let present = config.secret.as_ref().ok_or_else(|| BadConfig(RIGHT_SECRET.to_owned()))?;
-        let keys = std::iter::once(present).chain(&config.previous_secret).map(signing_key).collect::<Result<_, _>>()?;
+        let url = self
+            .http
+            .parse_url(&settings.url)
+            .map_err(|why| BadConfig(format!("`url` is invalid: {why}")))?;
+        let present = config
+            .secret
+            .as_ref()
+            .ok_or_else(|| BadConfig(RIGHT_SECRET.to_owned()))?;
+        let keys = std::iter::once(present)
+            .chain(&config.previous_secret)
+            .map(signing_key)
+            .collect::<Result<_, _>>()?;
         Ok((url, keys))
     }
 
     async fn post(&self, delivery: Delivery<'_>) -> Result<Delivered, ChannelFault> {
-        let bad = |problem| ChannelFault::Config { provider: &WEBHOOK, problem };
+        let bad = |problem| ChannelFault::Config {
+            provider: &WEBHOOK,
+            problem,
+        };
         let (url, keys) = self.target(delivery.config).map_err(bad)?;
         let timestamp = OffsetDateTime::now_utc().unix_timestamp();
         let body = delivery.rendered.0.as_bytes();
-        let signatures: Vec<String> = keys.iter().map(|key| sign(key, delivery.key, timestamp, body)).collect();
+        let signatures: Vec<String> = keys
+            .iter()
+            .map(|key| sign(key, delivery.key, timestamp, body))
+            .collect();
         let call = HttpRequest::new(&WEBHOOK, Method::POST, url, delivery.deadline)
             .body("application/json", body.to_vec())
             .header(HeaderName::from_static("webhook-id"), value(delivery.key)?)
-            .header(HeaderName::from_static("webhook-timestamp"), HeaderValue::from(timestamp))
-            .header(HeaderName::from_static("webhook-signature"), value(&signatures.join(" "))?)
+            .header(
+                HeaderName::from_static("webhook-timestamp"),
+                HeaderValue::from(timestamp),
+            )
+            .header(
+                HeaderName::from_static("webhook-signature"),
+                value(&signatures.join(" "))?,
+            )
             .status_only();
         self.http.send(call).await?.success()?;
         Ok(Delivered::whole(None))
@@ -106,7 +132,10 @@ impl Channel for Webhook {
 
     fn class(&self, config: &ChannelConfig) -> EffectClass {
         match decode::<Settings<'_>>(&config.public, RIGHT) {
-            Ok(Settings { honours_webhook_id: true, .. }) => EffectClass::Keyed,
+            Ok(Settings {
+                honours_webhook_id: true,
+                ..
+            }) => EffectClass::Keyed,
             _ => EffectClass::AtLeastOnce,
         }
     }
@@ -116,42 +145,68 @@ impl Channel for Webhook {
     }
 
     fn render(&self, message: &Message) -> Rendered {
-        let fits = |details: &&Value| !details.is_null() && details.to_string().len() <= DETAILS_BYTES;
+        let fits =
+            |details: &&Value| !details.is_null() && details.to_string().len() <= DETAILS_BYTES;
         let data = Data {
             title: cut(&message.title, TITLE_CHARACTERS),
-            lines: message.lines.iter().take(LINES).map(|line| cut(line, LINE_CHARACTERS)).collect(),
+            lines: message
+                .lines
+                .iter()
+                .take(LINES)
+                .map(|line| cut(line, LINE_CHARACTERS))
+                .collect(),
             details: Some(&message.details).filter(fits),
         };
-        let body = Body { r#type: &message.event, timestamp: message.happened_at, data };
-        Rendered(serde_json::to_string(&body).expect("text, a date within RFC 3339's years and JSON have a JSON form"))
+        let body = Body {
+            r#type: &message.event,
+            timestamp: message.happened_at,
+            data,
+        };
+        Rendered(
+            serde_json::to_string(&body)
+                .expect("text, a date within RFC 3339's years and JSON have a JSON form"),
+        )
     }
 
     fn check_config(&self, config: &ChannelConfig) -> Result<(), BadConfig> {
         self.target(config).map(|_| ())
     }
 
-    fn deliver<'a>(&'a self, delivery: Delivery<'a>) -> BoxFuture<'a, Result<Delivered, ChannelFault>> {
+    fn deliver<'a>(
+        &'a self,
+        delivery: Delivery<'a>,
+    ) -> BoxFuture<'a, Result<Delivered, ChannelFault>> {
         self.post(delivery).boxed()
     }
 }
 
 fn signing_key(secret: &SecretString) -> Result<SecretSlice<u8>, BadConfig> {
     let encoded = secret.expose_secret().strip_prefix("whsec_");
-    let key = encoded.and_then(|text| BASE64.decode(text.as_bytes()).ok()).filter(|key| SECRET_BYTES.contains(&key.len()));
-    key.map(SecretSlice::from).ok_or_else(|| BadConfig(RIGHT_SECRET.to_owned()))
+    let key = encoded
+        .and_then(|text| BASE64.decode(text.as_bytes()).ok())
+        .filter(|key| SECRET_BYTES.contains(&key.len()));
+    key.map(SecretSlice::from)
+        .ok_or_else(|| BadConfig(RIGHT_SECRET.to_owned()))
 }
 
 /// Returns `v1,` and the base64 of HMAC-SHA256 over `id.timestamp.body`.
 fn sign(key: &SecretSlice<u8>, id: &str, timestamp: i64, body: &[u8]) -> String {
-    let mut mac = Hmac::<Sha256>::new_from_slice(key.expose_secret()).expect("HMAC takes keys of any length");
+    let mut mac =
+        Hmac::<Sha256>::new_from_slice(key.expose_secret()).expect("HMAC takes keys of any length");
     mac.update(format!("{id}.{timestamp}.").as_bytes());
     mac.update(body);
     format!("v1,{}", BASE64.encode(&mac.finalize().into_bytes()))
 }
 
 fn value(text: &str) -> Result<HeaderValue, HttpFault> {
-    let unsendable = |_| HttpFaultKind::Unsendable("a header cannot carry the effect's key".to_owned());
-    HeaderValue::from_str(text).map_err(unsendable).map_err(|kind| HttpFault { provider: &WEBHOOK, kind })
+    let unsendable =
+        |_| HttpFaultKind::Unsendable("a header cannot carry the effect's key".to_owned());
+    HeaderValue::from_str(text)
+        .map_err(unsendable)
+        .map_err(|kind| HttpFault {
+            provider: &WEBHOOK,
+            kind,
+        })
 }
 
 #[cfg(test)]
@@ -173,7 +228,11 @@ mod tests {
 
     fn config(public: Value, secrets: [Option<&str>; 2]) -> ChannelConfig {
         let [secret, previous_secret] = secrets.map(|secret| secret.map(SecretString::from));
-        ChannelConfig { public, secret, previous_secret }
+        ChannelConfig {
+            public,
+            secret,
+            previous_secret,
+        }
     }
 
     fn message() -> Message {
@@ -186,9 +245,15 @@ mod tests {
         }
     }
 
-    async fn deliver(answer: Reply, previous: Option<&str>) -> (Result<Delivered, ChannelFault>, Scripted) {
+    async fn deliver(
+        answer: Reply,
+        previous: Option<&str>,
+    ) -> (Result<Delivered, ChannelFault>, Scripted) {
         let server = Scripted::start(vec![answer]);
-        let config = config(json!({"url": format!("{}/hook", server.url)}), [Some(SECRET), previous]);
+        let config = config(
+            json!({"url": format!("{}/hook", server.url)}),
+            [Some(SECRET), previous],
+        );
         let rendered = webhook().render(&message());
         let delivery = Delivery::first(&config, &rendered, KEY, EffectClass::AtLeastOnce, soon());
         let result = webhook().deliver(delivery).await;
@@ -198,7 +263,12 @@ mod tests {
     #[test]
     fn the_signature_matches_the_example_of_the_specification() {
         let key = signing_key(&SECRET.into()).unwrap();
-        let signature = sign(&key, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, br#"{"test": 2432232314}"#);
+        let signature = sign(
+            &key,
+            "msg_p5jXN8AQM9LWM0D4loKWxJek",
+            1_614_265_330,
+            br#"{"test": 2432232314}"#,
+        );
         assert_eq!(signature, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
     }
 
@@ -207,33 +277,73 @@ mod tests {
         let (delivered, server) = deliver(reply(204, "", ""), Some(OLD)).await;
         assert_eq!(delivered.unwrap(), Delivered::whole(None));
         let request = server.received().remove(0);
-        assert_eq!((request.method.as_str(), request.target.as_str()), ("POST", "/hook"));
+        assert_eq!(
+            (request.method.as_str(), request.target.as_str()),
+            ("POST", "/hook")
+        );
         assert_eq!(request.header("content-type"), Some("application/json"));
         assert_eq!(request.header("webhook-id"), Some(KEY));
-        let timestamp: i64 = request.header("webhook-timestamp").unwrap().parse().unwrap();
-        let expected = [SECRET, OLD].map(|s| sign(&signing_key(&s.into()).unwrap(), KEY, timestamp, &request.body)).join(" ");
+        let timestamp: i64 = request
+            .header("webhook-timestamp")
+            .unwrap()
+            .parse()
+            .unwrap();
+        let expected = [SECRET, OLD]
+            .map(|s| {
+                sign(
+                    &signing_key(&s.into()).unwrap(),
+                    KEY,
+                    timestamp,
+                    &request.body,
+                )
+            })
+            .join(" ");
         assert_eq!(request.header("webhook-signature"), Some(expected.as_str()));
-        let data = json!({"title": "T", "lines": ["l"], "details": {"work_item": 7, "group": "A-1"}});
+        let data =
+            json!({"title": "T", "lines": ["l"], "details": {"work_item": 7, "group": "A-1"}});
         let body = json!({"type": "group.assignee_changed", "timestamp": "2026-01-02T03:04:05Z", "data": data});
         assert_eq!(request.json(), body);
     }
 
     #[tokio::test]
     async fn any_2xx_is_a_delivery_and_a_lost_answer_is_unknown() {
-        assert!(deliver(reply(202, "content-type: text/html\r\n", "<p>thanks"), None).await.0.is_ok());
+        assert!(
+            deliver(reply(202, "content-type: text/html\r\n", "<p>thanks"), None)
+                .await
+                .0
+                .is_ok()
+        );
         let fault = deliver(Reply::Lose, None).await.0.unwrap_err();
-        assert_eq!((fault.code(), fault.certainty()), ("webhook.connection_lost", Certainty::Unknown));
+        assert_eq!(
+            (fault.code(), fault.certainty()),
+            ("webhook.connection_lost", Certainty::Unknown)
+        );
         let fault = deliver(reply(410, "", "gone"), None).await.0.unwrap_err();
-        assert_eq!((fault.class(), fault.certainty()), (Class::Permanent, Certainty::NotDone));
+        assert_eq!(
+            (fault.class(), fault.certainty()),
+            (Class::Permanent, Certainty::NotDone)
+        );
     }
 
     #[test]
     fn only_a_receiver_that_honours_the_id_is_keyed() {
         for (public, class) in [
-            (json!({"url": "https://example.com", "honours_webhook_id": true}), EffectClass::Keyed),
-            (json!({"url": "https://example.com", "honours_webhook_id": false}), EffectClass::AtLeastOnce),
-            (json!({"url": "https://example.com"}), EffectClass::AtLeastOnce),
-            (json!({"honours_webhook_id": true}), EffectClass::AtLeastOnce),
+            (
+                json!({"url": "https://example.com", "honours_webhook_id": true}),
+                EffectClass::Keyed,
+            ),
+            (
+                json!({"url": "https://example.com", "honours_webhook_id": false}),
+                EffectClass::AtLeastOnce,
+            ),
+            (
+                json!({"url": "https://example.com"}),
+                EffectClass::AtLeastOnce,
+            ),
+            (
+                json!({"honours_webhook_id": true}),
+                EffectClass::AtLeastOnce,
+            ),
         ] {
             assert_eq!(webhook().class(&config(public, [None, None])), class);
         }
@@ -247,22 +357,34 @@ mod tests {
         big.details = json!("x".repeat(DETAILS_BYTES));
         let Rendered(body) = webhook().render(&big);
         assert!(body.len() < 64 << 10, "{}", body.len());
-        assert_eq!(serde_json::from_str::<Value>(&body).unwrap()["data"]["details"], Value::Null);
+        assert_eq!(
+            serde_json::from_str::<Value>(&body).unwrap()["data"]["details"],
+            Value::Null
+        );
     }
 
     #[test]
     fn the_fault_of_bad_settings_states_what_is_expected_and_no_secret() {
         let good = json!({"url": "https://example.com/hook"});
-        assert_eq!(webhook().check_config(&config(good.clone(), [Some(SECRET), Some(OLD)])), Ok(()));
+        assert_eq!(
+            webhook().check_config(&config(good.clone(), [Some(SECRET), Some(OLD)])),
+            Ok(())
+        );
         for (public, secrets, part) in [
             (json!({}), [Some(SECRET), None], "url"),
-            (json!({"url": "http://example.com/hook"}), [Some(SECRET), None], "https://"),
+            (
+                json!({"url": "http://example.com/hook"}),
+                [Some(SECRET), None],
+                "https://",
+            ),
             (good.clone(), [None, None], "whsec_"),
             (good.clone(), [Some("canary"), None], "whsec_"),
             (good.clone(), [Some("whsec_canary"), None], "whsec_"),
             (good, [Some(SECRET), Some("whsec_Y2FuYXJ5")], "whsec_"),
         ] {
-            let BadConfig(why) = webhook().check_config(&config(public, secrets)).unwrap_err();
+            let BadConfig(why) = webhook()
+                .check_config(&config(public, secrets))
+                .unwrap_err();
             assert!(why.contains(part) && !why.contains("canary"), "{why}");
         }
     }

@@ -7,7 +7,9 @@ mod tests;
 
 use std::fmt;
 
-pub use setting::{BadQuota, ORGANIZATION_QUOTAS, PRODUCER_QUOTAS, organization_quotas, producer_quotas};
+pub use setting::{
+    BadQuota, ORGANIZATION_QUOTAS, PRODUCER_QUOTAS, organization_quotas, producer_quotas,
+};
 pub use share::{Asked, Grant, Over, fullness};
 
 /// Kind of rows that a quota limits.
@@ -27,7 +29,13 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 5] = [Self::Open, Self::Later, Self::Waiting, Self::DeadLetters, Self::Keys];
+    pub const ALL: [Self; 5] = [
+        Self::Open,
+        Self::Later,
+        Self::Waiting,
+        Self::DeadLetters,
+        Self::Keys,
+    ];
 
     /// Returns the word that is stored and used in settings and metrics.
     #[must_use]
@@ -44,14 +52,26 @@ impl Kind {
     /// Returns the name for messages, and what helps if the quota is exceeded.
     const fn described(self) -> (&'static str, &'static str) {
         match self {
-            Self::Open => ("open jobs", "a lower rate, and publish it again when jobs have finished"),
-            Self::Later => ("jobs for later", "fewer jobs with `not_before`, and publish it again when some of them have run"),
+            Self::Open => (
+                "open jobs",
+                "a lower rate, and publish it again when jobs have finished",
+            ),
+            Self::Later => (
+                "jobs for later",
+                "fewer jobs with `not_before`, and publish it again when some of them have run",
+            ),
             Self::Waiting => (
                 "jobs that wait, are parked, or may do so later",
                 "`dispatch jobs list --state parked` to see what they need, and publish it again",
             ),
-            Self::DeadLetters => ("open dead letters", "`dispatch dead-letters replay` or `discard`"),
-            Self::Keys => ("cancels without a job", "cancels of jobs that were published"),
+            Self::DeadLetters => (
+                "open dead letters",
+                "`dispatch dead-letters replay` or `discard`",
+            ),
+            Self::Keys => (
+                "cancels without a job",
+                "cancels of jobs that were published",
+            ),
         }
     }
 }
@@ -67,7 +87,10 @@ pub struct Amount {
 
 impl Amount {
     /// An amount that no holder can reach.
-    pub const UNLIMITED: Self = Self { rows: 1 << 50, bytes: 1 << 50 };
+    pub const UNLIMITED: Self = Self {
+        rows: 1 << 50,
+        bytes: 1 << 50,
+    };
 
     /// Returns one row of this many bytes.
     #[must_use]
@@ -78,13 +101,19 @@ impl Amount {
     /// Returns the sum.
     #[must_use]
     pub const fn plus(self, other: Self) -> Self {
-        Self { rows: self.rows.saturating_add(other.rows), bytes: self.bytes.saturating_add(other.bytes) }
+        Self {
+            rows: self.rows.saturating_add(other.rows),
+            bytes: self.bytes.saturating_add(other.bytes),
+        }
     }
 
     /// Returns the difference; not less than zero.
     #[must_use]
     pub const fn less(self, other: Self) -> Self {
-        Self { rows: self.rows.saturating_sub(other.rows), bytes: self.bytes.saturating_sub(other.bytes) }
+        Self {
+            rows: self.rows.saturating_sub(other.rows),
+            bytes: self.bytes.saturating_sub(other.bytes),
+        }
     }
 
     /// Returns whether neither rows nor bytes exceed those of `room`.
@@ -94,7 +123,10 @@ impl Amount {
     }
 
     fn each(self, other: Self, of: fn(u64, u64) -> u64) -> Self {
-        Self { rows: of(self.rows, other.rows), bytes: of(self.bytes, other.bytes) }
+        Self {
+            rows: of(self.rows, other.rows),
+            bytes: of(self.bytes, other.bytes),
+        }
     }
 }
 

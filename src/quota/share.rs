@@ -24,10 +24,19 @@ impl std::error::Error for Over {}
 
 impl fmt::Display for Over {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { holder, kind, in_bytes, limit, wanted } = self;
+        let Self {
+            holder,
+            kind,
+            in_bytes,
+            limit,
+            wanted,
+        } = self;
         let (what, remedy) = kind.described();
         let unit = if *in_bytes { " bytes in" } else { "" };
-        write!(f, "expected at most {limit}{unit} {what} {holder}, got {wanted} with this one; use {remedy}")
+        write!(
+            f,
+            "expected at most {limit}{unit} {what} {holder}, got {wanted} with this one; use {remedy}"
+        )
     }
 }
 
@@ -80,14 +89,35 @@ impl Asked<'_> {
             self.check(*kind, *taken)?;
         }
         // A job for later uses none of the open quota yet; it is enough that there is some left.
-        let bounding = if kind == Kind::Later { &checks[..1] } else { &checks[..] };
-        let rooms = bounding.iter().map(|(kind, taken)| (self.limits.of(*kind), self.limits.of(*kind).less(*taken)));
-        let is_roomy = rooms.clone().all(|(limit, room)| room.rows > limit.rows / 2 && room.bytes > limit.bytes / 2);
-        let room = rooms.map(|(_, room)| room).reduce(|one, other| one.each(other, u64::min)).unwrap_or_default();
+        let bounding = if kind == Kind::Later {
+            &checks[..1]
+        } else {
+            &checks[..]
+        };
+        let rooms = bounding
+            .iter()
+            .map(|(kind, taken)| (self.limits.of(*kind), self.limits.of(*kind).less(*taken)));
+        let is_roomy = rooms
+            .clone()
+            .all(|(limit, room)| room.rows > limit.rows / 2 && room.bytes > limit.bytes / 2);
+        let room = rooms
+            .map(|(_, room)| room)
+            .reduce(|one, other| one.each(other, u64::min))
+            .unwrap_or_default();
         let parts = 2 * (u64::from(self.replicas.max(1)) + 1);
-        let share = Amount { rows: room.rows / parts, bytes: room.bytes / parts };
-        let fullness = bounding.iter().map(|(kind, taken)| fullness(*taken, self.limits.of(*kind))).fold(0.0, f64::max);
-        Ok(Grant { amount: share.each(self.need, u64::max), is_roomy, fullness })
+        let share = Amount {
+            rows: room.rows / parts,
+            bytes: room.bytes / parts,
+        };
+        let fullness = bounding
+            .iter()
+            .map(|(kind, taken)| fullness(*taken, self.limits.of(*kind)))
+            .fold(0.0, f64::max);
+        Ok(Grant {
+            amount: share.each(self.need, u64::max),
+            is_roomy,
+            fullness,
+        })
     }
 
     /// Returns the quotas that a new row of this kind counts towards, its own first, each with the used part. An open job
@@ -95,7 +125,10 @@ impl Asked<'_> {
     /// becomes open.
     fn checks(&self, kind: Kind) -> Vec<(Kind, Amount)> {
         let taken = |kind| self.used.of(kind).plus(self.promised.of(kind));
-        let open = [(Kind::Open, taken(Kind::Open)), (Kind::Waiting, self.used.waiting.plus(taken(Kind::Open)))];
+        let open = [
+            (Kind::Open, taken(Kind::Open)),
+            (Kind::Waiting, self.used.waiting.plus(taken(Kind::Open))),
+        ];
         match kind {
             Kind::Open | Kind::Waiting => open.to_vec(),
             Kind::Later => [(kind, taken(kind))].into_iter().chain(open).collect(),
@@ -105,7 +138,13 @@ impl Asked<'_> {
 
     fn check(&self, kind: Kind, taken: Amount) -> Result<(), Over> {
         let (limit, wanted) = (self.limits.of(kind), taken.plus(self.need));
-        let over = |in_bytes, limit, wanted| Over { holder: self.holder.clone(), kind, in_bytes, limit, wanted };
+        let over = |in_bytes, limit, wanted| Over {
+            holder: self.holder.clone(),
+            kind,
+            in_bytes,
+            limit,
+            wanted,
+        };
         if wanted.rows > limit.rows {
             return Err(over(false, limit.rows, wanted.rows));
         }
@@ -120,6 +159,12 @@ impl Asked<'_> {
 #[must_use]
 #[expect(clippy::cast_precision_loss, reason = "a share of a quota")]
 pub fn fullness(used: Amount, limit: Amount) -> f64 {
-    let share = |used: u64, limit: u64| if limit == 0 { 1.0 } else { used as f64 / limit as f64 };
+    let share = |used: u64, limit: u64| {
+        if limit == 0 {
+            1.0
+        } else {
+            used as f64 / limit as f64
+        }
+    };
     share(used.rows, limit.rows).max(share(used.bytes, limit.bytes))
 }

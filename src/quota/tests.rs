@@ -17,11 +17,24 @@ fn shop() -> Holder {
 /// Ten rows and one MiB of each kind.
 fn ten() -> Amounts {
     let ten = amount(10, MIB);
-    Amounts { open: ten, later: ten, waiting: ten, dead_letters: ten, keys: ten }
+    Amounts {
+        open: ten,
+        later: ten,
+        waiting: ten,
+        dead_letters: ten,
+        keys: ten,
+    }
 }
 
 fn asked<'a>(holder: &'a Holder, limits: &'a Amounts, used: Amounts) -> Asked<'a> {
-    Asked { holder, limits, used, promised: Amounts::default(), replicas: 1, need: Amount::row(100) }
+    Asked {
+        holder,
+        limits,
+        used,
+        promised: Amounts::default(),
+        replicas: 1,
+        need: Amount::row(100),
+    }
 }
 
 #[test]
@@ -36,17 +49,34 @@ fn a_setting_changes_what_it_names_and_nothing_else() {
 
 #[test]
 fn what_is_no_quota_is_named() {
-    for wrong in ["open", "closed=1", "open=-1/5", "open=1/5TiB", "open=1/99999999999GiB", "open=/", "open=1/1/1"] {
+    for wrong in [
+        "open",
+        "closed=1",
+        "open=-1/5",
+        "open=1/5TiB",
+        "open=1/99999999999GiB",
+        "open=/",
+        "open=1/1/1",
+    ] {
         let error = producer_quotas(wrong).unwrap_err().to_string();
-        assert!(error.contains(&format!("got `{wrong}`")) && error.contains("open=50000/1GiB"), "{error}");
+        assert!(
+            error.contains(&format!("got `{wrong}`")) && error.contains("open=50000/1GiB"),
+            "{error}"
+        );
     }
     let error = organization_quotas("keys=5").unwrap_err().to_string();
-    assert!(error.ends_with("use the kinds open, later, waiting, with commas between them"), "{error}");
+    assert!(
+        error.ends_with("use the kinds open, later, waiting, with commas between them"),
+        "{error}"
+    );
 }
 
 #[test]
 fn one_producer_or_organization_cannot_reach_the_backlog_that_stops_intake() {
-    for quotas in [producer_quotas("").unwrap(), organization_quotas("").unwrap()] {
+    for quotas in [
+        producer_quotas("").unwrap(),
+        organization_quotas("").unwrap(),
+    ] {
         assert!(quotas.open.rows + quotas.later.rows < 200_000);
     }
 }
@@ -54,38 +84,116 @@ fn one_producer_or_organization_cannot_reach_the_backlog_that_stops_intake() {
 #[test]
 fn a_full_quota_says_whose_it_is_and_what_helps() {
     let (holder, limits) = (shop(), ten());
-    let used = Amounts { open: amount(10, 1000), ..Amounts::default() };
+    let used = Amounts {
+        open: amount(10, 1000),
+        ..Amounts::default()
+    };
     let over = asked(&holder, &limits, used).grant(Kind::Open).unwrap_err();
     assert_eq!(
         over.to_string(),
         "expected at most 10 open jobs of producer \"shop\", got 11 with this one; use a lower rate, and publish it again when jobs \
          have finished"
     );
-    let used = Amounts { dead_letters: amount(1, MIB), ..Amounts::default() };
-    let over = asked(&holder, &limits, used).grant(Kind::DeadLetters).unwrap_err();
-    assert!(over.in_bytes && over.to_string().contains("at most 1048576 bytes in open dead letters"), "{over}");
+    let used = Amounts {
+        dead_letters: amount(1, MIB),
+        ..Amounts::default()
+    };
+    let over = asked(&holder, &limits, used)
+        .grant(Kind::DeadLetters)
+        .unwrap_err();
+    assert!(
+        over.in_bytes
+            && over
+                .to_string()
+                .contains("at most 1048576 bytes in open dead letters"),
+        "{over}"
+    );
 }
 
 #[test]
 fn an_open_job_takes_room_among_those_that_wait_and_one_for_later_needs_an_open_place() {
     let (holder, limits) = (shop(), ten());
-    let waiting = Amounts { waiting: amount(7, 0), open: amount(3, 0), ..Amounts::default() };
-    assert_eq!(asked(&holder, &limits, waiting).grant(Kind::Open).unwrap_err().kind, Kind::Waiting);
-    assert_eq!(asked(&holder, &limits, waiting).grant(Kind::Later).unwrap_err().kind, Kind::Waiting);
-    let open = Amounts { open: amount(10, 0), ..Amounts::default() };
-    assert_eq!(asked(&holder, &limits, open).grant(Kind::Later).unwrap_err().kind, Kind::Open);
-    let later = Amounts { later: amount(10, 0), ..Amounts::default() };
-    assert_eq!(asked(&holder, &limits, later).grant(Kind::Later).unwrap_err().kind, Kind::Later);
+    let waiting = Amounts {
+        waiting: amount(7, 0),
+        open: amount(3, 0),
+        ..Amounts::default()
+    };
+    assert_eq!(
+        asked(&holder, &limits, waiting)
+            .grant(Kind::Open)
+            .unwrap_err()
+            .kind,
+        Kind::Waiting
+    );
+    assert_eq!(
+        asked(&holder, &limits, waiting)
+            .grant(Kind::Later)
+            .unwrap_err()
+            .kind,
+        Kind::Waiting
+    );
+    let open = Amounts {
+        open: amount(10, 0),
+        ..Amounts::default()
+    };
+    assert_eq!(
+        asked(&holder, &limits, open)
+            .grant(Kind::Later)
+            .unwrap_err()
+            .kind,
+        Kind::Open
+    );
+    let later = Amounts {
+        later: amount(10, 0),
+        ..Amounts::default()
+    };
+    assert_eq!(
+        asked(&holder, &limits, later)
+            .grant(Kind::Later)
+            .unwrap_err()
+            .kind,
+        Kind::Later
+    );
     assert!(asked(&holder, &limits, later).grant(Kind::Open).is_ok());
 }
 
 #[test]
 fn a_replica_gets_a_share_of_the_room_and_what_it_needs_where_the_share_is_less() {
-    let (holder, limits) = (shop(), Amounts { open: amount(1000, MIB), waiting: amount(5000, MIB), ..ten() });
-    let far = Asked { replicas: 4, ..asked(&holder, &limits, Amounts::default()) };
-    assert_eq!(far.grant(Kind::Open), Ok(Grant { amount: amount(100, MIB / 10), is_roomy: true, fullness: 0.0 }));
-    let near = Asked { used: Amounts { open: amount(999, MIB / 2), ..Amounts::default() }, ..far };
-    assert_eq!(near.grant(Kind::Open), Ok(Grant { amount: amount(1, MIB / 20), is_roomy: false, fullness: 0.999 }));
+    let (holder, limits) = (
+        shop(),
+        Amounts {
+            open: amount(1000, MIB),
+            waiting: amount(5000, MIB),
+            ..ten()
+        },
+    );
+    let far = Asked {
+        replicas: 4,
+        ..asked(&holder, &limits, Amounts::default())
+    };
+    assert_eq!(
+        far.grant(Kind::Open),
+        Ok(Grant {
+            amount: amount(100, MIB / 10),
+            is_roomy: true,
+            fullness: 0.0
+        })
+    );
+    let near = Asked {
+        used: Amounts {
+            open: amount(999, MIB / 2),
+            ..Amounts::default()
+        },
+        ..far
+    };
+    assert_eq!(
+        near.grant(Kind::Open),
+        Ok(Grant {
+            amount: amount(1, MIB / 20),
+            is_roomy: false,
+            fullness: 0.999
+        })
+    );
 }
 
 #[derive(Debug, Clone)]
@@ -118,7 +226,9 @@ struct Replica {
 
 impl Replica {
     fn in_flight(&self) -> Amount {
-        self.making.iter().fold(Amount::default(), |sum, one| sum.plus(*one))
+        self.making
+            .iter()
+            .fold(Amount::default(), |sum, one| sum.plus(*one))
     }
 }
 

@@ -82,9 +82,11 @@ pub(super) struct Locked {
     error_code: Option<String>,
 }
 
-const FIND_KEY: &str = "SELECT job_id FROM job_keys WHERE source = $1 AND dedupe_key = $2 AND job_id IS NOT NULL";
+const FIND_KEY: &str =
+    "SELECT job_id FROM job_keys WHERE source = $1 AND dedupe_key = $2 AND job_id IS NOT NULL";
 const PARENT: &str = "SELECT parent_id FROM jobs WHERE id = $1";
-const LOCKED: &str = "SELECT state, wait_reason, account, error_code FROM jobs WHERE id = $1 FOR UPDATE";
+const LOCKED: &str =
+    "SELECT state, wait_reason, account, error_code FROM jobs WHERE id = $1 FOR UPDATE";
 
 const RETRY: &str = "
     UPDATE jobs SET state = 'ready', epoch = epoch + 1, owner = NULL, attempt = 1, crash_count = 0, due_at = now(), woken_at = NULL,
@@ -105,13 +107,19 @@ macro_rules! cancelled {
 }
 pub(super) use cancelled;
 
-const CANCEL: &str = concat!("UPDATE jobs SET ", cancelled!(), ", open_children = 0 WHERE id = $1");
+const CANCEL: &str = concat!(
+    "UPDATE jobs SET ",
+    cancelled!(),
+    ", open_children = 0 WHERE id = $1"
+);
 
-const LOCK_CHILDREN: &str =
-    "SELECT id FROM jobs WHERE parent_id = $1 AND state NOT IN ('succeeded', 'cancelled') ORDER BY id FOR UPDATE";
+const LOCK_CHILDREN: &str = "SELECT id FROM jobs WHERE parent_id = $1 AND state NOT IN ('succeeded', 'cancelled') ORDER BY id FOR UPDATE";
 
-const CANCEL_CHILDREN: &str =
-    concat!("UPDATE jobs SET ", cancelled!(), " WHERE parent_id = $1 AND state NOT IN ('succeeded', 'cancelled')");
+const CANCEL_CHILDREN: &str = concat!(
+    "UPDATE jobs SET ",
+    cancelled!(),
+    " WHERE parent_id = $1 AND state NOT IN ('succeeded', 'cancelled')"
+);
 
 const CONFIGURE: &str = "
     UPDATE jobs SET state = 'ready', epoch = epoch + 1, owner = NULL, generation = generation + 1, account = $2, stage = $3, attempt = 1,
@@ -132,17 +140,31 @@ impl Store {
     pub async fn retry(&self, target: &Target, actor: &Actor) -> Result<ActionResult, StoreError> {
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
-        let Some(job) = find(&tx, target).await? else { return Ok(ActionResult::NoSuchJob) };
+        let Some(job) = find(&tx, target).await? else {
+            return Ok(ActionResult::NoSuchJob);
+        };
         match job.state {
             JobState::Running => return Ok(ActionResult::Already(job.id, job.state)),
             JobState::Succeeded | JobState::Cancelled => {
-                return Ok(ActionResult::Refused(job.id, format!("it is {}; publish it again with a new dedupe_key", job.state)));
+                return Ok(ActionResult::Refused(
+                    job.id,
+                    format!(
+                        "it is {}; publish it again with a new dedupe_key",
+                        job.state
+                    ),
+                ));
             }
             JobState::Waiting if job.wait_reason.as_deref() == Some("children") => {
-                return Ok(ActionResult::Refused(job.id, "it waits for its follow-ups; retry the one that is parked".to_owned()));
+                return Ok(ActionResult::Refused(
+                    job.id,
+                    "it waits for its follow-ups; retry the one that is parked".to_owned(),
+                ));
             }
             JobState::Waiting if job.wait_reason.as_deref() == Some("configuration") => {
-                return Ok(ActionResult::Refused(job.id, "it waits for an account; use `dispatch jobs configure`".to_owned()));
+                return Ok(ActionResult::Refused(
+                    job.id,
+                    "it waits for an account; use `dispatch jobs configure`".to_owned(),
+                ));
             }
             JobState::Ready | JobState::Waiting | JobState::Parked => {}
         }
@@ -151,7 +173,15 @@ impl Store {
             execute(&tx, ALLOW_REPEAT, &[&job.id.0]).await?;
         }
         execute(&tx, RETRY, &[&job.id.0]).await?;
-        finish(tx, &job, actor, "retry", JobState::Ready, json!({"state": "ready"})).await
+        finish(
+            tx,
+            &job,
+            actor,
+            "retry",
+            JobState::Ready,
+            json!({"state": "ready"}),
+        )
+        .await
     }
 
     /// Cancels a job that is not done, and its open follow-ups.
@@ -181,16 +211,29 @@ impl Store {
     ) -> Result<ActionResult, StoreError> {
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
-        let Some(job) = find(&tx, target).await? else { return Ok(ActionResult::NoSuchJob) };
+        let Some(job) = find(&tx, target).await? else {
+            return Ok(ActionResult::NoSuchJob);
+        };
         if job.account.as_deref() == Some(account) {
             return Ok(ActionResult::Already(job.id, job.state));
         }
         if job.wait_reason.as_deref() != Some("configuration") {
-            return Ok(ActionResult::Refused(job.id, "it does not wait for an account".to_owned()));
+            return Ok(ActionResult::Refused(
+                job.id,
+                "it does not wait for an account".to_owned(),
+            ));
         }
         cancel_children(&tx, job.id).await?;
         execute(&tx, CONFIGURE, &[&job.id.0, &account, &first_stage]).await?;
-        finish(tx, &job, actor, "configure", JobState::Ready, json!({"state": "ready", "account": account})).await
+        finish(
+            tx,
+            &job,
+            actor,
+            "configure",
+            JobState::Ready,
+            json!({"state": "ready", "account": account}),
+        )
+        .await
     }
 
     /// Makes a change that another module implements and writes its audit row, in one transaction. `change` returns its
@@ -228,7 +271,11 @@ impl Store {
     ) -> Result<(T, Released), E> {
         let mut client = self.client().await?;
         let tx = client.transaction().await.map_err(StoreError::from)?;
-        let AuditedChange { answer, audit, gone } = change(&tx).await?;
+        let AuditedChange {
+            answer,
+            audit,
+            gone,
+        } = change(&tx).await?;
         if let Some((before, after)) = audit {
             write_audit(&tx, actor, action, None, &before, &after).await?;
         }
@@ -257,7 +304,11 @@ impl Store {
 }
 
 /// Cancels a locked job, unless it is done, and its open follow-ups.
-pub(super) async fn end(tx: Transaction<'_>, job: &Locked, actor: &Actor) -> Result<ActionResult, StoreError> {
+pub(super) async fn end(
+    tx: Transaction<'_>,
+    job: &Locked,
+    actor: &Actor,
+) -> Result<ActionResult, StoreError> {
     if job.state.is_done() {
         return Ok(ActionResult::Already(job.id, job.state));
     }
@@ -291,7 +342,19 @@ pub async fn audit_on<C: tokio_postgres::GenericClient>(
     after: &Value,
 ) -> Result<(), StoreError> {
     let (who, role) = (&actor.who, &actor.role);
-    on.execute(AUDIT, &[who, role, &action, &None::<Uuid>, &Json(before), &Json(after), &actor.reason]).await?;
+    on.execute(
+        AUDIT,
+        &[
+            who,
+            role,
+            &action,
+            &None::<Uuid>,
+            &Json(before),
+            &Json(after),
+            &actor.reason,
+        ],
+    )
+    .await?;
     Ok(())
 }
 
@@ -304,20 +367,40 @@ pub(super) async fn write_audit<C: GenericClient>(
     after: &Value,
 ) -> Result<(), StoreError> {
     let (who, role, job) = (&actor.who, &actor.role, job.map(|job| job.0));
-    execute(on, AUDIT, &[who, role, &action, &job, &Json(before), &Json(after), &actor.reason]).await?;
+    execute(
+        on,
+        AUDIT,
+        &[
+            who,
+            role,
+            &action,
+            &job,
+            &Json(before),
+            &Json(after),
+            &actor.reason,
+        ],
+    )
+    .await?;
     Ok(())
 }
 
 /// Locks the target, and its parent before it.
-pub(super) async fn find(tx: &Transaction<'_>, target: &Target) -> Result<Option<Locked>, StoreError> {
+pub(super) async fn find(
+    tx: &Transaction<'_>,
+    target: &Target,
+) -> Result<Option<Locked>, StoreError> {
     let id = match target {
         Target::Id(id) => *id,
-        Target::Key { source, dedupe_key } => match query_opt(tx, FIND_KEY, &[source, dedupe_key]).await? {
-            Some(row) => JobId(row.try_get("job_id")?),
-            None => return Ok(None),
-        },
+        Target::Key { source, dedupe_key } => {
+            match query_opt(tx, FIND_KEY, &[source, dedupe_key]).await? {
+                Some(row) => JobId(row.try_get("job_id")?),
+                None => return Ok(None),
+            }
+        }
     };
-    let Some(row) = query_opt(tx, PARENT, &[&id.0]).await? else { return Ok(None) };
+    let Some(row) = query_opt(tx, PARENT, &[&id.0]).await? else {
+        return Ok(None);
+    };
     let parent = row.try_get::<_, Option<Uuid>>("parent_id")?.map(JobId);
     if let Some(parent) = parent {
         rows::lock(tx, parent).await?;
@@ -344,5 +427,9 @@ async fn finish(
     let before = json!({"state": job.state, "wait_reason": job.wait_reason});
     write_audit(&tx, actor, action, Some(job.id), &before, &after).await?;
     tx.commit().await?;
-    Ok(ActionResult::Done { job: job.id, before: job.state, now })
+    Ok(ActionResult::Done {
+        job: job.id,
+        before: job.state,
+        now,
+    })
 }

@@ -34,7 +34,15 @@ pub(super) fn refused(address: &str) {
 /// Records that it owed an answer for too long.
 pub(super) fn silent(address: &str) {
     let now = Some(Instant::now());
-    failed(|all| all.insert(address.to_owned(), Failed { at: now, silent: now }));
+    failed(|all| {
+        all.insert(
+            address.to_owned(),
+            Failed {
+                at: now,
+                silent: now,
+            },
+        )
+    });
 }
 
 /// Records that a connection to it was opened.
@@ -49,7 +57,11 @@ pub(super) fn works(address: &str) {
 /// Moves the addresses that failed recently to the end, the most recent failure last.
 pub(super) fn failed_last<T>(ways: &mut [T], address: impl Fn(&T) -> &str) {
     failed(|all| {
-        let failed_at = |way: &T| all.get(address(way)).and_then(|failed| failed.at).filter(|at| at.elapsed() < REMEMBERED);
+        let failed_at = |way: &T| {
+            all.get(address(way))
+                .and_then(|failed| failed.at)
+                .filter(|at| at.elapsed() < REMEMBERED)
+        };
         ways.sort_by_key(failed_at);
     });
 }
@@ -57,7 +69,12 @@ pub(super) fn failed_last<T>(ways: &mut [T], address: impl Fn(&T) -> &str) {
 /// Returns whether one of `addresses` was silent since `made`: a connection of that age may lead to a server that does not
 /// answer.
 pub(super) fn is_suspect(addresses: &[String], made: Instant) -> bool {
-    failed(|all| addresses.iter().filter_map(|address| all.get(address)?.silent).any(|silent| silent >= made))
+    failed(|all| {
+        addresses
+            .iter()
+            .filter_map(|address| all.get(address)?.silent)
+            .any(|silent| silent >= made)
+    })
 }
 
 #[cfg(test)]
@@ -78,11 +95,16 @@ mod tests {
         refused(two);
         assert_eq!(order(), [three, one, two]);
         assert!(is_suspect(&[three.to_owned(), one.to_owned()], made));
-        assert!(!is_suspect(&[two.to_owned(), three.to_owned()], made), "refusing new ones says nothing of old ones");
+        assert!(
+            !is_suspect(&[two.to_owned(), three.to_owned()], made),
+            "refusing new ones says nothing of old ones"
+        );
         works(one);
         works(three);
         assert_eq!(order(), [one, three, two]);
-        assert!(is_suspect(&[one.to_owned()], made) && !is_suspect(&[one.to_owned()], Instant::now()));
+        assert!(
+            is_suspect(&[one.to_owned()], made) && !is_suspect(&[one.to_owned()], Instant::now())
+        );
         refused(one);
         assert!(is_suspect(&[one.to_owned()], made), "it is still known");
     }

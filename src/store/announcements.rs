@@ -150,7 +150,11 @@ pub(super) async fn announce<C: GenericClient>(
     event: &str,
     leave: f64,
 ) -> Result<Vec<Announcement>, StoreError> {
-    query(on, ANNOUNCE, &[&ids(jobs), &event, &leave, &false]).await?.iter().map(announcement).collect()
+    query(on, ANNOUNCE, &[&ids(jobs), &event, &leave, &false])
+        .await?
+        .iter()
+        .map(announcement)
+        .collect()
 }
 
 /// Inserts an event of the parent for each of these follow-ups, which this transaction has parked; like [`announce`].
@@ -159,11 +163,22 @@ pub(super) async fn announce_follow_ups<C: GenericClient>(
     parked: &[JobId],
     leave: f64,
 ) -> Result<Vec<Announcement>, StoreError> {
-    query(on, ANNOUNCE_FOLLOW_UPS, &[&ids(parked), &outcome::FOLLOW_UP, &leave]).await?.iter().map(announcement).collect()
+    query(
+        on,
+        ANNOUNCE_FOLLOW_UPS,
+        &[&ids(parked), &outcome::FOLLOW_UP, &leave],
+    )
+    .await?
+    .iter()
+    .map(announcement)
+    .collect()
 }
 
 /// Inserts the events of jobs and follow-ups that this transaction has parked; they are due at once.
-pub(super) async fn announce_parked<C: GenericClient>(on: &C, parked: &[JobId]) -> Result<(), StoreError> {
+pub(super) async fn announce_parked<C: GenericClient>(
+    on: &C,
+    parked: &[JobId],
+) -> Result<(), StoreError> {
     if !parked.is_empty() {
         announce(on, parked, outcome::PARKED, 0.0).await?;
         announce_follow_ups(on, parked, 0.0).await?;
@@ -181,7 +196,11 @@ pub(super) fn announcement(row: &Row) -> Result<Announcement, StoreError> {
     Ok(Announcement {
         id: row.try_get("id")?,
         job: row.try_get::<_, Option<Uuid>>("job_id")?.map(JobId),
-        routing_key: if reply_only { None } else { Some(row.try_get("routing_key")?) },
+        routing_key: if reply_only {
+            None
+        } else {
+            Some(row.try_get("routing_key")?)
+        },
         reply_to: row.try_get("reply_to")?,
         correlation_id: row.try_get("correlation_id")?,
         traceparent: row.try_get("traceparent")?,
@@ -218,7 +237,12 @@ impl Store {
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
         execute(&tx, MOVE_REPLIES, &[&job.0, &reply_to, &correlation_id]).await?;
-        let answer = query_opt(&tx, ANSWER, &[&job.0, &outcome::ACCEPTED, &WRITER_PUBLISHES]).await?;
+        let answer = query_opt(
+            &tx,
+            ANSWER,
+            &[&job.0, &outcome::ACCEPTED, &WRITER_PUBLISHES],
+        )
+        .await?;
         tx.commit().await?;
         answer.as_ref().map(announcement).transpose()
     }

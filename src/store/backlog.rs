@@ -65,22 +65,42 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`]; the count can be continued.
-    pub async fn count_backlog(&self, count: &mut Count, limit: u32) -> Result<Option<Backlog>, StoreError> {
+    pub async fn count_backlog(
+        &self,
+        count: &mut Count,
+        limit: u32,
+    ) -> Result<Option<Backlog>, StoreError> {
         let client = self.client().await?;
         if !count.jobs_done {
             let page = match &count.jobs_after {
                 None => query_opt(&client, JOBS_FROM_START, &[&PAGE]).await?,
-                Some(Place { pipeline, organization, due_at, id }) => {
-                    query_opt(&client, JOBS_AFTER, &[&PAGE, pipeline, organization, due_at, id]).await?
+                Some(Place {
+                    pipeline,
+                    organization,
+                    due_at,
+                    id,
+                }) => {
+                    query_opt(
+                        &client,
+                        JOBS_AFTER,
+                        &[&PAGE, pipeline, organization, due_at, id],
+                    )
+                    .await?
                 }
             };
             let n = count_of(page.as_ref())?;
             count.so_far.jobs = count.so_far.jobs.saturating_add(n);
             count.jobs_done = i64::from(n) < PAGE || count.so_far.jobs >= limit;
             if let Some(row) = &page {
-                let (pipeline, organization) = (row.try_get("pipeline")?, row.try_get("organization")?);
+                let (pipeline, organization) =
+                    (row.try_get("pipeline")?, row.try_get("organization")?);
                 let (due_at, id) = (row.try_get("due_at")?, row.try_get("id")?);
-                count.jobs_after = Some(Place { pipeline, organization, due_at, id });
+                count.jobs_after = Some(Place {
+                    pipeline,
+                    organization,
+                    due_at,
+                    id,
+                });
             }
         }
         if !count.letters_done {

@@ -71,18 +71,37 @@ pub(super) const PLAIN: &str = concat!(
 impl PlainCommit {
     /// Returns `commit` as a plain commit, if it is one.
     pub(super) fn of<C>(run: Run<'_>, commit: &Commit<C>) -> Option<Self> {
-        let bare = commit.effect.is_none() && commit.leftover.is_none() && commit.changes.is_none() && commit.children.is_empty();
-        let Record::Checkpoint(checkpoint) = &commit.record else { return None };
+        let bare = commit.effect.is_none()
+            && commit.leftover.is_none()
+            && commit.changes.is_none()
+            && commit.children.is_empty();
+        let Record::Checkpoint(checkpoint) = &commit.record else {
+            return None;
+        };
         let (due, finish) = match &commit.next {
             Next::Stage { stage, keep: true } => (stage.clone(), false),
             // The end of a follow-up is counted in its parent's row, so it is not a plain commit.
             Next::Finish if run.job.parent.is_none() => (run.job.stage.clone(), true),
-            Next::Stage { .. } | Next::Finish | Next::Wait { .. } | Next::Retry { .. } | Next::Park => return None,
+            Next::Stage { .. }
+            | Next::Finish
+            | Next::Wait { .. }
+            | Next::Retry { .. }
+            | Next::Park => return None,
         };
         let output = checkpoint.output.clone().filter(|_| bare)?;
         let (done, version, attempt) = (checkpoint.stage, checkpoint.version, run.job.attempt.0);
         let skipped = (!commit.skipped.is_empty()).then(|| commit.skipped.clone());
-        Some(Self { fence: *run.fence, done, due, version, output, attempt, took: run.took, finish, skipped })
+        Some(Self {
+            fence: *run.fence,
+            done,
+            due,
+            version,
+            output,
+            attempt,
+            took: run.took,
+            finish,
+            skipped,
+        })
     }
 
     /// Returns whether the commit ends the job.
@@ -153,15 +172,23 @@ pub(super) fn done<'a>(
 ) -> Result<Vec<Result<Option<PlainDone>, StoreError>>, StoreError> {
     let mut events = HashMap::with_capacity(announced.len());
     for row in announced {
-        events.insert(row.try_get::<_, Uuid>("job_id")?, announcements::announcement(row)?);
+        events.insert(
+            row.try_get::<_, Uuid>("job_id")?,
+            announcements::announcement(row)?,
+        );
     }
     let mut rows = HashMap::with_capacity(moved.len());
     for row in moved {
         rows.insert(row.try_get::<_, Uuid>("id")?, row);
     }
     let mut done = |one: &PlainCommit| {
-        let Some(row) = rows.get(&one.fence.job.0) else { return Ok(None) };
-        Ok(Some(PlainDone { state: state_of(row)?, announcement: events.remove(&one.fence.job.0) }))
+        let Some(row) = rows.get(&one.fence.job.0) else {
+            return Ok(None);
+        };
+        Ok(Some(PlainDone {
+            state: state_of(row)?,
+            announcement: events.remove(&one.fence.job.0),
+        }))
     };
     Ok(commits.map(&mut done).collect())
 }

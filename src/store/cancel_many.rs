@@ -129,10 +129,16 @@ macro_rules! page {
 
 pub(super) const PAGE: &str = page!("id > $7 AND id <= $8", "id");
 /// Waiting and parked jobs have an index of their own.
-pub(super) const PAGE_HALTED: &str =
-    page!("state IN ('waiting', 'parked') AND (state, id) > ($2, $7) AND (state, id) <= ($2, $8)", "state, id");
+pub(super) const PAGE_HALTED: &str = page!(
+    "state IN ('waiting', 'parked') AND (state, id) > ($2, $7) AND (state, id) <= ($2, $8)",
+    "state, id"
+);
 
-const SHOWN: &str = concat!("SELECT ", job_columns!(), " FROM jobs j WHERE j.id = ANY ($1) ORDER BY j.id");
+const SHOWN: &str = concat!(
+    "SELECT ",
+    job_columns!(),
+    " FROM jobs j WHERE j.id = ANY ($1) ORDER BY j.id"
+);
 
 const LOCK: &str = "SELECT id FROM jobs WHERE id = ANY ($1) ORDER BY id FOR UPDATE";
 /// The parents are locked already, so none of them gets another follow-up.
@@ -182,8 +188,21 @@ const AUDIT: &str = "
 
 impl ChosenJobs {
     fn parameters<'a>(&'a self, state: &'a Option<&'static str>) -> Vec<&'a (dyn ToSql + Sync)> {
-        let ManyJobs { organization, source, producer, error_code, .. } = &self.filter;
-        vec![&self.accepted_by, state, organization, source, producer, error_code]
+        let ManyJobs {
+            organization,
+            source,
+            producer,
+            error_code,
+            ..
+        } = &self.filter;
+        vec![
+            &self.accepted_by,
+            state,
+            organization,
+            source,
+            producer,
+            error_code,
+        ]
     }
 
     fn state(&self) -> Option<&'static str> {
@@ -197,10 +216,18 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn choose_jobs(&self, filter: ManyJobs) -> Result<ChosenJobs, StoreError> {
-        let age = filter.older_than_seconds.map_or(0, |seconds| i64::try_from(seconds).unwrap_or(i64::MAX));
+        let age = filter
+            .older_than_seconds
+            .map_or(0, |seconds| i64::try_from(seconds).unwrap_or(i64::MAX));
         let row = query_one(&self.client().await?, NOW, &[&age]).await?;
-        let last = row.try_get::<_, Option<Uuid>>("last")?.unwrap_or_else(Uuid::nil);
-        Ok(ChosenJobs { filter, accepted_by: row.try_get("accepted_by")?, last })
+        let last = row
+            .try_get::<_, Option<Uuid>>("last")?
+            .unwrap_or_else(Uuid::nil);
+        Ok(ChosenJobs {
+            filter,
+            accepted_by: row.try_get("accepted_by")?,
+            last,
+        })
     }
 
     /// Counts the matching jobs and returns some of them. Reads pages until it has counted [`CappedCount::LIMIT`].
@@ -212,12 +239,21 @@ impl Store {
         while count < CappedCount::ROWS {
             let looked = self.look(chosen, after).await?;
             count += i64::try_from(looked.jobs.len()).unwrap_or(i64::MAX);
-            first.extend(looked.jobs.iter().map(|job| job.id).take(SAMPLE - first.len()));
+            first.extend(
+                looked
+                    .jobs
+                    .iter()
+                    .map(|job| job.id)
+                    .take(SAMPLE - first.len()),
+            );
             let Some(last) = looked.last else { break };
             after = last;
         }
         let rows = query(&self.client().await?, SHOWN, &[&first]).await?;
-        Ok(ChosenPreview { count: CappedCount::of(count), sample: rows.iter().map(job_row).collect::<Result<_, _>>()? })
+        Ok(ChosenPreview {
+            count: CappedCount::of(count),
+            sample: rows.iter().map(job_row).collect::<Result<_, _>>()?,
+        })
     }
 
     /// Cancels the matching jobs of the next page after `after`, in several transactions, with their open follow-ups and
@@ -231,8 +267,13 @@ impl Store {
         after: Option<JobId>,
         actor: &Actor,
     ) -> Result<CancelledPage, StoreError> {
-        let looked = self.look(chosen, after.map_or_else(Uuid::nil, |job| job.0)).await?;
-        let mut page = CancelledPage { next: looked.last.map(JobId), ..CancelledPage::default() };
+        let looked = self
+            .look(chosen, after.map_or_else(Uuid::nil, |job| job.0))
+            .await?;
+        let mut page = CancelledPage {
+            next: looked.last.map(JobId),
+            ..CancelledPage::default()
+        };
         let mut rest = looked.jobs.as_slice();
         while !rest.is_empty() {
             let (batch, later) = rest.split_at(batch_of(rest));
@@ -244,19 +285,37 @@ impl Store {
     }
 
     async fn look(&self, chosen: &ChosenJobs, after: Uuid) -> Result<Looked, StoreError> {
-        let halted = matches!(chosen.filter.state, Some(JobState::Waiting | JobState::Parked));
+        let halted = matches!(
+            chosen.filter.state,
+            Some(JobState::Waiting | JobState::Parked)
+        );
         let (sql, state) = (if halted { PAGE_HALTED } else { PAGE }, chosen.state());
         let mut parameters = chosen.parameters(&state);
         parameters.extend([&after as &(dyn ToSql + Sync), &chosen.last, &WINDOW]);
         let row = query_one(&self.client().await?, sql, &parameters).await?;
-        let (ids, parents): (Vec<Uuid>, Vec<Option<Uuid>>) = (row.try_get("ids")?, row.try_get("parents")?);
+        let (ids, parents): (Vec<Uuid>, Vec<Option<Uuid>>) =
+            (row.try_get("ids")?, row.try_get("parents")?);
         let follow_ups: Vec<i64> = row.try_get("follow_ups")?;
         let jobs = ids.into_iter().zip(parents).zip(follow_ups);
-        let jobs = jobs.map(|((id, parent), follow_ups)| Candidate { id, parent, follow_ups }).collect();
-        Ok(Looked { last: row.try_get("last")?, jobs })
+        let jobs = jobs
+            .map(|((id, parent), follow_ups)| Candidate {
+                id,
+                parent,
+                follow_ups,
+            })
+            .collect();
+        Ok(Looked {
+            last: row.try_get("last")?,
+            jobs,
+        })
     }
 
-    async fn cancel_batch(&self, chosen: &ChosenJobs, batch: &[Candidate], actor: &Actor) -> Result<(u64, u64), StoreError> {
+    async fn cancel_batch(
+        &self,
+        chosen: &ChosenJobs,
+        batch: &[Candidate],
+        actor: &Actor,
+    ) -> Result<(u64, u64), StoreError> {
         let mut tries = 1;
         loop {
             let mut client = self.client().await?;
@@ -290,13 +349,28 @@ async fn cancel_all(
     batch: &[Candidate],
     actor: &Actor,
 ) -> Result<(u64, u64), StoreError> {
-    let roots: Vec<Uuid> = batch.iter().filter(|job| job.parent.is_none()).map(|job| job.id).collect();
-    let below: Vec<Uuid> = batch.iter().filter(|job| job.parent.is_some()).map(|job| job.id).collect();
-    let first: Vec<Uuid> = roots.iter().copied().chain(batch.iter().filter_map(|job| job.parent)).collect();
+    let roots: Vec<Uuid> = batch
+        .iter()
+        .filter(|job| job.parent.is_none())
+        .map(|job| job.id)
+        .collect();
+    let below: Vec<Uuid> = batch
+        .iter()
+        .filter(|job| job.parent.is_some())
+        .map(|job| job.id)
+        .collect();
+    let first: Vec<Uuid> = roots
+        .iter()
+        .copied()
+        .chain(batch.iter().filter_map(|job| job.parent))
+        .collect();
     execute(tx, LOCK, &[&first]).await?;
     execute(tx, LOCK_FOLLOW_UPS, &[&roots, &below]).await?;
 
-    let (ids, state) = (batch.iter().map(|job| job.id).collect::<Vec<_>>(), chosen.state());
+    let (ids, state) = (
+        batch.iter().map(|job| job.id).collect::<Vec<_>>(),
+        chosen.state(),
+    );
     let mut parameters = chosen.parameters(&state);
     parameters.push(&ids);
     let (mut ended, mut states, mut reasons) = (Vec::new(), Vec::new(), Vec::new());
@@ -319,18 +393,40 @@ async fn cancel_all(
     let jobs: Vec<JobId> = ended.iter().copied().map(JobId).collect();
     announce(tx, &jobs, outcome::CANCELLED, 0.0).await?;
     finish_parents(tx, &of_parents).await?;
-    let follow_ups: Vec<i64> = ended.iter().map(|job| with.get(job).copied().unwrap_or(0)).collect();
-    execute(tx, AUDIT, &[&actor.who, &actor.role, &actor.reason, &ended, &states, &reasons, &follow_ups]).await?;
+    let follow_ups: Vec<i64> = ended
+        .iter()
+        .map(|job| with.get(job).copied().unwrap_or(0))
+        .collect();
+    execute(
+        tx,
+        AUDIT,
+        &[
+            &actor.who,
+            &actor.role,
+            &actor.reason,
+            &ended,
+            &states,
+            &reasons,
+            &follow_ups,
+        ],
+    )
+    .await?;
     let total = with.values().sum::<i64>();
     Ok((ended.len() as u64, u64::try_from(total).unwrap_or(0)))
 }
 
 /// Counts follow-ups as done; a parent that waited for nothing else has succeeded.
-async fn finish_parents(tx: &Transaction<'_>, of_parents: &BTreeMap<Uuid, i32>) -> Result<(), StoreError> {
+async fn finish_parents(
+    tx: &Transaction<'_>,
+    of_parents: &BTreeMap<Uuid, i32>,
+) -> Result<(), StoreError> {
     if of_parents.is_empty() {
         return Ok(());
     }
-    let (parents, done): (Vec<Uuid>, Vec<i32>) = of_parents.iter().map(|(parent, done)| (*parent, *done)).unzip();
+    let (parents, done): (Vec<Uuid>, Vec<i32>) = of_parents
+        .iter()
+        .map(|(parent, done)| (*parent, *done))
+        .unzip();
     let mut succeeded = Vec::new();
     for row in query(tx, FOLLOW_UPS_DONE, &[&parents, &done]).await? {
         if row.try_get("done")? {
@@ -347,7 +443,11 @@ mod tests {
 
     #[test]
     fn a_transaction_has_a_bounded_number_of_jobs_and_follow_ups() {
-        let job = |follow_ups| Candidate { id: Uuid::nil(), parent: None, follow_ups };
+        let job = |follow_ups| Candidate {
+            id: Uuid::nil(),
+            parent: None,
+            follow_ups,
+        };
         assert_eq!(batch_of(&[job(0); 3]), 3);
         assert_eq!(batch_of(&[job(0); 5_000]), BATCH);
         assert_eq!(batch_of(&[job(2_000); 10]), 2);

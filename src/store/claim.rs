@@ -60,7 +60,8 @@ impl Claim {
     /// Returns whether the job's deadline has passed.
     #[must_use]
     pub fn is_overdue(&self) -> bool {
-        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+        self.deadline
+            .is_some_and(|deadline| Instant::now() >= deadline)
     }
 }
 
@@ -151,32 +152,59 @@ pub(super) async fn claimed(
     for (row, claim) in taken.iter().zip(claims(client, taken).await?) {
         ours.insert(JobId(row.try_get("id")?), claim);
     }
-    let rest: Vec<Wanted> = wanted.iter().filter(|one| !ours.contains_key(&one.job)).copied().collect();
-    let reasons = if rest.is_empty() { HashMap::new() } else { why_not(client, &rest).await? };
+    let rest: Vec<Wanted> = wanted
+        .iter()
+        .filter(|one| !ours.contains_key(&one.job))
+        .copied()
+        .collect();
+    let reasons = if rest.is_empty() {
+        HashMap::new()
+    } else {
+        why_not(client, &rest).await?
+    };
     let claimed = |one: &Wanted| match ours.remove(&one.job) {
         Some(claim) => claim.map(|claim| Claimed::Ours(Box::new(claim))),
-        None => Ok(Claimed::Not(reasons.get(&one.job).copied().unwrap_or(NotClaimed::NotDue))),
+        None => Ok(Claimed::Not(
+            reasons.get(&one.job).copied().unwrap_or(NotClaimed::NotDue),
+        )),
     };
     Ok(wanted.iter().map(claimed).collect())
 }
 
-async fn why_not(client: &deadpool_postgres::Client, asked: &[Wanted]) -> Result<HashMap<JobId, NotClaimed>, StoreError> {
+async fn why_not(
+    client: &deadpool_postgres::Client,
+    asked: &[Wanted],
+) -> Result<HashMap<JobId, NotClaimed>, StoreError> {
     let (ids, replicas) = columns(asked);
     let reason = |row: &Row| {
-        let reason = match (row.try_get("row")?, row.try_get("due")?, row.try_get("live")?) {
+        let reason = match (
+            row.try_get("row")?,
+            row.try_get("due")?,
+            row.try_get("live")?,
+        ) {
             (false, _, _) => NotClaimed::NoRow,
             (true, true, false) => NotClaimed::LeaseLost,
             (true, _, _) => NotClaimed::NotDue,
         };
         Ok((JobId(row.try_get("id")?), reason))
     };
-    query(client, WHY_NOT, &[&ids, &replicas]).await?.iter().map(reason).collect()
+    query(client, WHY_NOT, &[&ids, &replicas])
+        .await?
+        .iter()
+        .map(reason)
+        .collect()
 }
 
 /// Returns the claim for a row that `intake` inserted and claimed for `new`; its deadline passes in `deadline_in` seconds.
-pub(super) fn fresh(replica: ReplicaId, new: &NewJob, deadline_in: Option<f64>) -> Result<Claim, StoreError> {
+pub(super) fn fresh(
+    replica: ReplicaId,
+    new: &NewJob,
+    deadline_in: Option<f64>,
+) -> Result<Claim, StoreError> {
     let Incoming::Known(payload) = &new.payload else {
-        return Err(StoreError::Row("a job of a newer schema was claimed".to_owned()));
+        return Err(StoreError::Row(
+            "a job of a newer schema was claimed".to_owned(),
+        ));
     };
     let job = Job {
         id: new.id,
@@ -193,15 +221,24 @@ pub(super) fn fresh(replica: ReplicaId, new: &NewJob, deadline_in: Option<f64>) 
         deadline: new.deadline,
         traceparent: new.traceparent.clone(),
     };
-    Ok(Claim { tracestate: new.tracestate.clone(), ..claim(replica, job, Outputs::default(), deadline_in) })
+    Ok(Claim {
+        tracestate: new.tracestate.clone(),
+        ..claim(replica, job, Outputs::default(), deadline_in)
+    })
 }
 
 /// Returns the claims for rows that this worker owns, each with its checkpoints.
-async fn claims(client: &deadpool_postgres::Client, rows: &[Row]) -> Result<Vec<Result<Claim, StoreError>>, StoreError> {
+async fn claims(
+    client: &deadpool_postgres::Client,
+    rows: &[Row],
+) -> Result<Vec<Result<Claim, StoreError>>, StoreError> {
     let mut jobs = Vec::with_capacity(rows.len());
     let (mut ids, mut generations) = (Vec::new(), Vec::new());
     for row in rows {
-        let (id, generation) = (row.try_get::<_, Uuid>("id")?, row.try_get::<_, i32>("generation")?);
+        let (id, generation) = (
+            row.try_get::<_, Uuid>("id")?,
+            row.try_get::<_, i32>("generation")?,
+        );
         // A job for which no claim has committed anything has no checkpoints.
         if row.try_get::<_, i64>("committed_epoch")? > 0 {
             ids.push(id);
@@ -212,10 +249,16 @@ async fn claims(client: &deadpool_postgres::Client, rows: &[Row]) -> Result<Vec<
     let mut outputs: HashMap<Uuid, Vec<Checkpoint>> = HashMap::new();
     if !ids.is_empty() {
         for row in query(client, CHECKPOINTS, &[&ids, &generations]).await? {
-            outputs.entry(row.try_get("job_id")?).or_default().push(checkpoint(&row)?);
+            outputs
+                .entry(row.try_get("job_id")?)
+                .or_default()
+                .push(checkpoint(&row)?);
         }
     }
-    Ok(jobs.into_iter().map(|(id, row)| owned(row, Outputs::new(outputs.remove(&id).unwrap_or_default()))).collect())
+    Ok(jobs
+        .into_iter()
+        .map(|(id, row)| owned(row, Outputs::new(outputs.remove(&id).unwrap_or_default())))
+        .collect())
 }
 
 fn owned(row: &Row, outputs: Outputs) -> Result<Claim, StoreError> {
@@ -235,24 +278,56 @@ fn owned(row: &Row, outputs: Outputs) -> Result<Claim, StoreError> {
         deadline: row.try_get("deadline")?,
         traceparent: row.try_get("traceparent")?,
     };
-    let claim = claim(ReplicaId(row.try_get("owner")?), job, outputs, row.try_get("deadline_in")?);
+    let claim = claim(
+        ReplicaId(row.try_get("owner")?),
+        job,
+        outputs,
+        row.try_get("deadline_in")?,
+    );
     let is_suspect = row.try_get::<_, i32>("crash_count")? >= SUSPECT_AFTER;
     let (sealed_payload, tracestate) = (row.try_get("sealed_payload")?, row.try_get("tracestate")?);
-    let partial = row.try_get::<_, Option<Json<Box<RawValue>>>>("partial")?.map(|json| json.0);
+    let partial = row
+        .try_get::<_, Option<Json<Box<RawValue>>>>("partial")?
+        .map(|json| json.0);
     let read_again = row.try_get("read_again")?;
-    Ok(Claim { sealed_payload, is_suspect, tracestate, partial, read_again, ..claim })
+    Ok(Claim {
+        sealed_payload,
+        is_suspect,
+        tracestate,
+        partial,
+        read_again,
+        ..claim
+    })
 }
 
 fn claim(replica: ReplicaId, job: Job, outputs: Outputs, deadline_in: Option<f64>) -> Claim {
-    let fence = Fence { job: job.id, epoch: job.epoch, replica };
+    let fence = Fence {
+        job: job.id,
+        epoch: job.epoch,
+        replica,
+    };
     let deadline = seconds(deadline_in).and_then(|left| Instant::now().checked_add(left));
     let (is_suspect, read_again, partial) = (false, false, None);
-    Claim { job, outputs, fence, deadline, sealed_payload: None, is_suspect, tracestate: None, partial, read_again }
+    Claim {
+        job,
+        outputs,
+        fence,
+        deadline,
+        sealed_payload: None,
+        is_suspect,
+        tracestate: None,
+        partial,
+        read_again,
+    }
 }
 
 fn checkpoint(row: &Row) -> Result<Checkpoint, StoreError> {
     let Json(output) = row.try_get::<_, Json<Box<RawValue>>>("output")?;
-    Ok(Checkpoint { stage: row.try_get("stage")?, version: row.try_get("version")?, output })
+    Ok(Checkpoint {
+        stage: row.try_get("stage")?,
+        version: row.try_get("version")?,
+        output,
+    })
 }
 
 /// Converts seconds of the database into a duration; negative values become zero.

@@ -123,8 +123,18 @@ impl<T: Tables> Writer<T> {
     /// Creates a writer over the engine's tables, with its own connections ([`super::writers_pool`]), the product's tables
     /// and the first stages of the pipelines.
     #[must_use]
-    pub fn new(store: Store, pool: deadpool_postgres::Pool, tables: T, first_stages: FirstStages) -> Self {
-        Self { store, groups: Groups::new(pool), tables, first_stages }
+    pub fn new(
+        store: Store,
+        pool: deadpool_postgres::Pool,
+        tables: T,
+        first_stages: FirstStages,
+    ) -> Self {
+        Self {
+            store,
+            groups: Groups::new(pool),
+            tables,
+            first_stages,
+        }
     }
 
     /// Returns the engine's tables.
@@ -169,7 +179,11 @@ impl<T: Tables> Writer<T> {
     ///
     /// # Errors
     /// [`CommitError`]. After [`CommitError::Store`] the commit may have gone through: [`Store::landed`] finds out.
-    pub async fn commit(&self, run: Run<'_>, commit: &Commit<T::Changes>) -> Result<Committed, CommitError> {
+    pub async fn commit(
+        &self,
+        run: Run<'_>,
+        commit: &Commit<T::Changes>,
+    ) -> Result<Committed, CommitError> {
         match PlainCommit::of(run, commit) {
             Some(plain) => self.commit_plain(plain).await,
             None => self.commit_whole(run, commit).await,
@@ -178,12 +192,27 @@ impl<T: Tables> Writer<T> {
 
     async fn commit_plain(&self, plain: PlainCommit) -> Result<Committed, CommitError> {
         let (stage, output) = (plain.due.clone(), Some(plain.output.clone()));
-        let done = self.groups.commit(plain).await?.ok_or(CommitError::Fenced)?;
+        let done = self
+            .groups
+            .commit(plain)
+            .await?
+            .ok_or(CommitError::Fenced)?;
         let announcements = done.announcement.into_iter().collect();
-        Ok(Committed { state: done.state, stage, output, wake: Vec::new(), announcements, parent_done: None })
+        Ok(Committed {
+            state: done.state,
+            stage,
+            output,
+            wake: Vec::new(),
+            announcements,
+            parent_done: None,
+        })
     }
 
-    async fn commit_whole(&self, run: Run<'_>, commit: &Commit<T::Changes>) -> Result<Committed, CommitError> {
+    async fn commit_whole(
+        &self,
+        run: Run<'_>,
+        commit: &Commit<T::Changes>,
+    ) -> Result<Committed, CommitError> {
         let Run { fence, job, .. } = run;
         let mut client = self.store.client().await?;
         let tx = client.transaction().await.map_err(StoreError::Database)?;
@@ -193,7 +222,9 @@ impl<T: Tables> Writer<T> {
         }
         let cause_gone = self.cause_gone(&tx, &commit.next).await?;
         let step = Move::of(job, commit, cause_gone);
-        let Some(moved) = rows::advance(&tx, fence, &step).await? else { return Err(CommitError::Fenced) };
+        let Some(moved) = rows::advance(&tx, fence, &step).await? else {
+            return Err(CommitError::Fenced);
+        };
         rows::skip(&tx, job.id, &commit.skipped).await?;
         let applied = self.apply(&tx, job.id, commit).await?;
         let output = record(&tx, run, &commit.record, applied).await?;
@@ -201,9 +232,21 @@ impl<T: Tables> Writer<T> {
             settle(&tx, job.id, effect).await?;
         }
         if let Some(state) = commit.leftover {
-            execute(&tx, SETTLE_LEFTOVER, &[&job.id.0, &job.generation.0, &job.stage, &state.word()]).await?;
+            execute(
+                &tx,
+                SETTLE_LEFTOVER,
+                &[&job.id.0, &job.generation.0, &job.stage, &state.word()],
+            )
+            .await?;
         }
-        let mut wake = rows::insert_children(&tx, job, fence.replica, &commit.children, &self.first_stages).await?;
+        let mut wake = rows::insert_children(
+            &tx,
+            job,
+            fence.replica,
+            &commit.children,
+            &self.first_stages,
+        )
+        .await?;
         if moved.woken {
             wake.push((job.id, job.pipeline.clone()));
         }
@@ -218,11 +261,19 @@ impl<T: Tables> Writer<T> {
         if let (Some(parent), JobState::Succeeded) = (job.parent, moved.state)
             && rows::child_done(&tx, parent).await?
         {
-            announcements.extend(announce(&tx, &[parent], outcome::SUCCEEDED, WRITER_PUBLISHES).await?);
+            announcements
+                .extend(announce(&tx, &[parent], outcome::SUCCEEDED, WRITER_PUBLISHES).await?);
             parent_done = Some(parent);
         }
         tx.commit().await?;
-        Ok(Committed { state: moved.state, stage: step.stage, output, wake, announcements, parent_done })
+        Ok(Committed {
+            state: moved.state,
+            stage: step.stage,
+            output,
+            wake,
+            announcements,
+            parent_done,
+        })
     }
 
     async fn apply(
@@ -231,15 +282,27 @@ impl<T: Tables> Writer<T> {
         job: JobId,
         commit: &Commit<T::Changes>,
     ) -> Result<Option<Box<RawValue>>, CommitError> {
-        let Some(changes) = &commit.changes else { return Ok(None) };
-        self.tables.apply(tx, job, changes).await.map(Some).map_err(CommitError::Changes)
+        let Some(changes) = &commit.changes else {
+            return Ok(None);
+        };
+        self.tables
+            .apply(tx, job, changes)
+            .await
+            .map(Some)
+            .map_err(CommitError::Changes)
     }
 
     async fn cause_gone(&self, tx: &Transaction<'_>, next: &Next) -> Result<bool, CommitError> {
-        let Next::Wait { on, .. } = next else { return Ok(false) };
+        let Next::Wait { on, .. } = next else {
+            return Ok(false);
+        };
         let present = match controls::hold_present(tx, &on.key).await? {
             Some(present) => Some(present),
-            None => self.tables.cause_present(tx, &on.key, on.observed).await.map_err(CommitError::Changes)?,
+            None => self
+                .tables
+                .cause_present(tx, &on.key, on.observed)
+                .await
+                .map_err(CommitError::Changes)?,
         };
         Ok(present == Some(false))
     }
@@ -254,7 +317,11 @@ async fn record(
     let Run { fence, job, took } = run;
     match record {
         Record::Checkpoint(checkpoint) => {
-            let output = checkpoint.output.clone().or(applied).unwrap_or_else(|| RawValue::NULL.to_owned());
+            let output = checkpoint
+                .output
+                .clone()
+                .or(applied)
+                .unwrap_or_else(|| RawValue::NULL.to_owned());
             execute(
                 tx,
                 CHECKPOINT,
@@ -296,7 +363,21 @@ async fn record(
     }
 }
 
-async fn settle(tx: &Transaction<'_>, job: JobId, effect: &EffectOutcome) -> Result<(), StoreError> {
-    execute(tx, SETTLE_EFFECT, &[&job.0, &effect.key, &effect.state.word(), &effect.provider_ref]).await?;
+async fn settle(
+    tx: &Transaction<'_>,
+    job: JobId,
+    effect: &EffectOutcome,
+) -> Result<(), StoreError> {
+    execute(
+        tx,
+        SETTLE_EFFECT,
+        &[
+            &job.0,
+            &effect.key,
+            &effect.state.word(),
+            &effect.provider_ref,
+        ],
+    )
+    .await?;
     Ok(())
 }

@@ -36,7 +36,8 @@ pub enum SoFar<'a> {
 
 /// Waits until Postgres has decided the old transaction. Its result is read by a separate statement: one that began before
 /// the lock was granted would not see it.
-const LOCK: &str = "SELECT epoch = $2 AND coalesce(owner = $3, false) AS ours FROM jobs WHERE id = $1 FOR UPDATE";
+const LOCK: &str =
+    "SELECT epoch = $2 AND coalesce(owner = $3, false) AS ours FROM jobs WHERE id = $1 FOR UPDATE";
 
 const LANDED: &str = "
     SELECT EXISTS (SELECT 1 FROM checkpoints WHERE job_id = $1 AND generation = $3 AND stage = $4 AND epoch = $2 AND attempt = $5)
@@ -66,7 +67,9 @@ impl Store {
     /// [`StoreError`].
     pub async fn owned(&self, replica: ReplicaId) -> Result<Vec<(JobId, Epoch)>, StoreError> {
         let rows = query(&self.client().await?, OWNED, &[&replica.0]).await?;
-        rows.iter().map(|row| Ok((JobId(row.try_get("id")?), Epoch(row.try_get("epoch")?)))).collect()
+        rows.iter()
+            .map(|row| Ok((JobId(row.try_get("id")?), Epoch(row.try_get("epoch")?))))
+            .collect()
     }
 
     /// Makes a job due that `replica` owns in this epoch but does not run. Returns `false` if the job has another owner or
@@ -74,8 +77,19 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn free_orphan(&self, replica: ReplicaId, job: JobId, epoch: Epoch) -> Result<bool, StoreError> {
-        Ok(execute(&self.client().await?, FREE_ORPHAN, &[&job.0, &epoch.0, &replica.0]).await? == 1)
+    pub async fn free_orphan(
+        &self,
+        replica: ReplicaId,
+        job: JobId,
+        epoch: Epoch,
+    ) -> Result<bool, StoreError> {
+        Ok(execute(
+            &self.client().await?,
+            FREE_ORPHAN,
+            &[&job.0, &epoch.0, &replica.0],
+        )
+        .await?
+            == 1)
     }
 
     /// Reads back whether a commit went through whose answer was lost.
@@ -90,10 +104,24 @@ impl Store {
         };
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
-        let locked = query_opt(&tx, LOCK, &[&fence.job.0, &fence.epoch.0, &fence.replica.0]).await?;
-        let Some(locked) = locked else { return Ok(Landed::Fenced) };
-        let row =
-            query_one(&tx, LANDED, &[&fence.job.0, &fence.epoch.0, &job.generation.0, &stage, &job.attempt.0, &outcome]).await?;
+        let locked =
+            query_opt(&tx, LOCK, &[&fence.job.0, &fence.epoch.0, &fence.replica.0]).await?;
+        let Some(locked) = locked else {
+            return Ok(Landed::Fenced);
+        };
+        let row = query_one(
+            &tx,
+            LANDED,
+            &[
+                &fence.job.0,
+                &fence.epoch.0,
+                &job.generation.0,
+                &stage,
+                &job.attempt.0,
+                &outcome,
+            ],
+        )
+        .await?;
         Ok(match (row.try_get("landed")?, locked.try_get("ours")?) {
             (true, _) => Landed::Yes,
             (false, true) => Landed::No,
@@ -105,14 +133,24 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn postpone(&self, fence: &Fence, delay: Duration, so_far: SoFar<'_>) -> Result<bool, StoreError> {
+    pub async fn postpone(
+        &self,
+        fence: &Fence,
+        delay: Duration,
+        so_far: SoFar<'_>,
+    ) -> Result<bool, StoreError> {
         let client = self.client().await?;
         let (job, epoch, owner) = (&fence.job.0, &fence.epoch.0, &fence.replica.0);
         let (partial, is_new) = match so_far {
             SoFar::AsStored => (None, false),
             SoFar::Only(partial) => (partial.map(Json), true),
         };
-        let written = execute(&client, POSTPONE, &[job, epoch, owner, &delay.as_secs_f64(), &partial, &is_new]).await?;
+        let written = execute(
+            &client,
+            POSTPONE,
+            &[job, epoch, owner, &delay.as_secs_f64(), &partial, &is_new],
+        )
+        .await?;
         Ok(written == 1)
     }
 
@@ -121,11 +159,34 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn unseal(&self, fence: &Fence, payload: &RawValue, said: &Request) -> Result<bool, StoreError> {
+    pub async fn unseal(
+        &self,
+        fence: &Fence,
+        payload: &RawValue,
+        said: &Request,
+    ) -> Result<bool, StoreError> {
         let client = self.client().await?;
         let (job, epoch, owner) = (&fence.job.0, &fence.epoch.0, &fence.replica.0);
-        let Request { organization, deadline, not_before, .. } = said;
-        let written = execute(&client, UNSEAL, &[job, epoch, owner, &Json(payload), organization, deadline, not_before]).await?;
+        let Request {
+            organization,
+            deadline,
+            not_before,
+            ..
+        } = said;
+        let written = execute(
+            &client,
+            UNSEAL,
+            &[
+                job,
+                epoch,
+                owner,
+                &Json(payload),
+                organization,
+                deadline,
+                not_before,
+            ],
+        )
+        .await?;
         Ok(written == 1)
     }
 }

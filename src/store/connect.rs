@@ -55,7 +55,11 @@ impl Servers {
     /// # Errors
     /// A description of the mistake in the setting, if its hosts, addresses and ports do not match.
     pub(super) fn new(config: Config, tls: MakeRustlsConnect) -> Result<Self, &'static str> {
-        let (names, literal, ports) = (config.get_hosts(), config.get_hostaddrs(), config.get_ports());
+        let (names, literal, ports) = (
+            config.get_hosts(),
+            config.get_hostaddrs(),
+            config.get_ports(),
+        );
         let count = names.len().max(literal.len());
         if count == 0 {
             return Err("it names no host");
@@ -67,19 +71,30 @@ impl Servers {
             return Err("ports and hosts differ in number; use one port for all, or one for each");
         }
         let server = |number: usize| {
-            let at = literal.get(number).map(|address| Host::Tcp(address.to_string()));
+            let at = literal
+                .get(number)
+                .map(|address| Host::Tcp(address.to_string()));
             let at = at.or_else(|| names.get(number).cloned())?;
             let name = match names.get(number) {
                 Some(Host::Tcp(name)) => Some(name.clone()),
                 Some(Host::Unix(_)) | None => None,
             };
-            let port = ports.get(number).or_else(|| ports.first()).copied().unwrap_or(5432);
+            let port = ports
+                .get(number)
+                .or_else(|| ports.first())
+                .copied()
+                .unwrap_or(5432);
             let address = match &at {
                 Host::Tcp(host) if host.contains(':') => format!("[{host}]:{port}"),
                 Host::Tcp(host) => format!("{host}:{port}"),
                 Host::Unix(folder) => format!("{}:{port}", folder.display()),
             };
-            Some(Server { at, port, name, address })
+            Some(Server {
+                at,
+                port,
+                name,
+                address,
+            })
         };
         let hosts = (0..count).filter_map(server).collect();
         Ok(Self { config, tls, hosts })
@@ -125,15 +140,27 @@ impl Servers {
     }
 
     /// Tries each address of one host in turn.
-    async fn connect_to(&self, host: &Server, silence: Option<Duration>) -> Result<Connected, Error> {
+    async fn connect_to(
+        &self,
+        host: &Server,
+        silence: Option<Duration>,
+    ) -> Result<Connected, Error> {
         let name = match &host.at {
             Host::Unix(folder) => {
                 let path = folder.join(format!(".s.PGSQL.{}", host.port));
-                return self.within(host, silence, async { Ok(Either::Right(UnixStream::connect(path).await?)) }).await;
+                return self
+                    .within(host, silence, async {
+                        Ok(Either::Right(UnixStream::connect(path).await?))
+                    })
+                    .await;
             }
             Host::Tcp(name) => name.as_str(),
         };
-        let found = async { Ok(tokio::net::lookup_host((name, host.port)).await?.collect::<Vec<_>>()) };
+        let found = async {
+            Ok(tokio::net::lookup_host((name, host.port))
+                .await?
+                .collect::<Vec<_>>())
+        };
         let mut found: Vec<SocketAddr> = match limited(found).await {
             Ok(found) => found,
             Err(error) => return Err(as_error(error).await),
@@ -150,7 +177,11 @@ impl Servers {
         }
         match last {
             Some(error) => Err(error),
-            None => Err(as_error(io::Error::new(io::ErrorKind::NotFound, "the name has no address")).await),
+            None => Err(as_error(io::Error::new(
+                io::ErrorKind::NotFound,
+                "the name has no address",
+            ))
+            .await),
         }
     }
 
@@ -185,7 +216,12 @@ impl Servers {
                 Ok(socket) => socket,
                 Err(error) => return Ok(Err(as_error(error).await)),
             };
-            Ok(Box::pin(self.session(socket, host, Watch::new(silence, host.address.clone(), addresses::silent))).await)
+            Ok(Box::pin(self.session(
+                socket,
+                host,
+                Watch::new(silence, host.address.clone(), addresses::silent),
+            ))
+            .await)
         };
         match limited(session).await {
             Ok(session) => session,
@@ -193,7 +229,12 @@ impl Servers {
         }
     }
 
-    async fn session(&self, socket: Socket, host: &Server, watch: Arc<Watch>) -> Result<Connected, Error> {
+    async fn session(
+        &self,
+        socket: Socket,
+        host: &Server,
+        watch: Arc<Watch>,
+    ) -> Result<Connected, Error> {
         let name = host.name.as_deref().unwrap_or_default();
         let Ok(tls) = MakeTlsConnect::<Socket>::make_tls_connect(&mut self.tls.clone(), name);
         let stream = Watched::new(socket, Arc::clone(&watch));
@@ -234,8 +275,15 @@ async fn is_read_only(client: &Client) -> Result<bool, Error> {
 }
 
 async fn limited<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    let too_long = || io::Error::new(io::ErrorKind::TimedOut, format!("no session within {} s", CONNECT_TIMEOUT.as_secs()));
-    tokio::time::timeout(CONNECT_TIMEOUT, work).await.unwrap_or_else(|_| Err(too_long()))
+    let too_long = || {
+        io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("no session within {} s", CONNECT_TIMEOUT.as_secs()),
+        )
+    };
+    tokio::time::timeout(CONNECT_TIMEOUT, work)
+        .await
+        .unwrap_or_else(|_| Err(too_long()))
 }
 
 #[cfg(target_os = "linux")]
@@ -258,15 +306,23 @@ async fn one_of(mut errors: Vec<(&str, Error)>) -> Error {
     if errors.len() == 1 {
         return errors.swap_remove(0).1;
     }
-    let each: Vec<String> = errors.iter().map(|(address, error)| format!("{address}: {}", crate::fault::chain(error))).collect();
+    let each: Vec<String> = errors
+        .iter()
+        .map(|(address, error)| format!("{address}: {}", crate::fault::chain(error)))
+        .collect();
     as_error(io::Error::other(each.join("; "))).await
 }
 
 /// Converts `error` into an error of the driver. Only the driver can create its errors, so the driver gets a stream that
 /// fails with `error`.
 async fn as_error(error: io::Error) -> Error {
-    let failed = Config::new().user("nobody").connect_raw(Failing(Some(error)), NoTls).await;
-    failed.err().expect("a session begins with a byte that is sent")
+    let failed = Config::new()
+        .user("nobody")
+        .connect_raw(Failing(Some(error)), NoTls)
+        .await;
+    failed
+        .err()
+        .expect("a session begins with a byte that is sent")
 }
 
 /// A stream that fails at once.
@@ -274,18 +330,29 @@ struct Failing(Option<io::Error>);
 
 impl Failing {
     fn fail<T>(&mut self) -> Poll<io::Result<T>> {
-        Poll::Ready(Err(self.0.take().unwrap_or_else(|| io::ErrorKind::BrokenPipe.into())))
+        Poll::Ready(Err(self
+            .0
+            .take()
+            .unwrap_or_else(|| io::ErrorKind::BrokenPipe.into())))
     }
 }
 
 impl AsyncRead for Failing {
-    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        _: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         self.fail()
     }
 }
 
 impl AsyncWrite for Failing {
-    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        _: &[u8],
+    ) -> Poll<io::Result<usize>> {
         self.fail()
     }
 

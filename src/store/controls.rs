@@ -127,7 +127,10 @@ macro_rules! waiting {
 
 pub(super) const SHOWN: &str = live!(waiting!(), " ORDER BY c.expires_at DESC LIMIT $2");
 
-pub(super) const OF_SCOPE: &str = live!(waiting!(), " AND c.scope = $2 ORDER BY c.expires_at DESC LIMIT 1");
+pub(super) const OF_SCOPE: &str = live!(
+    waiting!(),
+    " AND c.scope = $2 ORDER BY c.expires_at DESC LIMIT 1"
+);
 
 pub(super) const PRESENT: &str = "
     SELECT id FROM controls
@@ -173,7 +176,12 @@ impl Store {
     pub async fn place_hold(&self, new: &NewHold<'_>) -> Result<Duration, StoreError> {
         let kind = if new.is_circuit { "circuit" } else { "hold" };
         let seconds = new.length.as_secs_f64();
-        let row = query_one(&self.client().await?, PLACE, &[&kind, &new.scope, &new.reason, &new.who, &seconds]).await?;
+        let row = query_one(
+            &self.client().await?,
+            PLACE,
+            &[&kind, &new.scope, &new.reason, &new.who, &seconds],
+        )
+        .await?;
         Ok(Duration::try_from_secs_f64(row.try_get("seconds")?).unwrap_or_default())
     }
 
@@ -182,7 +190,11 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn live_holds(&self) -> Result<Vec<HoldRow>, StoreError> {
-        query(&self.client().await?, IN_FORCE, &[&LIVE]).await?.iter().map(hold_row).collect()
+        query(&self.client().await?, IN_FORCE, &[&LIVE])
+            .await?
+            .iter()
+            .map(hold_row)
+            .collect()
     }
 
     /// Returns the holds in force for people, the longest first.
@@ -190,7 +202,11 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn holds(&self) -> Result<Vec<HoldRow>, StoreError> {
-        query(&self.client().await?, SHOWN, &[&CappedCount::ROWS, &LIVE]).await?.iter().map(hold_row).collect()
+        query(&self.client().await?, SHOWN, &[&CappedCount::ROWS, &LIVE])
+            .await?
+            .iter()
+            .map(hold_row)
+            .collect()
     }
 
     /// Returns the hold that jobs with this wait key wait for, if it is in force.
@@ -198,19 +214,39 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn hold_of(&self, wait_key: &str) -> Result<Option<HoldRow>, StoreError> {
-        let Some(scope) = wait_key.strip_prefix(KEY) else { return Ok(None) };
-        query_opt(&self.client().await?, OF_SCOPE, &[&CappedCount::ROWS, &scope]).await?.as_ref().map(hold_row).transpose()
+        let Some(scope) = wait_key.strip_prefix(KEY) else {
+            return Ok(None);
+        };
+        query_opt(
+            &self.client().await?,
+            OF_SCOPE,
+            &[&CappedCount::ROWS, &scope],
+        )
+        .await?
+        .as_ref()
+        .map(hold_row)
+        .transpose()
     }
 
     /// Places a hold of a person, for `length` from now on, and returns its end.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn hold(&self, scope: &str, length: Duration, actor: &Actor) -> Result<OffsetDateTime, StoreError> {
+    pub async fn hold(
+        &self,
+        scope: &str,
+        length: Duration,
+        actor: &Actor,
+    ) -> Result<OffsetDateTime, StoreError> {
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
         let reason = actor.reason.as_deref().unwrap_or_default();
-        let row = query_one(&tx, PLACE_BY_HAND, &[&scope, &reason, &actor.who, &length.as_secs_f64()]).await?;
+        let row = query_one(
+            &tx,
+            PLACE_BY_HAND,
+            &[&scope, &reason, &actor.who, &length.as_secs_f64()],
+        )
+        .await?;
         let until: OffsetDateTime = row.try_get("expires_at")?;
         let after = json!({"scope": scope, "seconds": length.as_secs()});
         write_audit(&tx, actor, "hold.place", None, &json!(null), &after).await?;
@@ -227,9 +263,20 @@ impl Store {
         let tx = client.transaction().await?;
         let ended = query(&tx, END, &[&scope]).await?;
         if !ended.is_empty() {
-            let reasons: Vec<String> = ended.iter().map(|row| row.try_get("reason")).collect::<Result<_, _>>()?;
+            let reasons: Vec<String> = ended
+                .iter()
+                .map(|row| row.try_get("reason"))
+                .collect::<Result<_, _>>()?;
             let before = json!({"scope": scope, "reasons": reasons});
-            write_audit(&tx, actor, "hold.release", None, &before, &json!({"scope": scope})).await?;
+            write_audit(
+                &tx,
+                actor,
+                "hold.release",
+                None,
+                &before,
+                &json!({"scope": scope}),
+            )
+            .await?;
         }
         tx.commit().await?;
         Ok(ended.len())
@@ -274,8 +321,13 @@ async fn step(tx: &Transaction<'_>, key: &str, control: Option<i64>) -> Result<(
 
 /// Returns whether the hold `key` is in force; its rows stay locked against a release until the transaction ends. `None`
 /// for another kind of cause.
-pub(super) async fn hold_present(tx: &Transaction<'_>, key: &str) -> Result<Option<bool>, StoreError> {
-    let Some(scope) = key.strip_prefix(KEY) else { return Ok(None) };
+pub(super) async fn hold_present(
+    tx: &Transaction<'_>,
+    key: &str,
+) -> Result<Option<bool>, StoreError> {
+    let Some(scope) = key.strip_prefix(KEY) else {
+        return Ok(None);
+    };
     Ok(Some(!query(tx, PRESENT, &[&scope]).await?.is_empty()))
 }
 

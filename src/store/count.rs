@@ -30,7 +30,15 @@ impl CappedCount {
     /// Subtracts rows; a count above the limit stays as it is.
     #[must_use]
     pub fn without(self, rows: usize) -> Self {
-        if self.0 > Self::LIMIT { self } else { Self(self.0.saturating_sub(i64::try_from(rows).unwrap_or(i64::MAX)).max(0)) }
+        if self.0 > Self::LIMIT {
+            self
+        } else {
+            Self(
+                self.0
+                    .saturating_sub(i64::try_from(rows).unwrap_or(i64::MAX))
+                    .max(0),
+            )
+        }
     }
 
     /// Returns whether the count is zero.
@@ -42,7 +50,11 @@ impl CappedCount {
 
 impl fmt::Display for CappedCount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0 > Self::LIMIT { f.write_str("10,000+") } else { self.0.fmt(f) }
+        if self.0 > Self::LIMIT {
+            f.write_str("10,000+")
+        } else {
+            self.0.fmt(f)
+        }
     }
 }
 
@@ -58,9 +70,19 @@ mod tests {
 
     #[test]
     fn a_count_is_exact_up_to_its_limit() {
-        for (rows, text, json) in [(0, "0", "0"), (10_000, "10000", "10000"), (10_001, "10,000+", "10000")] {
+        for (rows, text, json) in [
+            (0, "0", "0"),
+            (10_000, "10000", "10000"),
+            (10_001, "10,000+", "10000"),
+        ] {
             let count = CappedCount::of(rows);
-            assert_eq!((count.to_string().as_str(), serde_json::to_string(&count).unwrap().as_str()), (text, json));
+            assert_eq!(
+                (
+                    count.to_string().as_str(),
+                    serde_json::to_string(&count).unwrap().as_str()
+                ),
+                (text, json)
+            );
         }
     }
 }

@@ -139,22 +139,35 @@ pub(super) use letter_columns;
 /// Selects the rows below an id.
 macro_rules! list {
     ($condition:literal) => {
-        concat!("SELECT ", letter_columns!(), " FROM dead_letters WHERE ", $condition, "id < $1 ORDER BY id DESC LIMIT $2")
+        concat!(
+            "SELECT ",
+            letter_columns!(),
+            " FROM dead_letters WHERE ",
+            $condition,
+            "id < $1 ORDER BY id DESC LIMIT $2"
+        )
     };
 }
 
 pub(super) const LIST: &str = list!("");
 pub(super) const LIST_OPEN: &str = list!("resolved_at IS NULL AND ");
 
-const SHOW: &str =
-    concat!("SELECT ", letter_columns!(), ", headers, sealed_headers, sealed_body, body_sha256 FROM dead_letters WHERE id = $1");
+const SHOW: &str = concat!(
+    "SELECT ",
+    letter_columns!(),
+    ", headers, sealed_headers, sealed_body, body_sha256 FROM dead_letters WHERE id = $1"
+);
 
 impl Store {
     /// Stores a message and announces its refusal, in one transaction. Returns the id of the dead letter.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn keep_dead_letter(&self, keyring: &Keyring, new: &NewDeadLetter<'_>) -> Result<i64, StoreError> {
+    pub async fn keep_dead_letter(
+        &self,
+        keyring: &Keyring,
+        new: &NewDeadLetter<'_>,
+    ) -> Result<i64, StoreError> {
         self.keep(keyring, new, true).await
     }
 
@@ -162,11 +175,20 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn keep_dead_letter_without_body(&self, keyring: &Keyring, new: &NewDeadLetter<'_>) -> Result<i64, StoreError> {
+    pub async fn keep_dead_letter_without_body(
+        &self,
+        keyring: &Keyring,
+        new: &NewDeadLetter<'_>,
+    ) -> Result<i64, StoreError> {
         self.keep(keyring, new, false).await
     }
 
-    async fn keep(&self, keyring: &Keyring, new: &NewDeadLetter<'_>, with_body: bool) -> Result<i64, StoreError> {
+    async fn keep(
+        &self,
+        keyring: &Keyring,
+        new: &NewDeadLetter<'_>,
+        with_body: bool,
+    ) -> Result<i64, StoreError> {
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
         let id: i64 = query_one(&tx, NEXT_ID, &[]).await?.try_get("id")?;
@@ -174,9 +196,17 @@ impl Store {
         let body = &new.body[..new.body.len().min(MESSAGE_LIMIT)];
         let sealed = with_body.then(|| keyring.seal(place(&row), body));
         let whole = new.discarded.unwrap_or_else(|| Discarded::of(new.body));
-        let received = if with_body { &new.headers } else { &Value::Object(Map::new()) };
+        let received = if with_body {
+            &new.headers
+        } else {
+            &Value::Object(Map::new())
+        };
         let sealed_headers = headers::seal(keyring, &row, received);
-        let kept_bytes = if with_body { i32::try_from(new.kept_bytes()).unwrap_or(i32::MAX) } else { 0 };
+        let kept_bytes = if with_body {
+            i32::try_from(new.kept_bytes()).unwrap_or(i32::MAX)
+        } else {
+            0
+        };
         let (code, detail) = (new.refusal.code(), detail_of(new));
         execute(
             &tx,
@@ -213,7 +243,11 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn announce_refusal(&self, new: &NewDeadLetter<'_>, others: u64) -> Result<(), StoreError> {
+    pub async fn announce_refusal(
+        &self,
+        new: &NewDeadLetter<'_>,
+        others: u64,
+    ) -> Result<(), StoreError> {
         let detail = format!(
             "{}; this message is not kept, and {others} others before it were neither kept nor announced: the producer's dead letters \
              are over quota",
@@ -226,19 +260,36 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn dead_letters(&self, resolved_too: bool, before: i64, limit: i64) -> Result<Vec<DeadLetterRow>, StoreError> {
+    pub async fn dead_letters(
+        &self,
+        resolved_too: bool,
+        before: i64,
+        limit: i64,
+    ) -> Result<Vec<DeadLetterRow>, StoreError> {
         let sql = if resolved_too { LIST } else { LIST_OPEN };
-        query(&self.client().await?, sql, &[&before, &limit]).await?.iter().map(row_of).collect()
+        query(&self.client().await?, sql, &[&before, &limit])
+            .await?
+            .iter()
+            .map(row_of)
+            .collect()
     }
 
     /// Returns one dead letter, opened.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn dead_letter(&self, keyring: &Keyring, id: i64) -> Result<Option<DeadLetter>, StoreError> {
-        let Some(row) = query_opt(&self.client().await?, SHOW, &[&id]).await? else { return Ok(None) };
+    pub async fn dead_letter(
+        &self,
+        keyring: &Keyring,
+        id: i64,
+    ) -> Result<Option<DeadLetter>, StoreError> {
+        let Some(row) = query_opt(&self.client().await?, SHOW, &[&id]).await? else {
+            return Ok(None);
+        };
         let sealed: Option<String> = row.try_get("sealed_body")?;
-        let body = sealed.map(|sealed| keyring.open(place(&id.to_string()), &sealed)).transpose()?;
+        let body = sealed
+            .map(|sealed| keyring.open(place(&id.to_string()), &sealed))
+            .transpose()?;
         let all_headers = headers::received(keyring, &id.to_string(), &row)?;
         let Json(headers) = row.try_get::<_, Json<Value>>("headers")?;
         let digest: Vec<u8> = row.try_get("body_sha256")?;
@@ -252,14 +303,33 @@ impl Store {
     }
 }
 
-async fn announce<C: GenericClient>(on: &C, new: &NewDeadLetter<'_>, id: Option<i64>, detail: &str) -> Result<(), StoreError> {
+async fn announce<C: GenericClient>(
+    on: &C,
+    new: &NewDeadLetter<'_>,
+    id: Option<i64>,
+    detail: &str,
+) -> Result<(), StoreError> {
     let code = new.refusal.code();
-    let (source, dedupe_key) = if new.is_its_senders { (&new.source, &new.dedupe_key) } else { (&None, &None) };
+    let (source, dedupe_key) = if new.is_its_senders {
+        (&new.source, &new.dedupe_key)
+    } else {
+        (&None, &None)
+    };
     let producer = &new.producer;
     execute(
         on,
         ANNOUNCE,
-        &[&new.reply_to, &new.correlation_id, source, dedupe_key, &new.message_id, &code, &detail, &id, producer],
+        &[
+            &new.reply_to,
+            &new.correlation_id,
+            source,
+            dedupe_key,
+            &new.message_id,
+            &code,
+            &detail,
+            &id,
+            producer,
+        ],
     )
     .await?;
     Ok(())
@@ -270,7 +340,11 @@ fn detail_of(new: &NewDeadLetter<'_>) -> String {
 }
 
 pub(super) const fn place(row: &str) -> Place<'_> {
-    Place { table: "dead_letters", column: "sealed_body", row }
+    Place {
+        table: "dead_letters",
+        column: "sealed_body",
+        row,
+    }
 }
 
 pub(super) fn row_of(row: &tokio_postgres::Row) -> Result<DeadLetterRow, StoreError> {

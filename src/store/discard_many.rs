@@ -80,7 +80,11 @@ pub(super) const LOOK: &str = concat!(
     "SELECT (SELECT id FROM looked ORDER BY id DESC LIMIT 1) AS last, ARRAY(SELECT id FROM chosen ORDER BY id) AS ids"
 );
 
-const SHOWN: &str = concat!("SELECT ", letter_columns!(), " FROM dead_letters WHERE id = ANY ($1) ORDER BY id");
+const SHOWN: &str = concat!(
+    "SELECT ",
+    letter_columns!(),
+    " FROM dead_letters WHERE id = ANY ($1) ORDER BY id"
+);
 
 /// Writes one audit row per letter, like [`Store::resolve`].
 const DISCARD: &str = concat!(
@@ -110,8 +114,21 @@ impl ChosenLetters {
     }
 
     fn parameters<'a>(&'a self, after: &'a i64) -> Vec<&'a (dyn ToSql + Sync)> {
-        let ManyLetters { code, source, producer, .. } = &self.filter;
-        vec![after, &self.last, &PAGE, &self.kept_by, code, source, producer]
+        let ManyLetters {
+            code,
+            source,
+            producer,
+            ..
+        } = &self.filter;
+        vec![
+            after,
+            &self.last,
+            &PAGE,
+            &self.kept_by,
+            code,
+            source,
+            producer,
+        ]
     }
 }
 
@@ -121,27 +138,41 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn choose_letters(&self, filter: ManyLetters) -> Result<ChosenLetters, StoreError> {
-        let age = filter.older_than_seconds.map_or(0, |seconds| i64::try_from(seconds).unwrap_or(i64::MAX));
+        let age = filter
+            .older_than_seconds
+            .map_or(0, |seconds| i64::try_from(seconds).unwrap_or(i64::MAX));
         let row = query_one(&self.client().await?, NOW, &[&age]).await?;
-        Ok(ChosenLetters { filter, kept_by: row.try_get("kept_by")?, last: row.try_get("last")? })
+        Ok(ChosenLetters {
+            filter,
+            kept_by: row.try_get("kept_by")?,
+            last: row.try_get("last")?,
+        })
     }
 
     /// Counts the matching letters and returns some of them. Reads pages until it has counted [`CappedCount::LIMIT`].
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn preview_letters(&self, chosen: &ChosenLetters) -> Result<LettersPreview, StoreError> {
+    pub async fn preview_letters(
+        &self,
+        chosen: &ChosenLetters,
+    ) -> Result<LettersPreview, StoreError> {
         let (mut after, mut count, mut first) = (0, 0, Vec::<i64>::new());
         while count < CappedCount::ROWS {
             let row = query_one(&self.client().await?, LOOK, &chosen.parameters(&after)).await?;
             let ids: Vec<i64> = row.try_get("ids")?;
             count += i64::try_from(ids.len()).unwrap_or(i64::MAX);
             first.extend(ids.into_iter().take(SAMPLE - first.len()));
-            let Some(last) = row.try_get("last")? else { break };
+            let Some(last) = row.try_get("last")? else {
+                break;
+            };
             after = last;
         }
         let rows = query(&self.client().await?, SHOWN, &[&first]).await?;
-        Ok(LettersPreview { count: CappedCount::of(count), sample: rows.iter().map(row_of).collect::<Result<_, _>>()? })
+        Ok(LettersPreview {
+            count: CappedCount::of(count),
+            sample: rows.iter().map(row_of).collect::<Result<_, _>>()?,
+        })
     }
 
     /// Discards the matching letters among the next open ones after `after`, at most `at_most`, with one audit row each, in
@@ -156,11 +187,21 @@ impl Store {
         at_most: Option<u64>,
         actor: &Actor,
     ) -> Result<DiscardedPage, StoreError> {
-        let at_most = at_most.and_then(|most| i64::try_from(most).ok()).unwrap_or(PAGE);
+        let at_most = at_most
+            .and_then(|most| i64::try_from(most).ok())
+            .unwrap_or(PAGE);
         let mut parameters = chosen.parameters(&after);
-        parameters.extend([&at_most as &(dyn ToSql + Sync), &actor.who, &actor.role, &actor.reason]);
+        parameters.extend([
+            &at_most as &(dyn ToSql + Sync),
+            &actor.who,
+            &actor.role,
+            &actor.reason,
+        ]);
         let row = query_one(&self.client().await?, DISCARD, &parameters).await?;
         let letters: i64 = row.try_get("letters")?;
-        Ok(DiscardedPage { next: row.try_get("last")?, letters: u64::try_from(letters).unwrap_or(0) })
+        Ok(DiscardedPage {
+            next: row.try_get("last")?,
+            letters: u64::try_from(letters).unwrap_or(0),
+        })
     }
 }

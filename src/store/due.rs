@@ -46,7 +46,9 @@ impl Circle {
     /// Returns the time from which rows are read; `None` for all rows.
     fn from(&mut self) -> Option<OffsetDateTime> {
         if self.begins() {
-            let is_whole = self.whole.is_none_or(|whole| whole.elapsed() >= WHOLE_EVERY);
+            let is_whole = self
+                .whole
+                .is_none_or(|whole| whole.elapsed() >= WHOLE_EVERY);
             if is_whole {
                 (self.whole, self.floor) = (Some(Instant::now()), None);
             }
@@ -58,7 +60,11 @@ impl Circle {
     /// Records a look that ended at `last` and saw no row before `earliest`.
     fn looked(&mut self, ends: bool, last: Option<String>, earliest: OffsetDateTime) {
         self.earliest = self.earliest.into_iter().chain([earliest]).min();
-        self.after = if ends { String::new() } else { last.unwrap_or_default() };
+        self.after = if ends {
+            String::new()
+        } else {
+            last.unwrap_or_default()
+        };
         if ends {
             self.floor = self.earliest;
         }
@@ -157,22 +163,49 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`]; rows may be stamped nevertheless, see [`Store::unstamp`].
-    pub async fn take_due(&self, pipeline: &str, limit: i64, me: ReplicaId, circle: &mut Circle) -> Result<Page, StoreError> {
+    pub async fn take_due(
+        &self,
+        pipeline: &str,
+        limit: i64,
+        me: ReplicaId,
+        circle: &mut Circle,
+    ) -> Result<Page, StoreError> {
         let from = circle.from().unwrap_or(OffsetDateTime::UNIX_EPOCH);
-        let row = query_one(&self.client().await?, DUE, &[&pipeline, &limit, &circle.after, &HOPS, &me.0, &from]).await?;
+        let row = query_one(
+            &self.client().await?,
+            DUE,
+            &[&pipeline, &limit, &circle.after, &HOPS, &me.0, &from],
+        )
+        .await?;
         let ids: Vec<Uuid> = row.try_get("ids")?;
         let ends_circle = row.try_get("ends_circle")?;
         circle.looked(ends_circle, row.try_get("last")?, row.try_get("earliest")?);
-        Ok(Page { jobs: ids.into_iter().map(JobId).collect(), ends_circle })
+        Ok(Page {
+            jobs: ids.into_iter().map(JobId).collect(),
+            ends_circle,
+        })
     }
 
     /// Stamps again rows that were woken more than `age` ago and not claimed since.
     ///
     /// # Errors
     /// [`StoreError`]; rows may be stamped nevertheless, see [`Store::unstamp`].
-    pub async fn take_stale(&self, pipeline: &str, limit: i64, age: Duration, me: ReplicaId) -> Result<Vec<JobId>, StoreError> {
-        let rows = query(&self.client().await?, STALE, &[&pipeline, &limit, &age.as_secs_f64(), &me.0]).await?;
-        rows.iter().map(|row| Ok(JobId(row.try_get::<_, Uuid>("id")?))).collect()
+    pub async fn take_stale(
+        &self,
+        pipeline: &str,
+        limit: i64,
+        age: Duration,
+        me: ReplicaId,
+    ) -> Result<Vec<JobId>, StoreError> {
+        let rows = query(
+            &self.client().await?,
+            STALE,
+            &[&pipeline, &limit, &age.as_secs_f64(), &me.0],
+        )
+        .await?;
+        rows.iter()
+            .map(|row| Ok(JobId(row.try_get::<_, Uuid>("id")?)))
+            .collect()
     }
 
     /// Removes the stamps of wake-ups that were not published: the waker publishes them.
@@ -191,7 +224,12 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn unstamp(&self, replica: ReplicaId, age: Duration) -> Result<bool, StoreError> {
-        let taken = execute(&self.client().await?, UNSTAMP_OF, &[&replica.0, &STAMPS, &age.as_secs_f64()]).await?;
+        let taken = execute(
+            &self.client().await?,
+            UNSTAMP_OF,
+            &[&replica.0, &STAMPS, &age.as_secs_f64()],
+        )
+        .await?;
         Ok(taken == STAMPS.unsigned_abs())
     }
 
@@ -200,7 +238,10 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn unstamp_ended(&self) -> Result<bool, StoreError> {
-        Ok(execute(&self.client().await?, UNSTAMP_ENDED, &[&STAMPS]).await? == STAMPS.unsigned_abs())
+        Ok(
+            execute(&self.client().await?, UNSTAMP_ENDED, &[&STAMPS]).await?
+                == STAMPS.unsigned_abs(),
+        )
     }
 }
 

@@ -38,7 +38,9 @@ pub enum StoreError {
     #[error("Postgres is read-only; name the primary, or add target_session_attrs=read-write")]
     ReadOnly,
     /// The clocks of worker and Postgres differ: nothing is deleted or dropped because of its age.
-    #[error("expected clocks less than 10 minutes apart, got {worker} here and {database} in Postgres; use NTP on both machines")]
+    #[error(
+        "expected clocks less than 10 minutes apart, got {worker} here and {database} in Postgres; use NTP on both machines"
+    )]
     Clocks {
         /// This machine's clock.
         worker: OffsetDateTime,
@@ -55,7 +57,9 @@ pub enum StoreError {
     #[error("no connection to Postgres is opened")]
     Link(#[from] LinkFault),
     /// The setting of a worker's login is not valid. The text names the mistake and never the value.
-    #[error("expected the worker's login as user:password, {0}; use user:password with eight characters or more of password")]
+    #[error(
+        "expected the worker's login as user:password, {0}; use user:password with eight characters or more of password"
+    )]
     Login(&'static str),
     /// Roles are missing or have too many privileges; the text names them and what to do.
     #[error("{0}")]
@@ -107,9 +111,12 @@ impl Fault for StoreError {
             Self::Database(error) if is_infrastructure(error) => Class::Infrastructure,
             Self::Group(error) => error.class(),
             // The rows are read again before anything else happens to them.
-            Self::Pool(_) | Self::ReadOnly | Self::Closed | Self::AfterCommit(_) | Self::WriterGone | Self::KeyGone => {
-                Class::Infrastructure
-            }
+            Self::Pool(_)
+            | Self::ReadOnly
+            | Self::Closed
+            | Self::AfterCommit(_)
+            | Self::WriterGone
+            | Self::KeyGone => Class::Infrastructure,
             Self::Database(_)
             | Self::Secret(_)
             | Self::Row(_)
@@ -132,15 +139,27 @@ impl Fault for StoreError {
             | Self::AfterCommit(_)
             | Self::WriterGone
             | Self::KeyGone => "Check Postgres: its log, its connections, its disk.".to_owned(),
-            Self::Secret(_) => "Give the worker the keyring that sealed the value (DISPATCH_KEYRING).".to_owned(),
-            Self::Row(_) => "A newer worker or a person has written the row; run the newest worker.".to_owned(),
-            Self::Clocks { .. } => "Synchronize the clocks of this machine and of Postgres with NTP.".to_owned(),
+            Self::Secret(_) => {
+                "Give the worker the keyring that sealed the value (DISPATCH_KEYRING).".to_owned()
+            }
+            Self::Row(_) => {
+                "A newer worker or a person has written the row; run the newest worker.".to_owned()
+            }
+            Self::Clocks { .. } => {
+                "Synchronize the clocks of this machine and of Postgres with NTP.".to_owned()
+            }
             Self::Url(_) | Self::Link(_) => {
-                "Correct the setting DISPATCH_DATABASE_URL, or the one that the error names.".to_owned()
+                "Correct the setting DISPATCH_DATABASE_URL, or the one that the error names."
+                    .to_owned()
             }
             Self::Login(_) => "Set DISPATCH_WORKER_LOGIN to user:password.".to_owned(),
-            Self::Roles(_) => "Have an administrator of Postgres run what the error names, then repeat.".to_owned(),
-            Self::Migration(_) => "Correct the cause, then run `dispatch migrate` again.".to_owned(),
+            Self::Roles(_) => {
+                "Have an administrator of Postgres run what the error names, then repeat."
+                    .to_owned()
+            }
+            Self::Migration(_) => {
+                "Correct the cause, then run `dispatch migrate` again.".to_owned()
+            }
         }
     }
 }

@@ -34,7 +34,9 @@ impl Frames {
             if self.filled == HEADER {
                 let [kind, length @ ..] = self.header;
                 self.filled = 0;
-                self.rest = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX).saturating_sub(LENGTH);
+                self.rest = usize::try_from(u32::from_be_bytes(length))
+                    .unwrap_or(usize::MAX)
+                    .saturating_sub(LENGTH);
                 found += usize::from(kinds.contains(&kind));
             }
         }
@@ -53,10 +55,20 @@ mod tests {
         for cut in 0..=stream.len() {
             let mut frames = Frames::default();
             let (first, second) = stream.split_at(cut);
-            assert_eq!(frames.count(first, b"Z") + frames.count(second, b"Z"), 2, "cut at {cut}");
+            assert_eq!(
+                frames.count(first, b"Z") + frames.count(second, b"Z"),
+                2,
+                "cut at {cut}"
+            );
             assert_eq!((frames.filled, frames.rest), (0, 0), "cut at {cut}");
         }
         let mut frames = Frames::default();
-        assert_eq!(stream.iter().map(|byte| frames.count(&[*byte], b"ZD")).sum::<usize>(), 3);
+        assert_eq!(
+            stream
+                .iter()
+                .map(|byte| frames.count(&[*byte], b"ZD"))
+                .sum::<usize>(),
+            3
+        );
     }
 }

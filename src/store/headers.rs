@@ -37,11 +37,16 @@ pub(super) fn received(keyring: &Keyring, id: &str, row: &Row) -> Result<Value, 
         return Ok(headers);
     };
     let text = keyring.open(place(id), sealed)?;
-    serde_json::from_slice(&text).map_err(|_| StoreError::Row(format!("the headers of dead letter {id} are not JSON")))
+    serde_json::from_slice(&text)
+        .map_err(|_| StoreError::Row(format!("the headers of dead letter {id} are not JSON")))
 }
 
 const fn place(row: &str) -> Place<'_> {
-    Place { table: "dead_letters", column: "sealed_headers", row }
+    Place {
+        table: "dead_letters",
+        column: "sealed_headers",
+        row,
+    }
 }
 
 impl Store {
@@ -55,7 +60,10 @@ impl Store {
         let tx = client.transaction().await?;
         let (mut ids, mut allowed, mut sealed) = (Vec::new(), Vec::new(), Vec::new());
         for row in query(&tx, UNSEALED, &[&BATCH]).await? {
-            let (id, Json(headers)) = (row.try_get::<_, i64>("id")?, row.try_get::<_, Json<Value>>("headers")?);
+            let (id, Json(headers)) = (
+                row.try_get::<_, i64>("id")?,
+                row.try_get::<_, Json<Value>>("headers")?,
+            );
             sealed.push(seal(keyring, &id.to_string(), &headers));
             allowed.push(Json(allowed_headers(&headers)));
             ids.push(id);

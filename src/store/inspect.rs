@@ -199,15 +199,27 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn job(&self, id: JobId) -> Result<Option<JobRow>, StoreError> {
-        query_opt(&self.client().await?, SHOW, &[&id.0]).await?.as_ref().map(job_row).transpose()
+        query_opt(&self.client().await?, SHOW, &[&id.0])
+            .await?
+            .as_ref()
+            .map(job_row)
+            .transpose()
     }
 
     /// Returns one job's row, by its producer's key.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn job_by_key(&self, source: &str, dedupe_key: &str) -> Result<Option<JobRow>, StoreError> {
-        query_opt(&self.client().await?, BY_KEY, &[&source, &dedupe_key]).await?.as_ref().map(job_row).transpose()
+    pub async fn job_by_key(
+        &self,
+        source: &str,
+        dedupe_key: &str,
+    ) -> Result<Option<JobRow>, StoreError> {
+        query_opt(&self.client().await?, BY_KEY, &[&source, &dedupe_key])
+            .await?
+            .as_ref()
+            .map(job_row)
+            .transpose()
     }
 
     /// Returns one job with its whole history.
@@ -215,37 +227,76 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn job_view(&self, id: JobId) -> Result<Option<JobView>, StoreError> {
-        let Some(row) = self.job(id).await? else { return Ok(None) };
+        let Some(row) = self.job(id).await? else {
+            return Ok(None);
+        };
         let client = self.client().await?;
-        let checkpoints = query(&client, CHECKPOINTS, &[&id.0]).await?.iter().map(checkpoint_row).collect::<Result<_, _>>()?;
-        let attempts = query(&client, ATTEMPTS, &[&id.0]).await?.iter().map(attempt_row).collect::<Result<_, _>>()?;
-        let effects = query(&client, EFFECTS, &[&id.0]).await?.iter().map(effect_row).collect::<Result<_, _>>()?;
+        let checkpoints = query(&client, CHECKPOINTS, &[&id.0])
+            .await?
+            .iter()
+            .map(checkpoint_row)
+            .collect::<Result<_, _>>()?;
+        let attempts = query(&client, ATTEMPTS, &[&id.0])
+            .await?
+            .iter()
+            .map(attempt_row)
+            .collect::<Result<_, _>>()?;
+        let effects = query(&client, EFFECTS, &[&id.0])
+            .await?
+            .iter()
+            .map(effect_row)
+            .collect::<Result<_, _>>()?;
         drop(client);
-        let children = self.jobs(&JobFilter { parent: Some(id), limit: FOLLOW_UPS, ..JobFilter::default() }).await?.jobs;
-        Ok(Some(JobView { row, checkpoints, attempts, effects, children }))
+        let children = self
+            .jobs(&JobFilter {
+                parent: Some(id),
+                limit: FOLLOW_UPS,
+                ..JobFilter::default()
+            })
+            .await?
+            .jobs;
+        Ok(Some(JobView {
+            row,
+            checkpoints,
+            attempts,
+            effects,
+            children,
+        }))
     }
 
     /// Counts the jobs by pipeline, state and wait reason. Reads every job.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn job_counts(&self) -> Result<Vec<(String, JobState, Option<String>, i64)>, StoreError> {
+    pub async fn job_counts(
+        &self,
+    ) -> Result<Vec<(String, JobState, Option<String>, i64)>, StoreError> {
         let rows = query(&self.client().await?, COUNTS, &[]).await?;
         rows.iter()
-            .map(|row| Ok((row.try_get("pipeline")?, state_of(row)?, row.try_get("wait_reason")?, row.try_get("jobs")?)))
+            .map(|row| {
+                Ok((
+                    row.try_get("pipeline")?,
+                    state_of(row)?,
+                    row.try_get("wait_reason")?,
+                    row.try_get("jobs")?,
+                ))
+            })
             .collect()
     }
 }
 
 pub(super) fn state_of(row: &Row) -> Result<JobState, StoreError> {
     let word: &str = row.try_get("state")?;
-    word.parse().map_err(|error: crate::job::UnknownWord| StoreError::Row(error.to_string()))
+    word.parse()
+        .map_err(|error: crate::job::UnknownWord| StoreError::Row(error.to_string()))
 }
 
 /// Returns why a row waits, if it does.
 pub(super) fn reason_of(row: &Row) -> Result<Option<WaitReason>, StoreError> {
     let word: Option<&str> = row.try_get("wait_reason")?;
-    word.map(str::parse).transpose().map_err(|error: crate::job::UnknownWord| StoreError::Row(error.to_string()))
+    word.map(str::parse)
+        .transpose()
+        .map_err(|error: crate::job::UnknownWord| StoreError::Row(error.to_string()))
 }
 
 pub(super) fn job_row(row: &Row) -> Result<JobRow, StoreError> {
@@ -277,7 +328,9 @@ pub(super) fn job_row(row: &Row) -> Result<JobRow, StoreError> {
         now: row.try_get("now")?,
         owner_alive: row.try_get("owner_alive")?,
         crash_count: row.try_get("crash_count")?,
-        skipped: row.try_get::<_, Option<Json<Skipped>>>("skipped")?.map(|Json(skipped)| skipped),
+        skipped: row
+            .try_get::<_, Option<Json<Skipped>>>("skipped")?
+            .map(|Json(skipped)| skipped),
     })
 }
 

@@ -8,7 +8,9 @@ use tokio_postgres::Row;
 use tokio_postgres::types::{Json, ToSql};
 use uuid::Uuid;
 
-use super::announcements::{Announcement, WRITER_PUBLISHES, announcement, announcement_columns, job_facts};
+use super::announcements::{
+    Announcement, WRITER_PUBLISHES, announcement, announcement_columns, job_facts,
+};
 use super::claim::{self, Claim};
 use super::error::StoreError;
 use super::sql::query;
@@ -180,12 +182,23 @@ impl<'a> NewJobs<'a> {
                 text(|one| one.producer.as_deref()),
             ],
             digests: new.clone().map(|one| one.digest.as_slice()).collect(),
-            payloads: new.clone().map(|one| one.payload.known().map(Json)).collect(),
+            payloads: new
+                .clone()
+                .map(|one| one.payload.known().map(Json))
+                .collect(),
             schemas: new.clone().map(|one| one.schema).collect(),
-            times: [new.clone().map(|one| one.not_before).collect(), new.clone().map(|one| one.deadline).collect()],
-            owners: new.clone().map(|one| one.owner.map(|owner| owner.0)).collect(),
+            times: [
+                new.clone().map(|one| one.not_before).collect(),
+                new.clone().map(|one| one.deadline).collect(),
+            ],
+            owners: new
+                .clone()
+                .map(|one| one.owner.map(|owner| owner.0))
+                .collect(),
             known_schemas: new.clone().map(|one| one.known_schema).collect(),
-            bytes: new.map(|one| i32::try_from(one.bytes).unwrap_or(i32::MAX)).collect(),
+            bytes: new
+                .map(|one| i32::try_from(one.bytes).unwrap_or(i32::MAX))
+                .collect(),
         }
     }
 
@@ -265,8 +278,16 @@ pub(super) async fn intaken(
     for row in made {
         rows.entry(row.try_get("job_id")?).or_default().push(row);
     }
-    let rest: Vec<&NewJob> = new.iter().filter(|one| !rows.contains_key(&one.id.0)).copied().collect();
-    let known = if rest.is_empty() { HashMap::new() } else { known_keys(client, &rest).await? };
+    let rest: Vec<&NewJob> = new
+        .iter()
+        .filter(|one| !rows.contains_key(&one.id.0))
+        .copied()
+        .collect();
+    let known = if rest.is_empty() {
+        HashMap::new()
+    } else {
+        known_keys(client, &rest).await?
+    };
     let led_to = |one: &&NewJob| match rows.get(&one.id.0) {
         Some(rows) => accepted(one, rows),
         None => met_before(one, &known),
@@ -275,19 +296,32 @@ pub(super) async fn intaken(
 }
 
 fn accepted(new: &NewJob, rows: &[&Row]) -> Result<Intaken, StoreError> {
-    let told = rows.iter().map(|row| announcement(row)).collect::<Result<_, _>>()?;
-    let (Some(owner), Some(row)) = (new.owner, rows.first()) else { return Ok(Intaken::Accepted(told)) };
+    let told = rows
+        .iter()
+        .map(|row| announcement(row))
+        .collect::<Result<_, _>>()?;
+    let (Some(owner), Some(row)) = (new.owner, rows.first()) else {
+        return Ok(Intaken::Accepted(told));
+    };
     if !row.try_get::<_, bool>("ours")? {
         return Ok(Intaken::Accepted(told));
     }
     let now: OffsetDateTime = row.try_get("now")?;
-    let left = new.deadline.map(|deadline| (deadline - now).as_seconds_f64());
-    Ok(Intaken::Ours(Box::new(claim::fresh(owner, new, left)?), told))
+    let left = new
+        .deadline
+        .map(|deadline| (deadline - now).as_seconds_f64());
+    Ok(Intaken::Ours(
+        Box::new(claim::fresh(owner, new, left)?),
+        told,
+    ))
 }
 
 type KnownKeys = HashMap<(String, String), (JobId, Vec<u8>)>;
 
-async fn known_keys(client: &deadpool_postgres::Client, asked: &[&NewJob]) -> Result<KnownKeys, StoreError> {
+async fn known_keys(
+    client: &deadpool_postgres::Client,
+    asked: &[&NewJob],
+) -> Result<KnownKeys, StoreError> {
     let sources: Vec<&str> = asked.iter().map(|one| one.source.as_str()).collect();
     let keys: Vec<&str> = asked.iter().map(|one| one.dedupe_key.as_str()).collect();
     let rows = query(client, KNOWN_KEYS, &[&sources, &keys]).await?;

@@ -53,11 +53,23 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`]. If the connection was lost, the intent may be stored; storing it again is harmless.
-    pub async fn store_intent(&self, fence: &Fence, job: &Job, intent: &Intent) -> Result<IntentOutcome, StoreError> {
+    pub async fn store_intent(
+        &self,
+        fence: &Fence,
+        job: &Job,
+        intent: &Intent,
+    ) -> Result<IntentOutcome, StoreError> {
         let deadline = Instant::now() + intent.timeout;
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
-        if query_opt(&tx, FENCE, &[&fence.job.0, &fence.epoch.0, &fence.replica.0]).await?.is_none() {
+        if query_opt(
+            &tx,
+            FENCE,
+            &[&fence.job.0, &fence.epoch.0, &fence.replica.0],
+        )
+        .await?
+        .is_none()
+        {
             return Ok(IntentOutcome::Fenced);
         }
         if let Some(busy_for) = busy(&tx, fence, intent).await? {
@@ -66,7 +78,10 @@ impl Store {
         let key = effect_key(job.id, job.generation, &job.stage, &intent.target);
         let past = past(&tx, fence, &key).await?;
         let (class, record_unknown) = match judge(intent, past, fence.epoch) {
-            Planned::Go { class, record_unknown } => (class, record_unknown),
+            Planned::Go {
+                class,
+                record_unknown,
+            } => (class, record_unknown),
             Planned::NotYet(wait) => return Ok(IntentOutcome::NotYet(wait)),
             Planned::Held => return Ok(IntentOutcome::Held),
         };
@@ -91,7 +106,13 @@ impl Store {
         tx.commit().await?;
         let detail = intent.detail.clone();
         let repeated = past.is_some_and(|past| past.may_be_done(fence.epoch));
-        Ok(IntentOutcome::Go(Effect { key, class, detail, deadline, repeated }))
+        Ok(IntentOutcome::Go(Effect {
+            key,
+            class,
+            detail,
+            deadline,
+            repeated,
+        }))
     }
 
     /// Settles an effect of this claim whose call was refused. An effect that a later claim has stored again is not
@@ -100,24 +121,43 @@ impl Store {
     /// # Errors
     /// [`StoreError`]; settling it again is harmless.
     pub async fn effect_refused(&self, fence: &Fence, key: &str) -> Result<(), StoreError> {
-        execute(&self.client().await?, REFUSED, &[&fence.job.0, &key, &fence.epoch.0]).await?;
+        execute(
+            &self.client().await?,
+            REFUSED,
+            &[&fence.job.0, &key, &fence.epoch.0],
+        )
+        .await?;
         Ok(())
     }
 }
 
 /// Returns when to try again if another job's effect uses the resource.
-async fn busy(tx: &Transaction<'_>, fence: &Fence, intent: &Intent) -> Result<Option<Duration>, StoreError> {
-    let Some(resource) = &intent.resource else { return Ok(None) };
+async fn busy(
+    tx: &Transaction<'_>,
+    fence: &Fence,
+    intent: &Intent,
+) -> Result<Option<Duration>, StoreError> {
+    let Some(resource) = &intent.resource else {
+        return Ok(None);
+    };
     execute(tx, LOCK_RESOURCE, &[resource]).await?;
     let row = query_one(tx, BUSY, &[resource, &fence.job.0]).await?;
     Ok(seconds(row.try_get("busy_for")?).map(|busy_for| busy_for.min(LOOK_AGAIN)))
 }
 
-async fn past(tx: &Transaction<'_>, fence: &Fence, key: &str) -> Result<Option<PastEffect>, StoreError> {
-    let Some(row) = query_opt(tx, PAST, &[&fence.job.0, &key]).await? else { return Ok(None) };
+async fn past(
+    tx: &Transaction<'_>,
+    fence: &Fence,
+    key: &str,
+) -> Result<Option<PastEffect>, StoreError> {
+    let Some(row) = query_opt(tx, PAST, &[&fence.job.0, &key]).await? else {
+        return Ok(None);
+    };
     let state: String = row.try_get("state")?;
     Ok(Some(PastEffect {
-        state: state.parse().map_err(|error: crate::job::UnknownWord| StoreError::Row(error.to_string()))?,
+        state: state
+            .parse()
+            .map_err(|error: crate::job::UnknownWord| StoreError::Row(error.to_string()))?,
         maybe_done: row.try_get("maybe_done")?,
         epoch: Epoch(row.try_get("epoch")?),
         age: seconds(row.try_get("age")?).unwrap_or_default(),

@@ -108,7 +108,9 @@ impl Sql {
 
 fn find(column: &SealedColumn, row: &Row) -> Result<Option<String>, StoreError> {
     let stored: &str = row.try_get("stored")?;
-    Ok(column.within.map_or_else(|| Some(stored.to_owned()), |within| (within.find)(stored)))
+    Ok(column
+        .within
+        .map_or_else(|| Some(stored.to_owned()), |within| (within.find)(stored)))
 }
 
 impl Store {
@@ -116,12 +118,20 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn sealed_page(&self, of: &SealedColumn, after: Option<&str>, limit: i64) -> Result<SealedPage, StoreError> {
+    pub async fn sealed_page(
+        &self,
+        of: &SealedColumn,
+        after: Option<&str>,
+        limit: i64,
+    ) -> Result<SealedPage, StoreError> {
         let (table, sql) = (of.table, Sql::of(of));
-        let Sql { id, below_all, key, .. } = &sql;
+        let Sql {
+            id, below_all, key, ..
+        } = &sql;
         // `t.id`, because `id` would be the text.
-        let page_sql =
-            format!("SELECT id::text AS id, {key} AS key FROM {table} t WHERE t.id > $1::text::{id} ORDER BY t.id LIMIT $2");
+        let page_sql = format!(
+            "SELECT id::text AS id, {key} AS key FROM {table} t WHERE t.id > $1::text::{id} ORDER BY t.id LIMIT $2"
+        );
         let after = after.unwrap_or(below_all);
         let client = self.client().await?;
         let mut page = SealedPage::default();
@@ -160,7 +170,8 @@ impl Store {
     ) -> Result<Resealed, StoreError> {
         let mut done = Resealed::default();
         for ids in ids.chunks(if patient { 1 } else { CHUNK }) {
-            self.reseal_few(keyring, of, ids, patient, &mut done).await?;
+            self.reseal_few(keyring, of, ids, patient, &mut done)
+                .await?;
         }
         Ok(done)
     }
@@ -174,8 +185,14 @@ impl Store {
         done: &mut Resealed,
     ) -> Result<(), StoreError> {
         let (table, sql) = (of.table, Sql::of(of));
-        let Sql { id, set, is_old, .. } = &sql;
-        let lock = if patient { "ORDER BY t.id FOR NO KEY UPDATE" } else { "ORDER BY t.id FOR NO KEY UPDATE SKIP LOCKED" };
+        let Sql {
+            id, set, is_old, ..
+        } = &sql;
+        let lock = if patient {
+            "ORDER BY t.id FOR NO KEY UPDATE"
+        } else {
+            "ORDER BY t.id FOR NO KEY UPDATE SKIP LOCKED"
+        };
         let write = format!(
             "UPDATE {table} t SET {set} FROM unnest($1::text[], $2::text[], $3::text[]) AS given (id, old, new)
              WHERE t.id = given.id::{id} AND {is_old}"
@@ -187,12 +204,20 @@ impl Store {
             found.insert(row.try_get("id")?, find(of, &row)?);
         }
         if !patient {
-            done.skipped.extend(ids.iter().filter(|id| !found.contains_key(*id)).cloned());
+            done.skipped
+                .extend(ids.iter().filter(|id| !found.contains_key(*id)).cloned());
         }
         let (mut rows, mut old, mut new) = (Vec::new(), Vec::new(), Vec::new());
         for (row, sealed) in found {
-            let Some(sealed) = sealed.filter(|sealed| key_of(sealed) != Some(keyring.first())) else { continue };
-            let place = Place { table, column: of.column, row: &row };
+            let Some(sealed) = sealed.filter(|sealed| key_of(sealed) != Some(keyring.first()))
+            else {
+                continue;
+            };
+            let place = Place {
+                table,
+                column: of.column,
+                row: &row,
+            };
             match keyring.open(place, &sealed) {
                 Ok(plain) => {
                     new.push(keyring.seal(place, &plain));
@@ -211,7 +236,11 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn newest_sealed(&self, of: &SealedColumn, within: i64) -> Result<Option<String>, StoreError> {
+    pub async fn newest_sealed(
+        &self,
+        of: &SealedColumn,
+        within: i64,
+    ) -> Result<Option<String>, StoreError> {
         let (table, Sql { key, .. }) = (of.table, Sql::of(of));
         let sql = format!(
             "SELECT newest.id::text AS id FROM (SELECT t.id, {key} AS key FROM {table} t ORDER BY t.id DESC LIMIT $1) newest
@@ -235,8 +264,17 @@ impl Store {
         let mut unopened = Vec::new();
         for row in query(&client, &Sql::of(of).read(of.table, ""), &[&ids]).await? {
             let id: String = row.try_get("id")?;
-            let Some(sealed) = find(of, &row)? else { continue };
-            let opened = keyring.open(Place { table: of.table, column: of.column, row: &id }, &sealed);
+            let Some(sealed) = find(of, &row)? else {
+                continue;
+            };
+            let opened = keyring.open(
+                Place {
+                    table: of.table,
+                    column: of.column,
+                    row: &id,
+                },
+                &sealed,
+            );
             unopened.extend(opened.err().map(|error| (id.clone(), error)));
         }
         Ok(unopened)

@@ -124,8 +124,10 @@ pub(super) const FOLLOW_UPS: &str = list!(
     "j.parent_id IS NOT NULL AND (j.parent_id, j.id) < ($8, $1) AND (j.parent_id, j.id) >= ($8, $2)",
     "j.parent_id DESC, j.id DESC"
 );
-pub(super) const FOLLOW_UPS_EDGE: &str =
-    edge!("j.parent_id IS NOT NULL AND (j.parent_id, j.id) < ($3, $1) AND j.parent_id >= $3", "j.parent_id DESC, j.id DESC");
+pub(super) const FOLLOW_UPS_EDGE: &str = edge!(
+    "j.parent_id IS NOT NULL AND (j.parent_id, j.id) < ($3, $1) AND j.parent_id >= $3",
+    "j.parent_id DESC, j.id DESC"
+);
 /// There are no more running jobs than permits; the order by owner is that of their index.
 pub(super) const RUNNING: &str = list!(
     "j.id = ANY (ARRAY(SELECT id FROM jobs WHERE state = 'running' ORDER BY owner LIMIT 10000)) AND j.id < $1 AND j.id >= $2",
@@ -135,12 +137,27 @@ pub(super) const RUNNING: &str = list!(
 impl JobFilter {
     fn way(&self) -> Way {
         match (self.parent, self.state) {
-            (Some(_), _) => Way { list: FOLLOW_UPS, edge: Some(FOLLOW_UPS_EDGE) },
-            (None, Some(JobState::Waiting)) => Way { list: WAITING, edge: Some(WAITING_EDGE) },
-            (None, Some(JobState::Parked)) => Way { list: PARKED, edge: Some(PARKED_EDGE) },
-            (None, Some(JobState::Running)) => Way { list: RUNNING, edge: None },
+            (Some(_), _) => Way {
+                list: FOLLOW_UPS,
+                edge: Some(FOLLOW_UPS_EDGE),
+            },
+            (None, Some(JobState::Waiting)) => Way {
+                list: WAITING,
+                edge: Some(WAITING_EDGE),
+            },
+            (None, Some(JobState::Parked)) => Way {
+                list: PARKED,
+                edge: Some(PARKED_EDGE),
+            },
+            (None, Some(JobState::Running)) => Way {
+                list: RUNNING,
+                edge: None,
+            },
             (None, Some(JobState::Ready | JobState::Succeeded | JobState::Cancelled) | None) => {
-                Way { list: NEWEST, edge: Some(NEWEST_EDGE) }
+                Way {
+                    list: NEWEST,
+                    edge: Some(NEWEST_EDGE),
+                }
             }
         }
     }
@@ -148,8 +165,11 @@ impl JobFilter {
     /// Returns whether the filter has conditions beyond its access path, so that a page may read many more rows than it
     /// returns.
     fn is_narrow(&self) -> bool {
-        let answers_state =
-            self.parent.is_none() && matches!(self.state, None | Some(JobState::Waiting | JobState::Parked | JobState::Running));
+        let answers_state = self.parent.is_none()
+            && matches!(
+                self.state,
+                None | Some(JobState::Waiting | JobState::Parked | JobState::Running)
+            );
         self.pipeline.is_some()
             || self.organization.is_some()
             || self.source.is_some()
@@ -164,11 +184,22 @@ impl Store {
     /// [`StoreError`].
     pub async fn jobs(&self, filter: &JobFilter) -> Result<Listed, StoreError> {
         let client = self.client().await?;
-        let (way, state, parent) = (filter.way(), filter.state.map(JobState::word), filter.parent.map(|id| id.0));
+        let (way, state, parent) = (
+            filter.way(),
+            filter.state.map(JobState::word),
+            filter.parent.map(|id| id.0),
+        );
         let mut before = filter.before.map_or(Uuid::max(), |id| id.0);
-        let mut page = Listed { jobs: Vec::new(), stopped: None };
+        let mut page = Listed {
+            jobs: Vec::new(),
+            stopped: None,
+        };
         // Without a further filter, a page's rows are next to each other.
-        let window = if filter.is_narrow() { WINDOW } else { filter.limit };
+        let window = if filter.is_narrow() {
+            WINDOW
+        } else {
+            filter.limit
+        };
         for windows in 1..=LOOK / WINDOW {
             let end = match way.edge {
                 Some(sql) => edge(&client, sql, (before, window), parent).await?,
@@ -176,8 +207,15 @@ impl Store {
             };
             let from = end.map_or(Uuid::nil(), |(id, _)| id);
             let missing = filter.limit - i64::try_from(page.jobs.len()).unwrap_or(i64::MAX);
-            let mut parameters: Vec<&(dyn ToSql + Sync)> =
-                vec![&before, &from, &filter.pipeline, &filter.organization, &filter.source, &state, &missing];
+            let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![
+                &before,
+                &from,
+                &filter.pipeline,
+                &filter.organization,
+                &filter.source,
+                &state,
+                &missing,
+            ];
             if parent.is_some() {
                 parameters.push(&parent);
             }
@@ -185,8 +223,14 @@ impl Store {
                 page.jobs.push(job_row(&row)?);
             }
             let is_full = i64::try_from(page.jobs.len()).is_ok_and(|jobs| jobs >= filter.limit);
-            let Some((id, back_to)) = end.filter(|_| !is_full) else { return Ok(page.until_full()) };
-            page.stopped = Some(Stopped { looked: windows * window, back_to, before: JobId(id) });
+            let Some((id, back_to)) = end.filter(|_| !is_full) else {
+                return Ok(page.until_full());
+            };
+            page.stopped = Some(Stopped {
+                looked: windows * window,
+                back_to,
+                before: JobId(id),
+            });
             before = id;
         }
         Ok(page)
@@ -196,7 +240,10 @@ impl Store {
 impl Listed {
     /// Returns a page that ended because it is full or because there are no more jobs.
     fn until_full(self) -> Self {
-        Self { stopped: None, ..self }
+        Self {
+            stopped: None,
+            ..self
+        }
     }
 }
 
@@ -213,6 +260,8 @@ async fn edge(
     if parent.is_some() {
         parameters.push(&parent);
     }
-    let Some(row) = query_opt(client, sql, &parameters).await? else { return Ok(None) };
+    let Some(row) = query_opt(client, sql, &parameters).await? else {
+        return Ok(None);
+    };
     Ok(Some((row.try_get("id")?, row.try_get("created_at")?)))
 }

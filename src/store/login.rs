@@ -35,17 +35,30 @@ impl WorkerLogin {
     /// # Errors
     /// [`StoreError::Login`], without the password.
     pub fn parse(setting: &SecretString) -> Result<Self, StoreError> {
-        let (name, password) = setting.expose_secret().split_once(':').ok_or(StoreError::Login("got no colon"))?;
-        if name.is_empty() || name.len() > LONGEST || name.chars().any(|c| c.is_control() || "\"'\\".contains(c)) {
-            return Err(StoreError::Login("got a user that is empty, too long, or has quotes or control characters"));
+        let (name, password) = setting
+            .expose_secret()
+            .split_once(':')
+            .ok_or(StoreError::Login("got no colon"))?;
+        if name.is_empty()
+            || name.len() > LONGEST
+            || name.chars().any(|c| c.is_control() || "\"'\\".contains(c))
+        {
+            return Err(StoreError::Login(
+                "got a user that is empty, too long, or has quotes or control characters",
+            ));
         }
         if name.starts_with("pg_") || [WORKER, READER].contains(&name) {
             return Err(StoreError::Login("got the name of a group"));
         }
         if password.chars().count() < SHORTEST_PASSWORD || password == name {
-            return Err(StoreError::Login("got a password that is too short, or the user's name"));
+            return Err(StoreError::Login(
+                "got a password that is too short, or the user's name",
+            ));
         }
-        Ok(Self { name: name.to_owned(), verifier: scram_sha_256(password.as_bytes()).into() })
+        Ok(Self {
+            name: name.to_owned(),
+            verifier: scram_sha_256(password.as_bytes()).into(),
+        })
     }
 
     /// Returns the role's name.
@@ -60,17 +73,27 @@ impl WorkerLogin {
     /// # Errors
     /// [`StoreError::Roles`] if the role exists with more privileges than a worker may have, or if this role may not create
     /// it; otherwise [`StoreError`].
-    pub(super) async fn make(&self, client: &mut Client, actor: Option<&Actor>) -> Result<(), StoreError> {
+    pub(super) async fn make(
+        &self,
+        client: &mut Client,
+        actor: Option<&Actor>,
+    ) -> Result<(), StoreError> {
         for _ in 1..TRIES {
             match self.make_once(client, actor).await {
-                Err(StoreError::Database(error)) if is_elsewhere(&error) => tokio::time::sleep(BETWEEN).await,
+                Err(StoreError::Database(error)) if is_elsewhere(&error) => {
+                    tokio::time::sleep(BETWEEN).await
+                }
                 done => return done,
             }
         }
         self.make_once(client, actor).await
     }
 
-    async fn make_once(&self, client: &mut Client, actor: Option<&Actor>) -> Result<(), StoreError> {
+    async fn make_once(
+        &self,
+        client: &mut Client,
+        actor: Option<&Actor>,
+    ) -> Result<(), StoreError> {
         let (name, verifier) = (&self.name, self.verifier.expose_secret());
         let tx = client.transaction().await?;
         let known = is_known(&tx, name).await?;
@@ -83,11 +106,26 @@ impl WorkerLogin {
         }
         let verb = if known { "ALTER" } else { "CREATE" };
         // The name contains no quotes, and a verifier is ASCII without quotes.
-        let make = format!(r#"{verb} ROLE "{name}" LOGIN PASSWORD '{verifier}'; GRANT {WORKER} TO "{name}""#);
-        tx.batch_execute(&make).await.map_err(|error| self.explained(error))?;
+        let make = format!(
+            r#"{verb} ROLE "{name}" LOGIN PASSWORD '{verifier}'; GRANT {WORKER} TO "{name}""#
+        );
+        tx.batch_execute(&make)
+            .await
+            .map_err(|error| self.explained(error))?;
         if let Some(actor) = actor {
-            let before = if known { json!({"login": name}) } else { Value::Null };
-            audit_on(&tx, actor, "migrate.worker_login", &before, &json!({"login": name, "member_of": WORKER})).await?;
+            let before = if known {
+                json!({"login": name})
+            } else {
+                Value::Null
+            };
+            audit_on(
+                &tx,
+                actor,
+                "migrate.worker_login",
+                &before,
+                &json!({"login": name, "member_of": WORKER}),
+            )
+            .await?;
         }
         Ok(tx.commit().await?)
     }
@@ -110,10 +148,20 @@ mod tests {
 
     #[test]
     fn a_login_is_a_user_and_a_password_and_its_password_is_not_told() {
-        for right in ["worker:canary-password", "w:canary:with:colons", "a b:canary-password"] {
-            let login = WorkerLogin::parse(&SecretString::from(right)).unwrap_or_else(|error| panic!("{right}: {error}"));
+        for right in [
+            "worker:canary-password",
+            "w:canary:with:colons",
+            "a b:canary-password",
+        ] {
+            let login = WorkerLogin::parse(&SecretString::from(right))
+                .unwrap_or_else(|error| panic!("{right}: {error}"));
             assert_eq!(login.name(), right.split(':').next().unwrap());
-            assert!(login.verifier.expose_secret().starts_with("SCRAM-SHA-256$4096:"));
+            assert!(
+                login
+                    .verifier
+                    .expose_secret()
+                    .starts_with("SCRAM-SHA-256$4096:")
+            );
             assert!(!login.verifier.expose_secret().contains(['\'', '\\']));
         }
         for wrong in [
@@ -124,9 +172,14 @@ mod tests {
             "canaries:canaries",
             "dispatch_worker:canary-x",
         ] {
-            let error = WorkerLogin::parse(&SecretString::from(wrong)).err().unwrap_or_else(|| panic!("{wrong} is taken"));
+            let error = WorkerLogin::parse(&SecretString::from(wrong))
+                .err()
+                .unwrap_or_else(|| panic!("{wrong} is taken"));
             let told = error.to_string();
-            assert!(told.contains("use user:password") && !told.contains("canar"), "{told}");
+            assert!(
+                told.contains("use user:password") && !told.contains("canar"),
+                "{told}"
+            );
         }
     }
 }

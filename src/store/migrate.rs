@@ -19,7 +19,8 @@ mod embedded {
 
 /// Admits one process at a time. The number is chosen for this project.
 const LOCK: &str = "SELECT pg_advisory_lock(7264019, 0)";
-const VERSION: &str = "SELECT coalesce(max(version), 0)::bigint AS version FROM refinery_schema_history";
+const VERSION: &str =
+    "SELECT coalesce(max(version), 0)::bigint AS version FROM refinery_schema_history";
 
 /// Result of a migration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,13 +58,25 @@ pub async fn migrate_with(
     .await
 }
 
-async fn migrate_on(client: &mut Client, login: Option<&WorkerLogin>, actor: Option<&Actor>) -> Result<Migrated, StoreError> {
+async fn migrate_on(
+    client: &mut Client,
+    login: Option<&WorkerLogin>,
+    actor: Option<&Actor>,
+) -> Result<Migrated, StoreError> {
     roles::make_groups(client).await?;
     let report = embedded::migrations::runner().run_async(client).await?;
-    let name = |migration: &refinery::Migration| format!("V{}__{}", migration.version(), migration.name());
+    let name =
+        |migration: &refinery::Migration| format!("V{}__{}", migration.version(), migration.name());
     let applied: Vec<String> = report.applied_migrations().iter().map(name).collect();
     if let (Some(actor), false) = (actor, applied.is_empty()) {
-        audit_on(client, actor, "migrate", &Value::Null, &json!({"applied": applied})).await?;
+        audit_on(
+            client,
+            actor,
+            "migrate",
+            &Value::Null,
+            &json!({"applied": applied}),
+        )
+        .await?;
     }
     let left = roles::grant(client).await?;
     partitions::make_missing(client).await?;
@@ -74,7 +87,12 @@ async fn migrate_on(client: &mut Client, login: Option<&WorkerLogin>, actor: Opt
 }
 
 fn newest() -> i64 {
-    embedded::migrations::runner().get_migrations().iter().map(|migration| i64::from(migration.version())).max().unwrap_or(0)
+    embedded::migrations::runner()
+        .get_migrations()
+        .iter()
+        .map(|migration| i64::from(migration.version()))
+        .max()
+        .unwrap_or(0)
 }
 
 impl Store {

@@ -111,8 +111,18 @@ impl Store {
     /// # Errors
     /// [`StoreError`] if it does not.
     pub async fn check_writable(&self) -> Result<(), StoreError> {
-        let row =
-            self.client().await?.query_one("SELECT current_setting('transaction_read_only') = 'on' AS read_only", &[]).await?;
-        if row.try_get("read_only")? { Err(StoreError::ReadOnly) } else { Ok(()) }
+        let row = self
+            .client()
+            .await?
+            .query_one(
+                "SELECT current_setting('transaction_read_only') = 'on' AS read_only",
+                &[],
+            )
+            .await?;
+        if row.try_get("read_only")? {
+            Err(StoreError::ReadOnly)
+        } else {
+            Ok(())
+        }
     }
 }

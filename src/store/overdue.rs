@@ -31,7 +31,10 @@ impl Store {
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
         let rows = query(&tx, OVERDUE, &[&JOBS]).await?;
-        let parked = rows.iter().map(|row| Ok(JobId(row.try_get("id")?))).collect::<Result<Vec<_>, StoreError>>()?;
+        let parked = rows
+            .iter()
+            .map(|row| Ok(JobId(row.try_get("id")?)))
+            .collect::<Result<Vec<_>, StoreError>>()?;
         announce_parked(&tx, &parked).await?;
         tx.commit().await?;
         Ok(i64::try_from(parked.len()) == Ok(JOBS))

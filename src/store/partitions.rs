@@ -41,14 +41,20 @@ impl Store {
     /// [`StoreError::Clocks`] if Postgres' clock differs by more than 10 minutes: nothing is done then; otherwise
     /// [`StoreError`].
     pub async fn keep_partitions(&self, now: OffsetDateTime) -> Result<bool, StoreError> {
-        Ok(self.in_turn(Turn::Partitions, now, self.keep_in_turn(now)).await?.unwrap_or(false))
+        Ok(self
+            .in_turn(Turn::Partitions, now, self.keep_in_turn(now))
+            .await?
+            .unwrap_or(false))
     }
 
     async fn keep_in_turn(&self, now: OffsetDateTime) -> Result<bool, StoreError> {
         let client = self.client().await?;
         for row in query(&client, MISSING, &[&now, &AHEAD]).await? {
-            let (parent, month): (String, OffsetDateTime) = (row.try_get("parent")?, row.try_get("month")?);
-            let done: String = query_one(&client, MAKE, &[&parent, &month]).await?.try_get("done")?;
+            let (parent, month): (String, OffsetDateTime) =
+                (row.try_get("parent")?, row.try_get("month")?);
+            let done: String = query_one(&client, MAKE, &[&parent, &month])
+                .await?
+                .try_get("done")?;
             if !say(&done, &parent, &month.date().to_string()) {
                 return Ok(false);
             }
@@ -57,7 +63,9 @@ impl Store {
         let over = query(&client, OVER, &[&before, &DROPS]).await?;
         for row in &over {
             let (parent, name): (String, String) = (row.try_get("parent")?, row.try_get("name")?);
-            let done: String = query_one(&client, DROP, &[&parent, &name, &before]).await?.try_get("done")?;
+            let done: String = query_one(&client, DROP, &[&parent, &name, &before])
+                .await?
+                .try_get("done")?;
             if !say(&done, &parent, &name) {
                 return Ok(false);
             }
@@ -69,8 +77,12 @@ impl Store {
 /// Creates the missing partitions on a migration's connection. If a lock is not granted, the workers create them later.
 pub(super) async fn make_missing(client: &Client) -> Result<(), StoreError> {
     for row in client.query(MISSING_NOW, &[&AHEAD]).await? {
-        let (parent, month): (String, OffsetDateTime) = (row.try_get("parent")?, row.try_get("month")?);
-        let done: String = client.query_one(MAKE, &[&parent, &month]).await?.try_get("done")?;
+        let (parent, month): (String, OffsetDateTime) =
+            (row.try_get("parent")?, row.try_get("month")?);
+        let done: String = client
+            .query_one(MAKE, &[&parent, &month])
+            .await?
+            .try_get("done")?;
         if !say(&done, &parent, &month.date().to_string()) {
             break;
         }
@@ -82,7 +94,11 @@ pub(super) async fn make_missing(client: &Client) -> Result<(), StoreError> {
 fn say(done: &str, parent: &str, which: &str) -> bool {
     match done {
         "made" | "dropped" => tracing::info!(parent, which, "partition {done}"),
-        "busy" => tracing::warn!(parent, which, "partition postponed: a lock was not granted within 200 ms"),
+        "busy" => tracing::warn!(
+            parent,
+            which,
+            "partition postponed: a lock was not granted within 200 ms"
+        ),
         "elsewhere" => {}
         "crowded" => tracing::warn!(
             parent,
@@ -90,7 +106,11 @@ fn say(done: &str, parent: &str, which: &str) -> bool {
             "partition not made: the default partition holds too many rows of its month to move them now; they stay there and \
              are found; run `SELECT make_partition('{parent}', '{which}', 100000000)` in a quiet hour"
         ),
-        "taken" => tracing::warn!(parent, which, "partition not made: another table has its name; rename or drop that one"),
+        "taken" => tracing::warn!(
+            parent,
+            which,
+            "partition not made: another table has its name; rename or drop that one"
+        ),
         "refused" => tracing::warn!(
             parent,
             which,

@@ -39,17 +39,27 @@ const NOTE: &str = "
     WHERE CASE WHEN k.job_id IS NULL THEN k.created_at < now() - interval '30 days'
         ELSE k.created_at < now() - interval '1 hour' AND (SELECT true FROM jobs WHERE jobs.id = k.job_id) IS NULL END";
 
-const IS_NOTED: &str = "SELECT job_id IS NULL AS noted FROM job_keys WHERE source = $1 AND dedupe_key = $2";
+const IS_NOTED: &str =
+    "SELECT job_id IS NULL AS noted FROM job_keys WHERE source = $1 AND dedupe_key = $2";
 
 impl Store {
     /// Cancels the job with this key, or stores the cancel for when it arrives: its message may still be in the queue.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn cancel_by_key(&self, asked: &CancelByKey<'_>, actor: &Actor) -> Result<Cancelling, StoreError> {
-        let target = Target::Key { source: asked.source.to_owned(), dedupe_key: asked.dedupe_key.to_owned() };
+    pub async fn cancel_by_key(
+        &self,
+        asked: &CancelByKey<'_>,
+        actor: &Actor,
+    ) -> Result<Cancelling, StoreError> {
+        let target = Target::Key {
+            source: asked.source.to_owned(),
+            dedupe_key: asked.dedupe_key.to_owned(),
+        };
         match self.cancel(&target, actor).await? {
-            ActionResult::NoSuchJob if asked.may_note && self.note(asked, actor).await? => Ok(Cancelling::Noted),
+            ActionResult::NoSuchJob if asked.may_note && self.note(asked, actor).await? => {
+                Ok(Cancelling::Noted)
+            }
             // The job has arrived in between, or its key outlives it.
             ActionResult::NoSuchJob => Ok(Cancelling::Answered(self.cancel(&target, actor).await?)),
             answer => Ok(Cancelling::Answered(answer)),
@@ -58,7 +68,12 @@ impl Store {
 
     /// Returns whether the cancel is stored.
     async fn note(&self, asked: &CancelByKey<'_>, actor: &Actor) -> Result<bool, StoreError> {
-        let CancelByKey { source, dedupe_key, producer, .. } = asked;
+        let CancelByKey {
+            source,
+            dedupe_key,
+            producer,
+            ..
+        } = asked;
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
         if execute(&tx, NOTE, &[source, dedupe_key, &actor.who, producer]).await? == 0 {

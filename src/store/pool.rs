@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use deadpool_postgres::{Connect, Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
+use deadpool_postgres::{
+    Connect, Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime,
+};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::task::JoinHandle;
@@ -42,19 +44,30 @@ pub fn pool(endpoint: impl Into<Endpoint>, size: usize) -> Result<Pool, StoreErr
 /// # Errors
 /// Same as [`pool`].
 pub fn writers_pool(endpoint: impl Into<Endpoint>) -> Result<Pool, StoreError> {
-    pool_with(&endpoint.into(), super::WRITERS, &format!("{LIMITS} {WRITERS}"))
+    pool_with(
+        &endpoint.into(),
+        super::WRITERS,
+        &format!("{LIMITS} {WRITERS}"),
+    )
 }
 
 fn pool_with(endpoint: &Endpoint, size: usize, options: &str) -> Result<Pool, StoreError> {
     let servers = parse(endpoint, Some(options))?;
     let addresses = servers.addresses();
     let connecting = CONNECT_TIMEOUT * u32::try_from(addresses.len() + 1).unwrap_or(u32::MAX);
-    let manager = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+    let manager = ManagerConfig {
+        recycling_method: RecyclingMethod::Fast,
+    };
     let manager = Manager::from_connect(servers.config().clone(), Pooled(servers), manager);
-    let is_trusted = Hook::sync_fn(move |_, metrics| match addresses::is_suspect(&addresses, metrics.created) {
-        true => Err(HookError::message("another connection of this age was closed because the server was silent")),
-        false => Ok(()),
-    });
+    let is_trusted =
+        Hook::sync_fn(
+            move |_, metrics| match addresses::is_suspect(&addresses, metrics.created) {
+                true => Err(HookError::message(
+                    "another connection of this age was closed because the server was silent",
+                )),
+                false => Ok(()),
+            },
+        );
     Pool::builder(manager)
         .max_size(size)
         .runtime(Runtime::Tokio1)
@@ -79,11 +92,17 @@ impl Connect for Pooled {
 }
 
 /// **Invariant:** `store` spawns only the drivers of pooled connections; each ends with its connection.
-#[expect(clippy::disallowed_methods, reason = "the pool takes a task for each connection, and ends it")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the pool takes a task for each connection, and ends it"
+)]
 fn drive(connection: BoxFuture<'static, Result<(), Error>>) -> JoinHandle<()> {
     tokio::spawn(async move {
         if let Err(error) = connection.await {
-            tracing::warn!(error = crate::fault::chain(&error), "a connection to Postgres ended; the pool replaces it");
+            tracing::warn!(
+                error = crate::fault::chain(&error),
+                "a connection to Postgres ended; the pool replaces it"
+            );
         }
     })
 }
@@ -115,8 +134,13 @@ pub async fn on_connection<T, E: From<StoreError>>(
 ///
 /// # Errors
 /// Same as [`connect`].
-pub async fn connect_watched(endpoint: impl Into<Endpoint>, silence: Duration) -> Result<Connected, StoreError> {
-    Ok(parse(&endpoint.into(), None)?.connect(Some(silence)).await?)
+pub async fn connect_watched(
+    endpoint: impl Into<Endpoint>,
+    silence: Duration,
+) -> Result<Connected, StoreError> {
+    Ok(parse(&endpoint.into(), None)?
+        .connect(Some(silence))
+        .await?)
 }
 
 fn parse(endpoint: &Endpoint, options: Option<&str>) -> Result<Servers, StoreError> {
@@ -124,7 +148,9 @@ fn parse(endpoint: &Endpoint, options: Option<&str>) -> Result<Servers, StoreErr
     let mode = ssl_mode(text);
     // libpq's names for what is always done here: `require` verifies certificate and name.
     let text = match mode {
-        Some(stricter @ ("verify-ca" | "verify-full")) => &text.replacen(&format!("sslmode={stricter}"), "sslmode=require", 1),
+        Some(stricter @ ("verify-ca" | "verify-full")) => {
+            &text.replacen(&format!("sslmode={stricter}"), "sslmode=require", 1)
+        }
         _ => text,
     };
     // The parser's own message may quote the URL, so it is not passed on.
@@ -141,8 +167,19 @@ fn parse(endpoint: &Endpoint, options: Option<&str>) -> Result<Servers, StoreErr
         Some(_) => Wish::Tls,
     };
     let hosts = hosts(&config);
-    let (user, password) = (config.get_user().unwrap_or_default(), config.get_password().unwrap_or_default());
-    let judge = |host: &String| endpoint.judge(&Peer { service: &POSTGRES, host, user, password, wish });
+    let (user, password) = (
+        config.get_user().unwrap_or_default(),
+        config.get_password().unwrap_or_default(),
+    );
+    let judge = |host: &String| {
+        endpoint.judge(&Peer {
+            service: &POSTGRES,
+            host,
+            user,
+            password,
+            wish,
+        })
+    };
     let judged = hosts.iter().map(judge).collect::<Result<Vec<_>, _>>()?;
     if judged.contains(&Encryption::Tls) {
         // The driver's default, `prefer`, falls back to plaintext silently.
@@ -169,7 +206,11 @@ fn not_right(what: &str) -> StoreError {
 /// Returns the hosts to connect to: addresses if they are given, otherwise names.
 fn hosts(config: &Config) -> Vec<String> {
     if !config.get_hostaddrs().is_empty() {
-        return config.get_hostaddrs().iter().map(ToString::to_string).collect();
+        return config
+            .get_hostaddrs()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
     }
     let name = |host: &Host| match host {
         Host::Tcp(name) => name.clone(),
@@ -180,7 +221,8 @@ fn hosts(config: &Config) -> Vec<String> {
 
 /// Returns the value of `sslmode` in a URL or in key-value pairs.
 fn ssl_mode(text: &str) -> Option<&str> {
-    text.split(['?', '&', ' ']).find_map(|part| part.strip_prefix("sslmode="))
+    text.split(['?', '&', ' '])
+        .find_map(|part| part.strip_prefix("sslmode="))
 }
 
 #[cfg(test)]
@@ -197,9 +239,18 @@ mod tests {
     fn every_server_of_the_setting_has_its_address() {
         for (url, right) in [
             ("postgres://u:p@127.0.0.1/x", &["127.0.0.1:5432"][..]),
-            ("postgres://u:p@127.0.0.1:1,localhost,[::1]:2/x", &["127.0.0.1:1", "localhost:5432", "[::1]:2"]),
-            ("host=localhost,127.0.0.1 port=7 user=u", &["localhost:7", "127.0.0.1:7"]),
-            ("host=one.test,two.test hostaddr=127.0.0.1,::1 port=7,8 user=u", &["127.0.0.1:7", "[::1]:8"]),
+            (
+                "postgres://u:p@127.0.0.1:1,localhost,[::1]:2/x",
+                &["127.0.0.1:1", "localhost:5432", "[::1]:2"],
+            ),
+            (
+                "host=localhost,127.0.0.1 port=7 user=u",
+                &["localhost:7", "127.0.0.1:7"],
+            ),
+            (
+                "host=one.test,two.test hostaddr=127.0.0.1,::1 port=7,8 user=u",
+                &["127.0.0.1:7", "[::1]:8"],
+            ),
             ("host=/run/postgresql user=u", &["/run/postgresql:5432"]),
         ] {
             assert_eq!(servers(url).unwrap().addresses(), right, "{url}");
@@ -210,13 +261,34 @@ mod tests {
     fn a_setting_that_does_not_fit_itself_is_told_with_what_to_use_and_without_its_password() {
         for (url, part) in [
             ("user=u password=canary", "it names no host"),
-            ("host=localhost,localhost hostaddr=127.0.0.1 password=canary", "differ in number; use one address for each name"),
-            ("host=localhost,localhost port=1,2,3 password=canary", "differ in number; use one port for all"),
-            ("postgres://u:canary@localhost:port/x", "it cannot be parsed"),
-            ("postgres://u:canary@localhost/x?target_session_attrs=fast", "it cannot be parsed"),
+            (
+                "host=localhost,localhost hostaddr=127.0.0.1 password=canary",
+                "differ in number; use one address for each name",
+            ),
+            (
+                "host=localhost,localhost port=1,2,3 password=canary",
+                "differ in number; use one port for all",
+            ),
+            (
+                "postgres://u:canary@localhost:port/x",
+                "it cannot be parsed",
+            ),
+            (
+                "postgres://u:canary@localhost/x?target_session_attrs=fast",
+                "it cannot be parsed",
+            ),
         ] {
-            let error = crate::fault::chain(&servers(url).err().unwrap_or_else(|| panic!("{url} is taken")));
-            assert!(error.contains(part) && error.contains("use postgres://") && !error.contains("canary"), "{url}: {error}");
+            let error = crate::fault::chain(
+                &servers(url)
+                    .err()
+                    .unwrap_or_else(|| panic!("{url} is taken")),
+            );
+            assert!(
+                error.contains(part)
+                    && error.contains("use postgres://")
+                    && !error.contains("canary"),
+                "{url}: {error}"
+            );
         }
     }
 }

@@ -98,8 +98,16 @@ impl Store {
     /// [`StoreError`].
     pub async fn missing_rights(&self) -> Result<Vec<String>, StoreError> {
         let (tables, rights) = of_worker();
-        let rows = query(&self.client().await?, MISSING_RIGHTS, &[&tables, &rights, &SEQUENCES, &FUNCTIONS]).await?;
-        Ok(rows.iter().map(|row| row.try_get("missing")).collect::<Result<_, _>>()?)
+        let rows = query(
+            &self.client().await?,
+            MISSING_RIGHTS,
+            &[&tables, &rights, &SEQUENCES, &FUNCTIONS],
+        )
+        .await?;
+        Ok(rows
+            .iter()
+            .map(|row| row.try_get("missing"))
+            .collect::<Result<_, _>>()?)
     }
 
     /// Returns what a role can do although a worker must not, each as the predicate of a sentence: `owns the database`.
@@ -116,12 +124,20 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn clock(&self) -> Result<OffsetDateTime, StoreError> {
-        Ok(query_one(&self.client().await?, CLOCK, &[]).await?.try_get("now")?)
+        Ok(query_one(&self.client().await?, CLOCK, &[])
+            .await?
+            .try_get("now")?)
     }
 }
 
 /// Returns the same as [`Store::excess_of`], on any connection; nothing for a role that does not exist.
-pub(super) async fn too_much<C: GenericClient>(on: &C, role: &str) -> Result<Vec<String>, StoreError> {
+pub(super) async fn too_much<C: GenericClient>(
+    on: &C,
+    role: &str,
+) -> Result<Vec<String>, StoreError> {
     let rows = on.query(TOO_MUCH, &[&role, &of_worker().0]).await?;
-    Ok(rows.iter().map(|row| row.try_get("what")).collect::<Result<_, _>>()?)
+    Ok(rows
+        .iter()
+        .map(|row| row.try_get("what"))
+        .collect::<Result<_, _>>()?)
 }

@@ -16,7 +16,10 @@ const LISTED: i64 = 10_000;
 /// Selects the row of one name, or all rows by name.
 macro_rules! producers {
     ($rest:literal) => {
-        concat!("SELECT name, sources, organizations, reply_queues, applications FROM producers ", $rest)
+        concat!(
+            "SELECT name, sources, organizations, reply_queues, applications FROM producers ",
+            $rest
+        )
     };
 }
 
@@ -56,7 +59,11 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn producer(&self, name: &str) -> Result<Option<Producer>, StoreError> {
-        query_opt(&self.client().await?, ONE, &[&name]).await?.as_ref().map(producer).transpose()
+        query_opt(&self.client().await?, ONE, &[&name])
+            .await?
+            .as_ref()
+            .map(producer)
+            .transpose()
     }
 
     /// Returns the producers by name, at most 10,000.
@@ -64,7 +71,11 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn producers(&self) -> Result<Vec<Producer>, StoreError> {
-        query(&self.client().await?, ALL, &[&LISTED]).await?.iter().map(producer).collect()
+        query(&self.client().await?, ALL, &[&LISTED])
+            .await?
+            .iter()
+            .map(producer)
+            .collect()
     }
 
     /// Returns whether the tracker has an organization with this slug.
@@ -72,7 +83,9 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn has_organization(&self, slug: &str) -> Result<bool, StoreError> {
-        Ok(query_opt(&self.client().await?, ORGANIZATION, &[&slug]).await?.is_some())
+        Ok(query_opt(&self.client().await?, ORGANIZATION, &[&slug])
+            .await?
+            .is_some())
     }
 
     /// Returns the tenant of a job; `None` if there is no such job.
@@ -83,9 +96,16 @@ impl Store {
         let client = self.client().await?;
         let row = match target {
             Target::Id(id) => query_opt(&client, TENANT, &[&id.0]).await?,
-            Target::Key { source, dedupe_key } => query_opt(&client, TENANT_OF_KEY, &[source, dedupe_key]).await?,
+            Target::Key { source, dedupe_key } => {
+                query_opt(&client, TENANT_OF_KEY, &[source, dedupe_key]).await?
+            }
         };
-        let tenant = |row: Row| Ok(Tenant { source: row.try_get("source")?, organization: row.try_get("organization")? });
+        let tenant = |row: Row| {
+            Ok(Tenant {
+                source: row.try_get("source")?,
+                organization: row.try_get("organization")?,
+            })
+        };
         row.map(tenant).transpose()
     }
 }
@@ -94,12 +114,30 @@ impl Store {
 ///
 /// # Errors
 /// [`StoreError`].
-pub async fn register_producer(tx: &Transaction<'_>, new: &Producer) -> Result<Registration, StoreError> {
-    let before = query_opt(tx, LOCKED, &[&new.name]).await?.as_ref().map(producer).transpose()?;
+pub async fn register_producer(
+    tx: &Transaction<'_>,
+    new: &Producer,
+) -> Result<Registration, StoreError> {
+    let before = query_opt(tx, LOCKED, &[&new.name])
+        .await?
+        .as_ref()
+        .map(producer)
+        .transpose()?;
     if before.as_ref() == Some(new) {
         return Ok(None);
     }
-    execute(tx, REGISTER, &[&new.name, &new.sources, &new.organizations, &new.reply_queues, &new.applications]).await?;
+    execute(
+        tx,
+        REGISTER,
+        &[
+            &new.name,
+            &new.sources,
+            &new.organizations,
+            &new.reply_queues,
+            &new.applications,
+        ],
+    )
+    .await?;
     Ok(Some((json!(before), json!(new))))
 }
 
@@ -108,7 +146,14 @@ pub async fn register_producer(tx: &Transaction<'_>, new: &Producer) -> Result<R
 /// # Errors
 /// [`StoreError`].
 pub async fn remove_producer(tx: &Transaction<'_>, name: &str) -> Result<Registration, StoreError> {
-    let Some(before) = query_opt(tx, LOCKED, &[&name]).await?.as_ref().map(producer).transpose()? else { return Ok(None) };
+    let Some(before) = query_opt(tx, LOCKED, &[&name])
+        .await?
+        .as_ref()
+        .map(producer)
+        .transpose()?
+    else {
+        return Ok(None);
+    };
     execute(tx, REMOVE, &[&name]).await?;
     Ok(Some((json!(before), Value::Null)))
 }

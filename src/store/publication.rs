@@ -80,7 +80,12 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn due_announcements(&self) -> Result<(Vec<Announcement>, bool), StoreError> {
-        let rows = query(&self.client().await?, TAKE_DUE, &[&LEFT_ALONE.as_secs_f64(), &ROUND]).await?;
+        let rows = query(
+            &self.client().await?,
+            TAKE_DUE,
+            &[&LEFT_ALONE.as_secs_f64(), &ROUND],
+        )
+        .await?;
         let mut due: Vec<Announcement> = rows.iter().map(announcement).collect::<Result<_, _>>()?;
         due.sort_by_key(|announcement| announcement.id);
         Ok((due, is_full(&rows)))
@@ -96,8 +101,16 @@ impl Store {
         let reply_tries: Vec<i32> = unsettled.iter().map(|one| one.reply_tries).collect();
         let event_over: Vec<bool> = unsettled.iter().map(|one| one.event_over).collect();
         let reply_over: Vec<bool> = unsettled.iter().map(|one| one.reply_over).collect();
-        let after: Vec<Option<f64>> = unsettled.iter().map(|one| one.after.map(|after| after.as_secs_f64())).collect();
-        execute(&self.client().await?, SETTLE, &[&ids, &tries, &reply_tries, &event_over, &reply_over, &after]).await?;
+        let after: Vec<Option<f64>> = unsettled
+            .iter()
+            .map(|one| one.after.map(|after| after.as_secs_f64()))
+            .collect();
+        execute(
+            &self.client().await?,
+            SETTLE,
+            &[&ids, &tries, &reply_tries, &event_over, &reply_over, &after],
+        )
+        .await?;
         Ok(())
     }
 
@@ -106,9 +119,20 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn drop_old_announcements(&self, age: Duration) -> Result<(Vec<TooOld>, bool), StoreError> {
-        let rows = query(&self.client().await?, DROP_OLD, &[&age.as_secs_f64(), &ROUND, &LEFT_ALONE.as_secs_f64()]).await?;
-        Ok((rows.iter().map(too_old).collect::<Result<_, _>>()?, is_full(&rows)))
+    pub async fn drop_old_announcements(
+        &self,
+        age: Duration,
+    ) -> Result<(Vec<TooOld>, bool), StoreError> {
+        let rows = query(
+            &self.client().await?,
+            DROP_OLD,
+            &[&age.as_secs_f64(), &ROUND, &LEFT_ALONE.as_secs_f64()],
+        )
+        .await?;
+        Ok((
+            rows.iter().map(too_old).collect::<Result<_, _>>()?,
+            is_full(&rows),
+        ))
     }
 }
 

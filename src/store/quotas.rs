@@ -96,17 +96,32 @@ macro_rules! all_of {
     };
 }
 
-pub(super) const LETTERS_OF_PRODUCER: &str =
-    all_of!("dead_letters", "kept_bytes", "dead_letters WHERE resolved_at IS NULL AND producer = $2");
-pub(super) const LETTERS_WITHOUT_PRODUCER: &str =
-    all_of!("dead_letters", "kept_bytes", "dead_letters WHERE resolved_at IS NULL AND producer IS NULL");
-pub(super) const KEYS_OF_PRODUCER: &str = all_of!("keys", "0", "job_keys WHERE job_id IS NULL AND producer = $2");
-pub(super) const KEYS_WITHOUT_PRODUCER: &str = all_of!("keys", "0", "job_keys WHERE job_id IS NULL AND producer IS NULL");
+pub(super) const LETTERS_OF_PRODUCER: &str = all_of!(
+    "dead_letters",
+    "kept_bytes",
+    "dead_letters WHERE resolved_at IS NULL AND producer = $2"
+);
+pub(super) const LETTERS_WITHOUT_PRODUCER: &str = all_of!(
+    "dead_letters",
+    "kept_bytes",
+    "dead_letters WHERE resolved_at IS NULL AND producer IS NULL"
+);
+pub(super) const KEYS_OF_PRODUCER: &str = all_of!(
+    "keys",
+    "0",
+    "job_keys WHERE job_id IS NULL AND producer = $2"
+);
+pub(super) const KEYS_WITHOUT_PRODUCER: &str = all_of!(
+    "keys",
+    "0",
+    "job_keys WHERE job_id IS NULL AND producer IS NULL"
+);
 
 /// Locks one quota: the next replica sees what the previous one was granted.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(7264020, hashtext($1))";
 
-const REPLICAS: &str = "SELECT count(*) AS replicas FROM replicas WHERE ended_at IS NULL AND alive_until > now()";
+const REPLICAS: &str =
+    "SELECT count(*) AS replicas FROM replicas WHERE ended_at IS NULL AND alive_until > now()";
 
 /// Sums up the grants, except this replica's grant of the kind that it asks for.
 pub(super) const PROMISED: &str = "
@@ -135,16 +150,38 @@ impl Store {
         query_one(&tx, LOCK, &[&holder]).await?;
         let used = count(&tx, ask.holder, ask.kind, most(ask.limits, ask.kind)).await?;
         let mut promised = Amounts::default();
-        add(&mut promised, &query(&tx, PROMISED, &[&holder, &kind, &ask.replica.0]).await?)?;
+        add(
+            &mut promised,
+            &query(&tx, PROMISED, &[&holder, &kind, &ask.replica.0]).await?,
+        )?;
         *promised.of_mut(ask.kind) = promised.of(ask.kind).plus(ask.making);
         let replicas: i64 = query_one(&tx, REPLICAS, &[]).await?.try_get("replicas")?;
         let replicas = u32::try_from(replicas).unwrap_or(u32::MAX);
-        let asked = Asked { holder: ask.holder, limits: ask.limits, used, promised, replicas, need: ask.need };
+        let asked = Asked {
+            holder: ask.holder,
+            limits: ask.limits,
+            used,
+            promised,
+            replicas,
+            need: ask.need,
+        };
         let granted = asked.grant(ask.kind);
-        let (given, lasts) = granted.as_ref().map_or_else(|_| Default::default(), |grant| (grant.amount, grant.lasts()));
+        let (given, lasts) = granted.as_ref().map_or_else(
+            |_| Default::default(),
+            |grant| (grant.amount, grant.lasts()),
+        );
         let promise = ask.making.plus(given);
-        let (rows, bytes, until) = (number(promise.rows), number(promise.bytes), (lasts + GRACE).as_secs_f64());
-        execute(&tx, PROMISE, &[&holder, &kind, &ask.replica.0, &rows, &bytes, &until]).await?;
+        let (rows, bytes, until) = (
+            number(promise.rows),
+            number(promise.bytes),
+            (lasts + GRACE).as_secs_f64(),
+        );
+        execute(
+            &tx,
+            PROMISE,
+            &[&holder, &kind, &ask.replica.0, &rows, &bytes, &until],
+        )
+        .await?;
         tx.commit().await?;
         Ok(granted)
     }
@@ -174,9 +211,18 @@ impl Store {
 }
 
 /// Returns the usage of a kind; for jobs, of all their kinds. An organization has no dead letters and no keys.
-async fn count(tx: &Transaction<'_>, holder: &Holder, kind: Kind, most: i64) -> Result<Amounts, StoreError> {
+async fn count(
+    tx: &Transaction<'_>,
+    holder: &Holder,
+    kind: Kind,
+    most: i64,
+) -> Result<Amounts, StoreError> {
     let (of_producer, without_producer, of_organization) = match kind {
-        Kind::Open | Kind::Later | Kind::Waiting => (JOBS_OF_PRODUCER, JOBS_WITHOUT_PRODUCER, Some(JOBS_OF_ORGANIZATION)),
+        Kind::Open | Kind::Later | Kind::Waiting => (
+            JOBS_OF_PRODUCER,
+            JOBS_WITHOUT_PRODUCER,
+            Some(JOBS_OF_ORGANIZATION),
+        ),
         Kind::DeadLetters => (LETTERS_OF_PRODUCER, LETTERS_WITHOUT_PRODUCER, None),
         Kind::Keys => (KEYS_OF_PRODUCER, KEYS_WITHOUT_PRODUCER, None),
     };
@@ -204,9 +250,18 @@ fn most(limits: &Amounts, kind: Kind) -> i64 {
 
 fn add(to: &mut Amounts, rows: &[Row]) -> Result<(), StoreError> {
     for row in rows {
-        let (kind, rows, bytes): (String, i64, i64) = (row.try_get("kind")?, row.try_get("rows")?, row.try_get("bytes")?);
-        let Some(kind) = Kind::ALL.into_iter().find(|one| one.word() == kind) else { continue };
-        let amount = Amount { rows: rows.unsigned_abs(), bytes: bytes.unsigned_abs() };
+        let (kind, rows, bytes): (String, i64, i64) = (
+            row.try_get("kind")?,
+            row.try_get("rows")?,
+            row.try_get("bytes")?,
+        );
+        let Some(kind) = Kind::ALL.into_iter().find(|one| one.word() == kind) else {
+            continue;
+        };
+        let amount = Amount {
+            rows: rows.unsigned_abs(),
+            bytes: bytes.unsigned_abs(),
+        };
         *to.of_mut(kind) = to.of(kind).plus(amount);
     }
     Ok(())

@@ -38,7 +38,11 @@ pub struct Released {
 impl fmt::Display for Released {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.now)?;
-        if self.later.is_zero() { Ok(()) } else { write!(f, " now, {} more at {PAGE} a second", self.later) }
+        if self.later.is_zero() {
+            Ok(())
+        } else {
+            write!(f, " now, {} more at {PAGE} a second", self.later)
+        }
     }
 }
 
@@ -60,9 +64,11 @@ pub(super) const TURN: &str = "
     WHERE cause = (SELECT cause FROM releases WHERE next_at <= now() ORDER BY next_at LIMIT 1 FOR UPDATE SKIP LOCKED)
     RETURNING cause, up_to, after_observed, after_id";
 
-pub(super) const STEP: &str = "SELECT done, last_observed, last_id FROM release_page($1, $2, $3, $4, $5)";
+pub(super) const STEP: &str =
+    "SELECT done, last_observed, last_id FROM release_page($1, $2, $3, $4, $5)";
 
-pub(super) const MOVE: &str = "UPDATE releases SET after_observed = $2, after_id = $3 WHERE cause = $1";
+pub(super) const MOVE: &str =
+    "UPDATE releases SET after_observed = $2, after_id = $3 WHERE cause = $1";
 
 pub(super) const END: &str = "DELETE FROM releases WHERE cause = $1";
 
@@ -123,9 +129,19 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn waiting_for_each(&self, causes: &[String]) -> Result<Vec<CappedCount>, StoreError> {
-        let rows = query(&self.client().await?, WAITING, &[&causes, &CappedCount::ROWS]).await?;
-        rows.iter().map(|row| Ok(CappedCount::of(row.try_get("jobs")?))).collect()
+    pub async fn waiting_for_each(
+        &self,
+        causes: &[String],
+    ) -> Result<Vec<CappedCount>, StoreError> {
+        let rows = query(
+            &self.client().await?,
+            WAITING,
+            &[&causes, &CappedCount::ROWS],
+        )
+        .await?;
+        rows.iter()
+            .map(|row| Ok(CappedCount::of(row.try_get("jobs")?)))
+            .collect()
     }
 }
 
@@ -141,15 +157,25 @@ impl<T: Tables> Writer<T> {
         let causes = query(&client, CAUSES, &[&at.key, &at.observed, &CAUSES_AT_ONCE]).await?;
         for row in &causes {
             at.key = row.try_get("wait_key")?;
-            at.observed = row.try_get::<_, Option<i64>>("wait_observed")?.unwrap_or_default();
+            at.observed = row
+                .try_get::<_, Option<i64>>("wait_observed")?
+                .unwrap_or_default();
             if row.try_get("has_no_test")? {
                 continue;
             }
             let tx = client.transaction().await?;
-            let present = self.tables().cause_present(&tx, &at.key, at.observed).await.map_err(CommitError::Changes)?;
+            let present = self
+                .tables()
+                .cause_present(&tx, &at.key, at.observed)
+                .await
+                .map_err(CommitError::Changes)?;
             if present == Some(false) {
                 let released = begin(&tx, &at.key, Some(at.observed)).await?;
-                tracing::info!(cause = at.key, released, "a cause is gone; the jobs that wait for it are released");
+                tracing::info!(
+                    cause = at.key,
+                    released,
+                    "a cause is gone; the jobs that wait for it are released"
+                );
             }
             tx.commit().await?;
         }
@@ -163,31 +189,48 @@ impl<T: Tables> Writer<T> {
 
 /// Begins to release the jobs that wait for `cause`; with `seen`, those that observed at most this version of it. Returns
 /// how many are released at once.
-async fn begin<C: GenericClient>(on: &C, cause: &str, seen: Option<i64>) -> Result<u64, StoreError> {
+async fn begin<C: GenericClient>(
+    on: &C,
+    cause: &str,
+    seen: Option<i64>,
+) -> Result<u64, StoreError> {
     counted(&query_one(on, BEGIN, &[&cause, &seen]).await?)
 }
 
 /// Begins to release all jobs that wait for `cause`, and counts those that follow.
-pub(super) async fn begin_for_people<C: GenericClient>(on: &C, cause: &str) -> Result<Released, StoreError> {
-    Ok(Released { now: begin(on, cause, None).await?, later: waiting(on, cause).await? })
+pub(super) async fn begin_for_people<C: GenericClient>(
+    on: &C,
+    cause: &str,
+) -> Result<Released, StoreError> {
+    Ok(Released {
+        now: begin(on, cause, None).await?,
+        later: waiting(on, cause).await?,
+    })
 }
 
 /// Makes due at most `most` rows that wait for `key`.
-pub(super) async fn released_by<C: GenericClient>(on: &C, key: &str, most: i64) -> Result<u64, StoreError> {
+pub(super) async fn released_by<C: GenericClient>(
+    on: &C,
+    key: &str,
+    most: i64,
+) -> Result<u64, StoreError> {
     counted(&query_one(on, RELEASE, &[&key, &most]).await?)
 }
 
 /// Releases the next page of the release whose turn it is. Returns whether one was due.
 async fn step(client: &mut Client) -> Result<bool, StoreError> {
     let tx = client.transaction().await?;
-    let Some(turn) = query_opt(&tx, TURN, &[]).await? else { return Ok(false) };
+    let Some(turn) = query_opt(&tx, TURN, &[]).await? else {
+        return Ok(false);
+    };
     let (cause, up_to): (String, i64) = (turn.try_get("cause")?, turn.try_get("up_to")?);
     let (observed, id): (i64, Uuid) = (turn.try_get("after_observed")?, turn.try_get("after_id")?);
     let page = query_one(&tx, STEP, &[&cause, &up_to, &observed, &id, &PAGE]).await?;
     if page.try_get("done")? {
         execute(&tx, END, &[&cause]).await?;
     } else {
-        let (observed, id): (i64, Uuid) = (page.try_get("last_observed")?, page.try_get("last_id")?);
+        let (observed, id): (i64, Uuid) =
+            (page.try_get("last_observed")?, page.try_get("last_id")?);
         execute(&tx, MOVE, &[&cause, &observed, &id]).await?;
     }
     tx.commit().await?;

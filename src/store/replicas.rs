@@ -66,8 +66,7 @@ const LOCK: &str = "SELECT pg_advisory_lock(7264021, $1::bigint::integer)";
 const RENEW: &str = "
     UPDATE replicas SET alive_until = now() + $2 * interval '1 second', draining = $3
     WHERE id = $1 AND alive_until > now() AND ended_at IS NULL";
-const END: &str =
-    "UPDATE replicas SET ended_at = now(), alive_until = now(), ended_well = true WHERE id = $1 AND ended_at IS NULL";
+const END: &str = "UPDATE replicas SET ended_at = now(), alive_until = now(), ended_well = true WHERE id = $1 AND ended_at IS NULL";
 const LIST: &str = "
     SELECT r.id, r.version, r.host, r.pid, r.draining, (SELECT count(*) FROM jobs WHERE owner = r.id AND state = 'running') AS running
     FROM replicas r WHERE r.ended_at IS NULL AND r.alive_until > now() ORDER BY r.id";
@@ -84,8 +83,24 @@ impl Heartbeat {
         client.execute(LOCK, &[&id]).await?;
         client.execute(END_BEFORE, &[&new.process]).await?;
         let lease = LEASE.as_secs_f64();
-        client.execute(REGISTER, &[&id, &new.version, &new.host, &new.pid, &new.lanes, &lease, &new.process]).await?;
-        Ok(Self { client, replica: ReplicaId(id) })
+        client
+            .execute(
+                REGISTER,
+                &[
+                    &id,
+                    &new.version,
+                    &new.host,
+                    &new.pid,
+                    &new.lanes,
+                    &lease,
+                    &new.process,
+                ],
+            )
+            .await?;
+        Ok(Self {
+            client,
+            replica: ReplicaId(id),
+        })
     }
 
     /// Renews the lease. Returns `false` if it had ended: this incarnation is over.
@@ -93,7 +108,11 @@ impl Heartbeat {
     /// # Errors
     /// [`StoreError`].
     pub async fn renew(&self, draining: bool) -> Result<bool, StoreError> {
-        Ok(self.client.execute(RENEW, &[&self.replica.0, &LEASE.as_secs_f64(), &draining]).await? == 1)
+        Ok(self
+            .client
+            .execute(RENEW, &[&self.replica.0, &LEASE.as_secs_f64(), &draining])
+            .await?
+            == 1)
     }
 
     /// Ends this incarnation: the jobs it still owns are free at once.

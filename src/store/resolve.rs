@@ -68,7 +68,9 @@ pub enum NotReplayable {
     #[error("it was {0} already; `dispatch dead-letters show` shows by whom")]
     Resolved(String),
     /// Only the first bytes of the body are stored.
-    #[error("expected a whole body, got the first {kept} of its {bytes} bytes; have its producer publish a smaller message")]
+    #[error(
+        "expected a whole body, got the first {kept} of its {bytes} bytes; have its producer publish a smaller message"
+    )]
     Cut {
         /// Stored bytes.
         kept: usize,
@@ -86,7 +88,8 @@ pub enum NotReplayable {
     Damaged,
 }
 
-pub(super) const OPEN: &str = "SELECT id FROM dead_letters WHERE resolved_at IS NULL ORDER BY id LIMIT $1";
+pub(super) const OPEN: &str =
+    "SELECT id FROM dead_letters WHERE resolved_at IS NULL ORDER BY id LIMIT $1";
 /// Range and order use the columns of the index on `code`; the same is true of the count.
 pub(super) const OPEN_OF_CODE: &str = "
     SELECT id FROM dead_letters WHERE resolved_at IS NULL AND code >= $2 AND code <= $2 ORDER BY code, id LIMIT $1";
@@ -113,16 +116,26 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn open_dead_letters(&self, code: Option<&str>, limit: i64) -> Result<(Vec<i64>, CappedCount), StoreError> {
+    pub async fn open_dead_letters(
+        &self,
+        code: Option<&str>,
+        limit: i64,
+    ) -> Result<(Vec<i64>, CappedCount), StoreError> {
         let client = self.client().await?;
         let (rows, count) = match &code {
-            None => (query(&client, OPEN, &[&limit]).await?, query_one(&client, COUNT, &[&CappedCount::ROWS]).await?),
+            None => (
+                query(&client, OPEN, &[&limit]).await?,
+                query_one(&client, COUNT, &[&CappedCount::ROWS]).await?,
+            ),
             Some(code) => (
                 query(&client, OPEN_OF_CODE, &[&limit, code]).await?,
                 query_one(&client, COUNT_OF_CODE, &[&CappedCount::ROWS, code]).await?,
             ),
         };
-        let ids = rows.iter().map(|row| row.try_get("id")).collect::<Result<_, _>>()?;
+        let ids = rows
+            .iter()
+            .map(|row| row.try_get("id"))
+            .collect::<Result<_, _>>()?;
         Ok((ids, CappedCount::of(count.try_get("letters")?)))
     }
 
@@ -132,7 +145,11 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`]; the inner error is [`NotReplayable`].
-    pub async fn replay(&self, keyring: &Keyring, id: i64) -> Result<Result<Replay, NotReplayable>, StoreError> {
+    pub async fn replay(
+        &self,
+        keyring: &Keyring,
+        id: i64,
+    ) -> Result<Result<Replay, NotReplayable>, StoreError> {
         let Some(row) = query_opt(&self.client().await?, READ, &[&id]).await? else {
             return Ok(Err(NotReplayable::NoSuchLetter));
         };
@@ -140,10 +157,15 @@ impl Store {
             return Ok(Err(NotReplayable::Resolved(how)));
         }
         let bytes: i64 = row.try_get("body_bytes")?;
-        let Some(sealed) = row.try_get("sealed_body")? else { return Ok(Err(NotReplayable::NotKept(bytes))) };
+        let Some(sealed) = row.try_get("sealed_body")? else {
+            return Ok(Err(NotReplayable::NotKept(bytes)));
+        };
         let body = keyring.open(place(&id.to_string()), sealed)?;
         if i64::try_from(body.len()) != Ok(bytes) {
-            return Ok(Err(NotReplayable::Cut { kept: body.len(), bytes }));
+            return Ok(Err(NotReplayable::Cut {
+                kept: body.len(),
+                bytes,
+            }));
         }
         if Sha256::digest(&body).as_slice() != row.try_get::<_, &[u8]>("body_sha256")? {
             return Ok(Err(NotReplayable::Damaged));
@@ -167,20 +189,34 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn resolve(&self, id: i64, how: Resolution, actor: &Actor) -> Result<bool, StoreError> {
+    pub async fn resolve(
+        &self,
+        id: i64,
+        how: Resolution,
+        actor: &Actor,
+    ) -> Result<bool, StoreError> {
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
-        let Some(row) = query_opt(&tx, RESOLVE, &[&id, &how.word(), &actor.who, &actor.reason]).await? else {
+        let Some(row) =
+            query_opt(&tx, RESOLVE, &[&id, &how.word(), &actor.who, &actor.reason]).await?
+        else {
             return Ok(false);
         };
         let text = |name| row.try_get::<_, Option<String>>(name);
-        let before =
-            json!({"dead_letter_id": id, "code": text("code")?, "source": text("source")?, "dedupe_key": text("dedupe_key")?});
+        let before = json!({"dead_letter_id": id, "code": text("code")?, "source": text("source")?, "dedupe_key": text("dedupe_key")?});
         let action = match how {
             Resolution::Replayed => "dead_letter.replay",
             Resolution::Discarded => "dead_letter.discard",
         };
-        write_audit(&tx, actor, action, None, &before, &json!({"dead_letter_id": id, "resolution": how.word()})).await?;
+        write_audit(
+            &tx,
+            actor,
+            action,
+            None,
+            &before,
+            &json!({"dead_letter_id": id, "resolution": how.word()}),
+        )
+        .await?;
         tx.commit().await?;
         Ok(true)
     }

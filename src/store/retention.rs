@@ -85,7 +85,10 @@ const RANGES: &str = "SELECT parent, low, high FROM history_partitions()";
 
 /// The tables of the history, each with the statement that deletes the rows of some jobs.
 const HISTORY: [(&str, &str); 3] = [
-    ("checkpoints", "DELETE FROM checkpoints WHERE job_id = ANY ($1)"),
+    (
+        "checkpoints",
+        "DELETE FROM checkpoints WHERE job_id = ANY ($1)",
+    ),
     ("attempts", "DELETE FROM attempts WHERE job_id = ANY ($1)"),
     ("effects", "DELETE FROM effects WHERE job_id = ANY ($1)"),
 ];
@@ -126,7 +129,12 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn forget_jobs(&self, keep: &Keep, now: OffsetDateTime, after: Option<JobId>) -> Result<Option<JobId>, StoreError> {
+    pub async fn forget_jobs(
+        &self,
+        keep: &Keep,
+        now: OffsetDateTime,
+        after: Option<JobId>,
+    ) -> Result<Option<JobId>, StoreError> {
         let (ended, given_up) = (now - keep.jobs, now - keep.parked);
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
@@ -143,11 +151,21 @@ impl Store {
     }
 
     /// Cancels a job as a person would, if it is still given up.
-    async fn give_up(&self, job: JobId, keep: &Keep, before: OffsetDateTime) -> Result<(), StoreError> {
+    async fn give_up(
+        &self,
+        job: JobId,
+        keep: &Keep,
+        before: OffsetDateTime,
+    ) -> Result<(), StoreError> {
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
-        let Some(locked) = actions::find(&tx, &Target::Id(job)).await? else { return Ok(()) };
-        if query_opt(&tx, STILL_GIVEN_UP, &[&job.0, &before]).await?.is_some() {
+        let Some(locked) = actions::find(&tx, &Target::Id(job)).await? else {
+            return Ok(());
+        };
+        if query_opt(&tx, STILL_GIVEN_UP, &[&job.0, &before])
+            .await?
+            .is_some()
+        {
             actions::end(tx, &locked, &retention(keep)).await?;
         }
         Ok(())
@@ -165,10 +183,20 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn discard_old_letters(&self, keep: &Keep, now: OffsetDateTime) -> Result<bool, StoreError> {
-        let old = query(&self.client().await?, OPEN_LETTERS, &[&(now - keep.parked), &LETTERS]).await?;
+    pub async fn discard_old_letters(
+        &self,
+        keep: &Keep,
+        now: OffsetDateTime,
+    ) -> Result<bool, StoreError> {
+        let old = query(
+            &self.client().await?,
+            OPEN_LETTERS,
+            &[&(now - keep.parked), &LETTERS],
+        )
+        .await?;
         for row in &old {
-            self.resolve(row.try_get("id")?, Resolution::Discarded, &retention(keep)).await?;
+            self.resolve(row.try_get("id")?, Resolution::Discarded, &retention(keep))
+                .await?;
         }
         Ok(i64::try_from(old.len()) == Ok(LETTERS))
     }
@@ -177,7 +205,11 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn forget_letters(&self, keep: &Keep, now: OffsetDateTime) -> Result<bool, StoreError> {
+    pub async fn forget_letters(
+        &self,
+        keep: &Keep,
+        now: OffsetDateTime,
+    ) -> Result<bool, StoreError> {
         self.forget(FORGET_LETTERS, now - keep.jobs).await
     }
 
@@ -186,8 +218,18 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn forget_holds(&self, keep: &Keep, now: OffsetDateTime, after: i64) -> Result<Option<i64>, StoreError> {
-        let row = query_one(&self.client().await?, FORGET_CONTROLS, &[&after, &(now - keep.jobs), &BATCH]).await?;
+    pub async fn forget_holds(
+        &self,
+        keep: &Keep,
+        now: OffsetDateTime,
+        after: i64,
+    ) -> Result<Option<i64>, StoreError> {
+        let row = query_one(
+            &self.client().await?,
+            FORGET_CONTROLS,
+            &[&after, &(now - keep.jobs), &BATCH],
+        )
+        .await?;
         Ok(row.try_get("next")?)
     }
 
@@ -195,7 +237,11 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn forget_replicas(&self, keep: &Keep, now: OffsetDateTime) -> Result<bool, StoreError> {
+    pub async fn forget_replicas(
+        &self,
+        keep: &Keep,
+        now: OffsetDateTime,
+    ) -> Result<bool, StoreError> {
         self.forget(FORGET_REPLICAS, now - keep.replicas).await
     }
 
@@ -204,8 +250,13 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn forget_audit(&self, keep: &Keep, now: OffsetDateTime) -> Result<bool, StoreError> {
-        let pruned: i64 =
-            query_one(&self.client().await?, PRUNE_AUDIT, &[&(now - keep.audit), &BATCH]).await?.try_get("pruned")?;
+        let pruned: i64 = query_one(
+            &self.client().await?,
+            PRUNE_AUDIT,
+            &[&(now - keep.audit), &BATCH],
+        )
+        .await?
+        .try_get("pruned")?;
         Ok(pruned == BATCH)
     }
 
@@ -226,11 +277,23 @@ async fn forget_history(tx: &Transaction<'_>, jobs: &[Uuid]) -> Result<(), Store
     }
     let mut ranges: Vec<(String, Uuid, Uuid)> = Vec::new();
     for row in query(tx, RANGES, &[]).await? {
-        ranges.push((row.try_get("parent")?, row.try_get("low")?, row.try_get("high")?));
+        ranges.push((
+            row.try_get("parent")?,
+            row.try_get("low")?,
+            row.try_get("high")?,
+        ));
     }
     for (table, sql) in HISTORY {
-        let has_partition = |job: &Uuid| ranges.iter().any(|(parent, low, high)| parent == table && low <= job && job < high);
-        let rest: Vec<Uuid> = jobs.iter().filter(|job| !has_partition(job)).copied().collect();
+        let has_partition = |job: &Uuid| {
+            ranges
+                .iter()
+                .any(|(parent, low, high)| parent == table && low <= job && job < high)
+        };
+        let rest: Vec<Uuid> = jobs
+            .iter()
+            .filter(|job| !has_partition(job))
+            .copied()
+            .collect();
         if !rest.is_empty() {
             execute(tx, sql, &[&rest]).await?;
         }
@@ -242,5 +305,9 @@ async fn forget_history(tx: &Transaction<'_>, jobs: &[Uuid]) -> Result<(), Store
 fn retention(keep: &Keep) -> Actor {
     let days = keep.parked.as_secs() / 86_400;
     let reason = format!("nobody has dealt with it for {days} days (DISPATCH_KEEP_PARKED_DAYS)");
-    Actor { who: "retention".to_owned(), role: "worker".to_owned(), reason: Some(reason) }
+    Actor {
+        who: "retention".to_owned(),
+        role: "worker".to_owned(),
+        reason: Some(reason),
+    }
 }

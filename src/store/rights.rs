@@ -17,16 +17,32 @@ pub(super) struct TableRights {
 }
 
 const fn on(table: &'static str, worker: &'static str, reader: &'static str) -> TableRights {
-    TableRights { table, worker, reader }
+    TableRights {
+        table,
+        worker,
+        reader,
+    }
 }
 
 const ALL: &str = "SELECT,INSERT,UPDATE,DELETE";
 
 /// Every table of the schema.
 pub(super) const TABLES: &[TableRights] = &[
-    on("refinery_schema_history", "SELECT", "version,name,applied_on"),
-    on("replicas", ALL, "id,version,host,pid,started_at,alive_until,lanes,draining,ended_at,ended_well,process"),
-    on("job_keys", ALL, "source,dedupe_key,job_id,created_at,cancelled_by,producer"),
+    on(
+        "refinery_schema_history",
+        "SELECT",
+        "version,name,applied_on",
+    ),
+    on(
+        "replicas",
+        ALL,
+        "id,version,host,pid,started_at,alive_until,lanes,draining,ended_at,ended_well,process",
+    ),
+    on(
+        "job_keys",
+        ALL,
+        "source,dedupe_key,job_id,created_at,cancelled_by,producer",
+    ),
     on(
         "jobs",
         ALL,
@@ -35,7 +51,11 @@ pub(super) const TABLES: &[TableRights] = &[
          wait_observed,deadline,error_code,error_message,error_hint,fingerprint,first_failed_at,last_progress_at,created_at,\
          finished_at,read_again,skipped,producer,bytes",
     ),
-    on("checkpoints", "SELECT,INSERT,DELETE", "job_id,generation,stage,version,epoch,attempt,replica,started_at,finished_at"),
+    on(
+        "checkpoints",
+        "SELECT,INSERT,DELETE",
+        "job_id,generation,stage,version,epoch,attempt,replica,started_at,finished_at",
+    ),
     on(
         "attempts",
         "SELECT,INSERT,DELETE",
@@ -52,12 +72,32 @@ pub(super) const TABLES: &[TableRights] = &[
         "id,code,detail,source,dedupe_key,message_id,correlation_id,routing_key,body_bytes,created_at,resolved_at,content_type,\
          content_encoding,app_id,resolution,resolved_by,resolved_reason,producer,kept_bytes",
     ),
-    on("announcements", ALL, "id,job_id,routing_key,correlation_id,publish_after,reply_only,created_at,tries,reply_tries"),
-    on("audit_log", "SELECT,INSERT", "id,at,who,role,action,job_id,before,after,reason,login,address"),
-    on("controls", ALL, "id,kind,scope,reason,who,created_at,expires_at,released_at,automatic,step,stepped_at"),
+    on(
+        "announcements",
+        ALL,
+        "id,job_id,routing_key,correlation_id,publish_after,reply_only,created_at,tries,reply_tries",
+    ),
+    on(
+        "audit_log",
+        "SELECT,INSERT",
+        "id,at,who,role,action,job_id,before,after,reason,login,address",
+    ),
+    on(
+        "controls",
+        ALL,
+        "id,kind,scope,reason,who,created_at,expires_at,released_at,automatic,step,stepped_at",
+    ),
     on("quota_grants", ALL, "holder,kind,replica,rows,bytes,until"),
-    on("releases", ALL, "cause,up_to,after_observed,after_id,begun_at,next_at"),
-    on("producers", "SELECT", "name,sources,organizations,reply_queues,applications,created_at,changed_at"),
+    on(
+        "releases",
+        ALL,
+        "cause,up_to,after_observed,after_id,begun_at,next_at",
+    ),
+    on(
+        "producers",
+        "SELECT",
+        "name,sources,organizations,reply_queues,applications,created_at,changed_at",
+    ),
     on("organizations", "SELECT", "id,slug,name"),
     on("projects", "SELECT", "id,organization_id,slug,name"),
     on("users", "SELECT", ""),
@@ -66,7 +106,11 @@ pub(super) const TABLES: &[TableRights] = &[
     on("teams", "SELECT", "id,organization_id,slug"),
     on("team_members", "SELECT", "team_id,user_id"),
     on("integrations", "SELECT", "id,account_id,account_name"),
-    on("subscriptions", "SELECT,DELETE", "id,integration_id,valid_until"),
+    on(
+        "subscriptions",
+        "SELECT,DELETE",
+        "id,integration_id,valid_until",
+    ),
     on(
         "identities",
         "SELECT,UPDATE",
@@ -77,14 +121,46 @@ pub(super) const TABLES: &[TableRights] = &[
         "SELECT,UPDATE",
         "organization_id,integration_id,disabled,identity_id,assignee_inbound,assignee_outbound,status_inbound",
     ),
-    on("external_issues", "SELECT", "id,integration_id,work_item_id"),
-    on("issue_groups", "SELECT,UPDATE", "id,project_id,short_id,title,status,team_id"),
-    on("group_links", "SELECT,UPDATE", "group_id,external_issue_id,applied_rev,status_rev,applied_category"),
-    on("group_assignees", "SELECT,INSERT,UPDATE", "group_id,user_id,decided_at,decided_by"),
-    on("group_subscriptions", "SELECT,INSERT,DELETE", "group_id,user_id,reason,created_at"),
-    on("activities", "SELECT,INSERT,DELETE", "id,group_id,kind,user_id,external_issue_id,rev,job_id,at"),
-    on("group_history", "SELECT,INSERT,DELETE", "id,group_id,field,before,after,job_id,at"),
-    on("destinations", "SELECT,UPDATE", "id,organization_id,name,kind,is_default,unknown_policy,disabled,previous_secret_until"),
+    on(
+        "external_issues",
+        "SELECT",
+        "id,integration_id,work_item_id",
+    ),
+    on(
+        "issue_groups",
+        "SELECT,UPDATE",
+        "id,project_id,short_id,title,status,team_id",
+    ),
+    on(
+        "group_links",
+        "SELECT,UPDATE",
+        "group_id,external_issue_id,applied_rev,status_rev,applied_category",
+    ),
+    on(
+        "group_assignees",
+        "SELECT,INSERT,UPDATE",
+        "group_id,user_id,decided_at,decided_by",
+    ),
+    on(
+        "group_subscriptions",
+        "SELECT,INSERT,DELETE",
+        "group_id,user_id,reason,created_at",
+    ),
+    on(
+        "activities",
+        "SELECT,INSERT,DELETE",
+        "id,group_id,kind,user_id,external_issue_id,rev,job_id,at",
+    ),
+    on(
+        "group_history",
+        "SELECT,INSERT,DELETE",
+        "id,group_id,field,before,after,job_id,at",
+    ),
+    on(
+        "destinations",
+        "SELECT,UPDATE",
+        "id,organization_id,name,kind,is_default,unknown_policy,disabled,previous_secret_until",
+    ),
     on("seen_events", ALL, "integration_id,event_id,job_id,seen_at"),
 ];
 
@@ -102,5 +178,8 @@ pub(super) const FUNCTIONS: &[&str] = &[
 
 /// Returns the tables and the worker's privileges on them as two lists, for the parameters of a statement.
 pub(super) fn of_worker() -> (Vec<&'static str>, Vec<&'static str>) {
-    TABLES.iter().map(|rights| (rights.table, rights.worker)).unzip()
+    TABLES
+        .iter()
+        .map(|rights| (rights.table, rights.worker))
+        .unzip()
 }

@@ -45,18 +45,26 @@ pub(super) async fn make_groups(client: &Client) -> Result<(), StoreError> {
         if is_known(client, group).await? {
             continue;
         }
-        match client.batch_execute(&format!("CREATE ROLE {group} NOLOGIN")).await {
+        match client
+            .batch_execute(&format!("CREATE ROLE {group} NOLOGIN"))
+            .await
+        {
             Ok(()) => {}
             // Another migration in the cluster has created it in between.
             Err(error) if is_elsewhere(&error) => {}
-            Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => missing.push(group),
+            Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
+                missing.push(group)
+            }
             Err(error) => return Err(error.into()),
         }
     }
     if missing.is_empty() {
         return Ok(());
     }
-    let statements: String = missing.iter().map(|group| format!("CREATE ROLE {group} NOLOGIN; ")).collect();
+    let statements: String = missing
+        .iter()
+        .map(|group| format!("CREATE ROLE {group} NOLOGIN; "))
+        .collect();
     Err(StoreError::Roles(format!(
         "expected the roles {}, got none and no right to make them; an administrator runs: {statements}then repeat",
         missing.join(" and ")
@@ -85,7 +93,9 @@ pub(super) async fn grant(client: &mut Client) -> Result<Vec<String>, StoreError
     tx.commit().await?;
     for statement in around(client).await? {
         match client.batch_execute(&statement).await {
-            Err(error) if error.code() != Some(&SqlState::INSUFFICIENT_PRIVILEGE) => return Err(error.into()),
+            Err(error) if error.code() != Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
+                return Err(error.into());
+            }
             // Without the privilege, Postgres refuses or only warns; `around` then returns what is left.
             _ => {}
         }
@@ -95,30 +105,51 @@ pub(super) async fn grant(client: &mut Client) -> Result<Vec<String>, StoreError
 
 async fn around(client: &Client) -> Result<Vec<String>, StoreError> {
     let rows = client.query(AROUND, &[]).await?;
-    Ok(rows.iter().map(|row| row.try_get("statement")).collect::<Result<_, _>>()?)
+    Ok(rows
+        .iter()
+        .map(|row| row.try_get("statement"))
+        .collect::<Result<_, _>>()?)
 }
 
 /// Returns the statements for every table, sequence and function.
 fn grants() -> String {
     let mut sql = String::new();
-    let mut say = |statement: std::fmt::Arguments<'_>| writeln!(sql, "{statement};").expect("a string takes all that is written");
+    let mut say = |statement: std::fmt::Arguments<'_>| {
+        writeln!(sql, "{statement};").expect("a string takes all that is written")
+    };
     for rights in TABLES {
         let table = rights.table;
-        say(format_args!("REVOKE ALL ON {table} FROM PUBLIC, {WORKER}, {READER}"));
+        say(format_args!(
+            "REVOKE ALL ON {table} FROM PUBLIC, {WORKER}, {READER}"
+        ));
         if !rights.worker.is_empty() {
-            say(format_args!("GRANT {} ON {table} TO {WORKER}", rights.worker));
+            say(format_args!(
+                "GRANT {} ON {table} TO {WORKER}",
+                rights.worker
+            ));
         }
         if !rights.reader.is_empty() {
-            say(format_args!("GRANT SELECT ({}) ON {table} TO {READER}", rights.reader));
+            say(format_args!(
+                "GRANT SELECT ({}) ON {table} TO {READER}",
+                rights.reader
+            ));
         }
     }
     for sequence in SEQUENCES {
-        say(format_args!("REVOKE ALL ON SEQUENCE {sequence} FROM PUBLIC, {WORKER}, {READER}"));
-        say(format_args!("GRANT USAGE ON SEQUENCE {sequence} TO {WORKER}"));
+        say(format_args!(
+            "REVOKE ALL ON SEQUENCE {sequence} FROM PUBLIC, {WORKER}, {READER}"
+        ));
+        say(format_args!(
+            "GRANT USAGE ON SEQUENCE {sequence} TO {WORKER}"
+        ));
     }
     for function in FUNCTIONS {
-        say(format_args!("REVOKE ALL ON FUNCTION {function} FROM PUBLIC, {WORKER}, {READER}"));
-        say(format_args!("GRANT EXECUTE ON FUNCTION {function} TO {WORKER}"));
+        say(format_args!(
+            "REVOKE ALL ON FUNCTION {function} FROM PUBLIC, {WORKER}, {READER}"
+        ));
+        say(format_args!(
+            "GRANT EXECUTE ON FUNCTION {function} TO {WORKER}"
+        ));
     }
     sql
 }
@@ -127,5 +158,9 @@ fn grants() -> String {
 /// its own for the former: "tuple concurrently updated" is an internal error.
 pub(super) fn is_elsewhere(error: &tokio_postgres::Error) -> bool {
     let is_any = |states: [SqlState; 3]| error.code().is_some_and(|code| states.contains(code));
-    is_any([SqlState::DUPLICATE_OBJECT, SqlState::UNIQUE_VIOLATION, SqlState::INTERNAL_ERROR])
+    is_any([
+        SqlState::DUPLICATE_OBJECT,
+        SqlState::UNIQUE_VIOLATION,
+        SqlState::INTERNAL_ERROR,
+    ])
 }

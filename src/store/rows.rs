@@ -63,25 +63,60 @@ impl Move {
             partial: commit.partial.clone(),
         };
         match &commit.next {
-            Next::Stage { stage, keep: true } => Self { stage: stage.clone(), state: JobState::Running, ..here },
-            Next::Stage { stage, keep: false } => Self { stage: stage.clone(), wake: true, ..here },
-            Next::Finish => Self { finish: true, state: JobState::Succeeded, ..here },
+            Next::Stage { stage, keep: true } => Self {
+                stage: stage.clone(),
+                state: JobState::Running,
+                ..here
+            },
+            Next::Stage { stage, keep: false } => Self {
+                stage: stage.clone(),
+                wake: true,
+                ..here
+            },
+            Next::Finish => Self {
+                finish: true,
+                state: JobState::Succeeded,
+                ..here
+            },
             Next::Wait { on, resume_at } => {
                 // A wait in the middle of a stage keeps the attempts that were used before it.
-                let attempt = if *resume_at == job.stage { job.attempt.0 } else { 1 };
-                let here = Self { stage: resume_at.clone(), attempt, ..here };
+                let attempt = if *resume_at == job.stage {
+                    job.attempt.0
+                } else {
+                    1
+                };
+                let here = Self {
+                    stage: resume_at.clone(),
+                    attempt,
+                    ..here
+                };
                 if cause_gone {
                     Self { wake: true, ..here }
                 } else {
                     let wait = Some((on.reason, on.key.clone(), on.observed));
-                    Self { state: JobState::Waiting, wait, ..here }
+                    Self {
+                        state: JobState::Waiting,
+                        wait,
+                        ..here
+                    }
                 }
             }
-            Next::Retry { after, used_attempt } => {
+            Next::Retry {
+                after,
+                used_attempt,
+            } => {
                 let attempt = job.attempt.0 + i32::from(*used_attempt);
-                Self { attempt, due_in: after.as_secs_f64(), ..here }
+                Self {
+                    attempt,
+                    due_in: after.as_secs_f64(),
+                    ..here
+                }
             }
-            Next::Park => Self { state: JobState::Parked, attempt: job.attempt.0, ..here },
+            Next::Park => Self {
+                state: JobState::Parked,
+                attempt: job.attempt.0,
+                ..here
+            },
         }
     }
 }
@@ -123,7 +158,11 @@ macro_rules! skipped_with {
 }
 pub(super) use skipped_with;
 
-const SKIP: &str = concat!("UPDATE jobs SET skipped = ", skipped_with!("$2::json"), " WHERE id = $1");
+const SKIP: &str = concat!(
+    "UPDATE jobs SET skipped = ",
+    skipped_with!("$2::json"),
+    " WHERE id = $1"
+);
 
 /// The creator wakes the first follow-ups; the waker wakes the others in fair order among all organizations.
 const INSERT_CHILDREN: &str = "
@@ -175,13 +214,23 @@ pub(super) async fn lock(tx: &Transaction<'_>, id: JobId) -> Result<(), StoreErr
 }
 
 /// Changes the job's own row. Returns `None` if the write is fenced.
-pub(super) async fn advance(tx: &Transaction<'_>, fence: &Fence, step: &Move) -> Result<Option<Moved>, StoreError> {
+pub(super) async fn advance(
+    tx: &Transaction<'_>,
+    fence: &Fence,
+    step: &Move,
+) -> Result<Option<Moved>, StoreError> {
     let (reason, key, observed) = match &step.wait {
         Some((reason, key, observed)) => (Some(reason.word()), Some(key.as_str()), Some(*observed)),
         None => (None, None, None),
     };
     let failure = step.failure.as_ref().map_or([None; 4], |failure| {
-        [&failure.code, &failure.message, &failure.hint, &failure.fingerprint].map(|text| Some(text.as_str()))
+        [
+            &failure.code,
+            &failure.message,
+            &failure.hint,
+            &failure.fingerprint,
+        ]
+        .map(|text| Some(text.as_str()))
     });
     let row = query_opt(
         tx,
@@ -208,11 +257,19 @@ pub(super) async fn advance(tx: &Transaction<'_>, fence: &Fence, step: &Move) ->
     let Some(row) = row else { return Ok(None) };
     let state = super::inspect::state_of(&row)?;
     let event = event_of(state, super::inspect::reason_of(&row)?);
-    Ok(Some(Moved { state, woken: step.wake, event }))
+    Ok(Some(Moved {
+        state,
+        woken: step.wake,
+        event,
+    }))
 }
 
 /// Adds the items that a stage skipped to the row of a job that this transaction has changed.
-pub(super) async fn skip(tx: &Transaction<'_>, job: JobId, skipped: &Skipped) -> Result<(), StoreError> {
+pub(super) async fn skip(
+    tx: &Transaction<'_>,
+    job: JobId,
+    skipped: &Skipped,
+) -> Result<(), StoreError> {
     if !skipped.is_empty() {
         execute(tx, SKIP, &[&job.0, &Json(skipped)]).await?;
     }
@@ -231,11 +288,20 @@ pub(super) async fn insert_children(
         return Ok(Vec::new());
     }
     if children.len() > CHILDREN_LIMIT {
-        return Err(StoreError::Row(format!("expected at most {CHILDREN_LIMIT} follow-ups of a job, got {}", children.len())));
+        return Err(StoreError::Row(format!(
+            "expected at most {CHILDREN_LIMIT} follow-ups of a job, got {}",
+            children.len()
+        )));
     }
-    let ids: Vec<Uuid> = children.iter().map(|child| JobId::of_child(job.id, job.generation, &child.target).0).collect();
+    let ids: Vec<Uuid> = children
+        .iter()
+        .map(|child| JobId::of_child(job.id, job.generation, &child.target).0)
+        .collect();
     let pipelines: Vec<&str> = children.iter().map(|child| child.pipeline).collect();
-    let keys: Vec<String> = children.iter().map(|child| format!("{}/{}", job.id, child.target)).collect();
+    let keys: Vec<String> = children
+        .iter()
+        .map(|child| format!("{}/{}", job.id, child.target))
+        .collect();
     let payloads: Vec<Json<&Value>> = children.iter().map(|child| Json(&child.payload)).collect();
     let first = |pipeline: &&str| {
         let first = first_stages.get(pipeline).copied();
@@ -243,8 +309,20 @@ pub(super) async fn insert_children(
     };
     let stages: Vec<&str> = pipelines.iter().map(first).collect::<Result<_, _>>()?;
     let woken = i64::try_from(WOKEN_AT_ONCE).unwrap_or(i64::MAX);
-    execute(tx, INSERT_CHILDREN, &[&ids, &pipelines, &keys, &payloads, &stages, &job.id.0, &woken, &waker.0]).await?;
-    Ok(ids.into_iter().map(JobId).zip(pipelines.into_iter().map(str::to_owned)).take(WOKEN_AT_ONCE).collect())
+    execute(
+        tx,
+        INSERT_CHILDREN,
+        &[
+            &ids, &pipelines, &keys, &payloads, &stages, &job.id.0, &woken, &waker.0,
+        ],
+    )
+    .await?;
+    Ok(ids
+        .into_iter()
+        .map(JobId)
+        .zip(pipelines.into_iter().map(str::to_owned))
+        .take(WOKEN_AT_ONCE)
+        .collect())
 }
 
 /// Counts one follow-up as done. Returns whether it was the last one and the parent has succeeded.

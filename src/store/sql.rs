@@ -8,12 +8,20 @@ use super::error::StoreError;
 
 type Parameters<'a> = &'a [&'a (dyn ToSql + Sync)];
 
-pub(super) async fn execute<C: GenericClient>(on: &C, sql: &str, parameters: Parameters<'_>) -> Result<u64, StoreError> {
+pub(super) async fn execute<C: GenericClient>(
+    on: &C,
+    sql: &str,
+    parameters: Parameters<'_>,
+) -> Result<u64, StoreError> {
     let statement = on.prepare_cached(sql).await?;
     Ok(on.execute(&statement, parameters).await?)
 }
 
-pub(super) async fn query<C: GenericClient>(on: &C, sql: &str, parameters: Parameters<'_>) -> Result<Vec<Row>, StoreError> {
+pub(super) async fn query<C: GenericClient>(
+    on: &C,
+    sql: &str,
+    parameters: Parameters<'_>,
+) -> Result<Vec<Row>, StoreError> {
     let statement = on.prepare_cached(sql).await?;
     Ok(on.query(&statement, parameters).await?)
 }
@@ -27,7 +35,11 @@ pub(super) async fn query_opt<C: GenericClient>(
     Ok(on.query_opt(&statement, parameters).await?)
 }
 
-pub(super) async fn query_one<C: GenericClient>(on: &C, sql: &str, parameters: Parameters<'_>) -> Result<Row, StoreError> {
+pub(super) async fn query_one<C: GenericClient>(
+    on: &C,
+    sql: &str,
+    parameters: Parameters<'_>,
+) -> Result<Row, StoreError> {
     let statement = on.prepare_cached(sql).await?;
     Ok(on.query_one(&statement, parameters).await?)
 }

@@ -2,8 +2,8 @@
 //! Statements that find a single row by its full key are not listed.
 
 use super::{
-    backlog, cancel_many, controls, dead_letters, discard_many, due, headers, inspect, listing, overdue, quotas, releases,
-    resolve, takeover,
+    backlog, cancel_many, controls, dead_letters, discard_many, due, headers, inspect, listing,
+    overdue, quotas, releases, resolve, takeover,
 };
 
 /// Statements of workers, which run repeatedly on long-lived connections; each by its name: module and constant.
@@ -23,12 +23,21 @@ pub const IN_LOOPS: &[(&str, &str)] = &[
     ("takeover::FREE", takeover::FREE),
     ("overdue::OVERDUE", overdue::OVERDUE),
     ("quotas::JOBS_OF_PRODUCER", quotas::JOBS_OF_PRODUCER),
-    ("quotas::JOBS_WITHOUT_PRODUCER", quotas::JOBS_WITHOUT_PRODUCER),
+    (
+        "quotas::JOBS_WITHOUT_PRODUCER",
+        quotas::JOBS_WITHOUT_PRODUCER,
+    ),
     ("quotas::JOBS_OF_ORGANIZATION", quotas::JOBS_OF_ORGANIZATION),
     ("quotas::LETTERS_OF_PRODUCER", quotas::LETTERS_OF_PRODUCER),
-    ("quotas::LETTERS_WITHOUT_PRODUCER", quotas::LETTERS_WITHOUT_PRODUCER),
+    (
+        "quotas::LETTERS_WITHOUT_PRODUCER",
+        quotas::LETTERS_WITHOUT_PRODUCER,
+    ),
     ("quotas::KEYS_OF_PRODUCER", quotas::KEYS_OF_PRODUCER),
-    ("quotas::KEYS_WITHOUT_PRODUCER", quotas::KEYS_WITHOUT_PRODUCER),
+    (
+        "quotas::KEYS_WITHOUT_PRODUCER",
+        quotas::KEYS_WITHOUT_PRODUCER,
+    ),
     ("quotas::PROMISED", quotas::PROMISED),
     ("quotas::FORGET", quotas::FORGET),
     ("releases::BEGIN", releases::BEGIN),

@@ -85,8 +85,13 @@ impl Store {
     pub async fn free_dead(&self, me: ReplicaId) -> Result<Freed, StoreError> {
         let mut client = self.client().await?;
         let buried = query(&client, BURY, &[&me.0]).await?;
-        let mut freed =
-            Freed { replicas: buried.iter().map(|row| row.try_get("id")).collect::<Result<_, _>>()?, ..Freed::default() };
+        let mut freed = Freed {
+            replicas: buried
+                .iter()
+                .map(|row| row.try_get("id"))
+                .collect::<Result<_, _>>()?,
+            ..Freed::default()
+        };
         let tx = client.transaction().await?;
         let mut parked = Vec::new();
         for row in query(&tx, FREE, &[&JOBS, &CRASHES, &SUSPECT_AFTER]).await? {

@@ -31,7 +31,8 @@ impl Turn {
 }
 
 /// Held by a transaction that does nothing else, so that a replica that dies releases it.
-const TAKE: &str = "SELECT pg_try_advisory_xact_lock(7264019, $1) AS taken, clock_timestamp() AS now";
+const TAKE: &str =
+    "SELECT pg_try_advisory_xact_lock(7264019, $1) AS taken, clock_timestamp() AS now";
 
 impl Store {
     /// Runs `work`, unless another replica currently carries out the same duty: returns `None` then. `now` is this
@@ -54,7 +55,15 @@ impl Store {
         let clocks_agree = (database - now).abs() <= APART;
         if !clocks_agree || !taken {
             held.rollback().await.map_err(StoreError::from)?;
-            return if clocks_agree { Ok(None) } else { Err(StoreError::Clocks { worker: now, database }.into()) };
+            return if clocks_agree {
+                Ok(None)
+            } else {
+                Err(StoreError::Clocks {
+                    worker: now,
+                    database,
+                }
+                .into())
+            };
         }
         let done = work.await;
         // Awaited, so that the lock is free for the next turn. If the connection was lost, the lock is free already.

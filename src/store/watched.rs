@@ -41,7 +41,12 @@ pub(super) struct Watch {
 
 impl Watch {
     pub(super) fn new(limit: Option<Duration>, address: String, on_silence: fn(&str)) -> Arc<Self> {
-        Arc::new(Self { limit, is_on: AtomicBool::new(false), on_silence, address })
+        Arc::new(Self {
+            limit,
+            is_on: AtomicBool::new(false),
+            on_silence,
+            address,
+        })
     }
 
     /// Starts to measure silence.
@@ -67,7 +72,15 @@ pub(super) struct Watched<S> {
 impl<S> Watched<S> {
     pub(super) fn new(stream: S, watch: Arc<Watch>) -> Self {
         let (asks, answers) = (Frames::default(), Frames::default());
-        Self { stream, watch, asks, answers, owed: 0, is_stuck: false, end: None }
+        Self {
+            stream,
+            watch,
+            asks,
+            answers,
+            owed: 0,
+            is_stuck: false,
+            end: None,
+        }
     }
 
     /// Returns the inner stream, for a layer between it and the messages.
@@ -76,7 +89,9 @@ impl<S> Watched<S> {
     }
 
     fn limit(&self) -> Option<Duration> {
-        self.watch.limit.filter(|_| self.watch.is_on.load(Ordering::Relaxed))
+        self.watch
+            .limit
+            .filter(|_| self.watch.is_on.load(Ordering::Relaxed))
     }
 
     /// Returns the limit if the silence has reached it. Otherwise the task that polls is woken when it does.
@@ -85,21 +100,32 @@ impl<S> Watched<S> {
             self.end = None;
             return None;
         };
-        let end = self.end.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + limit)));
+        let end = self
+            .end
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + limit)));
         end.as_mut().poll(context).is_ready().then_some(limit)
     }
 
     /// Returns an error if the silence has reached the limit; called after an operation that could do nothing.
     fn wait<T>(&mut self, context: &mut Context<'_>) -> Poll<io::Result<T>> {
-        let Some(limit) = self.is_over(context) else { return Poll::Pending };
+        let Some(limit) = self.is_over(context) else {
+            return Poll::Pending;
+        };
         (self.watch.on_silence)(&self.watch.address);
-        let text = format!("{} owes an answer and has sent nothing for {limit:?}", self.watch.address);
+        let text = format!(
+            "{} owes an answer and has sent nothing for {limit:?}",
+            self.watch.address
+        );
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, text)))
     }
 
     /// Handles the outcome of sending. Sending that succeeds does not fail for the silence: an answer may have arrived and
     /// not been read yet.
-    fn sent<T>(&mut self, context: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    fn sent<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        outcome: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
         self.is_stuck = outcome.is_pending();
         if self.is_stuck {
             return self.wait(context);
@@ -110,7 +136,11 @@ impl<S> Watched<S> {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         // Available bytes are read first: this process may have been suspended, and not Postgres.
         let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(context, buffer) else {
@@ -127,7 +157,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(&mut self.stream).poll_write(context, bytes);
         if let (Poll::Ready(Ok(taken)), Some(_)) = (&outcome, self.limit()) {
             let asked = self.asks.count(&bytes[..*taken], ASKS);
@@ -213,7 +247,10 @@ mod tests {
         let begun = Instant::now();
         let error = stream.read_u8().await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        assert!(error.to_string().contains("db.test:5432 owes an answer") && begun.elapsed() >= LIMIT, "{error}");
+        assert!(
+            error.to_string().contains("db.test:5432 owes an answer") && begun.elapsed() >= LIMIT,
+            "{error}"
+        );
         assert_eq!(SILENT.load(Ordering::Relaxed), 1);
     }
 
@@ -228,16 +265,27 @@ mod tests {
         let begun = Instant::now();
         let (read, ()) = tokio::join!(reads.read_u8(), late);
         assert_eq!(read.unwrap_err().kind(), io::ErrorKind::TimedOut);
-        assert!(begun.elapsed() >= LIMIT * 3, "nothing was owed at first: {:?}", begun.elapsed());
+        assert!(
+            begun.elapsed() >= LIMIT * 3,
+            "nothing was owed at first: {:?}",
+            begun.elapsed()
+        );
     }
 
     #[tokio::test]
     async fn each_question_is_owed_its_own_answer() {
         let (mut stream, mut there) = pair(nobody);
-        stream.write_all(&[SYNC, b"Q\0\0\0\x05\0"].concat()).await.unwrap();
+        stream
+            .write_all(&[SYNC, b"Q\0\0\0\x05\0"].concat())
+            .await
+            .unwrap();
         there.write_all(READY).await.unwrap();
         stream.read_exact(&mut [0; 6]).await.unwrap();
-        assert_eq!(stream.read_u8().await.unwrap_err().kind(), io::ErrorKind::TimedOut, "the second is not answered");
+        assert_eq!(
+            stream.read_u8().await.unwrap_err().kind(),
+            io::ErrorKind::TimedOut,
+            "the second is not answered"
+        );
     }
 
     #[tokio::test]
@@ -251,7 +299,12 @@ mod tests {
         }
         // Postgres does not answer Terminate.
         stream.write_all(b"X\0\0\0\x04").await.unwrap();
-        assert!(tokio::time::timeout(LIMIT * 3, stream.read_u8()).await.is_err(), "it waits");
+        assert!(
+            tokio::time::timeout(LIMIT * 3, stream.read_u8())
+                .await
+                .is_err(),
+            "it waits"
+        );
     }
 
     #[tokio::test]
@@ -259,7 +312,10 @@ mod tests {
         let (mut stream, _there) = pair(nobody);
         for _ in 0..5 {
             stream.write_all(SYNC).await.unwrap();
-            if tokio::time::timeout(A_WHILE, stream.read_u8()).await.is_ok() {
+            if tokio::time::timeout(A_WHILE, stream.read_u8())
+                .await
+                .is_ok()
+            {
                 return;
             }
         }
@@ -270,7 +326,11 @@ mod tests {
     async fn an_answer_that_is_there_is_read_however_late() {
         let (mut stream, mut there) = pair(nobody);
         stream.write_all(SYNC).await.unwrap();
-        assert!(tokio::time::timeout(Duration::from_millis(1), stream.read_u8()).await.is_err());
+        assert!(
+            tokio::time::timeout(Duration::from_millis(1), stream.read_u8())
+                .await
+                .is_err()
+        );
         there.write_all(READY).await.unwrap();
         // This process is suspended and reads before it looks at its clock.
         std::thread::sleep(LIMIT * 2);
@@ -282,7 +342,10 @@ mod tests {
     async fn bytes_that_are_not_taken_are_as_bad_as_no_answer() {
         let (mut stream, _there) = pair(nobody);
         let bind = [b"B\0\0\x03\xe8".as_slice(), &[0; 996]].concat();
-        assert_eq!(stream.write_all(&bind).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(
+            stream.write_all(&bind).await.unwrap_err().kind(),
+            io::ErrorKind::TimedOut
+        );
     }
 
     #[tokio::test]
@@ -295,7 +358,11 @@ mod tests {
             }
             let mut stream = Watched::new(here, watch);
             stream.write_all(SYNC).await.unwrap();
-            assert!(tokio::time::timeout(LIMIT * 2, stream.read_u8()).await.is_err());
+            assert!(
+                tokio::time::timeout(LIMIT * 2, stream.read_u8())
+                    .await
+                    .is_err()
+            );
         }
     }
 }

@@ -45,8 +45,12 @@ pub static POSTGRES: Service = Service {
     warned: Once::new(),
 };
 /// The broker.
-pub static RABBITMQ: Service =
-    Service { name: "RabbitMQ", ca_setting: "DISPATCH_AMQP_CA", encrypted: "amqps:// in the URL", warned: Once::new() };
+pub static RABBITMQ: Service = Service {
+    name: "RabbitMQ",
+    ca_setting: "DISPATCH_AMQP_CA",
+    encrypted: "amqps:// in the URL",
+    warned: Once::new(),
+};
 
 /// The peer of a link, as its URL states it.
 #[derive(Debug, Clone, Copy)]
@@ -100,7 +104,9 @@ pub enum LinkFault {
         right: &'static str,
     },
     /// The link to another machine would use a default user or password.
-    #[error("expected a user and a password of your own for {service} at {host}, got a default user or password")]
+    #[error(
+        "expected a user and a password of your own for {service} at {host}, got a default user or password"
+    )]
     DefaultPassword {
         /// The server.
         service: &'static str,
@@ -146,7 +152,15 @@ impl Endpoint {
     /// Creates an endpoint. `ca` is a PEM file of the only authorities to trust; without one, the system's are trusted.
     #[must_use]
     pub const fn new(url: SecretString, ca: Option<PathBuf>, allow_plaintext: bool) -> Self {
-        Self { url, ca, allow_plaintext, published: Published { development: false, key: false } }
+        Self {
+            url,
+            ca,
+            allow_plaintext,
+            published: Published {
+                development: false,
+                key: false,
+            },
+        }
     }
 
     /// Returns the endpoint with the published secrets that the settings use.
@@ -166,16 +180,22 @@ impl Endpoint {
     /// # Errors
     /// [`LinkFault`] if the link is refused.
     pub fn judge(&self, peer: &Peer<'_>) -> Result<Encryption, LinkFault> {
-        let Peer { service, host, wish, .. } = *peer;
+        let Peer {
+            service,
+            host,
+            wish,
+            ..
+        } = *peer;
         let is_here = is_this_machine(host);
         self.published.judge(peer)?;
         match wish {
             Wish::Tls => Ok(Encryption::Tls),
             Wish::Silent if is_here && self.ca.is_none() => Ok(Encryption::Plaintext),
             Wish::Silent => Ok(Encryption::Tls),
-            Wish::Plaintext if self.ca.is_some() => {
-                Err(LinkFault::Contradiction { setting: service.ca_setting, right: service.encrypted })
-            }
+            Wish::Plaintext if self.ca.is_some() => Err(LinkFault::Contradiction {
+                setting: service.ca_setting,
+                right: service.encrypted,
+            }),
             Wish::Plaintext if is_here => Ok(Encryption::Plaintext),
             Wish::Plaintext if self.allow_plaintext => {
                 service.warned.call_once(|| {
@@ -188,9 +208,11 @@ impl Endpoint {
                 });
                 Ok(Encryption::Plaintext)
             }
-            Wish::Plaintext => {
-                Err(LinkFault::Plaintext { service: service.name, host: host.to_owned(), right: service.encrypted })
-            }
+            Wish::Plaintext => Err(LinkFault::Plaintext {
+                service: service.name,
+                host: host.to_owned(),
+                right: service.encrypted,
+            }),
         }
     }
 
@@ -200,9 +222,11 @@ impl Endpoint {
     /// [`LinkFault::Ca`] if the file of authorities cannot be read or contains none; [`LinkFault::Tls`].
     pub fn tls(&self, service: &Service) -> Result<ClientConfig, LinkFault> {
         let roots = match &self.ca {
-            Some(path) => {
-                authorities(path).map_err(|why| LinkFault::Ca { setting: service.ca_setting, path: path.clone(), why })?
-            }
+            Some(path) => authorities(path).map_err(|why| LinkFault::Ca {
+                setting: service.ca_setting,
+                path: path.clone(),
+                why,
+            })?,
             None => {
                 let mut roots = RootCertStore::empty();
                 roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -223,8 +247,12 @@ pub fn no_tls() -> Result<ClientConfig, LinkFault> {
 
 fn trusting(roots: RootCertStore) -> Result<ClientConfig, LinkFault> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    Ok(builder.map_err(LinkFault::Tls)?.with_root_certificates(roots).with_no_client_auth())
+    let builder =
+        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    Ok(builder
+        .map_err(LinkFault::Tls)?
+        .with_root_certificates(roots)
+        .with_no_client_auth())
 }
 
 impl From<SecretString> for Endpoint {
@@ -250,16 +278,26 @@ fn authorities(path: &Path) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&pem) {
         let certificate = certificate.map_err(|error| format!("is not PEM ({error})"))?;
-        roots.add(certificate).map_err(|error| format!("has a certificate that cannot be parsed ({error})"))?;
+        roots
+            .add(certificate)
+            .map_err(|error| format!("has a certificate that cannot be parsed ({error})"))?;
     }
-    if roots.is_empty() { Err("holds no certificate".to_owned()) } else { Ok(roots) }
+    if roots.is_empty() {
+        Err("holds no certificate".to_owned())
+    } else {
+        Ok(roots)
+    }
 }
 
 /// Returns whether `host` is this machine: `localhost`, a loopback address, or a socket file.
 #[must_use]
 pub fn is_this_machine(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost" || host.starts_with('/') || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    host == "localhost"
+        || host.starts_with('/')
+        || bare
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]
@@ -267,11 +305,21 @@ mod tests {
     use super::*;
 
     fn peer<'a>(host: &'a str, user: &'a str, password: &'a str, wish: Wish) -> Peer<'a> {
-        Peer { service: &POSTGRES, host, user, password: password.as_bytes(), wish }
+        Peer {
+            service: &POSTGRES,
+            host,
+            user,
+            password: password.as_bytes(),
+            wish,
+        }
     }
 
     fn link(ca: Option<&str>, allow_plaintext: bool) -> Endpoint {
-        Endpoint::new("postgres://canary".into(), ca.map(PathBuf::from), allow_plaintext)
+        Endpoint::new(
+            "postgres://canary".into(),
+            ca.map(PathBuf::from),
+            allow_plaintext,
+        )
     }
 
     #[test]
@@ -281,20 +329,60 @@ mod tests {
             (there, Wish::Silent, None, false, Ok(Encryption::Tls)),
             (there, Wish::Silent, None, true, Ok(Encryption::Tls)),
             (there, Wish::Tls, Some("ca.pem"), false, Ok(Encryption::Tls)),
-            (there, Wish::Plaintext, None, false, Err("plaintext; use sslmode=require")),
-            (there, Wish::Plaintext, None, true, Ok(Encryption::Plaintext)),
-            (there, Wish::Plaintext, Some("ca.pem"), true, Err("DISPATCH_DATABASE_CA is set")),
+            (
+                there,
+                Wish::Plaintext,
+                None,
+                false,
+                Err("plaintext; use sslmode=require"),
+            ),
+            (
+                there,
+                Wish::Plaintext,
+                None,
+                true,
+                Ok(Encryption::Plaintext),
+            ),
+            (
+                there,
+                Wish::Plaintext,
+                Some("ca.pem"),
+                true,
+                Err("DISPATCH_DATABASE_CA is set"),
+            ),
             (here, Wish::Silent, None, false, Ok(Encryption::Plaintext)),
-            (here, Wish::Silent, Some("ca.pem"), false, Ok(Encryption::Tls)),
+            (
+                here,
+                Wish::Silent,
+                Some("ca.pem"),
+                false,
+                Ok(Encryption::Tls),
+            ),
             (here, Wish::Tls, None, false, Ok(Encryption::Tls)),
-            (here, Wish::Plaintext, None, false, Ok(Encryption::Plaintext)),
-            (here, Wish::Plaintext, Some("ca.pem"), false, Err("DISPATCH_DATABASE_CA is set")),
+            (
+                here,
+                Wish::Plaintext,
+                None,
+                false,
+                Ok(Encryption::Plaintext),
+            ),
+            (
+                here,
+                Wish::Plaintext,
+                Some("ca.pem"),
+                false,
+                Err("DISPATCH_DATABASE_CA is set"),
+            ),
         ] {
             let judged = link(ca, allowed).judge(&peer(host, "worker", "of its own", wish));
             match (judged, right) {
-                (Ok(found), Ok(right)) => assert_eq!(found, right, "{host} {wish:?} {ca:?} {allowed}"),
+                (Ok(found), Ok(right)) => {
+                    assert_eq!(found, right, "{host} {wish:?} {ca:?} {allowed}")
+                }
                 (Err(fault), Err(part)) => assert!(fault.to_string().contains(part), "{fault}"),
-                (judged, right) => panic!("{host} {wish:?} {ca:?} {allowed}: {judged:?}, expected {right:?}"),
+                (judged, right) => {
+                    panic!("{host} {wish:?} {ca:?} {allowed}: {judged:?}, expected {right:?}")
+                }
             }
         }
     }
@@ -312,23 +400,57 @@ mod tests {
             ("dispatch", "SECRET"),
         ] {
             for wish in [Wish::Tls, Wish::Plaintext] {
-                let fault = link(None, true).judge(&peer("db.example", user, password, wish)).unwrap_err();
+                let fault = link(None, true)
+                    .judge(&peer("db.example", user, password, wish))
+                    .unwrap_err();
                 assert!(matches!(fault, LinkFault::DefaultPassword { .. }), "{user}");
-                assert!(fault.to_string().contains("of your own") && !fault.to_string().contains(password), "{fault}");
-                assert!(link(None, false).judge(&peer("::1", user, password, wish)).is_ok());
+                assert!(
+                    fault.to_string().contains("of your own")
+                        && !fault.to_string().contains(password),
+                    "{fault}"
+                );
+                assert!(
+                    link(None, false)
+                        .judge(&peer("::1", user, password, wish))
+                        .is_ok()
+                );
             }
         }
-        for (user, password) in [("postgres", "kT7v"), ("dispatch", ""), ("dispatch", "passwords")] {
-            assert!(link(None, false).judge(&peer("db.example", user, password, Wish::Tls)).is_ok(), "{user}");
+        for (user, password) in [
+            ("postgres", "kT7v"),
+            ("dispatch", ""),
+            ("dispatch", "passwords"),
+        ] {
+            assert!(
+                link(None, false)
+                    .judge(&peer("db.example", user, password, Wish::Tls))
+                    .is_ok(),
+                "{user}"
+            );
         }
     }
 
     #[test]
     fn this_machine_is_distinguished_from_others() {
-        for here in ["localhost", "127.0.0.1", "127.9.9.9", "::1", "[::1]", "/run/postgresql"] {
+        for here in [
+            "localhost",
+            "127.0.0.1",
+            "127.9.9.9",
+            "::1",
+            "[::1]",
+            "/run/postgresql",
+        ] {
             assert!(is_this_machine(here), "{here}");
         }
-        for there in ["localhost.example", "127.0.0.1.example", "10.0.0.1", "0.0.0.0", "::ffff:127.0.0.1", "", "rabbitmq"] {
+        for there in [
+            "localhost.example",
+            "127.0.0.1.example",
+            "10.0.0.1",
+            "0.0.0.0",
+            "::ffff:127.0.0.1",
+            "",
+            "rabbitmq",
+        ] {
             assert!(!is_this_machine(there), "{there}");
         }
     }
@@ -340,15 +462,31 @@ mod tests {
         for (name, text, part) in [
             ("missing", None, "cannot be read"),
             ("empty", Some(""), "holds no certificate"),
-            ("cut", Some("-----BEGIN CERTIFICATE-----\nAAAA"), "is not PEM"),
-            ("bad", Some("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), "certificate that cannot be parsed"),
+            (
+                "cut",
+                Some("-----BEGIN CERTIFICATE-----\nAAAA"),
+                "is not PEM",
+            ),
+            (
+                "bad",
+                Some("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
+                "certificate that cannot be parsed",
+            ),
         ] {
             let path = folder.join(name);
             if let Some(text) = text {
                 std::fs::write(&path, text).unwrap();
             }
-            let fault = Endpoint::new("x".into(), Some(path), false).tls(&RABBITMQ).unwrap_err().to_string();
-            assert!(fault.contains(part) && fault.contains("DISPATCH_AMQP_CA") && fault.contains("use a PEM file"), "{fault}");
+            let fault = Endpoint::new("x".into(), Some(path), false)
+                .tls(&RABBITMQ)
+                .unwrap_err()
+                .to_string();
+            assert!(
+                fault.contains(part)
+                    && fault.contains("DISPATCH_AMQP_CA")
+                    && fault.contains("use a PEM file"),
+                "{fault}"
+            );
         }
         std::fs::remove_dir_all(folder).unwrap();
         assert!(!format!("{:?}", link(None, false)).contains("canary"));

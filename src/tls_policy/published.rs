@@ -40,10 +40,16 @@ impl Published {
         }
         let is_development = self.development && is_container_name(host);
         if has_default_password(peer) || (peer.password == COMPOSE_PASSWORD && !is_development) {
-            return Err(LinkFault::DefaultPassword { service, host: host.to_owned() });
+            return Err(LinkFault::DefaultPassword {
+                service,
+                host: host.to_owned(),
+            });
         }
         if self.key && !is_development {
-            return Err(LinkFault::PublishedKey { service, host: host.to_owned() });
+            return Err(LinkFault::PublishedKey {
+                service,
+                host: host.to_owned(),
+            });
         }
         Ok(())
     }
@@ -58,7 +64,9 @@ fn is_container_name(host: &str) -> bool {
 /// Returns whether the user is a default one, or the password is a common default or equals the user name.
 fn has_default_password(peer: &Peer<'_>) -> bool {
     let password = peer.password.to_ascii_lowercase();
-    let is_known = DEFAULT_PASSWORDS.iter().any(|known| known.as_bytes() == password);
+    let is_known = DEFAULT_PASSWORDS
+        .iter()
+        .any(|known| known.as_bytes() == password);
     let is_the_user = !password.is_empty() && password == peer.user.to_ascii_lowercase().as_bytes();
     peer.user == "guest" || is_known || is_the_user
 }
@@ -92,7 +100,13 @@ mod tests {
     use crate::tls_policy::{POSTGRES, Wish};
 
     fn judge(published: Published, host: &str, password: &str) -> Result<(), LinkFault> {
-        published.judge(&Peer { service: &POSTGRES, host, user: "worker", password: password.as_bytes(), wish: Wish::Tls })
+        published.judge(&Peer {
+            service: &POSTGRES,
+            host,
+            user: "worker",
+            password: password.as_bytes(),
+            wish: Wish::Tls,
+        })
     }
 
     const OWN: &str = "kT7v";
@@ -100,29 +114,72 @@ mod tests {
 
     #[test]
     fn the_key_and_the_password_of_compose_are_refused_for_other_machines() {
-        let (key, none) = (Published { key: true, ..Published::default() }, Published::default());
+        let (key, none) = (
+            Published {
+                key: true,
+                ..Published::default()
+            },
+            Published::default(),
+        );
         for here in ["127.0.0.1", "::1", "localhost", "/run/postgresql"] {
             assert!(judge(key, here, COMPOSE).is_ok(), "{here}");
         }
         for there in ["postgres", "db.example", "10.0.0.7", "2001:db8::1", ""] {
             let fault = judge(key, there, OWN).unwrap_err();
-            assert!(matches!(fault, LinkFault::PublishedKey { .. }) && fault.to_string().contains("use k1:<32 bytes"), "{fault}");
+            assert!(
+                matches!(fault, LinkFault::PublishedKey { .. })
+                    && fault.to_string().contains("use k1:<32 bytes"),
+                "{fault}"
+            );
             let fault = judge(none, there, COMPOSE).unwrap_err();
-            assert!(matches!(fault, LinkFault::DefaultPassword { .. }) && !fault.to_string().contains(COMPOSE), "{fault}");
+            assert!(
+                matches!(fault, LinkFault::DefaultPassword { .. })
+                    && !fault.to_string().contains(COMPOSE),
+                "{fault}"
+            );
             assert!(judge(none, there, OWN).is_ok(), "{there}");
         }
     }
 
     #[test]
     fn development_applies_to_container_names_and_not_to_addresses_or_domain_names() {
-        let development = Published { development: true, key: true };
+        let development = Published {
+            development: true,
+            key: true,
+        };
         for container in ["postgres", "rabbitmq", "my-db_2"] {
-            assert!(judge(development, container, COMPOSE).is_ok(), "{container}");
-            assert!(judge(development, container, "guest").is_err(), "{container}");
+            assert!(
+                judge(development, container, COMPOSE).is_ok(),
+                "{container}"
+            );
+            assert!(
+                judge(development, container, "guest").is_err(),
+                "{container}"
+            );
         }
-        for there in ["db.example", "postgres.", "10.0.0.7", "2001:db8::1", "[2001:db8::1]", "167772161", ""] {
-            assert!(matches!(judge(development, there, COMPOSE), Err(LinkFault::DefaultPassword { .. })), "{there}");
-            assert!(matches!(judge(development, there, OWN), Err(LinkFault::PublishedKey { .. })), "{there}");
+        for there in [
+            "db.example",
+            "postgres.",
+            "10.0.0.7",
+            "2001:db8::1",
+            "[2001:db8::1]",
+            "167772161",
+            "",
+        ] {
+            assert!(
+                matches!(
+                    judge(development, there, COMPOSE),
+                    Err(LinkFault::DefaultPassword { .. })
+                ),
+                "{there}"
+            );
+            assert!(
+                matches!(
+                    judge(development, there, OWN),
+                    Err(LinkFault::PublishedKey { .. })
+                ),
+                "{there}"
+            );
         }
     }
 }

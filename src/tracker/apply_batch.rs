@@ -77,23 +77,35 @@ impl Written {
             self.links.external_issue_id.push(link.external_issue_id);
             self.links.applied_rev.push(link.applied_rev);
             self.links.status_rev.push(link.status_rev);
-            self.links.category.push(link.applied_category.map(|category| storable(category, MESSAGE_BYTES)));
+            self.links.category.push(
+                link.applied_category
+                    .map(|category| storable(category, MESSAGE_BYTES)),
+            );
         }
         for (news, reason) in &verdict.unresolved {
-            self.activities.push(group, "assignee_unresolved", None, Some(reason), news);
+            self.activities
+                .push(group, "assignee_unresolved", None, Some(reason), news);
         }
         self.note_assignee(group, verdict);
         if let Some(decision) = verdict.status {
             let after = status_word(decision.resolved);
             self.statuses.group_id.push(group.id);
             self.statuses.status.push(after);
-            self.activities.push(group, after, None, None, decision.news);
-            self.history.push(group, "status", Some(status_word(group.resolved).to_owned()), Some(after.to_owned()));
+            self.activities
+                .push(group, after, None, None, decision.news);
+            self.history.push(
+                group,
+                "status",
+                Some(status_word(group.resolved).to_owned()),
+                Some(after.to_owned()),
+            );
         }
     }
 
     fn note_assignee(&mut self, group: &GroupNow, verdict: &Verdict<'_>) {
-        let Some(decision) = verdict.assignee else { return };
+        let Some(decision) = verdict.assignee else {
+            return;
+        };
         self.decisions.group_id.push(group.id);
         self.decisions.user_id.push(decision.user);
         self.decisions.at.push(decision.rank.at);
@@ -103,14 +115,24 @@ impl Written {
         }
         self.assignments.group_id.push(group.id);
         self.assignments.user_id.push(decision.user);
-        let kind = if decision.user.is_some() { "assigned" } else { "unassigned" };
-        self.activities.push(group, kind, decision.user, None, decision.news);
+        let kind = if decision.user.is_some() {
+            "assigned"
+        } else {
+            "unassigned"
+        };
+        self.activities
+            .push(group, kind, decision.user, None, decision.news);
         let text = |user: Option<i64>| user.map(|id| id.to_string());
-        self.history.push(group, "assignee", text(group.assignee), text(decision.user));
+        self.history
+            .push(group, "assignee", text(group.assignee), text(decision.user));
     }
 
     /// Writes all collected rows.
-    pub(super) async fn save(&self, tx: &Transaction<'_>, by: ChangedBy) -> Result<(), TrackerFault> {
+    pub(super) async fn save(
+        &self,
+        tx: &Transaction<'_>,
+        by: ChangedBy,
+    ) -> Result<(), TrackerFault> {
         self.links.save(tx).await?;
         self.decisions.save(tx).await?;
         self.assignments.save(tx).await?;
@@ -121,11 +143,19 @@ impl Written {
 }
 
 impl Activities {
-    fn push(&mut self, group: &GroupNow, kind: &'static str, user: Option<i64>, reason: Option<&str>, news: &News<'_>) {
+    fn push(
+        &mut self,
+        group: &GroupNow,
+        kind: &'static str,
+        user: Option<i64>,
+        reason: Option<&str>,
+        news: &News<'_>,
+    ) {
         self.group_id.push(group.id);
         self.kind.push(kind);
         self.user_id.push(user);
-        self.reason.push(reason.map(|reason| storable(reason, MESSAGE_BYTES)));
+        self.reason
+            .push(reason.map(|reason| storable(reason, MESSAGE_BYTES)));
         self.external_issue_id.push(news.now.external_issue_id);
         self.rev.push(news.planned.rev);
     }
@@ -150,7 +180,13 @@ impl Activities {
 }
 
 impl History {
-    fn push(&mut self, group: &GroupNow, field: &'static str, before: Option<String>, after: Option<String>) {
+    fn push(
+        &mut self,
+        group: &GroupNow,
+        field: &'static str,
+        before: Option<String>,
+        after: Option<String>,
+    ) {
         self.group_id.push(group.id);
         self.field.push(field);
         self.before.push(before);
@@ -235,7 +271,10 @@ impl Assignments {
             JOIN team_members assignee ON assignee.team_id = g.team_id AND assignee.user_id = c.user_id
             JOIN team_members member ON member.team_id = g.team_id
             ON CONFLICT (group_id, user_id, reason) DO NOTHING";
-        let params: Typed<'_> = &[(&self.group_id, Type::INT8_ARRAY), (&self.user_id, Type::INT8_ARRAY)];
+        let params: Typed<'_> = &[
+            (&self.group_id, Type::INT8_ARRAY),
+            (&self.user_id, Type::INT8_ARRAY),
+        ];
         write(tx, &self.group_id, OFF, params).await?;
         write(tx, &self.group_id, ON, params).await
     }
@@ -248,13 +287,21 @@ impl Statuses {
             SET status = s.status
             FROM unnest($1::bigint[], $2::text[]) AS s (group_id, status)
             WHERE g.id = s.group_id";
-        let params: Typed<'_> = &[(&self.group_id, Type::INT8_ARRAY), (&self.status, Type::TEXT_ARRAY)];
+        let params: Typed<'_> = &[
+            (&self.group_id, Type::INT8_ARRAY),
+            (&self.status, Type::TEXT_ARRAY),
+        ];
         write(tx, &self.group_id, SQL, params).await
     }
 }
 
 /// Runs a statement over columns, unless they are empty.
-async fn write(tx: &Transaction<'_>, rows: &[i64], sql: &str, params: Typed<'_>) -> Result<(), TrackerFault> {
+async fn write(
+    tx: &Transaction<'_>,
+    rows: &[i64],
+    sql: &str,
+    params: Typed<'_>,
+) -> Result<(), TrackerFault> {
     if !rows.is_empty() {
         tx.execute_typed(sql, params).await?;
     }

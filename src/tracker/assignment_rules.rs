@@ -116,7 +116,10 @@ impl<'a> News<'a> {
     }
 
     fn rank(&self) -> Rank {
-        Rank { at: in_microseconds(self.planned.changed_date), by: self.now.external_issue_id }
+        Rank {
+            at: in_microseconds(self.planned.changed_date),
+            by: self.now.external_issue_id,
+        }
     }
 
     const fn tells_status(&self) -> bool {
@@ -129,7 +132,11 @@ impl<'a> News<'a> {
         if !self.tells_status() {
             return None;
         }
-        let was = self.now.applied_category.as_deref().is_some_and(is_done_category);
+        let was = self
+            .now
+            .applied_category
+            .as_deref()
+            .is_some_and(is_done_category);
         let is = is_done_category(&self.planned.category);
         (was != is).then_some(is)
     }
@@ -139,9 +146,21 @@ impl<'a> News<'a> {
         let silent = matches!(self.voice(), Voice::Silent);
         LinkNext {
             external_issue_id: self.now.external_issue_id,
-            applied_rev: if silent { self.now.applied_rev } else { self.now.applied_rev.max(self.planned.rev) },
-            status_rev: if tells_status { self.planned.rev } else { self.now.status_rev },
-            applied_category: if tells_status { Some(&self.planned.category) } else { self.now.applied_category.as_deref() },
+            applied_rev: if silent {
+                self.now.applied_rev
+            } else {
+                self.now.applied_rev.max(self.planned.rev)
+            },
+            status_rev: if tells_status {
+                self.planned.rev
+            } else {
+                self.now.status_rev
+            },
+            applied_category: if tells_status {
+                Some(&self.planned.category)
+            } else {
+                self.now.applied_category.as_deref()
+            },
         }
     }
 }
@@ -153,7 +172,11 @@ pub(super) fn judge<'a>(group: &GroupNow, news: &'a [News<'a>]) -> Verdict<'a> {
     let mut old_news = 0;
     for one in news {
         match one.voice() {
-            Voice::Vote(user) => votes.push(Decision { user, rank: one.rank(), news: one }),
+            Voice::Vote(user) => votes.push(Decision {
+                user,
+                rank: one.rank(),
+                news: one,
+            }),
             Voice::Unresolved(reason) => unresolved.push((one, reason)),
             Voice::Old => old_news += 1,
             Voice::Silent => {}
@@ -162,7 +185,9 @@ pub(super) fn judge<'a>(group: &GroupNow, news: &'a [News<'a>]) -> Verdict<'a> {
     let newest = votes.iter().copied().max_by_key(|vote| vote.rank);
     let assignee = newest.filter(|vote| group.decided.is_none_or(|decided| vote.rank >= decided));
     let follows = assignee.map_or(group.assignee, |vote| vote.user);
-    let behind = votes.iter().filter(|vote| vote.user != follows && vote.news.now.settings.assignee_outbound);
+    let behind = votes
+        .iter()
+        .filter(|vote| vote.user != follows && vote.news.now.settings.assignee_outbound);
     Verdict {
         links: news.iter().map(News::next).collect(),
         assignee,
@@ -174,7 +199,15 @@ pub(super) fn judge<'a>(group: &GroupNow, news: &'a [News<'a>]) -> Verdict<'a> {
 }
 
 fn decide_status<'a>(group: &GroupNow, news: &'a [News<'a>]) -> Option<StatusDecision<'a>> {
-    let wishes = news.iter().filter_map(|one| Some((one.rank(), StatusDecision { resolved: one.wished_status()?, news: one })));
+    let wishes = news.iter().filter_map(|one| {
+        Some((
+            one.rank(),
+            StatusDecision {
+                resolved: one.wished_status()?,
+                news: one,
+            },
+        ))
+    });
     let (_, last) = wishes.max_by_key(|(rank, _)| *rank)?;
     (last.resolved != group.resolved).then_some(last)
 }
@@ -186,11 +219,23 @@ mod tests {
     use super::*;
     use crate::tracker::StatusPlan;
 
-    const ON: SyncSettings = SyncSettings { assignee_inbound: true, assignee_outbound: true, status_inbound: true };
+    const ON: SyncSettings = SyncSettings {
+        assignee_inbound: true,
+        assignee_outbound: true,
+        status_inbound: true,
+    };
 
     fn group(assignee: Option<i64>, decided: Option<Rank>) -> GroupNow {
         let (short_id, title) = ("WEB-1".to_owned(), "It".to_owned());
-        GroupNow { id: 1, organization_id: 1, short_id, title, resolved: false, assignee, decided }
+        GroupNow {
+            id: 1,
+            organization_id: 1,
+            short_id,
+            title,
+            resolved: false,
+            assignee,
+            decided,
+        }
     }
 
     fn link(by: i64, applied_rev: i64) -> LinkNow {
@@ -221,18 +266,43 @@ mod tests {
     fn the_later_change_decides_and_the_earlier_one_is_behind() {
         let early = planned(5, datetime!(2026-01-01 10:00 UTC), AssigneePlan::Assign(1));
         let late = planned(2, datetime!(2026-01-01 11:00 UTC), AssigneePlan::Assign(2));
-        let news = [News { planned: &late, now: link(20, 0) }, News { planned: &early, now: link(10, 0) }];
+        let news = [
+            News {
+                planned: &late,
+                now: link(20, 0),
+            },
+            News {
+                planned: &early,
+                now: link(10, 0),
+            },
+        ];
         let verdict = judge(&group(None, None), &news);
         assert_eq!(verdict.assignee.unwrap().user, Some(2));
-        assert_eq!(verdict.behind.iter().map(|news| news.now.external_issue_id).collect::<Vec<_>>(), [10]);
+        assert_eq!(
+            verdict
+                .behind
+                .iter()
+                .map(|news| news.now.external_issue_id)
+                .collect::<Vec<_>>(),
+            [10]
+        );
     }
 
     #[test]
     fn of_two_changes_at_one_moment_the_same_one_decides_in_either_order() {
         let at = datetime!(2026-01-01 10:00 UTC);
-        let (one, two) = (planned(1, at, AssigneePlan::Assign(1)), planned(1, at, AssigneePlan::Assign(2)));
-        let first = [News { planned: &one, now: link(10, 0) }];
-        let second = [News { planned: &two, now: link(20, 0) }];
+        let (one, two) = (
+            planned(1, at, AssigneePlan::Assign(1)),
+            planned(1, at, AssigneePlan::Assign(2)),
+        );
+        let first = [News {
+            planned: &one,
+            now: link(10, 0),
+        }];
+        let second = [News {
+            planned: &two,
+            now: link(20, 0),
+        }];
         let after_first = group(Some(1), Some(Rank { at, by: 10 }));
         assert_eq!(judge(&after_first, &second).assignee.unwrap().user, Some(2));
         let after_second = group(Some(2), Some(Rank { at, by: 20 }));
@@ -241,29 +311,66 @@ mod tests {
 
     #[test]
     fn digits_that_postgres_does_not_keep_do_not_count() {
-        let fine = planned(1, datetime!(2026-01-01 10:00:00.123456700 UTC), AssigneePlan::Assign(1));
-        let coarse = Rank { at: datetime!(2026-01-01 10:00:00.123456 UTC), by: 20 };
-        let news = [News { planned: &fine, now: link(10, 0) }];
-        assert!(judge(&group(Some(2), Some(coarse)), &news).assignee.is_none());
+        let fine = planned(
+            1,
+            datetime!(2026-01-01 10:00:00.123456700 UTC),
+            AssigneePlan::Assign(1),
+        );
+        let coarse = Rank {
+            at: datetime!(2026-01-01 10:00:00.123456 UTC),
+            by: 20,
+        };
+        let news = [News {
+            planned: &fine,
+            now: link(10, 0),
+        }];
+        assert!(
+            judge(&group(Some(2), Some(coarse)), &news)
+                .assignee
+                .is_none()
+        );
     }
 
     #[test]
     fn our_own_write_has_no_vote_but_its_state_counts() {
         let mut own = planned(8, datetime!(2026-01-01 12:00 UTC), AssigneePlan::Assign(1));
         own.category = "Completed".to_owned();
-        let news = [News { planned: &own, now: LinkNow { own_write: true, ..link(10, 7) } }];
+        let news = [News {
+            planned: &own,
+            now: LinkNow {
+                own_write: true,
+                ..link(10, 7)
+            },
+        }];
         let verdict = judge(&group(Some(2), None), &news);
         assert!(verdict.assignee.is_none() && verdict.behind.is_empty());
-        assert_eq!((verdict.old_news, verdict.links[0].applied_rev, verdict.links[0].status_rev), (1, 8, 8));
+        assert_eq!(
+            (
+                verdict.old_news,
+                verdict.links[0].applied_rev,
+                verdict.links[0].status_rev
+            ),
+            (1, 8, 8)
+        );
         assert!(verdict.status.unwrap().resolved);
     }
 
     #[test]
     fn a_link_that_is_kept_stays_open_for_its_revision() {
         let kept = planned(8, datetime!(2026-01-01 12:00 UTC), AssigneePlan::Keep);
-        let news = [News { planned: &kept, now: link(10, 7) }];
+        let news = [News {
+            planned: &kept,
+            now: link(10, 7),
+        }];
         let verdict = judge(&group(Some(2), None), &news);
-        assert_eq!((verdict.links[0].applied_rev, verdict.links[0].status_rev, verdict.old_news), (7, 8, 0));
+        assert_eq!(
+            (
+                verdict.links[0].applied_rev,
+                verdict.links[0].status_rev,
+                verdict.old_news
+            ),
+            (7, 8, 0)
+        );
     }
 
     #[test]
@@ -284,10 +391,19 @@ mod tests {
             link_now.applied_category = applied.map(str::to_owned);
             let mut plan = planned(2, datetime!(2026-01-01 12:00 UTC), AssigneePlan::Keep);
             plan.category = category.to_owned();
-            let group = GroupNow { resolved, ..group(None, None) };
-            let news = [News { planned: &plan, now: link_now }];
+            let group = GroupNow {
+                resolved,
+                ..group(None, None)
+            };
+            let news = [News {
+                planned: &plan,
+                now: link_now,
+            }];
             let status = judge(&group, &news).status.map(|status| status.resolved);
-            assert_eq!(status, expected, "{applied:?} -> {category}, resolved: {resolved}");
+            assert_eq!(
+                status, expected,
+                "{applied:?} -> {category}, resolved: {resolved}"
+            );
         }
     }
 }

@@ -14,7 +14,8 @@ use super::events::stored_id;
 use super::groups::{assignee_key, work_item_resource};
 use super::organizations::settings_of;
 use super::{
-    Applied, AssigneeChange, AssigneePlan, BehindLink, ChangedBy, Changes, PlannedLink, StatusChange, TrackerFault, Typed,
+    Applied, AssigneeChange, AssigneePlan, BehindLink, ChangedBy, Changes, PlannedLink,
+    StatusChange, TrackerFault, Typed,
 };
 
 /// Applies a stage's changes. Returns the stage's output as JSON: [`Applied`] for [`Changes::Assignments`], `{}` for
@@ -22,14 +23,27 @@ use super::{
 ///
 /// # Errors
 /// [`TrackerFault::Database`]; [`TrackerFault::UnknownReference`] if the plan assigns a user that does not exist.
-pub async fn apply(tx: &Transaction<'_>, by: ChangedBy, changes: &Changes) -> Result<Box<RawValue>, TrackerFault> {
+pub async fn apply(
+    tx: &Transaction<'_>,
+    by: ChangedBy,
+    changes: &Changes,
+) -> Result<Box<RawValue>, TrackerFault> {
     let output = match changes {
-        Changes::Assignments { integration_id, links, seen_events } => {
+        Changes::Assignments {
+            integration_id,
+            links,
+            seen_events,
+        } => {
             let mut applied = apply_assignments(tx, by, *integration_id, links).await?;
             applied.events_seen = mark_seen(tx, by, *integration_id, seen_events).await?;
             serde_json::value::to_raw_value(&applied)
         }
-        Changes::AppliedRevision { group_id, integration_id, work_item_id, rev } => {
+        Changes::AppliedRevision {
+            group_id,
+            integration_id,
+            work_item_id,
+            rev,
+        } => {
             apply_revision(tx, *group_id, *integration_id, *work_item_id, *rev).await?;
             RawValue::from_string("{}".to_owned())
         }
@@ -56,9 +70,15 @@ async fn apply_assignments(
     let mut applied = Applied::default();
     let mut written = Written::default();
     for (group_id, news) in &news {
-        let Some(group) = groups.get(group_id) else { continue };
+        let Some(group) = groups.get(group_id) else {
+            continue;
+        };
         let verdict = judge(group, news);
-        Telling { group, names: &names }.tell(&verdict, &mut applied)?;
+        Telling {
+            group,
+            names: &names,
+        }
+        .tell(&verdict, &mut applied)?;
         written.note(group, &verdict);
     }
     written.save(tx, by).await?;
@@ -68,7 +88,10 @@ async fn apply_assignments(
 impl Telling<'_> {
     fn tell(&self, verdict: &Verdict<'_>, applied: &mut Applied) -> Result<(), TrackerFault> {
         let group = self.group;
-        if let Some(decision) = verdict.assignee.filter(|decision| decision.user != group.assignee) {
+        if let Some(decision) = verdict
+            .assignee
+            .filter(|decision| decision.user != group.assignee)
+        {
             applied.assignees.push(AssigneeChange {
                 group_id: group.id,
                 organization_id: group.organization_id,
@@ -89,7 +112,10 @@ impl Telling<'_> {
                 to: status_word(decision.resolved).to_owned(),
             });
         }
-        let behind = |news: &&News<'_>| BehindLink { group_id: group.id, work_item_id: news.planned.work_item_id };
+        let behind = |news: &&News<'_>| BehindLink {
+            group_id: group.id,
+            work_item_id: news.planned.work_item_id,
+        };
         applied.behind.extend(verdict.behind.iter().map(behind));
         applied.old_news += verdict.old_news;
         applied.unresolved += u32::try_from(verdict.unresolved.len()).unwrap_or(u32::MAX);
@@ -97,12 +123,15 @@ impl Telling<'_> {
     }
 
     fn named(&self, user: i64) -> Result<(i64, String), TrackerFault> {
-        let name = self.names.get(&user).ok_or_else(|| TrackerFault::UnknownReference {
-            at: format!("the plan for group {}", self.group.short_id),
-            kind: "user",
-            name: user.to_string(),
-            right: "the id of an existing user".to_owned(),
-        })?;
+        let name = self
+            .names
+            .get(&user)
+            .ok_or_else(|| TrackerFault::UnknownReference {
+                at: format!("the plan for group {}", self.group.short_id),
+                kind: "user",
+                name: user.to_string(),
+                right: "the id of an existing user".to_owned(),
+            })?;
         Ok((user, name.clone()))
     }
 }
@@ -116,7 +145,9 @@ pub(super) const fn status_word(resolved: bool) -> &'static str {
 fn newest_of_each(links: &[PlannedLink]) -> BTreeMap<(i64, i64), &PlannedLink> {
     let mut plan: BTreeMap<(i64, i64), &PlannedLink> = BTreeMap::new();
     for link in links {
-        let known = plan.entry((link.group_id, link.work_item_id)).or_insert(link);
+        let known = plan
+            .entry((link.group_id, link.work_item_id))
+            .or_insert(link);
         if link.rev > known.rev {
             *known = link;
         }
@@ -128,7 +159,10 @@ type Groups = BTreeMap<i64, GroupNow>;
 
 /// Locks the plan's groups in the order of their ids. Reads only columns of the locked rows: after waiting for a lock, Postgres
 /// reads the locked row again, but not the rows joined to it.
-async fn lock_groups(tx: &Transaction<'_>, plan: &BTreeMap<(i64, i64), &PlannedLink>) -> Result<Groups, TrackerFault> {
+async fn lock_groups(
+    tx: &Transaction<'_>,
+    plan: &BTreeMap<(i64, i64), &PlannedLink>,
+) -> Result<Groups, TrackerFault> {
     const SQL: &str = "
         SELECT g.id, g.short_id, g.title, g.status, p.organization_id
         FROM issue_groups g
@@ -151,7 +185,11 @@ async fn lock_groups(tx: &Transaction<'_>, plan: &BTreeMap<(i64, i64), &PlannedL
         };
         Ok((id, now))
     };
-    tx.query_typed(SQL, &[(&ids, Type::INT8_ARRAY)]).await?.iter().map(group).collect()
+    tx.query_typed(SQL, &[(&ids, Type::INT8_ARRAY)])
+        .await?
+        .iter()
+        .map(group)
+        .collect()
 }
 
 /// Reads links and assignees of locked groups, and whether the ledger identifies the planned revisions as our own writes. Skips
@@ -187,8 +225,14 @@ async fn read_links<'a>(
     let group_ids: Vec<i64> = plan.keys().map(|(group, _)| *group).collect();
     let work_items: Vec<i64> = plan.keys().map(|(_, work_item)| *work_item).collect();
     let revs: Vec<i64> = plan.values().map(|link| link.rev).collect();
-    let assignees: Vec<Option<String>> = plan.values().map(|link| link.tracker_assignee.as_deref().map(assignee_key)).collect();
-    let resources: Vec<String> = work_items.iter().map(|id| work_item_resource(integration_id, *id)).collect();
+    let assignees: Vec<Option<String>> = plan
+        .values()
+        .map(|link| link.tracker_assignee.as_deref().map(assignee_key))
+        .collect();
+    let resources: Vec<String> = work_items
+        .iter()
+        .map(|id| work_item_resource(integration_id, *id))
+        .collect();
     let params: Typed<'_> = &[
         (&integration_id, Type::INT8),
         (&group_ids, Type::INT8_ARRAY),
@@ -200,16 +244,24 @@ async fn read_links<'a>(
     let mut news: BTreeMap<i64, Vec<News<'a>>> = BTreeMap::new();
     for row in tx.query_typed(SQL, params).await? {
         let key: (i64, i64) = (row.try_get("group_id")?, row.try_get("work_item_id")?);
-        let (Some(planned), Some(group)) = (plan.get(&key), groups.get_mut(&key.0)) else { continue };
+        let (Some(planned), Some(group)) = (plan.get(&key), groups.get_mut(&key.0)) else {
+            continue;
+        };
         group.assignee = row.try_get("assignee")?;
         group.decided = decided_of(&row)?;
-        news.entry(key.0).or_default().push(News { planned, now: link_of(&row)? });
+        news.entry(key.0).or_default().push(News {
+            planned,
+            now: link_of(&row)?,
+        });
     }
     Ok(news)
 }
 
 fn decided_of(row: &Row) -> Result<Option<Rank>, TrackerFault> {
-    let (at, by) = (row.try_get::<_, Option<_>>("decided_at")?, row.try_get::<_, Option<_>>("decided_by")?);
+    let (at, by) = (
+        row.try_get::<_, Option<_>>("decided_at")?,
+        row.try_get::<_, Option<_>>("decided_by")?,
+    );
     Ok(at.zip(by).map(|(at, by)| Rank { at, by }))
 }
 
@@ -237,13 +289,24 @@ async fn read_names(
         AssigneePlan::Unassign | AssigneePlan::Keep | AssigneePlan::Unresolved(_) => None,
     });
     let ids: Vec<i64> = present.chain(planned).collect();
-    let named = |row: &Row| -> Result<(i64, String), TrackerFault> { Ok((row.try_get("id")?, row.try_get("name")?)) };
-    tx.query_typed(SQL, &[(&ids, Type::INT8_ARRAY)]).await?.iter().map(named).collect()
+    let named = |row: &Row| -> Result<(i64, String), TrackerFault> {
+        Ok((row.try_get("id")?, row.try_get("name")?))
+    };
+    tx.query_typed(SQL, &[(&ids, Type::INT8_ARRAY)])
+        .await?
+        .iter()
+        .map(named)
+        .collect()
 }
 
 /// Marks events as seen and returns how many are new. Inserts in the order of ids, so that two commits cannot wait for each
 /// other.
-async fn mark_seen(tx: &Transaction<'_>, by: ChangedBy, integration_id: i64, event_ids: &[String]) -> Result<u32, TrackerFault> {
+async fn mark_seen(
+    tx: &Transaction<'_>,
+    by: ChangedBy,
+    integration_id: i64,
+    event_ids: &[String],
+) -> Result<u32, TrackerFault> {
     const SQL: &str = "
         INSERT INTO seen_events (integration_id, event_id, job_id)
         SELECT $1, event_id, $3
@@ -253,7 +316,11 @@ async fn mark_seen(tx: &Transaction<'_>, by: ChangedBy, integration_id: i64, eve
         return Ok(0);
     }
     let stored: Vec<String> = event_ids.iter().map(|id| stored_id(id)).collect();
-    let params: Typed<'_> = &[(&integration_id, Type::INT8), (&stored, Type::TEXT_ARRAY), (&by.job.0, Type::UUID)];
+    let params: Typed<'_> = &[
+        (&integration_id, Type::INT8),
+        (&stored, Type::TEXT_ARRAY),
+        (&by.job.0, Type::UUID),
+    ];
     let marked = tx.execute_typed(SQL, params).await?;
     Ok(u32::try_from(marked).unwrap_or(u32::MAX))
 }
@@ -274,8 +341,12 @@ async fn apply_revision(
         WHERE e.id = l.external_issue_id AND e.integration_id = $2 AND e.work_item_id = $3
           AND l.group_id = $1 AND l.applied_rev < $4";
     tx.query_typed(LOCK, &[(&group_id, Type::INT8)]).await?;
-    let params: Typed<'_> =
-        &[(&group_id, Type::INT8), (&integration_id, Type::INT8), (&work_item_id, Type::INT8), (&rev, Type::INT8)];
+    let params: Typed<'_> = &[
+        (&group_id, Type::INT8),
+        (&integration_id, Type::INT8),
+        (&work_item_id, Type::INT8),
+        (&rev, Type::INT8),
+    ];
     tx.execute_typed(SQL, params).await?;
     Ok(())
 }

@@ -12,7 +12,11 @@ pub(super) const PREVIOUS_SECRET: &str = "previous_secret";
 
 /// Returns the place of a destination's sealed column.
 pub(super) const fn place<'a>(column: &'a str, id: &'a str) -> Place<'a> {
-    Place { table: "destinations", column, row: id }
+    Place {
+        table: "destinations",
+        column,
+        row: id,
+    }
 }
 
 /// Returns an organization's default destinations, sorted by name.
@@ -28,7 +32,9 @@ pub(super) async fn default_destinations(
         WHERE d.organization_id = $1 AND d.is_default
         ORDER BY d.name";
     let rows = query(client, SQL, &[&organization_id]).await?;
-    rows.iter().map(|row| destination_of(row, keyring)).collect()
+    rows.iter()
+        .map(|row| destination_of(row, keyring))
+        .collect()
 }
 
 /// Returns an organization's destinations with these names, in the order of the names; unregistered names are omitted.
@@ -46,7 +52,9 @@ pub(super) async fn destinations_by_name(
         JOIN organizations o ON o.id = d.organization_id
         ORDER BY wanted.n";
     let rows = query(client, SQL, &[&organization_id, &names]).await?;
-    rows.iter().map(|row| destination_of(row, keyring)).collect()
+    rows.iter()
+        .map(|row| destination_of(row, keyring))
+        .collect()
 }
 
 /// Returns a destination.
@@ -60,7 +68,10 @@ pub(super) async fn destination(
                CASE WHEN d.previous_secret_until > now() THEN d.previous_secret END AS previous_secret
         FROM destinations d JOIN organizations o ON o.id = d.organization_id
         WHERE d.id = $1";
-    query_opt(client, SQL, &[&id]).await?.map(|row| destination_of(&row, keyring)).transpose()
+    query_opt(client, SQL, &[&id])
+        .await?
+        .map(|row| destination_of(&row, keyring))
+        .transpose()
 }
 
 fn destination_of(row: &Row, keyring: &Keyring) -> Result<Destination, TrackerFault> {
@@ -68,7 +79,9 @@ fn destination_of(row: &Row, keyring: &Keyring) -> Result<Destination, TrackerFa
     let row_id = id.to_string();
     let open = |column| -> Result<_, TrackerFault> {
         let sealed: Option<&str> = row.try_get(column)?;
-        Ok(sealed.map(|sealed| keyring.open_text(place(column, &row_id), sealed)).transpose()?)
+        Ok(sealed
+            .map(|sealed| keyring.open_text(place(column, &row_id), sealed))
+            .transpose()?)
     };
     Ok(Destination {
         id,

@@ -57,7 +57,11 @@ pub struct HookSecretDigest {
     /// 64 hexadecimal digits.
     pub sha256: String,
     /// The expiry, during a rotation.
-    #[serde(default, with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        with = "time::serde::rfc3339::option",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub valid_until: Option<OffsetDateTime>,
 }
 
@@ -100,7 +104,11 @@ pub struct IdentityDocument {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refresh_token: Option<String>,
     /// The expiry of the access token; required with it.
-    #[serde(default, with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        with = "time::serde::rfc3339::option",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub expires_at: Option<OffsetDateTime>,
 }
 
@@ -202,19 +210,25 @@ fn resend() -> String {
 
 impl fmt::Debug for IntegrationDocument {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("IntegrationDocument").field("account_id", &self.account_id).finish_non_exhaustive()
+        f.debug_struct("IntegrationDocument")
+            .field("account_id", &self.account_id)
+            .finish_non_exhaustive()
     }
 }
 
 impl fmt::Debug for IdentityDocument {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("IdentityDocument").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("IdentityDocument")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
 impl fmt::Debug for DestinationDocument {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DestinationDocument").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("DestinationDocument")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 

@@ -60,9 +60,11 @@ impl Fault for TrackerFault {
         match self {
             Self::Database(error) if is_infrastructure(error) => Class::Infrastructure,
             Self::Pool(_) => Class::Infrastructure,
-            Self::Database(_) | Self::Secret(_) | Self::UnknownReference { .. } | Self::Document { .. } | Self::Encode(_) => {
-                Class::Permanent
-            }
+            Self::Database(_)
+            | Self::Secret(_)
+            | Self::UnknownReference { .. }
+            | Self::Document { .. }
+            | Self::Encode(_) => Class::Permanent,
         }
     }
 

@@ -21,9 +21,18 @@ pub(super) async fn seen_events(
     integration_id: i64,
     ids: &[String],
 ) -> Result<HashSet<String>, TrackerFault> {
-    const SQL: &str = "SELECT event_id FROM seen_events WHERE integration_id = $1 AND event_id = ANY ($2)";
+    const SQL: &str =
+        "SELECT event_id FROM seen_events WHERE integration_id = $1 AND event_id = ANY ($2)";
     let stored: Vec<String> = ids.iter().map(|id| stored_id(id)).collect();
     let rows = query(client, SQL, &[&integration_id, &stored]).await?;
-    let seen: HashSet<String> = rows.iter().map(|row| row.try_get("event_id")).collect::<Result<_, _>>()?;
-    Ok(ids.iter().zip(&stored).filter(|(_, stored)| seen.contains(*stored)).map(|(id, _)| id.clone()).collect())
+    let seen: HashSet<String> = rows
+        .iter()
+        .map(|row| row.try_get("event_id"))
+        .collect::<Result<_, _>>()?;
+    Ok(ids
+        .iter()
+        .zip(&stored)
+        .filter(|(_, stored)| seen.contains(*stored))
+        .map(|(id, _)| id.clone())
+        .collect())
 }

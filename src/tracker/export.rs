@@ -10,8 +10,8 @@ use tokio_postgres::types::ToSql;
 use super::destinations::{SECRET, place as destination_place};
 use super::identities::{ACCESS_TOKEN, REFRESH_TOKEN, place as identity_place};
 use super::{
-    DestinationDocument, HookSecretDigest, IdentityDocument, IntegrationDocument, OrganizationDocument, Tracker, TrackerDocument,
-    TrackerFault, query,
+    DestinationDocument, HookSecretDigest, IdentityDocument, IntegrationDocument,
+    OrganizationDocument, Tracker, TrackerDocument, TrackerFault, query,
 };
 use crate::secrets::{Keyring, Place};
 
@@ -37,8 +37,16 @@ impl Tracker {
             WHERE NOT EXISTS (SELECT 1 FROM user_emails e WHERE e.user_id = u.id AND e.verified)";
         const ORGANIZATIONS: &str = r#"SELECT id FROM organizations ORDER BY slug COLLATE "C""#;
         let mut client = self.client().await?;
-        let tx = client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true).start().await?;
-        let reading = Reading { tx, keyring: with_secrets.then_some(&*self.keyring) };
+        let tx = client
+            .build_transaction()
+            .isolation_level(IsolationLevel::RepeatableRead)
+            .read_only(true)
+            .start()
+            .await?;
+        let reading = Reading {
+            tx,
+            keyring: with_secrets.then_some(&*self.keyring),
+        };
         let mut organizations = Vec::new();
         for row in query(&reading.tx, ORGANIZATIONS, &[]).await? {
             organizations.push(reading.organization(row.try_get("id")?).await?);
@@ -49,8 +57,13 @@ impl Tracker {
             organizations,
         };
         let left_out = query(&reading.tx, LEFT_OUT, &[]).await?;
-        let people_left_out = left_out.first().map_or(Ok(0), |row| row.try_get("people"))?;
-        Ok(Export { document, people_left_out })
+        let people_left_out = left_out
+            .first()
+            .map_or(Ok(0), |row| row.try_get("people"))?;
+        Ok(Export {
+            document,
+            people_left_out,
+        })
     }
 }
 
@@ -111,9 +124,15 @@ const ORGANIZATION: &str = r#"
 
 impl Reading<'_> {
     /// Returns the document that a statement builds.
-    async fn json<T: DeserializeOwned>(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<T, TrackerFault> {
+    async fn json<T: DeserializeOwned>(
+        &self,
+        sql: &str,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<T, TrackerFault> {
         let rows = query(&self.tx, sql, params).await?;
-        let value = rows.first().map_or(Ok(Value::Null), |row| row.try_get("document"))?;
+        let value = rows
+            .first()
+            .map_or(Ok(Value::Null), |row| row.try_get("document"))?;
         serde_json::from_value(value).map_err(TrackerFault::Encode)
     }
 
@@ -129,7 +148,10 @@ impl Reading<'_> {
             if self.keyring.is_some() {
                 for digest in query(&self.tx, DIGESTS, &[&row.try_get::<_, i64>("id")?]).await? {
                     let sha256 = data_encoding::HEXLOWER.encode(digest.try_get("secret_sha256")?);
-                    hook_secret_digests.push(HookSecretDigest { sha256, valid_until: digest.try_get("valid_until")? });
+                    hook_secret_digests.push(HookSecretDigest {
+                        sha256,
+                        valid_until: digest.try_get("valid_until")?,
+                    });
                 }
             }
             integrations.push(IntegrationDocument {
@@ -145,10 +167,17 @@ impl Reading<'_> {
     async fn organization(&self, id: i64) -> Result<OrganizationDocument, TrackerFault> {
         let organization: OrganizationDocument = self.json(ORGANIZATION, &[&id]).await?;
         let (identities, destinations) = (self.identities(id).await?, self.destinations(id).await?);
-        Ok(OrganizationDocument { identities, destinations, ..organization })
+        Ok(OrganizationDocument {
+            identities,
+            destinations,
+            ..organization
+        })
     }
 
-    async fn identities(&self, organization_id: i64) -> Result<Vec<IdentityDocument>, TrackerFault> {
+    async fn identities(
+        &self,
+        organization_id: i64,
+    ) -> Result<Vec<IdentityDocument>, TrackerFault> {
         const SQL: &str = r#"
             SELECT id, name, access_token, refresh_token, token_expires_at
             FROM identities WHERE organization_id = $1 ORDER BY name COLLATE "C""#;
@@ -156,20 +185,30 @@ impl Reading<'_> {
         for row in query(&self.tx, SQL, &[&organization_id]).await? {
             let id = row.try_get::<_, i64>("id")?.to_string();
             // An identity that was registered without a token has an empty one.
-            let token =
-                self.opened(identity_place(ACCESS_TOKEN, &id), row.try_get("access_token")?)?.filter(|token| !token.is_empty());
+            let token = self
+                .opened(
+                    identity_place(ACCESS_TOKEN, &id),
+                    row.try_get("access_token")?,
+                )?
+                .filter(|token| !token.is_empty());
             let expires_at = row.try_get("token_expires_at")?;
             identities.push(IdentityDocument {
                 name: row.try_get("name")?,
                 expires_at: token.is_some().then_some(expires_at),
                 access_token: token,
-                refresh_token: self.opened(identity_place(REFRESH_TOKEN, &id), row.try_get("refresh_token")?)?,
+                refresh_token: self.opened(
+                    identity_place(REFRESH_TOKEN, &id),
+                    row.try_get("refresh_token")?,
+                )?,
             });
         }
         Ok(identities)
     }
 
-    async fn destinations(&self, organization_id: i64) -> Result<Vec<DestinationDocument>, TrackerFault> {
+    async fn destinations(
+        &self,
+        organization_id: i64,
+    ) -> Result<Vec<DestinationDocument>, TrackerFault> {
         const SQL: &str = r#"
             SELECT id, name, kind, config, secret, is_default, unknown_policy, disabled
             FROM destinations WHERE organization_id = $1 ORDER BY name COLLATE "C""#;
@@ -189,8 +228,14 @@ impl Reading<'_> {
         Ok(destinations)
     }
 
-    fn opened(&self, place: Place<'_>, sealed: Option<&str>) -> Result<Option<String>, TrackerFault> {
-        let (Some(keyring), Some(sealed)) = (self.keyring, sealed) else { return Ok(None) };
+    fn opened(
+        &self,
+        place: Place<'_>,
+        sealed: Option<&str>,
+    ) -> Result<Option<String>, TrackerFault> {
+        let (Some(keyring), Some(sealed)) = (self.keyring, sealed) else {
+            return Ok(None);
+        };
         let plain: SecretString = keyring.open_text(place, sealed)?;
         Ok(Some(plain.expose_secret().to_owned()))
     }

@@ -43,12 +43,19 @@ pub(super) async fn linked_groups(
         WHERE e.integration_id = $1 AND e.work_item_id = ANY ($2)
           AND NOT o.disabled AND (o.assignee_inbound OR o.status_inbound)
         ORDER BY g.id, e.work_item_id";
-    query(client, SQL, &[&integration_id, &work_item_ids]).await?.iter().map(linked_group_of).collect()
+    query(client, SQL, &[&integration_id, &work_item_ids])
+        .await?
+        .iter()
+        .map(linked_group_of)
+        .collect()
 }
 
 /// Returns every work item linked to these groups through an enabled installation with outbound sync on, sorted by group,
 /// integration and work item.
-pub(super) async fn outbound_links(client: &impl GenericClient, group_ids: &[i64]) -> Result<Vec<OutboundLink>, TrackerFault> {
+pub(super) async fn outbound_links(
+    client: &impl GenericClient,
+    group_ids: &[i64],
+) -> Result<Vec<OutboundLink>, TrackerFault> {
     const SQL: &str = "
         SELECT l.group_id, e.integration_id, e.work_item_id
         FROM group_links l
@@ -65,12 +72,19 @@ pub(super) async fn outbound_links(client: &impl GenericClient, group_ids: &[i64
             work_item_id: row.try_get("work_item_id")?,
         })
     };
-    query(client, SQL, &[&group_ids]).await?.iter().map(link).collect()
+    query(client, SQL, &[&group_ids])
+        .await?
+        .iter()
+        .map(link)
+        .collect()
 }
 
 /// Returns a group's present assignee, with the verified addresses in the order in which they became known; `None` if the group
 /// does not exist.
-pub(super) async fn group_assignee(client: &impl GenericClient, group_id: i64) -> Result<Option<GroupAssignee>, TrackerFault> {
+pub(super) async fn group_assignee(
+    client: &impl GenericClient,
+    group_id: i64,
+) -> Result<Option<GroupAssignee>, TrackerFault> {
     const SQL: &str = "
         SELECT a.decided_at, u.id, u.name,
                ARRAY(SELECT e.email FROM user_emails e WHERE e.user_id = u.id AND e.verified ORDER BY e.id) AS emails
@@ -78,13 +92,22 @@ pub(super) async fn group_assignee(client: &impl GenericClient, group_id: i64) -
         LEFT JOIN group_assignees a ON a.group_id = g.id
         LEFT JOIN users u ON u.id = a.user_id
         WHERE g.id = $1";
-    let Some(row) = query_opt(client, SQL, &[&group_id]).await? else { return Ok(None) };
+    let Some(row) = query_opt(client, SQL, &[&group_id]).await? else {
+        return Ok(None);
+    };
     let id: Option<i64> = row.try_get("id")?;
     let user = match id {
-        Some(id) => Some(User { id, name: row.try_get("name")?, emails: row.try_get("emails")? }),
+        Some(id) => Some(User {
+            id,
+            name: row.try_get("name")?,
+            emails: row.try_get("emails")?,
+        }),
         None => None,
     };
-    Ok(Some(GroupAssignee { user, decided_at: row.try_get("decided_at")? }))
+    Ok(Some(GroupAssignee {
+        user,
+        decided_at: row.try_get("decided_at")?,
+    }))
 }
 
 /// Returns the revision of a work item last applied to a group's assignee (0 = none), `None` if the two are not linked.
@@ -126,7 +149,10 @@ pub(super) async fn own_write(
 }
 
 /// Returns whether the ledger has an effect of this job without a known outcome.
-pub(super) async fn has_open_effect(client: &impl GenericClient, job: JobId) -> Result<bool, TrackerFault> {
+pub(super) async fn has_open_effect(
+    client: &impl GenericClient,
+    job: JobId,
+) -> Result<bool, TrackerFault> {
     const SQL: &str = "SELECT EXISTS (SELECT 1 FROM effects WHERE job_id = $1 AND state IN ('in_flight', 'unknown')) AS is_open";
     let row = query_opt(client, SQL, &[&job.0]).await?;
     row.map_or(Ok(false), |row| Ok(row.try_get("is_open")?))

@@ -7,7 +7,10 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio_postgres::Row;
 
 use super::causes::{begin_release, identity_cause};
-use super::{AccessToken, Identity, IdentityRow, NewTokens, RefreshTurn, Tracker, TrackerFault, Turn, execute, query, query_opt};
+use super::{
+    AccessToken, Identity, IdentityRow, NewTokens, RefreshTurn, Tracker, TrackerFault, Turn,
+    execute, query, query_opt,
+};
 use crate::secrets::{Keyring, Place};
 
 /// The sealed columns.
@@ -16,7 +19,11 @@ pub(super) const REFRESH_TOKEN: &str = "refresh_token";
 
 /// Returns the place of an identity's sealed column.
 pub(super) const fn place<'a>(column: &'a str, id: &'a str) -> Place<'a> {
-    Place { table: "identities", column, row: id }
+    Place {
+        table: "identities",
+        column,
+        row: id,
+    }
 }
 
 /// Makes a query for the columns of [`IdentityRow`].
@@ -40,12 +47,20 @@ impl Tracker {
     ///
     /// # Errors
     /// [`TrackerFault`].
-    pub async fn identity_by_name(&self, organization_id: i64, name: &str) -> Result<Option<Identity>, TrackerFault> {
+    pub async fn identity_by_name(
+        &self,
+        organization_id: i64,
+        name: &str,
+    ) -> Result<Option<Identity>, TrackerFault> {
         const SQL: &str = "
             SELECT id, name, token_expires_at, version
             FROM identities
             WHERE organization_id = $1 AND name = $2";
-        query_opt(&self.client().await?, SQL, &[&organization_id, &name]).await?.as_ref().map(identity_of).transpose()
+        query_opt(&self.client().await?, SQL, &[&organization_id, &name])
+            .await?
+            .as_ref()
+            .map(identity_of)
+            .transpose()
     }
 
     /// Returns an identity.
@@ -53,15 +68,23 @@ impl Tracker {
     /// # Errors
     /// [`TrackerFault`].
     pub async fn identity(&self, identity_id: i64) -> Result<Option<Identity>, TrackerFault> {
-        const SQL: &str = "SELECT id, name, token_expires_at, version FROM identities WHERE id = $1";
-        query_opt(&self.client().await?, SQL, &[&identity_id]).await?.as_ref().map(identity_of).transpose()
+        const SQL: &str =
+            "SELECT id, name, token_expires_at, version FROM identities WHERE id = $1";
+        query_opt(&self.client().await?, SQL, &[&identity_id])
+            .await?
+            .as_ref()
+            .map(identity_of)
+            .transpose()
     }
 
     /// Returns all identities or those of one organization, sorted by organization and name.
     ///
     /// # Errors
     /// [`TrackerFault`].
-    pub async fn identities(&self, organization: Option<&str>) -> Result<Vec<IdentityRow>, TrackerFault> {
+    pub async fn identities(
+        &self,
+        organization: Option<&str>,
+    ) -> Result<Vec<IdentityRow>, TrackerFault> {
         let client = self.client().await?;
         let rows = match organization {
             None => query(&client, IDENTITIES, &[]).await?,
@@ -74,15 +97,23 @@ impl Tracker {
     ///
     /// # Errors
     /// [`TrackerFault`], also if a sealed value cannot be opened.
-    pub async fn access_token(&self, identity_id: i64) -> Result<Option<AccessToken>, TrackerFault> {
+    pub async fn access_token(
+        &self,
+        identity_id: i64,
+    ) -> Result<Option<AccessToken>, TrackerFault> {
         const SQL: &str = "
             SELECT i.access_token, i.token_expires_at, i.version, o.slug,
                    extract(epoch FROM i.token_expires_at - now())::double precision AS ends_in
             FROM identities i
             JOIN organizations o ON o.id = i.organization_id
             WHERE i.id = $1";
-        let Some(row) = query_opt(&self.client().await?, SQL, &[&identity_id]).await? else { return Ok(None) };
-        let token = self.keyring.open_text(place(ACCESS_TOKEN, &identity_id.to_string()), row.try_get("access_token")?)?;
+        let Some(row) = query_opt(&self.client().await?, SQL, &[&identity_id]).await? else {
+            return Ok(None);
+        };
+        let token = self.keyring.open_text(
+            place(ACCESS_TOKEN, &identity_id.to_string()),
+            row.try_get("access_token")?,
+        )?;
         Ok(Some(AccessToken {
             identity_id,
             organization: row.try_get("slug")?,
@@ -117,24 +148,46 @@ impl Tracker {
             RETURNING refresh_token, refreshing_until";
         let client = self.client().await?;
         let within = refreshed_before.map(|within| within.as_secs_f64());
-        let row = query_opt(&client, SQL, &[&identity_id, &version, &longest.as_secs_f64(), &within]).await?;
-        let Some(row) = row else { return why_no_turn(&client, identity_id, version, within).await };
+        let row = query_opt(
+            &client,
+            SQL,
+            &[&identity_id, &version, &longest.as_secs_f64(), &within],
+        )
+        .await?;
+        let Some(row) = row else {
+            return why_no_turn(&client, identity_id, version, within).await;
+        };
         let sealed = row.try_get("refresh_token")?;
-        let refresh_token = self.keyring.open_text(place(REFRESH_TOKEN, &identity_id.to_string()), sealed)?;
-        Ok(RefreshTurn::Yours(Turn { refresh_token, until: row.try_get("refreshing_until")? }))
+        let refresh_token = self
+            .keyring
+            .open_text(place(REFRESH_TOKEN, &identity_id.to_string()), sealed)?;
+        Ok(RefreshTurn::Yours(Turn {
+            refresh_token,
+            until: row.try_get("refreshing_until")?,
+        }))
     }
 
     /// Ends a turn that returned no tokens, unless it has expired; `refused` is the answer if the refresh token was refused.
     ///
     /// # Errors
     /// [`TrackerFault`]; the turn then expires by itself.
-    pub async fn end_refresh_turn(&self, identity_id: i64, turn: &Turn, refused: Option<&str>) -> Result<(), TrackerFault> {
+    pub async fn end_refresh_turn(
+        &self,
+        identity_id: i64,
+        turn: &Turn,
+        refused: Option<&str>,
+    ) -> Result<(), TrackerFault> {
         const SQL: &str = "
             UPDATE identities
             SET refreshing_until = NULL, refresh_refused_at = CASE WHEN $3::text IS NULL THEN refresh_refused_at ELSE now() END,
                 refresh_refusal = coalesce($3, refresh_refusal)
             WHERE id = $1 AND refreshing_until = $2";
-        execute(&self.client().await?, SQL, &[&identity_id, &turn.until, &refused]).await?;
+        execute(
+            &self.client().await?,
+            SQL,
+            &[&identity_id, &turn.until, &refused],
+        )
+        .await?;
         Ok(())
     }
 
@@ -143,19 +196,46 @@ impl Tracker {
     ///
     /// # Errors
     /// [`TrackerFault`].
-    pub async fn save_tokens(&self, identity_id: i64, version: i64, tokens: &NewTokens) -> Result<bool, TrackerFault> {
+    pub async fn save_tokens(
+        &self,
+        identity_id: i64,
+        version: i64,
+        tokens: &NewTokens,
+    ) -> Result<bool, TrackerFault> {
         const SQL: &str = "
             UPDATE identities
             SET access_token = $3, refresh_token = coalesce($4, refresh_token),
                 token_expires_at = now() + make_interval(secs => $5), version = version + 1, refreshing_until = NULL,
                 refresh_refused_at = NULL, refresh_refusal = NULL, access_refused_at = CASE WHEN $6 THEN now() ELSE access_refused_at END
             WHERE id = $1 AND version = $2";
-        let access = seal(&self.keyring, ACCESS_TOKEN, identity_id, &tokens.access_token);
-        let refresh = tokens.refresh_token.as_ref().map(|token| seal(&self.keyring, REFRESH_TOKEN, identity_id, token));
+        let access = seal(
+            &self.keyring,
+            ACCESS_TOKEN,
+            identity_id,
+            &tokens.access_token,
+        );
+        let refresh = tokens
+            .refresh_token
+            .as_ref()
+            .map(|token| seal(&self.keyring, REFRESH_TOKEN, identity_id, token));
         let life = tokens.expires_in.as_secs_f64();
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
-        if execute(&tx, SQL, &[&identity_id, &version, &access, &refresh, &life, &tokens.after_refusal]).await? == 0 {
+        if execute(
+            &tx,
+            SQL,
+            &[
+                &identity_id,
+                &version,
+                &access,
+                &refresh,
+                &life,
+                &tokens.after_refusal,
+            ],
+        )
+        .await?
+            == 0
+        {
             return Ok(false);
         }
         begin_release(&tx, &identity_cause(identity_id), Some(version)).await?;
@@ -179,8 +259,16 @@ impl IdentityRow {
 }
 
 /// Seals a token for its column and row.
-pub(super) fn seal(keyring: &Keyring, column: &str, identity_id: i64, token: &SecretString) -> String {
-    keyring.seal(place(column, &identity_id.to_string()), token.expose_secret().as_bytes())
+pub(super) fn seal(
+    keyring: &Keyring,
+    column: &str,
+    identity_id: i64,
+    token: &SecretString,
+) -> String {
+    keyring.seal(
+        place(column, &identity_id.to_string()),
+        token.expose_secret().as_bytes(),
+    )
 }
 
 async fn why_no_turn(
@@ -195,7 +283,9 @@ async fn why_no_turn(
                coalesce(access_refused_at > now() - make_interval(secs => $3), false) AS refused_again, refresh_refusal
         FROM identities
         WHERE id = $1 AND version = $2";
-    let Some(row) = query_opt(client, SQL, &[&identity_id, &version, &within]).await? else { return Ok(RefreshTurn::Moved) };
+    let Some(row) = query_opt(client, SQL, &[&identity_id, &version, &within]).await? else {
+        return Ok(RefreshTurn::Moved);
+    };
     Ok(if row.try_get("no_refresh_token")? {
         RefreshTurn::NoRefreshToken
     } else if row.try_get("refused_again")? {

@@ -81,7 +81,11 @@ impl Tracker {
     ///
     /// # Errors
     /// [`TrackerFault`].
-    pub async fn installation(&self, organization_id: i64, account_id: &str) -> Result<Option<Installation>, TrackerFault> {
+    pub async fn installation(
+        &self,
+        organization_id: i64,
+        account_id: &str,
+    ) -> Result<Option<Installation>, TrackerFault> {
         let client = self.client().await?;
         organizations::installation(&client, organization_id, account_id).await
     }
@@ -90,7 +94,10 @@ impl Tracker {
     ///
     /// # Errors
     /// [`TrackerFault`].
-    pub async fn integration(&self, integration_id: i64) -> Result<Option<Integration>, TrackerFault> {
+    pub async fn integration(
+        &self,
+        integration_id: i64,
+    ) -> Result<Option<Integration>, TrackerFault> {
         let client = self.client().await?;
         organizations::integration(&client, integration_id).await
     }
@@ -108,7 +115,11 @@ impl Tracker {
     ///
     /// # Errors
     /// [`TrackerFault`].
-    pub async fn seen_events(&self, integration_id: i64, ids: &[String]) -> Result<HashSet<String>, TrackerFault> {
+    pub async fn seen_events(
+        &self,
+        integration_id: i64,
+        ids: &[String],
+    ) -> Result<HashSet<String>, TrackerFault> {
         let client = self.client().await?;
         events::seen_events(&client, integration_id, ids).await
     }
@@ -118,7 +129,11 @@ impl Tracker {
     ///
     /// # Errors
     /// [`TrackerFault`].
-    pub async fn linked_groups(&self, integration_id: i64, work_item_ids: &[i64]) -> Result<Vec<LinkedGroup>, TrackerFault> {
+    pub async fn linked_groups(
+        &self,
+        integration_id: i64,
+        work_item_ids: &[i64],
+    ) -> Result<Vec<LinkedGroup>, TrackerFault> {
         let client = self.client().await?;
         groups::linked_groups(&client, integration_id, work_item_ids).await
     }
@@ -128,7 +143,10 @@ impl Tracker {
     ///
     /// # Errors
     /// [`TrackerFault`].
-    pub async fn members_by_email(&self, wanted: &[(i64, String)]) -> Result<HashMap<(i64, String), i64>, TrackerFault> {
+    pub async fn members_by_email(
+        &self,
+        wanted: &[(i64, String)],
+    ) -> Result<HashMap<(i64, String), i64>, TrackerFault> {
         let client = self.client().await?;
         people::members_by_email(&client, wanted).await
     }
@@ -138,7 +156,10 @@ impl Tracker {
     ///
     /// # Errors
     /// [`TrackerFault`].
-    pub async fn outbound_links(&self, group_ids: &[i64]) -> Result<Vec<OutboundLink>, TrackerFault> {
+    pub async fn outbound_links(
+        &self,
+        group_ids: &[i64],
+    ) -> Result<Vec<OutboundLink>, TrackerFault> {
         let client = self.client().await?;
         groups::outbound_links(&client, group_ids).await
     }
@@ -147,7 +168,10 @@ impl Tracker {
     ///
     /// # Errors
     /// [`TrackerFault`].
-    pub async fn group_assignee(&self, group_id: i64) -> Result<Option<GroupAssignee>, TrackerFault> {
+    pub async fn group_assignee(
+        &self,
+        group_id: i64,
+    ) -> Result<Option<GroupAssignee>, TrackerFault> {
         let client = self.client().await?;
         groups::group_assignee(&client, group_id).await
     }
@@ -213,11 +237,20 @@ impl Tracker {
     ///
     /// # Errors
     /// [`TrackerFault`], also if a sealed value cannot be opened.
-    pub async fn destinations(&self, organization_id: i64, names: Option<&[String]>) -> Result<Vec<Destination>, TrackerFault> {
+    pub async fn destinations(
+        &self,
+        organization_id: i64,
+        names: Option<&[String]>,
+    ) -> Result<Vec<Destination>, TrackerFault> {
         let client = self.client().await?;
         match names {
-            Some(names) => destinations::destinations_by_name(&client, &self.keyring, organization_id, names).await,
-            None => destinations::default_destinations(&client, &self.keyring, organization_id).await,
+            Some(names) => {
+                destinations::destinations_by_name(&client, &self.keyring, organization_id, names)
+                    .await
+            }
+            None => {
+                destinations::default_destinations(&client, &self.keyring, organization_id).await
+            }
         }
     }
 }
@@ -231,17 +264,29 @@ fn in_microseconds(at: OffsetDateTime) -> OffsetDateTime {
     at.replace_microsecond(at.microsecond()).unwrap_or(at)
 }
 
-async fn query(client: &impl GenericClient, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, TrackerFault> {
+async fn query(
+    client: &impl GenericClient,
+    sql: &str,
+    params: &[&(dyn ToSql + Sync)],
+) -> Result<Vec<Row>, TrackerFault> {
     let statement = client.prepare_cached(sql).await?;
     Ok(client.query(&statement, params).await?)
 }
 
-async fn query_opt(client: &impl GenericClient, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Option<Row>, TrackerFault> {
+async fn query_opt(
+    client: &impl GenericClient,
+    sql: &str,
+    params: &[&(dyn ToSql + Sync)],
+) -> Result<Option<Row>, TrackerFault> {
     let statement = client.prepare_cached(sql).await?;
     Ok(client.query_opt(&statement, params).await?)
 }
 
-async fn execute(client: &impl GenericClient, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<u64, TrackerFault> {
+async fn execute(
+    client: &impl GenericClient,
+    sql: &str,
+    params: &[&(dyn ToSql + Sync)],
+) -> Result<u64, TrackerFault> {
     let statement = client.prepare_cached(sql).await?;
     Ok(client.execute(&statement, params).await?)
 }

@@ -10,7 +10,11 @@ use super::TrackerFault;
 
 /// Public settings that do not affect where a secret is sent, by kind. All others do, including those of new kinds. The password
 /// of a mail server goes to the server in the workers' settings, regardless of the recipients.
-const NO_PLACE: &[(&str, &str)] = &[("email", "from"), ("email", "to"), ("webhook", "honours_webhook_id")];
+const NO_PLACE: &[(&str, &str)] = &[
+    ("email", "from"),
+    ("email", "to"),
+    ("webhook", "honours_webhook_id"),
+];
 
 /// The limit of a value that an error shows.
 const SHOWN_CHARACTERS: usize = 200;
@@ -30,7 +34,12 @@ pub(super) const ONE_AT_A_TIME: &str = "SELECT pg_advisory_xact_lock(7264019, 2)
 ///
 /// # Errors
 /// [`TrackerFault::Document`] describes the change.
-pub(super) fn stays(name: &str, from: Target<'_>, to: Target<'_>, right: &str) -> Result<(), TrackerFault> {
+pub(super) fn stays(
+    name: &str,
+    from: Target<'_>,
+    to: Target<'_>,
+    right: &str,
+) -> Result<(), TrackerFault> {
     change(from, to).map_or(Ok(()), |change| {
         Err(TrackerFault::Document {
             at: format!("destination {name}"),
@@ -42,16 +51,33 @@ pub(super) fn stays(name: &str, from: Target<'_>, to: Target<'_>, right: &str) -
 /// Describes the change of the place, if there is one.
 fn change(from: Target<'_>, to: Target<'_>) -> Option<String> {
     if from.kind != to.kind {
-        return Some(format!("the kind changes from {} to {}", shown(&from.kind.into()), shown(&to.kind.into())));
+        return Some(format!(
+            "the kind changes from {} to {}",
+            shown(&from.kind.into()),
+            shown(&to.kind.into())
+        ));
     }
     let (Some(before), Some(after)) = (from.config.as_object(), to.config.as_object()) else {
-        return (from.config != to.config)
-            .then(|| format!("`config` changes from {} to {}", shown(from.config), shown(to.config)));
+        return (from.config != to.config).then(|| {
+            format!(
+                "`config` changes from {} to {}",
+                shown(from.config),
+                shown(to.config)
+            )
+        });
     };
     let counts = |name: &&String| !NO_PLACE.contains(&(from.kind, name.as_str()));
     let differs = |name: &&String| before.get(*name) != after.get(*name);
-    let name = before.keys().chain(after.keys()).filter(counts).find(differs)?;
-    let [old, new] = [before, after].map(|settings| settings.get(name).map_or_else(|| "nothing".to_owned(), shown));
+    let name = before
+        .keys()
+        .chain(after.keys())
+        .filter(counts)
+        .find(differs)?;
+    let [old, new] = [before, after].map(|settings| {
+        settings
+            .get(name)
+            .map_or_else(|| "nothing".to_owned(), shown)
+    });
     Some(format!("`{name}` changes from {old} to {new}"))
 }
 
@@ -68,13 +94,26 @@ mod tests {
     #[test]
     fn kind_host_and_channel_are_the_place_and_what_only_shapes_a_message_is_not() {
         let said = |kinds: [&str; 2], configs: [&Value; 2]| {
-            let [from, to] = [0, 1].map(|n| Target { kind: kinds[n], config: configs[n] });
-            stays("chat", from, to, "`secret`").map_err(|fault| fault.to_string()).err()
+            let [from, to] = [0, 1].map(|n| Target {
+                kind: kinds[n],
+                config: configs[n],
+            });
+            stays("chat", from, to, "`secret`")
+                .map_err(|fault| fault.to_string())
+                .err()
         };
         let same = |kind: &str, before: Value, after: Value| said([kind; 2], [&before, &after]);
         for (kind, before, after) in [
-            ("webhook", json!({"url": "https://a.example"}), json!({"url": "https://a.example", "honours_webhook_id": true})),
-            ("email", json!({"from": "a@b.example", "to": ["c@b.example"]}), json!({"from": "d@b.example", "to": []})),
+            (
+                "webhook",
+                json!({"url": "https://a.example"}),
+                json!({"url": "https://a.example", "honours_webhook_id": true}),
+            ),
+            (
+                "email",
+                json!({"from": "a@b.example", "to": ["c@b.example"]}),
+                json!({"from": "d@b.example", "to": []}),
+            ),
             ("slack", json!({"channel": "C1"}), json!({"channel": "C1"})),
         ] {
             assert_eq!(same(kind, before, after), None, "{kind}");
@@ -86,24 +125,55 @@ mod tests {
                 json!({"url": "https://b.example"}),
                 "\"https://a.example\" to \"https://b",
             ),
-            ("slack", json!({"channel": "C1"}), json!({"channel": "C2"}), "`channel` changes from \"C1\" to \"C2\""),
-            ("discord", json!({"channel_id": "1"}), json!({"channel_id": "2"}), "`channel_id`"),
+            (
+                "slack",
+                json!({"channel": "C1"}),
+                json!({"channel": "C2"}),
+                "`channel` changes from \"C1\" to \"C2\"",
+            ),
+            (
+                "discord",
+                json!({"channel_id": "1"}),
+                json!({"channel_id": "2"}),
+                "`channel_id`",
+            ),
             (
                 "discord",
                 json!({"channel_id": "1"}),
                 json!({"channel_id": "1", "api_base": "https://a.example"}),
                 "from nothing to",
             ),
-            ("discord", json!({"channel_id": "1", "api_base": "https://a.example"}), json!({"channel_id": "1"}), "to nothing"),
-            ("of tomorrow", json!({"room": 1}), json!({"room": 2}), "`room` changes from 1 to 2"),
-            ("of tomorrow", json!([1]), json!({}), "`config` changes from [1] to {}"),
+            (
+                "discord",
+                json!({"channel_id": "1", "api_base": "https://a.example"}),
+                json!({"channel_id": "1"}),
+                "to nothing",
+            ),
+            (
+                "of tomorrow",
+                json!({"room": 1}),
+                json!({"room": 2}),
+                "`room` changes from 1 to 2",
+            ),
+            (
+                "of tomorrow",
+                json!([1]),
+                json!({}),
+                "`config` changes from [1] to {}",
+            ),
         ] {
             let why = same(kind, before, after).unwrap();
-            assert!(why.contains(part) && why.contains("expected the secret again") && why.ends_with("; use `secret`"), "{why}");
+            assert!(
+                why.contains(part)
+                    && why.contains("expected the secret again")
+                    && why.ends_with("; use `secret`"),
+                "{why}"
+            );
         }
         let why = said(["discord_webhook", "teams"], [&json!({}); 2]).unwrap();
         assert!(
-            why.starts_with("destination chat: ") && why.contains("kind changes from \"discord_webhook\" to \"teams\""),
+            why.starts_with("destination chat: ")
+                && why.contains("kind changes from \"discord_webhook\" to \"teams\""),
             "{why}"
         );
     }

@@ -6,7 +6,10 @@ use tokio_postgres::Row;
 use super::{Installation, Integration, SyncSettings, TrackerFault, query, query_opt};
 
 /// Returns the id of the organization with this slug.
-pub(super) async fn organization_id(client: &impl GenericClient, slug: &str) -> Result<Option<i64>, TrackerFault> {
+pub(super) async fn organization_id(
+    client: &impl GenericClient,
+    slug: &str,
+) -> Result<Option<i64>, TrackerFault> {
     const SQL: &str = "SELECT id FROM organizations WHERE slug = $1";
     let row = query_opt(client, SQL, &[&slug]).await?;
     row.map(|row| Ok(row.try_get("id")?)).transpose()
@@ -29,9 +32,14 @@ pub(super) async fn installation(
 }
 
 /// Returns an account, independent of the organizations that use it.
-pub(super) async fn integration(client: &impl GenericClient, integration_id: i64) -> Result<Option<Integration>, TrackerFault> {
+pub(super) async fn integration(
+    client: &impl GenericClient,
+    integration_id: i64,
+) -> Result<Option<Integration>, TrackerFault> {
     const SQL: &str = "SELECT id, account_name, account_id FROM integrations WHERE id = $1";
-    let Some(row) = query_opt(client, SQL, &[&integration_id]).await? else { return Ok(None) };
+    let Some(row) = query_opt(client, SQL, &[&integration_id]).await? else {
+        return Ok(None);
+    };
     Ok(Some(Integration {
         id: row.try_get("id")?,
         account_name: row.try_get("account_name")?,
@@ -40,7 +48,10 @@ pub(super) async fn integration(client: &impl GenericClient, integration_id: i64
 }
 
 /// SHA-256 of every shared secret that the account's service hooks may use now.
-pub(super) async fn hook_secrets(client: &impl GenericClient, integration_id: i64) -> Result<Vec<[u8; 32]>, TrackerFault> {
+pub(super) async fn hook_secrets(
+    client: &impl GenericClient,
+    integration_id: i64,
+) -> Result<Vec<[u8; 32]>, TrackerFault> {
     const SQL: &str = "
         SELECT secret_sha256
         FROM subscriptions
@@ -49,7 +60,9 @@ pub(super) async fn hook_secrets(client: &impl GenericClient, integration_id: i6
     let rows = query(client, SQL, &[&integration_id]).await?;
     let digest = |row: &Row| -> Result<[u8; 32], TrackerFault> {
         let bytes: &[u8] = row.try_get("secret_sha256")?;
-        Ok(bytes.try_into().expect("the table checks that a digest has 32 bytes"))
+        Ok(bytes
+            .try_into()
+            .expect("the table checks that a digest has 32 bytes"))
     };
     rows.iter().map(digest).collect()
 }

@@ -32,7 +32,9 @@ pub(super) async fn members_by_email(
     let mut members = HashMap::new();
     for row in query(client, SQL, &[&projects, &emails]).await? {
         let n: i64 = row.try_get("n")?;
-        let asked = usize::try_from(n - 1).ok().and_then(|index| wanted.get(index));
+        let asked = usize::try_from(n - 1)
+            .ok()
+            .and_then(|index| wanted.get(index));
         if let Some(asked) = asked {
             members.insert(asked.clone(), row.try_get("user_id")?);
         }

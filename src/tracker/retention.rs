@@ -58,7 +58,10 @@ impl Tracker {
     async fn forget(&self, sql: &str, before: OffsetDateTime) -> Result<bool, TrackerFault> {
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
-        tx.batch_execute("SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL enable_seqscan = off").await?;
+        tx.batch_execute(
+            "SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL enable_seqscan = off",
+        )
+        .await?;
         let gone = execute(&tx, sql, &[&before, &BATCH]).await?;
         tx.commit().await?;
         Ok(i64::try_from(gone) == Ok(BATCH))

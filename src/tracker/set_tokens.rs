@@ -8,7 +8,9 @@ use time::OffsetDateTime;
 
 use super::identities::{ACCESS_TOKEN, REFRESH_TOKEN, seal};
 use super::registry::{known_organization, unknown};
-use super::{GivenTokens, IdentityRow, TokenEnd, TrackerFault, execute, in_microseconds, query, query_opt};
+use super::{
+    GivenTokens, IdentityRow, TokenEnd, TrackerFault, execute, in_microseconds, query, query_opt,
+};
 use crate::secrets::Keyring;
 
 /// The maximum number of names that an error lists.
@@ -35,8 +37,28 @@ pub async fn register_identity(
     let organization_id = known_organization(tx, organization).await?;
     let rows = query(tx, ID, &[]).await?;
     let id: i64 = rows.first().map_or(Ok(0), |row| row.try_get("id"))?;
-    let Sealed { access, refresh, at, seconds } = Sealed::of(keyring, id, tokens);
-    if execute(tx, SQL, &[&id, &organization_id, &name, &access, &refresh, &at, &seconds]).await? == 0 {
+    let Sealed {
+        access,
+        refresh,
+        at,
+        seconds,
+    } = Sealed::of(keyring, id, tokens);
+    if execute(
+        tx,
+        SQL,
+        &[
+            &id,
+            &organization_id,
+            &name,
+            &access,
+            &refresh,
+            &at,
+            &seconds,
+        ],
+    )
+    .await?
+        == 0
+    {
         return Err(TrackerFault::Document {
             at: format!("identity {name} of organization {organization}"),
             problem: "it is registered already; use `dispatch identities set-tokens`".to_owned(),
@@ -62,7 +84,12 @@ pub async fn set_tokens(
             version = version + 1, refreshing_until = NULL, refresh_refused_at = NULL, access_refused_at = NULL
         WHERE id = $1";
     let before = identity_of(tx, organization, name).await?;
-    let Sealed { access, refresh, at, seconds } = Sealed::of(keyring, before.id, tokens);
+    let Sealed {
+        access,
+        refresh,
+        at,
+        seconds,
+    } = Sealed::of(keyring, before.id, tokens);
     execute(tx, SQL, &[&before.id, &access, &refresh, &at, &seconds]).await?;
     let after = identity_of(tx, organization, name).await?;
     Ok((before, after))
@@ -84,14 +111,31 @@ impl Sealed {
             (Some(_), TokenEnd::In(life)) => (None, life),
             (None, _) => (None, Duration::ZERO),
         };
-        let access = seal(keyring, ACCESS_TOKEN, id, &tokens.access_token.clone().unwrap_or_default());
-        let refresh = tokens.refresh_token.as_ref().map(|token| seal(keyring, REFRESH_TOKEN, id, token));
-        Self { access, refresh, at, seconds: life.as_secs_f64() }
+        let access = seal(
+            keyring,
+            ACCESS_TOKEN,
+            id,
+            &tokens.access_token.clone().unwrap_or_default(),
+        );
+        let refresh = tokens
+            .refresh_token
+            .as_ref()
+            .map(|token| seal(keyring, REFRESH_TOKEN, id, token));
+        Self {
+            access,
+            refresh,
+            at,
+            seconds: life.as_secs_f64(),
+        }
     }
 }
 
 /// Returns an identity of an organization; inside a transaction, locks it against changes.
-async fn identity_of(client: &impl GenericClient, organization: &str, name: &str) -> Result<IdentityRow, TrackerFault> {
+async fn identity_of(
+    client: &impl GenericClient,
+    organization: &str,
+    name: &str,
+) -> Result<IdentityRow, TrackerFault> {
     const SQL: &str = "
         SELECT i.id, o.slug, i.name, i.token_expires_at, i.version, i.refresh_token IS NOT NULL AS has_refresh_token,
                i.refresh_refused_at
@@ -99,11 +143,19 @@ async fn identity_of(client: &impl GenericClient, organization: &str, name: &str
         JOIN organizations o ON o.id = i.organization_id
         WHERE i.organization_id = $1 AND i.name = $2
         FOR UPDATE OF i";
-    const OFFER: &str = "SELECT name FROM identities WHERE organization_id = $1 ORDER BY name LIMIT $2";
+    const OFFER: &str =
+        "SELECT name FROM identities WHERE organization_id = $1 ORDER BY name LIMIT $2";
     let organization_id = known_organization(client, organization).await?;
     if let Some(row) = query_opt(client, SQL, &[&organization_id, &name]).await? {
         return IdentityRow::of(&row);
     }
     let offered = query(client, OFFER, &[&organization_id, &OFFERED]).await?;
-    Err(unknown("identity", name, offered.iter().map(|row| row.try_get("name")).collect::<Result<_, _>>()?))
+    Err(unknown(
+        "identity",
+        name,
+        offered
+            .iter()
+            .map(|row| row.try_get("name"))
+            .collect::<Result<_, _>>()?,
+    ))
 }

@@ -30,7 +30,11 @@ impl Admission {
     /// Creates an empty cache. With `trusts_all`, every message is trusted.
     #[must_use]
     pub fn new(trusts_all: bool) -> Self {
-        Self { trusts_all, producers: Recent::default(), organizations: Recent::default() }
+        Self {
+            trusts_all,
+            producers: Recent::default(),
+            organizations: Recent::default(),
+        }
     }
 }
 
@@ -55,13 +59,24 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             Some(producer) => Some(producer),
             None => self.producer_since(&user, delivery.received_at).await?,
         };
-        known.map(Sender::Known).ok_or_else(|| Refusal::UnknownProducer(crate::fault::storable(&user, 255)).into())
+        known
+            .map(Sender::Known)
+            .ok_or_else(|| Refusal::UnknownProducer(crate::fault::storable(&user, 255)).into())
     }
 
     /// Refuses a message, which arrived at `received`, that names something that is not its sender's.
-    pub(super) async fn permit(&self, sender: &Sender, names: &[Named<'_>], received: Instant) -> Result<(), Trouble> {
-        let Err(refusal) = sender.may_name(names) else { return Ok(()) };
-        let Some(name) = sender.name() else { return Err(refusal.into()) };
+    pub(super) async fn permit(
+        &self,
+        sender: &Sender,
+        names: &[Named<'_>],
+        received: Instant,
+    ) -> Result<(), Trouble> {
+        let Err(refusal) = sender.may_name(names) else {
+            return Ok(());
+        };
+        let Some(name) = sender.name() else {
+            return Err(refusal.into());
+        };
         match self.producer_since(name, received).await? {
             Some(now) => Ok(Sender::Known(now).may_name(names)?),
             None => Err(refusal.into()),
@@ -69,11 +84,21 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     }
 
     /// Refuses a message, which arrived at `received`, for an organization that does not exist.
-    pub(super) async fn known_organization(&self, slug: &str, received: Instant) -> Result<(), Trouble> {
+    pub(super) async fn known_organization(
+        &self,
+        slug: &str,
+        received: Instant,
+    ) -> Result<(), Trouble> {
         let store = self.context.store();
         for since in [cached_since(), received] {
             let read = || self.context.patiently(|| store.has_organization(slug));
-            if self.context.admission.organizations.get(slug, since, read).await? {
+            if self
+                .context
+                .admission
+                .organizations
+                .get(slug, since, read)
+                .await?
+            {
                 return Ok(());
             }
         }
@@ -81,17 +106,33 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     }
 
     /// Returns a producer as it was at `since` or later.
-    async fn producer_since(&self, name: &str, since: Instant) -> Result<Option<Arc<Producer>>, StoreError> {
+    async fn producer_since(
+        &self,
+        name: &str,
+        since: Instant,
+    ) -> Result<Option<Arc<Producer>>, StoreError> {
         let store = self.context.store();
-        let read = async || Ok(self.context.patiently(|| store.producer(name)).await?.map(Arc::new));
-        self.context.admission.producers.get(name, since, read).await
+        let read = async || {
+            Ok(self
+                .context
+                .patiently(|| store.producer(name))
+                .await?
+                .map(Arc::new))
+        };
+        self.context
+            .admission
+            .producers
+            .get(name, since, read)
+            .await
     }
 }
 
 /// Returns since when a cached row is used. Before a refusal, a row counts only if it was read after the message arrived: a
 /// producer can publish as soon as it is registered, and messages that arrive before a read share it.
 fn cached_since() -> Instant {
-    Instant::now().checked_sub(CURRENT).unwrap_or_else(Instant::now)
+    Instant::now()
+        .checked_sub(CURRENT)
+        .unwrap_or_else(Instant::now)
 }
 
 /// A cache of values that were read by name.
@@ -106,8 +147,18 @@ impl<V> Default for Recent<V> {
 
 impl<V: Clone> Recent<V> {
     /// Returns the value that was read for a name at `since` or later, or reads it now.
-    async fn get(&self, name: &str, since: Instant, read: impl AsyncFnOnce() -> Result<V, StoreError>) -> Result<V, StoreError> {
-        let remembered = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned();
+    async fn get(
+        &self,
+        name: &str,
+        since: Instant,
+        read: impl AsyncFnOnce() -> Result<V, StoreError>,
+    ) -> Result<V, StoreError> {
+        let remembered = self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(name)
+            .cloned();
         if let Some((_, value)) = remembered.filter(|(at, _)| *at >= since) {
             return Ok(value);
         }
@@ -140,7 +191,11 @@ mod tests {
     fn a_name_is_read_once_in_its_time_and_names_by_the_thousand_take_no_more_memory() {
         let recent = Recent::<usize>::default();
         let get = |name: &str, since, value| {
-            recent.get(name, since, async move || Ok(value)).now_or_never().expect("it does not wait").unwrap()
+            recent
+                .get(name, since, async move || Ok(value))
+                .now_or_never()
+                .expect("it does not wait")
+                .unwrap()
         };
         let begun = Instant::now();
         assert_eq!([get("a", begun, 1), get("a", begun, 2)], [1, 1]);

@@ -17,12 +17,12 @@ use crate::engine::Product;
 use crate::fault::{chain, storable};
 use crate::job::JobId;
 use crate::message::{
-    AboutJob, Cancel, Configure, Intake, LONGEST_DELAY, Named, Refusal, Sender, WakeUp, decode_control, decode_intake,
-    sealed_place,
+    AboutJob, Cancel, Configure, Intake, LONGEST_DELAY, Named, Refusal, Sender, WakeUp,
+    decode_control, decode_intake, sealed_place,
 };
 use crate::store::{
-    ActionResult, Actor, Announcement, Cancelling, Claim, Claimed, Incoming, Intaken, NewJob, NotClaimed, SoFar, StoreError,
-    Tables, Target,
+    ActionResult, Actor, Announcement, Cancelling, Claim, Claimed, Incoming, Intaken, NewJob,
+    NotClaimed, SoFar, StoreError, Tables, Target,
 };
 use crate::telemetry::names;
 use crate::trace::{TRACEPARENT, TRACESTATE, Trace};
@@ -73,14 +73,21 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             Ok(taken) => return taken,
             Err(Trouble::Refused(refusal)) => refusal,
             Err(Trouble::Store(error)) => {
-                tracing::error!(error = chain(&error), "a message cannot be stored as a job; it becomes a dead letter");
+                tracing::error!(
+                    error = chain(&error),
+                    "a message cannot be stored as a job; it becomes a dead letter"
+                );
                 Refusal::Undeliverable(storable(&chain(&error), 500))
             }
         };
         self.keep(delivery, &refusal).await
     }
 
-    async fn take_intake(&self, delivery: &Delivery, limiter: &Arc<LaneLimiter>) -> Result<Taken, Trouble> {
+    async fn take_intake(
+        &self,
+        delivery: &Delivery,
+        limiter: &Arc<LaneLimiter>,
+    ) -> Result<Taken, Trouble> {
         let sender = self.sender(delivery).await?;
         let id = JobId::fresh();
         let intake = self.decode_intake(delivery, id).await?;
@@ -114,15 +121,27 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         });
         // Only the payload is needed from here on.
         drop(intake);
-        let in_hand = self.context.running.take(id).expect("a fresh id is not in hand");
-        let intaken = self.context.patiently(|| self.context.writer.intake(&new)).await?;
+        let in_hand = self
+            .context
+            .running
+            .take(id)
+            .expect("a fresh id is not in hand");
+        let intaken = self
+            .context
+            .patiently(|| self.context.writer.intake(&new))
+            .await?;
         if let (Some(room), Intaken::Ours(..) | Intaken::Accepted(_)) = (room, &intaken) {
             room.stored();
         }
         match intaken {
             Intaken::Ours(claim, told) => Ok(match place {
                 Some((permit, share)) => {
-                    let held = Holding { _in_hand: in_hand, _permit: permit, _share: Some(share), suspect: None };
+                    let held = Holding {
+                        _in_hand: in_hand,
+                        _permit: permit,
+                        _share: Some(share),
+                        suspect: None,
+                    };
                     Taken::Ours(claim, held, told)
                 }
                 None => Taken::Back,
@@ -141,20 +160,28 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
                     None => Ok(Taken::Nothing),
                 }
             }
-            Intaken::Conflict(known) => Err(Trouble::Refused(Refusal::DedupeConflict(known.to_string()))),
+            Intaken::Conflict(known) => {
+                Err(Trouble::Refused(Refusal::DedupeConflict(known.to_string())))
+            }
         }
     }
 
     async fn decode_intake(&self, delivery: &Delivery, id: JobId) -> Result<Intake, Refusal> {
         let _place = self.throttle.decoding_place(delivery.body.len()).await;
-        decode_intake(&delivery.body, &delivery.envelope, &self.context.keyring, id)
+        decode_intake(
+            &delivery.body,
+            &delivery.envelope,
+            &self.context.keyring,
+            id,
+        )
     }
 
     /// Returns the payload to store: the part that the stages read or, for a newer schema, the whole message, sealed.
     fn payload(&self, id: JobId, intake: &Intake, body: &[u8]) -> Result<Incoming, StoreError> {
         match intake {
             Intake::Request { request, .. } => {
-                let accepted = to_raw_value(request).map_err(|error| StoreError::Row(error.to_string()))?;
+                let accepted =
+                    to_raw_value(request).map_err(|error| StoreError::Row(error.to_string()))?;
                 Ok(Incoming::Known(accepted))
             }
             Intake::Newer(_) => Ok(Incoming::Newer(seal(&self.context, id, body))),
@@ -162,17 +189,35 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     }
 
     /// Refuses a job that names something that is not its sender's, or an organization that does not exist.
-    async fn admit(&self, sender: &Sender, delivery: &Delivery, intake: &Intake) -> Result<(), Trouble> {
-        let AboutJob { source, organization, application, not_before, .. } = intake.about();
+    async fn admit(
+        &self,
+        sender: &Sender,
+        delivery: &Delivery,
+        intake: &Intake,
+    ) -> Result<(), Trouble> {
+        let AboutJob {
+            source,
+            organization,
+            application,
+            not_before,
+            ..
+        } = intake.about();
         let mut names = vec![Named::Source(source), Named::Organization(organization)];
         names.extend(delivery.reply_to.as_deref().map(Named::ReplyTo));
         names.extend(application.map(Named::Application));
         self.permit(sender, &names, delivery.received_at).await?;
-        if let Some(time) = not_before.filter(|time| *time > OffsetDateTime::now_utc() + LONGEST_DELAY) {
+        if let Some(time) =
+            not_before.filter(|time| *time > OffsetDateTime::now_utc() + LONGEST_DELAY)
+        {
             return Err(Refusal::TooFarAhead(time.to_string()).into());
         }
         // A message of a newer schema may name its organization elsewhere.
-        if organization.is_empty() { Ok(()) } else { self.known_organization(organization, delivery.received_at).await }
+        if organization.is_empty() {
+            Ok(())
+        } else {
+            self.known_organization(organization, delivery.received_at)
+                .await
+        }
     }
 
     /// Replies with the state of the known job to a repeated message, if its producer asks for replies.
@@ -180,7 +225,10 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         if let Some(reply_to) = &new.reply_to {
             let correlation_id = new.correlation_id.as_deref();
             let store = self.context.store();
-            let answer = self.context.patiently(|| store.answer_again(known, reply_to, correlation_id)).await?;
+            let answer = self
+                .context
+                .patiently(|| store.answer_again(known, reply_to, correlation_id))
+                .await?;
             self.context.announcer.tell(answer.into_iter().collect());
         }
         Ok(())
@@ -189,9 +237,17 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     /// Returns a permit and a share for an intake message, or `None` if the message should only become a row: its
     /// organization has used its share, no permit is free while the queue is long or too many messages wait already, the
     /// replica drains, or the job's `not_before` is in the future.
-    async fn place(&self, limiter: &Arc<LaneLimiter>, intake: &Intake) -> Option<(Permit, TenantShare)> {
-        let Intake::Request { request, .. } = intake else { return None };
-        let later = request.not_before.is_some_and(|time| time > OffsetDateTime::now_utc());
+    async fn place(
+        &self,
+        limiter: &Arc<LaneLimiter>,
+        intake: &Intake,
+    ) -> Option<(Permit, TenantShare)> {
+        let Intake::Request { request, .. } = intake else {
+            return None;
+        };
+        let later = request
+            .not_before
+            .is_some_and(|time| time > OffsetDateTime::now_utc());
         if !limiter.runs || later || self.drain.is_cancelled() {
             return None;
         }
@@ -208,11 +264,18 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         }
     }
 
-    async fn take_wake_up(&self, delivery: &Delivery, limiter: &Arc<LaneLimiter>) -> Result<Taken, Trouble> {
-        let wake_up: WakeUp = serde_json::from_slice(&delivery.body).map_err(|error| Refusal::WakeUp(error.to_string()))?;
+    async fn take_wake_up(
+        &self,
+        delivery: &Delivery,
+        limiter: &Arc<LaneLimiter>,
+    ) -> Result<Taken, Trouble> {
+        let wake_up: WakeUp = serde_json::from_slice(&delivery.body)
+            .map_err(|error| Refusal::WakeUp(error.to_string()))?;
         if !limiter.runs {
             let jobs = [wake_up.job_id];
-            self.context.patiently(|| self.context.store().unwake(&jobs)).await?;
+            self.context
+                .patiently(|| self.context.store().unwake(&jobs))
+                .await?;
             return Ok(Taken::Nothing);
         }
         let permit = tokio::select! {
@@ -230,19 +293,31 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             () = self.drain.cancelled() => return Taken::Nothing,
             permit = limiter.permit_past_line() => permit,
         };
-        self.take_row(id, permit, None).await.unwrap_or(Taken::Nothing)
+        self.take_row(id, permit, None)
+            .await
+            .unwrap_or(Taken::Nothing)
     }
 
-    async fn take_row(&self, id: JobId, permit: Permit, share: Option<TenantShare>) -> Result<Taken, Trouble> {
+    async fn take_row(
+        &self,
+        id: JobId,
+        permit: Permit,
+        share: Option<TenantShare>,
+    ) -> Result<Taken, Trouble> {
         let Some(in_hand) = self.context.running.take(id) else {
             // The job is in hand here, and may be about to be given up. Then this wake-up is the only one; without the stamp, the
             // waker publishes another.
             let jobs = [id];
-            self.context.patiently(|| self.context.store().unwake(&jobs)).await?;
+            self.context
+                .patiently(|| self.context.store().unwake(&jobs))
+                .await?;
             return Ok(Taken::Nothing);
         };
         let replica = self.lease.replica();
-        let claimed = self.context.patiently(|| self.context.writer.claim(replica, id)).await?;
+        let claimed = self
+            .context
+            .patiently(|| self.context.writer.claim(replica, id))
+            .await?;
         let claim = match claimed {
             Claimed::Ours(claim) => claim,
             Claimed::Not(NotClaimed::LeaseLost) => return Ok(Taken::Back),
@@ -252,34 +327,67 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             }
             // After a claim whose answer was lost, the row names this replica as the owner, and the job is not in hand here.
             Claimed::Not(NotClaimed::NotDue) => {
-                let adopted = self.context.patiently(|| self.context.store().adopt(replica, id)).await?;
-                let Some(claim) = adopted else { return Ok(Taken::Nothing) };
+                let adopted = self
+                    .context
+                    .patiently(|| self.context.store().adopt(replica, id))
+                    .await?;
+                let Some(claim) = adopted else {
+                    return Ok(Taken::Nothing);
+                };
                 Box::new(claim)
             }
         };
         let suspect = claim.is_suspect.then(|| self.context.running.suspect());
         if let Some(None) = suspect {
-            self.context.postpone(&claim.fence, SUSPECTS_TURN, SoFar::AsStored).await;
+            self.context
+                .postpone(&claim.fence, SUSPECTS_TURN, SoFar::AsStored)
+                .await;
             return Ok(Taken::Nothing);
         }
         Ok(Taken::Ours(
             claim,
-            Holding { _in_hand: in_hand, _permit: permit, _share: share, suspect: suspect.flatten() },
+            Holding {
+                _in_hand: in_hand,
+                _permit: permit,
+                _share: share,
+                suspect: suspect.flatten(),
+            },
             Vec::new(),
         ))
     }
 
     async fn take_control(&self, delivery: &Delivery) -> Result<Taken, Trouble> {
         let sender = self.sender(delivery).await?;
-        let who = sender.name().map_or_else(|| "a message without user_id".to_owned(), |name| storable(name, 255));
-        let actor = Actor { who, role: "producer".to_owned(), reason: None };
+        let who = sender.name().map_or_else(
+            || "a message without user_id".to_owned(),
+            |name| storable(name, 255),
+        );
+        let actor = Actor {
+            who,
+            role: "producer".to_owned(),
+            reason: None,
+        };
         let store = self.context.store();
         let answer = if delivery.routing_key == KEY_CANCEL {
             let cancel: Cancel = self.decode_control(delivery).await?;
-            self.permit(&sender, &[Named::Source(&cancel.source)], delivery.received_at).await?;
-            let Cancel { source, dedupe_key, .. } = cancel.clone();
-            self.permit_job(&sender, &Target::Key { source, dedupe_key }, delivery.received_at).await?;
-            let cancelling = self.cancel_within_quota(&cancel, sender.name(), &actor).await?;
+            self.permit(
+                &sender,
+                &[Named::Source(&cancel.source)],
+                delivery.received_at,
+            )
+            .await?;
+            let Cancel {
+                source, dedupe_key, ..
+            } = cancel.clone();
+            self.permit_job(
+                &sender,
+                &Target::Key { source, dedupe_key },
+                delivery.received_at,
+            )
+            .await?;
+            let cancelling = self
+                .cancel_within_quota(&cancel, sender.name(), &actor)
+                .await?;
             match cancelling {
                 Cancelling::Answered(answer) => answer,
                 Cancelling::Noted => return Ok(Taken::Nothing),
@@ -288,24 +396,40 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             let configure: Configure = self.decode_control(delivery).await?;
             let first = self.context.registry.intake().first();
             let target = Target::Id(configure.job_id);
-            self.permit_job(&sender, &target, delivery.received_at).await?;
-            self.context.patiently(|| store.configure(&target, &configure.account, first, &actor)).await?
+            self.permit_job(&sender, &target, delivery.received_at)
+                .await?;
+            self.context
+                .patiently(|| store.configure(&target, &configure.account, first, &actor))
+                .await?
         };
         match answer {
             ActionResult::Done { .. } | ActionResult::Already(..) => Ok(Taken::Nothing),
             ActionResult::NoSuchJob => Err(Trouble::Refused(Refusal::NoSuchJob)),
-            ActionResult::Refused(job, why) => Err(Trouble::Refused(Refusal::Invalid { path: job.to_string(), detail: why })),
+            ActionResult::Refused(job, why) => Err(Trouble::Refused(Refusal::Invalid {
+                path: job.to_string(),
+                detail: why,
+            })),
         }
     }
 
     /// Refuses a message about a job that is not its sender's, with the same words as for a job that does not exist.
-    async fn permit_job(&self, sender: &Sender, target: &Target, received: Instant) -> Result<(), Trouble> {
+    async fn permit_job(
+        &self,
+        sender: &Sender,
+        target: &Target,
+        received: Instant,
+    ) -> Result<(), Trouble> {
         if let Sender::Trusted(_) = sender {
             return Ok(());
         }
         let store = self.context.store();
-        let Some(tenant) = self.context.patiently(|| store.tenant(target)).await? else { return Ok(()) };
-        let names = [Named::Source(&tenant.source), Named::Organization(&tenant.organization)];
+        let Some(tenant) = self.context.patiently(|| store.tenant(target)).await? else {
+            return Ok(());
+        };
+        let names = [
+            Named::Source(&tenant.source),
+            Named::Organization(&tenant.organization),
+        ];
         match self.permit(sender, &names, received).await {
             Err(Trouble::Refused(_)) => Err(Refusal::NoSuchJob.into()),
             answer => answer,
@@ -336,7 +460,11 @@ impl From<StoreError> for Trouble {
     }
 }
 
-fn seal<P: Product, T: Tables<Changes = P::Changes>>(context: &WorkerContext<P, T>, id: JobId, body: &[u8]) -> String {
+fn seal<P: Product, T: Tables<Changes = P::Changes>>(
+    context: &WorkerContext<P, T>,
+    id: JobId,
+    body: &[u8],
+) -> String {
     let row = id.to_string();
     context.keyring.seal(sealed_place(&row), body)
 }

@@ -34,7 +34,11 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             }
             // An earlier commit that seemed lost may have landed late, and may be the reason why this one fails.
             if is_ill || std::mem::take(&mut in_doubt) {
-                match self.context.patiently(|| self.context.store().landed(run, &commit)).await {
+                match self
+                    .context
+                    .patiently(|| self.context.store().landed(run, &commit))
+                    .await
+                {
                     Ok(Landed::No) if is_ill => {
                         in_doubt = true;
                         continue;
@@ -53,7 +57,13 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
                     error = fault.message(),
                     "the job can be neither committed nor parked; it is due again in a minute"
                 );
-                self.context.postpone(run.fence, LONGEST_DELIVERY, SoFar::Only(commit.partial.as_deref())).await;
+                self.context
+                    .postpone(
+                        run.fence,
+                        LONGEST_DELIVERY,
+                        SoFar::Only(commit.partial.as_deref()),
+                    )
+                    .await;
                 return Err(After::Stop);
             }
             replaced = true;
@@ -61,10 +71,15 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             match decide(at, Ended::Fault(fault), rand::random()) {
                 // The effect has happened, even if its outcome cannot be stored as the stage returned it.
                 Decision::Commit(instead) => {
-                    let effect = effect.map(|effect| EffectOutcome { provider_ref: None, ..effect });
+                    let effect = effect.map(|effect| EffectOutcome {
+                        provider_ref: None,
+                        ..effect
+                    });
                     commit = Commit { effect, ..*instead };
                 }
-                Decision::Repeat | Decision::Infrastructure(_) | Decision::GiveUp => return Err(After::Stop),
+                Decision::Repeat | Decision::Infrastructure(_) | Decision::GiveUp => {
+                    return Err(After::Stop);
+                }
             }
         }
     }

@@ -39,10 +39,16 @@ pub async fn deafness(lanes: Vec<LaneWatch>, publisher: Publisher, end: Cancella
         for lane in &lanes {
             let quiet = lane.last_received.borrow().elapsed() > DEAF_AFTER;
             let listens = *lane.prefetch.borrow() > 0;
-            let deaf = quiet && listens && lane.limiter.free() > 0 && has_messages(&publisher, lane.queue).await;
+            let deaf = quiet
+                && listens
+                && lane.limiter.free() > 0
+                && has_messages(&publisher, lane.queue).await;
             lane.deaf.send_replace(deaf);
             if deaf {
-                tracing::error!(queue = lane.queue, "the queue has messages and the consumer receives none; it is rebuilt");
+                tracing::error!(
+                    queue = lane.queue,
+                    "the queue has messages and the consumer receives none; it is rebuilt"
+                );
                 lane.rebuild.notify_one();
             }
         }
@@ -50,5 +56,8 @@ pub async fn deafness(lanes: Vec<LaneWatch>, publisher: Publisher, end: Cancella
 }
 
 async fn has_messages(publisher: &Publisher, queue: &str) -> bool {
-    publisher.depth(queue).await.is_ok_and(|depth| depth.ready > 0)
+    publisher
+        .depth(queue)
+        .await
+        .is_ok_and(|depth| depth.ready > 0)
 }

@@ -83,7 +83,11 @@ pub(super) struct InHand {
 
 impl Drop for InHand {
     fn drop(&mut self) {
-        self.running.jobs.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.job);
+        self.running
+            .jobs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.job);
     }
 }
 
@@ -91,13 +95,23 @@ impl Running {
     /// Returns whether a job is in hand.
     #[must_use]
     pub fn has(&self, job: JobId) -> bool {
-        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).contains(&job)
+        self.jobs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(&job)
     }
 
     /// Takes a job in hand, or returns `None` where it is in hand already.
     pub(super) fn take(self: &Arc<Self>, job: JobId) -> Option<InHand> {
-        let new = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).insert(job);
-        new.then(|| InHand { running: Arc::clone(self), job })
+        let new = self
+            .jobs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(job);
+        new.then(|| InHand {
+            running: Arc::clone(self),
+            job,
+        })
     }
 
     /// Returns the right to run a suspect, or `None` while another one runs.
@@ -110,7 +124,11 @@ impl<P: Product, T: Tables<Changes = P::Changes>> WorkerContext<P, T> {
     /// Returns the context of another incarnation, which has nothing in hand.
     #[must_use]
     pub fn for_incarnation(&self) -> Self {
-        Self { running: Arc::default(), stamps: Arc::default(), ..self.clone() }
+        Self {
+            running: Arc::default(),
+            stamps: Arc::default(),
+            ..self.clone()
+        }
     }
 
     /// Returns the store of the engine's tables.
@@ -143,10 +161,18 @@ impl<P: Product, T: Tables<Changes = P::Changes>> WorkerContext<P, T> {
 
     /// Gives a claimed job up, due again after `delay`.
     pub(super) async fn postpone(&self, fence: &Fence, delay: Duration, so_far: SoFar<'_>) {
-        match self.patiently(|| self.store().postpone(fence, delay, so_far)).await {
+        match self
+            .patiently(|| self.store().postpone(fence, delay, so_far))
+            .await
+        {
             Ok(true) => {}
-            Ok(false) => tracing::info!("the job was fenced: this replica no longer owns it and cannot give it up"),
-            Err(error) => tracing::error!(error = crate::fault::chain(&error), "a job could not be given up"),
+            Ok(false) => tracing::info!(
+                "the job was fenced: this replica no longer owns it and cannot give it up"
+            ),
+            Err(error) => tracing::error!(
+                error = crate::fault::chain(&error),
+                "a job could not be given up"
+            ),
         }
     }
 
@@ -162,12 +188,21 @@ impl<P: Product, T: Tables<Changes = P::Changes>> WorkerContext<P, T> {
             return;
         }
         // A job of a pipeline that this worker does not know is left to one that does.
-        let (jobs, messages): (Vec<JobId>, Vec<Outgoing>) =
-            wake.iter().filter_map(|(job, pipeline)| Some((*job, self.wake_up(*job, pipeline)?))).unzip();
+        let (jobs, messages): (Vec<JobId>, Vec<Outgoing>) = wake
+            .iter()
+            .filter_map(|(job, pipeline)| Some((*job, self.wake_up(*job, pipeline)?)))
+            .unzip();
         let answers = self.publisher.publish_all(&messages).await;
-        let failed: Vec<JobId> = jobs.iter().zip(&answers).filter(|(_, answer)| answer.is_err()).map(|(job, _)| *job).collect();
+        let failed: Vec<JobId> = jobs
+            .iter()
+            .zip(&answers)
+            .filter(|(_, answer)| answer.is_err())
+            .map(|(job, _)| *job)
+            .collect();
         metrics::counter!(names::WAKEUPS).increment((answers.len() - failed.len()) as u64);
-        let Some(error) = answers.iter().find_map(|answer| answer.as_ref().err()) else { return };
+        let Some(error) = answers.iter().find_map(|answer| answer.as_ref().err()) else {
+            return;
+        };
         tracing::warn!(
             error = crate::fault::chain(error),
             wake_ups = failed.len(),
@@ -179,6 +214,12 @@ impl<P: Product, T: Tables<Changes = P::Changes>> WorkerContext<P, T> {
     fn wake_up(&self, job: JobId, pipeline: &str) -> Option<Outgoing> {
         let lane = self.registry.get(pipeline)?.lane;
         let body = serde_json::to_vec(&WakeUp { job_id: job }).expect("a wake-up is always JSON");
-        Some(Outgoing { exchange: WAKE, routing_key: lane.wake_key.to_owned(), mandatory: true, body, ..Outgoing::default() })
+        Some(Outgoing {
+            exchange: WAKE,
+            routing_key: lane.wake_key.to_owned(),
+            mandatory: true,
+            body,
+            ..Outgoing::default()
+        })
     }
 }

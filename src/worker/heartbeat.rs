@@ -22,13 +22,20 @@ const SILENCE: Duration = Duration::from_millis(2800);
 ///
 /// # Errors
 /// [`StoreError`].
-pub async fn begin(endpoint: &Endpoint, new: &NewReplica, spawn: &Spawn) -> Result<(Heartbeat, Arc<Lease>), StoreError> {
+pub async fn begin(
+    endpoint: &Endpoint,
+    new: &NewReplica,
+    spawn: &Spawn,
+) -> Result<(Heartbeat, Arc<Lease>), StoreError> {
     let (client, connection) = connect_watched(endpoint, SILENCE).await?;
     spawn(
         "heartbeat connection",
         Box::pin(async move {
             if let Err(error) = connection.await {
-                tracing::debug!(error = crate::fault::chain(&error), "the connection of the heartbeat ended");
+                tracing::debug!(
+                    error = crate::fault::chain(&error),
+                    "the connection of the heartbeat ended"
+                );
             }
         }),
     );
@@ -38,7 +45,12 @@ pub async fn begin(endpoint: &Endpoint, new: &NewReplica, spawn: &Spawn) -> Resu
 }
 
 /// Renews the lease until it is lost or `end` is cancelled, then ends the incarnation.
-pub async fn beat(heartbeat: Heartbeat, lease: Arc<Lease>, drain: CancellationToken, end: CancellationToken) {
+pub async fn beat(
+    heartbeat: Heartbeat,
+    lease: Arc<Lease>,
+    drain: CancellationToken,
+    end: CancellationToken,
+) {
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -51,7 +63,12 @@ pub async fn beat(heartbeat: Heartbeat, lease: Arc<Lease>, drain: CancellationTo
             Ok(Ok(true)) => lease.renew(sent),
             Ok(Ok(false)) => return lease.lose("it expired before it was renewed".to_owned()),
             Ok(Err(error)) => return lease.lose(crate::fault::chain(&error)),
-            Err(_) => return lease.lose(format!("Postgres did not answer within {} s", ANSWER_WITHIN.as_secs())),
+            Err(_) => {
+                return lease.lose(format!(
+                    "Postgres did not answer within {} s",
+                    ANSWER_WITHIN.as_secs()
+                ));
+            }
         }
     }
     if let Err(error) = heartbeat.end().await {

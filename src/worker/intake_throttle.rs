@@ -18,9 +18,15 @@ const DECODED_AT_A_TIME: usize = 2;
 /// The largest body that is decoded at once, in bytes.
 const SMALL: usize = 64 << 10;
 /// A message that became a job and waits for its turn.
-pub(super) const ONE_JOB: Backlog = Backlog { jobs: 1, dead_letters: 0 };
+pub(super) const ONE_JOB: Backlog = Backlog {
+    jobs: 1,
+    dead_letters: 0,
+};
 /// A message that became a dead letter and waits for a person.
-pub(super) const ONE_DEAD_LETTER: Backlog = Backlog { jobs: 0, dead_letters: 1 };
+pub(super) const ONE_DEAD_LETTER: Backlog = Backlog {
+    jobs: 0,
+    dead_letters: 1,
+};
 
 /// Sets the prefetch of the intake consumer, and limits the decoding of large bodies.
 pub struct IntakeThrottle {
@@ -51,9 +57,20 @@ impl IntakeThrottle {
     pub fn new(limiters: usize, backlog_limit: u32, waiting: Backlog) -> Self {
         let steady = super::lane::prefetch(limiters);
         let ((prefetch, _), (burst, _)) = (watch::channel(steady), watch::channel(false));
-        let seen = Mutex::new(Seen { waiting, made: Backlog::default(), full: false });
+        let seen = Mutex::new(Seen {
+            waiting,
+            made: Backlog::default(),
+            full: false,
+        });
         let decoding = Semaphore::new(DECODED_AT_A_TIME);
-        let throttle = Self { prefetch, steady, backlog_limit, burst, decoding, seen };
+        let throttle = Self {
+            prefetch,
+            steady,
+            backlog_limit,
+            burst,
+            decoding,
+            seen,
+        };
         metrics::gauge!(names::INTAKE_PAUSED).set(0.0);
         throttle.adjust(throttle.seen());
         throttle
@@ -71,7 +88,12 @@ impl IntakeThrottle {
         if bytes <= SMALL {
             return None;
         }
-        Some(self.decoding.acquire().await.expect("the semaphore is never closed"))
+        Some(
+            self.decoding
+                .acquire()
+                .await
+                .expect("the semaphore is never closed"),
+        )
     }
 
     /// Returns why intake is paused and what helps, or `None` where it is not paused.
@@ -83,7 +105,11 @@ impl IntakeThrottle {
 
     /// Waits until the queue is long: then an intake message without a permit becomes a row at once.
     pub(super) async fn in_burst(&self) {
-        self.burst.subscribe().wait_for(|burst| *burst).await.expect("the throttle owns the sender");
+        self.burst
+            .subscribe()
+            .wait_for(|burst| *burst)
+            .await
+            .expect("the throttle owns the sender");
     }
 
     /// Records that the queue holds `ready` messages, and that the lane will soon complete `soon` of them.
@@ -105,7 +131,11 @@ impl IntakeThrottle {
     /// Records a count of the backlog that began when this replica had made `made`.
     pub fn backlog_is(&self, counted: Backlog, made: Backlog) {
         let mut seen = self.seen();
-        seen.waiting = each(counted, each(seen.made, made, u32::wrapping_sub), u32::saturating_add);
+        seen.waiting = each(
+            counted,
+            each(seen.made, made, u32::wrapping_sub),
+            u32::saturating_add,
+        );
         self.adjust(seen);
     }
 
@@ -121,7 +151,12 @@ impl IntakeThrottle {
 
     fn adjust(&self, mut seen: MutexGuard<'_, Seen>) {
         let waiting = most(seen.waiting);
-        let full = waiting >= if seen.full { self.backlog_limit - self.backlog_limit / 10 } else { self.backlog_limit };
+        let full = waiting
+            >= if seen.full {
+                self.backlog_limit - self.backlog_limit / 10
+            } else {
+                self.backlog_limit
+            };
         if full != std::mem::replace(&mut seen.full, full) {
             metrics::gauge!(names::INTAKE_PAUSED).set(f64::from(u8::from(full)));
             if full {
@@ -141,7 +176,8 @@ impl IntakeThrottle {
             (false, true) => self.steady.max(BURST),
             (false, false) => self.steady,
         };
-        self.prefetch.send_if_modified(|now| std::mem::replace(now, wanted) != wanted);
+        self.prefetch
+            .send_if_modified(|now| std::mem::replace(now, wanted) != wanted);
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
@@ -151,7 +187,10 @@ impl IntakeThrottle {
 
 /// Combines two backlogs kind by kind.
 fn each(one: Backlog, other: Backlog, with: fn(u32, u32) -> u32) -> Backlog {
-    Backlog { jobs: with(one.jobs, other.jobs), dead_letters: with(one.dead_letters, other.dead_letters) }
+    Backlog {
+        jobs: with(one.jobs, other.jobs),
+        dead_letters: with(one.dead_letters, other.dead_letters),
+    }
 }
 
 fn most(waiting: Backlog) -> u32 {
@@ -162,7 +201,9 @@ fn why_paused(Backlog { jobs, dead_letters }: Backlog) -> String {
     if jobs >= dead_letters {
         return format!("intake is paused: {jobs} jobs wait for their turn");
     }
-    format!("intake is paused: {dead_letters} dead letters are open; replay or discard them (`dispatch dead-letters list`)")
+    format!(
+        "intake is paused: {dead_letters} dead letters are open; replay or discard them (`dispatch dead-letters list`)"
+    )
 }
 
 #[cfg(test)]
@@ -171,10 +212,16 @@ mod tests {
 
     use super::*;
 
-    const NOTHING: Backlog = Backlog { jobs: 0, dead_letters: 0 };
+    const NOTHING: Backlog = Backlog {
+        jobs: 0,
+        dead_letters: 0,
+    };
 
     const fn jobs(jobs: u32) -> Backlog {
-        Backlog { jobs, dead_letters: 0 }
+        Backlog {
+            jobs,
+            dead_letters: 0,
+        }
     }
 
     #[test]
@@ -186,7 +233,10 @@ mod tests {
         assert!(throttle.in_burst().now_or_never().is_some());
         assert_eq!(*prefetch.borrow(), BURST);
         throttle.queue_holds(6, 10);
-        assert!(throttle.in_burst().now_or_never().is_some(), "it is not short yet");
+        assert!(
+            throttle.in_burst().now_or_never().is_some(),
+            "it is not short yet"
+        );
         throttle.queue_holds(5, 10);
         assert!(throttle.in_burst().now_or_never().is_none());
         assert_eq!(*prefetch.borrow(), 6);
@@ -204,7 +254,11 @@ mod tests {
         throttle.backlog_is(jobs(91), jobs(1));
         assert_eq!(*prefetch.borrow(), 0);
         throttle.backlog_is(jobs(89), NOTHING);
-        assert_eq!(*prefetch.borrow(), 0, "one has come since they were counted");
+        assert_eq!(
+            *prefetch.borrow(),
+            0,
+            "one has come since they were counted"
+        );
         throttle.backlog_is(jobs(89), jobs(1));
         assert_eq!(*prefetch.borrow(), 6);
         assert_eq!(throttle.paused(), None);
@@ -212,9 +266,19 @@ mod tests {
 
     #[test]
     fn a_full_backlog_is_known_from_the_start_and_says_what_it_is_full_of() {
-        let full = IntakeThrottle::new(4, 5, Backlog { jobs: 4, dead_letters: 5 });
+        let full = IntakeThrottle::new(
+            4,
+            5,
+            Backlog {
+                jobs: 4,
+                dead_letters: 5,
+            },
+        );
         assert_eq!(*full.prefetch().borrow(), 0);
-        assert!(full.paused().is_some_and(|why| why.contains("5 dead letters are open")));
+        assert!(
+            full.paused()
+                .is_some_and(|why| why.contains("5 dead letters are open"))
+        );
         full.one_more(ONE_JOB);
         assert!(full.paused().is_some_and(|why| why.contains("5 jobs wait")));
         full.backlog_is(jobs(4), jobs(1));

@@ -126,26 +126,43 @@ impl LaneLimiter {
             organizations: Mutex::default(),
             runs: true,
             freed: Arc::default(),
-            pace: Mutex::new(Pace { seen: 0, at: Instant::now(), per_second: 0.0 }),
+            pace: Mutex::new(Pace {
+                seen: 0,
+                at: Instant::now(),
+                per_second: 0.0,
+            }),
         }
     }
 
     /// Creates a limiter for queues whose deliveries run no job: control messages, and messages that RabbitMQ gave up delivering.
     #[must_use]
     pub fn rows_only(lane: Lane) -> Self {
-        Self { runs: false, ..Self::new(lane, 1) }
+        Self {
+            runs: false,
+            ..Self::new(lane, 1)
+        }
     }
 
     /// Waits in line for a permit.
     pub(super) async fn permit(&self) -> Permit {
-        let _line = self.line.acquire().await.expect("the semaphore is never closed");
+        let _line = self
+            .line
+            .acquire()
+            .await
+            .expect("the semaphore is never closed");
         self.permit_past_line().await
     }
 
     /// Waits for a permit ahead of the line, for a job whose owner is dead.
     pub(super) async fn permit_past_line(&self) -> Permit {
-        let permit = Arc::clone(&self.permits).acquire_owned().await.expect("the semaphore is never closed");
-        Permit { _permit: permit, freed: Arc::clone(&self.freed) }
+        let permit = Arc::clone(&self.permits)
+            .acquire_owned()
+            .await
+            .expect("the semaphore is never closed");
+        Permit {
+            _permit: permit,
+            freed: Arc::clone(&self.freed),
+        }
     }
 
     /// Returns a place to wait in for [`LaneLimiter::permit_in_turn`], or `None` where too many intake messages wait already.
@@ -156,7 +173,11 @@ impl LaneLimiter {
     /// Waits for a permit for an intake message. Of all intake that waits, one message at a time stands in line with the
     /// wake-ups, because wake-ups are for older jobs and for jobs of dead owners.
     pub(super) async fn permit_in_turn(&self) -> Permit {
-        let _turn = self.turn.acquire().await.expect("the semaphore is never closed");
+        let _turn = self
+            .turn
+            .acquire()
+            .await
+            .expect("the semaphore is never closed");
         self.permit().await
     }
 
@@ -164,7 +185,10 @@ impl LaneLimiter {
     /// wake-ups to pass through the queue nor for RabbitMQ to be available. The number that waits is bounded; the others come
     /// with their wake-ups.
     pub fn take_over(&self, jobs: impl Iterator<Item = JobId>) {
-        let mut waiting = self.taken_over.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self
+            .taken_over
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let room = TAKEN_OVER.saturating_sub(waiting.len());
         waiting.extend(jobs.take(room));
         drop(waiting);
@@ -174,7 +198,11 @@ impl LaneLimiter {
     /// Waits for the next job of a dead owner.
     async fn next_taken_over(&self) -> JobId {
         loop {
-            let next = self.taken_over.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            let next = self
+                .taken_over
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .pop_front();
             match next {
                 Some(job) => return job,
                 None => self.more_taken_over.notified().await,
@@ -184,9 +212,20 @@ impl LaneLimiter {
 
     /// Returns a permit if one is free now. The reserved permits are only for the first job of an organization.
     pub(super) fn free_permit(&self, share: &TenantShare) -> Option<Permit> {
-        let kept = || share.is_first.then(|| Arc::clone(&self.kept).try_acquire_owned().ok()).flatten();
-        let permit = Arc::clone(&self.permits).try_acquire_owned().ok().or_else(kept)?;
-        Some(Permit { _permit: permit, freed: Arc::clone(&self.freed) })
+        let kept = || {
+            share
+                .is_first
+                .then(|| Arc::clone(&self.kept).try_acquire_owned().ok())
+                .flatten()
+        };
+        let permit = Arc::clone(&self.permits)
+            .try_acquire_owned()
+            .ok()
+            .or_else(kept)?;
+        Some(Permit {
+            _permit: permit,
+            freed: Arc::clone(&self.freed),
+        })
     }
 
     /// Returns the number of free permits, without the reserved ones.
@@ -207,7 +246,11 @@ impl LaneLimiter {
         let over = pace.at.elapsed();
         if over >= PACE_OVER {
             let freed = self.freed.load(Ordering::Relaxed);
-            *pace = Pace { seen: freed, at: Instant::now(), per_second: (freed - pace.seen) as f64 / over.as_secs_f64() };
+            *pace = Pace {
+                seen: freed,
+                at: Instant::now(),
+                per_second: (freed - pace.seen) as f64 / over.as_secs_f64(),
+            };
         }
         pace.per_second as usize
     }
@@ -217,7 +260,10 @@ impl LaneLimiter {
     pub(super) fn share(self: &Arc<Self>, organization: &str) -> Option<TenantShare> {
         let mut active = self.active();
         active.retain(|_, one| one.running > 0 || one.last_seen.elapsed() < ACTIVE_FOR);
-        let one = active.entry(organization.to_owned()).or_insert(Active { running: 0, last_seen: Instant::now() });
+        let one = active.entry(organization.to_owned()).or_insert(Active {
+            running: 0,
+            last_seen: Instant::now(),
+        });
         one.last_seen = Instant::now();
         let running = one.running;
         let organizations = active.len();
@@ -228,11 +274,17 @@ impl LaneLimiter {
             one.running += 1;
         }
         drop(active);
-        Some(TenantShare { limiter: Arc::clone(self), organization: organization.to_owned(), is_first: running == 0 })
+        Some(TenantShare {
+            limiter: Arc::clone(self),
+            organization: organization.to_owned(),
+            is_first: running == 0,
+        })
     }
 
     fn active(&self) -> MutexGuard<'_, HashMap<String, Active>> {
-        self.organizations.lock().unwrap_or_else(PoisonError::into_inner)
+        self.organizations
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -278,14 +330,24 @@ mod tests {
 
     use super::*;
 
-    const LANE: Lane = Lane { name: "dispatch", queue: "q", wake_key: "w" };
+    const LANE: Lane = Lane {
+        name: "dispatch",
+        queue: "q",
+        wake_key: "w",
+    };
 
     #[test]
     fn one_organization_may_use_every_seat_and_two_share_them() {
         let limiter = Arc::new(LaneLimiter::new(LANE, 4));
         let first: Vec<_> = (0..4).map(|_| limiter.share("a").unwrap()).collect();
-        assert!(limiter.share("b").is_some(), "b has its share however many jobs a has");
-        assert!(limiter.share("a").is_none(), "a is over its share while b is active");
+        assert!(
+            limiter.share("b").is_some(),
+            "b has its share however many jobs a has"
+        );
+        assert!(
+            limiter.share("a").is_none(),
+            "a is over its share while b is active"
+        );
         drop(first);
         assert!(limiter.share("a").is_some());
     }
@@ -293,7 +355,9 @@ mod tests {
     #[test]
     fn of_all_intake_that_waits_one_stands_in_the_queue_with_wake_ups() {
         let limiter = LaneLimiter::new(LANE, 2);
-        let mut permits: Vec<_> = (0..2).map(|_| limiter.permit().now_or_never().unwrap()).collect();
+        let mut permits: Vec<_> = (0..2)
+            .map(|_| limiter.permit().now_or_never().unwrap())
+            .collect();
         let mut intake: Vec<_> = (0..2).map(|_| Box::pin(limiter.permit_in_turn())).collect();
         for one in &mut intake {
             assert!(one.now_or_never().is_none());
@@ -303,7 +367,10 @@ mod tests {
         permits.pop();
         let first = (&mut intake[0]).now_or_never().expect("it came first");
         drop(first);
-        assert!((&mut intake[1]).now_or_never().is_none(), "it is behind the wake-up, which came after it");
+        assert!(
+            (&mut intake[1]).now_or_never().is_none(),
+            "it is behind the wake-up, which came after it"
+        );
         assert!(wake_up.now_or_never().is_some());
         assert!((&mut intake[1]).now_or_never().is_some());
         let places: Vec<_> = std::iter::from_fn(|| limiter.waiting_place()).collect();
@@ -313,7 +380,9 @@ mod tests {
     #[test]
     fn a_dead_owner_s_job_has_the_next_seat_whoever_stands_in_line() {
         let limiter = LaneLimiter::new(LANE, 2);
-        let mut permits: Vec<_> = (0..2).map(|_| limiter.permit().now_or_never().unwrap()).collect();
+        let mut permits: Vec<_> = (0..2)
+            .map(|_| limiter.permit().now_or_never().unwrap())
+            .collect();
         let mut wake_ups: Vec<_> = (0..3).map(|_| Box::pin(limiter.permit())).collect();
         for one in &mut wake_ups {
             assert!(one.now_or_never().is_none());
@@ -321,18 +390,29 @@ mod tests {
         let mut taken_over = Box::pin(limiter.permit_past_line());
         assert!((&mut taken_over).now_or_never().is_none());
         permits.clear();
-        assert!(taken_over.now_or_never().is_some(), "at most one wake-up gets its permit first");
+        assert!(
+            taken_over.now_or_never().is_some(),
+            "at most one wake-up gets its permit first"
+        );
         let jobs: Vec<_> = (0..=TAKEN_OVER).map(|_| JobId::fresh()).collect();
         limiter.take_over(jobs.iter().copied());
-        let next = std::iter::from_fn(|| limiter.next_taken_over().now_or_never()).collect::<Vec<_>>();
-        assert_eq!(next, jobs[..TAKEN_OVER], "the others come with their wake-ups");
+        let next =
+            std::iter::from_fn(|| limiter.next_taken_over().now_or_never()).collect::<Vec<_>>();
+        assert_eq!(
+            next,
+            jobs[..TAKEN_OVER],
+            "the others come with their wake-ups"
+        );
     }
 
     #[test]
     fn an_organization_s_first_job_has_a_seat_however_many_another_one_s_jobs_take() {
         let limiter = Arc::new(LaneLimiter::with_intake(LANE, 8));
         let shares: Vec<_> = (0..8).map(|_| limiter.share("a").unwrap()).collect();
-        let permits: Vec<_> = shares.iter().map(|share| limiter.free_permit(share)).collect();
+        let permits: Vec<_> = shares
+            .iter()
+            .map(|share| limiter.free_permit(share))
+            .collect();
         assert_eq!(permits.iter().flatten().count(), 7);
         let (first, second) = (limiter.share("b").unwrap(), limiter.share("b").unwrap());
         let _permit = limiter.free_permit(&first).expect("a reserved one");

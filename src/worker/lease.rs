@@ -25,7 +25,12 @@ impl Lease {
     #[must_use]
     pub fn new(replica: ReplicaId) -> Self {
         let (renewed, _) = watch::channel(Instant::now());
-        Self { replica, renewed, lost: CancellationToken::new(), why: Mutex::new(None) }
+        Self {
+            replica,
+            renewed,
+            lost: CancellationToken::new(),
+            why: Mutex::new(None),
+        }
     }
 
     /// Returns the replica that holds the lease.

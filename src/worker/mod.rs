@@ -88,7 +88,13 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         throttle: Arc<IntakeThrottle>,
         quotas: Arc<Quotas>,
     ) -> Self {
-        Self { context, lease, drain, throttle, quotas }
+        Self {
+            context,
+            lease,
+            drain,
+            throttle,
+            quotas,
+        }
     }
 
     /// Handles a delivery up to its ack. If the lease is lost meanwhile, the delivery returns to its queue.
@@ -128,7 +134,10 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     }
 
     async fn run_traced(&self, claim: Box<Claim>, mut holding: Holding, told: Vec<Announcement>) {
-        let trace = Trace::received(claim.job.traceparent.as_deref(), claim.tracestate.as_deref());
+        let trace = Trace::received(
+            claim.job.traceparent.as_deref(),
+            claim.tracestate.as_deref(),
+        );
         let span = tracing::info_span!("job", job.id = %claim.job.id, job.pipeline = claim.job.pipeline,
             job.organization = claim.job.organization, trace.id = trace.id());
         // The events of the claim are published before those of its stages.
@@ -141,32 +150,59 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     async fn run(&self, mut claim: Claim, holding: &mut Holding) {
         let started = Instant::now();
         loop {
-            let Some(pipeline) = self.known(&claim).await else { return };
+            let Some(pipeline) = self.known(&claim).await else {
+                return;
+            };
             match self.run_claim(&mut claim, holding, pipeline, started).await {
                 After::ReadAgain => {}
                 After::GoOn | After::Stop => return,
             }
             let replica = self.lease.replica();
-            match self.context.patiently(|| self.context.store().adopt(replica, claim.job.id)).await {
+            match self
+                .context
+                .patiently(|| self.context.store().adopt(replica, claim.job.id))
+                .await
+            {
                 Ok(Some(again)) => claim = again,
                 Ok(None) => return,
                 Err(error) => {
-                    tracing::error!(error = crate::fault::chain(&error), "the job's row cannot be read; the run ends");
+                    tracing::error!(
+                        error = crate::fault::chain(&error),
+                        "the job's row cannot be read; the run ends"
+                    );
                     return;
                 }
             }
         }
     }
 
-    async fn run_claim(&self, claim: &mut Claim, holding: &mut Holding, pipeline: &Pipeline<P>, started: Instant) -> After {
+    async fn run_claim(
+        &self,
+        claim: &mut Claim,
+        holding: &mut Holding,
+        pipeline: &Pipeline<P>,
+        started: Instant,
+    ) -> After {
         let payload = OnceLock::new();
         let should_end = || self.drain.is_cancelled() || started.elapsed() >= LONGEST_DELIVERY;
         loop {
-            let Some((info, stage)) = pipeline.stage(&claim.job.stage) else { return After::Stop };
-            let (stored, read_again) = (claim.partial.take(), std::mem::take(&mut claim.read_again));
-            let partial = Partial { json: stored.as_deref(), read_again };
+            let Some((info, stage)) = pipeline.stage(&claim.job.stage) else {
+                return After::Stop;
+            };
+            let (stored, read_again) =
+                (claim.partial.take(), std::mem::take(&mut claim.read_again));
+            let partial = Partial {
+                json: stored.as_deref(),
+                read_again,
+            };
             let kept = Kept::new(info, claim.job.generation, partial, &should_end);
-            let due = Due { info, stage, next: pipeline.after(info.name), payload: &payload, kept: &kept };
+            let due = Due {
+                info,
+                stage,
+                next: pipeline.after(info.name),
+                payload: &payload,
+                kept: &kept,
+            };
             let committed = match self.run_stage(claim, holding, &due, started).await {
                 Ok(committed) => committed,
                 Err(after) => return after,
@@ -191,7 +227,11 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
         loop {
             reach(info.name, "after_claim");
             let began = Instant::now();
-            let step = if claim.is_overdue() { Step::overdue(None) } else { self.attempt(claim, due).await };
+            let step = if claim.is_overdue() {
+                Step::overdue(None)
+            } else {
+                self.attempt(claim, due).await
+            };
             reach(info.name, "after_call");
             let (ended, effect) = match step {
                 Step::Ended(ended, effect) => (ended, effect),
@@ -205,7 +245,9 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
                 next: due.next,
                 conflicts,
                 effect: effect.as_ref(),
-                deadline_in: claim.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())),
+                deadline_in: claim
+                    .deadline
+                    .map(|deadline| deadline.saturating_duration_since(Instant::now())),
                 keep_going,
                 kept: due.kept,
             };
@@ -225,11 +267,20 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
                 }
                 Decision::GiveUp => return Err(self.give_up(claim, due, Duration::ZERO).await),
             };
-            let run = Run { fence: &claim.fence, job: &claim.job, took: began.elapsed() };
+            let run = Run {
+                fence: &claim.fence,
+                job: &claim.job,
+                took: began.elapsed(),
+            };
             let mut committed = self.commit(run, &position, commit).await?;
             reach(info.name, "after_commit");
             holding.cleared();
-            self.context.publish(&committed.wake, std::mem::take(&mut committed.announcements)).await;
+            self.context
+                .publish(
+                    &committed.wake,
+                    std::mem::take(&mut committed.announcements),
+                )
+                .await;
             reach(info.name, "after_publish");
             return Ok(committed);
         }
@@ -237,7 +288,13 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
 
     /// Gives the job up without a record of the run, and stores the partial results of its stage.
     async fn give_up(&self, claim: &Claim, due: &Due<'_, P>, delay: Duration) -> After {
-        self.context.postpone(&claim.fence, delay, SoFar::Only(due.kept.to_stored().as_deref())).await;
+        self.context
+            .postpone(
+                &claim.fence,
+                delay,
+                SoFar::Only(due.kept.to_stored().as_deref()),
+            )
+            .await;
         After::Stop
     }
 
@@ -246,7 +303,11 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             return After::Stop;
         }
         if let Some(output) = committed.output {
-            let checkpoint = crate::engine::Checkpoint { stage: info.name.to_owned(), version: info.version, output };
+            let checkpoint = crate::engine::Checkpoint {
+                stage: info.name.to_owned(),
+                version: info.version,
+                output,
+            };
             claim.outputs.push(checkpoint);
         }
         claim.job.stage = committed.stage;
@@ -257,6 +318,9 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
 
 fn fenced(stage: &StageInfo) -> After {
     metrics::counter!(names::FENCED).increment(1);
-    tracing::info!(stage = stage.name, "the job was fenced: this replica no longer owns it and drops it");
+    tracing::info!(
+        stage = stage.name,
+        "the job was fenced: this replica no longer owns it and drops it"
+    );
     After::Stop
 }

@@ -17,7 +17,12 @@ pub(super) fn ill(fault: &StageFault) {
 }
 
 /// Reports the outcome of a stage that was committed.
-pub(super) fn committed<C>(run: Run<'_>, at: &Position<'_>, commit: &Commit<C>, committed: &Committed) {
+pub(super) fn committed<C>(
+    run: Run<'_>,
+    at: &Position<'_>,
+    commit: &Commit<C>,
+    committed: &Committed,
+) {
     let pipeline = run.job.pipeline.clone();
     let outcome = match &commit.record {
         Record::Checkpoint(_) => "succeeded",
@@ -25,7 +30,11 @@ pub(super) fn committed<C>(run: Run<'_>, at: &Position<'_>, commit: &Commit<C>, 
     };
     metrics::histogram!(names::STAGE_SECONDS, "pipeline" => pipeline.clone(), "stage" => at.stage.name, "outcome" => outcome)
         .record(run.took.as_secs_f64());
-    if commit.effect.as_ref().is_some_and(|effect| effect.state == EffectState::Unknown) {
+    if commit
+        .effect
+        .as_ref()
+        .is_some_and(|effect| effect.state == EffectState::Unknown)
+    {
         metrics::counter!(names::UNKNOWN_EFFECTS).increment(1);
     }
     if let Record::Attempt(attempt) = &commit.record {
@@ -41,7 +50,12 @@ pub(super) fn committed<C>(run: Run<'_>, at: &Position<'_>, commit: &Commit<C>, 
                 "an attempt failed; the stage is retried later"
             ),
             AttemptOutcome::Waited => {
-                tracing::info!(stage = at.stage.name, error.code = failure.code, reason = failure.message, "the job waits");
+                tracing::info!(
+                    stage = at.stage.name,
+                    error.code = failure.code,
+                    reason = failure.message,
+                    "the job waits"
+                );
             }
             AttemptOutcome::Parked => tracing::error!(
                 stage = at.stage.name,
@@ -54,12 +68,17 @@ pub(super) fn committed<C>(run: Run<'_>, at: &Position<'_>, commit: &Commit<C>, 
     }
     match committed.state {
         JobState::Succeeded => tracing::info!("the job succeeded"),
-        JobState::Parked | JobState::Ready | JobState::Running | JobState::Waiting | JobState::Cancelled => {}
+        JobState::Parked
+        | JobState::Ready
+        | JobState::Running
+        | JobState::Waiting
+        | JobState::Cancelled => {}
     }
     if let Some(parent) = committed.parent_done {
         tracing::info!(parent.id = %parent, "the last follow-up is done; the parent has succeeded");
     }
     if !matches!(committed.state, JobState::Running) {
-        metrics::counter!(names::JOBS, "pipeline" => pipeline, "state" => committed.state.word()).increment(1);
+        metrics::counter!(names::JOBS, "pipeline" => pipeline, "state" => committed.state.word())
+            .increment(1);
     }
 }

@@ -9,16 +9,35 @@ use crate::store::{ActionResult, Actor, CancelByKey, Cancelling, Tables, Target}
 
 impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     /// Returns room for a job in the quotas of its producer and its organization. A message whose job exists needs no room.
-    pub(super) async fn room_for(&self, sender: &Sender, intake: &Intake, bytes: usize) -> Result<Option<Permit>, Trouble> {
+    pub(super) async fn room_for(
+        &self,
+        sender: &Sender,
+        intake: &Intake,
+        bytes: usize,
+    ) -> Result<Option<Permit>, Trouble> {
         let about = intake.about();
-        let ask = || self.quotas.job(sender.name(), about.organization, about.not_before, bytes);
+        let ask = || {
+            self.quotas
+                .job(sender.name(), about.organization, about.not_before, bytes)
+        };
         match self.context.patiently(ask).await? {
             Ok(room) => Ok(Some(room)),
             Err(over) => {
                 let store = self.context.store();
-                let target = Target::Key { source: about.source.to_owned(), dedupe_key: about.dedupe_key.to_owned() };
-                let is_there = self.context.patiently(|| store.tenant(&target)).await?.is_some();
-                if is_there { Ok(None) } else { Err(Refusal::Quota(counted(over)).into()) }
+                let target = Target::Key {
+                    source: about.source.to_owned(),
+                    dedupe_key: about.dedupe_key.to_owned(),
+                };
+                let is_there = self
+                    .context
+                    .patiently(|| store.tenant(&target))
+                    .await?
+                    .is_some();
+                if is_there {
+                    Ok(None)
+                } else {
+                    Err(Refusal::Quota(counted(over)).into())
+                }
             }
         }
     }
@@ -32,10 +51,20 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     ) -> Result<Cancelling, Trouble> {
         let room = self.context.patiently(|| self.quotas.key(producer)).await?;
         let (source, dedupe_key, may_note) = (&*cancel.source, &*cancel.dedupe_key, room.is_ok());
-        let asked = CancelByKey { source, dedupe_key, producer, may_note };
-        let cancelling = self.context.patiently(|| self.context.store().cancel_by_key(&asked, actor)).await?;
+        let asked = CancelByKey {
+            source,
+            dedupe_key,
+            producer,
+            may_note,
+        };
+        let cancelling = self
+            .context
+            .patiently(|| self.context.store().cancel_by_key(&asked, actor))
+            .await?;
         match (&cancelling, room) {
-            (Cancelling::Answered(ActionResult::NoSuchJob), Err(over)) => return Err(Refusal::Quota(counted(over)).into()),
+            (Cancelling::Answered(ActionResult::NoSuchJob), Err(over)) => {
+                return Err(Refusal::Quota(counted(over)).into());
+            }
             (Cancelling::Noted, Ok(room)) => room.stored(),
             (Cancelling::Noted | Cancelling::Answered(_), _) => {}
         }

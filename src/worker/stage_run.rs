@@ -9,7 +9,9 @@ use futures_util::FutureExt;
 
 use super::Worker;
 use crate::crash_point::reach;
-use crate::engine::{Context, Effect, Ended, ErasedPrepared, ErasedStage, Kept, Product, StageInfo};
+use crate::engine::{
+    Context, Effect, Ended, ErasedPrepared, ErasedStage, Kept, Product, StageInfo,
+};
 use crate::fault::{Class, Fault, StageFault};
 use crate::store::{Claim, IntentOutcome, Tables};
 
@@ -45,7 +47,9 @@ impl<C> Step<C> {
 enum LineFault {
     #[error("the job's deadline has passed")]
     DeadlineExceeded,
-    #[error("it is not known whether the last call went through, and the destination's policy is `hold`")]
+    #[error(
+        "it is not known whether the last call went through, and the destination's policy is `hold`"
+    )]
     UnknownOutcome,
 }
 
@@ -64,9 +68,12 @@ impl Fault for LineFault {
 
     fn hint(&self) -> String {
         match self {
-            Self::DeadlineExceeded => "Publish the job again with a later deadline, or retry it now by hand.".to_owned(),
+            Self::DeadlineExceeded => {
+                "Publish the job again with a later deadline, or retry it now by hand.".to_owned()
+            }
             Self::UnknownOutcome => {
-                "Check whether the message is at the destination; then retry the job or cancel it.".to_owned()
+                "Check whether the message is at the destination; then retry the job or cancel it."
+                    .to_owned()
             }
         }
     }
@@ -75,13 +82,30 @@ impl Fault for LineFault {
 impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     /// Looks, stores the intent if there is one, and runs the stage.
     pub(super) async fn attempt(&self, claim: &Claim, due: &Due<'_, P>) -> Step<P::Changes> {
-        let Due { info, stage, payload, kept, .. } = *due;
+        let Due {
+            info,
+            stage,
+            payload,
+            kept,
+            ..
+        } = *due;
         let services = &*self.context.services;
-        let context = || Context::new(&claim.job, services, &claim.outputs, info.needs, payload, kept);
+        let context = || {
+            Context::new(
+                &claim.job,
+                services,
+                &claim.outputs,
+                info.needs,
+                payload,
+                kept,
+            )
+        };
         let look = context();
         let intent = match guarded(info.timeout, stage.prepare(&look)).await {
             Err(ended) => return Step::Ended(ended, None),
-            Ok(ErasedPrepared::Done(outcome)) => return Step::Ended(Ended::Done(Box::new(outcome)), None),
+            Ok(ErasedPrepared::Done(outcome)) => {
+                return Step::Ended(Ended::Done(Box::new(outcome)), None);
+            }
             Ok(ErasedPrepared::NoEffect) => None,
             Ok(ErasedPrepared::Effect(intent)) => Some(intent),
         };
@@ -93,16 +117,26 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
                 if claim.is_overdue() {
                     return Step::overdue(None);
                 }
-                let stored =
-                    self.context.patiently(|| self.context.store().store_intent(&claim.fence, &claim.job, &intent)).await;
+                let stored = self
+                    .context
+                    .patiently(|| {
+                        self.context
+                            .store()
+                            .store_intent(&claim.fence, &claim.job, &intent)
+                    })
+                    .await;
                 match stored {
                     // A call that waits for a permit of its destination is not made after the job's deadline.
                     Ok(IntentOutcome::Go(effect)) => {
-                        let deadline = claim.deadline.map_or(effect.deadline, |deadline| deadline.min(effect.deadline));
+                        let deadline = claim
+                            .deadline
+                            .map_or(effect.deadline, |deadline| deadline.min(effect.deadline));
                         Some(Effect { deadline, ..effect })
                     }
                     Ok(IntentOutcome::NotYet(delay)) => return Step::NotYet(delay),
-                    Ok(IntentOutcome::Held) => return Step::Ended(Ended::Fault(LineFault::UnknownOutcome.into()), None),
+                    Ok(IntentOutcome::Held) => {
+                        return Step::Ended(Ended::Fault(LineFault::UnknownOutcome.into()), None);
+                    }
                     Ok(IntentOutcome::Fenced) => return Step::Fenced,
                     Err(error) => return Step::Ended(Ended::Fault(error.into()), None),
                 }
@@ -113,8 +147,9 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             return Step::overdue(effect);
         }
         let cx = context().with_effect(effect.as_ref());
-        let ended =
-            guarded(info.timeout, stage.run(&cx)).await.map_or_else(|ended| ended, |outcome| Ended::Done(Box::new(outcome)));
+        let ended = guarded(info.timeout, stage.run(&cx))
+            .await
+            .map_or_else(|ended| ended, |outcome| Ended::Done(Box::new(outcome)));
         Step::Ended(ended, effect)
     }
 
@@ -122,14 +157,28 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
     /// writer's change for ours if the two have the same value.
     pub(super) async fn refused(&self, claim: &Claim, effect: Option<&Effect>) {
         let Some(effect) = effect else { return };
-        if let Err(error) = self.context.patiently(|| self.context.store().effect_refused(&claim.fence, &effect.key)).await {
-            tracing::error!(error = crate::fault::chain(&error), "an effect whose compare-and-set was lost could not be settled");
+        if let Err(error) = self
+            .context
+            .patiently(|| {
+                self.context
+                    .store()
+                    .effect_refused(&claim.fence, &effect.key)
+            })
+            .await
+        {
+            tracing::error!(
+                error = crate::fault::chain(&error),
+                "an effect whose compare-and-set was lost could not be settled"
+            );
         }
     }
 }
 
 /// Awaits a stage's future with its panics caught and its time bounded.
-async fn guarded<V, C>(limit: Duration, run: impl Future<Output = Result<V, StageFault>>) -> Result<V, Ended<C>> {
+async fn guarded<V, C>(
+    limit: Duration,
+    run: impl Future<Output = Result<V, StageFault>>,
+) -> Result<V, Ended<C>> {
     match tokio::time::timeout(limit, AssertUnwindSafe(run).catch_unwind()).await {
         Ok(Ok(Ok(value))) => Ok(value),
         Ok(Ok(Err(fault))) => Err(Ended::Fault(fault)),
@@ -139,7 +188,10 @@ async fn guarded<V, C>(limit: Duration, run: impl Future<Output = Result<V, Stag
 }
 
 fn message_of(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned()).or_else(|| panic.downcast_ref::<String>().cloned());
+    let text = panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned());
     crate::fault::storable(
         &text.unwrap_or_else(|| "the stage panicked without a message".to_owned()),
         crate::fault::MESSAGE_BYTES,

@@ -49,7 +49,10 @@ impl Stamps {
     pub(super) fn doubt(&self, jobs: &[JobId]) {
         let mut doubt = self.locked();
         if doubt.jobs.len() + jobs.len() > JOBS {
-            *doubt = Doubt { jobs: Vec::new(), all: Some(Instant::now()) };
+            *doubt = Doubt {
+                jobs: Vec::new(),
+                all: Some(Instant::now()),
+            };
         } else {
             doubt.jobs.extend(jobs);
         }
@@ -64,7 +67,10 @@ impl Stamps {
     /// published.
     #[must_use]
     pub fn while_stamping(self: &Arc<Self>) -> Stamping {
-        Stamping { stamps: Arc::clone(self), is_done: false }
+        Stamping {
+            stamps: Arc::clone(self),
+            is_done: false,
+        }
     }
 
     /// Takes a bounded number of the stamps in doubt back. `true`: there are more. What fails stays in doubt, and what may

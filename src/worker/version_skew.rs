@@ -7,7 +7,9 @@ use serde_json::value::to_raw_value;
 
 use super::Worker;
 use super::context::WorkerContext;
-use crate::engine::{AttemptOutcome, AttemptRecord, Commit, Failure, Next, Pipeline, Product, Record, Skipped};
+use crate::engine::{
+    AttemptOutcome, AttemptRecord, Commit, Failure, Next, Pipeline, Product, Record, Skipped,
+};
 use crate::fault::{WaitOn, chain, fingerprint};
 use crate::job::{Job, WaitReason};
 use crate::message::{Envelope, Intake, Request, decode_intake, sealed_place};
@@ -26,7 +28,8 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
             }
         }
         let Some(pipeline) = self.context.registry.get(&claim.job.pipeline) else {
-            self.leave_to_newer(claim, Unknown::pipeline(&claim.job)).await;
+            self.leave_to_newer(claim, Unknown::pipeline(&claim.job))
+                .await;
             return None;
         };
         if let Some(newer) = unknown_stage(pipeline, claim) {
@@ -38,16 +41,29 @@ impl<P: Product, T: Tables<Changes = P::Changes>> Worker<P, T> {
 
     async fn leave_to_newer(&self, claim: &Claim, newer: Unknown) {
         let commit = newer.into_commit(claim);
-        let run = Run { fence: &claim.fence, job: &claim.job, took: Duration::ZERO };
-        debug_assert!(matches!(commit.next, Next::Wait { .. } | Next::Park), "an unknown job is not run");
+        let run = Run {
+            fence: &claim.fence,
+            job: &claim.job,
+            took: Duration::ZERO,
+        };
+        debug_assert!(
+            matches!(commit.next, Next::Wait { .. } | Next::Park),
+            "an unknown job is not run"
+        );
         match self.context.writer.commit(run, &commit).await {
-            Ok(committed) => self.context.publish(&committed.wake, committed.announcements).await,
+            Ok(committed) => {
+                self.context
+                    .publish(&committed.wake, committed.announcements)
+                    .await
+            }
             Err(error) => {
                 tracing::warn!(
                     error = crate::fault::chain(&error),
                     "a job of another version could not be made to wait; it is due again in a second"
                 );
-                self.context.postpone(&claim.fence, Duration::from_secs(1), SoFar::AsStored).await;
+                self.context
+                    .postpone(&claim.fence, Duration::from_secs(1), SoFar::AsStored)
+                    .await;
             }
         }
     }
@@ -61,7 +77,11 @@ struct Unknown {
 
 impl Unknown {
     fn newer(job: &Job, key: String, what: &str) -> Self {
-        let wait = Some(WaitOn { reason: WaitReason::Version, key, observed: 0 });
+        let wait = Some(WaitOn {
+            reason: WaitReason::Version,
+            key,
+            observed: 0,
+        });
         Self {
             wait,
             failure: failure(
@@ -74,29 +94,65 @@ impl Unknown {
     }
 
     fn pipeline(job: &Job) -> Self {
-        Self::newer(job, version_key(&job.pipeline), &format!("this worker knows no pipeline `{}`", job.pipeline))
+        Self::newer(
+            job,
+            version_key(&job.pipeline),
+            &format!("this worker knows no pipeline `{}`", job.pipeline),
+        )
     }
 
     fn unreadable(job: &Job, what: &str) -> Self {
-        Self { wait: None, failure: failure(job, "unreadable_payload", what, "Cancel the job and publish it again.") }
+        Self {
+            wait: None,
+            failure: failure(
+                job,
+                "unreadable_payload",
+                what,
+                "Cancel the job and publish it again.",
+            ),
+        }
     }
 
     /// Returns the commit that makes the job wait for a worker that knows it, or parks the job if no worker can run it.
     fn into_commit<C>(self, claim: &Claim) -> Commit<C> {
         let job = &claim.job;
         let (outcome, next) = match self.wait {
-            Some(on) => (AttemptOutcome::Waited, Next::Wait { on, resume_at: job.stage.clone() }),
+            Some(on) => (
+                AttemptOutcome::Waited,
+                Next::Wait {
+                    on,
+                    resume_at: job.stage.clone(),
+                },
+            ),
             None => (AttemptOutcome::Parked, Next::Park),
         };
-        let record = Record::Attempt(AttemptRecord { stage: job.stage.clone(), outcome, failure: self.failure });
+        let record = Record::Attempt(AttemptRecord {
+            stage: job.stage.clone(),
+            outcome,
+            failure: self.failure,
+        });
         let (skipped, partial) = (Skipped::new(), claim.partial.clone());
-        Commit { record, effect: None, leftover: None, changes: None, children: Vec::new(), next, skipped, partial }
+        Commit {
+            record,
+            effect: None,
+            leftover: None,
+            changes: None,
+            children: Vec::new(),
+            next,
+            skipped,
+            partial,
+        }
     }
 }
 
 fn failure(job: &Job, code: &str, message: &str, hint: &str) -> Failure {
     let fingerprint = fingerprint(&job.pipeline, &job.stage, code, message);
-    Failure { code: code.to_owned(), message: message.to_owned(), hint: hint.to_owned(), fingerprint }
+    Failure {
+        code: code.to_owned(),
+        message: message.to_owned(),
+        hint: hint.to_owned(),
+        fingerprint,
+    }
 }
 
 /// Returns the key that a job of an unknown pipeline waits for. `of` is `pipeline`, or `pipeline/stage@version` for an unknown
@@ -111,14 +167,29 @@ fn unknown_stage<P: Product>(pipeline: &Pipeline<P>, claim: &Claim) -> Option<Un
     let job = &claim.job;
     if pipeline.stage(&job.stage).is_none() {
         let key = version_key(&format!("{}/{}@1", job.pipeline, job.stage));
-        return Some(Unknown::newer(job, key, &format!("this worker knows no stage `{}`", job.stage)));
+        return Some(Unknown::newer(
+            job,
+            key,
+            &format!("this worker knows no stage `{}`", job.stage),
+        ));
     }
-    let newer = claim
-        .outputs
-        .iter()
-        .find(|checkpoint| pipeline.stage(&checkpoint.stage).is_none_or(|(info, _)| checkpoint.version > info.version))?;
-    let key = version_key(&format!("{}/{}@{}", job.pipeline, newer.stage, newer.version));
-    Some(Unknown::newer(job, key, &format!("the checkpoint of `{}` is of version {}", newer.stage, newer.version)))
+    let newer = claim.outputs.iter().find(|checkpoint| {
+        pipeline
+            .stage(&checkpoint.stage)
+            .is_none_or(|(info, _)| checkpoint.version > info.version)
+    })?;
+    let key = version_key(&format!(
+        "{}/{}@{}",
+        job.pipeline, newer.stage, newer.version
+    ));
+    Some(Unknown::newer(
+        job,
+        key,
+        &format!(
+            "the checkpoint of `{}` is of version {}",
+            newer.stage, newer.version
+        ),
+    ))
 }
 
 /// Decodes the sealed payload of a job that arrived with a newer schema, which this worker may know. The job is then given up, to
@@ -127,14 +198,23 @@ async fn unseal<P: Product, T: Tables<Changes = P::Changes>>(
     context: &WorkerContext<P, T>,
     claim: &Claim,
 ) -> Result<bool, Box<Unknown>> {
-    let Some(sealed) = &claim.sealed_payload else { return Ok(false) };
+    let Some(sealed) = &claim.sealed_payload else {
+        return Ok(false);
+    };
     let unreadable = |what: &str| Box::new(Unknown::unreadable(&claim.job, what));
-    let row = context.patiently(|| context.store().job(claim.job.id)).await.map_err(|error| unreadable(&chain(&error)))?;
+    let row = context
+        .patiently(|| context.store().job(claim.job.id))
+        .await
+        .map_err(|error| unreadable(&chain(&error)))?;
     let Some(row) = row else { return Ok(true) };
     let request = open(context, &claim.job, row.dedupe_key, sealed)?;
     let payload = to_raw_value(&request).map_err(|error| unreadable(&error.to_string()))?;
-    let unsealed = context.patiently(|| context.store().unseal(&claim.fence, &payload, &request)).await;
-    unsealed.map(|_| true).map_err(|error| unreadable(&chain(&error)))
+    let unsealed = context
+        .patiently(|| context.store().unseal(&claim.fence, &payload, &request))
+        .await;
+    unsealed
+        .map(|_| true)
+        .map_err(|error| unreadable(&chain(&error)))
 }
 
 /// Opens and decodes a sealed payload. Source and key may have been properties of the message, so they come from the row. The
@@ -147,7 +227,10 @@ fn open<P: Product, T: Tables<Changes = P::Changes>>(
 ) -> Result<Request, Box<Unknown>> {
     let unreadable = |what: &str| Box::new(Unknown::unreadable(job, what));
     let row = job.id.to_string();
-    let body = context.keyring.open(sealed_place(&row), sealed).map_err(|error| unreadable(&chain(&error)))?;
+    let body = context
+        .keyring
+        .open(sealed_place(&row), sealed)
+        .map_err(|error| unreadable(&chain(&error)))?;
     let envelope = Envelope {
         content_type: Some("application/json".to_owned()),
         message_id: Some(dedupe_key),
@@ -158,7 +241,11 @@ fn open<P: Product, T: Tables<Changes = P::Changes>>(
         Ok(Intake::Request { request, .. }) => Ok(*request),
         Ok(Intake::Newer(newer)) => {
             let key = format!("schema:{}", newer.schema);
-            Err(Box::new(Unknown::newer(job, key, &format!("the payload is of schema {}", newer.schema))))
+            Err(Box::new(Unknown::newer(
+                job,
+                key,
+                &format!("the payload is of schema {}", newer.schema),
+            )))
         }
         Err(refusal) => Err(unreadable(&refusal.to_string())),
     }

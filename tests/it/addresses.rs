@@ -9,7 +9,9 @@ use dispatch_worker::job::JobState;
 use dispatch_worker::store;
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::support::{Checks, Proxy, TestDatabase, TestWorld, WorkerOptions, WorkerProcess, acme, run, wait_for};
+use crate::support::{
+    Checks, Proxy, TestDatabase, TestWorld, WorkerOptions, WorkerProcess, acme, run, wait_for,
+};
 
 const SOON: Duration = Duration::from_secs(30);
 /// The time limit from the loss of an address to the end of a job that is published afterwards.
@@ -26,33 +28,68 @@ struct Scene {
 impl Scene {
     async fn new() -> Self {
         let world = TestWorld::acme().await;
-        let postgres = [Proxy::to(&world.database.worker_url).await, Proxy::to(&world.database.worker_url).await];
-        let rabbitmq = [Proxy::to(&world.amqp_url).await, Proxy::to(&world.amqp_url).await];
-        let database = format!("{}?target_session_attrs=read-write", postgres[0].url_or(&postgres[1]));
+        let postgres = [
+            Proxy::to(&world.database.worker_url).await,
+            Proxy::to(&world.database.worker_url).await,
+        ];
+        let rabbitmq = [
+            Proxy::to(&world.amqp_url).await,
+            Proxy::to(&world.amqp_url).await,
+        ];
+        let database = format!(
+            "{}?target_session_attrs=read-write",
+            postgres[0].url_or(&postgres[1])
+        );
         let environment = BTreeMap::from([
             ("DISPATCH_DATABASE_URL".to_owned(), database),
-            ("DISPATCH_AMQP_URL".to_owned(), rabbitmq[0].url_or(&rabbitmq[1])),
+            (
+                "DISPATCH_AMQP_URL".to_owned(),
+                rabbitmq[0].url_or(&rabbitmq[1]),
+            ),
         ]);
-        let worker = world.worker(&WorkerOptions { environment, ..WorkerOptions::default() });
+        let worker = world.worker(&WorkerOptions {
+            environment,
+            ..WorkerOptions::default()
+        });
         worker.ready().await;
-        let scene = Self { world, postgres, rabbitmq, worker };
+        let scene = Self {
+            world,
+            postgres,
+            rabbitmq,
+            worker,
+        };
         scene.is_done("before").await;
         scene
     }
 
     /// Publishes a job and waits until it succeeds.
     async fn is_done(&self, key: &str) {
-        let event =
-            self.world.assign(acme::WORK_ITEM, Some(if key.len().is_multiple_of(2) { acme::ANN } else { acme::BOB })).await;
+        let event = self
+            .world
+            .assign(
+                acme::WORK_ITEM,
+                Some(if key.len().is_multiple_of(2) {
+                    acme::ANN
+                } else {
+                    acme::BOB
+                }),
+            )
+            .await;
         self.world.publish_job(&acme::job(key, &event)).await;
-        self.world.wait_job_state(key, JobState::Succeeded, SOON).await;
+        self.world
+            .wait_job_state(key, JobState::Succeeded, SOON)
+            .await;
     }
 
     /// Asserts that a job that is published now succeeds in time, and checks the guarantees.
     async fn goes_on(self) {
         let stopped = Instant::now();
         self.is_done("after").await;
-        assert!(stopped.elapsed() < GOES_ON_WITHIN, "{:?}", stopped.elapsed());
+        assert!(
+            stopped.elapsed() < GOES_ON_WITHIN,
+            "{:?}",
+            stopped.elapsed()
+        );
         self.worker.ready().await;
         self.is_done("in the end").await;
         Checks::default().hold(&self.world).await;
@@ -62,7 +99,11 @@ impl Scene {
 #[tokio::test]
 async fn a_worker_switches_to_the_second_postgres_within_10_s_when_the_first_is_gone() {
     let mut scene = Scene::new().await;
-    assert_eq!(scene.postgres[1].carried(), 0, "addresses are tried in order");
+    assert_eq!(
+        scene.postgres[1].carried(),
+        0,
+        "addresses are tried in order"
+    );
     scene.postgres[0].stop().await;
     scene.goes_on().await;
 }
@@ -82,9 +123,17 @@ async fn a_worker_switches_to_the_other_rabbitmq_within_10_s_when_one_is_gone() 
     let before = scene.rabbitmq[1 - most].carried();
     scene.rabbitmq[most].stop().await;
     let other = &scene.rabbitmq[1 - most];
-    wait_for("connections to the other address", GOES_ON_WITHIN, async || {
-        if other.carried() > before { Ok(()) } else { Err("there are none") }
-    })
+    wait_for(
+        "connections to the other address",
+        GOES_ON_WITHIN,
+        async || {
+            if other.carried() > before {
+                Ok(())
+            } else {
+                Err("there are none")
+            }
+        },
+    )
     .await;
     scene.goes_on().await;
 }
@@ -92,13 +141,24 @@ async fn a_worker_switches_to_the_other_rabbitmq_within_10_s_when_one_is_gone() 
 #[tokio::test]
 async fn an_address_that_accepts_connections_and_never_answers_delays_a_connection_only_briefly() {
     let database = TestDatabase::new().await;
-    let (silent, right) = (Proxy::to(&database.url).await, Proxy::to(&database.url).await);
+    let (silent, right) = (
+        Proxy::to(&database.url).await,
+        Proxy::to(&database.url).await,
+    );
     silent.fall_silent();
-    for (url, limit) in [(silent.url_or(&right), 5), (right.url_or(&silent), 5), (silent.url_or(&right), 2)] {
+    for (url, limit) in [
+        (silent.url_or(&right), 5),
+        (right.url_or(&silent), 5),
+        (silent.url_or(&right), 2),
+    ] {
         let begun = Instant::now();
         let connected = store::connect(SecretString::from(url)).await;
         assert!(connected.is_ok(), "{}", chain(&connected.err().unwrap()));
-        assert!(begun.elapsed() < Duration::from_secs(limit), "{:?}: silent addresses are remembered", begun.elapsed());
+        assert!(
+            begun.elapsed() < Duration::from_secs(limit),
+            "{:?}: silent addresses are remembered",
+            begun.elapsed()
+        );
     }
     let amqp = SecretString::from(run().await.servers.amqp_url.clone());
     let (silent, right) = (Proxy::to(&amqp).await, Proxy::to(&amqp).await);
@@ -107,33 +167,78 @@ async fn an_address_that_accepts_connections_and_never_answers_delays_a_connecti
     for _ in 0..4 {
         let begun = Instant::now();
         let connected = Publisher::connect(SecretString::from(silent.url_or(&right))).await;
-        assert!(connected.is_ok() && begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+        assert!(
+            connected.is_ok() && begun.elapsed() < Duration::from_secs(5),
+            "{:?}",
+            begun.elapsed()
+        );
     }
 }
 
 #[tokio::test]
 async fn the_error_names_each_address_if_none_answers() {
     run().await;
-    let error = store::connect(SecretString::from("postgres://u:canary@127.0.0.1:1,localhost:2/x")).await.err().unwrap();
+    let error = store::connect(SecretString::from(
+        "postgres://u:canary@127.0.0.1:1,localhost:2/x",
+    ))
+    .await
+    .err()
+    .unwrap();
     assert_eq!(error.class(), Class::Infrastructure);
     let said = chain(&error);
-    assert!(said.contains("127.0.0.1:1: ") && said.contains("localhost:2: ") && !said.contains("canary"), "{said}");
-    let error = Publisher::connect(SecretString::from("amqp://u:canary@127.0.0.1:1,localhost:2/x")).await.err().unwrap();
+    assert!(
+        said.contains("127.0.0.1:1: ")
+            && said.contains("localhost:2: ")
+            && !said.contains("canary"),
+        "{said}"
+    );
+    let error = Publisher::connect(SecretString::from(
+        "amqp://u:canary@127.0.0.1:1,localhost:2/x",
+    ))
+    .await
+    .err()
+    .unwrap();
     assert_eq!(error.class(), Class::Infrastructure);
     let said = chain(&error);
-    assert!(said.contains("127.0.0.1:1: ") && said.contains("localhost:2: ") && !said.contains("canary"), "{said}");
+    assert!(
+        said.contains("127.0.0.1:1: ")
+            && said.contains("localhost:2: ")
+            && !said.contains("canary"),
+        "{said}"
+    );
 }
 
 #[tokio::test]
 async fn a_read_only_server_is_skipped_if_the_url_requires_a_writable_one() {
     let database = TestDatabase::new().await;
-    let url = |asked: &str| SecretString::from(format!("{}?target_session_attrs={asked}", database.url.expose_secret()));
+    let url = |asked: &str| {
+        SecretString::from(format!(
+            "{}?target_session_attrs={asked}",
+            database.url.expose_secret()
+        ))
+    };
     assert!(store::connect(url("read-write")).await.is_ok());
-    let error = chain(&store::connect(url("read-only")).await.err().expect("the server is writable"));
+    let error = chain(
+        &store::connect(url("read-only"))
+            .await
+            .err()
+            .expect("the server is writable"),
+    );
     assert!(error.contains("the server is not read-only"), "{error}");
-    database.rows(&format!("ALTER DATABASE {} SET default_transaction_read_only = on", database.name)).await;
-    let error = store::connect(url("read-write")).await.err().expect("the server is read-only");
-    assert!(error.is_infrastructure() && chain(&error).contains("the server is read-only"), "{error:?}");
+    database
+        .rows(&format!(
+            "ALTER DATABASE {} SET default_transaction_read_only = on",
+            database.name
+        ))
+        .await;
+    let error = store::connect(url("read-write"))
+        .await
+        .err()
+        .expect("the server is read-only");
+    assert!(
+        error.is_infrastructure() && chain(&error).contains("the server is read-only"),
+        "{error:?}"
+    );
     for asked in ["read-only", "any"] {
         assert!(store::connect(url(asked)).await.is_ok(), "{asked}");
     }

@@ -23,7 +23,9 @@ const NAMES: &str = "
 /// Inserts jobs in every state, with and without follow-ups; their numbers begin after `base`.
 async fn families(database: &TestDatabase, base: u32, organization: &str) {
     let mut sql = String::new();
-    let mut job = |n: u32, rest: &str| sql += &format!("CALL open_job({}, '{organization}', {rest});", base + n);
+    let mut job = |n: u32, rest: &str| {
+        sql += &format!("CALL open_job({}, '{organization}', {rest});", base + n)
+    };
     job(1, "'ready', NULL, NULL, 0, NULL");
     job(2, "'running', NULL, NULL, 0, NULL");
     job(3, "'waiting', 'hold', NULL, 0, 'slack.rate_limited'");
@@ -59,15 +61,27 @@ async fn stored(database: &TestDatabase, base: u32, organization: &str) -> Vec<V
         (SELECT id FROM jobs WHERE organization = '{organization}') ORDER BY 1",
         of("job_id")
     );
-    [database.rows(&jobs).await, database.rows(&events).await, database.rows(&audit).await].concat()
+    [
+        database.rows(&jobs).await,
+        database.rows(&events).await,
+        database.rows(&audit).await,
+    ]
+    .concat()
 }
 
 fn olga() -> Actor {
-    Actor { who: "olga".to_owned(), role: "operator".to_owned(), reason: Some("left".to_owned()) }
+    Actor {
+        who: "olga".to_owned(),
+        role: "operator".to_owned(),
+        reason: Some("left".to_owned()),
+    }
 }
 
 async fn cancelled(world: &TestWorld, filter: &[&str]) -> Value {
-    world.dispatch(&[&["jobs", "cancel", "--yes", "--reason", "left"], filter].concat()).done().await
+    world
+        .dispatch(&[&["jobs", "cancel", "--yes", "--reason", "left"], filter].concat())
+        .done()
+        .await
 }
 
 #[tokio::test]
@@ -79,31 +93,76 @@ async fn a_bulk_cancel_stores_the_same_as_cancelling_each_job_alone() {
         families(database, base, organization).await;
     }
     let others = stored(database, 200, "others").await;
-    for row in database.rows("SELECT id FROM jobs WHERE organization = 'one' AND parent_id IS NULL ORDER BY id").await {
-        world.store().cancel(&Target::Id(row[0].parse().unwrap()), &olga()).await.unwrap();
+    for row in database
+        .rows("SELECT id FROM jobs WHERE organization = 'one' AND parent_id IS NULL ORDER BY id")
+        .await
+    {
+        world
+            .store()
+            .cancel(&Target::Id(row[0].parse().unwrap()), &olga())
+            .await
+            .unwrap();
     }
     let filter = ["--organization", "many"];
-    let seen = world.dispatch(&["jobs", "cancel", "--dry-run", "--organization", "many"]).done().await;
-    assert_eq!((&seen["jobs"], &seen["dry_run"]), (&json!(7), &json!(true)), "{seen}");
+    let seen = world
+        .dispatch(&["jobs", "cancel", "--dry-run", "--organization", "many"])
+        .done()
+        .await;
+    assert_eq!(
+        (&seen["jobs"], &seen["dry_run"]),
+        (&json!(7), &json!(true)),
+        "{seen}"
+    );
     assert_eq!(seen["sample"].as_array().unwrap().len(), 7);
-    assert_eq!(database.one("SELECT count(*) FROM jobs WHERE organization = 'many' AND epoch > 0").await, "0");
+    assert_eq!(
+        database
+            .one("SELECT count(*) FROM jobs WHERE organization = 'many' AND epoch > 0")
+            .await,
+        "0"
+    );
     // The filter also matches the follow-ups themselves: each has its own audit row, which is the only difference.
     let said = cancelled(&world, &filter).await;
-    assert_eq!((&said["cancelled"], &said["follow_ups_cancelled"]), (&json!(7), &json!(0)), "{said}");
-    let own = "DELETE FROM audit_log WHERE job_id IN (SELECT id FROM jobs WHERE parent_id IS NOT NULL)";
-    database.rows(&format!("ALTER TABLE audit_log DISABLE TRIGGER USER; {own}")).await;
-    let (one, many) = (stored(database, 0, "one").await, stored(database, 100, "many").await);
+    assert_eq!(
+        (&said["cancelled"], &said["follow_ups_cancelled"]),
+        (&json!(7), &json!(0)),
+        "{said}"
+    );
+    let own =
+        "DELETE FROM audit_log WHERE job_id IN (SELECT id FROM jobs WHERE parent_id IS NOT NULL)";
+    database
+        .rows(&format!(
+            "ALTER TABLE audit_log DISABLE TRIGGER USER; {own}"
+        ))
+        .await;
+    let (one, many) = (
+        stored(database, 0, "one").await,
+        stored(database, 100, "many").await,
+    );
     let with_follow_ups = |rows: Vec<Vec<String>>| -> Vec<String> {
-        rows.concat().into_iter().map(|text| text.replace("\"follow_ups_cancelled\": 2", "\"follow_ups_cancelled\": 0")).collect()
+        rows.concat()
+            .into_iter()
+            .map(|text| text.replace("\"follow_ups_cancelled\": 2", "\"follow_ups_cancelled\": 0"))
+            .collect()
     };
     assert_eq!(with_follow_ups(many), with_follow_ups(one));
-    assert_eq!(stored(database, 200, "others").await, others, "other organizations are unchanged");
-    let again = world.dispatch(&["jobs", "cancel", "--yes", "--organization", "many"]).done().await;
+    assert_eq!(
+        stored(database, 200, "others").await,
+        others,
+        "other organizations are unchanged"
+    );
+    let again = world
+        .dispatch(&["jobs", "cancel", "--yes", "--organization", "many"])
+        .done()
+        .await;
     assert_eq!(again["jobs"], json!(0), "no job is left: {again}");
-    let actions = "SELECT action, after::text FROM audit_log WHERE action LIKE 'jobs.%' ORDER BY id";
+    let actions =
+        "SELECT action, after::text FROM audit_log WHERE action LIKE 'jobs.%' ORDER BY id";
     let actions = database.rows(actions).await;
     assert_eq!(actions.len(), 2, "{actions:?}");
-    assert!(actions[0][1].contains("\"organization\":\"many\""), "the filter: {actions:?}");
+    assert!(
+        actions[0][1].contains("\"organization\":\"many\""),
+        "the filter: {actions:?}"
+    );
 }
 
 #[tokio::test]
@@ -113,18 +172,45 @@ async fn a_parent_succeeds_when_its_last_follow_ups_are_cancelled_by_their_error
     database.rows(NAMES).await;
     families(database, 0, "one").await;
     database.rows("UPDATE jobs SET state = 'parked', owner = NULL, error_code = 'slack.not_in_channel' WHERE id = job(7)").await;
-    let said = cancelled(&world, &["--state", "parked", "--error-code", "slack.not_in_channel", "--older-than", "30m"]).await;
+    let said = cancelled(
+        &world,
+        &[
+            "--state",
+            "parked",
+            "--error-code",
+            "slack.not_in_channel",
+            "--older-than",
+            "30m",
+        ],
+    )
+    .await;
     assert_eq!(said["cancelled"], json!(3), "{said}");
-    let parent = database.rows("SELECT state, open_children, wait_reason, wait_key, epoch FROM jobs WHERE id = job(5)").await;
+    let parent = database
+        .rows(
+            "SELECT state, open_children, wait_reason, wait_key, epoch FROM jobs WHERE id = job(5)",
+        )
+        .await;
     assert_eq!(parent, [["succeeded", "0", "-", "-", "0"]]);
-    let events = database.rows("SELECT routing_key FROM announcements ORDER BY id").await.concat();
-    assert_eq!(events, ["job.cancelled", "job.succeeded"], "follow-ups have no events of their own");
+    let events = database
+        .rows("SELECT routing_key FROM announcements ORDER BY id")
+        .await
+        .concat();
+    assert_eq!(
+        events,
+        ["job.cancelled", "job.succeeded"],
+        "follow-ups have no events of their own"
+    );
     let none = cancelled(&world, &["--state", "ready", "--older-than", "2h"]).await;
-    assert_eq!(none["jobs"], json!(0), "all were created an hour ago: {none}");
+    assert_eq!(
+        none["jobs"],
+        json!(0),
+        "all were created an hour ago: {none}"
+    );
 }
 
 #[tokio::test]
-async fn twenty_thousand_jobs_are_cancelled_and_twenty_thousand_dead_letters_discarded_in_a_few_transactions() {
+async fn twenty_thousand_jobs_are_cancelled_and_twenty_thousand_dead_letters_discarded_in_a_few_transactions()
+ {
     let world = TestWorld::new().await;
     let database = &world.database;
     database.rows(NAMES).await;
@@ -141,33 +227,86 @@ async fn twenty_thousand_jobs_are_cancelled_and_twenty_thousand_dead_letters_dis
     let said = cancelled(&world, &["--organization", "flood", "--producer", "bad"]).await;
     let half = MANY / 2 - MANY / 100;
     assert_eq!(said["cancelled"], json!(half), "{said}");
-    let said = cancelled(&world, &["--organization", "flood", "--source", "shop", "--state", "ready"]).await;
+    let said = cancelled(
+        &world,
+        &[
+            "--organization",
+            "flood",
+            "--source",
+            "shop",
+            "--state",
+            "ready",
+        ],
+    )
+    .await;
     assert_eq!(said["cancelled"], json!(MANY / 2), "{said}");
-    eprintln!("{} jobs cancelled in {:?}", MANY - MANY / 100, began.elapsed());
-    let left = database.rows("SELECT state, organization, count(*) FROM jobs GROUP BY 1, 2 ORDER BY 1").await;
-    assert_eq!(left, [["cancelled", "flood", "19800"], ["ready", "others", "200"]]);
+    eprintln!(
+        "{} jobs cancelled in {:?}",
+        MANY - MANY / 100,
+        began.elapsed()
+    );
+    let left = database
+        .rows("SELECT state, organization, count(*) FROM jobs GROUP BY 1, 2 ORDER BY 1")
+        .await;
+    assert_eq!(
+        left,
+        [["cancelled", "flood", "19800"], ["ready", "others", "200"]]
+    );
     let events = "SELECT count(DISTINCT job_id), count(*) FROM announcements WHERE routing_key = 'job.cancelled'";
     assert_eq!(database.rows(events).await, [["19800", "19800"]]);
-    let transactions =
-        "SELECT count(DISTINCT job_id), count(*), count(DISTINCT xmin::text) FROM audit_log WHERE action = 'cancel'";
+    let transactions = "SELECT count(DISTINCT job_id), count(*), count(DISTINCT xmin::text) FROM audit_log WHERE action = 'cancel'";
     let transactions = database.rows(transactions).await.concat();
     assert_eq!(transactions[..2], ["19800", "19800"]);
-    assert!(transactions[2].parse::<u32>().unwrap() <= 30, "about a thousand jobs in each: {transactions:?}");
+    assert!(
+        transactions[2].parse::<u32>().unwrap() <= 30,
+        "about a thousand jobs in each: {transactions:?}"
+    );
 
     let began = std::time::Instant::now();
-    let letters = ["dead-letters", "discard", "--code", "not_json", "--source", "flood", "--producer", "bad", "--yes"];
-    let seen = world.dispatch(&[&letters[..], &["--dry-run"]].concat()).done().await;
-    assert_eq!((&seen["dead_letters"], &seen["sample"][9]["source"]), (&json!(10_000), &json!("flood")), "{seen}");
-    assert_eq!(database.one("SELECT count(*) FROM dead_letters WHERE resolved_at IS NOT NULL").await, "0");
+    let letters = [
+        "dead-letters",
+        "discard",
+        "--code",
+        "not_json",
+        "--source",
+        "flood",
+        "--producer",
+        "bad",
+        "--yes",
+    ];
+    let seen = world
+        .dispatch(&[&letters[..], &["--dry-run"]].concat())
+        .done()
+        .await;
+    assert_eq!(
+        (&seen["dead_letters"], &seen["sample"][9]["source"]),
+        (&json!(10_000), &json!("flood")),
+        "{seen}"
+    );
+    assert_eq!(
+        database
+            .one("SELECT count(*) FROM dead_letters WHERE resolved_at IS NOT NULL")
+            .await,
+        "0"
+    );
     let said = world.dispatch(&letters).done().await;
     assert_eq!(said["discarded"], json!(MANY - MANY / 100), "{said}");
-    eprintln!("{} dead letters discarded in {:?}", MANY - MANY / 100, began.elapsed());
-    let left = database.rows("SELECT source, count(*) FROM dead_letters WHERE resolved_at IS NULL GROUP BY 1").await;
+    eprintln!(
+        "{} dead letters discarded in {:?}",
+        MANY - MANY / 100,
+        began.elapsed()
+    );
+    let left = database
+        .rows("SELECT source, count(*) FROM dead_letters WHERE resolved_at IS NULL GROUP BY 1")
+        .await;
     assert_eq!(left, [["others", "200"]]);
     let transactions = "SELECT count(*), count(DISTINCT xmin::text) FROM audit_log WHERE action = 'dead_letter.discard'";
     let transactions = database.rows(transactions).await.concat();
     assert_eq!(transactions[0], "19800");
-    assert!(transactions[1].parse::<u32>().unwrap() <= 12, "two thousand dead letters in each: {transactions:?}");
+    assert!(
+        transactions[1].parse::<u32>().unwrap() <= 12,
+        "two thousand dead letters in each: {transactions:?}"
+    );
 }
 
 #[tokio::test]
@@ -177,14 +316,24 @@ async fn a_bulk_cancel_requires_a_complete_filter_and_consent() {
         &[][..],
         &["--key", "k"],
         &["--source", "s", "--key", "k", "--organization", "o"],
-        &["0195612e-9a00-7000-8000-000000000001", "--organization", "o"],
+        &[
+            "0195612e-9a00-7000-8000-000000000001",
+            "--organization",
+            "o",
+        ],
         &["--organization", "o", "--state", "succeeded"],
         &["--older-than", "yesterday"],
     ] {
-        let said = world.dispatch(&[&["jobs", "cancel", "--yes"], wrong].concat()).said().await;
+        let said = world
+            .dispatch(&[&["jobs", "cancel", "--yes"], wrong].concat())
+            .said()
+            .await;
         assert_eq!(said.code, Some(2), "{wrong:?}: {said:?}");
     }
-    let said = world.dispatch(&["jobs", "cancel", "--organization", "o"]).said().await;
+    let said = world
+        .dispatch(&["jobs", "cancel", "--organization", "o"])
+        .said()
+        .await;
     assert_eq!(said.code, Some(2));
     assert!(said.stderr.contains("--yes"), "{said:?}");
 }

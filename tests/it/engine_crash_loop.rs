@@ -24,12 +24,21 @@ async fn a_job_that_kills_five_workers_without_progress_is_parked_and_its_neighb
     let _worker = world.worker(&WorkerOptions::default());
     let parked = world.wait_job_state("deadly", JobState::Parked, SOON).await;
     assert_eq!(
-        (parked.error_code.as_deref(), parked.crash_count, parked.stage.as_str()),
+        (
+            parked.error_code.as_deref(),
+            parked.crash_count,
+            parked.stage.as_str()
+        ),
         (Some("crash_loop"), CRASHES, "retrieve_user")
     );
-    assert!(parked.error_hint.is_some(), "the row has a hint for a person");
+    assert!(
+        parked.error_hint.is_some(),
+        "the row has a hint for a person"
+    );
     let event = world.assign(acme::LONE_ITEM, Some(acme::BOB)).await;
     world.publish_job(&acme::job("neighbour", &event)).await;
-    world.wait_job_state("neighbour", JobState::Succeeded, SOON).await;
+    world
+        .wait_job_state("neighbour", JobState::Succeeded, SOON)
+        .await;
     Checks::default().hold(&world).await;
 }

@@ -22,31 +22,54 @@ fn other(document: TrackerDocument) -> TrackerDocument {
     other.slug = "globex".to_owned();
     other.projects.clear();
     other.destinations.clear();
-    TrackerDocument { organizations: vec![other], ..document }
+    TrackerDocument {
+        organizations: vec![other],
+        ..document
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_single_job_succeeds_within_two_seconds_behind_another_organization_s_backlog_of_five_thousand() {
+async fn a_single_job_succeeds_within_two_seconds_behind_another_organization_s_backlog_of_five_thousand()
+ {
     let world = TestWorld::acme_alone().await;
-    world.import(&other(acme::document(&world.simulator().await.url))).await;
-    let backlog: Vec<_> = (0..BACKLOG).map(|number| intake(job("acme", &format!("many-{number}")).to_string())).collect();
+    world
+        .import(&other(acme::document(&world.simulator().await.url)))
+        .await;
+    let backlog: Vec<_> = (0..BACKLOG)
+        .map(|number| intake(job("acme", &format!("many-{number}")).to_string()))
+        .collect();
     let publisher = world.publisher().await;
     for batch in backlog.chunks(500) {
-        assert!(publisher.publish_all(batch).await.iter().all(Result::is_ok), "RabbitMQ confirms the backlog");
+        assert!(
+            publisher.publish_all(batch).await.iter().all(Result::is_ok),
+            "RabbitMQ confirms the backlog"
+        );
     }
     let worker = world.worker(&WorkerOptions::default());
     worker.ready().await;
     let before = done(&world).await;
     let published = Instant::now();
     world.publish_job(&job("globex", "single")).await;
-    world.wait_job_state("single", JobState::Succeeded, Duration::from_secs(60)).await;
+    world
+        .wait_job_state("single", JobState::Succeeded, Duration::from_secs(60))
+        .await;
     let took = published.elapsed();
     let left = BACKLOG - done(&world).await;
-    eprintln!("the single job took {took:?}; {before} of the other organization's jobs were done before, {left} are left");
-    assert!(left > BACKLOG / 2, "the backlog was gone before the single job was done: {left} left");
+    eprintln!(
+        "the single job took {took:?}; {before} of the other organization's jobs were done before, {left} are left"
+    );
+    assert!(
+        left > BACKLOG / 2,
+        "the backlog was gone before the single job was done: {left} left"
+    );
     assert!(took <= DONE_WITHIN, "{took:?}");
 }
 
 async fn done(world: &TestWorld) -> usize {
-    world.database.one("SELECT count(*) FROM jobs WHERE state = 'succeeded'").await.parse().expect("a number")
+    world
+        .database
+        .one("SELECT count(*) FROM jobs WHERE state = 'succeeded'")
+        .await
+        .parse()
+        .expect("a number")
 }

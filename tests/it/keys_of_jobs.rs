@@ -25,7 +25,12 @@ const OLDER: &str = "
         last_progress_at = last_progress_at - interval '31 days', due_at = due_at - interval '31 days'";
 
 fn cancel(dedupe_key: &str) -> CancelByKey<'_> {
-    CancelByKey { source: "test", dedupe_key, producer: None, may_note: true }
+    CancelByKey {
+        source: "test",
+        dedupe_key,
+        producer: None,
+        may_note: true,
+    }
 }
 
 /// Returns the message of a job that waits for an account.
@@ -39,8 +44,15 @@ async fn waiting_for_a_month(world: &TestWorld, key: &str) {
     world.wait_job_state(key, JobState::Waiting, SOON).await;
     world.wait_quiet(SOON).await;
     world.database.rows(OLDER).await;
-    let (retention, tracker) = (Retention::new(KEEP), Tracker::new(world.pool().clone(), Arc::clone(&world.keyring)));
-    while retention.round(&world.store(), &tracker, OffsetDateTime::now_utc()).await.unwrap() {}
+    let (retention, tracker) = (
+        Retention::new(KEEP),
+        Tracker::new(world.pool().clone(), Arc::clone(&world.keyring)),
+    );
+    while retention
+        .round(&world.store(), &tracker, OffsetDateTime::now_utc())
+        .await
+        .unwrap()
+    {}
 }
 
 #[tokio::test]
@@ -49,10 +61,18 @@ async fn a_job_that_has_waited_for_31_days_is_cancelled_by_its_key_and_the_next_
     let _worker = world.worker(&WorkerOptions::default());
     waiting_for_a_month(&world, "old").await;
     let cancel = json!({"schema": 1, "source": acme::SOURCE, "dedupe_key": "old"}).to_string();
-    world.publish_raw(&Outgoing { routing_key: KEY_CANCEL.to_owned(), ..intake(cancel) }).await;
+    world
+        .publish_raw(&Outgoing {
+            routing_key: KEY_CANCEL.to_owned(),
+            ..intake(cancel)
+        })
+        .await;
     world.wait_job_state("old", JobState::Cancelled, SOON).await;
     assert_eq!(
-        world.database.one("SELECT count(*) FROM job_keys WHERE job_id IS NULL").await,
+        world
+            .database
+            .one("SELECT count(*) FROM job_keys WHERE job_id IS NULL")
+            .await,
         "0",
         "no cancel is stored for a later job"
     );
@@ -68,11 +88,21 @@ async fn repeating_the_message_of_a_job_that_has_waited_for_31_days_creates_no_s
     let _worker = world.worker(&WorkerOptions::default());
     waiting_for_a_month(&world, "old").await;
     let again = intake(message("old").to_string());
-    world.publish_raw(&Outgoing { reply_to: Some("answers".to_owned()), ..again }).await;
+    world
+        .publish_raw(&Outgoing {
+            reply_to: Some("answers".to_owned()),
+            ..again
+        })
+        .await;
     let (_, answer) = listener.next("answers").await;
     assert_eq!(answer["state"], "waiting", "{answer}");
     assert_eq!(
-        world.database.rows("SELECT dedupe_key, id::text = (SELECT min(job_id::text) FROM job_keys) FROM jobs").await,
+        world
+            .database
+            .rows(
+                "SELECT dedupe_key, id::text = (SELECT min(job_id::text) FROM job_keys) FROM jobs"
+            )
+            .await,
         [["old", "t"]]
     );
 }
@@ -81,41 +111,108 @@ async fn repeating_the_message_of_a_job_that_has_waited_for_31_days_creates_no_s
 async fn a_key_is_reused_after_its_job_is_deleted_and_not_before() {
     let bench = Bench::new().await;
     let first = bench.job("k");
-    let (made, again) =
-        bench.at_once(async { (bench.writer.intake(&first).await, bench.writer.intake(&bench.job("k")).await) }).await;
+    let (made, again) = bench
+        .at_once(async {
+            (
+                bench.writer.intake(&first).await,
+                bench.writer.intake(&bench.job("k")).await,
+            )
+        })
+        .await;
     ours(made);
-    assert!(matches!(again, Ok(Intaken::Known(job)) if job == first.id), "{again:?}");
-    bench.database.rows("UPDATE job_keys SET created_at = now() - interval '400 days'").await;
-    let again = bench.at_once(async { bench.writer.intake(&bench.job("k")).await }).await;
-    assert!(matches!(again, Ok(Intaken::Known(job)) if job == first.id), "an old key with a job: {again:?}");
-    bench.database.rows("DELETE FROM jobs; UPDATE job_keys SET created_at = now()").await;
-    let again = bench.at_once(async { bench.writer.intake(&bench.job("k")).await }).await;
-    assert!(matches!(again, Ok(Intaken::Known(_))), "the job of a new key may not be visible yet: {again:?}");
-    bench.database.rows("UPDATE job_keys SET created_at = now() - interval '2 hours'").await;
+    assert!(
+        matches!(again, Ok(Intaken::Known(job)) if job == first.id),
+        "{again:?}"
+    );
+    bench
+        .database
+        .rows("UPDATE job_keys SET created_at = now() - interval '400 days'")
+        .await;
+    let again = bench
+        .at_once(async { bench.writer.intake(&bench.job("k")).await })
+        .await;
+    assert!(
+        matches!(again, Ok(Intaken::Known(job)) if job == first.id),
+        "an old key with a job: {again:?}"
+    );
+    bench
+        .database
+        .rows("DELETE FROM jobs; UPDATE job_keys SET created_at = now()")
+        .await;
+    let again = bench
+        .at_once(async { bench.writer.intake(&bench.job("k")).await })
+        .await;
+    assert!(
+        matches!(again, Ok(Intaken::Known(_))),
+        "the job of a new key may not be visible yet: {again:?}"
+    );
+    bench
+        .database
+        .rows("UPDATE job_keys SET created_at = now() - interval '2 hours'")
+        .await;
     let next = bench.job("k");
-    let made = ours(bench.at_once(async { bench.writer.intake(&next).await }).await);
+    let made = ours(
+        bench
+            .at_once(async { bench.writer.intake(&next).await })
+            .await,
+    );
     assert_eq!(made.job.id, next.id);
-    assert_eq!(bench.database.one("SELECT job_id FROM job_keys").await, next.id.to_string());
+    assert_eq!(
+        bench.database.one("SELECT job_id FROM job_keys").await,
+        next.id.to_string()
+    );
 }
 
 #[tokio::test]
 async fn a_cancel_of_a_deleted_job_is_kept_for_30_days_for_the_next_job_with_its_key() {
     let bench = Bench::new().await;
     let store = bench.writer.store();
-    let actor = Actor { who: "p".to_owned(), role: "producer".to_owned(), reason: None };
+    let actor = Actor {
+        who: "p".to_owned(),
+        role: "producer".to_owned(),
+        reason: None,
+    };
     let gone = bench.job("k");
-    ours(bench.at_once(async { bench.writer.intake(&gone).await }).await);
-    bench.database.rows("DELETE FROM jobs; UPDATE job_keys SET created_at = now() - interval '2 hours'").await;
-    assert_eq!(store.cancel_by_key(&cancel("k"), &actor).await.unwrap(), Cancelling::Noted);
-    let made = bench.at_once(async { bench.writer.intake(&bench.job("k")).await }).await;
+    ours(
+        bench
+            .at_once(async { bench.writer.intake(&gone).await })
+            .await,
+    );
+    bench
+        .database
+        .rows("DELETE FROM jobs; UPDATE job_keys SET created_at = now() - interval '2 hours'")
+        .await;
+    assert_eq!(
+        store.cancel_by_key(&cancel("k"), &actor).await.unwrap(),
+        Cancelling::Noted
+    );
+    let made = bench
+        .at_once(async { bench.writer.intake(&bench.job("k")).await })
+        .await;
     assert!(matches!(made, Ok(Intaken::Accepted(_))), "{made:?}");
-    assert_eq!(bench.database.one("SELECT state FROM jobs").await, "cancelled");
+    assert_eq!(
+        bench.database.one("SELECT state FROM jobs").await,
+        "cancelled"
+    );
 
     let late = bench.job("late");
-    assert_eq!(store.cancel_by_key(&cancel("late"), &actor).await.unwrap(), Cancelling::Noted);
-    bench.database.rows("UPDATE job_keys SET created_at = now() - interval '31 days'").await;
-    let made = ours(bench.at_once(async { bench.writer.intake(&late).await }).await);
+    assert_eq!(
+        store.cancel_by_key(&cancel("late"), &actor).await.unwrap(),
+        Cancelling::Noted
+    );
+    bench
+        .database
+        .rows("UPDATE job_keys SET created_at = now() - interval '31 days'")
+        .await;
+    let made = ours(
+        bench
+            .at_once(async { bench.writer.intake(&late).await })
+            .await,
+    );
     assert_eq!(made.job.id, late.id, "a cancel expires after 30 days");
     let answer = store.cancel_by_key(&cancel("late"), &actor).await.unwrap();
-    assert!(matches!(answer, Cancelling::Answered(ActionResult::Done { job, .. }) if job == late.id), "{answer:?}");
+    assert!(
+        matches!(answer, Cancelling::Answered(ActionResult::Done { job, .. }) if job == late.id),
+        "{answer:?}"
+    );
 }

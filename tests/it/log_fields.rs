@@ -15,8 +15,11 @@ const SHOWN: &[(&str, &str)] = &[
 ];
 
 /// The permitted interpolations in messages: names of the program's own tables and partitions, and what was done with one.
-const IN_MESSAGES: &[(&str, &str)] =
-    &[("store/partitions.rs", "parent"), ("store/partitions.rs", "which"), ("store/partitions.rs", "done")];
+const IN_MESSAGES: &[(&str, &str)] = &[
+    ("store/partitions.rs", "parent"),
+    ("store/partitions.rs", "which"),
+    ("store/partitions.rs", "done"),
+];
 
 const MACROS: [&str; 11] = [
     "error!(",
@@ -43,7 +46,8 @@ struct Logged {
 fn logged(code: &str) -> Logged {
     let mut logged = Logged::default();
     for name in MACROS.map(|name| format!("tracing::{name}")) {
-        code.match_indices(&name).for_each(|(at, _)| read(&code[at + name.len()..], &mut logged));
+        code.match_indices(&name)
+            .for_each(|(at, _)| read(&code[at + name.len()..], &mut logged));
     }
     logged
 }
@@ -61,7 +65,9 @@ fn read(arguments: &str, logged: &mut Logged) {
                 let behind = at + 1 + text.len();
                 while characters.next().is_some_and(|(inside, _)| inside < behind) {}
             }
-            '%' => logged.shown.push(expression(&arguments[at + 1..]).trim().to_owned()),
+            '%' => logged
+                .shown
+                .push(expression(&arguments[at + 1..]).trim().to_owned()),
             _ => {}
         }
         if depth == 0 {
@@ -84,8 +90,11 @@ fn literal(text: &str) -> &str {
 /// Returns the names or positions in a format string.
 fn interpolated(text: &str) -> impl Iterator<Item = String> {
     let bare = text.replace("{{", "").replace("}}", "");
-    let inside: Vec<String> =
-        bare.split('{').skip(1).map(|rest| rest.split(['}', ':']).next().unwrap_or_default().to_owned()).collect();
+    let inside: Vec<String> = bare
+        .split('{')
+        .skip(1)
+        .map(|rest| rest.split(['}', ':']).next().unwrap_or_default().to_owned())
+        .collect();
     inside.into_iter()
 }
 
@@ -105,7 +114,9 @@ fn expression(text: &str) -> &str {
 
 /// Returns every `.rs` file below a folder.
 fn files(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).expect("a readable folder").map(|entry| entry.expect("a readable folder").path());
+    let entries = fs::read_dir(folder)
+        .expect("a readable folder")
+        .map(|entry| entry.expect("a readable folder").path());
     entries
         .flat_map(|path| match path.extension() {
             _ if path.is_dir() => files(&path),
@@ -118,8 +129,19 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 #[test]
 fn the_check_detects_what_it_looks_for() {
     let code = r#"tracing::info!(a = %one(x, y).z, b = 3 , %c, "plain, %d"); tracing::warn_span!("x {e:?} {{f}}", g = ?h, %i)"#;
-    let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
-    assert_eq!(logged(code), Logged { shown: words(&["one(x, y).z", "c", "i"]), in_messages: words(&["e"]) });
+    let words = |words: &[&str]| {
+        words
+            .iter()
+            .map(|&word| word.to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        logged(code),
+        Logged {
+            shown: words(&["one(x, y).z", "c", "i"]),
+            in_messages: words(&["e"])
+        }
+    );
 }
 
 #[test]
@@ -127,18 +149,45 @@ fn only_listed_values_are_logged_unquoted() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let (mut found, mut seen) = (Vec::new(), 0);
     for file in files(&src) {
-        let path = file.strip_prefix(&src).expect("the file is below src").to_string_lossy().into_owned();
+        let path = file
+            .strip_prefix(&src)
+            .expect("the file is below src")
+            .to_string_lossy()
+            .into_owned();
         let text = fs::read_to_string(&file).expect("a source file is text");
-        let code: Vec<&str> = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+        let code: Vec<&str> = text
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("//"))
+            .collect();
         let code = code.join("\n");
         // Tests may log anything.
-        let logged = logged(code.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default());
+        let logged = logged(
+            code.split("#[cfg(test)]\nmod tests {")
+                .next()
+                .unwrap_or_default(),
+        );
         seen += logged.shown.len() + logged.in_messages.len();
         let is_listed = |list: &[(&str, &str)], what: &str| list.contains(&(path.as_str(), what));
-        found.extend(logged.shown.iter().filter(|what| !is_listed(SHOWN, what)).map(|what| format!("src/{path}: %{what}")));
-        let in_messages = logged.in_messages.iter().filter(|what| !is_listed(IN_MESSAGES, what));
+        found.extend(
+            logged
+                .shown
+                .iter()
+                .filter(|what| !is_listed(SHOWN, what))
+                .map(|what| format!("src/{path}: %{what}")),
+        );
+        let in_messages = logged
+            .in_messages
+            .iter()
+            .filter(|what| !is_listed(IN_MESSAGES, what));
         found.extend(in_messages.map(|what| format!("src/{path}: {{{what}}}")));
     }
-    assert!(found.is_empty(), "pass text as a value (`error = chain(&error)`), which is quoted:\n  {}", found.join("\n  "));
-    assert!(seen >= SHOWN.len() + IN_MESSAGES.len(), "the sources were not found");
+    assert!(
+        found.is_empty(),
+        "pass text as a value (`error = chain(&error)`), which is quoted:\n  {}",
+        found.join("\n  ")
+    );
+    assert!(
+        seen >= SHOWN.len() + IN_MESSAGES.len(),
+        "the sources were not found"
+    );
 }

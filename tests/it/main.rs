@@ -1,6 +1,9 @@
 //! Integration tests with real servers, in one binary. A private Postgres and RabbitMQ start once per run. See [`support`].
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot continue fails at once")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot continue fails at once"
+)]
 
 mod addresses;
 mod answers;

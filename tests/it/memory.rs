@@ -6,7 +6,10 @@ use std::time::Duration;
 use dispatch_worker::broker::{EXCHANGE, INTAKE_QUEUE, KEY_JOB, user_of};
 use dispatch_worker::devkit::guard::Command;
 use dispatch_worker::job::JobState;
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions};
+use lapin::options::{
+    BasicPublishOptions, ConfirmSelectOptions, QueueBindOptions, QueueDeclareOptions,
+    QueueDeleteOptions,
+};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use secrecy::ExposeSecret;
@@ -27,14 +30,25 @@ const AT_ONCE: usize = 3;
 const WAITING: usize = 120;
 
 fn limited() -> WorkerOptions {
-    WorkerOptions { memory: Some(LIMIT), ..WorkerOptions::default() }
+    WorkerOptions {
+        memory: Some(LIMIT),
+        ..WorkerOptions::default()
+    }
 }
 
 /// Returns the peak memory of a worker in bytes.
 fn most_memory(worker: &WorkerProcess) -> usize {
-    let status = fs::read_to_string(format!("/proc/{}/status", worker.pid)).expect("the worker runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux reports VmHWM");
-    line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") * 1024
+    let status =
+        fs::read_to_string(format!("/proc/{}/status", worker.pid)).expect("the worker runs");
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .expect("Linux reports VmHWM");
+    line.trim()
+        .trim_end_matches(" kB")
+        .parse::<usize>()
+        .expect("a number")
+        * 1024
 }
 
 /// A producer that sends messages which the program's own publisher refuses.
@@ -47,47 +61,97 @@ struct Producer {
 impl Producer {
     async fn of(world: &TestWorld) -> Self {
         let url = world.amqp_url.expose_secret();
-        let connection = Connection::connect(url, ConnectionProperties::default()).await.expect("RabbitMQ accepts a connection");
+        let connection = Connection::connect(url, ConnectionProperties::default())
+            .await
+            .expect("RabbitMQ accepts a connection");
         let channel = connection.create_channel().await.expect("a channel");
-        channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
+        channel
+            .confirm_select(ConfirmSelectOptions::default())
+            .await
+            .expect("confirms");
         let user = user_of(&world.amqp_url.clone().into()).expect("a URL of RabbitMQ");
-        Self { user, channel, _connection: connection }
+        Self {
+            user,
+            channel,
+            _connection: connection,
+        }
     }
 
     /// Replaces the intake queue by a classic one that keeps transient messages in memory, as RabbitMQ's disk is not under test.
     async fn keeps_intake_in_memory(&self) {
         let mut arguments = FieldTable::default();
-        arguments.insert("x-queue-type".into(), AMQPValue::LongString("classic".into()));
-        let (delete, declare, bind) =
-            (QueueDeleteOptions::default(), QueueDeclareOptions::default(), QueueBindOptions::default());
-        self.channel.queue_delete(INTAKE_QUEUE.into(), delete).await.expect("RabbitMQ deletes the queue");
-        let declared =
-            self.channel.queue_declare(INTAKE_QUEUE.into(), QueueDeclareOptions { durable: true, ..declare }, arguments);
+        arguments.insert(
+            "x-queue-type".into(),
+            AMQPValue::LongString("classic".into()),
+        );
+        let (delete, declare, bind) = (
+            QueueDeleteOptions::default(),
+            QueueDeclareOptions::default(),
+            QueueBindOptions::default(),
+        );
+        self.channel
+            .queue_delete(INTAKE_QUEUE.into(), delete)
+            .await
+            .expect("RabbitMQ deletes the queue");
+        let declared = self.channel.queue_declare(
+            INTAKE_QUEUE.into(),
+            QueueDeclareOptions {
+                durable: true,
+                ..declare
+            },
+            arguments,
+        );
         declared.await.expect("RabbitMQ declares the queue");
-        let bound = self.channel.queue_bind(INTAKE_QUEUE.into(), EXCHANGE.into(), KEY_JOB.into(), bind, FieldTable::default());
+        let bound = self.channel.queue_bind(
+            INTAKE_QUEUE.into(),
+            EXCHANGE.into(),
+            KEY_JOB.into(),
+            bind,
+            FieldTable::default(),
+        );
         bound.await.expect("RabbitMQ binds the queue");
     }
 
     /// Publishes a transient message and waits for the confirm.
     async fn publish(&self, body: &[u8], headers: FieldTable) {
-        let properties = BasicProperties::default().with_content_type("application/json".into()).with_headers(headers);
+        let properties = BasicProperties::default()
+            .with_content_type("application/json".into())
+            .with_headers(headers);
         let properties = properties.with_user_id(self.user.as_str().into());
-        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-        let sent = self.channel.basic_publish(EXCHANGE.into(), KEY_JOB.into(), options, body, properties);
-        let confirmed = sent.await.expect("RabbitMQ accepts the message").await.expect("a confirm");
+        let options = BasicPublishOptions {
+            mandatory: true,
+            ..BasicPublishOptions::default()
+        };
+        let sent =
+            self.channel
+                .basic_publish(EXCHANGE.into(), KEY_JOB.into(), options, body, properties);
+        let confirmed = sent
+            .await
+            .expect("RabbitMQ accepts the message")
+            .await
+            .expect("a confirm");
         assert!(confirmed.is_ack());
     }
 }
 
 async fn letters(world: &TestWorld) -> usize {
-    world.database.one("SELECT count(*) FROM dead_letters").await.parse().expect("a number")
+    world
+        .database
+        .one("SELECT count(*) FROM dead_letters")
+        .await
+        .parse()
+        .expect("a number")
 }
 
 async fn wait_letters(world: &TestWorld, at_least: usize) {
-    wait_for(&format!("{at_least} dead letters"), SOON, async || match letters(world).await {
-        letters if letters >= at_least => Ok(()),
-        letters => Err(letters),
-    })
+    wait_for(
+        &format!("{at_least} dead letters"),
+        SOON,
+        async || match letters(world).await {
+            letters if letters >= at_least => Ok(()),
+            letters => Err(letters),
+        },
+    )
     .await;
 }
 
@@ -106,13 +170,23 @@ async fn a_worker_with_256_mib_survives_fifty_messages_of_100_mib_and_fifty_huge
     let mut expected = Vec::new();
     for message in 0..MESSAGES as u64 {
         body[LARGE - 8..].copy_from_slice(&message.to_be_bytes());
-        let sha256 = of_same.clone().chain_update(message.to_be_bytes()).finalize();
-        expected.push(vec!["too_large".to_owned(), LARGE.to_string(), data_encoding::HEXLOWER.encode(&sha256)]);
+        let sha256 = of_same
+            .clone()
+            .chain_update(message.to_be_bytes())
+            .finalize();
+        expected.push(vec![
+            "too_large".to_owned(),
+            LARGE.to_string(),
+            data_encoding::HEXLOWER.encode(&sha256),
+        ]);
         producer.publish(&body, FieldTable::default()).await;
         wait_letters(&world, expected.len().saturating_sub(AT_ONCE)).await;
     }
     wait_letters(&world, MESSAGES).await;
-    let mut found = world.database.rows("SELECT code, body_bytes, encode(body_sha256, 'hex') FROM dead_letters").await;
+    let mut found = world
+        .database
+        .rows("SELECT code, body_bytes, encode(body_sha256, 'hex') FROM dead_letters")
+        .await;
     found.sort();
     expected.sort();
     assert_eq!(found, expected);
@@ -130,8 +204,13 @@ async fn a_worker_with_256_mib_survives_fifty_messages_of_100_mib_and_fifty_huge
 
     let event = world.assign(acme::WORK_ITEM, Some(acme::ANN)).await;
     world.publish_job(&acme::job("after", &event)).await;
-    world.wait_job_state("after", JobState::Succeeded, SOON).await;
-    assert!(!worker.log().contains("the consumer reconnects"), "a connection was lost");
+    world
+        .wait_job_state("after", JobState::Succeeded, SOON)
+        .await;
+    assert!(
+        !worker.log().contains("the consumer reconnects"),
+        "a connection was lost"
+    );
     let most = most_memory(&worker);
     eprintln!("the worker had {} MiB at most", most / MIB);
     assert!(most < LIMIT, "{most}");
@@ -141,34 +220,55 @@ async fn a_worker_with_256_mib_survives_fifty_messages_of_100_mib_and_fifty_huge
 async fn messages_that_wait_for_postgres_take_less_than_256_mib_and_are_all_handled_afterwards() {
     let world = TestWorld::with_own_servers().await;
     // The memory of running jobs is limited by the concurrency, not by the budget: a job of 1 MiB takes up to 6 MiB.
-    let worker = world.worker(&WorkerOptions { concurrency: Some(8), ..limited() });
+    let worker = world.worker(&WorkerOptions {
+        concurrency: Some(8),
+        ..limited()
+    });
     worker.ready().await;
     let mut client = world.pool().get().await.expect("a connection");
     let lock = client.transaction().await.expect("a transaction");
     // The worker keeps its lease but cannot insert rows.
-    lock.batch_execute("LOCK TABLE jobs IN SHARE ROW EXCLUSIVE MODE").await.expect("the lock");
+    lock.batch_execute("LOCK TABLE jobs IN SHARE ROW EXCLUSIVE MODE")
+        .await
+        .expect("the lock");
     let key = |number: usize| format!("large {number}");
     for number in 0..WAITING {
         let mut message = acme::job(&key(number), &json!({"filler": "x".repeat(MIB - 2048)}));
         message["notify"] = json!([]);
         world.publish_job(&message).await;
     }
-    wait_for("the worker's memory for messages to be used", SOON, async || {
-        let metrics = worker.metrics().await;
-        let used = metrics.lines().find_map(|line| line.strip_prefix("dispatch_intake_bytes "));
-        let used: f64 = used.and_then(|used| used.parse().ok()).unwrap_or_default();
-        if used > (56 * MIB) as f64 && used <= (64 * MIB) as f64 { Ok(()) } else { Err(used) }
-    })
+    wait_for(
+        "the worker's memory for messages to be used",
+        SOON,
+        async || {
+            let metrics = worker.metrics().await;
+            let used = metrics
+                .lines()
+                .find_map(|line| line.strip_prefix("dispatch_intake_bytes "));
+            let used: f64 = used.and_then(|used| used.parse().ok()).unwrap_or_default();
+            if used > (56 * MIB) as f64 && used <= (64 * MIB) as f64 {
+                Ok(())
+            } else {
+                Err(used)
+            }
+        },
+    )
     .await;
     world.server_command(Command::FreezePostgres).await;
     wait_for("the worker to lose its lease", SOON, async || {
-        if worker.log().contains("no incarnation can begin yet") { Ok(()) } else { Err("it has not") }
+        if worker.log().contains("no incarnation can begin yet") {
+            Ok(())
+        } else {
+            Err("it has not")
+        }
     })
     .await;
     world.server_command(Command::ThawPostgres).await;
     lock.rollback().await.expect("Postgres answers");
     for number in 0..WAITING {
-        world.wait_job_state(&key(number), JobState::Succeeded, SOON).await;
+        world
+            .wait_job_state(&key(number), JobState::Succeeded, SOON)
+            .await;
     }
     world.wait_quiet(SOON).await;
     let most = most_memory(&worker);

@@ -40,9 +40,24 @@ async fn world(policy: &str, title: &str) -> TestWorld {
     }
     let mail = json!({"from": "Dispatch <dispatch@acme.example>", "to": [acme::ANN, acme::BOB]});
     for (name, kind, config, secret) in [
-        (SLACK, "slack", json!({"channel": SLACK_CHANNEL}), "canary-slack-token".to_owned()),
-        (TEAMS, "teams", json!({}), format!("{url}/teams/flow?sig=canary-signature")),
-        (HOOK, "discord_webhook", json!({}), format!("{url}/api/webhooks/{HOOK_ID}/canary-hook-token")),
+        (
+            SLACK,
+            "slack",
+            json!({"channel": SLACK_CHANNEL}),
+            "canary-slack-token".to_owned(),
+        ),
+        (
+            TEAMS,
+            "teams",
+            json!({}),
+            format!("{url}/teams/flow?sig=canary-signature"),
+        ),
+        (
+            HOOK,
+            "discord_webhook",
+            json!({}),
+            format!("{url}/api/webhooks/{HOOK_ID}/canary-hook-token"),
+        ),
         (MAIL, "email", mail, "canary-mail-password".to_owned()),
     ] {
         let (name, kind, unknown_policy) = (name.to_owned(), kind.to_owned(), policy.to_owned());
@@ -94,46 +109,111 @@ fn effect(view: &JobView) -> &EffectRow {
 async fn one_change_is_sent_through_every_channel_and_its_text_is_never_interpreted() {
     let world = world("resend", HOSTILE).await;
     let _worker = world.worker(&WorkerOptions::default());
-    tell(&world, &[SLACK, TEAMS, HOOK, MAIL, acme::DISCORD, acme::BLIND]).await;
-    world.wait_job_state("told", JobState::Succeeded, SOON).await;
+    tell(
+        &world,
+        &[SLACK, TEAMS, HOOK, MAIL, acme::DISCORD, acme::BLIND],
+    )
+    .await;
+    world
+        .wait_job_state("told", JobState::Succeeded, SOON)
+        .await;
     let state = state(&world).await;
 
-    let [slack] = &state.slack.channels[SLACK_CHANNEL][..] else { panic!("one message in Slack") };
+    let [slack] = &state.slack.channels[SLACK_CHANNEL][..] else {
+        panic!("one message in Slack")
+    };
     let text = "WEB-2 is now assigned to Ann\n\
         @everyone &lt;!channel&gt; &lt;at&gt;x&lt;/at&gt; [a](b)   Bcc: eve\u{200a}@evil\u{200a}.example\n\
         Work item 19 in Azure DevOps decided.";
-    assert_eq!((&slack["text"], &slack["mrkdwn"], &slack["link_names"]), (&json!(text), &json!(false), &json!(false)));
+    assert_eq!(
+        (&slack["text"], &slack["mrkdwn"], &slack["link_names"]),
+        (&json!(text), &json!(false), &json!(false))
+    );
 
-    let [card] = &state.teams["flow"].received[..] else { panic!("one card in Teams") };
-    let blocks = card["attachments"][0]["content"]["body"].as_array().unwrap();
-    let texts: Vec<&str> = blocks.iter().filter_map(|block| block["text"].as_str()).collect();
-    assert_eq!(texts[1], "@everyone \\<\\!channel\\> \\<at\\>x\\</at\\> \\[a\\]\\(b\\)   Bcc: eve\u{200a}@evil\u{200a}.example");
-    assert!(blocks.iter().all(|block| block["type"] == "TextBlock" && block["wrap"] == true), "{card}");
+    let [card] = &state.teams["flow"].received[..] else {
+        panic!("one card in Teams")
+    };
+    let blocks = card["attachments"][0]["content"]["body"]
+        .as_array()
+        .unwrap();
+    let texts: Vec<&str> = blocks
+        .iter()
+        .filter_map(|block| block["text"].as_str())
+        .collect();
+    assert_eq!(
+        texts[1],
+        "@everyone \\<\\!channel\\> \\<at\\>x\\</at\\> \\[a\\]\\(b\\)   Bcc: eve\u{200a}@evil\u{200a}.example"
+    );
+    assert!(
+        blocks
+            .iter()
+            .all(|block| block["type"] == "TextBlock" && block["wrap"] == true),
+        "{card}"
+    );
 
-    let [posted] = &state.discord.webhooks[HOOK_ID].posted[..] else { panic!("one message in the webhook's channel") };
-    assert!(posted.content.contains("@\u{200b}everyone \\<!channel\\>"), "{}", posted.content);
+    let [posted] = &state.discord.webhooks[HOOK_ID].posted[..] else {
+        panic!("one message in the webhook's channel")
+    };
+    assert!(
+        posted.content.contains("@\u{200b}everyone \\<!channel\\>"),
+        "{}",
+        posted.content
+    );
     assert_eq!(posted.allowed_mentions, json!({"parse": []}));
-    assert_eq!(posted.content, state.discord.channels["1001"][0].content, "the same text as the bot's");
+    assert_eq!(
+        posted.content, state.discord.channels["1001"][0].content,
+        "the same text as the bot's"
+    );
 
-    let [mail] = &state.mail.received[..] else { panic!("one mail") };
+    let [mail] = &state.mail.received[..] else {
+        panic!("one mail")
+    };
     assert_eq!(
         (mail.from.as_str(), mail.to.as_slice()),
-        ("dispatch@acme.example", &[acme::ANN, acme::BOB].map(str::to_owned)[..])
+        (
+            "dispatch@acme.example",
+            &[acme::ANN, acme::BOB].map(str::to_owned)[..]
+        )
     );
     let (head, body) = mail.content.split_once("\n\n").unwrap();
-    assert!(head.contains("Subject: WEB-2 is now assigned to Ann") && !head.contains("Bcc"), "{head}");
+    assert!(
+        head.contains("Subject: WEB-2 is now assigned to Ann") && !head.contains("Bcc"),
+        "{head}"
+    );
     // The body is quoted-printable, as the characters that break up links are not ASCII.
     let body = body.replace("=\n", "").replace("=E2=80=8A", "|");
-    assert!(body.contains("   Bcc: eve|@evil|.example") && !body.contains("\nBcc"), "{body}");
-    let webhook: Value = serde_json::from_str(&state.webhooks[acme::BLIND].received[0].body).unwrap();
-    assert_eq!(webhook["data"]["lines"][0], HOSTILE, "a webhook receives the text unchanged");
+    assert!(
+        body.contains("   Bcc: eve|@evil|.example") && !body.contains("\nBcc"),
+        "{body}"
+    );
+    let webhook: Value =
+        serde_json::from_str(&state.webhooks[acme::BLIND].received[0].body).unwrap();
+    assert_eq!(
+        webhook["data"]["lines"][0], HOSTILE,
+        "a webhook receives the text unchanged"
+    );
 
-    let known = world.database.rows("SELECT detail ->> 'kind', class, provider_ref FROM effects ORDER BY 1").await;
-    let known: Vec<(&str, &str)> = known.iter().map(|row| (row[0].as_str(), row[1].as_str())).collect();
-    let right =
-        [("discord", "K2"), ("discord_webhook", "K3"), ("email", "K3"), ("slack", "K3"), ("teams", "K3"), ("webhook", "K3")];
+    let known = world
+        .database
+        .rows("SELECT detail ->> 'kind', class, provider_ref FROM effects ORDER BY 1")
+        .await;
+    let known: Vec<(&str, &str)> = known
+        .iter()
+        .map(|row| (row[0].as_str(), row[1].as_str()))
+        .collect();
+    let right = [
+        ("discord", "K2"),
+        ("discord_webhook", "K3"),
+        ("email", "K3"),
+        ("slack", "K3"),
+        ("teams", "K3"),
+        ("webhook", "K3"),
+    ];
     assert_eq!(known, right);
-    let reference = world.database.one("SELECT provider_ref FROM effects WHERE detail ->> 'kind' = 'slack'").await;
+    let reference = world
+        .database
+        .one("SELECT provider_ref FROM effects WHERE detail ->> 'kind' = 'slack'")
+        .await;
     assert!(reference.starts_with("C042/"), "{reference}");
     let reference = world
         .database
@@ -161,9 +241,13 @@ async fn an_oversized_message_is_truncated_to_the_limit_of_each_channel() {
     let world = world("resend", &"<é".repeat(30_000)).await;
     let _worker = world.worker(&WorkerOptions::default());
     tell(&world, &[SLACK, TEAMS, HOOK, MAIL]).await;
-    world.wait_job_state("told", JobState::Succeeded, SOON).await;
+    world
+        .wait_job_state("told", JobState::Succeeded, SOON)
+        .await;
     let state = state(&world).await;
-    let slack = state.slack.channels[SLACK_CHANNEL][0]["text"].as_str().unwrap();
+    let slack = state.slack.channels[SLACK_CHANNEL][0]["text"]
+        .as_str()
+        .unwrap();
     assert!(slack.chars().count() <= 4000 && slack.ends_with('…'));
     assert!(state.teams["flow"].received[0].to_string().len() <= 28 * 1024);
     let posted = &state.discord.webhooks[HOOK_ID].posted[0].content;
@@ -180,13 +264,28 @@ async fn a_rate_limited_message_is_retried_and_delivered_once() {
         (Provider::Discord, "/webhooks/"),
         (Provider::Email, "/smtp"),
     ] {
-        fault(&world, FaultRule::new(FaultKind::RateLimit).provider(provider).path_contains(path).times(1)).await;
+        fault(
+            &world,
+            FaultRule::new(FaultKind::RateLimit)
+                .provider(provider)
+                .path_contains(path)
+                .times(1),
+        )
+        .await;
     }
     let _worker = world.worker(&WorkerOptions::default());
     tell(&world, &[SLACK, TEAMS, HOOK, MAIL]).await;
-    world.wait_job_state("told", JobState::Succeeded, SOON).await;
-    let codes = world.database.one("SELECT string_agg(error_code, ' ' ORDER BY error_code) FROM attempts").await;
-    assert_eq!(codes, "discord_webhook.rate_limited email.try_later slack.rate_limited teams.rate_limited");
+    world
+        .wait_job_state("told", JobState::Succeeded, SOON)
+        .await;
+    let codes = world
+        .database
+        .one("SELECT string_agg(error_code, ' ' ORDER BY error_code) FROM attempts")
+        .await;
+    assert_eq!(
+        codes,
+        "discord_webhook.rate_limited email.try_later slack.rate_limited teams.rate_limited"
+    );
     let state = state(&world).await;
     let told = [
         state.slack.channels[SLACK_CHANNEL].len(),
@@ -195,26 +294,53 @@ async fn a_rate_limited_message_is_retried_and_delivered_once() {
         state.mail.received.len(),
     ];
     assert_eq!(told, [1; 4]);
-    assert_eq!(world.database.one("SELECT sum(unknowns) FROM effects").await, "0", "no outcome was unknown");
+    assert_eq!(
+        world
+            .database
+            .one("SELECT sum(unknowns) FROM effects")
+            .await,
+        "0",
+        "no outcome was unknown"
+    );
 }
 
 #[tokio::test]
 async fn a_message_with_a_lost_answer_is_sent_again_after_the_possible_duplicate_is_recorded() {
     let world = world("resend", "Logout is slow").await;
-    fault(&world, FaultRule::new(FaultKind::LoseAnswer).provider(Provider::Slack).times(1)).await;
-    let options = WorkerOptions { call_seconds: Some(2), ..WorkerOptions::default() };
+    fault(
+        &world,
+        FaultRule::new(FaultKind::LoseAnswer)
+            .provider(Provider::Slack)
+            .times(1),
+    )
+    .await;
+    let options = WorkerOptions {
+        call_seconds: Some(2),
+        ..WorkerOptions::default()
+    };
     let crash_at = Some("deliver_message:after_intent:2".to_owned());
-    let mut first = world.worker(&WorkerOptions { crash_at, ..options.clone() });
+    let mut first = world.worker(&WorkerOptions {
+        crash_at,
+        ..options.clone()
+    });
     tell(&world, &[SLACK]).await;
     first.wait_exit(SOON).await;
     // The second intent is stored, but its call has not been made.
     assert_eq!(state(&world).await.slack.channels[SLACK_CHANNEL].len(), 1);
     let view = message(&world).await;
-    assert_eq!((effect(&view).class.as_str(), effect(&view).unknowns), ("K3", 1));
+    assert_eq!(
+        (effect(&view).class.as_str(), effect(&view).unknowns),
+        ("K3", 1)
+    );
 
     let _second = world.worker(&options);
-    world.wait_job_state("told", JobState::Succeeded, SOON).await;
-    let (view, sent) = (message(&world).await, state(&world).await.slack.channels[SLACK_CHANNEL].len());
+    world
+        .wait_job_state("told", JobState::Succeeded, SOON)
+        .await;
+    let (view, sent) = (
+        message(&world).await,
+        state(&world).await.slack.channels[SLACK_CHANNEL].len(),
+    );
     assert_eq!((effect(&view).state.as_str(), sent), ("confirmed", 2));
     // After the crash, the outcome of the second call was unknown as well.
     assert_eq!(effect(&view).unknowns, 2);
@@ -223,41 +349,123 @@ async fn a_message_with_a_lost_answer_is_sent_again_after_the_possible_duplicate
 #[tokio::test]
 async fn a_message_with_a_lost_answer_is_parked_for_a_person_whose_retry_is_recorded() {
     let world = world("hold", "Logout is slow").await;
-    fault(&world, FaultRule::new(FaultKind::LoseAnswer).provider(Provider::Email).times(1)).await;
+    fault(
+        &world,
+        FaultRule::new(FaultKind::LoseAnswer)
+            .provider(Provider::Email)
+            .times(1),
+    )
+    .await;
     let _worker = world.worker(&WorkerOptions::default());
     tell(&world, &[MAIL]).await;
     let parked = wait_for("the message to be parked", SOON, async || {
-        let Some(parent) = world.job_by_key("told").await else { return Err("there is no job yet".to_owned()) };
+        let Some(parent) = world.job_by_key("told").await else {
+            return Err("there is no job yet".to_owned());
+        };
         let children = world.job_view(parent.id).await.children;
-        let parked = children.into_iter().find(|child| child.state == JobState::Parked);
+        let parked = children
+            .into_iter()
+            .find(|child| child.state == JobState::Parked);
         parked.ok_or_else(|| format!("the parent is {}", parent.state))
     })
     .await;
     assert_eq!(parked.error_code.as_deref(), Some("unknown_outcome"));
     let parent = world.job_by_key("told").await.unwrap();
-    assert_eq!((parent.state, parent.wait_reason.as_deref()), (JobState::Waiting, Some("children")));
+    assert_eq!(
+        (parent.state, parent.wait_reason.as_deref()),
+        (JobState::Waiting, Some("children"))
+    );
     let view = message(&world).await;
-    assert_eq!((effect(&view).unknowns, state(&world).await.mail.received.len()), (0, 1), "the message was not sent again");
+    assert_eq!(
+        (
+            effect(&view).unknowns,
+            state(&world).await.mail.received.len()
+        ),
+        (0, 1),
+        "the message was not sent again"
+    );
 
-    let actor = Actor { who: "ann".to_owned(), role: "operator".to_owned(), reason: Some("it is not there".to_owned()) };
-    world.store().retry(&Target::Id(parked.id), &actor).await.unwrap();
-    world.wait_job_state("told", JobState::Succeeded, SOON).await;
+    let actor = Actor {
+        who: "ann".to_owned(),
+        role: "operator".to_owned(),
+        reason: Some("it is not there".to_owned()),
+    };
+    world
+        .store()
+        .retry(&Target::Id(parked.id), &actor)
+        .await
+        .unwrap();
+    world
+        .wait_job_state("told", JobState::Succeeded, SOON)
+        .await;
     let (view, mails) = (message(&world).await, state(&world).await.mail.received);
-    assert_eq!((effect(&view).state.as_str(), effect(&view).unknowns, mails.len()), ("confirmed", 1, 2));
-    let id = |content: &str| content.lines().find(|line| line.starts_with("Message-ID")).map(str::to_owned);
-    assert_eq!(id(&mails[0].content), id(&mails[1].content), "the duplicate has the same Message-ID");
-    assert_eq!(world.database.one("SELECT action || ' by ' || who FROM audit_log").await, "retry by ann");
+    assert_eq!(
+        (
+            effect(&view).state.as_str(),
+            effect(&view).unknowns,
+            mails.len()
+        ),
+        ("confirmed", 1, 2)
+    );
+    let id = |content: &str| {
+        content
+            .lines()
+            .find(|line| line.starts_with("Message-ID"))
+            .map(str::to_owned)
+    };
+    assert_eq!(
+        id(&mails[0].content),
+        id(&mails[1].content),
+        "the duplicate has the same Message-ID"
+    );
+    assert_eq!(
+        world
+            .database
+            .one("SELECT action || ' by ' || who FROM audit_log")
+            .await,
+        "retry by ann"
+    );
 }
 
 #[tokio::test]
 async fn a_slow_mail_server_is_waited_for_and_a_hanging_one_times_out_without_an_unknown_outcome() {
     let world = world("hold", "Logout is slow").await;
-    fault(&world, FaultRule::new(FaultKind::Hang).provider(Provider::Email).times(1)).await;
-    fault(&world, FaultRule::new(FaultKind::Slow).provider(Provider::Email).millis(300).times(1)).await;
-    let _worker = world.worker(&WorkerOptions { call_seconds: Some(2), ..WorkerOptions::default() });
+    fault(
+        &world,
+        FaultRule::new(FaultKind::Hang)
+            .provider(Provider::Email)
+            .times(1),
+    )
+    .await;
+    fault(
+        &world,
+        FaultRule::new(FaultKind::Slow)
+            .provider(Provider::Email)
+            .millis(300)
+            .times(1),
+    )
+    .await;
+    let _worker = world.worker(&WorkerOptions {
+        call_seconds: Some(2),
+        ..WorkerOptions::default()
+    });
     tell(&world, &[MAIL]).await;
-    world.wait_job_state("told", JobState::Succeeded, SOON).await;
-    assert_eq!(world.database.one("SELECT string_agg(error_code, ' ') FROM attempts").await, "email.timed_out");
+    world
+        .wait_job_state("told", JobState::Succeeded, SOON)
+        .await;
+    assert_eq!(
+        world
+            .database
+            .one("SELECT string_agg(error_code, ' ') FROM attempts")
+            .await,
+        "email.timed_out"
+    );
     let view = message(&world).await;
-    assert_eq!((effect(&view).unknowns, state(&world).await.mail.received.len()), (0, 1));
+    assert_eq!(
+        (
+            effect(&view).unknowns,
+            state(&world).await.mail.received.len()
+        ),
+        (0, 1)
+    );
 }

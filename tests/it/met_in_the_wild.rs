@@ -30,18 +30,39 @@ fn forms() -> Vec<(Value, End)> {
     vec![
         (identity("Ann", acme::ANN), To(acme::ANN)),
         (identity("Ann", "ANN@Acme.Example"), To(acme::ANN)),
-        (identity("Ann", "ACME\\ann"), Unresolved("ACME\\ann without an e-mail")),
-        (identity("Somebody", "somebody@else.example"), Unresolved("somebody@else.example")),
-        (json!({"displayName": "A team", "descriptor": "vssgp.x"}), Unresolved("A team without an e-mail")),
+        (
+            identity("Ann", "ACME\\ann"),
+            Unresolved("ACME\\ann without an e-mail"),
+        ),
+        (
+            identity("Somebody", "somebody@else.example"),
+            Unresolved("somebody@else.example"),
+        ),
+        (
+            json!({"displayName": "A team", "descriptor": "vssgp.x"}),
+            Unresolved("A team without an e-mail"),
+        ),
         (json!("Ann <ann@acme.example>"), To(acme::ANN)),
         (json!("ann@acme.example"), To(acme::ANN)),
         (json!("Ann"), Unresolved("Ann without an e-mail")),
-        (json!("Ann <ACME\\ann>"), Unresolved("ACME\\ann without an e-mail")),
+        (
+            json!("Ann <ACME\\ann>"),
+            Unresolved("ACME\\ann without an e-mail"),
+        ),
         (json!("Zoë Ångström 山田 <zoë@acme.example>"), To(ZOE)),
-        (json!("山田 太郎"), Unresolved("山田 太郎 without an e-mail")),
-        (json!("Ann <the first> of <many> <ann@acme.example>"), To(acme::ANN)),
+        (
+            json!("山田 太郎"),
+            Unresolved("山田 太郎 without an e-mail"),
+        ),
+        (
+            json!("Ann <the first> of <many> <ann@acme.example>"),
+            To(acme::ANN),
+        ),
         (json!("a > b < c <ann@acme.example>"), To(acme::ANN)),
-        (json!("Team <Blue>"), Unresolved("Team <Blue> without an e-mail")),
+        (
+            json!("Team <Blue>"),
+            Unresolved("Team <Blue> without an e-mail"),
+        ),
         (json!("> Ann <"), Unresolved("> Ann < without an e-mail")),
         (json!(""), Nobody),
         (Value::Null, Nobody),
@@ -51,9 +72,20 @@ fn forms() -> Vec<(Value, End)> {
 
 /// Returns the simulator state: the account, its project, a bug for each id, and an identity.
 fn providers(bugs: impl Iterator<Item = i64>) -> State {
-    let state = State::new().user("Bot", acme::BOT).user("Bob", acme::BOB).token(acme::TOKEN, acme::BOT);
+    let state = State::new()
+        .user("Bot", acme::BOT)
+        .user("Bob", acme::BOB)
+        .token(acme::TOKEN, acme::BOT);
     let state = state.account(acme::ACCOUNT, PROJECT);
-    bugs.fold(state, |state, id| state.bug(acme::ACCOUNT, PROJECT, id, "Some great new idea!", Some(acme::BOB)))
+    bugs.fold(state, |state, id| {
+        state.bug(
+            acme::ACCOUNT,
+            PROJECT,
+            id,
+            "Some great new idea!",
+            Some(acme::BOB),
+        )
+    })
 }
 
 /// Returns a document with a group for each bug.
@@ -64,7 +96,8 @@ fn document(account_id: &str, bugs: impl Iterator<Item = i64>) -> TrackerDocumen
     };
     let groups: Vec<Value> = bugs.map(group).collect();
     let users = MEMBERS.map(|email| json!({"name": email, "emails": [email]}));
-    let inbound = json!({"assignee_inbound": true, "assignee_outbound": false, "status_inbound": false});
+    let inbound =
+        json!({"assignee_inbound": true, "assignee_outbound": false, "status_inbound": false});
     let document = json!({
         "users": users,
         "integrations": [{"account_id": account_id, "account_name": acme::ACCOUNT, "hook_secrets": [acme::HOOK_SECRET]}],
@@ -83,16 +116,29 @@ async fn assignees(world: &TestWorld) -> BTreeMap<String, String> {
     const SQL: &str = "
         SELECT g.short_id, e.email FROM issue_groups g LEFT JOIN group_assignees a ON a.group_id = g.id
         LEFT JOIN user_emails e ON e.user_id = a.user_id";
-    world.database.rows(SQL).await.into_iter().map(|row| (row[0].clone(), row[1].clone())).collect()
+    world
+        .database
+        .rows(SQL)
+        .await
+        .into_iter()
+        .map(|row| (row[0].clone(), row[1].clone()))
+        .collect()
 }
 
 /// Runs a job to its end; returns the output of a stage.
 async fn output(world: &TestWorld, message: &Value, stage: &str) -> Value {
     world.publish_job(message).await;
     let key = message["dedupe_key"].as_str().unwrap();
-    let id = world.wait_job_state(key, JobState::Succeeded, SOON).await.id;
+    let id = world
+        .wait_job_state(key, JobState::Succeeded, SOON)
+        .await
+        .id;
     let view = world.job_view(id).await;
-    view.checkpoints.into_iter().find(|checkpoint| checkpoint.stage == stage).expect("the stage has run").output
+    view.checkpoints
+        .into_iter()
+        .find(|checkpoint| checkpoint.stage == stage)
+        .expect("the stage has run")
+        .output
 }
 
 #[tokio::test]
@@ -102,7 +148,9 @@ async fn every_form_of_an_assignee_is_assigned_or_reported_as_unresolved() {
     let simulator = &world.simulator().await.client;
     let mut state = providers(forms.keys().copied());
     simulator.load_state(&state).await.unwrap();
-    world.import(&document(&acme::account_id(), forms.keys().copied())).await;
+    world
+        .import(&document(&acme::account_id(), forms.keys().copied()))
+        .await;
     let _worker = world.worker(&WorkerOptions::default());
     let search = |key: &str| {
         let mut message = acme::job(key, &Value::Null);
@@ -111,12 +159,26 @@ async fn every_form_of_an_assignee_is_assigned_or_reported_as_unresolved() {
         message
     };
     output(&world, &search("before"), "sync_assignees").await;
-    assert!(assignees(&world).await.values().all(|email| email == acme::BOB), "every group is assigned to Bob first");
+    assert!(
+        assignees(&world)
+            .await
+            .values()
+            .all(|email| email == acme::BOB),
+        "every group is assigned to Bob first"
+    );
 
     for (id, (form, _)) in &forms {
-        let item = state.work_items.get_mut(&work_item_key(acme::ACCOUNT, *id)).unwrap();
+        let item = state
+            .work_items
+            .get_mut(&work_item_key(acme::ACCOUNT, *id))
+            .unwrap();
         let changed = item.current().changed_date + time::Duration::HOUR;
-        let next = Revision { rev: 2, assigned_to: None, changed_date: changed, ..item.current().clone() };
+        let next = Revision {
+            rev: 2,
+            assigned_to: None,
+            changed_date: changed,
+            ..item.current().clone()
+        };
         item.revisions.push(next);
         item.assigned_to_as_is = Some(form.clone()).filter(|form| !form.is_null());
     }
@@ -133,7 +195,10 @@ async fn every_form_of_an_assignee_is_assigned_or_reported_as_unresolved() {
             End::To(email) => assert!(is == email && why.is_none(), "{form}: {is}, {link}"),
             End::Nobody => assert!(is == "-" && why.is_none(), "{form}: {is}, {link}"),
             End::Unresolved(says) => {
-                assert!(is == acme::BOB && why.is_some_and(|why| why.contains(says)), "{form}: {is}, {link}");
+                assert!(
+                    is == acme::BOB && why.is_some_and(|why| why.contains(says)),
+                    "{form}: {is}, {link}"
+                );
             }
         }
     }
@@ -182,12 +247,22 @@ const SAMPLE: &str = r##"{
 #[tokio::test]
 async fn the_vendor_s_sample_event_resolves_to_its_work_item() {
     let sample: Value = serde_json::from_str(SAMPLE).unwrap();
-    let account_id = sample["resourceContainers"]["account"]["id"].as_str().unwrap();
+    let account_id = sample["resourceContainers"]["account"]["id"]
+        .as_str()
+        .unwrap();
     let world = TestWorld::new().await;
     let mut state = providers([2, 5].into_iter());
     state.accounts.get_mut(acme::ACCOUNT).unwrap().id = account_id.parse().unwrap();
-    world.simulator().await.client.load_state(&state).await.unwrap();
-    world.import(&document(account_id, [2, 5].into_iter())).await;
+    world
+        .simulator()
+        .await
+        .client
+        .load_state(&state)
+        .await
+        .unwrap();
+    world
+        .import(&document(account_id, [2, 5].into_iter()))
+        .await;
     let _worker = world.worker(&WorkerOptions::default());
     let mut message = acme::job("sample", &sample);
     message["account"] = json!(account_id);
@@ -196,6 +271,9 @@ async fn the_vendor_s_sample_event_resolves_to_its_work_item() {
     assert_eq!(handled, json!({"accepted": accepted, "ignored": []}));
     // The assignee in the event is only a hint; the value in Azure DevOps counts.
     let assignees = assignees(&world).await;
-    assert_eq!((assignees["WEB-5"].as_str(), assignees["WEB-2"].as_str()), (acme::BOB, "-"));
+    assert_eq!(
+        (assignees["WEB-5"].as_str(), assignees["WEB-2"].as_str()),
+        (acme::BOB, "-")
+    );
     Checks::default().hold(&world).await;
 }

@@ -23,8 +23,16 @@ async fn a_running_job_that_its_live_owner_does_not_have_in_hand_becomes_due_aga
         owner = (SELECT id FROM replicas WHERE ended_at IS NULL)";
     world.database.rows(claimed).await;
     let job = world.wait_job_state("one", JobState::Succeeded, SOON).await;
-    assert_eq!((job.epoch, job.crash_count), (3, 0), "freed and claimed once, without a crash");
-    assert_eq!(world.database.one("SELECT count(*) FROM replicas").await, "1", "the same replica continues");
+    assert_eq!(
+        (job.epoch, job.crash_count),
+        (3, 0),
+        "freed and claimed once, without a crash"
+    );
+    assert_eq!(
+        world.database.one("SELECT count(*) FROM replicas").await,
+        "1",
+        "the same replica continues"
+    );
     Checks::default().hold(&world).await;
 }
 
@@ -34,19 +42,45 @@ async fn a_waiting_job_whose_deadline_passes_is_parked_and_announced() {
     let listener = Listener::new(&world).await;
     listener.queue("watch", Some("job.parked")).await;
     let _worker = world.worker(&WorkerOptions::default());
-    let expired = TokenChange { token: acme::TOKEN.to_owned(), expired: Some(true), ..TokenChange::default() };
-    world.simulator().await.client.token(&expired).await.unwrap();
+    let expired = TokenChange {
+        token: acme::TOKEN.to_owned(),
+        expired: Some(true),
+        ..TokenChange::default()
+    };
+    world
+        .simulator()
+        .await
+        .client
+        .token(&expired)
+        .await
+        .unwrap();
     let event = world.assign(acme::LONE_ITEM, Some(acme::ANN)).await;
     world.publish_job(&acme::job("one", &event)).await;
     let waiting = world.wait_job_state("one", JobState::Waiting, SOON).await;
-    world.database.rows("UPDATE jobs SET deadline = now() - interval '1 second'").await;
+    world
+        .database
+        .rows("UPDATE jobs SET deadline = now() - interval '1 second'")
+        .await;
     let parked = world.wait_job_state("one", JobState::Parked, SOON).await;
-    assert_eq!((parked.error_code.as_deref(), parked.wait_reason), (Some("deadline_exceeded"), None));
+    assert_eq!(
+        (parked.error_code.as_deref(), parked.wait_reason),
+        (Some("deadline_exceeded"), None)
+    );
     assert_eq!(parked.epoch, waiting.epoch + 1, "an older claim is fenced");
-    assert!(parked.error_hint.is_some_and(|hint| !hint.is_empty()), "the hint is not empty");
+    assert!(
+        parked.error_hint.is_some_and(|hint| !hint.is_empty()),
+        "the hint is not empty"
+    );
     let (_, event) = listener.next("watch").await;
-    assert_eq!((&event["job_id"], &event["code"]), (&json!(parked.id), &json!("deadline_exceeded")));
-    Checks { attempts: &[("retrieve_user", "reauthentication")] }.hold(&world).await;
+    assert_eq!(
+        (&event["job_id"], &event["code"]),
+        (&json!(parked.id), &json!("deadline_exceeded"))
+    );
+    Checks {
+        attempts: &[("retrieve_user", "reauthentication")],
+    }
+    .hold(&world)
+    .await;
 }
 
 /// Shorter than the time that a commit may wait at the gate.
@@ -74,15 +108,32 @@ async fn a_stamp_of_a_dead_replica_is_taken_back_while_its_lane_s_queue_holds_me
         wake(&world, "dispatch", JobId::fresh()).await;
     }
     gate::shut(&world.database, "check_account").await;
-    let _other = world.worker(&WorkerOptions { concurrency: Some(1), ..WorkerOptions::default() });
+    let _other = world.worker(&WorkerOptions {
+        concurrency: Some(1),
+        ..WorkerOptions::default()
+    });
     gate::at_it(&world.database, None).await;
-    wait_for("the stamp to be taken back", TAKEN_BACK_WITHIN, async || {
-        let still = "SELECT count(*) FROM jobs WHERE dedupe_key = 'stamped' AND woken_at IS NOT NULL
+    wait_for(
+        "the stamp to be taken back",
+        TAKEN_BACK_WITHIN,
+        async || {
+            let still =
+                "SELECT count(*) FROM jobs WHERE dedupe_key = 'stamped' AND woken_at IS NOT NULL
             AND woken_by = (SELECT min(id) FROM replicas)";
-        if world.database.one(still).await == "0" { Ok(()) } else { Err("it is still there") }
-    })
+            if world.database.one(still).await == "0" {
+                Ok(())
+            } else {
+                Err("it is still there")
+            }
+        },
+    )
     .await;
-    let depth = world.publisher().await.depth("dispatch.wake").await.unwrap();
+    let depth = world
+        .publisher()
+        .await
+        .depth("dispatch.wake")
+        .await
+        .unwrap();
     assert!(depth.ready > 0, "the queue is not empty: {depth:?}");
     gate::open(&world.database).await;
     for key in ["busy", "stamped"] {

@@ -17,23 +17,44 @@ const SOON: Duration = Duration::from_secs(10);
 /// Creates a job that waits for a number of follow-ups. Returns the job and its follow-ups.
 async fn family(bench: &Bench, follow_ups: usize) -> (JobId, Vec<JobId>) {
     let parent = bench.in_hand("parent").await;
-    let child = |number| Child { pipeline: "p", target: format!("{number}"), payload: json!({}) };
-    let commit = Commit { children: (0..follow_ups).map(child).collect(), ..stage_done("first", Next::Finish) };
+    let child = |number| Child {
+        pipeline: "p",
+        target: format!("{number}"),
+        payload: json!({}),
+    };
+    let commit = Commit {
+        children: (0..follow_ups).map(child).collect(),
+        ..stage_done("first", Next::Finish)
+    };
     let done = bench.commit(&parent, &commit).await;
     assert_eq!(done.state, JobState::Waiting);
-    (parent.job.id, done.wake.into_iter().map(|(child, _)| child).collect())
+    (
+        parent.job.id,
+        done.wake.into_iter().map(|(child, _)| child).collect(),
+    )
 }
 
 /// Claims a follow-up and finishes it, as a worker does.
 async fn finish(bench: &Bench, child: JobId) -> Committed {
     let claim = bench.claim(child).await;
-    bench.commit(&claim, &stage_done("first", Next::Finish)).await
+    bench
+        .commit(&claim, &stage_done("first", Next::Finish))
+        .await
 }
 
 /// Cancels a job, as an operator does.
 async fn cancel(bench: &Bench, job: JobId) -> ActionResult {
-    let actor = Actor { who: "olga".to_owned(), role: "operator".to_owned(), reason: None };
-    bench.writer.store().cancel(&Target::Id(job), &actor).await.expect("Postgres answers")
+    let actor = Actor {
+        who: "olga".to_owned(),
+        role: "operator".to_owned(),
+        reason: None,
+    };
+    bench
+        .writer
+        .store()
+        .cancel(&Target::Id(job), &actor)
+        .await
+        .expect("Postgres answers")
 }
 
 /// Returns a parent's state, its number of open follow-ups, whether it has ended, and its number of success events.
@@ -49,10 +70,17 @@ async fn stands(bench: &Bench, parent: JobId) -> Vec<String> {
 async fn a_cancelled_follow_up_counts_as_done_once_and_the_parent_ends_with_the_others() {
     let bench = Bench::new().await;
     let (parent, children) = family(&bench, 3).await;
-    let cancelled = ActionResult::Done { job: children[0], before: JobState::Ready, now: JobState::Cancelled };
+    let cancelled = ActionResult::Done {
+        job: children[0],
+        before: JobState::Ready,
+        now: JobState::Cancelled,
+    };
     assert_eq!(cancel(&bench, children[0]).await, cancelled);
     assert_eq!(stands(&bench, parent).await, ["waiting", "2", "f", "0"]);
-    assert_eq!(cancel(&bench, children[0]).await, ActionResult::Already(children[0], JobState::Cancelled));
+    assert_eq!(
+        cancel(&bench, children[0]).await,
+        ActionResult::Already(children[0], JobState::Cancelled)
+    );
     assert_eq!(finish(&bench, children[1]).await.parent_done, None);
     assert_eq!(stands(&bench, parent).await, ["waiting", "1", "f", "0"]);
     assert_eq!(finish(&bench, children[2]).await.parent_done, Some(parent));
@@ -66,10 +94,16 @@ async fn a_parent_succeeds_when_its_last_open_follow_up_is_cancelled() {
     assert_eq!(finish(&bench, children[0]).await.parent_done, None);
     // The worker that runs it is fenced and does not count it again.
     let claim = bench.claim(children[1]).await;
-    let cancelled = ActionResult::Done { job: children[1], before: JobState::Running, now: JobState::Cancelled };
+    let cancelled = ActionResult::Done {
+        job: children[1],
+        before: JobState::Running,
+        now: JobState::Cancelled,
+    };
     assert_eq!(cancel(&bench, children[1]).await, cancelled);
     let late = stage_done("first", Next::Finish);
-    let fenced = bench.at_once(Box::pin(bench.writer.commit(run(&claim), &late))).await;
+    let fenced = bench
+        .at_once(Box::pin(bench.writer.commit(run(&claim), &late)))
+        .await;
     assert!(fenced.is_err(), "{fenced:?}");
     assert_eq!(stands(&bench, parent).await, ["succeeded", "0", "t", "1"]);
 }
@@ -85,28 +119,59 @@ const CAUSES: &str = "
 
 /// Returns causes to wait for, each with the statement that removes it.
 fn causes() -> [(WaitOn, &'static str); 3] {
-    let on = |reason, key, observed| WaitOn { reason, key, observed };
+    let on = |reason, key, observed| WaitOn {
+        reason,
+        key,
+        observed,
+    };
     [
-        (on(WaitReason::Hold, format!("hold:{SCOPE}"), 0), "UPDATE controls SET released_at = now()"),
-        (on(WaitReason::Reauthentication, identity_cause(1), 1), "UPDATE identities SET version = version + 1"),
-        (on(WaitReason::InstallationDisabled, destination_cause(1), 0), "UPDATE destinations SET disabled = false"),
+        (
+            on(WaitReason::Hold, format!("hold:{SCOPE}"), 0),
+            "UPDATE controls SET released_at = now()",
+        ),
+        (
+            on(WaitReason::Reauthentication, identity_cause(1), 1),
+            "UPDATE identities SET version = version + 1",
+        ),
+        (
+            on(WaitReason::InstallationDisabled, destination_cause(1), 0),
+            "UPDATE destinations SET disabled = false",
+        ),
     ]
 }
 
 async fn with_causes() -> Bench {
     let bench = Bench::new().await;
     let length = Duration::from_secs(600);
-    let hold = NewHold { scope: SCOPE, is_circuit: false, reason: "it has asked for patience", who: "replica 1", length };
-    bench.writer.store().place_hold(&hold).await.expect("Postgres answers");
+    let hold = NewHold {
+        scope: SCOPE,
+        is_circuit: false,
+        reason: "it has asked for patience",
+        who: "replica 1",
+        length,
+    };
+    bench
+        .writer
+        .store()
+        .place_hold(&hold)
+        .await
+        .expect("Postgres answers");
     bench.database.rows(CAUSES).await;
     bench
 }
 
 fn waits(on: &WaitOn) -> Commit<()> {
-    stage_done("first", Next::Wait { on: on.clone(), resume_at: "second".to_owned() })
+    stage_done(
+        "first",
+        Next::Wait {
+            on: on.clone(),
+            resume_at: "second".to_owned(),
+        },
+    )
 }
 
-const ROWS: &str = "SELECT state, stage, coalesce(wait_key, '-'), woken_at IS NOT NULL, owner IS NULL FROM jobs";
+const ROWS: &str =
+    "SELECT state, stage, coalesce(wait_key, '-'), woken_at IS NOT NULL, owner IS NULL FROM jobs";
 
 #[tokio::test]
 async fn a_job_waits_for_a_cause_that_is_present() {
@@ -114,8 +179,15 @@ async fn a_job_waits_for_a_cause_that_is_present() {
         let bench = with_causes().await;
         let claim = bench.in_hand("one").await;
         let done = bench.commit(&claim, &waits(&on)).await;
-        assert_eq!((done.state, done.wake), (JobState::Waiting, Vec::new()), "{on:?}");
-        assert_eq!(bench.database.rows(ROWS).await.concat(), ["waiting", "second", &on.key, "f", "t"]);
+        assert_eq!(
+            (done.state, done.wake),
+            (JobState::Waiting, Vec::new()),
+            "{on:?}"
+        );
+        assert_eq!(
+            bench.database.rows(ROWS).await.concat(),
+            ["waiting", "second", &on.key, "f", "t"]
+        );
     }
 }
 
@@ -126,15 +198,30 @@ async fn a_job_whose_cause_is_removed_during_its_commit_is_ready_and_woken() {
         let claim = bench.in_hand("one").await;
         let mut client = bench.database.pool.get().await.expect("a connection");
         let tx = client.transaction().await.expect("Postgres answers");
-        assert_eq!(tx.execute(away, &[]).await.expect("the statement succeeds"), 1);
+        assert_eq!(
+            tx.execute(away, &[]).await.expect("the statement succeeds"),
+            1
+        );
         let committed = wait_for("the commit to wait for the cause's row", SOON, async || {
-            if bench.database.one(WAITS_FOR_LOCK).await == "1" { Ok(()) } else { Err("no session waits for a lock") }
+            if bench.database.one(WAITS_FOR_LOCK).await == "1" {
+                Ok(())
+            } else {
+                Err("no session waits for a lock")
+            }
         });
-        let gone = async { (committed.await, tx.commit().await.expect("Postgres answers")) };
+        let gone = async {
+            (
+                committed.await,
+                tx.commit().await.expect("Postgres answers"),
+            )
+        };
         let commit = waits(&on);
         let (done, _) = tokio::join!(bench.commit(&claim, &commit), gone);
         let wake = vec![(claim.job.id, "p".to_owned())];
         assert_eq!((done.state, done.wake), (JobState::Ready, wake), "{on:?}");
-        assert_eq!(bench.database.rows(ROWS).await.concat(), ["ready", "second", "-", "t", "t"]);
+        assert_eq!(
+            bench.database.rows(ROWS).await.concat(),
+            ["ready", "second", "-", "t", "t"]
+        );
     }
 }

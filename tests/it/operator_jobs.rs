@@ -40,38 +40,76 @@ async fn a_job_that_waits_for_an_account_is_shown_and_explained_and_continues_af
     let job = asking(&world, "asks").await;
     let id = job.id.to_string();
     let shown = on(&world, "show", "asks", &[]).done().await;
-    assert_eq!((&shown["id"], &shown["state"]), (&json!(id), &json!("waiting")), "{shown}");
+    assert_eq!(
+        (&shown["id"], &shown["state"]),
+        (&json!(id), &json!("waiting")),
+        "{shown}"
+    );
     let checkpoints = shown["checkpoints"].as_array().unwrap();
-    let stages: Vec<&str> = checkpoints.iter().map(|checkpoint| checkpoint["stage"].as_str().unwrap()).collect();
+    let stages: Vec<&str> = checkpoints
+        .iter()
+        .map(|checkpoint| checkpoint["stage"].as_str().unwrap())
+        .collect();
     assert_eq!(stages, ["check_account", "show_configuration"]);
     let page = on(&world, "show", "asks", &[]).said().await;
     assert_eq!(page.code, Some(0), "{page:?}");
-    for part in [id.as_str(), "configuration (configuration:", "checkpoints", "show_configuration"] {
+    for part in [
+        id.as_str(),
+        "configuration (configuration:",
+        "checkpoints",
+        "show_configuration",
+    ] {
         assert!(page.stdout.contains(part), "{part}: {page:?}");
     }
     let why = on(&world, "explain", "asks", &[]).done().await;
-    assert_eq!((&why["job_id"], &why["standing"]), (&json!(id), &json!("waiting")), "{why}");
+    assert_eq!(
+        (&why["job_id"], &why["standing"]),
+        (&json!(id), &json!("waiting")),
+        "{why}"
+    );
     let sentence = on(&world, "explain", "asks", &[]).said().await.stdout;
     for told in [sentence.as_str(), why["explanation"].as_str().unwrap()] {
         assert!(told.contains("for the choice of an account"), "{told}");
-        assert!(told.contains(&format!("`dispatch jobs configure {id} --account ID`")), "{told}");
+        assert!(
+            told.contains(&format!("`dispatch jobs configure {id} --account ID`")),
+            "{told}"
+        );
     }
 
     let account = acme::account_id();
     let choice = ["--account", &account, "--reason", "she said so", "--yes"];
     let unasked = on(&world, "configure", "asks", &choice[..4]).said().await;
-    assert!(unasked.code == Some(2) && unasked.stderr.contains("use --yes"), "{unasked:?}");
+    assert!(
+        unasked.code == Some(2) && unasked.stderr.contains("use --yes"),
+        "{unasked:?}"
+    );
     let given = on(&world, "configure", "asks", &choice).done().await;
     let right = json!({"job_id": id, "action": "configure", "changed": true, "before": "waiting", "now": "ready"});
     assert_eq!(given, right);
-    let row = world.wait_job_state("asks", JobState::Succeeded, SOON).await;
+    let row = world
+        .wait_job_state("asks", JobState::Succeeded, SOON)
+        .await;
     assert_eq!((row.id, row.generation), (job.id, 2));
     let again = on(&world, "configure", "asks", &choice).done().await;
-    assert_eq!((&again["changed"], &again["now"]), (&json!(false), &json!("succeeded")), "{again}");
+    assert_eq!(
+        (&again["changed"], &again["now"]),
+        (&json!(false), &json!("succeeded")),
+        "{again}"
+    );
     let why = on(&world, "explain", "asks", &[]).done().await;
     assert_eq!(why["standing"], "done");
     let audit = "SELECT who, role, action, job_id, reason, after ->> 'account' FROM audit_log";
-    assert_eq!(world.database.rows(audit).await, [["olga", "operator", "configure", &id, "she said so", &account]]);
+    assert_eq!(
+        world.database.rows(audit).await,
+        [[
+            "olga",
+            "operator",
+            "configure",
+            &id,
+            "she said so",
+            &account
+        ]]
+    );
 }
 
 #[tokio::test]
@@ -84,32 +122,82 @@ async fn a_retry_continues_a_job_that_is_due_later_and_one_that_is_parked() {
     let job = world.wait_job_state("later", JobState::Ready, SOON).await;
     let why = on(&world, "explain", "later", &[]).done().await;
     assert_eq!(why["standing"], "later", "{why}");
-    let now = on(&world, "retry", "later", &["--reason", "it is wanted now", "--yes"]).done().await;
+    let now = on(
+        &world,
+        "retry",
+        "later",
+        &["--reason", "it is wanted now", "--yes"],
+    )
+    .done()
+    .await;
     let right = json!({"job_id": job.id, "action": "retry", "changed": true, "before": "ready", "now": "ready"});
     assert_eq!(now, right);
-    world.wait_job_state("later", JobState::Succeeded, SOON).await;
+    world
+        .wait_job_state("later", JobState::Succeeded, SOON)
+        .await;
 
     let mut lost = message("lost");
     lost["notify"] = json!(["new"]);
     world.publish_job(&lost).await;
     world.wait_job_state("lost", JobState::Parked, SOON).await;
     let parked = on(&world, "show", "lost", &[]).done().await;
-    assert_eq!((&parked["stage"], &parked["error_code"]), (&json!("send_follow_ups"), &json!("unknown_destination")));
+    assert_eq!(
+        (&parked["stage"], &parked["error_code"]),
+        (&json!("send_follow_ups"), &json!("unknown_destination"))
+    );
     let why = on(&world, "explain", "lost", &[]).done().await;
-    assert!(why["explanation"].as_str().unwrap().contains("there is no destination `new`"), "{why}");
-    let config = json!({"url": format!("{}/webhook/{}", world.simulator().await.url, acme::KEYED)}).to_string();
-    let named = ["destinations", "register", "--organization", "acme", "--name", "new", "--kind", "webhook", "--yes"];
-    let register = world.dispatch(&[&named[..], &["--config", &config, "--secret-file", "-"]].concat());
+    assert!(
+        why["explanation"]
+            .as_str()
+            .unwrap()
+            .contains("there is no destination `new`"),
+        "{why}"
+    );
+    let config = json!({"url": format!("{}/webhook/{}", world.simulator().await.url, acme::KEYED)})
+        .to_string();
+    let named = [
+        "destinations",
+        "register",
+        "--organization",
+        "acme",
+        "--name",
+        "new",
+        "--kind",
+        "webhook",
+        "--yes",
+    ];
+    let register =
+        world.dispatch(&[&named[..], &["--config", &config, "--secret-file", "-"]].concat());
     register.stdin(acme::WEBHOOK_SECRET).done().await;
-    let retried = on(&world, "retry", "lost", &["--reason", "it is there now", "--yes"]).done().await;
-    assert_eq!((&retried["before"], &retried["now"]), (&json!("parked"), &json!("ready")), "{retried}");
-    world.wait_job_state("lost", JobState::Succeeded, SOON).await;
+    let retried = on(
+        &world,
+        "retry",
+        "lost",
+        &["--reason", "it is there now", "--yes"],
+    )
+    .done()
+    .await;
+    assert_eq!(
+        (&retried["before"], &retried["now"]),
+        (&json!("parked"), &json!("ready")),
+        "{retried}"
+    );
+    world
+        .wait_job_state("lost", JobState::Succeeded, SOON)
+        .await;
     let done = on(&world, "show", "lost", &[]).done().await;
     let [before, after] = [&parked, &done].map(|shown| shown["checkpoints"].as_array().unwrap());
     assert_eq!(after.len(), before.len() + 1, "{done}");
-    assert_eq!(after[..before.len()], before[..], "no finished stage runs again");
+    assert_eq!(
+        after[..before.len()],
+        before[..],
+        "no finished stage runs again"
+    );
     let audit = "SELECT who, role, reason FROM audit_log WHERE action = 'retry' ORDER BY id";
-    let right = [["olga", "operator", "it is wanted now"], ["olga", "operator", "it is there now"]];
+    let right = [
+        ["olga", "operator", "it is wanted now"],
+        ["olga", "operator", "it is there now"],
+    ];
     assert_eq!(world.database.rows(audit).await, right);
 }
 
@@ -120,7 +208,10 @@ async fn a_cancelled_job_cannot_be_continued_and_its_audit_row_has_the_person_an
     let id = asking(&world, "asks").await.id.to_string();
     let refused = async |verb: &str, more: &[&str], right: &str| {
         let said = on(&world, verb, "asks", more).said().await;
-        assert!(said.code == Some(1) && said.stderr.contains(right), "{verb}: {said:?}");
+        assert!(
+            said.code == Some(1) && said.stderr.contains(right),
+            "{verb}: {said:?}"
+        );
     };
     refused("retry", &["--yes"], "use `dispatch jobs configure`").await;
     let cancel = ["--reason", "nobody needs it", "--yes"];
@@ -128,17 +219,52 @@ async fn a_cancelled_job_cannot_be_continued_and_its_audit_row_has_the_person_an
     let right = json!({"job_id": id, "action": "cancel", "changed": true, "before": "waiting", "now": "cancelled"});
     assert_eq!(cancelled, right);
     let row = world.job_by_key("asks").await.unwrap();
-    assert_eq!((row.state, row.wait_reason.as_deref()), (JobState::Cancelled, None));
+    assert_eq!(
+        (row.state, row.wait_reason.as_deref()),
+        (JobState::Cancelled, None)
+    );
     assert!(row.finished_at.is_some());
     let again = on(&world, "cancel", "asks", &cancel).done().await;
-    assert_eq!((&again["changed"], &again["now"]), (&json!(false), &json!("cancelled")), "{again}");
-    refused("retry", &["--yes"], "publish it again with a new dedupe_key").await;
-    refused("configure", &["--account", &acme::account_id(), "--yes"], "it does not wait for an account").await;
+    assert_eq!(
+        (&again["changed"], &again["now"]),
+        (&json!(false), &json!("cancelled")),
+        "{again}"
+    );
+    refused(
+        "retry",
+        &["--yes"],
+        "publish it again with a new dedupe_key",
+    )
+    .await;
+    refused(
+        "configure",
+        &["--account", &acme::account_id(), "--yes"],
+        "it does not wait for an account",
+    )
+    .await;
     let why = on(&world, "explain", "asks", &[]).done().await;
-    assert!(why["explanation"].as_str().unwrap().starts_with("Cancelled at"), "{why}");
+    assert!(
+        why["explanation"]
+            .as_str()
+            .unwrap()
+            .starts_with("Cancelled at"),
+        "{why}"
+    );
     let audit = "SELECT who, role, action, job_id, reason, before ->> 'state', after ->> 'state' FROM audit_log";
-    let right = ["olga", "operator", "cancel", &id, "nobody needs it", "waiting", "cancelled"];
-    assert_eq!(world.database.rows(audit).await, [right], "refused and repeated actions leave no row");
+    let right = [
+        "olga",
+        "operator",
+        "cancel",
+        &id,
+        "nobody needs it",
+        "waiting",
+        "cancelled",
+    ];
+    assert_eq!(
+        world.database.rows(audit).await,
+        [right],
+        "refused and repeated actions leave no row"
+    );
 }
 
 #[tokio::test]
@@ -150,10 +276,24 @@ async fn a_key_without_a_job_of_its_producer_ends_every_command_with_exit_code_1
     world.publish_job(&other).await;
     wait_for("the other producer's job to succeed", SOON, async || {
         let state = world.database.rows("SELECT state FROM jobs").await.concat();
-        if state == ["succeeded"] { Ok(()) } else { Err(format!("{state:?}")) }
+        if state == ["succeeded"] {
+            Ok(())
+        } else {
+            Err(format!("{state:?}"))
+        }
     })
     .await;
-    world.dispatch(&["jobs", "show", "--source", "another producer", "--key", "theirs"]).done().await;
+    world
+        .dispatch(&[
+            "jobs",
+            "show",
+            "--source",
+            "another producer",
+            "--key",
+            "theirs",
+        ])
+        .done()
+        .await;
     let commands: [(&str, &[&str]); 5] = [
         ("show", &[]),
         ("explain", &[]),
@@ -163,17 +303,37 @@ async fn a_key_without_a_job_of_its_producer_ends_every_command_with_exit_code_1
     ];
     for (verb, more) in commands {
         let said = on(&world, verb, "theirs", more).said().await;
-        assert!(said.code == Some(1) && said.stdout.is_empty(), "{verb}: {said:?}");
-        assert!(said.stderr.contains("there is no such job"), "{verb}: {said:?}");
+        assert!(
+            said.code == Some(1) && said.stdout.is_empty(),
+            "{verb}: {said:?}"
+        );
+        assert!(
+            said.stderr.contains("there is no such job"),
+            "{verb}: {said:?}"
+        );
     }
-    assert_eq!(world.database.one("SELECT count(*) FROM audit_log").await, "0");
+    assert_eq!(
+        world.database.one("SELECT count(*) FROM audit_log").await,
+        "0"
+    );
 }
 
 #[tokio::test]
 async fn destinations_are_listed_by_name_and_kind_without_their_secrets() {
     let world = TestWorld::acme().await;
-    let rotate = ["destinations", "rotate-secret", acme::KEYED, "--organization", "acme", "--yes"];
-    world.dispatch(&rotate).stdin(acme::NEW_WEBHOOK_SECRET).done().await;
+    let rotate = [
+        "destinations",
+        "rotate-secret",
+        acme::KEYED,
+        "--organization",
+        "acme",
+        "--yes",
+    ];
+    world
+        .dispatch(&rotate)
+        .stdin(acme::NEW_WEBHOOK_SECRET)
+        .done()
+        .await;
     let right = [
         ["acme", acme::BLIND, "webhook"],
         ["acme", acme::DISCORD, "discord"],
@@ -184,22 +344,43 @@ async fn destinations_are_listed_by_name_and_kind_without_their_secrets() {
     ];
     let listed = world.dispatch(&["destinations", "list"]).done().await;
     let rows = listed.as_array().unwrap();
-    let named = |row: &Value| ["organization", "name", "kind"].map(|field| row[field].as_str().unwrap().to_owned());
+    let named = |row: &Value| {
+        ["organization", "name", "kind"].map(|field| row[field].as_str().unwrap().to_owned())
+    };
     assert_eq!(rows.iter().map(named).collect::<Vec<_>>(), right);
-    assert!(rows.iter().all(|row| row["has_secret"] == json!(true)), "{listed}");
+    assert!(
+        rows.iter().all(|row| row["has_secret"] == json!(true)),
+        "{listed}"
+    );
     assert!(rows[2]["previous_secret_until"].is_string(), "{listed}");
     let page = world.dispatch(&["destinations", "list"]).said().await;
     assert_eq!(page.code, Some(0), "{page:?}");
-    let lines = page.stdout.lines().skip(1).map(|line| line.split_whitespace().take(3).collect::<Vec<_>>());
+    let lines = page
+        .stdout
+        .lines()
+        .skip(1)
+        .map(|line| line.split_whitespace().take(3).collect::<Vec<_>>());
     assert_eq!(lines.collect::<Vec<_>>(), right);
-    let of_one = world.dispatch(&["destinations", "list", "--organization", "aside"]).done().await;
+    let of_one = world
+        .dispatch(&["destinations", "list", "--organization", "aside"])
+        .done()
+        .await;
     assert_eq!(of_one, json!(rows[3..]));
 
-    let sealed = "SELECT unnest(array_remove(ARRAY[secret, previous_secret], NULL)) FROM destinations";
+    let sealed =
+        "SELECT unnest(array_remove(ARRAY[secret, previous_secret], NULL)) FROM destinations";
     let sealed = world.database.rows(sealed).await.concat();
-    assert_eq!(sealed.len(), rows.len() + 1, "one secret of each destination and one previous secret");
+    assert_eq!(
+        sealed.len(),
+        rows.len() + 1,
+        "one secret of each destination and one previous secret"
+    );
     for text in [listed.to_string(), page.stdout] {
-        for secret in sealed.iter().map(String::as_str).chain(["canary", "whsec_", "xoxb-", "sig="]) {
+        for secret in sealed
+            .iter()
+            .map(String::as_str)
+            .chain(["canary", "whsec_", "xoxb-", "sig="])
+        {
             assert!(!text.contains(secret), "{text}");
         }
     }

@@ -36,7 +36,13 @@ async fn job(world: &TestWorld, key: &str, to: Option<&str>, notify: &[&str]) ->
 async fn too_late(world: &TestWorld, key: &str) -> Value {
     let mut over = State::new().click(APPLICATION, TOKEN, None);
     over.discord.clicks.get_mut(TOKEN).unwrap().ended = true;
-    world.simulator().await.client.merge_state(&over).await.unwrap();
+    world
+        .simulator()
+        .await
+        .client
+        .merge_state(&over)
+        .await
+        .unwrap();
     let mut job = job(world, key, Some(acme::ANN), &[]).await;
     job["interaction"] = json!({"application_id": APPLICATION, "token": TOKEN});
     job
@@ -45,11 +51,28 @@ async fn too_late(world: &TestWorld, key: &str) -> Value {
 /// Asserts that the event describes the parent and its only follow-up. Returns the follow-up's id.
 async fn is_told(world: &TestWorld, key: &str, event: &Value, code: &str) -> JobId {
     let parent = world.job_by_key(key).await.unwrap();
-    let [child] = &world.job_view(parent.id).await.children[..] else { panic!("one follow-up of {key}") };
-    assert_eq!((child.state, child.error_code.as_deref()), (JobState::Parked, Some(code)));
-    assert_eq!((&event["event"], &event["job_id"]), (&json!(FOLLOW_UP), &json!(parent.id)), "{event}");
-    assert_eq!((&event["dedupe_key"], &event["state"]), (&json!(key), &json!("waiting")), "{event}");
-    assert_eq!((&event["reason"], &event["wait_key"]), (&json!("children"), &json!("children")), "{event}");
+    let [child] = &world.job_view(parent.id).await.children[..] else {
+        panic!("one follow-up of {key}")
+    };
+    assert_eq!(
+        (child.state, child.error_code.as_deref()),
+        (JobState::Parked, Some(code))
+    );
+    assert_eq!(
+        (&event["event"], &event["job_id"]),
+        (&json!(FOLLOW_UP), &json!(parent.id)),
+        "{event}"
+    );
+    assert_eq!(
+        (&event["dedupe_key"], &event["state"]),
+        (&json!(key), &json!("waiting")),
+        "{event}"
+    );
+    assert_eq!(
+        (&event["reason"], &event["wait_key"]),
+        (&json!("children"), &json!("children")),
+        "{event}"
+    );
     let (message, hint) = (&child.error_message, &child.error_hint);
     let parked = json!({"job_id": child.id, "pipeline": "messaging", "code": code, "message": message, "hint": hint});
     assert_eq!(event["follow_up"], parked);
@@ -57,16 +80,28 @@ async fn is_told(world: &TestWorld, key: &str, event: &Value, code: &str) -> Job
 }
 
 async fn wait_states(world: &TestWorld, expected: &[&str]) {
-    wait_for(&format!("the follow-ups to be {expected:?}"), SOON, async || {
-        let sql = "SELECT state FROM jobs WHERE parent_id IS NOT NULL ORDER BY state";
-        let states = world.database.rows(sql).await.concat();
-        if states == expected { Ok(()) } else { Err(format!("{states:?}")) }
-    })
+    wait_for(
+        &format!("the follow-ups to be {expected:?}"),
+        SOON,
+        async || {
+            let sql = "SELECT state FROM jobs WHERE parent_id IS NOT NULL ORDER BY state";
+            let states = world.database.rows(sql).await.concat();
+            if states == expected {
+                Ok(())
+            } else {
+                Err(format!("{states:?}"))
+            }
+        },
+    )
     .await;
 }
 
 fn actor() -> Actor {
-    Actor { who: "olga".to_owned(), role: "operator".to_owned(), reason: None }
+    Actor {
+        who: "olga".to_owned(),
+        role: "operator".to_owned(),
+        reason: None,
+    }
 }
 
 #[tokio::test]
@@ -78,7 +113,12 @@ async fn a_follow_up_parked_by_its_commit_is_announced_at_both_places_each_time(
     let _worker = world.worker(&WorkerOptions::default());
     let body = too_late(&world, "late").await.to_string();
     let send = async |queue: &str| {
-        world.publish_raw(&Outgoing { reply_to: Some(queue.to_owned()), ..intake(body.clone()) }).await;
+        world
+            .publish_raw(&Outgoing {
+                reply_to: Some(queue.to_owned()),
+                ..intake(body.clone())
+            })
+            .await;
     };
     send("answers").await;
     let (_, event) = listener.next("watch").await;
@@ -86,16 +126,31 @@ async fn a_follow_up_parked_by_its_commit_is_announced_at_both_places_each_time(
     assert_eq!(listener.next("answers").await.1["event"], "job.accepted");
     assert_eq!(listener.next("answers").await.1, event);
     world.wait_quiet(SOON).await;
-    assert!(listener.try_next("watch").await.is_none(), "it is announced once");
+    assert!(
+        listener.try_next("watch").await.is_none(),
+        "it is announced once"
+    );
 
     send("again").await;
     let (_, answer) = listener.next("again").await;
-    assert_eq!((&answer["event"], &answer["follow_up"]), (&json!(FOLLOW_UP), &event["follow_up"]), "{answer}");
-    world.store().retry(&Target::Id(child), &actor()).await.unwrap();
+    assert_eq!(
+        (&answer["event"], &answer["follow_up"]),
+        (&json!(FOLLOW_UP), &event["follow_up"]),
+        "{answer}"
+    );
+    world
+        .store()
+        .retry(&Target::Id(child), &actor())
+        .await
+        .unwrap();
     let (_, told) = listener.next("watch").await;
     is_told(&world, "late", &told, "interaction_expired").await;
     assert_eq!(listener.next("again").await.1, told);
-    world.store().cancel(&Target::Id(child), &actor()).await.unwrap();
+    world
+        .store()
+        .cancel(&Target::Id(child), &actor())
+        .await
+        .unwrap();
     assert_eq!(listener.next("again").await.1["event"], "job.succeeded");
     world.wait_quiet(SOON).await;
     assert!(listener.try_next("watch").await.is_none(), "once each time");
@@ -105,7 +160,9 @@ async fn a_follow_up_parked_by_its_commit_is_announced_at_both_places_each_time(
 async fn a_follow_up_that_kills_its_workers_is_announced_once() {
     let (world, listener) = world().await;
     let deadly = WorkerOptions::crash_at("render_message", "after_claim");
-    world.publish_job(&job(&world, "deadly", Some(acme::ANN), &[acme::KEYED]).await).await;
+    world
+        .publish_job(&job(&world, "deadly", Some(acme::ANN), &[acme::KEYED]).await)
+        .await;
     for _ in 0..CRASHES {
         let mut worker = world.worker(&deadly);
         assert!(!worker.wait_exit(SOON).await.success());
@@ -114,16 +171,24 @@ async fn a_follow_up_that_kills_its_workers_is_announced_once() {
     let (_, event) = listener.next("watch").await;
     is_told(&world, "deadly", &event, "crash_loop").await;
     world.wait_quiet(SOON).await;
-    assert!(listener.try_next("watch").await.is_none(), "it is announced once");
+    assert!(
+        listener.try_next("watch").await.is_none(),
+        "it is announced once"
+    );
 }
 
 #[tokio::test]
 async fn a_waiting_follow_up_whose_deadline_passes_is_announced_once_unless_its_parent_has_ended() {
     let (world, listener) = world().await;
-    world.database.rows("UPDATE destinations SET disabled = true").await;
+    world
+        .database
+        .rows("UPDATE destinations SET disabled = true")
+        .await;
     let _worker = world.worker(&WorkerOptions::default());
     for (key, to) in [("open", acme::ANN), ("ended", acme::BOB)] {
-        world.publish_job(&job(&world, key, Some(to), &[acme::KEYED]).await).await;
+        world
+            .publish_job(&job(&world, key, Some(to), &[acme::KEYED]).await)
+            .await;
         world.wait_job_state(key, JobState::Waiting, SOON).await;
     }
     wait_states(&world, &["waiting"; 2]).await;
@@ -134,5 +199,8 @@ async fn a_waiting_follow_up_whose_deadline_passes_is_announced_once_unless_its_
     is_told(&world, "open", &event, "deadline_exceeded").await;
     wait_states(&world, &["parked"; 2]).await;
     world.wait_quiet(SOON).await;
-    assert!(listener.try_next("watch").await.is_none(), "a parent that has ended has no more events");
+    assert!(
+        listener.try_next("watch").await.is_none(),
+        "a parent that has ended has no more events"
+    );
 }

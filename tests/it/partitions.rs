@@ -12,7 +12,9 @@ use crate::support::{TestDatabase, wait_for};
 async fn months(database: &TestDatabase, ahead: std::ops::RangeInclusive<i32>) -> Vec<String> {
     let mut names = Vec::new();
     for month in ahead {
-        let name = format!("SELECT to_char((now() AT TIME ZONE 'UTC')::date + make_interval(months => {month}), 'YYYYMM')");
+        let name = format!(
+            "SELECT to_char((now() AT TIME ZONE 'UTC')::date + make_interval(months => {month}), 'YYYYMM')"
+        );
         names.push(database.one(&name).await);
     }
     names
@@ -39,7 +41,11 @@ async fn attempt(database: &TestDatabase, months: i32, message: &str) {
 
 /// Returns the partition of an attempt.
 async fn place(database: &TestDatabase, message: &str) -> String {
-    database.one(&format!("SELECT tableoid::regclass FROM attempts WHERE message = '{message}'")).await
+    database
+        .one(&format!(
+            "SELECT tableoid::regclass FROM attempts WHERE message = '{message}'"
+        ))
+        .await
 }
 
 /// Inserts a job of the month at this distance.
@@ -54,7 +60,8 @@ async fn job(database: &TestDatabase, months: i32, state: &str) {
 }
 
 async fn partitions(database: &TestDatabase, parent: &str) -> Vec<String> {
-    let names = format!("SELECT name FROM history_partitions() WHERE parent = '{parent}' ORDER BY name");
+    let names =
+        format!("SELECT name FROM history_partitions() WHERE parent = '{parent}' ORDER BY name");
     database.rows(&names).await.concat()
 }
 
@@ -63,29 +70,50 @@ async fn a_migration_makes_the_partitions_of_this_month_and_of_the_next_three() 
     let database = TestDatabase::new().await;
     let months = months(&database, 0..=3).await;
     for parent in ["checkpoints", "attempts", "effects"] {
-        let made: Vec<String> = months.iter().map(|month| format!("{parent}_{month}")).collect();
+        let made: Vec<String> = months
+            .iter()
+            .map(|month| format!("{parent}_{month}"))
+            .collect();
         assert_eq!(partitions(&database, parent).await, made);
     }
 }
 
 #[tokio::test]
-async fn a_row_in_the_default_partition_stops_neither_a_migration_nor_a_worker_of_the_previous_version() {
+async fn a_row_in_the_default_partition_stops_neither_a_migration_nor_a_worker_of_the_previous_version()
+ {
     for way in ["migrate", "ensure_partitions", "keep_partitions"] {
         let database = TestDatabase::new().await;
         let months = months(&database, 1..=1).await;
-        database.rows(&format!("DROP TABLE attempts_{}", months[0])).await;
+        database
+            .rows(&format!("DROP TABLE attempts_{}", months[0]))
+            .await;
         attempt(&database, 1, "early").await;
         attempt(&database, 7, "far ahead").await;
         assert_eq!(place(&database, "early").await, "attempts_default");
         match way {
-            "migrate" => drop(store::migrate(&database.url).await.expect("a row in the default partition is no obstacle")),
+            "migrate" => drop(
+                store::migrate(&database.url)
+                    .await
+                    .expect("a row in the default partition is no obstacle"),
+            ),
             "ensure_partitions" => drop(database.one("SELECT ensure_partitions(3)").await),
             _ => assert!(!store_of(&database).keep_partitions(now()).await.unwrap()),
         }
-        assert_eq!(place(&database, "early").await, format!("attempts_{}", months[0]), "{way}");
-        assert_eq!(place(&database, "far ahead").await, "attempts_default", "its partition is made when the month is nearer");
+        assert_eq!(
+            place(&database, "early").await,
+            format!("attempts_{}", months[0]),
+            "{way}"
+        );
+        assert_eq!(
+            place(&database, "far ahead").await,
+            "attempts_default",
+            "its partition is made when the month is nearer"
+        );
         attempt(&database, 1, "in time").await;
-        assert_eq!(place(&database, "in time").await, format!("attempts_{}", months[0]));
+        assert_eq!(
+            place(&database, "in time").await,
+            format!("attempts_{}", months[0])
+        );
     }
 }
 
@@ -93,25 +121,37 @@ async fn a_row_in_the_default_partition_stops_neither_a_migration_nor_a_worker_o
 async fn more_rows_than_one_call_may_move_stay_in_the_default_partition() {
     let database = TestDatabase::new().await;
     let months = months(&database, 1..=1).await;
-    database.rows(&format!("DROP TABLE attempts_{}", months[0])).await;
+    database
+        .rows(&format!("DROP TABLE attempts_{}", months[0]))
+        .await;
     for message in ["one", "two"] {
         attempt(&database, 1, message).await;
     }
-    let make = |most: u32| format!("SELECT make_partition('attempts', month_of(now()) + interval '1 month', {most})");
+    let make = |most: u32| {
+        format!("SELECT make_partition('attempts', month_of(now()) + interval '1 month', {most})")
+    };
     assert_eq!(database.one(&make(1)).await, "crowded");
     assert_eq!(place(&database, "one").await, "attempts_default");
     assert_eq!(database.one(&make(2)).await, "made");
-    assert_eq!(place(&database, "one").await, format!("attempts_{}", months[0]));
+    assert_eq!(
+        place(&database, "one").await,
+        format!("attempts_{}", months[0])
+    );
     assert_eq!(database.one(&make(2)).await, "there");
 }
 
 #[tokio::test]
-async fn inserts_do_not_wait_while_maintenance_waits_for_a_dump_and_maintenance_succeeds_after_it() {
+async fn inserts_do_not_wait_while_maintenance_waits_for_a_dump_and_maintenance_succeeds_after_it()
+{
     let database = TestDatabase::new().await;
     let store = store_of(&database);
     let month = months(&database, 1..=1).await.concat();
-    database.rows("SELECT make_partition('attempts', now() - interval '3 months')").await;
-    database.rows(&format!("DROP TABLE checkpoints_{month}")).await;
+    database
+        .rows("SELECT make_partition('attempts', now() - interval '3 months')")
+        .await;
+    database
+        .rows(&format!("DROP TABLE checkpoints_{month}"))
+        .await;
     let mut dump = database.pool.get().await.unwrap();
     let dump = dump.transaction().await.unwrap();
     let locks = "LOCK TABLE checkpoints, attempts, effects, jobs IN ACCESS SHARE MODE";
@@ -120,28 +160,59 @@ async fn inserts_do_not_wait_while_maintenance_waits_for_a_dump_and_maintenance_
     let before = partitions(&database, "attempts").await;
     let upkeep = async {
         for _ in 0..3 {
-            assert!(!store.keep_partitions(now()).await.expect("a lock that is not acquired is no error"));
+            assert!(
+                !store
+                    .keep_partitions(now())
+                    .await
+                    .expect("a lock that is not acquired is no error")
+            );
         }
     };
     let inserts = async {
         let client = database.pool.get().await.unwrap();
-        client.batch_execute("SET statement_timeout = '2s'").await.unwrap();
+        client
+            .batch_execute("SET statement_timeout = '2s'")
+            .await
+            .unwrap();
         let sql = "INSERT INTO checkpoints (job_id, generation, stage, version, output, epoch, attempt, replica, started_at)
             VALUES (first_job_id_of(now()), 1, $1, 1, '{}', 1, 1, 1, now())";
         for n in 0..100 {
-            client.execute(sql, &[&n.to_string()]).await.expect("the insert does not wait for long");
+            client
+                .execute(sql, &[&n.to_string()])
+                .await
+                .expect("the insert does not wait for long");
         }
-        client.batch_execute("RESET statement_timeout").await.unwrap();
+        client
+            .batch_execute("RESET statement_timeout")
+            .await
+            .unwrap();
     };
     tokio::join!(upkeep, inserts);
     assert_eq!(partitions(&database, "attempts").await, before);
-    assert!(!partitions(&database, "checkpoints").await.contains(&format!("checkpoints_{month}")));
-    assert_eq!(store::migrate(&database.url).await.expect("it is no error for a migration either"), Vec::<String>::new());
+    assert!(
+        !partitions(&database, "checkpoints")
+            .await
+            .contains(&format!("checkpoints_{month}"))
+    );
+    assert_eq!(
+        store::migrate(&database.url)
+            .await
+            .expect("it is no error for a migration either"),
+        Vec::<String>::new()
+    );
 
     dump.commit().await.unwrap();
     assert!(!store.keep_partitions(now()).await.unwrap());
-    assert!(partitions(&database, "checkpoints").await.contains(&format!("checkpoints_{month}")));
-    assert_eq!(partitions(&database, "attempts").await.len(), before.len() - 1, "the old one is dropped");
+    assert!(
+        partitions(&database, "checkpoints")
+            .await
+            .contains(&format!("checkpoints_{month}"))
+    );
+    assert_eq!(
+        partitions(&database, "attempts").await.len(),
+        before.len() - 1,
+        "the old one is dropped"
+    );
 }
 
 #[tokio::test]
@@ -149,18 +220,28 @@ async fn a_partition_is_dropped_when_no_job_of_its_month_is_left_and_kept_while_
     let database = TestDatabase::new().await;
     let store = store_of(&database);
     for (months, message) in [(-4, "of nobody"), (-3, "of a parked job")] {
-        database.rows(&format!("SELECT make_partition('attempts', now() + make_interval(months => {months}))")).await;
+        database
+            .rows(&format!(
+                "SELECT make_partition('attempts', now() + make_interval(months => {months}))"
+            ))
+            .await;
         attempt(&database, months, message).await;
     }
     job(&database, -3, "parked").await;
     assert!(!store.keep_partitions(now()).await.unwrap());
-    assert_eq!(database.rows("SELECT message FROM attempts").await, [["of a parked job"]]);
+    assert_eq!(
+        database.rows("SELECT message FROM attempts").await,
+        [["of a parked job"]]
+    );
     assert_eq!(partitions(&database, "attempts").await.len(), 5);
     database.rows("DELETE FROM jobs").await;
     store.keep_partitions(now()).await.unwrap();
     assert_eq!(partitions(&database, "attempts").await, {
         let months = months(&database, 0..=3).await;
-        months.iter().map(|month| format!("attempts_{month}")).collect::<Vec<_>>()
+        months
+            .iter()
+            .map(|month| format!("attempts_{month}"))
+            .collect::<Vec<_>>()
     });
 }
 
@@ -168,32 +249,62 @@ async fn a_partition_is_dropped_when_no_job_of_its_month_is_left_and_kept_while_
 async fn a_worker_whose_clock_is_months_off_makes_and_drops_no_partition() {
     let database = TestDatabase::new().await;
     let store = store_of(&database);
-    database.rows("SELECT make_partition('attempts', now() - interval '3 months')").await;
+    database
+        .rows("SELECT make_partition('attempts', now() - interval '3 months')")
+        .await;
     let before = partitions(&database, "attempts").await;
     for days in [180, -180] {
-        let error = store.keep_partitions(now() + time::Duration::days(days)).await.expect_err("the clocks differ");
-        assert!(matches!(error, StoreError::Clocks { .. }) && error.to_string().contains("use NTP"), "{error}");
+        let error = store
+            .keep_partitions(now() + time::Duration::days(days))
+            .await
+            .expect_err("the clocks differ");
+        assert!(
+            matches!(error, StoreError::Clocks { .. }) && error.to_string().contains("use NTP"),
+            "{error}"
+        );
     }
     assert_eq!(partitions(&database, "attempts").await, before);
-    assert!(!store.keep_partitions(now() + time::Duration::minutes(9)).await.unwrap(), "a difference of minutes is tolerated");
-    assert_eq!(partitions(&database, "attempts").await.len(), before.len() - 1);
+    assert!(
+        !store
+            .keep_partitions(now() + time::Duration::minutes(9))
+            .await
+            .unwrap(),
+        "a difference of minutes is tolerated"
+    );
+    assert_eq!(
+        partitions(&database, "attempts").await.len(),
+        before.len() - 1
+    );
 }
 
 #[tokio::test]
 async fn one_replica_at_a_time_maintains_the_partitions() {
     let database = TestDatabase::new().await;
     let store = store_of(&database);
-    database.rows("SELECT make_partition('attempts', now() - interval '3 months')").await;
+    database
+        .rows("SELECT make_partition('attempts', now() - interval '3 months')")
+        .await;
     let before = partitions(&database, "attempts").await;
     let mut other = database.pool.get().await.unwrap();
     let other = other.transaction().await.unwrap();
-    other.batch_execute("SELECT pg_advisory_xact_lock(7264019, 2)").await.unwrap();
+    other
+        .batch_execute("SELECT pg_advisory_xact_lock(7264019, 2)")
+        .await
+        .unwrap();
     assert!(!store.keep_partitions(now()).await.unwrap());
     assert_eq!(partitions(&database, "attempts").await, before);
     other.rollback().await.unwrap();
-    wait_for("the lock to be free and the old partition to be dropped", Duration::from_secs(10), async || {
-        store.keep_partitions(now()).await.unwrap();
-        if partitions(&database, "attempts").await.len() < before.len() { Ok(()) } else { Err("not yet") }
-    })
+    wait_for(
+        "the lock to be free and the old partition to be dropped",
+        Duration::from_secs(10),
+        async || {
+            store.keep_partitions(now()).await.unwrap();
+            if partitions(&database, "attempts").await.len() < before.len() {
+                Ok(())
+            } else {
+                Err("not yet")
+            }
+        },
+    )
     .await;
 }

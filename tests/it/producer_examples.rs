@@ -55,7 +55,9 @@ const PYTHON: Language = Language {
     library: "pika==1.4.4",
     finds: &["-c", "import pika"],
     installer: &["python3", "-m", "pip", "--version"],
-    install: &["python3", "-m", "pip", "install", "--quiet", "--target", "."],
+    install: &[
+        "python3", "-m", "pip", "install", "--quiet", "--target", ".",
+    ],
 };
 const NODE: Language = Language {
     file: "producer.js",
@@ -66,7 +68,15 @@ const NODE: Language = Language {
     library: "amqplib@2.3.1",
     finds: &["-e", "require('amqplib')"],
     installer: &["npm", "--version"],
-    install: &["npm", "install", "--no-fund", "--no-audit", "--no-save", "--prefix", "."],
+    install: &[
+        "npm",
+        "install",
+        "--no-fund",
+        "--no-audit",
+        "--no-save",
+        "--prefix",
+        ".",
+    ],
 };
 
 impl Language {
@@ -74,32 +84,47 @@ impl Language {
     fn code(&self) -> String {
         let producers = document("docs/producers.md");
         let start = format!("<!-- {} -->\n```{}\n", self.file, self.fence);
-        let (_, rest) = producers.split_once(&start).unwrap_or_else(|| panic!("docs/producers.md has no `{start}`"));
-        rest.split_once("\n```\n").expect("the fence is closed").0.to_owned()
+        let (_, rest) = producers
+            .split_once(&start)
+            .unwrap_or_else(|| panic!("docs/producers.md has no `{start}`"));
+        rest.split_once("\n```\n")
+            .expect("the fence is closed")
+            .0
+            .to_owned()
     }
 
     /// Returns the object literal that is assigned to a name. The literal is JSON.
     fn literal(&self, name: &str) -> Value {
         let code = self.code();
-        let (_, rest) = code.split_once(&format!("{name} = ")).unwrap_or_else(|| panic!("{}: no {name}", self.file));
+        let (_, rest) = code
+            .split_once(&format!("{name} = "))
+            .unwrap_or_else(|| panic!("{}: no {name}", self.file));
         let end = rest.find("\n}").expect("the literal ends") + 2;
-        serde_json::from_str(&rest[..end]).unwrap_or_else(|error| panic!("{}: {name}: {error}", self.file))
+        serde_json::from_str(&rest[..end])
+            .unwrap_or_else(|error| panic!("{}: {name}: {error}", self.file))
     }
 
     /// Writes the example into its folder. Returns the folder and the interpreter's command, or `None`, with a message, if
     /// there is no interpreter.
     async fn command(&self) -> Option<(PathBuf, Command)> {
-        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("producer-{}", self.fence));
+        let folder =
+            PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("producer-{}", self.fence));
         fs::create_dir_all(&folder).expect("a folder for the example");
         let file = folder.join(self.file);
         fs::write(&file, self.code()).expect("the example is written");
         if let Err(why) = succeeds(Command::new(self.interpreter).arg("--version")).await {
-            eprintln!("docs/producers.md's {}: skipped, {} is missing: {why}", self.file, self.interpreter);
+            eprintln!(
+                "docs/producers.md's {}: skipped, {} is missing: {why}",
+                self.file, self.interpreter
+            );
             return None;
         }
         let mut command = Command::new(self.interpreter);
         // Python searches this folder for libraries; Node searches next to the file.
-        command.env("PYTHONPATH", &folder).current_dir(&folder).kill_on_drop(true);
+        command
+            .env("PYTHONPATH", &folder)
+            .current_dir(&folder)
+            .kill_on_drop(true);
         Some((folder, command))
     }
 
@@ -111,12 +136,21 @@ impl Language {
         finds.args(self.finds);
         if succeeds(&mut finds).await.is_err() {
             if let Err(why) = succeeds(&mut started(self.installer)).await {
-                eprintln!("docs/producers.md's {}: skipped, nothing here installs {}: {why}", self.file, self.library);
+                eprintln!(
+                    "docs/producers.md's {}: skipped, nothing here installs {}: {why}",
+                    self.file, self.library
+                );
                 return None;
             }
-            let installed = succeeds(started(self.install).arg(self.library).current_dir(&folder)).await;
+            let installed =
+                succeeds(started(self.install).arg(self.library).current_dir(&folder)).await;
             let found = succeeds(&mut finds).await;
-            assert!(found.is_ok(), "{} is not installed: {} gave {installed:?}; then {found:?}", self.library, self.install[0]);
+            assert!(
+                found.is_ok(),
+                "{} is not installed: {} gave {installed:?}; then {found:?}",
+                self.library,
+                self.install[0]
+            );
         }
         drop(guard);
         command.arg(folder.join(self.file));
@@ -125,7 +159,9 @@ impl Language {
 }
 
 fn started(line: &[&str]) -> Command {
-    let [program, arguments @ ..] = line else { panic!("a command has a program") };
+    let [program, arguments @ ..] = line else {
+        panic!("a command has a program")
+    };
     let mut command = Command::new(program);
     command.args(arguments);
     command
@@ -136,7 +172,11 @@ async fn succeeds(command: &mut Command) -> Result<(), String> {
     command.stdin(Stdio::null()).kill_on_drop(true);
     match tokio::time::timeout(INSTALL_WITHIN, command.output()).await {
         Ok(Ok(output)) if output.status.success() => Ok(()),
-        Ok(Ok(output)) => Err(format!("{}, {}", output.status, String::from_utf8_lossy(&output.stderr))),
+        Ok(Ok(output)) => Err(format!(
+            "{}, {}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        )),
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err(format!("it has not ended after {INSTALL_WITHIN:?}")),
     }
@@ -144,15 +184,32 @@ async fn succeeds(command: &mut Command) -> Result<(), String> {
 
 #[tokio::test]
 async fn the_examples_messages_are_valid_and_their_code_parses() {
-    let valid = |schema: &Value, message: &Value| assert!(jsonschema::is_valid(schema, message), "{message}");
+    let valid = |schema: &Value, message: &Value| {
+        assert!(jsonschema::is_valid(schema, message), "{message}")
+    };
     for language in [PYTHON, NODE] {
         valid(&schema::job(), &language.literal("JOB"));
         let cancel = language.literal("CANCEL");
         valid(&schema::cancel(), &cancel);
-        assert_eq!((&cancel["source"], &cancel["dedupe_key"]), (&SOURCE.into(), &language.key.into()));
-        let Some((folder, mut command)) = language.command().await else { continue };
-        let checked = command.args(language.check).arg(folder.join(language.file)).output().await.expect("it runs");
-        assert!(checked.status.success(), "{}: {}", language.file, String::from_utf8_lossy(&checked.stderr));
+        assert_eq!(
+            (&cancel["source"], &cancel["dedupe_key"]),
+            (&SOURCE.into(), &language.key.into())
+        );
+        let Some((folder, mut command)) = language.command().await else {
+            continue;
+        };
+        let checked = command
+            .args(language.check)
+            .arg(folder.join(language.file))
+            .output()
+            .await
+            .expect("it runs");
+        assert!(
+            checked.status.success(),
+            "{}: {}",
+            language.file,
+            String::from_utf8_lossy(&checked.stderr)
+        );
     }
 }
 
@@ -169,16 +226,39 @@ async fn the_node_example_works_as_documented() {
 /// Asserts that the example's job is accepted, waits for an account, gets one and succeeds, and that the example cancels a job
 /// that no worker takes in time.
 async fn does_what_it_says(language: &Language) {
-    let Some(mut command) = language.with_library().await else { return };
+    let Some(mut command) = language.with_library().await else {
+        return;
+    };
     let world = TestWorld::acme().await;
     let worker = world.worker(&WorkerOptions::default());
-    command.env("AMQP_URL", world.amqp_url.expose_secret()).stdin(Stdio::null());
-    let output = tokio::time::timeout(SOON, command.output()).await.expect("it ends").expect("it runs");
+    command
+        .env("AMQP_URL", world.amqp_url.expose_secret())
+        .stdin(Stdio::null());
+    let output = tokio::time::timeout(SOON, command.output())
+        .await
+        .expect("it ends")
+        .expect("it runs");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
-    let events: Vec<&str> = text.lines().filter_map(|line| line.split(' ').next()).collect();
-    assert_eq!(events, ["job.accepted", "job.waiting.configuration", "job.succeeded"], "{text}");
-    let row = world.store().job_by_key(SOURCE, language.key).await.expect("Postgres answers").expect("a job");
+    assert!(
+        output.status.success(),
+        "{text}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let events: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.split(' ').next())
+        .collect();
+    assert_eq!(
+        events,
+        ["job.accepted", "job.waiting.configuration", "job.succeeded"],
+        "{text}"
+    );
+    let row = world
+        .store()
+        .job_by_key(SOURCE, language.key)
+        .await
+        .expect("Postgres answers")
+        .expect("a job");
     assert_eq!(row.state, JobState::Succeeded);
     worker.kill9().await;
     loses_patience(language).await;
@@ -186,19 +266,39 @@ async fn does_what_it_says(language: &Language) {
 
 async fn loses_patience(language: &Language) {
     let world = TestWorld::acme().await;
-    let mut command = language.with_library().await.expect("the library is installed");
-    command.env("AMQP_URL", world.amqp_url.expose_secret()).env("PATIENCE_SECONDS", "1").stdin(Stdio::null());
+    let mut command = language
+        .with_library()
+        .await
+        .expect("the library is installed");
+    command
+        .env("AMQP_URL", world.amqp_url.expose_secret())
+        .env("PATIENCE_SECONDS", "1")
+        .stdin(Stdio::null());
     let mut child = command.stdout(Stdio::piped()).spawn().expect("it runs");
     let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
-    assert_eq!(lines.next_line().await.expect("it is text").as_deref(), Some("out of patience"));
+    assert_eq!(
+        lines.next_line().await.expect("it is text").as_deref(),
+        Some("out of patience")
+    );
     wait_for("both messages to wait for a worker", SOON, async || {
-        let [jobs, control] = [world.queue_depth("dispatch.jobs").await, world.queue_depth("dispatch.control").await];
-        if jobs.ready == 1 && control.ready == 1 { Ok(()) } else { Err(format!("{jobs:?}, {control:?}")) }
+        let [jobs, control] = [
+            world.queue_depth("dispatch.jobs").await,
+            world.queue_depth("dispatch.control").await,
+        ];
+        if jobs.ready == 1 && control.ready == 1 {
+            Ok(())
+        } else {
+            Err(format!("{jobs:?}, {control:?}"))
+        }
     })
     .await;
     let _worker = world.worker(&WorkerOptions::default());
     let mut last = String::new();
-    while let Some(line) = tokio::time::timeout(SOON, lines.next_line()).await.expect("in time").expect("it is text") {
+    while let Some(line) = tokio::time::timeout(SOON, lines.next_line())
+        .await
+        .expect("in time")
+        .expect("it is text")
+    {
         last = line;
     }
     assert_eq!(child.wait().await.expect("it was started").code(), Some(1));

@@ -15,7 +15,13 @@ use serde_json::json;
 
 use crate::support::{Checks, TestWorld, WorkerOptions, acme};
 
-const POINTS: [&str; 5] = ["after_claim", "after_intent", "after_call", "after_commit", "after_publish"];
+const POINTS: [&str; 5] = [
+    "after_claim",
+    "after_intent",
+    "after_call",
+    "after_commit",
+    "after_publish",
+];
 /// Cases of one test that run at the same time.
 const AT_A_TIME: usize = 3;
 /// The limit for each wait of a case; the machine may be busy with the other cases.
@@ -39,7 +45,13 @@ struct Case {
 
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{} notifying {}", self.stage, self.point, self.notify.join(", "))
+        write!(
+            f,
+            "{}:{} notifying {}",
+            self.stage,
+            self.point,
+            self.notify.join(", ")
+        )
     }
 }
 
@@ -54,7 +66,8 @@ async fn an_assignee_sync_aborted_at_any_point_of_any_stage_writes_the_work_item
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_aborted_at_any_point_of_any_stage_is_delivered_as_the_class_of_its_destination_allows() {
+async fn a_message_aborted_at_any_point_of_any_stage_is_delivered_as_the_class_of_its_destination_allows()
+ {
     all_resume(cases("messaging")).await;
 }
 
@@ -62,12 +75,25 @@ async fn a_message_aborted_at_any_point_of_any_stage_is_delivered_as_the_class_o
 fn cases(pipeline: &str) -> Vec<Case> {
     const EACH: [&[&str]; 3] = [&[acme::DISCORD], &[acme::KEYED], &[acme::BLIND]];
     let registry = registry();
-    let stages = registry.get(pipeline).expect("a pipeline of the registry").stages();
+    let stages = registry
+        .get(pipeline)
+        .expect("a pipeline of the registry")
+        .stages();
     let points = stages.flat_map(|stage| POINTS.map(|point| (*stage, point)));
-    let told =
-        |stage: &StageInfo| if stage.effect == Some(EffectClass::AtLeastOnce) { EACH.to_vec() } else { vec![&EVERYBODY[..]] };
+    let told = |stage: &StageInfo| {
+        if stage.effect == Some(EffectClass::AtLeastOnce) {
+            EACH.to_vec()
+        } else {
+            vec![&EVERYBODY[..]]
+        }
+    };
     let of_point = |(stage, point): (StageInfo, &'static str)| {
-        let case = move |notify| Case { stage: stage.name, point, notify, has_account: !stage.off_path };
+        let case = move |notify| Case {
+            stage: stage.name,
+            point,
+            notify,
+            has_account: !stage.off_path,
+        };
         told(&stage).into_iter().map(case)
     };
     points.flat_map(of_point).collect()
@@ -78,30 +104,58 @@ async fn all_resume(cases: Vec<Case>) {
     let tried = stream::iter(cases).map(|case| async move {
         // The other cases run regardless, so that one run reports all failures.
         let outcome = AssertUnwindSafe(resume(case)).catch_unwind().await;
-        if outcome.is_err() { Some(case.to_string()) } else { None }
+        if outcome.is_err() {
+            Some(case.to_string())
+        } else {
+            None
+        }
     });
-    let failed: Vec<String> = tried.buffer_unordered(AT_A_TIME).filter_map(std::future::ready).collect().await;
+    let failed: Vec<String> = tried
+        .buffer_unordered(AT_A_TIME)
+        .filter_map(std::future::ready)
+        .collect()
+        .await;
     assert!(count >= POINTS.len(), "every pipeline has a stage");
-    assert!(failed.is_empty(), "{} of {count} cases failed:\n{}", failed.len(), failed.join("\n"));
+    assert!(
+        failed.is_empty(),
+        "{} of {count} cases failed:\n{}",
+        failed.len(),
+        failed.join("\n")
+    );
 }
 
 async fn resume(case: Case) {
     let world = TestWorld::acme().await;
-    let options = WorkerOptions { call_seconds: Some(CALL_SECONDS), ..WorkerOptions::default() };
+    let options = WorkerOptions {
+        call_seconds: Some(CALL_SECONDS),
+        ..WorkerOptions::default()
+    };
     let crash_at = Some(format!("{}:{}", case.stage, case.point));
-    let mut first = world.worker(&WorkerOptions { crash_at, ..options.clone() });
+    let mut first = world.worker(&WorkerOptions {
+        crash_at,
+        ..options.clone()
+    });
     publish(&world, case).await;
     let status = first.wait_exit(STEP).await;
     assert_eq!(status.signal(), Some(SIGABRT), "{case}: {status}");
     let left = owned(&world).await;
     let is_committed = matches!(case.point, "after_commit" | "after_publish");
-    assert!(is_committed || left.iter().any(|job| job.stage == case.stage), "{case}: no replica owns the stage's job");
+    assert!(
+        is_committed || left.iter().any(|job| job.stage == case.stage),
+        "{case}: no replica owns the stage's job"
+    );
 
     let _second = world.worker(&options);
     if !case.has_account {
         let waiting = world.wait_job_state(KEY, JobState::Waiting, STEP).await;
-        assert_eq!(waiting.wait_reason.as_deref(), Some("configuration"), "{case}");
-        world.publish_configure(waiting.id, &acme::account_id()).await;
+        assert_eq!(
+            waiting.wait_reason.as_deref(),
+            Some("configuration"),
+            "{case}"
+        );
+        world
+            .publish_configure(waiting.id, &acme::account_id())
+            .await;
     }
     world.wait_job_state(KEY, JobState::Succeeded, STEP).await;
     Checks::default().hold(&world).await;
@@ -130,16 +184,32 @@ struct Owned {
 }
 
 async fn owned(world: &TestWorld) -> Vec<Owned> {
-    world.database.records("SELECT id, stage, epoch, owner FROM jobs WHERE owner IS NOT NULL").await
+    world
+        .database
+        .records("SELECT id, stage, epoch, owner FROM jobs WHERE owner IS NOT NULL")
+        .await
 }
 
 /// Asserts that the first worker's jobs were freed and claimed again, each with a greater epoch.
 async fn took_over(world: &TestWorld, left: &[Owned]) {
-    for Owned { id, stage, epoch, owner } in left {
+    for Owned {
+        id,
+        stage,
+        epoch,
+        owner,
+    } in left
+    {
         let now: i64 = number(world, &format!("SELECT epoch FROM jobs WHERE id = '{id}'")).await;
-        assert!(now >= epoch + 2, "{stage} was owned at epoch {epoch} and is at {now}");
+        assert!(
+            now >= epoch + 2,
+            "{stage} was owned at epoch {epoch} and is at {now}"
+        );
         let buried = format!("SELECT ended_at IS NOT NULL FROM replicas WHERE id = {owner}");
-        assert_eq!(world.database.one(&buried).await, "t", "the dead replica has an end");
+        assert_eq!(
+            world.database.one(&buried).await,
+            "t",
+            "the dead replica has an end"
+        );
     }
 }
 
@@ -151,19 +221,37 @@ async fn finished(world: &TestWorld, case: Case) {
     assert_eq!(checkpoints, 10 + 2 * children + asked, "{case}");
     let jobs: usize = number(world, "SELECT count(*) FROM jobs WHERE state = 'succeeded'").await;
     assert_eq!(jobs, 1 + children, "{case}");
-    let effects: usize = number(world, "SELECT count(*) FROM effects WHERE state = 'confirmed'").await;
+    let effects: usize = number(
+        world,
+        "SELECT count(*) FROM effects WHERE state = 'confirmed'",
+    )
+    .await;
     assert_eq!(effects, children, "{case}");
     let unknowns: usize = number(world, "SELECT coalesce(sum(unknowns), 0) FROM effects").await;
     let witness = world.witness();
     let happened = witness.iter().filter(|entry| entry.effect).count();
-    assert!((children..=children + unknowns).contains(&happened), "{case}: {happened} effects, {unknowns} unknown");
-    let assignees = world.simulator().await.client.assignees().await.expect("the simulator answers");
+    assert!(
+        (children..=children + unknowns).contains(&happened),
+        "{case}: {happened} effects, {unknowns} unknown"
+    );
+    let assignees = world
+        .simulator()
+        .await
+        .client
+        .assignees()
+        .await
+        .expect("the simulator answers");
     for item in [acme::WORK_ITEM, acme::OTHER_ITEM] {
-        assert_eq!(assignees[&format!("{}:{item}", acme::ACCOUNT)].as_deref(), Some(acme::ANN), "{case}");
+        assert_eq!(
+            assignees[&format!("{}:{item}", acme::ACCOUNT)].as_deref(),
+            Some(acme::ANN),
+            "{case}"
+        );
     }
 }
 
 async fn number<N: std::str::FromStr>(world: &TestWorld, sql: &str) -> N {
     let text = world.database.one(sql).await;
-    text.parse().unwrap_or_else(|_| panic!("{sql}: {text:?} is not such a number"))
+    text.parse()
+        .unwrap_or_else(|_| panic!("{sql}: {text:?} is not such a number"))
 }

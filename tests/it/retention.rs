@@ -106,28 +106,59 @@ const LEFT: &[(&str, &[&str])] = &[
     ),
     (
         "SELECT dedupe_key FROM job_keys ORDER BY 1",
-        &["old asks", "old parked", "young asks", "young cancel", "young finished", "young parked", "young was cancelled"],
+        &[
+            "old asks",
+            "old parked",
+            "young asks",
+            "young cancel",
+            "young finished",
+            "young parked",
+            "young was cancelled",
+        ],
     ),
     (
         "SELECT code, resolution, resolved_by FROM dead_letters ORDER BY 1",
-        &["old open|discarded|retention", "young open|-|-", "young resolved|discarded|p"],
+        &[
+            "old open|discarded|retention",
+            "young open|-|-",
+            "young resolved|discarded|p",
+        ],
     ),
-    ("SELECT scope FROM controls ORDER BY 1", &["young hold", "young released"]),
-    ("SELECT version FROM replicas WHERE version IN ('old', 'young')", &["young"]),
+    (
+        "SELECT scope FROM controls ORDER BY 1",
+        &["young hold", "young released"],
+    ),
+    (
+        "SELECT version FROM replicas WHERE version IN ('old', 'young')",
+        &["young"],
+    ),
     (
         "SELECT who, action FROM audit_log ORDER BY 1, 2",
-        &["retention|cancel", "retention|cancel", "retention|dead_letter.discard", "young|a"],
+        &[
+            "retention|cancel",
+            "retention|cancel",
+            "retention|dead_letter.discard",
+            "young|a",
+        ],
     ),
     ("SELECT event_id FROM seen_events", &["young"]),
     ("SELECT before FROM group_history", &["young"]),
     ("SELECT reason FROM activities", &["young"]),
-    ("SELECT count(*) FROM subscriptions WHERE secret_sha256 IN (sha256('old'), sha256('young'))", &["1"]),
+    (
+        "SELECT count(*) FROM subscriptions WHERE secret_sha256 IN (sha256('old'), sha256('young'))",
+        &["1"],
+    ),
 ];
 
 /// Compares the rows that are left with [`LEFT`]. The error contains the first query that differs, and its result.
 async fn left(database: &TestDatabase) -> Result<(), String> {
     for (sql, right) in LEFT {
-        let found: Vec<String> = database.rows(sql).await.iter().map(|row| row.join("|")).collect();
+        let found: Vec<String> = database
+            .rows(sql)
+            .await
+            .iter()
+            .map(|row| row.join("|"))
+            .collect();
         if found != *right {
             return Err(format!("{sql}: {found:?}"));
         }
@@ -142,9 +173,17 @@ async fn every_row_is_kept_until_its_limit_and_deleted_after_it() {
     sweep(&world, now()).await.unwrap();
     left(&world.database).await.unwrap();
     let events = "SELECT routing_key, body ->> 'dedupe_key' FROM announcements ORDER BY 2";
-    assert_eq!(world.sql(events).await, ["job.cancelled|old asks", "job.cancelled|old parked"]);
-    let said = world.one("SELECT DISTINCT reason FROM audit_log WHERE who = 'retention'").await;
-    assert!(said.contains("180 days (DISPATCH_KEEP_PARKED_DAYS)"), "{said}");
+    assert_eq!(
+        world.sql(events).await,
+        ["job.cancelled|old asks", "job.cancelled|old parked"]
+    );
+    let said = world
+        .one("SELECT DISTINCT reason FROM audit_log WHERE who = 'retention'")
+        .await;
+    assert!(
+        said.contains("180 days (DISPATCH_KEEP_PARKED_DAYS)"),
+        "{said}"
+    );
 }
 
 #[tokio::test]
@@ -152,7 +191,12 @@ async fn a_worker_keeps_rows_as_long_as_its_settings_say() {
     let world = TestWorld::acme().await;
     on_both_sides(&world.database).await;
     let _worker = world.worker(&WorkerOptions::default());
-    wait_for("the worker to delete what is old", Duration::from_secs(30), async || left(&world.database).await).await;
+    wait_for(
+        "the worker to delete what is old",
+        Duration::from_secs(30),
+        async || left(&world.database).await,
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -168,18 +212,41 @@ async fn jobs_that_wait_for_their_follow_ups_or_until_a_deadline_are_not_cancell
         )
     };
     let sql = [
-        job(1, "state, wait_reason, wait_key, open_children", "'waiting', 'children', 'children', 1"),
-        job(2, "state, parent_id", &format!("'parked', job_id({long_ago}, 1)")),
-        job(3, "state, wait_reason, wait_key, deadline", "'waiting', 'configuration', 'k', now() + interval '1 day'"),
+        job(
+            1,
+            "state, wait_reason, wait_key, open_children",
+            "'waiting', 'children', 'children', 1",
+        ),
+        job(
+            2,
+            "state, parent_id",
+            &format!("'parked', job_id({long_ago}, 1)"),
+        ),
+        job(
+            3,
+            "state, wait_reason, wait_key, deadline",
+            "'waiting', 'configuration', 'k', now() + interval '1 day'",
+        ),
         job(4, "state", "'ready'"),
     ];
     world.sql(&sql.concat()).await;
     // A person has acted on this job since.
     world.sql(&job(5, "state", "'parked'")).await;
-    world.sql("UPDATE jobs SET due_at = now() - interval '2 days' WHERE dedupe_key = '5'").await;
+    world
+        .sql("UPDATE jobs SET due_at = now() - interval '2 days' WHERE dedupe_key = '5'")
+        .await;
     sweep(&world, now()).await.unwrap();
     let states = "SELECT dedupe_key, state FROM jobs ORDER BY 1";
-    assert_eq!(world.sql(states).await, ["1|succeeded", "2|cancelled", "3|waiting", "4|ready", "5|parked"]);
+    assert_eq!(
+        world.sql(states).await,
+        [
+            "1|succeeded",
+            "2|cancelled",
+            "3|waiting",
+            "4|ready",
+            "5|parked"
+        ]
+    );
 }
 
 #[tokio::test]
@@ -190,9 +257,18 @@ async fn a_worker_whose_clock_is_months_off_deletes_nothing() {
         (SELECT count(*) FROM seen_events), (SELECT count(*) FROM replicas), (SELECT count(*) FROM dead_letters)";
     let before = world.one(rows).await;
     for days in [180, -180] {
-        let error = sweep(&world, now() + time::Duration::days(days)).await.expect_err("the clocks differ");
-        let RetentionError::Store(StoreError::Clocks { .. }) = &error else { panic!("{error:?}") };
-        assert!(error.to_string().starts_with("expected clocks less than 10 minutes apart, got "), "{error}");
+        let error = sweep(&world, now() + time::Duration::days(days))
+            .await
+            .expect_err("the clocks differ");
+        let RetentionError::Store(StoreError::Clocks { .. }) = &error else {
+            panic!("{error:?}")
+        };
+        assert!(
+            error
+                .to_string()
+                .starts_with("expected clocks less than 10 minutes apart, got "),
+            "{error}"
+        );
         assert_eq!(world.one(rows).await, before);
     }
 }
@@ -215,12 +291,22 @@ async fn all_old_rows_are_deleted_however_many_there_are() {
         )
         .await;
     let default = "SELECT DISTINCT tableoid::regclass FROM checkpoints";
-    assert_eq!(world.one(default).await, "checkpoints_default", "the month has no partition, so its rows are deleted one by one");
+    assert_eq!(
+        world.one(default).await,
+        "checkpoints_default",
+        "the month has no partition, so its rows are deleted one by one"
+    );
     let rounds = sweep(&world, now()).await.unwrap();
-    assert!(rounds < 30, "{rounds} rounds: rows that must be kept were read again");
+    assert!(
+        rounds < 30,
+        "{rounds} rounds: rows that must be kept were read again"
+    );
     for (sql, left) in [
         ("SELECT count(*) FROM seen_events", "0"),
-        ("SELECT count(*), count(*) FILTER (WHERE state = 'parked') FROM jobs", "3000|3000"),
+        (
+            "SELECT count(*), count(*) FILTER (WHERE state = 'parked') FROM jobs",
+            "3000|3000",
+        ),
         ("SELECT count(*) FROM job_keys", "3000"),
         ("SELECT count(*) FROM checkpoints", "3000"),
     ] {
@@ -246,7 +332,11 @@ async fn the_history_of_a_month_with_a_partition_is_deleted_with_the_partition()
     sweep(&world, now()).await.unwrap();
     assert_eq!(world.one("SELECT count(*) FROM jobs").await, "0");
     assert_eq!(world.one("SELECT count(*) FROM checkpoints").await, "1");
-    assert_eq!(world.one("SELECT count(*) FROM attempts").await, "0", "`attempts` has no partition of the month");
+    assert_eq!(
+        world.one("SELECT count(*) FROM attempts").await,
+        "0",
+        "`attempts` has no partition of the month"
+    );
     store_of(&world).keep_partitions(now()).await.unwrap();
     assert_eq!(world.one("SELECT count(*) FROM checkpoints").await, "0");
 }
@@ -265,10 +355,18 @@ async fn rows_of_the_audit_log_cannot_be_deleted_within_a_year_and_never_be_chan
         "TRUNCATE audit_log, releases CASCADE",
     ] {
         let error = client.execute(refused, &[]).await.expect_err(refused);
-        assert!(error.as_db_error().is_some_and(|error| error.message().contains("insert-only")), "{error:?}");
+        assert!(
+            error
+                .as_db_error()
+                .is_some_and(|error| error.message().contains("insert-only")),
+            "{error:?}"
+        );
     }
     // Even if a setting would allow it.
-    let keep = Keep { audit: Duration::from_hours(DAY), ..KEEP };
+    let keep = Keep {
+        audit: Duration::from_hours(DAY),
+        ..KEEP
+    };
     store_of(&world).forget_audit(&keep, now()).await.unwrap();
     assert_eq!(world.sql("SELECT who FROM audit_log").await, ["ann"]);
 }
@@ -284,7 +382,12 @@ async fn a_replica_that_a_job_names_is_kept_however_long_ago_it_ended() {
                 SELECT gen_random_uuid(), 'p', 's', 'k', 'o', 1, '{}', 's', 'running', id FROM replicas WHERE version = '2'",
         )
         .await;
-    assert!(!store_of(&world).forget_replicas(&KEEP, now()).await.unwrap());
+    assert!(
+        !store_of(&world)
+            .forget_replicas(&KEEP, now())
+            .await
+            .unwrap()
+    );
     assert_eq!(world.sql("SELECT version FROM replicas").await, ["2"]);
 }
 
@@ -303,6 +406,14 @@ async fn a_deletion_that_fails_does_not_prevent_the_others() {
         }
     }
     assert!(errors > 0);
-    assert_eq!(world.sql("SELECT event_id FROM seen_events").await, ["young"]);
-    assert_eq!(world.sql("SELECT dedupe_key FROM jobs WHERE dedupe_key LIKE '% finished'").await, ["young finished"]);
+    assert_eq!(
+        world.sql("SELECT event_id FROM seen_events").await,
+        ["young"]
+    );
+    assert_eq!(
+        world
+            .sql("SELECT dedupe_key FROM jobs WHERE dedupe_key LIKE '% finished'")
+            .await,
+        ["young finished"]
+    );
 }

@@ -13,7 +13,10 @@ use tokio_postgres::{Client, NoTls};
 use crate::support::{Checks, Dispatch, TestDatabase, TestWorld, WORKER, WorkerOptions, acme};
 
 /// Opens a connection as a role. It lasts as long as the runtime.
-#[expect(clippy::disallowed_methods, reason = "its connection is driven beside the test, and ends with it")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "its connection is driven beside the test, and ends with it"
+)]
 async fn connected(url: &str) -> Result<Client, tokio_postgres::Error> {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
     tokio::spawn(connection);
@@ -21,24 +24,46 @@ async fn connected(url: &str) -> Result<Client, tokio_postgres::Error> {
 }
 
 async fn as_worker(database: &TestDatabase) -> Client {
-    connected(database.worker_url.expose_secret()).await.expect("a worker may connect")
+    connected(database.worker_url.expose_secret())
+        .await
+        .expect("a worker may connect")
 }
 
 /// Returns Postgres' message for a statement that it refuses.
 async fn refusal(client: &Client, sql: &str) -> String {
     let error = client.batch_execute(sql).await.expect_err(sql);
-    error.as_db_error().unwrap_or_else(|| panic!("{sql}: {error}")).message().to_owned()
+    error
+        .as_db_error()
+        .unwrap_or_else(|| panic!("{sql}: {error}"))
+        .message()
+        .to_owned()
 }
 
 async fn said(client: &Client, sql: &str) -> String {
-    client.query_one(sql, &[]).await.unwrap_or_else(|error| panic!("{sql}: {error:?}")).get(0)
+    client
+        .query_one(sql, &[])
+        .await
+        .unwrap_or_else(|error| panic!("{sql}: {error:?}"))
+        .get(0)
 }
 
 /// Returns the exit code of `dispatch check --live`, and the state and detail of one check.
 async fn checked(command: Dispatch, check: &str) -> (Option<i32>, String) {
     let (code, answer) = command.answer().await;
-    let finding = answer["findings"].as_array().unwrap().iter().find(|finding| finding["check"] == check).unwrap();
-    (code, format!("{} {}", finding["state"].as_str().unwrap(), finding["detail"].as_str().unwrap()))
+    let finding = answer["findings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|finding| finding["check"] == check)
+        .unwrap();
+    (
+        code,
+        format!(
+            "{} {}",
+            finding["state"].as_str().unwrap(),
+            finding["detail"].as_str().unwrap()
+        ),
+    )
 }
 
 #[tokio::test]
@@ -49,23 +74,59 @@ async fn a_worker_s_login_has_every_right_that_a_worker_needs_and_none_of_an_own
     assert_eq!(store.excess_of(WORKER).await.unwrap(), Vec::<String>::new());
     let worker = as_worker(&database).await;
     for (statement, refused) in [
-        ("CREATE TABLE mine (id bigint)", "permission denied for schema public"),
-        ("CREATE FUNCTION mine() RETURNS void LANGUAGE sql AS ''", "permission denied for schema public"),
+        (
+            "CREATE TABLE mine (id bigint)",
+            "permission denied for schema public",
+        ),
+        (
+            "CREATE FUNCTION mine() RETURNS void LANGUAGE sql AS ''",
+            "permission denied for schema public",
+        ),
         ("DROP TABLE attempts", "must be owner"),
         ("ALTER TABLE jobs DISABLE TRIGGER ALL", "must be owner"),
-        ("ALTER TABLE audit_log DISABLE TRIGGER audit_log_stamped", "must be owner"),
-        ("TRUNCATE audit_log", "permission denied for table audit_log"),
-        ("DELETE FROM audit_log", "permission denied for table audit_log"),
-        ("UPDATE audit_log SET who = 'x'", "permission denied for table audit_log"),
+        (
+            "ALTER TABLE audit_log DISABLE TRIGGER audit_log_stamped",
+            "must be owner",
+        ),
+        (
+            "TRUNCATE audit_log",
+            "permission denied for table audit_log",
+        ),
+        (
+            "DELETE FROM audit_log",
+            "permission denied for table audit_log",
+        ),
+        (
+            "UPDATE audit_log SET who = 'x'",
+            "permission denied for table audit_log",
+        ),
         ("TRUNCATE jobs", "permission denied for table jobs"),
-        ("INSERT INTO organizations (slug, name) VALUES ('x', 'x')", "permission denied for table organizations"),
-        ("INSERT INTO identities (name) VALUES ('x')", "permission denied for table identities"),
-        ("UPDATE refinery_schema_history SET version = 1", "permission denied for table refinery_schema_history"),
-        ("SELECT * FROM checkpoints_default", "permission denied for table checkpoints_default"),
-        ("SELECT ensure_partitions(1)", "permission denied for function ensure_partitions"),
+        (
+            "INSERT INTO organizations (slug, name) VALUES ('x', 'x')",
+            "permission denied for table organizations",
+        ),
+        (
+            "INSERT INTO identities (name) VALUES ('x')",
+            "permission denied for table identities",
+        ),
+        (
+            "UPDATE refinery_schema_history SET version = 1",
+            "permission denied for table refinery_schema_history",
+        ),
+        (
+            "SELECT * FROM checkpoints_default",
+            "permission denied for table checkpoints_default",
+        ),
+        (
+            "SELECT ensure_partitions(1)",
+            "permission denied for function ensure_partitions",
+        ),
         ("CREATE ROLE mine", "permission denied to create role"),
         ("SET ROLE postgres", "permission denied to set role"),
-        ("SET session_replication_role = replica", "permission denied to set parameter"),
+        (
+            "SET session_replication_role = replica",
+            "permission denied to set parameter",
+        ),
     ] {
         let told = refusal(&worker, statement).await;
         assert!(told.contains(refused), "{statement}: {told}");
@@ -77,17 +138,32 @@ async fn every_table_and_every_function_of_the_owner_is_granted_only_to_the_role
     let database = TestDatabase::new().await;
     let tables = "SELECT c.relname FROM pg_class c WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p')
         AND NOT c.relispartition";
-    let forgotten = format!("{tables} AND NOT has_table_privilege('dispatch_worker', c.oid, 'SELECT') ORDER BY 1");
-    assert_eq!(database.rows(&forgotten).await.concat(), Vec::<String>::new(), "a table has no line in src/store/rights.rs");
-    let of_everybody = format!("{tables} AND EXISTS (SELECT FROM aclexplode(c.relacl) a WHERE a.grantee = 0) ORDER BY 1");
-    assert_eq!(database.rows(&of_everybody).await.concat(), Vec::<String>::new());
+    let forgotten = format!(
+        "{tables} AND NOT has_table_privilege('dispatch_worker', c.oid, 'SELECT') ORDER BY 1"
+    );
+    assert_eq!(
+        database.rows(&forgotten).await.concat(),
+        Vec::<String>::new(),
+        "a table has no line in src/store/rights.rs"
+    );
+    let of_everybody = format!(
+        "{tables} AND EXISTS (SELECT FROM aclexplode(c.relacl) a WHERE a.grantee = 0) ORDER BY 1"
+    );
+    assert_eq!(
+        database.rows(&of_everybody).await.concat(),
+        Vec::<String>::new()
+    );
     let functions = "SELECT p.proname, p.proconfig::text LIKE '%search_path=public, pg_temp%',
             has_function_privilege('dispatch_worker', p.oid, 'EXECUTE'), has_function_privilege('dispatch_reader', p.oid, 'EXECUTE')
         FROM pg_proc p WHERE p.pronamespace = 'public'::regnamespace AND p.prosecdef ORDER BY 1";
     for function in database.rows(functions).await {
         let is_owner_s = ["ensure_partitions", "erase_from_audit"].contains(&function[0].as_str());
         let by_worker = if is_owner_s { "f" } else { "t" };
-        assert_eq!(function[1..], ["t", by_worker, "f"], "search_path, a worker, a reader: {function:?}");
+        assert_eq!(
+            function[1..],
+            ["t", by_worker, "f"],
+            "search_path, a worker, a reader: {function:?}"
+        );
     }
 }
 
@@ -98,11 +174,14 @@ async fn a_reader_sees_the_outcomes_of_jobs_but_no_payload_no_secret_and_no_pers
         "SELECT c.relname || '.' || a.attname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
         WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p', 'v') AND NOT a.attisdropped
             AND has_column_privilege('dispatch_reader', c.oid, a.attnum, ";
-    let secret =
-        "payload|sealed|secret|token|^body$|headers|reply_to|output|config|email|partial|tracestate|detail|sha256|provider_ref";
+    let secret = "payload|sealed|secret|token|^body$|headers|reply_to|output|config|email|partial|tracestate|detail|sha256|provider_ref";
     let secret = format!("{columns}'SELECT') AND a.attname ~ '{secret}' ORDER BY 1");
     let seen = database.rows(&secret).await.concat();
-    let harmless = ["dead_letters.detail", "destinations.previous_secret_until", "identities.token_expires_at"];
+    let harmless = [
+        "dead_letters.detail",
+        "destinations.previous_secret_until",
+        "identities.token_expires_at",
+    ];
     assert_eq!(seen, harmless, "a code's explanation, and two expiry times");
     let people = format!("{columns}'SELECT') AND c.relname IN ('users', 'user_emails')");
     assert_eq!(database.rows(&people).await, Vec::<Vec<String>>::new());
@@ -115,8 +194,14 @@ async fn a_reader_sees_the_outcomes_of_jobs_but_no_payload_no_secret_and_no_pers
 async fn a_worker_can_create_and_drop_only_partitions_that_are_due() {
     let database = TestDatabase::new().await;
     let worker = as_worker(&database).await;
-    let make = |month: &str| format!("SELECT make_partition('attempts', now() + interval '{month}')");
-    for (month, answer) in [("1 month", "there"), ("4 months", "made"), ("6 months", "refused"), ("-3 months", "refused")] {
+    let make =
+        |month: &str| format!("SELECT make_partition('attempts', now() + interval '{month}')");
+    for (month, answer) in [
+        ("1 month", "there"),
+        ("4 months", "made"),
+        ("6 months", "refused"),
+        ("-3 months", "refused"),
+    ] {
         assert_eq!(said(&worker, &make(month)).await, answer, "{month}");
     }
     // A row of the month makes its partition due.
@@ -131,7 +216,11 @@ async fn a_worker_can_create_and_drop_only_partitions_that_are_due() {
         )
     };
     for from in (5..165).step_by(10) {
-        assert_eq!(database.one(&of_months(from, from + 9)).await, "made", "the owner may create any partition");
+        assert_eq!(
+            database.one(&of_months(from, from + 9)).await,
+            "made",
+            "the owner may create any partition"
+        );
     }
     worker
         .batch_execute(
@@ -141,16 +230,29 @@ async fn a_worker_can_create_and_drop_only_partitions_that_are_due() {
         .await
         .unwrap();
     assert_eq!(
-        said(&worker, "SELECT make_partition('effects', now() - interval '2 months')").await,
+        said(
+            &worker,
+            "SELECT make_partition('effects', now() - interval '2 months')"
+        )
+        .await,
         "refused",
         "there are too many partitions"
     );
     let next = "SELECT drop_partition('attempts', 'attempts_' || to_char(now() + interval '1 month', 'YYYYMM'), now() + interval '1 year')";
     assert_eq!(said(&worker, next).await, "young");
     for (statement, told) in [
-        ("SELECT make_partition(NULL, now())", "expected checkpoints, attempts or effects"),
-        ("SELECT make_partition('jobs', now())", "expected checkpoints, attempts or effects"),
-        ("SELECT missing_partitions(now(), 1000000)", "expected 0 to 24 months ahead"),
+        (
+            "SELECT make_partition(NULL, now())",
+            "expected checkpoints, attempts or effects",
+        ),
+        (
+            "SELECT make_partition('jobs', now())",
+            "expected checkpoints, attempts or effects",
+        ),
+        (
+            "SELECT missing_partitions(now(), 1000000)",
+            "expected 0 to 24 months ahead",
+        ),
     ] {
         let refused = refusal(&worker, statement).await;
         assert!(refused.contains(told), "{statement}: {refused}");
@@ -158,7 +260,10 @@ async fn a_worker_can_create_and_drop_only_partitions_that_are_due() {
     let owner = database.pool.get().await.unwrap();
     for months in ["0", "25", "NULL"] {
         let refused = refusal(&owner, &format!("SELECT ensure_partitions({months})")).await;
-        assert!(refused.contains("expected 1 to 24 months"), "{months}: {refused}");
+        assert!(
+            refused.contains("expected 1 to 24 months"),
+            "{months}: {refused}"
+        );
     }
 }
 
@@ -170,21 +275,39 @@ async fn a_row_of_the_audit_log_records_the_real_login_and_address_whatever_its_
         VALUES ('ann', 'operator', 'a', 'postgres', '203.0.113.7', now() - interval '2 years')";
     worker.batch_execute(forged).await.unwrap();
     let row = "SELECT who, login, address, at > now() - interval '1 minute' FROM audit_log";
-    assert_eq!(database.rows(row).await, [["ann", WORKER, "127.0.0.1", "t"]]);
+    assert_eq!(
+        database.rows(row).await,
+        [["ann", WORKER, "127.0.0.1", "t"]]
+    );
     database.rows("INSERT INTO audit_log (who, role, action, at) VALUES ('old', 'r', 'a', now() - interval '400 days')").await;
     let pruned = "SELECT prune_audit(now() + interval '1 year', 1000000000)::text";
-    assert_eq!([said(&worker, pruned).await, said(&worker, pruned).await], ["1", "0"]);
-    assert_eq!(database.rows("SELECT who FROM audit_log").await, [["ann"]], "younger rows stay, whatever is requested");
+    assert_eq!(
+        [said(&worker, pruned).await, said(&worker, pruned).await],
+        ["1", "0"]
+    );
+    assert_eq!(
+        database.rows("SELECT who FROM audit_log").await,
+        [["ann"]],
+        "younger rows stay, whatever is requested"
+    );
 }
 
 #[tokio::test]
 async fn a_worker_that_runs_as_the_owner_works_and_logs_a_warning() {
     let world = TestWorld::acme().await;
-    let environment = BTreeMap::from([("DISPATCH_DATABASE_URL".to_owned(), world.database.url.expose_secret().to_owned())]);
-    let worker = world.worker(&WorkerOptions { environment, ..WorkerOptions::default() });
+    let environment = BTreeMap::from([(
+        "DISPATCH_DATABASE_URL".to_owned(),
+        world.database.url.expose_secret().to_owned(),
+    )]);
+    let worker = world.worker(&WorkerOptions {
+        environment,
+        ..WorkerOptions::default()
+    });
     let event = world.assign(acme::WORK_ITEM, Some(acme::ANN)).await;
     world.publish_job(&acme::job("one", &event)).await;
-    world.wait_job_state("one", JobState::Succeeded, Duration::from_secs(30)).await;
+    world
+        .wait_job_state("one", JobState::Succeeded, Duration::from_secs(30))
+        .await;
     let told = "can do more than a worker needs; use a login of `dispatch migrate --worker-login`";
     assert!(worker.log().contains(told), "{}", worker.log());
     drop(worker);
@@ -198,69 +321,183 @@ async fn a_worker_that_runs_as_the_owner_works_and_logs_a_warning() {
 async fn a_migration_creates_a_worker_s_login_and_writes_its_password_nowhere() {
     let world = TestWorld::acme().await;
     let name = format!("{}_worker", world.database.name);
-    world.database.rows(&format!("ALTER DATABASE {} SET log_statement = 'all'", world.database.name)).await;
+    world
+        .database
+        .rows(&format!(
+            "ALTER DATABASE {} SET log_statement = 'all'",
+            world.database.name
+        ))
+        .await;
     let migrate = |password: &str| {
-        world.dispatch(&["migrate"]).env("DISPATCH_WORKER_LOGIN", &format!("{name}:{password}")).env("DISPATCH_USER", "olga")
+        world
+            .dispatch(&["migrate"])
+            .env("DISPATCH_WORKER_LOGIN", &format!("{name}:{password}"))
+            .env("DISPATCH_USER", "olga")
     };
-    let url = |password: &str| with_user(world.database.url.expose_secret(), &name, password).unwrap();
-    assert_eq!(migrate("canary-first").done().await["worker_login"], name.as_str());
-    let (code, role) =
-        checked(world.dispatch(&["check", "--live"]).env("DISPATCH_DATABASE_URL", &url("canary-first")), "role").await;
-    assert_eq!((code, role.split(' ').next()), (Some(0), Some("ok")), "{role}");
-    assert_eq!(migrate("canary-second").done().await["left"], serde_json::json!([]));
-    assert!(connected(&url("canary-first")).await.is_err(), "the password was replaced");
-    let client = connected(&url("canary-second")).await.expect("the new password is accepted");
-    assert!(refusal(&client, "CREATE TEMP TABLE t ()").await.contains("permission denied to create temporary tables"));
+    let url =
+        |password: &str| with_user(world.database.url.expose_secret(), &name, password).unwrap();
+    assert_eq!(
+        migrate("canary-first").done().await["worker_login"],
+        name.as_str()
+    );
+    let (code, role) = checked(
+        world
+            .dispatch(&["check", "--live"])
+            .env("DISPATCH_DATABASE_URL", &url("canary-first")),
+        "role",
+    )
+    .await;
+    assert_eq!(
+        (code, role.split(' ').next()),
+        (Some(0), Some("ok")),
+        "{role}"
+    );
+    assert_eq!(
+        migrate("canary-second").done().await["left"],
+        serde_json::json!([])
+    );
+    assert!(
+        connected(&url("canary-first")).await.is_err(),
+        "the password was replaced"
+    );
+    let client = connected(&url("canary-second"))
+        .await
+        .expect("the new password is accepted");
+    assert!(
+        refusal(&client, "CREATE TEMP TABLE t ()")
+            .await
+            .contains("permission denied to create temporary tables")
+    );
     let audit = "SELECT action, who, login, address, after ->> 'login' FROM audit_log";
-    let row = ["migrate.worker_login", "olga", "postgres", "127.0.0.1", &name];
+    let row = [
+        "migrate.worker_login",
+        "olga",
+        "postgres",
+        "127.0.0.1",
+        &name,
+    ];
     assert_eq!(world.database.rows(audit).await, [row, row]);
 
-    world.database.rows(&format!("ALTER ROLE {name} CREATEDB")).await;
+    world
+        .database
+        .rows(&format!("ALTER ROLE {name} CREATEDB"))
+        .await;
     let refused = migrate("canary-third").said().await;
     assert_eq!(refused.code, Some(1), "{refused:?}");
     assert!(
-        refused.stderr.contains(&format!("expected a role for workers alone, got {name}, which may create databases")),
+        refused.stderr.contains(&format!(
+            "expected a role for workers alone, got {name}, which may create databases"
+        )),
         "{refused:?}"
     );
-    let wrong = world.dispatch(&["migrate"]).env("DISPATCH_WORKER_LOGIN", "canary-without-a-colon").said().await;
+    let wrong = world
+        .dispatch(&["migrate"])
+        .env("DISPATCH_WORKER_LOGIN", "canary-without-a-colon")
+        .said()
+        .await;
     assert_eq!(wrong.code, Some(2), "{wrong:?}");
     drop(client);
-    world.database.rows(&format!("ALTER DATABASE {} RESET log_statement; DROP ROLE {name}", world.database.name)).await;
+    world
+        .database
+        .rows(&format!(
+            "ALTER DATABASE {} RESET log_statement; DROP ROLE {name}",
+            world.database.name
+        ))
+        .await;
 }
 
 #[tokio::test]
 async fn an_owner_without_createrole_migrates_after_an_administrator_runs_the_printed_statement() {
     let world = TestWorld::with_own_servers().await;
-    let rename = |from: &str, to: &str| format!("ALTER ROLE dispatch_worker{from} RENAME TO dispatch_worker{to}");
+    let rename = |from: &str, to: &str| {
+        format!("ALTER ROLE dispatch_worker{from} RENAME TO dispatch_worker{to}")
+    };
     world.database.rows(&rename("", "_gone")).await;
-    world.database.rows("CREATE ROLE plain LOGIN PASSWORD 'canary-plain'").await;
-    world.database.rows("CREATE DATABASE plain OWNER plain").await;
+    world
+        .database
+        .rows("CREATE ROLE plain LOGIN PASSWORD 'canary-plain'")
+        .await;
+    world
+        .database
+        .rows("CREATE DATABASE plain OWNER plain")
+        .await;
     let url = with_user(world.database.url.expose_secret(), "plain", "canary-plain").unwrap();
     let url = url.replace(&format!("/{}", world.database.name), "/plain");
-    let migrate = || world.dispatch(&["migrate"]).env("DISPATCH_DATABASE_URL", &url);
+    let migrate = || {
+        world
+            .dispatch(&["migrate"])
+            .env("DISPATCH_DATABASE_URL", &url)
+    };
     let refused = migrate().said().await;
     assert_eq!(refused.code, Some(1), "{refused:?}");
-    assert!(refused.stderr.contains("an administrator runs: CREATE ROLE dispatch_worker NOLOGIN; then repeat"), "{refused:?}");
+    assert!(
+        refused
+            .stderr
+            .contains("an administrator runs: CREATE ROLE dispatch_worker NOLOGIN; then repeat"),
+        "{refused:?}"
+    );
     world.database.rows(&rename("_gone", "")).await;
     let done = migrate().done().await;
-    assert!(done["applied"].as_array().unwrap().len() > 10 && done["left"] == serde_json::json!([]), "{done}");
-    let (code, role) = checked(world.dispatch(&["check", "--live"]).env("DISPATCH_DATABASE_URL", &url), "role").await;
+    assert!(
+        done["applied"].as_array().unwrap().len() > 10 && done["left"] == serde_json::json!([]),
+        "{done}"
+    );
+    let (code, role) = checked(
+        world
+            .dispatch(&["check", "--live"])
+            .env("DISPATCH_DATABASE_URL", &url),
+        "role",
+    )
+    .await;
     assert_eq!(code, Some(1));
-    for told in ["fail", "owns the database", "tables, one of them", "has DELETE on audit_log", "dispatch migrate --worker-login"]
-    {
+    for told in [
+        "fail",
+        "owns the database",
+        "tables, one of them",
+        "has DELETE on audit_log",
+        "dispatch migrate --worker-login",
+    ] {
         assert!(role.contains(told), "{told}: {role}");
     }
     let plain = connected(&url).await.unwrap();
-    assert!(refusal(&plain, "TRUNCATE audit_log").await.contains("insert-only"), "for the owner as well");
-    let login = migrate().env("DISPATCH_WORKER_LOGIN", "another:canary-another").said().await;
-    assert!(login.stderr.contains("CREATE ROLE \"another\" LOGIN IN ROLE dispatch_worker"), "{login:?}");
-    world.database.rows("CREATE ROLE another LOGIN PASSWORD 'canary-another' IN ROLE dispatch_worker").await;
+    assert!(
+        refusal(&plain, "TRUNCATE audit_log")
+            .await
+            .contains("insert-only"),
+        "for the owner as well"
+    );
+    let login = migrate()
+        .env("DISPATCH_WORKER_LOGIN", "another:canary-another")
+        .said()
+        .await;
+    assert!(
+        login
+            .stderr
+            .contains("CREATE ROLE \"another\" LOGIN IN ROLE dispatch_worker"),
+        "{login:?}"
+    );
+    world
+        .database
+        .rows("CREATE ROLE another LOGIN PASSWORD 'canary-another' IN ROLE dispatch_worker")
+        .await;
     let another = SecretString::from(with_user(&url, "another", "canary-another").unwrap());
-    let (_, role) =
-        checked(world.dispatch(&["check", "--live"]).env("DISPATCH_DATABASE_URL", another.expose_secret()), "role").await;
+    let (_, role) = checked(
+        world
+            .dispatch(&["check", "--live"])
+            .env("DISPATCH_DATABASE_URL", another.expose_secret()),
+        "role",
+    )
+    .await;
     assert!(role.starts_with("ok "), "{role}");
-    let (_, role) =
-        checked(world.dispatch(&["check", "--live"]).env("DISPATCH_DATABASE_URL", world.database.url.expose_secret()), "role")
-            .await;
-    assert!(role.starts_with("fail") && role.contains("is a superuser"), "{role}");
+    let (_, role) = checked(
+        world
+            .dispatch(&["check", "--live"])
+            .env("DISPATCH_DATABASE_URL", world.database.url.expose_secret()),
+        "role",
+    )
+    .await;
+    assert!(
+        role.starts_with("fail") && role.contains("is a superuser"),
+        "{role}"
+    );
 }

@@ -56,7 +56,11 @@ impl Takeovers {
         if self.open.is_empty() {
             return;
         }
-        let wanted: Vec<String> = self.open.iter().map(|(id, (_, epoch))| format!("('{id}'::uuid, {epoch})")).collect();
+        let wanted: Vec<String> = self
+            .open
+            .iter()
+            .map(|(id, (_, epoch))| format!("('{id}'::uuid, {epoch})"))
+            .collect();
         let sql = format!(
             "SELECT j.id, j.epoch FROM (VALUES {}) AS was (id, epoch) JOIN jobs j ON j.id = was.id
              WHERE j.epoch >= was.epoch + 2 OR (j.epoch = was.epoch AND j.state <> 'running')",
@@ -78,12 +82,19 @@ impl Takeovers {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_job_is_lost_and_no_effect_happens_twice_while_one_of_two_replicas_is_killed_every_two_seconds() {
+async fn no_job_is_lost_and_no_effect_happens_twice_while_one_of_two_replicas_is_killed_every_two_seconds()
+ {
     let world = TestWorld::acme_alone().await;
     let items = FIRST_ITEM..FIRST_ITEM + 2 * GROUPS;
     let simulator = world.simulator().await;
-    simulator.client.load_state(&with_bugs(items.clone())).await.expect("the simulator accepts the state");
-    world.import(&with_groups(acme::document(&simulator.url), items)).await;
+    simulator
+        .client
+        .load_state(&with_bugs(items.clone()))
+        .await
+        .expect("the simulator accepts the state");
+    world
+        .import(&with_groups(acme::document(&simulator.url), items))
+        .await;
 
     let takeovers = Mutex::new(Takeovers::default());
     let began = Instant::now();
@@ -100,15 +111,37 @@ async fn no_job_is_lost_and_no_effect_happens_twice_while_one_of_two_replicas_is
         takeovers.quantile(0.99),
         takeovers.quantile(1.0)
     );
-    assert!(kills >= 3 && takeovers.took.len() >= 20, "there are too few kills or takeovers to prove anything");
-    assert!(takeovers.quantile(0.99) <= TAKEN_OVER_WITHIN, "{:?}", takeovers.quantile(0.99));
-    assert_eq!(world.database.one("SELECT count(*) FROM jobs WHERE parent_id IS NULL").await, JOBS.to_string(), "none is lost");
-    assert_eq!(world.database.one("SELECT count(*) FROM jobs WHERE state <> 'succeeded'").await, "0");
+    assert!(
+        kills >= 3 && takeovers.took.len() >= 20,
+        "there are too few kills or takeovers to prove anything"
+    );
+    assert!(
+        takeovers.quantile(0.99) <= TAKEN_OVER_WITHIN,
+        "{:?}",
+        takeovers.quantile(0.99)
+    );
+    assert_eq!(
+        world
+            .database
+            .one("SELECT count(*) FROM jobs WHERE parent_id IS NULL")
+            .await,
+        JOBS.to_string(),
+        "none is lost"
+    );
+    assert_eq!(
+        world
+            .database
+            .one("SELECT count(*) FROM jobs WHERE state <> 'succeeded'")
+            .await,
+        "0"
+    );
     Checks::default().hold(&world).await;
 }
 
 fn with_bugs(items: Range<i64>) -> State {
-    items.fold(acme::providers(), |state, id| state.bug(acme::ACCOUNT, acme::PROJECT, id, "Something is slow", None))
+    items.fold(acme::providers(), |state, id| {
+        state.bug(acme::ACCOUNT, acme::PROJECT, id, "Something is slow", None)
+    })
 }
 
 /// Adds a group for every two work items.
@@ -129,10 +162,18 @@ fn with_groups(mut document: TrackerDocument, items: Range<i64>) -> TrackerDocum
 async fn publish(world: &TestWorld) {
     for number in 0..JOBS {
         let item = FIRST_ITEM + i64::try_from(number).expect("it is small") % (2 * GROUPS);
-        let to = if number / 400 % 2 == 0 { acme::ANN } else { acme::BOB };
+        let to = if number / 400 % 2 == 0 {
+            acme::ANN
+        } else {
+            acme::BOB
+        };
         let event = world.assign(item, Some(to)).await;
         let mut job = acme::job(&format!("storm-{number}"), &event);
-        job["notify"] = if number % 10 == 0 { json!([acme::DISCORD, acme::KEYED]) } else { json!([]) };
+        job["notify"] = if number % 10 == 0 {
+            json!([acme::DISCORD, acme::KEYED])
+        } else {
+            json!([])
+        };
         world.publish_job(&job).await;
     }
 }
@@ -148,7 +189,10 @@ async fn watch(world: &TestWorld, takeovers: &Mutex<Takeovers>) -> (usize, [Work
 
 /// Kills one of two replicas every two seconds and starts another, until every job has succeeded. Returns the number of kills and
 /// the replicas that still run.
-async fn kill_in_turn(world: &TestWorld, takeovers: &Mutex<Takeovers>) -> (usize, [WorkerProcess; 2]) {
+async fn kill_in_turn(
+    world: &TestWorld,
+    takeovers: &Mutex<Takeovers>,
+) -> (usize, [WorkerProcess; 2]) {
     let start = || world.worker(&WorkerOptions::default());
     let mut replicas: [WorkerProcess; 2] = [start(), start()];
     for replica in &replicas {
@@ -156,21 +200,35 @@ async fn kill_in_turn(world: &TestWorld, takeovers: &Mutex<Takeovers>) -> (usize
     }
     let deadline = Instant::now() + ALL_DONE_WITHIN;
     let mut kills = 0;
-    let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + A_KILL_EVERY, A_KILL_EVERY);
+    let mut ticks =
+        tokio::time::interval_at(tokio::time::Instant::now() + A_KILL_EVERY, A_KILL_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while left(world).await > 0 {
         let in_time = Instant::now() < deadline;
-        assert!(in_time, "{} jobs are not done after {kills} kills: {}", left(world).await, not_done(world).await);
+        assert!(
+            in_time,
+            "{} jobs are not done after {kills} kills: {}",
+            left(world).await,
+            not_done(world).await
+        );
         ticks.tick().await;
         let dead = std::mem::replace(&mut replicas[kills % 2], start());
         let pid = dead.pid;
         dead.kill9().await;
-        takeovers.lock().await.killed(world, pid, Instant::now()).await;
+        takeovers
+            .lock()
+            .await
+            .killed(world, pid, Instant::now())
+            .await;
         kills += 1;
     }
     wait_for("the last takeovers", TAKEN_OVER_WITHIN * 2, async || {
         let open = takeovers.lock().await.open.len();
-        if open == 0 { Ok(()) } else { Err(format!("{open} jobs have no owner yet")) }
+        if open == 0 {
+            Ok(())
+        } else {
+            Err(format!("{open} jobs have no owner yet"))
+        }
     })
     .await;
     (kills, replicas)

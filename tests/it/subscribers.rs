@@ -10,7 +10,9 @@ use dispatch_worker::job::JobState;
 use serde_json::{Value, json};
 
 use crate::isolation::{busy_and_idle, kill_and_measure};
-use crate::support::{Checks, Listener, TestWorld, WorkerOptions, WorkerProcess, acme, intake, wait_for};
+use crate::support::{
+    Checks, Listener, TestWorld, WorkerOptions, WorkerProcess, acme, intake, wait_for,
+};
 
 const SOON: Duration = Duration::from_secs(30);
 /// The limit for a message that nothing delays.
@@ -24,7 +26,12 @@ async fn publish(world: &TestWorld, key: &str, reply_to: Option<&str>) {
     let mut message = acme::job(key, &Value::Null);
     (message["events"], message["notify"]) = (json!([]), json!([]));
     let reply_to = reply_to.map(str::to_owned);
-    world.publish_raw(&Outgoing { reply_to, ..intake(message.to_string()) }).await;
+    world
+        .publish_raw(&Outgoing {
+            reply_to,
+            ..intake(message.to_string())
+        })
+        .await;
 }
 
 /// The number of copies of each event that arrived at a queue, by job and event.
@@ -35,26 +42,37 @@ impl Received {
     async fn take(&mut self, listener: &Listener, queue: &str) {
         while let Some((_, event)) = listener.try_next(queue).await {
             let text = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
-            *self.0.entry((text("dedupe_key"), text("event"))).or_default() += 1;
+            *self
+                .0
+                .entry((text("dedupe_key"), text("event")))
+                .or_default() += 1;
         }
     }
 
     /// Asserts that the acceptance and the success of each job arrived at least once and at most three times.
     fn is_each_at_most_three_times(&self, jobs: usize) {
         assert_eq!(self.0.len(), 2 * jobs, "{:?}", self.0);
-        assert!(self.0.values().all(|copies| (1..=3).contains(copies)), "{:?}", self.0);
+        assert!(
+            self.0.values().all(|copies| (1..=3).contains(copies)),
+            "{:?}",
+            self.0
+        );
     }
 }
 
 /// Returns the value of a metric's line, or 0 if there is none.
 async fn metric(worker: &WorkerProcess, line: &str) -> String {
     let metrics = worker.metrics().await;
-    let value = metrics.lines().find_map(|found| found.strip_prefix(line)).unwrap_or("0");
+    let value = metrics
+        .lines()
+        .find_map(|found| found.strip_prefix(line))
+        .unwrap_or("0");
     value.trim().to_owned()
 }
 
 #[tokio::test]
-async fn a_full_subscriber_queue_causes_at_most_three_copies_elsewhere_and_its_events_are_dropped() {
+async fn a_full_subscriber_queue_causes_at_most_three_copies_elsewhere_and_its_events_are_dropped()
+{
     let world = TestWorld::acme().await;
     let listener = Listener::new(&world).await;
     listener.full_queue("full", Some("#")).await;
@@ -65,19 +83,39 @@ async fn a_full_subscriber_queue_causes_at_most_three_copies_elsewhere_and_its_e
     }
     let mut received = Received::default();
     for number in 0..JOBS {
-        world.wait_job_state(&format!("job-{number}"), JobState::Succeeded, SOON).await;
+        world
+            .wait_job_state(&format!("job-{number}"), JobState::Succeeded, SOON)
+            .await;
     }
     world.wait_quiet(SOON).await;
     received.take(&listener, "watch").await;
     received.is_each_at_most_three_times(JOBS);
-    let dropped = metric(&worker, "dispatch_events_dropped_total{what=\"event\",why=\"refused\"}").await;
+    let dropped = metric(
+        &worker,
+        "dispatch_events_dropped_total{what=\"event\",why=\"refused\"}",
+    )
+    .await;
     assert_eq!(dropped, (2 * JOBS).to_string());
-    let jobs = world.database.rows("SELECT id::text FROM jobs").await.concat();
-    wait_for("a log line that names jobs whose events are dropped", SOON, async || {
-        let log = worker.log();
-        let mut lines = log.lines().filter(|line| line.contains("WARN") && line.contains("are dropped"));
-        if lines.any(|line| jobs.iter().any(|job| line.contains(job))) { Ok(()) } else { Err("there is none") }
-    })
+    let jobs = world
+        .database
+        .rows("SELECT id::text FROM jobs")
+        .await
+        .concat();
+    wait_for(
+        "a log line that names jobs whose events are dropped",
+        SOON,
+        async || {
+            let log = worker.log();
+            let mut lines = log
+                .lines()
+                .filter(|line| line.contains("WARN") && line.contains("are dropped"));
+            if lines.any(|line| jobs.iter().any(|job| line.contains(job))) {
+                Ok(())
+            } else {
+                Err("there is none")
+            }
+        },
+    )
     .await;
     Checks::default().hold(&world).await;
 }
@@ -101,7 +139,11 @@ impl Scene {
         let worker = world.worker(&WorkerOptions::default());
         worker.ready().await;
         world.server_command(Command::SuspendQueues).await;
-        Self { world, worker, listener }
+        Self {
+            world,
+            worker,
+            listener,
+        }
     }
 
     /// Publishes a job whose replies are never confirmed.
@@ -114,20 +156,35 @@ impl Scene {
         wait_for("a reply to time out", SOON, async || {
             let tried = "SELECT count(*) FROM announcements WHERE reply_tries > 0";
             let tried = self.world.database.one(tried).await;
-            if tried == "0" { Err("it is still in flight") } else { Ok(()) }
+            if tried == "0" {
+                Err("it is still in flight")
+            } else {
+                Ok(())
+            }
         })
         .await;
     }
 
     /// Makes every announcement so old that it is dropped, waits until none is left, and resumes the queues.
     pub(crate) async fn end(&self) {
-        self.world.database.rows("UPDATE announcements SET created_at = now() - interval '25 hours'").await;
-        wait_for("the old announcements to be dropped", SOON, async || {
-            match self.world.database.one("SELECT count(*) FROM announcements").await.as_str() {
+        self.world
+            .database
+            .rows("UPDATE announcements SET created_at = now() - interval '25 hours'")
+            .await;
+        wait_for(
+            "the old announcements to be dropped",
+            SOON,
+            async || match self
+                .world
+                .database
+                .one("SELECT count(*) FROM announcements")
+                .await
+                .as_str()
+            {
                 "0" => Ok(()),
                 some => Err(format!("{some} are left")),
-            }
-        })
+            },
+        )
         .await;
         // RabbitMQ's management API waits for a suspended queue.
         self.world.server_command(Command::ResumeQueues).await;
@@ -140,10 +197,18 @@ impl Scene {
         publish(&self.world, key, Some("answers")).await;
         for event in ["job.accepted", "job.succeeded"] {
             let (_, reply) = self.listener.next("answers").await;
-            assert_eq!((&reply["event"], &reply["dedupe_key"]), (&json!(event), &json!(key)), "{reply}");
-            wait_for(&format!("{event} of {key}"), SOON, async || match self.listener.try_next("watch").await {
-                Some((_, heard)) if heard["event"] == event && heard["dedupe_key"] == key => Ok(()),
-                other => Err(format!("{other:?}")),
+            assert_eq!(
+                (&reply["event"], &reply["dedupe_key"]),
+                (&json!(event), &json!(key)),
+                "{reply}"
+            );
+            wait_for(&format!("{event} of {key}"), SOON, async || {
+                match self.listener.try_next("watch").await {
+                    Some((_, heard)) if heard["event"] == event && heard["dedupe_key"] == key => {
+                        Ok(())
+                    }
+                    other => Err(format!("{other:?}")),
+                }
             })
             .await;
         }
@@ -153,16 +218,26 @@ impl Scene {
 
     /// Publishes [`JOBS`] jobs and asserts that their events arrive promptly once they have succeeded.
     async fn publish_and_receive(&self, when: &str, received: &mut Received) {
-        let (keys, before) = ((0..JOBS).map(|number| format!("{number} {when}")), received.0.len());
+        let (keys, before) = (
+            (0..JOBS).map(|number| format!("{number} {when}")),
+            received.0.len(),
+        );
         for key in keys.clone() {
             publish(&self.world, &key, None).await;
         }
         for key in keys {
-            self.world.wait_job_state(&key, JobState::Succeeded, SOON).await;
+            self.world
+                .wait_job_state(&key, JobState::Succeeded, SOON)
+                .await;
         }
         let succeeded = Instant::now();
         while received.0.len() < before + 2 * JOBS {
-            assert!(succeeded.elapsed() < PROMPTLY, "{when}: {} events of {}", received.0.len() - before, 2 * JOBS);
+            assert!(
+                succeeded.elapsed() < PROMPTLY,
+                "{when}: {} events of {}",
+                received.0.len() - before,
+                2 * JOBS
+            );
             received.take(&self.listener, "watch").await;
         }
     }
@@ -182,18 +257,31 @@ impl Scene {
 async fn a_reply_queue_that_never_confirms_delays_no_other_reply_no_event_no_job_and_no_takeover() {
     let scene = Scene::new(false).await;
     scene.publish_to_suspended("bad").await;
-    scene.world.wait_job_state("bad", JobState::Succeeded, PROMPTLY).await;
+    scene
+        .world
+        .wait_job_state("bad", JobState::Succeeded, PROMPTLY)
+        .await;
     scene.is_prompt("while it is waited for").await;
     scene.wait_unconfirmed().await;
     for number in 0..20 {
         scene.publish_to_suspended(&format!("bad-{number}")).await;
     }
     scene.is_prompt("while it is left alone").await;
-    scene.world.wait_job_state("bad-19", JobState::Succeeded, SOON).await;
+    scene
+        .world
+        .wait_job_state("bad-19", JobState::Succeeded, SOON)
+        .await;
     let (busy, idle) = busy_and_idle(&scene.world).await;
     kill_and_measure(&scene.world, busy).await;
-    let left = scene.world.database.one("SELECT count(*) FROM announcements WHERE reply_tries > 1").await;
-    assert_eq!(left, "0", "a queue that does not confirm is not tried again");
+    let left = scene
+        .world
+        .database
+        .one("SELECT count(*) FROM announcements WHERE reply_tries > 1")
+        .await;
+    assert_eq!(
+        left, "0",
+        "a queue that does not confirm is not tried again"
+    );
     scene.has_not_reconnected().await;
     scene.end().await;
     let mut dropped = 0;
@@ -202,16 +290,24 @@ async fn a_reply_queue_that_never_confirms_delays_no_other_reply_no_event_no_job
         dropped += metric(worker, line).await.parse::<u32>().expect("a count");
     }
     assert_eq!(dropped, 42, "two replies of each of 21 jobs");
-    wait_for("the hanging jobs of the other workers to be done", SOON, async || {
-        let unfinished = "SELECT count(*) FROM jobs WHERE state IN ('ready', 'running')";
-        match scene.world.database.one(unfinished).await.as_str() {
-            "0" => Ok(()),
-            some => Err(format!("{some} are unfinished")),
-        }
-    })
+    wait_for(
+        "the hanging jobs of the other workers to be done",
+        SOON,
+        async || {
+            let unfinished = "SELECT count(*) FROM jobs WHERE state IN ('ready', 'running')";
+            match scene.world.database.one(unfinished).await.as_str() {
+                "0" => Ok(()),
+                some => Err(format!("{some} are unfinished")),
+            }
+        },
+    )
     .await;
     // The jobs that the other workers had in hand hung until their calls timed out.
-    Checks { attempts: &[("retrieve_user", "azure_devops.timed_out")] }.hold(&scene.world).await;
+    Checks {
+        attempts: &[("retrieve_user", "azure_devops.timed_out")],
+    }
+    .hold(&scene.world)
+    .await;
 }
 
 #[tokio::test]
@@ -221,17 +317,31 @@ async fn a_subscriber_queue_that_never_confirms_withholds_no_event_from_another(
     scene.publish_and_receive("at first", &mut received).await;
     wait_for("events to time out", SOON, async || {
         let tried = "SELECT count(*) FROM announcements WHERE tries > 0";
-        if scene.world.database.one(tried).await == "0" { Err("they are still in flight") } else { Ok(()) }
+        if scene.world.database.one(tried).await == "0" {
+            Err("they are still in flight")
+        } else {
+            Ok(())
+        }
     })
     .await;
     for wave in 0..3 {
-        scene.publish_and_receive(&format!("later, {wave}"), &mut received).await;
+        scene
+            .publish_and_receive(&format!("later, {wave}"), &mut received)
+            .await;
     }
     received.is_each_at_most_three_times(4 * JOBS);
-    wait_for("events that were repeated and are not confirmed yet", SOON, async || {
-        let repeated = "SELECT count(*) FROM announcements WHERE tries = 2";
-        if scene.world.database.one(repeated).await == "0" { Err("there are none") } else { Ok(()) }
-    })
+    wait_for(
+        "events that were repeated and are not confirmed yet",
+        SOON,
+        async || {
+            let repeated = "SELECT count(*) FROM announcements WHERE tries = 2";
+            if scene.world.database.one(repeated).await == "0" {
+                Err("there are none")
+            } else {
+                Ok(())
+            }
+        },
+    )
     .await;
     scene.has_not_reconnected().await;
     scene.end().await;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use dispatch_worker::job::JobId;
 use dispatch_worker::secrets::Keyring;
 use dispatch_worker::tracker::{
-    Applied, AssigneePlan, ChangedBy, Changes, Imported, PlannedLink, StatusPlan, Tracker, TrackerDocument, TrackerFault, apply,
-    import,
+    Applied, AssigneePlan, ChangedBy, Changes, Imported, PlannedLink, StatusPlan, Tracker,
+    TrackerDocument, TrackerFault, apply, import,
 };
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -19,8 +19,10 @@ use crate::support::{TestDatabase, unaudited};
 pub(crate) const NOON: OffsetDateTime = datetime!(2026-03-01 12:00 UTC);
 
 pub(crate) fn document() -> Value {
-    let all_on = json!({"assignee_inbound": true, "assignee_outbound": true, "status_inbound": true});
-    let all_off = json!({"assignee_inbound": false, "assignee_outbound": false, "status_inbound": false});
+    let all_on =
+        json!({"assignee_inbound": true, "assignee_outbound": true, "status_inbound": true});
+    let all_off =
+        json!({"assignee_inbound": false, "assignee_outbound": false, "status_inbound": false});
     let link = |id: i64| json!({"account_id": "Account-1", "work_item_id": id});
     let bot = json!({"name": "bot", "access_token": "access-1", "refresh_token": "refresh-1", "expires_at": "2026-03-02T00:00:00.123456789Z"});
     json!({
@@ -69,22 +71,41 @@ impl World {
     /// Returns a world with empty tables.
     pub(crate) async fn empty() -> Self {
         let database = TestDatabase::new().await;
-        let keyring = Arc::new(Keyring::parse(&Keyring::fresh_setting()).expect("a fresh keyring is valid"));
+        let keyring =
+            Arc::new(Keyring::parse(&Keyring::fresh_setting()).expect("a fresh keyring is valid"));
         let tracker = Tracker::new(database.pool.clone(), Arc::clone(&keyring));
-        Self { database, keyring, tracker }
+        Self {
+            database,
+            keyring,
+            tracker,
+        }
     }
 
     pub(crate) async fn new() -> Self {
         let world = Self::empty().await;
-        world.import(document()).await.expect("the sample document is valid");
+        world
+            .import(document())
+            .await
+            .expect("the sample document is valid");
         world
     }
 
-    pub(crate) async fn import(&self, document: Value) -> Result<(Vec<(String, u64)>, Vec<String>), TrackerFault> {
-        let document: TrackerDocument = serde_json::from_value(document).expect("a tracker document");
+    pub(crate) async fn import(
+        &self,
+        document: Value,
+    ) -> Result<(Vec<(String, u64)>, Vec<String>), TrackerFault> {
+        let document: TrackerDocument =
+            serde_json::from_value(document).expect("a tracker document");
         let mut client = self.database.pool.get().await.expect("a connection");
-        let Imported { counts, gone, .. } = import(&mut client, &self.keyring, &document, unaudited).await?;
-        Ok((counts.into_iter().filter(|(_, changed)| *changed > 0).collect(), gone))
+        let Imported { counts, gone, .. } =
+            import(&mut client, &self.keyring, &document, unaudited).await?;
+        Ok((
+            counts
+                .into_iter()
+                .filter(|(_, changed)| *changed > 0)
+                .collect(),
+            gone,
+        ))
     }
 
     /// Runs statements. Returns a line for each row, with its columns joined by `|` and null as `-`.
@@ -93,7 +114,9 @@ impl World {
         let messages = client.simple_query(sql).await.expect(sql);
         let line = |message: &SimpleQueryMessage| match message {
             SimpleQueryMessage::Row(row) => {
-                let columns: Vec<&str> = (0..row.len()).map(|column| row.get(column).unwrap_or("-")).collect();
+                let columns: Vec<&str> = (0..row.len())
+                    .map(|column| row.get(column).unwrap_or("-"))
+                    .collect();
                 Some(columns.join("|"))
             }
             _ => None,
@@ -112,15 +135,20 @@ impl World {
     }
 
     pub(crate) async fn user(&self, name: &str) -> i64 {
-        self.id(&format!("SELECT id FROM users WHERE name = '{name}'")).await
+        self.id(&format!("SELECT id FROM users WHERE name = '{name}'"))
+            .await
     }
 
     pub(crate) async fn group(&self, short_id: &str) -> i64 {
-        self.id(&format!("SELECT id FROM issue_groups WHERE short_id = '{short_id}'")).await
+        self.id(&format!(
+            "SELECT id FROM issue_groups WHERE short_id = '{short_id}'"
+        ))
+        .await
     }
 
     pub(crate) async fn integration(&self) -> i64 {
-        self.id("SELECT id FROM integrations WHERE account_name = 'fabrikam'").await
+        self.id("SELECT id FROM integrations WHERE account_name = 'fabrikam'")
+            .await
     }
 
     pub(crate) async fn identity(&self) -> i64 {
@@ -128,7 +156,8 @@ impl World {
     }
 
     pub(crate) async fn organization(&self) -> i64 {
-        self.id("SELECT id FROM organizations WHERE slug = 'acme'").await
+        self.id("SELECT id FROM organizations WHERE slug = 'acme'")
+            .await
     }
 
     pub(crate) async fn assignee(&self, short_id: &str) -> String {
@@ -140,7 +169,8 @@ impl World {
     pub(crate) async fn activities(&self, short_id: &str) -> Vec<String> {
         let sql = "SELECT a.kind, u.name, a.reason, a.rev FROM activities a JOIN issue_groups g ON g.id = a.group_id
                    LEFT JOIN users u ON u.id = a.user_id WHERE g.short_id";
-        self.sql(&format!("{sql} = '{short_id}' ORDER BY a.id")).await
+        self.sql(&format!("{sql} = '{short_id}' ORDER BY a.id"))
+            .await
     }
 
     /// Returns `applied_rev|status_rev|applied_category` of a link.
@@ -148,11 +178,19 @@ impl World {
         let sql = "SELECT l.applied_rev, l.status_rev, l.applied_category FROM group_links l
                    JOIN issue_groups g ON g.id = l.group_id JOIN external_issues e ON e.id = l.external_issue_id
                    WHERE e.work_item_id";
-        self.one(&format!("{sql} = {work_item} AND g.short_id = '{short_id}'")).await
+        self.one(&format!(
+            "{sql} = {work_item} AND g.short_id = '{short_id}'"
+        ))
+        .await
     }
 
     /// Returns an empty plan for a link at a revision, changed at noon.
-    pub(crate) async fn link_plan(&self, short_id: &str, work_item_id: i64, rev: i64) -> PlannedLink {
+    pub(crate) async fn link_plan(
+        &self,
+        short_id: &str,
+        work_item_id: i64,
+        rev: i64,
+    ) -> PlannedLink {
         PlannedLink {
             group_id: self.group(short_id).await,
             work_item_id,
@@ -166,18 +204,39 @@ impl World {
     }
 
     /// Returns a plan like that of [`World::link_plan`] that assigns the named user.
-    pub(crate) async fn assign(&self, short_id: &str, work_item_id: i64, rev: i64, user: &str) -> PlannedLink {
+    pub(crate) async fn assign(
+        &self,
+        short_id: &str,
+        work_item_id: i64,
+        rev: i64,
+        user: &str,
+    ) -> PlannedLink {
         let assignee = AssigneePlan::Assign(self.user(user).await);
-        PlannedLink { assignee, ..self.link_plan(short_id, work_item_id, rev).await }
+        PlannedLink {
+            assignee,
+            ..self.link_plan(short_id, work_item_id, rev).await
+        }
     }
 
     pub(crate) async fn apply(&self, links: Vec<PlannedLink>) -> Applied {
-        self.try_apply(links, Vec::new()).await.expect("a plan that can be applied")
+        self.try_apply(links, Vec::new())
+            .await
+            .expect("a plan that can be applied")
     }
 
-    pub(crate) async fn try_apply(&self, links: Vec<PlannedLink>, seen_events: Vec<String>) -> Result<Applied, TrackerFault> {
+    pub(crate) async fn try_apply(
+        &self,
+        links: Vec<PlannedLink>,
+        seen_events: Vec<String>,
+    ) -> Result<Applied, TrackerFault> {
         let integration_id = self.integration().await;
-        let output = self.commit(&Changes::Assignments { integration_id, links, seen_events }).await?;
+        let output = self
+            .commit(&Changes::Assignments {
+                integration_id,
+                links,
+                seen_events,
+            })
+            .await?;
         Ok(serde_json::from_str(&output).expect("what was applied"))
     }
 
@@ -185,7 +244,14 @@ impl World {
     pub(crate) async fn commit(&self, changes: &Changes) -> Result<String, TrackerFault> {
         let mut client = self.database.pool.get().await.expect("a connection");
         let tx = client.transaction().await.expect("a transaction");
-        let output = apply(&tx, ChangedBy { job: JobId::fresh() }, changes).await?;
+        let output = apply(
+            &tx,
+            ChangedBy {
+                job: JobId::fresh(),
+            },
+            changes,
+        )
+        .await?;
         tx.commit().await.expect("a commit");
         Ok(output.get().to_owned())
     }

@@ -44,7 +44,11 @@ impl Headers {
 impl<'f> Fields<'f> {
     /// Creates a reader of this payload.
     pub(super) fn of(bytes: &'f mut [u8]) -> Self {
-        Self { bytes, at: 0, headers: Headers::default() }
+        Self {
+            bytes,
+            at: 0,
+            headers: Headers::default(),
+        }
     }
 
     /// Reads a `basic.deliver`: consumer tag, delivery tag, redelivered flag, exchange, routing key. Returns the
@@ -89,14 +93,24 @@ impl<'f> Fields<'f> {
             let name = from + 1..self.at;
             let is_integer = matches!(self.bytes.get(self.at)?, b'I' | b'l');
             self.value(0)?;
-            if is_integer && DELIVERY_COUNTS.iter().any(|count| count.as_bytes() == &self.bytes[name.clone()]) {
+            if is_integer
+                && DELIVERY_COUNTS
+                    .iter()
+                    .any(|count| count.as_bytes() == &self.bytes[name.clone()])
+            {
                 counts += self.at - from;
             }
             if self.at - at - counts <= HEADERS_LIMIT {
                 (kept, values) = (self.at, self.headers.values);
             }
         }
-        self.headers = Headers { values, bytes: end - at - counts, at, kept, end };
+        self.headers = Headers {
+            values,
+            bytes: end - at - counts,
+            at,
+            kept,
+            end,
+        };
         (self.at == end).then_some(())
     }
 
@@ -123,7 +137,9 @@ impl<'f> Fields<'f> {
             b'D' => self.skip(5),
             b'L' | b'l' | b'd' | b'T' => self.skip(8),
             b'V' => Some(()),
-            b'F' | b'A' if depth + 1 < DEPTH_LIMIT => self.list(depth + 1, self.bytes[kind] == b'F'),
+            b'F' | b'A' if depth + 1 < DEPTH_LIMIT => {
+                self.list(depth + 1, self.bytes[kind] == b'F')
+            }
             b'S' | b'x' | b'F' | b'A' => {
                 if matches!(self.bytes[kind], b'F' | b'A') {
                     // Byte arrays have the same form: a length, and that many bytes.
@@ -147,7 +163,9 @@ impl<'f> Fields<'f> {
     /// Reads a length of four bytes. Returns the end of what it measures.
     fn length(&mut self) -> Option<usize> {
         let length = usize::try_from(self.number(LENGTH)?).ok()?;
-        self.at.checked_add(length).filter(|end| *end <= self.bytes.len())
+        self.at
+            .checked_add(length)
+            .filter(|end| *end <= self.bytes.len())
     }
 
     fn number(&mut self, length: usize) -> Option<u64> {
@@ -157,14 +175,19 @@ impl<'f> Fields<'f> {
     }
 
     fn skip(&mut self, length: usize) -> Option<()> {
-        self.at = self.at.checked_add(length).filter(|end| *end <= self.bytes.len())?;
+        self.at = self
+            .at
+            .checked_add(length)
+            .filter(|end| *end <= self.bytes.len())?;
         Some(())
     }
 }
 
 /// Returns the number in up to eight bytes, the most significant first.
 pub(super) fn number(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
+    bytes
+        .iter()
+        .fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
 /// Replaces bytes that are not UTF-8 by NUL.

@@ -93,7 +93,10 @@ struct Discarding {
 impl Frames {
     /// Creates the splitter of a connection, which consumes if `inbound` is given.
     pub(super) fn new(inbound: Option<Arc<Inbound>>) -> Self {
-        Self { inbound, ..Self::default() }
+        Self {
+            inbound,
+            ..Self::default()
+        }
     }
 
     /// Processes `input` and appends to `out` what can be passed on. Returns the number of bytes processed, which is
@@ -105,7 +108,9 @@ impl Frames {
         let mut rest = input;
         while !rest.is_empty() {
             let wanted = match self.state {
-                State::Gather(missing) | State::Pass(missing) | State::Discard(_, missing) => missing,
+                State::Gather(missing) | State::Pass(missing) | State::Discard(_, missing) => {
+                    missing
+                }
                 State::Held(_) => break,
                 State::Lost => rest.len(),
             };
@@ -115,15 +120,27 @@ impl Frames {
             match self.state {
                 State::Gather(missing) => {
                     self.frame.extend_from_slice(part);
-                    self.state = if is_all { self.gathered(out)? } else { State::Gather(missing - part.len()) };
+                    self.state = if is_all {
+                        self.gathered(out)?
+                    } else {
+                        State::Gather(missing - part.len())
+                    };
                 }
                 State::Pass(missing) => {
                     out.extend_from_slice(part);
-                    self.state = if is_all { State::default() } else { State::Pass(missing - part.len()) };
+                    self.state = if is_all {
+                        State::default()
+                    } else {
+                        State::Pass(missing - part.len())
+                    };
                 }
                 State::Discard(channel, missing) => {
                     self.discard(channel, part, is_all, out)?;
-                    self.state = if is_all { State::default() } else { State::Discard(channel, missing - part.len()) };
+                    self.state = if is_all {
+                        State::default()
+                    } else {
+                        State::Discard(channel, missing - part.len())
+                    };
                 }
                 State::Held(_) | State::Lost => out.extend_from_slice(part),
             }
@@ -163,10 +180,14 @@ impl Frames {
         if self.frame.len() > HEAD {
             return self.whole(out);
         }
-        let [kind, first, second, size @ ..] = &self.frame[..] else { return Ok(State::Lost) };
+        let [kind, first, second, size @ ..] = &self.frame[..] else {
+            return Ok(State::Lost);
+        };
         let (kind, channel, size) = (*kind, u16::from_be_bytes([*first, *second]), number(size));
         // The payload is followed by one more byte, the frame end.
-        let rest = usize::try_from(size).unwrap_or(usize::MAX).saturating_add(1);
+        let rest = usize::try_from(size)
+            .unwrap_or(usize::MAX)
+            .saturating_add(1);
         match kind {
             METHOD | CONTENT_HEADER if rest <= LARGEST => Ok(State::Gather(rest)),
             BODY => self.body(channel, size, rest, out),
@@ -174,9 +195,9 @@ impl Frames {
                 out.append(&mut self.frame);
                 Ok(State::Pass(rest))
             }
-            METHOD | CONTENT_HEADER | HEARTBEAT => {
-                Err(broken(&format!("expected a frame of at most {LARGEST} bytes, got {rest}")))
-            }
+            METHOD | CONTENT_HEADER | HEARTBEAT => Err(broken(&format!(
+                "expected a frame of at most {LARGEST} bytes, got {rest}"
+            ))),
             _ => {
                 out.append(&mut self.frame);
                 Ok(State::Lost)
@@ -185,12 +206,20 @@ impl Frames {
     }
 
     /// Processes the head of a body frame.
-    fn body(&mut self, channel: u16, size: u64, rest: usize, out: &mut Vec<u8>) -> io::Result<State> {
+    fn body(
+        &mut self,
+        channel: u16,
+        size: u64,
+        rest: usize,
+        out: &mut Vec<u8>,
+    ) -> io::Result<State> {
         let left = match self.contents.get_mut(&channel) {
             Some(Content::Body(left) | Content::Discarded(left, _)) => left,
             Some(Content::Delivery(_)) | None => return Err(broken("expected no body, got one")),
         };
-        *left = left.checked_sub(size).ok_or_else(|| broken(&format!("expected {left} more bytes of a body, got {size}")))?;
+        *left = left
+            .checked_sub(size)
+            .ok_or_else(|| broken(&format!("expected {left} more bytes of a body, got {size}")))?;
         match self.contents.get(&channel) {
             Some(Content::Discarded(..)) => {
                 self.frame.clear();
@@ -221,7 +250,12 @@ impl Frames {
         Ok(State::default())
     }
 
-    fn content_header(&mut self, channel: u16, before: Option<Content>, out: &mut Vec<u8>) -> io::Result<State> {
+    fn content_header(
+        &mut self,
+        channel: u16,
+        before: Option<Content>,
+        out: &mut Vec<u8>,
+    ) -> io::Result<State> {
         let end = self.frame.len() - 1;
         let payload = &mut self.frame[HEAD..end];
         let body = payload.get(BODY_SIZE).map_or(0, number);
@@ -237,9 +271,19 @@ impl Frames {
         if headers.is_too_large() {
             cut(&mut self.frame, &headers);
         }
-        let kept = if body > MESSAGE_LIMIT as u64 { BEGINNING as u64 } else { body };
+        let kept = if body > MESSAGE_LIMIT as u64 {
+            BEGINNING as u64
+        } else {
+            body
+        };
         let weight = inbound.within_budget(weight(kept, self.frame.len(), headers.values));
-        let delivery = Announced { channel, tag, headers, body, weight };
+        let delivery = Announced {
+            channel,
+            tag,
+            headers,
+            body,
+            weight,
+        };
         if inbound.is_over() {
             self.begin_discarding(delivery, None, out);
         } else if inbound.counts(weight) {
@@ -269,22 +313,46 @@ impl Frames {
     fn begin_discarding(&mut self, delivery: Announced, charge: Option<Charge>, out: &mut Vec<u8>) {
         self.frame[HEAD + BODY_SIZE.start..HEAD + BODY_SIZE.end].fill(0);
         let header = std::mem::take(&mut self.frame);
-        let discarding = Discarding { delivery, charge, header, beginning: Vec::new(), sha256: Sha256::new() };
+        let discarding = Discarding {
+            delivery,
+            charge,
+            header,
+            beginning: Vec::new(),
+            sha256: Sha256::new(),
+        };
         if delivery.body == 0 {
             out.extend(discarding.header);
             return;
         }
-        self.contents.insert(delivery.channel, Content::Discarded(delivery.body, Box::new(discarding)));
+        self.contents.insert(
+            delivery.channel,
+            Content::Discarded(delivery.body, Box::new(discarding)),
+        );
     }
 
     /// Counts and discards a part of a body. `is_last` marks the part that ends its frame.
-    fn discard(&mut self, channel: u16, part: &[u8], is_last: bool, out: &mut Vec<u8>) -> io::Result<()> {
-        let Some(Content::Discarded(left, discarding)) = self.contents.get_mut(&channel) else { return Ok(()) };
-        let payload = if is_last { part.strip_suffix(&[FRAME_END]) } else { Some(part) };
-        let payload = payload.ok_or_else(|| broken("expected the end of a frame, got another byte"))?;
+    fn discard(
+        &mut self,
+        channel: u16,
+        part: &[u8],
+        is_last: bool,
+        out: &mut Vec<u8>,
+    ) -> io::Result<()> {
+        let Some(Content::Discarded(left, discarding)) = self.contents.get_mut(&channel) else {
+            return Ok(());
+        };
+        let payload = if is_last {
+            part.strip_suffix(&[FRAME_END])
+        } else {
+            Some(part)
+        };
+        let payload =
+            payload.ok_or_else(|| broken("expected the end of a frame, got another byte"))?;
         discarding.sha256.update(payload);
         let room = BEGINNING - discarding.beginning.len();
-        discarding.beginning.extend_from_slice(&payload[..payload.len().min(room)]);
+        discarding
+            .beginning
+            .extend_from_slice(&payload[..payload.len().min(room)]);
         if is_last && *left == 0 {
             self.discarded(channel, out);
         }
@@ -293,17 +361,43 @@ impl Frames {
 
     /// Passes a message on without its body after all of the body was discarded.
     fn discarded(&mut self, channel: u16, out: &mut Vec<u8>) {
-        let Some(Content::Discarded(_, discarding)) = self.contents.remove(&channel) else { return };
-        let Discarding { delivery, charge, header, beginning, sha256 } = *discarding;
-        let whole = Discarded { bytes: delivery.body, sha256: sha256.finalize().into() };
+        let Some(Content::Discarded(_, discarding)) = self.contents.remove(&channel) else {
+            return;
+        };
+        let Discarding {
+            delivery,
+            charge,
+            header,
+            beginning,
+            sha256,
+        } = *discarding;
+        let whole = Discarded {
+            bytes: delivery.body,
+            sha256: sha256.finalize().into(),
+        };
         self.account(&delivery, charge, Some((whole, beginning)));
         out.extend(header);
     }
 
-    fn account(&self, delivery: &Announced, charge: Option<Charge>, discarded: Option<(Discarded, Vec<u8>)>) {
-        let header_bytes = delivery.headers.is_too_large().then_some(delivery.headers.bytes);
+    fn account(
+        &self,
+        delivery: &Announced,
+        charge: Option<Charge>,
+        discarded: Option<(Discarded, Vec<u8>)>,
+    ) {
+        let header_bytes = delivery
+            .headers
+            .is_too_large()
+            .then_some(delivery.headers.bytes);
         if let Some(inbound) = &self.inbound {
-            inbound.arrived((delivery.channel, delivery.tag), Arrived { charge, discarded, header_bytes });
+            inbound.arrived(
+                (delivery.channel, delivery.tag),
+                Arrived {
+                    charge,
+                    discarded,
+                    header_bytes,
+                },
+            );
         }
     }
 }
@@ -319,5 +413,8 @@ fn cut(frame: &mut Vec<u8>, headers: &Headers) {
 }
 
 fn broken(why: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("the frames from RabbitMQ are invalid: {why}"))
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("the frames from RabbitMQ are invalid: {why}"),
+    )
 }

@@ -42,7 +42,10 @@ impl ByteBudget {
     #[must_use]
     pub fn new(bytes: u32) -> Self {
         metrics::gauge!(names::INTAKE_BYTES).set(0.0);
-        Self { free: Arc::new(Semaphore::new(bytes as usize)), total: bytes }
+        Self {
+            free: Arc::new(Semaphore::new(bytes as usize)),
+            total: bytes,
+        }
     }
 
     /// Returns the free bytes.
@@ -120,13 +123,18 @@ pub(in crate::broker) struct Taker(Arc<Inbound>);
 impl Inbound {
     /// Creates both ends for a new connection.
     pub(in crate::broker) fn new(budget: &ByteBudget) -> (Arc<Self>, Taker) {
-        let inbound = Arc::new(Self { budget: budget.clone(), state: Mutex::default() });
+        let inbound = Arc::new(Self {
+            budget: budget.clone(),
+            state: Mutex::default(),
+        });
         (Arc::clone(&inbound), Taker(inbound))
     }
 
     /// Limits a weight to the whole budget: a delivery that takes more waits until nothing else is counted.
     pub(super) fn within_budget(&self, weight: u64) -> u32 {
-        u32::try_from(weight).unwrap_or(u32::MAX).min(self.budget.total)
+        u32::try_from(weight)
+            .unwrap_or(u32::MAX)
+            .min(self.budget.total)
     }
 
     pub(super) const fn counts(&self, weight: u32) -> bool {
@@ -143,7 +151,9 @@ impl Inbound {
 
     /// Records the facts of a delivery whose header is passed on next.
     pub(super) fn arrived(&self, delivery: (u16, u64), arrived: Arrived) {
-        let is_known = arrived.charge.is_some() || arrived.discarded.is_some() || arrived.header_bytes.is_some();
+        let is_known = arrived.charge.is_some()
+            || arrived.discarded.is_some()
+            || arrived.header_bytes.is_some();
         let mut state = self.state();
         if is_known && !state.is_over {
             state.arrived.insert(delivery, arrived);
@@ -171,7 +181,11 @@ impl Inbound {
 impl Taker {
     /// Removes and returns the facts of the delivery with this channel and tag.
     pub(in crate::broker) fn take(&self, channel: u16, tag: u64) -> Arrived {
-        self.0.state().arrived.remove(&(channel, tag)).unwrap_or_default()
+        self.0
+            .state()
+            .arrived
+            .remove(&(channel, tag))
+            .unwrap_or_default()
     }
 
     /// Returns whether the stream waits for memory.

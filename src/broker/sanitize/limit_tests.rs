@@ -23,12 +23,30 @@ fn frame(kind: u8, channel: u16, payload: &[u8]) -> Vec<u8> {
 }
 
 fn deliver(channel: u16, tag: u64) -> Vec<u8> {
-    let payload = [&DELIVER[..], &short(b"consumer"), &tag.to_be_bytes(), &[0], &short(b"dispatch"), &short(b"job")].concat();
+    let payload = [
+        &DELIVER[..],
+        &short(b"consumer"),
+        &tag.to_be_bytes(),
+        &[0],
+        &short(b"dispatch"),
+        &short(b"job"),
+    ]
+    .concat();
     frame(1, channel, &payload)
 }
 
 fn header(channel: u16, size: usize, present: u16, properties: &[u8]) -> Vec<u8> {
-    frame(2, channel, &[&[0, 60, 0, 0], &(size as u64).to_be_bytes()[..], &present.to_be_bytes(), properties].concat())
+    frame(
+        2,
+        channel,
+        &[
+            &[0, 60, 0, 0],
+            &(size as u64).to_be_bytes()[..],
+            &present.to_be_bytes(),
+            properties,
+        ]
+        .concat(),
+    )
 }
 
 /// Returns a delivery's frames, with its body in parts of `part` bytes.
@@ -44,7 +62,11 @@ fn frames_of(mut bytes: &[u8]) -> Vec<(u8, u16, Vec<u8>)> {
     while let [kind, first, second, a, b, c, d, rest @ ..] = bytes {
         let size = u32::from_be_bytes([*a, *b, *c, *d]) as usize;
         assert_eq!(rest[size], 0xce, "whole frames come out");
-        frames.push((*kind, u16::from_be_bytes([*first, *second]), rest[..size].to_vec()));
+        frames.push((
+            *kind,
+            u16::from_be_bytes([*first, *second]),
+            rest[..size].to_vec(),
+        ));
         bytes = &rest[size + 1..];
     }
     assert!(bytes.is_empty());
@@ -58,7 +80,10 @@ fn gathered(bytes: &[u8]) -> HashMap<u16, Vec<Vec<u8>>> {
     for (kind, channel, payload) in frames_of(bytes) {
         let of_channel = bodies.entry(channel).or_default();
         if kind == 2 {
-            missing.insert(channel, u64::from_be_bytes(payload[4..12].try_into().unwrap()));
+            missing.insert(
+                channel,
+                u64::from_be_bytes(payload[4..12].try_into().unwrap()),
+            );
             of_channel.push(Vec::new());
         } else if kind == 3 {
             *missing.get_mut(&channel).unwrap() -= payload.len() as u64;
@@ -72,11 +97,21 @@ fn gathered(bytes: &[u8]) -> HashMap<u16, Vec<Vec<u8>>> {
 fn consuming(budget: u32) -> (Frames, Arc<Inbound>, Taker, ByteBudget) {
     let budget = ByteBudget::new(budget);
     let (inbound, taker) = Inbound::new(&budget);
-    (Frames::new(Some(Arc::clone(&inbound))), inbound, taker, budget)
+    (
+        Frames::new(Some(Arc::clone(&inbound))),
+        inbound,
+        taker,
+        budget,
+    )
 }
 
 /// Feeds all of the input and admits each delivery at once. Returns `None` if the peer breaks the order of frames.
-fn let_in(frames: &mut Frames, budget: &ByteBudget, input: &[u8], cuts: &[usize]) -> Option<Vec<u8>> {
+fn let_in(
+    frames: &mut Frames,
+    budget: &ByteBudget,
+    input: &[u8],
+    cuts: &[usize],
+) -> Option<Vec<u8>> {
     let (mut out, mut rest, mut cuts) = (Vec::new(), input, cuts.iter().cycle());
     let mut gate = budget.gate();
     let mut cx = Context::from_waker(noop_waker_ref());
@@ -84,7 +119,9 @@ fn let_in(frames: &mut Frames, budget: &ByteBudget, input: &[u8], cuts: &[usize]
         let part = &rest[..(*cuts.next().unwrap()).min(rest.len())];
         rest = &rest[frames.feed(part, &mut out).ok()?..];
         if let Some(weight) = frames.held() {
-            let Poll::Ready(permit) = gate.poll_acquire_many(&mut cx, weight) else { panic!("the budget is used up") };
+            let Poll::Ready(permit) = gate.poll_acquire_many(&mut cx, weight) else {
+                panic!("the budget is used up")
+            };
             frames.admit(Charge::of(permit.unwrap()), &mut out);
         }
     }
@@ -92,23 +129,42 @@ fn let_in(frames: &mut Frames, budget: &ByteBudget, input: &[u8], cuts: &[usize]
 }
 
 fn discarded(body: &[u8]) -> (Discarded, Vec<u8>) {
-    (Discarded::of(body), body[..body.len().min(BEGINNING)].to_vec())
+    (
+        Discarded::of(body),
+        body[..body.len().min(BEGINNING)].to_vec(),
+    )
 }
 
 #[test]
 fn a_body_over_the_limit_is_thrown_away_and_its_size_hash_and_beginning_are_known() {
     let bytes: Vec<u8> = (0..=MESSAGE_LIMIT).map(|at| (at % 251) as u8).collect();
     let (within, over) = (&bytes[..MESSAGE_LIMIT], &bytes[..]);
-    let input = [delivery(1, 7, within, 128 << 10), delivery(1, 8, over, 128 << 10), delivery(1, 9, b"{}", 9)].concat().concat();
+    let input = [
+        delivery(1, 7, within, 128 << 10),
+        delivery(1, 8, over, 128 << 10),
+        delivery(1, 9, b"{}", 9),
+    ]
+    .concat()
+    .concat();
     for cut in [1, 7, 4096, input.len()] {
         let (mut frames, _, taker, budget) = consuming(BUDGET);
         let out = let_in(&mut frames, &budget, &input, &[cut]).unwrap();
-        assert_eq!(gathered(&out)[&1], [within.to_vec(), Vec::new(), b"{}".to_vec()], "cut into {cut}");
+        assert_eq!(
+            gathered(&out)[&1],
+            [within.to_vec(), Vec::new(), b"{}".to_vec()],
+            "cut into {cut}"
+        );
         let (first, second) = (taker.take(1, 7), taker.take(1, 8));
         assert!(first.charge.is_some() && first.discarded.is_none());
         assert_eq!(second.discarded, Some(discarded(over)));
-        assert_eq!(Discarded::of(over).sha256, <[u8; 32]>::from(Sha256::digest(over)));
-        assert!(taker.take(1, 9).charge.is_none(), "what is small is not counted");
+        assert_eq!(
+            Discarded::of(over).sha256,
+            <[u8; 32]>::from(Sha256::digest(over))
+        );
+        assert!(
+            taker.take(1, 9).charge.is_none(),
+            "what is small is not counted"
+        );
         drop((first, second));
         assert_eq!(budget.free(), BUDGET as usize);
     }
@@ -116,21 +172,36 @@ fn a_body_over_the_limit_is_thrown_away_and_its_size_hash_and_beginning_are_know
 
 #[test]
 fn a_header_table_over_the_limit_keeps_its_first_fields_and_its_size_is_known() {
-    let field = |name: &str, bytes: usize| [&short(name.as_bytes())[..], b"S", &long(&vec![b'x'; bytes])].concat();
+    let field = |name: &str, bytes: usize| {
+        [&short(name.as_bytes())[..], b"S", &long(&vec![b'x'; bytes])].concat()
+    };
     let count = [&short(b"x-delivery-count")[..], b"l", &[0; 8]].concat();
     // A table's length has four bytes, a name one and a text's kind and length five.
     let first = field("a", 1000);
     let rest = HEADERS_LIMIT - 4 - first.len() - 7;
     for (bytes, is_cut) in [(rest, false), (rest + 1, true)] {
         let table = long(&[&count[..], &first, &field("b", bytes)].concat());
-        let came = header(1, 2, HEADERS | 1 << 7, &[&table[..], &short(b"id")].concat());
+        let came = header(
+            1,
+            2,
+            HEADERS | 1 << 7,
+            &[&table[..], &short(b"id")].concat(),
+        );
         let input = [deliver(1, 7), came.clone(), frame(3, 1, b"{}")].concat();
         let (mut frames, _, taker, budget) = consuming(BUDGET);
         let out = let_in(&mut frames, &budget, &input, &[input.len()]).unwrap();
-        let kept = header(1, 2, HEADERS | 1 << 7, &[&long(&[&count[..], &first].concat())[..], &short(b"id")].concat());
+        let kept = header(
+            1,
+            2,
+            HEADERS | 1 << 7,
+            &[&long(&[&count[..], &first].concat())[..], &short(b"id")].concat(),
+        );
         let expected = if is_cut { kept } else { came };
         assert_eq!(out, [deliver(1, 7), expected, frame(3, 1, b"{}")].concat());
-        assert_eq!(taker.take(1, 7).header_bytes, is_cut.then_some(HEADERS_LIMIT + 1));
+        assert_eq!(
+            taker.take(1, 7).header_bytes,
+            is_cut.then_some(HEADERS_LIMIT + 1)
+        );
     }
     // The limit counts the memory that the driver and JSON use for a value of one byte.
     let voids = long(&[&short(b"a")[..], b"A", &long(&[b'V'; 8000])].concat());
@@ -147,18 +218,47 @@ fn a_peer_that_breaks_the_order_of_contents_is_left() {
     let big = MESSAGE_LIMIT + 1;
     for (what, input) in [
         ("a body that nothing announced", frame(3, 1, b"x")),
-        ("a body instead of a header", [deliver(1, 7), frame(3, 1, b"x")].concat()),
-        ("a body of another channel", [deliver(1, 7), header(1, 2, 0, &[]), frame(3, 2, b"{}")].concat()),
-        ("more than was announced", [deliver(1, 7), header(1, 2, 0, &[]), frame(3, 1, b"{} ")].concat()),
+        (
+            "a body instead of a header",
+            [deliver(1, 7), frame(3, 1, b"x")].concat(),
+        ),
+        (
+            "a body of another channel",
+            [deliver(1, 7), header(1, 2, 0, &[]), frame(3, 2, b"{}")].concat(),
+        ),
+        (
+            "more than was announced",
+            [deliver(1, 7), header(1, 2, 0, &[]), frame(3, 1, b"{} ")].concat(),
+        ),
         (
             "more than was announced of a large one",
-            [deliver(1, 7), header(1, big, 0, &[]), frame(3, 1, &vec![0; big + 1])].concat(),
+            [
+                deliver(1, 7),
+                header(1, big, 0, &[]),
+                frame(3, 1, &vec![0; big + 1]),
+            ]
+            .concat(),
         ),
-        ("another delivery within a body", [deliver(1, 7), header(1, big, 0, &[]), deliver(1, 8)].concat()),
-        ("another header within a body", [deliver(1, 7), header(1, 2, 0, &[]), header(1, 2, 0, &[])].concat()),
-        ("a large content that is no delivery", header(1, big, 0, &[])),
-        ("an endless method", [&[1, 0, 1][..], &u32::MAX.to_be_bytes(), &[0]].concat()),
-        ("an endless heartbeat", [&[8, 0, 0][..], &u32::MAX.to_be_bytes(), &[0]].concat()),
+        (
+            "another delivery within a body",
+            [deliver(1, 7), header(1, big, 0, &[]), deliver(1, 8)].concat(),
+        ),
+        (
+            "another header within a body",
+            [deliver(1, 7), header(1, 2, 0, &[]), header(1, 2, 0, &[])].concat(),
+        ),
+        (
+            "a large content that is no delivery",
+            header(1, big, 0, &[]),
+        ),
+        (
+            "an endless method",
+            [&[1, 0, 1][..], &u32::MAX.to_be_bytes(), &[0]].concat(),
+        ),
+        (
+            "an endless heartbeat",
+            [&[8, 0, 0][..], &u32::MAX.to_be_bytes(), &[0]].concat(),
+        ),
     ] {
         for cut in [1, input.len()] {
             let (mut frames, _, _taker, budget) = consuming(BUDGET);
@@ -169,8 +269,15 @@ fn a_peer_that_breaks_the_order_of_contents_is_left() {
 
 #[test]
 fn what_comes_back_to_a_publisher_is_passed_on_whatever_its_size() {
-    let returned = [header(1, MESSAGE_LIMIT + 1, 0, &[]), frame(3, 1, &vec![b'x'; MESSAGE_LIMIT + 1])].concat();
-    assert_eq!(fed(&mut Frames::default(), &returned, &[4096]), (returned, None));
+    let returned = [
+        header(1, MESSAGE_LIMIT + 1, 0, &[]),
+        frame(3, 1, &vec![b'x'; MESSAGE_LIMIT + 1]),
+    ]
+    .concat();
+    assert_eq!(
+        fed(&mut Frames::default(), &returned, &[4096]),
+        (returned, None)
+    );
 }
 
 /// Reads as much as is available now.
@@ -190,7 +297,13 @@ async fn a_delivery_that_there_is_no_memory_for_waits_and_the_driver_gets_heartb
     let budget = ByteBudget::new(4 << 20);
     let (inbound, taker) = Inbound::new(&budget);
     let body = vec![b'x'; 600 << 10];
-    let input = [delivery(1, 1, &body, 128 << 10), delivery(1, 2, &body, 128 << 10), delivery(1, 3, b"{}", 9)].concat().concat();
+    let input = [
+        delivery(1, 1, &body, 128 << 10),
+        delivery(1, 2, &body, 128 << 10),
+        delivery(1, 3, b"{}", 9),
+    ]
+    .concat()
+    .concat();
     let mut stream = Legible::new(&input[..], Some(inbound));
     let first = gathered(&now(&mut stream));
     // The method frame of the second one has arrived.
@@ -199,7 +312,10 @@ async fn a_delivery_that_there_is_no_memory_for_waits_and_the_driver_gets_heartb
     // More often than the driver would miss a heartbeat at the shortest setting.
     for _ in 0..2 {
         let mut meanwhile = [0; 64];
-        let bytes = tokio::time::timeout(Duration::from_secs(2), stream.read(&mut meanwhile)).await.unwrap().unwrap();
+        let bytes = tokio::time::timeout(Duration::from_secs(2), stream.read(&mut meanwhile))
+            .await
+            .unwrap()
+            .unwrap();
         assert_eq!(meanwhile[..bytes], HEARTBEAT_FRAME);
     }
     drop(taker.take(1, 1));
@@ -209,13 +325,20 @@ async fn a_delivery_that_there_is_no_memory_for_waits_and_the_driver_gets_heartb
 }
 
 #[tokio::test]
-async fn where_nobody_takes_deliveries_any_more_they_come_without_bodies_and_are_charged_with_nothing() {
+async fn where_nobody_takes_deliveries_any_more_they_come_without_bodies_and_are_charged_with_nothing()
+ {
     let budget = ByteBudget::new(4 << 20);
     let (inbound, taker) = Inbound::new(&budget);
     let body = vec![b'x'; 600 << 10];
     let close_ok = frame(1, 0, &[0, 10, 0, 51]);
-    let input =
-        [(1..=9).flat_map(|tag| delivery(1, tag, &body, 128 << 10)).collect::<Vec<_>>().concat(), close_ok.clone()].concat();
+    let input = [
+        (1..=9)
+            .flat_map(|tag| delivery(1, tag, &body, 128 << 10))
+            .collect::<Vec<_>>()
+            .concat(),
+        close_ok.clone(),
+    ]
+    .concat();
     let mut stream = Legible::new(&input[..], Some(inbound));
     assert_eq!(gathered(&now(&mut stream))[&1].len(), 1);
     drop(taker);

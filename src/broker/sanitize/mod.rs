@@ -67,12 +67,23 @@ impl<S> Legible<S> {
             heartbeat: Box::pin(tokio::time::sleep(HEARTBEAT_EVERY)),
         });
         let (frames, chunk) = (Frames::new(inbound), vec![0; CHUNK].into());
-        Self { inner, frames, chunk, came: 0..0, legible: Vec::new(), given: 0, end: None, memory }
+        Self {
+            inner,
+            frames,
+            chunk,
+            came: 0..0,
+            legible: Vec::new(),
+            given: 0,
+            end: None,
+            memory,
+        }
     }
 
     /// Is ready when there is no held delivery, when it is admitted, or when there is something to pass on meanwhile.
     fn poll_memory(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let (Some(weight), Some(memory)) = (self.frames.held(), &mut self.memory) else { return Poll::Ready(()) };
+        let (Some(weight), Some(memory)) = (self.frames.held(), &mut self.memory) else {
+            return Poll::Ready(());
+        };
         // The waker is registered first, so that a consumer that ends now wakes this reader.
         if !memory.inbound.waits(cx.waker()) {
             // A new gate leaves the queue of the semaphore, so that others get the memory.
@@ -87,14 +98,20 @@ impl<S> Legible<S> {
             return Poll::Ready(());
         }
         ready!(memory.heartbeat.as_mut().poll(cx));
-        memory.heartbeat.as_mut().reset(Instant::now() + HEARTBEAT_EVERY);
+        memory
+            .heartbeat
+            .as_mut()
+            .reset(Instant::now() + HEARTBEAT_EVERY);
         self.legible.extend_from_slice(&HEARTBEAT_FRAME);
         Poll::Ready(())
     }
 
     /// Processes the bytes read so far, as far as possible.
     fn take_in(&mut self) {
-        match self.frames.feed(&self.chunk[self.came.clone()], &mut self.legible) {
+        match self
+            .frames
+            .feed(&self.chunk[self.came.clone()], &mut self.legible)
+        {
             Ok(taken) => self.came.start += taken,
             Err(error) => (self.came, self.end) = (0..0, Some(Err(error))),
         }
@@ -102,7 +119,11 @@ impl<S> Legible<S> {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Legible<S> {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         while this.given == this.legible.len() {
             this.legible.clear();
@@ -134,7 +155,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Legible<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Legible<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.inner).poll_write(cx, bytes)
     }
 

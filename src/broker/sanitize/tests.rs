@@ -43,7 +43,16 @@ pub(super) fn long(bytes: &[u8]) -> Vec<u8> {
 /// Returns a content header with these properties.
 fn header(present: u16, properties: &[u8]) -> Vec<u8> {
     let size = [0, 0, 0, 0, 0, 0, 0, 2];
-    frame(CONTENT_HEADER, &[&[0, 60, 0, 0], &size[..], &present.to_be_bytes(), properties].concat())
+    frame(
+        CONTENT_HEADER,
+        &[
+            &[0, 60, 0, 0],
+            &size[..],
+            &present.to_be_bytes(),
+            properties,
+        ]
+        .concat(),
+    )
 }
 
 fn repaired(input: &[u8]) -> Vec<u8> {
@@ -54,31 +63,73 @@ fn repaired(input: &[u8]) -> Vec<u8> {
 
 /// Returns tables nested in a table.
 fn nested(depth: usize) -> Vec<u8> {
-    (0..depth).fold(Vec::new(), |inner, _| [&short(b"a\xff")[..], b"F", &long(&inner)].concat())
+    (0..depth).fold(Vec::new(), |inner, _| {
+        [&short(b"a\xff")[..], b"F", &long(&inner)].concat()
+    })
 }
 
 #[test]
 fn texts_become_utf_8_wherever_they_stand() {
     let all = |bytes: &[u8]| {
-        let headers = [&short(bytes)[..], b"S", &long(b"\xff"), &short(bytes), b"A", &long(b"t\x01")].concat();
+        let headers = [
+            &short(bytes)[..],
+            b"S",
+            &long(b"\xff"),
+            &short(bytes),
+            b"A",
+            &long(b"t\x01"),
+        ]
+        .concat();
         let texts = |count: usize| short(bytes).repeat(count);
-        let properties = [texts(2), long(&headers), vec![2, 0], texts(4), vec![0; 8], texts(4)].concat();
-        let deliver = [&DELIVER[..], &short(b"tag"), &[0; 9], &short(b"dispatch"), &short(bytes)].concat();
-        [frame(METHOD, &deliver), header(0xfffc, &properties), frame(BODY, b"\xff\xfe"), frame(HEARTBEAT, b"")].concat()
+        let properties = [
+            texts(2),
+            long(&headers),
+            vec![2, 0],
+            texts(4),
+            vec![0; 8],
+            texts(4),
+        ]
+        .concat();
+        let deliver = [
+            &DELIVER[..],
+            &short(b"tag"),
+            &[0; 9],
+            &short(b"dispatch"),
+            &short(bytes),
+        ]
+        .concat();
+        [
+            frame(METHOD, &deliver),
+            header(0xfffc, &properties),
+            frame(BODY, b"\xff\xfe"),
+            frame(HEARTBEAT, b""),
+        ]
+        .concat()
     };
     assert_eq!(repaired(&all(b"x\xff\xc3y\xe2\x82")), all(b"x\0\0y\0\0"));
-    assert_eq!(repaired(&all("né".as_bytes())), all("né".as_bytes()), "what is right stays");
+    assert_eq!(
+        repaired(&all("né".as_bytes())),
+        all("né".as_bytes()),
+        "what is right stays"
+    );
 }
 
 #[test]
 fn tables_are_nested_as_deep_as_json_may_be_and_no_deeper() {
     // The header table itself is one more level.
-    for (depth, is_kept) in [(DEPTH_LIMIT - 1, true), (DEPTH_LIMIT, false), (10_000, false)] {
+    for (depth, is_kept) in [
+        (DEPTH_LIMIT - 1, true),
+        (DEPTH_LIMIT, false),
+        (10_000, false),
+    ] {
         let input = header(1 << 13, &long(&nested(depth)));
         let output = repaired(&input);
         assert_eq!(output.len(), input.len());
         // Count the repaired text together with the table's kind, because a length may contain that byte, too.
-        let kept = output.windows(3).filter(|window| *window == b"a\0F").count();
+        let kept = output
+            .windows(3)
+            .filter(|window| *window == b"a\0F")
+            .count();
         assert_eq!(kept == depth, is_kept, "{depth}: {kept}");
         assert!(kept < DEPTH_LIMIT);
     }
@@ -86,7 +137,11 @@ fn tables_are_nested_as_deep_as_json_may_be_and_no_deeper() {
 
 #[test]
 fn what_is_not_a_frame_is_passed_on_as_it_is() {
-    for input in [&b"AMQP\x00\x00\x09\x01\xff\xff"[..], b"HTTP/1.1 400 Bad Request\r\n\r\n\xff", &header(0xffff, b"\xff")] {
+    for input in [
+        &b"AMQP\x00\x00\x09\x01\xff\xff"[..],
+        b"HTTP/1.1 400 Bad Request\r\n\r\n\xff",
+        &header(0xffff, b"\xff"),
+    ] {
         assert_eq!(repaired(input), input);
     }
 }

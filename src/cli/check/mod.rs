@@ -56,7 +56,9 @@ impl Check {
             findings.extend(live::findings(&self.links).await);
         }
         let right = right(&findings);
-        output.answer(&json!({"right": right, "findings": findings}), || table(output, &findings))?;
+        output.answer(&json!({"right": right, "findings": findings}), || {
+            table(output, &findings)
+        })?;
         Ok(match (settings_are_right, right) {
             (false, _) => ExitCode::from(USAGE),
             (true, false) => ExitCode::FAILURE,
@@ -67,15 +69,27 @@ impl Check {
 
 impl Finding {
     fn ok(check: &'static str, detail: impl Into<String>) -> Self {
-        Self { check, state: State::Ok, detail: detail.into() }
+        Self {
+            check,
+            state: State::Ok,
+            detail: detail.into(),
+        }
     }
 
     fn warn(check: &'static str, detail: impl Into<String>) -> Self {
-        Self { check, state: State::Warn, detail: detail.into() }
+        Self {
+            check,
+            state: State::Warn,
+            detail: detail.into(),
+        }
     }
 
     fn fail(check: &'static str, detail: impl Into<String>) -> Self {
-        Self { check, state: State::Fail, detail: detail.into() }
+        Self {
+            check,
+            state: State::Fail,
+            detail: detail.into(),
+        }
     }
 
     /// Converts a result: `Ok` passes, `Err` fails with its text as the detail.
@@ -93,7 +107,12 @@ fn right(findings: &[Finding]) -> bool {
 
 fn table(output: Output, findings: &[Finding]) -> String {
     let mut table = output.table(&["", "check", ""]);
-    for Finding { check, state, detail } in findings {
+    for Finding {
+        check,
+        state,
+        detail,
+    } in findings
+    {
         let word = match state {
             State::Ok => "ok",
             State::Warn => "warn",

@@ -13,7 +13,8 @@ use crate::store;
 
 /// Checks that the environment has no unknown settings.
 pub(super) fn environment(command: &Command) -> Finding {
-    let known = settings::check_environment(command).map(|()| "no unknown setting in the environment".to_owned());
+    let known = settings::check_environment(command)
+        .map(|()| "no unknown setting in the environment".to_owned());
     Finding::of("settings", known.map_err(|error| error.to_string()))
 }
 
@@ -28,29 +29,42 @@ pub(super) fn findings(links: &Links, settings: &WorkerSettings) -> Vec<Finding>
         if listen.ip().is_loopback() {
             Finding::ok("ops_listen", listen.to_string())
         } else {
-            Finding::fail("ops_listen", format!("expected a loopback address, got {listen}; use 127.0.0.1 and a port"))
+            Finding::fail(
+                "ops_listen",
+                format!("expected a loopback address, got {listen}; use 127.0.0.1 and a port"),
+            )
         },
     ]
 }
 
 fn database(links: &Links) -> Result<String, String> {
     let url = links.database_url().map_err(|error| error.to_string())?;
-    store::pool(url, 1).map(|_| "valid".to_owned()).map_err(|error| chain(&error))
+    store::pool(url, 1)
+        .map(|_| "valid".to_owned())
+        .map_err(|error| chain(&error))
 }
 
 fn amqp(links: &Links) -> Result<String, String> {
     let url = links.amqp_url().map_err(|error| error.to_string())?;
     let vhost = broker::checked(url).and_then(|url| broker::vhost_of(&url));
-    vhost.map(|vhost| format!("valid; vhost {vhost}")).map_err(|error| chain(&error))
+    vhost
+        .map(|vhost| format!("valid; vhost {vhost}"))
+        .map_err(|error| chain(&error))
 }
 
 fn keyring(links: &Links) -> Result<String, String> {
     let setting = links.keyring().map_err(|error| error.to_string())?;
-    Keyring::parse(setting).map(|keyring| format!("seals with key {}", keyring.first())).map_err(|error| chain(&error))
+    Keyring::parse(setting)
+        .map(|keyring| format!("seals with key {}", keyring.first()))
+        .map_err(|error| chain(&error))
 }
 
 fn providers(settings: &WorkerSettings) -> Result<String, String> {
-    let plain = if settings.providers.allow_http_loopback { "; plaintext HTTP to this machine is allowed" } else { "" };
+    let plain = if settings.providers.allow_http_loopback {
+        "; plaintext HTTP to this machine is allowed"
+    } else {
+        ""
+    };
     app::check_providers(&settings.providers)
         .map(|()| format!("the settings are valid{plain}"))
         .map_err(|error| chain(error.as_ref()))

@@ -59,17 +59,28 @@ impl Discard {
             self.consent.can_be_had()?;
         }
         let store = connect::store(&self.links).await?;
-        if self.ids.is_empty() { self.many(&store, output).await } else { self.some(&store, output).await }
+        if self.ids.is_empty() {
+            self.many(&store, output).await
+        } else {
+            self.some(&store, output).await
+        }
     }
 
     async fn some(&self, store: &Store, output: Output) -> anyhow::Result<ExitCode> {
         let mut tally = Tally::new(Resolution::Discarded, CappedCount::default());
-        self.consent.to(&format!("Discard {} dead letters?", self.ids.len()))?;
+        self.consent
+            .to(&format!("Discard {} dead letters?", self.ids.len()))?;
         for id in &self.ids {
-            if store.resolve(*id, Resolution::Discarded, &self.consent.actor()).await? {
+            if store
+                .resolve(*id, Resolution::Discarded, &self.consent.actor())
+                .await?
+            {
                 tally.done.push(*id);
             } else {
-                tally.not_done.push((*id, "there is no open dead letter with this number".to_owned()));
+                tally.not_done.push((
+                    *id,
+                    "there is no open dead letter with this number".to_owned(),
+                ));
             }
         }
         tally.tell(output)
@@ -89,13 +100,35 @@ impl Discard {
             return previewed(output, &preview);
         }
         say_lines(&table(Output::new(false), &preview.sample));
-        let limit = self.limit.map(|limit| format!("at most {limit} of ")).unwrap_or_default();
-        self.consent.to(&format!("Discard {limit}{} dead letters?", preview.count))?;
+        let limit = self
+            .limit
+            .map(|limit| format!("at most {limit} of "))
+            .unwrap_or_default();
+        self.consent
+            .to(&format!("Discard {limit}{} dead letters?", preview.count))?;
         let actor = self.consent.actor();
-        store.audit(&actor, "dead_letters.discard_many", None, &json!(null), &json!(filter)).await?;
+        store
+            .audit(
+                &actor,
+                "dead_letters.discard_many",
+                None,
+                &json!(null),
+                &json!(filter),
+            )
+            .await?;
         let letters = self.discard(store, &chosen).await?;
-        store.audit(&actor, "dead_letters.discarded_many", None, &json!(filter), &json!({"discarded": letters})).await?;
-        let left = preview.count.without(usize::try_from(letters).unwrap_or(usize::MAX));
+        store
+            .audit(
+                &actor,
+                "dead_letters.discarded_many",
+                None,
+                &json!(filter),
+                &json!({"discarded": letters}),
+            )
+            .await?;
+        let left = preview
+            .count
+            .without(usize::try_from(letters).unwrap_or(usize::MAX));
         let value = json!({"resolution": Resolution::Discarded.word(), "discarded": letters, "left": left, "dry_run": false});
         output.answer(&value, || format!("discarded {letters} dead letters"))?;
         Ok(ExitCode::SUCCESS)
@@ -106,13 +139,23 @@ impl Discard {
     async fn discard(&self, store: &Store, chosen: &ChosenLetters) -> anyhow::Result<u64> {
         let (mut after, mut letters, mut pages) = (0, 0, 0_u64);
         loop {
-            let left = chosen.limit().map(|limit| u64::from(limit).saturating_sub(letters));
-            let page = store.discard_page(chosen, after, left, &self.consent.actor()).await?;
+            let left = chosen
+                .limit()
+                .map(|limit| u64::from(limit).saturating_sub(letters));
+            let page = store
+                .discard_page(chosen, after, left, &self.consent.actor())
+                .await?;
             (letters, pages) = (letters + page.letters, pages + 1);
-            let is_full = chosen.limit().is_some_and(|limit| letters >= u64::from(limit));
-            let Some(next) = page.next.filter(|_| !is_full) else { return Ok(letters) };
+            let is_full = chosen
+                .limit()
+                .is_some_and(|limit| letters >= u64::from(limit));
+            let Some(next) = page.next.filter(|_| !is_full) else {
+                return Ok(letters);
+            };
             if pages % PROGRESS == 0 {
-                say(&format!("discarded {letters} dead letters so far, up to number {next}"));
+                say(&format!(
+                    "discarded {letters} dead letters so far, up to number {next}"
+                ));
             }
             after = next;
         }
@@ -123,7 +166,11 @@ fn previewed(output: Output, preview: &LettersPreview) -> anyhow::Result<ExitCod
     let LettersPreview { count, sample } = preview;
     let value = json!({"dead_letters": count, "sample": sample, "discarded": 0, "dry_run": true});
     output.answer(&value, || {
-        if sample.is_empty() { String::new() } else { format!("{}\n\n{count} dead letters", table(output, sample)) }
+        if sample.is_empty() {
+            String::new()
+        } else {
+            format!("{}\n\n{count} dead letters", table(output, sample))
+        }
     })?;
     if count.is_zero() {
         say("no open dead letter matches");

@@ -73,11 +73,21 @@ impl DeadLetters {
 impl List {
     async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
         let store = connect::store(&self.links).await?;
-        let rows = store.dead_letters(self.all, self.before, self.limit).await?;
-        output.answer(&rows, || if rows.is_empty() { String::new() } else { table(output, &rows) })?;
+        let rows = store
+            .dead_letters(self.all, self.before, self.limit)
+            .await?;
+        output.answer(&rows, || {
+            if rows.is_empty() {
+                String::new()
+            } else {
+                table(output, &rows)
+            }
+        })?;
         match rows.last() {
             None => say("no dead letters"),
-            Some(last) if i64::try_from(rows.len()) == Ok(self.limit) => say(&format!("next page: --before {}", last.id)),
+            Some(last) if i64::try_from(rows.len()) == Ok(self.limit) => {
+                say(&format!("next page: --before {}", last.id))
+            }
             Some(_) => {}
         }
         Ok(ExitCode::SUCCESS)
@@ -86,8 +96,14 @@ impl List {
 
 impl Show {
     async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
-        let (keyring, store) = (app::keyring(&self.links)?, connect::store(&self.links).await?);
-        let letter = store.dead_letter(&keyring, self.id).await?.context("there is no dead letter with this number")?;
+        let (keyring, store) = (
+            app::keyring(&self.links)?,
+            connect::store(&self.links).await?,
+        );
+        let letter = store
+            .dead_letter(&keyring, self.id)
+            .await?
+            .context("there is no dead letter with this number")?;
         if !self.raw {
             output.answer(&letter, || page(output, &letter))?;
             return Ok(ExitCode::SUCCESS);
@@ -98,12 +114,22 @@ impl Show {
         )?;
         let actor = operator(self.reason);
         // Written before the body is shown, so that every access is recorded.
-        store.audit(&actor, "dead_letter.show_raw", None, &Value::Null, &json!({"dead_letter_id": self.id})).await?;
+        store
+            .audit(
+                &actor,
+                "dead_letter.show_raw",
+                None,
+                &Value::Null,
+                &json!({"dead_letter_id": self.id}),
+            )
+            .await?;
         let (body, headers) = (body.expose_secret(), letter.all_headers.expose_secret());
         if output.is_json() {
-            let mut value = serde_json::to_value(&letter).context("the answer cannot be encoded as JSON")?;
+            let mut value =
+                serde_json::to_value(&letter).context("the answer cannot be encoded as JSON")?;
             value["body"] = Value::from(body);
-            value["headers"] = serde_json::from_str(headers).context("the headers cannot be parsed as JSON")?;
+            value["headers"] =
+                serde_json::from_str(headers).context("the headers cannot be parsed as JSON")?;
             output.answer(&value, String::new)?;
         } else {
             say(&format!("headers: {headers}"));
@@ -114,7 +140,17 @@ impl Show {
 }
 
 fn table(output: Output, rows: &[DeadLetterRow]) -> String {
-    let mut table = output.table(&["number", "code", "detail", "source", "key", "routing key", "bytes", "received", "resolved"]);
+    let mut table = output.table(&[
+        "number",
+        "code",
+        "detail",
+        "source",
+        "key",
+        "routing key",
+        "bytes",
+        "received",
+        "resolved",
+    ]);
     for row in rows {
         table.add_row([
             Cell::new(row.id),
@@ -146,7 +182,10 @@ fn page(output: Output, letter: &DeadLetter) -> String {
         ("bytes", row.body_bytes.to_string()),
         ("sha256", letter.body_sha256.clone()),
         ("received", when(row.created_at)),
-        ("resolved", row.resolved_at.map_or_else(|| "-".to_owned(), when)),
+        (
+            "resolved",
+            row.resolved_at.map_or_else(|| "-".to_owned(), when),
+        ),
         ("how", or_dash(row.resolution.as_deref())),
         ("by", or_dash(row.resolved_by.as_deref())),
         ("why", or_dash(row.resolved_reason.as_deref())),

@@ -32,7 +32,11 @@ pub(in crate::cli) struct Replay {
 #[derive(Debug, Args)]
 struct Which {
     /// Numbers of the dead letters
-    #[arg(value_name = "NUMBER", required_unless_present = "all", conflicts_with = "all")]
+    #[arg(
+        value_name = "NUMBER",
+        required_unless_present = "all",
+        conflicts_with = "all"
+    )]
     ids: Vec<i64>,
     /// Replay all that are open now, oldest first
     #[arg(long)]
@@ -63,13 +67,16 @@ impl Replay {
         let (ids, left) = self.which.letters(&store).await?;
         let mut tally = Tally::new(Resolution::Replayed, left);
         if !ids.is_empty() {
-            self.consent.to(&format!("Publish {} dead letters again?", ids.len()))?;
+            self.consent
+                .to(&format!("Publish {} dead letters again?", ids.len()))?;
             let publisher = Publisher::connect(amqp_url).await?;
             for id in ids {
                 match publish(&store, &publisher, &keyring, id).await? {
                     Ok(()) => {
                         // Another operator may have marked it meanwhile. Then it was published twice, which makes one job.
-                        store.resolve(id, Resolution::Replayed, &self.consent.actor()).await?;
+                        store
+                            .resolve(id, Resolution::Replayed, &self.consent.actor())
+                            .await?;
                         tally.done.push(id);
                     }
                     Err(why) => tally.not_done.push((id, why)),
@@ -87,26 +94,39 @@ impl Which {
         if !self.all {
             return Ok((self.ids.clone(), CappedCount::default()));
         }
-        let (ids, total) = store.open_dead_letters(self.code.as_deref(), self.limit).await?;
+        let (ids, total) = store
+            .open_dead_letters(self.code.as_deref(), self.limit)
+            .await?;
         let left = total.without(ids.len());
         Ok((ids, left))
     }
 }
 
 /// Publishes a dead letter and waits for the broker's confirm. The inner error is the reason why it cannot be replayed.
-async fn publish(store: &Store, publisher: &Publisher, keyring: &Keyring, id: i64) -> anyhow::Result<Result<(), String>> {
+async fn publish(
+    store: &Store,
+    publisher: &Publisher,
+    keyring: &Keyring,
+    id: i64,
+) -> anyhow::Result<Result<(), String>> {
     let letter = match store.replay(keyring, id).await? {
         Ok(letter) => letter,
         Err(why) => return Ok(Err(why.to_string())),
     };
-    Ok(publisher.publish(&message(letter, keyring)).await.map_err(|error| chain(&error)))
+    Ok(publisher
+        .publish(&message(letter, keyring))
+        .await
+        .map_err(|error| chain(&error)))
 }
 
 /// Returns the message to publish. Its `user_id` is the RabbitMQ user of this command; a header proves the original producer.
 fn message(letter: Letter, keyring: &Keyring) -> Outgoing {
     let body = letter.body.expose_secret().to_vec();
     let mut headers = producer_headers(&letter.headers);
-    headers.insert(REPLAY.to_owned(), proof_of_replay(keyring, &body, letter.producer.as_deref()).into());
+    headers.insert(
+        REPLAY.to_owned(),
+        proof_of_replay(keyring, &body, letter.producer.as_deref()).into(),
+    );
     Outgoing {
         trace: None,
         exchange: EXCHANGE,
@@ -125,22 +145,43 @@ fn message(letter: Letter, keyring: &Keyring) -> Outgoing {
 
 impl Tally {
     pub(super) const fn new(how: Resolution, left: CappedCount) -> Self {
-        Self { how, done: Vec::new(), not_done: Vec::new(), left }
+        Self {
+            how,
+            done: Vec::new(),
+            not_done: Vec::new(),
+            left,
+        }
     }
 
     pub(super) fn tell(&self, output: Output) -> anyhow::Result<ExitCode> {
         let word = self.how.word();
-        let not_done: Vec<Value> = self.not_done.iter().map(|(id, why)| json!({"id": id, "why": why})).collect();
-        let answer = json!({"resolution": word, "done": self.done, "not_done": not_done, "left": self.left});
-        output.answer(&answer, || self.done.iter().map(|id| format!("dead letter {id}: {word}\n")).collect())?;
+        let not_done: Vec<Value> = self
+            .not_done
+            .iter()
+            .map(|(id, why)| json!({"id": id, "why": why}))
+            .collect();
+        let answer =
+            json!({"resolution": word, "done": self.done, "not_done": not_done, "left": self.left});
+        output.answer(&answer, || {
+            self.done
+                .iter()
+                .map(|id| format!("dead letter {id}: {word}\n"))
+                .collect()
+        })?;
         for (id, why) in &self.not_done {
             say(&format!("dead letter {id}: not {word}: {why}"));
         }
         match self.left {
             _ if self.done.is_empty() && self.not_done.is_empty() => say("no dead letters"),
             left if left.is_zero() => {}
-            left => say(&format!("{left} more are open; run the command again or increase --limit")),
+            left => say(&format!(
+                "{left} more are open; run the command again or increase --limit"
+            )),
         }
-        Ok(if self.not_done.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Ok(if self.not_done.is_empty() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
     }
 }

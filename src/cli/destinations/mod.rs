@@ -17,7 +17,9 @@ use crate::app;
 use crate::config::{Links, ProviderLinks};
 use crate::pipelines::connection_tests::{Sent, try_destination};
 use crate::store::{self, Released};
-use crate::tracker::{DestinationRow, RowChange, destination_cause, known_organization, set_destination_disabled};
+use crate::tracker::{
+    DestinationRow, RowChange, destination_cause, known_organization, set_destination_disabled,
+};
 
 /// Register and test destinations of messages, and replace their secrets
 #[derive(Debug, Subcommand)]
@@ -104,8 +106,16 @@ impl Destinations {
 impl List {
     async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
         let tracker = connect::tracker(&self.links).await?;
-        let rows = tracker.destination_rows(self.organization.as_deref()).await?;
-        output.answer(&rows, || if rows.is_empty() { String::new() } else { table(output, &rows) })?;
+        let rows = tracker
+            .destination_rows(self.organization.as_deref())
+            .await?;
+        output.answer(&rows, || {
+            if rows.is_empty() {
+                String::new()
+            } else {
+                table(output, &rows)
+            }
+        })?;
         if rows.is_empty() {
             say("no destinations");
         }
@@ -115,17 +125,26 @@ impl List {
 
 impl Switch {
     async fn run(self, output: Output, disabled: bool) -> anyhow::Result<ExitCode> {
-        let (verb, action) = if disabled { ("Disable", "destination.disable") } else { ("Enable", "destination.enable") };
+        let (verb, action) = if disabled {
+            ("Disable", "destination.disable")
+        } else {
+            ("Enable", "destination.enable")
+        };
         let Which { name, organization } = &self.which;
         self.consent.can_be_had()?;
         let store = connect::store(&self.links).await?;
-        self.consent.to(&format!("{verb} destination {name} of {organization}?"))?;
+        self.consent
+            .to(&format!("{verb} destination {name} of {organization}?"))?;
         let actor = self.consent.actor();
         let changed = store.audited_release(&actor, action, async |tx| {
             let organization_id = known_organization(tx, organization).await?;
             let changed = set_destination_disabled(tx, organization_id, name, disabled).await?;
             let gone = (!disabled).then(|| destination_cause(changed.after.id));
-            Ok::<_, anyhow::Error>(store::AuditedChange { audit: audit(&changed)?, gone, answer: changed })
+            Ok::<_, anyhow::Error>(store::AuditedChange {
+                audit: audit(&changed)?,
+                gone,
+                answer: changed,
+            })
         });
         let (changed, released) = changed.await?;
         told(output, &changed, released)
@@ -137,13 +156,21 @@ impl Test {
         let store = connect::store(&self.links).await?;
         let services = app::services(&self.links, &self.providers)?;
         let Which { name, organization } = &self.which;
-        let destination = services.tracker.known_destination(organization, name).await?;
+        let destination = services
+            .tracker
+            .known_destination(organization, name)
+            .await?;
         let actor = operator(self.reason);
         let tested = json!({"destination_id": destination.id, "destination": name});
         // Written before the message is sent, so that every test message is recorded.
-        store.audit(&actor, "destination.test", None, &Value::Null, &tested).await?;
+        store
+            .audit(&actor, "destination.test", None, &Value::Null, &tested)
+            .await?;
         let sent = try_destination(&services, &destination, &actor.who).await;
-        let Sent { message_id, refused } = sent.map_err(|fault| anyhow!("{}; {}", fault.message(), fault.hint()))?;
+        let Sent {
+            message_id,
+            refused,
+        } = sent.map_err(|fault| anyhow!("{}; {}", fault.message(), fault.hint()))?;
         output.answer(&json!({"destination": name, "sent": true, "message_id": message_id, "refused": refused}), || {
             let sent = format!("sent; the provider's message id: {}", or_dash(message_id.as_deref()));
             let refused = refused.iter().map(|one| format!("\nnot sent to {}: {}", plain(&one.to), plain(&one.said)));
@@ -158,19 +185,39 @@ fn audit(changed: &RowChange<DestinationRow>) -> anyhow::Result<Option<(Value, V
     if changed.before.as_ref() == Some(&changed.after) {
         return Ok(None);
     }
-    Ok(Some((to_value(&changed.before)?, to_value(&changed.after)?)))
+    Ok(Some((
+        to_value(&changed.before)?,
+        to_value(&changed.after)?,
+    )))
 }
 
-fn told(output: Output, changed: &RowChange<DestinationRow>, released: Released) -> anyhow::Result<ExitCode> {
+fn told(
+    output: Output,
+    changed: &RowChange<DestinationRow>,
+    released: Released,
+) -> anyhow::Result<ExitCode> {
     let is_changed = changed.before.as_ref() != Some(&changed.after);
-    let value =
-        json!({"changed": is_changed, "now": changed.after, "jobs_released": released.now, "jobs_to_follow": released.later});
-    output.answer(&value, || format!("{}\n\njobs released: {released}", table(output, std::slice::from_ref(&changed.after))))?;
+    let value = json!({"changed": is_changed, "now": changed.after, "jobs_released": released.now, "jobs_to_follow": released.later});
+    output.answer(&value, || {
+        format!(
+            "{}\n\njobs released: {released}",
+            table(output, std::slice::from_ref(&changed.after))
+        )
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn table(output: Output, rows: &[DestinationRow]) -> String {
-    let headings = ["organization", "name", "kind", "state", "default", "unknown outcome", "secret", "previous until"];
+    let headings = [
+        "organization",
+        "name",
+        "kind",
+        "state",
+        "default",
+        "unknown outcome",
+        "secret",
+        "previous until",
+    ];
     let mut table = output.table(&headings);
     for row in rows {
         table.add_row([
@@ -181,7 +228,10 @@ fn table(output: Output, rows: &[DestinationRow]) -> String {
             Cell::new(if row.default { "yes" } else { "no" }),
             Cell::new(plain(&row.unknown_policy)),
             Cell::new(if row.has_secret { "yes" } else { "no" }),
-            Cell::new(row.previous_secret_until.map_or_else(|| "-".to_owned(), when)),
+            Cell::new(
+                row.previous_secret_until
+                    .map_or_else(|| "-".to_owned(), when),
+            ),
         ]);
     }
     rendered(table)

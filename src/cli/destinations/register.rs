@@ -65,20 +65,44 @@ impl Register {
         let keyring = app::keyring(&self.links)?;
         let store = connect::store(&self.links).await?;
         let services = app::services(&self.links, &self.providers)?;
-        services.tracker.known_organization(&self.organization).await?;
-        let rows = services.tracker.destination_rows(Some(&self.organization)).await?;
+        services
+            .tracker
+            .known_organization(&self.organization)
+            .await?;
+        let rows = services
+            .tracker
+            .destination_rows(Some(&self.organization))
+            .await?;
         // A kept secret must be valid for the new settings, and its host and channel must not change.
-        let present = match (&secret, rows.iter().find(|row| row.name == self.name && row.has_secret)) {
+        let present = match (
+            &secret,
+            rows.iter()
+                .find(|row| row.name == self.name && row.has_secret),
+        ) {
             (None, Some(row)) => {
-                secret_stays(row, &self.kind, &self.config).map_err(|problem| anyhow!(Usage(problem.to_string())))?;
-                services.tracker.known_destination(&self.organization, &self.name).await?.secret
+                secret_stays(row, &self.kind, &self.config)
+                    .map_err(|problem| anyhow!(Usage(problem.to_string())))?;
+                services
+                    .tracker
+                    .known_destination(&self.organization, &self.name)
+                    .await?
+                    .secret
             }
             (Some(_), _) | (None, None) => None,
         };
         let effective = secret.as_ref().or(present.as_ref());
-        check_destination(&services.providers, &self.kind, &self.config, effective, None)
-            .map_err(|problem| anyhow!(Usage(problem.to_string())))?;
-        self.consent.to(&format!("Register destination {} of {}?", self.name, self.organization))?;
+        check_destination(
+            &services.providers,
+            &self.kind,
+            &self.config,
+            effective,
+            None,
+        )
+        .map_err(|problem| anyhow!(Usage(problem.to_string())))?;
+        self.consent.to(&format!(
+            "Register destination {} of {}?",
+            self.name, self.organization
+        ))?;
         let actor = self.consent.actor();
         let changed = store.audited(&actor, "destination.register", async |tx| {
             let new = NewDestination {
@@ -92,7 +116,11 @@ impl Register {
             };
             let changed = register_destination(tx, &keyring, &new).await?;
             // A secret appears in no row, so a given secret counts as a change.
-            let audit = audit(&changed)?.or_else(|| secret.as_ref().map(|_| (Value::Null, Value::from("its secret"))));
+            let audit = audit(&changed)?.or_else(|| {
+                secret
+                    .as_ref()
+                    .map(|_| (Value::Null, Value::from("its secret")))
+            });
             Ok::<_, anyhow::Error>((changed, audit))
         });
         told(output, &changed.await?, Released::default())
@@ -110,5 +138,9 @@ impl UnknownPolicy {
 
 fn settings(text: &str) -> Result<Value, String> {
     let value: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
-    if value.is_object() { Ok(value) } else { Err("expected a JSON object, got another JSON value".to_owned()) }
+    if value.is_object() {
+        Ok(value)
+    } else {
+        Err("expected a JSON object, got another JSON value".to_owned())
+    }
 }

@@ -45,7 +45,10 @@ impl RotateSecret {
         let store = connect::store(&self.links).await?;
         let services = app::services(&self.links, &self.providers)?;
         let Which { name, organization } = &self.which;
-        let destination = services.tracker.known_destination(organization, name).await?;
+        let destination = services
+            .tracker
+            .known_destination(organization, name)
+            .await?;
         check_destination(
             &services.providers,
             &destination.kind,
@@ -54,18 +57,29 @@ impl RotateSecret {
             destination.secret.as_ref(),
         )
         .map_err(|problem| anyhow!(Usage(problem.to_string())))?;
-        self.consent.to(&format!("Replace the secret of destination {name} of {organization}?"))?;
+        self.consent.to(&format!(
+            "Replace the secret of destination {name} of {organization}?"
+        ))?;
         let named = json!({"destination_id": destination.id, "destination": name});
         let actor = self.consent.actor();
         let rotated = store.audited(&actor, "destination.rotate_secret", async |tx| {
-            let rotated = rotate_destination_secret(tx, &keyring, destination.id, &secret, self.keep_for).await?;
-            let after = json!({"destination_id": destination.id, "destination": name, "rotated": rotated});
+            let rotated =
+                rotate_destination_secret(tx, &keyring, destination.id, &secret, self.keep_for)
+                    .await?;
+            let after =
+                json!({"destination_id": destination.id, "destination": name, "rotated": rotated});
             Ok::<_, anyhow::Error>((rotated, Some((named, after))))
         });
         let rotated = rotated.await?;
-        output.answer(&json!({"destination": name, "rotated": rotated}), String::new)?;
+        output.answer(
+            &json!({"destination": name, "rotated": rotated}),
+            String::new,
+        )?;
         say(&match rotated.previous_until {
-            Some(until) => format!("the new secret is in use; the previous one stays in use until {}", when(until)),
+            Some(until) => format!(
+                "the new secret is in use; the previous one stays in use until {}",
+                when(until)
+            ),
             None => "the new secret is in use; there is no other".to_owned(),
         });
         Ok(ExitCode::SUCCESS)

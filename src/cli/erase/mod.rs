@@ -54,9 +54,16 @@ struct Erasing {
 impl Erase {
     pub(super) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
         match self {
-            Self::Person(Person { person, erasing }) => erasing.run("person", Subject::Person(person), output).await,
-            Self::Organization(Organization { organization, erasing }) => {
-                erasing.run("organization", Subject::Organization(organization), output).await
+            Self::Person(Person { person, erasing }) => {
+                erasing.run("person", Subject::Person(person), output).await
+            }
+            Self::Organization(Organization {
+                organization,
+                erasing,
+            }) => {
+                erasing
+                    .run("organization", Subject::Organization(organization), output)
+                    .await
             }
         }
     }
@@ -73,11 +80,19 @@ impl Erasing {
         .await
     }
 
-    async fn erase(&self, kind: &str, erasure: &mut Erasure<'_>, store: &Store, output: Output) -> anyhow::Result<ExitCode> {
+    async fn erase(
+        &self,
+        kind: &str,
+        erasure: &mut Erasure<'_>,
+        store: &Store,
+        output: Output,
+    ) -> anyhow::Result<ExitCode> {
         let pseudonym = erasure.pseudonym().to_owned();
         let would_be = erasure.run(true).await?;
         for name in erasure.left_out() {
-            say(&format!("texts are not searched for `{name}` alone: it is too short or too long, or others have it too"));
+            say(&format!(
+                "texts are not searched for `{name}` alone: it is too short or too long, or others have it too"
+            ));
         }
         if !self.consent.is_possible() {
             answer(output, &pseudonym, &would_be, true)?;
@@ -85,16 +100,26 @@ impl Erasing {
             return Ok(ExitCode::SUCCESS);
         }
         say_lines(&table(Output::new(false), &would_be));
-        self.consent.to(&format!("Erase {kind} {pseudonym} from these rows permanently?"))?;
+        self.consent.to(&format!(
+            "Erase {kind} {pseudonym} from these rows permanently?"
+        ))?;
         let actor = self.consent.actor();
         let named = json!({"pseudonym": pseudonym});
         // Written before the audit log is searched, so that a reason that names the person is erased too.
-        store.audit(&actor, &format!("erase.{kind}"), None, &Value::Null, &named).await?;
+        store
+            .audit(&actor, &format!("erase.{kind}"), None, &Value::Null, &named)
+            .await?;
         let rows = erasure.run(false).await?;
         // The actor may be the erased person.
-        let done = Actor { who: "erase".to_owned(), role: actor.role, reason: None };
+        let done = Actor {
+            who: "erase".to_owned(),
+            role: actor.role,
+            reason: None,
+        };
         let after = json!({"pseudonym": pseudonym, "rows": rows});
-        store.audit(&done, &format!("erased.{kind}"), None, &Value::Null, &after).await?;
+        store
+            .audit(&done, &format!("erased.{kind}"), None, &Value::Null, &after)
+            .await?;
         answer(output, &pseudonym, &rows, false)?;
         Ok(ExitCode::SUCCESS)
     }
@@ -102,7 +127,9 @@ impl Erasing {
 
 fn answer(output: Output, pseudonym: &str, rows: &Rows, is_dry: bool) -> anyhow::Result<()> {
     let value = json!({"pseudonym": pseudonym, "dry_run": is_dry, "rows": rows});
-    output.answer(&value, || format!("{}\n\npseudonym: {pseudonym}", table(output, rows)))
+    output.answer(&value, || {
+        format!("{}\n\npseudonym: {pseudonym}", table(output, rows))
+    })
 }
 
 fn table(output: Output, rows: &Rows) -> String {

@@ -17,7 +17,9 @@ use crate::app;
 use crate::config::{Links, ProviderLinks};
 use crate::pipelines::connection_tests::try_account;
 use crate::store::{self, Released};
-use crate::tracker::{InstallationRow, RowChange, installation_cause, known_organization, set_installation_disabled};
+use crate::tracker::{
+    InstallationRow, RowChange, installation_cause, known_organization, set_installation_disabled,
+};
 
 /// Register and test Azure DevOps accounts of organizations, and replace their service hook secrets
 #[derive(Debug, Subcommand)]
@@ -104,8 +106,16 @@ impl Integrations {
 impl List {
     async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
         let tracker = connect::tracker(&self.links).await?;
-        let rows = tracker.installation_rows(self.organization.as_deref()).await?;
-        output.answer(&rows, || if rows.is_empty() { String::new() } else { table(output, &rows) })?;
+        let rows = tracker
+            .installation_rows(self.organization.as_deref())
+            .await?;
+        output.answer(&rows, || {
+            if rows.is_empty() {
+                String::new()
+            } else {
+                table(output, &rows)
+            }
+        })?;
         if rows.is_empty() {
             say("no accounts");
         }
@@ -115,17 +125,31 @@ impl List {
 
 impl Switch {
     async fn run(self, output: Output, disabled: bool) -> anyhow::Result<ExitCode> {
-        let (verb, action) = if disabled { ("Disable", "integration.disable") } else { ("Enable", "integration.enable") };
-        let Which { account_id, organization } = &self.which;
+        let (verb, action) = if disabled {
+            ("Disable", "integration.disable")
+        } else {
+            ("Enable", "integration.enable")
+        };
+        let Which {
+            account_id,
+            organization,
+        } = &self.which;
         self.consent.can_be_had()?;
         let store = connect::store(&self.links).await?;
-        self.consent.to(&format!("{verb} account {account_id} of {organization}?"))?;
+        self.consent
+            .to(&format!("{verb} account {account_id} of {organization}?"))?;
         let actor = self.consent.actor();
         let changed = store.audited_release(&actor, action, async |tx| {
             let organization_id = known_organization(tx, organization).await?;
-            let changed = set_installation_disabled(tx, organization_id, account_id, disabled).await?;
-            let gone = (!disabled).then(|| installation_cause(changed.after.integration_id, organization_id));
-            Ok::<_, anyhow::Error>(store::AuditedChange { audit: audit(&changed)?, gone, answer: changed })
+            let changed =
+                set_installation_disabled(tx, organization_id, account_id, disabled).await?;
+            let gone = (!disabled)
+                .then(|| installation_cause(changed.after.integration_id, organization_id));
+            Ok::<_, anyhow::Error>(store::AuditedChange {
+                audit: audit(&changed)?,
+                gone,
+                answer: changed,
+            })
         });
         let (changed, released) = changed.await?;
         told(output, &changed, released)
@@ -136,44 +160,94 @@ impl Test {
     async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
         drop(connect::store(&self.links).await?);
         let services = app::services(&self.links, &self.providers)?;
-        let Which { account_id, organization } = &self.which;
+        let Which {
+            account_id,
+            organization,
+        } = &self.which;
         let organization_id = services.tracker.known_organization(organization).await?;
-        let rows = services.tracker.installation_rows(Some(organization)).await?;
-        let installed = rows.into_iter().find(|row| row.account_id.eq_ignore_ascii_case(account_id));
-        let named = self.identity.or_else(|| installed.and_then(|row| row.identity));
-        let named = named.context("expected an account with an identity, got none; use --identity NAME")?;
-        let identity = services.tracker.identity_by_name(organization_id, &named).await?;
-        let identity = identity.with_context(|| format!("{organization} has no identity `{named}`"))?;
+        let rows = services
+            .tracker
+            .installation_rows(Some(organization))
+            .await?;
+        let installed = rows
+            .into_iter()
+            .find(|row| row.account_id.eq_ignore_ascii_case(account_id));
+        let named = self
+            .identity
+            .or_else(|| installed.and_then(|row| row.identity));
+        let named =
+            named.context("expected an account with an identity, got none; use --identity NAME")?;
+        let identity = services
+            .tracker
+            .identity_by_name(organization_id, &named)
+            .await?;
+        let identity =
+            identity.with_context(|| format!("{organization} has no identity `{named}`"))?;
         let trial = try_account(&services, identity.id, account_id).await;
         let trial = trial.map_err(|fault| anyhow!("{}; {}", fault.message(), fault.hint()))?;
         let usable = trial.usable;
-        output.answer(&json!({"identity": named, "account_id": account_id, "trial": trial}), || {
-            let verdict = if usable { "may use the account" } else { "may not use the account" };
-            let accounts = trial.accounts.join(", ");
-            plain(&format!("{named} is {} and {verdict}; accounts: {accounts}", trial.user))
-        })?;
-        Ok(if usable { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        output.answer(
+            &json!({"identity": named, "account_id": account_id, "trial": trial}),
+            || {
+                let verdict = if usable {
+                    "may use the account"
+                } else {
+                    "may not use the account"
+                };
+                let accounts = trial.accounts.join(", ");
+                plain(&format!(
+                    "{named} is {} and {verdict}; accounts: {accounts}",
+                    trial.user
+                ))
+            },
+        )?;
+        Ok(if usable {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
     }
 }
 
 /// Returns the row before and after for the audit log, or `None` if nothing changed.
-fn audit(changed: &RowChange<InstallationRow>) -> anyhow::Result<Option<(serde_json::Value, serde_json::Value)>> {
+fn audit(
+    changed: &RowChange<InstallationRow>,
+) -> anyhow::Result<Option<(serde_json::Value, serde_json::Value)>> {
     if changed.before.as_ref() == Some(&changed.after) {
         return Ok(None);
     }
-    Ok(Some((to_value(&changed.before)?, to_value(&changed.after)?)))
+    Ok(Some((
+        to_value(&changed.before)?,
+        to_value(&changed.after)?,
+    )))
 }
 
-fn told(output: Output, changed: &RowChange<InstallationRow>, released: Released) -> anyhow::Result<ExitCode> {
+fn told(
+    output: Output,
+    changed: &RowChange<InstallationRow>,
+    released: Released,
+) -> anyhow::Result<ExitCode> {
     let is_changed = changed.before.as_ref() != Some(&changed.after);
-    let value =
-        json!({"changed": is_changed, "now": changed.after, "jobs_released": released.now, "jobs_to_follow": released.later});
-    output.answer(&value, || format!("{}\n\njobs released: {released}", table(output, std::slice::from_ref(&changed.after))))?;
+    let value = json!({"changed": is_changed, "now": changed.after, "jobs_released": released.now, "jobs_to_follow": released.later});
+    output.answer(&value, || {
+        format!(
+            "{}\n\njobs released: {released}",
+            table(output, std::slice::from_ref(&changed.after))
+        )
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn table(output: Output, rows: &[InstallationRow]) -> String {
-    let headings = ["organization", "account", "name", "state", "identity", "synchronised", "hook secrets"];
+    let headings = [
+        "organization",
+        "account",
+        "name",
+        "state",
+        "identity",
+        "synchronised",
+        "hook secrets",
+    ];
     let mut table = output.table(&headings);
     for row in rows {
         let settings = [
@@ -181,14 +255,22 @@ fn table(output: Output, rows: &[InstallationRow]) -> String {
             ("assignee out", row.settings.assignee_outbound),
             ("status in", row.settings.status_inbound),
         ];
-        let on: Vec<&str> = settings.into_iter().filter(|(_, on)| *on).map(|(name, _)| name).collect();
+        let on: Vec<&str> = settings
+            .into_iter()
+            .filter(|(_, on)| *on)
+            .map(|(name, _)| name)
+            .collect();
         table.add_row([
             Cell::new(plain(&row.organization)),
             Cell::new(plain(&row.account_id)),
             Cell::new(plain(&row.account_name)),
             Cell::new(if row.disabled { "disabled" } else { "enabled" }),
             Cell::new(or_dash(row.identity.as_deref())),
-            Cell::new(if on.is_empty() { "nothing".to_owned() } else { on.join(", ") }),
+            Cell::new(if on.is_empty() {
+                "nothing".to_owned()
+            } else {
+                on.join(", ")
+            }),
             Cell::new(row.hook_secrets),
         ]);
     }

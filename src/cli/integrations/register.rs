@@ -49,7 +49,10 @@ impl Register {
     pub(in crate::cli) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
         self.consent.can_be_had()?;
         let store = connect::store(&self.links).await?;
-        self.consent.to(&format!("Register account {} for {}?", self.account_id, self.organization))?;
+        self.consent.to(&format!(
+            "Register account {} for {}?",
+            self.account_id, self.organization
+        ))?;
         let actor = self.consent.actor();
         let changed = store.audited_release(&actor, "integration.register", async |tx| {
             let new = NewInstallation {
@@ -64,9 +67,18 @@ impl Register {
             };
             let changed = register_installation(tx, &new).await?;
             // Jobs that wait for the previous identity to sign in may continue with this one; the others wait again.
-            let before = changed.before.as_ref().and_then(|before| before.identity_id);
-            let gone = before.filter(|_| before != changed.after.identity_id).map(identity_cause);
-            Ok::<_, anyhow::Error>(AuditedChange { audit: audit(&changed)?, gone, answer: changed })
+            let before = changed
+                .before
+                .as_ref()
+                .and_then(|before| before.identity_id);
+            let gone = before
+                .filter(|_| before != changed.after.identity_id)
+                .map(identity_cause);
+            Ok::<_, anyhow::Error>(AuditedChange {
+                audit: audit(&changed)?,
+                gone,
+                answer: changed,
+            })
         });
         let (changed, released) = changed.await?;
         told(output, &changed, released)

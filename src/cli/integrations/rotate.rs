@@ -46,7 +46,10 @@ impl RotateSecret {
             self.source.required()?
         };
         let store = connect::store(&self.links).await?;
-        self.consent.to(&format!("Replace the hook secret of account {}?", self.account_id))?;
+        self.consent.to(&format!(
+            "Replace the hook secret of account {}?",
+            self.account_id
+        ))?;
         let sha256: [u8; 32] = Sha256::digest(secret.expose_secret().as_bytes()).into();
         let actor = self.consent.actor();
         let rotated = store.audited(&actor, "integration.rotate_secret", async |tx| {
@@ -59,9 +62,18 @@ impl RotateSecret {
         if self.generate {
             answer["secret"] = Value::from(secret.expose_secret());
         }
-        output.answer(&answer, || if self.generate { secret.expose_secret().to_owned() } else { String::new() })?;
+        output.answer(&answer, || {
+            if self.generate {
+                secret.expose_secret().to_owned()
+            } else {
+                String::new()
+            }
+        })?;
         say(&match rotated.previous_until {
-            Some(until) => format!("the new secret is valid; the previous one is valid until {}", when(until)),
+            Some(until) => format!(
+                "the new secret is valid; the previous one is valid until {}",
+                when(until)
+            ),
             None => "the new secret is valid; there is no other".to_owned(),
         });
         Ok(ExitCode::SUCCESS)

@@ -43,7 +43,13 @@ struct Action {
 impl Retry {
     pub(super) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
         let store = self.action.agreed("Retry").await?;
-        told(output, "retry", store.retry(&self.action.job.target(), &self.action.actor()).await?)
+        told(
+            output,
+            "retry",
+            store
+                .retry(&self.action.job.target(), &self.action.actor())
+                .await?,
+        )
     }
 }
 
@@ -52,9 +58,18 @@ impl Configure {
     const FIRST_STAGE: &str = "check_account";
 
     pub(super) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
-        let store = self.action.agreed(&format!("Use account {} for", self.account)).await?;
+        let store = self
+            .action
+            .agreed(&format!("Use account {} for", self.account))
+            .await?;
         let (target, actor) = (self.action.job.target(), self.action.actor());
-        told(output, "configure", store.configure(&target, &self.account, Self::FIRST_STAGE, &actor).await?)
+        told(
+            output,
+            "configure",
+            store
+                .configure(&target, &self.account, Self::FIRST_STAGE, &actor)
+                .await?,
+        )
     }
 }
 
@@ -63,7 +78,8 @@ impl Action {
     async fn agreed(&self, verb: &str) -> anyhow::Result<Store> {
         self.consent.can_be_had()?;
         let store = connect::store(&self.links).await?;
-        self.consent.to(&question(verb, &self.job.row(&store).await?))?;
+        self.consent
+            .to(&question(verb, &self.job.row(&store).await?))?;
         Ok(store)
     }
 
@@ -73,7 +89,10 @@ impl Action {
 }
 
 pub(super) fn question(verb: &str, job: &JobRow) -> String {
-    format!("{verb} job {} ({} of {}, {} at {})?", job.id, job.pipeline, job.organization, job.state, job.stage)
+    format!(
+        "{verb} job {} ({} of {}, {} at {})?",
+        job.id, job.pipeline, job.organization, job.state, job.stage
+    )
 }
 
 pub(super) fn told(output: Output, action: &str, answer: ActionResult) -> anyhow::Result<ExitCode> {
@@ -84,7 +103,9 @@ pub(super) fn told(output: Output, action: &str, answer: ActionResult) -> anyhow
         }
         ActionResult::Already(job, state) => {
             let value = json!({"job_id": job, "action": action, "changed": false, "before": state, "now": state});
-            output.answer(&value, || format!("job {job}: is already {state}; nothing was changed"))?;
+            output.answer(&value, || {
+                format!("job {job}: is already {state}; nothing was changed")
+            })?;
         }
         ActionResult::Refused(job, why) => bail!("job {job}: {why}"),
         ActionResult::NoSuchJob => bail!("there is no such job"),

@@ -77,7 +77,10 @@ impl Cancel {
     fn target(&self) -> Option<Target> {
         match (self.id, &self.source, &self.key) {
             (Some(id), ..) => Some(Target::Id(id)),
-            (None, Some(source), Some(key)) => Some(Target::Key { source: source.clone(), dedupe_key: key.clone() }),
+            (None, Some(source), Some(key)) => Some(Target::Key {
+                source: source.clone(),
+                dedupe_key: key.clone(),
+            }),
             (None, ..) => None,
         }
     }
@@ -85,8 +88,13 @@ impl Cancel {
     async fn one(&self, target: &Target, output: Output) -> anyhow::Result<ExitCode> {
         self.consent.can_be_had()?;
         let store = connect::store(&self.links).await?;
-        self.consent.to(&question("Cancel", &super::row(&store, target).await?))?;
-        told(output, "cancel", store.cancel(target, &self.consent.actor()).await?)
+        self.consent
+            .to(&question("Cancel", &super::row(&store, target).await?))?;
+        told(
+            output,
+            "cancel",
+            store.cancel(target, &self.consent.actor()).await?,
+        )
     }
 
     fn filter(&self) -> anyhow::Result<ManyJobs> {
@@ -98,8 +106,16 @@ impl Cancel {
             error_code: self.error_code.clone(),
             older_than_seconds: self.older_than.map(|age| age.as_secs()),
         };
-        let texts = [&filter.organization, &filter.source, &filter.producer, &filter.error_code];
-        if texts.iter().all(|text| text.is_none()) && filter.state.is_none() && filter.older_than_seconds.is_none() {
+        let texts = [
+            &filter.organization,
+            &filter.source,
+            &filter.producer,
+            &filter.error_code,
+        ];
+        if texts.iter().all(|text| text.is_none())
+            && filter.state.is_none()
+            && filter.older_than_seconds.is_none()
+        {
             let what = "expected a job or a filter, got neither; use an ID, --source with --key, or one or more of \
                         --organization, --source, --producer, --state, --error-code, --older-than";
             return Err(Usage(what.to_owned()).into());
@@ -119,18 +135,31 @@ impl Cancel {
             return previewed(output, &preview);
         }
         say_lines(&rendered(table(Output::new(false), &preview.sample)));
-        self.consent.to(&format!("Cancel {} jobs and their open follow-ups?", preview.count))?;
+        self.consent.to(&format!(
+            "Cancel {} jobs and their open follow-ups?",
+            preview.count
+        ))?;
         let (jobs, follow_ups) = self.cancel(&store, &chosen, &json!(filter)).await?;
-        let value = json!({"cancelled": jobs, "follow_ups_cancelled": follow_ups, "dry_run": false});
-        output.answer(&value, || format!("cancelled {jobs} jobs and {follow_ups} follow-ups"))?;
+        let value =
+            json!({"cancelled": jobs, "follow_ups_cancelled": follow_ups, "dry_run": false});
+        output.answer(&value, || {
+            format!("cancelled {jobs} jobs and {follow_ups} follow-ups")
+        })?;
         Ok(ExitCode::SUCCESS)
     }
 
     /// Cancels page by page, with a progress line after every [`PROGRESS`] pages. The audit log gets one row for each job, and
     /// one row before and one after them for the action.
-    async fn cancel(&self, store: &Store, chosen: &ChosenJobs, filter: &Value) -> anyhow::Result<(u64, u64)> {
+    async fn cancel(
+        &self,
+        store: &Store,
+        chosen: &ChosenJobs,
+        filter: &Value,
+    ) -> anyhow::Result<(u64, u64)> {
         let actor = self.consent.actor();
-        store.audit(&actor, "jobs.cancel_many", None, &Value::Null, filter).await?;
+        store
+            .audit(&actor, "jobs.cancel_many", None, &Value::Null, filter)
+            .await?;
         let (mut after, mut jobs, mut follow_ups, mut pages) = (None, 0, 0, 0);
         loop {
             let page = store.cancel_page(chosen, after, &actor).await?;
@@ -142,16 +171,23 @@ impl Cancel {
             after = Some(next);
         }
         let done = json!({"cancelled": jobs, "follow_ups_cancelled": follow_ups});
-        store.audit(&actor, "jobs.cancelled_many", None, filter, &done).await?;
+        store
+            .audit(&actor, "jobs.cancelled_many", None, filter, &done)
+            .await?;
         Ok((jobs, follow_ups))
     }
 }
 
 fn previewed(output: Output, preview: &ChosenPreview) -> anyhow::Result<ExitCode> {
-    let value = json!({"jobs": preview.count, "sample": preview.sample, "cancelled": 0, "dry_run": true});
+    let value =
+        json!({"jobs": preview.count, "sample": preview.sample, "cancelled": 0, "dry_run": true});
     output.answer(&value, || match preview.sample.as_slice() {
         [] => String::new(),
-        sample => format!("{}\n\n{} jobs, and their open follow-ups", rendered(table(output, sample)), preview.count),
+        sample => format!(
+            "{}\n\n{} jobs, and their open follow-ups",
+            rendered(table(output, sample)),
+            preview.count
+        ),
     })?;
     if preview.count.is_zero() {
         say("no open job matches");

@@ -33,7 +33,11 @@ impl Explain {
             Some(key) => store.hold_of(key).await?,
             None => None,
         };
-        let facts = Facts { waiting_for_same, hold, ..position(&pipelines::registry(), &row) };
+        let facts = Facts {
+            waiting_for_same,
+            hold,
+            ..position(&pipelines::registry(), &row)
+        };
         let sentence = explain(&row, &facts);
         let value = json!({"job_id": row.id, "state": row.state, "standing": standing(&row), "explanation": sentence});
         output.answer(&value, || plain(&sentence))?;
@@ -50,12 +54,16 @@ async fn waiting_for_same(store: &Store, row: &JobRow) -> anyhow::Result<CappedC
 
 /// Returns the position of the job's stage in its pipeline, and the stage's number of attempts.
 fn position<P: Product>(registry: &Registry<P>, row: &JobRow) -> Facts {
-    let Some(pipeline) = registry.get(&row.pipeline) else { return Facts::default() };
+    let Some(pipeline) = registry.get(&row.pipeline) else {
+        return Facts::default();
+    };
     let in_turn: Vec<_> = pipeline.stages().filter(|stage| !stage.off_path).collect();
     let at = in_turn.iter().position(|stage| stage.name == row.stage);
     Facts {
         position: at.map(|at| (at + 1, in_turn.len())),
-        attempts: pipeline.stage(&row.stage).map(|(stage, _)| stage.retry.attempts),
+        attempts: pipeline
+            .stage(&row.stage)
+            .map(|(stage, _)| stage.retry.attempts),
         waiting_for_same: CappedCount::default(),
         hold: None,
     }

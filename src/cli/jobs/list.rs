@@ -52,11 +52,26 @@ impl List {
             limit: self.limit,
         };
         let Listed { jobs, stopped } = store.jobs(&filter).await?;
-        output.answer(&jobs, || if jobs.is_empty() { String::new() } else { rendered(table(output, &jobs)) })?;
+        output.answer(&jobs, || {
+            if jobs.is_empty() {
+                String::new()
+            } else {
+                rendered(table(output, &jobs))
+            }
+        })?;
         match (stopped, jobs.last()) {
-            (Some(Stopped { looked, back_to, before }), _) => {
+            (
+                Some(Stopped {
+                    looked,
+                    back_to,
+                    before,
+                }),
+                _,
+            ) => {
                 let back_to = when(back_to);
-                say(&format!("searched {looked} jobs, back to {back_to}; use --before {before} to search older jobs"));
+                say(&format!(
+                    "searched {looked} jobs, back to {back_to}; use --before {before} to search older jobs"
+                ));
             }
             (None, None) => say("no jobs"),
             (None, Some(last)) if i64::try_from(jobs.len()) == Ok(filter.limit) => {
@@ -70,7 +85,16 @@ impl List {
 
 /// Returns jobs as a table.
 pub(super) fn table(output: Output, jobs: &[JobRow]) -> Table {
-    let mut table = output.table(&["id", "state", "stage", "why", "organization", "source", "key", "accepted"]);
+    let mut table = output.table(&[
+        "id",
+        "state",
+        "stage",
+        "why",
+        "organization",
+        "source",
+        "key",
+        "accepted",
+    ]);
     for job in jobs {
         let why = job.wait_reason.as_deref().or(job.error_code.as_deref());
         table.add_row([

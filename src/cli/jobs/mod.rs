@@ -58,9 +58,10 @@ impl Selector {
         match (self.id, &self.source, &self.key) {
             (Some(id), ..) => Target::Id(id),
             // The parser requires both if there is no id.
-            (None, source, key) => {
-                Target::Key { source: source.clone().unwrap_or_default(), dedupe_key: key.clone().unwrap_or_default() }
-            }
+            (None, source, key) => Target::Key {
+                source: source.clone().unwrap_or_default(),
+                dedupe_key: key.clone().unwrap_or_default(),
+            },
         }
     }
 

@@ -27,7 +27,10 @@ impl Show {
     pub(super) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
         let store = connect::store(&self.links).await?;
         let id = self.job.row(&store).await?.id;
-        let view = store.job_view(id).await?.context("the job was deleted meanwhile")?;
+        let view = store
+            .job_view(id)
+            .await?
+            .context("the job was deleted meanwhile")?;
         output.answer(&view, || page(output, &view))?;
         Ok(ExitCode::SUCCESS)
     }
@@ -36,10 +39,22 @@ impl Show {
 fn page(output: Output, view: &JobView) -> String {
     let mut page = rendered(row(output, &view.row));
     let parts = [
-        ("checkpoints", view.checkpoints.len(), checkpoints(output, view)),
-        ("unsuccessful attempts", view.attempts.len(), attempts(output, view)),
+        (
+            "checkpoints",
+            view.checkpoints.len(),
+            checkpoints(output, view),
+        ),
+        (
+            "unsuccessful attempts",
+            view.attempts.len(),
+            attempts(output, view),
+        ),
         ("effects", view.effects.len(), effects(output, view)),
-        ("follow-ups", view.children.len(), super::list::table(output, &view.children)),
+        (
+            "follow-ups",
+            view.children.len(),
+            super::list::table(output, &view.children),
+        ),
     ];
     for (title, _, table) in parts.into_iter().filter(|(_, rows, _)| *rows > 0) {
         // Writing to a string cannot fail.
@@ -50,8 +65,20 @@ fn page(output: Output, view: &JobView) -> String {
 
 fn row(output: Output, row: &JobRow) -> Table {
     let mut table = output.table(&[]);
-    let wait = row.wait_reason.as_deref().map(|reason| format!("{reason} ({})", row.wait_key.as_deref().unwrap_or("-")));
-    let owner = row.owner.map(|owner| format!("replica {owner}{}", if row.owner_alive { "" } else { " (lease expired)" }));
+    let wait = row
+        .wait_reason
+        .as_deref()
+        .map(|reason| format!("{reason} ({})", row.wait_key.as_deref().unwrap_or("-")));
+    let owner = row.owner.map(|owner| {
+        format!(
+            "replica {owner}{}",
+            if row.owner_alive {
+                ""
+            } else {
+                " (lease expired)"
+            }
+        )
+    });
     table.add_row([Cell::new("id"), Cell::new(row.id)]);
     table.add_row([Cell::new("state"), output.state(row.state)]);
     let texts = [
@@ -66,12 +93,18 @@ fn row(output: Output, row: &JobRow) -> Table {
         ("epoch", Some(row.epoch.to_string())),
         ("owner", owner),
         ("waits for", wait),
-        ("open follow-ups", (row.open_children > 0).then(|| row.open_children.to_string())),
+        (
+            "open follow-ups",
+            (row.open_children > 0).then(|| row.open_children.to_string()),
+        ),
         ("error", row.error_code.clone()),
         ("message", row.error_message.clone()),
         ("hint", row.error_hint.clone()),
         ("skipped", row.skipped.as_ref().map(counted)),
-        ("takeovers without progress", (row.crash_count > 0).then(|| row.crash_count.to_string())),
+        (
+            "takeovers without progress",
+            (row.crash_count > 0).then(|| row.crash_count.to_string()),
+        ),
         ("accepted", Some(when(row.created_at))),
         ("due", Some(when(row.due_at))),
         ("woken", row.woken_at.map(when)),
@@ -88,7 +121,14 @@ fn row(output: Output, row: &JobRow) -> Table {
 }
 
 fn checkpoints(output: Output, view: &JobView) -> Table {
-    let mut table = output.table(&["generation", "stage", "attempt", "replica", "took", "committed"]);
+    let mut table = output.table(&[
+        "generation",
+        "stage",
+        "attempt",
+        "replica",
+        "took",
+        "committed",
+    ]);
     for checkpoint in &view.checkpoints {
         table.add_row([
             Cell::new(checkpoint.generation),
@@ -103,7 +143,17 @@ fn checkpoints(output: Output, view: &JobView) -> Table {
 }
 
 fn attempts(output: Output, view: &JobView) -> Table {
-    let mut table = output.table(&["generation", "stage", "attempt", "outcome", "error", "message", "took", "replica", "at"]);
+    let mut table = output.table(&[
+        "generation",
+        "stage",
+        "attempt",
+        "outcome",
+        "error",
+        "message",
+        "took",
+        "replica",
+        "at",
+    ]);
     for attempt in &view.attempts {
         table.add_row([
             Cell::new(attempt.generation),
@@ -121,7 +171,15 @@ fn attempts(output: Output, view: &JobView) -> Table {
 }
 
 fn effects(output: Output, view: &JobView) -> Table {
-    let mut table = output.table(&["stage", "target", "class", "state", "possible duplicates", "reference", "key"]);
+    let mut table = output.table(&[
+        "stage",
+        "target",
+        "class",
+        "state",
+        "possible duplicates",
+        "reference",
+        "key",
+    ]);
     for effect in &view.effects {
         table.add_row([
             Cell::new(plain(&effect.stage)),

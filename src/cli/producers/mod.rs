@@ -58,7 +58,13 @@ impl Producers {
 impl List {
     async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
         let producers = connect::store(&self.links).await?.producers().await?;
-        output.answer(&producers, || if producers.is_empty() { String::new() } else { table(output, &producers) })?;
+        output.answer(&producers, || {
+            if producers.is_empty() {
+                String::new()
+            } else {
+                table(output, &producers)
+            }
+        })?;
         if producers.is_empty() {
             say("no producers; use `dispatch producers register` to add one");
         }
@@ -70,7 +76,8 @@ impl Remove {
     async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
         self.consent.can_be_had()?;
         let store = connect::store(&self.links).await?;
-        self.consent.to(&format!("Remove producer {}?", self.name))?;
+        self.consent
+            .to(&format!("Remove producer {}?", self.name))?;
         let actor = self.consent.actor();
         let removed = store.audited(&actor, "producer.remove", async |tx| {
             let changed = remove_producer(tx, &self.name).await?;
@@ -82,16 +89,31 @@ impl Remove {
             "expected a registered producer, got {:?}; use one that `dispatch producers list` shows",
             self.name
         );
-        output.answer(&json!({"producer": self.name, "removed": true}), || format!("removed {}", plain(&self.name)))?;
+        output.answer(&json!({"producer": self.name, "removed": true}), || {
+            format!("removed {}", plain(&self.name))
+        })?;
         Ok(ExitCode::SUCCESS)
     }
 }
 
 fn table(output: Output, producers: &[Producer]) -> String {
-    let mut table = output.table(&["producer", "sources", "organizations", "reply queues", "Discord applications"]);
+    let mut table = output.table(&[
+        "producer",
+        "sources",
+        "organizations",
+        "reply queues",
+        "Discord applications",
+    ]);
     for producer in producers {
-        let Producer { name, sources, organizations, reply_queues, applications } = producer;
-        let lists = [sources, organizations, reply_queues, applications].map(|list| Cell::new(plain(&list.join(", "))));
+        let Producer {
+            name,
+            sources,
+            organizations,
+            reply_queues,
+            applications,
+        } = producer;
+        let lists = [sources, organizations, reply_queues, applications]
+            .map(|list| Cell::new(plain(&list.join(", "))));
         table.add_row(std::iter::once(Cell::new(plain(name))).chain(lists));
     }
     rendered(table)

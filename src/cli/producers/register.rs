@@ -42,11 +42,29 @@ impl Register {
     pub(in crate::cli) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
         self.consent.can_be_had()?;
         let store = connect::store(&self.links).await?;
-        let Self { name, sources, organizations, reply_queues, applications, consent, .. } = self;
-        let new = Producer { name, sources, organizations, reply_queues, applications };
+        let Self {
+            name,
+            sources,
+            organizations,
+            reply_queues,
+            applications,
+            consent,
+            ..
+        } = self;
+        let new = Producer {
+            name,
+            sources,
+            organizations,
+            reply_queues,
+            applications,
+        };
         let others = store.producers().await?;
         for other in others.iter().filter(|other| other.name != new.name) {
-            if let Some(source) = new.sources.iter().find(|source| other.sources.contains(source)) {
+            if let Some(source) = new
+                .sources
+                .iter()
+                .find(|source| other.sources.contains(source))
+            {
                 say(&format!(
                     "{} may use the source {source} too: producers with the same source can cancel each other's jobs and take their keys",
                     other.name
@@ -61,7 +79,9 @@ impl Register {
             })
             .await?;
         let now = std::slice::from_ref(&new);
-        output.answer(&json!({"changed": changed.is_some(), "now": new}), || table(output, now))?;
+        output.answer(&json!({"changed": changed.is_some(), "now": new}), || {
+            table(output, now)
+        })?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -37,11 +37,18 @@ struct Standing {
 impl Usage {
     pub(in crate::cli) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
         let store = connect::store(&self.links).await?;
-        let named = self.names.into_iter().map(|name| Holder::Producer(Some(name)));
+        let named = self
+            .names
+            .into_iter()
+            .map(|name| Holder::Producer(Some(name)));
         let mut holders: Vec<Holder> = named.collect();
         if holders.is_empty() && self.organizations.is_empty() {
             let registered = store.producers().await?;
-            holders.extend(registered.into_iter().map(|producer| Holder::Producer(Some(producer.name))));
+            holders.extend(
+                registered
+                    .into_iter()
+                    .map(|producer| Holder::Producer(Some(producer.name))),
+            );
             holders.push(Holder::Producer(None));
         }
         holders.extend(self.organizations.into_iter().map(Holder::Organization));
@@ -51,7 +58,11 @@ impl Usage {
                 Holder::Producer(_) => self.quotas.producer_quotas,
                 Holder::Organization(_) => self.quotas.organization_quotas,
             };
-            standings.push(Standing { holder: holder.key(), used: store.quota_used(holder).await?, quota });
+            standings.push(Standing {
+                holder: holder.key(),
+                used: store.quota_used(holder).await?,
+                quota,
+            });
         }
         output.answer(&standings, || table(output, &standings))?;
         Ok(ExitCode::SUCCESS)
@@ -60,9 +71,16 @@ impl Usage {
 
 fn table(output: Output, standings: &[Standing]) -> String {
     let kinds = Kind::ALL.map(|kind| kind.word().replace('_', " "));
-    let headings: Vec<&str> = std::iter::once("holder").chain(kinds.iter().map(String::as_str)).collect();
+    let headings: Vec<&str> = std::iter::once("holder")
+        .chain(kinds.iter().map(String::as_str))
+        .collect();
     let mut table = output.table(&headings);
-    for Standing { holder, used, quota } in standings {
+    for Standing {
+        holder,
+        used,
+        quota,
+    } in standings
+    {
         let shares = Kind::ALL.map(|kind| Cell::new(share(used.of(kind), quota.of(kind), kind)));
         table.add_row(std::iter::once(Cell::new(plain(holder))).chain(shares));
     }
@@ -74,7 +92,11 @@ fn share(used: Amount, quota: Amount, kind: Kind) -> String {
         return "-".to_owned();
     }
     let rows = format!("{} of {}", used.rows, quota.rows);
-    if kind == Kind::Keys { rows } else { format!("{rows}; {} of {}", mib(used.bytes), mib(quota.bytes)) }
+    if kind == Kind::Keys {
+        rows
+    } else {
+        format!("{rows}; {} of {}", mib(used.bytes), mib(quota.bytes))
+    }
 }
 
 fn mib(bytes: u64) -> String {

@@ -66,8 +66,17 @@ struct Published {
 
 impl Publish {
     pub(super) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
-        if self.reply_to.as_deref().is_some_and(|queue| queue.starts_with("dispatch.")) && !self.no_validate {
-            return Err(Usage("expected --reply-to to be a queue of the producer, got a queue of `dispatch.`".to_owned()).into());
+        if self
+            .reply_to
+            .as_deref()
+            .is_some_and(|queue| queue.starts_with("dispatch."))
+            && !self.no_validate
+        {
+            return Err(Usage(
+                "expected --reply-to to be a queue of the producer, got a queue of `dispatch.`"
+                    .to_owned(),
+            )
+            .into());
         }
         let url = self.links.amqp_url()?;
         let documents = self.documents()?;
@@ -95,7 +104,11 @@ impl Publish {
     }
 
     /// Publishes until one message fails. Returns the confirmed messages and the first error.
-    async fn send(&self, publisher: &Publisher, documents: Vec<Document>) -> (Vec<Published>, Option<anyhow::Error>) {
+    async fn send(
+        &self,
+        publisher: &Publisher,
+        documents: Vec<Document>,
+    ) -> (Vec<Published>, Option<anyhow::Error>) {
         let progress = if documents.len() > WINDOW {
             ProgressBar::new(u64::try_from(documents.len()).unwrap_or(u64::MAX))
         } else {
@@ -106,11 +119,19 @@ impl Publish {
         let mut documents = documents.into_iter().peekable();
         while documents.peek().is_some() && failure.is_none() {
             let window: Vec<Document> = documents.by_ref().take(WINDOW).collect();
-            let messages: Vec<Outgoing> = window.iter().map(|document| self.message(document)).collect();
-            for (document, answer) in window.into_iter().zip(publisher.publish_all(&messages).await) {
+            let messages: Vec<Outgoing> = window
+                .iter()
+                .map(|document| self.message(document))
+                .collect();
+            for (document, answer) in window
+                .into_iter()
+                .zip(publisher.publish_all(&messages).await)
+            {
                 match answer {
                     Ok(()) => published.push(document.into()),
-                    Err(error) => failure = failure.or(Some(anyhow!(error).context(document.origin))),
+                    Err(error) => {
+                        failure = failure.or(Some(anyhow!(error).context(document.origin)))
+                    }
                 }
             }
             progress.set_position(u64::try_from(published.len()).unwrap_or(u64::MAX));
@@ -120,7 +141,11 @@ impl Publish {
     }
 
     fn message(&self, document: &Document) -> Outgoing {
-        Outgoing { reply_to: self.reply_to.clone(), correlation_id: self.correlation_id.clone(), ..document.message() }
+        Outgoing {
+            reply_to: self.reply_to.clone(),
+            correlation_id: self.correlation_id.clone(),
+            ..document.message()
+        }
     }
 }
 
@@ -140,7 +165,12 @@ impl Document {
 
 impl From<Document> for Published {
     fn from(document: Document) -> Self {
-        Self { source: document.source, dedupe_key: document.dedupe_key, origin: document.origin, outcome: None }
+        Self {
+            source: document.source,
+            dedupe_key: document.dedupe_key,
+            origin: document.origin,
+            outcome: None,
+        }
     }
 }
 

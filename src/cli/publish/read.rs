@@ -44,7 +44,10 @@ pub(super) fn all(files: &[PathBuf], lines: bool) -> anyhow::Result<Vec<Document
 pub(in crate::cli) fn contents(file: &Path) -> anyhow::Result<(String, Vec<u8>)> {
     if file == Path::new("-") {
         let mut bytes = Vec::new();
-        std::io::stdin().lock().read_to_end(&mut bytes).context("cannot read stdin")?;
+        std::io::stdin()
+            .lock()
+            .read_to_end(&mut bytes)
+            .context("cannot read stdin")?;
         return Ok(("stdin".to_owned(), bytes));
     }
     let name = file.display().to_string();
@@ -66,7 +69,14 @@ fn split(name: &str, bytes: Vec<u8>, lines: bool) -> Vec<Document> {
 
 impl Document {
     const fn new(body: Vec<u8>, origin: String) -> Self {
-        Self { body, origin, message_id: None, app_id: None, source: None, dedupe_key: None }
+        Self {
+            body,
+            origin,
+            message_id: None,
+            app_id: None,
+            source: None,
+            dedupe_key: None,
+        }
     }
 
     /// Sets the properties that replace missing fields of the body: `source`, and a fresh dedupe key.
@@ -89,7 +99,8 @@ impl Document {
             app_id: self.app_id.clone(),
             ..Envelope::default()
         };
-        let intake = decode_intake(&self.body, &envelope, keyring, JobId::fresh()).with_context(|| self.origin.clone())?;
+        let intake = decode_intake(&self.body, &envelope, keyring, JobId::fresh())
+            .with_context(|| self.origin.clone())?;
         let (source, dedupe_key) = match intake {
             Intake::Request { request, .. } => (request.source, request.dedupe_key),
             Intake::Newer(newer) => (newer.source, newer.dedupe_key),
@@ -114,7 +125,10 @@ mod tests {
     #[test]
     fn lines_are_documents_with_their_numbers_and_empty_ones_are_none() {
         let documents = split("stdin", b"{\"a\":1}\n\n  \n{\"b\":2}".to_vec(), true);
-        let origins: Vec<&str> = documents.iter().map(|document| document.origin.as_str()).collect();
+        let origins: Vec<&str> = documents
+            .iter()
+            .map(|document| document.origin.as_str())
+            .collect();
         assert_eq!(origins, ["stdin:1", "stdin:4"]);
         assert_eq!(documents[1].body, b"{\"b\":2}");
     }
@@ -126,10 +140,14 @@ mod tests {
         without.validate(&keyring()).unwrap();
         assert_eq!(without.source.as_deref(), Some("shell"));
         assert!(without.message_id.is_some() && without.message_id == without.dedupe_key);
-        let mut with = only(r#"{"schema":1,"organization":"contoso","source":"hooks","dedupe_key":"17"}"#);
+        let mut with =
+            only(r#"{"schema":1,"organization":"contoso","source":"hooks","dedupe_key":"17"}"#);
         with.identify(Some("shell"));
         with.validate(&keyring()).unwrap();
-        assert_eq!((with.source.as_deref(), with.dedupe_key.as_deref()), (Some("hooks"), Some("17")));
+        assert_eq!(
+            (with.source.as_deref(), with.dedupe_key.as_deref()),
+            (Some("hooks"), Some("17"))
+        );
         assert_eq!(with.message_id, None);
     }
 
@@ -141,7 +159,11 @@ mod tests {
         ] {
             let mut document = only(text);
             document.identify(Some("shell"));
-            assert_eq!((document.source.as_deref(), document.dedupe_key.as_deref()), (Some("hooks"), Some("17")), "{text}");
+            assert_eq!(
+                (document.source.as_deref(), document.dedupe_key.as_deref()),
+                (Some("hooks"), Some("17")),
+                "{text}"
+            );
             assert_eq!(document.message_id, None, "{text}");
             document.validate(&keyring()).unwrap();
         }

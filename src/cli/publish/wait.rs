@@ -17,7 +17,9 @@ use crate::broker::{BrokerError, Outgoing, Publisher, Replies, Reply};
 use crate::cli::output::{Output, or_dash, say};
 use crate::fault::chain;
 use crate::job::JobState;
-use crate::message::outcome::{Failure, Skipped, Waiting, WaitingForConfiguration, WaitingForFollowUp, counted};
+use crate::message::outcome::{
+    Failure, Skipped, Waiting, WaitingForConfiguration, WaitingForFollowUp, counted,
+};
 use crate::message::{DIRECT_REPLY, Outcome, canonical_digest, read_body};
 use crate::reconnect::Reconnect;
 
@@ -62,46 +64,83 @@ struct Sent {
 
 impl Wait {
     /// Publishes, and prints outcomes until none are expected.
-    pub(super) async fn follow(&self, output: Output, url: &Endpoint, documents: Vec<Document>) -> anyhow::Result<ExitCode> {
+    pub(super) async fn follow(
+        &self,
+        output: Output,
+        url: &Endpoint,
+        documents: Vec<Document>,
+    ) -> anyhow::Result<ExitCode> {
         let mut sent = Sent::of(documents);
-        let until = self.timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+        let until = self
+            .timeout
+            .map(|seconds| Instant::now() + Duration::from_secs(seconds));
         let heard = self.hear_all(output, url, &mut sent);
         let ended = match until {
             None => Some(heard.await),
             Some(until) => tokio::time::timeout_at(until, heard).await.ok(),
         };
-        let Sent { documents, followed } = sent;
-        let succeeded = followed.values().all(|one| one.standing == Standing::Succeeded);
+        let Sent {
+            documents,
+            followed,
+        } = sent;
+        let succeeded = followed
+            .values()
+            .all(|one| one.standing == Standing::Succeeded);
         let outcome = |id: &str| followed.get(id).and_then(|one| one.last.clone());
-        let published = documents.into_iter().map(|(id, document)| Published { outcome: outcome(&id), ..document.into() });
+        let published = documents.into_iter().map(|(id, document)| Published {
+            outcome: outcome(&id),
+            ..document.into()
+        });
         let published: Vec<Published> = published.collect();
         if output.is_json() {
             output.answer(&published, String::new)?;
         }
         match ended {
             Some(Err(error)) => Err(error),
-            None => bail!("not every job ended within {} s; the jobs continue", self.timeout.unwrap_or_default()),
-            Some(Ok(())) => Ok(if succeeded { ExitCode::SUCCESS } else { ExitCode::FAILURE }),
+            None => bail!(
+                "not every job ended within {} s; the jobs continue",
+                self.timeout.unwrap_or_default()
+            ),
+            Some(Ok(())) => Ok(if succeeded {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            }),
         }
     }
 
-    async fn hear_all(&self, output: Output, url: &Endpoint, sent: &mut Sent) -> anyhow::Result<()> {
+    async fn hear_all(
+        &self,
+        output: Output,
+        url: &Endpoint,
+        sent: &mut Sent,
+    ) -> anyhow::Result<()> {
         // A failure of the first connection is an error. A connection that is lost later is re-established.
         let mut replies = ask(url, sent).await?;
         let mut reconnect = Reconnect::default();
-        while sent.followed.values().any(|one| one.standing == Standing::GoesOn) {
+        while sent
+            .followed
+            .values()
+            .any(|one| one.standing == Standing::GoesOn)
+        {
             match replies.1.next().await {
                 Ok(reply) => {
                     reconnect.reset();
                     self.heard(output, &mut sent.followed, &reply)?;
                 }
                 Err(error) => {
-                    say(&format!("the connection was lost; reconnecting: {}", chain(&error)));
+                    say(&format!(
+                        "the connection was lost; reconnecting: {}",
+                        chain(&error)
+                    ));
                     replies = loop {
                         tokio::time::sleep(reconnect.next_delay()).await;
                         match ask(url, sent).await {
                             Ok(replies) => break replies,
-                            Err(error) => tracing::debug!(error = chain(&error), "reconnecting failed; another attempt follows"),
+                            Err(error) => tracing::debug!(
+                                error = chain(&error),
+                                "reconnecting failed; another attempt follows"
+                            ),
                         }
                     };
                 }
@@ -110,8 +149,19 @@ impl Wait {
         Ok(())
     }
 
-    fn heard(&self, output: Output, followed: &mut BTreeMap<String, Followed>, reply: &Reply) -> anyhow::Result<()> {
-        let Some(one) = reply.correlation_id.as_ref().and_then(|id| followed.get_mut(id)) else { return Ok(()) };
+    fn heard(
+        &self,
+        output: Output,
+        followed: &mut BTreeMap<String, Followed>,
+        reply: &Reply,
+    ) -> anyhow::Result<()> {
+        let Some(one) = reply
+            .correlation_id
+            .as_ref()
+            .and_then(|id| followed.get_mut(id))
+        else {
+            return Ok(());
+        };
         let Ok(outcome) = serde_json::from_slice::<Outcome>(&reply.body) else {
             say("received an unknown event; a worker has a newer version than this command");
             return Ok(());
@@ -133,7 +183,11 @@ impl Wait {
         match outcome {
             Outcome::Succeeded(_) => Standing::Succeeded,
             Outcome::Cancelled(_) | Outcome::Parked(_) | Outcome::Refused(_) => Standing::Over,
-            Outcome::WaitingForConfiguration(_) | Outcome::WaitingForFollowUp(_) if !self.keep_waiting => Standing::Over,
+            Outcome::WaitingForConfiguration(_) | Outcome::WaitingForFollowUp(_)
+                if !self.keep_waiting =>
+            {
+                Standing::Over
+            }
             Outcome::Accepted(_)
             | Outcome::WaitingForConfiguration(_)
             | Outcome::WaitingForFollowUp(_)
@@ -154,18 +208,30 @@ impl Sent {
                 Some(job) => known.entry(job).or_insert(fresh).clone(),
                 None => fresh,
             };
-            followed.entry(id.clone()).or_insert_with(|| Followed::of(&document));
+            followed
+                .entry(id.clone())
+                .or_insert_with(|| Followed::of(&document));
             (id, document)
         });
         let documents = identified.collect();
-        Self { documents, followed }
+        Self {
+            documents,
+            followed,
+        }
     }
 }
 
 impl Followed {
     fn of(document: &Document) -> Self {
-        let (source, key) = (or_dash(document.source.as_deref()), or_dash(document.dedupe_key.as_deref()));
-        Self { name: format!("{source} {key}"), last: None, standing: Standing::GoesOn }
+        let (source, key) = (
+            or_dash(document.source.as_deref()),
+            or_dash(document.dedupe_key.as_deref()),
+        );
+        Self {
+            name: format!("{source} {key}"),
+            last: None,
+            standing: Standing::GoesOn,
+        }
     }
 }
 
@@ -181,7 +247,11 @@ impl Document {
 /// long as the replies.
 async fn ask(url: &Endpoint, sent: &Sent) -> Result<(Publisher, Replies), BrokerError> {
     let (publisher, replies) = Publisher::connect_with_replies(url).await?;
-    let goes_on = |id: &str| sent.followed.get(id).is_some_and(|one| one.standing == Standing::GoesOn);
+    let goes_on = |id: &str| {
+        sent.followed
+            .get(id)
+            .is_some_and(|one| one.standing == Standing::GoesOn)
+    };
     let open = sent.documents.iter().filter(|(id, _)| goes_on(id));
     let messages: Vec<Outgoing> = open
         .map(|(id, document)| Outgoing {
@@ -191,7 +261,11 @@ async fn ask(url: &Endpoint, sent: &Sent) -> Result<(Publisher, Replies), Broker
         })
         .collect();
     for window in messages.chunks(WINDOW) {
-        publisher.publish_all(window).await.into_iter().collect::<Result<Vec<()>, _>>()?;
+        publisher
+            .publish_all(window)
+            .await
+            .into_iter()
+            .collect::<Result<Vec<()>, _>>()?;
     }
     Ok((publisher, replies))
 }
@@ -200,16 +274,28 @@ async fn ask(url: &Endpoint, sent: &Sent) -> Result<(Publisher, Replies), Broker
 fn told(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Accepted(accepted) => match (accepted.job.state, accepted.reason) {
-            (JobState::Waiting, Some(reason)) => format!("accepted as job {}, waits: {reason}", accepted.job.job_id),
+            (JobState::Waiting, Some(reason)) => {
+                format!("accepted as job {}, waits: {reason}", accepted.job.job_id)
+            }
             (state, _) => format!("accepted as job {}, {state}", accepted.job.job_id),
         },
         Outcome::Succeeded(ended) => format!("succeeded{}", skipped_counts(ended.skipped.as_ref())),
         Outcome::Cancelled(ended) => format!("cancelled{}", skipped_counts(ended.skipped.as_ref())),
-        Outcome::Parked(parked) => format!("parked: {}{}", failed(&parked.error), skipped_counts(parked.skipped.as_ref())),
+        Outcome::Parked(parked) => format!(
+            "parked: {}{}",
+            failed(&parked.error),
+            skipped_counts(parked.skipped.as_ref())
+        ),
         Outcome::WaitingForFollowUp(WaitingForFollowUp { waiting, follow_up }) => {
-            let error = format!("{}: {} {}", follow_up.code, follow_up.message, follow_up.hint);
+            let error = format!(
+                "{}: {} {}",
+                follow_up.code, follow_up.message, follow_up.hint
+            );
             let (pipeline, id) = (&follow_up.pipeline, follow_up.job_id);
-            format!("its follow-up {id} ({pipeline}) is parked: {error}{}", skipped_counts(waiting.skipped.as_ref()))
+            format!(
+                "its follow-up {id} ({pipeline}) is parked: {error}{}",
+                skipped_counts(waiting.skipped.as_ref())
+            )
         }
         Outcome::WaitingForConfiguration(WaitingForConfiguration { waiting, .. })
         | Outcome::WaitingForReauthentication(waiting)
@@ -217,33 +303,72 @@ fn told(outcome: &Outcome) -> String {
         | Outcome::WaitingForHold(waiting)
         | Outcome::WaitingForVersion(waiting) => waits(waiting),
         Outcome::Refused(refused) => {
-            let kept = refused.dead_letter_id.map_or_else(|| "not kept".to_owned(), |id| format!("dead letter {id}"));
+            let kept = refused
+                .dead_letter_id
+                .map_or_else(|| "not kept".to_owned(), |id| format!("dead letter {id}"));
             format!("refused: {}: {} ({kept})", refused.code, refused.detail)
         }
     }
 }
 
-fn waits(Waiting { reason, wait_key, error, skipped, .. }: &Waiting) -> String {
-    let error = error.as_ref().map_or_else(String::new, |error| format!(": {}", failed(error)));
-    format!("waits: {reason} ({wait_key}){error}{}", skipped_counts(skipped.as_ref()))
+fn waits(
+    Waiting {
+        reason,
+        wait_key,
+        error,
+        skipped,
+        ..
+    }: &Waiting,
+) -> String {
+    let error = error
+        .as_ref()
+        .map_or_else(String::new, |error| format!(": {}", failed(error)));
+    format!(
+        "waits: {reason} ({wait_key}){error}{}",
+        skipped_counts(skipped.as_ref())
+    )
 }
 
-fn failed(Failure { code, message, hint }: &Failure) -> String {
+fn failed(
+    Failure {
+        code,
+        message,
+        hint,
+    }: &Failure,
+) -> String {
     format!("{code}: {message} {hint}")
 }
 
 fn skipped_counts(skipped: Option<&Skipped>) -> String {
-    skipped.map_or_else(String::new, |skipped| format!(" (skipped: {})", counted(skipped)))
+    skipped.map_or_else(String::new, |skipped| {
+        format!(" (skipped: {})", counted(skipped))
+    })
 }
 
 /// Returns the accounts that a person can choose from, after a line of help.
 fn choices(outcome: &Outcome) -> Vec<String> {
-    let Outcome::WaitingForConfiguration(WaitingForConfiguration { configuration: Some(template), .. }) = outcome else {
+    let Outcome::WaitingForConfiguration(WaitingForConfiguration {
+        configuration: Some(template),
+        ..
+    }) = outcome
+    else {
         return Vec::new();
     };
-    let text = |value: &serde_json::Value, name: &str| value.get(name).and_then(|text| text.as_str()).unwrap_or("-").to_owned();
-    let accounts = template.get("choices").and_then(serde_json::Value::as_array);
-    let account = |choice: &serde_json::Value| format!("  {} {}", text(choice, "account_id"), text(choice, "name"));
+    let text = |value: &serde_json::Value, name: &str| {
+        value
+            .get(name)
+            .and_then(|text| text.as_str())
+            .unwrap_or("-")
+            .to_owned()
+    };
+    let accounts = template
+        .get("choices")
+        .and_then(serde_json::Value::as_array);
+    let account = |choice: &serde_json::Value| {
+        format!("  {} {}", text(choice, "account_id"), text(choice, "name"))
+    };
     let lines = accounts.into_iter().flatten().map(account);
-    std::iter::once(format!("  {}", text(template, "help"))).chain(lines).collect()
+    std::iter::once(format!("  {}", text(template, "help")))
+        .chain(lines)
+        .collect()
 }

@@ -3,7 +3,10 @@
 use std::fmt::Write;
 use std::sync::{Mutex, PoisonError};
 
-use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit, with_local_recorder};
+use metrics::{
+    Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
+    with_local_recorder,
+};
 
 use crate::cli::output::markdown_cell;
 use crate::telemetry;
@@ -21,8 +24,16 @@ struct Description {
 
 impl Descriptions {
     fn keep(&self, kind: &'static str, name: &KeyName, unit: Option<Unit>, text: &SharedString) {
-        let description = Description { name: name.as_str().to_owned(), kind, unit, text: text.clone().into_owned() };
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(description);
+        let description = Description {
+            name: name.as_str().to_owned(),
+            kind,
+            unit,
+            text: text.clone().into_owned(),
+        };
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(description);
     }
 }
 
@@ -56,16 +67,27 @@ impl Recorder for Descriptions {
 pub(super) fn page() -> String {
     let descriptions = Descriptions::default();
     with_local_recorder(&descriptions, telemetry::describe);
-    let mut rows = descriptions.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut rows = descriptions
+        .0
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner);
     rows.sort_by(|one, other| one.name.cmp(&other.name));
     let mut page = "# Metrics\n\nPrinted by `dispatch reference metrics`. A worker serves them for Prometheus at `/metrics` \
         of its operations server; a histogram has the series `_bucket`, `_sum` and `_count`.\n\n\
         | metric | type | unit | meaning |\n|---|---|---|---|\n"
         .to_owned();
     for row in rows {
-        let unit = row.unit.map_or_else(String::new, |unit| unit.as_str().to_owned());
+        let unit = row
+            .unit
+            .map_or_else(String::new, |unit| unit.as_str().to_owned());
         // Writing to a string cannot fail.
-        let _ = writeln!(page, "| `{}` | {} | {unit} | {} |", row.name, row.kind, markdown_cell(&row.text));
+        let _ = writeln!(
+            page,
+            "| `{}` | {} | {unit} | {} |",
+            row.name,
+            row.kind,
+            markdown_cell(&row.text)
+        );
     }
     page
 }

@@ -37,7 +37,10 @@ impl Reference {
         let page = match self.page {
             Page::Commands => commands::page(command),
             Page::Settings => {
-                format!("# Settings\n\nPrinted by `dispatch reference settings`.\n\n{}\n", settings::table(&command))
+                format!(
+                    "# Settings\n\nPrinted by `dispatch reference settings`.\n\n{}\n",
+                    settings::table(&command)
+                )
             }
             Page::Metrics => metrics::page(),
             Page::Events => events::page(),

@@ -91,10 +91,13 @@ impl Fleet {
         report: impl Fn(&str) + Send + 'static,
     ) -> anyhow::Result<(Self, World)> {
         let folder = Folder::create()?;
-        let log = std::fs::File::create_new(folder.path.join("simulator.log")).context("cannot create the simulator's log")?;
+        let log = std::fs::File::create_new(folder.path.join("simulator.log"))
+            .context("cannot create the simulator's log")?;
         let witness = folder.path.join(WITNESS);
-        let (servers, simulator) =
-            tokio::try_join!(Servers::start(&binary, report), SimulatorProcess::start_logging(&binary, &witness, log.into()))?;
+        let (servers, simulator) = tokio::try_join!(
+            Servers::start(&binary, report),
+            SimulatorProcess::start_logging(&binary, &witness, log.into())
+        )?;
         let database_url: SecretString = servers.create_database(DATABASE, None).await?.into();
         let worker_url = migrate(&database_url).await?;
         let (administrator, producer, worker) = users(&servers).await?;
@@ -107,31 +110,61 @@ impl Fleet {
             keyring: Keyring::fresh_setting(),
             simulator_url: simulator.url.clone(),
         };
-        let lanes: Vec<_> = pipelines::registry().iter().map(|pipeline| pipeline.lane).collect();
+        let lanes: Vec<_> = pipelines::registry()
+            .iter()
+            .map(|pipeline| pipeline.lane)
+            .collect();
         let declaring = topology::declare(&links.amqp_url, &lanes, topology::Outdated::Remove);
         declaring.await.context("cannot declare the topology")?;
         let world = World::new(&links.simulator_url);
         simulator.client.load_state(&world.state).await?;
         import(&links, &world).await?;
         register_producers(&links).await?;
-        let worker =
-            |name| Ok::<_, anyhow::Error>(Worker { name, port: ports::reserve().context("no free port")?, process: None });
+        let worker = |name| {
+            Ok::<_, anyhow::Error>(Worker {
+                name,
+                port: ports::reserve().context("no free port")?,
+                process: None,
+            })
+        };
         let workers = [worker("worker-1")?, worker("worker-2")?];
         let http = Client::builder().no_proxy().timeout(LOOK).build()?;
-        Ok((Self { links, simulator, workers, servers, folder, http, binary, keep }, world))
+        Ok((
+            Self {
+                links,
+                simulator,
+                workers,
+                servers,
+                folder,
+                http,
+                binary,
+                keep,
+            },
+            world,
+        ))
     }
 
     /// Starts the workers that are not running, and waits until they are ready.
     pub(super) async fn start_workers(&mut self) -> anyhow::Result<()> {
-        let (binary, folder, links, keep) = (&self.binary, &self.folder.path, &self.links, self.keep);
-        for worker in self.workers.iter_mut().filter(|worker| worker.process.is_none()) {
+        let (binary, folder, links, keep) =
+            (&self.binary, &self.folder.path, &self.links, self.keep);
+        for worker in self
+            .workers
+            .iter_mut()
+            .filter(|worker| worker.process.is_none())
+        {
             worker.process = Some(launch(worker, binary, folder, links, keep)?);
         }
         let http = &self.http;
         let ready = self.workers.iter_mut().map(async |worker| {
             let url = format!("http://127.0.0.1:{}/readyz", worker.port.number());
-            let process = worker.process.as_mut().context("it was started just above")?;
-            process.wait_ready(READY_LIMIT, async || is_ok(http, &url).await).await
+            let process = worker
+                .process
+                .as_mut()
+                .context("it was started just above")?;
+            process
+                .wait_ready(READY_LIMIT, async || is_ok(http, &url).await)
+                .await
         });
         join_all(ready).await.into_iter().collect()
     }
@@ -150,7 +183,10 @@ impl Fleet {
 
     /// Returns an error if a worker has ended by itself.
     pub(super) fn check(&mut self) -> anyhow::Result<()> {
-        self.workers.iter_mut().filter_map(|worker| worker.process.as_mut()).try_for_each(Process::check_running)
+        self.workers
+            .iter_mut()
+            .filter_map(|worker| worker.process.as_mut())
+            .try_for_each(Process::check_running)
     }
 
     /// Returns the number of jobs that the running workers have taken over.
@@ -158,7 +194,14 @@ impl Fleet {
         let mut sum = 0;
         for worker in &self.workers {
             let url = format!("http://127.0.0.1:{}/metrics", worker.port.number());
-            let text = self.http.get(&url).send().await.and_then(reqwest::Response::error_for_status)?.text().await?;
+            let text = self
+                .http
+                .get(&url)
+                .send()
+                .await
+                .and_then(reqwest::Response::error_for_status)?
+                .text()
+                .await?;
             sum += counted(&text, telemetry::names::TAKEOVERS);
         }
         Ok(sum)
@@ -171,7 +214,10 @@ impl Fleet {
 
     /// Stops everything in order: the workers drain first. Deletes the logs unless `keep_logs`.
     pub(super) async fn stop(mut self, keep_logs: bool) -> anyhow::Result<()> {
-        let processes = self.workers.iter_mut().filter_map(|worker| worker.process.take());
+        let processes = self
+            .workers
+            .iter_mut()
+            .filter_map(|worker| worker.process.take());
         join_all(processes.map(|process| process.stop(Signal::TERM, DRAIN_LIMIT))).await;
         self.simulator.stop().await?;
         self.servers.stop().await;
@@ -182,7 +228,10 @@ impl Fleet {
     /// Stops everything at once after an error. Returns a text with the path of the logs.
     pub(super) fn abandon(mut self) -> String {
         self.folder.kept = true;
-        format!("the logs of the workers and the witness log are in {}", self.folder.path.display())
+        format!(
+            "the logs of the workers and the witness log are in {}",
+            self.folder.path.display()
+        )
     }
 
     /// Leaves everything running after the demo.
@@ -190,21 +239,42 @@ impl Fleet {
         let simulator = self.simulator.detach().await?;
         let guard = self.servers.detach().await?;
         self.folder.kept = true;
-        let ports = self.workers.iter().map(|worker| worker.port.number()).collect();
-        let workers = self.workers.into_iter().filter_map(|worker| worker.process?.leave());
-        Ok(Left { pids: workers.chain([simulator, guard]).collect(), ports })
+        let ports = self
+            .workers
+            .iter()
+            .map(|worker| worker.port.number())
+            .collect();
+        let workers = self
+            .workers
+            .into_iter()
+            .filter_map(|worker| worker.process?.leave());
+        Ok(Left {
+            pids: workers.chain([simulator, guard]).collect(),
+            ports,
+        })
     }
 }
 
-fn launch(worker: &Worker, binary: &Path, folder: &Path, links: &Links, keep: bool) -> anyhow::Result<Process> {
+fn launch(
+    worker: &Worker,
+    binary: &Path,
+    folder: &Path,
+    links: &Links,
+    keep: bool,
+) -> anyhow::Result<Process> {
     let make = if keep { Launch::lasting } else { Launch::new };
     let mut launch = make(worker.name, binary, folder, Abrupt::Kill)?;
     launch.command.arg("worker");
     for (name, value) in environment(links) {
         launch.command.env(name, value);
     }
-    launch.command.env("DISPATCH_AMQP_URL", links.worker_amqp_url.expose_secret());
-    launch.command.env("DISPATCH_OPS_LISTEN", format!("127.0.0.1:{}", worker.port.number()));
+    launch
+        .command
+        .env("DISPATCH_AMQP_URL", links.worker_amqp_url.expose_secret());
+    launch.command.env(
+        "DISPATCH_OPS_LISTEN",
+        format!("127.0.0.1:{}", worker.port.number()),
+    );
     launch.spawn()
 }
 
@@ -212,8 +282,14 @@ fn launch(worker: &Worker, binary: &Path, folder: &Path, links: &Links, keep: bo
 pub(super) fn environment(links: &Links) -> Vec<(&'static str, String)> {
     let simulator = &links.simulator_url;
     vec![
-        ("DISPATCH_DATABASE_URL", links.worker_url.expose_secret().to_owned()),
-        ("DISPATCH_AMQP_URL", links.amqp_url.expose_secret().to_owned()),
+        (
+            "DISPATCH_DATABASE_URL",
+            links.worker_url.expose_secret().to_owned(),
+        ),
+        (
+            "DISPATCH_AMQP_URL",
+            links.amqp_url.expose_secret().to_owned(),
+        ),
         ("DISPATCH_KEYRING", links.keyring.expose_secret().to_owned()),
         ("DISPATCH_AZURE_DEVOPS_PROFILE_URL", simulator.clone()),
         ("DISPATCH_AZURE_DEVOPS_GRAPH_URL", simulator.clone()),
@@ -231,8 +307,12 @@ pub(super) fn environment(links: &Links) -> Vec<(&'static str, String)> {
 async fn users(servers: &Servers) -> anyhow::Result<(SecretString, SecretString, SecretString)> {
     let administrator = servers.create_vhost(VHOST).await?;
     let password = || HEXLOWER.encode(&rand::random::<[u8; 16]>());
-    let producer = servers.create_user(VHOST, PRODUCER, &password(), &PRODUCER_RIGHTS).await?;
-    let worker = servers.create_user(VHOST, "dispatch-worker", &password(), &WORKER_RIGHTS).await?;
+    let producer = servers
+        .create_user(VHOST, PRODUCER, &password(), &PRODUCER_RIGHTS)
+        .await?;
+    let worker = servers
+        .create_user(VHOST, "dispatch-worker", &password(), &WORKER_RIGHTS)
+        .await?;
     Ok((administrator.into(), producer.into(), worker.into()))
 }
 
@@ -244,7 +324,13 @@ async fn register_producers(links: &Links) -> anyhow::Result<()> {
     for name in [PRODUCER, &administrator] {
         let any = vec!["*".to_owned()];
         let (sources, organizations) = (vec![SOURCE.to_owned()], any.clone());
-        let new = Producer { name: name.to_owned(), sources, organizations, reply_queues: Vec::new(), applications: any };
+        let new = Producer {
+            name: name.to_owned(),
+            sources,
+            organizations,
+            reply_queues: Vec::new(),
+            applications: any,
+        };
         let registered = store.audited(&actor, "producer.register", async |tx| {
             Ok::<_, StoreError>(((), store::register_producer(tx, &new).await?))
         });
@@ -255,7 +341,11 @@ async fn register_producers(links: &Links) -> anyhow::Result<()> {
 
 /// Returns the actor for the audit log.
 fn demo() -> Actor {
-    Actor { who: "demo".to_owned(), role: "operator".to_owned(), reason: None }
+    Actor {
+        who: "demo".to_owned(),
+        role: "operator".to_owned(),
+        reason: None,
+    }
 }
 
 /// Migrates the database, and creates the login of the workers. Logging is off, so that the output does not list each
@@ -265,7 +355,10 @@ async fn migrate(database_url: &SecretString) -> anyhow::Result<SecretString> {
     let login = WorkerLogin::parse(&format!("{WORKER}:{password}").into())?;
     let actor = demo();
     let migrating = store::migrate_with(database_url, Some(&login), Some(&actor));
-    migrating.with_subscriber(NoSubscriber::new()).await.context("cannot migrate")?;
+    migrating
+        .with_subscriber(NoSubscriber::new())
+        .await
+        .context("cannot migrate")?;
     Ok(with_user(database_url.expose_secret(), WORKER, &password)?.into())
 }
 
@@ -273,20 +366,41 @@ async fn import(links: &Links, world: &World) -> anyhow::Result<()> {
     let keyring = Keyring::parse(&links.keyring)?;
     store::on_connection(&links.database_url, async |client| {
         let imported = tracker::import(client, &keyring, &world.document, async |tx, imported| {
-            Ok::<_, anyhow::Error>(store::audit_on(tx, &demo(), "tracker.import", &Value::Null, &imported.audited()).await?)
+            Ok::<_, anyhow::Error>(
+                store::audit_on(
+                    tx,
+                    &demo(),
+                    "tracker.import",
+                    &Value::Null,
+                    &imported.audited(),
+                )
+                .await?,
+            )
         });
-        imported.await.map(drop).context("cannot import the tracker document")
+        imported
+            .await
+            .map(drop)
+            .context("cannot import the tracker document")
     })
     .await
 }
 
 async fn is_ok(http: &Client, url: &str) -> bool {
-    http.get(url).send().await.is_ok_and(|response| response.status() == StatusCode::OK)
+    http.get(url)
+        .send()
+        .await
+        .is_ok_and(|response| response.status() == StatusCode::OK)
 }
 
 /// Returns the value of a counter without labels in Prometheus' text format, or 0 if it is absent.
 fn counted(metrics: &str, name: &str) -> u64 {
-    let value = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok();
+    let value = |line: &str| {
+        line.strip_prefix(name)?
+            .strip_prefix(' ')?
+            .trim()
+            .parse()
+            .ok()
+    };
     metrics.lines().find_map(value).unwrap_or_default()
 }
 
@@ -298,7 +412,10 @@ pub(super) struct Folder {
 
 impl Folder {
     fn create() -> anyhow::Result<Self> {
-        let name = format!("dispatch-demo-{}", HEXLOWER.encode(&rand::random::<[u8; 6]>()));
+        let name = format!(
+            "dispatch-demo-{}",
+            HEXLOWER.encode(&rand::random::<[u8; 6]>())
+        );
         let path = std::env::temp_dir().join(name);
         std::fs::create_dir(&path).with_context(|| format!("cannot create {}", path.display()))?;
         Ok(Self { path, kept: false })
@@ -324,7 +441,10 @@ pub(super) async fn until(
     let began = Instant::now();
     while !holds().await? {
         if Instant::now() > deadline {
-            bail!("this did not happen within {:.1} s: {what}", began.elapsed().as_secs_f64());
+            bail!(
+                "this did not happen within {:.1} s: {what}",
+                began.elapsed().as_secs_f64()
+            );
         }
         tokio::time::sleep(EVERY).await;
     }
@@ -337,8 +457,7 @@ mod tests {
 
     #[test]
     fn a_counter_is_read_from_a_scrape_and_not_from_its_description() {
-        let text =
-            "# HELP dispatch_takeovers_total Jobs taken\n# TYPE dispatch_takeovers_total counter\ndispatch_takeovers_total 7\n";
+        let text = "# HELP dispatch_takeovers_total Jobs taken\n# TYPE dispatch_takeovers_total counter\ndispatch_takeovers_total 7\n";
         assert_eq!(counted(text, "dispatch_takeovers_total"), 7);
         assert_eq!(counted(text, "dispatch_takeovers"), 0);
     }

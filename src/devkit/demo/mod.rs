@@ -54,7 +54,10 @@ pub struct DemoOptions {
 /// # Errors
 /// Something could not be started, or the run could not be completed.
 pub async fn run(options: DemoOptions) -> anyhow::Result<ExitCode> {
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let (mut interrupt, mut terminate) = (
+        signal(SignalKind::interrupt())?,
+        signal(SignalKind::terminate())?,
+    );
     let progress = Progress::new(JOBS as u64);
     tokio::select! {
         outcome = Box::pin(demo(options, &progress)) => outcome,
@@ -78,7 +81,8 @@ async fn demo(options: DemoOptions, progress: &Progress) -> anyhow::Result<ExitC
     let reported = progress.clone();
     let starting = Fleet::start(binary.clone(), options.keep, move |line| reported.say(line));
     let in_time = tokio::time::timeout(LIMIT, starting).await;
-    let (mut fleet, world) = in_time.map_err(|_| anyhow!("the servers did not start within {} s", LIMIT.as_secs()))??;
+    let (mut fleet, world) = in_time
+        .map_err(|_| anyhow!("the servers did not start within {} s", LIMIT.as_secs()))??;
     progress.tick();
     let playing = async {
         fleet.start_workers().await?;
@@ -92,7 +96,11 @@ async fn demo(options: DemoOptions, progress: &Progress) -> anyhow::Result<ExitC
     match played {
         Ok(Ok((summary, checks))) => end(options, fleet, &binary, &summary, &checks).await,
         Ok(Err(error)) => Err(error.context(fleet.abandon())),
-        Err(_) => bail!("the demo did not end within {} s; {}", LIMIT.as_secs(), fleet.abandon()),
+        Err(_) => bail!(
+            "the demo did not end within {} s; {}",
+            LIMIT.as_secs(),
+            fleet.abandon()
+        ),
     }
 }
 
@@ -101,16 +109,30 @@ async fn install(progress: &Progress) -> anyhow::Result<()> {
     let (done, outcome) = oneshot::channel();
     let progress = progress.clone();
     std::thread::spawn(move || {
-        let installed = install::ensure(Wanted { postgres: true, rabbitmq: true }, &|line| progress.say(line));
+        let installed = install::ensure(
+            Wanted {
+                postgres: true,
+                rabbitmq: true,
+            },
+            &|line| progress.say(line),
+        );
         // The receiver is gone if the demo was interrupted.
         let _interrupted = done.send(installed);
     });
-    outcome.await.context("the installation ended without a result")??;
+    outcome
+        .await
+        .context("the installation ended without a result")??;
     Ok(())
 }
 
 /// Prints the result, and stops or leaves the processes.
-async fn end(options: DemoOptions, fleet: Fleet, binary: &Path, summary: &Summary, checks: &[Check]) -> anyhow::Result<ExitCode> {
+async fn end(
+    options: DemoOptions,
+    fleet: Fleet,
+    binary: &Path,
+    summary: &Summary,
+    checks: &[Check],
+) -> anyhow::Result<ExitCode> {
     let holds = checks.iter().all(|check| check.outcome.is_ok());
     let text = summary.text(checks);
     if options.json {
@@ -127,15 +149,29 @@ async fn end(options: DemoOptions, fleet: Fleet, binary: &Path, summary: &Summar
         let logs = fleet.folder.path.clone();
         fleet.stop(!holds).await?;
         if !holds {
-            tell(&format!("the logs of the workers and the witness log are in {}", logs.display()));
+            tell(&format!(
+                "the logs of the workers and the witness log are in {}",
+                logs.display()
+            ));
         }
     }
-    Ok(if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if holds {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 async fn how_to_look_around(fleet: Fleet, binary: &Path) -> anyhow::Result<String> {
-    let exports: String = environment(&fleet.links).iter().map(|(name, value)| format!("  export {name}='{value}'\n")).collect();
-    let (simulator, folder, witness) = (fleet.links.simulator_url.clone(), fleet.folder.path.clone(), fleet.witness());
+    let exports: String = environment(&fleet.links)
+        .iter()
+        .map(|(name, value)| format!("  export {name}='{value}'\n"))
+        .collect();
+    let (simulator, folder, witness) = (
+        fleet.links.simulator_url.clone(),
+        fleet.folder.path.clone(),
+        fleet.witness(),
+    );
     let management = fleet.servers.management_url.clone().unwrap_or_default();
     let Left { pids, ports } = fleet.leave().await?;
     let dispatch = binary.display();
@@ -144,7 +180,11 @@ async fn how_to_look_around(fleet: Fleet, binary: &Path) -> anyhow::Result<Strin
         .iter()
         .map(|port| format!("  curl -s http://127.0.0.1:{port}/readyz; curl -s http://127.0.0.1:{port}/metrics\n"))
         .collect();
-    let pids = pids.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
+    let pids = pids
+        .iter()
+        .map(u32::to_string)
+        .collect::<Vec<_>>()
+        .join(" ");
     Ok(format!(
         "\nEverything still runs. To inspect it:\n{exports}\n  {dispatch} jobs list --state waiting\n  \
          {dispatch} jobs explain --source {SOURCE} --key 001-assign\n  {dispatch} jobs show --source {SOURCE} --key 001-assign\n  \

@@ -60,7 +60,9 @@ struct Standing {
 
 impl Standing {
     const fn is_as_planned(&self) -> bool {
-        self.ended == JOBS as i64 && self.configuration == LEFT_WAITING as i64 && self.parked == PARKED as i64
+        self.ended == JOBS as i64
+            && self.configuration == LEFT_WAITING as i64
+            && self.parked == PARKED as i64
     }
 }
 
@@ -77,7 +79,16 @@ impl<'a> Play<'a> {
         let publisher = Publisher::connect(&fleet.links.producer_amqp_url).await?;
         let simulator = fleet.simulator.client.clone();
         let traffic = Traffic::new(publisher, simulator.clone(), world);
-        Ok(Self { fleet, traffic, faults: Faults::new(simulator), pool, store, progress, deadline, refused: 0 })
+        Ok(Self {
+            fleet,
+            traffic,
+            faults: Faults::new(simulator),
+            pool,
+            store,
+            progress,
+            deadline,
+            refused: 0,
+        })
     }
 
     /// Runs from the first wave to the end of the last job, and shows the progress.
@@ -91,7 +102,8 @@ impl<'a> Play<'a> {
 
     async fn waves(&mut self) -> anyhow::Result<()> {
         self.traffic.wave(script::first_wave()).await?;
-        self.progress.say(&format!("{} jobs published", self.traffic.jobs));
+        self.progress
+            .say(&format!("{} jobs published", self.traffic.jobs));
         self.wait_for(self.traffic.jobs / 2).await?;
         self.refuse().await?;
         self.outage().await?;
@@ -99,7 +111,10 @@ impl<'a> Play<'a> {
         self.traffic.wave(script::fourth_wave()).await?;
         self.wait_for(self.traffic.jobs * 3 / 4).await?;
         let own = self.traffic.own_writes(JOBS).await?;
-        self.progress.say(&format!("{} jobs published, {own} of them for the worker's own writes", self.traffic.jobs));
+        self.progress.say(&format!(
+            "{} jobs published, {own} of them for the worker's own writes",
+            self.traffic.jobs
+        ));
         self.wait_for_all().await
     }
 
@@ -110,20 +125,31 @@ impl<'a> Play<'a> {
         let is_there = async || Ok(store.job_by_key(SOURCE, &key).await?.is_some());
         until(self.patience(), "the first job is accepted", is_there).await?;
         self.refused = self.traffic.refused(&key).await?;
-        self.progress.say(&format!("{} messages published that must be refused", self.refused));
+        self.progress.say(&format!(
+            "{} messages published that must be refused",
+            self.refused
+        ));
         Ok(())
     }
 
     async fn outage(&mut self) -> anyhow::Result<()> {
         self.faults.outage().await?;
         let began = Instant::now();
-        self.progress.say("injecting faults: lost answers, an outage of Discord, rate limits of Azure DevOps");
+        self.progress.say(
+            "injecting faults: lost answers, an outage of Discord, rate limits of Azure DevOps",
+        );
         self.traffic.wave(script::second_wave()).await?;
         self.traffic.repeat(REPEATED).await?;
         self.configure().await?;
         let faults = &self.faults;
-        let met = async || Ok(began.elapsed() >= OUTAGE && faults.outage_hits().await? >= OUTAGE_HITS);
-        until(self.patience(), "requests have failed because of the Discord outage", met).await?;
+        let met =
+            async || Ok(began.elapsed() >= OUTAGE && faults.outage_hits().await? >= OUTAGE_HITS);
+        until(
+            self.patience(),
+            "requests have failed because of the Discord outage",
+            met,
+        )
+        .await?;
         self.faults.end_outage().await?;
         self.progress.say("Discord is available again");
         Ok(())
@@ -131,7 +157,13 @@ impl<'a> Play<'a> {
 
     /// Chooses accounts for the jobs that wait for one, as a producer and as an operator. One job is left waiting.
     async fn configure(&mut self) -> anyhow::Result<()> {
-        let keys: Vec<String> = self.traffic.without_account.iter().take(CONFIGURED).cloned().collect();
+        let keys: Vec<String> = self
+            .traffic
+            .without_account
+            .iter()
+            .take(CONFIGURED)
+            .cloned()
+            .collect();
         for (index, key) in keys.iter().enumerate() {
             let job = self.waiting_for_configuration(key).await?;
             if index % 2 == 0 {
@@ -140,16 +172,27 @@ impl<'a> Play<'a> {
                 self.configure_by_hand(job).await?;
             }
         }
-        self.progress.say(&format!("accounts chosen for {} waiting jobs", keys.len()));
+        self.progress
+            .say(&format!("accounts chosen for {} waiting jobs", keys.len()));
         Ok(())
     }
 
     async fn configure_by_hand(&self, job: JobId) -> anyhow::Result<()> {
         let first = dispatch::pipeline().first();
-        let actor = Actor { who: SOURCE.to_owned(), role: "operator".to_owned(), reason: Some("the demo".to_owned()) };
+        let actor = Actor {
+            who: SOURCE.to_owned(),
+            role: "operator".to_owned(),
+            reason: Some("the demo".to_owned()),
+        };
         let account = self.traffic.account_id(Tenant::Acme);
-        let answer = self.store.configure(&Target::Id(job), account, first, &actor).await?;
-        ensure!(matches!(answer, ActionResult::Done { .. }), "cannot choose the account of job {job}: {answer:?}");
+        let answer = self
+            .store
+            .configure(&Target::Id(job), account, first, &actor)
+            .await?;
+        ensure!(
+            matches!(answer, ActionResult::Done { .. }),
+            "cannot choose the account of job {job}: {answer:?}"
+        );
         Ok(())
     }
 
@@ -158,10 +201,17 @@ impl<'a> Play<'a> {
         let store = &self.store;
         let waits = async || {
             let row = store.job_by_key(SOURCE, key).await?;
-            found = row.filter(|row| row.wait_reason.as_deref() == Some("configuration")).map(|row| row.id);
+            found = row
+                .filter(|row| row.wait_reason.as_deref() == Some("configuration"))
+                .map(|row| row.id);
             Ok(found.is_some())
         };
-        until(self.patience(), &format!("job {key} waits for configuration"), waits).await?;
+        until(
+            self.patience(),
+            &format!("job {key} waits for configuration"),
+            waits,
+        )
+        .await?;
         found.context("it was found just above")
     }
 
@@ -174,12 +224,18 @@ impl<'a> Play<'a> {
         let has_jobs = async || {
             let slow = faults.slow_hits().await?;
             let replicas = store.replicas().await?;
-            in_hand = replicas.iter().filter(|row| u32::try_from(row.pid) == Ok(pid)).map(|row| row.running).sum();
+            in_hand = replicas
+                .iter()
+                .filter(|row| u32::try_from(row.pid) == Ok(pid))
+                .map(|row| row.running)
+                .sum();
             Ok(in_hand >= IN_HAND && slow > 0)
         };
         until(self.patience(), "a worker has jobs in hand", has_jobs).await?;
         self.fleet.kill_victim().await;
-        self.progress.say(&format!("worker {pid} was killed (kill -9) while it ran {in_hand} jobs"));
+        self.progress.say(&format!(
+            "worker {pid} was killed (kill -9) while it ran {in_hand} jobs"
+        ));
         self.faults.end_slow().await?;
         self.fleet.start_workers().await?;
         self.progress.say("a new worker has replaced it");
@@ -194,7 +250,12 @@ impl<'a> Play<'a> {
             fleet.check()?;
             Ok(standing(store).await?.ended >= ended)
         };
-        until(until_then, "enough of the jobs published so far have ended", enough).await
+        until(
+            until_then,
+            "enough of the jobs published so far have ended",
+            enough,
+        )
+        .await
     }
 
     /// Waits until everything is as planned, nothing progresses, or time is up. [`Play::as_planned`] reports any
@@ -210,20 +271,29 @@ impl<'a> Play<'a> {
                 last = (standing, Instant::now());
             }
             let letters = store.dead_letters(true, i64::MAX, 100).await?.len();
-            let is_as_planned = standing.is_as_planned() && standing.moving == 0 && letters == refused;
+            let is_as_planned =
+                standing.is_as_planned() && standing.moving == 0 && letters == refused;
             Ok(is_as_planned || last.1.elapsed() >= STILL || Instant::now() >= deadline)
         };
         until(deadline + PATIENCE, "all jobs have ended", over).await
     }
 
     /// Returns the counts and the results of all checks.
-    pub(super) async fn verify(&mut self, started: Instant) -> anyhow::Result<(Summary, Vec<Check>)> {
+    pub(super) async fn verify(
+        &mut self,
+        started: Instant,
+    ) -> anyhow::Result<(Summary, Vec<Check>)> {
         let client: Client = self.pool.get().await?;
         let witness = witness::read(&self.fleet.witness()).context("the witness log")?;
         let (lost, lost_jobs) = verify::nothing_lost(&client, &self.traffic.confirmed).await?;
         let (effects, duplicate_effects) = verify::effects(&client, &witness).await?;
-        let assignees = verify::assignees(&client, &self.fleet.simulator.client.assignees().await?).await?;
-        let mut checks = vec![lost, self.as_planned(&client).await?, verify::checkpoints(&client).await?];
+        let assignees =
+            verify::assignees(&client, &self.fleet.simulator.client.assignees().await?).await?;
+        let mut checks = vec![
+            lost,
+            self.as_planned(&client).await?,
+            verify::checkpoints(&client).await?,
+        ];
         checks.extend(effects);
         checks.push(assignees);
         checks.push(verify::forgeries(&client, &self.traffic.forged).await?);
@@ -247,8 +317,16 @@ impl<'a> Play<'a> {
         let planned: Vec<&String> = waiting.chain(&self.traffic.parked).collect();
         let mut problems = Vec::new();
         for row in client.query(SQL, &[&SOURCE, &planned]).await? {
-            let text = |name| row.try_get::<_, Option<String>>(name).map(Option::unwrap_or_default);
-            let (key, pipeline, state, stage) = (text("dedupe_key")?, text("pipeline")?, text("state")?, text("stage")?);
+            let text = |name| {
+                row.try_get::<_, Option<String>>(name)
+                    .map(Option::unwrap_or_default)
+            };
+            let (key, pipeline, state, stage) = (
+                text("dedupe_key")?,
+                text("pipeline")?,
+                text("state")?,
+                text("stage")?,
+            );
             problems.push(format!(
                 "{pipeline} job {key} is {state} at {stage} ({}{})",
                 text("wait_reason")?,
@@ -257,30 +335,54 @@ impl<'a> Play<'a> {
         }
         let standing = standing(&self.store).await?;
         if !standing.is_as_planned() {
-            problems.push(format!("expected {JOBS} jobs, {LEFT_WAITING} waiting and {PARKED} parked, got {standing:?}"));
+            problems.push(format!(
+                "expected {JOBS} jobs, {LEFT_WAITING} waiting and {PARKED} parked, got {standing:?}"
+            ));
         }
         let letters = self.store.dead_letters(true, i64::MAX, 100).await?.len();
         if letters != self.refused {
-            problems.push(format!("expected {} dead letters, got {letters}", self.refused));
+            problems.push(format!(
+                "expected {} dead letters, got {letters}",
+                self.refused
+            ));
         }
-        let seen = format!("{} succeeded, {LEFT_WAITING} waits and {PARKED} is parked, as planned", JOBS - LEFT_WAITING - PARKED);
-        Ok(Check::of("every job has the planned result", &problems, seen))
+        let seen = format!(
+            "{} succeeded, {LEFT_WAITING} waits and {PARKED} is parked, as planned",
+            JOBS - LEFT_WAITING - PARKED
+        );
+        Ok(Check::of(
+            "every job has the planned result",
+            &problems,
+            seen,
+        ))
     }
 
     /// Checks that the faults took place, so that a run in which nothing happened does not pass.
     async fn something_happened(&self, summary: &Summary) -> anyhow::Result<Check> {
         let met = self.faults.met().await?;
-        let mut problems: Vec<String> =
-            met.iter().filter(|(_, hits)| *hits == 0).map(|(what, _)| format!("no request met the fault: {what}")).collect();
+        let mut problems: Vec<String> = met
+            .iter()
+            .filter(|(_, hits)| *hits == 0)
+            .map(|(what, _)| format!("no request met the fault: {what}"))
+            .collect();
         let numbers = [
             ("retries", summary.retries),
             ("assignments changed", summary.assignments_changed),
             ("messages delivered", summary.messages_delivered),
             ("jobs taken over", i64::try_from(summary.takeovers)?),
         ];
-        problems.extend(numbers.iter().filter(|(_, number)| *number == 0).map(|(what, _)| format!("{what}: none")));
+        problems.extend(
+            numbers
+                .iter()
+                .filter(|(_, number)| *number == 0)
+                .map(|(what, _)| format!("{what}: none")),
+        );
         let hits: u64 = met.iter().map(|(_, hits)| hits).sum();
-        Ok(Check::of("every injected fault took place", &problems, format!("{} faults affected {hits} requests", met.len())))
+        Ok(Check::of(
+            "every injected fault took place",
+            &problems,
+            format!("{} faults affected {hits} requests", met.len()),
+        ))
     }
 
     fn patience(&self) -> Instant {
@@ -293,7 +395,10 @@ async fn watch(store: &Store, progress: &Progress) -> anyhow::Result<Infallible>
     const EVERY: Duration = Duration::from_millis(250);
     loop {
         let standing = standing(store).await?;
-        progress.moved(u64::try_from(standing.ended)?, format!("{} in progress, including follow-ups", standing.moving));
+        progress.moved(
+            u64::try_from(standing.ended)?,
+            format!("{} in progress, including follow-ups", standing.moving),
+        );
         tokio::time::sleep(EVERY).await;
     }
 }
@@ -304,7 +409,11 @@ async fn standing(store: &Store) -> anyhow::Result<Standing> {
         let is_request = pipeline == dispatch::pipeline().name;
         let for_configuration = reason.as_deref() == Some("configuration");
         let is_held = reason.as_deref() == Some("hold");
-        standing.moving += if matches!(state, JobState::Ready | JobState::Running) || is_held { jobs } else { 0 };
+        standing.moving += if matches!(state, JobState::Ready | JobState::Running) || is_held {
+            jobs
+        } else {
+            0
+        };
         if is_request {
             let has_ended = state.is_done() || state == JobState::Parked || for_configuration;
             standing.requests += jobs;

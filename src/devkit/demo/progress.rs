@@ -23,11 +23,17 @@ impl Progress {
     pub(super) fn new(jobs: u64) -> Self {
         let bar = ProgressBar::new(jobs);
         // The template is a constant and valid. Without it, only the look of the bar would differ.
-        if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed:>3} {bar:32} {pos}/{len} jobs  {msg}") {
+        if let Ok(style) =
+            ProgressStyle::with_template("{spinner} {elapsed:>3} {bar:32} {pos}/{len} jobs  {msg}")
+        {
             bar.set_style(style);
         }
         let now = Instant::now();
-        Self { bar, started: now, last_plain: Arc::new(Mutex::new(now)) }
+        Self {
+            bar,
+            started: now,
+            last_plain: Arc::new(Mutex::new(now)),
+        }
     }
 
     /// Starts the animation.
@@ -49,7 +55,9 @@ impl Progress {
     /// Updates the number of ended jobs, with a note.
     pub(super) fn moved(&self, ended: u64, note: String) {
         if self.bar.is_hidden() {
-            let Ok(mut last) = self.last_plain.lock() else { return };
+            let Ok(mut last) = self.last_plain.lock() else {
+                return;
+            };
             if last.elapsed() >= PLAIN_EVERY {
                 *last = Instant::now();
                 drop(last);

@@ -61,12 +61,30 @@ impl Deed {
 
 /// Returns the first wave: everything is assigned for the first time.
 pub(super) fn first_wave() -> Vec<Deed> {
-    let mut deeds: Vec<Deed> = singles().enumerate().map(|(index, item)| change("assign", item, assign(index))).collect();
-    deeds.extend(groups().enumerate().map(|(index, group)| change("assign", group[0], assign(index + 1))));
-    deeds.extend(unlinked().take(4).map(|item| change("unlinked", item, assign(0))));
-    let without = singles().skip(14).take(CONFIGURED + LEFT_WAITING).enumerate();
+    let mut deeds: Vec<Deed> = singles()
+        .enumerate()
+        .map(|(index, item)| change("assign", item, assign(index)))
+        .collect();
+    deeds.extend(
+        groups()
+            .enumerate()
+            .map(|(index, group)| change("assign", group[0], assign(index + 1))),
+    );
+    deeds.extend(
+        unlinked()
+            .take(4)
+            .map(|item| change("unlinked", item, assign(0))),
+    );
+    let without = singles()
+        .skip(14)
+        .take(CONFIGURED + LEFT_WAITING)
+        .enumerate();
     deeds.extend(without.map(|(index, item)| Deed::NoAccount(item, assign(index + 3))));
-    deeds.extend([Deed::Search(Tenant::Acme), Deed::Search(Tenant::Globex), Deed::Overdue]);
+    deeds.extend([
+        Deed::Search(Tenant::Acme),
+        Deed::Search(Tenant::Globex),
+        Deed::Overdue,
+    ]);
     deeds
 }
 
@@ -81,7 +99,11 @@ pub(super) fn second_wave() -> Vec<Deed> {
         })
         .collect();
     // Another work item of each group determines its assignee now.
-    deeds.extend(groups().enumerate().map(|(index, group)| change("reassign", group[1], assign(index + 3))));
+    deeds.extend(
+        groups()
+            .enumerate()
+            .map(|(index, group)| change("reassign", group[1], assign(index + 3))),
+    );
     deeds.extend(unlinked().map(|item| change("unlinked", item, assign(1))));
     deeds.extend(singles().take(8).map(Deed::Forged));
     deeds.extend(std::iter::repeat_n(Deed::Again, 8));
@@ -101,7 +123,10 @@ pub(super) fn third_wave() -> Vec<Deed> {
         })
         .collect();
     deeds.extend(groups().enumerate().map(|(index, group)| {
-        let edits = group.into_iter().enumerate().map(|(nth, item)| (item, assign(index + nth)));
+        let edits = group
+            .into_iter()
+            .enumerate()
+            .map(|(nth, item)| (item, assign(index + nth)));
         Deed::Changes("several", edits.collect())
     }));
     deeds.extend(std::iter::repeat_n(Deed::Again, 4));
@@ -141,7 +166,10 @@ fn unlinked() -> impl Iterator<Item = Item> {
 fn groups() -> impl Iterator<Item = Vec<Item>> {
     SHARED.into_iter().flat_map(|(tenant, ids, together)| {
         let items: Vec<Item> = of((tenant, ids)).collect();
-        items.chunks(together).map(<[Item]>::to_vec).collect::<Vec<_>>()
+        items
+            .chunks(together)
+            .map(<[Item]>::to_vec)
+            .collect::<Vec<_>>()
     })
 }
 
@@ -157,11 +185,17 @@ mod tests {
         let left = JOBS - deeds.len();
         assert!((20..=40).contains(&left), "{left}");
         let words: BTreeSet<&str> = deeds.iter().map(Deed::word).collect();
-        for word in ["assign", "reassign", "unassign", "resolve", "reopen", "several", "unlinked", "forged", "again", "search"] {
+        for word in [
+            "assign", "reassign", "unassign", "resolve", "reopen", "several", "unlinked", "forged",
+            "again", "search",
+        ] {
             assert!(words.contains(word), "{word}");
         }
         let count = |wanted: fn(&Deed) -> bool| deeds.iter().filter(|deed| wanted(deed)).count();
-        assert_eq!(count(|deed| matches!(deed, Deed::NoAccount(..))), CONFIGURED + LEFT_WAITING);
+        assert_eq!(
+            count(|deed| matches!(deed, Deed::NoAccount(..))),
+            CONFIGURED + LEFT_WAITING
+        );
         assert_eq!(count(|deed| matches!(deed, Deed::Overdue)), PARKED);
     }
 }

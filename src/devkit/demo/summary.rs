@@ -75,7 +75,10 @@ impl Summary {
             ("succeeded", self.succeeded),
             ("waiting for an account to be chosen", self.waiting),
             ("parked until an operator acts", self.parked),
-            ("messages refused and kept as dead letters", self.dead_letters),
+            (
+                "messages refused and kept as dead letters",
+                self.dead_letters,
+            ),
             ("assignments changed", self.assignments_changed),
             ("follow-up jobs", self.follow_ups),
             ("messages delivered", self.messages_delivered),
@@ -83,10 +86,16 @@ impl Summary {
         ] {
             line(&mut text, what, &number);
         }
-        line(&mut text, "jobs taken over from the killed worker", &self.takeovers);
+        line(
+            &mut text,
+            "jobs taken over from the killed worker",
+            &self.takeovers,
+        );
         line(&mut text, "duplicate effects", &self.duplicate_effects);
         line(&mut text, "lost jobs", &self.lost_jobs);
-        text.push_str("\nVerified from the requests that the providers received and from Postgres:\n");
+        text.push_str(
+            "\nVerified from the requests that the providers received and from Postgres:\n",
+        );
         for check in checks {
             let (mark, seen) = match &check.outcome {
                 Ok(seen) => ("ok    ", seen),

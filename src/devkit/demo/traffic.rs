@@ -18,7 +18,11 @@ pub(super) const SOURCE: &str = "demo";
 /// One in this many jobs also names a destination that is not a default.
 const AUDITED_EACH: usize = 6;
 /// The formats of assignees in events, used in turn.
-const FORMATS: [AssigneeFormat; 3] = [AssigneeFormat::Identity, AssigneeFormat::NameAndMail, AssigneeFormat::DisplayName];
+const FORMATS: [AssigneeFormat; 3] = [
+    AssigneeFormat::Identity,
+    AssigneeFormat::NameAndMail,
+    AssigneeFormat::DisplayName,
+];
 
 /// The required result of a confirmed message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +56,11 @@ pub(super) struct Traffic<'a> {
 }
 
 impl<'a> Traffic<'a> {
-    pub(super) const fn new(publisher: Publisher, simulator: SimulatorClient, world: &'a World) -> Self {
+    pub(super) const fn new(
+        publisher: Publisher,
+        simulator: SimulatorClient,
+        world: &'a World,
+    ) -> Self {
         Self {
             publisher,
             simulator,
@@ -91,7 +99,10 @@ impl<'a> Traffic<'a> {
 
     /// Returns the key of the first job.
     pub(super) fn first_key(&self) -> anyhow::Result<&str> {
-        self.published.first().and_then(|message| message.message_id.as_deref()).context("nothing has been published yet")
+        self.published
+            .first()
+            .and_then(|message| message.message_id.as_deref())
+            .context("nothing has been published yet")
     }
 
     /// Sends messages that cannot become jobs: invalid JSON, a body over the limit, and a `known` key with another
@@ -99,11 +110,15 @@ impl<'a> Traffic<'a> {
     pub(super) async fn refused(&mut self, known: &str) -> anyhow::Result<usize> {
         let conflict = json!({ "schema": SCHEMA, "source": SOURCE, "dedupe_key": known, "organization": "globex" });
         let bodies = [
-            ("not-json", b"{\"schema\": 1, \"source\": \"demo\", ".to_vec()),
+            (
+                "not-json",
+                b"{\"schema\": 1, \"source\": \"demo\", ".to_vec(),
+            ),
             ("too-large", vec![b' '; MESSAGE_LIMIT + 1]),
             ("conflict", conflict.to_string().into_bytes()),
         ];
-        let messages = bodies.map(|(id, body)| (Fate::DeadLetter(id.to_owned()), message(id, KEY_JOB, body)));
+        let messages =
+            bodies.map(|(id, body)| (Fate::DeadLetter(id.to_owned()), message(id, KEY_JOB, body)));
         let count = messages.len();
         self.publish(messages.into()).await?;
         Ok(count)
@@ -114,18 +129,32 @@ impl<'a> Traffic<'a> {
     pub(super) async fn own_writes(&mut self, jobs: usize) -> anyhow::Result<usize> {
         let room = jobs.saturating_sub(self.jobs);
         let events = self.simulator.events(0).await?;
-        let own = events.into_iter().filter(|event| event.by == ROBOT_ADDRESS).take(room);
+        let own = events
+            .into_iter()
+            .filter(|event| event.by == ROBOT_ADDRESS)
+            .take(room);
         let mut messages = Vec::new();
         for event in own {
-            let tenant = if event.organization == Tenant::Acme.account() { Tenant::Acme } else { Tenant::Globex };
+            let tenant = if event.organization == Tenant::Acme.account() {
+                Tenant::Acme
+            } else {
+                Tenant::Globex
+            };
             messages.push(self.event_job("own-write", tenant, vec![event.body]));
         }
         let own = messages.len();
         for index in own..room {
-            let tenant = if index % 2 == 0 { Tenant::Acme } else { Tenant::Globex };
+            let tenant = if index % 2 == 0 {
+                Tenant::Acme
+            } else {
+                Tenant::Globex
+            };
             messages.push(self.job(Deed::Search(tenant)).await?);
         }
-        let messages = messages.into_iter().map(|(key, message)| (Fate::Job(key), message)).collect();
+        let messages = messages
+            .into_iter()
+            .map(|(key, message)| (Fate::Job(key), message))
+            .collect();
         self.publish(messages).await?;
         Ok(own)
     }
@@ -138,8 +167,15 @@ impl<'a> Traffic<'a> {
     /// Chooses the account of a waiting job, as a producer.
     pub(super) async fn configure(&self, job_id: JobId, tenant: Tenant) -> anyhow::Result<()> {
         let account = self.world.account_id(tenant).to_owned();
-        let body = serde_json::to_vec(&Configure { schema: SCHEMA, job_id, account })?;
-        self.publisher.publish(&message("configure", KEY_CONFIGURE, body)).await.context("cannot publish the account")
+        let body = serde_json::to_vec(&Configure {
+            schema: SCHEMA,
+            job_id,
+            account,
+        })?;
+        self.publisher
+            .publish(&message("configure", KEY_CONFIGURE, body))
+            .await
+            .context("cannot publish the account")
     }
 
     async fn publish(&mut self, messages: Vec<(Fate, Outgoing)>) -> anyhow::Result<()> {
@@ -165,13 +201,21 @@ impl<'a> Traffic<'a> {
             }
             Deed::Forged(item) => self.forged_job(word, item).await?,
             Deed::Again => {
-                let (tenant, event) = self.events.get(self.sent_again).cloned().context("there is no event to send again")?;
+                let (tenant, event) = self
+                    .events
+                    .get(self.sent_again)
+                    .cloned()
+                    .context("there is no event to send again")?;
                 self.sent_again += 1;
                 self.event_job(word, tenant, vec![event])
             }
             Deed::Search(tenant) => {
                 let search = json!({ "text": "login", "project": null, "limit": 50 });
-                self.finished(word, json!({ "search": search, "account": self.world.account_id(tenant) }), tenant.slug())
+                self.finished(
+                    word,
+                    json!({ "search": search, "account": self.world.account_id(tenant) }),
+                    tenant.slug(),
+                )
             }
             Deed::NoAccount(item, edit) => {
                 let event = self.change(item, edit).await?;
@@ -181,7 +225,11 @@ impl<'a> Traffic<'a> {
                 (key, message)
             }
             Deed::Overdue => {
-                let (key, message) = self.finished(word, json!({ "deadline": "2001-01-01T00:00:00Z" }), Tenant::Acme.slug());
+                let (key, message) = self.finished(
+                    word,
+                    json!({ "deadline": "2001-01-01T00:00:00Z" }),
+                    Tenant::Acme.slug(),
+                );
                 self.parked.push(key.clone());
                 (key, message)
             }
@@ -189,8 +237,15 @@ impl<'a> Traffic<'a> {
     }
 
     async fn forged_job(&mut self, word: &str, item: Item) -> anyhow::Result<(String, Outgoing)> {
-        let name = |(tenant, event): &&(Tenant, Value)| *tenant == item.tenant && event["resource"]["workItemId"] == item.id;
-        let (_, mut event) = self.events.iter().find(name).cloned().context("there is no event to forge")?;
+        let name = |(tenant, event): &&(Tenant, Value)| {
+            *tenant == item.tenant && event["resource"]["workItemId"] == item.id
+        };
+        let (_, mut event) = self
+            .events
+            .iter()
+            .find(name)
+            .cloned()
+            .context("there is no event to forge")?;
         event["id"] = json!(uuid::Uuid::now_v7());
         let events = json!([{ "payload": event, "shared_secret": "guessed" }]);
         let fields = json!({ "account": self.world.account_id(item.tenant), "events": events });
@@ -202,20 +257,37 @@ impl<'a> Traffic<'a> {
     /// Makes a change as its new assignee, or else as the first person.
     async fn change(&mut self, item: Item, edit: Edit) -> anyhow::Result<Value> {
         let (assigned_to, state, by) = match edit {
-            Edit::Assign(person) => (Some(Some(PEOPLE[person].1.to_owned())), None, PEOPLE[person].1),
+            Edit::Assign(person) => (
+                Some(Some(PEOPLE[person].1.to_owned())),
+                None,
+                PEOPLE[person].1,
+            ),
             Edit::Unassign => (Some(None), None, PEOPLE[0].1),
             Edit::State(state) => (None, Some(state.to_owned()), PEOPLE[0].1),
         };
         let format = Some(FORMATS[self.events.len() % FORMATS.len()]);
         let by = Some(by.to_owned());
         let org = item.tenant.account().to_owned();
-        let event = self.simulator.change(&Change { org, work_item: item.id, assigned_to, state, by, format }).await?;
+        let event = self
+            .simulator
+            .change(&Change {
+                org,
+                work_item: item.id,
+                assigned_to,
+                state,
+                by,
+                format,
+            })
+            .await?;
         self.events.push((item.tenant, event.clone()));
         Ok(event)
     }
 
     fn event_job(&mut self, word: &str, tenant: Tenant, events: Vec<Value>) -> (String, Outgoing) {
-        let events: Vec<Value> = events.into_iter().map(|event| self.genuine(event)).collect();
+        let events: Vec<Value> = events
+            .into_iter()
+            .map(|event| self.genuine(event))
+            .collect();
         let mut fields = json!({ "account": self.world.account_id(tenant), "events": events });
         if tenant == Tenant::Acme && self.jobs.is_multiple_of(AUDITED_EACH) {
             fields["notify"] = json!(["team", AUDIT]);
@@ -228,7 +300,12 @@ impl<'a> Traffic<'a> {
     }
 
     /// Completes the message with a key of its own.
-    fn finished(&mut self, word: &str, mut fields: Value, organization: &str) -> (String, Outgoing) {
+    fn finished(
+        &mut self,
+        word: &str,
+        mut fields: Value,
+        organization: &str,
+    ) -> (String, Outgoing) {
         self.jobs += 1;
         let key = format!("{:03}-{word}", self.jobs);
         fields["schema"] = json!(SCHEMA);

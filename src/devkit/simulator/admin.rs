@@ -39,7 +39,11 @@ pub struct Change {
     /// The work item's id.
     pub work_item: i64,
     /// The new assignee's unique name or e-mail; `Some(None)` (JSON null) = none; `None` (absent) = unchanged.
-    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "given",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub assigned_to: Option<Option<String>>,
     /// The new state's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -120,7 +124,10 @@ pub(super) fn answer(world: &mut World, call: &ReceivedCall) -> SimulatedAnswer 
         }
         _ => return refusal(StatusCode::NOT_FOUND, "there is no such admin call"),
     };
-    outcome.map_or_else(|reason| refusal(StatusCode::BAD_REQUEST, &reason), |body| SimulatedAnswer::ok(&body))
+    outcome.map_or_else(
+        |reason| refusal(StatusCode::BAD_REQUEST, &reason),
+        |body| SimulatedAnswer::ok(&body),
+    )
 }
 
 fn refusal(status: StatusCode, reason: &str) -> SimulatedAnswer {
@@ -146,48 +153,113 @@ fn load(world: &mut World, call: &ReceivedCall) -> Result<Value, String> {
 
 /// Returns the current assignees of all existing work items, by organization and id.
 fn assignees(world: &World) -> BTreeMap<&String, &Option<String>> {
-    let present = world.state.work_items.iter().filter(|(_, item)| !item.deleted);
-    present.map(|(key, item)| (key, &item.current().assigned_to)).collect()
+    let present = world
+        .state
+        .work_items
+        .iter()
+        .filter(|(_, item)| !item.deleted);
+    present
+        .map(|(key, item)| (key, &item.current().assigned_to))
+        .collect()
 }
 
 fn events(world: &World, call: &ReceivedCall) -> Result<Value, String> {
-    let after = call.query.get("after").map_or(Ok(0), |after| after.parse::<u64>());
+    let after = call
+        .query
+        .get("after")
+        .map_or(Ok(0), |after| after.parse::<u64>());
     let after = after.map_err(|error| format!("after: {error}"))?;
-    Ok(json!(world.events.iter().filter(|event| event.seq > after).collect::<Vec<_>>()))
+    Ok(json!(
+        world
+            .events
+            .iter()
+            .filter(|event| event.seq > after)
+            .collect::<Vec<_>>()
+    ))
 }
 
 fn apply(world: &mut World, change: Change) -> Result<Value, String> {
-    let missing = || format!("there is no work item {} in {:?}", change.work_item, change.org);
-    let item = world.work_item(&change.org, change.work_item).ok_or_else(missing)?;
+    let missing = || {
+        format!(
+            "there is no work item {} in {:?}",
+            change.work_item, change.org
+        )
+    };
+    let item = world
+        .work_item(&change.org, change.work_item)
+        .ok_or_else(missing)?;
     let resolved = |name: &String| {
-        let found = world.state.find_user(name).map(|(unique_name, _)| unique_name.clone());
+        let found = world
+            .state
+            .find_user(name)
+            .map(|(unique_name, _)| unique_name.clone());
         found.ok_or_else(|| format!("there is no user {name:?}"))
     };
-    let states = world.state.work_item_types.get(&item.work_item_type).map(Vec::as_slice).unwrap_or_default();
-    if let Some(state) = change.state.as_ref().filter(|wanted| !states.iter().any(|state| state.name == **wanted)) {
+    let states = world
+        .state
+        .work_item_types
+        .get(&item.work_item_type)
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    if let Some(state) = change
+        .state
+        .as_ref()
+        .filter(|wanted| !states.iter().any(|state| state.name == **wanted))
+    {
         return Err(format!("a {} has no state {state:?}", item.work_item_type));
     }
     let assigned_to = match &change.assigned_to {
         Some(wanted) => Some(wanted.as_ref().map(resolved).transpose()?),
         None => None,
     };
-    let by = change.by.as_ref().map_or_else(|| Ok(item.current().changed_by.clone()), resolved)?;
-    let edit = Edit { assigned_to, state: change.state.clone(), by, format: change.format };
-    world.revise(&change.org, change.work_item, edit).map(|(_, event)| event).ok_or_else(missing)
+    let by = change
+        .by
+        .as_ref()
+        .map_or_else(|| Ok(item.current().changed_by.clone()), resolved)?;
+    let edit = Edit {
+        assigned_to,
+        state: change.state.clone(),
+        by,
+        format: change.format,
+    };
+    world
+        .revise(&change.org, change.work_item, edit)
+        .map(|(_, event)| event)
+        .ok_or_else(missing)
 }
 
 fn delete(world: &mut World, name: &WorkItemName) -> Result<Value, String> {
     let key = super::state::work_item_key(&name.org, name.work_item);
-    let item = world.state.work_items.get_mut(&key).ok_or_else(|| format!("there is no work item {key}"))?;
+    let item = world
+        .state
+        .work_items
+        .get_mut(&key)
+        .ok_or_else(|| format!("there is no work item {key}"))?;
     item.deleted = true;
     Ok(Value::Null)
 }
 
 fn change_token(world: &mut World, change: TokenChange) -> Result<Value, String> {
     let old = world.state.tokens.get(&change.token);
-    let user = change.user.or_else(|| old.map(|token| token.user.clone())).ok_or("a new token requires a user")?;
-    let expired = change.expired.or_else(|| old.map(|token| token.expired)).unwrap_or(false);
-    let sign_in_page = change.sign_in_page.or_else(|| old.map(|token| token.sign_in_page)).unwrap_or(false);
-    world.state.tokens.insert(change.token, Token { user, expired, sign_in_page });
+    let user = change
+        .user
+        .or_else(|| old.map(|token| token.user.clone()))
+        .ok_or("a new token requires a user")?;
+    let expired = change
+        .expired
+        .or_else(|| old.map(|token| token.expired))
+        .unwrap_or(false);
+    let sign_in_page = change
+        .sign_in_page
+        .or_else(|| old.map(|token| token.sign_in_page))
+        .unwrap_or(false);
+    world.state.tokens.insert(
+        change.token,
+        Token {
+            user,
+            expired,
+            sign_in_page,
+        },
+    );
     Ok(Value::Null)
 }

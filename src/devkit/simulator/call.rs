@@ -37,8 +37,20 @@ impl ReceivedCall {
         let path = parts.uri.path().to_owned();
         let raw_query = parts.uri.query().map(str::to_owned);
         let query = form(raw_query.as_deref().unwrap_or_default());
-        let segments = path.split('/').filter(|part| !part.is_empty()).map(percent_decoded).collect();
-        Self { method: parts.method, path, raw_query, query, segments, headers: parts.headers, body }
+        let segments = path
+            .split('/')
+            .filter(|part| !part.is_empty())
+            .map(percent_decoded)
+            .collect();
+        Self {
+            method: parts.method,
+            path,
+            raw_query,
+            query,
+            segments,
+            headers: parts.headers,
+            body,
+        }
     }
 
     /// Returns a header's value, if it is present and is text.
@@ -49,7 +61,12 @@ impl ReceivedCall {
     /// Returns the `Content-Type` without its parameters, in lowercase; empty if there is none.
     pub(super) fn media_type(&self) -> String {
         let value = self.header("content-type").unwrap_or_default();
-        value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+        value
+            .split(';')
+            .next()
+            .unwrap_or_default()
+            .trim()
+            .to_ascii_lowercase()
     }
 
     /// Parses the body as JSON. The error states where it is wrong.
@@ -63,7 +80,11 @@ impl ReceivedCall {
     }
 
     /// Returns the properties by which faults are matched.
-    pub(super) fn request<'a>(&'a self, provider: Provider, caller: Option<&'a str>) -> Request<'a> {
+    pub(super) fn request<'a>(
+        &'a self,
+        provider: Provider,
+        caller: Option<&'a str>,
+    ) -> Request<'a> {
         Request {
             provider,
             method: self.method.as_str(),
@@ -76,7 +97,8 @@ impl ReceivedCall {
 
     /// Returns the bearer token in the `Authorization` header.
     pub(super) fn bearer(&self) -> Option<&str> {
-        self.header("authorization").and_then(|value| value.strip_prefix("Bearer "))
+        self.header("authorization")
+            .and_then(|value| value.strip_prefix("Bearer "))
     }
 
     /// Returns the path's parts, for matching.
@@ -92,7 +114,12 @@ impl ReceivedCall {
             ["", "api", "webhooks", _, _, ..] => 4,
             _ => return self.path.clone(),
         };
-        parts.iter().enumerate().map(|(at, part)| if at == token { HIDDEN } else { part }).collect::<Vec<_>>().join("/")
+        parts
+            .iter()
+            .enumerate()
+            .map(|(at, part)| if at == token { HIDDEN } else { part })
+            .collect::<Vec<_>>()
+            .join("/")
     }
 
     /// Returns the query for the witness log, without the signature of a workflow's address.
@@ -101,13 +128,25 @@ impl ReceivedCall {
             Some(("sig", _)) => format!("sig={HIDDEN}"),
             _ => pair.to_owned(),
         };
-        Some(self.raw_query.as_ref()?.split('&').map(told).collect::<Vec<_>>().join("&"))
+        Some(
+            self.raw_query
+                .as_ref()?
+                .split('&')
+                .map(told)
+                .collect::<Vec<_>>()
+                .join("&"),
+        )
     }
 
     /// See [`super::witness::Entry::body_shape`].
     pub(super) fn shape(&self) -> Option<Value> {
         if self.media_type() == "application/x-www-form-urlencoded" {
-            return Some(self.form().into_keys().map(|name| (name, json!("string"))).collect());
+            return Some(
+                self.form()
+                    .into_keys()
+                    .map(|name| (name, json!("string")))
+                    .collect(),
+            );
         }
         self.json::<Value>().ok().map(|body| shape(&body))
     }
@@ -134,13 +173,21 @@ fn shape(value: &Value) -> Value {
             }
             Value::Array(shapes)
         }
-        Value::Object(fields) => fields.iter().map(|(name, value)| (name.clone(), shape(value))).collect(),
+        Value::Object(fields) => fields
+            .iter()
+            .map(|(name, value)| (name.clone(), shape(value)))
+            .collect(),
     }
 }
 
 fn form(text: &str) -> BTreeMap<String, String> {
-    let pairs = text.split('&').filter(|pair| !pair.is_empty()).map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-    pairs.map(|(name, value)| (form_decoded(name), form_decoded(value))).collect()
+    let pairs = text
+        .split('&')
+        .filter(|pair| !pair.is_empty())
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    pairs
+        .map(|(name, value)| (form_decoded(name), form_decoded(value)))
+        .collect()
 }
 
 fn form_decoded(text: &str) -> String {
@@ -202,9 +249,20 @@ impl SimulatedAnswer {
         Self::ok(&json!({ "count": items.len(), "value": items }))
     }
 
-    pub(super) fn text(status: StatusCode, content_type: impl Into<Cow<'static, str>>, body: &str) -> Self {
+    pub(super) fn text(
+        status: StatusCode,
+        content_type: impl Into<Cow<'static, str>>,
+        body: &str,
+    ) -> Self {
         let body = body.as_bytes().to_vec();
-        Self { status, content_type: content_type.into(), headers: Vec::new(), body, effect: false, detail: json!({}) }
+        Self {
+            status,
+            content_type: content_type.into(),
+            headers: Vec::new(),
+            body,
+            effect: false,
+            detail: json!({}),
+        }
     }
 
     pub(super) fn header(mut self, name: &str, value: String) -> Self {
@@ -225,11 +283,15 @@ impl SimulatedAnswer {
     }
 
     pub(super) fn into_response(self) -> Response<Body> {
-        let mut response = Response::builder().status(self.status).header("content-type", self.content_type.as_ref());
+        let mut response = Response::builder()
+            .status(self.status)
+            .header("content-type", self.content_type.as_ref());
         for (name, value) in self.headers {
             response = response.header(name, value);
         }
-        response.body(Body::from(self.body)).expect("headers made here are visible ASCII, and a rule's are checked")
+        response
+            .body(Body::from(self.body))
+            .expect("headers made here are visible ASCII, and a rule's are checked")
     }
 }
 
@@ -250,26 +312,56 @@ mod tests {
     #[test]
     fn the_witness_is_told_neither_a_token_in_a_path_nor_a_signature_nor_what_a_form_says() {
         let call = |target: &str| {
-            let request =
-                axum::http::Request::post(target).header("content-type", "application/x-www-form-urlencoded; charset=x");
-            ReceivedCall::new(request.body(()).unwrap().into_parts().0, b"client_secret=canary&scope=a+b".to_vec())
+            let request = axum::http::Request::post(target).header(
+                "content-type",
+                "application/x-www-form-urlencoded; charset=x",
+            );
+            ReceivedCall::new(
+                request.body(()).unwrap().into_parts().0,
+                b"client_secret=canary&scope=a+b".to_vec(),
+            )
         };
         for (target, path, query) in [
-            ("/api/v10/webhooks/42/canary?wait=true", "/api/v10/webhooks/42/***", Some("wait=true")),
-            ("/api/webhooks/42/canary/messages/7", "/api/webhooks/42/***/messages/7", None),
+            (
+                "/api/v10/webhooks/42/canary?wait=true",
+                "/api/v10/webhooks/42/***",
+                Some("wait=true"),
+            ),
+            (
+                "/api/webhooks/42/canary/messages/7",
+                "/api/webhooks/42/***/messages/7",
+                None,
+            ),
             ("/api/webhooks/42", "/api/webhooks/42", None),
-            ("/teams/flow?sp=x&sig=canary&sv=1", "/teams/flow", Some("sp=x&sig=***&sv=1")),
-            ("/contoso/webhooks/1/kept?signal=1&x", "/contoso/webhooks/1/kept", Some("signal=1&x")),
+            (
+                "/teams/flow?sp=x&sig=canary&sv=1",
+                "/teams/flow",
+                Some("sp=x&sig=***&sv=1"),
+            ),
+            (
+                "/contoso/webhooks/1/kept?signal=1&x",
+                "/contoso/webhooks/1/kept",
+                Some("signal=1&x"),
+            ),
         ] {
             let call = call(target);
-            assert_eq!((call.told_path().as_str(), call.told_query().as_deref()), (path, query));
-            assert_eq!(call.shape(), Some(json!({"client_secret": "string", "scope": "string"})));
+            assert_eq!(
+                (call.told_path().as_str(), call.told_query().as_deref()),
+                (path, query)
+            );
+            assert_eq!(
+                call.shape(),
+                Some(json!({"client_secret": "string", "scope": "string"}))
+            );
         }
     }
 
     #[test]
     fn a_path_part_is_decoded_and_a_lone_percent_sign_stands_for_itself() {
-        assert_eq!(percent_decoded("Fabrikam%20F%c3%zz"), "Fabrikam F\u{fffd}%zz");
+        assert_eq!(
+            percent_decoded("Fabrikam%20F%c3%zz"),
+            "Fabrikam F\u{fffd}%zz"
+        );
         assert_eq!(percent_decoded("F%C3%BCr+100%"), "Für+100%");
         assert_eq!(form_decoded("a+b%2Bc"), "a b+c");
     }

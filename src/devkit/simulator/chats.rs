@@ -106,14 +106,26 @@ impl State {
     /// Adds a Teams workflow at `/teams/NAME?sig=SIGNATURE`.
     #[must_use]
     pub fn teams(mut self, name: &str, signature: &str) -> Self {
-        self.teams.insert(name.to_owned(), TeamsHook { signature: signature.to_owned(), received: Vec::new() });
+        self.teams.insert(
+            name.to_owned(),
+            TeamsHook {
+                signature: signature.to_owned(),
+                received: Vec::new(),
+            },
+        );
         self
     }
 
     /// Adds a Discord channel's webhook at `/api/webhooks/ID/TOKEN`.
     #[must_use]
     pub fn discord_webhook(mut self, id: &str, token: &str) -> Self {
-        self.discord.webhooks.insert(id.to_owned(), DiscordHook { token: token.to_owned(), posted: Vec::new() });
+        self.discord.webhooks.insert(
+            id.to_owned(),
+            DiscordHook {
+                token: token.to_owned(),
+                posted: Vec::new(),
+            },
+        );
         self
     }
 
@@ -128,7 +140,11 @@ impl State {
             edits: 0,
         };
         let posted = original.map(message).into_iter().collect();
-        let click = Click { application_id: application_id.to_owned(), ended: false, posted };
+        let click = Click {
+            application_id: application_id.to_owned(),
+            ended: false,
+            posted,
+        };
         self.discord.clicks.insert(token.to_owned(), click);
         self
     }

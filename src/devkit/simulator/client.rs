@@ -29,8 +29,14 @@ impl SimulatorClient {
     pub fn new(url: impl Into<String>) -> anyhow::Result<Self> {
         // An error means that one is already installed, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10)).build()?;
-        Ok(Self { url: url.into(), http })
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .timeout(Duration::from_secs(10))
+            .build()?;
+        Ok(Self {
+            url: url.into(),
+            http,
+        })
     }
 
     /// Returns the simulator's base URL, which is also that of every provider.
@@ -84,7 +90,11 @@ impl SimulatorClient {
     /// # Errors
     /// See [`SimulatorClient`]; also if there is no such work item.
     pub async fn delete_work_item(&self, organization: &str, id: i64) -> anyhow::Result<()> {
-        self.post("delete_work_item", &json!({ "org": organization, "work_item": id })).await
+        self.post(
+            "delete_work_item",
+            &json!({ "org": organization, "work_item": id }),
+        )
+        .await
     }
 
     /// Expires, renews or creates a token.
@@ -101,7 +111,9 @@ impl SimulatorClient {
     /// See [`SimulatorClient`].
     pub async fn fault(&self, rule: &FaultRule) -> anyhow::Result<u64> {
         let answer: Value = self.post("faults", rule).await?;
-        answer["id"].as_u64().context("the answer to a new fault has no id")
+        answer["id"]
+            .as_u64()
+            .context("the answer to a new fault has no id")
     }
 
     /// Returns every fault since the last clearing, with the number of requests that it has affected.
@@ -117,7 +129,8 @@ impl SimulatorClient {
     /// # Errors
     /// See [`SimulatorClient`]; also if there is no such fault.
     pub async fn clear_fault(&self, id: u64) -> anyhow::Result<()> {
-        self.call(Method::DELETE, &format!("faults/{id}"), None::<&()>).await
+        self.call(Method::DELETE, &format!("faults/{id}"), None::<&()>)
+            .await
     }
 
     /// Removes every fault and its counts.
@@ -156,7 +169,11 @@ impl SimulatorClient {
         self.call(Method::GET, path, None::<&()>).await
     }
 
-    async fn post<T: DeserializeOwned>(&self, path: &str, body: &(impl Serialize + ?Sized)) -> anyhow::Result<T> {
+    async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &(impl Serialize + ?Sized),
+    ) -> anyhow::Result<T> {
         self.call(Method::POST, path, Some(body)).await
     }
 
@@ -166,16 +183,27 @@ impl SimulatorClient {
         path: &str,
         body: Option<&(impl Serialize + ?Sized)>,
     ) -> anyhow::Result<T> {
-        let request = self.http.request(method, format!("{}/_sim/{path}", self.url));
+        let request = self
+            .http
+            .request(method, format!("{}/_sim/{path}", self.url));
         let request = match body {
             Some(body) => request.json(body),
             None => request,
         };
-        let response = request.send().await.with_context(|| format!("simulator call {path}"))?;
+        let response = request
+            .send()
+            .await
+            .with_context(|| format!("simulator call {path}"))?;
         let status = response.status();
         if !status.is_success() {
-            bail!("simulator call {path}: {status}: {}", response.text().await?);
+            bail!(
+                "simulator call {path}: {status}: {}",
+                response.text().await?
+            );
         }
-        response.json().await.with_context(|| format!("simulator call {path}"))
+        response
+            .json()
+            .await
+            .with_context(|| format!("simulator call {path}"))
     }
 }

@@ -36,9 +36,17 @@ pub(super) fn describe(call: &ReceivedCall) -> Description {
     if let Some(description) = discord_webhooks::describe(call) {
         return description;
     }
-    let ["api", "v10", "channels", channel, ..] = call.parts()[..] else { return Description::default() };
-    let nonce = call.json::<NewMessage>().ok().and_then(|message| nonce_text(&message.nonce));
-    Description { key: nonce, subject: Some(format!("discord:{channel}")) }
+    let ["api", "v10", "channels", channel, ..] = call.parts()[..] else {
+        return Description::default();
+    };
+    let nonce = call
+        .json::<NewMessage>()
+        .ok()
+        .and_then(|message| nonce_text(&message.nonce));
+    Description {
+        key: nonce,
+        subject: Some(format!("discord:{channel}")),
+    }
 }
 
 /// Answers one request.
@@ -46,7 +54,9 @@ pub(super) fn answer(world: &mut World, call: &ReceivedCall) -> SimulatedAnswer 
     if let Some(answer) = discord_webhooks::answer(world, call) {
         return answer;
     }
-    let token = call.header("authorization").and_then(|value| value.strip_prefix("Bot "));
+    let token = call
+        .header("authorization")
+        .and_then(|value| value.strip_prefix("Bot "));
     if !token.is_some_and(|token| world.state.discord.tokens.contains(token)) {
         return refusal(StatusCode::UNAUTHORIZED, 0, "401: Unauthorized");
     }
@@ -65,46 +75,107 @@ pub(super) fn answer(world: &mut World, call: &ReceivedCall) -> SimulatedAnswer 
 
 fn create(world: &mut World, call: &ReceivedCall, channel: &str) -> SimulatedAnswer {
     let Ok(new) = call.json::<NewMessage>() else {
-        return refusal(StatusCode::BAD_REQUEST, 50109, "The request body contains invalid JSON.");
+        return refusal(
+            StatusCode::BAD_REQUEST,
+            50109,
+            "The request body contains invalid JSON.",
+        );
     };
     let content = match new.content {
         Some(text) if !text.is_empty() => text,
-        Some(_) | None => return refusal(StatusCode::BAD_REQUEST, 50006, "Cannot send an empty message"),
+        Some(_) | None => {
+            return refusal(
+                StatusCode::BAD_REQUEST,
+                50006,
+                "Cannot send an empty message",
+            );
+        }
     };
     if content.chars().count() > CONTENT_CHARS {
-        return invalid("content", "BASE_TYPE_MAX_LENGTH", &format!("Must be {CONTENT_CHARS} or fewer in length."));
+        return invalid(
+            "content",
+            "BASE_TYPE_MAX_LENGTH",
+            &format!("Must be {CONTENT_CHARS} or fewer in length."),
+        );
     }
     let nonce = nonce_text(&new.nonce);
     if nonce.is_none() && !new.nonce.is_null() {
-        return invalid("nonce", "NONCE_TYPE_NONCE", "Must be a string or an integer.");
+        return invalid(
+            "nonce",
+            "NONCE_TYPE_NONCE",
+            "Must be a string or an integer.",
+        );
     }
-    if nonce.as_ref().is_some_and(|nonce| nonce.chars().count() > NONCE_CHARS) {
-        return invalid("nonce", "NONCE_TYPE_TOO_LONG", &format!("Must be {NONCE_CHARS} or fewer in length."));
+    if nonce
+        .as_ref()
+        .is_some_and(|nonce| nonce.chars().count() > NONCE_CHARS)
+    {
+        return invalid(
+            "nonce",
+            "NONCE_TYPE_TOO_LONG",
+            &format!("Must be {NONCE_CHARS} or fewer in length."),
+        );
     }
     let now = world.tick();
     let remembered_since = now - Duration::seconds(world.state.options.nonce_seconds);
-    let messages = world.state.discord.channels.entry(channel.to_owned()).or_default();
+    let messages = world
+        .state
+        .discord
+        .channels
+        .entry(channel.to_owned())
+        .or_default();
     if new.enforce_nonce == Some(true) && nonce.is_some() {
-        let mut recent = messages.iter().rev().take_while(|message| message.timestamp >= remembered_since);
+        let mut recent = messages
+            .iter()
+            .rev()
+            .take_while(|message| message.timestamp >= remembered_since);
         if let Some(made) = recent.find(|message| message.nonce == new.nonce) {
-            return SimulatedAnswer::ok(&shown(channel, made)).detail(json!({ "deduped": true, "message": made.id }));
+            return SimulatedAnswer::ok(&shown(channel, made))
+                .detail(json!({ "deduped": true, "message": made.id }));
         }
     }
     let id = snowflake(now);
     let detail = json!({ "message": id });
-    messages.push(Message { id, content, nonce: new.nonce, allowed_mentions: new.allowed_mentions, timestamp: now });
-    let made = messages.last().map(|made| shown(channel, made)).unwrap_or_default();
+    messages.push(Message {
+        id,
+        content,
+        nonce: new.nonce,
+        allowed_mentions: new.allowed_mentions,
+        timestamp: now,
+    });
+    let made = messages
+        .last()
+        .map(|made| shown(channel, made))
+        .unwrap_or_default();
     SimulatedAnswer::ok(&made).effect().detail(detail)
 }
 
 /// Lists messages, newest first.
 fn list(world: &World, call: &ReceivedCall, channel: &str) -> SimulatedAnswer {
-    let limit = call.query.get("limit").map_or(Ok(50), |limit| limit.parse::<usize>());
+    let limit = call
+        .query
+        .get("limit")
+        .map_or(Ok(50), |limit| limit.parse::<usize>());
     let Some(limit) = limit.ok().filter(|limit| (1..=100).contains(limit)) else {
-        return invalid("limit", "NUMBER_TYPE_RANGE", "int value should be between 1 and 100.");
+        return invalid(
+            "limit",
+            "NUMBER_TYPE_RANGE",
+            "int value should be between 1 and 100.",
+        );
     };
-    let messages = world.state.discord.channels.get(channel).map(Vec::as_slice).unwrap_or_default();
-    let page: Vec<Value> = messages.iter().rev().take(limit).map(|message| shown(channel, message)).collect();
+    let messages = world
+        .state
+        .discord
+        .channels
+        .get(channel)
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    let page: Vec<Value> = messages
+        .iter()
+        .rev()
+        .take(limit)
+        .map(|message| shown(channel, message))
+        .collect();
     SimulatedAnswer::ok(&Value::Array(page))
 }
 
@@ -119,7 +190,9 @@ fn nonce_text(nonce: &Value) -> Option<String> {
     match nonce {
         Value::String(text) => Some(text.clone()),
         Value::Number(number) if number.is_i64() => Some(number.to_string()),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => None,
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+            None
+        }
     }
 }
 

@@ -24,7 +24,9 @@ struct NewMessage {
 /// Returns the parts of the path after `webhooks`, with or without a version before it.
 fn parts(call: &ReceivedCall) -> Option<Vec<&str>> {
     match call.parts()[..] {
-        ["api", "v10", "webhooks", ref rest @ ..] | ["api", "webhooks", ref rest @ ..] => Some(rest.to_vec()),
+        ["api", "v10", "webhooks", ref rest @ ..] | ["api", "webhooks", ref rest @ ..] => {
+            Some(rest.to_vec())
+        }
         _ => None,
     }
 }
@@ -32,13 +34,18 @@ fn parts(call: &ReceivedCall) -> Option<Vec<&str>> {
 /// Describes a request by its webhook or application, never by the token. There is no key, because neither dedupes.
 pub(super) fn describe(call: &ReceivedCall) -> Option<Description> {
     let id = *parts(call)?.first()?;
-    Some(Description { key: None, subject: Some(format!("discord_webhook:{id}")) })
+    Some(Description {
+        key: None,
+        subject: Some(format!("discord_webhook:{id}")),
+    })
 }
 
 /// Answers one request, if it is for this module.
 pub(super) fn answer(world: &mut World, call: &ReceivedCall) -> Option<SimulatedAnswer> {
     let parts = parts(call)?;
-    let [id, token, ref rest @ ..] = parts[..] else { return Some(refusal(StatusCode::NOT_FOUND, 10015, "Unknown Webhook")) };
+    let [id, token, ref rest @ ..] = parts[..] else {
+        return Some(refusal(StatusCode::NOT_FOUND, 10015, "Unknown Webhook"));
+    };
     let new = match read(call) {
         Ok(new) => new,
         Err(answer) => return Some(answer),
@@ -58,17 +65,29 @@ pub(super) fn answer(world: &mut World, call: &ReceivedCall) -> Option<Simulated
 
 /// Returns the list of messages, and whether it belongs to an interaction: that always returns a new message, a webhook
 /// only with `wait`.
-fn messages<'w>(world: &'w mut World, id: &str, token: &str) -> Result<(&'w mut Vec<Posted>, bool), SimulatedAnswer> {
+fn messages<'w>(
+    world: &'w mut World,
+    id: &str,
+    token: &str,
+) -> Result<(&'w mut Vec<Posted>, bool), SimulatedAnswer> {
     let discord = &mut world.state.discord;
     if let Some(webhook) = discord.webhooks.get_mut(id) {
         let is_right = webhook.token == token;
         return if is_right {
             Ok((&mut webhook.posted, false))
         } else {
-            Err(refusal(StatusCode::UNAUTHORIZED, 50027, "Invalid Webhook Token"))
+            Err(refusal(
+                StatusCode::UNAUTHORIZED,
+                50027,
+                "Invalid Webhook Token",
+            ))
         };
     }
-    match discord.clicks.get_mut(token).filter(|click| click.application_id == id && !click.ended) {
+    match discord
+        .clicks
+        .get_mut(token)
+        .filter(|click| click.application_id == id && !click.ended)
+    {
         Some(click) => Ok((&mut click.posted, true)),
         None => Err(refusal(StatusCode::NOT_FOUND, 10015, "Unknown Webhook")),
     }
@@ -76,32 +95,65 @@ fn messages<'w>(world: &'w mut World, id: &str, token: &str) -> Result<(&'w mut 
 
 fn read(call: &ReceivedCall) -> Result<NewMessage, SimulatedAnswer> {
     let Ok(new) = call.json::<NewMessage>() else {
-        return Err(refusal(StatusCode::BAD_REQUEST, 50109, "The request body contains invalid JSON."));
+        return Err(refusal(
+            StatusCode::BAD_REQUEST,
+            50109,
+            "The request body contains invalid JSON.",
+        ));
     };
     match new.content.as_deref().unwrap_or_default().chars().count() {
-        0 => Err(refusal(StatusCode::BAD_REQUEST, 50006, "Cannot send an empty message")),
+        0 => Err(refusal(
+            StatusCode::BAD_REQUEST,
+            50006,
+            "Cannot send an empty message",
+        )),
         1..=CONTENT_CHARS => Ok(new),
-        _ => Err(invalid("content", "BASE_TYPE_MAX_LENGTH", &format!("Must be {CONTENT_CHARS} or fewer in length."))),
+        _ => Err(invalid(
+            "content",
+            "BASE_TYPE_MAX_LENGTH",
+            &format!("Must be {CONTENT_CHARS} or fewer in length."),
+        )),
     }
 }
 
 fn create(posted: &mut Vec<Posted>, new: NewMessage, id: String, wait: bool) -> SimulatedAnswer {
-    let NewMessage { content, flags, allowed_mentions } = new;
-    let message = Posted { id, content: content.unwrap_or_default(), flags, allowed_mentions, edits: 0 };
+    let NewMessage {
+        content,
+        flags,
+        allowed_mentions,
+    } = new;
+    let message = Posted {
+        id,
+        content: content.unwrap_or_default(),
+        flags,
+        allowed_mentions,
+        edits: 0,
+    };
     let detail = json!({ "message": message.id });
     let shown = json!({ "id": message.id, "content": message.content, "flags": message.flags });
     posted.push(message);
-    let answer =
-        if wait { SimulatedAnswer::ok(&shown) } else { SimulatedAnswer::text(StatusCode::NO_CONTENT, "application/json", "") };
+    let answer = if wait {
+        SimulatedAnswer::ok(&shown)
+    } else {
+        SimulatedAnswer::text(StatusCode::NO_CONTENT, "application/json", "")
+    };
     answer.effect().detail(detail)
 }
 
 fn edit(posted: &mut [Posted], new: NewMessage, id: &str) -> SimulatedAnswer {
-    let known = if id == "@original" { posted.first_mut() } else { posted.iter_mut().find(|message| message.id == id) };
-    let Some(message) = known else { return refusal(StatusCode::NOT_FOUND, 10008, "Unknown Message") };
+    let known = if id == "@original" {
+        posted.first_mut()
+    } else {
+        posted.iter_mut().find(|message| message.id == id)
+    };
+    let Some(message) = known else {
+        return refusal(StatusCode::NOT_FOUND, 10008, "Unknown Message");
+    };
     message.content = new.content.unwrap_or_default();
     message.allowed_mentions = new.allowed_mentions;
     message.edits += 1;
     let shown = json!({ "id": message.id, "content": message.content, "flags": message.flags });
-    SimulatedAnswer::ok(&shown).effect().detail(json!({ "message": message.id, "edits": message.edits }))
+    SimulatedAnswer::ok(&shown)
+        .effect()
+        .detail(json!({ "message": message.id, "edits": message.edits }))
 }

@@ -142,8 +142,15 @@ impl FaultRule {
     /// Creates a fault that sends this answer without carrying out the request, see [`ScriptedAnswer`].
     #[must_use]
     pub fn answering(status: u16, body: impl Into<String>) -> Self {
-        let answer = ScriptedAnswer { status, headers: BTreeMap::new(), body: body.into() };
-        Self { answer: Some(answer), ..Self::new(FaultKind::Answer) }
+        let answer = ScriptedAnswer {
+            status,
+            headers: BTreeMap::new(),
+            body: body.into(),
+        };
+        Self {
+            answer: Some(answer),
+            ..Self::new(FaultKind::Answer)
+        }
     }
 
     /// Creates a fault that sends the real answer with the headers that [`Self::header`] adds.
@@ -155,7 +162,10 @@ impl FaultRule {
     /// Adds a header to the given answer, or to the real one.
     #[must_use]
     pub fn header(mut self, name: &str, value: &str) -> Self {
-        let headers = self.answer.as_mut().map_or(&mut self.headers, |answer| &mut answer.headers);
+        let headers = self
+            .answer
+            .as_mut()
+            .map_or(&mut self.headers, |answer| &mut answer.headers);
         headers.insert(name.to_owned(), value.to_owned());
         self
     }
@@ -243,7 +253,11 @@ impl FaultRule {
         match self.fault {
             FaultKind::LoseAnswer | FaultKind::Slow | FaultKind::Decorate => true,
             FaultKind::Answer => self.done == Some(true),
-            FaultKind::Refuse | FaultKind::Hang | FaultKind::RateLimit | FaultKind::ServerError | FaultKind::Nonsense => false,
+            FaultKind::Refuse
+            | FaultKind::Hang
+            | FaultKind::RateLimit
+            | FaultKind::ServerError
+            | FaultKind::Nonsense => false,
         }
     }
 
@@ -253,16 +267,23 @@ impl FaultRule {
     /// If [`FaultKind::Answer`] has no answer, or its status or a header is invalid in HTTP.
     pub fn check(&self) -> Result<(), String> {
         match (self.fault, &self.answer) {
-            (FaultKind::Answer, None) => return Err("expected `answer` beside the fault `answer`, got none".to_owned()),
+            (FaultKind::Answer, None) => {
+                return Err("expected `answer` beside the fault `answer`, got none".to_owned());
+            }
             (_, Some(answer)) if !(200..600).contains(&answer.status) => {
-                return Err(format!("expected an answer's status from 200 to 599, got {}", answer.status));
+                return Err(format!(
+                    "expected an answer's status from 200 to 599, got {}",
+                    answer.status
+                ));
             }
             _ => {}
         }
         let of_answer = self.answer.iter().flat_map(|answer| &answer.headers);
         for (name, value) in self.headers.iter().chain(of_answer) {
             if HeaderName::try_from(name).is_err() || HeaderValue::try_from(value).is_err() {
-                return Err(format!("expected a header's name and visible ASCII, got {name:?}: {value:?}"));
+                return Err(format!(
+                    "expected a header's name and visible ASCII, got {name:?}: {value:?}"
+                ));
             }
         }
         Ok(())
@@ -271,11 +292,23 @@ impl FaultRule {
     /// Returns whether the rule matches. A single recipient matches only rules that name its method, so that rules for
     /// whole mails are not used up.
     fn fits(&self, request: &Request<'_>) -> bool {
-        let has = |part: &Option<String>, text: &str| part.as_ref().is_none_or(|part| text.contains(part.as_str()));
-        self.provider.is_none_or(|wanted| wanted == request.provider)
-            && self.method.as_ref().map_or(request.method != RECIPIENT, |wanted| wanted == request.method)
+        let has = |part: &Option<String>, text: &str| {
+            part.as_ref()
+                .is_none_or(|part| text.contains(part.as_str()))
+        };
+        self.provider
+            .is_none_or(|wanted| wanted == request.provider)
+            && self
+                .method
+                .as_ref()
+                .map_or(request.method != RECIPIENT, |wanted| {
+                    wanted == request.method
+                })
             && has(&self.path_contains, request.path)
-            && self.caller.as_ref().is_none_or(|wanted| request.caller == Some(wanted))
+            && self
+                .caller
+                .as_ref()
+                .is_none_or(|wanted| request.caller == Some(wanted))
             && has(&self.query_contains, request.query)
             && has(&self.body_contains, &String::from_utf8_lossy(request.body))
     }
@@ -306,7 +339,15 @@ pub(super) struct Faults {
 impl Faults {
     pub(super) fn add(&mut self, rule: FaultRule) -> u64 {
         self.last_id += 1;
-        self.listed.insert(self.last_id, FaultReport { id: self.last_id, hits: 0, passed: 0, rule });
+        self.listed.insert(
+            self.last_id,
+            FaultReport {
+                id: self.last_id,
+                hits: 0,
+                passed: 0,
+                rule,
+            },
+        );
         self.last_id
     }
 
@@ -324,8 +365,14 @@ impl Faults {
 
     /// Returns the oldest active fault that matches the request and does not let it through, and counts the request.
     pub(super) fn strike(&mut self, request: &Request<'_>) -> Option<FaultRule> {
-        let in_force = |fault: &&mut FaultReport| fault.rule.count.is_none_or(|count| fault.hits < count);
-        for fault in self.listed.values_mut().filter(in_force).filter(|fault| fault.rule.fits(request)) {
+        let in_force =
+            |fault: &&mut FaultReport| fault.rule.count.is_none_or(|count| fault.hits < count);
+        for fault in self
+            .listed
+            .values_mut()
+            .filter(in_force)
+            .filter(|fault| fault.rule.fits(request))
+        {
             if fault.passed < fault.rule.after.unwrap_or(0) {
                 fault.passed += 1;
                 continue;

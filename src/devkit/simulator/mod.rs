@@ -79,14 +79,25 @@ pub async fn run(options: SimulatorOptions, announce: impl FnOnce(&str)) -> anyh
         Some(path) => read_state(path).with_context(|| format!("state file {}", path.display()))?,
         None => State::new(),
     };
-    let witness = Witness::open(&options.witness).with_context(|| format!("witness log {}", options.witness.display()))?;
-    let listener = TcpListener::bind(options.listen).await.with_context(|| format!("listening on {}", options.listen))?;
-    let mail = TcpListener::bind((options.listen.ip(), 0)).await.context("listening for mail")?;
+    let witness = Witness::open(&options.witness)
+        .with_context(|| format!("witness log {}", options.witness.display()))?;
+    let listener = TcpListener::bind(options.listen)
+        .await
+        .with_context(|| format!("listening on {}", options.listen))?;
+    let mail = TcpListener::bind((options.listen.ip(), 0))
+        .await
+        .context("listening for mail")?;
     let mut terminated = signal(SignalKind::terminate())?;
     let stdin_ended = stdin_end()?;
-    let (url, smtp) = (format!("http://{}", listener.local_addr()?), format!("smtp://{}", mail.local_addr()?));
+    let (url, smtp) = (
+        format!("http://{}", listener.local_addr()?),
+        format!("smtp://{}", mail.local_addr()?),
+    );
     announce(&json!({ "url": url, "smtp": smtp }).to_string());
-    let simulator = Arc::new(Simulator { world: Mutex::new(World::new(state)), witness });
+    let simulator = Arc::new(Simulator {
+        world: Mutex::new(World::new(state)),
+        witness,
+    });
     let holder_gone = async {
         // Either stdin or its thread has ended.
         let _ = stdin_ended.await;
@@ -117,11 +128,13 @@ fn read_state(path: &std::path::Path) -> anyhow::Result<State> {
 /// while one of its threads did.
 fn stdin_end() -> std::io::Result<oneshot::Receiver<()>> {
     let (ended, receiver) = oneshot::channel();
-    std::thread::Builder::new().name("stdin".to_owned()).spawn(move || {
-        // An error ends stdin as well.
-        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
-        let _ = ended.send(());
-    })?;
+    std::thread::Builder::new()
+        .name("stdin".to_owned())
+        .spawn(move || {
+            // An error ends stdin as well.
+            let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+            let _ = ended.send(());
+        })?;
     Ok(receiver)
 }
 
@@ -162,14 +175,27 @@ async fn connection(stream: TcpStream, simulator: Arc<Simulator>) {
     let _ = stream.set_nodelay(true);
     let service = service_fn(move |request| handle(Arc::clone(&simulator), request));
     // An error means that the peer has disconnected, or is our own `Dropped`.
-    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+    let _ = http1::Builder::new()
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
 }
 
-#[expect(clippy::disallowed_methods, reason = "the work outlives a sender that disconnects, as at a real provider")]
-async fn handle(simulator: Arc<Simulator>, request: Request<Incoming>) -> Result<Response<Body>, Dropped> {
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the work outlives a sender that disconnects, as at a real provider"
+)]
+async fn handle(
+    simulator: Arc<Simulator>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Dropped> {
     let (parts, body) = request.into_parts();
     let Ok(body) = axum::body::to_bytes(Body::new(body), BODY_BYTES).await else {
-        return Ok(SimulatedAnswer::text(StatusCode::PAYLOAD_TOO_LARGE, "text/plain", "the body is too large").into_response());
+        return Ok(SimulatedAnswer::text(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "text/plain",
+            "the body is too large",
+        )
+        .into_response());
     };
     let call = ReceivedCall::new(parts, body.to_vec());
     if admin::is_admin(&call.path) {
@@ -179,17 +205,28 @@ async fn handle(simulator: Arc<Simulator>, request: Request<Incoming>) -> Result
     let (fault, caller, latency) = {
         let mut world = simulator.world();
         let caller = world.caller(provider, &call);
-        let fault = world.faults.strike(&call.request(provider, caller.as_deref()));
-        (fault, caller, Duration::from_millis(world.state.options.latency_millis))
+        let fault = world
+            .faults
+            .strike(&call.request(provider, caller.as_deref()));
+        (
+            fault,
+            caller,
+            Duration::from_millis(world.state.options.latency_millis),
+        )
     };
     let delay = latency + fault.as_ref().map_or(Duration::ZERO, FaultRule::delay);
     let kind = fault.as_ref().map(|rule| rule.fault);
-    let held_for = fault.as_ref().and_then(|rule| rule.millis).map(Duration::from_millis);
+    let held_for = fault
+        .as_ref()
+        .and_then(|rule| rule.millis)
+        .map(Duration::from_millis);
     let work = tokio::spawn(async move {
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
-        simulator.carry_out(provider, &call, caller, fault.as_ref()).await
+        simulator
+            .carry_out(provider, &call, caller, fault.as_ref())
+            .await
     });
     let answer = work.await.map_err(|_| Dropped)?.ok_or(Dropped)?;
     match kind {
@@ -248,7 +285,16 @@ impl Simulator {
                 Some(rule) => rule.dressed(real_answer(&mut world, provider, call)),
                 None => real_answer(&mut world, provider, call),
             };
-            let entry = Entry { caller, ..entry(provider, call, description, fault.map(|rule| rule.fault), &answer) };
+            let entry = Entry {
+                caller,
+                ..entry(
+                    provider,
+                    call,
+                    description,
+                    fault.map(|rule| rule.fault),
+                    &answer,
+                )
+            };
             let stored = self.witness.submit(entry);
             drop(world);
             (answer, stored)

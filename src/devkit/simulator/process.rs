@@ -49,18 +49,37 @@ impl SimulatorProcess {
     /// As [`SimulatorProcess::start`].
     pub async fn start_logging(binary: &Path, witness: &Path, log: Stdio) -> anyhow::Result<Self> {
         let mut command = Command::new(binary);
-        command.args(["simulator", "--listen", "127.0.0.1:0", "--witness"]).arg(witness);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log).kill_on_drop(true);
+        command
+            .args(["simulator", "--listen", "127.0.0.1:0", "--witness"])
+            .arg(witness);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .kill_on_drop(true);
         // Not in the terminal's foreground group, so that Ctrl-C reaches only the holder.
         command.process_group(0);
-        let mut child = command.spawn().with_context(|| format!("starting {} simulator", binary.display()))?;
-        let stdout = child.stdout.take().context("the simulator's stdout was piped just above")?;
+        let mut child = command
+            .spawn()
+            .with_context(|| format!("starting {} simulator", binary.display()))?;
+        let stdout = child
+            .stdout
+            .take()
+            .context("the simulator's stdout was piped just above")?;
         let mut lines = BufReader::new(stdout).lines();
-        let line = tokio::time::timeout(START, lines.next_line()).await.context("the simulator did not announce its URL")??;
+        let line = tokio::time::timeout(START, lines.next_line())
+            .await
+            .context("the simulator did not announce its URL")??;
         let line = line.context("the simulator ended before it announced its URL")?;
-        let Announcement { url, smtp } = serde_json::from_str(&line).with_context(|| format!("the announcement {line:?}"))?;
+        let Announcement { url, smtp } =
+            serde_json::from_str(&line).with_context(|| format!("the announcement {line:?}"))?;
         let client = SimulatorClient::new(url.clone())?;
-        Ok(Self { url, smtp_url: smtp, client, child })
+        Ok(Self {
+            url,
+            smtp_url: smtp,
+            client,
+            child,
+        })
     }
 
     /// Leaves it running after this process. SIGTERM to the returned process id stops it.
@@ -81,7 +100,10 @@ impl SimulatorProcess {
     /// If it cannot be waited for.
     pub async fn stop(mut self) -> anyhow::Result<()> {
         drop(self.child.stdin.take());
-        self.child.wait().await.context("waiting for the simulator to end")?;
+        self.child
+            .wait()
+            .await
+            .context("waiting for the simulator to end")?;
         Ok(())
     }
 }

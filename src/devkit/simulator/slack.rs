@@ -22,14 +22,23 @@ struct NewMessage {
 /// Describes a request by its channel. There is no key, because Slack does not dedupe.
 pub(super) fn describe(call: &ReceivedCall) -> Description {
     let channel = call.json::<NewMessage>().ok().and_then(|new| new.channel);
-    Description { key: None, subject: channel.map(|channel| format!("slack:{channel}")) }
+    Description {
+        key: None,
+        subject: channel.map(|channel| format!("slack:{channel}")),
+    }
 }
 
 /// Answers one request. Errors are reported inside a 200.
 pub(super) fn answer(world: &mut World, call: &ReceivedCall) -> SimulatedAnswer {
-    let ["slack", "api", "chat.postMessage"] = call.parts()[..] else { return refusal("unknown_method") };
+    let ["slack", "api", "chat.postMessage"] = call.parts()[..] else {
+        return refusal("unknown_method");
+    };
     if call.method != Method::POST {
-        return SimulatedAnswer::text(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "the method is POST");
+        return SimulatedAnswer::text(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "text/plain",
+            "the method is POST",
+        );
     }
     match call.bearer() {
         None => return refusal("not_authed"),
@@ -51,12 +60,16 @@ pub(super) fn answer(world: &mut World, call: &ReceivedCall) -> SimulatedAnswer 
     }
     let now = world.tick();
     let channel = channel.unwrap_or_default();
-    let Some(messages) = world.state.slack.channels.get_mut(&channel) else { return refusal("channel_not_found") };
+    let Some(messages) = world.state.slack.channels.get_mut(&channel) else {
+        return refusal("channel_not_found");
+    };
     messages.push(body);
     let ts = format!("{}.{:06}", now.unix_timestamp(), now.microsecond());
     let message = json!({ "type": "message", "text": text, "ts": ts, "bot_id": "B0000000001" });
     let answer = json!({ "ok": true, "channel": channel, "ts": ts, "message": message });
-    SimulatedAnswer::ok(&answer).effect().detail(json!({ "ts": ts }))
+    SimulatedAnswer::ok(&answer)
+        .effect()
+        .detail(json!({ "ts": ts }))
 }
 
 fn refusal(word: &str) -> SimulatedAnswer {

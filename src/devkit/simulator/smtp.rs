@@ -57,8 +57,19 @@ pub(super) async fn serve(listener: TcpListener, simulator: Arc<Simulator>) {
 impl Dialogue {
     fn of(stream: TcpStream, simulator: Arc<Simulator>) -> Self {
         let (read, replies) = stream.into_split();
-        let mail = Mail { from: String::new(), to: Vec::new(), content: String::new() };
-        Self { simulator, lines: BufReader::new(read.take(DIALOGUE_BYTES)), replies, is_signed_in: false, mail, fault: None }
+        let mail = Mail {
+            from: String::new(),
+            to: Vec::new(),
+            content: String::new(),
+        };
+        Self {
+            simulator,
+            lines: BufReader::new(read.take(DIALOGUE_BYTES)),
+            replies,
+            is_signed_in: false,
+            mail,
+            fault: None,
+        }
     }
 
     /// Runs the dialogue to its end, ignoring I/O errors.
@@ -84,7 +95,9 @@ impl Dialogue {
                         return Ok(());
                     }
                 }
-                "DATA" if self.mail.to.is_empty() => self.reply("554 5.5.1 no recipient was taken").await?,
+                "DATA" if self.mail.to.is_empty() => {
+                    self.reply("554 5.5.1 no recipient was taken").await?
+                }
                 "DATA" => {
                     if !self.take().await? {
                         return Ok(());
@@ -104,7 +117,9 @@ impl Dialogue {
     }
 
     async fn reply(&mut self, reply: &str) -> std::io::Result<()> {
-        self.replies.write_all(format!("{reply}\r\n").as_bytes()).await
+        self.replies
+            .write_all(format!("{reply}\r\n").as_bytes())
+            .await
     }
 
     fn must_sign_in(&self) -> bool {
@@ -113,17 +128,37 @@ impl Dialogue {
 
     /// Handles `PLAIN` and the base64 of `\0user\0password` (RFC 4616).
     async fn sign_in(&mut self, given: &str) -> std::io::Result<()> {
-        let plain = given.strip_prefix("PLAIN ").and_then(|encoded| BASE64.decode(encoded.as_bytes()).ok()).unwrap_or_default();
+        let plain = given
+            .strip_prefix("PLAIN ")
+            .and_then(|encoded| BASE64.decode(encoded.as_bytes()).ok())
+            .unwrap_or_default();
         let plain = String::from_utf8_lossy(&plain).into_owned();
         let mut parts = plain.split('\0').skip(1);
         let (user, password) = (parts.next().unwrap_or_default(), parts.next());
-        self.is_signed_in = self.simulator.world().state.mail.users.get(user).map(String::as_str) == password;
-        self.reply(if self.is_signed_in { "235 welcome" } else { "535 user or password is not right" }).await
+        self.is_signed_in = self
+            .simulator
+            .world()
+            .state
+            .mail
+            .users
+            .get(user)
+            .map(String::as_str)
+            == password;
+        self.reply(if self.is_signed_in {
+            "235 welcome"
+        } else {
+            "535 user or password is not right"
+        })
+        .await
     }
 
     /// Begins a mail, or applies its fault. Returns `false` if the dialogue is over.
     async fn begin(&mut self, from: &str) -> std::io::Result<bool> {
-        self.mail = Mail { from: address(from), to: Vec::new(), content: String::new() };
+        self.mail = Mail {
+            from: address(from),
+            to: Vec::new(),
+            content: String::new(),
+        };
         self.fault = self.strike("MAIL", PATH);
         let (status, reply) = match self.fault.as_ref().map(refusal) {
             None | Some(Refusal::Later) => {
@@ -170,7 +205,14 @@ impl Dialogue {
     }
 
     fn strike(&self, method: &str, path: &str) -> Option<FaultRule> {
-        let request = Request { provider: Provider::Email, method, path, caller: None, query: "", body: &[] };
+        let request = Request {
+            provider: Provider::Email,
+            method,
+            path,
+            caller: None,
+            query: "",
+            body: &[],
+        };
         self.simulator.world().faults.strike(&request)
     }
 
@@ -178,18 +220,31 @@ impl Dialogue {
     async fn take(&mut self) -> std::io::Result<bool> {
         self.reply(READY).await?;
         loop {
-            let Some(line) = self.line().await? else { return Ok(false) };
+            let Some(line) = self.line().await? else {
+                return Ok(false);
+            };
             if line == "." {
                 break;
             }
-            self.mail.content.push_str(line.strip_prefix('.').unwrap_or(&line));
+            self.mail
+                .content
+                .push_str(line.strip_prefix('.').unwrap_or(&line));
             self.mail.content.push('\n');
         }
         let delay = self.fault.as_ref().map_or(Duration::ZERO, FaultRule::delay);
         tokio::time::sleep(delay).await;
-        let is_lost = self.fault.as_ref().is_some_and(|rule| rule.fault == FaultKind::LoseAnswer);
-        let reply = self.fault.as_ref().and_then(FaultRule::reply).unwrap_or(TAKEN).to_owned();
-        self.log("DATA", code(&reply).filter(|_| !is_lost), true).await;
+        let is_lost = self
+            .fault
+            .as_ref()
+            .is_some_and(|rule| rule.fault == FaultKind::LoseAnswer);
+        let reply = self
+            .fault
+            .as_ref()
+            .and_then(FaultRule::reply)
+            .unwrap_or(TAKEN)
+            .to_owned();
+        self.log("DATA", code(&reply).filter(|_| !is_lost), true)
+            .await;
         if is_lost {
             return Ok(false);
         }
@@ -201,13 +256,26 @@ impl Dialogue {
     async fn log(&self, method: &str, status: Option<u16>, effect: bool) {
         let subject = self.mail.to.first().map(|to| format!("email:{to}"));
         let fault = self.fault.as_ref().map(|rule| rule.fault);
-        let line = Entry { method: method.to_owned(), status, effect, subject, fault, ..self.entry() };
+        let line = Entry {
+            method: method.to_owned(),
+            status,
+            effect,
+            subject,
+            fault,
+            ..self.entry()
+        };
         self.keep(line).await;
     }
 
     async fn log_recipient(&self, to: &str, fault: &FaultRule, status: Option<u16>) {
         let subject = Some(format!("email:{to}"));
-        let line = Entry { method: RECIPIENT.to_owned(), status, subject, fault: Some(fault.fault), ..self.entry() };
+        let line = Entry {
+            method: RECIPIENT.to_owned(),
+            status,
+            subject,
+            fault: Some(fault.fault),
+            ..self.entry()
+        };
         self.keep(line).await;
     }
 
@@ -281,12 +349,24 @@ fn code(reply: &str) -> Option<u16> {
 
 /// Returns the text between `<` and `>`.
 fn address(text: &str) -> String {
-    let inner = text.split_once('<').and_then(|(_, rest)| rest.split_once('>')).map(|(inner, _)| inner);
+    let inner = text
+        .split_once('<')
+        .and_then(|(_, rest)| rest.split_once('>'))
+        .map(|(inner, _)| inner);
     inner.unwrap_or(text).to_owned()
 }
 
 /// Returns the part of the message id before the `@`.
 fn message_id(content: &str) -> Option<String> {
-    let line = content.lines().take_while(|line| !line.is_empty()).find_map(|line| line.strip_prefix("Message-ID: "))?;
-    Some(line.trim_start_matches('<').split('@').next().unwrap_or_default().to_owned())
+    let line = content
+        .lines()
+        .take_while(|line| !line.is_empty())
+        .find_map(|line| line.strip_prefix("Message-ID: "))?;
+    Some(
+        line.trim_start_matches('<')
+            .split('@')
+            .next()
+            .unwrap_or_default()
+            .to_owned(),
+    )
 }

@@ -296,7 +296,10 @@ impl User {
             id,
             display_name: display_name.to_owned(),
             mail_address: Some(unique_name.to_owned()),
-            descriptor: format!("aad.{}", data_encoding::BASE64URL_NOPAD.encode(id.as_bytes())),
+            descriptor: format!(
+                "aad.{}",
+                data_encoding::BASE64URL_NOPAD.encode(id.as_bytes())
+            ),
             login: None,
         }
     }
@@ -306,22 +309,40 @@ impl State {
     /// Creates a state with only the type `Bug` (New, Active, Resolved, Closed).
     #[must_use]
     pub fn new() -> Self {
-        let states = [("New", "Proposed"), ("Active", "InProgress"), ("Resolved", "Resolved"), ("Closed", "Completed")];
-        let states = states.map(|(name, category)| WorkItemState { name: name.into(), category: category.into() });
-        Self { work_item_types: BTreeMap::from([("Bug".to_owned(), states.to_vec())]), ..Self::default() }
+        let states = [
+            ("New", "Proposed"),
+            ("Active", "InProgress"),
+            ("Resolved", "Resolved"),
+            ("Closed", "Completed"),
+        ];
+        let states = states.map(|(name, category)| WorkItemState {
+            name: name.into(),
+            category: category.into(),
+        });
+        Self {
+            work_item_types: BTreeMap::from([("Bug".to_owned(), states.to_vec())]),
+            ..Self::default()
+        }
     }
 
     /// Adds a person, see [`User::named`].
     #[must_use]
     pub fn user(mut self, display_name: &str, unique_name: &str) -> Self {
-        self.users.insert(unique_name.to_owned(), User::named(display_name, unique_name));
+        self.users.insert(
+            unique_name.to_owned(),
+            User::named(display_name, unique_name),
+        );
         self
     }
 
     /// Adds a valid token of a person.
     #[must_use]
     pub fn token(mut self, token: &str, unique_name: &str) -> Self {
-        let of_user = Token { user: unique_name.to_owned(), expired: false, sign_in_page: false };
+        let of_user = Token {
+            user: unique_name.to_owned(),
+            expired: false,
+            sign_in_page: false,
+        };
         self.tokens.insert(token.to_owned(), of_user);
         self
     }
@@ -333,7 +354,10 @@ impl State {
             id: stable_uuid(&format!("account {organization}")),
             collection_id: stable_uuid(&format!("collection {organization}")),
             members: self.users.keys().cloned().collect(),
-            projects: BTreeMap::from([(project.to_owned(), stable_uuid(&format!("project {organization}/{project}")))]),
+            projects: BTreeMap::from([(
+                project.to_owned(),
+                stable_uuid(&format!("project {organization}/{project}")),
+            )]),
         };
         self.accounts.insert(organization.to_owned(), account);
         self
@@ -341,8 +365,17 @@ impl State {
 
     /// Adds a `Bug` in the state `New`, revision 1 of 2020-01-01, changed by its assignee or else by the first user.
     #[must_use]
-    pub fn bug(mut self, organization: &str, project: &str, id: i64, title: &str, assigned_to: Option<&str>) -> Self {
-        let author = assigned_to.map(str::to_owned).or_else(|| self.users.keys().next().cloned());
+    pub fn bug(
+        mut self,
+        organization: &str,
+        project: &str,
+        id: i64,
+        title: &str,
+        assigned_to: Option<&str>,
+    ) -> Self {
+        let author = assigned_to
+            .map(str::to_owned)
+            .or_else(|| self.users.keys().next().cloned());
         let first = Revision {
             rev: 1,
             state: "New".to_owned(),
@@ -358,7 +391,8 @@ impl State {
             assigned_to_as_is: None,
             deleted: false,
         };
-        self.work_items.insert(work_item_key(organization, id), item);
+        self.work_items
+            .insert(work_item_key(organization, id), item);
         self
     }
 
@@ -373,7 +407,12 @@ impl State {
     /// Adds a webhook receiver whose secret is `whsec_` and base64.
     #[must_use]
     pub fn webhook(mut self, name: &str, secret: &str, mode: WebhookMode) -> Self {
-        let receiver = Webhook { secret: secret.to_owned(), mode, received: Vec::new(), keys: BTreeSet::new() };
+        let receiver = Webhook {
+            secret: secret.to_owned(),
+            mode,
+            received: Vec::new(),
+            keys: BTreeSet::new(),
+        };
         self.webhooks.insert(name.to_owned(), receiver);
         self
     }

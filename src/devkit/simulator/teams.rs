@@ -12,12 +12,17 @@ const CARD: &str = "application/vnd.microsoft.card.adaptive";
 
 /// Describes a request by its workflow. There is no key, because a workflow does not dedupe.
 pub(super) fn describe(call: &ReceivedCall) -> Description {
-    Description { key: None, subject: call.segments.get(1).map(|name| format!("teams:{name}")) }
+    Description {
+        key: None,
+        subject: call.segments.get(1).map(|name| format!("teams:{name}")),
+    }
 }
 
 /// Answers one request.
 pub(super) fn answer(world: &mut World, call: &ReceivedCall) -> SimulatedAnswer {
-    let ["teams", name] = call.parts()[..] else { return refusal(StatusCode::NOT_FOUND, "the path is /teams/NAME") };
+    let ["teams", name] = call.parts()[..] else {
+        return refusal(StatusCode::NOT_FOUND, "the path is /teams/NAME");
+    };
     let Some(workflow) = world.state.teams.get_mut(name) else {
         return refusal(StatusCode::NOT_FOUND, "there is no such workflow");
     };
@@ -30,16 +35,24 @@ pub(super) fn answer(world: &mut World, call: &ReceivedCall) -> SimulatedAnswer 
     if call.body.len() > BODY_BYTES {
         return refusal(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large");
     }
-    let Ok(body) = call.json::<Value>() else { return refusal(StatusCode::BAD_REQUEST, "the body is no JSON") };
+    let Ok(body) = call.json::<Value>() else {
+        return refusal(StatusCode::BAD_REQUEST, "the body is no JSON");
+    };
     let attachment = &body["attachments"][0];
-    let is_card = body["type"] == "message" && attachment["contentType"] == CARD && attachment["content"]["body"].is_array();
+    let is_card = body["type"] == "message"
+        && attachment["contentType"] == CARD
+        && attachment["content"]["body"].is_array();
     if !is_card {
-        return refusal(StatusCode::BAD_REQUEST, "the body is no message with a card");
+        return refusal(
+            StatusCode::BAD_REQUEST,
+            "the body is no message with a card",
+        );
     }
     workflow.received.push(body);
     SimulatedAnswer::text(StatusCode::ACCEPTED, "text/plain", "").effect()
 }
 
 fn refusal(status: StatusCode, message: &str) -> SimulatedAnswer {
-    SimulatedAnswer::json(status, &json!({ "error": { "message": message } })).detail(json!({ "refused": message }))
+    SimulatedAnswer::json(status, &json!({ "error": { "message": message } }))
+        .detail(json!({ "refused": message }))
 }

@@ -106,21 +106,35 @@ struct Line {
 impl Witness {
     /// Opens or creates the file and appends after its last complete line.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)?;
         let last = read(path)?.last().map_or(0, |entry| entry.seq);
-        let whole = std::fs::read(path)?.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline as u64 + 1);
+        let whole = std::fs::read(path)?
+            .iter()
+            .rposition(|byte| *byte == b'\n')
+            .map_or(0, |newline| newline as u64 + 1);
         file.set_len(whole)?;
         file.seek(SeekFrom::End(0))?;
         let (lines, queue) = mpsc::channel();
-        std::thread::Builder::new().name("witness".to_owned()).spawn(move || append(file, &queue))?;
-        Ok(Self { lines, seq: AtomicU64::new(last + 1) })
+        std::thread::Builder::new()
+            .name("witness".to_owned())
+            .spawn(move || append(file, &queue))?;
+        Ok(Self {
+            lines,
+            seq: AtomicU64::new(last + 1),
+        })
     }
 
     /// Numbers and queues an entry. Called under the world's lock, so that the order of lines is the order of effects.
     /// The receiver completes when the entry is on disk, or fails if it cannot be written.
     pub(super) fn submit(&self, mut entry: Entry) -> oneshot::Receiver<()> {
         entry.seq = self.seq.fetch_add(1, Ordering::Relaxed);
-        let mut bytes = serde_json::to_vec(&entry).expect("an entry has no map with keys that are not strings");
+        let mut bytes =
+            serde_json::to_vec(&entry).expect("an entry has no map with keys that are not strings");
         bytes.push(b'\n');
         let (stored, receiver) = oneshot::channel();
         // If the writer has stopped, its end is dropped; then `stored` is dropped here, and the receiver fails.
@@ -133,9 +147,15 @@ impl Witness {
 fn append(mut file: File, queue: &mpsc::Receiver<Line>) {
     while let Ok(first) = queue.recv() {
         let batch: Vec<Line> = std::iter::once(first).chain(queue.try_iter()).collect();
-        let bytes: Vec<u8> = batch.iter().flat_map(|line| line.bytes.iter().copied()).collect();
+        let bytes: Vec<u8> = batch
+            .iter()
+            .flat_map(|line| line.bytes.iter().copied())
+            .collect();
         if let Err(error) = file.write_all(&bytes).and_then(|()| file.sync_data()) {
-            tracing::error!(error = crate::fault::chain(&error), "cannot write the witness file");
+            tracing::error!(
+                error = crate::fault::chain(&error),
+                "cannot write the witness file"
+            );
             return;
         }
         for line in batch {
@@ -175,7 +195,12 @@ mod tests {
     async fn a_witness_opened_again_drops_a_cut_line_and_goes_on_counting() {
         let path = std::env::temp_dir().join(format!("witness-{}", uuid::Uuid::now_v7()));
         Witness::open(&path).unwrap().submit(entry()).await.unwrap();
-        OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"seq\":2,\"at").unwrap();
+        OpenOptions::new()
+            .append(true)
+            .open(&path)
+            .unwrap()
+            .write_all(b"{\"seq\":2,\"at")
+            .unwrap();
         Witness::open(&path).unwrap().submit(entry()).await.unwrap();
         let seqs: Vec<u64> = read(&path).unwrap().iter().map(|entry| entry.seq).collect();
         std::fs::remove_file(&path).unwrap();

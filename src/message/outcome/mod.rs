@@ -251,7 +251,8 @@ pub struct Refused {
 #[must_use]
 pub fn event_of(state: JobState, reason: Option<WaitReason>) -> Option<String> {
     match (state, reason) {
-        (JobState::Ready | JobState::Running, _) | (JobState::Waiting, None | Some(WaitReason::Children)) => None,
+        (JobState::Ready | JobState::Running, _)
+        | (JobState::Waiting, None | Some(WaitReason::Children)) => None,
         (JobState::Waiting, Some(reason)) => Some(format!("{WAITING}{reason}")),
         (JobState::Succeeded, _) => Some(SUCCEEDED.to_owned()),
         (JobState::Cancelled, _) => Some(CANCELLED.to_owned()),

@@ -28,12 +28,29 @@ const SCHEMA_FORMAT: &str = "application/schema+json;version=2020-12";
 pub fn asyncapi(version: &str, at: Addresses) -> Value {
     let received = [
         (at.job, "Work for one organization.", super::job()),
-        (at.configure, "Supplies the account that a job waits for.", super::configure()),
-        (at.cancel, "Ends a job and its follow-ups, even if the job has not arrived yet.", super::cancel()),
+        (
+            at.configure,
+            "Supplies the account that a job waits for.",
+            super::configure(),
+        ),
+        (
+            at.cancel,
+            "Ends a job and its follow-ups, even if the job has not arrived yet.",
+            super::cancel(),
+        ),
     ];
     let (mut channels, mut operations, mut messages) = (Map::new(), Map::new(), Map::new());
     for (key, summary, schema) in received {
-        channels.insert(key.to_owned(), channel(key, summary, at.exchange, "direct", &format!("{key}Message")));
+        channels.insert(
+            key.to_owned(),
+            channel(
+                key,
+                summary,
+                at.exchange,
+                "direct",
+                &format!("{key}Message"),
+            ),
+        );
         messages.insert(format!("{key}Message"), message(key, summary, schema));
         let mut operation = json!({
             "action": "receive",
@@ -54,8 +71,12 @@ pub fn asyncapi(version: &str, at: Addresses) -> Value {
         operations.insert(format!("receive_{key}"), operation);
     }
     let outcomes = "Outcomes of messages and jobs, delivered at least once. The routing key is the body's `event`.";
-    channels.insert("outcome".to_owned(), channel("{event}", outcomes, at.events, "topic", "outcome"));
-    channels["outcome"]["parameters"] = json!({"event": {"description": "The `event` of the body."}});
+    channels.insert(
+        "outcome".to_owned(),
+        channel("{event}", outcomes, at.events, "topic", "outcome"),
+    );
+    channels["outcome"]["parameters"] =
+        json!({"event": {"description": "The `event` of the body."}});
     channels.insert(
         "reply".to_owned(),
         json!({
@@ -64,7 +85,10 @@ pub fn asyncapi(version: &str, at: Addresses) -> Value {
             "messages": {"outcome": {"$ref": "#/components/messages/outcome"}}
         }),
     );
-    messages.insert("outcome".to_owned(), message("outcome", outcomes, super::outcome()));
+    messages.insert(
+        "outcome".to_owned(),
+        message("outcome", outcomes, super::outcome()),
+    );
     operations.insert(
         "send_outcome".to_owned(),
         json!({

@@ -47,7 +47,8 @@ fn received<T: JsonSchema>() -> Value {
 
 /// Returns settings without references, so that a schema can be embedded in another document.
 fn settings() -> SchemaSettings {
-    let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
+    let settings =
+        SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
     // Formats such as `int64` are specific to Rust.
     settings.with_transform(RestrictFormats::default())
 }

@@ -18,7 +18,9 @@ pub(super) fn any_json() -> impl Strategy<Value = Value> {
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),
         any::<i64>().prop_map(Value::from),
-        any::<f64>().prop_filter("JSON has finite numbers only", |it| it.is_finite()).prop_map(Value::from),
+        any::<f64>()
+            .prop_filter("JSON has finite numbers only", |it| it.is_finite())
+            .prop_map(Value::from),
         any::<String>().prop_map(Value::from),
     ];
     leaf.prop_recursive(4, 24, 4, |inner| {
@@ -34,10 +36,20 @@ pub(super) fn any_json() -> impl Strategy<Value = Value> {
 fn rewritten(value: &Value) -> String {
     match value {
         Value::Object(fields) => {
-            let fields = fields.iter().rev().map(|(key, value)| format!(" {} :\n{} ", json!(key), rewritten(value)));
+            let fields = fields
+                .iter()
+                .rev()
+                .map(|(key, value)| format!(" {} :\n{} ", json!(key), rewritten(value)));
             format!("{{{}}}", fields.collect::<Vec<_>>().join(","))
         }
-        Value::Array(items) => format!("[\t{} ]", items.iter().map(rewritten).collect::<Vec<_>>().join(" ,\r\n")),
+        Value::Array(items) => format!(
+            "[\t{} ]",
+            items
+                .iter()
+                .map(rewritten)
+                .collect::<Vec<_>>()
+                .join(" ,\r\n")
+        ),
         plain => plain.to_string(),
     }
 }

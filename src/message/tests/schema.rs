@@ -8,7 +8,10 @@ use super::*;
 use crate::message::schema;
 
 fn validator(schema: &Value) -> Validator {
-    jsonschema::options().should_validate_formats(true).build(schema).unwrap()
+    jsonschema::options()
+        .should_validate_formats(true)
+        .build(schema)
+        .unwrap()
 }
 
 /// Returns whether the decoder accepts the message.
@@ -20,10 +23,17 @@ fn is_taken(message: &Value) -> bool {
 /// fractions, leap seconds, and times that UTC cannot express.
 fn is_beyond_a_schema(message: &Value) -> bool {
     let is_fraction = |value: Option<&Value>| value.is_some_and(|number| number.is_f64());
-    let no_key = ["source", "dedupe_key"].iter().any(|name| message.get(name).is_none_or(Value::is_null));
-    let fraction = is_fraction(message.get("schema")) || is_fraction(message.pointer("/search/limit"));
-    let dates = ["not_before", "deadline"].iter().filter_map(|name| message.get(name)?.as_str());
-    let odd_date = dates.into_iter().any(|date| date.contains(":60") || date.starts_with("0000") || date.starts_with("9999"));
+    let no_key = ["source", "dedupe_key"]
+        .iter()
+        .any(|name| message.get(name).is_none_or(Value::is_null));
+    let fraction =
+        is_fraction(message.get("schema")) || is_fraction(message.pointer("/search/limit"));
+    let dates = ["not_before", "deadline"]
+        .iter()
+        .filter_map(|name| message.get(name)?.as_str());
+    let odd_date = dates
+        .into_iter()
+        .any(|date| date.contains(":60") || date.starts_with("0000") || date.starts_with("9999"));
     no_key || fraction || odd_date
 }
 
@@ -42,11 +52,34 @@ fn interesting() -> Vec<(&'static str, Vec<Value>)> {
             Value::Null,
         ]
     };
-    let dates = ["2026-01-02T03:04:05Z", "2026-02-30T00:00:00Z", "2026-01-02", "2026-01-02T03:04:05+14:00", "soon", ""];
-    let events = [json!([]), json!([{}]), json!([{"payload": null}]), json!([{"payload": {}, "shared_secret": "s"}])];
-    let more_events =
-        [json!([{"payload": {}, "secret": 1}]), json!(vec![json!({"payload": 1}); 200]), json!(vec![json!({"payload": 1}); 201])];
-    let names = [json!([]), json!(["a"]), json!([""]), json!([1]), json!(vec!["a"; 50]), json!(vec!["a"; 51]), json!(["a\0"])];
+    let dates = [
+        "2026-01-02T03:04:05Z",
+        "2026-02-30T00:00:00Z",
+        "2026-01-02",
+        "2026-01-02T03:04:05+14:00",
+        "soon",
+        "",
+    ];
+    let events = [
+        json!([]),
+        json!([{}]),
+        json!([{"payload": null}]),
+        json!([{"payload": {}, "shared_secret": "s"}]),
+    ];
+    let more_events = [
+        json!([{"payload": {}, "secret": 1}]),
+        json!(vec![json!({"payload": 1}); 200]),
+        json!(vec![json!({"payload": 1}); 201]),
+    ];
+    let names = [
+        json!([]),
+        json!(["a"]),
+        json!([""]),
+        json!([1]),
+        json!(vec!["a"; 50]),
+        json!(vec!["a"; 51]),
+        json!(["a\0"]),
+    ];
     let search = |limit: Value| json!({"text": "t", "limit": limit});
     let searches = [
         json!({}),
@@ -58,13 +91,37 @@ fn interesting() -> Vec<(&'static str, Vec<Value>)> {
     let narrowed = |field: &'static str| move |value: Value| json!({"text": "t", field: value});
     let long = "é".repeat(SEARCH_NAME_LENGTH);
     let projects = texts(SEARCH_NAME_LENGTH).into_iter();
-    let odd = ["..", ".", "...", " ", " .. ", ".\t.", "a\u{7f}", "a\u{85}b", "\u{a0}..", "a/b", "%2e%2e", "a.b", "x."];
-    let projects = projects.chain(odd.map(Value::from)).map(narrowed("project"));
-    let lists = [json!([]), json!(["a"]), json!([""]), json!([1]), json!(["a\0"]), json!([long]), json!([long + "é"])];
+    let odd = [
+        "..", ".", "...", " ", " .. ", ".\t.", "a\u{7f}", "a\u{85}b", "\u{a0}..", "a/b", "%2e%2e",
+        "a.b", "x.",
+    ];
+    let projects = projects
+        .chain(odd.map(Value::from))
+        .map(narrowed("project"));
+    let lists = [
+        json!([]),
+        json!(["a"]),
+        json!([""]),
+        json!([1]),
+        json!(["a\0"]),
+        json!([long]),
+        json!([long + "é"]),
+    ];
     let counted = [SEARCH_NAMES_LIMIT, SEARCH_NAMES_LIMIT + 1].map(|count| json!(vec!["a"; count]));
     let lists = || lists.iter().chain(&counted).cloned();
-    let narrowed = projects.chain(lists().map(narrowed("states"))).chain(lists().map(narrowed("work_item_types")));
-    let limits = [json!(1), json!(0), json!(1000), json!(1001), json!(-1), json!(1.5), json!("1")].map(search);
+    let narrowed = projects
+        .chain(lists().map(narrowed("states")))
+        .chain(lists().map(narrowed("work_item_types")));
+    let limits = [
+        json!(1),
+        json!(0),
+        json!(1000),
+        json!(1001),
+        json!(-1),
+        json!(1.5),
+        json!("1"),
+    ]
+    .map(search);
     let clicks = |id: Value, token: Value, message: Value| json!({"application_id": id, "token": token, "message_id": message});
     let interactions = [
         clicks(json!("1"), json!("t"), Value::Null),
@@ -87,15 +144,54 @@ fn interesting() -> Vec<(&'static str, Vec<Value>)> {
         ("organization", texts(NAME_LENGTH)),
         ("account", texts(ACCOUNT_LENGTH)),
         ("identity", texts(ACCOUNT_LENGTH)),
-        ("search", searches.into_iter().chain(narrowed).chain(limits).chain([Value::Null, json!("t")]).collect()),
-        ("events", events.into_iter().chain(more_events).chain([Value::Null, json!({})]).collect()),
-        ("notify", names.into_iter().chain([Value::Null, json!("a")]).collect()),
+        (
+            "search",
+            searches
+                .into_iter()
+                .chain(narrowed)
+                .chain(limits)
+                .chain([Value::Null, json!("t")])
+                .collect(),
+        ),
+        (
+            "events",
+            events
+                .into_iter()
+                .chain(more_events)
+                .chain([Value::Null, json!({})])
+                .collect(),
+        ),
+        (
+            "notify",
+            names.into_iter().chain([Value::Null, json!("a")]).collect(),
+        ),
         (
             "interaction",
-            interactions.into_iter().chain([json!({"application_id": "1"}), json!({"token": 1}), Value::Null]).collect(),
+            interactions
+                .into_iter()
+                .chain([
+                    json!({"application_id": "1"}),
+                    json!({"token": 1}),
+                    Value::Null,
+                ])
+                .collect(),
         ),
-        ("not_before", dates.iter().map(|date| json!(date)).chain([Value::Null, json!(1)]).collect()),
-        ("deadline", dates.iter().map(|date| json!(date)).chain([Value::Null, json!(1)]).collect()),
+        (
+            "not_before",
+            dates
+                .iter()
+                .map(|date| json!(date))
+                .chain([Value::Null, json!(1)])
+                .collect(),
+        ),
+        (
+            "deadline",
+            dates
+                .iter()
+                .map(|date| json!(date))
+                .chain([Value::Null, json!(1)])
+                .collect(),
+        ),
         ("unheard_of", vec![json!(1), Value::Null]),
     ]
 }
@@ -116,7 +212,10 @@ fn a_field_is_valid_exactly_where_the_decoder_takes_it() {
             *(if says { &mut taken } else { &mut refused }) += 1;
         }
     }
-    assert!(taken > 25 && refused > 45, "{taken} taken, {refused} refused");
+    assert!(
+        taken > 25 && refused > 45,
+        "{taken} taken, {refused} refused"
+    );
     for field in ["schema", "organization"] {
         let body: Value = serde_json::from_str(&without(field)).unwrap();
         assert!(!validator.is_valid(&body) && !is_taken(&body), "{field}");
@@ -127,25 +226,48 @@ fn a_field_is_valid_exactly_where_the_decoder_takes_it() {
 fn control_messages_are_valid_exactly_where_the_decoder_takes_them() {
     let agree = |schema: &Value, is_taken: &dyn Fn(&str) -> bool, good: &Value| {
         let validator = validator(schema);
-        assert!(validator.is_valid(good) && is_taken(&good.to_string()), "{good}");
+        assert!(
+            validator.is_valid(good) && is_taken(&good.to_string()),
+            "{good}"
+        );
         let long = "é".repeat(256);
         for field in good.as_object().unwrap().keys() {
-            for value in [json!(1), json!(2), json!(0), json!(""), json!("a"), json!("a\0"), json!(long), Value::Null, json!([])]
-            {
+            for value in [
+                json!(1),
+                json!(2),
+                json!(0),
+                json!(""),
+                json!("a"),
+                json!("a\0"),
+                json!(long),
+                Value::Null,
+                json!([]),
+            ] {
                 let mut message = good.clone();
                 message[field] = value;
-                assert_eq!(validator.is_valid(&message), is_taken(&message.to_string()), "{message}");
+                assert_eq!(
+                    validator.is_valid(&message),
+                    is_taken(&message.to_string()),
+                    "{message}"
+                );
             }
             let mut message = good.clone();
             message.as_object_mut().unwrap().remove(field);
-            assert!(!validator.is_valid(&message) && !is_taken(&message.to_string()), "{message}");
+            assert!(
+                !validator.is_valid(&message) && !is_taken(&message.to_string()),
+                "{message}"
+            );
         }
         let mut more = good.clone();
         more["more"] = json!(1);
-        assert!(!validator.is_valid(&more) && !is_taken(&more.to_string()), "{more}");
+        assert!(
+            !validator.is_valid(&more) && !is_taken(&more.to_string()),
+            "{more}"
+        );
     };
     let configure = json!({"schema": 1, "job_id": JobId::fresh(), "account": "a"});
-    let is_configure = |body: &str| decode_control::<Configure>(body.as_bytes(), &envelope()).is_ok();
+    let is_configure =
+        |body: &str| decode_control::<Configure>(body.as_bytes(), &envelope()).is_ok();
     agree(&schema::configure(), &is_configure, &configure);
     let cancel = json!({"schema": 1, "source": "s", "dedupe_key": "k"});
     let is_cancel = |body: &str| decode_control::<Cancel>(body.as_bytes(), &envelope()).is_ok();
@@ -154,8 +276,16 @@ fn control_messages_are_valid_exactly_where_the_decoder_takes_them() {
 
 #[test]
 fn every_schema_is_one() {
-    for schema in [schema::job(), schema::configure(), schema::cancel(), schema::outcome()] {
-        assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
+    for schema in [
+        schema::job(),
+        schema::configure(),
+        schema::cancel(),
+        schema::outcome(),
+    ] {
+        assert_eq!(
+            schema["$schema"],
+            "https://json-schema.org/draft/2020-12/schema"
+        );
         jsonschema::meta::validate(&schema).unwrap();
     }
 }

@@ -68,7 +68,9 @@ impl FoundAssignee {
     pub fn target(self) -> Result<Target, ProductFault> {
         match self {
             Self::Write(target) => Ok(target),
-            Self::Nothing(_) | Self::Ambiguous(_) => Err(ProductFault::IncompleteCheckpoint(FindAssignee::NAME)),
+            Self::Nothing(_) | Self::Ambiguous(_) => {
+                Err(ProductFault::IncompleteCheckpoint(FindAssignee::NAME))
+            }
         }
     }
 }
@@ -90,11 +92,16 @@ impl Stage for FindAssignee {
             FoundAssignee::Ambiguous(_) => (Then::Finish, Some("ambiguous")),
         };
         let skipped = skipped.map(|why| (why.to_owned(), 1)).into_iter().collect();
-        Ok(StageOutcome::of(found).then(then).with_skipped("assignee", skipped))
+        Ok(StageOutcome::of(found)
+            .then(then)
+            .with_skipped("assignee", skipped))
     }
 }
 
-async fn find(cx: &Context<'_, Dispatch>, sync: &AssigneeSync) -> Result<FoundAssignee, StageFault> {
+async fn find(
+    cx: &Context<'_, Dispatch>,
+    sync: &AssigneeSync,
+) -> Result<FoundAssignee, StageFault> {
     let services = cx.services;
     let Some(assignee) = services.tracker.group_assignee(sync.group_id).await? else {
         return Ok(FoundAssignee::Nothing(Nothing::GroupGone));
@@ -107,9 +114,20 @@ async fn find(cx: &Context<'_, Dispatch>, sync: &AssigneeSync) -> Result<FoundAs
     };
     let account_name = installation.account_name;
     let Some(user) = assignee.user else {
-        return Ok(FoundAssignee::Write(Target { account_name, identity_id, user_id: None, unique_name: None }));
+        return Ok(FoundAssignee::Write(Target {
+            account_name,
+            identity_id,
+            user_id: None,
+            unique_name: None,
+        }));
     };
-    let known = find_user(cx, (sync.organization_id, identity_id), &account_name, &user.emails).await?;
+    let known = find_user(
+        cx,
+        (sync.organization_id, identity_id),
+        &account_name,
+        &user.emails,
+    )
+    .await?;
     Ok(matched(account_name, identity_id, &user, known))
 }
 
@@ -120,14 +138,18 @@ async fn find_user(
     account: &str,
     emails: &[String],
 ) -> Result<FoundUser, StageFault> {
-    let Some(fresh) = UsersSearch::new(emails) else { return Ok(FoundUser::Nobody) };
+    let Some(fresh) = UsersSearch::new(emails) else {
+        return Ok(FoundUser::Nobody);
+    };
     let provider = &cx.services.providers.azure_devops;
     if let Some(known) = provider.known_user(organization_id, account, &fresh) {
         return Ok(known);
     }
     let mut azure_devops = SignedIn::of(cx, identity_id);
     let piece = format!("users:{account}");
-    let known = azure_devops.known::<UsersSearch>(&piece).filter(|known| known.is_for_the_same(&fresh));
+    let known = azure_devops
+        .known::<UsersSearch>(&piece)
+        .filter(|known| known.is_for_the_same(&fresh));
     let mut search = known.unwrap_or_else(|| fresh.clone());
     while let Some(page) = search.next(account)? {
         let page = azure_devops.call(&page).await?;
@@ -140,9 +162,17 @@ async fn find_user(
 }
 
 /// Returns the installation of the group's own organization: one tenant never acts as another's identity.
-async fn installation(services: &Services, sync: &AssigneeSync) -> Result<Option<Installation>, StageFault> {
-    let Some(integration) = services.tracker.integration(sync.integration_id).await? else { return Ok(None) };
-    Ok(services.tracker.installation(sync.organization_id, &integration.account_id).await?)
+async fn installation(
+    services: &Services,
+    sync: &AssigneeSync,
+) -> Result<Option<Installation>, StageFault> {
+    let Some(integration) = services.tracker.integration(sync.integration_id).await? else {
+        return Ok(None);
+    };
+    Ok(services
+        .tracker
+        .installation(sync.organization_id, &integration.account_id)
+        .await?)
 }
 
 /// Returns the identity to act as, or `None` if the organization has switched outbound assignees off.
@@ -151,7 +181,12 @@ fn acting(installation: &Installation, organization_id: i64) -> Result<Option<i6
         return Ok(None);
     }
     enabled(installation, organization_id)?;
-    let none = || ProductFault::NoIdentity(format!("the installation of account {} has none", installation.account_name));
+    let none = || {
+        ProductFault::NoIdentity(format!(
+            "the installation of account {} has none",
+            installation.account_name
+        ))
+    };
     installation.identity_id.ok_or_else(none).map(Some)
 }
 
@@ -160,7 +195,12 @@ fn matched(account_name: String, identity_id: i64, user: &User, found: FoundUser
         // An empty name would unassign the work item.
         FoundUser::One(known) if !known.principal_name.trim().is_empty() => {
             let (user_id, unique_name) = (Some(user.id), Some(known.principal_name));
-            FoundAssignee::Write(Target { account_name, identity_id, user_id, unique_name })
+            FoundAssignee::Write(Target {
+                account_name,
+                identity_id,
+                user_id,
+                unique_name,
+            })
         }
         FoundUser::One(_) | FoundUser::Nobody => FoundAssignee::Nothing(Nothing::NotInAccount),
         FoundUser::Several(names) => FoundAssignee::Ambiguous(names),
@@ -186,23 +226,71 @@ mod tests {
 
     #[test]
     fn a_user_without_a_name_in_the_account_is_not_written_as_nobody() {
-        let ann = User { id: 42, name: "Ann".to_owned(), emails: vec!["ann@example.com".to_owned()] };
+        let ann = User {
+            id: 42,
+            name: "Ann".to_owned(),
+            emails: vec!["ann@example.com".to_owned()],
+        };
         let found = |known| matched("contoso".to_owned(), 7, &ann, known);
-        assert_eq!(found(FoundUser::Nobody), FoundAssignee::Nothing(Nothing::NotInAccount));
-        assert_eq!(found(known(" ")), FoundAssignee::Nothing(Nothing::NotInAccount));
+        assert_eq!(
+            found(FoundUser::Nobody),
+            FoundAssignee::Nothing(Nothing::NotInAccount)
+        );
+        assert_eq!(
+            found(known(" ")),
+            FoundAssignee::Nothing(Nothing::NotInAccount)
+        );
         let target = found(known("Ann@example.com")).target().unwrap();
-        assert_eq!((target.user_id, target.unique_name.as_deref()), (Some(42), Some("Ann@example.com")));
+        assert_eq!(
+            (target.user_id, target.unique_name.as_deref()),
+            (Some(42), Some("Ann@example.com"))
+        );
         let several = found(FoundUser::Several(vec!["a".to_owned(), "b".to_owned()]));
-        assert_eq!(several, FoundAssignee::Ambiguous(vec!["a".to_owned(), "b".to_owned()]), "nobody is chosen");
+        assert_eq!(
+            several,
+            FoundAssignee::Ambiguous(vec!["a".to_owned(), "b".to_owned()]),
+            "nobody is chosen"
+        );
     }
 
     #[test]
     fn only_an_enabled_installation_with_an_identity_and_outbound_sync_is_acted_for() {
         let good = samples::installation();
         assert_eq!(acting(&good, 1).unwrap(), Some(7));
-        let off = SyncSettings { assignee_outbound: false, ..good.settings };
-        assert_eq!(acting(&Installation { settings: off, ..good.clone() }, 1).unwrap(), None);
-        assert!(acting(&Installation { disabled: true, ..good.clone() }, 1).is_err());
-        assert!(acting(&Installation { identity_id: None, ..good }, 1).is_err());
+        let off = SyncSettings {
+            assignee_outbound: false,
+            ..good.settings
+        };
+        assert_eq!(
+            acting(
+                &Installation {
+                    settings: off,
+                    ..good.clone()
+                },
+                1
+            )
+            .unwrap(),
+            None
+        );
+        assert!(
+            acting(
+                &Installation {
+                    disabled: true,
+                    ..good.clone()
+                },
+                1
+            )
+            .is_err()
+        );
+        assert!(
+            acting(
+                &Installation {
+                    identity_id: None,
+                    ..good
+                },
+                1
+            )
+            .is_err()
+        );
     }
 }

@@ -17,7 +17,9 @@ pub const NAME: &str = "assignee_sync";
 /// ★ Returns the pipeline with its stages in order.
 #[must_use]
 pub fn pipeline() -> Pipeline<Dispatch> {
-    Pipeline::new(NAME, ASSIGNEE_SYNC).then(FindAssignee).then(PatchWorkItem)
+    Pipeline::new(NAME, ASSIGNEE_SYNC)
+        .then(FindAssignee)
+        .then(PatchWorkItem)
 }
 
 /// The payload: a work item, and the group whose assignee it should have.
@@ -41,8 +43,15 @@ impl AssigneeSync {
     #[must_use]
     pub fn child(&self) -> Child {
         let payload = serde_json::to_value(self).expect("four numbers can be serialized as JSON");
-        let target = format!("{NAME}:{}:{}:{}", self.group_id, self.integration_id, self.work_item_id);
-        Child { pipeline: NAME, target, payload }
+        let target = format!(
+            "{NAME}:{}:{}:{}",
+            self.group_id, self.integration_id, self.work_item_id
+        );
+        Child {
+            pipeline: NAME,
+            target,
+            payload,
+        }
     }
 }
 
@@ -52,9 +61,20 @@ mod tests {
 
     #[test]
     fn a_child_s_payload_reads_back() {
-        let sync = AssigneeSync { group_id: 1, organization_id: 2, integration_id: 3, work_item_id: 4 };
+        let sync = AssigneeSync {
+            group_id: 1,
+            organization_id: 2,
+            integration_id: 3,
+            work_item_id: 4,
+        };
         let child = sync.child();
-        assert_eq!(serde_json::from_value::<AssigneeSync>(child.payload).unwrap(), sync);
-        assert_eq!((child.pipeline, child.target.as_str()), ("assignee_sync", "assignee_sync:1:3:4"));
+        assert_eq!(
+            serde_json::from_value::<AssigneeSync>(child.payload).unwrap(),
+            sync
+        );
+        assert_eq!(
+            (child.pipeline, child.target.as_str()),
+            ("assignee_sync", "assignee_sync:1:3:4")
+        );
     }
 }

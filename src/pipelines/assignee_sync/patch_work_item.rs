@@ -12,7 +12,9 @@ use tokio::time::Instant;
 
 use super::AssigneeSync;
 use super::find_assignee::{FindAssignee, Target};
-use crate::engine::{Context, EngineFault, Intent, Prepared, Stage, StageOutcome, StageResult, UnknownPolicy};
+use crate::engine::{
+    Context, EngineFault, Intent, Prepared, Stage, StageOutcome, StageResult, UnknownPolicy,
+};
 use crate::fault::{Certainty, Class, StageFault};
 use crate::job::{EffectClass, words};
 use crate::pipelines::dispatch::sync_assignees::as_written;
@@ -84,19 +86,46 @@ impl Stage for PatchWorkItem {
         // A work item kept by an earlier run, before a wait, is older than both. That is harmless: the PATCH succeeds only if the
         // work item is still at that revision, and otherwise everything is read again. But if an earlier call may have written,
         // only a new read shows its result.
-        if cx.pieces().get::<WorkItem>(LOOK).is_some() && tracker.has_open_effect(cx.job.id).await? {
+        if cx.pieces().get::<WorkItem>(LOOK).is_some() && tracker.has_open_effect(cx.job.id).await?
+        {
             cx.pieces().clear();
         }
-        let applied = tracker.link_applied_rev(sync.group_id, sync.integration_id, sync.work_item_id).await?;
-        let Some(applied_rev) = applied else { return Ok(done(PatchResult::Unlinked)) };
+        let applied = tracker
+            .link_applied_rev(sync.group_id, sync.integration_id, sync.work_item_id)
+            .await?;
+        let Some(applied_rev) = applied else {
+            return Ok(done(PatchResult::Unlinked));
+        };
         let mut azure_devops = SignedIn::of(cx, target.identity_id);
-        let Some(item) = look(&mut azure_devops, &sync, &target).await? else { return Ok(done(PatchResult::Deleted)) };
-        let Some(group) = tracker.group_assignee(sync.group_id).await? else { return Ok(done(PatchResult::Superseded)) };
+        let Some(item) = look(&mut azure_devops, &sync, &target).await? else {
+            return Ok(done(PatchResult::Deleted));
+        };
+        let Some(group) = tracker.group_assignee(sync.group_id).await? else {
+            return Ok(done(PatchResult::Superseded));
+        };
         let written = as_written(&item.assigned_to);
         let own_write = item.rev > applied_rev
-            && tracker.own_write(sync.integration_id, sync.work_item_id, item.rev, written.as_deref()).await?;
-        let sight = Sight { group: &group, item: &item, written, applied_rev, own_write };
-        let looked = decide(&sight, &sync, &target, cx.services.providers.call_timeout.min(CALL_TIMEOUT));
+            && tracker
+                .own_write(
+                    sync.integration_id,
+                    sync.work_item_id,
+                    item.rev,
+                    written.as_deref(),
+                )
+                .await?;
+        let sight = Sight {
+            group: &group,
+            item: &item,
+            written,
+            applied_rev,
+            own_write,
+        };
+        let looked = decide(
+            &sight,
+            &sync,
+            &target,
+            cx.services.providers.call_timeout.min(CALL_TIMEOUT),
+        );
         if matches!(looked, Prepared::Effect(_)) {
             // Waits before the intent is stored, because the intent's deadline counts from then.
             azure_devops.may_call().await?;
@@ -108,7 +137,8 @@ impl Stage for PatchWorkItem {
         let sync = cx.payload::<AssigneeSync>()?;
         let target = cx.output::<FindAssignee>()?.target()?;
         let effect = cx.stored_effect()?;
-        let detail = Detail::deserialize(&effect.detail).map_err(|error| EngineFault::Shape(Self::NAME, error))?;
+        let detail = Detail::deserialize(&effect.detail)
+            .map_err(|error| EngineFault::Shape(Self::NAME, error))?;
         let assign = Assign {
             account: &target.account_name,
             id: sync.work_item_id,
@@ -122,32 +152,58 @@ impl Stage for PatchWorkItem {
         let rev = match SignedIn::of(cx, target.identity_id).call(&assign).await {
             Ok(rev) => rev,
             Err(fault) => {
-                let is_as_seen = fault.certainty() == Certainty::NotDone && fault.class() != Class::Conflict;
+                let is_as_seen =
+                    fault.certainty() == Certainty::NotDone && fault.class() != Class::Conflict;
                 if let Some(seen) = seen.filter(|_| is_as_seen) {
                     cx.pieces().put(LOOK, &seen);
                 }
                 return Err(fault);
             }
         };
-        let outcome = StageOutcome::of(Patched { result: PatchResult::Written, rev: Some(rev) });
-        Ok(outcome.with_changes(applied(&sync, rev)).with_provider_ref(Some(rev.to_string())))
+        let outcome = StageOutcome::of(Patched {
+            result: PatchResult::Written,
+            rev: Some(rev),
+        });
+        Ok(outcome
+            .with_changes(applied(&sync, rev))
+            .with_provider_ref(Some(rev.to_string())))
     }
 }
 
 /// Returns the present work item, or the one that an earlier run of this stage has kept; `None` if it is deleted or the identity
 /// cannot see it.
-async fn look(azure_devops: &mut SignedIn<'_>, sync: &AssigneeSync, target: &Target) -> Result<Option<WorkItem>, StageFault> {
+async fn look(
+    azure_devops: &mut SignedIn<'_>,
+    sync: &AssigneeSync,
+    target: &Target,
+) -> Result<Option<WorkItem>, StageFault> {
     if let Some(seen) = azure_devops.known(LOOK) {
         return Ok(Some(seen));
     }
     let id = sync.work_item_id;
-    let mut read = match azure_devops.try_call(&WorkItemsBatch { account: &target.account_name, ids: &[id] }).await? {
+    let mut read = match azure_devops
+        .try_call(&WorkItemsBatch {
+            account: &target.account_name,
+            ids: &[id],
+        })
+        .await?
+    {
         Ok(read) => read,
-        Err(fault) if fault.refused().is_some_and(|refused| refused.status == Some(404)) => return Ok(None),
+        Err(fault)
+            if fault
+                .refused()
+                .is_some_and(|refused| refused.status == Some(404)) =>
+        {
+            return Ok(None);
+        }
         Err(fault) => return Err(fault.into()),
     };
     if let Some(unreadable) = read.unreadable.pop() {
-        return Err(ProductFault::UnreadableWorkItem { id, why: unreadable.why }.into());
+        return Err(ProductFault::UnreadableWorkItem {
+            id,
+            why: unreadable.why,
+        }
+        .into());
     }
     let item = read.items.into_iter().find(|item| item.id == id);
     if let Some(item) = &item {
@@ -172,22 +228,43 @@ struct Sight<'a> {
 }
 
 fn decide(sight: &Sight<'_>, sync: &AssigneeSync, target: &Target, timeout: Duration) -> Looked {
-    let Sight { group, item, written, applied_rev, own_write } = sight;
+    let Sight {
+        group,
+        item,
+        written,
+        applied_rev,
+        own_write,
+    } = sight;
     if group.user.as_ref().map(|user| user.id) != target.user_id {
         return done(PatchResult::Superseded);
     }
     let value = target.unique_name.as_deref().map(assignee_key);
     if *written == value {
-        let outcome = StageOutcome::of(Patched { result: PatchResult::Already, rev: Some(item.rev) });
+        let outcome = StageOutcome::of(Patched {
+            result: PatchResult::Already,
+            rev: Some(item.rev),
+        });
         let outcome = outcome.with_provider_ref(Some(item.rev.to_string()));
-        return Prepared::Done(if *own_write { outcome.with_changes(applied(sync, item.rev)) } else { outcome });
+        return Prepared::Done(if *own_write {
+            outcome.with_changes(applied(sync, item.rev))
+        } else {
+            outcome
+        });
     }
     // A person's change that no job has handled yet, and that is not earlier than the group's decision: its own event decides.
     let is_news = item.rev > *applied_rev && !own_write;
-    if is_news && group.decided_at.is_some_and(|decided_at| item.changed_date >= decided_at) {
+    if is_news
+        && group
+            .decided_at
+            .is_some_and(|decided_at| item.changed_date >= decided_at)
+    {
         return done(PatchResult::Superseded);
     }
-    let detail = Detail { group_id: sync.group_id, rev_before: item.rev, value };
+    let detail = Detail {
+        group_id: sync.group_id,
+        rev_before: item.rev,
+        value,
+    };
     Prepared::Effect(Box::new(intent(sync, &detail, timeout)))
 }
 
@@ -198,15 +275,26 @@ fn intent(sync: &AssigneeSync, detail: &Detail, timeout: Duration) -> Intent {
         class: EffectClass::CompareAndSet,
         keyed_for: None,
         resource: Some(work_item),
-        detail: serde_json::to_value(detail).expect("numbers and a string can be serialized as JSON"),
+        detail: serde_json::to_value(detail)
+            .expect("numbers and a string can be serialized as JSON"),
         unknown: UnknownPolicy::Resend,
         timeout,
     }
 }
 
 const fn applied(sync: &AssigneeSync, rev: i64) -> Changes {
-    let AssigneeSync { group_id, integration_id, work_item_id, .. } = *sync;
-    Changes::AppliedRevision { group_id, integration_id, work_item_id, rev }
+    let AssigneeSync {
+        group_id,
+        integration_id,
+        work_item_id,
+        ..
+    } = *sync;
+    Changes::AppliedRevision {
+        group_id,
+        integration_id,
+        work_item_id,
+        rev,
+    }
 }
 
 const fn done(result: PatchResult) -> Looked {
@@ -224,7 +312,12 @@ mod tests {
     use crate::providers::azure_devops::Assignee;
     use crate::tracker::User;
 
-    const SYNC: AssigneeSync = AssigneeSync { group_id: 1, organization_id: 2, integration_id: 3, work_item_id: 17 };
+    const SYNC: AssigneeSync = AssigneeSync {
+        group_id: 1,
+        organization_id: 2,
+        integration_id: 3,
+        work_item_id: 17,
+    };
     const EARLIER: OffsetDateTime = datetime!(2026-01-01 00:00:00 UTC);
     const LATER: OffsetDateTime = datetime!(2026-02-01 00:00:00 UTC);
 
@@ -238,20 +331,49 @@ mod tests {
     }
 
     fn group(user_id: Option<i64>, decided_at: OffsetDateTime) -> GroupAssignee {
-        let user = user_id.map(|id| User { id, name: "Ann".to_owned(), emails: Vec::new() });
-        GroupAssignee { user, decided_at: Some(decided_at) }
+        let user = user_id.map(|id| User {
+            id,
+            name: "Ann".to_owned(),
+            emails: Vec::new(),
+        });
+        GroupAssignee {
+            user,
+            decided_at: Some(decided_at),
+        }
     }
 
     /// The work item is at revision 4, changed between [`EARLIER`] and [`LATER`].
-    fn look(group: &GroupAssignee, has: &str, applied_rev: i64, own_write: bool, target: &Target) -> Looked {
-        let item = WorkItem { assigned_to: Assignee::parse(&json!(has)), ..work_item(17, 4) };
+    fn look(
+        group: &GroupAssignee,
+        has: &str,
+        applied_rev: i64,
+        own_write: bool,
+        target: &Target,
+    ) -> Looked {
+        let item = WorkItem {
+            assigned_to: Assignee::parse(&json!(has)),
+            ..work_item(17, 4)
+        };
         let written = as_written(&item.assigned_to);
-        decide(&Sight { group, item: &item, written, applied_rev, own_write }, &SYNC, target, CALL_TIMEOUT)
+        decide(
+            &Sight {
+                group,
+                item: &item,
+                written,
+                applied_rev,
+                own_write,
+            },
+            &SYNC,
+            target,
+            CALL_TIMEOUT,
+        )
     }
 
     fn result(looked: Looked) -> Option<(PatchResult, Option<Changes>)> {
         match looked {
-            Prepared::Done(outcome) => outcome.output.map(|patched| (patched.result, outcome.changes)),
+            Prepared::Done(outcome) => outcome
+                .output
+                .map(|patched| (patched.result, outcome.changes)),
             Prepared::Effect(_) | Prepared::NoEffect(_) => None,
         }
     }
@@ -267,19 +389,49 @@ mod tests {
 
     #[test]
     fn the_intent_has_the_revision_and_the_value_by_which_our_write_is_known_again() {
-        let looked = look(&group(Some(42), LATER), "bob@example.com", 4, false, &target(Some("Ann@example.com")));
-        let Prepared::Effect(intent) = looked else { panic!("{looked:?}") };
-        assert_eq!(intent.detail, json!({ "group_id": 1, "rev_before": 4, "value": "ann@example.com" }));
-        assert_eq!((intent.target.as_str(), intent.resource.as_deref()), ("work_item:3:17", Some("work_item:3:17")));
-        let Prepared::Effect(intent) = look(&group(None, LATER), "bob@example.com", 4, false, &target(None)) else { panic!() };
-        assert_eq!(intent.detail, json!({ "group_id": 1, "rev_before": 4, "value": null }));
+        let looked = look(
+            &group(Some(42), LATER),
+            "bob@example.com",
+            4,
+            false,
+            &target(Some("Ann@example.com")),
+        );
+        let Prepared::Effect(intent) = looked else {
+            panic!("{looked:?}")
+        };
+        assert_eq!(
+            intent.detail,
+            json!({ "group_id": 1, "rev_before": 4, "value": "ann@example.com" })
+        );
+        assert_eq!(
+            (intent.target.as_str(), intent.resource.as_deref()),
+            ("work_item:3:17", Some("work_item:3:17"))
+        );
+        let Prepared::Effect(intent) = look(
+            &group(None, LATER),
+            "bob@example.com",
+            4,
+            false,
+            &target(None),
+        ) else {
+            panic!()
+        };
+        assert_eq!(
+            intent.detail,
+            json!({ "group_id": 1, "rev_before": 4, "value": null })
+        );
     }
 
     #[test]
     fn a_value_that_is_there_is_not_written_again_and_our_own_write_is_applied() {
         let ann = target(Some("Ann@example.com"));
         let looked = look(&group(Some(42), LATER), "ANN@example.com", 3, true, &ann);
-        let applied = Changes::AppliedRevision { group_id: 1, integration_id: 3, work_item_id: 17, rev: 4 };
+        let applied = Changes::AppliedRevision {
+            group_id: 1,
+            integration_id: 3,
+            work_item_id: 17,
+            rev: 4,
+        };
         assert_eq!(result(looked), Some((PatchResult::Already, Some(applied))));
         let looked = look(&group(Some(42), LATER), "ann@example.com", 3, false, &ann);
         assert_eq!(result(looked), Some((PatchResult::Already, None)));
@@ -290,8 +442,16 @@ mod tests {
         let ann = target(Some("Ann@example.com"));
         let later = look(&group(Some(42), EARLIER), "bob@example.com", 3, false, &ann);
         assert_eq!(result(later), Some((PatchResult::Superseded, None)));
-        for (decided_at, applied_rev, own_write) in [(LATER, 3, false), (EARLIER, 4, false), (EARLIER, 3, true)] {
-            let looked = look(&group(Some(42), decided_at), "bob@example.com", applied_rev, own_write, &ann);
+        for (decided_at, applied_rev, own_write) in
+            [(LATER, 3, false), (EARLIER, 4, false), (EARLIER, 3, true)]
+        {
+            let looked = look(
+                &group(Some(42), decided_at),
+                "bob@example.com",
+                applied_rev,
+                own_write,
+                &ann,
+            );
             assert_eq!(result(looked), None, "{applied_rev} {own_write}");
         }
     }

@@ -37,18 +37,29 @@ struct Revision {
 /// Returns the work item's id and revision. The `workItemId` of an update is 0 in test notifications.
 pub(super) fn work_item(is_update: bool, resource: &RawValue) -> Option<(i64, Option<i64>)> {
     let resource: Resource = serde_json::from_str(resource.get()).ok()?;
-    let revision = resource.revision.and_then(|revision| serde_json::from_str(revision.get()).ok());
+    let revision = resource
+        .revision
+        .and_then(|revision| serde_json::from_str(revision.get()).ok());
     let revision: Revision = revision.unwrap_or_default();
     let (id_in_url, rev_in_url) = resource.url.as_str().and_then(named_in).unzip();
-    let id = if is_update { number(&resource.work_item_id).or_else(|| number(&revision.id)) } else { number(&resource.id) };
-    let rev = number(&resource.rev).or_else(|| number(&revision.rev)).or(rev_in_url.flatten());
+    let id = if is_update {
+        number(&resource.work_item_id).or_else(|| number(&revision.id))
+    } else {
+        number(&resource.id)
+    };
+    let rev = number(&resource.rev)
+        .or_else(|| number(&revision.rev))
+        .or(rev_in_url.flatten());
     Some((id.or(id_in_url)?, rev))
 }
 
 /// Parses an id or a revision. Some relays write numbers as strings, or with a fraction (`17.0`).
 fn number(value: &Value) -> Option<i64> {
     match value {
-        Value::Number(number) => number.as_i64().or_else(|| number.as_f64()?.to_string().parse().ok()).filter(is_right),
+        Value::Number(number) => number
+            .as_i64()
+            .or_else(|| number.as_f64()?.to_string().parse().ok())
+            .filter(is_right),
         Value::String(text) => digits(text),
         Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
     }
@@ -56,7 +67,9 @@ fn number(value: &Value) -> Option<i64> {
 
 fn digits(text: &str) -> Option<i64> {
     let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
-    text.parse().ok().filter(|number| is_plain && is_right(number))
+    text.parse()
+        .ok()
+        .filter(|number| is_plain && is_right(number))
 }
 
 /// Checks an id or a revision: both are positive 32-bit numbers, and Azure DevOps refuses a whole batch for any other id.
@@ -71,12 +84,19 @@ fn named_in(url: &str) -> Option<(i64, Option<i64>)> {
     let mut segments = path.split('/');
     let mut found = None;
     while let Some(segment) = segments.next() {
-        if !["workItems", "recyclebin"].iter().any(|name| segment.eq_ignore_ascii_case(name)) {
+        if !["workItems", "recyclebin"]
+            .iter()
+            .any(|name| segment.eq_ignore_ascii_case(name))
+        {
             continue;
         }
         let mut behind = segments.clone();
-        let Some(id) = behind.next().and_then(digits) else { continue };
-        let says_revision = behind.next().is_some_and(|name| name.eq_ignore_ascii_case("revisions"));
+        let Some(id) = behind.next().and_then(digits) else {
+            continue;
+        };
+        let says_revision = behind
+            .next()
+            .is_some_and(|name| name.eq_ignore_ascii_case("revisions"));
         found = Some((id, behind.next().filter(|_| says_revision).and_then(digits)));
     }
     found
@@ -90,7 +110,10 @@ mod tests {
     use super::*;
 
     fn found(is_update: bool, resource: &Value) -> Option<(i64, Option<i64>)> {
-        work_item(is_update, &RawValue::from_string(resource.to_string()).unwrap())
+        work_item(
+            is_update,
+            &RawValue::from_string(resource.to_string()).unwrap(),
+        )
     }
 
     fn at(path: &str) -> Value {
@@ -113,7 +136,13 @@ mod tests {
     #[test]
     fn another_event_names_its_work_item_first_then_its_url_s() {
         assert_eq!(found(false, &at("_apis/wit/workItems/19")), Some((3, None)));
-        for id in [json!(null), json!(0), json!(-1), json!("x"), json!(i64::from(i32::MAX) + 1)] {
+        for id in [
+            json!(null),
+            json!(0),
+            json!(-1),
+            json!("x"),
+            json!(i64::from(i32::MAX) + 1),
+        ] {
             let mut resource = at("_apis/wit/recyclebin/19");
             resource["id"] = id;
             assert_eq!(found(false, &resource), Some((19, None)), "{resource}");
@@ -127,12 +156,35 @@ mod tests {
         assert_eq!(found(true, &resource), Some((17, Some(3))));
         let resource = json!({ "revision": { "id": "17", "rev": "3" } });
         assert_eq!(found(true, &resource), Some((17, Some(3))));
-        assert_eq!(found(false, &json!({ "id": 17.0, "rev": 3e0 })), Some((17, Some(3))));
-        assert_eq!(found(false, &json!({ "id": "2147483647" })), Some((2_147_483_647, None)));
-        for id in ["", "0", "-17", "+17", " 17", "17.0", "1e1", "２", "2147483648", "99999999999999999999"] {
+        assert_eq!(
+            found(false, &json!({ "id": 17.0, "rev": 3e0 })),
+            Some((17, Some(3)))
+        );
+        assert_eq!(
+            found(false, &json!({ "id": "2147483647" })),
+            Some((2_147_483_647, None))
+        );
+        for id in [
+            "",
+            "0",
+            "-17",
+            "+17",
+            " 17",
+            "17.0",
+            "1e1",
+            "２",
+            "2147483648",
+            "99999999999999999999",
+        ] {
             assert_eq!(found(false, &json!({ "id": id })), None, "{id:?}");
         }
-        for id in [json!(17.5), json!(1e300), json!(true), json!([17]), json!({ "id": 17 })] {
+        for id in [
+            json!(17.5),
+            json!(1e300),
+            json!(true),
+            json!([17]),
+            json!({ "id": 17 }),
+        ] {
             assert_eq!(found(false, &json!({ "id": id })), None, "{id}");
         }
     }
@@ -185,7 +237,12 @@ mod tests {
 
     #[test]
     fn nonsense_in_one_field_leaves_the_others_as_they_are() {
-        for revision in [json!("x"), json!(7), json!([1]), json!({ "id": {}, "rev": [] })] {
+        for revision in [
+            json!("x"),
+            json!(7),
+            json!([1]),
+            json!({ "id": {}, "rev": [] }),
+        ] {
             let resource = json!({ "workItemId": 17, "rev": {}, "revision": revision, "url": {} });
             assert_eq!(found(true, &resource), Some((17, None)), "{resource}");
         }

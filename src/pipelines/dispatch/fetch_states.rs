@@ -62,7 +62,9 @@ impl States {
     /// # Errors
     /// [`ProductFault::IncompleteCheckpoint`] if a checkpoint written by hand names none.
     pub fn account(&self) -> Result<&AccountState, ProductFault> {
-        self.account.as_ref().ok_or(ProductFault::IncompleteCheckpoint(FetchStates::NAME))
+        self.account
+            .as_ref()
+            .ok_or(ProductFault::IncompleteCheckpoint(FetchStates::NAME))
     }
 
     /// Returns the identity, for stages that act as it.
@@ -70,7 +72,9 @@ impl States {
     /// # Errors
     /// The same as [`States::account`].
     pub fn identity(&self) -> Result<&IdentityState, ProductFault> {
-        self.identity.as_ref().ok_or(ProductFault::IncompleteCheckpoint(FetchStates::NAME))
+        self.identity
+            .as_ref()
+            .ok_or(ProductFault::IncompleteCheckpoint(FetchStates::NAME))
     }
 }
 
@@ -103,9 +107,16 @@ impl Stage for FetchStates {
 }
 
 /// Returns the present installation: it may have been disabled or removed since `check_account`.
-async fn installed(tracker: &Tracker, checked: &CheckedAccount) -> Result<Option<Installation>, StageFault> {
-    let Account::Found { account_id, .. } = &checked.account else { return Ok(None) };
-    let installation = tracker.installation(checked.organization_id, account_id).await?;
+async fn installed(
+    tracker: &Tracker,
+    checked: &CheckedAccount,
+) -> Result<Option<Installation>, StageFault> {
+    let Account::Found { account_id, .. } = &checked.account else {
+        return Ok(None);
+    };
+    let installation = tracker
+        .installation(checked.organization_id, account_id)
+        .await?;
     if let Some(found) = &installation {
         enabled(found, checked.organization_id)?;
     }
@@ -127,8 +138,11 @@ fn states(installation: Option<Installation>, identity: Option<Identity>) -> Sta
         account_name: found.account_name,
         settings: found.settings,
     });
-    let identity =
-        identity.map(|known| IdentityState { id: known.id, name: known.name, token_expires_at: known.token_expires_at });
+    let identity = identity.map(|known| IdentityState {
+        id: known.id,
+        name: known.name,
+        token_expires_at: known.token_expires_at,
+    });
     States { account, identity }
 }
 
@@ -139,7 +153,10 @@ mod tests {
 
     #[test]
     fn the_request_s_identity_wins_and_an_unknown_one_is_not_replaced_by_the_installation_s() {
-        let installation = Installation { identity_id: Some(9), ..installation() };
+        let installation = Installation {
+            identity_id: Some(9),
+            ..installation()
+        };
         assert_eq!(acting(ActingAs::Identity(7), Some(&installation)), Some(7));
         assert_eq!(acting(ActingAs::Installation, Some(&installation)), Some(9));
         assert_eq!(acting(ActingAs::Nobody, Some(&installation)), None);

@@ -101,10 +101,26 @@ impl Stage for HandleEvents {
         }
         let states = cx.output::<FetchStates>()?;
         let account = states.account()?;
-        let secrets = cx.services.tracker.hook_secrets(account.integration_id).await?;
-        let judged: Vec<Judged> = request.events.iter().map(|event| judge(event, account, &secrets)).collect();
-        let ids: Vec<String> = judged.iter().filter_map(|one| one.verdict.as_ref().ok()).map(|it| it.event_id.clone()).collect();
-        let seen = cx.services.tracker.seen_events(account.integration_id, &ids).await?;
+        let secrets = cx
+            .services
+            .tracker
+            .hook_secrets(account.integration_id)
+            .await?;
+        let judged: Vec<Judged> = request
+            .events
+            .iter()
+            .map(|event| judge(event, account, &secrets))
+            .collect();
+        let ids: Vec<String> = judged
+            .iter()
+            .filter_map(|one| one.verdict.as_ref().ok())
+            .map(|it| it.event_id.clone())
+            .collect();
+        let seen = cx
+            .services
+            .tracker
+            .seen_events(account.integration_id, &ids)
+            .await?;
         let handled = sort(judged, seen);
         let skipped = handled.reasons();
         Ok(StageOutcome::of(handled).with_skipped("events", skipped))
@@ -130,10 +146,19 @@ struct Body {
 }
 
 fn judge(event: &HookEvent, account: &AccountState, secrets: &[[u8; 32]]) -> Judged {
-    let malformed = |event_id| Judged { event_id, verdict: Err(IgnoredReason::Malformed) };
-    let Ok(body) = serde_json::from_str::<Body>(event.payload.get()) else { return malformed(None) };
-    let Some(event_id) = event_id(&body.id) else { return malformed(None) };
-    let Some(event_type) = body.event_type.as_str() else { return malformed(Some(event_id)) };
+    let malformed = |event_id| Judged {
+        event_id,
+        verdict: Err(IgnoredReason::Malformed),
+    };
+    let Ok(body) = serde_json::from_str::<Body>(event.payload.get()) else {
+        return malformed(None);
+    };
+    let Some(event_id) = event_id(&body.id) else {
+        return malformed(None);
+    };
+    let Some(event_type) = body.event_type.as_str() else {
+        return malformed(Some(event_id));
+    };
     let verdict = if !is_known_secret(event.secret_sha256.as_deref(), secrets) {
         Err(IgnoredReason::BadSecret)
     } else if !SUPPORTED.contains(&event_type) {
@@ -143,10 +168,17 @@ fn judge(event: &HookEvent, account: &AccountState, secrets: &[[u8; 32]]) -> Jud
     } else {
         body.resource
             .and_then(|resource| work_item(event_type == UPDATED, &resource))
-            .map(|(work_item_id, rev)| AcceptedEvent { event_id: event_id.clone(), work_item_id, rev })
+            .map(|(work_item_id, rev)| AcceptedEvent {
+                event_id: event_id.clone(),
+                work_item_id,
+                rev,
+            })
             .ok_or(IgnoredReason::NotAWorkItem)
     };
-    Judged { event_id: Some(event_id), verdict }
+    Judged {
+        event_id: Some(event_id),
+        verdict,
+    }
 }
 
 const CREATED: &str = "workitem.created";
@@ -160,21 +192,33 @@ const EVENT_ID_BYTES: usize = 128;
 /// Returns an event's id if Postgres can store it and a person can read it.
 fn event_id(id: &Value) -> Option<String> {
     let id = id.as_str()?;
-    let right = !id.is_empty() && id.len() <= EVENT_ID_BYTES && id.bytes().all(|byte| byte.is_ascii_graphic());
+    let right = !id.is_empty()
+        && id.len() <= EVENT_ID_BYTES
+        && id.bytes().all(|byte| byte.is_ascii_graphic());
     right.then(|| id.to_owned())
 }
 
 /// Compares with every secret in constant time, so that the time reveals neither which secret matches nor how closely.
 fn is_known_secret(given: Option<&str>, secrets: &[[u8; 32]]) -> bool {
-    let Some(given) = given.and_then(|hex| HEXLOWER_PERMISSIVE.decode(hex.as_bytes()).ok()) else { return false };
-    secrets.iter().fold(Choice::from(0), |found, secret| found | secret.as_slice().ct_eq(&given)).into()
+    let Some(given) = given.and_then(|hex| HEXLOWER_PERMISSIVE.decode(hex.as_bytes()).ok()) else {
+        return false;
+    };
+    secrets
+        .iter()
+        .fold(Choice::from(0), |found, secret| {
+            found | secret.as_slice().ct_eq(&given)
+        })
+        .into()
 }
 
 /// Checks the account: a body that names collections or accounts must name the job's. For a body that names none, the secret
 /// alone decides.
 fn is_of_account(containers: Option<&Value>, account_id: &str) -> bool {
     let id = |container: &str| containers.and_then(|all| all.get(container)?.get("id")?.as_str());
-    let mut named = [id("collection"), id("account")].into_iter().flatten().peekable();
+    let mut named = [id("collection"), id("account")]
+        .into_iter()
+        .flatten()
+        .peekable();
     named.peek().is_none() || named.any(|id| id.eq_ignore_ascii_case(account_id))
 }
 
@@ -188,7 +232,11 @@ fn sort(judged: Vec<Judged>, mut seen: HashSet<String>) -> HandledEvents {
         });
         match verdict {
             Ok(event) => handled.accepted.push(event),
-            Err(reason) => handled.ignored.push(IgnoredEvent { index, event_id, reason }),
+            Err(reason) => handled.ignored.push(IgnoredEvent {
+                index,
+                event_id,
+                reason,
+            }),
         }
     }
     handled
@@ -213,7 +261,10 @@ mod tests {
 
     fn raw(payload: &str) -> HookEvent {
         let payload = RawValue::from_string(payload.to_owned()).unwrap();
-        HookEvent { payload, secret_sha256: Some(data_encoding::HEXLOWER.encode(&secret("right"))) }
+        HookEvent {
+            payload,
+            secret_sha256: Some(data_encoding::HEXLOWER.encode(&secret("right"))),
+        }
     }
 
     fn verdict(event: &HookEvent) -> Result<AcceptedEvent, IgnoredReason> {
@@ -230,7 +281,11 @@ mod tests {
 
     #[test]
     fn an_update_without_a_work_item_id_falls_back_to_its_revision() {
-        let accepted = AcceptedEvent { event_id: "27646e0e".to_owned(), work_item_id: 5, rev: Some(2) };
+        let accepted = AcceptedEvent {
+            event_id: "27646e0e".to_owned(),
+            work_item_id: 5,
+            rev: Some(2),
+        };
         assert_eq!(verdict(&event(&updated())), Ok(accepted));
         let mut with_id = updated();
         with_id["resource"]["workItemId"] = json!(17);
@@ -242,8 +297,13 @@ mod tests {
     #[test]
     fn a_minimal_body_is_accepted_by_its_url_and_one_without_a_resource_is_not() {
         let mut body = updated();
-        body["resource"] = json!({ "id": 3, "url": "https://dev.azure.com/acc/_apis/wit/workItems/17/updates/3" });
-        let accepted = AcceptedEvent { event_id: "27646e0e".to_owned(), work_item_id: 17, rev: None };
+        body["resource"] =
+            json!({ "id": 3, "url": "https://dev.azure.com/acc/_apis/wit/workItems/17/updates/3" });
+        let accepted = AcceptedEvent {
+            event_id: "27646e0e".to_owned(),
+            work_item_id: 17,
+            rev: None,
+        };
         assert_eq!(verdict(&event(&body)), Ok(accepted));
         body["resource"] = json!(null);
         assert_eq!(verdict(&event(&body)), Err(IgnoredReason::NotAWorkItem));
@@ -252,7 +312,9 @@ mod tests {
     #[test]
     fn created_deleted_and_restored_events_carry_the_work_item_s_own_id() {
         for kind in ["workitem.created", "workitem.deleted", "workitem.restored"] {
-            let event = event(&json!({ "id": "e", "eventType": kind, "resource": { "id": 9, "rev": 1, "workItemId": 3 } }));
+            let event = event(
+                &json!({ "id": "e", "eventType": kind, "resource": { "id": 9, "rev": 1, "workItemId": 3 } }),
+            );
             assert_eq!(verdict(&event).unwrap().work_item_id, 9, "{kind}");
         }
     }
@@ -264,15 +326,31 @@ mod tests {
             *body.pointer_mut(path).unwrap() = value;
             verdict(&event(&body)).unwrap_err()
         };
-        assert_eq!(with("/eventType", json!("workitem.commented")), IgnoredReason::UnsupportedEventType);
+        assert_eq!(
+            with("/eventType", json!("workitem.commented")),
+            IgnoredReason::UnsupportedEventType
+        );
         assert_eq!(with("/eventType", json!(7)), IgnoredReason::Malformed);
         assert_eq!(with("/id", json!("a\0b")), IgnoredReason::Malformed);
-        assert_eq!(with("/id", json!("x".repeat(129))), IgnoredReason::Malformed);
-        assert_eq!(with("/resourceContainers/account/id", json!("other")), IgnoredReason::WrongAccount);
-        assert_eq!(with("/resource/revision/id", json!(i64::from(i32::MAX) + 1)), IgnoredReason::NotAWorkItem);
+        assert_eq!(
+            with("/id", json!("x".repeat(129))),
+            IgnoredReason::Malformed
+        );
+        assert_eq!(
+            with("/resourceContainers/account/id", json!("other")),
+            IgnoredReason::WrongAccount
+        );
+        assert_eq!(
+            with("/resource/revision/id", json!(i64::from(i32::MAX) + 1)),
+            IgnoredReason::NotAWorkItem
+        );
         assert_eq!(with("/resource", json!("x")), IgnoredReason::NotAWorkItem);
         for nonsense in ["7", "[]", "null", r#""x""#, "{}"] {
-            assert_eq!(verdict(&raw(nonsense)), Err(IgnoredReason::Malformed), "{nonsense}");
+            assert_eq!(
+                verdict(&raw(nonsense)),
+                Err(IgnoredReason::Malformed),
+                "{nonsense}"
+            );
         }
     }
 
@@ -280,18 +358,33 @@ mod tests {
     fn nonsense_elsewhere_in_a_body_does_no_harm() {
         let body = r#"{"id":"e","eventType":"workitem.created","createdDate":"2023-02-31T99:00:00Z",
             "resource":{"id":5,"rev":"x","fields":{"System.AssignedTo":"\u0000","n":1e999}}}"#;
-        let accepted = AcceptedEvent { event_id: "e".to_owned(), work_item_id: 5, rev: None };
+        let accepted = AcceptedEvent {
+            event_id: "e".to_owned(),
+            work_item_id: 5,
+            rev: None,
+        };
         assert_eq!(verdict(&raw(body)), Ok(accepted));
     }
 
     #[test]
     fn a_missing_or_wrong_secret_is_refused_and_either_of_two_is_right() {
         let mut event = event(&updated());
-        for secrets in [vec![secret("right"), secret("new")], vec![secret("old"), secret("right")]] {
+        for secrets in [
+            vec![secret("right"), secret("new")],
+            vec![secret("old"), secret("right")],
+        ] {
             assert!(judge(&event, &account(), &secrets).verdict.is_ok());
         }
-        assert_eq!(judge(&event, &account(), &[]).verdict, Err(IgnoredReason::BadSecret));
-        for wrong in [None, Some(String::new()), Some("zz".to_owned()), Some("ab".repeat(32))] {
+        assert_eq!(
+            judge(&event, &account(), &[]).verdict,
+            Err(IgnoredReason::BadSecret)
+        );
+        for wrong in [
+            None,
+            Some(String::new()),
+            Some("zz".to_owned()),
+            Some("ab".repeat(32)),
+        ] {
             event.secret_sha256 = wrong;
             assert_eq!(verdict(&event), Err(IgnoredReason::BadSecret));
         }
@@ -299,7 +392,12 @@ mod tests {
 
     #[test]
     fn a_body_without_containers_is_vouched_for_by_its_secret() {
-        for containers in [json!(null), json!({}), json!({ "project": { "id": "p" } }), json!("x")] {
+        for containers in [
+            json!(null),
+            json!({}),
+            json!({ "project": { "id": "p" } }),
+            json!("x"),
+        ] {
             let mut body = updated();
             body["resourceContainers"] = containers;
             assert!(verdict(&event(&body)).is_ok());
@@ -311,11 +409,23 @@ mod tests {
         let mut forged = event(&updated());
         forged.secret_sha256 = None;
         let events = [forged, event(&updated()), event(&updated())];
-        let judged = || events.iter().map(|event| judge(event, &account(), &[secret("right")])).collect();
+        let judged = || {
+            events
+                .iter()
+                .map(|event| judge(event, &account(), &[secret("right")]))
+                .collect()
+        };
         let handled = sort(judged(), HashSet::new());
-        let reasons: Vec<_> = handled.ignored.iter().map(|it| (it.index, it.reason)).collect();
+        let reasons: Vec<_> = handled
+            .ignored
+            .iter()
+            .map(|it| (it.index, it.reason))
+            .collect();
         assert_eq!(handled.accepted.len(), 1);
-        assert_eq!(reasons, [(0, IgnoredReason::BadSecret), (2, IgnoredReason::Duplicate)]);
+        assert_eq!(
+            reasons,
+            [(0, IgnoredReason::BadSecret), (2, IgnoredReason::Duplicate)]
+        );
         let again = sort(judged(), HashSet::from(["27646e0e".to_owned()]));
         assert_eq!((again.accepted.len(), again.ignored.len()), (0, 3));
         let reasons = BTreeMap::from([("bad_secret".to_owned(), 1), ("duplicate".to_owned(), 2)]);

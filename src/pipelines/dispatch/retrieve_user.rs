@@ -26,6 +26,10 @@ impl Stage for RetrieveUser {
 
     async fn run(&self, cx: &Context<'_, Dispatch>) -> StageResult<Self> {
         let states = cx.output::<FetchStates>()?;
-        Ok(StageOutcome::of(SignedIn::of(cx, states.identity()?.id).call(&ProfileMe).await?))
+        Ok(StageOutcome::of(
+            SignedIn::of(cx, states.identity()?.id)
+                .call(&ProfileMe)
+                .await?,
+        ))
     }
 }

@@ -6,7 +6,11 @@ use super::fetch_states::{AccountState, IdentityState};
 use crate::providers::azure_devops::{Assignee, WorkItem};
 use crate::tracker::{Installation, LinkedGroup, SyncSettings};
 
-const ALL: SyncSettings = SyncSettings { assignee_inbound: true, assignee_outbound: true, status_inbound: true };
+const ALL: SyncSettings = SyncSettings {
+    assignee_inbound: true,
+    assignee_outbound: true,
+    status_inbound: true,
+};
 
 pub(crate) fn installation() -> Installation {
     Installation {
@@ -20,12 +24,27 @@ pub(crate) fn installation() -> Installation {
 }
 
 pub(crate) fn account() -> AccountState {
-    let Installation { integration_id, account_name, account_id, settings, .. } = installation();
-    AccountState { integration_id, account_id, account_name, settings }
+    let Installation {
+        integration_id,
+        account_name,
+        account_id,
+        settings,
+        ..
+    } = installation();
+    AccountState {
+        integration_id,
+        account_id,
+        account_name,
+        settings,
+    }
 }
 
 pub(crate) fn identity() -> IdentityState {
-    IdentityState { id: 7, name: "bot".to_owned(), token_expires_at: datetime!(2026-01-02 03:04:05 UTC) }
+    IdentityState {
+        id: 7,
+        name: "bot".to_owned(),
+        token_expires_at: datetime!(2026-01-02 03:04:05 UTC),
+    }
 }
 
 pub(crate) fn work_item(id: i64, rev: i64) -> WorkItem {

@@ -37,7 +37,9 @@ impl Stage for SearchIssues {
 
     async fn run(&self, cx: &Context<'_, Dispatch>) -> StageResult<Self> {
         let request = cx.payload::<Request>()?;
-        let Some(search) = &request.search else { return Ok(StageOutcome::of(FoundWorkItems::default())) };
+        let Some(search) = &request.search else {
+            return Ok(StageOutcome::of(FoundWorkItems::default()));
+        };
         let states = cx.output::<FetchStates>()?;
         let mut azure_devops = SignedIn::of(cx, states.identity()?.id);
         let limit = usize::try_from(search.limit).unwrap_or(usize::MAX);

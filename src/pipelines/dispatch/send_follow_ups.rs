@@ -37,7 +37,12 @@ impl Stage for SendFollowUps {
     type Product = Dispatch;
 
     const NAME: &'static str = "send_follow_ups";
-    const NEEDS: &'static [&'static str] = &[CheckAccount::NAME, FetchStates::NAME, SyncAssignees::NAME, UpdateAssignments::NAME];
+    const NEEDS: &'static [&'static str] = &[
+        CheckAccount::NAME,
+        FetchStates::NAME,
+        SyncAssignees::NAME,
+        UpdateAssignments::NAME,
+    ];
     type Output = FollowUps;
 
     async fn run(&self, cx: &Context<'_, Dispatch>) -> StageResult<Self> {
@@ -48,7 +53,10 @@ impl Stage for SendFollowUps {
         let tracker = &cx.services.tracker;
         let own = cx.output::<CheckAccount>()?.organization_id;
         let destinations = destinations(tracker, &request, own, &changed).await?;
-        let mut children: Vec<Child> = notices(&changed, &plan, &destinations).iter().map(Notice::child).collect();
+        let mut children: Vec<Child> = notices(&changed, &plan, &destinations)
+            .iter()
+            .map(Notice::child)
+            .collect();
         if request.interaction.is_some() {
             children.push(Notice::answer(cx.job.id, changed.of_organization(own)).child());
         }
@@ -56,7 +64,11 @@ impl Stage for SendFollowUps {
             let integration_id = cx.output::<FetchStates>()?.account()?.integration_id;
             let groups: Vec<i64> = changed.assignees.keys().copied().collect();
             let links = tracker.outbound_links(&groups).await?;
-            children.extend(syncs(&changed, &applied, &plan, &links, integration_id).iter().map(AssigneeSync::child));
+            children.extend(
+                syncs(&changed, &applied, &plan, &links, integration_id)
+                    .iter()
+                    .map(AssigneeSync::child),
+            );
         }
         let targets = children.iter().map(|child| child.target.clone()).collect();
         Ok(StageOutcome::of(FollowUps { targets }).with_children(children))
@@ -76,42 +88,80 @@ impl NetChanges {
         for change in &applied.assignees {
             let known = changed.assignees.remove(&change.group_id);
             let from = known.map_or_else(|| change.from.clone(), |earlier| earlier.from);
-            changed.assignees.insert(change.group_id, AssigneeChange { from, ..change.clone() });
+            changed.assignees.insert(
+                change.group_id,
+                AssigneeChange {
+                    from,
+                    ..change.clone()
+                },
+            );
         }
-        changed.statuses.extend(applied.statuses.iter().map(|change| (change.group_id, change.clone())));
+        changed.statuses.extend(
+            applied
+                .statuses
+                .iter()
+                .map(|change| (change.group_id, change.clone())),
+        );
         changed
     }
 
     fn organizations(&self) -> BTreeSet<i64> {
         let assignees = self.assignees.values().map(|change| change.organization_id);
-        assignees.chain(self.statuses.values().map(|change| change.organization_id)).collect()
+        assignees
+            .chain(self.statuses.values().map(|change| change.organization_id))
+            .collect()
     }
 
     /// Returns the changes whose assignee differs from the previous one.
     fn new_assignees(&self) -> impl Iterator<Item = &AssigneeChange> {
-        self.assignees.values().filter(|change| change.from != change.to)
+        self.assignees
+            .values()
+            .filter(|change| change.from != change.to)
     }
 
     /// Returns the changes of one organization, which the requester may see.
     fn of_organization(&self, id: i64) -> Event {
-        let assignees = self.new_assignees().filter(|change| change.organization_id == id).cloned().collect();
-        let statuses = self.statuses.values().filter(|change| change.organization_id == id).cloned().collect();
-        Event::Outcome { assignees, statuses }
+        let assignees = self
+            .new_assignees()
+            .filter(|change| change.organization_id == id)
+            .cloned()
+            .collect();
+        let statuses = self
+            .statuses
+            .values()
+            .filter(|change| change.organization_id == id)
+            .cloned()
+            .collect();
+        Event::Outcome {
+            assignees,
+            statuses,
+        }
     }
 }
 
 /// Returns the destinations by organization. The request names only destinations of its own organization. Changes of another
 /// organization's groups that are linked to the same work items go only to that organization's default destinations, so no tenant
 /// receives messages about another's groups.
-async fn destinations(tracker: &Tracker, request: &Request, own: i64, changed: &NetChanges) -> Result<Destinations, StageFault> {
+async fn destinations(
+    tracker: &Tracker,
+    request: &Request,
+    own: i64,
+    changed: &NetChanges,
+) -> Result<Destinations, StageFault> {
     let mut destinations = Destinations::new();
     // Looked up even if nothing has changed, so that a wrong name shows with the first job.
     if let Some(names) = &request.notify {
-        let known = if names.is_empty() { Vec::new() } else { tracker.destinations(own, Some(names)).await? };
+        let known = if names.is_empty() {
+            Vec::new()
+        } else {
+            tracker.destinations(own, Some(names)).await?
+        };
         destinations.insert(own, named(names, &known, &request.organization)?);
     }
     for organization_id in changed.organizations() {
-        if let std::collections::btree_map::Entry::Vacant(place) = destinations.entry(organization_id) {
+        if let std::collections::btree_map::Entry::Vacant(place) =
+            destinations.entry(organization_id)
+        {
             let defaults = tracker.destinations(organization_id, None).await?;
             place.insert(defaults.iter().map(|destination| destination.id).collect());
         }
@@ -120,8 +170,15 @@ async fn destinations(tracker: &Tracker, request: &Request, own: i64, changed: &
 }
 
 /// Returns the ids of the named destinations in the request's order, without duplicates.
-fn named(names: &[String], known: &[Destination], organization: &str) -> Result<Vec<i64>, ProductFault> {
-    let by_name: BTreeMap<&str, i64> = known.iter().map(|destination| (destination.name.as_str(), destination.id)).collect();
+fn named(
+    names: &[String],
+    known: &[Destination],
+    organization: &str,
+) -> Result<Vec<i64>, ProductFault> {
+    let by_name: BTreeMap<&str, i64> = known
+        .iter()
+        .map(|destination| (destination.name.as_str(), destination.id))
+        .collect();
     let (mut ids, mut missing) = (Vec::new(), Vec::new());
     for name in names {
         match by_name.get(name.as_str()) {
@@ -133,30 +190,51 @@ fn named(names: &[String], known: &[Destination], organization: &str) -> Result<
     if missing.is_empty() {
         return Ok(ids);
     }
-    Err(ProductFault::UnknownDestination { names: missing, organization: organization.to_owned() })
+    Err(ProductFault::UnknownDestination {
+        names: missing,
+        organization: organization.to_owned(),
+    })
 }
 
 /// Returns one notice for each (destination, changed group, kind of change).
 fn notices(changed: &NetChanges, plan: &Plan, destinations: &Destinations) -> Vec<Notice> {
-    let assignees = changed
-        .new_assignees()
-        .map(|change| (change.organization_id, change.group_id, change.work_item_id, Event::Assignee(change.clone())));
-    let statuses = changed
-        .statuses
-        .values()
-        .map(|change| (change.organization_id, change.group_id, change.work_item_id, Event::Status(change.clone())));
+    let assignees = changed.new_assignees().map(|change| {
+        (
+            change.organization_id,
+            change.group_id,
+            change.work_item_id,
+            Event::Assignee(change.clone()),
+        )
+    });
+    let statuses = changed.statuses.values().map(|change| {
+        (
+            change.organization_id,
+            change.group_id,
+            change.work_item_id,
+            Event::Status(change.clone()),
+        )
+    });
     let to_all = |(organization_id, group_id, work_item_id, event): (i64, i64, i64, Event)| {
         let happened_at = happened_at(plan, group_id, work_item_id);
-        let ids = destinations.get(&organization_id).map_or(&[][..], Vec::as_slice);
+        let ids = destinations
+            .get(&organization_id)
+            .map_or(&[][..], Vec::as_slice);
         ids.iter()
-            .map(move |id| Notice { to: Recipient::DestinationId(*id), happened_at, event: event.clone() })
+            .map(move |id| Notice {
+                to: Recipient::DestinationId(*id),
+                happened_at,
+                event: event.clone(),
+            })
             .collect::<Vec<_>>()
     };
     assignees.chain(statuses).flat_map(to_all).collect()
 }
 
 fn happened_at(plan: &Plan, group_id: i64, work_item_id: i64) -> Option<OffsetDateTime> {
-    let link = plan.links.iter().find(|link| link.group_id == group_id && link.work_item_id == work_item_id);
+    let link = plan
+        .links
+        .iter()
+        .find(|link| link.group_id == group_id && link.work_item_id == work_item_id);
     link.map(|link| link.changed_date)
 }
 
@@ -170,7 +248,8 @@ fn syncs(
 ) -> BTreeSet<AssigneeSync> {
     let others = links.iter().filter_map(|link| {
         let change = changed.assignees.get(&link.group_id)?;
-        let decided = link.integration_id == integration_id && link.work_item_id == change.work_item_id;
+        let decided =
+            link.integration_id == integration_id && link.work_item_id == change.work_item_id;
         (!decided).then_some(AssigneeSync {
             group_id: link.group_id,
             organization_id: change.organization_id,
@@ -180,7 +259,12 @@ fn syncs(
     });
     let behind = applied.behind.iter().filter_map(|link| {
         let organization_id = *plan.organizations.get(&link.group_id)?;
-        Some(AssigneeSync { group_id: link.group_id, organization_id, integration_id, work_item_id: link.work_item_id })
+        Some(AssigneeSync {
+            group_id: link.group_id,
+            organization_id,
+            integration_id,
+            work_item_id: link.work_item_id,
+        })
     });
     others.chain(behind).collect()
 }
@@ -192,7 +276,12 @@ mod tests {
     use super::*;
     use crate::tracker::BehindLink;
 
-    fn change(group_id: i64, work_item_id: i64, from: Option<i64>, to: Option<i64>) -> AssigneeChange {
+    fn change(
+        group_id: i64,
+        work_item_id: i64,
+        from: Option<i64>,
+        to: Option<i64>,
+    ) -> AssigneeChange {
         let person = |id: i64| (id, format!("user {id}"));
         AssigneeChange {
             group_id,
@@ -206,8 +295,21 @@ mod tests {
     }
 
     fn status(group_id: i64) -> StatusChange {
-        let AssigneeChange { organization_id, group_short_id, group_title, work_item_id, .. } = change(group_id, 17, None, None);
-        StatusChange { group_id, organization_id, group_short_id, group_title, work_item_id, to: "resolved".to_owned() }
+        let AssigneeChange {
+            organization_id,
+            group_short_id,
+            group_title,
+            work_item_id,
+            ..
+        } = change(group_id, 17, None, None);
+        StatusChange {
+            group_id,
+            organization_id,
+            group_short_id,
+            group_title,
+            work_item_id,
+            to: "resolved".to_owned(),
+        }
     }
 
     fn destination(id: i64, name: &str) -> Destination {
@@ -225,14 +327,27 @@ mod tests {
     }
 
     fn outbound(group_id: i64, integration_id: i64, work_item_id: i64) -> OutboundLink {
-        OutboundLink { group_id, integration_id, work_item_id }
+        OutboundLink {
+            group_id,
+            integration_id,
+            work_item_id,
+        }
     }
 
     #[test]
     fn the_work_item_that_decided_is_not_written_back_and_all_others_are() {
-        let applied = Applied { assignees: vec![change(1, 17, None, Some(42))], ..Applied::default() };
+        let applied = Applied {
+            assignees: vec![change(1, 17, None, Some(42))],
+            ..Applied::default()
+        };
         let links = [outbound(1, 3, 17), outbound(1, 3, 18), outbound(1, 4, 17)];
-        let syncs = syncs(&NetChanges::of(&applied), &applied, &Plan::default(), &links, 3);
+        let syncs = syncs(
+            &NetChanges::of(&applied),
+            &applied,
+            &Plan::default(),
+            &links,
+            3,
+        );
         let targets: Vec<String> = syncs.iter().map(|sync| sync.child().target).collect();
         assert_eq!(targets, ["assignee_sync:1:3:18", "assignee_sync:1:4:17"]);
         assert!(syncs.iter().all(|sync| sync.organization_id == 101));
@@ -240,36 +355,86 @@ mod tests {
 
     #[test]
     fn a_work_item_behind_its_group_is_brought_in_line_once() {
-        let behind = vec![BehindLink { group_id: 1, work_item_id: 18 }, BehindLink { group_id: 2, work_item_id: 19 }];
-        let applied = Applied { assignees: vec![change(1, 17, None, Some(42))], behind, ..Applied::default() };
-        let plan = Plan { organizations: BTreeMap::from([(1, 101), (2, 102)]), ..Plan::default() };
-        let syncs = syncs(&NetChanges::of(&applied), &applied, &plan, &[outbound(1, 3, 18)], 3);
-        let all: Vec<_> = syncs.iter().map(|sync| (sync.group_id, sync.organization_id, sync.work_item_id)).collect();
+        let behind = vec![
+            BehindLink {
+                group_id: 1,
+                work_item_id: 18,
+            },
+            BehindLink {
+                group_id: 2,
+                work_item_id: 19,
+            },
+        ];
+        let applied = Applied {
+            assignees: vec![change(1, 17, None, Some(42))],
+            behind,
+            ..Applied::default()
+        };
+        let plan = Plan {
+            organizations: BTreeMap::from([(1, 101), (2, 102)]),
+            ..Plan::default()
+        };
+        let syncs = syncs(
+            &NetChanges::of(&applied),
+            &applied,
+            &plan,
+            &[outbound(1, 3, 18)],
+            3,
+        );
+        let all: Vec<_> = syncs
+            .iter()
+            .map(|sync| (sync.group_id, sync.organization_id, sync.work_item_id))
+            .collect();
         assert_eq!(all, [(1, 101, 18), (2, 102, 19)]);
     }
 
     #[test]
     fn two_decisions_in_one_job_are_told_as_one_and_none_if_nothing_is_left_of_them() {
-        let assignees = vec![change(1, 17, None, Some(42)), change(1, 18, Some(42), Some(43))];
-        let changed = NetChanges::of(&Applied { assignees, ..Applied::default() });
+        let assignees = vec![
+            change(1, 17, None, Some(42)),
+            change(1, 18, Some(42), Some(43)),
+        ];
+        let changed = NetChanges::of(&Applied {
+            assignees,
+            ..Applied::default()
+        });
         let destinations = Destinations::from([(101, vec![9])]);
         let told = notices(&changed, &Plan::default(), &destinations);
         assert_eq!(told.len(), 1);
-        assert_eq!(told[0].event, Event::Assignee(change(1, 18, None, Some(43))));
-        let back = vec![change(1, 17, Some(42), Some(43)), change(1, 18, Some(43), Some(42))];
-        let changed = NetChanges::of(&Applied { assignees: back, ..Applied::default() });
+        assert_eq!(
+            told[0].event,
+            Event::Assignee(change(1, 18, None, Some(43)))
+        );
+        let back = vec![
+            change(1, 17, Some(42), Some(43)),
+            change(1, 18, Some(43), Some(42)),
+        ];
+        let changed = NetChanges::of(&Applied {
+            assignees: back,
+            ..Applied::default()
+        });
         assert_eq!(notices(&changed, &Plan::default(), &destinations), []);
     }
 
     #[test]
     fn who_clicked_hears_of_the_own_organization_alone() {
         let applied = Applied {
-            assignees: vec![change(1, 17, None, Some(42)), change(2, 17, None, Some(42)), change(1, 18, Some(42), Some(43))],
+            assignees: vec![
+                change(1, 17, None, Some(42)),
+                change(2, 17, None, Some(42)),
+                change(1, 18, Some(42), Some(43)),
+            ],
             statuses: vec![status(2)],
             ..Applied::default()
         };
         let told = NetChanges::of(&applied).of_organization(101);
-        assert_eq!(told, Event::Outcome { assignees: vec![change(1, 18, None, Some(43))], statuses: Vec::new() });
+        assert_eq!(
+            told,
+            Event::Outcome {
+                assignees: vec![change(1, 18, None, Some(43))],
+                statuses: Vec::new()
+            }
+        );
     }
 
     #[test]
@@ -289,7 +454,17 @@ mod tests {
             "messaging:9:1:assignee",
             "messaging:9:1:status",
         ];
-        assert_eq!((targets.iter().map(String::as_str).collect::<Vec<_>>().as_slice(), told.len()), (&right[..], 5));
+        assert_eq!(
+            (
+                targets
+                    .iter()
+                    .map(String::as_str)
+                    .collect::<Vec<_>>()
+                    .as_slice(),
+                told.len()
+            ),
+            (&right[..], 5)
+        );
     }
 
     #[test]
@@ -298,8 +473,18 @@ mod tests {
         let known = [destination(9, "team")];
         let fault = StageFault::from(named(&names, &known, "acme").unwrap_err());
         assert_eq!(fault.code(), "unknown_destination");
-        assert!(fault.message().contains("`tame`") && !fault.message().contains("`team`"), "{}", fault.message());
-        assert!(fault.hint().contains("dispatch destinations register --organization acme"), "{}", fault.hint());
+        assert!(
+            fault.message().contains("`tame`") && !fault.message().contains("`team`"),
+            "{}",
+            fault.message()
+        );
+        assert!(
+            fault
+                .hint()
+                .contains("dispatch destinations register --organization acme"),
+            "{}",
+            fault.hint()
+        );
         let twice = [names[0].clone(), names[2].clone()];
         assert_eq!(named(&twice, &known, "acme").unwrap(), [9]);
     }

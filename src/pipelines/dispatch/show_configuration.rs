@@ -72,7 +72,8 @@ impl Stage for ShowConfiguration {
     type Product = Dispatch;
 
     const NAME: &'static str = "show_configuration";
-    const NEEDS: &'static [&'static str] = &[CheckAccount::NAME, FetchStates::NAME, GetAccounts::NAME];
+    const NEEDS: &'static [&'static str] =
+        &[CheckAccount::NAME, FetchStates::NAME, GetAccounts::NAME];
     type Output = Configuration;
 
     async fn run(&self, cx: &Context<'_, Dispatch>) -> StageResult<Self> {
@@ -82,25 +83,52 @@ impl Stage for ShowConfiguration {
         let reason = reason(&checked, states.as_ref(), accounts.as_ref());
         let configuration = configuration(reason, accounts, cx.job.id);
         let clicked = cx.payload::<Request>()?.interaction.is_some();
-        let children = if clicked { vec![question(&configuration, cx.job.id).child()] } else { Vec::new() };
-        Ok(StageOutcome::of(configuration).with_children(children).then(until_configured(cx.job.id)))
+        let children = if clicked {
+            vec![question(&configuration, cx.job.id).child()]
+        } else {
+            Vec::new()
+        };
+        Ok(StageOutcome::of(configuration)
+            .with_children(children)
+            .then(until_configured(cx.job.id)))
     }
 }
 
 fn until_configured(job: JobId) -> Then {
-    let on = WaitOn { reason: WaitReason::Configuration, key: format!("configuration:{job}"), observed: 0 };
-    Then::Wait { on, resume_at: CheckAccount::NAME }
+    let on = WaitOn {
+        reason: WaitReason::Configuration,
+        key: format!("configuration:{job}"),
+        observed: 0,
+    };
+    Then::Wait {
+        on,
+        resume_at: CheckAccount::NAME,
+    }
 }
 
 /// Returns the same question as a message to the person who clicked.
 fn question(configuration: &Configuration, job: JobId) -> Notice {
-    let choice = |usable: &UsableAccount| Choice { account_id: usable.account_id.clone(), name: usable.name.clone() };
+    let choice = |usable: &UsableAccount| Choice {
+        account_id: usable.account_id.clone(),
+        name: usable.name.clone(),
+    };
     let choices = configuration.choices.iter().map(choice).collect();
     let reason = configuration.reason.word().to_owned();
-    Notice::answer(job, Event::Configuration(Question { reason, help: configuration.help.clone(), choices }))
+    Notice::answer(
+        job,
+        Event::Configuration(Question {
+            reason,
+            help: configuration.help.clone(),
+            choices,
+        }),
+    )
 }
 
-fn reason(checked: &CheckedAccount, states: Option<&States>, accounts: Option<&Accounts>) -> Reason {
+fn reason(
+    checked: &CheckedAccount,
+    states: Option<&States>,
+    accounts: Option<&Accounts>,
+) -> Reason {
     if let Account::Missing(reason) = checked.account {
         return reason;
     }
@@ -114,12 +142,25 @@ fn reason(checked: &CheckedAccount, states: Option<&States>, accounts: Option<&A
 }
 
 fn configuration(reason: Reason, accounts: Option<Accounts>, job: JobId) -> Configuration {
-    let no_accounts = accounts.as_ref().is_some_and(|known| known.accounts.is_empty());
+    let no_accounts = accounts
+        .as_ref()
+        .is_some_and(|known| known.accounts.is_empty());
     let choices = accounts.map_or_else(Vec::new, |known| known.accounts);
-    let fields = vec![Field { name: "account".to_owned(), label: "Azure DevOps account".to_owned(), required: true }];
+    let fields = vec![Field {
+        name: "account".to_owned(),
+        label: "Azure DevOps account".to_owned(),
+        required: true,
+    }];
     let help = help(reason, no_accounts, job);
     let html = form(&choices, &fields, &help, job).into_string();
-    Configuration { reason, no_accounts, choices, fields, help, html }
+    Configuration {
+        reason,
+        no_accounts,
+        choices,
+        fields,
+        help,
+        html,
+    }
 }
 
 fn help(reason: Reason, no_accounts: bool, job: JobId) -> String {
@@ -128,14 +169,22 @@ fn help(reason: Reason, no_accounts: bool, job: JobId) -> String {
         Reason::UnknownAccount => {
             "The account is not installed in this organization; import its installation, or choose another one."
         }
-        Reason::NoIdentity => "There is no identity to act as; import one for the installation, or choose another account.",
+        Reason::NoIdentity => {
+            "There is no identity to act as; import one for the installation, or choose another account."
+        }
         Reason::UnknownIdentity => {
             "The organization does not have the identity that the request names; import it, then choose the account."
         }
         Reason::NoAccounts => "The identity may use no Azure DevOps account.",
-        Reason::AccountNotUsable => "The identity may not use this account; choose another one, or give it access.",
+        Reason::AccountNotUsable => {
+            "The identity may not use this account; choose another one, or give it access."
+        }
     };
-    let how = if no_accounts { "Give the identity access to an account in Azure DevOps first. Then" } else { "To go on," };
+    let how = if no_accounts {
+        "Give the identity access to an account in Azure DevOps first. Then"
+    } else {
+        "To go on,"
+    };
     format!(
         "{why} {how} run `dispatch jobs configure {job} --account ID`, or publish {{schema, job_id, account}} with the routing key `configure`."
     )
@@ -171,51 +220,113 @@ mod tests {
     use crate::pipelines::dispatch::samples::{account, identity};
 
     fn found(acting_as: ActingAs) -> CheckedAccount {
-        let account = Account::Found { integration_id: 3, account_id: "acc-1".to_owned() };
-        CheckedAccount { organization_id: 1, account, acting_as }
+        let account = Account::Found {
+            integration_id: 3,
+            account_id: "acc-1".to_owned(),
+        };
+        CheckedAccount {
+            organization_id: 1,
+            account,
+            acting_as,
+        }
     }
 
     fn accounts(names: &[&str]) -> Accounts {
-        let usable = |name: &&str| UsableAccount { account_id: format!("{name}-id"), name: (*name).to_owned() };
-        Accounts { accounts: names.iter().map(usable).collect() }
+        let usable = |name: &&str| UsableAccount {
+            account_id: format!("{name}-id"),
+            name: (*name).to_owned(),
+        };
+        Accounts {
+            accounts: names.iter().map(usable).collect(),
+        }
     }
 
     #[test]
     fn the_reason_is_the_first_thing_that_is_not_there() {
-        let states = States { account: Some(account()), identity: Some(identity()) };
-        let nobody = States { account: Some(account()), identity: None };
-        let gone = States { account: None, identity: Some(identity()) };
-        let missing = CheckedAccount { account: Account::Missing(Reason::NoAccount), ..found(ActingAs::Identity(7)) };
+        let states = States {
+            account: Some(account()),
+            identity: Some(identity()),
+        };
+        let nobody = States {
+            account: Some(account()),
+            identity: None,
+        };
+        let gone = States {
+            account: None,
+            identity: Some(identity()),
+        };
+        let missing = CheckedAccount {
+            account: Account::Missing(Reason::NoAccount),
+            ..found(ActingAs::Identity(7))
+        };
         let installation = found(ActingAs::Installation);
         assert_eq!(reason(&missing, None, None), Reason::NoAccount);
-        assert_eq!(reason(&missing, Some(&gone), Some(&accounts(&["a"]))), Reason::NoAccount);
-        assert_eq!(reason(&installation, Some(&gone), Some(&accounts(&["a"]))), Reason::UnknownAccount);
-        assert_eq!(reason(&installation, Some(&nobody), None), Reason::NoIdentity);
-        assert_eq!(reason(&found(ActingAs::Nobody), Some(&nobody), None), Reason::UnknownIdentity);
-        assert_eq!(reason(&installation, Some(&states), Some(&accounts(&[]))), Reason::NoAccounts);
-        assert_eq!(reason(&installation, Some(&states), Some(&accounts(&["a"]))), Reason::AccountNotUsable);
+        assert_eq!(
+            reason(&missing, Some(&gone), Some(&accounts(&["a"]))),
+            Reason::NoAccount
+        );
+        assert_eq!(
+            reason(&installation, Some(&gone), Some(&accounts(&["a"]))),
+            Reason::UnknownAccount
+        );
+        assert_eq!(
+            reason(&installation, Some(&nobody), None),
+            Reason::NoIdentity
+        );
+        assert_eq!(
+            reason(&found(ActingAs::Nobody), Some(&nobody), None),
+            Reason::UnknownIdentity
+        );
+        assert_eq!(
+            reason(&installation, Some(&states), Some(&accounts(&[]))),
+            Reason::NoAccounts
+        );
+        assert_eq!(
+            reason(&installation, Some(&states), Some(&accounts(&["a"]))),
+            Reason::AccountNotUsable
+        );
     }
 
     #[test]
     fn an_unknown_list_of_accounts_is_not_taken_for_an_empty_one() {
         let job = JobId::fresh();
         let unknown = configuration(Reason::NoAccount, None, job);
-        assert!(!unknown.no_accounts && unknown.choices.is_empty() && unknown.html.contains("<input"));
+        assert!(
+            !unknown.no_accounts && unknown.choices.is_empty() && unknown.html.contains("<input")
+        );
         let empty = configuration(Reason::NoAccounts, Some(accounts(&[])), job);
         assert!(empty.no_accounts && empty.help.contains("access to an account"));
     }
 
     #[test]
     fn a_hostile_account_name_stays_text() {
-        let html = configuration(Reason::NoAccount, Some(accounts(&["<script>\"&"])), JobId::fresh()).html;
+        let html = configuration(
+            Reason::NoAccount,
+            Some(accounts(&["<script>\"&"])),
+            JobId::fresh(),
+        )
+        .html;
         assert!(!html.contains("<script>"), "{html}");
-        assert!(html.contains(r#"value="&lt;script&gt;&quot;&amp;-id""#), "{html}");
+        assert!(
+            html.contains(r#"value="&lt;script&gt;&quot;&amp;-id""#),
+            "{html}"
+        );
     }
 
     #[test]
     fn it_waits_for_its_own_configuration_and_starts_again_at_the_account() {
         let job = JobId::fresh();
-        let on = WaitOn { reason: WaitReason::Configuration, key: format!("configuration:{job}"), observed: 0 };
-        assert_eq!(until_configured(job), Then::Wait { on, resume_at: "check_account" });
+        let on = WaitOn {
+            reason: WaitReason::Configuration,
+            key: format!("configuration:{job}"),
+            observed: 0,
+        };
+        assert_eq!(
+            until_configured(job),
+            Then::Wait {
+                on,
+                resume_at: "check_account"
+            }
+        );
     }
 }

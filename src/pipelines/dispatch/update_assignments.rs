@@ -18,7 +18,8 @@ impl Stage for UpdateAssignments {
     type Product = Dispatch;
 
     const NAME: &'static str = "update_assignments";
-    const NEEDS: &'static [&'static str] = &[FetchStates::NAME, HandleEvents::NAME, SyncAssignees::NAME];
+    const NEEDS: &'static [&'static str] =
+        &[FetchStates::NAME, HandleEvents::NAME, SyncAssignees::NAME];
     type Output = Applied;
 
     async fn run(&self, cx: &Context<'_, Dispatch>) -> StageResult<Self> {
@@ -30,6 +31,10 @@ impl Stage for UpdateAssignments {
         }
         let integration_id = cx.output::<FetchStates>()?.account()?.integration_id;
         let seen_events = accepted.into_iter().map(|event| event.event_id).collect();
-        Ok(StageOutcome::apply(Changes::Assignments { integration_id, links, seen_events }))
+        Ok(StageOutcome::apply(Changes::Assignments {
+            integration_id,
+            links,
+            seen_events,
+        }))
     }
 }

@@ -15,10 +15,15 @@ use tokio::time::Instant;
 
 use super::render_message::{RenderMessage, RenderedMessage};
 use super::{Notice, Recipient, destination};
-use crate::engine::{Context, Intent, PrepareResult, Prepared, RetryPolicy, Stage, StageOutcome, StageResult, UnknownPolicy};
+use crate::engine::{
+    Context, Intent, PrepareResult, Prepared, RetryPolicy, Stage, StageOutcome, StageResult,
+    UnknownPolicy,
+};
 use crate::job::EffectClass;
 use crate::pipelines::{Dispatch, ProductFault};
-use crate::providers::channel::{Channel, ChannelConfig, ChannelFault, Delivered, Delivery, RefusedRecipient, Rest};
+use crate::providers::channel::{
+    Channel, ChannelConfig, ChannelFault, Delivered, Delivery, RefusedRecipient, Rest,
+};
 use crate::providers::discord_interaction::TOKEN_LIFE;
 use crate::providers::governor::Scope;
 use crate::tracker::Destination;
@@ -52,7 +57,11 @@ impl Stage for DeliverMessage {
     const NAME: &'static str = "deliver_message";
     const NEEDS: &'static [&'static str] = &[RenderMessage::NAME];
     /// Retries for about a day, like other stages, but at most an hour apart: people wait for messages after an outage.
-    const RETRY: RetryPolicy = RetryPolicy { attempts: 30, base: Duration::from_secs(1), cap: Duration::from_secs(3600) };
+    const RETRY: RetryPolicy = RetryPolicy {
+        attempts: 30,
+        base: Duration::from_secs(1),
+        cap: Duration::from_secs(3600),
+    };
     const TIMEOUT: Duration = Duration::from_secs(30);
     const EFFECT: Option<EffectClass> = Some(EffectClass::AtLeastOnce);
     type Output = DeliveredMessage;
@@ -61,10 +70,15 @@ impl Stage for DeliverMessage {
         let notice = cx.payload::<Notice>()?;
         let message = cx.output::<RenderMessage>()?;
         in_time(notice.to, OffsetDateTime::now_utc())?;
-        let (destination, channel) = destination(cx.services, &cx.job.organization, notice.to).await?;
+        let (destination, channel) =
+            destination(cx.services, &cx.job.organization, notice.to).await?;
         let timeout = cx.services.providers.call_timeout.min(CALL_TIMEOUT);
         let intent = intent(notice.to, &destination, channel, &message, timeout)?;
-        cx.services.providers.governor.look(&scope(&destination, notice.to, channel)).await?;
+        cx.services
+            .providers
+            .governor
+            .look(&scope(&destination, notice.to, channel))
+            .await?;
         Ok(Prepared::Effect(Box::new(intent)))
     }
 
@@ -75,7 +89,10 @@ impl Stage for DeliverMessage {
         let (destination, channel) = destination(cx.services, &cx.job.organization, to).await?;
         let config = config(&destination);
         let deadline = Instant::from_std(effect.deadline);
-        let served = cx.pieces().get::<Vec<String>>(DELIVERED_TO).unwrap_or_default();
+        let served = cx
+            .pieces()
+            .get::<Vec<String>>(DELIVERED_TO)
+            .unwrap_or_default();
         let delivery = Delivery {
             config: &config,
             rendered: &message.rendered,
@@ -86,8 +103,17 @@ impl Stage for DeliverMessage {
             served: &served,
         };
         let scope = scope(&destination, to, channel);
-        let delivered = cx.services.providers.governor.call(&scope, channel.deliver(delivery)).await??;
-        let Delivered { provider_ref: message_id, refused, rest } = delivered;
+        let delivered = cx
+            .services
+            .providers
+            .governor
+            .call(&scope, channel.deliver(delivery))
+            .await??;
+        let Delivered {
+            provider_ref: message_id,
+            refused,
+            rest,
+        } = delivered;
         if let Some(Rest { served, fault }) = rest {
             cx.pieces().put_done(DELIVERED_TO, &served);
             return Err(ChannelFault::from(fault).into());
@@ -95,12 +121,20 @@ impl Stage for DeliverMessage {
         if !refused.is_empty() {
             warn_of(&refused, &destination);
         }
-        Ok(StageOutcome::of(DeliveredMessage { to, message_id: message_id.clone(), refused }).with_provider_ref(message_id))
+        Ok(StageOutcome::of(DeliveredMessage {
+            to,
+            message_id: message_id.clone(),
+            refused,
+        })
+        .with_provider_ref(message_id))
     }
 }
 
 fn warn_of(refused: &[RefusedRecipient], destination: &Destination) {
-    let recipients: Vec<&str> = refused.iter().map(|recipient| recipient.to.as_str()).collect();
+    let recipients: Vec<&str> = refused
+        .iter()
+        .map(|recipient| recipient.to.as_str())
+        .collect();
     tracing::warn!(
         destination.name,
         destination.kind,
@@ -125,7 +159,9 @@ fn scope(destination: &Destination, to: Recipient, channel: &dyn Channel) -> Sco
 /// job, so a later call cannot succeed.
 fn in_time(to: Recipient, now: OffsetDateTime) -> Result<(), ProductFault> {
     match to {
-        Recipient::Interaction(job) if now - job.accepted_at() >= TOKEN_LIFE => Err(ProductFault::InteractionExpired(job)),
+        Recipient::Interaction(job) if now - job.accepted_at() >= TOKEN_LIFE => {
+            Err(ProductFault::InteractionExpired(job))
+        }
         Recipient::Interaction(_) | Recipient::DestinationId(_) => Ok(()),
     }
 }
@@ -149,10 +185,17 @@ fn intent(
     let Destination { id, name, kind, .. } = destination;
     if *kind != message.kind {
         let rendered = message.kind.clone();
-        return Err(ProductFault::ChannelChanged { name: name.clone(), kind: kind.clone(), rendered });
+        return Err(ProductFault::ChannelChanged {
+            name: name.clone(),
+            kind: kind.clone(),
+            rendered,
+        });
     }
     if destination.disabled {
-        return Err(ProductFault::DestinationDisabled { id: *id, name: name.clone() });
+        return Err(ProductFault::DestinationDisabled {
+            id: *id,
+            name: name.clone(),
+        });
     }
     let config = config(destination);
     Ok(Intent {
@@ -160,7 +203,12 @@ fn intent(
         class: channel.class(&config),
         keyed_for: channel.keyed_for(&config),
         resource: resource(to),
-        detail: serde_json::to_value(Detail { to, destination: name, kind }).expect("an id and strings have a JSON form"),
+        detail: serde_json::to_value(Detail {
+            to,
+            destination: name,
+            kind,
+        })
+        .expect("an id and strings have a JSON form"),
         unknown: unknown_policy(destination)?,
         timeout,
     })
@@ -175,14 +223,26 @@ fn unknown_policy(destination: &Destination) -> Result<UnknownPolicy, ProductFau
     match destination.unknown_policy.as_str() {
         "resend" => Ok(UnknownPolicy::Resend),
         "hold" => Ok(UnknownPolicy::Hold),
-        other => Err(ProductFault::UnknownPolicy { name: destination.name.clone(), policy: other.to_owned() }),
+        other => Err(ProductFault::UnknownPolicy {
+            name: destination.name.clone(),
+            policy: other.to_owned(),
+        }),
     }
 }
 
 /// Returns a destination's configuration in the form that its channel takes.
 pub(in crate::pipelines) fn config(destination: &Destination) -> ChannelConfig {
-    let Destination { config, secret, previous_secret, .. } = destination;
-    ChannelConfig { public: config.clone(), secret: secret.clone(), previous_secret: previous_secret.clone() }
+    let Destination {
+        config,
+        secret,
+        previous_secret,
+        ..
+    } = destination;
+    ChannelConfig {
+        public: config.clone(),
+        secret: secret.clone(),
+        previous_secret: previous_secret.clone(),
+    }
 }
 
 #[cfg(test)]
@@ -219,7 +279,10 @@ mod tests {
             Ok(())
         }
 
-        fn deliver<'a>(&'a self, _: Delivery<'a>) -> BoxFuture<'a, Result<Delivered, ChannelFault>> {
+        fn deliver<'a>(
+            &'a self,
+            _: Delivery<'a>,
+        ) -> BoxFuture<'a, Result<Delivered, ChannelFault>> {
             std::future::ready(Ok(Delivered::whole(None))).boxed()
         }
     }
@@ -239,16 +302,35 @@ mod tests {
     }
 
     fn intend(destination: &Destination) -> Result<Intent, ProductFault> {
-        let message = RenderedMessage { kind: "pigeon".to_owned(), rendered: Rendered("coo".to_owned()) };
-        intent(Recipient::DestinationId(destination.id), destination, &Pigeon, &message, CALL_TIMEOUT)
+        let message = RenderedMessage {
+            kind: "pigeon".to_owned(),
+            rendered: Rendered("coo".to_owned()),
+        };
+        intent(
+            Recipient::DestinationId(destination.id),
+            destination,
+            &Pigeon,
+            &message,
+            CALL_TIMEOUT,
+        )
     }
 
     #[test]
     fn the_intent_is_the_channel_s_and_the_destination_s_and_holds_no_secret() {
         let intent = intend(&destination()).unwrap();
-        assert_eq!((intent.class, intent.keyed_for), (EffectClass::Keyed, Some(Duration::from_secs(60))));
-        assert_eq!((intent.unknown, intent.target.as_str()), (UnknownPolicy::Hold, "destination:9"));
-        assert_eq!(intent.detail, json!({"destination_id": 9, "destination": "team", "kind": "pigeon"}), "and no secret");
+        assert_eq!(
+            (intent.class, intent.keyed_for),
+            (EffectClass::Keyed, Some(Duration::from_secs(60)))
+        );
+        assert_eq!(
+            (intent.unknown, intent.target.as_str()),
+            (UnknownPolicy::Hold, "destination:9")
+        );
+        assert_eq!(
+            intent.detail,
+            json!({"destination_id": 9, "destination": "team", "kind": "pigeon"}),
+            "and no secret"
+        );
         assert!(intent.timeout < DeliverMessage::TIMEOUT);
     }
 
@@ -256,41 +338,85 @@ mod tests {
     fn a_destination_is_held_alone_and_clicks_are_no_destination() {
         let of = |to| scope(&destination(), to, &Pigeon).to_string();
         assert_eq!(of(Recipient::DestinationId(9)), "acme|pigeon|9");
-        assert_eq!(of(Recipient::Interaction(JobId::fresh())), "acme|pigeon|clicks");
+        assert_eq!(
+            of(Recipient::Interaction(JobId::fresh())),
+            "acme|pigeon|clicks"
+        );
     }
 
     #[test]
     fn an_answer_to_a_click_is_not_tried_after_a_quarter_of_an_hour() {
         let job = JobId::fresh();
         let last = job.accepted_at() + TOKEN_LIFE;
-        assert!(in_time(Recipient::Interaction(job), last - time::Duration::MILLISECOND).is_ok());
+        assert!(
+            in_time(
+                Recipient::Interaction(job),
+                last - time::Duration::MILLISECOND
+            )
+            .is_ok()
+        );
         assert!(in_time(Recipient::DestinationId(9), last).is_ok());
         let fault = in_time(Recipient::Interaction(job), last).unwrap_err();
-        assert_eq!((fault.code(), fault.class()), ("interaction_expired", Class::Permanent));
+        assert_eq!(
+            (fault.code(), fault.class()),
+            ("interaction_expired", Class::Permanent)
+        );
     }
 
     #[test]
     fn a_delivery_names_who_was_refused_and_a_checkpoint_from_before_that_reads() {
         let old = json!({"destination_id": 9, "message_id": "7001"});
         let mut delivered: DeliveredMessage = serde_json::from_value(old.clone()).unwrap();
-        assert_eq!((delivered.to, delivered.refused.len()), (Recipient::DestinationId(9), 0));
-        assert_eq!(serde_json::to_value(&delivered).unwrap(), old, "who refuses nobody writes what older workers wrote");
-        delivered.refused = vec![RefusedRecipient { to: "left@gone.example".to_owned(), said: "no such user".to_owned() }];
+        assert_eq!(
+            (delivered.to, delivered.refused.len()),
+            (Recipient::DestinationId(9), 0)
+        );
+        assert_eq!(
+            serde_json::to_value(&delivered).unwrap(),
+            old,
+            "who refuses nobody writes what older workers wrote"
+        );
+        delivered.refused = vec![RefusedRecipient {
+            to: "left@gone.example".to_owned(),
+            said: "no such user".to_owned(),
+        }];
         let new = serde_json::to_value(&delivered).unwrap();
-        assert_eq!(new["refused"], json!([{"to": "left@gone.example", "said": "no such user"}]));
-        assert_eq!(serde_json::from_value::<DeliveredMessage>(new).unwrap(), delivered);
+        assert_eq!(
+            new["refused"],
+            json!([{"to": "left@gone.example", "said": "no such user"}])
+        );
+        assert_eq!(
+            serde_json::from_value::<DeliveredMessage>(new).unwrap(),
+            delivered
+        );
     }
 
     #[test]
     fn a_disabled_destination_is_waited_for() {
-        let fault = intend(&Destination { disabled: true, ..destination() }).unwrap_err();
-        let Class::Wait(on) = fault.class() else { panic!("{fault}") };
-        assert_eq!((on.reason.word(), on.key.as_str()), ("hold", "destination:9"));
+        let fault = intend(&Destination {
+            disabled: true,
+            ..destination()
+        })
+        .unwrap_err();
+        let Class::Wait(on) = fault.class() else {
+            panic!("{fault}")
+        };
+        assert_eq!(
+            (on.reason.word(), on.key.as_str()),
+            ("hold", "destination:9")
+        );
     }
 
     #[test]
     fn a_destination_that_became_another_kind_gets_no_message_in_the_old_form() {
-        let fault = intend(&Destination { kind: "drum".to_owned(), ..destination() }).unwrap_err();
-        assert_eq!((fault.code(), fault.class()), ("channel_changed", Class::Permanent));
+        let fault = intend(&Destination {
+            kind: "drum".to_owned(),
+            ..destination()
+        })
+        .unwrap_err();
+        assert_eq!(
+            (fault.code(), fault.class()),
+            ("channel_changed", Class::Permanent)
+        );
     }
 }

@@ -24,7 +24,9 @@ pub const NAME: &str = "messaging";
 /// ★ Returns the pipeline with its stages in order.
 #[must_use]
 pub fn pipeline() -> Pipeline<Dispatch> {
-    Pipeline::new(NAME, MESSAGING).then(RenderMessage).then(DeliverMessage)
+    Pipeline::new(NAME, MESSAGING)
+        .then(RenderMessage)
+        .then(DeliverMessage)
 }
 
 /// The payload: an event and its recipient.
@@ -104,7 +106,11 @@ impl Notice {
     /// Returns an answer to the person whose click created `job`.
     #[must_use]
     pub const fn answer(job: JobId, event: Event) -> Self {
-        Self { to: Recipient::Interaction(job), happened_at: None, event }
+        Self {
+            to: Recipient::Interaction(job),
+            happened_at: None,
+            event,
+        }
     }
 
     /// Returns the follow-up that delivers this notice. Its target distinguishes it from the other follow-ups of the job.
@@ -123,8 +129,13 @@ impl Notice {
             Event::Outcome { .. } => "outcome".to_owned(),
             Event::Configuration(_) => "configuration".to_owned(),
         };
-        let payload = serde_json::to_value(self).expect("numbers, strings and an RFC 3339 date can be serialized as JSON");
-        Child { pipeline: NAME, target: format!("{NAME}:{to}:{about}"), payload }
+        let payload = serde_json::to_value(self)
+            .expect("numbers, strings and an RFC 3339 date can be serialized as JSON");
+        Child {
+            pipeline: NAME,
+            target: format!("{NAME}:{to}:{about}"),
+            payload,
+        }
     }
 }
 
@@ -138,20 +149,40 @@ async fn destination<'a>(
     let id = match to {
         Recipient::DestinationId(id) => id,
         Recipient::Interaction(job) => {
-            return Ok((clicked(services, organization, job).await?, &services.providers.interaction));
+            return Ok((
+                clicked(services, organization, job).await?,
+                &services.providers.interaction,
+            ));
         }
     };
-    let destination = services.tracker.destination(id).await?.ok_or(ProductFault::DestinationGone(id))?;
+    let destination = services
+        .tracker
+        .destination(id)
+        .await?
+        .ok_or(ProductFault::DestinationGone(id))?;
     let channel = services.providers.channel(&destination.kind);
-    let channel =
-        channel.ok_or_else(|| ProductFault::UnknownChannel { name: destination.name.clone(), kind: destination.kind.clone() })?;
+    let channel = channel.ok_or_else(|| ProductFault::UnknownChannel {
+        name: destination.name.clone(),
+        kind: destination.kind.clone(),
+    })?;
     Ok((destination, channel))
 }
 
 /// Returns the destination that a request from a click carries itself.
-async fn clicked(services: &Services, organization: &str, job: JobId) -> Result<Destination, StageFault> {
-    let Clicked { application_id, message_id, token } =
-        services.tracker.interaction(job).await?.ok_or(ProductFault::InteractionGone(job))?;
+async fn clicked(
+    services: &Services,
+    organization: &str,
+    job: JobId,
+) -> Result<Destination, StageFault> {
+    let Clicked {
+        application_id,
+        message_id,
+        token,
+    } = services
+        .tracker
+        .interaction(job)
+        .await?
+        .ok_or(ProductFault::InteractionGone(job))?;
     Ok(Destination {
         id: 0,
         organization: organization.to_owned(),
@@ -180,19 +211,39 @@ mod tests {
             work_item_id: 17,
             to: "resolved".to_owned(),
         };
-        let notice = Notice { to: Recipient::DestinationId(9), happened_at: None, event: Event::Status(status) };
+        let notice = Notice {
+            to: Recipient::DestinationId(9),
+            happened_at: None,
+            event: Event::Status(status),
+        };
         let child = notice.child();
-        assert_eq!((child.pipeline, child.target.as_str()), ("messaging", "messaging:9:5:status"));
+        assert_eq!(
+            (child.pipeline, child.target.as_str()),
+            ("messaging", "messaging:9:5:status")
+        );
         assert_eq!(child.payload["destination_id"], 9);
-        assert_eq!(serde_json::from_value::<Notice>(child.payload).unwrap(), notice);
+        assert_eq!(
+            serde_json::from_value::<Notice>(child.payload).unwrap(),
+            notice
+        );
     }
 
     #[test]
     fn a_stored_event_keeps_its_word() {
         let (assignees, statuses) = (Vec::new(), Vec::new());
-        let question = Question { reason: "no_account".to_owned(), help: "Choose.".to_owned(), choices: Vec::new() };
+        let question = Question {
+            reason: "no_account".to_owned(),
+            help: "Choose.".to_owned(),
+            choices: Vec::new(),
+        };
         for (event, stored) in [
-            (Event::Outcome { assignees, statuses }, json!({"outcome": {"assignees": [], "statuses": []}})),
+            (
+                Event::Outcome {
+                    assignees,
+                    statuses,
+                },
+                json!({"outcome": {"assignees": [], "statuses": []}}),
+            ),
             (
                 Event::Configuration(question),
                 json!({"configuration": {"reason": "no_account", "help": "Choose.", "choices": []}}),
@@ -205,15 +256,34 @@ mod tests {
     #[test]
     fn an_answer_names_the_job_that_holds_what_answers_and_nothing_of_it() {
         let job = JobId::fresh();
-        let question = Question { reason: "no_account".to_owned(), help: "Choose.".to_owned(), choices: Vec::new() };
+        let question = Question {
+            reason: "no_account".to_owned(),
+            help: "Choose.".to_owned(),
+            choices: Vec::new(),
+        };
         for (event, target) in [
-            (Event::Outcome { assignees: Vec::new(), statuses: Vec::new() }, "messaging:interaction:outcome"),
-            (Event::Configuration(question), "messaging:interaction:configuration"),
+            (
+                Event::Outcome {
+                    assignees: Vec::new(),
+                    statuses: Vec::new(),
+                },
+                "messaging:interaction:outcome",
+            ),
+            (
+                Event::Configuration(question),
+                "messaging:interaction:configuration",
+            ),
         ] {
             let notice = Notice::answer(job, event);
             let child = notice.child();
-            assert_eq!((child.target.as_str(), &child.payload["interaction"]), (target, &json!(job)));
-            assert_eq!(serde_json::from_value::<Notice>(child.payload).unwrap(), notice);
+            assert_eq!(
+                (child.target.as_str(), &child.payload["interaction"]),
+                (target, &json!(job))
+            );
+            assert_eq!(
+                serde_json::from_value::<Notice>(child.payload).unwrap(),
+                notice
+            );
         }
     }
 }

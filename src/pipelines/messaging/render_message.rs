@@ -32,8 +32,12 @@ impl Stage for RenderMessage {
 
     async fn run(&self, cx: &Context<'_, Dispatch>) -> StageResult<Self> {
         let notice = cx.payload::<Notice>()?;
-        let (destination, channel) = destination(cx.services, &cx.job.organization, notice.to).await?;
+        let (destination, channel) =
+            destination(cx.services, &cx.job.organization, notice.to).await?;
         let rendered = channel.render(&templates::message(&notice));
-        Ok(StageOutcome::of(RenderedMessage { kind: destination.kind, rendered }))
+        Ok(StageOutcome::of(RenderedMessage {
+            kind: destination.kind,
+            rendered,
+        }))
     }
 }

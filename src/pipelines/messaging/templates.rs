@@ -10,10 +10,16 @@ pub(super) fn message(notice: &Notice) -> Message {
     let written = match &notice.event {
         Event::Assignee(change) => assignee(change),
         Event::Status(change) => status(change),
-        Event::Outcome { assignees, statuses } => outcome(assignees, statuses),
+        Event::Outcome {
+            assignees,
+            statuses,
+        } => outcome(assignees, statuses),
         Event::Configuration(question) => configuration(question),
     };
-    Message { happened_at: notice.happened_at, ..written }
+    Message {
+        happened_at: notice.happened_at,
+        ..written
+    }
 }
 
 fn assignee(change: &AssigneeChange) -> Message {
@@ -27,8 +33,15 @@ fn assignee(change: &AssigneeChange) -> Message {
         (Some((_, from)), Some(_)) => Some(format!("It was assigned to {from}.")),
         _ => None,
     };
-    let lines = [Some(change.group_title.clone()), before, Some(decided_by(change.work_item_id))];
-    let person = |who: &Option<(i64, String)>| who.as_ref().map(|(id, name)| json!({ "id": id, "name": name }));
+    let lines = [
+        Some(change.group_title.clone()),
+        before,
+        Some(decided_by(change.work_item_id)),
+    ];
+    let person = |who: &Option<(i64, String)>| {
+        who.as_ref()
+            .map(|(id, name)| json!({ "id": id, "name": name }))
+    };
     Message {
         event: "group.assignee_changed".to_owned(),
         happened_at: None,
@@ -62,7 +75,11 @@ fn status(change: &StatusChange) -> Message {
 }
 
 fn outcome(assignees: &[AssigneeChange], statuses: &[StatusChange]) -> Message {
-    let told: Vec<Message> = assignees.iter().map(assignee).chain(statuses.iter().map(status)).collect();
+    let told: Vec<Message> = assignees
+        .iter()
+        .map(assignee)
+        .chain(statuses.iter().map(status))
+        .collect();
     let title = match told.len() {
         0 => "Nothing changed".to_owned(),
         1 => "1 change".to_owned(),
@@ -83,7 +100,9 @@ fn configuration(question: &Question) -> Message {
         event: "job.configuration".to_owned(),
         happened_at: None,
         title: "Which Azure DevOps account?".to_owned(),
-        lines: std::iter::once(question.help.clone()).chain(question.choices.iter().map(choice)).collect(),
+        lines: std::iter::once(question.help.clone())
+            .chain(question.choices.iter().map(choice))
+            .collect(),
         details: json!({ "reason": question.reason, "choices": question.choices }),
     }
 }
@@ -94,7 +113,10 @@ fn decided_by(work_item_id: i64) -> String {
 
 /// Joins the lines of a text: names may contain any character, and a title is one line.
 fn one_line(text: &str) -> String {
-    text.split(|c: char| c.is_control()).filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
+    text.split(|c: char| c.is_control())
+        .filter(|part| !part.is_empty())
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 #[cfg(test)]
@@ -118,36 +140,66 @@ mod tests {
     fn each_change_of_assignee_is_told_in_one_line() {
         for (from, to, title) in [
             (None, Some("Ann"), "WEB-17 is now assigned to Ann"),
-            (Some("Bob"), Some("Ann\r\n@everyone"), "WEB-17 is now assigned to Ann @everyone"),
+            (
+                Some("Bob"),
+                Some("Ann\r\n@everyone"),
+                "WEB-17 is now assigned to Ann @everyone",
+            ),
             (Some("Bob"), None, "WEB-17 is no longer assigned to Bob"),
         ] {
             assert_eq!(assignee(&change(from, to)).title, title);
         }
         let lines = assignee(&change(Some("Bob"), Some("Ann"))).lines;
-        assert_eq!(lines, ["It breaks", "It was assigned to Bob.", "Work item 17 in Azure DevOps decided."]);
+        assert_eq!(
+            lines,
+            [
+                "It breaks",
+                "It was assigned to Bob.",
+                "Work item 17 in Azure DevOps decided."
+            ]
+        );
     }
 
     #[test]
     fn who_clicked_is_told_all_that_changed_or_that_nothing_did() {
         let told = outcome(&[change(None, Some("Ann"))], &[]);
-        assert_eq!((told.title.as_str(), told.lines), ("1 change", vec!["WEB-17 is now assigned to Ann".to_owned()]));
+        assert_eq!(
+            (told.title.as_str(), told.lines),
+            ("1 change", vec!["WEB-17 is now assigned to Ann".to_owned()])
+        );
         assert_eq!(told.details[0]["to"]["name"], "Ann");
         let nothing = outcome(&[], &[]);
-        assert_eq!((nothing.title.as_str(), nothing.lines.len()), ("Nothing changed", 0));
+        assert_eq!(
+            (nothing.title.as_str(), nothing.lines.len()),
+            ("Nothing changed", 0)
+        );
     }
 
     #[test]
     fn who_clicked_is_asked_with_what_there_is_to_choose_from() {
-        let choices = vec![Choice { account_id: "a-1".to_owned(), name: "contoso".to_owned() }];
-        let asked = configuration(&Question { reason: "no_account".to_owned(), help: "Choose.".to_owned(), choices });
+        let choices = vec![Choice {
+            account_id: "a-1".to_owned(),
+            name: "contoso".to_owned(),
+        }];
+        let asked = configuration(&Question {
+            reason: "no_account".to_owned(),
+            help: "Choose.".to_owned(),
+            choices,
+        });
         assert_eq!(asked.lines, ["Choose.", "contoso: a-1"]);
-        assert_eq!(asked.details, json!({"reason": "no_account", "choices": [{"account_id": "a-1", "name": "contoso"}]}));
+        assert_eq!(
+            asked.details,
+            json!({"reason": "no_account", "choices": [{"account_id": "a-1", "name": "contoso"}]})
+        );
     }
 
     #[test]
     fn machines_read_the_same() {
         let details = assignee(&change(None, Some("Ann"))).details;
         assert_eq!(details["to"], json!({ "id": 3, "name": "Ann" }));
-        assert_eq!((details["from"].is_null(), &details["group"]), (true, &json!("WEB-17")));
+        assert_eq!(
+            (details["from"].is_null(), &details["group"]),
+            (true, &json!("WEB-17"))
+        );
     }
 }

@@ -27,7 +27,11 @@ impl Operation for Accounts<'_> {
     type Output = Vec<Account>;
     const OF_ACCOUNT: bool = false;
 
-    async fn send(&self, to: &AzureDevOps, caller: Caller<'_>) -> Result<Vec<Account>, AzureDevOpsFault> {
+    async fn send(
+        &self,
+        to: &AzureDevOps,
+        caller: Caller<'_>,
+    ) -> Result<Vec<Account>, AzureDevOpsFault> {
         let query = [("memberId", self.member_id), ("api-version", API_VERSION)];
         let url = address(&to.accounts, &["_apis", "accounts"], &query)?;
         let answer = to.fetch(caller, to.call(Method::GET, url)).await?;

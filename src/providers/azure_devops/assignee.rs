@@ -39,8 +39,14 @@ impl From<Identity<'_>> for Assignee {
             some(text.trim())
         };
         let unique_name = part(identity.unique_name);
-        let email = part(identity.mail_address).or_else(|| unique_name.clone()).filter(|name| is_email(name));
-        Self::Person { display_name: part(identity.display_name), email, unique_name }
+        let email = part(identity.mail_address)
+            .or_else(|| unique_name.clone())
+            .filter(|name| is_email(name));
+        Self::Person {
+            display_name: part(identity.display_name),
+            email,
+            unique_name,
+        }
     }
 }
 
@@ -50,11 +56,18 @@ impl Assignee {
     /// does not remove an assignee.
     #[must_use]
     pub fn read(field: Option<&RawValue>) -> Self {
-        let Some(field) = field.map(RawValue::get) else { return Self::Unassigned };
-        let nonsense = Self::Person { display_name: None, email: None, unique_name: None };
+        let Some(field) = field.map(RawValue::get) else {
+            return Self::Unassigned;
+        };
+        let nonsense = Self::Person {
+            display_name: None,
+            email: None,
+            unique_name: None,
+        };
         match field.as_bytes() {
             b"null" => Self::Unassigned,
-            [b'"', ..] => serde_json::from_str::<String>(field).map_or(nonsense, |text| Self::read_text(text.trim())),
+            [b'"', ..] => serde_json::from_str::<String>(field)
+                .map_or(nonsense, |text| Self::read_text(text.trim())),
             [b'{', inside @ .., b'}'] if inside.trim_ascii().is_empty() => Self::Unassigned,
             [b'{', ..] => serde_json::from_str::<Identity<'_>>(field).map_or(nonsense, Self::from),
             _ => nonsense,
@@ -81,7 +94,11 @@ impl Assignee {
     pub fn label(&self) -> Option<&str> {
         match self {
             Self::Unassigned => None,
-            Self::Person { display_name, unique_name, .. } => unique_name.as_deref().or(display_name.as_deref()),
+            Self::Person {
+                display_name,
+                unique_name,
+                ..
+            } => unique_name.as_deref().or(display_name.as_deref()),
         }
     }
 
@@ -94,8 +111,14 @@ impl Assignee {
             None if is_email(text) => (None, Some(text)),
             None => (some(text), None),
         };
-        let email = account.filter(|account| is_email(account)).map(str::to_owned);
-        Self::Person { display_name, email, unique_name: account.map(str::to_owned) }
+        let email = account
+            .filter(|account| is_email(account))
+            .map(str::to_owned);
+        Self::Person {
+            display_name,
+            email,
+            unique_name: account.map(str::to_owned),
+        }
     }
 }
 
@@ -108,12 +131,17 @@ fn split_account(text: &str) -> Option<(&str, &str)> {
 }
 
 fn is_email(text: &str) -> bool {
-    let plain = !text.contains(|c: char| c.is_whitespace() || c.is_control() || matches!(c, '\\' | '<' | '>'));
-    plain && text.rsplit_once('@').is_some_and(|(local, host)| !local.is_empty() && !host.is_empty())
+    let plain = !text
+        .contains(|c: char| c.is_whitespace() || c.is_control() || matches!(c, '\\' | '<' | '>'));
+    plain
+        && text
+            .rsplit_once('@')
+            .is_some_and(|(local, host)| !local.is_empty() && !host.is_empty())
 }
 
 fn is_domain_user(text: &str) -> bool {
-    text.split_once('\\').is_some_and(|(domain, user)| !domain.is_empty() && !user.is_empty())
+    text.split_once('\\')
+        .is_some_and(|(domain, user)| !domain.is_empty() && !user.is_empty())
 }
 
 fn some(text: &str) -> Option<String> {
@@ -128,24 +156,52 @@ mod tests {
     use super::*;
 
     fn person(display_name: &str, email: &str, unique_name: &str) -> Assignee {
-        Assignee::Person { display_name: some(display_name), email: some(email), unique_name: some(unique_name) }
+        Assignee::Person {
+            display_name: some(display_name),
+            email: some(email),
+            unique_name: some(unique_name),
+        }
     }
 
     #[test]
     fn every_known_format_is_parsed() {
         let mail = "someone@example.com";
         for (value, expected) in [
-            (json!({"displayName": "Some One", "uniqueName": mail, "descriptor": "aad.x"}), person("Some One", mail, mail)),
-            (json!({"displayName": "Some One", "uniqueName": "CORP\\some"}), person("Some One", "", "CORP\\some")),
-            (json!({"displayName": "Team", "descriptor": "vssgp.x"}), person("Team", "", "")),
-            (json!("Some One <someone@example.com>"), person("Some One", mail, mail)),
-            (json!("  Some One < someone@example.com > "), person("Some One", mail, mail)),
+            (
+                json!({"displayName": "Some One", "uniqueName": mail, "descriptor": "aad.x"}),
+                person("Some One", mail, mail),
+            ),
+            (
+                json!({"displayName": "Some One", "uniqueName": "CORP\\some"}),
+                person("Some One", "", "CORP\\some"),
+            ),
+            (
+                json!({"displayName": "Team", "descriptor": "vssgp.x"}),
+                person("Team", "", ""),
+            ),
+            (
+                json!("Some One <someone@example.com>"),
+                person("Some One", mail, mail),
+            ),
+            (
+                json!("  Some One < someone@example.com > "),
+                person("Some One", mail, mail),
+            ),
             (json!("<someone@example.com>"), person("", mail, mail)),
             (json!(mail), person("", mail, mail)),
             (json!("Some One"), person("Some One", "", "")),
-            (json!("Some One <CORP\\some>"), person("Some One", "", "CORP\\some")),
-            (json!("Zoë Ångström 山田 <zoe@exämple.com>"), person("Zoë Ångström 山田", "zoe@exämple.com", "zoe@exämple.com")),
-            (json!("A <b> C <someone@example.com>"), person("A <b> C", mail, mail)),
+            (
+                json!("Some One <CORP\\some>"),
+                person("Some One", "", "CORP\\some"),
+            ),
+            (
+                json!("Zoë Ångström 山田 <zoe@exämple.com>"),
+                person("Zoë Ångström 山田", "zoe@exämple.com", "zoe@exämple.com"),
+            ),
+            (
+                json!("A <b> C <someone@example.com>"),
+                person("A <b> C", mail, mail),
+            ),
             (json!("Team <Blue>"), person("Team <Blue>", "", "")),
             (json!("x > y"), person("x > y", "", "")),
             (json!("a <"), person("a <", "", "")),
@@ -159,7 +215,13 @@ mod tests {
         for value in [json!(null), json!(""), json!("  "), json!({})] {
             assert_eq!(Assignee::parse(&value), Assignee::Unassigned, "{value}");
         }
-        for value in [json!(7), json!(true), json!([]), json!({"id": 1}), json!({"displayName": 7, "uniqueName": []})] {
+        for value in [
+            json!(7),
+            json!(true),
+            json!([]),
+            json!({"id": 1}),
+            json!({"displayName": 7, "uniqueName": []}),
+        ] {
             assert_eq!(Assignee::parse(&value), person("", "", ""), "{value}");
         }
     }
@@ -168,9 +230,19 @@ mod tests {
     fn a_missing_field_is_unassigned_and_white_space_is_ignored() {
         let read = |text: &str| Assignee::read(Some(serde_json::from_str(text).unwrap()));
         assert_eq!(Assignee::read(None), Assignee::Unassigned);
-        assert_eq!((read(" null "), read("{ \n }")), (Assignee::Unassigned, Assignee::Unassigned));
-        assert_eq!(read(" { \"displayName\" : \"A\\u0041\" } "), person("AA", "", ""));
-        assert_eq!(read(r#"{"uniqueName": "a@x.example", "uniqueName": "b@x.example"}"#), person("", "", ""), "a duplicate part");
+        assert_eq!(
+            (read(" null "), read("{ \n }")),
+            (Assignee::Unassigned, Assignee::Unassigned)
+        );
+        assert_eq!(
+            read(" { \"displayName\" : \"A\\u0041\" } "),
+            person("AA", "", "")
+        );
+        assert_eq!(
+            read(r#"{"uniqueName": "a@x.example", "uniqueName": "b@x.example"}"#),
+            person("", "", ""),
+            "a duplicate part"
+        );
     }
 
     proptest! {

@@ -20,7 +20,9 @@ pub enum AzureDevOpsFault {
     #[error("azure_devops: the access token is valid, but the account {0}")]
     SignInPage(Unauthorized),
     /// The token is refused, and its validity could not be checked.
-    #[error("azure_devops: the access token is not accepted: {refusal}; its validity could not be checked")]
+    #[error(
+        "azure_devops: the access token is not accepted: {refusal}; its validity could not be checked"
+    )]
     Unverified {
         /// The refusal.
         refusal: Unauthorized,
@@ -112,9 +114,14 @@ impl Fault for AzureDevOpsFault {
 
     fn class(&self) -> Class {
         match self {
-            Self::Unauthorized(_) | Self::NoAccess(_) | Self::SearchRefused { .. } | Self::TooManyUsers(_) => Class::Permanent,
+            Self::Unauthorized(_)
+            | Self::NoAccess(_)
+            | Self::SearchRefused { .. }
+            | Self::TooManyUsers(_) => Class::Permanent,
             Self::RevisionMoved(_) | Self::WorkItemGone(_) => Class::Conflict,
-            Self::SearchNotReady { .. } | Self::SignInPage(_) => Class::Transient { retry_after: None },
+            Self::SearchNotReady { .. } | Self::SignInPage(_) => {
+                Class::Transient { retry_after: None }
+            }
             Self::Unverified { why, .. } => why.class(),
             Self::Governor(fault) => fault.class(),
             Self::Http(fault) => fault.class(),
@@ -167,12 +174,22 @@ impl AzureDevOpsFault {
     /// host or of the network.
     #[must_use]
     pub fn refused(&self) -> Option<Refused<'_>> {
-        let Self::Http(HttpFault { kind, .. }) = self else { return None };
+        let Self::Http(HttpFault { kind, .. }) = self else {
+            return None;
+        };
         match kind {
-            HttpFaultKind::Status { status: status @ (400 | 403 | 404 | 410), body, .. } => {
-                Some(Refused { status: Some(*status), said: body })
-            }
-            HttpFaultKind::Unsendable(why) => Some(Refused { status: None, said: why }),
+            HttpFaultKind::Status {
+                status: status @ (400 | 403 | 404 | 410),
+                body,
+                ..
+            } => Some(Refused {
+                status: Some(*status),
+                said: body,
+            }),
+            HttpFaultKind::Unsendable(why) => Some(Refused {
+                status: None,
+                said: why,
+            }),
             _ => None,
         }
     }
@@ -180,7 +197,11 @@ impl AzureDevOpsFault {
 
 /// Returns the refusal of a token: a 401 with the vendor's explanation, or a sign-in page, whose text is not an explanation.
 pub(super) fn unauthorized(answer: &HttpResponse) -> Option<Unauthorized> {
-    let is_page = || answer.header("content-type").is_some_and(|kind| kind.trim_start().starts_with("text/html"));
+    let is_page = || {
+        answer
+            .header("content-type")
+            .is_some_and(|kind| kind.trim_start().starts_with("text/html"))
+    };
     let is_sign_in = match answer.status {
         203 | 302 | 401 => true,
         200..=299 => is_page(),
@@ -188,14 +209,27 @@ pub(super) fn unauthorized(answer: &HttpResponse) -> Option<Unauthorized> {
     };
     is_sign_in.then(|| Unauthorized {
         status: answer.status,
-        said: if answer.status == 401 && !is_page() { Said::of(&answer.body) } else { Said::default() },
+        said: if answer.status == 401 && !is_page() {
+            Said::of(&answer.body)
+        } else {
+            Said::default()
+        },
     })
 }
 
 /// The codes of a failed `test` and of a changed revision, with any status.
-const MOVED: [&str; 4] = ["VS403351", "TF26071", "TestPatchOperationFailedException", "WorkItemRevisionMismatchException"];
+const MOVED: [&str; 4] = [
+    "VS403351",
+    "TF26071",
+    "TestPatchOperationFailedException",
+    "WorkItemRevisionMismatchException",
+];
 /// The codes of a work item that does not exist or may not be seen.
-const GONE: [&str; 3] = ["TF401232", "WorkItemUnauthorizedAccessException", "WorkItemNotFoundException"];
+const GONE: [&str; 3] = [
+    "TF401232",
+    "WorkItemUnauthorizedAccessException",
+    "WorkItemNotFoundException",
+];
 
 /// Returns the fault of a patch that was refused because of the work item's present state. A 409 always means a concurrent
 /// change: the job reads the work item again before it decides.
@@ -203,8 +237,12 @@ pub(super) fn overtaken(answer: &HttpResponse) -> Option<AzureDevOpsFault> {
     let names = |said: &Said, codes: &[&str]| codes.iter().any(|code| said.names(code));
     match answer.status {
         409 | 412 => Some(AzureDevOpsFault::RevisionMoved(Said::of(&answer.body))),
-        400 => Some(Said::of(&answer.body)).filter(|said| names(said, &MOVED)).map(AzureDevOpsFault::RevisionMoved),
-        404 | 410 => Some(Said::of(&answer.body)).filter(|said| names(said, &GONE)).map(AzureDevOpsFault::WorkItemGone),
+        400 => Some(Said::of(&answer.body))
+            .filter(|said| names(said, &MOVED))
+            .map(AzureDevOpsFault::RevisionMoved),
+        404 | 410 => Some(Said::of(&answer.body))
+            .filter(|said| names(said, &GONE))
+            .map(AzureDevOpsFault::WorkItemGone),
         _ => None,
     }
 }

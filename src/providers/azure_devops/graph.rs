@@ -58,7 +58,10 @@ impl GraphUser {
         let is_one = |name: &str| !name.is_empty() && wanted.contains(&name.to_lowercase());
         let is_by_mail = !is_one(&self.principal_name);
         let is_stale = self.is_deleted || self.principal_name.starts_with(CONFLICT);
-        (!is_by_mail || is_one(&self.mail_address)).then_some(Match { is_stale, is_by_mail })
+        (!is_by_mail || is_one(&self.mail_address)).then_some(Match {
+            is_stale,
+            is_by_mail,
+        })
     }
 }
 
@@ -107,10 +110,25 @@ impl Operation for UsersPage<'_> {
     async fn send(&self, to: &AzureDevOps, caller: Caller<'_>) -> Result<Users, AzureDevOpsFault> {
         let mut query = vec![("api-version", API_VERSION)];
         query.extend(self.next.map(|token| ("continuationToken", token)));
-        let url = address(&to.graph, &[self.account, "_apis", "graph", "users"], &query)?;
-        let answer = to.fetch(caller, to.call(Method::GET, url).body_limit(BATCH_BODY_BYTES)).await?;
-        let users = answer.json::<List<'_, GraphUser>>()?.readable().map_err(|error| answer.malformed(&error.to_string()))?;
-        let next = answer.header(CONTINUATION.as_str()).filter(|token| !token.is_empty()).map(str::to_owned);
+        let url = address(
+            &to.graph,
+            &[self.account, "_apis", "graph", "users"],
+            &query,
+        )?;
+        let answer = to
+            .fetch(
+                caller,
+                to.call(Method::GET, url).body_limit(BATCH_BODY_BYTES),
+            )
+            .await?;
+        let users = answer
+            .json::<List<'_, GraphUser>>()?
+            .readable()
+            .map_err(|error| answer.malformed(&error.to_string()))?;
+        let next = answer
+            .header(CONTINUATION.as_str())
+            .filter(|token| !token.is_empty())
+            .map(str::to_owned);
         Ok(Users { users, next })
     }
 }
@@ -120,11 +138,20 @@ impl UsersSearch {
     /// `None` if `emails` has no address.
     #[must_use]
     pub fn new(emails: &[String]) -> Option<Self> {
-        let mut wanted: Vec<String> = emails.iter().map(|email| email.trim().to_lowercase()).collect();
+        let mut wanted: Vec<String> = emails
+            .iter()
+            .map(|email| email.trim().to_lowercase())
+            .collect();
         wanted.retain(|email| !email.is_empty());
         wanted.sort_unstable();
         wanted.dedup();
-        let search = Self { wanted, next: None, pages: 0, is_over: false, candidates: Vec::new() };
+        let search = Self {
+            wanted,
+            next: None,
+            pages: 0,
+            is_over: false,
+            candidates: Vec::new(),
+        };
         (!search.wanted.is_empty()).then_some(search)
     }
 
@@ -142,9 +169,14 @@ impl UsersSearch {
     pub fn next<'a>(&'a self, account: &'a str) -> Result<Option<UsersPage<'a>>, AzureDevOpsFault> {
         match self.is_over {
             true => Ok(None),
-            false if self.pages >= PAGES && self.candidates.is_empty() => Err(AzureDevOpsFault::TooManyUsers(PAGES)),
+            false if self.pages >= PAGES && self.candidates.is_empty() => {
+                Err(AzureDevOpsFault::TooManyUsers(PAGES))
+            }
             false if self.pages >= PAGES => Ok(None),
-            false => Ok(Some(UsersPage { account, next: self.next.as_deref() })),
+            false => Ok(Some(UsersPage {
+                account,
+                next: self.next.as_deref(),
+            })),
         }
     }
 
@@ -152,8 +184,15 @@ impl UsersSearch {
     /// other match can be better or equal.
     pub fn take(&mut self, page: Users) {
         for user in page.users {
-            let Some(is) = user.matches(&self.wanted) else { continue };
-            self.is_over |= self.wanted.len() == 1 && is == Match { is_stale: false, is_by_mail: false };
+            let Some(is) = user.matches(&self.wanted) else {
+                continue;
+            };
+            self.is_over |= self.wanted.len() == 1
+                && is
+                    == Match {
+                        is_stale: false,
+                        is_by_mail: false,
+                    };
             if self.candidates.len() < CANDIDATES || self.is_over {
                 self.candidates.push(user);
             }
@@ -166,16 +205,31 @@ impl UsersSearch {
     /// Returns the result of the search.
     #[must_use]
     pub fn found(self) -> FoundUser {
-        let Some(best) = self.candidates.iter().filter_map(|user| user.matches(&self.wanted)).min() else {
+        let Some(best) = self
+            .candidates
+            .iter()
+            .filter_map(|user| user.matches(&self.wanted))
+            .min()
+        else {
             return FoundUser::Nobody;
         };
         let is_best = |user: &GraphUser| user.matches(&self.wanted) == Some(best);
-        let mut alike: Vec<GraphUser> = self.candidates.iter().filter(|user| is_best(user)).cloned().collect();
+        let mut alike: Vec<GraphUser> = self
+            .candidates
+            .iter()
+            .filter(|user| is_best(user))
+            .cloned()
+            .collect();
         if alike.len() == 1 {
             return FoundUser::One(alike.remove(0));
         }
-        let name =
-            |user: &GraphUser| if user.principal_name.is_empty() { user.descriptor.clone() } else { user.principal_name.clone() };
+        let name = |user: &GraphUser| {
+            if user.principal_name.is_empty() {
+                user.descriptor.clone()
+            } else {
+                user.principal_name.clone()
+            }
+        };
         FoundUser::Several(alike.iter().map(name).collect())
     }
 }
@@ -183,13 +237,30 @@ impl UsersSearch {
 impl AzureDevOps {
     /// Returns the result of the same search by the same tenant (its row id) in the last five minutes.
     #[must_use]
-    pub fn known_user(&self, organization_id: i64, account: &str, search: &UsersSearch) -> Option<FoundUser> {
-        self.users.get(organization_id, &key(account, search), Instant::now())
+    pub fn known_user(
+        &self,
+        organization_id: i64,
+        account: &str,
+        search: &UsersSearch,
+    ) -> Option<FoundUser> {
+        self.users
+            .get(organization_id, &key(account, search), Instant::now())
     }
 
     /// Remembers the result of a search by a tenant (its row id) for five minutes.
-    pub fn remember_user(&self, organization_id: i64, account: &str, search: &UsersSearch, found: &FoundUser) {
-        self.users.put(organization_id, key(account, search), found.clone(), Instant::now());
+    pub fn remember_user(
+        &self,
+        organization_id: i64,
+        account: &str,
+        search: &UsersSearch,
+        found: &FoundUser,
+    ) {
+        self.users.put(
+            organization_id,
+            key(account, search),
+            found.clone(),
+            Instant::now(),
+        );
     }
 }
 
@@ -217,7 +288,10 @@ mod tests {
         let count = pages.len();
         for (number, users) in pages.into_iter().enumerate() {
             if search.next("a").unwrap().is_some() {
-                search.take(Users { users, next: (number + 1 < count).then(|| "more".to_owned()) });
+                search.take(Users {
+                    users,
+                    next: (number + 1 < count).then(|| "more".to_owned()),
+                });
             }
         }
         assert_eq!(search.next("a").unwrap().map(|page| page.account), None);
@@ -231,33 +305,78 @@ mod tests {
         let live = user("Ann@field.example", "other@field.example");
         let by_mail = user("ann.smith@corp.example", ANN);
         let conflict = user("OIDCONFLICT_UpnReuse_4d7f_ann@field.example", ANN);
-        let deleted = GraphUser { is_deleted: true, ..user(ANN, ANN) };
+        let deleted = GraphUser {
+            is_deleted: true,
+            ..user(ANN, ANN)
+        };
         for pages in [
-            vec![vec![conflict.clone(), by_mail.clone()], vec![deleted.clone(), live.clone()]],
-            vec![vec![live.clone()], vec![conflict.clone(), deleted.clone(), by_mail.clone()]],
+            vec![
+                vec![conflict.clone(), by_mail.clone()],
+                vec![deleted.clone(), live.clone()],
+            ],
+            vec![
+                vec![live.clone()],
+                vec![conflict.clone(), deleted.clone(), by_mail.clone()],
+            ],
         ] {
             assert_eq!(found(&[ANN], pages), FoundUser::One(live.clone()));
         }
-        assert_eq!(found(&[ANN], vec![vec![conflict.clone(), by_mail.clone(), deleted]]), FoundUser::One(by_mail));
-        assert_eq!(found(&[ANN], vec![vec![conflict.clone()]]), FoundUser::One(conflict), "there is no better match");
+        assert_eq!(
+            found(
+                &[ANN],
+                vec![vec![conflict.clone(), by_mail.clone(), deleted]]
+            ),
+            FoundUser::One(by_mail)
+        );
+        assert_eq!(
+            found(&[ANN], vec![vec![conflict.clone()]]),
+            FoundUser::One(conflict),
+            "there is no better match"
+        );
     }
 
     #[test]
     fn several_equal_matches_are_listed_and_none_is_chosen() {
-        let pages =
-            || vec![vec![user("a@corp.example", ANN)], vec![user("b@corp.example", ANN), user("c@corp.example", "x@y.example")]];
-        assert_eq!(found(&[ANN], pages()), FoundUser::Several(vec!["a@corp.example".into(), "b@corp.example".into()]));
-        let of_two = vec![vec![user("a@field.example", ""), user("b@field.example", "")]];
+        let pages = || {
+            vec![
+                vec![user("a@corp.example", ANN)],
+                vec![
+                    user("b@corp.example", ANN),
+                    user("c@corp.example", "x@y.example"),
+                ],
+            ]
+        };
+        assert_eq!(
+            found(&[ANN], pages()),
+            FoundUser::Several(vec!["a@corp.example".into(), "b@corp.example".into()])
+        );
+        let of_two = vec![vec![
+            user("a@field.example", ""),
+            user("b@field.example", ""),
+        ]];
         let several = found(&["a@field.example", "b@field.example"], of_two);
-        assert_eq!(several, FoundUser::Several(vec!["a@field.example".into(), "b@field.example".into()]));
-        assert_eq!(found(&[ANN], vec![vec![user("x@y.example", "")]]), FoundUser::Nobody);
+        assert_eq!(
+            several,
+            FoundUser::Several(vec!["a@field.example".into(), "b@field.example".into()])
+        );
+        assert_eq!(
+            found(&[ANN], vec![vec![user("x@y.example", "")]]),
+            FoundUser::Nobody
+        );
     }
 
     #[test]
     fn candidates_are_limited_and_an_exact_match_after_the_limit_is_found() {
-        let crowd: Vec<GraphUser> = (0..100).map(|number| user(&format!("p{number}@corp.example"), ANN)).collect();
-        let FoundUser::Several(names) = found(&[ANN], vec![crowd.clone()]) else { panic!("no match is better than the others") };
+        let crowd: Vec<GraphUser> = (0..100)
+            .map(|number| user(&format!("p{number}@corp.example"), ANN))
+            .collect();
+        let FoundUser::Several(names) = found(&[ANN], vec![crowd.clone()]) else {
+            panic!("no match is better than the others")
+        };
         assert_eq!(names.len(), CANDIDATES);
-        assert_eq!(found(&[ANN], vec![crowd, vec![user(ANN, "")]]), FoundUser::One(user(ANN, "")));
+        assert_eq!(
+            found(&[ANN], vec![crowd, vec![user(ANN, "")]]),
+            FoundUser::One(user(ANN, ""))
+        );
     }
 }

@@ -59,7 +59,10 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ListVisitor<T> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<List<'de, T>, A::Error> {
-        let mut list = List { items: Vec::new(), unreadable: Vec::new() };
+        let mut list = List {
+            items: Vec::new(),
+            unreadable: Vec::new(),
+        };
         while let Some(entry) = entries.next_element::<Option<&'de RawValue>>()? {
             let Some(entry) = entry else { continue };
             match serde_json::from_str(entry.get()) {
@@ -88,16 +91,29 @@ mod tests {
 
     #[test]
     fn an_entry_that_cannot_be_parsed_does_not_affect_the_others() {
-        for text in [r#"{"count": 4, "value": [1, null, "x", 2]}"#, r#"[1, null, "x", 2]"#] {
+        for text in [
+            r#"{"count": 4, "value": [1, null, "x", 2]}"#,
+            r#"[1, null, "x", 2]"#,
+        ] {
             let list: List<'_, i64> = serde_json::from_str(text).unwrap();
-            assert_eq!(list.unreadable.iter().map(|one| one.entry.get()).collect::<Vec<_>>(), [r#""x""#]);
+            assert_eq!(
+                list.unreadable
+                    .iter()
+                    .map(|one| one.entry.get())
+                    .collect::<Vec<_>>(),
+                [r#""x""#]
+            );
             assert_eq!(list.readable().unwrap(), [1, 2]);
         }
     }
 
     #[test]
     fn a_list_without_readable_entries_is_an_error_and_an_empty_list_is_not() {
-        let read = |text: &'static str| serde_json::from_str::<List<'_, i64>>(text).unwrap().readable();
+        let read = |text: &'static str| {
+            serde_json::from_str::<List<'_, i64>>(text)
+                .unwrap()
+                .readable()
+        };
         assert!(read(r#"["x", "y"]"#).is_err());
         assert_eq!(read(r#"{"value": [null]}"#).unwrap(), [0; 0]);
         assert!(serde_json::from_str::<List<'_, i64>>("{}").is_err());

@@ -30,7 +30,10 @@ pub use graph::{FoundUser, GraphUser, UsersPage, UsersSearch};
 pub use operation::Operation;
 pub use profile::{Profile, ProfileMe};
 pub use search::{SearchPage, SearchQuery, WorkItemSearch};
-pub use work_items::{Assign, BATCH, StateCategories, StateCategory, UnreadableWorkItem, WorkItem, WorkItems, WorkItemsBatch};
+pub use work_items::{
+    Assign, BATCH, StateCategories, StateCategory, UnreadableWorkItem, WorkItem, WorkItems,
+    WorkItemsBatch,
+};
 
 use self::list::List;
 use self::user_cache::UserCache;
@@ -106,7 +109,9 @@ pub struct AzureDevOps {
 
 impl fmt::Debug for AzureDevOps {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AzureDevOps").field("core", &self.core.as_str()).finish_non_exhaustive()
+        f.debug_struct("AzureDevOps")
+            .field("core", &self.core.as_str())
+            .finish_non_exhaustive()
     }
 }
 
@@ -115,11 +120,19 @@ impl AzureDevOps {
     ///
     /// # Errors
     /// [`BadHost`] if one of the addresses may not be called.
-    pub fn new(http: HttpClient, governor: Arc<Governor>, hosts: &Hosts, call_timeout: Duration) -> Result<Self, BadHost> {
+    pub fn new(
+        http: HttpClient,
+        governor: Arc<Governor>,
+        hosts: &Hosts,
+        call_timeout: Duration,
+    ) -> Result<Self, BadHost> {
         let parse = |area, text: &str| http.parse_url(text).map_err(|why| BadHost { area, why });
         Ok(Self {
             profile: parse("profile", &hosts.profile)?,
-            accounts: parse("accounts", hosts.accounts.as_ref().unwrap_or(&hosts.profile))?,
+            accounts: parse(
+                "accounts",
+                hosts.accounts.as_ref().unwrap_or(&hosts.profile),
+            )?,
             graph: parse("graph", &hosts.graph)?,
             search: parse("search", &hosts.search)?,
             core: parse("core", &hosts.core)?,
@@ -131,7 +144,12 @@ impl AzureDevOps {
     }
 
     fn call(&self, method: Method, url: Url) -> HttpRequest {
-        HttpRequest::new(&AZURE_DEVOPS, method, url, Instant::now() + self.call_timeout)
+        HttpRequest::new(
+            &AZURE_DEVOPS,
+            method,
+            url,
+            Instant::now() + self.call_timeout,
+        )
     }
 
     /// Checks whether the governor would admit a call to the host of work items now.
@@ -140,13 +158,20 @@ impl AzureDevOps {
     /// [`GovernorFault`] if it would not.
     pub async fn look(&self, caller: Caller<'_>) -> Result<(), GovernorFault> {
         let host = self.core.host_str().unwrap_or_default();
-        self.governor.look(&Scope::host(caller.organization, AZURE_DEVOPS.name, host).from_lane(caller.lane)).await
+        self.governor
+            .look(&Scope::host(caller.organization, AZURE_DEVOPS.name, host).from_lane(caller.lane))
+            .await
     }
 
     /// Sends a call with a token once the governor admits it. A refused token is a fault; an answer with any other status is
     /// returned.
-    async fn send(&self, caller: Caller<'_>, call: HttpRequest) -> Result<HttpResponse, AzureDevOpsFault> {
-        let scope = Scope::host(caller.organization, AZURE_DEVOPS.name, call.host()).from_lane(caller.lane);
+    async fn send(
+        &self,
+        caller: Caller<'_>,
+        call: HttpRequest,
+    ) -> Result<HttpResponse, AzureDevOpsFault> {
+        let scope =
+            Scope::host(caller.organization, AZURE_DEVOPS.name, call.host()).from_lane(caller.lane);
         let call = call.authorization("Bearer", caller.token)?;
         let permit = self.governor.admit(&scope).await?;
         let answer = self.http.send(call).await;
@@ -159,7 +184,11 @@ impl AzureDevOps {
     }
 
     /// Sends a call with a token and requires a 2xx.
-    async fn fetch(&self, caller: Caller<'_>, call: HttpRequest) -> Result<HttpResponse, AzureDevOpsFault> {
+    async fn fetch(
+        &self,
+        caller: Caller<'_>,
+        call: HttpRequest,
+    ) -> Result<HttpResponse, AzureDevOpsFault> {
         Ok(self.send(caller, call).await?.success()?)
     }
 }
@@ -167,9 +196,16 @@ impl AzureDevOps {
 /// Returns the result of a call for the governor. The vendor sends `Retry-After` also in a 200, before it refuses calls
 /// (<https://learn.microsoft.com/azure/devops/integrate/concepts/rate-limits#api-client-experience>).
 fn outcome(answer: &Result<HttpResponse, HttpFault>) -> CallResult {
-    let Ok(answer) = answer else { return CallResult::of(answer) };
-    match (answer.status, retry_after(&answer.headers, SystemTime::now())) {
-        (429, retry_after) | (200..=299 | 500..=599, retry_after @ Some(_)) => CallResult::RateLimited { retry_after },
+    let Ok(answer) = answer else {
+        return CallResult::of(answer);
+    };
+    match (
+        answer.status,
+        retry_after(&answer.headers, SystemTime::now()),
+    ) {
+        (429, retry_after) | (200..=299 | 500..=599, retry_after @ Some(_)) => {
+            CallResult::RateLimited { retry_after }
+        }
         (408 | 425 | 500..=599, _) => CallResult::Failed,
         (200..=299, None) => CallResult::Done,
         _ => CallResult::Refused,
@@ -178,12 +214,19 @@ fn outcome(answer: &Result<HttpResponse, HttpFault>) -> CallResult {
 
 /// Returns an address below `base`. Each segment is percent-encoded, so that a name with a slash stays one segment.
 fn address(base: &Url, segments: &[&str], query: &[(&str, &str)]) -> Result<Url, HttpFault> {
-    let unsendable = |why: String| HttpFault { provider: &AZURE_DEVOPS, kind: HttpFaultKind::Unsendable(why) };
+    let unsendable = |why: String| HttpFault {
+        provider: &AZURE_DEVOPS,
+        kind: HttpFaultKind::Unsendable(why),
+    };
     if let Some(bad) = segments.iter().find(|segment| !is_segment(segment)) {
-        return Err(unsendable(format!("{bad:?} cannot be a segment of an address")));
+        return Err(unsendable(format!(
+            "{bad:?} cannot be a segment of an address"
+        )));
     }
     let mut url = base.clone();
-    let mut path = url.path_segments_mut().map_err(|()| unsendable("the host's address has no path".to_owned()))?;
+    let mut path = url
+        .path_segments_mut()
+        .map_err(|()| unsendable("the host's address has no path".to_owned()))?;
     path.pop_if_empty().extend(segments);
     drop(path);
     url.query_pairs_mut().extend_pairs(query);

@@ -16,5 +16,9 @@ pub trait Operation: Send + Sync {
     /// # Errors
     /// [`AzureDevOpsFault::Unauthorized`], [`AzureDevOpsFault::Governor`], [`AzureDevOpsFault::Http`], and those that the
     /// operation documents.
-    fn send(&self, to: &AzureDevOps, caller: Caller<'_>) -> impl Future<Output = Result<Self::Output, AzureDevOpsFault>> + Send;
+    fn send(
+        &self,
+        to: &AzureDevOps,
+        caller: Caller<'_>,
+    ) -> impl Future<Output = Result<Self::Output, AzureDevOpsFault>> + Send;
 }

@@ -34,10 +34,22 @@ impl Operation for ProfileMe {
     type Output = Profile;
     const OF_ACCOUNT: bool = false;
 
-    async fn send(&self, to: &AzureDevOps, caller: Caller<'_>) -> Result<Profile, AzureDevOpsFault> {
-        let url = address(&to.profile, &["_apis", "profile", "profiles", "me"], &[("api-version", API_VERSION)])?;
+    async fn send(
+        &self,
+        to: &AzureDevOps,
+        caller: Caller<'_>,
+    ) -> Result<Profile, AzureDevOpsFault> {
+        let url = address(
+            &to.profile,
+            &["_apis", "profile", "profiles", "me"],
+            &[("api-version", API_VERSION)],
+        )?;
         let body: Body = to.fetch(caller, to.call(Method::GET, url)).await?.json()?;
         let email = body.email_address.filter(|email| !email.is_empty());
-        Ok(Profile { id: body.id, display_name: body.display_name.unwrap_or_default(), email })
+        Ok(Profile {
+            id: body.id,
+            display_name: body.display_name.unwrap_or_default(),
+            email,
+        })
     }
 }

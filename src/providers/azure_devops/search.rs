@@ -35,8 +35,13 @@ pub struct SearchQuery {
 
 impl SearchQuery {
     fn filters(&self) -> BTreeMap<&'static str, &[String]> {
-        let all = [("System.WorkItemType", self.work_item_types.as_slice()), ("System.State", self.states.as_slice())];
-        all.into_iter().filter(|(_, values)| !values.is_empty()).collect()
+        let all = [
+            ("System.WorkItemType", self.work_item_types.as_slice()),
+            ("System.State", self.states.as_slice()),
+        ];
+        all.into_iter()
+            .filter(|(_, values)| !values.is_empty())
+            .collect()
     }
 }
 
@@ -76,9 +81,21 @@ pub struct SearchedPage {
 impl WorkItemSearch {
     /// Returns the next page, or `None` if `limit` work items are found or there are no more.
     #[must_use]
-    pub fn next<'a>(&self, account: &'a str, query: &'a SearchQuery, limit: usize) -> Option<SearchPage<'a>> {
-        let wanted = limit.saturating_sub(self.ids.len()).min(WINDOW.saturating_sub(self.skip));
-        let page = SearchPage { account, query, skip: self.skip, top: PAGE.min(wanted) };
+    pub fn next<'a>(
+        &self,
+        account: &'a str,
+        query: &'a SearchQuery,
+        limit: usize,
+    ) -> Option<SearchPage<'a>> {
+        let wanted = limit
+            .saturating_sub(self.ids.len())
+            .min(WINDOW.saturating_sub(self.skip));
+        let page = SearchPage {
+            account,
+            query,
+            skip: self.skip,
+            top: PAGE.min(wanted),
+        };
         (!self.is_over && wanted > 0).then_some(page)
     }
 
@@ -135,12 +152,18 @@ impl Operation for SearchPage<'_> {
     type Output = SearchedPage;
 
     /// Also [`AzureDevOpsFault::SearchNotReady`], [`AzureDevOpsFault::SearchRefused`].
-    async fn send(&self, to: &AzureDevOps, caller: Caller<'_>) -> Result<SearchedPage, AzureDevOpsFault> {
+    async fn send(
+        &self,
+        to: &AzureDevOps,
+        caller: Caller<'_>,
+    ) -> Result<SearchedPage, AzureDevOpsFault> {
         let body = json!({
             "searchText": self.query.text, "$skip": self.skip, "$top": self.top, "filters": self.query.filters(),
             "includeFacets": false,
         });
-        let call = to.call(Method::POST, self.address(to)?).json("application/json", &body)?;
+        let call = to
+            .call(Method::POST, self.address(to)?)
+            .json("application/json", &body)?;
         let answer = to.fetch(caller, call.body_limit(BATCH_BODY_BYTES)).await?;
         self.page(&answer)
     }
@@ -158,7 +181,11 @@ impl SearchPage<'_> {
     fn page(&self, answer: &HttpResponse) -> Result<SearchedPage, AzureDevOpsFault> {
         let page: Page<'_> = answer.json()?;
         let is_trimmed = use_of(page.info_code)? == Use::Trimmed;
-        let ids: Vec<i64> = page.results.iter().filter_map(|result| id_of(result)).collect();
+        let ids: Vec<i64> = page
+            .results
+            .iter()
+            .filter_map(|result| id_of(result))
+            .collect();
         if ids.is_empty() && !page.results.is_empty() {
             return Err(answer.malformed("no result has a `system.id`").into());
         }
@@ -169,7 +196,13 @@ impl SearchPage<'_> {
                 "some results of a search have no id and are skipped"
             );
         }
-        Ok(SearchedPage { ids, results: page.results.len(), count: page.count, is_trimmed, asked: self.top })
+        Ok(SearchedPage {
+            ids,
+            results: page.results.len(),
+            count: page.count,
+            is_trimmed,
+            asked: self.top,
+        })
     }
 }
 
@@ -202,7 +235,10 @@ fn use_of(code: i64) -> Result<Use, AzureDevOpsFault> {
         19 => refused("Phrase queries with code type filters not supported"),
         20 => refused("Wildcard queries with code type filters not supported"),
         other => {
-            tracing::warn!(search.info_code = other, "the search answered with an unknown infoCode; its results are used");
+            tracing::warn!(
+                search.info_code = other,
+                "the search answered with an unknown infoCode; its results are used"
+            );
             Ok(Use::Whole)
         }
     }
@@ -222,7 +258,14 @@ mod tests {
         for code in [1, 2, 6, 7] {
             let fault = use_of(code).unwrap_err();
             let seen = (fault.code(), fault.class());
-            assert_eq!(seen, ("azure_devops.search_not_ready", Class::Transient { retry_after: None }), "{code}");
+            assert_eq!(
+                seen,
+                (
+                    "azure_devops.search_not_ready",
+                    Class::Transient { retry_after: None }
+                ),
+                "{code}"
+            );
         }
         for (code, meaning) in [
             (3, "Invalid Request"),
@@ -233,7 +276,11 @@ mod tests {
             (20, "Wildcard"),
         ] {
             let fault = use_of(code).unwrap_err();
-            assert_eq!((fault.code(), fault.class()), ("azure_devops.search_refused", Class::Permanent), "{code}");
+            assert_eq!(
+                (fault.code(), fault.class()),
+                ("azure_devops.search_refused", Class::Permanent),
+                "{code}"
+            );
             assert!(fault.to_string().contains(meaning), "{fault}");
         }
     }
@@ -244,7 +291,13 @@ mod tests {
         let mut search = WorkItemSearch::default();
         let page = |ids: std::ops::Range<i64>, is_trimmed| {
             let ids: Vec<i64> = ids.collect();
-            SearchedPage { results: ids.len(), ids, count: None, is_trimmed, asked: PAGE }
+            SearchedPage {
+                results: ids.len(),
+                ids,
+                count: None,
+                is_trimmed,
+                asked: PAGE,
+            }
         };
         search.take(page(0..50, true));
         assert_eq!(search.next("a", &query, 1000).unwrap().skip, 50);
@@ -257,7 +310,13 @@ mod tests {
     fn a_stored_search_continues_with_the_next_page() {
         let query = SearchQuery::default();
         let mut search = WorkItemSearch::default();
-        search.take(SearchedPage { ids: (0..200).collect(), results: 200, count: Some(900), is_trimmed: false, asked: PAGE });
+        search.take(SearchedPage {
+            ids: (0..200).collect(),
+            results: 200,
+            count: Some(900),
+            is_trimmed: false,
+            asked: PAGE,
+        });
         let text = serde_json::to_string(&search).unwrap();
         let again: WorkItemSearch = serde_json::from_str(&text).unwrap();
         let page = again.next("a", &query, 1000).unwrap();

@@ -34,12 +34,19 @@ pub(super) struct UserCache(Mutex<HashMap<i64, OfTenant>>);
 impl UserCache {
     pub(super) fn get(&self, tenant: i64, key: &Key, now: Instant) -> Option<FoundUser> {
         let tenants = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        tenants.get(&tenant)?.get(key).filter(|entry| is_fresh(entry, now)).map(|entry| entry.user.clone())
+        tenants
+            .get(&tenant)?
+            .get(key)
+            .filter(|entry| is_fresh(entry, now))
+            .map(|entry| entry.user.clone())
     }
 
     pub(super) fn put(&self, tenant: i64, key: Key, user: FoundUser, now: Instant) {
         let mut tenants = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(own) = tenants.get_mut(&tenant).filter(|own| own.len() >= OF_TENANT) {
+        if let Some(own) = tenants
+            .get_mut(&tenant)
+            .filter(|own| own.len() >= OF_TENANT)
+        {
             own.retain(|_, entry| is_fresh(entry, now));
             if own.len() >= OF_TENANT {
                 forget_oldest(own);
@@ -56,7 +63,10 @@ impl UserCache {
         {
             forget_oldest(most);
         }
-        tenants.entry(tenant).or_default().insert(key, Entry { at: now, user });
+        tenants
+            .entry(tenant)
+            .or_default()
+            .insert(key, Entry { at: now, user });
     }
 }
 
@@ -65,7 +75,11 @@ fn count(tenants: &HashMap<i64, OfTenant>) -> usize {
 }
 
 fn forget_oldest(own: &mut OfTenant) {
-    if let Some(oldest) = own.iter().min_by_key(|(_, entry)| entry.at).map(|(key, _)| key.clone()) {
+    if let Some(oldest) = own
+        .iter()
+        .min_by_key(|(_, entry)| entry.at)
+        .map(|(key, _)| key.clone())
+    {
         own.remove(&oldest);
     }
 }
@@ -85,7 +99,12 @@ mod tests {
     /// Adds `count` entries of a tenant, a microsecond apart.
     fn fill(cache: &UserCache, tenant: i64, count: usize, start: Instant) {
         for number in 0..count {
-            cache.put(tenant, key(number), FoundUser::Nobody, start + Duration::from_micros(u64::try_from(number).unwrap()));
+            cache.put(
+                tenant,
+                key(number),
+                FoundUser::Nobody,
+                start + Duration::from_micros(u64::try_from(number).unwrap()),
+            );
         }
     }
 
@@ -97,7 +116,10 @@ mod tests {
     fn an_entry_is_kept_for_five_minutes() {
         let (cache, start) = (UserCache::default(), Instant::now());
         cache.put(1, key(1), FoundUser::Nobody, start);
-        assert_eq!(cache.get(1, &key(1), start + KEPT_FOR - Duration::from_secs(1)), Some(FoundUser::Nobody));
+        assert_eq!(
+            cache.get(1, &key(1), start + KEPT_FOR - Duration::from_secs(1)),
+            Some(FoundUser::Nobody)
+        );
         assert_eq!(cache.get(1, &key(1), start + KEPT_FOR), None);
         assert_eq!(cache.get(1, &key(2), start), None);
     }
@@ -115,9 +137,16 @@ mod tests {
         cache.put(2, key(0), FoundUser::Nobody, start);
         fill(&cache, 1, OF_TENANT + 1, start);
         let now = start + Duration::from_secs(2);
-        assert_eq!((kept(&cache, 1), cache.get(1, &key(0), now)), (OF_TENANT, None));
+        assert_eq!(
+            (kept(&cache, 1), cache.get(1, &key(0), now)),
+            (OF_TENANT, None)
+        );
         assert_eq!(cache.get(1, &key(OF_TENANT), now), Some(FoundUser::Nobody));
-        assert_eq!(cache.get(2, &key(0), now), Some(FoundUser::Nobody), "as old as the oldest");
+        assert_eq!(
+            cache.get(2, &key(0), now),
+            Some(FoundUser::Nobody),
+            "as old as the oldest"
+        );
     }
 
     #[test]
@@ -130,10 +159,17 @@ mod tests {
         let now = start + Duration::from_secs(1);
         (102..202).for_each(|tenant| fill(&cache, tenant, 1, now));
         assert_eq!(count(&cache.0.lock().unwrap()), ENTRIES);
-        assert!((101..202).all(|tenant| kept(&cache, tenant) == 1), "tenants with few entries keep them");
+        assert!(
+            (101..202).all(|tenant| kept(&cache, tenant) == 1),
+            "tenants with few entries keep them"
+        );
         assert!((1..=full).all(|tenant| kept(&cache, tenant) < OF_TENANT));
         let late = start + KEPT_FOR + Duration::from_millis(1);
         fill(&cache, 300, 1, late);
-        assert_eq!((kept(&cache, 1), kept(&cache, 201), kept(&cache, 300)), (0, 1, 1), "expired entries are evicted first");
+        assert_eq!(
+            (kept(&cache, 1), kept(&cache, 201), kept(&cache, 300)),
+            (0, 1, 1),
+            "expired entries are evicted first"
+        );
     }
 }

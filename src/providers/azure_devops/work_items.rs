@@ -10,14 +10,23 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use super::list::Unreadable;
-use super::{API_VERSION, AZURE_DEVOPS, Assignee, AzureDevOps, AzureDevOpsFault, Caller, List, Operation, address, fault};
+use super::{
+    API_VERSION, AZURE_DEVOPS, Assignee, AzureDevOps, AzureDevOpsFault, Caller, List, Operation,
+    address, fault,
+};
 use crate::fault::storable;
 use crate::providers::http::{BATCH_BODY_BYTES, HttpRequest};
 
 /// The most ids that the vendor accepts in one request.
 pub const BATCH: usize = 200;
-const FIELDS: [&str; 6] =
-    ["System.TeamProject", "System.WorkItemType", "System.AssignedTo", "System.State", "System.ChangedBy", "System.ChangedDate"];
+const FIELDS: [&str; 6] = [
+    "System.TeamProject",
+    "System.WorkItemType",
+    "System.AssignedTo",
+    "System.State",
+    "System.ChangedBy",
+    "System.ChangedDate",
+];
 /// The limit for the reason why an entry cannot be parsed.
 const WHY_BYTES: usize = 200;
 
@@ -132,8 +141,13 @@ impl From<Unreadable<'_>> for UnreadableWorkItem {
         struct Named {
             id: i64,
         }
-        let id = serde_json::from_str::<Named>(entry.get()).ok().map(|named| named.id);
-        Self { id, why: storable(&why.to_string(), WHY_BYTES) }
+        let id = serde_json::from_str::<Named>(entry.get())
+            .ok()
+            .map(|named| named.id);
+        Self {
+            id,
+            why: storable(&why.to_string(), WHY_BYTES),
+        }
     }
 }
 
@@ -149,14 +163,29 @@ pub struct WorkItemsBatch<'a> {
 impl Operation for WorkItemsBatch<'_> {
     type Output = WorkItems;
 
-    async fn send(&self, to: &AzureDevOps, caller: Caller<'_>) -> Result<WorkItems, AzureDevOpsFault> {
-        let url = address(&to.core, &[self.account, "_apis", "wit", "workitemsbatch"], &[("api-version", API_VERSION)])?;
+    async fn send(
+        &self,
+        to: &AzureDevOps,
+        caller: Caller<'_>,
+    ) -> Result<WorkItems, AzureDevOpsFault> {
+        let url = address(
+            &to.core,
+            &[self.account, "_apis", "wit", "workitemsbatch"],
+            &[("api-version", API_VERSION)],
+        )?;
         let body = json!({"ids": self.ids, "fields": FIELDS, "errorPolicy": "omit"});
         let call = to.call(Method::POST, url).json("application/json", &body)?;
         let answer = to.fetch(caller, call.body_limit(BATCH_BODY_BYTES)).await?;
         let list = answer.json::<List<'_, Body<'_>>>()?;
-        let unreadable = list.unreadable.into_iter().map(UnreadableWorkItem::from).collect();
-        Ok(WorkItems { items: list.items.into_iter().map(WorkItem::from).collect(), unreadable })
+        let unreadable = list
+            .unreadable
+            .into_iter()
+            .map(UnreadableWorkItem::from)
+            .collect();
+        Ok(WorkItems {
+            items: list.items.into_iter().map(WorkItem::from).collect(),
+            unreadable,
+        })
     }
 }
 
@@ -180,12 +209,30 @@ pub struct StateCategories<'a> {
 impl Operation for StateCategories<'_> {
     type Output = BTreeMap<String, StateCategory>;
 
-    async fn send(&self, to: &AzureDevOps, caller: Caller<'_>) -> Result<Self::Output, AzureDevOpsFault> {
-        let segments = [self.account, self.project, "_apis", "wit", "workitemtypes", self.work_item_type, "states"];
+    async fn send(
+        &self,
+        to: &AzureDevOps,
+        caller: Caller<'_>,
+    ) -> Result<Self::Output, AzureDevOpsFault> {
+        let segments = [
+            self.account,
+            self.project,
+            "_apis",
+            "wit",
+            "workitemtypes",
+            self.work_item_type,
+            "states",
+        ];
         let url = address(&to.core, &segments, &[("api-version", API_VERSION)])?;
         let answer = to.fetch(caller, to.call(Method::GET, url)).await?;
-        let states = answer.json::<List<'_, State>>()?.readable().map_err(|error| answer.malformed(&error.to_string()))?;
-        Ok(states.into_iter().map(|state| (state.name, state.category)).collect())
+        let states = answer
+            .json::<List<'_, State>>()?
+            .readable()
+            .map_err(|error| answer.malformed(&error.to_string()))?;
+        Ok(states
+            .into_iter()
+            .map(|state| (state.name, state.category))
+            .collect())
     }
 }
 
@@ -215,14 +262,20 @@ impl Operation for Assign<'_> {
     /// Also [`AzureDevOpsFault::RevisionMoved`] if the work item is no longer at `rev`, [`AzureDevOpsFault::WorkItemGone`] if it
     /// does not exist any more. The certainty of [`AzureDevOpsFault::Http`] states whether the change may have been made.
     async fn send(&self, to: &AzureDevOps, caller: Caller<'_>) -> Result<i64, AzureDevOpsFault> {
-        let segments = [self.account, "_apis", "wit", "workitems", &self.id.to_string()];
+        let segments = [
+            self.account,
+            "_apis",
+            "wit",
+            "workitems",
+            &self.id.to_string(),
+        ];
         let url = address(&to.core, &segments, &[("api-version", API_VERSION)])?;
         let patch = json!([
             {"op": "test", "path": "/rev", "value": self.rev},
             {"op": "add", "path": "/fields/System.AssignedTo", "value": self.unique_name.unwrap_or_default()},
         ]);
-        let call =
-            HttpRequest::new(&AZURE_DEVOPS, Method::PATCH, url, self.deadline).json("application/json-patch+json", &patch)?;
+        let call = HttpRequest::new(&AZURE_DEVOPS, Method::PATCH, url, self.deadline)
+            .json("application/json-patch+json", &patch)?;
         let answer = to.send(caller, call).await?;
         match fault::overtaken(&answer) {
             Some(overtaken) => Err(overtaken),

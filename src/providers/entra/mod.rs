@@ -45,8 +45,13 @@ pub struct EntraSettings {
 impl Default for EntraSettings {
     /// Returns the vendor's address for work and school accounts of any tenant, without a client.
     fn default() -> Self {
-        let token_url = "https://login.microsoftonline.com/organizations/oauth2/v2.0/token".to_owned();
-        Self { token_url, client_id: None, client_secret: None }
+        let token_url =
+            "https://login.microsoftonline.com/organizations/oauth2/v2.0/token".to_owned();
+        Self {
+            token_url,
+            client_id: None,
+            client_secret: None,
+        }
     }
 }
 
@@ -136,20 +141,29 @@ impl Fault for EntraFault {
         match self {
             Self::Refused(_) => "Sign the identity in again.".to_owned(),
             Self::Client { error, .. } => client_hint(error).to_owned(),
-            Self::Later(_) => "Microsoft Entra is temporarily unavailable; the job is retried automatically.".to_owned(),
-            Self::Unrecognized { error, .. } => {
-                format!("Look up `{error}` in the list of errors of Microsoft Entra's token endpoint; then retry.")
+            Self::Later(_) => {
+                "Microsoft Entra is temporarily unavailable; the job is retried automatically."
+                    .to_owned()
             }
-            Self::NoClient => "Set DISPATCH_ENTRA_CLIENT_ID and DISPATCH_ENTRA_CLIENT_SECRET.".to_owned(),
+            Self::Unrecognized { error, .. } => {
+                format!(
+                    "Look up `{error}` in the list of errors of Microsoft Entra's token endpoint; then retry."
+                )
+            }
+            Self::NoClient => {
+                "Set DISPATCH_ENTRA_CLIENT_ID and DISPATCH_ENTRA_CLIENT_SECRET.".to_owned()
+            }
             Self::Http(fault) => fault.hint(),
         }
     }
 
     fn certainty(&self) -> Certainty {
         match self {
-            Self::Refused(_) | Self::Client { .. } | Self::Later(_) | Self::Unrecognized { .. } | Self::NoClient => {
-                Certainty::NotDone
-            }
+            Self::Refused(_)
+            | Self::Client { .. }
+            | Self::Later(_)
+            | Self::Unrecognized { .. }
+            | Self::NoClient => Certainty::NotDone,
             Self::Http(fault) => fault.certainty(),
         }
     }
@@ -158,7 +172,9 @@ impl Fault for EntraFault {
 /// Returns the hint for an `error` about the client, which names the setting to correct.
 fn client_hint(error: &str) -> &'static str {
     match error {
-        "invalid_client" => "Correct DISPATCH_ENTRA_CLIENT_SECRET: it is not the client's, or it has expired; then retry.",
+        "invalid_client" => {
+            "Correct DISPATCH_ENTRA_CLIENT_SECRET: it is not the client's, or it has expired; then retry."
+        }
         "unauthorized_client" => {
             "Correct DISPATCH_ENTRA_CLIENT_ID, or the tenant in DISPATCH_ENTRA_TOKEN_URL: the client is unknown there, or may \
              not refresh tokens; then retry."
@@ -166,7 +182,9 @@ fn client_hint(error: &str) -> &'static str {
         "invalid_scope" | "invalid_resource" => {
             "Give the client the permission for Azure DevOps in its registration; then retry."
         }
-        _ => "Check that DISPATCH_ENTRA_TOKEN_URL is the token endpoint of Microsoft Entra, version 2.0; then retry.",
+        _ => {
+            "Check that DISPATCH_ENTRA_TOKEN_URL is the token endpoint of Microsoft Entra, version 2.0; then retry."
+        }
     }
 }
 
@@ -195,14 +213,30 @@ impl Entra {
     /// [`BadEntra`] if the address may not be called, or only one of the client's id and secret is set.
     pub fn new(http: HttpClient, settings: &EntraSettings) -> Result<Self, BadEntra> {
         let bad = |setting, why| BadEntra { setting, why };
-        let token_url = http.parse_url(&settings.token_url).map_err(|why| bad("DISPATCH_ENTRA_TOKEN_URL", why))?;
+        let token_url = http
+            .parse_url(&settings.token_url)
+            .map_err(|why| bad("DISPATCH_ENTRA_TOKEN_URL", why))?;
         let client = match (&settings.client_id, &settings.client_secret) {
             (Some(id), Some(secret)) => Some((id.clone(), secret.clone())),
             (None, None) => None,
-            (Some(_), None) => return Err(bad("DISPATCH_ENTRA_CLIENT_SECRET", "it is not set, but the client's id is")),
-            (None, Some(_)) => return Err(bad("DISPATCH_ENTRA_CLIENT_ID", "it is not set, but the client's secret is")),
+            (Some(_), None) => {
+                return Err(bad(
+                    "DISPATCH_ENTRA_CLIENT_SECRET",
+                    "it is not set, but the client's id is",
+                ));
+            }
+            (None, Some(_)) => {
+                return Err(bad(
+                    "DISPATCH_ENTRA_CLIENT_ID",
+                    "it is not set, but the client's secret is",
+                ));
+            }
         };
-        Ok(Self { http, token_url, client })
+        Ok(Self {
+            http,
+            token_url,
+            client,
+        })
     }
 
     /// Returns whether a client is set.
@@ -214,14 +248,22 @@ impl Entra {
     /// Returns the scope of calls of an organization to the token endpoint.
     #[must_use]
     pub fn scope(&self, organization: &str) -> Scope {
-        Scope::host(organization, ENTRA.name, self.token_url.host_str().unwrap_or_default())
+        Scope::host(
+            organization,
+            ENTRA.name,
+            self.token_url.host_str().unwrap_or_default(),
+        )
     }
 
     /// Sends the refresh grant. Nothing is sent once `deadline` has passed.
     ///
     /// # Errors
     /// [`EntraFault`], never with a token.
-    pub async fn refresh(&self, refresh_token: &SecretString, deadline: Instant) -> Result<Tokens, EntraFault> {
+    pub async fn refresh(
+        &self,
+        refresh_token: &SecretString,
+        deadline: Instant,
+    ) -> Result<Tokens, EntraFault> {
         let (id, secret) = self.client.as_ref().ok_or(EntraFault::NoClient)?;
         let form = [
             ("grant_type", "refresh_token"),
@@ -231,7 +273,12 @@ impl Entra {
             ("scope", SCOPE),
         ];
         let call = HttpRequest::new(&ENTRA, Method::POST, self.token_url.clone(), deadline);
-        let call = call.body("application/x-www-form-urlencoded", encoded(&self.token_url, &form)).body_limit(BODY_BYTES);
+        let call = call
+            .body(
+                "application/x-www-form-urlencoded",
+                encoded(&self.token_url, &form),
+            )
+            .body_limit(BODY_BYTES);
         let mut answer = self.http.send(call).await?;
         if (200..300).contains(&answer.status) {
             return tokens(&answer);
@@ -253,14 +300,21 @@ fn encoded(url: &Url, form: &[(&str, &str)]) -> Vec<u8> {
 fn tokens(answer: &HttpResponse) -> Result<Tokens, EntraFault> {
     let body: Body = serde_json::from_slice(&answer.body)
         .map_err(|_| answer.malformed("expected a JSON object with access_token and expires_in"))?;
-    let seconds = body.expires_in.as_u64().or_else(|| body.expires_in.as_str()?.parse().ok());
-    let seconds = seconds.ok_or_else(|| answer.malformed("expires_in is not a number of seconds"))?;
+    let seconds = body
+        .expires_in
+        .as_u64()
+        .or_else(|| body.expires_in.as_str()?.parse().ok());
+    let seconds =
+        seconds.ok_or_else(|| answer.malformed("expires_in is not a number of seconds"))?;
     if body.access_token.trim().is_empty() {
         return Err(answer.malformed("access_token is empty").into());
     }
     Ok(Tokens {
         access_token: SecretString::from(body.access_token),
-        refresh_token: body.refresh_token.filter(|token| !token.is_empty()).map(SecretString::from),
+        refresh_token: body
+            .refresh_token
+            .filter(|token| !token.is_empty())
+            .map(SecretString::from),
         expires_in: Duration::from_secs(seconds.min(LONGEST_LIFE)),
     })
 }
@@ -268,7 +322,10 @@ fn tokens(answer: &HttpResponse) -> Result<Tokens, EntraFault> {
 /// Removes the sent secrets from an answer that repeats them, also short ones.
 fn forget(body: &mut Vec<u8>, secrets: &[&SecretString]) {
     let mut text = String::from_utf8_lossy(body).into_owned();
-    for secret in secrets.iter().filter(|secret| !secret.expose_secret().is_empty()) {
+    for secret in secrets
+        .iter()
+        .filter(|secret| !secret.expose_secret().is_empty())
+    {
         text = text.replace(secret.expose_secret(), "[scrubbed]");
     }
     *body = text.into_bytes();
@@ -288,17 +345,25 @@ fn refusal(answer: HttpResponse) -> EntraFault {
     };
     let text = told.text();
     match told.error.as_str() {
-        "invalid_grant" | "interaction_required" | "consent_required" | "login_required" | "bad_token" => {
-            EntraFault::Refused(text)
-        }
+        "invalid_grant"
+        | "interaction_required"
+        | "consent_required"
+        | "login_required"
+        | "bad_token" => EntraFault::Refused(text),
         "temporarily_unavailable" | "server_error" => EntraFault::Later(text),
         "invalid_client"
         | "unauthorized_client"
         | "invalid_scope"
         | "invalid_resource"
         | "invalid_request"
-        | "unsupported_grant_type" => EntraFault::Client { error: told.error, text },
-        word => EntraFault::Unrecognized { error: cut(&scrub(word), WORD_CHARACTERS), text },
+        | "unsupported_grant_type" => EntraFault::Client {
+            error: told.error,
+            text,
+        },
+        word => EntraFault::Unrecognized {
+            error: cut(&scrub(word), WORD_CHARACTERS),
+            text,
+        },
     }
 }
 
@@ -306,10 +371,21 @@ impl ErrorBody {
     /// Returns the explanation, scrubbed: `invalid_grant (AADSTS700082): The refresh token has expired due to inactivity.` The
     /// lines after the first one have only ids of the request.
     fn text(&self) -> String {
-        let codes: Vec<String> = self.error_codes.iter().map(|code| format!("AADSTS{code}")).collect();
-        let codes = if codes.is_empty() { String::new() } else { format!(" ({})", codes.join(", ")) };
+        let codes: Vec<String> = self
+            .error_codes
+            .iter()
+            .map(|code| format!("AADSTS{code}"))
+            .collect();
+        let codes = if codes.is_empty() {
+            String::new()
+        } else {
+            format!(" ({})", codes.join(", "))
+        };
         let first = self.error_description.lines().next().unwrap_or_default();
-        let first = first.split_once(": ").filter(|(code, _)| code.starts_with("AADSTS")).map_or(first, |(_, rest)| rest);
+        let first = first
+            .split_once(": ")
+            .filter(|(code, _)| code.starts_with("AADSTS"))
+            .map_or(first, |(_, rest)| rest);
         scrub(format!("{}{codes}: {first}", self.error).trim_end_matches([':', ' ']))
     }
 }

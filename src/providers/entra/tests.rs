@@ -19,11 +19,21 @@ fn settings(url: &str) -> EntraSettings {
 async fn refresh(replies: Vec<Reply>) -> (Result<Tokens, EntraFault>, Scripted) {
     let server = Scripted::start(replies);
     let entra = Entra::new(client(), &settings(&server.url)).unwrap();
-    (entra.refresh(&SecretString::from(REFRESH), soon()).await, server)
+    (
+        entra.refresh(&SecretString::from(REFRESH), soon()).await,
+        server,
+    )
 }
 
 async fn refused(status: u16, body: &str) -> EntraFault {
-    refresh(vec![reply(status, "content-type: application/json\r\nretry-after: 7\r\n", body)]).await.0.unwrap_err()
+    refresh(vec![reply(
+        status,
+        "content-type: application/json\r\nretry-after: 7\r\n",
+        body,
+    )])
+    .await
+    .0
+    .unwrap_err()
 }
 
 #[tokio::test]
@@ -31,11 +41,23 @@ async fn a_refresh_sends_a_form_and_returns_both_tokens() {
     let answer = json!({"token_type": "Bearer", "access_token": "a-2", "refresh_token": "r-2", "expires_in": 3599});
     let (tokens, server) = refresh(vec![ok(&answer)]).await;
     let tokens = tokens.unwrap();
-    assert_eq!((tokens.access_token.expose_secret(), tokens.expires_in.as_secs()), ("a-2", 3599));
+    assert_eq!(
+        (
+            tokens.access_token.expose_secret(),
+            tokens.expires_in.as_secs()
+        ),
+        ("a-2", 3599)
+    );
     assert_eq!(tokens.refresh_token.unwrap().expose_secret(), "r-2");
     let sent = server.received().remove(0);
-    assert_eq!((sent.method.as_str(), sent.target.as_str()), ("POST", "/organizations/oauth2/v2.0/token"));
-    assert_eq!(sent.header("content-type"), Some("application/x-www-form-urlencoded"));
+    assert_eq!(
+        (sent.method.as_str(), sent.target.as_str()),
+        ("POST", "/organizations/oauth2/v2.0/token")
+    );
+    assert_eq!(
+        sent.header("content-type"),
+        Some("application/x-www-form-urlencoded")
+    );
     let form = "grant_type=refresh_token&client_id=client-1&client_secret=canary%2Fsecret%2B1&refresh_token=canary-refresh\
                 &scope=499b84ac-1321-427f-aa17-267ca6975798%2F.default+offline_access";
     assert_eq!(String::from_utf8(sent.body).unwrap(), form);
@@ -43,43 +65,101 @@ async fn a_refresh_sends_a_form_and_returns_both_tokens() {
 
 #[tokio::test]
 async fn a_lifetime_may_be_text_and_a_refresh_token_may_be_missing() {
-    let (tokens, _) = refresh(vec![ok(&json!({"access_token": "a-2", "expires_in": "60"}))]).await;
+    let (tokens, _) = refresh(vec![ok(
+        &json!({"access_token": "a-2", "expires_in": "60"}),
+    )])
+    .await;
     let tokens = tokens.unwrap();
     assert!(tokens.refresh_token.is_none() && tokens.expires_in == Duration::from_secs(60));
 }
 
 #[tokio::test]
 async fn each_error_is_classified_and_its_hint_names_the_setting() {
-    let told = |error: &str| json!({"error": error, "error_description": "no", "error_codes": [70008]}).to_string();
+    let told = |error: &str| {
+        json!({"error": error, "error_description": "no", "error_codes": [70008]}).to_string()
+    };
     let patient = Class::Transient { retry_after: None };
-    let limited = Class::RateLimited { retry_after: Some(Duration::from_secs(7)) };
-    let asked = Class::Transient { retry_after: Some(Duration::from_secs(7)) };
+    let limited = Class::RateLimited {
+        retry_after: Some(Duration::from_secs(7)),
+    };
+    let asked = Class::Transient {
+        retry_after: Some(Duration::from_secs(7)),
+    };
     for (status, body, code, class) in [
-        (400, told("invalid_grant"), "entra.refresh_refused", Class::Permanent),
-        (400, told("interaction_required"), "entra.refresh_refused", Class::Permanent),
-        (401, told("invalid_client"), "entra.client_refused", Class::Permanent),
-        (400, told("unauthorized_client"), "entra.client_refused", Class::Permanent),
-        (400, told("temporarily_unavailable"), "entra.try_later", patient),
-        (400, told("something_new"), "entra.unrecognized", Class::Unrecognized),
-        (404, "<html>".to_owned(), "entra.not_found", Class::Permanent),
+        (
+            400,
+            told("invalid_grant"),
+            "entra.refresh_refused",
+            Class::Permanent,
+        ),
+        (
+            400,
+            told("interaction_required"),
+            "entra.refresh_refused",
+            Class::Permanent,
+        ),
+        (
+            401,
+            told("invalid_client"),
+            "entra.client_refused",
+            Class::Permanent,
+        ),
+        (
+            400,
+            told("unauthorized_client"),
+            "entra.client_refused",
+            Class::Permanent,
+        ),
+        (
+            400,
+            told("temporarily_unavailable"),
+            "entra.try_later",
+            patient,
+        ),
+        (
+            400,
+            told("something_new"),
+            "entra.unrecognized",
+            Class::Unrecognized,
+        ),
+        (
+            404,
+            "<html>".to_owned(),
+            "entra.not_found",
+            Class::Permanent,
+        ),
         (429, told("invalid_grant"), "entra.rate_limited", limited),
         (503, told("invalid_grant"), "entra.server_error", asked),
     ] {
         let fault = refused(status, &body).await;
-        assert_eq!((fault.code(), fault.class()), (code, class), "{status} {body}");
+        assert_eq!(
+            (fault.code(), fault.class()),
+            (code, class),
+            "{status} {body}"
+        );
     }
-    let hint = |error: &str| EntraFault::Client { error: error.to_owned(), text: String::new() }.hint();
+    let hint = |error: &str| {
+        EntraFault::Client {
+            error: error.to_owned(),
+            text: String::new(),
+        }
+        .hint()
+    };
     assert!(hint("invalid_client").contains("DISPATCH_ENTRA_CLIENT_SECRET"));
     assert!(hint("unauthorized_client").contains("DISPATCH_ENTRA_CLIENT_ID"));
     assert!(hint("invalid_request").contains("DISPATCH_ENTRA_TOKEN_URL"));
     let unknown = refused(400, &told("something_new")).await;
-    assert!(unknown.to_string().contains("something_new") && unknown.hint().contains("something_new"), "{unknown}");
+    assert!(
+        unknown.to_string().contains("something_new") && unknown.hint().contains("something_new"),
+        "{unknown}"
+    );
 }
 
 #[tokio::test]
 async fn the_explanation_of_an_error_is_kept_without_secrets() {
-    let description =
-        format!("AADSTS700082: The refresh token {REFRESH} has expired due to inactivity.\r\nTrace ID: 0000aaaa-11bb-cccc\r\n");
+    let description = format!(
+        "AADSTS700082: The refresh token {REFRESH} has expired due to inactivity.\r\nTrace ID: 0000aaaa-11bb-cccc\r\n"
+    );
     let body = json!({"error": "invalid_grant", "error_description": description, "error_codes": [700_082]});
     let fault = refused(400, &body.to_string()).await.to_string();
     assert!(
@@ -87,7 +167,10 @@ async fn the_explanation_of_an_error_is_kept_without_secrets() {
         "{fault}"
     );
     let fault = crate::fault::chain(&refused(500, &format!("proxy says {SECRET} {REFRESH}")).await);
-    assert!(!fault.contains(SECRET) && !fault.contains(REFRESH) && fault.contains("proxy says"), "{fault}");
+    assert!(
+        !fault.contains(SECRET) && !fault.contains(REFRESH) && fault.contains("proxy says"),
+        "{fault}"
+    );
 }
 
 #[tokio::test]
@@ -109,13 +192,38 @@ async fn an_expired_call_and_a_missing_client_send_nothing() {
     let server = Scripted::start(Vec::new());
     let good = settings(&server.url);
     let entra = Entra::new(client(), &good).unwrap();
-    let fault = entra.refresh(&SecretString::from(REFRESH), Instant::now()).await.unwrap_err();
-    assert_eq!((fault.code(), fault.certainty()), ("entra.timed_out", Certainty::NotDone));
-    let none = EntraSettings { client_id: None, client_secret: None, ..good.clone() };
+    let fault = entra
+        .refresh(&SecretString::from(REFRESH), Instant::now())
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (fault.code(), fault.certainty()),
+        ("entra.timed_out", Certainty::NotDone)
+    );
+    let none = EntraSettings {
+        client_id: None,
+        client_secret: None,
+        ..good.clone()
+    };
     let entra = Entra::new(client(), &none).unwrap();
     assert!(!entra.has_client());
-    assert_eq!(entra.refresh(&SecretString::from(REFRESH), soon()).await.unwrap_err().code(), "entra.no_client");
-    let half = EntraSettings { client_secret: None, ..good };
-    assert!(Entra::new(client(), &half).unwrap_err().to_string().starts_with("DISPATCH_ENTRA_CLIENT_SECRET"));
+    assert_eq!(
+        entra
+            .refresh(&SecretString::from(REFRESH), soon())
+            .await
+            .unwrap_err()
+            .code(),
+        "entra.no_client"
+    );
+    let half = EntraSettings {
+        client_secret: None,
+        ..good
+    };
+    assert!(
+        Entra::new(client(), &half)
+            .unwrap_err()
+            .to_string()
+            .starts_with("DISPATCH_ENTRA_CLIENT_SECRET")
+    );
     assert!(server.received().is_empty());
 }

@@ -44,7 +44,10 @@ impl Circuit {
             Self::Closed { .. } => Says::Go,
             Self::Open { until, .. } if now < until => Says::Open(until),
             Self::Open { times, .. } => {
-                *self = Self::HalfOpen { times, probing: false };
+                *self = Self::HalfOpen {
+                    times,
+                    probing: false,
+                };
                 Says::Probe
             }
             Self::HalfOpen { probing: false, .. } => Says::Probe,
@@ -70,7 +73,9 @@ impl Circuit {
     pub(super) fn failed(&mut self, was_probe: bool, now: Instant) -> Option<Instant> {
         let times = match *self {
             Self::Closed { failures } if failures + 1 < FAILURES => {
-                *self = Self::Closed { failures: failures + 1 };
+                *self = Self::Closed {
+                    failures: failures + 1,
+                };
                 return None;
             }
             Self::Closed { .. } => 0,
@@ -78,7 +83,10 @@ impl Circuit {
             Self::Open { .. } | Self::HalfOpen { .. } => return None,
         };
         let until = now + FIRST.saturating_mul(1 << times.min(8)).min(LONGEST);
-        *self = Self::Open { until, times: times + 1 };
+        *self = Self::Open {
+            until,
+            times: times + 1,
+        };
         Some(until)
     }
 
@@ -119,7 +127,9 @@ mod tests {
         for _ in 1..FAILURES {
             assert_eq!(circuit.failed(false, now), None);
         }
-        let until = circuit.failed(false, now).expect("the last of them opens it");
+        let until = circuit
+            .failed(false, now)
+            .expect("the last of them opens it");
         (circuit, until)
     }
 
@@ -146,7 +156,11 @@ mod tests {
             assert_eq!(circuit.ask(until), Says::Probe);
             circuit.probe();
             assert_eq!(circuit.ask(until), Says::Probing, "one at a time");
-            assert_eq!(circuit.failed(false, until), None, "a call from before does not count");
+            assert_eq!(
+                circuit.failed(false, until),
+                None,
+                "a call from before does not count"
+            );
             let again = circuit.failed(true, until).expect("the probe has failed");
             assert_eq!(again - until, Duration::from_secs(seconds));
             until = again;
@@ -154,7 +168,11 @@ mod tests {
         assert_eq!(circuit.ask(until), Says::Probe);
         circuit.probe();
         circuit.succeeded(false);
-        assert_eq!(circuit.ask(until), Says::Probing, "a call from before does not count");
+        assert_eq!(
+            circuit.ask(until),
+            Says::Probing,
+            "a call from before does not count"
+        );
         circuit.succeeded(true);
         assert_eq!(circuit.ask(until), Says::Go);
     }

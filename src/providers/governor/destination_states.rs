@@ -79,7 +79,13 @@ struct Active {
 
 impl DestinationStates {
     pub(super) fn new(rates: Rates, lanes: Lanes) -> Self {
-        Self { rates, lanes, known: Mutex::default(), groups: Mutex::default(), active: Mutex::default() }
+        Self {
+            rates,
+            lanes,
+            known: Mutex::default(),
+            groups: Mutex::default(),
+            active: Mutex::default(),
+        }
     }
 
     /// Returns the state of a scope. The scope is known from then on, and active in its lane.
@@ -97,8 +103,11 @@ impl DestinationStates {
             return Arc::clone(place);
         }
         if known.len() >= DESTINATIONS {
-            let idle = known.iter().filter(|(_, place)| Arc::strong_count(place) == 1);
-            let idle = idle.filter_map(|(scope, place)| Some((locked(&place.state).idle_since()?, scope)));
+            let idle = known
+                .iter()
+                .filter(|(_, place)| Arc::strong_count(place) == 1);
+            let idle =
+                idle.filter_map(|(scope, place)| Some((locked(&place.state).idle_since()?, scope)));
             if let Some(scope) = idle.min().map(|(_, scope)| scope.clone()) {
                 known.remove(&scope);
             }
@@ -110,15 +119,34 @@ impl DestinationStates {
 
     fn new_place(&self, scope: &Scope, now: Instant) -> DestinationState {
         let tenant = scope.tenant().map(Arc::from);
-        let (seats_of, pace): (fn(usize) -> Seats, _) =
-            if tenant.is_some() { (Seats::of_host, PACE_OF_HOSTS) } else { (Seats::of_destination, Duration::ZERO) };
+        let (seats_of, pace): (fn(usize) -> Seats, _) = if tenant.is_some() {
+            (Seats::of_host, PACE_OF_HOSTS)
+        } else {
+            (Seats::of_destination, Duration::ZERO)
+        };
         let seats = PerLane::new(|lane| seats_of(self.lanes.size(lane)));
         let provider = scope.provider();
         let bulkheads = || PerLane::new(|lane| Mutex::new(ProviderBulkhead::new(seats[lane], now)));
-        let new_group = || Arc::new(ProviderGroup { provider, bulkheads: bulkheads(), changed: Notify::new() });
-        let group = Arc::clone(locked(&self.groups).entry((provider, tenant.is_some())).or_insert_with(new_group));
+        let new_group = || {
+            Arc::new(ProviderGroup {
+                provider,
+                bulkheads: bulkheads(),
+                changed: Notify::new(),
+            })
+        };
+        let group = Arc::clone(
+            locked(&self.groups)
+                .entry((provider, tenant.is_some()))
+                .or_insert_with(new_group),
+        );
         let state = Mutex::new(Destination::new(self.rates.of(provider), &seats, pace, now));
-        DestinationState { group, tenant, state, changed: Notify::new(), placing: tokio::sync::Mutex::default() }
+        DestinationState {
+            group,
+            tenant,
+            state,
+            changed: Notify::new(),
+            placing: tokio::sync::Mutex::default(),
+        }
     }
 
     /// Records that the holds of these scopes' open circuits ended before their time.
@@ -130,26 +158,50 @@ impl DestinationStates {
     }
 
     /// Returns how many share a lane with this destination. Counted once a second, and when a destination becomes active.
-    pub(super) fn active_count(&self, place: &DestinationState, lane: CallLane, now: Instant) -> ActiveCount {
+    pub(super) fn active_count(
+        &self,
+        place: &DestinationState,
+        lane: CallLane,
+        now: Instant,
+    ) -> ActiveCount {
         let mut active = locked(&self.active);
-        if active.counted.is_none_or(|counted| now.saturating_duration_since(counted) >= RECOUNT) {
+        if active
+            .counted
+            .is_none_or(|counted| now.saturating_duration_since(counted) >= RECOUNT)
+        {
             *active = self.count(now);
         }
         if place.tenant.is_some() {
-            return ActiveCount { all: active.tenants[lane].len(), own: 1 };
+            return ActiveCount {
+                all: active.tenants[lane].len(),
+                own: 1,
+            };
         }
         let destinations = &active.destinations[lane];
-        ActiveCount { all: destinations.values().sum(), own: destinations.get(place.group.provider).copied().unwrap_or(0) }
+        ActiveCount {
+            all: destinations.values().sum(),
+            own: destinations.get(place.group.provider).copied().unwrap_or(0),
+        }
     }
 
     fn count(&self, now: Instant) -> Active {
-        let mut active = Active { counted: Some(now), ..Active::default() };
+        let mut active = Active {
+            counted: Some(now),
+            ..Active::default()
+        };
         for place in locked(&self.known).values() {
             let state = locked(&place.state);
-            for lane in CallLane::ALL.into_iter().filter(|lane| state.is_active(*lane, now)) {
+            for lane in CallLane::ALL
+                .into_iter()
+                .filter(|lane| state.is_active(*lane, now))
+            {
                 match &place.tenant {
                     Some(tenant) => drop(active.tenants[lane].insert(Arc::clone(tenant))),
-                    None => *active.destinations[lane].entry(place.group.provider).or_default() += 1,
+                    None => {
+                        *active.destinations[lane]
+                            .entry(place.group.provider)
+                            .or_default() += 1
+                    }
                 }
             }
         }
@@ -181,8 +233,15 @@ impl DestinationState {
     ) -> Result<V, NotNow> {
         self.change(|destination| {
             destination.ask(asking)?;
-            let (standing, overdue_after) = (destination.standing(asking.now), destination.overdue_after());
-            let member = Member { standing, tenant: self.tenant.clone(), overdue_after };
+            let (standing, overdue_after) = (
+                destination.standing(asking.now),
+                destination.overdue_after(),
+            );
+            let member = Member {
+                standing,
+                tenant: self.tenant.clone(),
+                overdue_after,
+            };
             let mut bulkhead = locked(&self.group.bulkheads[asking.lane]);
             bulkhead.ask(&member, asking)?;
             Ok(then(destination, &mut bulkhead, member))
@@ -190,7 +249,12 @@ impl DestinationState {
     }
 
     /// Releases the permits of a call at `now`, and applies `end` to its destination.
-    pub(super) fn count_out<V>(&self, call: AdmittedCall, now: Instant, end: impl FnOnce(&mut Destination, Ticket) -> V) -> V {
+    pub(super) fn count_out<V>(
+        &self,
+        call: AdmittedCall,
+        now: Instant,
+        end: impl FnOnce(&mut Destination, Ticket) -> V,
+    ) -> V {
         let made = self.change(|destination| end(destination, call.ticket));
         if locked(&self.group.bulkheads[call.lane]).leave(call.number, now) {
             self.group.changed.notify_waiters();

@@ -39,11 +39,20 @@ pub enum GovernorFault {
 impl GovernorFault {
     pub(super) fn held(target: &Target, held: Held, now: Instant) -> Self {
         let left = held.until.saturating_duration_since(now);
-        Self::Held { scope: target.text.clone(), reason: held.reason, left, for_seat: target.is_seats }
+        Self::Held {
+            scope: target.text.clone(),
+            reason: held.reason,
+            left,
+            for_seat: target.is_seats,
+        }
     }
 
     pub(super) fn not_placed(target: &Target, fault: &StageFault) -> Self {
-        Self::NotPlaced { scope: target.text.clone(), why: fault.message(), class: fault.class() }
+        Self::NotPlaced {
+            scope: target.text.clone(),
+            why: fault.message(),
+            class: fault.class(),
+        }
     }
 }
 
@@ -59,9 +68,11 @@ impl Fault for GovernorFault {
     fn class(&self) -> Class {
         match self {
             // A hold has no counter to observe: it exists or it does not.
-            Self::Held { scope, .. } => {
-                Class::Wait(WaitOn { reason: WaitReason::Hold, key: format!("hold:{scope}"), observed: 0 })
-            }
+            Self::Held { scope, .. } => Class::Wait(WaitOn {
+                reason: WaitReason::Hold,
+                key: format!("hold:{scope}"),
+                observed: 0,
+            }),
             Self::NotPlaced { class, .. } => class.clone(),
         }
     }
@@ -69,9 +80,13 @@ impl Fault for GovernorFault {
     fn hint(&self) -> String {
         match self {
             Self::Held { scope, .. } => {
-                format!("The job continues when the hold ends; `dispatch holds release '{scope}'` ends the hold now.")
+                format!(
+                    "The job continues when the hold ends; `dispatch holds release '{scope}'` ends the hold now."
+                )
             }
-            Self::NotPlaced { .. } => "Check Postgres: its log, its connections, its disk.".to_owned(),
+            Self::NotPlaced { .. } => {
+                "Check Postgres: its log, its connections, its disk.".to_owned()
+            }
         }
     }
 }

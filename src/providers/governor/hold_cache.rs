@@ -33,9 +33,16 @@ pub(super) struct Copied {
 impl Copied {
     /// Returns the hold in force of a scope, and whether that knowledge is fresh.
     pub(super) fn known(&self, scope: &str, now: Instant) -> (Option<Held>, bool) {
-        let held = self.holds.get(scope).filter(|held| now < held.until).cloned();
+        let held = self
+            .holds
+            .get(scope)
+            .filter(|held| now < held.until)
+            .cloned();
         let noted = held.as_ref().map(|held| held.noted).max(self.read);
-        (held, noted.is_some_and(|noted| now.saturating_duration_since(noted) < FRESH))
+        (
+            held,
+            noted.is_some_and(|noted| now.saturating_duration_since(noted) < FRESH),
+        )
     }
 
     /// Adds a hold that this replica has placed.
@@ -55,9 +62,23 @@ impl Copied {
     ) -> Result<Vec<String>, StageFault> {
         self.read = Some(begun);
         let mut known: HashMap<String, Held> = HashMap::new();
-        for LiveHold { scope, is_circuit, reason, left } in live? {
-            let held = Held { until: begun + left, noted: begun, is_circuit, reason };
-            if known.get(&scope).is_none_or(|other| other.until < held.until) {
+        for LiveHold {
+            scope,
+            is_circuit,
+            reason,
+            left,
+        } in live?
+        {
+            let held = Held {
+                until: begun + left,
+                noted: begun,
+                is_circuit,
+                reason,
+            };
+            if known
+                .get(&scope)
+                .is_none_or(|other| other.until < held.until)
+            {
                 known.insert(scope, held);
             }
         }

@@ -32,7 +32,11 @@ impl Lanes {
     /// Returns lanes of the same size, for a command that makes a few calls itself.
     #[must_use]
     pub const fn all(size: usize) -> Self {
-        Self { dispatch: size, assignee_sync: size, messaging: size }
+        Self {
+            dispatch: size,
+            assignee_sync: size,
+            messaging: size,
+        }
     }
 
     pub(super) const fn size(self, lane: CallLane) -> usize {

@@ -112,10 +112,19 @@ pub struct Permit<'a> {
 impl CallResult {
     /// Classifies the answer of a call by the class of its fault.
     pub fn of<T, F: Fault>(answer: &Result<T, F>) -> Self {
-        let Err(fault) = answer else { return Self::Done };
+        let Err(fault) = answer else {
+            return Self::Done;
+        };
         match fault.class() {
-            Class::RateLimited { retry_after } | Class::Transient { retry_after: retry_after @ Some(_) } => {
-                if fault.limits_all() { Self::AllRateLimited { retry_after } } else { Self::RateLimited { retry_after } }
+            Class::RateLimited { retry_after }
+            | Class::Transient {
+                retry_after: retry_after @ Some(_),
+            } => {
+                if fault.limits_all() {
+                    Self::AllRateLimited { retry_after }
+                } else {
+                    Self::RateLimited { retry_after }
+                }
             }
             Class::Transient { retry_after: None } => Self::Failed,
             Class::Permanent
@@ -163,7 +172,12 @@ impl Governor {
     /// stored.
     pub async fn admit<'a>(&'a self, scope: &'a Scope) -> Result<Permit<'a>, GovernorFault> {
         let (place, call) = self.pass(scope, DestinationState::let_out).await?;
-        Ok(Permit { governor: self, scope, place, call: Some(call) })
+        Ok(Permit {
+            governor: self,
+            scope,
+            place,
+            call: Some(call),
+        })
     }
 
     /// Checks whether a call could go out now. Asked before an intent is stored, so that a job that must wait stores none.
@@ -201,7 +215,15 @@ impl Governor {
             }
             let now = Instant::now();
             let active_count = self.states.active_count(&place, lane, now);
-            let refused = match asked(&place, Asking { lane, active_count, since, now }) {
+            let refused = match asked(
+                &place,
+                Asking {
+                    lane,
+                    active_count,
+                    since,
+                    now,
+                },
+            ) {
                 Ok(done) => return Ok((Arc::clone(&place), done)),
                 Err(refused) => refused,
             };
@@ -222,16 +244,24 @@ impl Governor {
     }
 
     /// Returns a hold in force of any of these targets. Refreshes an outdated copy before it reports a hold.
-    async fn held<'a>(&self, targets: impl Iterator<Item = &'a Target> + Clone) -> Option<InForce<'a>> {
+    async fn held<'a>(
+        &self,
+        targets: impl Iterator<Item = &'a Target> + Clone,
+    ) -> Option<InForce<'a>> {
         let found = self.known(targets.clone())?;
         if found.is_fresh {
             return Some(found);
         }
         let reading = self.reading.lock().await;
-        if self.known(targets.clone()).is_some_and(|found| !found.is_fresh)
+        if self
+            .known(targets.clone())
+            .is_some_and(|found| !found.is_fresh)
             && let Err(fault) = self.refresh().await
         {
-            tracing::debug!(error = fault.message(), "the holds cannot be read; the governor uses the known ones");
+            tracing::debug!(
+                error = fault.message(),
+                "the holds cannot be read; the governor uses the known ones"
+            );
         }
         drop(reading);
         self.known(targets)
@@ -242,15 +272,30 @@ impl Governor {
         let (copied, now) = (locked(&self.copied), Instant::now());
         let in_force = |target: &'a Target| {
             let (held, is_fresh) = copied.known(&target.text, now);
-            held.map(|held| InForce { target, held, is_fresh })
+            held.map(|held| InForce {
+                target,
+                held,
+                is_fresh,
+            })
         };
-        targets.filter_map(in_force).max_by_key(|found| found.held.until)
+        targets
+            .filter_map(in_force)
+            .max_by_key(|found| found.held.until)
     }
 
     /// Holds a destination, unless another call has held it meanwhile.
-    async fn hold(&self, scope: &Scope, place: &DestinationState, request: HoldRequest) -> GovernorFault {
+    async fn hold(
+        &self,
+        scope: &Scope,
+        place: &DestinationState,
+        request: HoldRequest,
+    ) -> GovernorFault {
         let _one_at_a_time = place.placing.lock().await;
-        let target = if request.why.is_for_seats() { scope.seats() } else { scope.own() };
+        let target = if request.why.is_for_seats() {
+            scope.seats()
+        } else {
+            scope.own()
+        };
         if let Some(found) = self.known(scope.targets().chain([target])) {
             return found.refuse(place);
         }
@@ -271,7 +316,15 @@ impl Governor {
         let reason = format!("{} {}", target.called, why.text());
         let is_circuit = why.is_circuit();
         let asked = Instant::now();
-        let left = self.holds.place(NewHold { scope: &target.text, is_circuit, reason: &reason, length }).await?;
+        let left = self
+            .holds
+            .place(NewHold {
+                scope: &target.text,
+                is_circuit,
+                reason: &reason,
+                length,
+            })
+            .await?;
         metrics::counter!(names::HOLDS_PLACED, "provider" => scope.provider()).increment(1);
         tracing::warn!(
             hold.scope = target.text,
@@ -279,7 +332,12 @@ impl Governor {
             reason,
             "the governor placed a hold; jobs for this destination wait"
         );
-        let held = Held { until: asked + left, noted: Instant::now(), is_circuit, reason };
+        let held = Held {
+            until: asked + left,
+            noted: Instant::now(),
+            is_circuit,
+            reason,
+        };
         locked(&self.copied).note(&target.text, held.clone());
         place.changed.notify_waiters();
         Ok(held)
@@ -296,11 +354,19 @@ impl Governor {
         let (target, retry_after) = match outcome {
             CallResult::RateLimited { retry_after } => (scope.own(), retry_after),
             CallResult::AllRateLimited { retry_after } => (scope.widest(), retry_after),
-            CallResult::Done | CallResult::Failed | CallResult::Refused => return (scope.own(), request),
+            CallResult::Done | CallResult::Failed | CallResult::Refused => {
+                return (scope.own(), request);
+            }
         };
         match retry_after {
             Some(_) => (target, request),
-            None => (target, HoldRequest { length: locked(&self.unsaid).length(&target.text, began, Instant::now()), ..request }),
+            None => (
+                target,
+                HoldRequest {
+                    length: locked(&self.unsaid).length(&target.text, began, Instant::now()),
+                    ..request
+                },
+            ),
         }
     }
 }
@@ -320,14 +386,22 @@ impl Permit<'_> {
     pub async fn settle(mut self, outcome: CallResult) {
         let Some(call) = self.call.take() else { return };
         let (began, now) = (call.began(), Instant::now());
-        let request = self.place.count_out(call, now, |destination, ticket| destination.settle(ticket, outcome, now));
+        let request = self.place.count_out(call, now, |destination, ticket| {
+            destination.settle(ticket, outcome, now)
+        });
         if outcome == CallResult::Done {
             let mut unsaid = locked(&self.governor.unsaid);
-            self.scope.targets().for_each(|target| unsaid.succeeded(&target.text, began));
+            self.scope
+                .targets()
+                .for_each(|target| unsaid.succeeded(&target.text, began));
         }
         if let Some(request) = request {
             let (target, request) = self.governor.limited(self.scope, outcome, began, request);
-            if let Err(fault) = self.governor.place_hold(self.scope, &self.place, target, request).await {
+            if let Err(fault) = self
+                .governor
+                .place_hold(self.scope, &self.place, target, request)
+                .await
+            {
                 tracing::warn!(
                     hold.scope = target.text,
                     error = fault.message(),
@@ -343,7 +417,9 @@ impl Drop for Permit<'_> {
     fn drop(&mut self) {
         if let Some(call) = self.call.take() {
             let now = Instant::now();
-            self.place.count_out(call, now, |destination, ticket| destination.drop_call(ticket, now));
+            self.place.count_out(call, now, |destination, ticket| {
+                destination.drop_call(ticket, now)
+            });
             self.place.changed.notify_waiters();
         }
     }

@@ -12,7 +12,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::destination::{
-    ActiveCount, Asking, BUSY_HOLD, HANGING_HOLD, HoldRequest, NotNow, Seats, Standing, Why, wait_for_seat,
+    ActiveCount, Asking, BUSY_HOLD, HANGING_HOLD, HoldRequest, NotNow, Seats, Standing, Why,
+    wait_for_seat,
 };
 
 /// The calls in flight of one provider.
@@ -57,25 +58,50 @@ impl CallUnderWay {
 
 impl ProviderBulkhead {
     pub(super) const fn new(seats: Seats, now: Instant) -> Self {
-        Self { seats, under_way: Vec::new(), last_number: 0, freed: now, is_wanted: false }
+        Self {
+            seats,
+            under_way: Vec::new(),
+            last_number: 0,
+            freed: now,
+            is_wanted: false,
+        }
     }
 
     /// Checks whether a call to this destination may go out. Takes no permit.
     pub(super) fn ask(&mut self, to: &Member, asking: Asking) -> Result<(), NotNow> {
-        let Asking { active_count, since, now, .. } = asking;
+        let Asking {
+            active_count,
+            since,
+            now,
+            ..
+        } = asking;
         // A full share hangs if its youngest call is overdue; the quarter for overdue calls hangs if its oldest call is.
         let (why, decides) = if self.is_full(to, active_count) {
-            let why = if to.tenant.is_some() { Why::TenantBusy } else { Why::ProviderBusy };
+            let why = if to.tenant.is_some() {
+                Why::TenantBusy
+            } else {
+                Why::ProviderBusy
+            };
             (why, self.together_with(to).last())
         } else if self.is_refused(to, now) {
-            let in_the_way = |call: &&CallUnderWay| call.to.standing != Standing::Quick || call.is_doubtful(now);
+            let in_the_way =
+                |call: &&CallUnderWay| call.to.standing != Standing::Quick || call.is_doubtful(now);
             (Why::ProviderHangs, self.under_way.iter().find(in_the_way))
         } else {
             return Ok(());
         };
         let overdue_at = decides.map(CallUnderWay::overdue_at);
         self.is_wanted = true;
-        let (hanging, busy) = (HoldRequest { why, length: HANGING_HOLD }, HoldRequest { why, length: BUSY_HOLD });
+        let (hanging, busy) = (
+            HoldRequest {
+                why,
+                length: HANGING_HOLD,
+            },
+            HoldRequest {
+                why,
+                length: BUSY_HOLD,
+            },
+        );
         wait_for_seat(overdue_at, self.freed, since, now, (hanging, busy))
     }
 
@@ -86,14 +112,26 @@ impl ProviderBulkhead {
 
     /// Returns the calls that count in the same share: the organization's, or all.
     fn together_with<'a>(&'a self, to: &'a Member) -> impl Iterator<Item = &'a CallUnderWay> {
-        self.under_way.iter().filter(|call| call.to.tenant == to.tenant)
+        self.under_way
+            .iter()
+            .filter(|call| call.to.tenant == to.tenant)
     }
 
     /// Returns whether the provider has as many overdue calls as it may have, and this call could become one more. Destinations
     /// that were never called have a few permits of their own, to show whether they answer.
     fn is_refused(&self, to: &Member, now: Instant) -> bool {
-        let hangs = || self.under_way.iter().filter(|call| call.is_doubtful(now)).count() >= self.seats.overdue();
-        let new = || self.together_with(to).filter(|call| call.to.standing == Standing::New).count();
+        let hangs = || {
+            self.under_way
+                .iter()
+                .filter(|call| call.is_doubtful(now))
+                .count()
+                >= self.seats.overdue()
+        };
+        let new = || {
+            self.together_with(to)
+                .filter(|call| call.to.standing == Standing::New)
+                .count()
+        };
         match to.standing {
             Standing::Quick => false,
             Standing::New => hangs() && new() >= self.seats.base(),
@@ -104,7 +142,11 @@ impl ProviderBulkhead {
     /// Takes a permit for a call that [`ProviderBulkhead::ask`] has just admitted, and returns the number of the call.
     pub(super) fn let_out(&mut self, to: Member, now: Instant) -> u64 {
         self.last_number += 1;
-        self.under_way.push(CallUnderWay { number: self.last_number, began: now, to });
+        self.under_way.push(CallUnderWay {
+            number: self.last_number,
+            began: now,
+            to,
+        });
         self.last_number
     }
 
@@ -134,7 +176,11 @@ mod tests {
     }
 
     fn member(standing: Standing) -> Member {
-        Member { standing, tenant: None, overdue_after: SLOW }
+        Member {
+            standing,
+            tenant: None,
+            overdue_after: SLOW,
+        }
     }
 
     fn ask(
@@ -144,11 +190,24 @@ mod tests {
         now: Instant,
         active_count: ActiveCount,
     ) -> Result<(), NotNow> {
-        bulkhead.ask(&member(standing), Asking { lane: CallLane::Messaging, active_count, since, now })
+        bulkhead.ask(
+            &member(standing),
+            Asking {
+                lane: CallLane::Messaging,
+                active_count,
+                since,
+                now,
+            },
+        )
     }
 
     /// Admits as many calls as the bulkhead allows at once, up to `most`.
-    fn fill(bulkhead: &mut ProviderBulkhead, standing: Standing, most: usize, now: Instant) -> Vec<u64> {
+    fn fill(
+        bulkhead: &mut ProviderBulkhead,
+        standing: Standing,
+        most: usize,
+        now: Instant,
+    ) -> Vec<u64> {
         let mut numbers = Vec::new();
         while numbers.len() < most && ask(bulkhead, standing, now, now, ACTIVE) == Ok(()) {
             numbers.push(bulkhead.let_out(member(standing), now));
@@ -160,50 +219,98 @@ mod tests {
     fn a_provider_that_begins_to_hang_takes_at_most_its_destinations_share_of_the_lane() {
         let start = Instant::now();
         let mut hanging = bulkhead(start);
-        assert_eq!(fill(&mut hanging, Standing::Quick, 100, start).len(), 16 * 8 / 13);
+        assert_eq!(
+            fill(&mut hanging, Standing::Quick, 100, start).len(),
+            16 * 8 / 13
+        );
         let patience = ask(&mut hanging, Standing::Quick, start, start, ACTIVE);
         assert!(
             matches!(patience, Err(NotNow::Wait { until, .. }) if until < start + SLOW),
             "a permit may become free: {patience:?}"
         );
         let later = start + SLOW;
-        let held = HoldRequest { why: Why::ProviderBusy, length: HANGING_HOLD };
-        assert_eq!(ask(&mut hanging, Standing::Quick, later, later, ACTIVE), Err(NotNow::Hold(held)), "at once");
+        let held = HoldRequest {
+            why: Why::ProviderBusy,
+            length: HANGING_HOLD,
+        };
+        assert_eq!(
+            ask(&mut hanging, Standing::Quick, later, later, ACTIVE),
+            Err(NotNow::Hold(held)),
+            "at once"
+        );
         let seats = |own, all| Seats::of_destination(16).part(ActiveCount { own, all });
-        assert_eq!([seats(8, 8), seats(1, 1), seats(1, 40), seats(39, 40)], [14, 8, 2, 15]);
+        assert_eq!(
+            [seats(8, 8), seats(1, 1), seats(1, 40), seats(39, 40)],
+            [14, 8, 2, 15]
+        );
     }
 
     #[test]
     fn each_organization_has_its_own_share_of_the_lane_for_hosts() {
         let now = Instant::now();
         let mut hosts = ProviderBulkhead::new(Seats::of_host(16), now);
-        let asking = Asking { lane: CallLane::AssigneeSync, active_count: ActiveCount { all: 2, own: 1 }, since: now, now };
+        let asking = Asking {
+            lane: CallLane::AssigneeSync,
+            active_count: ActiveCount { all: 2, own: 1 },
+            since: now,
+            now,
+        };
         let mut fill = |tenant: &str, standing| {
-            let to = Member { standing, tenant: Some(tenant.into()), overdue_after: SLOW };
+            let to = Member {
+                standing,
+                tenant: Some(tenant.into()),
+                overdue_after: SLOW,
+            };
             let mut count = 0;
             while hosts.ask(&to, asking) == Ok(()) {
                 hosts.let_out(to.clone(), now);
                 count += 1;
             }
-            let full = HoldRequest { why: Why::TenantBusy, length: BUSY_HOLD };
-            let later = Asking { now: now + SLOW / 2, ..asking };
+            let full = HoldRequest {
+                why: Why::TenantBusy,
+                length: BUSY_HOLD,
+            };
+            let later = Asking {
+                now: now + SLOW / 2,
+                ..asking
+            };
             (count, hosts.ask(&to, later) == Err(NotNow::Hold(full)))
         };
-        assert_eq!(["acme", "umbrella"].map(|tenant| fill(tenant, Standing::New)), [(6, true), (6, true)]);
-        let to = |tenant: &str| Member { standing: Standing::New, tenant: Some(tenant.into()), overdue_after: SLOW };
-        let later = Asking { active_count: ActiveCount { all: 3, own: 1 }, since: now + SLOW, now: now + SLOW, ..asking };
-        assert_eq!(hosts.ask(&to("initech"), later), Ok(()), "the overdue calls of others are not its own");
+        assert_eq!(
+            ["acme", "umbrella"].map(|tenant| fill(tenant, Standing::New)),
+            [(6, true), (6, true)]
+        );
+        let to = |tenant: &str| Member {
+            standing: Standing::New,
+            tenant: Some(tenant.into()),
+            overdue_after: SLOW,
+        };
+        let later = Asking {
+            active_count: ActiveCount { all: 3, own: 1 },
+            since: now + SLOW,
+            now: now + SLOW,
+            ..asking
+        };
+        assert_eq!(
+            hosts.ask(&to("initech"), later),
+            Ok(()),
+            "the overdue calls of others are not its own"
+        );
         assert!(hosts.ask(&to("acme"), later).is_err());
     }
 
     #[test]
-    fn calls_that_may_hang_get_a_quarter_of_the_lane_and_a_destination_that_answers_is_not_limited_to_it() {
+    fn calls_that_may_hang_get_a_quarter_of_the_lane_and_a_destination_that_answers_is_not_limited_to_it()
+     {
         let start = Instant::now();
         let mut hanging = bulkhead(start);
         let slow = fill(&mut hanging, Standing::Slow, 100, start);
         assert_eq!(slow.len(), 4);
         assert!(
-            matches!(ask(&mut hanging, Standing::Slow, start, start, ACTIVE), Err(NotNow::Wait { .. })),
+            matches!(
+                ask(&mut hanging, Standing::Slow, start, start, ACTIVE),
+                Err(NotNow::Wait { .. })
+            ),
             "their answers may still arrive"
         );
         assert_eq!(fill(&mut hanging, Standing::Quick, 2, start).len(), 2);
@@ -213,12 +320,24 @@ mod tests {
             "destinations that were never called have a few permits"
         );
         let later = start + SLOW;
-        let held = HoldRequest { why: Why::ProviderHangs, length: HANGING_HOLD };
+        let held = HoldRequest {
+            why: Why::ProviderHangs,
+            length: HANGING_HOLD,
+        };
         for standing in [Standing::Slow, Standing::New] {
-            assert_eq!(ask(&mut hanging, standing, later, later, ACTIVE), Err(NotNow::Hold(held)));
+            assert_eq!(
+                ask(&mut hanging, standing, later, later, ACTIVE),
+                Err(NotNow::Hold(held))
+            );
         }
-        assert_eq!(ask(&mut hanging, Standing::Quick, later, later, ACTIVE), Ok(()));
-        assert!(hanging.leave(slow[0], later), "others have waited for its permit");
+        assert_eq!(
+            ask(&mut hanging, Standing::Quick, later, later, ACTIVE),
+            Ok(())
+        );
+        assert!(
+            hanging.leave(slow[0], later),
+            "others have waited for its permit"
+        );
         assert!(!hanging.leave(slow[1], later), "nobody since");
     }
 
@@ -228,11 +347,17 @@ mod tests {
         let mut bulkhead = bulkhead(start);
         let young = fill(&mut bulkhead, Standing::New, 4, start);
         assert_eq!(young.len(), 4, "so far nothing is slow");
-        assert_eq!(ask(&mut bulkhead, Standing::Slow, start, start + QUICK, ACTIVE), Ok(()));
+        assert_eq!(
+            ask(&mut bulkhead, Standing::Slow, start, start + QUICK, ACTIVE),
+            Ok(())
+        );
         let later = start + SLOW;
         assert!(ask(&mut bulkhead, Standing::New, later, later, ACTIVE).is_err());
         bulkhead.leave(young[0], later);
-        assert_eq!(ask(&mut bulkhead, Standing::New, later, later, ACTIVE), Ok(()));
+        assert_eq!(
+            ask(&mut bulkhead, Standing::New, later, later, ACTIVE),
+            Ok(())
+        );
     }
 
     proptest! {

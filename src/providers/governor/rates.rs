@@ -19,7 +19,10 @@ pub const DEFAULT_RATES: &str = "azure_devops=200/1,discord=5/5,discord_webhook=
     slack=3/3,teams=4/1,email=10/1,webhook=50/1";
 
 /// The rate limit of a provider that neither the setting nor the defaults name.
-const ANY_OTHER: Rate = Rate { calls: 50, per: Duration::from_secs(1) };
+const ANY_OTHER: Rate = Rate {
+    calls: 50,
+    per: Duration::from_secs(1),
+};
 /// The longest period of a rate limit, in seconds.
 const LONGEST_PERIOD: u64 = 3600;
 /// The largest number of calls of a rate limit.
@@ -47,7 +50,11 @@ impl Rates {
     /// # Errors
     /// [`BadRate`] with the part that cannot be parsed.
     pub fn parse(setting: &str) -> Result<Self, BadRate> {
-        let parts = DEFAULT_RATES.split(',').chain(setting.split(',')).map(str::trim).filter(|part| !part.is_empty());
+        let parts = DEFAULT_RATES
+            .split(',')
+            .chain(setting.split(','))
+            .map(str::trim)
+            .filter(|part| !part.is_empty());
         let rate = |part: &str| parse_one(part).ok_or_else(|| BadRate(part.to_owned()));
         Ok(Self(parts.map(rate).collect::<Result<_, _>>()?))
     }
@@ -61,8 +68,18 @@ fn parse_one(part: &str) -> Option<(String, Rate)> {
     let (provider, rate) = part.split_once('=')?;
     let (calls, seconds) = rate.split_once('/')?;
     let (calls, seconds) = (calls.trim().parse().ok()?, seconds.trim().parse().ok()?);
-    let is_right = (1..=MOST_CALLS).contains(&calls) && (1..=LONGEST_PERIOD).contains(&seconds) && !provider.trim().is_empty();
-    is_right.then(|| (provider.trim().to_owned(), Rate { calls, per: Duration::from_secs(seconds) }))
+    let is_right = (1..=MOST_CALLS).contains(&calls)
+        && (1..=LONGEST_PERIOD).contains(&seconds)
+        && !provider.trim().is_empty();
+    is_right.then(|| {
+        (
+            provider.trim().to_owned(),
+            Rate {
+                calls,
+                per: Duration::from_secs(seconds),
+            },
+        )
+    })
 }
 
 impl Rate {
@@ -85,7 +102,10 @@ pub(super) struct Bucket {
 
 impl Bucket {
     pub(super) fn full(rate: Rate, now: Instant) -> Self {
-        Self { tokens: f64::from(rate.calls), at: now }
+        Self {
+            tokens: f64::from(rate.calls),
+            at: now,
+        }
     }
 
     /// Returns the time until a token is available, or zero if one is.
@@ -94,7 +114,11 @@ impl Bucket {
         self.tokens = (self.tokens + gained).min(f64::from(rate.calls));
         self.at = self.at.max(now);
         // Rounding may leave slightly less than a whole token.
-        if self.tokens > 1.0 - 1e-6 { Duration::ZERO } else { Duration::from_secs_f64((1.0 - self.tokens) / rate.per_second()) }
+        if self.tokens > 1.0 - 1e-6 {
+            Duration::ZERO
+        } else {
+            Duration::from_secs_f64((1.0 - self.tokens) / rate.per_second())
+        }
     }
 
     /// Takes a token that [`Bucket::until_token`] has found available.
@@ -119,27 +143,55 @@ mod tests {
         kinds.extend(["azure_devops", "discord_interaction"]);
         kinds.sort_unstable();
         let rates = Rates::parse("").unwrap();
-        assert_eq!(rates.0.keys().map(String::as_str).collect::<Vec<_>>(), kinds);
+        assert_eq!(
+            rates.0.keys().map(String::as_str).collect::<Vec<_>>(),
+            kinds
+        );
     }
 
     #[test]
     fn a_setting_replaces_only_the_rates_that_it_names() {
         let rates = Rates::parse("discord = 50/1, pigeon=1/60").unwrap();
-        assert_eq!(rates.of("discord"), Rate { calls: 50, per: Duration::from_secs(1) });
-        assert_eq!(rates.of("pigeon"), Rate { calls: 1, per: Duration::from_secs(60) });
+        assert_eq!(
+            rates.of("discord"),
+            Rate {
+                calls: 50,
+                per: Duration::from_secs(1)
+            }
+        );
+        assert_eq!(
+            rates.of("pigeon"),
+            Rate {
+                calls: 1,
+                per: Duration::from_secs(60)
+            }
+        );
         assert_eq!(rates.of("slack"), Rates::parse("").unwrap().of("slack"));
         assert_eq!(rates.of("drum"), ANY_OTHER);
-        for wrong in
-            ["discord", "discord=5", "=5/5", "discord=0/5", "discord=5/0", "discord=5/x", "discord=-1/5", "discord=5/9999"]
-        {
+        for wrong in [
+            "discord",
+            "discord=5",
+            "=5/5",
+            "discord=0/5",
+            "discord=5/0",
+            "discord=5/x",
+            "discord=-1/5",
+            "discord=5/9999",
+        ] {
             let error = Rates::parse(wrong).unwrap_err().to_string();
-            assert!(error.contains(wrong) && error.contains("discord=5/5"), "{error}");
+            assert!(
+                error.contains(wrong) && error.contains("discord=5/5"),
+                "{error}"
+            );
         }
     }
 
     #[test]
     fn a_full_bucket_allows_a_burst_and_then_one_call_at_a_time() {
-        let rate = Rate { calls: 5, per: Duration::from_secs(5) };
+        let rate = Rate {
+            calls: 5,
+            per: Duration::from_secs(5),
+        };
         let mut now = Instant::now();
         let mut bucket = Bucket::full(rate, now);
         for _ in 0..5 {
@@ -151,7 +203,10 @@ mod tests {
         assert_eq!(bucket.until_token(rate, now), Duration::ZERO);
         bucket.take();
         assert!(bucket.until_token(rate, now) > Duration::ZERO);
-        assert_eq!((rate.time_for(4), rate.time_for(50)), (Duration::from_secs(4), Duration::from_secs(5)));
+        assert_eq!(
+            (rate.time_for(4), rate.time_for(50)),
+            (Duration::from_secs(4), Duration::from_secs(5))
+        );
     }
 
     proptest! {

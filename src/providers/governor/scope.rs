@@ -36,13 +36,22 @@ impl Scope {
     #[must_use]
     pub fn host(organization: &str, provider: &'static str, host: &str) -> Self {
         let tenant = Some(organization.to_owned());
-        Self { tenant, lane: CallLane::Dispatch, ..Self::new(organization, provider, host, "") }
+        Self {
+            tenant,
+            lane: CallLane::Dispatch,
+            ..Self::new(organization, provider, host, "")
+        }
     }
 
     /// Returns the scope of a registered destination of messages, by its row id.
     #[must_use]
     pub fn destination(organization: &str, kind: &'static str, id: i64) -> Self {
-        Self::new(organization, kind, &id.to_string(), &format!(" (destination {id})"))
+        Self::new(
+            organization,
+            kind,
+            &id.to_string(),
+            &format!(" (destination {id})"),
+        )
     }
 
     /// Returns the scope of the answers to an organization's clicks: a destination, since the same lane delivers to it.
@@ -54,9 +63,17 @@ impl Scope {
     fn new(organization: &str, provider: &'static str, place: &str, detail: &str) -> Self {
         let text = format!("{organization}|{provider}|{place}");
         let called = format!("{organization}'s {}{detail}", name_of(provider));
-        let seats = Target { text: format!("{text}{SEATS}"), called: called.clone(), is_seats: true };
+        let seats = Target {
+            text: format!("{text}{SEATS}"),
+            called: called.clone(),
+            is_seats: true,
+        };
         Self {
-            own: Target { text, called, is_seats: false },
+            own: Target {
+                text,
+                called,
+                is_seats: false,
+            },
             seats,
             shared: None,
             provider,
@@ -80,7 +97,10 @@ impl Scope {
             called: format!("{} ({limit})", name_of(self.provider)),
             is_seats: false,
         };
-        Self { shared: limit.map(target), ..self }
+        Self {
+            shared: limit.map(target),
+            ..self
+        }
     }
 
     /// Returns the stored form.
@@ -157,21 +177,44 @@ mod tests {
     #[test]
     fn a_scope_has_a_stored_form_and_a_name_for_messages() {
         let devops = Scope::host("acme", "azure_devops", "dev.azure.com");
-        assert_eq!(named(&devops), ("acme|azure_devops|dev.azure.com", "acme's Azure DevOps"));
+        assert_eq!(
+            named(&devops),
+            ("acme|azure_devops|dev.azure.com", "acme's Azure DevOps")
+        );
         let hook = Scope::destination("acme", "webhook", 7);
-        assert_eq!(named(&hook), ("acme|webhook|7", "acme's webhook (destination 7)"));
+        assert_eq!(
+            named(&hook),
+            ("acme|webhook|7", "acme's webhook (destination 7)")
+        );
         let clicks = Scope::clicks("acme", "discord_interaction");
-        assert_eq!(named(&clicks), ("acme|discord_interaction|clicks", "acme's answers in Discord"));
-        assert_eq!([&devops, &hook, &clicks].map(Scope::tenant), [Some("acme"), None, None]);
-        assert_eq!((hook.seats().text.as_str(), &hook.seats().called), ("acme|webhook|7#seats", &hook.own.called));
+        assert_eq!(
+            named(&clicks),
+            (
+                "acme|discord_interaction|clicks",
+                "acme's answers in Discord"
+            )
+        );
+        assert_eq!(
+            [&devops, &hook, &clicks].map(Scope::tenant),
+            [Some("acme"), None, None]
+        );
+        assert_eq!(
+            (hook.seats().text.as_str(), &hook.seats().called),
+            ("acme|webhook|7#seats", &hook.own.called)
+        );
     }
 
     #[test]
     fn destinations_of_any_organization_with_the_same_credential_share_a_limit() {
-        let bot = |organization, id| Scope::destination(organization, "discord", id).limited_with(Some("bot-1f".to_owned()));
+        let bot = |organization, id| {
+            Scope::destination(organization, "discord", id).limited_with(Some("bot-1f".to_owned()))
+        };
         assert_eq!(bot("acme", 1).widest(), bot("umbrella", 2).widest());
         let widest = bot("acme", 1).widest().clone();
-        assert_eq!((widest.text.as_str(), widest.called.as_str()), ("*|discord|bot-1f", "Discord (bot-1f)"));
+        assert_eq!(
+            (widest.text.as_str(), widest.called.as_str()),
+            ("*|discord|bot-1f", "Discord (bot-1f)")
+        );
         let alone = Scope::destination("acme", "slack", 3).limited_with(None);
         assert_eq!((alone.widest(), alone.targets().count()), (alone.own(), 1));
     }

@@ -67,18 +67,45 @@ struct Simulation {
 
 impl Tenant {
     /// Returns an organization with `jobs` jobs, each of which makes `calls` calls to a host.
-    fn of_host(name: &str, jobs: usize, calls: usize, answers: impl FnMut(At) -> Option<Duration> + 'static) -> Self {
-        Self::new(Scope::host(name, "azure_devops", HOST), jobs, calls, Box::new(answers))
+    fn of_host(
+        name: &str,
+        jobs: usize,
+        calls: usize,
+        answers: impl FnMut(At) -> Option<Duration> + 'static,
+    ) -> Self {
+        Self::new(
+            Scope::host(name, "azure_devops", HOST),
+            jobs,
+            calls,
+            Box::new(answers),
+        )
     }
 
     /// Returns a destination with `jobs` messages to deliver.
-    fn of_messages(id: i64, jobs: usize, answers: impl FnMut(At) -> Option<Duration> + 'static) -> Self {
-        Self::new(Scope::destination("acme", "webhook", id), jobs, 1, Box::new(answers))
+    fn of_messages(
+        id: i64,
+        jobs: usize,
+        answers: impl FnMut(At) -> Option<Duration> + 'static,
+    ) -> Self {
+        Self::new(
+            Scope::destination("acme", "webhook", id),
+            jobs,
+            1,
+            Box::new(answers),
+        )
     }
 
     fn new(scope: Scope, jobs: usize, calls: usize, answers: Answers) -> Self {
         let queue = std::iter::repeat_n(calls, jobs).collect();
-        Self { scope, answers, comes: Duration::ZERO, calls, queue, holds: Default::default(), done: 0 }
+        Self {
+            scope,
+            answers,
+            comes: Duration::ZERO,
+            calls,
+            queue,
+            holds: Default::default(),
+            done: 0,
+        }
     }
 
     fn coming(self, comes: At) -> Self {
@@ -98,13 +125,21 @@ impl Hold {
 
     /// Returns the jobs that are released at `now`: four when the hold ends, then twice as many each second.
     fn let_go(&mut self, now: Instant) -> Vec<usize> {
-        let is_time = self.stepped.is_none_or(|stepped| now >= stepped + seconds(1));
+        let is_time = self
+            .stepped
+            .is_none_or(|stepped| now >= stepped + seconds(1));
         if self.is_in_force(now) || self.waiting.is_empty() || !is_time {
             return Vec::new();
         }
-        self.step = if self.step == 0 { 4 } else { (self.step * 2).min(64) };
+        self.step = if self.step == 0 {
+            4
+        } else {
+            (self.step * 2).min(64)
+        };
         self.stepped = Some(now);
-        self.waiting.drain(..self.step.min(self.waiting.len())).collect()
+        self.waiting
+            .drain(..self.step.min(self.waiting.len()))
+            .collect()
     }
 }
 
@@ -114,8 +149,21 @@ impl Simulation {
         // The rates are high, so that only permits limit the calls.
         let rates = Rates::parse("azure_devops=1000000/1,webhook=1000000/1").unwrap();
         let start = Instant::now();
-        let (states, jobs, holds) = (DestinationStates::new(rates, Lanes::all(seats)), Vec::new(), Vec::new());
-        Self { states, start, now: start, seats, tenants, jobs, turn: 0, holds }
+        let (states, jobs, holds) = (
+            DestinationStates::new(rates, Lanes::all(seats)),
+            Vec::new(),
+            Vec::new(),
+        );
+        Self {
+            states,
+            start,
+            now: start,
+            seats,
+            tenants,
+            jobs,
+            turn: 0,
+            holds,
+        }
     }
 
     /// Runs until `until` after the start, and calls `look` at each tick.
@@ -123,7 +171,11 @@ impl Simulation {
         while self.now < self.start + until {
             self.end_calls();
             for tenant in &mut self.tenants {
-                let let_go = tenant.holds.each_mut().map(|hold| hold.let_go(self.now)).concat();
+                let let_go = tenant
+                    .holds
+                    .each_mut()
+                    .map(|hold| hold.let_go(self.now))
+                    .concat();
                 tenant.queue.extend(let_go);
             }
             self.take_seats();
@@ -139,7 +191,9 @@ impl Simulation {
             match job.call.take() {
                 Some((call, end, outcome)) if now >= end => {
                     let place = self.states.of(&self.tenants[job.tenant].scope, now);
-                    if let Some(request) = place.count_out(call, now, |one, ticket| one.settle(ticket, outcome, now)) {
+                    if let Some(request) =
+                        place.count_out(call, now, |one, ticket| one.settle(ticket, outcome, now))
+                    {
                         self.hold(job.tenant, request);
                     }
                     self.tenants[job.tenant].done += usize::from(outcome == CallResult::Done);
@@ -167,7 +221,12 @@ impl Simulation {
             let one = &mut self.tenants[tenant];
             let is_here = self.now >= self.start + one.comes;
             if let Some(left) = one.queue.pop_front_if(|_| is_here) {
-                self.jobs.push(Job { tenant, left, since: self.now, call: None });
+                self.jobs.push(Job {
+                    tenant,
+                    left,
+                    since: self.now,
+                    call: None,
+                });
                 passed = 0;
             }
         }
@@ -180,16 +239,32 @@ impl Simulation {
                 self.jobs.push(job);
                 continue;
             }
-            let Tenant { scope, answers, holds, .. } = &mut self.tenants[job.tenant];
+            let Tenant {
+                scope,
+                answers,
+                holds,
+                ..
+            } = &mut self.tenants[job.tenant];
             let lane = scope.lane();
             let [held, held_for_seats] = holds.each_ref().map(|hold| hold.is_in_force(now));
             let place = self.states.of(scope, now);
-            let asking = Asking { lane, active_count: self.states.active_count(&place, lane, now), since: job.since, now };
-            let let_out = if held { None } else { Some(place.let_out(asking)) };
+            let asking = Asking {
+                lane,
+                active_count: self.states.active_count(&place, lane, now),
+                since: job.since,
+                now,
+            };
+            let let_out = if held {
+                None
+            } else {
+                Some(place.let_out(asking))
+            };
             let waits_for = match let_out {
                 Some(Ok(call)) => {
                     let answer = answers(now - self.start);
-                    let (after, outcome) = answer.map_or((DEADLINE, CallResult::Failed), |after| (after, CallResult::Done));
+                    let (after, outcome) = answer.map_or((DEADLINE, CallResult::Failed), |after| {
+                        (after, CallResult::Done)
+                    });
                     job.call = Some((call, now + after, outcome));
                     self.jobs.push(job);
                     continue;
@@ -202,7 +277,9 @@ impl Simulation {
                 }
                 Some(Err(NotNow::Hold(request))) => self.hold(job.tenant, request),
             };
-            self.tenants[job.tenant].holds[waits_for].waiting.push_back(job.left);
+            self.tenants[job.tenant].holds[waits_for]
+                .waiting
+                .push_back(job.left);
         }
     }
 
@@ -215,7 +292,10 @@ impl Simulation {
     }
 
     fn under_way(&self, tenant: usize) -> usize {
-        self.jobs.iter().filter(|job| job.tenant == tenant && job.call.is_some()).count()
+        self.jobs
+            .iter()
+            .filter(|job| job.tenant == tenant && job.call.is_some())
+            .count()
     }
 
     /// Returns how many calls of a tenant are answered between two moments.
@@ -239,7 +319,8 @@ impl Simulation {
 
     /// Returns the holds of destinations that were considered hanging.
     fn hanging(&self) -> Vec<(usize, Why, At)> {
-        let hangs = |(_, why, _): &&(usize, Why, At)| matches!(why, Why::Hanging | Why::ProviderHangs);
+        let hangs =
+            |(_, why, _): &&(usize, Why, At)| matches!(why, Why::Hanging | Why::ProviderHangs);
         self.holds.iter().filter(hangs).copied().collect()
     }
 }
@@ -252,7 +333,9 @@ const fn seconds(seconds: u64) -> Duration {
 fn calm(seed: u64) -> impl FnMut(At) -> Option<Duration> {
     let mut random = seed;
     move |_| {
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         Some(Duration::from_millis(4000 + (random >> 33) % 2001))
     }
 }
@@ -307,18 +390,33 @@ fn kept_speed(seats: usize, tenants: impl Fn(fn(At) -> Option<Duration>) -> Vec<
         let mut lane = Simulation::new(seats, tenants(answers));
         let others = lane.tenants.len() - 1;
         lane.run(DEADLINE + TICK, |_| ());
-        let before: usize = lane.tenants[..others].iter().map(|tenant| tenant.done).sum();
+        let before: usize = lane.tenants[..others]
+            .iter()
+            .map(|tenant| tenant.done)
+            .sum();
         let (_, most) = lane.under_way_between(others, DEADLINE + TICK, seconds(40));
         let first = (seats / 8).max(2);
-        assert!(answers(Duration::ZERO).is_some() || most <= first, "{most} calls hang");
-        lane.tenants[..others].iter().map(|tenant| tenant.done).sum::<usize>() - before
+        assert!(
+            answers(Duration::ZERO).is_some() || most <= first,
+            "{most} calls hang"
+        );
+        lane.tenants[..others]
+            .iter()
+            .map(|tenant| tenant.done)
+            .sum::<usize>()
+            - before
     };
     speed(never) as f64 / speed(quick) as f64
 }
 
 #[test]
 fn a_host_that_never_answers_keeps_its_initial_permits_and_does_not_slow_the_others() {
-    let tenants = |answers| vec![Tenant::of_host("acme", 60, 3, quick), Tenant::of_host("umbrella", 60, 3, answers)];
+    let tenants = |answers| {
+        vec![
+            Tenant::of_host("acme", 60, 3, quick),
+            Tenant::of_host("umbrella", 60, 3, answers),
+        ]
+    };
     for seats in [16, 32] {
         let kept = kept_speed(seats, tenants);
         assert!(kept >= 0.8, "{kept:.2} of {seats}");
@@ -329,7 +427,9 @@ fn a_host_that_never_answers_keeps_its_initial_permits_and_does_not_slow_the_oth
 fn a_receiver_that_never_answers_keeps_its_initial_permits_and_does_not_slow_the_others() {
     let tenants = |answers: fn(At) -> Option<Duration>| {
         let others = (1..5).map(|id| Tenant::of_messages(id, 60, quick));
-        others.chain([Tenant::of_messages(5, 60, answers)]).collect()
+        others
+            .chain([Tenant::of_messages(5, 60, answers)])
+            .collect()
     };
     let kept = kept_speed(16, tenants);
     assert!(kept >= 0.8, "{kept:.2}");
@@ -345,7 +445,11 @@ fn a_slow_host_that_stops_answering_is_detected_at_the_first_deadline_of_its_cal
     assert_eq!(lane.holds, []);
     let calls = lane.under_way(0);
     lane.run(stops + DEADLINE + seconds(1), |_| ());
-    assert!(!lane.holds.is_empty() && lane.under_way(0) < calls, "{:?}", lane.holds);
+    assert!(
+        !lane.holds.is_empty() && lane.under_way(0) < calls,
+        "{:?}",
+        lane.holds
+    );
     let (_, most) = lane.under_way_between(0, stops + 2 * DEADLINE, stops + 6 * DEADLINE);
     assert!(most <= 4, "{most} calls hang");
 }
@@ -353,26 +457,50 @@ fn a_slow_host_that_stops_answering_is_detected_at_the_first_deadline_of_its_cal
 #[test]
 fn a_host_that_is_quick_then_slow_then_quick_is_called_throughout() {
     let calm_from = seconds(30)..seconds(90);
-    let answers = move |at| Some(if calm_from.contains(&at) { seconds(5) } else { QUICK });
+    let answers = move |at| {
+        Some(if calm_from.contains(&at) {
+            seconds(5)
+        } else {
+            QUICK
+        })
+    };
     let mut lane = Simulation::new(32, vec![Tenant::of_host("acme", 20, 3, answers)]);
     let at_first = lane.done_between(0, seconds(10), seconds(30));
     let (fewest, _) = lane.under_way_between(0, seconds(31), seconds(90));
     assert!(fewest >= 18, "{fewest}");
     let at_last = lane.done_between(0, seconds(96), seconds(116));
-    assert!(10 * at_last >= 9 * at_first, "{at_last}, and {at_first} at first");
+    assert!(
+        10 * at_last >= 9 * at_first,
+        "{at_last}, and {at_first} at first"
+    );
     assert_eq!(lane.holds, []);
 }
 
 #[test]
 fn a_receiver_that_becomes_slow_is_held_only_until_its_first_answer() {
     let calm_from = seconds(30)..seconds(90);
-    let answers = move |at| Some(if calm_from.contains(&at) { seconds(5) } else { QUICK });
+    let answers = move |at| {
+        Some(if calm_from.contains(&at) {
+            seconds(5)
+        } else {
+            QUICK
+        })
+    };
     let mut lane = Simulation::new(16, vec![Tenant::of_messages(1, 20, answers)]);
     let at_first = lane.done_between(0, seconds(10), seconds(30));
     let (fewest, _) = lane.under_way_between(0, seconds(40), seconds(90));
     assert!(fewest >= 7, "{fewest}");
     let at_last = lane.done_between(0, seconds(96), seconds(116));
-    assert!(10 * at_last >= 9 * at_first, "{at_last}, and {at_first} at first");
+    assert!(
+        10 * at_last >= 9 * at_first,
+        "{at_last}, and {at_first} at first"
+    );
     let hanging = lane.hanging();
-    assert!(!hanging.is_empty() && hanging.iter().all(|(_, _, at)| (seconds(31)..seconds(35)).contains(at)), "{hanging:?}");
+    assert!(
+        !hanging.is_empty()
+            && hanging
+                .iter()
+                .all(|(_, _, at)| (seconds(31)..seconds(35)).contains(at)),
+        "{hanging:?}"
+    );
 }

@@ -43,7 +43,12 @@ impl Holds for Kept {
                 return Err(Ill.into());
             }
             let (scope, reason) = (hold.scope.to_owned(), hold.reason.to_owned());
-            let live = LiveHold { scope, is_circuit: hold.is_circuit, reason, left: hold.length };
+            let live = LiveHold {
+                scope,
+                is_circuit: hold.is_circuit,
+                reason,
+                left: hold.length,
+            };
             locked(&self.live).push((live, Instant::now() + hold.length));
             Ok(hold.length)
         }
@@ -53,10 +58,19 @@ impl Holds for Kept {
     fn live(&self) -> BoxFuture<'_, Result<Vec<LiveHold>, StageFault>> {
         self.reads.fetch_add(1, Ordering::Relaxed);
         let now = Instant::now();
-        let in_force =
-            |(hold, until): &(LiveHold, Instant)| (*until > now).then(|| LiveHold { left: *until - now, ..hold.clone() });
+        let in_force = |(hold, until): &(LiveHold, Instant)| {
+            (*until > now).then(|| LiveHold {
+                left: *until - now,
+                ..hold.clone()
+            })
+        };
         let live = locked(&self.live).iter().filter_map(in_force).collect();
-        std::future::ready(if *locked(&self.is_ill) { Err(Ill.into()) } else { Ok(live) }).boxed()
+        std::future::ready(if *locked(&self.is_ill) {
+            Err(Ill.into())
+        } else {
+            Ok(live)
+        })
+        .boxed()
     }
 }
 
@@ -66,7 +80,11 @@ pub(crate) fn alone() -> Arc<Governor> {
 }
 
 fn sharing(kept: &Arc<Kept>) -> Governor {
-    Governor::new(Rates::parse("").unwrap(), Lanes::all(16), Arc::<Kept>::clone(kept))
+    Governor::new(
+        Rates::parse("").unwrap(),
+        Lanes::all(16),
+        Arc::<Kept>::clone(kept),
+    )
 }
 
 fn scope(id: i64) -> Scope {
@@ -78,11 +96,18 @@ async fn is_held(governor: &Governor, scope: &Scope) -> bool {
 }
 
 async fn settle(governor: &Governor, scope: &Scope, outcome: CallResult) {
-    governor.admit(scope).await.unwrap_or_else(|fault| panic!("{fault}")).settle(outcome).await;
+    governor
+        .admit(scope)
+        .await
+        .unwrap_or_else(|fault| panic!("{fault}"))
+        .settle(outcome)
+        .await;
 }
 
 fn patience(millis: u64) -> CallResult {
-    CallResult::RateLimited { retry_after: Some(Duration::from_millis(millis)) }
+    CallResult::RateLimited {
+        retry_after: Some(Duration::from_millis(millis)),
+    }
 }
 
 /// Waits until a destination is no longer held, for two seconds at most.
@@ -92,7 +117,9 @@ async fn until_free(governor: &Governor, scope: &Scope) {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(2), free).await.expect("the hold ends");
+    tokio::time::timeout(Duration::from_secs(2), free)
+        .await
+        .expect("the hold ends");
 }
 
 #[tokio::test]
@@ -102,9 +129,17 @@ async fn a_429_holds_its_destination_for_every_replica_and_no_other_destination(
     let began = Instant::now();
     settle(&one, &scope(1), patience(300)).await;
     let fault = one.admit(&scope(1)).await.err().expect("it is held");
-    let Class::Wait(on) = fault.class() else { panic!("{fault}") };
-    assert_eq!((on.reason.word(), on.key.as_str(), fault.certainty()), ("hold", "hold:acme|webhook|1", Certainty::NotDone));
-    assert_eq!(fault.to_string(), "acme's webhook (destination 1) answered 429 and is held");
+    let Class::Wait(on) = fault.class() else {
+        panic!("{fault}")
+    };
+    assert_eq!(
+        (on.reason.word(), on.key.as_str(), fault.certainty()),
+        ("hold", "hold:acme|webhook|1", Certainty::NotDone)
+    );
+    assert_eq!(
+        fault.to_string(),
+        "acme's webhook (destination 1) answered 429 and is held"
+    );
     other.refresh().await.unwrap();
     assert!(is_held(&other, &scope(1)).await && !is_held(&other, &scope(2)).await);
     until_free(&one, &scope(1)).await;
@@ -142,8 +177,14 @@ async fn a_circuit_that_another_replica_opened_is_probed_with_one_call() {
     locked(&kept.live).clear();
     other.refresh().await.unwrap();
     let here = scope(1);
-    let probe = other.admit(&here).await.unwrap_or_else(|fault| panic!("{fault}"));
-    assert!(is_held(&other, &here).await, "other calls wait for the probe");
+    let probe = other
+        .admit(&here)
+        .await
+        .unwrap_or_else(|fault| panic!("{fault}"));
+    assert!(
+        is_held(&other, &here).await,
+        "other calls wait for the probe"
+    );
     probe.settle(CallResult::Done).await;
     until_free(&other, &here).await;
 }
@@ -152,14 +193,24 @@ async fn a_circuit_that_another_replica_opened_is_probed_with_one_call() {
 async fn a_call_to_a_hanging_destination_waits_briefly_and_calls_to_others_do_not_wait() {
     let governor = sharing(&Arc::default());
     let hanging = scope(1);
-    let _calls = [governor.admit(&hanging).await.ok(), governor.admit(&hanging).await.ok()];
+    let _calls = [
+        governor.admit(&hanging).await.ok(),
+        governor.admit(&hanging).await.ok(),
+    ];
     let began = Instant::now();
     assert!(is_held(&governor, &hanging).await);
-    assert!(began.elapsed() >= Duration::from_millis(250), "a permit might have become free");
+    assert!(
+        began.elapsed() >= Duration::from_millis(250),
+        "a permit might have become free"
+    );
     let began = Instant::now();
     assert!(is_held(&governor, &hanging).await);
     settle(&governor, &scope(2), CallResult::Done).await;
-    assert!(began.elapsed() < Duration::from_millis(200), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_millis(200),
+        "{:?}",
+        began.elapsed()
+    );
 }
 
 #[tokio::test]
@@ -183,16 +234,31 @@ async fn a_shared_limit_holds_every_destination_of_its_credential_for_every_repl
     let kept = Arc::default();
     let (one, other) = (sharing(&kept), sharing(&kept));
     let retry_after = Some(Duration::from_millis(300));
-    settle(&one, &channel("acme", 1, "bot-1"), CallResult::AllRateLimited { retry_after }).await;
+    settle(
+        &one,
+        &channel("acme", 1, "bot-1"),
+        CallResult::AllRateLimited { retry_after },
+    )
+    .await;
     other.refresh().await.unwrap();
     for governor in [&one, &other] {
         for held in [channel("acme", 1, "bot-1"), channel("umbrella", 2, "bot-1")] {
             let fault = governor.look(&held).await.expect_err("it is held");
-            let Class::Wait(on) = fault.class() else { panic!("{fault}") };
+            let Class::Wait(on) = fault.class() else {
+                panic!("{fault}")
+            };
             assert_eq!(on.key, "hold:*|discord|bot-1");
-            assert_eq!(fault.to_string(), "Discord (bot-1) answered 429 for everything that is sent this way and is held");
-            let GovernorFault::Held { left, for_seat, .. } = fault else { panic!("{fault}") };
-            assert!(!left.is_zero() && left <= Duration::from_millis(300) && !for_seat, "{left:?}");
+            assert_eq!(
+                fault.to_string(),
+                "Discord (bot-1) answered 429 for everything that is sent this way and is held"
+            );
+            let GovernorFault::Held { left, for_seat, .. } = fault else {
+                panic!("{fault}")
+            };
+            assert!(
+                !left.is_zero() && left <= Duration::from_millis(300) && !for_seat,
+                "{left:?}"
+            );
         }
         assert!(!is_held(governor, &channel("acme", 3, "bot-2")).await);
     }
@@ -203,7 +269,12 @@ async fn a_shared_limit_holds_every_destination_of_its_credential_for_every_repl
 async fn a_destination_without_a_shared_limit_is_held_alone_even_if_the_answer_limits_all() {
     let governor = sharing(&Arc::default());
     let retry_after = Some(Duration::from_secs(1));
-    settle(&governor, &scope(1), CallResult::AllRateLimited { retry_after }).await;
+    settle(
+        &governor,
+        &scope(1),
+        CallResult::AllRateLimited { retry_after },
+    )
+    .await;
     assert!(is_held(&governor, &scope(1)).await && !is_held(&governor, &scope(2)).await);
 }
 
@@ -217,16 +288,34 @@ async fn a_rate_limit_without_a_length_is_longer_each_time_also_if_it_is_shared(
         governor.refresh().await.unwrap();
         length.as_secs()
     };
-    let (alone, all) = (CallResult::RateLimited { retry_after: None }, CallResult::AllRateLimited { retry_after: None });
-    assert_eq!([refused(&scope(1), alone).await, refused(&scope(1), alone).await, refused(&scope(2), alone).await], [5, 10, 5]);
-    let channels = [channel("acme", 1, "bot-1"), channel("umbrella", 2, "bot-1"), channel("umbrella", 3, "bot-1")];
+    let (alone, all) = (
+        CallResult::RateLimited { retry_after: None },
+        CallResult::AllRateLimited { retry_after: None },
+    );
+    assert_eq!(
+        [
+            refused(&scope(1), alone).await,
+            refused(&scope(1), alone).await,
+            refused(&scope(2), alone).await
+        ],
+        [5, 10, 5]
+    );
+    let channels = [
+        channel("acme", 1, "bot-1"),
+        channel("umbrella", 2, "bot-1"),
+        channel("umbrella", 3, "bot-1"),
+    ];
     let mut lengths = Vec::new();
     for channel in &channels {
         lengths.push(refused(channel, all).await);
     }
     assert_eq!(lengths, [5, 10, 20]);
     settle(&governor, &channels[1], CallResult::Refused).await;
-    assert_eq!(refused(&channels[0], all).await, 40, "a refusal does not count as success");
+    assert_eq!(
+        refused(&channels[0], all).await,
+        40,
+        "a refusal does not count as success"
+    );
     settle(&governor, &channels[1], CallResult::Done).await;
     assert_eq!(refused(&channels[0], all).await, 5);
 }
@@ -238,10 +327,22 @@ async fn a_call_that_finds_a_permit_ignores_the_hold_of_permits_and_each_replica
     let busy = scope(1);
     let _first = governor.admit(&busy).await.expect("a permit is free");
     let second = governor.admit(&busy).await.expect("a permit is free");
-    let fault = governor.look(&busy).await.expect_err("every permit is taken");
-    let Class::Wait(on) = fault.class() else { panic!("{fault}") };
+    let fault = governor
+        .look(&busy)
+        .await
+        .expect_err("every permit is taken");
+    let Class::Wait(on) = fault.class() else {
+        panic!("{fault}")
+    };
     assert_eq!(on.key, "hold:acme|webhook|1#seats");
-    let GovernorFault::Held { left, for_seat: true, .. } = fault else { panic!("{fault}") };
+    let GovernorFault::Held {
+        left,
+        for_seat: true,
+        ..
+    } = fault
+    else {
+        panic!("{fault}")
+    };
     assert!(left > BUSY_HOLD / 2 && left <= BUSY_HOLD, "{left:?}");
     other.refresh().await.unwrap();
     assert!(!is_held(&other, &busy).await);
@@ -254,10 +355,19 @@ async fn no_job_waits_for_a_hold_that_could_not_be_stored() {
     let kept: Arc<Kept> = Arc::default();
     let governor = sharing(&kept);
     let hanging = scope(1);
-    let _calls = [governor.admit(&hanging).await.ok(), governor.admit(&hanging).await.ok()];
+    let _calls = [
+        governor.admit(&hanging).await.ok(),
+        governor.admit(&hanging).await.ok(),
+    ];
     *locked(&kept.is_ill) = true;
-    let fault = governor.look(&hanging).await.expect_err("no permit is free");
-    assert_eq!((fault.code(), fault.class()), ("governor.hold_not_stored", Class::Infrastructure));
+    let fault = governor
+        .look(&hanging)
+        .await
+        .expect_err("no permit is free");
+    assert_eq!(
+        (fault.code(), fault.class()),
+        ("governor.hold_not_stored", Class::Infrastructure)
+    );
 }
 
 #[tokio::test]

@@ -29,16 +29,29 @@ impl Unsaid {
     pub(super) fn length(&mut self, held: &str, began: Instant, now: Instant) -> Duration {
         if let Some(step) = self.0.get_mut(held) {
             if began >= step.since {
-                *step = Step { length: (step.length * 2).min(LONGEST), since: now };
+                *step = Step {
+                    length: (step.length * 2).min(LONGEST),
+                    since: now,
+                };
             }
             return step.length;
         }
         if self.0.len() >= DESTINATIONS
-            && let Some(oldest) = self.0.iter().min_by_key(|(_, step)| step.since).map(|(held, _)| held.clone())
+            && let Some(oldest) = self
+                .0
+                .iter()
+                .min_by_key(|(_, step)| step.since)
+                .map(|(held, _)| held.clone())
         {
             self.0.remove(&oldest);
         }
-        self.0.insert(held.to_owned(), Step { length: FIRST, since: now });
+        self.0.insert(
+            held.to_owned(),
+            Step {
+                length: FIRST,
+                since: now,
+            },
+        );
         FIRST
     }
 
@@ -85,8 +98,15 @@ mod tests {
         let begun = Instant::now();
         let mut unsaid = Unsaid::default();
         for number in 0..=DESTINATIONS {
-            unsaid.length(&number.to_string(), begun, begun + Duration::from_millis(number as u64));
+            unsaid.length(
+                &number.to_string(),
+                begun,
+                begun + Duration::from_millis(number as u64),
+            );
         }
-        assert_eq!((unsaid.0.len(), unsaid.0.contains_key("0")), (DESTINATIONS, false));
+        assert_eq!(
+            (unsaid.0.len(), unsaid.0.contains_key("0")),
+            (DESTINATIONS, false)
+        );
     }
 }

@@ -69,7 +69,9 @@ pub fn explain(row: &JobRow, facts: &Facts) -> String {
     let at = Clock { now: row.now };
     match standing(row) {
         Standing::DueWoken => {
-            let woken = row.woken_at.map_or_else(String::new, |woken| format!("; wake-up published {}", at.since(woken)));
+            let woken = row.woken_at.map_or_else(String::new, |woken| {
+                format!("; wake-up published {}", at.since(woken))
+            });
             format!(
                 "Ready at {stage} and due since {}{woken}. The next free worker claims it for {}.{}",
                 at.time(row.due_at),
@@ -119,11 +121,19 @@ pub fn explain(row: &JobRow, facts: &Facts) -> String {
 }
 
 fn waiting(row: &JobRow, facts: &Facts, stage: &str, at: &Clock) -> String {
-    let reason = row.wait_reason.as_deref().and_then(|word| word.parse::<WaitReason>().ok());
+    let reason = row
+        .wait_reason
+        .as_deref()
+        .and_then(|word| word.parse::<WaitReason>().ok());
     let since = at.time(row.last_progress_at);
     let key = row.wait_key.as_deref().unwrap_or("no key");
     if key.starts_with("hold:") {
-        return held(row, facts, &format!("Waiting at {stage} since {since}, {}", attempt(row, facts)), at);
+        return held(
+            row,
+            facts,
+            &format!("Waiting at {stage} since {since}, {}", attempt(row, facts)),
+            at,
+        );
     }
     let (cause, next) = match reason {
         Some(WaitReason::Children) => {
@@ -155,9 +165,14 @@ fn waiting(row: &JobRow, facts: &Facts, stage: &str, at: &Clock) -> String {
         }
         None => ("a cause that this version does not know", "Run the newest version of `dispatch`".to_owned()),
     };
-    let failed = row.error_code.as_ref().map_or_else(String::new, |_| format!(": {}", failure(row)));
+    let failed = row
+        .error_code
+        .as_ref()
+        .map_or_else(String::new, |_| format!(": {}", failure(row)));
     let (others, deadline) = (others(facts), overdue(row, at));
-    format!("Waiting at {stage} since {since} for {cause} (`{key}`){failed}. {next}.{others}{deadline}")
+    format!(
+        "Waiting at {stage} since {since} for {cause} (`{key}`){failed}. {next}.{others}{deadline}"
+    )
 }
 
 /// Explains a wait for a hold of a destination, from the hold as it is now: the job's own error may describe an earlier one.
@@ -188,9 +203,19 @@ fn others(facts: &Facts) -> String {
 
 fn done(row: &JobRow, at: &Clock) -> String {
     let ended = row.finished_at.unwrap_or(row.last_progress_at);
-    let word = if row.state == JobState::Succeeded { "Succeeded" } else { "Cancelled" };
-    let skipped = row.skipped.as_ref().map_or_else(String::new, |skipped| format!("; skipped: {}", counted(skipped)));
-    format!("{word} at {}, {} after it was accepted{skipped}.", at.time(ended), span(ended - row.created_at))
+    let word = if row.state == JobState::Succeeded {
+        "Succeeded"
+    } else {
+        "Cancelled"
+    };
+    let skipped = row.skipped.as_ref().map_or_else(String::new, |skipped| {
+        format!("; skipped: {}", counted(skipped))
+    });
+    format!(
+        "{word} at {}, {} after it was accepted{skipped}.",
+        at.time(ended),
+        span(ended - row.created_at)
+    )
 }
 
 fn stage(row: &JobRow, facts: &Facts) -> String {
@@ -202,9 +227,13 @@ fn stage(row: &JobRow, facts: &Facts) -> String {
 
 /// Returns the number of the attempt that runs or is due, and the failure of the previous one.
 fn attempt(row: &JobRow, facts: &Facts) -> String {
-    let of = facts.attempts.map_or_else(String::new, |attempts| format!(" of {attempts}"));
+    let of = facts
+        .attempts
+        .map_or_else(String::new, |attempts| format!(" of {attempts}"));
     let after = match row.state {
-        JobState::Ready | JobState::Running if row.error_code.is_some() => format!(" after {}", failure(row)),
+        JobState::Ready | JobState::Running if row.error_code.is_some() => {
+            format!(" after {}", failure(row))
+        }
         _ => String::new(),
     };
     format!("attempt {}{of}{after}", row.attempt)
@@ -219,14 +248,19 @@ fn failure(row: &JobRow) -> String {
 }
 
 fn hint(row: &JobRow) -> String {
-    row.error_hint.as_ref().map_or_else(String::new, |hint| format!(" {hint}"))
+    row.error_hint
+        .as_ref()
+        .map_or_else(String::new, |hint| format!(" {hint}"))
 }
 
 /// Returns what the deadline means for a job that is not running.
 fn overdue(row: &JobRow, at: &Clock) -> String {
     match row.deadline {
         Some(deadline) if deadline <= row.now => {
-            format!(" Its deadline passed at {}: a worker parks the job.", at.time(deadline))
+            format!(
+                " Its deadline passed at {}: a worker parks the job.",
+                at.time(deadline)
+            )
         }
         Some(deadline) => format!(" Its deadline is {}.", at.time(deadline)),
         None => String::new(),
@@ -234,7 +268,8 @@ fn overdue(row: &JobRow, at: &Clock) -> String {
 }
 
 fn owner(row: &JobRow) -> String {
-    row.owner.map_or_else(|| "unknown".to_owned(), |owner| owner.to_string())
+    row.owner
+        .map_or_else(|| "unknown".to_owned(), |owner| owner.to_string())
 }
 
 /// Formats times for people, relative to the database's `now`.
@@ -247,7 +282,11 @@ impl Clock {
     fn time(&self, at: OffsetDateTime) -> String {
         let at = at.to_offset(time::UtcOffset::UTC);
         let clock = format!("{:02}:{:02}:{:02} UTC", at.hour(), at.minute(), at.second());
-        if at.date() == self.now.to_offset(time::UtcOffset::UTC).date() { clock } else { format!("{} {clock}", at.date()) }
+        if at.date() == self.now.to_offset(time::UtcOffset::UTC).date() {
+            clock
+        } else {
+            format!("{} {clock}", at.date())
+        }
     }
 
     fn since(&self, at: OffsetDateTime) -> String {

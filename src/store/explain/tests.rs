@@ -7,7 +7,12 @@ use super::*;
 use crate::job::JobId;
 
 const NOW: OffsetDateTime = datetime!(2025-03-04 14:05:00 UTC);
-const FACTS: Facts = Facts { position: Some((2, 10)), attempts: Some(12), waiting_for_same: CappedCount::of(1), hold: None };
+const FACTS: Facts = Facts {
+    position: Some((2, 10)),
+    attempts: Some(12),
+    waiting_for_same: CappedCount::of(1),
+    hold: None,
+};
 
 fn row(state: JobState) -> JobRow {
     let id: JobId = "0195612e-9a00-7000-8000-000000000001".parse().unwrap();
@@ -54,12 +59,19 @@ fn failed(row: JobRow) -> JobRow {
 }
 
 fn waits(reason: &str, key: &str) -> JobRow {
-    JobRow { wait_reason: Some(reason.to_owned()), wait_key: Some(key.to_owned()), ..row(JobState::Waiting) }
+    JobRow {
+        wait_reason: Some(reason.to_owned()),
+        wait_key: Some(key.to_owned()),
+        ..row(JobState::Waiting)
+    }
 }
 
 #[test]
 fn a_ready_job_is_due_woken_or_later() {
-    let woken = JobRow { woken_at: Some(datetime!(2025-03-04 14:04:56 UTC)), ..row(JobState::Ready) };
+    let woken = JobRow {
+        woken_at: Some(datetime!(2025-03-04 14:04:56 UTC)),
+        ..row(JobState::Ready)
+    };
     assert_eq!(
         explain(&woken, &FACTS),
         "Ready at stage `fetch_states` (2 of 10) and due since 14:02:00 UTC; wake-up published 4 s ago. The next free \
@@ -70,7 +82,10 @@ fn a_ready_job_is_due_woken_or_later() {
         "Ready at stage `fetch_states` (2 of 10) and due since 14:02:00 UTC; its wake-up is not published yet. The waker of \
          any running worker publishes it in its organization's turn, and a free worker claims the job for attempt 1 of 12."
     );
-    let later = JobRow { due_at: datetime!(2025-03-05 14:09:00 UTC), ..failed(row(JobState::Ready)) };
+    let later = JobRow {
+        due_at: datetime!(2025-03-05 14:09:00 UTC),
+        ..failed(row(JobState::Ready))
+    };
     assert_eq!(
         explain(&later, &FACTS),
         "Ready at stage `fetch_states` (2 of 10), not due before 2025-03-05 14:09:00 UTC (in 1 d 0 h), for attempt 3 of 12 after \
@@ -85,7 +100,11 @@ fn a_running_job_has_a_live_owner_or_is_about_to_be_freed() {
         explain(&row(JobState::Running), &FACTS),
         "Running at stage `fetch_states` (2 of 10) on replica 7: attempt 1 of 12, last progress 2 min 53 s ago."
     );
-    let dead = JobRow { owner_alive: false, crash_count: 2, ..row(JobState::Running) };
+    let dead = JobRow {
+        owner_alive: false,
+        crash_count: 2,
+        ..row(JobState::Running)
+    };
     assert_eq!(
         explain(&dead, &Facts::default()),
         "Running at stage `fetch_states`, but the lease of its owner, replica 7, has ended. The duty `takeover` of any running \
@@ -96,7 +115,10 @@ fn a_running_job_has_a_live_owner_or_is_about_to_be_freed() {
 
 #[test]
 fn a_waiting_job_says_for_what_what_to_do_and_who_waits_too() {
-    let facts = Facts { waiting_for_same: CappedCount::of(412), ..FACTS };
+    let facts = Facts {
+        waiting_for_same: CappedCount::of(412),
+        ..FACTS
+    };
     assert_eq!(
         explain(&failed(waits("reauthentication", "identity:7")), &facts),
         "Waiting at stage `fetch_states` (2 of 10) since 14:02:07 UTC for new tokens of an identity (`identity:7`): \
@@ -104,11 +126,20 @@ fn a_waiting_job_says_for_what_what_to_do_and_who_waits_too() {
          the same cause."
     );
     assert_eq!(
-        explain(&JobRow { open_children: 3, ..waits("children", "children") }, &facts),
+        explain(
+            &JobRow {
+                open_children: 3,
+                ..waits("children", "children")
+            },
+            &facts
+        ),
         "Waiting since 14:02:07 UTC for its follow-ups: 3 follow-ups are not done. `dispatch jobs list --parent \
          0195612e-9a00-7000-8000-000000000001` lists them; retry or cancel those that are parked."
     );
-    let deadline = JobRow { deadline: Some(datetime!(2025-03-04 15:00:00 UTC)), ..waits("configuration", "job") };
+    let deadline = JobRow {
+        deadline: Some(datetime!(2025-03-04 15:00:00 UTC)),
+        ..waits("configuration", "job")
+    };
     assert_eq!(
         explain(&deadline, &FACTS),
         "Waiting at stage `fetch_states` (2 of 10) since 14:02:07 UTC for the choice of an account (`job`). `dispatch \
@@ -140,19 +171,43 @@ fn a_held_job_says_what_its_destination_did_and_until_when() {
         now: NOW,
         waiting: CappedCount::of(412),
     };
-    let row = JobRow { attempt: 3, ..waits("hold", "hold:contoso|azure_devops|dev.azure.com") };
-    let told = |hold| explain(&row, &Facts { waiting_for_same: CappedCount::of(412), hold, ..FACTS });
+    let row = JobRow {
+        attempt: 3,
+        ..waits("hold", "hold:contoso|azure_devops|dev.azure.com")
+    };
+    let told = |hold| {
+        explain(
+            &row,
+            &Facts {
+                waiting_for_same: CappedCount::of(412),
+                hold,
+                ..FACTS
+            },
+        )
+    };
     let begin = "Waiting at stage `fetch_states` (2 of 10) since 14:02:07 UTC, attempt 3 of 12: ";
     let then = "The jobs that wait for it then continue by themselves in small batches; `dispatch holds release` ends it now.";
     let end = "412 jobs wait for the same cause.";
-    let by_hand = HoldRow { automatic: false, who: "olga".to_owned(), reason: "maintenance.".to_owned(), ..hold.clone() };
+    let by_hand = HoldRow {
+        automatic: false,
+        who: "olga".to_owned(),
+        reason: "maintenance.".to_owned(),
+        ..hold.clone()
+    };
     for (hold, cause) in [
-        (hold, "replica 7 holds `contoso|azure_devops|dev.azure.com` until 14:09:00 UTC (contoso's Azure DevOps answered 429)."),
-        (by_hand, "olga holds `contoso|azure_devops|dev.azure.com` until 14:09:00 UTC (maintenance)."),
+        (
+            hold,
+            "replica 7 holds `contoso|azure_devops|dev.azure.com` until 14:09:00 UTC (contoso's Azure DevOps answered 429).",
+        ),
+        (
+            by_hand,
+            "olga holds `contoso|azure_devops|dev.azure.com` until 14:09:00 UTC (maintenance).",
+        ),
     ] {
         assert_eq!(told(Some(hold)), format!("{begin}{cause} {then} {end}"));
     }
-    let over = "the hold has ended. The jobs that waited for it continue by themselves in small batches.";
+    let over =
+        "the hold has ended. The jobs that waited for it continue by themselves in small batches.";
     assert_eq!(told(None), format!("{begin}{over} {end}"));
 }
 
@@ -164,13 +219,28 @@ fn a_parked_job_says_its_failure_and_the_hint_and_a_done_one_how_long_it_took() 
          429). Look at the account's usage. `dispatch jobs retry 0195612e-9a00-7000-8000-000000000001` runs the stage again; \
          `dispatch jobs cancel 0195612e-9a00-7000-8000-000000000001` ends the job."
     );
-    let done = JobRow { finished_at: Some(datetime!(2025-03-03 12:30:00 UTC)), ..row(JobState::Succeeded) };
-    assert_eq!(explain(&done, &FACTS), "Succeeded at 2025-03-03 12:30:00 UTC, 2 h 30 min after it was accepted.");
-    let cancelled = JobRow { finished_at: Some(NOW), ..row(JobState::Cancelled) };
-    assert_eq!(explain(&cancelled, &FACTS), "Cancelled at 14:05:00 UTC, 1 d 4 h after it was accepted.");
+    let done = JobRow {
+        finished_at: Some(datetime!(2025-03-03 12:30:00 UTC)),
+        ..row(JobState::Succeeded)
+    };
+    assert_eq!(
+        explain(&done, &FACTS),
+        "Succeeded at 2025-03-03 12:30:00 UTC, 2 h 30 min after it was accepted."
+    );
+    let cancelled = JobRow {
+        finished_at: Some(NOW),
+        ..row(JobState::Cancelled)
+    };
+    assert_eq!(
+        explain(&cancelled, &FACTS),
+        "Cancelled at 14:05:00 UTC, 1 d 4 h after it was accepted."
+    );
     let skipped = Some([("events".to_owned(), [("duplicate".to_owned(), 2)].into())].into());
     let said = explain(&JobRow { skipped, ..done }, &FACTS);
-    assert!(said.ends_with("2 h 30 min after it was accepted; skipped: events: 2 duplicate."), "{said}");
+    assert!(
+        said.ends_with("2 h 30 min after it was accepted; skipped: events: 2 duplicate."),
+        "{said}"
+    );
 }
 
 proptest! {

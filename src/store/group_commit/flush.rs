@@ -27,7 +27,10 @@ impl FlushTimes {
     /// Returns the number of writers for the shortest of them: the longer ones have waited for a processor or a lock, and
     /// more writers would not help.
     pub(super) fn writers(&self) -> usize {
-        self.0.iter().min().map_or(FEWEST, |quickest| writers_for(*quickest))
+        self.0
+            .iter()
+            .min()
+            .map_or(FEWEST, |quickest| writers_for(*quickest))
     }
 }
 
@@ -43,7 +46,11 @@ mod tests {
     #[test]
     fn a_quick_disk_has_two_writers_and_a_slow_one_up_to_eight() {
         for (micros, writers) in [(0, 2), (300, 2), (700, 4), (2_000, 8), (50_000, 8)] {
-            assert_eq!(writers_for(Duration::from_micros(micros)), writers, "{micros} µs");
+            assert_eq!(
+                writers_for(Duration::from_micros(micros)),
+                writers,
+                "{micros} µs"
+            );
         }
         assert_eq!(writers_for(Duration::MAX), MOST);
     }

@@ -74,7 +74,11 @@ pub(super) struct Groups {
 impl Groups {
     /// Creates a queue over its own connections, whose plans look rows up by their keys even in small tables.
     pub(super) fn new(pool: Pool) -> Self {
-        Self { pool, waiting: Mutex::default(), more: Notify::new() }
+        Self {
+            pool,
+            waiting: Mutex::default(),
+            more: Notify::new(),
+        }
     }
 
     pub(super) async fn intake(&self, new: Arc<NewJob>) -> Result<Intaken, StoreError> {
@@ -86,8 +90,12 @@ impl Groups {
     }
 
     /// Returns `None` if the commit is fenced.
-    pub(super) async fn commit(&self, commit: PlainCommit) -> Result<Option<PlainDone>, StoreError> {
-        self.ask(|answer| Request::Plain(Box::new(commit), answer)).await
+    pub(super) async fn commit(
+        &self,
+        commit: PlainCommit,
+    ) -> Result<Option<PlainDone>, StoreError> {
+        self.ask(|answer| Request::Plain(Box::new(commit), answer))
+            .await
     }
 
     pub(super) fn announced(&self, ids: Vec<i64>) {
@@ -114,7 +122,11 @@ impl Groups {
             if let Some(group) = self.take() {
                 // A panic in one group must not stop the writer for the others; the group's callers get
                 // [`StoreError::WriterGone`].
-                if AssertUnwindSafe(self.run(group)).catch_unwind().await.is_err() {
+                if AssertUnwindSafe(self.run(group))
+                    .catch_unwind()
+                    .await
+                    .is_err()
+                {
                     tracing::error!("a group of writes panicked; its callers get an error");
                 }
                 self.waiting().busy -= 1;
@@ -202,7 +214,8 @@ impl Group {
     }
 
     fn has_room_for(&self, request: &Request) -> bool {
-        self.rows() == 0 || (self.rows() < GROUP_ROWS && self.bytes + request.bytes() <= GROUP_BYTES)
+        self.rows() == 0
+            || (self.rows() < GROUP_ROWS && self.bytes + request.bytes() <= GROUP_BYTES)
     }
 
     fn push(&mut self, request: Request) {
@@ -237,10 +250,22 @@ impl Group {
 
     /// Returns each row as a group of its own.
     fn singles(self) -> impl Iterator<Item = Self> {
-        let intakes = self.intakes.into_iter().map(|one| Self { intakes: vec![one], ..Self::default() });
-        let claims = self.claims.into_iter().map(|one| Self { claims: vec![one], ..Self::default() });
-        let plains = self.plains.into_iter().map(|one| Self { plains: vec![one], ..Self::default() });
-        let announced = (!self.announced.is_empty()).then(|| Self { announced: self.announced, ..Self::default() });
+        let intakes = self.intakes.into_iter().map(|one| Self {
+            intakes: vec![one],
+            ..Self::default()
+        });
+        let claims = self.claims.into_iter().map(|one| Self {
+            claims: vec![one],
+            ..Self::default()
+        });
+        let plains = self.plains.into_iter().map(|one| Self {
+            plains: vec![one],
+            ..Self::default()
+        });
+        let announced = (!self.announced.is_empty()).then(|| Self {
+            announced: self.announced,
+            ..Self::default()
+        });
         intakes.chain(claims).chain(plains).chain(announced)
     }
 
@@ -255,9 +280,15 @@ impl Group {
     fn refuse(self, error: StoreError) {
         let error = Arc::new(error);
         let shared = || StoreError::Group(Arc::clone(&error));
-        self.intakes.into_iter().for_each(|(_, answer)| drop(answer.send(Err(shared()))));
-        self.claims.into_iter().for_each(|(_, answer)| drop(answer.send(Err(shared()))));
-        self.plains.into_iter().for_each(|(_, answer)| drop(answer.send(Err(shared()))));
+        self.intakes
+            .into_iter()
+            .for_each(|(_, answer)| drop(answer.send(Err(shared()))));
+        self.claims
+            .into_iter()
+            .for_each(|(_, answer)| drop(answer.send(Err(shared()))));
+        self.plains
+            .into_iter()
+            .for_each(|(_, answer)| drop(answer.send(Err(shared()))));
     }
 }
 

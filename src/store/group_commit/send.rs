@@ -26,10 +26,13 @@ pub(super) struct Sent {
 impl Sent {
     /// Returns whether the group wrote anything. Deleted events do not count: another replica may have deleted them first.
     pub(super) fn has_written(&self) -> bool {
-        let made = |one: &Result<Intaken, _>| matches!(one, Ok(Intaken::Ours(..) | Intaken::Accepted(_)));
+        let made =
+            |one: &Result<Intaken, _>| matches!(one, Ok(Intaken::Ours(..) | Intaken::Accepted(_)));
         let claimed = |one: &Result<Claimed, _>| matches!(one, Ok(Claimed::Ours(_)));
         let committed = |one: &Result<Option<PlainDone>, _>| matches!(one, Ok(Some(_)));
-        self.intakes.iter().any(made) || self.claims.iter().any(claimed) || self.plains.iter().any(committed)
+        self.intakes.iter().any(made)
+            || self.claims.iter().any(claimed)
+            || self.plains.iter().any(committed)
     }
 }
 
@@ -65,9 +68,14 @@ pub(super) async fn send(pool: &Pool, group: &Group) -> Result<Sent, StoreError>
     // The group is committed: if reading the results fails, the rows are not written again.
     let after = |error| StoreError::AfterCommit(Box::new(error));
     Ok(Sent {
-        intakes: intake::intaken(&client, &new, &rows.intakes).await.map_err(after)?,
-        claims: claim::claimed(&client, &wanted, &rows.claims).await.map_err(after)?,
-        plains: batched_commit::done(plains(group), &rows.plains, &rows.announced).map_err(after)?,
+        intakes: intake::intaken(&client, &new, &rows.intakes)
+            .await
+            .map_err(after)?,
+        claims: claim::claimed(&client, &wanted, &rows.claims)
+            .await
+            .map_err(after)?,
+        plains: batched_commit::done(plains(group), &rows.plains, &rows.announced)
+            .map_err(after)?,
         flush: rows.flush,
     })
 }
@@ -83,10 +91,14 @@ async fn transact(client: &Client, group: &Group) -> Result<Rows, StoreError> {
     let wanted: Vec<Wanted> = group.claims.iter().map(|(wanted, _)| *wanted).collect();
     let (ids, replicas) = claim::columns(&wanted);
     let commits = PlainCommits::of(plains(group));
-    let ended: Vec<uuid::Uuid> = plains(group).filter(|one| one.finishes()).map(|one| one.job().0).collect();
+    let ended: Vec<uuid::Uuid> = plains(group)
+        .filter(|one| one.finishes())
+        .map(|one| one.job().0)
+        .collect();
     let (intakes, commits) = (intakes.parameters(), commits.parameters());
     let claims: [&(dyn ToSql + Sync); 2] = [&ids, &replicas];
-    let announcements: [&(dyn ToSql + Sync); 4] = [&ended, &"job.succeeded", &WRITER_PUBLISHES, &true];
+    let announcements: [&(dyn ToSql + Sync); 4] =
+        [&ended, &"job.succeeded", &WRITER_PUBLISHES, &true];
     let confirmed: [&(dyn ToSql + Sync); 1] = [&group.announced];
     let started = Instant::now();
     // Each statement is sent when its future is first polled, and they are polled in this order without waiting for an
@@ -103,12 +115,25 @@ async fn transact(client: &Client, group: &Group) -> Result<Rows, StoreError> {
     );
     // The first error is the cause of the following ones.
     begun?;
-    let last = [&intakes, &claims, &plains, &announced, &forgotten].iter().filter_map(|rows| rows.as_ref().ok()?.1).max();
+    let last = [&intakes, &claims, &plains, &announced, &forgotten]
+        .iter()
+        .filter_map(|rows| rows.as_ref().ok()?.1)
+        .max();
     let (intakes, claims, plains, announced) = (intakes?.0, claims?.0, plains?.0, announced?.0);
     forgotten?;
     let committed = committed?;
-    let flush = if alone { last.unwrap_or(started) - started } else { committed - last.unwrap_or(started) };
-    Ok(Rows { intakes, claims, plains, announced, flush })
+    let flush = if alone {
+        last.unwrap_or(started) - started
+    } else {
+        committed - last.unwrap_or(started)
+    };
+    Ok(Rows {
+        intakes,
+        claims,
+        plains,
+        announced,
+        flush,
+    })
 }
 
 /// Prepares the statements before anything is sent: a statement that is prepared in between would be sent after the commit.
@@ -128,7 +153,16 @@ async fn prepare(client: &Client, group: &Group) -> Result<Statements, StoreErro
 
 impl Statements {
     fn number(&self) -> usize {
-        [&self.intake, &self.claim, &self.plain, &self.announce, &self.forget].into_iter().flatten().count()
+        [
+            &self.intake,
+            &self.claim,
+            &self.plain,
+            &self.announce,
+            &self.forget,
+        ]
+        .into_iter()
+        .flatten()
+        .count()
     }
 }
 
@@ -140,8 +174,13 @@ async fn rows(
     statement: Option<&Statement>,
     parameters: &[&(dyn ToSql + Sync)],
 ) -> Timed<(Vec<Row>, Option<Instant>)> {
-    let Some(statement) = statement else { return Ok((Vec::new(), None)) };
-    Ok((client.query(statement, parameters).await?, Some(Instant::now())))
+    let Some(statement) = statement else {
+        return Ok((Vec::new(), None));
+    };
+    Ok((
+        client.query(statement, parameters).await?,
+        Some(Instant::now()),
+    ))
 }
 
 /// Sends `BEGIN` or `COMMIT`, unless a single statement is its own transaction.

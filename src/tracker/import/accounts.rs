@@ -8,10 +8,15 @@ use time::OffsetDateTime;
 use super::check::sha256;
 use super::names::Names;
 use super::{Import, Tenant};
-use crate::tracker::{InstallationDocument, IntegrationDocument, TrackerFault, in_microseconds, installation_cause};
+use crate::tracker::{
+    InstallationDocument, IntegrationDocument, TrackerFault, in_microseconds, installation_cause,
+};
 
 impl Import<'_> {
-    pub(super) async fn integrations(&mut self, integrations: &[IntegrationDocument]) -> Result<(), TrackerFault> {
+    pub(super) async fn integrations(
+        &mut self,
+        integrations: &[IntegrationDocument],
+    ) -> Result<(), TrackerFault> {
         const SQL: &str = "
             WITH given AS (
                 SELECT account_id, account_name, n
@@ -32,13 +37,25 @@ impl Import<'_> {
             LEFT JOIN written w ON w.account_id = g.account_id
             LEFT JOIN integrations t ON lower(t.account_id) = lower(g.account_id)
             ORDER BY g.n";
-        let account_ids: Vec<&str> = integrations.iter().map(|integration| integration.account_id.as_str()).collect();
-        let names: Vec<&str> = integrations.iter().map(|integration| integration.account_name.as_str()).collect();
-        let ids = self.upsert("integrations", SQL, &[&account_ids, &names]).await?;
+        let account_ids: Vec<&str> = integrations
+            .iter()
+            .map(|integration| integration.account_id.as_str())
+            .collect();
+        let names: Vec<&str> = integrations
+            .iter()
+            .map(|integration| integration.account_name.as_str())
+            .collect();
+        let ids = self
+            .upsert("integrations", SQL, &[&account_ids, &names])
+            .await?;
         self.hook_secrets(integrations, &ids).await
     }
 
-    async fn hook_secrets(&mut self, integrations: &[IntegrationDocument], ids: &[i64]) -> Result<(), TrackerFault> {
+    async fn hook_secrets(
+        &mut self,
+        integrations: &[IntegrationDocument],
+        ids: &[i64],
+    ) -> Result<(), TrackerFault> {
         const SQL: &str = "
             INSERT INTO subscriptions (integration_id, secret_sha256, valid_until)
             SELECT g.integration_id, g.secret_sha256, g.valid_until
@@ -62,15 +79,21 @@ impl Import<'_> {
             digests.push(digest.to_vec());
             ends.push(end);
         }
-        self.write("subscriptions", SQL, &[&owners, &digests, &ends]).await
+        self.write("subscriptions", SQL, &[&owners, &digests, &ends])
+            .await
     }
 
     pub(super) async fn known_accounts(&self) -> Result<Names, TrackerFault> {
-        const SQL: &str = "SELECT 0::bigint AS scope, lower(account_id) AS name, id FROM integrations";
+        const SQL: &str =
+            "SELECT 0::bigint AS scope, lower(account_id) AS name, id FROM integrations";
         Names::of("account", &self.rows(SQL, &[]).await?)
     }
 
-    pub(super) async fn installations(&mut self, tenants: &[Tenant<'_>], accounts: &Names) -> Result<(), TrackerFault> {
+    pub(super) async fn installations(
+        &mut self,
+        tenants: &[Tenant<'_>],
+        accounts: &Names,
+    ) -> Result<(), TrackerFault> {
         const IDENTITIES: &str = "
             SELECT organization_id AS scope, name, id
             FROM identities
@@ -132,7 +155,10 @@ impl Import<'_> {
         for row in &rows {
             self.count("organization_integrations", 1);
             if row.try_get("enabled")? {
-                self.gone.push(installation_cause(row.try_get("integration_id")?, row.try_get("organization_id")?));
+                self.gone.push(installation_cause(
+                    row.try_get("integration_id")?,
+                    row.try_get("organization_id")?,
+                ));
             }
         }
         Ok(())
@@ -159,15 +185,28 @@ impl Installations {
         accounts: &Names,
         identities: &Names,
     ) -> Result<(), TrackerFault> {
-        let at = || format!("installation {} of organization {}", installation.account_id, tenant.document.slug);
-        let identity = installation.identity.as_deref().map(|name| identities.id(tenant.id, name, at)).transpose()?;
+        let at = || {
+            format!(
+                "installation {} of organization {}",
+                installation.account_id, tenant.document.slug
+            )
+        };
+        let identity = installation
+            .identity
+            .as_deref()
+            .map(|name| identities.id(tenant.id, name, at))
+            .transpose()?;
         self.organization_id.push(tenant.id);
-        self.integration_id.push(accounts.id(0, &installation.account_id.to_lowercase(), at)?);
+        self.integration_id
+            .push(accounts.id(0, &installation.account_id.to_lowercase(), at)?);
         self.identity_id.push(identity);
         self.disabled.push(installation.disabled);
-        self.assignee_inbound.push(installation.settings.assignee_inbound);
-        self.assignee_outbound.push(installation.settings.assignee_outbound);
-        self.status_inbound.push(installation.settings.status_inbound);
+        self.assignee_inbound
+            .push(installation.settings.assignee_inbound);
+        self.assignee_outbound
+            .push(installation.settings.assignee_outbound);
+        self.status_inbound
+            .push(installation.settings.status_inbound);
         Ok(())
     }
 }

@@ -5,15 +5,28 @@ use std::collections::HashSet;
 use data_encoding::HEXLOWER_PERMISSIVE;
 
 use crate::tracker::{
-    IntegrationDocument, OrganizationDocument, ProjectDocument, TrackerDocument, TrackerFault, UserDocument, email_key,
+    IntegrationDocument, OrganizationDocument, ProjectDocument, TrackerDocument, TrackerFault,
+    UserDocument, email_key,
 };
 
 /// Refuses a document that contradicts itself.
 pub(super) fn check(document: &TrackerDocument) -> Result<(), TrackerFault> {
     users(&document.users)?;
-    distinct("integrations", document.integrations.iter().map(|integration| integration.account_id.to_lowercase()))?;
+    distinct(
+        "integrations",
+        document
+            .integrations
+            .iter()
+            .map(|integration| integration.account_id.to_lowercase()),
+    )?;
     document.integrations.iter().try_for_each(hook_secrets)?;
-    distinct("organizations", document.organizations.iter().map(|organization| organization.slug.clone()))?;
+    distinct(
+        "organizations",
+        document
+            .organizations
+            .iter()
+            .map(|organization| organization.slug.clone()),
+    )?;
     document.organizations.iter().try_for_each(organization)
 }
 
@@ -21,7 +34,10 @@ fn users(users: &[UserDocument]) -> Result<(), TrackerFault> {
     let mut owners = HashSet::new();
     for user in users {
         if user.emails.is_empty() {
-            return wrong(format!("user {}", user.name), "at least one e-mail is required: the first one is the key");
+            return wrong(
+                format!("user {}", user.name),
+                "at least one e-mail is required: the first one is the key",
+            );
         }
         let emails: HashSet<String> = user.emails.iter().map(|email| email_key(email)).collect();
         for email in emails {
@@ -29,7 +45,10 @@ fn users(users: &[UserDocument]) -> Result<(), TrackerFault> {
                 return wrong(format!("user {}", user.name), "an e-mail is empty");
             }
             if !owners.insert(email.clone()) {
-                return wrong(format!("user {}", user.name), &format!("`{email}` belongs to another user of the document"));
+                return wrong(
+                    format!("user {}", user.name),
+                    &format!("`{email}` belongs to another user of the document"),
+                );
             }
         }
     }
@@ -38,14 +57,29 @@ fn users(users: &[UserDocument]) -> Result<(), TrackerFault> {
 
 /// Parses a SHA-256 from its hexadecimal digits.
 pub(super) fn sha256(hex: &str) -> Option<[u8; 32]> {
-    HEXLOWER_PERMISSIVE.decode(hex.as_bytes()).ok()?.try_into().ok()
+    HEXLOWER_PERMISSIVE
+        .decode(hex.as_bytes())
+        .ok()?
+        .try_into()
+        .ok()
 }
 
 fn hook_secrets(integration: &IntegrationDocument) -> Result<(), TrackerFault> {
-    if integration.hook_secrets.iter().any(|secret| secret.trim().is_empty()) {
-        return wrong(format!("integration {}", integration.account_id), "a hook secret is empty; leave it out instead");
+    if integration
+        .hook_secrets
+        .iter()
+        .any(|secret| secret.trim().is_empty())
+    {
+        return wrong(
+            format!("integration {}", integration.account_id),
+            "a hook secret is empty; leave it out instead",
+        );
     }
-    if integration.hook_secret_digests.iter().any(|digest| sha256(&digest.sha256).is_none()) {
+    if integration
+        .hook_secret_digests
+        .iter()
+        .any(|digest| sha256(&digest.sha256).is_none())
+    {
         let problem = "a digest of a hook secret is not a SHA-256; use 64 hexadecimal digits";
         return wrong(format!("integration {}", integration.account_id), problem);
     }
@@ -54,39 +88,92 @@ fn hook_secrets(integration: &IntegrationDocument) -> Result<(), TrackerFault> {
 
 fn organization(organization: &OrganizationDocument) -> Result<(), TrackerFault> {
     let at = |what: &str| format!("{what} of organization {}", organization.slug);
-    distinct(&at("identities"), organization.identities.iter().map(|identity| identity.name.clone()))?;
-    let accounts = organization.installations.iter().map(|installation| installation.account_id.to_lowercase());
+    distinct(
+        &at("identities"),
+        organization
+            .identities
+            .iter()
+            .map(|identity| identity.name.clone()),
+    )?;
+    let accounts = organization
+        .installations
+        .iter()
+        .map(|installation| installation.account_id.to_lowercase());
     distinct(&at("installations"), accounts)?;
-    distinct(&at("teams"), organization.teams.iter().map(|team| team.slug.clone()))?;
-    distinct(&at("projects"), organization.projects.iter().map(|project| project.slug.clone()))?;
-    distinct(&at("destinations"), organization.destinations.iter().map(|destination| destination.name.clone()))?;
+    distinct(
+        &at("teams"),
+        organization.teams.iter().map(|team| team.slug.clone()),
+    )?;
+    distinct(
+        &at("projects"),
+        organization
+            .projects
+            .iter()
+            .map(|project| project.slug.clone()),
+    )?;
+    distinct(
+        &at("destinations"),
+        organization
+            .destinations
+            .iter()
+            .map(|destination| destination.name.clone()),
+    )?;
     for identity in &organization.identities {
         let at = || at(&format!("identity {}", identity.name));
-        if identity.access_token.as_ref().is_some_and(|token| token.trim().is_empty()) {
+        if identity
+            .access_token
+            .as_ref()
+            .is_some_and(|token| token.trim().is_empty())
+        {
             return wrong(at(), "the access token is empty");
         }
-        if identity.refresh_token.as_ref().is_some_and(|token| token.trim().is_empty()) {
+        if identity
+            .refresh_token
+            .as_ref()
+            .is_some_and(|token| token.trim().is_empty())
+        {
             return wrong(at(), "the refresh token is empty; leave it out instead");
         }
         if identity.access_token.is_some() != identity.expires_at.is_some() {
-            return wrong(at(), "access_token and expires_at belong together; use both or neither");
+            return wrong(
+                at(),
+                "access_token and expires_at belong together; use both or neither",
+            );
         }
     }
     for destination in &organization.destinations {
         if !["resend", "hold"].contains(&destination.unknown_policy.as_str()) {
-            let problem = format!("there is no unknown_policy `{}`; use resend or hold", destination.unknown_policy);
+            let problem = format!(
+                "there is no unknown_policy `{}`; use resend or hold",
+                destination.unknown_policy
+            );
             return wrong(at(&format!("destination {}", destination.name)), &problem);
         }
     }
-    organization.projects.iter().try_for_each(|project| groups(organization, project))
+    organization
+        .projects
+        .iter()
+        .try_for_each(|project| groups(organization, project))
 }
 
-fn groups(organization: &OrganizationDocument, project: &ProjectDocument) -> Result<(), TrackerFault> {
-    let at = format!("groups of project {} of organization {}", project.slug, organization.slug);
-    distinct(&at, project.groups.iter().map(|group| group.short_id.clone()))?;
+fn groups(
+    organization: &OrganizationDocument,
+    project: &ProjectDocument,
+) -> Result<(), TrackerFault> {
+    let at = format!(
+        "groups of project {} of organization {}",
+        project.slug, organization.slug
+    );
+    distinct(
+        &at,
+        project.groups.iter().map(|group| group.short_id.clone()),
+    )?;
     for group in &project.groups {
         if let Some(link) = group.links.iter().find(|link| link.work_item_id <= 0) {
-            let problem = format!("there is no work item {}; use a number from 1", link.work_item_id);
+            let problem = format!(
+                "there is no work item {}; use a number from 1",
+                link.work_item_id
+            );
             return wrong(format!("group {}", group.short_id), &problem);
         }
     }
@@ -100,14 +187,20 @@ fn distinct(at: &str, keys: impl Iterator<Item = String>) -> Result<(), TrackerF
             return wrong(at.to_owned(), "a key is empty");
         }
         if let Some(twice) = seen.replace(key) {
-            return wrong(at.to_owned(), &format!("`{twice}` occurs twice; use it once"));
+            return wrong(
+                at.to_owned(),
+                &format!("`{twice}` occurs twice; use it once"),
+            );
         }
     }
     Ok(())
 }
 
 fn wrong<T>(at: String, problem: &str) -> Result<T, TrackerFault> {
-    Err(TrackerFault::Document { at, problem: problem.to_owned() })
+    Err(TrackerFault::Document {
+        at,
+        problem: problem.to_owned(),
+    })
 }
 
 #[cfg(test)]
@@ -118,37 +211,73 @@ mod tests {
 
     #[test]
     fn a_document_that_contradicts_itself_is_refused() {
-        let settings = json!({"assignee_inbound": true, "assignee_outbound": true, "status_inbound": true});
+        let settings =
+            json!({"assignee_inbound": true, "assignee_outbound": true, "status_inbound": true});
         let organization = |extra: serde_json::Value| {
             let mut whole = json!({"slug": "acme", "name": "Acme"});
-            whole.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+            whole
+                .as_object_mut()
+                .unwrap()
+                .extend(extra.as_object().unwrap().clone());
             json!({"organizations": [whole]})
         };
-        let identity = json!({"name": "bot", "access_token": " ", "expires_at": "2026-01-01T00:00:00Z"});
+        let identity =
+            json!({"name": "bot", "access_token": " ", "expires_at": "2026-01-01T00:00:00Z"});
         let installation = |id: &str| json!({"account_id": id, "settings": settings});
         let group = json!({"short_id": "WEB-1", "title": "It", "links": [{"account_id": "A", "work_item_id": 0}]});
         let table = [
-            (json!({"users": [{"name": "Ann", "emails": []}]}), "at least one e-mail"),
-            (json!({"users": [{"name": "Ann", "emails": [" "]}]}), "an e-mail is empty"),
+            (
+                json!({"users": [{"name": "Ann", "emails": []}]}),
+                "at least one e-mail",
+            ),
+            (
+                json!({"users": [{"name": "Ann", "emails": [" "]}]}),
+                "an e-mail is empty",
+            ),
             (
                 json!({"users": [{"name": "A", "emails": ["x@y.z"]}, {"name": "B", "emails": ["b@y.z", "X@y.z"]}]}),
                 "`x@y.z` belongs",
             ),
-            (json!({"integrations": [{"account_id": "A", "account_name": "a", "hook_secrets": [""]}]}), "hook secret is empty"),
+            (
+                json!({"integrations": [{"account_id": "A", "account_name": "a", "hook_secrets": [""]}]}),
+                "hook secret is empty",
+            ),
             (
                 json!({"integrations": [{"account_id": "A", "account_name": "a", "hook_secret_digests": [{"sha256": "ab"}]}]}),
                 "64 hexadecimal digits",
             ),
-            (organization(json!({"identities": [identity]})), "access token is empty"),
-            (organization(json!({"identities": [{"name": "bot", "access_token": "t"}]})), "both or neither"),
-            (organization(json!({"identities": [{"name": "bot", "refresh_token": " "}]})), "refresh token is empty"),
-            (organization(json!({"installations": [installation("A"), installation("a")]})), "`a` occurs twice"),
             (
-                organization(json!({"destinations": [{"name": "d", "kind": "k", "config": {}, "unknown_policy": "x"}]})),
+                organization(json!({"identities": [identity]})),
+                "access token is empty",
+            ),
+            (
+                organization(json!({"identities": [{"name": "bot", "access_token": "t"}]})),
+                "both or neither",
+            ),
+            (
+                organization(json!({"identities": [{"name": "bot", "refresh_token": " "}]})),
+                "refresh token is empty",
+            ),
+            (
+                organization(json!({"installations": [installation("A"), installation("a")]})),
+                "`a` occurs twice",
+            ),
+            (
+                organization(
+                    json!({"destinations": [{"name": "d", "kind": "k", "config": {}, "unknown_policy": "x"}]}),
+                ),
                 "resend or hold",
             ),
-            (organization(json!({"projects": [{"slug": "web", "name": "Web", "groups": [group]}]})), "a number from 1"),
-            (organization(json!({"teams": [{"slug": " ", "members": []}]})), "a key is empty"),
+            (
+                organization(
+                    json!({"projects": [{"slug": "web", "name": "Web", "groups": [group]}]}),
+                ),
+                "a number from 1",
+            ),
+            (
+                organization(json!({"teams": [{"slug": " ", "members": []}]})),
+                "a key is empty",
+            ),
         ];
         for (document, expected) in table {
             let document: TrackerDocument = serde_json::from_value(document).unwrap();

@@ -37,18 +37,36 @@ impl Import<'_> {
             LEFT JOIN written w ON w.organization_id = g.organization_id AND w.slug = g.slug
             LEFT JOIN projects t ON t.organization_id = g.organization_id AND t.slug = g.slug
             ORDER BY g.n";
-        let given = || tenants.iter().flat_map(|tenant| tenant.document.projects.iter().map(move |project| (tenant, project)));
+        let given = || {
+            tenants.iter().flat_map(|tenant| {
+                tenant
+                    .document
+                    .projects
+                    .iter()
+                    .map(move |project| (tenant, project))
+            })
+        };
         let organizations: Vec<i64> = given().map(|(tenant, _)| tenant.id).collect();
         let slugs: Vec<&str> = given().map(|(_, project)| project.slug.as_str()).collect();
         let names: Vec<&str> = given().map(|(_, project)| project.name.as_str()).collect();
-        let ids = self.upsert("projects", SQL, &[&organizations, &slugs, &names]).await?;
-        let project = |((tenant, document), id)| Project { id, tenant, document };
+        let ids = self
+            .upsert("projects", SQL, &[&organizations, &slugs, &names])
+            .await?;
+        let project = |((tenant, document), id)| Project {
+            id,
+            tenant,
+            document,
+        };
         let projects: Vec<Project<'_>> = given().zip(ids).map(project).collect();
         self.members(&projects, people).await?;
         self.groups(&projects, accounts).await
     }
 
-    async fn members(&mut self, projects: &[Project<'_>], people: &Names) -> Result<(), TrackerFault> {
+    async fn members(
+        &mut self,
+        projects: &[Project<'_>],
+        people: &Names,
+    ) -> Result<(), TrackerFault> {
         const SQL: &str = "
             INSERT INTO project_members (project_id, user_id)
             SELECT DISTINCT g.project_id, g.user_id
@@ -56,16 +74,26 @@ impl Import<'_> {
             ON CONFLICT (project_id, user_id) DO NOTHING";
         let (mut in_projects, mut members) = (Vec::new(), Vec::new());
         for project in projects {
-            let at = || format!("project {} of organization {}", project.document.slug, project.tenant.document.slug);
+            let at = || {
+                format!(
+                    "project {} of organization {}",
+                    project.document.slug, project.tenant.document.slug
+                )
+            };
             for email in &project.document.members {
                 in_projects.push(project.id);
                 members.push(people.id(0, &email_key(email), at)?);
             }
         }
-        self.write("project_members", SQL, &[&in_projects, &members]).await
+        self.write("project_members", SQL, &[&in_projects, &members])
+            .await
     }
 
-    async fn groups(&mut self, projects: &[Project<'_>], accounts: &Names) -> Result<(), TrackerFault> {
+    async fn groups(
+        &mut self,
+        projects: &[Project<'_>],
+        accounts: &Names,
+    ) -> Result<(), TrackerFault> {
         const TEAMS: &str = "SELECT organization_id AS scope, slug AS name, id FROM teams WHERE organization_id = ANY ($1)";
         const SQL: &str = "
             WITH given AS (
@@ -89,7 +117,8 @@ impl Import<'_> {
             ORDER BY g.n";
         let organizations: Vec<i64> = projects.iter().map(|project| project.tenant.id).collect();
         let known_teams = Names::of("team", &self.rows(TEAMS, &[&organizations]).await?)?;
-        let (mut in_projects, mut short_ids, mut titles, mut teams) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut in_projects, mut short_ids, mut titles, mut teams) =
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for project in projects {
             for group in &project.document.groups {
                 let team = |name| known_teams.id(project.tenant.id, name, || at(project, group));
@@ -99,11 +128,22 @@ impl Import<'_> {
                 teams.push(group.team.as_deref().map(team).transpose()?);
             }
         }
-        let ids = self.upsert("issue_groups", SQL, &[&in_projects, &short_ids, &titles, &teams]).await?;
+        let ids = self
+            .upsert(
+                "issue_groups",
+                SQL,
+                &[&in_projects, &short_ids, &titles, &teams],
+            )
+            .await?;
         self.links(projects, &ids, accounts).await
     }
 
-    async fn links(&mut self, projects: &[Project<'_>], ids: &[i64], accounts: &Names) -> Result<(), TrackerFault> {
+    async fn links(
+        &mut self,
+        projects: &[Project<'_>],
+        ids: &[i64],
+        accounts: &Names,
+    ) -> Result<(), TrackerFault> {
         const ISSUES: &str = "
             INSERT INTO external_issues (integration_id, work_item_id)
             SELECT DISTINCT g.integration_id, g.work_item_id
@@ -118,20 +158,37 @@ impl Import<'_> {
             FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS g (group_id, integration_id, work_item_id)
             JOIN external_issues e ON e.integration_id = g.integration_id AND e.work_item_id = g.work_item_id
             ON CONFLICT (group_id, external_issue_id) DO NOTHING";
-        let groups = projects.iter().flat_map(|project| project.document.groups.iter().map(move |group| (project, group)));
-        let (mut group_ids, mut integrations, mut work_items) = (Vec::new(), Vec::new(), Vec::new());
+        let groups = projects.iter().flat_map(|project| {
+            project
+                .document
+                .groups
+                .iter()
+                .map(move |group| (project, group))
+        });
+        let (mut group_ids, mut integrations, mut work_items) =
+            (Vec::new(), Vec::new(), Vec::new());
         for ((project, group), id) in groups.zip(ids) {
             for link in &group.links {
                 group_ids.push(*id);
-                integrations.push(accounts.id(0, &link.account_id.to_lowercase(), || at(project, group))?);
+                integrations
+                    .push(accounts.id(0, &link.account_id.to_lowercase(), || at(project, group))?);
                 work_items.push(link.work_item_id);
             }
         }
-        self.write("external_issues", ISSUES, &[&integrations, &work_items]).await?;
-        self.write("group_links", LINKS, &[&group_ids, &integrations, &work_items]).await
+        self.write("external_issues", ISSUES, &[&integrations, &work_items])
+            .await?;
+        self.write(
+            "group_links",
+            LINKS,
+            &[&group_ids, &integrations, &work_items],
+        )
+        .await
     }
 }
 
 fn at(project: &Project<'_>, group: &GroupDocument) -> String {
-    format!("group {} of project {} of organization {}", group.short_id, project.document.slug, project.tenant.document.slug)
+    format!(
+        "group {} of project {} of organization {}",
+        group.short_id, project.document.slug, project.tenant.document.slug
+    )
 }

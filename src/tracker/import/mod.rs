@@ -85,17 +85,33 @@ pub async fn import<E: From<TrackerFault>>(
     Ok(imported)
 }
 
-async fn import_in(tx: &Transaction<'_>, keyring: &Keyring, document: &TrackerDocument) -> Result<Imported, TrackerFault> {
+async fn import_in(
+    tx: &Transaction<'_>,
+    keyring: &Keyring,
+    document: &TrackerDocument,
+) -> Result<Imported, TrackerFault> {
     tx.query_one(ONE_AT_A_TIME, &[]).await?;
-    let counts = TABLES.iter().map(|table| ((*table).to_owned(), 0)).collect();
-    let mut import = Import { tx, keyring, counts, gone: Vec::new() };
+    let counts = TABLES
+        .iter()
+        .map(|table| ((*table).to_owned(), 0))
+        .collect();
+    let mut import = Import {
+        tx,
+        keyring,
+        counts,
+        gone: Vec::new(),
+    };
     import.all(document).await?;
     let Import { counts, gone, .. } = import;
     let mut jobs = 0;
     for cause in &gone {
         jobs += released(&tx.query_one(BEGIN_RELEASE, &[cause, &None::<i64>]).await?)?;
     }
-    Ok(Imported { counts, gone, released: jobs })
+    Ok(Imported {
+        counts,
+        gone,
+        released: jobs,
+    })
 }
 
 struct Import<'a> {
@@ -125,7 +141,10 @@ impl Import<'_> {
         self.destinations(&tenants).await
     }
 
-    async fn organizations<'d>(&mut self, documents: &'d [OrganizationDocument]) -> Result<Vec<Tenant<'d>>, TrackerFault> {
+    async fn organizations<'d>(
+        &mut self,
+        documents: &'d [OrganizationDocument],
+    ) -> Result<Vec<Tenant<'d>>, TrackerFault> {
         const SQL: &str = "
             WITH given AS (
                 SELECT slug, name, n FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS g (slug, name, n)
@@ -144,14 +163,29 @@ impl Import<'_> {
             LEFT JOIN written w ON w.slug = g.slug
             LEFT JOIN organizations t ON t.slug = g.slug
             ORDER BY g.n";
-        let slugs: Vec<&str> = documents.iter().map(|organization| organization.slug.as_str()).collect();
-        let names: Vec<&str> = documents.iter().map(|organization| organization.name.as_str()).collect();
+        let slugs: Vec<&str> = documents
+            .iter()
+            .map(|organization| organization.slug.as_str())
+            .collect();
+        let names: Vec<&str> = documents
+            .iter()
+            .map(|organization| organization.name.as_str())
+            .collect();
         let ids = self.upsert("organizations", SQL, &[&slugs, &names]).await?;
-        Ok(ids.into_iter().zip(documents).map(|(id, document)| Tenant { id, document }).collect())
+        Ok(ids
+            .into_iter()
+            .zip(documents)
+            .map(|(id, document)| Tenant { id, document })
+            .collect())
     }
 
     /// Runs a statement that returns `id` and `changed` for every given row, in their order, and counts the changed ones.
-    async fn upsert(&mut self, table: &'static str, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<i64>, TrackerFault> {
+    async fn upsert(
+        &mut self,
+        table: &'static str,
+        sql: &str,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<i64>, TrackerFault> {
         let rows = self.tx.query(sql, params).await?;
         let mut ids = Vec::with_capacity(rows.len());
         for row in &rows {
@@ -162,13 +196,22 @@ impl Import<'_> {
     }
 
     /// Runs a statement whose affected rows are the changed ones, and counts them.
-    async fn write(&mut self, table: &'static str, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<(), TrackerFault> {
+    async fn write(
+        &mut self,
+        table: &'static str,
+        sql: &str,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<(), TrackerFault> {
         let changed = self.tx.execute(sql, params).await?;
         self.count(table, changed);
         Ok(())
     }
 
-    async fn rows(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, TrackerFault> {
+    async fn rows(
+        &self,
+        sql: &str,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, TrackerFault> {
         Ok(self.tx.query(sql, params).await?)
     }
 

@@ -29,9 +29,16 @@ impl Import<'_> {
             FROM unnest($1::text[]) WITH ORDINALITY AS g (email, n)
             LEFT JOIN user_emails e ON e.email = g.email AND e.verified
             ORDER BY g.n";
-        let firsts: Vec<String> = users.iter().filter_map(|user| user.emails.first()).map(|email| email_key(email)).collect();
+        let firsts: Vec<String> = users
+            .iter()
+            .filter_map(|user| user.emails.first())
+            .map(|email| email_key(email))
+            .collect();
         let rows = self.rows(SQL, &[&firsts]).await?;
-        let ids: Vec<i64> = rows.iter().map(|row| row.try_get("id")).collect::<Result<_, _>>()?;
+        let ids: Vec<i64> = rows
+            .iter()
+            .map(|row| row.try_get("id"))
+            .collect::<Result<_, _>>()?;
         let mut known = HashSet::new();
         match ids.iter().zip(users).find(|(id, _)| !known.insert(**id)) {
             Some((_, twice)) => Err(TrackerFault::Document {
@@ -69,29 +76,50 @@ impl Import<'_> {
         }
         if let Some(taken) = self.rows(TAKEN, &[&owners, &emails]).await?.first() {
             let (email, name): (String, String) = (taken.try_get("email")?, taken.try_get("name")?);
-            let problem = format!("`{email}` belongs to another user; use an address that nobody else has verified");
-            return Err(TrackerFault::Document { at: format!("user {name}"), problem });
+            let problem = format!(
+                "`{email}` belongs to another user; use an address that nobody else has verified"
+            );
+            return Err(TrackerFault::Document {
+                at: format!("user {name}"),
+                problem,
+            });
         }
         self.write("user_emails", SQL, &[&owners, &emails]).await
     }
 
     /// Returns the users by verified e-mail to which the document may refer: its own users and the members of teams and projects.
-    pub(super) async fn known_people(&self, document: &TrackerDocument) -> Result<Names, TrackerFault> {
+    pub(super) async fn known_people(
+        &self,
+        document: &TrackerDocument,
+    ) -> Result<Names, TrackerFault> {
         const SQL: &str = "
             SELECT 0::bigint AS scope, email AS name, user_id AS id
             FROM user_emails
             WHERE verified AND email = ANY ($1)";
         let own = document.users.iter().flat_map(|user| &user.emails);
         let organizations = &document.organizations;
-        let in_teams = organizations.iter().flat_map(|organization| &organization.teams).flat_map(|team| &team.members);
-        let in_projects =
-            organizations.iter().flat_map(|organization| &organization.projects).flat_map(|project| &project.members);
-        let emails: BTreeSet<String> = own.chain(in_teams).chain(in_projects).map(|email| email_key(email)).collect();
+        let in_teams = organizations
+            .iter()
+            .flat_map(|organization| &organization.teams)
+            .flat_map(|team| &team.members);
+        let in_projects = organizations
+            .iter()
+            .flat_map(|organization| &organization.projects)
+            .flat_map(|project| &project.members);
+        let emails: BTreeSet<String> = own
+            .chain(in_teams)
+            .chain(in_projects)
+            .map(|email| email_key(email))
+            .collect();
         let emails: Vec<String> = emails.into_iter().collect();
         Names::of("user", &self.rows(SQL, &[&emails]).await?)
     }
 
-    pub(super) async fn teams(&mut self, tenants: &[Tenant<'_>], people: &Names) -> Result<(), TrackerFault> {
+    pub(super) async fn teams(
+        &mut self,
+        tenants: &[Tenant<'_>],
+        people: &Names,
+    ) -> Result<(), TrackerFault> {
         const SQL: &str = "
             WITH given AS (
                 SELECT organization_id, slug, n
@@ -115,11 +143,17 @@ impl Import<'_> {
             SELECT DISTINCT g.team_id, g.user_id
             FROM unnest($1::bigint[], $2::bigint[]) AS g (team_id, user_id)
             ON CONFLICT (team_id, user_id) DO NOTHING";
-        let teams = || tenants.iter().flat_map(|tenant| tenant.document.teams.iter().map(move |team| (tenant, team)));
+        let teams = || {
+            tenants
+                .iter()
+                .flat_map(|tenant| tenant.document.teams.iter().map(move |team| (tenant, team)))
+        };
         let organizations: Vec<i64> = teams().map(|(tenant, _)| tenant.id).collect();
         let slugs: Vec<&str> = teams().map(|(_, team)| team.slug.as_str()).collect();
         let ids = self.upsert("teams", SQL, &[&organizations, &slugs]).await?;
-        let at = |tenant: &Tenant<'_>, slug: &str| format!("team {slug} of organization {}", tenant.document.slug);
+        let at = |tenant: &Tenant<'_>, slug: &str| {
+            format!("team {slug} of organization {}", tenant.document.slug)
+        };
         let (mut in_teams, mut members) = (Vec::new(), Vec::new());
         for ((tenant, team), id) in teams().zip(ids) {
             for email in &team.members {
@@ -127,6 +161,7 @@ impl Import<'_> {
                 members.push(people.id(0, &email_key(email), || at(tenant, &team.slug))?);
             }
         }
-        self.write("team_members", MEMBERS, &[&in_teams, &members]).await
+        self.write("team_members", MEMBERS, &[&in_teams, &members])
+            .await
     }
 }

@@ -97,10 +97,20 @@ pub async fn destination_rows(
 ///
 /// # Errors
 /// [`TrackerFault::UnknownReference`] lists the existing names; [`TrackerFault::Database`].
-pub async fn destination_id(client: &impl GenericClient, organization_id: i64, name: &str) -> Result<i64, TrackerFault> {
+pub async fn destination_id(
+    client: &impl GenericClient,
+    organization_id: i64,
+    name: &str,
+) -> Result<i64, TrackerFault> {
     let rows = destination_rows(client, Some(organization_id)).await?;
     let found = rows.iter().find(|row| row.name == name).map(|row| row.id);
-    found.ok_or_else(|| unknown("destination", name, rows.into_iter().map(|row| row.name).collect()))
+    found.ok_or_else(|| {
+        unknown(
+            "destination",
+            name,
+            rows.into_iter().map(|row| row.name).collect(),
+        )
+    })
 }
 
 /// Registers a destination, or changes the one with this name. The caller checks that the channel accepts the settings.
@@ -121,19 +131,40 @@ pub async fn register_destination(
         RETURNING id";
     const SECRET_SQL: &str = "
         UPDATE destinations SET secret = $2, previous_secret = NULL, previous_secret_until = NULL WHERE id = $1";
-    let NewDestination { organization_id, name, kind, config, default, unknown_policy, .. } = new;
+    let NewDestination {
+        organization_id,
+        name,
+        kind,
+        config,
+        default,
+        unknown_policy,
+        ..
+    } = new;
     query(client, ONE_AT_A_TIME, &[]).await?;
     let before = only(client, *organization_id, name).await?;
-    if let (Some(before), None) = (before.as_ref().filter(|before| before.has_secret), new.secret) {
+    if let (Some(before), None) = (
+        before.as_ref().filter(|before| before.has_secret),
+        new.secret,
+    ) {
         secret_stays(before, kind, config)?;
     }
-    let written = query(client, WRITE, &[organization_id, name, kind, config, default, unknown_policy]).await?;
+    let written = query(
+        client,
+        WRITE,
+        &[organization_id, name, kind, config, default, unknown_policy],
+    )
+    .await?;
     let id: i64 = written.first().ok_or_else(|| gone(name))?.try_get("id")?;
     if let Some(secret) = new.secret {
-        let sealed = keyring.seal(place(SECRET, &id.to_string()), secret.expose_secret().as_bytes());
+        let sealed = keyring.seal(
+            place(SECRET, &id.to_string()),
+            secret.expose_secret().as_bytes(),
+        );
         execute(client, SECRET_SQL, &[&id, &sealed]).await?;
     }
-    let after = only(client, *organization_id, name).await?.ok_or_else(|| gone(name))?;
+    let after = only(client, *organization_id, name)
+        .await?
+        .ok_or_else(|| gone(name))?;
     Ok(RowChange { before, after })
 }
 
@@ -141,8 +172,18 @@ pub async fn register_destination(
 ///
 /// # Errors
 /// [`TrackerFault::Document`] describes the change.
-pub fn secret_stays(before: &DestinationRow, kind: &str, config: &Value) -> Result<(), TrackerFault> {
-    let (from, to) = (Target { kind: &before.kind, config: &before.config }, Target { kind, config });
+pub fn secret_stays(
+    before: &DestinationRow,
+    kind: &str,
+    config: &Value,
+) -> Result<(), TrackerFault> {
+    let (from, to) = (
+        Target {
+            kind: &before.kind,
+            config: &before.config,
+        },
+        Target { kind, config },
+    );
     stays(&before.name, from, to, "--secret-file")
 }
 
@@ -158,10 +199,18 @@ pub async fn set_destination_disabled(
 ) -> Result<RowChange<DestinationRow>, TrackerFault> {
     const SQL: &str = "UPDATE destinations SET disabled = $2 WHERE id = $1";
     let id = destination_id(client, organization_id, name).await?;
-    let before = only(client, organization_id, name).await?.ok_or_else(|| gone(name))?;
+    let before = only(client, organization_id, name)
+        .await?
+        .ok_or_else(|| gone(name))?;
     execute(client, SQL, &[&id, &disabled]).await?;
-    let after = DestinationRow { disabled, ..before.clone() };
-    Ok(RowChange { before: Some(before), after })
+    let after = DestinationRow {
+        disabled,
+        ..before.clone()
+    };
+    Ok(RowChange {
+        before: Some(before),
+        after,
+    })
 }
 
 /// Replaces a destination's secret; the previous one stays valid for `keep`. If the secret is already the present one, nothing
@@ -187,18 +236,38 @@ pub async fn rotate_destination_secret(
         WHERE id = $1
         RETURNING previous_secret_until";
     let row_id = id.to_string();
-    let Some(row) = query_opt(client, READ, &[&id]).await? else { return Err(unknown("destination", &row_id, Vec::new())) };
+    let Some(row) = query_opt(client, READ, &[&id]).await? else {
+        return Err(unknown("destination", &row_id, Vec::new()));
+    };
     let present = row.try_get::<_, Option<&str>>("secret")?;
-    let present = present.map(|sealed| keyring.open_text(place(SECRET, &row_id), sealed)).transpose()?;
-    if present.as_ref().is_some_and(|present| present.expose_secret() == secret.expose_secret()) {
-        return Ok(Rotated { previous_until: row.try_get("previous_secret_until")?, forgotten: 0 });
+    let present = present
+        .map(|sealed| keyring.open_text(place(SECRET, &row_id), sealed))
+        .transpose()?;
+    if present
+        .as_ref()
+        .is_some_and(|present| present.expose_secret() == secret.expose_secret())
+    {
+        return Ok(Rotated {
+            previous_until: row.try_get("previous_secret_until")?,
+            forgotten: 0,
+        });
     }
     let previous = present.filter(|_| !keep.is_zero());
-    let seal = |column, secret: &SecretString| keyring.seal(place(column, &row_id), secret.expose_secret().as_bytes());
-    let (present, previous) = (seal(SECRET, secret), previous.map(|previous| seal(PREVIOUS_SECRET, &previous)));
+    let seal = |column, secret: &SecretString| {
+        keyring.seal(place(column, &row_id), secret.expose_secret().as_bytes())
+    };
+    let (present, previous) = (
+        seal(SECRET, secret),
+        previous.map(|previous| seal(PREVIOUS_SECRET, &previous)),
+    );
     let written = query(client, WRITE, &[&id, &present, &previous, &seconds(keep)]).await?;
-    let previous_until = written.first().map_or(Ok(None), |row| row.try_get("previous_secret_until"))?;
-    Ok(Rotated { previous_until, forgotten: forget_previous_secrets(client, None).await? })
+    let previous_until = written
+        .first()
+        .map_or(Ok(None), |row| row.try_get("previous_secret_until"))?;
+    Ok(Rotated {
+        previous_until,
+        forgotten: forget_previous_secrets(client, None).await?,
+    })
 }
 
 /// Deletes previous secrets that expire by `now`, or, without it, by Postgres' clock.
@@ -212,8 +281,16 @@ pub(super) async fn forget_previous_secrets(
     execute(client, SQL, &[&now]).await
 }
 
-async fn only(client: &impl GenericClient, organization_id: i64, name: &str) -> Result<Option<DestinationRow>, TrackerFault> {
-    query(client, ONE, &[&organization_id, &name]).await?.first().map(row_of).transpose()
+async fn only(
+    client: &impl GenericClient,
+    organization_id: i64,
+    name: &str,
+) -> Result<Option<DestinationRow>, TrackerFault> {
+    query(client, ONE, &[&organization_id, &name])
+        .await?
+        .first()
+        .map(row_of)
+        .transpose()
 }
 
 fn gone(name: &str) -> TrackerFault {

@@ -117,15 +117,34 @@ pub async fn register_installation(
         None => None,
     };
     let account = query(client, ACCOUNT, &[&new.account_id, &new.account_name]).await?;
-    let integration_id: i64 = account.first().ok_or_else(|| gone(new.account_id))?.try_get("id")?;
-    let NewInstallation { disabled, assignee_inbound, assignee_outbound, status_inbound, .. } = new;
+    let integration_id: i64 = account
+        .first()
+        .ok_or_else(|| gone(new.account_id))?
+        .try_get("id")?;
+    let NewInstallation {
+        disabled,
+        assignee_inbound,
+        assignee_outbound,
+        status_inbound,
+        ..
+    } = new;
     execute(
         client,
         INSTALL,
-        &[&organization_id, &integration_id, &identity, disabled, assignee_inbound, assignee_outbound, status_inbound],
+        &[
+            &organization_id,
+            &integration_id,
+            &identity,
+            disabled,
+            assignee_inbound,
+            assignee_outbound,
+            status_inbound,
+        ],
     )
     .await?;
-    let after = only(client, organization_id, new.account_id).await?.ok_or_else(|| gone(new.account_id))?;
+    let after = only(client, organization_id, new.account_id)
+        .await?
+        .ok_or_else(|| gone(new.account_id))?;
     Ok(RowChange { before, after })
 }
 
@@ -145,11 +164,21 @@ pub async fn set_installation_disabled(
         WHERE i.id = o.integration_id AND o.organization_id = $1 AND lower(i.account_id) = lower($2)";
     let Some(before) = only(client, organization_id, account_id).await? else {
         let known = installation_rows(client, Some(organization_id)).await?;
-        return Err(unknown("account", account_id, known.into_iter().map(|row| row.account_id).collect()));
+        return Err(unknown(
+            "account",
+            account_id,
+            known.into_iter().map(|row| row.account_id).collect(),
+        ));
     };
     execute(client, SQL, &[&organization_id, &account_id, &disabled]).await?;
-    let after = InstallationRow { disabled, ..before.clone() };
-    Ok(RowChange { before: Some(before), after })
+    let after = InstallationRow {
+        disabled,
+        ..before.clone()
+    };
+    Ok(RowChange {
+        before: Some(before),
+        after,
+    })
 }
 
 /// Replaces the account's hook secret by one that is given as its SHA-256; previous secrets expire after `keep` at the latest.
@@ -163,7 +192,8 @@ pub async fn rotate_hook_secret(
     sha256: &[u8; 32],
     keep: Duration,
 ) -> Result<Rotated, TrackerFault> {
-    const ACCOUNT: &str = "SELECT id FROM integrations WHERE lower(account_id) = lower($1) FOR UPDATE";
+    const ACCOUNT: &str =
+        "SELECT id FROM integrations WHERE lower(account_id) = lower($1) FOR UPDATE";
     const KNOWN: &str = "SELECT account_id FROM integrations ORDER BY account_name LIMIT 10";
     const END: &str = "
         UPDATE subscriptions SET valid_until = least(valid_until, now() + make_interval(secs => $3))
@@ -171,10 +201,14 @@ pub async fn rotate_hook_secret(
     const PRESENT: &str = "
         INSERT INTO subscriptions (integration_id, secret_sha256) VALUES ($1, $2)
         ON CONFLICT (integration_id, secret_sha256) DO UPDATE SET valid_until = NULL";
-    const PREVIOUS: &str = "SELECT max(valid_until) AS until FROM subscriptions WHERE integration_id = $1";
+    const PREVIOUS: &str =
+        "SELECT max(valid_until) AS until FROM subscriptions WHERE integration_id = $1";
     let Some(row) = query_opt(client, ACCOUNT, &[&account_id]).await? else {
         let known = query(client, KNOWN, &[]).await?;
-        let known = known.iter().map(|row| row.try_get("account_id")).collect::<Result<_, _>>()?;
+        let known = known
+            .iter()
+            .map(|row| row.try_get("account_id"))
+            .collect::<Result<_, _>>()?;
         return Err(unknown("account", account_id, known));
     };
     let integration_id: i64 = row.try_get("id")?;
@@ -183,12 +217,20 @@ pub async fn rotate_hook_secret(
     execute(client, PRESENT, &[&integration_id, &digest]).await?;
     let forgotten = forget_hook_secrets(client, None).await?;
     let previous = query(client, PREVIOUS, &[&integration_id]).await?;
-    let previous_until = previous.first().map_or(Ok(None), |row| row.try_get("until"))?;
-    Ok(Rotated { previous_until, forgotten })
+    let previous_until = previous
+        .first()
+        .map_or(Ok(None), |row| row.try_get("until"))?;
+    Ok(Rotated {
+        previous_until,
+        forgotten,
+    })
 }
 
 /// Deletes hook secrets that expire by `now`, or, without it, by Postgres' clock.
-pub(super) async fn forget_hook_secrets(client: &impl GenericClient, now: Option<OffsetDateTime>) -> Result<u64, TrackerFault> {
+pub(super) async fn forget_hook_secrets(
+    client: &impl GenericClient,
+    now: Option<OffsetDateTime>,
+) -> Result<u64, TrackerFault> {
     const SQL: &str = "DELETE FROM subscriptions WHERE valid_until <= coalesce($1, now())";
     execute(client, SQL, &[&now]).await
 }
@@ -198,10 +240,18 @@ async fn only(
     organization_id: i64,
     account_id: &str,
 ) -> Result<Option<InstallationRow>, TrackerFault> {
-    query(client, ONE, &[&organization_id, &account_id]).await?.first().map(row_of).transpose()
+    query(client, ONE, &[&organization_id, &account_id])
+        .await?
+        .first()
+        .map(row_of)
+        .transpose()
 }
 
-async fn identity(client: &impl GenericClient, organization_id: i64, name: &str) -> Result<i64, TrackerFault> {
+async fn identity(
+    client: &impl GenericClient,
+    organization_id: i64,
+    name: &str,
+) -> Result<i64, TrackerFault> {
     const SQL: &str = "SELECT id, name FROM identities WHERE organization_id = $1 ORDER BY name";
     let rows = query(client, SQL, &[&organization_id]).await?;
     let mut known = Vec::new();

@@ -11,11 +11,12 @@ use serde::Serialize;
 use time::OffsetDateTime;
 
 pub use destinations::{
-    DestinationRow, NewDestination, destination_id, destination_rows, register_destination, rotate_destination_secret,
-    secret_stays, set_destination_disabled,
+    DestinationRow, NewDestination, destination_id, destination_rows, register_destination,
+    rotate_destination_secret, secret_stays, set_destination_disabled,
 };
 pub use installations::{
-    InstallationRow, NewInstallation, installation_rows, register_installation, rotate_hook_secret, set_installation_disabled,
+    InstallationRow, NewInstallation, installation_rows, register_installation, rotate_hook_secret,
+    set_installation_disabled,
 };
 
 use super::{Destination, Tracker, TrackerFault, query};
@@ -52,7 +53,10 @@ impl Tracker {
     ///
     /// # Errors
     /// [`TrackerFault`].
-    pub async fn installation_rows(&self, organization: Option<&str>) -> Result<Vec<InstallationRow>, TrackerFault> {
+    pub async fn installation_rows(
+        &self,
+        organization: Option<&str>,
+    ) -> Result<Vec<InstallationRow>, TrackerFault> {
         let client = self.client().await?;
         let organization_id = maybe_organization(&client, organization).await?;
         installation_rows(&client, organization_id).await
@@ -62,7 +66,10 @@ impl Tracker {
     ///
     /// # Errors
     /// [`TrackerFault`].
-    pub async fn destination_rows(&self, organization: Option<&str>) -> Result<Vec<DestinationRow>, TrackerFault> {
+    pub async fn destination_rows(
+        &self,
+        organization: Option<&str>,
+    ) -> Result<Vec<DestinationRow>, TrackerFault> {
         let client = self.client().await?;
         let organization_id = maybe_organization(&client, organization).await?;
         destination_rows(&client, organization_id).await
@@ -72,7 +79,11 @@ impl Tracker {
     ///
     /// # Errors
     /// [`TrackerFault`], also if there is none.
-    pub async fn known_destination(&self, organization: &str, name: &str) -> Result<Destination, TrackerFault> {
+    pub async fn known_destination(
+        &self,
+        organization: &str,
+        name: &str,
+    ) -> Result<Destination, TrackerFault> {
         let client = self.client().await?;
         let organization_id = known_organization(&client, organization).await?;
         let id = destination_id(&client, organization_id, name).await?;
@@ -82,25 +93,42 @@ impl Tracker {
 }
 
 /// Deletes secrets that expire by `now`, and returns how many.
-pub(super) async fn forget_secrets(client: &impl GenericClient, now: OffsetDateTime) -> Result<u64, TrackerFault> {
+pub(super) async fn forget_secrets(
+    client: &impl GenericClient,
+    now: OffsetDateTime,
+) -> Result<u64, TrackerFault> {
     let now = Some(now);
-    Ok(installations::forget_hook_secrets(client, now).await? + destinations::forget_previous_secrets(client, now).await?)
+    Ok(installations::forget_hook_secrets(client, now).await?
+        + destinations::forget_previous_secrets(client, now).await?)
 }
 
 /// Returns the row id of an organization by its slug. The error for an unknown one lists existing ones.
 ///
 /// # Errors
 /// [`TrackerFault::UnknownReference`], [`TrackerFault::Database`].
-pub async fn known_organization(client: &impl GenericClient, slug: &str) -> Result<i64, TrackerFault> {
+pub async fn known_organization(
+    client: &impl GenericClient,
+    slug: &str,
+) -> Result<i64, TrackerFault> {
     const RIGHT: &str = "SELECT slug FROM organizations ORDER BY slug LIMIT 10";
     if let Some(id) = super::organizations::organization_id(client, slug).await? {
         return Ok(id);
     }
     let known = query(client, RIGHT, &[]).await?;
-    Err(unknown("organization", slug, known.iter().map(|row| row.try_get("slug")).collect::<Result<_, _>>()?))
+    Err(unknown(
+        "organization",
+        slug,
+        known
+            .iter()
+            .map(|row| row.try_get("slug"))
+            .collect::<Result<_, _>>()?,
+    ))
 }
 
-async fn maybe_organization(client: &impl GenericClient, slug: Option<&str>) -> Result<Option<i64>, TrackerFault> {
+async fn maybe_organization(
+    client: &impl GenericClient,
+    slug: Option<&str>,
+) -> Result<Option<i64>, TrackerFault> {
     match slug {
         Some(slug) => known_organization(client, slug).await.map(Some),
         None => Ok(None),
@@ -109,8 +137,17 @@ async fn maybe_organization(client: &impl GenericClient, slug: Option<&str>) -> 
 
 /// Makes the error for an unknown name, with the existing names.
 pub(super) fn unknown(kind: &'static str, name: &str, known: Vec<String>) -> TrackerFault {
-    let right = if known.is_empty() { format!("a newly registered {kind}") } else { format!("one of: {}", known.join(", ")) };
-    TrackerFault::UnknownReference { at: "request".to_owned(), kind, name: name.to_owned(), right }
+    let right = if known.is_empty() {
+        format!("a newly registered {kind}")
+    } else {
+        format!("one of: {}", known.join(", "))
+    };
+    TrackerFault::UnknownReference {
+        at: "request".to_owned(),
+        kind,
+        name: name.to_owned(),
+        right,
+    }
 }
 
 /// Returns seconds for `make_interval`.

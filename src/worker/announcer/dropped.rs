@@ -32,7 +32,8 @@ impl Drops {
     /// Counts dropped messages.
     pub(super) fn add(&mut self, dropped: impl IntoIterator<Item = Dropped>) {
         for Dropped { what, why, job } in dropped {
-            metrics::counter!(names::DROPPED, "what" => what.word(), "why" => why.word()).increment(1);
+            metrics::counter!(names::DROPPED, "what" => what.word(), "why" => why.word())
+                .increment(1);
             let kind = self.kinds.entry((what, why)).or_default();
             kind.count += 1;
             kind.jobs.extend(job.filter(|_| kind.jobs.len() < NAMED));
@@ -71,10 +72,22 @@ mod tests {
     #[test]
     fn a_line_counts_all_and_names_twenty() {
         let mut drops = Drops::default();
-        let one = Dropped { what: What::Event, why: Why::Refused, job: Some(JobId::fresh()) };
+        let one = Dropped {
+            what: What::Event,
+            why: Why::Refused,
+            job: Some(JobId::fresh()),
+        };
         drops.add([one; 30]);
-        drops.add([Dropped { what: What::Reply, job: None, ..one }]);
-        let told: Vec<_> = drops.kinds.values().map(|named| (named.count, named.jobs.len())).collect();
+        drops.add([Dropped {
+            what: What::Reply,
+            job: None,
+            ..one
+        }]);
+        let told: Vec<_> = drops
+            .kinds
+            .values()
+            .map(|named| (named.count, named.jobs.len()))
+            .collect();
         assert_eq!(told, [(30, NAMED), (1, 0)]);
         assert!(drops.at.is_some());
         drops.log();

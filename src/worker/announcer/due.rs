@@ -32,8 +32,11 @@ impl DueAnnouncements {
         let mut drops = Drops::default();
         drops.add(old.iter().flat_map(dropped));
         drops.log();
-        let is_cut_off = self.links.events.trouble().is_some() && self.links.replies.trouble().is_some();
-        let Ok(place) = self.publishes.try_reserve() else { return Ok(false) };
+        let is_cut_off =
+            self.links.events.trouble().is_some() && self.links.replies.trouble().is_some();
+        let Ok(place) = self.publishes.try_reserve() else {
+            return Ok(false);
+        };
         if is_cut_off {
             return Ok(more_old);
         }
@@ -46,7 +49,15 @@ impl DueAnnouncements {
 }
 
 fn dropped(old: &TooOld) -> impl Iterator<Item = Dropped> + use<> {
-    let reply = old.reply_to.as_deref().is_some_and(is_replied_to).then_some(What::Reply);
+    let reply = old
+        .reply_to
+        .as_deref()
+        .is_some_and(is_replied_to)
+        .then_some(What::Reply);
     let (why, job) = (Why::TooOld, old.job);
-    old.event.then_some(What::Event).into_iter().chain(reply).map(move |what| Dropped { what, why, job })
+    old.event
+        .then_some(What::Event)
+        .into_iter()
+        .chain(reply)
+        .map(move |what| Dropped { what, why, job })
 }

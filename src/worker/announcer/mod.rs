@@ -51,7 +51,10 @@ struct HandedOver {
 
 impl HandedOver {
     fn now(announcements: Vec<Announcement>) -> Self {
-        Self { announcements, since: Instant::now() }
+        Self {
+            announcements,
+            since: Instant::now(),
+        }
     }
 }
 
@@ -59,7 +62,9 @@ impl Announcer {
     /// Queues announcements behind the earlier ones, and returns at once.
     pub(super) fn tell(&self, announcements: Vec<Announcement>) {
         if !announcements.is_empty() && self.0.try_send(HandedOver::now(announcements)).is_err() {
-            tracing::debug!("the queue of events is full: they are published when their rows are due");
+            tracing::debug!(
+                "the queue of events is full: they are published when their rows are due"
+            );
         }
     }
 }
@@ -94,8 +99,23 @@ pub fn announcer<T: Tables>(
     let store = writer.store().clone();
     let events = outbox(Kind::Events, links.events.clone());
     let replies = outbox(Kind::Replies, links.replies.clone());
-    let taker = DueAnnouncements { store, links, longest, publishes: due_sender };
-    (Announcer(sender), Announcing { told, due, events, replies, writer }, taker)
+    let taker = DueAnnouncements {
+        store,
+        links,
+        longest,
+        publishes: due_sender,
+    };
+    (
+        Announcer(sender),
+        Announcing {
+            told,
+            due,
+            events,
+            replies,
+            writer,
+        },
+        taker,
+    )
 }
 
 type Published = (Announcement, Option<Fate>, Option<Fate>);
@@ -107,8 +127,20 @@ impl<T: Tables> Announcing<T> {
         let (events, events_run) = self.events;
         let (replies, replies_run) = self.replies;
         let store = self.writer.store().clone();
-        let rows = Rows { told: self.told, due: self.due, events, replies, writer: self.writer, rests };
-        tokio::join!(rows.publish(end), store_rests(store, to_store), events_run.run(), replies_run.run());
+        let rows = Rows {
+            told: self.told,
+            due: self.due,
+            events,
+            replies,
+            writer: self.writer,
+            rests,
+        };
+        tokio::join!(
+            rows.publish(end),
+            store_rests(store, to_store),
+            events_run.run(),
+            replies_run.run()
+        );
     }
 }
 
@@ -124,7 +156,8 @@ struct Rows<T: Tables> {
 
 impl<T: Tables> Rows<T> {
     async fn publish(mut self, end: CancellationToken) {
-        let mut published: FuturesUnordered<BoxFuture<'static, Published>> = FuturesUnordered::new();
+        let mut published: FuturesUnordered<BoxFuture<'static, Published>> =
+            FuturesUnordered::new();
         let mut drops = Drops::default();
         loop {
             tokio::select! {
@@ -157,7 +190,11 @@ impl<T: Tables> Rows<T> {
     fn settle(&self, all: &[Published], drops: &mut Drops) {
         let mut over = Vec::new();
         for (announcement, event, reply) in all {
-            let Settled { is_over, rest, dropped } = settled(announcement, *event, *reply);
+            let Settled {
+                is_over,
+                rest,
+                dropped,
+            } = settled(announcement, *event, *reply);
             drops.add(dropped);
             if is_over {
                 over.push(announcement.id);
@@ -165,7 +202,9 @@ impl<T: Tables> Rows<T> {
             if let Some(rest) = rest
                 && self.rests.try_send(rest).is_err()
             {
-                tracing::debug!("too many postponed events wait to be stored: they are published again when their rows are due");
+                tracing::debug!(
+                    "too many postponed events wait to be stored: they are published again when their rows are due"
+                );
             }
         }
         if !over.is_empty() {
@@ -175,7 +214,10 @@ impl<T: Tables> Rows<T> {
 }
 
 /// Receives from whichever channel is ready first.
-async fn next(told: &mut mpsc::Receiver<HandedOver>, due: &mut mpsc::Receiver<HandedOver>) -> Option<HandedOver> {
+async fn next(
+    told: &mut mpsc::Receiver<HandedOver>,
+    due: &mut mpsc::Receiver<HandedOver>,
+) -> Option<HandedOver> {
     tokio::select! {
         Some(handed_over) = told.recv() => Some(handed_over),
         Some(handed_over) = due.recv() => Some(handed_over),

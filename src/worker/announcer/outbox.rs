@@ -53,15 +53,32 @@ struct Reacted {
 pub(super) fn outbox(kind: Kind, publisher: Publisher) -> (Outbox, OutboxRun) {
     let (sender, items) = mpsc::channel(QUEUED);
     let targets = Targets::new(kind);
-    (Outbox(sender), OutboxRun { items, publisher, targets, kind, in_flight: FuturesUnordered::new() })
+    (
+        Outbox(sender),
+        OutboxRun {
+            items,
+            publisher,
+            targets,
+            kind,
+            in_flight: FuturesUnordered::new(),
+        },
+    )
 }
 
 impl Outbox {
     /// Queues a message behind the earlier ones, and returns its fate when it is settled.
-    pub(super) fn hand_over(&self, message: Outgoing, handed_over: Instant) -> impl Future<Output = Fate> + use<> {
+    pub(super) fn hand_over(
+        &self,
+        message: Outgoing,
+        handed_over: Instant,
+    ) -> impl Future<Output = Fate> + use<> {
         let (fate, told) = oneshot::channel();
         // If the queue is full, the sender of the fate is dropped at once: nothing was sent.
-        drop(self.0.try_send(Item { message, handed_over, fate }));
+        drop(self.0.try_send(Item {
+            message,
+            handed_over,
+            fate,
+        }));
         async { told.await.unwrap_or(Fate::Unsent) }
     }
 }
@@ -98,10 +115,18 @@ impl OutboxRun {
     }
 
     async fn react(&mut self, reacted: Reacted) {
-        let Reacted { place, sending, reaction } = reacted;
-        let change = self.targets.react(&place, sending, reaction, Instant::now());
+        let Reacted {
+            place,
+            sending,
+            reaction,
+        } = reacted;
+        let change = self
+            .targets
+            .react(&place, sending, reaction, Instant::now());
         self.report(&place, change);
-        while let Some((item, admission)) = self.targets.next(&place, self.has_room(), Instant::now()) {
+        while let Some((item, admission)) =
+            self.targets.next(&place, self.has_room(), Instant::now())
+        {
             self.carry_out(admission, item).await;
         }
     }
@@ -120,16 +145,30 @@ impl OutboxRun {
     }
 
     async fn send(&mut self, sending: Sending, item: Item) {
-        let Item { message, handed_over, fate } = item;
-        let sent = if handed_over.elapsed() < UNSENT_FOR { Some(self.publisher.post(&message).await) } else { None };
+        let Item {
+            message,
+            handed_over,
+            fate,
+        } = item;
+        let sent = if handed_over.elapsed() < UNSENT_FOR {
+            Some(self.publisher.post(&message).await)
+        } else {
+            None
+        };
         let place = message.routing_key;
         let (not_sent, reaction) = match sent {
             Some(Ok(posted)) => {
-                let patience = sending.patience.min(IN_HAND.saturating_sub(handed_over.elapsed()));
+                let patience = sending
+                    .patience
+                    .min(IN_HAND.saturating_sub(handed_over.elapsed()));
                 let confirmed = async move {
                     let (answer, reaction) = judged(posted.confirmed(patience).await);
                     settle(fate, answer);
-                    Reacted { place, sending, reaction }
+                    Reacted {
+                        place,
+                        sending,
+                        reaction,
+                    }
                 };
                 return self.in_flight.push(Box::pin(confirmed));
             }
@@ -140,20 +179,31 @@ impl OutboxRun {
             None => (Fate::Unsent, Reaction::None),
         };
         settle(fate, not_sent);
-        self.targets.react(&place, sending, reaction, Instant::now());
+        self.targets
+            .react(&place, sending, reaction, Instant::now());
     }
 
     fn report(&self, place: &str, change: Change) {
         match (self.kind, change) {
             (_, Change::Same) => {}
             (Kind::Events, Change::Silent) => {
-                tracing::warn!(routing_key = place, "events are not confirmed: a queue bound for them does not answer");
+                tracing::warn!(
+                    routing_key = place,
+                    "events are not confirmed: a queue bound for them does not answer"
+                );
             }
             (Kind::Replies, Change::Silent) => {
-                tracing::warn!(queue = place, "a reply queue does not confirm: its replies are postponed");
+                tracing::warn!(
+                    queue = place,
+                    "a reply queue does not confirm: its replies are postponed"
+                );
             }
-            (Kind::Events, Change::Confirms) => tracing::info!(routing_key = place, "events are confirmed again"),
-            (Kind::Replies, Change::Confirms) => tracing::info!(queue = place, "a reply queue confirms again"),
+            (Kind::Events, Change::Confirms) => {
+                tracing::info!(routing_key = place, "events are confirmed again")
+            }
+            (Kind::Replies, Change::Confirms) => {
+                tracing::info!(queue = place, "a reply queue confirms again")
+            }
         }
     }
 }

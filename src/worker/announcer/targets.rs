@@ -104,18 +104,33 @@ struct Target<W> {
 impl<W> Target<W> {
     const fn new() -> Self {
         let waiting = VecDeque::new();
-        Self { in_flight: 0, allowed: FIRST_REPLIES, silences: 0, is_probed: false, closed_until: None, waiting }
+        Self {
+            in_flight: 0,
+            allowed: FIRST_REPLIES,
+            silences: 0,
+            is_probed: false,
+            closed_until: None,
+            waiting,
+        }
     }
 
     fn admit(&self, kind: Kind, now: Instant) -> Admission {
-        let held = self.closed_until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
+        let held = self
+            .closed_until
+            .map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
         let is_silent = self.silences > 0;
         match kind {
-            Kind::Events if is_silent && self.is_probed => Admission::Send(Sending { patience: SHORT_CONFIRM, is_probe: false }),
+            Kind::Events if is_silent && self.is_probed => Admission::Send(Sending {
+                patience: SHORT_CONFIRM,
+                is_probe: false,
+            }),
             Kind::Replies if !held.is_zero() => Admission::Held(held),
             Kind::Replies if is_silent && self.in_flight > 0 => Admission::Held(CONFIRM),
             Kind::Replies if self.in_flight >= self.allowed => Admission::Wait,
-            Kind::Events | Kind::Replies => Admission::Send(Sending { patience: CONFIRM, is_probe: is_silent }),
+            Kind::Events | Kind::Replies => Admission::Send(Sending {
+                patience: CONFIRM,
+                is_probe: is_silent,
+            }),
         }
     }
 
@@ -127,15 +142,24 @@ impl<W> Target<W> {
                 self.silences = 0;
                 self.closed_until = None;
                 self.allowed = self.allowed.saturating_mul(2).min(MOST_REPLIES);
-                if was_silent { Change::Confirms } else { Change::Same }
+                if was_silent {
+                    Change::Confirms
+                } else {
+                    Change::Same
+                }
             }
             // The first of several messages in flight has closed the queue.
             Reaction::Silent if self.closed_until.is_some_and(|until| until > now) => Change::Same,
             Reaction::Silent => {
-                self.closed_until = (kind == Kind::Replies).then(|| now + closed_for(self.silences));
+                self.closed_until =
+                    (kind == Kind::Replies).then(|| now + closed_for(self.silences));
                 self.silences = self.silences.saturating_add(1);
                 self.allowed = FIRST_REPLIES;
-                if was_silent { Change::Same } else { Change::Silent }
+                if was_silent {
+                    Change::Same
+                } else {
+                    Change::Silent
+                }
             }
         }
     }
@@ -143,17 +167,28 @@ impl<W> Target<W> {
 
 /// Returns how long a queue gets nothing after `silences` earlier silences.
 fn closed_for(silences: u32) -> Duration {
-    CLOSED.saturating_mul(2_u32.saturating_pow(silences)).min(LONGEST_CLOSED)
+    CLOSED
+        .saturating_mul(2_u32.saturating_pow(silences))
+        .min(LONGEST_CLOSED)
 }
 
 impl<W> Targets<W> {
     pub(super) fn new(kind: Kind) -> Self {
-        Self { kind, known: HashMap::new(), silent_in_a_row: 0, waiting: 0 }
+        Self {
+            kind,
+            known: HashMap::new(),
+            silent_in_a_row: 0,
+            waiting: 0,
+        }
     }
 
     /// Returns the most messages that may be in flight on the connection.
     pub(super) const fn in_flight_at_most(&self) -> usize {
-        if self.silent_in_a_row < SILENT { IN_FLIGHT } else { IN_FLIGHT_SILENT }
+        if self.silent_in_a_row < SILENT {
+            IN_FLIGHT
+        } else {
+            IN_FLIGHT_SILENT
+        }
     }
 
     /// Decides whether a message may be sent to a target now.
@@ -165,27 +200,41 @@ impl<W> Targets<W> {
             self.known.insert(place.to_owned(), Target::new());
         }
         let target = self.known.get_mut(place).expect("it was put there");
-        let admission = if target.waiting.is_empty() { target.admit(self.kind, now) } else { Admission::Wait };
+        let admission = if target.waiting.is_empty() {
+            target.admit(self.kind, now)
+        } else {
+            Admission::Wait
+        };
         sent(target, admission)
     }
 
     /// Queues a message that was admitted as [`Admission::Wait`], or returns it where too many wait.
     pub(super) fn wait(&mut self, place: &str, message: W) -> Option<W> {
-        let Some(target) = self.known.get_mut(place).filter(|_| self.waiting < WAITING) else { return Some(message) };
+        let Some(target) = self.known.get_mut(place).filter(|_| self.waiting < WAITING) else {
+            return Some(message);
+        };
         self.waiting += 1;
         target.waiting.push_back(message);
         None
     }
 
     /// Records how a target reacted to a message that was admitted.
-    pub(super) fn react(&mut self, place: &str, sending: Sending, reaction: Reaction, now: Instant) -> Change {
+    pub(super) fn react(
+        &mut self,
+        place: &str,
+        sending: Sending,
+        reaction: Reaction,
+        now: Instant,
+    ) -> Change {
         match reaction {
             Reaction::Answered => self.silent_in_a_row = 0,
             Reaction::Silent => self.silent_in_a_row = self.silent_in_a_row.saturating_add(1),
             Reaction::Lost => self.forgive(),
             Reaction::None => {}
         }
-        let Some(target) = self.known.get_mut(place) else { return Change::Same };
+        let Some(target) = self.known.get_mut(place) else {
+            return Change::Same;
+        };
         target.in_flight = target.in_flight.saturating_sub(1);
         target.is_probed &= !sending.is_probe;
         target.react(self.kind, reaction, now)
@@ -193,7 +242,12 @@ impl<W> Targets<W> {
 
     /// Returns the next message that waits for this target, if it need not wait any longer. Without room, a message is sent only
     /// if no other is in flight to the target, because then no other reaction would let the rest continue.
-    pub(super) fn next(&mut self, place: &str, has_room: bool, now: Instant) -> Option<(W, Admission)> {
+    pub(super) fn next(
+        &mut self,
+        place: &str,
+        has_room: bool,
+        now: Instant,
+    ) -> Option<(W, Admission)> {
         let target = self.known.get_mut(place)?;
         let admission = target.admit(self.kind, now);
         match admission {
@@ -216,8 +270,13 @@ impl<W> Targets<W> {
     /// Makes room by forgetting an idle target: one that confirms or, if there is none, the one that is probed next. There is
     /// always an idle one, because fewer messages can be in flight than targets are tracked.
     fn forget_one(&mut self, now: Instant) {
-        let idle = self.known.iter().filter(|(_, target)| target.in_flight == 0 && target.waiting.is_empty());
-        let one = idle.min_by_key(|(_, target)| (target.silences > 0).then(|| target.closed_until.unwrap_or(now)));
+        let idle = self
+            .known
+            .iter()
+            .filter(|(_, target)| target.in_flight == 0 && target.waiting.is_empty());
+        let one = idle.min_by_key(|(_, target)| {
+            (target.silences > 0).then(|| target.closed_until.unwrap_or(now))
+        });
         if let Some(place) = one.map(|(place, _)| place.clone()) {
             self.known.remove(&place);
         }
@@ -252,21 +311,56 @@ mod tests {
     #[test]
     fn a_reply_queue_that_does_not_confirm_is_left_alone_and_then_tried_with_one_message() {
         let (mut targets, start) = (Targets::<u8>::new(Kind::Replies), Instant::now());
-        let first: Vec<Sending> = (0..FIRST_REPLIES).map(|_| sending(targets.admit("bad", start))).collect();
-        assert_eq!(targets.admit("bad", start), Admission::Wait, "a few at first");
+        let first: Vec<Sending> = (0..FIRST_REPLIES)
+            .map(|_| sending(targets.admit("bad", start)))
+            .collect();
+        assert_eq!(
+            targets.admit("bad", start),
+            Admission::Wait,
+            "a few at first"
+        );
         for (number, one) in first.into_iter().enumerate() {
             let change = targets.react("bad", one, Reaction::Silent, start);
-            assert_eq!(change, if number == 0 { Change::Silent } else { Change::Same });
+            assert_eq!(
+                change,
+                if number == 0 {
+                    Change::Silent
+                } else {
+                    Change::Same
+                }
+            );
         }
-        assert_eq!(targets.admit("bad", start), Admission::Held(CLOSED), "four silences at once close it once");
-        assert_eq!(sending(targets.admit("good", start)).patience, CONFIRM, "another queue is not affected");
+        assert_eq!(
+            targets.admit("bad", start),
+            Admission::Held(CLOSED),
+            "four silences at once close it once"
+        );
+        assert_eq!(
+            sending(targets.admit("good", start)).patience,
+            CONFIRM,
+            "another queue is not affected"
+        );
         let later = start + CLOSED;
         let probe = sending(targets.admit("bad", later));
-        assert_eq!(targets.admit("bad", later), Admission::Held(CONFIRM), "one at a time");
-        assert_eq!(targets.react("bad", probe, Reaction::Silent, later), Change::Same);
-        assert_eq!(targets.admit("bad", later), Admission::Held(2 * CLOSED), "and for longer");
+        assert_eq!(
+            targets.admit("bad", later),
+            Admission::Held(CONFIRM),
+            "one at a time"
+        );
+        assert_eq!(
+            targets.react("bad", probe, Reaction::Silent, later),
+            Change::Same
+        );
+        assert_eq!(
+            targets.admit("bad", later),
+            Admission::Held(2 * CLOSED),
+            "and for longer"
+        );
         let last = sending(targets.admit("bad", later + 2 * CLOSED));
-        assert_eq!(targets.react("bad", last, Reaction::Answered, later), Change::Confirms);
+        assert_eq!(
+            targets.react("bad", last, Reaction::Answered, later),
+            Change::Confirms
+        );
         for _ in 0..2 * FIRST_REPLIES {
             sending(targets.admit("bad", later));
         }
@@ -274,19 +368,34 @@ mod tests {
 
     #[test]
     fn closings_grow_to_ten_minutes() {
-        assert!((0..40).map(closed_for).is_sorted() && closed_for(0) == CLOSED && closed_for(39) == LONGEST_CLOSED);
+        assert!(
+            (0..40).map(closed_for).is_sorted()
+                && closed_for(0) == CLOSED
+                && closed_for(39) == LONGEST_CLOSED
+        );
     }
 
     #[test]
     fn replies_to_one_queue_wait_for_those_before_them_in_order_and_for_so_many_at_most() {
         let (mut targets, now) = (Targets::new(Kind::Replies), Instant::now());
-        let first: Vec<Sending> = (0..FIRST_REPLIES).map(|_| sending(targets.admit("q", now))).collect();
-        assert!((0..WAITING).all(|number| targets.admit("q", now) == Admission::Wait && targets.wait("q", number).is_none()));
+        let first: Vec<Sending> = (0..FIRST_REPLIES)
+            .map(|_| sending(targets.admit("q", now)))
+            .collect();
+        assert!(
+            (0..WAITING).all(|number| targets.admit("q", now) == Admission::Wait
+                && targets.wait("q", number).is_none())
+        );
         assert_eq!(targets.wait("q", 7), Some(7), "too many wait");
         assert_eq!(targets.next("q", true, now), None);
         targets.react("q", first[0], Reaction::Answered, now);
-        let next: Vec<usize> = std::iter::from_fn(|| targets.next("q", true, now)).map(|(message, _)| message).collect();
-        assert_eq!(next, [0, 1, 2, 3, 4], "one was answered, and the limit is doubled");
+        let next: Vec<usize> = std::iter::from_fn(|| targets.next("q", true, now))
+            .map(|(message, _)| message)
+            .collect();
+        assert_eq!(
+            next,
+            [0, 1, 2, 3, 4],
+            "one was answered, and the limit is doubled"
+        );
         targets.react("q", first[1], Reaction::Answered, now);
         assert_eq!(targets.next("q", false, now), None, "there is no room");
         for one in &first[2..] {
@@ -305,9 +414,19 @@ mod tests {
         assert_eq!(silence(&mut targets, "job.parked", now), Change::Silent);
         let probe = sending(targets.admit("job.parked", now));
         assert_eq!(probe.patience, CONFIRM);
-        assert_eq!(sending(targets.admit("job.parked", now)).patience, SHORT_CONFIRM);
-        assert_eq!(sending(targets.admit("job.succeeded", now)).patience, CONFIRM, "other events are waited for");
-        assert_eq!(targets.react("job.parked", probe, Reaction::Answered, now), Change::Confirms);
+        assert_eq!(
+            sending(targets.admit("job.parked", now)).patience,
+            SHORT_CONFIRM
+        );
+        assert_eq!(
+            sending(targets.admit("job.succeeded", now)).patience,
+            CONFIRM,
+            "other events are waited for"
+        );
+        assert_eq!(
+            targets.react("job.parked", probe, Reaction::Answered, now),
+            Change::Confirms
+        );
         assert_eq!(sending(targets.admit("job.parked", now)).patience, CONFIRM);
     }
 
@@ -329,7 +448,10 @@ mod tests {
         let (mut targets, now) = (Targets::<u8>::new(Kind::Replies), Instant::now());
         silence(&mut targets, "answers", now);
         let one = sending(targets.admit("others", now));
-        assert_eq!(targets.react("others", one, Reaction::Lost, now), Change::Same);
+        assert_eq!(
+            targets.react("others", one, Reaction::Lost, now),
+            Change::Same
+        );
         assert_eq!(sending(targets.admit("answers", now)), one);
     }
 

@@ -62,7 +62,11 @@ impl Ledger {
         self.used_at = now;
         // If the limit on bytes is reached, a row without bytes may still fit.
         let counts = |over: &Over| need.bytes > 0 || !over.in_bytes;
-        if let Some((over, _)) = self.over.as_ref().filter(|(over, until)| now < *until && counts(over)) {
+        if let Some((over, _)) = self
+            .over
+            .as_ref()
+            .filter(|(over, until)| now < *until && counts(over))
+        {
             return Taken::Over(over.clone());
         }
         if now >= self.until || !need.fits(self.left) {
@@ -96,7 +100,9 @@ impl Ledger {
         let again_after = AGAIN_AFTER.max((now - asked_at) * AGAIN_AFTER_TIMES);
         self.over = Some((over, now + again_after));
         self.fullness = 1.0;
-        let is_news = self.logged_at.is_none_or(|logged| now - logged >= LOGGED_EVERY);
+        let is_news = self
+            .logged_at
+            .is_none_or(|logged| now - logged >= LOGGED_EVERY);
         if is_news {
             self.logged_at = Some(now);
         }
@@ -122,7 +128,10 @@ impl Ledger {
     /// Records a refused message of which nothing is stored. If it should be announced now, returns the number of earlier
     /// ones that were not announced.
     pub(super) fn announces(&mut self, now: Instant) -> Option<u64> {
-        if self.announced_at.is_some_and(|announced| now - announced < ANNOUNCED_EVERY) {
+        if self
+            .announced_at
+            .is_some_and(|announced| now - announced < ANNOUNCED_EVERY)
+        {
             self.unannounced += 1;
             return None;
         }
@@ -139,11 +148,24 @@ mod tests {
     const ROW: Amount = Amount::row(10);
 
     fn over() -> Over {
-        Over { holder: Holder::Producer(None), kind: Kind::Open, in_bytes: false, limit: 3, wanted: 4 }
+        Over {
+            holder: Holder::Producer(None),
+            kind: Kind::Open,
+            in_bytes: false,
+            limit: 3,
+            wanted: 4,
+        }
     }
 
     fn grant(rows: u64) -> Grant {
-        Grant { amount: Amount { rows, bytes: rows * 10 }, is_roomy: false, fullness: 0.5 }
+        Grant {
+            amount: Amount {
+                rows,
+                bytes: rows * 10,
+            },
+            is_roomy: false,
+            fullness: 0.5,
+        }
     }
 
     #[test]
@@ -152,7 +174,14 @@ mod tests {
         let mut ledger = Ledger::new(now);
         assert_eq!(ledger.take(now, ROW), Taken::Ask);
         ledger.granted(now, grant(3), ROW);
-        assert_eq!([ledger.take(now, ROW), ledger.take(now, ROW), ledger.take(now, ROW)], [Taken::Yes, Taken::Yes, Taken::Ask]);
+        assert_eq!(
+            [
+                ledger.take(now, ROW),
+                ledger.take(now, ROW),
+                ledger.take(now, ROW)
+            ],
+            [Taken::Yes, Taken::Yes, Taken::Ask]
+        );
         assert_eq!(ledger.begin_to_ask(), Amount { rows: 3, bytes: 30 });
         ledger.granted(now, grant(2), ROW);
         assert_eq!(ledger.take(now + grant(2).lasts(), ROW), Taken::Ask);
@@ -167,9 +196,16 @@ mod tests {
         assert_eq!(ledger.take(now, ROW), Taken::Ask);
         ledger.given_back(ROW);
         ledger.granted(now, grant(1), ROW);
-        assert_eq!([ledger.take(now, ROW), ledger.take(now, ROW)], [Taken::Yes, Taken::Ask]);
+        assert_eq!(
+            [ledger.take(now, ROW), ledger.take(now, ROW)],
+            [Taken::Yes, Taken::Ask]
+        );
         ledger.stored(ROW);
-        assert_eq!(ledger.begin_to_ask(), ROW, "one is stored, the other is being made");
+        assert_eq!(
+            ledger.begin_to_ask(),
+            ROW,
+            "one is stored, the other is being made"
+        );
     }
 
     #[test]
@@ -177,19 +213,41 @@ mod tests {
         let now = Instant::now();
         let mut ledger = Ledger::new(now);
         assert!(ledger.refused(now, now, over()), "the first time is logged");
-        assert_eq!(ledger.take(now + Duration::from_millis(199), ROW), Taken::Over(over()));
-        assert_eq!(ledger.take(now + Duration::from_millis(200), ROW), Taken::Ask);
+        assert_eq!(
+            ledger.take(now + Duration::from_millis(199), ROW),
+            Taken::Over(over())
+        );
+        assert_eq!(
+            ledger.take(now + Duration::from_millis(200), ROW),
+            Taken::Ask
+        );
         let answered = now + Duration::from_millis(100);
-        assert!(!ledger.refused(now, answered, over()), "the second time is not");
-        assert_eq!(ledger.take(answered + Duration::from_millis(1999), ROW), Taken::Over(over()));
-        assert_eq!(ledger.take(answered + Duration::from_millis(2000), ROW), Taken::Ask);
+        assert!(
+            !ledger.refused(now, answered, over()),
+            "the second time is not"
+        );
+        assert_eq!(
+            ledger.take(answered + Duration::from_millis(1999), ROW),
+            Taken::Over(over())
+        );
+        assert_eq!(
+            ledger.take(answered + Duration::from_millis(2000), ROW),
+            Taken::Ask
+        );
     }
 
     #[test]
     fn where_bytes_are_too_many_rows_without_any_are_still_asked_for_and_others_are_not() {
         let now = Instant::now();
         let mut ledger = Ledger::new(now);
-        ledger.refused(now, now, Over { in_bytes: true, ..over() });
+        ledger.refused(
+            now,
+            now,
+            Over {
+                in_bytes: true,
+                ..over()
+            },
+        );
         assert_eq!(ledger.take(now, Amount::row(0)), Taken::Ask);
         ledger.granted(now, grant(3), Amount::row(0));
         assert_eq!(ledger.take(now, Amount::row(0)), Taken::Yes);
@@ -200,7 +258,9 @@ mod tests {
     fn of_a_flood_of_refusals_one_a_second_is_announced_and_counts_the_others() {
         let now = Instant::now();
         let mut ledger = Ledger::new(now);
-        let announced: Vec<_> = (0..2500_u64).filter_map(|ms| ledger.announces(now + Duration::from_millis(ms))).collect();
+        let announced: Vec<_> = (0..2500_u64)
+            .filter_map(|ms| ledger.announces(now + Duration::from_millis(ms)))
+            .collect();
         assert_eq!(announced, [0, 999, 999]);
     }
 }

@@ -39,7 +39,11 @@ const ACCOUNTS: usize = 20_000;
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(120);
 
 /// The delays before a full quota is asked about again while rows are being made.
-const SETTLE: [Duration; 3] = [Duration::from_millis(10), Duration::from_millis(30), Duration::from_millis(100)];
+const SETTLE: [Duration; 3] = [
+    Duration::from_millis(10),
+    Duration::from_millis(30),
+    Duration::from_millis(100),
+];
 
 struct Account {
     holder: Holder,
@@ -103,7 +107,12 @@ impl Quotas {
     /// Creates the quotas of this replica, which has no grants yet.
     #[must_use]
     pub fn new(store: Store, replica: ReplicaId, limits: QuotaLimits) -> Self {
-        Self { store, replica, limits, accounts: Mutex::default() }
+        Self {
+            store,
+            replica,
+            limits,
+            accounts: Mutex::default(),
+        }
     }
 
     /// Takes room for a job of `bytes` bytes in the quotas of its producer and its organization.
@@ -123,7 +132,10 @@ impl Quotas {
         };
         // A job of a newer schema may name no organization.
         if !organization.is_empty() {
-            match self.room(Holder::Organization(organization.to_owned()), kind, need).await? {
+            match self
+                .room(Holder::Organization(organization.to_owned()), kind, need)
+                .await?
+            {
                 Ok(mut more) => room.0.append(&mut more.0),
                 Err(over) => return Ok(Err(over)),
             }
@@ -137,13 +149,22 @@ impl Quotas {
     }
 
     /// Takes room for a refused message, with its `bytes` bytes or without its body.
-    pub(super) async fn letter(&self, producer: Option<&str>, bytes: u64) -> Result<LetterRoom, StoreError> {
-        let over = match self.room(of(producer), Kind::DeadLetters, Amount::row(bytes)).await? {
+    pub(super) async fn letter(
+        &self,
+        producer: Option<&str>,
+        bytes: u64,
+    ) -> Result<LetterRoom, StoreError> {
+        let over = match self
+            .room(of(producer), Kind::DeadLetters, Amount::row(bytes))
+            .await?
+        {
             Ok(room) => return Ok(LetterRoom::Whole(room)),
             Err(over) => counted(over),
         };
         if over.in_bytes
-            && let Ok(room) = self.room(of(producer), Kind::DeadLetters, Amount::row(0)).await?
+            && let Ok(room) = self
+                .room(of(producer), Kind::DeadLetters, Amount::row(0))
+                .await?
         {
             return Ok(LetterRoom::WithoutBody(room));
         }
@@ -181,7 +202,11 @@ impl Quotas {
         self.ask_once(account, need).await
     }
 
-    async fn ask_once(&self, account: &Account, need: Amount) -> Result<Result<(), Over>, StoreError> {
+    async fn ask_once(
+        &self,
+        account: &Account,
+        need: Amount,
+    ) -> Result<Result<(), Over>, StoreError> {
         let asked_at = Instant::now();
         let making = account.ledger().begin_to_ask();
         let limits = match account.holder {
@@ -189,7 +214,14 @@ impl Quotas {
             Holder::Organization(_) => &self.limits.organization,
         };
         let (holder, kind) = (&account.holder, account.kind);
-        let ask = QuotaAsk { holder, kind, limits, replica: self.replica, making, need };
+        let ask = QuotaAsk {
+            holder,
+            kind,
+            limits,
+            replica: self.replica,
+            making,
+            need,
+        };
         let granted = self.store.ask_quota(&ask).await?;
         let mut ledger = account.ledger();
         match &granted {
@@ -217,7 +249,12 @@ impl Quotas {
             accounts.retain(|_, account| Arc::strong_count(account) > 1);
         }
         let ledger = Mutex::new(Ledger::new(Instant::now()));
-        let account = Arc::new(Account { holder: key.0.clone(), kind, ledger, asking: tokio::sync::Mutex::default() });
+        let account = Arc::new(Account {
+            holder: key.0.clone(),
+            kind,
+            ledger,
+            asking: tokio::sync::Mutex::default(),
+        });
         accounts.insert(key, Arc::clone(&account));
         account
     }
@@ -231,7 +268,8 @@ impl Quotas {
         }
         self.accounts().retain(|(holder, kind), account| {
             let ledger = account.ledger();
-            let is_used = Arc::strong_count(account) > 1 || now.saturating_duration_since(ledger.used_at) < FORGOTTEN_AFTER;
+            let is_used = Arc::strong_count(account) > 1
+                || now.saturating_duration_since(ledger.used_at) < FORGOTTEN_AFTER;
             if is_used && let Some(most) = fullest.get_mut(&(holder.word(), kind.word())) {
                 *most = most.max(ledger.fullness);
             }

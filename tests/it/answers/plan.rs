@@ -56,15 +56,31 @@ impl Planned {
     pub(super) fn rule(&self) -> Option<FaultRule> {
         let met = match self.meets {
             Meets::Nothing => return None,
-            Meets::Hold(seconds) => FaultRule::decorating().header("Retry-After", &seconds.to_string()),
+            Meets::Hold(seconds) => {
+                FaultRule::decorating().header("Retry-After", &seconds.to_string())
+            }
             Meets::Slow(millis) => FaultRule::new(FaultKind::Slow).millis(millis),
             Meets::Limited(seconds) => FaultRule::new(FaultKind::RateLimit).retry_after(seconds),
             Meets::Refused(203) => FaultRule::answering(203, SIGN_IN_PAGE),
             Meets::Refused(status) => refusal(status, "UnauthorizedRequestException", NOBODY),
             Meets::Crash => FaultRule::new(FaultKind::Hang),
         };
-        let FaultRule { method, path_contains, query_contains, body_contains, caller, .. } = self.only.clone();
-        Some(FaultRule { method, path_contains, query_contains, body_contains, caller, ..met.times(1) })
+        let FaultRule {
+            method,
+            path_contains,
+            query_contains,
+            body_contains,
+            caller,
+            ..
+        } = self.only.clone();
+        Some(FaultRule {
+            method,
+            path_contains,
+            query_contains,
+            body_contains,
+            caller,
+            ..met.times(1)
+        })
     }
 }
 
@@ -97,10 +113,22 @@ impl Meets {
 pub(super) fn tenant(name: &str, rng: &mut StdRng) -> Tenant {
     let found = FOUND[rng.random_range(0..FOUND.len())];
     let of_type = |id: i64| TYPES[usize::try_from(id).expect("a small number") % TYPES.len()];
-    let item = |id: i64| Item { title: "One of many", kind: of_type(id), ..Item::new(id) };
-    let items = (FIRST..FIRST + found).map(item).chain([Item::new(LINKED)]).collect();
+    let item = |id: i64| Item {
+        title: "One of many",
+        kind: of_type(id),
+        ..Item::new(id)
+    };
+    let items = (FIRST..FIRST + found)
+        .map(item)
+        .chain([Item::new(LINKED)])
+        .collect();
     let others = OTHERS.map(|name| format!("{name}@field.example")).to_vec();
-    Tenant { items, others, groups: vec![vec![FIRST, LINKED]], ..Tenant::new(name) }
+    Tenant {
+        items,
+        others,
+        groups: vec![vec![FIRST, LINKED]],
+        ..Tenant::new(name)
+    }
 }
 
 /// Returns every call of the tenant's job and of its follow-up, in order and without faults.
@@ -110,37 +138,78 @@ fn calls(tenant: &Tenant) -> Vec<Planned> {
         meets: Meets::Nothing,
         only: FaultRule::decorating().method(method).path_contains(path),
     };
-    let of_bot = |planned: Planned| Planned { only: planned.only.caller(&tenant.bot()), ..planned };
-    let with_body = |planned: Planned, part: &str| Planned { only: planned.only.body_contains(part), ..planned };
+    let of_bot = |planned: Planned| Planned {
+        only: planned.only.caller(&tenant.bot()),
+        ..planned
+    };
+    let with_body = |planned: Planned, part: &str| Planned {
+        only: planned.only.body_contains(part),
+        ..planned
+    };
     let found = i64::try_from(tenant.items.len() - 1).expect("a small number");
     let begins: Vec<i64> = (0..found).step_by(PAGE as usize).collect();
-    let (search, batch) = (tenant.path("/_apis/search/workitemsearchresults"), tenant.path("/_apis/wit/workitemsbatch"));
-
-    let mut calls = vec![of_bot(at("retrieve_user", "GET", acme::PROFILE)), of_bot(at("get_accounts", "GET", "/_apis/accounts"))];
-    calls.extend(begins.iter().map(|skip| with_body(at("search_issues", "POST", &search), &format!(r#""$skip":{skip},"#))));
-    let ids = |skip: &i64| format!(r#""ids":[{},"#, FIRST + skip);
-    calls.extend(begins.iter().map(|skip| with_body(at("process_work_items", "POST", &batch), &ids(skip))));
-    calls.extend(
-        TYPES.map(|kind| {
-            at("process_work_items", "GET", &tenant.path(&format!("/{PROJECT}/_apis/wit/workitemtypes/{kind}/states")))
-        }),
+    let (search, batch) = (
+        tenant.path("/_apis/search/workitemsearchresults"),
+        tenant.path("/_apis/wit/workitemsbatch"),
     );
+
+    let mut calls = vec![
+        of_bot(at("retrieve_user", "GET", acme::PROFILE)),
+        of_bot(at("get_accounts", "GET", "/_apis/accounts")),
+    ];
+    calls.extend(begins.iter().map(|skip| {
+        with_body(
+            at("search_issues", "POST", &search),
+            &format!(r#""$skip":{skip},"#),
+        )
+    }));
+    let ids = |skip: &i64| format!(r#""ids":[{},"#, FIRST + skip);
+    calls.extend(
+        begins
+            .iter()
+            .map(|skip| with_body(at("process_work_items", "POST", &batch), &ids(skip))),
+    );
+    calls.extend(TYPES.map(|kind| {
+        at(
+            "process_work_items",
+            "GET",
+            &tenant.path(&format!("/{PROJECT}/_apis/wit/workitemtypes/{kind}/states")),
+        )
+    }));
     let users = tenant.path("/_apis/graph/users");
     calls.push(at("find_assignee", "GET", &users));
     calls.extend(tenant.others.chunks(USERS_PAGE).map(|page| {
-        let token = page.last().map(|name| BASE64URL_NOPAD.encode(name.as_bytes())).unwrap_or_default();
+        let token = page
+            .last()
+            .map(|name| BASE64URL_NOPAD.encode(name.as_bytes()))
+            .unwrap_or_default();
         let page = at("find_assignee", "GET", &users);
-        Planned { only: page.only.query_contains(&format!("continuationToken={token}")), ..page }
+        Planned {
+            only: page
+                .only
+                .query_contains(&format!("continuationToken={token}")),
+            ..page
+        }
     }));
-    calls.push(with_body(at("patch_work_item", "POST", &batch), &format!(r#""ids":[{LINKED}]"#)));
-    calls.push(at("patch_work_item", "PATCH", &tenant.path(&format!("/_apis/wit/workitems/{LINKED}"))));
+    calls.push(with_body(
+        at("patch_work_item", "POST", &batch),
+        &format!(r#""ids":[{LINKED}]"#),
+    ));
+    calls.push(at(
+        "patch_work_item",
+        "PATCH",
+        &tenant.path(&format!("/_apis/wit/workitems/{LINKED}")),
+    ));
     calls
 }
 
 /// Returns the stage that made a call of the witness log.
 pub(super) fn stage(entry: &Entry) -> &'static str {
     let ends = |end: &str| entry.path.ends_with(end);
-    let looks = entry.key.as_ref().is_some_and(|key| key.ends_with(&format!("@{LINKED}")));
+    let looks = entry
+        .key
+        .as_ref()
+        .is_some_and(|key| key.ends_with(&format!("@{LINKED}")));
     match entry.method.as_str() {
         "PATCH" => "patch_work_item",
         "POST" if ends("/workitemsearchresults") => "search_issues",
@@ -153,9 +222,18 @@ pub(super) fn stage(entry: &Entry) -> &'static str {
 }
 
 /// Returns a random plan that delays its job by at most the budget in milliseconds; with a crash, before and after the crash.
-pub(super) fn plan(tenant: &Tenant, crash: bool, budget: (u64, u64), rng: &mut StdRng) -> Vec<Planned> {
+pub(super) fn plan(
+    tenant: &Tenant,
+    crash: bool,
+    budget: (u64, u64),
+    rng: &mut StdRng,
+) -> Vec<Planned> {
     let mut calls = calls(tenant);
-    let crashes_at = if crash { rng.random_range(0..calls.len()) } else { 0 };
+    let crashes_at = if crash {
+        rng.random_range(0..calls.len())
+    } else {
+        0
+    };
     let (mut before, mut after) = budget;
     let mut order: Vec<usize> = (0..calls.len()).collect();
     // Each call is equally likely to find the budget used up.
@@ -167,7 +245,11 @@ pub(super) fn plan(tenant: &Tenant, crash: bool, budget: (u64, u64), rng: &mut S
             continue;
         }
         let meets = Meets::any(rng);
-        let left = if at < crashes_at { &mut before } else { &mut after };
+        let left = if at < crashes_at {
+            &mut before
+        } else {
+            &mut after
+        };
         let is_again = matches!(meets, Meets::Refused(_)) && is_refused;
         if meets.cost() <= *left && !is_again {
             *left -= meets.cost();

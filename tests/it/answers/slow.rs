@@ -21,9 +21,19 @@ const ALL_DONE_WITHIN: Duration = Duration::from_secs(120);
 async fn a_provider_that_takes_six_seconds_per_answer_is_called_for_all_jobs_concurrently() {
     let world = TestWorld::acme_alone().await;
     let items = (1..=JOBS).map(Item::new).collect();
-    let tenant = Tenant { items, groups: (1..=JOBS).map(|item| vec![item]).collect(), ..Tenant::new("slow") };
+    let tenant = Tenant {
+        items,
+        groups: (1..=JOBS).map(|item| vec![item]).collect(),
+        ..Tenant::new("slow")
+    };
     let latency_millis = u64::try_from(ANSWER.as_millis()).expect("a small number");
-    let state = State { options: Options { latency_millis, ..Options::default() }, ..State::new() };
+    let state = State {
+        options: Options {
+            latency_millis,
+            ..Options::default()
+        },
+        ..State::new()
+    };
     tenant::settle(&world, state, &[&tenant]).await;
     let worker = world.worker(&tenant::worker());
     worker.ready().await;
@@ -38,25 +48,53 @@ async fn a_provider_that_takes_six_seconds_per_answer_is_called_for_all_jobs_con
         world.publish_job(job).await;
     }
     for item in 1..=JOBS {
-        world.wait_job_state(&format!("slow-{item}"), JobState::Succeeded, ALL_DONE_WITHIN).await;
+        world
+            .wait_job_state(
+                &format!("slow-{item}"),
+                JobState::Succeeded,
+                ALL_DONE_WITHIN,
+            )
+            .await;
     }
     let assignees = tenant::assignees(&world).await;
-    let of_tenant = assignees.iter().filter(|((name, _), _)| *name == tenant.name);
-    assert_eq!(of_tenant.filter(|(_, email)| email.as_deref() == Some(ANN)).count(), jobs.len(), "{assignees:?}");
+    let of_tenant = assignees
+        .iter()
+        .filter(|((name, _), _)| *name == tenant.name);
+    assert_eq!(
+        of_tenant
+            .filter(|(_, email)| email.as_deref() == Some(ANN))
+            .count(),
+        jobs.len(),
+        "{assignees:?}"
+    );
 
     let witness = world.witness();
-    let calls: Vec<&Entry> = witness.iter().filter(|entry| entry.provider == Provider::AzureDevops).collect();
-    let (first, last) = (calls.first().expect("a call").at, calls.last().expect("a call").at);
+    let calls: Vec<&Entry> = witness
+        .iter()
+        .filter(|entry| entry.provider == Provider::AzureDevops)
+        .collect();
+    let (first, last) = (
+        calls.first().expect("a call").at,
+        calls.last().expect("a call").at,
+    );
     // The witness log records the time of the answer.
     let took = (last - first).as_seconds_f64() + ANSWER.as_secs_f64();
     let throughput = f64::from(u32::try_from(calls.len()).expect("a small number")) / took;
-    let could_be = f64::from(u32::try_from(jobs.len()).expect("a small number")) / ANSWER.as_secs_f64();
+    let could_be =
+        f64::from(u32::try_from(jobs.len()).expect("a small number")) / ANSWER.as_secs_f64();
     eprintln!(
         "{} calls in {took:.1} s: {throughput:.2} a second, {:.2} of what {JOBS} jobs could make",
         calls.len(),
         throughput / could_be
     );
-    assert!(throughput >= LEAST * could_be, "{throughput:.2} calls a second of {could_be:.2} possible");
-    assert_eq!(world.database.one("SELECT count(*) FROM controls").await, "0", "no hold was placed");
+    assert!(
+        throughput >= LEAST * could_be,
+        "{throughput:.2} calls a second of {could_be:.2} possible"
+    );
+    assert_eq!(
+        world.database.one("SELECT count(*) FROM controls").await,
+        "0",
+        "no hold was placed"
+    );
     Checks::default().hold(&world).await;
 }

@@ -33,7 +33,13 @@ pub(super) struct Item {
 impl Item {
     /// Creates an unassigned bug.
     pub(super) const fn new(id: i64) -> Self {
-        Self { id, title: "Login is slow", kind: "Bug", project: PROJECT, assigned_to: None }
+        Self {
+            id,
+            title: "Login is slow",
+            kind: "Bug",
+            project: PROJECT,
+            assigned_to: None,
+        }
     }
 }
 
@@ -111,8 +117,20 @@ impl Tenant {
     /// Assigns a work item as a person does; returns the service-hook event.
     pub(super) async fn assign(&self, world: &TestWorld, work_item: i64, to: &str) -> Value {
         let (org, by) = (self.account(), Some(BOB.to_owned()));
-        let change = Change { org, work_item, assigned_to: Some(Some(to.to_owned())), by, ..Change::default() };
-        world.simulator().await.client.change(&change).await.expect("the simulator accepts the change")
+        let change = Change {
+            org,
+            work_item,
+            assigned_to: Some(Some(to.to_owned())),
+            by,
+            ..Change::default()
+        };
+        world
+            .simulator()
+            .await
+            .client
+            .change(&change)
+            .await
+            .expect("the simulator accepts the change")
     }
 
     /// Returns whether a request was made for the tenant.
@@ -120,7 +138,9 @@ impl Tenant {
         let is_told = |destination: &Value| {
             let config = |name: &str| config_text(destination, name);
             match destination["kind"].as_str() {
-                Some("discord") => entry.subject == Some(format!("discord:{}", config("channel_id"))),
+                Some("discord") => {
+                    entry.subject == Some(format!("discord:{}", config("channel_id")))
+                }
                 Some("slack") => entry.subject == Some(format!("slack:{}", config("channel"))),
                 Some("teams") => entry.subject == Some(format!("teams:{}", self.name)),
                 // Only one tenant of a world has an e-mail destination.
@@ -136,22 +156,51 @@ impl Tenant {
     /// Adds everything that the providers know of the tenant besides Ann and Bob.
     fn in_providers(&self, mut state: State) -> State {
         let bot = self.bot();
-        state = state.user(&bot, &bot).token(&self.token(), &bot).account(&self.account(), PROJECT);
+        state = state
+            .user(&bot, &bot)
+            .token(&self.token(), &bot)
+            .account(&self.account(), PROJECT);
         if self.has_refresh_token {
             state = state.refresh_token(&self.refresh_token(), &bot);
         }
-        let members: BTreeSet<String> = self.others.iter().cloned().chain([bot, ANN.to_owned(), BOB.to_owned()]).collect();
-        let strangers = self.others.iter().filter(|name| !state.users.contains_key(*name)).cloned().collect::<Vec<_>>();
-        state = strangers.iter().fold(state, |state, name| state.user(name, name));
+        let members: BTreeSet<String> = self
+            .others
+            .iter()
+            .cloned()
+            .chain([bot, ANN.to_owned(), BOB.to_owned()])
+            .collect();
+        let strangers = self
+            .others
+            .iter()
+            .filter(|name| !state.users.contains_key(*name))
+            .cloned()
+            .collect::<Vec<_>>();
+        state = strangers
+            .iter()
+            .fold(state, |state, name| state.user(name, name));
         let projects: BTreeSet<&str> = self.items.iter().map(|item| item.project).collect();
         if let Some(account) = state.accounts.get_mut(&self.account()) {
             account.members = members;
             let id = |project: &str| stable_uuid(&format!("project {}/{project}", self.account()));
-            account.projects.extend(projects.into_iter().map(|project| (project.to_owned(), id(project))));
+            account.projects.extend(
+                projects
+                    .into_iter()
+                    .map(|project| (project.to_owned(), id(project))),
+            );
         }
-        for Item { id, title, kind, project, assigned_to } in &self.items {
+        for Item {
+            id,
+            title,
+            kind,
+            project,
+            assigned_to,
+        } in &self.items
+        {
             state = state.bug(&self.account(), project, *id, title, *assigned_to);
-            if let Some(item) = state.work_items.get_mut(&work_item_key(&self.account(), *id)) {
+            if let Some(item) = state
+                .work_items
+                .get_mut(&work_item_key(&self.account(), *id))
+            {
                 (*kind).clone_into(&mut item.work_item_type);
             }
         }
@@ -172,7 +221,8 @@ impl Tenant {
         if self.has_refresh_token {
             identity["refresh_token"] = json!(self.refresh_token());
         }
-        let everything = json!({"assignee_inbound": true, "assignee_outbound": true, "status_inbound": true});
+        let everything =
+            json!({"assignee_inbound": true, "assignee_outbound": true, "status_inbound": true});
         json!({
             "slug": self.name, "name": self.name,
             "identities": [identity],
@@ -198,14 +248,26 @@ pub(super) fn group_name(first: i64) -> String {
 /// Adds tenants to a world, in the simulator and in the tracker; `state` is the initial state of the simulator.
 pub(super) async fn settle(world: &TestWorld, state: State, tenants: &[&Tenant]) {
     world.hears_events().await;
-    let state = state.user("Ann", ANN).user("Bob", BOB).entra_client(CLIENT, CLIENT_SECRET);
-    let state = tenants.iter().fold(state, |state, tenant| tenant.in_providers(state));
-    world.simulator().await.client.load_state(&state).await.expect("the simulator accepts the state");
+    let state = state
+        .user("Ann", ANN)
+        .user("Bob", BOB)
+        .entra_client(CLIENT, CLIENT_SECRET);
+    let state = tenants
+        .iter()
+        .fold(state, |state, tenant| tenant.in_providers(state));
+    world
+        .simulator()
+        .await
+        .client
+        .load_state(&state)
+        .await
+        .expect("the simulator accepts the state");
     world.import(&document(tenants)).await;
 }
 
 fn document(tenants: &[&Tenant]) -> TrackerDocument {
-    let people = [("Ann", ANN), ("Bob", BOB)].map(|(name, email)| json!({"name": name, "emails": [email]}));
+    let people =
+        [("Ann", ANN), ("Bob", BOB)].map(|(name, email)| json!({"name": name, "emails": [email]}));
     let document = json!({
         "users": people,
         "integrations": tenants.iter().map(|tenant| tenant.integration()).collect::<Vec<_>>(),
@@ -216,9 +278,17 @@ fn document(tenants: &[&Tenant]) -> TrackerDocument {
 
 /// Returns options of a worker with a Microsoft Entra client.
 pub(super) fn worker() -> WorkerOptions {
-    let client = [("DISPATCH_ENTRA_CLIENT_ID", CLIENT), ("DISPATCH_ENTRA_CLIENT_SECRET", CLIENT_SECRET)];
-    let environment = client.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-    WorkerOptions { environment, ..WorkerOptions::default() }
+    let client = [
+        ("DISPATCH_ENTRA_CLIENT_ID", CLIENT),
+        ("DISPATCH_ENTRA_CLIENT_SECRET", CLIENT_SECRET),
+    ];
+    let environment = client
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into();
+    WorkerOptions {
+        environment,
+        ..WorkerOptions::default()
+    }
 }
 
 /// Returns the e-mail address of each group's assignee, by tenant and group.
@@ -228,5 +298,12 @@ pub(super) async fn assignees(world: &TestWorld) -> BTreeMap<(String, String), O
         JOIN projects p ON p.id = g.project_id JOIN organizations o ON o.id = p.organization_id
         LEFT JOIN group_assignees a ON a.group_id = g.id LEFT JOIN user_emails e ON e.user_id = a.user_id";
     let rows = world.database.rows(SQL).await;
-    rows.into_iter().map(|row| ((row[0].clone(), row[1].clone()), Some(row[2].clone()).filter(|email| email != "-"))).collect()
+    rows.into_iter()
+        .map(|row| {
+            (
+                (row[0].clone(), row[1].clone()),
+                Some(row[2].clone()).filter(|email| email != "-"),
+            )
+        })
+        .collect()
 }

@@ -63,20 +63,38 @@ impl Evidence {
             WHERE resource IS NOT NULL ORDER BY intent_at";
         let rows = async |sql: &str| world.database.rows(sql).await;
         let number = |text: &String| text.parse().expect("a number");
-        let assignee = |row: &Vec<String>| (row[0].clone(), (row[1] != "-").then(|| row[1].clone()));
-        let decision = |row: &Vec<String>| Decision { group: row[0].clone(), work_item: number(&row[1]), rev: number(&row[2]) };
+        let assignee =
+            |row: &Vec<String>| (row[0].clone(), (row[1] != "-").then(|| row[1].clone()));
+        let decision = |row: &Vec<String>| Decision {
+            group: row[0].clone(),
+            work_item: number(&row[1]),
+            rev: number(&row[2]),
+        };
         let mut ledger: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for row in rows(LEDGER).await {
-            ledger.entry(row[0].clone()).or_default().push(row[1].clone());
+            ledger
+                .entry(row[0].clone())
+                .or_default()
+                .push(row[1].clone());
         }
         let effects = world.witness().into_iter().filter(|entry| entry.effect);
         Self {
-            tracker: world.simulator().await.client.state().await.expect("the simulator returns its state"),
+            tracker: world
+                .simulator()
+                .await
+                .client
+                .state()
+                .await
+                .expect("the simulator returns its state"),
             assignees: rows(ASSIGNEES).await.iter().map(assignee).collect(),
             decisions: rows(DECISIONS).await.iter().map(decision).collect(),
             behind: world.database.one(BEHIND).await.parse().expect("a number"),
             went_down: rows("SELECT what FROM went_down").await,
-            seen: rows("SELECT event_id FROM seen_events").await.into_iter().flatten().collect(),
+            seen: rows("SELECT event_id FROM seen_events")
+                .await
+                .into_iter()
+                .flatten()
+                .collect(),
             patches: effects.map(|entry| entry.key.unwrap_or_default()).collect(),
             ledger,
         }
@@ -88,16 +106,29 @@ impl Evidence {
         for (group, items) in scene::groups() {
             let expected = self.last_word(&items);
             let assignee = &self.assignees[&group];
-            let in_tracker: Vec<_> = items.iter().map(|item| &self.item(*item).current().assigned_to).collect();
+            let in_tracker: Vec<_> = items
+                .iter()
+                .map(|item| &self.item(*item).current().assigned_to)
+                .collect();
             if assignee != expected || in_tracker.iter().any(|assignee| *assignee != expected) {
-                writeln!(wrong, "{group}: {assignee:?}, its items {in_tracker:?}, expected {expected:?}")
-                    .expect("a string takes text");
+                writeln!(
+                    wrong,
+                    "{group}: {assignee:?}, its items {in_tracker:?}, expected {expected:?}"
+                )
+                .expect("a string takes text");
                 self.tell(&group, &items, &mut wrong);
             }
         }
         assert!(wrong.is_empty(), "wrong assignees:\n{wrong}");
-        assert!(self.went_down.is_empty(), "revision numbers decreased: {:?}", self.went_down);
-        assert!(self.seen == people.published, "seen events and published events differ");
+        assert!(
+            self.went_down.is_empty(),
+            "revision numbers decreased: {:?}",
+            self.went_down
+        );
+        assert!(
+            self.seen == people.published,
+            "seen events and published events differ"
+        );
         self.check_decisions();
         self.check_patches();
     }
@@ -105,39 +136,90 @@ impl Evidence {
     /// Checks that only changes by people decide, and each revision at most once.
     fn check_decisions(&self) {
         let mut deciding = BTreeSet::new();
-        for Decision { group, work_item, rev } in &self.decisions {
-            let revision = self.item(*work_item).revisions.iter().find(|revision| revision.rev == *rev);
+        for Decision {
+            group,
+            work_item,
+            rev,
+        } in &self.decisions
+        {
+            let revision = self
+                .item(*work_item)
+                .revisions
+                .iter()
+                .find(|revision| revision.rev == *rev);
             let revision = revision.expect("a decision names an existing revision");
-            assert!(is_by_a_person(revision), "{group} follows the worker's own write: {work_item} at {rev}");
-            assert!(deciding.insert((group, work_item, rev)), "{group} follows {work_item} at {rev} twice");
+            assert!(
+                is_by_a_person(revision),
+                "{group} follows the worker's own write: {work_item} at {rev}"
+            );
+            assert!(
+                deciding.insert((group, work_item, rev)),
+                "{group} follows {work_item} at {rev} twice"
+            );
         }
-        assert!(deciding.len() > scene::groups().len(), "too few decisions: {}", deciding.len());
+        assert!(
+            deciding.len() > scene::groups().len(),
+            "too few decisions: {}",
+            deciding.len()
+        );
     }
 
     /// Checks that there is no ping-pong: each change of a group of three is written to at most two others, and each link that
     /// was found behind its group is written once.
     fn check_patches(&self) {
-        let of_three: BTreeSet<String> =
-            scene::groups().into_iter().filter(|(_, items)| items.len() == 3).map(|(id, _)| id).collect();
-        let changes = self.decisions.iter().filter(|decision| of_three.contains(&decision.group)).count();
+        let of_three: BTreeSet<String> = scene::groups()
+            .into_iter()
+            .filter(|(_, items)| items.len() == 3)
+            .map(|(id, _)| id)
+            .collect();
+        let changes = self
+            .decisions
+            .iter()
+            .filter(|decision| of_three.contains(&decision.group))
+            .count();
         let most = 2 * changes + self.behind;
-        assert!((1..=most).contains(&self.patches.len()), "{} PATCHes, at most {most}", self.patches.len());
+        assert!(
+            (1..=most).contains(&self.patches.len()),
+            "{} PATCHes, at most {most}",
+            self.patches.len()
+        );
         let written: BTreeSet<&str> = self.patches.iter().map(String::as_str).collect();
-        assert_eq!(written.len(), self.patches.len(), "a revision was overwritten twice");
+        assert_eq!(
+            written.len(),
+            self.patches.len(),
+            "a revision was overwritten twice"
+        );
     }
 
     /// Checks that the events of the worker's own changes have changed nothing.
     pub(super) fn check_nothing_moved(&self, after: &Self) {
-        assert_eq!(self.patches.len(), after.patches.len(), "PATCHes after all work was done");
-        assert_eq!(self.decisions.len(), after.decisions.len(), "decisions after all work was done");
-        assert!(after.seen.len() > self.seen.len() || self.patches.is_empty(), "the worker's own events were handled");
+        assert_eq!(
+            self.patches.len(),
+            after.patches.len(),
+            "PATCHes after all work was done"
+        );
+        assert_eq!(
+            self.decisions.len(),
+            after.decisions.len(),
+            "decisions after all work was done"
+        );
+        assert!(
+            after.seen.len() > self.seen.len() || self.patches.is_empty(),
+            "the worker's own events were handled"
+        );
     }
 
     /// Returns the assignee that was set by the last person to change one of the work items.
     fn last_word(&self, items: &[i64]) -> &Option<String> {
-        let revisions = items.iter().flat_map(|item| self.item(*item).revisions.iter());
-        let last = revisions.filter(|revision| is_by_a_person(revision)).max_by_key(|revision| revision.changed_date);
-        &last.expect("every item has a revision by a person").assigned_to
+        let revisions = items
+            .iter()
+            .flat_map(|item| self.item(*item).revisions.iter());
+        let last = revisions
+            .filter(|revision| is_by_a_person(revision))
+            .max_by_key(|revision| revision.changed_date);
+        &last
+            .expect("every item has a revision by a person")
+            .assigned_to
     }
 
     fn item(&self, id: i64) -> &WorkItem {
@@ -148,15 +230,35 @@ impl Evidence {
     fn tell(&self, group: &str, items: &[i64], story: &mut String) {
         for item in items {
             for revision in self.item(*item).revisions.iter().rev().take(6) {
-                let Revision { rev, assigned_to, changed_by, changed_date, .. } = revision;
-                writeln!(story, "    {item} at {rev}: {assigned_to:?} by {changed_by}, {changed_date}")
-                    .expect("a string takes text");
+                let Revision {
+                    rev,
+                    assigned_to,
+                    changed_by,
+                    changed_date,
+                    ..
+                } = revision;
+                writeln!(
+                    story,
+                    "    {item} at {rev}: {assigned_to:?} by {changed_by}, {changed_date}"
+                )
+                .expect("a string takes text");
             }
-            for effect in self.ledger.get(&item.to_string()).into_iter().flatten().rev().take(4) {
+            for effect in self
+                .ledger
+                .get(&item.to_string())
+                .into_iter()
+                .flatten()
+                .rev()
+                .take(4)
+            {
                 writeln!(story, "    ledger of {item}: {effect}").expect("a string takes text");
             }
         }
-        for Decision { work_item, rev, .. } in self.decisions.iter().filter(|decision| decision.group == group) {
+        for Decision { work_item, rev, .. } in self
+            .decisions
+            .iter()
+            .filter(|decision| decision.group == group)
+        {
             writeln!(story, "    decided by {work_item} at {rev}").expect("a string takes text");
         }
     }

@@ -29,12 +29,17 @@ const WAVES: u32 = 4;
 /// The time limit until no work is left.
 const REST: Duration = Duration::from_secs(180);
 /// Expected failed attempts: lost races for a work item, and lost answers.
-const TRIED_AGAIN: &[(&str, &str)] =
-    &[("patch_work_item", "azure_devops.revision_moved"), ("patch_work_item", "azure_devops.connection_lost")];
+const TRIED_AGAIN: &[(&str, &str)] = &[
+    ("patch_work_item", "azure_devops.revision_moved"),
+    ("patch_work_item", "azure_devops.connection_lost"),
+];
 
 #[test]
 fn assignees_converge_although_events_are_shuffled_repeated_and_lost() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
     let case = |seed: u64| {
         eprintln!("DISPATCH_TEST_SEED={seed}");
         runtime.block_on(Box::pin(case(seed)));
@@ -60,7 +65,10 @@ async fn case(seed: u64) {
     let world = TestWorld::new().await;
     scene::set(&world).await;
     evidence::watch(&world).await;
-    let options = WorkerOptions { concurrency: Some(8), ..WorkerOptions::default() };
+    let options = WorkerOptions {
+        concurrency: Some(8),
+        ..WorkerOptions::default()
+    };
     let workers = [world.worker(&options), world.worker(&options)];
     for worker in &workers {
         worker.ready().await;
@@ -78,7 +86,11 @@ async fn case(seed: u64) {
     let after = Evidence::gather(&world).await;
     after.check(&people);
     evidence.check_nothing_moved(&after);
-    Checks { attempts: TRIED_AGAIN }.hold(&world).await;
+    Checks {
+        attempts: TRIED_AGAIN,
+    }
+    .hold(&world)
+    .await;
     scene::faults_have_happened(&world).await;
 }
 
@@ -87,13 +99,23 @@ async fn rest(world: &TestWorld, published: usize) {
     const OPEN: &str = "
         SELECT pipeline, state, coalesce(wait_reason, error_code, ''), count(*) FROM jobs WHERE state <> 'succeeded' GROUP BY 1, 2, 3";
     const TAKEN_IN: &str = "SELECT count(*) FROM jobs WHERE pipeline = 'dispatch'";
-    wait_for("every job to be accepted and to succeed", REST, async || {
-        // Counted first, or a job that is accepted after the query of open jobs would be missed.
-        let taken_in = world.database.one(TAKEN_IN).await;
-        let open = world.database.rows(OPEN).await;
-        let is_over = open.is_empty() && taken_in == published.to_string();
-        if is_over { Ok(()) } else { Err(format!("{taken_in} of {published} jobs accepted, open: {open:?}")) }
-    })
+    wait_for(
+        "every job to be accepted and to succeed",
+        REST,
+        async || {
+            // Counted first, or a job that is accepted after the query of open jobs would be missed.
+            let taken_in = world.database.one(TAKEN_IN).await;
+            let open = world.database.rows(OPEN).await;
+            let is_over = open.is_empty() && taken_in == published.to_string();
+            if is_over {
+                Ok(())
+            } else {
+                Err(format!(
+                    "{taken_in} of {published} jobs accepted, open: {open:?}"
+                ))
+            }
+        },
+    )
     .await;
     world.wait_quiet(REST).await;
 }

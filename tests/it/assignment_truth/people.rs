@@ -14,8 +14,12 @@ use super::scene;
 use crate::support::{TestWorld, acme};
 
 const STATES: [&str; 4] = ["New", "Active", "Resolved", "Closed"];
-const FORMATS: [AssigneeFormat; 4] =
-    [AssigneeFormat::Identity, AssigneeFormat::NameAndMail, AssigneeFormat::DisplayName, AssigneeFormat::NameAndLogin];
+const FORMATS: [AssigneeFormat; 4] = [
+    AssigneeFormat::Identity,
+    AssigneeFormat::NameAndMail,
+    AssigneeFormat::DisplayName,
+    AssigneeFormat::NameAndLogin,
+];
 /// The maximum number of events per job.
 const TOGETHER: usize = 24;
 
@@ -39,7 +43,16 @@ pub(super) struct People<'a> {
 impl<'a> People<'a> {
     pub(super) async fn new(world: &'a TestWorld, rng: StdRng) -> Self {
         let names = scene::people().collect();
-        Self { world, rng, names, line: Vec::new(), last: BTreeMap::new(), looked_at: 0, published: BTreeSet::new(), jobs: 0 }
+        Self {
+            world,
+            rng,
+            names,
+            line: Vec::new(),
+            last: BTreeMap::new(),
+            looked_at: 0,
+            published: BTreeSet::new(),
+            jobs: 0,
+        }
     }
 
     /// Makes `times` revisions of every work item, in random order.
@@ -48,7 +61,14 @@ impl<'a> People<'a> {
         items.shuffle(&mut self.rng);
         for item in items {
             let change = self.change_of(item);
-            let event = self.world.simulator().await.client.change(&change).await.expect("the simulator accepts the change");
+            let event = self
+                .world
+                .simulator()
+                .await
+                .client
+                .change(&change)
+                .await
+                .expect("the simulator accepts the change");
             self.last.insert(item, event.clone());
             self.line.push(event);
         }
@@ -66,7 +86,14 @@ impl<'a> People<'a> {
         let state = (kind >= 9).then(|| STATES[self.rng.random_range(0..STATES.len())].to_owned());
         let by = self.names.choose(&mut self.rng).cloned();
         let format = FORMATS.choose(&mut self.rng).copied();
-        Change { org: scene::ACCOUNT.to_owned(), work_item, assigned_to, state, by, format }
+        Change {
+            org: scene::ACCOUNT.to_owned(),
+            work_item,
+            assigned_to,
+            state,
+            by,
+            format,
+        }
     }
 
     /// Publishes the events so far, shuffled with the events of the worker's own changes: some twice, some later, some never. If
@@ -98,9 +125,20 @@ impl<'a> People<'a> {
     }
 
     async fn own_events(&mut self) -> Vec<Value> {
-        let events = self.world.simulator().await.client.events(self.looked_at).await.expect("the simulator returns its events");
+        let events = self
+            .world
+            .simulator()
+            .await
+            .client
+            .events(self.looked_at)
+            .await
+            .expect("the simulator returns its events");
         self.looked_at = events.last().map_or(self.looked_at, |event| event.seq);
-        events.into_iter().filter(|event| event.by == scene::BOT).map(|event| event.body).collect()
+        events
+            .into_iter()
+            .filter(|event| event.by == scene::BOT)
+            .map(|event| event.body)
+            .collect()
     }
 
     async fn send(&mut self, mut events: Vec<Value>) {
@@ -111,15 +149,25 @@ impl<'a> People<'a> {
             let (job, others) = rest.split_at(self.rng.random_range(1..=TOGETHER).min(rest.len()));
             rest = others;
             self.jobs += 1;
-            self.published.extend(job.iter().filter_map(|event| Some(event["id"].as_str()?.to_owned())));
+            self.published.extend(
+                job.iter()
+                    .filter_map(|event| Some(event["id"].as_str()?.to_owned())),
+            );
             messages.push(message(self.jobs, job));
         }
-        join_all(messages.iter().map(|message| self.world.publish_job(message))).await;
+        join_all(
+            messages
+                .iter()
+                .map(|message| self.world.publish_job(message)),
+        )
+        .await;
     }
 }
 
 fn message(number: usize, events: &[Value]) -> Value {
-    let signed = events.iter().map(|event| json!({"payload": event, "shared_secret": scene::HOOK_SECRET}));
+    let signed = events
+        .iter()
+        .map(|event| json!({"payload": event, "shared_secret": scene::HOOK_SECRET}));
     json!({
         "schema": 1, "source": acme::SOURCE, "dedupe_key": format!("job {number}"), "organization": "acme",
         "account": scene::account_id(), "events": signed.collect::<Vec<_>>()

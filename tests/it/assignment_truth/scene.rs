@@ -49,26 +49,52 @@ pub(super) fn account_id() -> String {
 pub(super) fn groups() -> Vec<(String, Vec<i64>)> {
     let triples = (0..TRIPLES).map(|n| vec![3 * n + 1, 3 * n + 2, 3 * n + 3]);
     let singles = (3 * TRIPLES + 1..=ITEMS - UNLINKED).map(|item| vec![item]);
-    triples.chain(singles).map(|items| (format!("WEB-{}", items[0]), items)).collect()
+    triples
+        .chain(singles)
+        .map(|items| (format!("WEB-{}", items[0]), items))
+        .collect()
 }
 
 /// Loads the test data into the simulator and the tracker.
 pub(super) async fn set(world: &TestWorld) {
     let simulator = world.simulator().await;
-    simulator.client.load_state(&providers()).await.expect("the simulator accepts the state");
+    simulator
+        .client
+        .load_state(&providers())
+        .await
+        .expect("the simulator accepts the state");
     for items in LOSSY {
-        let rule = FaultRule::new(FaultKind::LoseAnswer).provider(Provider::AzureDevops).method("PATCH").path_contains(items);
-        simulator.client.fault(&rule).await.expect("the simulator accepts the fault");
+        let rule = FaultRule::new(FaultKind::LoseAnswer)
+            .provider(Provider::AzureDevops)
+            .method("PATCH")
+            .path_contains(items);
+        simulator
+            .client
+            .fault(&rule)
+            .await
+            .expect("the simulator accepts the fault");
     }
-    let slow = FaultRule::new(FaultKind::Slow).provider(Provider::AzureDevops).path_contains("workitemsbatch");
+    let slow = FaultRule::new(FaultKind::Slow)
+        .provider(Provider::AzureDevops)
+        .path_contains("workitemsbatch");
     let slow = slow.millis(LOOK_MILLIS).times(SLOW_LOOKS);
-    simulator.client.fault(&slow).await.expect("the simulator accepts the fault");
+    simulator
+        .client
+        .fault(&slow)
+        .await
+        .expect("the simulator accepts the fault");
     world.import(&document()).await;
 }
 
 /// Asserts that every fault was met; otherwise the run proves less than it claims.
 pub(super) async fn faults_have_happened(world: &TestWorld) {
-    let faults = world.simulator().await.client.faults().await.expect("the simulator lists its faults");
+    let faults = world
+        .simulator()
+        .await
+        .client
+        .faults()
+        .await
+        .expect("the simulator lists its faults");
     assert!(faults.iter().all(|fault| fault.hits > 0), "{faults:?}");
 }
 
@@ -78,20 +104,32 @@ fn providers() -> State {
         state = state.user(&person, &person);
     }
     let state = state.account(ACCOUNT, PROJECT);
-    let mut state = items().fold(state, |state, id| state.bug(ACCOUNT, PROJECT, id, "It is slow", None));
-    state.options = Options { latency_millis: LATENCY_MILLIS, ..Options::default() };
+    let mut state = items().fold(state, |state, id| {
+        state.bug(ACCOUNT, PROJECT, id, "It is slow", None)
+    });
+    state.options = Options {
+        latency_millis: LATENCY_MILLIS,
+        ..Options::default()
+    };
     state
 }
 
 fn document() -> TrackerDocument {
     let people: Vec<String> = people().collect();
-    let users: Vec<Value> = people.iter().map(|email| json!({"name": email, "emails": [email]})).collect();
+    let users: Vec<Value> = people
+        .iter()
+        .map(|email| json!({"name": email, "emails": [email]}))
+        .collect();
     let group = |(short_id, items): (String, Vec<i64>)| {
-        let links: Vec<Value> = items.iter().map(|id| json!({"account_id": account_id(), "work_item_id": id})).collect();
+        let links: Vec<Value> = items
+            .iter()
+            .map(|id| json!({"account_id": account_id(), "work_item_id": id}))
+            .collect();
         json!({"short_id": short_id, "title": short_id, "links": links})
     };
     let groups: Vec<Value> = groups().into_iter().map(group).collect();
-    let everything = json!({"assignee_inbound": true, "assignee_outbound": true, "status_inbound": true});
+    let everything =
+        json!({"assignee_inbound": true, "assignee_outbound": true, "status_inbound": true});
     let document = json!({
         "users": users,
         "integrations": [{"account_id": account_id(), "account_name": ACCOUNT, "hook_secrets": [HOOK_SECRET]}],

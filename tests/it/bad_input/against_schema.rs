@@ -32,7 +32,10 @@ const BEYOND: &[&str] = &[
 
 #[test]
 fn the_json_schema_of_a_job_accepts_and_refuses_the_same_messages_as_the_worker() {
-    let validator = jsonschema::options().should_validate_formats(true).build(&schema::job()).expect("a schema");
+    let validator = jsonschema::options()
+        .should_validate_formats(true)
+        .build(&schema::job())
+        .expect("a schema");
     let known = acme::job("known", &json!({"id": "e"}));
     let event = json!({
         "id": "e", "eventType": "workitem.updated", "resourceContainers": {},
@@ -40,12 +43,17 @@ fn the_json_schema_of_a_job_accepts_and_refuses_the_same_messages_as_the_worker(
     });
     let (mut taken, mut refused) = (0, 0);
     for row in table(&known, vec![event; EVENTS]) {
-        let Ok(body) = serde_json::from_slice::<Value>(&row.message.body) else { continue };
+        let Ok(body) = serde_json::from_slice::<Value>(&row.message.body) else {
+            continue;
+        };
         // A raw message is about something outside the body.
         if row.raw.is_some()
             || row.message.routing_key != KEY_JOB
             || BEYOND.contains(&row.name)
-            || body.get("schema").and_then(Value::as_i64).is_some_and(|schema| schema > SCHEMA)
+            || body
+                .get("schema")
+                .and_then(Value::as_i64)
+                .is_some_and(|schema| schema > SCHEMA)
             || row.name.contains("twice")
         {
             continue;
@@ -54,5 +62,8 @@ fn the_json_schema_of_a_job_accepts_and_refuses_the_same_messages_as_the_worker(
         assert_eq!(validator.is_valid(&body), is_right, "{}", row.name);
         *(if is_right { &mut taken } else { &mut refused }) += 1;
     }
-    assert!(taken > 15 && refused > 60, "{taken} accepted, {refused} refused");
+    assert!(
+        taken > 15 && refused > 60,
+        "{taken} accepted, {refused} refused"
+    );
 }

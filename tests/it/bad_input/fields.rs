@@ -21,17 +21,37 @@ fn wrong_types() -> Vec<Row> {
         wrong("a source that is a number", "source", json!(7)),
         wrong("a key that is a list", "dedupe_key", json!(["a"])),
         wrong("an account that is a number", "account", json!(7)),
-        wrong("an identity that is an object", "identity", json!({"name": "bot"})),
+        wrong(
+            "an identity that is an object",
+            "identity",
+            json!({"name": "bot"}),
+        ),
         search("a search that is a text", json!("bugs")),
         search("a search for nothing", json!({})),
-        search("a search whose limit is a text", json!({"text": "x", "limit": "10"})),
-        search("a search with a field that nobody knows", json!({"text": "x", "order": "id"})),
-        event("an event without a payload", json!({"shared_secret": acme::HOOK_SECRET})),
-        event("an event with a field that nobody knows", json!({"payload": {}, "secret": acme::HOOK_SECRET})),
+        search(
+            "a search whose limit is a text",
+            json!({"text": "x", "limit": "10"}),
+        ),
+        search(
+            "a search with a field that nobody knows",
+            json!({"text": "x", "order": "id"}),
+        ),
+        event(
+            "an event without a payload",
+            json!({"shared_secret": acme::HOOK_SECRET}),
+        ),
+        event(
+            "an event with a field that nobody knows",
+            json!({"payload": {}, "secret": acme::HOOK_SECRET}),
+        ),
         event("an event that is a number", json!(7)),
         wrong("people who are a text", "notify", json!("team")),
         wrong("people who are numbers", "notify", json!([7])),
-        wrong("a time that is a number", "not_before", json!(1_767_225_600)),
+        wrong(
+            "a time that is a number",
+            "not_before",
+            json!(1_767_225_600),
+        ),
         wrong("a time that is a word", "not_before", json!("tomorrow")),
         wrong("a deadline without a time", "deadline", json!("2026-01-01")),
     ]
@@ -53,14 +73,28 @@ fn schemas() -> Vec<Row> {
 /// Returns invalid interactions; their ids and token become parts of a URL.
 fn interactions() -> Vec<Row> {
     let interaction = |name, value: Value| wrong(name, "interaction", value);
-    let of_token = |name, token: &str| interaction(name, json!({"application_id": "1", "token": token}));
-    let of_message =
-        |name, id: &str| interaction(name, json!({"application_id": "1", "token": "canary-interaction", "message_id": id}));
+    let of_token =
+        |name, token: &str| interaction(name, json!({"application_id": "1", "token": token}));
+    let of_message = |name, id: &str| {
+        interaction(
+            name,
+            json!({"application_id": "1", "token": "canary-interaction", "message_id": id}),
+        )
+    };
     vec![
         interaction("an interaction that is a text", json!("token")),
-        interaction("an interaction without a token", json!({"application_id": "1"})),
-        interaction("an interaction of a number", json!({"application_id": 1, "token": "canary-interaction"})),
-        interaction("an interaction one address up", json!({"application_id": "..", "token": "canary-interaction"})),
+        interaction(
+            "an interaction without a token",
+            json!({"application_id": "1"}),
+        ),
+        interaction(
+            "an interaction of a number",
+            json!({"application_id": 1, "token": "canary-interaction"}),
+        ),
+        interaction(
+            "an interaction one address up",
+            json!({"application_id": "..", "token": "canary-interaction"}),
+        ),
         of_token("an empty token", ""),
         of_token("a token of 1025 characters", &"x".repeat(1025)),
         of_token("a token that is two segments", "canary/interaction"),
@@ -75,10 +109,25 @@ fn interactions() -> Vec<Row> {
 fn not_quite_json() -> Vec<Row> {
     let text = |name: &str| message(name).to_string();
     vec![
-        letter("a byte order mark", format!("\u{feff}{}", text("a byte order mark")), "")
-            .to(End::Handled { accepted: 0, ignored: &[] }),
-        letter("two byte order marks", format!("\u{feff}\u{feff}{}", text("two byte order marks")), "not_json"),
-        letter("one more value", format!("{}{{}}", text("one more value")), "not_json"),
+        letter(
+            "a byte order mark",
+            format!("\u{feff}{}", text("a byte order mark")),
+            "",
+        )
+        .to(End::Handled {
+            accepted: 0,
+            ignored: &[],
+        }),
+        letter(
+            "two byte order marks",
+            format!("\u{feff}\u{feff}{}", text("two byte order marks")),
+            "not_json",
+        ),
+        letter(
+            "one more value",
+            format!("{}{{}}", text("one more value")),
+            "not_json",
+        ),
     ]
 }
 
@@ -96,17 +145,46 @@ fn given_twice() -> Vec<Row> {
         message["schema"] = json!(schema);
         let text = message.to_string();
         assert!(text.contains(before), "{text}");
-        letter(name, text.replacen(before, &format!("{another},{before}"), 1), "invalid_request")
+        letter(
+            name,
+            text.replacen(before, &format!("{another},{before}"), 1),
+            "invalid_request",
+        )
     };
     vec![
-        row("an organization twice", 1, "\"schema\"", "\"organization\":\"other\""),
+        row(
+            "an organization twice",
+            1,
+            "\"schema\"",
+            "\"organization\":\"other\"",
+        ),
         row("a schema twice", 1, "\"schema\"", "\"schema\":2"),
-        row("a schema twice, the newer one last", 2, "\"schema\"", "\"schema\":1"),
+        row(
+            "a schema twice, the newer one last",
+            2,
+            "\"schema\"",
+            "\"schema\":1",
+        ),
         row("a source twice", 1, "\"source\"", "\"source\":\"another\""),
-        row("a key twice", 1, "\"dedupe_key\"", "\"dedupe_key\":\"another\""),
-        row("a key of a newer schema twice", 2, "\"dedupe_key\"", "\"dedupe_key\":\"another\""),
+        row(
+            "a key twice",
+            1,
+            "\"dedupe_key\"",
+            "\"dedupe_key\":\"another\"",
+        ),
+        row(
+            "a key of a newer schema twice",
+            2,
+            "\"dedupe_key\"",
+            "\"dedupe_key\":\"another\"",
+        ),
         row("a payload twice", 1, "\"payload\"", "\"payload\":null"),
         row("a token twice", 1, "\"token\"", "\"token\":\"another\""),
-        row("a search's text twice", 1, "\"text\"", "\"text\":\"another\""),
+        row(
+            "a search's text twice",
+            1,
+            "\"text\"",
+            "\"text\":\"another\"",
+        ),
     ]
 }

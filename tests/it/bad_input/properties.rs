@@ -14,11 +14,18 @@ pub(super) fn rows() -> Vec<Row> {
 }
 
 fn row(name: &'static str, raw: Raw, end: End) -> Row {
-    Row { raw: Some(raw), ..letter(name, message(name).to_string(), "") }.to(end)
+    Row {
+        raw: Some(raw),
+        ..letter(name, message(name).to_string(), "")
+    }
+    .to(end)
 }
 
 const fn taken() -> End {
-    End::Handled { accepted: 0, ignored: &[] }
+    End::Handled {
+        accepted: 0,
+        ignored: &[],
+    }
 }
 
 /// Returns properties that are not UTF-8; the driver's parser alone would treat each delivery as a broken connection.
@@ -31,7 +38,11 @@ fn not_utf8() -> Vec<Row> {
     };
     let by_key = Raw::json().routing_key(b"\xff");
     vec![
-        row("no content type", Raw::default(), End::DeadLetter("unsupported_content_type")),
+        row(
+            "no content type",
+            Raw::default(),
+            End::DeadLetter("unsupported_content_type"),
+        ),
         row(
             "a content type that is not UTF-8",
             Raw::default().content_type(b"\xff"),
@@ -44,10 +55,22 @@ fn not_utf8() -> Vec<Row> {
         ),
         Row {
             message: intake(keyless),
-            ..row("a message id that is not UTF-8", Raw::json().message_id(b"a\xffb"), End::DeadLetter("invalid_request"))
+            ..row(
+                "a message id that is not UTF-8",
+                Raw::json().message_id(b"a\xffb"),
+                End::DeadLetter("invalid_request"),
+            )
         },
-        row("properties that are not UTF-8 beside a body that says all", Raw::json().everywhere(b"\xff\xfe"), taken()),
-        row("a header whose name is not UTF-8", Raw::json().header(b"\xff", 10), taken()),
+        row(
+            "properties that are not UTF-8 beside a body that says all",
+            Raw::json().everywhere(b"\xff\xfe"),
+            taken(),
+        ),
+        row(
+            "a header whose name is not UTF-8",
+            Raw::json().header(b"\xff", 10),
+            taken(),
+        ),
         Row {
             name: "given up, with a key that is not UTF-8",
             message: given_up,
@@ -67,22 +90,51 @@ fn headers() -> Vec<Row> {
         row("headers of 8 KiB", of_bytes(8 << 10), taken()),
         row("headers of 8 KiB + 1", of_bytes((8 << 10) + 1), too_large()),
         row("headers nested 200 deep", Raw::json().nested(200), taken()),
-        row("headers nested 15,000 deep", Raw::json().nested(15_000), too_large()),
+        row(
+            "headers nested 15,000 deep",
+            Raw::json().nested(15_000),
+            too_large(),
+        ),
     ]
 }
 
 /// Returns messages whose source and key come from properties.
 fn names() -> Vec<Row> {
-    let row = |name: &'static str, field: &str, app_id: Option<String>, message_id: Option<String>| {
-        let message = Outgoing { app_id, message_id, ..intake(without(field, name).to_string()) };
-        Row { name, message, end: End::DeadLetter("invalid_request"), raw: None }
-    };
+    let row =
+        |name: &'static str, field: &str, app_id: Option<String>, message_id: Option<String>| {
+            let message = Outgoing {
+                app_id,
+                message_id,
+                ..intake(without(field, name).to_string())
+            };
+            Row {
+                name,
+                message,
+                end: End::DeadLetter("invalid_request"),
+                raw: None,
+            }
+        };
     let text = |length: usize| Some("x".repeat(length));
     vec![
         row("an application of 65 characters", "source", text(65), None),
-        row("an application of 255 characters", "source", text(255), None),
+        row(
+            "an application of 255 characters",
+            "source",
+            text(255),
+            None,
+        ),
         row("an application without a name", "source", text(0), None),
-        row("an application with NUL", "source", Some("a\0b".to_owned()), None),
-        row("a message id without a character", "dedupe_key", None, text(0)),
+        row(
+            "an application with NUL",
+            "source",
+            Some("a\0b".to_owned()),
+            None,
+        ),
+        row(
+            "a message id without a character",
+            "dedupe_key",
+            None,
+            text(0),
+        ),
     ]
 }

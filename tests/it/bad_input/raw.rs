@@ -32,37 +32,64 @@ impl Raw {
     }
 
     pub(super) fn routing_key(self, key: &'static [u8]) -> Self {
-        Self { routing_key: Some(key), ..self }
+        Self {
+            routing_key: Some(key),
+            ..self
+        }
     }
 
     pub(super) fn content_type(self, text: &'static [u8]) -> Self {
-        Self { content_type: Some(text), ..self }
+        Self {
+            content_type: Some(text),
+            ..self
+        }
     }
 
     pub(super) fn content_encoding(self, text: &'static [u8]) -> Self {
-        Self { content_encoding: Some(text), ..self }
+        Self {
+            content_encoding: Some(text),
+            ..self
+        }
     }
 
     pub(super) fn message_id(self, text: &'static [u8]) -> Self {
-        Self { message_id: Some(text), ..self }
+        Self {
+            message_id: Some(text),
+            ..self
+        }
     }
 
     /// Sets every text property that the broker does not check.
     pub(super) fn everywhere(self, text: &'static [u8]) -> Self {
         let text = Some(text);
-        Self { correlation_id: text, reply_to: text, message_id: text, kind: text, app_id: text, ..self }
+        Self {
+            correlation_id: text,
+            reply_to: text,
+            message_id: text,
+            kind: text,
+            app_id: text,
+            ..self
+        }
     }
 
     /// Sets a header table with one long text.
     pub(super) fn header(self, name: &[u8], length: usize) -> Self {
         let headers = [&short(name)[..], b"S", &long(&vec![b'x'; length])].concat();
-        Self { headers: Some(headers), ..self }
+        Self {
+            headers: Some(headers),
+            ..self
+        }
     }
 
     /// Sets a header table that is nested `depth` levels deep.
     pub(super) fn nested(self, depth: usize) -> Self {
-        let headers = (0..depth).fold(Vec::new(), |inner, _| [&short(b"a")[..], b"F", &long(&inner)].concat());
-        Self { headers: Some(headers), ..self }
+        let headers = (0..depth).fold(Vec::new(), |inner, _| {
+            [&short(b"a")[..], b"F", &long(&inner)].concat()
+        });
+        Self {
+            headers: Some(headers),
+            ..self
+        }
     }
 
     /// Encodes the property flags and the properties, with delivery mode persistent.
@@ -92,7 +119,11 @@ fn short(text: &[u8]) -> Vec<u8> {
 }
 
 fn long(bytes: &[u8]) -> Vec<u8> {
-    [&u32::try_from(bytes.len()).expect("it fits").to_be_bytes(), bytes].concat()
+    [
+        &u32::try_from(bytes.len()).expect("it fits").to_be_bytes(),
+        bytes,
+    ]
+    .concat()
 }
 
 fn frame(kind: u8, channel: u8, payload: &[u8]) -> Vec<u8> {
@@ -107,27 +138,63 @@ fn method(channel: u8, id: [u8; 4], arguments: &[u8]) -> Vec<u8> {
 pub(super) async fn publish(world: &TestWorld, message: &Outgoing, raw: &Raw) {
     let url = Url::parse(world.amqp_url.expose_secret()).expect("a URL");
     let (host, port) = (url.host_str().expect("a host"), url.port().unwrap_or(5672));
-    let mut link = Link(TcpStream::connect((host, port)).await.expect("RabbitMQ listens"));
+    let mut link = Link(
+        TcpStream::connect((host, port))
+            .await
+            .expect("RabbitMQ listens"),
+    );
     let vhost = percent_decoded(url.path().trim_start_matches('/'));
-    let login = format!("\0{}\0{}", percent_decoded(url.username()), percent_decoded(url.password().unwrap_or_default()));
+    let login = format!(
+        "\0{}\0{}",
+        percent_decoded(url.username()),
+        percent_decoded(url.password().unwrap_or_default())
+    );
     link.send(b"AMQP\x00\x00\x09\x01").await;
     link.expect([0, 10, 0, 10]).await;
-    let start = [&long(b"")[..], &short(b"PLAIN"), &long(login.as_bytes()), &short(b"en_US")].concat();
+    let start = [
+        &long(b"")[..],
+        &short(b"PLAIN"),
+        &long(login.as_bytes()),
+        &short(b"en_US"),
+    ]
+    .concat();
     link.send(&method(0, [0, 10, 0, 11], &start)).await;
     let tune = link.expect([0, 10, 0, 30]).await;
     // The limits that the broker offers, without heartbeats.
-    link.send(&method(0, [0, 10, 0, 31], &[&tune[..6], &[0, 0]].concat())).await;
-    link.send(&method(0, [0, 10, 0, 40], &[&short(vhost.as_bytes())[..], &[0, 0]].concat())).await;
+    link.send(&method(0, [0, 10, 0, 31], &[&tune[..6], &[0, 0]].concat()))
+        .await;
+    link.send(&method(
+        0,
+        [0, 10, 0, 40],
+        &[&short(vhost.as_bytes())[..], &[0, 0]].concat(),
+    ))
+    .await;
     link.expect([0, 10, 0, 41]).await;
     link.send(&method(1, [0, 20, 0, 10], &[0])).await;
     link.expect([0, 20, 0, 11]).await;
     link.send(&method(1, [0, 85, 0, 10], &[0])).await;
     link.expect([0, 85, 0, 11]).await;
     let key = raw.routing_key.unwrap_or(message.routing_key.as_bytes());
-    let to = [&[0, 0][..], &short(message.exchange.as_bytes()), &short(key), &[1]].concat();
+    let to = [
+        &[0, 0][..],
+        &short(message.exchange.as_bytes()),
+        &short(key),
+        &[1],
+    ]
+    .concat();
     link.send(&method(1, [0, 60, 0, 40], &to)).await;
     let size = (message.body.len() as u64).to_be_bytes();
-    link.send(&frame(2, 1, &[&[0, 60, 0, 0], &size[..], &raw.properties(&percent_decoded(url.username()))].concat())).await;
+    link.send(&frame(
+        2,
+        1,
+        &[
+            &[0, 60, 0, 0],
+            &size[..],
+            &raw.properties(&percent_decoded(url.username())),
+        ]
+        .concat(),
+    ))
+    .await;
     link.send(&frame(3, 1, &message.body)).await;
     link.expect(ACK).await;
 }
@@ -136,23 +203,38 @@ struct Link(TcpStream);
 
 impl Link {
     async fn send(&mut self, bytes: &[u8]) {
-        self.0.write_all(bytes).await.expect("RabbitMQ accepts the bytes");
+        self.0
+            .write_all(bytes)
+            .await
+            .expect("RabbitMQ accepts the bytes");
     }
 
     /// Reads the next method, which must be `id`, and returns its arguments.
     async fn expect(&mut self, id: [u8; 4]) -> Vec<u8> {
         let mut head = [0; 7];
-        self.0.read_exact(&mut head).await.expect("RabbitMQ answers");
+        self.0
+            .read_exact(&mut head)
+            .await
+            .expect("RabbitMQ answers");
         let size = u32::from_be_bytes([head[3], head[4], head[5], head[6]]);
         let mut payload = vec![0; size as usize + 1];
-        self.0.read_exact(&mut payload).await.expect("a whole frame");
+        self.0
+            .read_exact(&mut payload)
+            .await
+            .expect("a whole frame");
         let answer = String::from_utf8_lossy(&payload).into_owned();
-        assert!(head[0] == 1 && payload.starts_with(&id), "unexpected answer of RabbitMQ: {answer:?}");
+        assert!(
+            head[0] == 1 && payload.starts_with(&id),
+            "unexpected answer of RabbitMQ: {answer:?}"
+        );
         payload[4..].to_vec()
     }
 }
 
 fn percent_decoded(text: &str) -> String {
     let url = Url::parse(&format!("http://x/?{text}")).expect("a query");
-    url.query_pairs().next().map(|(name, _)| name.into_owned()).unwrap_or_default()
+    url.query_pairs()
+        .next()
+        .map(|(name, _)| name.into_owned())
+        .unwrap_or_default()
 }

@@ -13,7 +13,10 @@ use super::{Body, Fact, Vendor, Wanted};
 /// Finds the folder of the descriptions, beside the crate or beside the folder of its worktrees.
 fn specifications() -> Option<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let found = ["..", "../..", "../../.."].iter().map(|up| root.join(up).join("shared/specs")).find(|folder| folder.is_dir());
+    let found = ["..", "../..", "../../.."]
+        .iter()
+        .map(|up| root.join(up).join("shared/specs"))
+        .find(|folder| folder.is_dir());
     if found.is_none() {
         // Written to stderr directly, since the harness hides the output of a passed test.
         let said = "the table of contracts is not compared with the vendors' descriptions: there is no ../shared/specs";
@@ -24,14 +27,27 @@ fn specifications() -> Option<PathBuf> {
 
 #[test]
 fn every_row_matches_its_vendor_s_description() {
-    let Some(folder) = specifications() else { return };
+    let Some(folder) = specifications() else {
+        return;
+    };
     let mut wrong = Vec::new();
     for fact in TABLE {
-        let Some(file) = fact.vendor.file else { continue };
+        let Some(file) = fact.vendor.file else {
+            continue;
+        };
         let description = Description::read(&folder, file);
-        wrong.extend(description.differs(fact).into_iter().map(|why| format!("{} ({file}): {why}", fact.name)));
+        wrong.extend(
+            description
+                .differs(fact)
+                .into_iter()
+                .map(|why| format!("{} ({file}): {why}", fact.name)),
+        );
     }
-    assert!(wrong.is_empty(), "rows that differ from the vendor's description:\n{}", wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "rows that differ from the vendor's description:\n{}",
+        wrong.join("\n")
+    );
 }
 
 #[test]
@@ -39,43 +55,157 @@ fn a_row_that_differs_from_the_description_is_reported() {
     const VERSION: (&str, Wanted) = ("api-version", Wanted::Exactly("7.1"));
     const OLD: (&str, Wanted) = ("api-version", Wanted::Exactly("7.0"));
     const MAY: (&str, Wanted) = ("api-version", Wanted::Perhaps);
-    let Some(folder) = specifications() else { return };
+    let Some(folder) = specifications() else {
+        return;
+    };
     let row = |name: &str| *TABLE.iter().find(|fact| fact.name == name).expect("a row");
     let (items, search, slack) = (row("work items"), row("search"), row("message in Slack"));
     let states = row("states of a type");
-    let vendor = |base| Vendor { base: Some(base), ..items.vendor };
+    let vendor = |base| Vendor {
+        base: Some(base),
+        ..items.vendor
+    };
     for (part, fact) in [
-        ("no such path", Fact { path: "/nowhere", ..items }),
-        ("no such method", Fact { method: "DELETE", ..items }),
-        ("is required", Fact { query: &[], ..items }),
-        ("is required", Fact { query: &[MAY], ..items }),
-        ("7.1", Fact { query: &[OLD], ..items }),
-        ("dryRun", Fact { query: &[VERSION, ("dryRun", Wanted::Perhaps)], ..items }),
-        ("served at https://dev.azure.com", Fact { vendor: vendor("https://almsearch.dev.azure.com"), ..items }),
-        ("served at https://slack.com/api", Fact { vendor: Vendor { base: Some("https://slack.com"), ..slack.vendor }, ..slack }),
-        ("{project} cannot be left out", Fact { optional: "{project}", ..states }),
-        ("there is a body", Fact { body: None, ..items }),
-        ("there is no body", Fact { body: items.body, ..states }),
-        ("media type", Fact { body: Some(Body { media_type: "text/plain", shape: Shape::Object(&[]) }), ..items }),
+        (
+            "no such path",
+            Fact {
+                path: "/nowhere",
+                ..items
+            },
+        ),
+        (
+            "no such method",
+            Fact {
+                method: "DELETE",
+                ..items
+            },
+        ),
+        (
+            "is required",
+            Fact {
+                query: &[],
+                ..items
+            },
+        ),
+        (
+            "is required",
+            Fact {
+                query: &[MAY],
+                ..items
+            },
+        ),
+        (
+            "7.1",
+            Fact {
+                query: &[OLD],
+                ..items
+            },
+        ),
+        (
+            "dryRun",
+            Fact {
+                query: &[VERSION, ("dryRun", Wanted::Perhaps)],
+                ..items
+            },
+        ),
+        (
+            "served at https://dev.azure.com",
+            Fact {
+                vendor: vendor("https://almsearch.dev.azure.com"),
+                ..items
+            },
+        ),
+        (
+            "served at https://slack.com/api",
+            Fact {
+                vendor: Vendor {
+                    base: Some("https://slack.com"),
+                    ..slack.vendor
+                },
+                ..slack
+            },
+        ),
+        (
+            "{project} cannot be left out",
+            Fact {
+                optional: "{project}",
+                ..states
+            },
+        ),
+        (
+            "there is a body",
+            Fact {
+                body: None,
+                ..items
+            },
+        ),
+        (
+            "there is no body",
+            Fact {
+                body: items.body,
+                ..states
+            },
+        ),
+        (
+            "media type",
+            Fact {
+                body: Some(Body {
+                    media_type: "text/plain",
+                    shape: Shape::Object(&[]),
+                }),
+                ..items
+            },
+        ),
         ("`body.nobody`", with(items, "nobody", STRING, false)),
         ("`body.ids` is no string", with(items, "ids", STRING, false)),
-        ("`body.ids[]` is no string", with(items, "ids", Shape::List(&STRING), false)),
-        ("`body.errorPolicy` is no array", with(items, "errorPolicy", Shape::List(&STRING), false)),
-        ("`body.filters{}` is no string", with(search, "filters", Shape::Map(&STRING), false)),
-        ("`body.searchText` is no object", with(search, "searchText", Shape::Object(&[]), false)),
-        ("`body.channel` must be there", with(slack, "text", STRING, true)),
-        ("`body.channel` must be there", with(slack, "channel", STRING, false)),
+        (
+            "`body.ids[]` is no string",
+            with(items, "ids", Shape::List(&STRING), false),
+        ),
+        (
+            "`body.errorPolicy` is no array",
+            with(items, "errorPolicy", Shape::List(&STRING), false),
+        ),
+        (
+            "`body.filters{}` is no string",
+            with(search, "filters", Shape::Map(&STRING), false),
+        ),
+        (
+            "`body.searchText` is no object",
+            with(search, "searchText", Shape::Object(&[]), false),
+        ),
+        (
+            "`body.channel` must be there",
+            with(slack, "text", STRING, true),
+        ),
+        (
+            "`body.channel` must be there",
+            with(slack, "channel", STRING, false),
+        ),
     ] {
         let told = Description::read(&folder, fact.vendor.file.expect("a file")).differs(&fact);
-        assert!(told.iter().any(|why| why.contains(part)), "{part}: {told:?}");
+        assert!(
+            told.iter().any(|why| why.contains(part)),
+            "{part}: {told:?}"
+        );
     }
 }
 
 /// Returns the row with a body of this one property.
 fn with(fact: Fact, name: &'static str, shape: Shape, is_required: bool) -> Fact {
-    let fields = Box::leak(Box::new([Field { name, shape, is_required }]));
+    let fields = Box::leak(Box::new([Field {
+        name,
+        shape,
+        is_required,
+    }]));
     let media_type = fact.body.expect("a row with a body").media_type;
-    Fact { body: Some(Body { media_type, shape: Shape::Object(fields) }), ..fact }
+    Fact {
+        body: Some(Body {
+            media_type,
+            shape: Shape::Object(fields),
+        }),
+        ..fact
+    }
 }
 
 /// A vendor's description.
@@ -83,24 +213,34 @@ struct Description(Value);
 
 impl Description {
     fn read(folder: &Path, file: &str) -> Self {
-        let text = std::fs::read_to_string(folder.join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+        let text = std::fs::read_to_string(folder.join(file))
+            .unwrap_or_else(|error| panic!("{file}: {error}"));
         Self(serde_json::from_str(&text).expect("a description is JSON"))
     }
 
     /// Returns the differences of a row from the description.
     fn differs(&self, fact: &Fact) -> Vec<String> {
-        let Some(path) = self.0["paths"].get(fact.path) else { return vec!["there is no such path".to_owned()] };
-        let Some(operation) = path.get(fact.method.to_lowercase()) else { return vec!["there is no such method".to_owned()] };
+        let Some(path) = self.0["paths"].get(fact.path) else {
+            return vec!["there is no such path".to_owned()];
+        };
+        let Some(operation) = path.get(fact.method.to_lowercase()) else {
+            return vec!["there is no such method".to_owned()];
+        };
         let lists = [&path["parameters"], &operation["parameters"]];
-        let parameters: Vec<&Value> =
-            lists.iter().filter_map(|list| list.as_array()).flatten().map(|one| self.resolved(one)).collect();
+        let parameters: Vec<&Value> = lists
+            .iter()
+            .filter_map(|list| list.as_array())
+            .flatten()
+            .map(|one| self.resolved(one))
+            .collect();
         let mut wrong = query_differs(fact, &parameters);
         let base = self.base();
         if fact.vendor.base != Some(&base) {
             wrong.push(format!("it is served at {base}"));
         }
-        let may_be_left_out =
-            |one: &&Value| one["x-ms-required"] == false && fact.optional == format!("{{{}}}", text(&one["name"]));
+        let may_be_left_out = |one: &&Value| {
+            one["x-ms-required"] == false && fact.optional == format!("{{{}}}", text(&one["name"]))
+        };
         if !fact.optional.is_empty() && !parameters.iter().any(may_be_left_out) {
             wrong.push(format!("{} cannot be left out", fact.optional));
         }
@@ -121,28 +261,60 @@ impl Description {
         if let Some(url) = self.0["servers"][0]["url"].as_str() {
             return url.to_owned();
         }
-        let [scheme, host, path] = [&self.0["schemes"][0], &self.0["host"], &self.0["basePath"]].map(text);
-        format!("{scheme}://{host}{path}").trim_end_matches('/').to_owned()
+        let [scheme, host, path] =
+            [&self.0["schemes"][0], &self.0["host"], &self.0["basePath"]].map(text);
+        format!("{scheme}://{host}{path}")
+            .trim_end_matches('/')
+            .to_owned()
     }
 
     /// Returns the schemas of the body by media type.
     fn body(&self, operation: &Value, parameters: &[&Value]) -> Option<BTreeMap<String, Value>> {
         if let Some(content) = operation["requestBody"]["content"].as_object() {
-            return Some(content.iter().map(|(media, one)| (media.clone(), one["schema"].clone())).collect());
+            return Some(
+                content
+                    .iter()
+                    .map(|(media, one)| (media.clone(), one["schema"].clone()))
+                    .collect(),
+            );
         }
-        let place = |name: &str| parameters.iter().filter(|one| one["in"] == name).copied().collect::<Vec<_>>();
+        let place = |name: &str| {
+            parameters
+                .iter()
+                .filter(|one| one["in"] == name)
+                .copied()
+                .collect::<Vec<_>>()
+        };
         let schema = match (place("body").first(), place("formData")) {
             (Some(body), _) => body["schema"].clone(),
             (None, form) if form.is_empty() => return None,
             // Form parameters, which may also be sent as JSON.
             (None, form) => {
-                let properties: Value = form.iter().map(|one| (text(&one["name"]).to_owned(), (*one).clone())).collect();
-                let required: Value = form.iter().filter(|one| one["required"] == true).map(|one| one["name"].clone()).collect();
-                Value::from_iter([("properties".to_owned(), properties), ("required".to_owned(), required)])
+                let properties: Value = form
+                    .iter()
+                    .map(|one| (text(&one["name"]).to_owned(), (*one).clone()))
+                    .collect();
+                let required: Value = form
+                    .iter()
+                    .filter(|one| one["required"] == true)
+                    .map(|one| one["name"].clone())
+                    .collect();
+                Value::from_iter([
+                    ("properties".to_owned(), properties),
+                    ("required".to_owned(), required),
+                ])
             }
         };
-        let media = operation["consumes"].as_array().into_iter().flatten().filter_map(Value::as_str);
-        Some(media.map(|media| (media.to_owned(), schema.clone())).collect())
+        let media = operation["consumes"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str);
+        Some(
+            media
+                .map(|media| (media.to_owned(), schema.clone()))
+                .collect(),
+        )
     }
 
     /// Returns the differences of a shape from the schema at this place in the body.
@@ -153,20 +325,30 @@ impl Description {
             Shape::List(_) => &["array"],
             Shape::Object(_) | Shape::Map(_) => &["object"],
         };
-        if let Some(wrong) = wanted.iter().find(|name| !described.contains(**name) && !self.is_anything(schema)) {
+        if let Some(wrong) = wanted
+            .iter()
+            .find(|name| !described.contains(**name) && !self.is_anything(schema))
+        {
             return vec![format!("`{at}` is no {wrong}, but one of {described:?}")];
         }
         match shape {
             Shape::Of(_) => Vec::new(),
             Shape::List(item) => self.inside_differs(item, schema, "items", &format!("{at}[]")),
-            Shape::Map(value) => self.inside_differs(value, schema, "additionalProperties", &format!("{at}{{}}")),
+            Shape::Map(value) => {
+                self.inside_differs(value, schema, "additionalProperties", &format!("{at}{{}}"))
+            }
             Shape::Object(fields) => self.object_differs(fields, schema, at),
         }
     }
 
     fn inside_differs(&self, shape: &Shape, schema: &Value, inside: &str, at: &str) -> Vec<String> {
-        let described = self.all(schema).into_iter().filter_map(|part| part.get(inside));
-        let told = described.map(|one| self.shape_differs(shape, one, at)).min_by_key(Vec::len);
+        let described = self
+            .all(schema)
+            .into_iter()
+            .filter_map(|part| part.get(inside));
+        let told = described
+            .map(|one| self.shape_differs(shape, one, at))
+            .min_by_key(Vec::len);
         told.unwrap_or_else(|| vec![format!("`{at}` is not described")])
     }
 
@@ -178,9 +360,19 @@ impl Description {
             .flatten()
             .map(|(name, one)| (name.as_str(), one))
             .collect();
-        let required = parts.iter().filter_map(|part| part["required"].as_array()).flatten().map(text);
-        let missing = required.filter(|name| !fields.iter().any(|field| field.name == *name && field.is_required));
-        let mut wrong: Vec<String> = missing.map(|name| format!("`{at}.{name}` must be there")).collect();
+        let required = parts
+            .iter()
+            .filter_map(|part| part["required"].as_array())
+            .flatten()
+            .map(text);
+        let missing = required.filter(|name| {
+            !fields
+                .iter()
+                .any(|field| field.name == *name && field.is_required)
+        });
+        let mut wrong: Vec<String> = missing
+            .map(|name| format!("`{at}.{name}` must be there"))
+            .collect();
         for field in fields {
             let at = format!("{at}.{}", field.name);
             match properties.get(field.name) {
@@ -206,20 +398,35 @@ impl Description {
     /// Returns whether a schema stands for any value: some descriptions, such as that of JSON Patch, only state `object` then.
     fn is_anything(&self, schema: &Value) -> bool {
         let parts = self.all(schema);
-        let says_more = |part: &&Value| part.get("properties").is_some() || part.get("additionalProperties").is_some();
+        let says_more = |part: &&Value| {
+            part.get("properties").is_some() || part.get("additionalProperties").is_some()
+        };
         parts.len() == 1 && parts[0]["type"] == "object" && !parts.iter().any(says_more)
     }
 
     /// Returns a schema and all schemas that it is composed of.
     fn all<'d>(&'d self, schema: &'d Value) -> Vec<&'d Value> {
         let schema = self.resolved(schema);
-        let parts = ["allOf", "anyOf", "oneOf"].into_iter().filter_map(|name| schema[name].as_array()).flatten();
-        std::iter::once(schema).chain(parts.flat_map(|part| self.all(part))).collect()
+        let parts = ["allOf", "anyOf", "oneOf"]
+            .into_iter()
+            .filter_map(|name| schema[name].as_array())
+            .flatten();
+        std::iter::once(schema)
+            .chain(parts.flat_map(|part| self.all(part)))
+            .collect()
     }
 
     fn resolved<'d>(&'d self, value: &'d Value) -> &'d Value {
-        match value.get("$ref").and_then(Value::as_str).and_then(|reference| reference.strip_prefix('#')) {
-            Some(pointer) => self.resolved(self.0.pointer(pointer).expect("references resolve within the description")),
+        match value
+            .get("$ref")
+            .and_then(Value::as_str)
+            .and_then(|reference| reference.strip_prefix('#'))
+        {
+            Some(pointer) => self.resolved(
+                self.0
+                    .pointer(pointer)
+                    .expect("references resolve within the description"),
+            ),
             None => value,
         }
     }
@@ -230,8 +437,11 @@ fn text(value: &Value) -> &str {
 }
 
 fn query_differs(fact: &Fact, parameters: &[&Value]) -> Vec<String> {
-    let described: BTreeMap<&str, &Value> =
-        parameters.iter().filter(|one| one["in"] == "query").map(|one| (text(&one["name"]), *one)).collect();
+    let described: BTreeMap<&str, &Value> = parameters
+        .iter()
+        .filter(|one| one["in"] == "query")
+        .map(|one| (text(&one["name"]), *one))
+        .collect();
     let mut wrong = Vec::new();
     for (name, wanted) in fact.query {
         match (described.get(name), wanted) {
@@ -246,8 +456,19 @@ fn query_differs(fact: &Fact, parameters: &[&Value]) -> Vec<String> {
             (Some(_), _) => {}
         }
     }
-    let is_sent = |name: &str| fact.query.iter().any(|(given, wanted)| *given == name && !matches!(wanted, Wanted::Perhaps));
-    let required = described.iter().filter(|(_, one)| one["required"] == true).map(|(name, _)| *name);
-    wrong.extend(required.filter(|name| !is_sent(name)).map(|name| format!("the query parameter `{name}` is required")));
+    let is_sent = |name: &str| {
+        fact.query
+            .iter()
+            .any(|(given, wanted)| *given == name && !matches!(wanted, Wanted::Perhaps))
+    };
+    let required = described
+        .iter()
+        .filter(|(_, one)| one["required"] == true)
+        .map(|(name, _)| *name);
+    wrong.extend(
+        required
+            .filter(|name| !is_sent(name))
+            .map(|name| format!("the query parameter `{name}` is required")),
+    );
     wrong
 }

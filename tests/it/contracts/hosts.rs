@@ -9,7 +9,13 @@ use super::table::TABLE;
 
 #[test]
 fn every_default_host_of_the_program_is_the_host_in_the_table() {
-    let Hosts { profile, accounts, graph, search, core } = Hosts::default();
+    let Hosts {
+        profile,
+        accounts,
+        graph,
+        search,
+        core,
+    } = Hosts::default();
     assert_eq!(accounts, None, "accounts and profiles have the same host");
     let hosts = [
         ("azure_devops_profile_url", profile),
@@ -20,7 +26,10 @@ fn every_default_host_of_the_program_is_the_host_in_the_table() {
     for (setting, host) in hosts {
         assert_eq!(default_of(setting), Some(host), "{setting}");
     }
-    let wrong: Vec<String> = TABLE.iter().filter_map(|fact| differs(fact, default_of)).collect();
+    let wrong: Vec<String> = TABLE
+        .iter()
+        .filter_map(|fact| differs(fact, default_of))
+        .collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
@@ -31,16 +40,37 @@ fn a_default_with_another_host_is_reported() {
     assert_eq!(told("search", "https://almsearch.dev.azure.com"), None);
     assert!(told("search", "https://dev.azure.com").is_some());
     assert!(told("message of a bot", "https://discord.com/api/v9").is_some());
-    assert_eq!(told("refresh of a token", "https://login.microsoftonline.com/common/oauth2/v2.0/token"), None);
-    assert!(told("refresh of a token", "https://login.microsoftonline.com/common/oauth2/token").is_some());
-    assert!(differs(row("search"), |_| None).is_some(), "there is no such setting");
-    assert_eq!(told("webhook", "https://example.com"), None, "a receiver chooses its own address");
+    assert_eq!(
+        told(
+            "refresh of a token",
+            "https://login.microsoftonline.com/common/oauth2/v2.0/token"
+        ),
+        None
+    );
+    assert!(
+        told(
+            "refresh of a token",
+            "https://login.microsoftonline.com/common/oauth2/token"
+        )
+        .is_some()
+    );
+    assert!(
+        differs(row("search"), |_| None).is_some(),
+        "there is no such setting"
+    );
+    assert_eq!(
+        told("webhook", "https://example.com"),
+        None,
+        "a receiver chooses its own address"
+    );
 }
 
 /// Returns the default of a setting, regardless of this process's environment.
 fn default_of(setting: &str) -> Option<String> {
     let command = ProviderLinks::augment_args(Command::new("program"));
-    let argument = command.get_arguments().find(|argument| argument.get_id() == setting)?;
+    let argument = command
+        .get_arguments()
+        .find(|argument| argument.get_id() == setting)?;
     Some(argument.get_default_values().first()?.to_str()?.to_owned())
 }
 
@@ -50,5 +80,10 @@ fn differs(fact: &Fact, default_of: impl Fn(&str) -> Option<String>) -> Option<S
     let default = default_of(setting).unwrap_or_default();
     let rest = default.strip_prefix(base);
     let is_right = rest.is_some_and(|rest| rest.is_empty() || fact.is_at(rest));
-    (!is_right).then(|| format!("{}: `{setting}` is `{default}` by default, and the vendor serves it at {base}", fact.name))
+    (!is_right).then(|| {
+        format!(
+            "{}: `{setting}` is `{default}` by default, and the vendor serves it at {base}",
+            fact.name
+        )
+    })
 }

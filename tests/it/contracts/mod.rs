@@ -63,38 +63,71 @@ struct Vendor {
 
 /// Returns the requests that match no row, with the differences from the nearest rows. Mail entries of the log are skipped.
 pub(crate) fn breaches(witness: &[Entry]) -> Vec<String> {
-    witness.iter().filter(|entry| entry.provider != Provider::Email).filter_map(|entry| breach(entry, TABLE)).collect()
+    witness
+        .iter()
+        .filter(|entry| entry.provider != Provider::Email)
+        .filter_map(|entry| breach(entry, TABLE))
+        .collect()
 }
 
 fn breach(entry: &Entry, table: &[Fact]) -> Option<String> {
-    let near: Vec<&Fact> = table.iter().filter(|fact| fact.method == entry.method && fact.is_at(&entry.path)).collect();
-    let reasons: Vec<String> = near.iter().filter_map(|fact| Some(format!("{}: {}", fact.name, fact.differs(entry)?))).collect();
+    let near: Vec<&Fact> = table
+        .iter()
+        .filter(|fact| fact.method == entry.method && fact.is_at(&entry.path))
+        .collect();
+    let reasons: Vec<String> = near
+        .iter()
+        .filter_map(|fact| Some(format!("{}: {}", fact.name, fact.differs(entry)?)))
+        .collect();
     if reasons.len() < near.len() {
         return None;
     }
     let query = entry.query.as_deref().unwrap_or_default();
-    let why = if reasons.is_empty() { "no row has this method and path".to_owned() } else { reasons.join("; ") };
-    Some(format!("{} {}?{query} is not in tests/it/contracts/table.rs: {why}", entry.method, entry.path))
+    let why = if reasons.is_empty() {
+        "no row has this method and path".to_owned()
+    } else {
+        reasons.join("; ")
+    };
+    Some(format!(
+        "{} {}?{query} is not in tests/it/contracts/table.rs: {why}",
+        entry.method, entry.path
+    ))
 }
 
 impl Fact {
     fn is_at(&self, path: &str) -> bool {
-        let without = self.path.replacen(&format!("/{}", self.optional), "", usize::from(!self.optional.is_empty()));
+        let without = self.path.replacen(
+            &format!("/{}", self.optional),
+            "",
+            usize::from(!self.optional.is_empty()),
+        );
         let templates = [self.path, &without];
         let at = |template: &str, path: &str| {
             let (wanted, given) = (template.split('/'), path.split('/'));
             wanted.clone().count() == given.clone().count()
-                && wanted.zip(given).all(|(wanted, given)| wanted == given || (wanted.starts_with('{') && !given.is_empty()))
+                && wanted.zip(given).all(|(wanted, given)| {
+                    wanted == given || (wanted.starts_with('{') && !given.is_empty())
+                })
         };
-        self.vendor.below.iter().filter_map(|base| path.strip_prefix(base)).any(|path| templates.iter().any(|t| at(t, path)))
+        self.vendor
+            .below
+            .iter()
+            .filter_map(|base| path.strip_prefix(base))
+            .any(|path| templates.iter().any(|t| at(t, path)))
     }
 
     /// Returns the first difference from the description.
     fn differs(&self, entry: &Entry) -> Option<String> {
-        self.query_differs(entry.query.as_deref().unwrap_or_default()).or_else(|| match &self.body {
-            Some(body) => body.differs(entry.content_type.as_deref(), entry.body_shape.as_ref()),
-            None => entry.body_shape.as_ref().map(|shape| format!("there is no body, and {shape} was sent")),
-        })
+        self.query_differs(entry.query.as_deref().unwrap_or_default())
+            .or_else(|| match &self.body {
+                Some(body) => {
+                    body.differs(entry.content_type.as_deref(), entry.body_shape.as_ref())
+                }
+                None => entry
+                    .body_shape
+                    .as_ref()
+                    .map(|shape| format!("there is no body, and {shape} was sent")),
+            })
     }
 
     fn query_differs(&self, query: &str) -> Option<String> {
@@ -108,21 +141,30 @@ impl Fact {
                 return Some(format!("the query has `{name}` twice"));
             }
         }
-        self.query.iter().find_map(|(name, wanted)| match (wanted, given.get(*name)) {
-            (Wanted::Exactly(value), given) if given.map(String::as_str) != Some(value) => {
-                Some(format!("the query requires {name}={value}"))
-            }
-            (Wanted::Something, None) => Some(format!("the query requires `{name}`")),
-            (Wanted::Exactly(_) | Wanted::Something | Wanted::Perhaps, _) => None,
-        })
+        self.query
+            .iter()
+            .find_map(|(name, wanted)| match (wanted, given.get(*name)) {
+                (Wanted::Exactly(value), given) if given.map(String::as_str) != Some(value) => {
+                    Some(format!("the query requires {name}={value}"))
+                }
+                (Wanted::Something, None) => Some(format!("the query requires `{name}`")),
+                (Wanted::Exactly(_) | Wanted::Something | Wanted::Perhaps, _) => None,
+            })
     }
 }
 
 impl Body {
     fn differs(&self, media_type: Option<&str>, shape: Option<&Value>) -> Option<String> {
-        let essence = media_type.unwrap_or_default().split(';').next().unwrap_or_default();
+        let essence = media_type
+            .unwrap_or_default()
+            .split(';')
+            .next()
+            .unwrap_or_default();
         if essence != self.media_type {
-            return Some(format!("the media type is {}, not `{essence}`", self.media_type));
+            return Some(format!(
+                "the media type is {}, not `{essence}`",
+                self.media_type
+            ));
         }
         match shape {
             None => Some("the body is not JSON".to_owned()),

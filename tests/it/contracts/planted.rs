@@ -18,19 +18,50 @@ fn a_request_outside_the_table_is_reported_and_a_valid_one_is_not() {
     let none = |target, right| (target, NONE, Value::Null, right);
     let rows = [
         none("GET /_apis/profile/profiles/me?api-version=7.1", None),
-        none("HEAD /_apis/profile/profiles/me?api-version=7.1", Some("no row")),
-        none("OPTIONS /_apis/profile/profiles/me?api-version=7.1", Some("no row")),
-        none("DELETE /contoso/_apis/wit/workitems/17?api-version=7.1", Some("no row")),
+        none(
+            "HEAD /_apis/profile/profiles/me?api-version=7.1",
+            Some("no row"),
+        ),
+        none(
+            "OPTIONS /_apis/profile/profiles/me?api-version=7.1",
+            Some("no row"),
+        ),
+        none(
+            "DELETE /contoso/_apis/wit/workitems/17?api-version=7.1",
+            Some("no row"),
+        ),
         none("GET /_apis/accounts?memberId=m&api-version=7.1", None),
-        none("GET /_apis/accounts?api-version=7.1", Some("requires `memberId`")),
-        none("GET /_apis/accounts?memberId=m&memberId=n&api-version=7.1", Some("`memberId` twice")),
-        none("GET /contoso/_apis/graph/users?api-version=7.1-preview.1", None),
-        none("GET /contoso/_apis/graph/users?api-version=7.1", Some("7.1-preview.1")),
-        ("GET /_apis/profile/profiles/me?api-version=7.1", JSON, json!({}), Some("no body")),
+        none(
+            "GET /_apis/accounts?api-version=7.1",
+            Some("requires `memberId`"),
+        ),
+        none(
+            "GET /_apis/accounts?memberId=m&memberId=n&api-version=7.1",
+            Some("`memberId` twice"),
+        ),
+        none(
+            "GET /contoso/_apis/graph/users?api-version=7.1-preview.1",
+            None,
+        ),
+        none(
+            "GET /contoso/_apis/graph/users?api-version=7.1",
+            Some("7.1-preview.1"),
+        ),
+        (
+            "GET /_apis/profile/profiles/me?api-version=7.1",
+            JSON,
+            json!({}),
+            Some("no body"),
+        ),
         none("POST /webhook/keyed", Some("media type")),
         ("POST /webhook/keyed", JSON, Value::Null, Some("not JSON")),
     ];
-    expect(rows.into_iter().chain(of_work_items()).chain(of_chats()).chain(of_others()));
+    expect(
+        rows.into_iter()
+            .chain(of_work_items())
+            .chain(of_chats())
+            .chain(of_others()),
+    );
 }
 
 fn of_work_items() -> Vec<Row> {
@@ -45,30 +76,106 @@ fn of_work_items() -> Vec<Row> {
     };
     vec![
         (item, PATCH, patch("integer"), None),
-        ("PATCH /contoso/Web/_apis/wit/workitems/17?api-version=7.1", PATCH, patch("string"), None),
-        ("PATCH /a/b/c/_apis/wit/workitems/17?api-version=7.1", PATCH, patch("string"), Some("no row")),
-        ("PUT /contoso/_apis/wit/workitems/17?api-version=7.1", PATCH, patch("string"), Some("no row")),
-        ("PATCH /contoso/_apis/wit/workitems/17", PATCH, patch("string"), Some("api-version=7.1")),
-        ("PATCH /contoso/_apis/wit/workitems/17?api-version=7.0", PATCH, patch("string"), Some("api-version=7.1")),
-        ("PATCH /contoso/_apis/wit/workitems/17?api-version=7.1&dryRun=1", PATCH, patch("string"), Some("dryRun")),
+        (
+            "PATCH /contoso/Web/_apis/wit/workitems/17?api-version=7.1",
+            PATCH,
+            patch("string"),
+            None,
+        ),
+        (
+            "PATCH /a/b/c/_apis/wit/workitems/17?api-version=7.1",
+            PATCH,
+            patch("string"),
+            Some("no row"),
+        ),
+        (
+            "PUT /contoso/_apis/wit/workitems/17?api-version=7.1",
+            PATCH,
+            patch("string"),
+            Some("no row"),
+        ),
+        (
+            "PATCH /contoso/_apis/wit/workitems/17",
+            PATCH,
+            patch("string"),
+            Some("api-version=7.1"),
+        ),
+        (
+            "PATCH /contoso/_apis/wit/workitems/17?api-version=7.0",
+            PATCH,
+            patch("string"),
+            Some("api-version=7.1"),
+        ),
+        (
+            "PATCH /contoso/_apis/wit/workitems/17?api-version=7.1&dryRun=1",
+            PATCH,
+            patch("string"),
+            Some("dryRun"),
+        ),
         (item, JSON, patch("string"), Some("json-patch")),
-        (item, PATCH, patch("boolean"), Some("`body[].value` is one of")),
+        (
+            item,
+            PATCH,
+            patch("boolean"),
+            Some("`body[].value` is one of"),
+        ),
         (item, PATCH, json!([]), Some("is empty")),
         (item, PATCH, json!({}), Some("`body` is an array")),
-        (item, PATCH, json!([{"op": "string"}]), Some("`body[].path` is missing")),
+        (
+            item,
+            PATCH,
+            json!([{"op": "string"}]),
+            Some("`body[].path` is missing"),
+        ),
         (batch, JSON, of_ids(json!(["integer"])), None),
-        (batch, JSON, of_ids(json!("string")), Some("`body.ids` is an array")),
-        (batch, JSON, of_ids(json!(["integer", "string"])), Some("`body.ids[]` is one of")),
-        (batch, JSON, json!({"ids": ["integer"]}), Some("`body.fields` is missing")),
-        (search, JSON, filtered(json!({"System.State": ["string"]})), None),
-        (search, JSON, filtered(json!({"System.State": "string"})), Some("`body.filters.System.State` is an array")),
-        (search, JSON, filtered(json!("string")), Some("`body.filters` is an object")),
+        (
+            batch,
+            JSON,
+            of_ids(json!("string")),
+            Some("`body.ids` is an array"),
+        ),
+        (
+            batch,
+            JSON,
+            of_ids(json!(["integer", "string"])),
+            Some("`body.ids[]` is one of"),
+        ),
+        (
+            batch,
+            JSON,
+            json!({"ids": ["integer"]}),
+            Some("`body.fields` is missing"),
+        ),
+        (
+            search,
+            JSON,
+            filtered(json!({"System.State": ["string"]})),
+            None,
+        ),
+        (
+            search,
+            JSON,
+            filtered(json!({"System.State": "string"})),
+            Some("`body.filters.System.State` is an array"),
+        ),
+        (
+            search,
+            JSON,
+            filtered(json!("string")),
+            Some("`body.filters` is an object"),
+        ),
     ]
 }
 
 fn of_chats() -> Vec<Row> {
-    let (bot, webhook) = ("POST /api/v10/channels/1/messages", "POST /api/webhooks/1/***?wait=true");
-    let (slack, teams) = ("POST /slack/api/chat.postMessage", "POST /teams/flow?sig=***");
+    let (bot, webhook) = (
+        "POST /api/v10/channels/1/messages",
+        "POST /api/webhooks/1/***?wait=true",
+    );
+    let (slack, teams) = (
+        "POST /slack/api/chat.postMessage",
+        "POST /teams/flow?sig=***",
+    );
     let text = |parse: Value| json!({"content": "string", "flags": "integer", "allowed_mentions": {"parse": parse}});
     let keyed = |nonce: &str| {
         let mut message = text(json!([]));
@@ -88,38 +195,132 @@ fn of_chats() -> Vec<Row> {
         (bot, JSON, keyed("string"), None),
         (bot, JSON, keyed("integer"), Some("`body.nonce` is one of")),
         (bot, JSON, text(json!([])), Some("`body.nonce` is missing")),
-        (bot, JSON, json!({"text": "string"}), Some("`body.content` is missing")),
-        ("POST /api/v9/channels/1/messages", JSON, keyed("string"), Some("no row")),
-        ("POST /api/channels/1/messages", JSON, keyed("string"), Some("no row")),
+        (
+            bot,
+            JSON,
+            json!({"text": "string"}),
+            Some("`body.content` is missing"),
+        ),
+        (
+            "POST /api/v9/channels/1/messages",
+            JSON,
+            keyed("string"),
+            Some("no row"),
+        ),
+        (
+            "POST /api/channels/1/messages",
+            JSON,
+            keyed("string"),
+            Some("no row"),
+        ),
         (webhook, JSON, text(json!([])), None),
-        (webhook, JSON, text(json!(["integer"])), Some("`body.allowed_mentions.parse[]` is one of")),
-        (webhook, JSON, json!({"content": "string", "flags": "integer", "allowed_mentions": {}}), Some("parse` is missing")),
+        (
+            webhook,
+            JSON,
+            text(json!(["integer"])),
+            Some("`body.allowed_mentions.parse[]` is one of"),
+        ),
+        (
+            webhook,
+            JSON,
+            json!({"content": "string", "flags": "integer", "allowed_mentions": {}}),
+            Some("parse` is missing"),
+        ),
         (webhook, JSON, keyed("string"), Some("no property `body.")),
-        ("PATCH /api/v10/webhooks/1/***/messages/@original", JSON, text(json!([])), None),
-        ("PATCH /api/v10/webhooks/1/***/messages/7?wait=true", JSON, text(json!([])), Some("`wait`")),
+        (
+            "PATCH /api/v10/webhooks/1/***/messages/@original",
+            JSON,
+            text(json!([])),
+            None,
+        ),
+        (
+            "PATCH /api/v10/webhooks/1/***/messages/7?wait=true",
+            JSON,
+            text(json!([])),
+            Some("`wait`"),
+        ),
         (slack, JSON, said("string"), None),
-        (slack, JSON, said("integer"), Some("`body.channel` is one of")),
-        (slack, JSON, json!({"text": "string"}), Some("`body.channel` is missing")),
+        (
+            slack,
+            JSON,
+            said("integer"),
+            Some("`body.channel` is one of"),
+        ),
+        (
+            slack,
+            JSON,
+            json!({"text": "string"}),
+            Some("`body.channel` is missing"),
+        ),
         (slack, FORM, said("string"), Some("media type")),
         (teams, JSON, card("null"), None),
-        (teams, JSON, card("string"), Some("`body.attachments[].contentUrl` is one of")),
-        ("POST /teams/flow", JSON, card("null"), Some("requires `sig`")),
+        (
+            teams,
+            JSON,
+            card("string"),
+            Some("`body.attachments[].contentUrl` is one of"),
+        ),
+        (
+            "POST /teams/flow",
+            JSON,
+            card("null"),
+            Some("requires `sig`"),
+        ),
     ]
 }
 
 fn of_others() -> Vec<Row> {
-    let (webhook, token) = ("POST /webhook/keyed", "POST /organizations/oauth2/v2.0/token");
+    let (webhook, token) = (
+        "POST /webhook/keyed",
+        "POST /organizations/oauth2/v2.0/token",
+    );
     let event = |details: Value| json!({"type": "string", "data": {"title": "string", "lines": ["string"], "details": details}});
-    let grant = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), json!("string"))).collect::<Value>();
-    let all = ["grant_type", "client_id", "client_secret", "refresh_token", "scope"];
+    let grant = |names: &[&str]| {
+        names
+            .iter()
+            .map(|name| ((*name).to_owned(), json!("string")))
+            .collect::<Value>()
+    };
+    let all = [
+        "grant_type",
+        "client_id",
+        "client_secret",
+        "refresh_token",
+        "scope",
+    ];
     vec![
         (webhook, JSON, event(json!("null")), None),
-        (webhook, JSON, event(json!({"work_item": "integer", "any": ["string"]})), None),
-        (webhook, JSON, json!({"type": "string"}), Some("`body.data` is missing")),
-        (webhook, JSON, json!({"type": "string", "data": {"title": "string", "lines": "string"}}), Some("details` is missing")),
+        (
+            webhook,
+            JSON,
+            event(json!({"work_item": "integer", "any": ["string"]})),
+            None,
+        ),
+        (
+            webhook,
+            JSON,
+            json!({"type": "string"}),
+            Some("`body.data` is missing"),
+        ),
+        (
+            webhook,
+            JSON,
+            json!({"type": "string", "data": {"title": "string", "lines": "string"}}),
+            Some("details` is missing"),
+        ),
         (token, FORM, grant(&all), None),
-        (token, FORM, grant(&all[..4]), Some("`body.scope` is missing")),
-        (token, FORM, grant(&[&all[..], &["password"]].concat()), Some("no property `body.password`")),
+        (
+            token,
+            FORM,
+            grant(&all[..4]),
+            Some("`body.scope` is missing"),
+        ),
+        (
+            token,
+            FORM,
+            grant(&[&all[..], &["password"]].concat()),
+            Some("no property `body.password`"),
+        ),
         (token, JSON, grant(&all), Some("form")),
     ]
 }
@@ -128,19 +329,30 @@ fn expect(rows: impl Iterator<Item = Row>) {
     for (target, media, shape, right) in rows {
         let told = breaches(&[entry("webhook", target, media, &shape)]).concat();
         let is_right = right.map_or(told.is_empty(), |part| told.contains(part));
-        assert!(is_right, "{target} {media} {shape}: expected {right:?}, got {told:?}");
+        assert!(
+            is_right,
+            "{target} {media} {shape}: expected {right:?}, got {told:?}"
+        );
     }
 }
 
 #[test]
 fn mail_in_the_witness_log_is_not_compared_with_http_requests() {
-    assert_eq!(breaches(&[entry("email", "DATA /smtp", NONE, &Value::Null)]), Vec::<String>::new());
-    assert_eq!(breaches(&[entry("azure_devops", "DATA /smtp", NONE, &Value::Null)]).len(), 1);
+    assert_eq!(
+        breaches(&[entry("email", "DATA /smtp", NONE, &Value::Null)]),
+        Vec::<String>::new()
+    );
+    assert_eq!(
+        breaches(&[entry("azure_devops", "DATA /smtp", NONE, &Value::Null)]).len(),
+        1
+    );
 }
 
 fn entry(provider: &str, target: &str, media: &str, shape: &Value) -> Entry {
     let (method, target) = target.split_once(' ').expect("a method and a target");
-    let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+    let (path, query) = target
+        .split_once('?')
+        .map_or((target, None), |(path, query)| (path, Some(query)));
     serde_json::from_value(json!({
         "seq": 1, "at": "2026-01-01T00:00:00Z", "provider": provider, "method": method, "path": path, "query": query,
         "content_type": Some(media).filter(|media| !media.is_empty()), "key": null, "body_sha256": "", "body_shape": shape,

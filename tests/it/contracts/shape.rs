@@ -27,26 +27,38 @@ impl Shape {
     pub(super) fn differs(&self, given: &Value, at: &str) -> Option<String> {
         match (self, given) {
             (Self::Of(types), _) if types.contains(&type_of(given)) => None,
-            (Self::Of(types), _) => Some(format!("`{at}` is one of {types:?}, not {}", type_of(given))),
-            (Self::List(item), Value::Array(items)) => items.iter().find_map(|one| item.differs(one, &format!("{at}[]"))),
-            (Self::Map(value), Value::Object(all)) => {
-                all.iter().find_map(|(name, one)| value.differs(one, &format!("{at}.{name}")))
-            }
+            (Self::Of(types), _) => Some(format!(
+                "`{at}` is one of {types:?}, not {}",
+                type_of(given)
+            )),
+            (Self::List(item), Value::Array(items)) => items
+                .iter()
+                .find_map(|one| item.differs(one, &format!("{at}[]"))),
+            (Self::Map(value), Value::Object(all)) => all
+                .iter()
+                .find_map(|(name, one)| value.differs(one, &format!("{at}.{name}"))),
             (Self::Object(fields), Value::Object(all)) => object_differs(fields, all, at),
             (Self::List(_), _) => Some(format!("`{at}` is an array, not {}", type_of(given))),
-            (Self::Map(_) | Self::Object(_), _) => Some(format!("`{at}` is an object, not {}", type_of(given))),
+            (Self::Map(_) | Self::Object(_), _) => {
+                Some(format!("`{at}` is an object, not {}", type_of(given)))
+            }
         }
     }
 }
 
 fn object_differs(fields: &[Field], given: &Map<String, Value>, at: &str) -> Option<String> {
-    if let Some(field) = fields.iter().find(|field| field.is_required && !given.contains_key(field.name)) {
+    if let Some(field) = fields
+        .iter()
+        .find(|field| field.is_required && !given.contains_key(field.name))
+    {
         return Some(format!("`{at}.{}` is missing", field.name));
     }
-    given.iter().find_map(|(name, value)| match fields.iter().find(|field| field.name == name) {
-        None => Some(format!("there is no property `{at}.{name}`")),
-        Some(field) => field.shape.differs(value, &format!("{at}.{name}")),
-    })
+    given.iter().find_map(
+        |(name, value)| match fields.iter().find(|field| field.name == name) {
+            None => Some(format!("there is no property `{at}.{name}`")),
+            Some(field) => field.shape.differs(value, &format!("{at}.{name}")),
+        },
+    )
 }
 
 /// Returns the type of a value in the witness log's form, which replaces scalars by their type names.

@@ -9,12 +9,20 @@ const VERSION: (&str, Wanted) = ("api-version", Wanted::Exactly("7.1"));
 /// The host of most Azure DevOps areas, and its setting.
 const CORE: (&str, &str) = ("https://dev.azure.com", "azure_devops_url");
 /// The host of profiles and accounts, and its setting.
-const PROFILE: (&str, &str) = ("https://app.vssps.visualstudio.com", "azure_devops_profile_url");
+const PROFILE: (&str, &str) = (
+    "https://app.vssps.visualstudio.com",
+    "azure_devops_profile_url",
+);
 const GRAPH: (&str, &str) = ("https://vssps.dev.azure.com", "azure_devops_graph_url");
 const SEARCH: (&str, &str) = ("https://almsearch.dev.azure.com", "azure_devops_search_url");
 
 const fn azure_devops(file: &'static str, (base, setting): (&'static str, &'static str)) -> Vendor {
-    Vendor { file: Some(file), base: Some(base), setting: Some(setting), below: &[""] }
+    Vendor {
+        file: Some(file),
+        base: Some(base),
+        setting: Some(setting),
+        below: &[""],
+    }
 }
 
 const DISCORD: Vendor = Vendor {
@@ -24,35 +32,68 @@ const DISCORD: Vendor = Vendor {
     below: &["/api/v10"],
 };
 /// The address of a Discord webhook has no version.
-const DISCORD_WEBHOOK: Vendor = Vendor { below: &["/api/v10", "/api"], ..DISCORD };
-const SLACK: Vendor =
-    Vendor { file: Some("slack.json"), base: Some("https://slack.com/api"), setting: Some("slack_url"), below: &["/slack/api"] };
-const ENTRA: Vendor =
-    Vendor { file: None, base: Some("https://login.microsoftonline.com"), setting: Some("entra_token_url"), below: &[""] };
+const DISCORD_WEBHOOK: Vendor = Vendor {
+    below: &["/api/v10", "/api"],
+    ..DISCORD
+};
+const SLACK: Vendor = Vendor {
+    file: Some("slack.json"),
+    base: Some("https://slack.com/api"),
+    setting: Some("slack_url"),
+    below: &["/slack/api"],
+};
+const ENTRA: Vendor = Vendor {
+    file: None,
+    base: Some("https://login.microsoftonline.com"),
+    setting: Some("entra_token_url"),
+    below: &[""],
+};
 /// The vendor of a row whose receiver chooses its address.
-const ANYWHERE: Vendor = Vendor { file: None, base: None, setting: None, below: &[""] };
+const ANYWHERE: Vendor = Vendor {
+    file: None,
+    base: None,
+    setting: None,
+    below: &[""],
+};
 
 pub(super) const STRING: Shape = Shape::Of(&["string"]);
 const INTEGER: Shape = Shape::Of(&["integer"]);
 const BOOLEAN: Shape = Shape::Of(&["boolean"]);
-const ANYTHING: Shape = Shape::Of(&["null", "boolean", "integer", "number", "string", "array", "object"]);
+const ANYTHING: Shape = Shape::Of(&[
+    "null", "boolean", "integer", "number", "string", "array", "object",
+]);
 
 const fn must(name: &'static str, shape: Shape) -> Field {
-    Field { name, shape, is_required: true }
+    Field {
+        name,
+        shape,
+        is_required: true,
+    }
 }
 
 const fn may(name: &'static str, shape: Shape) -> Field {
-    Field { name, shape, is_required: false }
+    Field {
+        name,
+        shape,
+        is_required: false,
+    }
 }
 
 const fn object(fields: &'static [Field]) -> Option<Body> {
-    Some(Body { media_type: JSON, shape: Shape::Object(fields) })
+    Some(Body {
+        media_type: JSON,
+        shape: Shape::Object(fields),
+    })
 }
 
 /// The permitted mentions of a text: none.
 const MENTIONS: Shape = Shape::Object(&[must("parse", Shape::List(&STRING))]);
 /// The body of a message to Discord; the parameter `wait` of a webhook is in the query.
-const DISCORD_MESSAGE: &[Field] = &[must("content", STRING), must("allowed_mentions", MENTIONS), must("flags", INTEGER)];
+const DISCORD_MESSAGE: &[Field] = &[
+    must("content", STRING),
+    must("allowed_mentions", MENTIONS),
+    must("flags", INTEGER),
+];
 
 /// A card of Microsoft Teams.
 const ATTACHMENT: Shape = Shape::Object(&[
@@ -61,7 +102,11 @@ const ATTACHMENT: Shape = Shape::Object(&[
     must("content", Shape::Of(&["object"])),
 ]);
 /// The data of a webhook message.
-const EVENT: Shape = Shape::Object(&[must("title", STRING), must("lines", Shape::List(&STRING)), must("details", ANYTHING)]);
+const EVENT: Shape = Shape::Object(&[
+    must("title", STRING),
+    must("lines", Shape::List(&STRING)),
+    must("details", ANYTHING),
+]);
 
 pub(super) const TABLE: &[Fact] = &[
     Fact {
@@ -103,7 +148,11 @@ pub(super) const TABLE: &[Fact] = &[
         path: "/{organization}/{project}/_apis/wit/workitemsbatch",
         optional: "{project}",
         query: &[VERSION],
-        body: object(&[must("ids", Shape::List(&INTEGER)), must("fields", Shape::List(&STRING)), must("errorPolicy", STRING)]),
+        body: object(&[
+            must("ids", Shape::List(&INTEGER)),
+            must("fields", Shape::List(&STRING)),
+            must("errorPolicy", STRING),
+        ]),
         vendor: azure_devops("azure-devops-7.1/work-item-tracking.json", CORE),
     },
     Fact {
@@ -137,7 +186,10 @@ pub(super) const TABLE: &[Fact] = &[
         method: "GET",
         path: "/{organization}/_apis/graph/users",
         optional: "",
-        query: &[("api-version", Wanted::Exactly("7.1-preview.1")), ("continuationToken", Wanted::Perhaps)],
+        query: &[
+            ("api-version", Wanted::Exactly("7.1-preview.1")),
+            ("continuationToken", Wanted::Perhaps),
+        ],
         body: None,
         vendor: azure_devops("azure-devops-7.1/graph.json", GRAPH),
     },
@@ -226,8 +278,16 @@ pub(super) const TABLE: &[Fact] = &[
         method: "POST",
         path: "/teams/{workflow}",
         optional: "",
-        query: &[("api-version", Wanted::Perhaps), ("sp", Wanted::Perhaps), ("sv", Wanted::Perhaps), ("sig", Wanted::Something)],
-        body: object(&[must("type", STRING), must("attachments", Shape::List(&ATTACHMENT))]),
+        query: &[
+            ("api-version", Wanted::Perhaps),
+            ("sp", Wanted::Perhaps),
+            ("sv", Wanted::Perhaps),
+            ("sig", Wanted::Something),
+        ],
+        body: object(&[
+            must("type", STRING),
+            must("attachments", Shape::List(&ATTACHMENT)),
+        ]),
         vendor: ANYWHERE,
     },
     // <https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>: the address is its owner's.
@@ -237,7 +297,11 @@ pub(super) const TABLE: &[Fact] = &[
         path: "/webhook/{receiver}",
         optional: "",
         query: &[],
-        body: object(&[must("type", STRING), may("timestamp", STRING), must("data", EVENT)]),
+        body: object(&[
+            must("type", STRING),
+            may("timestamp", STRING),
+            must("data", EVENT),
+        ]),
         vendor: ANYWHERE,
     },
 ];

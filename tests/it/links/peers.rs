@@ -3,7 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, date_time_ymd};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    date_time_ymd,
+};
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -43,12 +46,17 @@ impl Authority {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         // A unique name, or two authorities would differ only in their signatures.
-        params.distinguished_name.push(DnType::CommonName, uuid::Uuid::now_v7().to_string());
+        params
+            .distinguished_name
+            .push(DnType::CommonName, uuid::Uuid::now_v7().to_string());
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         (params.not_before, params.not_after) = years(GOOD);
         let pem = params.self_signed(&key).unwrap().pem();
-        Self { pem, issuer: Issuer::new(params, key) }
+        Self {
+            pem,
+            issuer: Issuer::new(params, key),
+        }
     }
 
     /// Issues a certificate for these names or addresses.
@@ -58,7 +66,10 @@ impl Authority {
         let mut params = CertificateParams::new(names).unwrap();
         (params.not_before, params.not_after) = years(good);
         let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
-        Identity { certificate, key: key.serialize_pem() }
+        Identity {
+            certificate,
+            key: key.serialize_pem(),
+        }
     }
 
     /// Writes the authority's certificate to a file in `folder`.
@@ -111,7 +122,12 @@ impl Peer {
     pub(super) async fn new(protocol: Protocol, identity: Option<Identity>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        Self { listener, port, protocol, identity }
+        Self {
+            listener,
+            port,
+            protocol,
+            identity,
+        }
     }
 
     pub(super) async fn serve(self) -> Seen {
@@ -121,7 +137,10 @@ impl Peer {
                 let mut asked = [0; 8];
                 stream.read_exact(&mut asked).await.unwrap();
                 assert_eq!(asked, SSL_REQUEST);
-                stream.write_all(if self.identity.is_some() { b"S" } else { b"N" }).await.unwrap();
+                stream
+                    .write_all(if self.identity.is_some() { b"S" } else { b"N" })
+                    .await
+                    .unwrap();
             }
             Protocol::Smtp => greet(&mut stream, self.identity.is_some(), b"").await,
             Protocol::InjectedSmtp => greet(&mut stream, true, INJECTED).await,
@@ -139,20 +158,40 @@ async fn greet(stream: &mut TcpStream, offers_tls: bool, injected: &[u8]) {
     stream.write_all(SMTP_GREETING).await.unwrap();
     // The client sends nothing before it has the reply, so the buffer contains no byte of the handshake.
     let mut lines = BufReader::new(stream).lines();
-    assert!(lines.next_line().await.unwrap().unwrap().starts_with("EHLO"));
-    let replies: &[u8] = if offers_tls { b"250-hello\r\n250 STARTTLS\r\n" } else { b"250-hello\r\n250 AUTH PLAIN LOGIN\r\n" };
+    assert!(
+        lines
+            .next_line()
+            .await
+            .unwrap()
+            .unwrap()
+            .starts_with("EHLO")
+    );
+    let replies: &[u8] = if offers_tls {
+        b"250-hello\r\n250 STARTTLS\r\n"
+    } else {
+        b"250-hello\r\n250 AUTH PLAIN LOGIN\r\n"
+    };
     lines.get_mut().write_all(replies).await.unwrap();
     if offers_tls {
         assert_eq!(lines.next_line().await.unwrap().unwrap(), "STARTTLS");
-        lines.get_mut().write_all(&[b"220 go on\r\n", injected].concat()).await.unwrap();
+        lines
+            .get_mut()
+            .write_all(&[b"220 go on\r\n", injected].concat())
+            .await
+            .unwrap();
     }
 }
 
 async fn shake_hands(stream: TcpStream, identity: &Identity, protocol: Protocol) -> Seen {
     let certificate = CertificateDer::from_pem_slice(identity.certificate.as_bytes()).unwrap();
     let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).unwrap();
-    let config = ServerConfig::builder().with_no_client_auth().with_single_cert(vec![certificate], key).unwrap();
-    let Ok(mut stream) = TlsAcceptor::from(Arc::new(config)).accept(stream).await else { return Seen::Refused };
+    let config = ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    let Ok(mut stream) = TlsAcceptor::from(Arc::new(config)).accept(stream).await else {
+        return Seen::Refused;
+    };
     if protocol == Protocol::Smtps {
         // The client may have closed the connection.
         drop(stream.write_all(SMTP_GREETING).await);

@@ -15,13 +15,30 @@ pub(super) struct Case {
 }
 
 /// Returns a case that finds rows.
-const fn case(statement: &'static str, arguments: &'static str, at_most: u64, for_each: u64) -> Case {
-    Case { statement, arguments, at_most, for_each, returns: true }
+const fn case(
+    statement: &'static str,
+    arguments: &'static str,
+    at_most: u64,
+    for_each: u64,
+) -> Case {
+    Case {
+        statement,
+        arguments,
+        at_most,
+        for_each,
+        returns: true,
+    }
 }
 
 /// Returns a case that searches and finds nothing.
 const fn empty(statement: &'static str, arguments: &'static str, at_most: u64) -> Case {
-    Case { statement, arguments, at_most, for_each: 0, returns: false }
+    Case {
+        statement,
+        arguments,
+        at_most,
+        for_each: 0,
+        returns: false,
+    }
 }
 
 /// The limit of a count that stops at 10,001 rows.
@@ -46,20 +63,60 @@ const WOKEN: u64 = 700;
 
 pub(super) const CASES: &[Case] = &[
     case("backlog::JOBS_FROM_START", "2000", COUNTED, 0),
-    case("backlog::JOBS_AFTER", "2000, 'dispatch', 'org-1', now() - interval '1 day', job(0)", COUNTED, 0),
+    case(
+        "backlog::JOBS_AFTER",
+        "2000, 'dispatch', 'org-1', now() - interval '1 day', job(0)",
+        COUNTED,
+        0,
+    ),
     case("backlog::LETTERS_AFTER", "2000, 0", COUNTED, 0),
-    case("due::DUE", "'dispatch', 128, '', 500, 1, '1970-01-01'", WOKEN, 0),
-    case("due::DUE", "'dispatch', 128, 'org-2', 500, 1, '1970-01-01'", WOKEN, 0),
+    case(
+        "due::DUE",
+        "'dispatch', 128, '', 500, 1, '1970-01-01'",
+        WOKEN,
+        0,
+    ),
+    case(
+        "due::DUE",
+        "'dispatch', 128, 'org-2', 500, 1, '1970-01-01'",
+        WOKEN,
+        0,
+    ),
     case("due::DUE", "'nobody', 128, '', 500, 1, '1970-01-01'", 10, 0),
     case("due::STALE", "'dispatch', 64, 600, 1", 20, 4),
     case("due::UNSTAMP_OF", "1, 1000, 0", 20, 4),
     case("due::UNSTAMP_ENDED", "1000", 100, 4),
     case("takeover::FREE", "500, 5, 2", 200, 8),
-    case("cancel_many::PAGE", "now(), NULL, 'org-7', NULL, NULL, NULL, job(0), job(1000000000), 5000", PREVIEW, 0),
-    case("cancel_many::PAGE", "now(), 'ready', NULL, 'shop-7', NULL, NULL, job(done_to()), job(1000000000), 5000", PREVIEW, 0),
-    case("cancel_many::PAGE_HALTED", "now(), 'parked', 'org-7', NULL, NULL, NULL, job(0), job(1000000000), 5000", PREVIEW, 0),
-    case("cancel_many::PAGE_HALTED", "now(), 'waiting', NULL, 'nobody', NULL, NULL, job(0), job(1000000000), 5000", PREVIEW, 0),
-    case("discard_many::LOOK", "0, 1000000000, 2000, now(), 'rare', NULL, NULL", PREVIEW, 0),
+    case(
+        "cancel_many::PAGE",
+        "now(), NULL, 'org-7', NULL, NULL, NULL, job(0), job(1000000000), 5000",
+        PREVIEW,
+        0,
+    ),
+    case(
+        "cancel_many::PAGE",
+        "now(), 'ready', NULL, 'shop-7', NULL, NULL, job(done_to()), job(1000000000), 5000",
+        PREVIEW,
+        0,
+    ),
+    case(
+        "cancel_many::PAGE_HALTED",
+        "now(), 'parked', 'org-7', NULL, NULL, NULL, job(0), job(1000000000), 5000",
+        PREVIEW,
+        0,
+    ),
+    case(
+        "cancel_many::PAGE_HALTED",
+        "now(), 'waiting', NULL, 'nobody', NULL, NULL, job(0), job(1000000000), 5000",
+        PREVIEW,
+        0,
+    ),
+    case(
+        "discard_many::LOOK",
+        "0, 1000000000, 2000, now(), 'rare', NULL, NULL",
+        PREVIEW,
+        0,
+    ),
     case("headers::UNSEALED", "100", 10, 4),
     case("controls::IN_FORCE", "10000", 20, 2),
     case("controls::SHOWN", "10001, 10000", 20, 4),
@@ -77,20 +134,68 @@ pub(super) const CASES: &[Case] = &[
     case("inspect::CHECKPOINTS", "job(7)", 10, 4),
     case("inspect::ATTEMPTS", "job(7)", 10, 4),
     case("inspect::EFFECTS", "job(7)", 10, 4),
-    case("listing::NEWEST", "job(1000000000), job(0), NULL, NULL, NULL, NULL, 50", 520, 4),
-    case("listing::NEWEST", "job(done_to()), job(done_to() - 5000), NULL, 'org-7', NULL, NULL, 50", WINDOW + 520, 2),
-    case("listing::NEWEST", "job(1000000000), job(jobs() - 49), NULL, NULL, NULL, NULL, 50", LIST, 2),
-    case("listing::NEWEST", "job(done_to()), job(done_to() - 5000), NULL, 'org-7', NULL, NULL, 50", WINDOW, 2),
-    case("listing::NEWEST", "job(done_to()), job(done_to() - 5000), 'dispatch', NULL, 'shop-7', 'succeeded', 50", WINDOW, 2),
-    empty("listing::NEWEST", "job(done_to()), job(done_to() - 5000), NULL, 'nobody', NULL, NULL, 50", WINDOW),
+    case(
+        "listing::NEWEST",
+        "job(1000000000), job(0), NULL, NULL, NULL, NULL, 50",
+        520,
+        4,
+    ),
+    case(
+        "listing::NEWEST",
+        "job(done_to()), job(done_to() - 5000), NULL, 'org-7', NULL, NULL, 50",
+        WINDOW + 520,
+        2,
+    ),
+    case(
+        "listing::NEWEST",
+        "job(1000000000), job(jobs() - 49), NULL, NULL, NULL, NULL, 50",
+        LIST,
+        2,
+    ),
+    case(
+        "listing::NEWEST",
+        "job(done_to()), job(done_to() - 5000), NULL, 'org-7', NULL, NULL, 50",
+        WINDOW,
+        2,
+    ),
+    case(
+        "listing::NEWEST",
+        "job(done_to()), job(done_to() - 5000), 'dispatch', NULL, 'shop-7', 'succeeded', 50",
+        WINDOW,
+        2,
+    ),
+    empty(
+        "listing::NEWEST",
+        "job(done_to()), job(done_to() - 5000), NULL, 'nobody', NULL, NULL, 50",
+        WINDOW,
+    ),
     case("listing::NEWEST_EDGE", "job(1000000000), 49", 60, 0),
     case("listing::NEWEST_EDGE", "job(1000000000), 4999", EDGE, 0),
-    case("listing::WAITING", "job(1000000000), job(waiting_to() - 49), NULL, NULL, NULL, 'waiting', 50", LIST, 2),
-    empty("listing::WAITING", "job(held_to() + 5001), job(held_to() + 1), NULL, 'nobody', NULL, 'waiting', 50", WINDOW),
+    case(
+        "listing::WAITING",
+        "job(1000000000), job(waiting_to() - 49), NULL, NULL, NULL, 'waiting', 50",
+        LIST,
+        2,
+    ),
+    empty(
+        "listing::WAITING",
+        "job(held_to() + 5001), job(held_to() + 1), NULL, 'nobody', NULL, 'waiting', 50",
+        WINDOW,
+    ),
     case("listing::WAITING_EDGE", "job(1000000000), 49", 60, 0),
     case("listing::WAITING_EDGE", "job(1000000000), 4999", EDGE, 0),
-    case("listing::PARKED", "job(1000000000), job(parked_to() - 49), NULL, NULL, NULL, 'parked', 50", LIST, 2),
-    case("listing::PARKED", "job(parked_to() + 1), job(parked_to() - 4999), NULL, 'org-7', NULL, 'parked', 50", WINDOW, 2),
+    case(
+        "listing::PARKED",
+        "job(1000000000), job(parked_to() - 49), NULL, NULL, NULL, 'parked', 50",
+        LIST,
+        2,
+    ),
+    case(
+        "listing::PARKED",
+        "job(parked_to() + 1), job(parked_to() - 4999), NULL, 'org-7', NULL, 'parked', 50",
+        WINDOW,
+        2,
+    ),
     case("listing::PARKED_EDGE", "job(1000000000), 49", 60, 0),
     case("listing::PARKED_EDGE", "job(1000000000), 4998", EDGE, 0),
     case(
@@ -99,9 +204,24 @@ pub(super) const CASES: &[Case] = &[
         LIST,
         2,
     ),
-    case("listing::FOLLOW_UPS_EDGE", "job(1000000000), 49, job(held_to() + 1)", 60, 0),
-    case("listing::FOLLOW_UPS_EDGE", "job(1000000000), 4999, job(held_to() + 1)", EDGE, 0),
-    case("listing::RUNNING", "job(1000000000), job(0), NULL, NULL, NULL, 'running', 50", RUNNING, 2),
+    case(
+        "listing::FOLLOW_UPS_EDGE",
+        "job(1000000000), 49, job(held_to() + 1)",
+        60,
+        0,
+    ),
+    case(
+        "listing::FOLLOW_UPS_EDGE",
+        "job(1000000000), 4999, job(held_to() + 1)",
+        EDGE,
+        0,
+    ),
+    case(
+        "listing::RUNNING",
+        "job(1000000000), job(0), NULL, NULL, NULL, 'running', 50",
+        RUNNING,
+        2,
+    ),
     case("overdue::OVERDUE", "500", 20, 4),
     case("quotas::JOBS_OF_PRODUCER", "2000, 'producer-7'", 2_010, 0),
     empty("quotas::JOBS_OF_PRODUCER", "2000, 'nobody'", 10),
@@ -111,20 +231,35 @@ pub(super) const CASES: &[Case] = &[
     case("quotas::LETTERS_WITHOUT_PRODUCER", "100", 110, 0),
     case("quotas::KEYS_OF_PRODUCER", "100, 'producer-7'", 110, 0),
     case("quotas::KEYS_WITHOUT_PRODUCER", "100", 110, 0),
-    case("quotas::PROMISED", "'producer/producer-7', 'open', 1", 20, 2),
+    case(
+        "quotas::PROMISED",
+        "'producer/producer-7', 'open', 1",
+        20,
+        2,
+    ),
     case("quotas::FORGET", "10", 20, 4),
     case("releases::BEGIN", "'identity:1', NULL", PAGE, 0),
     case("releases::BEGIN", "'identity:1', 2", PAGE, 0),
     case("releases::BEGIN", "'identity:0', NULL", 10, 0),
     case("releases::RELEASE", "'identity:1', 4", 20, 0),
     case("releases::TURN", "", 10, 4),
-    case("releases::STEP", "'identity:1', 9223372036854775807, 2, job(0), 500", PAGE, 0),
+    case(
+        "releases::STEP",
+        "'identity:1', 9223372036854775807, 2, job(0), 500",
+        PAGE,
+        0,
+    ),
     case("releases::MOVE", "'identity:7', 1, job(7)", 10, 4),
     case("releases::END", "'identity:7'", 10, 4),
     case("releases::CAUSES", "'', 0, 100", 10, 3),
     case("releases::CAUSES", "'identity:1', 1, 100", 10, 3),
     case("releases::WAITING", "'{identity:1}', 10001", COUNT, 0),
-    case("releases::WAITING", "'{identity:0,integration:1@1,identity:2}', 10001", 10, 2),
+    case(
+        "releases::WAITING",
+        "'{identity:0,integration:1@1,identity:2}', 10001",
+        10,
+        2,
+    ),
     case("resolve::OPEN", "100", 10, 2),
     case("resolve::OPEN_OF_CODE", "100, 'rare'", 10, 2),
     case("resolve::COUNT", "10001", COUNT, 0),

@@ -38,13 +38,24 @@ async fn the_query_for_due_jobs_skips_the_jobs_that_were_woken_during_a_dump() {
     database.rows(&fill).await;
     database.rows("VACUUM ANALYZE jobs").await;
     let dump = database.pool.get().await.expect("a connection");
-    dump.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM jobs").await.expect("a snapshot");
-    let take = format!("UPDATE jobs SET woken_at = now() WHERE id IN (SELECT id FROM jobs ORDER BY due_at LIMIT {TAKEN})");
+    dump.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM jobs")
+        .await
+        .expect("a snapshot");
+    let take = format!(
+        "UPDATE jobs SET woken_at = now() WHERE id IN (SELECT id FROM jobs ORDER BY due_at LIMIT {TAKEN})"
+    );
     database.rows(&take).await;
     let everything = pages(&database, "'1970-01-01'").await;
-    let first_left = format!("now() - interval '1 hour' + {TAKEN} * interval '100 ms' - interval '5 seconds'");
+    let first_left =
+        format!("now() - interval '1 hour' + {TAKEN} * interval '100 ms' - interval '5 seconds'");
     let from_the_first_left = pages(&database, &first_left).await;
     dump.batch_execute("ROLLBACK").await.expect("it ends");
-    assert!(everything > 1_000, "the snapshot has kept nothing: {everything} pages");
-    assert!(from_the_first_left * 3 < everything, "{from_the_first_left} pages instead of {everything}");
+    assert!(
+        everything > 1_000,
+        "the snapshot has kept nothing: {everything} pages"
+    );
+    assert!(
+        from_the_first_left * 3 < everything,
+        "{from_the_first_left} pages instead of {everything}"
+    );
 }

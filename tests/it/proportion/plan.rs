@@ -3,7 +3,15 @@
 use serde_json::Value;
 
 /// Tables that are never read whole: each has a row for every job, or may have very many.
-const LARGE: [&str; 7] = ["jobs", "job_keys", "controls", "dead_letters", "announcements", "audit_log", "quota_grants"];
+const LARGE: [&str; 7] = [
+    "jobs",
+    "job_keys",
+    "controls",
+    "dead_letters",
+    "announcements",
+    "audit_log",
+    "quota_grants",
+];
 
 /// A statement as it was executed.
 #[derive(Debug, Default)]
@@ -20,10 +28,16 @@ pub(super) struct Plan {
 pub(super) fn read(explained: &str) -> Plan {
     let json: Value = serde_json::from_str(explained).expect("a plan in JSON");
     let top = &json[0]["Plan"];
-    let mut plan = Plan { returned: rows(top), ..Plan::default() };
+    let mut plan = Plan {
+        returned: rows(top),
+        ..Plan::default()
+    };
     add(&mut plan, top);
     if top["Node Type"] == "ModifyTable" && plan.returned == 0 {
-        plan.returned = top["Plans"].as_array().and_then(|plans| plans.first()).map_or(0, rows);
+        plan.returned = top["Plans"]
+            .as_array()
+            .and_then(|plans| plans.first())
+            .map_or(0, rows);
     }
     plan
 }
@@ -36,7 +50,8 @@ fn add(plan: &mut Plan, node: &Value) {
     }
     if kind == "Bitmap Index Scan" || (kind.ends_with("Scan") && !table.is_empty()) {
         let loops = number(node, "Actual Loops");
-        let thrown_away = number(node, "Rows Removed by Filter") + number(node, "Rows Removed by Index Recheck");
+        let thrown_away =
+            number(node, "Rows Removed by Filter") + number(node, "Rows Removed by Index Recheck");
         plan.read += rows(node) + thrown_away * loops;
     }
     for below in node["Plans"].as_array().into_iter().flatten() {
@@ -50,7 +65,11 @@ fn rows(node: &Value) -> u64 {
 }
 
 /// Returns a number of a node, rounded up: Postgres 18 reports the average rows of a loop with a fraction.
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count of rows is neither large nor negative")]
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a count of rows is neither large nor negative"
+)]
 fn number(node: &Value, name: &str) -> u64 {
     node[name].as_f64().unwrap_or_default().ceil() as u64
 }
@@ -63,5 +82,8 @@ fn the_rows_that_scans_filter_out_count_as_read() {
             {"Node Type": "Seq Scan", "Relation Name": "jobs", "Actual Rows": 1, "Actual Loops": 1},
             {"Node Type": "CTE Scan", "CTE Name": "x", "Actual Rows": 9, "Actual Loops": 9}]}}]"#,
     );
-    assert_eq!((plan.returned, plan.read, plan.whole_tables), (2, 3 * 4 + 5 * 4 + 1, vec!["jobs".to_owned()]));
+    assert_eq!(
+        (plan.returned, plan.read, plan.whole_tables),
+        (2, 3 * 4 + 5 * 4 + 1, vec!["jobs".to_owned()])
+    );
 }

@@ -70,7 +70,13 @@ const NAMES: &str = "
 
 /// Returns the number of the last job of each kind, and the numbers of other rows.
 fn places(scale: u32) -> [(&'static str, u32); 12] {
-    let (jobs, due, waiting, parked, parents) = (62_500 * scale, 12_500 * scale, 10_000 * scale, 5_000 * scale, 5_000 * scale);
+    let (jobs, due, waiting, parked, parents) = (
+        62_500 * scale,
+        12_500 * scale,
+        10_000 * scale,
+        5_000 * scale,
+        5_000 * scale,
+    );
     let held_to = parked + HOLDS;
     let overdue_to = held_to + parents + 200;
     [
@@ -99,8 +105,14 @@ pub(super) async fn name_places(database: &TestDatabase, scale: u32) {
 
 /// Fills the tables: 62,500 jobs at scale 1.
 pub(super) async fn fill(database: &TestDatabase, scale: u32) {
-    let filled = |sql: String, (name, number): &(&str, u32)| sql.replace(&format!("{{{name}}}"), &number.to_string());
-    at_leisure(database, &places(scale).iter().fold(FILL.to_owned(), filled)).await;
+    let filled = |sql: String, (name, number): &(&str, u32)| {
+        sql.replace(&format!("{{{name}}}"), &number.to_string())
+    };
+    at_leisure(
+        database,
+        &places(scale).iter().fold(FILL.to_owned(), filled),
+    )
+    .await;
 }
 
 /// Runs a statement without the time limit of pooled connections: a million rows take longer.

@@ -104,17 +104,24 @@ pub(crate) fn providers() -> State {
 pub(crate) fn document(simulator: &str) -> TrackerDocument {
     let person = |name: &str, email: &str| json!({"name": name, "emails": [email]});
     let group = |short_id: &str, title: &str, items: &[i64]| {
-        let links: Vec<Value> = items.iter().map(|id| json!({"account_id": account_id(), "work_item_id": id})).collect();
+        let links: Vec<Value> = items
+            .iter()
+            .map(|id| json!({"account_id": account_id(), "work_item_id": id}))
+            .collect();
         json!({"short_id": short_id, "title": title, "links": links})
     };
     let webhook = |name: &str, keyed: bool| {
-        let config = json!({"url": format!("{simulator}/webhook/{name}"), "honours_webhook_id": keyed});
+        let config =
+            json!({"url": format!("{simulator}/webhook/{name}"), "honours_webhook_id": keyed});
         json!({"name": name, "kind": "webhook", "config": config, "secret": WEBHOOK_SECRET, "default": true})
     };
-    let discord =
-        json!({"name": DISCORD, "kind": "discord", "config": {"channel_id": CHANNEL}, "secret": BOT_TOKEN, "default": true});
-    let groups = [group("WEB-1", "Login is slow", &[WORK_ITEM, OTHER_ITEM]), group("WEB-2", "Logout is slow", &[LONE_ITEM])];
-    let everything = json!({"assignee_inbound": true, "assignee_outbound": true, "status_inbound": true});
+    let discord = json!({"name": DISCORD, "kind": "discord", "config": {"channel_id": CHANNEL}, "secret": BOT_TOKEN, "default": true});
+    let groups = [
+        group("WEB-1", "Login is slow", &[WORK_ITEM, OTHER_ITEM]),
+        group("WEB-2", "Logout is slow", &[LONE_ITEM]),
+    ];
+    let everything =
+        json!({"assignee_inbound": true, "assignee_outbound": true, "status_inbound": true});
     let document = json!({
         "users": [person("Ann", ANN), person("Bob", BOB)],
         "integrations": [{"account_id": account_id(), "account_name": ACCOUNT, "hook_secrets": [HOOK_SECRET, PREVIOUS_HOOK_SECRET]}],

@@ -24,13 +24,19 @@ impl Place {
         let place = PLACE.with_borrow(Weak::upgrade);
         match place {
             Some(place) => place,
-            None => Self::Beside { _others: Arc::clone(&COMPANY).read_owned().await }.kept(),
+            None => Self::Beside {
+                _others: Arc::clone(&COMPANY).read_owned().await,
+            }
+            .kept(),
         }
     }
 
     /// Waits until no other test has a world, and prevents others from creating one.
     pub(super) async fn alone() -> Arc<Self> {
-        Self::Alone { _nobody: Arc::clone(&COMPANY).write_owned().await }.kept()
+        Self::Alone {
+            _nobody: Arc::clone(&COMPANY).write_owned().await,
+        }
+        .kept()
     }
 
     fn kept(self) -> Arc<Self> {

@@ -26,7 +26,10 @@ impl Secret {
     fn new(name: &str, text: &str) -> Self {
         let mut forms = vec![text.to_owned(), HEXLOWER.encode(text.as_bytes())];
         forms.extend([0, 1, 2].map(|before| in_base64(text, before)));
-        Self { name: name.to_owned(), forms }
+        Self {
+            name: name.to_owned(),
+            forms,
+        }
     }
 
     fn is_in(&self, text: &str) -> bool {
@@ -53,7 +56,10 @@ pub(super) async fn found(world: &TestWorld) -> Vec<String> {
 /// Does the same as [`found`] after the workers have ended, in what they have left behind. Remaining messages are consumed.
 pub(super) fn found_at_the_end(world: &TestWorld) -> Vec<String> {
     let search = || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
         // The world's own connections belong to the runtime of the test, which is blocked here.
         runtime.block_on(async {
             let mut found = leaks(&secrets(world), &left_behind(&world.amqp_url).await);
@@ -68,7 +74,10 @@ async fn left(world: &TestWorld, database: &TestDatabase) -> Vec<String> {
     let secrets = secrets(world);
     let mut places = world.logs();
     if let Some(ear) = world.has_ear() {
-        places.push(("the outcome events".to_owned(), ear.heard(&world.amqp_url).await));
+        places.push((
+            "the outcome events".to_owned(),
+            ear.heard(&world.amqp_url).await,
+        ));
     }
     let mut found = leaks(&secrets, &places);
     found.extend(rows(database, &secrets).await);
@@ -81,7 +90,13 @@ fn secrets(world: &TestWorld) -> Vec<Secret> {
         let url = Url::parse(url.expose_secret()).expect("a URL");
         url.password().expect("a password").to_owned()
     };
-    let key = world.keyring_setting.expose_secret().split_once(':').expect("an id and a key").1.to_owned();
+    let key = world
+        .keyring_setting
+        .expose_secret()
+        .split_once(':')
+        .expect("an id and a key")
+        .1
+        .to_owned();
     vec![
         Secret::new("the database's password", &password(&world.database.url)),
         Secret::new("RabbitMQ's password", &password(&world.amqp_url)),
@@ -96,8 +111,9 @@ fn leaks(secrets: &[Secret], places: &[(String, String)]) -> Vec<String> {
     for (place, text) in places {
         for secret in secrets.iter().filter(|secret| secret.is_in(text)) {
             leaks.push(format!("{} is in {place}", secret.name));
-            let known =
-                acme::CANARIES.iter().filter(|canary| secret.name == "a canary" && Secret::new(canary, canary).is_in(text));
+            let known = acme::CANARIES.iter().filter(|canary| {
+                secret.name == "a canary" && Secret::new(canary, canary).is_in(text)
+            });
             leaks.extend(known.map(|canary| format!("{canary} is in {place}")));
         }
     }
@@ -108,8 +124,10 @@ fn leaks(secrets: &[Secret], places: &[(String, String)]) -> Vec<String> {
 async fn rows(database: &TestDatabase, secrets: &[Secret]) -> Vec<String> {
     let quoted = |text: &str| text.replace('\'', "''");
     let needle = |name: &str, form: &String| format!("('{}', '{}')", quoted(name), quoted(form));
-    let needles: Vec<String> =
-        secrets.iter().flat_map(|secret| secret.forms.iter().map(|form| needle(&secret.name, form))).collect();
+    let needles: Vec<String> = secrets
+        .iter()
+        .flat_map(|secret| secret.forms.iter().map(|form| needle(&secret.name, form)))
+        .collect();
     let tables = database.rows(TABLES).await.concat();
     assert!(tables.len() > 10, "the tables of the schema: {tables:?}");
     let search = |table: &String| {
@@ -120,7 +138,12 @@ async fn rows(database: &TestDatabase, secrets: &[Secret]) -> Vec<String> {
     };
     let searches: Vec<String> = tables.iter().map(search).collect();
     let (needles, searches) = (needles.join(", "), searches.join(" UNION ALL "));
-    database.rows(&format!("WITH needles (name, form) AS (VALUES {needles}) {searches}")).await.concat()
+    database
+        .rows(&format!(
+            "WITH needles (name, form) AS (VALUES {needles}) {searches}"
+        ))
+        .await
+        .concat()
 }
 
 /// Partitions are searched through their parent tables.
@@ -131,7 +154,9 @@ const TABLES: &str = "
 /// Runs the commands that show some of the jobs and dead letters, one job for each pipeline and state. Their output is kept in
 /// the world's folder.
 async fn show(world: &TestWorld) {
-    let jobs = format!("SELECT DISTINCT ON (pipeline, state) id FROM jobs ORDER BY pipeline, state, id LIMIT {SHOWN}");
+    let jobs = format!(
+        "SELECT DISTINCT ON (pipeline, state) id FROM jobs ORDER BY pipeline, state, id LIMIT {SHOWN}"
+    );
     let letters = format!("SELECT id FROM dead_letters ORDER BY id LIMIT {SHOWN}");
     for job in world.database.rows(&jobs).await.concat() {
         for verb in ["show", "explain"] {
@@ -139,7 +164,10 @@ async fn show(world: &TestWorld) {
         }
     }
     for letter in world.database.rows(&letters).await.concat() {
-        world.dispatch(&["dead-letters", "show", &letter]).done().await;
+        world
+            .dispatch(&["dead-letters", "show", &letter])
+            .done()
+            .await;
     }
 }
 
@@ -160,16 +188,36 @@ mod planted {
     async fn a_canary_is_found_in_every_place() {
         let mut world = TestWorld::acme().await;
         assert!(told_apart(&world) >= 12, "there are secrets of every kind");
-        assert_eq!(found(&world).await, Vec::<String>::new(), "a world without leaks has no findings");
+        assert_eq!(
+            found(&world).await,
+            Vec::<String>::new(),
+            "a world without leaks has no findings"
+        );
         assert_eq!(world.broken_at_the_end(), Vec::<String>::new());
         plant(&world).await;
         let password = &secrets(&world).remove(0).forms[0];
         let hex = HEXLOWER.encode(acme::TOKEN.as_bytes());
-        world.database.rows(&format!("UPDATE organizations SET name = 'x {password} x' WHERE slug = 'acme'")).await;
-        world.database.rows(&format!("UPDATE integrations SET account_name = '\\x{hex}'")).await;
+        world
+            .database
+            .rows(&format!(
+                "UPDATE organizations SET name = 'x {password} x' WHERE slug = 'acme'"
+            ))
+            .await;
+        world
+            .database
+            .rows(&format!(
+                "UPDATE integrations SET account_name = '\\x{hex}'"
+            ))
+            .await;
         let found = found(&world).await;
-        for place in ["the database's password is in the table organizations", "a canary is in the table integrations"] {
-            assert!(found.iter().any(|line| line == place), "{place}: {found:#?}");
+        for place in [
+            "the database's password is in the table organizations",
+            "a canary is in the table integrations",
+        ] {
+            assert!(
+                found.iter().any(|line| line == place),
+                "{place}: {found:#?}"
+            );
         }
         for (canary, place) in [
             (acme::HOOK_SECRET, "worker-9.log"),
@@ -178,37 +226,86 @@ mod planted {
             ("a canary", "witness.jsonl"),
             (acme::CANARIES[3], "the outcome events"),
         ] {
-            let is_told = |line: &String| line.starts_with(&format!("{canary} is in ")) && line.ends_with(place);
+            let is_told = |line: &String| {
+                line.starts_with(&format!("{canary} is in ")) && line.ends_with(place)
+            };
             assert!(found.iter().any(is_told), "{canary}: {place}: {found:#?}");
         }
         let end = world.broken_at_the_end();
-        for place in ["worker-9.log", "the table organizations", "message in dispatch.parked", "message in dispatch.wake"] {
-            assert!(end.iter().any(|line| line.contains(place)), "{place}: {end:#?}");
+        for place in [
+            "worker-9.log",
+            "the table organizations",
+            "message in dispatch.parked",
+            "message in dispatch.wake",
+        ] {
+            assert!(
+                end.iter().any(|line| line.contains(place)),
+                "{place}: {end:#?}"
+            );
         }
-        assert!(end.iter().any(|line| line.contains("no row has this method and path")), "{end:#?}");
-        assert!(!end.iter().any(|line| line.contains("the outcome events")), "they were consumed by the first search: {end:#?}");
+        assert!(
+            end.iter()
+                .any(|line| line.contains("no row has this method and path")),
+            "{end:#?}"
+        );
+        assert!(
+            !end.iter().any(|line| line.contains("the outcome events")),
+            "they were consumed by the first search: {end:#?}"
+        );
         world.is_planted();
     }
 
     /// Returns the number of distinct secrets, of the servers and of the canaries, without other forms of the same secret.
     fn told_apart(world: &TestWorld) -> usize {
         let looked_for = secrets(world);
-        let servers: Vec<&Secret> = looked_for.iter().filter(|secret| secret.name != "a canary").collect();
+        let servers: Vec<&Secret> = looked_for
+            .iter()
+            .filter(|secret| secret.name != "a canary")
+            .collect();
         let names: Vec<&str> = servers.iter().map(|secret| secret.name.as_str()).collect();
-        assert_eq!(names, ["the database's password", "RabbitMQ's password", "the key of the keyring"]);
+        assert_eq!(
+            names,
+            [
+                "the database's password",
+                "RabbitMQ's password",
+                "the key of the keyring"
+            ]
+        );
         let texts = servers.iter().map(|secret| secret.forms[0].as_str());
         let all: BTreeSet<&str> = acme::CANARIES.iter().copied().chain(texts).collect();
-        let is_form = |text: &str| acme::CANARIES.iter().any(|other| *other != text && Secret::new("", other).is_in(text));
-        assert!(is_form(acme::WEBHOOK_SECRET), "its key is one of the canaries");
+        let is_form = |text: &str| {
+            acme::CANARIES
+                .iter()
+                .any(|other| *other != text && Secret::new("", other).is_in(text))
+        };
+        assert!(
+            is_form(acme::WEBHOOK_SECRET),
+            "its key is one of the canaries"
+        );
         all.into_iter().filter(|text| !is_form(text)).count()
     }
 
     /// Plants canaries in everything that is written or sent.
     async fn plant(world: &TestWorld) {
-        std::fs::write(world.folder().join("worker-9.log"), format!("a line with {}", acme::HOOK_SECRET)).expect("a log");
-        world.dispatch(&["tracker", "export", "--with-secrets", "--reason", "to be found"]).done().await;
+        std::fs::write(
+            world.folder().join("worker-9.log"),
+            format!("a line with {}", acme::HOOK_SECRET),
+        )
+        .expect("a log");
+        world
+            .dispatch(&[
+                "tracker",
+                "export",
+                "--with-secrets",
+                "--reason",
+                "to be found",
+            ])
+            .done()
+            .await;
         let simulator = &world.simulator().await.url;
-        reqwest::get(format!("{simulator}/canary-in-a-path")).await.expect("the simulator answers");
+        reqwest::get(format!("{simulator}/canary-in-a-path"))
+            .await
+            .expect("the simulator answers");
         let to = |exchange, routing_key: &str, body: &str| Outgoing {
             exchange,
             routing_key: routing_key.to_owned(),
@@ -218,7 +315,11 @@ mod planted {
         };
         let event = to(EVENTS, "job.succeeded", acme::CANARIES[3]);
         let lane = lanes()[0];
-        for message in [event, to(WAKE, lane.wake_key, CANARY), to("", PARKED_QUEUE, CANARY)] {
+        for message in [
+            event,
+            to(WAKE, lane.wake_key, CANARY),
+            to("", PARKED_QUEUE, CANARY),
+        ] {
             world.publish_raw(&message).await;
         }
     }
@@ -228,11 +329,20 @@ mod planted {
         for before in ["", "a", "ab", "\0robot\0", "Basic user:"] {
             for behind in ["", "c", "cd"] {
                 let text = BASE64.encode(format!("{before}{CANARY}{behind}").as_bytes());
-                assert!(Secret::new("", CANARY).is_in(&format!("AUTH PLAIN {text}")), "{before:?} {behind:?}: {text}");
+                assert!(
+                    Secret::new("", CANARY).is_in(&format!("AUTH PLAIN {text}")),
+                    "{before:?} {behind:?}: {text}"
+                );
             }
         }
         assert!(!Secret::new("", CANARY).is_in(&BASE64.encode(b"canaries")));
-        assert_eq!(acme::CANARIES.iter().filter(|canary| !Secret::new("", CANARY).is_in(canary)).count(), 0);
+        assert_eq!(
+            acme::CANARIES
+                .iter()
+                .filter(|canary| !Secret::new("", CANARY).is_in(canary))
+                .count(),
+            0
+        );
     }
 
     #[tokio::test]
@@ -254,9 +364,22 @@ mod planted {
         let pages = world.pages().await;
         drop(worker);
         let logs = world.logs();
-        let kept = &logs.iter().find(|(name, _)| name.ends_with("worker-1.pages.log")).expect("its last pages").1;
-        for (page, part) in [("/metrics", "dispatch_"), ("/readyz", "postgres"), ("/ ", "Prometheus")] {
-            assert!(pages.iter().any(|(place, text)| place.contains(page) && text.contains(part)), "{page}: {pages:?}");
+        let kept = &logs
+            .iter()
+            .find(|(name, _)| name.ends_with("worker-1.pages.log"))
+            .expect("its last pages")
+            .1;
+        for (page, part) in [
+            ("/metrics", "dispatch_"),
+            ("/readyz", "postgres"),
+            ("/ ", "Prometheus"),
+        ] {
+            assert!(
+                pages
+                    .iter()
+                    .any(|(place, text)| place.contains(page) && text.contains(part)),
+                "{page}: {pages:?}"
+            );
             assert!(kept.contains(part), "{page} at its end: {kept}");
         }
     }
@@ -264,7 +387,10 @@ mod planted {
     #[test]
     fn a_leak_report_never_contains_the_secret() {
         let secrets = [Secret::new("a password", "canary-x")];
-        let places = [("a log".to_owned(), "… canary-x …".to_owned()), ("another".to_owned(), "canary".to_owned())];
+        let places = [
+            ("a log".to_owned(), "… canary-x …".to_owned()),
+            ("another".to_owned(), "canary".to_owned()),
+        ];
         assert_eq!(leaks(&secrets, &places), ["a password is in a log"]);
     }
 }

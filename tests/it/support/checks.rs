@@ -85,7 +85,11 @@ impl Checks {
         world.wait_quiet(REST_WITHIN).await;
         let mut broken = self.breaches(&Evidence::gather(world).await);
         broken.extend(canaries::found(world).await);
-        assert!(broken.is_empty(), "broken guarantees:\n{}", broken.join("\n"));
+        assert!(
+            broken.is_empty(),
+            "broken guarantees:\n{}",
+            broken.join("\n")
+        );
     }
 
     fn breaches(self, evidence: &Evidence) -> Vec<String> {
@@ -95,10 +99,16 @@ impl Checks {
         effects_happened_as_often_as_their_class_allows(evidence, &mut broken);
         every_effect_is_in_the_ledger(evidence, &mut broken);
         broken.extend(contracts::breaches(&evidence.witness));
-        let looked_at = if self.attempts == ANY_ATTEMPT { &[][..] } else { &evidence.attempts };
+        let looked_at = if self.attempts == ANY_ATTEMPT {
+            &[][..]
+        } else {
+            &evidence.attempts
+        };
         for AttemptFact { stage, error_code } in looked_at {
             if !self.attempts.contains(&(stage, error_code)) {
-                broken.push(format!("an attempt of {stage} did not succeed: {error_code}"));
+                broken.push(format!(
+                    "an attempt of {stage} did not succeed: {error_code}"
+                ));
             }
         }
         broken
@@ -119,7 +129,8 @@ impl Evidence {
 
     fn is_finished(&self, effect: &EffectFact) -> bool {
         let same = |one: &CheckpointFact| {
-            (&one.job_id, one.generation, &one.stage) == (&effect.job_id, effect.generation, &effect.stage)
+            (&one.job_id, one.generation, &one.stage)
+                == (&effect.job_id, effect.generation, &effect.stage)
         };
         self.checkpoints.iter().any(same)
     }
@@ -130,7 +141,8 @@ const JOBS: &str = "
 const CHECKPOINTS: &str = "
     SELECT job_id, generation, stage, epoch FROM checkpoints ORDER BY job_id, generation, finished_at, epoch";
 /// Attempts that a hold prevented are not counted as tried.
-const ATTEMPTS: &str = "SELECT stage, error_code FROM attempts WHERE error_code <> 'governor.held' ORDER BY at";
+const ATTEMPTS: &str =
+    "SELECT stage, error_code FROM attempts WHERE error_code <> 'governor.held' ORDER BY at";
 const EFFECTS: &str = "
     SELECT e.job_id, e.generation, e.stage, e.key, e.class, e.state, e.unknowns,
         'work_item:' || i.account_name || ':' || split_part(e.target, ':', 3) AS subject,
@@ -143,7 +155,9 @@ const EFFECTS: &str = "
 fn checkpoints_are_in_order(evidence: &Evidence, broken: &mut Vec<String>) {
     let mut runs: BTreeMap<(&str, i32), Vec<&CheckpointFact>> = BTreeMap::new();
     for checkpoint in &evidence.checkpoints {
-        runs.entry((&checkpoint.job_id, checkpoint.generation)).or_default().push(checkpoint);
+        runs.entry((&checkpoint.job_id, checkpoint.generation))
+            .or_default()
+            .push(checkpoint);
     }
     let registry = registry();
     for ((job, generation), run) in runs {
@@ -151,10 +165,17 @@ fn checkpoints_are_in_order(evidence: &Evidence, broken: &mut Vec<String>) {
             broken.push(format!("checkpoints of {job}, which has no row"));
             continue;
         };
-        let Some(pipeline) = registry.get(&fact.pipeline) else { continue };
-        let in_line: Vec<&str> = pipeline.stages().filter(|stage| !stage.off_path).map(|stage| stage.name).collect();
+        let Some(pipeline) = registry.get(&fact.pipeline) else {
+            continue;
+        };
+        let in_line: Vec<&str> = pipeline
+            .stages()
+            .filter(|stage| !stage.off_path)
+            .map(|stage| stage.name)
+            .collect();
         let done: Vec<&str> = run.iter().map(|one| one.stage.as_str()).collect();
-        let (line, aside): (Vec<&str>, Vec<&str>) = done.iter().partition(|stage| in_line.contains(*stage));
+        let (line, aside): (Vec<&str>, Vec<&str>) =
+            done.iter().partition(|stage| in_line.contains(*stage));
         if line.len() > in_line.len()
             || line[..] != in_line[..line.len()]
             || aside.len() > 1
@@ -165,7 +186,8 @@ fn checkpoints_are_in_order(evidence: &Evidence, broken: &mut Vec<String>) {
         if !run.is_sorted_by_key(|one| one.epoch) {
             broken.push(format!("{job} generation {generation}: an epoch decreased"));
         }
-        if fact.state == "succeeded" && fact.generation == generation && line.len() != in_line.len() {
+        if fact.state == "succeeded" && fact.generation == generation && line.len() != in_line.len()
+        {
             broken.push(format!("{job} has succeeded with stages {done:?} alone"));
         }
     }
@@ -182,7 +204,10 @@ fn jobs_are_at_rest(evidence: &Evidence, broken: &mut Vec<String>) {
             _ => false,
         };
         if !at_rest {
-            broken.push(format!("{id} ({}) is {} for no reason", job.pipeline, job.state));
+            broken.push(format!(
+                "{id} ({}) is {} for no reason",
+                job.pipeline, job.state
+            ));
         }
     }
 }
@@ -191,18 +216,37 @@ fn jobs_are_at_rest(evidence: &Evidence, broken: &mut Vec<String>) {
 /// At-least-once: once, and at most once more for each recorded unknown outcome.
 fn effects_happened_as_often_as_their_class_allows(evidence: &Evidence, broken: &mut Vec<String>) {
     for effect in evidence.effects.iter().filter(|effect| !is_keyless(effect)) {
-        let times = evidence.witness.iter().filter(|entry| entry.effect && is_of(entry, effect)).count();
-        let most = if effect.class == "K3" { 1 + effect.unknowns } else { 1 };
+        let times = evidence
+            .witness
+            .iter()
+            .filter(|entry| entry.effect && is_of(entry, effect))
+            .count();
+        let most = if effect.class == "K3" {
+            1 + effect.unknowns
+        } else {
+            1
+        };
         let is_ours = effect.class != "K1" || effect.result.as_deref() == Some("written");
         let least = usize::from(effect.state == "confirmed" && is_ours);
         if times > most || times < least {
-            let EffectFact { class, stage, key, state, unknowns, .. } = effect;
+            let EffectFact {
+                class,
+                stage,
+                key,
+                state,
+                unknowns,
+                ..
+            } = effect;
             broken.push(format!("{class} effect {key} of {stage} ({state}, {unknowns} unknown) happened {times} times"));
         }
         // A compare-and-set with a lost answer may have been superseded; then its outcome stays unknown and does not matter.
-        let is_open = effect.state == "in_flight" || (effect.state == "unknown" && effect.class != "K1");
+        let is_open =
+            effect.state == "in_flight" || (effect.state == "unknown" && effect.class != "K1");
         if is_open && evidence.is_finished(effect) {
-            broken.push(format!("{} has finished and its effect {} is still {}", effect.stage, effect.key, effect.state));
+            broken.push(format!(
+                "{} has finished and its effect {} is still {}",
+                effect.stage, effect.key, effect.state
+            ));
         }
     }
 }
@@ -228,17 +272,29 @@ fn is_of(entry: &Entry, effect: &EffectFact) -> bool {
 
 /// Checks that every external effect has an intent, and that no work item was written twice at one revision.
 fn every_effect_is_in_the_ledger(evidence: &Evidence, broken: &mut Vec<String>) {
-    let subjects: BTreeSet<&str> = evidence.effects.iter().filter_map(|effect| effect.subject.as_deref()).collect();
+    let subjects: BTreeSet<&str> = evidence
+        .effects
+        .iter()
+        .filter_map(|effect| effect.subject.as_deref())
+        .collect();
     let mut patches: BTreeMap<&str, usize> = BTreeMap::new();
     for entry in evidence.witness.iter().filter(|entry| entry.effect) {
         let known = match entry.provider {
-            Provider::AzureDevops => entry.subject.as_deref().is_some_and(|subject| subjects.contains(subject)),
+            Provider::AzureDevops => entry
+                .subject
+                .as_deref()
+                .is_some_and(|subject| subjects.contains(subject)),
             // A token refresh is not an effect of a job.
             Provider::Entra | Provider::Slack | Provider::Teams => true,
-            Provider::Discord | Provider::Webhook | Provider::Email => evidence.effects.iter().any(|effect| is_of(entry, effect)),
+            Provider::Discord | Provider::Webhook | Provider::Email => {
+                evidence.effects.iter().any(|effect| is_of(entry, effect))
+            }
         };
         if !known {
-            broken.push(format!("{} {} had an effect without an intent", entry.method, entry.path));
+            broken.push(format!(
+                "{} {} had an effect without an intent",
+                entry.method, entry.path
+            ));
         }
         if let (Provider::AzureDevops, Some(key)) = (entry.provider, &entry.key) {
             *patches.entry(key).or_default() += 1;
@@ -261,8 +317,12 @@ mod planted {
 
     /// Returns the evidence of a delivered message: both checkpoints, a confirmed effect, and its one request.
     fn honest(class: &str) -> Evidence {
-        let checkpoint =
-            |stage: &str, epoch: i64| CheckpointFact { job_id: JOB.to_owned(), generation: 1, stage: stage.to_owned(), epoch };
+        let checkpoint = |stage: &str, epoch: i64| CheckpointFact {
+            job_id: JOB.to_owned(),
+            generation: 1,
+            stage: stage.to_owned(),
+            epoch,
+        };
         let job = json!({"id": JOB, "pipeline": "messaging", "state": "succeeded", "generation": 1, "is_later": false});
         let effect = json!({
             "job_id": JOB, "generation": 1, "stage": "deliver_message", "key": KEY, "class": class, "state": "confirmed",
@@ -270,7 +330,10 @@ mod planted {
         });
         Evidence {
             jobs: BTreeMap::from([(JOB.to_owned(), of(job))]),
-            checkpoints: vec![checkpoint("render_message", 1), checkpoint("deliver_message", 2)],
+            checkpoints: vec![
+                checkpoint("render_message", 1),
+                checkpoint("deliver_message", 2),
+            ],
             effects: vec![of(effect)],
             attempts: Vec::new(),
             witness: vec![request(&json!(KEY))],
@@ -303,33 +366,59 @@ mod planted {
         let mut unknown = honest("K3");
         unknown.effects[0].unknowns = 1;
         unknown.witness.push(request(&json!(KEY)));
-        assert_eq!(breaches(&unknown), Vec::<String>::new(), "a recorded possible duplicate is allowed");
+        assert_eq!(
+            breaches(&unknown),
+            Vec::<String>::new(),
+            "a recorded possible duplicate is allowed"
+        );
     }
 
     #[test]
     fn every_planted_breach_is_reported() {
         type Plant = fn(&mut Evidence);
         let plants: [(&str, Plant); 10] = [
-            ("a stage twice", |it| it.checkpoints.insert(1, it.checkpoints[0].clone())),
+            ("a stage twice", |it| {
+                it.checkpoints.insert(1, it.checkpoints[0].clone())
+            }),
             ("a gap", |it| drop(it.checkpoints.remove(0))),
             ("the wrong order", |it| it.checkpoints.reverse()),
             ("an older epoch commits", |it| it.checkpoints[1].epoch = 0),
-            ("a job is left running", |it| it.jobs.values_mut().for_each(|job| job.state = "running".to_owned())),
-            ("an effect twice", |it| it.witness.push(request(&json!(KEY)))),
-            ("a confirmed effect that never happened", |it| it.witness.clear()),
-            ("a finished stage whose effect is open", |it| it.effects[0].state = "in_flight".to_owned()),
-            ("a request that is in no contract", |it| it.witness[0].path.push_str("/elsewhere")),
-            ("an effect without an intent", |it| it.witness.push(request(&json!("somebody else's")))),
+            ("a job is left running", |it| {
+                it.jobs
+                    .values_mut()
+                    .for_each(|job| job.state = "running".to_owned())
+            }),
+            ("an effect twice", |it| {
+                it.witness.push(request(&json!(KEY)))
+            }),
+            ("a confirmed effect that never happened", |it| {
+                it.witness.clear()
+            }),
+            ("a finished stage whose effect is open", |it| {
+                it.effects[0].state = "in_flight".to_owned()
+            }),
+            ("a request that is in no contract", |it| {
+                it.witness[0].path.push_str("/elsewhere")
+            }),
+            ("an effect without an intent", |it| {
+                it.witness.push(request(&json!("somebody else's")))
+            }),
         ];
         for (what, plant) in plants {
             for class in ["K2", "K3"] {
                 let mut evidence = honest(class);
                 plant(&mut evidence);
-                assert!(!breaches(&evidence).is_empty(), "{what} ({class}) is not reported");
+                assert!(
+                    !breaches(&evidence).is_empty(),
+                    "{what} ({class}) is not reported"
+                );
             }
         }
         let mut attempt = honest("K2");
-        attempt.attempts.push(AttemptFact { stage: "deliver_message".to_owned(), error_code: "discord.server".to_owned() });
+        attempt.attempts.push(AttemptFact {
+            stage: "deliver_message".to_owned(),
+            error_code: "discord.server".to_owned(),
+        });
         assert_eq!(breaches(&attempt).len(), 1);
     }
 }

@@ -15,7 +15,15 @@ use super::servers::BINARY;
 use super::world::TestWorld;
 
 /// Commands that need the database owner: they change accounts, producers or the schema. All others run with a worker's login.
-const OF_THE_OWNER: [&str; 7] = ["migrate", "tracker", "identities", "integrations", "destinations", "producers", "erase"];
+const OF_THE_OWNER: [&str; 7] = [
+    "migrate",
+    "tracker",
+    "identities",
+    "integrations",
+    "destinations",
+    "producers",
+    "erase",
+];
 /// The time limit of a command.
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -38,8 +46,14 @@ pub(crate) struct Said {
 impl TestWorld {
     /// Returns a command that uses this world's servers and keyring, and its simulator as the providers if there is one.
     pub(crate) fn dispatch(&self, arguments: &[&str]) -> Dispatch {
-        let is_owner = arguments.first().is_some_and(|command| OF_THE_OWNER.contains(command));
-        let database = if is_owner { &self.database.url } else { &self.database.worker_url };
+        let is_owner = arguments
+            .first()
+            .is_some_and(|command| OF_THE_OWNER.contains(command));
+        let database = if is_owner {
+            &self.database.url
+        } else {
+            &self.database.worker_url
+        };
         let mut environment = BTreeMap::from([
             ("DATABASE_URL", database.expose_secret().to_owned()),
             ("AMQP_URL", self.amqp_url.expose_secret().to_owned()),
@@ -49,15 +63,33 @@ impl TestWorld {
         if let Some(simulator) = self.simulator_url() {
             environment.insert("ALLOW_HTTP_LOOPBACK", "true".to_owned());
             environment.insert("DISCORD_URL", format!("{simulator}/api/v10"));
-            for name in ["AZURE_DEVOPS_URL", "AZURE_DEVOPS_PROFILE_URL", "AZURE_DEVOPS_GRAPH_URL", "AZURE_DEVOPS_SEARCH_URL"] {
+            for name in [
+                "AZURE_DEVOPS_URL",
+                "AZURE_DEVOPS_PROFILE_URL",
+                "AZURE_DEVOPS_GRAPH_URL",
+                "AZURE_DEVOPS_SEARCH_URL",
+            ] {
                 environment.insert(name, simulator.to_owned());
             }
         }
         let mut command = Command::new(BINARY);
-        command.args(arguments).env_clear().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .args(arguments)
+            .env_clear()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         command.kill_on_drop(true);
-        command.envs(environment.into_iter().map(|(name, value)| (format!("DISPATCH_{name}"), value)));
-        Dispatch { command, stdin: Vec::new(), log: Some(self.command_log()) }
+        command.envs(
+            environment
+                .into_iter()
+                .map(|(name, value)| (format!("DISPATCH_{name}"), value)),
+        );
+        Dispatch {
+            command,
+            stdin: Vec::new(),
+            log: Some(self.command_log()),
+        }
     }
 }
 
@@ -87,18 +119,43 @@ impl Dispatch {
     pub(crate) fn on_a_terminal(self) -> Self {
         let inner = self.command.as_std();
         let words = std::iter::once(inner.get_program()).chain(inner.get_args());
-        let line: Vec<String> = words.map(|word| format!("'{}'", word.to_str().expect("a text without quotes"))).collect();
+        let line: Vec<String> = words
+            .map(|word| format!("'{}'", word.to_str().expect("a text without quotes")))
+            .collect();
         let mut command = Command::new("script");
-        command.args(["--quiet", "--return", "--command", &line.join(" "), "/dev/null"]).env_clear().kill_on_drop(true);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command
+            .args([
+                "--quiet",
+                "--return",
+                "--command",
+                &line.join(" "),
+                "/dev/null",
+            ])
+            .env_clear()
+            .kill_on_drop(true);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command.envs(
+            inner
+                .get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        );
         Self { command, ..self }
     }
 
     /// Starts the command; dropping the child kills it.
     pub(crate) fn start(mut self) -> Child {
-        let output = || self.log.as_ref().map_or_else(Stdio::null, |log| appended(log).into());
-        self.command.stdin(Stdio::null()).stdout(output()).stderr(output());
+        let output = || {
+            self.log
+                .as_ref()
+                .map_or_else(Stdio::null, |log| appended(log).into())
+        };
+        self.command
+            .stdin(Stdio::null())
+            .stdout(output())
+            .stderr(output());
         self.command.spawn().expect("the program starts")
     }
 
@@ -112,12 +169,20 @@ impl Dispatch {
             drop(stdin);
         };
         let run = async { tokio::join!(write, child.wait_with_output()).1 };
-        let output = tokio::time::timeout(LIMIT, run).await.expect("the command ends in time").expect("its output can be read");
+        let output = tokio::time::timeout(LIMIT, run)
+            .await
+            .expect("the command ends in time")
+            .expect("its output can be read");
         if let Some(log) = &self.log {
-            std::fs::write(log, [&output.stdout[..], &output.stderr].concat()).expect("a log can be written");
+            std::fs::write(log, [&output.stdout[..], &output.stderr].concat())
+                .expect("a log can be written");
         }
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("the output is UTF-8");
-        Said { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+        Said {
+            code: output.status.code(),
+            stdout: text(output.stdout),
+            stderr: text(output.stderr),
+        }
     }
 
     /// Runs the command with `--json`; returns its exit code and its answer.
@@ -125,7 +190,10 @@ impl Dispatch {
         self.command.arg("--json");
         let said = self.said().await;
         let answer = serde_json::from_str(&said.stdout);
-        (said.code, answer.unwrap_or_else(|error| panic!("{error}: {said:?}")))
+        (
+            said.code,
+            answer.unwrap_or_else(|error| panic!("{error}: {said:?}")),
+        )
     }
 
     /// Runs the command with `--json`, asserts that it succeeds, and returns its answer.
@@ -138,5 +206,9 @@ impl Dispatch {
 }
 
 fn appended(path: &Path) -> File {
-    File::options().create(true).append(true).open(path).expect("a log can be written")
+    File::options()
+        .create(true)
+        .append(true)
+        .open(path)
+        .expect("a log can be written")
 }

@@ -13,8 +13,7 @@ use super::servers::{Run, run};
 const CONNECTIONS: usize = 4;
 
 /// Counts the sessions of this database that wait for a lock.
-pub(crate) const WAITS_FOR_LOCK: &str =
-    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+pub(crate) const WAITS_FOR_LOCK: &str = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
 
 /// A migrated, empty database.
 pub(crate) struct TestDatabase {
@@ -37,23 +36,38 @@ impl TestDatabase {
         let url = run.create_database(&name).await;
         let pool = store::pool(&url, CONNECTIONS).expect("a pool");
         let worker_url = run.worker_url(&url);
-        Self { pool, url, worker_url, name }
+        Self {
+            pool,
+            url,
+            worker_url,
+            name,
+        }
     }
 
     /// Returns the same database with a pool for another runtime.
     pub(super) fn with_connections_of_its_own(&self) -> Self {
         let (url, worker_url) = (self.url.clone(), self.worker_url.clone());
-        Self { pool: store::pool(&url, 1).expect("a pool"), url, worker_url, name: self.name.clone() }
+        Self {
+            pool: store::pool(&url, 1).expect("a pool"),
+            url,
+            worker_url,
+            name: self.name.clone(),
+        }
     }
 
     /// Runs statements and returns the rows, each with its columns as text, and null as `-`.
     pub(crate) async fn rows(&self, sql: &str) -> Vec<Vec<String>> {
         let client = self.pool.get().await.expect("a connection");
-        let messages = client.simple_query(sql).await.unwrap_or_else(|error| panic!("{error:?}: {sql}"));
+        let messages = client
+            .simple_query(sql)
+            .await
+            .unwrap_or_else(|error| panic!("{error:?}: {sql}"));
         let row = |message: &SimpleQueryMessage| match message {
-            SimpleQueryMessage::Row(row) => {
-                Some((0..row.len()).map(|column| row.get(column).unwrap_or("-").to_owned()).collect())
-            }
+            SimpleQueryMessage::Row(row) => Some(
+                (0..row.len())
+                    .map(|column| row.get(column).unwrap_or("-").to_owned())
+                    .collect(),
+            ),
             _ => None,
         };
         messages.iter().filter_map(row).collect()
@@ -61,7 +75,11 @@ impl TestDatabase {
 
     /// Returns the rows of a query, deserialized by column name.
     pub(crate) async fn records<T: DeserializeOwned>(&self, query: &str) -> Vec<T> {
-        let json = self.one(&format!("SELECT coalesce(json_agg(r), '[]') FROM ({query}) r")).await;
+        let json = self
+            .one(&format!(
+                "SELECT coalesce(json_agg(r), '[]') FROM ({query}) r"
+            ))
+            .await;
         serde_json::from_str(&json).unwrap_or_else(|error| panic!("{error}: {query}: {json}"))
     }
 

@@ -29,9 +29,15 @@ impl Ear {
     pub(super) async fn new(amqp_url: &SecretString) -> Self {
         let (connection, channel) = open(amqp_url).await;
         let (durable, arguments) = (QueueDeclareOptions::durable(), FieldTable::default());
-        channel.queue_declare(QUEUE.into(), durable, arguments.clone()).await.expect("a queue");
+        channel
+            .queue_declare(QUEUE.into(), durable, arguments.clone())
+            .await
+            .expect("a queue");
         let binding = QueueBindOptions::default();
-        channel.queue_bind(QUEUE.into(), EVENTS.into(), "#".into(), binding, arguments).await.expect("a binding");
+        channel
+            .queue_bind(QUEUE.into(), EVENTS.into(), "#".into(), binding, arguments)
+            .await
+            .expect("a binding");
         close(connection).await;
         Self
     }
@@ -56,7 +62,9 @@ pub(super) async fn left_behind(amqp_url: &SecretString) -> Vec<(String, String)
     for queue in queues().filter(|queue| *queue != INTAKE_QUEUE) {
         let mut left = String::new();
         for _ in 0..LOOKED_AT {
-            let Some(got) = get(&channel, queue).await else { break };
+            let Some(got) = get(&channel, queue).await else {
+                break;
+            };
             if !format!("{:?}", got.delivery.properties).contains(INTAKE_QUEUE) {
                 tell(&got, &mut left);
             }
@@ -68,21 +76,34 @@ pub(super) async fn left_behind(amqp_url: &SecretString) -> Vec<(String, String)
 }
 
 async fn get(channel: &Channel, queue: &str) -> Option<BasicGetMessage> {
-    channel.basic_get(queue.into(), BasicGetOptions { no_ack: true }).await.expect("RabbitMQ answers")
+    channel
+        .basic_get(queue.into(), BasicGetOptions { no_ack: true })
+        .await
+        .expect("RabbitMQ answers")
 }
 
 fn tell(got: &BasicGetMessage, told: &mut String) {
     let body = String::from_utf8_lossy(&got.delivery.data);
-    writeln!(told, "{} {:?} {body}", got.delivery.routing_key, got.delivery.properties).expect("a string takes text");
+    writeln!(
+        told,
+        "{} {:?} {body}",
+        got.delivery.routing_key, got.delivery.properties
+    )
+    .expect("a string takes text");
 }
 
 async fn open(amqp_url: &SecretString) -> (Connection, Channel) {
     let url = amqp_url.expose_secret();
-    let connection = Connection::connect(url, ConnectionProperties::default()).await.expect("RabbitMQ accepts a connection");
+    let connection = Connection::connect(url, ConnectionProperties::default())
+        .await
+        .expect("RabbitMQ accepts a connection");
     let channel = connection.create_channel().await.expect("a channel");
     (connection, channel)
 }
 
 async fn close(connection: Connection) {
-    connection.close(200, "done".into()).await.expect("RabbitMQ closes the connection");
+    connection
+        .close(200, "done".into())
+        .await
+        .expect("RabbitMQ closes the connection");
 }

@@ -15,7 +15,8 @@ const SHUT: &str = "
     END $$;
     CREATE CONSTRAINT TRIGGER gate AFTER UPDATE ON jobs DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
         WHEN ({which}) EXECUTE FUNCTION stand_at_the_gate()";
-const ENDS_STAGE: &str = "OLD.stage = '{stage}' AND (NEW.stage <> '{stage}' OR NEW.state = 'waiting')";
+const ENDS_STAGE: &str =
+    "OLD.stage = '{stage}' AND (NEW.stage <> '{stage}' OR NEW.state = 'waiting')";
 const WAKES: &str = "OLD.woken_at IS NULL AND NEW.woken_at IS NOT NULL AND NEW.state = 'ready'";
 
 /// The trigger runs at COMMIT.
@@ -36,7 +37,9 @@ pub(crate) struct Standing {
 
 /// Blocks commits that end this stage, until [`open`].
 pub(crate) async fn shut(database: &TestDatabase, stage: &str) {
-    database.rows(&SHUT.replace("{which}", &ENDS_STAGE.replace("{stage}", stage))).await;
+    database
+        .rows(&SHUT.replace("{which}", &ENDS_STAGE.replace("{stage}", stage)))
+        .await;
 }
 
 /// Blocks commits that stamp a row as woken, until [`open`].
@@ -51,16 +54,27 @@ pub(crate) async fn open(database: &TestDatabase) {
 
 /// Delays each commit by `by` for each row that it inserts into the table, as a disk with slow flushes does.
 pub(crate) async fn slow(database: &TestDatabase, table: &str, by: Duration) {
-    database.rows(&SLOW.replace("{table}", table).replace("{seconds}", &by.as_secs_f64().to_string())).await;
+    database
+        .rows(
+            &SLOW
+                .replace("{table}", table)
+                .replace("{seconds}", &by.as_secs_f64().to_string()),
+        )
+        .await;
 }
 
 /// Waits until exactly one backend is at the gate, and it is not `before`.
 pub(crate) async fn at_it(database: &TestDatabase, before: Option<&Standing>) -> Standing {
-    wait_for("a commit at the gate", Duration::from_secs(30), async || match database.rows(AT_IT).await.as_slice() {
-        [one] if before.is_none_or(|before| before.backend != one[0]) => {
-            Ok(Standing { backend: one[0].clone(), port: one[1].parse().expect("the port of a TCP connection") })
-        }
-        others => Err(format!("{others:?}")),
-    })
+    wait_for(
+        "a commit at the gate",
+        Duration::from_secs(30),
+        async || match database.rows(AT_IT).await.as_slice() {
+            [one] if before.is_none_or(|before| before.backend != one[0]) => Ok(Standing {
+                backend: one[0].clone(),
+                port: one[1].parse().expect("the port of a TCP connection"),
+            }),
+            others => Err(format!("{others:?}")),
+        },
+    )
     .await
 }

@@ -25,8 +25,14 @@ impl ServersLogs {
     /// Starts at the current end of the logs below `folder`; without a folder, the servers are not private and have no logs here.
     pub(super) fn from_now_on(folder: Option<&Path>) -> Self {
         let folder = folder.map(Path::to_owned);
-        let mut logs = Self { folder, begun: BTreeMap::new() };
-        logs.begun = logs.paths().map(|path| (path.clone(), length(&path))).collect();
+        let mut logs = Self {
+            folder,
+            begun: BTreeMap::new(),
+        };
+        logs.begun = logs
+            .paths()
+            .map(|path| (path.clone(), length(&path)))
+            .collect();
         logs
     }
 
@@ -36,32 +42,48 @@ impl ServersLogs {
         let mut logs = Vec::new();
         for path in self.paths() {
             let begun = self.begun.get(&path).copied().unwrap_or_default();
-            let from = begun.min(read.get(&path).copied().unwrap_or_default()).saturating_sub(OVERLAP);
+            let from = begun
+                .min(read.get(&path).copied().unwrap_or_default())
+                .saturating_sub(OVERLAP);
             let mut bytes = Vec::new();
             let mut file = File::open(&path).expect("a readable log");
             file.seek(SeekFrom::Start(from)).expect("a log is a file");
             file.read_to_end(&mut bytes).expect("a readable log");
             read.insert(path.clone(), from + bytes.len() as u64);
-            logs.push((path.display().to_string(), String::from_utf8_lossy(&bytes).into_owned()));
+            logs.push((
+                path.display().to_string(),
+                String::from_utf8_lossy(&bytes).into_owned(),
+            ));
         }
         logs
     }
 
     fn paths(&self) -> impl Iterator<Item = PathBuf> {
-        self.folder.iter().flat_map(|folder| SERVERS.map(|at| folder.join(at))).flat_map(|folder| paths_in(&folder))
+        self.folder
+            .iter()
+            .flat_map(|folder| SERVERS.map(|at| folder.join(at)))
+            .flat_map(|folder| paths_in(&folder))
     }
 }
 
 /// Returns the logs of a folder with their whole text, by file name.
 pub(super) fn logs_in(folder: &Path) -> Vec<(String, String)> {
-    let text = |path: &Path| String::from_utf8_lossy(&std::fs::read(path).expect("a readable log")).into_owned();
-    paths_in(folder).iter().map(|path| (path.display().to_string(), text(path))).collect()
+    let text = |path: &Path| {
+        String::from_utf8_lossy(&std::fs::read(path).expect("a readable log")).into_owned()
+    };
+    paths_in(folder)
+        .iter()
+        .map(|path| (path.display().to_string(), text(path)))
+        .collect()
 }
 
 fn paths_in(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).expect("a folder with logs");
     let paths = entries.map(|entry| entry.expect("a readable folder").path());
-    let is_log = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "log" || extension == "jsonl");
+    let is_log = |path: &PathBuf| {
+        path.extension()
+            .is_some_and(|extension| extension == "log" || extension == "jsonl")
+    };
     paths.filter(is_log).collect()
 }
 
@@ -78,7 +100,8 @@ mod planted {
     }
 
     #[test]
-    fn each_line_of_a_server_log_is_read_by_at_least_one_world_and_by_every_world_open_at_the_time() {
+    fn each_line_of_a_server_log_is_read_by_at_least_one_world_and_by_every_world_open_at_the_time()
+    {
         let folder = std::env::temp_dir().join(format!("logs-{}", uuid::Uuid::now_v7()));
         for at in SERVERS {
             std::fs::create_dir_all(folder.join(at)).expect("a folder");
@@ -89,7 +112,9 @@ mod planted {
             std::fs::write(&log, so_far + &line(text)).expect("a log");
         };
         let read = |logs: &ServersLogs| {
-            let [(name, text)] = &logs.read()[..] else { panic!("one log") };
+            let [(name, text)] = &logs.read()[..] else {
+                panic!("one log")
+            };
             assert!(name.ends_with("x.log"));
             ["before", "first", "second"].map(|word| text.contains(word))
         };
@@ -97,11 +122,22 @@ mod planted {
         let early = ServersLogs::from_now_on(Some(&folder));
         say("first");
         let late = ServersLogs::from_now_on(Some(&folder));
-        assert_eq!(read(&late), [true, true, false], "lines that no world has read");
+        assert_eq!(
+            read(&late),
+            [true, true, false],
+            "lines that no world has read"
+        );
         say("second");
         assert_eq!(read(&late), [false, false, true], "each line once");
-        assert_eq!(read(&early), [false, true, true], "they may contain a secret of this world");
-        assert!(ServersLogs::from_now_on(None).read().is_empty(), "the servers are not private");
+        assert_eq!(
+            read(&early),
+            [false, true, true],
+            "they may contain a secret of this world"
+        );
+        assert!(
+            ServersLogs::from_now_on(None).read().is_empty(),
+            "the servers are not private"
+        );
         std::fs::remove_dir_all(&folder).expect("the folder exists");
     }
 }

@@ -49,16 +49,31 @@ struct Way {
 impl Proxy {
     pub(crate) async fn to(server: &SecretString) -> Self {
         let mut url = Url::parse(server.expose_secret()).expect("a URL");
-        let usual = PORTS.iter().find(|(scheme, _)| *scheme == url.scheme()).expect("a known scheme").1;
-        let there = (url.host_str().expect("a host").to_owned(), url.port().unwrap_or(usual));
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+        let usual = PORTS
+            .iter()
+            .find(|(scheme, _)| *scheme == url.scheme())
+            .expect("a known scheme")
+            .1;
+        let there = (
+            url.host_str().expect("a host").to_owned(),
+            url.port().unwrap_or(usual),
+        );
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .await
+            .expect("a free port");
         let at = listener.local_addr().expect("it is bound");
-        url.set_host(Some("127.0.0.1")).expect("an address is a host");
+        url.set_host(Some("127.0.0.1"))
+            .expect("an address is a host");
         url.set_port(Some(at.port())).expect("it has a host");
         let ways = Ways::default();
         let mut carries = JoinSet::new();
         carries.spawn(accept(listener, there, ways.clone()));
-        Self { url, at, ways, carries }
+        Self {
+            url,
+            at,
+            ways,
+            carries,
+        }
     }
 
     /// Returns the URL of the server through this proxy.
@@ -74,7 +89,11 @@ impl Proxy {
 
     /// Returns the number of connections so far.
     pub(crate) fn carried(&self) -> usize {
-        self.ways.connections.lock().expect("the lock is not poisoned").len()
+        self.ways
+            .connections
+            .lock()
+            .expect("the lock is not poisoned")
+            .len()
     }
 
     /// Closes the client's side of a connection.
@@ -85,13 +104,25 @@ impl Proxy {
     /// From now on, holds back the first bytes on each connection that contain `text`, and everything that the client sends after
     /// them, until they are [delivered](Self::deliver).
     pub(crate) fn hold_back(&self, text: &'static str) {
-        *self.ways.held_back.lock().expect("the lock is not poisoned") = Some(text.as_bytes());
+        *self
+            .ways
+            .held_back
+            .lock()
+            .expect("the lock is not poisoned") = Some(text.as_bytes());
     }
 
     /// Returns the connections on which something is or was held back.
     pub(crate) fn holding(&self) -> Vec<u16> {
-        let connections = self.ways.connections.lock().expect("the lock is not poisoned");
-        connections.iter().filter(|(_, way)| way.holds.is_cancelled()).map(|(seen_from, _)| *seen_from).collect()
+        let connections = self
+            .ways
+            .connections
+            .lock()
+            .expect("the lock is not poisoned");
+        connections
+            .iter()
+            .filter(|(_, way)| way.holds.is_cancelled())
+            .map(|(seen_from, _)| *seen_from)
+            .collect()
     }
 
     /// Sends what was held back to the server, whether the client is still connected or not.
@@ -128,10 +159,15 @@ async fn accept(listener: TcpListener, there: (String, u16), ways: Ways) {
             carried.spawn(hold(client));
             continue;
         }
-        let server = TcpStream::connect(&there).await.expect("the server accepts a connection");
+        let server = TcpStream::connect(&there)
+            .await
+            .expect("the server accepts a connection");
         let seen_from = server.local_addr().expect("it is connected").port();
         let way = Way::default();
-        ways.connections.lock().expect("the lock is not poisoned").insert(seen_from, way.clone());
+        ways.connections
+            .lock()
+            .expect("the lock is not poisoned")
+            .insert(seen_from, way.clone());
         carried.spawn(carry(client, server, way, ways.clone()));
     }
 }

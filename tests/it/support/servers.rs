@@ -67,19 +67,27 @@ impl Run {
     /// Starts servers that no other test uses.
     pub(super) async fn private() -> Self {
         let started = Servers::start(Path::new(BINARY), |line| eprintln!("{line}")).await;
-        Self::on(started.unwrap_or_else(|error| panic!("tests need Postgres and RabbitMQ: {error:#}"))).await
+        Self::on(
+            started.unwrap_or_else(|error| panic!("tests need Postgres and RabbitMQ: {error:#}")),
+        )
+        .await
     }
 
     async fn on(servers: Servers) -> Self {
         let is_private = servers.guard_pid().is_some();
         let name = format!("it_{}", HEXLOWER.encode(&rand::random::<[u8; 4]>()));
         let template = format!("{name}_template");
-        let url = servers.create_database(&template, None).await.expect("a database for the template");
+        let url = servers
+            .create_database(&template, None)
+            .await
+            .expect("a database for the template");
         let login = format!("{WORKER}:{}", worker_password(&servers));
         let login = WorkerLogin::parse(&login.into()).expect("a valid login");
-        let migrated = store::migrate_with(&SecretString::from(url.clone()), Some(&login), None).await;
+        let migrated =
+            store::migrate_with(&SecretString::from(url.clone()), Some(&login), None).await;
         migrated.expect("the migrations apply to an empty database");
-        let administrator = user_of(&SecretString::from(servers.amqp_url.clone()).into()).expect("a URL of RabbitMQ");
+        let administrator = user_of(&SecretString::from(servers.amqp_url.clone()).into())
+            .expect("a URL of RabbitMQ");
         run_sql(&url, &format!("INSERT INTO producers VALUES ('{administrator}', '{{*}}', '{{*}}', '{{*}}', '{{*}}')")).await;
         Self {
             servers,
@@ -95,7 +103,11 @@ impl Run {
 
     /// Returns a new name for a database and a vhost.
     pub(crate) fn fresh_name(&self) -> String {
-        format!("{}_{}", self.name, self.count.fetch_add(1, Ordering::Relaxed))
+        format!(
+            "{}_{}",
+            self.name,
+            self.count.fetch_add(1, Ordering::Relaxed)
+        )
     }
 
     /// Returns a new name for a world, which the caller must [remove](Self::remove).
@@ -106,7 +118,10 @@ impl Run {
 
     /// Creates a migrated, empty database; returns its URL.
     pub(crate) async fn create_database(&self, name: &str) -> SecretString {
-        let url = self.servers.create_database(name, Some(&self.template)).await;
+        let url = self
+            .servers
+            .create_database(name, Some(&self.template))
+            .await;
         SecretString::from(url.expect("a database from the template"))
     }
 
@@ -114,17 +129,26 @@ impl Run {
     pub(crate) async fn worker_amqp_url(&self, vhost: &str) -> SecretString {
         let user = format!("{}_worker", self.name);
         let make = async || {
-            let made = self.servers.create_user(vhost, &user, "canary-worker-password", &WORKER_RIGHTS).await;
+            let made = self
+                .servers
+                .create_user(vhost, &user, "canary-worker-password", &WORKER_RIGHTS)
+                .await;
             SecretString::from(made.expect("RabbitMQ creates a user"))
         };
         // RabbitMQ refuses one of two concurrent requests that create the same user; afterwards, each world adds its rights.
-        self.worker_user.get_or_init(async || drop(make().await)).await;
+        self.worker_user
+            .get_or_init(async || drop(make().await))
+            .await;
         make().await
     }
 
     /// Returns a worker's URL of a database, with no more rights than a worker needs.
     pub(crate) fn worker_url(&self, database: &SecretString) -> SecretString {
-        let url = with_user(database.expose_secret(), WORKER, &worker_password(&self.servers));
+        let url = with_user(
+            database.expose_secret(),
+            WORKER,
+            &worker_password(&self.servers),
+        );
         url.expect("a URL of Postgres").into()
     }
 
@@ -133,10 +157,17 @@ impl Run {
     pub(crate) fn remove(&'static self, name: String) {
         // A separate thread, as a runtime cannot block inside the runtime of the test.
         let cleaner = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime");
             let removed = runtime.block_on(async {
                 self.servers.delete_vhost(&name).await?;
-                if self.is_private { Ok(()) } else { self.servers.drop_database(&name).await }
+                if self.is_private {
+                    Ok(())
+                } else {
+                    self.servers.drop_database(&name).await
+                }
             });
             if let Err(error) = removed {
                 eprintln!("{name} is left behind: {error:#}");
@@ -163,7 +194,9 @@ async fn calm(url: &str) {
 }
 
 async fn run_sql(url: &str, sql: &str) {
-    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.expect("Postgres answers");
+    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls)
+        .await
+        .expect("Postgres answers");
     let work = async move { client.batch_execute(sql).await };
     let (done, _) = tokio::join!(work, connection);
     done.unwrap_or_else(|error| panic!("{error:?}: {sql}"));
@@ -171,13 +204,21 @@ async fn run_sql(url: &str, sql: &str) {
 
 /// Derives the role's password from the server URL, so that several runs on the same servers agree on it. It is a canary.
 fn worker_password(servers: &Servers) -> String {
-    format!("canary-{}", HEXLOWER.encode(&Sha256::digest(format!("{WORKER} {}", servers.database_url))))
+    format!(
+        "canary-{}",
+        HEXLOWER.encode(&Sha256::digest(format!(
+            "{WORKER} {}",
+            servers.database_url
+        )))
+    )
 }
 
 /// Returns the URL of RabbitMQ's management API, with the credentials of `amqp`.
 fn management_of(amqp: &str) -> String {
-    let mut url = reqwest::Url::parse(&amqp.replacen("amqp://", "http://", 1)).expect("DISPATCH_TEST_AMQP_URL is amqp://…");
+    let mut url = reqwest::Url::parse(&amqp.replacen("amqp://", "http://", 1))
+        .expect("DISPATCH_TEST_AMQP_URL is amqp://…");
     url.set_path("");
-    url.set_port(Some(MANAGEMENT_PORT)).expect("an http URL takes a port");
+    url.set_port(Some(MANAGEMENT_PORT))
+        .expect("an http URL takes a port");
     url.into()
 }

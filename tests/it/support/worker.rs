@@ -50,7 +50,10 @@ pub(crate) struct WorkerOptions {
 impl WorkerOptions {
     /// Returns options with which the worker aborts at a crash point.
     pub(crate) fn crash_at(stage: &str, point: &str) -> Self {
-        Self { crash_at: Some(format!("{stage}:{point}")), ..Self::default() }
+        Self {
+            crash_at: Some(format!("{stage}:{point}")),
+            ..Self::default()
+        }
     }
 }
 
@@ -74,35 +77,53 @@ impl WorkerProcess {
         for (name, value) in environment(world, port.number(), options) {
             command.env(name, value);
         }
-        command.stdin(Stdio::null()).stdout(file.try_clone().expect("a second handle")).stderr(file).kill_on_drop(true);
+        command
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().expect("a second handle"))
+            .stderr(file)
+            .kill_on_drop(true);
         let child = command.spawn().expect("the worker starts");
         let pid = child.id().expect("it has just started");
-        Self { child, pid, log, port }
+        Self {
+            child,
+            pid,
+            log,
+            port,
+        }
     }
 
     /// Waits until `/readyz` reports ready.
     pub(crate) async fn ready(&self) {
-        wait_for("a worker to be ready", READY_WITHIN, async || match self.readiness().await {
-            Ok((true, _)) => Ok(()),
-            Ok((false, why)) => Err(why),
-            Err(error) => Err(error.to_string()),
+        wait_for("a worker to be ready", READY_WITHIN, async || {
+            match self.readiness().await {
+                Ok((true, _)) => Ok(()),
+                Ok((false, why)) => Err(why),
+                Err(error) => Err(error.to_string()),
+            }
         })
         .await;
     }
 
     /// Waits until `/readyz` reports not ready, with `because` in its text.
     pub(crate) async fn not_ready(&self, because: &str) {
-        wait_for(&format!("a worker that is not ready: {because}"), READY_WITHIN, async || match self.readiness().await {
-            Ok((false, why)) if why.contains(because) => Ok(()),
-            other => Err(format!("{other:?}")),
-        })
+        wait_for(
+            &format!("a worker that is not ready: {because}"),
+            READY_WITHIN,
+            async || match self.readiness().await {
+                Ok((false, why)) if why.contains(because) => Ok(()),
+                other => Err(format!("{other:?}")),
+            },
+        )
         .await;
     }
 
     /// Returns whether `/readyz` reports ready, and its text.
     pub(crate) async fn readiness(&self) -> reqwest::Result<(bool, String)> {
         let http = reqwest::Client::builder().no_proxy().build()?;
-        let answer = http.get(format!("http://127.0.0.1:{}/readyz", self.port.number())).send().await?;
+        let answer = http
+            .get(format!("http://127.0.0.1:{}/readyz", self.port.number()))
+            .send()
+            .await?;
         Ok((answer.status().is_success(), answer.text().await?))
     }
 
@@ -120,7 +141,10 @@ impl WorkerProcess {
 
     /// Sends SIGKILL and waits for the end.
     pub(crate) async fn kill9(mut self) {
-        self.child.kill().await.expect("the process runs and is a child");
+        self.child
+            .kill()
+            .await
+            .expect("the process runs and is a child");
     }
 
     /// Sends SIGTERM, which starts a drain.
@@ -138,13 +162,17 @@ impl WorkerProcess {
     /// Waits for the end of the process.
     pub(crate) async fn wait_exit(&mut self, limit: Duration) -> ExitStatus {
         let ended = tokio::time::timeout(limit, self.child.wait()).await;
-        let ended = ended.unwrap_or_else(|_| panic!("the worker still runs after {} s", limit.as_secs()));
+        let ended =
+            ended.unwrap_or_else(|_| panic!("the worker still runs after {} s", limit.as_secs()));
         ended.expect("the child can be waited for")
     }
 
     /// Stores the pages of the worker, if it still answers.
     fn keep_pages(&self) {
-        let pages: String = PAGES.iter().map_while(|path| page(self.port.number(), path).ok()).collect();
+        let pages: String = PAGES
+            .iter()
+            .map_while(|path| page(self.port.number(), path).ok())
+            .collect();
         // The folder is gone if the worker has outlived its world.
         drop(std::fs::write(self.log.with_extension("pages.log"), pages));
     }
@@ -160,7 +188,12 @@ impl Drop for WorkerProcess {
         if std::thread::panicking() {
             let log = self.log();
             let shown = log.ceil_char_boundary(log.len().saturating_sub(SHOWN_LOG));
-            eprintln!("--- {} (process {}) ---\n{}", self.log.display(), self.pid, &log[shown..]);
+            eprintln!(
+                "--- {} (process {}) ---\n{}",
+                self.log.display(),
+                self.pid,
+                &log[shown..]
+            );
         } else {
             self.keep_pages();
         }
@@ -169,9 +202,13 @@ impl Drop for WorkerProcess {
 
 /// Requests a page with blocking I/O, as `Drop` cannot wait for a runtime.
 fn page(port: u16, path: &str) -> io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), PAGE_WITHIN)?;
+    let mut stream =
+        TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), PAGE_WITHIN)?;
     stream.set_read_timeout(Some(PAGE_WITHIN))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n")?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n"
+    )?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
     Ok(String::from_utf8_lossy(&answer).into_owned())
@@ -179,13 +216,23 @@ fn page(port: u16, path: &str) -> io::Result<String> {
 
 /// Returns the command line. Each of these programs executes the next one in place, so that the process id stays the same.
 fn program(options: &WorkerOptions) -> Command {
-    let limits =
-        [options.memory.map(|bytes| format!("--data={bytes}")), options.descriptors.map(|most| format!("--nofile={most}"))];
+    let limits = [
+        options.memory.map(|bytes| format!("--data={bytes}")),
+        options.descriptors.map(|most| format!("--nofile={most}")),
+    ];
     let limits: Vec<String> = limits.into_iter().flatten().collect();
-    let limited =
-        if limits.is_empty() { Vec::new() } else { [vec!["prlimit".to_owned()], limits, vec!["--".to_owned()]].concat() };
-    let watched = Path::new(SETPRIV).exists().then(|| [SETPRIV, "--pdeathsig", "KILL", "--"].map(str::to_owned));
-    let mut words = limited.into_iter().chain(watched.into_iter().flatten()).chain([BINARY.to_owned()]);
+    let limited = if limits.is_empty() {
+        Vec::new()
+    } else {
+        [vec!["prlimit".to_owned()], limits, vec!["--".to_owned()]].concat()
+    };
+    let watched = Path::new(SETPRIV)
+        .exists()
+        .then(|| [SETPRIV, "--pdeathsig", "KILL", "--"].map(str::to_owned));
+    let mut words = limited
+        .into_iter()
+        .chain(watched.into_iter().flatten())
+        .chain([BINARY.to_owned()]);
     let mut command = Command::new(words.next().expect("at least the program itself"));
     command.args(words);
     command
@@ -195,7 +242,10 @@ fn environment(world: &TestWorld, port: u16, options: &WorkerOptions) -> BTreeMa
     let simulator = world.simulator_url().unwrap_or("http://127.0.0.1:9");
     let mut environment = BTreeMap::new();
     let mut set = |name: &str, value: String| environment.insert(format!("DISPATCH_{name}"), value);
-    set("DATABASE_URL", world.database.worker_url.expose_secret().to_owned());
+    set(
+        "DATABASE_URL",
+        world.database.worker_url.expose_secret().to_owned(),
+    );
     set("AMQP_URL", world.worker_amqp_url.expose_secret().to_owned());
     set("KEYRING", world.keyring_setting.expose_secret().to_owned());
     set("OPS_LISTEN", format!("127.0.0.1:{port}"));
@@ -203,15 +253,29 @@ fn environment(world: &TestWorld, port: u16, options: &WorkerOptions) -> BTreeMa
     set("LOG", "info,dispatch_worker=debug".to_owned());
     set("ALLOW_HTTP_LOOPBACK", "true".to_owned());
     // Only the governor's own tests are about rates.
-    set("RATES", "azure_devops=5000/1,discord=5000/1,webhook=5000/1".to_owned());
-    for name in ["AZURE_DEVOPS_URL", "AZURE_DEVOPS_PROFILE_URL", "AZURE_DEVOPS_GRAPH_URL", "AZURE_DEVOPS_SEARCH_URL"] {
+    set(
+        "RATES",
+        "azure_devops=5000/1,discord=5000/1,webhook=5000/1".to_owned(),
+    );
+    for name in [
+        "AZURE_DEVOPS_URL",
+        "AZURE_DEVOPS_PROFILE_URL",
+        "AZURE_DEVOPS_GRAPH_URL",
+        "AZURE_DEVOPS_SEARCH_URL",
+    ] {
         set(name, simulator.to_owned());
     }
-    set("ENTRA_TOKEN_URL", format!("{simulator}/organizations/oauth2/v2.0/token"));
+    set(
+        "ENTRA_TOKEN_URL",
+        format!("{simulator}/organizations/oauth2/v2.0/token"),
+    );
     set("DISCORD_URL", format!("{simulator}/api/v10"));
     set("SLACK_URL", format!("{simulator}/slack/api"));
     if let Some(smtp) = world.smtp_url() {
-        set("SMTP_URL", smtp.replace("://", &format!("://{}@", acme::MAIL_USER)));
+        set(
+            "SMTP_URL",
+            smtp.replace("://", &format!("://{}@", acme::MAIL_USER)),
+        );
     }
     if let Some(crash_at) = &options.crash_at {
         set("CRASH_AT", crash_at.clone());
@@ -220,7 +284,11 @@ fn environment(world: &TestWorld, port: u16, options: &WorkerOptions) -> BTreeMa
         set("CALL_SECONDS", seconds.to_string());
     }
     if let Some(concurrency) = options.concurrency {
-        for name in ["CONCURRENCY", "ASSIGNEE_SYNC_CONCURRENCY", "MESSAGING_CONCURRENCY"] {
+        for name in [
+            "CONCURRENCY",
+            "ASSIGNEE_SYNC_CONCURRENCY",
+            "MESSAGING_CONCURRENCY",
+        ] {
             set(name, concurrency.to_string());
         }
     }

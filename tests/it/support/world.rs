@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use deadpool_postgres::Pool;
 use dispatch_worker::broker::{
-    CONTROL_QUEUE, EXCHANGE, INTAKE_QUEUE, KEY_CONFIGURE, KEY_JOB, Outgoing, PARKED_QUEUE, Publisher, topology,
+    CONTROL_QUEUE, EXCHANGE, INTAKE_QUEUE, KEY_CONFIGURE, KEY_JOB, Outgoing, PARKED_QUEUE,
+    Publisher, topology,
 };
 use dispatch_worker::devkit::guard::Command;
 use dispatch_worker::devkit::servers::{QueueDepth, Rights};
@@ -74,8 +75,15 @@ impl TestWorld {
         let servers_logs = ServersLogs::from_now_on(run.servers.dir.as_deref());
         let name = run.world_name();
         let database = TestDatabase::named(run, name.clone()).await;
-        let amqp_url = run.servers.create_vhost(&name).await.map(SecretString::from).expect("a vhost");
-        topology::declare(&amqp_url, &lanes(), topology::Outdated::Remove).await.expect("a topology");
+        let amqp_url = run
+            .servers
+            .create_vhost(&name)
+            .await
+            .map(SecretString::from)
+            .expect("a vhost");
+        topology::declare(&amqp_url, &lanes(), topology::Outdated::Remove)
+            .await
+            .expect("a topology");
         let worker_amqp_url = run.worker_amqp_url(&name).await;
         let keyring_setting = Keyring::fresh_setting();
         let keyring = Arc::new(Keyring::parse(&keyring_setting).expect("a fresh keyring is valid"));
@@ -114,14 +122,22 @@ impl TestWorld {
         let world = Self::on(run).await;
         world.ear().await;
         let simulator = world.simulator().await;
-        simulator.client.load_state(&acme::providers()).await.expect("the simulator accepts the state");
+        simulator
+            .client
+            .load_state(&acme::providers())
+            .await
+            .expect("the simulator accepts the state");
         world.import(&acme::document(&simulator.url)).await;
         world
     }
 
     /// Kills or starts one of the servers, through the guard process.
     pub(crate) async fn server_command(&self, command: Command) {
-        self.run.servers.command(command).await.expect("the guard executes the command");
+        self.run
+            .servers
+            .command(command)
+            .await
+            .expect("the guard executes the command");
     }
 
     /// Returns the folder of the servers' data and settings; the servers must be private.
@@ -143,14 +159,22 @@ impl TestWorld {
     }
 
     pub(crate) async fn publisher(&self) -> &Publisher {
-        let connect = async || Publisher::connect(&self.amqp_url).await.expect("RabbitMQ accepts a publisher");
+        let connect = async || {
+            Publisher::connect(&self.amqp_url)
+                .await
+                .expect("RabbitMQ accepts a publisher")
+        };
         self.publisher.get_or_init(connect).await
     }
 
     /// Returns the simulator, and starts it with an empty state on the first call.
     pub(crate) async fn simulator(&self) -> &SimulatorProcess {
         let witness = self.witness_path();
-        let start = async || SimulatorProcess::start(Path::new(BINARY), &witness).await.expect("the simulator starts");
+        let start = async || {
+            SimulatorProcess::start(Path::new(BINARY), &witness)
+                .await
+                .expect("the simulator starts")
+        };
         self.simulator.get_or_init(start).await
     }
 
@@ -159,7 +183,9 @@ impl TestWorld {
     }
 
     pub(super) fn smtp_url(&self) -> Option<&str> {
-        self.simulator.get().map(|simulator| simulator.smtp_url.as_str())
+        self.simulator
+            .get()
+            .map(|simulator| simulator.smtp_url.as_str())
     }
 
     fn witness_path(&self) -> PathBuf {
@@ -177,37 +203,72 @@ impl TestWorld {
     /// Imports a document as `dispatch tracker import` does, including the release of waiting jobs.
     pub(crate) async fn import(&self, document: &TrackerDocument) -> ImportCounts {
         let mut client = self.pool().get().await.expect("a connection");
-        import(&mut client, &self.keyring, document, unaudited).await.expect("a valid document").counts
+        import(&mut client, &self.keyring, document, unaudited)
+            .await
+            .expect("a valid document")
+            .counts
     }
 
     /// Creates a user of RabbitMQ with these rights in this world's vhost, or changes its rights; returns its URL.
     pub(crate) async fn amqp_user(&self, rights: &Rights<'_>) -> String {
-        let made = self.run.servers.create_user(&self.database.name, &self.database.name, "canary-amqp-password", rights);
+        let made = self.run.servers.create_user(
+            &self.database.name,
+            &self.database.name,
+            "canary-amqp-password",
+            rights,
+        );
         made.await.expect("RabbitMQ creates a user")
     }
 
     /// Removes the user of [`TestWorld::amqp_user`].
     pub(crate) async fn remove_amqp_user(&self) {
-        self.run.servers.delete_user(&self.database.name).await.expect("RabbitMQ removes the user");
+        self.run
+            .servers
+            .delete_user(&self.database.name)
+            .await
+            .expect("RabbitMQ removes the user");
     }
 
     /// Starts a worker without waiting until it is ready.
     pub(crate) fn worker(&self, options: &WorkerOptions) -> WorkerProcess {
-        WorkerProcess::start(self, self.workers.fetch_add(1, Ordering::Relaxed) + 1, options)
+        WorkerProcess::start(
+            self,
+            self.workers.fetch_add(1, Ordering::Relaxed) + 1,
+            options,
+        )
     }
 
     pub(super) fn serves_at(&self, port: u16) {
-        self.ops_ports.lock().expect("the lock is not poisoned").push(port);
+        self.ops_ports
+            .lock()
+            .expect("the lock is not poisoned")
+            .push(port);
     }
 
     /// Returns the pages of the operations servers of all running workers.
     pub(super) async fn pages(&self) -> Vec<(String, String)> {
-        let ports = self.ops_ports.lock().expect("the lock is not poisoned").clone();
-        let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
+        let ports = self
+            .ops_ports
+            .lock()
+            .expect("the lock is not poisoned")
+            .clone();
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .build()
+            .expect("an HTTP client");
         let mut pages = Vec::new();
         for (port, path) in ports.iter().flat_map(|port| PAGES.map(|path| (port, path))) {
-            let Ok(answer) = http.get(format!("http://127.0.0.1:{port}{path}")).send().await else { continue };
-            pages.push((format!("the page {path} of a worker"), answer.text().await.unwrap_or_default()));
+            let Ok(answer) = http
+                .get(format!("http://127.0.0.1:{port}{path}"))
+                .send()
+                .await
+            else {
+                continue;
+            };
+            pages.push((
+                format!("the page {path} of a worker"),
+                answer.text().await.unwrap_or_default(),
+            ));
         }
         pages
     }
@@ -220,7 +281,10 @@ impl TestWorld {
 
     /// Returns the path of a new file for the output of a command.
     pub(super) fn command_log(&self) -> PathBuf {
-        self.folder.path().join(format!("command-{}.log", self.commands.fetch_add(1, Ordering::Relaxed) + 1))
+        self.folder.path().join(format!(
+            "command-{}.log",
+            self.commands.fetch_add(1, Ordering::Relaxed) + 1
+        ))
     }
 
     /// Returns the recorder of outcome events, which records from the first call on.
@@ -241,7 +305,10 @@ impl TestWorld {
     /// Returns what no world may contain, whatever its test checks: requests that no vendor describes, and secrets in plaintext.
     pub(super) fn broken_at_the_end(&self) -> Vec<String> {
         let breaches = contracts::breaches(&self.witness());
-        breaches.into_iter().chain(canaries::found_at_the_end(self)).collect()
+        breaches
+            .into_iter()
+            .chain(canaries::found_at_the_end(self))
+            .collect()
     }
 
     /// Publishes an intake message.
@@ -251,19 +318,34 @@ impl TestWorld {
 
     /// Publishes an intake message with AMQP headers.
     pub(crate) async fn publish_with_headers(&self, message: &Value, headers: &[(&str, &str)]) {
-        let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).into())).collect();
-        self.publish_raw(&Outgoing { headers, ..intake(message.to_string()) }).await;
+        let headers = headers
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).into()))
+            .collect();
+        self.publish_raw(&Outgoing {
+            headers,
+            ..intake(message.to_string())
+        })
+        .await;
     }
 
     /// Publishes any message; RabbitMQ must confirm it.
     pub(crate) async fn publish_raw(&self, message: &Outgoing) {
-        self.publisher().await.publish(message).await.expect("RabbitMQ confirms the message");
+        self.publisher()
+            .await
+            .publish(message)
+            .await
+            .expect("RabbitMQ confirms the message");
     }
 
     /// Publishes the choice of an account for a job that waits for one.
     pub(crate) async fn publish_configure(&self, job: JobId, account: &str) {
         let body = json!({"schema": 1, "job_id": job, "account": account}).to_string();
-        self.publish_raw(&Outgoing { routing_key: KEY_CONFIGURE.to_owned(), ..intake(body) }).await;
+        self.publish_raw(&Outgoing {
+            routing_key: KEY_CONFIGURE.to_owned(),
+            ..intake(body)
+        })
+        .await;
     }
 
     /// Assigns a work item of `acme` as a person does (`None`: to nobody); returns the service-hook event.
@@ -275,13 +357,21 @@ impl TestWorld {
             by: Some(acme::BOB.to_owned()),
             ..Change::default()
         };
-        self.simulator().await.client.change(&change).await.expect("the simulator accepts the change")
+        self.simulator()
+            .await
+            .client
+            .change(&change)
+            .await
+            .expect("the simulator accepts the change")
     }
 
     /// Publishes a job about [`acme::WORK_ITEM`] and waits until its `retrieve_user` has met the fault and is still running.
     pub(crate) async fn publish_held_up(&self, dedupe_key: &str, fault: FaultRule) {
         let simulator = &self.simulator().await.client;
-        let id = simulator.fault(&fault.path_contains(acme::PROFILE).times(1)).await.expect("the simulator accepts the fault");
+        let id = simulator
+            .fault(&fault.path_contains(acme::PROFILE).times(1))
+            .await
+            .expect("the simulator accepts the fault");
         let event = self.assign(acme::WORK_ITEM, Some(acme::ANN)).await;
         self.publish_job(&acme::job(dedupe_key, &event)).await;
         self.wait_fault_met(id).await;
@@ -290,36 +380,78 @@ impl TestWorld {
     /// Waits until a request has met the fault with this id.
     pub(crate) async fn wait_fault_met(&self, id: u64) {
         let simulator = &self.simulator().await.client;
-        wait_for("a request that meets the fault", Duration::from_secs(30), async || {
-            let faults = simulator.faults().await.expect("the simulator lists its faults");
-            if faults.iter().any(|fault| fault.id == id && fault.hits > 0) { Ok(()) } else { Err("none has come") }
-        })
+        wait_for(
+            "a request that meets the fault",
+            Duration::from_secs(30),
+            async || {
+                let faults = simulator
+                    .faults()
+                    .await
+                    .expect("the simulator lists its faults");
+                if faults.iter().any(|fault| fault.id == id && fault.hits > 0) {
+                    Ok(())
+                } else {
+                    Err("none has come")
+                }
+            },
+        )
         .await;
     }
 
     /// Returns the row of a job of [`acme::SOURCE`].
     pub(crate) async fn job_by_key(&self, dedupe_key: &str) -> Option<JobRow> {
-        self.store().job_by_key(acme::SOURCE, dedupe_key).await.expect("Postgres answers")
+        self.store()
+            .job_by_key(acme::SOURCE, dedupe_key)
+            .await
+            .expect("Postgres answers")
     }
 
     pub(crate) async fn job_view(&self, job: JobId) -> JobView {
-        self.store().job_view(job).await.expect("Postgres answers").expect("the job has a row")
+        self.store()
+            .job_view(job)
+            .await
+            .expect("Postgres answers")
+            .expect("the job has a row")
     }
 
     /// Waits until a job of [`acme::SOURCE`] is in a state.
-    pub(crate) async fn wait_job_state(&self, dedupe_key: &str, state: JobState, limit: Duration) -> JobRow {
-        wait_for(&format!("job {dedupe_key} to be {state}"), limit, async || {
-            let row = self.job_by_key(dedupe_key).await.ok_or_else(|| "there is no such job".to_owned())?;
-            if row.state == state { Ok(row) } else { Err(serde_json::to_string_pretty(&row).unwrap_or_default()) }
-        })
+    pub(crate) async fn wait_job_state(
+        &self,
+        dedupe_key: &str,
+        state: JobState,
+        limit: Duration,
+    ) -> JobRow {
+        wait_for(
+            &format!("job {dedupe_key} to be {state}"),
+            limit,
+            async || {
+                let row = self
+                    .job_by_key(dedupe_key)
+                    .await
+                    .ok_or_else(|| "there is no such job".to_owned())?;
+                if row.state == state {
+                    Ok(row)
+                } else {
+                    Err(serde_json::to_string_pretty(&row).unwrap_or_default())
+                }
+            },
+        )
         .await
     }
 
     /// Returns the depth of a queue. It retries, as RabbitMQ's management API is slow on a busy machine.
     pub(crate) async fn queue_depth(&self, queue: &str) -> QueueDepth {
-        wait_for("the depth of a queue", Duration::from_secs(30), async || {
-            self.run.servers.queue_depth(&self.database.name, queue).await.map_err(|error| format!("{error:#}"))
-        })
+        wait_for(
+            "the depth of a queue",
+            Duration::from_secs(30),
+            async || {
+                self.run
+                    .servers
+                    .queue_depth(&self.database.name, queue)
+                    .await
+                    .map_err(|error| format!("{error:#}"))
+            },
+        )
         .await
     }
 
@@ -332,7 +464,12 @@ impl TestWorld {
                     return Err(format!("{queue}: {depth:?}"));
                 }
             }
-            match self.database.one("SELECT count(*) FROM announcements").await.as_str() {
+            match self
+                .database
+                .one("SELECT count(*) FROM announcements")
+                .await
+                .as_str()
+            {
                 "0" => Ok(()),
                 some => Err(format!("{some} outcome events are not published")),
             }
@@ -378,7 +515,13 @@ impl Drop for Folder {
 
 /// Returns an intake message with any body, as a well-behaved producer sends it.
 pub(crate) fn intake(body: impl Into<Vec<u8>>) -> Outgoing {
-    Outgoing { exchange: EXCHANGE, routing_key: KEY_JOB.to_owned(), mandatory: true, body: body.into(), ..Outgoing::default() }
+    Outgoing {
+        exchange: EXCHANGE,
+        routing_key: KEY_JOB.to_owned(),
+        mandatory: true,
+        body: body.into(),
+        ..Outgoing::default()
+    }
 }
 
 pub(crate) fn lanes() -> Vec<Lane> {
@@ -387,5 +530,8 @@ pub(crate) fn lanes() -> Vec<Lane> {
 
 /// Returns every queue of a world.
 pub(crate) fn queues() -> impl Iterator<Item = &'static str> {
-    lanes().into_iter().map(|lane| lane.queue).chain([INTAKE_QUEUE, CONTROL_QUEUE, PARKED_QUEUE])
+    lanes()
+        .into_iter()
+        .map(|lane| lane.queue)
+        .chain([INTAKE_QUEUE, CONTROL_QUEUE, PARKED_QUEUE])
 }

@@ -12,7 +12,11 @@ use crate::devkit::simulator::world::World;
 
 /// `GET /_apis/profile/profiles/me`.
 pub(super) fn profile(world: &World, unique_name: &str) -> Reply {
-    let user = world.state.users.get(unique_name).ok_or_else(|| not_found("the token's user does not exist"))?;
+    let user = world
+        .state
+        .users
+        .get(unique_name)
+        .ok_or_else(|| not_found("the token's user does not exist"))?;
     Ok(SimulatedAnswer::ok(&json!({
         "displayName": user.display_name,
         "publicAlias": user.id,
@@ -26,10 +30,18 @@ pub(super) fn profile(world: &World, unique_name: &str) -> Reply {
 
 /// `GET /_apis/accounts?memberId=`: the organizations of that person, which may differ from the caller.
 pub(super) fn accounts(world: &World, call: &ReceivedCall) -> Reply {
-    let member = call.query.get("memberId").ok_or_else(|| bad_request("memberId or ownerId is required"))?;
-    let person = world.state.users.iter().find(|(_, user)| user.id.to_string() == *member);
+    let member = call
+        .query
+        .get("memberId")
+        .ok_or_else(|| bad_request("memberId or ownerId is required"))?;
+    let person = world
+        .state
+        .users
+        .iter()
+        .find(|(_, user)| user.id.to_string() == *member);
     let accounts = world.state.accounts.iter();
-    let of_person = accounts.filter(|(_, account)| person.is_some_and(|(name, _)| account.members.contains(name)));
+    let of_person = accounts
+        .filter(|(_, account)| person.is_some_and(|(name, _)| account.members.contains(name)));
     let shown = of_person.map(|(name, account)| {
         json!({
             "accountId": account.id,
@@ -46,16 +58,30 @@ pub(super) fn accounts(world: &World, call: &ReceivedCall) -> Reply {
 pub(super) fn users(world: &World, call: &ReceivedCall, scope: &Scope<'_>) -> Reply {
     let members = &world.state.accounts[scope.organization].members;
     let after = match call.query.get("continuationToken") {
-        Some(token) => Some(page_end(token).ok_or_else(|| bad_request("continuationToken is none that was handed out"))?),
+        Some(token) => Some(
+            page_end(token)
+                .ok_or_else(|| bad_request("continuationToken is none that was handed out"))?,
+        ),
         None => None,
     };
     let from = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-    let mut rest = members.range::<str, _>((from, Bound::Unbounded)).filter_map(|name| world.state.users.get_key_value(name));
-    let page: Vec<(&String, &User)> = rest.by_ref().take(world.state.options.graph_page_size.max(1)).collect();
-    let shown: Vec<Value> = page.iter().map(|(name, user)| graph_user(name, user)).collect();
+    let mut rest = members
+        .range::<str, _>((from, Bound::Unbounded))
+        .filter_map(|name| world.state.users.get_key_value(name));
+    let page: Vec<(&String, &User)> = rest
+        .by_ref()
+        .take(world.state.options.graph_page_size.max(1))
+        .collect();
+    let shown: Vec<Value> = page
+        .iter()
+        .map(|(name, user)| graph_user(name, user))
+        .collect();
     let answer = SimulatedAnswer::list(&shown);
     match (rest.next(), page.last()) {
-        (Some(_), Some((last, _))) => Ok(answer.header("x-ms-continuationtoken", BASE64URL_NOPAD.encode(last.as_bytes()))),
+        (Some(_), Some((last, _))) => Ok(answer.header(
+            "x-ms-continuationtoken",
+            BASE64URL_NOPAD.encode(last.as_bytes()),
+        )),
         _ => Ok(answer),
     }
 }
@@ -65,7 +91,10 @@ fn page_end(token: &str) -> Option<String> {
 }
 
 fn graph_user(unique_name: &str, user: &User) -> Value {
-    let url = format!("https://vssps.dev.azure.com/_apis/Graph/Users/{}", user.descriptor);
+    let url = format!(
+        "https://vssps.dev.azure.com/_apis/Graph/Users/{}",
+        user.descriptor
+    );
     json!({
         "subjectKind": "user",
         "metaType": "member",
@@ -86,8 +115,18 @@ pub(super) fn states(world: &World, scope: &Scope<'_>, wanted: &str) -> Reply {
     if scope.project.is_none() {
         return Err(not_found("the path names a project"));
     }
-    let found = world.state.work_item_types.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted));
-    let (_, states) = found.ok_or_else(|| not_found(&format!("VS402323: Work item type {wanted} does not exist in project")))?;
-    let shown = states.iter().map(|state| json!({ "name": state.name, "color": "b2b2b2", "category": state.category }));
+    let found = world
+        .state
+        .work_item_types
+        .iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case(wanted));
+    let (_, states) = found.ok_or_else(|| {
+        not_found(&format!(
+            "VS402323: Work item type {wanted} does not exist in project"
+        ))
+    })?;
+    let shown = states
+        .iter()
+        .map(|state| json!({ "name": state.name, "color": "b2b2b2", "category": state.category }));
     Ok(SimulatedAnswer::list(&shown.collect::<Vec<_>>()))
 }

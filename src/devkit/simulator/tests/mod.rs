@@ -38,19 +38,30 @@ impl Drop for Bench {
 }
 
 impl Bench {
-    #[expect(clippy::disallowed_methods, reason = "the server runs beside the test that calls it")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the server runs beside the test that calls it"
+    )]
     async fn start(state: State) -> Self {
         let path = std::env::temp_dir().join(format!("witness-{}", uuid::Uuid::now_v7()));
         let witness = Witness::open(&path).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (stop, stopped) = oneshot::channel::<()>();
-        let simulator = Arc::new(Simulator { world: Mutex::new(World::new(State::new())), witness });
+        let simulator = Arc::new(Simulator {
+            world: Mutex::new(World::new(State::new())),
+            witness,
+        });
         tokio::spawn(serve(listener, simulator, async { drop(stopped.await) }));
         let client = SimulatorClient::new(url).unwrap();
         client.load_state(&state).await.unwrap();
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        Self { client, http, witness: path, _stop: stop }
+        Self {
+            client,
+            http,
+            witness: path,
+            _stop: stop,
+        }
     }
 
     /// Creates Jane and Ödön in `contoso`, its project `Fabrikam Fiber` with the unassigned bug 17, a channel and two
@@ -65,8 +76,12 @@ impl Bench {
     }
 
     fn azure_as(&self, token: &str, method: Method, path: &str) -> RequestBuilder {
-        let request = self.http.request(method, format!("{}{path}", self.client.url()));
-        request.bearer_auth(token).query(&[("api-version", "7.1-preview.1")])
+        let request = self
+            .http
+            .request(method, format!("{}{path}", self.client.url()));
+        request
+            .bearer_auth(token)
+            .query(&[("api-version", "7.1-preview.1")])
     }
 
     /// Assigns bug 17 if its revision is `rev`.
@@ -76,7 +91,9 @@ impl Bench {
             { "op": "add", "path": "/fields/System.AssignedTo", "value": assignee }
         ]);
         let request = self.azure(Method::PATCH, "/contoso/_apis/wit/workitems/17");
-        request.header("content-type", "application/json-patch+json").body(body.to_string())
+        request
+            .header("content-type", "application/json-patch+json")
+            .body(body.to_string())
     }
 
     fn entries(&self) -> Vec<Entry> {
@@ -94,7 +111,13 @@ fn furnished() -> State {
         .user("Ödön <von> Horváth", "odon@contoso.example")
         .token("jane-token", "jane@contoso.example")
         .account("contoso", "Fabrikam Fiber")
-        .bug("contoso", "Fabrikam Fiber", 17, "The printer is on fire", None)
+        .bug(
+            "contoso",
+            "Fabrikam Fiber",
+            17,
+            "The printer is on fire",
+            None,
+        )
         .channel("bot-token", "4711")
         .webhook("keyed", SECRET, WebhookMode::Keyed)
         .webhook("blind", SECRET, WebhookMode::Blind)

@@ -187,34 +187,82 @@ impl Destination {
 
     /// Checks whether a call may go out. Takes no token and no permit.
     pub(super) fn ask(&mut self, asking: Asking) -> Result<(), NotNow> {
-        let Asking { lane, active_count, since, now } = asking;
+        let Asking {
+            lane,
+            active_count,
+            since,
+            now,
+        } = asking;
         self.touch(lane, now);
         match self.circuit.ask(now) {
-            Says::Open(until) => return Err(NotNow::Hold(HoldRequest { why: Why::Failing, length: until - now })),
-            Says::Probing => return wait_until(since + PATIENCE, now, HoldRequest { why: Why::Probing, length: BUSY_HOLD }),
+            Says::Open(until) => {
+                return Err(NotNow::Hold(HoldRequest {
+                    why: Why::Failing,
+                    length: until - now,
+                }));
+            }
+            Says::Probing => {
+                return wait_until(
+                    since + PATIENCE,
+                    now,
+                    HoldRequest {
+                        why: Why::Probing,
+                        length: BUSY_HOLD,
+                    },
+                );
+            }
             Says::Go | Says::Probe => {}
         }
         let under_way = self.under_way_from(lane);
         if self.windows[lane].is_full(under_way, active_count.all) {
             let youngest = self.under_way.iter().rfind(|ticket| ticket.lane == lane);
             let overdue = youngest.map(|ticket| ticket.began + self.overdue_after());
-            let hanging = HoldRequest { why: Why::Hanging, length: HANGING_HOLD };
-            let busy = HoldRequest { why: Why::Busy, length: BUSY_HOLD };
-            return wait_for_seat(overdue, self.windows[lane].freed(), since, now, (hanging, busy));
+            let hanging = HoldRequest {
+                why: Why::Hanging,
+                length: HANGING_HOLD,
+            };
+            let busy = HoldRequest {
+                why: Why::Busy,
+                length: BUSY_HOLD,
+            };
+            return wait_for_seat(
+                overdue,
+                self.windows[lane].freed(),
+                since,
+                now,
+                (hanging, busy),
+            );
         }
         let wait = self.bucket.until_token(self.rate, now);
         if wait.is_zero() {
             return Ok(());
         }
-        let request = HoldRequest { why: Why::Rate, length: self.rate.time_for(TOKENS_AFTER_HOLD).max(BUSY_HOLD) };
+        let request = HoldRequest {
+            why: Why::Rate,
+            length: self.rate.time_for(TOKENS_AFTER_HOLD).max(BUSY_HOLD),
+        };
         let until = now + wait;
-        Err(if until > since + PATIENCE { NotNow::Hold(request) } else { NotNow::Wait { until, why: request.why } })
+        Err(if until > since + PATIENCE {
+            NotNow::Hold(request)
+        } else {
+            NotNow::Wait {
+                until,
+                why: request.why,
+            }
+        })
     }
 
     /// Returns the standing at `now`.
     pub(super) fn standing(&self, now: Instant) -> Standing {
-        let is_overdue = self.under_way.first().is_some_and(|oldest| self.is_overdue(*oldest, now));
-        if is_overdue { Standing::Slow } else { self.standing }
+        let is_overdue = self
+            .under_way
+            .first()
+            .is_some_and(|oldest| self.is_overdue(*oldest, now));
+        if is_overdue {
+            Standing::Slow
+        } else {
+            self.standing
+        }
     }
 
     /// Returns the time after which a call is overdue.
@@ -234,17 +282,30 @@ impl Destination {
         }
         self.bucket.take();
         self.last_number += 1;
-        let ticket = Ticket { number: self.last_number, began: now, lane, probe };
+        let ticket = Ticket {
+            number: self.last_number,
+            began: now,
+            lane,
+            probe,
+        };
         self.under_way.push(ticket);
         ticket
     }
 
     /// Records the result of a call. Returns the hold that the result requires; for a rate limit without a length, the shortest
     /// one.
-    pub(super) fn settle(&mut self, ticket: Ticket, outcome: CallResult, now: Instant) -> Option<HoldRequest> {
+    pub(super) fn settle(
+        &mut self,
+        ticket: Ticket,
+        outcome: CallResult,
+        now: Instant,
+    ) -> Option<HoldRequest> {
         let took = self.leave(ticket, now);
         let limited = |why, retry_after: Option<Duration>| {
-            Some(HoldRequest { why, length: retry_after.unwrap_or(unsaid::FIRST).min(LONGEST_HOLD) })
+            Some(HoldRequest {
+                why,
+                length: retry_after.unwrap_or(unsaid::FIRST).min(LONGEST_HOLD),
+            })
         };
         match outcome {
             CallResult::Done | CallResult::Refused => {
@@ -265,10 +326,17 @@ impl Destination {
             }
             CallResult::Failed => {
                 // A call that fails at once keeps no permit from other calls.
-                self.standing = if took < SLOW { Standing::Quick } else { Standing::Slow };
+                self.standing = if took < SLOW {
+                    Standing::Quick
+                } else {
+                    Standing::Slow
+                };
                 self.shrink();
                 let until = self.circuit.failed(ticket.probe, now)?;
-                Some(HoldRequest { why: Why::Failing, length: until - now })
+                Some(HoldRequest {
+                    why: Why::Failing,
+                    length: until - now,
+                })
             }
         }
     }
@@ -310,7 +378,10 @@ impl Destination {
     }
 
     fn under_way_from(&self, lane: CallLane) -> usize {
-        self.under_way.iter().filter(|ticket| ticket.lane == lane).count()
+        self.under_way
+            .iter()
+            .filter(|ticket| ticket.lane == lane)
+            .count()
     }
 
     /// Records a call from this lane. Returns whether the destination was not active there before.
@@ -347,7 +418,14 @@ impl Destination {
 }
 
 fn wait_until(patience: Instant, now: Instant, otherwise: HoldRequest) -> Result<(), NotNow> {
-    Err(if now < patience { NotNow::Wait { until: patience, why: otherwise.why } } else { NotNow::Hold(otherwise) })
+    Err(if now < patience {
+        NotNow::Wait {
+            until: patience,
+            why: otherwise.why,
+        }
+    } else {
+        NotNow::Hold(otherwise)
+    })
 }
 
 #[cfg(test)]

@@ -27,7 +27,10 @@ pub(super) struct Pace {
 impl Pace {
     /// Creates the pace of a destination that is assumed to answer within `longest` until it shows otherwise.
     pub(super) const fn new(longest: Duration, now: Instant) -> Self {
-        Self { longest, eased: now }
+        Self {
+            longest,
+            eased: now,
+        }
     }
 
     /// Records that a call was answered at `now`, `after` it began.
@@ -69,7 +72,10 @@ mod tests {
             now += EASED_EVERY;
             pace.answered(QUICK, now);
         }
-        assert!(pace.overdue_after() > CALM, "a slow answer every six seconds is not overdue");
+        assert!(
+            pace.overdue_after() > CALM,
+            "a slow answer every six seconds is not overdue"
+        );
         for _ in 0..40 {
             now += EASED_EVERY;
             pace.answered(QUICK, now);

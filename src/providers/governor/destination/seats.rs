@@ -38,7 +38,12 @@ impl Seats {
     /// two, and half of them if no other destination is active.
     pub(in crate::providers::governor) fn of_destination(capacity: usize) -> Self {
         let base = (capacity / 8).max(2);
-        Self { capacity, base, first: base, alone: capacity / 2 }
+        Self {
+            capacity,
+            base,
+            first: base,
+            alone: capacity / 2,
+        }
     }
 
     /// Returns the rules for the hosts of one organization in such a lane: three quarters of the permits if no other organization
@@ -46,21 +51,34 @@ impl Seats {
     pub(in crate::providers::governor) fn of_host(capacity: usize) -> Self {
         let base = (capacity / 8).max(2);
         let alone = capacity - capacity / 4;
-        Self { capacity, base, first: alone.max(base), alone }
+        Self {
+            capacity,
+            base,
+            first: alone.max(base),
+            alone,
+        }
     }
 
     /// Returns the most permits for one of `active_count` active destinations.
     pub(super) fn most(self, active_count: usize) -> usize {
-        self.part(ActiveCount { all: active_count, own: 1 })
+        self.part(ActiveCount {
+            all: active_count,
+            own: 1,
+        })
     }
 
     /// Returns the permits that `own` of `all` active destinations have together: equal parts of the lane, with one part left
     /// for a newcomer, or the rest that a destination that is alone leaves. A newcomer therefore finds free permits. A provider's
     /// destinations together may have fewer permits than the sum of their initial limits, if more destinations are active than
     /// the lane has initial permits for.
-    pub(in crate::providers::governor) fn part(self, ActiveCount { all, own }: ActiveCount) -> usize {
+    pub(in crate::providers::governor) fn part(
+        self,
+        ActiveCount { all, own }: ActiveCount,
+    ) -> usize {
         let beside_a_newcomer = self.capacity * own / (all + 1);
-        beside_a_newcomer.max(self.alone * own / all.max(1)).max(self.base)
+        beside_a_newcomer
+            .max(self.alone * own / all.max(1))
+            .max(self.base)
     }
 
     /// Returns the permits for all overdue calls of a provider: a quarter of the lane.
@@ -90,7 +108,13 @@ pub(super) struct Window {
 
 impl Window {
     pub(super) const fn new(seats: Seats, now: Instant) -> Self {
-        Self { seats, size: seats.first, was_full: false, freed: now, used: None }
+        Self {
+            seats,
+            size: seats.first,
+            was_full: false,
+            freed: now,
+            used: None,
+        }
     }
 
     /// Returns whether all permits are taken, with `under_way` calls in flight and `active_count` active destinations.
@@ -133,7 +157,8 @@ impl Window {
 
     /// Returns whether the destination was called from this lane recently.
     pub(super) fn is_active(&self, now: Instant) -> bool {
-        self.used.is_some_and(|used| now.saturating_duration_since(used) < ACTIVE_FOR)
+        self.used
+            .is_some_and(|used| now.saturating_duration_since(used) < ACTIVE_FOR)
     }
 
     #[cfg(test)]
@@ -164,22 +189,51 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_destination_gets_an_eighth_of_the_lane_at_first_and_up_to_its_equal_part_while_it_answers() {
+    fn a_destination_gets_an_eighth_of_the_lane_at_first_and_up_to_its_equal_part_while_it_answers()
+    {
         let seats = |capacity, active_count| {
             let seats = Seats::of_destination(capacity);
             (seats.first, seats.most(active_count))
         };
-        assert_eq!([seats(1, 1), seats(16, 1), seats(64, 1)], [(2, 2), (2, 8), (8, 32)]);
-        assert_eq!([seats(16, 2), seats(16, 5), seats(64, 3), seats(64, 100)], [(2, 5), (2, 2), (8, 16), (8, 8)]);
+        assert_eq!(
+            [seats(1, 1), seats(16, 1), seats(64, 1)],
+            [(2, 2), (2, 8), (8, 32)]
+        );
+        assert_eq!(
+            [seats(16, 2), seats(16, 5), seats(64, 3), seats(64, 100)],
+            [(2, 5), (2, 2), (8, 16), (8, 8)]
+        );
     }
 
     #[test]
-    fn an_organization_that_is_alone_gets_three_quarters_of_the_lane_and_all_together_never_get_the_whole_lane() {
+    fn an_organization_that_is_alone_gets_three_quarters_of_the_lane_and_all_together_never_get_the_whole_lane()
+     {
         let most = |capacity, active_count| Seats::of_host(capacity).most(active_count);
-        assert_eq!([most(32, 1), most(32, 2), most(32, 3), most(32, 7), most(32, 100)], [24, 12, 8, 4, 4]);
+        assert_eq!(
+            [
+                most(32, 1),
+                most(32, 2),
+                most(32, 3),
+                most(32, 7),
+                most(32, 100)
+            ],
+            [24, 12, 8, 4, 4]
+        );
         assert_eq!([most(16, 1), most(16, 2), most(1, 1)], [12, 6, 2]);
-        for (capacity, active_count) in [(16, 1), (16, 2), (16, 7), (32, 1), (32, 2), (32, 3), (32, 5), (32, 7)] {
-            assert!(active_count * most(capacity, active_count) < capacity, "{active_count} of {capacity}");
+        for (capacity, active_count) in [
+            (16, 1),
+            (16, 2),
+            (16, 7),
+            (32, 1),
+            (32, 2),
+            (32, 3),
+            (32, 5),
+            (32, 7),
+        ] {
+            assert!(
+                active_count * most(capacity, active_count) < capacity,
+                "{active_count} of {capacity}"
+            );
         }
     }
 }

@@ -5,7 +5,12 @@ use proptest::prelude::*;
 use super::*;
 use crate::providers::governor::Rates;
 
-const SEATS: Seats = Seats { capacity: 16, base: 2, first: 2, alone: 8 };
+const SEATS: Seats = Seats {
+    capacity: 16,
+    base: 2,
+    first: 2,
+    alone: 8,
+};
 const LANE: CallLane = CallLane::Messaging;
 /// The most permits of one destination while no other is active.
 const MOST: usize = 8;
@@ -13,11 +18,29 @@ const QUICK: Duration = Duration::from_millis(20);
 const CALM: Duration = Duration::from_secs(5);
 
 fn destination(rate: &str, now: Instant) -> Destination {
-    Destination::new(Rates::parse(&format!("x={rate}")).unwrap().of("x"), &PerLane::new(|_| SEATS), Duration::ZERO, now)
+    Destination::new(
+        Rates::parse(&format!("x={rate}")).unwrap().of("x"),
+        &PerLane::new(|_| SEATS),
+        Duration::ZERO,
+        now,
+    )
 }
 
-fn ask(destination: &mut Destination, since: Instant, now: Instant, active_count: usize) -> Result<(), NotNow> {
-    destination.ask(Asking { lane: LANE, active_count: ActiveCount { all: active_count, own: 1 }, since, now })
+fn ask(
+    destination: &mut Destination,
+    since: Instant,
+    now: Instant,
+    active_count: usize,
+) -> Result<(), NotNow> {
+    destination.ask(Asking {
+        lane: LANE,
+        active_count: ActiveCount {
+            all: active_count,
+            own: 1,
+        },
+        since,
+        now,
+    })
 }
 
 fn window(destination: &Destination) -> usize {
@@ -35,19 +58,38 @@ fn a_hanging_destination_keeps_its_initial_permits_and_no_more() {
     let mut hanging = destination("1000/1", start);
     let tickets = [go(&mut hanging, start), go(&mut hanging, start)];
     let wait = start + PATIENCE;
-    assert_eq!(ask(&mut hanging, start, start, 1), Err(NotNow::Wait { until: wait, why: Why::Busy }), "a permit may become free");
-    assert_eq!(ask(&mut hanging, start, wait, 1), Err(NotNow::Hold(HoldRequest { why: Why::Busy, length: BUSY_HOLD })));
+    assert_eq!(
+        ask(&mut hanging, start, start, 1),
+        Err(NotNow::Wait {
+            until: wait,
+            why: Why::Busy
+        }),
+        "a permit may become free"
+    );
+    assert_eq!(
+        ask(&mut hanging, start, wait, 1),
+        Err(NotNow::Hold(HoldRequest {
+            why: Why::Busy,
+            length: BUSY_HOLD
+        }))
+    );
     let later = start + SLOW;
     assert_eq!(
         ask(&mut hanging, later, later, 1),
-        Err(NotNow::Hold(HoldRequest { why: Why::Hanging, length: HANGING_HOLD })),
+        Err(NotNow::Hold(HoldRequest {
+            why: Why::Hanging,
+            length: HANGING_HOLD
+        })),
         "at once"
     );
     assert_eq!(hanging.settle(tickets[0], CallResult::Failed, later), None);
     go(&mut hanging, later);
     assert_eq!(
         ask(&mut hanging, later, later, 1),
-        Err(NotNow::Wait { until: later + PATIENCE, why: Why::Busy }),
+        Err(NotNow::Wait {
+            until: later + PATIENCE,
+            why: Why::Busy
+        }),
         "its other call is not overdue"
     );
 }
@@ -62,7 +104,9 @@ fn a_destination_that_answers_gets_more_permits_on_demand_and_loses_them_when_it
             tickets.push(quick.let_out(LANE, now));
         }
         now += QUICK;
-        tickets.into_iter().for_each(|ticket| assert_eq!(quick.settle(ticket, CallResult::Done, now), None));
+        tickets
+            .into_iter()
+            .for_each(|ticket| assert_eq!(quick.settle(ticket, CallResult::Done, now), None));
     }
     assert_eq!(window(&quick).min(SEATS.most(1)), MOST);
     assert_eq!(ask(&mut quick, now, now, 3), Ok(()));
@@ -72,7 +116,11 @@ fn a_destination_that_answers_gets_more_permits_on_demand_and_loses_them_when_it
     assert_eq!(window(&quick), SEATS.base);
     let alone = go(&mut quick, now);
     assert_eq!(quick.settle(alone, CallResult::Done, now + QUICK), None);
-    assert_eq!(window(&quick), SEATS.base, "no call waited for another permit");
+    assert_eq!(
+        window(&quick),
+        SEATS.base,
+        "no call waited for another permit"
+    );
 }
 
 #[test]
@@ -84,7 +132,13 @@ fn a_call_waits_for_a_permit_while_permits_become_free() {
     let freed = start + Duration::from_millis(200);
     assert_eq!(busy.settle(first, CallResult::Done, freed), None);
     go(&mut busy, freed);
-    assert_eq!(ask(&mut busy, start, freed, 1), Err(NotNow::Wait { until: freed + PATIENCE, why: Why::Busy }));
+    assert_eq!(
+        ask(&mut busy, start, freed, 1),
+        Err(NotNow::Wait {
+            until: freed + PATIENCE,
+            why: Why::Busy
+        })
+    );
 }
 
 #[test]
@@ -95,7 +149,10 @@ fn a_missing_token_causes_a_short_wait_or_a_hold_that_ends_with_some_tokens_avai
         let ticket = go(&mut slow, start);
         slow.settle(ticket, CallResult::Done, start);
     }
-    let hold = HoldRequest { why: Why::Rate, length: Duration::from_secs(4) };
+    let hold = HoldRequest {
+        why: Why::Rate,
+        length: Duration::from_secs(4),
+    };
     assert_eq!(ask(&mut slow, start, start, 1), Err(NotNow::Hold(hold)));
     let after = start + hold.length;
     for _ in 0..TOKENS_AFTER_HOLD {
@@ -107,18 +164,27 @@ fn a_missing_token_causes_a_short_wait_or_a_hold_that_ends_with_some_tokens_avai
         let ticket = go(&mut brisk, start);
         brisk.settle(ticket, CallResult::Done, start);
     }
-    assert!(matches!(ask(&mut brisk, start, start, 1), Err(NotNow::Wait { until, .. }) if until <= start + PATIENCE));
+    assert!(
+        matches!(ask(&mut brisk, start, start, 1), Err(NotNow::Wait { until, .. }) if until <= start + PATIENCE)
+    );
 }
 
 #[test]
 fn a_hold_lasts_as_long_as_retry_after_states_up_to_an_hour() {
     let now = Instant::now();
     let mut asking = destination("1000/1", now);
-    for (asked, held) in [(Some(3), Some(3)), (None, Some(5)), (Some(9000), Some(3600))] {
+    for (asked, held) in [
+        (Some(3), Some(3)),
+        (None, Some(5)),
+        (Some(9000), Some(3600)),
+    ] {
         let ticket = go(&mut asking, now);
         let retry_after = asked.map(Duration::from_secs);
         let request = asking.settle(ticket, CallResult::RateLimited { retry_after }, now);
-        assert_eq!(request.map(|request| (request.why, request.length.as_secs())), held.map(|held| (Why::RateLimited, held)));
+        assert_eq!(
+            request.map(|request| (request.why, request.length.as_secs())),
+            held.map(|held| (Why::RateLimited, held))
+        );
     }
 }
 
@@ -137,11 +203,27 @@ fn five_failures_open_the_circuit_and_refusals_do_not() {
         assert_eq!(settle(CallResult::Failed), None);
     }
     let request = settle(CallResult::Failed).expect("the circuit opens");
-    assert_eq!((request.why, request.length), (Why::Failing, Duration::from_secs(5)));
-    assert!(matches!(ask(&mut failing, now, now, 1), Err(NotNow::Hold(HoldRequest { why: Why::Failing, .. }))));
+    assert_eq!(
+        (request.why, request.length),
+        (Why::Failing, Duration::from_secs(5))
+    );
+    assert!(matches!(
+        ask(&mut failing, now, now, 1),
+        Err(NotNow::Hold(HoldRequest {
+            why: Why::Failing,
+            ..
+        }))
+    ));
     let after = now + request.length;
     go(&mut failing, after);
-    assert_eq!(ask(&mut failing, after, after, 1), Err(NotNow::Wait { until: after + PATIENCE, why: Why::Probing }), "one probe");
+    assert_eq!(
+        ask(&mut failing, after, after, 1),
+        Err(NotNow::Wait {
+            until: after + PATIENCE,
+            why: Why::Probing
+        }),
+        "one probe"
+    );
 }
 
 #[test]
@@ -167,9 +249,16 @@ fn the_standing_follows_the_last_call_and_an_overdue_call_in_flight_counts_at_on
     assert_eq!(one.standing(now), Standing::New);
     let (quick, hanging) = (go(&mut one, now), go(&mut one, now));
     one.settle(quick, CallResult::Failed, now + QUICK);
-    assert_eq!([one.standing(now + QUICK), one.standing(now + SLOW)], [Standing::Quick, Standing::Slow]);
+    assert_eq!(
+        [one.standing(now + QUICK), one.standing(now + SLOW)],
+        [Standing::Quick, Standing::Slow]
+    );
     one.drop_call(hanging, now + QUICK);
-    assert_eq!(one.standing(now + SLOW), Standing::Quick, "a call dropped before it is overdue does not count");
+    assert_eq!(
+        one.standing(now + SLOW),
+        Standing::Quick,
+        "a call dropped before it is overdue does not count"
+    );
     let failing = go(&mut one, now);
     one.settle(failing, CallResult::Failed, now + SLOW);
     assert_eq!(one.standing(now + SLOW), Standing::Slow);
@@ -177,7 +266,10 @@ fn the_standing_follows_the_last_call_and_an_overdue_call_in_flight_counts_at_on
     one.settle(slow, CallResult::Done, now + CALM);
     assert_eq!(one.standing(now + CALM), Standing::Quick, "it answers");
     go(&mut one, now);
-    assert_eq!([one.standing(now + CALM), one.standing(now + 2 * CALM)], [Standing::Quick, Standing::Slow]);
+    assert_eq!(
+        [one.standing(now + CALM), one.standing(now + 2 * CALM)],
+        [Standing::Quick, Standing::Slow]
+    );
 }
 
 #[test]
@@ -185,20 +277,34 @@ fn a_destination_that_answers_slowly_is_not_hanging_and_gets_more_permits() {
     let start = Instant::now();
     let mut calm = destination("1000/1", start);
     let tickets = [go(&mut calm, start), go(&mut calm, start)];
-    assert!(ask(&mut calm, start, start, 1).is_err(), "a third permit is requested");
+    assert!(
+        ask(&mut calm, start, start, 1).is_err(),
+        "a third permit is requested"
+    );
     let now = start + CALM;
-    tickets.into_iter().for_each(|ticket| assert_eq!(calm.settle(ticket, CallResult::Done, now), None));
+    tickets
+        .into_iter()
+        .for_each(|ticket| assert_eq!(calm.settle(ticket, CallResult::Done, now), None));
     assert_eq!(window(&calm), SEATS.base + 1);
     let _under_way = [go(&mut calm, now), go(&mut calm, now), go(&mut calm, now)];
     let later = now + CALM;
-    let busy = HoldRequest { why: Why::Busy, length: BUSY_HOLD };
+    let busy = HoldRequest {
+        why: Why::Busy,
+        length: BUSY_HOLD,
+    };
     assert_eq!(
         ask(&mut calm, later - PATIENCE, later, 1),
         Err(NotNow::Hold(busy)),
         "its calls may take as long as its answers did"
     );
-    let hanging = HoldRequest { why: Why::Hanging, length: HANGING_HOLD };
-    assert_eq!(ask(&mut calm, later, now + 2 * CALM, 1), Err(NotNow::Hold(hanging)));
+    let hanging = HoldRequest {
+        why: Why::Hanging,
+        length: HANGING_HOLD,
+    };
+    assert_eq!(
+        ask(&mut calm, later, now + 2 * CALM, 1),
+        Err(NotNow::Hold(hanging))
+    );
 }
 
 #[test]
@@ -209,8 +315,14 @@ fn each_lane_has_permits_of_its_own_and_a_failure_resets_the_limits_of_all_lanes
     let seats = |lane| Seats::of_host(if lane == CallLane::Dispatch { 32 } else { 16 });
     let mut host = Destination::new(rate, &PerLane::new(seats), CALM, now);
     let fill = |host: &mut Destination, lane| {
-        let asking = Asking { lane, active_count: ActiveCount { all: 1, own: 1 }, since: now, now };
-        std::iter::from_fn(|| host.ask(asking).ok().map(|()| host.let_out(lane, now))).collect::<Vec<_>>()
+        let asking = Asking {
+            lane,
+            active_count: ActiveCount { all: 1, own: 1 },
+            since: now,
+            now,
+        };
+        std::iter::from_fn(|| host.ask(asking).ok().map(|()| host.let_out(lane, now)))
+            .collect::<Vec<_>>()
     };
     let calls = lanes.map(|lane| fill(&mut host, lane));
     assert_eq!(calls.each_ref().map(Vec::len), [24, 12]);

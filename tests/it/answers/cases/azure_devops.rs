@@ -4,7 +4,9 @@ use dispatch_worker::devkit::simulator::faults::FaultRule;
 use serde_json::{Value, json};
 
 use super::expected::{Ask, Case, Ends, Expected, Seen, Wrong};
-use super::{ANN_HAS_IT, BOTH_HAVE, ONE_EVENT, SUCCEEDED, TWO_EVENTS, linked, one_group, two_groups};
+use super::{
+    ANN_HAS_IT, BOTH_HAVE, ONE_EVENT, SUCCEEDED, TWO_EVENTS, linked, one_group, two_groups,
+};
 use crate::answers::tenant::{ANN, BOB, Item, Tenant};
 use crate::answers::{NOBODY, SIGN_IN_PAGE, refusal};
 
@@ -29,23 +31,35 @@ pub(super) const CASES: &[Case] = &[
         asks: &[Ask::search("*login")],
         expected: Expected {
             calls: &[("POST /_apis/search/workitemsearchresults", &[200])],
-            ..Expected::to(Ends::Parked { code: "azure_devops.search_refused", says: "Prefix wildcard query not supported" })
+            ..Expected::to(Ends::Parked {
+                code: "azure_devops.search_refused",
+                says: "Prefix wildcard query not supported",
+            })
         },
     },
     Case {
         name: "a03",
         has: |tenant, _| linked(tenant),
         answers: |it| {
-            let message = "TF26071: This work item has been changed by someone else since you opened it.";
+            let message =
+                "TF26071: This work item has been changed by someone else since you opened it.";
             let moved = refusal(409, "WorkItemRevisionMismatchException", message);
-            vec![moved.method("PATCH").path_contains(&it.path(LINKED)).times(2)]
+            vec![
+                moved
+                    .method("PATCH")
+                    .path_contains(&it.path(LINKED))
+                    .times(2),
+            ]
         },
         asks: ONE_EVENT,
         expected: Expected {
             groups: ANN_HAS_IT,
             outside: &[(18, ANN)],
             // One batch of all affected work items, and a read before each PATCH.
-            calls: &[("PATCH /workitems/18", &[409, 409, 200]), ("POST /workitemsbatch", &[200; 4])],
+            calls: &[
+                ("PATCH /workitems/18", &[409, 409, 200]),
+                ("POST /workitemsbatch", &[200; 4]),
+            ],
             ..SUCCEEDED
         },
     },
@@ -54,13 +68,21 @@ pub(super) const CASES: &[Case] = &[
         has: |tenant, _| linked(tenant),
         answers: |it| {
             let refused = refusal(401, "UnauthorizedRequestException", NOBODY);
-            vec![refused.method("PATCH").path_contains(&it.path(LINKED)).times(1)]
+            vec![
+                refused
+                    .method("PATCH")
+                    .path_contains(&it.path(LINKED))
+                    .times(1),
+            ]
         },
         asks: ONE_EVENT,
         expected: Expected {
             groups: ANN_HAS_IT,
             outside: &[(18, ANN)],
-            calls: &[("PATCH /workitems/18", &[401, 200]), ("POST /token", &[200])],
+            calls: &[
+                ("PATCH /workitems/18", &[401, 200]),
+                ("POST /token", &[200]),
+            ],
             refreshes: 1,
             ..SUCCEEDED
         },
@@ -69,14 +91,24 @@ pub(super) const CASES: &[Case] = &[
         name: "a05",
         has: |tenant, _| {
             // The simulator has no type of this name and answers a request for its states with 404 and VS402323.
-            let old = Item { kind: "Änderung", project: "Old", ..Item::new(18) };
-            two_groups(Tenant { items: vec![Item::new(17), old], ..tenant })
+            let old = Item {
+                kind: "Änderung",
+                project: "Old",
+                ..Item::new(18)
+            };
+            two_groups(Tenant {
+                items: vec![Item::new(17), old],
+                ..tenant
+            })
         },
         answers: |_| Vec::new(),
         asks: TWO_EVENTS,
         expected: Expected {
             groups: BOTH_HAVE,
-            calls: &[("GET /Bug/states", &[200]), ("GET /%C3%84nderung/states", &[404])],
+            calls: &[
+                ("GET /Bug/states", &[200]),
+                ("GET /%C3%84nderung/states", &[404]),
+            ],
             skipped: Some(("work_items", "states_unavailable", 1)),
             ..SUCCEEDED
         },
@@ -86,20 +118,45 @@ pub(super) const CASES: &[Case] = &[
         has: |tenant, _| linked(tenant),
         answers: |it| {
             let user = |descriptor: &str, principal: &str| json!({"subjectKind": "user", "descriptor": descriptor, "principalName": principal, "mailAddress": ANN});
-            let users = json!({"count": 2, "value": [user("aad.stale", STALE), user("aad.live", ANN)]}).to_string();
-            let unknown = format!("The identity value '{STALE}' for field 'Assigned To' is an unknown identity.");
-            let refused = refusal(400, "RuleValidationException", &unknown).method("PATCH").path_contains(&it.path(LINKED));
-            vec![FaultRule::answering(200, users).path_contains(&it.path(USERS)), refused.body_contains("OIDCONFLICT")]
+            let users =
+                json!({"count": 2, "value": [user("aad.stale", STALE), user("aad.live", ANN)]})
+                    .to_string();
+            let unknown = format!(
+                "The identity value '{STALE}' for field 'Assigned To' is an unknown identity."
+            );
+            let refused = refusal(400, "RuleValidationException", &unknown)
+                .method("PATCH")
+                .path_contains(&it.path(LINKED));
+            vec![
+                FaultRule::answering(200, users).path_contains(&it.path(USERS)),
+                refused.body_contains("OIDCONFLICT"),
+            ]
         },
         asks: ONE_EVENT,
-        expected: Expected { groups: ANN_HAS_IT, outside: &[(18, ANN)], calls: &[("PATCH /workitems/18", &[200])], ..SUCCEEDED },
+        expected: Expected {
+            groups: ANN_HAS_IT,
+            outside: &[(18, ANN)],
+            calls: &[("PATCH /workitems/18", &[200])],
+            ..SUCCEEDED
+        },
     },
     Case {
         name: "a07",
         has: |tenant, _| one_group(tenant),
-        answers: |it| vec![FaultRule::answering(203, SIGN_IN_PAGE).path_contains(&it.path(BATCH)).times(1)],
+        answers: |it| {
+            vec![
+                FaultRule::answering(203, SIGN_IN_PAGE)
+                    .path_contains(&it.path(BATCH))
+                    .times(1),
+            ]
+        },
         asks: ONE_EVENT,
-        expected: Expected { groups: ANN_HAS_IT, calls: &[("POST /workitemsbatch", &[203, 200])], refreshes: 1, ..SUCCEEDED },
+        expected: Expected {
+            groups: ANN_HAS_IT,
+            calls: &[("POST /workitemsbatch", &[203, 200])],
+            refreshes: 1,
+            ..SUCCEEDED
+        },
     },
     Case {
         name: "a08",
@@ -116,7 +173,12 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         name: "a08-unrefreshed",
-        has: |tenant, _| one_group(Tenant { has_refresh_token: false, ..tenant }),
+        has: |tenant, _| {
+            one_group(Tenant {
+                has_refresh_token: false,
+                ..tenant
+            })
+        },
         answers: no_access,
         asks: ONE_EVENT,
         expected: Expected {
@@ -171,13 +233,19 @@ pub(super) const PATIENT: &[Case] = &[
         name: "b02",
         has: |tenant, _| {
             let mut tenant = one_group(tenant);
-            tenant.items.extend(MANY.map(|id| Item { title: "One of many", ..Item::new(id) }));
+            tenant.items.extend(MANY.map(|id| Item {
+                title: "One of many",
+                ..Item::new(id)
+            }));
             tenant
         },
         answers: |it| vec![waiting(3).path_contains(&it.path(SEARCH))],
         asks: &[Ask::search("many")],
         expected: Expected {
-            calls: &[("POST /workitemsearchresults", &[200; 3]), ("POST /workitemsbatch", &[200; 3])],
+            calls: &[
+                ("POST /workitemsearchresults", &[200; 3]),
+                ("POST /workitemsbatch", &[200; 3]),
+            ],
             also: once_each,
             ..SUCCEEDED
         },
@@ -186,7 +254,9 @@ pub(super) const PATIENT: &[Case] = &[
         name: "b06",
         has: |tenant, _| {
             // These users sort before Ann, who is on the second page.
-            let others = ["aa@field.example", "ab@field.example", "ac@field.example"].map(str::to_owned).to_vec();
+            let others = ["aa@field.example", "ab@field.example", "ac@field.example"]
+                .map(str::to_owned)
+                .to_vec();
             linked(Tenant { others, ..tenant })
         },
         answers: |it| vec![waiting(3).path_contains(&it.path(USERS))],
@@ -194,14 +264,20 @@ pub(super) const PATIENT: &[Case] = &[
         expected: Expected {
             groups: ANN_HAS_IT,
             outside: &[(18, ANN)],
-            calls: &[("GET /graph/users", &[200, 200]), ("PATCH /workitems/18", &[200])],
+            calls: &[
+                ("GET /graph/users", &[200, 200]),
+                ("PATCH /workitems/18", &[200]),
+            ],
             also: once_each,
             ..SUCCEEDED
         },
     },
 ];
 
-const NOT_ALLOWED: Ends = Ends::Parked { code: "azure_devops.no_access", says: "TF400813: The user" };
+const NOT_ALLOWED: Ends = Ends::Parked {
+    code: "azure_devops.no_access",
+    says: "TF400813: The user",
+};
 
 fn no_access(it: &Tenant) -> Vec<FaultRule> {
     vec![refusal(401, "UnauthorizedRequestException", NO_ACCESS).path_contains(&it.path(BATCH))]
@@ -209,9 +285,16 @@ fn no_access(it: &Tenant) -> Vec<FaultRule> {
 
 fn nobody_signs_in_again(seen: &Seen<'_>, wrong: &mut Wrong) {
     for job in &seen.jobs {
-        let hint = job.row.error_hint.clone().unwrap_or_default().to_lowercase();
+        let hint = job
+            .row
+            .error_hint
+            .clone()
+            .unwrap_or_default()
+            .to_lowercase();
         if hint.is_empty() || (hint.contains("sign") && hint.contains("again")) {
-            wrong.say(format_args!("signing in again does not help, but the hint is {hint:?}"));
+            wrong.say(format_args!(
+                "signing in again does not help, but the hint is {hint:?}"
+            ));
         }
     }
 }

@@ -43,12 +43,20 @@ pub(super) struct Ask {
 impl Ask {
     /// Returns a job with a search and no events.
     pub(super) const fn search(text: &'static str) -> Self {
-        Self { search: Some(text), ..Self::events(&[]) }
+        Self {
+            search: Some(text),
+            ..Self::events(&[])
+        }
     }
 
     /// Returns a job with the unchanged events of these assignments.
     pub(super) const fn events(assigned: &'static [(i64, &'static str)]) -> Self {
-        Self { assigned, text: as_it_is, search: None, notify: &[] }
+        Self {
+            assigned,
+            text: as_it_is,
+            search: None,
+            notify: &[],
+        }
     }
 
     /// Replaces the texts of the events.
@@ -103,7 +111,15 @@ pub(super) struct Expected {
 impl Expected {
     /// Expects this end and nothing else.
     pub(super) const fn to(ends: Ends) -> Self {
-        Self { ends, groups: &[], outside: &[], calls: &[], refreshes: 0, skipped: None, also: |_, _| {} }
+        Self {
+            ends,
+            groups: &[],
+            outside: &[],
+            calls: &[],
+            refreshes: 0,
+            skipped: None,
+            also: |_, _| {},
+        }
     }
 }
 
@@ -133,7 +149,10 @@ pub(super) struct Wrong {
 
 impl Wrong {
     pub(super) fn of(case: &str) -> Self {
-        Self { case: case.to_owned(), texts: Vec::new() }
+        Self {
+            case: case.to_owned(),
+            texts: Vec::new(),
+        }
     }
 
     pub(super) fn say(&mut self, what: impl std::fmt::Display) {
@@ -148,7 +167,9 @@ impl Wrong {
 
     pub(super) fn contains(&mut self, what: &str, text: &str, part: &str) {
         if !text.contains(part) {
-            self.say(format_args!("{what}: expected {part:?} in it, got {text:?}"));
+            self.say(format_args!(
+                "{what}: expected {part:?} in it, got {text:?}"
+            ));
         }
     }
 }
@@ -156,24 +177,44 @@ impl Wrong {
 impl Seen<'_> {
     /// Returns the statuses of all calls to `METHOD …end of the path`, in order.
     pub(super) fn statuses(&self, call: &str) -> Vec<u16> {
-        let (method, end) = call.split_once(' ').expect("a method and the end of a path");
+        let (method, end) = call
+            .split_once(' ')
+            .expect("a method and the end of a path");
         let fits = |entry: &&&Entry| entry.method == method && entry.path.ends_with(end);
-        self.calls.iter().filter(fits).map(|entry| entry.status.unwrap_or(0)).collect()
+        self.calls
+            .iter()
+            .filter(fits)
+            .map(|entry| entry.status.unwrap_or(0))
+            .collect()
     }
 
     /// Returns every follow-up that delivers a message.
     pub(super) fn messages(&self) -> impl Iterator<Item = &JobView> {
-        self.follow_ups.iter().filter(|job| job.row.pipeline == "messaging")
+        self.follow_ups
+            .iter()
+            .filter(|job| job.row.pipeline == "messaging")
     }
 
     /// Returns the calls that were made more than once, with their counts.
     pub(super) fn repeated(&self) -> Vec<String> {
         let mut made: BTreeMap<String, usize> = BTreeMap::new();
-        for Entry { method, path, query, body_sha256, .. } in &self.calls {
+        for Entry {
+            method,
+            path,
+            query,
+            body_sha256,
+            ..
+        } in &self.calls
+        {
             let query = query.as_deref().unwrap_or_default();
-            *made.entry(format!("{method} {path}?{query} {}", &body_sha256[..8])).or_default() += 1;
+            *made
+                .entry(format!("{method} {path}?{query} {}", &body_sha256[..8]))
+                .or_default() += 1;
         }
-        made.into_iter().filter(|(_, times)| *times > 1).map(|(call, times)| format!("{times} times {call}")).collect()
+        made.into_iter()
+            .filter(|(_, times)| *times > 1)
+            .map(|(call, times)| format!("{times} times {call}"))
+            .collect()
     }
 
     /// Adds every difference from the expected outcome to `wrong`.
@@ -186,20 +227,40 @@ impl Seen<'_> {
         }
         for (first, email) in expected.groups {
             let key = (self.tenant.name.clone(), group_name(*first));
-            wrong.equal(&key.1, self.groups.get(&key).and_then(Option::as_deref), *email);
+            wrong.equal(
+                &key.1,
+                self.groups.get(&key).and_then(Option::as_deref),
+                *email,
+            );
         }
         for (item, name) in expected.outside {
-            let is = self.outside.get(&work_item_key(&self.tenant.account(), *item)).and_then(Option::as_deref);
+            let is = self
+                .outside
+                .get(&work_item_key(&self.tenant.account(), *item))
+                .and_then(Option::as_deref);
             wrong.equal(&format!("work item {item} at Azure DevOps"), is, Some(name));
         }
         for (call, statuses) in expected.calls {
             wrong.equal(call, self.statuses(call), statuses.to_vec());
         }
-        let refreshes = self.calls.iter().filter(|entry| entry.provider == Provider::Entra).count();
+        let refreshes = self
+            .calls
+            .iter()
+            .filter(|entry| entry.provider == Provider::Entra)
+            .count();
         wrong.equal("refreshes", refreshes, expected.refreshes);
         if let Some((kind, reason, count)) = expected.skipped {
-            let event = self.jobs.first().map_or(&Value::Null, |job| &self.event(job, "job.succeeded")["skipped"]);
-            for (place, skipped) in self.skipped.iter().map(|row| ("the row", row)).chain([("the event", event)]) {
+            let event =
+                self.jobs.first().map_or(
+                    &Value::Null,
+                    |job| &self.event(job, "job.succeeded")["skipped"],
+                );
+            for (place, skipped) in self
+                .skipped
+                .iter()
+                .map(|row| ("the row", row))
+                .chain([("the event", event)])
+            {
                 let what = format!("skipped.{kind}.{reason} of {place}");
                 wrong.equal(&what, skipped[kind][reason].as_u64(), Some(count));
             }
@@ -208,17 +269,25 @@ impl Seen<'_> {
     }
 
     fn event(&self, job: &JobView, name: &str) -> &Value {
-        let found = self.events.iter().find(|event| event["event"] == name && event["dedupe_key"] == job.row.dedupe_key);
+        let found = self
+            .events
+            .iter()
+            .find(|event| event["event"] == name && event["dedupe_key"] == job.row.dedupe_key);
         found.copied().unwrap_or(&Value::Null)
     }
 
     fn check_end(&self, job: &JobView, ends: Ends, wrong: &mut Wrong) {
-        let (row, text) = (&job.row, |text: &Option<String>| text.clone().unwrap_or_default());
+        let (row, text) = (&job.row, |text: &Option<String>| {
+            text.clone().unwrap_or_default()
+        });
         match ends {
             Ends::Succeeded => {
                 let stands = format!("{} {}", text(&row.error_code), text(&row.error_message));
                 if row.state.word() != "succeeded" {
-                    wrong.say(format_args!("its job is {} at {}: {stands}", row.state, row.stage));
+                    wrong.say(format_args!(
+                        "its job is {} at {}: {stands}",
+                        row.state, row.stage
+                    ));
                 }
                 if self.event(job, "job.succeeded").is_null() {
                     wrong.say("no job.succeeded was announced");
@@ -230,18 +299,47 @@ impl Seen<'_> {
                 wrong.contains("the message", &text(&row.error_message), says);
                 let event = &self.event(job, "job.parked")["error"];
                 wrong.equal("the event's code", event["code"].as_str(), Some(code));
-                wrong.contains("the event's message", event["message"].as_str().unwrap_or_default(), says);
+                wrong.contains(
+                    "the event's message",
+                    event["message"].as_str().unwrap_or_default(),
+                    says,
+                );
             }
             Ends::FollowUpParked { code, says } => {
-                wrong.equal("the state", (row.state.word(), row.wait_reason.as_deref()), ("waiting", Some("children")));
-                let parked = self.follow_ups.iter().find(|job| job.row.error_code.as_deref() == Some(code));
-                let message = parked.map(|job| text(&job.row.error_message)).unwrap_or_default();
-                wrong.contains(&format!("the message of a follow-up parked for {code}"), &message, says);
+                wrong.equal(
+                    "the state",
+                    (row.state.word(), row.wait_reason.as_deref()),
+                    ("waiting", Some("children")),
+                );
+                let parked = self
+                    .follow_ups
+                    .iter()
+                    .find(|job| job.row.error_code.as_deref() == Some(code));
+                let message = parked
+                    .map(|job| text(&job.row.error_message))
+                    .unwrap_or_default();
+                wrong.contains(
+                    &format!("the message of a follow-up parked for {code}"),
+                    &message,
+                    says,
+                );
                 let event = &self.event(job, "job.waiting.follow_up")["follow_up"];
-                wrong.equal("the event's job", event["job_id"].as_str(), parked.map(|job| job.row.id.to_string()).as_deref());
-                wrong.equal("the event's pipeline", event["pipeline"].as_str(), parked.map(|job| job.row.pipeline.as_str()));
+                wrong.equal(
+                    "the event's job",
+                    event["job_id"].as_str(),
+                    parked.map(|job| job.row.id.to_string()).as_deref(),
+                );
+                wrong.equal(
+                    "the event's pipeline",
+                    event["pipeline"].as_str(),
+                    parked.map(|job| job.row.pipeline.as_str()),
+                );
                 wrong.equal("the event's code", event["code"].as_str(), Some(code));
-                wrong.contains("the event's message", event["message"].as_str().unwrap_or_default(), says);
+                wrong.contains(
+                    "the event's message",
+                    event["message"].as_str().unwrap_or_default(),
+                    says,
+                );
             }
         }
     }

@@ -11,11 +11,21 @@ pub(super) const CASES: &[Case] = &[
         name: "p05",
         has: |tenant, _| two_groups(tenant),
         answers: |_| Vec::new(),
-        asks: &[Ask::events(&[(17, ANN), (18, BOB)]).spoiled(|number, mut event| {
-            event["message"]["text"] = json!(if number == 0 { "HALF" } else { "Bug #18 updated" });
-            event.to_string().replace("HALF", r"Fixed \ud83d")
-        })],
-        expected: Expected { groups: BOTH_HAVE, also: every_event_is_accepted, ..SUCCEEDED },
+        asks: &[
+            Ask::events(&[(17, ANN), (18, BOB)]).spoiled(|number, mut event| {
+                event["message"]["text"] = json!(if number == 0 {
+                    "HALF"
+                } else {
+                    "Bug #18 updated"
+                });
+                event.to_string().replace("HALF", r"Fixed \ud83d")
+            }),
+        ],
+        expected: Expected {
+            groups: BOTH_HAVE,
+            also: every_event_is_accepted,
+            ..SUCCEEDED
+        },
     },
     Case {
         name: "p07",
@@ -25,7 +35,11 @@ pub(super) const CASES: &[Case] = &[
             event["resource"]["fields"]["System.Rev"]["oldValue"] = json!("HUGE");
             event.to_string().replace("\"HUGE\"", "1e999")
         })],
-        expected: Expected { groups: ANN_HAS_IT, also: every_event_is_accepted, ..SUCCEEDED },
+        expected: Expected {
+            groups: ANN_HAS_IT,
+            also: every_event_is_accepted,
+            ..SUCCEEDED
+        },
     },
     Case {
         name: "p08",
@@ -34,16 +48,24 @@ pub(super) const CASES: &[Case] = &[
         asks: &[Ask::events(&[(17, ANN)]).spoiled(|_, mut event| {
             event["message"] = Value::Null;
             event["detailedMessage"] = Value::Null;
-            event["resource"] = json!({"id": event["resource"]["id"], "url": event["resource"]["url"]});
+            event["resource"] =
+                json!({"id": event["resource"]["id"], "url": event["resource"]["url"]});
             event.to_string()
         })],
-        expected: Expected { groups: ANN_HAS_IT, also: every_event_is_accepted, ..SUCCEEDED },
+        expected: Expected {
+            groups: ANN_HAS_IT,
+            also: every_event_is_accepted,
+            ..SUCCEEDED
+        },
     },
 ];
 
 fn every_event_is_accepted(seen: &Seen<'_>, wrong: &mut Wrong) {
     for job in &seen.jobs {
-        let handled = job.checkpoints.iter().find(|checkpoint| checkpoint.stage == "handle_events");
+        let handled = job
+            .checkpoints
+            .iter()
+            .find(|checkpoint| checkpoint.stage == "handle_events");
         let output = handled.map_or(&Value::Null, |checkpoint| &checkpoint.output);
         let accepted = output["accepted"].as_array().map_or(0, Vec::len);
         wrong.equal("accepted events", accepted, seen.tenant.groups.len());

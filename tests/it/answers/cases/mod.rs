@@ -31,16 +31,25 @@ const BOTH_HAVE: &[(i64, Option<&str>)] = &[(17, Some(ANN)), (18, Some(BOB))];
 const SUCCEEDED: Expected = Expected::to(Ends::Succeeded);
 
 fn one_group(tenant: Tenant) -> Tenant {
-    Tenant { groups: vec![vec![17]], ..tenant }
+    Tenant {
+        groups: vec![vec![17]],
+        ..tenant
+    }
 }
 
 fn two_groups(tenant: Tenant) -> Tenant {
-    Tenant { groups: vec![vec![17], vec![18]], ..tenant }
+    Tenant {
+        groups: vec![vec![17], vec![18]],
+        ..tenant
+    }
 }
 
 /// Gives the tenant one group of two work items, so that changes of 17 are written to 18.
 fn linked(tenant: Tenant) -> Tenant {
-    Tenant { groups: vec![vec![17, 18]], ..tenant }
+    Tenant {
+        groups: vec![vec![17, 18]],
+        ..tenant
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -48,12 +57,27 @@ async fn answers_from_the_field_have_the_expected_outcomes() {
     let world = TestWorld::new().await;
     let listener = Listener::new(&world).await;
     listener.queue("watch", Some("job.#")).await;
-    let at = Addresses { simulator: world.simulator().await.url.clone() };
-    let cases: Vec<&Case> =
-        [azure_devops::CASES, azure_devops::PATIENT, channels::CASES, messages::CASES].into_iter().flatten().collect();
-    let tenants: Vec<Tenant> = cases.iter().map(|case| (case.has)(Tenant::new(case.name), &at)).collect();
+    let at = Addresses {
+        simulator: world.simulator().await.url.clone(),
+    };
+    let cases: Vec<&Case> = [
+        azure_devops::CASES,
+        azure_devops::PATIENT,
+        channels::CASES,
+        messages::CASES,
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let tenants: Vec<Tenant> = cases
+        .iter()
+        .map(|case| (case.has)(Tenant::new(case.name), &at))
+        .collect();
     let mut state = channels::providers();
-    state.options = Options { graph_page_size: USERS_PAGE, ..Options::default() };
+    state.options = Options {
+        graph_page_size: USERS_PAGE,
+        ..Options::default()
+    };
     tenant::settle(&world, state, &tenants.iter().collect::<Vec<_>>()).await;
     let worker = world.worker(&tenant::worker());
     worker.ready().await;
@@ -65,8 +89,18 @@ async fn answers_from_the_field_have_the_expected_outcomes() {
         events.push(event);
     }
     let wrong = differences(&world, &cases, &tenants, &events).await;
-    assert!(wrong.is_empty(), "{} of {} cases:\n{}", wrong.len(), cases.len(), wrong.concat().join("\n"));
-    Checks { attempts: ANY_ATTEMPT }.hold(&world).await;
+    assert!(
+        wrong.is_empty(),
+        "{} of {} cases:\n{}",
+        wrong.len(),
+        cases.len(),
+        wrong.concat().join("\n")
+    );
+    Checks {
+        attempts: ANY_ATTEMPT,
+    }
+    .hold(&world)
+    .await;
 }
 
 /// Sets the answers and publishes all jobs; the later jobs of a case follow once its answers have been given.
@@ -93,7 +127,11 @@ async fn ask(world: &TestWorld, cases: &[&Case], tenants: &[Tenant]) {
 }
 
 fn dedupe_key(case: &Case, number: usize) -> String {
-    if number == 0 { case.name.to_owned() } else { format!("{}/{number}", case.name) }
+    if number == 0 {
+        case.name.to_owned()
+    } else {
+        format!("{}/{number}", case.name)
+    }
 }
 
 async fn publish(world: &TestWorld, case: &Case, tenant: &Tenant, number: usize) {
@@ -101,7 +139,10 @@ async fn publish(world: &TestWorld, case: &Case, tenant: &Tenant, number: usize)
     let mut events = Vec::new();
     for (at, (item, to)) in asked.assigned.iter().enumerate() {
         let event = (asked.text)(at, tenant.assign(world, *item, to).await);
-        events.push(format!(r#"{{"shared_secret": "{}", "payload": {event}}}"#, acme::HOOK_SECRET));
+        events.push(format!(
+            r#"{{"shared_secret": "{}", "payload": {event}}}"#,
+            acme::HOOK_SECRET
+        ));
     }
     let mut job = tenant.job(&dedupe_key(case, number));
     job["notify"] = json!(asked.notify);
@@ -109,7 +150,10 @@ async fn publish(world: &TestWorld, case: &Case, tenant: &Tenant, number: usize)
         job["search"] = json!({"text": text, "limit": 1000});
     }
     // Inserted as text, since invalid JSON does not fit into a `Value`.
-    let body = job.to_string().replace(r#""events":[]"#, &format!(r#""events":[{}]"#, events.join(",")));
+    let body = job.to_string().replace(
+        r#""events":[]"#,
+        &format!(r#""events":[{}]"#, events.join(",")),
+    );
     world.publish_raw(&intake(body)).await;
 }
 
@@ -121,9 +165,11 @@ async fn rest(world: &TestWorld, jobs: usize) {
             OR (state = 'waiting' AND wait_reason NOT IN ('hold', 'children'))
             OR (wait_reason = 'children' AND NOT EXISTS (
                 SELECT FROM jobs c WHERE c.parent_id = j.id AND c.state NOT IN ('succeeded', 'cancelled', 'parked'))))";
-    let ended = wait_for("every case to end", FOREVER, async || match world.database.one(ENDED).await {
-        count if count == jobs.to_string() => Ok(()),
-        count => Err(count),
+    let ended = wait_for("every case to end", FOREVER, async || {
+        match world.database.one(ENDED).await {
+            count if count == jobs.to_string() => Ok(()),
+            count => Err(count),
+        }
     });
     let in_time = tokio::time::timeout(ENDED_WITHIN, ended).await.is_ok();
     if in_time {
@@ -133,14 +179,24 @@ async fn rest(world: &TestWorld, jobs: usize) {
 }
 
 /// Returns the differences of each case that has any.
-async fn differences(world: &TestWorld, cases: &[&Case], tenants: &[Tenant], events: &[Value]) -> Vec<Vec<String>> {
+async fn differences(
+    world: &TestWorld,
+    cases: &[&Case],
+    tenants: &[Tenant],
+    events: &[Value],
+) -> Vec<Vec<String>> {
     let client = &world.simulator().await.client;
-    let (providers, outside) = (client.state().await.unwrap(), client.assignees().await.unwrap());
+    let (providers, outside) = (
+        client.state().await.unwrap(),
+        client.assignees().await.unwrap(),
+    );
     let (groups, witness) = (tenant::assignees(world).await, world.witness());
     let mut differences = Vec::new();
     for (case, tenant) in cases.iter().zip(tenants) {
         let mut wrong = Wrong::of(case.name);
-        let keys: Vec<String> = (0..case.asks.len()).map(|number| dedupe_key(case, number)).collect();
+        let keys: Vec<String> = (0..case.asks.len())
+            .map(|number| dedupe_key(case, number))
+            .collect();
         let is_own = |event: &&Value| keys.iter().any(|key| event["dedupe_key"] == *key);
         let mut seen = Seen {
             tenant,
@@ -162,8 +218,13 @@ async fn differences(world: &TestWorld, cases: &[&Case], tenants: &[Tenant], eve
             for child in &job.children {
                 seen.follow_ups.push(world.job_view(child.id).await);
             }
-            let skipped =
-                world.database.one(&format!("SELECT coalesce(skipped, 'null') FROM jobs WHERE id = '{}'", row.id)).await;
+            let skipped = world
+                .database
+                .one(&format!(
+                    "SELECT coalesce(skipped, 'null') FROM jobs WHERE id = '{}'",
+                    row.id
+                ))
+                .await;
             seen.skipped.push(serde_json::from_str(&skipped).unwrap());
             seen.jobs.push(job);
         }
